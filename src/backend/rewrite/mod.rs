@@ -1,0 +1,1 @@
+//! Rewrites one request for one backend: URI, deployment, `model`.

@@ -1,0 +1,1 @@
+//! Turns a response head into an `Outcome`: answered, throttled (with a hint), or failed.

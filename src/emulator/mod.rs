@@ -1,0 +1,1 @@
+//! An Azure OpenAI stand-in, as a tower service and over a socket.
