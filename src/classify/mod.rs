@@ -1,1 +1,47 @@
 //! Turns a response head into an `Outcome`: answered, throttled (with a hint), or failed.
+//!
+//! For policies and services that must know whether a deployment refused, and for how long, before
+//! they read a byte of the body.
+//!
+//! ```
+//! use std::time::{Duration, SystemTime};
+//!
+//! use http::{HeaderMap, HeaderValue, StatusCode};
+//! use tower_spillover::classify::{Hint, Outcome};
+//!
+//! // A provisioned deployment above 100 % sends both; the milliseconds are the exact ones.
+//! let mut headers = HeaderMap::new();
+//! headers.insert("retry-after", HeaderValue::from_static("1"));
+//! headers.insert("retry-after-ms", HeaderValue::from_static("43"));
+//!
+//! let outcome = Outcome::of(StatusCode::TOO_MANY_REQUESTS, &headers, SystemTime::now);
+//! assert_eq!(outcome, Outcome::Throttled(Hint::After(Duration::from_millis(43))));
+//! ```
+//!
+//! Nothing here reads a clock, a body or the network, and no header, however malformed, makes it
+//! panic. It does not decide: how long is too long for a request or a backend is the consumer's
+//! cap. Refusals that hide in the body of a 200 are not seen.
+//!
+//! A success costs the comparison of its status and one header lookup; nothing allocates.
+
+mod announce;
+mod duration;
+mod grpc;
+mod hint;
+mod members;
+mod names;
+mod number;
+mod outcome;
+mod reset;
+mod retry_after;
+
+#[cfg(test)]
+mod captures;
+#[cfg(test)]
+mod heads;
+#[cfg(test)]
+mod oracle;
+
+pub(crate) use announce::announce;
+pub use hint::Hint;
+pub use outcome::Outcome;

@@ -1,0 +1,392 @@
+//! Replaces the `model` field of a multipart form, for audio and images on v1 (RFC 7578).
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use bytes::Bytes;
+use memchr::{memchr, memmem};
+
+use crate::backend::rewrite::deployment::Deployment;
+use crate::backend::rewrite::splice::Edits;
+
+/// The form with the content of every part named `model` replaced, other bytes as they were, except
+/// for that part's own `Content-Length` where a client wrote one.
+///
+/// `content_type` is the header's value, with the boundary. `None` when there is nothing to replace
+/// or the form is not whole and well-formed.
+pub(crate) fn replace_model_field(
+    body: &Bytes,
+    content_type: &[u8],
+    deployment: &Deployment,
+) -> Option<Bytes> {
+    let boundary = boundary(content_type)?;
+    let delimiter = [b"\r\n--", &*boundary].concat();
+    let finder = memmem::Finder::new(&delimiter);
+    let name = deployment.name().as_bytes();
+    let length = name.len().to_string();
+    let mut edits = Edits::default();
+    // The first delimiter has no line break before it when there is no preamble.
+    let mut at = match body.strip_prefix(&delimiter[2..]) {
+        Some(rest) => body.len() - rest.len(),
+        None => finder.find(body)? + delimiter.len(),
+    };
+    while let AfterDelimiter::Part(start) = AfterDelimiter::read(body, at)? {
+        let end = start + finder.find(&body[start..])?;
+        let part = Part::read(body, start..end)?;
+        if part.is_model && body[part.content.clone()] != *name {
+            if !part.is_plain {
+                return None;
+            }
+            if let Some(digits) = part.length {
+                edits.push(digits, length.as_bytes());
+            }
+            edits.push(part.content, name);
+        }
+        at = end + delimiter.len();
+    }
+    edits.apply(body)
+}
+
+/// The boundary of a form's content type.
+fn boundary(content_type: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let kind = content_type.split(|&byte| byte == b';').next()?;
+    if !kind
+        .trim_ascii()
+        .eq_ignore_ascii_case(b"multipart/form-data")
+    {
+        return None;
+    }
+    parameter(content_type, b"boundary").filter(|boundary| !boundary.is_empty())
+}
+
+/// What a delimiter opens.
+enum AfterDelimiter {
+    /// A part that starts here.
+    Part(usize),
+    /// The end of the form; what comes after it is an epilogue.
+    End,
+}
+
+impl AfterDelimiter {
+    /// `None` when the line goes on otherwise: a truncated form, or a content with a line that
+    /// starts like the delimiter, which RFC 2046 (section 5.1.1) forbids and readers take
+    /// differently.
+    fn read(body: &[u8], at: usize) -> Option<Self> {
+        let rest = &body[at..];
+        if rest.starts_with(b"--") {
+            return Some(Self::End);
+        }
+        let padding = rest
+            .iter()
+            .take_while(|byte| matches!(byte, b' ' | b'\t'))
+            .count();
+        rest[padding..]
+            .starts_with(b"\r\n")
+            .then_some(Self::Part(at + padding + 2))
+    }
+}
+
+/// What matters of one part. Ranges are positions in the body.
+struct Part {
+    is_model: bool,
+    /// Whether the content is written as it is, not in a transfer encoding.
+    is_plain: bool,
+    /// The value of the part's own `Content-Length`.
+    length: Option<Range<usize>>,
+    content: Range<usize>,
+}
+
+impl Part {
+    fn read(body: &[u8], range: Range<usize>) -> Option<Self> {
+        let bytes = &body[range.clone()];
+        let (head, content) = if bytes.starts_with(b"\r\n") {
+            (0, 2)
+        } else {
+            let head = memmem::find(bytes, b"\r\n\r\n")?;
+            (head, head + 4)
+        };
+        let mut part = Self {
+            is_model: false,
+            is_plain: true,
+            length: None,
+            content: range.start + content..range.end,
+        };
+        let mut at = range.start;
+        while at < range.start + head {
+            let end = line_end(&body[..range.start + head], at);
+            part.read_header(body, at..end)?;
+            at = end + 2;
+        }
+        Some(part)
+    }
+
+    fn read_header(&mut self, body: &[u8], line: Range<usize>) -> Option<()> {
+        let colon = line.start + memchr(b':', &body[line.clone()])?;
+        let name = body[line.start..colon].trim_ascii();
+        let value = &body[colon + 1..line.end];
+        if name.eq_ignore_ascii_case(b"content-disposition") {
+            self.is_model = parameter(value, b"name").as_deref() == Some(b"model");
+        } else if name.eq_ignore_ascii_case(b"content-length") {
+            let start = line.end - value.trim_ascii_start().len();
+            self.length = Some(start..start + value.trim_ascii().len());
+        } else if name.eq_ignore_ascii_case(b"content-transfer-encoding") {
+            let encoding = value.trim_ascii();
+            self.is_plain = [&b"7bit"[..], b"8bit", b"binary"]
+                .iter()
+                .any(|plain| encoding.eq_ignore_ascii_case(plain));
+        }
+        Some(())
+    }
+}
+
+/// Where the header line at `at` ends, folded lines included (RFC 5322, section 2.2.3).
+fn line_end(head: &[u8], at: usize) -> usize {
+    let mut from = at;
+    while let Some(found) = memmem::find(&head[from..], b"\r\n") {
+        let end = from + found;
+        from = end + 2;
+        if !matches!(head.get(from), Some(b' ' | b'\t')) {
+            return end;
+        }
+    }
+    head.len()
+}
+
+/// The first parameter called `name`, quoted or not, of a value such as `form-data; name="file"`.
+fn parameter<'a>(value: &'a [u8], name: &[u8]) -> Option<Cow<'a, [u8]>> {
+    let mut rest = value;
+    loop {
+        rest = &rest[memchr(b';', rest)?..][1..];
+        let end = rest.iter().position(|byte| matches!(byte, b'=' | b';'))?;
+        if rest[end] == b';' {
+            rest = &rest[end..];
+            continue;
+        }
+        let key = rest[..end].trim_ascii();
+        let (text, after) = parameter_value(rest[end + 1..].trim_ascii_start())?;
+        if key.eq_ignore_ascii_case(name) {
+            return Some(text);
+        }
+        rest = after;
+    }
+}
+
+fn parameter_value(text: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
+    let Some(quoted) = text.strip_prefix(b"\"") else {
+        let end = memchr(b';', text).unwrap_or(text.len());
+        return Some((text[..end].trim_ascii_end().into(), &text[end..]));
+    };
+    let mut unescaped = Vec::new();
+    let mut rest = quoted;
+    loop {
+        let stop = memchr::memchr2(b'"', b'\\', rest)?;
+        let (plain, after) = (&rest[..stop], &rest[stop + 1..]);
+        if rest[stop] == b'"' {
+            if unescaped.is_empty() {
+                return Some((plain.into(), after));
+            }
+            unescaped.extend_from_slice(plain);
+            return Some((unescaped.into(), after));
+        }
+        unescaped.extend_from_slice(plain);
+        unescaped.push(*after.first()?);
+        rest = &after[1..];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TYPE: &[u8] = b"multipart/form-data; boundary=XX";
+
+    fn replaced(form: &str, content_type: &[u8]) -> Option<String> {
+        let deployment = Deployment::new("whisper-eu").unwrap();
+        let body = Bytes::copy_from_slice(form.as_bytes());
+        let edited = replace_model_field(&body, content_type, &deployment)?;
+        Some(String::from_utf8(edited.to_vec()).unwrap())
+    }
+
+    fn form(head: &str, content: &str) -> String {
+        format!(
+            "--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"model\"\r\n\
+             Content-Type: audio/wav\r\n\r\nname=\"model\"\r\n--X\0\r\n\r\n--XX\r\n\
+             {head}\r\n\r\n{content}\r\n--XX--\r\n"
+        )
+    }
+
+    #[test]
+    fn the_model_field_is_found_however_its_header_is_written() {
+        for head in [
+            "Content-Disposition: form-data; name=\"model\"",
+            "content-disposition:form-data;name=model",
+            "CONTENT-DISPOSITION: form-data ; NAME = \"mo\\del\" ",
+            "Content-Disposition: form-data; x=\"a;name=b\"; name=\"model\"; filename=\"f\"",
+            "Content-Disposition: form-data;\r\n name=\"model\"",
+            "Content-Type: text/plain\r\nContent-Disposition: form-data; flag; name=\"model\"",
+            "Content-Transfer-Encoding: 8BIT\r\nContent-Disposition: form-data; name=\"model\"",
+        ] {
+            let expected = form(head, "whisper-eu");
+            for content in ["whisper-1", "", "whisper\r\n--X", "a\r\n\r\nb"] {
+                assert_eq!(
+                    replaced(&form(head, content), TYPE),
+                    Some(expected.clone()),
+                    "{head}"
+                );
+            }
+            assert_eq!(replaced(&expected, TYPE), None, "there already");
+        }
+    }
+
+    #[test]
+    fn other_fields_are_left_alone() {
+        for head in [
+            "Content-Disposition: form-data; name=\"file\"; filename=\"model\"",
+            "Content-Disposition: form-data; name=\"models\"",
+            "Content-Disposition: form-data; name=\"Model\"",
+            "Content-Disposition: form-data; filename=\"x; name=model\"",
+            "Content-Disposition: form-data",
+            "X-Disposition: form-data; name=\"model\"",
+        ] {
+            assert_eq!(replaced(&form(head, "whisper-1"), TYPE), None, "{head}");
+        }
+        assert_eq!(
+            replaced("--XX\r\n\r\nmodel\r\n--XX--", TYPE),
+            None,
+            "a part without headers"
+        );
+    }
+
+    #[test]
+    fn a_length_that_a_client_wrote_follows_the_content() {
+        let head = |length| {
+            format!("Content-Disposition: form-data; name=\"model\"\r\nContent-Length: {length} ")
+        };
+        assert_eq!(
+            replaced(&form(&head(9), "whisper-1"), TYPE),
+            Some(form(&head(10), "whisper-eu"))
+        );
+    }
+
+    #[test]
+    fn every_part_called_model_is_replaced_between_preamble_and_epilogue() {
+        let form = |model: &str| {
+            let part =
+                format!("--XX \t\r\nContent-Disposition: form-data; name=model\r\n\r\n{model}\r\n");
+            format!("preamble --XX\r\n{part}{part}--XX--epilogue\r\n--XX\r\n")
+        };
+        assert_eq!(replaced(&form("whisper-1"), TYPE), Some(form("whisper-eu")));
+    }
+
+    #[test]
+    fn the_boundary_is_read_from_every_spelling_of_the_content_type() {
+        let form = form("Content-Disposition: form-data; name=model", "whisper-1");
+        for (content_type, reads) in [
+            (&b"multipart/form-data; boundary=XX"[..], true),
+            (b"Multipart/Form-Data;charset=utf-8;Boundary=\"XX\"", true),
+            (
+                b"multipart/form-data ; a=\"; boundary=YY\" ; boundary = XX ; b=c",
+                true,
+            ),
+            (b"multipart/form-data; boundary=\"X\\X\"", true),
+            (b"multipart/mixed; boundary=XX", false),
+            (b"application/json; boundary=XX", false),
+            (b"multipart/form-data", false),
+            (b"multipart/form-data; boundary=", false),
+            (b"multipart/form-data; boundary=\"XX", false),
+            (b"multipart/form-data; boundary=X", false),
+            (b"multipart/form-data; boundary=YY", false),
+            (b"", false),
+        ] {
+            assert_eq!(
+                replaced(&form, content_type).is_some(),
+                reads,
+                "{content_type:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_form_that_is_not_whole_is_left_alone() {
+        let whole = form("Content-Disposition: form-data; name=model", "whisper-1");
+        let closing = whole.len() - "\r\n".len();
+        for length in 0..closing {
+            assert_eq!(
+                replaced(&whole[..length], TYPE),
+                None,
+                "{length} of {}",
+                whole.len()
+            );
+        }
+        assert!(replaced(&whole[..closing], TYPE).is_some());
+        assert_eq!(
+            replaced(&whole.replace("\r\n", "\n"), TYPE),
+            None,
+            "bare line feeds"
+        );
+        assert_eq!(
+            replaced(&whole.replace("model\r\n", "model\r\nno colon\r\n"), TYPE),
+            None
+        );
+        assert_eq!(
+            replaced(&whole.replace("whisper-1", "x\r\n--XXY"), TYPE),
+            None
+        );
+        let encoded = form(
+            "Content-Disposition: form-data; name=model\r\nContent-Transfer-Encoding: base64",
+            "d2hpc3Blci0x",
+        );
+        assert_eq!(replaced(&encoded, TYPE), None);
+    }
+
+    const PIECES: &[&[u8]] = &[
+        b"--X",
+        b"\r\n",
+        b"--",
+        b":",
+        b";",
+        b"=",
+        b"\"",
+        b"\\",
+        b"name",
+        b"model",
+        b" ",
+        b"\xff",
+        b"Content-Disposition: form-data; name=model\r\n\r\n",
+        b"Content-Length:",
+    ];
+
+    proptest! {
+        #[test]
+        fn bytes_of_other_parts_never_change(file in prop::collection::vec(any::<u8>(), 0..200)) {
+            let part = |model: &[u8]| {
+                let before = b"--X-y\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\n";
+                let between = b"\r\n--X-y\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n";
+                Bytes::from([before, &*file, between, model, b"\r\n--X-y--\r\n"].concat())
+            };
+            let deployment = Deployment::new("d").unwrap();
+            let edited = replace_model_field(
+                &part(b"whisper-1"), b"multipart/form-data; boundary=X-y", &deployment,
+            );
+            prop_assert_eq!(edited, Some(part(b"d")));
+        }
+
+        #[test]
+        fn arbitrary_forms_never_panic(
+            pieces in prop::collection::vec(
+                prop::sample::select(PIECES),
+                0..30,
+            ),
+        ) {
+            let deployment = Deployment::new("d").unwrap();
+            let text = Bytes::from(pieces.concat());
+            replace_model_field(&text, b"multipart/form-data; boundary=X", &deployment);
+            let form = Bytes::from([b"--X\r\n", &*text, b"\r\n--X--"].concat());
+            replace_model_field(&form, b"multipart/form-data; boundary=X", &deployment);
+            replace_model_field(&form, &text, &deployment);
+            parameter(&text, b"name");
+        }
+    }
+}

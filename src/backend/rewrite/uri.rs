@@ -1,0 +1,410 @@
+//! Moves a request's URI to a backend: authority, base path, deployment, api-version.
+
+use bytes::Bytes;
+use http::Uri;
+use http::uri::{Authority, Parts, PathAndQuery, Scheme};
+
+use crate::backend::rewrite::api_version;
+use crate::backend::rewrite::deployment::Deployment;
+use crate::backend::rewrite::path::{Grammar, Reading, deployment_segment};
+
+/// Where a backend's requests go.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) scheme: Scheme,
+    pub(crate) authority: Authority,
+    /// Empty or `/base/path`, no slash at its end.
+    pub(crate) base: Box<str>,
+    /// The caller's deployment stays when there is none.
+    pub(crate) deployment: Option<Deployment>,
+    /// Already valid in a query. The caller's stays when there is none.
+    pub(crate) api_version: Option<Box<str>>,
+}
+
+/// The URI of one attempt: always with the place's scheme and authority, and a path.
+///
+/// The caller's base path ends before the first segment that is `openai`; without one the whole
+/// path goes behind the place's base. A classic path gets the place's deployment and api-version; a
+/// v1 path keeps its query. A URI that would outgrow what `Uri` can hold keeps the caller's path
+/// and query. An unchanged path and query is shared, not copied.
+pub(crate) fn rewrite_uri(original: &Uri, place: &Place) -> Uri {
+    let path = match original.path() {
+        // Asterisk form, and authority form or an absolute form without a path (RFC 9112,
+        // section 3.2).
+        "*" | "" => "/",
+        path => path,
+    };
+    let target = Target::at(place, path, original.query());
+    let given = original
+        .path_and_query()
+        .filter(|given| given.as_str().starts_with('/'));
+    let path_and_query = match given {
+        Some(given) if target.is_as_given(path, original.query()) => given.clone(),
+        _ => target
+            .build()
+            .or_else(|| given.cloned())
+            .unwrap_or_else(|| PathAndQuery::from_static("/")),
+    };
+    let mut parts = Parts::default();
+    parts.scheme = Some(place.scheme.clone());
+    parts.authority = Some(place.authority.clone());
+    parts.path_and_query = Some(path_and_query);
+    Uri::from_parts(parts).expect("a URI with scheme, authority and path is complete")
+}
+
+/// The URI with another deployment and nothing else changed, for two deployments of one resource.
+///
+/// `None` when there is nothing to change: no deployment in the path, the same one, or no room for
+/// the new one within what `Uri` can hold.
+pub(crate) fn rewrite_deployment(original: &Uri, deployment: &Deployment) -> Option<Uri> {
+    let path = original.path();
+    let segment = deployment_segment(path)?;
+    if path[segment.clone()] == *deployment.segment() {
+        return None;
+    }
+    let target = Target {
+        base: "",
+        before: &path[..segment.start],
+        deployment: deployment.segment(),
+        after: &path[segment.end..],
+        query: Query::Given(original.query()),
+    };
+    let path_and_query = target.build()?;
+    let mut parts = original.clone().into_parts();
+    parts.path_and_query = Some(path_and_query);
+    Uri::from_parts(parts).ok()
+}
+
+/// The pieces of a new path and query, in their order.
+struct Target<'a> {
+    base: &'a str,
+    before: &'a str,
+    deployment: &'a str,
+    after: &'a str,
+    query: Query<'a>,
+}
+
+enum Query<'a> {
+    Given(Option<&'a str>),
+    Versioned { query: &'a str, version: &'a str },
+}
+
+impl<'a> Target<'a> {
+    fn at(place: &'a Place, path: &'a str, query: Option<&'a str>) -> Self {
+        let Reading { base, grammar } = Reading::of(path);
+        let is_classic = !matches!(grammar, Grammar::V1 | Grammar::Foreign);
+        let (before, deployment, after) = match (grammar, &place.deployment) {
+            (Grammar::Deployment(segment), Some(deployment)) => (
+                &path[base..segment.start],
+                deployment.segment(),
+                &path[segment.end..],
+            ),
+            _ => (&path[base..], "", ""),
+        };
+        let query = match &place.api_version {
+            Some(version) if is_classic => Query::Versioned {
+                query: query.unwrap_or_default(),
+                version,
+            },
+            _ => Query::Given(query),
+        };
+        Self {
+            base: &place.base,
+            before,
+            deployment,
+            after,
+            query,
+        }
+    }
+
+    fn is_as_given(&self, path: &str, query: Option<&str>) -> bool {
+        let same_path = [self.base, self.before, self.deployment, self.after]
+            .iter()
+            .try_fold(path, |rest, piece| rest.strip_prefix(piece))
+            .is_some_and(str::is_empty);
+        same_path
+            && match self.query {
+                Query::Given(given) => given == query,
+                Query::Versioned { query, version } => api_version::is_said(query, version),
+            }
+    }
+
+    fn build(&self) -> Option<PathAndQuery> {
+        // `Bytes` takes over a `String` without a second allocation only when it is exactly full.
+        let mut length = 0;
+        self.write(&mut |piece| length += piece.len());
+        let mut text = String::with_capacity(length);
+        self.write(&mut |piece| text.push_str(piece));
+        PathAndQuery::from_maybe_shared(Bytes::from(text)).ok()
+    }
+
+    fn write(&self, emit: &mut impl FnMut(&str)) {
+        emit(self.base);
+        emit(self.before);
+        emit(self.deployment);
+        emit(self.after);
+        match self.query {
+            Query::Given(None) => {}
+            Query::Given(Some(query)) => {
+                emit("?");
+                emit(query);
+            }
+            Query::Versioned { query, version } => api_version::write(query, version, emit),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::backend::rewrite::{names_model_in_body, parse_endpoint};
+
+    fn place(endpoint: &str, deployment: Option<&str>, api_version: Option<&str>) -> Place {
+        let (scheme, authority, base) = parse_endpoint(endpoint).unwrap();
+        let deployment = deployment.map(|name| Deployment::new(name).unwrap());
+        Place {
+            scheme,
+            authority,
+            base,
+            deployment,
+            api_version: api_version.map(Into::into),
+        }
+    }
+
+    fn moved(original: &str, place: &Place) -> String {
+        rewrite_uri(&original.parse().unwrap(), place).to_string()
+    }
+
+    const WITH_DEPLOYMENT: &str = "completions chat/completions embeddings audio/transcriptions \
+        audio/translations audio/speech images/generations images/edits \
+        batches";
+    const WITHOUT_DEPLOYMENT: &str = "responses responses/resp_1 assistants threads/t/runs files batches \
+        models";
+    const ON_V1: &str = "responses chat/completions completions embeddings audio/transcriptions \
+        audio/speech images/generations images/edits batches deployments/x";
+
+    #[test]
+    fn every_classic_operation_with_a_deployment_changes_only_that_segment() {
+        let to = place("https://b.net", Some("openai"), Some("2025-01-01"));
+        for operation in WITH_DEPLOYMENT.split(' ') {
+            for from in [
+                "gpt-4o",
+                "chat",
+                "openai",
+                "deployments",
+                "v1",
+                "%6Ddl",
+                "a%2Fb",
+            ] {
+                let path = format!("/openai/deployments/{from}/{operation}");
+                assert_eq!(&path[deployment_segment(&path).unwrap()], from);
+                assert!(!names_model_in_body(&path));
+                assert_eq!(
+                    moved(
+                        &format!("https://a.net{path}?api-version=2023-05-15&x=1"),
+                        &to
+                    ),
+                    format!(
+                        "https://b.net/openai/deployments/openai/{operation}\
+                         ?api-version=2025-01-01&x=1"
+                    )
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn classic_operations_without_a_deployment_get_the_api_version_and_keep_their_path() {
+        let to = place("https://b.net/base", Some("chat"), Some("2025-01-01"));
+        for operation in WITHOUT_DEPLOYMENT.split(' ') {
+            let path = format!("/openai/{operation}");
+            assert_eq!(deployment_segment(&path), None);
+            assert!(names_model_in_body(&path));
+            assert_eq!(
+                moved(&path, &to),
+                format!("https://b.net/base{path}?api-version=2025-01-01")
+            );
+        }
+    }
+
+    #[test]
+    fn v1_operations_keep_path_and_query() {
+        let to = place("https://b.net/base", Some("chat"), Some("2025-01-01"));
+        for operation in ON_V1.split(' ') {
+            let path = format!("/openai/v1/{operation}");
+            assert_eq!(deployment_segment(&path), None);
+            assert!(names_model_in_body(&path));
+            assert_eq!(
+                moved(&format!("{path}?api-version=preview"), &to),
+                format!("https://b.net/base{path}?api-version=preview")
+            );
+        }
+    }
+
+    #[test]
+    fn the_base_of_the_caller_gives_way_to_that_of_the_backend() {
+        let rooted = place("https://b.net", None, Some("1"));
+        let based = place("http://b.net:8080/team/a", Some("a b/c%"), None);
+        for (original, to, expected) in [
+            (
+                "/openai/deployments/d/x",
+                &rooted,
+                "https://b.net/openai/deployments/d/x?api-version=1",
+            ),
+            (
+                "http://a/p/q/openai/v1/x?y",
+                &rooted,
+                "https://b.net/openai/v1/x?y",
+            ),
+            (
+                "/p/openai/deployments/d/chat/completions",
+                &based,
+                "http://b.net:8080/team/a/openai/deployments/a%20b%2Fc%25/chat/completions",
+            ),
+            ("//openai/v1/x", &rooted, "https://b.net/openai/v1/x"),
+            ("/v1/models", &based, "http://b.net:8080/team/a/v1/models"),
+            ("/", &based, "http://b.net:8080/team/a/"),
+            ("*", &based, "http://b.net:8080/team/a/"),
+            ("*", &rooted, "https://b.net/"),
+            ("http://a.net", &based, "http://b.net:8080/team/a/"),
+            ("http://a.net", &rooted, "https://b.net/"),
+            ("http://a.net?q=1", &rooted, "https://b.net/?q=1"),
+            ("a.net:443", &based, "http://b.net:8080/team/a/"),
+            (
+                "//evil.net/openai",
+                &rooted,
+                "https://b.net/openai?api-version=1",
+            ),
+            ("//evil.net/x", &rooted, "https://b.net//evil.net/x"),
+        ] {
+            assert_eq!(moved(original, to), expected, "{original}");
+        }
+    }
+
+    #[test]
+    fn an_unchanged_path_and_query_is_shared() {
+        let original: Uri = "/openai/deployments/d/x?api-version=1&y=2".parse().unwrap();
+        for to in [
+            place("https://b", None, None),
+            place("https://b", Some("d"), Some("1")),
+        ] {
+            let uri = rewrite_uri(&original, &to);
+            assert_eq!(uri, "https://b/openai/deployments/d/x?api-version=1&y=2");
+            assert_eq!(uri.path().as_ptr(), original.path().as_ptr());
+        }
+        let other = place("https://b", Some("e"), Some("1"));
+        assert_ne!(
+            rewrite_uri(&original, &other).path().as_ptr(),
+            original.path().as_ptr()
+        );
+    }
+
+    #[test]
+    fn a_uri_that_would_grow_too_long_keeps_its_path_and_query() {
+        let path = format!("/openai/deployments/d/{}", "x".repeat(65_512));
+        let to = place("https://b.net/base", Some("a-longer-name"), None);
+        assert!(
+            moved(&path, &to) == format!("https://b.net{path}"),
+            "not printed: 64 KiB"
+        );
+        let deployment = Deployment::new("a-longer-name").unwrap();
+        assert_eq!(
+            rewrite_deployment(&path.parse().unwrap(), &deployment),
+            None
+        );
+    }
+
+    #[test]
+    fn a_deployment_called_chat_is_replaced_only_in_its_segment() {
+        let deployment = Deployment::new("deployments").unwrap();
+        for (original, expected) in [
+            (
+                "https://a.net/p/openai/deployments/chat/chat/completions?chat=chat",
+                Some("https://a.net/p/openai/deployments/deployments/chat/completions?chat=chat"),
+            ),
+            (
+                "/openai/deployments/x?",
+                Some("/openai/deployments/deployments?"),
+            ),
+            ("/openai/deployments/deployments/x", None),
+            ("/openai/v1/chat/completions", None),
+            ("a.net:443", None),
+            ("*", None),
+        ] {
+            let changed = rewrite_deployment(&original.parse().unwrap(), &deployment);
+            assert_eq!(
+                changed.map(|uri| uri.to_string()).as_deref(),
+                expected,
+                "{original}"
+            );
+        }
+    }
+
+    fn percent_decoded(segment: &str) -> String {
+        let (mut bytes, mut rest) = (Vec::new(), segment.as_bytes());
+        while let Some((&byte, after)) = rest.split_first() {
+            rest = after;
+            if byte == b'%' {
+                let digits = std::str::from_utf8(&rest[..2]).unwrap();
+                bytes.push(u8::from_str_radix(digits, 16).unwrap());
+                rest = &rest[2..];
+            } else {
+                bytes.push(byte);
+            }
+        }
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn other_pairs(query: Option<&str>) -> Vec<&str> {
+        let pairs = query.unwrap_or_default().split('&');
+        pairs
+            .filter(|pair| !pair.is_empty() && !pair.starts_with("api-version"))
+            .collect()
+    }
+
+    const SEGMENTS: &str = "(/(openai|deployments|v1|chat|[!-\"$->@-~é]{0,6})){0,6}";
+    const QUERY: &str = "(\\?((api-version|a|b)(=[!-\"$-%'->@-~]{0,5})?&?){0,5})?";
+
+    proptest! {
+        #[test]
+        fn any_uri_lands_on_the_place_and_keeps_its_other_pairs(
+            path in SEGMENTS,
+            query in QUERY,
+            host in prop_oneof![Just(""), Just("http://a.net"), Just("https://u:p@a.net:1")],
+            base in prop_oneof![Just(""), Just("/openai/x"), Just("/b")],
+            version in prop_oneof![Just(None), Just(Some("2025-01-01"))],
+            name in prop_oneof![Just(None), Just(Some("chat"))],
+        ) {
+            let Ok(original) = format!("{host}{path}{query}").parse::<Uri>() else { return Ok(()) };
+            let to = place(&format!("https://b.net:8443{base}"), name, version);
+            let uri = rewrite_uri(&original, &to);
+            prop_assert_eq!(uri.scheme_str(), Some("https"));
+            prop_assert_eq!(uri.authority().unwrap().as_str(), "b.net:8443");
+            prop_assert!(uri.path().starts_with(base));
+            prop_assert_eq!(other_pairs(uri.query()), other_pairs(original.query()));
+            prop_assert_eq!(&uri.to_string().parse::<Uri>().unwrap(), &uri, "reads back as itself");
+        }
+
+        #[test]
+        fn any_text_that_is_a_uri_is_moved_without_panic(text in "\\PC{0,60}") {
+            if let Ok(original) = text.parse::<Uri>() {
+                rewrite_uri(&original, &place("https://b.net", Some("d"), Some("1")));
+            }
+        }
+
+        #[test]
+        fn a_deployment_reads_back_from_its_segment(name in "\\PC{1,20}") {
+            let Some(deployment) = Deployment::new(&name) else { return Ok(()) };
+            let original = Uri::from_static("/p/openai/deployments/x/chat/completions");
+            let Some(uri) = rewrite_deployment(&original, &deployment) else {
+                prop_assert_eq!(name, "x");
+                return Ok(());
+            };
+            let path = uri.path();
+            prop_assert_eq!(percent_decoded(&path[deployment_segment(path).unwrap()]), name);
+            prop_assert!(path.ends_with("/chat/completions"));
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Writes a wait into the head of a throttled response, in every form that clients read.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
+
+use super::names;
+
+/// Makes `headers` ask for `wait`, whatever they asked for before.
+///
+/// `retry-after-ms` is rounded up to a millisecond and `retry-after` to a second, so that no reader
+/// comes early: [`Hint::read`](super::Hint::read) gets `wait` back, or less than 1 ms more. A
+/// pushback that the server dictated to gRPC clients is replaced too. Rate-limit headers stay, as
+/// they describe the service; only beside a wait of zero would their resets be taken for the wait,
+/// so there they go.
+pub(crate) fn announce(headers: &mut HeaderMap, wait: Duration) {
+    let ms = wait.as_nanos().div_ceil(NANOS_IN_MS);
+    let ms = HeaderValue::from(u64::try_from(ms).unwrap_or(u64::MAX));
+    let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+
+    headers.remove(&names::X_MS_RETRY_AFTER_MS);
+    if wait.is_zero() {
+        for reset in names::TOKENS.reset.iter().chain(&names::REQUESTS.reset) {
+            headers.remove(reset);
+        }
+    }
+    if headers.contains_key(&names::GRPC_RETRY_PUSHBACK_MS) {
+        headers.insert(&names::GRPC_RETRY_PUSHBACK_MS, ms.clone());
+    }
+    headers.insert(&names::RETRY_AFTER_MS, ms);
+    headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+}
+
+const NANOS_IN_MS: u128 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::classify::heads::{any_head, head, never};
+    use crate::classify::{Hint, Outcome};
+
+    #[track_caller]
+    fn assert_announced(wait: Duration, ms: &str, seconds: &str) {
+        let mut headers = HeaderMap::new();
+        announce(&mut headers, wait);
+        assert_eq!(headers["retry-after-ms"], ms, "{wait:?}");
+        assert_eq!(headers["retry-after"], seconds, "{wait:?}");
+        assert_eq!(headers.len(), 2);
+    }
+
+    #[test]
+    fn waits_are_rounded_up_and_zero_stays_zero() {
+        assert_announced(Duration::ZERO, "0", "0");
+        assert_announced(Duration::from_nanos(1), "1", "1");
+        assert_announced(Duration::from_millis(43), "43", "1");
+        assert_announced(Duration::from_micros(1_000_001), "1001", "2");
+        assert_announced(Duration::from_secs(60), "60000", "60");
+        assert_announced(Duration::MAX, "18446744073709551615", "18446744073709551615");
+    }
+
+    #[test]
+    fn every_earlier_wait_is_replaced() {
+        let mut headers = head(&[
+            ("retry-after", "86400"),
+            ("retry-after", "Fri, 29 Sep 2023 16:26:57 GMT"),
+            ("retry-after-ms", "86400000"),
+            ("retry-after-ms", "1"),
+            ("x-ms-retry-after-ms", "86400000"),
+            ("x-ms-region", "East US 2"),
+        ]);
+        announce(&mut headers, Duration::from_millis(1_500));
+        assert_eq!(headers.get_all("retry-after").iter().collect::<Vec<_>>(), ["2"]);
+        assert_eq!(headers.get_all("retry-after-ms").iter().collect::<Vec<_>>(), ["1500"]);
+        assert_eq!(headers["x-ms-region"], "East US 2");
+        assert_eq!(headers.len(), 3);
+    }
+
+    #[test]
+    fn a_grpc_client_reads_the_announced_wait_instead_of_the_servers_pushback() {
+        let mut headers = head(&[
+            ("content-type", "application/grpc"),
+            ("grpc-status", "8"),
+            ("grpc-retry-pushback-ms", "-1"),
+            ("grpc-retry-pushback-ms", "60000"),
+        ]);
+        announce(&mut headers, Duration::from_millis(20));
+        let hint = Hint::After(Duration::from_millis(20));
+        assert_eq!(Outcome::of(StatusCode::OK, &headers, never), Outcome::Throttled(hint));
+    }
+
+    proptest! {
+        #[test]
+        fn a_reader_waits_as_announced_or_less_than_a_millisecond_more(
+            mut headers in any_head(),
+            wait in prop_oneof![Just(0), 1_u64..10_000_000, any::<u64>()],
+        ) {
+            let longest = u64::try_from(Hint::LONGEST.as_nanos()).expect("a day fits");
+            let wait = Duration::from_nanos(wait % (longest + 1));
+            announce(&mut headers, wait);
+            let read = Hint::read(&headers, never);
+            let read = read.duration().expect("a wait of at most a day is read back");
+            prop_assert!(read >= wait && read - wait < Duration::from_millis(1));
+
+            let seconds = headers["retry-after"].to_str().expect("digits");
+            let seconds = Duration::from_secs(seconds.parse().expect("digits"));
+            prop_assert!(seconds >= wait && seconds - wait < Duration::from_secs(1));
+
+            let outcome = Outcome::of(StatusCode::TOO_MANY_REQUESTS, &headers, never);
+            let Outcome::Throttled(hint) = outcome else { panic!("a 429 is throttled") };
+            prop_assert_eq!(hint.duration(), Some(read));
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Numbers in headers: decimal, with a fraction or an exponent, of any length.
+
+/// Reads a decimal number as `f64::from_str` does, without its words (`inf`, `nan`).
+///
+/// A number too large for `f64` is infinite, one too small for it keeps its sign and is not zero:
+/// neither is a reason to believe that the header was absent. Anything else is `None`. Never NaN.
+pub(super) fn parse(bytes: &[u8]) -> Option<f64> {
+    let text = bytes.trim_ascii();
+    let unsigned = match text {
+        [b'+' | b'-', unsigned @ ..] => unsigned,
+        _ => text,
+    };
+    match unsigned {
+        [b'0'..=b'9', ..] | [b'.', b'0'..=b'9', ..] => {}
+        _ => return None,
+    }
+    let value = std::str::from_utf8(text).ok()?.parse::<f64>().ok()?;
+    if value.abs() < f64::MIN_POSITIVE && names_a_quantity(text) {
+        return Some(f64::MIN_POSITIVE.copysign(value));
+    }
+    Some(value)
+}
+
+/// Whether some digit before the exponent is not zero.
+fn names_a_quantity(text: &[u8]) -> bool {
+    text.iter()
+        .take_while(|byte| !byte.eq_ignore_ascii_case(&b'e'))
+        .any(|byte| matches!(byte, b'1'..=b'9'))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn plain_fractional_and_exponent_numbers_are_read() {
+        for (text, value) in [
+            ("43", 43.0),
+            (" \t43\t ", 43.0),
+            ("+43", 43.0),
+            ("-10", -10.0),
+            ("12.5", 12.5),
+            (".5", 0.5),
+            ("-.5", -0.5),
+            ("5.", 5.0),
+            ("1e3", 1000.0),
+            ("1E-3", 0.001),
+            ("007", 7.0),
+        ] {
+            assert_eq!(parse(text.as_bytes()), Some(value), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_beyond_f64_is_infinite_and_one_below_it_is_not_zero() {
+        assert_eq!(parse(b"1e400"), Some(f64::INFINITY));
+        assert_eq!(parse(b"-1e400"), Some(f64::NEG_INFINITY));
+        assert_eq!(parse(&[b'9'; 10_000]), Some(f64::INFINITY));
+        assert_eq!(parse(b"1e-400"), Some(f64::MIN_POSITIVE));
+        assert_eq!(parse(b"-1e-400"), Some(-f64::MIN_POSITIVE));
+        assert_eq!(parse(b"0e-400"), Some(0.0), "a zero stays one");
+        assert_eq!(parse(b"-0"), Some(0.0));
+        assert_eq!(parse(b"0.0e9"), Some(0.0), "the exponent is not the quantity");
+    }
+
+    #[test]
+    fn words_and_garbage_are_no_number() {
+        for text in [
+            "",
+            " ",
+            "+",
+            "-",
+            ".",
+            "-.",
+            "e5",
+            "inf",
+            "+inf",
+            "-inf",
+            "Infinity",
+            "-infinity",
+            "nan",
+            "+nan",
+            "NaN",
+            "soon",
+            "0x10",
+            "1_000",
+            "1 000",
+            "5s",
+            "--5",
+            "+-5",
+            "1.2.3",
+            "1e",
+            "٣",
+        ] {
+            assert_eq!(parse(text.as_bytes()), None, "{text:?}");
+        }
+        assert_eq!(parse(b"5\xff"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_number_is_what_the_standard_library_reads(value in prop::num::f64::NORMAL) {
+            prop_assert_eq!(parse(format!("{value:e}").as_bytes()), Some(value));
+            prop_assert_eq!(parse(format!("{value}").as_bytes()), Some(value));
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_never_nan(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            prop_assert!(!parse(&bytes).is_some_and(f64::is_nan));
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What a response head says about the attempt.
+
+use std::time::SystemTime;
+
+use http::{HeaderMap, StatusCode};
+
+use super::grpc::{self, Refusal};
+use super::{Hint, reset, retry_after};
+
+/// What became of an attempt, as far as its response head tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// To be handed to the caller as it is: a success, or anything else that is the caller's to
+    /// judge (1xx, 3xx, 4xx but 429, and the 5xx not named below).
+    Answered,
+    /// Refused for rate or capacity, with the time that the service asks for.
+    Throttled(Hint),
+    /// The server failed: 500, 502, 503 without a hint, 504; gRPC `UNAVAILABLE` without pushback.
+    Failed,
+}
+
+impl Outcome {
+    /// Classifies a response by its status and headers.
+    ///
+    /// | status | outcome |
+    /// |---|---|
+    /// | 429 | throttled, whatever [`Hint::read`] finds |
+    /// | 503 | throttled if it asks for a wait outright, legibly, else failed |
+    /// | 500, 502, 504 | failed |
+    /// | 200, gRPC, `grpc-status: 8` in the head | throttled |
+    /// | 200, gRPC, `grpc-status: 14` in the head | throttled if it has a pushback, else failed |
+    /// | anything else | answered |
+    ///
+    /// A 503 asks outright with `retry-after-ms`, `x-ms-retry-after-ms` or `retry-after`, zero
+    /// included; a rate-limit reset alone is no such request.
+    ///
+    /// In a gRPC response (`content-type: application/grpc`) the wait that `grpc-retry-pushback-ms`
+    /// dictates comes before all others, and one that is negative or illegible forbids another
+    /// attempt: [`Hint::TooLong`]. A gRPC status that follows a body is not seen.
+    ///
+    /// `remaining` headers never make a response throttled: they are negative on successes too.
+    ///
+    /// `now` is called at most once, and only where an HTTP-date has to be compared. A 200 costs
+    /// one lookup of `content-type`.
+    pub fn of(status: StatusCode, headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Self {
+        match status {
+            StatusCode::OK if grpc::is_spoken(headers) => trailers_only(headers, now),
+            StatusCode::TOO_MANY_REQUESTS => {
+                let pushback = pushback(headers);
+                Self::Throttled(pushback.unwrap_or_else(|| Hint::read(headers, now)))
+            }
+            StatusCode::SERVICE_UNAVAILABLE => unavailable(headers, now),
+            StatusCode::INTERNAL_SERVER_ERROR
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::GATEWAY_TIMEOUT => Self::Failed,
+            _ => Self::Answered,
+        }
+    }
+}
+
+/// A 503 is about capacity only when it says when to come back.
+fn unavailable(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Outcome {
+    if let Some(pushback) = pushback(headers) {
+        return Outcome::Throttled(pushback);
+    }
+    match retry_after::read(headers, now) {
+        Hint::None => Outcome::Failed,
+        asked => Outcome::Throttled(asked.or_longer(|| reset::read(headers))),
+    }
+}
+
+fn trailers_only(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Outcome {
+    let Some(refusal) = grpc::refusal(headers) else {
+        return Outcome::Answered;
+    };
+    match (grpc::pushback(headers), refusal) {
+        (Some(pushback), _) => Outcome::Throttled(pushback),
+        (None, Refusal::ResourceExhausted) => Outcome::Throttled(Hint::read(headers, now)),
+        (None, Refusal::Unavailable) => Outcome::Failed,
+    }
+}
+
+fn pushback(headers: &HeaderMap) -> Option<Hint> {
+    if grpc::is_spoken(headers) { grpc::pushback(headers) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::classify::heads::{NOW, any_head, head, never};
+
+    #[track_caller]
+    fn assert_outcome(status: u16, lines: &[(&'static str, &str)], expected: Outcome) {
+        let code = StatusCode::from_u16(status).expect("a status");
+        assert_eq!(Outcome::of(code, &head(lines), never), expected, "{status} {lines:?}");
+    }
+
+    fn throttled(ms: u64) -> Outcome {
+        Outcome::Throttled(Hint::After(Duration::from_millis(ms)))
+    }
+
+    #[test]
+    fn every_status_has_one_outcome_without_headers_and_never_reads_the_clock() {
+        for status in 100..=999 {
+            let expected = match status {
+                429 => Outcome::Throttled(Hint::None),
+                500 | 502 | 503 | 504 => Outcome::Failed,
+                _ => Outcome::Answered,
+            };
+            assert_outcome(status, &[], expected);
+        }
+    }
+
+    #[test]
+    fn a_hint_throttles_only_429_and_503() {
+        let hint = [("retry-after-ms", "43"), ("retry-after", "1")];
+        for status in [200, 202, 302, 400, 401, 403, 404, 408, 409, 413, 501, 505] {
+            assert_outcome(status, &hint, Outcome::Answered);
+        }
+        for status in [500, 502, 504] {
+            assert_outcome(status, &hint, Outcome::Failed);
+        }
+        assert_outcome(429, &hint, throttled(43));
+        assert_outcome(503, &hint, throttled(43));
+    }
+
+    #[test]
+    fn a_503_needs_a_wait_asked_for_outright() {
+        assert_outcome(503, &[("retry-after", "0")], Outcome::Throttled(Hint::Zero));
+        assert_outcome(503, &[("retry-after", "1e400")], Outcome::Throttled(Hint::TooLong));
+        assert_outcome(503, &[("retry-after", "soon")], Outcome::Failed);
+        assert_outcome(503, &[("x-ratelimit-reset-tokens", "55")], Outcome::Failed);
+        let both = [("retry-after", "0"), ("x-ratelimit-reset-tokens", "55")];
+        assert_outcome(503, &both, throttled(55_000));
+    }
+
+    #[test]
+    fn what_remains_throttles_nothing() {
+        let spent = [
+            ("x-ratelimit-remaining-tokens", "-27978"),
+            ("x-ratelimit-remaining-requests", "-1"),
+            ("x-ratelimit-reset-tokens", "64"),
+        ];
+        assert_outcome(200, &spent, Outcome::Answered);
+        assert_outcome(503, &spent, Outcome::Failed);
+    }
+
+    #[test]
+    fn a_trailers_only_exhaustion_is_throttled_with_its_pushback_or_any_other_hint() {
+        let grpc = [("content-type", "application/grpc"), ("grpc-status", "8")];
+        let with = |lines: &[(&'static str, &'static str)]| [&grpc, lines].concat();
+        assert_outcome(200, &with(&[]), Outcome::Throttled(Hint::None));
+        assert_outcome(200, &with(&[("retry-after", "2")]), throttled(2_000));
+        let pushback = [("grpc-retry-pushback-ms", "250"), ("retry-after-ms", "9")];
+        assert_outcome(200, &with(&pushback), throttled(250));
+        let forbidden = [("grpc-retry-pushback-ms", "-1"), ("retry-after-ms", "9")];
+        assert_outcome(200, &with(&forbidden), Outcome::Throttled(Hint::TooLong));
+    }
+
+    #[test]
+    fn a_trailers_only_unavailability_is_a_failure_unless_it_pushes_back() {
+        let grpc = [("content-type", "application/grpc+proto"), ("grpc-status", "14")];
+        let with = |lines: &[(&'static str, &'static str)]| [&grpc, lines].concat();
+        assert_outcome(200, &with(&[]), Outcome::Failed);
+        assert_outcome(200, &with(&[("retry-after", "2")]), Outcome::Failed);
+        assert_outcome(200, &with(&[("grpc-retry-pushback-ms", "40")]), throttled(40));
+    }
+
+    #[test]
+    fn other_grpc_statuses_and_none_are_answers() {
+        let kind = ("content-type", "application/grpc");
+        assert_outcome(200, &[kind], Outcome::Answered);
+        for status in ["0", "4", "13", "16", "88", "", "RESOURCE_EXHAUSTED"] {
+            assert_outcome(200, &[kind, ("grpc-status", status)], Outcome::Answered);
+        }
+        assert_outcome(200, &[("grpc-status", "8")], Outcome::Answered);
+    }
+
+    #[test]
+    fn a_grpc_refusal_by_http_status_honours_pushback_first() {
+        let kind = ("content-type", "application/grpc");
+        let pushback = [kind, ("grpc-retry-pushback-ms", "40"), ("retry-after", "1")];
+        assert_outcome(429, &pushback, throttled(40));
+        assert_outcome(503, &pushback, throttled(40));
+        assert_outcome(429, &pushback[1..], throttled(1_000));
+        assert_outcome(503, &[kind, ("grpc-status", "8")], Outcome::Failed);
+        assert_outcome(500, &[kind, ("grpc-status", "8")], Outcome::Failed);
+    }
+
+    proptest! {
+        #[test]
+        fn any_head_has_an_outcome_and_its_wait_is_within_bounds(
+            status in 100_u16..1_000,
+            refused in prop::sample::select(vec![None, Some(200_u16), Some(429), Some(503)]),
+            headers in any_head(),
+        ) {
+            let status = StatusCode::from_u16(refused.unwrap_or(status)).expect("a status");
+            let read = Outcome::Throttled(Hint::read(&headers, NOW));
+            for outcome in [Outcome::of(status, &headers, NOW), read] {
+                if let Outcome::Throttled(Hint::After(wait)) = outcome {
+                    prop_assert!(!wait.is_zero() && wait <= Hint::LONGEST);
+                }
+            }
+        }
+    }
+}
