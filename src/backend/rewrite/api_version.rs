@@ -42,10 +42,7 @@ fn write_pair(separator: &str, version: &str, emit: &mut impl FnMut(&str)) {
 /// Whether the service would read this pair as its `api-version`. Generous, since two versions in
 /// one query are worse than a lost misspelling: ASP.NET query names ignore case, and `%2D` is `-`.
 fn is_api_version(pair: &str) -> bool {
-    let name = pair
-        .split_once('=')
-        .map_or(pair, |(name, _)| name)
-        .as_bytes();
+    let name = pair.split_once('=').map_or(pair, |(name, _)| name).as_bytes();
     if name.len() == NAME.len() {
         return name.eq_ignore_ascii_case(NAME.as_bytes());
     }
@@ -72,9 +69,7 @@ fn decoded_is_name(name: &[u8]) -> bool {
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 const NAME: &str = "api-version";
@@ -96,20 +91,11 @@ mod tests {
             ("a=1", "?a=1&api-version=2025-01-01"),
             ("api-version=2023-05-15", "?api-version=2025-01-01"),
             ("api-version=2023-05-15&a=1", "?api-version=2025-01-01&a=1"),
-            (
-                "a=1&api-version=x&b=%20&b=2",
-                "?a=1&api-version=2025-01-01&b=%20&b=2",
-            ),
-            (
-                "api-version=x&a=1&api-version=y&b",
-                "?api-version=2025-01-01&a=1&b",
-            ),
+            ("a=1&api-version=x&b=%20&b=2", "?a=1&api-version=2025-01-01&b=%20&b=2"),
+            ("api-version=x&a=1&api-version=y&b", "?api-version=2025-01-01&a=1&b"),
             ("api-version", "?api-version=2025-01-01"),
             ("api-version=", "?api-version=2025-01-01"),
-            (
-                "API-Version=x&api%2Dversion=y&%61pi%2dversion=z",
-                "?api-version=2025-01-01",
-            ),
+            ("API-Version=x&api%2Dversion=y&%61pi%2dversion=z", "?api-version=2025-01-01"),
             (
                 "x-api-version=1&api-version-x=2",
                 "?x-api-version=1&api-version-x=2&api-version=2025-01-01",

@@ -33,37 +33,29 @@ pub(crate) enum EndpointError {
 impl fmt::Display for EndpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::MissingScheme => {
-                "the endpoint has no scheme: write it as `https://contoso.openai.azure.com`"
-            }
-            Self::UnsupportedScheme => {
-                "the endpoint's scheme is neither `https` nor `http`: use `https`"
-            }
+            Self::MissingScheme => "has no scheme: write it as `https://contoso.openai.azure.com`",
+            Self::UnsupportedScheme => "its scheme is neither `https` nor `http`: use `https`",
             Self::UserInfo => {
-                "the endpoint has user information before its host: remove everything up to the \
+                "has user information before its host: remove everything up to the \
                  `@` and configure a credential"
             }
             Self::Query => {
-                "the endpoint has a query: remove everything from the `?` on and configure the \
+                "has a query: remove everything from the `?` on and configure the \
                  api-version by itself"
             }
-            Self::Fragment => {
-                "the endpoint has a fragment: remove everything from the `#` on"
-            }
-            Self::EmptyHost => {
-                "the endpoint has no host: write it as `https://contoso.openai.azure.com`"
-            }
+            Self::Fragment => "has a fragment: remove everything from the `#` on",
+            Self::EmptyHost => "has no host: write it as `https://contoso.openai.azure.com`",
             Self::InvalidHost => {
-                "the endpoint's host is not valid: use the resource's host name or an IP address"
+                "its host is not valid: use the resource's host name or an IP address"
             }
             Self::InvalidPort => {
-                "the endpoint's port is not valid: use a number from 1 to 65535 or leave the `:` out"
+                "its port is not valid: use a number from 1 to 65535 or leave the `:` out"
             }
             Self::InvalidPath => {
-                "the endpoint's path is not valid: percent-encode it and keep it under 64 KiB"
+                "its path is not valid: percent-encode it and keep it under 64 KiB"
             }
             Self::Operation => {
-                "the endpoint goes on after `/openai`: cut it off before `/openai` and configure \
+                "goes on after `/openai`: cut it off before `/openai` and configure \
                  the deployment by itself"
             }
         })
@@ -72,18 +64,23 @@ impl fmt::Display for EndpointError {
 
 impl Error for EndpointError {}
 
-/// Parses an endpoint as a user pastes it into scheme, authority and base path (empty or
-/// `/base/path`, no slash at its end). White space around it, slashes at its end, and one
+/// A resource's endpoint, taken apart.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) scheme: Scheme,
+    pub(crate) authority: Authority,
+    /// Empty or `/base/path`, no slash at its end.
+    pub(crate) base: Box<str>,
+}
+
+/// Parses an endpoint as a user pastes it. White space around it, slashes at its end, and one
 /// `/openai` or `/openai/v1` at its end are cut off.
 ///
 /// # Errors
 ///
 /// Names the first thing that is wrong, with its remedy.
-pub(crate) fn parse_endpoint(text: &str) -> Result<(Scheme, Authority, Box<str>), EndpointError> {
-    let (scheme, rest) = text
-        .trim()
-        .split_once("://")
-        .ok_or(EndpointError::MissingScheme)?;
+pub(crate) fn parse_endpoint(text: &str) -> Result<Endpoint, EndpointError> {
+    let (scheme, rest) = text.trim().split_once("://").ok_or(EndpointError::MissingScheme)?;
     let scheme = match scheme {
         "" => return Err(EndpointError::MissingScheme),
         _ if scheme.eq_ignore_ascii_case("https") => Scheme::HTTPS,
@@ -99,7 +96,7 @@ pub(crate) fn parse_endpoint(text: &str) -> Result<(Scheme, Authority, Box<str>)
     if path.contains('?') {
         return Err(EndpointError::Query);
     }
-    Ok((scheme, authority, parse_base(path)?.into()))
+    Ok(Endpoint { scheme, authority, base: parse_base(path)?.into() })
 }
 
 fn parse_authority(text: &str) -> Result<Authority, EndpointError> {
@@ -110,10 +107,7 @@ fn parse_authority(text: &str) -> Result<Authority, EndpointError> {
         return Err(EndpointError::EmptyHost);
     }
     let authority: Authority = text.parse().map_err(|_| EndpointError::InvalidHost)?;
-    let port = authority
-        .as_str()
-        .strip_prefix(authority.host())
-        .unwrap_or_default();
+    let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
     match port.strip_prefix(':') {
         None if port.is_empty() => Ok(authority),
         None => Err(EndpointError::InvalidHost),
@@ -134,10 +128,7 @@ fn parse_base(path: &str) -> Result<&str, EndpointError> {
         .unwrap_or(path)
         .trim_end_matches('/');
     let segments = format!("{base}/");
-    if ["/openai/deployments/", "/openai/v1/"]
-        .iter()
-        .any(|start| segments.contains(start))
-    {
+    if ["/openai/deployments/", "/openai/v1/"].iter().any(|start| segments.contains(start)) {
         return Err(EndpointError::Operation);
     }
     if base.is_empty() || PathAndQuery::try_from(base).is_ok() {
@@ -156,99 +147,36 @@ mod tests {
     #[test]
     fn an_endpoint_is_read_as_it_is_pasted() {
         for (text, scheme, authority, base) in [
-            (
-                "https://contoso.openai.azure.com",
-                "https",
-                "contoso.openai.azure.com",
-                "",
-            ),
-            (
-                "https://contoso.openai.azure.com/",
-                "https",
-                "contoso.openai.azure.com",
-                "",
-            ),
-            (
-                " HTTPS://contoso.openai.azure.com// \n",
-                "https",
-                "contoso.openai.azure.com",
-                "",
-            ),
-            (
-                "https://c.openai.azure.com/openai",
-                "https",
-                "c.openai.azure.com",
-                "",
-            ),
-            (
-                "https://c.openai.azure.com/openai/",
-                "https",
-                "c.openai.azure.com",
-                "",
-            ),
-            (
-                "https://c.openai.azure.com/openai/v1",
-                "https",
-                "c.openai.azure.com",
-                "",
-            ),
-            (
-                "https://c.services.ai.azure.com/openai/v1/",
-                "https",
-                "c.services.ai.azure.com",
-                "",
-            ),
+            ("https://contoso.openai.azure.com", "https", "contoso.openai.azure.com", ""),
+            ("https://contoso.openai.azure.com/", "https", "contoso.openai.azure.com", ""),
+            (" HTTPS://contoso.openai.azure.com// \n", "https", "contoso.openai.azure.com", ""),
+            ("https://c.openai.azure.com/openai", "https", "c.openai.azure.com", ""),
+            ("https://c.openai.azure.com/openai/", "https", "c.openai.azure.com", ""),
+            ("https://c.openai.azure.com/openai/v1", "https", "c.openai.azure.com", ""),
+            ("https://c.services.ai.azure.com/openai/v1/", "https", "c.services.ai.azure.com", ""),
             ("http://127.0.0.1:8080", "http", "127.0.0.1:8080", ""),
             ("http://[::1]:8080/openai", "http", "[::1]:8080", ""),
-            (
-                "https://apim.azure-api.net/team-a/",
-                "https",
-                "apim.azure-api.net",
-                "/team-a",
-            ),
+            ("https://apim.azure-api.net/team-a/", "https", "apim.azure-api.net", "/team-a"),
             (
                 "https://apim.azure-api.net/team/a/openai/v1",
                 "https",
                 "apim.azure-api.net",
                 "/team/a",
             ),
-            (
-                "https://apim.azure-api.net/myopenai",
-                "https",
-                "apim.azure-api.net",
-                "/myopenai",
-            ),
+            ("https://apim.azure-api.net/myopenai", "https", "apim.azure-api.net", "/myopenai"),
             (
                 "https://apim.azure-api.net/openai/east",
                 "https",
                 "apim.azure-api.net",
                 "/openai/east",
             ),
-            (
-                "https://apim.azure-api.net/openai/openai",
-                "https",
-                "apim.azure-api.net",
-                "/openai",
-            ),
-            (
-                "https://a.net/x/openai/v10",
-                "https",
-                "a.net",
-                "/x/openai/v10",
-            ),
-            (
-                "https://a.net/api/projects/p",
-                "https",
-                "a.net",
-                "/api/projects/p",
-            ),
+            ("https://apim.azure-api.net/openai/openai", "https", "apim.azure-api.net", "/openai"),
+            ("https://a.net/x/openai/v10", "https", "a.net", "/x/openai/v10"),
+            ("https://a.net/api/projects/p", "https", "a.net", "/api/projects/p"),
         ] {
-            let (s, a, b) = parse_endpoint(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-            assert_eq!(
-                (s.as_str(), a.as_str(), &*b),
-                (scheme, authority, base),
-                "{text}"
-            );
+            let Endpoint { scheme: s, authority: a, base: b } =
+                parse_endpoint(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!((s.as_str(), a.as_str(), &*b), (scheme, authority, base), "{text}");
         }
     }
 
@@ -265,10 +193,7 @@ mod tests {
             ("https//x://contoso", E::UnsupportedScheme),
             ("https://user:pw@contoso.openai.azure.com", E::UserInfo),
             ("https://@contoso.openai.azure.com", E::UserInfo),
-            (
-                "https://contoso.openai.azure.com?api-version=2024-10-21",
-                E::Query,
-            ),
+            ("https://contoso.openai.azure.com?api-version=2024-10-21", E::Query),
             ("https://contoso.openai.azure.com/?", E::Query),
             ("https://contoso.openai.azure.com/#top", E::Fragment),
             ("https://contoso.openai.azure.com#top?x", E::Fragment),
@@ -285,10 +210,7 @@ mod tests {
             ("https://contoso:65536", E::InvalidPort),
             ("https://contoso:https", E::InvalidPort),
             ("https://contoso/team a", E::InvalidPath),
-            (
-                "https://contoso/openai/deployments/gpt-4o/chat/completions",
-                E::Operation,
-            ),
+            ("https://contoso/openai/deployments/gpt-4o/chat/completions", E::Operation),
             ("https://contoso/openai/deployments", E::Operation),
             ("https://contoso/openai/v1/chat/completions", E::Operation),
             ("https://contoso/openai/v1/openai", E::Operation),
@@ -308,7 +230,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_text_never_panics_and_gives_a_usable_base(text in "(https?://)?\\PC{0,40}") {
-            if let Ok((_, authority, base)) = parse_endpoint(&text) {
+            if let Ok(Endpoint { authority, base, .. }) = parse_endpoint(&text) {
                 prop_assert!(!authority.host().is_empty());
                 prop_assert!(base.is_empty() || base.starts_with('/') && !base.ends_with('/'));
                 let path = format!("{base}/");

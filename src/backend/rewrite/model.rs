@@ -89,11 +89,8 @@ impl Scan<'_> {
         loop {
             let quote = self.at + memchr(b'"', &self.bytes[self.at..])?;
             self.at = quote + 1;
-            let backslashes = self.bytes[start..quote]
-                .iter()
-                .rev()
-                .take_while(|&&byte| byte == b'\\')
-                .count();
+            let backslashes =
+                self.bytes[start..quote].iter().rev().take_while(|&&byte| byte == b'\\').count();
             if backslashes % 2 == 0 {
                 return Some(quote);
             }
@@ -144,20 +141,13 @@ fn plain_prefix(bytes: &[u8]) -> usize {
     let mut plain = near;
     // The fold has no early exit, so that the compiler turns it into vector compares.
     for block in bytes[near..].chunks_exact(BLOCK) {
-        if block
-            .iter()
-            .fold(false, |marked, &byte| marked | is_mark(byte))
-        {
+        if block.iter().fold(false, |marked, &byte| marked | is_mark(byte)) {
             break;
         }
         plain += BLOCK;
     }
     let rest = &bytes[plain..];
-    plain
-        + rest
-            .iter()
-            .position(|&byte| is_mark(byte))
-            .unwrap_or(rest.len())
+    plain + rest.iter().position(|&byte| is_mark(byte)).unwrap_or(rest.len())
 }
 
 fn is_mark(byte: u8) -> bool {
@@ -202,10 +192,7 @@ mod tests {
     use super::*;
 
     fn replaced(body: &[u8]) -> Option<Bytes> {
-        replace_model(
-            &Bytes::copy_from_slice(body),
-            &Deployment::new("ptu \"eu\"").unwrap(),
-        )
+        replace_model(&Bytes::copy_from_slice(body), &Deployment::new("ptu \"eu\"").unwrap())
     }
 
     #[test]
@@ -218,10 +205,7 @@ mod tests {
                 " \r\n{\t\"model\" :\n\"ptu \\\"eu\\\"\" , \"n\" : -1.5e+3 } \n",
             ),
             (r#"{"mod\u0065l":"a"}"#, r#"{"mod\u0065l":"ptu \"eu\""}"#),
-            (
-                r#"{"\u006D\u006f\u0064el":"a"}"#,
-                r#"{"\u006D\u006f\u0064el":"ptu \"eu\""}"#,
-            ),
+            (r#"{"\u006D\u006f\u0064el":"a"}"#, r#"{"\u006D\u006f\u0064el":"ptu \"eu\""}"#),
             (
                 r#"{"model":"a","m":{"model":"x"},"model":null,"model":"b"}"#,
                 r#"{"model":"ptu \"eu\"","m":{"model":"x"},"model":null,"model":"ptu \"eu\""}"#,
@@ -231,11 +215,7 @@ mod tests {
                 r#"{"a":[{"model":"]"},"}{",[[]]],"b":"\"model\":\"x\"","c":true,"model":"ptu \"eu\""}"#,
             ),
         ] {
-            assert_eq!(
-                replaced(body.as_bytes()).as_deref(),
-                Some(expected.as_bytes()),
-                "{body}"
-            );
+            assert_eq!(replaced(body.as_bytes()).as_deref(), Some(expected.as_bytes()), "{body}");
         }
     }
 
@@ -293,11 +273,7 @@ mod tests {
     #[test]
     fn deep_nesting_does_not_recurse() {
         let deep = 1 << 20;
-        let body = format!(
-            r#"{{"a":{}{},"model":"a"}}"#,
-            "[".repeat(deep),
-            "]".repeat(deep)
-        );
+        let body = format!(r#"{{"a":{}{},"model":"a"}}"#, "[".repeat(deep), "]".repeat(deep));
         assert_eq!(replaced(body.as_bytes()).unwrap().len(), body.len() + 9);
     }
 

@@ -50,10 +50,7 @@ pub(crate) fn replace_model_field(
 /// The boundary of a form's content type.
 fn boundary(content_type: &[u8]) -> Option<Cow<'_, [u8]>> {
     let kind = content_type.split(|&byte| byte == b';').next()?;
-    if !kind
-        .trim_ascii()
-        .eq_ignore_ascii_case(b"multipart/form-data")
-    {
+    if !kind.trim_ascii().eq_ignore_ascii_case(b"multipart/form-data") {
         return None;
     }
     parameter(content_type, b"boundary").filter(|boundary| !boundary.is_empty())
@@ -76,13 +73,8 @@ impl AfterDelimiter {
         if rest.starts_with(b"--") {
             return Some(Self::End);
         }
-        let padding = rest
-            .iter()
-            .take_while(|byte| matches!(byte, b' ' | b'\t'))
-            .count();
-        rest[padding..]
-            .starts_with(b"\r\n")
-            .then_some(Self::Part(at + padding + 2))
+        let padding = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        rest[padding..].starts_with(b"\r\n").then_some(Self::Part(at + padding + 2))
     }
 }
 
@@ -230,11 +222,7 @@ mod tests {
         ] {
             let expected = form(head, "whisper-eu");
             for content in ["whisper-1", "", "whisper\r\n--X", "a\r\n\r\nb"] {
-                assert_eq!(
-                    replaced(&form(head, content), TYPE),
-                    Some(expected.clone()),
-                    "{head}"
-                );
+                assert_eq!(replaced(&form(head, content), TYPE), Some(expected.clone()), "{head}");
             }
             assert_eq!(replaced(&expected, TYPE), None, "there already");
         }
@@ -252,11 +240,7 @@ mod tests {
         ] {
             assert_eq!(replaced(&form(head, "whisper-1"), TYPE), None, "{head}");
         }
-        assert_eq!(
-            replaced("--XX\r\n\r\nmodel\r\n--XX--", TYPE),
-            None,
-            "a part without headers"
-        );
+        assert_eq!(replaced("--XX\r\n\r\nmodel\r\n--XX--", TYPE), None, "a part without headers");
     }
 
     #[test]
@@ -286,10 +270,7 @@ mod tests {
         for (content_type, reads) in [
             (&b"multipart/form-data; boundary=XX"[..], true),
             (b"Multipart/Form-Data;charset=utf-8;Boundary=\"XX\"", true),
-            (
-                b"multipart/form-data ; a=\"; boundary=YY\" ; boundary = XX ; b=c",
-                true,
-            ),
+            (b"multipart/form-data ; a=\"; boundary=YY\" ; boundary = XX ; b=c", true),
             (b"multipart/form-data; boundary=\"X\\X\"", true),
             (b"multipart/mixed; boundary=XX", false),
             (b"application/json; boundary=XX", false),
@@ -300,11 +281,7 @@ mod tests {
             (b"multipart/form-data; boundary=YY", false),
             (b"", false),
         ] {
-            assert_eq!(
-                replaced(&form, content_type).is_some(),
-                reads,
-                "{content_type:?}"
-            );
+            assert_eq!(replaced(&form, content_type).is_some(), reads, "{content_type:?}");
         }
     }
 
@@ -313,27 +290,12 @@ mod tests {
         let whole = form("Content-Disposition: form-data; name=model", "whisper-1");
         let closing = whole.len() - "\r\n".len();
         for length in 0..closing {
-            assert_eq!(
-                replaced(&whole[..length], TYPE),
-                None,
-                "{length} of {}",
-                whole.len()
-            );
+            assert_eq!(replaced(&whole[..length], TYPE), None, "{length} of {}", whole.len());
         }
         assert!(replaced(&whole[..closing], TYPE).is_some());
-        assert_eq!(
-            replaced(&whole.replace("\r\n", "\n"), TYPE),
-            None,
-            "bare line feeds"
-        );
-        assert_eq!(
-            replaced(&whole.replace("model\r\n", "model\r\nno colon\r\n"), TYPE),
-            None
-        );
-        assert_eq!(
-            replaced(&whole.replace("whisper-1", "x\r\n--XXY"), TYPE),
-            None
-        );
+        assert_eq!(replaced(&whole.replace("\r\n", "\n"), TYPE), None, "bare line feeds");
+        assert_eq!(replaced(&whole.replace("model\r\n", "model\r\nno colon\r\n"), TYPE), None);
+        assert_eq!(replaced(&whole.replace("whisper-1", "x\r\n--XXY"), TYPE), None);
         let encoded = form(
             "Content-Disposition: form-data; name=model\r\nContent-Transfer-Encoding: base64",
             "d2hpc3Blci0x",

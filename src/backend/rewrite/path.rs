@@ -44,10 +44,7 @@ impl Reading {
     pub(super) fn of(path: &str) -> Self {
         let mut segments = segments(path);
         let Some(openai) = segments.find(|segment| path[segment.clone()] == *"openai") else {
-            return Self {
-                base: 0,
-                grammar: Grammar::Foreign,
-            };
+            return Self { base: 0, grammar: Grammar::Foreign };
         };
         let grammar = match segments.next().map(|next| &path[next]) {
             Some("v1") => Grammar::V1,
@@ -58,10 +55,7 @@ impl Reading {
             Some("") | None => Grammar::Bare,
             Some(_) => Grammar::Resource,
         };
-        Self {
-            base: openai.start.saturating_sub(1),
-            grammar,
-        }
+        Self { base: openai.start.saturating_sub(1), grammar }
     }
 }
 
@@ -98,10 +92,7 @@ mod tests {
             assert_eq!(deployment_segment(path), None, "{path}");
             assert!(!names_model_in_body(path), "{path}");
         }
-        assert_eq!(
-            deployment_segment("/openai/deployments/gpt-4o"),
-            Some(20..26)
-        );
+        assert_eq!(deployment_segment("/openai/deployments/gpt-4o"), Some(20..26));
         assert!(names_model_in_body("/openai/deploymentsx/gpt-4o"));
     }
 

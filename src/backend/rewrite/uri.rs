@@ -35,9 +35,7 @@ pub(crate) fn rewrite_uri(original: &Uri, place: &Place) -> Uri {
         path => path,
     };
     let target = Target::at(place, path, original.query());
-    let given = original
-        .path_and_query()
-        .filter(|given| given.as_str().starts_with('/'));
+    let given = original.path_and_query().filter(|given| given.as_str().starts_with('/'));
     let path_and_query = match given {
         Some(given) if target.is_as_given(path, original.query()) => given.clone(),
         _ => target
@@ -94,27 +92,18 @@ impl<'a> Target<'a> {
         let Reading { base, grammar } = Reading::of(path);
         let is_classic = !matches!(grammar, Grammar::V1 | Grammar::Foreign);
         let (before, deployment, after) = match (grammar, &place.deployment) {
-            (Grammar::Deployment(segment), Some(deployment)) => (
-                &path[base..segment.start],
-                deployment.segment(),
-                &path[segment.end..],
-            ),
+            (Grammar::Deployment(segment), Some(deployment)) => {
+                (&path[base..segment.start], deployment.segment(), &path[segment.end..])
+            }
             _ => (&path[base..], "", ""),
         };
         let query = match &place.api_version {
-            Some(version) if is_classic => Query::Versioned {
-                query: query.unwrap_or_default(),
-                version,
-            },
+            Some(version) if is_classic => {
+                Query::Versioned { query: query.unwrap_or_default(), version }
+            }
             _ => Query::Given(query),
         };
-        Self {
-            base: &place.base,
-            before,
-            deployment,
-            after,
-            query,
-        }
+        Self { base: &place.base, before, deployment, after, query }
     }
 
     fn is_as_given(&self, path: &str, query: Option<&str>) -> bool {
@@ -159,18 +148,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::backend::rewrite::{names_model_in_body, parse_endpoint};
+    use crate::backend::rewrite::{Endpoint, names_model_in_body, parse_endpoint};
 
     fn place(endpoint: &str, deployment: Option<&str>, api_version: Option<&str>) -> Place {
-        let (scheme, authority, base) = parse_endpoint(endpoint).unwrap();
+        let Endpoint { scheme, authority, base } = parse_endpoint(endpoint).unwrap();
         let deployment = deployment.map(|name| Deployment::new(name).unwrap());
-        Place {
-            scheme,
-            authority,
-            base,
-            deployment,
-            api_version: api_version.map(Into::into),
-        }
+        Place { scheme, authority, base, deployment, api_version: api_version.map(Into::into) }
     }
 
     fn moved(original: &str, place: &Place) -> String {
@@ -189,23 +172,12 @@ mod tests {
     fn every_classic_operation_with_a_deployment_changes_only_that_segment() {
         let to = place("https://b.net", Some("openai"), Some("2025-01-01"));
         for operation in WITH_DEPLOYMENT.split(' ') {
-            for from in [
-                "gpt-4o",
-                "chat",
-                "openai",
-                "deployments",
-                "v1",
-                "%6Ddl",
-                "a%2Fb",
-            ] {
+            for from in ["gpt-4o", "chat", "openai", "deployments", "v1", "%6Ddl", "a%2Fb"] {
                 let path = format!("/openai/deployments/{from}/{operation}");
                 assert_eq!(&path[deployment_segment(&path).unwrap()], from);
                 assert!(!names_model_in_body(&path));
                 assert_eq!(
-                    moved(
-                        &format!("https://a.net{path}?api-version=2023-05-15&x=1"),
-                        &to
-                    ),
+                    moved(&format!("https://a.net{path}?api-version=2023-05-15&x=1"), &to),
                     format!(
                         "https://b.net/openai/deployments/openai/{operation}\
                          ?api-version=2025-01-01&x=1"
@@ -253,11 +225,7 @@ mod tests {
                 &rooted,
                 "https://b.net/openai/deployments/d/x?api-version=1",
             ),
-            (
-                "http://a/p/q/openai/v1/x?y",
-                &rooted,
-                "https://b.net/openai/v1/x?y",
-            ),
+            ("http://a/p/q/openai/v1/x?y", &rooted, "https://b.net/openai/v1/x?y"),
             (
                 "/p/openai/deployments/d/chat/completions",
                 &based,
@@ -272,11 +240,7 @@ mod tests {
             ("http://a.net", &rooted, "https://b.net/"),
             ("http://a.net?q=1", &rooted, "https://b.net/?q=1"),
             ("a.net:443", &based, "http://b.net:8080/team/a/"),
-            (
-                "//evil.net/openai",
-                &rooted,
-                "https://b.net/openai?api-version=1",
-            ),
+            ("//evil.net/openai", &rooted, "https://b.net/openai?api-version=1"),
             ("//evil.net/x", &rooted, "https://b.net//evil.net/x"),
         ] {
             assert_eq!(moved(original, to), expected, "{original}");
@@ -286,34 +250,22 @@ mod tests {
     #[test]
     fn an_unchanged_path_and_query_is_shared() {
         let original: Uri = "/openai/deployments/d/x?api-version=1&y=2".parse().unwrap();
-        for to in [
-            place("https://b", None, None),
-            place("https://b", Some("d"), Some("1")),
-        ] {
+        for to in [place("https://b", None, None), place("https://b", Some("d"), Some("1"))] {
             let uri = rewrite_uri(&original, &to);
             assert_eq!(uri, "https://b/openai/deployments/d/x?api-version=1&y=2");
             assert_eq!(uri.path().as_ptr(), original.path().as_ptr());
         }
         let other = place("https://b", Some("e"), Some("1"));
-        assert_ne!(
-            rewrite_uri(&original, &other).path().as_ptr(),
-            original.path().as_ptr()
-        );
+        assert_ne!(rewrite_uri(&original, &other).path().as_ptr(), original.path().as_ptr());
     }
 
     #[test]
     fn a_uri_that_would_grow_too_long_keeps_its_path_and_query() {
         let path = format!("/openai/deployments/d/{}", "x".repeat(65_512));
         let to = place("https://b.net/base", Some("a-longer-name"), None);
-        assert!(
-            moved(&path, &to) == format!("https://b.net{path}"),
-            "not printed: 64 KiB"
-        );
+        assert!(moved(&path, &to) == format!("https://b.net{path}"), "not printed: 64 KiB");
         let deployment = Deployment::new("a-longer-name").unwrap();
-        assert_eq!(
-            rewrite_deployment(&path.parse().unwrap(), &deployment),
-            None
-        );
+        assert_eq!(rewrite_deployment(&path.parse().unwrap(), &deployment), None);
     }
 
     #[test]
@@ -324,21 +276,14 @@ mod tests {
                 "https://a.net/p/openai/deployments/chat/chat/completions?chat=chat",
                 Some("https://a.net/p/openai/deployments/deployments/chat/completions?chat=chat"),
             ),
-            (
-                "/openai/deployments/x?",
-                Some("/openai/deployments/deployments?"),
-            ),
+            ("/openai/deployments/x?", Some("/openai/deployments/deployments?")),
             ("/openai/deployments/deployments/x", None),
             ("/openai/v1/chat/completions", None),
             ("a.net:443", None),
             ("*", None),
         ] {
             let changed = rewrite_deployment(&original.parse().unwrap(), &deployment);
-            assert_eq!(
-                changed.map(|uri| uri.to_string()).as_deref(),
-                expected,
-                "{original}"
-            );
+            assert_eq!(changed.map(|uri| uri.to_string()).as_deref(), expected, "{original}");
         }
     }
 
@@ -359,9 +304,7 @@ mod tests {
 
     fn other_pairs(query: Option<&str>) -> Vec<&str> {
         let pairs = query.unwrap_or_default().split('&');
-        pairs
-            .filter(|pair| !pair.is_empty() && !pair.starts_with("api-version"))
-            .collect()
+        pairs.filter(|pair| !pair.is_empty() && !pair.starts_with("api-version")).collect()
     }
 
     const SEGMENTS: &str = "(/(openai|deployments|v1|chat|[!-\"$->@-~é]{0,6})){0,6}";

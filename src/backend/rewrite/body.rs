@@ -1,0 +1,86 @@
+//! Names a backend's deployment in a request's body, where the path does not.
+
+use http::{Request, header};
+
+use super::{Deployment, names_model_in_body, replace_model, replace_model_field};
+use crate::TryCloneBody;
+
+/// Replaces the body's `model`, when that is what names the deployment and the body is in memory.
+/// A body that is still arriving is left as it is.
+pub(crate) fn rewrite_model<B: TryCloneBody>(request: &mut Request<B>, deployment: &Deployment) {
+    if !names_model_in_body(request.uri().path()) {
+        return;
+    }
+    let Some(content) = request.body().content() else { return };
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    let edited = match content_type.map(http::HeaderValue::as_bytes) {
+        Some(form) if is_multipart(form) => replace_model_field(&content, form, deployment),
+        _ => replace_model(&content, deployment),
+    };
+    let Some(edited) = edited else { return };
+    if let Some(length) = request.headers_mut().get_mut(header::CONTENT_LENGTH) {
+        *length = edited.len().into();
+    }
+    request.body_mut().replace_content(edited);
+}
+
+fn is_multipart(content_type: &[u8]) -> bool {
+    const MULTIPART: &[u8] = b"multipart/";
+    content_type.get(..MULTIPART.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(MULTIPART))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::{Empty, Full};
+
+    use super::*;
+
+    fn rewritten(path: &str, content_type: &str, body: &'static str) -> Request<Full<Bytes>> {
+        let mut request = Request::post(path)
+            .header(header::CONTENT_TYPE, content_type)
+            .header(header::CONTENT_LENGTH, body.len())
+            .body(Full::from(body))
+            .expect("a valid request");
+        rewrite_model(&mut request, &Deployment::new("gpt-4o-sweden").expect("a name"));
+        request
+    }
+
+    fn text(request: Request<Full<Bytes>>) -> Bytes {
+        request.into_body().into_inner().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_v1_body_and_its_length_name_the_deployment_of_the_backend() {
+        let request = rewritten(
+            "/openai/v1/responses",
+            "application/json; charset=utf-8",
+            r#"{"model":"gpt","input":"hi"}"#,
+        );
+        assert_eq!(request.headers()[header::CONTENT_LENGTH], "38");
+        assert_eq!(text(request), r#"{"model":"gpt-4o-sweden","input":"hi"}"#);
+    }
+
+    #[test]
+    fn a_classic_path_names_the_deployment_so_its_body_is_left_alone() {
+        let body = r#"{"model":"gpt"}"#;
+        let path = "/openai/deployments/gpt/chat/completions?api-version=2024-10-21";
+        assert_eq!(text(rewritten(path, "application/json", body)), body);
+    }
+
+    #[test]
+    fn an_upload_names_the_deployment_in_a_form_field() {
+        let body =
+            "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n--b--\r\n";
+        let path = "/openai/v1/audio/transcriptions";
+        let request = rewritten(path, "Multipart/Form-Data; boundary=b", body);
+        assert_eq!(text(request), body.replace("whisper", "gpt-4o-sweden"));
+    }
+
+    #[test]
+    fn a_request_without_a_body_is_left_alone() {
+        let mut request = Request::get("/openai/v1/models").body(Empty::<Bytes>::new()).unwrap();
+        rewrite_model(&mut request, &Deployment::new("gpt-4o-sweden").expect("a name"));
+        assert!(request.headers().is_empty());
+    }
+}
