@@ -1,3 +1,178 @@
 //! Backends, the pool that they share, and the rewriting of requests for them.
 
+mod credential;
+mod deployment_layer;
+mod pool;
 mod rewrite;
+mod token;
+
+use std::{fmt, sync::Arc};
+
+pub(crate) use self::pool::{Cooldowns, Ticket, Tried};
+pub use self::{
+    credential::Credential,
+    deployment_layer::{DeploymentLayer, WithDeployment},
+    pool::BackendPool,
+    token::{AccessToken, TokenError, TokenFuture, TokenSource},
+};
+
+/// One deployment on one Azure OpenAI resource, as a member of a [`BackendPool`].
+///
+/// ```
+/// use tower_spillover::Backend;
+///
+/// # fn main() -> Result<(), tower_spillover::ConfigError> {
+/// let sweden = Backend::new("sweden", "https://contoso-sweden.openai.azure.com")?
+///     .deployment("gpt-4o")
+///     .api_key("0123456789abcdef")
+///     .weight(2);
+/// assert!(!format!("{sweden:?}").contains("0123456789abcdef"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Backend {
+    name: Arc<str>,
+    region: Option<Arc<str>>,
+    endpoint: rewrite::Endpoint,
+    credential: Option<Result<Credential, crate::ConfigError>>,
+    deployment: Option<String>,
+    api_version: Option<String>,
+    image_deployment: Option<String>,
+    weight: u32,
+    priority: u32,
+}
+
+impl Backend {
+    /// A backend called `name` on the resource at `endpoint`.
+    ///
+    /// `endpoint` is what the Azure portal shows, `https://contoso.openai.azure.com`, or the
+    /// address of a gateway in front of it, with or without a base path. A pasted `/openai` or
+    /// `/openai/v1` at its end is cut off, since requests bring it themselves.
+    ///
+    /// # Errors
+    ///
+    /// When `name` is empty or has spaces, quotes or other than ASCII characters, or `endpoint` is not an `http` or
+    /// `https` address with a host and nothing after its path.
+    pub fn new(
+        name: impl Into<Arc<str>>,
+        endpoint: impl AsRef<str>,
+    ) -> Result<Self, crate::ConfigError> {
+        let name = name.into();
+        let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+        if name.is_empty() || !name.bytes().all(plain) {
+            return Err(crate::ConfigError::new(
+                "backend name",
+                format!("{name:?} is not a name: use letters, digits and signs like `-`"),
+            ));
+        }
+        let endpoint = rewrite::parse_endpoint(endpoint.as_ref())
+            .map_err(|error| field(&name, "endpoint", &error.to_string()))?;
+        Ok(Self {
+            name,
+            region: None,
+            endpoint,
+            credential: None,
+            deployment: None,
+            api_version: None,
+            image_deployment: None,
+            weight: 1,
+            priority: 1,
+        })
+    }
+
+    /// The region, for people: `East US 2`. Nothing is decided by it.
+    #[must_use]
+    pub fn region(mut self, region: impl Into<Arc<str>>) -> Self {
+        self.region = Some(region.into());
+        self
+    }
+
+    /// The deployment to ask for. By default the caller's deployment name is kept, which fits
+    /// resources that all call it alike, as the Azure Architecture Center recommends.
+    #[must_use]
+    pub fn deployment(mut self, deployment: impl Into<String>) -> Self {
+        self.deployment = Some(deployment.into());
+        self
+    }
+
+    /// The key of the resource, sent as `api-key`.
+    #[must_use]
+    pub fn api_key(mut self, key: impl AsRef<str>) -> Self {
+        self.credential = Some(
+            Credential::api_key(key.as_ref())
+                .map_err(|error| field(&self.name, "api_key", &error.to_string())),
+        );
+        self
+    }
+
+    /// A source of Microsoft Entra ID tokens, asked again for every attempt.
+    #[must_use]
+    pub fn bearer(self, source: impl TokenSource) -> Self {
+        self.credential(Credential::bearer(source))
+    }
+
+    /// How to authenticate. There is no default: a pool refuses a backend that does not say, so
+    /// that no caller's key travels to a resource that it was not meant for.
+    #[must_use]
+    pub fn credential(mut self, credential: Credential) -> Self {
+        self.credential = Some(Ok(credential));
+        self
+    }
+
+    /// The `api-version` of classic paths (`/openai/deployments/...`). By default the caller's is
+    /// kept. Requests of the v1 API carry none and get none.
+    #[must_use]
+    pub fn api_version(mut self, version: impl Into<String>) -> Self {
+        self.api_version = Some(version.into());
+        self
+    }
+
+    /// The deployment that the image generation tool is to use here: replaces the caller's
+    /// `x-ms-oai-image-generation-deployment` header, which names a deployment of one resource.
+    #[must_use]
+    pub fn image_deployment(mut self, deployment: impl Into<String>) -> Self {
+        self.image_deployment = Some(deployment.into());
+        self
+    }
+
+    /// The share of requests that start here, relative to the other backends of the same
+    /// priority. Defaults to 1: all alike.
+    #[must_use]
+    pub const fn weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// The priority group, 1 first, as in API Management's backend pools. A group is asked only
+    /// while every backend of the groups before it is resting. Defaults to 1.
+    #[must_use]
+    pub const fn priority(mut self, priority: u32) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// The name of this backend.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend")
+            .field("name", &self.name)
+            .field("region", &self.region)
+            .field("endpoint", &self.endpoint)
+            .field("credential", &self.credential)
+            .field("deployment", &self.deployment)
+            .field("api_version", &self.api_version)
+            .field("weight", &self.weight)
+            .field("priority", &self.priority)
+            .finish_non_exhaustive()
+    }
+}
+
+fn field(backend: &str, field: &str, problem: &str) -> crate::ConfigError {
+    crate::ConfigError::new(format!("backend `{backend}`: {field}"), problem)
+}

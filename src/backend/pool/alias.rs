@@ -1,0 +1,92 @@
+//! Weighted choice in constant time, by the alias method.
+
+/// A table that turns a uniform random number into an index with given weights.
+///
+/// A. J. Walker, "An efficient method for generating discrete random variables with general
+/// distributions", 1977, in the construction of M. D. Vose, 1991: every column is shared by at
+/// most two indices, so that a draw costs one multiplication and one comparison, whatever the
+/// number of indices.
+#[derive(Clone, Debug)]
+pub(super) struct AliasTable {
+    columns: Box<[Column]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Column {
+    /// The share of the column that is its own, of 2^32.
+    own: u64,
+    alias: u32,
+}
+
+const WHOLE: u64 = 1 << 32;
+
+impl AliasTable {
+    /// A table over `weights`, which hold at least one positive weight.
+    pub(super) fn new(weights: &[u32]) -> Self {
+        let total: u128 = weights.iter().map(|&weight| u128::from(weight)).sum();
+        // Scaled so that the mean column is exactly `total` high, in integers: nothing is rounded
+        // until the shares are written down.
+        let mut height: Vec<u128> =
+            weights.iter().map(|&weight| u128::from(weight) * weights.len() as u128).collect();
+        let mut columns: Vec<Column> =
+            (0u32..).take(weights.len()).map(|alias| Column { own: WHOLE, alias }).collect();
+        let (mut low, mut high): (Vec<usize>, Vec<usize>) =
+            (0..weights.len()).partition(|&index| height[index] < total);
+        while let (Some(poor), Some(&rich)) = (low.pop(), high.last()) {
+            let own = u64::try_from(height[poor] * u128::from(WHOLE) / total)
+                .expect("a column lower than the mean has a share below one");
+            columns[poor] = Column { own, alias: columns[rich].alias };
+            height[rich] -= total - height[poor];
+            if height[rich] < total {
+                high.pop();
+                low.push(rich);
+            }
+        }
+        Self { columns: columns.into() }
+    }
+
+    /// The index that belongs to `draw`, a uniform random number.
+    pub(super) fn pick(&self, draw: u64) -> usize {
+        let column = ((draw >> 32) * self.columns.len() as u64) >> 32;
+        let column = usize::try_from(column).expect("an index below the number of columns");
+        let Column { own, alias } = self.columns[column];
+        if draw & (WHOLE - 1) < own { column } else { alias as usize }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The probability of each index, read off the table instead of sampled.
+    fn masses(table: &AliasTable) -> Vec<f64> {
+        let mut masses = vec![0.0; table.columns.len()];
+        for (index, column) in table.columns.iter().enumerate() {
+            let own = column.own as f64 / WHOLE as f64;
+            masses[index] += own / table.columns.len() as f64;
+            masses[column.alias as usize] += (1.0 - own) / table.columns.len() as f64;
+        }
+        masses
+    }
+
+    proptest! {
+        #[test]
+        fn every_index_has_the_share_of_its_weight(
+            weights in prop::collection::vec(0u32..10_000, 1..40),
+        ) {
+            let total: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
+            prop_assume!(total > 0);
+            let table = AliasTable::new(&weights);
+            for (mass, weight) in masses(&table).into_iter().zip(weights) {
+                prop_assert!((mass - f64::from(weight) / total as f64).abs() < 1e-6);
+            }
+        }
+
+        #[test]
+        fn every_draw_is_an_index(draw in any::<u64>(), len in 1usize..200) {
+            prop_assert!(AliasTable::new(&vec![u32::MAX; len]).pick(draw) < len);
+        }
+    }
+}

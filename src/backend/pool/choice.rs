@@ -1,0 +1,99 @@
+//! Chooses the backend of the next attempt: weighted, open, untried, of the first open priority.
+
+use std::{ops::Range, time::Instant};
+
+use super::{Cooldowns, Tried, alias::AliasTable};
+
+/// Draws before the backends are looked at one by one. While most are open the first draw fits;
+/// with half of the weight resting, fifteen requests in sixteen need no more.
+const DRAWS: usize = 4;
+
+/// The backends of one pool by priority, ready to be chosen from.
+#[derive(Debug)]
+pub(super) struct Choice {
+    groups: Box<[Group]>,
+    weights: Box<[u32]>,
+}
+
+/// Backends of one priority; they stand side by side.
+#[derive(Debug)]
+struct Group {
+    members: Range<usize>,
+    table: AliasTable,
+}
+
+impl Choice {
+    /// A choice among backends that are sorted by the first of each pair, their priority; the
+    /// second is the weight.
+    pub(super) fn new(backends: &[(u32, u32)]) -> Self {
+        let weights: Box<[u32]> = backends.iter().map(|&(_, weight)| weight).collect();
+        let mut groups = Vec::new();
+        let mut start = 0;
+        for group in backends.chunk_by(|a, b| a.0 == b.0) {
+            let members = start..start + group.len();
+            start = members.end;
+            groups.push(Group { table: AliasTable::new(&weights[members.clone()]), members });
+        }
+        Self { groups: groups.into(), weights }
+    }
+
+    /// An open backend that was not tried, of the first priority that has one.
+    ///
+    /// The first draw fits while all are open, in constant time. Every backend has the share of
+    /// its weight among those that qualify: a rejected draw is repeated, and the scan that ends
+    /// the repeating draws by weight too.
+    pub(super) fn choose(
+        &self,
+        cooldowns: &Cooldowns,
+        tried: &Tried,
+        now: Instant,
+        draw: u64,
+    ) -> Option<usize> {
+        let qualifies = |index: usize| !tried.contains(index) && cooldowns.is_open(index, now);
+        self.groups.iter().find_map(|group| {
+            let mut draw = draw;
+            for _ in 0..DRAWS.min(group.members.len()) {
+                let index = group.members.start + group.table.pick(draw);
+                if qualifies(index) {
+                    return Some(index);
+                }
+                draw = scramble(draw);
+            }
+            self.scan(group.members.clone(), draw, qualifies)
+        })
+    }
+
+    fn scan(
+        &self,
+        members: Range<usize>,
+        draw: u64,
+        qualifies: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        // One pass: each qualifying backend takes over with the probability of its weight among
+        // those seen so far, which leaves every one with its share of the whole.
+        let (mut chosen, mut total, mut draw) = (None, 0u64, draw);
+        for index in members.filter(|&index| qualifies(index)) {
+            let weight = u64::from(self.weights[index]);
+            total += weight;
+            draw = scramble(draw);
+            if below(draw, total) < weight {
+                chosen = Some(index);
+            }
+        }
+        chosen
+    }
+}
+
+/// `draw` scaled to `0..limit`, without the bias that a remainder would have.
+fn below(draw: u64, limit: u64) -> u64 {
+    u64::try_from((u128::from(draw) * u128::from(limit)) >> 64).expect("less than `limit`")
+}
+
+/// The next draw of a request, made from the one that it came with (SplitMix64: G. L. Steele,
+/// D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators", 2014).
+const fn scramble(draw: u64) -> u64 {
+    let mut z = draw.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,179 @@
+//! A backend made ready: turns a request into one for its resource, and for no other.
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+
+use super::super::{
+    Backend,
+    credential::{Credential, Kind},
+    field,
+    rewrite::{self, Deployment, Place},
+    token::{AccessToken, TokenFuture},
+};
+use crate::{ConfigError, TryCloneBody};
+
+/// A backend made ready: everything that a request is given is built once.
+pub(crate) struct Member {
+    name: Arc<str>,
+    name_header: HeaderValue,
+    place: Place,
+    host: HeaderValue,
+    credential: Kind,
+    image_deployment: Option<HeaderValue>,
+}
+
+/// What an attempt authenticates with.
+pub(crate) enum Ticket {
+    /// The key of the backend, or the caller's own headers.
+    Own,
+    /// A bearer token, fetched for this attempt.
+    Bearer(HeaderValue),
+}
+
+impl Ticket {
+    pub(crate) fn bearer(token: AccessToken) -> Self {
+        Self::Bearer(token.into_header())
+    }
+}
+
+impl Member {
+    pub(super) fn new(backend: Backend) -> Result<Self, ConfigError> {
+        let name = backend.name;
+        let Credential(credential) = backend.credential.unwrap_or_else(|| {
+            Err(field(
+                &name,
+                "credential",
+                "is missing: call `api_key`, `bearer`, or `credential` with \
+                 `Credential::passthrough()`",
+            ))
+        })?;
+        let deployment = |value: String, what| {
+            Deployment::new(&value).ok_or_else(|| {
+                field(&name, what, "is empty or has control characters: use the deployment's name")
+            })
+        };
+        let image_deployment = backend
+            .image_deployment
+            .map(|value| {
+                HeaderValue::from_str(&value).map_err(|_| {
+                    field(&name, "image_deployment", "has characters that a header cannot carry")
+                })
+            })
+            .transpose()?;
+        let api_version = backend
+            .api_version
+            .map(|version| {
+                let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+                if !version.is_empty() && version.bytes().all(plain) {
+                    Ok(version.into_boxed_str())
+                } else {
+                    Err(field(&name, "api_version", "is not a version: write `2024-10-21`"))
+                }
+            })
+            .transpose()?;
+        let rewrite::Endpoint { scheme, authority, base } = backend.endpoint;
+        Ok(Self {
+            host: HeaderValue::from_str(authority.as_str())
+                .map_err(|_| field(&name, "endpoint", "has a host that a header cannot carry"))?,
+            name_header: HeaderValue::from_str(&name)
+                .map_err(|_| field(&name, "name", "has characters that a header cannot carry"))?,
+            place: Place {
+                scheme,
+                authority,
+                base,
+                deployment: backend
+                    .deployment
+                    .map(|value| deployment(value, "deployment"))
+                    .transpose()?,
+                api_version,
+            },
+            credential,
+            image_deployment,
+            name,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub(crate) fn name_header(&self) -> &HeaderValue {
+        &self.name_header
+    }
+
+    /// The token to wait for before an attempt; `None` when the credential is at hand.
+    pub(crate) fn token(&self) -> Option<TokenFuture> {
+        match &self.credential {
+            Kind::Bearer(source) => Some(source.token()),
+            Kind::ApiKey(_) | Kind::Passthrough => None,
+        }
+    }
+
+    /// Makes `request` one for this backend: scheme, authority, `Host`, base path, deployment,
+    /// `api-version` and every credential together, so that none is left from another resource.
+    pub(crate) fn address<B: TryCloneBody>(&self, request: &mut Request<B>, ticket: Ticket) {
+        if let Some(deployment) = &self.place.deployment {
+            rewrite::rewrite_model(request, deployment);
+        }
+        *request.uri_mut() = rewrite::rewrite_uri(request.uri(), &self.place);
+        self.address_headers(request.headers_mut(), ticket);
+    }
+
+    /// Everything is removed before anything is set: a header that came twice leaves no second
+    /// value, and a map that is exactly full has room for the new ones without growing.
+    fn address_headers(&self, headers: &mut HeaderMap, ticket: Ticket) {
+        let credential = match (&self.credential, ticket) {
+            (Kind::Passthrough, _) => None,
+            (_, Ticket::Bearer(token)) => Some((header::AUTHORIZATION, token)),
+            (Kind::ApiKey(key), _) => Some((API_KEY, key.clone())),
+            (Kind::Bearer(_), Ticket::Own) => unreachable!("a bearer attempt has its token"),
+        };
+        let names_host = headers.contains_key(header::HOST);
+        let names_images = self.image_deployment.is_some() && headers.contains_key(IMAGES);
+        let foreign = |name: &HeaderName| {
+            *name == header::HOST
+                || (names_images && *name == IMAGES)
+                || belongs_to_resource(name)
+                || (credential.is_some() && is_credential(name))
+        };
+        while let Some(name) = headers.keys().find(|name| foreign(name)).cloned() {
+            headers.remove(name);
+        }
+        if names_host {
+            headers.insert(header::HOST, self.host.clone());
+        }
+        if let Some(deployment) = self.image_deployment.clone().filter(|_| names_images) {
+            headers.insert(IMAGES, deployment);
+        }
+        if let Some((name, value)) = credential {
+            headers.insert(name, value);
+        }
+    }
+}
+
+const API_KEY: HeaderName = HeaderName::from_static("api-key");
+const IMAGES: HeaderName = HeaderName::from_static("x-ms-oai-image-generation-deployment");
+
+/// What a caller proves who it is with. The cookie is API Management's `APIM-Backend-Affinity`,
+/// or somebody's session; it is no backend's business.
+fn is_credential(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "api-key" | "authorization" | "cookie")
+}
+
+/// What has a meaning at the resource, or the gateway, that the caller had in mind only: the
+/// deployment that Azure itself is to spill to, and API Management's subscription keys.
+fn belongs_to_resource(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name == "x-ms-spillover-deployment" || name.starts_with("ocp-apim-")
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member")
+            .field("name", &self.name)
+            .field("place", &self.place)
+            .field("credential", &Credential(self.credential.clone()))
+            .finish_non_exhaustive()
+    }
+}

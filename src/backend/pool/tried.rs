@@ -1,0 +1,60 @@
+//! Which backends one request has been sent to already.
+
+/// Which backends one request has been sent to already: a set of indices that needs no memory of
+/// its own for the first 64.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tried {
+    first: u64,
+    rest: Vec<u64>,
+    len: usize,
+}
+
+impl Tried {
+    pub(crate) fn insert(&mut self, index: usize) {
+        if !self.contains(index) {
+            self.len += 1;
+        }
+        *self.word_mut(index) |= bit(index);
+    }
+
+    pub(crate) fn contains(&self, index: usize) -> bool {
+        let word = match index / 64 {
+            0 => self.first,
+            word => self.rest.get(word - 1).copied().unwrap_or(0),
+        };
+        word & bit(index) != 0
+    }
+
+    /// How many backends were tried.
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    fn word_mut(&mut self, index: usize) -> &mut u64 {
+        let Some(word) = (index / 64).checked_sub(1) else { return &mut self.first };
+        if self.rest.len() <= word {
+            self.rest.resize(word + 1, 0);
+        }
+        &mut self.rest[word]
+    }
+}
+
+const fn bit(index: usize) -> u64 {
+    1 << (index % 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_inserted_is_contained() {
+        let mut tried = Tried::default();
+        for index in [0, 63, 64, 999, 64] {
+            tried.insert(index);
+        }
+        let contained: Vec<_> = (0..2_000).filter(|&index| tried.contains(index)).collect();
+        assert_eq!(contained, [0, 63, 64, 999]);
+        assert_eq!(tried.len(), 4, "the second 64 counts once");
+    }
+}

@@ -1,0 +1,147 @@
+//! Where bearer tokens come from: one small trait, asked for every attempt.
+
+use std::{
+    error::Error,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures::future::BoxFuture;
+use http::HeaderValue;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A source of Microsoft Entra ID access tokens.
+///
+/// It is asked for every attempt of every request. Caching, and refreshing ahead of expiry, are
+/// the source's: while it has a good token, it answers with [`TokenFuture::ready`], which costs
+/// nothing.
+///
+/// ```
+/// use tower_spillover::backend::{AccessToken, TokenFuture, TokenSource};
+///
+/// struct Fixed(AccessToken);
+///
+/// impl TokenSource for Fixed {
+///     fn token(&self) -> TokenFuture {
+///         TokenFuture::ready(self.0.clone())
+///     }
+/// }
+///
+/// let source = Fixed(AccessToken::new("eyJ0eXAi")?);
+/// assert_eq!(format!("{:?}", source.0), "AccessToken(..)");
+/// # Ok::<(), tower_spillover::backend::TokenError>(())
+/// ```
+pub trait TokenSource: Send + Sync + 'static {
+    /// A token that is valid now, or will be once the future resolves.
+    fn token(&self) -> TokenFuture;
+}
+
+/// An access token, ready to be sent. Its `Debug` does not show it.
+#[derive(Clone)]
+pub struct AccessToken(HeaderValue);
+
+/// A token that is here, or on its way; returned by [`TokenSource::token`].
+pub struct TokenFuture(Kind);
+
+enum Kind {
+    Ready(Option<AccessToken>),
+    Fetching(BoxFuture<'static, Result<AccessToken, TokenError>>),
+}
+
+/// Why a token could not be had. The backend rests, and another one is tried.
+#[derive(Debug)]
+pub struct TokenError(BoxError);
+
+impl AccessToken {
+    /// A token as the token endpoint gave it, without `Bearer `.
+    ///
+    /// # Errors
+    ///
+    /// When it is empty or has characters that a header cannot carry.
+    pub fn new(token: &str) -> Result<Self, TokenError> {
+        if token.is_empty() {
+            return Err(TokenError::new("the access token is empty"));
+        }
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
+            TokenError::new("the access token has characters that a header cannot carry")
+        })?;
+        value.set_sensitive(true);
+        Ok(Self(value))
+    }
+
+    pub(super) fn into_header(self) -> HeaderValue {
+        self.0
+    }
+}
+
+impl TokenFuture {
+    /// A token that is at hand. Nothing is allocated.
+    pub const fn ready(token: AccessToken) -> Self {
+        Self(Kind::Ready(Some(token)))
+    }
+
+    /// A token that has to be fetched first.
+    pub fn fetching(
+        fetch: impl Future<Output = Result<AccessToken, TokenError>> + Send + 'static,
+    ) -> Self {
+        Self(Kind::Fetching(Box::pin(fetch)))
+    }
+
+    /// The token, when it is at hand.
+    pub(crate) fn take_ready(&mut self) -> Option<AccessToken> {
+        match &mut self.0 {
+            Kind::Ready(token) => token.take(),
+            Kind::Fetching(_) => None,
+        }
+    }
+}
+
+impl Future for TokenFuture {
+    type Output = Result<AccessToken, TokenError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Kind::Ready(token) => {
+                Poll::Ready(Ok(token.take().expect("a token future is not polled again")))
+            }
+            Kind::Fetching(fetch) => fetch.as_mut().poll(cx),
+        }
+    }
+}
+
+impl TokenError {
+    /// Wraps the reason.
+    pub fn new(reason: impl Into<BoxError>) -> Self {
+        Self(reason.into())
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessToken(..)")
+    }
+}
+
+impl fmt::Debug for TokenFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Ready(_) => "TokenFuture::Ready(..)",
+            Kind::Fetching(_) => "TokenFuture::Fetching(..)",
+        })
+    }
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no access token: {}", self.0)
+    }
+}
+
+impl Error for TokenError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}

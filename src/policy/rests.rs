@@ -1,0 +1,97 @@
+//! How long a backend rests after it refused: the decision of `RegionRotateLayer`.
+
+use std::time::Duration;
+
+use crate::classify::{Hint, Outcome};
+
+/// How long a backend rests after a refusal or a failure.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_spillover::{classify::{Hint, Outcome}, policy::Rests};
+///
+/// let day = Outcome::Throttled(Hint::After(Duration::from_secs(86_400)));
+/// assert_eq!(Rests::default().after(day), Duration::from_secs(60));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rests {
+    longest: Duration,
+    unknown: Duration,
+    failed: Duration,
+}
+
+impl Rests {
+    /// The longest rest, whatever the backend asks for. Defaults to 60 s: Azure's windows are no
+    /// longer, and the `retry-after: 86400` that it sends for some of them would otherwise park a
+    /// region for a day.
+    #[must_use]
+    pub const fn longest(mut self, longest: Duration) -> Self {
+        self.longest = longest;
+        self
+    }
+
+    /// The rest after a refusal that does not say how long. Defaults to 1 s: asking again costs
+    /// one refused attempt, staying away costs the capacity of a region.
+    #[must_use]
+    pub const fn unknown(mut self, unknown: Duration) -> Self {
+        self.unknown = unknown;
+        self
+    }
+
+    /// The rest after a server failure, a transport error, or a credential that could not be had.
+    /// Defaults to 1 s.
+    #[must_use]
+    pub const fn failed(mut self, failed: Duration) -> Self {
+        self.failed = failed;
+        self
+    }
+
+    /// How long a backend rests after `outcome`.
+    pub fn after(&self, outcome: Outcome) -> Duration {
+        let rest = match outcome {
+            Outcome::Answered => return Duration::ZERO,
+            Outcome::Throttled(Hint::After(wait)) => wait,
+            Outcome::Throttled(Hint::TooLong) => self.longest,
+            // Zero beside a refusal is a rounding error, but the backend means to be back at once.
+            Outcome::Throttled(Hint::Zero) => SHORTEST,
+            Outcome::Throttled(Hint::None) => self.unknown,
+            Outcome::Failed => self.failed,
+        };
+        rest.min(self.longest)
+    }
+}
+
+impl Default for Rests {
+    fn default() -> Self {
+        Self {
+            longest: Duration::from_secs(60),
+            unknown: Duration::from_secs(1),
+            failed: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Keeps a backend that refuses with a hint of zero from being asked in a busy loop.
+const SHORTEST: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_is_obeyed_up_to_the_cap() {
+        let rests = Rests::default().longest(Duration::from_secs(10));
+        let after = |hint| rests.after(Outcome::Throttled(hint));
+        assert_eq!(after(Hint::After(Duration::from_millis(43))), Duration::from_millis(43));
+        assert_eq!(after(Hint::After(Duration::from_secs(11))), Duration::from_secs(10));
+        assert_eq!(after(Hint::TooLong), Duration::from_secs(10));
+        assert_eq!(after(Hint::None), Duration::from_secs(1));
+        assert_eq!(after(Hint::Zero), SHORTEST);
+    }
+
+    #[test]
+    fn an_answer_needs_no_rest_and_a_failure_a_short_one() {
+        assert_eq!(Rests::default().after(Outcome::Answered), Duration::ZERO);
+        assert_eq!(Rests::default().after(Outcome::Failed), Duration::from_secs(1));
+    }
+}

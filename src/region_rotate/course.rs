@@ -1,0 +1,230 @@
+//! The course of one request through a pool.
+
+use std::{
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use http::{Request, Response, StatusCode};
+use tower_service::Service;
+
+use super::{RotateOnError, answer, layer::Config};
+use crate::{
+    ResponseBody, Served, TryCloneBody,
+    backend::{Ticket, TokenFuture, Tried},
+    classify::{Outcome, announce},
+    resend::{Course, Step, Unready, clock},
+    served::Attempt,
+};
+
+/// An index into the pool.
+pub(super) type Lane = usize;
+
+/// One request through a pool.
+pub(super) struct Rotation<S, X> {
+    inner: S,
+    config: Arc<Config<X>>,
+    draw: u64,
+    tried: Tried,
+    authority: Authority,
+    arrival: Instant,
+    /// When the attempt under way was chosen.
+    since: Instant,
+    served: Served,
+}
+
+/// What the next attempt authenticates with.
+enum Authority {
+    Ticket(Ticket),
+    Fetching(TokenFuture),
+}
+
+impl<S, X> Rotation<S, X> {
+    pub(super) fn new(inner: S, config: Arc<Config<X>>, now: Instant, draw: u64) -> Self {
+        Self {
+            inner,
+            config,
+            draw,
+            tried: Tried::default(),
+            authority: Authority::Ticket(Ticket::Own),
+            arrival: now,
+            since: now,
+            served: Served::new(),
+        }
+    }
+
+    /// The first step: to a backend, or an answer when none is open.
+    pub(super) fn start<R, E>(&mut self) -> Step<Lane, Result<Response<ResponseBody<R>>, E>> {
+        match self.choose(self.arrival) {
+            Some(lane) => Step::Send(lane),
+            None => Step::Answer(Ok(self.closed(self.arrival, StatusCode::TOO_MANY_REQUESTS))),
+        }
+    }
+
+    /// Whether the chosen backend's credential is at hand.
+    pub(super) const fn is_authorized(&self) -> bool {
+        matches!(self.authority, Authority::Ticket(_))
+    }
+
+    /// Drops the service that was readied for a call which does not use it yet.
+    pub(super) fn release(&mut self, unreadied: S) {
+        drop(mem::replace(&mut self.inner, unreadied));
+    }
+
+    /// Chooses the next backend, and notes that it is tried.
+    fn choose(&mut self, now: Instant) -> Option<Lane> {
+        let lane = self
+            .may_go_on()
+            .then(|| self.config.pool.choose(&self.tried, now, self.draw))
+            .flatten()?;
+        self.since = now;
+        self.tried.insert(lane);
+        self.authority = match self.config.pool.member(lane).token() {
+            None => Authority::Ticket(Ticket::Own),
+            Some(mut token) => match token.take_ready() {
+                Some(token) => Authority::Ticket(Ticket::bearer(token)),
+                None => Authority::Fetching(token),
+            },
+        };
+        Some(lane)
+    }
+
+    fn may_go_on(&self) -> bool {
+        self.tried.len() < self.config.pool.len().min(self.config.max_attempts)
+    }
+
+    fn record(&mut self, lane: Lane, status: Option<StatusCode>, outcome: Outcome) {
+        let name = Arc::clone(self.config.pool.member(lane).name());
+        let at = self.since.saturating_duration_since(self.arrival);
+        self.served.push(Attempt::new(name, at, status, outcome));
+    }
+
+    /// An answer of the layer's own: nothing is open.
+    fn closed<R>(&mut self, now: Instant, status: StatusCode) -> Response<ResponseBody<R>> {
+        let mut response = answer::closed(&self.config.pool, now, status);
+        response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
+        response
+    }
+
+    /// The answer of a backend, with the account of how it was come by.
+    fn sign<R, E>(
+        &mut self,
+        lane: Lane,
+        result: Result<Response<R>, E>,
+        held: bool,
+    ) -> Result<Response<ResponseBody<R>>, E> {
+        let mut response = result?.map(ResponseBody::upstream);
+        if !held && self.may_go_on() {
+            self.served.set_unreplayable();
+        }
+        if let Some(header) = &self.config.name_header {
+            let name = self.config.pool.member(lane).name_header();
+            response.headers_mut().insert(header.clone(), name.clone());
+        }
+        response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
+        Ok(response)
+    }
+}
+
+impl<S, X, B, R> Course<B> for Rotation<S, X>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    X: RotateOnError<S::Error>,
+    B: TryCloneBody,
+{
+    type Lane = Lane;
+    type Attempt = S::Future;
+    type Answer = Result<Response<ResponseBody<R>>, S::Error>;
+
+    fn poll_ready(
+        &mut self,
+        _: Lane,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Unready<Self::Answer>>> {
+        // The credential comes first: a service must not be kept ready while a token is fetched.
+        if let Authority::Fetching(token) = &mut self.authority {
+            let Ok(token) = ready!(Pin::new(token).poll(cx)) else {
+                return Poll::Ready(Err(Unready::Lane));
+            };
+            self.authority = Authority::Ticket(Ticket::bearer(token));
+        }
+        self.inner.poll_ready(cx).map_err(|error| Unready::Service(Err(error)))
+    }
+
+    fn unusable(&mut self, lane: Lane, now: Instant) -> Step<Lane, Self::Answer> {
+        self.record(lane, None, Outcome::Failed);
+        self.config.pool.rest_for(lane, now, self.config.rests.after(Outcome::Failed));
+        match self.choose(now) {
+            Some(lane) => Step::Send(lane),
+            None => Step::Answer(Ok(self.closed(now, StatusCode::SERVICE_UNAVAILABLE))),
+        }
+    }
+
+    fn may_resend(&self, _: Lane) -> bool {
+        self.may_go_on()
+    }
+
+    fn send(&mut self, lane: Lane, mut request: Request<B>) -> Self::Attempt {
+        let spent = Authority::Ticket(Ticket::Own);
+        let Authority::Ticket(ticket) = mem::replace(&mut self.authority, spent) else {
+            unreachable!("a lane is ready once its token is here")
+        };
+        self.config.pool.member(lane).address(&mut request, ticket);
+        self.inner.call(request)
+    }
+
+    fn classify(&self, result: &Result<Response<R>, S::Error>) -> Outcome {
+        match result {
+            Ok(response) => match Outcome::of(response.status(), response.headers(), clock::wall) {
+                Outcome::Failed if !self.config.on_failure => Outcome::Answered,
+                outcome => outcome,
+            },
+            Err(error) if self.config.on_error.rotates(error) => Outcome::Failed,
+            Err(_) => Outcome::Answered,
+        }
+    }
+
+    fn answer(
+        &mut self,
+        lane: Lane,
+        result: Result<Response<R>, S::Error>,
+        held: bool,
+    ) -> Self::Answer {
+        self.record(lane, status(&result), Outcome::Answered);
+        self.sign(lane, result, held)
+    }
+
+    fn refused(
+        &mut self,
+        lane: Lane,
+        now: Instant,
+        outcome: Outcome,
+        result: Result<Response<R>, S::Error>,
+        held: bool,
+    ) -> Step<Lane, Self::Answer> {
+        self.record(lane, status(&result), outcome);
+        self.config.pool.rest_for(lane, now, self.config.rests.after(outcome));
+        if let Some(lane) = held.then(|| self.choose(now)).flatten() {
+            return Step::Send(lane);
+        }
+        let mut answer = self.sign(lane, result, held);
+        if let (Outcome::Throttled(_), Ok(response)) = (outcome, &mut answer) {
+            // The pool speaks for all its backends: their soonest reopening, not this one's.
+            let soonest = self.config.pool.soonest(now).max(Duration::from_millis(1));
+            announce(response.headers_mut(), soonest);
+        }
+        Step::Answer(answer)
+    }
+
+    fn resume(&mut self, _: Instant) -> Step<Lane, Self::Answer> {
+        unreachable!("a rotation does not wait")
+    }
+}
+
+fn status<R, E>(result: &Result<Response<R>, E>) -> Option<StatusCode> {
+    result.as_ref().ok().map(Response::status)
+}

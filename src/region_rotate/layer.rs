@@ -1,0 +1,199 @@
+//! The layer of the region pool: its settings, with their defaults.
+
+use std::{fmt, sync::Arc};
+
+use http::HeaderName;
+use tower_layer::Layer;
+
+use super::{ErrorFn, RegionRotate, ReturnErrors};
+use crate::{BackendPool, policy::Rests};
+
+/// A pool of regional backends behind one client: a refused region rests, the next one answers.
+///
+/// Each request starts with a backend of the first priority that has an open one, chosen at
+/// random by weight. When it refuses, it rests for as long as it asked for, at most
+/// [`Rests::longest`], and the request goes on at once to another: never to one that is resting,
+/// never to one that it was sent to already. The layer does not wait. What one request learns
+/// spares the next ones the refusal.
+///
+/// ```
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+/// use tower_spillover::{Backend, BackendPool, RegionRotateLayer, Served};
+/// # use bytes::Bytes;
+/// # use http::{Request, Response, StatusCode};
+/// # use http_body_util::Full;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = BackendPool::new([
+///     Backend::new("eastus", "https://contoso-east.openai.azure.com")?.api_key("key-1"),
+///     Backend::new("sweden", "https://contoso-sweden.openai.azure.com")?.api_key("key-2"),
+/// ])?;
+/// # let client = service_fn(|request: Request<Full<Bytes>>| async move {
+/// #     let refused = request.uri().host() == Some("contoso-east.openai.azure.com");
+/// #     let mut response = Response::new(Full::<Bytes>::default());
+/// #     if refused {
+/// #         *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+/// #         response.headers_mut().insert("retry-after-ms", 500.into());
+/// #     }
+/// #     Ok::<_, std::convert::Infallible>(response)
+/// # });
+/// let azure = ServiceBuilder::new().layer(RegionRotateLayer::new(pool)).service(client);
+///
+/// let request = Request::post("/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21")
+///     .body(Full::<Bytes>::from(r#"{"messages":[]}"#))?;
+/// let response = azure.oneshot(request).await?; // eastus is refusing just now
+/// assert_eq!(response.extensions().get::<Served>().unwrap().backend(), Some("sweden"));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # When nothing is open
+///
+/// It answers without touching the network: 429, with the soonest reopening in `retry-after-ms`
+/// and, rounded up, in `retry-after`, and a JSON body in Azure's shape that names the backends. A
+/// request that was refused by the last open backend gets that response with those two headers,
+/// so that no `retry-after: 86400` of one region speaks for all of them.
+///
+/// # What it writes
+///
+/// Scheme, authority, `Host`, base path, deployment, `api-version` and every credential, together,
+/// on every attempt. The caller's authority is never used; a key goes to its own resource only.
+/// The body's `model` is replaced where a v1 request names its deployment there, as long as the
+/// body is in memory (see [`ReplayLayer`](crate::ReplayLayer)).
+///
+/// # Cost
+///
+/// A clone of the request's head, one clock read, one random draw, one atomic load: independent of
+/// the number of backends while most are open.
+#[derive(Clone)]
+pub struct RegionRotateLayer<X = ReturnErrors> {
+    config: Arc<Config<X>>,
+}
+
+#[derive(Clone)]
+pub(super) struct Config<X> {
+    pub(super) pool: BackendPool,
+    pub(super) rests: Rests,
+    pub(super) max_attempts: usize,
+    pub(super) on_failure: bool,
+    pub(super) on_error: X,
+    pub(super) name_header: Option<HeaderName>,
+}
+
+impl RegionRotateLayer {
+    /// Rotates through `pool`.
+    pub fn new(pool: BackendPool) -> Self {
+        Self {
+            config: Arc::new(Config {
+                pool,
+                rests: Rests::default(),
+                max_attempts: usize::MAX,
+                on_failure: false,
+                on_error: ReturnErrors,
+                name_header: None,
+            }),
+        }
+    }
+}
+
+impl<X: Clone> RegionRotateLayer<X> {
+    /// How long backends rest.
+    #[must_use]
+    pub fn rests(mut self, rests: Rests) -> Self {
+        self.config_mut().rests = rests;
+        self
+    }
+
+    /// The most backends that one request is sent to, at least 1. By default every backend that is
+    /// open, each once.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: usize) -> Self {
+        self.config_mut().max_attempts = attempts.max(1);
+        self
+    }
+
+    /// Sends a request on after a server failure too: 500, 502, 503 without a hint, 504.
+    ///
+    /// Off by default. A 429 was not executed; a failure may have been, and a completion that is
+    /// asked for twice is billed twice.
+    #[must_use]
+    pub fn rotate_on_failure(mut self) -> Self {
+        self.config_mut().on_failure = true;
+        self
+    }
+
+    /// Sends a request on after the transport errors for which `rotates` returns true.
+    ///
+    /// Off by default, because only the caller knows which errors of its client come from before
+    /// the request was sent. With hyper-util's client those are the ones that could not connect:
+    ///
+    /// ```
+    /// # use tower_spillover::{Backend, BackendPool, RegionRotateLayer};
+    /// # fn main() -> Result<(), tower_spillover::ConfigError> {
+    /// # let pool = BackendPool::new([Backend::new("a", "https://a.example")?.api_key("k")])?;
+    /// use hyper_util::client::legacy::Error;
+    ///
+    /// let layer = RegionRotateLayer::new(pool).rotate_on_error(|error: &Error| error.is_connect());
+    /// # drop(layer);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn rotate_on_error<F>(self, rotates: F) -> RegionRotateLayer<ErrorFn<F>> {
+        let Config { pool, rests, max_attempts, on_failure, on_error: _, name_header } =
+            Arc::unwrap_or_clone(self.config);
+        let on_error = ErrorFn(rotates);
+        RegionRotateLayer {
+            config: Arc::new(Config {
+                pool,
+                rests,
+                max_attempts,
+                on_failure,
+                on_error,
+                name_header,
+            }),
+        }
+    }
+
+    /// Names the backend that really served a response in this header of it, for example
+    /// `backend-service-url`. By default no header is added.
+    ///
+    /// The API Management policy that this crate takes after reports the first pick, which is
+    /// not the backend that answers once one of them has refused.
+    #[must_use]
+    pub fn name_header(mut self, header: HeaderName) -> Self {
+        self.config_mut().name_header = Some(header);
+        self
+    }
+
+    fn config_mut(&mut self) -> &mut Config<X> {
+        Arc::make_mut(&mut self.config)
+    }
+}
+
+impl<S, X> Layer<S> for RegionRotateLayer<X> {
+    type Service = RegionRotate<S, X>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RegionRotate { inner, config: Arc::clone(&self.config) }
+    }
+}
+
+impl<X> fmt::Debug for RegionRotateLayer<X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegionRotateLayer").field("config", &self.config).finish()
+    }
+}
+
+impl<X> fmt::Debug for Config<X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("pool", &self.pool)
+            .field("rests", &self.rests)
+            .field("max_attempts", &self.max_attempts)
+            .field("on_failure", &self.on_failure)
+            .field("name_header", &self.name_header)
+            .finish_non_exhaustive()
+    }
+}

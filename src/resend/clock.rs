@@ -1,0 +1,35 @@
+//! The one place that reads clocks and sleeps.
+
+use std::{
+    pin::Pin,
+    time::{Instant, SystemTime},
+};
+
+use tokio::time::Sleep;
+
+/// The time by tokio's clock, so that a paused runtime pauses every decision too.
+#[expect(clippy::disallowed_methods, reason = "the one monotonic clock read")]
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// The wall clock. Only an HTTP-date is compared with it.
+#[expect(clippy::disallowed_methods, reason = "the one wall clock read")]
+pub(crate) fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
+/// A sleep that ends at `until` or, by the timer's granularity, up to a millisecond later; never
+/// before.
+///
+/// It is boxed so that a request that does not wait does not carry its 112 bytes.
+#[expect(clippy::disallowed_methods, reason = "the one sleep")]
+pub(crate) fn sleep_until(until: Instant) -> Pin<Box<Sleep>> {
+    Box::pin(tokio::time::sleep_until(until.into()))
+}
+
+/// The random number that a request's decisions are made from.
+#[expect(clippy::disallowed_methods, reason = "the one random draw")]
+pub(crate) fn draw() -> u64 {
+    rand::random()
+}

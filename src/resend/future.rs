@@ -1,0 +1,135 @@
+//! The state machine of a request that may be sent more than once.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::Request;
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+
+use super::{Course, Step, Unready, clock, try_clone};
+use crate::{TryCloneBody, classify::Outcome};
+
+pin_project! {
+    /// A request on its course. Dropping it at any point drops the attempt, the response and the
+    /// sleep with it; nothing is left behind anywhere.
+    ///
+    /// Its parameters are the course, the request's body, and the course's lane, attempt and
+    /// answer; spelled out, they keep the private trait out of the public futures' bounds.
+    pub(crate) struct Resend<C, B, L, F, A> {
+        #[pin]
+        state: State<L, F, A>,
+        course: C,
+        // What a later attempt would send; `None` once the last one has it.
+        request: Option<Request<B>>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<L, F, A> {
+        // An attempt is under way.
+        Attempting { lane: L, #[pin] attempt: F },
+        // No attempt, response or permit is held.
+        Waiting { sleep: Pin<Box<Sleep>> },
+        // The service of the next attempt is not ready yet.
+        Readying { lane: L },
+        // Answered without an attempt.
+        Answered { answer: Option<A> },
+    }
+}
+
+impl<C, B> Resend<C, B, C::Lane, C::Attempt, C::Answer>
+where
+    C: Course<B>,
+    B: TryCloneBody,
+{
+    /// The first attempt goes out at once, on a service that is ready.
+    pub(crate) fn sending(mut course: C, lane: C::Lane, request: Request<B>) -> Self {
+        let mut request = Some(request);
+        let attempt = send(&mut course, lane, &mut request);
+        Self { state: State::Attempting { lane, attempt }, course, request }
+    }
+
+    /// The first step is `step`, with no service ready.
+    pub(crate) fn starting(course: C, step: Step<C::Lane, C::Answer>, request: Request<B>) -> Self {
+        Self { state: step.into(), course, request: Some(request) }
+    }
+}
+
+impl<C, B> Future for Resend<C, B, C::Lane, C::Attempt, C::Answer>
+where
+    C: Course<B>,
+    B: TryCloneBody,
+{
+    type Output = C::Answer;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let step = match this.state.as_mut().project() {
+                // Attempting => Waiting | Readying | Ready
+                StateProj::Attempting { lane, attempt } => {
+                    let (lane, result) = (*lane, ready!(attempt.poll(cx)));
+                    let held = this.request.is_some();
+                    match this.course.classify(&result) {
+                        Outcome::Answered => {
+                            return Poll::Ready(this.course.answer(lane, result, held));
+                        }
+                        outcome => this.course.refused(lane, clock::now(), outcome, result, held),
+                    }
+                }
+                // Waiting => Waiting | Readying | Ready
+                StateProj::Waiting { sleep } => {
+                    ready!(sleep.as_mut().poll(cx));
+                    this.course.resume(clock::now())
+                }
+                // Readying => Attempting, or whatever follows when that cannot be
+                StateProj::Readying { lane } => {
+                    let lane = *lane;
+                    match ready!(this.course.poll_ready(lane, cx)) {
+                        Ok(()) => {
+                            let attempt = send(this.course, lane, this.request);
+                            this.state.set(State::Attempting { lane, attempt });
+                            continue;
+                        }
+                        Err(Unready::Service(answer)) => return Poll::Ready(answer),
+                        Err(Unready::Lane) => this.course.unusable(lane, clock::now()),
+                    }
+                }
+                StateProj::Answered { answer } => {
+                    let answer = answer.take().expect("a finished future is not polled again");
+                    return Poll::Ready(answer);
+                }
+            };
+            // The step is taken here, so that the attempt is dropped before anything else starts.
+            this.state.set(step.into());
+        }
+    }
+}
+
+impl<L, F, A> From<Step<L, A>> for State<L, F, A> {
+    fn from(step: Step<L, A>) -> Self {
+        match step {
+            Step::Send(lane) => Self::Readying { lane },
+            Step::Wait(until) => Self::Waiting { sleep: clock::sleep_until(until) },
+            Step::Answer(answer) => Self::Answered { answer: Some(answer) },
+        }
+    }
+}
+
+/// Sends the held request, or a clone of it when it may be needed again.
+fn send<C, B>(course: &mut C, lane: C::Lane, held: &mut Option<Request<B>>) -> C::Attempt
+where
+    C: Course<B>,
+    B: TryCloneBody,
+{
+    let request = held.take().expect("a course sends again only while the request is held");
+    if course.may_resend(lane) {
+        *held = try_clone(&request);
+    }
+    course.send(lane, request)
+}

@@ -1,0 +1,68 @@
+//! The future of `SmartFallback`: the shared machine, with its type sealed.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures::future::Either;
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::course::{Lane, Tiers};
+use crate::{TryCloneBody, policy::Policy, resend::Resend};
+
+type Attempt<P, F, B> =
+    Either<<P as Service<Request<B>>>::Future, <F as Service<Request<B>>>::Future>;
+type Answer<P, B> = Result<<P as Service<Request<B>>>::Response, <P as Service<Request<B>>>::Error>;
+
+type Machine<P, F, K, B> = Resend<Tiers<P, F, K>, B, Lane, Attempt<P, F, B>, Answer<P, B>>;
+
+pin_project! {
+    /// The response future of [`SmartFallback`](super::SmartFallback).
+    pub struct ResponseFuture<P, F, K, B>
+    where
+        P: Service<Request<B>>,
+        F: Service<Request<B>>,
+    {
+        #[pin]
+        resend: Machine<P, F, K, B>,
+    }
+}
+
+impl<P, F, K, B> ResponseFuture<P, F, K, B>
+where
+    P: Service<Request<B>>,
+    F: Service<Request<B>>,
+{
+    pub(super) const fn new(resend: Machine<P, F, K, B>) -> Self {
+        Self { resend }
+    }
+}
+
+impl<P, F, K, B, R> Future for ResponseFuture<P, F, K, B>
+where
+    P: Service<Request<B>, Response = Response<R>>,
+    F: Service<Request<B>, Response = Response<R>, Error = P::Error>,
+    K: Policy,
+    B: TryCloneBody,
+{
+    type Output = Result<Response<R>, P::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().resend.poll(cx)
+    }
+}
+
+impl<P, F, K, B> fmt::Debug for ResponseFuture<P, F, K, B>
+where
+    P: Service<Request<B>>,
+    F: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,174 @@
+//! The layer of the PTU fallback: its settings, with their defaults.
+
+use std::{sync::Arc, time::Duration};
+
+use tower_layer::Layer;
+
+use super::SmartFallback;
+use crate::{
+    ConfigError,
+    backend::{Cooldowns, DeploymentLayer},
+    policy::WaitThenSpill,
+    resend::clock,
+};
+
+/// PTU first; waits for it while `elapsed + retry_after <= max_wait`; otherwise spills.
+///
+/// A PTU deployment refuses for milliseconds, whenever its leaky bucket is full, and it is paid
+/// for whether it is used or not. So a refusal is worth waiting out, but not for long: a person is
+/// waiting too. What one request learns of the primary tier serves the next ones: those that
+/// arrive while it is known to be closed do not touch it first.
+///
+/// Each tier is itself a layer over the one client, so that tiers nest:
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_spillover::{Backend, BackendPool, RegionRotateLayer, SmartFallbackLayer};
+///
+/// # fn main() -> Result<(), tower_spillover::ConfigError> {
+/// # let pool = |name: &str| BackendPool::new([
+/// #     Backend::new(name, format!("https://{name}.example"))?.api_key("key"),
+/// # ]);
+/// let (first, second, standard) = (pool("ptu-1")?, pool("ptu-2")?, pool("standard")?);
+/// let layer = SmartFallbackLayer::new(
+///     RegionRotateLayer::new(first),
+///     SmartFallbackLayer::new(RegionRotateLayer::new(second), RegionRotateLayer::new(standard)),
+/// )
+/// .max_wait(Duration::from_secs(2));
+/// # drop(layer);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// For two deployments of one resource, see [`deployments`](Self::deployments).
+///
+/// # What it does not do
+///
+/// Only refusals (429, 503 with a hint, and their gRPC forms) move a request. Any other answer of
+/// the primary, and any error, is the caller's, as in the reference script. The fallback is asked
+/// once; when it refuses as well, its response is returned with the soonest time at which either
+/// tier is worth asking in `retry-after-ms` and `retry-after`.
+///
+/// # Cost
+///
+/// On the way to the primary: a clone of the request's head, one clock read, one atomic load. On
+/// the way to the fallback while the primary is closed: no clone at all.
+#[derive(Clone, Debug)]
+pub struct SmartFallbackLayer<P, F, K = WaitThenSpill> {
+    primary: P,
+    fallback: F,
+    config: Arc<Config<K>>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Config<K> {
+    pub(super) max_wait: Duration,
+    pub(super) longest_cooldown: Duration,
+    pub(super) names: [Arc<str>; 2],
+    pub(super) policy: K,
+    /// Until when the primary is known to refuse; `None` when every request finds out by itself.
+    pub(super) memory: Option<Arc<Cooldowns>>,
+}
+
+impl<P, F> SmartFallbackLayer<P, F> {
+    /// Tries `primary`, a layer over the client that it wraps, and spills to `fallback`, another.
+    pub fn new(primary: P, fallback: F) -> Self {
+        Self { primary, fallback, config: Arc::new(Config::default()) }
+    }
+}
+
+impl SmartFallbackLayer<DeploymentLayer, DeploymentLayer> {
+    /// Two deployments of the one resource that requests are addressed to already: a PTU and the
+    /// Standard deployment to spill to. Only the deployment's name is changed in a request.
+    ///
+    /// ```
+    /// use tower_spillover::SmartFallbackLayer;
+    ///
+    /// let layer = SmartFallbackLayer::deployments("gpt-4o-ptu", "gpt-4o")?;
+    /// # drop(layer);
+    /// # Ok::<(), tower_spillover::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When a name is empty or has control characters.
+    pub fn deployments(ptu: &str, standard: &str) -> Result<Self, ConfigError> {
+        Ok(Self::new(DeploymentLayer::new(ptu)?, DeploymentLayer::new(standard)?)
+            .names(ptu, standard))
+    }
+}
+
+impl<P, F, K: Clone> SmartFallbackLayer<P, F, K> {
+    /// The longest that a request may wait for the primary, counted from its arrival. Defaults to
+    /// 4 s, as in the reference script. [`MaxWait`](crate::MaxWait) changes it for one request.
+    #[must_use]
+    pub fn max_wait(mut self, max_wait: Duration) -> Self {
+        Arc::make_mut(&mut self.config).max_wait = max_wait;
+        self
+    }
+
+    /// The longest that the primary is taken to be closed, whatever it says. Defaults to 60 s:
+    /// Azure's windows are no longer, and after it one look at the primary costs little.
+    #[must_use]
+    pub fn longest_cooldown(mut self, longest: Duration) -> Self {
+        Arc::make_mut(&mut self.config).longest_cooldown = longest;
+        self
+    }
+
+    /// The tiers' names in [`Served`](crate::Served), for tiers that do not name themselves as
+    /// [`RegionRotateLayer`](crate::RegionRotateLayer) does. Default to `primary` and `fallback`.
+    #[must_use]
+    pub fn names(mut self, primary: impl Into<Arc<str>>, fallback: impl Into<Arc<str>>) -> Self {
+        Arc::make_mut(&mut self.config).names = [primary.into(), fallback.into()];
+        self
+    }
+
+    /// Lets every request find out by itself that the primary refuses, as the reference script
+    /// does. For comparison; under load it costs tens of attempts for every success.
+    #[must_use]
+    pub fn forgetful(mut self) -> Self {
+        Arc::make_mut(&mut self.config).memory = None;
+        self
+    }
+
+    /// Decides by `policy` instead of [`WaitThenSpill`].
+    #[must_use]
+    pub fn policy<L: Clone>(self, policy: L) -> SmartFallbackLayer<P, F, L> {
+        let Config { max_wait, longest_cooldown, names, memory, policy: _ } =
+            Arc::unwrap_or_clone(self.config);
+        SmartFallbackLayer {
+            primary: self.primary,
+            fallback: self.fallback,
+            config: Arc::new(Config { max_wait, longest_cooldown, names, policy, memory }),
+        }
+    }
+}
+
+impl<S, P, F, K> Layer<S> for SmartFallbackLayer<P, F, K>
+where
+    S: Clone,
+    P: Layer<S>,
+    F: Layer<S>,
+{
+    type Service = SmartFallback<P::Service, F::Service, K>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        SmartFallback {
+            primary: self.primary.layer(inner.clone()),
+            fallback: self.fallback.layer(inner),
+            config: Arc::clone(&self.config),
+        }
+    }
+}
+
+impl Default for Config<WaitThenSpill> {
+    fn default() -> Self {
+        Self {
+            max_wait: Duration::from_millis(4_000),
+            longest_cooldown: Duration::from_secs(60),
+            names: ["primary".into(), "fallback".into()],
+            policy: WaitThenSpill,
+            memory: Some(Arc::new(Cooldowns::new(1, clock::now()))),
+        }
+    }
+}

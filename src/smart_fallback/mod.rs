@@ -1,0 +1,119 @@
+//! PTU first, Standard when waiting for it would take too long: configuration and documentation.
+
+mod course;
+mod future;
+mod layer;
+
+use std::{
+    fmt, mem,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use tower_service::Service;
+
+use self::{
+    course::{Lane, Tiers},
+    layer::Config,
+};
+pub use self::{future::ResponseFuture, layer::SmartFallbackLayer};
+use crate::{
+    TryCloneBody,
+    policy::{Policy, WaitThenSpill},
+    resend::{Resend, Step, clock},
+};
+
+/// Sends each request to a primary service, waits for it while that pays, and spills to a
+/// fallback otherwise. Made by [`SmartFallbackLayer`], where the rule is explained, or from two
+/// services of one's own.
+///
+/// # Readiness
+///
+/// It is ready when the primary is, and a call's first attempt goes to the service that was
+/// polled. A call that does not use it, because the primary is known to be closed, drops it, so
+/// that a permit which came with its readiness is free at once. The fallback is readied when it is
+/// needed. A clone of a tier is readied again before every later attempt.
+///
+/// # Cancel safety
+///
+/// The future owns all that a request holds. While it waits that is the request alone: no permit,
+/// no response, no connection. Dropping it at any point releases everything.
+///
+/// # Errors
+///
+/// Those of the two services, unchanged. A refusal is a response.
+#[derive(Clone)]
+pub struct SmartFallback<P, F, K = WaitThenSpill> {
+    primary: P,
+    fallback: F,
+    config: Arc<Config<K>>,
+}
+
+impl<P, F> SmartFallback<P, F> {
+    /// Two services with their memory of the primary; clones share it. Settings are those of
+    /// [`SmartFallbackLayer`] by default; a layer over `tower::layer::layer_fn` tiers changes them.
+    pub fn new(primary: P, fallback: F) -> Self {
+        Self { primary, fallback, config: Arc::new(Config::default()) }
+    }
+}
+
+impl<P, F, K> SmartFallback<P, F, K> {
+    /// The primary and the fallback service.
+    pub const fn get_ref(&self) -> (&P, &F) {
+        (&self.primary, &self.fallback)
+    }
+
+    /// The primary and the fallback service, to be changed.
+    pub const fn get_mut(&mut self) -> (&mut P, &mut F) {
+        (&mut self.primary, &mut self.fallback)
+    }
+
+    /// The primary and the fallback service, unwrapped.
+    pub fn into_inner(self) -> (P, F) {
+        (self.primary, self.fallback)
+    }
+}
+
+impl<P, F, K, B, R> Service<Request<B>> for SmartFallback<P, F, K>
+where
+    P: Service<Request<B>, Response = Response<R>> + Clone,
+    F: Service<Request<B>, Response = Response<R>, Error = P::Error> + Clone,
+    K: Policy,
+    B: TryCloneBody,
+{
+    type Response = Response<R>;
+    type Error = P::Error;
+    type Future = ResponseFuture<P, F, K, B>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.primary.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The readied service takes the first attempt or, unused, is dropped with its permit.
+        let unreadied = self.primary.clone();
+        let primary = mem::replace(&mut self.primary, unreadied);
+        let now = clock::now();
+        let config = Arc::clone(&self.config);
+        let mut tiers =
+            Tiers::new(primary, self.fallback.clone(), config, request.extensions(), now);
+        ResponseFuture::new(match tiers.start(now) {
+            Step::Send(Lane::Primary) => Resend::sending(tiers, Lane::Primary, request),
+            step => {
+                tiers.release_primary(self.primary.clone());
+                Resend::starting(tiers, step, request)
+            }
+        })
+    }
+}
+
+impl<P: fmt::Debug, F: fmt::Debug, K: fmt::Debug> fmt::Debug for SmartFallback<P, F, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SmartFallback")
+            .field("primary", &self.primary)
+            .field("fallback", &self.fallback)
+            .field("config", &self.config)
+            .finish()
+    }
+}
