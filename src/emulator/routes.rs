@@ -1,0 +1,206 @@
+//! Reads both URL grammars: which operation, on which deployment.
+
+use http::Method;
+
+/// Where a request wants to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) grammar: Grammar,
+    pub(crate) operation: Operation,
+    /// From the path; `None` when the body's `model` names the deployment.
+    pub(crate) deployment: Option<String>,
+}
+
+/// `/openai/deployments/{deployment}/…?api-version=…`, or `/openai/v1/…`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grammar {
+    Classic,
+    V1,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Chat,
+    Completions,
+    Embeddings,
+    Responses,
+    Models,
+    Deployments,
+}
+
+impl Operation {
+    /// The name in the service's refusals.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "ChatCompletions_Create",
+            Self::Completions => "Completions_Create",
+            Self::Embeddings => "Embeddings_Create",
+            Self::Responses => "Responses_Create",
+            Self::Models => "Models_List",
+            Self::Deployments => "Deployments_List",
+        }
+    }
+
+    pub(crate) const fn method(self) -> Method {
+        match self {
+            Self::Models | Self::Deployments => Method::GET,
+            _ => Method::POST,
+        }
+    }
+}
+
+/// Why there is no route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Astray {
+    NotFound,
+    /// The operation exists with this method.
+    Method(&'static str),
+}
+
+/// The route of a request; the classic grammar needs an `api-version`.
+pub(crate) fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, Astray> {
+    let route = locate(path).ok_or(Astray::NotFound)?;
+    if route.grammar == Grammar::Classic && api_version(query).is_none() {
+        return Err(Astray::NotFound);
+    }
+    if *method != route.operation.method() {
+        let allowed = if route.operation.method() == Method::GET {
+            "GET"
+        } else {
+            "POST"
+        };
+        return Err(Astray::Method(allowed));
+    }
+    Ok(route)
+}
+
+/// The value of `api-version`, if there is one.
+pub(crate) fn api_version(query: Option<&str>) -> Option<&str> {
+    query?
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(name, value)| *name == "api-version" && !value.is_empty())
+        .map(|(_, value)| value)
+}
+
+fn locate(path: &str) -> Option<Route> {
+    let rest = path.strip_prefix("/openai/")?;
+    let (grammar, deployment, operation) = if let Some(operation) = rest.strip_prefix("v1/") {
+        (Grammar::V1, None, operation)
+    } else if let Some(rest) = rest.strip_prefix("deployments/") {
+        let (deployment, operation) = rest.split_once('/')?;
+        (Grammar::Classic, Some(decode(deployment)?), operation)
+    } else {
+        (Grammar::Classic, None, rest)
+    };
+    let operation = match operation {
+        "chat/completions" => Operation::Chat,
+        "completions" => Operation::Completions,
+        "embeddings" => Operation::Embeddings,
+        "responses" => Operation::Responses,
+        "models" => Operation::Models,
+        "deployments" => Operation::Deployments,
+        _ => return None,
+    };
+    let placed_in_path = matches!(
+        operation,
+        Operation::Chat | Operation::Completions | Operation::Embeddings
+    );
+    // Classic paths name a deployment for some operations and must not for the others.
+    if grammar == Grammar::Classic && placed_in_path != deployment.is_some() {
+        return None;
+    }
+    Some(Route {
+        grammar,
+        operation,
+        deployment,
+    })
+}
+
+/// Percent-decoding (RFC 3986 section 2.1); `None` when broken or not UTF-8.
+fn decode(segment: &str) -> Option<String> {
+    if segment.is_empty() {
+        return None;
+    }
+    if !segment.contains('%') {
+        return Some(segment.to_owned());
+    }
+    let mut decoded = Vec::with_capacity(segment.len());
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(bytes.next()?).to_digit(16);
+        let value = digit()? * 16 + digit()?;
+        decoded.push(u8::try_from(value).ok()?);
+    }
+    String::from_utf8(decoded).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn post(path: &str) -> Result<Route, Astray> {
+        route(&Method::POST, path, Some("api-version=2024-02-01"))
+    }
+
+    #[test]
+    fn a_deployment_called_chat_is_read_from_its_own_segment() {
+        let found = post("/openai/deployments/chat/chat/completions").unwrap();
+        assert_eq!(found.deployment.as_deref(), Some("chat"));
+        assert_eq!(found.operation, Operation::Chat);
+        assert_eq!(found.grammar, Grammar::Classic);
+    }
+
+    #[test]
+    fn a_deployment_name_is_percent_decoded() {
+        let found = post("/openai/deployments/gpt%2D4o%20%C3%A9/embeddings").unwrap();
+        assert_eq!(found.deployment.as_deref(), Some("gpt-4o é"));
+        for broken in ["%", "%4", "%zz", "%ff", "%+1", ""] {
+            let path = format!("/openai/deployments/{broken}/embeddings");
+            assert_eq!(post(&path), Err(Astray::NotFound), "{path}");
+        }
+    }
+
+    #[test]
+    fn v1_paths_need_no_api_version_and_classic_ones_do() {
+        let v1 = route(&Method::POST, "/openai/v1/responses", None).unwrap();
+        assert_eq!(v1.grammar, Grammar::V1);
+        let classic = "/openai/deployments/a/completions";
+        for query in [None, Some("api-version="), Some("version=1"), Some("")] {
+            assert_eq!(route(&Method::POST, classic, query), Err(Astray::NotFound));
+        }
+        assert!(route(&Method::POST, classic, Some("x=1&api-version=v")).is_ok());
+    }
+
+    #[test]
+    fn responses_have_no_deployment_in_the_path_even_in_the_classic_grammar() {
+        assert!(post("/openai/responses").is_ok());
+        assert!(post("/openai/deployments/a/responses").is_err());
+        assert!(post("/openai/chat/completions").is_err());
+    }
+
+    #[test]
+    fn the_wrong_method_names_the_right_one() {
+        let query = Some("api-version=1");
+        let path = "/openai/deployments/a/chat/completions";
+        assert_eq!(
+            route(&Method::GET, path, query),
+            Err(Astray::Method("POST"))
+        );
+        assert_eq!(post("/openai/models"), Err(Astray::Method("GET")));
+        assert!(route(&Method::GET, "/openai/v1/models", None).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_panics(path in "/openai/(deployments/)?[a-z%0-9é/]{0,40}", query in ".{0,20}") {
+            let _ = route(&Method::POST, &path, Some(&query));
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The minute and ten-second counters of a Standard deployment.
+
+use std::time::Duration;
+
+/// The quota of a Standard deployment.
+///
+/// As the Azure page "Manage quota" has it: the estimate of a request (prompt and `max_tokens`) is
+/// added to a counter when it arrives; once the counter has reached the tokens per minute, requests
+/// are refused until it is reset. Requests per minute are judged over windows of ten seconds. Refused
+/// and failed requests count as requests too, so hammering makes things worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standard {
+    tokens: Option<u64>,
+    requests: Option<u64>,
+}
+
+impl Standard {
+    /// So many tokens a minute (at least 1), and 6 requests a minute for every 1,000 of them, as Azure grants.
+    pub const fn tokens_per_minute(tokens: u64) -> Self {
+        let requests = (tokens / 1_000).saturating_mul(6);
+        Self {
+            tokens: Some(if tokens == 0 { 1 } else { tokens }),
+            requests: Some(if requests == 0 { 1 } else { requests }),
+        }
+    }
+
+    /// No limits and no `x-ratelimit-*` headers.
+    pub const fn unlimited() -> Self {
+        Self {
+            tokens: None,
+            requests: None,
+        }
+    }
+
+    /// So many requests a minute instead of the default; the share of ten seconds, at least 1, is
+    /// what each window lets through.
+    #[must_use]
+    pub const fn requests_per_minute(mut self, requests: u64) -> Self {
+        self.requests = Some(requests);
+        self
+    }
+}
+
+/// Which quota is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Axis {
+    Tokens,
+    Requests,
+}
+
+/// A refusal: for which quota, and until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Exhausted {
+    pub(crate) axis: Axis,
+    pub(crate) wait: Duration,
+}
+
+/// One counter as the `x-ratelimit-*` headers show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reading {
+    pub(crate) limit: u64,
+    /// Negative once the last admitted request overshot, as the service sends it.
+    pub(crate) remaining: i64,
+    pub(crate) reset: Duration,
+    pub(crate) period: Duration,
+}
+
+/// Both counters; windows start with the first request and follow each other without gaps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Windows {
+    begun: Option<Duration>,
+    tokens: Option<Counter>,
+    requests: Option<Counter>,
+}
+
+impl Windows {
+    pub(crate) fn new(quota: Standard) -> Self {
+        let per_ten_seconds = |requests: u64| (requests / 6).max(1);
+        Self {
+            begun: None,
+            tokens: quota.tokens.map(|limit| Counter::new(limit, MINUTE)),
+            requests: quota
+                .requests
+                .map(|limit| Counter::new(per_ten_seconds(limit), TEN_SECONDS)),
+        }
+    }
+
+    /// Counts a request of `tokens`; refuses it when a counter had reached its limit before.
+    ///
+    /// A refused request counts as one of the requests; its tokens would only make the hint a lie.
+    pub(crate) fn admit(&mut self, now: Duration, tokens: u64) -> Result<(), Exhausted> {
+        let age = self.age(now);
+        let mut refusal: Option<Exhausted> = None;
+        let counters = [
+            (Axis::Requests, &mut self.requests),
+            (Axis::Tokens, &mut self.tokens),
+        ];
+        for (axis, counter) in counters {
+            let Some(counter) = counter else { continue };
+            // Both are open again only when the later one is.
+            if let Some(wait) = counter.closed_for(age)
+                && refusal.is_none_or(|other| other.wait < wait)
+            {
+                refusal = Some(Exhausted { axis, wait });
+            }
+        }
+        let tokens = if refusal.is_some() { 0 } else { tokens };
+        for (counter, amount) in [(&mut self.requests, 1), (&mut self.tokens, tokens)] {
+            if let Some(counter) = counter {
+                counter.used = counter.used.saturating_add(amount);
+            }
+        }
+        refusal.map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn tokens(&self, now: Duration) -> Option<Reading> {
+        self.tokens.map(|counter| counter.read(self.peek(now)))
+    }
+
+    pub(crate) fn requests(&self, now: Duration) -> Option<Reading> {
+        self.requests.map(|counter| counter.read(self.peek(now)))
+    }
+
+    fn age(&mut self, now: Duration) -> Duration {
+        now.saturating_sub(*self.begun.get_or_insert(now))
+    }
+
+    fn peek(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.begun.unwrap_or(now))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Counter {
+    limit: u64,
+    period: Duration,
+    window: u64,
+    used: u64,
+}
+
+impl Counter {
+    const fn new(limit: u64, period: Duration) -> Self {
+        Self {
+            limit,
+            period,
+            window: 0,
+            used: 0,
+        }
+    }
+
+    /// How long the limit stays reached, if it is; moves on to the window of `age`.
+    fn closed_for(&mut self, age: Duration) -> Option<Duration> {
+        let window = self.window_at(age);
+        if window > self.window {
+            self.window = window;
+            self.used = 0;
+        }
+        (self.used >= self.limit).then(|| self.reset(age))
+    }
+
+    fn reset(&self, age: Duration) -> Duration {
+        let next = self.window_at(age).saturating_add(1);
+        let end = Duration::from_secs(next.saturating_mul(self.period.as_secs()));
+        end.saturating_sub(age)
+    }
+
+    fn read(&self, age: Duration) -> Reading {
+        let used = if self.window_at(age) > self.window {
+            0
+        } else {
+            self.used
+        };
+        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        Reading {
+            limit: self.limit,
+            remaining: signed(self.limit).saturating_sub(signed(used)),
+            reset: self.reset(age),
+            period: self.period,
+        }
+    }
+
+    fn window_at(&self, age: Duration) -> u64 {
+        age.as_secs() / self.period.as_secs()
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+const TEN_SECONDS: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const T0: Duration = Duration::from_millis(7_300);
+
+    fn after(seconds: f64) -> Duration {
+        T0 + Duration::from_secs_f64(seconds)
+    }
+
+    #[test]
+    fn tokens_are_refused_until_the_minute_that_began_with_the_first_request_ends() {
+        let mut windows = Windows::new(Standard::tokens_per_minute(10_000));
+        assert_eq!(windows.admit(T0, 9_999), Ok(()));
+        assert_eq!(
+            windows.admit(after(1.0), 5_000),
+            Ok(()),
+            "the counter had not reached it"
+        );
+        assert_eq!(windows.tokens(after(1.0)).unwrap().remaining, -4_999);
+        let refusal = windows.admit(after(20.5), 1).unwrap_err();
+        assert_eq!(refusal.axis, Axis::Tokens);
+        assert_eq!(refusal.wait, Duration::from_millis(39_500));
+        assert!(windows.admit(after(59.999), 1).is_err());
+        assert_eq!(windows.admit(after(60.0), 1), Ok(()));
+        assert_eq!(windows.tokens(after(60.0)).unwrap().remaining, 9_999);
+    }
+
+    #[test]
+    fn requests_are_judged_over_ten_seconds() {
+        let mut windows = Windows::new(Standard::tokens_per_minute(3_000));
+        for _ in 0..3 {
+            assert_eq!(windows.admit(T0, 0), Ok(()));
+        }
+        let refusal = windows.admit(after(2.0), 0).unwrap_err();
+        assert_eq!(
+            refusal,
+            Exhausted {
+                axis: Axis::Requests,
+                wait: Duration::from_secs(8)
+            }
+        );
+        assert_eq!(windows.admit(after(10.0), 0), Ok(()));
+    }
+
+    #[test]
+    fn when_both_are_used_up_the_later_reset_is_told() {
+        let mut windows = Windows::new(Standard::tokens_per_minute(1_000).requests_per_minute(6));
+        assert_eq!(windows.admit(T0, 1_000), Ok(()));
+        let refusal = windows.admit(T0, 1).unwrap_err();
+        assert_eq!(
+            refusal,
+            Exhausted {
+                axis: Axis::Tokens,
+                wait: MINUTE
+            }
+        );
+    }
+
+    #[test]
+    fn without_limits_nothing_is_refused_or_shown() {
+        let mut windows = Windows::new(Standard::unlimited());
+        assert_eq!(windows.admit(T0, u64::MAX), Ok(()));
+        assert_eq!(windows.tokens(T0), None);
+        assert_eq!(windows.requests(T0), None);
+    }
+
+    #[test]
+    fn absurd_amounts_do_not_overflow() {
+        let mut windows = Windows::new(Standard::tokens_per_minute(u64::MAX));
+        assert_eq!(windows.admit(Duration::ZERO, u64::MAX), Ok(()));
+        assert!(windows.admit(Duration::from_secs(1), u64::MAX).is_err());
+        assert!(windows.admit(Duration::MAX, u64::MAX).is_ok());
+        assert!(windows.tokens(Duration::MAX).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_that_comes_when_it_was_told_to_is_admitted(
+            tpm in 1_u64..100_000,
+            rpm in 1_u64..600,
+            arrivals in prop::collection::vec((0_u64..15_000, 0_u64..20_000), 1..80),
+        ) {
+            let quota = Standard::tokens_per_minute(tpm).requests_per_minute(rpm);
+            let mut windows = Windows::new(quota);
+            let mut now = T0;
+            for (gap, tokens) in arrivals {
+                now += Duration::from_millis(gap);
+                if let Err(refusal) = windows.admit(now, tokens) {
+                    prop_assert!(refusal.wait > Duration::ZERO && refusal.wait <= MINUTE);
+                    let early = now + refusal.wait - Duration::from_nanos(1);
+                    prop_assert!(windows.clone().admit(early, tokens).is_err());
+                    prop_assert!(windows.clone().admit(now + refusal.wait, tokens).is_ok());
+                }
+            }
+        }
+    }
+}
