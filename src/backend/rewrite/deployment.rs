@@ -79,9 +79,11 @@ const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 #[cfg(test)]
 mod tests {
+    use http::Uri;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::backend::rewrite::{path::deployment_segment, rewrite_deployment};
 
     #[test]
     fn everything_but_unreserved_characters_is_percent_encoded() {
@@ -107,6 +109,21 @@ mod tests {
         }
     }
 
+    fn percent_decoded(segment: &str) -> String {
+        let (mut bytes, mut rest) = (Vec::new(), segment.as_bytes());
+        while let Some((&byte, after)) = rest.split_first() {
+            rest = after;
+            if byte == b'%' {
+                let digits = std::str::from_utf8(&rest[..2]).unwrap();
+                bytes.push(u8::from_str_radix(digits, 16).unwrap());
+                rest = &rest[2..];
+            } else {
+                bytes.push(byte);
+            }
+        }
+        String::from_utf8(bytes).unwrap()
+    }
+
     proptest! {
         #[test]
         fn the_json_literal_reads_back_as_the_name(name in "\\PC{1,20}") {
@@ -115,6 +132,19 @@ mod tests {
                 prop_assert_eq!(&read, &name);
                 prop_assert_eq!(&**deployment.name(), &name);
             }
+        }
+
+        #[test]
+        fn a_deployment_reads_back_from_its_segment(name in "\\PC{1,20}") {
+            let Some(deployment) = Deployment::new(&name) else { return Ok(()) };
+            let original = Uri::from_static("/p/openai/deployments/x/chat/completions");
+            let Some(uri) = rewrite_deployment(&original, &deployment) else {
+                prop_assert_eq!(name, "x");
+                return Ok(());
+            };
+            let path = uri.path();
+            prop_assert_eq!(percent_decoded(&path[deployment_segment(path).unwrap()]), name);
+            prop_assert!(path.ends_with("/chat/completions"));
         }
     }
 }

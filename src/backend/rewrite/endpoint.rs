@@ -49,7 +49,7 @@ impl fmt::Display for EndpointError {
                 "its host is not valid: use the resource's host name or an IP address"
             }
             Self::InvalidPort => {
-                "its port is not valid: use a number from 1 to 65535 or leave the `:` out"
+                "its port is not valid: use a number from 1 to 65535 or none, without `:`"
             }
             Self::InvalidPath => {
                 "its path is not valid: percent-encode it and keep it under 64 KiB"

@@ -4,6 +4,7 @@ mod api_version;
 mod body;
 mod deployment;
 mod endpoint;
+mod json;
 mod model;
 mod multipart;
 mod path;

@@ -1,11 +1,9 @@
 //! Replaces the top-level `model` of a JSON body without building a tree.
 
-use std::ops::Range;
-
 use bytes::Bytes;
-use memchr::memchr;
 
 use crate::backend::rewrite::deployment::Deployment;
+use crate::backend::rewrite::json::Scan;
 use crate::backend::rewrite::splice::Edits;
 
 /// The body with every top-level `model` string replaced, other bytes as they were.
@@ -15,7 +13,7 @@ use crate::backend::rewrite::splice::Edits;
 /// recurse, and checks the grammar of the outermost object alone; what is wrong further inside is
 /// for the service to refuse.
 pub(crate) fn replace_model(body: &Bytes, deployment: &Deployment) -> Option<Bytes> {
-    let mut scan = Scan { bytes: body, at: 0 };
+    let mut scan = Scan::new(body);
     let mut edits = Edits::default();
     scan.expect(b'{')?;
     if scan.peek()? != b'}' {
@@ -30,7 +28,7 @@ pub(crate) fn replace_model(body: &Bytes, deployment: &Deployment) -> Option<Byt
             if scan.peek()? != b',' {
                 break;
             }
-            scan.at += 1;
+            scan.expect(b',')?;
         }
     }
     scan.expect(b'}')?;
@@ -39,120 +37,6 @@ pub(crate) fn replace_model(body: &Bytes, deployment: &Deployment) -> Option<Byt
         // A second document, or what is left of a broken one.
         Some(_) => None,
     }
-}
-
-/// A position in a JSON text. Methods that give `None` met its end or something out of place.
-struct Scan<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Scan<'_> {
-    /// The next byte that is not white space, without consuming it.
-    fn peek(&mut self) -> Option<u8> {
-        loop {
-            match *self.bytes.get(self.at)? {
-                b' ' | b'\t' | b'\n' | b'\r' => self.at += 1,
-                byte => return Some(byte),
-            }
-        }
-    }
-
-    fn expect(&mut self, byte: u8) -> Option<()> {
-        (self.peek()? == byte).then(|| self.at += 1)
-    }
-
-    /// Skips `"key": value`; gives where the key (without quotes) and the value (with them) are.
-    fn member(&mut self) -> Option<(Range<usize>, Range<usize>)> {
-        self.expect(b'"')?;
-        let key = self.at..self.string()?;
-        self.expect(b':')?;
-        let first = self.peek()?;
-        let start = self.at;
-        match first {
-            b'"' => {
-                self.at += 1;
-                self.string()?;
-            }
-            b'{' | b'[' => self.nested()?,
-            _ => self.scalar()?,
-        }
-        Some((key, start..self.at))
-    }
-
-    /// Skips a string whose opening quote is consumed; gives where its closing quote is.
-    ///
-    /// Looks for quotes alone and counts the backslashes before each: text that is all escapes, as
-    /// Python writes whatever is not ASCII, is skipped as fast as any other.
-    fn string(&mut self) -> Option<usize> {
-        let start = self.at;
-        loop {
-            let quote = self.at + memchr(b'"', &self.bytes[self.at..])?;
-            self.at = quote + 1;
-            let backslashes =
-                self.bytes[start..quote].iter().rev().take_while(|&&byte| byte == b'\\').count();
-            if backslashes % 2 == 0 {
-                return Some(quote);
-            }
-        }
-    }
-
-    /// Skips an array or object by its depth; only strings can hide a bracket.
-    fn nested(&mut self) -> Option<()> {
-        let mut depth = 0_usize;
-        loop {
-            self.at += plain_prefix(&self.bytes[self.at..]);
-            let byte = *self.bytes.get(self.at)?;
-            self.at += 1;
-            match byte {
-                b'"' => {
-                    self.string()?;
-                }
-                b'{' | b'[' => depth += 1,
-                _ => {
-                    depth -= 1;
-                    if depth == 0 {
-                        return Some(());
-                    }
-                }
-            }
-        }
-    }
-
-    /// Skips a number, `true`, `false` or `null`.
-    fn scalar(&mut self) -> Option<()> {
-        let rest = &self.bytes[self.at..];
-        let length = rest
-            .iter()
-            .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
-            .count();
-        self.at += length;
-        (length > 0).then_some(())
-    }
-}
-
-/// How many bytes come before the first quote or bracket, or before the end.
-fn plain_prefix(bytes: &[u8]) -> usize {
-    // Most are a comma or a colon away, so a block at a time pays only after a few bytes.
-    let near = bytes.len().min(NEAR);
-    if let Some(found) = bytes[..near].iter().position(|&byte| is_mark(byte)) {
-        return found;
-    }
-    let mut plain = near;
-    // The fold has no early exit, so that the compiler turns it into vector compares.
-    for block in bytes[near..].chunks_exact(BLOCK) {
-        if block.iter().fold(false, |marked, &byte| marked | is_mark(byte)) {
-            break;
-        }
-        plain += BLOCK;
-    }
-    let rest = &bytes[plain..];
-    plain + rest.iter().position(|&byte| is_mark(byte)).unwrap_or(rest.len())
-}
-
-fn is_mark(byte: u8) -> bool {
-    // Setting bit 5 makes `[` a `{` and `]` a `}`, and moves nothing else onto them.
-    byte == b'"' || byte | 0x20 == b'{' || byte | 0x20 == b'}'
 }
 
 /// Whether a raw key means `model`. Of JSON's escapes only `\u` can spell a letter.
@@ -181,8 +65,6 @@ fn hex(digit: u8) -> Option<u32> {
 }
 
 const MODEL: &[u8; 5] = b"model";
-const NEAR: usize = 8;
-const BLOCK: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -275,20 +157,6 @@ mod tests {
         let deep = 1 << 20;
         let body = format!(r#"{{"a":{}{},"model":"a"}}"#, "[".repeat(deep), "]".repeat(deep));
         assert_eq!(replaced(body.as_bytes()).unwrap().len(), body.len() + 9);
-    }
-
-    #[test]
-    fn marks_are_found_at_every_distance() {
-        for distance in 0..200 {
-            for mark in *b"\"[]{}" {
-                let mut bytes = vec![b'1'; distance];
-                bytes.push(mark);
-                bytes.extend_from_slice(b",,,,");
-                assert_eq!(plain_prefix(&bytes), distance);
-            }
-            assert_eq!(plain_prefix(&vec![b','; distance]), distance);
-        }
-        assert_eq!((0..=255).filter(|&byte| is_mark(byte)).count(), 5);
     }
 
     fn json() -> impl Strategy<Value = Value> {
