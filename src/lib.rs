@@ -1,4 +1,113 @@
 //! Tower middleware that makes Azure OpenAI's 429s stop mattering.
+//!
+//! Azure OpenAI refuses requests with 429 in two very different ways. A **PTU** deployment, prepaid
+//! capacity, refuses for milliseconds whenever its leaky bucket is full. A **Standard** deployment,
+//! paid by the token, refuses for seconds to a minute, per region and model. The layers of this
+//! crate spend the prepaid capacity first, wait for it when waiting is cheaper, spill to Standard
+//! when it is not, and rotate regions, without asking a deployment that said it is closed.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_spillover::{
+//!     Backend, BackendPool, RegionRotateLayer, ReplayLayer, Served, SmartFallbackLayer,
+//! };
+//! # use bytes::Bytes;
+//! # use http::Request;
+//! # use http_body_util::Full;
+//! # use tower_spillover::emulator::{Deployment, Emulator, Ptu, Resource, Standard};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (k1, k2, k3) = ("key-1", "key-2", "key-3");
+//! # let resource = |name, key| Resource::new(name).key(key)
+//! #     .deployment(Deployment::standard("gpt-4o", Standard::unlimited()));
+//! # let emulator = Emulator::new([
+//! #     resource("contoso-east", k1).deployment(Deployment::ptu("gpt-4o-ptu", Ptu::new(1e3))),
+//! #     resource("contoso-sweden", k2),
+//! #     resource("contoso-japan", k3),
+//! # ]);
+//! # let hyper_client = emulator.service();
+//! let ptu = BackendPool::new([
+//!     Backend::new("ptu-east", "https://contoso-east.openai.azure.com")?
+//!         .deployment("gpt-4o-ptu")
+//!         .api_key(k1),
+//! ])?;
+//! let standard = BackendPool::new([
+//!     Backend::new("eastus", "https://contoso-east.openai.azure.com")?
+//!         .deployment("gpt-4o")
+//!         .api_key(k1),
+//!     Backend::new("sweden", "https://contoso-sweden.openai.azure.com")?.api_key(k2).weight(2),
+//!     Backend::new("japan", "https://contoso-japan.openai.azure.com")?.api_key(k3).priority(2),
+//! ])?;
+//!
+//! let azure = ServiceBuilder::new()
+//!     .layer(ReplayLayer::new(4 << 20)) // only where bodies are not in memory already
+//!     .layer(
+//!         SmartFallbackLayer::new(RegionRotateLayer::new(ptu), RegionRotateLayer::new(standard))
+//!             .max_wait(Duration::from_secs(4)),
+//!     )
+//!     .service(hyper_client);
+//!
+//! let request = Request::post("/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21")
+//!     .body(Full::<Bytes>::from(r#"{"messages":[{"role":"user","content":"Hello"}]}"#))?;
+//! let response = azure.oneshot(request).await?; // the error is still hyper's
+//! let served: &Served = response.extensions().get().unwrap();
+//! assert_eq!(served.backend(), Some("ptu-east"));
+//! assert!(!served.spilled());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Which layer when
+//!
+//! | for | layer |
+//! |---|---|
+//! | a PTU with Standard behind it | [`SmartFallbackLayer`] over two tiers, or [`SmartFallbackLayer::deployments`] for two deployments of one resource |
+//! | several regions or resources | [`RegionRotateLayer`] over a [`BackendPool`] |
+//! | one backend and nothing to turn to | [`RetryAfterPolicy`], with feature `retry` |
+//! | bodies that are still arriving, in servers and proxies | [`ReplayLayer`] outside of the others |
+//!
+//! Every order of them works. `SmartFallback` outside of `RegionRotate` asks every PTU before any
+//! Standard deployment; the reverse asks both tiers of one region before the next region.
+//!
+//! # How they fit together
+//!
+//! **Layers speak 429.** A layer that cannot serve answers with a refusal whose `retry-after-ms`
+//! and `retry-after` tell when it could. The layer outside of it reads that without knowing what
+//! is inside, as does any client. The error type stays that of the wrapped service.
+//!
+//! **Memory lives in handles.** What one request learned serves the next ones. A [`BackendPool`]
+//! and a [`SmartFallbackLayer`] share it among their clones, so both are made once, not per route
+//! or per connection.
+//!
+//! **Each layer owns its part of a request** and touches nothing else:
+//!
+//! | layer | reads | writes |
+//! |---|---|---|
+//! | [`ReplayLayer`] | body | body type |
+//! | [`SmartFallbackLayer`] | response head, overrides | which tier is called; [`Served`] |
+//! | [`RegionRotateLayer`] | response head | scheme, authority, `Host`, base path, credentials, deployment (path segment, or `model` in a v1 body), `api-version`, `x-ms-spillover-deployment`, [`Served`] |
+//! | [`RetryAfterPolicy`] | response head, overrides | nothing |
+//!
+//! Extensions of a request, [`MaxWait`] and [`Deadline`], change its limits; the extension
+//! [`Served`] of every response tells what was done.
+//!
+//! # What it does not do
+//!
+//! It sends no request itself: the wrapped client does, with its own timeouts. Redirects must not
+//! be followed by that client, since a redirect to another host would carry the key along;
+//! hyper's client does not, `reqwest`'s does unless told otherwise. A `ConcurrencyLimit` outside
+//! of these layers is held while a request waits, one inside is not.
+//!
+//! # Features
+//!
+//! - `retry`: [`RetryAfterPolicy`], which needs `tower`.
+//! - `emulator`: an Azure OpenAI stand-in to test against.
+//!
+//! [`RetryAfterPolicy`]: #features
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod backend;
 pub mod body;
@@ -30,3 +139,8 @@ pub use self::{
     served::Served,
     smart_fallback::SmartFallbackLayer,
 };
+
+/// The README's examples, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
