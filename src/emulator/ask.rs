@@ -33,6 +33,9 @@ pub(crate) struct Ask {
     pub(crate) dimensions: u64,
     pub(crate) inputs: u64,
     pub(crate) previous: Option<String>,
+    /// Reasoning that some resource has encrypted for itself.
+    pub(crate) encrypted: Vec<String>,
+    pub(crate) include_encrypted: bool,
 }
 
 /// Why a body is refused with 400.
@@ -108,6 +111,15 @@ impl Ask {
                 .get("previous_response_id")
                 .and_then(Value::as_str)
                 .map(str::to_owned),
+            encrypted: encrypted(subject),
+            include_encrypted: body
+                .get("include")
+                .and_then(Value::as_array)
+                .is_some_and(|parts| {
+                    parts
+                        .iter()
+                        .any(|part| part == "reasoning.encrypted_content")
+                }),
         })
     }
 }
@@ -174,6 +186,13 @@ fn wrong_type(field: &'static str, expected: &str) -> Complaint {
         message: format!("Invalid type for '{field}': expected {expected}."),
         param: Some(field),
     }
+}
+
+/// The encrypted reasoning among the input items of a response.
+fn encrypted(input: &Value) -> Vec<String> {
+    let items = input.as_array().map_or(&[][..], Vec::as_slice);
+    let content = |item: &Value| Some(item.get("encrypted_content")?.as_str()?.to_owned());
+    items.iter().filter_map(content).collect()
 }
 
 /// A count written as a number or, as metadata has it, as a string.

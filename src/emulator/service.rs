@@ -5,7 +5,10 @@ use std::{
     fmt,
     future::Future,
     pin::{Pin, pin},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -77,23 +80,15 @@ impl EmulatorService {
         let place = index.map(|index| &self.registry.places[index]);
         self.note(&head, place, body.as_ref());
         let authorized = self.check_keys(&head.headers, index, place);
+        let counted = &self.registry.unrouted;
         let mut response = match (place, body) {
-            (None, _) => {
-                self.registry.unrouted.fetch_add(1, Relaxed);
-                plain(StatusCode::NOT_FOUND, &errors::unknown_host())
+            (None, _) => turn_away(StatusCode::NOT_FOUND, &errors::unknown_host(), counted),
+            (Some(_), _) if !authorized => {
+                let body = unauthorized(&head.headers);
+                turn_away(StatusCode::UNAUTHORIZED, &body, &self.registry.unauthorized)
             }
             (Some(_), None) => {
-                self.registry.unrouted.fetch_add(1, Relaxed);
-                plain(StatusCode::PAYLOAD_TOO_LARGE, &errors::too_large())
-            }
-            (Some(_), Some(_)) if !authorized => {
-                self.registry.unauthorized.fetch_add(1, Relaxed);
-                let refusal = if head.headers.contains_key(API_KEY) {
-                    errors::wrong_key()
-                } else {
-                    errors::wrong_token()
-                };
-                plain(StatusCode::UNAUTHORIZED, &refusal)
+                turn_away(StatusCode::PAYLOAD_TOO_LARGE, &errors::too_large(), counted)
             }
             (Some(place), Some(body)) => {
                 let pause = self
@@ -231,6 +226,20 @@ pub(crate) fn plain(status: StatusCode, body: &Value) -> Response<EmulatorBody> 
     json(status, EmulatorBody::whole(body.to_string()))
 }
 
+fn turn_away(status: StatusCode, body: &Value, counter: &AtomicU64) -> Response<EmulatorBody> {
+    counter.fetch_add(1, Relaxed);
+    plain(status, body)
+}
+
+/// Keys and tokens are refused in different words.
+fn unauthorized(headers: &HeaderMap) -> Value {
+    if headers.contains_key(API_KEY) {
+        errors::wrong_key()
+    } else {
+        errors::wrong_token()
+    }
+}
+
 /// The body in one piece; `None` when it is too large.
 async fn read<B>(body: B) -> Result<Option<Bytes>, EmulatorError>
 where
@@ -293,4 +302,4 @@ const API_KEY: &str = "api-key";
 const CLIENT_ID: &str = "x-ms-client-request-id";
 /// 100 MiB.
 const LARGEST_BODY: u64 = 100 << 20;
-const CUT_PAUSE: Duration = Duration::from_millis(5);
+const CUT_PAUSE: Duration = Duration::from_millis(20);
