@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -270,12 +270,7 @@ where
             rest.extend_from_slice(&first);
             first = Bytes::new();
         }
-        while data.has_remaining() {
-            let piece = data.chunk();
-            rest.extend_from_slice(piece);
-            let taken = piece.len();
-            data.advance(taken);
-        }
+        rest.put(data);
     }
     Ok(Some(if rest.is_empty() {
         first
