@@ -33,6 +33,9 @@ pub(crate) struct Ask {
     pub(crate) dimensions: u64,
     pub(crate) inputs: u64,
     pub(crate) previous: Option<String>,
+    /// Reasoning that some resource has encrypted for itself.
+    pub(crate) encrypted: Vec<String>,
+    pub(crate) include_encrypted: bool,
 }
 
 /// Why a body is refused with 400.
@@ -67,37 +70,31 @@ impl Ask {
         let subject = required(operation, body)?;
         let stated = longest(operation, body)?;
         let longest = stated.unwrap_or(DEFAULT_MAX_TOKENS);
-        let choices = number(body, "n")?.unwrap_or(1);
-        let choices = choices.max(number(body, "best_of")?.unwrap_or(1)).clamp(1, 128);
-        let prompt = || {
-            let instructions = body.get("instructions").map_or(0, text_bytes);
-            (text_bytes(subject) + instructions).div_ceil(4).max(1)
-        };
-        let named = |header, field| {
-            let from_header = || headers.get(header)?.to_str().ok()?.parse().ok();
-            let from_metadata = || loose(body.get("metadata")?.get(field)?);
-            let count: Option<u64> = from_header().or_else(from_metadata);
-            count.map(|count| count.min(MOST_TOKENS))
-        };
+        let named = |header, field| named(headers, header, body, field);
         let exact = named("x-emulator-completion-tokens", "emulator_completion_tokens");
-        let prompt =
-            named("x-emulator-prompt-tokens", "emulator_prompt_tokens").unwrap_or_else(prompt);
-        let options = body.get("stream_options");
-        let include_usage = options.and_then(|options| options.get("include_usage"));
+        let prompt = named("x-emulator-prompt-tokens", "emulator_prompt_tokens")
+            .unwrap_or_else(|| prompt_tokens(subject, body));
+        let cached = named("x-emulator-cached-tokens", "emulator_cached_tokens");
+        let previous = body.get("previous_response_id").and_then(Value::as_str);
         Ok(Self {
             stream: flag(body, "stream")?,
-            include_usage: include_usage.and_then(Value::as_bool).unwrap_or(false),
+            include_usage: body
+                .pointer("/stream_options/include_usage")
+                .is_some_and(|include| include == true),
             prompt,
-            cached: named("x-emulator-cached-tokens", "emulator_cached_tokens")
-                .unwrap_or(0)
-                .min(prompt),
-            most: longest * choices,
+            cached: cached.unwrap_or(0).min(prompt),
+            most: longest * choices(body)?,
             longest,
             exact: exact.map(|exact| exact.min(stated.unwrap_or(exact))),
-            truncated: exact.zip(stated).is_some_and(|(exact, stated)| exact > stated),
+            truncated: exact > stated && stated.is_some(),
             dimensions: number(body, "dimensions")?.unwrap_or(16).clamp(1, 4_096),
-            inputs: subject.as_array().map_or(1, |inputs| inputs.len() as u64).min(2_048),
-            previous: body.get("previous_response_id").and_then(Value::as_str).map(str::to_owned),
+            inputs: inputs(subject),
+            previous: previous.map(str::to_owned),
+            encrypted: encrypted(subject),
+            include_encrypted: body
+                .get("include")
+                .and_then(Value::as_array)
+                .is_some_and(|parts| parts.contains(&"reasoning.encrypted_content".into())),
         })
     }
 }
@@ -140,6 +137,36 @@ fn longest(operation: Operation, body: &Value) -> Result<Option<u64>, Complaint>
     Ok(None)
 }
 
+/// A count that the request names in a header or, failing that, in its metadata.
+fn named(headers: &HeaderMap, header: &str, body: &Value, field: &str) -> Option<u64> {
+    let from_header = || headers.get(header)?.to_str().ok()?.parse().ok();
+    let from_metadata = || loose(body.get("metadata")?.get(field)?);
+    let count: Option<u64> = from_header().or_else(from_metadata);
+    count.map(|count| count.min(MOST_TOKENS))
+}
+
+fn prompt_tokens(subject: &Value, body: &Value) -> u64 {
+    let instructions = body.get("instructions").map_or(0, text_bytes);
+    (text_bytes(subject) + instructions).div_ceil(4).max(1)
+}
+
+/// How many choices are generated, returned or not.
+fn choices(body: &Value) -> Result<u64, Complaint> {
+    let returned = number(body, "n")?.unwrap_or(1);
+    let best_of = number(body, "best_of")?.unwrap_or(1);
+    Ok(returned.max(best_of).clamp(1, 128))
+}
+
+/// How many texts are to be embedded; a list of token ids is one text.
+fn inputs(subject: &Value) -> u64 {
+    match subject.as_array() {
+        Some(texts) if !texts.first().is_some_and(Value::is_number) => {
+            (texts.len() as u64).min(2_048)
+        }
+        _ => 1,
+    }
+}
+
 fn number(body: &Value, field: &'static str) -> Result<Option<u64>, Complaint> {
     match body.get(field) {
         None | Some(Value::Null) => Ok(None),
@@ -162,6 +189,13 @@ fn wrong_type(field: &'static str, expected: &str) -> Complaint {
         message: format!("Invalid type for '{field}': expected {expected}."),
         param: Some(field),
     }
+}
+
+/// The encrypted reasoning among the input items of a response.
+fn encrypted(input: &Value) -> Vec<String> {
+    let items = input.as_array().map_or(&[][..], Vec::as_slice);
+    let content = |item: &Value| Some(item.get("encrypted_content")?.as_str()?.to_owned());
+    items.iter().filter_map(content).collect()
 }
 
 /// A count written as a number or, as metadata has it, as a string.

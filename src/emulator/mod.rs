@@ -104,6 +104,9 @@ mod standard;
 mod stats;
 mod visit;
 
+#[cfg(test)]
+mod tests;
+
 /// A handle to some emulated resources; clones share them.
 ///
 /// Its clock starts when it is made, so under a paused tokio clock it belongs inside the runtime.

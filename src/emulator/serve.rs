@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use hyper::{body::Incoming, service::service_fn};
@@ -23,7 +24,7 @@ use tokio::{
 };
 use tower_service::Service;
 
-use crate::emulator::{EmulatorError, EmulatorService};
+use crate::emulator::{EmulatorError, EmulatorService, clock::Clock};
 
 /// A listener at work. Dropping it closes the listener and its connections.
 pub struct Serving {
@@ -77,8 +78,11 @@ async fn accept(service: EmulatorService, listener: TcpListener) {
                 let _ = stream.set_nodelay(true);
                 connections.spawn(connection(service.clone(), stream));
             }
-            // Out of descriptors, or a peer that left again: others must not starve meanwhile.
-            Err(_) => tokio::task::yield_now().await,
+            // A peer that left again, or no descriptors left: those need a moment to come back.
+            Err(_) => {
+                let clock = Clock::start();
+                clock.sleep_until(ACCEPT_PAUSE).await;
+            }
         }
     }
 }
@@ -171,3 +175,5 @@ impl AsyncWrite for Fused {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);

@@ -5,12 +5,15 @@ use std::{
     fmt,
     future::Future,
     pin::{Pin, pin},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -71,23 +74,15 @@ impl EmulatorService {
         let place = index.map(|index| &self.registry.places[index]);
         self.note(&head, place, body.as_ref());
         let authorized = self.check_keys(&head.headers, index, place);
+        let counted = &self.registry.unrouted;
         let mut response = match (place, body) {
-            (None, _) => {
-                self.registry.unrouted.fetch_add(1, Relaxed);
-                plain(StatusCode::NOT_FOUND, &errors::unknown_host())
+            (None, _) => turn_away(StatusCode::NOT_FOUND, &errors::unknown_host(), counted),
+            (Some(_), _) if !authorized => {
+                let body = unauthorized(&head.headers);
+                turn_away(StatusCode::UNAUTHORIZED, &body, &self.registry.unauthorized)
             }
             (Some(_), None) => {
-                self.registry.unrouted.fetch_add(1, Relaxed);
-                plain(StatusCode::PAYLOAD_TOO_LARGE, &errors::too_large())
-            }
-            (Some(_), Some(_)) if !authorized => {
-                self.registry.unauthorized.fetch_add(1, Relaxed);
-                let refusal = if head.headers.contains_key(API_KEY) {
-                    errors::wrong_key()
-                } else {
-                    errors::wrong_token()
-                };
-                plain(StatusCode::UNAUTHORIZED, &refusal)
+                turn_away(StatusCode::PAYLOAD_TOO_LARGE, &errors::too_large(), counted)
             }
             (Some(place), Some(body)) => {
                 let pause = self.listener.map_or(Duration::ZERO, |listener| listener.pause);
@@ -214,6 +209,16 @@ pub(crate) fn plain(status: StatusCode, body: &Value) -> Response<EmulatorBody> 
     json(status, EmulatorBody::whole(body.to_string()))
 }
 
+fn turn_away(status: StatusCode, body: &Value, counter: &AtomicU64) -> Response<EmulatorBody> {
+    counter.fetch_add(1, Relaxed);
+    plain(status, body)
+}
+
+/// Keys and tokens are refused in different words.
+fn unauthorized(headers: &HeaderMap) -> Value {
+    if headers.contains_key(API_KEY) { errors::wrong_key() } else { errors::wrong_token() }
+}
+
 /// The body in one piece; `None` when it is too large.
 async fn read<B>(body: B) -> Result<Option<Bytes>, EmulatorError>
 where
@@ -244,12 +249,7 @@ where
             rest.extend_from_slice(&first);
             first = Bytes::new();
         }
-        while data.has_remaining() {
-            let piece = data.chunk();
-            rest.extend_from_slice(piece);
-            let taken = piece.len();
-            data.advance(taken);
-        }
+        rest.put(data);
     }
     Ok(Some(if rest.is_empty() { first } else { rest.freeze() }))
 }
@@ -272,4 +272,4 @@ const API_KEY: &str = "api-key";
 const CLIENT_ID: &str = "x-ms-client-request-id";
 /// 100 MiB.
 const LARGEST_BODY: u64 = 100 << 20;
-const CUT_PAUSE: Duration = Duration::from_millis(5);
+const CUT_PAUSE: Duration = Duration::from_millis(20);

@@ -192,10 +192,8 @@ impl Call<'_> {
             Ok(ask) => ask,
             Err(complaint) => return self.faulty(site, &errors::complaint(complaint)),
         };
-        if let Some(id) = ask.previous.as_deref()
-            && !self.made_here(id)
-        {
-            return self.faulty(site, &errors::unknown_response(id));
+        if let Some(complaint) = self.foreign_state(ask) {
+            return self.faulty(site, &complaint);
         }
         let (verdict, gauge) = site.admit(clock, ask);
         match verdict {
@@ -338,15 +336,26 @@ impl Call<'_> {
             bill,
             truncated: ask.truncated,
             include_usage: ask.include_usage,
+            include_encrypted: ask.include_encrypted,
             dimensions: ask.dimensions,
             inputs: ask.inputs,
         }
     }
 
-    /// Whether a response id came from this resource: nobody else can continue it.
-    fn made_here(&self, id: &str) -> bool {
+    /// What the request refers to that another resource made, and nobody else can continue.
+    fn foreign_state(&self, ask: &Ask) -> Option<Value> {
         let own = format!("{:08x}", self.visit.place.tag);
-        id.strip_prefix("resp_").is_some_and(|rest| rest.starts_with(&own))
+        let made_here = |id: &str, prefix: &str| {
+            let rest = id.strip_prefix(prefix);
+            rest.is_some_and(|rest| rest.starts_with(&own))
+        };
+        if let Some(id) = ask.previous.as_deref()
+            && !made_here(id, "resp_")
+        {
+            return Some(errors::unknown_response(id));
+        }
+        let foreign = ask.encrypted.iter().any(|content| !made_here(content, "enc_"));
+        foreign.then(errors::unreadable_reasoning)
     }
 
     async fn pass(&self, delay: Duration) {

@@ -69,6 +69,17 @@ pub(crate) fn unknown_response(id: &str) -> Value {
     }})
 }
 
+/// Encrypted reasoning can be read by the resource that made it only.
+pub(crate) fn unreadable_reasoning() -> Value {
+    json!({"error": {
+        "message": "The encrypted content could not be verified. Reason: Encrypted content could \
+            not be decrypted or parsed.",
+        "type": "invalid_request_error",
+        "param": null,
+        "code": "invalid_encrypted_content",
+    }})
+}
+
 /// Who was refused, for the sentence that says so.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refused<'a> {

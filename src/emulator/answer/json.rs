@@ -22,7 +22,7 @@ pub(crate) fn whole(speech: &Speech) -> String {
 pub(crate) fn response(speech: &Speech, status: &str) -> String {
     let Speech { id, model, created, .. } = speech;
     let (output, usage) = if status == "completed" {
-        (message(speech), speech.responses_usage())
+        (message(speech) + &reasoning(speech), speech.responses_usage())
     } else {
         (String::new(), "null".to_owned())
     };
@@ -31,13 +31,22 @@ pub(crate) fn response(speech: &Speech, status: &str) -> String {
     )
 }
 
-/// The one output item of a response.
+/// The output item that says something.
 pub(crate) fn message(speech: &Speech) -> String {
     let text = words(speech.bill.completion);
     format!(
         r#"{{"id":"msg_{}","type":"message","status":"completed","role":"assistant","content":[{{"type":"output_text","text":"{text}","annotations":[]}}]}}"#,
         speech.id
     )
+}
+
+/// The output item after it, if it was asked for: only the resource of the id can read it again.
+fn reasoning(speech: &Speech) -> String {
+    if !speech.include_encrypted {
+        return String::new();
+    }
+    let id = &speech.id;
+    format!(r#",{{"id":"rs_{id}","type":"reasoning","summary":[],"encrypted_content":"enc_{id}"}}"#)
 }
 
 /// The deployments of a resource, as both lists show them.

@@ -21,6 +21,8 @@ pub(crate) struct Speech {
     pub(crate) bill: Bill,
     pub(crate) truncated: bool,
     pub(crate) include_usage: bool,
+    /// Whether a response carries encrypted reasoning.
+    pub(crate) include_encrypted: bool,
     pub(crate) dimensions: u64,
     pub(crate) inputs: u64,
 }
