@@ -1,6 +1,6 @@
 //! The stack inside axum: one memory for a pool, however often the layer is applied.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
@@ -10,8 +10,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
+use bytes::Bytes;
+use futures::stream;
 use http::{HeaderName, Request, StatusCode, Version};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Empty};
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_spillover::{RegionRotateLayer, ReplayLayer, SmartFallbackLayer};
@@ -36,12 +38,18 @@ async fn serve(router: Router) -> SocketAddr {
 
 /// Asks the server at `addr`; the status, who served it, and the body.
 async fn ask(protocol: Protocol, addr: SocketAddr, path: &str) -> (u16, String, String) {
-    let request = Request::post(format!("http://{addr}{path}?api-version=2024-10-21"))
-        .header("content-type", "application/json")
-        .body(Full::from(r#"{"messages": [{"content": "hello"}]}"#))
-        .unwrap();
-    let client: Client<Full<bytes::Bytes>> = protocol.client();
-    let answer = soon(client.request(request)).await.expect("a response");
+    let path = format!("{path}?api-version=2024-10-21");
+    send(protocol, addr, &path, r#"{"messages": [{"content": "hello"}]}"#).await
+}
+
+async fn send(
+    protocol: Protocol,
+    addr: SocketAddr,
+    path: &str,
+    body: impl Into<Body>,
+) -> (u16, String, String) {
+    let request = Request::post(format!("http://{addr}{path}")).body(body.into()).unwrap();
+    let answer = soon(protocol.client().request(request)).await.expect("a response");
     let by = answer.headers().get(SERVED_BY).map(|name| name.to_str().unwrap().to_owned());
     let status = answer.status().as_u16();
     let body = soon(answer.into_body().collect()).await.unwrap().to_bytes();
@@ -144,6 +152,45 @@ async fn a_nested_stack_serves_both_protocols_over_both_protocols() {
             }
             assert_eq!(azure.counts(EAST_PTU).attempts, 2, "{downstream:?}, {upstream:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_v1_body_is_addressed_anew_whether_it_came_with_a_length_or_in_chunks() {
+    let text = r#"{"model": "m", "messages": [{"content": "hello"}]}"#;
+    for downstream in BOTH {
+        for upstream in BOTH {
+            let azure = Azure::open(&["east"]).await;
+            azure.script(EAST_PTU, [refused_for(20), refused_for(9_000)]);
+            let addr = serve(nested(&azure, upstream)).await;
+            let path = "/azure/openai/v1/chat/completions";
+            let (status, ..) = send(downstream, addr, path, text).await;
+            assert_eq!(status, 200, "{downstream:?}, {upstream:?}");
+            let (first, second) = text.split_at(12);
+            let chunks = stream::iter([first, second].map(Ok::<_, Infallible>));
+            let (status, ..) = send(downstream, addr, path, Body::from_stream(chunks)).await;
+            assert_eq!(status, 200, "{downstream:?}, {upstream:?}");
+            let bodies: Vec<_> = azure.emulator.received().into_iter().map(|it| it.body).collect();
+            let [ptu, standard] =
+                ["gpt-4o-ptu", "gpt-4o"].map(|name| text.replace(r#""m""#, &format!("\"{name}\"")));
+            assert_eq!(bodies, [&ptu, &ptu, &standard, &standard].map(String::as_str));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_a_body_passes() {
+    for protocol in BOTH {
+        let azure = Azure::open(&["east"]).await;
+        let addr = serve(nested(&azure, protocol)).await;
+        let uri = format!("http://{addr}/azure/openai/v1/models");
+        let client: Client<Empty<Bytes>> = protocol.client();
+        let answer = soon(client.get(uri.parse().unwrap())).await.unwrap();
+        assert_eq!(answer.status(), 200, "{protocol:?}");
+        let received = &azure.emulator.received()[0];
+        assert!(received.body.is_empty());
+        assert!(!received.headers.contains_key("content-length"), "{protocol:?}");
+        assert!(!received.headers.contains_key("transfer-encoding"), "{protocol:?}");
     }
 }
 

@@ -44,6 +44,10 @@ impl Azure {
         self.servings[resource].addr()
     }
 
+    pub(crate) fn endpoint(&self, resource: &str) -> String {
+        self.servings[resource].endpoint()
+    }
+
     /// Closes all connections of a resource and listens again at the same address.
     pub(crate) async fn restart(&mut self, resource: &str) {
         let serving = self.servings.remove(resource).expect("a resource");

@@ -9,6 +9,8 @@ mod fault_proxy;
 mod grpc;
 mod keep_alive;
 mod protocol;
+mod raw;
+mod refusals;
 mod slow_upstreams;
 mod stack;
 mod streams;
