@@ -1,8 +1,6 @@
 //! Errors before any answer: refused connections, resets, failing servers.
 
-use std::net::SocketAddr;
-
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tower::{Layer, ServiceExt};
 use tower_spillover::{BackendPool, RegionRotateLayer, emulator::Fault};
 
@@ -16,17 +14,14 @@ use crate::{
 const EAST: &str = "east/gpt-4o";
 const DEAD: &str = "dead/gpt-4o";
 
-/// An address where nobody listens.
-async fn nowhere() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    listener.local_addr().expect("it is bound")
-}
-
-/// A dead backend, asked first, and a living one.
-async fn dead_or_alive(azure: &Azure) -> BackendPool {
-    let pool = BackendPool::new([backend_at(DEAD, nowhere().await), azure.backend(EAST)]).unwrap();
+/// A dead backend, asked first, and a living one. While the socket is kept, nobody listens there.
+fn dead_or_alive(azure: &Azure) -> (TcpSocket, BackendPool) {
+    let dead = TcpSocket::new_v4().expect("a socket");
+    dead.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let addr = dead.local_addr().expect("it is bound");
+    let pool = BackendPool::new([backend_at(DEAD, addr), azure.backend(EAST)]).unwrap();
     pool.force_start(DEAD).unwrap();
-    pool
+    (dead, pool)
 }
 
 fn rotating(protocol: Protocol, pool: BackendPool, rotates: fn(&Error) -> bool) -> Stack {
@@ -37,7 +32,8 @@ fn rotating(protocol: Protocol, pool: BackendPool, rotates: fn(&Error) -> bool) 
 async fn a_refused_connection_moves_a_request_on_where_the_user_says_so() {
     for protocol in BOTH {
         let azure = Azure::open(&["east"]).await;
-        let stack = rotating(protocol, dead_or_alive(&azure).await, Error::is_connect);
+        let (_dead, pool) = dead_or_alive(&azure);
+        let stack = rotating(protocol, pool, Error::is_connect);
         let answer = send(&stack, chat()).await;
         assert_eq!(attempts(&answer), [(DEAD, 0), (EAST, 200)], "{protocol:?}");
         let answer = send(&stack, chat()).await;
@@ -49,7 +45,8 @@ async fn a_refused_connection_moves_a_request_on_where_the_user_says_so() {
 async fn a_refused_connection_is_the_callers_by_default() {
     for protocol in BOTH {
         let azure = Azure::open(&["east"]).await;
-        let stack = rotation(protocol, dead_or_alive(&azure).await);
+        let (_dead, pool) = dead_or_alive(&azure);
+        let stack = rotation(protocol, pool);
         let error = soon(stack.oneshot(chat())).await.expect_err("nobody listens there");
         assert!(error.is_connect(), "{protocol:?}: {error:?}");
         assert_eq!(azure.attempts(), 0);
