@@ -1,0 +1,102 @@
+//! Emulated Azure resources on loopback, and the backends that lead to them.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use tokio::net::TcpListener;
+use tower_spillover::{
+    Backend, BackendPool,
+    emulator::{Counts, Deployment, Emulator, Fault, Ptu, Resource, Serving, Standard},
+};
+
+pub(crate) const PTU: &str = "gpt-4o-ptu";
+pub(crate) const STANDARD: &str = "gpt-4o";
+
+/// Resources behind a socket each. Backends are called `RESOURCE/DEPLOYMENT`.
+pub(crate) struct Azure {
+    pub(crate) emulator: Emulator,
+    servings: BTreeMap<String, Serving>,
+}
+
+impl Azure {
+    /// Resources with a key of their own, a PTU and a Standard deployment, which only refuse what
+    /// they are told to refuse.
+    pub(crate) async fn open(resources: &[&str]) -> Self {
+        Self::with(resources, |resource| {
+            resource
+                .deployment(Deployment::ptu(PTU, Ptu::new(1e8)))
+                .deployment(Deployment::standard(STANDARD, Standard::unlimited()))
+        })
+        .await
+    }
+
+    pub(crate) async fn with(resources: &[&str], build: impl Fn(Resource) -> Resource) -> Self {
+        let built = resources.iter().map(|name| build(Resource::new(*name).key(key_of(name))));
+        let emulator = Emulator::new(built).record();
+        let mut servings = BTreeMap::new();
+        for name in resources {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            servings.insert((*name).to_owned(), emulator.serve(name, listener));
+        }
+        Self { emulator, servings }
+    }
+
+    pub(crate) fn addr(&self, resource: &str) -> SocketAddr {
+        self.servings[resource].addr()
+    }
+
+    pub(crate) fn endpoint(&self, resource: &str) -> String {
+        self.servings[resource].endpoint()
+    }
+
+    /// Closes all connections of a resource and listens again at the same address.
+    pub(crate) async fn restart(&mut self, resource: &str) {
+        let serving = self.servings.remove(resource).expect("a resource");
+        let addr = serving.addr();
+        serving.shutdown().await;
+        let listener = TcpListener::bind(addr).await.expect("the port is free again");
+        self.servings.insert(resource.to_owned(), self.emulator.serve(resource, listener));
+    }
+
+    /// The backend called `RESOURCE/DEPLOYMENT`.
+    pub(crate) fn backend(&self, name: &str) -> Backend {
+        let (resource, _) = name.split_once('/').expect("RESOURCE/DEPLOYMENT");
+        backend_at(name, self.addr(resource))
+    }
+
+    pub(crate) fn pool<const N: usize>(&self, names: [&str; N]) -> BackendPool {
+        BackendPool::new(names.map(|name| self.backend(name))).expect("a valid pool")
+    }
+
+    pub(crate) fn script<const N: usize>(&self, name: &str, faults: [Fault; N]) {
+        let (resource, deployment) = name.split_once('/').expect("RESOURCE/DEPLOYMENT");
+        self.emulator.script(resource, deployment, faults);
+    }
+
+    pub(crate) fn counts(&self, name: &str) -> Counts {
+        let (resource, deployment) = name.split_once('/').expect("RESOURCE/DEPLOYMENT");
+        self.emulator.stats().of(resource, deployment)
+    }
+
+    /// All requests that reached a deployment.
+    pub(crate) fn attempts(&self) -> u64 {
+        self.emulator.stats().total().attempts
+    }
+}
+
+/// The backend called `RESOURCE/DEPLOYMENT`, by way of `addr`.
+pub(crate) fn backend_at(name: &str, addr: SocketAddr) -> Backend {
+    let (resource, deployment) = name.split_once('/').expect("RESOURCE/DEPLOYMENT");
+    Backend::new(name, format!("http://{addr}"))
+        .expect("a valid endpoint")
+        .deployment(deployment)
+        .api_key(key_of(resource))
+}
+
+pub(crate) fn key_of(resource: &str) -> String {
+    format!("key-of-{resource}")
+}
+
+/// A refusal for so many milliseconds.
+pub(crate) fn refused_for(ms: u64) -> Fault {
+    Fault::status(429).header("retry-after-ms", &ms.to_string())
+}

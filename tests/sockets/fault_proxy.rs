@@ -1,0 +1,166 @@
+//! A TCP proxy that spoils its first connection, and counts.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    task::JoinHandle,
+};
+
+use crate::clock::pause;
+
+/// What happens to the answers on the first connection; later connections are sound.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Spoil {
+    Nothing,
+    /// Held back this long.
+    Delay(Duration),
+    /// One byte at a time.
+    Trickle,
+    /// A reset (RST) after so many bytes.
+    ResetAfter(usize),
+    /// The end (FIN) after so many bytes, while requests are still taken.
+    HalfCloseAfter(usize),
+    /// Nothing more after so many bytes.
+    StallAfter(usize),
+}
+
+/// A proxy at work. Dropping it stops accepting.
+pub(crate) struct Proxy {
+    pub(crate) addr: SocketAddr,
+    counters: Arc<Counters>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Counters {
+    connections: AtomicUsize,
+    uploaded: AtomicUsize,
+}
+
+impl Proxy {
+    pub(crate) async fn to(upstream: SocketAddr, spoil: Spoil) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let counters = Arc::<Counters>::default();
+        Self {
+            addr: listener.local_addr().expect("it is bound"),
+            task: tokio::spawn(accept(listener, upstream, spoil, Arc::clone(&counters))),
+            counters,
+        }
+    }
+
+    /// The connections accepted so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.counters.connections.load(Relaxed)
+    }
+
+    /// The bytes of requests passed on so far.
+    pub(crate) fn uploaded(&self) -> usize {
+        self.counters.uploaded.load(Relaxed)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    upstream: SocketAddr,
+    spoil: Spoil,
+    counters: Arc<Counters>,
+) {
+    while let Ok((client, _)) = listener.accept().await {
+        let first = counters.connections.fetch_add(1, Relaxed) == 0;
+        let spoil = if first { spoil } else { Spoil::Nothing };
+        // How a connection ends is the test's business.
+        tokio::spawn(connection(client, upstream, spoil, Arc::clone(&counters)));
+    }
+}
+
+async fn connection(
+    client: TcpStream,
+    upstream: SocketAddr,
+    spoil: Spoil,
+    counters: Arc<Counters>,
+) -> io::Result<()> {
+    let server = TcpStream::connect(upstream).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let upload = tokio::spawn(upload(from_client, to_server, counters));
+    let result = download(from_server, to_client, spoil).await;
+    if !matches!(spoil, Spoil::HalfCloseAfter(_)) {
+        upload.abort();
+    }
+    result
+}
+
+async fn upload(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    counters: Arc<Counters>,
+) -> io::Result<()> {
+    let mut buffer = [0; 16 << 10];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..read]).await?;
+        counters.uploaded.fetch_add(read, Relaxed);
+    }
+}
+
+async fn download(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, spoil: Spoil) -> io::Result<()> {
+    let limit = match spoil {
+        Spoil::ResetAfter(bytes) | Spoil::HalfCloseAfter(bytes) | Spoil::StallAfter(bytes) => bytes,
+        Spoil::Nothing | Spoil::Delay(_) | Spoil::Trickle => usize::MAX,
+    };
+    let (mut buffer, mut passed) = ([0; 16 << 10], 0);
+    while passed < limit {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        let answer = &buffer[..read.min(limit - passed)];
+        passed += answer.len();
+        match spoil {
+            Spoil::Trickle => {
+                for byte in answer {
+                    to.write_all(&[*byte]).await?;
+                    tokio::task::yield_now().await;
+                }
+            }
+            Spoil::Delay(delay) => {
+                pause(delay.as_millis() as u64).await;
+                to.write_all(answer).await?;
+            }
+            _ => to.write_all(answer).await?,
+        }
+    }
+    match spoil {
+        Spoil::ResetAfter(_) => {
+            // What was passed on has to be read before the reset overtakes it.
+            pause(10).await;
+            to.as_ref().set_zero_linger()
+        }
+        Spoil::HalfCloseAfter(_) => to.shutdown().await,
+        _ => std::future::pending().await,
+    }
+}

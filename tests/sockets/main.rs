@@ -1,0 +1,20 @@
+//! The layers over real sockets: hyper over HTTP/1.1 and HTTP/2, axum, tonic, and broken upstreams.
+
+mod axum_routes;
+mod azure;
+mod cancellation;
+mod clock;
+mod credentials;
+mod fault_proxy;
+mod grpc;
+mod keep_alive;
+mod protocol;
+mod raw;
+mod refusals;
+mod slow_upstreams;
+mod stack;
+mod streams;
+mod transport_errors;
+mod uploads;
+mod whole_stack;
+mod witness;

@@ -1,0 +1,102 @@
+//! Errors before any answer: refused connections, resets, failing servers.
+
+use tokio::net::TcpSocket;
+use tower::{Layer, ServiceExt};
+use tower_spillover::{BackendPool, RegionRotateLayer, emulator::Fault};
+
+use crate::{
+    azure::{Azure, backend_at},
+    clock::soon,
+    protocol::{BOTH, Error, Protocol},
+    stack::{Stack, attempts, chat, rotation, send},
+};
+
+const EAST: &str = "east/gpt-4o";
+const DEAD: &str = "dead/gpt-4o";
+
+/// A dead backend, asked first, and a living one. While the socket is kept, nobody listens there.
+fn dead_or_alive(azure: &Azure) -> (TcpSocket, BackendPool) {
+    let dead = TcpSocket::new_v4().expect("a socket");
+    dead.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let addr = dead.local_addr().expect("it is bound");
+    let pool = BackendPool::new([backend_at(DEAD, addr), azure.backend(EAST)]).unwrap();
+    pool.force_start(DEAD).unwrap();
+    (dead, pool)
+}
+
+fn rotating(protocol: Protocol, pool: BackendPool, rotates: fn(&Error) -> bool) -> Stack {
+    Stack::new(RegionRotateLayer::new(pool).rotate_on_error(rotates).layer(protocol.client()))
+}
+
+#[tokio::test]
+async fn a_refused_connection_moves_a_request_on_where_the_user_says_so() {
+    for protocol in BOTH {
+        let azure = Azure::open(&["east"]).await;
+        let (_dead, pool) = dead_or_alive(&azure);
+        let stack = rotating(protocol, pool, Error::is_connect);
+        let answer = send(&stack, chat()).await;
+        assert_eq!(attempts(&answer), [(DEAD, 0), (EAST, 200)], "{protocol:?}");
+        let answer = send(&stack, chat()).await;
+        assert_eq!(attempts(&answer), [(EAST, 200)], "{protocol:?}: the dead one rests");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_the_callers_by_default() {
+    for protocol in BOTH {
+        let azure = Azure::open(&["east"]).await;
+        let (_dead, pool) = dead_or_alive(&azure);
+        let stack = rotation(protocol, pool);
+        let error = soon(stack.oneshot(chat())).await.expect_err("nobody listens there");
+        assert!(error.is_connect(), "{protocol:?}: {error:?}");
+        assert_eq!(azure.attempts(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_reset_before_the_headers_is_the_callers_since_the_request_may_have_been_served() {
+    for protocol in BOTH {
+        let azure = Azure::open(&["east", "sweden"]).await;
+        azure.script(EAST, [Fault::reset()]);
+        let pool = azure.pool([EAST, "sweden/gpt-4o"]);
+        pool.force_start(EAST).unwrap();
+        let by_default = rotation(protocol, pool.clone());
+        let error = soon(by_default.oneshot(chat())).await.expect_err("the reset");
+        assert!(!error.is_connect(), "{protocol:?}: {error:?}");
+
+        azure.script(EAST, [Fault::reset()]);
+        let careful = rotating(protocol, pool, Error::is_connect);
+        soon(careful.oneshot(chat())).await.expect_err("the reset");
+        assert_eq!(azure.attempts(), 2, "{protocol:?}: one attempt for each request");
+    }
+}
+
+#[tokio::test]
+async fn a_reset_moves_a_request_on_for_a_user_who_takes_that_risk() {
+    for protocol in BOTH {
+        let azure = Azure::open(&["east", "sweden"]).await;
+        azure.script(EAST, [Fault::reset()]);
+        let pool = azure.pool([EAST, "sweden/gpt-4o"]);
+        pool.force_start(EAST).unwrap();
+        let answer = send(&rotating(protocol, pool, |_| true), chat()).await;
+        assert_eq!(attempts(&answer), [(EAST, 0), ("sweden/gpt-4o", 200)], "{protocol:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_failing_server_is_the_callers_by_default_and_left_where_the_user_says_so() {
+    for protocol in BOTH {
+        let azure = Azure::open(&["east", "sweden"]).await;
+        let pool = azure.pool([EAST, "sweden/gpt-4o"]);
+        pool.force_start(EAST).unwrap();
+        for status in [500, 502, 503, 504] {
+            azure.script(EAST, [Fault::status(status)]);
+            let answer = send(&rotation(protocol, pool.clone()), chat()).await;
+            assert_eq!(attempts(&answer), [(EAST, status)], "{protocol:?}");
+        }
+        azure.script(EAST, [Fault::status(500)]);
+        let rotate = RegionRotateLayer::new(pool).rotate_on_failure();
+        let answer = send(&Stack::new(rotate.layer(protocol.client())), chat()).await;
+        assert_eq!(attempts(&answer), [(EAST, 500), ("sweden/gpt-4o", 200)], "{protocol:?}");
+    }
+}
