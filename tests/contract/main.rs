@@ -1,0 +1,7 @@
+//! What the layers promise, asked of their public surface.
+
+mod clock;
+mod leaf;
+
+mod waiting;
+mod waiting_rules;
