@@ -13,7 +13,7 @@ use http::{HeaderMap, Request, Response, Uri, header::HOST};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
-use tower::{Layer, Service};
+use tower::{Layer, Service, ServiceExt};
 use tower_spillover::Served;
 
 use crate::clock;
@@ -232,4 +232,15 @@ where
 {
     let body = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(body.to_vec()).unwrap()
+}
+
+/// Sends `request` through a service that is kept, as a connection keeps it, not cloned.
+pub(crate) async fn through<S, B>(
+    service: &mut S,
+    request: Request<B>,
+) -> Result<S::Response, S::Error>
+where
+    S: Service<Request<B>>,
+{
+    service.ready().await?.call(request).await
 }

@@ -3,5 +3,6 @@
 mod clock;
 mod leaf;
 
+mod retrying;
 mod waiting;
 mod waiting_rules;
