@@ -4,5 +4,7 @@ mod clock;
 mod leaf;
 
 mod retrying;
+mod rotation;
+mod tokens;
 mod waiting;
 mod waiting_rules;
