@@ -132,7 +132,7 @@ impl<S, X> Rotation<S, X> {
 
 impl<S, X, B, R> Course<B> for Rotation<S, X>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<R>> + Clone,
     X: RotateOnError<S::Error>,
     B: TryCloneBody,
 {
@@ -153,6 +153,24 @@ where
             self.authority = Authority::Ticket(Ticket::bearer(token));
         }
         self.inner.poll_ready(cx).map_err(|error| Unready::Service(Err(error)))
+    }
+
+    fn reconsider(
+        &mut self,
+        lane: Lane,
+        now: impl FnOnce() -> Instant,
+    ) -> Option<Step<Lane, Self::Answer>> {
+        let now = now();
+        if self.config.pool.is_open(lane, now) {
+            return None;
+        }
+        // The next backend may have a token to fetch, and this one was not asked after all.
+        self.release(self.inner.clone());
+        self.tried.remove(lane);
+        Some(match self.choose(now) {
+            Some(lane) => Step::Send(lane),
+            None => Step::Answer(Ok(self.closed(now, StatusCode::TOO_MANY_REQUESTS))),
+        })
     }
 
     fn unusable(&mut self, lane: Lane, now: Instant) -> Step<Lane, Self::Answer> {

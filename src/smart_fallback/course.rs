@@ -158,7 +158,7 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
 
 impl<P, F, K, B, R> Course<B> for Tiers<P, F, K>
 where
-    P: Service<Request<B>, Response = Response<R>>,
+    P: Service<Request<B>, Response = Response<R>> + Clone,
     F: Service<Request<B>, Response = Response<R>, Error = P::Error>,
     K: Policy,
 {
@@ -176,6 +176,25 @@ where
             Lane::Fallback => self.fallback.poll_ready(cx),
         });
         Poll::Ready(ready.map_err(|error| Unready::Service(Err(error))))
+    }
+
+    fn reconsider(
+        &mut self,
+        lane: Lane,
+        now: impl FnOnce() -> Instant,
+    ) -> Option<Step<Lane, Self::Answer>> {
+        if lane == Lane::Fallback {
+            return None;
+        }
+        let now = now();
+        let left = self.remembered(now)?;
+        match self.decide(Hint::After(left), left, now)? {
+            Step::Send(Lane::Primary) => None,
+            step => {
+                self.release_primary(self.primary.clone());
+                Some(step)
+            }
+        }
     }
 
     fn unusable(&mut self, _: Lane, _: Instant) -> Step<Lane, Self::Answer> {
