@@ -69,6 +69,11 @@ impl Leaf {
         self.shared.seen.lock().unwrap().clone()
     }
 
+    /// The time since it was made.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.shared.start.elapsed()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.seen().len()
     }
@@ -232,6 +237,14 @@ where
 {
     let body = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(body.to_vec()).unwrap()
+}
+
+/// Readies a service for one of these requests.
+pub(crate) async fn readied<S>(service: &mut S) -> &mut S
+where
+    S: Service<Request<Full<Bytes>>, Error: fmt::Debug>,
+{
+    service.ready().await.unwrap()
 }
 
 /// Sends `request` through a service that is kept, as a connection keeps it, not cloned.

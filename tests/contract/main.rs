@@ -3,6 +3,7 @@
 mod clock;
 mod leaf;
 
+mod readiness;
 mod retrying;
 mod rotation;
 mod tokens;
