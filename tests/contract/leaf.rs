@@ -29,6 +29,8 @@ struct Shared {
     start: Instant,
     script: Box<dyn Fn(&Seen) -> Answer + Send + Sync>,
     seen: Mutex<Vec<Seen>>,
+    /// Held by every request under way.
+    under_way: Arc<()>,
 }
 
 /// One request, as the client got it.
@@ -55,8 +57,9 @@ pub(crate) struct Broken(pub(crate) &'static str);
 
 impl Leaf {
     pub(crate) fn new(script: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
-        let (start, script, seen) = (clock::now(), Box::new(script), Mutex::default());
-        Self { shared: Arc::new(Shared { start, script, seen }), ready: false }
+        let (start, script) = (clock::now(), Box::new(script));
+        let (seen, under_way) = Default::default();
+        Self { shared: Arc::new(Shared { start, script, seen, under_way }), ready: false }
     }
 
     /// Gives these answers in turn, and then the last one for good.
@@ -72,6 +75,11 @@ impl Leaf {
     /// The time since it was made.
     pub(crate) fn elapsed(&self) -> Duration {
         self.shared.start.elapsed()
+    }
+
+    /// How many requests were neither answered nor dropped.
+    pub(crate) fn under_way(&self) -> usize {
+        Arc::strong_count(&self.shared.under_way) - 1
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -119,17 +127,18 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         assert!(std::mem::take(&mut self.ready), "called without being ready");
         let shared = Arc::clone(&self.shared);
+        let under_way = Arc::clone(&shared.under_way);
         async move {
+            let _under_way = under_way;
             let (head, body) = request.into_parts();
             let body = body.collect().await.expect("a whole body").to_bytes();
-            let answer = {
+            let seen = {
                 let mut all = shared.seen.lock().unwrap();
-                let at = shared.start.elapsed();
                 let (uri, headers, index) = (head.uri, head.headers, all.len());
-                let seen = Seen { index, at, uri, headers, body };
-                all.push(seen.clone());
-                (shared.script)(&seen)
+                all.push(Seen { index, at: shared.start.elapsed(), uri, headers, body });
+                all[index].clone()
             };
+            let answer = (shared.script)(&seen);
             if !answer.delay.is_zero() {
                 clock::pass(answer.delay).await;
             }

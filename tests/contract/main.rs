@@ -3,7 +3,9 @@
 mod clock;
 mod leaf;
 
+mod cancellation;
 mod readiness;
+mod replaying;
 mod retrying;
 mod rotation;
 mod tokens;

@@ -17,7 +17,7 @@ use tower_spillover::{
     Backend, BackendPool, RegionRotateLayer, ReplayLayer, RetryAfterPolicy, SmartFallbackLayer,
     backend::DeploymentLayer, replay::ReplayBody, smart_fallback::SmartFallback,
 };
-use tower_test::mock::{self, Handle, Mock};
+use tower_test::mock::{self, Handle};
 
 use crate::{
     clock::{ms, pass},
