@@ -24,3 +24,9 @@ pub(crate) async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
     let result = work.await;
     (result, start.elapsed())
 }
+
+/// Runs `work` to its end in a runtime of its own whose clock is paused.
+pub(crate) fn paused<T>(work: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().expect("a runtime").block_on(work)
+}

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
-use http::{HeaderMap, Request, Response, Uri, header::HOST};
+use http::{HeaderMap, Request, Response, Uri};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
@@ -155,10 +155,6 @@ impl Seen {
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
-    }
-
-    pub(crate) fn host_header(&self) -> Option<&str> {
-        self.header(HOST.as_str())
     }
 }
 

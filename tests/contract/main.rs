@@ -3,6 +3,7 @@
 mod clock;
 mod leaf;
 
+mod addressing;
 mod cancellation;
 mod readiness;
 mod replaying;
