@@ -4,11 +4,14 @@ mod clock;
 mod leaf;
 
 mod addressing;
+mod bounds;
 mod cancellation;
+mod properties;
 mod readiness;
 mod replaying;
 mod retrying;
 mod rotation;
+mod secrets;
 mod tokens;
 mod waiting;
 mod waiting_rules;

@@ -7,7 +7,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use tower::{Layer, Service, ServiceExt};
 use tower_spillover::{
-    Deadline, MaxWait, ReplayLayer, SmartFallbackLayer,
+    Backend, BackendPool, Deadline, MaxWait, RegionRotateLayer, ReplayLayer, SmartFallbackLayer,
     classify::{Hint, Outcome},
     policy::Policy,
     smart_fallback::SmartFallback,
@@ -170,6 +170,22 @@ async fn refusals_without_a_time_never_make_a_busy_loop() {
         // 5 + 10 + ... + 320 = 635, then 640 each: 635 + 5 * 640 = 3835.
         assert_eq!((ptu.len(), took), (13, 3_835));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_whose_backend_refuses_for_no_time_is_not_asked_in_a_busy_loop_either() {
+    let leaf = Leaf::new(|seen| match seen.host() {
+        "ptu.example" => Answer::refused(0),
+        _ => Answer::ok(),
+    });
+    let tier = |name: &str| {
+        let backend = Backend::new(name, format!("https://{name}.example")).unwrap();
+        RegionRotateLayer::new(BackendPool::new([backend.api_key("key")]).unwrap())
+    };
+    let service = SmartFallbackLayer::new(tier("ptu"), tier("standard")).layer(leaf.clone());
+    let (response, took) = timed(service.oneshot(request())).await;
+    assert!(account(&response.unwrap()).spilled() && took <= ms(4_000));
+    assert!(leaf.len() <= 42, "{} attempts in 4 s", leaf.len());
 }
 
 #[tokio::test(start_paused = true)]
