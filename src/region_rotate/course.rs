@@ -125,7 +125,11 @@ impl<S, X> Rotation<S, X> {
             let name = self.config.pool.member(lane).name_header();
             response.headers_mut().insert(header.clone(), name.clone());
         }
-        response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
+        let served = mem::replace(&mut self.served, Served::new());
+        let extensions = response.extensions_mut();
+        if let Some(inner) = extensions.insert(served) {
+            extensions.get_mut().map(|served: &mut Served| served.adopt(&inner));
+        }
         Ok(response)
     }
 }
@@ -221,10 +225,13 @@ where
         lane: Lane,
         now: Instant,
         outcome: Outcome,
-        result: Result<Response<R>, S::Error>,
+        mut result: Result<Response<R>, S::Error>,
         held: bool,
     ) -> Step<Lane, Self::Answer> {
         self.record(lane, status(&result), outcome);
+        if let Some(inner) = result.as_mut().ok().and_then(|r| r.extensions_mut().remove()) {
+            self.served.adopt(&inner);
+        }
         self.config.pool.rest_for(lane, now, self.config.rests.after(outcome));
         if let Some(lane) = held.then(|| self.choose(now)).flatten() {
             return Step::Send(lane);
