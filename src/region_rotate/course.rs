@@ -127,8 +127,10 @@ impl<S, X> Rotation<S, X> {
         }
         let served = mem::replace(&mut self.served, Served::new());
         let extensions = response.extensions_mut();
-        if let Some(inner) = extensions.insert(served) {
-            extensions.get_mut().map(|served: &mut Served| served.adopt(&inner));
+        if let Some(inner) = extensions.insert(served)
+            && let Some(served) = extensions.get_mut::<Served>()
+        {
+            served.adopt(&inner);
         }
         Ok(response)
     }

@@ -249,7 +249,7 @@ struct Fixed(String);
 impl tower_spillover::backend::TokenSource for Fixed {
     fn token(&self) -> TokenFuture {
         let token = AccessToken::new(&self.0);
-        if self.0.len() % 2 == 0 {
+        if self.0.len().is_multiple_of(2) {
             TokenFuture::ready(token.unwrap())
         } else {
             TokenFuture::fetching(async { token })
@@ -257,38 +257,36 @@ impl tower_spillover::backend::TokenSource for Fixed {
     }
 }
 
-async fn pairs_are_configured(case: Case) -> Result<(), TestCaseError> {
-    let mut configured = BTreeMap::new();
-    let (mut first, mut second) = (Vec::new(), Vec::new());
+/// The backends of the two tiers, and what is to be seen at each authority.
+fn configured(case: &Case) -> ([Vec<Backend>; 2], BTreeMap<String, String>) {
+    let (mut tiers, mut proofs) = ([Vec::new(), Vec::new()], BTreeMap::new());
     for (index, &(keyed, in_first)) in case.backends.iter().enumerate() {
         let (host, secret) = (format!("r{index}.example:8443"), format!("secret-{index:0>index$}"));
         let backend = Backend::new(format!("r{index}"), format!("https://{host}")).unwrap();
-        let backend = if keyed {
-            configured.insert(host, format!("api-key={secret} "));
-            backend.api_key(&secret)
+        let (backend, proof) = if keyed {
+            (backend.api_key(&secret), format!("api-key={secret} "))
         } else {
-            configured.insert(host, format!("authorization=Bearer {secret} "));
-            backend.bearer(Fixed(secret))
+            let proof = format!("authorization=Bearer {secret} ");
+            (backend.bearer(Fixed(secret)), proof)
         };
-        if in_first {
-            first.push(backend)
-        } else {
-            second.push(backend)
-        };
+        tiers[usize::from(in_first)].push(backend);
+        proofs.insert(host, proof);
     }
+    // With nothing in one of the tiers, the other one is both.
+    let all: Vec<_> = tiers.iter().flatten().cloned().collect();
+    let tiers = tiers.map(|tier| if tier.is_empty() { all.clone() } else { tier });
+    (tiers, proofs)
+}
+
+async fn pairs_are_configured(case: Case) -> Result<(), TestCaseError> {
+    let (tiers, proofs) = configured(&case);
     let refusals = case.refusals;
     let leaf = Leaf::new(move |seen| match refusals[seen.index % refusals.len()] {
         0 => Answer::ok(),
         ms => Answer::refused(ms),
     });
-    // With nothing in one of the tiers, the other one is both.
-    let [a, b] =
-        [&first, &second].map(|tier| if tier.is_empty() { None } else { Some(tier.clone()) });
-    let ptu = BackendPool::new(a.clone().or(b.clone()).unwrap()).unwrap();
-    let standard = BackendPool::new(b.or(a).unwrap()).unwrap();
-    let layer =
-        SmartFallbackLayer::new(RegionRotateLayer::new(ptu), RegionRotateLayer::new(standard));
-    let mut service = layer.layer(leaf.clone());
+    let [ptu, standard] = tiers.map(|tier| RegionRotateLayer::new(BackendPool::new(tier).unwrap()));
+    let mut service = SmartFallbackLayer::new(ptu, standard).layer(leaf.clone());
     for (uri, is_laden) in case.requests {
         let mut request = if is_laden { laden() } else { request() };
         *request.uri_mut() = URIS[uri].parse().unwrap();
@@ -298,7 +296,7 @@ async fn pairs_are_configured(case: Case) -> Result<(), TestCaseError> {
     }
     for seen in leaf.seen() {
         let authority = seen.uri.authority().unwrap().to_string();
-        prop_assert_eq!(configured.get(&authority), Some(&proof(&seen.headers)));
+        prop_assert_eq!(proofs.get(&authority), Some(&proof(&seen.headers)));
         let hosts: BTreeSet<_> = seen.headers.get_all("host").iter().collect();
         prop_assert!(hosts.iter().all(|host| *host == &authority), "{:?}", hosts);
     }
