@@ -6,6 +6,7 @@ mod leaf;
 mod addressing;
 mod bounds;
 mod cancellation;
+mod cloning;
 mod properties;
 mod readiness;
 mod replaying;

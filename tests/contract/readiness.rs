@@ -281,14 +281,18 @@ async fn a_primary_that_closed_while_it_was_readied_is_not_asked() {
         _ => Answer::refused(30_000).after(50),
     });
     let permits = Arc::new(Semaphore::new(1));
-    let standard = Leaf::playing([Answer::ok()]);
+    let standard = Leaf::playing([Answer::ok().after(1_000)]);
     let service = SmartFallback::new(limited(&ptu, &permits), standard.clone());
     let first = service.clone().oneshot(request());
     let second = async {
         pass(ms(10)).await;
         service.clone().oneshot(request()).await
     };
-    let (first, second) = futures::join!(first, second);
+    let watch = async {
+        pass(ms(500)).await;
+        assert_eq!(permits.available_permits(), 1, "both are on the fallback");
+    };
+    let (first, second, ()) = futures::join!(first, second, watch);
     assert!([first, second].iter().all(|answer| account(answer.as_ref().unwrap()).spilled()));
     assert_eq!((ptu.times(), standard.len()), (vec![0, 100], 2));
     assert_eq!(permits.available_permits(), 1);

@@ -1,28 +1,15 @@
 //! How long `RetryAfterPolicy` waits inside tower's `RetryLayer`, and when it gives up.
 
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::join_all;
-use http::{Request, StatusCode};
-use http_body::{Body, Frame};
-use http_body_util::Full;
+use http::StatusCode;
 use tower::{
     Layer, ServiceExt,
     retry::{Retry, RetryLayer},
 };
 use tower_spillover::{
-    Deadline, ReplayLayer, RetryAfterPolicy, TryCloneBody, policy::Backoff,
-    retry_after::RetryBudget,
+    Deadline, ReplayLayer, RetryAfterPolicy, policy::Backoff, retry_after::RetryBudget,
 };
 
 use crate::{
@@ -225,37 +212,4 @@ async fn a_body_that_cannot_be_replayed_gets_one_attempt() {
     let service = ReplayLayer::new(3).layer(retrying(exact(), &leaf));
     let response = service.oneshot(request()).await.unwrap();
     assert_eq!((response.status(), leaf.len()), (StatusCode::TOO_MANY_REQUESTS, 1));
-}
-
-/// A body that counts how often it is cloned.
-#[derive(Debug)]
-struct Counted(Full<Bytes>, Arc<AtomicUsize>);
-
-impl Body for Counted {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.0).poll_frame(cx)
-    }
-}
-
-impl TryCloneBody for Counted {
-    fn try_clone(&self) -> Option<Self> {
-        self.1.fetch_add(1, Ordering::Relaxed);
-        Some(Self(self.0.clone(), Arc::clone(&self.1)))
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_last_permitted_attempt_is_not_cloned() {
-    let clones = Arc::new(AtomicUsize::new(0));
-    let leaf = Leaf::playing([Answer::refused(10)]);
-    let body = Counted(Full::from("{}"), Arc::clone(&clones));
-    let service = RetryLayer::new(exact().max_retries(2)).layer(leaf.clone());
-    service.oneshot(Request::new(body)).await.unwrap();
-    assert_eq!((leaf.len(), clones.load(Ordering::Relaxed)), (3, 2));
 }

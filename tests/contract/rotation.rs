@@ -210,6 +210,19 @@ async fn rests_are_capped_and_a_refusal_without_a_hint_rests_as_configured() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_backend_that_does_not_rest_is_not_asked_twice_by_one_request_either() {
+    let leaf = Leaf::playing([Answer::status(429)]);
+    let layer = RegionRotateLayer::new(pool(["a", "b", "c"]));
+    let rests = Rests::default().unknown(Duration::ZERO);
+    for lap in 1..20 {
+        ask(&layer.clone().rests(rests), &leaf).await.unwrap();
+        let mut hosts = leaf.hosts().split_off(lap * 3 - 3);
+        hosts.sort();
+        assert_eq!(hosts, ["a.example", "b.example", "c.example"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hint_of_zero_never_makes_a_busy_loop() {
     let leaf = Leaf::playing([Answer::refused(0)]);
     let layer = RegionRotateLayer::new(pool(["a", "b"]));

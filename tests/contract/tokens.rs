@@ -1,7 +1,7 @@
 //! How `RegionRotate` gets bearer tokens, and what it does while there is none.
 
 use std::sync::{
-    Arc, Mutex,
+    Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -164,25 +164,69 @@ async fn a_token_that_never_comes_is_the_requests_own_trouble() {
     stuck.abort();
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_backend_that_closed_while_the_token_was_fetched_is_not_asked() {
-    // The first one is refused while the others still wait for their tokens.
-    let delays = Mutex::new([100, 500, 500, 500].into_iter());
-    let source = Source::new(move |n| {
-        let delay = delays.lock().unwrap().next().unwrap_or(0);
+/// A source whose first token takes 100 ms and whose others take 500 ms, for a backend that then
+/// refuses for long: the first request is refused while the others still wait for their tokens.
+fn late() -> Source {
+    Source::new(|n| {
         TokenFuture::fetching(async move {
-            pass(ms(delay)).await;
+            pass(ms(if n == 0 { 100 } else { 500 })).await;
             token(n)
         })
-    });
-    let leaf = Leaf::new(|seen| match seen.host() {
+    })
+}
+
+fn closing() -> Leaf {
+    Leaf::new(|seen| match seen.host() {
         "a.example" => Answer::refused(30_000),
         _ => Answer::ok(),
-    });
-    let service =
-        RegionRotateLayer::new(pool([backend("a", &source), keyed("b")])).layer(leaf.clone());
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_closed_while_the_token_was_fetched_is_not_asked() {
+    let (pool, leaf) = (pool([backend("a", &late()), keyed("b")]), closing());
+    let service = RegionRotateLayer::new(pool).layer(leaf.clone());
     let answers = join_all((0..4).map(|_| service.clone().oneshot(request()))).await;
     assert!(answers.iter().all(|answer| answer.as_ref().unwrap().status().is_success()));
     let on_a = leaf.hosts().iter().filter(|host| *host == "a.example").count();
     assert_eq!((on_a, leaf.len()), (1, 5), "three went to the open one only");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_was_given_up_unasked_is_no_attempt() {
+    let (pool, leaf) = (pool([backend("a", &late()), keyed("b")]), closing());
+    let service = RegionRotateLayer::new(pool).max_attempts(1).layer(leaf);
+    let ask = || service.clone().oneshot(request());
+    let (first, second) = futures::join!(ask(), ask());
+    assert_eq!(first.unwrap().status().as_u16(), 429);
+    let second = second.unwrap();
+    assert_eq!(asked(account(&second)), [("b", 500)]);
+    assert!(second.status().is_success());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_closed_while_the_token_was_fetched_answers_by_itself() {
+    let (pool, leaf) = (pool([backend("a", &late())]), closing());
+    let service = RegionRotateLayer::new(pool).layer(leaf.clone());
+    let ask = || service.clone().oneshot(request());
+    let (_, second) = futures::join!(ask(), ask());
+    let second = second.unwrap();
+    assert_eq!((second.status().as_u16(), leaf.len()), (429, 1));
+    assert_eq!(header(&second, "retry-after-ms"), Some("29600"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_readiness_is_held_for_the_token_of_another_backend_either() {
+    let (pool, leaf) =
+        (pool([backend("a", &late()), backend("b", &Source::slow(1_000))]), closing());
+    let permits = Arc::new(tokio::sync::Semaphore::new(1));
+    let limit = GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&permits));
+    let service = RegionRotateLayer::new(pool).layer(limit.layer(leaf));
+    let ask = || service.clone().oneshot(request());
+    let watch = async {
+        pass(ms(700)).await;
+        assert_eq!(permits.available_permits(), 1, "both wait for a token of b");
+    };
+    let (first, second, ()) = futures::join!(ask(), ask(), watch);
+    assert!([first, second].iter().all(|answer| answer.as_ref().unwrap().status().is_success()));
 }
