@@ -235,7 +235,7 @@ async fn a_hint_of_zero_never_makes_a_busy_loop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_and_errors_move_a_request_only_when_told_to() {
+async fn failures_move_a_request_only_when_told_to() {
     for failure in [500, 502, 503, 504] {
         let leaf = regions([("a", Answer::status(failure))]);
         let response = ask(&RegionRotateLayer::new(pool(["a", "b"])), &leaf).await.unwrap();

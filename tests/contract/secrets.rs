@@ -149,7 +149,7 @@ async fn the_emulator_is_quiet() {
     let resource = Resource::new("contoso").key(CANARY).token(CANARY);
     quiet(&resource);
     let emulator = Emulator::new([resource]).record();
-    let mut asked = request().map(|body| body);
+    let mut asked = request();
     asked.headers_mut().insert("api-key", CANARY.parse().unwrap());
     asked.headers_mut().insert("host", "contoso.openai.azure.com".parse().unwrap());
     let response = emulator.service().oneshot(asked).await.unwrap();
