@@ -109,10 +109,16 @@ impl Served {
 
     /// Appends the account of an inner layer, whose clock started `offset` after this one's.
     pub(crate) fn append(&mut self, inner: Self, offset: Duration) {
+        self.adopt(&inner);
         for mut attempt in inner.first.into_iter().chain(inner.rest) {
             attempt.at = attempt.at.saturating_add(offset);
             self.push(attempt);
         }
+    }
+
+    /// Takes over what an inner layer waited and whether it spilled. Its attempts are one here:
+    /// that at the backend which this layer chose for them.
+    pub(crate) fn adopt(&mut self, inner: &Self) {
         self.add_wait(inner.waited);
         self.spilled |= inner.spilled;
         self.replayable &= inner.replayable;

@@ -54,7 +54,8 @@ impl Facts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Next {
-    /// Wait this long, then try the primary tier again.
+    /// Wait this long, then try the primary tier again. No time at all is at once for the first
+    /// retry of a request, and a millisecond for later ones.
     Wait(Duration),
     /// Send it to the fallback tier now.
     MoveOn,

@@ -71,8 +71,9 @@ impl Default for Rests {
     }
 }
 
-/// Keeps a backend that refuses with a hint of zero from being asked in a busy loop.
-const SHORTEST: Duration = Duration::from_millis(5);
+/// Keeps a backend that goes on refusing with a hint of zero from being asked in a busy loop. A
+/// PTU's bucket that was full a tenth of a second ago is not empty yet, so nothing goes unused.
+const SHORTEST: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

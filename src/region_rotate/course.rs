@@ -125,14 +125,20 @@ impl<S, X> Rotation<S, X> {
             let name = self.config.pool.member(lane).name_header();
             response.headers_mut().insert(header.clone(), name.clone());
         }
-        response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
+        let served = mem::replace(&mut self.served, Served::new());
+        let extensions = response.extensions_mut();
+        if let Some(inner) = extensions.insert(served)
+            && let Some(served) = extensions.get_mut::<Served>()
+        {
+            served.adopt(&inner);
+        }
         Ok(response)
     }
 }
 
 impl<S, X, B, R> Course<B> for Rotation<S, X>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<R>> + Clone,
     X: RotateOnError<S::Error>,
     B: TryCloneBody,
 {
@@ -153,6 +159,24 @@ where
             self.authority = Authority::Ticket(Ticket::bearer(token));
         }
         self.inner.poll_ready(cx).map_err(|error| Unready::Service(Err(error)))
+    }
+
+    fn reconsider(
+        &mut self,
+        lane: Lane,
+        now: impl FnOnce() -> Instant,
+    ) -> Option<Step<Lane, Self::Answer>> {
+        let now = now();
+        if self.config.pool.is_open(lane, now) {
+            return None;
+        }
+        // The next backend may have a token to fetch, and this one was not asked after all.
+        self.release(self.inner.clone());
+        self.tried.remove(lane);
+        Some(match self.choose(now) {
+            Some(lane) => Step::Send(lane),
+            None => Step::Answer(Ok(self.closed(now, StatusCode::TOO_MANY_REQUESTS))),
+        })
     }
 
     fn unusable(&mut self, lane: Lane, now: Instant) -> Step<Lane, Self::Answer> {
@@ -203,10 +227,13 @@ where
         lane: Lane,
         now: Instant,
         outcome: Outcome,
-        result: Result<Response<R>, S::Error>,
+        mut result: Result<Response<R>, S::Error>,
         held: bool,
     ) -> Step<Lane, Self::Answer> {
         self.record(lane, status(&result), outcome);
+        if let Some(inner) = result.as_mut().ok().and_then(|r| r.extensions_mut().remove()) {
+            self.served.adopt(&inner);
+        }
         self.config.pool.rest_for(lane, now, self.config.rests.after(outcome));
         if let Some(lane) = held.then(|| self.choose(now)).flatten() {
             return Step::Send(lane);

@@ -47,7 +47,7 @@ where
 
 impl<S, X, B, R> Future for ResponseFuture<S, X, B, R>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<R>> + Clone,
     X: RotateOnError<S::Error>,
     B: TryCloneBody,
 {

@@ -49,6 +49,14 @@ pub(crate) trait Course<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Unready<Self::Answer>>>;
 
+    /// Chooses again when `lane`, which is ready by now, was found closed by another request while
+    /// it was being readied; its service is unready then. `None` when the attempt may be made.
+    fn reconsider(
+        &mut self,
+        lane: Self::Lane,
+        now: impl FnOnce() -> Instant,
+    ) -> Option<Step<Self::Lane, Self::Answer>>;
+
     /// Chooses what to do when `lane` is [`Unready::Lane`].
     fn unusable(&mut self, lane: Self::Lane, now: Instant) -> Step<Self::Lane, Self::Answer>;
 

@@ -91,11 +91,14 @@ where
                 StateProj::Readying { lane } => {
                     let lane = *lane;
                     match ready!(this.course.poll_ready(lane, cx)) {
-                        Ok(()) => {
-                            let attempt = send(this.course, lane, this.request);
-                            this.state.set(State::Attempting { lane, attempt });
-                            continue;
-                        }
+                        Ok(()) => match this.course.reconsider(lane, clock::now) {
+                            None => {
+                                let attempt = send(this.course, lane, this.request);
+                                this.state.set(State::Attempting { lane, attempt });
+                                continue;
+                            }
+                            Some(step) => step,
+                        },
                         Err(Unready::Service(answer)) => return Poll::Ready(answer),
                         Err(Unready::Lane) => this.course.unusable(lane, clock::now()),
                     }

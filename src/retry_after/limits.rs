@@ -20,11 +20,12 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// How long to wait before retry number `retries`, from 0; `None` when there is to be none.
+    /// How long to wait before retry number `retries`, from 0, of a request that may wait for
+    /// `left` more in all; `None` when there is to be none.
     pub(super) fn wait(
         &self,
         retries: u32,
-        elapsed: Duration,
+        left: Duration,
         hint: Hint,
         draw: u64,
     ) -> Option<Duration> {
@@ -42,7 +43,7 @@ impl Limits {
                 self.backoff.wait(n, draw).min(self.longest_wait)
             }
         };
-        let left = self.max_wait.checked_sub(elapsed)?.checked_sub(shortest)?;
+        let left = left.checked_sub(shortest)?;
         // A wait that just fits is still made; its jitter is what gives way.
         Some(shortest + spread(shortest.mul_f64(self.jitter.min(1.0)), draw).min(left))
     }
@@ -82,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    const NOTHING: Duration = Duration::ZERO;
+    const MINUTE: Duration = Duration::from_secs(60);
 
     fn after(ms: u64) -> Hint {
         Hint::After(Duration::from_millis(ms))
@@ -91,25 +92,24 @@ mod tests {
     #[test]
     fn a_hint_is_never_undercut_and_exceeded_by_a_tenth_at_most() {
         let limits = Limits::default();
-        assert_eq!(limits.wait(0, NOTHING, after(1_000), 0), Some(Duration::from_millis(1_000)));
-        let latest = limits.wait(0, NOTHING, after(1_000), u64::MAX).expect("a wait");
+        assert_eq!(limits.wait(0, MINUTE, after(1_000), 0), Some(Duration::from_millis(1_000)));
+        let latest = limits.wait(0, MINUTE, after(1_000), u64::MAX).expect("a wait");
         assert!(latest > Duration::from_millis(1_099) && latest < Duration::from_millis(1_101));
     }
 
     #[test]
     fn a_hint_beyond_the_longest_wait_is_refused_and_not_shortened() {
-        let limits = Limits { max_wait: Duration::MAX, ..Limits::default() };
-        assert!(limits.wait(0, NOTHING, after(120_000), 0).is_some());
-        assert_eq!(limits.wait(0, NOTHING, after(120_001), 0), None);
-        assert_eq!(limits.wait(0, NOTHING, Hint::TooLong, 0), None);
+        let limits = Limits::default();
+        assert!(limits.wait(0, Duration::MAX, after(120_000), 0).is_some());
+        assert_eq!(limits.wait(0, Duration::MAX, after(120_001), 0), None);
+        assert_eq!(limits.wait(0, Duration::MAX, Hint::TooLong, 0), None);
     }
 
     #[test]
     fn a_wait_that_fits_exactly_is_made_without_jitter() {
-        let limits = Limits { max_wait: Duration::from_secs(4), ..Limits::default() };
-        let elapsed = Duration::from_secs(3);
-        assert_eq!(limits.wait(0, elapsed, after(1_000), u64::MAX), Some(Duration::from_secs(1)));
-        assert_eq!(limits.wait(0, elapsed, after(1_001), 0), None);
+        let (limits, left) = (Limits::default(), Duration::from_secs(1));
+        assert_eq!(limits.wait(0, left, after(1_000), u64::MAX), Some(left));
+        assert_eq!(limits.wait(0, left, after(1_001), 0), None);
     }
 
     #[test]
@@ -117,29 +117,29 @@ mod tests {
         let limits = crate::RetryAfterPolicy::api_management().limits;
         let mean = u64::MAX / 2;
         let waits: Vec<_> = (0..7)
-            .map(|n| limits.wait(n, NOTHING, Hint::None, mean).expect("30 retries").as_secs_f64())
+            .map(|n| limits.wait(n, MINUTE, Hint::None, mean).expect("30 retries").as_secs_f64())
             .map(f64::round)
             .collect();
         assert_eq!(waits, [0.0, 4.0, 6.0, 10.0, 18.0, 20.0, 20.0]);
-        assert!(limits.wait(29, NOTHING, Hint::None, mean).is_some());
-        assert_eq!(limits.wait(30, NOTHING, Hint::None, mean), None);
+        assert!(limits.wait(29, MINUTE, Hint::None, mean).is_some());
+        assert_eq!(limits.wait(30, MINUTE, Hint::None, mean), None);
     }
 
     #[test]
     fn the_script_waits_exactly_the_hint_while_the_sum_is_at_most_four_seconds() {
         let limits = crate::RetryAfterPolicy::smart_retry().limits;
-        let elapsed = Duration::from_millis(3_957);
+        let left = limits.max_wait - Duration::from_millis(3_957);
         let exact = Some(Duration::from_millis(43));
-        assert_eq!(limits.wait(1_000, elapsed, after(43), u64::MAX), exact);
-        assert_eq!(limits.wait(1_000, elapsed, after(44), u64::MAX), None);
-        assert!(limits.wait(0, NOTHING, Hint::Zero, 0).is_some_and(|wait| !wait.is_zero()));
+        assert_eq!(limits.wait(1_000, left, after(43), u64::MAX), exact);
+        assert_eq!(limits.wait(1_000, left, after(44), u64::MAX), None);
+        assert!(limits.wait(0, MINUTE, Hint::Zero, 0).is_some_and(|wait| !wait.is_zero()));
     }
 
     proptest! {
         #[test]
         fn no_wait_is_early_or_ends_after_max_wait(
             retries in 0u32..6,
-            elapsed in 0u64..100_000_000,
+            left in 0u64..100_000_000,
             hint in prop_oneof![
                 Just(Hint::None), Just(Hint::Zero), (1u64..200_000_000).prop_map(|micros| {
                     Hint::After(Duration::from_micros(micros))
@@ -147,9 +147,9 @@ mod tests {
             ],
             draw in any::<u64>(),
         ) {
-            let (limits, elapsed) = (Limits::default(), Duration::from_micros(elapsed));
-            if let Some(wait) = limits.wait(retries, elapsed, hint, draw) {
-                prop_assert!(elapsed + wait <= limits.max_wait);
+            let left = Duration::from_micros(left);
+            if let Some(wait) = Limits::default().wait(retries, left, hint, draw) {
+                prop_assert!(wait <= left);
                 prop_assert!(wait >= hint.duration().unwrap_or_default());
             }
         }

@@ -15,7 +15,7 @@ use tower::retry::Policy;
 use self::limits::Limits;
 pub use self::{budget::RetryBudget, wait::Wait};
 use crate::{
-    TryCloneBody,
+    Deadline, TryCloneBody,
     classify::Outcome,
     policy::Backoff,
     resend::{clock, try_clone},
@@ -53,8 +53,8 @@ use crate::{
 pub struct RetryAfterPolicy {
     limits: Arc<Limits>,
     retries: u32,
-    /// When the request arrived; unknown before its first attempt.
-    arrival: Option<Instant>,
+    /// When the request has waited long enough; unknown before its first attempt, or endless.
+    until: Option<Instant>,
 }
 
 impl RetryAfterPolicy {
@@ -142,7 +142,7 @@ impl RetryAfterPolicy {
     }
 
     fn with(limits: Limits) -> Self {
-        Self { limits: Arc::new(limits), retries: 0, arrival: None }
+        Self { limits: Arc::new(limits), retries: 0, until: None }
     }
 
     fn limit(mut self, change: impl FnOnce(&mut Limits)) -> Self {
@@ -172,24 +172,23 @@ impl<B: TryCloneBody, R, E> Policy<Request<B>, Response<R>, E> for RetryAfterPol
             return None;
         };
         let now = clock::now();
-        let elapsed = self.arrival.map_or(Duration::ZERO, |arrival| now - arrival);
-        let wait = self.limits.wait(self.retries, elapsed, hint, clock::draw())?;
+        let left = match self.until {
+            Some(until) => until.checked_duration_since(now)?,
+            None => Duration::MAX,
+        };
+        let wait = self.limits.wait(self.retries, left, hint, clock::draw())?;
         self.limits.withdraw()?;
         self.retries += 1;
         Some(Wait::new(now, wait))
     }
 
     fn clone_request(&mut self, request: &Request<B>) -> Option<Request<B>> {
-        if self.arrival.is_none() {
-            let deadline = request.extensions().get().map(|&crate::Deadline(deadline)| deadline);
-            let now = clock::now();
-            self.arrival = Some(now);
-            if let Some(deadline) = deadline {
-                let left = deadline.saturating_duration_since(now);
-                if left < self.limits.max_wait {
-                    Arc::make_mut(&mut self.limits).max_wait = left;
-                }
-            }
+        // tower's `Retry` begins every request with its own policy, which outlives the request, and
+        // goes on with a copy of it: what an earlier request left here is overwritten.
+        if self.retries == 0 {
+            let until = clock::now().checked_add(self.limits.max_wait);
+            let deadline = request.extensions().get().map(|&Deadline(deadline)| deadline);
+            self.until = until.into_iter().chain(deadline).min();
         }
         // The last permitted attempt takes the request itself.
         if self.retries < self.limits.max_retries { try_clone(request) } else { None }

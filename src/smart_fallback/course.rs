@@ -33,17 +33,18 @@ pub(super) struct Tiers<P, F, K> {
     primary: P,
     fallback: F,
     config: Arc<Config<K>>,
+    /// When the request reached the outermost tier, and when this one.
     arrival: Instant,
+    entered: Instant,
     /// The longest that this request may wait, counted from its arrival.
     max_wait: Duration,
     refusals: u32,
     /// When the attempt under way was chosen, or the wait begun.
     since: Instant,
+    /// How much longer the primary was going to refuse then.
+    closed: Duration,
     served: Served,
 }
-
-/// The memory of the primary has one entry.
-const PRIMARY: usize = 0;
 
 impl<P, F, K: Policy> Tiers<P, F, K> {
     pub(super) fn new(
@@ -63,19 +64,20 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
             fallback,
             config,
             arrival,
+            entered: now,
             max_wait,
             refusals: 0,
             since: now,
+            closed: Duration::ZERO,
             served: Served::new(),
         }
     }
 
     /// The first step of a request that arrives now.
     pub(super) fn start<A>(&mut self, now: Instant) -> Step<Lane, A> {
-        let closed_for = self.closed_for(now);
         // A policy that wants the refusal returned has none yet: the primary gives it one.
-        closed_for
-            .and_then(|left| self.decide(Hint::After(left), now))
+        self.remembered(now)
+            .and_then(|left| self.decide(Hint::After(left), left, now))
             .unwrap_or(Step::Send(Lane::Primary))
     }
 
@@ -84,36 +86,55 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         drop(mem::replace(&mut self.primary, unreadied));
     }
 
-    /// What the policy wants; `None` when it is that the refusal be returned.
-    fn decide<A>(&mut self, hint: Hint, now: Instant) -> Option<Step<Lane, A>> {
+    /// What the policy wants about a primary that is `closed` for so long; `None` when it is that
+    /// the refusal be returned.
+    fn decide<A>(&mut self, hint: Hint, closed: Duration, now: Instant) -> Option<Step<Lane, A>> {
         let elapsed = now.saturating_duration_since(self.arrival);
         let facts = Facts::new(hint, elapsed, self.max_wait, self.refusals);
-        self.since = now;
+        (self.since, self.closed) = (now, closed);
         Some(match self.config.policy.next(&facts) {
             // A timer would take a millisecond over no time at all.
-            Next::Wait(Duration::ZERO) => Step::Send(Lane::Primary),
-            // Somebody else's policy may be wrong; `max_wait` holds all the same.
-            Next::Wait(wait) if elapsed.saturating_add(wait) <= self.max_wait => {
-                Step::Wait(now + wait)
-            }
-            Next::Wait(_) | Next::MoveOn => Step::Send(Lane::Fallback),
+            Next::Wait(Duration::ZERO) if self.refusals < 2 => Step::Send(Lane::Primary),
+            // More than once, no time at all would be a busy loop.
+            Next::Wait(Duration::ZERO) => self.wait(TICK, elapsed, now),
+            Next::Wait(wait) => self.wait(wait, elapsed, now),
+            Next::MoveOn => Step::Send(Lane::Fallback),
             Next::Return => return None,
         })
     }
 
-    fn closed_for(&self, now: Instant) -> Option<Duration> {
+    /// Somebody else's policy may be wrong; `max_wait` holds all the same.
+    fn wait<A>(&self, wait: Duration, elapsed: Duration, now: Instant) -> Step<Lane, A> {
+        let fits = elapsed.saturating_add(wait) <= self.max_wait;
+        let until = now.checked_add(wait).filter(|_| fits);
+        until.map_or(Step::Send(Lane::Fallback), Step::Wait)
+    }
+
+    /// How much longer the primary is known to refuse; `None` when it is open.
+    fn remembered(&self, now: Instant) -> Option<Duration> {
         self.config.memory.as_ref()?.remaining(PRIMARY, now)
     }
 
-    fn remember(&self, hint: Hint, now: Instant) {
+    /// Remembers that the primary refused with `hint`, and gives how long it is taken to be closed.
+    fn remember(&self, hint: Hint, now: Instant) -> Duration {
+        let closed = assumed_wait(hint, self.refusals).unwrap_or(Duration::MAX);
+        let closed = closed.min(self.config.longest_cooldown);
         if let Some(memory) = &self.config.memory {
-            let closed = assumed_wait(hint, self.refusals).unwrap_or(Duration::MAX);
-            memory.rest(PRIMARY, now, closed.min(self.config.longest_cooldown));
+            memory.rest(PRIMARY, now, closed);
         }
+        closed
+    }
+
+    /// How long until either tier is worth asking, when the fallback refuses with `hint`.
+    fn soonest(&self, hint: Hint, now: Instant) -> Duration {
+        let primary = self.remembered(now).unwrap_or_else(|| {
+            self.closed.saturating_sub(now.saturating_duration_since(self.since))
+        });
+        hint.duration().map_or(primary, |fallback| fallback.min(primary)).max(TICK)
     }
 
     fn record<R, E>(&mut self, lane: Lane, result: &mut Result<Response<R>, E>, outcome: Outcome) {
-        let at = self.since.saturating_duration_since(self.arrival);
+        let at = self.since.saturating_duration_since(self.entered);
         let status = result.as_ref().ok().map(Response::status);
         let name = &self.config.names[lane as usize];
         self.served.absorb(result.as_mut().ok().map(Response::extensions_mut), at, || {
@@ -137,7 +158,7 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
 
 impl<P, F, K, B, R> Course<B> for Tiers<P, F, K>
 where
-    P: Service<Request<B>, Response = Response<R>>,
+    P: Service<Request<B>, Response = Response<R>> + Clone,
     F: Service<Request<B>, Response = Response<R>, Error = P::Error>,
     K: Policy,
 {
@@ -155,6 +176,25 @@ where
             Lane::Fallback => self.fallback.poll_ready(cx),
         });
         Poll::Ready(ready.map_err(|error| Unready::Service(Err(error))))
+    }
+
+    fn reconsider(
+        &mut self,
+        lane: Lane,
+        now: impl FnOnce() -> Instant,
+    ) -> Option<Step<Lane, Self::Answer>> {
+        if lane == Lane::Fallback {
+            return None;
+        }
+        let now = now();
+        let left = self.remembered(now)?;
+        match self.decide(Hint::After(left), left, now)? {
+            Step::Send(Lane::Primary) => None,
+            step => {
+                self.release_primary(self.primary.clone());
+                Some(step)
+            }
+        }
     }
 
     fn unusable(&mut self, _: Lane, _: Instant) -> Step<Lane, Self::Answer> {
@@ -213,15 +253,12 @@ where
         self.record(lane, &mut result, outcome);
         if lane == Lane::Primary {
             self.refusals += 1;
-            self.remember(hint, now);
-            if let Some(step) = self.decide(hint, now).filter(|_| held) {
+            let closed = self.remember(hint, now);
+            if let Some(step) = self.decide(hint, closed, now).filter(|_| held) {
                 return step;
             }
         } else if let Ok(response) = &mut result {
-            let soonest = [hint.duration(), self.closed_for(now)].into_iter().flatten().min();
-            if let Some(soonest) = soonest {
-                announce(response.headers_mut(), soonest);
-            }
+            announce(response.headers_mut(), self.soonest(hint, now));
         }
         self.sign(&mut result, held, lane);
         Step::Answer(result)
@@ -234,3 +271,9 @@ where
         self.start(now)
     }
 }
+
+/// The memory of the primary has one entry.
+const PRIMARY: usize = 0;
+
+/// What a timer takes over any time at all; "at once", said to a caller.
+const TICK: Duration = Duration::from_millis(1);

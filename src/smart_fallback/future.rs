@@ -45,7 +45,7 @@ where
 
 impl<P, F, K, B, R> Future for ResponseFuture<P, F, K, B>
 where
-    P: Service<Request<B>, Response = Response<R>>,
+    P: Service<Request<B>, Response = Response<R>> + Clone,
     F: Service<Request<B>, Response = Response<R>, Error = P::Error>,
     K: Policy,
     B: TryCloneBody,

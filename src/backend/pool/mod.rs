@@ -159,6 +159,10 @@ impl BackendPool {
         self.shared.members.len()
     }
 
+    pub(crate) fn is_open(&self, index: usize, now: Instant) -> bool {
+        self.shared.cooldowns.is_open(index, now)
+    }
+
     pub(crate) fn rest_for(&self, index: usize, now: Instant, rest: Duration) {
         self.shared.cooldowns.rest(index, now, rest);
     }

@@ -17,6 +17,13 @@ impl Tried {
         *self.word_mut(index) |= bit(index);
     }
 
+    pub(crate) fn remove(&mut self, index: usize) {
+        if self.contains(index) {
+            self.len -= 1;
+            *self.word_mut(index) &= !bit(index);
+        }
+    }
+
     pub(crate) fn contains(&self, index: usize) -> bool {
         let word = match index / 64 {
             0 => self.first,
@@ -56,5 +63,10 @@ mod tests {
         let contained: Vec<_> = (0..2_000).filter(|&index| tried.contains(index)).collect();
         assert_eq!(contained, [0, 63, 64, 999]);
         assert_eq!(tried.len(), 4, "the second 64 counts once");
+        for index in [64, 64, 5_000, 1] {
+            tried.remove(index);
+        }
+        assert!(!tried.contains(64) && tried.contains(63));
+        assert_eq!(tried.len(), 3);
     }
 }

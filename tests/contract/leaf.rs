@@ -1,0 +1,264 @@
+//! A client that answers as a test scripts it, and notes what it was sent.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
+use http::{HeaderMap, Request, Response, Uri};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use tokio::time::Instant;
+use tower::{Layer, Service, ServiceExt};
+use tower_spillover::Served;
+
+use crate::clock;
+
+/// A clonable client. Like a strict one it panics when it is called without being ready, and its
+/// readiness does not pass to its clones.
+pub(crate) struct Leaf {
+    shared: Arc<Shared>,
+    ready: bool,
+}
+
+struct Shared {
+    start: Instant,
+    script: Box<dyn Fn(&Seen) -> Answer + Send + Sync>,
+    seen: Mutex<Vec<Seen>>,
+    /// Held by every request under way.
+    under_way: Arc<()>,
+}
+
+/// One request, as the client got it.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// Its place among all requests, from 0.
+    pub(crate) index: usize,
+    pub(crate) at: Duration,
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// What the client answers, after how long.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    result: Result<Response<Full<Bytes>>, Broken>,
+    delay: Duration,
+}
+
+/// A transport error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Broken(pub(crate) &'static str);
+
+impl Leaf {
+    pub(crate) fn new(script: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
+        let (start, script) = (clock::now(), Box::new(script));
+        let (seen, under_way) = Default::default();
+        Self { shared: Arc::new(Shared { start, script, seen, under_way }), ready: false }
+    }
+
+    /// Gives these answers in turn, and then the last one for good.
+    pub(crate) fn playing(answers: impl Into<Vec<Answer>>) -> Self {
+        let answers = answers.into();
+        Self::new(move |seen| answers[seen.index.min(answers.len() - 1)].clone())
+    }
+
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.shared.seen.lock().unwrap().clone()
+    }
+
+    /// The time since it was made.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.shared.start.elapsed()
+    }
+
+    /// How many requests were neither answered nor dropped.
+    pub(crate) fn under_way(&self) -> usize {
+        Arc::strong_count(&self.shared.under_way) - 1
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.seen().len()
+    }
+
+    /// When the requests came, in milliseconds.
+    pub(crate) fn times(&self) -> Vec<u128> {
+        self.seen().iter().map(|seen| seen.at.as_millis()).collect()
+    }
+
+    /// Where the requests went.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        self.seen().iter().map(|seen| seen.host().to_owned()).collect()
+    }
+}
+
+impl Clone for Leaf {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), ready: false }
+    }
+}
+
+impl fmt::Debug for Leaf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Leaf")
+    }
+}
+
+impl<B> Service<Request<B>> for Leaf
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: fmt::Debug,
+{
+    type Response = Response<Full<Bytes>>;
+    type Error = Broken;
+    type Future = BoxFuture<'static, Result<Self::Response, Broken>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        self.ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        assert!(std::mem::take(&mut self.ready), "called without being ready");
+        let shared = Arc::clone(&self.shared);
+        let under_way = Arc::clone(&shared.under_way);
+        async move {
+            let _under_way = under_way;
+            let (head, body) = request.into_parts();
+            let body = body.collect().await.expect("a whole body").to_bytes();
+            let seen = {
+                let mut all = shared.seen.lock().unwrap();
+                let (uri, headers, index) = (head.uri, head.headers, all.len());
+                all.push(Seen { index, at: shared.start.elapsed(), uri, headers, body });
+                all[index].clone()
+            };
+            let answer = (shared.script)(&seen);
+            if !answer.delay.is_zero() {
+                clock::pass(answer.delay).await;
+            }
+            answer.result
+        }
+        .boxed()
+    }
+}
+
+impl Seen {
+    pub(crate) fn host(&self) -> &str {
+        self.uri.host().unwrap_or_default()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+impl Answer {
+    pub(crate) fn status(status: u16) -> Self {
+        let mut response = Response::new(Full::from("the answer"));
+        *response.status_mut() = status.try_into().unwrap();
+        Self { result: Ok(response), delay: Duration::ZERO }
+    }
+
+    pub(crate) fn ok() -> Self {
+        Self::status(200)
+    }
+
+    /// A PTU's refusal, with both headers.
+    pub(crate) fn refused(ms: u64) -> Self {
+        let seconds = ms.div_ceil(1_000).to_string();
+        Self::status(429).with("retry-after-ms", ms.to_string()).with("retry-after", seconds)
+    }
+
+    pub(crate) fn broken() -> Self {
+        Self { result: Err(Broken("reset by peer")), delay: Duration::ZERO }
+    }
+
+    pub(crate) fn with(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
+        let value = value.as_ref().parse().unwrap();
+        self.result.as_mut().unwrap().headers_mut().insert(name, value);
+        self
+    }
+
+    pub(crate) fn after(self, ms: u64) -> Self {
+        Self { delay: clock::ms(ms), ..self }
+    }
+
+    pub(crate) fn into_response(self) -> Response<Full<Bytes>> {
+        self.result.unwrap()
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// A layer that puts a given service in the place of what it is applied to.
+#[derive(Clone, Debug)]
+pub(crate) struct Put<S>(pub(crate) S);
+
+impl<S: Clone, I> Layer<I> for Put<S> {
+    type Service = S;
+
+    fn layer(&self, _: I) -> S {
+        self.0.clone()
+    }
+}
+
+pub(crate) const CLASSIC: &str =
+    "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21";
+
+pub(crate) fn request() -> Request<Full<Bytes>> {
+    Request::post(CLASSIC).body(Full::from(r#"{"messages":[]}"#)).unwrap()
+}
+
+/// The account on a response.
+pub(crate) fn account<R>(response: &Response<R>) -> &Served {
+    response.extensions().get().expect("a response of these layers has an account")
+}
+
+/// The backends asked, with the milliseconds at which they were.
+pub(crate) fn asked(served: &Served) -> Vec<(&str, u128)> {
+    served.attempts().map(|attempt| (attempt.backend(), attempt.at().as_millis())).collect()
+}
+
+pub(crate) fn header<'a, R>(response: &'a Response<R>, name: &str) -> Option<&'a str> {
+    response.headers().get(name).map(|value| value.to_str().unwrap())
+}
+
+pub(crate) async fn text<R>(response: Response<R>) -> String
+where
+    R: Body,
+    R::Error: fmt::Debug,
+{
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
+/// Readies a service for one of these requests.
+pub(crate) async fn readied<S>(service: &mut S) -> &mut S
+where
+    S: Service<Request<Full<Bytes>>, Error: fmt::Debug>,
+{
+    service.ready().await.unwrap()
+}
+
+/// Sends `request` through a service that is kept, as a connection keeps it, not cloned.
+pub(crate) async fn through<S, B>(
+    service: &mut S,
+    request: Request<B>,
+) -> Result<S::Response, S::Error>
+where
+    S: Service<Request<B>>,
+{
+    service.ready().await?.call(request).await
+}
