@@ -1,9 +1,6 @@
 //! The account of a run: how each request ended, and the sums over all of them.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use http::{StatusCode, response::Parts};
 use tower_spillover::{Served, classify::Outcome};
@@ -39,7 +36,8 @@ pub(crate) struct Run {
     pub(crate) rotated: usize,
     /// How long each request waited for the PTU; sorted by [`Run::finish`].
     pub(crate) waits: Vec<Duration>,
-    pub(crate) backends: BTreeMap<String, Attempts>,
+    /// In the order of their use; names are known beforehand, so that the unused ones show.
+    pub(crate) backends: Vec<(String, Attempts)>,
 }
 
 /// The attempts on one backend.
@@ -119,9 +117,7 @@ impl Run {
             self.problem = self.problem.take().or(account.problem);
         }
         for attempt in account.served.iter().flat_map(Served::attempts) {
-            let name = attempt.backend();
-            // Names are known beforehand; only a mistake would add one, and then it is seen.
-            let attempts = self.backends.entry(name.to_owned()).or_default();
+            let attempts = self.backend(attempt.backend());
             attempts.all += 1;
             attempts.ok += u64::from(attempt.status().is_some_and(|status| status.is_success()));
             attempts.throttled += u64::from(matches!(attempt.outcome(), Outcome::Throttled(_)));
@@ -140,7 +136,7 @@ impl Run {
     }
 
     pub(crate) fn attempts(&self) -> u64 {
-        self.backends.values().map(|attempts| attempts.all).sum()
+        self.backends.iter().map(|(_, attempts)| attempts.all).sum()
     }
 
     /// `None` without a success.
@@ -148,10 +144,26 @@ impl Run {
         (self.ok > 0).then(|| self.attempts() as f64 / self.ok as f64)
     }
 
+    /// The attempts on the backend called `name`; `None` for one that cannot occur in this run.
+    pub(crate) fn attempts_on(&self, name: &str) -> Option<Attempts> {
+        self.backends.iter().find(|(other, _)| other == name).map(|(_, attempts)| *attempts)
+    }
+
     /// The wait that `percent` of the requests did not exceed (nearest rank); zero without one.
     pub(crate) fn wait(&self, percent: usize) -> Duration {
         let rank = (self.waits.len() * percent).div_ceil(100).max(1);
         self.waits.get(rank - 1).copied().unwrap_or_default()
+    }
+}
+
+impl Run {
+    fn backend(&mut self, name: &str) -> &mut Attempts {
+        let known = self.backends.iter().position(|(other, _)| other == name);
+        let index = known.unwrap_or_else(|| {
+            self.backends.push((name.to_owned(), Attempts::default()));
+            self.backends.len() - 1
+        });
+        &mut self.backends[index].1
     }
 }
 

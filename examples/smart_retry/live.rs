@@ -19,7 +19,7 @@ use tower_spillover::{RetryAfterPolicy, SmartFallbackLayer, backend::DeploymentL
 use crate::{
     Failure,
     account::{Account, Run},
-    args::Live,
+    job::Live,
     loopback::chain,
     report::{Out, ms},
 };

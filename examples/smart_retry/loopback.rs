@@ -126,7 +126,7 @@ impl Loopback {
             BACKENDS.iter().zip(sites.into_iter().chain([(2, STANDARD_DEPLOYMENT)]))
         {
             let seen = stats.of(RESOURCES[resource][0], deployment);
-            let told = run.backends.get(*name).copied().unwrap_or_default();
+            let told = run.attempts_on(name).unwrap_or_default();
             if (seen.attempts, seen.ok, seen.throttled) != (told.all, told.ok, told.throttled) {
                 return Err(format!(
                     "{} policy: {name} counted {} attempts, {} ok, {} refused, its clients {told:?}",

@@ -11,6 +11,7 @@
 mod account;
 mod args;
 mod burst;
+mod job;
 mod live;
 mod loopback;
 mod replay;
@@ -23,7 +24,7 @@ use std::{
     process::ExitCode,
 };
 
-use args::Job;
+use job::Job;
 use report::Out;
 
 /// What ended a job early, in words for its user.

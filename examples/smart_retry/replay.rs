@@ -12,10 +12,10 @@ use tower_spillover::emulator::{Pace, Ptu, Standard};
 use crate::{
     Failure,
     account::{Account, Run},
-    args::Replay,
+    job::Replay,
     loopback::{Ask, BACKENDS, Loopback},
     report::{Out, grouped, ms},
-    trace::{self, Arrival},
+    trace::{self, Arrival, Trace},
 };
 
 /// Replays the trace twice and reports both runs.
@@ -23,10 +23,10 @@ pub(crate) async fn run(replay: &Replay, out: &mut Out) -> Result<(), Failure> {
     let name = replay.trace.display();
     let file = File::open(&replay.trace)
         .map_err(|error| format!("--trace {name}: {error}: name a CSV file that can be read"))?;
-    let arrivals = trace::read(BufReader::new(file), replay.limit, replay.span)
+    let trace = trace::read(BufReader::new(file), replay.limit, replay.span)
         .map_err(|error| format!("--trace {name}: {error}"))?;
-    let plan = Plan::new(replay, &arrivals)?;
-    out.say(&plan.describe(&arrivals))?;
+    let plan = Plan::new(replay, &trace)?;
+    out.say(&plan.describe())?;
     let (mut runs, mut checks) = (Vec::new(), Vec::new());
     for policy in ["spillover", "reference"] {
         let loopback = plan.start().await?;
@@ -35,7 +35,7 @@ pub(crate) async fn run(replay: &Replay, out: &mut Out) -> Result<(), Failure> {
             "spillover" => loopback.spillover(max_wait)?,
             _ => loopback.reference(max_wait)?,
         };
-        let run = plan.drive(policy, &arrivals, &loopback, &ask, out).await?;
+        let run = plan.drive(policy, &loopback, &ask, out).await?;
         checks.push(loopback.check(&run).and_then(|()| plan.check(&run)));
         runs.push(run);
     }
@@ -50,6 +50,7 @@ pub(crate) async fn run(replay: &Replay, out: &mut Out) -> Result<(), Failure> {
 /// as many tokens as at the trace's speed, and a hint, as a share of `max_wait`, is as long.
 struct Plan<'a> {
     replay: &'a Replay,
+    arrivals: &'a [Arrival],
     /// Tokens a second, of the trace.
     load: f64,
     drain: f64,
@@ -57,10 +58,10 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(replay: &'a Replay, arrivals: &[Arrival]) -> Result<Self, Failure> {
-        let last = arrivals.last().map_or(Duration::ZERO, |arrival| arrival.at);
+    fn new(replay: &'a Replay, trace: &'a Trace) -> Result<Self, Failure> {
+        let arrivals = trace.arrivals.as_slice();
         // One request, or some of one instant, have no rate: a second is as good as any.
-        let span = last.max(Duration::from_secs(1));
+        let span = trace.span.max(Duration::from_secs(1));
         let cost =
             |arrival: &Arrival| arrival.prompt as f64 + OUTPUT_WEIGHT * arrival.completion as f64;
         let load = arrivals.iter().map(cost).sum::<f64>() / span.as_secs_f64();
@@ -73,15 +74,15 @@ impl<'a> Plan<'a> {
             )
             .into());
         }
-        Ok(Self { replay, load, drain, span })
+        Ok(Self { replay, arrivals, load, drain, span })
     }
 
-    fn describe(&self, arrivals: &[Arrival]) -> String {
+    fn describe(&self) -> String {
         format!(
             "{} requests in {:.1} min of {}, {} times as fast: {:.0} s for each of two runs.\n\
              PTU: {} tokens/s, {:.0} % of the mean load, bucket of {:.1} s. Longest wait {}.\n\
              Times are the trace's.\n",
-            grouped(arrivals.len() as u128),
+            grouped(self.arrivals.len() as u128),
             self.span.as_secs_f64() / 60.0,
             self.replay.trace.display(),
             self.replay.speedup,
@@ -107,7 +108,6 @@ impl<'a> Plan<'a> {
     async fn drive(
         &self,
         policy: &'static str,
-        arrivals: &[Arrival],
         loopback: &Loopback,
         ask: &Ask,
         out: &mut Out,
@@ -117,9 +117,9 @@ impl<'a> Plan<'a> {
         let mut run = Run::new(policy, names.iter().copied());
         let mut asking = JoinSet::new();
         let mut late = 0;
-        let bar = bar(policy, arrivals.len());
+        let bar = bar(policy, self.arrivals.len());
         let begun = Instant::now() + HEAD_START;
-        for arrival in arrivals {
+        for arrival in self.arrivals {
             let due = begun + self.real(arrival.at);
             sleep_until(due).await;
             late += usize::from(due.elapsed() > TOLERANCE);
@@ -130,7 +130,7 @@ impl<'a> Plan<'a> {
                 self.note(&mut run, ended.ok());
             }
         }
-        let longest = arrivals.iter().map(|arrival| arrival.completion).max().unwrap_or(0);
+        let longest = self.arrivals.iter().map(|arrival| arrival.completion).max().unwrap_or(0);
         let generating = PER_TOKEN.saturating_mul(u32::try_from(longest).unwrap_or(u32::MAX));
         let patience = self.real(self.replay.max_wait.saturating_add(generating)) + GRACE;
         let end = Instant::now() + patience;
@@ -139,7 +139,7 @@ impl<'a> Plan<'a> {
             self.note(&mut run, ended.ok());
         }
         bar.finish_and_clear();
-        if late * 100 > arrivals.len() {
+        if late * 100 > self.arrivals.len() {
             out.say(&format!(
                 "note: {late} requests of the {policy} run went out more than {} late: this \
                  machine is too slow for the speed\n",

@@ -109,12 +109,15 @@ fn table(runs: &[Run]) -> String {
     for (label, percent) in [("p50", 50), ("p95", 95), ("p99", 99), ("max", 100)] {
         rows.push(row(&format!("wait for the PTU, {label}"), runs, |run| ms(run.wait(percent))));
     }
-    let mut names: Vec<_> = runs.iter().flat_map(|run| run.backends.keys()).collect();
-    names.sort_unstable();
-    names.dedup();
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in runs.iter().flat_map(|run| &run.backends) {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
     for name in names {
         rows.push(row(&format!("{name}: served / refused"), runs, |run| {
-            run.backends.get(name).map_or_else(
+            run.attempts_on(name).map_or_else(
                 || "-".to_owned(),
                 |attempts| {
                     format!(

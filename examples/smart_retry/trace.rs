@@ -15,6 +15,15 @@ pub(crate) struct Arrival {
     pub(crate) completion: u64,
 }
 
+/// The requests of a trace.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Trace {
+    /// In the order of their arrival; at least one.
+    pub(crate) arrivals: Vec<Arrival>,
+    /// How long it lasts: to its last request, or as long as it was to be read.
+    pub(crate) span: Duration,
+}
+
 /// What is wrong with a trace, and on which line, counted from 1.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TraceError {
@@ -30,12 +39,12 @@ pub(crate) fn read(
     reader: impl BufRead,
     limit: usize,
     span: Option<Duration>,
-) -> Result<Vec<Arrival>, TraceError> {
+) -> Result<Trace, TraceError> {
     let mut lines = Lines { reader, number: 0 };
     let first = lines.next()?.ok_or_else(|| lines.wrong("the file is empty"))?;
     let columns = Columns::find(&first).map_err(|problem| lines.wrong(problem))?;
     let mut arrivals: Vec<Arrival> = Vec::new();
-    let (mut epoch, mut latest) = (None, i128::MIN);
+    let (mut epoch, mut latest, mut cut) = (None, i128::MIN, None);
     while arrivals.len() < limit {
         let Some(line) = lines.next()? else { break };
         if line.trim().is_empty() {
@@ -49,15 +58,16 @@ pub(crate) fn read(
         latest = time;
         let nanos = time - *epoch.get_or_insert(time);
         let at = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        if span.is_some_and(|span| at >= span) {
+        cut = span.filter(|span| at >= *span);
+        if cut.is_some() {
             break;
         }
         arrivals.push(Arrival { at, prompt, completion });
     }
-    if arrivals.is_empty() {
+    let Some(last) = arrivals.last() else {
         return Err(lines.wrong("the file ends before its first request"));
-    }
-    Ok(arrivals)
+    };
+    Ok(Trace { span: cut.unwrap_or(last.at), arrivals })
 }
 
 impl fmt::Display for TraceError {
@@ -231,5 +241,111 @@ const MOST_TOKENS: u64 = 10_000_000;
 const LONGEST_LINE: usize = 64 * 1024;
 
 #[cfg(test)]
-#[path = "trace_tests.rs"]
-mod tests;
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HEADER: &str = "TIMESTAMP,ContextTokens,GeneratedTokens\n";
+
+    fn all(text: &[u8]) -> Result<Trace, TraceError> {
+        read(text, usize::MAX, None)
+    }
+
+    fn problem(lines: &str) -> String {
+        all(format!("{HEADER}{lines}").as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn arrivals_are_counted_from_the_first_one() {
+        let text = format!(
+            "{HEADER}2023-11-16 18:17:03.9799600,4808,10\r\n2023-11-16 18:17:04.0319600,3180,8\n\n"
+        );
+        let trace = all(text.as_bytes()).unwrap();
+        let second = Arrival { at: Duration::from_millis(52), prompt: 3_180, completion: 8 };
+        assert_eq!(
+            trace.arrivals[0],
+            Arrival { at: Duration::ZERO, prompt: 4_808, completion: 10 }
+        );
+        assert_eq!((trace.arrivals[1], trace.span), (second, second.at));
+    }
+
+    #[test]
+    fn columns_are_found_by_name_and_timestamps_in_every_common_form() {
+        let text = "\u{feff}id,generatedtokens,CONTEXTTOKENS,\"TIMESTAMP\"\n\
+            a,1,2,2024-02-29T23:59:59Z\nb,1,2,2024-03-01 01:00:00.5+01:00\n\
+            c,1,2,2024-02-29T19:00:01.123456789123-05:00\n";
+        let trace = all(text.as_bytes()).unwrap();
+        let at: Vec<_> = trace.arrivals.iter().map(|arrival| arrival.at.as_nanos()).collect();
+        assert_eq!(at, [0, 1_500_000_000, 2_123_456_789]);
+        assert_eq!((trace.arrivals[0].prompt, trace.arrivals[0].completion), (2, 1));
+    }
+
+    #[test]
+    fn both_limits_end_the_trace_before_what_is_wrong_after_them() {
+        let text = format!(
+            "{HEADER}2023-01-01 00:00:00,1,1\n2023-01-01 00:00:59,1,1\n2023-01-01 00:01:00,1,1\n?\n"
+        );
+        let minute = Duration::from_secs(60);
+        let trace = read(text.as_bytes(), usize::MAX, Some(minute)).unwrap();
+        assert_eq!((trace.arrivals.len(), trace.span), (2, minute));
+        let trace = read(text.as_bytes(), 3, Some(minute * 2)).unwrap();
+        assert_eq!((trace.arrivals.len(), trace.span), (3, minute));
+    }
+
+    #[test]
+    fn a_wrong_line_is_named_with_what_is_wrong_in_it() {
+        const FINE: &str = "2023-11-16 18:17:03.97,1,1\n";
+        for (line, wrong) in [
+            ("2023-02-30 00:00:00,1,1", "line 3: TIMESTAMP is `2023-02-30 00:00:00`"),
+            ("2023-11-16 18:17:03.,1,1", "line 3: TIMESTAMP"),
+            ("2023-11-16 18:17:04+1:00,1,1", "line 3: TIMESTAMP"),
+            ("2023-11-16 18:17:04,many,1", "line 3: ContextTokens is `many`"),
+            ("2023-11-16 18:17:04,1,-1", "line 3: GeneratedTokens is `-1`"),
+            ("2023-11-16 18:17:04,1,10000001", "line 3: GeneratedTokens"),
+            ("2023-11-16 18:17:04,1", "line 3: GeneratedTokens is missing"),
+            ("2023-11-16 18:17:03,1,1", "line 3: is earlier than the line before"),
+        ] {
+            let problem = problem(&format!("{FINE}{line}\n"));
+            assert!(problem.starts_with(wrong), "{line}: {problem}");
+        }
+        assert!(problem("").starts_with("line 2: the file ends before its first request"));
+        assert!(all(b"").unwrap_err().to_string().starts_with("line 1: the file is empty"));
+        let column = all(b"TIMESTAMP,tokens\n").unwrap_err().to_string();
+        assert!(column.starts_with("line 1: has no column ContextTokens"), "{column}");
+        let long = vec![b'x'; LONGEST_LINE + 1];
+        assert!(all(&long).unwrap_err().to_string().contains("is longer than"));
+        assert!(all(b"\xff\n").unwrap_err().to_string().contains("is not UTF-8"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_file_panics(line in "[-0-9:.TZ+ ,é\u{0}x]{0,60}", bytes in any::<Vec<u8>>()) {
+            let _ = all(format!("{HEADER}{line}").as_bytes());
+            let _ = all(&bytes);
+        }
+
+        #[test]
+        fn days_follow_each_other(days in 0i64..3_000_000) {
+            let (mut year, mut month, mut day) = (1, 1, 1);
+            // Steps of whole years keep the walk short.
+            let start = days_since_1970(year, month, day);
+            let mut left = days;
+            while left > 0 {
+                let length = if days_in(year, 2) == 29 { 366 } else { 365 };
+                if month == 1 && day == 1 && left >= length {
+                    year += 1;
+                    left -= length;
+                } else {
+                    left -= 1;
+                    day += 1;
+                    if day > days_in(year, month) {
+                        (month, day) = (month % 12 + 1, 1);
+                        year += i64::from(month == 1);
+                    }
+                }
+            }
+            prop_assert_eq!(days_since_1970(year, month, day), start + days);
+        }
+    }
+}
