@@ -50,6 +50,7 @@ pub(crate) struct Attempts {
 
 impl Account {
     /// Notes what the head of the response says.
+    #[expect(clippy::disallowed_methods, reason = "an HTTP-date is compared with the wall clock")]
     pub(crate) fn note(&mut self, head: &Parts) {
         self.status = Some(head.status);
         self.served = head.extensions.get().cloned();
@@ -59,7 +60,7 @@ impl Account {
     }
 
     pub(crate) fn is_ok(&self) -> bool {
-        self.status.is_some_and(|status| status.is_success())
+        self.problem.is_none() && self.status.is_some_and(|status| status.is_success())
     }
 
     pub(crate) fn is_refused(&self) -> bool {

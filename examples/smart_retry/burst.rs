@@ -12,7 +12,7 @@ use tower_spillover::{
 use crate::{
     Failure,
     account::{Account, Run},
-    loopback::{Ask, BACKENDS, Loopback},
+    loopback::{Ask, BACKENDS, Loopback, Policy},
     report::{Out, ms},
 };
 
@@ -38,8 +38,8 @@ pub(crate) async fn run(out: &mut Out) -> Result<(), Failure> {
     ))?;
     let loopback = Loopback::start(ptu(), STANDARD.map(standard), PACE).await?;
     let mut show = Show {
-        ask: loopback.spillover(MAX_WAIT)?,
-        run: Run::new("spillover", BACKENDS),
+        ask: loopback.stack(Policy::Spillover, MAX_WAIT)?,
+        run: Policy::Spillover.run(),
         branches: Vec::new(),
         begun: Instant::now(),
         loopback,

@@ -65,11 +65,7 @@ where
             out.say(&reason)?;
         }
         out.say(&format!("Total latency was {:.3} seconds.", account.took.as_secs_f64()))?;
-        match &account.problem {
-            // The key is in no text that this program made; a server may have echoed it.
-            Some(problem) => out.say(&without_key(problem, live))?,
-            None => out.say(&without_key(&answer, live))?,
-        }
+        out.say(account.problem.as_deref().unwrap_or(&answer))?;
         run.add(account, &live.ptu);
     }
     let run = run.finish();
@@ -111,8 +107,11 @@ where
         Ok(Ok((head, body))) => {
             account.note(&head);
             match content(&body).filter(|_| head.status.is_success()) {
-                Some(content) => answer = printable(&content),
-                None => account.problem = Some(complaint(head.status, &account, &body)),
+                Some(content) => answer = without_key(&printable(&content), live),
+                None => {
+                    let problem = complaint(head.status, &account, &body);
+                    account.problem = Some(without_key(&problem, live));
+                }
             }
         }
     }
@@ -178,12 +177,12 @@ fn reasons(account: &Account, live: &Live) -> Vec<String> {
     reasons
 }
 
-/// The text of a chat completion.
+/// The text of a chat completion; a message may have none, for example when a filter cut it.
 fn content(body: &[u8]) -> Option<String> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let message = body.get("choices")?.get(0)?.get("message")?;
     let text = |field| message.get(field).and_then(Value::as_str).map(str::to_owned);
-    text("content").or_else(|| text("refusal"))
+    text("content").or_else(|| text("refusal")).or_else(|| Some("(no text)".to_owned()))
 }
 
 /// What the endpoint says is wrong, and what to look at.
@@ -205,9 +204,11 @@ fn complaint(status: StatusCode, account: &Account, body: &[u8]) -> String {
     format!("the endpoint answered {}: {said} ({remedy})", status.as_u16())
 }
 
+/// The key is in no text that this program makes, but a server may echo it. What is shorter than any
+/// key would only be a word.
 fn without_key(text: &str, live: &Live) -> String {
     match live.key.to_str() {
-        Ok(key) if !key.is_empty() => text.replace(key, "***"),
+        Ok(key) if key.len() >= 8 => text.replace(key, "***"),
         _ => text.to_owned(),
     }
 }

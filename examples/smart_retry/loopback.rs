@@ -28,6 +28,15 @@ pub(crate) struct Loopback {
     servings: Vec<Serving>,
 }
 
+/// Whose rule a stack follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    /// This library: the PTU, and a pool of Standard regions to spill to.
+    Spillover,
+    /// The reference script: two deployments of one resource, and no memory.
+    Reference,
+}
+
 /// A stack with all that it knows; sends one request and tells how it ended.
 pub(crate) type Ask = Arc<dyn Fn(Request<Full<Bytes>>) -> Asking + Send + Sync>;
 
@@ -55,8 +64,15 @@ impl Loopback {
         Ok(Self { emulator, servings })
     }
 
-    /// This library: the PTU, and a pool of Standard regions to spill to.
-    pub(crate) fn spillover(&self, max_wait: Duration) -> Result<Ask, ConfigError> {
+    /// A stack that knows nothing yet.
+    pub(crate) fn stack(&self, policy: Policy, max_wait: Duration) -> Result<Ask, ConfigError> {
+        match policy {
+            Policy::Spillover => self.spillover(max_wait),
+            Policy::Reference => self.reference(max_wait),
+        }
+    }
+
+    fn spillover(&self, max_wait: Duration) -> Result<Ask, ConfigError> {
         let backend = |index: usize, resource: usize| {
             let endpoint = self.servings[resource].endpoint();
             Ok(Backend::new(BACKENDS[index], endpoint)?.api_key(RESOURCES[resource][2]))
@@ -73,8 +89,7 @@ impl Loopback {
         Ok(asker(layer.layer(client())))
     }
 
-    /// The rule of the reference script: two deployments of one resource, and no memory.
-    pub(crate) fn reference(&self, max_wait: Duration) -> Result<Ask, ConfigError> {
+    fn reference(&self, max_wait: Duration) -> Result<Ask, ConfigError> {
         let layer = SmartFallbackLayer::deployments(PTU_DEPLOYMENT, STANDARD_DEPLOYMENT)?
             .names(BACKENDS[0], BACKENDS[1])
             .max_wait(max_wait)
@@ -136,6 +151,28 @@ impl Loopback {
             }
         }
         Ok(())
+    }
+}
+
+impl Policy {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Spillover => "spillover",
+            Self::Reference => "reference",
+        }
+    }
+
+    /// The backends that a run can reach.
+    pub(crate) fn backends(self) -> &'static [&'static str] {
+        match self {
+            Self::Spillover => &BACKENDS,
+            Self::Reference => &BACKENDS[..2],
+        }
+    }
+
+    /// A run of which nothing is known yet.
+    pub(crate) fn run(self) -> Run {
+        Run::new(self.name(), self.backends().iter().copied())
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     Failure,
     account::{Account, Run},
     job::Replay,
-    loopback::{Ask, BACKENDS, Loopback},
+    loopback::{Ask, BACKENDS, Loopback, Policy},
     report::{Out, grouped, ms},
     trace::{self, Arrival, Trace},
 };
@@ -28,13 +28,9 @@ pub(crate) async fn run(replay: &Replay, out: &mut Out) -> Result<(), Failure> {
     let plan = Plan::new(replay, &trace)?;
     out.say(&plan.describe())?;
     let (mut runs, mut checks) = (Vec::new(), Vec::new());
-    for policy in ["spillover", "reference"] {
+    for policy in [Policy::Spillover, Policy::Reference] {
         let loopback = plan.start().await?;
-        let max_wait = plan.real(replay.max_wait);
-        let ask = match policy {
-            "spillover" => loopback.spillover(max_wait)?,
-            _ => loopback.reference(max_wait)?,
-        };
+        let ask = loopback.stack(policy, plan.real(replay.max_wait))?;
         let run = plan.drive(policy, &loopback, &ask, out).await?;
         checks.push(loopback.check(&run).and_then(|()| plan.check(&run)));
         runs.push(run);
@@ -107,17 +103,15 @@ impl<'a> Plan<'a> {
     /// Sends every request at its time, however long the answers to others take.
     async fn drive(
         &self,
-        policy: &'static str,
+        policy: Policy,
         loopback: &Loopback,
         ask: &Ask,
         out: &mut Out,
     ) -> Result<Run, Failure> {
-        // The reference knows one region only.
-        let names = if policy == "spillover" { &BACKENDS[..] } else { &BACKENDS[..2] };
-        let mut run = Run::new(policy, names.iter().copied());
+        let mut run = policy.run();
         let mut asking = JoinSet::new();
         let mut late = 0;
-        let bar = bar(policy, self.arrivals.len());
+        let bar = bar(policy.name(), self.arrivals.len());
         let begun = Instant::now() + HEAD_START;
         for arrival in self.arrivals {
             let due = begun + self.real(arrival.at);
@@ -130,23 +124,28 @@ impl<'a> Plan<'a> {
                 self.note(&mut run, ended.ok());
             }
         }
-        let longest = self.arrivals.iter().map(|arrival| arrival.completion).max().unwrap_or(0);
-        let generating = PER_TOKEN.saturating_mul(u32::try_from(longest).unwrap_or(u32::MAX));
-        let patience = self.real(self.replay.max_wait.saturating_add(generating)) + GRACE;
-        let end = Instant::now() + patience;
-        // What has no end by then is lost.
-        while let Ok(Some(ended)) = timeout_at(end, asking.join_next()).await {
-            self.note(&mut run, ended.ok());
-        }
+        self.await_rest(asking, &mut run).await;
         bar.finish_and_clear();
         if late * 100 > self.arrivals.len() {
             out.say(&format!(
-                "note: {late} requests of the {policy} run went out more than {} late: this \
+                "note: {late} requests of the {} run went out more than {} late: this \
                  machine is too slow for the speed\n",
+                policy.name(),
                 ms(TOLERANCE)
             ))?;
         }
         Ok(run.finish())
+    }
+
+    /// Waits for the answers that are out; what has none when patience ends is lost.
+    async fn await_rest(&self, mut asking: JoinSet<Account>, run: &mut Run) {
+        let longest = self.arrivals.iter().map(|arrival| arrival.completion).max().unwrap_or(0);
+        let generating = PER_TOKEN.saturating_mul(u32::try_from(longest).unwrap_or(u32::MAX));
+        let patience = self.real(self.replay.max_wait.saturating_add(generating)) + GRACE;
+        let end = Instant::now() + patience;
+        while let Ok(Some(ended)) = timeout_at(end, asking.join_next()).await {
+            self.note(run, ended.ok());
+        }
     }
 
     /// A request that panicked leaves no account, and is found to be lost.
