@@ -75,7 +75,7 @@ impl<'a> Plan<'a> {
 
     fn describe(&self) -> String {
         format!(
-            "{} requests in {:.1} min of {}, {} times as fast: {:.0} s for each of two runs.\n\
+            "{} requests in {:.1} min of {}, {} times as fast: {:.0} s at most for each of two runs.\n\
              PTU: {} tokens/s, {:.0} % of the mean load, bucket of {:.1} s. Longest wait {}.\n\
              Times are the trace's.\n",
             grouped(self.arrivals.len() as u128),
