@@ -13,9 +13,7 @@ pub(crate) struct Clock {
 impl Clock {
     #[expect(clippy::disallowed_methods, reason = "a server has a clock of its own")]
     pub(crate) fn start() -> Self {
-        Self {
-            epoch: Instant::now(),
-        }
+        Self { epoch: Instant::now() }
     }
 
     #[expect(clippy::disallowed_methods, reason = "a server has a clock of its own")]
@@ -31,10 +29,7 @@ impl Clock {
 
     #[expect(clippy::disallowed_methods, reason = "a server has a clock of its own")]
     pub(crate) fn sleep_until(self, at: Duration) -> Pin<Box<Sleep>> {
-        let due = self
-            .epoch
-            .checked_add(at.min(FOREVER))
-            .unwrap_or(self.epoch);
+        let due = self.epoch.checked_add(at.min(FOREVER)).unwrap_or(self.epoch);
         Box::pin(tokio::time::sleep_until(due))
     }
 }

@@ -96,11 +96,6 @@ impl Fault {
     }
 
     fn new(kind: FaultKind) -> Self {
-        Self {
-            kind,
-            delay: Duration::ZERO,
-            headers: HeaderMap::new(),
-            body: None,
-        }
+        Self { kind, delay: Duration::ZERO, headers: HeaderMap::new(), body: None }
     }
 }
