@@ -92,7 +92,9 @@ impl<B> Service<Request<B>> for Leaf {
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        self.parked.request.set(Some(request.into_parts().0));
+        let (mut head, _) = request.into_parts();
+        head.extensions = Extensions::new();
+        self.parked.request.set(Some(head));
         let mut response = Response::new(Full::default());
         *response.status_mut() = self.status;
         if self.status == StatusCode::OK

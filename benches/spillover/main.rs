@@ -3,6 +3,7 @@
 mod decisions;
 mod leaf;
 mod paths;
+mod turns;
 
 use std::{env, hint::black_box, time::Duration};
 
@@ -16,6 +17,9 @@ use self::{
 fn main() {
     if let Ok(path) = env::var("SPILLOVER_PATH") {
         return repeat(&path);
+    }
+    if env::var_os("SPILLOVER_TURNS").is_some() {
+        return turns::print();
     }
     let mut criterion = Criterion::default()
         .sample_size(50)
