@@ -1,9 +1,10 @@
 //! Which backends one request has been sent to already.
 
 /// Which backends one request has been sent to already: a set of indices that needs no memory of
-/// its own for the first 64.
+/// its own for the first one, whichever it is, and for the first 64 backends.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tried {
+    start: usize,
     first: u64,
     rest: Vec<u64>,
     len: usize,
@@ -11,10 +12,14 @@ pub(crate) struct Tried {
 
 impl Tried {
     pub(crate) fn insert(&mut self, index: usize) {
-        if !self.contains(index) {
-            self.len += 1;
+        if self.len == 0 {
+            self.start = index;
+        } else if self.contains(index) {
+            return;
+        } else {
+            *self.word_mut(index) |= bit(index);
         }
-        *self.word_mut(index) |= bit(index);
+        self.len += 1;
     }
 
     pub(crate) fn contains(&self, index: usize) -> bool {
@@ -22,7 +27,7 @@ impl Tried {
             0 => self.first,
             word => self.rest.get(word - 1).copied().unwrap_or(0),
         };
-        word & bit(index) != 0
+        word & bit(index) != 0 || (index == self.start && self.len > 0)
     }
 
     /// How many backends were tried.
