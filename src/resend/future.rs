@@ -10,7 +10,7 @@ use http::Request;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use super::{Course, Step, Unready, clock, try_clone};
+use super::{Course, Step, Unready, clock, spare::Held};
 use crate::{TryCloneBody, classify::Outcome};
 
 pin_project! {
@@ -23,8 +23,8 @@ pin_project! {
         #[pin]
         state: State<L, F, A>,
         course: C,
-        // What a later attempt would send; `None` once the last one has it.
-        request: Option<Request<B>>,
+        // What a later attempt would send; nothing once the last one has it.
+        held: Held<B>,
     }
 }
 
@@ -49,14 +49,14 @@ where
 {
     /// The first attempt goes out at once, on a service that is ready.
     pub(crate) fn sending(mut course: C, lane: C::Lane, request: Request<B>) -> Self {
-        let mut request = Some(request);
-        let attempt = send(&mut course, lane, &mut request);
-        Self { state: State::Attempting { lane, attempt }, course, request }
+        let held = spare(&course, lane, &request);
+        let attempt = course.send(lane, request);
+        Self { state: State::Attempting { lane, attempt }, course, held }
     }
 
     /// The first step is `step`, with no service ready.
     pub(crate) fn starting(course: C, step: Step<C::Lane, C::Answer>, request: Request<B>) -> Self {
-        Self { state: step.into(), course, request: Some(request) }
+        Self { state: step.into(), course, held: Held::Whole(request) }
     }
 }
 
@@ -74,7 +74,7 @@ where
                 // Attempting => Waiting | Readying | Ready
                 StateProj::Attempting { lane, attempt } => {
                     let (lane, result) = (*lane, ready!(attempt.poll(cx)));
-                    let held = this.request.is_some();
+                    let held = this.held.is_there();
                     match this.course.classify(&result) {
                         Outcome::Answered => {
                             return Poll::Ready(this.course.answer(lane, result, held));
@@ -92,7 +92,10 @@ where
                     let lane = *lane;
                     match ready!(this.course.poll_ready(lane, cx)) {
                         Ok(()) => {
-                            let attempt = send(this.course, lane, this.request);
+                            let request = this.held.take();
+                            let request = request.expect("a course sends again only what is held");
+                            *this.held = spare(this.course, lane, &request);
+                            let attempt = this.course.send(lane, request);
                             this.state.set(State::Attempting { lane, attempt });
                             continue;
                         }
@@ -121,15 +124,11 @@ impl<L, F, A> From<Step<L, A>> for State<L, F, A> {
     }
 }
 
-/// Sends the held request, or a clone of it when it may be needed again.
-fn send<C, B>(course: &mut C, lane: C::Lane, held: &mut Option<Request<B>>) -> C::Attempt
+/// A copy of `request`, when it may be needed after an attempt on `lane`.
+fn spare<C, B>(course: &C, lane: C::Lane, request: &Request<B>) -> Held<B>
 where
     C: Course<B>,
     B: TryCloneBody,
 {
-    let request = held.take().expect("a course sends again only while the request is held");
-    if course.may_resend(lane) {
-        *held = try_clone(&request);
-    }
-    course.send(lane, request)
+    if course.may_resend(lane) { Held::copy(request) } else { Held::Nothing }
 }
