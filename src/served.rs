@@ -1,8 +1,8 @@
 //! The account of one request, left on its response: who answered, after what.
 
-use std::{iter, mem, slice, sync::Arc, time::Duration};
+use std::{iter, slice, sync::Arc, time::Duration};
 
-use http::StatusCode;
+use http::{Extensions, StatusCode};
 
 use crate::classify::{Hint, Outcome};
 
@@ -102,36 +102,33 @@ impl Served {
         self.replayable = false;
     }
 
+    /// Whether this account says nothing that the account of an inner layer would not say.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.first.is_none() && self.waited.is_zero() && !self.spilled && self.replayable
+    }
+
     /// Appends the account of an inner layer, whose clock started `offset` after this one's.
-    pub(crate) fn append(&mut self, mut inner: Self, offset: Duration) {
-        inner.shift(offset);
-        inner.first.into_iter().chain(inner.rest).for_each(|attempt| self.push(attempt));
+    pub(crate) fn append(&mut self, inner: Self, offset: Duration) {
+        for mut attempt in inner.first.into_iter().chain(inner.rest) {
+            attempt.at = attempt.at.saturating_add(offset);
+            self.push(attempt);
+        }
         self.add_wait(inner.waited);
         self.spilled |= inner.spilled;
         self.replayable &= inner.replayable;
     }
 
-    /// Puts what an outer layer knows before this account, whose clock started `offset` later.
-    pub(crate) fn prepend(&mut self, earlier: Option<Box<Self>>, offset: Duration) {
-        match earlier {
-            Some(earlier) => {
-                let inner = mem::replace(self, *earlier);
-                self.append(inner, offset);
-            }
-            None => self.shift(offset),
+    /// Moves the account of an inner layer out of `extensions`, or makes one of a single attempt.
+    pub(crate) fn absorb(
+        &mut self,
+        extensions: Option<&mut Extensions>,
+        offset: Duration,
+        attempt: impl FnOnce() -> Attempt,
+    ) {
+        match extensions.and_then(Extensions::remove::<Self>) {
+            Some(inner) => self.append(inner, offset),
+            None => self.push(attempt()),
         }
-    }
-
-    fn shift(&mut self, offset: Duration) {
-        for attempt in self.first.iter_mut().chain(&mut self.rest) {
-            attempt.at = attempt.at.saturating_add(offset);
-        }
-    }
-}
-
-impl Default for Served {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

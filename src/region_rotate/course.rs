@@ -34,8 +34,7 @@ pub(super) struct Rotation<S, X> {
     arrival: Instant,
     /// When the attempt under way was chosen.
     since: Instant,
-    /// The account so far. Most requests have none before they are answered.
-    history: Option<Box<Served>>,
+    served: Served,
 }
 
 /// What the next attempt authenticates with.
@@ -54,7 +53,7 @@ impl<S, X> Rotation<S, X> {
             authority: Authority::Ticket(Ticket::Own),
             arrival: now,
             since: now,
-            history: None,
+            served: Served::new(),
         }
     }
 
@@ -98,46 +97,35 @@ impl<S, X> Rotation<S, X> {
         self.tried.len() < self.config.pool.len().min(self.config.max_attempts)
     }
 
-    fn attempt(&self, lane: Lane, status: Option<StatusCode>, outcome: Outcome) -> Attempt {
+    fn record(&mut self, lane: Lane, status: Option<StatusCode>, outcome: Outcome) {
         let name = Arc::clone(self.config.pool.member(lane).name());
         let at = self.since.saturating_duration_since(self.arrival);
-        Attempt::new(name, at, status, outcome)
-    }
-
-    fn record(&mut self, lane: Lane, status: Option<StatusCode>, outcome: Outcome) {
-        let attempt = self.attempt(lane, status, outcome);
-        self.history.get_or_insert_default().push(attempt);
-    }
-
-    /// The account, to be left on a response.
-    fn account(&mut self) -> Served {
-        self.history.take().map_or_else(Served::new, |history| *history)
+        self.served.push(Attempt::new(name, at, status, outcome));
     }
 
     /// An answer of the layer's own: nothing is open.
     fn closed<R>(&mut self, now: Instant, status: StatusCode) -> Response<ResponseBody<R>> {
         let mut response = answer::closed(&self.config.pool, now, status);
-        response.extensions_mut().insert(self.account());
+        response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
         response
     }
 
     /// The answer of a backend, with the account of how it was come by.
     fn sign<R, E>(
-        &self,
-        mut served: Served,
+        &mut self,
         lane: Lane,
         result: Result<Response<R>, E>,
         held: bool,
     ) -> Result<Response<ResponseBody<R>>, E> {
         let mut response = result?.map(ResponseBody::upstream);
         if !held && self.may_go_on() {
-            served.set_unreplayable();
+            self.served.set_unreplayable();
         }
         if let Some(header) = &self.config.name_header {
             let name = self.config.pool.member(lane).name_header();
             response.headers_mut().insert(header.clone(), name.clone());
         }
-        response.extensions_mut().insert(served);
+        response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
         Ok(response)
     }
 }
@@ -206,9 +194,8 @@ where
         result: Result<Response<R>, S::Error>,
         held: bool,
     ) -> Self::Answer {
-        let mut served = self.account();
-        served.push(self.attempt(lane, status(&result), Outcome::Answered));
-        self.sign(served, lane, result, held)
+        self.record(lane, status(&result), Outcome::Answered);
+        self.sign(lane, result, held)
     }
 
     fn refused(
@@ -224,8 +211,7 @@ where
         if let Some(lane) = held.then(|| self.choose(now)).flatten() {
             return Step::Send(lane);
         }
-        let served = self.account();
-        let mut answer = self.sign(served, lane, result, held);
+        let mut answer = self.sign(lane, result, held);
         if let (Outcome::Throttled(_), Ok(response)) = (outcome, &mut answer) {
             // The pool speaks for all its backends: their soonest reopening, not this one's.
             let soonest = self.config.pool.soonest(now).max(Duration::from_millis(1));

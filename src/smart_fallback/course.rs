@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::future::Either;
-use http::{Extensions, Request, Response, StatusCode};
+use http::{Extensions, Request, Response};
 use tower_service::Service;
 
 use super::layer::Config;
@@ -39,8 +39,7 @@ pub(super) struct Tiers<P, F, K> {
     refusals: u32,
     /// When the attempt under way was chosen, or the wait begun.
     since: Instant,
-    /// The account so far. Most requests have none before they are answered.
-    history: Option<Box<Served>>,
+    served: Served,
 }
 
 /// The memory of the primary has one entry.
@@ -67,7 +66,7 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
             max_wait,
             refusals: 0,
             since: now,
-            history: None,
+            served: Served::new(),
         }
     }
 
@@ -113,30 +112,26 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         }
     }
 
-    fn attempt(&self, lane: Lane, status: Option<StatusCode>, outcome: Outcome) -> Attempt {
+    fn record<R, E>(&mut self, lane: Lane, result: &mut Result<Response<R>, E>, outcome: Outcome) {
         let at = self.since.saturating_duration_since(self.arrival);
-        Attempt::new(Arc::clone(&self.config.names[lane as usize]), at, status, outcome)
+        let status = result.as_ref().ok().map(Response::status);
+        let name = &self.config.names[lane as usize];
+        self.served.absorb(result.as_mut().ok().map(Response::extensions_mut), at, || {
+            Attempt::new(Arc::clone(name), at, status, outcome)
+        });
     }
 
-    /// Adds a refusal to the account, or what the account of an inner layer says of it.
-    fn record<R>(&mut self, lane: Lane, response: Option<&mut Response<R>>, outcome: Outcome) {
-        let status = response.as_ref().map(|response| response.status());
-        let inner = response.and_then(|response| response.extensions_mut().remove::<Served>());
-        let at = self.since.saturating_duration_since(self.arrival);
-        let mut history = self.history.take().unwrap_or_default();
-        match inner {
-            Some(inner) => history.append(inner, at),
-            None => history.push(self.attempt(lane, status, outcome)),
+    /// Leaves the account on the response that the caller gets.
+    fn sign<R, E>(&mut self, result: &mut Result<Response<R>, E>, held: bool, lane: Lane) {
+        if lane == Lane::Fallback {
+            self.served.set_spilled();
+        } else if !held {
+            self.served.set_unreplayable();
         }
-        self.history = Some(history);
-    }
-}
-
-fn mark(served: &mut Served, lane: Lane, held: bool) {
-    if lane == Lane::Fallback {
-        served.set_spilled();
-    } else if !held {
-        served.set_unreplayable();
+        if let Ok(response) = result {
+            let served = mem::replace(&mut self.served, Served::new());
+            response.extensions_mut().insert(served);
+        }
     }
 }
 
@@ -190,18 +185,17 @@ where
     }
 
     fn answer(&mut self, lane: Lane, mut result: Self::Answer, held: bool) -> Self::Answer {
-        let at = self.since.saturating_duration_since(self.arrival);
-        let Ok(response) = &mut result else { return result };
-        // The account of an inner layer is continued where it is; most often it says it all.
-        if let Some(served) = response.extensions_mut().get_mut::<Served>() {
-            served.prepend(self.history.take(), at);
-            mark(served, lane, held);
+        // The account of an inner layer says it all about a first attempt at the primary.
+        let said = |response: &Response<R>| response.extensions().get::<Served>().is_some();
+        if lane == Lane::Primary
+            && held
+            && self.served.is_plain()
+            && result.as_ref().is_ok_and(said)
+        {
             return result;
         }
-        let mut served = self.history.take().map_or_else(Served::new, |history| *history);
-        served.push(self.attempt(lane, Some(response.status()), Outcome::Answered));
-        mark(&mut served, lane, held);
-        response.extensions_mut().insert(served);
+        self.record(lane, &mut result, Outcome::Answered);
+        self.sign(&mut result, held, lane);
         result
     }
 
@@ -216,7 +210,7 @@ where
         let Outcome::Throttled(hint) = outcome else {
             return Step::Answer(self.answer(lane, result, held));
         };
-        self.record(lane, result.as_mut().ok(), outcome);
+        self.record(lane, &mut result, outcome);
         if lane == Lane::Primary {
             self.refusals += 1;
             self.remember(hint, now);
@@ -229,16 +223,12 @@ where
                 announce(response.headers_mut(), soonest);
             }
         }
-        if let (Ok(response), Some(mut history)) = (&mut result, self.history.take()) {
-            mark(&mut history, lane, held);
-            response.extensions_mut().insert(*history);
-        }
+        self.sign(&mut result, held, lane);
         Step::Answer(result)
     }
 
     fn resume(&mut self, now: Instant) -> Step<Lane, Self::Answer> {
-        let waited = now.saturating_duration_since(self.since);
-        self.history.get_or_insert_default().add_wait(waited);
+        self.served.add_wait(now.saturating_duration_since(self.since));
         self.since = now;
         // Another request may have been refused meanwhile.
         self.start(now)
