@@ -68,7 +68,9 @@ impl Ask {
         let stated = longest(operation, body)?;
         let longest = stated.unwrap_or(DEFAULT_MAX_TOKENS);
         let choices = number(body, "n")?.unwrap_or(1);
-        let choices = choices.max(number(body, "best_of")?.unwrap_or(1)).clamp(1, 128);
+        let choices = choices
+            .max(number(body, "best_of")?.unwrap_or(1))
+            .clamp(1, 128);
         let prompt = || {
             let instructions = body.get("instructions").map_or(0, text_bytes);
             (text_bytes(subject) + instructions).div_ceil(4).max(1)
@@ -94,10 +96,18 @@ impl Ask {
             most: longest * choices,
             longest,
             exact: exact.map(|exact| exact.min(stated.unwrap_or(exact))),
-            truncated: exact.zip(stated).is_some_and(|(exact, stated)| exact > stated),
+            truncated: exact
+                .zip(stated)
+                .is_some_and(|(exact, stated)| exact > stated),
             dimensions: number(body, "dimensions")?.unwrap_or(16).clamp(1, 4_096),
-            inputs: subject.as_array().map_or(1, |inputs| inputs.len() as u64).min(2_048),
-            previous: body.get("previous_response_id").and_then(Value::as_str).map(str::to_owned),
+            inputs: subject
+                .as_array()
+                .map_or(1, |inputs| inputs.len() as u64)
+                .min(2_048),
+            previous: body
+                .get("previous_response_id")
+                .and_then(Value::as_str)
+                .map(str::to_owned),
         })
     }
 }
@@ -153,7 +163,9 @@ fn number(body: &Value, field: &'static str) -> Result<Option<u64>, Complaint> {
 fn flag(body: &Value, field: &'static str) -> Result<bool, Complaint> {
     match body.get(field) {
         None | Some(Value::Null) => Ok(false),
-        Some(value) => value.as_bool().ok_or_else(|| wrong_type(field, "true or false")),
+        Some(value) => value
+            .as_bool()
+            .ok_or_else(|| wrong_type(field, "true or false")),
     }
 }
 
@@ -175,9 +187,11 @@ fn text_bytes(value: &Value) -> u64 {
         Value::String(text) => text.len() as u64,
         Value::Number(_) => 4,
         Value::Array(parts) => parts.iter().map(text_bytes).sum(),
-        Value::Object(part) => {
-            ["content", "text"].iter().filter_map(|field| part.get(*field)).map(text_bytes).sum()
-        }
+        Value::Object(part) => ["content", "text"]
+            .iter()
+            .filter_map(|field| part.get(*field))
+            .map(text_bytes)
+            .sum(),
         Value::Null | Value::Bool(_) => 0,
     }
 }
@@ -220,7 +234,10 @@ mod tests {
             "emulator_cached_tokens": "9999",
         }});
         let ask = read(Operation::Chat, body.clone()).unwrap();
-        assert_eq!((ask.prompt, ask.exact, ask.cached), (2_048, Some(28), 2_048));
+        assert_eq!(
+            (ask.prompt, ask.exact, ask.cached),
+            (2_048, Some(28), 2_048)
+        );
         let mut headers = HeaderMap::new();
         headers.insert("x-emulator-prompt-tokens", "7".parse().unwrap());
         headers.insert("x-emulator-completion-tokens", "nonsense".parse().unwrap());
@@ -244,8 +261,16 @@ mod tests {
         let messages = json!([{"content": "x"}]);
         let negative = json!({"messages": messages, "max_tokens": -1});
         assert!(complaint(negative).message.contains("'max_tokens'"));
-        assert_eq!(complaint(json!({"messages": messages, "stream": "yes"})).param, Some("stream"));
-        assert!(parse(b"{\"a\": }").unwrap_err().message.contains("line 1 column 7"));
+        assert_eq!(
+            complaint(json!({"messages": messages, "stream": "yes"})).param,
+            Some("stream")
+        );
+        assert!(
+            parse(b"{\"a\": }")
+                .unwrap_err()
+                .message
+                .contains("line 1 column 7")
+        );
         assert!(parse(b"[]").unwrap_err().message.contains("not an object"));
     }
 

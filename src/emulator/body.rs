@@ -96,7 +96,11 @@ impl Cut {
     /// `pause` gives the connection time to send what came before: hyper throws away what is still
     /// in its buffers when a body fails, and so does h2 when it resets a stream.
     pub(crate) fn new(clock: Clock, pause: Duration) -> Self {
-        Self { clock, pause, sleep: None }
+        Self {
+            clock,
+            pause,
+            sleep: None,
+        }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<EmulatorError> {

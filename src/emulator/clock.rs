@@ -13,7 +13,9 @@ pub(crate) struct Clock {
 impl Clock {
     #[expect(clippy::disallowed_methods, reason = "a server has a clock of its own")]
     pub(crate) fn start() -> Self {
-        Self { epoch: Instant::now() }
+        Self {
+            epoch: Instant::now(),
+        }
     }
 
     #[expect(clippy::disallowed_methods, reason = "a server has a clock of its own")]
@@ -29,7 +31,10 @@ impl Clock {
 
     #[expect(clippy::disallowed_methods, reason = "a server has a clock of its own")]
     pub(crate) fn sleep_until(self, at: Duration) -> Pin<Box<Sleep>> {
-        let due = self.epoch.checked_add(at.min(FOREVER)).unwrap_or(self.epoch);
+        let due = self
+            .epoch
+            .checked_add(at.min(FOREVER))
+            .unwrap_or(self.epoch);
         Box::pin(tokio::time::sleep_until(due))
     }
 }

@@ -96,6 +96,11 @@ impl Fault {
     }
 
     fn new(kind: FaultKind) -> Self {
-        Self { kind, delay: Duration::ZERO, headers: HeaderMap::new(), body: None }
+        Self {
+            kind,
+            delay: Duration::ZERO,
+            headers: HeaderMap::new(),
+            body: None,
+        }
     }
 }

@@ -25,7 +25,14 @@ impl Flight {
         begun: Duration,
         pace: Pace,
     ) -> Self {
-        Self { site, clock, bill, begun, pace, settled: false }
+        Self {
+            site,
+            clock,
+            bill,
+            begun,
+            pace,
+            settled: false,
+        }
     }
 
     /// When the first `tokens` tokens are there.
@@ -40,14 +47,16 @@ impl Flight {
     pub(crate) fn finish(mut self) {
         self.settled = true;
         let now = self.clock.now();
-        self.site.settle(now, &self.bill, self.bill.completion, true);
+        self.site
+            .settle(now, &self.bill, self.bill.completion, true);
     }
 
     /// Ends early after `generated` tokens.
     pub(crate) fn abandon(mut self, generated: u64) {
         self.settled = true;
         let generated = generated.min(self.bill.completion);
-        self.site.settle(self.clock.now(), &self.bill, generated, false);
+        self.site
+            .settle(self.clock.now(), &self.bill, generated, false);
     }
 }
 

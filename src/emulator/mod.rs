@@ -119,7 +119,9 @@ impl Emulator {
     ///
     /// When two resources, or two deployments of one resource, have the same name.
     pub fn new(resources: impl IntoIterator<Item = Resource>) -> Self {
-        Self { registry: Arc::new(Registry::new(resources.into_iter().collect())) }
+        Self {
+            registry: Arc::new(Registry::new(resources.into_iter().collect())),
+        }
     }
 
     /// Seeds the draws of completion lengths and of request ids. Defaults to 0.

@@ -69,7 +69,11 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     pub(crate) fn new(ptu: Ptu) -> Self {
-        Self { ptu, depth: Duration::from_secs_f64(ptu.bucket_seconds), dry_at: Duration::ZERO }
+        Self {
+            ptu,
+            depth: Duration::from_secs_f64(ptu.bucket_seconds),
+            dry_at: Duration::ZERO,
+        }
     }
 
     pub(crate) fn ptu(&self) -> &Ptu {
@@ -82,7 +86,9 @@ impl Bucket {
             // The level is not *below* 100 % when the overshoot has drained exactly, hence the floor
             // plus one instead of a ceiling.
             let millis = over.as_millis().saturating_add(1);
-            return Err(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)));
+            return Err(Duration::from_millis(
+                u64::try_from(millis).unwrap_or(u64::MAX),
+            ));
         }
         self.add(now, tokens);
         Ok(())

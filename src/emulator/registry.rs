@@ -37,7 +37,11 @@ impl Registry {
             let twin = by_name.insert(resource.name.to_ascii_lowercase(), index);
             assert!(twin.is_none(), "two resources are called {}", resource.name);
             for key in resource.keys.iter().chain(&resource.tokens) {
-                owners.0.entry(key.as_bytes().into()).or_default().push(index);
+                owners
+                    .0
+                    .entry(key.as_bytes().into())
+                    .or_default()
+                    .push(index);
             }
             places.push(Place::new(resource));
         }
@@ -159,7 +163,11 @@ impl Place {
         let mut sites = Vec::with_capacity(resource.deployments.len());
         for (index, deployment) in resource.deployments.into_iter().enumerate() {
             let twin = by_name.insert(deployment.name.clone(), index);
-            assert!(twin.is_none(), "two deployments are called {}", deployment.name);
+            assert!(
+                twin.is_none(),
+                "two deployments are called {}",
+                deployment.name
+            );
             sites.push(Arc::new(Site::new(deployment)));
         }
         let tag = fingerprint(&[resource.name.as_bytes()]).to_le_bytes();
@@ -176,7 +184,9 @@ impl Place {
     }
 
     pub(crate) fn site(&self, deployment: &str) -> Option<&Arc<Site>> {
-        self.by_name.get(deployment).map(|index| &self.sites[*index])
+        self.by_name
+            .get(deployment)
+            .map(|index| &self.sites[*index])
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -218,7 +228,10 @@ fn scramble(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-const DOMAINS: [&str; 3] =
-    [".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"];
+const DOMAINS: [&str; 3] = [
+    ".openai.azure.com",
+    ".services.ai.azure.com",
+    ".cognitiveservices.azure.com",
+];
 /// How many requests a recording keeps; the oldest go first.
 const MOST_RECEIVED: usize = 65_536;

@@ -159,7 +159,8 @@ impl Pace {
     /// When `tokens` tokens are there, counted from the arrival; zero tokens take as long as one.
     pub(crate) fn time_for(&self, tokens: u64) -> Duration {
         let more = u32::try_from(tokens.saturating_sub(1)).unwrap_or(u32::MAX);
-        self.first_token.saturating_add(self.per_token.saturating_mul(more))
+        self.first_token
+            .saturating_add(self.per_token.saturating_mul(more))
     }
 
     /// How many tokens are there `age` after the arrival.
@@ -167,8 +168,10 @@ impl Pace {
         let Some(generating) = age.checked_sub(self.first_token) else {
             return 0;
         };
-        let more =
-            generating.as_nanos().checked_div(self.per_token.as_nanos()).unwrap_or(u128::MAX);
+        let more = generating
+            .as_nanos()
+            .checked_div(self.per_token.as_nanos())
+            .unwrap_or(u128::MAX);
         u64::try_from(more).unwrap_or(u64::MAX).saturating_add(1)
     }
 }
@@ -179,8 +182,10 @@ mod tests {
 
     #[test]
     fn a_pace_counts_the_first_token_once() {
-        let pace =
-            Pace { first_token: Duration::from_millis(300), per_token: Duration::from_millis(20) };
+        let pace = Pace {
+            first_token: Duration::from_millis(300),
+            per_token: Duration::from_millis(20),
+        };
         assert_eq!(pace.time_for(0), Duration::from_millis(300));
         assert_eq!(pace.time_for(1), Duration::from_millis(300));
         assert_eq!(pace.time_for(11), Duration::from_millis(500));
@@ -195,6 +200,9 @@ mod tests {
         let resource = Resource::new("east").key("key-east").token("jwt-east");
         let printed = format!("{resource:?}");
         assert!(printed.contains("keys: 1"), "{printed}");
-        assert!(!printed.contains("key-east") && !printed.contains("jwt-east"), "{printed}");
+        assert!(
+            !printed.contains("key-east") && !printed.contains("jwt-east"),
+            "{printed}"
+        );
     }
 }

@@ -64,7 +64,11 @@ pub(crate) fn route(method: &Method, path: &str, query: Option<&str>) -> Result<
         return Err(Astray::NotFound);
     }
     if *method != route.operation.method() {
-        let allowed = if route.operation.method() == Method::GET { "GET" } else { "POST" };
+        let allowed = if route.operation.method() == Method::GET {
+            "GET"
+        } else {
+            "POST"
+        };
         return Err(Astray::Method(allowed));
     }
     Ok(route)
@@ -98,13 +102,19 @@ fn locate(path: &str) -> Option<Route> {
         "deployments" => Operation::Deployments,
         _ => return None,
     };
-    let placed_in_path =
-        matches!(operation, Operation::Chat | Operation::Completions | Operation::Embeddings);
+    let placed_in_path = matches!(
+        operation,
+        Operation::Chat | Operation::Completions | Operation::Embeddings
+    );
     // Classic paths name a deployment for some operations and must not for the others.
     if grammar == Grammar::Classic && placed_in_path != deployment.is_some() {
         return None;
     }
-    Some(Route { grammar, operation, deployment })
+    Some(Route {
+        grammar,
+        operation,
+        deployment,
+    })
 }
 
 /// Percent-decoding (RFC 3986 section 2.1); `None` when broken or not UTF-8.
@@ -179,7 +189,10 @@ mod tests {
     fn the_wrong_method_names_the_right_one() {
         let query = Some("api-version=1");
         let path = "/openai/deployments/a/chat/completions";
-        assert_eq!(route(&Method::GET, path, query), Err(Astray::Method("POST")));
+        assert_eq!(
+            route(&Method::GET, path, query),
+            Err(Astray::Method("POST"))
+        );
         assert_eq!(post("/openai/models"), Err(Astray::Method("GET")));
         assert!(route(&Method::GET, "/openai/v1/models", None).is_ok());
     }

@@ -33,8 +33,13 @@ pub struct Serving {
 
 impl Serving {
     pub(crate) fn start(service: EmulatorService, listener: TcpListener) -> Self {
-        let addr = listener.local_addr().expect("a listener that is bound has an address");
-        Self { addr, task: tokio::spawn(accept(service, listener)) }
+        let addr = listener
+            .local_addr()
+            .expect("a listener that is bound has an address");
+        Self {
+            addr,
+            task: tokio::spawn(accept(service, listener)),
+        }
     }
 
     /// Where it listens.
@@ -63,7 +68,9 @@ impl Drop for Serving {
 
 impl fmt::Debug for Serving {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Serving").field("addr", &self.addr).finish_non_exhaustive()
+        f.debug_struct("Serving")
+            .field("addr", &self.addr)
+            .finish_non_exhaustive()
     }
 }
 
@@ -85,7 +92,10 @@ async fn accept(service: EmulatorService, listener: TcpListener) {
 
 async fn connection(service: EmulatorService, stream: TcpStream) {
     let fuse = Arc::new(AtomicBool::new(false));
-    let stream = Fused { stream, fuse: Arc::clone(&fuse) };
+    let stream = Fused {
+        stream,
+        fuse: Arc::clone(&fuse),
+    };
     let answer = service_fn(move |request: http::Request<Incoming>| {
         let answer = service.clone().call(request);
         let fuse = Arc::clone(&fuse);

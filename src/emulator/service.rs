@@ -48,13 +48,19 @@ struct Listener {
 
 impl EmulatorService {
     pub(crate) fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, listener: None }
+        Self {
+            registry,
+            listener: None,
+        }
     }
 
     /// A service for a socket: one resource, and cuts that wait for what came before to be sent.
     pub(crate) fn listening(registry: Arc<Registry>, place: usize) -> Self {
         let pause = CUT_PAUSE;
-        Self { registry, listener: Some(Listener { place, pause }) }
+        Self {
+            registry,
+            listener: Some(Listener { place, pause }),
+        }
     }
 
     async fn answer<B>(self, request: Request<B>) -> Result<Response<EmulatorBody>, EmulatorError>
@@ -90,7 +96,9 @@ impl EmulatorService {
                 plain(StatusCode::UNAUTHORIZED, &refusal)
             }
             (Some(place), Some(body)) => {
-                let pause = self.listener.map_or(Duration::ZERO, |listener| listener.pause);
+                let pause = self
+                    .listener
+                    .map_or(Duration::ZERO, |listener| listener.pause);
                 visit::serve(Visit::new(&self.registry, place, &head, pause), &body).await?
             }
         };
@@ -106,7 +114,11 @@ impl EmulatorService {
         self.registry.keep(Received {
             resource: place.map(|place| place.name.clone()),
             method: head.method.clone(),
-            path_and_query: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
+            path_and_query: head
+                .uri
+                .path_and_query()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             headers: head.headers.clone(),
             body: body.cloned().unwrap_or_default(),
         });
@@ -152,7 +164,9 @@ impl EmulatorService {
             }
         }
         if let Some(region) = place.and_then(|place| place.region_header.as_ref()) {
-            headers.entry("x-ms-region").or_insert_with(|| region.clone());
+            headers
+                .entry("x-ms-region")
+                .or_insert_with(|| region.clone());
         }
         if let Some(id) = asked.get(CLIENT_ID) {
             headers.entry(CLIENT_ID).or_insert_with(|| id.clone());
@@ -205,7 +219,10 @@ pub(crate) fn json(status: StatusCode, body: EmulatorBody) -> Response<EmulatorB
     *response.status_mut() = status;
     // Room for every header that an answer may get.
     let mut headers = HeaderMap::with_capacity(20);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     *response.headers_mut() = headers;
     response
 }
@@ -251,7 +268,11 @@ where
             data.advance(taken);
         }
     }
-    Ok(Some(if rest.is_empty() { first } else { rest.freeze() }))
+    Ok(Some(if rest.is_empty() {
+        first
+    } else {
+        rest.freeze()
+    }))
 }
 
 /// The URI's authority (in process, and over HTTP/2), else `Host`.

@@ -50,7 +50,10 @@ enum Quota {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Gauge {
     Utilization(f64),
-    Windows { tokens: Option<Reading>, requests: Option<Reading> },
+    Windows {
+        tokens: Option<Reading>,
+        requests: Option<Reading>,
+    },
 }
 
 /// The quota's verdict on a request.
@@ -70,7 +73,9 @@ impl Site {
         Self {
             name_header: HeaderValue::from_str(&deployment.name).ok(),
             name: deployment.name,
-            model_json: serde_json::Value::from(deployment.model.as_str()).to_string().into(),
+            model_json: serde_json::Value::from(deployment.model.as_str())
+                .to_string()
+                .into(),
             model: deployment.model,
             pace: deployment.pace,
             spillover: deployment.spillover,
@@ -96,8 +101,12 @@ impl Site {
         let mut state = self.lock();
         // Read under the lock, so that no two requests disagree about the order of time.
         let now = clock.now();
-        let mut bill =
-            Bill { prompt: ask.prompt, cached: ask.cached, most: ask.most, completion: 0 };
+        let mut bill = Bill {
+            prompt: ask.prompt,
+            cached: ask.cached,
+            most: ask.most,
+            completion: 0,
+        };
         let outcome = match &mut state.quota {
             Quota::Ptu(bucket) => {
                 let estimate = bucket.ptu().cost(&bill, bill.most);
@@ -184,9 +193,10 @@ impl Quota {
     fn gauge(&self, now: Duration) -> Gauge {
         match self {
             Self::Ptu(bucket) => Gauge::Utilization(bucket.utilization(now)),
-            Self::Standard(windows) => {
-                Gauge::Windows { tokens: windows.tokens(now), requests: windows.requests(now) }
-            }
+            Self::Standard(windows) => Gauge::Windows {
+                tokens: windows.tokens(now),
+                requests: windows.requests(now),
+            },
         }
     }
 }

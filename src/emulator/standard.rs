@@ -26,7 +26,10 @@ impl Standard {
 
     /// No limits and no `x-ratelimit-*` headers.
     pub const fn unlimited() -> Self {
-        Self { tokens: None, requests: None }
+        Self {
+            tokens: None,
+            requests: None,
+        }
     }
 
     /// So many requests a minute instead of the default; the share of ten seconds, at least 1, is
@@ -76,7 +79,9 @@ impl Windows {
         Self {
             begun: None,
             tokens: quota.tokens.map(|limit| Counter::new(limit, MINUTE)),
-            requests: quota.requests.map(|limit| Counter::new(per_ten_seconds(limit), TEN_SECONDS)),
+            requests: quota
+                .requests
+                .map(|limit| Counter::new(per_ten_seconds(limit), TEN_SECONDS)),
         }
     }
 
@@ -86,7 +91,10 @@ impl Windows {
     pub(crate) fn admit(&mut self, now: Duration, tokens: u64) -> Result<(), Exhausted> {
         let age = self.age(now);
         let mut refusal: Option<Exhausted> = None;
-        let counters = [(Axis::Requests, &mut self.requests), (Axis::Tokens, &mut self.tokens)];
+        let counters = [
+            (Axis::Requests, &mut self.requests),
+            (Axis::Tokens, &mut self.tokens),
+        ];
         for (axis, counter) in counters {
             let Some(counter) = counter else { continue };
             // Both are open again only when the later one is.
@@ -132,7 +140,12 @@ struct Counter {
 
 impl Counter {
     const fn new(limit: u64, period: Duration) -> Self {
-        Self { limit, period, window: 0, used: 0 }
+        Self {
+            limit,
+            period,
+            window: 0,
+            used: 0,
+        }
     }
 
     /// How long the limit stays reached, if it is; moves on to the window of `age`.
@@ -152,7 +165,11 @@ impl Counter {
     }
 
     fn read(&self, age: Duration) -> Reading {
-        let used = if self.window_at(age) > self.window { 0 } else { self.used };
+        let used = if self.window_at(age) > self.window {
+            0
+        } else {
+            self.used
+        };
         let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         Reading {
             limit: self.limit,
@@ -186,7 +203,11 @@ mod tests {
     fn tokens_are_refused_until_the_minute_that_began_with_the_first_request_ends() {
         let mut windows = Windows::new(Standard::tokens_per_minute(10_000));
         assert_eq!(windows.admit(T0, 9_999), Ok(()));
-        assert_eq!(windows.admit(after(1.0), 5_000), Ok(()), "the counter had not reached it");
+        assert_eq!(
+            windows.admit(after(1.0), 5_000),
+            Ok(()),
+            "the counter had not reached it"
+        );
         assert_eq!(windows.tokens(after(1.0)).unwrap().remaining, -4_999);
         let refusal = windows.admit(after(20.5), 1).unwrap_err();
         assert_eq!(refusal.axis, Axis::Tokens);
@@ -203,7 +224,13 @@ mod tests {
             assert_eq!(windows.admit(T0, 0), Ok(()));
         }
         let refusal = windows.admit(after(2.0), 0).unwrap_err();
-        assert_eq!(refusal, Exhausted { axis: Axis::Requests, wait: Duration::from_secs(8) });
+        assert_eq!(
+            refusal,
+            Exhausted {
+                axis: Axis::Requests,
+                wait: Duration::from_secs(8)
+            }
+        );
         assert_eq!(windows.admit(after(10.0), 0), Ok(()));
     }
 
@@ -212,7 +239,13 @@ mod tests {
         let mut windows = Windows::new(Standard::tokens_per_minute(1_000).requests_per_minute(6));
         assert_eq!(windows.admit(T0, 1_000), Ok(()));
         let refusal = windows.admit(T0, 1).unwrap_err();
-        assert_eq!(refusal, Exhausted { axis: Axis::Tokens, wait: MINUTE });
+        assert_eq!(
+            refusal,
+            Exhausted {
+                axis: Axis::Tokens,
+                wait: MINUTE
+            }
+        );
     }
 
     #[test]

@@ -40,7 +40,12 @@ impl<'a> Visit<'a> {
         head: &'a Parts,
         pause: Duration,
     ) -> Self {
-        Self { registry, place, head, pause }
+        Self {
+            registry,
+            place,
+            head,
+            pause,
+        }
     }
 }
 
@@ -62,7 +67,11 @@ pub(crate) async fn serve(visit: Visit<'_>, body: &Bytes) -> Answer {
         Err(refusal) => return Ok(*refusal),
     };
     let ask = body.and_then(|body| Ask::read(route.operation, &visit.head.headers, &body));
-    let call = Call { visit: &visit, route: &route, ask: &ask };
+    let call = Call {
+        visit: &visit,
+        route: &route,
+        ask: &ask,
+    };
     let first = call.attempt(site).await?;
     call.spill(site, first).await
 }
@@ -227,7 +236,9 @@ impl Call<'_> {
         let speech = self.speech(site, ask, bill);
         let broken = cut.map(|events| (events, Cut::new(clock, self.visit.pause)));
         let mut response = if ask.stream && self.route.operation != Operation::Embeddings {
-            event_stream(EmulatorBody::events(sse::EventStream::new(speech, flight, broken)))
+            event_stream(EmulatorBody::events(sse::EventStream::new(
+                speech, flight, broken,
+            )))
         } else {
             let due = flight.due(bill.completion);
             if due > clock.now() {
@@ -346,7 +357,8 @@ impl Call<'_> {
     /// Whether a response id came from this resource: nobody else can continue it.
     fn made_here(&self, id: &str) -> bool {
         let own = format!("{:08x}", self.visit.place.tag);
-        id.strip_prefix("resp_").is_some_and(|rest| rest.starts_with(&own))
+        id.strip_prefix("resp_")
+            .is_some_and(|rest| rest.starts_with(&own))
     }
 
     async fn pass(&self, delay: Duration) {

@@ -24,7 +24,7 @@ pin_project! {
         state: State<L, F, A>,
         course: C,
         // What a later attempt would send; nothing once the last one has it.
-        held: Held<B>,
+        request: Held<B>,
     }
 }
 
@@ -49,14 +49,14 @@ where
 {
     /// The first attempt goes out at once, on a service that is ready.
     pub(crate) fn sending(mut course: C, lane: C::Lane, request: Request<B>) -> Self {
-        let held = spare(&course, lane, &request);
+        let copy = copy(&course, lane, &request);
         let attempt = course.send(lane, request);
-        Self { state: State::Attempting { lane, attempt }, course, held }
+        Self { state: State::Attempting { lane, attempt }, course, request: copy }
     }
 
     /// The first step is `step`, with no service ready.
     pub(crate) fn starting(course: C, step: Step<C::Lane, C::Answer>, request: Request<B>) -> Self {
-        Self { state: step.into(), course, held: Held::Whole(request) }
+        Self { state: step.into(), course, request: Held::Whole(request) }
     }
 }
 
@@ -74,7 +74,7 @@ where
                 // Attempting => Waiting | Readying | Ready
                 StateProj::Attempting { lane, attempt } => {
                     let (lane, result) = (*lane, ready!(attempt.poll(cx)));
-                    let held = this.held.is_there();
+                    let held = this.request.is_there();
                     match this.course.classify(&result) {
                         Outcome::Answered => {
                             return Poll::Ready(this.course.answer(lane, result, held));
@@ -92,10 +92,7 @@ where
                     let lane = *lane;
                     match ready!(this.course.poll_ready(lane, cx)) {
                         Ok(()) => {
-                            let request = this.held.take();
-                            let request = request.expect("a course sends again only what is held");
-                            *this.held = spare(this.course, lane, &request);
-                            let attempt = this.course.send(lane, request);
+                            let attempt = send(this.course, lane, this.request);
                             this.state.set(State::Attempting { lane, attempt });
                             continue;
                         }
@@ -124,8 +121,19 @@ impl<L, F, A> From<Step<L, A>> for State<L, F, A> {
     }
 }
 
+/// Sends the held request, and holds a copy of it when it may be needed again.
+fn send<C, B>(course: &mut C, lane: C::Lane, held: &mut Held<B>) -> C::Attempt
+where
+    C: Course<B>,
+    B: TryCloneBody,
+{
+    let request = held.take().expect("a course sends again only while the request is held");
+    *held = copy(course, lane, &request);
+    course.send(lane, request)
+}
+
 /// A copy of `request`, when it may be needed after an attempt on `lane`.
-fn spare<C, B>(course: &C, lane: C::Lane, request: &Request<B>) -> Held<B>
+fn copy<C, B>(course: &C, lane: C::Lane, request: &Request<B>) -> Held<B>
 where
     C: Course<B>,
     B: TryCloneBody,

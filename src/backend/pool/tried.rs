@@ -1,10 +1,11 @@
 //! Which backends one request has been sent to already.
 
 /// Which backends one request has been sent to already: a set of indices that needs no memory of
-/// its own for the first one, whichever it is, and for the first 64 backends.
+/// its own for the first one, wherever it is, nor for any among 64 backends.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tried {
-    start: usize,
+    /// The word of the first index, which is kept as the first one.
+    origin: usize,
     first: u64,
     rest: Vec<u64>,
     len: usize,
@@ -13,21 +14,20 @@ pub(crate) struct Tried {
 impl Tried {
     pub(crate) fn insert(&mut self, index: usize) {
         if self.len == 0 {
-            self.start = index;
-        } else if self.contains(index) {
-            return;
-        } else {
-            *self.word_mut(index) |= bit(index);
+            self.origin = index / 64;
         }
-        self.len += 1;
+        if !self.contains(index) {
+            self.len += 1;
+        }
+        *self.word_mut(index) |= bit(index);
     }
 
     pub(crate) fn contains(&self, index: usize) -> bool {
-        let word = match index / 64 {
+        let word = match (index / 64) ^ self.origin {
             0 => self.first,
             word => self.rest.get(word - 1).copied().unwrap_or(0),
         };
-        word & bit(index) != 0 || (index == self.start && self.len > 0)
+        word & bit(index) != 0
     }
 
     /// How many backends were tried.
@@ -36,7 +36,9 @@ impl Tried {
     }
 
     fn word_mut(&mut self, index: usize) -> &mut u64 {
-        let Some(word) = (index / 64).checked_sub(1) else { return &mut self.first };
+        let Some(word) = ((index / 64) ^ self.origin).checked_sub(1) else {
+            return &mut self.first;
+        };
         if self.rest.len() <= word {
             self.rest.resize(word + 1, 0);
         }
@@ -61,5 +63,15 @@ mod tests {
         let contained: Vec<_> = (0..2_000).filter(|&index| tried.contains(index)).collect();
         assert_eq!(contained, [0, 63, 64, 999]);
         assert_eq!(tried.len(), 4, "the second 64 counts once");
+    }
+
+    #[test]
+    fn a_first_index_takes_no_memory_wherever_it_is() {
+        let mut tried = Tried::default();
+        tried.insert(999);
+        assert_eq!(tried.rest.capacity(), 0);
+        tried.insert(3);
+        let contained: Vec<_> = (0..2_000).filter(|&index| tried.contains(index)).collect();
+        assert_eq!(contained, [3, 999]);
     }
 }

@@ -21,7 +21,10 @@ pub(crate) fn unknown_operation() -> Value {
 }
 
 pub(crate) fn wrong_method(allowed: &str) -> Value {
-    coded("405", &format!("The operation exists with the method {allowed} only."))
+    coded(
+        "405",
+        &format!("The operation exists with the method {allowed} only."),
+    )
 }
 
 pub(crate) fn wrong_key() -> Value {
@@ -117,7 +120,9 @@ impl Refused<'_> {
                  https://aka.ms/oai/quotaincrease if you would like to further increase the default \
                  rate limit.",
                 self.operation.name(),
-                self.api_version.filter(|version| is_plain(version)).unwrap_or("unknown"),
+                self.api_version
+                    .filter(|version| is_plain(version))
+                    .unwrap_or("unknown"),
             ),
             (Grammar::V1, _) => format!(
                 "Your requests to {} for {} in {} have exceeded the {limit} for your current \
@@ -141,9 +146,10 @@ pub(crate) fn scripted(status: StatusCode) -> Value {
             "ServiceUnavailable",
             "The service is temporarily unable to process your request. Please try again later.",
         ),
-        code if status.is_client_error() || status.is_server_error() => {
-            coded(&code.to_string(), status.canonical_reason().unwrap_or("Error"))
-        }
+        code if status.is_client_error() || status.is_server_error() => coded(
+            &code.to_string(),
+            status.canonical_reason().unwrap_or("Error"),
+        ),
         _ => json!({}),
     }
 }
@@ -160,5 +166,8 @@ fn coded(code: &str, message: &str) -> Value {
 
 /// Only what looks like a version is repeated, so that nothing else ever is.
 fn is_plain(version: &str) -> bool {
-    version.len() <= 32 && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    version.len() <= 32
+        && version
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }

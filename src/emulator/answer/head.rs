@@ -35,7 +35,10 @@ pub(crate) fn show_wait(wait: Duration, axis: Option<Axis>, headers: &mut Header
     let millis = wait.as_nanos().div_ceil(1_000_000);
     let millis = u64::try_from(millis).unwrap_or(u64::MAX);
     headers.insert("retry-after-ms", HeaderValue::from(millis));
-    headers.insert(http::header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+    headers.insert(
+        http::header::RETRY_AFTER,
+        HeaderValue::from(whole_seconds(wait)),
+    );
     let (kind, policy) = match axis {
         Some(Axis::Tokens) => ("Tokens", "DeploymentRatelimit-Token"),
         Some(Axis::Requests) => ("Requests", "DeploymentRatelimit-Call"),
@@ -67,7 +70,10 @@ struct Names {
 fn show_window(reading: &Reading, names: &Names, headers: &mut HeaderMap) {
     headers.insert(&names.limit, HeaderValue::from(reading.limit));
     headers.insert(&names.remaining, HeaderValue::from(reading.remaining));
-    headers.insert(&names.reset, HeaderValue::from(whole_seconds(reading.reset)));
+    headers.insert(
+        &names.reset,
+        HeaderValue::from(whole_seconds(reading.reset)),
+    );
     headers.insert(&names.period, HeaderValue::from(reading.period.as_secs()));
 }
 

@@ -20,7 +20,9 @@ pub(crate) fn whole(speech: &Speech) -> String {
 
 /// The response object as it stands at `status`; its output and usage are there once completed.
 pub(crate) fn response(speech: &Speech, status: &str) -> String {
-    let Speech { id, model, created, .. } = speech;
+    let Speech {
+        id, model, created, ..
+    } = speech;
     let (output, usage) = if status == "completed" {
         (message(speech), speech.responses_usage())
     } else {
@@ -63,7 +65,9 @@ pub(crate) fn listing(place: &Place, operation: Operation) -> String {
 }
 
 fn chat(speech: &Speech) -> String {
-    let Speech { id, model, created, .. } = speech;
+    let Speech {
+        id, model, created, ..
+    } = speech;
     let text = words(speech.bill.completion);
     let (reason, usage) = (speech.finish_reason(), speech.usage());
     format!(
@@ -72,7 +76,9 @@ fn chat(speech: &Speech) -> String {
 }
 
 fn completion(speech: &Speech) -> String {
-    let Speech { id, model, created, .. } = speech;
+    let Speech {
+        id, model, created, ..
+    } = speech;
     let text = words(speech.bill.completion);
     let (reason, usage) = (speech.finish_reason(), speech.usage());
     format!(
@@ -84,7 +90,10 @@ fn embeddings(speech: &Speech) -> String {
     let mut data = String::new();
     for index in 0..speech.inputs {
         let comma = if index == 0 { "" } else { "," };
-        let _ = write!(data, r#"{comma}{{"object":"embedding","index":{index},"embedding":["#);
+        let _ = write!(
+            data,
+            r#"{comma}{{"object":"embedding","index":{index},"embedding":["#
+        );
         for dimension in 0..speech.dimensions {
             let comma = if dimension == 0 { "" } else { "," };
             // Any fixed numbers between -0.5 and 0.5 do.

@@ -32,7 +32,12 @@ impl Speech {
 
     /// The `usage` object in the spelling of chat completions, completions and embeddings.
     fn usage(&self) -> String {
-        let Bill { prompt, cached, completion, .. } = self.bill;
+        let Bill {
+            prompt,
+            cached,
+            completion,
+            ..
+        } = self.bill;
         let total = prompt.saturating_add(completion);
         format!(
             r#"{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{total},"prompt_tokens_details":{{"cached_tokens":{cached}}},"completion_tokens_details":{{"reasoning_tokens":0}}}}"#
@@ -41,7 +46,12 @@ impl Speech {
 
     /// The `usage` object in the spelling of responses.
     fn responses_usage(&self) -> String {
-        let Bill { prompt, cached, completion, .. } = self.bill;
+        let Bill {
+            prompt,
+            cached,
+            completion,
+            ..
+        } = self.bill;
         let total = prompt.saturating_add(completion);
         format!(
             r#"{{"input_tokens":{prompt},"input_tokens_details":{{"cached_tokens":{cached}}},"output_tokens":{completion},"output_tokens_details":{{"reasoning_tokens":0}},"total_tokens":{total}}}"#
@@ -62,4 +72,6 @@ fn words(count: u64) -> String {
     (0..count).map(word).collect()
 }
 
-const WORDS: [&str; 8] = [" the", " tide", " went", " out", " and", " left", " the", " shells"];
+const WORDS: [&str; 8] = [
+    " the", " tide", " went", " out", " and", " left", " the", " shells",
+];

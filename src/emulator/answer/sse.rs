@@ -40,7 +40,14 @@ enum Step {
 impl EventStream {
     /// `cut` breaks the stream after so many events.
     pub(crate) fn new(speech: Speech, flight: Flight, cut: Option<(usize, Cut)>) -> Self {
-        Self { speech, flight: Some(flight), sleep: None, step: Step::Open(0), sent: 0, cut }
+        Self {
+            speech,
+            flight: Some(flight),
+            sleep: None,
+            step: Step::Open(0),
+            sent: 0,
+            cut,
+        }
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -160,8 +167,10 @@ pub(crate) fn hidden_refusal(speech: &Speech, message: &str) -> String {
     let failed =
         format!(r#"{{"type":"response.failed","sequence_number":2,"response":{response}}}"#);
     let mut events = open(speech, 0).unwrap_or_default();
-    let _ =
-        write!(events, "event: error\ndata: {error}\n\nevent: response.failed\ndata: {failed}\n\n");
+    let _ = write!(
+        events,
+        "event: error\ndata: {error}\n\nevent: response.failed\ndata: {failed}\n\n"
+    );
     events
 }
 
@@ -170,7 +179,11 @@ fn open(speech: &Speech, at: u64) -> Option<String> {
         (Operation::Responses, 0 | 1) => {
             let kind = if at == 0 { "created" } else { "in_progress" };
             let response = json::response(speech, "in_progress");
-            Some(event(&format!("response.{kind}"), at, &format!(r#""response":{response}"#)))
+            Some(event(
+                &format!("response.{kind}"),
+                at,
+                &format!(r#""response":{response}"#),
+            ))
         }
         (Operation::Responses, 2) => {
             let id = &speech.id;
@@ -180,12 +193,17 @@ fn open(speech: &Speech, at: u64) -> Option<String> {
             Some(event("response.output_item.added", at, &rest))
         }
         (Operation::Responses, 3) => {
-            let rest = part(speech, r#""part":{"type":"output_text","text":"","annotations":[]}"#);
+            let rest = part(
+                speech,
+                r#""part":{"type":"output_text","text":"","annotations":[]}"#,
+            );
             Some(event("response.content_part.added", at, &rest))
         }
-        (Operation::Chat, 0) => {
-            Some(chunk(speech, r#"{"role":"assistant","content":"","refusal":null}"#, None))
-        }
+        (Operation::Chat, 0) => Some(chunk(
+            speech,
+            r#"{"role":"assistant","content":"","refusal":null}"#,
+            None,
+        )),
         _ => None,
     }
 }
@@ -223,7 +241,10 @@ fn close_response(speech: &Speech, at: u64) -> Option<String> {
     let (kind, rest) = match at {
         0 => {
             let text = words(speech.bill.completion);
-            ("response.output_text.done", part(speech, &format!(r#""text":"{text}""#)))
+            (
+                "response.output_text.done",
+                part(speech, &format!(r#""text":"{text}""#)),
+            )
         }
         1 => {
             let text = words(speech.bill.completion);
@@ -233,7 +254,10 @@ fn close_response(speech: &Speech, at: u64) -> Option<String> {
         }
         2 => {
             let item = json::message(speech);
-            ("response.output_item.done", format!(r#""output_index":0,"item":{item}"#))
+            (
+                "response.output_item.done",
+                format!(r#""output_index":0,"item":{item}"#),
+            )
         }
         3 => {
             let response = json::response(speech, "completed");
@@ -278,9 +302,15 @@ fn data(speech: &Speech, choices: &str, usage: &str) -> String {
         Operation::Completions => ("cmpl-", "text_completion"),
         _ => ("chatcmpl-", "chat.completion.chunk"),
     };
-    let Speech { id, model, created, .. } = speech;
+    let Speech {
+        id, model, created, ..
+    } = speech;
     // `usage` appears, as null, in every chunk of a stream that was asked to end with it.
-    let usage = if speech.include_usage { format!(r#","usage":{usage}"#) } else { String::new() };
+    let usage = if speech.include_usage {
+        format!(r#","usage":{usage}"#)
+    } else {
+        String::new()
+    };
     format!(
         "data: {{\"id\":\"{prefix}{id}\",\"object\":\"{object}\",\"created\":{created},\"model\":{model},\"choices\":[{choices}]{usage}}}\n\n"
     )
