@@ -37,7 +37,7 @@ fn bench(criterion: &mut Criterion, paths: &[Path]) {
     let mut group = criterion.benchmark_group(paths[0].group);
     for path in paths {
         let mut send = (path.build)(Leaf::extended());
-        group.bench_function(path.name, |bencher| bencher.iter(|| send()));
+        group.bench_function(path.name, |bencher| bencher.iter(&mut send));
     }
     group.finish();
 }
