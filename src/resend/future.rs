@@ -10,7 +10,7 @@ use http::Request;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use super::{Course, Step, Unready, clock, try_clone};
+use super::{Course, Step, Unready, clock, spare::Held};
 use crate::{TryCloneBody, classify::Outcome};
 
 pin_project! {
@@ -23,8 +23,8 @@ pin_project! {
         #[pin]
         state: State<L, F, A>,
         course: C,
-        // What a later attempt would send; `None` once the last one has it.
-        request: Option<Request<B>>,
+        // What a later attempt would send; nothing once the last one has it.
+        request: Held<B>,
     }
 }
 
@@ -49,14 +49,14 @@ where
 {
     /// The first attempt goes out at once, on a service that is ready.
     pub(crate) fn sending(mut course: C, lane: C::Lane, request: Request<B>) -> Self {
-        let mut request = Some(request);
-        let attempt = send(&mut course, lane, &mut request);
-        Self { state: State::Attempting { lane, attempt }, course, request }
+        let copy = copy(&course, lane, &request);
+        let attempt = course.send(lane, request);
+        Self { state: State::Attempting { lane, attempt }, course, request: copy }
     }
 
     /// The first step is `step`, with no service ready.
     pub(crate) fn starting(course: C, step: Step<C::Lane, C::Answer>, request: Request<B>) -> Self {
-        Self { state: step.into(), course, request: Some(request) }
+        Self { state: step.into(), course, request: Held::Whole(request) }
     }
 }
 
@@ -74,7 +74,7 @@ where
                 // Attempting => Waiting | Readying | Ready
                 StateProj::Attempting { lane, attempt } => {
                     let (lane, result) = (*lane, ready!(attempt.poll(cx)));
-                    let held = this.request.is_some();
+                    let held = this.request.is_there();
                     match this.course.classify(&result) {
                         Outcome::Answered => {
                             return Poll::Ready(this.course.answer(lane, result, held));
@@ -124,15 +124,22 @@ impl<L, F, A> From<Step<L, A>> for State<L, F, A> {
     }
 }
 
-/// Sends the held request, or a clone of it when it may be needed again.
-fn send<C, B>(course: &mut C, lane: C::Lane, held: &mut Option<Request<B>>) -> C::Attempt
+/// Sends the held request, and holds a copy of it when it may be needed again.
+fn send<C, B>(course: &mut C, lane: C::Lane, held: &mut Held<B>) -> C::Attempt
 where
     C: Course<B>,
     B: TryCloneBody,
 {
     let request = held.take().expect("a course sends again only while the request is held");
-    if course.may_resend(lane) {
-        *held = try_clone(&request);
-    }
+    *held = copy(course, lane, &request);
     course.send(lane, request)
+}
+
+/// A copy of `request`, when it may be needed after an attempt on `lane`.
+fn copy<C, B>(course: &C, lane: C::Lane, request: &Request<B>) -> Held<B>
+where
+    C: Course<B>,
+    B: TryCloneBody,
+{
+    if course.may_resend(lane) { Held::copy(request) } else { Held::Nothing }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod clock;
 mod course;
 mod future;
+mod spare;
 
 pub(crate) use self::{
     course::{Course, Step, Unready},

@@ -144,15 +144,19 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
 
     /// Leaves the account on the response that the caller gets.
     fn sign<R, E>(&mut self, result: &mut Result<Response<R>, E>, held: bool, lane: Lane) {
-        if lane == Lane::Fallback {
-            self.served.set_spilled();
-        } else if !held {
-            self.served.set_unreplayable();
-        }
+        mark(&mut self.served, held, lane);
         if let Ok(response) = result {
             let served = mem::replace(&mut self.served, Served::new());
             response.extensions_mut().insert(served);
         }
+    }
+}
+
+fn mark(served: &mut Served, held: bool, lane: Lane) {
+    if lane == Lane::Fallback {
+        served.set_spilled();
+    } else if !held {
+        served.set_unreplayable();
     }
 }
 
@@ -225,13 +229,12 @@ where
     }
 
     fn answer(&mut self, lane: Lane, mut result: Self::Answer, held: bool) -> Self::Answer {
-        // The account of an inner layer says it all about a first attempt at the primary.
-        let said = |response: &Response<R>| response.extensions().get::<Served>().is_some();
-        if lane == Lane::Primary
-            && held
-            && self.served.is_plain()
-            && result.as_ref().is_ok_and(said)
+        // The account of an inner layer says it all about a first attempt, and stays where it is.
+        if self.served.is_plain()
+            && let Ok(response) = &mut result
+            && let Some(served) = response.extensions_mut().get_mut()
         {
+            mark(served, held, lane);
             return result;
         }
         self.record(lane, &mut result, Outcome::Answered);

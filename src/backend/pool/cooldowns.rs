@@ -24,12 +24,16 @@ impl Cooldowns {
     }
 
     pub(crate) fn is_open(&self, index: usize, now: Instant) -> bool {
-        self.until[index].load(Ordering::Relaxed) <= self.nanos(now)
+        self.remaining(index, now).is_none()
     }
 
     /// How long the backend will go on refusing; `None` when it is open.
     pub(crate) fn remaining(&self, index: usize, now: Instant) -> Option<Duration> {
-        let left = self.until[index].load(Ordering::Relaxed).saturating_sub(self.nanos(now));
+        let until = self.until[index].load(Ordering::Relaxed);
+        if until == 0 {
+            return None; // The usual case needs no arithmetic.
+        }
+        let left = until.saturating_sub(self.nanos(now));
         (left > 0).then(|| Duration::from_nanos(left))
     }
 

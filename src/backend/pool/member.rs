@@ -120,24 +120,65 @@ impl Member {
         self.address_headers(request.headers_mut(), ticket);
     }
 
-    /// Everything is removed before anything is set: a header that came twice leaves no second
-    /// value, and a map that is exactly full has room for the new ones without growing.
     fn address_headers(&self, headers: &mut HeaderMap, ticket: Ticket) {
-        let credential = match (&self.credential, ticket) {
+        let credential = self.header(ticket);
+        if !self.replace_headers(headers, credential.as_ref()) {
+            self.rebuild_headers(headers, credential);
+        }
+    }
+
+    /// What authenticates an attempt; `None` when the caller's own headers do.
+    fn header(&self, ticket: Ticket) -> Option<(HeaderName, HeaderValue)> {
+        match (&self.credential, ticket) {
             (Kind::Passthrough, _) => None,
             (_, Ticket::Bearer(token)) => Some((header::AUTHORIZATION, token)),
             (Kind::ApiKey(key), _) => Some((API_KEY, key.clone())),
             (Kind::Bearer(_), Ticket::Own) => unreachable!("a bearer attempt has its token"),
-        };
+        }
+    }
+
+    /// Replaces every header in its place, which is all there is to do when each of them is there
+    /// once; returns whether it was.
+    fn replace_headers(
+        &self,
+        headers: &mut HeaderMap,
+        credential: Option<&(HeaderName, HeaderValue)>,
+    ) -> bool {
+        let (mut hosts, mut credentials) = (0, usize::from(credential.is_none()));
+        for (name, value) in headers.iter_mut() {
+            match (Part::of(name), credential) {
+                (Part::Other, _) | (Part::Credential, None) => {}
+                (Part::Host, _) => {
+                    value.clone_from(&self.host);
+                    hosts += 1;
+                }
+                (Part::Credential, Some((wanted, credential))) if name == wanted => {
+                    value.clone_from(credential);
+                    credentials += 1;
+                }
+                (Part::Images, _) if self.image_deployment.is_none() => {}
+                (Part::Credential | Part::Images | Part::Resource, _) => return false,
+            }
+        }
+        hosts <= 1 && credentials == 1
+    }
+
+    /// Everything is removed before anything is set: a header that came twice leaves no second
+    /// value, and a map that is exactly full has room for the new ones without growing.
+    fn rebuild_headers(
+        &self,
+        headers: &mut HeaderMap,
+        credential: Option<(HeaderName, HeaderValue)>,
+    ) {
         let names_host = headers.contains_key(header::HOST);
         let names_images = self.image_deployment.is_some() && headers.contains_key(IMAGES);
-        let foreign = |name: &HeaderName| {
-            *name == header::HOST
-                || (names_images && *name == IMAGES)
-                || belongs_to_resource(name)
-                || (credential.is_some() && is_credential(name))
+        let foreign = |name: &&HeaderName| match Part::of(name) {
+            Part::Host | Part::Resource => true,
+            Part::Credential => credential.is_some(),
+            Part::Images => names_images,
+            Part::Other => false,
         };
-        while let Some(name) = headers.keys().find(|name| foreign(name)).cloned() {
+        while let Some(name) = headers.keys().find(foreign).cloned() {
             headers.remove(name);
         }
         if names_host {
@@ -152,21 +193,35 @@ impl Member {
     }
 }
 
+/// What a header has to do with the resource that it is sent to.
+enum Part {
+    Host,
+    /// What a caller proves who it is with. The cookie is API Management's
+    /// `APIM-Backend-Affinity`, or somebody's session; it is no backend's business.
+    Credential,
+    /// The deployment that the image generation tool uses.
+    Images,
+    /// What has a meaning at the resource, or the gateway, that the caller had in mind only: the
+    /// deployment that Azure itself is to spill to, and API Management's subscription keys.
+    Resource,
+    Other,
+}
+
+impl Part {
+    fn of(name: &HeaderName) -> Self {
+        match name.as_str() {
+            "host" => Self::Host,
+            "api-key" | "authorization" | "cookie" => Self::Credential,
+            "x-ms-oai-image-generation-deployment" => Self::Images,
+            "x-ms-spillover-deployment" => Self::Resource,
+            name if name.starts_with("ocp-apim-") => Self::Resource,
+            _ => Self::Other,
+        }
+    }
+}
+
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
 const IMAGES: HeaderName = HeaderName::from_static("x-ms-oai-image-generation-deployment");
-
-/// What a caller proves who it is with. The cookie is API Management's `APIM-Backend-Affinity`,
-/// or somebody's session; it is no backend's business.
-fn is_credential(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "api-key" | "authorization" | "cookie")
-}
-
-/// What has a meaning at the resource, or the gateway, that the caller had in mind only: the
-/// deployment that Azure itself is to spill to, and API Management's subscription keys.
-fn belongs_to_resource(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    name == "x-ms-spillover-deployment" || name.starts_with("ocp-apim-")
-}
 
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -175,5 +230,66 @@ impl fmt::Debug for Member {
             .field("place", &self.place)
             .field("credential", &Credential(self.credential.clone()))
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn member(credential: Credential, image_deployment: Option<&str>) -> Member {
+        let backend = Backend::new("b", "https://b.net:8443").expect("an endpoint");
+        let mut backend = backend.credential(credential);
+        backend.image_deployment = image_deployment.map(Into::into);
+        Member::new(backend).expect("a valid backend")
+    }
+
+    fn sorted(headers: &HeaderMap) -> Vec<(&str, &[u8], bool)> {
+        let line = |(name, value)| {
+            let (name, value): (&HeaderName, &HeaderValue) = (name, value);
+            (name.as_str(), value.as_bytes(), value.is_sensitive())
+        };
+        let mut lines: Vec<_> = headers.iter().map(line).collect();
+        lines.sort_unstable();
+        lines
+    }
+
+    const NAMES: &[&str] = &[
+        "host",
+        "api-key",
+        "authorization",
+        "cookie",
+        "x-ms-oai-image-generation-deployment",
+        "x-ms-spillover-deployment",
+        "ocp-apim-subscription-key",
+        "content-type",
+        "x-request-id",
+    ];
+
+    proptest! {
+        #[test]
+        fn headers_replaced_in_their_place_are_those_of_a_rebuilt_head(
+            names in prop::collection::vec(prop::sample::select(NAMES), 0..6),
+            kind in 0..3,
+            image_deployment in prop_oneof![Just(None), Just(Some("dalle"))],
+        ) {
+            let token = HeaderValue::from_static("Bearer t");
+            let (member, token) = match kind {
+                0 => (member(Credential::api_key("key").unwrap(), image_deployment), None),
+                1 => (member(Credential::passthrough(), image_deployment), None),
+                _ => (member(Credential::api_key("unused").unwrap(), image_deployment), Some(token)),
+            };
+            let ticket = || token.clone().map_or(Ticket::Own, Ticket::Bearer);
+            let mut headers = HeaderMap::new();
+            for name in names {
+                headers.append(name, HeaderValue::from_static("the caller's"));
+            }
+            let (mut replaced, mut rebuilt) = (headers.clone(), headers);
+            member.address_headers(&mut replaced, ticket());
+            member.rebuild_headers(&mut rebuilt, member.header(ticket()));
+            prop_assert_eq!(sorted(&replaced), sorted(&rebuilt));
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! Which backends one request has been sent to already.
 
 /// Which backends one request has been sent to already: a set of indices that needs no memory of
-/// its own for the first 64.
+/// its own for the first one, wherever it is, nor for any among 64 backends.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tried {
+    /// The word of the first index, which is kept as the first one.
+    origin: usize,
     first: u64,
     rest: Vec<u64>,
     len: usize,
@@ -11,6 +13,9 @@ pub(crate) struct Tried {
 
 impl Tried {
     pub(crate) fn insert(&mut self, index: usize) {
+        if self.len == 0 {
+            self.origin = index / 64;
+        }
         if !self.contains(index) {
             self.len += 1;
         }
@@ -25,7 +30,7 @@ impl Tried {
     }
 
     pub(crate) fn contains(&self, index: usize) -> bool {
-        let word = match index / 64 {
+        let word = match (index / 64) ^ self.origin {
             0 => self.first,
             word => self.rest.get(word - 1).copied().unwrap_or(0),
         };
@@ -38,7 +43,9 @@ impl Tried {
     }
 
     fn word_mut(&mut self, index: usize) -> &mut u64 {
-        let Some(word) = (index / 64).checked_sub(1) else { return &mut self.first };
+        let Some(word) = ((index / 64) ^ self.origin).checked_sub(1) else {
+            return &mut self.first;
+        };
         if self.rest.len() <= word {
             self.rest.resize(word + 1, 0);
         }
@@ -68,5 +75,15 @@ mod tests {
         }
         assert!(!tried.contains(64) && tried.contains(63));
         assert_eq!(tried.len(), 3);
+    }
+
+    #[test]
+    fn a_first_index_takes_no_memory_wherever_it_is() {
+        let mut tried = Tried::default();
+        tried.insert(999);
+        assert_eq!(tried.rest.capacity(), 0);
+        tried.insert(3);
+        let contained: Vec<_> = (0..2_000).filter(|&index| tried.contains(index)).collect();
+        assert_eq!(contained, [3, 999]);
     }
 }

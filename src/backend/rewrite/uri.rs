@@ -28,6 +28,9 @@ pub(crate) struct Place {
 /// v1 path keeps its query. A URI that would outgrow what `Uri` can hold keeps the caller's path
 /// and query. An unchanged path and query is shared, not copied.
 pub(crate) fn rewrite_uri(original: &Uri, place: &Place) -> Uri {
+    if let Some(given) = place.keeps(original) {
+        return place.at(given.clone());
+    }
     let path = match original.path() {
         // Asterisk form, and authority form or an absolute form without a path (RFC 9112,
         // section 3.2).
@@ -43,11 +46,24 @@ pub(crate) fn rewrite_uri(original: &Uri, place: &Place) -> Uri {
             .or_else(|| given.cloned())
             .unwrap_or_else(|| PathAndQuery::from_static("/")),
     };
-    let mut parts = Parts::default();
-    parts.scheme = Some(place.scheme.clone());
-    parts.authority = Some(place.authority.clone());
-    parts.path_and_query = Some(path_and_query);
-    Uri::from_parts(parts).expect("a URI with scheme, authority and path is complete")
+    place.at(path_and_query)
+}
+
+impl Place {
+    /// The path and query of a request that this place changes neither of, seen at a glance.
+    fn keeps<'a>(&self, original: &'a Uri) -> Option<&'a PathAndQuery> {
+        let changes =
+            !self.base.is_empty() || self.deployment.is_some() || self.api_version.is_some();
+        original.path_and_query().filter(|given| !changes && given.as_str().starts_with("/openai/"))
+    }
+
+    fn at(&self, path_and_query: PathAndQuery) -> Uri {
+        let mut parts = Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(path_and_query);
+        Uri::from_parts(parts).expect("a URI with scheme, authority and path is complete")
+    }
 }
 
 /// The URI with another deployment and nothing else changed, for two deployments of one resource.

@@ -1,0 +1,64 @@
+//! What a request pays: decisions, layers and whole stacks, each beside its baseline.
+
+mod decisions;
+mod leaf;
+mod paths;
+mod turns;
+
+use std::{env, hint::black_box, time::Duration};
+
+use criterion::Criterion;
+
+use self::{
+    leaf::Leaf,
+    paths::{PATHS, Path, Send},
+};
+
+fn main() {
+    if let Ok(path) = env::var("SPILLOVER_PATH") {
+        return repeat(&path);
+    }
+    if env::var_os("SPILLOVER_TURNS").is_some() {
+        return turns::print();
+    }
+    let mut criterion = Criterion::default()
+        .sample_size(50)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_millis(1_500))
+        .configure_from_args();
+    decisions::bench(&mut criterion);
+    for group in PATHS.chunk_by(|a, b| a.group == b.group) {
+        bench(&mut criterion, group);
+    }
+    criterion.final_summary();
+}
+
+fn bench(criterion: &mut Criterion, paths: &[Path]) {
+    let mut group = criterion.benchmark_group(paths[0].group);
+    for path in paths {
+        let mut send = (path.build)(Leaf::extended());
+        group.bench_function(path.name, |bencher| bencher.iter(&mut send));
+    }
+    group.finish();
+}
+
+/// Sends [`TIMES`] requests on the path that is called `group/name`, for callgrind to count.
+fn repeat(name: &str) {
+    let found = PATHS.iter().find(|path| format!("{}/{}", path.group, path.name) == name);
+    let mut send = (found.expect("a path that is called so").build)(Leaf::extended());
+    // Whatever is made once is made now.
+    for _ in 0..TIMES {
+        send();
+    }
+    counted(&mut send);
+}
+
+/// What is counted: `--toggle-collect='*counted*'`.
+#[inline(never)]
+fn counted(send: &mut Send) {
+    for _ in 0..TIMES {
+        black_box(&mut *send)();
+    }
+}
+
+const TIMES: u32 = 1_000;

@@ -1,0 +1,286 @@
+//! The ways a request can go, each as a closure that sends one request.
+
+use std::{
+    cell::Cell,
+    convert::Infallible,
+    future::{Ready, ready},
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use tower::{
+    Layer, Service, ServiceBuilder,
+    layer::layer_fn,
+    retry::{Policy, Retry, RetryLayer},
+};
+use tower_spillover::{
+    Backend, BackendPool, RegionRotateLayer, ReplayLayer, ResponseBody, RetryAfterPolicy,
+    SmartFallbackLayer, policy::Rests, region_rotate::RegionRotate,
+};
+
+use crate::leaf::{Leaf, send};
+
+/// Sends one request.
+pub(crate) type Send = Box<dyn FnMut()>;
+
+/// One way that a request can go.
+pub(crate) struct Path {
+    pub(crate) group: &'static str,
+    pub(crate) name: &'static str,
+    /// Builds the services, over a leaf that it is given.
+    pub(crate) build: fn(Leaf) -> Send,
+}
+
+const fn path(group: &'static str, name: &'static str, build: fn(Leaf) -> Send) -> Path {
+    Path { group, name, build }
+}
+
+/// Every path, beside its baselines.
+pub(crate) const PATHS: &[Path] = &[
+    // The first attempt is answered.
+    path("served", "bare", |leaf| over(&leaf, leaf.clone())),
+    path("served", "bare + clone", bare_and_clone),
+    path("served", "tower::retry", |leaf| over(&leaf, Retry::new(HandPolicy(1), leaf.clone()))),
+    path("served", "tower::retry, RetryAfterPolicy", |leaf| {
+        over(&leaf, RetryLayer::new(RetryAfterPolicy::new()).layer(leaf.clone()))
+    }),
+    path("served", "Replay", |leaf| over(&leaf, ReplayLayer::new(4 << 20).layer(leaf.clone()))),
+    path("served", "Fallback", |leaf| over(&leaf, two_tiers(&leaf, &leaf).layer(()))),
+    path("served", "Rotate 2", |leaf| rotating(&leaf, &pool(2))),
+    path("served", "Rotate 100", |leaf| rotating(&leaf, &pool(100))),
+    path("served", "Rotate 1000", |leaf| rotating(&leaf, &pool(1000))),
+    path("served", "Rotate 2, one resting", |leaf| rotating(&leaf, &one_resting(2))),
+    path("served", "Rotate 100, one resting", |leaf| rotating(&leaf, &one_resting(100))),
+    path("served", "Rotate 1000, one resting", |leaf| rotating(&leaf, &one_resting(1000))),
+    path("served", "Fallback(Rotate 1, Rotate 2)", |leaf| {
+        over(&leaf, two_tiers(&rotate(pool(1), &leaf), &rotate(pool(2), &leaf)).layer(()))
+    }),
+    path("served", "Replay(Fallback(Rotate 1, Rotate 2))", |leaf| {
+        over(&leaf, stack(pool(1), pool(2), &leaf))
+    }),
+    path("served", "Replay(Fallback(Rotate 2, Rotate 2))", |leaf| {
+        over(&leaf, stack(pool(2), pool(2), &leaf))
+    }),
+    path("served", "the same, deployments named", |leaf| {
+        let (parked, mut service) = (leaf.parked(), stack(named("ptu"), named("standard"), &leaf));
+        Box::new(move || parked.reclaim(send(&mut service, parked.restored_request())))
+    }),
+    // The first attempt is refused, the second one answered.
+    path("refused", "bare, twice", |leaf| {
+        let (parked, mut first, mut second) = (leaf.parked(), leaf.refusing(), leaf);
+        Box::new(move || {
+            parked.reclaim(send(&mut first, parked.request()));
+            parked.reclaim(send(&mut second, parked.request()));
+        })
+    }),
+    path("refused", "tower::retry", |leaf| {
+        over(&leaf, Retry::new(HandPolicy(1), Alternating::new(&leaf)))
+    }),
+    path("refused", "Fallback", |leaf| {
+        over(&leaf, two_tiers(&leaf.refusing(), &leaf).forgetful().layer(()))
+    }),
+    path("refused", "Rotate 2", |leaf| restless(&leaf, pool(2))),
+    path("refused", "Rotate 100", |leaf| restless(&leaf, pool(100))),
+    path("refused", "Fallback(Rotate 1, Rotate 2)", |leaf| {
+        let ptu = RegionRotateLayer::new(pool(1)).rests(no_rests()).layer(leaf.refusing());
+        over(
+            &leaf,
+            two_tiers(&ptu, &rotate(pool(2), &leaf)).forgetful().max_wait(NOTHING).layer(()),
+        )
+    }),
+    // The first tier, or every backend, is known to refuse.
+    path("closed", "bare", |leaf| over(&leaf, leaf.clone())),
+    path("closed", "tower::retry", |leaf| over(&leaf, Retry::new(HandPolicy(1), leaf.clone()))),
+    path("closed", "Fallback", |leaf| closed(&leaf, &leaf.refusing(), &leaf)),
+    path("closed", "Fallback(Rotate 1, Rotate 1)", |leaf| {
+        closed(&leaf, &rotate(pool(1), &leaf.refusing()), &rotate(pool(1), &leaf))
+    }),
+    path("closed", "Fallback(Rotate 1, Rotate 2)", |leaf| {
+        closed(&leaf, &rotate(pool(1), &leaf.refusing()), &rotate(pool(2), &leaf))
+    }),
+    path("closed", "bare + clone", bare_and_clone),
+    path("closed", "Rotate 2, all resting", |leaf| rotating(&leaf, &all_resting(2))),
+    path("closed", "Rotate 100, all resting", |leaf| rotating(&leaf, &all_resting(100))),
+    path("closed", "Rotate 1000, all resting", |leaf| rotating(&leaf, &all_resting(1000))),
+];
+
+fn over<S, R>(leaf: &Leaf, mut service: S) -> Send
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<R>, Error = Infallible> + 'static,
+{
+    let parked = leaf.parked();
+    Box::new(move || parked.reclaim(send(&mut service, parked.request())))
+}
+
+fn bare_and_clone(leaf: Leaf) -> Send {
+    let (parked, mut service) = (leaf.parked(), leaf);
+    Box::new(move || {
+        let request = parked.request();
+        let spare = request.clone();
+        parked.reclaim(send(&mut service, request));
+        drop(spare);
+    })
+}
+
+fn rotate(pool: BackendPool, leaf: &Leaf) -> RegionRotate<Leaf> {
+    RegionRotateLayer::new(pool).layer(leaf.clone())
+}
+
+fn rotating(leaf: &Leaf, pool: &BackendPool) -> Send {
+    over(leaf, rotate(pool.clone(), leaf))
+}
+
+/// The first answer to every request is a refusal, after which no backend rests.
+fn restless(leaf: &Leaf, pool: BackendPool) -> Send {
+    let layer = RegionRotateLayer::new(pool).rests(no_rests());
+    over(leaf, layer.layer(Alternating::new(leaf)))
+}
+
+fn two_tiers<P: Clone, F: Clone>(
+    primary: &P,
+    fallback: &F,
+) -> SmartFallbackLayer<impl Layer<(), Service = P>, impl Layer<(), Service = F>> {
+    let (primary, fallback) = (primary.clone(), fallback.clone());
+    SmartFallbackLayer::new(
+        layer_fn(move |()| primary.clone()),
+        layer_fn(move |()| fallback.clone()),
+    )
+    .longest_cooldown(HOUR)
+}
+
+/// Two tiers, the first of which has refused one request for longer than this runs.
+fn closed<P, F, R>(leaf: &Leaf, primary: &P, fallback: &F) -> Send
+where
+    P: Service<Request<Full<Bytes>>, Response = Response<R>, Error = Infallible> + Clone + 'static,
+    F: Service<Request<Full<Bytes>>, Response = Response<R>, Error = Infallible> + Clone + 'static,
+{
+    let mut service = two_tiers(primary, fallback).layer(());
+    leaf.parked().reclaim(send(&mut service, leaf.parked().request()));
+    over(leaf, service)
+}
+
+/// What a gateway has in front of its client.
+fn stack(
+    ptu: BackendPool,
+    standard: BackendPool,
+    leaf: &Leaf,
+) -> impl Service<
+    Request<Full<Bytes>>,
+    Response = Response<ResponseBody<Full<Bytes>>>,
+    Error = Infallible,
+> + use<> {
+    ServiceBuilder::new()
+        .layer(ReplayLayer::new(4 << 20))
+        .layer(SmartFallbackLayer::new(
+            RegionRotateLayer::new(ptu),
+            RegionRotateLayer::new(standard),
+        ))
+        .service(leaf.clone())
+}
+
+fn backends(count: usize) -> impl Iterator<Item = Backend> {
+    (0..count).map(|index| {
+        let endpoint = format!("https://backend-{index}.openai.azure.com");
+        let backend = Backend::new(format!("backend-{index}"), endpoint).expect("an endpoint");
+        backend.api_key(format!("{index:032x}"))
+    })
+}
+
+fn pool(count: usize) -> BackendPool {
+    BackendPool::new(backends(count)).expect("a valid pool")
+}
+
+/// Two backends with a deployment and an api-version of their own.
+fn named(deployment: &str) -> BackendPool {
+    let named = |backend: Backend| backend.deployment(deployment).api_version("2025-04-01-preview");
+    BackendPool::new(backends(2).map(named)).expect("a valid pool")
+}
+
+fn one_resting(count: usize) -> BackendPool {
+    let pool = pool(count);
+    pool.force_start("backend-0").expect("the first of them");
+    close(&pool, 1);
+    pool.force_start(None).expect("nothing to be forced");
+    pool
+}
+
+fn all_resting(count: usize) -> BackendPool {
+    let pool = pool(count);
+    close(&pool, count);
+    pool
+}
+
+/// Sends a request that every backend it reaches refuses for an hour.
+fn close(pool: &BackendPool, attempts: usize) {
+    let refusing = Leaf::new().refusing();
+    let mut service = RegionRotateLayer::new(pool.clone())
+        .rests(Rests::default().longest(HOUR))
+        .max_attempts(attempts)
+        .layer(refusing.clone());
+    send(&mut service, refusing.parked().request());
+}
+
+fn no_rests() -> Rests {
+    Rests::default().longest(NOTHING)
+}
+
+/// What one writes by hand: so many retries of a 429, at once.
+#[derive(Clone)]
+struct HandPolicy(u32);
+
+impl<B: Clone, R, E> Policy<Request<B>, Response<R>, E> for HandPolicy {
+    type Future = Ready<()>;
+
+    fn retry(
+        &mut self,
+        _: &mut Request<B>,
+        result: &mut Result<Response<R>, E>,
+    ) -> Option<Ready<()>> {
+        let refused = matches!(result, Ok(r) if r.status() == StatusCode::TOO_MANY_REQUESTS);
+        self.0 = self.0.checked_sub(u32::from(refused))?;
+        refused.then(|| ready(()))
+    }
+
+    fn clone_request(&mut self, request: &Request<B>) -> Option<Request<B>> {
+        (self.0 > 0).then(|| request.clone())
+    }
+}
+
+/// A leaf that refuses and answers by turns.
+#[derive(Clone)]
+struct Alternating {
+    refusing: Leaf,
+    answering: Leaf,
+    turn: Rc<Cell<bool>>,
+}
+
+impl Alternating {
+    fn new(leaf: &Leaf) -> Self {
+        Self { refusing: leaf.refusing(), answering: leaf.clone(), turn: Rc::default() }
+    }
+}
+
+impl<B> Service<Request<B>> for Alternating {
+    type Response = <Leaf as Service<Request<B>>>::Response;
+    type Error = Infallible;
+    type Future = <Leaf as Service<Request<B>>>::Future;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if self.turn.replace(!self.turn.get()) {
+            self.answering.call(request)
+        } else {
+            self.refusing.call(request)
+        }
+    }
+}
+
+const NOTHING: Duration = Duration::ZERO;
+const HOUR: Duration = Duration::from_secs(3_600);

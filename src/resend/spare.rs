@@ -1,0 +1,174 @@
+//! A copy of a request that was sent, kept as cheaply as possible, for it is seldom needed.
+
+use std::mem;
+
+use bytes::{Buf, Bytes};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+
+use crate::TryCloneBody;
+
+/// A request that can be sent, or sent again.
+pub(crate) enum Held<B> {
+    /// Not sent yet.
+    Whole(Request<B>),
+    /// Sent, with a copy kept.
+    Spare(Spare<B>),
+    /// Sent without a copy.
+    Nothing,
+}
+
+/// A copy of a request.
+pub(crate) struct Spare<B> {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    lines: Lines,
+    extensions: Extensions,
+    body: B,
+}
+
+/// Headers as text, in one allocation.
+///
+/// A clone of a `HeaderMap` takes two allocations and counts a reference, atomically, for every
+/// value, and that again when it is dropped; for names that a server has read off a connection it
+/// allocates once more each. Copying the text takes half the time. What is saved is spent when a
+/// refused request is sent again, which is about to take milliseconds.
+struct Lines {
+    text: Vec<u8>,
+    count: usize,
+}
+
+impl<B: TryCloneBody> Held<B> {
+    /// A copy of `request`; nothing when its body cannot be sent twice.
+    pub(super) fn copy(request: &Request<B>) -> Self {
+        let Some(body) = request.body().try_clone() else { return Self::Nothing };
+        Self::Spare(Spare {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            lines: Lines::of(request.headers()),
+            extensions: request.extensions().clone(),
+            body,
+        })
+    }
+}
+
+impl<B> Held<B> {
+    pub(super) const fn is_there(&self) -> bool {
+        !matches!(self, Self::Nothing)
+    }
+
+    /// The request, which is not held any more.
+    pub(super) fn take(&mut self) -> Option<Request<B>> {
+        match mem::replace(self, Self::Nothing) {
+            Self::Whole(request) => Some(request),
+            Self::Spare(spare) => Some(spare.into_request()),
+            Self::Nothing => None,
+        }
+    }
+}
+
+impl<B> Spare<B> {
+    fn into_request(self) -> Request<B> {
+        let mut request = Request::new(self.body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.version_mut() = self.version;
+        *request.headers_mut() = self.lines.into_headers();
+        *request.extensions_mut() = self.extensions;
+        request
+    }
+}
+
+impl Lines {
+    fn of(headers: &HeaderMap) -> Self {
+        let values: usize = headers.values().map(HeaderValue::len).sum();
+        let mut text = Vec::with_capacity(values + headers.len() * (PREFIX + NAME));
+        for (name, value) in headers {
+            let (name, value, is_sensitive) =
+                (name.as_str().as_bytes(), value.as_bytes(), value.is_sensitive());
+            let lengths = (value.len() as u64) << NAME_BITS | name.len() as u64;
+            text.extend_from_slice(&(lengths << 1 | u64::from(is_sensitive)).to_ne_bytes());
+            text.extend_from_slice(name);
+            text.extend_from_slice(value);
+        }
+        Self { text, count: headers.len() }
+    }
+
+    fn into_headers(self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(self.count);
+        let mut text = Bytes::from(self.text);
+        for _ in 0..self.count {
+            let prefix = text.get_u64_ne();
+            let (lengths, is_sensitive) = (prefix >> 1, prefix & 1 == 1);
+            let name = text.split_to(lengths as usize & ((1 << NAME_BITS) - 1));
+            let value = text.split_to((lengths >> NAME_BITS) as usize);
+            let name = HeaderName::from_bytes(&name).expect("it was a name");
+            let mut value = HeaderValue::from_maybe_shared(value).expect("it was a value");
+            value.set_sensitive(is_sensitive);
+            headers.append(name, value);
+        }
+        headers
+    }
+}
+
+/// What stands before each line: the length of its value, that of its name, which is under 64 KiB
+/// (`http` sees to it), and whether it is sensitive.
+const PREFIX: usize = size_of::<u64>();
+const NAME_BITS: u32 = 16;
+
+/// The room for a name; hardly any is longer, and if most are, the text grows.
+const NAME: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line() -> impl Strategy<Value = (HeaderName, HeaderValue)> {
+        let name = prop_oneof![
+            Just("host".to_owned()),
+            Just("cookie".to_owned()),
+            Just("api-key".to_owned()),
+            "[a-z][a-z0-9-]{0,80}",
+        ];
+        let value = (prop::collection::vec(any::<u8>(), 0..60), any::<bool>());
+        (name, value).prop_filter_map("not a value", |(name, (value, is_sensitive))| {
+            let mut value = HeaderValue::from_bytes(&value).ok()?;
+            value.set_sensitive(is_sensitive);
+            Some((name.parse().expect("a name"), value))
+        })
+    }
+
+    fn all(headers: &HeaderMap) -> Vec<(&HeaderName, &HeaderValue, bool)> {
+        headers.iter().map(|(name, value)| (name, value, value.is_sensitive())).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_comes_back_as_it_was(lines in prop::collection::vec(line(), 0..30)) {
+            let mut request = Request::put("/a?b").body(Full::<Bytes>::from("c")).expect("valid");
+            *request.version_mut() = Version::HTTP_2;
+            request.extensions_mut().insert(5_u8);
+            lines.into_iter().for_each(|(name, value)| {
+                request.headers_mut().append(name, value);
+            });
+            let copy = Held::copy(&request).take().expect("a body in memory can be sent twice");
+            prop_assert_eq!(all(copy.headers()), all(request.headers()));
+            prop_assert_eq!(copy.method(), request.method());
+            prop_assert_eq!(copy.uri(), request.uri());
+            prop_assert_eq!(copy.version(), request.version());
+            prop_assert_eq!(copy.extensions().get(), Some(&5_u8));
+            prop_assert_eq!(copy.into_body().into_inner(), request.into_body().into_inner());
+        }
+    }
+
+    #[test]
+    fn what_was_taken_is_not_held_any_more() {
+        let mut held = Held::Whole(Request::new(()));
+        assert!(held.is_there() && held.take().is_some());
+        assert!(!held.is_there() && held.take().is_none());
+    }
+}
