@@ -15,6 +15,7 @@ pub use self::{
     pool::BackendPool,
     token::{AccessToken, TokenError, TokenFuture, TokenSource},
 };
+use crate::ConfigError;
 
 /// One deployment on one Azure OpenAI resource, as a member of a [`BackendPool`].
 ///
@@ -35,7 +36,7 @@ pub struct Backend {
     name: Arc<str>,
     region: Option<Arc<str>>,
     endpoint: rewrite::Endpoint,
-    credential: Option<Result<Credential, crate::ConfigError>>,
+    credential: Option<Result<Credential, ConfigError>>,
     deployment: Option<String>,
     api_version: Option<String>,
     image_deployment: Option<String>,
@@ -52,16 +53,13 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// When `name` is empty or has spaces, quotes or other than ASCII characters, or `endpoint` is not an `http` or
-    /// `https` address with a host and nothing after its path.
-    pub fn new(
-        name: impl Into<Arc<str>>,
-        endpoint: impl AsRef<str>,
-    ) -> Result<Self, crate::ConfigError> {
+    /// When `name` is empty or has spaces, quotes or other than ASCII characters, or `endpoint` is
+    /// not an `http` or `https` address with a host and nothing after its path.
+    pub fn new(name: impl Into<Arc<str>>, endpoint: impl AsRef<str>) -> Result<Self, ConfigError> {
         let name = name.into();
         let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
         if name.is_empty() || !name.bytes().all(plain) {
-            return Err(crate::ConfigError::new(
+            return Err(ConfigError::new(
                 "backend name",
                 format!("{name:?} is not a name: use letters, digits and signs like `-`"),
             ));
@@ -173,6 +171,6 @@ impl fmt::Debug for Backend {
     }
 }
 
-fn field(backend: &str, field: &str, problem: &str) -> crate::ConfigError {
-    crate::ConfigError::new(format!("backend `{backend}`: {field}"), problem)
+fn field(backend: &str, field: &str, problem: &str) -> ConfigError {
+    ConfigError::new(format!("backend `{backend}`: {field}"), problem)
 }

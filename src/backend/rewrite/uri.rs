@@ -1,12 +1,16 @@
 //! Moves a request's URI to a backend: authority, base path, deployment, api-version.
 
 use bytes::Bytes;
-use http::Uri;
-use http::uri::{Authority, Parts, PathAndQuery, Scheme};
+use http::{
+    Uri,
+    uri::{Authority, Parts, PathAndQuery, Scheme},
+};
 
-use crate::backend::rewrite::api_version;
-use crate::backend::rewrite::deployment::Deployment;
-use crate::backend::rewrite::path::{Grammar, Reading, deployment_segment};
+use super::{
+    api_version,
+    deployment::Deployment,
+    path::{Grammar, Reading, deployment_segment},
+};
 
 /// Where a backend's requests go.
 #[derive(Clone, Debug)]
