@@ -87,7 +87,7 @@
 //! |---|---|---|
 //! | [`ReplayLayer`] | body | body type |
 //! | [`SmartFallbackLayer`] | response head, overrides | which tier is called; [`Served`] |
-//! | [`RegionRotateLayer`] | response head | scheme, authority, `Host`, base path, credentials, deployment (path segment, or `model` in a v1 body), `api-version`, `x-ms-spillover-deployment`, [`Served`] |
+//! | [`RegionRotateLayer`] | response head | scheme, authority, `Host`, base path, HTTP version, credentials (headers, and keys in the query), deployment (path segment, or `model` in a v1 body), `api-version`, `x-ms-spillover-deployment`, `x-ms-oai-image-generation-deployment`, [`Served`] |
 //! | [`RetryAfterPolicy`] | response head, overrides | nothing |
 //!
 //! Extensions of a request, [`MaxWait`] and [`Deadline`], change its limits; the extension

@@ -57,8 +57,10 @@ use crate::{BackendPool, policy::Rests};
 ///
 /// # What it writes
 ///
-/// Scheme, authority, `Host`, base path, deployment, `api-version` and every credential, together,
-/// on every attempt. The caller's authority is never used; a key goes to its own resource only.
+/// Scheme, authority, `Host`, base path, HTTP version, deployment, `api-version` and every
+/// credential, together, on every attempt. The caller's authority is never used; a key goes to its
+/// own resource only, and one in the caller's query (`api-key`, `subscription-key`) to none, except
+/// with [`Credential::passthrough`](crate::Credential::passthrough).
 /// The body's `model` is replaced where a v1 request names its deployment there, as long as the
 /// body is in memory (see [`ReplayLayer`](crate::ReplayLayer)).
 ///

@@ -2,13 +2,13 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
 
 use super::super::{
     Backend,
     credential::{Credential, Kind},
     field,
-    rewrite::{self, Deployment, Place},
+    rewrite::{self, CallerKeys, Deployment, Place},
     token::{AccessToken, TokenFuture},
 };
 use crate::{ConfigError, TryCloneBody};
@@ -72,6 +72,10 @@ impl Member {
                 }
             })
             .transpose()?;
+        let keys = match credential {
+            Kind::Passthrough => CallerKeys::Kept,
+            Kind::ApiKey(_) | Kind::Bearer(_) => CallerKeys::Dropped,
+        };
         let rewrite::Endpoint { scheme, authority, base } = backend.endpoint;
         Ok(Self {
             host: HeaderValue::from_str(authority.as_str())
@@ -87,6 +91,7 @@ impl Member {
                     .map(|value| deployment(value, "deployment"))
                     .transpose()?,
                 api_version,
+                keys,
             },
             credential,
             image_deployment,
@@ -111,12 +116,16 @@ impl Member {
     }
 
     /// Makes `request` one for this backend: scheme, authority, `Host`, base path, deployment,
-    /// `api-version` and every credential together, so that none is left from another resource.
+    /// `api-version`, HTTP version and every credential together, so that none is left from another
+    /// resource.
     pub(crate) fn address<B: TryCloneBody>(&self, request: &mut Request<B>, ticket: Ticket) {
         if let Some(deployment) = &self.place.deployment {
             rewrite::rewrite_model(request, deployment);
         }
         *request.uri_mut() = rewrite::rewrite_uri(request.uri(), &self.place);
+        // How the caller came here says nothing of how the request goes on, and hyper-util refuses
+        // to send one of HTTP/2 over HTTP/1.1.
+        *request.version_mut() = Version::default();
         self.address_headers(request.headers_mut(), ticket);
     }
 

@@ -1,4 +1,4 @@
-//! Moves a request's URI to a backend: authority, base path, deployment, api-version.
+//! Moves a request's URI to a backend: authority, base path, deployment, query.
 
 use bytes::Bytes;
 use http::{
@@ -7,9 +7,10 @@ use http::{
 };
 
 use super::{
-    api_version,
+    CallerKeys,
     deployment::Deployment,
     path::{Grammar, Reading, deployment_segment},
+    query::Edit,
 };
 
 /// Where a backend's requests go.
@@ -23,14 +24,15 @@ pub(crate) struct Place {
     pub(crate) deployment: Option<Deployment>,
     /// Already valid in a query. The caller's stays when there is none.
     pub(crate) api_version: Option<Box<str>>,
+    pub(crate) keys: CallerKeys,
 }
 
 /// The URI of one attempt: always with the place's scheme and authority, and a path.
 ///
 /// The caller's base path ends before the first segment that is `openai`; without one the whole
-/// path goes behind the place's base. A classic path gets the place's deployment and api-version; a
-/// v1 path keeps its query. A URI that would outgrow what `Uri` can hold keeps the caller's path
-/// and query. An unchanged path and query is shared, not copied.
+/// path goes behind the place's base. A classic path gets the place's deployment and api-version.
+/// The caller's keys leave the query of either. A URI that would outgrow what `Uri` can hold keeps
+/// the rest of the caller's path and query. An unchanged path and query is shared, not copied.
 pub(crate) fn rewrite_uri(original: &Uri, place: &Place) -> Uri {
     let path = match original.path() {
         // Asterisk form, and authority form or an absolute form without a path (RFC 9112,
@@ -44,7 +46,7 @@ pub(crate) fn rewrite_uri(original: &Uri, place: &Place) -> Uri {
         Some(given) if target.is_as_given() => given.clone(),
         _ => target
             .build()
-            .or_else(|| given.cloned())
+            .or_else(|| Target::left_at(place, path, original.query()).build())
             .unwrap_or_else(|| PathAndQuery::from_static("/")),
     };
     let mut parts = Parts::default();
@@ -91,13 +93,14 @@ struct Target<'a> {
 
 enum Query<'a> {
     Given(Option<&'a str>),
-    Versioned { query: &'a str, version: &'a str },
+    Changed(&'a str, Edit<'a>),
 }
 
 impl<'a> Target<'a> {
     fn at(place: &'a Place, path: &'a str, query: Option<&'a str>) -> Self {
         let Reading { base, grammar } = Reading::of(path);
         let is_classic = !matches!(grammar, Grammar::V1 | Grammar::Foreign);
+        let version = place.api_version.as_deref().filter(|_| is_classic);
         let has_base = same(&path[..base], &place.base);
         let (before, deployment, after) = match (grammar, &place.deployment) {
             (Grammar::Deployment(segment), Some(deployment)) => (
@@ -107,28 +110,24 @@ impl<'a> Target<'a> {
             ),
             _ => (&path[base..], None, ""),
         };
-        let query = match &place.api_version {
-            Some(version) if is_classic => {
-                Query::Versioned { query: query.unwrap_or_default(), version }
-            }
-            _ => Query::Given(query),
-        };
         Self {
             has_path: has_base && deployment.is_none_or(|(given, new)| same(given, new)),
             base: &place.base,
             before,
             deployment: deployment.map_or("", |(_, new)| new),
             after,
-            query,
+            query: Query::new(query, Edit { version, keys: place.keys }),
         }
     }
 
-    fn is_as_given(&self) -> bool {
-        self.has_path
-            && match self.query {
-                Query::Given(_) => true,
-                Query::Versioned { query, version } => api_version::is_said(query, version),
-            }
+    /// The path that was given and, but for the keys that must not stay, the query.
+    fn left_at(place: &'a Place, path: &'a str, query: Option<&'a str>) -> Self {
+        let query = Query::new(query, Edit { version: None, keys: place.keys });
+        Self { has_path: true, base: "", before: path, deployment: "", after: "", query }
+    }
+
+    const fn is_as_given(&self) -> bool {
+        self.has_path && matches!(self.query, Query::Given(_))
     }
 
     fn build(&self) -> Option<PathAndQuery> {
@@ -151,8 +150,15 @@ impl<'a> Target<'a> {
                 emit("?");
                 emit(query);
             }
-            Query::Versioned { query, version } => api_version::write(query, version, emit),
+            Query::Changed(query, edit) => edit.write(query, emit),
         }
+    }
+}
+
+impl<'a> Query<'a> {
+    fn new(given: Option<&'a str>, edit: Edit<'a>) -> Self {
+        let query = given.unwrap_or_default();
+        if edit.changes(query) { Self::Changed(query, edit) } else { Self::Given(given) }
     }
 }
 
@@ -172,7 +178,8 @@ mod tests {
     fn place(endpoint: &str, deployment: Option<&str>, api_version: Option<&str>) -> Place {
         let Endpoint { scheme, authority, base } = parse_endpoint(endpoint).unwrap();
         let deployment = deployment.map(|name| Deployment::new(name).unwrap());
-        Place { scheme, authority, base, deployment, api_version: api_version.map(Into::into) }
+        let (api_version, keys) = (api_version.map(Into::into), CallerKeys::Dropped);
+        Place { scheme, authority, base, deployment, api_version, keys }
     }
 
     fn moved(original: &str, place: &Place) -> String {
