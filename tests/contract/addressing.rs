@@ -52,6 +52,7 @@ fn laden() -> Request<Full<Bytes>> {
         ("authorization", "Bearer secret-3"),
         ("authorization", "Basic secret-4"),
         ("cookie", "secret-5"),
+        ("proxy-authorization", "Basic secret-8"),
         ("ocp-apim-subscription-key", "secret-6"),
         ("ocp-apim-trace", "true"),
         ("x-ms-spillover-deployment", "secret-7"),
@@ -257,8 +258,12 @@ struct Case {
     refusals: Vec<u64>,
 }
 
-const URIS: [&str; 4] =
-    [CLASSIC, "https://evil.example:8/openai/v1/responses", "//evil.example/x", "/openai"];
+const URIS: [&str; 4] = [
+    CLASSIC,
+    "https://evil.example:8/openai/v1/responses",
+    "//evil.example/x?api-key=stray",
+    "/openai",
+];
 
 fn cases() -> impl Strategy<Value = Case> {
     (
@@ -272,7 +277,8 @@ fn cases() -> impl Strategy<Value = Case> {
 /// The proof of identity that a request carries, all of it.
 fn proof(headers: &HeaderMap) -> String {
     let of_caller = |name: &str| {
-        ["api-key", "authorization", "cookie"].contains(&name) || name.starts_with("ocp-apim")
+        ["api-key", "authorization", "cookie", "proxy-authorization"].contains(&name)
+            || name.starts_with("ocp-apim")
     };
     let proofs = headers.iter().filter(|(name, _)| of_caller(name.as_str()));
     proofs.map(|(name, value)| format!("{name}={} ", value.to_str().unwrap())).collect()
@@ -331,6 +337,7 @@ async fn pairs_are_configured(case: Case) -> Result<(), TestCaseError> {
     for seen in leaf.seen() {
         let authority = seen.uri.authority().unwrap().to_string();
         prop_assert_eq!(proofs.get(&authority), Some(&proof(&seen.headers)));
+        prop_assert!(!seen.uri.to_string().contains("stray"), "{}", seen.uri);
         let hosts: BTreeSet<_> = seen.headers.get_all("host").iter().collect();
         prop_assert!(hosts.iter().all(|host| *host == &authority), "{:?}", hosts);
     }

@@ -167,7 +167,7 @@ const IMAGES: HeaderName = HeaderName::from_static("x-ms-oai-image-generation-de
 /// What a caller proves who it is with. The cookie is API Management's `APIM-Backend-Affinity`,
 /// or somebody's session; it is no backend's business.
 fn is_credential(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "api-key" | "authorization" | "cookie")
+    matches!(name.as_str(), "api-key" | "authorization" | "cookie" | "proxy-authorization")
 }
 
 /// What has a meaning at the resource, or the gateway, that the caller had in mind only: the
