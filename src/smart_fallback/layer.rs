@@ -42,6 +42,11 @@ use crate::{
 ///
 /// For two deployments of one resource, see [`deployments`](Self::deployments).
 ///
+/// Both tiers answer with the same response body type. A `RegionRotateLayer` may answer by itself,
+/// so its body is a [`ResponseBody`](crate::ResponseBody); a [`DeploymentLayer`] leaves the client's
+/// body as it is. To have the two as tiers of one layer, use a
+/// [`BackendPool`](crate::BackendPool) of a single backend in the place of the `DeploymentLayer`.
+///
 /// # What it does not do
 ///
 /// Only refusals (429, 503 with a hint, and their gRPC forms) move a request. Any other answer of
@@ -125,6 +130,11 @@ impl<P, F, K: Clone> SmartFallbackLayer<P, F, K> {
 
     /// Lets every request find out by itself that the primary refuses, as the reference script
     /// does. For comparison; under load it costs tens of attempts for every success.
+    ///
+    /// It is this layer that forgets. A primary with a memory of its own keeps it: over a
+    /// [`RegionRotateLayer`](crate::RegionRotateLayer) the pool still remembers, and still answers
+    /// for a deployment that it knows to be closed. Over [`deployments`](Self::deployments) nothing
+    /// remembers.
     #[must_use]
     pub fn forgetful(mut self) -> Self {
         Arc::make_mut(&mut self.config).memory = None;
