@@ -97,7 +97,15 @@ impl<S, X> Rotation<S, X> {
         self.tried.len() < self.config.pool.len().min(self.config.max_attempts)
     }
 
-    fn record(&mut self, lane: Lane, status: Option<StatusCode>, outcome: Outcome) {
+    /// Notes an attempt on `lane`, and what the layers inside of this one did for it.
+    fn record<R, E>(&mut self, lane: Lane, result: &mut Result<Response<R>, E>, outcome: Outcome) {
+        self.note(lane, result.as_ref().ok().map(Response::status), outcome);
+        if let Some(inner) = result.as_mut().ok().and_then(|r| r.extensions_mut().remove()) {
+            self.served.adopt(&inner);
+        }
+    }
+
+    fn note(&mut self, lane: Lane, status: Option<StatusCode>, outcome: Outcome) {
         let name = Arc::clone(self.config.pool.member(lane).name());
         let at = self.since.saturating_duration_since(self.arrival);
         self.served.push(Attempt::new(name, at, status, outcome));
@@ -106,6 +114,7 @@ impl<S, X> Rotation<S, X> {
     /// An answer of the layer's own: nothing is open.
     fn closed<R>(&mut self, now: Instant, status: StatusCode) -> Response<ResponseBody<R>> {
         let mut response = answer::closed(&self.config.pool, now, status);
+        self.served.set_own();
         response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
         response
     }
@@ -125,13 +134,7 @@ impl<S, X> Rotation<S, X> {
             let name = self.config.pool.member(lane).name_header();
             response.headers_mut().insert(header.clone(), name.clone());
         }
-        let served = mem::replace(&mut self.served, Served::new());
-        let extensions = response.extensions_mut();
-        if let Some(inner) = extensions.insert(served)
-            && let Some(served) = extensions.get_mut::<Served>()
-        {
-            served.adopt(&inner);
-        }
+        response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
         Ok(response)
     }
 }
@@ -180,7 +183,7 @@ where
     }
 
     fn unusable(&mut self, lane: Lane, now: Instant) -> Step<Lane, Self::Answer> {
-        self.record(lane, None, Outcome::Failed);
+        self.note(lane, None, Outcome::Failed);
         self.config.pool.rest_for(lane, now, self.config.rests.after(Outcome::Failed));
         match self.choose(now) {
             Some(lane) => Step::Send(lane),
@@ -215,10 +218,10 @@ where
     fn answer(
         &mut self,
         lane: Lane,
-        result: Result<Response<R>, S::Error>,
+        mut result: Result<Response<R>, S::Error>,
         held: bool,
     ) -> Self::Answer {
-        self.record(lane, status(&result), Outcome::Answered);
+        self.record(lane, &mut result, Outcome::Answered);
         self.sign(lane, result, held)
     }
 
@@ -230,10 +233,7 @@ where
         mut result: Result<Response<R>, S::Error>,
         held: bool,
     ) -> Step<Lane, Self::Answer> {
-        self.record(lane, status(&result), outcome);
-        if let Some(inner) = result.as_mut().ok().and_then(|r| r.extensions_mut().remove()) {
-            self.served.adopt(&inner);
-        }
+        self.record(lane, &mut result, outcome);
         self.config.pool.rest_for(lane, now, self.config.rests.after(outcome));
         if let Some(lane) = held.then(|| self.choose(now)).flatten() {
             return Step::Send(lane);
@@ -250,8 +250,4 @@ where
     fn resume(&mut self, _: Instant) -> Step<Lane, Self::Answer> {
         unreachable!("a rotation does not wait")
     }
-}
-
-fn status<R, E>(result: &Result<Response<R>, E>) -> Option<StatusCode> {
-    result.as_ref().ok().map(Response::status)
 }

@@ -137,16 +137,18 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         let at = self.since.saturating_duration_since(self.entered);
         let status = result.as_ref().ok().map(Response::status);
         let name = &self.config.names[lane as usize];
+        let before = self.served.attempts().len();
         self.served.absorb(result.as_mut().ok().map(Response::extensions_mut), at, || {
             Attempt::new(Arc::clone(name), at, status, outcome)
         });
+        if lane == Lane::Fallback {
+            self.served.set_spilled(before);
+        }
     }
 
     /// Leaves the account on the response that the caller gets.
     fn sign<R, E>(&mut self, result: &mut Result<Response<R>, E>, held: bool, lane: Lane) {
-        if lane == Lane::Fallback {
-            self.served.set_spilled();
-        } else if !held {
+        if lane == Lane::Primary && !held {
             self.served.set_unreplayable();
         }
         if let Ok(response) = result {
