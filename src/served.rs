@@ -116,6 +116,11 @@ impl Served {
         self.replayable = false;
     }
 
+    /// Whether any attempt was refused for rate or capacity.
+    pub(crate) fn is_throttled(&self) -> bool {
+        self.attempts().any(|attempt| matches!(attempt.outcome, Outcome::Throttled(_)))
+    }
+
     /// Whether this account says nothing that the account of an inner layer would not say.
     pub(crate) fn is_plain(&self) -> bool {
         self.first.is_none() && self.waited.is_zero() && !self.spilled && self.replayable

@@ -113,7 +113,7 @@ impl<S, X> Rotation<S, X> {
 
     /// An answer of the layer's own: nothing is open.
     fn closed<R>(&mut self, now: Instant, status: StatusCode) -> Response<ResponseBody<R>> {
-        let mut response = answer::closed(&self.config.pool, now, status);
+        let mut response = answer::closed(&self.config.pool, &self.tried, now, status);
         self.served.set_own();
         response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
         response
@@ -185,10 +185,15 @@ where
     fn unusable(&mut self, lane: Lane, now: Instant) -> Step<Lane, Self::Answer> {
         self.note(lane, None, Outcome::Failed);
         self.config.pool.rest_for(lane, now, self.config.rests.after(Outcome::Failed));
-        match self.choose(now) {
-            Some(lane) => Step::Send(lane),
-            None => Step::Answer(Ok(self.closed(now, StatusCode::SERVICE_UNAVAILABLE))),
+        if let Some(lane) = self.choose(now) {
+            return Step::Send(lane);
         }
+        // A backend that refused is worth coming back for, whatever became of the others.
+        let status = match self.served.is_throttled() {
+            true => StatusCode::TOO_MANY_REQUESTS,
+            false => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Step::Answer(Ok(self.closed(now, status)))
     }
 
     fn may_resend(&self, _: Lane) -> bool {
