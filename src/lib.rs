@@ -64,6 +64,7 @@
 //! | for | layer |
 //! |---|---|
 //! | a PTU with Standard behind it | [`SmartFallbackLayer`] over two tiers, or [`SmartFallbackLayer::deployments`] for two deployments of one resource |
+//! | two services that are not layers of one client | [`SmartFallback::new`], or [`SmartFallbackLayer::into_service`] with settings |
 //! | several regions or resources | [`RegionRotateLayer`] over a [`BackendPool`] |
 //! | one backend and nothing to turn to | [`RetryAfterPolicy`], with feature `retry` |
 //! | bodies that are still arriving, in servers and proxies | [`ReplayLayer`] outside of the others |
@@ -137,7 +138,7 @@ pub use self::{
     region_rotate::RegionRotateLayer,
     replay::ReplayLayer,
     served::Served,
-    smart_fallback::SmartFallbackLayer,
+    smart_fallback::{SmartFallback, SmartFallbackLayer},
 };
 
 /// The README's examples, compiled.

@@ -152,6 +152,26 @@ impl<P, F, K: Clone> SmartFallbackLayer<P, F, K> {
             config: Arc::new(Config { max_wait, longest_cooldown, names, policy, memory }),
         }
     }
+
+    /// The service over two tiers that are services already instead of layers, such as the channels
+    /// of two gRPC servers.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_spillover::SmartFallbackLayer;
+    ///
+    /// # let [primary, fallback] = [(); 2].map(|()| tower::service_fn(
+    /// #     |_: http::Request<String>| async { Ok::<_, ()>(http::Response::new(())) }
+    /// # ));
+    /// let service = SmartFallbackLayer::new(primary, fallback)
+    ///     .max_wait(Duration::from_secs(1))
+    ///     .into_service();
+    /// # drop(service);
+    /// ```
+    pub fn into_service(self) -> SmartFallback<P, F, K> {
+        let Self { primary, fallback, config } = self;
+        SmartFallback { primary, fallback, config }
+    }
 }
 
 impl<S, P, F, K> Layer<S> for SmartFallbackLayer<P, F, K>
