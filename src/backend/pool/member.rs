@@ -48,51 +48,20 @@ impl Member {
                  `Credential::passthrough()`",
             ))
         })?;
-        let deployment = |value: String, what| {
-            Deployment::new(&value).ok_or_else(|| {
-                field(&name, what, "is empty or has control characters: use the deployment's name")
-            })
-        };
-        let image_deployment = backend
-            .image_deployment
-            .map(|value| {
-                HeaderValue::from_str(&value).map_err(|_| {
-                    field(&name, "image_deployment", "has characters that a header cannot carry")
-                })
-            })
-            .transpose()?;
-        let api_version = backend
-            .api_version
-            .map(|version| {
-                let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-                if !version.is_empty() && version.bytes().all(plain) {
-                    Ok(version.into_boxed_str())
-                } else {
-                    Err(field(&name, "api_version", "is not a version: write `2024-10-21`"))
-                }
-            })
-            .transpose()?;
         let keys = match credential {
             Kind::Passthrough => CallerKeys::Kept,
             Kind::ApiKey(_) | Kind::Bearer(_) => CallerKeys::Dropped,
         };
+        let deployment = backend.deployment.map(|value| deployment(&name, &value)).transpose()?;
+        let api_version = backend.api_version.map(|value| version(&name, value)).transpose()?;
+        let images = backend.image_deployment;
+        let image_deployment =
+            images.map(|value| header_value(&name, "image_deployment", &value)).transpose()?;
         let rewrite::Endpoint { scheme, authority, base } = backend.endpoint;
         Ok(Self {
-            host: HeaderValue::from_str(authority.as_str())
-                .map_err(|_| field(&name, "endpoint", "has a host that a header cannot carry"))?,
-            name_header: HeaderValue::from_str(&name)
-                .map_err(|_| field(&name, "name", "has characters that a header cannot carry"))?,
-            place: Place {
-                scheme,
-                authority,
-                base,
-                deployment: backend
-                    .deployment
-                    .map(|value| deployment(value, "deployment"))
-                    .transpose()?,
-                api_version,
-                keys,
-            },
+            host: header_value(&name, "endpoint", authority.as_str())?,
+            name_header: header_value(&name, "name", &name)?,
+            place: Place { scheme, authority, base, deployment, api_version, keys },
             credential,
             image_deployment,
             name,
@@ -159,6 +128,27 @@ impl Member {
             headers.insert(name, value);
         }
     }
+}
+
+fn deployment(backend: &str, value: &str) -> Result<Deployment, ConfigError> {
+    Deployment::new(value).ok_or_else(|| {
+        let problem = "is empty or has control characters: use the deployment's name";
+        field(backend, "deployment", problem)
+    })
+}
+
+fn version(backend: &str, value: String) -> Result<Box<str>, ConfigError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if !value.is_empty() && value.bytes().all(plain) {
+        Ok(value.into_boxed_str())
+    } else {
+        Err(field(backend, "api_version", "is not a version: write `2024-10-21`"))
+    }
+}
+
+fn header_value(backend: &str, what: &str, value: &str) -> Result<HeaderValue, ConfigError> {
+    HeaderValue::from_str(value)
+        .map_err(|_| field(backend, what, "has characters that a header cannot carry"))
 }
 
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
