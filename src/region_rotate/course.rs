@@ -17,12 +17,15 @@ use crate::{
     ResponseBody, Served, TryCloneBody,
     backend::{Ticket, TokenFuture, Tried},
     classify::{Outcome, announce},
-    resend::{Course, Step, Unready, clock},
+    resend::{Course, Readied, Step, clock},
     served::Attempt,
 };
 
 /// An index into the pool.
 pub(super) type Lane = usize;
+
+/// To a backend, or the answer of one, or of the layer itself.
+type Follows<R, E> = Step<Lane, Result<Response<ResponseBody<R>>, E>>;
 
 /// One request through a pool.
 pub(super) struct Rotation<S, X> {
@@ -58,11 +61,8 @@ impl<S, X> Rotation<S, X> {
     }
 
     /// The first step: to a backend, or an answer when none is open.
-    pub(super) fn start<R, E>(&mut self) -> Step<Lane, Result<Response<ResponseBody<R>>, E>> {
-        match self.choose(self.arrival) {
-            Some(lane) => Step::Send(lane),
-            None => Step::Answer(Ok(self.closed(self.arrival, StatusCode::TOO_MANY_REQUESTS))),
-        }
+    pub(super) fn start<R, E>(&mut self) -> Follows<R, E> {
+        self.go_on(self.arrival, StatusCode::TOO_MANY_REQUESTS)
     }
 
     /// Whether the chosen backend's credential is at hand.
@@ -73,6 +73,26 @@ impl<S, X> Rotation<S, X> {
     /// Drops the service that was readied for a call which does not use it yet.
     pub(super) fn release(&mut self, unreadied: S) {
         drop(mem::replace(&mut self.inner, unreadied));
+    }
+
+    /// The next backend, or an answer of `status` when none is left.
+    fn go_on<R, E>(&mut self, now: Instant, status: StatusCode) -> Follows<R, E> {
+        match self.choose(now) {
+            Some(lane) => Step::Send(lane),
+            None => Step::Answer(Ok(self.closed(now, status))),
+        }
+    }
+
+    /// What follows when the token for `lane` could not be had.
+    fn without_token<R, E>(&mut self, lane: Lane, now: Instant) -> Follows<R, E> {
+        // A backend that refused is worth coming back for, whatever became of this one.
+        let status = match self.served.is_throttled() {
+            true => StatusCode::TOO_MANY_REQUESTS,
+            false => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        self.note(lane, None, Outcome::Failed);
+        self.config.pool.rest_for(lane, now, self.config.rests.after(Outcome::Failed));
+        self.go_on(now, status)
     }
 
     /// Chooses the next backend, and notes that it is tried.
@@ -151,49 +171,26 @@ where
 
     fn poll_ready(
         &mut self,
-        _: Lane,
+        lane: Lane,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Unready<Self::Answer>>> {
+        now: impl FnOnce() -> Instant,
+    ) -> Poll<Readied<Lane, Self::Answer>> {
         // The credential comes first: a service must not be kept ready while a token is fetched.
         if let Authority::Fetching(token) = &mut self.authority {
             let Ok(token) = ready!(Pin::new(token).poll(cx)) else {
-                return Poll::Ready(Err(Unready::Lane));
+                return Poll::Ready(Err(self.without_token(lane, now())));
             };
             self.authority = Authority::Ticket(Ticket::bearer(token));
         }
-        self.inner.poll_ready(cx).map_err(|error| Unready::Service(Err(error)))
-    }
-
-    fn reconsider(
-        &mut self,
-        lane: Lane,
-        now: impl FnOnce() -> Instant,
-    ) -> Option<Step<Lane, Self::Answer>> {
+        ready!(self.inner.poll_ready(cx)).map_err(|error| Step::Answer(Err(error)))?;
         let now = now();
         if self.config.pool.is_open(lane, now) {
-            return None;
+            return Poll::Ready(Ok(()));
         }
         // The next backend may have a token to fetch, and this one was not asked after all.
         self.release(self.inner.clone());
         self.tried.remove(lane);
-        Some(match self.choose(now) {
-            Some(lane) => Step::Send(lane),
-            None => Step::Answer(Ok(self.closed(now, StatusCode::TOO_MANY_REQUESTS))),
-        })
-    }
-
-    fn unusable(&mut self, lane: Lane, now: Instant) -> Step<Lane, Self::Answer> {
-        self.note(lane, None, Outcome::Failed);
-        self.config.pool.rest_for(lane, now, self.config.rests.after(Outcome::Failed));
-        if let Some(lane) = self.choose(now) {
-            return Step::Send(lane);
-        }
-        // A backend that refused is worth coming back for, whatever became of the others.
-        let status = match self.served.is_throttled() {
-            true => StatusCode::TOO_MANY_REQUESTS,
-            false => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        Step::Answer(Ok(self.closed(now, status)))
+        Poll::Ready(Err(self.go_on(now, StatusCode::TOO_MANY_REQUESTS)))
     }
 
     fn may_resend(&self, _: Lane) -> bool {

@@ -5,7 +5,7 @@ mod course;
 mod future;
 
 pub(crate) use self::{
-    course::{Course, Step, Unready},
+    course::{Course, Readied, Step},
     future::Resend,
 };
 

@@ -17,7 +17,7 @@ use crate::{
     classify::{Hint, Outcome, announce},
     overrides::Arrival,
     policy::{Facts, Next, Policy, assumed_wait},
-    resend::{Course, Step, Unready, clock},
+    resend::{Course, Readied, Step, clock},
     served::Attempt,
 };
 
@@ -172,35 +172,23 @@ where
         &mut self,
         lane: Lane,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Unready<Self::Answer>>> {
-        let ready = ready!(match lane {
+        now: impl FnOnce() -> Instant,
+    ) -> Poll<Readied<Lane, Self::Answer>> {
+        ready!(match lane {
             Lane::Primary => self.primary.poll_ready(cx),
             Lane::Fallback => self.fallback.poll_ready(cx),
-        });
-        Poll::Ready(ready.map_err(|error| Unready::Service(Err(error))))
-    }
-
-    fn reconsider(
-        &mut self,
-        lane: Lane,
-        now: impl FnOnce() -> Instant,
-    ) -> Option<Step<Lane, Self::Answer>> {
+        })
+        .map_err(|error| Step::Answer(Err(error)))?;
         if lane == Lane::Fallback {
-            return None;
+            return Poll::Ready(Ok(()));
         }
-        let now = now();
-        let left = self.remembered(now)?;
-        match self.decide(Hint::After(left), left, now)? {
-            Step::Send(Lane::Primary) => None,
+        match self.start(now()) {
+            Step::Send(Lane::Primary) => Poll::Ready(Ok(())),
             step => {
                 self.release_primary(self.primary.clone());
-                Some(step)
+                Poll::Ready(Err(step))
             }
         }
-    }
-
-    fn unusable(&mut self, _: Lane, _: Instant) -> Step<Lane, Self::Answer> {
-        unreachable!("a tier has no credential of its own")
     }
 
     fn may_resend(&self, lane: Lane) -> bool {
