@@ -97,10 +97,8 @@ impl Backend {
     /// The key of the resource, sent as `api-key`.
     #[must_use]
     pub fn api_key(mut self, key: impl AsRef<str>) -> Self {
-        self.credential = Some(
-            Credential::api_key(key.as_ref())
-                .map_err(|error| field(&self.name, "api_key", &error.to_string())),
-        );
+        let credential = Credential::api_key(key.as_ref());
+        self.credential = Some(credential.map_err(|error| error.of(&titled(&self.name))));
         self
     }
 
@@ -172,5 +170,33 @@ impl fmt::Debug for Backend {
 }
 
 fn field(backend: &str, field: &str, problem: &str) -> ConfigError {
-    ConfigError::new(format!("backend `{backend}`: {field}"), problem)
+    ConfigError::new(field, problem).of(&titled(backend))
+}
+
+fn titled(backend: &str) -> String {
+    format!("backend `{backend}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_backend_and_the_field_once_and_the_remedy() {
+        let backend = || Backend::new("a", "https://a.example").expect("a backend");
+        for (wrong, field, remedy) in [
+            (backend(), "credential", "call `api_key`"),
+            (backend().api_key("k\n"), "api_key", "trim line ends"),
+            (backend().api_key("k").deployment(".."), "deployment", "use the deployment's name"),
+            (backend().api_key("k").api_version("v 1"), "api_version", "write `2024-10-21`"),
+        ] {
+            let error = BackendPool::new([wrong]).expect_err("a wrong backend");
+            assert_eq!(error.field(), format!("backend `a`: {field}"));
+            let text = error.to_string();
+            assert!(
+                text.contains(remedy) && text.matches(&format!("{field}:")).count() == 1,
+                "{text}"
+            );
+        }
+    }
 }

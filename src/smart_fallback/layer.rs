@@ -96,7 +96,7 @@ impl SmartFallbackLayer<DeploymentLayer, DeploymentLayer> {
     ///
     /// # Errors
     ///
-    /// When a name is empty or has control characters.
+    /// When a name is empty, `.` or `..`, or has control characters.
     pub fn deployments(ptu: &str, standard: &str) -> Result<Self, ConfigError> {
         Ok(Self::new(DeploymentLayer::new(ptu)?, DeploymentLayer::new(standard)?)
             .names(ptu, standard))

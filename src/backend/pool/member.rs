@@ -132,8 +132,11 @@ impl Member {
 
 fn deployment(backend: &str, value: &str) -> Result<Deployment, ConfigError> {
     Deployment::new(value).ok_or_else(|| {
-        let problem = "is empty or has control characters: use the deployment's name";
-        field(backend, "deployment", problem)
+        field(
+            backend,
+            "deployment",
+            "is empty, `.` or `..`, or has control characters: use the deployment's name",
+        )
     })
 }
 
