@@ -7,7 +7,7 @@ use std::{error::Error, time::Duration};
 use axum::{Router, body::Body, error_handling::HandleErrorLayer};
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, Request, Response, StatusCode, Version,
+    HeaderMap, HeaderName, Request, Response, StatusCode,
     header::{self, CONTENT_TYPE},
 };
 use http_body_util::{BodyExt, Full};
@@ -77,8 +77,6 @@ fn proxy_to(ptu: BackendPool, standard: BackendPool) -> Router {
         }))
         .map_request(|mut request: Request<Body>| {
             remove_hop_by_hop(request.headers_mut());
-            // How the client came here says nothing of how the request goes on.
-            *request.version_mut() = Version::default();
             request
         })
         .map_response(|mut response: Response<_>| {

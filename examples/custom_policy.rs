@@ -29,12 +29,12 @@ impl Policy for WaitOnce {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let patient = served_by(WaitThenSpill).await?;
-    println!("WaitThenSpill: {:?} after {:?}", patient.backend(), patient.waited());
+    println!("WaitThenSpill: {patient}");
     assert_eq!((patient.backend(), patient.attempts().len()), (Some("ptu"), 4));
     assert!(patient.waited() >= Duration::from_millis(300), "three waits of 100 ms");
 
     let interactive = served_by(WaitOnce).await?;
-    println!("WaitOnce:      {:?} after {:?}", interactive.backend(), interactive.waited());
+    println!("WaitOnce:      {interactive}");
     assert_eq!((interactive.backend(), interactive.attempts().len()), (Some("standard"), 3));
     assert!(interactive.waited() < patient.waited());
     Ok(())

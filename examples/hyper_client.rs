@@ -87,13 +87,7 @@ where
     assert!(response.status().is_success());
     let served = response.extensions().get::<Served>().cloned().expect("the layer leaves it");
     response.into_body().collect().await?;
-    println!(
-        "{:8}  {} attempt(s), waited {:4} ms{}",
-        served.backend().unwrap_or("nobody"),
-        served.attempts().len(),
-        served.waited().as_millis(),
-        if served.spilled() { ", spilled" } else { "" },
-    );
+    println!("{served}");
     Ok(served)
 }
 

@@ -17,6 +17,11 @@ impl ConfigError {
         Self { field: field.into(), problem: problem.into() }
     }
 
+    /// The same problem, as one of a larger thing.
+    pub(crate) fn of(self, whole: &str) -> Self {
+        Self { field: format!("{whole}: {}", self.field).into(), problem: self.problem }
+    }
+
     /// The field that is wrong, for example ``backend `eastus`: api_key``.
     pub fn field(&self) -> &str {
         &self.field

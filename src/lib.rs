@@ -64,6 +64,7 @@
 //! | for | layer |
 //! |---|---|
 //! | a PTU with Standard behind it | [`SmartFallbackLayer`] over two tiers, or [`SmartFallbackLayer::deployments`] for two deployments of one resource |
+//! | two services that are not layers of one client | [`SmartFallback::new`], or [`SmartFallbackLayer::into_service`] with settings |
 //! | several regions or resources | [`RegionRotateLayer`] over a [`BackendPool`] |
 //! | one backend and nothing to turn to | [`RetryAfterPolicy`], with feature `retry` |
 //! | bodies that are still arriving, in servers and proxies | [`ReplayLayer`] outside of the others |
@@ -87,7 +88,8 @@
 //! |---|---|---|
 //! | [`ReplayLayer`] | body | body type |
 //! | [`SmartFallbackLayer`] | response head, overrides | which tier is called; [`Served`] |
-//! | [`RegionRotateLayer`] | response head | scheme, authority, `Host`, base path, credentials, deployment (path segment, or `model` in a v1 body), `api-version`, `x-ms-spillover-deployment`, [`Served`] |
+//! | [`RegionRotateLayer`] | response head | scheme, authority, `Host`, base path, HTTP version, credentials (headers, and keys in the query), deployment (path segment, or `model` in a v1 body), `api-version`, `x-ms-spillover-deployment`, `x-ms-oai-image-generation-deployment`, [`Served`] |
+//! | [`DeploymentLayer`] | | deployment |
 //! | [`RetryAfterPolicy`] | response head, overrides | nothing |
 //!
 //! Extensions of a request, [`MaxWait`] and [`Deadline`], change its limits; the extension
@@ -95,16 +97,23 @@
 //!
 //! # What it does not do
 //!
+//! It cannot tell which requests only one resource can answer: those that refer to an earlier
+//! response, a file, a thread or a batch. They are sent on like all others, so they need a stack of
+//! their own, with a pool of one backend.
+//!
 //! It sends no request itself: the wrapped client does, with its own timeouts. Redirects must not
 //! be followed by that client, since a redirect to another host would carry the key along;
 //! hyper's client does not, `reqwest`'s does unless told otherwise. A `ConcurrencyLimit` outside
 //! of these layers is held while a request waits, one inside is not.
+//!
+//! Waiting needs a tokio runtime with its timer enabled. What does not wait runs on any runtime.
 //!
 //! # Features
 //!
 //! - `retry`: [`RetryAfterPolicy`], which needs `tower`.
 //! - `emulator`: an Azure OpenAI stand-in to test against.
 //!
+//! [`DeploymentLayer`]: backend::DeploymentLayer
 //! [`RetryAfterPolicy`]: #features
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -137,7 +146,7 @@ pub use self::{
     region_rotate::RegionRotateLayer,
     replay::ReplayLayer,
     served::Served,
-    smart_fallback::SmartFallbackLayer,
+    smart_fallback::{SmartFallback, SmartFallbackLayer},
 };
 
 /// The README's examples, compiled.

@@ -1,6 +1,6 @@
 //! The account of one request, left on its response: who answered, after what.
 
-use std::{iter, slice, sync::Arc, time::Duration};
+use std::{fmt, iter, slice, sync::Arc, time::Duration};
 
 use http::{Extensions, StatusCode};
 
@@ -10,11 +10,14 @@ use crate::classify::{Hint, Outcome};
 /// spent waiting. Each layer of this crate leaves it in the extensions of its response, where
 /// nested layers find and extend it.
 ///
+/// It is displayed as a line for a log: the attempts, each with its status and how long the backend
+/// asked to wait, then what else there is to say.
+///
 /// ```
 /// # use tower_spillover::Served;
 /// # fn log(response: http::Response<()>) {
 /// if let Some(served) = response.extensions().get::<Served>() {
-///     println!("{:?} after {} attempts", served.backend(), served.attempts().len());
+///     println!("{served}"); // ptu-east 429 (43 ms), ptu-east 200; waited 43 ms
 /// }
 /// # }
 /// ```
@@ -23,6 +26,10 @@ pub struct Served {
     /// The first attempt is stored inline: most requests have no second one.
     first: Option<Attempt>,
     rest: Vec<Attempt>,
+    /// How many attempts came before the tier of the last one.
+    before: usize,
+    /// Whether the answer is a layer's own.
+    own: bool,
     waited: Duration,
     spilled: bool,
     replayable: bool,
@@ -38,13 +45,13 @@ pub struct Attempt {
 }
 
 impl Served {
-    /// The backend that gave the answer; `None` when a layer answered by itself, without asking
-    /// any backend, because all of them were known to refuse.
+    /// The backend that gave the answer; `None` when a layer answered by itself, because no backend
+    /// was left to ask.
     pub fn backend(&self) -> Option<&str> {
-        self.attempts().next_back().map(Attempt::backend)
+        self.attempts().next_back().filter(|_| !self.own).map(Attempt::backend)
     }
 
-    /// Every attempt in order, the one that gave the answer last.
+    /// Every attempt in order, the one that gave the answer, if any did, last.
     pub fn attempts(&self) -> Attempts<'_> {
         Attempts(self.first.iter().chain(&self.rest))
     }
@@ -59,12 +66,11 @@ impl Served {
         self.spilled
     }
 
-    /// Whether the answer came from another backend than the first one tried.
+    /// Whether the answer came after another backend of the same tier, that is, of the same pool,
+    /// had been tried. A spill alone is no rotation.
     pub fn rotated(&self) -> bool {
-        match (self.first.as_ref(), self.rest.last()) {
-            (Some(first), Some(last)) => first.backend != last.backend,
-            _ => false,
-        }
+        let of_tier = self.attempts().skip(self.before);
+        self.backend().is_some_and(|last| of_tier.map(Attempt::backend).any(|name| name != last))
     }
 
     /// Whether the request's body could have been sent again. If not, it got a single attempt.
@@ -76,6 +82,8 @@ impl Served {
         Self {
             first: None,
             rest: Vec::new(),
+            before: 0,
+            own: false,
             waited: Duration::ZERO,
             spilled: false,
             replayable: true,
@@ -90,16 +98,27 @@ impl Served {
         }
     }
 
+    pub(crate) fn set_own(&mut self) {
+        self.own = true;
+    }
+
     pub(crate) fn add_wait(&mut self, waited: Duration) {
         self.waited = self.waited.saturating_add(waited);
     }
 
-    pub(crate) fn set_spilled(&mut self) {
+    /// The attempts from number `before` on are those of the fallback tier.
+    pub(crate) fn set_spilled(&mut self, before: usize) {
         self.spilled = true;
+        self.before = self.before.max(before);
     }
 
     pub(crate) fn set_unreplayable(&mut self) {
         self.replayable = false;
+    }
+
+    /// Whether any attempt was refused for rate or capacity.
+    pub(crate) fn is_throttled(&self) -> bool {
+        self.attempts().any(|attempt| matches!(attempt.outcome, Outcome::Throttled(_)))
     }
 
     /// Whether this account says nothing that the account of an inner layer would not say.
@@ -107,24 +126,16 @@ impl Served {
         self.first.is_none() && self.waited.is_zero() && !self.spilled && self.replayable
     }
 
-    /// Appends the account of an inner layer, whose clock started `offset` after this one's.
-    pub(crate) fn append(&mut self, inner: Self, offset: Duration) {
-        self.adopt(&inner);
-        for mut attempt in inner.first.into_iter().chain(inner.rest) {
-            attempt.at = attempt.at.saturating_add(offset);
-            self.push(attempt);
-        }
-    }
-
     /// Takes over what an inner layer waited and whether it spilled. Its attempts are one here:
     /// that at the backend which this layer chose for them.
     pub(crate) fn adopt(&mut self, inner: &Self) {
         self.add_wait(inner.waited);
-        self.spilled |= inner.spilled;
+        self.spilled = inner.spilled;
         self.replayable &= inner.replayable;
     }
 
-    /// Moves the account of an inner layer out of `extensions`, or makes one of a single attempt.
+    /// Moves the account of an inner layer, whose clock started `offset` after this one's, out of
+    /// `extensions`, or makes one of a single attempt.
     pub(crate) fn absorb(
         &mut self,
         extensions: Option<&mut Extensions>,
@@ -133,8 +144,48 @@ impl Served {
     ) {
         match extensions.and_then(Extensions::remove::<Self>) {
             Some(inner) => self.append(inner, offset),
-            None => self.push(attempt()),
+            None => {
+                self.own = false;
+                self.push(attempt());
+            }
         }
+    }
+
+    fn append(&mut self, inner: Self, offset: Duration) {
+        self.adopt(&inner);
+        self.own = inner.own;
+        // A tier that has no tiers inside goes on where it was left when it is asked again.
+        if self.before + inner.before > 0 {
+            self.before = self.attempts().len() + inner.before;
+        }
+        for mut attempt in inner.first.into_iter().chain(inner.rest) {
+            attempt.at = attempt.at.saturating_add(offset);
+            self.push(attempt);
+        }
+    }
+}
+
+impl fmt::Display for Served {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for attempt in self.attempts() {
+            write!(f, "{separator}{attempt}")?;
+            separator = ", ";
+        }
+        let waited = format_args!("waited {} ms", self.waited.as_millis());
+        for (is_so, remark) in [
+            (!self.waited.is_zero(), waited),
+            (self.spilled, format_args!("spilled")),
+            (!self.replayable, format_args!("not replayable")),
+            (self.own, format_args!("no backend open")),
+        ] {
+            if is_so {
+                separator = if separator.is_empty() { "" } else { "; " };
+                write!(f, "{separator}{remark}")?;
+                separator = "; ";
+            }
+        }
+        Ok(())
     }
 }
 
@@ -177,6 +228,22 @@ impl Attempt {
     }
 }
 
+/// The backend, the status (`failed` without one), and how long it asked to wait, if it did.
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.status {
+            Some(status) => write!(f, "{} {}", self.backend, status.as_str())?,
+            None => write!(f, "{} failed", self.backend)?,
+        }
+        match self.hint() {
+            Hint::None => Ok(()),
+            Hint::TooLong => f.write_str(" (too long)"),
+            Hint::Zero => f.write_str(" (0 ms)"),
+            Hint::After(wait) => write!(f, " ({} ms)", wait.as_millis()),
+        }
+    }
+}
+
 /// The attempts of a request, in order; returned by [`Served::attempts`].
 #[derive(Clone, Debug)]
 pub struct Attempts<'a>(iter::Chain<std::option::Iter<'a, Attempt>, slice::Iter<'a, Attempt>>);
@@ -200,3 +267,26 @@ impl DoubleEndedIterator for Attempts<'_> {
 }
 
 impl ExactSizeIterator for Attempts<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(backend: &str, status: u16, outcome: Outcome) -> Attempt {
+        Attempt::new(backend.into(), Duration::ZERO, StatusCode::from_u16(status).ok(), outcome)
+    }
+
+    #[test]
+    fn a_line_tells_refusals_failures_waits_and_what_could_not_be_done() {
+        let mut served = Served::new();
+        served.push(attempt("a", 0, Outcome::Failed));
+        served.push(attempt("b", 429, Outcome::Throttled(Hint::None)));
+        served.push(attempt("b", 503, Outcome::Throttled(Hint::TooLong)));
+        served.push(attempt("c", 500, Outcome::Failed));
+        assert_eq!(served.to_string(), "a failed, b 429, b 503 (too long), c 500");
+        served.add_wait(Duration::from_micros(1_999));
+        served.set_spilled(1);
+        served.set_unreplayable();
+        assert!(served.to_string().ends_with("c 500; waited 1 ms; spilled; not replayable"));
+    }
+}

@@ -72,10 +72,9 @@ impl Account {
         self.is_ok() && self.served.as_ref().is_some_and(Served::spilled)
     }
 
-    /// Whether Standard gave the answer after another region of it had refused; `ptu` is no region.
-    pub(crate) fn rotated(&self, ptu: &str) -> bool {
-        let regions = |served: &Served| served.attempts().filter(|a| a.backend() != ptu).count();
-        self.spilled() && self.served.as_ref().is_some_and(|served| regions(served) > 1)
+    /// Whether Standard gave the answer after another region of it had refused.
+    pub(crate) fn rotated(&self) -> bool {
+        self.spilled() && self.served.as_ref().is_some_and(Served::rotated)
     }
 
     pub(crate) fn waited(&self) -> Duration {
@@ -107,12 +106,12 @@ impl Run {
 
     /// Adds a request that ended. Requests are counted when they are sent, not here: that is how
     /// the lost ones show.
-    pub(crate) fn add(&mut self, account: Account, ptu: &str) {
+    pub(crate) fn add(&mut self, account: Account) {
         self.waits.push(account.waited());
         self.ok += usize::from(account.is_ok());
         self.refused += usize::from(account.is_refused());
         self.spilled += usize::from(account.spilled());
-        self.rotated += usize::from(account.rotated(ptu));
+        self.rotated += usize::from(account.rotated());
         if !account.is_ok() && !account.is_refused() {
             self.failed += 1;
             self.problem = self.problem.take().or(account.problem);
@@ -191,7 +190,7 @@ mod tests {
             problem: Some("502".to_owned()),
             ..Account::default()
         };
-        run.add(account, "ptu");
+        run.add(account);
         assert_eq!((run.failed, run.lost(), run.attempts_per_success()), (1, 1, None));
         assert_eq!(run.problem.as_deref(), Some("502"));
     }

@@ -101,7 +101,7 @@ impl Show {
         let name = branch.map_or_else(|| "failed".to_owned(), |branch| branch.to_string());
         out.say(&format!("  at {:>8}  {name:<21} {}", ms(self.begun.elapsed()), story(&account)))?;
         self.branches.extend(branch);
-        self.run.add(account, BACKENDS[0]);
+        self.run.add(account);
         Ok(())
     }
 }
@@ -112,7 +112,7 @@ impl Branch {
             return Some(Self::AllClosed);
         }
         let branch = match account {
-            account if account.rotated(BACKENDS[0]) => Self::Rotated,
+            account if account.rotated() => Self::Rotated,
             account if account.spilled() => Self::Spilled,
             account if !account.waited().is_zero() => Self::WaitedThenPtu,
             _ => Self::Ptu,

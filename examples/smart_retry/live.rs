@@ -66,7 +66,7 @@ where
         }
         out.say(&format!("Total latency was {:.3} seconds.", account.took.as_secs_f64()))?;
         out.say(account.problem.as_deref().unwrap_or(&answer))?;
-        run.add(account, &live.ptu);
+        run.add(account);
     }
     let run = run.finish();
     if out.is_json() {

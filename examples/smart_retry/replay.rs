@@ -13,7 +13,7 @@ use crate::{
     Failure,
     account::{Account, Run},
     job::Replay,
-    loopback::{Ask, BACKENDS, Loopback, Policy},
+    loopback::{Ask, Loopback, Policy},
     report::{Out, grouped, ms},
     trace::{self, Arrival, Trace},
 };
@@ -152,7 +152,7 @@ impl<'a> Plan<'a> {
     fn note(&self, run: &mut Run, account: Option<Account>) {
         let Some(account) = account else { return };
         let waited = self.traced(account.waited());
-        run.add(account, BACKENDS[0]);
+        run.add(account);
         if let Some(wait) = run.waits.last_mut() {
             *wait = waited;
         }

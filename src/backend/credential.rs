@@ -9,8 +9,9 @@ use crate::ConfigError;
 
 /// How a backend authenticates.
 ///
-/// Whatever is chosen, the caller's own `api-key` and `Authorization` leave the request before a
-/// backend's are set, except with [`Passthrough`](Self::passthrough).
+/// Whatever is chosen, the caller's own `api-key`, `Authorization` and cookies, and the keys in its
+/// query, leave the request before a backend's are set, except with
+/// [`passthrough`](Self::passthrough).
 #[derive(Clone)]
 pub struct Credential(pub(super) Kind);
 
@@ -48,7 +49,8 @@ impl Credential {
         Self(Kind::Bearer(Arc::new(source)))
     }
 
-    /// The caller's own `api-key` and `Authorization` go to this backend as they came.
+    /// The caller's own `api-key`, `Authorization` and cookies, and the keys in its query, go to
+    /// this backend as they came.
     ///
     /// For a pool over one resource, or for callers whose Entra ID token is good for every
     /// resource of the pool. A resource key must not be used this way with more than one

@@ -30,7 +30,7 @@ impl DeploymentLayer {
     ///
     /// # Errors
     ///
-    /// When `name` is empty or has control characters.
+    /// When `name` is empty, `.` or `..`, or has control characters.
     pub fn new(name: &str) -> Result<Self, ConfigError> {
         let deployment = Deployment::new(name).ok_or_else(|| {
             ConfigError::new(

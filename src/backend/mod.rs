@@ -15,6 +15,7 @@ pub use self::{
     pool::BackendPool,
     token::{AccessToken, TokenError, TokenFuture, TokenSource},
 };
+use crate::ConfigError;
 
 /// One deployment on one Azure OpenAI resource, as a member of a [`BackendPool`].
 ///
@@ -35,7 +36,7 @@ pub struct Backend {
     name: Arc<str>,
     region: Option<Arc<str>>,
     endpoint: rewrite::Endpoint,
-    credential: Option<Result<Credential, crate::ConfigError>>,
+    credential: Option<Result<Credential, ConfigError>>,
     deployment: Option<String>,
     api_version: Option<String>,
     image_deployment: Option<String>,
@@ -52,16 +53,13 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// When `name` is empty or has spaces, quotes or other than ASCII characters, or `endpoint` is not an `http` or
-    /// `https` address with a host and nothing after its path.
-    pub fn new(
-        name: impl Into<Arc<str>>,
-        endpoint: impl AsRef<str>,
-    ) -> Result<Self, crate::ConfigError> {
+    /// When `name` is empty or has spaces, quotes or other than ASCII characters, or `endpoint` is
+    /// not an `http` or `https` address with a host and nothing after its path.
+    pub fn new(name: impl Into<Arc<str>>, endpoint: impl AsRef<str>) -> Result<Self, ConfigError> {
         let name = name.into();
         let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
         if name.is_empty() || !name.bytes().all(plain) {
-            return Err(crate::ConfigError::new(
+            return Err(ConfigError::new(
                 "backend name",
                 format!("{name:?} is not a name: use letters, digits and signs like `-`"),
             ));
@@ -99,10 +97,8 @@ impl Backend {
     /// The key of the resource, sent as `api-key`.
     #[must_use]
     pub fn api_key(mut self, key: impl AsRef<str>) -> Self {
-        self.credential = Some(
-            Credential::api_key(key.as_ref())
-                .map_err(|error| field(&self.name, "api_key", &error.to_string())),
-        );
+        let credential = Credential::api_key(key.as_ref());
+        self.credential = Some(credential.map_err(|error| error.of(&titled(&self.name))));
         self
     }
 
@@ -173,6 +169,34 @@ impl fmt::Debug for Backend {
     }
 }
 
-fn field(backend: &str, field: &str, problem: &str) -> crate::ConfigError {
-    crate::ConfigError::new(format!("backend `{backend}`: {field}"), problem)
+fn field(backend: &str, field: &str, problem: &str) -> ConfigError {
+    ConfigError::new(field, problem).of(&titled(backend))
+}
+
+fn titled(backend: &str) -> String {
+    format!("backend `{backend}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_backend_and_the_field_once_and_the_remedy() {
+        let backend = || Backend::new("a", "https://a.example").expect("a backend");
+        for (wrong, field, remedy) in [
+            (backend(), "credential", "call `api_key`"),
+            (backend().api_key("k\n"), "api_key", "trim line ends"),
+            (backend().api_key("k").deployment(".."), "deployment", "use the deployment's name"),
+            (backend().api_key("k").api_version("v 1"), "api_version", "write `2024-10-21`"),
+        ] {
+            let error = BackendPool::new([wrong]).expect_err("a wrong backend");
+            assert_eq!(error.field(), format!("backend `a`: {field}"));
+            let text = error.to_string();
+            assert!(
+                text.contains(remedy) && text.matches(&format!("{field}:")).count() == 1,
+                "{text}"
+            );
+        }
+    }
 }

@@ -39,8 +39,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::classify::heads::{any_head, head, never};
-    use crate::classify::{Hint, Outcome};
+    use crate::classify::{
+        Hint, Outcome,
+        heads::{any_head, head, never},
+    };
 
     #[track_caller]
     fn assert_announced(wait: Duration, ms: &str, seconds: &str) {

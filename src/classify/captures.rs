@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::heads::{head, never};
-use super::{Hint, Outcome};
+use super::{
+    Hint, Outcome,
+    heads::{head, never},
+};
 
 struct Capture {
     of: &'static str,

@@ -42,6 +42,5 @@ mod heads;
 #[cfg(test)]
 mod oracle;
 
-pub(crate) use announce::announce;
-pub use hint::Hint;
-pub use outcome::Outcome;
+pub(crate) use self::announce::announce;
+pub use self::{hint::Hint, outcome::Outcome};

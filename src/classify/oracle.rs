@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::Hint;
-use super::heads::{NOW, head};
+use super::{
+    Hint,
+    heads::{NOW, head},
+};
 
 /// What openai-python 3.3.1 does with a header (`tests/test_client.py`).
 #[derive(Clone, Copy, Debug)]

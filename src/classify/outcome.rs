@@ -4,8 +4,11 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, StatusCode};
 
-use super::grpc::{self, Refusal};
-use super::{Hint, reset, retry_after};
+use super::{
+    Hint,
+    grpc::{self, Refusal},
+    reset, retry_after,
+};
 
 /// What became of an attempt, as far as its response head tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,11 @@
 
 use http::{HeaderMap, HeaderName};
 
-use super::names::{self, Dimension, REQUESTS, TOKENS};
-use super::{Hint, duration, members, number};
+use super::{
+    Hint, duration, members,
+    names::{self, Dimension, REQUESTS, TOKENS},
+    number,
+};
 
 /// The last rung of [`Hint::read`]'s ladder. Never [`Hint::Zero`].
 pub(super) fn read(headers: &HeaderMap) -> Hint {

@@ -1,7 +1,6 @@
 //! What a refusal asks for outright: `retry-after-ms` and its kin, then `retry-after`.
 
-use std::cell::LazyCell;
-use std::time::SystemTime;
+use std::{cell::LazyCell, time::SystemTime};
 
 use http::{HeaderMap, HeaderName, header::RETRY_AFTER};
 
@@ -56,8 +55,7 @@ fn date(text: &[u8], now: &LazyCell<SystemTime, impl FnOnce() -> SystemTime>) ->
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-    use std::time::Duration;
+    use std::{cell::Cell, time::Duration};
 
     use proptest::prelude::*;
 

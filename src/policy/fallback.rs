@@ -7,7 +7,7 @@ use crate::classify::Hint;
 /// Decides what becomes of a request that the primary tier refuses, or is known to refuse.
 ///
 /// Writing one takes a few lines. Whatever it decides, the layer never waits past the request's
-/// `max_wait` and never sends a body that cannot be replayed twice.
+/// `max_wait`, and sends a body that cannot be replayed only once.
 ///
 /// ```
 /// use tower_spillover::policy::{Facts, Next, Policy, WaitThenSpill};

@@ -17,12 +17,15 @@ use crate::{
     ResponseBody, Served, TryCloneBody,
     backend::{Ticket, TokenFuture, Tried},
     classify::{Outcome, announce},
-    resend::{Course, Step, Unready, clock},
+    resend::{Course, Readied, Step, clock},
     served::Attempt,
 };
 
 /// An index into the pool.
 pub(super) type Lane = usize;
+
+/// To a backend, or the answer of one, or of the layer itself.
+type Follows<R, E> = Step<Lane, Result<Response<ResponseBody<R>>, E>>;
 
 /// One request through a pool.
 pub(super) struct Rotation<S, X> {
@@ -58,11 +61,8 @@ impl<S, X> Rotation<S, X> {
     }
 
     /// The first step: to a backend, or an answer when none is open.
-    pub(super) fn start<R, E>(&mut self) -> Step<Lane, Result<Response<ResponseBody<R>>, E>> {
-        match self.choose(self.arrival) {
-            Some(lane) => Step::Send(lane),
-            None => Step::Answer(Ok(self.closed(self.arrival, StatusCode::TOO_MANY_REQUESTS))),
-        }
+    pub(super) fn start<R, E>(&mut self) -> Follows<R, E> {
+        self.go_on(self.arrival, StatusCode::TOO_MANY_REQUESTS)
     }
 
     /// Whether the chosen backend's credential is at hand.
@@ -73,6 +73,26 @@ impl<S, X> Rotation<S, X> {
     /// Drops the service that was readied for a call which does not use it yet.
     pub(super) fn release(&mut self, unreadied: S) {
         drop(mem::replace(&mut self.inner, unreadied));
+    }
+
+    /// The next backend, or an answer of `status` when none is left.
+    fn go_on<R, E>(&mut self, now: Instant, status: StatusCode) -> Follows<R, E> {
+        match self.choose(now) {
+            Some(lane) => Step::Send(lane),
+            None => Step::Answer(Ok(self.closed(now, status))),
+        }
+    }
+
+    /// What follows when the token for `lane` could not be had.
+    fn without_token<R, E>(&mut self, lane: Lane, now: Instant) -> Follows<R, E> {
+        // A backend that refused is worth coming back for, whatever became of this one.
+        let status = match self.served.is_throttled() {
+            true => StatusCode::TOO_MANY_REQUESTS,
+            false => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        self.note(lane, None, Outcome::Failed);
+        self.config.pool.rest_for(lane, now, self.config.rests.after(Outcome::Failed));
+        self.go_on(now, status)
     }
 
     /// Chooses the next backend, and notes that it is tried.
@@ -97,7 +117,15 @@ impl<S, X> Rotation<S, X> {
         self.tried.len() < self.config.pool.len().min(self.config.max_attempts)
     }
 
-    fn record(&mut self, lane: Lane, status: Option<StatusCode>, outcome: Outcome) {
+    /// Notes an attempt on `lane`, and what the layers inside of this one did for it.
+    fn record<R, E>(&mut self, lane: Lane, result: &mut Result<Response<R>, E>, outcome: Outcome) {
+        self.note(lane, result.as_ref().ok().map(Response::status), outcome);
+        if let Some(inner) = result.as_mut().ok().and_then(|r| r.extensions_mut().remove()) {
+            self.served.adopt(&inner);
+        }
+    }
+
+    fn note(&mut self, lane: Lane, status: Option<StatusCode>, outcome: Outcome) {
         let name = Arc::clone(self.config.pool.member(lane).name());
         let at = self.since.saturating_duration_since(self.arrival);
         self.served.push(Attempt::new(name, at, status, outcome));
@@ -105,7 +133,8 @@ impl<S, X> Rotation<S, X> {
 
     /// An answer of the layer's own: nothing is open.
     fn closed<R>(&mut self, now: Instant, status: StatusCode) -> Response<ResponseBody<R>> {
-        let mut response = answer::closed(&self.config.pool, now, status);
+        let mut response = answer::closed(&self.config.pool, &self.tried, now, status);
+        self.served.set_own();
         response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
         response
     }
@@ -125,13 +154,7 @@ impl<S, X> Rotation<S, X> {
             let name = self.config.pool.member(lane).name_header();
             response.headers_mut().insert(header.clone(), name.clone());
         }
-        let served = mem::replace(&mut self.served, Served::new());
-        let extensions = response.extensions_mut();
-        if let Some(inner) = extensions.insert(served)
-            && let Some(served) = extensions.get_mut::<Served>()
-        {
-            served.adopt(&inner);
-        }
+        response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
         Ok(response)
     }
 }
@@ -148,44 +171,26 @@ where
 
     fn poll_ready(
         &mut self,
-        _: Lane,
+        lane: Lane,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Unready<Self::Answer>>> {
+        now: impl FnOnce() -> Instant,
+    ) -> Poll<Readied<Lane, Self::Answer>> {
         // The credential comes first: a service must not be kept ready while a token is fetched.
         if let Authority::Fetching(token) = &mut self.authority {
             let Ok(token) = ready!(Pin::new(token).poll(cx)) else {
-                return Poll::Ready(Err(Unready::Lane));
+                return Poll::Ready(Err(self.without_token(lane, now())));
             };
             self.authority = Authority::Ticket(Ticket::bearer(token));
         }
-        self.inner.poll_ready(cx).map_err(|error| Unready::Service(Err(error)))
-    }
-
-    fn reconsider(
-        &mut self,
-        lane: Lane,
-        now: impl FnOnce() -> Instant,
-    ) -> Option<Step<Lane, Self::Answer>> {
+        ready!(self.inner.poll_ready(cx)).map_err(|error| Step::Answer(Err(error)))?;
         let now = now();
         if self.config.pool.is_open(lane, now) {
-            return None;
+            return Poll::Ready(Ok(()));
         }
         // The next backend may have a token to fetch, and this one was not asked after all.
         self.release(self.inner.clone());
         self.tried.remove(lane);
-        Some(match self.choose(now) {
-            Some(lane) => Step::Send(lane),
-            None => Step::Answer(Ok(self.closed(now, StatusCode::TOO_MANY_REQUESTS))),
-        })
-    }
-
-    fn unusable(&mut self, lane: Lane, now: Instant) -> Step<Lane, Self::Answer> {
-        self.record(lane, None, Outcome::Failed);
-        self.config.pool.rest_for(lane, now, self.config.rests.after(Outcome::Failed));
-        match self.choose(now) {
-            Some(lane) => Step::Send(lane),
-            None => Step::Answer(Ok(self.closed(now, StatusCode::SERVICE_UNAVAILABLE))),
-        }
+        Poll::Ready(Err(self.go_on(now, StatusCode::TOO_MANY_REQUESTS)))
     }
 
     fn may_resend(&self, _: Lane) -> bool {
@@ -215,10 +220,10 @@ where
     fn answer(
         &mut self,
         lane: Lane,
-        result: Result<Response<R>, S::Error>,
+        mut result: Result<Response<R>, S::Error>,
         held: bool,
     ) -> Self::Answer {
-        self.record(lane, status(&result), Outcome::Answered);
+        self.record(lane, &mut result, Outcome::Answered);
         self.sign(lane, result, held)
     }
 
@@ -230,10 +235,7 @@ where
         mut result: Result<Response<R>, S::Error>,
         held: bool,
     ) -> Step<Lane, Self::Answer> {
-        self.record(lane, status(&result), outcome);
-        if let Some(inner) = result.as_mut().ok().and_then(|r| r.extensions_mut().remove()) {
-            self.served.adopt(&inner);
-        }
+        self.record(lane, &mut result, outcome);
         self.config.pool.rest_for(lane, now, self.config.rests.after(outcome));
         if let Some(lane) = held.then(|| self.choose(now)).flatten() {
             return Step::Send(lane);
@@ -250,8 +252,4 @@ where
     fn resume(&mut self, _: Instant) -> Step<Lane, Self::Answer> {
         unreachable!("a rotation does not wait")
     }
-}
-
-fn status<R, E>(result: &Result<Response<R>, E>) -> Option<StatusCode> {
-    result.as_ref().ok().map(Response::status)
 }

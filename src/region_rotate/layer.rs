@@ -51,16 +51,19 @@ use crate::{BackendPool, policy::Rests};
 /// # When nothing is open
 ///
 /// It answers without touching the network: 429, with the soonest reopening in `retry-after-ms`
-/// and, rounded up, in `retry-after`, and a JSON body in Azure's shape that names the backends. A
+/// and, rounded up, in `retry-after`, and a JSON body in Azure's shape that names the backends. (It
+/// is 503, with the same, when no backend refused and the last one's token could not be had.) A
 /// request that was refused by the last open backend gets that response with those two headers,
 /// so that no `retry-after: 86400` of one region speaks for all of them.
 ///
 /// # What it writes
 ///
-/// Scheme, authority, `Host`, base path, deployment, `api-version` and every credential, together,
-/// on every attempt. The caller's authority is never used; a key goes to its own resource only.
-/// The body's `model` is replaced where a v1 request names its deployment there, as long as the
-/// body is in memory (see [`ReplayLayer`](crate::ReplayLayer)).
+/// Scheme, authority, `Host`, base path, HTTP version, deployment, `api-version` and every
+/// credential, together, on every attempt. The caller's authority is never used; a key goes to its
+/// own resource only, and one in the caller's query (`api-key`, `subscription-key`) to none, except
+/// with [`passthrough`](crate::Credential::passthrough). The body's `model` is replaced where a v1
+/// request names its deployment there, as long as the body is in memory (see
+/// [`ReplayLayer`](crate::ReplayLayer)).
 ///
 /// # Cost
 ///

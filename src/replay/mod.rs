@@ -49,11 +49,38 @@ pub use self::{body::ReplayBody, future::ResponseFuture};
 /// # }
 /// ```
 ///
+/// # In front of a client that wants one body type
+///
+/// The request goes on with a [`ReplayBody`]. A client that takes any body, like hyper-util's, is
+/// content with it. One that takes its own body only, like a tonic channel or an axum service, gets
+/// it from one line inside of all the layers, just before the client:
+///
+/// ```
+/// # use axum::body::Body;
+/// # use http::Request;
+/// # use tower::ServiceBuilder;
+/// # use tower_spillover::{ReplayLayer, replay::ReplayBody};
+/// # let client = tower::service_fn(|_: Request<Body>| async {
+/// #     Ok::<_, std::convert::Infallible>(http::Response::new(()))
+/// # });
+/// let service = ServiceBuilder::new()
+///     .layer(ReplayLayer::new(4 << 20))
+///     .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
+///     .service(client);
+/// # drop(service);
+/// ```
+///
+/// # What it does not do
+///
+/// It does not stream: nothing is sent on before the body has ended or the limit is exceeded. For
+/// gRPC that means unary calls, whose body ends by itself. A bidirectional stream, which goes on
+/// only once it is answered, would wait for itself.
+///
 /// # Cost
 ///
 /// A body of one chunk is kept as it is, without being copied. Several chunks are copied into one.
-/// At most the limit is held for each request under way; the number of requests is for a
-/// concurrency limit to bound.
+/// The limit and one chunk more are the most that is held for each request under way; the number of
+/// requests is for a concurrency limit to bound.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplayLayer {
     limit: usize,

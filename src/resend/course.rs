@@ -21,14 +21,8 @@ pub(crate) enum Step<L, A> {
     Answer(A),
 }
 
-/// Why an attempt could not be made.
-#[derive(Debug)]
-pub(crate) enum Unready<A> {
-    /// The service failed for good; the caller gets this.
-    Service(A),
-    /// This lane cannot be used; another one might.
-    Lane,
-}
+/// Whether an attempt may be made now; otherwise what follows instead.
+pub(crate) type Readied<L, A> = Result<(), Step<L, A>>;
 
 /// The course of one request through one layer.
 ///
@@ -43,22 +37,15 @@ pub(crate) trait Course<B> {
     type Answer;
 
     /// Readies `lane` for an attempt: its credential first, then its service.
+    ///
+    /// There is to be no attempt when it cannot be readied, or when another request found it closed
+    /// in the meantime; its service is not kept ready then.
     fn poll_ready(
         &mut self,
         lane: Self::Lane,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Unready<Self::Answer>>>;
-
-    /// Chooses again when `lane`, which is ready by now, was found closed by another request while
-    /// it was being readied; its service is unready then. `None` when the attempt may be made.
-    fn reconsider(
-        &mut self,
-        lane: Self::Lane,
         now: impl FnOnce() -> Instant,
-    ) -> Option<Step<Self::Lane, Self::Answer>>;
-
-    /// Chooses what to do when `lane` is [`Unready::Lane`].
-    fn unusable(&mut self, lane: Self::Lane, now: Instant) -> Step<Self::Lane, Self::Answer>;
+    ) -> Poll<Readied<Self::Lane, Self::Answer>>;
 
     /// Whether the request may have to be sent again after an attempt on `lane`. If not, it is
     /// not cloned for it.

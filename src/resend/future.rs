@@ -10,7 +10,7 @@ use http::Request;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use super::{Course, Step, Unready, clock, spare::Held};
+use super::{Course, Step, clock, spare::Held};
 use crate::{TryCloneBody, classify::Outcome};
 
 pin_project! {
@@ -90,17 +90,13 @@ where
                 // Readying => Attempting, or whatever follows when that cannot be
                 StateProj::Readying { lane } => {
                     let lane = *lane;
-                    match ready!(this.course.poll_ready(lane, cx)) {
-                        Ok(()) => match this.course.reconsider(lane, clock::now) {
-                            None => {
-                                let attempt = send(this.course, lane, this.request);
-                                this.state.set(State::Attempting { lane, attempt });
-                                continue;
-                            }
-                            Some(step) => step,
-                        },
-                        Err(Unready::Service(answer)) => return Poll::Ready(answer),
-                        Err(Unready::Lane) => this.course.unusable(lane, clock::now()),
+                    match ready!(this.course.poll_ready(lane, cx, clock::now)) {
+                        Ok(()) => {
+                            let attempt = send(this.course, lane, this.request);
+                            this.state.set(State::Attempting { lane, attempt });
+                            continue;
+                        }
+                        Err(step) => step,
                     }
                 }
                 StateProj::Answered { answer } => {

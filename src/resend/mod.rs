@@ -6,7 +6,7 @@ mod future;
 mod spare;
 
 pub(crate) use self::{
-    course::{Course, Step, Unready},
+    course::{Course, Readied, Step},
     future::Resend,
 };
 

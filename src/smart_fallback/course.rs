@@ -17,7 +17,7 @@ use crate::{
     classify::{Hint, Outcome, announce},
     overrides::Arrival,
     policy::{Facts, Next, Policy, assumed_wait},
-    resend::{Course, Step, Unready, clock},
+    resend::{Course, Readied, Step, clock},
     served::Attempt,
 };
 
@@ -137,26 +137,24 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         let at = self.since.saturating_duration_since(self.entered);
         let status = result.as_ref().ok().map(Response::status);
         let name = &self.config.names[lane as usize];
+        let before = self.served.attempts().len();
         self.served.absorb(result.as_mut().ok().map(Response::extensions_mut), at, || {
             Attempt::new(Arc::clone(name), at, status, outcome)
         });
+        if lane == Lane::Fallback {
+            self.served.set_spilled(before);
+        }
     }
 
     /// Leaves the account on the response that the caller gets.
     fn sign<R, E>(&mut self, result: &mut Result<Response<R>, E>, held: bool, lane: Lane) {
-        mark(&mut self.served, held, lane);
+        if lane == Lane::Primary && !held {
+            self.served.set_unreplayable();
+        }
         if let Ok(response) = result {
             let served = mem::replace(&mut self.served, Served::new());
             response.extensions_mut().insert(served);
         }
-    }
-}
-
-fn mark(served: &mut Served, held: bool, lane: Lane) {
-    if lane == Lane::Fallback {
-        served.set_spilled();
-    } else if !held {
-        served.set_unreplayable();
     }
 }
 
@@ -174,35 +172,23 @@ where
         &mut self,
         lane: Lane,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Unready<Self::Answer>>> {
-        let ready = ready!(match lane {
+        now: impl FnOnce() -> Instant,
+    ) -> Poll<Readied<Lane, Self::Answer>> {
+        ready!(match lane {
             Lane::Primary => self.primary.poll_ready(cx),
             Lane::Fallback => self.fallback.poll_ready(cx),
-        });
-        Poll::Ready(ready.map_err(|error| Unready::Service(Err(error))))
-    }
-
-    fn reconsider(
-        &mut self,
-        lane: Lane,
-        now: impl FnOnce() -> Instant,
-    ) -> Option<Step<Lane, Self::Answer>> {
+        })
+        .map_err(|error| Step::Answer(Err(error)))?;
         if lane == Lane::Fallback {
-            return None;
+            return Poll::Ready(Ok(()));
         }
-        let now = now();
-        let left = self.remembered(now)?;
-        match self.decide(Hint::After(left), left, now)? {
-            Step::Send(Lane::Primary) => None,
+        match self.start(now()) {
+            Step::Send(Lane::Primary) => Poll::Ready(Ok(())),
             step => {
                 self.release_primary(self.primary.clone());
-                Some(step)
+                Poll::Ready(Err(step))
             }
         }
-    }
-
-    fn unusable(&mut self, _: Lane, _: Instant) -> Step<Lane, Self::Answer> {
-        unreachable!("a tier has no credential of its own")
     }
 
     fn may_resend(&self, lane: Lane) -> bool {
@@ -232,9 +218,13 @@ where
         // The account of an inner layer says it all about a first attempt, and stays where it is.
         if self.served.is_plain()
             && let Ok(response) = &mut result
-            && let Some(served) = response.extensions_mut().get_mut()
+            && let Some(served) = response.extensions_mut().get_mut::<Served>()
         {
-            mark(served, held, lane);
+            match lane {
+                Lane::Fallback => served.set_spilled(0),
+                Lane::Primary if !held => served.set_unreplayable(),
+                Lane::Primary => {}
+            }
             return result;
         }
         self.record(lane, &mut result, Outcome::Answered);

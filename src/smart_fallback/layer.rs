@@ -42,6 +42,11 @@ use crate::{
 ///
 /// For two deployments of one resource, see [`deployments`](Self::deployments).
 ///
+/// Both tiers answer with the same response body type. A `RegionRotateLayer` may answer by itself,
+/// so its body is a [`ResponseBody`](crate::ResponseBody); a [`DeploymentLayer`] leaves the client's
+/// body as it is. To have the two as tiers of one layer, use a
+/// [`BackendPool`](crate::BackendPool) of a single backend in the place of the `DeploymentLayer`.
+///
 /// # What it does not do
 ///
 /// Only refusals (429, 503 with a hint, and their gRPC forms) move a request. Any other answer of
@@ -91,7 +96,7 @@ impl SmartFallbackLayer<DeploymentLayer, DeploymentLayer> {
     ///
     /// # Errors
     ///
-    /// When a name is empty or has control characters.
+    /// When a name is empty, `.` or `..`, or has control characters.
     pub fn deployments(ptu: &str, standard: &str) -> Result<Self, ConfigError> {
         Ok(Self::new(DeploymentLayer::new(ptu)?, DeploymentLayer::new(standard)?)
             .names(ptu, standard))
@@ -125,6 +130,11 @@ impl<P, F, K: Clone> SmartFallbackLayer<P, F, K> {
 
     /// Lets every request find out by itself that the primary refuses, as the reference script
     /// does. For comparison; under load it costs tens of attempts for every success.
+    ///
+    /// It is this layer that forgets. A primary with a memory of its own keeps it: over a
+    /// [`RegionRotateLayer`](crate::RegionRotateLayer) the pool still remembers, and still answers
+    /// for a deployment that it knows to be closed. Over [`deployments`](Self::deployments) nothing
+    /// remembers.
     #[must_use]
     pub fn forgetful(mut self) -> Self {
         Arc::make_mut(&mut self.config).memory = None;
@@ -141,6 +151,26 @@ impl<P, F, K: Clone> SmartFallbackLayer<P, F, K> {
             fallback: self.fallback,
             config: Arc::new(Config { max_wait, longest_cooldown, names, policy, memory }),
         }
+    }
+
+    /// The service over two tiers that are services already instead of layers, such as the channels
+    /// of two gRPC servers.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_spillover::SmartFallbackLayer;
+    ///
+    /// # let [primary, fallback] = [(); 2].map(|()| tower::service_fn(
+    /// #     |_: http::Request<String>| async { Ok::<_, ()>(http::Response::new(())) }
+    /// # ));
+    /// let service = SmartFallbackLayer::new(primary, fallback)
+    ///     .max_wait(Duration::from_secs(1))
+    ///     .into_service();
+    /// # drop(service);
+    /// ```
+    pub fn into_service(self) -> SmartFallback<P, F, K> {
+        let Self { primary, fallback, config } = self;
+        SmartFallback { primary, fallback, config }
     }
 }
 

@@ -25,8 +25,9 @@ use crate::{
 };
 
 /// Sends each request to a primary service, waits for it while that pays, and spills to a
-/// fallback otherwise. Made by [`SmartFallbackLayer`], where the rule is explained, or from two
-/// services of one's own.
+/// fallback otherwise. Made by [`SmartFallbackLayer`], where the rule is explained; from two
+/// services of one's own, like the channels of two gRPC servers, with [`new`](Self::new) or
+/// [`SmartFallbackLayer::into_service`].
 ///
 /// # Readiness
 ///
@@ -51,10 +52,10 @@ pub struct SmartFallback<P, F, K = WaitThenSpill> {
 }
 
 impl<P, F> SmartFallback<P, F> {
-    /// Two services with their memory of the primary; clones share it. Settings are those of
-    /// [`SmartFallbackLayer`] by default; a layer over `tower::layer::layer_fn` tiers changes them.
+    /// Two services with their memory of the primary; clones share it. The settings are the
+    /// defaults of [`SmartFallbackLayer`]; [`SmartFallbackLayer::into_service`] has all of them.
     pub fn new(primary: P, fallback: F) -> Self {
-        Self { primary, fallback, config: Arc::new(Config::default()) }
+        SmartFallbackLayer::new(primary, fallback).into_service()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version};
 use http_body_util::Full;
 use proptest::prelude::*;
 use tower::{Layer, ServiceExt};
@@ -52,6 +52,7 @@ fn laden() -> Request<Full<Bytes>> {
         ("authorization", "Bearer secret-3"),
         ("authorization", "Basic secret-4"),
         ("cookie", "secret-5"),
+        ("proxy-authorization", "Basic secret-8"),
         ("ocp-apim-subscription-key", "secret-6"),
         ("ocp-apim-trace", "true"),
         ("x-ms-spillover-deployment", "secret-7"),
@@ -96,6 +97,40 @@ async fn a_backend_with_a_token_gets_its_token_and_no_key() {
     expected.sort_unstable();
     assert_eq!(lines(&seen.headers), expected);
     assert!(seen.headers["authorization"].is_sensitive());
+}
+
+#[tokio::test]
+async fn how_the_caller_came_says_nothing_of_how_the_request_goes_on() {
+    for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+        let mut request = request();
+        *request.version_mut() = version;
+        assert_eq!(received(sweden(), request).await.version, Version::default(), "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_in_the_callers_query_goes_to_no_backend_with_a_credential_of_its_own() {
+    let pairs =
+        "api-key=secret-1&x=1&Subscription-Key=secret-2&API%2DKEY=secret-3&subscription-key";
+    let uri = format!("{CLASSIC}&{pairs}");
+    let token = Backend::new("b", "http://b.example").unwrap().bearer(Tokens);
+    for backend in [sweden(), sweden().deployment("d").api_version("2024-10-21"), token] {
+        let seen = received(backend, post(&uri, "{}")).await;
+        assert_eq!(seen.uri.query(), Some("api-version=2024-10-21&x=1"));
+    }
+    let only = received(sweden(), post("/openai/v1/models?API-key=secret", "")).await;
+    assert_eq!(only.uri, "https://sweden.example/base/openai/v1/models");
+    let open = Backend::new("b", "http://b.example").unwrap();
+    let seen = received(open.credential(Credential::passthrough()), post(&uri, "{}")).await;
+    assert_eq!(seen.uri.query(), uri.split_once('?').map(|(_, query)| query));
+}
+
+#[tokio::test]
+async fn a_query_too_long_to_be_moved_loses_its_keys_all_the_same() {
+    let path = format!("/openai/deployments/d/{}?api-key=secret", "x".repeat(65_490));
+    let seen = received(sweden().deployment("d".repeat(60)), post(&path, "{}")).await;
+    assert_eq!(seen.uri.path().len(), path.len() - "?api-key=secret".len());
+    assert_eq!(seen.uri.query(), None);
 }
 
 struct Tokens;
@@ -223,8 +258,12 @@ struct Case {
     refusals: Vec<u64>,
 }
 
-const URIS: [&str; 4] =
-    [CLASSIC, "https://evil.example:8/openai/v1/responses", "//evil.example/x", "/openai"];
+const URIS: [&str; 4] = [
+    CLASSIC,
+    "https://evil.example:8/openai/v1/responses",
+    "//evil.example/x?api-key=stray",
+    "/openai",
+];
 
 fn cases() -> impl Strategy<Value = Case> {
     (
@@ -238,7 +277,8 @@ fn cases() -> impl Strategy<Value = Case> {
 /// The proof of identity that a request carries, all of it.
 fn proof(headers: &HeaderMap) -> String {
     let of_caller = |name: &str| {
-        ["api-key", "authorization", "cookie"].contains(&name) || name.starts_with("ocp-apim")
+        ["api-key", "authorization", "cookie", "proxy-authorization"].contains(&name)
+            || name.starts_with("ocp-apim")
     };
     let proofs = headers.iter().filter(|(name, _)| of_caller(name.as_str()));
     proofs.map(|(name, value)| format!("{name}={} ", value.to_str().unwrap())).collect()
@@ -297,6 +337,7 @@ async fn pairs_are_configured(case: Case) -> Result<(), TestCaseError> {
     for seen in leaf.seen() {
         let authority = seen.uri.authority().unwrap().to_string();
         prop_assert_eq!(proofs.get(&authority), Some(&proof(&seen.headers)));
+        prop_assert!(!seen.uri.to_string().contains("stray"), "{}", seen.uri);
         let hosts: BTreeSet<_> = seen.headers.get_all("host").iter().collect();
         prop_assert!(hosts.iter().all(|host| *host == &authority), "{:?}", hosts);
     }

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
-use http::{HeaderMap, Request, Response, Uri};
+use http::{HeaderMap, Request, Response, Uri, Version};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
@@ -39,6 +39,7 @@ pub(crate) struct Seen {
     /// Its place among all requests, from 0.
     pub(crate) index: usize,
     pub(crate) at: Duration,
+    pub(crate) version: Version,
     pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -134,8 +135,9 @@ where
             let body = body.collect().await.expect("a whole body").to_bytes();
             let seen = {
                 let mut all = shared.seen.lock().unwrap();
-                let (uri, headers, index) = (head.uri, head.headers, all.len());
-                all.push(Seen { index, at: shared.start.elapsed(), uri, headers, body });
+                let (index, at) = (all.len(), shared.start.elapsed());
+                let http::request::Parts { version, uri, headers, .. } = head;
+                all.push(Seen { index, at, version, uri, headers, body });
                 all[index].clone()
             };
             let answer = (shared.script)(&seen);

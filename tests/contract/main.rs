@@ -3,6 +3,7 @@
 mod clock;
 mod leaf;
 
+mod accounts;
 mod addressing;
 mod bounds;
 mod cancellation;

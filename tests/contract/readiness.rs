@@ -14,8 +14,8 @@ use tower::{
     retry::RetryLayer,
 };
 use tower_spillover::{
-    Backend, BackendPool, RegionRotateLayer, ReplayLayer, RetryAfterPolicy, SmartFallbackLayer,
-    backend::DeploymentLayer, replay::ReplayBody, smart_fallback::SmartFallback,
+    Backend, BackendPool, RegionRotateLayer, ReplayLayer, RetryAfterPolicy, SmartFallback,
+    SmartFallbackLayer, backend::DeploymentLayer, replay::ReplayBody,
 };
 use tower_test::mock::{self, Handle};
 

@@ -176,7 +176,7 @@ async fn a_closed_pool_answers_by_itself_in_azures_shape() {
     assert!(body["error"]["param"].is_null());
     assert_eq!(
         body["error"]["message"],
-        "No backend is open. a rests for 1250 ms, b rests for 2250 ms."
+        "No backend is left to ask. a rests for 1250 ms, b rests for 2250 ms."
     );
 }
 

@@ -11,6 +11,7 @@ use tower_spillover::{
     Backend, BackendPool, RegionRotateLayer,
     backend::{AccessToken, TokenError, TokenFuture, TokenSource},
     classify::Outcome,
+    policy::Rests,
 };
 
 use crate::{
@@ -146,8 +147,35 @@ async fn the_refusal_before_a_source_failed_is_not_forgotten() {
     let leaf = Leaf::playing([Answer::refused(400)]);
     let service = RegionRotateLayer::new(pool).layer(leaf);
     let response = service.oneshot(request()).await.unwrap();
+    assert_eq!(response.status().as_u16(), 429, "a client may come back for one that refused");
     assert_eq!(header(&response, "retry-after-ms"), Some("400"));
     assert_eq!(asked(account(&response)), [("a", 0), ("b", 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_and_a_failing_source_are_a_503() {
+    let pool = pool([keyed("a"), backend("b", &Source::failing())]);
+    let leaf = Leaf::playing([Answer::status(500)]);
+    let service = RegionRotateLayer::new(pool).rotate_on_failure().layer(leaf);
+    let response = service.oneshot(request()).await.unwrap();
+    assert_eq!(response.status().as_u16(), 503);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_tells_backends_that_were_tried_from_those_beyond_max_attempts() {
+    let pool = pool([backend("a", &Source::failing()), keyed("b")]);
+    let leaf = Leaf::playing([Answer::ok()]);
+    let layer = RegionRotateLayer::new(pool.clone()).max_attempts(1);
+    let rests = Rests::default().failed(ms(0));
+    for (layer, of_a) in [(layer.clone().rests(rests), "was tried"), (layer, "rests for 1000 ms")] {
+        let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+        assert_eq!(header(&response, "retry-after-ms"), Some("1"), "b is open");
+        let body: serde_json::Value = serde_json::from_str(&text(response).await).unwrap();
+        let message = body["error"]["message"].as_str().unwrap();
+        let expected = format!("No backend is left to ask. a {of_a}, b is beyond max_attempts.");
+        assert_eq!(message, expected);
+    }
+    assert_eq!(leaf.len(), 0);
 }
 
 #[tokio::test(start_paused = true)]

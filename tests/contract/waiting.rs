@@ -7,10 +7,10 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use tower::{Layer, Service, ServiceExt};
 use tower_spillover::{
-    Backend, BackendPool, Deadline, MaxWait, RegionRotateLayer, ReplayLayer, SmartFallbackLayer,
+    Backend, BackendPool, Deadline, MaxWait, RegionRotateLayer, ReplayLayer, SmartFallback,
+    SmartFallbackLayer,
     classify::{Hint, Outcome},
     policy::Policy,
-    smart_fallback::SmartFallback,
 };
 
 use crate::{
@@ -91,6 +91,18 @@ async fn a_request_refused_again_after_waiting_counts_from_its_arrival() {
         [("primary", 0), ("primary", 1_500), ("primary", 3_000), ("fallback", 3_000)]
     );
     assert_eq!((served.waited(), served.spilled()), (ms(3_000), true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_services_have_the_settings_of_the_layer_that_they_come_from() {
+    for (max_wait, spilled) in [(1_500, false), (1_499, true)] {
+        let ptu = Leaf::playing([Answer::refused(1_500), Answer::ok()]);
+        let standard = Leaf::playing([Answer::ok()]);
+        let layer = SmartFallbackLayer::new(ptu, standard).max_wait(ms(max_wait)).names("p", "s");
+        let (response, _) = ask(&layer.into_service(), request()).await;
+        assert_eq!(account(&response).spilled(), spilled);
+        assert_eq!(account(&response).backend(), Some(if spilled { "s" } else { "p" }));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::stream;
-use http::{HeaderName, Request, StatusCode, Version};
+use http::{HeaderName, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
@@ -121,11 +121,6 @@ fn nested(azure: &Azure, upstream: Protocol) -> Router {
             assert!(error.is_connect(), "{error:?}");
             StatusCode::BAD_GATEWAY
         }))
-        .map_request(|mut request: Request<Body>| {
-            // hyper-util refuses to send a request of HTTP/2 over HTTP/1.1.
-            *request.version_mut() = Version::default();
-            request
-        })
         .layer(ReplayLayer::new(1 << 20))
         .layer(
             SmartFallbackLayer::new(

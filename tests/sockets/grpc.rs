@@ -17,8 +17,7 @@ use tonic::{
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tower::{ServiceBuilder, retry::RetryLayer};
 use tower_spillover::{
-    ReplayLayer, RetryAfterPolicy, policy::Backoff, replay::ReplayBody,
-    smart_fallback::SmartFallback,
+    ReplayLayer, RetryAfterPolicy, SmartFallback, policy::Backoff, replay::ReplayBody,
 };
 
 use crate::clock::{Stopwatch, soon};

@@ -2,13 +2,13 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
 
 use super::super::{
     Backend,
     credential::{Credential, Kind},
     field,
-    rewrite::{self, Deployment, Place},
+    rewrite::{self, CallerKeys, Deployment, Place},
     token::{AccessToken, TokenFuture},
 };
 use crate::{ConfigError, TryCloneBody};
@@ -48,46 +48,20 @@ impl Member {
                  `Credential::passthrough()`",
             ))
         })?;
-        let deployment = |value: String, what| {
-            Deployment::new(&value).ok_or_else(|| {
-                field(&name, what, "is empty or has control characters: use the deployment's name")
-            })
+        let keys = match credential {
+            Kind::Passthrough => CallerKeys::Kept,
+            Kind::ApiKey(_) | Kind::Bearer(_) => CallerKeys::Dropped,
         };
-        let image_deployment = backend
-            .image_deployment
-            .map(|value| {
-                HeaderValue::from_str(&value).map_err(|_| {
-                    field(&name, "image_deployment", "has characters that a header cannot carry")
-                })
-            })
-            .transpose()?;
-        let api_version = backend
-            .api_version
-            .map(|version| {
-                let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-                if !version.is_empty() && version.bytes().all(plain) {
-                    Ok(version.into_boxed_str())
-                } else {
-                    Err(field(&name, "api_version", "is not a version: write `2024-10-21`"))
-                }
-            })
-            .transpose()?;
+        let deployment = backend.deployment.map(|value| deployment(&name, &value)).transpose()?;
+        let api_version = backend.api_version.map(|value| version(&name, value)).transpose()?;
+        let images = backend.image_deployment;
+        let image_deployment =
+            images.map(|value| header_value(&name, "image_deployment", &value)).transpose()?;
         let rewrite::Endpoint { scheme, authority, base } = backend.endpoint;
         Ok(Self {
-            host: HeaderValue::from_str(authority.as_str())
-                .map_err(|_| field(&name, "endpoint", "has a host that a header cannot carry"))?,
-            name_header: HeaderValue::from_str(&name)
-                .map_err(|_| field(&name, "name", "has characters that a header cannot carry"))?,
-            place: Place {
-                scheme,
-                authority,
-                base,
-                deployment: backend
-                    .deployment
-                    .map(|value| deployment(value, "deployment"))
-                    .transpose()?,
-                api_version,
-            },
+            host: header_value(&name, "endpoint", authority.as_str())?,
+            name_header: header_value(&name, "name", &name)?,
+            place: Place { scheme, authority, base, deployment, api_version, keys },
             credential,
             image_deployment,
             name,
@@ -111,12 +85,16 @@ impl Member {
     }
 
     /// Makes `request` one for this backend: scheme, authority, `Host`, base path, deployment,
-    /// `api-version` and every credential together, so that none is left from another resource.
+    /// `api-version`, HTTP version and every credential together, so that none is left from another
+    /// resource.
     pub(crate) fn address<B: TryCloneBody>(&self, request: &mut Request<B>, ticket: Ticket) {
         if let Some(deployment) = &self.place.deployment {
             rewrite::rewrite_model(request, deployment);
         }
         *request.uri_mut() = rewrite::rewrite_uri(request.uri(), &self.place);
+        // How the caller came here says nothing of how the request goes on, and hyper-util refuses
+        // to send one of HTTP/2 over HTTP/1.1.
+        *request.version_mut() = Version::default();
         self.address_headers(request.headers_mut(), ticket);
     }
 
@@ -193,6 +171,30 @@ impl Member {
     }
 }
 
+fn deployment(backend: &str, value: &str) -> Result<Deployment, ConfigError> {
+    Deployment::new(value).ok_or_else(|| {
+        field(
+            backend,
+            "deployment",
+            "is empty, `.` or `..`, or has control characters: use the deployment's name",
+        )
+    })
+}
+
+fn version(backend: &str, value: String) -> Result<Box<str>, ConfigError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if !value.is_empty() && value.bytes().all(plain) {
+        Ok(value.into_boxed_str())
+    } else {
+        Err(field(backend, "api_version", "is not a version: write `2024-10-21`"))
+    }
+}
+
+fn header_value(backend: &str, what: &str, value: &str) -> Result<HeaderValue, ConfigError> {
+    HeaderValue::from_str(value)
+        .map_err(|_| field(backend, what, "has characters that a header cannot carry"))
+}
+
 /// What a header has to do with the resource that it is sent to.
 enum Part {
     Host,
@@ -211,7 +213,7 @@ impl Part {
     fn of(name: &HeaderName) -> Self {
         match name.as_str() {
             "host" => Self::Host,
-            "api-key" | "authorization" | "cookie" => Self::Credential,
+            "api-key" | "authorization" | "cookie" | "proxy-authorization" => Self::Credential,
             "x-ms-oai-image-generation-deployment" => Self::Images,
             "x-ms-spillover-deployment" => Self::Resource,
             name if name.starts_with("ocp-apim-") => Self::Resource,

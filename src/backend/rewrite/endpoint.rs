@@ -1,7 +1,6 @@
 //! Reads the endpoint of a resource as a user pastes it.
 
-use std::error::Error;
-use std::fmt;
+use std::{error::Error, fmt};
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 

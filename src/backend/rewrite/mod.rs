@@ -1,6 +1,5 @@
 //! Rewrites one request for one backend: URI, deployment, `model`.
 
-mod api_version;
 mod body;
 mod deployment;
 mod endpoint;
@@ -8,6 +7,7 @@ mod json;
 mod model;
 mod multipart;
 mod path;
+mod query;
 mod splice;
 mod uri;
 
@@ -15,6 +15,7 @@ pub(crate) use self::{
     body::rewrite_model,
     deployment::Deployment,
     endpoint::{Endpoint, parse_endpoint},
+    query::CallerKeys,
     uri::{Place, rewrite_deployment, rewrite_uri},
 };
 use self::{model::replace_model, multipart::replace_model_field, path::names_model_in_body};

@@ -2,9 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::backend::rewrite::deployment::Deployment;
-use crate::backend::rewrite::json::Scan;
-use crate::backend::rewrite::splice::Edits;
+use super::{deployment::Deployment, json::Scan, splice::Edits};
 
 /// The body with every top-level `model` string replaced, other bytes as they were.
 ///

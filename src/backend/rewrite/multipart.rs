@@ -1,13 +1,11 @@
 //! Replaces the `model` field of a multipart form, for audio and images on v1 (RFC 7578).
 
-use std::borrow::Cow;
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use bytes::Bytes;
 use memchr::{memchr, memmem};
 
-use crate::backend::rewrite::deployment::Deployment;
-use crate::backend::rewrite::splice::Edits;
+use super::{deployment::Deployment, splice::Edits};
 
 /// The form with the content of every part named `model` replaced, other bytes as they were, except
 /// for that part's own `Content-Length` where a client wrote one.

@@ -1,12 +1,17 @@
-//! Moves a request's URI to a backend: authority, base path, deployment, api-version.
+//! Moves a request's URI to a backend: authority, base path, deployment, query.
 
 use bytes::Bytes;
-use http::Uri;
-use http::uri::{Authority, Parts, PathAndQuery, Scheme};
+use http::{
+    Uri,
+    uri::{Authority, Parts, PathAndQuery, Scheme},
+};
 
-use crate::backend::rewrite::api_version;
-use crate::backend::rewrite::deployment::Deployment;
-use crate::backend::rewrite::path::{Grammar, Reading, deployment_segment};
+use super::{
+    CallerKeys,
+    deployment::Deployment,
+    path::{Grammar, Reading, deployment_segment},
+    query::Edit,
+};
 
 /// Where a backend's requests go.
 #[derive(Clone, Debug)]
@@ -19,14 +24,15 @@ pub(crate) struct Place {
     pub(crate) deployment: Option<Deployment>,
     /// Already valid in a query. The caller's stays when there is none.
     pub(crate) api_version: Option<Box<str>>,
+    pub(crate) keys: CallerKeys,
 }
 
 /// The URI of one attempt: always with the place's scheme and authority, and a path.
 ///
 /// The caller's base path ends before the first segment that is `openai`; without one the whole
-/// path goes behind the place's base. A classic path gets the place's deployment and api-version; a
-/// v1 path keeps its query. A URI that would outgrow what `Uri` can hold keeps the caller's path
-/// and query. An unchanged path and query is shared, not copied.
+/// path goes behind the place's base. A classic path gets the place's deployment and api-version.
+/// The caller's keys leave the query of either. A URI that would outgrow what `Uri` can hold keeps
+/// the rest of the caller's path and query. An unchanged path and query is shared, not copied.
 pub(crate) fn rewrite_uri(original: &Uri, place: &Place) -> Uri {
     if let Some(given) = place.keeps(original) {
         return place.at(given.clone());
@@ -43,7 +49,7 @@ pub(crate) fn rewrite_uri(original: &Uri, place: &Place) -> Uri {
         Some(given) if target.is_as_given() => given.clone(),
         _ => target
             .build()
-            .or_else(|| given.cloned())
+            .or_else(|| Target::left_at(place, path, original.query()).build())
             .unwrap_or_else(|| PathAndQuery::from_static("/")),
     };
     place.at(path_and_query)
@@ -52,9 +58,14 @@ pub(crate) fn rewrite_uri(original: &Uri, place: &Place) -> Uri {
 impl Place {
     /// The path and query of a request that this place changes neither of, seen at a glance.
     fn keeps<'a>(&self, original: &'a Uri) -> Option<&'a PathAndQuery> {
-        let changes =
+        let moves =
             !self.base.is_empty() || self.deployment.is_some() || self.api_version.is_some();
-        original.path_and_query().filter(|given| !changes && given.as_str().starts_with("/openai/"))
+        let edit = Edit { version: None, keys: self.keys };
+        original.path_and_query().filter(|given| {
+            !moves
+                && given.path().starts_with("/openai/")
+                && !given.query().is_some_and(|query| edit.changes(query))
+        })
     }
 
     fn at(&self, path_and_query: PathAndQuery) -> Uri {
@@ -103,13 +114,14 @@ struct Target<'a> {
 
 enum Query<'a> {
     Given(Option<&'a str>),
-    Versioned { query: &'a str, version: &'a str },
+    Changed(&'a str, Edit<'a>),
 }
 
 impl<'a> Target<'a> {
     fn at(place: &'a Place, path: &'a str, query: Option<&'a str>) -> Self {
         let Reading { base, grammar } = Reading::of(path);
         let is_classic = !matches!(grammar, Grammar::V1 | Grammar::Foreign);
+        let version = place.api_version.as_deref().filter(|_| is_classic);
         let has_base = same(&path[..base], &place.base);
         let (before, deployment, after) = match (grammar, &place.deployment) {
             (Grammar::Deployment(segment), Some(deployment)) => (
@@ -119,28 +131,24 @@ impl<'a> Target<'a> {
             ),
             _ => (&path[base..], None, ""),
         };
-        let query = match &place.api_version {
-            Some(version) if is_classic => {
-                Query::Versioned { query: query.unwrap_or_default(), version }
-            }
-            _ => Query::Given(query),
-        };
         Self {
             has_path: has_base && deployment.is_none_or(|(given, new)| same(given, new)),
             base: &place.base,
             before,
             deployment: deployment.map_or("", |(_, new)| new),
             after,
-            query,
+            query: Query::new(query, Edit { version, keys: place.keys }),
         }
     }
 
-    fn is_as_given(&self) -> bool {
-        self.has_path
-            && match self.query {
-                Query::Given(_) => true,
-                Query::Versioned { query, version } => api_version::is_said(query, version),
-            }
+    /// The path that was given and, but for the keys that must not stay, the query.
+    fn left_at(place: &'a Place, path: &'a str, query: Option<&'a str>) -> Self {
+        let query = Query::new(query, Edit { version: None, keys: place.keys });
+        Self { has_path: true, base: "", before: path, deployment: "", after: "", query }
+    }
+
+    const fn is_as_given(&self) -> bool {
+        self.has_path && matches!(self.query, Query::Given(_))
     }
 
     fn build(&self) -> Option<PathAndQuery> {
@@ -163,8 +171,15 @@ impl<'a> Target<'a> {
                 emit("?");
                 emit(query);
             }
-            Query::Versioned { query, version } => api_version::write(query, version, emit),
+            Query::Changed(query, edit) => edit.write(query, emit),
         }
+    }
+}
+
+impl<'a> Query<'a> {
+    fn new(given: Option<&'a str>, edit: Edit<'a>) -> Self {
+        let query = given.unwrap_or_default();
+        if edit.changes(query) { Self::Changed(query, edit) } else { Self::Given(given) }
     }
 }
 
@@ -184,7 +199,8 @@ mod tests {
     fn place(endpoint: &str, deployment: Option<&str>, api_version: Option<&str>) -> Place {
         let Endpoint { scheme, authority, base } = parse_endpoint(endpoint).unwrap();
         let deployment = deployment.map(|name| Deployment::new(name).unwrap());
-        Place { scheme, authority, base, deployment, api_version: api_version.map(Into::into) }
+        let (api_version, keys) = (api_version.map(Into::into), CallerKeys::Dropped);
+        Place { scheme, authority, base, deployment, api_version, keys }
     }
 
     fn moved(original: &str, place: &Place) -> String {

@@ -1,0 +1,180 @@
+//! Rewrites a query: one `api-version`, and none of the caller's keys.
+
+/// What becomes of the keys in a caller's query: API Management takes a subscription key there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallerKeys {
+    Kept,
+    Dropped,
+}
+
+/// How a query is to be changed. Pairs that are not concerned stay byte for byte.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Edit<'a> {
+    /// What `api-version` is to be; the caller's stays when there is none.
+    pub(super) version: Option<&'a str>,
+    pub(super) keys: CallerKeys,
+}
+
+impl Edit<'_> {
+    /// Whether `query` would be another one afterwards.
+    pub(super) fn changes(self, query: &str) -> bool {
+        self.version.is_some_and(|version| !is_said(query, version))
+            || query.split('&').any(|pair| self.drops(pair))
+    }
+
+    /// Emits `?` and the changed query, or nothing when that is empty. The version takes the place
+    /// of the first `api-version`, or goes to the end; further ones are dropped.
+    pub(super) fn write(self, query: &str, emit: &mut impl FnMut(&str)) {
+        let mut separator = "?";
+        let mut unsaid = self.version;
+        for pair in query.split('&').filter(|pair| !query.is_empty() && !self.drops(pair)) {
+            if self.version.is_none() || !names(pair, API_VERSION) {
+                emit(separator);
+                emit(pair);
+            } else if let Some(version) = unsaid.take() {
+                write_version(separator, version, emit);
+            } else {
+                continue;
+            }
+            separator = "&";
+        }
+        if let Some(version) = unsaid {
+            write_version(separator, version, emit);
+        }
+    }
+
+    fn drops(self, pair: &str) -> bool {
+        self.keys == CallerKeys::Dropped && KEYS.iter().any(|key| names(pair, key))
+    }
+}
+
+/// Whether `query` already says `version`, once and in the plain spelling.
+fn is_said(query: &str, version: &str) -> bool {
+    let mut pairs = query.split('&').filter(|pair| names(pair, API_VERSION));
+    let plain = pairs
+        .next()
+        .and_then(|pair| pair.strip_prefix(API_VERSION))
+        .and_then(|rest| rest.strip_prefix('='));
+    plain == Some(version) && pairs.next().is_none()
+}
+
+fn write_version(separator: &str, version: &str, emit: &mut impl FnMut(&str)) {
+    emit(separator);
+    emit(API_VERSION);
+    emit("=");
+    emit(version);
+}
+
+/// Whether the service would read this pair as its `name`. Generous, since two versions in one
+/// query, or a key in the wrong place, are worse than a lost misspelling: ASP.NET query names
+/// ignore case, and `%2D` is `-`.
+fn names(pair: &str, name: &str) -> bool {
+    let given = pair.split_once('=').map_or(pair, |(given, _)| given).as_bytes();
+    if given.len() == name.len() {
+        return given.eq_ignore_ascii_case(name.as_bytes());
+    }
+    given.contains(&b'%') && decodes_to(given, name)
+}
+
+fn decodes_to(given: &[u8], name: &str) -> bool {
+    let mut rest = given;
+    for expected in name.bytes() {
+        let (byte, next) = match rest {
+            [b'%', high, low, next @ ..] => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) => (high << 4 | low, next),
+                _ => return false,
+            },
+            [byte, next @ ..] => (*byte, next),
+            [] => return false,
+        };
+        if !byte.eq_ignore_ascii_case(&expected) {
+            return false;
+        }
+        rest = next;
+    }
+    rest.is_empty()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+const API_VERSION: &str = "api-version";
+const KEYS: [&str; 2] = ["api-key", "subscription-key"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VERSIONED: Edit<'_> = Edit { version: Some("2025-01-01"), keys: CallerKeys::Kept };
+    const KEYLESS: Edit<'_> = Edit { version: None, keys: CallerKeys::Dropped };
+
+    fn written(edit: Edit<'_>, query: &str) -> String {
+        let mut text = String::new();
+        edit.write(query, &mut |piece| text.push_str(piece));
+        text
+    }
+
+    #[test]
+    fn the_first_version_is_replaced_in_its_place_and_later_ones_go() {
+        for (query, expected) in [
+            ("", "?api-version=2025-01-01"),
+            ("a=1", "?a=1&api-version=2025-01-01"),
+            ("api-version=2023-05-15", "?api-version=2025-01-01"),
+            ("api-version=2023-05-15&a=1", "?api-version=2025-01-01&a=1"),
+            ("a=1&api-version=x&b=%20&b=2", "?a=1&api-version=2025-01-01&b=%20&b=2"),
+            ("api-version=x&a=1&api-version=y&b", "?api-version=2025-01-01&a=1&b"),
+            ("api-version", "?api-version=2025-01-01"),
+            ("api-version=", "?api-version=2025-01-01"),
+            ("API-Version=x&api%2Dversion=y&%61pi%2dversion=z", "?api-version=2025-01-01"),
+            (
+                "x-api-version=1&api-version-x=2",
+                "?x-api-version=1&api-version-x=2&api-version=2025-01-01",
+            ),
+            ("api%2-version=1", "?api%2-version=1&api-version=2025-01-01"),
+            ("api%2Dversio%=1", "?api%2Dversio%=1&api-version=2025-01-01"),
+            ("a=api-version=1", "?a=api-version=1&api-version=2025-01-01"),
+        ] {
+            assert_eq!(written(VERSIONED, query), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn only_one_plain_pair_says_the_version() {
+        assert!(is_said("api-version=2025-01-01", "2025-01-01"));
+        assert!(is_said("a=1&api-version=2025-01-01&b", "2025-01-01"));
+        for query in [
+            "",
+            "a=2025-01-01",
+            "api-version",
+            "api-version=2024-10-21",
+            "api-version=2025-01-01&api-version=2025-01-01",
+            "API-version=2025-01-01",
+            "api%2Dversion=2025-01-01",
+        ] {
+            assert!(!is_said(query, "2025-01-01"), "{query}");
+        }
+    }
+
+    #[test]
+    fn keys_go_and_all_else_stays() {
+        for (query, expected) in [
+            ("api-key=x", ""),
+            ("subscription-key", ""),
+            ("a=1&API-Key=x&api-version=y&Subscription%2Dkey=z&&b", "?a=1&api-version=y&&b"),
+            ("api-key=x&a", "?a"),
+            ("a&api-key=x", "?a"),
+        ] {
+            assert_eq!(written(KEYLESS, query), expected, "{query}");
+            assert!(KEYLESS.changes(query), "{query}");
+        }
+        for kept in ["", "a", "a=api-key", "x-api-key=1", "api_key=2", "api-key2=3", "api-version"]
+        {
+            assert!(!KEYLESS.changes(kept), "{kept}");
+        }
+        let both = Edit { keys: CallerKeys::Dropped, ..VERSIONED };
+        assert_eq!(written(both, "api-key=x&api-version=1&a"), "?api-version=2025-01-01&a");
+        assert!(both.changes("api-version=2025-01-01&api-key"));
+        assert!(!VERSIONED.changes("api-version=2025-01-01&api-key"));
+    }
+}
