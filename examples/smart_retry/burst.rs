@@ -5,7 +5,6 @@ use std::{fmt, time::Duration};
 use tokio::{task::JoinSet, time::Instant};
 use tower_spillover::{
     Served,
-    classify::Outcome,
     emulator::{Pace, Ptu, Standard},
 };
 
@@ -133,23 +132,9 @@ impl fmt::Display for Branch {
     }
 }
 
-/// What a request went through, attempt by attempt.
+/// What a request went through, attempt by attempt, and with what it ended.
 fn story(account: &Account) -> String {
-    let mut story = String::new();
-    for attempt in account.served.iter().flat_map(Served::attempts) {
-        let separator = if story.is_empty() { "" } else { " -> " };
-        let status =
-            attempt.status().map_or_else(|| "error".to_owned(), |s| s.as_u16().to_string());
-        story += &format!("{separator}{} {status}", attempt.backend());
-        if let Outcome::Throttled(hint) = attempt.outcome()
-            && let Some(wait) = hint.duration()
-        {
-            story += &format!(" ({})", ms(wait));
-        }
-    }
-    if !account.waited().is_zero() {
-        story += &format!(", waited {}", ms(account.waited()));
-    }
+    let mut story = account.served.as_ref().map(Served::to_string).unwrap_or_default();
     if account.is_refused() {
         let wait = account.retry_after.unwrap_or_default();
         story += &format!(" => the caller's 429: back in {}", ms(wait));

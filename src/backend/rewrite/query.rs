@@ -19,7 +19,9 @@ impl Edit<'_> {
     /// Whether `query` would be another one afterwards.
     pub(super) fn changes(self, query: &str) -> bool {
         self.version.is_some_and(|version| !is_said(query, version))
-            || query.split('&').any(|pair| self.drops(pair))
+            // Every key's name has a `k`, spelled out or not, and few other queries do.
+            || (query.bytes().any(|byte| matches!(byte, b'k' | b'K' | b'%'))
+                && query.split('&').any(|pair| self.drops(pair)))
     }
 
     /// Emits `?` and the changed query, or nothing when that is empty. The version takes the place
