@@ -79,8 +79,9 @@
 //! is inside, as does any client. The error type stays that of the wrapped service.
 //!
 //! **Memory lives in handles.** What one request learned serves the next ones. A [`BackendPool`]
-//! and a [`SmartFallbackLayer`] share it among their clones, so both are made once, not per route
-//! or per connection.
+//! knows which backends rest, a [`Gate`] how full the PTU is and who waits for it. Both, and the
+//! layers that hold them, share it among their clones, so they are made once, not per route or per
+//! connection.
 //!
 //! **Each layer owns its part of a request** and touches nothing else:
 //!
@@ -112,6 +113,7 @@
 //!
 //! - `retry`: [`RetryAfterPolicy`], which needs `tower`.
 //! - `emulator`: an Azure OpenAI stand-in to test against.
+//! - `simulator`: these layers over the emulator in virtual time, an hour of traffic in seconds.
 //!
 //! [`DeploymentLayer`]: backend::DeploymentLayer
 //! [`RetryAfterPolicy`]: #features
@@ -121,6 +123,7 @@
 pub mod backend;
 pub mod body;
 pub mod classify;
+pub mod gate;
 pub mod policy;
 pub mod region_rotate;
 pub mod replay;
@@ -131,6 +134,8 @@ pub mod smart_fallback;
 
 #[cfg(feature = "emulator")]
 pub mod emulator;
+#[cfg(feature = "simulator")]
+pub mod simulator;
 
 mod error;
 mod overrides;
@@ -142,7 +147,8 @@ pub use self::{
     backend::{Backend, BackendPool, Credential},
     body::{ResponseBody, TryCloneBody},
     error::ConfigError,
-    overrides::{Deadline, MaxWait},
+    gate::Gate,
+    overrides::{Deadline, MaxWait, Priority},
     region_rotate::RegionRotateLayer,
     replay::ReplayLayer,
     served::Served,

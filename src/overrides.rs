@@ -1,6 +1,9 @@
 //! Request extensions that change the limits of one request.
 
-use std::time::{Duration, Instant};
+use std::{
+    borrow::Cow,
+    time::{Duration, Instant},
+};
 
 /// Replaces `max_wait` of [`SmartFallbackLayer`] for one request.
 ///
@@ -23,6 +26,32 @@ pub struct MaxWait(pub Duration);
 /// off: that is a timeout's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline(pub Instant);
+
+/// The [class](crate::gate::Class) of a request, by its name. Requests without one, or with a name
+/// that no class of the layer has, get the layer's own settings.
+///
+/// ```
+/// use tower_spillover::Priority;
+///
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(Priority::from("batch"));
+/// # assert_eq!(request.extensions().get(), Some(&Priority::from("batch")));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Priority(Cow<'static, str>);
+
+impl Priority {
+    /// The name of the class.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: Into<Cow<'static, str>>> From<T> for Priority {
+    fn from(name: T) -> Self {
+        Self(name.into())
+    }
+}
 
 /// When the request reached the outermost tier, so that nested tiers share one `max_wait`.
 #[derive(Clone, Copy, Debug)]

@@ -8,12 +8,15 @@ mod token;
 
 use std::{fmt, sync::Arc};
 
-pub(crate) use self::pool::{Cooldowns, Ticket, Tried};
 pub use self::{
     credential::Credential,
     deployment_layer::{DeploymentLayer, WithDeployment},
     pool::BackendPool,
     token::{AccessToken, TokenError, TokenFuture, TokenSource},
+};
+pub(crate) use self::{
+    pool::{Cooldowns, Ticket, Tried},
+    rewrite::{Deployment, Scan, Skipped, deployment_segment, mark, members, quote_or_backslash},
 };
 use crate::ConfigError;
 

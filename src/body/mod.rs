@@ -1,6 +1,10 @@
 //! The bodies that pass through the layers: requests that can be sent again, responses.
 
+mod observe;
 mod response;
 mod try_clone;
 
+#[cfg(all(test, feature = "emulator"))]
+pub(crate) use self::observe::tests as observe_tests;
+pub(crate) use self::observe::{Observe, Observer, UsageSink};
 pub use self::{response::ResponseBody, try_clone::TryCloneBody};

@@ -1,7 +1,7 @@
 //! The course of one request through a pool.
 
 use std::{
-    future::Future,
+    future::{Future, Ready},
     mem,
     pin::Pin,
     sync::Arc,
@@ -9,13 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response, StatusCode};
+use http::{Extensions, Request, Response, StatusCode};
 use tower_service::Service;
 
 use super::{RotateOnError, answer, layer::Config};
 use crate::{
     ResponseBody, Served, TryCloneBody,
     backend::{Ticket, TokenFuture, Tried},
+    body::{Observe, Observer},
     classify::{Outcome, announce},
     resend::{Course, Readied, Step, clock},
     served::Attempt,
@@ -25,12 +26,14 @@ use crate::{
 pub(super) type Lane = usize;
 
 /// To a backend, or the answer of one, or of the layer itself.
-type Follows<R, E> = Step<Lane, Result<Response<ResponseBody<R>>, E>>;
+type Follows<R, E> = Step<Lane, Ready<()>, Result<Response<ResponseBody<R>>, E>>;
 
 /// One request through a pool.
 pub(super) struct Rotation<S, X> {
     inner: S,
     config: Arc<Config<X>>,
+    /// A gate in front knows better than the cooldowns when this is to be tried.
+    admitted: bool,
     draw: u64,
     tried: Tried,
     authority: Authority,
@@ -38,6 +41,8 @@ pub(super) struct Rotation<S, X> {
     /// When the attempt under way was chosen.
     since: Instant,
     served: Served,
+    /// Reports what the answer used, to who asked for it.
+    observer: Option<Box<Observer>>,
 }
 
 /// What the next attempt authenticates with.
@@ -47,16 +52,24 @@ enum Authority {
 }
 
 impl<S, X> Rotation<S, X> {
-    pub(super) fn new(inner: S, config: Arc<Config<X>>, now: Instant, draw: u64) -> Self {
+    pub(super) fn new(
+        inner: S,
+        config: Arc<Config<X>>,
+        overrides: &Extensions,
+        now: Instant,
+        draw: u64,
+    ) -> Self {
         Self {
             inner,
             config,
+            admitted: overrides.get::<Observe>().is_some(),
             draw,
             tried: Tried::default(),
             authority: Authority::Ticket(Ticket::Own),
             arrival: now,
             since: now,
             served: Served::new(),
+            observer: None,
         }
     }
 
@@ -100,7 +113,11 @@ impl<S, X> Rotation<S, X> {
         let lane = self
             .may_go_on()
             .then(|| self.config.pool.choose(&self.tried, now, self.draw))
-            .flatten()?;
+            .flatten()
+            .or_else(|| {
+                let first = self.admitted && self.tried.len() == 0;
+                first.then(|| self.config.pool.first_to_open(&self.tried)).flatten()
+            })?;
         self.since = now;
         self.tried.insert(lane);
         self.authority = match self.config.pool.member(lane).token() {
@@ -146,7 +163,9 @@ impl<S, X> Rotation<S, X> {
         result: Result<Response<R>, E>,
         held: bool,
     ) -> Result<Response<ResponseBody<R>>, E> {
-        let mut response = result?.map(ResponseBody::upstream);
+        // Who observes is told at once when there is no success to observe.
+        let observer = self.observer.take();
+        let mut response = observed(result?, observer);
         if !held && self.may_go_on() {
             self.served.set_unreplayable();
         }
@@ -167,6 +186,7 @@ where
 {
     type Lane = Lane;
     type Attempt = S::Future;
+    type Wait = Ready<()>;
     type Answer = Result<Response<ResponseBody<R>>, S::Error>;
 
     fn poll_ready(
@@ -174,7 +194,8 @@ where
         lane: Lane,
         cx: &mut Context<'_>,
         now: impl FnOnce() -> Instant,
-    ) -> Poll<Readied<Lane, Self::Answer>> {
+        _: &Request<B>,
+    ) -> Poll<Readied<Lane, Self::Wait, Self::Answer>> {
         // The credential comes first: a service must not be kept ready while a token is fetched.
         if let Authority::Fetching(token) = &mut self.authority {
             let Ok(token) = ready!(Pin::new(token).poll(cx)) else {
@@ -183,6 +204,9 @@ where
             self.authority = Authority::Ticket(Ticket::bearer(token));
         }
         ready!(self.inner.poll_ready(cx)).map_err(|error| Step::Answer(Err(error)))?;
+        if self.admitted {
+            return Poll::Ready(Ok(()));
+        }
         let now = now();
         if self.config.pool.is_open(lane, now) {
             return Poll::Ready(Ok(()));
@@ -202,6 +226,10 @@ where
         let Authority::Ticket(ticket) = mem::replace(&mut self.authority, spent) else {
             unreachable!("a lane is ready once its token is here")
         };
+        if let Some(observe) = request.extensions_mut().remove::<Observe>() {
+            // The spare request has it too, so an observer may be here since an earlier attempt.
+            self.observer.get_or_insert_with(|| Box::new(Observer::new(observe)));
+        }
         self.config.pool.member(lane).address(&mut request, ticket);
         self.inner.call(request)
     }
@@ -233,14 +261,14 @@ where
         now: Instant,
         outcome: Outcome,
         mut result: Result<Response<R>, S::Error>,
-        held: bool,
-    ) -> Step<Lane, Self::Answer> {
+        held: Option<&Request<B>>,
+    ) -> Step<Lane, Self::Wait, Self::Answer> {
         self.record(lane, &mut result, outcome);
         self.config.pool.rest_for(lane, now, self.config.rests.after(outcome));
-        if let Some(lane) = held.then(|| self.choose(now)).flatten() {
+        if let Some(lane) = held.and_then(|_| self.choose(now)) {
             return Step::Send(lane);
         }
-        let mut answer = self.sign(lane, result, held);
+        let mut answer = self.sign(lane, result, held.is_some());
         if let (Outcome::Throttled(_), Ok(response)) = (outcome, &mut answer) {
             // The pool speaks for all its backends: their soonest reopening, not this one's.
             let soonest = self.config.pool.soonest(now).max(Duration::from_millis(1));
@@ -249,7 +277,26 @@ where
         Step::Answer(answer)
     }
 
-    fn resume(&mut self, _: Instant) -> Step<Lane, Self::Answer> {
+    fn resume(
+        &mut self,
+        _: Instant,
+        (): (),
+        _: &Request<B>,
+    ) -> Step<Lane, Self::Wait, Self::Answer> {
         unreachable!("a rotation does not wait")
+    }
+}
+
+/// The response, its body watched by `observer` if it is a success.
+fn observed<R>(
+    response: Response<R>,
+    observer: Option<Box<Observer>>,
+) -> Response<ResponseBody<R>> {
+    match observer {
+        Some(mut observer) if response.status().is_success() => {
+            observer.watch(response.headers());
+            response.map(|body| ResponseBody::observed(body, observer))
+        }
+        _ => response.map(ResponseBody::upstream),
     }
 }

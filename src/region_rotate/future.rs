@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, Ready},
     pin::Pin,
     task::{Context, Poll},
 };
@@ -22,6 +22,7 @@ type Machine<S, X, B, R> = Resend<
     B,
     Lane,
     <S as Service<Request<B>>>::Future,
+    Ready<()>,
     Result<Response<ResponseBody<R>>, <S as Service<Request<B>>>::Error>,
 >;
 

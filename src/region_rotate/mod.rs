@@ -5,6 +5,8 @@ mod course;
 mod errors;
 mod future;
 mod layer;
+#[cfg(all(test, feature = "emulator"))]
+mod observing;
 
 use std::{
     fmt, mem,
@@ -84,8 +86,13 @@ where
         // The readied service takes the first attempt or, unused, is dropped with its permit.
         let unreadied = self.inner.clone();
         let inner = mem::replace(&mut self.inner, unreadied);
-        let mut rotation =
-            Rotation::new(inner, Arc::clone(&self.config), clock::now(), clock::draw());
+        let mut rotation = Rotation::new(
+            inner,
+            Arc::clone(&self.config),
+            request.extensions(),
+            clock::now(),
+            clock::draw(),
+        );
         ResponseFuture::new(match rotation.start() {
             Step::Send(backend) if rotation.is_authorized() => {
                 Resend::sending(rotation, backend, request)

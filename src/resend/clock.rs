@@ -28,8 +28,17 @@ pub(crate) fn sleep_until(until: Instant) -> Pin<Box<Sleep>> {
     Box::pin(tokio::time::sleep_until(until.into()))
 }
 
+/// Moves the end of a sleep.
+pub(crate) fn reset(sleep: Pin<&mut Sleep>, until: Instant) {
+    sleep.reset(until.into());
+}
+
 /// The random number that a request's decisions are made from.
 #[expect(clippy::disallowed_methods, reason = "the one random draw")]
 pub(crate) fn draw() -> u64 {
+    #[cfg(feature = "simulator")]
+    if let Some(draw) = crate::simulator::seeded_draw() {
+        return draw;
+    }
     rand::random()
 }

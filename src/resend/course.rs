@@ -12,17 +12,17 @@ use crate::classify::Outcome;
 
 /// What happens next to a request.
 #[derive(Debug)]
-pub(crate) enum Step<L, A> {
+pub(crate) enum Step<L, W, A> {
     /// Send it on this lane.
     Send(L),
-    /// Send nothing before this instant, then ask again.
-    Wait(Instant),
+    /// Send nothing before this is over, then ask again.
+    Wait(W),
     /// Give the caller this.
     Answer(A),
 }
 
 /// Whether an attempt may be made now; otherwise what follows instead.
-pub(crate) type Readied<L, A> = Result<(), Step<L, A>>;
+pub(crate) type Readied<L, W, A> = Result<(), Step<L, W, A>>;
 
 /// The course of one request through one layer.
 ///
@@ -33,6 +33,8 @@ pub(crate) trait Course<B> {
     type Lane: Copy;
     /// An attempt under way.
     type Attempt: Future;
+    /// What is waited for, holding nothing else.
+    type Wait: Future + Unpin;
     /// What the caller gets.
     type Answer;
 
@@ -45,7 +47,8 @@ pub(crate) trait Course<B> {
         lane: Self::Lane,
         cx: &mut Context<'_>,
         now: impl FnOnce() -> Instant,
-    ) -> Poll<Readied<Self::Lane, Self::Answer>>;
+        request: &Request<B>,
+    ) -> Poll<Readied<Self::Lane, Self::Wait, Self::Answer>>;
 
     /// Whether the request may have to be sent again after an attempt on `lane`. If not, it is
     /// not cloned for it.
@@ -74,9 +77,14 @@ pub(crate) trait Course<B> {
         now: Instant,
         outcome: Outcome,
         result: <Self::Attempt as Future>::Output,
-        held: bool,
-    ) -> Step<Self::Lane, Self::Answer>;
+        held: Option<&Request<B>>,
+    ) -> Step<Self::Lane, Self::Wait, Self::Answer>;
 
     /// Chooses what to do after a wait.
-    fn resume(&mut self, now: Instant) -> Step<Self::Lane, Self::Answer>;
+    fn resume(
+        &mut self,
+        now: Instant,
+        waited: <Self::Wait as Future>::Output,
+        request: &Request<B>,
+    ) -> Step<Self::Lane, Self::Wait, Self::Answer>;
 }

@@ -8,20 +8,19 @@ use std::{
 
 use http::Request;
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
 
 use super::{Course, Step, clock, spare::Held};
 use crate::{TryCloneBody, classify::Outcome};
 
 pin_project! {
     /// A request on its course. Dropping it at any point drops the attempt, the response and the
-    /// sleep with it; nothing is left behind anywhere.
+    /// wait with it; nothing is left behind anywhere.
     ///
-    /// Its parameters are the course, the request's body, and the course's lane, attempt and
-    /// answer; spelled out, they keep the private trait out of the public futures' bounds.
-    pub(crate) struct Resend<C, B, L, F, A> {
+    /// Its parameters are the course, the request's body, and the course's lane, attempt, wait
+    /// and answer; spelled out, they keep the private trait out of the public futures' bounds.
+    pub(crate) struct Resend<C, B, L, F, W, A> {
         #[pin]
-        state: State<L, F, A>,
+        state: State<L, F, W, A>,
         course: C,
         // What a later attempt would send; nothing once the last one has it.
         request: Held<B>,
@@ -30,11 +29,11 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
-    enum State<L, F, A> {
+    enum State<L, F, W, A> {
         // An attempt is under way.
         Attempting { lane: L, #[pin] attempt: F },
         // No attempt, response or permit is held.
-        Waiting { sleep: Pin<Box<Sleep>> },
+        Waiting { wait: W },
         // The service of the next attempt is not ready yet.
         Readying { lane: L },
         // Answered without an attempt.
@@ -42,7 +41,7 @@ pin_project! {
     }
 }
 
-impl<C, B> Resend<C, B, C::Lane, C::Attempt, C::Answer>
+impl<C, B> Resend<C, B, C::Lane, C::Attempt, C::Wait, C::Answer>
 where
     C: Course<B>,
     B: TryCloneBody,
@@ -55,12 +54,16 @@ where
     }
 
     /// The first step is `step`, with no service ready.
-    pub(crate) fn starting(course: C, step: Step<C::Lane, C::Answer>, request: Request<B>) -> Self {
+    pub(crate) fn starting(
+        course: C,
+        step: Step<C::Lane, C::Wait, C::Answer>,
+        request: Request<B>,
+    ) -> Self {
         Self { state: step.into(), course, request: Held::Whole(request) }
     }
 }
 
-impl<C, B> Future for Resend<C, B, C::Lane, C::Attempt, C::Answer>
+impl<C, B> Future for Resend<C, B, C::Lane, C::Attempt, C::Wait, C::Answer>
 where
     C: Course<B>,
     B: TryCloneBody,
@@ -74,23 +77,28 @@ where
                 // Attempting => Waiting | Readying | Ready
                 StateProj::Attempting { lane, attempt } => {
                     let (lane, result) = (*lane, ready!(attempt.poll(cx)));
-                    let held = this.request.is_there();
                     match this.course.classify(&result) {
                         Outcome::Answered => {
+                            let held = this.request.is_there();
                             return Poll::Ready(this.course.answer(lane, result, held));
                         }
-                        outcome => this.course.refused(lane, clock::now(), outcome, result, held),
+                        outcome => {
+                            let held = this.request.whole();
+                            this.course.refused(lane, clock::now(), outcome, result, held)
+                        }
                     }
                 }
                 // Waiting => Waiting | Readying | Ready
-                StateProj::Waiting { sleep } => {
-                    ready!(sleep.as_mut().poll(cx));
-                    this.course.resume(clock::now())
+                StateProj::Waiting { wait } => {
+                    let waited = ready!(Pin::new(wait).poll(cx));
+                    let request = this.request.whole().expect(HELD);
+                    this.course.resume(clock::now(), waited, request)
                 }
                 // Readying => Attempting, or whatever follows when that cannot be
                 StateProj::Readying { lane } => {
                     let lane = *lane;
-                    match ready!(this.course.poll_ready(lane, cx, clock::now)) {
+                    let request = this.request.whole().expect(HELD);
+                    match ready!(this.course.poll_ready(lane, cx, clock::now, request)) {
                         Ok(()) => {
                             let attempt = send(this.course, lane, this.request);
                             this.state.set(State::Attempting { lane, attempt });
@@ -110,11 +118,11 @@ where
     }
 }
 
-impl<L, F, A> From<Step<L, A>> for State<L, F, A> {
-    fn from(step: Step<L, A>) -> Self {
+impl<L, F, W, A> From<Step<L, W, A>> for State<L, F, W, A> {
+    fn from(step: Step<L, W, A>) -> Self {
         match step {
             Step::Send(lane) => Self::Readying { lane },
-            Step::Wait(until) => Self::Waiting { sleep: clock::sleep_until(until) },
+            Step::Wait(wait) => Self::Waiting { wait },
             Step::Answer(answer) => Self::Answered { answer: Some(answer) },
         }
     }
@@ -126,7 +134,7 @@ where
     C: Course<B>,
     B: TryCloneBody,
 {
-    let request = held.take().expect("a course sends again only while the request is held");
+    let request = held.take().expect(HELD);
     *held = copy(course, lane, &request);
     course.send(lane, request)
 }
@@ -139,3 +147,5 @@ where
 {
     if course.may_resend(lane) { Held::copy(request) } else { Held::Nothing }
 }
+
+const HELD: &str = "a course waits and sends only while the request is held";

@@ -58,6 +58,17 @@ impl<B> Held<B> {
         !matches!(self, Self::Nothing)
     }
 
+    /// The request as it was, to be looked at.
+    pub(super) fn whole(&mut self) -> Option<&Request<B>> {
+        if let Self::Spare(_) = self {
+            *self = self.take().map_or(Self::Nothing, Self::Whole);
+        }
+        match self {
+            Self::Whole(request) => Some(request),
+            _ => None,
+        }
+    }
+
     /// The request, which is not held any more.
     pub(super) fn take(&mut self) -> Option<Request<B>> {
         match mem::replace(self, Self::Nothing) {

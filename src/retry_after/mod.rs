@@ -14,12 +14,7 @@ use tower::retry::Policy;
 
 use self::limits::Limits;
 pub use self::{budget::RetryBudget, wait::Wait};
-use crate::{
-    Deadline, TryCloneBody,
-    classify::Outcome,
-    policy::Backoff,
-    resend::{clock, try_clone},
-};
+use crate::{Deadline, TryCloneBody, classify::Outcome, policy::Backoff, resend::clock};
 
 /// Sends a refused request again, to the same place, when the refusal says it may come back.
 ///
@@ -193,4 +188,15 @@ impl<B: TryCloneBody, R, E> Policy<Request<B>, Response<R>, E> for RetryAfterPol
         // The last permitted attempt takes the request itself.
         if self.retries < self.limits.max_retries { try_clone(request) } else { None }
     }
+}
+
+/// A second request like `request`; `None` when its body cannot be sent twice.
+fn try_clone<B: TryCloneBody>(request: &Request<B>) -> Option<Request<B>> {
+    let mut clone = Request::new(request.body().try_clone()?);
+    *clone.method_mut() = request.method().clone();
+    *clone.uri_mut() = request.uri().clone();
+    *clone.version_mut() = request.version();
+    *clone.headers_mut() = request.headers().clone();
+    *clone.extensions_mut() = request.extensions().clone();
+    Some(clone)
 }

@@ -11,10 +11,11 @@ use futures::future::Either;
 use http::{Extensions, Request, Response};
 use tower_service::Service;
 
-use super::layer::Config;
+use super::{layer::Config, wait::Wait};
 use crate::{
-    Deadline, MaxWait, Served,
+    Deadline, MaxWait, Priority, Served, TryCloneBody,
     classify::{Hint, Outcome, announce},
+    gate::{Admission, Pass, Refusal, Weight, WhenSpent},
     overrides::Arrival,
     policy::{Facts, Next, Policy, assumed_wait},
     resend::{Course, Readied, Step, clock},
@@ -38,11 +39,20 @@ pub(super) struct Tiers<P, F, K> {
     entered: Instant,
     /// The longest that this request may wait, counted from its arrival.
     max_wait: Duration,
+    /// Nor may it wait longer than this, whatever the reason.
+    longest_wait: Duration,
+    rank: u8,
+    spills: bool,
+    /// Weighed when it is first needed.
+    weight: Option<Weight>,
+    pass: Option<Pass>,
     refusals: u32,
     /// When the attempt under way was chosen, or the wait begun.
     since: Instant,
     /// How much longer the primary was going to refuse then.
     closed: Duration,
+    /// Whether a refusal of the attempt under way is the caller's.
+    is_last: bool,
     served: Served,
 }
 
@@ -55,30 +65,58 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         now: Instant,
     ) -> Self {
         let arrival = overrides.get().map_or(now, |&Arrival(arrival)| arrival);
-        let mut max_wait = overrides.get().map_or(config.max_wait, |&MaxWait(max_wait)| max_wait);
-        if let Some(&Deadline(deadline)) = overrides.get() {
-            max_wait = max_wait.min(deadline.saturating_duration_since(arrival));
-        }
+        let class = overrides.get::<Priority>().and_then(|priority| {
+            config.classes.iter().find(|class| *class.name == *priority.as_str())
+        });
+        let longest_wait = overrides.get().map_or(Duration::MAX, |&Deadline(deadline)| {
+            deadline.saturating_duration_since(arrival)
+        });
+        let max_wait = match overrides.get() {
+            Some(&MaxWait(max_wait)) => max_wait,
+            None => class.and_then(|class| class.max_wait).unwrap_or(config.max_wait),
+        };
         Self {
             primary,
             fallback,
-            config,
             arrival,
             entered: now,
-            max_wait,
+            max_wait: max_wait.min(longest_wait),
+            longest_wait,
+            rank: class.map_or(0, |class| class.rank),
+            spills: class.is_none_or(|class| class.spills),
+            weight: None,
+            pass: None,
             refusals: 0,
             since: now,
             closed: Duration::ZERO,
+            is_last: false,
             served: Served::new(),
+            config,
         }
     }
 
-    /// The first step of a request that arrives now.
-    pub(super) fn start<A>(&mut self, now: Instant) -> Step<Lane, A> {
-        // A policy that wants the refusal returned has none yet: the primary gives it one.
-        self.remembered(now)
-            .and_then(|left| self.decide(Hint::After(left), left, now))
-            .unwrap_or(Step::Send(Lane::Primary))
+    /// The first step of a request that arrives now, or comes back from a wait.
+    pub(super) fn start<B: TryCloneBody, A>(
+        &mut self,
+        now: Instant,
+        request: &Request<B>,
+    ) -> Step<Lane, Wait, A> {
+        let step = if self.config.gate.is_adaptive() {
+            // Most requests find the gate open, and are not even weighed.
+            if self.config.gate.is_busy() {
+                let cost = self.weigh(request);
+                let deadline = self.deadline();
+                let admission = self.config.gate.admit(now, cost, self.rank, deadline);
+                self.obey(admission, now, request)
+            } else {
+                Some(Step::Send(Lane::Primary))
+            }
+        } else {
+            self.remembered(now).map_or(Some(Step::Send(Lane::Primary)), |left| {
+                self.decide(Hint::After(left), left, now, request)
+            })
+        };
+        self.or_ask(step)
     }
 
     /// Drops the primary that was readied for a call which does not use it.
@@ -86,43 +124,141 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         drop(mem::replace(&mut self.primary, unreadied));
     }
 
-    /// What the policy wants about a primary that is `closed` for so long; `None` when it is that
-    /// the refusal be returned.
-    fn decide<A>(&mut self, hint: Hint, closed: Duration, now: Instant) -> Option<Step<Lane, A>> {
-        let elapsed = now.saturating_duration_since(self.arrival);
-        let facts = Facts::new(hint, elapsed, self.max_wait, self.refusals);
-        (self.since, self.closed) = (now, closed);
-        Some(match self.config.policy.next(&facts) {
-            // A timer would take a millisecond over no time at all.
-            Next::Wait(Duration::ZERO) if self.refusals < 2 => Step::Send(Lane::Primary),
-            // More than once, no time at all would be a busy loop.
-            Next::Wait(Duration::ZERO) => self.wait(TICK, elapsed, now),
-            Next::Wait(wait) => self.wait(wait, elapsed, now),
-            Next::MoveOn => Step::Send(Lane::Fallback),
-            Next::Return => return None,
+    /// A request that is to have the refusal returned, and has none yet, gets one.
+    fn or_ask<A>(&mut self, step: Option<Step<Lane, Wait, A>>) -> Step<Lane, Wait, A> {
+        step.unwrap_or_else(|| {
+            self.is_last = true;
+            Step::Send(Lane::Primary)
         })
     }
 
-    /// Somebody else's policy may be wrong; `max_wait` holds all the same.
-    fn wait<A>(&self, wait: Duration, elapsed: Duration, now: Instant) -> Step<Lane, A> {
-        let fits = elapsed.saturating_add(wait) <= self.max_wait;
-        let until = now.checked_add(wait).filter(|_| fits);
-        until.map_or(Step::Send(Lane::Fallback), Step::Wait)
+    /// What the gate wants; `None` when it is that the refusal be returned.
+    fn obey<B: TryCloneBody, A>(
+        &mut self,
+        admission: Admission,
+        now: Instant,
+        request: &Request<B>,
+    ) -> Option<Step<Lane, Wait, A>> {
+        self.since = now;
+        match admission {
+            Admission::Go(pass) => {
+                self.pass = Some(pass);
+                Some(Step::Send(Lane::Primary))
+            }
+            Admission::Wait(ticket) => Some(Step::Wait(Wait::Turn(Box::new(ticket)))),
+            Admission::Spill => self.spill(now, request),
+        }
+    }
+
+    /// What the policy wants about a primary that is `closed` for so long; `None` when it is that
+    /// the refusal be returned.
+    fn decide<B: TryCloneBody, A>(
+        &mut self,
+        hint: Hint,
+        closed: Duration,
+        now: Instant,
+        request: &Request<B>,
+    ) -> Option<Step<Lane, Wait, A>> {
+        let elapsed = now.saturating_duration_since(self.arrival);
+        let facts = Facts::new(hint, elapsed, self.max_wait, self.refusals);
+        (self.since, self.closed) = (now, closed);
+        let wait = match self.config.policy.next(&facts) {
+            // A timer would take a millisecond over no time at all.
+            Next::Wait(Duration::ZERO) if self.refusals < 2 => {
+                return Some(Step::Send(Lane::Primary));
+            }
+            // More than once, no time at all would be a busy loop.
+            Next::Wait(wait) => wait.max(TICK.min(self.max_wait.saturating_sub(elapsed))),
+            Next::MoveOn => return self.spill(now, request),
+            Next::Return => return None,
+        };
+        // Somebody else's policy may be wrong; `max_wait` holds all the same.
+        let fits = elapsed.saturating_add(wait) <= self.max_wait && !wait.is_zero();
+        match now.checked_add(wait).filter(|_| fits) {
+            Some(until) => Some(Step::Wait(Wait::Sleep(clock::sleep_until(until)))),
+            None => self.spill(now, request),
+        }
+    }
+
+    /// To the fallback, as far as that is allowed; `None` when the refusal is to be returned.
+    fn spill<B: TryCloneBody, A>(
+        &mut self,
+        now: Instant,
+        request: &Request<B>,
+    ) -> Option<Step<Lane, Wait, A>> {
+        if !self.spills {
+            return None;
+        }
+        let Some(purse) = self.config.spill_budget.clone() else {
+            return Some(Step::Send(Lane::Fallback));
+        };
+        match purse.take(now, || self.weigh(request)) {
+            Ok(()) => Some(Step::Send(Lane::Fallback)),
+            Err((WhenSpent::Refuse, _)) => None,
+            Err((WhenSpent::Wait, left)) => {
+                let elapsed = now.saturating_duration_since(self.arrival);
+                let longer = elapsed.saturating_add(left).min(self.longest_wait);
+                if longer <= elapsed {
+                    return None;
+                }
+                if longer <= self.max_wait {
+                    // The primary has been asked for that long already: only a new window helps.
+                    let until = self.arrival.checked_add(longer);
+                    let until = until.unwrap_or(self.arrival + FOREVER);
+                    return Some(Step::Wait(Wait::Sleep(clock::sleep_until(until))));
+                }
+                self.max_wait = longer;
+                Some(self.start(now, request))
+            }
+        }
+    }
+
+    fn weigh<B: TryCloneBody>(&mut self, request: &Request<B>) -> f64 {
+        let weigh = || self.config.gate.weigh(request);
+        self.weight.get_or_insert_with(weigh).cost
+    }
+
+    /// The latest instant at which it may be sent anywhere.
+    fn deadline(&self) -> Instant {
+        self.arrival.checked_add(self.max_wait).unwrap_or(self.arrival + FOREVER)
     }
 
     /// How much longer the primary is known to refuse; `None` when it is open.
     fn remembered(&self, now: Instant) -> Option<Duration> {
-        self.config.memory.as_ref()?.remaining(PRIMARY, now)
+        self.config.gate.remembered(now)
     }
 
-    /// Remembers that the primary refused with `hint`, and gives how long it is taken to be closed.
-    fn remember(&self, hint: Hint, now: Instant) -> Duration {
+    /// How long a primary that refuses with `hint` is taken to be closed.
+    fn closed_by(&self, hint: Hint) -> Duration {
         let closed = assumed_wait(hint, self.refusals).unwrap_or(Duration::MAX);
-        let closed = closed.min(self.config.longest_cooldown);
-        if let Some(memory) = &self.config.memory {
-            memory.rest(PRIMARY, now, closed);
+        closed.min(self.config.longest_cooldown)
+    }
+
+    /// What follows a refusal of the primary; `None` when it is that the refusal be returned, as
+    /// it is when the request is not held any more.
+    fn after_refusal<B: TryCloneBody, A>(
+        &mut self,
+        hint: Hint,
+        now: Instant,
+        request: Option<&Request<B>>,
+    ) -> Option<Step<Lane, Wait, A>> {
+        self.closed = self.closed_by(hint);
+        if !self.config.gate.is_adaptive() {
+            self.config.gate.remember(now, self.closed);
+            return self.decide(hint, self.closed, now, request?);
         }
-        closed
+        let refusal = Refusal {
+            cost: request.map_or(0.0, |request| self.weigh(request)),
+            rank: self.rank,
+            at: self.since,
+            now,
+            closed: self.closed,
+            is_measured: matches!(hint, Hint::After(_)),
+            deadline: self.deadline(),
+        };
+        let ticket = self.config.gate.refused(self.pass.take(), &refusal);
+        let admission = ticket.map_or(Admission::Spill, Admission::Wait);
+        self.obey(admission, now, request?)
     }
 
     /// How long until either tier is worth asking, when the fallback refuses with `hint`.
@@ -163,9 +299,11 @@ where
     P: Service<Request<B>, Response = Response<R>> + Clone,
     F: Service<Request<B>, Response = Response<R>, Error = P::Error>,
     K: Policy,
+    B: TryCloneBody,
 {
     type Lane = Lane;
     type Attempt = Either<P::Future, F::Future>;
+    type Wait = Wait;
     type Answer = Result<Response<R>, P::Error>;
 
     fn poll_ready(
@@ -173,16 +311,22 @@ where
         lane: Lane,
         cx: &mut Context<'_>,
         now: impl FnOnce() -> Instant,
-    ) -> Poll<Readied<Lane, Self::Answer>> {
+        request: &Request<B>,
+    ) -> Poll<Readied<Lane, Wait, Self::Answer>> {
         ready!(match lane {
             Lane::Primary => self.primary.poll_ready(cx),
             Lane::Fallback => self.fallback.poll_ready(cx),
         })
-        .map_err(|error| Step::Answer(Err(error)))?;
-        if lane == Lane::Fallback {
+        .map_err(|error| {
+            // The caller may keep the finished future; what it held is free all the same.
+            self.pass = None;
+            Step::Answer(Err(error))
+        })?;
+        // The gate has let it go already; a last attempt is made in any case.
+        if lane == Lane::Fallback || self.is_last || self.config.gate.is_adaptive() {
             return Poll::Ready(Ok(()));
         }
-        match self.start(now()) {
+        match self.start(now(), request) {
             Step::Send(Lane::Primary) => Poll::Ready(Ok(())),
             step => {
                 self.release_primary(self.primary.clone());
@@ -200,6 +344,11 @@ where
             // A tier inside this one must not start its waiting anew.
             request.extensions_mut().get_or_insert(Arrival(self.arrival));
         }
+        if let (Lane::Primary, Some(pass), Some(weight)) = (lane, &self.pass, &self.weight)
+            && let Some(observe) = pass.observe(weight)
+        {
+            request.extensions_mut().insert(observe);
+        }
         match lane {
             Lane::Primary => Either::Left(self.primary.call(request)),
             Lane::Fallback => Either::Right(self.fallback.call(request)),
@@ -215,6 +364,10 @@ where
     }
 
     fn answer(&mut self, lane: Lane, mut result: Self::Answer, held: bool) -> Self::Answer {
+        let admitted = |response: &Response<R>| response.status().is_success();
+        if let Some(pass) = self.pass.take().filter(|_| result.as_ref().is_ok_and(admitted)) {
+            pass.accepted();
+        }
         // The account of an inner layer says it all about a first attempt, and stays where it is.
         if self.served.is_plain()
             && let Ok(response) = &mut result
@@ -238,35 +391,46 @@ where
         now: Instant,
         outcome: Outcome,
         mut result: Self::Answer,
-        held: bool,
-    ) -> Step<Lane, Self::Answer> {
+        held: Option<&Request<B>>,
+    ) -> Step<Lane, Wait, Self::Answer> {
         let Outcome::Throttled(hint) = outcome else {
-            return Step::Answer(self.answer(lane, result, held));
+            return Step::Answer(self.answer(lane, result, held.is_some()));
         };
         self.record(lane, &mut result, outcome);
         if lane == Lane::Primary {
             self.refusals += 1;
-            let closed = self.remember(hint, now);
-            if let Some(step) = self.decide(hint, closed, now).filter(|_| held) {
+            let request = held.filter(|_| !self.is_last);
+            if let Some(step) = self.after_refusal(hint, now, request) {
                 return step;
             }
         } else if let Ok(response) = &mut result {
             announce(response.headers_mut(), self.soonest(hint, now));
         }
-        self.sign(&mut result, held, lane);
+        self.sign(&mut result, held.is_some(), lane);
         Step::Answer(result)
     }
 
-    fn resume(&mut self, now: Instant) -> Step<Lane, Self::Answer> {
+    fn resume(
+        &mut self,
+        now: Instant,
+        admission: Option<Admission>,
+        request: &Request<B>,
+    ) -> Step<Lane, Wait, Self::Answer> {
         self.served.add_wait(now.saturating_duration_since(self.since));
         self.since = now;
-        // Another request may have been refused meanwhile.
-        self.start(now)
+        match admission {
+            Some(admission) => {
+                let step = self.obey(admission, now, request);
+                self.or_ask(step)
+            }
+            // Another request may have been refused meanwhile.
+            None => self.start(now, request),
+        }
     }
 }
 
-/// The memory of the primary has one entry.
-const PRIMARY: usize = 0;
-
 /// What a timer takes over any time at all; "at once", said to a caller.
 const TICK: Duration = Duration::from_millis(1);
+
+/// Longer than anything waits.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3_600);

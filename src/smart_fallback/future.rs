@@ -12,14 +12,17 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::course::{Lane, Tiers};
+use super::{
+    course::{Lane, Tiers},
+    wait::Wait,
+};
 use crate::{TryCloneBody, policy::Policy, resend::Resend};
 
 type Attempt<P, F, B> =
     Either<<P as Service<Request<B>>>::Future, <F as Service<Request<B>>>::Future>;
 type Answer<P, B> = Result<<P as Service<Request<B>>>::Response, <P as Service<Request<B>>>::Error>;
 
-type Machine<P, F, K, B> = Resend<Tiers<P, F, K>, B, Lane, Attempt<P, F, B>, Answer<P, B>>;
+type Machine<P, F, K, B> = Resend<Tiers<P, F, K>, B, Lane, Attempt<P, F, B>, Wait, Answer<P, B>>;
 
 pin_project! {
     /// The response future of [`SmartFallback`](super::SmartFallback).

@@ -6,18 +6,19 @@ use tower_layer::Layer;
 
 use super::SmartFallback;
 use crate::{
-    ConfigError,
-    backend::{Cooldowns, DeploymentLayer},
+    ConfigError, Gate,
+    backend::DeploymentLayer,
+    gate::{Class, Mode, Purse, SpillBudget},
     policy::WaitThenSpill,
-    resend::clock,
 };
 
 /// PTU first; waits for it while `elapsed + retry_after <= max_wait`; otherwise spills.
 ///
 /// A PTU deployment refuses for milliseconds, whenever its leaky bucket is full, and it is paid
 /// for whether it is used or not. So a refusal is worth waiting out, but not for long: a person is
-/// waiting too. What one request learns of the primary tier serves the next ones: those that
-/// arrive while it is known to be closed do not touch it first.
+/// waiting too. What one request learns of the primary tier serves the next ones: a [`Gate`] lets
+/// them go one by one, as there is room for them, and spills those at once that would wait in
+/// vain. While nothing is refused it lets everything pass.
 ///
 /// Each tier is itself a layer over the one client, so that tiers nest:
 ///
@@ -71,8 +72,9 @@ pub(super) struct Config<K> {
     pub(super) longest_cooldown: Duration,
     pub(super) names: [Arc<str>; 2],
     pub(super) policy: K,
-    /// Until when the primary is known to refuse; `None` when every request finds out by itself.
-    pub(super) memory: Option<Arc<Cooldowns>>,
+    pub(super) gate: Gate,
+    pub(super) classes: Vec<Class>,
+    pub(super) spill_budget: Option<Purse>,
 }
 
 impl<P, F> SmartFallbackLayer<P, F> {
@@ -128,28 +130,55 @@ impl<P, F, K: Clone> SmartFallbackLayer<P, F, K> {
         self
     }
 
-    /// Lets every request find out by itself that the primary refuses, as the reference script
-    /// does. For comparison; under load it costs tens of attempts for every success.
-    ///
-    /// It is this layer that forgets. A primary with a memory of its own keeps it: over a
-    /// [`RegionRotateLayer`](crate::RegionRotateLayer) the pool still remembers, and still answers
-    /// for a deployment that it knows to be closed. Over [`deployments`](Self::deployments) nothing
-    /// remembers.
+    /// The gate in front of the primary: its rule, its settings, and a handle to look at it. By
+    /// default the layer has an adaptive one of its own.
     #[must_use]
-    pub fn forgetful(mut self) -> Self {
-        Arc::make_mut(&mut self.config).memory = None;
+    pub fn gate(mut self, gate: Gate) -> Self {
+        Arc::make_mut(&mut self.config).gate = gate;
         self
     }
 
-    /// Decides by `policy` instead of [`WaitThenSpill`].
+    /// Lets every request find out by itself that the primary refuses, as the reference script
+    /// does: [`Mode::Plain`]. A [`BackendPool`](crate::BackendPool) in the primary tier goes on
+    /// remembering.
+    #[must_use]
+    pub fn forgetful(self) -> Self {
+        self.gate(Gate::new().mode(Mode::Plain))
+    }
+
+    /// Adds a class of requests. Of two with one name, the first counts.
+    #[must_use]
+    pub fn class(mut self, class: Class) -> Self {
+        Arc::make_mut(&mut self.config).classes.push(class);
+        self
+    }
+
+    /// Bounds what is spilled. By default nothing does.
+    #[must_use]
+    pub fn spill_budget(mut self, budget: SpillBudget) -> Self {
+        Arc::make_mut(&mut self.config).spill_budget = Some(Purse::new(budget));
+        self
+    }
+
+    /// Decides by `policy`, from hints and one memory of them ([`Mode::Shared`]), instead of by an
+    /// adaptive gate.
     #[must_use]
     pub fn policy<L: Clone>(self, policy: L) -> SmartFallbackLayer<P, F, L> {
-        let Config { max_wait, longest_cooldown, names, memory, policy: _ } =
-            Arc::unwrap_or_clone(self.config);
+        let config = Arc::unwrap_or_clone(self.config);
+        let gate =
+            if config.gate.is_adaptive() { config.gate.mode(Mode::Shared) } else { config.gate };
         SmartFallbackLayer {
             primary: self.primary,
             fallback: self.fallback,
-            config: Arc::new(Config { max_wait, longest_cooldown, names, policy, memory }),
+            config: Arc::new(Config {
+                max_wait: config.max_wait,
+                longest_cooldown: config.longest_cooldown,
+                names: config.names,
+                policy,
+                gate,
+                classes: config.classes,
+                spill_budget: config.spill_budget,
+            }),
         }
     }
 
@@ -198,7 +227,9 @@ impl Default for Config<WaitThenSpill> {
             longest_cooldown: Duration::from_secs(60),
             names: ["primary".into(), "fallback".into()],
             policy: WaitThenSpill,
-            memory: Some(Arc::new(Cooldowns::new(1, clock::now()))),
+            gate: Gate::new(),
+            classes: Vec::new(),
+            spill_budget: None,
         }
     }
 }

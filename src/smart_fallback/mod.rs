@@ -3,6 +3,7 @@
 mod course;
 mod future;
 mod layer;
+mod wait;
 
 use std::{
     fmt, mem,
@@ -99,7 +100,7 @@ where
         let config = Arc::clone(&self.config);
         let mut tiers =
             Tiers::new(primary, self.fallback.clone(), config, request.extensions(), now);
-        ResponseFuture::new(match tiers.start(now) {
+        ResponseFuture::new(match tiers.start(now, &request) {
             Step::Send(Lane::Primary) => Resend::sending(tiers, Lane::Primary, request),
             step => {
                 tiers.release_primary(self.primary.clone());

@@ -8,6 +8,7 @@ mod addressing;
 mod bounds;
 mod cancellation;
 mod cloning;
+mod gate;
 mod properties;
 mod readiness;
 mod replaying;

@@ -261,8 +261,8 @@ async fn waiting_holds_no_permit_and_neither_does_a_refusal_that_is_passed_on() 
     let (on_ptu, on_standard) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)));
     let service = SmartFallback::new(limited(&ptu, &on_ptu), limited(&standard, &on_standard));
     let watch = async {
-        // Attempting until 100, waiting until 1100, then on the fallback until 2100.
-        for (time, free) in [(50, [0, 1]), (500, [1, 1]), (1_099, [1, 1]), (1_500, [1, 0])] {
+        // Attempting until 100, waiting until 1000, then on the fallback until 2000.
+        for (time, free) in [(50, [0, 1]), (500, [1, 1]), (999, [1, 1]), (1_500, [1, 0])] {
             pass(ms(time) - ptu.elapsed()).await;
             let seen = [&on_ptu, &on_standard].map(|permits| permits.available_permits());
             assert_eq!(seen, free, "at {time}");

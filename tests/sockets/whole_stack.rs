@@ -51,7 +51,8 @@ async fn a_short_refusal_is_waited_out_and_then_served_by_the_ptu() {
         let watch = Stopwatch::start();
         let answer = send(&stack, chat()).await;
         assert_eq!(attempts(&answer), [(EAST_PTU, 429), (EAST_PTU, 429), (EAST_PTU, 200)]);
-        assert!(served(&answer).waited() >= Duration::from_millis(120), "{protocol:?}");
+        // The waits are shorter than the hints by the time that the way there and back takes.
+        assert!(served(&answer).waited() >= Duration::from_millis(90), "{protocol:?}");
         assert!(watch.elapsed() >= Duration::from_millis(120), "{protocol:?}");
         assert!(!served(&answer).spilled());
     }

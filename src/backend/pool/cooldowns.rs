@@ -54,6 +54,11 @@ impl Cooldowns {
         Duration::from_nanos(earliest.unwrap_or(0).saturating_sub(self.nanos(now)))
     }
 
+    /// The one of `indices` that reopens first.
+    pub(crate) fn first_to_open(&self, indices: impl Iterator<Item = usize>) -> Option<usize> {
+        indices.min_by_key(|&index| self.until[index].load(Ordering::Relaxed))
+    }
+
     fn nanos(&self, now: Instant) -> u64 {
         to_nanos(now.saturating_duration_since(self.epoch))
     }

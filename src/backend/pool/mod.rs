@@ -151,6 +151,11 @@ impl BackendPool {
         choice.choose(cooldowns, tried, now, draw)
     }
 
+    /// The backend that reopens first among those not tried.
+    pub(crate) fn first_to_open(&self, tried: &Tried) -> Option<usize> {
+        self.shared.cooldowns.first_to_open((0..self.len()).filter(|&index| !tried.contains(index)))
+    }
+
     pub(crate) fn member(&self, index: usize) -> &Member {
         &self.shared.members[index]
     }

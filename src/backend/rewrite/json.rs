@@ -2,21 +2,53 @@
 
 use std::ops::Range;
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
+
+/// Calls `each` for every member of the outermost object, with where its key is (without quotes) and
+/// a scan that stands before its value, which `each` skips.
+///
+/// The grammar of that object alone is checked. `None` when the text is not one whole object; the
+/// members before the fault were given then.
+pub(crate) fn members<'a>(
+    text: &'a [u8],
+    mut each: impl FnMut(Range<usize>, &mut Scan<'a>) -> Option<()>,
+) -> Option<()> {
+    let mut scan = Scan { bytes: text, at: 0 };
+    scan.expect(b'{')?;
+    if scan.peek()? != b'}' {
+        loop {
+            scan.expect(b'"')?;
+            let key = scan.at..scan.string()?;
+            scan.expect(b':')?;
+            each(key, &mut scan)?;
+            if scan.peek()? != b',' {
+                break;
+            }
+            scan.expect(b',')?;
+        }
+    }
+    scan.expect(b'}')?;
+    // Anything more is a second document, or what is left of a broken one.
+    scan.peek().is_none().then_some(())
+}
 
 /// A position in a JSON text. Methods that give `None` met its end or something out of place.
-pub(super) struct Scan<'a> {
+pub(crate) struct Scan<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Scan<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
-    }
+/// A string that was skipped.
+pub(crate) struct Skipped<'a> {
+    /// As it is written, without its quotes.
+    pub(crate) raw: &'a [u8],
+    /// The length of its text in UTF-8, without escapes.
+    pub(crate) length: usize,
+}
 
+impl<'a> Scan<'a> {
     /// The next byte that is not white space, without consuming it.
-    pub(super) fn peek(&mut self) -> Option<u8> {
+    pub(crate) fn peek(&mut self) -> Option<u8> {
         loop {
             match *self.bytes.get(self.at)? {
                 b' ' | b'\t' | b'\n' | b'\r' => self.at += 1,
@@ -25,27 +57,57 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Consumes `byte` and the white space before it.
-    pub(super) fn expect(&mut self, byte: u8) -> Option<()> {
-        (self.peek()? == byte).then(|| self.at += 1)
+    /// Skips a value, and gives where it is.
+    pub(crate) fn skip(&mut self) -> Option<Range<usize>> {
+        self.skip_with(|scan| scan.string().map(drop))
     }
 
-    /// Skips `"key": value`; gives where the key (without quotes) and the value (with them) are.
-    pub(super) fn member(&mut self) -> Option<(Range<usize>, Range<usize>)> {
-        self.expect(b'"')?;
-        let key = self.at..self.string()?;
-        self.expect(b':')?;
+    /// Skips a value, with `string` to skip each string in it, keys too, whose opening quote is
+    /// consumed.
+    pub(crate) fn skip_with(
+        &mut self,
+        mut string: impl FnMut(&mut Self) -> Option<()>,
+    ) -> Option<Range<usize>> {
         let first = self.peek()?;
         let start = self.at;
         match first {
             b'"' => {
                 self.at += 1;
-                self.string()?;
+                string(self)?;
             }
-            b'{' | b'[' => self.nested()?,
+            b'{' | b'[' => self.nested(string)?,
             _ => self.scalar()?,
         }
-        Some((key, start..self.at))
+        Some(start..self.at)
+    }
+
+    /// Skips a string whose opening quote is consumed, and measures its text.
+    pub(crate) fn measure(&mut self) -> Option<Skipped<'a>> {
+        let (start, mut length) = (self.at, 0_usize);
+        loop {
+            let plain = quote_or_backslash(self.bytes.get(self.at..)?)?;
+            self.at += plain;
+            length += plain;
+            if self.bytes[self.at] == b'"' {
+                let raw = &self.bytes[start..self.at];
+                self.at += 1;
+                return Some(Skipped { raw, length });
+            }
+            // Text that is not English comes as one escape after the other from some clients.
+            while self.bytes.get(self.at) == Some(&b'\\') {
+                let (raw, text) = match self.bytes.get(self.at + 1)? {
+                    b'u' => (6, utf8_length(self.bytes.get(self.at + 2..self.at + 6)?)),
+                    _ => (2, 1),
+                };
+                self.at += raw;
+                length += text;
+            }
+        }
+    }
+
+    /// Consumes `byte` and the white space before it.
+    fn expect(&mut self, byte: u8) -> Option<()> {
+        (self.peek()? == byte).then(|| self.at += 1)
     }
 
     /// Skips a string whose opening quote is consumed; gives where its closing quote is.
@@ -66,16 +128,14 @@ impl<'a> Scan<'a> {
     }
 
     /// Skips an array or object by its depth; only strings can hide a bracket.
-    fn nested(&mut self) -> Option<()> {
+    fn nested(&mut self, mut string: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
         let mut depth = 0_usize;
         loop {
             self.at += mark(&self.bytes[self.at..]);
             let byte = *self.bytes.get(self.at)?;
             self.at += 1;
             match byte {
-                b'"' => {
-                    self.string()?;
-                }
+                b'"' => string(self)?,
                 b'{' | b'[' => depth += 1,
                 _ => {
                     depth -= 1;
@@ -99,18 +159,51 @@ impl<'a> Scan<'a> {
     }
 }
 
+/// How many bytes of UTF-8 the code unit with these four digits takes.
+fn utf8_length(digits: &[u8]) -> usize {
+    match digits {
+        [b'0', b'0', b'0'..=b'7', _] => 1,
+        [b'0', b'0'..=b'7', ..] => 2,
+        // The first half of a pair stands for both.
+        [b'd' | b'D', b'8' | b'9' | b'a' | b'A' | b'b' | b'B', ..] => 4,
+        [b'd' | b'D', b'c'..=b'f' | b'C'..=b'F', ..] => 0,
+        _ => 3,
+    }
+}
+
 /// Where the first quote is. The next is often a few bytes away, where `memchr` costs more than
 /// looking at two words.
 fn quote(bytes: &[u8]) -> Option<usize> {
+    match near(bytes, |word| equal(word, b'"')) {
+        Ok(found) => Some(found),
+        Err(at) => memchr(b'"', &bytes[at..]).map(|found| at + found),
+    }
+}
+
+/// Where the first quote or backslash is, found in the same way.
+pub(crate) fn quote_or_backslash(bytes: &[u8]) -> Option<usize> {
+    match near(bytes, |word| equal(word, b'"') | equal(word, b'\\')) {
+        Ok(found) => Some(found),
+        Err(at) => memchr2(b'"', b'\\', &bytes[at..]).map(|found| at + found),
+    }
+}
+
+/// Looks at two words: where the first byte is that `find` marks, or how many bytes have none.
+fn near(bytes: &[u8], find: impl Fn(u64) -> u64) -> Result<usize, usize> {
     let mut at = 0;
     for &word in bytes[..bytes.len().min(NEAR)].as_chunks().0 {
-        let quotes = zeros(u64::from_le_bytes(word) ^ u64::from_le_bytes([b'"'; 8]));
-        if quotes != 0 {
-            return Some(at + quotes.trailing_zeros() as usize / 8);
+        let found = find(u64::from_le_bytes(word));
+        if found != 0 {
+            return Ok(at + found.trailing_zeros() as usize / 8);
         }
         at += word.len();
     }
-    memchr(b'"', &bytes[at..]).map(|found| at + found)
+    Err(at)
+}
+
+/// Sets the high bit of the lowest byte that is `byte`.
+fn equal(word: u64, byte: u8) -> u64 {
+    zeros(word ^ u64::from_le_bytes([byte; 8]))
 }
 
 /// Sets the high bit of the lowest byte that is zero; what is set above it means nothing
@@ -120,7 +213,7 @@ fn zeros(word: u64) -> u64 {
 }
 
 /// Where the first quote or bracket is, or the end.
-fn mark(bytes: &[u8]) -> usize {
+pub(crate) fn mark(bytes: &[u8]) -> usize {
     let near = bytes.len().min(NEAR);
     if let Some(found) = bytes[..near].iter().position(|&byte| is_mark(byte)) {
         return found;
@@ -147,6 +240,8 @@ const BLOCK: usize = 32;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -159,8 +254,39 @@ mod tests {
                 assert_eq!(mark(&bytes), distance);
                 assert_eq!(quote(&bytes), (byte == b'"').then_some(distance));
             }
+            for byte in *b"\"\\" {
+                let mut bytes = vec![b'!'; distance];
+                bytes.extend_from_slice(&[byte, b'#', b'"', b'\\']);
+                assert_eq!(quote_or_backslash(&bytes), Some(distance));
+            }
             assert_eq!(mark(&vec![b','; distance]), distance);
         }
         assert_eq!((0..=255).filter(|&byte| is_mark(byte)).count(), 5);
+    }
+
+    fn measured(text: &[u8]) -> Option<(&[u8], usize)> {
+        let skipped = Scan { bytes: text, at: 1 }.measure()?;
+        Some((skipped.raw, skipped.length))
+    }
+
+    #[test]
+    fn a_string_that_does_not_end_is_not_measured() {
+        for text in [r#"""#, r#""a"#, r#""a\""#, r#""\"#, r#""\u12"#, r#""\u123"#] {
+            assert_eq!(measured(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_length_is_that_of_the_text_however_it_is_escaped(
+            text in "(\\PC|[\"\\\\\n\t\u{7f}\u{1F600}])*",
+        ) {
+            let raw = serde_json::to_string(&text).unwrap();
+            let all: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+            for raw in [&raw[1..raw.len() - 1], &all] {
+                let quoted = format!("\"{raw}\"");
+                prop_assert_eq!(measured(quoted.as_bytes()), Some((raw.as_bytes(), text.len())));
+            }
+        }
     }
 }

@@ -15,6 +15,8 @@ pub(crate) use self::{
     body::rewrite_model,
     deployment::Deployment,
     endpoint::{Endpoint, parse_endpoint},
+    json::{Scan, Skipped, mark, members, quote_or_backslash},
+    path::deployment_segment,
     query::CallerKeys,
     uri::{Place, rewrite_deployment, rewrite_uri},
 };

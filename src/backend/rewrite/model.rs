@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{deployment::Deployment, json::Scan, splice::Edits};
+use super::{deployment::Deployment, json::members, splice::Edits};
 
 /// The body with every top-level `model` string replaced, other bytes as they were.
 ///
@@ -11,30 +11,18 @@ use super::{deployment::Deployment, json::Scan, splice::Edits};
 /// recurse, and checks the grammar of the outermost object alone; what is wrong further inside is
 /// for the service to refuse.
 pub(crate) fn replace_model(body: &Bytes, deployment: &Deployment) -> Option<Bytes> {
-    let mut scan = Scan::new(body);
     let mut edits = Edits::default();
-    scan.expect(b'{')?;
-    if scan.peek()? != b'}' {
-        loop {
-            let (key, value) = scan.member()?;
-            if is_model(&body[key])
-                && body[value.start] == b'"'
-                && body[value.clone()] != *deployment.json()
-            {
-                edits.push(value, deployment.json());
-            }
-            if scan.peek()? != b',' {
-                break;
-            }
-            scan.expect(b',')?;
+    members(body, |key, scan| {
+        let value = scan.skip()?;
+        if is_model(&body[key])
+            && body[value.start] == b'"'
+            && body[value.clone()] != *deployment.json()
+        {
+            edits.push(value, deployment.json());
         }
-    }
-    scan.expect(b'}')?;
-    match scan.peek() {
-        None => edits.apply(body),
-        // A second document, or what is left of a broken one.
-        Some(_) => None,
-    }
+        Some(())
+    })?;
+    edits.apply(body)
 }
 
 /// Whether a raw key means `model`. Of JSON's escapes only `\u` can spell a letter.

@@ -1,0 +1,272 @@
+//! Tells who asked for it what an answer used.
+
+use std::{fmt, io::IoSlice, mem, sync::Arc};
+
+use bytes::Buf;
+use http::{HeaderMap, header};
+
+use crate::gate::cost::{Usage, UsageScan};
+
+/// Who wants to know what an answer used.
+pub(crate) trait UsageSink: Send + Sync {
+    /// Told once for a request that was sent: when the body of its answer ends or is dropped,
+    /// with what was known by then, or when there will be no such body.
+    fn ended(&self, usage: Option<Usage>);
+}
+
+/// A request extension: a gate let the request go, and wants to know what the answer used. A pool
+/// asks the backend that reopens first when none is open, since the gate knows better when that is.
+#[derive(Clone)]
+pub(crate) struct Observe(pub(crate) Arc<dyn UsageSink>);
+
+/// Reports once, when it is dropped.
+pub(crate) struct Observer {
+    observe: Observe,
+    scan: Option<UsageScan>,
+}
+
+impl Observer {
+    /// An observer that has no answer yet.
+    pub(crate) fn new(observe: Observe) -> Self {
+        Self { observe, scan: None }
+    }
+
+    /// Watches the answer with this head. Of one that is neither JSON nor an event stream it
+    /// learns when it ends.
+    pub(crate) fn watch(&mut self, headers: &HeaderMap) {
+        self.scan = UsageScan::new(headers.get(header::CONTENT_TYPE));
+    }
+
+    /// Reads a frame without consuming it.
+    pub(super) fn see(&mut self, data: &impl Buf) {
+        let Some(scan) = &mut self.scan else { return };
+        if data.chunk().len() == data.remaining() {
+            scan.push(data.chunk());
+            return;
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let filled = data.chunks_vectored(&mut slices);
+        let slices = slices.get(..filled).unwrap_or_default();
+        if slices.iter().map(|slice| slice.len()).sum::<usize>() == data.remaining() {
+            slices.iter().for_each(|slice| scan.push(slice));
+        } else {
+            // A frame in more pieces than can be seen; what follows cannot be understood.
+            self.scan = None;
+        }
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        let usage = mem::take(&mut self.scan).and_then(UsageScan::finish);
+        self.observe.0.ended(usage);
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observer").finish_non_exhaustive()
+    }
+}
+
+/// The most pieces of one frame; hyper's frames are one piece.
+const SLICES: usize = 16;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::{
+        collections::VecDeque,
+        pin::{Pin, pin},
+        sync::Mutex,
+        task::{Context, Poll, Waker},
+    };
+
+    use bytes::Bytes;
+    use http::{HeaderMap, HeaderValue};
+    use http_body::{Body, Frame, SizeHint};
+
+    use super::*;
+    use crate::ResponseBody;
+
+    /// Keeps what it is told.
+    #[derive(Default)]
+    pub(crate) struct Told(Mutex<Vec<Option<Usage>>>);
+
+    impl Told {
+        pub(crate) fn observe(self: &Arc<Self>) -> Observe {
+            Observe(Arc::clone(self) as Arc<dyn UsageSink>)
+        }
+
+        pub(crate) fn all(&self) -> Vec<Option<Usage>> {
+            self.0.lock().unwrap().clone()
+        }
+    }
+
+    impl UsageSink for Told {
+        fn ended(&self, usage: Option<Usage>) {
+            self.0.lock().unwrap().push(usage);
+        }
+    }
+
+    /// A body of frames that were prepared; `None` is a moment in which there is no frame.
+    struct Frames<D>(VecDeque<Option<Result<Frame<D>, &'static str>>>);
+
+    impl<D: Buf + Unpin> Body for Frames<D> {
+        type Data = D;
+        type Error = &'static str;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<D>, &'static str>>> {
+            match self.0.pop_front() {
+                Some(None) => Poll::Pending,
+                Some(frame) => Poll::Ready(frame),
+                None => Poll::Ready(None),
+            }
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_empty()
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(7)
+        }
+    }
+
+    /// A piece of data that is not in one piece.
+    struct Split(VecDeque<&'static [u8]>);
+
+    impl Buf for Split {
+        fn remaining(&self) -> usize {
+            self.0.iter().map(|piece| piece.len()).sum()
+        }
+
+        fn chunk(&self) -> &[u8] {
+            self.0.front().copied().unwrap_or_default()
+        }
+
+        fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+            let pairs = slices.iter_mut().zip(&self.0);
+            pairs.map(|(slice, piece)| *slice = IoSlice::new(piece)).count()
+        }
+
+        fn advance(&mut self, _: usize) {
+            unreachable!("nobody consumes a frame that passes by")
+        }
+    }
+
+    impl From<Bytes> for Split {
+        fn from(_: Bytes) -> Self {
+            Self(VecDeque::new())
+        }
+    }
+
+    fn data(text: &'static str) -> Option<Result<Frame<Bytes>, &'static str>> {
+        Some(Ok(Frame::data(Bytes::from_static(text.as_bytes()))))
+    }
+
+    fn observed<D>(
+        told: &Arc<Told>,
+        frames: impl IntoIterator<Item = Option<Result<Frame<D>, &'static str>>>,
+    ) -> ResponseBody<Frames<D>> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut observer = Box::new(Observer::new(told.observe()));
+        observer.watch(&headers);
+        ResponseBody::observed(Frames(frames.into_iter().collect()), observer)
+    }
+
+    type Polled<D> = Poll<Option<Result<Frame<D>, &'static str>>>;
+
+    fn poll<B: Body<Error = &'static str> + Unpin>(body: &mut B) -> Polled<B::Data> {
+        pin!(body).poll_frame(&mut Context::from_waker(Waker::noop()))
+    }
+
+    const FIRST: &str = r#"{"usage":{"prompt_tokens":5},"#;
+    const FIVE: Option<Usage> = Some(Usage::new(5, 0, 0));
+
+    #[test]
+    fn frames_pass_unchanged_and_the_end_is_told_once() {
+        let told = Arc::<Told>::default();
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        let frames =
+            [data(FIRST), None, data("\"a\":1}"), Some(Ok(Frame::trailers(trailers.clone())))];
+        let mut body = observed(&told, frames);
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(7), false));
+        for expected in [FIRST, "", "\"a\":1}"] {
+            match poll(&mut body) {
+                Poll::Ready(Some(Ok(frame))) => assert_eq!(frame.into_data().unwrap(), expected),
+                other => assert!(expected.is_empty() && other.is_pending()),
+            }
+            assert!(told.all().is_empty(), "the body goes on");
+        }
+        let Poll::Ready(Some(Ok(last))) = poll(&mut body) else { panic!("a frame") };
+        assert_eq!(last.into_trailers().unwrap(), trailers);
+        assert!(body.is_end_stream());
+        assert_eq!(told.all(), [FIVE], "nobody has to poll for the end");
+        assert!(matches!(poll(&mut body), Poll::Ready(None)));
+        drop(body);
+        assert_eq!(told.all(), [FIVE]);
+    }
+
+    #[test]
+    fn a_body_that_is_dropped_tells_what_was_known() {
+        let told = Arc::<Told>::default();
+        drop(observed(&told, [data(FIRST)]));
+        let mut begun = observed(&told, [data(FIRST), data("}")]);
+        assert!(poll(&mut begun).is_ready());
+        drop(begun);
+        assert_eq!(told.all(), [None, FIVE]);
+    }
+
+    #[test]
+    fn a_body_that_fails_tells_at_once() {
+        let told = Arc::<Told>::default();
+        let mut body = observed(&told, [data(FIRST), Some(Err("reset")), None]);
+        assert!(poll(&mut body).is_ready());
+        assert!(matches!(poll(&mut body), Poll::Ready(Some(Err("reset")))));
+        assert_eq!(told.all(), [FIVE]);
+    }
+
+    #[test]
+    fn a_frame_in_pieces_is_read_up_to_a_limit() {
+        let told = Arc::<Told>::default();
+        let pieces: [&[u8]; 3] = [b"{\"usa", b"ge\":{\"prompt_tokens\"", b":5}}"];
+        let frame = |pieces: VecDeque<_>| Some(Ok(Frame::data(Split(pieces))));
+        let mut body = observed(&told, [frame(pieces.into())]);
+        assert!(poll(&mut body).is_ready());
+        let many = pieces.iter().flat_map(|piece| piece.chunks(1)).collect();
+        let mut body = observed(&told, [frame(many)]);
+        assert!(poll(&mut body).is_ready());
+        assert_eq!(told.all(), [FIVE, None]);
+    }
+
+    #[test]
+    fn an_answer_of_another_kind_tells_its_end() {
+        let told = Arc::<Told>::default();
+        let mut observer = Box::new(Observer::new(told.observe()));
+        observer.watch(&HeaderMap::new());
+        let mut body = ResponseBody::observed(Frames([data(FIRST)].into()), observer);
+        assert!(told.all().is_empty());
+        assert!(poll(&mut body).is_ready());
+        assert_eq!(told.all(), [None]);
+    }
+
+    #[test]
+    fn a_body_is_a_pointer_larger_at_most() {
+        // What it was without an observer.
+        #[expect(dead_code, reason = "for its size")]
+        enum Plain<B> {
+            Upstream { body: B },
+            Own { text: Option<Bytes> },
+        }
+        fn growth<B>() -> usize {
+            size_of::<ResponseBody<B>>() - size_of::<Plain<B>>()
+        }
+        let growths = [growth::<[u64; 1]>(), growth::<[u64; 4]>(), growth::<[u64; 9]>()];
+        assert!(growths.iter().all(|&growth| growth <= size_of::<usize>()), "{growths:?}");
+    }
+}

@@ -1,0 +1,54 @@
+//! Classes of requests: how long each may wait, who goes first, who never spills.
+
+use std::{sync::Arc, time::Duration};
+
+/// A class of requests, named by the [`Priority`](crate::Priority) of a request.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_spillover::{SmartFallbackLayer, gate::Class};
+///
+/// let layer = SmartFallbackLayer::deployments("gpt-4o-ptu", "gpt-4o")?
+///     .class(Class::new("interactive").max_wait(Duration::from_millis(500)))
+///     .class(Class::new("batch").rank(1).max_wait(Duration::from_secs(30)).never_spill());
+/// # drop(layer);
+/// # Ok::<(), tower_spillover::ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Class {
+    pub(crate) name: Arc<str>,
+    pub(crate) rank: u8,
+    pub(crate) max_wait: Option<Duration>,
+    pub(crate) spills: bool,
+}
+
+impl Class {
+    /// A class of the most urgent rank, with the layer's `max_wait`, that spills.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self { name: name.into(), rank: 0, max_wait: None, spills: true }
+    }
+
+    /// The rank: waiting requests of a lower one go first. Defaults to 0, which requests without a
+    /// class have too.
+    #[must_use]
+    pub const fn rank(mut self, rank: u8) -> Self {
+        self.rank = rank;
+        self
+    }
+
+    /// The longest wait of the class, instead of the layer's. [`MaxWait`](crate::MaxWait) of a
+    /// request goes before it.
+    #[must_use]
+    pub const fn max_wait(mut self, max_wait: Duration) -> Self {
+        self.max_wait = Some(max_wait);
+        self
+    }
+
+    /// Keeps the class from spilling. When its time is up, a request is sent to the primary once
+    /// more, and a refusal is the caller's, with its hint.
+    #[must_use]
+    pub const fn never_spill(mut self) -> Self {
+        self.spills = false;
+        self
+    }
+}

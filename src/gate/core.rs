@@ -1,0 +1,320 @@
+//! The mirrored bucket: when a PTU admits the next request, and whether waiting for it can win.
+
+use std::{task::Waker, time::Duration};
+
+use super::{
+    meter::Meter,
+    queue::{Place, Queue},
+    standing::Standing,
+};
+
+/// Nanoseconds since the gate was made.
+pub(super) type Nanos = i64;
+
+/// What a gate knows of its PTU, and who waits for it. Pure: every method is told the time.
+///
+/// A PTU is a leaky bucket: it refuses while its level is above the rim, and a refusal says
+/// exactly how long that lasts. So its level is known at every refusal, and by the cost of what
+/// was admitted since and the [learned](Meter) drain rate at any time after. While that reckoning
+/// is trusted, the head of the queue goes at the instant at which the level passes the rim, and a
+/// newcomer knows its wait. While it is not, because nothing was measured yet or other processes
+/// fill the same PTU, hints alone are obeyed, one attempt at a time.
+#[derive(Debug)]
+pub(super) struct Core {
+    /// When the level passes the rim on its way down; `None` while nothing is known of it.
+    clear: Option<Nanos>,
+    meter: Meter,
+    standing: Standing,
+    queue: Queue,
+    next_order: u64,
+    /// The cost of all that was sent and not refused, corrected by what it cost in the end.
+    admitted: f64,
+    /// What requests cost in the end, as a share of their estimate.
+    ratio: f64,
+    /// The mean estimate.
+    mean: f64,
+    /// How long a refusal takes, there and back.
+    round_trip: Nanos,
+    under_way: usize,
+    /// How many attempts may be under way while the reckoning is not trusted.
+    window: usize,
+}
+
+/// An attempt that the gate reckons with.
+#[derive(Clone, Debug)]
+pub(super) struct Sent {
+    place: Place,
+    cost: f64,
+    at: Nanos,
+    /// What had been admitted before it.
+    mark: f64,
+}
+
+/// What a request is to do.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Go(Sent),
+    Wait(Place),
+    Spill,
+}
+
+/// What a waiting request is to do.
+#[derive(Debug)]
+pub(super) enum Turn {
+    Go(Sent),
+    /// Look again then, or when woken.
+    Wait(Nanos),
+    Spill,
+}
+
+impl Core {
+    pub(super) fn new(patience: Option<Duration>) -> Self {
+        Self {
+            clear: None,
+            meter: Meter::new(),
+            standing: Standing::new(patience),
+            queue: Queue::default(),
+            next_order: 0,
+            admitted: 0.0,
+            ratio: 1.0,
+            mean: 0.0,
+            round_trip: 0,
+            under_way: 0,
+            window: 1,
+        }
+    }
+
+    /// A request of `cost` arrives, to be sent by `deadline` at the latest.
+    pub(super) fn arrive(&mut self, now: Nanos, cost: f64, rank: u8, deadline: Nanos) -> Verdict {
+        self.settle(now);
+        self.mean += if self.mean == 0.0 { cost } else { 0.05 * (cost - self.mean) };
+        let place = Place { rank, order: self.next_order };
+        self.next_order += 1;
+        let wait = self.predicted_wait(now, rank);
+        let budget = seconds(deadline.saturating_sub(now));
+        let jobs = if self.mean > 0.0 { wait * self.meter.rate() / self.mean } else { 0.0 };
+        self.standing.observe(seconds(now), wait, budget, jobs);
+        let first = self.queue.head().is_none_or(|(head, _)| place < head);
+        if first && self.is_open(now) {
+            return Verdict::Go(self.send(now, place, cost));
+        }
+        if wait > self.standing.allowed(budget) {
+            return Verdict::Spill;
+        }
+        self.queue.insert(place, cost);
+        Verdict::Wait(place)
+    }
+
+    /// Whether it is the turn of the request at `place`, which leaves the queue unless it is to
+    /// wait on.
+    pub(super) fn turn(&mut self, now: Nanos, place: Place, deadline: Nanos) -> Turn {
+        self.settle(now);
+        let is_head = self.queue.head().is_some_and(|(head, _)| head == place);
+        // A refusal must be back in time for the request to be sent elsewhere; the round trip known
+        // is the shortest.
+        let latest = deadline.saturating_sub(self.round_trip + self.round_trip / 2);
+        if is_head && self.is_open(now) && now <= latest {
+            let waiting = self.queue.remove(place).expect("the head is in the queue");
+            return Turn::Go(self.send(now, place, waiting.cost));
+        }
+        if now >= latest {
+            self.queue.remove(place);
+            return Turn::Spill;
+        }
+        let due = if is_head { self.due().unwrap_or(Nanos::MAX) } else { Nanos::MAX };
+        Turn::Wait(due.max(now).min(latest))
+    }
+
+    /// Has `waker` woken when it may be the turn of the request at `place`.
+    pub(super) fn wake_with(&mut self, place: Place, waker: &Waker) {
+        if let Some(waiting) = self.queue.get_mut(place) {
+            match &mut waiting.waker {
+                Some(old) => old.clone_from(waker),
+                none => *none = Some(waker.clone()),
+            }
+        }
+    }
+
+    /// The one to wake after any change: whoever is at the head now.
+    pub(super) fn head_waker(&self) -> Option<Waker> {
+        self.queue.head().and_then(|(_, waiting)| waiting.waker.clone())
+    }
+
+    /// The request at `place` waits no longer.
+    pub(super) fn leave(&mut self, place: Place) {
+        self.queue.remove(place);
+    }
+
+    /// An attempt that was made while nothing was known of the PTU, and is refused.
+    pub(super) fn untracked(&mut self, at: Nanos, cost: f64, rank: u8) -> Sent {
+        let place = Place { rank, order: self.next_order };
+        self.next_order += 1;
+        self.under_way += 1;
+        let mark = self.admitted;
+        self.admitted += cost;
+        Sent { place, cost, at, mark }
+    }
+
+    /// `sent` was refused: the PTU is closed for `closed` from when it said so, which is measured
+    /// unless it is a guess. The request goes back to its place; `None` when it would come too
+    /// late there.
+    pub(super) fn refused(
+        &mut self,
+        now: Nanos,
+        sent: &Sent,
+        closed: Duration,
+        is_measured: bool,
+        deadline: Nanos,
+    ) -> Option<Place> {
+        self.gone(sent);
+        self.window = 1;
+        // A refusal that took longer was slow to be decided, not far to be fetched.
+        let took = now.saturating_sub(sent.at).clamp(0, LONGEST_TRIP);
+        // The shortest one tells the way there and back; others had to connect or to queue first.
+        self.round_trip = match self.round_trip {
+            0 => took,
+            known => took.min(known + known / 16),
+        };
+        let took = self.round_trip;
+        // It was decided half a round trip ago, which is when the hint begins to count.
+        let decided = now - took / 2;
+        if is_measured {
+            self.meter.refused(seconds(decided), closed.as_secs_f64(), sent.mark);
+        }
+        let reopens = decided.saturating_add(nanos(closed));
+        // What was sent after this attempt came on top of what the hint knew of.
+        let after =
+            if self.meter.is_trusted() { (self.admitted - sent.mark).max(0.0) } else { 0.0 };
+        self.clear = Some(reopens.saturating_add(self.drain_time(after)));
+        if reopens > deadline {
+            return None;
+        }
+        self.queue.insert(sent.place, sent.cost);
+        Some(sent.place)
+    }
+
+    /// `sent` was admitted.
+    pub(super) fn accepted(&mut self, now: Nanos) {
+        self.under_way = self.under_way.saturating_sub(1);
+        // Untrusted, the PTU is felt for: one more attempt at once for every one admitted.
+        if !self.meter.is_trusted() && self.clear.is_some_and(|clear| clear <= now) {
+            self.window += 1;
+        }
+    }
+
+    /// `sent` ended without an answer that says whether it was admitted.
+    pub(super) fn gone(&mut self, sent: &Sent) {
+        self.under_way = self.under_way.saturating_sub(1);
+        self.admitted -= sent.cost;
+    }
+
+    /// What was admitted as `sent` cost `actual` in the end.
+    pub(super) fn finished(&mut self, sent: &Sent, actual: f64) {
+        let difference = actual - sent.cost;
+        self.admitted += difference;
+        if sent.cost > 0.0 {
+            self.ratio += 0.02 * (actual / sent.cost - self.ratio);
+        }
+        if self.meter.is_trusted() {
+            let shift = self.drain_time(difference);
+            self.clear = self.clear.map(|clear| clear.saturating_add(shift));
+        }
+    }
+
+    /// Whether the PTU has so much to spare that requests need not pass here.
+    pub(super) fn is_idle(&mut self, now: Nanos) -> bool {
+        self.settle(now);
+        self.clear.is_none()
+    }
+
+    /// How much longer the PTU refuses; negative when it has capacity to spare.
+    pub(super) fn closed_for(&self, now: Nanos) -> Option<Nanos> {
+        self.clear.map(|clear| clear - now)
+    }
+
+    pub(super) fn rate(&self) -> Option<f64> {
+        Some(self.meter.rate()).filter(|&rate| rate > 0.0)
+    }
+
+    pub(super) fn is_trusted(&self) -> bool {
+        self.meter.is_trusted()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// How long a newcomer of `rank` would wait, in seconds.
+    fn predicted_wait(&self, now: Nanos, rank: u8) -> f64 {
+        let Some(clear) = self.clear else { return 0.0 };
+        let closed = seconds(clear - self.round_trip / 2 - now);
+        let ahead = if self.meter.is_trusted() {
+            self.ratio * self.queue.ahead_of(rank) / self.meter.rate()
+        } else {
+            0.0
+        };
+        (closed + ahead).max(0.0)
+    }
+
+    /// Whether the head, or a newcomer when there is none, may go.
+    fn is_open(&self, now: Nanos) -> bool {
+        self.due().is_some_and(|due| now >= due)
+    }
+
+    /// When the next attempt is to be made; `None` while the answer of another is awaited.
+    fn due(&self) -> Option<Nanos> {
+        let Some(clear) = self.clear else { return Some(Nanos::MIN) };
+        let may_go = self.meter.is_trusted() || self.under_way < self.window;
+        // It arrives half a round trip later, and that is when the level has to be below the rim.
+        may_go.then(|| clear - self.round_trip / 2)
+    }
+
+    fn send(&mut self, now: Nanos, place: Place, cost: f64) -> Sent {
+        let mark = self.admitted;
+        self.admitted += cost;
+        self.under_way += 1;
+        if self.meter.is_trusted() {
+            let fill = self.drain_time(cost);
+            // How deep the bucket is below the rim is not known; a refusal will tell.
+            self.clear = self.clear.map(|clear| clear.max(now - DEEPEST).saturating_add(fill));
+        }
+        Sent { place, cost, at: now, mark }
+    }
+
+    /// How long the PTU takes to drain `cost`; zero while its rate is not known.
+    fn drain_time(&self, cost: f64) -> Nanos {
+        let rate = self.meter.rate();
+        if rate > 0.0 { (cost / rate * 1e9) as Nanos } else { 0 } // saturates
+    }
+
+    /// Brings what is known up to `now`.
+    fn settle(&mut self, now: Nanos) {
+        let Some(clear) = self.clear else { return };
+        let spare = now - clear;
+        if spare > SPARE {
+            self.standing.emptied();
+        }
+        if spare > IDLE && self.queue.is_empty() {
+            self.clear = None;
+            self.meter.forget_mark();
+        } else {
+            self.meter.creep(seconds(now), self.mean);
+        }
+    }
+}
+
+pub(super) fn seconds(nanos: Nanos) -> f64 {
+    nanos as f64 / 1e9
+}
+
+pub(super) fn nanos(duration: Duration) -> Nanos {
+    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
+}
+
+const SECOND: Nanos = 1_000_000_000;
+/// Below the rim for this long, the PTU goes idle: a bucket is hardly less than a second deep.
+const IDLE: Nanos = SECOND;
+/// Below the rim for this long, the queue has emptied.
+const SPARE: Nanos = SECOND / 2;
+const DEEPEST: Nanos = 60 * SECOND;
+const LONGEST_TRIP: Nanos = SECOND / 10;

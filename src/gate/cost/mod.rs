@@ -1,0 +1,106 @@
+//! What a request costs a PTU, estimated before and corrected after.
+//!
+//! A PTU reckons in *weighted tokens*: on arrival a request takes its prompt plus the most that it
+//! may generate, an output token counting as several input tokens; when it is done, the service
+//! corrects that by what was generated (Azure page "Provisioned throughput"). [`EstimateCost`]
+//! does the same on this side. [`TokenWeights`] is the default, and knows the bodies of chat
+//! completions, responses, completions and embeddings.
+//!
+//! ```
+//! use http::{HeaderMap, Uri};
+//! use tower_spillover::gate::cost::{EstimateCost, Head, TokenWeights, Usage};
+//!
+//! let weights = TokenWeights::new().model("gpt-41-ptu", TokenWeights::new().output(4.0));
+//!
+//! let uri = Uri::from_static("/openai/deployments/gpt-4o-ptu/chat/completions");
+//! let headers = HeaderMap::new();
+//! let body = br#"{"messages":[{"role":"user","content":"Name four seas."}],"max_tokens":100}"#;
+//! let estimate = weights.estimate(&Head::new(&uri, &headers), Some(body));
+//! assert!((300.0..310.0).contains(&estimate), "3 x 100, and the few tokens of the prompt");
+//!
+//! // The answer said: `"usage":{"prompt_tokens":11,"completion_tokens":14}`.
+//! assert_eq!(weights.actual(&Usage::new(11, 0, 14)), 53.0);
+//! ```
+
+mod document;
+mod number;
+mod scan;
+mod text;
+mod usage;
+mod weights;
+
+#[cfg(test)]
+mod samples;
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderMap, Uri};
+
+pub(crate) use self::usage::UsageScan;
+pub use self::weights::TokenWeights;
+
+/// What a request takes out of a PTU's capacity, in weighted tokens.
+///
+/// The unit is free, as long as both methods use the same: the rate at which the PTU drains is
+/// learned in it. Costs that are negative or not finite count as zero.
+pub trait EstimateCost: fmt::Debug + Send + Sync + 'static {
+    /// The estimate before the answer is known. `content` is the body when it is in memory.
+    fn estimate(&self, head: &Head<'_>, content: Option<&[u8]>) -> f64;
+
+    /// What it cost in the end.
+    fn actual(&self, usage: &Usage) -> f64;
+
+    /// The estimator of one request, where they differ from request to request, so that its
+    /// estimate and its actual cost go by the same weights. The default, `None`, means `self`.
+    fn for_request(
+        &self,
+        head: &Head<'_>,
+        content: Option<&[u8]>,
+    ) -> Option<Arc<dyn EstimateCost>> {
+        let _ = (head, content);
+        None
+    }
+}
+
+/// The head of a request whose cost is asked for.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Head<'a> {
+    /// The address, as the caller gave it.
+    pub uri: &'a Uri,
+    /// The headers, the caller's credentials among them.
+    pub headers: &'a HeaderMap,
+}
+
+impl<'a> Head<'a> {
+    /// The head with these parts.
+    pub const fn new(uri: &'a Uri, headers: &'a HeaderMap) -> Self {
+        Self { uri, headers }
+    }
+}
+
+/// Shows the path alone: headers and query may carry a key.
+impl fmt::Debug for Head<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Head").field("path", &self.uri.path()).finish_non_exhaustive()
+    }
+}
+
+/// Tokens as the service counted them, in the `usage` of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Tokens of the prompt, the cached ones included.
+    pub prompt: u64,
+    /// Tokens of the prompt that the service had in its cache.
+    pub cached: u64,
+    /// Tokens that were generated, reasoning and all choices included.
+    pub completion: u64,
+}
+
+impl Usage {
+    /// A usage of `prompt` tokens, `cached` of them from the cache, and `completion` generated.
+    pub const fn new(prompt: u64, cached: u64, completion: u64) -> Self {
+        Self { prompt, cached, completion }
+    }
+}

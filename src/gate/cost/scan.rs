@@ -1,0 +1,218 @@
+//! Reads from a request's body what it asks for, without a JSON tree.
+
+use super::{number::count, text::Text};
+use crate::backend::members;
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Demand<'a> {
+    /// Tokens of the prompt.
+    pub(super) prompt: f64,
+    /// The most tokens that one choice may have, if the body says.
+    pub(super) longest: Option<u64>,
+    /// How many choices are generated, returned or not.
+    pub(super) choices: u8,
+    /// The body's `model`: a JSON string, quotes included.
+    pub(super) model: Option<&'a [u8]>,
+}
+
+impl<'a> Demand<'a> {
+    /// Of a body in memory. It is read once, in leaps from quote to quote.
+    pub(super) fn read(content: &'a [u8]) -> Self {
+        let mut demand = Self { prompt: 0.0, longest: None, choices: 1, model: None };
+        let mut text = Text::default();
+        let whole = members(content, |key, scan| {
+            match &content[key] {
+                b"messages" | b"input" | b"prompt" | b"instructions" | b"suffix" => {
+                    text.add_prompt(content, scan)?;
+                }
+                // What a schema is made of is told to the model, names included.
+                b"tools" | b"functions" | b"response_format" | b"text" => text.add_schema(scan)?,
+                name => demand.note(name, &content[scan.skip()?]),
+            }
+            Some(())
+        });
+        if whole.is_none() {
+            return Self::unread(content.len());
+        }
+        demand.prompt = text.tokens().min(MOST_TOKENS as f64);
+        demand
+    }
+
+    fn note(&mut self, name: &[u8], value: &'a [u8]) {
+        match name {
+            b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens" => {
+                self.longest = count(value, MOST_TOKENS).or(self.longest);
+            }
+            b"n" | b"best_of" => {
+                let choices = count(value, MOST_CHOICES).unwrap_or(1);
+                self.choices = self.choices.max(choices as u8);
+            }
+            b"model" => self.model = Some(value),
+            _ => {}
+        }
+    }
+
+    /// Of a body of `length` bytes that is not JSON, or not there to be read.
+    pub(super) fn unread(length: usize) -> Self {
+        let prompt = (length as f64 / BYTES_PER_TOKEN).min(MOST_TOKENS as f64);
+        Self { prompt, longest: None, choices: 1, model: None }
+    }
+
+    /// Of a request without a body: a list of models, a stored response.
+    pub(super) const fn nothing() -> Self {
+        Self { prompt: 0.0, longest: Some(0), choices: 1, model: None }
+    }
+
+    /// Of a multipart body, which carries a file.
+    pub(super) const fn upload() -> Self {
+        Self { prompt: ATTACHMENT, longest: None, choices: 1, model: None }
+    }
+}
+
+/// What English text and code have on average (OpenAI's help page "What are tokens").
+pub(super) const BYTES_PER_TOKEN: f64 = 4.0;
+/// Tokens of an image of 1024 x 1024 pixels for gpt-4o: 85, and 170 for each of four tiles (Azure
+/// page "Use vision-enabled chat models").
+pub(super) const ATTACHMENT: f64 = 765.0;
+/// The longest context that Azure serves is that of gpt-4.1, a little below this.
+const MOST_TOKENS: u64 = 1 << 20;
+/// The most choices that the service gives.
+const MOST_CHOICES: u64 = 128;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::gate::cost::samples;
+
+    fn read(body: &str) -> Demand<'_> {
+        Demand::read(body.as_bytes())
+    }
+
+    #[test]
+    fn a_realistic_prompt_is_within_a_fifth_of_what_a_tree_counts() {
+        for (name, body) in samples::requests() {
+            let expected = samples::prompt_tokens(&body);
+            for text in [body.to_string(), format!("{body:#}"), samples::ascii(&body)] {
+                let prompt = read(&text).prompt;
+                let off = (prompt - expected).abs() / expected;
+                assert!(off <= 0.2, "{name}: {prompt} instead of {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn escapes_and_layout_do_not_change_the_count() {
+        for (name, body) in samples::requests() {
+            let compact = body.to_string();
+            assert_eq!(read(&format!("{body:#}")), read(&compact), "{name}");
+            assert_eq!(read(&samples::ascii(&body)).prompt, read(&compact).prompt, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_limit_is_found_in_every_spelling_at_the_top_level_alone() {
+        for (body, longest) in [
+            (r#"{"max_tokens":100}"#, Some(100)),
+            (r#"{"max_completion_tokens" : 7e2 }"#, Some(700)),
+            (r#"{"max_output_tokens":99999999999999999999}"#, Some(MOST_TOKENS)),
+            (r#"{"max_tokens":null,"max_completion_tokens":5}"#, Some(5)),
+            (r#"{"max_completion_tokens":5,"max_tokens":null}"#, Some(5)),
+            (r#"{"max_tokens":null}"#, None),
+            (r#"{"max_tokens":"100"}"#, None),
+            (r#"{"max_tokens":-1}"#, None),
+            (r#"{"messages":[{"max_tokens":9,"content":"\"max_tokens\":8"}]}"#, None),
+            ("{}", None),
+        ] {
+            assert_eq!(read(body).longest, longest, "{body}");
+        }
+    }
+
+    #[test]
+    fn choices_and_model_are_found() {
+        let demand = read(r#"{"n":2,"model":"gpt \"4o\"","best_of":3}"#);
+        assert_eq!((demand.choices, demand.model), (3, Some(&br#""gpt \"4o\"""#[..])));
+        assert_eq!(read(r#"{"n":0}"#).choices, 1);
+        assert_eq!(read(r#"{"n":1e9}"#).choices, 128);
+        assert_eq!(read(r#"{"n":null}"#).choices, 1);
+    }
+
+    #[test]
+    fn an_image_costs_the_same_whatever_its_size() {
+        let chat = |size| {
+            let url = format!("data:image/png;base64,{}", "iVBORw0K".repeat(size));
+            let part = json!({"type": "image_url", "image_url": {"url": url}});
+            json!({"messages": [{"role": "user", "content": [part]}]}).to_string()
+        };
+        assert_eq!(read(&chat(1)).prompt, ATTACHMENT + 4.0);
+        assert_eq!(read(&chat(100_000)).prompt, ATTACHMENT + 4.0);
+        let input = json!([{"role": "user", "content": [
+            {"type": "input_text", "text": "What is this?"},
+            {"type": "input_image", "image_url": "data:image/jpeg;base64,/9j/4AAQSkZJRg"},
+            {"type": "input_image", "image_url": "https://contoso.blob.core.windows.net/a.png"},
+        ]}]);
+        let responses = json!({"input": input}).to_string();
+        assert_eq!(read(&responses).prompt, 13.0 / 4.0 + 2.0 * ATTACHMENT + 4.0);
+    }
+
+    #[test]
+    fn talk_of_images_is_text() {
+        let body = json!({"prompt": "image_url", "input": [{"role": "user", "content": "file"}]});
+        assert_eq!(read(&body.to_string()).prompt, (9.0 + 4.0) / 4.0 + 4.0);
+    }
+
+    #[test]
+    fn a_list_of_token_ids_costs_as_many_tokens() {
+        assert_eq!(read(r#"{"prompt":[1, 22, 333]}"#).prompt, 3.0);
+        assert_eq!(read(r#"{"input":[[1,2],[3,4,5]]}"#).prompt, 5.0);
+    }
+
+    #[test]
+    fn metadata_and_settings_are_no_prompt() {
+        let body = r#"{"metadata":{"note":"a long note"},"user":"someone","stop":["\n"],"seed":7}"#;
+        assert_eq!(read(body).prompt, 0.0);
+    }
+
+    #[test]
+    fn a_body_that_is_not_json_counts_as_text() {
+        for body in ["plain text, not JSON", r#"{"max_tokens":5"#, r#"["a list"]"#, "{} {}", "{]"] {
+            assert_eq!(read(body), Demand::unread(body.len()), "{body}");
+        }
+        assert_eq!(Demand::unread(usize::MAX).prompt, MOST_TOKENS as f64);
+    }
+
+    proptest! {
+        #[test]
+        fn a_conversation_of_any_text_is_within_a_fifth_of_what_a_tree_counts(
+            contents in prop::collection::vec("(\\PC|[\"\\\\\n\t])*", 1..20),
+            limit in 0_u64..100_000,
+        ) {
+            let message = |content| json!({"role": "user", "content": content});
+            let messages: Vec<_> = contents.iter().map(message).collect();
+            let body = json!({"messages": messages, "max_tokens": limit});
+            let expected = samples::prompt_tokens(&body);
+            for text in [body.to_string(), samples::ascii(&body)] {
+                let demand = read(&text);
+                prop_assert!((demand.prompt - expected).abs() <= 0.2 * expected);
+                prop_assert_eq!(demand.longest, Some(limit));
+            }
+        }
+
+        #[test]
+        fn no_body_panics(
+            noise in prop::collection::vec(any::<u8>(), 0..100),
+            pieces in "(\"(role|type|content|n|max_tokens|u)\":?|\\\\|\\\\u[0-9d]{0,4}|[\\[\\]{}:, 1\"]){0,30}",
+        ) {
+            Demand::read(&noise);
+            Demand::read(pieces.as_bytes());
+            for wrapped in [&noise[..], pieces.as_bytes()] {
+                let body = [b"{\"messages\":[\"", wrapped, b"\"],\"n\":2}"].concat();
+                let demand = Demand::read(&body);
+                prop_assert!(demand.prompt >= 0.0 && demand.prompt <= MOST_TOKENS as f64);
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Counts the text in a JSON value, as a model is shown it.
+
+use std::mem;
+
+use memchr::memchr_iter;
+
+use super::scan::{ATTACHMENT, BYTES_PER_TOKEN};
+use crate::backend::{Scan, Skipped};
+
+/// The text of a prompt so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Text {
+    bytes: usize,
+    messages: usize,
+    attachments: usize,
+    /// Tokens that the caller made itself.
+    tokens: usize,
+}
+
+impl Text {
+    /// Adds the text of messages or input, whose value `scan` skips: strings that are shown to the
+    /// model, and token ids.
+    pub(super) fn add_prompt<'a>(&mut self, content: &[u8], scan: &mut Scan<'a>) -> Option<()> {
+        let mut key: &'a [u8] = b"";
+        let mut strings = false;
+        let value = scan.skip_with(|scan| {
+            let Skipped { raw, length } = scan.measure()?;
+            strings = true;
+            if scan.peek() == Some(b':') {
+                key = raw;
+                self.messages += usize::from(raw == b"role");
+                return Some(());
+            }
+            match mem::take(&mut key) {
+                b"type" => self.attachments += usize::from(is_attachment(raw)),
+                // Addresses, files and pictures themselves, and what only links items together.
+                b"url" | b"image_url" | b"data" | b"file_data" | b"filename" | b"file_id"
+                | b"role" | b"id" | b"call_id" | b"tool_call_id" | b"status" | b"detail"
+                | b"format" => {}
+                _ => self.bytes += length,
+            }
+            Some(())
+        })?;
+        if !strings && content[value.start] == b'[' {
+            // Lists of token ids, or lists of such lists.
+            self.tokens += memchr_iter(b',', &content[value]).count() + 1;
+        }
+        Some(())
+    }
+
+    /// Adds the text of tools or schemas, whose value `scan` skips: their keys as well.
+    pub(super) fn add_schema(&mut self, scan: &mut Scan<'_>) -> Option<()> {
+        let value = scan.skip_with(|scan| {
+            self.bytes += scan.measure()?.length;
+            Some(())
+        });
+        value.map(drop)
+    }
+
+    pub(super) fn tokens(&self) -> f64 {
+        self.bytes as f64 / BYTES_PER_TOKEN
+            + self.messages as f64 * MESSAGE
+            + self.attachments as f64 * ATTACHMENT
+            + self.tokens as f64
+    }
+}
+
+fn is_attachment(kind: &[u8]) -> bool {
+    matches!(
+        kind,
+        b"image_url"
+            | b"input_image"
+            | b"computer_screenshot"
+            | b"input_audio"
+            | b"input_file"
+            | b"file"
+    )
+}
+
+/// Tokens around each message: its role and two marks (OpenAI's cookbook, "How to count tokens
+/// with tiktoken").
+const MESSAGE: f64 = 4.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::members;
+
+    fn text(value: &str, add: impl Fn(&mut Text, &[u8], &mut Scan<'_>) -> Option<()>) -> Text {
+        let body = format!("{{\"value\":{value}}}");
+        let mut text = Text::default();
+        let whole = members(body.as_bytes(), |_, scan| add(&mut text, body.as_bytes(), scan));
+        whole.expect("JSON");
+        text
+    }
+
+    #[test]
+    fn keys_are_told_from_values_across_white_space() {
+        let spaced = "[{\"role\" \n: \"user\" , \"content\"\t:\"a\\\"b\"},[\"role\",\"c\"]]";
+        let text = text(spaced, Text::add_prompt);
+        assert_eq!((text.bytes, text.messages), (3 + 4 + 1, 1));
+    }
+
+    #[test]
+    fn the_keys_of_a_schema_count() {
+        let schema = r#"[{"type":"function","function":{"name":"weather"}}]"#;
+        let text = text(schema, |text, _, scan| text.add_schema(scan));
+        assert_eq!(text.bytes, 4 + 8 + 8 + 4 + 7);
+    }
+}

@@ -1,0 +1,308 @@
+//! Admission to the PTU: who goes when, who waits, and who need not bother.
+
+mod budget;
+mod class;
+mod core;
+pub mod cost;
+mod meter;
+mod queue;
+mod standing;
+mod ticket;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+pub(crate) use self::{
+    budget::Purse,
+    ticket::{Admission, Pass, Ticket},
+};
+pub use self::{
+    budget::{SpillBudget, WhenSpent},
+    class::Class,
+};
+use http::Request;
+
+use self::{
+    core::{Core, Nanos, Verdict, nanos, seconds},
+    cost::{EstimateCost, Head, TokenWeights},
+};
+use crate::{TryCloneBody, backend::Cooldowns, resend::clock};
+
+/// What is known of a PTU, and the queue in front of it; clones share both.
+///
+/// A PTU refuses while its bucket is full and says exactly for how long. So every refusal is a
+/// measurement: two of them, with the cost admitted in between, give the rate at which the bucket
+/// drains, and from that follows when the next request can be admitted, for every place in a
+/// queue. The gate paces requests by it. They go first in, first out, each at the instant at which
+/// there is room for it; one whose wait would exceed its `max_wait` spills at once instead of
+/// after it; and a queue that stands is cut, because waiting in it saves nothing.
+///
+/// While the PTU does not refuse, requests pass the gate with one atomic load. While the rate is
+/// not known, or other processes fill the same PTU so that measurements contradict each other, the
+/// gate obeys the hints alone, one attempt at a time.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_spillover::{Gate, SmartFallbackLayer};
+///
+/// let gate = Gate::new().patience(Duration::from_secs(10));
+/// let layer = SmartFallbackLayer::deployments("gpt-4o-ptu", "gpt-4o")?.gate(gate.clone());
+/// assert_eq!(gate.waiting(), 0); // the layer's services report here
+/// # drop(layer);
+/// # Ok::<(), tower_spillover::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Gate {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: Settings,
+    /// Whether requests have to pass through `core`. It changes only under its lock.
+    busy: AtomicBool,
+    core: Mutex<Core>,
+    /// What [`Mode::Shared`] remembers.
+    cooldown: Cooldowns,
+    epoch: Instant,
+}
+
+#[derive(Clone, Debug)]
+struct Settings {
+    mode: Mode,
+    patience: Option<Duration>,
+    cost: Arc<dyn EstimateCost>,
+}
+
+/// What a request is taken to cost, and by whose estimate.
+#[derive(Clone, Debug)]
+pub(crate) struct Weight {
+    pub(crate) cost: f64,
+    estimator: Arc<dyn EstimateCost>,
+}
+
+/// A refusal, as the gate is told of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) cost: f64,
+    pub(crate) rank: u8,
+    /// When the attempt was made, and when it was refused.
+    pub(crate) at: Instant,
+    pub(crate) now: Instant,
+    pub(crate) closed: Duration,
+    /// Whether `closed` is what the primary said, and not a guess.
+    pub(crate) is_measured: bool,
+    pub(crate) deadline: Instant,
+}
+
+/// By which rule requests are admitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mode {
+    /// The mirrored bucket with its queue.
+    #[default]
+    Adaptive,
+    /// The rule of the reference script, `elapsed + retry_after <= max_wait`, with one memory of
+    /// the last refusal for all requests.
+    Shared,
+    /// The rule of the reference script, by which every request finds out for itself. For
+    /// comparison; under load it costs tens of attempts for every success.
+    Plain,
+}
+
+impl Gate {
+    /// An adaptive gate that knows nothing yet.
+    pub fn new() -> Self {
+        Self::with(Settings {
+            mode: Mode::Adaptive,
+            patience: Some(Duration::from_secs(20)),
+            cost: Arc::new(TokenWeights::new()),
+        })
+    }
+
+    /// The rule. A gate whose settings change starts to learn anew.
+    #[must_use]
+    pub fn mode(self, mode: Mode) -> Self {
+        self.change(|settings| settings.mode = mode)
+    }
+
+    /// How long a queue may stand before it is cut: the length of the bursts that are to be ridden
+    /// out. Defaults to 20 s. `None` never cuts it, which spills least on load that comes in
+    /// bursts and makes everybody wait for nothing in lasting overload.
+    #[must_use]
+    pub fn patience(self, patience: impl Into<Option<Duration>>) -> Self {
+        let patience = patience.into();
+        self.change(|settings| settings.patience = patience)
+    }
+
+    /// How requests are weighed. Defaults to [`TokenWeights`].
+    #[must_use]
+    pub fn cost(self, cost: impl EstimateCost) -> Self {
+        let cost = Arc::new(cost);
+        self.change(|settings| settings.cost = cost)
+    }
+
+    /// How far the PTU is above its limit, in weighted tokens, or below it when negative. `None`
+    /// while nothing is known, which is the case when it has capacity to spare.
+    pub fn level(&self) -> Option<f64> {
+        let now = self.nanos(clock::now());
+        let core = self.lock();
+        Some(seconds(core.closed_for(now)?) * core.rate()?)
+    }
+
+    /// The learned drain rate of the PTU in weighted tokens per second, if any.
+    pub fn rate(&self) -> Option<f64> {
+        self.lock().rate()
+    }
+
+    /// Whether measurements agree so well that requests are paced by the learned rate.
+    pub fn is_pacing(&self) -> bool {
+        self.is_busy() && self.lock().is_trusted()
+    }
+
+    /// How many requests wait for the PTU.
+    pub fn waiting(&self) -> usize {
+        self.lock().waiting()
+    }
+
+    /// By which rule requests are admitted.
+    pub fn get_mode(&self) -> Mode {
+        self.shared.settings.mode
+    }
+
+    pub(crate) fn is_adaptive(&self) -> bool {
+        self.shared.settings.mode == Mode::Adaptive
+    }
+
+    /// Whether requests have to be weighed and [admitted](Self::admit).
+    pub(crate) fn is_busy(&self) -> bool {
+        self.shared.busy.load(Ordering::Relaxed)
+    }
+
+    /// Weighs a request.
+    pub(crate) fn weigh<B: TryCloneBody>(&self, request: &Request<B>) -> Weight {
+        let head = Head::new(request.uri(), request.headers());
+        let content = request.body().content();
+        let own = self.shared.settings.cost.for_request(&head, content.as_deref());
+        let estimator = own.unwrap_or_else(|| Arc::clone(&self.shared.settings.cost));
+        let cost = sane(estimator.estimate(&head, content.as_deref()));
+        Weight { cost, estimator }
+    }
+
+    /// Admits a request of `cost` that has to be sent somewhere by `deadline`.
+    pub(crate) fn admit(&self, now: Instant, cost: f64, rank: u8, deadline: Instant) -> Admission {
+        let (now, deadline) = (self.nanos(now), self.nanos(deadline));
+        let mut core = self.lock();
+        if core.is_idle(now) {
+            self.shared.busy.store(false, Ordering::Relaxed);
+            return Admission::Go(Pass::untracked());
+        }
+        match core.arrive(now, cost, rank, deadline) {
+            Verdict::Go(sent) => Admission::Go(Pass::tracked(self.clone(), sent)),
+            Verdict::Wait(place) => Admission::Wait(Ticket::new(self.clone(), place, deadline)),
+            Verdict::Spill => Admission::Spill,
+        }
+    }
+
+    /// An attempt was refused. The request waits again; `None` when it would come too late.
+    pub(crate) fn refused(&self, pass: Option<Pass>, refusal: &Refusal) -> Option<Ticket> {
+        let (at, now) = (self.nanos(refusal.at), self.nanos(refusal.now));
+        let deadline = self.nanos(refusal.deadline);
+        let sent = pass.and_then(Pass::take);
+        let place = self.update(|core| {
+            self.shared.busy.store(true, Ordering::Relaxed);
+            let sent = sent.unwrap_or_else(|| core.untracked(at, refusal.cost, refusal.rank));
+            core.refused(now, &sent, refusal.closed, refusal.is_measured, deadline)
+        });
+        place.map(|place| Ticket::new(self.clone(), place, deadline))
+    }
+
+    /// How much longer the primary is remembered to refuse.
+    pub(crate) fn remembered(&self, now: Instant) -> Option<Duration> {
+        match self.shared.settings.mode {
+            Mode::Adaptive => {
+                let closed_for = self.is_busy().then(|| self.lock().closed_for(self.nanos(now)));
+                closed_for
+                    .flatten()
+                    .and_then(|left| u64::try_from(left).ok())
+                    .map(Duration::from_nanos)
+            }
+            Mode::Shared => self.shared.cooldown.remaining(0, now),
+            Mode::Plain => None,
+        }
+    }
+
+    /// Remembers that the primary refuses, by the reference rule.
+    pub(crate) fn remember(&self, now: Instant, closed: Duration) {
+        if self.shared.settings.mode == Mode::Shared {
+            self.shared.cooldown.rest(0, now, closed);
+        }
+    }
+
+    fn with(settings: Settings) -> Self {
+        let epoch = clock::now();
+        Self {
+            shared: Arc::new(Shared {
+                busy: AtomicBool::new(false),
+                core: Mutex::new(Core::new(settings.patience)),
+                cooldown: Cooldowns::new(1, epoch),
+                epoch,
+                settings,
+            }),
+        }
+    }
+
+    fn change(self, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = self.shared.settings.clone();
+        change(&mut settings);
+        Self::with(settings)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        // No state of it is broken between two statements: a panic elsewhere changes nothing.
+        self.shared.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is known, then wakes the head of the queue, whose turn that may bring nearer.
+    fn update<T>(&self, change: impl FnOnce(&mut Core) -> T) -> T {
+        let (result, head) = {
+            let mut core = self.lock();
+            let result = change(&mut core);
+            (result, core.head_waker())
+        };
+        if let Some(head) = head {
+            head.wake();
+        }
+        result
+    }
+
+    fn nanos(&self, instant: Instant) -> Nanos {
+        nanos(instant.saturating_duration_since(self.shared.epoch))
+    }
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("settings", &self.shared.settings)
+            .field("rate", &self.rate())
+            .field("waiting", &self.waiting())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Somebody else's estimate may be anything.
+fn sane(cost: f64) -> f64 {
+    if cost.is_finite() { cost.clamp(0.0, 1e12) } else { 0.0 }
+}

@@ -1,0 +1,99 @@
+//! Requests waiting for a PTU: first in, first out within a class, urgent classes first.
+
+use std::{collections::BTreeMap, task::Waker};
+
+/// A place in the queue. It is kept when a request is refused and waits again, so that nobody who
+/// came later overtakes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) rank: u8,
+    pub(super) order: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) cost: f64,
+    pub(super) waker: Option<Waker>,
+}
+
+/// Entering, leaving and finding the head take logarithmic time.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    places: BTreeMap<Place, Waiting>,
+    /// The cost that waits in each rank; few ranks are ever used.
+    cost: BTreeMap<u8, f64>,
+}
+
+impl Queue {
+    pub(super) fn insert(&mut self, place: Place, cost: f64) {
+        self.places.insert(place, Waiting { cost, waker: None });
+        *self.cost.entry(place.rank).or_default() += cost;
+    }
+
+    pub(super) fn remove(&mut self, place: Place) -> Option<Waiting> {
+        let waiting = self.places.remove(&place)?;
+        if let Some(cost) = self.cost.get_mut(&place.rank) {
+            *cost -= waiting.cost;
+        }
+        if self.places.is_empty() {
+            // Sums of floats drift; an empty queue costs nothing.
+            self.cost.clear();
+        }
+        Some(waiting)
+    }
+
+    pub(super) fn get_mut(&mut self, place: Place) -> Option<&mut Waiting> {
+        self.places.get_mut(&place)
+    }
+
+    pub(super) fn head(&self) -> Option<(Place, &Waiting)> {
+        self.places.first_key_value().map(|(place, waiting)| (*place, waiting))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// The cost that goes before a newcomer of `rank`.
+    pub(super) fn ahead_of(&self, rank: u8) -> f64 {
+        self.cost.range(..=rank).map(|(_, cost)| cost).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(rank: u8, order: u64) -> Place {
+        Place { rank, order }
+    }
+
+    #[test]
+    fn urgent_ranks_go_first_and_equals_in_order() {
+        let mut queue = Queue::default();
+        for (rank, order) in [(1, 0), (0, 3), (1, 1), (0, 2)] {
+            queue.insert(place(rank, order), 1.0);
+        }
+        let mut orders = Vec::new();
+        while let Some((head, _)) = queue.head() {
+            orders.push(head.order);
+            queue.remove(head);
+        }
+        assert_eq!(orders, [2, 3, 0, 1]);
+    }
+
+    #[test]
+    fn a_newcomer_has_its_own_rank_and_the_more_urgent_ones_ahead() {
+        let mut queue = Queue::default();
+        queue.insert(place(0, 0), 5.0);
+        queue.insert(place(1, 1), 7.0);
+        assert_eq!((queue.ahead_of(0), queue.ahead_of(1)), (5.0, 12.0));
+        queue.remove(place(0, 0));
+        assert_eq!(queue.ahead_of(1), 7.0);
+        assert!(queue.remove(place(0, 0)).is_none(), "a place is left once");
+    }
+}

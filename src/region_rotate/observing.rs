@@ -1,0 +1,155 @@
+//! What an observer of requests through a pool is told, with the emulator behind it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::poll_immediate;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::{
+    Backend, BackendPool, RegionRotateLayer,
+    body::observe_tests::Told,
+    emulator::{Deployment, Emulator, EmulatorService, Fault, Pace, Ptu, Resource},
+    gate::cost::{EstimateCost, TokenWeights, Usage},
+    region_rotate::RegionRotate,
+};
+
+const CHAT: &str = "/openai/deployments/ptu/chat/completions?api-version=2024-10-21";
+
+fn emulator() -> Emulator {
+    let resource = |name| {
+        let ptu = Deployment::ptu("ptu", Ptu::new(1e5)).pace(Pace::default());
+        Resource::new(name).key("key").deployment(ptu)
+    };
+    Emulator::new([resource("east"), resource("sweden")]).seed(7)
+}
+
+fn pool(emulator: &Emulator) -> RegionRotate<EmulatorService> {
+    let backend = |name: &str| {
+        Backend::new(name, format!("https://{name}.openai.azure.com")).unwrap().api_key("key")
+    };
+    let pool = BackendPool::new([backend("east"), backend("sweden").priority(2)]).unwrap();
+    tower_layer::Layer::layer(&RegionRotateLayer::new(pool), emulator.service())
+}
+
+fn request(path: &str, told: &Arc<Told>, body: &Value) -> Request<Full<Bytes>> {
+    let request = Request::post(path).extension(told.observe());
+    request.body(body.to_string().into()).unwrap()
+}
+
+fn ask(told: &Arc<Told>) -> Request<Full<Bytes>> {
+    request(CHAT, told, &json!({"messages": [{"role": "user", "content": "Count"}]}))
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_told_exactly_what_the_service_counted() {
+    let usage = Some(Usage::new(2_048, 1_000, 28));
+    let stream = json!({"stream": true, "stream_options": {"include_usage": true}});
+    for (path, extra, expected) in [
+        (CHAT, json!({}), usage),
+        (CHAT, stream, usage),
+        (CHAT, json!({"stream": true}), None),
+        ("/openai/deployments/ptu/completions?api-version=2024-10-21", json!({}), usage),
+        ("/openai/v1/responses", json!({}), usage),
+        ("/openai/v1/responses", json!({"stream": true}), usage),
+        ("/openai/v1/embeddings", json!({}), Some(Usage::new(2_048, 0, 0))),
+    ] {
+        let (emulator, told) = (emulator(), Arc::<Told>::default());
+        let mut body = json!({"model": "ptu", "messages": [{"content": "x"}], "prompt": "x",
+            "input": "x", "max_tokens": 100, "metadata": {"emulator_prompt_tokens": "2048",
+            "emulator_completion_tokens": "28", "emulator_cached_tokens": "1000"}});
+        body.as_object_mut().unwrap().append(&mut extra.as_object().unwrap().clone());
+        let response = pool(&emulator).oneshot(request(path, &told, &body)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        assert!(told.all().is_empty(), "the answer is not read yet");
+        let _ = response.into_body().collect().await.unwrap();
+        assert_eq!(told.all(), [expected], "{path} {extra}");
+        if let (Some(usage), false) = (expected, path.ends_with("embeddings")) {
+            assert_eq!(emulator.level("east", "ptu"), TokenWeights::new().actual(&usage));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drawn_completion_is_told_as_the_answer_says_it() {
+    let (emulator, told) = (emulator(), Arc::<Told>::default());
+    for _ in 0..20 {
+        let response = pool(&emulator).oneshot(ask(&told)).await.unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let usage = &serde_json::from_slice::<Value>(&body).unwrap()["usage"];
+        let tokens = |name| usage[name].as_u64().unwrap();
+        let said = Usage::new(tokens("prompt_tokens"), 0, tokens("completion_tokens"));
+        assert_eq!(told.all().last(), Some(&Some(said)));
+    }
+    assert_eq!(told.all().len(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_sent_again_is_told_once() {
+    let (emulator, told) = (emulator(), Arc::<Told>::default());
+    emulator.script("east", "ptu", [Fault::status(429).header("retry-after-ms", "60000")]);
+    let response = pool(&emulator).oneshot(ask(&told)).await.unwrap();
+    let _ = response.into_body().collect().await.unwrap();
+    assert_eq!(emulator.stats().of("sweden", "ptu").ok, 1);
+    assert!(matches!(told.all()[..], [Some(_)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_or_failed_request_has_no_usage() {
+    let (emulator, told) = (emulator(), Arc::<Told>::default());
+    emulator.script("east", "ptu", [Fault::reset(), Fault::status(400), Fault::status(500)]);
+    let service = pool(&emulator);
+    assert!(service.clone().oneshot(ask(&told)).await.is_err());
+    assert_eq!(told.all(), [None]);
+    for (status, times) in [(400, 2), (500, 3)] {
+        let response = service.clone().oneshot(ask(&told)).await.unwrap();
+        assert_eq!(response.status(), status);
+        assert_eq!(told.all(), vec![None; times], "its body is not waited for");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_a_gate_let_go_is_asked_of_the_backend_that_reopens_first() {
+    let (emulator, told) = (emulator(), Arc::<Told>::default());
+    for resource in ["east", "sweden"] {
+        let refusal = Fault::status(429).header("retry-after-ms", "60000");
+        emulator.script(resource, "ptu", [refusal]);
+    }
+    let service = pool(&emulator);
+    assert_eq!(service.clone().oneshot(ask(&told)).await.unwrap().status(), 429);
+    assert_eq!(told.all(), [None]);
+    assert_eq!(service.clone().oneshot(ask(&told)).await.unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_or_an_answer_that_is_given_up_has_no_usage() {
+    let (emulator, told) = (emulator(), Arc::<Told>::default());
+    emulator.script("east", "ptu", [Fault::delay(std::time::Duration::from_secs(9))]);
+    assert!(poll_immediate(pool(&emulator).oneshot(ask(&told))).await.is_none());
+    assert_eq!(told.all(), [None]);
+
+    let body = json!({"messages": [{"role": "user", "content": "Count"}], "stream": true,
+        "stream_options": {"include_usage": true}});
+    let response = pool(&emulator).oneshot(request(CHAT, &told, &body)).await.unwrap();
+    let mut body = response.into_body();
+    assert!(body.frame().await.unwrap().is_ok());
+    assert_eq!(told.all().len(), 1);
+    drop(body);
+    assert_eq!(told.all(), [None; 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_service_does_not_see_who_observes() {
+    let told = Arc::<Told>::default();
+    let witness = tower::service_fn(|request: Request<Full<Bytes>>| async move {
+        assert!(request.extensions().is_empty());
+        Ok::<_, std::convert::Infallible>(http::Response::new(Full::<Bytes>::default()))
+    });
+    let backend = Backend::new("east", "https://east.openai.azure.com").unwrap().api_key("key");
+    let layer = RegionRotateLayer::new(BackendPool::new([backend]).unwrap());
+    tower_layer::Layer::layer(&layer, witness).oneshot(ask(&told)).await.unwrap();
+    assert_eq!(told.all(), [None]);
+}

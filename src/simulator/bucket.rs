@@ -1,0 +1,134 @@
+//! The leaky bucket of the emulator, with every future event of it known.
+
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BinaryHeap,
+};
+
+/// A bucket whose past admissions are known with the times at which they will be corrected.
+///
+/// Times are seconds, levels weighted tokens. Time only goes on.
+#[derive(Debug)]
+pub(super) struct KnownBucket {
+    rate: f64,
+    capacity: f64,
+    level: f64,
+    now: f64,
+    corrections: BinaryHeap<Reverse<Correction>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Correction {
+    at: f64,
+    tokens: f64,
+}
+
+impl KnownBucket {
+    pub(super) fn new(rate: f64, seconds: f64) -> Self {
+        Self {
+            rate,
+            capacity: rate * seconds,
+            level: 0.0,
+            now: 0.0,
+            corrections: BinaryHeap::new(),
+        }
+    }
+
+    /// Lets time go on until the level is below the capacity, if nothing else is admitted, or
+    /// until `limit`; tells whether it is below.
+    pub(super) fn opens_by(&mut self, limit: f64) -> bool {
+        while self.level >= self.capacity {
+            // A nanosecond more, as a level at the limit is refused.
+            let mut until = self.now + (self.level - self.capacity) / self.rate + 1e-9;
+            if let Some(Reverse(next)) = self.corrections.peek() {
+                until = until.min(next.at);
+            }
+            self.advance(until.min(limit));
+            if until > limit {
+                return self.level < self.capacity;
+            }
+        }
+        true
+    }
+
+    /// Takes `estimate` in now, and corrects it by `correction` at `at`.
+    pub(super) fn admit(&mut self, estimate: f64, at: f64, correction: f64) {
+        self.level += estimate;
+        self.corrections.push(Reverse(Correction { at, tokens: correction }));
+    }
+
+    /// Time goes on until `until`, with all corrections that are due on the way.
+    pub(super) fn advance(&mut self, until: f64) {
+        while let Some(Reverse(next)) = self.corrections.peek().copied()
+            && next.at <= until
+        {
+            self.corrections.pop();
+            self.drain(next.at);
+            self.level = (self.level + next.tokens).max(0.0);
+        }
+        self.drain(until);
+    }
+
+    pub(super) fn now(&self) -> f64 {
+        self.now
+    }
+
+    pub(super) fn level(&self) -> f64 {
+        self.level
+    }
+
+    fn drain(&mut self, until: f64) {
+        if until > self.now {
+            self.level = (self.level - (until - self.now) * self.rate).max(0.0);
+            self.now = until;
+        }
+    }
+}
+
+impl Ord for Correction {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.at.total_cmp(&other.at).then(self.tokens.total_cmp(&other.tokens))
+    }
+}
+
+impl PartialOrd for Correction {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Correction {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Correction {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_opens_when_the_overshoot_has_drained() {
+        let mut bucket = KnownBucket::new(1_000.0, 3.0);
+        bucket.advance(1.0);
+        assert!(bucket.opens_by(1.0), "it is open already");
+        bucket.admit(7_000.0, 100.0, -2_000.0);
+        assert!(!bucket.opens_by(4.5));
+        assert_eq!((bucket.now(), bucket.level()), (4.5, 3_500.0));
+        assert!(bucket.opens_by(9.0));
+        assert!((bucket.now() - 5.0).abs() < 1e-6, "(7000 - 3000) / 1000 after 1 s");
+    }
+
+    #[test]
+    fn a_correction_on_the_way_opens_it_sooner() {
+        let mut bucket = KnownBucket::new(1_000.0, 3.0);
+        bucket.admit(7_000.0, 2.0, -1_500.0);
+        assert!(bucket.opens_by(f64::INFINITY));
+        assert!((bucket.now() - 2.5).abs() < 1e-6);
+        bucket.admit(1_000.0, 2.6, -5_000.0);
+        bucket.advance(2.6);
+        assert_eq!(bucket.level(), 0.0, "a correction below nothing leaves nothing");
+    }
+}

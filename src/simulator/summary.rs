@@ -1,0 +1,205 @@
+//! From what happened to each request to the figures of a report.
+
+use std::time::Duration;
+
+use super::{
+    Added, Fate, Policy, RequestReport, Server, SimReport, Slot,
+    ledger::{History, Record},
+    load::{Ask, Traffic},
+    plan::{PTU_SERVER, Plan},
+};
+
+pub(super) fn summarise(
+    policy: Policy,
+    plan: &Plan,
+    traffic: &Traffic,
+    history: &History,
+) -> SimReport {
+    let measured: Vec<(&Record, &Ask)> = (history.records.iter().zip(&traffic.asks))
+        .filter(|(_, ask)| (traffic.from..traffic.to).contains(&ask.at))
+        .collect();
+    let sums = Sums::of(&measured);
+    let requests = measured.len();
+    let added = |keep: fn(usize) -> bool| {
+        let of = |(record, _): &(&Record, &Ask)| {
+            latency(record).filter(|_| server(record).is_some_and(keep))
+        };
+        let mut added: Vec<f64> = measured.iter().filter_map(of).collect();
+        added.sort_by(f64::total_cmp);
+        added
+    };
+    let (all, spilled) = (added(|_| true), added(|server| server != PTU_SERVER));
+    let over = |(record, _): &(&Record, &Ask)| {
+        millis(record.last_sent.saturating_sub(record.arrived)) - millis(plan.max_wait)
+    };
+    SimReport {
+        policy,
+        max_wait: plan.max_wait,
+        requests,
+        utilisation: utilisation(plan, traffic, history),
+        spilled_requests: share(sums.spilled as f64, requests as f64),
+        spilled_tokens: share(sums.spilled_tokens, sums.tokens),
+        attempts_per_success: share(sums.attempts as f64, sums.served as f64),
+        added: Added {
+            p50: percentile(&all, 0.50),
+            p95: percentile(&all, 0.95),
+            p99: percentile(&all, 0.99),
+            mean: share(all.iter().sum(), all.len() as f64),
+        },
+        spilled_added_p50_ms: (!spilled.is_empty()).then(|| percentile(&spilled, 0.50)),
+        overtakes: share(sums.overtakes as f64, (sums.served - sums.spilled) as f64),
+        refused: share((requests - sums.served) as f64, requests as f64),
+        last_dispatch_over_ms: measured.iter().map(over).fold(f64::NEG_INFINITY, f64::max),
+        slots: slots(plan, traffic, history, &measured),
+        fates: measured.iter().map(|(record, _)| fate(record, traffic.from)).collect(),
+    }
+}
+
+#[derive(Default)]
+struct Sums {
+    tokens: f64,
+    attempts: u64,
+    served: usize,
+    spilled: usize,
+    spilled_tokens: f64,
+    overtakes: usize,
+}
+
+impl Sums {
+    fn of(measured: &[(&Record, &Ask)]) -> Self {
+        let mut sums = Self::default();
+        for (record, ask) in measured {
+            sums.tokens += ask.cost();
+            sums.attempts += u64::from(record.attempts);
+            sums.overtakes += usize::from(record.overtook);
+            let Some(server) = server(record) else { continue };
+            sums.served += 1;
+            if server != PTU_SERVER {
+                sums.spilled += 1;
+                sums.spilled_tokens += ask.cost();
+            }
+        }
+        sums
+    }
+}
+
+/// What the PTU worked off while measuring: what it admitted, and what was in its bucket before,
+/// less what is still there.
+fn utilisation(plan: &Plan, traffic: &Traffic, history: &History) -> f64 {
+    let admitted = |(record, ask): (&Record, &Ask)| match record.accepted {
+        Some((PTU_SERVER, at)) if (traffic.from..traffic.to).contains(&at) => ask.cost(),
+        _ => 0.0,
+    };
+    let admitted: f64 = history.records.iter().zip(&traffic.asks).map(admitted).sum();
+    let [before, after] = history.level_at;
+    let capacity = plan.ptu_rate * (traffic.to - traffic.from).as_secs_f64();
+    ((admitted + before - after) / capacity).clamp(0.0, 1.0)
+}
+
+fn slots(
+    plan: &Plan,
+    traffic: &Traffic,
+    history: &History,
+    measured: &[(&Record, &Ask)],
+) -> Vec<Slot> {
+    let length = (traffic.to - traffic.from).as_secs_f64();
+    let count = (length / SLOT).ceil() as usize;
+    let mut slots: Vec<Slot> =
+        (0..count).map(|index| Slot { at: index as f64 * SLOT, ..Slot::default() }).collect();
+    for (record, ask) in measured {
+        let slot = &mut slots[((ask.at - traffic.from).as_secs_f64() / SLOT) as usize];
+        slot.arrived += 1;
+        slot.spilled += usize::from(server(record).is_some_and(|server| server != PTU_SERVER));
+        let added = latency(record).unwrap_or(0.0);
+        slot.added += added;
+        slot.worst = slot.worst.max(added);
+    }
+    for record in &history.records {
+        let until = record.accepted.map(|(_, at)| at).or(record.done).unwrap_or(record.arrived);
+        let relative = |at: Duration| at.as_secs_f64() - traffic.from.as_secs_f64();
+        spread(&mut slots, relative(record.arrived), relative(until), length);
+    }
+    let capacity = plan.ptu_rate * plan.bucket_seconds;
+    for slot in &mut slots {
+        slot.added /= (slot.arrived as f64).max(1.0);
+        let from = (slot.at + traffic.from.as_secs_f64()).ceil() as usize;
+        let seconds = history.levels.iter().skip(from).take(SLOT as usize);
+        let (sum, count) = seconds.fold((0.0, 0.0), |(sum, n), level| (sum + level, n + 1.0));
+        slot.level = share(sum, count) / capacity;
+    }
+    slots
+}
+
+/// Adds a request that waits from `from` to `to` to the mean queue of the slots on the way.
+fn spread(slots: &mut [Slot], from: f64, to: f64, length: f64) {
+    let first = (from.max(0.0) / SLOT) as usize;
+    for slot in slots.iter_mut().skip(first).take_while(|slot| slot.at < to) {
+        let end = (slot.at + SLOT).min(length);
+        let within = (to.min(end) - from.max(slot.at)).max(0.0);
+        slot.queue += within / (end - slot.at);
+    }
+}
+
+fn fate(record: &Record, from: Duration) -> RequestReport {
+    RequestReport {
+        arrived: record.arrived.saturating_sub(from),
+        process: record.process,
+        attempts: record.attempts,
+        last_dispatch: record.last_sent.saturating_sub(record.arrived),
+        fate: match record.accepted {
+            Some((PTU_SERVER, at)) => Fate::Served(Server::Ptu, at - record.arrived),
+            Some((server, at)) => Fate::Served(Server::Standard(server - 1), at - record.arrived),
+            None => Fate::Refused,
+        },
+    }
+}
+
+fn server(record: &Record) -> Option<usize> {
+    record.accepted.map(|(server, _)| server)
+}
+
+/// The latency added to a request that was served, in milliseconds.
+fn latency(record: &Record) -> Option<f64> {
+    record.accepted.map(|(_, at)| millis(at.saturating_sub(record.arrived)))
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// The nearest rank of sorted values; 0 when there are none.
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let rank = (sorted.len() as f64 * share).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
+}
+
+/// `part` of `whole`; 0 of nothing.
+fn share(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+/// Seconds.
+const SLOT: f64 = 10.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_values_that_occurred() {
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!(percentile(&hundred, 0.5), 50.0);
+        assert_eq!(percentile(&hundred, 0.99), 99.0);
+        assert_eq!(percentile(&hundred[..1], 0.99), 1.0);
+        assert_eq!(percentile(&[], 0.5), 0.0);
+    }
+
+    #[test]
+    fn a_wait_over_several_slots_counts_in_each_by_its_part() {
+        let mut slots: Vec<_> = [0.0, 10.0, 20.0].map(|at| Slot { at, ..Slot::default() }).to_vec();
+        spread(&mut slots, 5.0, 22.5, 25.0);
+        assert_eq!([0, 1, 2].map(|slot| slots[slot].queue), [0.5, 1.0, 0.5]);
+        spread(&mut slots, -3.0, -1.0, 25.0);
+        assert_eq!(slots[0].queue, 0.5, "before measuring");
+    }
+}

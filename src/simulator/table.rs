@@ -1,0 +1,73 @@
+//! Reports as a table, for terminals and for Markdown.
+
+use super::SimReport;
+
+/// The reports as a Markdown table whose columns line up as plain text, a line for each.
+///
+/// Shares are in percent, latencies in milliseconds. `over` is how much later than `max_wait` the
+/// last attempt of any request left.
+pub fn table(reports: &[SimReport]) -> String {
+    let mut rows = vec![HEAD.map(str::to_owned)];
+    rows.extend(reports.iter().map(row));
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        text.push_str(&line(row, &widths));
+        if index == 0 {
+            text.push_str(&rule(&widths));
+        }
+    }
+    text
+}
+
+fn row(report: &SimReport) -> [String; COLUMNS] {
+    let percent = |share: f64| format!("{:.2}", share * 100.0);
+    let millis = |millis: f64| format!("{millis:.0}");
+    [
+        report.policy.to_string(),
+        percent(report.utilisation),
+        percent(report.spilled_requests),
+        percent(report.spilled_tokens),
+        format!("{:.2}", report.attempts_per_success),
+        millis(report.added.p50),
+        millis(report.added.p95),
+        millis(report.added.p99),
+        millis(report.added.mean),
+        report.spilled_added_p50_ms.map_or_else(|| "-".to_owned(), millis),
+        percent(report.overtakes),
+        percent(report.refused),
+        // Adding zero makes a negative zero an ordinary one.
+        millis(report.last_dispatch_over_ms.round() + 0.0),
+    ]
+}
+
+fn line(row: &[String; COLUMNS], widths: &[usize; COLUMNS]) -> String {
+    let mut line = String::from("|");
+    for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+        if column == 0 {
+            line.push_str(&format!(" {cell:<width$} |"));
+        } else {
+            line.push_str(&format!(" {cell:>width$} |"));
+        }
+    }
+    line.push('\n');
+    line
+}
+
+fn rule(widths: &[usize; COLUMNS]) -> String {
+    let mut rule = String::from("|");
+    for (column, &width) in widths.iter().enumerate() {
+        // A colon at the end aligns a column to the right.
+        let end = if column == 0 { "-" } else { ":" };
+        rule.push_str(&format!("{}{end}|", "-".repeat(width + 1)));
+    }
+    rule.push('\n');
+    rule
+}
+
+const COLUMNS: usize = 13;
+const HEAD: [&str; COLUMNS] = [
+    "policy", "util %", "spill %", "tokens %", "att/ok", "p50 ms", "p95 ms", "p99 ms", "mean ms",
+    "spl-p50", "overtk %", "429 %", "over ms",
+];

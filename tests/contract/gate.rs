@@ -1,0 +1,383 @@
+//! Whom the gate lets go when, whom it spills, and what is left of those who gave up.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::future::{join_all, poll_immediate};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use tokio::task::JoinHandle;
+use tower::{Layer, ServiceExt};
+use tower_spillover::{
+    Deadline, Gate, MaxWait, Priority, SmartFallback, SmartFallbackLayer,
+    gate::{Class, Mode, SpillBudget, WhenSpent},
+    policy::WaitThenSpill,
+};
+
+use crate::{
+    clock::{self, ms, pass, timed},
+    leaf::{Answer, Broken, Leaf, Put, Seen, account, header, request},
+};
+
+type Reply = Result<Response<Full<Bytes>>, Broken>;
+
+/// A PTU, a Standard deployment that takes everything, and the gate between them.
+struct World {
+    ptu: Leaf,
+    standard: Leaf,
+    gate: Gate,
+    service: SmartFallback<Leaf, Leaf>,
+    /// The numbers of the requests that the PTU admitted.
+    admitted: Arc<Mutex<Vec<usize>>>,
+}
+
+impl World {
+    /// A PTU that admits one request in each `spacing` and says exactly when the next one fits.
+    fn spaced(spacing: u64, trip: u64, configure: impl FnOnce(Layers) -> Layers) -> Self {
+        let admitted = Arc::<Mutex<Vec<usize>>>::default();
+        let (log, open_at) = (Arc::clone(&admitted), Mutex::new(Duration::ZERO));
+        let ptu = Leaf::new(move |seen| {
+            let mut open_at = open_at.lock().unwrap();
+            match open_at.checked_sub(seen.at).filter(|left| !left.is_zero()) {
+                Some(left) => Answer::refused(left.as_micros().div_ceil(1_000) as u64).after(trip),
+                None => {
+                    *open_at = seen.at + ms(spacing);
+                    log.lock().unwrap().push(number(seen));
+                    Answer::ok().after(trip)
+                }
+            }
+        });
+        Self::over(ptu, admitted, configure)
+    }
+
+    fn playing(answers: impl Into<Vec<Answer>>, configure: impl FnOnce(Layers) -> Layers) -> Self {
+        Self::over(Leaf::playing(answers), Arc::default(), configure)
+    }
+
+    fn over(
+        ptu: Leaf,
+        admitted: Arc<Mutex<Vec<usize>>>,
+        configure: impl FnOnce(Layers) -> Layers,
+    ) -> Self {
+        let standard = Leaf::playing([Answer::ok()]);
+        let gate = Gate::new().patience(None);
+        let layer = SmartFallbackLayer::new(Put(ptu.clone()), Put(standard.clone()));
+        let service = configure(layer.gate(gate.clone())).layer(());
+        Self { ptu, standard, gate, service, admitted }
+    }
+
+    fn send(&self, request: Request<Full<Bytes>>) -> impl Future<Output = Reply> + Send + 'static {
+        self.service.clone().oneshot(request)
+    }
+
+    async fn ask(&self, request: Request<Full<Bytes>>) -> (Response<Full<Bytes>>, u128) {
+        let (reply, took) = timed(self.send(request)).await;
+        (reply.unwrap(), took.as_millis())
+    }
+
+    /// Requests from `numbers`, begun in this order and under way.
+    async fn begin(&self, numbers: impl IntoIterator<Item = usize>) -> Vec<JoinHandle<Reply>> {
+        let tasks = numbers.into_iter().map(|n| tokio::spawn(self.send(numbered(n)))).collect();
+        tokio::task::yield_now().await;
+        tasks
+    }
+
+    fn admitted(&self) -> Vec<usize> {
+        self.admitted.lock().unwrap().clone()
+    }
+}
+
+type Layers = SmartFallbackLayer<Put<Leaf>, Put<Leaf>>;
+
+fn numbered(number: usize) -> Request<Full<Bytes>> {
+    let mut request = request();
+    request.headers_mut().insert("x-number", number.into());
+    request
+}
+
+fn number(seen: &Seen) -> usize {
+    seen.header("x-number").map_or(usize::MAX, |number| number.parse().unwrap())
+}
+
+fn with<T: Clone + Send + Sync + 'static>(
+    extension: T,
+    mut request: Request<Full<Bytes>>,
+) -> Request<Full<Bytes>> {
+    request.extensions_mut().insert(extension);
+    request
+}
+
+fn patient(layer: Layers) -> Layers {
+    layer.max_wait(Duration::from_secs(60))
+}
+
+async fn all_ok(tasks: Vec<JoinHandle<Reply>>) {
+    for reply in join_all(tasks).await {
+        assert_eq!(reply.unwrap().unwrap().status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_is_served_in_order_with_a_few_attempts_each() {
+    let world = World::spaced(100, 0, patient);
+    all_ok(world.begin(0..60).await).await;
+    assert_eq!(world.admitted(), (0..60).collect::<Vec<_>>());
+    assert!(world.ptu.len() <= 60 * 3, "{} attempts", world.ptu.len());
+    assert_eq!((world.standard.len(), world.gate.waiting()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_queues_behind_those_who_wait() {
+    let world = World::spaced(100, 3, patient);
+    let mut tasks = Vec::new();
+    for number in 0..40 {
+        tasks.extend(world.begin([number]).await);
+        pass(ms(37)).await;
+    }
+    all_ok(tasks).await;
+    assert_eq!(world.admitted(), (0..40).collect::<Vec<_>>());
+    assert_eq!((world.standard.len(), world.gate.waiting()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_be_served_in_time_spills_at_once_when_the_rate_is_known() {
+    let world = World::spaced(100, 0, patient);
+    let crowd = world.begin(0..200).await;
+    pass(ms(10_000)).await;
+    assert!(world.gate.is_pacing() && world.gate.waiting() > 50, "{:?}", world.gate);
+    let asked = world.ptu.len();
+    let (response, took) = world.ask(with(MaxWait(ms(1_000)), numbered(999))).await;
+    assert!(account(&response).spilled());
+    assert_eq!((took, world.standard.len(), world.ptu.len()), (0, 1, asked));
+    all_ok(crowd).await;
+    assert_eq!(world.admitted(), (0..200).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_sent_anywhere_later_than_max_wait() {
+    for trip in [0, 1, 5] {
+        let world = World::spaced(100, trip, |layer| layer);
+        let (mut tasks, mut latest) = (Vec::new(), Vec::new());
+        for number in 0..300_usize {
+            let max_wait = ms(20 + (number as u64 * 7_919) % 1_900);
+            latest.push(world.ptu.elapsed() + max_wait + ms(1));
+            tasks.push(tokio::spawn(world.send(with(MaxWait(max_wait), numbered(number)))));
+            pass(ms(1 + (number as u64 * 31) % 60)).await;
+        }
+        all_ok(tasks).await;
+        for seen in world.ptu.seen().iter().chain(&world.standard.seen()) {
+            let latest = latest[number(seen)];
+            assert!(seen.at <= latest, "{} at {:?}, not {latest:?}", number(seen), seen.at);
+        }
+        assert!(world.standard.len() > 50 && world.admitted().len() > 50);
+        assert_eq!(world.gate.waiting(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_attempt_is_made_whose_refusal_would_come_back_too_late() {
+    let world = World::playing([Answer::refused(100).after(20)], |layer| layer.max_wait(ms(115)));
+    assert!(account(&world.ask(request()).await.0).spilled());
+    assert_eq!((world.ptu.times(), world.standard.times()), (vec![0], vec![85]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_gives_up_leaves_the_turn_to_the_next() {
+    for gone in [vec![1], vec![3], vec![5], vec![1, 2, 4], vec![1, 2, 3, 4, 5]] {
+        let world = World::spaced(100, 0, patient);
+        let tasks = world.begin(0..6).await;
+        pass(ms(50)).await;
+        assert_eq!(world.gate.waiting(), 5);
+        for &number in &gone {
+            tasks[number].abort();
+        }
+        let (mut left, mut expected) = (Vec::new(), Vec::new());
+        for (number, task) in tasks.into_iter().enumerate() {
+            if !gone.contains(&number) {
+                expected.push(number);
+                left.push(task);
+            }
+        }
+        let (_, took) = timed(all_ok(left)).await;
+        assert_eq!(world.admitted(), expected, "without {gone:?}");
+        tokio::task::yield_now().await;
+        let openings = (expected.len() as u64 - 1) * 100;
+        assert_eq!(took, ms(openings.saturating_sub(50)), "without {gone:?}");
+        assert_eq!((world.gate.waiting(), world.standard.len()), (0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_is_dropped_under_way_does_not_hold_up_the_others() {
+    let hanging = Answer::ok().after(100_000);
+    let world = World::playing([Answer::refused(100), hanging, Answer::ok()], patient);
+    let tasks = world.begin(0..2).await;
+    pass(ms(150)).await;
+    assert_eq!((world.ptu.times(), world.gate.waiting()), (vec![0, 100], 1));
+    tasks[0].abort();
+    let (_, took) = timed(all_ok(tasks.into_iter().skip(1).collect())).await;
+    assert_eq!((took, world.ptu.times()), (ms(0), vec![0, 100, 150]));
+    assert_eq!((world.gate.waiting(), world.ptu.under_way()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_future_that_is_kept_does_not_hold_up_the_others() {
+    for last in [Answer::ok(), Answer::status(500), Answer::broken()] {
+        let world = World::playing([Answer::refused(100), last, Answer::ok()], patient);
+        let mut kept = Box::pin(world.send(numbered(0)));
+        assert!(poll_immediate(&mut kept).await.is_none());
+        let next = world.begin([1]).await;
+        drop((&mut kept).await);
+        let (_, took) = timed(all_ok(next)).await;
+        assert_eq!((took, world.ptu.times()), (ms(0), vec![0, 100, 100]));
+        assert_eq!(world.gate.waiting(), 0);
+        drop(kept);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn urgent_ranks_go_first_and_equals_in_order() {
+    let world = World::spaced(100, 0, |layer| patient(layer).class(Class::new("batch").rank(1)));
+    let mut tasks = world.begin([0]).await;
+    for number in 1..5 {
+        tasks.push(tokio::spawn(world.send(with(Priority::from("batch"), numbered(number)))));
+    }
+    pass(ms(50)).await;
+    tasks.extend(world.begin(5..9).await);
+    all_ok(tasks).await;
+    assert_eq!(world.admitted(), [0, 5, 6, 7, 8, 1, 2, 3, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_class_has_its_own_max_wait_and_an_unknown_one_the_layers() {
+    let quick = Class::new("quick").max_wait(ms(200));
+    for (name, spilled, time) in [("quick", true, 0), ("unheard-of", false, 1_000)] {
+        let world = World::playing([Answer::refused(1_000), Answer::ok()], |layer| {
+            layer.class(quick.clone())
+        });
+        let (response, took) = world.ask(with(Priority::from(name), request())).await;
+        assert_eq!((account(&response).spilled(), took), (spilled, time), "{name}");
+    }
+    let world = World::playing([Answer::refused(1_000), Answer::ok()], |layer| layer.class(quick));
+    let both = with(MaxWait(ms(2_000)), with(Priority::from("quick"), request()));
+    let (response, took) = world.ask(both).await;
+    assert_eq!((account(&response).spilled(), took), (false, 1_000), "a request's own goes first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_class_that_never_spills_gets_the_refusal_with_its_hint() {
+    let world = World::spaced(10_000, 0, |layer| layer.class(Class::new("cheap").never_spill()));
+    let cheap = || with(Priority::from("cheap"), request());
+    assert_eq!(world.ask(cheap()).await.0.status(), StatusCode::OK);
+    for (at, left) in [(0, "10000"), (1_000, "9000")] {
+        pass(ms(at)).await;
+        let (response, took) = world.ask(cheap()).await;
+        assert_eq!((response.status(), took), (StatusCode::TOO_MANY_REQUESTS, 0));
+        assert_eq!(header(&response, "retry-after-ms"), Some(left));
+    }
+    pass(ms(6_000)).await;
+    let (response, took) = world.ask(cheap()).await;
+    assert_eq!((response.status(), took), (StatusCode::OK, 3_000), "it waits when that can win");
+    assert_eq!((world.standard.len(), world.gate.waiting()), (0, 0));
+}
+
+fn one_spill(when_spent: WhenSpent, mode: Mode) -> impl FnOnce(Layers) -> Layers {
+    let budget = SpillBudget::requests(1, ms(5_000)).when_spent(when_spent);
+    move |layer| {
+        let gate = Gate::new().mode(mode);
+        layer.max_wait(ms(500)).gate(gate).spill_budget(budget)
+    }
+}
+
+const MODES: [Mode; 3] = [Mode::Adaptive, Mode::Shared, Mode::Plain];
+
+#[tokio::test(start_paused = true)]
+async fn a_spent_budget_refuses_with_the_hint_of_the_ptu() {
+    for mode in MODES {
+        let world = World::playing([Answer::refused(9_000)], one_spill(WhenSpent::Refuse, mode));
+        assert!(account(&world.ask(request()).await.0).spilled());
+        let (response, took) = world.ask(request()).await;
+        assert_eq!((response.status(), took), (StatusCode::TOO_MANY_REQUESTS, 0), "{mode:?}");
+        assert_eq!(header(&response, "retry-after-ms"), Some("9000"));
+        pass(ms(5_000)).await;
+        assert!(account(&world.ask(request()).await.0).spilled(), "in the next window");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spent_budget_waits_for_the_ptu() {
+    for mode in MODES {
+        let world = World::spaced(2_000, 0, one_spill(WhenSpent::Wait, mode));
+        assert!(!account(&world.ask(request()).await.0).spilled());
+        assert!(account(&world.ask(request()).await.0).spilled());
+        let (response, took) = world.ask(request()).await;
+        assert_eq!((response.status(), took), (StatusCode::OK, 2_000), "{mode:?}");
+        assert_eq!(world.standard.len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spent_budget_waits_for_the_next_window_when_the_ptu_stays_closed() {
+    for mode in MODES {
+        let world = World::playing([Answer::refused(9_000)], one_spill(WhenSpent::Wait, mode));
+        assert!(account(&world.ask(request()).await.0).spilled());
+        pass(ms(1_000)).await;
+        let (response, took) = world.ask(request()).await;
+        assert_eq!((account(&response).spilled(), took), (true, 4_000), "{mode:?}");
+        assert!(world.ptu.len() <= 4, "{mode:?}: {} attempts", world.ptu.len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_bounds_the_wait_for_the_next_window() {
+    for mode in MODES {
+        let world = World::playing([Answer::refused(9_000)], one_spill(WhenSpent::Wait, mode));
+        assert!(account(&world.ask(request()).await.0).spilled());
+        let deadline = Deadline(clock::now().into_std() + ms(2_000));
+        let (response, took) = world.ask(with(deadline, request())).await;
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS, "{mode:?}");
+        assert!(took <= 2_001, "{mode:?}: {took} ms");
+        assert_eq!((world.standard.len(), world.gate.waiting()), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_makes_an_adaptive_gate_remember_for_all_and_leaves_others_alone() {
+    for (mode, attempts) in [(Mode::Adaptive, 2), (Mode::Shared, 2), (Mode::Plain, 3)] {
+        let ptu = Leaf::playing([Answer::refused(1_000), Answer::refused(1_000), Answer::ok()]);
+        let standard = Leaf::playing([Answer::ok()]);
+        let service = SmartFallbackLayer::new(Put(ptu.clone()), Put(standard.clone()))
+            .max_wait(ms(500))
+            .gate(Gate::new().mode(mode))
+            .policy(WaitThenSpill)
+            .layer(());
+        for _ in 0..2 {
+            let response = service.clone().oneshot(request()).await.unwrap();
+            assert!(account(&response).spilled());
+        }
+        pass(ms(1_000)).await;
+        service.clone().oneshot(request()).await.unwrap();
+        assert_eq!(ptu.len(), attempts, "{mode:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_thousand_may_wait_and_give_up() {
+    let world = World::playing([Answer::refused(50_000)], patient);
+    let mut parked: Vec<Pin<Box<dyn Future<Output = Reply>>>> = Vec::new();
+    for number in 0..100_000 {
+        parked.push(Box::pin(world.send(numbered(number))));
+        assert!(poll_immediate(parked.last_mut().unwrap()).await.is_none());
+    }
+    assert_eq!((world.gate.waiting(), world.ptu.len()), (100_000, 1));
+    let rest = parked.split_off(50_000);
+    drop(parked);
+    assert_eq!(world.gate.waiting(), 50_000);
+    drop(rest.into_iter().rev().collect::<Vec<_>>());
+    assert_eq!(world.gate.waiting(), 0);
+}
