@@ -11,9 +11,9 @@ use futures::future::Either;
 use http::{Extensions, Request, Response};
 use tower_service::Service;
 
-use super::{layer::Config, wait::Wait};
+use super::{layer::Config, limits::Limits, wait::Wait};
 use crate::{
-    Deadline, MaxWait, Priority, Served, TryCloneBody,
+    Served, TryCloneBody,
     classify::{Hint, Outcome, announce},
     gate::{Admission, Pass, Refusal, Weight, WhenSpent},
     overrides::Arrival,
@@ -34,15 +34,9 @@ pub(super) struct Tiers<P, F, K> {
     primary: P,
     fallback: F,
     config: Arc<Config<K>>,
-    /// When the request reached the outermost tier, and when this one.
-    arrival: Instant,
+    limits: Limits,
+    /// When the request reached this tier.
     entered: Instant,
-    /// The longest that this request may wait, counted from its arrival.
-    max_wait: Duration,
-    /// Nor may it wait longer than this, whatever the reason.
-    longest_wait: Duration,
-    rank: u8,
-    spills: bool,
     /// Weighed when it is first needed.
     weight: Option<Weight>,
     pass: Option<Pass>,
@@ -64,26 +58,11 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         overrides: &Extensions,
         now: Instant,
     ) -> Self {
-        let arrival = overrides.get().map_or(now, |&Arrival(arrival)| arrival);
-        let class = overrides.get::<Priority>().and_then(|priority| {
-            config.classes.iter().find(|class| *class.name == *priority.as_str())
-        });
-        let longest_wait = overrides.get().map_or(Duration::MAX, |&Deadline(deadline)| {
-            deadline.saturating_duration_since(arrival)
-        });
-        let max_wait = match overrides.get() {
-            Some(&MaxWait(max_wait)) => max_wait,
-            None => class.and_then(|class| class.max_wait).unwrap_or(config.max_wait),
-        };
         Self {
             primary,
             fallback,
-            arrival,
+            limits: Limits::new(&config, overrides, now),
             entered: now,
-            max_wait: max_wait.min(longest_wait),
-            longest_wait,
-            rank: class.map_or(0, |class| class.rank),
-            spills: class.is_none_or(|class| class.spills),
             weight: None,
             pass: None,
             refusals: 0,
@@ -105,14 +84,14 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
             // Most requests find the gate open, and are not even weighed.
             if self.config.gate.is_busy() {
                 let cost = self.weigh(request);
-                let deadline = self.deadline();
-                let admission = self.config.gate.admit(now, cost, self.rank, deadline);
+                let deadline = self.limits.deadline();
+                let admission = self.config.gate.admit(now, cost, self.limits.rank, deadline);
                 self.obey(admission, now, request)
             } else {
                 Some(Step::Send(Lane::Primary))
             }
         } else {
-            self.remembered(now).map_or(Some(Step::Send(Lane::Primary)), |left| {
+            self.config.gate.remembered(now).map_or(Some(Step::Send(Lane::Primary)), |left| {
                 self.decide(Hint::After(left), left, now, request)
             })
         };
@@ -159,8 +138,8 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         now: Instant,
         request: &Request<B>,
     ) -> Option<Step<Lane, Wait, A>> {
-        let elapsed = now.saturating_duration_since(self.arrival);
-        let facts = Facts::new(hint, elapsed, self.max_wait, self.refusals);
+        let elapsed = self.limits.elapsed(now);
+        let facts = Facts::new(hint, elapsed, self.limits.max_wait, self.refusals);
         (self.since, self.closed) = (now, closed);
         let wait = match self.config.policy.next(&facts) {
             // A timer would take a millisecond over no time at all.
@@ -168,12 +147,12 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
                 return Some(Step::Send(Lane::Primary));
             }
             // More than once, no time at all would be a busy loop.
-            Next::Wait(wait) => wait.max(TICK.min(self.max_wait.saturating_sub(elapsed))),
+            Next::Wait(wait) => wait.max(TICK.min(self.limits.max_wait.saturating_sub(elapsed))),
             Next::MoveOn => return self.spill(now, request),
             Next::Return => return None,
         };
         // Somebody else's policy may be wrong; `max_wait` holds all the same.
-        let fits = elapsed.saturating_add(wait) <= self.max_wait && !wait.is_zero();
+        let fits = elapsed.saturating_add(wait) <= self.limits.max_wait && !wait.is_zero();
         match now.checked_add(wait).filter(|_| fits) {
             Some(until) => Some(Step::Wait(Wait::Sleep(clock::sleep_until(until)))),
             None => self.spill(now, request),
@@ -186,7 +165,7 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         now: Instant,
         request: &Request<B>,
     ) -> Option<Step<Lane, Wait, A>> {
-        if !self.spills {
+        if !self.limits.spills {
             return None;
         }
         let Some(purse) = self.config.spill_budget.clone() else {
@@ -196,18 +175,17 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
             Ok(()) => Some(Step::Send(Lane::Fallback)),
             Err((WhenSpent::Refuse, _)) => None,
             Err((WhenSpent::Wait, left)) => {
-                let elapsed = now.saturating_duration_since(self.arrival);
-                let longer = elapsed.saturating_add(left).min(self.longest_wait);
+                let elapsed = self.limits.elapsed(now);
+                let longer = elapsed.saturating_add(left).min(self.limits.longest_wait);
                 if longer <= elapsed {
                     return None;
                 }
-                if longer <= self.max_wait {
+                if longer <= self.limits.max_wait {
                     // The primary has been asked for that long already: only a new window helps.
-                    let until = self.arrival.checked_add(longer);
-                    let until = until.unwrap_or(self.arrival + FOREVER);
-                    return Some(Step::Wait(Wait::Sleep(clock::sleep_until(until))));
+                    let sleep = clock::sleep_until(self.limits.after(longer));
+                    return Some(Step::Wait(Wait::Sleep(sleep)));
                 }
-                self.max_wait = longer;
+                self.limits.max_wait = longer;
                 Some(self.start(now, request))
             }
         }
@@ -216,16 +194,6 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
     fn weigh<B: TryCloneBody>(&mut self, request: &Request<B>) -> f64 {
         let weigh = || self.config.gate.weigh(request);
         self.weight.get_or_insert_with(weigh).cost
-    }
-
-    /// The latest instant at which it may be sent anywhere.
-    fn deadline(&self) -> Instant {
-        self.arrival.checked_add(self.max_wait).unwrap_or(self.arrival + FOREVER)
-    }
-
-    /// How much longer the primary is known to refuse; `None` when it is open.
-    fn remembered(&self, now: Instant) -> Option<Duration> {
-        self.config.gate.remembered(now)
     }
 
     /// How long a primary that refuses with `hint` is taken to be closed.
@@ -249,12 +217,12 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         }
         let refusal = Refusal {
             cost: request.map_or(0.0, |request| self.weigh(request)),
-            rank: self.rank,
+            rank: self.limits.rank,
             at: self.since,
             now,
             closed: self.closed,
             is_measured: matches!(hint, Hint::After(_)),
-            deadline: self.deadline(),
+            deadline: self.limits.deadline(),
         };
         let ticket = self.config.gate.refused(self.pass.take(), &refusal);
         let admission = ticket.map_or(Admission::Spill, Admission::Wait);
@@ -263,7 +231,7 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
 
     /// How long until either tier is worth asking, when the fallback refuses with `hint`.
     fn soonest(&self, hint: Hint, now: Instant) -> Duration {
-        let primary = self.remembered(now).unwrap_or_else(|| {
+        let primary = self.config.gate.remembered(now).unwrap_or_else(|| {
             self.closed.saturating_sub(now.saturating_duration_since(self.since))
         });
         hint.duration().map_or(primary, |fallback| fallback.min(primary)).max(TICK)
@@ -340,9 +308,9 @@ where
     }
 
     fn send(&mut self, lane: Lane, mut request: Request<B>) -> Self::Attempt {
-        if self.since > self.arrival {
+        if self.since > self.limits.arrival {
             // A tier inside this one must not start its waiting anew.
-            request.extensions_mut().get_or_insert(Arrival(self.arrival));
+            request.extensions_mut().get_or_insert(Arrival(self.limits.arrival));
         }
         if let (Lane::Primary, Some(pass), Some(weight)) = (lane, &self.pass, &self.weight)
             && let Some(observe) = pass.observe(weight)
@@ -431,6 +399,3 @@ where
 
 /// What a timer takes over any time at all; "at once", said to a caller.
 const TICK: Duration = Duration::from_millis(1);
-
-/// Longer than anything waits.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3_600);

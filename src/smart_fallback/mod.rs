@@ -3,6 +3,7 @@
 mod course;
 mod future;
 mod layer;
+mod limits;
 mod wait;
 
 use std::{
