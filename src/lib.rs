@@ -140,6 +140,7 @@ pub mod simulator;
 mod error;
 mod overrides;
 mod resend;
+mod sync;
 
 #[cfg(feature = "retry")]
 pub use self::retry_after::RetryAfterPolicy;

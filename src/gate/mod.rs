@@ -9,12 +9,12 @@ mod queue;
 mod standing;
 mod ticket;
 
+#[cfg(all(test, spillover_loom))]
+mod loom_model;
+
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -32,7 +32,11 @@ use self::{
     core::{Core, Nanos, Verdict, nanos, seconds},
     cost::{EstimateCost, Head, TokenWeights},
 };
-use crate::{TryCloneBody, backend::Cooldowns, resend::clock};
+use crate::{
+    TryCloneBody,
+    backend::Cooldowns,
+    sync::{AtomicBool, Mutex, MutexGuard, clock},
+};
 
 /// What is known of a PTU, and the queue in front of it; clones share both.
 ///

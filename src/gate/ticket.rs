@@ -8,8 +8,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Sleep;
-
 use super::{
     Gate, Weight,
     core::{Nanos, Sent, Turn},
@@ -19,7 +17,7 @@ use super::{
 };
 use crate::{
     body::{Observe, UsageSink},
-    resend::clock,
+    sync::{Sleep, clock},
 };
 
 /// What the gate says to a request.

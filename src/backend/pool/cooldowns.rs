@@ -1,9 +1,11 @@
 //! Until when each backend is known to refuse: one atomic word each, shared by all clones.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
+
+use crate::sync::AtomicU64;
 
 /// Until when each of a few backends is known to refuse.
 ///
@@ -120,5 +122,32 @@ mod tests {
         use std::sync::OnceLock;
         static EPOCH: OnceLock<Instant> = OnceLock::new();
         *EPOCH.get_or_init(Instant::now)
+    }
+}
+
+/// Run like the model of the gate: `cargo test --lib loom_` with `--cfg spillover_loom`.
+#[cfg(all(test, spillover_loom))]
+mod loom_model {
+    use std::sync::Arc;
+
+    use loom::thread;
+
+    use super::*;
+    use crate::sync::clock;
+
+    #[test]
+    fn the_longest_of_two_rests_stays_and_nobody_sees_it_shrink() {
+        loom::model(|| {
+            let now = clock::now();
+            let cooldowns = Arc::new(Cooldowns::new(1, now));
+            let resting = [2, 3].map(|seconds| {
+                let cooldowns = Arc::clone(&cooldowns);
+                thread::spawn(move || cooldowns.rest(0, now, Duration::from_secs(seconds)))
+            });
+            let earlier = cooldowns.remaining(0, now);
+            assert!(cooldowns.remaining(0, now) >= earlier);
+            resting.into_iter().for_each(|thread| thread.join().unwrap());
+            assert_eq!(cooldowns.remaining(0, now), Some(Duration::from_secs(3)));
+        });
     }
 }

@@ -1,0 +1,259 @@
+//! A loom model of the gate's edge: whoever can go is woken, whatever happens at the same time.
+//!
+//! ```sh
+//! RUSTFLAGS="--cfg spillover_loom" CARGO_TARGET_DIR=target/loom cargo test --lib loom_
+//! ```
+//!
+//! What runs here is the gate itself, with loom's locks and atomics, in every order that three
+//! threads can take. The [timer](crate::sync) never fires, so a waiter that is not woken sleeps
+//! for good, which loom reports as a deadlock. (The name of the cfg is private because
+//! `--cfg loom` takes `tokio::net` away.)
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt, task::noop_waker_ref};
+use loom::{
+    future::block_on,
+    model::Builder,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use super::{Admission, Gate, Pass, Refusal, Ticket, Weight, cost::Usage};
+use crate::sync::clock;
+
+#[test]
+fn one_probe_that_is_lost_hands_over_to_the_next_of_two_waiters() {
+    two_waiters(1, |_, probe| drop(probe));
+}
+
+#[test]
+fn an_accepted_probe_hands_over_and_widens_the_window_by_one() {
+    two_waiters(2, |_, probe| probe.accepted());
+}
+
+#[test]
+fn a_refused_probe_goes_first_again_and_then_hands_over() {
+    two_waiters(1, |gate, probe| {
+        let refused = gate.refused(Some(probe), &refusal(clock::now(), DEADLINE));
+        block_on(refused.expect("there is time left"))
+    });
+}
+
+#[test]
+fn a_refused_probe_whose_caller_gives_up_hands_over() {
+    two_waiters(1, |gate, probe| gate.refused(Some(probe), &refusal(clock::now(), DEADLINE)));
+}
+
+#[test]
+fn a_head_that_is_cancelled_hands_its_turn_over() {
+    explore(|| {
+        let (gate, probe) = probing();
+        let (fickle, patient) = (waits(&gate, DEADLINE), waits(&gate, DEADLINE));
+        let fickle = thread::spawn(move || drop(polled_once(fickle)));
+        let patient = thread::spawn(move || drop(goes(block_on(patient))));
+        drop(probe);
+        fickle.join().unwrap();
+        patient.join().unwrap();
+        nothing_is_left(&gate);
+    });
+}
+
+#[test]
+fn a_head_whose_time_is_up_hands_its_turn_over() {
+    explore(|| {
+        let (gate, probe) = probing();
+        let (hasty, patient) = (waits(&gate, TICK), waits(&gate, DEADLINE));
+        clock::set(2 * TICK);
+        let hasty = thread::spawn(move || assert!(matches!(block_on(hasty), Admission::Spill)));
+        let patient = thread::spawn(move || drop(goes(block_on(patient))));
+        drop(probe);
+        hasty.join().unwrap();
+        patient.join().unwrap();
+        nothing_is_left(&gate);
+    });
+}
+
+#[test]
+fn a_newcomer_sees_an_open_gate_or_is_woken_when_it_opens() {
+    explore(|| {
+        let (gate, probe) = probing();
+        let newcomers = [(); 2].map(|()| {
+            let gate = gate.clone();
+            thread::spawn(move || drop(arrives(&gate)))
+        });
+        drop(probe);
+        newcomers.into_iter().for_each(|newcomer| newcomer.join().unwrap());
+        nothing_is_left(&gate);
+    });
+}
+
+#[test]
+fn an_answer_that_cost_less_than_estimated_brings_the_turn_nearer() {
+    explore(|| {
+        let gate = pacing();
+        let big = Weight { cost: 1_000.0, ..weight(&gate) };
+        let admission = gate.admit(clock::now(), big.cost, 0, clock::now() + DEADLINE);
+        let sent = goes(admission);
+        let answer = sent.observe(&big).expect("it is tracked");
+        sent.accepted();
+        let ticket = waits(&gate, DEADLINE);
+        let waiter = thread::spawn(move || goes(block_on(ticket)).accepted());
+        answer.0.ended(Some(Usage::new(0, 0, 0)));
+        waiter.join().unwrap();
+        assert_eq!(gate.waiting(), 0);
+    });
+}
+
+#[test]
+fn nobody_waits_at_a_gate_that_is_passed_unasked() {
+    explore(|| {
+        let (gate, probe) = probing();
+        drop(probe);
+        // Long enough for the gate to find that it is idle.
+        let now = clock::set(DEADLINE);
+        let refused = {
+            let gate = gate.clone();
+            thread::spawn(move || {
+                let ticket = gate.refused(None, &refusal(now, DEADLINE));
+                busy_while_somebody_waits(&gate);
+                drop(goes(block_on(ticket.expect("there is time left"))));
+            })
+        };
+        let newcomer = {
+            let gate = gate.clone();
+            thread::spawn(move || drop(arrives(&gate)))
+        };
+        busy_while_somebody_waits(&gate);
+        refused.join().unwrap();
+        newcomer.join().unwrap();
+        nothing_is_left(&gate);
+        assert!(gate.is_busy(), "the refusal was the last that was learned");
+    });
+}
+
+/// Runs `model` in every order that three threads can take with up to four preemptions, or as many
+/// as `LOOM_MAX_PREEMPTIONS` says.
+fn explore(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound.get_or_insert(4);
+    builder.check(model);
+}
+
+/// Two requests wait for the answer of a probe, which is `ended` at the same time. What that
+/// returns is held for a while as an attempt under way, if it is one.
+fn two_waiters<T>(window: usize, ended: impl Fn(&Gate, Pass) -> T + Copy + Send + Sync + 'static)
+where
+    T: 'static,
+{
+    explore(move || {
+        let (gate, probe) = probing();
+        let under_way = Arc::new(AtomicUsize::new(0));
+        let waiters = [(); 2].map(|()| {
+            let (ticket, gate) = (waits(&gate, DEADLINE), gate.clone());
+            let under_way = Arc::clone(&under_way);
+            thread::spawn(move || {
+                let pass = goes(block_on(ticket));
+                assert!(under_way.fetch_add(1, Ordering::Relaxed) < window);
+                busy_while_somebody_waits(&gate);
+                under_way.fetch_sub(1, Ordering::Relaxed);
+                drop(pass);
+            })
+        });
+        drop(ended(&gate, probe));
+        waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+        nothing_is_left(&gate);
+    });
+}
+
+/// A gate that knows no rate, at time zero, whose PTU refused and is being probed.
+fn probing() -> (Gate, Pass) {
+    let now = clock::set(Duration::ZERO);
+    let gate = Gate::new();
+    let ticket = gate.refused(None, &refusal(now, DEADLINE)).expect("there is time left");
+    let probe = goes(block_on(ticket));
+    (gate, probe)
+}
+
+/// A gate that has learned a rate of 100 and trusts it. Its PTU is at the rim.
+fn pacing() -> Gate {
+    clock::set(Duration::ZERO);
+    let gate = Gate::new();
+    for second in 0.. {
+        let now = clock::set(Duration::from_secs(second));
+        drop(gate.refused(None, &refusal(now, DEADLINE)));
+        if gate.is_pacing() {
+            break;
+        }
+        let mut core = gate.lock();
+        core.untracked(gate.nanos(now), 100.0, 0);
+        core.accepted(gate.nanos(now));
+    }
+    gate
+}
+
+/// A refusal at `now` with the hint to try again at once.
+fn refusal(now: Instant, deadline: Duration) -> Refusal {
+    Refusal {
+        cost: 1.0,
+        rank: 0,
+        at: now,
+        now,
+        closed: Duration::ZERO,
+        is_measured: true,
+        deadline: now + deadline,
+    }
+}
+
+fn weight(gate: &Gate) -> Weight {
+    Weight { cost: 1.0, estimator: Arc::clone(&gate.shared.settings.cost) }
+}
+
+fn waits(gate: &Gate, deadline: Duration) -> Ticket {
+    let now = clock::now();
+    match gate.admit(now, 1.0, 0, now + deadline) {
+        Admission::Wait(ticket) => ticket,
+        other => panic!("the gate is closed, not {other:?}"),
+    }
+}
+
+fn goes(admission: Admission) -> Pass {
+    match admission {
+        Admission::Go(pass) => pass,
+        other => panic!("there is time left to go, not {other:?}"),
+    }
+}
+
+fn arrives(gate: &Gate) -> Pass {
+    let now = clock::now();
+    match gate.admit(now, 1.0, 0, now + DEADLINE) {
+        Admission::Wait(ticket) => goes(block_on(ticket)),
+        admission => goes(admission),
+    }
+}
+
+/// The caller gives up: at its first look, whatever that brings.
+fn polled_once(mut ticket: Ticket) -> Option<Admission> {
+    match ticket.poll_unpin(&mut Context::from_waker(noop_waker_ref())) {
+        Poll::Ready(admission) => Some(admission),
+        Poll::Pending => None,
+    }
+}
+
+fn busy_while_somebody_waits(gate: &Gate) {
+    let core = gate.lock();
+    assert!(core.waiting() == 0 || gate.is_busy());
+}
+
+/// Every place and every attempt was given back: otherwise this blocks for good.
+fn nothing_is_left(gate: &Gate) {
+    assert_eq!(gate.waiting(), 0);
+    drop(arrives(gate));
+}
+
+const DEADLINE: Duration = Duration::from_secs(30);
+const TICK: Duration = Duration::from_millis(1);
