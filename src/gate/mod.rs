@@ -11,6 +11,8 @@ mod ticket;
 
 #[cfg(all(test, spillover_loom))]
 mod loom_model;
+#[cfg(test)]
+mod model;
 
 use std::{
     fmt,

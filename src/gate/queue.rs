@@ -66,6 +66,8 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn place(rank: u8, order: u64) -> Place {
@@ -95,5 +97,40 @@ mod tests {
         queue.remove(place(0, 0));
         assert_eq!(queue.ahead_of(1), 7.0);
         assert!(queue.remove(place(0, 0)).is_none(), "a place is left once");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 5_000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn it_is_what_a_sorted_list_is(
+            steps in prop::collection::vec((0_u8..3, 0_u64..6, 0_u32..100), 0..30),
+        ) {
+            let (mut queue, mut list) = (Queue::default(), Vec::<(Place, f64)>::new());
+            for (rank, order, cost) in steps {
+                let (place, cost) = (place(rank, order), f64::from(cost));
+                let known = list.iter().position(|&(other, _)| other == place);
+                prop_assert_eq!(queue.get_mut(place).is_some(), known.is_some());
+                match known {
+                    Some(index) => {
+                        let left = queue.remove(place).map(|waiting| waiting.cost);
+                        prop_assert_eq!(left, Some(list.remove(index).1));
+                    }
+                    None => {
+                        queue.insert(place, cost);
+                        list.push((place, cost));
+                    }
+                }
+                list.sort_by_key(|&(place, _)| (place.rank, place.order));
+                let head = queue.head().map(|(place, waiting)| (place, waiting.cost));
+                prop_assert_eq!(head, list.first().copied());
+                prop_assert_eq!((queue.len(), queue.is_empty()), (list.len(), list.is_empty()));
+                for rank in 0..4 {
+                    let ahead = list.iter().filter(|(place, _)| place.rank <= rank);
+                    let ahead: f64 = ahead.map(|&(_, cost)| cost).sum();
+                    prop_assert_eq!(queue.ahead_of(rank), ahead);
+                }
+            }
+        }
     }
 }

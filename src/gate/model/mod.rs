@@ -1,0 +1,390 @@
+//! The gate's core against a naive reference, over random courses of events.
+
+mod reference;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Wake, Waker},
+    time::Duration,
+};
+
+use proptest::{prelude::*, test_runner::TestCaseResult};
+
+use self::reference::{Attempt, Expected, Reference};
+use super::{
+    core::{Core, Nanos, Sent, Turn, Verdict},
+    queue::Place,
+};
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 50_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_gate_that_feels_its_way_does_what_the_reference_does(
+        course in prop::collection::vec(any::<u64>(), 1..28),
+    ) {
+        let mut pair = Pair::new();
+        pair.run(&course)?;
+    }
+
+    #[test]
+    fn a_gate_that_paces_does_what_the_reference_does(
+        course in prop::collection::vec(any::<u64>(), 1..20),
+    ) {
+        let mut pair = Pair::new();
+        pair.learn()?;
+        pair.run(&course)?;
+    }
+}
+
+/// A core and its reference, to which the same happens, and what the gate's edge would hold.
+struct Pair {
+    core: Core,
+    reference: Reference,
+    now: Nanos,
+    waiting: Vec<Waiting>,
+    under_way: Vec<UnderWay>,
+    /// What was admitted, and has yet to tell what it cost.
+    answered: Vec<(Sent, Attempt)>,
+}
+
+struct Waiting {
+    place: Place,
+    cost: f64,
+    deadline: Nanos,
+    /// When it will look by itself.
+    looks_at: Nanos,
+    woken: Arc<Woken>,
+}
+
+struct UnderWay {
+    /// `None` when it was sent past an idle gate.
+    tracked: Option<(Sent, Attempt)>,
+    at: Nanos,
+    cost: f64,
+    rank: u8,
+    deadline: Nanos,
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Pair {
+    fn new() -> Self {
+        let patience = Some(Duration::from_secs(5));
+        Self {
+            core: Core::new(patience),
+            reference: Reference::new(patience),
+            now: 0,
+            waiting: Vec::new(),
+            under_way: Vec::new(),
+            answered: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, course: &[u64]) -> TestCaseResult {
+        for &word in course {
+            self.happen(&mut Draw(word))?;
+            self.check()?;
+        }
+        self.leave_all()
+    }
+
+    /// A PTU that drains 100 a second refuses every second, until that is trusted.
+    fn learn(&mut self) -> TestCaseResult {
+        for _ in 0..20 {
+            self.now += SECOND;
+            let probe = UnderWay { tracked: None, at: self.now, cost: 0.0, rank: 0, deadline: 0 };
+            self.refuse(probe, Duration::ZERO, true)?;
+            if self.core.is_trusted() {
+                return Ok(());
+            }
+            let sent = self.core.untracked(self.now, 100.0, 0);
+            let attempt = self.reference.untracked(self.now, 100.0, 0);
+            self.accept(sent, attempt);
+        }
+        panic!("measurements that agree are trusted");
+    }
+
+    /// One of the things that may happen, by the numbers drawn.
+    fn happen(&mut self, draw: &mut Draw) -> TestCaseResult {
+        match draw.below(16) {
+            0..4 => self.arrive(draw),
+            4 => {
+                self.now += draw.time([0, SECOND / 1_000, SECOND / 10, 3 * SECOND]);
+                Ok(())
+            }
+            5..7 => {
+                let next = self.waiting.iter().map(|waiting| waiting.looks_at).min();
+                self.now = self.now.max(next.unwrap_or(self.now));
+                self.look_around()
+            }
+            7 => self.look_around(),
+            8 => match draw.index(&self.waiting) {
+                Some(index) => self.look(index),
+                None => Ok(()),
+            },
+            9..12 => match draw.index(&self.under_way) {
+                Some(index) => {
+                    let under_way = self.under_way.swap_remove(index);
+                    let closed = draw.time([0, SECOND / 20, SECOND, 3 * SECOND]);
+                    let closed = Duration::from_nanos(closed.unsigned_abs());
+                    self.refuse(under_way, closed, draw.below(4) > 0)
+                }
+                None => Ok(()),
+            },
+            12 | 13 => self.answer(draw),
+            14 => {
+                if let Some(index) = draw.index(&self.answered) {
+                    let (sent, attempt) = self.answered.swap_remove(index);
+                    let actual = draw.cost();
+                    self.core.finished(&sent, actual);
+                    self.reference.finished(attempt, actual);
+                    self.wake_head();
+                }
+                Ok(())
+            }
+            _ => {
+                if let Some(index) = draw.index(&self.waiting) {
+                    self.leave(index);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn arrive(&mut self, draw: &mut Draw) -> TestCaseResult {
+        let longest = [0, SECOND / 20, SECOND, 5 * SECOND];
+        let (now, deadline) = (self.now, self.now + draw.time(longest));
+        let (rank, cost) = (draw.rank(), draw.cost());
+        let is_idle = self.core.is_idle(now);
+        prop_assert_eq!(is_idle, self.reference.is_idle(now));
+        if is_idle {
+            self.under_way.push(UnderWay { tracked: None, at: now, cost, rank, deadline });
+            return Ok(());
+        }
+        let may_probe = self.may_probe();
+        let verdict = self.core.arrive(now, cost, rank, deadline);
+        let (place, expected) = self.reference.arrive(now, cost, rank, deadline);
+        let was = match verdict {
+            Verdict::Go(sent) => {
+                prop_assert!(may_probe);
+                self.go(sent, place, cost, deadline);
+                Expected::Go
+            }
+            Verdict::Wait(given) => {
+                prop_assert_eq!(given, place);
+                self.wait(place, cost, deadline);
+                Expected::Wait
+            }
+            Verdict::Spill => Expected::Spill,
+        };
+        prop_assert_eq!(was, expected);
+        Ok(())
+    }
+
+    /// What a ticket does when it is polled.
+    fn look(&mut self, index: usize) -> TestCaseResult {
+        let now = self.now;
+        let Waiting { place, cost, deadline, .. } = self.waiting[index];
+        let may_probe = self.may_probe();
+        let turn = self.core.turn(now, place, deadline);
+        let (expected, until) = self.reference.turn(now, place, deadline);
+        let was = match turn {
+            Turn::Wait(looks_at) => {
+                prop_assert_eq!(looks_at, until);
+                prop_assert!(looks_at > now, "it would look for ever");
+                let waiting = &mut self.waiting[index];
+                waiting.woken.0.store(false, Ordering::Relaxed);
+                waiting.looks_at = looks_at;
+                self.core.wake_with(place, &Waker::from(Arc::clone(&waiting.woken)));
+                Expected::Wait
+            }
+            Turn::Go(sent) => {
+                prop_assert!(may_probe);
+                prop_assert!(now <= self.reference.latest(deadline), "nobody goes too late");
+                self.waiting.swap_remove(index);
+                self.go(sent, place, cost, deadline);
+                self.wake_head();
+                Expected::Go
+            }
+            Turn::Spill => {
+                self.waiting.swap_remove(index);
+                self.wake_head();
+                Expected::Spill
+            }
+        };
+        prop_assert_eq!(was, expected);
+        Ok(())
+    }
+
+    /// Everybody looks who was woken or whose time it is, which may wake others.
+    fn look_around(&mut self) -> TestCaseResult {
+        while let Some(index) = self.waiting.iter().position(|waiting| self.is_up(waiting)) {
+            self.look(index)?;
+        }
+        Ok(())
+    }
+
+    fn go(&mut self, sent: Sent, place: Place, cost: f64, deadline: Nanos) {
+        let attempt = self.reference.send(self.now, place, cost);
+        let tracked = Some((sent, attempt));
+        self.under_way.push(UnderWay { tracked, at: self.now, cost, rank: place.rank, deadline });
+    }
+
+    fn refuse(&mut self, refused: UnderWay, closed: Duration, measured: bool) -> TestCaseResult {
+        let UnderWay { tracked, at, cost, rank, deadline } = refused;
+        let (sent, attempt) = tracked.unwrap_or_else(|| {
+            (self.core.untracked(at, cost, rank), self.reference.untracked(at, cost, rank))
+        });
+        let place = self.core.refused(self.now, &sent, closed, measured, deadline);
+        let expected = self.reference.refused(self.now, attempt, closed, measured, deadline);
+        prop_assert_eq!(place, expected);
+        if let Some(place) = place {
+            self.wait(place, cost, deadline);
+        }
+        self.wake_head();
+        Ok(())
+    }
+
+    /// An attempt is admitted, or lost.
+    fn answer(&mut self, draw: &mut Draw) -> TestCaseResult {
+        if let Some(index) = draw.index(&self.under_way) {
+            let is_lost = draw.below(3) == 0;
+            match self.under_way.swap_remove(index).tracked {
+                Some((sent, attempt)) if is_lost => self.lose(&sent, attempt),
+                Some((sent, attempt)) => self.accept(sent, attempt),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, sent: Sent, attempt: Attempt) {
+        self.core.accepted(self.now);
+        self.reference.accepted(self.now);
+        self.answered.push((sent, attempt));
+        self.wake_head();
+    }
+
+    fn lose(&mut self, sent: &Sent, attempt: Attempt) {
+        self.core.gone(sent);
+        self.reference.gone(attempt);
+        self.wake_head();
+    }
+
+    fn wait(&mut self, place: Place, cost: f64, deadline: Nanos) {
+        // A new ticket is polled at once.
+        let (looks_at, woken) = (self.now, Arc::default());
+        self.waiting.push(Waiting { place, cost, deadline, looks_at, woken });
+    }
+
+    fn leave(&mut self, index: usize) {
+        let place = self.waiting.swap_remove(index).place;
+        self.core.leave(place);
+        self.reference.leave(place);
+        self.wake_head();
+    }
+
+    fn wake_head(&self) {
+        if let Some(waker) = self.core.head_waker() {
+            waker.wake();
+        }
+    }
+
+    fn is_up(&self, waiting: &Waiting) -> bool {
+        waiting.looks_at <= self.now || waiting.woken.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether so few attempts are under way that one more may be made, as far as that matters.
+    fn may_probe(&self) -> bool {
+        self.reference.trusted_rate().is_some()
+            || self.reference.clear().is_none()
+            || self.reference.under_way() < self.reference.window()
+    }
+
+    fn check(&self) -> TestCaseResult {
+        let Self { core, reference, now, .. } = self;
+        prop_assert_eq!(core.waiting(), reference.waiting.len());
+        prop_assert_eq!(core.waiting(), self.waiting.len());
+        prop_assert_eq!(core.closed_for(*now), reference.clear().map(|clear| clear - now));
+        prop_assert_eq!(core.is_trusted(), reference.trusted_rate().is_some());
+        prop_assert_eq!(core.rate().unwrap_or(0.0), reference.rate());
+        let tracked = self.under_way.iter().filter(|under_way| under_way.tracked.is_some());
+        prop_assert_eq!(tracked.count(), reference.under_way());
+        let head = reference.head();
+        for waiting in &self.waiting {
+            if self.is_up(waiting) {
+                continue;
+            }
+            prop_assert!(waiting.looks_at <= waiting.deadline, "nobody sleeps past its time");
+            if let Some(due) = reference.due().filter(|_| head == Some(waiting.place)) {
+                prop_assert!(waiting.looks_at <= due, "the head sleeps through its turn");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whatever happened, nothing is left of it when all have gone.
+    fn leave_all(&mut self) -> TestCaseResult {
+        while !self.waiting.is_empty() {
+            self.leave(0);
+            self.check()?;
+        }
+        for under_way in std::mem::take(&mut self.under_way) {
+            if let Some((sent, attempt)) = under_way.tracked {
+                self.lose(&sent, attempt);
+            }
+        }
+        prop_assert_eq!(self.core.waiting(), 0);
+        let Some(closed_for) = self.core.closed_for(self.now) else { return Ok(()) };
+        self.now += closed_for.max(0);
+        let verdict = self.core.arrive(self.now, 1.0, u8::MAX, self.now);
+        prop_assert!(matches!(verdict, Verdict::Go(_)), "an attempt is still counted");
+        let Verdict::Go(sent) = verdict else { unreachable!() };
+        self.core.gone(&sent);
+        prop_assert!(self.core.is_idle(self.now + 100 * SECOND));
+        Ok(())
+    }
+}
+
+/// Small numbers out of one word, which a generator draws and shrinks at little cost.
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, bound: usize) -> usize {
+        let bound = bound as u64;
+        let drawn = self.0 % bound;
+        self.0 /= bound;
+        drawn as usize
+    }
+
+    fn index<T>(&mut self, of: &[T]) -> Option<usize> {
+        (!of.is_empty()).then(|| self.below(of.len()))
+    }
+
+    fn rank(&mut self) -> u8 {
+        [0, 0, 1, u8::MAX][self.below(4)]
+    }
+
+    /// Whole, so that sums are exact in any order.
+    fn cost(&mut self) -> f64 {
+        [0.0, 1.0, 50.0, 200.0][self.below(4)] + self.below(10) as f64
+    }
+
+    fn time(&mut self, longest: [Nanos; 4]) -> Nanos {
+        let longest = longest[self.below(4)];
+        (self.below(1 << 20) as Nanos * longest) >> 20
+    }
+}
+
+const SECOND: Nanos = 1_000_000_000;
