@@ -229,7 +229,7 @@ impl Core {
 
     /// How much longer the PTU refuses; negative when it has capacity to spare.
     pub(super) fn closed_for(&self, now: Nanos) -> Option<Nanos> {
-        self.clear.map(|clear| clear - now)
+        self.clear.map(|clear| clear.saturating_sub(now))
     }
 
     pub(super) fn rate(&self) -> Option<f64> {
@@ -247,7 +247,7 @@ impl Core {
     /// How long a newcomer of `rank` would wait, in seconds.
     fn predicted_wait(&self, now: Nanos, rank: u8) -> f64 {
         let Some(clear) = self.clear else { return 0.0 };
-        let closed = seconds(clear - self.round_trip / 2 - now);
+        let closed = seconds(clear.saturating_sub(self.round_trip / 2).saturating_sub(now));
         let ahead = if self.meter.is_trusted() {
             self.ratio * self.queue.ahead_of(rank) / self.meter.rate()
         } else {
@@ -266,7 +266,7 @@ impl Core {
         let Some(clear) = self.clear else { return Some(Nanos::MIN) };
         let may_go = self.meter.is_trusted() || self.under_way < self.window;
         // It arrives half a round trip later, and that is when the level has to be below the rim.
-        may_go.then(|| clear - self.round_trip / 2)
+        may_go.then(|| clear.saturating_sub(self.round_trip / 2))
     }
 
     fn send(&mut self, now: Nanos, place: Place, cost: f64) -> Sent {
@@ -290,7 +290,7 @@ impl Core {
     /// Brings what is known up to `now`.
     fn settle(&mut self, now: Nanos) {
         let Some(clear) = self.clear else { return };
-        let spare = now - clear;
+        let spare = now.saturating_sub(clear);
         if spare > SPARE {
             self.standing.emptied();
         }

@@ -40,6 +40,23 @@ proptest! {
     }
 }
 
+#[test]
+fn an_estimate_that_was_far_too_high_does_not_overflow_the_reckoning() {
+    let mut pair = Pair::new();
+    pair.learn().expect("nothing unusual happens");
+    let (mut core, now) = (pair.core, pair.now);
+    let huge = core.untracked(now, 1e12, 0);
+    core.accepted(now);
+    // The refusal resets the level, and the correction comes after it.
+    let probe = core.untracked(now, 0.0, 0);
+    let place = core.refused(now, &probe, Duration::ZERO, true, now).expect("just in time");
+    core.finished(&huge, 0.0);
+    let later = now + SECOND;
+    assert!(core.closed_for(later).is_some_and(|closed| closed < 0));
+    assert!(matches!(core.turn(later, place, later), Turn::Go(_)));
+    assert!(matches!(core.arrive(later, 1.0, 0, later), Verdict::Go(_)));
+}
+
 /// A core and its reference, to which the same happens, and what the gate's edge would hold.
 struct Pair {
     core: Core,
