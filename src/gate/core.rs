@@ -206,6 +206,7 @@ impl Core {
     pub(super) fn gone(&mut self, sent: &Sent) {
         self.under_way = self.under_way.saturating_sub(1);
         self.admitted -= sent.cost;
+        self.shift(-sent.cost);
     }
 
     /// What was admitted as `sent` cost `actual` in the end.
@@ -215,10 +216,7 @@ impl Core {
         if sent.cost > 0.0 {
             self.ratio += 0.02 * (actual / sent.cost - self.ratio);
         }
-        if self.meter.is_trusted() {
-            let shift = self.drain_time(difference);
-            self.clear = self.clear.map(|clear| clear.saturating_add(shift));
-        }
+        self.shift(difference);
     }
 
     /// Whether the PTU has so much to spare that requests need not pass here.
@@ -279,6 +277,14 @@ impl Core {
             self.clear = self.clear.map(|clear| clear.max(now - DEEPEST).saturating_add(fill));
         }
         Sent { place, cost, at: now, mark }
+    }
+
+    /// The level turns out to be higher by `cost` than was reckoned with.
+    fn shift(&mut self, cost: f64) {
+        if self.meter.is_trusted() {
+            let time = self.drain_time(cost);
+            self.clear = self.clear.map(|clear| clear.saturating_add(time));
+        }
     }
 
     /// How long the PTU takes to drain `cost`; zero while its rate is not known.

@@ -57,6 +57,17 @@ fn an_estimate_that_was_far_too_high_does_not_overflow_the_reckoning() {
     assert!(matches!(core.arrive(later, 1.0, 0, later), Verdict::Go(_)));
 }
 
+#[test]
+fn an_attempt_that_came_to_nothing_leaves_no_wait_behind() {
+    let mut pair = Pair::new();
+    pair.learn().expect("nothing unusual happens");
+    let (mut core, now) = (pair.core, pair.now);
+    // An hour's worth, answered with a complaint about the request.
+    let Verdict::Go(sent) = core.arrive(now, 360_000.0, 0, now) else { panic!("it is open") };
+    core.gone(&sent);
+    assert!(matches!(core.arrive(now, 1.0, 0, now + SECOND), Verdict::Go(_)));
+}
+
 /// A core and its reference, to which the same happens, and what the gate's edge would hold.
 struct Pair {
     core: Core,

@@ -27,7 +27,7 @@ pub(super) type Attempt = usize;
 enum Event {
     Arrived { cost: f64 },
     Sent { place: Place, cost: f64, at: Nanos, rate: Option<f64> },
-    Gone(Attempt),
+    Gone { attempt: Attempt, rate: Option<f64> },
     Accepted { widens: bool },
     Finished { attempt: Attempt, actual: f64, rate: Option<f64> },
     Refused { attempt: Attempt, took: Nanos, reopens: Nanos, rate: Option<f64> },
@@ -125,7 +125,7 @@ impl Reference {
         let took = (now - at).clamp(0, 100_000_000);
         let round_trip = shortest(self.round_trip(), took);
         let decided = now - round_trip / 2;
-        self.history.push(Event::Gone(attempt));
+        self.history.push(Event::Gone { attempt, rate: None });
         if is_measured {
             let mark = admitted(&self.history[..attempt]);
             self.meter.refused(seconds(decided), closed.as_secs_f64(), mark);
@@ -146,7 +146,7 @@ impl Reference {
     }
 
     pub(super) fn gone(&mut self, attempt: Attempt) {
-        self.history.push(Event::Gone(attempt));
+        self.history.push(Event::Gone { attempt, rate: self.trusted_rate() });
     }
 
     pub(super) fn finished(&mut self, attempt: Attempt, actual: f64) {
@@ -180,6 +180,9 @@ impl Reference {
                 Event::Finished { attempt, actual, rate } => {
                     clear += drain_time(actual - self.sent(attempt).1, rate);
                 }
+                Event::Gone { attempt, rate } => {
+                    clear += drain_time(-self.sent(attempt).1, rate);
+                }
                 _ => {}
             }
         }
@@ -205,7 +208,7 @@ impl Reference {
     pub(super) fn under_way(&self) -> usize {
         self.history.iter().fold(0, |count, event| match event {
             Event::Sent { .. } => count + 1,
-            Event::Gone(_) | Event::Accepted { .. } => count - 1,
+            Event::Gone { .. } | Event::Accepted { .. } => count - 1,
             _ => count,
         })
     }
@@ -293,7 +296,7 @@ fn admitted(history: &[Event]) -> f64 {
     };
     history.iter().fold(0.0, |sum, event| match *event {
         Event::Sent { cost, .. } => sum + cost,
-        Event::Gone(attempt) => sum - cost(attempt),
+        Event::Gone { attempt, .. } => sum - cost(attempt),
         Event::Finished { attempt, actual, .. } => sum + actual - cost(attempt),
         _ => sum,
     })
