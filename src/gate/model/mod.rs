@@ -1,5 +1,6 @@
 //! The gate's core against a naive reference, over random courses of events.
 
+mod draw;
 mod reference;
 
 use std::{
@@ -13,7 +14,10 @@ use std::{
 
 use proptest::{prelude::*, test_runner::TestCaseResult};
 
-use self::reference::{Attempt, Expected, Reference};
+use self::{
+    draw::Draw,
+    reference::{Attempt, Expected, Reference},
+};
 use super::{
     core::{Core, Nanos, Sent, Turn, Verdict},
     queue::Place,
@@ -170,20 +174,11 @@ impl Pair {
                 }
                 None => Ok(()),
             },
-            12 | 13 => self.answer(draw),
-            14 => {
-                if let Some(index) = draw.index(&self.answered) {
-                    let (sent, attempt) = self.answered.swap_remove(index);
-                    let actual = draw.cost();
-                    self.core.finished(&sent, actual);
-                    self.reference.finished(attempt, actual);
-                    self.wake_head();
-                }
-                Ok(())
-            }
-            _ => {
-                if let Some(index) = draw.index(&self.waiting) {
-                    self.leave(index);
+            kind => {
+                match kind {
+                    12 | 13 => self.answer(draw),
+                    14 => self.finish(draw),
+                    _ => self.give_up(draw),
                 }
                 Ok(())
             }
@@ -285,16 +280,30 @@ impl Pair {
     }
 
     /// An attempt is admitted, or lost.
-    fn answer(&mut self, draw: &mut Draw) -> TestCaseResult {
-        if let Some(index) = draw.index(&self.under_way) {
-            let is_lost = draw.below(3) == 0;
-            match self.under_way.swap_remove(index).tracked {
-                Some((sent, attempt)) if is_lost => self.lose(&sent, attempt),
-                Some((sent, attempt)) => self.accept(sent, attempt),
-                None => {}
-            }
+    fn answer(&mut self, draw: &mut Draw) {
+        let Some(index) = draw.index(&self.under_way) else { return };
+        let is_lost = draw.below(3) == 0;
+        match self.under_way.swap_remove(index).tracked {
+            Some((sent, attempt)) if is_lost => self.lose(&sent, attempt),
+            Some((sent, attempt)) => self.accept(sent, attempt),
+            None => {}
         }
-        Ok(())
+    }
+
+    /// An answer has come to its end, and says what it cost.
+    fn finish(&mut self, draw: &mut Draw) {
+        let Some(index) = draw.index(&self.answered) else { return };
+        let (sent, attempt) = self.answered.swap_remove(index);
+        let actual = draw.cost();
+        self.core.finished(&sent, actual);
+        self.reference.finished(attempt, actual);
+        self.wake_head();
+    }
+
+    fn give_up(&mut self, draw: &mut Draw) {
+        if let Some(index) = draw.index(&self.waiting) {
+            self.leave(index);
+        }
     }
 
     fn accept(&mut self, sent: Sent, attempt: Attempt) {
@@ -382,36 +391,6 @@ impl Pair {
         self.core.gone(&sent);
         prop_assert!(self.core.is_idle(self.now + 100 * SECOND));
         Ok(())
-    }
-}
-
-/// Small numbers out of one word, which a generator draws and shrinks at little cost.
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, bound: usize) -> usize {
-        let bound = bound as u64;
-        let drawn = self.0 % bound;
-        self.0 /= bound;
-        drawn as usize
-    }
-
-    fn index<T>(&mut self, of: &[T]) -> Option<usize> {
-        (!of.is_empty()).then(|| self.below(of.len()))
-    }
-
-    fn rank(&mut self) -> u8 {
-        [0, 0, 1, u8::MAX][self.below(4)]
-    }
-
-    /// Whole, so that sums are exact in any order.
-    fn cost(&mut self) -> f64 {
-        [0.0, 1.0, 50.0, 200.0][self.below(4)] + self.below(10) as f64
-    }
-
-    fn time(&mut self, longest: [Nanos; 4]) -> Nanos {
-        let longest = longest[self.below(4)];
-        (self.below(1 << 20) as Nanos * longest) >> 20
     }
 }
 
