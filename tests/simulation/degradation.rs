@@ -45,10 +45,7 @@ fn processes_that_share_a_ptu_in_bursts_spill_no_more_than_the_reference_rule() 
 
 #[test]
 fn processes_that_share_an_overloaded_ptu_spill_no_more_than_the_reference_rule() {
-    let overload = load(Load::Poisson { rate: 48.0 }, 1.0 / 1.2, 1)
-        .bucket_seconds(3.0)
-        .warm_up(Duration::from_secs(20))
-        .length(Duration::from_secs(90));
+    let overload = load(Load::Poisson { rate: 48.0 }, 1.0 / 1.2, 1).length(Duration::from_secs(90));
     let reference = run(&overload, Policy::Reference);
     for processes in [1, 4, 16, 64] {
         let shared = run(&overload.clone().processes(processes), Policy::Gate);
