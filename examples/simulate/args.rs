@@ -92,7 +92,7 @@ pub(crate) struct Args {
           conflicts_with_all = ["poisson", "bursty", "json", "svg"])]
     pub(crate) report: Option<PathBuf>,
     /// Seeds that the synthetic loads of --report are averaged over.
-    #[arg(long, value_name = "N", default_value_t = 3, requires = "report")]
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "report")]
     pub(crate) seeds: u64,
 }
 
