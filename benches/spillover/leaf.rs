@@ -157,7 +157,7 @@ where
 }
 
 /// The head of a chat completion as a client sends it to a gateway.
-fn template() -> request::Parts {
+pub(crate) fn template() -> request::Parts {
     let lines = [
         ("host", "gateway.contoso.example"),
         ("content-type", "application/json"),

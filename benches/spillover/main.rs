@@ -1,7 +1,10 @@
 //! What a request pays: decisions, layers and whole stacks, each beside its baseline.
 
 mod decisions;
+mod estimate;
 mod leaf;
+mod lot;
+mod parked;
 mod paths;
 mod turns;
 
@@ -27,9 +30,11 @@ fn main() {
         .measurement_time(Duration::from_millis(1_500))
         .configure_from_args();
     decisions::bench(&mut criterion);
+    estimate::bench(&mut criterion);
     for group in PATHS.chunk_by(|a, b| a.group == b.group) {
         bench(&mut criterion, group);
     }
+    parked::bench(&mut criterion);
     criterion.final_summary();
 }
 

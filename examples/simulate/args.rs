@@ -38,7 +38,7 @@ pub(crate) struct Args {
     bucket: f64,
     /// The longest that a request may wait for the PTU.
     #[arg(long, value_name = "SECONDS", default_value = "4", value_parser = seconds)]
-    max_wait: Duration,
+    pub(crate) max_wait: Duration,
     /// Processes that share the PTU without knowing of each other.
     #[arg(long, value_name = "N", default_value_t = 1)]
     processes: usize,
@@ -52,9 +52,10 @@ pub(crate) struct Args {
     /// gate-standing, oracle, oracle-standing.
     #[arg(long, value_name = "NAMES", default_value = "all")]
     pub(crate) policy: String,
-    /// Simulates so many minutes [default: all of a trace, 20 of other loads].
+    /// Simulates so many minutes [default: all of a trace, 20 of other loads; 10 of the Poisson
+    /// loads of --report].
     #[arg(long, value_name = "M", value_parser = minutes)]
-    minutes: Option<Duration>,
+    pub(crate) minutes: Option<Duration>,
     /// Simulates so many seconds more, at the start, that are not measured [default: 0 for a
     /// trace, 60 for other loads].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
@@ -67,6 +68,12 @@ pub(crate) struct Args {
     /// control that.
     #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
     standing: Duration,
+    /// Takes every hint from 429s, as gateways do that make errors of their own.
+    #[arg(long)]
+    no_hints: bool,
+    /// Takes what tells about their cost from answers, as event streams without usage do.
+    #[arg(long)]
+    no_usage: bool,
     /// Milliseconds until the first token of an answer.
     #[arg(long, value_name = "MS", default_value_t = 200)]
     first_token: u64,
@@ -85,7 +92,7 @@ pub(crate) struct Args {
           conflicts_with_all = ["poisson", "bursty", "json", "svg"])]
     pub(crate) report: Option<PathBuf>,
     /// Seeds that the synthetic loads of --report are averaged over.
-    #[arg(long, value_name = "N", default_value_t = 3, requires = "report")]
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "report")]
     pub(crate) seeds: u64,
 }
 
@@ -150,6 +157,12 @@ impl Args {
                 first_token: Duration::from_millis(self.first_token),
                 per_token: Duration::from_millis(self.per_token),
             });
+        if self.no_hints {
+            simulation = simulation.without_hints();
+        }
+        if self.no_usage {
+            simulation = simulation.without_usage();
+        }
         if let Some(length) = self.minutes {
             simulation = simulation.length(length);
         }

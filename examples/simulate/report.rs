@@ -1,6 +1,6 @@
 //! The comparison that is kept in the repository, as Markdown.
 
-use std::{error::Error, fmt::Write, fs, path::Path};
+use std::{env, error::Error, fmt::Write, fs, path::Path, time::Duration};
 
 use tower_spillover::simulator::{Load, Policy, SimReport, Simulation, Trace, table};
 
@@ -46,6 +46,7 @@ fn sections(args: &Args, trace: Option<&Trace>) -> Result<Vec<Section>, String> 
     sections.extend(synthetic(args, &policies));
     sections.extend(shared_ptu(args, &policies));
     sections.extend(limited_standard(args, &policies));
+    sections.extend(untold(args, &policies));
     Ok(sections)
 }
 
@@ -78,8 +79,11 @@ fn traced(args: &Args, trace: &Trace, policies: &[Policy]) -> Vec<Section> {
 
 fn synthetic(args: &Args, policies: &[Policy]) -> Vec<Section> {
     let about = format!(
-        "A PTU for 40 requests a second, bucket 10 s; Standard is ample; one process. Figures are \
-         means over {} seeds, percentiles too.",
+        "A PTU for 40 requests a second, bucket 10 s; Standard is ample; one process. Bursty loads \
+         last {} minutes, Poisson loads {}, after one that is not measured. Figures are means over \
+         {} seeds, percentiles too.",
+        minutes(args, &Load::Bursty { rate: 1.0 }),
+        minutes(args, &Load::Poisson { rate: 1.0 }),
         args.seeds
     );
     let loads = [
@@ -92,7 +96,7 @@ fn synthetic(args: &Args, policies: &[Policy]) -> Vec<Section> {
         chapter: "Synthetic loads",
         about: about.clone(),
         title: title.to_owned(),
-        jobs: seeds(args, policies, &args.shared(load).ptu_fraction(fraction)),
+        jobs: seeds(args, policies, &lasting(args, load).ptu_fraction(fraction)),
     };
     loads.into_iter().map(section).collect()
 }
@@ -109,7 +113,7 @@ fn shared_ptu(args: &Args, policies: &[Policy]) -> Vec<Section> {
         ),
         title: format!("{processes} process(es)"),
         jobs: {
-            let load = args.shared(Load::Bursty { rate: 40.0 }).processes(processes);
+            let load = lasting(args, Load::Bursty { rate: 40.0 }).processes(processes);
             policies.iter().map(|&policy| (load.clone(), policy)).collect()
         },
     };
@@ -134,11 +138,48 @@ fn limited_standard(args: &Args, policies: &[Policy]) -> Vec<Section> {
         ),
         title: title.to_owned(),
         jobs: {
-            let load = args.shared(load).ptu_fraction(fraction).standard_rate(LIMIT);
+            let load = lasting(args, load).ptu_fraction(fraction).standard_rate(LIMIT);
             policies.iter().map(|&policy| (load.clone(), policy)).collect()
         },
     };
     loads.into_iter().map(section).collect()
+}
+
+fn untold(args: &Args, policies: &[Policy]) -> Vec<Section> {
+    let learning = [Policy::Reference, Policy::Gate, Policy::GateStanding];
+    let policies: Vec<_> = policies.iter().copied().filter(|p| learning.contains(p)).collect();
+    let load = lasting(args, Load::Bursty { rate: 40.0 });
+    let section = |(title, simulation): (&str, Simulation)| Section {
+        chapter: "What is not told",
+        about: format!(
+            "The bursty load at 100 % of the PTU, and a service that tells less: 429s without any \
+             header about waits or quotas, answers without `usage` and utilisation. One process, \
+             one seed, {}.",
+            args.seed
+        ),
+        title: title.to_owned(),
+        jobs: policies.iter().map(|&policy| (simulation.clone(), policy)).collect(),
+    };
+    [
+        ("Everything is told", load.clone()),
+        ("429s without hints", load.clone().without_hints()),
+        ("Answers without usage", load.clone().without_usage()),
+        ("Neither hints nor usage", load.without_hints().without_usage()),
+    ]
+    .map(section)
+    .into()
+}
+
+/// The settings that all synthetic loads share, and how long they last.
+fn lasting(args: &Args, load: Load) -> Simulation {
+    let length = Duration::from_secs_f64(60.0 * minutes(args, &load));
+    args.shared(load).length(length)
+}
+
+/// Lasting overload is alike from minute to minute; bursts take longer to even out.
+fn minutes(args: &Args, load: &Load) -> f64 {
+    let usual = if matches!(load, Load::Poisson { .. }) { 10.0 } else { 20.0 };
+    args.minutes.map_or(usual, |length| length.as_secs_f64() / 60.0)
 }
 
 /// Every policy with every seed, policies outermost.
@@ -180,10 +221,9 @@ fn average(runs: &[SimReport]) -> SimReport {
 }
 
 fn introduction(args: &Args) -> String {
-    let trace = if args.trace.is_some() { " --trace FILE" } else { "" };
     format!(
-        "# Simulation\n\nMade by `cargo run --release --example simulate --{trace} --report`; a \
-         seed gives the same figures on every run.\n\n\
+        "# Simulation\n\nMade by `cargo run --release --example simulate -- {}`; a seed gives \
+         the same figures on every run.\n\n\
          The policies are stacks of the crate's layers over its emulator, in virtual time:\n\n\
          - `spill-first`: spills on the first 429, as Azure's own spillover does;\n\
          - `reference`: waits while `elapsed + retry-after <= max_wait`, without memory;\n\
@@ -196,14 +236,22 @@ fn introduction(args: &Args) -> String {
            nobody can beat by much.\n\n\
          Costs are prompt + 3 x output tokens; callers set `max_tokens` to 1 to 2 times the answer. \
          Round trips take 30 ms (PTU and the Standard deployment beside it), 60 and 90 ms, give or \
-         take a fifth. `max_wait` is 4 s.\n\n\
+         take a fifth. `max_wait` is {} s.\n\n\
          Columns: `util`: the PTU's share of time spent on tokens; `spill`, `tokens`: requests and \
          weighted tokens that Standard served; `att/ok`: attempts for each success; `p50` to \
          `mean`: latency added, from arrival until the accepted attempt reaches a server; \
          `spl-p50`: its median for what Standard served; `overtk`: the PTU's admissions that \
          overtook an older request of their process that was waiting; `429`: refusals that callers \
-         got; `over`: how much later than `max_wait` the last attempt of any request left, in ms.\n"
+         got; `over`: how much later than `max_wait` the last attempt of any request left, in ms.\n",
+        command(),
+        args.max_wait.as_secs_f64()
     )
+}
+
+/// The arguments, of files the names only.
+fn command() -> String {
+    let name = |word: String| word.rsplit('/').next().unwrap_or_default().to_owned();
+    env::args().skip(1).map(name).collect::<Vec<_>>().join(" ")
 }
 
 /// 40 requests a second: prompts of 1,102 tokens, and a `max_tokens` of 1.5 times 256.

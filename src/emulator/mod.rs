@@ -72,6 +72,8 @@
 //! public.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
+#[cfg(feature = "simulator")]
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 
@@ -191,6 +193,12 @@ impl Emulator {
         faults: impl IntoIterator<Item = Fault>,
     ) {
         self.site(resource, deployment).script(faults);
+    }
+
+    /// For how long a Standard deployment has admitted whatever came; `None` while it refuses.
+    #[cfg(feature = "simulator")]
+    pub(crate) fn open_for(&self, resource: &str, deployment: &str) -> Option<Duration> {
+        self.site(resource, deployment).open_for(self.registry.clock)
     }
 
     fn site(&self, resource: &str, deployment: &str) -> &Site {

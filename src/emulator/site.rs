@@ -163,6 +163,19 @@ impl Site {
         }
     }
 
+    /// For how long a Standard deployment has had quota: since its window began, as long as that
+    /// is not used up.
+    #[cfg(feature = "simulator")]
+    pub(crate) fn open_for(&self, clock: Clock) -> Option<Duration> {
+        let Gauge::Windows { tokens, requests } = self.lock().quota.gauge(clock.now()) else {
+            return None;
+        };
+        let open = |reading: Reading| {
+            (reading.remaining > 0).then(|| reading.period.saturating_sub(reading.reset))
+        };
+        [tokens, requests].into_iter().flatten().map(open).min().unwrap_or(Some(Duration::MAX))
+    }
+
     pub(crate) fn is_ptu(&self) -> bool {
         matches!(self.lock().quota, Quota::Ptu(_))
     }

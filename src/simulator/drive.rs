@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Uri, header};
+use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use tokio::{runtime::Builder, task::JoinHandle};
 use tower::ServiceExt;
@@ -18,7 +18,7 @@ use super::{
     region_chain,
     stack::{self, Stack, Wiring},
 };
-use crate::{ConfigError, emulator::Emulator, resend::clock};
+use crate::{ConfigError, resend::clock};
 
 pub(super) fn run(
     plan: &Plan,
@@ -46,11 +46,12 @@ async fn drive(
 ) -> Result<History, ConfigError> {
     let emulator = plan.emulator();
     let ledger = Ledger::new(plan.processes, traffic.asks.len());
-    let world = Arc::new(World { plan: plan.clone(), ledger, epoch: clock::now() });
-    let network = || Network::new(emulator.service(), Arc::clone(&world));
+    let epoch = clock::now();
+    let world = Arc::new(World { plan: plan.clone(), ledger, epoch, emulator });
+    let network = || Network::new(Arc::clone(&world));
     let stacks: Vec<Stack> =
         (0..plan.processes).map(|_| wiring(plan, network())).collect::<Result<_, _>>()?;
-    let gauge = tokio::spawn(gauge(emulator, Arc::clone(&world), traffic.from, traffic.to));
+    let gauge = tokio::spawn(gauge(Arc::clone(&world), traffic.from, traffic.to));
     let uri = region_chain::uri(RESOURCES[0], STANDARD);
     let mut calls: Vec<JoinHandle<()>> = Vec::with_capacity(traffic.asks.len());
     let step = traffic.asks.len() / 1_000 + 1;
@@ -76,8 +77,11 @@ async fn drive(
 async fn call(stack: Stack, request: Request<Full<Bytes>>, world: Arc<World>) {
     let Number(index) = *request.extensions().get().expect("requests are numbered");
     world.ledger.arrive(index, world.plan.process(index), world.now());
-    let answer = stack.oneshot(request).await;
-    let mut body = answer.expect("no fault is scripted").into_body();
+    let answer = stack.oneshot(request).await.expect("no fault is scripted");
+    if answer.status() == StatusCode::TOO_MANY_REQUESTS && world.has_standard() {
+        world.ledger.refused_needlessly(index);
+    }
+    let mut body = answer.into_body();
     // Layers may look at what passes.
     while let Some(frame) = body.frame().await {
         frame.expect("no fault is scripted");
@@ -86,13 +90,8 @@ async fn call(stack: Stack, request: Request<Full<Bytes>>, world: Arc<World>) {
 }
 
 /// Reads the PTU's level each second, and where measuring begins and ends.
-async fn gauge(
-    emulator: Emulator,
-    world: Arc<World>,
-    from: Duration,
-    to: Duration,
-) -> (Vec<f64>, [f64; 2]) {
-    let level = || emulator.level(RESOURCES[0], PTU);
+async fn gauge(world: Arc<World>, from: Duration, to: Duration) -> (Vec<f64>, [f64; 2]) {
+    let level = || world.emulator.level(RESOURCES[0], PTU);
     let (mut levels, mut level_at) = (Vec::new(), [0.0; 2]);
     let mut second = Duration::ZERO;
     let ends = [from, to];

@@ -20,6 +20,8 @@ pub(super) struct Record {
     pub(super) accepted: Option<(usize, Duration)>,
     /// Whether the PTU accepted it while an older request of its process was waiting.
     pub(super) overtook: bool,
+    /// Whether its caller got a 429 while a Standard deployment had quota.
+    pub(super) needless: bool,
     pub(super) done: Option<Duration>,
 }
 
@@ -88,6 +90,11 @@ impl Ledger {
         let record = &mut state.records[index];
         record.done = Some(now);
         state.waiting[record.process].remove(&index);
+    }
+
+    /// The caller has a 429 though some Standard deployment had quota.
+    pub(super) fn refused_needlessly(&self, index: usize) {
+        self.lock().records[index].needless = true;
     }
 
     /// How many attempts were made so far.

@@ -31,6 +31,7 @@
 //! Bucket depth and token estimate of a real PTU are not public. Trust the order of policies more
 //! than absolute figures.
 
+mod answer;
 mod bucket;
 mod chart;
 mod draws;

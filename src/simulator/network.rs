@@ -14,11 +14,12 @@ use http_body_util::Full;
 use tower_service::Service;
 
 use super::{
+    answer,
     ledger::Ledger,
-    plan::{PTU, PTU_SERVER, Plan, RESOURCES},
+    plan::{PTU, PTU_SERVER, Plan, RESOURCES, STANDARD},
 };
 use crate::{
-    emulator::{EmulatorBody, EmulatorError, EmulatorService},
+    emulator::{Emulator, EmulatorBody, EmulatorError, EmulatorService},
     resend::clock,
 };
 
@@ -28,6 +29,7 @@ pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) ledger: Ledger,
     pub(super) epoch: Instant,
+    pub(super) emulator: Emulator,
 }
 
 /// The number of a request in its traffic, as an extension.
@@ -37,7 +39,7 @@ pub(super) struct Number(pub(super) usize);
 /// The way to the emulator and back.
 #[derive(Clone, Debug)]
 pub(super) struct Network {
-    emulator: EmulatorService,
+    service: EmulatorService,
     world: Arc<World>,
 }
 
@@ -48,14 +50,20 @@ impl World {
         clock::now().saturating_duration_since(self.epoch)
     }
 
+    /// Whether any Standard deployment has quota, and had it for so long that it can be known.
+    pub(super) fn has_standard(&self) -> bool {
+        let open = |resource| self.emulator.open_for(resource, STANDARD);
+        RESOURCES.into_iter().filter_map(open).any(|since| since > NEWS)
+    }
+
     pub(super) async fn sleep_until(&self, at: Duration) {
         clock::sleep_until(self.epoch + at).await;
     }
 }
 
 impl Network {
-    pub(super) fn new(emulator: EmulatorService, world: Arc<World>) -> Self {
-        Self { emulator, world }
+    pub(super) fn new(world: Arc<World>) -> Self {
+        Self { service: world.emulator.service(), world }
     }
 
     pub(super) fn world(&self) -> &Arc<World> {
@@ -70,7 +78,7 @@ impl Network {
         let leg = u64::from(ledger.send(index, sent)) * 2;
         self.world.sleep_until(sent + plan.delay(server, index, leg)).await;
         let reached = self.world.now();
-        let mut answer = self.emulator.call(request);
+        let mut answer = self.service.call(request);
         // Admission happens at the first poll: what is still pending then is being generated.
         let early = std::future::poll_fn(|cx| match Pin::new(&mut answer).poll(cx) {
             Poll::Ready(answer) => Poll::Ready(Some(answer)),
@@ -82,7 +90,7 @@ impl Network {
                 ledger.accept(index, server, reached);
                 let answer = answer.await?;
                 self.travel_back(server, index, leg).await;
-                return Ok(answer);
+                return self.as_told(answer).await;
             }
         };
         if answer.status().is_success() {
@@ -92,7 +100,16 @@ impl Network {
             self.travel_back(server, index, leg).await;
             ledger.refused(index);
         }
-        Ok(answer)
+        self.as_told(answer).await
+    }
+
+    /// The answer without what this service does not tell.
+    async fn as_told(&self, answer: Response<EmulatorBody>) -> Answer {
+        let Plan { hints, usage, .. } = self.world.plan;
+        if answer.status().is_success() {
+            return if usage { Ok(answer) } else { answer::without_usage(answer).await };
+        }
+        Ok(if hints { answer } else { answer::without_hints(answer) })
     }
 
     async fn travel_back(&self, server: usize, index: usize, leg: u64) {
@@ -128,3 +145,6 @@ fn server(uri: &Uri) -> usize {
     let region = RESOURCES.iter().position(|name| host.starts_with(name));
     1 + region.expect("requests go to the emulated resources")
 }
+
+/// More than the longest way back, with which every hint comes late.
+const NEWS: Duration = Duration::from_millis(60);

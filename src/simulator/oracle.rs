@@ -90,6 +90,7 @@ impl Run<'_> {
             last_sent: sent,
             accepted: Some((server, at)),
             overtook: false,
+            needless: false,
             done: Some(at),
         });
     }

@@ -34,6 +34,10 @@ pub(super) struct Plan {
     pub(super) standard_rate: Option<f64>,
     pub(super) pace: Pace,
     pub(super) standing: Duration,
+    /// Whether refusals say how long to wait.
+    pub(super) hints: bool,
+    /// Whether answers say what they used.
+    pub(super) usage: bool,
 }
 
 impl Default for Plan {
@@ -51,6 +55,8 @@ impl Default for Plan {
                 per_token: Duration::from_millis(5),
             },
             standing: Duration::from_secs(20),
+            hints: true,
+            usage: true,
         }
     }
 }

@@ -12,6 +12,7 @@ use http_body_util::Full;
 use tower_service::Service;
 
 use super::{
+    answer::without_hints,
     draws::mix,
     network::{Answer, Network, number},
     plan::{PTU, RESOURCES, SERVERS, STANDARD},
@@ -52,12 +53,7 @@ impl Service<Request<Full<Bytes>>> for RandomPick {
         let pick = mix(world.plan.seed, &[PICK, index as u64, attempt]) % SERVERS as u64;
         *request.uri_mut() = self.uris[pick as usize].clone();
         let answer = self.network.call(request);
-        Box::pin(async move {
-            let mut answer = answer.await?;
-            answer.headers_mut().remove("retry-after-ms");
-            answer.headers_mut().remove(http::header::RETRY_AFTER);
-            Ok(answer)
-        })
+        Box::pin(async move { answer.await.map(without_hints) })
     }
 }
 

@@ -36,6 +36,9 @@ pub struct SimReport {
     pub overtakes: f64,
     /// The share of requests whose caller got a 429.
     pub refused: f64,
+    /// The share of requests whose caller got a 429 while a Standard deployment had quota left, and
+    /// had it for longer than the 60 ms in which nobody can have learnt of it.
+    pub refused_needlessly: f64,
     /// How much later than `max_wait` after its arrival the last attempt of a request left, in
     /// milliseconds: the largest of all, negative when all were earlier.
     pub last_dispatch_over_ms: f64,

@@ -1,6 +1,6 @@
 //! One experiment: its settings, with their defaults.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use super::{
     Load, Policy, SimReport, drive, oracle,
@@ -138,6 +138,22 @@ impl Simulation {
         self
     }
 
+    /// Takes every header that tells about a wait or a quota from 429s, as gateways do that make
+    /// errors of their own.
+    #[must_use]
+    pub const fn without_hints(mut self) -> Self {
+        self.plan.hints = false;
+        self
+    }
+
+    /// Takes what tells about their cost from answers: `usage` in the body, and the header with a
+    /// PTU's utilisation. Event streams whose callers do not ask for usage are like that.
+    #[must_use]
+    pub const fn without_usage(mut self) -> Self {
+        self.plan.usage = false;
+        self
+    }
+
     /// Runs one policy.
     ///
     /// # Errors
@@ -185,5 +201,20 @@ impl Simulation {
         let traffic = self.load.draw(self.seed, self.warm_up, self.length)?;
         let measured = traffic.asks.iter().filter(|ask| ask.at >= traffic.from).count();
         Ok((measured, traffic.to - traffic.from, traffic.mean_load))
+    }
+
+    /// When the bursts of a [`Load::Bursty`] begin and end, from the beginning of measuring; only
+    /// those that end while it lasts.
+    ///
+    /// # Errors
+    ///
+    /// When a setting of the load cannot work.
+    pub fn bursts(&self) -> Result<Vec<Range<Duration>>, ConfigError> {
+        let traffic = self.load.draw(self.seed, self.warm_up, self.length)?;
+        let measured = |burst: &&Range<Duration>| (traffic.from..traffic.to).contains(&burst.end);
+        let relative = |burst: &Range<Duration>| {
+            burst.start.saturating_sub(traffic.from)..burst.end - traffic.from
+        };
+        Ok(traffic.bursts.iter().filter(measured).map(relative).collect())
     }
 }

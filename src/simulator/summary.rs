@@ -49,6 +49,7 @@ pub(super) fn summarise(
         spilled_added_p50_ms: (!spilled.is_empty()).then(|| percentile(&spilled, 0.50)),
         overtakes: share(sums.overtakes as f64, (sums.served - sums.spilled) as f64),
         refused: share((requests - sums.served) as f64, requests as f64),
+        refused_needlessly: share(sums.needless as f64, requests as f64),
         last_dispatch_over_ms: measured.iter().map(over).fold(f64::NEG_INFINITY, f64::max),
         slots: slots(plan, traffic, history, &measured),
         fates: measured.iter().map(|(record, _)| fate(record, traffic.from)).collect(),
@@ -63,6 +64,7 @@ struct Sums {
     spilled: usize,
     spilled_tokens: f64,
     overtakes: usize,
+    needless: usize,
 }
 
 impl Sums {
@@ -72,6 +74,7 @@ impl Sums {
             sums.tokens += ask.cost();
             sums.attempts += u64::from(record.attempts);
             sums.overtakes += usize::from(record.overtook);
+            sums.needless += usize::from(record.needless);
             let Some(server) = server(record) else { continue };
             sums.served += 1;
             if server != PTU_SERVER {

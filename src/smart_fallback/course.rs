@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::future::Either;
-use http::{Extensions, Request, Response};
+use http::{Request, Response};
 use tower_service::Service;
 
 use super::{layer::Config, limits::Limits, wait::Wait};
@@ -34,9 +34,10 @@ pub(super) struct Tiers<P, F, K> {
     primary: P,
     fallback: F,
     config: Arc<Config<K>>,
-    limits: Limits,
     /// When the request reached this tier.
     entered: Instant,
+    /// Looked up when they are first needed.
+    limits: Option<Limits>,
     /// Weighed when it is first needed.
     weight: Option<Weight>,
     pass: Option<Pass>,
@@ -47,30 +48,25 @@ pub(super) struct Tiers<P, F, K> {
     closed: Duration,
     /// Whether a refusal of the attempt under way is the caller's.
     is_last: bool,
-    served: Served,
+    /// The account so far, once there is something to tell.
+    served: Option<Box<Served>>,
 }
 
 impl<P, F, K: Policy> Tiers<P, F, K> {
-    pub(super) fn new(
-        primary: P,
-        fallback: F,
-        config: Arc<Config<K>>,
-        overrides: &Extensions,
-        now: Instant,
-    ) -> Self {
+    pub(super) const fn new(primary: P, fallback: F, config: Arc<Config<K>>, now: Instant) -> Self {
         Self {
             primary,
             fallback,
-            limits: Limits::new(&config, overrides, now),
+            config,
             entered: now,
+            limits: None,
             weight: None,
             pass: None,
             refusals: 0,
             since: now,
             closed: Duration::ZERO,
             is_last: false,
-            served: Served::new(),
-            config,
+            served: None,
         }
     }
 
@@ -84,8 +80,9 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
             // Most requests find the gate open, and are not even weighed.
             if self.config.gate.is_busy() {
                 let cost = self.weigh(request);
-                let deadline = self.limits.deadline();
-                let admission = self.config.gate.admit(now, cost, self.limits.rank, deadline);
+                let limits = self.limits(request);
+                let (rank, deadline) = (limits.rank, limits.deadline());
+                let admission = self.config.gate.admit(now, cost, rank, deadline);
                 self.obey(admission, now, request)
             } else {
                 Some(Step::Send(Lane::Primary))
@@ -138,8 +135,9 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         now: Instant,
         request: &Request<B>,
     ) -> Option<Step<Lane, Wait, A>> {
-        let elapsed = self.limits.elapsed(now);
-        let facts = Facts::new(hint, elapsed, self.limits.max_wait, self.refusals);
+        let limits = *self.limits(request);
+        let elapsed = limits.elapsed(now);
+        let facts = Facts::new(hint, elapsed, limits.max_wait, self.refusals);
         (self.since, self.closed) = (now, closed);
         let wait = match self.config.policy.next(&facts) {
             // A timer would take a millisecond over no time at all.
@@ -147,12 +145,12 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
                 return Some(Step::Send(Lane::Primary));
             }
             // More than once, no time at all would be a busy loop.
-            Next::Wait(wait) => wait.max(TICK.min(self.limits.max_wait.saturating_sub(elapsed))),
+            Next::Wait(wait) => wait.max(TICK.min(limits.max_wait.saturating_sub(elapsed))),
             Next::MoveOn => return self.spill(now, request),
             Next::Return => return None,
         };
         // Somebody else's policy may be wrong; `max_wait` holds all the same.
-        let fits = elapsed.saturating_add(wait) <= self.limits.max_wait && !wait.is_zero();
+        let fits = elapsed.saturating_add(wait) <= limits.max_wait && !wait.is_zero();
         match now.checked_add(wait).filter(|_| fits) {
             Some(until) => Some(Step::Wait(Wait::Sleep(clock::sleep_until(until)))),
             None => self.spill(now, request),
@@ -165,7 +163,8 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         now: Instant,
         request: &Request<B>,
     ) -> Option<Step<Lane, Wait, A>> {
-        if !self.limits.spills {
+        let limits = *self.limits(request);
+        if !limits.spills {
             return None;
         }
         let Some(purse) = self.config.spill_budget.clone() else {
@@ -175,20 +174,25 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
             Ok(()) => Some(Step::Send(Lane::Fallback)),
             Err((WhenSpent::Refuse, _)) => None,
             Err((WhenSpent::Wait, left)) => {
-                let elapsed = self.limits.elapsed(now);
-                let longer = elapsed.saturating_add(left).min(self.limits.longest_wait);
+                let elapsed = limits.elapsed(now);
+                let longer = elapsed.saturating_add(left).min(limits.longest_wait);
                 if longer <= elapsed {
                     return None;
                 }
-                if longer <= self.limits.max_wait {
+                if longer <= limits.max_wait {
                     // The primary has been asked for that long already: only a new window helps.
-                    let sleep = clock::sleep_until(self.limits.after(longer));
+                    let sleep = clock::sleep_until(limits.after(longer));
                     return Some(Step::Wait(Wait::Sleep(sleep)));
                 }
-                self.limits.max_wait = longer;
+                self.limits = Some(Limits { max_wait: longer, ..limits });
                 Some(self.start(now, request))
             }
         }
+    }
+
+    fn limits<B>(&mut self, request: &Request<B>) -> &Limits {
+        let find = || Limits::new(&self.config, request.extensions(), self.entered);
+        self.limits.get_or_insert_with(find)
     }
 
     fn weigh<B: TryCloneBody>(&mut self, request: &Request<B>) -> f64 {
@@ -215,14 +219,16 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
             self.config.gate.remember(now, self.closed);
             return self.decide(hint, self.closed, now, request?);
         }
+        // Without the request there is nothing to wait with, so that it need not queue.
+        let limits = request.map(|request| *self.limits(request));
         let refusal = Refusal {
             cost: request.map_or(0.0, |request| self.weigh(request)),
-            rank: self.limits.rank,
+            rank: limits.map_or(0, |limits| limits.rank),
             at: self.since,
             now,
             closed: self.closed,
             is_measured: matches!(hint, Hint::After(_)),
-            deadline: self.limits.deadline(),
+            deadline: limits.map_or(now, |limits| limits.deadline()),
         };
         let ticket = self.config.gate.refused(self.pass.take(), &refusal);
         let admission = ticket.map_or(Admission::Spill, Admission::Wait);
@@ -237,29 +243,40 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         hint.duration().map_or(primary, |fallback| fallback.min(primary)).max(TICK)
     }
 
-    fn record<R, E>(&mut self, lane: Lane, result: &mut Result<Response<R>, E>, outcome: Outcome) {
+    fn record<R, E>(
+        &self,
+        served: &mut Served,
+        lane: Lane,
+        result: &mut Result<Response<R>, E>,
+        outcome: Outcome,
+    ) {
         let at = self.since.saturating_duration_since(self.entered);
         let status = result.as_ref().ok().map(Response::status);
         let name = &self.config.names[lane as usize];
-        let before = self.served.attempts().len();
-        self.served.absorb(result.as_mut().ok().map(Response::extensions_mut), at, || {
+        let before = served.attempts().len();
+        served.absorb(result.as_mut().ok().map(Response::extensions_mut), at, || {
             Attempt::new(Arc::clone(name), at, status, outcome)
         });
         if lane == Lane::Fallback {
-            self.served.set_spilled(before);
+            served.set_spilled(before);
         }
     }
+}
 
-    /// Leaves the account on the response that the caller gets.
-    fn sign<R, E>(&mut self, result: &mut Result<Response<R>, E>, held: bool, lane: Lane) {
-        if lane == Lane::Primary && !held {
-            self.served.set_unreplayable();
-        }
-        if let Ok(response) = result {
-            let served = mem::replace(&mut self.served, Served::new());
-            response.extensions_mut().insert(served);
-        }
+/// Leaves the account on the response that the caller gets.
+fn sign<R, E>(
+    mut served: Served,
+    lane: Lane,
+    mut result: Result<Response<R>, E>,
+    held: bool,
+) -> Result<Response<R>, E> {
+    if lane == Lane::Primary && !held {
+        served.set_unreplayable();
     }
+    if let Ok(response) = &mut result {
+        response.extensions_mut().insert(served);
+    }
+    result
 }
 
 impl<P, F, K, B, R> Course<B> for Tiers<P, F, K>
@@ -308,9 +325,11 @@ where
     }
 
     fn send(&mut self, lane: Lane, mut request: Request<B>) -> Self::Attempt {
-        if self.since > self.limits.arrival {
+        if let Some(limits) = &self.limits
+            && self.since > limits.arrival
+        {
             // A tier inside this one must not start its waiting anew.
-            request.extensions_mut().get_or_insert(Arrival(self.limits.arrival));
+            request.extensions_mut().get_or_insert(Arrival(limits.arrival));
         }
         if let (Lane::Primary, Some(pass), Some(weight)) = (lane, &self.pass, &self.weight)
             && let Some(observe) = pass.observe(weight)
@@ -337,7 +356,7 @@ where
             pass.accepted();
         }
         // The account of an inner layer says it all about a first attempt, and stays where it is.
-        if self.served.is_plain()
+        if self.served.as_ref().is_none_or(|served| served.is_plain())
             && let Ok(response) = &mut result
             && let Some(served) = response.extensions_mut().get_mut::<Served>()
         {
@@ -348,9 +367,9 @@ where
             }
             return result;
         }
-        self.record(lane, &mut result, Outcome::Answered);
-        self.sign(&mut result, held, lane);
-        result
+        let mut served = self.served.take().map_or_else(Served::new, |served| *served);
+        self.record(&mut served, lane, &mut result, Outcome::Answered);
+        sign(served, lane, result, held)
     }
 
     fn refused(
@@ -364,18 +383,19 @@ where
         let Outcome::Throttled(hint) = outcome else {
             return Step::Answer(self.answer(lane, result, held.is_some()));
         };
-        self.record(lane, &mut result, outcome);
+        let mut served = self.served.take().unwrap_or_else(|| Box::new(Served::new()));
+        self.record(&mut served, lane, &mut result, outcome);
         if lane == Lane::Primary {
             self.refusals += 1;
             let request = held.filter(|_| !self.is_last);
             if let Some(step) = self.after_refusal(hint, now, request) {
+                self.served = Some(served);
                 return step;
             }
         } else if let Ok(response) = &mut result {
             announce(response.headers_mut(), self.soonest(hint, now));
         }
-        self.sign(&mut result, held.is_some(), lane);
-        Step::Answer(result)
+        Step::Answer(sign(*served, lane, result, held.is_some()))
     }
 
     fn resume(
@@ -384,7 +404,8 @@ where
         admission: Option<Admission>,
         request: &Request<B>,
     ) -> Step<Lane, Wait, Self::Answer> {
-        self.served.add_wait(now.saturating_duration_since(self.since));
+        let waited = now.saturating_duration_since(self.since);
+        self.served.get_or_insert_with(|| Box::new(Served::new())).add_wait(waited);
         self.since = now;
         match admission {
             Some(admission) => {

@@ -99,8 +99,7 @@ where
         let primary = mem::replace(&mut self.primary, unreadied);
         let now = clock::now();
         let config = Arc::clone(&self.config);
-        let mut tiers =
-            Tiers::new(primary, self.fallback.clone(), config, request.extensions(), now);
+        let mut tiers = Tiers::new(primary, self.fallback.clone(), config, now);
         ResponseFuture::new(match tiers.start(now, &request) {
             Step::Send(Lane::Primary) => Resend::sending(tiers, Lane::Primary, request),
             step => {

@@ -2,7 +2,6 @@
 
 use std::{
     future::Future,
-    pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -364,20 +363,4 @@ async fn a_policy_makes_an_adaptive_gate_remember_for_all_and_leaves_others_alon
         service.clone().oneshot(request()).await.unwrap();
         assert_eq!(ptu.len(), attempts, "{mode:?}");
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_hundred_thousand_may_wait_and_give_up() {
-    let world = World::playing([Answer::refused(50_000)], patient);
-    let mut parked: Vec<Pin<Box<dyn Future<Output = Reply>>>> = Vec::new();
-    for number in 0..100_000 {
-        parked.push(Box::pin(world.send(numbered(number))));
-        assert!(poll_immediate(parked.last_mut().unwrap()).await.is_none());
-    }
-    assert_eq!((world.gate.waiting(), world.ptu.len()), (100_000, 1));
-    let rest = parked.split_off(50_000);
-    drop(parked);
-    assert_eq!(world.gate.waiting(), 50_000);
-    drop(rest.into_iter().rev().collect::<Vec<_>>());
-    assert_eq!(world.gate.waiting(), 0);
 }

@@ -2,8 +2,11 @@
 
 mod bars;
 mod command;
+mod degradation;
 mod determinism;
+mod limited;
 mod physics;
+mod recovery;
 
 use std::time::Duration;
 

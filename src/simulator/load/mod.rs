@@ -4,7 +4,7 @@ mod synthetic;
 mod timestamp;
 mod trace;
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 pub use self::trace::{Trace, TraceError};
 use super::draws;
@@ -64,6 +64,8 @@ pub(crate) struct Traffic {
     pub(crate) to: Duration,
     /// Weighted tokens a second at the mean.
     pub(crate) mean_load: f64,
+    /// When bursts began and ended, if the load tells.
+    pub(crate) bursts: Vec<Range<Duration>>,
 }
 
 impl Load {

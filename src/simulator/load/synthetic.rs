@@ -1,6 +1,6 @@
 //! Loads from a generator: Poisson arrivals, bursts, lognormal sizes.
 
-use std::{f64::consts::PI, time::Duration};
+use std::{f64::consts::PI, ops::Range, time::Duration};
 
 use rand::{RngExt, rngs::SmallRng};
 
@@ -38,7 +38,7 @@ pub(super) fn draw(
         asks.push(Ask { at, prompt, output, max_tokens });
     }
     let mean_load = rate * (PROMPT.mean() + OUTPUT_WEIGHT * OUTPUT.mean());
-    Ok(Traffic { asks, from: warm_up, to, mean_load })
+    Ok(Traffic { asks, from: warm_up, to, mean_load, bursts: arrivals.bursts })
 }
 
 /// Arrival times in seconds.
@@ -46,26 +46,28 @@ struct Arrivals {
     rate: f64,
     draw: SmallRng,
     now: f64,
-    burst: Option<Phase>,
+    phase: Option<Phase>,
+    bursts: Vec<Range<Duration>>,
 }
 
 /// A stretch of one rate.
 struct Phase {
     on: bool,
+    since: f64,
     until: f64,
 }
 
 impl Arrivals {
     fn new(rate: f64, bursty: bool, mut draw: SmallRng) -> Self {
-        let burst = bursty.then(|| {
+        let phase = bursty.then(|| {
             let on = draw.random::<f64>() < ON_SECONDS / (ON_SECONDS + OFF_SECONDS);
             Phase::starting(on, 0.0, &mut draw)
         });
-        Self { rate, draw, now: 0.0, burst }
+        Self { rate, draw, now: 0.0, phase, bursts: Vec::new() }
     }
 
     fn next(&mut self) -> f64 {
-        let Some(phase) = &mut self.burst else {
+        let Some(phase) = &mut self.phase else {
             self.now += exponential(1.0 / self.rate, &mut self.draw);
             return self.now;
         };
@@ -78,6 +80,7 @@ impl Arrivals {
             }
             // The exponential forgets, so the rest of the gap is drawn anew at the other rate.
             self.now = phase.until;
+            self.bursts.extend(phase.burst());
             *phase = Phase::starting(!phase.on, self.now, &mut self.draw);
         }
     }
@@ -86,7 +89,12 @@ impl Arrivals {
 impl Phase {
     fn starting(on: bool, now: f64, draw: &mut SmallRng) -> Self {
         let mean = if on { ON_SECONDS } else { OFF_SECONDS };
-        Self { on, until: now + exponential(mean, draw) }
+        Self { on, since: now, until: now + exponential(mean, draw) }
+    }
+
+    fn burst(&self) -> Option<Range<Duration>> {
+        let at = Duration::from_secs_f64;
+        self.on.then(|| at(self.since)..at(self.until))
     }
 }
 
@@ -161,6 +169,21 @@ mod tests {
         };
         assert!((0.8..1.2).contains(&spread(false)), "Poisson counts vary by their mean");
         assert!(spread(true) > 50.0);
+    }
+
+    #[test]
+    fn requests_come_faster_between_the_beginning_and_the_end_of_a_burst() {
+        let Traffic { asks, bursts, to, .. } = hour(true, 3);
+        let seconds = bursts.iter().map(|burst| (burst.end - burst.start).as_secs_f64());
+        let seconds: f64 = seconds.sum();
+        assert!((bursts.len() as f64 / 600.0 - 1.0).abs() < 0.15, "one a minute: {}", bursts.len());
+        assert!((seconds / to.as_secs_f64() - 0.25).abs() < 0.03, "a quarter of the time");
+        let within = asks.iter().filter(|ask| {
+            let next = bursts.partition_point(|burst| burst.end <= ask.at);
+            bursts.get(next).is_some_and(|burst| burst.contains(&ask.at))
+        });
+        assert!((within.count() as f64 / seconds / 88.0 - 1.0).abs() < 0.01, "2.2 times 40");
+        assert!(hour(false, 3).bursts.is_empty());
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Trace {
             return Err(ConfigError::new("warm_up", problem));
         }
         let mean_load = asks.iter().map(Ask::cost).sum::<f64>() / to.as_secs_f64();
-        Ok(Traffic { asks, from: warm_up, to, mean_load })
+        Ok(Traffic { asks, from: warm_up, to, mean_load, bursts: Vec::new() })
     }
 }
 
