@@ -3,6 +3,7 @@
 use std::{task::Waker, time::Duration};
 
 use super::{
+    feeler::Feeler,
     meter::Meter,
     queue::{Place, Queue},
     standing::Standing,
@@ -35,9 +36,7 @@ pub(super) struct Core {
     mean: f64,
     /// How long a refusal takes, there and back.
     round_trip: Nanos,
-    under_way: usize,
-    /// How many attempts may be under way while the reckoning is not trusted.
-    window: usize,
+    feeler: Feeler,
 }
 
 /// An attempt that the gate reckons with.
@@ -79,8 +78,7 @@ impl Core {
             ratio: 1.0,
             mean: 0.0,
             round_trip: 0,
-            under_way: 0,
-            window: 1,
+            feeler: Feeler::new(),
         }
     }
 
@@ -91,17 +89,19 @@ impl Core {
         let place = Place { rank, order: self.next_order };
         self.next_order += 1;
         let wait = self.predicted_wait(now, rank);
-        let budget = seconds(deadline.saturating_sub(now));
+        let latest = self.latest(deadline);
+        let budget = seconds(latest.saturating_sub(now));
         let jobs = if self.mean > 0.0 { wait * self.meter.rate() / self.mean } else { 0.0 };
         self.standing.observe(seconds(now), wait, budget, jobs);
         let first = self.queue.head().is_none_or(|(head, _)| place < head);
         if first && self.is_open(now) {
             return Verdict::Go(self.send(now, place, cost));
         }
-        if wait > self.standing.allowed(budget) {
+        let allowed = self.standing.allowed(budget) / CAUTION;
+        if wait > allowed && self.wait_behind(now, rank) > allowed {
             return Verdict::Spill;
         }
-        self.queue.insert(place, cost);
+        self.queue.insert(place, cost, latest);
         Verdict::Wait(place)
     }
 
@@ -110,9 +110,7 @@ impl Core {
     pub(super) fn turn(&mut self, now: Nanos, place: Place, deadline: Nanos) -> Turn {
         self.settle(now);
         let is_head = self.queue.head().is_some_and(|(head, _)| head == place);
-        // A refusal must be back in time for the request to be sent elsewhere; the round trip known
-        // is the shortest.
-        let latest = deadline.saturating_sub(self.round_trip + self.round_trip / 2);
+        let latest = self.latest(deadline);
         if is_head && self.is_open(now) && now <= latest {
             let waiting = self.queue.remove(place).expect("the head is in the queue");
             return Turn::Go(self.send(now, place, waiting.cost));
@@ -121,7 +119,7 @@ impl Core {
             self.queue.remove(place);
             return Turn::Spill;
         }
-        let due = if is_head { self.due().unwrap_or(Nanos::MAX) } else { Nanos::MAX };
+        let due = if is_head { self.due() } else { Nanos::MAX };
         Turn::Wait(due.max(now).min(latest))
     }
 
@@ -149,7 +147,7 @@ impl Core {
     pub(super) fn untracked(&mut self, at: Nanos, cost: f64, rank: u8) -> Sent {
         let place = Place { rank, order: self.next_order };
         self.next_order += 1;
-        self.under_way += 1;
+        self.feeler.untracked();
         let mark = self.admitted;
         self.admitted += cost;
         Sent { place, cost, at, mark }
@@ -167,7 +165,6 @@ impl Core {
         deadline: Nanos,
     ) -> Option<Place> {
         self.gone(sent);
-        self.window = 1;
         // A refusal that took longer was slow to be decided, not far to be fetched.
         let took = now.saturating_sub(sent.at).clamp(0, LONGEST_TRIP);
         // The shortest one tells the way there and back; others had to connect or to queue first.
@@ -175,36 +172,33 @@ impl Core {
             0 => took,
             known => took.min(known + known / 16),
         };
-        let took = self.round_trip;
         // It was decided half a round trip ago, which is when the hint begins to count.
-        let decided = now - took / 2;
-        if is_measured {
-            self.meter.refused(seconds(decided), closed.as_secs_f64(), sent.mark);
-        }
+        let decided = now - self.round_trip / 2;
         let reopens = decided.saturating_add(nanos(closed));
-        // What was sent after this attempt came on top of what the hint knew of.
-        let after =
-            if self.meter.is_trusted() { (self.admitted - sent.mark).max(0.0) } else { 0.0 };
-        self.clear = Some(reopens.saturating_add(self.drain_time(after)));
+        let (seen, later) = self.seen_by(sent, reopens);
+        if is_measured {
+            self.meter.refused(seconds(decided), closed.as_secs_f64(), seen);
+        }
+        self.feeler.refused();
+        self.clear = Some(reopens.saturating_add(later));
         if reopens > deadline {
             return None;
         }
-        self.queue.insert(sent.place, sent.cost);
+        self.queue.insert(sent.place, sent.cost, self.latest(deadline));
         Some(sent.place)
     }
 
     /// `sent` was admitted.
     pub(super) fn accepted(&mut self, now: Nanos) {
-        self.under_way = self.under_way.saturating_sub(1);
-        // Untrusted, the PTU is felt for: one more attempt at once for every one admitted.
+        self.feeler.ended();
         if !self.meter.is_trusted() && self.clear.is_some_and(|clear| clear <= now) {
-            self.window += 1;
+            self.feeler.admitted();
         }
     }
 
     /// `sent` ended without an answer that says whether it was admitted.
     pub(super) fn gone(&mut self, sent: &Sent) {
-        self.under_way = self.under_way.saturating_sub(1);
+        self.feeler.ended();
         self.admitted -= sent.cost;
         self.shift(-sent.cost);
     }
@@ -254,29 +248,74 @@ impl Core {
         (closed + ahead).max(0.0)
     }
 
-    /// Whether the head, or a newcomer when there is none, may go.
-    fn is_open(&self, now: Nanos) -> bool {
-        self.due().is_some_and(|due| now >= due)
+    /// How long a newcomer of `rank` would wait, in seconds, if those before it that will have given
+    /// up by their turn are left out. In a long queue they make no difference.
+    fn wait_behind(&self, now: Nanos, rank: u8) -> f64 {
+        let Some(clear) = self.clear.filter(|_| self.meter.is_trusted()) else {
+            return f64::INFINITY;
+        };
+        if self.queue.len() > LONG {
+            return f64::INFINITY;
+        }
+        let first = clear.saturating_sub(self.round_trip / 2).max(now);
+        let turn = self.queue.before(rank).fold(first, |turn, waiting| {
+            let takes = if turn <= waiting.latest { self.ratio * waiting.cost } else { 0.0 };
+            turn.saturating_add(self.drain_time(takes))
+        });
+        seconds(turn.saturating_sub(now))
     }
 
-    /// When the next attempt is to be made; `None` while the answer of another is awaited.
-    fn due(&self) -> Option<Nanos> {
-        let Some(clear) = self.clear else { return Some(Nanos::MIN) };
-        let may_go = self.meter.is_trusted() || self.under_way < self.window;
+    /// Whether the head, or a newcomer when there is none, may go.
+    fn is_open(&self, now: Nanos) -> bool {
+        now >= self.due()
+    }
+
+    /// When a request with this `deadline` is to be sent at the latest: a refusal must be back in
+    /// time for it to be sent elsewhere, and the round trip known is the shortest.
+    fn latest(&self, deadline: Nanos) -> Nanos {
+        deadline.saturating_sub(self.round_trip + self.round_trip / 2)
+    }
+
+    /// When the next attempt is to be made.
+    fn due(&self) -> Nanos {
+        let Some(clear) = self.clear else { return Nanos::MIN };
         // It arrives half a round trip later, and that is when the level has to be below the rim.
-        may_go.then(|| clear.saturating_sub(self.round_trip / 2))
+        let clear = clear.saturating_sub(self.round_trip / 2);
+        self.feeler.due(clear, self.meter.is_trusted(), self.round_trip)
     }
 
     fn send(&mut self, now: Nanos, place: Place, cost: f64) -> Sent {
         let mark = self.admitted;
         self.admitted += cost;
-        self.under_way += 1;
+        let is_below = self.feeler.sent(now, self.meter.is_trusted());
         if self.meter.is_trusted() {
+            let arrives = now.saturating_add(self.round_trip / 2);
             let fill = self.drain_time(cost);
             // How deep the bucket is below the rim is not known; a refusal will tell.
-            self.clear = self.clear.map(|clear| clear.max(now - DEEPEST).saturating_add(fill));
+            self.clear = self.clear.map(|clear| {
+                let clear = if is_below { clear.min(arrives) } else { clear };
+                clear.max(now - DEEPEST).saturating_add(fill)
+            });
         }
         Sent { place, cost, at: now, mark }
+    }
+
+    /// The cost that the refusal of `sent` knew of, and how long it takes to drain what came
+    /// later.
+    fn seen_by(&self, sent: &Sent, reopens: Nanos) -> (f64, Nanos) {
+        if !self.meter.is_trusted() {
+            return (sent.mark, 0);
+        }
+        // What was sent after it came on top of what the hint knew of, unless it overtook it on the
+        // way. That is only told apart when much was sent, and from a reckoning that is not in doubt.
+        let later = self.drain_time((self.admitted - sent.mark).max(0.0));
+        let expected = self.clear.map_or(reopens, |clear| clear.saturating_sub(later));
+        let is_doubtful = self.feeler.is_checking() || later < TELLING;
+        if !is_doubtful && reopens.saturating_sub(expected) > later / 2 {
+            (self.admitted, 0)
+        } else {
+            (sent.mark, later)
+        }
     }
 
     /// The level turns out to be higher by `cost` than was reckoned with.
@@ -322,5 +361,12 @@ const SECOND: Nanos = 1_000_000_000;
 const IDLE: Nanos = SECOND;
 /// Below the rim for this long, the queue has emptied.
 const SPARE: Nanos = SECOND / 2;
+/// How much has to have been sent, in time to drain it, to tell by a hint whether it knew of that.
+const TELLING: Nanos = SECOND / 10;
+/// Predicted waits are taken for this much longer: who is let in and has to give up has waited for
+/// nothing, and kept others out.
+const CAUTION: f64 = 1.05;
+/// Waiting requests that are looked at one by one.
+const LONG: usize = 64;
 const DEEPEST: Nanos = 60 * SECOND;
 const LONGEST_TRIP: Nanos = SECOND / 10;

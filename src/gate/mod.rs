@@ -4,6 +4,7 @@ mod budget;
 mod class;
 mod core;
 pub mod cost;
+mod feeler;
 mod meter;
 mod queue;
 mod standing;

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, task::Waker};
 
+use super::core::Nanos;
+
 /// A place in the queue. It is kept when a request is refused and waits again, so that nobody who
 /// came later overtakes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,6 +15,8 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) cost: f64,
+    /// When it leaves at the latest.
+    pub(super) latest: Nanos,
     pub(super) waker: Option<Waker>,
 }
 
@@ -25,8 +29,8 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn insert(&mut self, place: Place, cost: f64) {
-        self.places.insert(place, Waiting { cost, waker: None });
+    pub(super) fn insert(&mut self, place: Place, cost: f64, latest: Nanos) {
+        self.places.insert(place, Waiting { cost, latest, waker: None });
         *self.cost.entry(place.rank).or_default() += cost;
     }
 
@@ -58,6 +62,13 @@ impl Queue {
         self.places.is_empty()
     }
 
+    /// Those that go before a newcomer of `rank`, the first one first.
+    pub(super) fn before(&self, rank: u8) -> impl Iterator<Item = &Waiting> {
+        self.places
+            .range(..Place { rank: rank.saturating_add(1), order: 0 })
+            .map(|(_, waiting)| waiting)
+    }
+
     /// The cost that goes before a newcomer of `rank`.
     pub(super) fn ahead_of(&self, rank: u8) -> f64 {
         self.cost.range(..=rank).map(|(_, cost)| cost).sum()
@@ -78,7 +89,7 @@ mod tests {
     fn urgent_ranks_go_first_and_equals_in_order() {
         let mut queue = Queue::default();
         for (rank, order) in [(1, 0), (0, 3), (1, 1), (0, 2)] {
-            queue.insert(place(rank, order), 1.0);
+            queue.insert(place(rank, order), 1.0, 0);
         }
         let mut orders = Vec::new();
         while let Some((head, _)) = queue.head() {
@@ -91,8 +102,8 @@ mod tests {
     #[test]
     fn a_newcomer_has_its_own_rank_and_the_more_urgent_ones_ahead() {
         let mut queue = Queue::default();
-        queue.insert(place(0, 0), 5.0);
-        queue.insert(place(1, 1), 7.0);
+        queue.insert(place(0, 0), 5.0, 0);
+        queue.insert(place(1, 1), 7.0, 0);
         assert_eq!((queue.ahead_of(0), queue.ahead_of(1)), (5.0, 12.0));
         queue.remove(place(0, 0));
         assert_eq!(queue.ahead_of(1), 7.0);
@@ -117,7 +128,7 @@ mod tests {
                         prop_assert_eq!(left, Some(list.remove(index).1));
                     }
                     None => {
-                        queue.insert(place, cost);
+                        queue.insert(place, cost, 0);
                         list.push((place, cost));
                     }
                 }
