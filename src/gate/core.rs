@@ -309,13 +309,13 @@ impl Core {
         let Some(clear) = self.clear else { return Nanos::MIN };
         // It arrives half a round trip later, and that is when the level has to be below the rim.
         let clear = clear.saturating_sub(self.round_trip / 2);
-        self.feeler.due(clear, self.meter.is_trusted(), self.round_trip)
+        self.feeler.due(clear, self.meter.trust(), self.round_trip)
     }
 
     fn send(&mut self, now: Nanos, place: Place, cost: f64) -> Sent {
         let mark = self.admitted;
         self.admitted += cost;
-        let is_below = self.feeler.sent(now, self.meter.is_trusted());
+        let is_below = self.feeler.sent(now, self.meter.trust());
         if self.meter.is_trusted() {
             let arrives = now.saturating_add(self.round_trip / 2);
             let fill = self.drain_time(cost);
