@@ -47,7 +47,7 @@ impl Feeler {
             Trust::Full => clear,
             _ if self.under_way < self.window => clear,
             Trust::Open => clear.max(sooner),
-            Trust::None => clear.max(self.last_sent + patience),
+            Trust::None => clear.max(self.last_sent + LONGER * patience),
         }
     }
 
@@ -100,6 +100,8 @@ impl Feeler {
 /// Attempts until the reckoning is checked after a quiet time, and in the long run.
 const FEWEST: u32 = 8;
 const MOST: u32 = 64;
+/// How much longer silence has to last where others fill the same PTU: an answer usually comes first.
+const LONGER: Nanos = 10;
 /// The shortest silence that says something: a refusal may be slow for once.
 const SHORTEST: Nanos = 20_000_000;
 
@@ -145,8 +147,8 @@ mod tests {
         let mut now = 0;
         for _ in 0..10 {
             feeler.sent(now, Trust::None);
-            assert_eq!(feeler.due(0, Trust::None, TRIP), now + 45 * MS);
-            now += 45 * MS;
+            assert_eq!(feeler.due(0, Trust::None, TRIP), now + 450 * MS);
+            now += 450 * MS;
         }
     }
 
