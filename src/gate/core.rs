@@ -90,7 +90,7 @@ impl Core {
         self.next_order += 1;
         let wait = self.predicted_wait(now, rank);
         let latest = self.latest(deadline);
-        let budget = seconds(latest.saturating_sub(now));
+        let budget = seconds(latest.saturating_sub(now).max(0));
         let jobs = if self.mean > 0.0 { wait * self.meter.rate() / self.mean } else { 0.0 };
         self.standing.observe(seconds(now), wait, budget, jobs);
         let first = self.queue.head().is_none_or(|(head, _)| place < head);

@@ -52,9 +52,11 @@ impl Feeler {
     pub(super) fn sent(&mut self, now: Nanos, is_trusted: bool) -> bool {
         let is_first = self.unchecked == self.check_after;
         let is_open = is_trusted && self.is_checking() && !is_first;
+        // What was sent before the last refusal was not silent after it.
+        let is_silent = !is_trusted && self.unchecked > 0 && self.under_way >= self.window;
         if is_trusted && is_first {
             self.window = 1;
-        } else if is_open || (!is_trusted && self.under_way >= self.window) {
+        } else if is_open || is_silent {
             self.window = self.window.saturating_add(1);
         }
         self.under_way += 1;
@@ -66,6 +68,7 @@ impl Feeler {
     /// An attempt was made while nothing was known of the PTU.
     pub(super) fn untracked(&mut self) {
         self.under_way += 1;
+        self.unchecked = 0;
         self.check_after = FEWEST;
     }
 
@@ -145,8 +148,13 @@ mod tests {
             feeler.sent(after, true);
             feeler.refused();
         }
+        for attempt in 0..65 {
+            feeler.sent(attempt, true);
+        }
         feeler.untracked();
+        feeler.refused();
         for attempt in 0..8 {
+            assert_eq!(feeler.due(far, true, TRIP), far, "paced");
             feeler.sent(attempt, true);
         }
         assert!(feeler.due(far, true, TRIP) < far, "soon again after a quiet time");

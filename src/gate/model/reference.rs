@@ -16,22 +16,62 @@ use crate::gate::{
 pub(super) struct Reference {
     meter: Meter,
     standing: Standing,
-    pub(super) waiting: Vec<(Place, f64)>,
+    pub(super) waiting: Vec<Waits>,
     history: Vec<Event>,
     orders: u64,
+}
+
+pub(super) struct Waits {
+    place: Place,
+    cost: f64,
+    latest: Nanos,
 }
 
 /// An attempt: where it stands in the history.
 pub(super) type Attempt = usize;
 
 enum Event {
-    Arrived { cost: f64 },
-    Sent { place: Place, cost: f64, at: Nanos, rate: Option<f64> },
-    Gone { attempt: Attempt, rate: Option<f64> },
-    Accepted { widens: bool },
-    Finished { attempt: Attempt, actual: f64, rate: Option<f64> },
-    Refused { attempt: Attempt, took: Nanos, reopens: Nanos, rate: Option<f64> },
+    Arrived {
+        cost: f64,
+    },
+    Sent {
+        place: Place,
+        cost: f64,
+        at: Nanos,
+        rate: Option<f64>,
+        why: Why,
+    },
+    Gone {
+        attempt: Attempt,
+        rate: Option<f64>,
+    },
+    Accepted {
+        widens: bool,
+    },
+    Finished {
+        attempt: Attempt,
+        actual: f64,
+        rate: Option<f64>,
+    },
+    /// What was sent after it, and it did not know of, takes `later` to drain.
+    Refused {
+        took: Nanos,
+        reopens: Nanos,
+        later: Nanos,
+    },
     Idle,
+}
+
+/// Why an attempt was made.
+enum Why {
+    /// Nothing was known of the PTU.
+    Unasked,
+    /// It was its turn by the reckoning, or an answer made room.
+    Turn,
+    /// A trusted reckoning is to be checked.
+    Check,
+    /// Silence says that the level is below the rim, as this one will find it when it `arrives`.
+    Silence { arrives: Nanos },
 }
 
 #[derive(Debug, PartialEq)]
@@ -67,17 +107,19 @@ impl Reference {
         self.look(now);
         self.history.push(Event::Arrived { cost });
         let place = self.place(rank);
-        let (wait, budget) = (self.predicted_wait(now, rank), seconds(deadline - now));
+        let latest = self.latest(deadline);
+        let (wait, budget) = (self.predicted_wait(now, rank), seconds((latest - now).max(0)));
         let mean = self.mean();
         let jobs = if mean > 0.0 { wait * self.meter.rate() / mean } else { 0.0 };
         self.standing.observe(seconds(now), wait, budget, jobs);
-        let overtakes_all = self.waiting.iter().all(|&(other, _)| goes_before(place, other));
-        let expected = if overtakes_all && self.due().is_some_and(|due| due <= now) {
+        let allowed = self.standing.allowed(budget) / 1.05;
+        let overtakes_all = self.waiting.iter().all(|other| goes_before(place, other.place));
+        let expected = if overtakes_all && self.due() <= now {
             Expected::Go
-        } else if wait > self.standing.allowed(budget) {
+        } else if wait > allowed && self.wait_behind(now, rank).is_none_or(|wait| wait > allowed) {
             Expected::Spill
         } else {
-            self.waiting.push((place, cost));
+            self.waiting.push(Waits { place, cost, latest });
             Expected::Wait
         };
         (place, expected)
@@ -87,7 +129,7 @@ impl Reference {
     pub(super) fn turn(&mut self, now: Nanos, place: Place, deadline: Nanos) -> (Expected, Nanos) {
         self.look(now);
         let is_head = self.head() == Some(place);
-        let due = self.due().filter(|_| is_head);
+        let due = is_head.then(|| self.due());
         let latest = self.latest(deadline);
         if now <= latest && due.is_some_and(|due| due <= now) {
             return (Expected::Go, now);
@@ -102,14 +144,24 @@ impl Reference {
     /// An attempt goes, from the queue or past it.
     pub(super) fn send(&mut self, now: Nanos, place: Place, cost: f64) -> Attempt {
         self.leave(place);
-        self.history.push(Event::Sent { place, cost, at: now, rate: self.trusted_rate() });
+        let arrives = now + self.round_trip() / 2;
+        let (rate, (made, check_after)) = (self.trusted_rate(), self.attempts());
+        let is_full = self.under_way() >= self.window();
+        let why = match rate {
+            Some(_) if made == check_after => Why::Check,
+            Some(_) if made > check_after => Why::Silence { arrives },
+            // What was sent before the refusal was not silent after it.
+            None if made > 0 && is_full => Why::Silence { arrives },
+            _ => Why::Turn,
+        };
+        self.history.push(Event::Sent { place, cost, at: now, rate, why });
         self.history.len() - 1
     }
 
     /// An attempt that was sent while nothing was known moves no level.
     pub(super) fn untracked(&mut self, at: Nanos, cost: f64, rank: u8) -> Attempt {
         let place = self.place(rank);
-        self.history.push(Event::Sent { place, cost, at, rate: None });
+        self.history.push(Event::Sent { place, cost, at, rate: None, why: Why::Unasked });
         self.history.len() - 1
     }
 
@@ -125,16 +177,15 @@ impl Reference {
         let took = (now - at).clamp(0, 100_000_000);
         let round_trip = shortest(self.round_trip(), took);
         let decided = now - round_trip / 2;
-        self.history.push(Event::Gone { attempt, rate: None });
-        if is_measured {
-            let mark = admitted(&self.history[..attempt]);
-            self.meter.refused(seconds(decided), closed.as_secs_f64(), mark);
-        }
         let reopens = decided + nanos(closed);
-        let rate = self.trusted_rate();
-        self.history.push(Event::Refused { attempt, took, reopens, rate });
+        self.gone(attempt);
+        let (seen, later) = self.seen_by(attempt, reopens);
+        if is_measured {
+            self.meter.refused(seconds(decided), closed.as_secs_f64(), seen);
+        }
+        self.history.push(Event::Refused { took, reopens, later });
         (reopens <= deadline).then(|| {
-            self.waiting.push((place, cost));
+            self.waiting.push(Waits { place, cost, latest: self.latest(deadline) });
             place
         })
     }
@@ -154,11 +205,11 @@ impl Reference {
     }
 
     pub(super) fn leave(&mut self, place: Place) {
-        self.waiting.retain(|&(other, _)| other != place);
+        self.waiting.retain(|other| other.place != place);
     }
 
     pub(super) fn head(&self) -> Option<Place> {
-        let places = self.waiting.iter().map(|&(place, _)| place);
+        let places = self.waiting.iter().map(|waits| waits.place);
         places.reduce(|a, b| if goes_before(a, b) { a } else { b })
     }
 
@@ -166,15 +217,16 @@ impl Reference {
     pub(super) fn clear(&self) -> Option<Nanos> {
         let is_start = |event: &Event| matches!(event, Event::Refused { .. } | Event::Idle);
         let start = self.history.iter().rposition(is_start)?;
-        let Event::Refused { attempt, reopens, rate, .. } = self.history[start] else {
+        let Event::Refused { reopens, later, .. } = self.history[start] else {
             return None;
         };
-        // What was sent after the refused one came on top of what its refusal knew of.
-        let on_top = admitted(&self.history[..start]) - admitted(&self.history[..attempt]);
-        let mut clear = reopens + drain_time(on_top.max(0.0), rate);
+        let mut clear = reopens + later;
         for event in &self.history[start + 1..] {
             match *event {
-                Event::Sent { cost, at, rate: Some(rate), .. } => {
+                Event::Sent { cost, at, rate: Some(rate), ref why, .. } => {
+                    if let Why::Silence { arrives } = *why {
+                        clear = clear.min(arrives);
+                    }
                     clear = clear.max(at - DEEPEST) + drain_time(cost, Some(rate));
                 }
                 Event::Finished { attempt, actual, rate } => {
@@ -189,11 +241,31 @@ impl Reference {
         Some(clear)
     }
 
-    /// When the head is to go; `None` while it has to await an answer.
-    pub(super) fn due(&self) -> Option<Nanos> {
-        let Some(clear) = self.clear() else { return Some(Nanos::MIN) };
-        let may_go = self.trusted_rate().is_some() || self.under_way() < self.window();
-        may_go.then(|| clear - self.round_trip() / 2)
+    /// When the head is to go.
+    pub(super) fn due(&self) -> Nanos {
+        let Some(clear) = self.clear() else { return Nanos::MIN };
+        let clear = clear - self.round_trip() / 2;
+        let last = self.history.iter().rev().find_map(|event| match event {
+            Event::Sent { why: Why::Unasked, .. } => None,
+            Event::Sent { at, .. } => Some(*at),
+            _ => None,
+        });
+        let is_silent_at = last.map_or(Nanos::MIN, |at| at + self.long_silence());
+        let is_trusted = self.trusted_rate().is_some();
+        if is_trusted && self.is_checking() {
+            clear.min(is_silent_at)
+        } else if is_trusted || self.under_way() < self.window() {
+            clear
+        } else {
+            clear.max(is_silent_at)
+        }
+    }
+
+    /// For how long an attempt has to be silent to say something.
+    pub(super) fn long_silence(&self) -> Nanos {
+        let round_trip = self.round_trip();
+        let silence = Nanos::max(round_trip + round_trip / 2, 20_000_000);
+        silence / Nanos::try_from(self.window()).expect("few attempts are made")
     }
 
     pub(super) fn trusted_rate(&self) -> Option<f64> {
@@ -213,11 +285,20 @@ impl Reference {
         })
     }
 
-    /// One probe after a refusal, and one more for each that was admitted since.
+    /// One attempt after a refusal, or when a check begins, and one more for each since that was
+    /// admitted or made because of silence.
     pub(super) fn window(&self) -> usize {
-        let is_refusal = |event: &&Event| matches!(event, Event::Refused { .. });
-        let since = self.history.iter().rev().take_while(|event| !is_refusal(event));
-        1 + since.filter(|event| matches!(event, Event::Accepted { widens: true })).count()
+        let is_start = |event: &&Event| {
+            matches!(event, Event::Refused { .. } | Event::Sent { why: Why::Check, .. })
+        };
+        let widens = |event: &&Event| {
+            matches!(
+                event,
+                Event::Accepted { widens: true } | Event::Sent { why: Why::Silence { .. }, .. }
+            )
+        };
+        let since = self.history.iter().rev().take_while(|event| !is_start(event));
+        1 + since.filter(widens).count()
     }
 
     /// The last instant at which a request may go that has to be sent somewhere by `deadline`.
@@ -249,10 +330,69 @@ impl Reference {
     fn predicted_wait(&self, now: Nanos, rank: u8) -> f64 {
         let Some(clear) = self.clear() else { return 0.0 };
         let closed = seconds(clear - self.round_trip() / 2 - now);
-        let ahead = self.waiting.iter().filter(|(place, _)| place.rank <= rank);
-        let ahead: f64 = ahead.map(|&(_, cost)| cost).sum();
+        let ahead: f64 = self.ahead_of(rank).iter().map(|waits| waits.cost).sum();
         let ahead = self.trusted_rate().map_or(0.0, |rate| self.ratio() * ahead / rate);
         (closed + ahead).max(0.0)
+    }
+
+    /// The same without those that will have left by their turn; `None` when that is not worth
+    /// knowing, or not known.
+    fn wait_behind(&self, now: Nanos, rank: u8) -> Option<f64> {
+        let (clear, rate) = (self.clear()?, self.trusted_rate()?);
+        let mut turn = Nanos::max(clear - self.round_trip() / 2, now);
+        for waits in self.ahead_of(rank) {
+            if waits.latest >= turn {
+                turn += drain_time(self.ratio() * waits.cost, Some(rate));
+            }
+        }
+        (self.waiting.len() <= 64).then(|| seconds(turn - now))
+    }
+
+    /// Who goes before a newcomer of `rank`, in the order in which they go.
+    fn ahead_of(&self, rank: u8) -> Vec<&Waits> {
+        let ahead = self.waiting.iter().filter(|waits| waits.place.rank <= rank);
+        let mut ahead: Vec<_> = ahead.collect();
+        ahead.sort_by_key(|waits| (waits.place.rank, waits.place.order));
+        ahead
+    }
+
+    /// The cost that the refusal of `attempt` knew of, and how long the rest takes to drain.
+    fn seen_by(&self, attempt: Attempt, reopens: Nanos) -> (f64, Nanos) {
+        let (before, all) = (admitted(&self.history[..attempt]), admitted(&self.history));
+        let Some(rate) = self.trusted_rate() else { return (before, 0) };
+        let later = drain_time((all - before).max(0.0), Some(rate));
+        // By the reckoning, a hint that knew of everything would say `clear`.
+        let overtaken = self.clear().is_some_and(|clear| reopens > clear - later + later / 2);
+        if overtaken && later >= 100_000_000 && !self.is_checking() {
+            (all, 0)
+        } else {
+            (before, later)
+        }
+    }
+
+    /// How many attempts were made since the last refusal, and after how many the reckoning is
+    /// checked.
+    fn attempts(&self) -> (usize, usize) {
+        let (mut made, mut check_after) = (0, 8);
+        for event in &self.history {
+            match event {
+                Event::Sent { why: Why::Unasked, .. } => (made, check_after) = (0, 8),
+                Event::Sent { .. } => made += 1,
+                Event::Refused { .. } => {
+                    if made >= check_after {
+                        check_after = usize::min(check_after * 2, 64);
+                    }
+                    made = 0;
+                }
+                _ => {}
+            }
+        }
+        (made, check_after)
+    }
+
+    fn is_checking(&self) -> bool {
+        let (made, check_after) = self.attempts();
+        made >= check_after
     }
 
     fn mean(&self) -> f64 {
