@@ -1,23 +1,19 @@
 //! The gate's core against a naive reference, over random courses of events.
 
 mod draw;
+mod feeling;
 mod plain;
 mod reference;
+mod woken;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Wake, Waker},
-    time::Duration,
-};
+use std::{sync::Arc, task::Waker, time::Duration};
 
 use proptest::{prelude::*, test_runner::TestCaseResult};
 
 use self::{
     draw::Draw,
     reference::{Attempt, Expected, Reference},
+    woken::Woken,
 };
 use super::{
     core::{Core, Nanos, Sent, Turn, Verdict},
@@ -86,15 +82,6 @@ struct UnderWay {
     cost: f64,
     rank: u8,
     deadline: Nanos,
-}
-
-#[derive(Default)]
-struct Woken(AtomicBool);
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 impl Pair {
@@ -229,7 +216,7 @@ impl Pair {
                 prop_assert_eq!(looks_at, until);
                 prop_assert!(looks_at > now, "it would look for ever");
                 let waiting = &mut self.waiting[index];
-                waiting.woken.0.store(false, Ordering::Relaxed);
+                waiting.woken.forget();
                 waiting.looks_at = looks_at;
                 self.core.wake_with(place, &Waker::from(Arc::clone(&waiting.woken)));
                 Expected::Wait
@@ -341,7 +328,7 @@ impl Pair {
     }
 
     fn is_up(&self, waiting: &Waiting) -> bool {
-        waiting.looks_at <= self.now || waiting.woken.0.load(Ordering::Relaxed)
+        waiting.looks_at <= self.now || waiting.woken.get()
     }
 
     /// Whether so few attempts are under way whose silence says nothing yet that one more may be

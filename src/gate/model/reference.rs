@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::feeling::Why;
 use crate::gate::{
     core::{Nanos, nanos, seconds},
     meter::Meter,
@@ -17,7 +18,7 @@ pub(super) struct Reference {
     meter: Meter,
     standing: Standing,
     pub(super) waiting: Vec<Waits>,
-    history: Vec<Event>,
+    pub(super) history: Vec<Event>,
     orders: u64,
 }
 
@@ -30,7 +31,7 @@ pub(super) struct Waits {
 /// An attempt: where it stands in the history.
 pub(super) type Attempt = usize;
 
-enum Event {
+pub(super) enum Event {
     Arrived {
         cost: f64,
     },
@@ -60,18 +61,6 @@ enum Event {
         later: Nanos,
     },
     Idle,
-}
-
-/// Why an attempt was made.
-enum Why {
-    /// Nothing was known of the PTU.
-    Unasked,
-    /// It was its turn by the reckoning, or an answer made room.
-    Turn,
-    /// A trusted reckoning is to be checked.
-    Check,
-    /// Silence says that the level is below the rim, as this one will find it when it `arrives`.
-    Silence { arrives: Nanos },
 }
 
 #[derive(Debug, PartialEq)]
@@ -112,7 +101,8 @@ impl Reference {
         let mean = self.mean();
         let jobs = if mean > 0.0 { wait * self.meter.rate() / mean } else { 0.0 };
         self.standing.observe(seconds(now), wait, budget, jobs);
-        let allowed = self.standing.allowed(budget) / 1.05;
+        let allowed = self.standing.allowed(budget);
+        let allowed = if self.trusted_rate().is_some() { allowed / 1.05 } else { allowed };
         let overtakes_all = self.waiting.iter().all(|other| goes_before(place, other.place));
         let expected = if overtakes_all && self.due() <= now {
             Expected::Go
@@ -144,16 +134,7 @@ impl Reference {
     /// An attempt goes, from the queue or past it.
     pub(super) fn send(&mut self, now: Nanos, place: Place, cost: f64) -> Attempt {
         self.leave(place);
-        let arrives = now + self.round_trip() / 2;
-        let (rate, (made, check_after)) = (self.trusted_rate(), self.attempts());
-        let is_full = self.under_way() >= self.window();
-        let why = match rate {
-            Some(_) if made == check_after => Why::Check,
-            Some(_) if made > check_after => Why::Silence { arrives },
-            // What was sent before the refusal was not silent after it.
-            None if made > 0 && is_full => Why::Silence { arrives },
-            _ => Why::Turn,
-        };
+        let (rate, why) = (self.trusted_rate(), self.why(now));
         self.history.push(Event::Sent { place, cost, at: now, rate, why });
         self.history.len() - 1
     }
@@ -241,64 +222,12 @@ impl Reference {
         Some(clear)
     }
 
-    /// When the head is to go.
-    pub(super) fn due(&self) -> Nanos {
-        let Some(clear) = self.clear() else { return Nanos::MIN };
-        let clear = clear - self.round_trip() / 2;
-        let last = self.history.iter().rev().find_map(|event| match event {
-            Event::Sent { why: Why::Unasked, .. } => None,
-            Event::Sent { at, .. } => Some(*at),
-            _ => None,
-        });
-        let is_silent_at = last.map_or(Nanos::MIN, |at| at + self.long_silence());
-        let is_trusted = self.trusted_rate().is_some();
-        if is_trusted && self.is_checking() {
-            clear.min(is_silent_at)
-        } else if is_trusted || self.under_way() < self.window() {
-            clear
-        } else {
-            clear.max(is_silent_at)
-        }
-    }
-
-    /// For how long an attempt has to be silent to say something.
-    pub(super) fn long_silence(&self) -> Nanos {
-        let round_trip = self.round_trip();
-        let silence = Nanos::max(round_trip + round_trip / 2, 20_000_000);
-        silence / Nanos::try_from(self.window()).expect("few attempts are made")
-    }
-
     pub(super) fn trusted_rate(&self) -> Option<f64> {
         self.meter.is_trusted().then(|| self.meter.rate())
     }
 
     pub(super) fn rate(&self) -> f64 {
         self.meter.rate()
-    }
-
-    /// The attempts whose answer is awaited.
-    pub(super) fn under_way(&self) -> usize {
-        self.history.iter().fold(0, |count, event| match event {
-            Event::Sent { .. } => count + 1,
-            Event::Gone { .. } | Event::Accepted { .. } => count - 1,
-            _ => count,
-        })
-    }
-
-    /// One attempt after a refusal, or when a check begins, and one more for each since that was
-    /// admitted or made because of silence.
-    pub(super) fn window(&self) -> usize {
-        let is_start = |event: &&Event| {
-            matches!(event, Event::Refused { .. } | Event::Sent { why: Why::Check, .. })
-        };
-        let widens = |event: &&Event| {
-            matches!(
-                event,
-                Event::Accepted { widens: true } | Event::Sent { why: Why::Silence { .. }, .. }
-            )
-        };
-        let since = self.history.iter().rev().take_while(|event| !is_start(event));
-        1 + since.filter(widens).count()
     }
 
     /// The last instant at which a request may go that has to be sent somewhere by `deadline`.
@@ -370,31 +299,6 @@ impl Reference {
         }
     }
 
-    /// How many attempts were made since the last refusal, and after how many the reckoning is
-    /// checked.
-    fn attempts(&self) -> (usize, usize) {
-        let (mut made, mut check_after) = (0, 8);
-        for event in &self.history {
-            match event {
-                Event::Sent { why: Why::Unasked, .. } => (made, check_after) = (0, 8),
-                Event::Sent { .. } => made += 1,
-                Event::Refused { .. } => {
-                    if made >= check_after {
-                        check_after = usize::min(check_after * 2, 64);
-                    }
-                    made = 0;
-                }
-                _ => {}
-            }
-        }
-        (made, check_after)
-    }
-
-    fn is_checking(&self) -> bool {
-        let (made, check_after) = self.attempts();
-        made >= check_after
-    }
-
     fn mean(&self) -> f64 {
         self.history.iter().fold(0.0, |mean, event| match event {
             Event::Arrived { cost } if mean == 0.0 => *cost,
@@ -413,7 +317,7 @@ impl Reference {
         })
     }
 
-    fn round_trip(&self) -> Nanos {
+    pub(super) fn round_trip(&self) -> Nanos {
         self.history.iter().fold(0, |known, event| match event {
             Event::Refused { took, .. } => shortest(known, *took),
             _ => known,
