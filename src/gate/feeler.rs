@@ -161,6 +161,22 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_when_a_check_was_due_is_one() {
+        let mut feeler = Feeler::new();
+        let send = |feeler: &mut Feeler, attempts: Nanos| {
+            for attempt in 0..attempts {
+                feeler.sent(attempt, true);
+            }
+            feeler.is_checking()
+        };
+        assert!(send(&mut feeler, 8));
+        feeler.refused();
+        assert!(!send(&mut feeler, 15));
+        feeler.refused();
+        assert!(send(&mut feeler, 16), "an early one is no check");
+    }
+
+    #[test]
     fn silence_after_a_check_says_that_the_level_is_below_the_rim() {
         let mut feeler = Feeler::new();
         for attempt in 0..8 {

@@ -36,7 +36,7 @@ proptest! {
         course in prop::collection::vec(any::<u64>(), 1..20),
     ) {
         let mut pair = Pair::new();
-        pair.learn()?;
+        pair.learn(0)?;
         pair.run(&course)?;
     }
 }
@@ -49,7 +49,7 @@ proptest! {
         course in prop::collection::vec(any::<u64>(), 1..20),
     ) {
         let mut pair = Pair::new();
-        pair.learn()?;
+        pair.learn(SECOND / 50)?;
         pair.pace(7)?;
         pair.run(&course)?;
     }
@@ -106,10 +106,11 @@ impl Pair {
     }
 
     /// A PTU that drains 100 a second refuses every second, until that is trusted.
-    fn learn(&mut self) -> TestCaseResult {
+    fn learn(&mut self, round_trip: Nanos) -> TestCaseResult {
         for _ in 0..20 {
             self.now += SECOND;
-            let probe = UnderWay { tracked: None, at: self.now, cost: 0.0, rank: 0, deadline: 0 };
+            let at = self.now - round_trip;
+            let probe = UnderWay { tracked: None, at, cost: 0.0, rank: 0, deadline: 0 };
             self.refuse(probe, Duration::ZERO, true)?;
             if self.core.is_trusted() {
                 return Ok(());

@@ -101,7 +101,7 @@ fn a_request_that_comes_too_late_is_no_sign_of_a_standing_queue() {
 /// A core that trusts a rate of 100 a second, and its PTU at the rim, with no round trip.
 fn paced() -> (Core, Nanos) {
     let mut pair = Pair::new();
-    pair.learn().expect("nothing unusual happens");
+    pair.learn(0).expect("nothing unusual happens");
     (pair.core, pair.now)
 }
 
