@@ -93,14 +93,16 @@ impl Core {
         self.next_order += 1;
         let wait = self.predicted_wait(now, rank);
         let latest = self.latest(deadline);
-        let budget = seconds(latest.saturating_sub(now));
+        let budget = seconds(latest.saturating_sub(now).max(0));
         let jobs = if self.mean > 0.0 { wait * self.meter.rate() / self.mean } else { 0.0 };
         self.standing.observe(seconds(now), wait, budget, jobs);
         let first = self.queue.head().is_none_or(|(head, _)| place < head);
         if first && self.is_open(now) {
             return Verdict::Go(self.send(now, place, cost));
         }
-        let allowed = self.standing.allowed(budget) / CAUTION;
+        // A hint alone is exact.
+        let caution = if self.meter.is_trusted() { CAUTION } else { 1.0 };
+        let allowed = self.standing.allowed(budget) / caution;
         if wait > allowed && self.wait_behind(now, rank) > allowed {
             return Verdict::Spill;
         }
@@ -391,7 +393,7 @@ const IDLE: Nanos = SECOND;
 const SPARE: Nanos = SECOND / 2;
 /// How much has to have been sent, in time to drain it, to tell by a hint whether it knew of that.
 const TELLING: Nanos = SECOND / 10;
-/// Predicted waits are taken for this much longer: who is let in and has to give up has waited for
+/// Waits by a reckoning are taken for this much longer: who is let in and has to give up has waited for
 /// nothing, and kept others out.
 const CAUTION: f64 = 1.05;
 /// Waiting requests that are looked at one by one.

@@ -55,9 +55,11 @@ impl Feeler {
     pub(super) fn sent(&mut self, now: Nanos, trust: Trust) -> bool {
         let is_first = self.unchecked == self.check_after;
         let is_open = trust == Trust::Full && self.is_checking() && !is_first;
+        // What was sent before the last refusal was not silent after it.
+        let is_silent = trust == Trust::Open && self.unchecked > 0 && self.under_way >= self.window;
         if trust == Trust::Full && is_first {
             self.window = 1;
-        } else if is_open || (trust == Trust::Open && self.under_way >= self.window) {
+        } else if is_open || is_silent {
             self.window = self.window.saturating_add(1);
         }
         self.under_way += 1;
@@ -69,6 +71,7 @@ impl Feeler {
     /// An attempt was made while nothing was known of the PTU.
     pub(super) fn untracked(&mut self) {
         self.under_way += 1;
+        self.unchecked = 0;
         self.check_after = FEWEST;
     }
 
@@ -165,11 +168,32 @@ mod tests {
             feeler.sent(after, Trust::Full);
             feeler.refused();
         }
+        for attempt in 0..65 {
+            feeler.sent(attempt, Trust::Full);
+        }
         feeler.untracked();
+        feeler.refused();
         for attempt in 0..8 {
+            assert_eq!(feeler.due(far, Trust::Full, TRIP), far, "paced");
             feeler.sent(attempt, Trust::Full);
         }
         assert!(feeler.due(far, Trust::Full, TRIP) < far, "soon again after a quiet time");
+    }
+
+    #[test]
+    fn a_refusal_when_a_check_was_due_is_one() {
+        let mut feeler = Feeler::new();
+        let send = |feeler: &mut Feeler, attempts: Nanos| {
+            for attempt in 0..attempts {
+                feeler.sent(attempt, Trust::Full);
+            }
+            feeler.is_checking()
+        };
+        assert!(send(&mut feeler, 8));
+        feeler.refused();
+        assert!(!send(&mut feeler, 15));
+        feeler.refused();
+        assert!(send(&mut feeler, 16), "an early one is no check");
     }
 
     #[test]
