@@ -34,6 +34,7 @@ mod number;
 mod outcome;
 mod reset;
 mod retry_after;
+mod utilization;
 
 #[cfg(test)]
 mod captures;
@@ -42,5 +43,5 @@ mod heads;
 #[cfg(test)]
 mod oracle;
 
-pub(crate) use self::announce::announce;
+pub(crate) use self::{announce::announce, utilization::utilization};
 pub use self::{hint::Hint, outcome::Outcome};

@@ -3,6 +3,7 @@
 use std::{task::Waker, time::Duration};
 
 use super::{
+    depth::Depth,
     feeler::Feeler,
     meter::Meter,
     queue::{Place, Queue},
@@ -37,6 +38,7 @@ pub(super) struct Core {
     /// How long a refusal takes, there and back.
     round_trip: Nanos,
     feeler: Feeler,
+    depth: Depth,
 }
 
 /// An attempt that the gate reckons with.
@@ -79,6 +81,7 @@ impl Core {
             mean: 0.0,
             round_trip: 0,
             feeler: Feeler::new(),
+            depth: Depth::new(),
         }
     }
 
@@ -90,14 +93,16 @@ impl Core {
         self.next_order += 1;
         let wait = self.predicted_wait(now, rank);
         let latest = self.latest(deadline);
-        let budget = seconds(latest.saturating_sub(now));
+        let budget = seconds(latest.saturating_sub(now).max(0));
         let jobs = if self.mean > 0.0 { wait * self.meter.rate() / self.mean } else { 0.0 };
         self.standing.observe(seconds(now), wait, budget, jobs);
         let first = self.queue.head().is_none_or(|(head, _)| place < head);
         if first && self.is_open(now) {
             return Verdict::Go(self.send(now, place, cost));
         }
-        let allowed = self.standing.allowed(budget) / CAUTION;
+        // A hint alone is exact.
+        let caution = if self.meter.is_trusted() { CAUTION } else { 1.0 };
+        let allowed = self.standing.allowed(budget) / caution;
         if wait > allowed && self.wait_behind(now, rank) > allowed {
             return Verdict::Spill;
         }
@@ -196,6 +201,31 @@ impl Core {
         }
     }
 
+    /// A refusal that lasts for `closed` told the level as a `share` of the limit.
+    pub(super) fn measured(&mut self, share: f64, closed: Duration) {
+        self.depth.refused(share, closed.as_secs_f64());
+    }
+
+    /// The answer of `sent`, which was admitted, told the level as a `share` of the limit.
+    ///
+    /// It does not say whether that was the level when it was admitted, or when the answer began, so
+    /// the higher reading is taken. It only ever lowers the reckoning: one that is too low is told
+    /// of by a refusal, and one that is too high by nothing else.
+    pub(super) fn told(&mut self, now: Nanos, sent: &Sent, share: f64) {
+        let (Some(clear), Some(depth)) = (self.clear, self.depth.seconds()) else { return };
+        if !self.meter.is_trusted() {
+            return;
+        }
+        let way = self.round_trip / 2;
+        let over = ((share - 1.0) * depth * 1e9) as Nanos; // saturates
+        let since = self.drain_time(self.admitted - sent.mark);
+        let before = sent.at.saturating_add(way).saturating_add(over).saturating_add(since);
+        let answering = now.saturating_sub(way).saturating_add(over);
+        // The longer ago, the more the rate's own error is in it.
+        let slack = way.saturating_add(now.saturating_sub(sent.at) / 16);
+        self.clear = Some(clear.min(before.max(answering).saturating_add(slack)));
+    }
+
     /// `sent` ended without an answer that says whether it was admitted.
     pub(super) fn gone(&mut self, sent: &Sent) {
         self.feeler.ended();
@@ -281,13 +311,13 @@ impl Core {
         let Some(clear) = self.clear else { return Nanos::MIN };
         // It arrives half a round trip later, and that is when the level has to be below the rim.
         let clear = clear.saturating_sub(self.round_trip / 2);
-        self.feeler.due(clear, self.meter.is_trusted(), self.round_trip)
+        self.feeler.due(clear, self.meter.trust(), self.round_trip)
     }
 
     fn send(&mut self, now: Nanos, place: Place, cost: f64) -> Sent {
         let mark = self.admitted;
         self.admitted += cost;
-        let is_below = self.feeler.sent(now, self.meter.is_trusted());
+        let is_below = self.feeler.sent(now, self.meter.trust());
         if self.meter.is_trusted() {
             let arrives = now.saturating_add(self.round_trip / 2);
             let fill = self.drain_time(cost);
@@ -363,10 +393,56 @@ const IDLE: Nanos = SECOND;
 const SPARE: Nanos = SECOND / 2;
 /// How much has to have been sent, in time to drain it, to tell by a hint whether it knew of that.
 const TELLING: Nanos = SECOND / 10;
-/// Predicted waits are taken for this much longer: who is let in and has to give up has waited for
+/// Waits by a reckoning are taken for this much longer: who is let in and has to give up has waited for
 /// nothing, and kept others out.
 const CAUTION: f64 = 1.05;
 /// Waiting requests that are looked at one by one.
 const LONG: usize = 64;
 const DEEPEST: Nanos = 60 * SECOND;
 const LONGEST_TRIP: Nanos = SECOND / 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAR: Nanos = 1_000 * SECOND;
+
+    /// A core that has seen a PTU refuse once a second, one that drains 100 a second from a bucket
+    /// of 10 s, and the time of the last refusal.
+    fn measured() -> (Core, Nanos) {
+        let mut core = Core::new(None);
+        let hint = Duration::from_millis(200);
+        for second in 1..=8 {
+            core.untracked(second * SECOND, 100.0, 0);
+            let refused = core.untracked(second * SECOND, 50.0, 0);
+            core.measured(1.02, hint);
+            let place = core.refused(second * SECOND, &refused, hint, true, FAR).unwrap();
+            core.leave(place);
+        }
+        assert!(core.is_trusted());
+        (core, 8 * SECOND)
+    }
+
+    #[test]
+    fn an_answer_that_tells_a_lower_level_lowers_the_reckoning() {
+        let (mut core, refused_at) = measured();
+        let sent_at = refused_at + SECOND / 4;
+        let Verdict::Go(sent) = core.arrive(sent_at, 200.0, 0, FAR) else { panic!("it is open") };
+        let reckoned = core.closed_for(sent_at).unwrap();
+        // 5 % of 10 s below the limit before it came, with its two seconds on top.
+        core.told(sent_at, &sent, 0.95);
+        let told = core.closed_for(sent_at).unwrap();
+        assert!(told < reckoned, "{told} against {reckoned}");
+        assert!((seconds(told) - 1.5).abs() < 0.05, "{told}");
+    }
+
+    #[test]
+    fn an_answer_that_tells_a_higher_level_is_left_to_the_next_refusal() {
+        let (mut core, refused_at) = measured();
+        let sent_at = refused_at + SECOND / 4;
+        let Verdict::Go(sent) = core.arrive(sent_at, 200.0, 0, FAR) else { panic!("it is open") };
+        let reckoned = core.closed_for(sent_at);
+        core.told(sent_at, &sent, 1.4);
+        assert_eq!(core.closed_for(sent_at), reckoned);
+    }
+}

@@ -24,6 +24,17 @@ pub(super) struct Meter {
     crept_at: f64,
 }
 
+/// How far a rate can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// Measurements agree.
+    Full,
+    /// There are too few to tell.
+    Open,
+    /// They contradict each other: other processes fill the same PTU.
+    None,
+}
+
 /// What was known at a refusal.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
@@ -44,7 +55,18 @@ impl Meter {
 
     /// Whether the measurements agree well enough to reckon with the rate at all.
     pub(super) fn is_trusted(&self) -> bool {
-        self.base > 0.0 && self.scatter <= TRUSTED
+        self.trust() == Trust::Full
+    }
+
+    /// How far the rate can be trusted.
+    pub(super) fn trust(&self) -> Trust {
+        if self.base > 0.0 && self.scatter <= TRUSTED {
+            Trust::Full
+        } else if self.measured < FEW {
+            Trust::Open
+        } else {
+            Trust::None
+        }
     }
 
     /// A refusal decided at `at` (seconds) with `hint` (seconds), after `admitted` weighted tokens
@@ -114,6 +136,8 @@ const SHORTEST: f64 = 0.05;
 const UNKNOWN: f64 = 0.4;
 /// A process alone on its PTU measures within 5 to 20 %, one of four within 30 to 40 %.
 const TRUSTED: f64 = 0.25;
+/// Measurements until it is settled whether they agree.
+const FEW: u32 = 6;
 /// The scatter at which the rate creeps at full pace.
 const LIVELY: f64 = 0.15;
 

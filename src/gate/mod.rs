@@ -4,6 +4,7 @@ mod budget;
 mod class;
 mod core;
 pub mod cost;
+mod depth;
 mod feeler;
 mod meter;
 mod queue;
@@ -104,6 +105,8 @@ pub(crate) struct Refusal {
     pub(crate) closed: Duration,
     /// Whether `closed` is what the primary said, and not a guess.
     pub(crate) is_measured: bool,
+    /// The level that it told, as a share of the limit.
+    pub(crate) utilization: Option<f64>,
     pub(crate) deadline: Instant,
 }
 
@@ -224,6 +227,9 @@ impl Gate {
         let place = self.update(|core| {
             self.shared.busy.store(true, Ordering::Relaxed);
             let sent = sent.unwrap_or_else(|| core.untracked(at, refusal.cost, refusal.rank));
+            if let Some(share) = refusal.utilization.filter(|_| refusal.is_measured) {
+                core.measured(share, refusal.closed);
+            }
             core.refused(now, &sent, refusal.closed, refusal.is_measured, deadline)
         });
         place.map(|place| Ticket::new(self.clone(), place, deadline))

@@ -129,11 +129,16 @@ impl Pass {
         Some(Observe(Arc::new(Correction { gate, sent, estimator })))
     }
 
-    /// The attempt was admitted.
-    pub(crate) fn accepted(mut self) {
-        if let Some((gate, _)) = self.tracked.take() {
+    /// The attempt was admitted, and may have told the level as a share of the limit.
+    pub(crate) fn accepted(mut self, utilization: Option<f64>) {
+        if let Some((gate, sent)) = self.tracked.take() {
             let now = gate.nanos(clock::now());
-            gate.update(|core| core.accepted(now));
+            gate.update(|core| {
+                core.accepted(now);
+                if let Some(share) = utilization {
+                    core.told(now, &sent, share);
+                }
+            });
         }
     }
 

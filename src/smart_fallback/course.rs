@@ -14,7 +14,7 @@ use tower_service::Service;
 use super::{layer::Config, limits::Limits, wait::Wait};
 use crate::{
     Served, TryCloneBody,
-    classify::{Hint, Outcome, announce},
+    classify::{Hint, Outcome, announce, utilization},
     gate::{Admission, Pass, Refusal, Weight, WhenSpent},
     overrides::Arrival,
     policy::{Facts, Next, Policy, assumed_wait},
@@ -211,6 +211,7 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
     fn after_refusal<B: TryCloneBody, A>(
         &mut self,
         hint: Hint,
+        utilization: Option<f64>,
         now: Instant,
         request: Option<&Request<B>>,
     ) -> Option<Step<Lane, Wait, A>> {
@@ -228,6 +229,7 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
             now,
             closed: self.closed,
             is_measured: matches!(hint, Hint::After(_)),
+            utilization,
             deadline: limits.map_or(now, |limits| limits.deadline()),
         };
         let ticket = self.config.gate.refused(self.pass.take(), &refusal);
@@ -351,9 +353,11 @@ where
     }
 
     fn answer(&mut self, lane: Lane, mut result: Self::Answer, held: bool) -> Self::Answer {
-        let admitted = |response: &Response<R>| response.status().is_success();
-        if let Some(pass) = self.pass.take().filter(|_| result.as_ref().is_ok_and(admitted)) {
-            pass.accepted();
+        if let Some(pass) = self.pass.take()
+            && let Ok(response) = &result
+            && response.status().is_success()
+        {
+            pass.accepted(utilization(response.headers()));
         }
         // The account of an inner layer says it all about a first attempt, and stays where it is.
         if self.served.as_ref().is_none_or(|served| served.is_plain())
@@ -388,7 +392,8 @@ where
         if lane == Lane::Primary {
             self.refusals += 1;
             let request = held.filter(|_| !self.is_last);
-            if let Some(step) = self.after_refusal(hint, now, request) {
+            let level = result.as_ref().ok().and_then(|response| utilization(response.headers()));
+            if let Some(step) = self.after_refusal(hint, level, now, request) {
                 self.served = Some(served);
                 return step;
             }

@@ -278,7 +278,8 @@ async fn a_primary_that_closed_while_it_was_readied_is_not_asked() {
     // Two requests wait; one permit lets the first one through, which is refused for long.
     let ptu = Leaf::new(|seen| match seen.index {
         0 => Answer::refused(100),
-        _ => Answer::refused(30_000).after(50),
+        // Soon enough that silence does not let the other one go.
+        _ => Answer::refused(30_000).after(15),
     });
     let permits = Arc::new(Semaphore::new(1));
     let standard = Leaf::playing([Answer::ok().after(1_000)]);

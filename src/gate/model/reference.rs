@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::feeling::Why;
 use crate::gate::{
     core::{Nanos, nanos, seconds},
-    meter::Meter,
+    meter::{Meter, Trust},
     queue::Place,
     standing::Standing,
 };
@@ -16,21 +17,49 @@ use crate::gate::{
 pub(super) struct Reference {
     meter: Meter,
     standing: Standing,
-    pub(super) waiting: Vec<(Place, f64)>,
-    history: Vec<Event>,
+    pub(super) waiting: Vec<Waits>,
+    pub(super) history: Vec<Event>,
     orders: u64,
+}
+
+pub(super) struct Waits {
+    place: Place,
+    cost: f64,
+    latest: Nanos,
 }
 
 /// An attempt: where it stands in the history.
 pub(super) type Attempt = usize;
 
-enum Event {
-    Arrived { cost: f64 },
-    Sent { place: Place, cost: f64, at: Nanos, rate: Option<f64> },
-    Gone { attempt: Attempt, rate: Option<f64> },
-    Accepted { widens: bool },
-    Finished { attempt: Attempt, actual: f64, rate: Option<f64> },
-    Refused { attempt: Attempt, took: Nanos, reopens: Nanos, rate: Option<f64> },
+pub(super) enum Event {
+    Arrived {
+        cost: f64,
+    },
+    Sent {
+        place: Place,
+        cost: f64,
+        at: Nanos,
+        rate: Option<f64>,
+        why: Why,
+    },
+    Gone {
+        attempt: Attempt,
+        rate: Option<f64>,
+    },
+    Accepted {
+        widens: bool,
+    },
+    Finished {
+        attempt: Attempt,
+        actual: f64,
+        rate: Option<f64>,
+    },
+    /// What was sent after it, and it did not know of, takes `later` to drain.
+    Refused {
+        took: Nanos,
+        reopens: Nanos,
+        later: Nanos,
+    },
     Idle,
 }
 
@@ -67,17 +96,20 @@ impl Reference {
         self.look(now);
         self.history.push(Event::Arrived { cost });
         let place = self.place(rank);
-        let (wait, budget) = (self.predicted_wait(now, rank), seconds(deadline - now));
+        let latest = self.latest(deadline);
+        let (wait, budget) = (self.predicted_wait(now, rank), seconds((latest - now).max(0)));
         let mean = self.mean();
         let jobs = if mean > 0.0 { wait * self.meter.rate() / mean } else { 0.0 };
         self.standing.observe(seconds(now), wait, budget, jobs);
-        let overtakes_all = self.waiting.iter().all(|&(other, _)| goes_before(place, other));
-        let expected = if overtakes_all && self.due().is_some_and(|due| due <= now) {
+        let allowed = self.standing.allowed(budget);
+        let allowed = if self.trusted_rate().is_some() { allowed / 1.05 } else { allowed };
+        let overtakes_all = self.waiting.iter().all(|other| goes_before(place, other.place));
+        let expected = if overtakes_all && self.due() <= now {
             Expected::Go
-        } else if wait > self.standing.allowed(budget) {
+        } else if wait > allowed && self.wait_behind(now, rank).is_none_or(|wait| wait > allowed) {
             Expected::Spill
         } else {
-            self.waiting.push((place, cost));
+            self.waiting.push(Waits { place, cost, latest });
             Expected::Wait
         };
         (place, expected)
@@ -87,7 +119,7 @@ impl Reference {
     pub(super) fn turn(&mut self, now: Nanos, place: Place, deadline: Nanos) -> (Expected, Nanos) {
         self.look(now);
         let is_head = self.head() == Some(place);
-        let due = self.due().filter(|_| is_head);
+        let due = is_head.then(|| self.due());
         let latest = self.latest(deadline);
         if now <= latest && due.is_some_and(|due| due <= now) {
             return (Expected::Go, now);
@@ -102,14 +134,15 @@ impl Reference {
     /// An attempt goes, from the queue or past it.
     pub(super) fn send(&mut self, now: Nanos, place: Place, cost: f64) -> Attempt {
         self.leave(place);
-        self.history.push(Event::Sent { place, cost, at: now, rate: self.trusted_rate() });
+        let (rate, why) = (self.trusted_rate(), self.why(now));
+        self.history.push(Event::Sent { place, cost, at: now, rate, why });
         self.history.len() - 1
     }
 
     /// An attempt that was sent while nothing was known moves no level.
     pub(super) fn untracked(&mut self, at: Nanos, cost: f64, rank: u8) -> Attempt {
         let place = self.place(rank);
-        self.history.push(Event::Sent { place, cost, at, rate: None });
+        self.history.push(Event::Sent { place, cost, at, rate: None, why: Why::Unasked });
         self.history.len() - 1
     }
 
@@ -125,16 +158,15 @@ impl Reference {
         let took = (now - at).clamp(0, 100_000_000);
         let round_trip = shortest(self.round_trip(), took);
         let decided = now - round_trip / 2;
-        self.history.push(Event::Gone { attempt, rate: None });
-        if is_measured {
-            let mark = admitted(&self.history[..attempt]);
-            self.meter.refused(seconds(decided), closed.as_secs_f64(), mark);
-        }
         let reopens = decided + nanos(closed);
-        let rate = self.trusted_rate();
-        self.history.push(Event::Refused { attempt, took, reopens, rate });
+        self.gone(attempt);
+        let (seen, later) = self.seen_by(attempt, reopens);
+        if is_measured {
+            self.meter.refused(seconds(decided), closed.as_secs_f64(), seen);
+        }
+        self.history.push(Event::Refused { took, reopens, later });
         (reopens <= deadline).then(|| {
-            self.waiting.push((place, cost));
+            self.waiting.push(Waits { place, cost, latest: self.latest(deadline) });
             place
         })
     }
@@ -154,11 +186,11 @@ impl Reference {
     }
 
     pub(super) fn leave(&mut self, place: Place) {
-        self.waiting.retain(|&(other, _)| other != place);
+        self.waiting.retain(|other| other.place != place);
     }
 
     pub(super) fn head(&self) -> Option<Place> {
-        let places = self.waiting.iter().map(|&(place, _)| place);
+        let places = self.waiting.iter().map(|waits| waits.place);
         places.reduce(|a, b| if goes_before(a, b) { a } else { b })
     }
 
@@ -166,15 +198,16 @@ impl Reference {
     pub(super) fn clear(&self) -> Option<Nanos> {
         let is_start = |event: &Event| matches!(event, Event::Refused { .. } | Event::Idle);
         let start = self.history.iter().rposition(is_start)?;
-        let Event::Refused { attempt, reopens, rate, .. } = self.history[start] else {
+        let Event::Refused { reopens, later, .. } = self.history[start] else {
             return None;
         };
-        // What was sent after the refused one came on top of what its refusal knew of.
-        let on_top = admitted(&self.history[..start]) - admitted(&self.history[..attempt]);
-        let mut clear = reopens + drain_time(on_top.max(0.0), rate);
+        let mut clear = reopens + later;
         for event in &self.history[start + 1..] {
             match *event {
-                Event::Sent { cost, at, rate: Some(rate), .. } => {
+                Event::Sent { cost, at, rate: Some(rate), ref why, .. } => {
+                    if let Why::Silence { arrives } = *why {
+                        clear = clear.min(arrives);
+                    }
                     clear = clear.max(at - DEEPEST) + drain_time(cost, Some(rate));
                 }
                 Event::Finished { attempt, actual, rate } => {
@@ -189,11 +222,8 @@ impl Reference {
         Some(clear)
     }
 
-    /// When the head is to go; `None` while it has to await an answer.
-    pub(super) fn due(&self) -> Option<Nanos> {
-        let Some(clear) = self.clear() else { return Some(Nanos::MIN) };
-        let may_go = self.trusted_rate().is_some() || self.under_way() < self.window();
-        may_go.then(|| clear - self.round_trip() / 2)
+    pub(super) fn trust(&self) -> Trust {
+        self.meter.trust()
     }
 
     pub(super) fn trusted_rate(&self) -> Option<f64> {
@@ -202,22 +232,6 @@ impl Reference {
 
     pub(super) fn rate(&self) -> f64 {
         self.meter.rate()
-    }
-
-    /// The attempts whose answer is awaited.
-    pub(super) fn under_way(&self) -> usize {
-        self.history.iter().fold(0, |count, event| match event {
-            Event::Sent { .. } => count + 1,
-            Event::Gone { .. } | Event::Accepted { .. } => count - 1,
-            _ => count,
-        })
-    }
-
-    /// One probe after a refusal, and one more for each that was admitted since.
-    pub(super) fn window(&self) -> usize {
-        let is_refusal = |event: &&Event| matches!(event, Event::Refused { .. });
-        let since = self.history.iter().rev().take_while(|event| !is_refusal(event));
-        1 + since.filter(|event| matches!(event, Event::Accepted { widens: true })).count()
     }
 
     /// The last instant at which a request may go that has to be sent somewhere by `deadline`.
@@ -249,10 +263,44 @@ impl Reference {
     fn predicted_wait(&self, now: Nanos, rank: u8) -> f64 {
         let Some(clear) = self.clear() else { return 0.0 };
         let closed = seconds(clear - self.round_trip() / 2 - now);
-        let ahead = self.waiting.iter().filter(|(place, _)| place.rank <= rank);
-        let ahead: f64 = ahead.map(|&(_, cost)| cost).sum();
+        let ahead: f64 = self.ahead_of(rank).iter().map(|waits| waits.cost).sum();
         let ahead = self.trusted_rate().map_or(0.0, |rate| self.ratio() * ahead / rate);
         (closed + ahead).max(0.0)
+    }
+
+    /// The same without those that will have left by their turn; `None` when that is not worth
+    /// knowing, or not known.
+    fn wait_behind(&self, now: Nanos, rank: u8) -> Option<f64> {
+        let (clear, rate) = (self.clear()?, self.trusted_rate()?);
+        let mut turn = Nanos::max(clear - self.round_trip() / 2, now);
+        for waits in self.ahead_of(rank) {
+            if waits.latest >= turn {
+                turn += drain_time(self.ratio() * waits.cost, Some(rate));
+            }
+        }
+        (self.waiting.len() <= 64).then(|| seconds(turn - now))
+    }
+
+    /// Who goes before a newcomer of `rank`, in the order in which they go.
+    fn ahead_of(&self, rank: u8) -> Vec<&Waits> {
+        let ahead = self.waiting.iter().filter(|waits| waits.place.rank <= rank);
+        let mut ahead: Vec<_> = ahead.collect();
+        ahead.sort_by_key(|waits| (waits.place.rank, waits.place.order));
+        ahead
+    }
+
+    /// The cost that the refusal of `attempt` knew of, and how long the rest takes to drain.
+    fn seen_by(&self, attempt: Attempt, reopens: Nanos) -> (f64, Nanos) {
+        let (before, all) = (admitted(&self.history[..attempt]), admitted(&self.history));
+        let Some(rate) = self.trusted_rate() else { return (before, 0) };
+        let later = drain_time((all - before).max(0.0), Some(rate));
+        // By the reckoning, a hint that knew of everything would say `clear`.
+        let overtaken = self.clear().is_some_and(|clear| reopens > clear - later + later / 2);
+        if overtaken && later >= 100_000_000 && !self.is_checking() {
+            (all, 0)
+        } else {
+            (before, later)
+        }
     }
 
     fn mean(&self) -> f64 {
@@ -273,7 +321,7 @@ impl Reference {
         })
     }
 
-    fn round_trip(&self) -> Nanos {
+    pub(super) fn round_trip(&self) -> Nanos {
         self.history.iter().fold(0, |known, event| match event {
             Event::Refused { took, .. } => shortest(known, *took),
             _ => known,
