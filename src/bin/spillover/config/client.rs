@@ -3,9 +3,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sha2::{Digest, Sha256};
+use tower_spillover::Credential;
 
 use super::{
     Class, Client, Clients, Permissions,
+    endpoint::told,
     model::Models,
     section::{DAY, Section},
     value::Value,
@@ -119,7 +121,9 @@ fn hash(value: &Value<'_>) -> Option<[u8; 32]> {
         );
         return None;
     }
-    value.secret().map(|secret| Sha256::digest(secret.expose()).into())
+    let secret = value.secret()?;
+    Credential::api_key(secret.expose()).map_err(|error| value.wrong(told(&error))).ok()?;
+    Some(Sha256::digest(secret.expose()).into())
 }
 
 fn from_hex(digits: &str) -> Option<[u8; 32]> {

@@ -80,7 +80,9 @@ pub(super) fn note(contents: &mut Contents, path: PathBuf, bytes: Option<&[u8]>)
 /// An error of the operating system without its number, which is for programs.
 pub(super) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(letters).collect()
 }
 
 /// No configuration, key or certificate is larger; `/dev/zero` is.
