@@ -139,7 +139,7 @@ fn a_problem_is_told_in_these_words() {
             "models.m.spill_budget = { window = \"0s\" }",
             "",
             "",
-            "models.m.spill_budget: would do nothing without both tiers; remove it or add the other tier\nmodels.m.spill_budget: counts nothing; add `requests` or `tokens`\nmodels.m.spill_budget.window: \"0s\" is out of range; use 1s to 31days",
+            "models.m.spill_budget: would do nothing without both tiers; remove it or add the other tier\nmodels.m.spill_budget: counts nothing; add `requests` or `tokens`\nmodels.m.spill_budget.window: \"0s\" is out of range; use 1s to 30days",
         ),
         (
             "entra = { kind = \"secret\" }",

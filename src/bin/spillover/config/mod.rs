@@ -24,7 +24,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 pub use self::{
     check::check,
     file::load,
-    problem::{Problem, Problems},
+    problem::Problems,
     watch::watch,
 };
 

@@ -260,7 +260,7 @@ fn spill_budget(mut section: Section<'_>) -> Option<Budget> {
         tokens: tokens.and_then(|value| value.whole(1..1_000_000_000_000_001)),
         window: section
             .get("window")
-            .and_then(|value| value.duration(Duration::from_secs(1), 31 * DAY))
+            .and_then(|value| value.duration(Duration::from_secs(1), 30 * DAY))
             .unwrap_or(Duration::from_secs(60)),
         waits_when_spent: section
             .get("when_spent")
