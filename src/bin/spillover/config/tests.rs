@@ -56,6 +56,38 @@ fn a_changed_secret_changes_what_a_configuration_was_made_of() {
     fs::remove_dir_all(folder).expect("a folder");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "files change in real time")]
+async fn a_replaced_file_and_a_swapped_link_are_loaded_again() {
+    let folder = folder("watch");
+    let file = folder.join("watched.toml");
+    fs::write(&file, "clients.open = true").expect("a file");
+    let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let watching = tokio::spawn(super::watch(file.clone(), move |result| {
+        sender.send(result.map(|config| config.models.len()).map_err(|p| p.iter().len())).ok();
+    }));
+    let good = "clients.open = true\n[[models.m.standard]]\nname = \"a\"\nauth = \"entra\"\n\
+                endpoint = \"https://a.example\"\n[entra]\nkind = \"workload\"\n";
+    let next = folder.join("next.toml");
+    tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        fs::write(&next, good).expect("a file");
+        fs::rename(&next, &file).expect("a rename");
+        while told.recv().await != Some(Ok(1)) {}
+        fs::write(&next, "broken").expect("a file");
+        fs::remove_file(&file).expect("a file");
+        std::os::unix::fs::symlink(&next, &file).expect("a link");
+        while told.recv().await != Some(Err(1)) {}
+        fs::write(&next, good).expect("a file");
+        while told.recv().await != Some(Ok(1)) {}
+    })
+    .await
+    .expect("every change is told");
+    watching.abort();
+    fs::remove_dir_all(folder).expect("a folder");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
