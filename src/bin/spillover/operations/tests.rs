@@ -139,7 +139,7 @@ async fn spilled(running: &Running) -> Account {
         .service(client);
     let request = Request::post("/openai/deployments/gpt-4o/chat/completions?api-version=1")
         .header("api-key", CANARY)
-        .extension(MaxWait::new(Duration::ZERO))
+        .extension(MaxWait(Duration::ZERO))
         .body(Full::from(CANARY))
         .expect("a head");
     let response = stack.oneshot(request).await.expect("it cannot fail");
