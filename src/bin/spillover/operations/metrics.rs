@@ -36,9 +36,11 @@ pub(super) struct Metrics {
     waited: Family<ModelLabels, Histogram, fn() -> Histogram>,
     attempts: Family<AttemptLabels, Counter>,
     hints: Family<BackendLabels, Histogram, fn() -> Histogram>,
-    /// By model, then by backend.
-    backends: RwLock<HashMap<Arc<str>, HashMap<Arc<str>, Arc<Seen>>>>,
+    /// By model.
+    backends: RwLock<HashMap<Arc<str>, ByBackend>>,
 }
+
+type ByBackend = HashMap<Arc<str>, Arc<Seen>>;
 
 /// What was seen of one backend of a model.
 #[derive(Debug)]
