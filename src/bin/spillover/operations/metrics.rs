@@ -20,6 +20,7 @@ use super::{
     facts::{Decision, Facts},
     names::Names,
 };
+use crate::account::Tokens;
 
 /// Everything that is counted. What is only looked at is in `scrape`.
 #[derive(Debug)]
@@ -136,15 +137,7 @@ impl Metrics {
             }
         }
         if let Some(tokens) = account.usage {
-            let kinds = [
-                ("prompt", tokens.prompt),
-                ("cached", tokens.cached),
-                ("completion", tokens.completion),
-            ];
-            for (kind, number) in kinds {
-                let (client, model) = (Arc::clone(&client), Arc::clone(&model));
-                self.tokens.get_or_create(&TokenLabels { client, model, kind }).inc_by(number);
-            }
+            self.count_tokens(&client, &model, tokens);
             if is_spilled {
                 let number = tokens.prompt.saturating_add(tokens.completion);
                 self.spilled_tokens.get_or_create(&of_model).inc_by(number);
@@ -159,6 +152,18 @@ impl Metrics {
     pub(super) fn of(&self, model: &str, backend: &str) -> Option<Arc<Seen>> {
         let backends = self.backends.read().unwrap_or_else(PoisonError::into_inner);
         backends.get(model)?.get(backend).cloned()
+    }
+
+    fn count_tokens(&self, client: &Arc<str>, model: &Arc<str>, tokens: Tokens) {
+        let kinds = [
+            ("prompt", tokens.prompt),
+            ("cached", tokens.cached),
+            ("completion", tokens.completion),
+        ];
+        for (kind, number) in kinds {
+            let (client, model) = (Arc::clone(client), Arc::clone(model));
+            self.tokens.get_or_create(&TokenLabels { client, model, kind }).inc_by(number);
+        }
     }
 
     fn seen(&self, facts: &Facts<'_>, backend: &str) -> Arc<Seen> {

@@ -302,6 +302,13 @@ fn a_filter_that_cannot_be_read_is_an_error() {
     assert!(error.to_string().starts_with("[telemetry] log: "), "{error}");
 }
 
+#[test]
+fn a_collector_without_a_scheme_is_an_error() {
+    let error = Operations::new(&telemetry(Some("collector:4318".to_owned())));
+    let error = error.map(drop).expect_err("it is no address");
+    assert!(error.to_string().starts_with("[telemetry] otlp: "), "{error}");
+}
+
 /// A collector that keeps `path body` of what it is sent.
 async fn collector() -> (String, Arc<Mutex<Vec<(String, Bytes)>>>) {
     let seen: Arc<Mutex<Vec<(String, Bytes)>>> = Arc::default();

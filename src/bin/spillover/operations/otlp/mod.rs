@@ -3,7 +3,7 @@
 mod client;
 mod request;
 
-use std::{fmt, time::Duration};
+use std::{fmt, thread, time::Duration};
 
 use opentelemetry::{
     KeyValue,
@@ -36,49 +36,21 @@ impl Export {
     /// Exports to the collector at `endpoint`, the base of `/v1/traces` and `/v1/metrics`.
     pub(super) fn new(endpoint: &str, service_name: &str) -> Result<Self, BoxError> {
         let base = endpoint.trim_end_matches('/');
-        let client = Exporting::new()?;
-        let spans = SpanExporter::builder()
-            .with_http()
-            .with_http_client(client.clone())
-            .with_protocol(Protocol::HttpBinary)
-            .with_endpoint(format!("{base}/v1/traces"))
-            .build()?;
-        let numbers = MetricExporter::builder()
-            .with_http()
-            .with_http_client(client)
-            .with_protocol(Protocol::HttpBinary)
-            .with_endpoint(format!("{base}/v1/metrics"))
-            .build()?;
-        let resource = Resource::builder()
-            .with_service_name(service_name.to_owned())
-            .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-            .build();
-        let traces = SdkTracerProvider::builder()
-            .with_batch_exporter(spans)
-            .with_resource(resource.clone())
-            .build();
-        let metrics = SdkMeterProvider::builder()
-            .with_periodic_exporter(numbers)
-            .with_resource(resource)
-            .build();
+        let (traces, metrics) = providers(base, service_name)?;
         let meter = metrics.meter("spillover");
-        Ok(Self {
-            tracer: traces.tracer("spillover"),
-            traces,
-            tokens: meter
-                .u64_histogram("gen_ai.client.token.usage")
-                .with_unit("{token}")
-                .with_description("Number of input and output tokens used")
-                .with_boundaries(TOKENS.to_vec())
-                .build(),
-            duration: meter
-                .f64_histogram("gen_ai.client.operation.duration")
-                .with_unit("s")
-                .with_description("GenAI operation duration")
-                .with_boundaries(SECONDS.to_vec())
-                .build(),
-            metrics,
-        })
+        let tokens = meter
+            .u64_histogram("gen_ai.client.token.usage")
+            .with_unit("{token}")
+            .with_description("Number of input and output tokens used")
+            .with_boundaries(TOKENS.to_vec())
+            .build();
+        let duration = meter
+            .f64_histogram("gen_ai.client.operation.duration")
+            .with_unit("s")
+            .with_description("GenAI operation duration")
+            .with_boundaries(SECONDS.to_vec())
+            .build();
+        Ok(Self { tracer: traces.tracer("spillover"), traces, metrics, tokens, duration })
     }
 
     pub(super) fn export(&self, facts: &Facts<'_>) {
@@ -94,12 +66,18 @@ impl Export {
         }
     }
 
-    /// Sends what is left. A collector that does not answer is not waited for long.
+    /// Sends what is left, spans and metrics at once. A collector that does not answer is not
+    /// waited for long.
     pub(super) fn shutdown(&self) {
-        if let Err(error) = self.traces.shutdown_with_timeout(PATIENCE) {
-            tracing::warn!(%error, "the last spans were not exported");
+        let (spans, numbers) = thread::scope(|scope| {
+            let spans = scope.spawn(|| self.traces.shutdown_with_timeout(PATIENCE));
+            let numbers = self.metrics.shutdown_with_timeout(PATIENCE);
+            (spans.join(), numbers)
+        });
+        if !matches!(spans, Ok(Ok(()))) {
+            tracing::warn!("the last spans were not exported");
         }
-        if let Err(error) = self.metrics.shutdown_with_timeout(PATIENCE) {
+        if let Err(error) = numbers {
             tracing::warn!(%error, "the last metrics were not exported");
         }
     }
@@ -109,6 +87,36 @@ impl fmt::Debug for Export {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Export").finish_non_exhaustive()
     }
+}
+
+fn providers(
+    base: &str,
+    service_name: &str,
+) -> Result<(SdkTracerProvider, SdkMeterProvider), BoxError> {
+    let client = Exporting::new()?;
+    let spans = SpanExporter::builder()
+        .with_http()
+        .with_http_client(client.clone())
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(format!("{base}/v1/traces"))
+        .build()?;
+    let numbers = MetricExporter::builder()
+        .with_http()
+        .with_http_client(client)
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(format!("{base}/v1/metrics"))
+        .build()?;
+    let resource = Resource::builder()
+        .with_service_name(service_name.to_owned())
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .build();
+    let traces = SdkTracerProvider::builder()
+        .with_batch_exporter(spans)
+        .with_resource(resource.clone())
+        .build();
+    let metrics =
+        SdkMeterProvider::builder().with_periodic_exporter(numbers).with_resource(resource).build();
+    Ok((traces, metrics))
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
