@@ -4,6 +4,9 @@
 
 mod account;
 mod config;
+mod entra;
+mod operations;
+mod outbound;
 mod running;
 
 use std::{path::PathBuf, process::ExitCode};
