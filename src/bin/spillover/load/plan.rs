@@ -20,7 +20,8 @@ pub(super) enum Plan {
 
 /// Arrivals in the order of time.
 pub(super) enum Arrivals {
-    Drawn { draw: SmallRng, rate: f64, uniform: bool, at: f64, end: f64 },
+    Poisson { draw: SmallRng, rate: f64, at: f64, end: f64 },
+    Uniform { rate: f64, sent: u32, end: f64 },
     Recorded(std::vec::IntoIter<Recorded>),
 }
 
@@ -42,14 +43,13 @@ impl Plan {
             recorded.retain(|request| request.at < end);
             return Ok(Self::Open(Arrivals::Recorded(recorded.into_iter())));
         }
+        let end = args.duration.unwrap_or(A_MINUTE).as_secs_f64();
         Ok(match args.rate {
-            Some(rate) => Self::Open(Arrivals::Drawn {
-                draw: SmallRng::seed_from_u64(args.seed),
-                rate,
-                uniform: args.uniform,
-                at: 0.0,
-                end: args.duration.unwrap_or(A_MINUTE).as_secs_f64(),
-            }),
+            Some(rate) if args.uniform => Self::Open(Arrivals::Uniform { rate, sent: 0, end }),
+            Some(rate) => {
+                let draw = SmallRng::seed_from_u64(args.seed);
+                Self::Open(Arrivals::Poisson { draw, rate, at: 0.0, end })
+            }
             None => Self::Closed { threads: args.threads, items: args.items, think: args.think },
         })
     }
@@ -64,16 +64,23 @@ impl Iterator for Arrivals {
                 at: request.at,
                 tokens: Some((request.prompt, request.output)),
             }),
-            Self::Drawn { draw, rate, uniform, at, end } => {
-                // The first of evenly spaced requests comes at once, of a Poisson process by chance.
-                let gap = if *uniform { 1.0 } else { -(1.0 - draw.random::<f64>()).ln() };
-                let arrival = if *uniform { *at } else { *at + gap / *rate };
-                *at += gap / *rate;
-                let at = Duration::try_from_secs_f64(arrival).ok()?;
-                (arrival < *end).then_some(Arrival { at, tokens: None })
+            Self::Poisson { draw, rate, at, end } => {
+                *at -= (1.0 - draw.random::<f64>()).ln() / *rate;
+                drawn(*at, *end)
+            }
+            Self::Uniform { rate, sent, end } => {
+                // Multiplied, not added up: sums drift, and the last one would slip in.
+                let at = f64::from(*sent) / *rate;
+                *sent = sent.checked_add(1)?;
+                drawn(at, *end)
             }
         }
     }
+}
+
+fn drawn(at: f64, end: f64) -> Option<Arrival> {
+    let arrival = Arrival { at: Duration::try_from_secs_f64(at).ok()?, tokens: None };
+    (at < end).then_some(arrival)
 }
 
 /// What one request asks for; the same for a seed and a number, whoever sends it when.
