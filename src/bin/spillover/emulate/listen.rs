@@ -1,6 +1,6 @@
 //! The ports of emulated resources: one each, or one for all.
 
-use std::{fmt::Write as _, net::SocketAddr};
+use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
 use hyper::service::service_fn;
 use hyper_util::{
@@ -102,20 +102,25 @@ impl Place {
     }
 }
 
-/// Until SIGINT or SIGTERM.
-pub(super) async fn told_to_stop() -> Result<(), String> {
-    let wrong = |error| format!("signals cannot be waited for: {error}");
+/// Ready at SIGINT or SIGTERM, which end nothing else from the call on.
+pub(super) fn told_to_stop() -> Result<impl Future<Output = ()>, String> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
+        let wrong = |error| format!("signals cannot be waited for: {error}");
         let mut terminate = signal(SignalKind::terminate()).map_err(wrong)?;
-        tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => interrupted.map_err(wrong),
-            _ = terminate.recv() => Ok(()),
-        }
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(wrong)?;
+        Ok(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
     }
     #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await.map_err(wrong)
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
 }
 
 async fn bind(address: SocketAddr, name: &str) -> Result<TcpListener, String> {
@@ -132,7 +137,9 @@ async fn accept(service: EmulatorService, listener: TcpListener) {
         while connections.try_join_next().is_some() {}
         let Ok((stream, _)) = listener.accept().await else {
             // Out of descriptors, most likely: some come back when others are done.
-            tokio::task::yield_now().await;
+            let mut ticks = tokio::time::interval(ACCEPT_PAUSE);
+            ticks.tick().await;
+            ticks.tick().await;
             continue;
         };
         let _ = stream.set_nodelay(true);
@@ -144,3 +151,5 @@ async fn accept(service: EmulatorService, listener: TcpListener) {
         });
     }
 }
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);

@@ -43,10 +43,11 @@ async fn emulate(args: &EmulateArgs) -> Result<(), String> {
     for script in scripts {
         emulator.script(&script.resource, &script.deployment, script.faults);
     }
+    let stop = listen::told_to_stop()?;
     let listening = Listening::start(&emulator, &places, args).await?;
     let said = io::Write::write_all(&mut io::stdout(), listening.lines().as_bytes());
     said.map_err(|error| format!("nobody reads what is printed: {error}"))?;
-    listen::told_to_stop().await?;
+    stop.await;
     drop(listening);
     let _ = io::Write::write_all(&mut io::stdout(), summary(&emulator.stats()).as_bytes());
     Ok(())

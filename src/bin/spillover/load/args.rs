@@ -8,6 +8,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 #[command(after_help = EXAMPLES)]
 #[command(group = ArgGroup::new("where").args(["targets", "endpoint"]).required(true))]
 #[command(group = ArgGroup::new("open").args(["rate", "trace"]))]
+#[command(group = ArgGroup::new("sized").args(["trace", "prompt_tokens"]).multiple(true))]
 pub(crate) struct LoadArgs {
     /// Whom to ask: a JSON array of `{endpoint, key}`, or TOML with `[[targets]]`.
     #[arg(long, value_name = "FILE", help_heading = "Targets")]
@@ -48,7 +49,7 @@ pub(crate) struct LoadArgs {
           help_heading = "Requests")]
     pub(super) prompt_tokens: Option<u64>,
     /// Asks the emulator for exactly the tokens of the trace or of --prompt-tokens and --max-tokens.
-    #[arg(long, help_heading = "Requests")]
+    #[arg(long, requires = "sized", help_heading = "Requests")]
     pub(super) exact: bool,
     /// How long an answer may take, body included.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration,

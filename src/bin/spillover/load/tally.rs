@@ -39,7 +39,11 @@ impl Tally {
         let group =
             group.or_insert_with(|| Group { sums: Sums::default(), served: BTreeMap::new() });
         group.sums.add(seen);
-        let served = (seen.region.clone(), seen.backend.clone());
+        let mut served = (seen.region.clone(), seen.backend.clone());
+        // Headers are the target's choice, and each name costs two histograms.
+        if group.served.len() >= MOST_SERVERS && !group.served.contains_key(&served) {
+            served = ("(others)".to_owned(), String::new());
+        }
         group.served.entry(served).or_default().add(seen);
     }
 
@@ -118,6 +122,7 @@ fn percentiles(histogram: &Histogram<u32>) -> Percentiles {
     PARTS.map(|part| histogram.value_at_quantile(part) as f64 / 1e3)
 }
 
+const MOST_SERVERS: usize = 100;
 /// A day, in microseconds.
 const LONGEST: u64 = 86_400_000_000;
 const PARTS: [f64; 3] = [0.50, 0.95, 0.99];
