@@ -33,7 +33,7 @@ enum Command {
     /// Emulate Azure OpenAI resources on local ports.
     Emulate(emulate::EmulateArgs),
     /// Load targets with chat requests, and tell how they were served.
-    Load(load::LoadArgs),
+    Load(Box<load::LoadArgs>),
     /// Print what a shell needs to complete this command's arguments.
     #[command(after_help = completions::EXAMPLES)]
     Completions { shell: clap_complete::Shell },
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Check { config } => config::check(&config),
         Command::Emulate(args) => emulate::run(&args),
-        Command::Load(args) => load::run(args),
+        Command::Load(args) => load::run(*args),
         Command::Completions { shell } => {
             completions::print(Cli::command(), shell);
             ExitCode::SUCCESS

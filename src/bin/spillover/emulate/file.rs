@@ -9,7 +9,7 @@ use std::{env, fs, net::SocketAddr, path::Path};
 use toml::Spanned;
 use tower_spillover::emulator::{Deployment, Fault, Pace, Ptu, Resource, Standard};
 
-use self::text::{DeploymentText, FileText, ResourceText};
+use self::text::{DeploymentText, FileText, PtuText, ResourceText, StandardText};
 use super::Site;
 
 /// What to emulate.
@@ -118,46 +118,7 @@ impl Check<'_> {
     }
 
     fn deployment(&mut self, text: DeploymentText, names: &[String]) -> Option<Deployment> {
-        let name = text.name.get_ref().clone();
-        let mut deployment = match (&text.ptu, &text.standard) {
-            (Some(ptu), None) => {
-                let capacity = ptu.get_ref();
-                let bucket = capacity.bucket.as_ref().map(|bucket| bucket.get_ref().0);
-                let fits = (1e-3..=1e8).contains(&capacity.tokens_per_second);
-                if !fits {
-                    self.wrong(ptu, "tokens_per_second must lie between 0.001 and 100,000,000");
-                }
-                let mut made = Ptu::new(capacity.tokens_per_second);
-                if let Some(bucket) = bucket {
-                    made = made.bucket_seconds(bucket.as_secs_f64());
-                }
-                if let Some(weight) = capacity.output_weight {
-                    if !(0.0..=1_000.0).contains(&weight) {
-                        self.wrong(ptu, "output_weight must lie between 0 and 1,000");
-                    }
-                    made = made.output_weight(weight);
-                }
-                Deployment::ptu(name, made)
-            }
-            (None, Some(standard)) => {
-                let limits = standard.get_ref();
-                let quota = match (limits.tokens_per_minute, limits.requests_per_minute) {
-                    (None, None) => Standard::unlimited(),
-                    (Some(tokens), None) => Standard::tokens_per_minute(tokens),
-                    (None, Some(requests)) => Standard::unlimited().requests_per_minute(requests),
-                    (Some(tokens), Some(requests)) => {
-                        Standard::tokens_per_minute(tokens).requests_per_minute(requests)
-                    }
-                };
-                Deployment::standard(name, quota)
-            }
-            _ => {
-                let problem = "needs either `ptu = { tokens_per_second = 5000 }` or \
-                               `standard = { tokens_per_minute = 60000 }`";
-                self.wrong(&text.name, problem);
-                return None;
-            }
-        };
+        let mut deployment = self.limited(&text)?;
         if let Some(model) = text.model {
             deployment = deployment.model(model);
         }
@@ -174,6 +135,39 @@ impl Check<'_> {
             deployment = deployment.spillover(to.into_inner());
         }
         Some(if text.hides_throttles { deployment.hides_throttles() } else { deployment })
+    }
+
+    /// A deployment with its capacity, which must be of one kind.
+    fn limited(&mut self, text: &DeploymentText) -> Option<Deployment> {
+        let name = text.name.get_ref().clone();
+        match (&text.ptu, &text.standard) {
+            (Some(ptu), None) => Some(Deployment::ptu(name, self.ptu(ptu))),
+            (None, Some(standard)) => Some(Deployment::standard(name, quota(standard.get_ref()))),
+            _ => {
+                let problem = "needs either `ptu = { tokens_per_second = 5000 }` or \
+                               `standard = { tokens_per_minute = 60000 }`";
+                self.wrong(&text.name, problem);
+                None
+            }
+        }
+    }
+
+    fn ptu(&mut self, text: &Spanned<PtuText>) -> Ptu {
+        let capacity = text.get_ref();
+        if !(1e-3..=1e8).contains(&capacity.tokens_per_second) {
+            self.wrong(text, "tokens_per_second must lie between 0.001 and 100,000,000");
+        }
+        let mut ptu = Ptu::new(capacity.tokens_per_second);
+        if let Some(bucket) = &capacity.bucket {
+            ptu = ptu.bucket_seconds(bucket.get_ref().0.as_secs_f64());
+        }
+        if let Some(weight) = capacity.output_weight {
+            if !(0.0..=1_000.0).contains(&weight) {
+                self.wrong(text, "output_weight must lie between 0 and 1,000");
+            }
+            ptu = ptu.output_weight(weight);
+        }
+        ptu
     }
 
     fn faults(&mut self, text: &DeploymentText) -> Vec<Fault> {
@@ -209,6 +203,17 @@ impl Check<'_> {
             self.wrong(text, &fault);
         }
         read.unwrap_or_default()
+    }
+}
+
+fn quota(limits: &StandardText) -> Standard {
+    match (limits.tokens_per_minute, limits.requests_per_minute) {
+        (None, None) => Standard::unlimited(),
+        (Some(tokens), None) => Standard::tokens_per_minute(tokens),
+        (None, Some(requests)) => Standard::unlimited().requests_per_minute(requests),
+        (Some(tokens), Some(requests)) => {
+            Standard::tokens_per_minute(tokens).requests_per_minute(requests)
+        }
     }
 }
 

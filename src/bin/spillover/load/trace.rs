@@ -39,7 +39,7 @@ fn parse(text: &str) -> Result<Vec<Recorded>, (usize, String)> {
         requests.push(read.map_err(|problem| (index + 1, problem))?);
     }
     requests.sort_by_key(|request| request.at);
-    let first = requests.first().ok_or((2, "there is no request".to_owned()))?.at;
+    let first = requests.first().ok_or_else(|| (2, "there is no request".to_owned()))?.at;
     for request in &mut requests {
         request.at -= first;
     }
