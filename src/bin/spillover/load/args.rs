@@ -19,7 +19,7 @@ pub(crate) struct LoadArgs {
     /// Its key, as env:NAME or file:PATH: a command line is visible to everybody.
     #[arg(long, value_name = "SOURCE", requires = "endpoint", help_heading = "Targets")]
     pub(super) key: Option<String>,
-    /// How its key is sent.
+    /// How keys are sent, where the file does not say.
     #[arg(long, value_enum, default_value_t = Header::ApiKey, help_heading = "Targets")]
     pub(super) header: Header,
     /// Certificates to trust instead of the public authorities, as PEM.
@@ -116,11 +116,10 @@ pub(crate) struct LoadArgs {
 }
 
 /// The header that carries a key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Header {
     /// `api-key: KEY`.
-    #[default]
     ApiKey,
     /// `Authorization: Bearer KEY`.
     Bearer,

@@ -47,7 +47,7 @@ impl Target {
         let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
         let key = match &text.key {
             None => None,
-            Some(key) => Some(credential(key, text.header.unwrap_or_default())?),
+            Some(key) => Some(credential(key, text.header.unwrap_or(args.header))?),
         };
         Ok(Self { name: text.name.unwrap_or(authority), uri, key })
     }
