@@ -1,5 +1,8 @@
-//! The gateway as its users meet it: the real binary.
+//! The gateway as its users meet it: the real binary, over real sockets.
 
 #![cfg(feature = "gateway")]
 
 mod config;
+mod emulate;
+mod load;
+mod started;

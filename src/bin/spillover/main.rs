@@ -3,15 +3,18 @@
 #![allow(dead_code, reason = "the parts are being put together")]
 
 mod account;
+mod completions;
 mod config;
+mod emulate;
 mod entra;
+mod load;
 mod operations;
 mod outbound;
 mod running;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// A gateway that makes Azure OpenAI's 429s stop mattering: PTU first, spill to Standard, rotate
 /// regions.
@@ -30,10 +33,23 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Emulate Azure OpenAI resources on local ports.
+    Emulate(emulate::EmulateArgs),
+    /// Load targets with chat requests, and tell how they were served.
+    Load(Box<load::LoadArgs>),
+    /// Print what a shell needs to complete this command's arguments.
+    #[command(after_help = completions::EXAMPLES)]
+    Completions { shell: clap_complete::Shell },
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Check { config } => config::check(&config),
+        Command::Emulate(args) => emulate::run(&args),
+        Command::Load(args) => load::run(*args),
+        Command::Completions { shell } => {
+            completions::print(Cli::command(), shell);
+            ExitCode::SUCCESS
+        }
     }
 }
