@@ -23,7 +23,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::{clock, exchange, gateway::Gateway};
+use super::{clock, door::Door, exchange};
 use crate::config::Limits;
 
 /// What is going on on a connection, for the task that watches it.
@@ -65,17 +65,17 @@ impl Drop for Busy {
 
 /// Serves a connection until it ends, its client is silent for too long, or `stop` turns true and
 /// its requests are done.
-pub(super) async fn serve<I>(gateway: Arc<Gateway>, io: I, mut stop: watch::Receiver<bool>)
+pub(super) async fn serve<I>(door: Door, io: I, mut stop: watch::Receiver<bool>)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = gateway.site().config().limits.clone();
+    let limits = door.gateway.site().config().limits.clone();
     let activity = Arc::new(Activity::default());
     let io = Watched { io, activity: Arc::clone(&activity) };
     let service = {
         let activity = Arc::clone(&activity);
         service_fn(move |request| {
-            let answer = exchange::answer(Arc::clone(&gateway), Arc::clone(&activity), request);
+            let answer = exchange::answer(door.clone(), Arc::clone(&activity), request);
             async { Ok::<_, Infallible>(answer.await) }
         })
     };

@@ -13,25 +13,30 @@ use tower_spillover::{
 
 use super::refusal::SHOULD_RETRY;
 
-/// Adds what `served` knows to the head of an answer that took `total` so far.
-pub(super) fn explain(
-    headers: &mut HeaderMap,
-    status: StatusCode,
-    served: &Served,
-    first_tier: &'static str,
-    total: Duration,
-    with_trace: bool,
-) {
-    headers.reserve(8);
-    headers.insert(DECISION, decision(served, first_tier));
-    if let Some(timing) = written(&Timing { served, total }) {
-        headers.append(SERVER_TIMING, timing);
-    }
-    if with_trace && let Some(trace) = written(&Trace(served)) {
-        headers.insert(TRACE, trace);
-    }
-    if is_refusal(status, served) {
-        headers.insert(SHOULD_RETRY, HeaderValue::from_static("true"));
+/// What became of a request, up to the head of its answer.
+pub(super) struct Story<'a> {
+    pub(super) served: &'a Served,
+    pub(super) first_tier: &'static str,
+    /// Since its head arrived, and since the layers got it.
+    pub(super) total: Duration,
+    pub(super) in_layers: Duration,
+}
+
+impl Story<'_> {
+    /// Adds it to the head of the answer.
+    pub(super) fn tell(&self, headers: &mut HeaderMap, status: StatusCode, with_trace: bool) {
+        let served = self.served;
+        headers.reserve(8);
+        headers.insert(DECISION, decision(served, self.first_tier));
+        if let Some(timing) = written(&Timing(self)) {
+            headers.append(SERVER_TIMING, timing);
+        }
+        if with_trace && let Some(trace) = written(&Trace(served)) {
+            headers.insert(TRACE, trace);
+        }
+        if is_refusal(status, served) {
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static("true"));
+        }
     }
 }
 
@@ -71,19 +76,16 @@ fn written(what: &impl fmt::Display) -> Option<HeaderValue> {
 }
 
 /// How long the request waited, how long the last backend took, and both with all the rest.
-struct Timing<'a> {
-    served: &'a Served,
-    total: Duration,
-}
+struct Timing<'a>(&'a Story<'a>);
 
 impl fmt::Display for Timing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { served, total } = self;
+        let Story { served, total, in_layers, .. } = self.0;
         if !served.waited().is_zero() {
             write!(f, "wait;dur={}, ", Millis(served.waited()))?;
         }
         if let Some(last) = served.attempts().last() {
-            write!(f, "upstream;dur={}, ", Millis(total.saturating_sub(last.at())))?;
+            write!(f, "upstream;dur={}, ", Millis(in_layers.saturating_sub(last.at())))?;
         }
         write!(f, "total;dur={}", Millis(*total))
     }

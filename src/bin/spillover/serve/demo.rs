@@ -48,6 +48,7 @@ pub(super) async fn start() -> std::io::Result<(Azure, Config)> {
             deployment: serving.is_empty().then(|| "gpt-4o-ptu".to_owned()),
             api_version: None,
             region: Some(region.to_owned()),
+            image_deployment: None,
             priority,
             weight: 1,
         });

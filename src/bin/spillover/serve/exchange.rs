@@ -4,10 +4,9 @@ use std::{
     convert::Infallible,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tower::{Layer, Service};
@@ -18,8 +17,8 @@ use super::{
     clock,
     connection::Activity,
     control::Control,
-    decision,
-    gateway::Gateway,
+    decision::Story,
+    door::Door,
     headers,
     ledger::Ledger,
     model::{Asked, asked_for},
@@ -27,7 +26,7 @@ use super::{
     refusal::Refusal,
     route::{self, Named, Route},
     site::Line,
-    stack::{Answer, never_spilling},
+    stack::{Answer, BACKEND, never_spilling},
     upload::{Inbound, Upload, UploadError},
     upstream::UpstreamError,
     usage::UsageWatch,
@@ -35,46 +34,35 @@ use super::{
 
 /// Answers any request there can be.
 pub(super) async fn answer(
-    gateway: Arc<Gateway>,
+    door: Door,
     activity: Arc<Activity>,
     request: Request<Incoming>,
 ) -> Response<Outbound> {
     let started = clock::now();
     let busy = activity.begin(request.version());
-    if let Some(page) = page(&gateway, request.uri().path()) {
+    if let Some(page) = door.page(request.uri().path()) {
         return page.map(|text| Outbound::own(text, None));
     }
+    if !door.has_models {
+        return Refusal::not_found().into_response().map(|text| Outbound::own(text, None));
+    }
+    let gateway = door.gateway;
     let id = request_id(request.headers()).unwrap_or_else(|| gateway.next_id());
     let mut ledger = Box::new(Ledger::open(gateway, busy, id, started));
     let id = ledger.id();
     let mut response = match exchange(&mut ledger, request).await {
-        Ok(Passed { answer, first_tier, trace }) => pass_on(answer, first_tier, trace, ledger),
+        Ok(passed) => pass_on(passed, ledger),
         Err(refusal) => refuse(refusal, ledger),
     };
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }
 
-/// The pages about the gateway itself, which are there without a key.
-pub(super) fn page(gateway: &Gateway, path: &str) -> Option<Response<Bytes>> {
-    let text = |status, text| {
-        let mut response = Response::new(Bytes::from_static(text));
-        *response.status_mut() = status;
-        response
-    };
-    match path {
-        "/healthz" => Some(text(StatusCode::OK, b"ok\n")),
-        "/readyz" if gateway.is_draining() => {
-            Some(text(StatusCode::SERVICE_UNAVAILABLE, b"draining\n"))
-        }
-        "/readyz" => Some(text(StatusCode::OK, b"ready\n")),
-        _ => None,
-    }
-}
-
 /// An answer of the layers, with what is to be said of it.
 struct Passed {
     answer: Answer,
+    /// When the layers got the request.
+    sent: Instant,
     first_tier: &'static str,
     trace: bool,
 }
@@ -124,11 +112,22 @@ async fn exchange(ledger: &mut Ledger, request: Request<Incoming>) -> Result<Pas
     };
     headers::strip_request(request.headers_mut());
     let trace = control.trace;
-    ledger.account.class.clone_from(&control.class);
+    if let Some(class) = &control.class {
+        let model = site.config().models.get(&line.model.name);
+        if !model.is_some_and(|model| model.classes.contains_key(class)) {
+            return Err(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                "BadRequest",
+                "x-spillover-class names no class of the gateway.",
+            ));
+        }
+        ledger.account.class = Some(class.clone());
+    }
     set_limits(control, &mut request);
+    let sent = clock::now();
     let answer = line.stack.send(request).await;
     let answer = answer.map_err(|error| failure(&error, limits.body))?;
-    Ok(Passed { answer, first_tier: line.stack.first_tier(), trace })
+    Ok(Passed { answer, sent, first_tier: line.stack.first_tier(), trace })
 }
 
 /// Keeps the body up to `limit`, as the layer does for whatever is inside of it: here, nothing.
@@ -299,13 +298,8 @@ fn refuse(refusal: Refusal, mut ledger: Box<Ledger>) -> Response<Outbound> {
     response.map(|text| Outbound::own(text, Some(ledger)))
 }
 
-fn pass_on(
-    answer: Answer,
-    first_tier: &'static str,
-    trace: bool,
-    mut ledger: Box<Ledger>,
-) -> Response<Outbound> {
-    let (mut head, body) = answer.into_parts();
+fn pass_on(passed: Passed, mut ledger: Box<Ledger>) -> Response<Outbound> {
+    let (mut head, body) = passed.answer.into_parts();
     let now = clock::now();
     let served: Option<Served> = head.extensions.remove();
     if head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED {
@@ -315,16 +309,20 @@ fn pass_on(
             "BadGateway",
             "The backend redirects, which this gateway does not follow.",
         );
+        let name = head.headers.remove(BACKEND);
         let mut response = refuse(refusal, ledger);
-        response.headers_mut().extend(
-            head.headers.remove(super::stack::BACKEND).map(|name| (super::stack::BACKEND, name)),
-        );
+        response.headers_mut().extend(name.map(|name| (BACKEND, name)));
         return response;
     }
     headers::strip_answer(&mut head.headers);
     if let Some(served) = &served {
-        let total = now.saturating_duration_since(ledger.account.started);
-        decision::explain(&mut head.headers, head.status, served, first_tier, total, trace);
+        let story = Story {
+            served,
+            first_tier: passed.first_tier,
+            total: now.saturating_duration_since(ledger.account.started),
+            in_layers: now.saturating_duration_since(passed.sent),
+        };
+        story.tell(&mut head.headers, head.status, passed.trace);
     }
     let kind = head.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     ledger.account.streaming = kind.starts_with(b"text/event-stream");

@@ -13,7 +13,10 @@ use bytes::Bytes;
 use http::Response;
 use sha2::{Digest, Sha256};
 
-use super::{clock, site::Site, stack::Tokens};
+use super::{
+    clock,
+    site::{OpenTokens, Site},
+};
 use crate::{account::Account, config::Config, running::Running};
 
 /// Who counts, logs and exports what the gateway does.
@@ -39,7 +42,7 @@ impl Observe for Unobserved {
 pub struct Gateway {
     site: ArcSwap<Site>,
     observer: Box<dyn Observe>,
-    tokens: Option<Tokens>,
+    open_tokens: OpenTokens,
     under_way: AtomicUsize,
     is_draining: AtomicBool,
     ids: Ids,
@@ -52,13 +55,13 @@ impl Gateway {
     pub(super) fn new(
         config: Config,
         observer: Box<dyn Observe>,
-        tokens: Option<Tokens>,
+        open_tokens: OpenTokens,
     ) -> Result<Self, String> {
-        let site = Site::new(config, None, tokens.as_ref())?;
+        let site = Site::new(config, None, open_tokens)?;
         Ok(Self {
             site: ArcSwap::from_pointee(site),
             observer,
-            tokens,
+            open_tokens,
             under_way: AtomicUsize::new(0),
             is_draining: AtomicBool::new(false),
             ids: Ids::new(),
@@ -72,7 +75,7 @@ impl Gateway {
     /// When it cannot work; the last one stays then.
     pub fn reload(&self, config: Config) -> Result<(), String> {
         let before = self.site.load_full();
-        let site = Site::new(config, Some(&before), self.tokens.as_ref())?;
+        let site = Site::new(config, Some(&before), self.open_tokens)?;
         self.site.store(Arc::new(site));
         Ok(())
     }

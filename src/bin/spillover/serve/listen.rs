@@ -14,7 +14,7 @@ use tokio_rustls::{
     },
 };
 
-use super::{clock, connection, gateway::Gateway};
+use super::{clock, connection, door::Door};
 use crate::config::Tls;
 
 /// A socket that is bound.
@@ -45,7 +45,7 @@ impl Listener {
 
     /// Serves connections until `stop` turns true, then waits until the last of them is done, but
     /// no longer than the configuration at work says.
-    pub(super) async fn serve(self, gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
+    pub(super) async fn serve(self, door: Door, mut stop: watch::Receiver<bool>) {
         let (open, mut all_closed) = mpsc::channel::<()>(1);
         loop {
             let accepted = tokio::select! {
@@ -54,10 +54,10 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let (gateway, stop, open) = (Arc::clone(&gateway), stop.clone(), open.clone());
+                    let (door, stop, open) = (door.clone(), stop.clone(), open.clone());
                     let tls = self.tls.clone();
                     tokio::spawn(async move {
-                        connect(gateway, stream, tls, stop).await;
+                        connect(door, stream, tls, stop).await;
                         drop(open);
                     });
                 }
@@ -70,7 +70,7 @@ impl Listener {
             }
         }
         drop((open, self.tcp));
-        let drain = gateway.site().config().listen.drain;
+        let drain = door.gateway.site().config().listen.drain;
         if clock::timeout(drain, all_closed.recv()).await.is_err() {
             tracing::warn!("connections were still open at the end of the drain time");
         }
@@ -78,16 +78,16 @@ impl Listener {
 }
 
 async fn connect(
-    gateway: Arc<Gateway>,
+    door: Door,
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
     stop: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay(true);
-    let Some(tls) = tls else { return connection::serve(gateway, stream, stop).await };
-    let head_timeout = gateway.site().config().limits.head_timeout;
+    let Some(tls) = tls else { return connection::serve(door, stream, stop).await };
+    let head_timeout = door.gateway.site().config().limits.head_timeout;
     match clock::timeout(head_timeout, tls.accept(stream)).await {
-        Ok(Ok(stream)) => connection::serve(gateway, stream, stop).await,
+        Ok(Ok(stream)) => connection::serve(door, stream, stop).await,
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => tracing::debug!("TLS handshake took too long"),
     }

@@ -6,6 +6,7 @@ mod connection;
 mod control;
 mod decision;
 mod demo;
+mod door;
 mod exchange;
 mod gateway;
 mod headers;
@@ -30,13 +31,17 @@ use std::{
 };
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
+    task::JoinHandle,
 };
 
 pub use self::gateway::{Gateway, Observe, Unobserved};
-use self::listen::Listener;
-use crate::config;
+use self::{
+    door::{Door, Pages},
+    listen::Listener,
+};
+use crate::config::{self, Config, Entra};
 
 /// Serves the configuration in `file`, or without one a demonstration, until a signal ends it.
 pub fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> ExitCode {
@@ -70,37 +75,99 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
     if let Some(address) = listen {
         config.listen.address = address;
     }
-    let settings = config.listen.clone();
-    let gateway = Arc::new(Gateway::new(config, Box::new(Unobserved), None)?);
-    let public = Listener::bind(settings.address, settings.tls.as_ref()).await?;
-    let admin = match settings.admin {
-        Some(address) => Some(Listener::bind(address, None).await?),
-        None => None,
-    };
-    let mut signals = Signals::new().map_err(|error| format!("cannot hear signals: {error}"))?;
-    let (stop, stopped) = watch::channel(false);
-    let url = public.url();
-    let serving = tokio::spawn(public.serve(Arc::clone(&gateway), stopped.clone()));
-    if let Some(admin) = admin {
-        announce(&format!("admin on {}", admin.url()));
-        // It tells of the draining too, so nothing stops it but the end.
-        let (always, going) = watch::channel(false);
-        let gateway = Arc::clone(&gateway);
-        tokio::spawn(async move {
-            admin.serve(gateway, going).await;
-            drop(always);
-        });
+    let mut end = End::new().map_err(|error| format!("cannot hear signals: {error}"))?;
+    let server = Server::start(config, Box::new(Unobserved)).await?;
+    if let Some(admin) = &server.admin_url {
+        announce(&format!("admin on {admin}"));
     }
     if azure.is_some() {
-        announce(&demo::curl(&url));
+        announce(&demo::curl(&server.url));
     }
-    announce(&format!("listening on {url}"));
-    signals.obey(&gateway, file.map(Path::to_path_buf), listen).await;
-    gateway.drain();
-    // Without receivers there is nobody to tell.
-    let _ = stop.send(true);
-    let _ = serving.await;
+    announce(&format!("listening on {}", server.url));
+    let follow = async {
+        match file {
+            Some(file) => follow(&server.gateway, file.to_owned()).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = end.heard() => {}
+        () = follow => {}
+    }
+    server.stop().await;
     Ok(())
+}
+
+/// A gateway that listens.
+struct Server {
+    gateway: Arc<Gateway>,
+    url: String,
+    admin_url: Option<String>,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+    /// Open until the end, so that it tells of the draining too.
+    admin: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// # Errors
+    ///
+    /// When something in `config` cannot work here, such as an address that is taken.
+    async fn start(config: Config, observer: Box<dyn Observe>) -> Result<Self, String> {
+        let settings = config.listen.clone();
+        let gateway = Arc::new(Gateway::new(config, observer, open_tokens)?);
+        let public = Listener::bind(settings.address, settings.tls.as_ref()).await?;
+        let admin = match settings.admin {
+            Some(address) => Some(Listener::bind(address, None).await?),
+            None => None,
+        };
+        let (stop, stopped) = watch::channel(false);
+        let pages = if admin.is_some() { Pages::Health } else { Pages::All };
+        Ok(Self {
+            url: public.url(),
+            admin_url: admin.as_ref().map(Listener::url),
+            serving: tokio::spawn(public.serve(Door::public(&gateway, pages), stopped)),
+            admin: admin.map(|admin| {
+                let (always, going) = watch::channel(false);
+                let door = Door::admin(&gateway);
+                tokio::spawn(async move {
+                    admin.serve(door, going).await;
+                    drop(always);
+                })
+            }),
+            gateway,
+            stop,
+        })
+    }
+
+    /// Takes no more connections, and returns when the last one is done or the time for that is up.
+    async fn stop(self) {
+        self.gateway.drain();
+        // Without receivers there is nobody to tell.
+        let _ = self.stop.send(true);
+        let _ = self.serving.await;
+        if let Some(admin) = self.admin {
+            admin.abort();
+        }
+    }
+}
+
+fn open_tokens(_: &Entra) -> Result<stack::Tokens, String> {
+    Err("entra: is not built in yet".to_owned())
+}
+
+/// Applies the configuration in `file` whenever it becomes another. One that is wrong changes
+/// nothing.
+async fn follow(gateway: &Gateway, file: PathBuf) {
+    config::watch(file, |loaded| {
+        match loaded.map_err(|problems| problems.to_string()).and_then(|it| gateway.reload(it)) {
+            Ok(()) => tracing::info!("configuration reloaded"),
+            Err(problem) => {
+                tracing::error!(%problem, "configuration not reloaded; the last one stays");
+            }
+        }
+    })
+    .await;
 }
 
 /// One line on standard output, whoever reads it.
@@ -110,48 +177,24 @@ fn announce(line: &str) {
     let _ = out.flush();
 }
 
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
+/// The signals that end a server.
+struct End {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
-impl Signals {
+impl End {
     fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
-    /// Reloads whenever asked to; returns when asked to stop.
-    async fn obey(&mut self, gateway: &Gateway, file: Option<PathBuf>, listen: Option<SocketAddr>) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hang_up.recv() => {
-                    if let Some(file) = &file {
-                        reload(gateway, file, listen);
-                    }
-                }
-            }
+    async fn heard(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-    }
-}
-
-/// A file that is wrong changes nothing.
-fn reload(gateway: &Gateway, file: &Path, listen: Option<SocketAddr>) {
-    let loaded = config::load(file).map_err(|problems| problems.to_string());
-    let reloaded = loaded.and_then(|mut config| {
-        if let Some(address) = listen {
-            config.listen.address = address;
-        }
-        gateway.reload(config)
-    });
-    match reloaded {
-        Ok(()) => tracing::info!(file = %file.display(), "configuration reloaded"),
-        Err(problem) => tracing::error!(%problem, "configuration not reloaded; the last one stays"),
     }
 }

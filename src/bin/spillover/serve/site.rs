@@ -10,19 +10,22 @@ use super::{
     upstream::Upstream,
 };
 use crate::{
-    config::{self, Auth, Backend, Config, GateSettings, Model},
+    config::{self, Auth, Backend, Config, Entra, EntraKind, GateSettings, Model},
     running::{Running, RunningModel},
 };
 
 /// One loaded configuration, ready to serve.
-#[derive(Debug)]
 pub(super) struct Site {
     pub(super) running: Arc<Running>,
     pub(super) clients: Table,
     lines: HashMap<String, Arc<Line>>,
     default: Option<Arc<Line>>,
     upstream: Upstream,
+    tokens: Option<Tokens>,
 }
+
+/// Makes the source of access tokens for a configuration.
+pub(super) type OpenTokens = fn(&Entra) -> Result<Tokens, String>;
 
 /// A model at work.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ impl Site {
     pub(super) fn new(
         config: Config,
         before: Option<&Self>,
-        tokens: Option<&Tokens>,
+        open_tokens: OpenTokens,
     ) -> Result<Self, String> {
         let last = before.map(|site| &site.running.config);
         let upstream = match before {
@@ -49,13 +52,20 @@ impl Site {
             }
             _ => Upstream::new(&config.upstream)?,
         };
+        let tokens = match (&config.entra, before) {
+            (None, _) => None,
+            (Some(entra), Some(site)) if site.has_tokens_by(entra) => site.tokens.clone(),
+            (Some(entra), _) => Some(open_tokens(entra)?),
+        };
+        let keeps_tokens = before.is_some_and(|site| same_tokens(&site.tokens, &tokens));
         let mut lines = HashMap::new();
         let mut models = std::collections::BTreeMap::new();
         for (name, model) in &config.models {
             let kept = last.and_then(|last| {
                 Some((last.models.get(name)?, &**before?.running.models.get(name)?))
             });
-            let running = remember(name, model, kept, tokens)
+            let kept = kept.filter(|_| keeps_tokens || !uses_tokens(model));
+            let running = remember(name, model, kept, tokens.as_ref())
                 .map_err(|error| format!("models.\"{name}\": {error}"))?;
             let running = Arc::new(running);
             let stack = Stack::new(model, &running, &upstream);
@@ -73,6 +83,7 @@ impl Site {
             lines,
             running: Arc::new(Running { config, models }),
             upstream,
+            tokens,
         })
     }
 
@@ -90,6 +101,10 @@ impl Site {
 
     pub(super) fn config(&self) -> &Config {
         &self.running.config
+    }
+
+    fn has_tokens_by(&self, entra: &Entra) -> bool {
+        self.config().entra.as_ref().is_some_and(|last| same_entra(entra, last))
     }
 }
 
@@ -125,7 +140,6 @@ fn remember(
     Ok(RunningModel { name: name.to_owned(), gate, ptu, standard })
 }
 
-/// Tokens come from a source whose settings may have changed, so backends that use them differ.
 fn same_backends(now: &[Backend], last: &[Backend]) -> bool {
     let facts = |it: &Backend| {
         let key = match &it.auth {
@@ -135,11 +149,37 @@ fn same_backends(now: &[Backend], last: &[Backend]) -> bool {
         (
             (it.name.clone(), it.endpoint.clone(), key),
             (it.deployment.clone(), it.api_version.clone(), it.region.clone()),
+            it.image_deployment.clone(),
             (it.priority, it.weight),
         )
     };
     now.iter().map(facts).eq(last.iter().map(facts))
-        && now.iter().all(|backend| matches!(backend.auth, Auth::Key(_)))
+}
+
+fn uses_tokens(model: &Model) -> bool {
+    model.ptu.iter().chain(&model.standard).any(|backend| matches!(backend.auth, Auth::Entra))
+}
+
+fn same_tokens(now: &Option<Tokens>, last: &Option<Tokens>) -> bool {
+    match (now, last) {
+        (Some(now), Some(last)) => Arc::ptr_eq(now, last),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn same_entra(now: &Entra, last: &Entra) -> bool {
+    use EntraKind::{ClientSecret, Managed, Workload};
+    let is_same_kind = match (&now.kind, &last.kind) {
+        (Workload, Workload) => true,
+        (Managed { client_id: now }, Managed { client_id: last }) => now == last,
+        (
+            ClientSecret { tenant, client_id, secret },
+            ClientSecret { tenant: last_tenant, client_id: last_id, secret: last_secret },
+        ) => (tenant, client_id, secret) == (last_tenant, last_id, last_secret),
+        _ => false,
+    };
+    is_same_kind && (&now.scope, &now.authority) == (&last.scope, &last.authority)
 }
 
 fn same_gate(now: &GateSettings, last: &GateSettings) -> bool {

@@ -117,11 +117,14 @@ pub(super) fn pool(
         if let Some(region) = &backend.region {
             member = member.region(&**region);
         }
+        if let Some(deployment) = &backend.image_deployment {
+            member = member.image_deployment(deployment);
+        }
         match &backend.auth {
             Auth::Key(key) => Ok(member.api_key(key.expose())),
             Auth::Entra => match tokens {
                 Some(tokens) => Ok(member.bearer(Shared(Arc::clone(tokens)))),
-                None => Err(format!("backend `{}`: auth: there is no [entra]", backend.name)),
+                None => Err(format!("backend `{}`: auth: needs [entra]", backend.name)),
             },
         }
     });
