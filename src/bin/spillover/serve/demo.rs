@@ -67,7 +67,7 @@ pub(super) fn curl(url: &str) -> String {
     )
 }
 
-fn config(ptu: Vec<Backend>, standard: Vec<Backend>) -> Config {
+pub(super) fn config(ptu: Vec<Backend>, standard: Vec<Backend>) -> Config {
     let model = Model {
         ptu,
         standard,

@@ -22,6 +22,9 @@ mod upload;
 mod upstream;
 mod usage;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     io::{self, Write},
     net::SocketAddr,
