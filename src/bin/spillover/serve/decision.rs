@@ -44,7 +44,7 @@ fn is_refusal(status: StatusCode, served: &Served) -> bool {
     let throttled = |outcome| matches!(outcome, Outcome::Throttled(_));
     matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
         && (served.backend().is_none()
-            || served.attempts().last().is_some_and(|last| throttled(last.outcome())))
+            || served.attempts().next_back().is_some_and(|last| throttled(last.outcome())))
 }
 
 /// The tier that answered and, when it was not at once, what came before.
@@ -66,7 +66,7 @@ fn decision(served: &Served, first_tier: &'static str) -> HeaderValue {
     if !served.replayable() {
         text.push_str("; not-replayable");
     }
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(tier))
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(tier))
 }
 
 fn written(what: &impl fmt::Display) -> Option<HeaderValue> {
@@ -84,7 +84,7 @@ impl fmt::Display for Timing<'_> {
         if !served.waited().is_zero() {
             write!(f, "wait;dur={}, ", Millis(served.waited()))?;
         }
-        if let Some(last) = served.attempts().last() {
+        if let Some(last) = served.attempts().next_back() {
             write!(f, "upstream;dur={}, ", Millis(in_layers.saturating_sub(last.at())))?;
         }
         write!(f, "total;dur={}", Millis(*total))

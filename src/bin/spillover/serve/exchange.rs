@@ -1,33 +1,27 @@
 //! One request, from its head to the head of its answer.
 
 use std::{
-    convert::Infallible,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use tower::{Layer, Service};
-use tower_spillover::{MaxWait, Priority, ReplayLayer, Served, replay::ReplayBody};
+use tower_spillover::{MaxWait, Priority, Served};
 
 use super::{
-    clients::Caller,
-    clock,
+    choice, clock,
     connection::Activity,
     control::Control,
     decision::Story,
     door::Door,
-    headers,
+    entry, headers,
     ledger::Ledger,
-    model::{Asked, asked_for},
     outbound::Outbound,
     refusal::Refusal,
-    route::{self, Named, Route},
-    site::Line,
+    route::{Named, Route},
     stack::{Answer, BACKEND, never_spilling},
-    upload::{Inbound, Upload, UploadError},
+    upload::{self, Inbound, Upload, UploadError},
     upstream::UpstreamError,
     usage::UsageWatch,
 };
@@ -71,179 +65,33 @@ async fn exchange(ledger: &mut Ledger, request: Request<Incoming>) -> Result<Pas
     let site = Arc::clone(&ledger.site);
     let limits = &site.config().limits;
     let (head, body) = request.into_parts();
-    refuse_tunnels(&head)?;
+    entry::refuse_tunnels(&head)?;
     let route = Route::of(&head.method, head.uri.path()).ok_or_else(Refusal::not_found)?;
     ledger.account.operation.push_str(route.operation);
-
-    let caller = site.clients.admit(&head.headers)?;
-    ledger.account.client.push_str(&caller.name);
-    caller.take(ledger.account.started)?;
-    if head.headers.len() > limits.headers {
-        return Err(Refusal::new(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "RequestHeaderFieldsTooLarge",
-            format!("The request has more than {} header lines.", limits.headers),
-        ));
-    }
-    if content_length(&head.headers).is_some_and(|length| length > limits.body) {
-        return Err(Refusal::too_large(limits.body));
-    }
-    if !ledger.gateway.enter(limits.concurrency) {
-        return Err(Refusal::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "ServerBusy",
-            format!("The gateway has {} requests under way already.", limits.concurrency),
-        )
-        .retry_after(Duration::from_secs(1)));
-    }
-    ledger.has_place = true;
+    let caller = entry::admit(ledger, &site, &head.headers)?;
     let control = Control::read(&head.headers, caller)?;
 
-    let by_path = match &route.named {
-        Named::Path(name) => Some(line(ledger, caller, Some(name))?),
+    let known = match &route.named {
+        Named::Path(name) => Some(choice::by_name(ledger, caller, Some(name))?),
+        Named::Nowhere => Some(choice::by_name(ledger, caller, None)?),
         Named::Body => None,
-        Named::Nowhere => Some(line(ledger, caller, None)?),
     };
     let body = Inbound::new(body, limits.body, limits.idle_timeout);
-    let mut request = keep(limits.replay, Request::from_parts(head, body)).await;
-    let line = match by_path {
+    let mut request = upload::keep(limits.replay, Request::from_parts(head, body)).await;
+    let line = match known {
         Some(line) => line,
-        None => by_body(ledger, caller, &mut request, limits.body).await?,
+        None => choice::by_body(ledger, caller, &mut request, limits.body).await?,
     };
+    if let Some(class) = &control.class {
+        ledger.account.class = Some(choice::class(&site, &line, class)?);
+    }
     headers::strip_request(request.headers_mut());
     let trace = control.trace;
-    if let Some(class) = &control.class {
-        let model = site.config().models.get(&line.model.name);
-        if !model.is_some_and(|model| model.classes.contains_key(class)) {
-            return Err(Refusal::new(
-                StatusCode::BAD_REQUEST,
-                "BadRequest",
-                "x-spillover-class names no class of the gateway.",
-            ));
-        }
-        ledger.account.class = Some(class.clone());
-    }
     set_limits(control, &mut request);
     let sent = clock::now();
     let answer = line.stack.send(request).await;
     let answer = answer.map_err(|error| failure(&error, limits.body))?;
     Ok(Passed { answer, sent, first_tier: line.stack.first_tier(), trace })
-}
-
-/// Keeps the body up to `limit`, as the layer does for whatever is inside of it: here, nothing.
-async fn keep(limit: usize, request: Request<Inbound>) -> Request<Upload> {
-    let kept = ReplayLayer::new(limit).layer(Kept).call(request).await;
-    let Ok(request) = kept;
-    request.map(Upload::new)
-}
-
-/// Hands a request back.
-#[derive(Clone, Copy)]
-struct Kept;
-
-impl Service<Request<ReplayBody<Inbound>>> for Kept {
-    type Response = Request<ReplayBody<Inbound>>;
-    type Error = Infallible;
-    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<ReplayBody<Inbound>>) -> Self::Future {
-        std::future::ready(Ok(request))
-    }
-}
-
-fn refuse_tunnels(head: &http::request::Parts) -> Result<(), Refusal> {
-    if head.headers.contains_key(header::UPGRADE) && asks_for_websocket(&head.headers)
-        || route::is_realtime(head.uri.path())
-    {
-        return Err(Refusal::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "NotImplemented",
-            "Realtime sessions over WebSocket do not pass this gateway. Connect to the resource \
-             itself.",
-        ));
-    }
-    // An answer to TRACE would show the key that the backend was sent.
-    if head.method == Method::CONNECT || head.method == Method::TRACE {
-        return Err(Refusal::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "MethodNotAllowed",
-            "The method does not pass this gateway.",
-        ));
-    }
-    Ok(())
-}
-
-fn asks_for_websocket(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::UPGRADE).iter();
-    values.filter_map(|value| value.to_str().ok()).any(|value| {
-        value.split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
-    })
-}
-
-/// The model called `name`, or the one for requests that name none.
-fn line(ledger: &mut Ledger, caller: &Caller, name: Option<&str>) -> Result<Arc<Line>, Refusal> {
-    let found = match name {
-        Some(name) => ledger.site.line(name),
-        None => ledger.site.unnamed(),
-    };
-    let Some(line) = found.cloned() else {
-        return Err(match name {
-            Some(_) => Refusal::new(
-                StatusCode::NOT_FOUND,
-                "DeploymentNotFound",
-                "The API deployment for this resource does not exist: no model of this gateway \
-                 has the name that the request asks for.",
-            ),
-            None => Refusal::new(
-                StatusCode::NOT_FOUND,
-                "DeploymentNotFound",
-                "The request names no model, and the gateway has more than one. Name one, or set \
-                 default_model in its configuration.",
-            ),
-        });
-    };
-    ledger.account.model = Some(line.model.name.clone());
-    if !caller.may_use(&line.model.name) {
-        return Err(Refusal::new(
-            StatusCode::FORBIDDEN,
-            "403",
-            "This client may not use the model.",
-        ));
-    }
-    Ok(line)
-}
-
-/// The model that the body asks for.
-async fn by_body(
-    ledger: &mut Ledger,
-    caller: &Caller,
-    request: &mut Request<Upload>,
-    limit: u64,
-) -> Result<Arc<Line>, Refusal> {
-    let bad = |text: &'static str| Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", text);
-    let beginning = request.body_mut().beginning().await;
-    let beginning = beginning.map_err(|error| broken(&error, limit))?;
-    let is_whole = request.body().is_kept();
-    if !is_whole && caller.is_restricted() {
-        // What is named further on cannot be seen.
-        return Err(Refusal::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "RequestTooLarge",
-            "The body is too long to see that it asks for a model that this client may use. Send \
-             it to /openai/deployments/{model}/{operation}.",
-        ));
-    }
-    let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    match asked_for(content_type, &beginning, is_whole) {
-        Asked::Model(name) => line(ledger, caller, Some(&name)),
-        Asked::Nothing => line(ledger, caller, None),
-        Asked::TwoModels => Err(bad("The body names two models.")),
-        Asked::Unreadable => Err(bad("The body is not valid JSON.")),
-    }
 }
 
 /// Tells the layers what the request asked for.
@@ -260,7 +108,7 @@ fn set_limits(control: Control, request: &mut Request<Upload>) {
 
 fn failure(error: &UpstreamError, limit: u64) -> Refusal {
     if let Some(upload) = error.cause::<UploadError>() {
-        return broken(upload, limit);
+        return choice::broken(upload, limit);
     }
     tracing::warn!(error = %error, cause = error.cause::<std::io::Error>().map(tracing::field::display), "no answer");
     match error {
@@ -279,17 +127,6 @@ fn failure(error: &UpstreamError, limit: u64) -> Refusal {
             "The connection to the backend broke before it answered.",
         ),
     }
-}
-
-fn broken(error: &UploadError, limit: u64) -> Refusal {
-    let (status, code, message) = match error {
-        UploadError::TooLong => return Refusal::too_large(limit),
-        UploadError::Silent => {
-            (StatusCode::REQUEST_TIMEOUT, "RequestTimeout", "The body stopped arriving.")
-        }
-        UploadError::Broken(_) => (StatusCode::BAD_REQUEST, "BadRequest", "The body broke off."),
-    };
-    Refusal::new(status, code, message)
 }
 
 fn refuse(refusal: Refusal, mut ledger: Box<Ledger>) -> Response<Outbound> {
@@ -332,10 +169,6 @@ fn pass_on(passed: Passed, mut ledger: Box<Ledger>) -> Response<Outbound> {
     ledger.head(head.status, served, now);
     let silence = ledger.site.config().upstream.idle_timeout;
     Response::from_parts(head, Outbound::passing(body, silence, ledger))
-}
-
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The client's own id, when it is one.

@@ -20,7 +20,7 @@ use super::{
 use crate::{account::Account, config::Config, running::Running};
 
 /// Who counts, logs and exports what the gateway does.
-pub trait Observe: Send + Sync + 'static {
+pub(crate) trait Observe: Send + Sync + 'static {
     /// A request is over, or was given up.
     fn finished(&self, account: &Account, running: &Running);
 
@@ -32,14 +32,14 @@ pub trait Observe: Send + Sync + 'static {
 
 /// Nobody.
 #[derive(Debug)]
-pub struct Unobserved;
+pub(crate) struct Unobserved;
 
 impl Observe for Unobserved {
     fn finished(&self, _: &Account, _: &Running) {}
 }
 
 /// The gateway, without its sockets.
-pub struct Gateway {
+pub(crate) struct Gateway {
     site: ArcSwap<Site>,
     observer: Box<dyn Observe>,
     open_tokens: OpenTokens,
@@ -73,7 +73,7 @@ impl Gateway {
     /// # Errors
     ///
     /// When it cannot work; the last one stays then.
-    pub fn reload(&self, config: Config) -> Result<(), String> {
+    pub(crate) fn reload(&self, config: Config) -> Result<(), String> {
         let before = self.site.load_full();
         let site = Site::new(config, Some(&before), self.open_tokens)?;
         self.site.store(Arc::new(site));
@@ -81,7 +81,7 @@ impl Gateway {
     }
 
     /// The configuration at work.
-    pub fn running(&self) -> Arc<Running> {
+    pub(crate) fn running(&self) -> Arc<Running> {
         Arc::clone(&self.site.load().running)
     }
 

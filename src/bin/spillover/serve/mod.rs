@@ -1,5 +1,6 @@
 //! `spillover serve`: the gateway's server, from its sockets to the layers.
 
+mod choice;
 mod clients;
 mod clock;
 mod connection;
@@ -7,6 +8,7 @@ mod control;
 mod decision;
 mod demo;
 mod door;
+mod entry;
 mod exchange;
 mod gateway;
 mod headers;
@@ -39,15 +41,16 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use self::gateway::{Gateway, Observe, Unobserved};
+pub(crate) use self::gateway::Observe;
 use self::{
     door::{Door, Pages},
+    gateway::{Gateway, Unobserved},
     listen::Listener,
 };
 use crate::config::{self, Config, Entra};
 
 /// Serves the configuration in `file`, or without one a demonstration, until a signal ends it.
-pub fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> ExitCode {
+pub(crate) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let served = match runtime {
         Ok(runtime) => {

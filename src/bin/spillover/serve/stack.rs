@@ -31,7 +31,8 @@ pub(super) enum Stack {
 }
 
 pub(super) type Answer = Response<ResponseBody<Incoming>>;
-type Tier = RegionRotate<Upstream, ErrorFn<fn(&UpstreamError) -> bool>>;
+type Tier = RegionRotate<Upstream, OnError>;
+type OnError = ErrorFn<fn(&UpstreamError) -> bool>;
 pub(super) type Tokens = Arc<dyn TokenSource>;
 
 impl Stack {
@@ -148,10 +149,7 @@ impl TokenSource for Shared {
     }
 }
 
-fn tier(
-    model: &Model,
-    pool: BackendPool,
-) -> RegionRotateLayer<ErrorFn<fn(&UpstreamError) -> bool>> {
+fn tier(model: &Model, pool: BackendPool) -> RegionRotateLayer<OnError> {
     let is_connect: fn(&UpstreamError) -> bool = UpstreamError::is_connect;
     let layer = RegionRotateLayer::new(pool)
         .rests(Rests::default().longest(model.longest_cooldown))

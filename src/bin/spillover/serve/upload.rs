@@ -1,6 +1,7 @@
 //! A request's body on its way in: bounded in length and in silence, kept or peeked into.
 
 use std::{
+    convert::Infallible,
     error::Error,
     fmt,
     pin::Pin,
@@ -9,10 +10,12 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tower_spillover::{TryCloneBody, replay::ReplayBody};
+use tower::{Layer, Service};
+use tower_spillover::{ReplayLayer, TryCloneBody, replay::ReplayBody};
 
 use super::clock::Silence;
 
@@ -140,6 +143,31 @@ impl Body for Upload {
             hint.set_lower(hint.lower().saturating_add(more));
         }
         hint
+    }
+}
+
+/// Keeps the body up to `limit`, as the layer does for whatever is inside of it: here, nothing.
+pub(super) async fn keep(limit: usize, request: Request<Inbound>) -> Request<Upload> {
+    let kept = ReplayLayer::new(limit).layer(Kept).call(request).await;
+    let Ok(request) = kept;
+    request.map(Upload::new)
+}
+
+/// A service that hands a request back.
+#[derive(Clone, Copy)]
+struct Kept;
+
+impl Service<Request<ReplayBody<Inbound>>> for Kept {
+    type Response = Request<ReplayBody<Inbound>>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReplayBody<Inbound>>) -> Self::Future {
+        std::future::ready(Ok(request))
     }
 }
 
