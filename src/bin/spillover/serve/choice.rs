@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, StatusCode, header};
+use memchr::memmem;
 
 use super::{
     clients::Caller,
@@ -73,10 +74,21 @@ pub(super) async fn by_body(
     let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     match asked_for(content_type, &beginning, is_whole) {
         Asked::Model(name) => by_name(ledger, caller, Some(&name)),
+        // A form or a batch that another reader may find a model in.
+        Asked::Nothing if caller.is_restricted() && speaks_of_models(&beginning) => {
+            Err(bad("The body speaks of a model, and it cannot be seen that it is one that this \
+                     client may use."))
+        }
         Asked::Nothing => by_name(ledger, caller, None),
         Asked::TwoModels => Err(bad("The body names two models.")),
         Asked::Unreadable => Err(bad("The body is not valid JSON.")),
     }
+}
+
+/// A JSON body that was read whole and names no model may say the word as well, which is the price
+/// of a client that may not use every model.
+fn speaks_of_models(body: &[u8]) -> bool {
+    memmem::find(&body.to_ascii_lowercase(), b"\"model\"").is_some()
 }
 
 /// The class, if the model has it: names that nobody configured could be without end.

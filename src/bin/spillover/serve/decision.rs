@@ -27,14 +27,21 @@ impl Story<'_> {
     pub(super) fn tell(&self, headers: &mut HeaderMap, status: StatusCode, with_trace: bool) {
         let served = self.served;
         headers.reserve(8);
-        headers.insert(DECISION, decision(served, self.first_tier));
+        let is_refused = is_refusal(status, served);
+        let tier = match served.backend() {
+            None => "refused",
+            Some(_) if is_refused => "refused",
+            Some(_) if served.spilled() => "spilled",
+            Some(_) => self.first_tier,
+        };
+        headers.insert(DECISION, decision(served, tier));
         if let Some(timing) = written(&Timing(self)) {
             headers.append(SERVER_TIMING, timing);
         }
         if with_trace && let Some(trace) = written(&Trace(served)) {
             headers.insert(TRACE, trace);
         }
-        if is_refusal(status, served) {
+        if is_refused {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("true"));
         }
     }
@@ -48,12 +55,7 @@ fn is_refusal(status: StatusCode, served: &Served) -> bool {
 }
 
 /// The tier that answered and, when it was not at once, what came before.
-fn decision(served: &Served, first_tier: &'static str) -> HeaderValue {
-    let tier = match served.backend() {
-        None => "refused",
-        Some(_) if served.spilled() => "spilled",
-        Some(_) => first_tier,
-    };
+fn decision(served: &Served, tier: &'static str) -> HeaderValue {
     let attempts = served.attempts().len();
     let is_plain = attempts == 1 && served.waited().is_zero() && served.replayable();
     if is_plain && !served.spilled() {

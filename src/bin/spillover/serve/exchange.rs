@@ -131,7 +131,8 @@ fn failure(error: &UpstreamError, limit: u64) -> Refusal {
 
 fn refuse(refusal: Refusal, mut ledger: Box<Ledger>) -> Response<Outbound> {
     let response = refusal.into_response();
-    ledger.head(response.status(), None, clock::now());
+    let served = ledger.account.served.take();
+    ledger.head(response.status(), served, clock::now());
     response.map(|text| Outbound::own(text, Some(ledger)))
 }
 
@@ -147,6 +148,7 @@ fn pass_on(passed: Passed, mut ledger: Box<Ledger>) -> Response<Outbound> {
             "The backend redirects, which this gateway does not follow.",
         );
         let name = head.headers.remove(BACKEND);
+        ledger.account.served = served;
         let mut response = refuse(refusal, ledger);
         response.headers_mut().extend(name.map(|name| (BACKEND, name)));
         return response;

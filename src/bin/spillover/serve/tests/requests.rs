@@ -86,6 +86,7 @@ async fn a_request_that_may_not_spill_gets_the_refusal_and_when_to_come_back() {
     let answer = scene.send(request).await;
     assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(said(answer.headers(), "x-should-retry"), Some("true"));
+    assert!(said(answer.headers(), "x-spillover-decision").unwrap().starts_with("refused"));
     let wait: u64 = said(answer.headers(), "retry-after-ms").unwrap().parse().unwrap();
     assert!((2_000..=2_500).contains(&wait), "{wait}");
     assert_eq!(said(answer.headers(), "retry-after"), Some("3"));

@@ -31,7 +31,8 @@ async fn keyed() -> Scene {
 async fn ask(scene: &Scene, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
     let mut request = scene.post(path);
     for (name, value) in headers {
-        request = request.header(*name, *value);
+        let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
+        request.headers_mut().unwrap().insert(name, value.parse().unwrap());
     }
     let answer = scene.send(request.body(Full::from(body.to_owned())).unwrap()).await;
     (answer.status().as_u16(), text(answer).await)
@@ -47,6 +48,9 @@ async fn only_known_keys_get_in_and_only_to_their_models() {
     assert_eq!((status, code(&error).as_str()), (401, "401"));
     assert_eq!(ask(&scene, &path, &[], HELLO).await.0, 401);
     assert_eq!(ask(&scene, &chat("slow"), &[("api-key", "k1")], HELLO).await.0, 403);
+    let hidden = "\u{feff}{\"model\":\"slow\",\"input\":\"x\"}";
+    let headers = [("api-key", "k1"), ("content-type", "text/plain")];
+    assert_eq!(ask(&scene, "/openai/v1/responses", &headers, hidden).await.0, 400);
     let by_body = r#"{"model":"slow","input":"x"}"#;
     assert_eq!(ask(&scene, "/openai/v1/responses", &[("api-key", "k1")], by_body).await.0, 403);
 }
