@@ -5,4 +5,5 @@
 mod config;
 mod emulate;
 mod load;
+mod serve;
 mod started;

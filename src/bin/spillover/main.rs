@@ -1,6 +1,6 @@
 //! `spillover`: the gateway in front of Azure OpenAI deployments, and its tools.
 
-#![allow(dead_code, reason = "the parts are being put together")]
+#![allow(unreachable_pub, reason = "nothing outside of a binary can reach it")]
 
 mod account;
 mod completions;
@@ -11,8 +11,9 @@ mod load;
 mod operations;
 mod outbound;
 mod running;
+mod serve;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -33,6 +34,15 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Serve a configuration or, without one, a demonstration with its own Azure.
+    Serve {
+        /// The configuration, as TOML.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Listen here instead of where the configuration says.
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Option<SocketAddr>,
+    },
     /// Emulate Azure OpenAI resources on local ports.
     Emulate(emulate::EmulateArgs),
     /// Load targets with chat requests, and tell how they were served.
@@ -45,6 +55,7 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Check { config } => config::check(&config),
+        Command::Serve { config, listen } => serve::run(config.as_deref(), listen),
         Command::Emulate(args) => emulate::run(&args),
         Command::Load(args) => load::run(*args),
         Command::Completions { shell } => {

@@ -115,7 +115,8 @@ impl Models {
             match taken.get(&backend.name) {
                 Some(other) if !backend.name.is_empty() => {
                     let text = format!("{:?} is taken by {other}; make it unique", backend.name);
-                    let place = section.get("name").map_or(section.span.clone(), |v| v.span);
+                    let place =
+                        section.get("name").map_or_else(|| section.span.clone(), |v| v.span);
                     section.sheet.report(place, name, text);
                 }
                 _ => drop(taken.insert(backend.name.clone(), name)),

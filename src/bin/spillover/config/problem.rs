@@ -31,6 +31,7 @@ impl Problems {
         Self(problems)
     }
 
+    #[cfg(test)]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Problem> {
         self.0.iter()
     }

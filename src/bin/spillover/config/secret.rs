@@ -8,8 +8,8 @@ impl<'a> Value<'a> {
     pub(super) fn secret(&self) -> Option<Secret> {
         let text = self.text()?;
         let found = match text.split_once(':') {
-            Some(("env", name)) => self.from_environment(name.trim())?,
-            Some(("file", path)) => self.from_file(path.trim())?,
+            Some(("env", name)) => self.variable(name.trim())?,
+            Some(("file", path)) => self.secret_file(path.trim())?,
             _ => {
                 self.wrong(
                     "is neither env:NAME nor file:PATH; keep the secret out of this file and \
@@ -27,7 +27,7 @@ impl<'a> Value<'a> {
         self.read(path.strip_prefix("file:").unwrap_or(path))
     }
 
-    fn from_environment(&self, name: &str) -> Option<String> {
+    fn variable(&self, name: &str) -> Option<String> {
         let value = Some(name)
             .filter(|name| !name.is_empty() && !name.contains(['=', '\0']))
             .and_then(|name| self.sheet.variable(name));
@@ -41,7 +41,7 @@ impl<'a> Value<'a> {
         None
     }
 
-    fn from_file(&self, path: &str) -> Option<String> {
+    fn secret_file(&self, path: &str) -> Option<String> {
         let bytes = self.read(path)?;
         match String::from_utf8(bytes) {
             Err(_) => self.wrong(format!("{path:?} is not text; write the secret as UTF-8")),

@@ -32,11 +32,6 @@ struct Inner {
     started: Instant,
 }
 
-/// A request under way; counted until it is dropped.
-#[derive(Debug)]
-#[must_use = "a request counts as under way for as long as this is held"]
-pub(crate) struct InFlight(Arc<Inner>);
-
 impl Operations {
     /// Starts to log to standard error, unless this process logs already, and to export.
     ///
@@ -52,14 +47,14 @@ impl Operations {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Counts a request as under way until the guard is dropped.
-    pub(crate) fn arrived(&self) -> InFlight {
+    /// Counts a request as under way until it is [`finished`](Self::finished).
+    pub(crate) fn arrived(&self) {
         self.inner.metrics.in_flight.inc();
-        InFlight(Arc::clone(&self.inner))
     }
 
-    /// Counts, logs and exports a request. To be called once for each.
+    /// Counts, logs and exports a request. To be called once for each that arrived.
     pub(crate) fn finished(&self, account: &Account, running: &Running) {
+        self.inner.metrics.in_flight.dec();
         let facts = Facts::of(account, running);
         self.inner.metrics.count(&facts);
         logs::request(&facts);
@@ -85,12 +80,6 @@ impl Operations {
         if let Some(export) = &self.inner.export {
             export.shutdown();
         }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.metrics.in_flight.dec();
     }
 }
 

@@ -44,6 +44,7 @@ fn backend(name: &str) -> Backend {
         auth: Auth::Key(Secret::new(CANARY.to_owned())),
         deployment: None,
         api_version: None,
+        image_deployment: None,
         region: Some("Sweden Central".to_owned()),
         priority: 1,
         weight: 1,
@@ -170,10 +171,10 @@ fn account(status: StatusCode, served: Option<Served>) -> Account {
 async fn a_spilled_request_is_counted_where_somebody_would_look_for_it() {
     let running = running();
     let operations = Operations::new(&telemetry(None)).expect("good settings");
-    let under_way = operations.arrived();
+    operations.arrived();
+    operations.arrived();
     operations.finished(&spilled(&running).await, &running);
     let text = operations.metrics(&running);
-    drop(under_way);
     for line in [
         "spillover_requests_total{client=\"team-a\",model=\"gpt-4o\",\
          operation=\"chat.completions\",status=\"200\",decision=\"standard\"} 1",
