@@ -153,6 +153,9 @@ impl Core {
         let place = Place { rank, order: self.next_order };
         self.next_order += 1;
         self.feeler.untracked();
+        if self.clear.is_none() {
+            self.meter.woke(seconds(at));
+        }
         let mark = self.admitted;
         self.admitted += cost;
         Sent { place, cost, at, mark }

@@ -22,6 +22,8 @@ pub(super) struct Meter {
     measured: u32,
     mark: Option<Mark>,
     crept_at: f64,
+    /// Until when the bucket drains faster than its rate, for all that is known.
+    unsettled: f64,
 }
 
 /// How far a rate can be trusted.
@@ -45,7 +47,15 @@ struct Mark {
 
 impl Meter {
     pub(super) const fn new() -> Self {
-        Self { base: 0.0, creep: 1.0, scatter: UNKNOWN, measured: 0, mark: None, crept_at: 0.0 }
+        Self {
+            base: 0.0,
+            creep: 1.0,
+            scatter: UNKNOWN,
+            measured: 0,
+            mark: None,
+            crept_at: 0.0,
+            unsettled: 0.0,
+        }
     }
 
     /// The rate to reckon with; zero while none is known.
@@ -75,6 +85,9 @@ impl Meter {
         let here = Mark { at, hint, admitted };
         self.creep = 1.0;
         self.crept_at = at;
+        if self.base > 0.0 && at < self.unsettled {
+            return;
+        }
         let Some(last) = self.mark else {
             self.mark = Some(here);
             return;
@@ -95,6 +108,12 @@ impl Meter {
     /// The bucket may have run dry: what comes next is not comparable with what was.
     pub(super) const fn forget_mark(&mut self) {
         self.mark = None;
+    }
+
+    /// After a quiet time, the PTU refuses for the first time at `at`. What it admitted before was
+    /// not seen; its answers turn out shorter than was estimated, and lower the level as they end.
+    pub(super) const fn woke(&mut self, at: f64) {
+        self.unsettled = at + SETTLING;
     }
 
     /// Lets the rate creep up to `now`. `mean` is the mean cost of a request.
@@ -118,6 +137,7 @@ impl Meter {
             self.base = rate;
             return;
         }
+        let rate = rate.min(MOST * self.base);
         let error = (rate / self.base - 1.0).abs().min(1.0);
         self.scatter += 0.25 * (error - self.scatter);
         self.measured += 1;
@@ -136,8 +156,13 @@ const SHORTEST: f64 = 0.05;
 const UNKNOWN: f64 = 0.4;
 /// A process alone on its PTU measures within 5 to 20 %, one of four within 30 to 40 %.
 const TRUSTED: f64 = 0.25;
+/// Seconds after a quiet time in which nothing is measured.
+const SETTLING: f64 = 3.0;
+/// How many times the estimate one measurement may be: hints are short, and a little less of one
+/// looks like a much higher rate.
+const MOST: f64 = 1.5;
 /// Measurements until it is settled whether they agree.
-const FEW: u32 = 6;
+const FEW: u32 = 12;
 /// The scatter at which the rate creeps at full pace.
 const LIVELY: f64 = 0.15;
 
@@ -187,6 +212,30 @@ mod tests {
         assert!(meter.rate() > measured && meter.rate() < 1.1 * measured);
         meter.refused(18.0, 0.0, 1_800.0);
         assert!(meter.rate() < 1.02 * measured);
+    }
+
+    #[test]
+    fn a_level_that_falls_by_itself_after_a_quiet_time_is_not_measured() {
+        let mut meter = Meter::new();
+        refuse_every_second(&mut meter, 8, |_| 100.0);
+        let measured = meter.rate();
+        meter.forget_mark();
+        meter.woke(60.0);
+        meter.refused(60.0, 0.9, 1_000.0);
+        meter.refused(61.0, 0.1, 1_100.0);
+        assert_eq!(meter.rate(), measured);
+        meter.refused(63.0, 0.1, 1_300.0);
+        meter.refused(64.0, 0.1, 1_400.0);
+        assert!((meter.rate() / measured - 1.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn one_measurement_far_above_the_others_moves_the_rate_little() {
+        let mut meter = Meter::new();
+        refuse_every_second(&mut meter, 8, |_| 100.0);
+        let measured = meter.rate();
+        meter.refused(8.0, 0.1, 2_000.0);
+        assert!(meter.rate() < 1.5 * measured, "{}", meter.rate());
     }
 
     #[test]

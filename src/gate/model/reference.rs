@@ -142,6 +142,9 @@ impl Reference {
     /// An attempt that was sent while nothing was known moves no level.
     pub(super) fn untracked(&mut self, at: Nanos, cost: f64, rank: u8) -> Attempt {
         let place = self.place(rank);
+        if self.clear().is_none() {
+            self.meter.woke(seconds(at));
+        }
         self.history.push(Event::Sent { place, cost, at, rate: None, why: Why::Unasked });
         self.history.len() - 1
     }
