@@ -94,7 +94,8 @@ async fn told(client: &Client<AzureConfig>, words: &str) -> Result<(), Box<dyn E
 }
 
 fn ask() -> Result<CreateChatCompletionRequest, OpenAIError> {
-    let message = ChatCompletionRequestUserMessageArgs::default().content("Count to ten").build()?;
+    let message =
+        ChatCompletionRequestUserMessageArgs::default().content("Count to ten").build()?;
     let mut ask = CreateChatCompletionRequestArgs::default();
     ask.model("gpt-4o").max_completion_tokens(20_u32).messages([message.into()]).build()
 }

@@ -131,7 +131,11 @@ impl Crowd {
         ends
     }
 
-    async fn ask(&self, id: &str, http2: Option<&Sender2>) -> Result<String, Box<dyn Error + Send + Sync>> {
+    async fn ask(
+        &self,
+        id: &str,
+        http2: Option<&Sender2>,
+    ) -> Result<String, Box<dyn Error + Send + Sync>> {
         let request = self.request(id, http2.is_some())?;
         let response = if let Some(http2) = http2 {
             let mut sender = http2.lock().await.clone();
@@ -199,8 +203,7 @@ impl Crowd {
 
 async fn http2_connection(crowd: &Crowd) -> Result<Sender2, Box<dyn Error>> {
     let stream = TcpStream::connect(&crowd.authority).await?;
-    let (sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     Ok(Arc::new(Mutex::new(sender)))
 }

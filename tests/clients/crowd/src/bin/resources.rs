@@ -44,9 +44,8 @@ type Named = (&'static str, Resource);
 
 fn clients() -> Vec<Named> {
     let pace = Pace { first_token: Duration::from_millis(5), per_token: Duration::from_millis(2) };
-    let free = |name: &str| {
-        Deployment::standard(name, Standard::unlimited()).model("gpt-4o").pace(pace)
-    };
+    let free =
+        |name: &str| Deployment::standard(name, Standard::unlimited()).model("gpt-4o").pace(pace);
     let ptu = |name: &str, rate: f64, depth: f64| {
         Deployment::ptu(name, Ptu::new(rate).bucket_seconds(depth)).model("gpt-4o").pace(pace)
     };
@@ -61,8 +60,16 @@ fn clients() -> Vec<Named> {
                 // The tokens of one request fill it for most of a minute.
                 .deployment(Deployment::standard("tiny", Standard::tokens_per_minute(50))),
         ),
-        ("sweden", resource("sweden", "Sweden Central").deployment(free("gpt-4o")).deployment(embeddings())),
-        ("japan", resource("japan", "Japan East").deployment(free("gpt-4o")).deployment(embeddings())),
+        (
+            "sweden",
+            resource("sweden", "Sweden Central")
+                .deployment(free("gpt-4o"))
+                .deployment(embeddings()),
+        ),
+        (
+            "japan",
+            resource("japan", "Japan East").deployment(free("gpt-4o")).deployment(embeddings()),
+        ),
     ]
 }
 
