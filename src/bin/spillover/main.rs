@@ -5,8 +5,9 @@
 mod account;
 mod config;
 mod running;
+mod serve;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -27,10 +28,20 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Serve a configuration or, without one, a demonstration with its own Azure.
+    Serve {
+        /// The configuration, as TOML.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Listen here instead of where the configuration says.
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Option<SocketAddr>,
+    },
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Check { config } => config::check(&config),
+        Command::Serve { config, listen } => serve::run(config.as_deref(), listen),
     }
 }

@@ -1,0 +1,5 @@
+//! The gateway as a program: arguments, output, sockets.
+
+#![cfg(feature = "gateway")]
+
+mod serve;
