@@ -198,6 +198,7 @@ async fn a_spilled_request_is_counted_where_somebody_would_look_for_it() {
         assert!(text.lines().any(|other| other == line), "{line}\nis not in\n{text}");
     }
     assert_eq!(text.matches("# EOF").count(), 1);
+    operations.finished(&spilled(&running).await, &running);
     assert!(operations.metrics(&running).contains("spillover_requests_in_flight 0"));
 }
 
