@@ -19,7 +19,7 @@ fn assert_no_worse(name: &str, gate: &SimReport, reference: &SimReport) {
 
 #[test]
 fn told_less_the_gate_spills_no_more_than_the_reference_rule_that_is_told_as_little() {
-    let told = bursts(5);
+    let told = bursts(3);
     for (name, silent) in [
         ("no hints", told.clone().without_hints()),
         ("no usage", told.clone().without_usage()),
@@ -33,7 +33,7 @@ fn told_less_the_gate_spills_no_more_than_the_reference_rule_that_is_told_as_lit
 /// How many processes there are makes no difference to the reference rule, which shares nothing.
 #[test]
 fn processes_that_share_a_ptu_in_bursts_spill_no_more_than_the_reference_rule() {
-    let bursts = bursts(4);
+    let bursts = bursts(3);
     let reference = run(&bursts, Policy::Reference);
     for processes in [1, 4, 16, 64] {
         let shared = run(&bursts.clone().processes(processes), Policy::Gate);
