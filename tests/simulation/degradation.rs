@@ -33,7 +33,7 @@ fn told_less_the_gate_spills_no_more_than_the_reference_rule_that_is_told_as_lit
 /// How many processes there are makes no difference to the reference rule, which shares nothing.
 #[test]
 fn processes_that_share_a_ptu_in_bursts_spill_no_more_than_the_reference_rule() {
-    let bursts = bursts(3);
+    let bursts = bursts(4);
     let reference = run(&bursts, Policy::Reference);
     for processes in [1, 4, 16, 64] {
         let shared = run(&bursts.clone().processes(processes), Policy::Gate);
