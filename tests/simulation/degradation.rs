@@ -19,7 +19,7 @@ fn assert_no_worse(name: &str, gate: &SimReport, reference: &SimReport) {
 
 #[test]
 fn told_less_the_gate_spills_no_more_than_the_reference_rule_that_is_told_as_little() {
-    let told = bursts(5);
+    let told = bursts(3);
     for (name, silent) in [
         ("no hints", told.clone().without_hints()),
         ("no usage", told.clone().without_usage()),

@@ -98,6 +98,36 @@ fn a_request_that_comes_too_late_is_no_sign_of_a_standing_queue() {
     assert!(matches!(verdict, Verdict::Wait(_)), "cut again: {verdict:?}");
 }
 
+#[test]
+fn an_answer_that_tells_a_lower_level_lowers_the_reckoning() {
+    let (mut core, now) = of_ten_seconds();
+    let sent = goes(&mut core, now, 200.0);
+    let reckoned = core.closed_for(now).expect("it is closed");
+    // 5 % of 10 s below the limit before it came, with its two seconds on top.
+    core.told(now, &sent, 0.95);
+    let told = core.closed_for(now).expect("it is closed");
+    assert!(told < reckoned, "{told} against {reckoned}");
+    assert!((told - 1_500 * MS).abs() < 50 * MS, "{told}");
+}
+
+#[test]
+fn an_answer_that_tells_a_higher_level_is_left_to_the_next_refusal() {
+    let (mut core, now) = of_ten_seconds();
+    let sent = goes(&mut core, now, 200.0);
+    let reckoned = core.closed_for(now);
+    core.told(now, &sent, 1.4);
+    assert_eq!(core.closed_for(now), reckoned);
+}
+
+/// A [`paced`] core whose refusals have told that the bucket is ten seconds deep.
+fn of_ten_seconds() -> (Core, Nanos) {
+    let (mut core, now) = paced();
+    for _ in 0..3 {
+        core.measured(1.02, Duration::from_millis(200));
+    }
+    (core, now)
+}
+
 /// A core that trusts a rate of 100 a second, and its PTU at the rim, with no round trip.
 fn paced() -> (Core, Nanos) {
     let mut pair = Pair::new();
