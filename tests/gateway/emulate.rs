@@ -24,9 +24,8 @@ standard = {}
 
 /// A file of this test run.
 pub(crate) fn file(name: &str, text: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gateway");
-    fs::create_dir_all(&folder).unwrap();
-    let path = folder.join(name);
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gateway").join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, text).unwrap();
     path
 }

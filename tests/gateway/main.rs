@@ -5,5 +5,8 @@
 mod config;
 mod emulate;
 mod load;
+#[cfg(unix)]
+mod reload;
 mod serve;
+mod served;
 mod started;

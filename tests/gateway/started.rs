@@ -13,7 +13,16 @@ pub(crate) struct Started {
 
 impl Started {
     pub(crate) fn new(arguments: &[&str]) -> Self {
-        let mut child = command(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        Self::with(arguments, |command| command)
+    }
+
+    /// `change` says in what surroundings it runs.
+    pub(crate) fn with(
+        arguments: &[&str],
+        change: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Self {
+        let mut command = command(arguments);
+        let mut child = change(&mut command).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }
     }
@@ -30,11 +39,17 @@ impl Started {
         words.split(' ').next().unwrap().to_owned()
     }
 
+    /// Sends the signal called `name`.
+    #[cfg(unix)]
+    pub(crate) fn signal(&self, name: &str) {
+        let (pid, name) = (self.child.id().to_string(), format!("-{name}"));
+        assert!(Command::new("kill").args([&name, &pid]).status().unwrap().success());
+    }
+
     /// Everything that it prints after SIGTERM; it must end well.
     #[cfg(unix)]
     pub(crate) fn terminated(mut self) -> String {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal("TERM");
         let rest: Vec<_> = self.lines.by_ref().map(Result::unwrap).collect();
         assert!(self.child.wait().unwrap().success());
         rest.join("\n")

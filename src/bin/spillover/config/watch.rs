@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Gives `apply` the configuration at `path` whenever it, or a secret or certificate that it
-/// refers to, has become another, and on every SIGHUP. It goes on until it is dropped.
+/// refers to, has become another, and on every SIGHUP at once. It goes on until it is dropped.
 ///
 /// What `apply` gets is as [`load`](super::load) gives it: with problems, the old configuration
 /// is to stay. A file that is written in several steps is read after the last one; files that are
@@ -40,11 +40,8 @@ pub async fn watch(path: PathBuf, mut apply: impl FnMut(Result<Config, Problems>
         }
         let is_asked_for = tokio::select! {
             () = hangup.received() => true,
-            _ = changes.recv() => false,
+            () = settled(&mut changes) => false,
         };
-        if !is_asked_for {
-            settle(&mut changes).await;
-        }
         let Reading { result, contents } = read(&path).await;
         if is_asked_for || contents != seen {
             apply(result);
@@ -62,10 +59,14 @@ async fn read(path: &Path) -> Reading {
         .expect("reading a configuration does not panic")
 }
 
-/// Waits until nothing has changed for a moment.
+/// Waits for a change, and then until nothing has changed for a moment; but not for ever, because
+/// the folder may hold files that always change, such as logs.
 #[expect(clippy::disallowed_methods, reason = "the one place that waits for files")]
-async fn settle(changes: &mut mpsc::Receiver<()>) {
-    while let Ok(Some(())) = tokio::time::timeout(QUIET, changes.recv()).await {}
+async fn settled(changes: &mut mpsc::Receiver<()>) {
+    let _ = changes.recv().await;
+    let quiet =
+        async { while let Ok(Some(())) = tokio::time::timeout(QUIET, changes.recv()).await {} };
+    let _ = tokio::time::timeout(LONGEST_UNREST, quiet).await;
 }
 
 /// A watcher of everything whose change can change the files in `contents`. Without one, for
@@ -136,3 +137,5 @@ impl Hangup {
 
 /// Editors and Kubernetes take a few steps to replace a file.
 const QUIET: Duration = Duration::from_millis(200);
+/// Long enough for those steps, short enough for whoever waits for the change.
+const LONGEST_UNREST: Duration = Duration::from_secs(1);

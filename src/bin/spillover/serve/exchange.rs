@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tower_spillover::{MaxWait, Priority, Served};
@@ -17,6 +18,7 @@ use super::{
     door::Door,
     entry, headers,
     ledger::Ledger,
+    models,
     outbound::Outbound,
     refusal::Refusal,
     route::{Named, Route},
@@ -45,11 +47,17 @@ pub(super) async fn answer(
     let mut ledger = Box::new(Ledger::open(gateway, busy, id, started));
     let id = ledger.id();
     let mut response = match exchange(&mut ledger, request).await {
-        Ok(passed) => pass_on(passed, ledger),
-        Err(refusal) => refuse(refusal, ledger),
+        Ok(Reply::Passed(passed)) => pass_on(passed, ledger),
+        Ok(Reply::Own(page)) => own(page, ledger),
+        Err(refusal) => own(refusal.into_response(), ledger),
     };
     response.headers_mut().insert(REQUEST_ID, id);
     response
+}
+
+enum Reply {
+    Passed(Passed),
+    Own(Response<Bytes>),
 }
 
 /// An answer of the layers, with what is to be said of it.
@@ -61,7 +69,7 @@ struct Passed {
     trace: bool,
 }
 
-async fn exchange(ledger: &mut Ledger, request: Request<Incoming>) -> Result<Passed, Refusal> {
+async fn exchange(ledger: &mut Ledger, request: Request<Incoming>) -> Result<Reply, Refusal> {
     let site = Arc::clone(&ledger.site);
     let limits = &site.config().limits;
     let (head, body) = request.into_parts();
@@ -75,6 +83,7 @@ async fn exchange(ledger: &mut Ledger, request: Request<Incoming>) -> Result<Pas
         Named::Path(name) => Some(choice::by_name(ledger, caller, Some(name))?),
         Named::Nowhere => Some(choice::by_name(ledger, caller, None)?),
         Named::Body => None,
+        Named::List(id) => return models::page(ledger, caller, id.as_deref()).map(Reply::Own),
     };
     let body = Inbound::new(body, limits.body, limits.idle_timeout);
     let mut request = upload::keep(limits.replay, Request::from_parts(head, body)).await;
@@ -91,7 +100,8 @@ async fn exchange(ledger: &mut Ledger, request: Request<Incoming>) -> Result<Pas
     let sent = clock::now();
     let answer = line.stack.send(request).await;
     let answer = answer.map_err(|error| failure(&error, limits.body))?;
-    Ok(Passed { answer, sent, first_tier: line.stack.first_tier(), trace })
+    let first_tier = line.stack.first_tier();
+    Ok(Reply::Passed(Passed { answer, sent, first_tier, trace }))
 }
 
 /// Tells the layers what the request asked for.
@@ -129,8 +139,7 @@ fn failure(error: &UpstreamError, limit: u64) -> Refusal {
     }
 }
 
-fn refuse(refusal: Refusal, mut ledger: Box<Ledger>) -> Response<Outbound> {
-    let response = refusal.into_response();
+fn own(response: Response<Bytes>, mut ledger: Box<Ledger>) -> Response<Outbound> {
     let served = ledger.account.served.take();
     ledger.head(response.status(), served, clock::now());
     response.map(|text| Outbound::own(text, Some(ledger)))
@@ -149,7 +158,7 @@ fn pass_on(passed: Passed, mut ledger: Box<Ledger>) -> Response<Outbound> {
         );
         let name = head.headers.remove(BACKEND);
         ledger.account.served = served;
-        let mut response = refuse(refusal, ledger);
+        let mut response = own(refusal.into_response(), ledger);
         response.headers_mut().extend(name.map(|name| (BACKEND, name)));
         return response;
     }

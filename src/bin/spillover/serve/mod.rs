@@ -15,6 +15,7 @@ mod headers;
 mod ledger;
 mod listen;
 mod model;
+mod models;
 mod outbound;
 mod refusal;
 mod route;

@@ -21,6 +21,8 @@ pub(super) enum Named<'a> {
     Body,
     /// Nowhere: the operation is the resource's.
     Nowhere,
+    /// The list of models is asked for, or the one with this name, decoded.
+    List(Option<Cow<'a, str>>),
 }
 
 impl<'a> Route<'a> {
@@ -48,7 +50,23 @@ impl<'a> Route<'a> {
             other if is_respelled(other) => return None,
             _ => (rest, in_body),
         };
+        let named = match operation.strip_prefix("models") {
+            Some(id) if named == Named::Nowhere && *method == Method::GET => listed(id)?,
+            _ => named,
+        };
         Some(Self { operation: operation_of(operation), named })
+    }
+}
+
+/// What follows `models`: nothing, or a slash and a name.
+fn listed(id: &str) -> Option<Named<'_>> {
+    match id.strip_prefix('/') {
+        None if id.is_empty() => Some(Named::List(None)),
+        // A longer word, or something below a model.
+        None => Some(Named::Nowhere),
+        Some(id) if id.contains('/') => Some(Named::Nowhere),
+        Some("") => Some(Named::List(None)),
+        Some(id) => decoded(id).map(|id| Named::List(Some(id))),
     }
 }
 
@@ -156,8 +174,26 @@ mod tests {
         ] {
             assert_eq!(read(given), Some(expected), "{given}");
         }
-        let get = Route::of(&Method::GET, "/openai/v1/models").expect("a route");
-        assert_eq!((get.operation, get.named), ("models", Named::Nowhere));
+    }
+
+    #[test]
+    fn only_a_get_of_models_or_of_one_asks_for_the_list() {
+        let one = |name: &'static str| Named::List(Some(name.into()));
+        for (path, expected) in [
+            ("/openai/v1/models", Named::List(None)),
+            ("/openai/models", Named::List(None)),
+            ("/openai/v1/models/gpt%2D4o", one("gpt-4o")),
+            ("/openai/models/gpt-4o", one("gpt-4o")),
+            ("/openai/models/gpt-4o/capabilities", Named::Nowhere),
+            ("/openai/v1/modelsx", Named::Nowhere),
+            ("/openai/v1/files", Named::Nowhere),
+            ("/openai/deployments/gpt-4o/models", Named::Path("gpt-4o".into())),
+        ] {
+            let route = Route::of(&Method::GET, path).expect("a route");
+            assert_eq!(route.named, expected, "{path}");
+        }
+        let deleted = Route::of(&Method::DELETE, "/openai/v1/models/ft-1").expect("a route");
+        assert_eq!((deleted.operation, deleted.named), ("models", Named::Nowhere));
     }
 
     #[test]

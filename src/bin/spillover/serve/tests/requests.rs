@@ -1,5 +1,6 @@
 //! Which stack a request goes to, and what its answer says of the way.
 
+use serde_json::{Value, json};
 use tower_spillover::emulator::Fault;
 
 use super::*;
@@ -122,9 +123,32 @@ async fn the_default_model_serves_names_that_nobody_configured() {
     let scene = Scene::with(|config| config.default_model = Some("gpt-4o".to_owned())).await;
     let answer = scene.chat("gpt-9").await;
     assert_eq!(said(answer.headers(), "x-spillover-backend"), Some("ptu-east"));
-    let models = Request::get(format!("{}/openai/v1/models", scene.server.url));
-    let answer = scene.send(models.body(Full::default()).unwrap()).await;
+    let files = Request::get(format!("{}/openai/v1/files", scene.server.url));
+    let answer = scene.send(files.body(Full::default()).unwrap()).await;
     assert_eq!(said(answer.headers(), "x-spillover-backend"), Some("ptu-east"));
+}
+
+#[tokio::test]
+async fn the_list_of_models_is_the_gateway_s_own() {
+    let scene = Scene::new().await;
+    let get = async |path: &str| {
+        let request = Request::get(format!("{}{path}", scene.server.url));
+        let answer = scene.send(request.body(Full::default()).unwrap()).await;
+        let status = answer.status();
+        (status, serde_json::from_str::<Value>(&text(answer).await).unwrap())
+    };
+    let model = |name| json!({"id": name, "object": "model", "created": 0, "owned_by": "azure"});
+    let list = json!({"object": "list", "data": [model("gpt-4o"), model("slow")]});
+    for path in ["/openai/v1/models", "/openai/models?api-version=2024-10-21"] {
+        assert_eq!(get(path).await, (StatusCode::OK, list.clone()), "{path}");
+    }
+    for path in ["/openai/v1/models/gpt-4o", "/openai/models/gpt-4o-2024-11-20"] {
+        assert_eq!(get(path).await, (StatusCode::OK, model("gpt-4o")), "{path}");
+    }
+    let (status, error) = get("/openai/v1/models/gpt-9").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert_eq!(error["error"]["code"], "DeploymentNotFound");
+    assert!(scene.emulator.received().is_empty());
 }
 
 #[tokio::test]

@@ -143,3 +143,17 @@ async fn a_redirect_is_neither_followed_nor_passed_on() {
     assert_eq!(said(answer.headers(), "location"), None);
     assert_eq!(seen.lock().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn a_client_is_told_of_the_models_that_it_may_use_and_of_no_others() {
+    let scene = keyed().await;
+    let get = async |path: &str, key: &str| {
+        let request = Request::get(format!("{}{path}", scene.server.url)).header("api-key", key);
+        let answer = scene.send(request.body(Full::default()).unwrap()).await;
+        (answer.status().as_u16(), text(answer).await)
+    };
+    let (status, list) = get("/openai/v1/models", "k1").await;
+    assert!(status == 200 && list.contains("\"gpt-4o\"") && !list.contains("slow"), "{list}");
+    assert_eq!(get("/openai/v1/models/slow", "k1").await.0, 403);
+    assert_eq!(get("/openai/v1/models", "k9").await.0, 401);
+}
