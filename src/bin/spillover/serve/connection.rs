@@ -75,12 +75,8 @@ impl Drop for Busy {
 
 /// Serves a connection until it ends, its client is silent for too long, or `stop` turns true and
 /// its requests are done.
-pub(super) async fn serve<I>(
-    door: Door,
-    io: I,
-    protocol: Protocol,
-    mut stop: watch::Receiver<bool>,
-) where
+pub(super) async fn serve<I>(door: Door, io: I, protocol: Protocol, mut stop: watch::Receiver<bool>)
+where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = door.gateway.site().config().limits.clone();
