@@ -57,20 +57,7 @@ impl Listener {
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             match accepted {
-                Ok((stream, _)) => {
-                    let (door, stop, open) = (door.clone(), stop.clone(), open.clone());
-                    let _ = stream.set_nodelay(true);
-                    match self.tls.clone() {
-                        Some(tls) => tokio::spawn(async move {
-                            secure(door, stream, tls, stop).await;
-                            drop(open);
-                        }),
-                        None => tokio::spawn(async move {
-                            plain(door, stream, stop).await;
-                            drop(open);
-                        }),
-                    };
-                }
+                Ok((stream, _)) => self.connect(&door, stream, stop.clone(), open.clone()),
                 Err(error) if is_of_one_connection(&error) => {}
                 // No descriptors are left, or no memory: others have to end first.
                 Err(error) => {
@@ -84,6 +71,28 @@ impl Listener {
         if clock::timeout(drain, all_closed.recv()).await.is_err() {
             tracing::warn!("connections were still open at the end of the drain time");
         }
+    }
+
+    /// Serves a connection in a task of its own, which is as large as the connection needs.
+    fn connect(
+        &self,
+        door: &Door,
+        stream: TcpStream,
+        stop: watch::Receiver<bool>,
+        open: mpsc::Sender<()>,
+    ) {
+        let _ = stream.set_nodelay(true);
+        let door = door.clone();
+        match self.tls.clone() {
+            Some(tls) => tokio::spawn(async move {
+                secure(door, stream, tls, stop).await;
+                drop(open);
+            }),
+            None => tokio::spawn(async move {
+                plain(door, stream, stop).await;
+                drop(open);
+            }),
+        };
     }
 }
 
