@@ -8,15 +8,19 @@ use tracing_subscriber::{
     layer::SubscriberExt,
 };
 
-use super::{OperationsError, facts::Facts, metrics::millis};
+use super::{OperationsError, facts::Facts, lines::Lines, metrics::millis};
 use crate::config::Telemetry;
 
 /// Makes this process log to standard error, unless it logs already.
-pub(super) fn install(telemetry: &Telemetry) -> Result<(), OperationsError> {
-    let subscriber = subscriber(telemetry, std::io::stderr)?;
+pub(super) fn install(telemetry: &Telemetry) -> Result<Lines, OperationsError> {
+    let lines = Lines::new();
+    let writer = lines.clone();
+    let subscriber = subscriber(telemetry, move || writer.clone())?;
     // A process has one subscriber; it stays when a configuration is loaded again.
-    let _ = tracing::subscriber::set_global_default(subscriber);
-    Ok(())
+    if tracing::subscriber::set_global_default(subscriber).is_ok() {
+        lines.start().map_err(|error| OperationsError::new("log", error))?;
+    }
+    Ok(lines)
 }
 
 /// A subscriber that writes to `writer` what the filter lets through.

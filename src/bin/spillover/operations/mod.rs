@@ -1,6 +1,7 @@
 //! What the gateway tells about itself: metrics, a status document, logs, and OTLP.
 
 mod facts;
+mod lines;
 mod logs;
 mod metrics;
 mod names;
@@ -13,7 +14,7 @@ mod tests;
 
 use std::{error::Error, fmt, sync::Arc, time::Instant};
 
-use self::{facts::Facts, metrics::Metrics, otlp::Export};
+use self::{facts::Facts, lines::Lines, metrics::Metrics, otlp::Export};
 use crate::{account::Account, config::Telemetry, outbound::BoxError, running::Running};
 
 /// The content type of [`Operations::metrics`]: OpenMetrics, which Prometheus reads.
@@ -29,6 +30,7 @@ pub(crate) struct Operations {
 struct Inner {
     metrics: Metrics,
     export: Option<Export>,
+    lines: Lines,
     started: Instant,
 }
 
@@ -39,11 +41,11 @@ impl Operations {
     ///
     /// When the filter, or the address of the collector, cannot be used.
     pub(crate) fn new(telemetry: &Telemetry) -> Result<Self, OperationsError> {
-        logs::install(telemetry)?;
+        let lines = logs::install(telemetry)?;
         let export = telemetry.otlp.as_deref();
         let export = export.map(|to| Export::new(to, &telemetry.service_name)).transpose();
         let export = export.map_err(|error| OperationsError::new("otlp", error))?;
-        let inner = Inner { metrics: Metrics::new(), export, started: now() };
+        let inner = Inner { metrics: Metrics::new(), export, lines, started: now() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -80,6 +82,13 @@ impl Operations {
         if let Some(export) = &self.inner.export {
             export.shutdown();
         }
+        self.inner.lines.drain();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.lines.drain();
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use http::Version;
 use hyper::service::service_fn;
 use hyper_util::{
@@ -25,6 +26,15 @@ use tokio::{
 
 use super::{clock, door::Door, exchange};
 use crate::config::Limits;
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+    /// The first bytes will tell.
+    Either,
+}
 
 /// What is going on on a connection, for the task that watches it.
 #[derive(Debug, Default)]
@@ -65,7 +75,7 @@ impl Drop for Busy {
 
 /// Serves a connection until it ends, its client is silent for too long, or `stop` turns true and
 /// its requests are done.
-pub(super) async fn serve<I>(door: Door, io: I, mut stop: watch::Receiver<bool>)
+pub(super) async fn serve<I>(door: Door, io: I, protocol: Protocol, mut stop: watch::Receiver<bool>)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -75,16 +85,18 @@ where
     let service = {
         let activity = Arc::clone(&activity);
         service_fn(move |request| {
-            let answer = exchange::answer(door.clone(), Arc::clone(&activity), request);
-            async { Ok::<_, Infallible>(answer.await) }
+            // On its own, so that nothing of it is kept while the answer streams.
+            let answer = Box::pin(exchange::answer(door.clone(), Arc::clone(&activity), request));
+            answer.map(Ok::<_, Infallible>)
         })
     };
-    let builder = builder(&limits);
+    let builder = builder(&limits, protocol);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut silence = pin!(silence(&activity, &limits));
     let mut is_stopping = false;
     loop {
         tokio::select! {
+            biased;
             // How a connection ended is its client's business.
             _ = connection.as_mut() => return,
             _ = stop.wait_for(|stop| *stop), if !is_stopping => {
@@ -102,7 +114,7 @@ where
     }
 }
 
-fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+fn builder(limits: &Limits, protocol: Protocol) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -118,7 +130,11 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .max_concurrent_streams(MOST_STREAMS)
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING);
-    builder
+    match protocol {
+        Protocol::Http1 => builder.http1_only(),
+        Protocol::Http2 => builder.http2_only(),
+        Protocol::Either => builder,
+    }
 }
 
 enum End {

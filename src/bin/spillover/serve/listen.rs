@@ -14,7 +14,11 @@ use tokio_rustls::{
     },
 };
 
-use super::{clock, connection, door::Door};
+use super::{
+    clock,
+    connection::{self, Protocol},
+    door::Door,
+};
 use crate::config::Tls;
 
 /// A socket that is bound.
@@ -53,14 +57,7 @@ impl Listener {
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             match accepted {
-                Ok((stream, _)) => {
-                    let (door, stop, open) = (door.clone(), stop.clone(), open.clone());
-                    let tls = self.tls.clone();
-                    tokio::spawn(async move {
-                        connect(door, stream, tls, stop).await;
-                        drop(open);
-                    });
-                }
+                Ok((stream, _)) => self.connect(&door, stream, stop.clone(), open.clone()),
                 Err(error) if is_of_one_connection(&error) => {}
                 // No descriptors are left, or no memory: others have to end first.
                 Err(error) => {
@@ -75,19 +72,64 @@ impl Listener {
             tracing::warn!("connections were still open at the end of the drain time");
         }
     }
+
+    /// Serves a connection in a task of its own, which is as large as the connection needs.
+    fn connect(
+        &self,
+        door: &Door,
+        stream: TcpStream,
+        stop: watch::Receiver<bool>,
+        open: mpsc::Sender<()>,
+    ) {
+        let _ = stream.set_nodelay(true);
+        let door = door.clone();
+        match self.tls.clone() {
+            Some(tls) => tokio::spawn(async move {
+                secure(door, stream, tls, stop).await;
+                drop(open);
+            }),
+            None => tokio::spawn(async move {
+                plain(door, stream, stop).await;
+                drop(open);
+            }),
+        };
+    }
 }
 
-async fn connect(
-    door: Door,
-    stream: TcpStream,
-    tls: Option<TlsAcceptor>,
-    stop: watch::Receiver<bool>,
-) {
-    let _ = stream.set_nodelay(true);
-    let Some(tls) = tls else { return connection::serve(door, stream, stop).await };
+/// Looks at the first bytes without taking them: a reader of HTTP that got them apart from the rest
+/// would make twice the room.
+async fn plain(door: Door, stream: TcpStream, mut stop: watch::Receiver<bool>) {
     let head_timeout = door.gateway.site().config().limits.head_timeout;
-    match clock::timeout(head_timeout, tls.accept(stream)).await {
-        Ok(Ok(stream)) => connection::serve(door, stream, stop).await,
+    let mut first = [0; PREFACE.len()];
+    let looked = {
+        let mut look = Box::pin(clock::timeout(head_timeout, stream.peek(&mut first)));
+        tokio::select! {
+            looked = look.as_mut() => looked,
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    };
+    let Ok(Ok(length @ 1..)) = looked else { return };
+    let protocol = match &first[..length] {
+        whole if whole == PREFACE => Protocol::Http2,
+        part if PREFACE.starts_with(part) => Protocol::Either,
+        _ => Protocol::Http1,
+    };
+    connection::serve(door, stream, protocol, stop).await;
+}
+
+async fn secure(door: Door, stream: TcpStream, tls: TlsAcceptor, stop: watch::Receiver<bool>) {
+    let head_timeout = door.gateway.site().config().limits.head_timeout;
+    // The handshake leaves nothing behind but its stream.
+    let handshake = Box::pin(clock::timeout(head_timeout, tls.accept(stream)));
+    match handshake.await {
+        Ok(Ok(stream)) => {
+            let protocol = match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Protocol::Http2,
+                Some(b"http/1.1") => Protocol::Http1,
+                _ => Protocol::Either,
+            };
+            connection::serve(door, stream, protocol, stop).await;
+        }
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => tracing::debug!("TLS handshake took too long"),
     }
@@ -115,4 +157,6 @@ fn acceptor(tls: &Tls) -> Result<TlsAcceptor, String> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// What a client begins HTTP/2 with (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

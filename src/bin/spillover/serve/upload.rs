@@ -76,12 +76,13 @@ impl Body for Inbound {
 #[derive(Debug)]
 pub(super) struct Upload {
     peeked: Option<Bytes>,
-    body: ReplayBody<Inbound>,
+    /// Apart, because a client's queue has room for many requests.
+    body: Box<ReplayBody<Inbound>>,
 }
 
 impl Upload {
-    pub(super) const fn new(body: ReplayBody<Inbound>) -> Self {
-        Self { peeked: None, body }
+    pub(super) fn new(body: ReplayBody<Inbound>) -> Self {
+        Self { peeked: None, body: Box::new(body) }
     }
 
     pub(super) const fn is_kept(&self) -> bool {
@@ -103,7 +104,7 @@ impl Upload {
 
 impl TryCloneBody for Upload {
     fn try_clone(&self) -> Option<Self> {
-        self.body.try_clone().map(Self::new)
+        ReplayBody::try_clone(&self.body).map(Self::new)
     }
 
     fn content(&self) -> Option<Bytes> {
@@ -125,7 +126,7 @@ impl Body for Upload {
     ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         match self.peeked.take() {
             Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
-            None => Pin::new(&mut self.body).poll_frame(cx),
+            None => Pin::new(&mut *self.body).poll_frame(cx),
         }
     }
 
