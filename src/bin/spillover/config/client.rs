@@ -1,0 +1,159 @@
+//! Who may use the gateway, and the classes of requests.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use sha2::{Digest, Sha256};
+use tower_spillover::Credential;
+
+use super::{
+    Class, Client, Clients, Permissions,
+    endpoint::told,
+    model::Models,
+    section::{DAY, Section},
+    value::Value,
+};
+
+type Classes = BTreeMap<String, Class>;
+
+pub(super) fn classes(section: &Section<'_>) -> Classes {
+    let mut classes = Classes::new();
+    for (name, _, value) in section.entries() {
+        check_name(&value, name);
+        let Some(mut section) = value.section() else { continue };
+        let rank = section.get("rank").and_then(|value| value.whole(0..256));
+        let class = Class {
+            rank: rank.and_then(|rank| u8::try_from(rank).ok()).unwrap_or_default(),
+            max_wait: section.get("max_wait").and_then(|value| value.duration(Duration::ZERO, DAY)),
+            spills: section.flag("spill", true),
+        };
+        section.finish();
+        classes.insert(name.to_owned(), class);
+    }
+    classes
+}
+
+pub(super) fn clients(mut section: Section<'_>, models: &Models, classes: &Classes) -> Clients {
+    let open = section.get("open");
+    let is_open = open.as_ref().and_then(Value::flag);
+    let entries = section.entries();
+    match (&open, is_open) {
+        (Some(open), Some(true)) if !entries.is_empty() => {
+            open.wrong("stands beside clients with keys; remove it, or them");
+        }
+        (_, Some(true)) => {}
+        (Some(_), None) => {}
+        _ if entries.is_empty() => section.wrong(
+            "names nobody who may use the gateway; add [clients.NAME] with keys, or open = true",
+        ),
+        _ => {}
+    }
+    let mut owners = BTreeMap::new();
+    let mut clients = Vec::new();
+    for (name, _, value) in entries {
+        check_name(&value, name);
+        if let Some(section) = value.section() {
+            clients.push(client(name, section, models, classes, &mut owners));
+        }
+    }
+    if is_open == Some(true) { Clients::Open } else { Clients::Keyed(clients) }
+}
+
+fn client(
+    name: &str,
+    mut section: Section<'_>,
+    models: &Models,
+    classes: &Classes,
+    owners: &mut BTreeMap<[u8; 32], String>,
+) -> Client {
+    let keys = section.required("keys", "add keys = [\"sha256:...\"] or [\"env:NAME\"]");
+    let allowed = section.get("models").and_then(|value| value.list());
+    let class = section.get("class").and_then(|value| {
+        let class = value.text()?;
+        if !classes.contains_key(class) {
+            let known: Vec<&str> = classes.keys().map(String::as_str).collect();
+            value.unknown(class, &known);
+        }
+        Some(class.to_owned())
+    });
+    let rate = section.get("requests_per_second");
+    let client = Client {
+        name: name.to_owned(),
+        keys: keys.map(|value| hashes(&value, owners)).unwrap_or_default(),
+        models: allowed.map(|list| list.iter().filter_map(|value| models.find(value)).collect()),
+        class,
+        requests_per_second: rate.and_then(|value| value.number(0.001, 1_000_000.0)),
+        may: section.get("may").map(|value| permissions(&value)).unwrap_or_default(),
+    };
+    section.finish();
+    client
+}
+
+fn hashes(list: &Value<'_>, owners: &mut BTreeMap<[u8; 32], String>) -> Vec<[u8; 32]> {
+    let Some(values) = list.list() else { return Vec::new() };
+    if values.is_empty() {
+        list.wrong("has no key, so nobody could use it; add one");
+    }
+    let mut hashes = Vec::new();
+    for value in values {
+        let Some(hash) = hash(&value) else { continue };
+        if let Some(owner) = owners.insert(hash, value.key.clone()) {
+            value.wrong(format!("is the same key as {owner}; give each client its own"));
+        }
+        hashes.push(hash);
+    }
+    hashes
+}
+
+/// The hash of a key. A key that stands in the file itself is refused, and not repeated.
+fn hash(value: &Value<'_>) -> Option<[u8; 32]> {
+    let text = value.text()?;
+    if let Some(digits) = text.strip_prefix("sha256:") {
+        let hash = from_hex(digits);
+        if hash.is_none() {
+            value.wrong("is not a SHA-256; write its 64 hexadecimal digits after sha256:");
+        }
+        return hash;
+    }
+    if !text.starts_with("env:") && !text.starts_with("file:") {
+        value.wrong(
+            "is neither sha256:DIGITS, env:NAME nor file:PATH; keep the key out of this file: \
+             printf %s KEY | sha256sum",
+        );
+        return None;
+    }
+    let secret = value.secret()?;
+    Credential::api_key(secret.expose()).map_err(|error| value.wrong(told(&error))).ok()?;
+    Some(Sha256::digest(secret.expose()).into())
+}
+
+fn from_hex(digits: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = digits
+        .chars()
+        .map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok()))
+        .collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    if digits.len() == 64 { bytes.try_into().ok() } else { None }
+}
+
+fn permissions(list: &Value<'_>) -> Permissions {
+    let mut may = Permissions::default();
+    for value in list.list().unwrap_or_default() {
+        match value.text() {
+            None => {}
+            Some("max-wait") => may.max_wait = true,
+            Some("class") => may.class = true,
+            Some("no-spill") => may.no_spill = true,
+            Some("trace") => may.trace = true,
+            Some(other) => value.unknown(other, &["max-wait", "class", "no-spill", "trace"]),
+        }
+    }
+    may
+}
+
+/// Names travel in headers and as labels of metrics.
+fn check_name(value: &Value<'_>, name: &str) {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+    if name.is_empty() || !name.bytes().all(plain) {
+        value.wrong(format!("{name:?} is not a name; use letters, digits and signs like `-`"));
+    }
+}

@@ -1,0 +1,69 @@
+//! Addresses of other servers, as the library takes them.
+
+use http::uri::Authority;
+use tower_spillover::{Backend, ConfigError};
+
+use super::value::Value;
+
+impl<'a> Value<'a> {
+    /// The address of a server. Nothing of a wrong one is repeated: it may hold a password.
+    pub(super) fn address(&self) -> Option<&'a str> {
+        let text = self.text()?.trim();
+        match Backend::new("probe", text) {
+            Ok(_) => Some(text),
+            Err(error) => {
+                self.wrong(told(&error));
+                None
+            }
+        }
+    }
+
+    /// The address of a server that is told secrets: without TLS only on this machine, or where
+    /// `allow_http` says so.
+    pub(super) fn endpoint(&self, allow_http: bool, remedy: &str) -> Option<&'a str> {
+        let text = self.address()?;
+        if is_plain(text) && !allow_http && !is_loopback(text) {
+            self.wrong(format!("would send keys over http:// to another machine; {remedy}"));
+            return None;
+        }
+        Some(text)
+    }
+}
+
+/// What the library says is wrong, without the field, in this file's punctuation.
+pub(super) fn told(error: &ConfigError) -> String {
+    let text = error.to_string();
+    let problem = text.strip_prefix(error.field()).unwrap_or(&text).trim_start_matches(": ");
+    problem.replacen(": ", "; ", 1)
+}
+
+fn is_plain(endpoint: &str) -> bool {
+    endpoint.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("http"))
+}
+
+fn is_loopback(endpoint: &str) -> bool {
+    let rest = endpoint.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or_default();
+    let Ok(authority) = authority.parse::<Authority>() else { return false };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for near in
+            ["http://127.0.0.1:80", "HTTP://LocalHost/x", "http://[::1]:9", "http://127.9.9.9"]
+        {
+            assert!(is_plain(near) && is_loopback(near), "{near}");
+        }
+        for far in ["http://10.0.0.1", "http://127.0.0.1.example", "http://localhost.example"] {
+            assert!(is_plain(far) && !is_loopback(far), "{far}");
+        }
+        assert!(!is_plain("https://example.com"));
+    }
+}

@@ -1,0 +1,108 @@
+//! Reads the configuration file.
+
+use std::{collections::BTreeMap, path::Path};
+
+use toml::de::DeTable;
+
+use super::{
+    Clients, Config, client,
+    endpoint::told,
+    model::{self, Models},
+    problem::{Problem, Problems},
+    section::Section,
+    server,
+    sheet::{self, Contents, Environment, Sheet},
+};
+
+/// The configuration in the file at `path`, with the secrets that it refers to.
+///
+/// # Errors
+///
+/// Everything that is wrong with it. What is not TOML is reported alone, because the rest of such
+/// a file looks wrong for that reason.
+pub fn load(path: &Path) -> Result<Config, Problems> {
+    read(path, &|name| std::env::var_os(name).and_then(|value| value.into_string().ok())).result
+}
+
+/// A configuration and what it was made of.
+pub(super) struct Reading {
+    pub(super) result: Result<Config, Problems>,
+    pub(super) contents: Contents,
+}
+
+pub(super) fn read(path: &Path, environment: &Environment<'_>) -> Reading {
+    let mut contents = Contents::new();
+    let bytes = sheet::read(path);
+    sheet::note(&mut contents, path.to_owned(), bytes.as_deref().ok());
+    let whole = |text| Err(Problems::new(vec![Problem::whole(path, text)]));
+    let result = match bytes.map(String::from_utf8) {
+        Err(error) => {
+            let reason = sheet::reason(&error);
+            whole(format!("cannot be read ({reason}); check the path and its permissions"))
+        }
+        Ok(Err(_)) => whole("is not text; write it as UTF-8".to_owned()),
+        Ok(Ok(text)) => {
+            let sheet = Sheet::new(path, &text, environment);
+            let (config, more) = parse(path, &text, sheet);
+            contents.extend(more);
+            config
+        }
+    };
+    Reading { result, contents }
+}
+
+fn parse<'a>(path: &Path, text: &'a str, sheet: Sheet<'a>) -> (Result<Config, Problems>, Contents) {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        let problems = errors.iter().map(|error| {
+            let span = error.span().unwrap_or_default();
+            let told = format!("is not TOML ({}); correct this line", error.message());
+            Problem::new(path, text, span, String::new(), told)
+        });
+        return (Err(Problems::new(problems.collect())), Contents::new());
+    }
+    let config = config(&sheet, root.get_ref());
+    let (problems, contents) = sheet.finish();
+    let result = if problems.is_empty() { Ok(config) } else { Err(Problems::new(problems)) };
+    (result, contents)
+}
+
+/// The configuration, with something in place of whatever was reported.
+fn config<'a>(sheet: &'a Sheet<'a>, root: &'a DeTable<'a>) -> Config {
+    let mut root = Section::new(sheet, String::new(), 0..0, Some(root));
+    let listen = server::listen(root.section("listen"));
+    let limits = server::limits(root.section("limits"));
+    let upstream = server::upstream(root.section("upstream"));
+    let telemetry = server::telemetry(root.section("telemetry"));
+    let entra = root.optional("entra").map(server::entra);
+    let classes = client::classes(&root.section("classes"));
+    let section = root.section("models");
+    let mut models = Models::read(&section);
+    if let Some(first) = models.entra.first().filter(|_| entra.is_none() && !root.has("entra")) {
+        let text = format!("is missing, and {first} needs it; add kind = \"workload\"");
+        sheet.report(0..0, "entra", text);
+    }
+    check_pools(&models, &section);
+    let default_model = root.get("default_model").and_then(|value| models.find(&value));
+    let clients: Clients = client::clients(root.section("clients"), &models, &classes);
+    root.finish();
+    for model in models.models.values_mut() {
+        model.classes = classes.clone();
+    }
+    let models: BTreeMap<_, _> = models.models;
+    Config { listen, limits, upstream, models, default_model, clients, entra, telemetry }
+}
+
+/// Asks the library itself, after everything of which it is known what it would say.
+fn check_pools(models: &Models, section: &Section<'_>) {
+    if section.sheet.is_wrong() {
+        return;
+    }
+    for model in models.models.values() {
+        for tier in [&model.ptu, &model.standard] {
+            if let Some(error) = (!tier.is_empty()).then(|| model::pool(tier).err()).flatten() {
+                section.wrong(told(&error));
+            }
+        }
+    }
+}

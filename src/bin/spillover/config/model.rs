@@ -1,0 +1,279 @@
+//! Models, their tiers and their backends.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tower_spillover::{
+    Backend as Probe, BackendPool, ConfigError, Credential, backend::DeploymentLayer, gate::Mode,
+};
+
+use super::{
+    Auth, Backend, Budget, GateSettings, Model, Secret,
+    endpoint::told,
+    section::{DAY, Section},
+    value::Value,
+};
+
+/// The models by name, and the name of each model by each of its names.
+#[derive(Default)]
+pub(super) struct Models {
+    pub(super) models: BTreeMap<String, Model>,
+    pub(super) names: BTreeMap<String, String>,
+    /// Where a backend says `auth = "entra"` first.
+    pub(super) entra: Vec<String>,
+}
+
+impl Models {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        let mut models = Self::default();
+        let entries = section.entries();
+        if entries.is_empty() {
+            section.wrong("has no model; add [models.NAME] and [[models.NAME.standard]]");
+        }
+        for (name, _, value) in &entries {
+            check_name(value, name);
+            models.names.insert((*name).to_owned(), (*name).to_owned());
+        }
+        for (name, _, value) in entries {
+            if let Some(section) = value.section() {
+                let model = models.model(name, section);
+                models.models.insert(name.to_owned(), model);
+            }
+        }
+        models
+    }
+
+    /// The model called or nicknamed as `value` says.
+    pub(super) fn find(&self, value: &Value<'_>) -> Option<String> {
+        let name = value.text()?;
+        let found = self.names.get(name).cloned();
+        if found.is_none() {
+            let known: Vec<&str> = self.names.keys().map(String::as_str).collect();
+            value.unknown(name, &known);
+        }
+        found
+    }
+
+    fn model(&mut self, name: &str, mut section: Section<'_>) -> Model {
+        let mut taken = BTreeMap::new();
+        let ptu = self.tier(section.get("ptu"), &mut taken);
+        let standard = self.tier(section.get("standard"), &mut taken);
+        if taken.is_empty() && ptu.is_empty() && standard.is_empty() {
+            section.wrong(format!("has no backend; add [[{}.standard]]", section.key));
+        }
+        let gate = section.get("gate");
+        if let Some(gate) = gate.as_ref().filter(|_| ptu.is_empty()) {
+            gate.wrong("would do nothing without a PTU tier; remove it or add `ptu`");
+        }
+        let budget = section.get("spill_budget");
+        if let Some(budget) = budget.as_ref().filter(|_| ptu.is_empty() || standard.is_empty()) {
+            budget.wrong("would do nothing without both tiers; remove it or add the other tier");
+        }
+        let aliases = section.get("aliases").map(|value| self.aliases(name, &value));
+        let model = Model {
+            ptu,
+            standard,
+            max_wait: section.duration("max_wait", Duration::ZERO, Duration::from_secs(4)),
+            longest_cooldown: section.duration("longest_cooldown", MOMENT, Duration::from_secs(60)),
+            gate: gate.and_then(|value| value.section()).map_or_else(default_gate, gate_settings),
+            spill_budget: budget.and_then(|value| spill_budget(value.section()?)),
+            aliases: aliases.unwrap_or_default(),
+            rotate_on_failure: section.flag("rotate_on_failure", false),
+            classes: BTreeMap::new(),
+        };
+        section.finish();
+        model
+    }
+
+    fn aliases(&mut self, name: &str, list: &Value<'_>) -> Vec<String> {
+        let mut aliases = Vec::new();
+        for value in list.list().unwrap_or_default() {
+            let Some(alias) = value.text() else { continue };
+            check_name(&value, alias);
+            match self.names.get(alias) {
+                None => {
+                    self.names.insert(alias.to_owned(), name.to_owned());
+                    aliases.push(alias.to_owned());
+                }
+                Some(owner) => value.wrong(format!(
+                    "{alias:?} is already a name of model {owner:?}; a name leads to one model"
+                )),
+            }
+        }
+        aliases
+    }
+
+    fn tier(
+        &mut self,
+        value: Option<Value<'_>>,
+        taken: &mut BTreeMap<String, String>,
+    ) -> Vec<Backend> {
+        let mut tier = Vec::new();
+        for value in value.and_then(|value| value.list()).unwrap_or_default() {
+            let Some(mut section) = value.section() else { continue };
+            let Some(backend) = self.backend(&mut section) else { continue };
+            let name = section.path("name");
+            match taken.get(&backend.name) {
+                Some(other) if !backend.name.is_empty() => {
+                    let text = format!("{:?} is taken by {other}; make it unique", backend.name);
+                    let place =
+                        section.get("name").map_or_else(|| section.span.clone(), |v| v.span);
+                    section.sheet.report(place, name, text);
+                }
+                _ => drop(taken.insert(backend.name.clone(), name)),
+            }
+            section.finish();
+            tier.push(backend);
+        }
+        tier
+    }
+
+    fn backend(&mut self, section: &mut Section<'_>) -> Option<Backend> {
+        let name = section.required("name", "it is what logs and metrics call the backend");
+        let name = name.and_then(|value| {
+            let name = value.text()?;
+            let probe = Probe::new(name, PROBE).map(drop);
+            probe.map_err(|error| value.wrong(told(&error))).ok()?;
+            Some(name.to_owned())
+        });
+        let allow_http = section.flag("allow_http", false);
+        let endpoint = section
+            .required("endpoint", "write it like \"https://contoso.openai.azure.com\"")
+            .and_then(|value| value.endpoint(allow_http, "use https://, or allow_http = true"));
+        let auth = self.auth(section);
+        let backend = Backend {
+            name: name.unwrap_or_default(),
+            endpoint: endpoint.unwrap_or(PROBE).to_owned(),
+            auth,
+            deployment: probed(section, "deployment", Probe::deployment),
+            api_version: probed(section, "api_version", Probe::api_version),
+            region: section.text("region"),
+            image_deployment: probed(section, "image_deployment", Probe::image_deployment),
+            priority: share(section, "priority"),
+            weight: share(section, "weight"),
+        };
+        Some(backend)
+    }
+
+    fn auth(&mut self, section: &mut Section<'_>) -> Auth {
+        let (auth, key) = (section.get("auth"), section.get("key"));
+        match (&auth, &key) {
+            (None, None) => {
+                section.wrong(
+                    "has neither `key` nor `auth`; add key = \"env:NAME\" or auth = \"entra\"",
+                );
+            }
+            (Some(auth), Some(_)) => auth.wrong("stands beside `key`; remove one of the two"),
+            (Some(_), None) | (None, Some(_)) => {}
+        }
+        let entra = auth.and_then(|value| value.one_of(&[("entra", ())]));
+        if entra.is_some() {
+            self.entra.push(section.path("auth"));
+        }
+        let key = key.and_then(|value| {
+            let secret = value.secret()?;
+            let usable = Credential::api_key(secret.expose()).map(drop);
+            usable.map_err(|error| value.wrong(told(&error))).ok()?;
+            Some(secret)
+        });
+        match (key, entra) {
+            (Some(key), _) => Auth::Key(key),
+            (None, Some(())) => Auth::Entra,
+            (None, None) => Auth::Key(Secret::new(String::new())),
+        }
+    }
+}
+
+/// What the library says of a tier as a whole, whose parts were all found good.
+pub(super) fn pool(backends: &[Backend]) -> Result<BackendPool, ConfigError> {
+    let probes = backends.iter().map(|backend| {
+        let key = Credential::api_key(match &backend.auth {
+            Auth::Key(key) => key.expose(),
+            Auth::Entra => "a token",
+        })?;
+        let probe = Probe::new(backend.name.as_str(), &backend.endpoint)?;
+        Ok(probe.credential(key).weight(backend.weight).priority(backend.priority))
+    });
+    BackendPool::new(probes.collect::<Result<Vec<_>, ConfigError>>()?)
+}
+
+/// A text that the library has to take as a setting of a backend.
+fn probed(
+    section: &mut Section<'_>,
+    key: &'static str,
+    set: fn(Probe, String) -> Probe,
+) -> Option<String> {
+    let value = section.get(key)?;
+    let text = value.text()?;
+    let pool = Probe::new("probe", PROBE)
+        .map(|probe| set(probe.credential(Credential::passthrough()), text.to_owned()))
+        .and_then(|probe| BackendPool::new([probe]));
+    pool.map_err(|error| value.wrong(told(&error))).ok()?;
+    Some(text.to_owned())
+}
+
+fn share(section: &mut Section<'_>, key: &'static str) -> u32 {
+    let number = section.get(key).and_then(|value| value.whole(1..MOST + 1));
+    number.and_then(|number| u32::try_from(number).ok()).unwrap_or(1)
+}
+
+fn check_name(value: &Value<'_>, name: &str) {
+    if let Err(error) = DeploymentLayer::new(name) {
+        value.wrong(told(&error));
+    }
+}
+
+fn default_gate() -> GateSettings {
+    GateSettings {
+        mode: Mode::Adaptive,
+        patience: Some(Duration::from_secs(20)),
+        output_weight: 3.0,
+    }
+}
+
+fn gate_settings(mut section: Section<'_>) -> GateSettings {
+    let modes = [("adaptive", Mode::Adaptive), ("shared", Mode::Shared), ("plain", Mode::Plain)];
+    let default = default_gate();
+    let mode = section.get("mode").and_then(|value| value.one_of(&modes));
+    let patience = match section.get("patience") {
+        None => default.patience,
+        Some(value) if matches!(value.value.as_str(), Some("never")) => None,
+        Some(value) => value.duration(MOMENT, DAY),
+    };
+    let weight = section.get("output_weight").and_then(|value| value.number(0.0, 1_000.0));
+    section.finish();
+    GateSettings {
+        mode: mode.unwrap_or(default.mode),
+        patience,
+        output_weight: weight.unwrap_or(default.output_weight),
+    }
+}
+
+fn spill_budget(mut section: Section<'_>) -> Option<Budget> {
+    let (requests, tokens) = (section.get("requests"), section.get("tokens"));
+    match (&requests, &tokens) {
+        (None, None) => section.wrong("counts nothing; add `requests` or `tokens`"),
+        (Some(_), Some(tokens)) => tokens.wrong("stands beside `requests`; remove one of the two"),
+        (Some(_), None) | (None, Some(_)) => {}
+    }
+    let requests = requests.and_then(|value| value.whole(1..u64::from(u32::MAX) + 1));
+    let budget = Budget {
+        requests: requests.and_then(|number| u32::try_from(number).ok()),
+        tokens: tokens.and_then(|value| value.whole(1..1_000_000_000_000_001)),
+        window: section
+            .get("window")
+            .and_then(|value| value.duration(Duration::from_secs(1), 30 * DAY))
+            .unwrap_or(Duration::from_secs(60)),
+        waits_when_spent: section
+            .get("when_spent")
+            .and_then(|value| value.one_of(&[("refuse", false), ("wait", true)]))
+            .unwrap_or(false),
+    };
+    section.finish();
+    Some(budget)
+}
+
+/// An address to try other settings with.
+const PROBE: &str = "https://probe.invalid";
+const MOMENT: Duration = Duration::from_millis(1);
+/// Weights and priorities beyond are slips.
+const MOST: u64 = 1_000_000;

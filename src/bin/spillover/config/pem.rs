@@ -1,0 +1,86 @@
+//! Certificates and private keys, tried out before anything is served with them.
+
+use std::sync::Arc;
+
+use tokio_rustls::rustls::{
+    Error, RootCertStore, ServerConfig, crypto,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
+};
+
+use super::{Secret, Tls, section::Section, value::Value};
+
+/// A certificate chain and its key, which fit each other.
+pub(super) fn tls(mut section: Section<'_>) -> Option<Tls> {
+    let chain = section
+        .required("certificates", "name a PEM file with the chain, the server's own first")
+        .and_then(|value| Some((value.clone(), value.file()?)))
+        .and_then(|(value, bytes)| Some((certificates(&value, &bytes)?, bytes)));
+    let key = section
+        .required("key", "name a PEM file with the private key, as file:PATH")
+        .and_then(|value| Some((value.secret()?, value)))
+        .and_then(|(secret, value)| Some((private_key(&value, &secret)?, secret, value)));
+    section.finish();
+    let (chain, certificates) = chain?;
+    let (der, key, value) = key?;
+    match serve_with(chain, der) {
+        Ok(()) => Some(Tls { certificates, key }),
+        Err(Error::InconsistentKeys(_)) => {
+            value.wrong("is not the key of the first certificate; use the one it was issued for");
+            None
+        }
+        Err(_) => {
+            value.wrong("cannot be used; use an RSA, ECDSA or Ed25519 key");
+            None
+        }
+    }
+}
+
+/// Certificates to trust.
+pub(super) fn trust(value: &Value<'_>) -> Option<Vec<u8>> {
+    let bytes = value.file()?;
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(value, &bytes)? {
+        if store.add(certificate).is_err() {
+            value.wrong("holds a certificate that cannot be trusted; use X.509 certificates");
+            return None;
+        }
+    }
+    Some(bytes)
+}
+
+fn certificates(value: &Value<'_>, bytes: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    match CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, pem::Error>>() {
+        Ok(chain) if !chain.is_empty() => Some(chain),
+        Ok(_) => {
+            value.wrong("holds no certificate; it has to be PEM, with BEGIN CERTIFICATE");
+            None
+        }
+        Err(_) => {
+            value.wrong("is not valid PEM; export the certificates again");
+            None
+        }
+    }
+}
+
+fn private_key(value: &Value<'_>, secret: &Secret) -> Option<PrivateKeyDer<'static>> {
+    let key = PrivateKeyDer::from_pem_slice(secret.expose().as_bytes());
+    if key.is_err() {
+        value
+            .wrong("holds no private key; it has to be PEM, unencrypted, PKCS #8, PKCS #1 or SEC1");
+    }
+    key.ok()
+}
+
+fn serve_with(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<(), Error> {
+    ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map(drop)
+}

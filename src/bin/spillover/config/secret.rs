@@ -1,0 +1,66 @@
+//! Secrets: where they are, never what they are.
+
+use super::{Secret, sheet::reason, value::Value};
+
+impl<'a> Value<'a> {
+    /// A secret by reference, without white space around it. What is wrong is reported without
+    /// repeating the text, which may be the secret itself.
+    pub(super) fn secret(&self) -> Option<Secret> {
+        let text = self.text()?;
+        let found = match text.split_once(':') {
+            Some(("env", name)) => self.variable(name.trim())?,
+            Some(("file", path)) => self.secret_file(path.trim())?,
+            _ => {
+                self.wrong(
+                    "is neither env:NAME nor file:PATH; keep the secret out of this file and \
+                     say where it is",
+                );
+                return None;
+            }
+        };
+        Some(Secret::new(found.trim().to_owned()))
+    }
+
+    /// A file named by a path.
+    pub(super) fn file(&self) -> Option<Vec<u8>> {
+        let path = self.name()?;
+        self.read(path.strip_prefix("file:").unwrap_or(path))
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        let value = Some(name)
+            .filter(|name| !name.is_empty() && !name.contains(['=', '\0']))
+            .and_then(|name| self.sheet.variable(name));
+        match value {
+            None => self.wrong(format!("the variable {name:?} is not set; set it to the secret")),
+            Some(value) if value.trim().is_empty() => {
+                self.wrong(format!("the variable {name:?} is empty; set it to the secret"));
+            }
+            Some(value) => return Some(value),
+        }
+        None
+    }
+
+    fn secret_file(&self, path: &str) -> Option<String> {
+        let bytes = self.read(path)?;
+        match String::from_utf8(bytes) {
+            Err(_) => self.wrong(format!("{path:?} is not text; write the secret as UTF-8")),
+            Ok(text) if text.trim().is_empty() => {
+                self.wrong(format!("{path:?} is empty; write the secret into it"));
+            }
+            Ok(text) => return Some(text),
+        }
+        None
+    }
+
+    fn read(&self, path: &str) -> Option<Vec<u8>> {
+        let bytes = self.sheet.read(path);
+        if let Err(error) = &bytes {
+            let reason = reason(error);
+            self.wrong(format!(
+                "{path:?} cannot be read ({reason}); paths are relative to this file"
+            ));
+        }
+        bytes.ok()
+    }
+}

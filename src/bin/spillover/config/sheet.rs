@@ -1,0 +1,89 @@
+//! One file while it is read: its text, its surroundings, and what was found wrong so far.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read},
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+use super::problem::Problem;
+
+/// What the files that a configuration was made of contained; `None` for an unreadable one.
+pub(super) type Contents = BTreeMap<PathBuf, Option<[u8; 32]>>;
+
+/// Where `env:NAME` is looked up.
+pub(super) type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
+pub(super) struct Sheet<'a> {
+    file: &'a Path,
+    text: &'a str,
+    environment: &'a Environment<'a>,
+    problems: RefCell<Vec<Problem>>,
+    contents: RefCell<Contents>,
+}
+
+impl<'a> Sheet<'a> {
+    pub(super) fn new(file: &'a Path, text: &'a str, environment: &'a Environment<'a>) -> Self {
+        Self { file, text, environment, problems: RefCell::default(), contents: RefCell::default() }
+    }
+
+    pub(super) fn report(
+        &self,
+        span: Range<usize>,
+        key: impl Into<String>,
+        text: impl Into<String>,
+    ) {
+        let problem = Problem::new(self.file, self.text, span, key.into(), text.into());
+        self.problems.borrow_mut().push(problem);
+    }
+
+    pub(super) fn is_wrong(&self) -> bool {
+        !self.problems.borrow().is_empty()
+    }
+
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        (self.environment)(name)
+    }
+
+    /// What a file named in this one contains; its path is relative to this one.
+    pub(super) fn read(&self, path: &str) -> io::Result<Vec<u8>> {
+        let path = self.file.parent().unwrap_or_else(|| Path::new("")).join(path);
+        let bytes = read(&path);
+        note(&mut self.contents.borrow_mut(), path, bytes.as_deref().ok());
+        bytes
+    }
+
+    pub(super) fn finish(self) -> (Vec<Problem>, Contents) {
+        (self.problems.into_inner(), self.contents.into_inner())
+    }
+}
+
+/// What a file contains, which is short.
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(io::Error::other("it is larger than 1 MiB"));
+    }
+    Ok(bytes)
+}
+
+pub(super) fn note(contents: &mut Contents, path: PathBuf, bytes: Option<&[u8]>) {
+    contents.insert(path, bytes.map(|bytes| Sha256::digest(bytes).into()));
+}
+
+/// An error of the operating system without its number, which is for programs.
+pub(super) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(letters).collect()
+}
+
+/// No configuration, key or certificate is larger; `/dev/zero` is.
+const LARGEST: u64 = 1 << 20;

@@ -1,0 +1,141 @@
+//! Loads the configuration again when it changes, or on SIGHUP.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+
+use super::{
+    Config, Problems,
+    file::{self, Reading},
+    sheet::Contents,
+};
+
+/// Gives `apply` the configuration at `path` whenever it, or a secret or certificate that it
+/// refers to, has become another, and on every SIGHUP at once. It goes on until it is dropped.
+///
+/// What `apply` gets is as [`load`](super::load) gives it: with problems, the old configuration
+/// is to stay. A file that is written in several steps is read after the last one; files that are
+/// replaced, by an editor's rename or by Kubernetes' swap of a symbolic link, are followed.
+///
+/// # Cancel safety
+///
+/// Dropping the future ends the watch, and is the only way to.
+pub async fn watch(path: PathBuf, mut apply: impl FnMut(Result<Config, Problems>) + Send) {
+    let (sender, mut changes) = mpsc::channel(1);
+    let mut hangup = Hangup::new();
+    let mut seen = read(&path).await.contents;
+    loop {
+        let watcher = watcher(&seen, &sender);
+        // What changed before the watcher stood is not reported by it.
+        let reading = read(&path).await;
+        if reading.contents != seen {
+            apply(reading.result);
+            seen = reading.contents;
+            continue;
+        }
+        let is_asked_for = tokio::select! {
+            () = hangup.received() => true,
+            () = settled(&mut changes) => false,
+        };
+        let Reading { result, contents } = read(&path).await;
+        if is_asked_for || contents != seen {
+            apply(result);
+        }
+        seen = contents;
+        drop(watcher);
+    }
+}
+
+async fn read(path: &Path) -> Reading {
+    let path = path.to_owned();
+    let variable = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
+    tokio::task::spawn_blocking(move || file::read(&path, &variable))
+        .await
+        .expect("reading a configuration does not panic")
+}
+
+/// Waits for a change, and then until nothing has changed for a moment; but not for ever, because
+/// the folder may hold files that always change, such as logs.
+#[expect(clippy::disallowed_methods, reason = "the one place that waits for files")]
+async fn settled(changes: &mut mpsc::Receiver<()>) {
+    let _ = changes.recv().await;
+    let quiet =
+        async { while let Ok(Some(())) = tokio::time::timeout(QUIET, changes.recv()).await {} };
+    let _ = tokio::time::timeout(LONGEST_UNREST, quiet).await;
+}
+
+/// A watcher of everything whose change can change the files in `contents`. Without one, for
+/// example because the system has no more to give, SIGHUP remains.
+fn watcher(contents: &Contents, changes: &mpsc::Sender<()>) -> Option<RecommendedWatcher> {
+    let changes = changes.clone();
+    let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        // Reading is reported too, and reading is what a change leads to.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            // A full channel already says that something has changed.
+            let _ = changes.try_send(());
+        }
+    });
+    let mut watcher = watcher
+        .inspect_err(|error| tracing::warn!(%error, "the configuration is not watched"))
+        .ok()?;
+    for place in contents.keys().flat_map(|file| places(file)).collect::<BTreeSet<_>>() {
+        if let Err(error) = watcher.watch(&place, RecursiveMode::NonRecursive) {
+            tracing::warn!(%error, place = %place.display(), "not watched");
+        }
+    }
+    Some(watcher)
+}
+
+/// Where to look for changes of a file: its folder, in which it is replaced, the folder of what it
+/// links to, and the file itself, which may be mounted alone into its folder.
+fn places(file: &Path) -> impl Iterator<Item = PathBuf> {
+    let target = file.canonicalize().ok();
+    let folders = [Some(file), target.as_deref()];
+    let folders = folders.into_iter().flatten().filter_map(folder).collect::<Vec<_>>();
+    folders.into_iter().chain(target)
+}
+
+/// The nearest folder above that exists.
+fn folder(file: &Path) -> Option<PathBuf> {
+    let here = |folder: &Path| match folder.as_os_str().is_empty() {
+        true => PathBuf::from("."),
+        false => folder.to_owned(),
+    };
+    file.ancestors().skip(1).map(here).find(|folder| folder.is_dir())
+}
+
+/// SIGHUP, where there is such a thing.
+struct Hangup(#[cfg(unix)] Option<tokio::signal::unix::Signal>);
+
+impl Hangup {
+    #[cfg(unix)]
+    fn new() -> Self {
+        let signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
+        Self(signal.inspect_err(|error| tracing::warn!(%error, "SIGHUP is not heard")).ok())
+    }
+
+    #[cfg(not(unix))]
+    const fn new() -> Self {
+        Self()
+    }
+
+    async fn received(&mut self) {
+        #[cfg(unix)]
+        if let Some(signal) = &mut self.0
+            && signal.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
+/// Editors and Kubernetes take a few steps to replace a file.
+const QUIET: Duration = Duration::from_millis(200);
+/// Long enough for those steps, short enough for whoever waits for the change.
+const LONGEST_UNREST: Duration = Duration::from_secs(1);

@@ -1,0 +1,70 @@
+//! Which files are taken, and how the others are refused.
+
+use super::*;
+
+fn told(text: &str) -> String {
+    match parse(Path::new("emulator.toml"), text) {
+        Ok(_) => String::new(),
+        Err(problems) => problems.join("\n"),
+    }
+}
+
+const HEAD: &str = "[[resources]]\nname = \"east\"\n";
+
+#[test]
+fn the_file_of_the_help_is_taken() {
+    let text = "seed = 7\n[[resources]]\nname = \"contoso-east\"\nregion = \"East US\"\n\
+        key = \"key-east\"\nlisten = \"127.0.0.1:8101\"\n\
+        [[resources.deployments]]\nname = \"gpt-4o-ptu\"\nmodel = \"gpt-4o\"\n\
+        ptu = { tokens_per_second = 5000, bucket = \"10s\", output_weight = 3 }\n\
+        pace = { first_token = \"200ms\", per_token = \"15ms\" }\n\
+        spillover = \"gpt-4o\"\nhides_throttles = false\n\
+        [[resources.deployments]]\nname = \"gpt-4o\"\n\
+        standard = { tokens_per_minute = 60000, requests_per_minute = 360 }\n\
+        faults = [{ pass = true, times = 2 },\n\
+        { status = 503, after = \"1s\", headers = { retry-after = \"5\" }, body = \"\" },\n\
+        { reset = true }, { cut_after = 3 }, { hidden_throttle = \"20s\" }]\n";
+    let wanted = parse(Path::new("e.toml"), text).map_err(|problems| problems.join("\n")).unwrap();
+    assert_eq!(wanted.seed, 7);
+    assert_eq!(wanted.resources[0].place.deployments, ["gpt-4o-ptu", "gpt-4o"]);
+    assert_eq!(wanted.resources[0].scripts[0].faults.len(), 6, "two passes are two");
+}
+
+#[test]
+fn a_mistake_is_told_with_its_line_its_key_and_what_belongs_there() {
+    let deployment = "[[resources.deployments]]\nname = \"a\"\n";
+    for (text, line, words) in [
+        (format!("{HEAD}regoin = \"x\"\n"), 3, "unknown field `regoin`, expected one of"),
+        (format!("{HEAD}{deployment}"), 4, "name: needs either `ptu ="),
+        (format!("{HEAD}{deployment}ptu = {{ tokens_per_second = -5 }}\n"), 5, "ptu: tokens_per"),
+        (format!("{HEAD}{deployment}ptu = {{ }}\n"), 5, "missing field `tokens_per_second`"),
+        (
+            format!("{HEAD}{deployment}standard = {{}}\npace = {{ per_token = 5 }}\n"),
+            6,
+            "per_token: invalid type: integer `5`, expected a duration such as",
+        ),
+        (format!("{HEAD}{deployment}standard = {{}}\nspillover = \"b\"\n"), 6, "spillover: is no"),
+        (format!("{HEAD}{deployment}standard = {{}}\nfaults = [{{}}]\n"), 6, "faults: a fault is"),
+        (
+            format!("{HEAD}{deployment}standard = {{}}\nfaults = [{{ status = 99 }}]\n"),
+            6,
+            "faults: status must lie",
+        ),
+        (format!("{HEAD}key = \"env:NOBODY_SET_THIS\"\n"), 3, "key: the variable NOBODY_SET_THIS"),
+        (HEAD.to_owned(), 2, "name: has no [[resources.deployments]]"),
+        ("[[resources]]\nname = \"a b\"\n".to_owned(), 2, "name: is no host name"),
+        (format!("{HEAD}{HEAD}"), 4, "name: another resource has this name"),
+    ] {
+        let told = told(&text);
+        let start = format!("emulator.toml:{line}: ");
+        let found = told.lines().any(|told| told.starts_with(&start) && told.contains(words));
+        assert!(found, "{text}\n{told}");
+    }
+}
+
+#[test]
+fn a_key_in_the_wrong_place_is_not_repeated() {
+    let told = told(&format!("{HEAD}keys = \"s3cret\"\n"));
+    assert!(told.starts_with("emulator.toml:3: keys: invalid type: string"), "{told}");
+    assert!(!told.contains("s3cret"), "{told}");
+}

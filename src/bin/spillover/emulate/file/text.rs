@@ -1,0 +1,72 @@
+//! The TOML as it is written, before anything is checked.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{fault::FaultText, span::Span};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileText {
+    pub(super) seed: Option<u64>,
+    #[serde(default)]
+    pub(super) resources: Vec<ResourceText>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ResourceText {
+    pub(super) name: Spanned<String>,
+    pub(super) region: Option<String>,
+    pub(super) key: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) keys: Vec<Spanned<String>>,
+    pub(super) token: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) tokens: Vec<Spanned<String>>,
+    pub(super) listen: Option<SocketAddr>,
+    #[serde(default)]
+    pub(super) deployments: Vec<DeploymentText>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeploymentText {
+    pub(super) name: Spanned<String>,
+    pub(super) model: Option<String>,
+    pub(super) ptu: Option<Spanned<PtuText>>,
+    pub(super) standard: Option<Spanned<StandardText>>,
+    pub(super) pace: Option<PaceText>,
+    pub(super) spillover: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) hides_throttles: bool,
+    #[serde(default)]
+    pub(super) faults: Vec<Spanned<FaultText>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PtuText {
+    pub(super) tokens_per_second: f64,
+    pub(super) bucket: Option<Spanned<Span>>,
+    pub(super) output_weight: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StandardText {
+    pub(super) tokens_per_minute: Option<u64>,
+    pub(super) requests_per_minute: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PaceText {
+    pub(super) first_token: Option<Span>,
+    pub(super) per_token: Option<Span>,
+}
+
+/// Headers of a fault's answer.
+pub(super) type Headers = BTreeMap<String, String>;

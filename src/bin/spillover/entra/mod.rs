@@ -1,0 +1,57 @@
+//! Microsoft Entra ID tokens for backends with `auth = "entra"`.
+
+mod credential;
+mod refresh;
+mod transport;
+
+#[cfg(test)]
+mod tests;
+
+use std::{env, error::Error, fmt};
+
+use tower_spillover::backend::TokenSource;
+
+use self::refresh::Refreshed;
+use crate::config::{Entra, EntraKind};
+
+/// A source of tokens for the scope of `entra`, by the identity that it describes.
+///
+/// The first request fetches; later ones are served from memory. A token is refreshed in the
+/// background before it expires, by the smaller of five minutes and a tenth of its lifetime, and
+/// serves until it does. Clones share the token.
+///
+/// A workload identity is described by what its webhook puts into the environment:
+/// `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_FEDERATED_TOKEN_FILE`. A managed identity is asked
+/// at `IDENTITY_ENDPOINT` (App Service, Container Apps) or else at the instance metadata service.
+///
+/// # Errors
+///
+/// When something of the description is missing or cannot be used. Nothing is fetched yet.
+pub(crate) fn source(
+    entra: &Entra,
+) -> Result<impl TokenSource + Clone + fmt::Debug + use<>, EntraError> {
+    let credential = credential::open(entra, |name| env::var(name).ok())?;
+    let secret = match &entra.kind {
+        EntraKind::ClientSecret { secret, .. } => Some(secret.clone()),
+        EntraKind::Workload | EntraKind::Managed { .. } => None,
+    };
+    Ok(Refreshed::new(credential, entra.scope.clone(), secret))
+}
+
+/// Why an identity cannot be used.
+#[derive(Debug)]
+pub(crate) struct EntraError(String);
+
+impl EntraError {
+    pub(self) fn new(reason: impl fmt::Display) -> Self {
+        Self(reason.to_string())
+    }
+}
+
+impl fmt::Display for EntraError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[entra] {}", self.0)
+    }
+}
+
+impl Error for EntraError {}

@@ -1,0 +1,160 @@
+//! What `spillover load` takes.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{ArgGroup, Args, ValueEnum};
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+#[command(group = ArgGroup::new("where").args(["targets", "endpoint"]).required(true))]
+#[command(group = ArgGroup::new("open").args(["rate", "trace"]))]
+#[command(group = ArgGroup::new("sized").args(["trace", "prompt_tokens"]).multiple(true))]
+pub(crate) struct LoadArgs {
+    /// Whom to ask: a JSON array of `{endpoint, key}`, or TOML with `[[targets]]`.
+    #[arg(long, value_name = "FILE", help_heading = "Targets")]
+    pub(super) targets: Option<PathBuf>,
+    /// One target instead of a file.
+    #[arg(long, value_name = "URL", help_heading = "Targets")]
+    pub(super) endpoint: Option<String>,
+    /// Its key, as env:NAME or file:PATH: a command line is visible to everybody.
+    #[arg(long, value_name = "SOURCE", requires = "endpoint", help_heading = "Targets")]
+    pub(super) key: Option<String>,
+    /// How keys are sent, where the file does not say.
+    #[arg(long, value_enum, default_value_t = Header::ApiKey, help_heading = "Targets")]
+    pub(super) header: Header,
+    /// Certificates to trust instead of the public authorities, as PEM.
+    #[arg(long, value_name = "FILE", help_heading = "Targets")]
+    pub(super) trust: Option<PathBuf>,
+    /// HTTP/2 instead of HTTP/1.1, without TLS too.
+    #[arg(long, help_heading = "Targets")]
+    pub(super) http2: bool,
+
+    /// The deployment, or the model's name at a gateway.
+    #[arg(long, value_name = "NAME", default_value = "gpt-4o", help_heading = "Requests")]
+    pub(super) deployment: String,
+    /// Whether the deployment is named by the path or by the body.
+    #[arg(long, value_enum, default_value_t = Grammar::Classic, help_heading = "Requests")]
+    pub(super) grammar: Grammar,
+    /// Of the classic grammar.
+    #[arg(long, value_name = "DATE", default_value = "2024-10-21", help_heading = "Requests")]
+    pub(super) api_version: String,
+    /// Asks for event streams.
+    #[arg(long, help_heading = "Requests")]
+    pub(super) stream: bool,
+    /// The most that an answer may take.
+    #[arg(long, value_name = "N", default_value_t = 500, help_heading = "Requests")]
+    pub(super) max_tokens: u64,
+    /// A prompt of about so many tokens instead of "Count to N..." with N from 50 to 100.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=2_000_000),
+          help_heading = "Requests")]
+    pub(super) prompt_tokens: Option<u64>,
+    /// Asks the emulator for exactly the tokens of the trace or of --prompt-tokens and --max-tokens.
+    #[arg(long, requires = "sized", help_heading = "Requests")]
+    pub(super) exact: bool,
+    /// How long an answer may take, body included.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration,
+          help_heading = "Requests")]
+    pub(super) timeout: Duration,
+    /// Seeds prompts, targets and arrivals.
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Requests")]
+    pub(super) seed: u64,
+
+    /// Requests at the same time.
+    #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "open",
+          value_parser = clap::value_parser!(u32).range(1..=100_000),
+          help_heading = "Closed loop (the next request follows an answer)")]
+    pub(super) threads: u32,
+    /// Requests in all.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10,
+        conflicts_with = "open",
+        help_heading = "Closed loop (the next request follows an answer)"
+    )]
+    pub(super) items: u64,
+    /// The pause between an answer and the next request of a thread.
+    #[arg(long, value_name = "TIME", default_value = "500ms", conflicts_with = "open",
+          value_parser = humantime::parse_duration,
+          help_heading = "Closed loop (the next request follows an answer)")]
+    pub(super) think: Duration,
+
+    /// Requests a second, whether or not there are answers; by chance (Poisson).
+    #[arg(long, value_name = "N", value_parser = rate,
+          help_heading = "Open loop (requests come when they come)")]
+    pub(super) rate: Option<f64>,
+    /// The same time between all requests of --rate.
+    #[arg(long, requires = "rate", help_heading = "Open loop (requests come when they come)")]
+    pub(super) uniform: bool,
+    /// For how long [default: 60s with --rate, all of a --trace].
+    #[arg(long, value_name = "TIME", requires = "open", value_parser = humantime::parse_duration,
+          help_heading = "Open loop (requests come when they come)")]
+    pub(super) duration: Option<Duration>,
+    /// Recorded arrivals: CSV with TIMESTAMP, ContextTokens and GeneratedTokens, as the Azure LLM
+    /// inference traces have them.
+    #[arg(long, value_name = "FILE", help_heading = "Open loop (requests come when they come)")]
+    pub(super) trace: Option<PathBuf>,
+    /// How many times faster than recorded.
+    #[arg(long, value_name = "K", default_value_t = 1.0, requires = "trace", value_parser = rate,
+          help_heading = "Open loop (requests come when they come)")]
+    pub(super) speedup: f64,
+    /// Requests in flight; arrivals beyond are not sent and counted as failed.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10_000,
+        help_heading = "Open loop (requests come when they come)"
+    )]
+    pub(super) most_in_flight: usize,
+
+    /// A line for every request.
+    #[arg(long, help_heading = "Output")]
+    pub(super) items_detail: bool,
+    /// One JSON object on stdout; progress goes to stderr.
+    #[arg(long, help_heading = "Output")]
+    pub(super) json: bool,
+}
+
+/// The header that carries a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Header {
+    /// `api-key: KEY`.
+    ApiKey,
+    /// `Authorization: Bearer KEY`.
+    Bearer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Grammar {
+    /// `/openai/deployments/NAME/chat/completions?api-version=DATE`.
+    Classic,
+    /// `/openai/v1/chat/completions`, the name in the body.
+    V1,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.001..=100_000.0).contains(&rate) => Ok(rate),
+        _ => Err("is no number between 0.001 and 100,000".to_owned()),
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  spillover load --targets json.env --deployment gpt-35-turbo --threads 5 --items 10
+  spillover load --endpoint http://127.0.0.1:8080 --key env:TEAM_A_KEY --rate 20 --duration 60s
+  spillover load --targets targets.toml --stream --prompt-tokens 1000 --max-tokens 200 --json
+  spillover load --endpoint http://127.0.0.1:8080 --trace AzureLLMInferenceTrace_conv.csv --speedup 4
+
+Targets as JSON (each request asks one by chance; the key may be env:NAME or file:PATH):
+  [ { \"endpoint\": \"https://contoso-east.openai.azure.com/\", \"key\": \"env:EAST_KEY\" },
+    { \"name\": \"apim\", \"endpoint\": \"https://contoso.azure-api.net\", \"key\": \"file:apim.key\" } ]
+As TOML:
+  [[targets]]
+  endpoint = \"https://contoso-east.openai.azure.com\"
+  key = \"env:EAST_KEY\"
+  header = \"bearer\"     # api-key unless said otherwise
+
+Nothing is sent a second time. In an open loop the time of an answer counts from the planned arrival.
+The exit status is 0 when anything was answered, whatever its status.";

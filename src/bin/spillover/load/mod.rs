@@ -1,0 +1,47 @@
+//! `spillover load`: sends chat requests to targets and tells how they were served.
+
+mod args;
+mod client;
+mod clock;
+mod drive;
+mod exchange;
+mod plan;
+mod report;
+mod table;
+mod tally;
+mod targets;
+mod trace;
+
+use std::{
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicUsize},
+};
+
+pub(crate) use self::args::LoadArgs;
+use self::{drive::Run, plan::Plan, report::Out, targets::Target};
+
+/// Runs a load; fails when nothing was answered.
+pub(crate) fn run(args: LoadArgs) -> ExitCode {
+    match load(args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(args: LoadArgs) -> Result<bool, String> {
+    let targets = Target::all(&args)?;
+    let plan = Plan::new(&args)?;
+    let client = client::client(&args)?;
+    let out = Out::new(args.json);
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("no runtime: {error}"))?;
+    let run = Arc::new(Run { args, targets, client, running: AtomicUsize::new(0) });
+    let outcome = runtime.block_on(drive::drive(Arc::clone(&run), plan, &out));
+    // Requests that a signal cut off need not be waited for.
+    runtime.shutdown_background();
+    out.result(&run, &outcome);
+    Ok(outcome.tally.all.count > outcome.tally.failed() || outcome.tally.all.count == 0)
+}

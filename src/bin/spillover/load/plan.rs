@@ -1,0 +1,128 @@
+//! What is sent when: the arrivals of an open loop, and what each request asks for.
+
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use serde_json::json;
+
+use super::{
+    args::{Grammar, LoadArgs},
+    trace::{self, Recorded},
+};
+
+/// When requests are sent.
+pub(super) enum Plan {
+    /// Each thread waits for its answer, pauses, and goes on.
+    Closed { threads: u32, items: u64, think: Duration },
+    /// As recorded or drawn.
+    Open(Arrivals),
+}
+
+/// Arrivals in the order of time.
+pub(super) enum Arrivals {
+    Poisson { draw: SmallRng, rate: f64, at: f64, end: f64 },
+    Uniform { rate: f64, sent: u32, end: f64 },
+    Recorded(std::vec::IntoIter<Recorded>),
+}
+
+/// A planned request of an open loop.
+pub(super) struct Arrival {
+    pub(super) at: Duration,
+    pub(super) tokens: Option<(u64, u64)>,
+}
+
+impl Plan {
+    pub(super) fn new(args: &LoadArgs) -> Result<Self, String> {
+        if let Some(file) = &args.trace {
+            let mut recorded = trace::load(file)?;
+            for request in &mut recorded {
+                request.at = Duration::try_from_secs_f64(request.at.as_secs_f64() / args.speedup)
+                    .unwrap_or(Duration::MAX);
+            }
+            let end = args.duration.unwrap_or(Duration::MAX);
+            recorded.retain(|request| request.at < end);
+            return Ok(Self::Open(Arrivals::Recorded(recorded.into_iter())));
+        }
+        let end = args.duration.unwrap_or(A_MINUTE).as_secs_f64();
+        Ok(match args.rate {
+            Some(rate) if args.uniform => Self::Open(Arrivals::Uniform { rate, sent: 0, end }),
+            Some(rate) => {
+                let draw = SmallRng::seed_from_u64(args.seed);
+                Self::Open(Arrivals::Poisson { draw, rate, at: 0.0, end })
+            }
+            None => Self::Closed { threads: args.threads, items: args.items, think: args.think },
+        })
+    }
+}
+
+impl Iterator for Arrivals {
+    type Item = Arrival;
+
+    fn next(&mut self) -> Option<Arrival> {
+        match self {
+            Self::Recorded(requests) => requests.next().map(|request| Arrival {
+                at: request.at,
+                tokens: Some((request.prompt, request.output)),
+            }),
+            Self::Poisson { draw, rate, at, end } => {
+                *at -= (1.0 - draw.random::<f64>()).ln() / *rate;
+                drawn(*at, *end)
+            }
+            Self::Uniform { rate, sent, end } => {
+                // Multiplied, not added up: sums drift, and the last one would slip in.
+                let at = f64::from(*sent) / *rate;
+                *sent = sent.checked_add(1)?;
+                drawn(at, *end)
+            }
+        }
+    }
+}
+
+fn drawn(at: f64, end: f64) -> Option<Arrival> {
+    let arrival = Arrival { at: Duration::try_from_secs_f64(at).ok()?, tokens: None };
+    (at < end).then_some(arrival)
+}
+
+/// What one request asks for; the same for a seed and a number, whoever sends it when.
+pub(super) struct Question {
+    pub(super) target: usize,
+    pub(super) body: String,
+    /// Headers by which the emulator takes exact figures.
+    pub(super) exact: Option<(u64, u64)>,
+}
+
+impl Question {
+    pub(super) fn new(
+        args: &LoadArgs,
+        targets: usize,
+        id: u64,
+        tokens: Option<(u64, u64)>,
+    ) -> Self {
+        let mut draw = SmallRng::seed_from_u64(args.seed.rotate_left(32) ^ id);
+        let target = draw.random_range(0..targets);
+        let number = draw.random_range(50..=100);
+        let prompt_tokens = tokens.map(|(prompt, _)| prompt).or(args.prompt_tokens);
+        let prompt = match prompt_tokens {
+            // " the" is one token of the current tokenizers, and of the emulator's four bytes.
+            Some(tokens) => " the".repeat(usize::try_from(tokens.max(1)).unwrap_or(1)),
+            None => format!("Count to {number}..."),
+        };
+        let max_tokens = tokens.map_or(args.max_tokens, |(_, output)| output.max(1));
+        let mut body = json!({
+            "messages": [{ "role": "user", "content": prompt }],
+            "temperature": 0,
+            "max_tokens": max_tokens,
+        });
+        if args.grammar == Grammar::V1 {
+            body["model"] = args.deployment.as_str().into();
+        }
+        if args.stream {
+            body["stream"] = true.into();
+            body["stream_options"] = json!({ "include_usage": true });
+        }
+        let exact = prompt_tokens.filter(|_| args.exact).map(|prompt| (prompt, max_tokens));
+        Self { target, body: body.to_string(), exact }
+    }
+}
+
+const A_MINUTE: Duration = Duration::from_secs(60);

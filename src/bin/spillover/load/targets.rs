@@ -1,0 +1,163 @@
+//! Whom the load tester asks: the reference's `json.env`, TOML, or the command line.
+
+use std::{env, fmt, fs, path::Path};
+
+use http::{HeaderName, HeaderValue, Uri, header};
+use serde::Deserialize;
+
+use super::args::{Grammar, Header, LoadArgs};
+use crate::emulate::Site;
+
+/// A checked target.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) name: String,
+    pub(super) uri: Uri,
+    pub(super) key: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Target {
+    /// All targets of a run, one at least.
+    pub(super) fn all(args: &LoadArgs) -> Result<Vec<Self>, String> {
+        let Some(file) = &args.targets else {
+            let key = args.key.clone();
+            if key.as_deref().is_some_and(|key| source(key).is_none()) {
+                return Err(
+                    "--key must be env:NAME or file:PATH: others can see a command line".to_owned()
+                );
+            }
+            let endpoint = args.endpoint.clone().unwrap_or_default();
+            let text = TargetText { name: None, endpoint, key, header: Some(args.header) };
+            return Ok(vec![Self::new(text, args).map_err(|problem| format!("--{problem}"))?]);
+        };
+        let texts = read(file)?;
+        if texts.is_empty() {
+            return Err(format!("{}: no target: add one", file.display()));
+        }
+        (texts.into_iter().enumerate())
+            .map(|(index, text)| {
+                let place = |problem| format!("{}: target {index}: {problem}", file.display());
+                Self::new(text, args).map_err(place)
+            })
+            .collect()
+    }
+
+    fn new(text: TargetText, args: &LoadArgs) -> Result<Self, String> {
+        let uri = address(&text.endpoint, args)?;
+        let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
+        let key = match &text.key {
+            None => None,
+            Some(key) => Some(credential(key, text.header.unwrap_or(args.header))?),
+        };
+        Ok(Self { name: text.name.unwrap_or(authority), uri, key })
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TargetText {
+    name: Option<String>,
+    endpoint: String,
+    key: Option<String>,
+    header: Option<Header>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileText {
+    #[serde(default)]
+    targets: Vec<TargetText>,
+}
+
+fn read(file: &Path) -> Result<Vec<TargetText>, String> {
+    let text = fs::read_to_string(file)
+        .map_err(|error| format!("{}: {error}: check --targets", file.display()))?;
+    // Windows editors, and so the reference's users, begin files with a mark.
+    let text = text.trim_start_matches('\u{feff}');
+    let site = Site::new(file, text);
+    if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml")) {
+        let parsed: Result<FileText, _> = toml::from_str(text);
+        return parsed
+            .map(|parsed| parsed.targets)
+            .map_err(|error| site.at(error.span(), error.message()));
+    }
+    serde_json::from_str(text).map_err(|error| {
+        let remedy = "a JSON array of {\"endpoint\": URL, \"key\": KEY} belongs here";
+        site.on_line(error.line(), &format!("{error}: {remedy}"))
+    })
+}
+
+/// Where chat completions of a target are.
+fn address(endpoint: &str, args: &LoadArgs) -> Result<Uri, String> {
+    // What stands in the endpoint is not repeated where it could hold a password.
+    let wrong = || "endpoint: no URL like https://contoso.openai.azure.com/".to_owned();
+    let given: Uri = endpoint.trim().parse().map_err(|_| wrong())?;
+    let known = matches!(given.scheme_str(), Some("http" | "https"));
+    let authority = given.authority().filter(|_| known).ok_or_else(wrong)?;
+    if authority.as_str().contains('@') {
+        return Err("endpoint: a password in a URL is not sent: use key".to_owned());
+    }
+    if given.query().is_some() {
+        return Err("endpoint: a query is added by the load tester: remove it".to_owned());
+    }
+    let base = format!("{}://{authority}{}", given.scheme_str().unwrap_or_default(), given.path());
+    let base = base.trim_end_matches('/');
+    let base = base.strip_suffix("/openai/v1").unwrap_or(base);
+    let whole = match args.grammar {
+        Grammar::Classic => format!(
+            "{base}/openai/deployments/{}/chat/completions?api-version={}",
+            escaped(&args.deployment),
+            escaped(&args.api_version)
+        ),
+        Grammar::V1 => format!("{base}/openai/v1/chat/completions"),
+    };
+    whole.parse().map_err(|_| wrong())
+}
+
+fn credential(key: &str, header: Header) -> Result<(HeaderName, HeaderValue), String> {
+    let secret = match source(key) {
+        None => key.to_owned(),
+        Some(Source::Env(name)) => {
+            env::var(name).map_err(|_| format!("key: the variable {name} is not set: set it"))?
+        }
+        Some(Source::File(path)) => fs::read_to_string(path)
+            .map_err(|error| format!("key: the file {path} cannot be read: {error}"))?,
+    };
+    let (name, value) = match header {
+        Header::ApiKey => (HeaderName::from_static("api-key"), secret.trim().to_owned()),
+        Header::Bearer => (header::AUTHORIZATION, format!("Bearer {}", secret.trim())),
+    };
+    let mut value = HeaderValue::from_str(&value)
+        .map_err(|_| "key: it has characters that no header may have".to_owned())?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+enum Source<'a> {
+    Env(&'a str),
+    File(&'a str),
+}
+
+fn source(key: &str) -> Option<Source<'_>> {
+    let env = key.strip_prefix("env:").map(Source::Env);
+    env.or_else(|| key.strip_prefix("file:").map(Source::File))
+}
+
+/// Percent-encoding of everything but unreserved characters (RFC 3986 section 2.3).
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}

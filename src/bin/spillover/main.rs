@@ -1,0 +1,66 @@
+//! `spillover`: the gateway in front of Azure OpenAI deployments, and its tools.
+
+#![allow(unreachable_pub, reason = "nothing outside of a binary can reach it")]
+
+mod account;
+mod completions;
+mod config;
+mod emulate;
+mod entra;
+mod load;
+mod operations;
+mod outbound;
+mod running;
+mod serve;
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// A gateway that makes Azure OpenAI's 429s stop mattering: PTU first, spill to Standard, rotate
+/// regions.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check a configuration and say what is wrong with it; nothing listens.
+    Check {
+        /// The configuration, as TOML.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Serve a configuration or, without one, a demonstration with its own Azure.
+    Serve {
+        /// The configuration, as TOML.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Listen here instead of where the configuration says.
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Option<SocketAddr>,
+    },
+    /// Emulate Azure OpenAI resources on local ports.
+    Emulate(emulate::EmulateArgs),
+    /// Load targets with chat requests, and tell how they were served.
+    Load(Box<load::LoadArgs>),
+    /// Print what a shell needs to complete this command's arguments.
+    #[command(after_help = completions::EXAMPLES)]
+    Completions { shell: clap_complete::Shell },
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Check { config } => config::check(&config),
+        Command::Serve { config, listen } => serve::run(config.as_deref(), listen),
+        Command::Emulate(args) => emulate::run(&args),
+        Command::Load(args) => load::run(*args),
+        Command::Completions { shell } => {
+            completions::print(Cli::command(), shell);
+            ExitCode::SUCCESS
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The counters and histograms; once a series exists, counting allocates nothing.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use tower_spillover::{
+    classify::{Hint, Outcome},
+    served::Attempt,
+};
+
+use super::{
+    facts::{Decision, Facts},
+    names::Names,
+};
+use crate::account::Tokens;
+
+/// Everything that is counted. What is only looked at is in `scrape`.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    pub(super) registry: Registry,
+    pub(super) in_flight: Gauge,
+    names: Names,
+    requests: Family<RequestLabels, Counter>,
+    tokens: Family<TokenLabels, Counter>,
+    spilled: Family<ModelLabels, Counter>,
+    spilled_tokens: Family<ModelLabels, Counter>,
+    to_head: Family<DecisionLabels, Histogram, fn() -> Histogram>,
+    total: Family<DecisionLabels, Histogram, fn() -> Histogram>,
+    waited: Family<ModelLabels, Histogram, fn() -> Histogram>,
+    attempts: Family<AttemptLabels, Counter>,
+    hints: Family<BackendLabels, Histogram, fn() -> Histogram>,
+    /// By model.
+    backends: RwLock<HashMap<Arc<str>, ByBackend>>,
+}
+
+type ByBackend = HashMap<Arc<str>, Arc<Seen>>;
+
+/// What was seen of one backend of a model.
+#[derive(Debug)]
+pub(super) struct Seen {
+    labels: BackendLabels,
+    hints: Histogram,
+    /// By status; 0 where no answer came.
+    attempts: RwLock<BTreeMap<u16, Counter>>,
+    last_hint: Mutex<Option<Hint>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ModelLabels {
+    pub(super) model: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct BackendLabels {
+    pub(super) model: Arc<str>,
+    pub(super) tier: &'static str,
+    pub(super) backend: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AttemptLabels {
+    model: Arc<str>,
+    tier: &'static str,
+    backend: Arc<str>,
+    status: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    client: Arc<str>,
+    model: Arc<str>,
+    operation: &'static str,
+    status: u16,
+    decision: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabels {
+    model: Arc<str>,
+    decision: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    client: Arc<str>,
+    model: Arc<str>,
+    kind: &'static str,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let latency: fn() -> Histogram = || Histogram::new(LATENCIES);
+        let metrics = Self {
+            registry: Registry::with_prefix("spillover"),
+            in_flight: Gauge::default(),
+            names: Names::default(),
+            requests: Family::default(),
+            tokens: Family::default(),
+            spilled: Family::default(),
+            spilled_tokens: Family::default(),
+            to_head: Family::new_with_constructor(latency),
+            total: Family::new_with_constructor(latency),
+            waited: Family::new_with_constructor(latency),
+            attempts: Family::default(),
+            hints: Family::new_with_constructor(latency),
+            backends: RwLock::default(),
+        };
+        metrics.registered()
+    }
+
+    /// Counts a request and its attempts.
+    pub(super) fn count(&self, facts: &Facts<'_>) {
+        let account = facts.account;
+        let (client, model) = (self.names.intern(facts.client), self.names.intern(facts.model));
+        let decision = facts.decision.as_str();
+        let of_model = ModelLabels { model: Arc::clone(&model) };
+        let of_decision = DecisionLabels { model: Arc::clone(&model), decision };
+        self.to_head.get_or_create(&of_decision).observe(account.to_head.as_secs_f64());
+        self.total.get_or_create(&of_decision).observe(account.total.as_secs_f64());
+        let is_spilled = facts.decision == Decision::Standard
+            && account.served.as_ref().is_some_and(|served| served.spilled());
+        if is_spilled {
+            self.spilled.get_or_create(&of_model).inc();
+        }
+        if let Some(served) = &account.served {
+            self.waited.get_or_create(&of_model).observe(served.waited().as_secs_f64());
+            for attempt in served.attempts() {
+                self.seen(facts, attempt.backend()).count(self, attempt);
+            }
+        }
+        if let Some(tokens) = account.usage {
+            self.count_tokens(&client, &model, tokens);
+            if is_spilled {
+                let number = tokens.prompt.saturating_add(tokens.completion);
+                self.spilled_tokens.get_or_create(&of_model).inc_by(number);
+            }
+        }
+        let (operation, status) = (facts.operation, account.status.as_u16());
+        let labels = RequestLabels { client, model, operation, status, decision };
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    /// What was seen of a backend, if anything.
+    pub(super) fn of(&self, model: &str, backend: &str) -> Option<Arc<Seen>> {
+        let backends = self.backends.read().unwrap_or_else(PoisonError::into_inner);
+        backends.get(model)?.get(backend).cloned()
+    }
+
+    fn count_tokens(&self, client: &Arc<str>, model: &Arc<str>, tokens: Tokens) {
+        let kinds = [
+            ("prompt", tokens.prompt),
+            ("cached", tokens.cached),
+            ("completion", tokens.completion),
+        ];
+        for (kind, number) in kinds {
+            let (client, model) = (Arc::clone(client), Arc::clone(model));
+            self.tokens.get_or_create(&TokenLabels { client, model, kind }).inc_by(number);
+        }
+    }
+
+    fn seen(&self, facts: &Facts<'_>, backend: &str) -> Arc<Seen> {
+        self.of(facts.model, backend).unwrap_or_else(|| {
+            let labels = BackendLabels {
+                model: self.names.intern(facts.model),
+                tier: facts.tier(backend),
+                backend: self.names.intern(backend),
+            };
+            let mut backends = self.backends.write().unwrap_or_else(PoisonError::into_inner);
+            let of_model = backends.entry(Arc::clone(&labels.model)).or_default();
+            let seen = of_model.entry(Arc::clone(&labels.backend)).or_insert_with(|| {
+                let hints = self.hints.get_or_create_owned(&labels);
+                let (attempts, last_hint) = (RwLock::default(), Mutex::default());
+                Arc::new(Seen { labels, hints, attempts, last_hint })
+            });
+            Arc::clone(seen)
+        })
+    }
+
+    fn registered(mut self) -> Self {
+        let registry = &mut self.registry;
+        let seconds = || Unit::Seconds;
+        registry.register("requests", "Requests, by who answered", self.requests.clone());
+        registry.register("requests_in_flight", "Requests under way", self.in_flight.clone());
+        registry.register("tokens", "Tokens that backends counted", self.tokens.clone());
+        let help = "Requests that a Standard deployment answered for a PTU";
+        registry.register("spilled_requests", help, self.spilled.clone());
+        let help = "Prompt and completion tokens of spilled requests";
+        registry.register("spilled_tokens", help, self.spilled_tokens.clone());
+        let help = "From a request until the head of its answer";
+        registry.register_with_unit("time_to_head", help, seconds(), self.to_head.clone());
+        let help = "From a request until the last byte of its answer";
+        registry.register_with_unit("time_to_end", help, seconds(), self.total.clone());
+        let help = "Time that a request waited for a backend to reopen";
+        registry.register_with_unit("waited", help, seconds(), self.waited.clone());
+        let help = "Attempts, by status of the answer";
+        registry.register("backend_attempts", help, self.attempts.clone());
+        let help = "How long a backend asked to wait";
+        registry.register_with_unit("backend_hint", help, seconds(), self.hints.clone());
+        self
+    }
+}
+
+impl Seen {
+    /// The number of attempts by status; `failed` where no answer came.
+    pub(super) fn attempts(&self) -> BTreeMap<String, u64> {
+        let attempts = self.attempts.read().unwrap_or_else(PoisonError::into_inner);
+        attempts.iter().map(|(&status, counter)| (title(status), counter.get())).collect()
+    }
+
+    pub(super) fn last_hint(&self) -> Option<Hint> {
+        *self.last_hint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, metrics: &Metrics, attempt: &Attempt) {
+        self.counter(metrics, attempt.status().map_or(0, |status| status.as_u16())).inc();
+        if let Outcome::Throttled(hint) = attempt.outcome() {
+            *self.last_hint.lock().unwrap_or_else(PoisonError::into_inner) = Some(hint);
+            let endless = (hint == Hint::TooLong).then_some(Hint::LONGEST);
+            if let Some(wait) = hint.duration().or(endless) {
+                self.hints.observe(wait.as_secs_f64());
+            }
+        }
+    }
+
+    fn counter(&self, metrics: &Metrics, status: u16) -> Counter {
+        let attempts = self.attempts.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counter) = attempts.get(&status) {
+            return counter.clone();
+        }
+        drop(attempts);
+        let BackendLabels { model, tier, backend } = self.labels.clone();
+        let labels = AttemptLabels { model, tier, backend, status: title(status).into() };
+        let counter = metrics.attempts.get_or_create_owned(&labels);
+        let mut attempts = self.attempts.write().unwrap_or_else(PoisonError::into_inner);
+        attempts.insert(status, counter.clone());
+        counter
+    }
+}
+
+/// Milliseconds, as they are told to people.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn title(status: u16) -> String {
+    if status == 0 { "failed".to_owned() } else { status.to_string() }
+}
+
+/// Seconds: from a cache hit on the same rack to a reasoning model's long answer.
+const LATENCIES: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];

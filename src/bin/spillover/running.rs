@@ -1,0 +1,25 @@
+//! A configuration at work: what `/-/status` and `/metrics` look at.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tower_spillover::{BackendPool, Gate};
+
+use crate::config::Config;
+
+/// One loaded configuration and what it made.
+#[derive(Debug)]
+pub struct Running {
+    pub config: Config,
+    /// By name; aliases are not repeated here.
+    pub models: BTreeMap<String, Arc<RunningModel>>,
+}
+
+/// A model's shared memory.
+#[derive(Debug)]
+pub struct RunningModel {
+    pub name: String,
+    /// Where it has a PTU tier.
+    pub gate: Option<Gate>,
+    pub ptu: Option<BackendPool>,
+    pub standard: Option<BackendPool>,
+}

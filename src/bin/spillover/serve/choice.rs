@@ -1,0 +1,117 @@
+//! Chooses the model that serves a request.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Request, StatusCode, header};
+use memchr::memmem;
+
+use super::{
+    clients::Caller,
+    ledger::Ledger,
+    model::{Asked, asked_for},
+    refusal::Refusal,
+    site::{Line, Site},
+    upload::{Upload, UploadError},
+};
+
+/// The model called `name`, or the one for requests that name none.
+pub(super) fn by_name(
+    ledger: &mut Ledger,
+    caller: &Caller,
+    name: Option<&str>,
+) -> Result<Arc<Line>, Refusal> {
+    let found = match name {
+        Some(name) => ledger.site.line(name),
+        None => ledger.site.unnamed(),
+    };
+    let Some(line) = found.cloned() else {
+        return Err(match name {
+            Some(_) => Refusal::new(
+                StatusCode::NOT_FOUND,
+                "DeploymentNotFound",
+                "The API deployment for this resource does not exist: no model of this gateway \
+                 has the name that the request asks for.",
+            ),
+            None => Refusal::new(
+                StatusCode::NOT_FOUND,
+                "DeploymentNotFound",
+                "The request names no model, and the gateway has more than one. Name one, or set \
+                 default_model in its configuration.",
+            ),
+        });
+    };
+    ledger.account.model = Some(line.model.name.clone());
+    if !caller.may_use(&line.model.name) {
+        return Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            "403",
+            "This client may not use the model.",
+        ));
+    }
+    Ok(line)
+}
+
+/// The model that the body asks for.
+pub(super) async fn by_body(
+    ledger: &mut Ledger,
+    caller: &Caller,
+    request: &mut Request<Upload>,
+    limit: u64,
+) -> Result<Arc<Line>, Refusal> {
+    let bad = |text: &'static str| Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", text);
+    let beginning = request.body_mut().beginning().await;
+    let beginning = beginning.map_err(|error| broken(&error, limit))?;
+    let is_whole = request.body().is_kept();
+    if !is_whole && caller.is_restricted() {
+        // What is named further on cannot be seen.
+        return Err(Refusal::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "RequestTooLarge",
+            "The body is too long to see that it asks for a model that this client may use. Send \
+             it to /openai/deployments/{model}/{operation}.",
+        ));
+    }
+    let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    match asked_for(content_type, &beginning, is_whole) {
+        Asked::Model(name) => by_name(ledger, caller, Some(&name)),
+        // A form or a batch that another reader may find a model in.
+        Asked::Nothing if caller.is_restricted() && speaks_of_models(&beginning) => {
+            Err(bad("The body speaks of a model, and it cannot be seen that it is one that this \
+                     client may use."))
+        }
+        Asked::Nothing => by_name(ledger, caller, None),
+        Asked::TwoModels => Err(bad("The body names two models.")),
+        Asked::Unreadable => Err(bad("The body is not valid JSON.")),
+    }
+}
+
+/// A JSON body that was read whole and names no model may say the word as well, which is the price
+/// of a client that may not use every model.
+fn speaks_of_models(body: &[u8]) -> bool {
+    memmem::find(&body.to_ascii_lowercase(), b"\"model\"").is_some()
+}
+
+/// The class, if the model has it: names that nobody configured could be without end.
+pub(super) fn class(site: &Site, line: &Line, class: &str) -> Result<String, Refusal> {
+    let model = site.config().models.get(&line.model.name);
+    if model.is_some_and(|model| model.classes.contains_key(class)) {
+        return Ok(class.to_owned());
+    }
+    Err(Refusal::new(
+        StatusCode::BAD_REQUEST,
+        "BadRequest",
+        "x-spillover-class names no class of the gateway.",
+    ))
+}
+
+/// What is said of a body that did not arrive.
+pub(super) fn broken(error: &UploadError, limit: u64) -> Refusal {
+    let (status, code, message) = match error {
+        UploadError::TooLong => return Refusal::too_large(limit),
+        UploadError::Silent => {
+            (StatusCode::REQUEST_TIMEOUT, "RequestTimeout", "The body stopped arriving.")
+        }
+        UploadError::Broken(_) => (StatusCode::BAD_REQUEST, "BadRequest", "The body broke off."),
+    };
+    Refusal::new(status, code, message)
+}

@@ -1,0 +1,74 @@
+//! What a request may ask of the gateway by header: its wait, its class, not to spill, a trace.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::{clients::Caller, refusal::Refusal};
+
+/// What a request asked for, as far as its client may.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Control {
+    pub(super) max_wait: Option<Duration>,
+    /// The client's own class where it named none.
+    pub(super) class: Option<String>,
+    pub(super) no_spill: bool,
+    pub(super) trace: bool,
+}
+
+impl Control {
+    /// Reads the headers.
+    ///
+    /// # Errors
+    ///
+    /// When one has no meaning, or is not for this client to set: it would be wrong to act as if
+    /// it had been heard.
+    pub(super) fn read(headers: &HeaderMap, caller: &Caller) -> Result<Self, Refusal> {
+        let mut control = Self { class: caller.class.clone(), ..Self::default() };
+        if !headers.keys().any(|name| name.as_str().starts_with("x-spillover-")) {
+            return Ok(control);
+        }
+        let may = caller.may;
+        if let Some(value) = permitted(headers, "x-spillover-max-wait", may.max_wait)? {
+            let wait = humantime::parse_duration(value)
+                .map_err(|_| unclear("x-spillover-max-wait", "a duration such as 500ms or 2s"))?;
+            control.max_wait = Some(wait.min(LONGEST_WAIT));
+        }
+        if let Some(value) = permitted(headers, "x-spillover-class", may.class)? {
+            control.class = Some(value.to_owned());
+        }
+        control.no_spill = flag(headers, "x-spillover-no-spill", may.no_spill)?;
+        control.trace = flag(headers, "x-spillover-trace", may.trace)?;
+        Ok(control)
+    }
+}
+
+fn flag(headers: &HeaderMap, name: &'static str, may: bool) -> Result<bool, Refusal> {
+    match permitted(headers, name, may)? {
+        None => Ok(false),
+        Some("true" | "1") => Ok(true),
+        Some("false" | "0") => Ok(false),
+        Some(_) => Err(unclear(name, "true or false")),
+    }
+}
+
+fn permitted<'a>(
+    headers: &'a HeaderMap,
+    name: &'static str,
+    may: bool,
+) -> Result<Option<&'a str>, Refusal> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    if !may {
+        let message = format!("This client may not send {name}.");
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "403", message));
+    }
+    let value = HeaderValue::to_str(value).map_err(|_| unclear(name, "visible ASCII"))?;
+    Ok(Some(value.trim()))
+}
+
+fn unclear(name: &str, expected: &str) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", format!("{name} has to be {expected}."))
+}
+
+/// No request is parked for longer, whatever it asks for.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);

@@ -1,0 +1,243 @@
+//! `spillover serve`: the gateway's server, from its sockets to the layers.
+
+mod choice;
+mod clients;
+mod clock;
+mod connection;
+mod control;
+mod decision;
+mod demo;
+mod door;
+mod entry;
+mod exchange;
+mod gateway;
+mod headers;
+mod ledger;
+mod listen;
+mod model;
+mod models;
+mod outbound;
+mod refusal;
+mod route;
+mod site;
+mod stack;
+mod upload;
+mod upstream;
+mod usage;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, header};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+};
+
+pub(crate) use self::gateway::Observe;
+use self::{
+    door::{Door, Pages},
+    gateway::Gateway,
+    listen::Listener,
+};
+use crate::{
+    account::Account,
+    config::{self, Config, Entra},
+    entra,
+    operations::{self, Operations},
+    running::Running,
+};
+
+/// Serves the configuration in `file`, or without one a demonstration, until a signal ends it.
+pub(crate) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let served = match runtime {
+        Ok(runtime) => {
+            let served = runtime.block_on(serve(file, listen));
+            // What did not end in the drain time is cut off.
+            runtime.shutdown_background();
+            served
+        }
+        Err(error) => Err(format!("cannot start: {error}")),
+    };
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), String> {
+    let (azure, mut config) = match file {
+        Some(file) => (None, config::load(file).map_err(|problems| problems.to_string())?),
+        None => {
+            let (azure, config) = demo::start().await.map_err(|error| error.to_string())?;
+            (Some(azure), config)
+        }
+    };
+    if let Some(address) = listen {
+        config.listen.address = address;
+    }
+    let mut end = End::new().map_err(|error| format!("cannot hear signals: {error}"))?;
+    let operations = Operations::new(&config.telemetry).map_err(|error| error.to_string())?;
+    let server = Server::start(config, Box::new(Observed(operations.clone()))).await?;
+    if let Some(admin) = &server.admin_url {
+        announce(&format!("admin on {admin}"));
+    }
+    if azure.is_some() {
+        announce(&demo::curl(&server.url));
+    }
+    announce(&format!("listening on {}", server.url));
+    let follow = async {
+        match file {
+            Some(file) => follow(&server.gateway, file.to_owned()).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = end.heard() => {}
+        () = follow => {}
+    }
+    server.stop().await;
+    // What is left to export is sent, which blocks.
+    let _ = tokio::task::spawn_blocking(|| operations.shutdown()).await;
+    Ok(())
+}
+
+/// What the gateway tells about itself.
+struct Observed(Operations);
+
+impl Observe for Observed {
+    fn arrived(&self) {
+        self.0.arrived();
+    }
+
+    fn finished(&self, account: &Account, running: &Running) {
+        self.0.finished(account, running);
+    }
+
+    fn page(&self, path: &str, running: &Running) -> Option<Response<Bytes>> {
+        let (kind, text) = match path {
+            "/metrics" => (operations::CONTENT_TYPE, self.0.metrics(running)),
+            "/-/status" => ("application/json", format!("{:#}\n", self.0.status(running))),
+            _ => return None,
+        };
+        let mut response = Response::new(Bytes::from(text));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        Some(response)
+    }
+}
+
+/// A gateway that listens.
+struct Server {
+    gateway: Arc<Gateway>,
+    url: String,
+    admin_url: Option<String>,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+    /// Open until the end, so that it tells of the draining too.
+    admin: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// # Errors
+    ///
+    /// When something in `config` cannot work here, such as an address that is taken.
+    async fn start(config: Config, observer: Box<dyn Observe>) -> Result<Self, String> {
+        let settings = config.listen.clone();
+        let gateway = Arc::new(Gateway::new(config, observer, open_tokens)?);
+        let public = Listener::bind(settings.address, settings.tls.as_ref()).await?;
+        let admin = match settings.admin {
+            Some(address) => Some(Listener::bind(address, None).await?),
+            None => None,
+        };
+        let (stop, stopped) = watch::channel(false);
+        let pages = if admin.is_some() { Pages::Health } else { Pages::All };
+        Ok(Self {
+            url: public.url(),
+            admin_url: admin.as_ref().map(Listener::url),
+            serving: tokio::spawn(public.serve(Door::public(&gateway, pages), stopped)),
+            admin: admin.map(|admin| {
+                let (always, going) = watch::channel(false);
+                let door = Door::admin(&gateway);
+                tokio::spawn(async move {
+                    admin.serve(door, going).await;
+                    drop(always);
+                })
+            }),
+            gateway,
+            stop,
+        })
+    }
+
+    /// Takes no more connections, and returns when the last one is done or the time for that is up.
+    async fn stop(self) {
+        self.gateway.drain();
+        // Without receivers there is nobody to tell.
+        let _ = self.stop.send(true);
+        let _ = self.serving.await;
+        if let Some(admin) = self.admin {
+            admin.abort();
+        }
+    }
+}
+
+fn open_tokens(entra: &Entra) -> Result<stack::Tokens, String> {
+    let source = entra::source(entra).map_err(|error| error.to_string())?;
+    Ok(Arc::new(source))
+}
+
+/// Applies the configuration in `file` whenever it becomes another. One that is wrong changes
+/// nothing.
+async fn follow(gateway: &Gateway, file: PathBuf) {
+    config::watch(file, |loaded| {
+        match loaded.map_err(|problems| problems.to_string()).and_then(|it| gateway.reload(it)) {
+            Ok(()) => tracing::info!("configuration reloaded"),
+            Err(problem) => {
+                tracing::error!(%problem, "configuration not reloaded; the last one stays");
+            }
+        }
+    })
+    .await;
+}
+
+/// One line on standard output, whoever reads it.
+fn announce(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}");
+    let _ = out.flush();
+}
+
+/// The signals that end a server.
+struct End {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl End {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn heard(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

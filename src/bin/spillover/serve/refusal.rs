@@ -1,0 +1,74 @@
+//! What the gateway says when it cannot pass a request on, in the shape of Azure's errors.
+
+use std::{borrow::Cow, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+
+/// An answer of the gateway's own.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: Cow<'static, str>,
+    retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    pub(super) fn new(
+        status: StatusCode,
+        code: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { status, code, message: message.into(), retry_after: None }
+    }
+
+    /// Says when it is worth asking again.
+    pub(super) fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    pub(super) fn into_response(self) -> Response<Bytes> {
+        let text = serde_json::json!({ "error": { "code": self.code, "message": self.message } });
+        let text = Bytes::from(text.to_string());
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_LENGTH, text.len().into());
+        if let Some(wait) = self.retry_after {
+            let millis = wait.as_nanos().div_ceil(1_000_000).clamp(1, MAX_MILLIS);
+            let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+            headers.insert(RETRY_AFTER_MS, millis.into());
+            headers.insert(header::RETRY_AFTER, millis.div_ceil(1_000).into());
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static("true"));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        *response.body_mut() = text;
+        response
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "404",
+            "Resource not found. Paths are /openai/deployments/{model}/{operation} and \
+             /openai/v1/{operation}.",
+        )
+    }
+
+    pub(super) fn too_large(limit: u64) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "RequestTooLarge",
+            format!("The request body is longer than {limit} bytes."),
+        )
+    }
+}
+
+pub(super) const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+pub(super) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+const MAX_MILLIS: u128 = 3_600_000;

@@ -1,0 +1,166 @@
+//! The client that reaches the backends, with its timeouts.
+
+use std::{
+    error::Error,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{self, Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use pin_project_lite::pin_project;
+use tokio::time::Timeout;
+use tokio_rustls::rustls::{
+    self, ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use tower::Service;
+
+use super::{clock, upload::Upload};
+use crate::config;
+
+/// A service for one attempt at one backend. Clones share its connections. It follows no redirect.
+#[derive(Clone, Debug)]
+pub(super) struct Upstream {
+    client: Client<HttpsConnector<HttpConnector>, Upload>,
+    head_timeout: Duration,
+}
+
+/// Why an attempt has no answer.
+#[derive(Debug)]
+pub(super) enum UpstreamError {
+    Client(legacy::Error),
+    /// No head of an answer came in time.
+    Silent,
+}
+
+impl Upstream {
+    /// A client without connections.
+    ///
+    /// # Errors
+    ///
+    /// When the certificates to trust cannot be read.
+    pub(super) fn new(settings: &config::Upstream) -> Result<Self, String> {
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(settings.connect_timeout));
+        tcp.set_keepalive(Some(KEEP_ALIVE));
+        tcp.enforce_http(false);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls(&settings.trust)?)
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(settings.idle_connections)
+            // Azure's front ends close idle connections after four minutes.
+            .pool_idle_timeout(Duration::from_secs(90))
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .http2_keep_alive_timeout(Duration::from_secs(20))
+            .build(connector);
+        Ok(Self { client, head_timeout: settings.head_timeout })
+    }
+}
+
+impl UpstreamError {
+    /// Whether the backend cannot have seen the request.
+    pub(super) fn is_connect(&self) -> bool {
+        matches!(self, Self::Client(error) if error.is_connect())
+    }
+
+    /// The first cause of the type `T`.
+    pub(super) fn cause<T: Error + 'static>(&self) -> Option<&T> {
+        let mut next: Option<&(dyn Error + 'static)> = match self {
+            Self::Client(error) => Some(error),
+            Self::Silent => None,
+        };
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            next = error.source();
+        }
+        None
+    }
+}
+
+impl Service<Request<Upload>> for Upstream {
+    type Response = Response<Incoming>;
+    type Error = UpstreamError;
+    type Future = Sending;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Upload>) -> Sending {
+        Sending { answer: clock::timeout(self.head_timeout, self.client.request(request)) }
+    }
+}
+
+pin_project! {
+    /// An attempt under way.
+    pub(super) struct Sending {
+        #[pin]
+        answer: Timeout<legacy::ResponseFuture>,
+    }
+}
+
+impl Future for Sending {
+    type Output = Result<Response<Incoming>, UpstreamError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(match ready!(self.project().answer.poll(cx)) {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(UpstreamError::Client(error)),
+            Err(_) => Err(UpstreamError::Silent),
+        })
+    }
+}
+
+impl fmt::Display for UpstreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(error) => error.fmt(f),
+            Self::Silent => f.write_str("no answer in time"),
+        }
+    }
+}
+
+impl Error for UpstreamError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Client(error) => error.source(),
+            Self::Silent => None,
+        }
+    }
+}
+
+fn tls(trust: &[u8]) -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS: {error}"))?;
+    if trust.is_empty() {
+        return Ok(builder.with_webpki_roots().with_no_client_auth());
+    }
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(trust) {
+        let certificate = certificate.map_err(|error| format!("upstream.trust: {error:?}"))?;
+        roots.add(certificate).map_err(|error| format!("upstream.trust: {error}"))?;
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+const KEEP_ALIVE: Duration = Duration::from_secs(30);

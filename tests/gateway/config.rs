@@ -1,0 +1,187 @@
+//! `spillover check`: every problem by its place and remedy, and never a secret.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{self, Command, Output},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+const CANARY: &str = "canary-4fd1c0de";
+
+/// A folder with the files that the example refers to.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder =
+            std::env::temp_dir().join(format!("spillover-check-{}-{number}", process::id()));
+        for (file, text) in [
+            ("tls/cert.pem", include_str!("tls/cert.pem")),
+            ("tls/ca.pem", include_str!("tls/cert.pem")),
+            ("tls/key.pem", include_str!("tls/key.pem")),
+            ("tls/other-key.pem", include_str!("tls/other-key.pem")),
+            ("secrets/onprem", CANARY),
+            ("empty", "\n"),
+        ] {
+            let file = folder.join(file);
+            fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
+            fs::write(file, text).expect("a file");
+        }
+        Self(folder)
+    }
+
+    fn check(&self, text: &str) -> Output {
+        fs::write(self.0.join("c.toml"), text).expect("a file");
+        Command::new(env!("CARGO_BIN_EXE_spillover"))
+            .args(["check", "--config", "c.toml"])
+            .current_dir(&self.0)
+            .env_clear()
+            .env("EAST_KEY", CANARY)
+            .env("TEAM_A_KEY", format!("{CANARY}-a"))
+            .env("ENTRA_SECRET", CANARY)
+            .env("EMPTY", " ")
+            .env("BROKEN", format!("{CANARY}\n{CANARY}"))
+            .output()
+            .expect("the binary runs")
+    }
+
+    fn problems(&self, text: &str) -> String {
+        let output = self.check(text);
+        let told = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{text}\n{told}");
+        assert!(output.stdout.is_empty() && !told.contains(CANARY), "{told}");
+        told.trim_end().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn the_example_is_good_and_summed_up_in_a_line() {
+    let output = Folder::new().check(include_str!("../../examples/spillover.toml"));
+    let told = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        told,
+        "c.toml: ok; https://127.0.0.1:8080; models: embeddings (1 PTU, 1 Standard), \
+         gpt-4o (1 PTU, 2 Standard); clients: team-a\n"
+    );
+}
+
+/// A good file but for `backend`, `model` and `rest`.
+fn file(model: &str, backend: &str, rest: &str) -> String {
+    let backend = match backend {
+        "" => r#"name = "a", endpoint = "https://a.example", key = "env:EAST_KEY""#,
+        backend => backend,
+    };
+    let clients = if rest.contains("clients") { "" } else { "clients.open = true" };
+    format!("{rest}\n{clients}\nmodels.m.standard = [{{ {backend} }}]\n{model}\n")
+}
+
+fn expect_each(cases: &[(&str, &str, &str, &str)]) {
+    let folder = Folder::new();
+    for (model, backend, rest, expected) in cases {
+        let told = folder.problems(&file(model, backend, rest));
+        let told: Vec<&str> = told
+            .lines()
+            .map(|line| line.splitn(4, ':').nth(3).expect("a place").trim_start())
+            .collect();
+        assert_eq!(told.join("\n"), *expected, "{model} {backend} {rest}");
+    }
+}
+
+#[test]
+fn every_problem_of_a_bad_file_is_told_at_once_by_place_and_remedy() {
+    let told = Folder::new().problems(include_str!("problems/many.toml"));
+    let expected = include_str!("problems/many.txt").trim_end();
+    for (told, expected) in told.lines().zip(expected.lines()) {
+        assert_eq!(told, expected);
+    }
+    assert_eq!(told.lines().count(), expected.lines().count());
+    assert!(!told.contains("literal") && !told.contains("user:pw"), "{told}");
+}
+
+#[test]
+fn a_problem_is_told_in_these_words() {
+    expect_each(&[
+        (
+            "",
+            "",
+            "open = true",
+            "open: is not a key here; remove it, or use one of listen, limits, upstream, telemetry, entra, classes, models, default_model, clients",
+        ),
+        (
+            "",
+            "",
+            "[clients]\nopen = false\n[models]\nm.max_wait = \"1s\"\n[x]",
+            "clients: names nobody who may use the gateway; add [clients.NAME] with keys, or open = true\nmodels.m: has no backend; add [[models.m.standard]]\nx: is not a key here; remove it, or use one of listen, limits, upstream, telemetry, entra, classes, models, default_model, clients",
+        ),
+        (
+            "",
+            "name = \"a b\", endpoint = \"https://a\", key = \"env:EAST_KEY\"",
+            "",
+            "models.m.standard[0].name: \"a b\" is not a name; use letters, digits and signs like `-`",
+        ),
+        (
+            "",
+            "name = \"a\", endpoint = \"ftp://a\", key = \"env:BROKEN\"",
+            "",
+            "models.m.standard[0].endpoint: its scheme is neither `https` nor `http`; use `https`\nmodels.m.standard[0].key: is empty or has characters that a header cannot carry; trim line ends",
+        ),
+        (
+            "models.m.spill_budget = { window = \"0s\" }",
+            "",
+            "",
+            "models.m.spill_budget: would do nothing without both tiers; remove it or add the other tier\nmodels.m.spill_budget: counts nothing; add `requests` or `tokens`\nmodels.m.spill_budget.window: \"0s\" is out of range; use 1s to 30days",
+        ),
+        (
+            "entra = { kind = \"secret\" }",
+            "",
+            "",
+            "entra.client_id: is missing; kind = \"secret\" needs it\nentra.tenant: is missing; kind = \"secret\" needs it\nentra.secret: is missing; kind = \"secret\" needs it",
+        ),
+        (
+            "upstream.trust = \"empty\"",
+            "",
+            "",
+            "upstream.trust: holds no certificate; it has to be PEM, with BEGIN CERTIFICATE",
+        ),
+        (
+            "listen.address = \"127.0.0.1:80\"\nlisten.admin = \"127.0.0.1:80\"",
+            "",
+            "",
+            "listen.admin: is the address that clients use; choose another port",
+        ),
+        (
+            "clients.a.keys = [\"env:EAST_KEY\"]\nclients.b.keys = [\"env:EAST_KEY\"]\nclients.c.keys = []",
+            "",
+            "# clients",
+            "clients.b.keys[0]: is the same key as clients.a.keys[0]; give each client its own\nclients.c.keys: has no key, so nobody could use it; add one",
+        ),
+    ]);
+}
+
+#[test]
+fn http_is_for_this_machine_or_for_who_says_so() {
+    let folder = Folder::new();
+    for (endpoint, more, is_good) in [
+        ("http://127.0.0.1:1", "", true),
+        ("http://[::1]:1/base", "", true),
+        ("http://localhost", "", true),
+        ("http://a.example", ", allow_http = true", true),
+        ("http://a.example", ", allow_http = false", false),
+        ("HTTP://10.0.0.1", "", false),
+    ] {
+        let backend =
+            format!("name = \"a\", endpoint = \"{endpoint}\", key = \"env:EAST_KEY\"{more}");
+        let output = folder.check(&file("", &backend, ""));
+        assert_eq!(output.status.success(), is_good, "{endpoint}{more}");
+    }
+}

@@ -1,0 +1,123 @@
+//! A gateway in front of emulated resources, each a program of its own, and a client of it.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{emulate, started::Started};
+
+/// `east` with a PTU that one request fills for minutes, and `sweden` without limits. Both have
+/// the deployments `gpt-4o` and `text`, of which `text` is unlimited.
+pub(crate) struct Azure {
+    endpoints: [String; 2],
+    _emulator: Started,
+}
+
+impl Azure {
+    pub(crate) fn new(name: &str) -> Self {
+        let resource = |name: &str, gpt: &str| {
+            format!(
+                "[[resources]]\nname = \"{name}\"\nkey = \"azure-key\"\n\
+                 [[resources.deployments]]\nname = \"gpt-4o\"\n{gpt}\n\
+                 [[resources.deployments]]\nname = \"text\"\nstandard = {{}}\n"
+            )
+        };
+        let full = "ptu = { tokens_per_second = 1, bucket = \"1s\" }";
+        let text = resource("east", full) + &resource("sweden", "standard = {}");
+        let config = emulate::file(&format!("{name}/azure.toml"), &text);
+        let mut emulator = Started::new(&["emulate", "--config", config.to_str().unwrap()]);
+        Self { endpoints: [emulator.endpoint(), emulator.endpoint()], _emulator: emulator }
+    }
+
+    pub(crate) fn endpoint(&self, resource: usize) -> &str {
+        &self.endpoints[resource]
+    }
+}
+
+/// `spillover serve --config`, which logs into the folder of its configuration.
+pub(crate) struct Gateway {
+    program: Started,
+    address: String,
+    log: PathBuf,
+}
+
+impl Gateway {
+    pub(crate) fn start(config: &Path) -> Self {
+        let log = config.with_file_name("gateway.log");
+        let stderr = File::create(&log).unwrap();
+        let arguments = ["serve", "--config", config.to_str().unwrap()];
+        let mut program = Started::with(&arguments, |command| {
+            command.env("AZURE_KEY", "azure-key").env("TEAM_B_KEY", "key-b").stderr(stderr)
+        });
+        let url = program.endpoint();
+        Self { program, address: url.strip_prefix("http://").unwrap().to_owned(), log }
+    }
+
+    /// What it logged so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn signal(&self, name: &str) {
+        self.program.signal(name);
+    }
+
+    pub(crate) fn eventually(&self, is_so: impl Fn(&Self) -> bool) {
+        let is_so = (0..100).any(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            is_so(self)
+        });
+        assert!(is_so, "{}", self.log());
+    }
+
+    /// A chat completion by the classic grammar.
+    pub(crate) fn chat(&self, model: &str, headers: &[(&str, &str)]) -> Answer {
+        let path = format!("/openai/deployments/{model}/chat/completions?api-version=2024-10-21");
+        self.ask("POST", &path, headers, HELLO)
+    }
+
+    pub(crate) fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let lines = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n{}\r\n{body}",
+            body.len(),
+            lines.collect::<String>(),
+        );
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        Answer(text)
+    }
+}
+
+/// An answer as it came over the wire.
+#[derive(Debug)]
+pub(crate) struct Answer(pub(crate) String);
+
+impl Answer {
+    pub(crate) fn status(&self) -> u16 {
+        self.0.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let head = self.0.split("\r\n\r\n").next()?;
+        let lines = head.lines().filter_map(|line| line.split_once(": "));
+        lines.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+}
+
+const HELLO: &str = r#"{"messages":[{"role":"user","content":"Hello"}],"max_tokens":100}"#;
