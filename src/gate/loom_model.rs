@@ -101,7 +101,7 @@ fn an_answer_that_cost_less_than_estimated_brings_the_turn_nearer() {
         let admission = gate.admit(clock::now(), big.cost, 0, clock::now() + DEADLINE);
         let sent = goes(admission);
         let answer = sent.observe(&big).expect("it is tracked");
-        sent.accepted();
+        sent.accepted(None);
         let ticket = waits(&gate, DEADLINE);
         let waiter = thread::spawn(move || goes(block_on(ticket)).accepted());
         answer.0.ended(Some(Usage::new(0, 0, 0)));
@@ -206,6 +206,7 @@ fn refusal(now: Instant, deadline: Duration) -> Refusal {
         now,
         closed: Duration::ZERO,
         is_measured: true,
+        utilization: None,
         deadline: now + deadline,
     }
 }

@@ -37,7 +37,7 @@ fn bursts_within_the_limits_are_served_by_ptu_and_regions_without_a_429() {
 
 #[test]
 fn overload_that_the_regions_can_take_is_served_without_a_429() {
-    let overload = limited(Load::Poisson { rate: 60.0 }, 1.5, 10);
+    let overload = limited(Load::Poisson { rate: 60.0 }, 1.5, 5);
     assert_eq!(assert_spared(&overload, 1.09, 200.0, 0.6), 0.0);
 }
 
