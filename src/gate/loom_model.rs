@@ -34,7 +34,7 @@ fn one_probe_that_is_lost_hands_over_to_the_next_of_two_waiters() {
 
 #[test]
 fn an_accepted_probe_hands_over_and_widens_the_window_by_one() {
-    two_waiters(2, |_, probe| probe.accepted());
+    two_waiters(2, |_, probe| probe.accepted(None));
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn an_answer_that_cost_less_than_estimated_brings_the_turn_nearer() {
         let answer = sent.observe(&big).expect("it is tracked");
         sent.accepted(None);
         let ticket = waits(&gate, DEADLINE);
-        let waiter = thread::spawn(move || goes(block_on(ticket)).accepted());
+        let waiter = thread::spawn(move || goes(block_on(ticket)).accepted(None));
         answer.0.ended(Some(Usage::new(0, 0, 0)));
         waiter.join().unwrap();
         assert_eq!(gate.waiting(), 0);
