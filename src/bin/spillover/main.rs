@@ -12,6 +12,7 @@ mod operations;
 mod outbound;
 mod running;
 mod serve;
+mod trust;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 

@@ -1,21 +1,18 @@
 //! The connections of the load tester: HTTP/1.1 or HTTP/2, with and without TLS, by rustls and ring.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client as Legacy, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use tokio_rustls::rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use tokio_rustls::rustls::ClientConfig;
 
 use super::args::LoadArgs;
+use crate::trust;
 
 pub(super) type Client = Legacy<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
@@ -42,25 +39,8 @@ pub(super) fn client(args: &LoadArgs) -> Result<Client, String> {
 
 /// The public authorities, or those of a file alone.
 fn tls(trust: Option<&Path>) -> Result<ClientConfig, String> {
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| format!("TLS cannot be set up: {error}"))?;
-    let Some(file) = trust else { return Ok(config.with_webpki_roots().with_no_client_auth()) };
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(file)? {
-        let added = roots.add(certificate);
-        added.map_err(|error| format!("{}: {error}: check --trust", file.display()))?;
-    }
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let Some(file) = trust else { return trust::tls(None) };
     let wrong = |problem: String| format!("{}: {problem}: check --trust", file.display());
     let pem = fs::read(file).map_err(|error| wrong(error.to_string()))?;
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let certificates = read.map_err(|error| wrong(error.to_string()))?;
-    if certificates.is_empty() {
-        return Err(wrong("no certificate in PEM".to_owned()));
-    }
-    Ok(certificates)
+    trust::tls(Some(&pem)).map_err(wrong)
 }

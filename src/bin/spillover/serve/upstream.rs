@@ -5,28 +5,23 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{self, Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 use pin_project_lite::pin_project;
 use tokio::time::Timeout;
-use tokio_rustls::rustls::{
-    self, ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
 use tower::Service;
 
 use super::{clock, upload::Upload};
-use crate::config;
+use crate::{config, trust};
 
 /// A service for one attempt at one backend. Clones share its connections. It follows no redirect.
 #[derive(Clone, Debug)]
@@ -55,8 +50,10 @@ impl Upstream {
         tcp.set_connect_timeout(Some(settings.connect_timeout));
         tcp.set_keepalive(Some(KEEP_ALIVE));
         tcp.enforce_http(false);
+        let trusted = Some(&*settings.trust).filter(|pem| !pem.is_empty());
+        let tls = trust::tls(trusted).map_err(|problem| format!("upstream.trust: {problem}"))?;
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls(&settings.trust)?)
+            .with_tls_config(tls)
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(tcp);
@@ -145,22 +142,6 @@ impl Error for UpstreamError {
             Self::Silent => None,
         }
     }
-}
-
-fn tls(trust: &[u8]) -> Result<ClientConfig, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| format!("TLS: {error}"))?;
-    if trust.is_empty() {
-        return Ok(builder.with_webpki_roots().with_no_client_auth());
-    }
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(trust) {
-        let certificate = certificate.map_err(|error| format!("upstream.trust: {error:?}"))?;
-        roots.add(certificate).map_err(|error| format!("upstream.trust: {error}"))?;
-    }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
