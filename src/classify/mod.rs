@@ -32,6 +32,7 @@ mod members;
 mod names;
 mod number;
 mod outcome;
+mod refusal;
 mod reset;
 mod retry_after;
 mod utilization;
@@ -44,4 +45,8 @@ mod heads;
 mod oracle;
 
 pub(crate) use self::{announce::announce, utilization::utilization};
-pub use self::{hint::Hint, outcome::Outcome};
+pub use self::{
+    hint::Hint,
+    outcome::Outcome,
+    refusal::{Reason, Refusal, Scope},
+};
