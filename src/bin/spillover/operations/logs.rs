@@ -8,7 +8,7 @@ use tracing_subscriber::{
     layer::SubscriberExt,
 };
 
-use super::{OperationsError, facts::Facts, lines::Lines, metrics::millis};
+use super::{OperationsError, facts::Facts, json::Json, lines::Lines, metrics::millis};
 use crate::config::Telemetry;
 
 /// Makes this process log to standard error, unless it logs already.
@@ -42,11 +42,7 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let layer = fmt::layer().with_writer(writer).with_ansi(false);
-    if is_json {
-        layer.json().flatten_event(true).with_span_list(false).boxed()
-    } else {
-        layer.boxed()
-    }
+    if is_json { layer.event_format(Json).boxed() } else { layer.boxed() }
 }
 
 /// At TRACE, libraries print what they read from the wire, keys included.

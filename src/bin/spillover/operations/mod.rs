@@ -1,6 +1,7 @@
 //! What the gateway tells about itself: metrics, a status document, logs, and OTLP.
 
 mod facts;
+mod json;
 mod lines;
 mod logs;
 mod metrics;

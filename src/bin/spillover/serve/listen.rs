@@ -18,6 +18,7 @@ use super::{
     clock,
     connection::{self, Protocol},
     door::Door,
+    workers::Workers,
 };
 use crate::config::Tls;
 
@@ -49,7 +50,12 @@ impl Listener {
 
     /// Serves connections until `stop` turns true, then waits until the last of them is done, but
     /// no longer than the configuration at work says.
-    pub(super) async fn serve(self, door: Door, mut stop: watch::Receiver<bool>) {
+    pub(super) async fn serve(
+        self,
+        door: Door,
+        workers: Arc<Workers>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let (open, mut all_closed) = mpsc::channel::<()>(1);
         loop {
             let accepted = tokio::select! {
@@ -57,7 +63,9 @@ impl Listener {
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             match accepted {
-                Ok((stream, _)) => self.connect(&door, stream, stop.clone(), open.clone()),
+                Ok((stream, _)) => {
+                    self.connect(&door, &workers, stream, stop.clone(), open.clone());
+                }
                 Err(error) if is_of_one_connection(&error) => {}
                 // No descriptors are left, or no memory: others have to end first.
                 Err(error) => {
@@ -77,6 +85,7 @@ impl Listener {
     fn connect(
         &self,
         door: &Door,
+        workers: &Workers,
         stream: TcpStream,
         stop: watch::Receiver<bool>,
         open: mpsc::Sender<()>,
@@ -84,15 +93,15 @@ impl Listener {
         let _ = stream.set_nodelay(true);
         let door = door.clone();
         match self.tls.clone() {
-            Some(tls) => tokio::spawn(async move {
+            Some(tls) => workers.serve(stream, |stream, seated| async move {
                 secure(door, stream, tls, stop).await;
-                drop(open);
+                drop((seated, open));
             }),
-            None => tokio::spawn(async move {
+            None => workers.serve(stream, |stream, seated| async move {
                 plain(door, stream, stop).await;
-                drop(open);
+                drop((seated, open));
             }),
-        };
+        }
     }
 }
 

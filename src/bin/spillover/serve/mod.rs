@@ -24,6 +24,7 @@ mod stack;
 mod upload;
 mod upstream;
 mod usage;
+mod workers;
 
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ use self::{
     door::{Door, Pages},
     gateway::Gateway,
     listen::Listener,
+    workers::Workers,
 };
 use crate::{
     account::Account,
@@ -163,17 +165,23 @@ impl Server {
             Some(address) => Some(Listener::bind(address, None).await?),
             None => None,
         };
+        let workers = Workers::start().map_err(|error| format!("cannot start threads: {error}"))?;
+        let workers = Arc::new(workers);
         let (stop, stopped) = watch::channel(false);
         let pages = if admin.is_some() { Pages::Health } else { Pages::All };
         Ok(Self {
             url: public.url(),
             admin_url: admin.as_ref().map(Listener::url),
-            serving: tokio::spawn(public.serve(Door::public(&gateway, pages), stopped)),
+            serving: tokio::spawn(public.serve(
+                Door::public(&gateway, pages),
+                Arc::clone(&workers),
+                stopped,
+            )),
             admin: admin.map(|admin| {
                 let (always, going) = watch::channel(false);
                 let door = Door::admin(&gateway);
                 tokio::spawn(async move {
-                    admin.serve(door, going).await;
+                    admin.serve(door, workers, going).await;
                     drop(always);
                 })
             }),

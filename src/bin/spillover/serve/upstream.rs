@@ -5,6 +5,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -20,15 +21,18 @@ use pin_project_lite::pin_project;
 use tokio::time::Timeout;
 use tower::Service;
 
-use super::{clock, upload::Upload};
+use super::{clock, upload::Upload, workers};
 use crate::{config, trust};
 
 /// A service for one attempt at one backend. Clones share its connections. It follows no redirect.
 #[derive(Clone, Debug)]
 pub(super) struct Upstream {
-    client: Client<HttpsConnector<HttpConnector>, Upload>,
+    /// One for each thread that serves, whose connections are served there.
+    clients: Arc<[HttpClient]>,
     head_timeout: Duration,
 }
+
+type HttpClient = Client<HttpsConnector<HttpConnector>, Upload>;
 
 /// Why an attempt has no answer.
 #[derive(Debug)]
@@ -57,16 +61,19 @@ impl Upstream {
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(settings.idle_connections)
-            // Azure's front ends close idle connections after four minutes.
-            .pool_idle_timeout(Duration::from_secs(90))
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .http2_keep_alive_timeout(Duration::from_secs(20))
-            .build(connector);
-        Ok(Self { client, head_timeout: settings.head_timeout })
+        let client = || {
+            Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                .pool_max_idle_per_host(settings.idle_connections)
+                // Azure's front ends close idle connections after four minutes.
+                .pool_idle_timeout(Duration::from_secs(90))
+                .http2_keep_alive_interval(KEEP_ALIVE)
+                .http2_keep_alive_timeout(Duration::from_secs(20))
+                .build(connector.clone())
+        };
+        let clients = (0..workers::count()).map(|_| client()).collect();
+        Ok(Self { clients, head_timeout: settings.head_timeout })
     }
 }
 
@@ -102,7 +109,12 @@ impl Service<Request<Upload>> for Upstream {
     }
 
     fn call(&mut self, request: Request<Upload>) -> Sending {
-        Sending { answer: clock::timeout(self.head_timeout, self.client.request(request)) }
+        Sending {
+            answer: clock::timeout(
+                self.head_timeout,
+                self.clients[workers::here()].request(request),
+            ),
+        }
     }
 }
 
