@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -19,6 +19,7 @@ use tower_spillover::{
 use super::{
     facts::{Decision, Facts},
     names::Names,
+    series::{Recent, Series},
 };
 use crate::account::Tokens;
 
@@ -28,6 +29,7 @@ pub(super) struct Metrics {
     pub(super) registry: Registry,
     pub(super) in_flight: Gauge,
     names: Names,
+    recent: Recent,
     requests: Family<RequestLabels, Counter>,
     tokens: Family<TokenLabels, Counter>,
     spilled: Family<ModelLabels, Counter>,
@@ -102,6 +104,7 @@ impl Metrics {
             registry: Registry::with_prefix("spillover"),
             in_flight: Gauge::default(),
             names: Names::default(),
+            recent: Recent::new(),
             requests: Family::default(),
             tokens: Family::default(),
             spilled: Family::default(),
@@ -119,33 +122,35 @@ impl Metrics {
     /// Counts a request and its attempts.
     pub(super) fn count(&self, facts: &Facts<'_>) {
         let account = facts.account;
-        let (client, model) = (self.names.intern(facts.client), self.names.intern(facts.model));
-        let decision = facts.decision.as_str();
-        let of_model = ModelLabels { model: Arc::clone(&model) };
-        let of_decision = DecisionLabels { model: Arc::clone(&model), decision };
-        self.to_head.get_or_create(&of_decision).observe(account.to_head.as_secs_f64());
-        self.total.get_or_create(&of_decision).observe(account.total.as_secs_f64());
+        let series = self.recent.series(facts, || self.series(facts));
+        series.requests.inc();
+        series.to_head.observe(account.to_head.as_secs_f64());
+        series.total.observe(account.total.as_secs_f64());
+        let of_model = || ModelLabels { model: self.names.intern(facts.model) };
         let is_spilled = facts.decision == Decision::Standard
             && account.served.as_ref().is_some_and(|served| served.spilled());
         if is_spilled {
-            self.spilled.get_or_create(&of_model).inc();
+            let find = || self.spilled.get_or_create_owned(&of_model());
+            series.spilled.get_or_init(find).inc();
         }
         if let Some(served) = &account.served {
-            self.waited.get_or_create(&of_model).observe(served.waited().as_secs_f64());
+            let find = || self.waited.get_or_create_owned(&of_model());
+            series.waited.get_or_init(find).observe(served.waited().as_secs_f64());
             for attempt in served.attempts() {
                 self.seen(facts, attempt.backend()).count(self, attempt);
             }
         }
-        if let Some(tokens) = account.usage {
-            self.count_tokens(&client, &model, tokens);
+        if let Some(Tokens { prompt, cached, completion }) = account.usage {
+            let counters = series.tokens.get_or_init(|| self.token_counters(facts));
+            for (counter, number) in counters.iter().zip([prompt, cached, completion]) {
+                counter.inc_by(number);
+            }
             if is_spilled {
-                let number = tokens.prompt.saturating_add(tokens.completion);
-                self.spilled_tokens.get_or_create(&of_model).inc_by(number);
+                let find = || self.spilled_tokens.get_or_create_owned(&of_model());
+                let number = prompt.saturating_add(completion);
+                series.spilled_tokens.get_or_init(find).inc_by(number);
             }
         }
-        let (operation, status) = (facts.operation, account.status.as_u16());
-        let labels = RequestLabels { client, model, operation, status, decision };
-        self.requests.get_or_create(&labels).inc();
     }
 
     /// What was seen of a backend, if anything.
@@ -154,16 +159,29 @@ impl Metrics {
         backends.get(model)?.get(backend).cloned()
     }
 
-    fn count_tokens(&self, client: &Arc<str>, model: &Arc<str>, tokens: Tokens) {
-        let kinds = [
-            ("prompt", tokens.prompt),
-            ("cached", tokens.cached),
-            ("completion", tokens.completion),
-        ];
-        for (kind, number) in kinds {
-            let (client, model) = (Arc::clone(client), Arc::clone(model));
-            self.tokens.get_or_create(&TokenLabels { client, model, kind }).inc_by(number);
-        }
+    fn series(&self, facts: &Facts<'_>) -> Arc<Series> {
+        let (client, model) = (self.names.intern(facts.client), self.names.intern(facts.model));
+        let decision = facts.decision.as_str();
+        let of_decision = DecisionLabels { model: Arc::clone(&model), decision };
+        let (operation, status) = (facts.operation, facts.account.status.as_u16());
+        let labels = RequestLabels { client, model, operation, status, decision };
+        Arc::new(Series {
+            requests: self.requests.get_or_create_owned(&labels),
+            to_head: self.to_head.get_or_create_owned(&of_decision),
+            total: self.total.get_or_create_owned(&of_decision),
+            waited: OnceLock::new(),
+            spilled: OnceLock::new(),
+            spilled_tokens: OnceLock::new(),
+            tokens: OnceLock::new(),
+        })
+    }
+
+    fn token_counters(&self, facts: &Facts<'_>) -> [Counter; 3] {
+        ["prompt", "cached", "completion"].map(|kind| {
+            let client = self.names.intern(facts.client);
+            let model = self.names.intern(facts.model);
+            self.tokens.get_or_create_owned(&TokenLabels { client, model, kind })
+        })
     }
 
     fn seen(&self, facts: &Facts<'_>, backend: &str) -> Arc<Seen> {

@@ -8,6 +8,7 @@ mod metrics;
 mod names;
 mod otlp;
 mod scrape;
+mod series;
 mod status;
 
 #[cfg(test)]

@@ -121,8 +121,11 @@ fn builder(limits: &Limits, protocol: Protocol) -> auto::Builder<TokioExecutor> 
         .timer(TokioTimer::new())
         // It would count idle time between requests as well; see `silence`.
         .header_read_timeout(None)
-        .max_headers(limits.headers)
         .max_buf_size(limits.head.max(LEAST_BUFFER));
+    if limits.headers > ROOM_FOR_HEADERS {
+        // Asked for fewer, it does more.
+        builder.http1().max_headers(limits.headers);
+    }
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -232,5 +235,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
 
 /// What hyper asks for.
 const LEAST_BUFFER: usize = 8 * 1024;
+/// What hyper has room for unasked; whoever sends more than the limit is refused later on.
+const ROOM_FOR_HEADERS: usize = 100;
 const MOST_STREAMS: u32 = 1_000;
 const PING: Duration = Duration::from_secs(30);
