@@ -82,6 +82,17 @@ pub struct Limits {
     pub idle_timeout: Duration,
 }
 
+/// When backends are spoken to in HTTP/2, whose connections carry a hundred streams each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Http2 {
+    /// Where TLS agrees on it; the default. Azure offers it.
+    #[default]
+    Auto,
+    /// Without asking, on plain connections too (h2c with prior knowledge, RFC 9113 section 3.3).
+    Always,
+    Never,
+}
+
 /// How backends are reached.
 #[derive(Clone, Debug)]
 pub struct Upstream {
@@ -95,6 +106,7 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Kept open to each backend. Defaults to 256.
     pub idle_connections: usize,
+    pub http2: Http2,
     /// More certificates to trust than the public ones, as PEM.
     pub trust: Vec<u8>,
 }

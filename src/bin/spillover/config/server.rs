@@ -8,7 +8,7 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Entra, EntraKind, Limits, Listen, Secret, Telemetry, Upstream, pem, section::Section,
+    Entra, EntraKind, Http2, Limits, Listen, Secret, Telemetry, Upstream, pem, section::Section,
     value::Value,
 };
 
@@ -50,11 +50,13 @@ pub(super) fn limits(mut section: Section<'_>) -> Limits {
 }
 
 pub(super) fn upstream(mut section: Section<'_>) -> Upstream {
+    let http2 = [("auto", Http2::Auto), ("always", Http2::Always), ("never", Http2::Never)];
     let upstream = Upstream {
         connect_timeout: section.duration("connect_timeout", TICK, Duration::from_secs(5)),
         head_timeout: section.duration("head_timeout", TICK, Duration::from_secs(600)),
         idle_timeout: section.duration("idle_timeout", TICK, Duration::from_secs(120)),
         idle_connections: count(&mut section, "idle_connections", 0, 100_000, 256),
+        http2: section.get("http2").and_then(|value| value.one_of(&http2)).unwrap_or_default(),
         trust: section.get("trust").and_then(|value| pem::trust(&value)).unwrap_or_default(),
     };
     section.finish();

@@ -24,8 +24,8 @@ use super::*;
 use crate::{
     account::Tokens,
     config::{
-        Auth, Backend, Client, Clients, Config, GateSettings, Limits, Listen, Model, Permissions,
-        Secret, Upstream,
+        Auth, Backend, Client, Clients, Config, GateSettings, Http2, Limits, Listen, Model,
+        Permissions, Secret, Upstream,
     },
     running::RunningModel,
 };
@@ -109,6 +109,7 @@ fn config(models: BTreeMap<String, Model>) -> Config {
             head_timeout: second,
             idle_timeout: second,
             idle_connections: 1,
+            http2: Http2::default(),
             trust: Vec::new(),
         },
         models,

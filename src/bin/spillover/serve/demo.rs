@@ -104,6 +104,7 @@ pub(super) fn config(ptu: Vec<Backend>, standard: Vec<Backend>) -> Config {
             head_timeout: Duration::from_secs(600),
             idle_timeout: Duration::from_secs(120),
             idle_connections: 256,
+            http2: crate::config::Http2::default(),
             trust: Vec::new(),
         },
         models: BTreeMap::from([("gpt-4o".to_owned(), model)]),

@@ -12,6 +12,7 @@ mod entry;
 mod exchange;
 mod gateway;
 mod headers;
+mod lanes;
 mod ledger;
 mod listen;
 mod model;

@@ -10,10 +10,9 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tower_spillover::ResponseBody;
 
-use super::{clock::Silence, ledger::Ledger};
+use super::{clock::Silence, lanes::Download, ledger::Ledger};
 
 /// A body of the gateway's own, or a backend's.
 pub(super) struct Outbound {
@@ -24,7 +23,7 @@ pub(super) struct Outbound {
 
 enum Kind {
     Own(Option<Bytes>),
-    Passing { body: Pin<Box<ResponseBody<Incoming>>>, silence: Silence },
+    Passing { body: Pin<Box<ResponseBody<Download>>>, silence: Silence },
 }
 
 /// Why an answer broke off.
@@ -40,7 +39,7 @@ impl Outbound {
     }
 
     pub(super) fn passing(
-        body: ResponseBody<Incoming>,
+        body: ResponseBody<Download>,
         longest_silence: Duration,
         ledger: Box<Ledger>,
     ) -> Self {

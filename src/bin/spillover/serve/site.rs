@@ -189,5 +189,5 @@ fn same_gate(now: &GateSettings, last: &GateSettings) -> bool {
 
 fn same_upstream(now: &config::Upstream, last: &config::Upstream) -> bool {
     let times = |it: &config::Upstream| (it.connect_timeout, it.head_timeout, it.idle_connections);
-    times(now) == times(last) && now.trust == last.trust
+    times(now) == times(last) && (now.http2, &now.trust) == (last.http2, &last.trust)
 }

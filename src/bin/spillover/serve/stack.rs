@@ -3,7 +3,6 @@
 use std::{fmt, sync::Arc};
 
 use http::{HeaderName, Request, Response};
-use hyper::body::Incoming;
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
     Backend, BackendPool, Gate, RegionRotateLayer, ResponseBody, SmartFallback, SmartFallbackLayer,
@@ -14,6 +13,7 @@ use tower_spillover::{
 };
 
 use super::{
+    lanes::Download,
     upload::Upload,
     upstream::{Upstream, UpstreamError},
 };
@@ -30,7 +30,7 @@ pub(super) enum Stack {
     Standard(Tier),
 }
 
-pub(super) type Answer = Response<ResponseBody<Incoming>>;
+pub(super) type Answer = Response<ResponseBody<Download>>;
 type Tier = RegionRotate<Upstream, OnError>;
 type OnError = ErrorFn<fn(&UpstreamError) -> bool>;
 pub(super) type Tokens = Arc<dyn TokenSource>;

@@ -10,8 +10,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::{Request, Response, Uri, uri::Scheme};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{self, Client, connect::HttpConnector},
@@ -21,14 +20,23 @@ use pin_project_lite::pin_project;
 use tokio::time::Timeout;
 use tower::Service;
 
-use super::{clock, upload::Upload, workers};
-use crate::{config, trust};
+use super::{
+    clock,
+    lanes::{Download, Lanes, Place},
+    upload::Upload,
+    workers,
+};
+use crate::{
+    config::{self, Http2},
+    trust,
+};
 
 /// A service for one attempt at one backend. Clones share its connections. It follows no redirect.
 #[derive(Clone, Debug)]
 pub(super) struct Upstream {
     /// One for each thread that serves, whose connections are served there.
-    clients: Arc<[HttpClient]>,
+    lanes: Arc<[Lanes<HttpClient>]>,
+    http2: Http2,
     head_timeout: Duration,
 }
 
@@ -56,24 +64,36 @@ impl Upstream {
         tcp.enforce_http(false);
         let trusted = Some(&*settings.trust).filter(|pem| !pem.is_empty());
         let tls = trust::tls(trusted).map_err(|problem| format!("upstream.trust: {problem}"))?;
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_all_versions()
-            .wrap_connector(tcp);
-        let client = || {
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+        let connector = match settings.http2 {
+            Http2::Auto => connector.enable_all_versions().wrap_connector(tcp),
+            Http2::Always => connector.enable_http2().wrap_connector(tcp),
+            Http2::Never => connector.enable_http1().wrap_connector(tcp),
+        };
+        let (http2, idle_connections) = (settings.http2, settings.idle_connections);
+        let client = move || {
             Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .pool_timer(TokioTimer::new())
-                .pool_max_idle_per_host(settings.idle_connections)
+                .pool_max_idle_per_host(idle_connections)
                 // Azure's front ends close idle connections after four minutes.
                 .pool_idle_timeout(Duration::from_secs(90))
+                .http2_only(http2 == Http2::Always)
                 .http2_keep_alive_interval(KEEP_ALIVE)
                 .http2_keep_alive_timeout(Duration::from_secs(20))
                 .build(connector.clone())
         };
-        let clients = (0..workers::count()).map(|_| client()).collect();
-        Ok(Self { clients, head_timeout: settings.head_timeout })
+        let lanes = (0..workers::count()).map(|_| Lanes::new(client.clone())).collect();
+        Ok(Self { lanes, http2, head_timeout: settings.head_timeout })
+    }
+
+    /// Whether a connection to `uri` may turn out to be an HTTP/2 one.
+    fn may_share_connections(&self, uri: &Uri) -> bool {
+        match self.http2 {
+            Http2::Auto => uri.scheme() == Some(&Scheme::HTTPS),
+            Http2::Always => true,
+            Http2::Never => false,
+        }
     }
 }
 
@@ -100,7 +120,7 @@ impl UpstreamError {
 }
 
 impl Service<Request<Upload>> for Upstream {
-    type Response = Response<Incoming>;
+    type Response = Response<Download>;
     type Error = UpstreamError;
     type Future = Sending;
 
@@ -109,12 +129,14 @@ impl Service<Request<Upload>> for Upstream {
     }
 
     fn call(&mut self, request: Request<Upload>) -> Sending {
-        Sending {
-            answer: clock::timeout(
-                self.head_timeout,
-                self.clients[workers::here()].request(request),
-            ),
-        }
+        let lanes = &self.lanes[workers::here()];
+        let (client, place) = if self.may_share_connections(request.uri()) {
+            let (client, place) = lanes.enter();
+            (client, Some(place))
+        } else {
+            (lanes.first(), None)
+        };
+        Sending { answer: clock::timeout(self.head_timeout, client.request(request)), place }
     }
 }
 
@@ -123,15 +145,17 @@ pin_project! {
     pub(super) struct Sending {
         #[pin]
         answer: Timeout<legacy::ResponseFuture>,
+        place: Option<Place>,
     }
 }
 
 impl Future for Sending {
-    type Output = Result<Response<Incoming>, UpstreamError>;
+    type Output = Result<Response<Download>, UpstreamError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(match ready!(self.project().answer.poll(cx)) {
-            Ok(Ok(response)) => Ok(response),
+        let this = self.project();
+        Poll::Ready(match ready!(this.answer.poll(cx)) {
+            Ok(Ok(response)) => Ok(response.map(|body| Download::new(body, this.place.take()))),
             Ok(Err(error)) => Err(UpstreamError::Client(error)),
             Err(_) => Err(UpstreamError::Silent),
         })
