@@ -164,6 +164,7 @@ fn account(status: StatusCode, served: Option<Served>) -> Account {
         total: Duration::from_secs(2),
         usage: Some(Tokens { prompt: 100, cached: 40, completion: 7 }),
         complete: true,
+        trace: None,
     }
 }
 
@@ -340,7 +341,9 @@ async fn a_request_reaches_the_collector_as_a_span_and_as_numbers() {
     let (address, seen) = collector().await;
     let running = running();
     let operations = Operations::new(&telemetry(Some(address))).expect("good settings");
-    operations.finished(&spilled(&running).await, &running);
+    let mut account = spilled(&running).await;
+    account.trace = operations.trace(&account, &mut HeaderMap::new());
+    operations.finished(&account, &running);
     tokio::task::spawn_blocking(|| operations.shutdown()).await.expect("it flushes");
     let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let sent = |to: &str| -> String {

@@ -37,7 +37,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Response, header};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -54,7 +54,7 @@ use crate::{
     account::Account,
     config::{self, Config, Entra},
     entra,
-    operations::{self, Operations},
+    operations::{self, Operations, Trace},
     running::Running,
 };
 
@@ -122,6 +122,10 @@ struct Observed(Operations);
 impl Observe for Observed {
     fn arrived(&self) {
         self.0.arrived();
+    }
+
+    fn trace(&self, account: &Account, headers: &mut HeaderMap) -> Option<Trace> {
+        self.0.trace(account, headers)
     }
 
     fn finished(&self, account: &Account, running: &Running) {

@@ -21,7 +21,11 @@ use tokio::time::Timeout;
 use tower::Service;
 
 use super::{clock, upload::Upload};
-use crate::{config, trust};
+use crate::{
+    config,
+    operations::{Call, Trace},
+    trust,
+};
 
 /// A service for one attempt at one backend. Clones share its connections. It follows no redirect.
 #[derive(Clone, Debug)]
@@ -76,6 +80,15 @@ impl UpstreamError {
         matches!(self, Self::Client(error) if error.is_connect())
     }
 
+    /// In a word, as traces have it.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Client(error) if error.is_connect() => "connect",
+            Self::Client(_) => "broken",
+            Self::Silent => "timeout",
+        }
+    }
+
     /// The first cause of the type `T`.
     pub(super) fn cause<T: Error + 'static>(&self) -> Option<&T> {
         let mut next: Option<&(dyn Error + 'static)> = match self {
@@ -101,8 +114,9 @@ impl Service<Request<Upload>> for Upstream {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Upload>) -> Sending {
-        Sending { answer: clock::timeout(self.head_timeout, self.client.request(request)) }
+    fn call(&mut self, mut request: Request<Upload>) -> Sending {
+        let call = Trace::call(&mut request);
+        Sending { answer: clock::timeout(self.head_timeout, self.client.request(request)), call }
     }
 }
 
@@ -111,6 +125,7 @@ pin_project! {
     pub(super) struct Sending {
         #[pin]
         answer: Timeout<legacy::ResponseFuture>,
+        call: Option<Box<Call>>,
     }
 }
 
@@ -118,11 +133,17 @@ impl Future for Sending {
     type Output = Result<Response<Incoming>, UpstreamError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(match ready!(self.project().answer.poll(cx)) {
+        let this = self.project();
+        let answer = match ready!(this.answer.poll(cx)) {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(UpstreamError::Client(error)),
             Err(_) => Err(UpstreamError::Silent),
-        })
+        };
+        if let Some(call) = this.call.take() {
+            let answer = answer.as_ref().map(|answer| (answer.status(), answer.version()));
+            call.end(answer.map_err(UpstreamError::kind));
+        }
+        Poll::Ready(answer)
     }
 }
 

@@ -1,10 +1,12 @@
-//! OpenTelemetry: a span and the GenAI metrics for every request, in batches to a collector.
+//! OpenTelemetry: spans and the GenAI metrics of every request, in batches to a collector.
 
+mod call;
 mod client;
 mod request;
 
 use std::{fmt, thread, time::Duration};
 
+use http::HeaderMap;
 use opentelemetry::{
     KeyValue,
     metrics::{Histogram, MeterProvider},
@@ -20,8 +22,8 @@ use opentelemetry_sdk::{
 };
 
 use self::client::Exporting;
-use super::facts::Facts;
-use crate::outbound::BoxError;
+use super::{facts::Facts, trace::Trace};
+use crate::{account::Account, outbound::BoxError};
 
 /// What sends spans and metrics, from threads of its own.
 pub(super) struct Export {
@@ -53,8 +55,12 @@ impl Export {
         Ok(Self { tracer: traces.tracer("spillover"), traces, metrics, tokens, duration })
     }
 
+    pub(super) fn trace(&self, account: &Account, headers: &mut HeaderMap) -> Trace {
+        Trace::begin(&self.tracer, account, headers)
+    }
+
     pub(super) fn export(&self, facts: &Facts<'_>) {
-        request::span(&self.tracer, facts);
+        request::end(facts);
         let mut labels = request::labels(facts);
         self.duration.record(facts.account.total.as_secs_f64(), &labels);
         if let Some(tokens) = facts.account.usage {
