@@ -1,6 +1,7 @@
 //! What the gateway tells about itself: metrics, a status document, logs, and OTLP.
 
 mod facts;
+mod gauges;
 mod lines;
 mod logs;
 mod metrics;
@@ -51,6 +52,13 @@ impl Operations {
         let export = export.map_err(|error| OperationsError::new("otlp", error))?;
         let inner = Inner { metrics: Metrics::new(), export, lines, started: now() };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Exports what the pools and gates of `running` say, from time to time.
+    pub(crate) fn watch(&self, running: impl Fn() -> Option<Arc<Running>> + Send + Sync + 'static) {
+        if let Some(export) = &self.inner.export {
+            export.watch(running);
+        }
     }
 
     /// Counts a request as under way until it is [`finished`](Self::finished).

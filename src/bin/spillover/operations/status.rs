@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
-use tower_spillover::{Gate, classify::Hint, gate::Mode};
+use tower_spillover::{Gate, classify::Hint};
 
 use super::{
     facts::{PTU, backends, host},
+    gauges::mode,
     metrics::{Metrics, millis},
 };
 use crate::{
@@ -54,14 +55,8 @@ fn model(metrics: &Metrics, state: &RunningModel, config: Option<&Model>) -> Val
 }
 
 fn gate(gate: &Gate) -> Value {
-    let mode = match gate.get_mode() {
-        Mode::Adaptive => "adaptive",
-        Mode::Shared => "shared",
-        Mode::Plain => "plain",
-        _ => "other",
-    };
     json!({
-        "mode": mode,
+        "mode": mode(gate.get_mode()),
         "level": gate.level(),
         "rate": gate.rate(),
         "waiting": gate.waiting(),

@@ -191,7 +191,8 @@ async fn a_spilled_request_is_counted_where_somebody_would_look_for_it() {
          backend=\"ptu-east\"} 0.043",
         "spillover_backend_cooldown_seconds{model=\"gpt-4o\",tier=\"standard\",\
          backend=\"sweden\"} 0.0",
-        "spillover_gate_waiting{model=\"gpt-4o\"} 0",
+        "spillover_gate_waiting{model=\"gpt-4o\"} 0.0",
+        "spillover_gate_mode{model=\"gpt-4o\",mode=\"adaptive\"} 1.0",
         "spillover_time_to_head_seconds_bucket{le=\"0.05\",model=\"gpt-4o\",\
          decision=\"standard\"} 1",
         "spillover_time_to_end_seconds_sum{model=\"gpt-4o\",decision=\"standard\"} 2.0",

@@ -93,6 +93,10 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
     let mut end = End::new().map_err(|error| format!("cannot hear signals: {error}"))?;
     let operations = Operations::new(&config.telemetry).map_err(|error| error.to_string())?;
     let server = Server::start(config, Box::new(Observed(operations.clone()))).await?;
+    // To be looked at once more when it has stopped.
+    let gateway = Arc::clone(&server.gateway);
+    let watched = Arc::downgrade(&gateway);
+    operations.watch(move || watched.upgrade().map(|gateway| gateway.running()));
     if let Some(admin) = &server.admin_url {
         announce(&format!("admin on {admin}"));
     }
@@ -113,6 +117,7 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
     server.stop().await;
     // What is left to export is sent, which blocks.
     let _ = tokio::task::spawn_blocking(|| operations.shutdown()).await;
+    drop(gateway);
     Ok(())
 }
 

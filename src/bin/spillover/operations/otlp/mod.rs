@@ -2,14 +2,15 @@
 
 mod call;
 mod client;
+mod gauges;
 mod request;
 
-use std::{fmt, thread, time::Duration};
+use std::{fmt, sync::Arc, thread, time::Duration};
 
 use http::HeaderMap;
 use opentelemetry::{
     KeyValue,
-    metrics::{Histogram, MeterProvider},
+    metrics::{Histogram, Meter, MeterProvider},
     trace::TracerProvider,
 };
 use opentelemetry_otlp::{
@@ -23,13 +24,14 @@ use opentelemetry_sdk::{
 
 use self::client::Exporting;
 use super::{facts::Facts, trace::Trace};
-use crate::{account::Account, outbound::BoxError};
+use crate::{account::Account, outbound::BoxError, running::Running};
 
 /// What sends spans and metrics, from threads of its own.
 pub(super) struct Export {
     traces: SdkTracerProvider,
     tracer: SdkTracer,
     metrics: SdkMeterProvider,
+    meter: Meter,
     tokens: Histogram<u64>,
     duration: Histogram<f64>,
 }
@@ -52,11 +54,16 @@ impl Export {
             .with_description("GenAI operation duration")
             .with_boundaries(SECONDS.to_vec())
             .build();
-        Ok(Self { tracer: traces.tracer("spillover"), traces, metrics, tokens, duration })
+        let tracer = traces.tracer("spillover");
+        Ok(Self { traces, tracer, metrics, meter, tokens, duration })
     }
 
     pub(super) fn trace(&self, account: &Account, headers: &mut HeaderMap) -> Trace {
         Trace::begin(&self.tracer, account, headers)
+    }
+
+    pub(super) fn watch(&self, running: impl Fn() -> Option<Arc<Running>> + Send + Sync + 'static) {
+        gauges::observe(&self.meter, running);
     }
 
     pub(super) fn export(&self, facts: &Facts<'_>) {
