@@ -233,6 +233,20 @@ async fn counting_a_request_like_an_earlier_one_allocates_nothing() {
     assert_eq!(again.count_total, 0);
 }
 
+#[test]
+fn tracing_for_nobody_allocates_nothing_and_changes_nothing() {
+    let operations = Operations::new(&telemetry(None)).expect("good settings");
+    let account = account(StatusCode::OK, None);
+    let parent = ("traceparent", "of-another-kind");
+    let mut request = Request::post("/").header(parent.0, parent.1).body(()).expect("a head");
+    let traced = allocation_counter::measure(|| {
+        assert!(operations.trace(&account, request.headers_mut()).is_none());
+        assert!(Trace::call(&mut request).is_none());
+    });
+    assert_eq!(traced.count_total, 0);
+    assert_eq!(request.headers()[parent.0], parent.1);
+}
+
 #[tokio::test]
 async fn the_status_names_models_backends_and_clients_and_no_key() {
     let running = running();
