@@ -52,6 +52,7 @@ impl Scene {
             open = true
             [models."gpt-4o"]
             max_wait = "0s"
+            BUDGET
             [[models."gpt-4o".{tier}]]
             name = "first"
             endpoint = "{}"
@@ -71,7 +72,9 @@ impl Scene {
             second.endpoint(),
         );
         let otlp = format!("otlp = \"{}\"", collector.endpoint());
-        let text = text.replace("OTLP", &otlp);
+        let budget = "spill_budget = { requests = 9, window = \"1h\" }";
+        let budget = if tier == "ptu" { budget } else { "" };
+        let text = text.replace("OTLP", &otlp).replace("BUDGET", budget);
         let config = emulate::file(&format!("{name}/g.toml"), &text);
         Self { first, second, collector, config }
     }
@@ -141,8 +144,12 @@ fn gauges_and_histograms_reach_the_collector() {
     let scene = Scene::new("gauges", "ptu", EXPORTING);
     scene.run(|gateway| assert_eq!(gateway.chat("gpt-4o", &[]).status(), 200));
     let metrics = scene.metrics();
-    for (name, expected) in [("spillover.gate.waiting", 0.0), ("spillover.gate.mode", 1.0)] {
-        let [point] = gauge(&metrics, name) else { panic!("{name}: one model has a gate") };
+    for (name, expected) in [
+        ("spillover.gate.waiting", 0.0),
+        ("spillover.gate.mode", 1.0),
+        ("spillover.spill_budget.left", 8.0),
+    ] {
+        let [point] = gauge(&metrics, name) else { panic!("{name}: there is one model") };
         assert_eq!(attribute(&point.attributes, "gen_ai.request.model").unwrap(), "gpt-4o");
         assert_eq!(number(point), expected, "{name}");
     }

@@ -1,4 +1,4 @@
-//! What pools and gates say at this moment, for whoever asks for it.
+//! What gates, budgets and pools say at this moment, for whoever asks for it.
 
 use tower_spillover::gate::Mode;
 
@@ -36,7 +36,7 @@ fn cooldown(model: &RunningModel, see: &mut See<'_>) {
     }
 }
 
-pub(super) const GAUGES: [Gauge; 6] = [
+pub(super) const GAUGES: [Gauge; 7] = [
     Gauge {
         name: "gate.level",
         help: "Weighted tokens above the PTU's limit; absent while it has room",
@@ -84,6 +84,16 @@ pub(super) const GAUGES: [Gauge; 6] = [
         read: |model, see| {
             if let Some(gate) = &model.gate {
                 see(&[("mode", mode(gate.get_mode()))], 1.0);
+            }
+        },
+    },
+    Gauge {
+        name: "spill_budget.left",
+        help: "Requests or weighted tokens that may still be spilled in this window",
+        unit: "1",
+        read: |model, see| {
+            if let Some(budget) = &model.spill_budget {
+                see(&[], budget.left());
             }
         },
     },

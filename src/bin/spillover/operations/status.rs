@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
-use tower_spillover::{Gate, classify::Hint};
+use tower_spillover::{Gate, classify::Hint, gate::SpillBudget};
 
 use super::{
     facts::{PTU, backends, host},
@@ -51,7 +51,11 @@ fn model(metrics: &Metrics, state: &RunningModel, config: Option<&Model>) -> Val
             "last_hint": seen.and_then(|seen| seen.last_hint()).map(hint),
         })
     });
-    json!({ "gate": state.gate.as_ref().map(gate), "backends": described.collect::<Vec<_>>() })
+    json!({
+        "gate": state.gate.as_ref().map(gate),
+        "spill_budget_left": state.spill_budget.as_ref().map(SpillBudget::left),
+        "backends": described.collect::<Vec<_>>(),
+    })
 }
 
 fn gate(gate: &Gate) -> Value {

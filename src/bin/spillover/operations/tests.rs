@@ -17,7 +17,8 @@ use tokio::net::TcpListener;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_spillover::{
     Backend as PoolBackend, BackendPool, Gate, MaxWait, RegionRotateLayer, Served,
-    SmartFallbackLayer, gate::Mode,
+    SmartFallbackLayer,
+    gate::{Mode, SpillBudget},
 };
 
 use super::*;
@@ -64,6 +65,7 @@ fn running() -> Running {
         gate: Some(Gate::new()),
         ptu: Some(pool(&ptu)),
         standard: Some(pool(&standard)),
+        spill_budget: Some(SpillBudget::requests(7, Duration::from_secs(60))),
     };
     let model = Model {
         ptu: vec![ptu],
@@ -193,6 +195,7 @@ async fn a_spilled_request_is_counted_where_somebody_would_look_for_it() {
          backend=\"sweden\"} 0.0",
         "spillover_gate_waiting{model=\"gpt-4o\"} 0.0",
         "spillover_gate_mode{model=\"gpt-4o\",mode=\"adaptive\"} 1.0",
+        "spillover_spill_budget_left{model=\"gpt-4o\"} 7.0",
         "spillover_time_to_head_seconds_bucket{le=\"0.05\",model=\"gpt-4o\",\
          decision=\"standard\"} 1",
         "spillover_time_to_end_seconds_sum{model=\"gpt-4o\",decision=\"standard\"} 2.0",
@@ -256,6 +259,7 @@ async fn the_status_names_models_backends_and_clients_and_no_key() {
     assert_eq!(status["clients"], serde_json::json!(["team-a"]));
     let model = &status["models"]["gpt-4o"];
     assert_eq!(model["gate"]["mode"], "adaptive");
+    assert_eq!(model["spill_budget_left"], 7.0);
     let ptu = &model["backends"][0];
     assert_eq!((&ptu["name"], &ptu["tier"]), (&"ptu-east".into(), &"ptu".into()));
     assert_eq!(ptu["host"], "ptu-east.example");
