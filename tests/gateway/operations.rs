@@ -170,6 +170,26 @@ fn gauges_and_histograms_reach_the_collector() {
 }
 
 #[test]
+fn a_reload_keeps_what_is_spent_of_a_budget() {
+    let scene = Scene::new("budget", "ptu", "");
+    let gateway = Gateway::start(&scene.config);
+    assert_eq!(gateway.chat("gpt-4o", &[]).status(), 200);
+    let has_left = |number: &str| {
+        let line = format!("spillover_spill_budget_left{{model=\"gpt-4o\"}} {number}");
+        gateway.ask("GET", "/metrics", &[], "").0.lines().any(|other| other == line)
+    };
+    assert!(has_left("8.0"));
+    // The signal is heard once the file is watched, which is a moment after it listens.
+    thread::sleep(Duration::from_millis(500));
+    gateway.signal("HUP");
+    gateway.eventually(|gateway| gateway.log().contains("configuration reloaded"));
+    assert!(has_left("8.0"));
+    let text = fs::read_to_string(&scene.config).unwrap();
+    fs::write(&scene.config, text.replace("requests = 9", "requests = 5")).unwrap();
+    gateway.eventually(|_| has_left("5.0"));
+}
+
+#[test]
 fn pages_logs_and_exports_tell_what_happened_and_no_secret() {
     let more = "log = \"trace\"\nservice_name = \"edge\"\nOTLP";
     let scene = Scene::new("told", "ptu", more);

@@ -5,10 +5,15 @@ use opentelemetry::{
     KeyValue,
     trace::{Span as _, Status},
 };
+use opentelemetry_sdk::trace::Span;
 use tower_spillover::served::Attempt;
 
 use super::request::signed;
-use crate::operations::{facts::Facts, metrics::millis, trace::Called};
+use crate::operations::{
+    facts::Facts,
+    metrics::millis,
+    trace::{Answer, Called},
+};
 
 /// The calls, each with the attempt that it was; and the attempts that came to no call.
 ///
@@ -23,7 +28,7 @@ pub(super) fn pair<'a>(
         served.into_iter().flat_map(|served| served.attempts()).collect();
     let mut others = Vec::new();
     let pairs = calls.into_iter().map(|call| {
-        let found = attempts.iter().position(|attempt| is(facts, attempt, &call));
+        let found = attempts.iter().position(|attempt| fits(facts, attempt, &call));
         let attempt = found.map(|number| {
             others.extend(attempts.drain(..number));
             attempts.remove(0)
@@ -43,22 +48,7 @@ pub(super) fn end(facts: &Facts<'_>, number: usize, call: Called, attempt: Optio
         let number = i64::try_from(number).unwrap_or(i64::MAX);
         attributes.push(KeyValue::new("http.request.resend_count", number));
     }
-    match answer {
-        Ok((status, version)) => {
-            attributes.push(KeyValue::new("http.response.status_code", i64::from(status.as_u16())));
-            if let Some(version) = of_protocol(version) {
-                attributes.push(KeyValue::new("network.protocol.version", version));
-            }
-            if status.is_client_error() || status.is_server_error() {
-                attributes.push(KeyValue::new("error.type", status.as_str().to_owned()));
-                span.set_status(Status::error(""));
-            }
-        }
-        Err(kind) => {
-            attributes.push(KeyValue::new("error.type", kind));
-            span.set_status(Status::error(""));
-        }
-    }
+    attributes.extend(of_answer(&mut span, answer));
     let name = attempt.map(Attempt::backend).or_else(|| only_backend(facts, &uri));
     if let Some(name) = name {
         attributes.push(KeyValue::new("spillover.backend", name.to_owned()));
@@ -91,6 +81,28 @@ fn of_address(uri: &Uri) -> Vec<KeyValue> {
     attributes
 }
 
+/// A refusal is an error of a client's span, which it is not of a server's.
+fn of_answer(span: &mut Span, answer: Answer) -> Vec<KeyValue> {
+    let mut attributes = Vec::with_capacity(3);
+    let error = match answer {
+        Ok((status, version)) => {
+            let code = i64::from(status.as_u16());
+            attributes.push(KeyValue::new("http.response.status_code", code));
+            if let Some(version) = of_protocol(version) {
+                attributes.push(KeyValue::new("network.protocol.version", version));
+            }
+            let is_error = status.is_client_error() || status.is_server_error();
+            is_error.then(|| status.as_str().to_owned())
+        }
+        Err(kind) => Some(kind.to_owned()),
+    };
+    if let Some(error) = error {
+        attributes.push(KeyValue::new("error.type", error));
+        span.set_status(Status::error(""));
+    }
+    attributes
+}
+
 const fn of_protocol(version: Version) -> Option<&'static str> {
     match version {
         Version::HTTP_10 => Some("1.0"),
@@ -102,7 +114,7 @@ const fn of_protocol(version: Version) -> Option<&'static str> {
 
 /// Whether `call` can have been `attempt`. An attempt without an answer may have failed before
 /// there was a call.
-fn is(facts: &Facts<'_>, attempt: &Attempt, call: &Called) -> bool {
+fn fits(facts: &Facts<'_>, attempt: &Attempt, call: &Called) -> bool {
     let backend = facts.configured(attempt.backend());
     (attempt.status().is_some() || call.answer.is_err())
         && backend.is_some_and(|backend| is_at(&backend.endpoint, &call.uri))

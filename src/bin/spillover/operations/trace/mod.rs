@@ -52,9 +52,11 @@ pub(super) struct Called {
     pub(super) span: Span,
     pub(super) ended: SystemTime,
     started: Instant,
-    /// Or what kept it from being answered, in a word.
-    pub(super) answer: Result<(StatusCode, Version), &'static str>,
+    pub(super) answer: Answer,
 }
+
+/// The head of an answer, or in a word what kept it from coming.
+pub(crate) type Answer = Result<(StatusCode, Version), &'static str>;
 
 impl Trace {
     /// Continues the trace that `headers` tell of, or begins one; of headers that tell wrongly
@@ -122,11 +124,11 @@ impl Trace {
 
 impl Call {
     /// Tells how it ended.
-    pub(crate) fn end(mut self, answer: Result<(StatusCode, Version), &'static str>) {
+    pub(crate) fn end(mut self, answer: Answer) {
         self.record(answer);
     }
 
-    fn record(&mut self, answer: Result<(StatusCode, Version), &'static str>) {
+    fn record(&mut self, answer: Answer) {
         let Some(span) = self.span.take() else { return };
         let (uri, started) = (std::mem::take(&mut self.uri), self.started);
         let ended = self.trace.date(now());
