@@ -130,6 +130,29 @@ fn a_backend_that_is_not_there_is_a_call_that_failed() {
 }
 
 #[test]
+fn an_attempt_without_a_token_is_an_event_and_no_call() {
+    let scene = Scene::new("tokenless", "standard", EXPORTING);
+    let authority = Witness::new(|_| (401, "", r#"{"error":"invalid_client"}"#.to_owned()));
+    let text = fs::read_to_string(&scene.config).unwrap();
+    let text = text.replacen("key = \"file:key\"", "auth = \"entra\"", 1);
+    let entra = format!(
+        "[entra]\nkind = \"secret\"\ntenant = \"contoso\"\nclient_id = \"client-1\"\n\
+         secret = \"file:key\"\nauthority = \"{}\"\n",
+        authority.endpoint()
+    );
+    fs::write(&scene.config, entra + &text).unwrap();
+    scene.run(|gateway| assert_eq!(gateway.chat("gpt-4o", &[]).status(), 200));
+    let spans = scene.spans();
+    let [call] = of_kind(&spans, SpanKind::Client)[..] else { panic!("{spans:?}") };
+    let of_call = [("spillover.backend", Some("second")), ("http.request.resend_count", None)];
+    assert_attributes(call, &of_call);
+    let [request] = of_kind(&spans, SpanKind::Server)[..] else { panic!("{spans:?}") };
+    let [event] = &request.events[..] else { panic!("{request:?}") };
+    assert_eq!(event.name, "spillover.attempt");
+    assert_eq!(attribute(&event.attributes, "spillover.backend").unwrap(), "first");
+}
+
+#[test]
 fn a_call_whose_client_leaves_ends_with_it() {
     let scene = Scene::new("left", "standard", EXPORTING);
     let slow = Witness::new(|_| {
