@@ -1,27 +1,33 @@
 //! Bounds what is spilled: so many requests, or tokens, in a window of time.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Bounds what is spilled to Standard in a window of time, and so what it costs at most.
+use crate::resend::clock;
+
+/// Bounds what is spilled to Standard in a window of time, and so what it costs at most. Clones
+/// are of the same budget: one may be kept to look at [what is left](Self::left).
 ///
 /// ```
 /// use std::time::Duration;
 /// use tower_spillover::{SmartFallbackLayer, gate::{SpillBudget, WhenSpent}};
 ///
 /// let hourly = SpillBudget::requests(1_000, Duration::from_secs(3_600)).when_spent(WhenSpent::Wait);
-/// let layer = SmartFallbackLayer::deployments("gpt-4o-ptu", "gpt-4o")?.spill_budget(hourly);
+/// let layer = SmartFallbackLayer::deployments("gpt-4o-ptu", "gpt-4o")?;
+/// let layer = layer.spill_budget(hourly.clone());
+/// assert_eq!(hourly.left(), 1_000.0);
 /// # drop(layer);
 /// # Ok::<(), tower_spillover::ConfigError>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SpillBudget {
     limit: f64,
     unit: Unit,
     window: Duration,
     when_spent: WhenSpent,
+    spent: Arc<Mutex<Spent>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,42 +50,32 @@ pub enum WhenSpent {
 
 impl SpillBudget {
     /// At most so many requests in each `window`.
-    pub const fn requests(limit: u32, window: Duration) -> Self {
-        let limit = limit as f64;
-        Self { limit, unit: Unit::Request, window, when_spent: WhenSpent::Refuse }
+    pub fn requests(limit: u32, window: Duration) -> Self {
+        Self::new(f64::from(limit), Unit::Request, window)
     }
 
     /// At most so many weighted tokens, as [estimated](super::cost::EstimateCost), in each
     /// `window`. The request that crosses the limit still spills.
-    pub const fn tokens(limit: u64, window: Duration) -> Self {
-        let limit = limit as f64;
-        Self { limit, unit: Unit::Token, window, when_spent: WhenSpent::Refuse }
+    pub fn tokens(limit: u64, window: Duration) -> Self {
+        Self::new(limit as f64, Unit::Token, window)
     }
 
     /// What becomes of a request that would spill when the budget is spent.
     #[must_use]
-    pub const fn when_spent(mut self, when_spent: WhenSpent) -> Self {
+    pub fn when_spent(mut self, when_spent: WhenSpent) -> Self {
         self.when_spent = when_spent;
         self
     }
-}
 
-/// A budget and what is left of it; clones share it.
-#[derive(Clone, Debug)]
-pub(crate) struct Purse {
-    budget: SpillBudget,
-    spent: Arc<Mutex<Spent>>,
-}
+    /// How much may still be spilled in the window that is open now: requests or weighted tokens,
+    /// whichever it counts.
+    pub fn left(&self) -> f64 {
+        self.left_at(clock::now())
+    }
 
-#[derive(Debug, Default)]
-struct Spent {
-    since: Option<Instant>,
-    amount: f64,
-}
-
-impl Purse {
-    pub(crate) fn new(budget: SpillBudget) -> Self {
-        Self { budget, spent: Arc::default() }
+    fn new(limit: f64, unit: Unit, window: Duration) -> Self {
+        let (when_spent, spent) = (WhenSpent::default(), Arc::default());
+        Self { limit, unit, window, when_spent, spent }
     }
 
     /// Takes a request out of the budget, whose cost is asked for only when tokens are counted.
@@ -89,10 +85,9 @@ impl Purse {
         now: Instant,
         cost: impl FnOnce() -> f64,
     ) -> Result<(), (WhenSpent, Duration)> {
-        let SpillBudget { limit, unit, window, when_spent } = self.budget;
-        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
-        let age = spent.since.map(|since| now.saturating_duration_since(since));
-        let age = match age.filter(|&age| age < window) {
+        let Self { limit, window, when_spent, .. } = *self;
+        let mut spent = self.lock();
+        let age = match spent.age(now, window) {
             Some(age) => age,
             None => {
                 *spent = Spent { since: Some(now), amount: 0.0 };
@@ -102,11 +97,35 @@ impl Purse {
         if spent.amount >= limit {
             return Err((when_spent, window - age));
         }
-        spent.amount += match unit {
+        spent.amount += match self.unit {
             Unit::Request => 1.0,
             Unit::Token => cost(),
         };
         Ok(())
+    }
+
+    fn left_at(&self, now: Instant) -> f64 {
+        let spent = self.lock();
+        let amount = spent.age(now, self.window).map_or(0.0, |_| spent.amount);
+        (self.limit - amount).max(0.0)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Spent> {
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Spent {
+    since: Option<Instant>,
+    amount: f64,
+}
+
+impl Spent {
+    /// Of the window, while it is open.
+    fn age(&self, now: Instant, window: Duration) -> Option<Duration> {
+        let age = self.since.map(|since| now.saturating_duration_since(since));
+        age.filter(|&age| age < window)
     }
 }
 
@@ -118,25 +137,27 @@ mod tests {
 
     #[test]
     fn a_spent_budget_tells_when_the_next_window_begins() {
-        let purse = Purse::new(SpillBudget::requests(2, WINDOW));
-        let now = crate::resend::clock::now();
-        assert!(purse.take(now, || 0.0).is_ok());
-        assert!(purse.clone().take(now, || 0.0).is_ok());
+        let budget = SpillBudget::requests(2, WINDOW);
+        let now = clock::now();
+        assert!(budget.take(now, || 0.0).is_ok());
+        assert!(budget.clone().take(now, || 0.0).is_ok());
         let later = now + Duration::from_secs(10);
         assert_eq!(
-            purse.take(later, || 0.0),
+            budget.take(later, || 0.0),
             Err((WhenSpent::Refuse, Duration::from_secs(50))),
             "clones share the budget"
         );
-        assert!(purse.take(now + WINDOW, || 0.0).is_ok());
+        assert_eq!((budget.left_at(later), budget.left_at(now + WINDOW)), (0.0, 2.0));
+        assert!(budget.take(now + WINDOW, || 0.0).is_ok());
+        assert_eq!(budget.left_at(now + WINDOW), 1.0);
     }
 
     #[test]
     fn tokens_are_counted_by_their_estimate() {
-        let purse = Purse::new(SpillBudget::tokens(100, WINDOW).when_spent(WhenSpent::Wait));
-        let now = crate::resend::clock::now();
-        assert!(purse.take(now, || 99.0).is_ok());
-        assert!(purse.take(now, || 500.0).is_ok(), "the one that crosses the limit still spills");
-        assert_eq!(purse.take(now, || 1.0), Err((WhenSpent::Wait, WINDOW)));
+        let budget = SpillBudget::tokens(100, WINDOW).when_spent(WhenSpent::Wait);
+        let now = clock::now();
+        assert!(budget.take(now, || 99.0).is_ok());
+        assert!(budget.take(now, || 500.0).is_ok(), "the one that crosses the limit still spills");
+        assert_eq!(budget.take(now, || 1.0), Err((WhenSpent::Wait, WINDOW)));
     }
 }

@@ -22,10 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use self::{
-    budget::Purse,
-    ticket::{Admission, Pass, Ticket},
-};
+pub(crate) use self::ticket::{Admission, Pass, Ticket};
 pub use self::{
     budget::{SpillBudget, WhenSpent},
     class::Class,

@@ -8,7 +8,7 @@ use super::SmartFallback;
 use crate::{
     ConfigError, Gate,
     backend::DeploymentLayer,
-    gate::{Class, Mode, Purse, SpillBudget},
+    gate::{Class, Mode, SpillBudget},
     policy::WaitThenSpill,
 };
 
@@ -74,7 +74,7 @@ pub(super) struct Config<K> {
     pub(super) policy: K,
     pub(super) gate: Gate,
     pub(super) classes: Vec<Class>,
-    pub(super) spill_budget: Option<Purse>,
+    pub(super) spill_budget: Option<SpillBudget>,
 }
 
 impl<P, F> SmartFallbackLayer<P, F> {
@@ -156,7 +156,7 @@ impl<P, F, K: Clone> SmartFallbackLayer<P, F, K> {
     /// Bounds what is spilled. By default nothing does.
     #[must_use]
     pub fn spill_budget(mut self, budget: SpillBudget) -> Self {
-        Arc::make_mut(&mut self.config).spill_budget = Some(Purse::new(budget));
+        Arc::make_mut(&mut self.config).spill_budget = Some(budget);
         self
     }
 

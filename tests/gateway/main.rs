@@ -4,9 +4,15 @@
 
 mod config;
 mod emulate;
+#[cfg(unix)]
+mod entra;
 mod load;
+#[cfg(unix)]
+mod operations;
 #[cfg(unix)]
 mod reload;
 mod serve;
 mod served;
 mod started;
+#[cfg(unix)]
+mod witness;

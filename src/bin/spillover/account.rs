@@ -5,6 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 use http::StatusCode;
 use tower_spillover::Served;
 
+use crate::operations::Trace;
+
 /// A request whose answer has gone out, or was given up.
 #[derive(Debug)]
 pub struct Account {
@@ -30,6 +32,8 @@ pub struct Account {
     pub usage: Option<Tokens>,
     /// Whether the whole body went out.
     pub complete: bool,
+    /// Where traces are exported.
+    pub trace: Option<Trace>,
 }
 
 /// What a backend said that a request took.

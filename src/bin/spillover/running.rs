@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tower_spillover::{BackendPool, Gate};
+use tower_spillover::{BackendPool, Gate, gate::SpillBudget};
 
 use crate::config::Config;
 
@@ -22,4 +22,5 @@ pub struct RunningModel {
     pub gate: Option<Gate>,
     pub ptu: Option<BackendPool>,
     pub standard: Option<BackendPool>,
+    pub spill_budget: Option<SpillBudget>,
 }

@@ -171,7 +171,7 @@ pub struct GateSettings {
 }
 
 /// What may be spilled: exactly one of `requests` and `tokens` is set.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
     pub requests: Option<u32>,
     pub tokens: Option<u64>,

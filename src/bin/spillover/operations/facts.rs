@@ -58,10 +58,17 @@ impl<'a> Facts<'a> {
 
     /// The host of the backend that answered.
     pub(super) fn server_address(&self) -> Option<&'a str> {
-        let name = self.backend()?;
-        let model = self.running.config.models.get(self.model)?;
-        let mut backends = model.ptu.iter().chain(&model.standard);
-        backends.find(|backend| backend.name == name).map(|backend| host(&backend.endpoint))
+        self.configured(self.backend()?).map(|backend| host(&backend.endpoint))
+    }
+
+    /// The backends of the request's model.
+    pub(super) fn backends(&self) -> impl Iterator<Item = &'a Backend> + use<'a> {
+        let model = self.running.config.models.get(self.model);
+        model.into_iter().flat_map(|model| model.ptu.iter().chain(&model.standard))
+    }
+
+    pub(super) fn configured(&self, backend: &str) -> Option<&'a Backend> {
+        self.backends().find(|configured| configured.name == backend)
     }
 
     fn decide(&self) -> Decision {

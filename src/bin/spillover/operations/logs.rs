@@ -74,6 +74,7 @@ pub(super) fn request(facts: &Facts<'_>) {
         cached_tokens = account.usage.map(|tokens| tokens.cached),
         completion_tokens = account.usage.map(|tokens| tokens.completion),
         complete = account.complete,
+        trace_id = account.trace.as_ref().map(|trace| tracing::field::display(trace.id())),
         "request",
     );
 }

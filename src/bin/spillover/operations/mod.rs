@@ -1,6 +1,7 @@
 //! What the gateway tells about itself: metrics, a status document, logs, and OTLP.
 
 mod facts;
+mod gauges;
 mod json;
 mod lines;
 mod logs;
@@ -10,12 +11,16 @@ mod otlp;
 mod scrape;
 mod series;
 mod status;
+mod trace;
 
 #[cfg(test)]
 mod tests;
 
 use std::{error::Error, fmt, sync::Arc, time::Instant};
 
+use http::HeaderMap;
+
+pub(crate) use self::trace::{Call, Trace};
 use self::{facts::Facts, lines::Lines, metrics::Metrics, otlp::Export};
 use crate::{account::Account, config::Telemetry, outbound::BoxError, running::Running};
 
@@ -51,9 +56,23 @@ impl Operations {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// Exports what the pools and gates of `running` say, from time to time.
+    pub(crate) fn watch(&self, running: impl Fn() -> Option<Arc<Running>> + Send + Sync + 'static) {
+        if let Some(export) = &self.inner.export {
+            export.watch(running);
+        }
+    }
+
     /// Counts a request as under way until it is [`finished`](Self::finished).
     pub(crate) fn arrived(&self) {
         self.inner.metrics.in_flight.inc();
+    }
+
+    /// Begins to trace a request where traces are exported: continues the trace of its caller, of
+    /// which `headers` tell, or begins one. Otherwise `headers` stay as they are.
+    pub(crate) fn trace(&self, account: &Account, headers: &mut HeaderMap) -> Option<Trace> {
+        let export = self.inner.export.as_ref()?;
+        Some(export.trace(account, headers))
     }
 
     /// Counts, logs and exports a request. To be called once for each that arrived.

@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
-use tower_spillover::{Gate, classify::Hint, gate::Mode};
+use tower_spillover::{Gate, classify::Hint, gate::SpillBudget};
 
 use super::{
     facts::{PTU, backends, host},
+    gauges::mode,
     metrics::{Metrics, millis},
 };
 use crate::{
@@ -50,18 +51,16 @@ fn model(metrics: &Metrics, state: &RunningModel, config: Option<&Model>) -> Val
             "last_hint": seen.and_then(|seen| seen.last_hint()).map(hint),
         })
     });
-    json!({ "gate": state.gate.as_ref().map(gate), "backends": described.collect::<Vec<_>>() })
+    json!({
+        "gate": state.gate.as_ref().map(gate),
+        "spill_budget_left": state.spill_budget.as_ref().map(SpillBudget::left),
+        "backends": described.collect::<Vec<_>>(),
+    })
 }
 
 fn gate(gate: &Gate) -> Value {
-    let mode = match gate.get_mode() {
-        Mode::Adaptive => "adaptive",
-        Mode::Shared => "shared",
-        Mode::Plain => "plain",
-        _ => "other",
-    };
     json!({
-        "mode": mode,
+        "mode": mode(gate.get_mode()),
         "level": gate.level(),
         "rate": gate.rate(),
         "waiting": gate.waiting(),

@@ -17,7 +17,8 @@ use tokio::net::TcpListener;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_spillover::{
     Backend as PoolBackend, BackendPool, Gate, MaxWait, RegionRotateLayer, Served,
-    SmartFallbackLayer, gate::Mode,
+    SmartFallbackLayer,
+    gate::{Mode, SpillBudget},
 };
 
 use super::*;
@@ -64,6 +65,7 @@ fn running() -> Running {
         gate: Some(Gate::new()),
         ptu: Some(pool(&ptu)),
         standard: Some(pool(&standard)),
+        spill_budget: Some(SpillBudget::requests(7, Duration::from_secs(60))),
     };
     let model = Model {
         ptu: vec![ptu],
@@ -165,6 +167,7 @@ fn account(status: StatusCode, served: Option<Served>) -> Account {
         total: Duration::from_secs(2),
         usage: Some(Tokens { prompt: 100, cached: 40, completion: 7 }),
         complete: true,
+        trace: None,
     }
 }
 
@@ -191,7 +194,9 @@ async fn a_spilled_request_is_counted_where_somebody_would_look_for_it() {
          backend=\"ptu-east\"} 0.043",
         "spillover_backend_cooldown_seconds{model=\"gpt-4o\",tier=\"standard\",\
          backend=\"sweden\"} 0.0",
-        "spillover_gate_waiting{model=\"gpt-4o\"} 0",
+        "spillover_gate_waiting{model=\"gpt-4o\"} 0.0",
+        "spillover_gate_mode{model=\"gpt-4o\",mode=\"adaptive\"} 1.0",
+        "spillover_spill_budget_left{model=\"gpt-4o\"} 7.0",
         "spillover_time_to_head_seconds_bucket{le=\"0.05\",model=\"gpt-4o\",\
          decision=\"standard\"} 1",
         "spillover_time_to_end_seconds_sum{model=\"gpt-4o\",decision=\"standard\"} 2.0",
@@ -232,6 +237,20 @@ async fn counting_a_request_like_an_earlier_one_allocates_nothing() {
     assert_eq!(again.count_total, 0);
 }
 
+#[test]
+fn tracing_for_nobody_allocates_nothing_and_changes_nothing() {
+    let operations = Operations::new(&telemetry(None)).expect("good settings");
+    let account = account(StatusCode::OK, None);
+    let parent = ("traceparent", "of-another-kind");
+    let mut request = Request::post("/").header(parent.0, parent.1).body(()).expect("a head");
+    let traced = allocation_counter::measure(|| {
+        assert!(operations.trace(&account, request.headers_mut()).is_none());
+        assert!(Trace::call(&mut request).is_none());
+    });
+    assert_eq!(traced.count_total, 0);
+    assert_eq!(request.headers()[parent.0], parent.1);
+}
+
 #[tokio::test]
 async fn the_status_names_models_backends_and_clients_and_no_key() {
     let running = running();
@@ -241,6 +260,7 @@ async fn the_status_names_models_backends_and_clients_and_no_key() {
     assert_eq!(status["clients"], serde_json::json!(["team-a"]));
     let model = &status["models"]["gpt-4o"];
     assert_eq!(model["gate"]["mode"], "adaptive");
+    assert_eq!(model["spill_budget_left"], 7.0);
     let ptu = &model["backends"][0];
     assert_eq!((&ptu["name"], &ptu["tier"]), (&"ptu-east".into(), &"ptu".into()));
     assert_eq!(ptu["host"], "ptu-east.example");
@@ -341,7 +361,9 @@ async fn a_request_reaches_the_collector_as_a_span_and_as_numbers() {
     let (address, seen) = collector().await;
     let running = running();
     let operations = Operations::new(&telemetry(Some(address))).expect("good settings");
-    operations.finished(&spilled(&running).await, &running);
+    let mut account = spilled(&running).await;
+    account.trace = operations.trace(&account, &mut HeaderMap::new());
+    operations.finished(&account, &running);
     tokio::task::spawn_blocking(|| operations.shutdown()).await.expect("it flushes");
     let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let sent = |to: &str| -> String {

@@ -72,7 +72,8 @@ struct Passed {
 async fn exchange(ledger: &mut Ledger, request: Request<Incoming>) -> Result<Reply, Refusal> {
     let site = Arc::clone(&ledger.site);
     let limits = &site.config().limits;
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    ledger.trace(&mut head.headers);
     entry::refuse_tunnels(&head)?;
     let route = Route::of(&head.method, head.uri.path()).ok_or_else(Refusal::not_found)?;
     ledger.account.operation.push_str(route.operation);
@@ -97,6 +98,9 @@ async fn exchange(ledger: &mut Ledger, request: Request<Incoming>) -> Result<Rep
     headers::strip_request(request.headers_mut());
     let trace = control.trace;
     set_limits(control, &mut request);
+    if let Some(trace) = &ledger.account.trace {
+        request.extensions_mut().insert(trace.clone());
+    }
     let sent = clock::now();
     let answer = line.stack.send(request).await;
     let answer = answer.map_err(|error| failure(&error, limits.body))?;

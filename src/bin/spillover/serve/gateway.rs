@@ -10,19 +10,24 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderMap, Response};
 use sha2::{Digest, Sha256};
 
 use super::{
     clock,
     site::{OpenTokens, Site},
 };
-use crate::{account::Account, config::Config, running::Running};
+use crate::{account::Account, config::Config, operations::Trace, running::Running};
 
 /// Who counts, logs and exports what the gateway does.
 pub(crate) trait Observe: Send + Sync + 'static {
     /// A request has come, and will be finished.
     fn arrived(&self) {}
+
+    /// Begins to trace a request, of whose caller's trace `headers` tell.
+    fn trace(&self, _account: &Account, _headers: &mut HeaderMap) -> Option<Trace> {
+        None
+    }
 
     /// A request is over, or was given up.
     fn finished(&self, account: &Account, running: &Running);

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use tower_spillover::Served;
 
 use super::{clock, connection::Busy, gateway::Gateway, site::Site, usage::UsageWatch};
@@ -38,10 +38,16 @@ impl Ledger {
             total: std::time::Duration::ZERO,
             usage: None,
             complete: false,
+            trace: None,
         };
         let site = gateway.site();
         gateway.observer().arrived();
         Self { gateway, site, account, usage: None, has_place: false, _busy: busy }
+    }
+
+    /// Begins to trace the request, if anybody wants to know.
+    pub(super) fn trace(&mut self, headers: &mut HeaderMap) {
+        self.account.trace = self.gateway.observer().trace(&self.account, headers);
     }
 
     pub(super) fn head(&mut self, status: StatusCode, served: Option<Served>, now: Instant) {

@@ -39,7 +39,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Response, header};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -57,7 +57,7 @@ use crate::{
     account::Account,
     config::{self, Config, Entra},
     entra,
-    operations::{self, Operations},
+    operations::{self, Operations, Trace},
     running::Running,
 };
 
@@ -96,6 +96,10 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
     let mut end = End::new().map_err(|error| format!("cannot hear signals: {error}"))?;
     let operations = Operations::new(&config.telemetry).map_err(|error| error.to_string())?;
     let server = Server::start(config, Box::new(Observed(operations.clone()))).await?;
+    // To be looked at once more when it has stopped.
+    let gateway = Arc::clone(&server.gateway);
+    let watched = Arc::downgrade(&gateway);
+    operations.watch(move || watched.upgrade().map(|gateway| gateway.running()));
     if let Some(admin) = &server.admin_url {
         announce(&format!("admin on {admin}"));
     }
@@ -116,6 +120,7 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
     server.stop().await;
     // What is left to export is sent, which blocks.
     let _ = tokio::task::spawn_blocking(|| operations.shutdown()).await;
+    drop(gateway);
     Ok(())
 }
 
@@ -125,6 +130,10 @@ struct Observed(Operations);
 impl Observe for Observed {
     fn arrived(&self) {
         self.0.arrived();
+    }
+
+    fn trace(&self, account: &Account, headers: &mut HeaderMap) -> Option<Trace> {
+        self.0.trace(account, headers)
     }
 
     fn finished(&self, account: &Account, running: &Running) {

@@ -108,7 +108,7 @@ impl Site {
     }
 }
 
-/// The pools and the gate of a model: those of the last configuration where their settings are the
+/// The pools, the gate and the budget of a model: those of the last configuration where their settings are the
 /// same, so that what they learned is not lost.
 fn remember(
     name: &str,
@@ -137,7 +137,11 @@ fn remember(
     if ptu.is_none() && standard.is_none() {
         return Err("has no backend".to_owned());
     }
-    Ok(RunningModel { name: name.to_owned(), gate, ptu, standard })
+    let spill_budget = kept
+        .filter(|(last, _)| model.spill_budget == last.spill_budget)
+        .and_then(|(_, running)| running.spill_budget.clone())
+        .or_else(|| model.spill_budget.as_ref().map(stack::spill_budget));
+    Ok(RunningModel { name: name.to_owned(), gate, ptu, standard, spill_budget })
 }
 
 fn same_backends(now: &[Backend], last: &[Backend]) -> bool {

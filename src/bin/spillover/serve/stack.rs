@@ -50,8 +50,8 @@ impl Stack {
                 for class in classes(model) {
                     layer = layer.class(class);
                 }
-                if let Some(budget) = &model.spill_budget {
-                    layer = layer.spill_budget(spill_budget(budget));
+                if let Some(budget) = &running.spill_budget {
+                    layer = layer.spill_budget(budget.clone());
                 }
                 Self::Tiers(Box::new(layer.layer(upstream.clone())))
             }
@@ -176,7 +176,7 @@ fn classes(model: &Model) -> impl Iterator<Item = Class> + '_ {
     configured.chain([Class::new(never_spilling(None)).never_spill()])
 }
 
-fn spill_budget(budget: &Budget) -> SpillBudget {
+pub(super) fn spill_budget(budget: &Budget) -> SpillBudget {
     let spent = if budget.waits_when_spent { WhenSpent::Wait } else { WhenSpent::Refuse };
     match (budget.tokens, budget.requests) {
         (Some(tokens), _) => SpillBudget::tokens(tokens, budget.window),

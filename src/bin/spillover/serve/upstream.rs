@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     config::{self, Http2},
+    operations::{Call, Trace},
     trust,
 };
 
@@ -103,6 +104,15 @@ impl UpstreamError {
         matches!(self, Self::Client(error) if error.is_connect())
     }
 
+    /// In a word, as traces have it.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Client(error) if error.is_connect() => "connect",
+            Self::Client(_) => "broken",
+            Self::Silent => "timeout",
+        }
+    }
+
     /// The first cause of the type `T`.
     pub(super) fn cause<T: Error + 'static>(&self) -> Option<&T> {
         let mut next: Option<&(dyn Error + 'static)> = match self {
@@ -128,7 +138,8 @@ impl Service<Request<Upload>> for Upstream {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Upload>) -> Sending {
+    fn call(&mut self, mut request: Request<Upload>) -> Sending {
+        let call = Trace::call(&mut request);
         let lanes = &self.lanes[workers::here()];
         let (client, place) = if self.may_share_connections(request.uri()) {
             let (client, place) = lanes.enter();
@@ -136,7 +147,8 @@ impl Service<Request<Upload>> for Upstream {
         } else {
             (lanes.first(), None)
         };
-        Sending { answer: clock::timeout(self.head_timeout, client.request(request)), place }
+        let answer = clock::timeout(self.head_timeout, client.request(request));
+        Sending { answer, place, call }
     }
 }
 
@@ -146,6 +158,7 @@ pin_project! {
         #[pin]
         answer: Timeout<legacy::ResponseFuture>,
         place: Option<Place>,
+        call: Option<Box<Call>>,
     }
 }
 
@@ -154,11 +167,16 @@ impl Future for Sending {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        Poll::Ready(match ready!(this.answer.poll(cx)) {
+        let answer = match ready!(this.answer.poll(cx)) {
             Ok(Ok(response)) => Ok(response.map(|body| Download::new(body, this.place.take()))),
             Ok(Err(error)) => Err(UpstreamError::Client(error)),
             Err(_) => Err(UpstreamError::Silent),
-        })
+        };
+        if let Some(call) = this.call.take() {
+            let answer = answer.as_ref().map(|answer| (answer.status(), answer.version()));
+            call.end(answer.map_err(UpstreamError::kind));
+        }
+        Poll::Ready(answer)
     }
 }
 

@@ -1,13 +1,16 @@
-//! OpenTelemetry: a span and the GenAI metrics for every request, in batches to a collector.
+//! OpenTelemetry: spans and the GenAI metrics of every request, in batches to a collector.
 
+mod call;
 mod client;
+mod gauges;
 mod request;
 
-use std::{fmt, thread, time::Duration};
+use std::{fmt, sync::Arc, thread, time::Duration};
 
+use http::HeaderMap;
 use opentelemetry::{
     KeyValue,
-    metrics::{Histogram, MeterProvider},
+    metrics::{Histogram, Meter, MeterProvider},
     trace::TracerProvider,
 };
 use opentelemetry_otlp::{
@@ -20,14 +23,15 @@ use opentelemetry_sdk::{
 };
 
 use self::client::Exporting;
-use super::facts::Facts;
-use crate::outbound::BoxError;
+use super::{facts::Facts, trace::Trace};
+use crate::{account::Account, outbound::BoxError, running::Running};
 
 /// What sends spans and metrics, from threads of its own.
 pub(super) struct Export {
     traces: SdkTracerProvider,
     tracer: SdkTracer,
     metrics: SdkMeterProvider,
+    meter: Meter,
     tokens: Histogram<u64>,
     duration: Histogram<f64>,
 }
@@ -50,11 +54,20 @@ impl Export {
             .with_description("GenAI operation duration")
             .with_boundaries(SECONDS.to_vec())
             .build();
-        Ok(Self { tracer: traces.tracer("spillover"), traces, metrics, tokens, duration })
+        let tracer = traces.tracer("spillover");
+        Ok(Self { traces, tracer, metrics, meter, tokens, duration })
+    }
+
+    pub(super) fn trace(&self, account: &Account, headers: &mut HeaderMap) -> Trace {
+        Trace::begin(&self.tracer, account, headers)
+    }
+
+    pub(super) fn watch(&self, running: impl Fn() -> Option<Arc<Running>> + Send + Sync + 'static) {
+        gauges::observe(&self.meter, running);
     }
 
     pub(super) fn export(&self, facts: &Facts<'_>) {
-        request::span(&self.tracer, facts);
+        request::end(facts);
         let mut labels = request::labels(facts);
         self.duration.record(facts.account.total.as_secs_f64(), &labels);
         if let Some(tokens) = facts.account.usage {

@@ -1,26 +1,31 @@
 //! A request by the semantic conventions for generative AI.
 
 use opentelemetry::{
-    Context, KeyValue,
-    trace::{Event, Span, SpanKind, Status, Tracer},
+    KeyValue,
+    trace::{Span as _, Status},
 };
-use opentelemetry_sdk::trace::SdkTracer;
+use opentelemetry_sdk::trace::Span;
 use tower_spillover::served::Attempt;
 
-use crate::operations::{facts::Facts, metrics::millis};
+use super::call;
+use crate::operations::{facts::Facts, metrics::millis, trace::Trace};
 
-/// Records the span of a finished request, with an event for every attempt.
-pub(super) fn span(tracer: &SdkTracer, facts: &Facts<'_>) {
+/// Ends the span of a request and those of its calls, which then tell what came of them.
+///
+/// The request is the logical operation, however often it was sent, as the conventions for GenAI
+/// have it; its calls follow those for HTTP clients.
+pub(super) fn end(facts: &Facts<'_>) {
     let account = facts.account;
-    let served = account.served.as_ref();
-    let events = served.into_iter().flat_map(|served| served.attempts());
-    let mut span = tracer
-        .span_builder(format!("{} {}", operation(facts), facts.model))
-        .with_kind(SpanKind::Server)
-        .with_start_time(account.at)
-        .with_attributes(attributes(facts))
-        .with_events(events.map(|attempt| event(facts, attempt)).collect())
-        .start_with_context(tracer, &Context::new());
+    let Some((mut span, calls)) = account.trace.as_ref().and_then(Trace::end) else { return };
+    let (calls, others) = call::pair(facts, calls);
+    for (number, (call, attempt)) in calls.into_iter().enumerate() {
+        call::end(facts, number, call, attempt);
+    }
+    span.update_name(format!("{} {}", operation(facts), facts.model));
+    span.set_attributes(attributes(facts));
+    for attempt in others {
+        add_event(&mut span, facts, attempt);
+    }
     if account.status.is_server_error() || !account.complete {
         span.set_status(Status::error(""));
     }
@@ -80,20 +85,14 @@ fn attributes(facts: &Facts<'_>) -> Vec<KeyValue> {
     attributes
 }
 
-fn event(facts: &Facts<'_>, attempt: &Attempt) -> Event {
+/// An attempt that came to no call, such as for want of an access token.
+fn add_event(span: &mut Span, facts: &Facts<'_>, attempt: &Attempt) {
     let at = facts.account.at.checked_add(attempt.at()).unwrap_or(facts.account.at);
-    let mut attributes = vec![
+    let attributes = vec![
         KeyValue::new("spillover.backend", attempt.backend().to_owned()),
         KeyValue::new("spillover.tier", facts.tier(attempt.backend())),
     ];
-    if let Some(status) = attempt.status() {
-        let status = i64::from(status.as_u16());
-        attributes.push(KeyValue::new("http.response.status_code", status));
-    }
-    if let Some(wait) = attempt.hint().duration() {
-        attributes.push(KeyValue::new("spillover.hint_ms", signed(millis(wait))));
-    }
-    Event::new("spillover.attempt", at, attributes, 0)
+    span.add_event_with_timestamp("spillover.attempt", at, attributes);
 }
 
 /// The well-known name of an operation, or the gateway's own.
@@ -105,6 +104,6 @@ fn operation(facts: &Facts<'_>) -> &'static str {
     }
 }
 
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
