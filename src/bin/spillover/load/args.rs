@@ -22,7 +22,7 @@ pub(crate) struct LoadArgs {
     /// How keys are sent, where the file does not say.
     #[arg(long, value_enum, default_value_t = Header::ApiKey, help_heading = "Targets")]
     pub(super) header: Header,
-    /// Certificates to trust instead of the public authorities, as PEM.
+    /// Certificates to trust beside the public authorities, as PEM.
     #[arg(long, value_name = "FILE", help_heading = "Targets")]
     pub(super) trust: Option<PathBuf>,
     /// HTTP/2 instead of HTTP/1.1, without TLS too.
