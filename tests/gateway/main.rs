@@ -7,6 +7,7 @@ mod emulate;
 mod load;
 #[cfg(unix)]
 mod reload;
+mod renewal;
 mod serve;
 mod served;
 mod started;

@@ -21,7 +21,12 @@ use super::{
 /// Everything that is wrong with it. What is not TOML is reported alone, because the rest of such
 /// a file looks wrong for that reason.
 pub fn load(path: &Path) -> Result<Config, Problems> {
-    read(path, &|name| std::env::var_os(name).and_then(|value| value.into_string().ok())).result
+    read(path, &variable).result
+}
+
+/// The environment of the process.
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).and_then(|value| value.into_string().ok())
 }
 
 /// A configuration and what it was made of.
