@@ -11,3 +11,5 @@ mod renewal;
 mod serve;
 mod served;
 mod started;
+#[cfg(unix)]
+mod strain;

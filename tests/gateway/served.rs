@@ -89,6 +89,10 @@ impl Gateway {
         &self.address
     }
 
+    pub(crate) fn pid(&self) -> String {
+        self.program.pid()
+    }
+
     /// What it logged so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
