@@ -8,6 +8,7 @@ mod load;
 #[cfg(unix)]
 mod reload;
 mod renewal;
+mod requests;
 mod serve;
 mod served;
 mod started;

@@ -164,6 +164,7 @@ fn a_body_that_cannot_be_sent_again_gets_one_attempt_and_the_answer_says_so() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a timeout in real time")]
 fn an_answer_that_stops_is_broken_off_where_the_client_can_see_it() {
     let (url, _) = backend(|mut asked| {
         asked.body();

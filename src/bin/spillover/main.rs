@@ -9,7 +9,7 @@ mod emulate;
 mod entra;
 mod load;
 mod operations;
-mod outbound;
+mod own_requests;
 mod running;
 mod serve;
 mod trust;

@@ -23,6 +23,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 pub use self::{
     check::check,
+    file::parse,
     problem::Problems,
     watch::{Hangup, Watch, open},
 };

@@ -21,7 +21,7 @@ use opentelemetry_sdk::{
 
 use self::client::Exporting;
 use super::facts::Facts;
-use crate::outbound::BoxError;
+use crate::own_requests::BoxError;
 
 /// What sends spans and metrics, from threads of its own.
 pub(super) struct Export {
