@@ -1,6 +1,6 @@
 //! Every request of `requests.http`, sent to the demonstration.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, process::Stdio};
 
 use crate::started::Started;
 
@@ -76,7 +76,9 @@ fn send(gateway: &str, asked: &Asked) -> (String, String) {
 
 #[test]
 fn each_is_answered_as_its_title_says_by_the_gateway_without_a_file() {
-    let mut demo = Started::new(&["serve", "--listen", "127.0.0.1:0"]);
+    let mut demo = Started::with(&["serve", "--listen", "127.0.0.1:0"], |command| {
+        command.stderr(Stdio::null())
+    });
     assert!(demo.line().starts_with("curl "));
     let gateway = demo.endpoint();
     let known = [("gateway", &*gateway), ("key", "any")];

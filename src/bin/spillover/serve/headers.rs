@@ -27,8 +27,8 @@ pub(super) fn strip_answer(headers: &mut HeaderMap) {
     });
 }
 
-/// RFC 9110 section 7.6.1, with the fields that other proxies use the same way. `Trailer` is not one
-/// of them: what an answer says of its trailers lets hyper pass them to a client that takes them.
+/// RFC 9110 section 7.6.1, with the fields that other proxies use the same way. `Trailer` is none of
+/// them: what an answer says of its trailers lets hyper pass them to a client that takes them.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     *name == header::CONNECTION
         || *name == header::TE

@@ -84,17 +84,7 @@ pub(crate) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> ExitCode {
 async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), String> {
     // Before anything else: a signal that nobody hears ends the process.
     let mut end = End::new().map_err(|error| format!("cannot hear signals: {error}"))?;
-    let (mut config, source) = match file {
-        Some(file) => {
-            let hangup = Hangup::new();
-            let (config, watch) = config::open(file).map_err(|problems| problems.to_string())?;
-            (config, Source::File(watch, hangup))
-        }
-        None => {
-            let (azure, config) = demo::start().await.map_err(|error| error.to_string())?;
-            (config, Source::Demo(azure))
-        }
-    };
+    let (mut config, source) = Source::open(file).await?;
     if let Some(address) = listen {
         config.listen.address = address;
     }
@@ -128,6 +118,19 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
 enum Source {
     File(config::Watch, Hangup),
     Demo(demo::Azure),
+}
+
+impl Source {
+    async fn open(file: Option<&Path>) -> Result<(Config, Self), String> {
+        let Some(file) = file else {
+            let (azure, config) = demo::start().await.map_err(|error| error.to_string())?;
+            return Ok((config, Self::Demo(azure)));
+        };
+        // Heard while the file is still read: it is read again then.
+        let hangup = Hangup::new();
+        let (config, watch) = config::open(file).map_err(|problems| problems.to_string())?;
+        Ok((config, Self::File(watch, hangup)))
+    }
 }
 
 /// What the gateway tells about itself.
