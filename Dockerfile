@@ -4,12 +4,13 @@
 #   docker run --rm -p 8080:8080 -v "$PWD/spillover.toml:/etc/spillover/spillover.toml:ro" \
 #     -e EAST_KEY spillover
 #
+# In there, `[listen] address = "0.0.0.0:8080"`: 127.0.0.1 is the container's own.
 # Whether it is alive is asked over HTTP (/healthz, /readyz): the image has no shell to ask with.
 
 FROM rust:1-alpine AS build
 RUN apk add --no-cache build-base
 WORKDIR /build
-COPY Cargo.toml ./
+COPY Cargo.toml Cargo.lock ./
 COPY src ./src
 COPY benches ./benches
 COPY README.md LICENSE-APACHE LICENSE-MIT ./
@@ -17,7 +18,7 @@ COPY README.md LICENSE-APACHE LICENSE-MIT ./
 ENV CARGO_PROFILE_RELEASE_LTO=thin CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 CARGO_PROFILE_RELEASE_STRIP=symbols
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    cargo build --release --features gateway --bin spillover \
+    cargo build --release --locked --features gateway --bin spillover \
     && cp target/release/spillover /spillover
 
 FROM scratch

@@ -1,6 +1,6 @@
 //! `spillover load` against `spillover emulate`: what it sends, counts and prints.
 
-use std::{io::Read, net::TcpListener, thread};
+use std::{io::Read, net::TcpListener, process::Stdio, thread};
 
 use serde_json::Value;
 
@@ -118,6 +118,29 @@ fn streams_are_read_to_their_end_and_their_usage_is_counted() {
 }
 
 #[test]
+fn every_api_is_asked_in_both_grammars() {
+    let (_emulator, [_, sweden]) = emulator("load-apis");
+    let key = key("load-apis.key", "key-sweden");
+    let v1 = format!("{sweden}/openai/v1");
+    for (api, more, prompt, completion) in [
+        ("chat", &[][..], 300, 21),
+        ("chat", &["--stream"][..], 300, 21),
+        ("responses", &[], 300, 21),
+        ("responses", &["--stream"], 300, 21),
+        ("embeddings", &[], 300, 0),
+    ] {
+        for (endpoint, grammar) in [(&sweden, "classic"), (&v1, "v1")] {
+            let ask = ["--endpoint", endpoint, "--key", &key, "--api", api, "--grammar", grammar];
+            let size = ["--items", "3", "--prompt-tokens", "100", "--max-tokens", "7", "--exact"];
+            let report = json(&[&ask[..], &size[..], more].concat());
+            assert_eq!(report["share_200"], 1.0, "{api} {grammar} {more:?}: {report:#}");
+            assert_eq!(report["prompt_tokens"], prompt, "{api} {grammar} {more:?}");
+            assert_eq!(report["completion_tokens"], completion, "{api} {grammar} {more:?}");
+        }
+    }
+}
+
+#[test]
 fn an_open_loop_keeps_its_rate_whatever_the_answers_take() {
     let (_emulator, [_, sweden]) = emulator("load-rate");
     let key = key("load-rate.key", "key-sweden");
@@ -188,6 +211,38 @@ fn a_silent_target_times_out_and_a_closed_port_is_named_as_such() {
 }
 
 #[test]
+fn certificates_and_keys_are_taken_from_where_the_arguments_say() {
+    let (_emulator, [_, sweden]) = emulator("load-trust");
+    let tls = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/gateway/tls/renewed");
+    let config = file(
+        "load-trust.toml",
+        &format!(
+            "listen = {{ address = \"127.0.0.1:0\", \
+             tls = {{ certificates = \"{tls}-cert.pem\", key = \"file:{tls}-key.pem\" }} }}\n\
+             [clients.me]\nkeys = [\"env:MINE\"]\n[[models.gpt-4o.standard]]\nname = \"a\"\n\
+             endpoint = \"{sweden}\"\nkey = \"env:SWEDEN\"\n"
+        ),
+    );
+    let mut gateway = Started::with(&["serve", "--config", config.to_str().unwrap()], |command| {
+        command.env("MINE", "my-key").env("SWEDEN", "key-sweden").stderr(Stdio::null())
+    });
+    let endpoint = gateway.endpoint();
+    let key = key("load-trust.key", "my-key");
+    let targets =
+        format!("[[targets]]\nendpoint = \"{endpoint}\"\nkey = \"{key}\"\nheader = \"bearer\"");
+    let targets = file("load-trust-targets.toml", &targets);
+    let ask = ["--targets", targets.to_str().unwrap(), "--items", "2", "--threads", "1"];
+    let trust = ["--trust", &format!("{tls}-cert.pem")];
+    for http in [&[][..], &["--http2"]] {
+        let report = json(&[&ask[..], &trust, http].concat());
+        assert_eq!(group(&report, "0-200")["served_by"][0]["backend"], "a", "{report:#}");
+    }
+    let report = json(&ask);
+    let reason = report["groups"][0]["error"].as_str().unwrap();
+    assert!(reason.contains("certificate"), "nobody vouches for it: {report:#}");
+}
+
+#[test]
 fn mistakes_are_told_before_anything_is_sent_and_without_keys() {
     let secret = file("load-secret.json", "[{\"endpoint\": \"http://a/\", \"kee\": \"s3cret\"}]");
     let number = file("load-number.toml", "[[targets]]\nendpoint = \"ftp://s3cret\"\n");
@@ -203,6 +258,7 @@ fn mistakes_are_told_before_anything_is_sent_and_without_keys() {
         (vec!["--endpoint", at, "--trace", bad_trace.to_str().unwrap()], "load-bad.csv:2: "),
         (vec!["--endpoint", at, "--trust", secret.to_str().unwrap()], "no certificate in PEM"),
         (vec!["--endpoint", at, "--rate", "5", "--items", "3"], "cannot be used with"),
+        (vec!["--endpoint", at, "--api", "embeddings", "--stream"], "embeddings do not stream"),
         (vec![], "--targets <FILE>|--endpoint <URL>"),
     ] {
         let out = ran(&[&["load"], &arguments[..]].concat());

@@ -11,8 +11,12 @@ mod load;
 mod operations;
 #[cfg(unix)]
 mod reload;
+mod renewal;
+mod requests;
 mod serve;
 mod served;
 mod started;
+#[cfg(unix)]
+mod strain;
 #[cfg(unix)]
 mod witness;

@@ -5,6 +5,7 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -45,16 +46,51 @@ pub(crate) struct Gateway {
     log: PathBuf,
 }
 
+/// A gateway that may not listen yet.
+pub(crate) struct Beginning {
+    program: Started,
+    log: PathBuf,
+}
+
+impl Beginning {
+    pub(crate) fn listening(mut self) -> Gateway {
+        let url = self.program.endpoint();
+        let (_, address) = url.split_once("://").unwrap();
+        Gateway { program: self.program, address: address.to_owned(), log: self.log }
+    }
+
+    pub(crate) fn pid(&self) -> String {
+        self.program.pid()
+    }
+
+    /// Whether SIGHUP, the first signal, would be handled.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn hears_hangups(&self) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(caught.trim(), 16).unwrap() & 1 == 1
+    }
+}
+
 impl Gateway {
     pub(crate) fn start(config: &Path) -> Self {
-        let log = config.with_file_name("gateway.log");
-        let stderr = File::create(&log).unwrap();
+        Self::begin(config).listening()
+    }
+
+    pub(crate) fn begin(config: &Path) -> Beginning {
         let arguments = ["serve", "--config", config.to_str().unwrap()];
-        let mut program = Started::with(&arguments, |command| {
-            command.env("AZURE_KEY", "azure-key").env("TEAM_B_KEY", "key-b").stderr(stderr)
-        });
-        let url = program.endpoint();
-        Self { program, address: url.strip_prefix("http://").unwrap().to_owned(), log }
+        let (log, stderr) = log_beside(config);
+        let program = Started::with(&arguments, |command| keyed(command).stderr(stderr));
+        Beginning { program, log }
+    }
+
+    /// Host and port.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn pid(&self) -> String {
+        self.program.pid()
     }
 
     /// What it logged so far.
@@ -102,6 +138,16 @@ impl Gateway {
         stream.read_to_string(&mut text).unwrap();
         Answer(text)
     }
+}
+
+fn log_beside(config: &Path) -> (PathBuf, File) {
+    let log = config.with_file_name("gateway.log");
+    let file = File::create(&log).unwrap();
+    (log, file)
+}
+
+fn keyed(command: &mut Command) -> &mut Command {
+    command.env("AZURE_KEY", "azure-key").env("TEAM_B_KEY", "key-b")
 }
 
 /// An answer as it came over the wire.

@@ -39,10 +39,14 @@ impl Started {
         words.split(' ').next().unwrap().to_owned()
     }
 
+    pub(crate) fn pid(&self) -> String {
+        self.child.id().to_string()
+    }
+
     /// Sends the signal called `name`.
     #[cfg(unix)]
     pub(crate) fn signal(&self, name: &str) {
-        let (pid, name) = (self.child.id().to_string(), format!("-{name}"));
+        let (pid, name) = (self.pid(), format!("-{name}"));
         assert!(Command::new("kill").args([&name, &pid]).status().unwrap().success());
     }
 

@@ -9,7 +9,7 @@ mod emulate;
 mod entra;
 mod load;
 mod operations;
-mod outbound;
+mod own_requests;
 mod running;
 mod serve;
 mod trust;
@@ -46,7 +46,7 @@ enum Command {
     },
     /// Emulate Azure OpenAI resources on local ports.
     Emulate(emulate::EmulateArgs),
-    /// Load targets with chat requests, and tell how they were served.
+    /// Load targets with requests, and tell how they were served.
     Load(Box<load::LoadArgs>),
     /// Print what a shell needs to complete this command's arguments.
     #[command(after_help = completions::EXAMPLES)]

@@ -21,7 +21,22 @@ use super::{
 /// Everything that is wrong with it. What is not TOML is reported alone, because the rest of such
 /// a file looks wrong for that reason.
 pub fn load(path: &Path) -> Result<Config, Problems> {
-    read(path, &|name| std::env::var_os(name).and_then(|value| value.into_string().ok())).result
+    read(path, &variable).result
+}
+
+/// The configuration in `text`, which refers to no files.
+///
+/// # Errors
+///
+/// As of [`load`].
+pub fn parse(text: &str, environment: &Environment<'_>) -> Result<Config, Problems> {
+    let path = Path::new("");
+    read_text(path, text, Sheet::new(path, text, environment)).0
+}
+
+/// The environment of the process.
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).and_then(|value| value.into_string().ok())
 }
 
 /// A configuration and what it was made of.
@@ -43,7 +58,7 @@ pub(super) fn read(path: &Path, environment: &Environment<'_>) -> Reading {
         Ok(Err(_)) => whole("is not text; write it as UTF-8".to_owned()),
         Ok(Ok(text)) => {
             let sheet = Sheet::new(path, &text, environment);
-            let (config, more) = parse(path, &text, sheet);
+            let (config, more) = read_text(path, &text, sheet);
             contents.extend(more);
             config
         }
@@ -51,7 +66,11 @@ pub(super) fn read(path: &Path, environment: &Environment<'_>) -> Reading {
     Reading { result, contents }
 }
 
-fn parse<'a>(path: &Path, text: &'a str, sheet: Sheet<'a>) -> (Result<Config, Problems>, Contents) {
+fn read_text<'a>(
+    path: &Path,
+    text: &'a str,
+    sheet: Sheet<'a>,
+) -> (Result<Config, Problems>, Contents) {
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         let problems = errors.iter().map(|error| {

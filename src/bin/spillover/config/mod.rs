@@ -21,7 +21,12 @@ mod tests;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
-pub use self::{check::check, file::load, problem::Problems, watch::watch};
+pub use self::{
+    check::check,
+    file::parse,
+    problem::Problems,
+    watch::{Hangup, Watch, open},
+};
 
 /// A configuration in which nothing can be wrong any more.
 #[derive(Debug)]

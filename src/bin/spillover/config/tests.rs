@@ -62,24 +62,33 @@ fn a_changed_secret_changes_what_a_configuration_was_made_of() {
 async fn a_replaced_file_and_a_swapped_link_are_loaded_again() {
     let folder = folder("watch");
     let file = folder.join("watched.toml");
-    fs::write(&file, "clients.open = true").expect("a file");
+    let good = |models: usize| {
+        let model = |index| {
+            format!(
+                "[[models.m{index}.standard]]\nname = \"a\"\nauth = \"entra\"\n\
+                 endpoint = \"https://a.example\"\n"
+            )
+        };
+        let models: String = (0..models).map(model).collect();
+        format!("clients.open = true\n{models}[entra]\nkind = \"workload\"\n")
+    };
+    fs::write(&file, good(1)).expect("a file");
+    let (_, watch) = super::open(&file).unwrap_or_else(|problems| panic!("{problems}"));
     let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let watching = tokio::spawn(super::watch(file.clone(), move |result| {
+    let watching = tokio::spawn(watch.run(super::Hangup::new(), move |result| {
         sender.send(result.map(|config| config.models.len()).map_err(|p| p.iter().len())).ok();
     }));
-    let good = "clients.open = true\n[[models.m.standard]]\nname = \"a\"\nauth = \"entra\"\n\
-                endpoint = \"https://a.example\"\n[entra]\nkind = \"workload\"\n";
     let next = folder.join("next.toml");
     tokio::time::timeout(std::time::Duration::from_secs(20), async {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        fs::write(&next, good).expect("a file");
+        // Nothing is missed between the first reading and the watcher.
+        fs::write(&next, good(2)).expect("a file");
         fs::rename(&next, &file).expect("a rename");
-        while told.recv().await != Some(Ok(1)) {}
+        while told.recv().await != Some(Ok(2)) {}
         fs::write(&next, "broken").expect("a file");
         fs::remove_file(&file).expect("a file");
         std::os::unix::fs::symlink(&next, &file).expect("a link");
         while told.recv().await != Some(Err(1)) {}
-        fs::write(&next, good).expect("a file");
+        fs::write(&next, good(1)).expect("a file");
         while told.recv().await != Some(Ok(1)) {}
     })
     .await

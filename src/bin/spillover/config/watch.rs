@@ -11,49 +11,70 @@ use tokio::sync::mpsc;
 
 use super::{
     Config, Problems,
-    file::{self, Reading},
+    file::{self, Reading, variable},
     sheet::Contents,
 };
 
-/// Gives `apply` the configuration at `path` whenever it, or a secret or certificate that it
-/// refers to, has become another, and on every SIGHUP at once. It goes on until it is dropped.
+/// The configuration at `path`, and what notices that it has become another.
 ///
-/// What `apply` gets is as [`load`](super::load) gives it: with problems, the old configuration
-/// is to stay. A file that is written in several steps is read after the last one; files that are
-/// replaced, by an editor's rename or by Kubernetes' swap of a symbolic link, are followed.
+/// # Errors
 ///
-/// # Cancel safety
-///
-/// Dropping the future ends the watch, and is the only way to.
-pub async fn watch(path: PathBuf, mut apply: impl FnMut(Result<Config, Problems>) + Send) {
-    let (sender, mut changes) = mpsc::channel(1);
-    let mut hangup = Hangup::new();
-    let mut seen = read(&path).await.contents;
-    loop {
-        let watcher = watcher(&seen, &sender);
-        // What changed before the watcher stood is not reported by it.
-        let reading = read(&path).await;
-        if reading.contents != seen {
-            apply(reading.result);
-            seen = reading.contents;
-            continue;
+/// As of [`load`](file::load).
+pub fn open(path: &Path) -> Result<(Config, Watch), Problems> {
+    let Reading { result, contents } = file::read(path, &variable);
+    Ok((result?, Watch { path: path.to_owned(), seen: contents }))
+}
+
+/// A configuration file, and what it and the files that it refers to contained.
+#[derive(Debug)]
+pub struct Watch {
+    path: PathBuf,
+    seen: Contents,
+}
+
+impl Watch {
+    /// Gives `apply` the configuration whenever it, or a secret or certificate that it refers to,
+    /// has become another, and on every SIGHUP at once. It goes on until it is dropped.
+    ///
+    /// What `apply` gets is as [`load`](file::load) gives it: with problems, the old configuration
+    /// is to stay. A file that is written in several steps is read after the last one; files that
+    /// are replaced, by an editor's rename or by Kubernetes' swap of a symbolic link, are followed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the watch, and is the only way to.
+    pub async fn run(
+        self,
+        mut hangup: Hangup,
+        mut apply: impl FnMut(Result<Config, Problems>) + Send,
+    ) {
+        let Self { path, mut seen } = self;
+        let (sender, mut changes) = mpsc::channel(1);
+        loop {
+            let watcher = watcher(&seen, &sender);
+            // What changed before the watcher stood is not reported by it.
+            let reading = read(&path).await;
+            if reading.contents != seen {
+                apply(reading.result);
+                seen = reading.contents;
+                continue;
+            }
+            let is_asked_for = tokio::select! {
+                () = hangup.received() => true,
+                () = settled(&mut changes) => false,
+            };
+            let Reading { result, contents } = read(&path).await;
+            if is_asked_for || contents != seen {
+                apply(result);
+            }
+            seen = contents;
+            drop(watcher);
         }
-        let is_asked_for = tokio::select! {
-            () = hangup.received() => true,
-            () = settled(&mut changes) => false,
-        };
-        let Reading { result, contents } = read(&path).await;
-        if is_asked_for || contents != seen {
-            apply(result);
-        }
-        seen = contents;
-        drop(watcher);
     }
 }
 
 async fn read(path: &Path) -> Reading {
     let path = path.to_owned();
-    let variable = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
     tokio::task::spawn_blocking(move || file::read(&path, &variable))
         .await
         .expect("reading a configuration does not panic")
@@ -109,18 +130,20 @@ fn folder(file: &Path) -> Option<PathBuf> {
     file.ancestors().skip(1).map(here).find(|folder| folder.is_dir())
 }
 
-/// SIGHUP, where there is such a thing.
-struct Hangup(#[cfg(unix)] Option<tokio::signal::unix::Signal>);
+/// SIGHUP, where there is such a thing. It is heard from here on, and once for all that came before
+/// it is waited for.
+#[derive(Debug)]
+pub struct Hangup(#[cfg(unix)] Option<tokio::signal::unix::Signal>);
 
 impl Hangup {
     #[cfg(unix)]
-    fn new() -> Self {
+    pub fn new() -> Self {
         let signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
         Self(signal.inspect_err(|error| tracing::warn!(%error, "SIGHUP is not heard")).ok())
     }
 
     #[cfg(not(unix))]
-    const fn new() -> Self {
+    pub const fn new() -> Self {
         Self()
     }
 

@@ -1,41 +1,29 @@
-//! What is emulated when nobody says what: a PTU and three regions.
+//! What is emulated when nobody says what, for the emulator and for the gateway's demonstration.
 
-use std::time::Duration;
+use std::{io, net::Ipv4Addr, path::Path};
 
-use tower_spillover::emulator::{Deployment, Pace, Ptu, Resource, Standard};
+use tokio::net::TcpListener;
+use tower_spillover::emulator::Serving;
 
-use super::file::{Place, Wanted, WantedResource};
+use super::file::{self, Wanted};
 
-/// Small enough that a few requests a second fill the PTU, and all of them named alike, so that one
-/// path fits everywhere.
+/// A PTU and three regions.
 pub(super) fn wanted() -> Wanted {
-    let pace =
-        Pace { first_token: Duration::from_millis(150), per_token: Duration::from_millis(5) };
-    let ptu = Deployment::ptu(DEPLOYMENT, Ptu::new(1_500.0).bucket_seconds(2.0)).pace(pace);
-    let mut resources = vec![resource("contoso-ptu", "East US", ptu)];
-    for (name, region) in REGIONS {
-        let standard = Deployment::standard(DEPLOYMENT, Standard::tokens_per_minute(60_000));
-        resources.push(resource(name, region, standard.pace(pace)));
-    }
-    Wanted { seed: 0, resources }
+    file::parse(Path::new("demo.toml"), include_str!("demo.toml"))
+        .unwrap_or_else(|problems| panic!("the built-in file is right: {problems:?}"))
 }
 
-fn resource(name: &str, region: &str, deployment: Deployment) -> WantedResource {
-    WantedResource {
-        place: Place {
-            name: name.to_owned(),
-            region: region.to_owned(),
-            listen: None,
-            deployments: vec![DEPLOYMENT.to_owned()],
-        },
-        resource: Resource::new(name).region(region).deployment(deployment),
-        scripts: Vec::new(),
+/// The same on free ports of this machine, the PTU first.
+///
+/// # Errors
+///
+/// When there is no port.
+pub(crate) async fn start() -> io::Result<Vec<Serving>> {
+    let (emulator, places) = wanted().emulator(None);
+    let mut serving = Vec::with_capacity(places.len());
+    for place in &places {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        serving.push(emulator.serve(&place.name, listener));
     }
+    Ok(serving)
 }
-
-const DEPLOYMENT: &str = "gpt-4o";
-const REGIONS: [(&str, &str); 3] = [
-    ("contoso-eastus2", "East US 2"),
-    ("contoso-sweden", "Sweden Central"),
-    ("contoso-france", "France Central"),
-];

@@ -7,7 +7,7 @@ mod text;
 use std::{env, fs, net::SocketAddr, path::Path};
 
 use toml::Spanned;
-use tower_spillover::emulator::{Deployment, Fault, Pace, Ptu, Resource, Standard};
+use tower_spillover::emulator::{Deployment, Emulator, Fault, Pace, Ptu, Resource, Standard};
 
 use self::text::{DeploymentText, FileText, PtuText, ResourceText, StandardText};
 use super::Site;
@@ -39,6 +39,25 @@ pub(super) struct Script {
     pub(super) faults: Vec<Fault>,
 }
 
+impl Wanted {
+    /// The resources, seeded by `seed` or as the file says, and what is printed of each.
+    pub(super) fn emulator(self, seed: Option<u64>) -> (Emulator, Vec<Place>) {
+        let mut places = Vec::with_capacity(self.resources.len());
+        let mut resources = Vec::with_capacity(self.resources.len());
+        let mut scripts = Vec::new();
+        for WantedResource { place, resource, scripts: more } in self.resources {
+            places.push(place);
+            resources.push(resource);
+            scripts.extend(more);
+        }
+        let emulator = Emulator::new(resources).seed(seed.unwrap_or(self.seed));
+        for script in scripts {
+            emulator.script(&script.resource, &script.deployment, script.faults);
+        }
+        (emulator, places)
+    }
+}
+
 /// All that is wrong with a file is told at once, except where it cannot be parsed.
 pub(super) fn load(file: &Path) -> Result<Wanted, Vec<String>> {
     let text = fs::read_to_string(file)
@@ -46,7 +65,8 @@ pub(super) fn load(file: &Path) -> Result<Wanted, Vec<String>> {
     parse(file, &text)
 }
 
-fn parse(file: &Path, text: &str) -> Result<Wanted, Vec<String>> {
+/// What `text` wants; `file` is where it came from.
+pub(super) fn parse(file: &Path, text: &str) -> Result<Wanted, Vec<String>> {
     let site = Site::new(file, text);
     let parsed: FileText = toml::from_str(text).map_err(|error| {
         let problem = format!("{}; `spillover emulate --help` shows a whole file", error.message());

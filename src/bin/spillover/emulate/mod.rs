@@ -8,10 +8,10 @@ mod site;
 
 use std::{fmt::Write as _, io, process::ExitCode};
 
-use tower_spillover::emulator::{Emulator, Stats};
+use tower_spillover::emulator::Stats;
 
-pub(crate) use self::{args::EmulateArgs, site::Site};
-use self::{file::Wanted, listen::Listening};
+use self::listen::Listening;
+pub(crate) use self::{args::EmulateArgs, demo::start as demo, site::Site};
 
 /// Emulates until it is told to stop, then says what came in.
 pub(crate) fn run(args: &EmulateArgs) -> ExitCode {
@@ -30,19 +30,7 @@ async fn emulate(args: &EmulateArgs) -> Result<(), String> {
         Some(file) => file::load(file).map_err(|problems| problems.join("\n"))?,
         None => demo::wanted(),
     };
-    let Wanted { seed, resources } = wanted;
-    let mut emulator = Vec::with_capacity(resources.len());
-    let mut places = Vec::with_capacity(resources.len());
-    let mut scripts = Vec::new();
-    for resource in resources {
-        places.push(resource.place);
-        scripts.extend(resource.scripts);
-        emulator.push(resource.resource);
-    }
-    let emulator = Emulator::new(emulator).seed(args.seed.unwrap_or(seed));
-    for script in scripts {
-        emulator.script(&script.resource, &script.deployment, script.faults);
-    }
+    let (emulator, places) = wanted.emulator(args.seed);
     let stop = listen::told_to_stop()?;
     let listening = Listening::start(&emulator, &places, args).await?;
     let said = io::Write::write_all(&mut io::stdout(), listening.lines().as_bytes());

@@ -17,7 +17,7 @@ use http::Uri;
 use super::{EntraError, transport::Transport};
 use crate::{
     config::{Entra, EntraKind},
-    outbound::Client,
+    own_requests::Client,
 };
 
 /// The credential that `entra` describes; `variable` reads the environment.

@@ -13,7 +13,7 @@ use azure_core::{
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 
-use crate::outbound::Client;
+use crate::own_requests::Client;
 
 /// What the SDK sends its requests through.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ pub(crate) struct LoadArgs {
     /// How keys are sent, where the file does not say.
     #[arg(long, value_enum, default_value_t = Header::ApiKey, help_heading = "Targets")]
     pub(super) header: Header,
-    /// Certificates to trust instead of the public authorities, as PEM.
+    /// Certificates to trust beside the public authorities, as PEM.
     #[arg(long, value_name = "FILE", help_heading = "Targets")]
     pub(super) trust: Option<PathBuf>,
     /// HTTP/2 instead of HTTP/1.1, without TLS too.
@@ -32,16 +32,19 @@ pub(crate) struct LoadArgs {
     /// The deployment, or the model's name at a gateway.
     #[arg(long, value_name = "NAME", default_value = "gpt-4o", help_heading = "Requests")]
     pub(super) deployment: String,
+    /// What is asked for.
+    #[arg(long, value_enum, default_value_t = Api::Chat, help_heading = "Requests")]
+    pub(super) api: Api,
     /// Whether the deployment is named by the path or by the body.
     #[arg(long, value_enum, default_value_t = Grammar::Classic, help_heading = "Requests")]
     pub(super) grammar: Grammar,
-    /// Of the classic grammar.
-    #[arg(long, value_name = "DATE", default_value = "2024-10-21", help_heading = "Requests")]
-    pub(super) api_version: String,
-    /// Asks for event streams.
+    /// Of the classic grammar [default: 2024-10-21, of responses 2025-03-01-preview].
+    #[arg(long, value_name = "DATE", help_heading = "Requests")]
+    pub(super) api_version: Option<String>,
+    /// Asks for event streams, which embeddings are not.
     #[arg(long, help_heading = "Requests")]
     pub(super) stream: bool,
-    /// The most that an answer may take.
+    /// The most that an answer may take; embeddings take none.
     #[arg(long, value_name = "N", default_value_t = 500, help_heading = "Requests")]
     pub(super) max_tokens: u64,
     /// A prompt of about so many tokens instead of "Count to N..." with N from 50 to 100.
@@ -126,8 +129,17 @@ pub(super) enum Header {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Api {
+    /// Chat completions.
+    Chat,
+    Responses,
+    Embeddings,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Grammar {
-    /// `/openai/deployments/NAME/chat/completions?api-version=DATE`.
+    /// `/openai/deployments/NAME/chat/completions?api-version=DATE`; of responses
+    /// `/openai/responses?api-version=DATE`, and the name in the body.
     Classic,
     /// `/openai/v1/chat/completions`, the name in the body.
     V1,
@@ -145,6 +157,7 @@ Examples:
   spillover load --targets json.env --deployment gpt-35-turbo --threads 5 --items 10
   spillover load --endpoint http://127.0.0.1:8080 --key env:TEAM_A_KEY --rate 20 --duration 60s
   spillover load --targets targets.toml --stream --prompt-tokens 1000 --max-tokens 200 --json
+  spillover load --endpoint http://127.0.0.1:8080/openai/v1 --grammar v1 --api responses --stream
   spillover load --endpoint http://127.0.0.1:8080 --trace AzureLLMInferenceTrace_conv.csv --speedup 4
 
 Targets as JSON (each request asks one by chance; the key may be env:NAME or file:PATH):

@@ -37,7 +37,7 @@ pub(super) fn client(args: &LoadArgs) -> Result<Client, String> {
     Ok(client)
 }
 
-/// The public authorities, or those of a file alone.
+/// The public authorities, and those of a file.
 fn tls(trust: Option<&Path>) -> Result<ClientConfig, String> {
     let Some(file) = trust else { return trust::tls(None) };
     let wrong = |problem: String| format!("{}: {problem}: check --trust", file.display());

@@ -173,15 +173,23 @@ impl Reader {
             return;
         }
         let Ok(event) = serde_json::from_slice::<Value>(data) else { return };
-        self.complained |= event.get("error").is_some_and(Value::is_object);
+        self.complained |= event["error"].is_object()
+            || event["response"]["error"].is_object()
+            || event["type"] == "error";
         self.count(&event);
     }
 
     fn count(&mut self, value: &Value) {
-        let Some(usage) = value.get("usage") else { return };
-        let tokens = |name| usage.get(name).and_then(Value::as_u64);
-        self.prompt_tokens = tokens("prompt_tokens").unwrap_or(self.prompt_tokens);
-        self.completion_tokens = tokens("completion_tokens").unwrap_or(self.completion_tokens);
+        // Events of responses have it inside of the response, and name its parts otherwise.
+        let usage = [&value["usage"], &value["response"]["usage"]];
+        let tokens = |names: [&str; 2]| {
+            let values = usage.iter().flat_map(|usage| names.map(|name| &usage[name]));
+            values.into_iter().find_map(Value::as_u64)
+        };
+        self.prompt_tokens =
+            tokens(["prompt_tokens", "input_tokens"]).unwrap_or(self.prompt_tokens);
+        self.completion_tokens =
+            tokens(["completion_tokens", "output_tokens"]).unwrap_or(self.completion_tokens);
     }
 }
 
@@ -232,8 +240,24 @@ mod tests {
     }
 
     #[test]
+    fn the_usage_of_responses_is_found_in_streams_and_out_of_them() {
+        let usage = "\"usage\":{\"input_tokens\":7,\"output_tokens\":9,\"total_tokens\":16}";
+        let stream = format!(
+            "event: response.created\ndata: {{\"response\":{{\"error\":null,\"usage\":null}}}}\n\n\
+             event: response.completed\ndata: {{\"response\":{{\"error\":null,{usage}}}}}\n\n"
+        );
+        for found in [reader(true, &[&stream]), reader(false, &[&format!("{{{usage}}}")])] {
+            assert_eq!((found.prompt_tokens, found.completion_tokens), (7, 9));
+            assert!(!found.complained);
+        }
+    }
+
+    #[test]
     fn an_error_among_events_is_noticed_and_a_body_of_errors_has_no_usage() {
         assert!(reader(true, &["data: {\"error\":{\"code\":\"429\"}}"]).complained);
+        assert!(reader(true, &["data: {\"type\":\"error\",\"code\":\"429\"}"]).complained);
+        let failed = "data: {\"type\":\"response.failed\",\"response\":{\"error\":{}}}";
+        assert!(reader(true, &[failed]).complained);
         assert!(!reader(true, &["data: {\"error\":null,\"x\":1}\n"]).complained);
         let plain = reader(false, &["{\"usage\":{\"prompt_", "tokens\":3}}"]);
         assert_eq!((plain.prompt_tokens, plain.completion_tokens), (3, 0));

@@ -1,4 +1,4 @@
-//! `spillover load`: sends chat requests to targets and tells how they were served.
+//! `spillover load`: sends requests to targets and tells how they were served.
 
 mod args;
 mod client;
@@ -18,7 +18,7 @@ use std::{
 };
 
 pub(crate) use self::args::LoadArgs;
-use self::{drive::Run, plan::Plan, report::Out, targets::Target};
+use self::{args::Api, drive::Run, plan::Plan, report::Out, targets::Target};
 
 /// Runs a load; fails when nothing was answered.
 pub(crate) fn run(args: LoadArgs) -> ExitCode {
@@ -33,6 +33,9 @@ pub(crate) fn run(args: LoadArgs) -> ExitCode {
 }
 
 fn load(args: LoadArgs) -> Result<bool, String> {
+    if args.stream && args.api == Api::Embeddings {
+        return Err("embeddings do not stream: remove --stream".to_owned());
+    }
     let targets = Target::all(&args)?;
     let plan = Plan::new(&args)?;
     let client = client::client(&args)?;

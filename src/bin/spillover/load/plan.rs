@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
-    args::{Grammar, LoadArgs},
+    args::{Api, Grammar, LoadArgs},
     trace::{self, Recorded},
 };
 
@@ -108,21 +108,39 @@ impl Question {
             None => format!("Count to {number}..."),
         };
         let max_tokens = tokens.map_or(args.max_tokens, |(_, output)| output.max(1));
-        let mut body = json!({
-            "messages": [{ "role": "user", "content": prompt }],
-            "temperature": 0,
-            "max_tokens": max_tokens,
-        });
-        if args.grammar == Grammar::V1 {
-            body["model"] = args.deployment.as_str().into();
-        }
-        if args.stream {
-            body["stream"] = true.into();
-            body["stream_options"] = json!({ "include_usage": true });
-        }
+        let body = body(args, &prompt, max_tokens);
         let exact = prompt_tokens.filter(|_| args.exact).map(|prompt| (prompt, max_tokens));
         Self { target, body: body.to_string(), exact }
     }
+}
+
+fn body(args: &LoadArgs, prompt: &str, max_tokens: u64) -> Value {
+    let mut body = match args.api {
+        Api::Chat => json!({
+            "messages": [{ "role": "user", "content": prompt }],
+            "temperature": 0,
+            "max_tokens": max_tokens,
+        }),
+        Api::Responses => json!({
+            "input": prompt,
+            "temperature": 0,
+            "max_output_tokens": max_tokens,
+            // What nobody reads again need not be kept by the service.
+            "store": false,
+        }),
+        Api::Embeddings => json!({ "input": prompt }),
+    };
+    if args.grammar == Grammar::V1 || args.api == Api::Responses {
+        body["model"] = args.deployment.as_str().into();
+    }
+    if args.stream {
+        body["stream"] = true.into();
+        if args.api == Api::Chat {
+            // Responses tell their usage unasked.
+            body["stream_options"] = json!({ "include_usage": true });
+        }
+    }
+    body
 }
 
 const A_MINUTE: Duration = Duration::from_secs(60);

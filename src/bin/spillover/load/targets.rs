@@ -5,7 +5,7 @@ use std::{env, fmt, fs, path::Path};
 use http::{HeaderName, HeaderValue, Uri, header};
 use serde::Deserialize;
 
-use super::args::{Grammar, Header, LoadArgs};
+use super::args::{Api, Grammar, Header, LoadArgs};
 use crate::emulate::Site;
 
 /// A checked target.
@@ -93,7 +93,7 @@ fn read(file: &Path) -> Result<Vec<TargetText>, String> {
     })
 }
 
-/// Where chat completions of a target are.
+/// Where a target answers what is asked for.
 fn address(endpoint: &str, args: &LoadArgs) -> Result<Uri, String> {
     // What stands in the endpoint is not repeated where it could hold a password.
     let wrong = || "endpoint: no URL like https://contoso.openai.azure.com/".to_owned();
@@ -109,13 +109,22 @@ fn address(endpoint: &str, args: &LoadArgs) -> Result<Uri, String> {
     let base = format!("{}://{authority}{}", given.scheme_str().unwrap_or_default(), given.path());
     let base = base.trim_end_matches('/');
     let base = base.strip_suffix("/openai/v1").unwrap_or(base);
-    let whole = match args.grammar {
-        Grammar::Classic => format!(
-            "{base}/openai/deployments/{}/chat/completions?api-version={}",
-            escaped(&args.deployment),
-            escaped(&args.api_version)
-        ),
-        Grammar::V1 => format!("{base}/openai/v1/chat/completions"),
+    let (operation, version) = match args.api {
+        Api::Chat => ("chat/completions", "2024-10-21"),
+        Api::Embeddings => ("embeddings", "2024-10-21"),
+        // The first one that has them.
+        Api::Responses => ("responses", "2025-03-01-preview"),
+    };
+    let version = escaped(args.api_version.as_deref().unwrap_or(version));
+    let whole = match (args.grammar, args.api) {
+        (Grammar::V1, _) => format!("{base}/openai/v1/{operation}"),
+        (Grammar::Classic, Api::Responses) => {
+            format!("{base}/openai/{operation}?api-version={version}")
+        }
+        (Grammar::Classic, _) => {
+            let deployment = escaped(&args.deployment);
+            format!("{base}/openai/deployments/{deployment}/{operation}?api-version={version}")
+        }
     };
     whole.parse().map_err(|_| wrong())
 }

@@ -22,7 +22,7 @@ use http::HeaderMap;
 
 pub(crate) use self::trace::{Call, Trace};
 use self::{facts::Facts, lines::Lines, metrics::Metrics, otlp::Export};
-use crate::{account::Account, config::Telemetry, outbound::BoxError, running::Running};
+use crate::{account::Account, config::Telemetry, own_requests::BoxError, running::Running};
 
 /// The content type of [`Operations::metrics`]: OpenMetrics, which Prometheus reads.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

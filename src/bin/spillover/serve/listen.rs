@@ -6,15 +6,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
 };
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        self, ServerConfig,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    },
-};
+use tokio_rustls::TlsAcceptor;
 
 use super::{
+    certificate::Certificate,
     clock,
     connection::{self, Protocol},
     door::Door,
@@ -25,7 +20,7 @@ use crate::config::Tls;
 /// A socket that is bound.
 pub(super) struct Listener {
     tcp: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Certificate>,
 }
 
 impl Listener {
@@ -33,7 +28,8 @@ impl Listener {
     ///
     /// When the address is taken or not this machine's, or a certificate or key is unusable.
     pub(super) async fn bind(address: SocketAddr, tls: Option<&Tls>) -> Result<Self, String> {
-        let tls = tls.map(acceptor).transpose().map_err(|error| format!("listen.tls: {error}"))?;
+        let tls = tls.map(Certificate::new).transpose();
+        let tls = tls.map_err(|error| format!("listen.tls: {error}"))?;
         let tcp = TcpListener::bind(address).await.map_err(|error| {
             format!("cannot listen on {address}: {error}; --listen chooses another address")
         })?;
@@ -46,6 +42,11 @@ impl Listener {
         let address =
             self.tcp.local_addr().map_or_else(|error| error.to_string(), |it| it.to_string());
         format!("{scheme}://{address}")
+    }
+
+    /// What it encrypts with, if anything.
+    pub(super) fn certificate(&self) -> Option<Certificate> {
+        self.tls.clone()
     }
 
     /// Serves connections until `stop` turns true, then waits until the last of them is done, but
@@ -92,7 +93,7 @@ impl Listener {
     ) {
         let _ = stream.set_nodelay(true);
         let door = door.clone();
-        match self.tls.clone() {
+        match self.tls.as_ref().map(Certificate::acceptor) {
             Some(tls) => workers.serve(stream, |stream, seated| async move {
                 secure(door, stream, tls, stop).await;
                 drop((seated, open));
@@ -147,23 +148,6 @@ async fn secure(door: Door, stream: TcpStream, tls: TlsAcceptor, stop: watch::Re
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
-}
-
-fn acceptor(tls: &Tls) -> Result<TlsAcceptor, String> {
-    let chain = CertificateDer::pem_slice_iter(&tls.certificates).collect::<Result<Vec<_>, _>>();
-    let chain = chain.map_err(|error| format!("certificates: {error:?}"))?;
-    // An error of the parser could repeat what it read.
-    let key = PrivateKeyDer::from_pem_slice(tls.key.expose().as_bytes())
-        .map_err(|_| "key: not a private key in PEM".to_owned())?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|error| error.to_string())?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// What a client begins HTTP/2 with (RFC 9113 section 3.4).

@@ -1,5 +1,6 @@
 //! `spillover serve`: the gateway's server, from its sockets to the layers.
 
+mod certificate;
 mod choice;
 mod clients;
 mod clock;
@@ -19,7 +20,9 @@ mod model;
 mod models;
 mod outbound;
 mod refusal;
+mod reload;
 mod route;
+mod signals;
 mod site;
 mod stack;
 mod upload;
@@ -33,29 +36,28 @@ mod tests;
 use std::{
     io::{self, Write},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     sync::Arc,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
-    task::JoinHandle,
-};
+use tokio::{sync::watch, task::JoinHandle};
 
 pub(crate) use self::gateway::Observe;
 use self::{
+    certificate::Certificate,
     door::{Door, Pages},
     gateway::Gateway,
     listen::Listener,
+    reload::Reload,
+    signals::End,
     workers::Workers,
 };
 use crate::{
     account::Account,
-    config::{self, Config, Entra},
+    config::{self, Config, Entra, Hangup},
     entra,
     operations::{self, Operations, Trace},
     running::Running,
@@ -83,17 +85,12 @@ pub(crate) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> ExitCode {
 }
 
 async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), String> {
-    let (azure, mut config) = match file {
-        Some(file) => (None, config::load(file).map_err(|problems| problems.to_string())?),
-        None => {
-            let (azure, config) = demo::start().await.map_err(|error| error.to_string())?;
-            (Some(azure), config)
-        }
-    };
+    // Before anything else: a signal that nobody hears ends the process.
+    let mut end = End::new().map_err(|error| format!("cannot hear signals: {error}"))?;
+    let (mut config, source) = Source::open(file).await?;
     if let Some(address) = listen {
         config.listen.address = address;
     }
-    let mut end = End::new().map_err(|error| format!("cannot hear signals: {error}"))?;
     let operations = Operations::new(&config.telemetry).map_err(|error| error.to_string())?;
     let server = Server::start(config, Box::new(Observed(operations.clone()))).await?;
     // To be looked at once more when it has stopped.
@@ -103,14 +100,15 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
     if let Some(admin) = &server.admin_url {
         announce(&format!("admin on {admin}"));
     }
-    if azure.is_some() {
+    if let Source::Demo(_) = source {
         announce(&demo::curl(&server.url));
     }
     announce(&format!("listening on {}", server.url));
+    let reload = Reload::new(&server.gateway, server.certificate.clone(), listen);
     let follow = async {
-        match file {
-            Some(file) => follow(&server.gateway, file.to_owned()).await,
-            None => std::future::pending().await,
+        match source {
+            Source::File(watch, hangup) => reload.follow(watch, hangup).await,
+            Source::Demo(_azure) => std::future::pending().await,
         }
     };
     tokio::select! {
@@ -122,6 +120,25 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
     let _ = tokio::task::spawn_blocking(|| operations.shutdown()).await;
     drop(gateway);
     Ok(())
+}
+
+/// Where a configuration came from.
+enum Source {
+    File(config::Watch, Hangup),
+    Demo(demo::Azure),
+}
+
+impl Source {
+    async fn open(file: Option<&Path>) -> Result<(Config, Self), String> {
+        let Some(file) = file else {
+            let (azure, config) = demo::start().await.map_err(|error| error.to_string())?;
+            return Ok((config, Self::Demo(azure)));
+        };
+        // Heard while the file is still read: it is read again then.
+        let hangup = Hangup::new();
+        let (config, watch) = config::open(file).map_err(|problems| problems.to_string())?;
+        Ok((config, Self::File(watch, hangup)))
+    }
 }
 
 /// What the gateway tells about itself.
@@ -157,6 +174,8 @@ struct Server {
     gateway: Arc<Gateway>,
     url: String,
     admin_url: Option<String>,
+    /// With TLS.
+    certificate: Option<Certificate>,
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
     /// Open until the end, so that it tells of the draining too.
@@ -182,6 +201,7 @@ impl Server {
         Ok(Self {
             url: public.url(),
             admin_url: admin.as_ref().map(Listener::url),
+            certificate: public.certificate(),
             serving: tokio::spawn(public.serve(
                 Door::public(&gateway, pages),
                 Arc::clone(&workers),
@@ -217,45 +237,9 @@ fn open_tokens(entra: &Entra) -> Result<stack::Tokens, String> {
     Ok(Arc::new(source))
 }
 
-/// Applies the configuration in `file` whenever it becomes another. One that is wrong changes
-/// nothing.
-async fn follow(gateway: &Gateway, file: PathBuf) {
-    config::watch(file, |loaded| {
-        match loaded.map_err(|problems| problems.to_string()).and_then(|it| gateway.reload(it)) {
-            Ok(()) => tracing::info!("configuration reloaded"),
-            Err(problem) => {
-                tracing::error!(%problem, "configuration not reloaded; the last one stays");
-            }
-        }
-    })
-    .await;
-}
-
 /// One line on standard output, whoever reads it.
 fn announce(line: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}");
     let _ = out.flush();
-}
-
-/// The signals that end a server.
-struct End {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl End {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn heard(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

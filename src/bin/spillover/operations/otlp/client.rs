@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::outbound::{BoxError, Client};
+use crate::own_requests::{BoxError, Client};
 
 /// The SDK exports from plain threads, which may block each other but never a request; so the
 /// sockets are driven by a runtime that has nothing else to do.

@@ -24,7 +24,7 @@ use opentelemetry_sdk::{
 
 use self::client::Exporting;
 use super::{facts::Facts, trace::Trace};
-use crate::{account::Account, outbound::BoxError, running::Running};
+use crate::{account::Account, own_requests::BoxError, running::Running};
 
 /// What sends spans and metrics, from threads of its own.
 pub(super) struct Export {

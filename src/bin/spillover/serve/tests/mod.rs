@@ -26,10 +26,10 @@ use tower_spillover::{
     gate::Mode,
 };
 
-use super::{Observe, Server, demo};
+use super::{Observe, Server};
 use crate::{
     account::Account,
-    config::{Auth, Backend, Config, GateSettings, Model, Secret},
+    config::{self, Auth, Backend, Config, GateSettings, Model, Secret},
     running::Running,
 };
 
@@ -179,7 +179,10 @@ fn config(endpoint: &str) -> Config {
     );
     gpt.aliases.push("gpt-4o-2024-11-20".to_owned());
     let slow = model(Vec::new(), vec![backend("slow-east", endpoint, "slow")]);
-    let mut config = demo::config(Vec::new(), Vec::new());
+    let text = "clients.open = true\n[[models.replaced.standard]]\nname = \"a\"\nkey = \"env:KEY\"\n\
+                endpoint = \"https://a.example\"";
+    let config = config::parse(text, &|_| Some("a-key".to_owned()));
+    let mut config = config.unwrap_or_else(|problems| panic!("{problems}"));
     config.listen.address = (Ipv4Addr::LOCALHOST, 0).into();
     config.models = BTreeMap::from([("gpt-4o".to_owned(), gpt), ("slow".to_owned(), slow)]);
     config
