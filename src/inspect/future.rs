@@ -1,0 +1,97 @@
+//! The future of `Inspect`: the attempt, then the reading of its answer.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body::Body;
+use pin_project_lite::pin_project;
+
+use super::{
+    layer::Limits,
+    reading::{Begun, Reading},
+};
+use crate::ResponseBody;
+
+pin_project! {
+    /// The response future of [`Inspect`](super::Inspect).
+    pub struct ResponseFuture<F, R> {
+        #[pin]
+        state: State<F, R>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, R> {
+        // The request was sent. Whether it asks for a response of the Responses API.
+        Sent { #[pin] future: F, creates: bool, limits: Limits },
+        // Boxed, so that an answer that is not read carries nothing for it.
+        Reading { reading: Option<Box<Reading<R>>> },
+    }
+}
+
+impl<F, R> ResponseFuture<F, R> {
+    pub(super) const fn new(future: F, creates: bool, limits: Limits) -> Self {
+        Self { state: State::Sent { future, creates, limits } }
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F, R>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    R: Body + Unpin,
+    R::Data: From<Bytes>,
+    R::Error: Send + Sync + 'static,
+{
+    type Output = Result<Response<ResponseBody<R>>, E>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        // Sent => Reading | Ready
+        if let StateProj::Sent { future, creates, limits } = state.as_mut().project() {
+            let response = ready!(future.poll(cx))?;
+            // What the service streams has no length; an answer that has one is chat's JSON.
+            if response.status() == StatusCode::OK
+                && !*creates
+                && response.body().size_hint().exact().is_some()
+            {
+                return Poll::Ready(Ok(response.map(ResponseBody::upstream)));
+            }
+            match Reading::begin(response, *creates, *limits) {
+                Begun::Reading(reading) => state.set(State::Reading { reading: Some(reading) }),
+                Begun::Answered(response) => return Poll::Ready(Ok(response)),
+            }
+        }
+        // Reading => Ready
+        read(state, cx).map(Ok)
+    }
+}
+
+#[cold]
+fn read<F, R>(state: Pin<&mut State<F, R>>, cx: &mut Context<'_>) -> Poll<Response<ResponseBody<R>>>
+where
+    R: Body + Unpin,
+    R::Data: From<Bytes>,
+    R::Error: Send + Sync + 'static,
+{
+    let StateProj::Reading { reading } = state.project() else {
+        unreachable!("the answer is read once it is there");
+    };
+    let arriving = reading.as_mut().expect("a finished future is not polled again");
+    let decision = ready!(arriving.poll(cx));
+    let reading = reading.take().expect("it was there a line ago");
+    Poll::Ready(reading.answer(decision))
+}
+
+impl<F, R> fmt::Debug for ResponseFuture<F, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
