@@ -10,6 +10,12 @@ mod reading;
 mod route;
 mod stream;
 
+#[cfg(test)]
+mod chunking;
+#[cfg(test)]
+#[path = "../../tests/corpus/sample.rs"]
+mod sample;
+
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
