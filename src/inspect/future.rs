@@ -15,6 +15,7 @@ use pin_project_lite::pin_project;
 use super::{
     layer::Limits,
     reading::{Begun, Reading},
+    route::Asked,
 };
 use crate::ResponseBody;
 
@@ -29,16 +30,16 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<F, R> {
-        // The request was sent. Whether it asks for a response of the Responses API.
-        Sent { #[pin] future: F, creates: bool, limits: Limits },
+        // The request was sent.
+        Sent { #[pin] future: F, asked: Asked, limits: Limits },
         // Boxed, so that an answer that is not read carries nothing for it.
         Reading { reading: Option<Box<Reading<R>>> },
     }
 }
 
 impl<F, R> ResponseFuture<F, R> {
-    pub(super) const fn new(future: F, creates: bool, limits: Limits) -> Self {
-        Self { state: State::Sent { future, creates, limits } }
+    pub(super) const fn new(future: F, asked: Asked, limits: Limits) -> Self {
+        Self { state: State::Sent { future, asked, limits } }
     }
 }
 
@@ -55,16 +56,16 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         // Sent => Reading | Ready
-        if let StateProj::Sent { future, creates, limits } = state.as_mut().project() {
+        if let StateProj::Sent { future, asked, limits } = state.as_mut().project() {
             let response = ready!(future.poll(cx))?;
             // What the service streams has no length; an answer that has one is chat's JSON.
             if response.status() == StatusCode::OK
-                && !*creates
+                && *asked != Asked::Response
                 && response.body().size_hint().exact().is_some()
             {
                 return Poll::Ready(Ok(response.map(ResponseBody::upstream)));
             }
-            match Reading::begin(response, *creates, *limits) {
+            match Reading::begin(response, *asked, *limits) {
                 Begun::Reading(reading) => state.set(State::Reading { reading: Some(reading) }),
                 Begun::Answered(response) => return Poll::Ready(Ok(response)),
             }

@@ -24,7 +24,7 @@ use http_body::Body;
 use tower_service::Service;
 
 pub use self::{future::ResponseFuture, layer::InspectLayer};
-use self::{layer::Limits, route::creates_response};
+use self::{layer::Limits, route::Asked};
 use crate::ResponseBody;
 
 /// The service of [`InspectLayer`].
@@ -82,7 +82,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let creates = creates_response(&request);
-        ResponseFuture::new(self.inner.call(request), creates, self.limits)
+        let asked = Asked::by(&request);
+        ResponseFuture::new(self.inner.call(request), asked, self.limits)
     }
 }

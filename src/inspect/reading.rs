@@ -15,6 +15,7 @@ use super::{
     answer::Status,
     body::{self, Verdict},
     layer::Limits,
+    route::Asked,
     stream::{Beginning, Preamble, Refused},
 };
 use crate::{
@@ -69,8 +70,8 @@ where
 {
     /// Begins to read `response`, if its body may tell something.
     #[cold]
-    pub(super) fn begin(response: Response<R>, creates: bool, limits: Limits) -> Begun<R> {
-        let subject = match subject(&response, creates) {
+    pub(super) fn begin(response: Response<R>, asked: Asked, limits: Limits) -> Begun<R> {
+        let subject = match subject(&response, asked) {
             Ok(Some(subject)) => subject,
             Ok(None) => return Begun::Answered(response.map(ResponseBody::upstream)),
             Err(refused) => return Begun::Answered(refuse(response.into_parts().0, refused)),
@@ -184,9 +185,10 @@ where
 
 /// What of `response` is to be read; `Err` when its head refuses already, though its status does
 /// not.
-fn subject<R>(response: &Response<R>, creates: bool) -> Result<Option<Subject>, Refused> {
+fn subject<R>(response: &Response<R>, asked: Asked) -> Result<Option<Subject>, Refused> {
     let headers = response.headers();
     let kind = match response.status() {
+        StatusCode::OK if asked == Asked::Stored => return Ok(None),
         StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => kind(headers),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Kind::Other,
         _ => return Ok(None),
@@ -195,12 +197,14 @@ fn subject<R>(response: &Response<R>, creates: bool) -> Result<Option<Subject>, 
         (StatusCode::OK, Kind::Stream) => {
             // As a 503 does that refuses outright.
             let asks = Outcome::of(StatusCode::SERVICE_UNAVAILABLE, headers, clock::wall);
-            if creates && matches!(asks, Outcome::Throttled(_)) {
+            if asked == Asked::Response && matches!(asks, Outcome::Throttled(_)) {
                 return Err(Refused::by_head());
             }
             Subject::Stream(Preamble::default())
         }
-        (StatusCode::OK, Kind::Json) if creates => Subject::Json(Status::default()),
+        (StatusCode::OK, Kind::Json) if asked == Asked::Response => {
+            Subject::Json(Status::default())
+        }
         (StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN, Kind::Json)
         | (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, _) => Subject::Refusal,
         _ => return Ok(None),

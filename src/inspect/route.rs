@@ -1,17 +1,37 @@
-//! Which requests ask the Responses API for a response.
+//! What a request asks for, as far as it tells how its answer is to be read.
 
 use http::{Method, Request};
 
-/// Whether `request` creates a response: `POST` to `…/responses`, or below it. What is read back
-/// of a stored one with `GET` tells what once became of it, and is no refusal.
-#[inline]
-pub(super) fn creates_response<B>(request: &Request<B>) -> bool {
-    let path = request.uri().path().as_bytes();
-    // Chat, which is to cost least.
-    !path.ends_with(b"/completions") && request.method() == Method::POST && names_responses(path)
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// A response of the Responses API: `POST` to `…/responses`, or below it.
+    Response,
+    /// A chat completion, or anything else that is made for it.
+    Another,
+    /// Something that is stored, with any method but `POST`: what once became of a response is no
+    /// refusal of the request that reads it.
+    Stored,
 }
 
-/// Whether a segment is `responses`, in a grammar without a deployment in its path.
+impl Asked {
+    #[inline]
+    pub(super) fn by<B>(request: &Request<B>) -> Self {
+        let path = request.uri().path().as_bytes();
+        // Chat, which is to cost least.
+        if path.ends_with(b"/completions") {
+            Self::Another
+        } else if request.method() != Method::POST {
+            Self::Stored
+        } else if names_responses(path) {
+            Self::Response
+        } else {
+            Self::Another
+        }
+    }
+}
+
+/// Whether a segment is `responses`, in the grammar without a deployment in its path.
 fn names_responses(path: &[u8]) -> bool {
     let mut is_named = false;
     for segment in path.split(|byte| *byte == b'/') {
@@ -28,8 +48,8 @@ fn names_responses(path: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn creates(method: Method, uri: &str) -> bool {
-        creates_response(&Request::builder().method(method).uri(uri).body(()).unwrap())
+    fn asked(method: Method, uri: &str) -> Asked {
+        Asked::by(&Request::builder().method(method).uri(uri).body(()).unwrap())
     }
 
     #[test]
@@ -41,8 +61,8 @@ mod tests {
             "https://contoso.openai.azure.com/openai/v1/responses/compact?a=/completions",
             "/base/openai/v1/responses",
         ] {
-            assert!(creates(Method::POST, uri), "{uri}");
-            assert!(!creates(Method::GET, uri), "{uri}: read, not created");
+            assert_eq!(asked(Method::POST, uri), Asked::Response, "{uri}");
+            assert_eq!(asked(Method::GET, uri), Asked::Stored, "{uri}");
         }
     }
 
@@ -58,7 +78,7 @@ mod tests {
             "/openai/v1/responses-archive/x",
             "/openai/v1/files?name=/responses",
         ] {
-            assert!(!creates(Method::POST, uri), "{uri}");
+            assert_eq!(asked(Method::POST, uri), Asked::Another, "{uri}");
         }
     }
 }
