@@ -18,8 +18,8 @@ use tower::{
     retry::{Policy, Retry, RetryLayer},
 };
 use tower_spillover::{
-    Backend, BackendPool, RegionRotateLayer, ReplayLayer, ResponseBody, RetryAfterPolicy,
-    SmartFallbackLayer, policy::Rests, region_rotate::RegionRotate,
+    Backend, BackendPool, InspectLayer, RegionRotateLayer, ReplayLayer, ResponseBody,
+    RetryAfterPolicy, SmartFallbackLayer, policy::Rests, region_rotate::RegionRotate,
 };
 
 use crate::leaf::{Leaf, send};
@@ -68,6 +68,14 @@ pub(crate) const PATHS: &[Path] = &[
     path("served", "the same, deployments named", |leaf| {
         let (parked, mut service) = (leaf.parked(), stack(named("ptu"), named("standard"), &leaf));
         Box::new(move || parked.reclaim(send(&mut service, parked.restored_request())))
+    }),
+    // What an answer costs that is not read.
+    path("inspect", "bare", |leaf| over(&leaf, leaf.clone())),
+    path("inspect", "Inspect", |leaf| over(&leaf, InspectLayer::new().layer(leaf.clone()))),
+    path("inspect", "Rotate 2", |leaf| rotating(&leaf, &pool(2))),
+    path("inspect", "Rotate 2(Inspect)", |leaf| {
+        let inspect = InspectLayer::new().layer(leaf.clone());
+        over(&leaf, RegionRotateLayer::new(pool(2)).layer(inspect))
     }),
     // The first attempt is refused, the second one answered.
     path("refused", "bare, twice", |leaf| {
