@@ -11,11 +11,12 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use tower::{
     Layer, Service, ServiceBuilder,
     layer::layer_fn,
     retry::{Policy, Retry, RetryLayer},
+    util::MapResponseLayer,
 };
 use tower_spillover::{
     Backend, BackendPool, InspectLayer, RegionRotateLayer, ReplayLayer, ResponseBody,
@@ -71,6 +72,11 @@ pub(crate) const PATHS: &[Path] = &[
     }),
     // What an answer costs that is not read.
     path("inspect", "bare", |leaf| over(&leaf, leaf.clone())),
+    // What any layer pays that gives the body another type.
+    path("inspect", "bare, body wrapped", |leaf| {
+        let wrap = |response: Response<_>| response.map(Either::<_, Full<Bytes>>::Left);
+        over(&leaf, MapResponseLayer::new(wrap).layer(leaf.clone()))
+    }),
     path("inspect", "Inspect", |leaf| over(&leaf, InspectLayer::new().layer(leaf.clone()))),
     path("inspect", "Rotate 2", |leaf| rotating(&leaf, &pool(2))),
     path("inspect", "Rotate 2(Inspect)", |leaf| {

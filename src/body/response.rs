@@ -83,9 +83,10 @@ impl<B> ResponseBody<B> {
 }
 
 impl<B> Ahead<B> {
-    /// How many bytes were read.
-    pub(crate) const fn bytes(&self) -> usize {
-        self.bytes
+    /// How many bytes were read, each frame counted as a few at least: there is no end to the
+    /// empty ones that a peer can send.
+    pub(crate) fn weight(&self) -> usize {
+        self.bytes.max(self.frames.len().saturating_mul(LIGHTEST))
     }
 
     pub(crate) fn push_data(&mut self, data: Bytes) {
@@ -252,3 +253,6 @@ where
         }
     }
 }
+
+/// In bytes.
+const LIGHTEST: usize = 16;

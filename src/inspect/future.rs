@@ -55,27 +55,51 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
-        // Sent => Reading | Ready
-        if let StateProj::Sent { future, asked, limits } = state.as_mut().project() {
-            let response = ready!(future.poll(cx))?;
-            // What the service streams has no length; an answer that has one is chat's JSON.
-            if response.status() == StatusCode::OK
-                && *asked != Asked::Response
-                && response.body().size_hint().exact().is_some()
-            {
-                return Poll::Ready(Ok(response.map(ResponseBody::upstream)));
-            }
-            match Reading::begin(response, *asked, *limits) {
-                Begun::Reading(reading) => state.set(State::Reading { reading: Some(reading) }),
-                Begun::Answered(response) => return Poll::Ready(Ok(response)),
-            }
+        let StateProj::Sent { future, asked, limits } = state.as_mut().project() else {
+            return read(state, cx).map(Ok);
+        };
+        let response = ready!(future.poll(cx))?;
+        // What the service streams has no length; an answer that has one is chat's JSON.
+        if response.status() == StatusCode::OK
+            && *asked != Asked::Response
+            && response.body().size_hint().exact().is_some()
+        {
+            return Poll::Ready(Ok(response.map(ResponseBody::upstream)));
         }
-        // Reading => Ready
-        read(state, cx).map(Ok)
+        let (asked, limits) = (*asked, *limits);
+        begin(state, cx, response, asked, limits).map(Ok)
     }
 }
 
+// Sent => Reading | Ready
+//
+// Apart, as is what follows, so that the plain case is small enough to be inlined.
 #[cold]
+#[inline(never)]
+fn begin<F, R>(
+    mut state: Pin<&mut State<F, R>>,
+    cx: &mut Context<'_>,
+    response: Response<R>,
+    asked: Asked,
+    limits: Limits,
+) -> Poll<Response<ResponseBody<R>>>
+where
+    R: Body + Unpin,
+    R::Data: From<Bytes>,
+    R::Error: Send + Sync + 'static,
+{
+    match Reading::begin(response, asked, limits) {
+        Begun::Answered(response) => Poll::Ready(response),
+        Begun::Reading(reading) => {
+            state.set(State::Reading { reading: Some(reading) });
+            read(state, cx)
+        }
+    }
+}
+
+// Reading => Ready
+#[cold]
+#[inline(never)]
 fn read<F, R>(state: Pin<&mut State<F, R>>, cx: &mut Context<'_>) -> Poll<Response<ResponseBody<R>>>
 where
     R: Body + Unpin,

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, Response, StatusCode, header, response::Parts};
-use http_body::Body;
+use http_body::{Body, Frame};
 use tokio::time::Sleep;
 
 use super::{
@@ -69,7 +69,6 @@ where
     R::Error: Send + Sync + 'static,
 {
     /// Begins to read `response`, if its body may tell something.
-    #[cold]
     pub(super) fn begin(response: Response<R>, asked: Asked, limits: Limits) -> Begun<R> {
         let subject = match subject(&response, asked) {
             Ok(Some(subject)) => subject,
@@ -88,54 +87,23 @@ where
     /// Reads on until it is decided what the answer is.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Decision> {
         loop {
-            // Nobody has to poll a body again that says it is over.
-            let next = if self.body.is_end_stream() {
-                None
-            } else {
-                match Pin::new(&mut self.body).poll_frame(cx) {
-                    Poll::Ready(next) => next,
-                    Poll::Pending => {
-                        ready!(self.poll_timer(cx));
-                        return Poll::Ready(self.give_up());
-                    }
-                }
-            };
-            let frame = match next {
-                Some(Ok(frame)) => frame,
-                Some(Err(error)) => {
+            let decision = match self.poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => self.read(frame),
+                Poll::Ready(Some(Err(error))) => {
                     self.ahead.fail(error);
-                    return Poll::Ready(self.give_up());
+                    Some(self.give_up())
                 }
-                None => {
+                Poll::Ready(None) => {
                     self.ahead.end();
-                    return Poll::Ready(self.finish());
+                    Some(self.finish())
+                }
+                Poll::Pending => {
+                    ready!(self.poll_timer(cx));
+                    Some(self.give_up())
                 }
             };
-            match frame.into_data() {
-                Ok(mut data) => {
-                    let data = data.copy_to_bytes(data.remaining());
-                    let beginning = match &mut self.subject {
-                        Subject::Refusal => Beginning::Undecided,
-                        Subject::Stream(preamble) => preamble.push(&data),
-                        Subject::Json(status) => status.push(&data),
-                    };
-                    self.ahead.push_data(data);
-                    match beginning {
-                        Beginning::Undecided => {}
-                        Beginning::Answer => return Poll::Ready(Decision::Pass),
-                        Beginning::Refused(refused) => {
-                            return Poll::Ready(Decision::Refuse(refused));
-                        }
-                    }
-                }
-                Err(frame) => {
-                    if let Ok(trailers) = frame.into_trailers() {
-                        self.ahead.push_trailers(trailers);
-                    }
-                }
-            }
-            if self.ahead.bytes() > self.limit {
-                return Poll::Ready(self.give_up());
+            if let Some(decision) = decision {
+                return Poll::Ready(decision);
             }
         }
     }
@@ -153,6 +121,39 @@ where
         }
         let Self { head, body, ahead, .. } = self;
         Response::from_parts(head, ResponseBody::read(body, ahead))
+    }
+
+    /// Nobody has to poll a body again that says it is over.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled<R> {
+        if self.body.is_end_stream() {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn read(&mut self, frame: Frame<R::Data>) -> Option<Decision> {
+        let mut beginning = Beginning::Undecided;
+        match frame.into_data() {
+            Ok(mut data) => {
+                let data = data.copy_to_bytes(data.remaining());
+                beginning = match &mut self.subject {
+                    Subject::Refusal => Beginning::Undecided,
+                    Subject::Stream(preamble) => preamble.push(&data),
+                    Subject::Json(status) => status.push(&data),
+                };
+                self.ahead.push_data(data);
+            }
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    self.ahead.push_trailers(trailers);
+                }
+            }
+        }
+        match beginning {
+            Beginning::Answer => Some(Decision::Pass),
+            Beginning::Refused(refused) => Some(Decision::Refuse(refused)),
+            Beginning::Undecided => (self.ahead.weight() > self.limit).then(|| self.give_up()),
+        }
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -182,6 +183,8 @@ where
         }
     }
 }
+
+type Polled<R> = Poll<Option<Result<Frame<<R as Body>::Data>, <R as Body>::Error>>>;
 
 /// What of `response` is to be read; `Err` when its head refuses already, though its status does
 /// not.

@@ -21,7 +21,14 @@ impl Asked {
         // Chat, which is to cost least.
         if path.ends_with(b"/completions") {
             Self::Another
-        } else if request.method() != Method::POST {
+        } else {
+            Self::by_parts(request.method(), path)
+        }
+    }
+
+    #[inline(never)]
+    fn by_parts(method: &Method, path: &[u8]) -> Self {
+        if method != Method::POST {
             Self::Stored
         } else if names_responses(path) {
             Self::Response

@@ -329,6 +329,19 @@ async fn a_body_beyond_its_limit_is_passed_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn frames_without_end_are_not_held_without_end() {
+    let alive = Arc::new(());
+    for (kind, limit) in [(429, 64 << 10), (200, 1 << 20)] {
+        let mut body = Slow::new(&[], 0, &alive);
+        body.frames = (0..200_000).map(|_| Ok(Frame::data(Bytes::new()))).collect();
+        let answer = inspected(InspectLayer::new(), reply(kind, "text/event-stream", body)).await;
+        assert_eq!(answer.status(), kind);
+        let (got, _, _) = frames(answer.into_body()).await;
+        assert_eq!(got.len(), 200_000, "all are given back, {} of them were held", limit / 16);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_is_compressed_or_of_another_kind_is_not_read() {
     let alive = Arc::new(());
     let mut compressed = stream(Slow::new(&["\u{1f}"], 50, &alive));
