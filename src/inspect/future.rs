@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 
 use super::{
     layer::Limits,
-    reading::{Begun, Reading},
+    reading::{Read, Reading},
     route::Asked,
 };
 use crate::ResponseBody;
@@ -55,64 +55,33 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
-        let StateProj::Sent { future, asked, limits } = state.as_mut().project() else {
-            return read(state, cx).map(Ok);
+        let read = match state.as_mut().project() {
+            // Sent => Reading | Ready
+            StateProj::Sent { future, asked, limits } => {
+                let response = ready!(future.poll(cx))?;
+                // What the service streams has no length; an answer that has one is chat's JSON.
+                if response.status() == StatusCode::OK
+                    && *asked != Asked::Response
+                    && response.body().size_hint().exact().is_some()
+                {
+                    return Poll::Ready(Ok(response.map(ResponseBody::upstream)));
+                }
+                Reading::begin(response, *asked, *limits, cx)
+            }
+            // Reading => Reading | Ready
+            StateProj::Reading { reading } => {
+                let reading = reading.take().expect("a finished future is not polled again");
+                reading.go_on(cx)
+            }
         };
-        let response = ready!(future.poll(cx))?;
-        // What the service streams has no length; an answer that has one is chat's JSON.
-        if response.status() == StatusCode::OK
-            && *asked != Asked::Response
-            && response.body().size_hint().exact().is_some()
-        {
-            return Poll::Ready(Ok(response.map(ResponseBody::upstream)));
-        }
-        let (asked, limits) = (*asked, *limits);
-        begin(state, cx, response, asked, limits).map(Ok)
-    }
-}
-
-// Sent => Reading | Ready
-//
-// Apart, as is what follows, so that the plain case is small enough to be inlined.
-#[cold]
-#[inline(never)]
-fn begin<F, R>(
-    mut state: Pin<&mut State<F, R>>,
-    cx: &mut Context<'_>,
-    response: Response<R>,
-    asked: Asked,
-    limits: Limits,
-) -> Poll<Response<ResponseBody<R>>>
-where
-    R: Body + Unpin,
-    R::Data: From<Bytes>,
-    R::Error: Send + Sync + 'static,
-{
-    match Reading::begin(response, asked, limits) {
-        Begun::Answered(response) => Poll::Ready(response),
-        Begun::Reading(reading) => {
-            state.set(State::Reading { reading: Some(reading) });
-            read(state, cx)
+        match read {
+            Read::Answered(response) => Poll::Ready(Ok(response)),
+            Read::Pending(reading) => {
+                state.set(State::Reading { reading: Some(reading) });
+                Poll::Pending
+            }
         }
     }
-}
-
-// Reading => Ready
-#[cold]
-#[inline(never)]
-fn read<F, R>(state: Pin<&mut State<F, R>>, cx: &mut Context<'_>) -> Poll<Response<ResponseBody<R>>>
-where
-    R: Body + Unpin,
-    R::Data: From<Bytes>,
-    R::Error: Send + Sync + 'static,
-{
-    let StateProj::Reading { reading } = state.project() else {
-        unreachable!("the answer is read once it is there");
-    };
-    let arriving = reading.as_mut().expect("a finished future is not polled again");
-    let decision = ready!(arriving.poll(cx));
-    let reading = reading.take().expect("it was there a line ago");
-    Poll::Ready(reading.answer(decision))
 }
 
 impl<F, R> fmt::Debug for ResponseFuture<F, R> {

@@ -46,15 +46,14 @@ enum Subject {
     Json(Status),
 }
 
-/// How the reading of an answer begins.
-pub(super) enum Begun<R> {
-    Reading(Box<Reading<R>>),
-    /// Its head tells all there is to know.
+/// How far the reading of an answer is.
+pub(super) enum Read<R> {
     Answered(Response<ResponseBody<R>>),
+    Pending(Box<Reading<R>>),
 }
 
 /// What an answer was found to be.
-pub(super) enum Decision {
+enum Decision {
     /// To be given back as it came.
     Pass,
     /// To be given back as it came, with what its body says in its head.
@@ -68,12 +67,19 @@ where
     R::Data: From<Bytes>,
     R::Error: Send + Sync + 'static,
 {
-    /// Begins to read `response`, if its body may tell something.
-    pub(super) fn begin(response: Response<R>, asked: Asked, limits: Limits) -> Begun<R> {
+    /// Reads `response`, if its body may tell something.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn begin(
+        response: Response<R>,
+        asked: Asked,
+        limits: Limits,
+        cx: &mut Context<'_>,
+    ) -> Read<R> {
         let subject = match subject(&response, asked) {
             Ok(Some(subject)) => subject,
-            Ok(None) => return Begun::Answered(response.map(ResponseBody::upstream)),
-            Err(refused) => return Begun::Answered(refuse(response.into_parts().0, refused)),
+            Ok(None) => return Read::Answered(response.map(ResponseBody::upstream)),
+            Err(refused) => return Read::Answered(refuse(response.into_parts().0, refused)),
         };
         let (limit, time) = match subject {
             Subject::Refusal => (LONGEST_REFUSAL, limits.body_time()),
@@ -81,11 +87,22 @@ where
         };
         let (head, body) = response.into_parts();
         let ahead = Ahead::default();
-        Begun::Reading(Box::new(Self { head, body, ahead, subject, limit, time, timer: None }))
+        Box::new(Self { head, body, ahead, subject, limit, time, timer: None }).go_on(cx)
+    }
+
+    /// Reads on. It takes itself by value, so that the future that has it can live in registers
+    /// as long as there is none.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn go_on(mut self: Box<Self>, cx: &mut Context<'_>) -> Read<R> {
+        match self.poll(cx) {
+            Poll::Ready(decision) => Read::Answered(self.answer(decision)),
+            Poll::Pending => Read::Pending(self),
+        }
     }
 
     /// Reads on until it is decided what the answer is.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Decision> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Decision> {
         loop {
             let decision = match self.poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => self.read(frame),
@@ -109,7 +126,7 @@ where
     }
 
     /// The response, now that it is decided.
-    pub(super) fn answer(mut self, decision: Decision) -> Response<ResponseBody<R>> {
+    fn answer(mut self, decision: Decision) -> Response<ResponseBody<R>> {
         match decision {
             Decision::Refuse(refused) => return refuse(self.head, refused),
             Decision::Judge => {
