@@ -9,12 +9,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::FutureExt;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use tokio::time::advance;
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task};
-use tower::{Layer, ServiceBuilder, ServiceExt, retry::RetryLayer, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, retry::RetryLayer, service_fn};
 use tower_spillover::{
     Backend, BackendPool, InspectLayer, RegionRotateLayer, ResponseBody, RetryAfterPolicy,
     classify::{Hint, Reason, Refusal},
@@ -171,6 +172,20 @@ async fn three_attempts_each_go_through_the_service_that_was_readied() {
         assert_eq!(reason, [Some(Reason::Capacity), Some(Reason::Rate), None][attempt]);
         assert_eq!(answer.status().is_success(), attempt == 2);
     }
+}
+
+#[test]
+fn the_service_its_future_and_its_body_are_send_and_sync_where_the_clients_are() {
+    fn lawful<T: Send + Sync + 'static>(_: &T) {}
+    let client = service_fn(|_: Ask| {
+        std::future::ready(Ok::<_, Broken>(Response::new(Full::<Bytes>::from("the answer"))))
+    });
+    let mut service = InspectLayer::new().layer(client);
+    lawful(&service);
+    let call = service.call(ask());
+    lawful(&call);
+    let answer = call.now_or_never().expect("nothing to wait for").unwrap();
+    lawful(&answer.into_body());
 }
 
 #[tokio::test(start_paused = true)]
