@@ -160,3 +160,71 @@ impl Short {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (bool, Beginning) {
+        let mut status = Status::default();
+        let is_released = status.push(text.as_bytes()) == Beginning::Answer;
+        (is_released, status.finish(text.as_bytes()))
+    }
+
+    #[track_caller]
+    fn assert_refused(text: &str, is_refused: bool) {
+        let (is_released, end) = read(text);
+        assert!(!is_released, "{text}");
+        assert_eq!(matches!(end, Beginning::Refused(_)), is_refused, "{text}");
+    }
+
+    #[test]
+    fn an_answer_is_released_with_its_status() {
+        for text in [
+            r#"{"status":"completed","#,
+            r#"{"status":"in_progress"}"#,
+            r#"{"status":null,"#,
+            r#"{"status":{"status":"failed"},"#,
+            r#"{"status":"failed\u0020","#,
+            r#"{"object":"list","#,
+            r#"{"object":"response.compaction","#,
+            "true",
+            "12",
+            "}",
+        ] {
+            assert!(read(text).0, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_outermost_status_counts() {
+        let error = r#""error":{"code":"429"}"#;
+        assert_refused(&format!(r#"{{"status":"failed",{error}}}"#), true);
+        assert_refused(&format!(r#"{{{error},"status" : "failed" }}"#), true);
+        assert_refused(
+            &format!(r#"{{"a":{{"status":"completed"}},"status":"failed",{error}}}"#),
+            true,
+        );
+        assert_refused(
+            &format!(r#"{{"a":["status","completed"],"status":"failed",{error}}}"#),
+            true,
+        );
+        assert_refused(
+            &format!(r#"{{"a":"\"status\":\"completed\"","status":"failed",{error}}}"#),
+            true,
+        );
+        assert_refused(&format!(r#"{{"a":{{"status":"failed"}},{error}}}"#), false);
+        assert_refused(&format!(r#"{{"statuses":"failed",{error}}}"#), false);
+        assert_refused(&format!(r#"{{{error}}}"#), false);
+    }
+
+    #[test]
+    fn a_failure_is_no_refusal_once_there_was_output_or_without_its_error() {
+        assert_refused(r#"{"status":"failed","error":{"code":"429"},"output":[]}"#, true);
+        assert_refused(r#"{"status":"failed","error":{"code":"429"},"output":null}"#, true);
+        assert_refused(r#"{"status":"failed","error":{"code":"429"},"output":[{}]}"#, false);
+        assert_refused(r#"{"status":"failed","error":null}"#, false);
+        assert_refused(r#"{"status":"failed","error":{"code":"invalid_prompt"}}"#, false);
+        assert_refused(r#"{"status":"failed","error":{"code":"429"}"#, false);
+    }
+}

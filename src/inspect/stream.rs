@@ -244,3 +244,77 @@ fn value<'a>(line: &'a [u8], field: &[u8]) -> Option<&'a [u8]> {
 
 const DATA: &[u8] = b"data:";
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Beginning {
+        Preamble::default().push(text.as_bytes())
+    }
+
+    #[track_caller]
+    fn assert_refused(beginning: Beginning, reason: Reason, body: &str) {
+        let Beginning::Refused(refused) = beginning else { panic!("{beginning:?}") };
+        assert_eq!((refused.reason, &refused.body[..]), (reason, body.as_bytes()));
+    }
+
+    #[test]
+    fn an_events_name_counts_over_every_line_ending_and_after_a_byte_order_mark() {
+        let body = r#"{"error":{"code":"too_many_requests","message":null}}"#;
+        for end in ["\n", "\r\n", "\r"] {
+            for start in ["", "\u{feff}", ": note\n", "retry: 5\n", "id\n", "\n\n"] {
+                let data = r#"data:{"code":"too_many_requests"}"#;
+                let event = format!("{start}event: error{end}{data}{end}{end}");
+                assert_refused(read(&event), Reason::Rate, body);
+                // The name may come last.
+                let event = format!("{start}{data}{end}event:error{end}{end}");
+                assert_refused(read(&event), Reason::Rate, body);
+            }
+        }
+    }
+
+    #[test]
+    fn data_on_several_lines_is_one_text() {
+        let event = "event: error\ndata: {\"error\":\ndata: {\"code\":429}\ndata: }\n\n";
+        assert_refused(read(event), Reason::Rate, r#"{"error":{"code":429}}"#);
+    }
+
+    #[test]
+    fn an_error_in_plain_words_is_one() {
+        let refused = read("event: error\ndata: Rate limit. Retry after 3 seconds\n\n");
+        let Beginning::Refused(refused) = refused else { panic!("{refused:?}") };
+        assert_eq!(refused.wait, Some(Duration::from_secs(3)));
+        assert_eq!(read("event: error\ndata: out of cheese\n\n"), Beginning::Answer);
+    }
+
+    #[test]
+    fn the_name_of_an_event_is_forgotten_with_it() {
+        let text = "event: error\n\ndata: {\"code\":\"429\"}\n\n";
+        assert_eq!(read(text), Beginning::Answer, "an event without data is none");
+        let text = "event: response.created\ndata: {}\n\ndata: {\"choices\":[]}\n\n";
+        assert_eq!(read(text), Beginning::Answer);
+    }
+
+    #[test]
+    fn an_event_decides_once_it_is_whole_or_the_stream_has_ended() {
+        let mut preamble = Preamble::default();
+        let event = b"event: error\ndata: {\"error\":{\"code\":\"no_capacity\"}}";
+        assert_eq!(preamble.push(event), Beginning::Undecided);
+        assert_refused(preamble.finish(), Reason::Capacity, r#"{"error":{"code":"no_capacity"}}"#);
+        assert_eq!(Preamble::default().finish(), Beginning::Undecided);
+        assert_eq!(read("event: response.output_text.delta"), Beginning::Undecided);
+        assert_eq!(read("event: response.output_text.delta\n"), Beginning::Answer);
+    }
+
+    #[test]
+    fn a_long_preamble_is_not_kept() {
+        let mut preamble = Preamble::default();
+        assert_eq!(preamble.push(b"event: response.created\ndata: "), Beginning::Undecided);
+        for _ in 0..1_000 {
+            assert_eq!(preamble.push(&[b'a'; 1 << 10]), Beginning::Undecided);
+        }
+        assert!(preamble.line.capacity() < 8 << 10 && preamble.data.is_empty());
+        assert_eq!(preamble.push(b"\n\nevent: response.completed\n"), Beginning::Answer);
+    }
+}
