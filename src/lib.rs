@@ -67,6 +67,7 @@
 //! | two services that are not layers of one client | [`SmartFallback::new`], or [`SmartFallbackLayer::into_service`] with settings |
 //! | several regions or resources | [`RegionRotateLayer`] over a [`BackendPool`] |
 //! | one backend and nothing to turn to | [`RetryAfterPolicy`], with feature `retry` |
+//! | refusals that only a body tells, inside of all others | [`InspectLayer`] |
 //! | bodies that are still arriving, in servers and proxies | [`ReplayLayer`] outside of the others |
 //!
 //! Every order of them works. `SmartFallback` outside of `RegionRotate` asks every PTU before any
@@ -91,6 +92,7 @@
 //! | [`SmartFallbackLayer`] | response head, overrides | which tier is called; [`Served`] |
 //! | [`RegionRotateLayer`] | response head | scheme, authority, `Host`, base path, HTTP version, credentials (headers, and keys in the query), deployment (path segment, or `model` in a v1 body), `api-version`, `x-ms-spillover-deployment`, `x-ms-oai-image-generation-deployment`, [`Served`] |
 //! | [`DeploymentLayer`] | | deployment |
+//! | [`InspectLayer`] | response head; the body of a refusal, the beginning of a stream | a hidden refusal's status, headers and body; [`Refusal`](classify::Refusal) |
 //! | [`RetryAfterPolicy`] | response head, overrides | nothing |
 //!
 //! Extensions of a request, [`MaxWait`] and [`Deadline`], change its limits; the extension
@@ -124,6 +126,7 @@ pub mod backend;
 pub mod body;
 pub mod classify;
 pub mod gate;
+pub mod inspect;
 pub mod policy;
 pub mod region_rotate;
 pub mod replay;
@@ -149,6 +152,7 @@ pub use self::{
     body::{ResponseBody, TryCloneBody},
     error::ConfigError,
     gate::Gate,
+    inspect::InspectLayer,
     overrides::{Deadline, MaxWait, Priority},
     region_rotate::RegionRotateLayer,
     replay::ReplayLayer,

@@ -49,6 +49,12 @@ const LIMITS: &[(&str, u64, u64)] = &[
     ("served/Replay(Fallback(Rotate 2, Rotate 2))", 3, 5),
     // A new path is written.
     ("served/the same, deployments named", 4, 6),
+    // An answer that is not read.
+    ("inspect/bare", 0, 0),
+    ("inspect/bare, body wrapped", 0, 0),
+    ("inspect/Inspect", 0, 0),
+    ("inspect/Rotate 2", 2, 4),
+    ("inspect/Rotate 2(Inspect)", 2, 4),
     ("refused/bare, twice", 4, 2),
     ("refused/tower::retry", 6, 4),
     // One more than a rotation takes: the account so far is boxed, to be kept out of the future.

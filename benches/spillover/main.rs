@@ -2,6 +2,7 @@
 
 mod decisions;
 mod estimate;
+mod inspect;
 mod leaf;
 mod lot;
 mod parked;
@@ -31,6 +32,7 @@ fn main() {
         .configure_from_args();
     decisions::bench(&mut criterion);
     estimate::bench(&mut criterion);
+    inspect::bench(&mut criterion);
     for group in PATHS.chunk_by(|a, b| a.group == b.group) {
         bench(&mut criterion, group);
     }

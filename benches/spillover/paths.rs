@@ -11,15 +11,16 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use tower::{
     Layer, Service, ServiceBuilder,
     layer::layer_fn,
     retry::{Policy, Retry, RetryLayer},
+    util::MapResponseLayer,
 };
 use tower_spillover::{
-    Backend, BackendPool, RegionRotateLayer, ReplayLayer, ResponseBody, RetryAfterPolicy,
-    SmartFallbackLayer, policy::Rests, region_rotate::RegionRotate,
+    Backend, BackendPool, InspectLayer, RegionRotateLayer, ReplayLayer, ResponseBody,
+    RetryAfterPolicy, SmartFallbackLayer, policy::Rests, region_rotate::RegionRotate,
 };
 
 use crate::leaf::{Leaf, send};
@@ -68,6 +69,19 @@ pub(crate) const PATHS: &[Path] = &[
     path("served", "the same, deployments named", |leaf| {
         let (parked, mut service) = (leaf.parked(), stack(named("ptu"), named("standard"), &leaf));
         Box::new(move || parked.reclaim(send(&mut service, parked.restored_request())))
+    }),
+    // What an answer costs that is not read.
+    path("inspect", "bare", |leaf| over(&leaf, leaf.clone())),
+    // What any layer pays that gives the body another type.
+    path("inspect", "bare, body wrapped", |leaf| {
+        let wrap = |response: Response<_>| response.map(Either::<_, Full<Bytes>>::Left);
+        over(&leaf, MapResponseLayer::new(wrap).layer(leaf.clone()))
+    }),
+    path("inspect", "Inspect", |leaf| over(&leaf, InspectLayer::new().layer(leaf.clone()))),
+    path("inspect", "Rotate 2", |leaf| rotating(&leaf, &pool(2))),
+    path("inspect", "Rotate 2(Inspect)", |leaf| {
+        let inspect = InspectLayer::new().layer(leaf.clone());
+        over(&leaf, RegionRotateLayer::new(pool(2)).layer(inspect))
     }),
     // The first attempt is refused, the second one answered.
     path("refused", "bare, twice", |leaf| {

@@ -7,4 +7,5 @@ mod try_clone;
 #[cfg(all(test, feature = "emulator"))]
 pub(crate) use self::observe::tests as observe_tests;
 pub(crate) use self::observe::{Observe, Observer, UsageSink};
+pub(crate) use self::response::Ahead;
 pub use self::{response::ResponseBody, try_clone::TryCloneBody};

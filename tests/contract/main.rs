@@ -9,6 +9,7 @@ mod bounds;
 mod cancellation;
 mod cloning;
 mod gate;
+mod inspecting;
 mod properties;
 mod readiness;
 mod replaying;

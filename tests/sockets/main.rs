@@ -4,6 +4,7 @@ mod axum_routes;
 mod azure;
 mod cancellation;
 mod clock;
+mod corpus;
 mod credentials;
 mod fault_proxy;
 mod grpc;
@@ -11,6 +12,8 @@ mod keep_alive;
 mod protocol;
 mod raw;
 mod refusals;
+#[path = "../corpus/sample.rs"]
+mod sample;
 mod slow_upstreams;
 mod stack;
 mod streams;

@@ -1,0 +1,230 @@
+//! A JSON answer of the Responses API: whether it says that the response failed.
+
+use memchr::memchr2;
+
+use super::{
+    fault::Members,
+    stream::{self, Beginning},
+};
+
+/// Reads the beginning of a JSON text, in whatever pieces it comes, until the outermost object's
+/// `status` is known, or its `object` to be no response.
+#[derive(Debug, Default)]
+pub(crate) struct Status {
+    depth: u32,
+    place: Place,
+    /// The last string of the outermost object: a key, or a value.
+    text: Short,
+    /// The key whose value is next.
+    key: Key,
+    /// Whether the response is known to have failed, so that only its end decides.
+    has_failed: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    BetweenStrings,
+    String,
+    Escape,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Key {
+    #[default]
+    Other,
+    Status,
+    Object,
+}
+
+/// The beginning of a string.
+#[derive(Clone, Copy, Debug, Default)]
+struct Short {
+    bytes: [u8; 8],
+    /// More than eight when the string is longer, or has escapes.
+    length: usize,
+}
+
+impl Status {
+    /// The next bytes of the answer. Nothing that follows a decision is to be read.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Beginning {
+        let mut at = 0;
+        while !self.has_failed && at < bytes.len() {
+            match self.place {
+                Place::String => at += self.read_string(&bytes[at..]),
+                Place::Escape => {
+                    self.place = Place::String;
+                    at += 1;
+                }
+                Place::BetweenStrings => {
+                    if self.read(bytes[at]).is_none() {
+                        return Beginning::Answer;
+                    }
+                    at += 1;
+                }
+            }
+        }
+        Beginning::Undecided
+    }
+
+    /// The answer has ended and is `text`: judges the error of a response that has failed before
+    /// there was any output.
+    pub(crate) fn finish(&self, text: &[u8]) -> Beginning {
+        let members = Members::of(text);
+        let has_output = members.output.iter().any(|byte| !b"[] \t\r\n".contains(byte));
+        let is_candidate = self.has_failed && members.is_whole && !has_output;
+        if is_candidate && !members.error.is_empty() {
+            stream::by_error(members.error)
+        } else {
+            Beginning::Answer
+        }
+    }
+
+    /// Reads a byte between strings; `None` when the answer is no failed response.
+    fn read(&mut self, byte: u8) -> Option<()> {
+        match byte {
+            b'"' => {
+                self.text = Short::default();
+                self.place = Place::String;
+            }
+            b':' if self.depth == 1 => self.key = self.text.as_key(),
+            b'{' | b'[' => {
+                self.depth = self.depth.saturating_add(1);
+                self.text = Short::default();
+            }
+            b'}' | b']' | b',' => {
+                if self.depth == 1 {
+                    self.end_member()?;
+                }
+                if byte != b',' {
+                    self.depth = self.depth.checked_sub(1)?;
+                }
+                self.text = Short::default();
+            }
+            // An answer that is no object.
+            _ if self.depth == 0 && !byte.is_ascii_whitespace() => return None,
+            _ => {}
+        }
+        Some(())
+    }
+
+    /// The value of a member of the outermost object has ended.
+    fn end_member(&mut self) -> Option<()> {
+        match std::mem::take(&mut self.key) {
+            Key::Status if self.text.is(b"failed") => self.has_failed = true,
+            Key::Status => return None,
+            Key::Object if !self.text.is(b"response") => return None,
+            Key::Object | Key::Other => {}
+        }
+        Some(())
+    }
+
+    /// Reads on in a string; gives how many bytes were read.
+    fn read_string(&mut self, rest: &[u8]) -> usize {
+        let Some(length) = memchr2(b'"', b'\\', rest) else {
+            self.text.extend(rest);
+            return rest.len();
+        };
+        self.text.extend(&rest[..length]);
+        if rest[length] == b'"' {
+            self.place = Place::BetweenStrings;
+        } else {
+            // The backslash makes the text one that is not looked for.
+            self.text.extend(b"\\");
+            self.place = Place::Escape;
+        }
+        length + 1
+    }
+}
+
+impl Short {
+    fn extend(&mut self, more: &[u8]) {
+        let length = self.length.saturating_add(more.len());
+        if let Some(free) = self.bytes.get_mut(self.length..length) {
+            free.copy_from_slice(more);
+        }
+        self.length = length;
+    }
+
+    fn is(&self, text: &[u8]) -> bool {
+        self.bytes.get(..self.length) == Some(text)
+    }
+
+    fn as_key(&self) -> Key {
+        if self.is(b"status") {
+            Key::Status
+        } else if self.is(b"object") {
+            Key::Object
+        } else {
+            Key::Other
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (bool, Beginning) {
+        let mut status = Status::default();
+        let is_released = status.push(text.as_bytes()) == Beginning::Answer;
+        (is_released, status.finish(text.as_bytes()))
+    }
+
+    #[track_caller]
+    fn assert_refused(text: &str, is_refused: bool) {
+        let (is_released, end) = read(text);
+        assert!(!is_released, "{text}");
+        assert_eq!(matches!(end, Beginning::Refused(_)), is_refused, "{text}");
+    }
+
+    #[test]
+    fn an_answer_is_released_with_its_status() {
+        for text in [
+            r#"{"status":"completed","#,
+            r#"{"status":"in_progress"}"#,
+            r#"{"status":null,"#,
+            r#"{"status":{"status":"failed"},"#,
+            r#"{"status":"failed\u0020","#,
+            r#"{"object":"list","#,
+            r#"{"object":"response.compaction","#,
+            "true",
+            "12",
+            "}",
+        ] {
+            assert!(read(text).0, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_outermost_status_counts() {
+        let error = r#""error":{"code":"429"}"#;
+        assert_refused(&format!(r#"{{"status":"failed",{error}}}"#), true);
+        assert_refused(&format!(r#"{{{error},"status" : "failed" }}"#), true);
+        assert_refused(
+            &format!(r#"{{"a":{{"status":"completed"}},"status":"failed",{error}}}"#),
+            true,
+        );
+        assert_refused(
+            &format!(r#"{{"a":["status","completed"],"status":"failed",{error}}}"#),
+            true,
+        );
+        assert_refused(
+            &format!(r#"{{"a":"\"status\":\"completed\"","status":"failed",{error}}}"#),
+            true,
+        );
+        assert_refused(&format!(r#"{{"a":{{"status":"failed"}},{error}}}"#), false);
+        assert_refused(&format!(r#"{{"statuses":"failed",{error}}}"#), false);
+        assert_refused(&format!(r#"{{{error}}}"#), false);
+    }
+
+    #[test]
+    fn a_failure_is_no_refusal_once_there_was_output_or_without_its_error() {
+        assert_refused(r#"{"status":"failed","error":{"code":"429"},"output":[]}"#, true);
+        assert_refused(r#"{"status":"failed","error":{"code":"429"},"output":null}"#, true);
+        assert_refused(r#"{"status":"failed","error":{"code":"429"},"output":[{}]}"#, false);
+        assert_refused(r#"{"status":"failed","error":null}"#, false);
+        assert_refused(r#"{"status":"failed","error":{"code":"invalid_prompt"}}"#, false);
+        assert_refused(r#"{"status":"failed","error":{"code":"429"}"#, false);
+    }
+}

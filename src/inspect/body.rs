@@ -1,0 +1,139 @@
+//! What the body of a refusal says: why, and for how long.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::{fault::Fault, message};
+use crate::classify::Reason;
+
+/// Why a backend refused, and how long its words ask to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) reason: Reason,
+    pub(crate) wait: Option<Duration>,
+}
+
+/// Judges a response with `status` by its body, as much of it as there is. `None` when it is no
+/// refusal.
+///
+/// | status | verdict |
+/// |---|---|
+/// | 429 | what the error says, else a rate limit |
+/// | 503 | capacity, quota or rate, when the error says so |
+/// | 403 | quota, by the error's code or in API Management's words |
+/// | 400 | a context that is too long, by the error's code |
+pub(crate) fn judge(status: StatusCode, body: &[u8]) -> Option<Verdict> {
+    let fault = Fault::in_body(body);
+    let reason = match status {
+        StatusCode::TOO_MANY_REQUESTS => Some(any_reason(&fault).unwrap_or(Reason::Rate)),
+        StatusCode::SERVICE_UNAVAILABLE => unavailable(&fault),
+        StatusCode::FORBIDDEN => forbidden(&fault),
+        StatusCode::BAD_REQUEST => {
+            fault.has_code("contextlengthexceeded").then_some(Reason::ContextLength)
+        }
+        _ => None,
+    }?;
+    let wait = match reason {
+        Reason::ContextLength => None,
+        _ => message::wait(fault.message),
+    };
+    Some(Verdict { reason, wait })
+}
+
+/// "Temporarily unable" is what the service says of every failure here.
+fn unavailable(fault: &Fault<'_>) -> Option<Reason> {
+    if fault.says("backend pool") && fault.says("temporarily unavailable") {
+        return Some(Reason::Capacity);
+    }
+    if fault.says("temporarily unable") { None } else { any_reason(fault) }
+}
+
+/// Where the status refuses already, a code that is not known leaves it to the message too.
+fn any_reason(fault: &Fault<'_>) -> Option<Reason> {
+    fault.reason().or_else(|| fault.reason_in_message())
+}
+
+/// API Management refuses a spent quota with 403 (`quota-by-key`, `llm-token-limit`).
+fn forbidden(fault: &Fault<'_>) -> Option<Reason> {
+    let is_spent =
+        fault.reason() == Some(Reason::Quota) || fault.is_gateways && fault.says("quota");
+    is_spent.then_some(Reason::Quota)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn assert_verdict(status: u16, body: &str, expected: Option<(Reason, Option<u64>)>) {
+        let status = StatusCode::from_u16(status).unwrap();
+        let expected =
+            expected.map(|(reason, wait)| Verdict { reason, wait: wait.map(Duration::from_secs) });
+        assert_eq!(judge(status, body.as_bytes()), expected, "{status} {body}");
+    }
+
+    #[test]
+    fn a_429_is_a_rate_limit_unless_it_says_otherwise() {
+        assert_verdict(429, "", Some((Reason::Rate, None)));
+        assert_verdict(429, "<html>\u{b5}</html>", Some((Reason::Rate, None)));
+        assert_verdict(429, "try again in 5 seconds", Some((Reason::Rate, Some(5))));
+        assert_verdict(429, r#"{"error":{"code":"server_error"}}"#, Some((Reason::Rate, None)));
+        let busy = r#"{"error":{"code":"429","message":"The service is temporarily unable to process your request. Please retry after 3 seconds."}}"#;
+        assert_verdict(429, busy, Some((Reason::Capacity, Some(3))));
+    }
+
+    #[test]
+    fn a_503_has_to_say_that_it_refuses() {
+        for failed in [
+            "",
+            "upstream connect error",
+            r#"{"error":{"code":"ServiceUnavailable","message":"The service is temporarily unable to process your request. Please try again in 5 seconds."}}"#,
+            r#"{"error":{"code":"InternalServerError","message":"Backend call failure"}}"#,
+        ] {
+            assert_verdict(503, failed, None);
+        }
+        let pool =
+            r#"{"statusCode":503,"message":"Backend pool 'aoai' is temporarily unavailable."}"#;
+        assert_verdict(503, pool, Some((Reason::Capacity, None)));
+        assert_verdict(503, r#"{"error":{"code":"no_capacity"}}"#, Some((Reason::Capacity, None)));
+        assert_verdict(
+            503,
+            r#"{"error":{"code":"503","message":"high demand"}}"#,
+            Some((Reason::Capacity, None)),
+        );
+    }
+
+    #[test]
+    fn only_a_spent_quota_makes_a_403_a_refusal() {
+        let spent = r#"{"statusCode":403,"message":"Out of call volume quota. Quota will be replenished in 00:12:34."}"#;
+        assert_verdict(403, spent, Some((Reason::Quota, Some(754))));
+        let spent = r#"{ "statusCode": 403, "message": "Token quota is exceeded. Try again in 50 seconds." }"#;
+        assert_verdict(403, spent, Some((Reason::Quota, Some(50))));
+        for answer in [
+            r#"{"statusCode":403,"message":"Access denied due to Virtual Network/Firewall rules."}"#,
+            r#"{"error":{"code":"403","message":"Your quota page is not yours to see."}}"#,
+            r#"{"error":{"code":"AuthorizationFailed"}}"#,
+            "quota exceeded",
+        ] {
+            assert_verdict(403, answer, None);
+        }
+    }
+
+    #[test]
+    fn only_a_context_that_is_too_long_is_more_than_a_400() {
+        let long = r#"{"error":{"message":"This model's maximum context length is 128000 tokens. Please retry after 5 seconds.","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#;
+        assert_verdict(400, long, Some((Reason::ContextLength, None)));
+        for answer in [
+            r#"{"error":{"code":"content_filter","status":400,"innererror":{"code":"ResponsibleAIPolicyViolation"}}}"#,
+            r#"{"error":{"code":"429","message":"rate limit"}}"#,
+            r#"{"error":{"message":"context_length_exceeded"}}"#,
+            "",
+        ] {
+            assert_verdict(400, answer, None);
+        }
+        for status in [401, 404, 408, 500, 200] {
+            assert_verdict(status, r#"{"error":{"code":"no_capacity"}}"#, None);
+        }
+    }
+}

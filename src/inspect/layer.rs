@@ -1,0 +1,185 @@
+//! The layer that inspects answers: its settings, with their defaults.
+
+use std::time::Duration;
+
+use tower_layer::Layer;
+
+use super::Inspect;
+
+/// Reads what the head of an answer does not say: why a backend refuses, how long its words ask
+/// to wait, and refusals that hide in a 200.
+///
+/// It belongs inside of all other layers, directly around the client, so that they see ordinary
+/// refusals: a 429 with `retry-after-ms` and `retry-after`, and with a [`Refusal`] in its extensions
+/// that tells why.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use bytes::Bytes;
+/// use http::{Request, Response, StatusCode};
+/// use http_body_util::{BodyExt, Full};
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+/// use tower_spillover::{
+///     InspectLayer,
+///     classify::{Hint, Reason, Refusal},
+/// };
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // What Azure answers while it is over its limit: 200, and an error inside.
+/// let client = service_fn(|_: Request<Full<Bytes>>| async {
+///     Response::builder()
+///         .header("content-type", "text/event-stream")
+///         .body(Full::<Bytes>::from(concat!(
+///             "event: response.created\n",
+///             "data: {\"response\":{\"status\":\"in_progress\"}}\n\n",
+///             "event: error\n",
+///             "data: {\"type\":\"error\",\"error\":{\"type\":\"too_many_requests\",",
+///             "\"code\":\"no_capacity\",\"message\":\"Please retry after 7 seconds.\"}}\n\n",
+///         )))
+/// });
+/// let azure = ServiceBuilder::new().layer(InspectLayer::new()).service(client);
+///
+/// let request = Request::post("/openai/v1/responses").body(Full::<Bytes>::default())?;
+/// let response = azure.oneshot(request).await?;
+/// assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+/// assert_eq!(response.headers()["retry-after-ms"], "7000");
+/// let refusal: &Refusal = response.extensions().get().unwrap();
+/// assert_eq!(refusal.reason(), Reason::Capacity);
+/// assert_eq!(refusal.hint(), Hint::After(Duration::from_secs(7)));
+/// let body = response.into_body().collect().await?.to_bytes();
+/// assert!(body.starts_with(br#"{"error":{"type":"too_many_requests""#));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What it reads
+///
+/// | answer | read | becomes |
+/// |---|---|---|
+/// | 429 | its body | the same, with its reason, and with the wait that its message asks for where the headers ask for none |
+/// | 503 | its body | the same; a 429 when it tells of capacity, as API Management's "Backend pool … is temporarily unavailable" |
+/// | 403, JSON | its body | a 429 when API Management says that a quota is spent |
+/// | 400, JSON | its body | the same, with its reason, when the context is too long for the deployment |
+/// | 200, event stream | up to the first event of the answer | a 429 when that is an error for rate, capacity or quota |
+/// | 200, event stream of `/responses` with `retry-after` | nothing | a 429 at once |
+/// | 200, JSON of `/responses` | up to its `status`; all of it when that is `failed` | a 429 when it failed for rate, capacity or quota without any output |
+///
+/// Everything else is passed on: 401, 404, a content filter's 400 or error, an answer of whatever
+/// status whose body is compressed. What was read is given back frame by frame, as it came.
+///
+/// The sources: the page "Manage Azure OpenAI quota" for the 429s; earendil-works/pi issue 7983,
+/// openai-node pull request 2021 and sozercan/vekil pull requests 267 and 387 for the streams.
+/// Of eight captured, each of the five that were refused had `retry-after` and none of the others.
+///
+/// # Streams
+///
+/// `response.created`, `.in_progress` and `.queued` are held back, however long they are (one
+/// repeats the request, and had 61 KB), until the first event of another kind. From then on
+/// nothing is held, parsed or sent again. A caller sees the first event of the answer when it
+/// comes; the head, and the events before it, come together with it.
+///
+/// An event stream whose length is announced is taken for one of `/responses` alone: the service
+/// announces none, and so a chat answer with a `content-length` is passed on unread.
+///
+/// # Limits
+///
+/// A body that is longer or slower than they say is given back and passes, judged by what came of
+/// it if its head refuses. Up to 64 KiB of a refusal are held for each request, and
+/// [`preamble_limit`](Self::preamble_limit) of an answer. Waiting for a body needs a tokio runtime
+/// with its timer enabled.
+///
+/// # Cost
+///
+/// A chat answer in JSON pays for a look at the request's path, the status and the body's size
+/// hint, and for being moved into the other body type. It allocates nothing. An event of a
+/// preamble takes less than 0.2 us.
+///
+/// [`Refusal`]: crate::classify::Refusal
+#[derive(Clone, Debug, Default)]
+pub struct InspectLayer {
+    limits: Limits,
+}
+
+/// Small, as every request carries them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    body_ms: u32,
+    preamble_ms: u32,
+    preamble_bytes: u32,
+}
+
+impl InspectLayer {
+    /// Inspects with the default limits.
+    pub const fn new() -> Self {
+        Self { limits: Limits::DEFAULT }
+    }
+
+    /// How long the body of a refusal may take to arrive after its head.
+    ///
+    /// Defaults to 1 s: such a body has a few hundred bytes and comes with its head. One that does
+    /// not must not keep a request from being sent on.
+    #[must_use]
+    pub const fn body_time(mut self, time: Duration) -> Self {
+        self.limits.body_ms = milliseconds(time);
+        self
+    }
+
+    /// How long the preamble of an answer may be held back.
+    ///
+    /// Defaults to 30 s, which is nearly as long as the service has taken to find that it has no
+    /// capacity (1 to 34 s), and half of the minute after which proxies give up on an answer that
+    /// has not begun. Callers lose nothing by it but events that say that nothing happened yet.
+    /// Zero passes on what does not come with the head.
+    #[must_use]
+    pub const fn preamble_time(mut self, time: Duration) -> Self {
+        self.limits.preamble_ms = milliseconds(time);
+        self
+    }
+
+    /// How many bytes of an answer may be held back.
+    ///
+    /// Defaults to 1 MiB: a preamble repeats the request's instructions and tools, not its images.
+    #[must_use]
+    pub const fn preamble_limit(mut self, bytes: usize) -> Self {
+        self.limits.preamble_bytes =
+            if bytes > u32::MAX as usize { u32::MAX } else { bytes as u32 };
+        self
+    }
+}
+
+impl<S> Layer<S> for InspectLayer {
+    type Service = Inspect<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Inspect { inner, limits: self.limits }
+    }
+}
+
+impl Limits {
+    const DEFAULT: Self = Self { body_ms: 1_000, preamble_ms: 30_000, preamble_bytes: 1 << 20 };
+
+    pub(super) const fn body_time(self) -> Duration {
+        Duration::from_millis(self.body_ms as u64)
+    }
+
+    pub(super) const fn preamble_time(self) -> Duration {
+        Duration::from_millis(self.preamble_ms as u64)
+    }
+
+    pub(super) const fn preamble_bytes(self) -> usize {
+        self.preamble_bytes as usize
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+const fn milliseconds(time: Duration) -> u32 {
+    let ms = time.as_millis();
+    if ms > u32::MAX as u128 { u32::MAX } else { ms as u32 }
+}

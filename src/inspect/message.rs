@@ -1,0 +1,188 @@
+//! Waits in prose: "Please retry after 45 seconds", "Try again in 50 seconds".
+
+use std::time::Duration;
+
+/// The first wait that a message asks for. Numbers alone are none: a message also names the limit.
+///
+/// Azure OpenAI writes "retry after 45 seconds", API Management "Try again in 50 seconds" and, of
+/// a quota, "replenished in 00:12:34", models as a service "wait 29 seconds before retrying"; its
+/// like write "try again in 6m0s". Never longer than `u32::MAX` seconds.
+pub(crate) fn wait(message: &[u8]) -> Option<Duration> {
+    let message = message.to_ascii_lowercase();
+    let after = PHRASES.iter().flat_map(|phrase| {
+        memchr::memmem::find_iter(&message, phrase).map(|at| (at, &message[at + phrase.len()..]))
+    });
+    let waits = after.filter_map(|(at, rest)| Some((at, clock(rest).or_else(|| amounts(rest))?)));
+    waits.min_by_key(|(at, _)| *at).map(|(_, wait)| wait)
+}
+
+/// `hh:mm:ss`, with days before a dot.
+fn clock(text: &[u8]) -> Option<Duration> {
+    let text = text.trim_ascii_start();
+    let (mut seconds, first) = digits(text)?;
+    let mut rest = &text[first..];
+    if rest.first() == Some(&b'.') {
+        let (hours, length) = digits(&rest[1..])?;
+        seconds = seconds.saturating_mul(24).saturating_add(hours);
+        rest = &rest[1 + length..];
+    }
+    for _ in 0..2 {
+        rest = rest.strip_prefix(b":")?;
+        let (next, length) = digits(rest)?;
+        seconds = seconds.saturating_mul(60).saturating_add(next);
+        rest = &rest[length..];
+    }
+    Some(Duration::from_secs(seconds.min(LONGEST)))
+}
+
+/// `45 seconds`, `1.5s`, `1 minute and 5 seconds`, `6m0s`: numbers with their units.
+fn amounts(text: &[u8]) -> Option<Duration> {
+    let mut total = None::<Duration>;
+    let mut rest = text;
+    while let Some((amount, after)) = amount(rest) {
+        total = Some(total.unwrap_or_default().saturating_add(amount));
+        rest = after;
+        rest = rest.trim_ascii_start();
+        rest = rest.strip_prefix(b",").unwrap_or(rest).trim_ascii_start();
+        rest = rest.strip_prefix(b"and ").unwrap_or(rest);
+    }
+    total.map(|total| total.min(Duration::from_secs(LONGEST)))
+}
+
+/// One number with its unit, and what follows.
+fn amount(text: &[u8]) -> Option<(Duration, &[u8])> {
+    let text = text.trim_ascii_start();
+    let (whole, length) = digits(text)?;
+    let mut rest = &text[length..];
+    let mut nanos = 0;
+    if let Some(fraction) = rest.strip_prefix(b".")
+        && let Some((_, length)) = digits(fraction)
+    {
+        let padded = fraction[..length].iter().chain(std::iter::repeat(&b'0')).take(9);
+        nanos = padded.fold(0, |nanos, digit| nanos * 10 + u64::from(digit - b'0'));
+        rest = &fraction[length..];
+    }
+    rest = rest.trim_ascii_start();
+    let length = rest.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
+    let (unit, rest) = rest.split_at(length);
+    let ms = match unit {
+        b"ms" | b"millisecond" | b"milliseconds" => 1,
+        b"s" | b"sec" | b"secs" | b"second" | b"seconds" => 1_000,
+        b"m" | b"min" | b"mins" | b"minute" | b"minutes" => 60_000,
+        b"h" | b"hr" | b"hrs" | b"hour" | b"hours" => 3_600_000,
+        b"d" | b"day" | b"days" => 86_400_000,
+        _ => return None,
+    };
+    let whole = Duration::from_millis(whole.saturating_mul(ms));
+    let fraction = Duration::from_nanos(nanos / 1_000 * ms);
+    Some((whole.saturating_add(fraction), rest))
+}
+
+/// The number at the start, at most [`LONGEST`], and its length.
+fn digits(text: &[u8]) -> Option<(u64, usize)> {
+    let length = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let value = text[..length]
+        .iter()
+        .fold(0_u64, |value, digit| (value * 10 + u64::from(digit - b'0')).min(LONGEST));
+    (length > 0).then_some((value, length))
+}
+
+/// In lower case.
+const PHRASES: [&[u8]; 8] = [
+    b"retry after ",
+    b"retry in ",
+    b"try again after ",
+    b"try again in ",
+    b"please wait ",
+    b"retry again in ",
+    b"replenished in ",
+    b"resets in ",
+];
+/// In seconds: far beyond every belief, and no arithmetic on it overflows.
+const LONGEST: u64 = u32::MAX as u64;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn assert_wait(message: &str, ms: impl Into<Option<u64>>) {
+        assert_eq!(wait(message.as_bytes()), ms.into().map(Duration::from_millis), "{message}");
+    }
+
+    #[test]
+    fn the_services_sentences_are_understood() {
+        assert_wait(
+            "Requests to the ChatCompletions_Create Operation under Azure OpenAI API version \
+             2024-02-01 have exceeded token rate limit of your current OpenAI S0 pricing tier. \
+             Please retry after 86400 seconds. Please go here: https://aka.ms/oai/quotaincrease",
+            86_400_000,
+        );
+        assert_wait("… AIServices S0 pricing tier. … Please retry after 45 seconds.", 45_000);
+        assert_wait("Rate limit is exceeded. Try again in 50 seconds.", 50_000);
+        assert_wait(
+            "Rate limit of 10 per 60s exceeded for UserByModelByMinute. Please wait 29 seconds \
+             before retrying.",
+            29_000,
+        );
+        assert_wait("Out of call volume quota. Quota will be replenished in 00:12:34.", 754_000);
+        assert_wait("Quota will be replenished in 6.23:59:59.", 604_799_000);
+    }
+
+    #[test]
+    fn servers_like_it_are_understood() {
+        assert_wait("Please try again in 858ms. Visit https://…", 858);
+        assert_wait("Please try again in 6m0s.", 360_000);
+        assert_wait("Please try again in 1.5s", 1_500);
+        assert_wait("please try again in 1h2m3.25s", 3_723_250);
+        assert_wait("Retry after 1 minute and 5 seconds.", 65_000);
+        assert_wait("Try again after 1 second", 1_000);
+    }
+
+    #[test]
+    fn a_number_without_its_phrase_or_unit_is_no_wait() {
+        for silent in [
+            "",
+            "Too many requests",
+            "Rate limit of 10 per 60s exceeded",
+            "retry after the window",
+            "Please retry after 45.",
+            "Please retry after -5 seconds",
+            "try again in",
+            "try again in ",
+            "replenished in 00:12",
+            "retry after 5 parsecs",
+        ] {
+            assert_wait(silent, None);
+        }
+        assert_wait("retry after a while, or try again in 7 seconds", 7_000);
+    }
+
+    #[test]
+    fn absurd_numbers_are_capped() {
+        let longest = LONGEST * 1_000;
+        for unit in ["s", "minutes", "days"] {
+            assert_wait(&format!("retry after {} {unit}", "9".repeat(400)), longest);
+        }
+        assert_wait("retry after 99999999999999:99999999999999:99999999999999", longest);
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_panics(
+            text in "((retry after|try again in) ?|[0-9.:]{1,12}|[a-z]{1,2}| ){0,20}",
+            noise in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            wait(text.as_bytes());
+            wait(&[b"retry after ", &noise[..]].concat());
+        }
+
+        #[test]
+        fn any_whole_number_of_seconds_is_read(seconds in 0..=LONGEST) {
+            let read = wait(format!("Please retry after {seconds} seconds.").as_bytes());
+            prop_assert_eq!(read, Some(Duration::from_secs(seconds)));
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Reads refusals that only a body tells, and turns them into ordinary throttled responses.
+
+mod answer;
+mod body;
+mod fault;
+mod future;
+mod layer;
+mod message;
+mod reading;
+mod route;
+mod stream;
+
+#[cfg(test)]
+mod chunking;
+#[cfg(test)]
+#[path = "../../tests/corpus/sample.rs"]
+mod sample;
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+pub use self::{future::ResponseFuture, layer::InspectLayer};
+use self::{layer::Limits, route::Asked};
+use crate::ResponseBody;
+
+/// The service of [`InspectLayer`].
+///
+/// # Readiness
+///
+/// It is ready when the wrapped service is, and calls the very one that was readied.
+///
+/// # Cancel safety
+///
+/// The future owns the response that is being read; dropping it drops the body, what was read of
+/// it, and the timer.
+///
+/// # Errors
+///
+/// Those of the wrapped service. An error of the body is not one of them: it is given back in its
+/// place in the body.
+#[derive(Clone, Debug)]
+pub struct Inspect<S> {
+    inner: S,
+    limits: Limits,
+}
+
+impl<S> Inspect<S> {
+    /// The wrapped service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The wrapped service, to be changed.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The wrapped service, unwrapped.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for Inspect<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Body + Unpin,
+    R::Data: From<Bytes>,
+    R::Error: Send + Sync + 'static,
+{
+    type Response = Response<ResponseBody<R>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let asked = Asked::by(&request);
+        ResponseFuture::new(self.inner.call(request), asked, self.limits)
+    }
+}

@@ -1,0 +1,304 @@
+//! Reads the body of an answer, as far as it takes to judge it.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, Response, StatusCode, header, response::Parts};
+use http_body::{Body, Frame};
+use tokio::time::Sleep;
+
+use super::{
+    answer::Status,
+    body::{self, Verdict},
+    layer::Limits,
+    route::Asked,
+    stream::{Beginning, Preamble, Refused},
+};
+use crate::{
+    ResponseBody,
+    body::Ahead,
+    classify::{Hint, Outcome, Reason, Refusal, announce},
+    resend::clock,
+};
+
+/// An answer that is being read.
+pub(super) struct Reading<R> {
+    head: Parts,
+    body: R,
+    ahead: Ahead<R>,
+    subject: Subject,
+    /// How many bytes may be read, and for how long.
+    limit: usize,
+    time: Duration,
+    /// Made when the body is first waited for.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// What is read.
+enum Subject {
+    /// The body of a refusal, whose end decides.
+    Refusal,
+    Stream(Preamble),
+    Json(Status),
+}
+
+/// How far the reading of an answer is.
+pub(super) enum Read<R> {
+    Answered(Response<ResponseBody<R>>),
+    Pending(Box<Reading<R>>),
+}
+
+/// What an answer was found to be.
+enum Decision {
+    /// To be given back as it came.
+    Pass,
+    /// To be given back as it came, with what its body says in its head.
+    Judge,
+    Refuse(Refused),
+}
+
+impl<R> Reading<R>
+where
+    R: Body + Unpin,
+    R::Data: From<Bytes>,
+    R::Error: Send + Sync + 'static,
+{
+    /// Reads `response`, if its body may tell something.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn begin(
+        response: Response<R>,
+        asked: Asked,
+        limits: Limits,
+        cx: &mut Context<'_>,
+    ) -> Read<R> {
+        let subject = match subject(&response, asked) {
+            Ok(Some(subject)) => subject,
+            Ok(None) => return Read::Answered(response.map(ResponseBody::upstream)),
+            Err(refused) => return Read::Answered(refuse(response.into_parts().0, refused)),
+        };
+        let (limit, time) = match subject {
+            Subject::Refusal => (LONGEST_REFUSAL, limits.body_time()),
+            _ => (limits.preamble_bytes(), limits.preamble_time()),
+        };
+        let (head, body) = response.into_parts();
+        let ahead = Ahead::default();
+        Box::new(Self { head, body, ahead, subject, limit, time, timer: None }).go_on(cx)
+    }
+
+    /// Reads on. It takes itself by value, so that the future that has it can live in registers
+    /// as long as there is none.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn go_on(mut self: Box<Self>, cx: &mut Context<'_>) -> Read<R> {
+        match self.poll(cx) {
+            Poll::Ready(decision) => Read::Answered(self.answer(decision)),
+            Poll::Pending => Read::Pending(self),
+        }
+    }
+
+    /// Reads on until it is decided what the answer is.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Decision> {
+        loop {
+            let decision = match self.poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => self.read(frame),
+                Poll::Ready(Some(Err(error))) => {
+                    self.ahead.fail(error);
+                    Some(self.give_up())
+                }
+                Poll::Ready(None) => {
+                    self.ahead.end();
+                    Some(self.finish())
+                }
+                Poll::Pending => {
+                    ready!(self.poll_timer(cx));
+                    Some(self.give_up())
+                }
+            };
+            if let Some(decision) = decision {
+                return Poll::Ready(decision);
+            }
+        }
+    }
+
+    /// The response, now that it is decided.
+    fn answer(mut self, decision: Decision) -> Response<ResponseBody<R>> {
+        match decision {
+            Decision::Refuse(refused) => return refuse(self.head, refused),
+            Decision::Judge => {
+                if let Some(verdict) = body::judge(self.head.status, &self.ahead.text()) {
+                    apply(&mut self.head, verdict);
+                }
+            }
+            Decision::Pass => {}
+        }
+        let Self { head, body, ahead, .. } = self;
+        Response::from_parts(head, ResponseBody::read(body, ahead))
+    }
+
+    /// Nobody has to poll a body again that says it is over.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled<R> {
+        if self.body.is_end_stream() {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn read(&mut self, frame: Frame<R::Data>) -> Option<Decision> {
+        let mut beginning = Beginning::Undecided;
+        match frame.into_data() {
+            Ok(mut data) => {
+                let data = data.copy_to_bytes(data.remaining());
+                beginning = match &mut self.subject {
+                    Subject::Refusal => Beginning::Undecided,
+                    Subject::Stream(preamble) => preamble.push(&data),
+                    Subject::Json(status) => status.push(&data),
+                };
+                self.ahead.push_data(data);
+            }
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    self.ahead.push_trailers(trailers);
+                }
+            }
+        }
+        match beginning {
+            Beginning::Answer => Some(Decision::Pass),
+            Beginning::Refused(refused) => Some(Decision::Refuse(refused)),
+            Beginning::Undecided => (self.ahead.weight() > self.limit).then(|| self.give_up()),
+        }
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let time = self.time;
+        let timer = self.timer.get_or_insert_with(|| clock::sleep_until(clock::now() + time));
+        timer.as_mut().poll(cx)
+    }
+
+    /// The body has ended.
+    fn finish(&mut self) -> Decision {
+        let beginning = match &mut self.subject {
+            Subject::Refusal => return Decision::Judge,
+            Subject::Stream(preamble) => std::mem::take(preamble).finish(),
+            Subject::Json(status) => status.finish(&self.ahead.text()),
+        };
+        match beginning {
+            Beginning::Refused(refused) => Decision::Refuse(refused),
+            Beginning::Answer | Beginning::Undecided => Decision::Pass,
+        }
+    }
+
+    /// No more is read of the body: a refusal is judged by what there is.
+    fn give_up(&self) -> Decision {
+        match self.subject {
+            Subject::Refusal => Decision::Judge,
+            Subject::Stream(_) | Subject::Json(_) => Decision::Pass,
+        }
+    }
+}
+
+type Polled<R> = Poll<Option<Result<Frame<<R as Body>::Data>, <R as Body>::Error>>>;
+
+/// What of `response` is to be read; `Err` when its head refuses already, though its status does
+/// not.
+fn subject<R>(response: &Response<R>, asked: Asked) -> Result<Option<Subject>, Refused> {
+    let headers = response.headers();
+    let kind = match response.status() {
+        StatusCode::OK if asked == Asked::Stored => return Ok(None),
+        StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => kind(headers),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Kind::Other,
+        _ => return Ok(None),
+    };
+    let subject = match (response.status(), kind) {
+        (StatusCode::OK, Kind::Stream) => {
+            // As a 503 does that refuses outright.
+            let asks = Outcome::of(StatusCode::SERVICE_UNAVAILABLE, headers, clock::wall);
+            if asked == Asked::Response && matches!(asks, Outcome::Throttled(_)) {
+                return Err(Refused::by_head());
+            }
+            Subject::Stream(Preamble::default())
+        }
+        (StatusCode::OK, Kind::Json) if asked == Asked::Response => {
+            Subject::Json(Status::default())
+        }
+        (StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN, Kind::Json)
+        | (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, _) => Subject::Refusal,
+        _ => return Ok(None),
+    };
+    Ok((!is_encoded(headers)).then_some(subject))
+}
+
+enum Kind {
+    Json,
+    Stream,
+    Other,
+}
+
+fn kind(headers: &HeaderMap) -> Kind {
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    if kind.eq_ignore_ascii_case(b"text/event-stream") {
+        Kind::Stream
+    } else if kind.eq_ignore_ascii_case(b"application/json")
+        || kind.len() > 5 && kind[kind.len() - 5..].eq_ignore_ascii_case(b"+json")
+    {
+        Kind::Json
+    } else {
+        Kind::Other
+    }
+}
+
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// Writes what the body of a refusal says into its head.
+fn apply(head: &mut Parts, verdict: Verdict) {
+    let Verdict { reason, wait } = verdict;
+    if reason == Reason::ContextLength {
+        head.extensions.insert(Refusal::new(reason, Hint::None));
+        return;
+    }
+    let is_throttled =
+        matches!(Outcome::of(head.status, &head.headers, clock::wall), Outcome::Throttled(_));
+    if !is_throttled {
+        head.status = StatusCode::TOO_MANY_REQUESTS;
+    }
+    throttle(head, reason, wait);
+}
+
+/// Completes the head of a throttled response.
+fn throttle(head: &mut Parts, reason: Reason, wait: Option<Duration>) {
+    let hint = |head: &Parts| match Outcome::of(head.status, &head.headers, clock::wall) {
+        Outcome::Throttled(hint) => hint,
+        _ => Hint::None,
+    };
+    let mut found = hint(head);
+    if let (Hint::None | Hint::Zero, Some(wait)) = (found, wait) {
+        announce(&mut head.headers, wait);
+        found = hint(head);
+    }
+    head.extensions.insert(Refusal::new(reason, found));
+}
+
+/// An ordinary refusal in the place of an answer with this head.
+fn refuse<R>(mut head: Parts, refused: Refused) -> Response<ResponseBody<R>> {
+    let Refused { reason, wait, body } = refused;
+    head.status = StatusCode::TOO_MANY_REQUESTS;
+    for stale in [header::TRANSFER_ENCODING, header::CONTENT_ENCODING, header::TRAILER] {
+        head.headers.remove(stale);
+    }
+    let json = header::HeaderValue::from_static("application/json");
+    head.headers.insert(header::CONTENT_TYPE, json);
+    head.headers.insert(header::CONTENT_LENGTH, body.len().into());
+    throttle(&mut head, reason, wait);
+    Response::from_parts(head, ResponseBody::own(body))
+}
+
+/// An error of the service has a few hundred bytes.
+const LONGEST_REFUSAL: usize = 64 << 10;

@@ -1,0 +1,91 @@
+//! What a request asks for, as far as it tells how its answer is to be read.
+
+use http::{Method, Request};
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// A response of the Responses API: `POST` to `…/responses`, or below it.
+    Response,
+    /// A chat completion, or anything else that is made for it.
+    Another,
+    /// Something that is stored, with any method but `POST`: what once became of a response is no
+    /// refusal of the request that reads it.
+    Stored,
+}
+
+impl Asked {
+    #[inline]
+    pub(super) fn by<B>(request: &Request<B>) -> Self {
+        let path = request.uri().path().as_bytes();
+        // Chat, which is to cost least.
+        if path.ends_with(b"/completions") {
+            Self::Another
+        } else {
+            Self::by_parts(request.method(), path)
+        }
+    }
+
+    #[inline(never)]
+    fn by_parts(method: &Method, path: &[u8]) -> Self {
+        if method != Method::POST {
+            Self::Stored
+        } else if names_responses(path) {
+            Self::Response
+        } else {
+            Self::Another
+        }
+    }
+}
+
+/// Whether a segment is `responses`, in the grammar without a deployment in its path.
+fn names_responses(path: &[u8]) -> bool {
+    let mut is_named = false;
+    for segment in path.split(|byte| *byte == b'/') {
+        match segment {
+            b"deployments" => return false,
+            b"responses" => is_named = true,
+            _ => {}
+        }
+    }
+    is_named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(method: Method, uri: &str) -> Asked {
+        Asked::by(&Request::builder().method(method).uri(uri).body(()).unwrap())
+    }
+
+    #[test]
+    fn a_response_is_created_below_its_segment_in_both_grammars() {
+        for uri in [
+            "/openai/v1/responses",
+            "/openai/v1/responses/",
+            "/openai/responses?api-version=2025-03-01-preview",
+            "https://contoso.openai.azure.com/openai/v1/responses/compact?a=/completions",
+            "/base/openai/v1/responses",
+        ] {
+            assert_eq!(asked(Method::POST, uri), Asked::Response, "{uri}");
+            assert_eq!(asked(Method::GET, uri), Asked::Stored, "{uri}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_only_called_so_creates_none() {
+        for uri in [
+            "/",
+            "*",
+            "/openai/v1/chat/completions",
+            "/openai/deployments/responses/chat/completions?api-version=2024-10-21",
+            "/openai/deployments/responses/embeddings?api-version=2024-10-21",
+            "/openai/v1/my-responses",
+            "/openai/v1/responses-archive/x",
+            "/openai/v1/files?name=/responses",
+        ] {
+            assert_eq!(asked(Method::POST, uri), Asked::Another, "{uri}");
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! The beginning of an event stream: preamble, a refusal, or an answer that has begun.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use memchr::memchr2;
+
+use super::{
+    fault::{Fault, Members},
+    message,
+};
+use crate::classify::Reason;
+
+/// Reads the beginning of an event stream (WHATWG HTML, section 9.2.6), in whatever pieces it
+/// comes, until it is decided.
+///
+/// The events `response.created`, `.in_progress` and `.queued` decide nothing, however long they
+/// are: one echoes the whole request. An `error` or a `response.failed` is judged. With any other
+/// event the answer has begun; its name is enough.
+#[derive(Debug, Default)]
+pub(crate) struct Preamble {
+    /// The unfinished line, as far as it may matter.
+    line: Vec<u8>,
+    /// Whether the rest of the line does not matter.
+    is_skipping: bool,
+    /// Whether a line feed belongs to the end of the last line.
+    was_return: bool,
+    has_begun: bool,
+    event: Event,
+    /// The data of the event, where it may matter.
+    data: Vec<u8>,
+}
+
+/// What the beginning of an answer turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Beginning {
+    /// Nothing but preamble so far.
+    Undecided,
+    /// The answer has begun, or ends with an error that is the caller's.
+    Answer,
+    Refused(Refused),
+}
+
+/// A refusal that was found in an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) reason: Reason,
+    /// How long its words ask to wait.
+    pub(crate) wait: Option<Duration>,
+    /// Its error in the shape of a refusal's body.
+    pub(crate) body: Bytes,
+}
+
+impl Refused {
+    /// A refusal that the head of an answer tells alone.
+    pub(crate) fn by_head() -> Self {
+        let body = br#"{"error":{"code":"429","type":"too_many_requests","message":"The service asked to retry later instead of beginning its answer.","param":null}}"#;
+        Self { reason: Reason::Rate, wait: None, body: Bytes::from_static(body) }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Event {
+    /// Without a name: its data tells.
+    #[default]
+    Nameless,
+    Preamble,
+    Error,
+    Failed,
+    Other,
+}
+
+impl Preamble {
+    /// The next bytes of the stream. Nothing that follows a decision is to be read.
+    pub(crate) fn push(&mut self, mut bytes: &[u8]) -> Beginning {
+        while !bytes.is_empty() {
+            if std::mem::take(&mut self.was_return) && bytes[0] == b'\n' {
+                bytes = &bytes[1..];
+                continue;
+            }
+            let Some(end) = memchr2(b'\r', b'\n', bytes) else {
+                self.keep(bytes);
+                break;
+            };
+            self.was_return = bytes[end] == b'\r';
+            let (rest, after) = bytes.split_at(end);
+            bytes = &after[1..];
+            match self.end_line(rest) {
+                Beginning::Undecided => {}
+                decided => return decided,
+            }
+        }
+        Beginning::Undecided
+    }
+
+    /// The stream has ended; an event that was not finished by an empty line counts too.
+    pub(crate) fn finish(mut self) -> Beginning {
+        match self.end_line(&[]) {
+            Beginning::Undecided => self.dispatch(),
+            decided => decided,
+        }
+    }
+
+    fn keep(&mut self, piece: &[u8]) {
+        if self.is_skipping {
+            return;
+        }
+        self.line.extend_from_slice(piece);
+        self.is_skipping = self.line.starts_with(b":")
+            || self.event == Event::Preamble && self.line.starts_with(b"data:");
+        if self.is_skipping {
+            self.line.truncate(DATA.len());
+        }
+    }
+
+    fn end_line(&mut self, rest: &[u8]) -> Beginning {
+        self.is_skipping = false;
+        if self.line.is_empty() {
+            return self.read(rest);
+        }
+        let mut line = std::mem::take(&mut self.line);
+        line.extend_from_slice(rest);
+        let decided = self.read(&line);
+        line.clear();
+        self.line = line;
+        decided
+    }
+
+    fn read(&mut self, line: &[u8]) -> Beginning {
+        let mut line = line;
+        if !std::mem::replace(&mut self.has_begun, true) {
+            line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+        }
+        if line.is_empty() {
+            return self.dispatch();
+        }
+        if let Some(value) = value(line, DATA) {
+            if self.event != Event::Preamble {
+                self.data.extend_from_slice(value);
+                self.data.push(b'\n');
+            }
+        } else if let Some(value) = value(line, b"event:") {
+            self.event = Event::named(value);
+            match self.event {
+                Event::Other => return Beginning::Answer,
+                Event::Preamble => self.data.clear(),
+                _ => {}
+            }
+        }
+        Beginning::Undecided
+    }
+
+    fn dispatch(&mut self) -> Beginning {
+        let event = std::mem::take(&mut self.event);
+        let data = std::mem::take(&mut self.data);
+        if data.is_empty() { Beginning::Undecided } else { judge(event, data.trim_ascii()) }
+    }
+}
+
+impl Event {
+    fn named(name: &[u8]) -> Self {
+        match name {
+            b"" => Self::Nameless,
+            b"response.created" | b"response.in_progress" | b"response.queued" => Self::Preamble,
+            b"error" => Self::Error,
+            b"response.failed" => Self::Failed,
+            _ => Self::Other,
+        }
+    }
+
+    /// An event without a name has it in its data, or an error where a chat stream's choices are.
+    fn of(data: &Members<'_>) -> Self {
+        let kind = data.kind.strip_prefix(b"\"").and_then(|kind| kind.strip_suffix(b"\""));
+        match kind {
+            Some(kind) => Self::named(kind),
+            None if data.error.is_empty() => Self::Other,
+            None => Self::Error,
+        }
+    }
+}
+
+fn judge(event: Event, data: &[u8]) -> Beginning {
+    let members = Members::of(data);
+    let event = match event {
+        Event::Nameless if !members.is_whole => Event::Other,
+        Event::Nameless => Event::of(&members),
+        named => named,
+    };
+    match event {
+        Event::Nameless | Event::Other => Beginning::Answer,
+        Event::Preamble => Beginning::Undecided,
+        Event::Error if !members.error.is_empty() => by_error(members.error),
+        Event::Error => by_event(&members, data),
+        Event::Failed => {
+            let response = Members::of(members.response);
+            match (response.error, members.error) {
+                // One order that was seen has the error in an event of its own.
+                (b"", b"") => Beginning::Undecided,
+                (b"", error) | (error, _) => by_error(error),
+            }
+        }
+    }
+}
+
+/// Judges the value of an `error` member.
+pub(super) fn by_error(error: &[u8]) -> Beginning {
+    decide(&Fault::of(error), || Bytes::from([b"{\"error\":", error, b"}"].concat()))
+}
+
+/// Judges an event that is the error itself: `{"type":"error","code":…,"message":…}`.
+fn by_event(members: &Members<'_>, data: &[u8]) -> Beginning {
+    if !members.is_whole {
+        return decide(&Fault::saying(data), || Bytes::from_static(br#"{"error":{"code":"429"}}"#));
+    }
+    let mut fault = *members;
+    // The type is the event's, not the error's.
+    fault.kind = b"";
+    let fault = fault.as_fault();
+    decide(&fault, || {
+        let (code, message) = (or_null(members.code), or_null(members.message));
+        Bytes::from([b"{\"error\":{\"code\":", code, b",\"message\":", message, b"}}"].concat())
+    })
+}
+
+fn or_null(value: &[u8]) -> &[u8] {
+    if value.is_empty() { b"null" } else { value }
+}
+
+fn decide(fault: &Fault<'_>, body: impl FnOnce() -> Bytes) -> Beginning {
+    match fault.reason() {
+        None => Beginning::Answer,
+        Some(reason) => {
+            let wait = message::wait(fault.message);
+            Beginning::Refused(Refused { reason, wait, body: body() })
+        }
+    }
+}
+
+/// The value of a line whose field is `field`, with its colon.
+fn value<'a>(line: &'a [u8], field: &[u8]) -> Option<&'a [u8]> {
+    let value = line.strip_prefix(field)?;
+    Some(value.strip_prefix(b" ").unwrap_or(value))
+}
+
+const DATA: &[u8] = b"data:";
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Beginning {
+        Preamble::default().push(text.as_bytes())
+    }
+
+    #[track_caller]
+    fn assert_refused(beginning: Beginning, reason: Reason, body: &str) {
+        let Beginning::Refused(refused) = beginning else { panic!("{beginning:?}") };
+        assert_eq!((refused.reason, &refused.body[..]), (reason, body.as_bytes()));
+    }
+
+    #[test]
+    fn an_events_name_counts_over_every_line_ending_and_after_a_byte_order_mark() {
+        let body = r#"{"error":{"code":"too_many_requests","message":null}}"#;
+        for end in ["\n", "\r\n", "\r"] {
+            for start in ["", "\u{feff}", ": note\n", "retry: 5\n", "id\n", "\n\n"] {
+                let data = r#"data:{"code":"too_many_requests"}"#;
+                let event = format!("{start}event: error{end}{data}{end}{end}");
+                assert_refused(read(&event), Reason::Rate, body);
+                // The name may come last.
+                let event = format!("{start}{data}{end}event:error{end}{end}");
+                assert_refused(read(&event), Reason::Rate, body);
+            }
+        }
+    }
+
+    #[test]
+    fn data_on_several_lines_is_one_text() {
+        let event = "event: error\ndata: {\"error\":\ndata: {\"code\":429}\ndata: }\n\n";
+        assert_refused(read(event), Reason::Rate, r#"{"error":{"code":429}}"#);
+    }
+
+    #[test]
+    fn an_error_in_plain_words_is_one() {
+        let refused = read("event: error\ndata: Rate limit. Retry after 3 seconds\n\n");
+        let Beginning::Refused(refused) = refused else { panic!("{refused:?}") };
+        assert_eq!(refused.wait, Some(Duration::from_secs(3)));
+        assert_eq!(read("event: error\ndata: out of cheese\n\n"), Beginning::Answer);
+    }
+
+    #[test]
+    fn the_name_of_an_event_is_forgotten_with_it() {
+        let text = "event: error\n\ndata: {\"code\":\"429\"}\n\n";
+        assert_eq!(read(text), Beginning::Answer, "an event without data is none");
+        let text = "event: response.created\ndata: {}\n\ndata: {\"choices\":[]}\n\n";
+        assert_eq!(read(text), Beginning::Answer);
+    }
+
+    #[test]
+    fn an_event_decides_once_it_is_whole_or_the_stream_has_ended() {
+        let mut preamble = Preamble::default();
+        let event = b"event: error\ndata: {\"error\":{\"code\":\"no_capacity\"}}";
+        assert_eq!(preamble.push(event), Beginning::Undecided);
+        assert_refused(preamble.finish(), Reason::Capacity, r#"{"error":{"code":"no_capacity"}}"#);
+        assert_eq!(Preamble::default().finish(), Beginning::Undecided);
+        assert_eq!(read("event: response.output_text.delta"), Beginning::Undecided);
+        assert_eq!(read("event: response.output_text.delta\n"), Beginning::Answer);
+    }
+
+    #[test]
+    fn a_long_preamble_is_not_kept() {
+        let mut preamble = Preamble::default();
+        assert_eq!(preamble.push(b"event: response.created\ndata: "), Beginning::Undecided);
+        for _ in 0..1_000 {
+            assert_eq!(preamble.push(&[b'a'; 1 << 10]), Beginning::Undecided);
+        }
+        assert!(preamble.line.capacity() < 8 << 10 && preamble.data.is_empty());
+        assert_eq!(preamble.push(b"\n\nevent: response.completed\n"), Beginning::Answer);
+    }
+}

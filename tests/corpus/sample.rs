@@ -1,0 +1,58 @@
+//! Reads the corpus: responses with what they are to be taken for.
+
+use std::{fs, path::Path};
+
+/// One file of the corpus.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    pub(crate) name: String,
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) verdict: String,
+    /// Its lines, the first of which is the status.
+    pub(crate) head: Vec<String>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Sample {
+    /// Every file.
+    pub(crate) fn all() -> Vec<Self> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+        let mut samples: Vec<_> = fs::read_dir(folder)
+            .expect("the corpus")
+            .map(|entry| entry.expect("a file").path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "http"))
+            .map(|path| Self::parse(&path))
+            .collect();
+        samples.sort_by(|a, b| a.name.cmp(&b.name));
+        samples
+    }
+
+    fn parse(path: &Path) -> Self {
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        let text = fs::read_to_string(path).expect("a text");
+        let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
+        let tagged = |tag: &str| {
+            let line = head.lines().find_map(|line| line.strip_prefix(tag));
+            line.unwrap_or_else(|| panic!("{name} has no line `{tag}`")).to_owned()
+        };
+        let request = tagged("# request: ");
+        let (method, path) = request.split_once(' ').expect("a method and a path");
+        Self {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            verdict: tagged("# verdict: "),
+            head: head.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect(),
+            body: body.as_bytes().to_vec(),
+            name,
+        }
+    }
+
+    pub(crate) fn status(&self) -> u16 {
+        self.head[0].split(' ').nth(1).expect("a status").parse().expect("a status")
+    }
+
+    pub(crate) fn is_stream(&self) -> bool {
+        self.head.iter().any(|line| line.starts_with("content-type: text/event-stream"))
+    }
+}
