@@ -92,6 +92,7 @@
 //! | [`RegionRotateLayer`] | response head | scheme, authority, `Host`, base path, HTTP version, credentials (headers, and keys in the query), deployment (path segment, or `model` in a v1 body), `api-version`, `x-ms-spillover-deployment`, `x-ms-oai-image-generation-deployment`, [`Served`] |
 //! | [`DeploymentLayer`] | | deployment |
 //! | [`RetryAfterPolicy`] | response head, overrides | nothing |
+//! | [`LimitAttemptsLayer`] | `x-stainless-retry-count` | [`Attempts`] |
 //!
 //! Extensions of a request, [`MaxWait`] and [`Deadline`], change its limits; the extension
 //! [`Served`] of every response tells what was done.
@@ -120,6 +121,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod attempts;
 pub mod backend;
 pub mod body;
 pub mod classify;
@@ -145,6 +147,7 @@ mod sync;
 #[cfg(feature = "retry")]
 pub use self::retry_after::RetryAfterPolicy;
 pub use self::{
+    attempts::{Attempts, LimitAttemptsLayer},
     backend::{Backend, BackendPool, Credential},
     body::{ResponseBody, TryCloneBody},
     error::ConfigError,

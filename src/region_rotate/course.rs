@@ -1,23 +1,26 @@
 //! The course of one request through a pool.
 
+mod refusal;
+
 use std::{
     future::{Future, Ready},
     mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use http::{Extensions, Request, Response, StatusCode};
 use tower_service::Service;
 
+use self::refusal::{Lessons, note_spillover};
 use super::{RotateOnError, answer, layer::Config};
 use crate::{
-    ResponseBody, Served, TryCloneBody,
-    backend::{Ticket, TokenFuture, Tried},
+    Attempts, ResponseBody, Served, TryCloneBody,
+    backend::{Probe, Ticket, TokenFuture, Tried, Why},
     body::{Observe, Observer},
-    classify::{Outcome, announce},
+    classify::{Outcome, Refusal},
     resend::{Course, Readied, Step, clock},
     served::Attempt,
 };
@@ -35,7 +38,16 @@ pub(super) struct Rotation<S, X> {
     /// A gate in front knows better than the cooldowns when this is to be tried.
     admitted: bool,
     draw: u64,
+    /// Those that were asked, and those that would say the same.
     tried: Tried,
+    /// How many were asked.
+    asked: usize,
+    /// The one that is asked whether it is back.
+    probe: Option<Probe>,
+    lessons: Option<Box<Lessons>>,
+    /// What all layers may do together.
+    attempts: Option<Attempts>,
+    is_sent: bool,
     authority: Authority,
     arrival: Instant,
     /// When the attempt under way was chosen.
@@ -59,18 +71,25 @@ impl<S, X> Rotation<S, X> {
         now: Instant,
         draw: u64,
     ) -> Self {
-        Self {
+        let mut rotation = Self {
             inner,
             config,
             admitted: overrides.get::<Observe>().is_some(),
             draw,
             tried: Tried::default(),
+            asked: 0,
+            probe: None,
+            lessons: None,
+            attempts: overrides.get().cloned(),
+            is_sent: false,
             authority: Authority::Ticket(Ticket::Own),
             arrival: now,
             since: now,
             served: Served::new(),
             observer: None,
-        }
+        };
+        rotation.leave_out(overrides);
+        rotation
     }
 
     /// The first step: to a backend, or an answer when none is open.
@@ -103,8 +122,9 @@ impl<S, X> Rotation<S, X> {
             true => StatusCode::TOO_MANY_REQUESTS,
             false => StatusCode::SERVICE_UNAVAILABLE,
         };
-        self.note(lane, None, Outcome::Failed);
-        self.config.pool.rest_for(lane, now, self.config.rests.after(Outcome::Failed));
+        self.note(lane, None, Outcome::Failed, None);
+        let rest = self.config.rests.after(Outcome::Failed);
+        self.config.pool.rest_for(lane, now, rest, Why::Refused);
         self.go_on(now, status)
     }
 
@@ -115,10 +135,19 @@ impl<S, X> Rotation<S, X> {
             .then(|| self.config.pool.choose(&self.tried, now, self.draw))
             .flatten()
             .or_else(|| {
-                let first = self.admitted && self.tried.len() == 0;
+                let first = self.admitted && self.asked == 0;
                 first.then(|| self.config.pool.first_to_open(&self.tried)).flatten()
             })?;
+        if self.config.watches_failures() {
+            self.probe = match Probe::begin(&self.config.pool, lane, now) {
+                Ok(probe) => probe,
+                // Another request was faster; now it is not open to this one any more.
+                Err(_) if !self.admitted => return self.choose(now),
+                Err(_) => None,
+            };
+        }
         self.since = now;
+        self.asked += 1;
         self.tried.insert(lane);
         self.authority = match self.config.pool.member(lane).token() {
             None => Authority::Ticket(Ticket::Own),
@@ -131,26 +160,42 @@ impl<S, X> Rotation<S, X> {
     }
 
     fn may_go_on(&self) -> bool {
-        self.tried.len() < self.config.pool.len().min(self.config.max_attempts)
+        self.tried.len() < self.config.pool.len()
+            && self.asked < self.config.max_attempts
+            && (self.asked == 0 || self.attempts.as_ref().is_none_or(Attempts::any_left))
     }
 
     /// Notes an attempt on `lane`, and what the layers inside of this one did for it.
     fn record<R, E>(&mut self, lane: Lane, result: &mut Result<Response<R>, E>, outcome: Outcome) {
-        self.note(lane, result.as_ref().ok().map(Response::status), outcome);
+        let status = result.as_ref().ok().map(Response::status);
+        let refused = outcome != Outcome::Answered || status == Some(StatusCode::BAD_REQUEST);
+        let refusal = result.as_ref().ok().filter(|_| refused).and_then(Refusal::of);
+        self.note(lane, status, outcome, refusal);
         if let Some(inner) = result.as_mut().ok().and_then(|r| r.extensions_mut().remove()) {
             self.served.adopt(&inner);
         }
     }
 
-    fn note(&mut self, lane: Lane, status: Option<StatusCode>, outcome: Outcome) {
+    fn note(
+        &mut self,
+        lane: Lane,
+        status: Option<StatusCode>,
+        outcome: Outcome,
+        refusal: Option<Refusal>,
+    ) {
         let name = Arc::clone(self.config.pool.member(lane).name());
         let at = self.since.saturating_duration_since(self.arrival);
-        self.served.push(Attempt::new(name, at, status, outcome));
+        let attempt = Attempt::new(name, at, status, outcome);
+        self.served.push(attempt.because(refusal.map(Refusal::reason)));
     }
 
     /// An answer of the layer's own: nothing is open.
     fn closed<R>(&mut self, now: Instant, status: StatusCode) -> Response<ResponseBody<R>> {
         let mut response = answer::closed(&self.config.pool, &self.tried, now, status);
+        self.speak_for_pool(&mut response, now);
+        if let Some(attempts) = self.attempts.as_ref().filter(|_| !self.is_sent) {
+            attempts.give_back();
+        }
         self.served.set_own();
         response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
         response
@@ -165,7 +210,11 @@ impl<S, X> Rotation<S, X> {
     ) -> Result<Response<ResponseBody<R>>, E> {
         // Who observes is told at once when there is no success to observe.
         let observer = self.observer.take();
-        let mut response = observed(result?, observer);
+        let response = result?;
+        note_spillover(&mut self.served, &response);
+        // What Azure spilled cost the PTU nothing.
+        let observer = observer.filter(|_| !self.served.spilled_by_azure());
+        let mut response = observed(response, observer);
         if !held && self.may_go_on() {
             self.served.set_unreplayable();
         }
@@ -204,7 +253,7 @@ where
             self.authority = Authority::Ticket(Ticket::bearer(token));
         }
         ready!(self.inner.poll_ready(cx)).map_err(|error| Step::Answer(Err(error)))?;
-        if self.admitted {
+        if self.admitted || self.probe.is_some() {
             return Poll::Ready(Ok(()));
         }
         let now = now();
@@ -214,6 +263,7 @@ where
         // The next backend may have a token to fetch, and this one was not asked after all.
         self.release(self.inner.clone());
         self.tried.remove(lane);
+        self.asked -= 1;
         Poll::Ready(Err(self.go_on(now, StatusCode::TOO_MANY_REQUESTS)))
     }
 
@@ -230,15 +280,26 @@ where
             // The spare request has it too, so an observer may be here since an earlier attempt.
             self.observer.get_or_insert_with(|| Box::new(Observer::new(observe)));
         }
+        if self.attempts.is_some()
+            && let Some(attempts) = request.extensions_mut().get_mut::<Attempts>()
+        {
+            if self.is_sent { attempts.reserve() } else { attempts.reserve_first() }
+        }
+        self.is_sent = true;
         self.config.pool.member(lane).address(&mut request, ticket);
         self.inner.call(request)
     }
 
     fn classify(&self, result: &Result<Response<R>, S::Error>) -> Outcome {
         match result {
-            Ok(response) => match Outcome::of(response.status(), response.headers(), clock::wall) {
-                Outcome::Failed if !self.config.on_failure => Outcome::Answered,
-                outcome => outcome,
+            Ok(response) => match Outcome::of_response(response, clock::wall) {
+                Outcome::Throttled(hint) => Outcome::Throttled(hint),
+                Outcome::Oversized if self.config.on_long_context => Outcome::Oversized,
+                outcome => {
+                    let (status, headers) = (response.status(), response.headers());
+                    let failed = self.config.failures.include(outcome, status, headers);
+                    if failed { Outcome::Failed } else { Outcome::Answered }
+                }
             },
             Err(error) if self.config.on_error.rotates(error) => Outcome::Failed,
             Err(_) => Outcome::Answered,
@@ -251,7 +312,17 @@ where
         mut result: Result<Response<R>, S::Error>,
         held: bool,
     ) -> Self::Answer {
-        self.record(lane, &mut result, Outcome::Answered);
+        let mut outcome = Outcome::Answered;
+        if let Ok(response) = &result {
+            self.end_probe();
+            if self.config.watches_failures() {
+                self.config.failures.deposit();
+            }
+            if response.status() == StatusCode::BAD_REQUEST {
+                outcome = Outcome::of_response(response, clock::wall);
+            }
+        }
+        self.record(lane, &mut result, outcome);
         self.sign(lane, result, held)
     }
 
@@ -263,16 +334,14 @@ where
         mut result: Result<Response<R>, S::Error>,
         held: Option<&Request<B>>,
     ) -> Step<Lane, Self::Wait, Self::Answer> {
+        let may_go_on = self.learn(lane, now, outcome, &result);
         self.record(lane, &mut result, outcome);
-        self.config.pool.rest_for(lane, now, self.config.rests.after(outcome));
-        if let Some(lane) = held.and_then(|_| self.choose(now)) {
+        if let Some(lane) = held.filter(|_| may_go_on).and_then(|_| self.choose(now)) {
             return Step::Send(lane);
         }
         let mut answer = self.sign(lane, result, held.is_some());
         if let (Outcome::Throttled(_), Ok(response)) = (outcome, &mut answer) {
-            // The pool speaks for all its backends: their soonest reopening, not this one's.
-            let soonest = self.config.pool.soonest(now).max(Duration::from_millis(1));
-            announce(response.headers_mut(), soonest);
+            self.speak_for_pool(response, now);
         }
         Step::Answer(answer)
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header, uri::Authority};
 
 use super::super::{
     Backend,
@@ -11,11 +11,13 @@ use super::super::{
     rewrite::{self, CallerKeys, Deployment, Place},
     token::{AccessToken, TokenFuture},
 };
-use crate::{ConfigError, TryCloneBody};
+use crate::{ConfigError, TryCloneBody, classify::Scope};
 
 /// A backend made ready: everything that a request is given is built once.
 pub(crate) struct Member {
     name: Arc<str>,
+    region: Option<Arc<str>>,
+    quota: Option<Arc<str>>,
     name_header: HeaderValue,
     place: Place,
     host: HeaderValue,
@@ -64,12 +66,40 @@ impl Member {
             place: Place { scheme, authority, base, deployment, api_version, keys },
             credential,
             image_deployment,
+            region: backend.region,
+            quota: backend.quota,
             name,
         })
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    pub(super) fn quota(&self) -> Option<&str> {
+        self.quota.as_deref()
+    }
+
+    /// The deployment that is asked for, unless that is the caller's.
+    pub(crate) fn deployment(&self) -> Option<&str> {
+        self.place.deployment.as_ref().map(|deployment| &**deployment.name())
+    }
+
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.place.authority
+    }
+
+    /// Whether a refusal of this backend with that scope concerns `other` too.
+    pub(super) fn shares(&self, scope: Scope, other: &Self) -> bool {
+        match scope {
+            Scope::Request => false,
+            Scope::Quota => self.quota.is_some() && self.quota == other.quota,
+            Scope::Region => {
+                self.region.is_some()
+                    && self.region == other.region
+                    && self.deployment() == other.deployment()
+            }
+        }
     }
 
     pub(crate) fn name_header(&self) -> &HeaderValue {
@@ -91,17 +121,29 @@ impl Member {
         if let Some(deployment) = &self.place.deployment {
             rewrite::rewrite_model(request, deployment);
         }
+        let stays = self.is_where_it_came_for(request);
         *request.uri_mut() = rewrite::rewrite_uri(request.uri(), &self.place);
         // How the caller came here says nothing of how the request goes on, and hyper-util refuses
         // to send one of HTTP/2 over HTTP/1.1.
         *request.version_mut() = Version::default();
-        self.address_headers(request.headers_mut(), ticket);
+        self.address_headers(request.headers_mut(), ticket, stays);
     }
 
-    fn address_headers(&self, headers: &mut HeaderMap, ticket: Ticket) {
+    /// Whether a caller who proves by itself who it is names a deployment for Azure to spill to, and
+    /// the resource that it has in mind is this one. For all others the name goes.
+    fn is_where_it_came_for<B>(&self, request: &Request<B>) -> bool {
+        matches!(self.credential, Kind::Passthrough)
+            && request.headers().contains_key(SPILLOVER)
+            && match request.uri().authority() {
+                Some(authority) => *authority == self.place.authority,
+                None => request.headers().get(header::HOST) == Some(&self.host),
+            }
+    }
+
+    fn address_headers(&self, headers: &mut HeaderMap, ticket: Ticket, stays: bool) {
         let credential = self.header(ticket);
-        if !self.replace_headers(headers, credential.as_ref()) {
-            self.rebuild_headers(headers, credential);
+        if !self.replace_headers(headers, credential.as_ref(), stays) {
+            self.rebuild_headers(headers, credential, stays);
         }
     }
 
@@ -121,6 +163,7 @@ impl Member {
         &self,
         headers: &mut HeaderMap,
         credential: Option<&(HeaderName, HeaderValue)>,
+        stays: bool,
     ) -> bool {
         let (mut hosts, mut credentials) = (0, usize::from(credential.is_none()));
         for (name, value) in headers.iter_mut() {
@@ -135,7 +178,10 @@ impl Member {
                     credentials += 1;
                 }
                 (Part::Images, _) if self.image_deployment.is_none() => {}
-                (Part::Credential | Part::Images | Part::Resource, _) => return false,
+                (Part::Spillover, _) if stays => {}
+                (Part::Credential | Part::Images | Part::Spillover | Part::Resource, _) => {
+                    return false;
+                }
             }
         }
         hosts <= 1 && credentials == 1
@@ -147,6 +193,7 @@ impl Member {
         &self,
         headers: &mut HeaderMap,
         credential: Option<(HeaderName, HeaderValue)>,
+        stays: bool,
     ) {
         let names_host = headers.contains_key(header::HOST);
         let names_images = self.image_deployment.is_some() && headers.contains_key(IMAGES);
@@ -154,6 +201,7 @@ impl Member {
             Part::Host | Part::Resource => true,
             Part::Credential => credential.is_some(),
             Part::Images => names_images,
+            Part::Spillover => !stays,
             Part::Other => false,
         };
         while let Some(name) = headers.keys().find(foreign).cloned() {
@@ -203,8 +251,10 @@ enum Part {
     Credential,
     /// The deployment that the image generation tool uses.
     Images,
-    /// What has a meaning at the resource, or the gateway, that the caller had in mind only: the
-    /// deployment that Azure itself is to spill to, and API Management's subscription keys.
+    /// The deployment that Azure itself is to spill to, on the resource that the caller has in mind.
+    Spillover,
+    /// What has a meaning at the gateway that the caller had in mind only: API Management's
+    /// subscription keys.
     Resource,
     Other,
 }
@@ -215,7 +265,7 @@ impl Part {
             "host" => Self::Host,
             "api-key" | "authorization" | "cookie" | "proxy-authorization" => Self::Credential,
             "x-ms-oai-image-generation-deployment" => Self::Images,
-            "x-ms-spillover-deployment" => Self::Resource,
+            "x-ms-spillover-deployment" => Self::Spillover,
             name if name.starts_with("ocp-apim-") => Self::Resource,
             _ => Self::Other,
         }
@@ -223,12 +273,15 @@ impl Part {
 }
 
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
+const SPILLOVER: HeaderName = HeaderName::from_static("x-ms-spillover-deployment");
 const IMAGES: HeaderName = HeaderName::from_static("x-ms-oai-image-generation-deployment");
 
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Member")
             .field("name", &self.name)
+            .field("region", &self.region)
+            .field("quota", &self.quota)
             .field("place", &self.place)
             .field("credential", &Credential(self.credential.clone()))
             .finish_non_exhaustive()
@@ -276,6 +329,7 @@ mod tests {
             names in prop::collection::vec(prop::sample::select(NAMES), 0..6),
             kind in 0..3,
             image_deployment in prop_oneof![Just(None), Just(Some("dalle"))],
+            stays in any::<bool>(),
         ) {
             let token = HeaderValue::from_static("Bearer t");
             let (member, token) = match kind {
@@ -289,8 +343,8 @@ mod tests {
                 headers.append(name, HeaderValue::from_static("the caller's"));
             }
             let (mut replaced, mut rebuilt) = (headers.clone(), headers);
-            member.address_headers(&mut replaced, ticket());
-            member.rebuild_headers(&mut rebuilt, member.header(ticket()));
+            member.address_headers(&mut replaced, ticket(), stays);
+            member.rebuild_headers(&mut rebuilt, member.header(ticket()), stays);
             prop_assert_eq!(sorted(&replaced), sorted(&rebuilt));
         }
     }
