@@ -39,6 +39,11 @@ pub(crate) fn announce(headers: &mut HeaderMap, wait: Duration) {
 /// Makes `headers` ask for `wait`, and not to be waited for by the request that they answer.
 pub(crate) fn announce_in_vain(headers: &mut HeaderMap, wait: Duration) {
     announce(headers, wait);
+    forbid_retry(headers);
+}
+
+/// Tells OpenAI's clients not to come back, whatever else `headers` say.
+pub(crate) fn forbid_retry(headers: &mut HeaderMap) {
     headers.insert(&names::X_SHOULD_RETRY, HeaderValue::from_static("false"));
 }
 

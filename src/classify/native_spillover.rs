@@ -36,21 +36,25 @@ pub(crate) struct Spent {
     pub(crate) hint: Hint,
 }
 
+impl Exhausted {
+    /// These and others.
+    pub(crate) fn and(&self, others: &Self) -> Self {
+        Self(self.0.iter().chain(others.0.iter()).cloned().collect())
+    }
+}
+
 impl<'a> NativeSpillover<'a> {
     /// What `headers` tell of it; `None` when the deployment that was asked answered by itself.
     pub(crate) fn of(headers: &'a HeaderMap) -> Option<Self> {
-        let (mut is_there, mut is_returned) = (false, false);
-        for (name, value) in headers {
-            match name.as_str().strip_prefix("x-ms-") {
-                None => {}
-                Some("spillover-error") => (is_there, is_returned) = (true, true),
-                Some("is-spilled-over") => {
-                    is_there |= value.as_bytes().eq_ignore_ascii_case(b"true")
-                }
-                Some(name) => is_there |= name.starts_with("spillover-from-"),
-            }
+        // Hardly any answer has one of them, so the names are looked through before anything else.
+        if !headers.keys().any(is_one_of_them) {
+            return None;
         }
-        is_there.then(|| {
+        let is_spilled = headers.get(&IS_SPILLED_OVER);
+        let is_there =
+            is_spilled.is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(b"false"));
+        let is_returned = headers.contains_key(&ERROR);
+        (is_there || is_returned).then(|| {
             let deployment = headers.get(&DEPLOYMENT).map(|value| value.as_bytes().trim_ascii());
             Self { deployment: deployment.filter(|name| !name.is_empty()), is_returned }
         })
@@ -69,6 +73,14 @@ impl<'a> NativeSpillover<'a> {
     }
 }
 
+/// Documentation of before 2026 spells `x-ms-spillover-from-<deployment>`.
+fn is_one_of_them(name: &HeaderName) -> bool {
+    let Some(name) = name.as_str().strip_prefix("x-ms-") else { return false };
+    name == "is-spilled-over" || name == "spillover-error" || name.starts_with("spillover-from-")
+}
+
+static ERROR: HeaderName = HeaderName::from_static("x-ms-spillover-error");
+static IS_SPILLED_OVER: HeaderName = HeaderName::from_static("x-ms-is-spilled-over");
 static DEPLOYMENT: HeaderName = HeaderName::from_static("x-ms-deployment-name");
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub(super) struct Rotation<S, X> {
     /// How many were asked.
     asked: usize,
     /// The one that is asked whether it is back.
-    probe: Option<Probe>,
+    probe: Option<Box<Probe>>,
     lessons: Option<Box<Lessons>>,
     /// What all layers may do together.
     attempts: Option<Attempts>,
@@ -140,7 +140,7 @@ impl<S, X> Rotation<S, X> {
             })?;
         if self.config.watches_failures() {
             self.probe = match Probe::begin(&self.config.pool, lane, now) {
-                Ok(probe) => probe,
+                Ok(probe) => probe.map(Box::new),
                 // Another request was faster; now it is not open to this one any more.
                 Err(_) if !self.admitted => return self.choose(now),
                 Err(_) => None,

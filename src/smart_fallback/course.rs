@@ -2,6 +2,7 @@
 
 mod account;
 mod refusal;
+mod spill;
 
 use std::{
     mem,
@@ -21,8 +22,8 @@ use self::{
 use super::{layer::Config, limits::Limits, wait::Wait};
 use crate::{
     Attempts, Served, TryCloneBody,
-    classify::{Exhausted, Hint, Outcome, Spent, utilization},
-    gate::{Admission, Pass, Weight, WhenSpent},
+    classify::{Exhausted, Hint, Outcome, utilization},
+    gate::{Admission, Pass, Weight},
     overrides::Arrival,
     policy::{Facts, Next, Policy},
     resend::{Course, Readied, Step, clock},
@@ -55,10 +56,12 @@ pub(super) struct Tiers<P, F, K> {
     /// Whether a refusal of the attempt under way is the caller's.
     is_last: bool,
     is_sent: bool,
+    /// Whether the primary forbade this request to come back.
+    is_forbidden: bool,
     /// Whether Azure spilled to the fallback itself, which refused.
     is_spilled_in_vain: bool,
     /// Where else Azure spilled to in vain.
-    exhausted: Option<Vec<Spent>>,
+    exhausted: Option<Exhausted>,
     /// The account so far, once there is something to tell.
     served: Option<Box<Served>>,
 }
@@ -78,6 +81,7 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
             closed: Duration::ZERO,
             is_last: false,
             is_sent: false,
+            is_forbidden: false,
             is_spilled_in_vain: false,
             exhausted: None,
             served: None,
@@ -179,39 +183,6 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         }
     }
 
-    /// To the fallback, as far as that is allowed; `None` when the refusal is to be returned.
-    fn spill<B: TryCloneBody, A>(
-        &mut self,
-        now: Instant,
-        request: &Request<B>,
-    ) -> Option<Step<Lane, Wait, A>> {
-        let limits = *self.limits(request);
-        if !limits.spills || self.is_spilled_in_vain {
-            return None;
-        }
-        let Some(purse) = self.config.spill_budget.clone() else {
-            return Some(Step::Send(Lane::Fallback));
-        };
-        match purse.take(now, || self.weigh(request)) {
-            Ok(()) => Some(Step::Send(Lane::Fallback)),
-            Err((WhenSpent::Refuse, _)) => None,
-            Err((WhenSpent::Wait, left)) => {
-                let elapsed = limits.elapsed(now);
-                let longer = elapsed.saturating_add(left).min(limits.longest_wait);
-                if longer <= elapsed {
-                    return None;
-                }
-                if longer <= limits.max_wait {
-                    // The primary has been asked for that long already: only a new window helps.
-                    let sleep = clock::sleep_until(limits.after(longer));
-                    return Some(Step::Wait(Wait::Sleep(sleep)));
-                }
-                self.limits = Some(Limits { max_wait: longer, ..limits });
-                Some(self.start(now, request))
-            }
-        }
-    }
-
     fn limits<B>(&mut self, request: &Request<B>) -> &Limits {
         let find = || Limits::new(&self.config, request.extensions(), self.entered);
         self.limits.get_or_insert_with(find)
@@ -287,12 +258,12 @@ where
         match lane {
             Lane::Primary => Either::Left(self.primary.call(request)),
             Lane::Fallback => {
-                if let Some(mut spent) = self.exhausted.take() {
+                if let Some(mut exhausted) = self.exhausted.take() {
                     let extensions = request.extensions_mut();
-                    if let Some(Exhausted(known)) = extensions.get() {
-                        spent.extend(known.iter().cloned());
+                    if let Some(known) = extensions.get::<Exhausted>() {
+                        exhausted = exhausted.and(known);
                     }
-                    extensions.insert(Exhausted(spent.into()));
+                    extensions.insert(exhausted);
                 }
                 Either::Right(self.fallback.call(request))
             }
@@ -357,7 +328,11 @@ where
         let mut served = self.served.take().unwrap_or_else(|| Box::new(Served::new()));
         self.record(&mut served, lane, &mut result, outcome);
         let request = held.filter(|request| !self.is_last && !Self::is_out_of_attempts(request));
-        if let (Lane::Primary, Ok(response), Some(said)) = (lane, &mut result, said) {
+        if let (Ok(response), Some(said)) = (&mut result, said) {
+            if lane == Lane::Fallback {
+                self.announce_soonest(response, &said, now);
+                return Step::Answer(sign(*served, lane, result, held.is_some()));
+            }
             self.note_exhausted(response);
             let step = if is_oversized {
                 request.and_then(|request| self.after_oversized(now, request))
@@ -369,8 +344,7 @@ where
                 self.served = Some(served);
                 return step;
             }
-        } else if let Ok(response) = &mut result {
-            self.announce_soonest(response, hint, now);
+            Self::announce_final(response, &said);
         }
         Step::Answer(sign(*served, lane, result, held.is_some()))
     }

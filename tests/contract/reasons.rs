@@ -205,7 +205,27 @@ async fn who_may_not_spill_gets_the_refusal_of_a_used_up_quota_at_once() {
     request.extensions_mut().insert(tower_spillover::Priority::from("batch"));
     request.extensions_mut().insert(MaxWait(Duration::from_secs(600)));
     let (response, took) = timed(layer.layer(()).oneshot(request)).await;
-    assert_eq!((response.unwrap().status().as_u16(), took), (429, Duration::ZERO));
+    let response = response.unwrap();
+    assert_eq!((response.status().as_u16(), took), (429, Duration::ZERO));
+    assert_eq!(header(&response, "x-should-retry"), Some("false"), "nor is its client to wait");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_around_both_tiers_is_left_out_only_where_both_forbid_it() {
+    let forbidden = || Answer::refused(20).with("x-should-retry", "false");
+    for (ptu, standard, asked) in [
+        (Answer::refused(20), forbidden(), 2),
+        (forbidden(), Answer::refused(20), 2),
+        (forbidden(), forbidden(), 1),
+    ] {
+        let (ptu, standard) = (Leaf::playing([ptu]), Leaf::playing([standard]));
+        let retry = RetryLayer::new(RetryAfterPolicy::new().max_retries(1));
+        let tiers = tiers(&ptu, &standard).max_wait(Duration::ZERO).forgetful();
+        let response = retry.layer(tiers.layer(())).oneshot(request()).await.unwrap();
+        let said = if asked == 1 { "false" } else { "true" };
+        assert_eq!(header(&response, "x-should-retry"), Some(said));
+        assert_eq!((ptu.len(), standard.len()), (asked, asked));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -340,6 +360,26 @@ async fn a_backend_whose_rest_is_over_is_the_first_choice_again() {
     pass(ms(50)).await;
     let response = rotate(&pool, &leaf).await;
     assert_eq!(asked(account(&response)), [("a", 0)]);
+}
+
+// Lesson 2: an error at once though one backend is free soon.
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_is_closed_for_a_moment_is_waited_for() {
+    let resting = || pool([backend("a"), backend("b")]);
+    let answers = || {
+        let refused = [Answer::refused(300), Answer::refused(400)];
+        Leaf::playing([refused.to_vec(), vec![Answer::ok()]].concat())
+    };
+    let retry = RetryLayer::new(RetryAfterPolicy::new().jitter(0.0));
+    let service = retry.layer(RegionRotateLayer::new(resting()).layer(answers()));
+    let (response, took) = timed(service.oneshot(request())).await;
+    assert_eq!((response.unwrap().status(), took), (StatusCode::OK, ms(300)));
+
+    let standard = RegionRotateLayer::new(pool([backend("c")]));
+    let layer = SmartFallbackLayer::new(RegionRotateLayer::new(resting()), standard);
+    let (response, took) = timed(layer.layer(answers()).oneshot(request())).await;
+    let response = response.unwrap();
+    assert!(!account(&response).spilled() && took >= ms(300) && took < ms(310), "{took:?}");
 }
 
 // Lesson 27: a fallback's own error in the place of the refusal.

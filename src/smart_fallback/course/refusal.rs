@@ -8,8 +8,8 @@ use super::{Config, Lane, TICK, Tiers, Wait};
 use crate::{
     Attempts, Served, TryCloneBody,
     classify::{
-        Exhausted, Hint, NativeSpillover, Reason, Refusal, announce, announce_in_vain,
-        forbids_retry, utilization,
+        Exhausted, Hint, NativeSpillover, NotAgain, Reason, Refusal, announce, announce_in_vain,
+        forbid_retry, forbids_retry, utilization,
     },
     gate,
     policy::{Policy, assumed_wait},
@@ -53,6 +53,7 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         request: Option<&Request<B>>,
     ) -> Option<Step<Lane, Wait, A>> {
         self.closed = self.closed_by(said.hint);
+        self.is_forbidden = !said.waits && !said.is_quota;
         if said.is_quota {
             self.config.quota.rest(0, now, self.closed);
         }
@@ -86,26 +87,6 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         }
     }
 
-    /// What follows when the request is too long for the primary; `None` when that is the caller's.
-    /// It is no matter of time, and nobody's capacity was used.
-    pub(super) fn after_oversized<B: TryCloneBody, A>(
-        &mut self,
-        now: Instant,
-        request: &Request<B>,
-    ) -> Option<Step<Lane, Wait, A>> {
-        self.pass = None;
-        self.since = now;
-        if !self.limits(request).spills {
-            return None;
-        }
-        if let Some(purse) = self.config.spill_budget.clone()
-            && purse.take(now, || self.weigh(request)).is_err()
-        {
-            return None;
-        }
-        Some(Step::Send(Lane::Fallback))
-    }
-
     /// Notes where Azure spilled to already, in vain: that is no place to spill to.
     pub(super) fn note_exhausted<R>(&mut self, response: &mut Response<R>) {
         if self.config.standard.is_some() {
@@ -117,23 +98,43 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
                 (to, _) => to.is_some(),
             };
         }
-        if let Some(Exhausted(more)) = response.extensions_mut().remove() {
-            self.exhausted.get_or_insert_with(Vec::new).extend(more.iter().cloned());
+        if let Some(more) = response.extensions_mut().remove::<Exhausted>() {
+            let known = self.exhausted.take().unwrap_or_default();
+            self.exhausted = Some(known.and(&more));
         }
     }
 
-    /// Tells the caller when either tier is worth asking, of which the fallback refuses with `hint`.
-    pub(super) fn announce_soonest<R>(&self, response: &mut Response<R>, hint: Hint, now: Instant) {
+    /// Tells the caller when either tier is worth asking; of the fallback it is known what it `said`.
+    pub(super) fn announce_soonest<R>(
+        &self,
+        response: &mut Response<R>,
+        said: &Said,
+        now: Instant,
+    ) {
         let spent = self.config.quota.remaining(0, now);
-        let fallback = if is_quota(response) { None } else { hint.duration() };
-        let primary = spent.is_none().then(|| self.primary_left(now));
+        let left = self.primary_left(now);
+        let primary = (spent.is_none() && !self.is_forbidden).then_some(left);
+        let fallback = if said.waits { said.hint.duration() } else { None };
         if let Some(soonest) = primary.into_iter().chain(fallback).min() {
             announce(response.headers_mut(), soonest.max(TICK));
-            if is_quota(response) {
-                response.extensions_mut().insert(Refusal::new(Reason::Rate, hint));
+            let extensions = response.extensions_mut();
+            extensions.remove::<NotAgain>();
+            if said.is_quota {
+                extensions.insert(Refusal::new(Reason::Rate, Hint::After(soonest.max(TICK))));
             }
-        } else if let Some(left) = spent.filter(|_| is_quota(response)) {
-            announce_in_vain(response.headers_mut(), left);
+        } else if !said.waits {
+            // Neither is mended by time, or only by more than anyone has.
+            announce_in_vain(response.headers_mut(), spent.unwrap_or(left).max(TICK));
+            if !said.is_quota || spent.is_none() {
+                response.extensions_mut().insert(NotAgain);
+            }
+        }
+    }
+
+    /// Tells the caller's client what this refusal of the primary is about.
+    pub(super) fn announce_final<R>(response: &mut Response<R>, said: &Said) {
+        if said.is_quota {
+            forbid_retry(response.headers_mut());
         }
     }
 
