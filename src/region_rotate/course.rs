@@ -122,6 +122,7 @@ impl<S, X> Rotation<S, X> {
             true => StatusCode::TOO_MANY_REQUESTS,
             false => StatusCode::SERVICE_UNAVAILABLE,
         };
+        self.probe = None; // A token says nothing of the backend.
         self.note(lane, None, Outcome::Failed, None);
         let rest = self.config.rests.after(Outcome::Failed);
         self.config.pool.rest_for(lane, now, rest, Why::Refused);
@@ -252,7 +253,11 @@ where
             };
             self.authority = Authority::Ticket(Ticket::bearer(token));
         }
-        ready!(self.inner.poll_ready(cx)).map_err(|error| Step::Answer(Err(error)))?;
+        ready!(self.inner.poll_ready(cx)).map_err(|error| {
+            // The caller may keep the finished future; what it held is free all the same.
+            self.probe = None;
+            Step::Answer(Err(error))
+        })?;
         if self.admitted || self.probe.is_some() {
             return Poll::Ready(Ok(()));
         }
@@ -313,6 +318,9 @@ where
         held: bool,
     ) -> Self::Answer {
         let mut outcome = Outcome::Answered;
+        if result.is_err() {
+            self.probe = None;
+        }
         if let Ok(response) = &result {
             self.end_probe();
             if self.config.watches_failures() {

@@ -195,3 +195,17 @@ async fn errors_that_move_a_request_are_remembered_like_failures() {
         pass(ms(seconds * 1_000)).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_is_the_callers_does_not_keep_the_others_away() {
+    let pool = pool(["a", "b"]);
+    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let leaf = leaf([Answer::status(500), Answer::broken(), Answer::ok()]);
+    layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+    pass(ms(1_000)).await;
+    let mut kept = Box::pin(layer.layer(leaf.clone()).oneshot(request()));
+    assert!(kept.as_mut().await.is_err());
+    let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+    assert_eq!(account(&response).backend(), Some("a"), "the finished future is still there");
+    drop(kept);
+}
