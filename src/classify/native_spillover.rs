@@ -75,9 +75,15 @@ impl<'a> NativeSpillover<'a> {
 
 /// Documentation of before 2026 spells `x-ms-spillover-from-<deployment>`.
 fn is_one_of_them(name: &HeaderName) -> bool {
-    let Some(name) = name.as_str().strip_prefix("x-ms-") else { return false };
-    name == "is-spilled-over" || name == "spillover-error" || name.starts_with("spillover-from-")
+    let name = name.as_str();
+    name.len() >= SHORTEST
+        && name.starts_with("x-ms-")
+        && (name.starts_with("x-ms-spillover-from-")
+            || name == "x-ms-spillover-error"
+            || name == "x-ms-is-spilled-over")
 }
+
+const SHORTEST: usize = "x-ms-is-spilled-over".len();
 
 static ERROR: HeaderName = HeaderName::from_static("x-ms-spillover-error");
 static IS_SPILLED_OVER: HeaderName = HeaderName::from_static("x-ms-is-spilled-over");

@@ -14,7 +14,7 @@ use std::{
 use http::{Extensions, Request, Response, StatusCode};
 use tower_service::Service;
 
-use self::refusal::{Lessons, note_spillover};
+use self::refusal::{Rare, note_spillover};
 use super::{RotateOnError, answer, layer::Config};
 use crate::{
     Attempts, ResponseBody, Served, TryCloneBody,
@@ -35,19 +35,16 @@ type Follows<R, E> = Step<Lane, Ready<()>, Result<Response<ResponseBody<R>>, E>>
 pub(super) struct Rotation<S, X> {
     inner: S,
     config: Arc<Config<X>>,
-    /// A gate in front knows better than the cooldowns when this is to be tried.
-    admitted: bool,
     draw: u64,
     /// Those that were asked, and those that would say the same.
     tried: Tried,
     /// How many were asked.
-    asked: usize,
-    /// The one that is asked whether it is back.
-    probe: Option<Box<Probe>>,
-    lessons: Option<Box<Lessons>>,
-    /// What all layers may do together.
-    attempts: Option<Attempts>,
+    asked: u32,
     is_sent: bool,
+    /// A gate in front knows better than the cooldowns when this is to be tried.
+    admitted: bool,
+    /// What most requests do without, so that they need not carry it.
+    rare: Option<Box<Rare>>,
     authority: Authority,
     arrival: Instant,
     /// When the attempt under way was chosen.
@@ -78,16 +75,17 @@ impl<S, X> Rotation<S, X> {
             draw,
             tried: Tried::default(),
             asked: 0,
-            probe: None,
-            lessons: None,
-            attempts: overrides.get().cloned(),
             is_sent: false,
+            rare: None,
             authority: Authority::Ticket(Ticket::Own),
             arrival: now,
             since: now,
             served: Served::new(),
             observer: None,
         };
+        if let Some(attempts) = overrides.get::<Attempts>() {
+            rotation.rare().attempts = Some(attempts.clone());
+        }
         rotation.leave_out(overrides);
         rotation
     }
@@ -122,7 +120,7 @@ impl<S, X> Rotation<S, X> {
             true => StatusCode::TOO_MANY_REQUESTS,
             false => StatusCode::SERVICE_UNAVAILABLE,
         };
-        self.probe = None; // A token says nothing of the backend.
+        self.drop_probe(); // A token says nothing of the backend.
         self.note(lane, None, Outcome::Failed, None);
         let rest = self.config.rests.after(Outcome::Failed);
         self.config.pool.rest_for(lane, now, rest, Why::Refused);
@@ -140,12 +138,13 @@ impl<S, X> Rotation<S, X> {
                 first.then(|| self.config.pool.first_to_open(&self.tried)).flatten()
             })?;
         if self.config.watches_failures() {
-            self.probe = match Probe::begin(&self.config.pool, lane, now) {
-                Ok(probe) => probe.map(Box::new),
+            match Probe::begin(&self.config.pool, lane, now) {
+                Ok(None) => self.drop_probe(),
+                Ok(Some(probe)) => self.rare().probe = Some(probe),
                 // Another request was faster; now it is not open to this one any more.
                 Err(_) if !self.admitted => return self.choose(now),
-                Err(_) => None,
-            };
+                Err(_) => self.drop_probe(),
+            }
         }
         self.since = now;
         self.asked += 1;
@@ -163,7 +162,7 @@ impl<S, X> Rotation<S, X> {
     fn may_go_on(&self) -> bool {
         self.tried.len() < self.config.pool.len()
             && self.asked < self.config.max_attempts
-            && (self.asked == 0 || self.attempts.as_ref().is_none_or(Attempts::any_left))
+            && (self.asked == 0 || self.attempts().is_none_or(Attempts::any_left))
     }
 
     /// Notes an attempt on `lane`, and what the layers inside of this one did for it.
@@ -194,7 +193,7 @@ impl<S, X> Rotation<S, X> {
     fn closed<R>(&mut self, now: Instant, status: StatusCode) -> Response<ResponseBody<R>> {
         let mut response = answer::closed(&self.config.pool, &self.tried, now, status);
         self.speak_for_pool(&mut response, now);
-        if let Some(attempts) = self.attempts.as_ref().filter(|_| !self.is_sent) {
+        if let Some(attempts) = self.attempts().filter(|_| !self.is_sent) {
             attempts.give_back();
         }
         self.served.set_own();
@@ -255,10 +254,10 @@ where
         }
         ready!(self.inner.poll_ready(cx)).map_err(|error| {
             // The caller may keep the finished future; what it held is free all the same.
-            self.probe = None;
+            self.drop_probe();
             Step::Answer(Err(error))
         })?;
-        if self.admitted || self.probe.is_some() {
+        if self.admitted || self.is_probing() {
             return Poll::Ready(Ok(()));
         }
         let now = now();
@@ -285,7 +284,7 @@ where
             // The spare request has it too, so an observer may be here since an earlier attempt.
             self.observer.get_or_insert_with(|| Box::new(Observer::new(observe)));
         }
-        if self.attempts.is_some()
+        if self.attempts().is_some()
             && let Some(attempts) = request.extensions_mut().get_mut::<Attempts>()
         {
             if self.is_sent { attempts.reserve() } else { attempts.reserve_first() }
@@ -319,7 +318,7 @@ where
     ) -> Self::Answer {
         let mut outcome = Outcome::Answered;
         if result.is_err() {
-            self.probe = None;
+            self.drop_probe();
         }
         if let Ok(response) = &result {
             self.end_probe();

@@ -92,7 +92,7 @@ pub struct RegionRotateLayer<X = ReturnErrors> {
 pub(super) struct Config<X> {
     pub(super) pool: BackendPool,
     pub(super) rests: Rests,
-    pub(super) max_attempts: usize,
+    pub(super) max_attempts: u32,
     pub(super) failures: Failures,
     pub(super) on_long_context: bool,
     pub(super) has_on_error: bool,
@@ -107,7 +107,7 @@ impl RegionRotateLayer {
             config: Arc::new(Config {
                 pool,
                 rests: Rests::default(),
-                max_attempts: usize::MAX,
+                max_attempts: u32::MAX,
                 failures: Failures::new(),
                 on_long_context: false,
                 has_on_error: false,
@@ -130,7 +130,7 @@ impl<X: Clone> RegionRotateLayer<X> {
     /// open, each once.
     #[must_use]
     pub fn max_attempts(mut self, attempts: usize) -> Self {
-        self.config_mut().max_attempts = attempts.max(1);
+        self.config_mut().max_attempts = u32::try_from(attempts.max(1)).unwrap_or(u32::MAX);
         self
     }
 

@@ -61,7 +61,7 @@ pub(super) struct Tiers<P, F, K> {
     /// Whether Azure spilled to the fallback itself, which refused.
     is_spilled_in_vain: bool,
     /// Where else Azure spilled to in vain.
-    exhausted: Option<Exhausted>,
+    exhausted: Option<Box<Exhausted>>,
     /// The account so far, once there is something to tell.
     served: Option<Box<Served>>,
 }
@@ -258,7 +258,7 @@ where
         match lane {
             Lane::Primary => Either::Left(self.primary.call(request)),
             Lane::Fallback => {
-                if let Some(mut exhausted) = self.exhausted.take() {
+                if let Some(mut exhausted) = self.exhausted.take().map(|exhausted| *exhausted) {
                     let extensions = request.extensions_mut();
                     if let Some(known) = extensions.get::<Exhausted>() {
                         exhausted = exhausted.and(known);
@@ -299,10 +299,9 @@ where
             }
             return result;
         }
-        let by_azure = result.as_ref().is_ok_and(is_spilled_by_azure);
         let mut served = self.served.take().map_or_else(Served::new, |served| *served);
         self.record(&mut served, lane, &mut result, Outcome::Answered);
-        if by_azure {
+        if lane == Lane::Primary && result.as_ref().is_ok_and(is_spilled_by_azure) {
             served.set_spilled_by_azure();
         }
         sign(served, lane, result, held)

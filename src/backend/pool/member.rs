@@ -178,10 +178,8 @@ impl Member {
                     credentials += 1;
                 }
                 (Part::Images, _) if self.image_deployment.is_none() => {}
-                (Part::Spillover, _) if stays => {}
-                (Part::Credential | Part::Images | Part::Spillover | Part::Resource, _) => {
-                    return false;
-                }
+                (Part::Resource, _) if stays && *name == SPILLOVER => {}
+                (Part::Credential | Part::Images | Part::Resource, _) => return false,
             }
         }
         hosts <= 1 && credentials == 1
@@ -198,10 +196,10 @@ impl Member {
         let names_host = headers.contains_key(header::HOST);
         let names_images = self.image_deployment.is_some() && headers.contains_key(IMAGES);
         let foreign = |name: &&HeaderName| match Part::of(name) {
-            Part::Host | Part::Resource => true,
+            Part::Host => true,
+            Part::Resource => !stays || *name != SPILLOVER,
             Part::Credential => credential.is_some(),
             Part::Images => names_images,
-            Part::Spillover => !stays,
             Part::Other => false,
         };
         while let Some(name) = headers.keys().find(foreign).cloned() {
@@ -251,10 +249,8 @@ enum Part {
     Credential,
     /// The deployment that the image generation tool uses.
     Images,
-    /// The deployment that Azure itself is to spill to, on the resource that the caller has in mind.
-    Spillover,
-    /// What has a meaning at the gateway that the caller had in mind only: API Management's
-    /// subscription keys.
+    /// What has a meaning at the resource, or the gateway, that the caller had in mind only: the
+    /// deployment that Azure itself is to spill to, and API Management's subscription keys.
     Resource,
     Other,
 }
@@ -265,7 +261,7 @@ impl Part {
             "host" => Self::Host,
             "api-key" | "authorization" | "cookie" | "proxy-authorization" => Self::Credential,
             "x-ms-oai-image-generation-deployment" => Self::Images,
-            "x-ms-spillover-deployment" => Self::Spillover,
+            "x-ms-spillover-deployment" => Self::Resource,
             name if name.starts_with("ocp-apim-") => Self::Resource,
             _ => Self::Other,
         }

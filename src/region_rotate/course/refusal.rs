@@ -1,24 +1,31 @@
 //! What a refusal or a failure of one backend means for the pool and for the request.
 
-use std::time::{Duration, Instant};
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
 
 use http::{Extensions, Response};
 
 use super::{Lane, Rotation};
 use crate::{
-    Served,
-    backend::Why,
+    Attempts, Served,
+    backend::{Probe, Why},
     classify::{
         Exhausted, Hint, NativeSpillover, NotAgain, Outcome, Reason, Refusal, Scope, Spent,
         announce, announce_in_vain, forbids_retry,
     },
 };
 
-/// What refusals told beside the time, kept for the answer.
+/// What most requests do without.
 #[derive(Debug, Default)]
-pub(super) struct Lessons {
+pub(super) struct Rare {
+    /// What all layers may do together.
+    pub(super) attempts: Option<Attempts>,
+    /// The backend under way is asked whether it is back.
+    pub(super) probe: Option<Probe>,
     /// How many backends forbade to be asked again.
-    forbidding: usize,
+    forbidding: u32,
     /// Standard deployments that Azure spilled to in vain.
     exhausted: Vec<Spent>,
 }
@@ -36,7 +43,7 @@ impl<S, X> Rotation<S, X> {
             (Outcome::Failed, _) => {
                 let rests = &self.config.rests;
                 self.config.pool.fail(lane, now, |failures| rests.after_failures(failures));
-                self.probe = None;
+                self.drop_probe();
                 self.config.failures.withdraw()
             }
             (Outcome::Throttled(hint), Ok(response)) => {
@@ -53,9 +60,28 @@ impl<S, X> Rotation<S, X> {
 
     /// The backend that was asked is well, whatever it said.
     pub(super) fn end_probe(&mut self) {
-        if let Some(probe) = self.probe.take() {
+        if let Some(probe) = self.rare.as_mut().and_then(|rare| rare.probe.take()) {
             probe.succeeded();
         }
+    }
+
+    /// Nothing was found out about the backend that was to be asked.
+    pub(super) fn drop_probe(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.probe = None;
+        }
+    }
+
+    pub(super) fn is_probing(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.probe.is_some())
+    }
+
+    pub(super) fn attempts(&self) -> Option<&Attempts> {
+        self.rare.as_ref()?.attempts.as_ref()
+    }
+
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 
     fn throttled<R>(&mut self, lane: Lane, now: Instant, hint: Hint, response: &Response<R>) {
@@ -80,7 +106,7 @@ impl<S, X> Rotation<S, X> {
             self.tried.insert(sharer);
         }
         if forbids_retry(response) {
-            self.lessons.get_or_insert_default().forbidding += 1;
+            self.rare().forbidding += 1;
         }
         if let Some(spillover) = spillover {
             let member = self.config.pool.member(lane);
@@ -90,7 +116,7 @@ impl<S, X> Rotation<S, X> {
                 deployment: standard.map(Into::into),
                 hint: if spillover.is_of_standard() { hint } else { Hint::None },
             };
-            self.lessons.get_or_insert_default().exhausted.push(spent);
+            self.rare().exhausted.push(spent);
         }
     }
 
@@ -121,8 +147,9 @@ impl<S, X> Rotation<S, X> {
         let soonest = self.config.pool.soonest(now);
         // A backend that this request may not go back to can be open already; "at once" is 1 ms.
         let left = soonest.left.max(Duration::from_millis(1));
-        let lessons = self.lessons.take();
-        let forbidding = lessons.as_ref().map_or(0, |lessons| lessons.forbidding);
+        let rare = self.rare.as_mut();
+        let (forbidding, exhausted) =
+            rare.map_or((0, Vec::new()), |rare| (rare.forbidding, mem::take(&mut rare.exhausted)));
         let is_forbidden = forbidding > 0 && forbidding == self.asked;
         if soonest.is_quota || is_forbidden {
             announce_in_vain(response.headers_mut(), left);
@@ -139,8 +166,8 @@ impl<S, X> Rotation<S, X> {
         if is_forbidden {
             extensions.insert(NotAgain);
         }
-        if let Some(lessons) = lessons.filter(|lessons| !lessons.exhausted.is_empty()) {
-            extensions.insert(Exhausted(lessons.exhausted.into()));
+        if !exhausted.is_empty() {
+            extensions.insert(Exhausted(exhausted.into()));
         }
     }
 }

@@ -51,10 +51,7 @@ pub(super) fn sign<R, E>(
     result
 }
 
-/// Whether Azure answered from another deployment than was asked. A pool inside knows.
+/// Whether Azure answered from another deployment than was asked.
 pub(super) fn is_spilled_by_azure<R>(response: &Response<R>) -> bool {
-    match response.extensions().get::<Served>() {
-        Some(served) => served.spilled_by_azure(),
-        None => response.status().is_success() && NativeSpillover::of(response.headers()).is_some(),
-    }
+    response.status().is_success() && NativeSpillover::of(response.headers()).is_some()
 }

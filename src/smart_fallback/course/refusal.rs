@@ -100,7 +100,7 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         }
         if let Some(more) = response.extensions_mut().remove::<Exhausted>() {
             let known = self.exhausted.take().unwrap_or_default();
-            self.exhausted = Some(known.and(&more));
+            self.exhausted = Some(Box::new(known.and(&more)));
         }
     }
 
