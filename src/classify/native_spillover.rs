@@ -47,12 +47,14 @@ impl<'a> NativeSpillover<'a> {
     /// What `headers` tell of it; `None` when the deployment that was asked answered by itself.
     pub(crate) fn of(headers: &'a HeaderMap) -> Option<Self> {
         // Hardly any answer has one of them, so the names are looked through before anything else.
-        if !headers.keys().any(is_one_of_them) {
-            return None;
-        }
+        if headers.keys().any(is_one_of_them) { Self::found(headers) } else { None }
+    }
+
+    #[cold]
+    fn found(headers: &'a HeaderMap) -> Option<Self> {
         let is_spilled = headers.get(&IS_SPILLED_OVER);
         let is_there =
-            is_spilled.is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(b"false"));
+            is_spilled.is_none_or(|value| !matches!(value.as_bytes(), b"false" | b"False"));
         let is_returned = headers.contains_key(&ERROR);
         (is_there || is_returned).then(|| {
             let deployment = headers.get(&DEPLOYMENT).map(|value| value.as_bytes().trim_ascii());

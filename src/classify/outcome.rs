@@ -69,6 +69,7 @@ impl Outcome {
     /// is looked up after a refusal only.
     ///
     /// [`Oversized`]: Self::Oversized
+    #[inline]
     pub fn of_response<B>(response: &Response<B>, now: impl FnOnce() -> SystemTime) -> Self {
         match Self::of(response.status(), response.headers(), now) {
             Self::Throttled(hint) => Self::Throttled(

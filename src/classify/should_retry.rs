@@ -7,11 +7,10 @@ use crate::Served;
 
 /// What `headers` say about sending the request again, if anything.
 pub(crate) fn should_retry(headers: &HeaderMap) -> Option<bool> {
-    let value = headers.get(&names::X_SHOULD_RETRY)?.as_bytes().trim_ascii();
-    if value.eq_ignore_ascii_case(b"true") {
-        Some(true)
-    } else {
-        value.eq_ignore_ascii_case(b"false").then_some(false)
+    match headers.get(&names::X_SHOULD_RETRY)?.as_bytes().trim_ascii() {
+        b"true" | b"True" => Some(true),
+        b"false" | b"False" => Some(false),
+        _ => None,
     }
 }
 

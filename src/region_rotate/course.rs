@@ -68,7 +68,7 @@ impl<S, X> Rotation<S, X> {
         now: Instant,
         draw: u64,
     ) -> Self {
-        let mut rotation = Self {
+        Self {
             inner,
             config,
             admitted: overrides.get::<Observe>().is_some(),
@@ -76,18 +76,13 @@ impl<S, X> Rotation<S, X> {
             tried: Tried::default(),
             asked: 0,
             is_sent: false,
-            rare: None,
+            rare: overrides.get().map(Rare::with),
             authority: Authority::Ticket(Ticket::Own),
             arrival: now,
             since: now,
             served: Served::new(),
             observer: None,
-        };
-        if let Some(attempts) = overrides.get::<Attempts>() {
-            rotation.rare().attempts = Some(attempts.clone());
         }
-        rotation.leave_out(overrides);
-        rotation
     }
 
     /// The first step: to a backend, or an answer when none is open.
@@ -168,8 +163,8 @@ impl<S, X> Rotation<S, X> {
     /// Notes an attempt on `lane`, and what the layers inside of this one did for it.
     fn record<R, E>(&mut self, lane: Lane, result: &mut Result<Response<R>, E>, outcome: Outcome) {
         let status = result.as_ref().ok().map(Response::status);
-        let refused = outcome != Outcome::Answered || status == Some(StatusCode::BAD_REQUEST);
-        let refusal = result.as_ref().ok().filter(|_| refused).and_then(Refusal::of);
+        let refused = result.as_ref().ok().filter(|_| outcome != Outcome::Answered);
+        let refusal = refused.and_then(Refusal::of);
         self.note(lane, status, outcome, refusal);
         if let Some(inner) = result.as_mut().ok().and_then(|r| r.extensions_mut().remove()) {
             self.served.adopt(&inner);
@@ -210,11 +205,12 @@ impl<S, X> Rotation<S, X> {
     ) -> Result<Response<ResponseBody<R>>, E> {
         // Who observes is told at once when there is no success to observe.
         let observer = self.observer.take();
-        let response = result?;
-        note_spillover(&mut self.served, &response);
+        if let Ok(response) = &result {
+            note_spillover(&mut self.served, response);
+        }
         // What Azure spilled cost the PTU nothing.
         let observer = observer.filter(|_| !self.served.spilled_by_azure());
-        let mut response = observed(response, observer);
+        let mut response = observed(result?, observer);
         if !held && self.may_go_on() {
             self.served.set_unreplayable();
         }

@@ -57,17 +57,12 @@ impl Cooldowns {
     }
 
     /// How long the backend will go on refusing; `None` when it is open.
+    #[inline]
     pub(crate) fn remaining(&self, index: usize, now: Instant) -> Option<Duration> {
         let slot = &self.slots[index];
         let until = slot.until.load(Ordering::Relaxed);
-        if until == 0 {
-            return None; // The usual case needs no arithmetic.
-        }
-        let now = self.nanos(now);
-        match (until >> WHY_BITS).saturating_sub(now) {
-            0 => slot.circuit.is_probed(now / NANOS_IN_MS).then_some(PROBE_LASTS),
-            left => Some(Duration::from_nanos(left)),
-        }
+        // The usual case needs no arithmetic.
+        if until == 0 { None } else { slot.remaining(until, self.nanos(now)) }
     }
 
     /// The backend rests for `rest`. A longer rest that is already known stays: two requests that
@@ -133,6 +128,16 @@ impl Cooldowns {
 
     fn nanos(&self, now: Instant) -> u64 {
         to_nanos(now.saturating_duration_since(self.epoch))
+    }
+}
+
+impl Slot {
+    #[inline(never)]
+    fn remaining(&self, until: u64, now: u64) -> Option<Duration> {
+        match (until >> WHY_BITS).saturating_sub(now) {
+            0 => self.circuit.is_probed(now / NANOS_IN_MS).then_some(PROBE_LASTS),
+            left => Some(Duration::from_nanos(left)),
+        }
     }
 }
 

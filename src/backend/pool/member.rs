@@ -121,29 +121,35 @@ impl Member {
         if let Some(deployment) = &self.place.deployment {
             rewrite::rewrite_model(request, deployment);
         }
-        let stays = self.is_where_it_came_for(request);
+        let spillover = self.spillover_of_caller(request);
         *request.uri_mut() = rewrite::rewrite_uri(request.uri(), &self.place);
         // How the caller came here says nothing of how the request goes on, and hyper-util refuses
         // to send one of HTTP/2 over HTTP/1.1.
         *request.version_mut() = Version::default();
-        self.address_headers(request.headers_mut(), ticket, stays);
+        self.address_headers(request.headers_mut(), ticket);
+        if let Some(spillover) = spillover {
+            request.headers_mut().insert(SPILLOVER, spillover);
+        }
     }
 
-    /// Whether a caller who proves by itself who it is names a deployment for Azure to spill to, and
-    /// the resource that it has in mind is this one. For all others the name goes.
-    fn is_where_it_came_for<B>(&self, request: &Request<B>) -> bool {
-        matches!(self.credential, Kind::Passthrough)
-            && request.headers().contains_key(SPILLOVER)
-            && match request.uri().authority() {
-                Some(authority) => *authority == self.place.authority,
-                None => request.headers().get(header::HOST) == Some(&self.host),
-            }
+    /// The deployment that Azure itself is to spill to, named by a caller who proves by itself who it
+    /// is and has this resource in mind. For all others the name goes.
+    fn spillover_of_caller<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
+        if !matches!(self.credential, Kind::Passthrough) {
+            return None;
+        }
+        let spillover = request.headers().get(SPILLOVER)?;
+        let is_here = match request.uri().authority() {
+            Some(authority) => *authority == self.place.authority,
+            None => request.headers().get(header::HOST) == Some(&self.host),
+        };
+        is_here.then(|| spillover.clone())
     }
 
-    fn address_headers(&self, headers: &mut HeaderMap, ticket: Ticket, stays: bool) {
+    fn address_headers(&self, headers: &mut HeaderMap, ticket: Ticket) {
         let credential = self.header(ticket);
-        if !self.replace_headers(headers, credential.as_ref(), stays) {
-            self.rebuild_headers(headers, credential, stays);
+        if !self.replace_headers(headers, credential.as_ref()) {
+            self.rebuild_headers(headers, credential);
         }
     }
 
@@ -163,7 +169,6 @@ impl Member {
         &self,
         headers: &mut HeaderMap,
         credential: Option<&(HeaderName, HeaderValue)>,
-        stays: bool,
     ) -> bool {
         let (mut hosts, mut credentials) = (0, usize::from(credential.is_none()));
         for (name, value) in headers.iter_mut() {
@@ -178,7 +183,6 @@ impl Member {
                     credentials += 1;
                 }
                 (Part::Images, _) if self.image_deployment.is_none() => {}
-                (Part::Resource, _) if stays && *name == SPILLOVER => {}
                 (Part::Credential | Part::Images | Part::Resource, _) => return false,
             }
         }
@@ -191,13 +195,11 @@ impl Member {
         &self,
         headers: &mut HeaderMap,
         credential: Option<(HeaderName, HeaderValue)>,
-        stays: bool,
     ) {
         let names_host = headers.contains_key(header::HOST);
         let names_images = self.image_deployment.is_some() && headers.contains_key(IMAGES);
         let foreign = |name: &&HeaderName| match Part::of(name) {
-            Part::Host => true,
-            Part::Resource => !stays || *name != SPILLOVER,
+            Part::Host | Part::Resource => true,
             Part::Credential => credential.is_some(),
             Part::Images => names_images,
             Part::Other => false,
@@ -325,7 +327,6 @@ mod tests {
             names in prop::collection::vec(prop::sample::select(NAMES), 0..6),
             kind in 0..3,
             image_deployment in prop_oneof![Just(None), Just(Some("dalle"))],
-            stays in any::<bool>(),
         ) {
             let token = HeaderValue::from_static("Bearer t");
             let (member, token) = match kind {
@@ -339,8 +340,8 @@ mod tests {
                 headers.append(name, HeaderValue::from_static("the caller's"));
             }
             let (mut replaced, mut rebuilt) = (headers.clone(), headers);
-            member.address_headers(&mut replaced, ticket(), stays);
-            member.rebuild_headers(&mut rebuilt, member.header(ticket()), stays);
+            member.address_headers(&mut replaced, ticket());
+            member.rebuild_headers(&mut rebuilt, member.header(ticket()));
             prop_assert_eq!(sorted(&replaced), sorted(&rebuilt));
         }
     }

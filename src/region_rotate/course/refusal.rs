@@ -30,6 +30,12 @@ pub(super) struct Rare {
     exhausted: Vec<Spent>,
 }
 
+impl Rare {
+    pub(super) fn with(attempts: &Attempts) -> Box<Self> {
+        Box::new(Self { attempts: Some(attempts.clone()), ..Self::default() })
+    }
+}
+
 impl<S, X> Rotation<S, X> {
     /// Learns from an attempt that gave no answer; whether the request may go on to another.
     pub(super) fn learn<R, E>(
@@ -121,8 +127,13 @@ impl<S, X> Rotation<S, X> {
     }
 
     /// Leaves out the backends that Azure asked already, before the request came here.
-    pub(super) fn leave_out(&mut self, overrides: &Extensions) {
-        let Some(Exhausted(exhausted)) = overrides.get() else { return };
+    pub(in crate::region_rotate) fn leave_out(&mut self, overrides: &Extensions) {
+        if let Some(exhausted) = overrides.get() {
+            self.leave_out_exhausted(exhausted);
+        }
+    }
+
+    fn leave_out_exhausted(&mut self, Exhausted(exhausted): &Exhausted) {
         let pool = &self.config.pool;
         for spent in exhausted.iter() {
             let rest = self.config.rests.after(Outcome::Throttled(spent.hint));
