@@ -94,6 +94,7 @@
 //! | [`DeploymentLayer`] | | deployment |
 //! | [`InspectLayer`] | response head; the body of a refusal, the beginning of a stream | a hidden refusal's status, headers and body; [`Refusal`](classify::Refusal) |
 //! | [`RetryAfterPolicy`] | response head, overrides | nothing |
+//! | [`LimitAttemptsLayer`] | `x-stainless-retry-count` | [`Attempts`] |
 //!
 //! Extensions of a request, [`MaxWait`] and [`Deadline`], change its limits; the extension
 //! [`Served`] of every response tells what was done.
@@ -122,6 +123,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod attempts;
 pub mod backend;
 pub mod body;
 pub mod classify;
@@ -148,6 +150,7 @@ mod sync;
 #[cfg(feature = "retry")]
 pub use self::retry_after::RetryAfterPolicy;
 pub use self::{
+    attempts::{Attempts, LimitAttemptsLayer},
     backend::{Backend, BackendPool, Credential},
     body::{ResponseBody, TryCloneBody},
     error::ConfigError,

@@ -4,7 +4,7 @@ use std::{fmt, iter, slice, sync::Arc, time::Duration};
 
 use http::{Extensions, StatusCode};
 
-use crate::classify::{Hint, Outcome};
+use crate::classify::{Hint, Outcome, Reason};
 
 /// The account of one request: which backend answered, every attempt before it, and the time
 /// spent waiting. Each layer of this crate leaves it in the extensions of its response, where
@@ -32,6 +32,7 @@ pub struct Served {
     own: bool,
     waited: Duration,
     spilled: bool,
+    spilled_by_azure: bool,
     replayable: bool,
 }
 
@@ -42,6 +43,7 @@ pub struct Attempt {
     at: Duration,
     status: Option<StatusCode>,
     outcome: Outcome,
+    reason: Option<Reason>,
 }
 
 impl Served {
@@ -61,9 +63,16 @@ impl Served {
         self.waited
     }
 
-    /// Whether the answer came from the fallback tier.
+    /// Whether the answer came from the fallback tier, or from the deployment that Azure itself
+    /// spilled to.
     pub fn spilled(&self) -> bool {
-        self.spilled
+        self.spilled || self.spilled_by_azure
+    }
+
+    /// Whether Azure spilled the request by itself, within the resource that was asked. The backend
+    /// named is the PTU then, and Standard is what was paid for.
+    pub fn spilled_by_azure(&self) -> bool {
+        self.spilled_by_azure
     }
 
     /// Whether the answer came after another backend of the same tier, that is, of the same pool,
@@ -86,6 +95,7 @@ impl Served {
             own: false,
             waited: Duration::ZERO,
             spilled: false,
+            spilled_by_azure: false,
             replayable: true,
         }
     }
@@ -112,6 +122,10 @@ impl Served {
         self.before = self.before.max(before);
     }
 
+    pub(crate) fn set_spilled_by_azure(&mut self) {
+        self.spilled_by_azure = true;
+    }
+
     pub(crate) fn set_unreplayable(&mut self) {
         self.replayable = false;
     }
@@ -123,7 +137,7 @@ impl Served {
 
     /// Whether this account says nothing that the account of an inner layer would not say.
     pub(crate) fn is_plain(&self) -> bool {
-        self.first.is_none() && self.waited.is_zero() && !self.spilled && self.replayable
+        self.first.is_none() && self.waited.is_zero() && !self.spilled() && self.replayable
     }
 
     /// Takes over what an inner layer waited and whether it spilled. Its attempts are one here:
@@ -131,6 +145,7 @@ impl Served {
     pub(crate) fn adopt(&mut self, inner: &Self) {
         self.add_wait(inner.waited);
         self.spilled = inner.spilled;
+        self.spilled_by_azure = inner.spilled_by_azure;
         self.replayable &= inner.replayable;
     }
 
@@ -176,6 +191,7 @@ impl fmt::Display for Served {
         for (is_so, remark) in [
             (!self.waited.is_zero(), waited),
             (self.spilled, format_args!("spilled")),
+            (self.spilled_by_azure, format_args!("spilled by Azure")),
             (!self.replayable, format_args!("not replayable")),
             (self.own, format_args!("no backend open")),
         ] {
@@ -196,7 +212,13 @@ impl Attempt {
         status: Option<StatusCode>,
         outcome: Outcome,
     ) -> Self {
-        Self { backend, at, status, outcome }
+        Self { backend, at, status, outcome, reason: None }
+    }
+
+    /// With why the backend refused, where that is known.
+    pub(crate) fn because(mut self, reason: Option<Reason>) -> Self {
+        self.reason = reason;
+        self
     }
 
     /// The name of the backend that was asked.
@@ -219,6 +241,11 @@ impl Attempt {
         self.outcome
     }
 
+    /// Why the backend refused, where a layer that reads bodies told.
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason
+    }
+
     /// How long the backend asked to wait; [`Hint::None`] unless it refused.
     pub fn hint(&self) -> Hint {
         match self.outcome {
@@ -228,12 +255,19 @@ impl Attempt {
     }
 }
 
-/// The backend, the status (`failed` without one), and how long it asked to wait, if it did.
+/// The backend, the status (`failed` without one), why it refused, if that is known and not a rate
+/// limit, and how long it asked to wait, if it did.
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.status {
             Some(status) => write!(f, "{} {}", self.backend, status.as_str())?,
             None => write!(f, "{} failed", self.backend)?,
+        }
+        match self.reason {
+            Some(Reason::Capacity) => f.write_str(" no capacity")?,
+            Some(Reason::Quota) => f.write_str(" no quota")?,
+            Some(Reason::ContextLength) => f.write_str(" too long a request")?,
+            Some(Reason::Rate) | None => {}
         }
         match self.hint() {
             Hint::None => Ok(()),
@@ -288,5 +322,20 @@ mod tests {
         served.set_spilled(1);
         served.set_unreplayable();
         assert!(served.to_string().ends_with("c 500; waited 1 ms; spilled; not replayable"));
+    }
+
+    #[test]
+    fn a_line_tells_why_a_backend_refused_and_who_spilled() {
+        let mut served = Served::new();
+        let day = Outcome::Throttled(Hint::TooLong);
+        served.push(attempt("a", 429, day).because(Some(Reason::Quota)));
+        let full = Outcome::Throttled(Hint::None);
+        served.push(attempt("b", 429, full).because(Some(Reason::Capacity)));
+        served.push(attempt("c", 200, Outcome::Answered));
+        served.set_spilled_by_azure();
+        assert_eq!(
+            served.to_string(),
+            "a 429 no quota (too long), b 429 no capacity, c 200; spilled by Azure"
+        );
     }
 }

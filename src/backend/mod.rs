@@ -15,7 +15,7 @@ pub use self::{
     token::{AccessToken, TokenError, TokenFuture, TokenSource},
 };
 pub(crate) use self::{
-    pool::{Cooldowns, Ticket, Tried},
+    pool::{Cooldowns, Probe, Ticket, Tried, Why},
     rewrite::{Deployment, Scan, Skipped, deployment_segment, mark, members, quote_or_backslash},
 };
 use crate::ConfigError;
@@ -38,6 +38,7 @@ use crate::ConfigError;
 pub struct Backend {
     name: Arc<str>,
     region: Option<Arc<str>>,
+    quota: Option<Arc<str>>,
     endpoint: rewrite::Endpoint,
     credential: Option<Result<Credential, ConfigError>>,
     deployment: Option<String>,
@@ -72,6 +73,7 @@ impl Backend {
         Ok(Self {
             name,
             region: None,
+            quota: None,
             endpoint,
             credential: None,
             deployment: None,
@@ -82,10 +84,25 @@ impl Backend {
         })
     }
 
-    /// The region, for people: `East US 2`. Nothing is decided by it.
+    /// The region: `East US 2`. Backends of one pool with one region and one deployment rest together
+    /// when the service has no capacity left for the model there (`no_capacity`).
     #[must_use]
     pub fn region(mut self, region: impl Into<Arc<str>>) -> Self {
         self.region = Some(region.into());
+        self
+    }
+
+    /// The quota that this backend shares with others of its pool, by any name.
+    ///
+    /// Azure counts tokens and requests per subscription, region, model and kind of deployment, so
+    /// two resources that agree in all four refuse together: those of one name rest together after
+    /// a rate limit, and one request does not ask a second of them. By default each has its own.
+    /// Failures are not shared.
+    ///
+    /// Source: Microsoft Learn, "Azure OpenAI quotas and limits".
+    #[must_use]
+    pub fn quota(mut self, quota: impl Into<Arc<str>>) -> Self {
+        self.quota = Some(quota.into());
         self
     }
 
@@ -162,6 +179,7 @@ impl fmt::Debug for Backend {
         f.debug_struct("Backend")
             .field("name", &self.name)
             .field("region", &self.region)
+            .field("quota", &self.quota)
             .field("endpoint", &self.endpoint)
             .field("credential", &self.credential)
             .field("deployment", &self.deployment)

@@ -13,6 +13,9 @@ use super::names;
 /// pushback that the server dictated to gRPC clients is replaced too. Rate-limit headers stay, as
 /// they describe the service; only beside a wait of zero would their resets be taken for the wait,
 /// so there they go.
+///
+/// `x-should-retry` tells OpenAI's clients to come back if the wait is one that they can make, and
+/// not to otherwise: told to wait for longer, openai-node comes back after half a second.
 pub(crate) fn announce(headers: &mut HeaderMap, wait: Duration) {
     let ms = wait.as_nanos().div_ceil(NANOS_IN_MS);
     let ms = HeaderValue::from(u64::try_from(ms).unwrap_or(u64::MAX));
@@ -29,8 +32,23 @@ pub(crate) fn announce(headers: &mut HeaderMap, wait: Duration) {
     }
     headers.insert(&names::RETRY_AFTER_MS, ms);
     headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    let worth = if wait <= LONGEST_OF_CLIENTS { "true" } else { "false" };
+    headers.insert(&names::X_SHOULD_RETRY, HeaderValue::from_static(worth));
 }
 
+/// Makes `headers` ask for `wait`, and not to be waited for by the request that they answer.
+pub(crate) fn announce_in_vain(headers: &mut HeaderMap, wait: Duration) {
+    announce(headers, wait);
+    forbid_retry(headers);
+}
+
+/// Tells OpenAI's clients not to come back, whatever else `headers` say.
+pub(crate) fn forbid_retry(headers: &mut HeaderMap) {
+    headers.insert(&names::X_SHOULD_RETRY, HeaderValue::from_static("false"));
+}
+
+/// What openai-node 7 waits for at most; openai-python takes two minutes.
+const LONGEST_OF_CLIENTS: Duration = Duration::from_secs(60);
 const NANOS_IN_MS: u128 = 1_000_000;
 
 #[cfg(test)]
@@ -50,7 +68,22 @@ mod tests {
         announce(&mut headers, wait);
         assert_eq!(headers["retry-after-ms"], ms, "{wait:?}");
         assert_eq!(headers["retry-after"], seconds, "{wait:?}");
-        assert_eq!(headers.len(), 2);
+        assert_eq!(headers.len(), 3, "and one of the two words about a retry");
+    }
+
+    // Lesson 5: a wait that a client will not make is not answered with a shorter one of its own.
+    #[test]
+    fn a_client_is_told_not_to_retry_what_it_would_not_wait_for() {
+        let worth = |wait, announce: fn(&mut HeaderMap, Duration)| {
+            let mut headers = head(&[("x-should-retry", "true"), ("x-should-retry", "false")]);
+            announce(&mut headers, wait);
+            assert_eq!(headers.get_all("x-should-retry").iter().count(), 1);
+            headers["x-should-retry"] == "true"
+        };
+        let minute = Duration::from_secs(60);
+        assert!(worth(minute, announce));
+        assert!(!worth(minute + Duration::from_nanos(1), announce));
+        assert!(!worth(Duration::from_millis(1), announce_in_vain));
     }
 
     #[test]
@@ -77,7 +110,7 @@ mod tests {
         assert_eq!(headers.get_all("retry-after").iter().collect::<Vec<_>>(), ["2"]);
         assert_eq!(headers.get_all("retry-after-ms").iter().collect::<Vec<_>>(), ["1500"]);
         assert_eq!(headers["x-ms-region"], "East US 2");
-        assert_eq!(headers.len(), 3);
+        assert_eq!(headers.len(), 4);
     }
 
     #[test]

@@ -20,7 +20,8 @@
 //!
 //! Nothing here reads a clock, a body or the network, and no header, however malformed, makes it
 //! panic. It does not decide: how long is too long for a request or a backend is the consumer's
-//! cap. Refusals that hide in the body of a 200 are not seen.
+//! cap. Refusals that hide in the body of a 200 are not seen: a layer that reads it makes them plain,
+//! and leaves the reason as a [`Refusal`].
 //!
 //! A success costs the comparison of its status and one header lookup; nothing allocates.
 
@@ -30,11 +31,13 @@ mod grpc;
 mod hint;
 mod members;
 mod names;
+mod native_spillover;
 mod number;
 mod outcome;
 mod refusal;
 mod reset;
 mod retry_after;
+mod should_retry;
 mod utilization;
 
 #[cfg(test)]
@@ -44,7 +47,12 @@ mod heads;
 #[cfg(test)]
 mod oracle;
 
-pub(crate) use self::{announce::announce, utilization::utilization};
+pub(crate) use self::{
+    announce::{announce, announce_in_vain, forbid_retry},
+    native_spillover::{Exhausted, NativeSpillover, Spent},
+    should_retry::{NotAgain, forbids_retry, should_retry},
+    utilization::utilization,
+};
 pub use self::{
     hint::Hint,
     outcome::Outcome,

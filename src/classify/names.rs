@@ -15,6 +15,9 @@ pub(super) static RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-af
 /// The name all Azure SDKs read beside the one above.
 pub(super) static X_MS_RETRY_AFTER_MS: HeaderName = HeaderName::from_static("x-ms-retry-after-ms");
 
+/// Whether OpenAI's clients are to try again, whatever the status (openai-python, `_base_client`).
+pub(super) static X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
 pub(super) static TOKENS: Dimension = Dimension {
     limit: [
         HeaderName::from_static("x-ratelimit-limit-tokens"),

@@ -2,13 +2,9 @@
 
 use std::time::SystemTime;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 
-use super::{
-    Hint,
-    grpc::{self, Refusal},
-    reset, retry_after,
-};
+use super::{Hint, Reason, Refusal, grpc, reset, retry_after};
 
 /// What became of an attempt, as far as its response head tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +15,11 @@ pub enum Outcome {
     Answered,
     /// Refused for rate or capacity, with the time that the service asks for.
     Throttled(Hint),
+    /// Refused for nothing but its length: a 400 with [`Reason::ContextLength`]. The backend is well,
+    /// and another may take what this one does not. The head alone never says so.
+    Oversized,
     /// The server failed: 500, 502, 503 without a hint, 504; gRPC `UNAVAILABLE` without pushback.
+    /// Others where a layer was told to take them for failures.
     Failed,
 }
 
@@ -60,6 +60,31 @@ impl Outcome {
             _ => Self::Answered,
         }
     }
+
+    /// Classifies a response by its head and, where that refuses, by the [`Refusal`] that a layer
+    /// inside left in its extensions.
+    ///
+    /// The refusal's hint counts where the head has none, or zero. A 400 is [`Oversized`] when the
+    /// refusal says so. Otherwise it is as [`of`](Self::of) has it, at the same cost: the extension
+    /// is looked up after a refusal only.
+    ///
+    /// [`Oversized`]: Self::Oversized
+    #[inline]
+    pub fn of_response<B>(response: &Response<B>, now: impl FnOnce() -> SystemTime) -> Self {
+        match Self::of(response.status(), response.headers(), now) {
+            Self::Throttled(hint) => Self::Throttled(
+                hint.or_longer(|| Refusal::of(response).map_or(Hint::None, Refusal::hint)),
+            ),
+            Self::Answered if is_oversized(response) => Self::Oversized,
+            outcome => outcome,
+        }
+    }
+}
+
+/// Whether this is the refusal of a request that is too long for the deployment.
+fn is_oversized<B>(response: &Response<B>) -> bool {
+    response.status() == StatusCode::BAD_REQUEST
+        && Refusal::of(response).is_some_and(|it| it.reason() == Reason::ContextLength)
 }
 
 /// A 503 is about capacity only when it says when to come back.
@@ -79,8 +104,8 @@ fn trailers_only(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Outco
     };
     match (grpc::pushback(headers), refusal) {
         (Some(pushback), _) => Outcome::Throttled(pushback),
-        (None, Refusal::ResourceExhausted) => Outcome::Throttled(Hint::read(headers, now)),
-        (None, Refusal::Unavailable) => Outcome::Failed,
+        (None, grpc::Refusal::ResourceExhausted) => Outcome::Throttled(Hint::read(headers, now)),
+        (None, grpc::Refusal::Unavailable) => Outcome::Failed,
     }
 }
 
@@ -193,6 +218,35 @@ mod tests {
         assert_outcome(429, &pushback[1..], throttled(1_000));
         assert_outcome(503, &[kind, ("grpc-status", "8")], Outcome::Failed);
         assert_outcome(500, &[kind, ("grpc-status", "8")], Outcome::Failed);
+    }
+
+    fn refused(status: u16, lines: &[(&'static str, &str)], refusal: Refusal) -> Outcome {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+        *response.headers_mut() = head(lines);
+        response.extensions_mut().insert(refusal);
+        Outcome::of_response(&response, never)
+    }
+
+    #[test]
+    fn what_the_body_asks_for_counts_where_the_head_asks_for_nothing() {
+        let asked = Hint::After(Duration::from_secs(45));
+        let body = Refusal::new(Reason::Rate, asked);
+        assert_eq!(refused(429, &[], body), Outcome::Throttled(asked));
+        assert_eq!(refused(429, &[("retry-after", "0")], body), Outcome::Throttled(asked));
+        assert_eq!(refused(429, &[("retry-after-ms", "43")], body), throttled(43));
+        let silent = Refusal::new(Reason::Capacity, Hint::None);
+        assert_eq!(refused(429, &[("retry-after", "0")], silent), Outcome::Throttled(Hint::Zero));
+    }
+
+    #[test]
+    fn only_a_400_for_its_length_is_oversized() {
+        let long = Refusal::new(Reason::ContextLength, Hint::None);
+        assert_eq!(refused(400, &[], long), Outcome::Oversized);
+        assert_eq!(refused(200, &[], long), Outcome::Answered);
+        assert_eq!(refused(404, &[], long), Outcome::Answered);
+        let rate = Refusal::new(Reason::Rate, Hint::None);
+        assert_eq!(refused(400, &[], rate), Outcome::Answered);
     }
 
     proptest! {

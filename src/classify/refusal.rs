@@ -1,5 +1,7 @@
 //! Why a backend refused, where only the body of its answer says so.
 
+use http::Response;
+
 use super::Hint;
 
 /// Why a backend refused: a response extension.
@@ -46,6 +48,11 @@ impl Refusal {
     /// A refusal for `reason` that asks to wait for `hint`.
     pub const fn new(reason: Reason, hint: Hint) -> Self {
         Self { reason, hint }
+    }
+
+    /// What a layer inside found out about `response`. Looked up once the head says that it refuses.
+    pub(crate) fn of<B>(response: &Response<B>) -> Option<Self> {
+        response.extensions().get().copied()
     }
 
     /// Why.

@@ -5,6 +5,8 @@
 //! be tested at the nanosecond, replayed, and measured alone.
 
 mod backoff;
+mod budget;
+mod failures;
 mod fallback;
 mod rests;
 
@@ -13,6 +15,8 @@ pub(crate) use self::backoff::spread;
 pub(crate) use self::fallback::assumed_wait;
 pub use self::{
     backoff::Backoff,
+    budget::RetryBudget,
+    failures::Failures,
     fallback::{Facts, Next, Policy, WaitThenSpill},
     rests::Rests,
 };

@@ -38,8 +38,9 @@ impl Rests {
         self
     }
 
-    /// The rest after a server failure, a transport error, or a credential that could not be had.
-    /// Defaults to 1 s.
+    /// The rest after a first server failure, a transport error, or a credential that could not be had.
+    /// Defaults to 1 s. It doubles with every failure that follows without a success in between, up
+    /// to the longest.
     #[must_use]
     pub const fn failed(mut self, failed: Duration) -> Self {
         self.failed = failed;
@@ -49,7 +50,7 @@ impl Rests {
     /// How long a backend rests after `outcome`.
     pub fn after(&self, outcome: Outcome) -> Duration {
         let rest = match outcome {
-            Outcome::Answered => return Duration::ZERO,
+            Outcome::Answered | Outcome::Oversized => return Duration::ZERO,
             Outcome::Throttled(Hint::After(wait)) => wait,
             Outcome::Throttled(Hint::TooLong) => self.longest,
             // Zero beside a refusal is a rounding error, but the backend means to be back at once.
@@ -58,6 +59,18 @@ impl Rests {
             Outcome::Failed => self.failed,
         };
         rest.min(self.longest)
+    }
+
+    /// How long a backend rests whose quota is used up, whatever it asks for: the longest. No request
+    /// can wait for an account to be refilled, and one attempt a minute shows when it was.
+    pub const fn after_quota(&self) -> Duration {
+        self.longest
+    }
+
+    /// How long a backend rests after so many failures in a row, from 1.
+    pub fn after_failures(&self, failures: u32) -> Duration {
+        let doubled = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.failed.saturating_mul(doubled).min(self.longest)
     }
 }
 
@@ -94,5 +107,14 @@ mod tests {
     fn an_answer_needs_no_rest_and_a_failure_a_short_one() {
         assert_eq!(Rests::default().after(Outcome::Answered), Duration::ZERO);
         assert_eq!(Rests::default().after(Outcome::Failed), Duration::from_secs(1));
+    }
+
+    // Lesson 22: eviction times multiplied without a cap.
+    #[test]
+    fn a_rest_doubles_with_every_failure_in_a_row_and_not_beyond_the_longest() {
+        let rests = Rests::default();
+        let seconds =
+            [0, 1, 2, 3, 6, 7, 8, 33, u32::MAX].map(|n| rests.after_failures(n).as_secs());
+        assert_eq!(seconds, [1, 1, 2, 4, 32, 60, 60, 60, 60]);
     }
 }

@@ -1,33 +1,27 @@
 //! The answer of a pool that has no open backend.
 
-use std::{
-    fmt::Write,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use crate::{BackendPool, ResponseBody, backend::Tried, classify::announce};
+use crate::{BackendPool, ResponseBody, backend::Tried};
 
-/// Says when the first backend of `pool` reopens, to programs in two headers and to people in a
-/// body of Azure's shape that names the backends considered and why each was passed over.
+/// Says to people, in a Azure's shape, which backends of `pool` were considered and why each was passed over. The
+/// time is for the caller to announce.
 pub(super) fn closed<R>(
     pool: &BackendPool,
     tried: &Tried,
     now: Instant,
     status: StatusCode,
 ) -> Response<ResponseBody<R>> {
-    // A backend that this request may not go back to can be open already; "at once" is 1 ms then.
-    let soonest = pool.soonest(now).max(Duration::from_millis(1));
     let text = Bytes::from(body(pool, tried, now, status));
     let mut response = Response::new(ResponseBody::own(text.clone()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.reserve(4);
+    headers.reserve(5);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CONTENT_LENGTH, text.len().into());
-    announce(headers, soonest);
     response
 }
 

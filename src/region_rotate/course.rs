@@ -1,23 +1,26 @@
 //! The course of one request through a pool.
 
+mod refusal;
+
 use std::{
     future::{Future, Ready},
     mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use http::{Extensions, Request, Response, StatusCode};
 use tower_service::Service;
 
+use self::refusal::{Rare, note_spillover};
 use super::{RotateOnError, answer, layer::Config};
 use crate::{
-    ResponseBody, Served, TryCloneBody,
-    backend::{Ticket, TokenFuture, Tried},
+    Attempts, ResponseBody, Served, TryCloneBody,
+    backend::{Probe, Ticket, TokenFuture, Tried, Why},
     body::{Observe, Observer},
-    classify::{Outcome, announce},
+    classify::{Outcome, Refusal},
     resend::{Course, Readied, Step, clock},
     served::Attempt,
 };
@@ -32,10 +35,16 @@ type Follows<R, E> = Step<Lane, Ready<()>, Result<Response<ResponseBody<R>>, E>>
 pub(super) struct Rotation<S, X> {
     inner: S,
     config: Arc<Config<X>>,
+    draw: u64,
+    /// Those that were asked, and those that would say the same.
+    tried: Tried,
+    /// How many were asked.
+    asked: u32,
+    is_sent: bool,
     /// A gate in front knows better than the cooldowns when this is to be tried.
     admitted: bool,
-    draw: u64,
-    tried: Tried,
+    /// What most requests do without, so that they need not carry it.
+    rare: Option<Box<Rare>>,
     authority: Authority,
     arrival: Instant,
     /// When the attempt under way was chosen.
@@ -65,6 +74,9 @@ impl<S, X> Rotation<S, X> {
             admitted: overrides.get::<Observe>().is_some(),
             draw,
             tried: Tried::default(),
+            asked: 0,
+            is_sent: false,
+            rare: overrides.get().map(Rare::with),
             authority: Authority::Ticket(Ticket::Own),
             arrival: now,
             since: now,
@@ -103,8 +115,10 @@ impl<S, X> Rotation<S, X> {
             true => StatusCode::TOO_MANY_REQUESTS,
             false => StatusCode::SERVICE_UNAVAILABLE,
         };
-        self.note(lane, None, Outcome::Failed);
-        self.config.pool.rest_for(lane, now, self.config.rests.after(Outcome::Failed));
+        self.drop_probe(); // A token says nothing of the backend.
+        self.note(lane, None, Outcome::Failed, None);
+        let rest = self.config.rests.after(Outcome::Failed);
+        self.config.pool.rest_for(lane, now, rest, Why::Refused);
         self.go_on(now, status)
     }
 
@@ -115,10 +129,20 @@ impl<S, X> Rotation<S, X> {
             .then(|| self.config.pool.choose(&self.tried, now, self.draw))
             .flatten()
             .or_else(|| {
-                let first = self.admitted && self.tried.len() == 0;
+                let first = self.admitted && self.asked == 0;
                 first.then(|| self.config.pool.first_to_open(&self.tried)).flatten()
             })?;
+        if self.config.watches_failures() {
+            match Probe::begin(&self.config.pool, lane, now) {
+                Ok(None) => self.drop_probe(),
+                Ok(Some(probe)) => self.rare().probe = Some(probe),
+                // Another request was faster; now it is not open to this one any more.
+                Err(_) if !self.admitted => return self.choose(now),
+                Err(_) => self.drop_probe(),
+            }
+        }
         self.since = now;
+        self.asked += 1;
         self.tried.insert(lane);
         self.authority = match self.config.pool.member(lane).token() {
             None => Authority::Ticket(Ticket::Own),
@@ -131,26 +155,42 @@ impl<S, X> Rotation<S, X> {
     }
 
     fn may_go_on(&self) -> bool {
-        self.tried.len() < self.config.pool.len().min(self.config.max_attempts)
+        self.tried.len() < self.config.pool.len()
+            && self.asked < self.config.max_attempts
+            && (self.asked == 0 || self.attempts().is_none_or(Attempts::any_left))
     }
 
     /// Notes an attempt on `lane`, and what the layers inside of this one did for it.
     fn record<R, E>(&mut self, lane: Lane, result: &mut Result<Response<R>, E>, outcome: Outcome) {
-        self.note(lane, result.as_ref().ok().map(Response::status), outcome);
+        let status = result.as_ref().ok().map(Response::status);
+        let refused = result.as_ref().ok().filter(|_| outcome != Outcome::Answered);
+        let refusal = refused.and_then(Refusal::of);
+        self.note(lane, status, outcome, refusal);
         if let Some(inner) = result.as_mut().ok().and_then(|r| r.extensions_mut().remove()) {
             self.served.adopt(&inner);
         }
     }
 
-    fn note(&mut self, lane: Lane, status: Option<StatusCode>, outcome: Outcome) {
+    fn note(
+        &mut self,
+        lane: Lane,
+        status: Option<StatusCode>,
+        outcome: Outcome,
+        refusal: Option<Refusal>,
+    ) {
         let name = Arc::clone(self.config.pool.member(lane).name());
         let at = self.since.saturating_duration_since(self.arrival);
-        self.served.push(Attempt::new(name, at, status, outcome));
+        let attempt = Attempt::new(name, at, status, outcome);
+        self.served.push(attempt.because(refusal.map(Refusal::reason)));
     }
 
     /// An answer of the layer's own: nothing is open.
     fn closed<R>(&mut self, now: Instant, status: StatusCode) -> Response<ResponseBody<R>> {
         let mut response = answer::closed(&self.config.pool, &self.tried, now, status);
+        self.speak_for_pool(&mut response, now);
+        if let Some(attempts) = self.attempts().filter(|_| !self.is_sent) {
+            attempts.give_back();
+        }
         self.served.set_own();
         response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
         response
@@ -165,6 +205,11 @@ impl<S, X> Rotation<S, X> {
     ) -> Result<Response<ResponseBody<R>>, E> {
         // Who observes is told at once when there is no success to observe.
         let observer = self.observer.take();
+        if let Ok(response) = &result {
+            note_spillover(&mut self.served, response);
+        }
+        // What Azure spilled cost the PTU nothing.
+        let observer = observer.filter(|_| !self.served.spilled_by_azure());
         let mut response = observed(result?, observer);
         if !held && self.may_go_on() {
             self.served.set_unreplayable();
@@ -203,8 +248,12 @@ where
             };
             self.authority = Authority::Ticket(Ticket::bearer(token));
         }
-        ready!(self.inner.poll_ready(cx)).map_err(|error| Step::Answer(Err(error)))?;
-        if self.admitted {
+        ready!(self.inner.poll_ready(cx)).map_err(|error| {
+            // The caller may keep the finished future; what it held is free all the same.
+            self.drop_probe();
+            Step::Answer(Err(error))
+        })?;
+        if self.admitted || self.is_probing() {
             return Poll::Ready(Ok(()));
         }
         let now = now();
@@ -214,6 +263,7 @@ where
         // The next backend may have a token to fetch, and this one was not asked after all.
         self.release(self.inner.clone());
         self.tried.remove(lane);
+        self.asked -= 1;
         Poll::Ready(Err(self.go_on(now, StatusCode::TOO_MANY_REQUESTS)))
     }
 
@@ -230,15 +280,26 @@ where
             // The spare request has it too, so an observer may be here since an earlier attempt.
             self.observer.get_or_insert_with(|| Box::new(Observer::new(observe)));
         }
+        if self.attempts().is_some()
+            && let Some(attempts) = request.extensions_mut().get_mut::<Attempts>()
+        {
+            if self.is_sent { attempts.reserve() } else { attempts.reserve_first() }
+        }
+        self.is_sent = true;
         self.config.pool.member(lane).address(&mut request, ticket);
         self.inner.call(request)
     }
 
     fn classify(&self, result: &Result<Response<R>, S::Error>) -> Outcome {
         match result {
-            Ok(response) => match Outcome::of(response.status(), response.headers(), clock::wall) {
-                Outcome::Failed if !self.config.on_failure => Outcome::Answered,
-                outcome => outcome,
+            Ok(response) => match Outcome::of_response(response, clock::wall) {
+                Outcome::Throttled(hint) => Outcome::Throttled(hint),
+                Outcome::Oversized if self.config.on_long_context => Outcome::Oversized,
+                outcome => {
+                    let (status, headers) = (response.status(), response.headers());
+                    let failed = self.config.failures.include(outcome, status, headers);
+                    if failed { Outcome::Failed } else { Outcome::Answered }
+                }
             },
             Err(error) if self.config.on_error.rotates(error) => Outcome::Failed,
             Err(_) => Outcome::Answered,
@@ -251,7 +312,20 @@ where
         mut result: Result<Response<R>, S::Error>,
         held: bool,
     ) -> Self::Answer {
-        self.record(lane, &mut result, Outcome::Answered);
+        let mut outcome = Outcome::Answered;
+        if result.is_err() {
+            self.drop_probe();
+        }
+        if let Ok(response) = &result {
+            self.end_probe();
+            if self.config.watches_failures() {
+                self.config.failures.deposit();
+            }
+            if response.status() == StatusCode::BAD_REQUEST {
+                outcome = Outcome::of_response(response, clock::wall);
+            }
+        }
+        self.record(lane, &mut result, outcome);
         self.sign(lane, result, held)
     }
 
@@ -263,16 +337,14 @@ where
         mut result: Result<Response<R>, S::Error>,
         held: Option<&Request<B>>,
     ) -> Step<Lane, Self::Wait, Self::Answer> {
+        let may_go_on = self.learn(lane, now, outcome, &result);
         self.record(lane, &mut result, outcome);
-        self.config.pool.rest_for(lane, now, self.config.rests.after(outcome));
-        if let Some(lane) = held.and_then(|_| self.choose(now)) {
+        if let Some(lane) = held.filter(|_| may_go_on).and_then(|_| self.choose(now)) {
             return Step::Send(lane);
         }
         let mut answer = self.sign(lane, result, held.is_some());
         if let (Outcome::Throttled(_), Ok(response)) = (outcome, &mut answer) {
-            // The pool speaks for all its backends: their soonest reopening, not this one's.
-            let soonest = self.config.pool.soonest(now).max(Duration::from_millis(1));
-            announce(response.headers_mut(), soonest);
+            self.speak_for_pool(response, now);
         }
         Step::Answer(answer)
     }

@@ -6,7 +6,10 @@ use http::HeaderName;
 use tower_layer::Layer;
 
 use super::{ErrorFn, RegionRotate, ReturnErrors};
-use crate::{BackendPool, policy::Rests};
+use crate::{
+    BackendPool,
+    policy::{Failures, Rests},
+};
 
 /// A pool of regional backends behind one client: a refused region rests, the next one answers.
 ///
@@ -56,6 +59,17 @@ use crate::{BackendPool, policy::Rests};
 /// request that was refused by the last open backend gets that response with those two headers,
 /// so that no `retry-after: 86400` of one region speaks for all of them.
 ///
+/// # Which backends rest
+///
+/// The one that refused; those that share its [`quota`](crate::Backend::quota), unless it refused
+/// for anything but its limits; those of its [`region`](crate::Backend::region) and deployment, when
+/// the service has no capacity left there. A layer inside that reads bodies tells the latter, as a
+/// [`Refusal`](crate::classify::Refusal), and that a quota is used up. Nobody waits for that: such a
+/// backend rests as long as any, and a pool of nothing else says so to the layers around it.
+///
+/// A backend that fails, where failures move requests, rests twice as long with every failure in a
+/// row, and then is asked by one request at a time until it answers.
+///
 /// # What it writes
 ///
 /// Scheme, authority, `Host`, base path, HTTP version, deployment, `api-version` and every
@@ -78,8 +92,10 @@ pub struct RegionRotateLayer<X = ReturnErrors> {
 pub(super) struct Config<X> {
     pub(super) pool: BackendPool,
     pub(super) rests: Rests,
-    pub(super) max_attempts: usize,
-    pub(super) on_failure: bool,
+    pub(super) max_attempts: u32,
+    pub(super) failures: Failures,
+    pub(super) on_long_context: bool,
+    pub(super) has_on_error: bool,
     pub(super) on_error: X,
     pub(super) name_header: Option<HeaderName>,
 }
@@ -91,8 +107,10 @@ impl RegionRotateLayer {
             config: Arc::new(Config {
                 pool,
                 rests: Rests::default(),
-                max_attempts: usize::MAX,
-                on_failure: false,
+                max_attempts: u32::MAX,
+                failures: Failures::new(),
+                on_long_context: false,
+                has_on_error: false,
                 on_error: ReturnErrors,
                 name_header: None,
             }),
@@ -112,24 +130,51 @@ impl<X: Clone> RegionRotateLayer<X> {
     /// open, each once.
     #[must_use]
     pub fn max_attempts(mut self, attempts: usize) -> Self {
-        self.config_mut().max_attempts = attempts.max(1);
+        self.config_mut().max_attempts = u32::try_from(attempts.max(1)).unwrap_or(u32::MAX);
         self
     }
 
-    /// Sends a request on after a server failure too: 500, 502, 503 without a hint, 504.
+    /// Sends a request on after these failures too. By default after none.
+    #[must_use]
+    pub fn failures(mut self, failures: Failures) -> Self {
+        self.config_mut().failures = failures;
+        self
+    }
+
+    /// Sends a request on after a server failure too: 500, 502, 503 without a hint, 504; short for
+    /// [`Failures::of_servers`].
     ///
     /// Off by default. A 429 was not executed; a failure may have been, and a completion that is
     /// asked for twice is billed twice.
     #[must_use]
-    pub fn rotate_on_failure(mut self) -> Self {
-        self.config_mut().on_failure = true;
+    pub fn rotate_on_failure(self) -> Self {
+        self.failures(Failures::of_servers())
+    }
+
+    /// Sends a request on that is too long for the deployment that was asked: a 400 that a layer
+    /// inside, which reads bodies, found to be about nothing else.
+    ///
+    /// Off by default: the backends of one pool are to be the same model, which takes the same
+    /// length everywhere, so that a caller's mistake would be made once per region.
+    #[must_use]
+    pub fn rotate_long_context(mut self, rotates: bool) -> Self {
+        self.config_mut().on_long_context = rotates;
         self
     }
 
     /// Sends a request on after the transport errors for which `rotates` returns true.
     ///
-    /// Off by default, because only the caller knows which errors of its client come from before
-    /// the request was sent. With hyper-util's client those are the ones that could not connect:
+    /// Off by default, because only the caller knows what the errors of its client mean. Three kinds
+    /// are worth telling apart:
+    ///
+    /// - It could not connect: nothing was sent, nothing can be billed. These should move on; with
+    ///   hyper-util's client they are the ones below.
+    /// - The server closed the connection, or reset the stream, before any byte of the answer
+    ///   (`GOAWAY`, `REFUSED_STREAM`): mostly it was not executed, yet it may have been.
+    /// - A timeout of the head: the model may be at work still, and is paid for.
+    ///
+    /// A move takes one from the budget of [`failures`](Self::failures), and the backend rests as
+    /// after other failures.
     ///
     /// ```
     /// # use tower_spillover::{Backend, BackendPool, RegionRotateLayer};
@@ -144,17 +189,17 @@ impl<X: Clone> RegionRotateLayer<X> {
     /// ```
     #[must_use]
     pub fn rotate_on_error<F>(self, rotates: F) -> RegionRotateLayer<ErrorFn<F>> {
-        let Config { pool, rests, max_attempts, on_failure, on_error: _, name_header } =
-            Arc::unwrap_or_clone(self.config);
-        let on_error = ErrorFn(rotates);
+        let config = Arc::unwrap_or_clone(self.config);
         RegionRotateLayer {
             config: Arc::new(Config {
-                pool,
-                rests,
-                max_attempts,
-                on_failure,
-                on_error,
-                name_header,
+                pool: config.pool,
+                rests: config.rests,
+                max_attempts: config.max_attempts,
+                failures: config.failures,
+                on_long_context: config.on_long_context,
+                has_on_error: true,
+                on_error: ErrorFn(rotates),
+                name_header: config.name_header,
             }),
         }
     }
@@ -172,6 +217,13 @@ impl<X: Clone> RegionRotateLayer<X> {
 
     fn config_mut(&mut self) -> &mut Config<X> {
         Arc::make_mut(&mut self.config)
+    }
+}
+
+impl<X> Config<X> {
+    /// Whether any failure sends a request on, so that backends that failed have to be probed.
+    pub(super) const fn watches_failures(&self) -> bool {
+        self.has_on_error || self.failures.are_watched()
     }
 }
 
@@ -195,7 +247,8 @@ impl<X> fmt::Debug for Config<X> {
             .field("pool", &self.pool)
             .field("rests", &self.rests)
             .field("max_attempts", &self.max_attempts)
-            .field("on_failure", &self.on_failure)
+            .field("failures", &self.failures)
+            .field("on_long_context", &self.on_long_context)
             .field("name_header", &self.name_header)
             .finish_non_exhaustive()
     }

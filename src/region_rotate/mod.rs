@@ -93,6 +93,7 @@ where
             clock::now(),
             clock::draw(),
         );
+        rotation.leave_out(request.extensions());
         ResponseFuture::new(match rotation.start() {
             Step::Send(backend) if rotation.is_authorized() => {
                 Resend::sending(rotation, backend, request)

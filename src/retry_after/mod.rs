@@ -1,6 +1,5 @@
 //! A `tower::retry::Policy` that obeys Azure's hints exactly and refuses absurd ones.
 
-mod budget;
 mod limits;
 mod wait;
 
@@ -13,8 +12,14 @@ use http::{Request, Response};
 use tower::retry::Policy;
 
 use self::limits::Limits;
-pub use self::{budget::RetryBudget, wait::Wait};
-use crate::{Deadline, TryCloneBody, classify::Outcome, policy::Backoff, resend::clock};
+pub use self::wait::Wait;
+pub use crate::policy::RetryBudget;
+use crate::{
+    Attempts, Deadline, Served, TryCloneBody,
+    classify::{Outcome, Reason, Refusal, forbids_retry},
+    policy::Backoff,
+    resend::clock,
+};
 
 /// Sends a refused request again, to the same place, when the refusal says it may come back.
 ///
@@ -38,7 +43,10 @@ use crate::{Deadline, TryCloneBody, classify::Outcome, policy::Backoff, resend::
 ///
 /// # What it does not do
 ///
-/// Only refusals are retried, not failures: a server error may have been executed and billed.
+/// Only refusals are retried, not failures: a server error may have been executed and billed. Of
+/// the refusals it leaves those to the caller that time does not mend: a used-up quota
+/// ([`Reason::Quota`], which a layer that reads bodies tells), and what the service answers with
+/// `x-should-retry: false`.
 ///
 /// # Cost
 ///
@@ -157,15 +165,27 @@ impl<B: TryCloneBody, R, E> Policy<Request<B>, Response<R>, E> for RetryAfterPol
 
     fn retry(
         &mut self,
-        _: &mut Request<B>,
+        request: &mut Request<B>,
         result: &mut Result<Response<R>, E>,
     ) -> Option<Self::Future> {
         let response = result.as_ref().ok()?;
-        let outcome = Outcome::of(response.status(), response.headers(), clock::wall);
-        let Outcome::Throttled(hint) = outcome else {
+        let Outcome::Throttled(hint) = Outcome::of_response(response, clock::wall) else {
             self.limits.deposit();
             return None;
         };
+        if is_final(response) {
+            return None;
+        }
+        let attempts = request.extensions_mut().get_mut::<Attempts>();
+        if let Some(attempts) = &attempts {
+            // The first attempt went out as the caller's own; a layer inside may have counted it.
+            if self.retries == 0 && response.extensions().get::<Served>().is_none() {
+                attempts.count_uncounted();
+            }
+            if !attempts.any_left() {
+                return None;
+            }
+        }
         let now = clock::now();
         let left = match self.until {
             Some(until) => until.checked_duration_since(now)?,
@@ -173,6 +193,9 @@ impl<B: TryCloneBody, R, E> Policy<Request<B>, Response<R>, E> for RetryAfterPol
         };
         let wait = self.limits.wait(self.retries, left, hint, clock::draw())?;
         self.limits.withdraw()?;
+        if let Some(attempts) = attempts {
+            attempts.reserve();
+        }
         self.retries += 1;
         Some(Wait::new(now, wait))
     }
@@ -188,6 +211,12 @@ impl<B: TryCloneBody, R, E> Policy<Request<B>, Response<R>, E> for RetryAfterPol
         // The last permitted attempt takes the request itself.
         if self.retries < self.limits.max_retries { try_clone(request) } else { None }
     }
+}
+
+/// Whether a refusal is the caller's, whatever it asks to wait.
+fn is_final<R>(response: &Response<R>) -> bool {
+    let quota = Refusal::of(response).is_some_and(|it| it.reason() == Reason::Quota);
+    quota || forbids_retry(response)
 }
 
 /// A second request like `request`; `None` when its body cannot be sent twice.

@@ -1,5 +1,9 @@
 //! The course of one request over two tiers.
 
+mod account;
+mod refusal;
+mod spill;
+
 use std::{
     mem,
     sync::Arc,
@@ -11,15 +15,18 @@ use futures::future::Either;
 use http::{Request, Response};
 use tower_service::Service;
 
+use self::{
+    account::{is_spilled_by_azure, sign},
+    refusal::Said,
+};
 use super::{layer::Config, limits::Limits, wait::Wait};
 use crate::{
-    Served, TryCloneBody,
-    classify::{Hint, Outcome, announce, utilization},
-    gate::{Admission, Pass, Refusal, Weight, WhenSpent},
+    Attempts, Served, TryCloneBody,
+    classify::{Exhausted, Hint, Outcome, utilization},
+    gate::{Admission, Pass, Weight},
     overrides::Arrival,
-    policy::{Facts, Next, Policy, assumed_wait},
+    policy::{Facts, Next, Policy},
     resend::{Course, Readied, Step, clock},
-    served::Attempt,
 };
 
 /// The two tiers.
@@ -48,6 +55,13 @@ pub(super) struct Tiers<P, F, K> {
     closed: Duration,
     /// Whether a refusal of the attempt under way is the caller's.
     is_last: bool,
+    is_sent: bool,
+    /// Whether the primary forbade this request to come back.
+    is_forbidden: bool,
+    /// Whether Azure spilled to the fallback itself, which refused.
+    is_spilled_in_vain: bool,
+    /// Where else Azure spilled to in vain.
+    exhausted: Option<Box<Exhausted>>,
     /// The account so far, once there is something to tell.
     served: Option<Box<Served>>,
 }
@@ -66,6 +80,10 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
             since: now,
             closed: Duration::ZERO,
             is_last: false,
+            is_sent: false,
+            is_forbidden: false,
+            is_spilled_in_vain: false,
+            exhausted: None,
             served: None,
         }
     }
@@ -78,19 +96,27 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
     ) -> Step<Lane, Wait, A> {
         let step = if self.config.gate.is_adaptive() {
             // Most requests find the gate open, and are not even weighed.
-            if self.config.gate.is_busy() {
+            if !self.config.gate.is_busy() {
+                Some(Step::Send(Lane::Primary))
+            } else if self.config.is_spent(now) {
+                self.since = now;
+                self.spill(now, request)
+            } else {
                 let cost = self.weigh(request);
                 let limits = self.limits(request);
                 let (rank, deadline) = (limits.rank, limits.deadline());
                 let admission = self.config.gate.admit(now, cost, rank, deadline);
                 self.obey(admission, now, request)
-            } else {
-                Some(Step::Send(Lane::Primary))
             }
         } else {
-            self.config.gate.remembered(now).map_or(Some(Step::Send(Lane::Primary)), |left| {
-                self.decide(Hint::After(left), left, now, request)
-            })
+            match self.config.gate.remembered(now) {
+                None => Some(Step::Send(Lane::Primary)),
+                Some(_) if self.config.is_spent(now) => {
+                    self.since = now;
+                    self.spill(now, request)
+                }
+                Some(left) => self.decide(Hint::After(left), left, now, request),
+            }
         };
         self.or_ask(step)
     }
@@ -157,39 +183,6 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         }
     }
 
-    /// To the fallback, as far as that is allowed; `None` when the refusal is to be returned.
-    fn spill<B: TryCloneBody, A>(
-        &mut self,
-        now: Instant,
-        request: &Request<B>,
-    ) -> Option<Step<Lane, Wait, A>> {
-        let limits = *self.limits(request);
-        if !limits.spills {
-            return None;
-        }
-        let Some(purse) = self.config.spill_budget.clone() else {
-            return Some(Step::Send(Lane::Fallback));
-        };
-        match purse.take(now, || self.weigh(request)) {
-            Ok(()) => Some(Step::Send(Lane::Fallback)),
-            Err((WhenSpent::Refuse, _)) => None,
-            Err((WhenSpent::Wait, left)) => {
-                let elapsed = limits.elapsed(now);
-                let longer = elapsed.saturating_add(left).min(limits.longest_wait);
-                if longer <= elapsed {
-                    return None;
-                }
-                if longer <= limits.max_wait {
-                    // The primary has been asked for that long already: only a new window helps.
-                    let sleep = clock::sleep_until(limits.after(longer));
-                    return Some(Step::Wait(Wait::Sleep(sleep)));
-                }
-                self.limits = Some(Limits { max_wait: longer, ..limits });
-                Some(self.start(now, request))
-            }
-        }
-    }
-
     fn limits<B>(&mut self, request: &Request<B>) -> &Limits {
         let find = || Limits::new(&self.config, request.extensions(), self.entered);
         self.limits.get_or_insert_with(find)
@@ -199,86 +192,6 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         let weigh = || self.config.gate.weigh(request);
         self.weight.get_or_insert_with(weigh).cost
     }
-
-    /// How long a primary that refuses with `hint` is taken to be closed.
-    fn closed_by(&self, hint: Hint) -> Duration {
-        let closed = assumed_wait(hint, self.refusals).unwrap_or(Duration::MAX);
-        closed.min(self.config.longest_cooldown)
-    }
-
-    /// What follows a refusal of the primary; `None` when it is that the refusal be returned, as
-    /// it is when the request is not held any more.
-    fn after_refusal<B: TryCloneBody, A>(
-        &mut self,
-        hint: Hint,
-        utilization: Option<f64>,
-        now: Instant,
-        request: Option<&Request<B>>,
-    ) -> Option<Step<Lane, Wait, A>> {
-        self.closed = self.closed_by(hint);
-        if !self.config.gate.is_adaptive() {
-            self.config.gate.remember(now, self.closed);
-            return self.decide(hint, self.closed, now, request?);
-        }
-        // Without the request there is nothing to wait with, so that it need not queue.
-        let limits = request.map(|request| *self.limits(request));
-        let refusal = Refusal {
-            cost: request.map_or(0.0, |request| self.weigh(request)),
-            rank: limits.map_or(0, |limits| limits.rank),
-            at: self.since,
-            now,
-            closed: self.closed,
-            is_measured: matches!(hint, Hint::After(_)),
-            utilization,
-            deadline: limits.map_or(now, |limits| limits.deadline()),
-        };
-        let ticket = self.config.gate.refused(self.pass.take(), &refusal);
-        let admission = ticket.map_or(Admission::Spill, Admission::Wait);
-        self.obey(admission, now, request?)
-    }
-
-    /// How long until either tier is worth asking, when the fallback refuses with `hint`.
-    fn soonest(&self, hint: Hint, now: Instant) -> Duration {
-        let primary = self.config.gate.remembered(now).unwrap_or_else(|| {
-            self.closed.saturating_sub(now.saturating_duration_since(self.since))
-        });
-        hint.duration().map_or(primary, |fallback| fallback.min(primary)).max(TICK)
-    }
-
-    fn record<R, E>(
-        &self,
-        served: &mut Served,
-        lane: Lane,
-        result: &mut Result<Response<R>, E>,
-        outcome: Outcome,
-    ) {
-        let at = self.since.saturating_duration_since(self.entered);
-        let status = result.as_ref().ok().map(Response::status);
-        let name = &self.config.names[lane as usize];
-        let before = served.attempts().len();
-        served.absorb(result.as_mut().ok().map(Response::extensions_mut), at, || {
-            Attempt::new(Arc::clone(name), at, status, outcome)
-        });
-        if lane == Lane::Fallback {
-            served.set_spilled(before);
-        }
-    }
-}
-
-/// Leaves the account on the response that the caller gets.
-fn sign<R, E>(
-    mut served: Served,
-    lane: Lane,
-    mut result: Result<Response<R>, E>,
-    held: bool,
-) -> Result<Response<R>, E> {
-    if lane == Lane::Primary && !held {
-        served.set_unreplayable();
-    }
-    if let Ok(response) = &mut result {
-        response.extensions_mut().insert(served);
-    }
-    result
 }
 
 impl<P, F, K, B, R> Course<B> for Tiers<P, F, K>
@@ -338,16 +251,30 @@ where
         {
             request.extensions_mut().insert(observe);
         }
+        if let Some(attempts) = request.extensions_mut().get_mut::<Attempts>() {
+            if self.is_sent { attempts.reserve() } else { attempts.reserve_first() }
+        }
+        self.is_sent = true;
         match lane {
             Lane::Primary => Either::Left(self.primary.call(request)),
-            Lane::Fallback => Either::Right(self.fallback.call(request)),
+            Lane::Fallback => {
+                if let Some(mut exhausted) = self.exhausted.take().map(|exhausted| *exhausted) {
+                    let extensions = request.extensions_mut();
+                    if let Some(known) = extensions.get::<Exhausted>() {
+                        exhausted = exhausted.and(known);
+                    }
+                    extensions.insert(exhausted);
+                }
+                Either::Right(self.fallback.call(request))
+            }
         }
     }
 
     fn classify(&self, result: &Self::Answer) -> Outcome {
         let Ok(response) = result else { return Outcome::Answered };
-        match Outcome::of(response.status(), response.headers(), clock::wall) {
+        match Outcome::of_response(response, clock::wall) {
             Outcome::Throttled(hint) => Outcome::Throttled(hint),
+            Outcome::Oversized if self.config.spills_long_context => Outcome::Oversized,
             _ => Outcome::Answered,
         }
     }
@@ -356,6 +283,7 @@ where
         if let Some(pass) = self.pass.take()
             && let Ok(response) = &result
             && response.status().is_success()
+            && !is_spilled_by_azure(response)
         {
             pass.accepted(utilization(response.headers()));
         }
@@ -373,6 +301,9 @@ where
         }
         let mut served = self.served.take().map_or_else(Served::new, |served| *served);
         self.record(&mut served, lane, &mut result, Outcome::Answered);
+        if lane == Lane::Primary && result.as_ref().is_ok_and(is_spilled_by_azure) {
+            served.set_spilled_by_azure();
+        }
         sign(served, lane, result, held)
     }
 
@@ -384,21 +315,35 @@ where
         mut result: Self::Answer,
         held: Option<&Request<B>>,
     ) -> Step<Lane, Wait, Self::Answer> {
-        let Outcome::Throttled(hint) = outcome else {
+        let is_oversized = outcome == Outcome::Oversized;
+        if is_oversized && lane == Lane::Fallback {
             return Step::Answer(self.answer(lane, result, held.is_some()));
+        }
+        let hint = match outcome {
+            Outcome::Throttled(hint) => hint,
+            _ => Hint::None,
         };
+        let said = result.as_ref().ok().map(|response| Said::by(hint, response));
         let mut served = self.served.take().unwrap_or_else(|| Box::new(Served::new()));
         self.record(&mut served, lane, &mut result, outcome);
-        if lane == Lane::Primary {
-            self.refusals += 1;
-            let request = held.filter(|_| !self.is_last);
-            let level = result.as_ref().ok().and_then(|response| utilization(response.headers()));
-            if let Some(step) = self.after_refusal(hint, level, now, request) {
+        let request = held.filter(|request| !self.is_last && !Self::is_out_of_attempts(request));
+        if let (Ok(response), Some(said)) = (&mut result, said) {
+            if lane == Lane::Fallback {
+                self.announce_soonest(response, &said, now);
+                return Step::Answer(sign(*served, lane, result, held.is_some()));
+            }
+            self.note_exhausted(response);
+            let step = if is_oversized {
+                request.and_then(|request| self.after_oversized(now, request))
+            } else {
+                self.refusals += 1;
+                self.after_refusal(&said, now, request)
+            };
+            if let Some(step) = step {
                 self.served = Some(served);
                 return step;
             }
-        } else if let Ok(response) = &mut result {
-            announce(response.headers_mut(), self.soonest(hint, now));
+            Self::announce_final(response, &said);
         }
         Step::Answer(sign(*served, lane, result, held.is_some()))
     }

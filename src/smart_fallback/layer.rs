@@ -7,9 +7,10 @@ use tower_layer::Layer;
 use super::SmartFallback;
 use crate::{
     ConfigError, Gate,
-    backend::DeploymentLayer,
+    backend::{Cooldowns, DeploymentLayer},
     gate::{Class, Mode, SpillBudget},
     policy::WaitThenSpill,
+    resend::clock,
 };
 
 /// PTU first; waits for it while `elapsed + retry_after <= max_wait`; otherwise spills.
@@ -48,9 +49,17 @@ use crate::{
 /// body as it is. To have the two as tiers of one layer, use a
 /// [`BackendPool`](crate::BackendPool) of a single backend in the place of the `DeploymentLayer`.
 ///
+/// # Refusals that are not waited for
+///
+/// A used-up quota spills at once, and so do the requests after it; a refusal that forbids to come
+/// back (`x-should-retry: false`) spills its own request. Where Azure spilled by itself, in vain, to
+/// a Standard deployment of the PTU's resource, a [`BackendPool`](crate::BackendPool) in the
+/// fallback tier leaves that deployment out.
+///
 /// # What it does not do
 ///
-/// Only refusals (429, 503 with a hint, and their gRPC forms) move a request. Any other answer of
+/// Only refusals (429, 503 with a hint, and their gRPC forms) move a request, and a 400 for its
+/// [length](Self::spill_long_context). Any other answer of
 /// the primary, and any error, is the caller's, as in the reference script. The fallback is asked
 /// once; when it refuses as well, its response is returned with the soonest time at which either
 /// tier is worth asking in `retry-after-ms` and `retry-after`.
@@ -75,6 +84,11 @@ pub(super) struct Config<K> {
     pub(super) gate: Gate,
     pub(super) classes: Vec<Class>,
     pub(super) spill_budget: Option<SpillBudget>,
+    pub(super) spills_long_context: bool,
+    /// The fallback's deployment, when that is one of the primary's resource.
+    pub(super) standard: Option<Arc<str>>,
+    /// Until when the primary's quota is used up, as far as is known.
+    pub(super) quota: Arc<Cooldowns>,
 }
 
 impl<P, F> SmartFallbackLayer<P, F> {
@@ -100,8 +114,10 @@ impl SmartFallbackLayer<DeploymentLayer, DeploymentLayer> {
     ///
     /// When a name is empty, `.` or `..`, or has control characters.
     pub fn deployments(ptu: &str, standard: &str) -> Result<Self, ConfigError> {
-        Ok(Self::new(DeploymentLayer::new(ptu)?, DeploymentLayer::new(standard)?)
-            .names(ptu, standard))
+        let tiers = Self::new(DeploymentLayer::new(ptu)?, DeploymentLayer::new(standard)?);
+        let mut layer = tiers.names(ptu, standard);
+        Arc::make_mut(&mut layer.config).standard = Some(standard.into());
+        Ok(layer)
     }
 }
 
@@ -160,6 +176,19 @@ impl<P, F, K: Clone> SmartFallbackLayer<P, F, K> {
         self
     }
 
+    /// Whether a request that is too long for the primary spills: a 400 that a layer inside, which
+    /// reads bodies, found to be about nothing else. It spills at once, and counts as none of the
+    /// primary's.
+    ///
+    /// On by default: a PTU takes less context than Standard for some models (128 k tokens of
+    /// gpt-4.1's million), Azure's own spillover does the same, and a request that is too long for
+    /// both costs one more refusal, for which nothing is paid.
+    #[must_use]
+    pub fn spill_long_context(mut self, spills: bool) -> Self {
+        Arc::make_mut(&mut self.config).spills_long_context = spills;
+        self
+    }
+
     /// Decides by `policy`, from hints and one memory of them ([`Mode::Shared`]), instead of by an
     /// adaptive gate.
     #[must_use]
@@ -178,6 +207,9 @@ impl<P, F, K: Clone> SmartFallbackLayer<P, F, K> {
                 gate,
                 classes: config.classes,
                 spill_budget: config.spill_budget,
+                spills_long_context: config.spills_long_context,
+                standard: config.standard,
+                quota: config.quota,
             }),
         }
     }
@@ -230,6 +262,9 @@ impl Default for Config<WaitThenSpill> {
             gate: Gate::new(),
             classes: Vec::new(),
             spill_budget: None,
+            spills_long_context: true,
+            standard: None,
+            quota: Arc::new(Cooldowns::new(1, clock::now())),
         }
     }
 }

@@ -14,7 +14,10 @@ use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
-use tower_spillover::Served;
+use tower_spillover::{
+    Served,
+    classify::{Hint, Reason, Refusal},
+};
 
 use crate::clock;
 
@@ -184,6 +187,13 @@ impl Answer {
     pub(crate) fn with(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
         let value = value.as_ref().parse().unwrap();
         self.result.as_mut().unwrap().headers_mut().insert(name, value);
+        self
+    }
+
+    /// With what a layer that reads bodies found out.
+    pub(crate) fn because(mut self, reason: Reason, hint: Hint) -> Self {
+        let extensions = self.result.as_mut().unwrap().extensions_mut();
+        extensions.insert(Refusal::new(reason, hint));
         self
     }
 

@@ -5,13 +5,17 @@ mod leaf;
 
 mod accounts;
 mod addressing;
+mod attempts;
 mod bounds;
 mod cancellation;
 mod cloning;
+mod failures;
 mod gate;
 mod inspecting;
+mod native_spillover;
 mod properties;
 mod readiness;
+mod reasons;
 mod replaying;
 mod retrying;
 mod rotation;

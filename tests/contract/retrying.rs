@@ -104,6 +104,7 @@ async fn a_wait_that_would_end_after_max_wait_is_not_begun() {
     assert_eq!(ask(policy(), &leaf).await, (StatusCode::TOO_MANY_REQUESTS, 0));
 }
 
+// Lesson 5: a hint over the cap becomes a short backoff.
 #[tokio::test(start_paused = true)]
 async fn a_hint_longer_than_the_longest_wait_is_returned_at_once() {
     for refusal in [
@@ -167,6 +168,7 @@ async fn an_empty_budget_ends_the_retries_of_all_requests_and_successes_refill_i
     assert_eq!(ask(unlimited, &leaf).await.1, 20_000);
 }
 
+// Lesson 1: everyone wakes at the hint.
 #[tokio::test(start_paused = true)]
 async fn requests_refused_together_do_not_return_together() {
     let leaf =

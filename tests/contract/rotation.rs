@@ -90,6 +90,7 @@ async fn a_refused_region_rests_exactly_as_long_as_it_asked_and_the_next_one_ans
     assert_eq!(leaf.hosts(), ["a", "b", "b", "a"].map(|name| format!("{name}.example")));
 }
 
+// Lesson 11: A, A, A, B.
 #[tokio::test(start_paused = true)]
 async fn every_backend_is_asked_at_most_once_and_the_last_refusal_speaks_for_the_pool() {
     let leaf = Leaf::new(|seen| {
@@ -151,6 +152,7 @@ async fn max_attempts_bounds_the_attempts_and_one_at_least_is_made() {
     }
 }
 
+// Lesson 24: an error that blames the whole pool.
 #[tokio::test(start_paused = true)]
 async fn a_closed_pool_answers_by_itself_in_azures_shape() {
     let pool = pool(["a", "b"]);
@@ -222,6 +224,7 @@ async fn a_backend_that_does_not_rest_is_not_asked_twice_by_one_request_either()
     }
 }
 
+// Lesson 25: `retry-after: 0` loops.
 #[tokio::test(start_paused = true)]
 async fn a_hint_of_zero_never_makes_a_busy_loop() {
     let leaf = Leaf::playing([Answer::refused(0)]);

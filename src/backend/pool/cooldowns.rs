@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::circuit::{Circuit, PROBE_LASTS};
 use crate::sync::AtomicU64;
 
 /// Until when each of a few backends is known to refuse.
@@ -15,14 +16,40 @@ use crate::sync::AtomicU64;
 pub(crate) struct Cooldowns {
     /// What the words count from; they could not hold an `Instant`.
     epoch: Instant,
-    /// Nanoseconds since `epoch`; zero for a backend that never refused.
-    until: Box<[AtomicU64]>,
+    slots: Box<[Slot]>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    /// Nanoseconds since the epoch, and below them why; zero for a backend that never rested.
+    until: AtomicU64,
+    circuit: Circuit,
+}
+
+/// Why a backend rests. Of two rests that end together, the later one here counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Why {
+    Refused = 0,
+    Failed = 1,
+    /// Nobody waits for it.
+    Quota = 2,
+}
+
+/// When the first of a few backends is open again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reopening {
+    /// How long until then; zero when one is open.
+    pub(crate) left: Duration,
+    /// Whether that one rests because its quota is used up.
+    pub(crate) is_quota: bool,
 }
 
 impl Cooldowns {
     /// None of `len` backends is known to refuse. No time before `epoch` can be told.
     pub(crate) fn new(len: usize, epoch: Instant) -> Self {
-        Self { epoch, until: (0..len).map(|_| AtomicU64::new(0)).collect() }
+        let slot = |_| Slot { until: AtomicU64::new(0), circuit: Circuit::new() };
+        Self { epoch, slots: (0..len).map(slot).collect() }
     }
 
     pub(crate) fn is_open(&self, index: usize, now: Instant) -> bool {
@@ -30,35 +57,73 @@ impl Cooldowns {
     }
 
     /// How long the backend will go on refusing; `None` when it is open.
+    #[inline]
     pub(crate) fn remaining(&self, index: usize, now: Instant) -> Option<Duration> {
-        let until = self.until[index].load(Ordering::Relaxed);
-        if until == 0 {
-            return None; // The usual case needs no arithmetic.
-        }
-        let left = until.saturating_sub(self.nanos(now));
-        (left > 0).then(|| Duration::from_nanos(left))
+        let slot = &self.slots[index];
+        let until = slot.until.load(Ordering::Relaxed);
+        // The usual case needs no arithmetic.
+        if until == 0 { None } else { slot.remaining(until, self.nanos(now)) }
     }
 
     /// The backend rests for `rest`. A longer rest that is already known stays: two requests that
     /// were refused together may report in either order.
     pub(crate) fn rest(&self, index: usize, now: Instant, rest: Duration) {
-        let until = self.nanos(now).saturating_add(to_nanos(rest));
-        let word = &self.until[index];
+        self.rest_for(index, now, rest, Why::Refused);
+    }
+
+    /// The backend rests for `rest`, and is known to do so for a reason.
+    pub(crate) fn rest_for(&self, index: usize, now: Instant, rest: Duration, why: Why) {
+        let until = self.nanos(now).saturating_add(to_nanos(rest)).min(u64::MAX >> WHY_BITS);
+        let until = until << WHY_BITS | u64::from(why as u8);
+        let word = &self.slots[index].until;
         // A store would take the cache line from every reader, so it is made only to change it.
         if word.load(Ordering::Relaxed) < until {
             word.fetch_max(until, Ordering::Relaxed);
         }
     }
 
-    /// How long until the first of the backends is open; zero when one is.
-    pub(crate) fn soonest(&self, now: Instant) -> Duration {
-        let earliest = self.until.iter().map(|word| word.load(Ordering::Relaxed)).min();
-        Duration::from_nanos(earliest.unwrap_or(0).saturating_sub(self.nanos(now)))
+    /// How long until the first of the backends is open, and whether it is one to wait for.
+    pub(crate) fn soonest(&self, now: Instant) -> Reopening {
+        let left = |index: usize| {
+            let why = self.slots[index].until.load(Ordering::Relaxed) & WHY;
+            let left = self.remaining(index, now);
+            let is_quota = why == Why::Quota as u64 && left.is_some();
+            Reopening { left: left.unwrap_or_default(), is_quota }
+        };
+        let reopenings = (0..self.slots.len()).map(left);
+        let open = Reopening { left: Duration::ZERO, is_quota: false };
+        reopenings.min_by_key(|it| (it.left, it.is_quota)).unwrap_or(open)
     }
 
     /// The one of `indices` that reopens first.
     pub(crate) fn first_to_open(&self, indices: impl Iterator<Item = usize>) -> Option<usize> {
-        indices.min_by_key(|&index| self.until[index].load(Ordering::Relaxed))
+        indices.min_by_key(|&index| self.slots[index].until.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn circuit(&self, index: usize) -> &Circuit {
+        &self.slots[index].circuit
+    }
+
+    /// The circuit of a backend that ever rested.
+    pub(super) fn circuit_of_rested(&self, index: usize) -> Option<&Circuit> {
+        let slot = &self.slots[index];
+        (slot.until.load(Ordering::Relaxed) != 0).then_some(&slot.circuit)
+    }
+
+    /// Whether the backend rests, whoever finds out whether it is back.
+    pub(super) fn is_resting(&self, index: usize, now: Instant) -> bool {
+        self.slots[index].until.load(Ordering::Relaxed) >> WHY_BITS > self.nanos(now)
+    }
+
+    /// Whether the backend rests since it failed.
+    pub(super) fn is_failing(&self, index: usize, now: Instant) -> bool {
+        let why = self.slots[index].until.load(Ordering::Relaxed) & WHY;
+        why == Why::Failed as u64 && self.is_resting(index, now)
+    }
+
+    /// Milliseconds since the epoch.
+    pub(super) fn millis(&self, now: Instant) -> u64 {
+        self.nanos(now) / NANOS_IN_MS
     }
 
     fn nanos(&self, now: Instant) -> u64 {
@@ -66,10 +131,24 @@ impl Cooldowns {
     }
 }
 
-/// 584 years fit.
+impl Slot {
+    #[inline(never)]
+    fn remaining(&self, until: u64, now: u64) -> Option<Duration> {
+        match (until >> WHY_BITS).saturating_sub(now) {
+            0 => self.circuit.is_probed(now / NANOS_IN_MS).then_some(PROBE_LASTS),
+            left => Some(Duration::from_nanos(left)),
+        }
+    }
+}
+
+/// 584 years fit, and 146 beside the reason.
 fn to_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+const WHY_BITS: u32 = 2;
+const WHY: u64 = (1 << WHY_BITS) - 1;
+const NANOS_IN_MS: u64 = 1_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -104,10 +183,21 @@ mod tests {
         let (cooldowns, now) = (Cooldowns::new(3, epoch()), epoch());
         cooldowns.rest(0, now, 5 * SECOND);
         cooldowns.rest(1, now, 3 * SECOND);
-        assert_eq!(cooldowns.soonest(now), Duration::ZERO);
+        assert_eq!(cooldowns.soonest(now).left, Duration::ZERO);
         cooldowns.rest(2, now, 4 * SECOND);
-        assert_eq!(cooldowns.soonest(now), 3 * SECOND);
-        assert_eq!(cooldowns.soonest(now + 2 * SECOND), SECOND);
+        assert_eq!(cooldowns.soonest(now).left, 3 * SECOND);
+        assert_eq!(cooldowns.soonest(now + 2 * SECOND).left, SECOND);
+    }
+
+    #[test]
+    fn a_quota_is_told_only_while_nothing_else_reopens_sooner() {
+        let (cooldowns, now) = (Cooldowns::new(2, epoch()), epoch());
+        cooldowns.rest_for(0, now, 2 * SECOND, Why::Quota);
+        assert!(!cooldowns.soonest(now).is_quota, "the other one is open");
+        cooldowns.rest(1, now, SECOND);
+        assert_eq!(cooldowns.soonest(now), Reopening { left: SECOND, is_quota: false });
+        cooldowns.rest(1, now, 3 * SECOND);
+        assert_eq!(cooldowns.soonest(now), Reopening { left: 2 * SECOND, is_quota: true });
     }
 
     #[test]

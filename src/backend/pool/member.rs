@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header, uri::Authority};
 
 use super::super::{
     Backend,
@@ -11,11 +11,13 @@ use super::super::{
     rewrite::{self, CallerKeys, Deployment, Place},
     token::{AccessToken, TokenFuture},
 };
-use crate::{ConfigError, TryCloneBody};
+use crate::{ConfigError, TryCloneBody, classify::Scope};
 
 /// A backend made ready: everything that a request is given is built once.
 pub(crate) struct Member {
     name: Arc<str>,
+    region: Option<Arc<str>>,
+    quota: Option<Arc<str>>,
     name_header: HeaderValue,
     place: Place,
     host: HeaderValue,
@@ -64,12 +66,40 @@ impl Member {
             place: Place { scheme, authority, base, deployment, api_version, keys },
             credential,
             image_deployment,
+            region: backend.region,
+            quota: backend.quota,
             name,
         })
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    pub(super) fn quota(&self) -> Option<&str> {
+        self.quota.as_deref()
+    }
+
+    /// The deployment that is asked for, unless that is the caller's.
+    pub(crate) fn deployment(&self) -> Option<&str> {
+        self.place.deployment.as_ref().map(|deployment| &**deployment.name())
+    }
+
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.place.authority
+    }
+
+    /// Whether a refusal of this backend with that scope concerns `other` too.
+    pub(super) fn shares(&self, scope: Scope, other: &Self) -> bool {
+        match scope {
+            Scope::Request => false,
+            Scope::Quota => self.quota.is_some() && self.quota == other.quota,
+            Scope::Region => {
+                self.region.is_some()
+                    && self.region == other.region
+                    && self.deployment() == other.deployment()
+            }
+        }
     }
 
     pub(crate) fn name_header(&self) -> &HeaderValue {
@@ -91,11 +121,29 @@ impl Member {
         if let Some(deployment) = &self.place.deployment {
             rewrite::rewrite_model(request, deployment);
         }
+        let spillover = self.spillover_of_caller(request);
         *request.uri_mut() = rewrite::rewrite_uri(request.uri(), &self.place);
         // How the caller came here says nothing of how the request goes on, and hyper-util refuses
         // to send one of HTTP/2 over HTTP/1.1.
         *request.version_mut() = Version::default();
         self.address_headers(request.headers_mut(), ticket);
+        if let Some(spillover) = spillover {
+            request.headers_mut().insert(SPILLOVER, spillover);
+        }
+    }
+
+    /// The deployment that Azure itself is to spill to, named by a caller who proves by itself who it
+    /// is and has this resource in mind. For all others the name goes.
+    fn spillover_of_caller<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
+        if !matches!(self.credential, Kind::Passthrough) {
+            return None;
+        }
+        let spillover = request.headers().get(SPILLOVER)?;
+        let is_here = match request.uri().authority() {
+            Some(authority) => *authority == self.place.authority,
+            None => request.headers().get(header::HOST) == Some(&self.host),
+        };
+        is_here.then(|| spillover.clone())
     }
 
     fn address_headers(&self, headers: &mut HeaderMap, ticket: Ticket) {
@@ -223,12 +271,15 @@ impl Part {
 }
 
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
+const SPILLOVER: HeaderName = HeaderName::from_static("x-ms-spillover-deployment");
 const IMAGES: HeaderName = HeaderName::from_static("x-ms-oai-image-generation-deployment");
 
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Member")
             .field("name", &self.name)
+            .field("region", &self.region)
+            .field("quota", &self.quota)
             .field("place", &self.place)
             .field("credential", &Credential(self.credential.clone()))
             .finish_non_exhaustive()

@@ -2,6 +2,7 @@
 
 mod alias;
 mod choice;
+mod circuit;
 mod cooldowns;
 mod member;
 mod tried;
@@ -15,14 +16,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::choice::Choice;
+use self::{choice::Choice, cooldowns::Reopening};
 pub(crate) use self::{
-    cooldowns::Cooldowns,
+    circuit::Probe,
+    cooldowns::{Cooldowns, Why},
     member::{Member, Ticket},
     tried::Tried,
 };
 use super::{Backend, field};
-use crate::{ConfigError, resend::clock};
+use crate::{ConfigError, classify::Scope, resend::clock};
 
 /// A pool of backends, and until when each of them is known to refuse.
 ///
@@ -109,6 +111,12 @@ impl BackendPool {
         self.resting(clock::now())
     }
 
+    /// Every backend's name with that of the quota that it shares with others; `None` for one with a
+    /// quota of its own.
+    pub fn quotas(&self) -> impl ExactSizeIterator<Item = (&str, Option<&str>)> {
+        self.shared.members.iter().map(|member| (&**member.name(), member.quota()))
+    }
+
     /// Makes every request of every clone start with the backend called `name` while it is open,
     /// or lifts that again with `None`.
     ///
@@ -168,13 +176,29 @@ impl BackendPool {
         self.shared.cooldowns.is_open(index, now)
     }
 
-    pub(crate) fn rest_for(&self, index: usize, now: Instant, rest: Duration) {
-        self.shared.cooldowns.rest(index, now, rest);
+    pub(crate) fn rest_for(&self, index: usize, now: Instant, rest: Duration, why: Why) {
+        self.shared.cooldowns.rest_for(index, now, rest, why);
     }
 
-    /// How long until a backend is open; zero when one is.
-    pub(crate) fn soonest(&self, now: Instant) -> Duration {
+    /// The backend failed. What it did before says how long it rests.
+    pub(crate) fn fail(&self, index: usize, now: Instant, rest: impl Fn(u32) -> Duration) {
+        self.shared.cooldowns.fail(index, now, rest);
+    }
+
+    /// The other backends that a refusal of this one concerns.
+    pub(crate) fn sharers(&self, index: usize, scope: Scope) -> impl Iterator<Item = usize> {
+        let own = self.member(index);
+        let others = (0..self.len()).filter(move |&other| other != index);
+        others.filter(move |&other| own.shares(scope, self.member(other)))
+    }
+
+    /// When the first backend is open.
+    pub(crate) fn soonest(&self, now: Instant) -> Reopening {
         self.shared.cooldowns.soonest(now)
+    }
+
+    fn cooldowns_ref(&self) -> &Cooldowns {
+        &self.shared.cooldowns
     }
 }
 

@@ -11,8 +11,6 @@ use tower_spillover::{
     classify::{Hint, Outcome},
 };
 
-use super::refusal::SHOULD_RETRY;
-
 /// What became of a request, up to the head of its answer.
 pub(super) struct Story<'a> {
     pub(super) served: &'a Served,
@@ -40,9 +38,6 @@ impl Story<'_> {
         }
         if with_trace && let Some(trace) = written(&Trace(served)) {
             headers.insert(TRACE, trace);
-        }
-        if is_refused {
-            headers.insert(SHOULD_RETRY, HeaderValue::from_static("true"));
         }
     }
 }

@@ -42,7 +42,7 @@ impl RetryBudget {
         Self { stock: Arc::new(Stock { left, capacity, per_success }) }
     }
 
-    pub(super) fn deposit(&self) {
+    pub(crate) fn deposit(&self) {
         let Stock { left, capacity, per_success } = &*self.stock;
         let mut known = left.load(Ordering::Relaxed);
         while known < *capacity {
@@ -56,7 +56,7 @@ impl RetryBudget {
     }
 
     /// Takes one retry; whether there was one.
-    pub(super) fn withdraw(&self) -> bool {
+    pub(crate) fn withdraw(&self) -> bool {
         let take = |left: u64| left.checked_sub(RETRY);
         self.stock.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }

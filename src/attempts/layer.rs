@@ -1,0 +1,133 @@
+//! Gives every request its count of attempts.
+
+use std::task::{Context, Poll};
+
+use http::{HeaderMap, HeaderName, Request};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::Attempts;
+
+/// Bounds how many attempts the layers inside of it make for one request, all together.
+///
+/// The outermost of the layers. A request that has [`Attempts`] already keeps them. What the
+/// client's own retries have used, which OpenAI's clients tell in `x-stainless-retry-count`, is
+/// taken off; one attempt is always left.
+///
+/// ```
+/// use tower::ServiceBuilder;
+/// use tower_spillover::{LimitAttemptsLayer, SmartFallbackLayer};
+///
+/// # let client = tower::service_fn(|_: http::Request<String>| async {
+/// #     Ok::<_, std::convert::Infallible>(http::Response::new(()))
+/// # });
+/// let service = ServiceBuilder::new()
+///     .layer(LimitAttemptsLayer::new(6))
+///     .layer(SmartFallbackLayer::deployments("gpt-4o-ptu", "gpt-4o")?)
+///     .service(client);
+/// # drop(service);
+/// # Ok::<(), tower_spillover::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct LimitAttemptsLayer {
+    attempts: u32,
+}
+
+/// Bounds how many attempts are made for one request. Made by [`LimitAttemptsLayer`].
+#[derive(Clone, Copy, Debug)]
+pub struct LimitAttempts<S> {
+    inner: S,
+    attempts: u32,
+}
+
+impl LimitAttemptsLayer {
+    /// At most `attempts` for every request, and one at least.
+    #[must_use]
+    pub const fn new(attempts: u32) -> Self {
+        Self { attempts }
+    }
+}
+
+impl<S> LimitAttempts<S> {
+    /// The wrapped service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The wrapped service, to be changed.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The wrapped service, unwrapped.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S> Layer<S> for LimitAttemptsLayer {
+    type Service = LimitAttempts<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        LimitAttempts { inner, attempts: self.attempts }
+    }
+}
+
+impl<S: Service<Request<B>>, B> Service<Request<B>> for LimitAttempts<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let left = self.attempts.saturating_sub(made(request.headers())).max(1);
+        request.extensions_mut().get_or_insert_with(|| Attempts::at_most(left));
+        self.inner.call(request)
+    }
+}
+
+/// How many attempts the client says that it made before this one.
+fn made(headers: &HeaderMap) -> u32 {
+    let count = headers.get(&RETRY_COUNT).and_then(|value| value.to_str().ok());
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+static RETRY_COUNT: HeaderName = HeaderName::from_static("x-stainless-retry-count");
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+
+    fn left(request: Request<()>) -> u32 {
+        let leaf = service_fn(|request: Request<()>| async move {
+            let attempts = request.extensions().get::<Attempts>().expect("it has a count");
+            Ok::<_, std::convert::Infallible>(attempts.left())
+        });
+        let answer = LimitAttemptsLayer::new(4).layer(leaf).oneshot(request);
+        answer.now_or_never().expect("it does not wait").expect("it does not fail")
+    }
+
+    #[test]
+    fn the_retries_of_the_client_are_taken_off_and_one_attempt_is_left() {
+        let told = |count: &str| {
+            let request = Request::builder().header("x-stainless-retry-count", count);
+            left(request.body(()).expect("a request"))
+        };
+        let counts = ["0", "1", "3", "4", "99999999999", "-1", "two", ""];
+        assert_eq!(counts.map(told), [4, 3, 1, 1, 4, 4, 4, 4]);
+        assert_eq!(left(Request::new(())), 4);
+    }
+
+    #[test]
+    fn a_request_that_has_a_count_keeps_it() {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(Attempts::at_most(9));
+        assert_eq!(left(request), 9);
+    }
+}

@@ -1,0 +1,113 @@
+//! How many attempts all layers together may make for one request.
+
+mod layer;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+pub use self::layer::{LimitAttempts, LimitAttemptsLayer};
+
+/// How many attempts all layers together may make for one request: a request extension.
+///
+/// Each layer has limits of its own, and they multiply: three retries of a tier of four regions are
+/// twelve attempts. This counts every request that leaves the innermost layer. Once none is left,
+/// each layer returns the refusal at hand. The first attempt of a request is made in any case.
+///
+/// Clones share the count. [`LimitAttemptsLayer`] gives one to every request.
+///
+/// ```
+/// use tower_spillover::Attempts;
+///
+/// let attempts = Attempts::at_most(4);
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(attempts.clone());
+/// // ... send it, then see what is left:
+/// assert_eq!(attempts.left(), 4);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Attempts {
+    left: Arc<AtomicU32>,
+    /// Whether the layer that passed the request on counted the attempt that is about to be made.
+    /// It cannot know whether a layer inside of it makes more of them.
+    is_reserved: bool,
+}
+
+impl Attempts {
+    /// At most `attempts` of them.
+    pub fn at_most(attempts: u32) -> Self {
+        Self { left: Arc::new(AtomicU32::new(attempts)), is_reserved: false }
+    }
+
+    /// How many may still be made.
+    pub fn left(&self) -> u32 {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn any_left(&self) -> bool {
+        self.left() > 0
+    }
+
+    /// Counts the first attempt of a layer, which a layer outside of it may have counted.
+    pub(crate) fn reserve_first(&mut self) {
+        if !self.is_reserved {
+            self.reserve();
+        }
+    }
+
+    /// Counts an attempt, for the layers inside.
+    pub(crate) fn reserve(&mut self) {
+        self.take();
+        self.is_reserved = true;
+    }
+
+    /// Counts an attempt that was made, unless a layer outside did.
+    #[cfg(feature = "retry")]
+    pub(crate) fn count_uncounted(&self) {
+        if !self.is_reserved {
+            self.take();
+        }
+    }
+
+    /// The attempt that a layer outside counted is not made.
+    pub(crate) fn give_back(&self) {
+        if self.is_reserved {
+            self.left.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn take(&self) {
+        let take = |left: u32| left.checked_sub(1);
+        // The first attempt is made even when there is none.
+        _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_is_counted_once_however_many_layers_pass_it_on() {
+        let attempts = Attempts::at_most(3);
+        let mut outer = attempts.clone();
+        outer.reserve_first();
+        let mut inner = outer.clone();
+        inner.reserve_first();
+        assert_eq!(attempts.left(), 2);
+        inner.reserve();
+        assert_eq!(attempts.left(), 1, "the second one of the inner layer is its own");
+    }
+
+    #[test]
+    fn an_attempt_that_is_not_made_is_given_back() {
+        let attempts = Attempts::at_most(1);
+        let mut outer = attempts.clone();
+        outer.reserve_first();
+        assert!(!attempts.any_left());
+        outer.give_back();
+        attempts.give_back();
+        assert_eq!(attempts.left(), 1, "what was not counted is not given back");
+    }
+}

@@ -1,0 +1,127 @@
+//! Azure's own spillover: answers of PTU deployments that a Standard deployment gave, or refused.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, uri::Authority};
+
+use super::Hint;
+
+/// What Azure itself did with a request that its PTU deployment refused.
+///
+/// Such a deployment names a Standard deployment of the same resource, or the caller does with
+/// `x-ms-spillover-deployment`, and Azure sends on at once what the PTU refuses.
+///
+/// Source: Microsoft Learn, "Manage traffic with spillover for provisioned deployments". Which
+/// headers come when is told differently in different places, so any of them counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NativeSpillover<'a> {
+    /// The deployment that answered, as far as it is told.
+    deployment: Option<&'a [u8]>,
+    /// Whether the head is that of the PTU, because the Standard deployment refused as well.
+    is_returned: bool,
+}
+
+/// Standard deployments that refused what Azure spilled to them: an extension of the refusal, then
+/// of the request that is to go elsewhere.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Exhausted(pub(crate) Arc<[Spent]>);
+
+/// A Standard deployment that refused what Azure spilled to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Spent {
+    pub(crate) authority: Authority,
+    /// Any Standard deployment of the resource where it is not told.
+    pub(crate) deployment: Option<Box<[u8]>>,
+    /// How long it asked to wait.
+    pub(crate) hint: Hint,
+}
+
+impl Exhausted {
+    /// These and others.
+    pub(crate) fn and(&self, others: &Self) -> Self {
+        Self(self.0.iter().chain(others.0.iter()).cloned().collect())
+    }
+}
+
+impl<'a> NativeSpillover<'a> {
+    /// What `headers` tell of it; `None` when the deployment that was asked answered by itself.
+    pub(crate) fn of(headers: &'a HeaderMap) -> Option<Self> {
+        // Hardly any answer has one of them, so the names are looked through before anything else.
+        if headers.keys().any(is_one_of_them) { Self::found(headers) } else { None }
+    }
+
+    #[cold]
+    fn found(headers: &'a HeaderMap) -> Option<Self> {
+        let is_spilled = headers.get(&IS_SPILLED_OVER);
+        let is_there =
+            is_spilled.is_none_or(|value| !matches!(value.as_bytes(), b"false" | b"False"));
+        let is_returned = headers.contains_key(&ERROR);
+        (is_there || is_returned).then(|| {
+            let deployment = headers.get(&DEPLOYMENT).map(|value| value.as_bytes().trim_ascii());
+            Self { deployment: deployment.filter(|name| !name.is_empty()), is_returned }
+        })
+    }
+
+    /// The Standard deployment that refused; `None` when it is not told. The name of the deployment
+    /// that was `asked` is no such thing.
+    pub(crate) fn standard(&self, asked: Option<&[u8]>) -> Option<&'a [u8]> {
+        self.deployment.filter(|&name| Some(name) != asked)
+    }
+
+    /// Whether the wait that is asked for is that of the Standard deployment. It says nothing about
+    /// the PTU then, which will be free much sooner.
+    pub(crate) const fn is_of_standard(&self) -> bool {
+        !self.is_returned
+    }
+}
+
+/// Documentation of before 2026 spells `x-ms-spillover-from-<deployment>`.
+fn is_one_of_them(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.len() >= SHORTEST
+        && name.starts_with("x-ms-")
+        && (name.starts_with("x-ms-spillover-from-")
+            || name == "x-ms-spillover-error"
+            || name == "x-ms-is-spilled-over")
+}
+
+const SHORTEST: usize = "x-ms-is-spilled-over".len();
+
+static ERROR: HeaderName = HeaderName::from_static("x-ms-spillover-error");
+static IS_SPILLED_OVER: HeaderName = HeaderName::from_static("x-ms-is-spilled-over");
+static DEPLOYMENT: HeaderName = HeaderName::from_static("x-ms-deployment-name");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::classify::heads::head;
+
+    #[test]
+    fn any_of_its_headers_tells_of_it() {
+        for (name, value, is_spilled) in [
+            ("x-ms-spillover-from-deployment", "gpt-4o-ptu", true),
+            ("x-ms-spillover-from-gpt-4o-ptu", "", true),
+            ("x-ms-is-spilled-over", "True", true),
+            ("x-ms-is-spilled-over", "false", false),
+            ("x-ms-spillover-error", "429", true),
+            ("x-ms-deployment-name", "gpt-4o", false),
+            ("x-ms-region", "East US 2", false),
+            ("x-spillover-from-deployment", "a", false),
+        ] {
+            let headers = head(&[("x-ms-region", "East US"), (name, value)]);
+            assert_eq!(NativeSpillover::of(&headers).is_some(), is_spilled, "{name}: {value}");
+        }
+        assert_eq!(NativeSpillover::of(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn the_standard_deployment_is_named_unless_the_name_is_that_of_the_ptu() {
+        let headers =
+            head(&[("x-ms-spillover-error", "429"), ("x-ms-deployment-name", " gpt-4o ")]);
+        let spillover = NativeSpillover::of(&headers).expect("spilled");
+        assert_eq!(spillover.standard(Some(b"gpt-4o-ptu")), Some(&b"gpt-4o"[..]));
+        assert_eq!(spillover.standard(Some(b"gpt-4o")), None);
+        assert_eq!(spillover.standard(None), Some(&b"gpt-4o"[..]));
+        assert!(!spillover.is_of_standard());
+    }
+}

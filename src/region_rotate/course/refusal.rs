@@ -1,0 +1,191 @@
+//! What a refusal or a failure of one backend means for the pool and for the request.
+
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
+
+use http::{Extensions, Response};
+
+use super::{Lane, Rotation};
+use crate::{
+    Attempts, Served,
+    backend::{Probe, Why},
+    classify::{
+        Exhausted, Hint, NativeSpillover, NotAgain, Outcome, Reason, Refusal, Scope, Spent,
+        announce, announce_in_vain, forbids_retry,
+    },
+};
+
+/// What most requests do without.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    /// What all layers may do together.
+    pub(super) attempts: Option<Attempts>,
+    /// The backend under way is asked whether it is back.
+    pub(super) probe: Option<Probe>,
+    /// How many backends forbade to be asked again.
+    forbidding: u32,
+    /// Standard deployments that Azure spilled to in vain.
+    exhausted: Vec<Spent>,
+}
+
+impl Rare {
+    pub(super) fn with(attempts: &Attempts) -> Box<Self> {
+        Box::new(Self { attempts: Some(attempts.clone()), ..Self::default() })
+    }
+}
+
+impl<S, X> Rotation<S, X> {
+    /// Learns from an attempt that gave no answer; whether the request may go on to another.
+    pub(super) fn learn<R, E>(
+        &mut self,
+        lane: Lane,
+        now: Instant,
+        outcome: Outcome,
+        result: &Result<Response<R>, E>,
+    ) -> bool {
+        match (outcome, result) {
+            (Outcome::Failed, _) => {
+                let rests = &self.config.rests;
+                self.config.pool.fail(lane, now, |failures| rests.after_failures(failures));
+                self.drop_probe();
+                self.config.failures.withdraw()
+            }
+            (Outcome::Throttled(hint), Ok(response)) => {
+                self.end_probe();
+                self.throttled(lane, now, hint, response);
+                true
+            }
+            _ => {
+                self.end_probe();
+                true
+            }
+        }
+    }
+
+    /// The backend that was asked is well, whatever it said.
+    pub(super) fn end_probe(&mut self) {
+        if let Some(probe) = self.rare.as_mut().and_then(|rare| rare.probe.take()) {
+            probe.succeeded();
+        }
+    }
+
+    /// Nothing was found out about the backend that was to be asked.
+    pub(super) fn drop_probe(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.probe = None;
+        }
+    }
+
+    pub(super) fn is_probing(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.probe.is_some())
+    }
+
+    pub(super) fn attempts(&self) -> Option<&Attempts> {
+        self.rare.as_ref()?.attempts.as_ref()
+    }
+
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    fn throttled<R>(&mut self, lane: Lane, now: Instant, hint: Hint, response: &Response<R>) {
+        let spillover = NativeSpillover::of(response.headers());
+        let refusal = Refusal::of(response);
+        let (rest, why) = match refusal.map(Refusal::reason) {
+            Some(Reason::Quota) => (self.config.rests.after_quota(), Why::Quota),
+            _ => {
+                let is_other = spillover.is_some_and(|spillover| spillover.is_of_standard());
+                let hint = if is_other { Hint::None } else { hint };
+                (self.config.rests.after(Outcome::Throttled(hint)), Why::Refused)
+            }
+        };
+        self.config.pool.rest_for(lane, now, rest, why);
+        let scope = match refusal {
+            Some(refusal) => refusal.scope(),
+            None if response.status().is_client_error() => Scope::Quota,
+            None => Scope::Request,
+        };
+        for sharer in self.config.pool.sharers(lane, scope) {
+            self.config.pool.rest_for(sharer, now, rest, why);
+            self.tried.insert(sharer);
+        }
+        if forbids_retry(response) {
+            self.rare().forbidding += 1;
+        }
+        if let Some(spillover) = spillover {
+            let member = self.config.pool.member(lane);
+            let standard = spillover.standard(member.deployment().map(str::as_bytes));
+            let spent = Spent {
+                authority: member.authority().clone(),
+                deployment: standard.map(Into::into),
+                hint: if spillover.is_of_standard() { hint } else { Hint::None },
+            };
+            self.rare().exhausted.push(spent);
+        }
+    }
+
+    /// Leaves out the backends that Azure asked already, before the request came here.
+    pub(in crate::region_rotate) fn leave_out(&mut self, overrides: &Extensions) {
+        if let Some(exhausted) = overrides.get() {
+            self.leave_out_exhausted(exhausted);
+        }
+    }
+
+    fn leave_out_exhausted(&mut self, Exhausted(exhausted): &Exhausted) {
+        let pool = &self.config.pool;
+        for spent in exhausted.iter() {
+            let rest = self.config.rests.after(Outcome::Throttled(spent.hint));
+            let is_it = |&lane: &Lane| {
+                let member = pool.member(lane);
+                // A backend that keeps the caller's deployment may be any of them.
+                let may_be = match (&spent.deployment, member.deployment()) {
+                    (Some(name), Some(own)) => **name == *own.as_bytes(),
+                    _ => true,
+                };
+                may_be && *member.authority() == spent.authority
+            };
+            for lane in (0..pool.len()).filter(is_it) {
+                pool.rest_for(lane, self.arrival, rest, Why::Refused);
+                self.tried.insert(lane);
+            }
+        }
+    }
+
+    /// Has a refusal speak for the whole pool: for its soonest reopening, not for one backend.
+    pub(super) fn speak_for_pool<R>(&mut self, response: &mut Response<R>, now: Instant) {
+        let soonest = self.config.pool.soonest(now);
+        // A backend that this request may not go back to can be open already; "at once" is 1 ms.
+        let left = soonest.left.max(Duration::from_millis(1));
+        let rare = self.rare.as_mut();
+        let (forbidding, exhausted) =
+            rare.map_or((0, Vec::new()), |rare| (rare.forbidding, mem::take(&mut rare.exhausted)));
+        let is_forbidden = forbidding > 0 && forbidding == self.asked;
+        if soonest.is_quota || is_forbidden {
+            announce_in_vain(response.headers_mut(), left);
+        } else {
+            announce(response.headers_mut(), left);
+        }
+        let extensions = response.extensions_mut();
+        if soonest.is_quota {
+            extensions.insert(Refusal::new(Reason::Quota, Hint::After(left)));
+        } else if extensions.get::<Refusal>().is_some_and(|it| it.reason() == Reason::Quota) {
+            // That of one backend; another one is worth waiting for.
+            extensions.insert(Refusal::new(Reason::Rate, Hint::After(left)));
+        }
+        if is_forbidden {
+            extensions.insert(NotAgain);
+        }
+        if !exhausted.is_empty() {
+            extensions.insert(Exhausted(exhausted.into()));
+        }
+    }
+}
+
+/// Notes in `served` what Azure did by itself; whether it did anything.
+pub(super) fn note_spillover<R>(served: &mut Served, response: &Response<R>) {
+    if response.status().is_success() && NativeSpillover::of(response.headers()).is_some() {
+        served.set_spilled_by_azure();
+    }
+}

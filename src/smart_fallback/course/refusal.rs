@@ -1,0 +1,168 @@
+//! What a refusal means for the next step, and what is told to the caller.
+
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+
+use super::{Config, Lane, TICK, Tiers, Wait};
+use crate::{
+    Attempts, Served, TryCloneBody,
+    classify::{
+        Exhausted, Hint, NativeSpillover, NotAgain, Reason, Refusal, announce, announce_in_vain,
+        forbid_retry, forbids_retry, utilization,
+    },
+    gate,
+    policy::{Policy, assumed_wait},
+    resend::Step,
+};
+
+/// What a refusal of the primary says.
+pub(super) struct Said {
+    hint: Hint,
+    utilization: Option<f64>,
+    /// Whether time would help this request.
+    waits: bool,
+    is_quota: bool,
+}
+
+impl Said {
+    /// What is said by `response`, which still has the account of an inner layer.
+    pub(super) fn by<R>(hint: Hint, response: &Response<R>) -> Self {
+        let is_quota = is_quota(response);
+        let is_pools = response.extensions().get::<Served>().is_some();
+        let spillover = NativeSpillover::of(response.headers());
+        let hint = match hint {
+            // What a backend says of its quota is not believed; a pool knows.
+            _ if is_quota && !is_pools => Hint::TooLong,
+            // The time is that of the deployment to which Azure spilled.
+            _ if spillover.is_some_and(|spillover| spillover.is_of_standard()) => Hint::None,
+            hint => hint,
+        };
+        let waits = !is_quota && !forbids_retry(response);
+        Self { hint, utilization: utilization(response.headers()), waits, is_quota }
+    }
+}
+
+impl<P, F, K: Policy> Tiers<P, F, K> {
+    /// What follows a refusal of the primary; `None` when it is that the refusal be returned, as
+    /// it is when the request is not held any more.
+    pub(super) fn after_refusal<B: TryCloneBody, A>(
+        &mut self,
+        said: &Said,
+        now: Instant,
+        request: Option<&Request<B>>,
+    ) -> Option<Step<Lane, Wait, A>> {
+        self.closed = self.closed_by(said.hint);
+        self.is_forbidden = !said.waits && !said.is_quota;
+        if said.is_quota {
+            self.config.quota.rest(0, now, self.closed);
+        }
+        if !self.config.gate.is_adaptive() {
+            self.config.gate.remember(now, self.closed);
+            return match said.waits {
+                true => self.decide(said.hint, self.closed, now, request?),
+                false => {
+                    self.since = now;
+                    self.spill(now, request?)
+                }
+            };
+        }
+        // Without the request there is nothing to wait with, so that it need not queue.
+        let limits = request.map(|request| *self.limits(request));
+        let deadline = limits.filter(|_| said.waits).map_or(now, |limits| limits.deadline());
+        let refusal = gate::Refusal {
+            cost: request.map_or(0.0, |request| self.weigh(request)),
+            rank: limits.map_or(0, |limits| limits.rank),
+            at: self.since,
+            now,
+            closed: self.closed,
+            is_measured: matches!(said.hint, Hint::After(_)),
+            utilization: said.utilization,
+            deadline,
+        };
+        let ticket = self.config.gate.refused(self.pass.take(), &refusal);
+        match ticket.filter(|_| said.waits) {
+            Some(ticket) => self.obey(gate::Admission::Wait(ticket), now, request?),
+            None => self.obey(gate::Admission::Spill, now, request?),
+        }
+    }
+
+    /// Notes where Azure spilled to already, in vain: that is no place to spill to.
+    pub(super) fn note_exhausted<R>(&mut self, response: &mut Response<R>) {
+        if self.config.standard.is_some() {
+            let spillover = NativeSpillover::of(response.headers());
+            let asked = self.config.names[Lane::Primary as usize].as_bytes();
+            let to = spillover.map(|spillover| spillover.standard(Some(asked)));
+            self.is_spilled_in_vain |= match (to, &self.config.standard) {
+                (Some(Some(to)), Some(standard)) => *to == *standard.as_bytes(),
+                (to, _) => to.is_some(),
+            };
+        }
+        if let Some(more) = response.extensions_mut().remove::<Exhausted>() {
+            let known = self.exhausted.take().unwrap_or_default();
+            self.exhausted = Some(Box::new(known.and(&more)));
+        }
+    }
+
+    /// Tells the caller when either tier is worth asking; of the fallback it is known what it `said`.
+    pub(super) fn announce_soonest<R>(
+        &self,
+        response: &mut Response<R>,
+        said: &Said,
+        now: Instant,
+    ) {
+        let spent = self.config.quota.remaining(0, now);
+        let left = self.primary_left(now);
+        let primary = (spent.is_none() && !self.is_forbidden).then_some(left);
+        let fallback = if said.waits { said.hint.duration() } else { None };
+        if let Some(soonest) = primary.into_iter().chain(fallback).min() {
+            announce(response.headers_mut(), soonest.max(TICK));
+            let extensions = response.extensions_mut();
+            extensions.remove::<NotAgain>();
+            if said.is_quota {
+                extensions.insert(Refusal::new(Reason::Rate, Hint::After(soonest.max(TICK))));
+            }
+        } else if !said.waits {
+            // Neither is mended by time, or only by more than anyone has.
+            announce_in_vain(response.headers_mut(), spent.unwrap_or(left).max(TICK));
+            if !said.is_quota || spent.is_none() {
+                response.extensions_mut().insert(NotAgain);
+            }
+        }
+    }
+
+    /// Tells the caller's client what this refusal of the primary is about.
+    pub(super) fn announce_final<R>(response: &mut Response<R>, said: &Said) {
+        if said.is_quota {
+            forbid_retry(response.headers_mut());
+        }
+    }
+
+    /// Whether the layers have no attempt left for the request, all together.
+    pub(super) fn is_out_of_attempts<B>(request: &Request<B>) -> bool {
+        request.extensions().get().is_some_and(|attempts: &Attempts| !attempts.any_left())
+    }
+
+    fn primary_left(&self, now: Instant) -> Duration {
+        self.config.gate.remembered(now).unwrap_or_else(|| {
+            self.closed.saturating_sub(now.saturating_duration_since(self.since))
+        })
+    }
+
+    /// How long a primary that refuses with `hint` is taken to be closed.
+    fn closed_by(&self, hint: Hint) -> Duration {
+        let closed = assumed_wait(hint, self.refusals).unwrap_or(Duration::MAX);
+        closed.min(self.config.longest_cooldown)
+    }
+}
+
+impl<K> Config<K> {
+    /// Whether the primary's quota is used up, as far as is known.
+    pub(super) fn is_spent(&self, now: Instant) -> bool {
+        !self.quota.is_open(0, now)
+    }
+}
+
+fn is_quota<R>(response: &Response<R>) -> bool {
+    Refusal::of(response).is_some_and(|it| it.reason() == Reason::Quota)
+}

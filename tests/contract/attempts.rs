@@ -1,0 +1,92 @@
+//! One count of attempts for all layers together.
+
+use std::time::Duration;
+
+use tower::{Layer, ServiceBuilder, ServiceExt, retry::RetryLayer};
+use tower_spillover::{
+    Attempts, Backend, BackendPool, LimitAttemptsLayer, RegionRotateLayer, RetryAfterPolicy,
+    SmartFallbackLayer, policy::Rests,
+};
+
+use crate::{
+    clock::ms,
+    leaf::{Answer, Leaf, Put, account, request},
+};
+
+fn rotate<const N: usize>(names: [&str; N]) -> RegionRotateLayer {
+    let backend =
+        |name: &str| Backend::new(name, format!("https://{name}.example")).unwrap().api_key("key");
+    RegionRotateLayer::new(BackendPool::new(names.map(backend)).unwrap())
+}
+
+fn retry() -> RetryLayer<RetryAfterPolicy> {
+    RetryLayer::new(RetryAfterPolicy::new().max_retries(9).jitter(0.0))
+}
+
+// Lesson 10: retries that multiply across layers.
+#[tokio::test(start_paused = true)]
+async fn three_layers_together_make_as_many_attempts_as_they_may() {
+    let rests = Rests::default().longest(ms(1));
+    for limit in 1..12 {
+        let leaf = Leaf::playing([Answer::refused(1)]);
+        let service = ServiceBuilder::new()
+            .layer(LimitAttemptsLayer::new(limit))
+            .layer(retry())
+            .layer(SmartFallbackLayer::new(
+                rotate(["a", "b"]).rests(rests),
+                rotate(["c", "d", "e"]).rests(rests),
+            ))
+            .service(leaf.clone());
+        let response = service.oneshot(request()).await.unwrap();
+        assert_eq!(response.status().as_u16(), 429);
+        assert_eq!(leaf.len(), limit as usize);
+        assert!(account(&response).backend().is_some(), "it is a backend's refusal");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_layer_alone_counts_its_attempts() {
+    let refusing = || Leaf::playing([Answer::refused(1)]);
+    let limit = LimitAttemptsLayer::new(3);
+
+    let leaf = refusing();
+    limit.layer(retry().layer(leaf.clone())).oneshot(request()).await.unwrap();
+    assert_eq!(leaf.len(), 3, "retry");
+
+    let leaf = refusing();
+    let rotation = rotate(["a", "b", "c", "d"]).layer(leaf.clone());
+    limit.layer(rotation).oneshot(request()).await.unwrap();
+    assert_eq!(leaf.len(), 3, "rotate");
+
+    let leaf = refusing();
+    let tiers = SmartFallbackLayer::new(Put(leaf.clone()), Put(leaf.clone()));
+    let tiers = tiers.max_wait(Duration::from_secs(1)).forgetful();
+    limit.layer(tiers.layer(())).oneshot(request()).await.unwrap();
+    assert_eq!(leaf.len(), 3, "fallback");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_client_made_itself_is_taken_off() {
+    let leaf = Leaf::playing([Answer::refused(1)]);
+    let service =
+        LimitAttemptsLayer::new(4).layer(rotate(["a", "b", "c", "d"]).layer(leaf.clone()));
+    let mut request = request();
+    request.headers_mut().insert("x-stainless-retry-count", "2".parse().unwrap());
+    service.oneshot(request).await.unwrap();
+    assert_eq!(leaf.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_a_closed_pool_is_no_attempt() {
+    let leaf = Leaf::playing([Answer::refused(60_000), Answer::refused(60_000), Answer::ok()]);
+    let ptu = rotate(["ptu"]);
+    let service = SmartFallbackLayer::new(ptu.clone(), rotate(["a", "b"])).forgetful();
+    let service = service.layer(leaf.clone());
+    ptu.layer(leaf.clone()).oneshot(request()).await.unwrap();
+    let attempts = Attempts::at_most(2);
+    let mut request = request();
+    request.extensions_mut().insert(attempts.clone());
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!((response.status().as_u16(), attempts.left()), (200, 0));
+    assert_eq!(leaf.len(), 3);
+}

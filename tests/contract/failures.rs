@@ -1,0 +1,211 @@
+//! Failures that move a request, their budget, and what a pool remembers of them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::{Response, StatusCode};
+use tower::{Layer, ServiceExt};
+use tower_spillover::{
+    Backend, BackendPool, RegionRotateLayer,
+    policy::{Failures, RetryBudget},
+};
+
+use crate::{
+    clock::{ms, pass},
+    leaf::{Answer, Broken, Leaf, account, asked, request},
+};
+
+fn pool<const N: usize>(names: [&str; N]) -> BackendPool {
+    let backend = |(name, priority)| {
+        let backend = Backend::new(name, format!("https://{name}.example")).unwrap();
+        backend.api_key("key").priority(priority)
+    };
+    let mut priority = 0;
+    BackendPool::new(names.map(|name| {
+        priority += 1;
+        backend((name, priority))
+    }))
+    .unwrap()
+}
+
+fn status<R>(response: &Response<R>) -> u16 {
+    response.status().as_u16()
+}
+
+/// A backend `a` that plays these answers, the last one for good, and others that serve.
+fn leaf(answers: impl Into<Vec<Answer>>) -> Leaf {
+    let (answers, played) = (answers.into(), AtomicUsize::new(0));
+    Leaf::new(move |seen| match seen.host() {
+        "a.example" => {
+            let played = played.fetch_add(1, Ordering::Relaxed);
+            answers[played.min(answers.len() - 1)].clone()
+        }
+        _ => Answer::ok(),
+    })
+}
+
+fn asked_a(leaf: &Leaf) -> usize {
+    leaf.hosts().iter().filter(|host| *host == "a.example").count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_kinds_that_are_switched_on_move_a_request() {
+    for (code, failures) in [
+        (408, Failures::new().request_timeout()),
+        (409, Failures::new().conflict()),
+        (500, Failures::new().internal_error()),
+        (502, Failures::new().bad_gateway()),
+        (503, Failures::new().unavailable()),
+        (504, Failures::new().gateway_timeout()),
+    ] {
+        for (failures, expected) in [(Failures::new(), code), (failures, 200)] {
+            let layer = RegionRotateLayer::new(pool(["a", "b"])).failures(failures);
+            let leaf = leaf([Answer::status(code)]);
+            let response = layer.layer(leaf).oneshot(request()).await.unwrap();
+            assert_eq!(status(&response), expected, "{code}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_service_can_forbid_a_move_and_ask_for_one() {
+    let failures = Failures::new().unavailable();
+    for (code, word, expected) in
+        [(503, "false", 503), (500, "true", 200), (500, "false", 500), (400, "true", 400)]
+    {
+        let layer = RegionRotateLayer::new(pool(["a", "b"])).failures(failures.clone());
+        let leaf = leaf([Answer::status(code).with("x-should-retry", word)]);
+        let response = layer.layer(leaf).oneshot(request()).await.unwrap();
+        assert_eq!(status(&response), expected, "{code} {word}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_budget_leaves_failures_to_the_caller_until_successes_refill_it() {
+    let budget = RetryBudget::new(1, 0.5);
+    let failures = Failures::of_servers().budget(budget);
+    // A pool for each request, so that no rest is in the way.
+    let ask = |answer: Answer| {
+        let layer = RegionRotateLayer::new(pool(["a", "b"])).failures(failures.clone());
+        layer.layer(leaf([answer])).oneshot(request())
+    };
+    assert_eq!(status(&ask(Answer::status(502)).await.unwrap()), 200, "which gives half back");
+    assert_eq!(status(&ask(Answer::status(502)).await.unwrap()), 502);
+    assert_eq!(status(&ask(Answer::ok()).await.unwrap()), 200);
+    assert_eq!(status(&ask(Answer::status(502)).await.unwrap()), 200);
+}
+
+// Lesson 22: eviction times multiplied without a cap.
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_goes_on_failing_rests_longer_and_longer_up_to_the_cap() {
+    let pool = pool(["a", "b"]);
+    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let leaf = leaf([Answer::status(500)]);
+    for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+        let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+        assert_eq!(asked(account(&response)), [("a", 0), ("b", 0)]);
+        assert_eq!(pool.cooldowns().next().unwrap().1, Some(ms(seconds * 1_000)));
+        pass(ms(seconds * 1_000)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_forgets_the_failures_before_it() {
+    let pool = pool(["a", "b"]);
+    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let down = Answer::status(500);
+    let leaf = leaf([down.clone(), down.clone(), Answer::ok(), down]);
+    for (rest, seconds) in [(Some(1), 1), (Some(2), 2), (None, 0), (Some(1), 0)] {
+        layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+        assert_eq!(pool.cooldowns().next().unwrap().1, rest.map(|rest| ms(rest * 1_000)));
+        pass(ms(seconds * 1_000)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_forgets_the_failures_too_for_the_backend_is_there() {
+    let pool = pool(["a", "b"]);
+    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let leaf = leaf([Answer::status(500), Answer::refused(20), Answer::status(500)]);
+    for rest in [1_000, 20, 1_000] {
+        layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+        assert_eq!(pool.cooldowns().next().unwrap().1, Some(ms(rest)));
+        pass(ms(rest)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_request_finds_out_whether_a_backend_is_back_and_the_others_go_elsewhere() {
+    let pool = pool(["a", "b"]);
+    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let leaf = leaf([Answer::status(500), Answer::ok().after(5_000)]);
+    layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+    pass(ms(1_000)).await;
+    let probing = tokio::spawn(layer.layer(leaf.clone()).oneshot(request()));
+    pass(ms(1)).await;
+    for _ in 0..10 {
+        let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+        assert_eq!(account(&response).backend(), Some("b"));
+    }
+    assert_eq!(asked_a(&leaf), 2);
+    let response = probing.await.unwrap().unwrap();
+    assert_eq!(account(&response).backend(), Some("a"));
+    layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+    assert_eq!(asked_a(&leaf), 3, "it is back for all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_nowhere_else_to_go_the_others_are_answered() {
+    let pool = pool(["a"]);
+    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let leaf = leaf([Answer::status(500), Answer::ok().after(5_000)]);
+    layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+    pass(ms(1_000)).await;
+    let probing = tokio::spawn(layer.layer(leaf.clone()).oneshot(request()));
+    pass(ms(1)).await;
+    let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+    assert_eq!((status(&response), account(&response).backend()), (429, None));
+    assert_eq!(crate::leaf::header(&response, "retry-after"), Some("1"));
+    assert_eq!(probing.await.unwrap().unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_gives_up_leaves_it_to_the_next_to_find_out() {
+    let pool = pool(["a", "b"]);
+    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let leaf = leaf([Answer::status(500), Answer::ok().after(5_000), Answer::ok()]);
+    layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+    pass(ms(1_000)).await;
+    let probing = tokio::spawn(layer.layer(leaf.clone()).oneshot(request()));
+    pass(ms(1)).await;
+    probing.abort();
+    assert!(probing.await.is_err());
+    let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+    assert_eq!(account(&response).backend(), Some("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_that_move_a_request_are_remembered_like_failures() {
+    let pool = pool(["a", "b"]);
+    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_error(|_: &Broken| true);
+    let leaf = leaf([Answer::broken()]);
+    for seconds in [1, 2, 4] {
+        let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+        assert_eq!(account(&response).backend(), Some("b"));
+        assert_eq!(pool.cooldowns().next().unwrap().1, Some(ms(seconds * 1_000)));
+        pass(ms(seconds * 1_000)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_is_the_callers_does_not_keep_the_others_away() {
+    let pool = pool(["a", "b"]);
+    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let leaf = leaf([Answer::status(500), Answer::broken(), Answer::ok()]);
+    layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+    pass(ms(1_000)).await;
+    let mut kept = Box::pin(layer.layer(leaf.clone()).oneshot(request()));
+    assert!(kept.as_mut().await.is_err());
+    let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+    assert_eq!(account(&response).backend(), Some("a"), "the finished future is still there");
+    drop(kept);
+}
