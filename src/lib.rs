@@ -89,7 +89,7 @@
 //! |---|---|---|
 //! | [`ReplayLayer`] | body | body type |
 //! | [`SmartFallbackLayer`] | response head, overrides | which tier is called; [`Served`] |
-//! | [`RegionRotateLayer`] | response head | scheme, authority, `Host`, base path, HTTP version, credentials (headers, and keys in the query), deployment (path segment, or `model` in a v1 body), `api-version`, `x-ms-spillover-deployment`, `x-ms-oai-image-generation-deployment`, [`Served`] |
+//! | [`RegionRotateLayer`] | response head; with [`Sticky`], what a request refers to and the ids in an answer; with `cache_affinity`, the prompt's key | scheme, authority, `Host`, base path, HTTP version, credentials (headers, and keys in the query), deployment (path segment, or `model` in a v1 body), `api-version`, `x-ms-spillover-deployment`, `x-ms-oai-image-generation-deployment`, [`Served`] |
 //! | [`DeploymentLayer`] | | deployment |
 //! | [`RetryAfterPolicy`] | response head, overrides | nothing |
 //!
@@ -98,9 +98,8 @@
 //!
 //! # What it does not do
 //!
-//! It cannot tell which requests only one resource can answer: those that refer to an earlier
-//! response, a file, a thread or a batch. They are sent on like all others, so they need a stack of
-//! their own, with a pool of one backend.
+//! Without a [`Sticky`] it cannot tell which requests only one resource can answer: those that
+//! refer to an earlier response, a file, a thread or a batch. They are sent on like all others.
 //!
 //! It sends no request itself: the wrapped client does, with its own timeouts. Redirects must not
 //! be followed by that client, since a redirect to another host would carry the key along;
@@ -131,6 +130,7 @@ pub mod replay;
 pub mod retry_after;
 pub mod served;
 pub mod smart_fallback;
+pub mod sticky;
 
 #[cfg(feature = "emulator")]
 pub mod emulator;
@@ -154,6 +154,7 @@ pub use self::{
     replay::ReplayLayer,
     served::Served,
     smart_fallback::{SmartFallback, SmartFallbackLayer},
+    sticky::{StickTo, Sticky},
 };
 
 /// The README's examples, compiled.

@@ -20,6 +20,7 @@ use crate::{
     classify::{Outcome, announce},
     resend::{Course, Readied, Step, clock},
     served::Attempt,
+    sticky::{Guide, Learner},
 };
 
 /// An index into the pool.
@@ -41,6 +42,8 @@ pub(super) struct Rotation<S, X> {
     /// When the attempt under way was chosen.
     since: Instant,
     served: Served,
+    /// Where the request belongs, if that matters.
+    guide: Option<Box<Guide>>,
     /// Reports what the answer used, to who asked for it.
     observer: Option<Box<Observer>>,
 }
@@ -56,9 +59,12 @@ impl<S, X> Rotation<S, X> {
         inner: S,
         config: Arc<Config<X>>,
         overrides: &Extensions,
+        guide: Option<Box<Guide>>,
         now: Instant,
         draw: u64,
     ) -> Self {
+        let mut served = Served::new();
+        served.set_held(guide.as_ref().and_then(|guide| guide.held()));
         Self {
             inner,
             config,
@@ -68,7 +74,8 @@ impl<S, X> Rotation<S, X> {
             authority: Authority::Ticket(Ticket::Own),
             arrival: now,
             since: now,
-            served: Served::new(),
+            served,
+            guide,
             observer: None,
         }
     }
@@ -110,14 +117,10 @@ impl<S, X> Rotation<S, X> {
 
     /// Chooses the next backend, and notes that it is tried.
     fn choose(&mut self, now: Instant) -> Option<Lane> {
-        let lane = self
-            .may_go_on()
-            .then(|| self.config.pool.choose(&self.tried, now, self.draw))
-            .flatten()
-            .or_else(|| {
-                let first = self.admitted && self.tried.len() == 0;
-                first.then(|| self.config.pool.first_to_open(&self.tried)).flatten()
-            })?;
+        let lane = self.may_go_on().then(|| self.open_lane(now)).flatten().or_else(|| {
+            let first = self.admitted && self.tried.len() == 0;
+            first.then(|| self.first_to_open()).flatten()
+        })?;
         self.since = now;
         self.tried.insert(lane);
         self.authority = match self.config.pool.member(lane).token() {
@@ -128,6 +131,33 @@ impl<S, X> Rotation<S, X> {
             },
         };
         Some(lane)
+    }
+
+    fn open_lane(&self, now: Instant) -> Option<Lane> {
+        let pool = &self.config.pool;
+        match &self.guide {
+            None => pool.choose(&self.tried, now, self.draw),
+            Some(guide) => guide.choose(pool, &self.tried, now, self.draw),
+        }
+    }
+
+    fn first_to_open(&self) -> Option<Lane> {
+        let pool = &self.config.pool;
+        match &self.guide {
+            None => pool.first_to_open(&self.tried),
+            Some(guide) => guide.first_to_open(pool, &self.tried),
+        }
+    }
+
+    /// How long until a backend is open that the request may go to, as it is told to callers.
+    fn soonest(&self, now: Instant) -> Duration {
+        let pool = &self.config.pool;
+        let soonest = match &self.guide {
+            None => pool.soonest(now),
+            Some(guide) => guide.soonest(pool, now),
+        };
+        // One that this request may not go back to can be open already; "at once" is 1 ms then.
+        soonest.max(Duration::from_millis(1))
     }
 
     fn may_go_on(&self) -> bool {
@@ -150,7 +180,10 @@ impl<S, X> Rotation<S, X> {
 
     /// An answer of the layer's own: nothing is open.
     fn closed<R>(&mut self, now: Instant, status: StatusCode) -> Response<ResponseBody<R>> {
-        let mut response = answer::closed(&self.config.pool, &self.tried, now, status);
+        let Config { pool, .. } = &*self.config;
+        let admits = |index| self.guide.as_ref().is_none_or(|guide| guide.admits(pool, index));
+        let mut response =
+            answer::closed(pool, admits, &self.tried, now, status, self.soonest(now));
         self.served.set_own();
         response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
         response
@@ -165,7 +198,8 @@ impl<S, X> Rotation<S, X> {
     ) -> Result<Response<ResponseBody<R>>, E> {
         // Who observes is told at once when there is no success to observe.
         let observer = self.observer.take();
-        let mut response = observed(result?, observer);
+        let learner = self.guide.as_ref().and_then(|g| g.learner(&self.config.pool, lane));
+        let mut response = observed(result?, observer, learner);
         if !held && self.may_go_on() {
             self.served.set_unreplayable();
         }
@@ -228,7 +262,7 @@ where
         };
         if let Some(observe) = request.extensions_mut().remove::<Observe>() {
             // The spare request has it too, so an observer may be here since an earlier attempt.
-            self.observer.get_or_insert_with(|| Box::new(Observer::new(observe)));
+            self.observer.get_or_insert_with(|| Box::new(Observer::new(Some(observe))));
         }
         self.config.pool.member(lane).address(&mut request, ticket);
         self.inner.call(request)
@@ -271,8 +305,7 @@ where
         let mut answer = self.sign(lane, result, held.is_some());
         if let (Outcome::Throttled(_), Ok(response)) = (outcome, &mut answer) {
             // The pool speaks for all its backends: their soonest reopening, not this one's.
-            let soonest = self.config.pool.soonest(now).max(Duration::from_millis(1));
-            announce(response.headers_mut(), soonest);
+            announce(response.headers_mut(), self.soonest(now));
         }
         Step::Answer(answer)
     }
@@ -287,16 +320,16 @@ where
     }
 }
 
-/// The response, its body watched by `observer` if it is a success.
+/// The response, its body watched by `observer` and `learner` if it is a success.
 fn observed<R>(
     response: Response<R>,
     observer: Option<Box<Observer>>,
+    learner: Option<Learner>,
 ) -> Response<ResponseBody<R>> {
-    match observer {
-        Some(mut observer) if response.status().is_success() => {
-            observer.watch(response.headers());
-            response.map(|body| ResponseBody::observed(body, observer))
-        }
-        _ => response.map(ResponseBody::upstream),
+    if !response.status().is_success() || (observer.is_none() && learner.is_none()) {
+        return response.map(ResponseBody::upstream);
     }
+    let mut observer = observer.unwrap_or_else(|| Box::new(Observer::new(None)));
+    observer.watch(response.headers(), learner);
+    response.map(|body| ResponseBody::observed(body, observer))
 }

@@ -20,6 +20,7 @@ use crate::{
     policy::{Facts, Next, Policy, assumed_wait},
     resend::{Course, Readied, Step, clock},
     served::Attempt,
+    sticky::Confined,
 };
 
 /// The two tiers.
@@ -34,6 +35,8 @@ pub(super) struct Tiers<P, F, K> {
     primary: P,
     fallback: F,
     config: Arc<Config<K>>,
+    /// Where it may go, if it refers to what one resource holds.
+    confined: Confined,
     /// When the request reached this tier.
     entered: Instant,
     /// Looked up when they are first needed.
@@ -53,11 +56,18 @@ pub(super) struct Tiers<P, F, K> {
 }
 
 impl<P, F, K: Policy> Tiers<P, F, K> {
-    pub(super) const fn new(primary: P, fallback: F, config: Arc<Config<K>>, now: Instant) -> Self {
+    pub(super) const fn new(
+        primary: P,
+        fallback: F,
+        config: Arc<Config<K>>,
+        confined: Confined,
+        now: Instant,
+    ) -> Self {
         Self {
             primary,
             fallback,
             config,
+            confined,
             entered: now,
             limits: None,
             weight: None,
@@ -76,6 +86,13 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         now: Instant,
         request: &Request<B>,
     ) -> Step<Lane, Wait, A> {
+        if self.confined.to_fallback {
+            return Step::Send(Lane::Fallback);
+        }
+        if self.confined.is_apart {
+            // The tier knows whether this resource is closed, the gate does not.
+            return Step::Send(Lane::Primary);
+        }
         let step = if self.config.gate.is_adaptive() {
             // Most requests find the gate open, and are not even weighed.
             if self.config.gate.is_busy() {
@@ -164,7 +181,7 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         request: &Request<B>,
     ) -> Option<Step<Lane, Wait, A>> {
         let limits = *self.limits(request);
-        if !limits.spills {
+        if !limits.spills || self.confined.to_primary {
             return None;
         }
         let Some(purse) = self.config.spill_budget.clone() else {
@@ -216,6 +233,9 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         request: Option<&Request<B>>,
     ) -> Option<Step<Lane, Wait, A>> {
         self.closed = self.closed_by(hint);
+        if self.confined.is_apart {
+            return self.decide(hint, self.closed, now, request?);
+        }
         if !self.config.gate.is_adaptive() {
             self.config.gate.remember(now, self.closed);
             return self.decide(hint, self.closed, now, request?);
@@ -239,7 +259,8 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
 
     /// How long until either tier is worth asking, when the fallback refuses with `hint`.
     fn soonest(&self, hint: Hint, now: Instant) -> Duration {
-        let primary = self.config.gate.remembered(now).unwrap_or_else(|| {
+        let remembered = self.config.gate.remembered(now).filter(|_| !self.confined.is_apart);
+        let primary = remembered.unwrap_or_else(|| {
             self.closed.saturating_sub(now.saturating_duration_since(self.since))
         });
         hint.duration().map_or(primary, |fallback| fallback.min(primary)).max(TICK)
@@ -397,7 +418,9 @@ where
                 self.served = Some(served);
                 return step;
             }
-        } else if let Ok(response) = &mut result {
+        } else if let Ok(response) = &mut result
+            && !self.confined.to_fallback
+        {
             announce(response.headers_mut(), self.soonest(hint, now));
         }
         Step::Answer(sign(*served, lane, result, held.is_some()))

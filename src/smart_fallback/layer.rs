@@ -10,6 +10,7 @@ use crate::{
     backend::DeploymentLayer,
     gate::{Class, Mode, Purse, SpillBudget},
     policy::WaitThenSpill,
+    sticky::{Residents, Split, Sticky, StickyTier},
 };
 
 /// PTU first; waits for it while `elapsed + retry_after <= max_wait`; otherwise spills.
@@ -75,6 +76,7 @@ pub(super) struct Config<K> {
     pub(super) gate: Gate,
     pub(super) classes: Vec<Class>,
     pub(super) spill_budget: Option<Purse>,
+    pub(super) split: Option<Split>,
 }
 
 impl<P, F> SmartFallbackLayer<P, F> {
@@ -160,6 +162,24 @@ impl<P, F, K: Clone> SmartFallbackLayer<P, F, K> {
         self
     }
 
+    /// Keeps requests with the resource that holds what they refer to, as [`Sticky`] explains, in
+    /// both tiers: a request that belongs to a resource of one tier alone is never sent to the
+    /// other. It waits for the primary and is refused by it rather than spilled, or goes to the
+    /// fallback at once. By default all rotate and spill.
+    #[must_use]
+    pub fn sticky(self, sticky: Sticky) -> Self
+    where
+        P: StickyTier,
+        F: StickyTier,
+    {
+        let Self { primary, fallback, mut config } = self;
+        let split = Split::new(sticky.clone(), primary.residents(), fallback.residents());
+        Arc::make_mut(&mut config).split = Some(split);
+        let (primary, fallback) =
+            (primary.with_sticky(sticky.clone()), fallback.with_sticky(sticky));
+        Self { primary, fallback, config }
+    }
+
     /// Decides by `policy`, from hints and one memory of them ([`Mode::Shared`]), instead of by an
     /// adaptive gate.
     #[must_use]
@@ -178,6 +198,7 @@ impl<P, F, K: Clone> SmartFallbackLayer<P, F, K> {
                 gate,
                 classes: config.classes,
                 spill_budget: config.spill_budget,
+                split: config.split,
             }),
         }
     }
@@ -220,6 +241,16 @@ where
     }
 }
 
+impl<P: StickyTier, F: StickyTier, K: Clone> StickyTier for SmartFallbackLayer<P, F, K> {
+    fn with_sticky(self, sticky: Sticky) -> Self {
+        self.sticky(sticky)
+    }
+
+    fn residents(&self) -> Residents {
+        self.primary.residents().and(self.fallback.residents())
+    }
+}
+
 impl Default for Config<WaitThenSpill> {
     fn default() -> Self {
         Self {
@@ -230,6 +261,7 @@ impl Default for Config<WaitThenSpill> {
             gate: Gate::new(),
             classes: Vec::new(),
             spill_budget: None,
+            split: None,
         }
     }
 }

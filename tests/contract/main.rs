@@ -5,6 +5,7 @@ mod leaf;
 
 mod accounts;
 mod addressing;
+mod affinity;
 mod bounds;
 mod cancellation;
 mod cloning;
@@ -15,6 +16,8 @@ mod replaying;
 mod retrying;
 mod rotation;
 mod secrets;
+mod sticking;
+mod sticking_tiers;
 mod tokens;
 mod waiting;
 mod waiting_rules;

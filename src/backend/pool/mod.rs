@@ -4,6 +4,8 @@ mod alias;
 mod choice;
 mod cooldowns;
 mod member;
+mod preference;
+mod rendezvous;
 mod tried;
 
 use std::{
@@ -19,10 +21,11 @@ use self::choice::Choice;
 pub(crate) use self::{
     cooldowns::Cooldowns,
     member::{Member, Ticket},
+    preference::Preference,
     tried::Tried,
 };
 use super::{Backend, field};
-use crate::{ConfigError, resend::clock};
+use crate::{ConfigError, resend::clock, sticky::Residents};
 
 /// A pool of backends, and until when each of them is known to refuse.
 ///
@@ -54,6 +57,7 @@ struct Shared {
     members: Box<[Member]>,
     choice: Choice,
     cooldowns: Cooldowns,
+    residents: Residents,
     /// An index into `members`, or [`NOT_FORCED`].
     start: AtomicUsize,
 }
@@ -89,8 +93,10 @@ impl BackendPool {
         let shares: Vec<_> = backends.iter().map(|b| (b.priority, b.weight)).collect();
         let members: Box<[Member]> =
             backends.into_iter().map(Member::new).collect::<Result<_, _>>()?;
+        let resident = |m: &Member| (Arc::clone(m.name()), Arc::clone(m.resource()));
         Ok(Self {
             shared: Arc::new(Shared {
+                residents: Residents::new(members.iter().map(resident)),
                 choice: Choice::new(&shares),
                 cooldowns: Cooldowns::new(members.len(), clock::now()),
                 start: AtomicUsize::new(NOT_FORCED),
@@ -143,12 +149,17 @@ impl BackendPool {
 
     /// An open backend that was not tried, for a first attempt the forced one if there is any.
     pub(crate) fn choose(&self, tried: &Tried, now: Instant, draw: u64) -> Option<usize> {
-        let Shared { choice, cooldowns, start, .. } = &*self.shared;
-        let start = start.load(Ordering::Relaxed);
+        let Shared { choice, cooldowns, .. } = &*self.shared;
+        let start = self.forced();
         if start != NOT_FORCED && tried.len() == 0 && cooldowns.is_open(start, now) {
             return Some(start);
         }
         choice.choose(cooldowns, tried, now, draw)
+    }
+
+    /// The index of the forced start, or [`NOT_FORCED`].
+    fn forced(&self) -> usize {
+        self.shared.start.load(Ordering::Relaxed)
     }
 
     /// The backend that reopens first among those not tried.
