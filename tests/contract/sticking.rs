@@ -27,6 +27,7 @@ pub(crate) fn post(path: &str, body: &Value) -> Request<Full<Bytes>> {
     Request::post(path).body(Full::from(body.to_string())).unwrap()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "reads better at the call")]
 pub(crate) fn respond(body: Value) -> Request<Full<Bytes>> {
     post(RESPONSES, &body)
 }
