@@ -195,7 +195,13 @@ impl<X: Clone> RegionRotateLayer<X> {
     /// next in the order of its key, and a backend that is added takes over its share of the keys
     /// and moves no other. Every process comes to the same choice.
     ///
-    /// Reading a body in memory costs 0.1 microseconds for each KiB.
+    /// In a simulation of 200 conversations that grow, over four resources whose PTUs drain half of
+    /// what the load would be without a cache, 77 % instead of 50 % of prompt tokens are cached, and
+    /// nothing instead of 8.3 % of weighted tokens is spilled: `cargo run --release --example
+    /// simulate -- --conversations 200 --ptu-fraction 0.5`. With PTUs for 40 % of the load it is
+    /// 24.3 % instead of 34.3 %.
+    ///
+    /// Reading a body in memory costs 0.1 microseconds for each KiB, of one with a key 0.3.
     #[must_use]
     pub fn cache_affinity(mut self, affinity: CacheAffinity) -> Self {
         self.config_mut().guidance.affinity = Some(affinity);

@@ -13,6 +13,7 @@ mod raw;
 mod refusals;
 mod slow_upstreams;
 mod stack;
+mod sticking;
 mod streams;
 mod transport_errors;
 mod uploads;
