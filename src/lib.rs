@@ -67,6 +67,7 @@
 //! | two services that are not layers of one client | [`SmartFallback::new`], or [`SmartFallbackLayer::into_service`] with settings |
 //! | several regions or resources | [`RegionRotateLayer`] over a [`BackendPool`] |
 //! | one backend and nothing to turn to | [`RetryAfterPolicy`], with feature `retry` |
+//! | responses that are continued, files, threads, batches | a [`Sticky`] for the outermost of these layers |
 //! | bodies that are still arriving, in servers and proxies | [`ReplayLayer`] outside of the others |
 //!
 //! Every order of them works. `SmartFallback` outside of `RegionRotate` asks every PTU before any

@@ -128,3 +128,28 @@ pub(super) fn seal(text: &[u8]) -> &[u8] {
 
 /// A conversation may carry hundreds of items; the first that is known settles it.
 const MOST: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seal_does_not_depend_on_how_the_rest_is_escaped() {
+        let long = "g".repeat(SEAL + 1);
+        assert_eq!(seal(long.as_bytes()), &long.as_bytes()[..SEAL]);
+        assert_eq!(seal(br"gAAA\/b"), b"gAAA");
+        assert_eq!(seal(br"gAAA\u002fb"), seal(br"gAAA\/b"));
+        assert_eq!(seal(b""), b"");
+    }
+
+    #[test]
+    fn an_answer_teaches_what_is_kept_of_it() {
+        let lesson = |kind, stored, sealed| Lesson::of(kind, Wishes { stored, sealed });
+        assert_eq!(lesson(Kind::Free, None, false), Lesson::default());
+        assert_eq!(lesson(Kind::Chat, None, false), Lesson::default());
+        assert!(lesson(Kind::Chat, Some(true), false).ids);
+        assert!(lesson(Kind::Response, None, false).ids && lesson(Kind::Kept, None, false).ids);
+        let unstored = lesson(Kind::Response, Some(false), true);
+        assert_eq!(unstored, Lesson { ids: false, seals: true });
+    }
+}

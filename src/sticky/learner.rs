@@ -40,7 +40,7 @@ impl Learner {
                 Shown::Id(_) | Shown::Seal(_) => return,
             };
             let hash = super::hash([id]);
-            if learned.len() < MOST && !learned.contains(&hash) {
+            if !id.is_empty() && learned.len() < MOST && !learned.contains(&hash) {
                 learned.push(hash);
                 sticky.learn(id, resource, clock::now());
             }

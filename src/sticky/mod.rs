@@ -98,7 +98,8 @@ pub(crate) use self::{
 /// ids. So a request may still spill from a PTU to a Standard deployment beside it. Two endpoints
 /// are one resource when they are hosts of one name in Azure's domains, or one address otherwise.
 ///
-/// A request that is held waits for a gate as others do. When every backend of its resource is
+/// A request that is held waits for a gate as others do; where the gate is in front of several
+/// resources, it goes by the hints of its own one, as in the reference script. When every backend of its resource is
 /// resting, it gets 429 with the time until the first of them opens; when they refuse, their
 /// refusal. (The Azure Architecture Center has it so: "consider returning an API response like a
 /// 429 to a pinned client instead of redirecting it".)
@@ -148,7 +149,7 @@ impl Sticky {
     }
 
     /// The most ids that are known at a time; beyond them the one goes that was used longest ago.
-    /// Holds for all clones. Defaults to 65,536, which takes some 8 MiB at most.
+    /// Holds for all clones. Defaults to 65,536, which takes some 10 MiB at most.
     #[must_use]
     pub fn capacity(self, ids: usize) -> Self {
         self.lock().capacity = ids;

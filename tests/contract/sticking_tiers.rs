@@ -20,14 +20,20 @@ use crate::{
 type Tiers = SmartFallbackLayer<RegionRotateLayer, RegionRotateLayer>;
 
 fn tiers(sticky: &Sticky, mode: Mode) -> Tiers {
+    tiers_with(["both", "ptu-only"], sticky, mode)
+}
+
+/// The same with PTUs on these resources.
+fn tiers_with<const N: usize>(ptus: [&str; N], sticky: &Sticky, mode: Mode) -> Tiers {
     let backend = |name: &str, host: &str, deployment: &str| {
         let backend = Backend::new(name, format!("https://{host}.example")).unwrap();
         backend.deployment(deployment).api_key("key")
     };
-    let ptu = BackendPool::new([
-        backend("both-ptu", "both", "ptu"),
-        backend("ptu-only", "ptu-only", "ptu"),
-    ]);
+    let ptus = ptus.map(|name| match name {
+        "both" => backend("both-ptu", "both", "ptu"),
+        name => backend(name, name, "ptu"),
+    });
+    let ptu = BackendPool::new(ptus);
     let standard = BackendPool::new([
         backend("standard-only", "standard-only", "standard"),
         backend("both", "both", "standard"),
@@ -68,8 +74,12 @@ const MODES: [Mode; 3] = [Mode::Adaptive, Mode::Shared, Mode::Plain];
 
 #[tokio::test(start_paused = true)]
 async fn what_only_the_ptus_resource_holds_is_refused_and_never_spilled() {
-    for mode in MODES {
-        let (tiers, leaf) = (tiers(&Sticky::new(), mode), closed_ptus(60_000));
+    for (mode, alone) in MODES.into_iter().flat_map(|mode| [(mode, true), (mode, false)]) {
+        let tiers = match alone {
+            true => tiers_with(["ptu-only"], &Sticky::new(), mode),
+            false => tiers(&Sticky::new(), mode),
+        };
+        let leaf = closed_ptus(60_000);
         for _ in 0..3 {
             let (response, took) = timed(ask(&tiers, &leaf, named("ptu-only"))).await;
             assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS, "{mode:?}");
@@ -85,13 +95,16 @@ async fn what_only_the_ptus_resource_holds_is_refused_and_never_spilled() {
 
 #[tokio::test(start_paused = true)]
 async fn it_waits_for_the_ptu_like_any_other() {
-    for mode in MODES {
+    for (mode, alone) in MODES.into_iter().flat_map(|mode| [(mode, true), (mode, false)]) {
         let leaf = Leaf::new(|seen| match seen.index {
             0 => Answer::refused(700),
             _ => Answer::ok(),
         });
-        let (response, took) =
-            timed(ask(&tiers(&Sticky::new(), mode), &leaf, named("ptu-only"))).await;
+        let tiers = match alone {
+            true => tiers_with(["ptu-only"], &Sticky::new(), mode),
+            false => tiers(&Sticky::new(), mode),
+        };
+        let (response, took) = timed(ask(&tiers, &leaf, named("ptu-only"))).await;
         assert_eq!(served_by(&response), "ptu-only", "{mode:?}");
         assert!((700..900).contains(&took.as_millis()), "{mode:?}: {took:?}");
         assert_eq!(leaf.hosts(), ["ptu-only.example"; 2]);
