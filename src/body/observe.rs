@@ -27,7 +27,7 @@ pub(crate) struct Observe(pub(crate) Arc<dyn UsageSink>);
 pub(crate) struct Observer {
     observe: Option<Observe>,
     scan: Option<UsageScan>,
-    learner: Option<Learner>,
+    learner: Option<Box<Learner>>,
 }
 
 impl Observer {
@@ -38,7 +38,7 @@ impl Observer {
 
     /// Watches the answer with this head. Of one that is neither JSON nor an event stream it
     /// learns when it ends. Of the others `learner` reads the beginning.
-    pub(crate) fn watch(&mut self, headers: &HeaderMap, learner: Option<Learner>) {
+    pub(crate) fn watch(&mut self, headers: &HeaderMap, learner: Option<Box<Learner>>) {
         let scan = UsageScan::new(headers.get(header::CONTENT_TYPE));
         self.learner = learner.filter(|_| scan.is_some());
         self.scan = scan.filter(|_| self.observe.is_some());

@@ -63,8 +63,6 @@ impl<S, X> Rotation<S, X> {
         now: Instant,
         draw: u64,
     ) -> Self {
-        let mut served = Served::new();
-        served.set_held(guide.as_ref().and_then(|guide| guide.held()));
         Self {
             inner,
             config,
@@ -74,7 +72,7 @@ impl<S, X> Rotation<S, X> {
             authority: Authority::Ticket(Ticket::Own),
             arrival: now,
             since: now,
-            served,
+            served: Served::new(),
             guide,
             observer: None,
         }
@@ -185,6 +183,9 @@ impl<S, X> Rotation<S, X> {
         let mut response =
             answer::closed(pool, admits, &self.tried, now, status, self.soonest(now));
         self.served.set_own();
+        if let Some(guide) = &self.guide {
+            self.served.set_held(guide.held());
+        }
         response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
         response
     }
@@ -198,7 +199,13 @@ impl<S, X> Rotation<S, X> {
     ) -> Result<Response<ResponseBody<R>>, E> {
         // Who observes is told at once when there is no success to observe.
         let observer = self.observer.take();
-        let learner = self.guide.as_ref().and_then(|g| g.learner(&self.config.pool, lane));
+        let learner = match &self.guide {
+            None => None,
+            Some(guide) => {
+                self.served.set_held(guide.held());
+                guide.learner(&self.config.pool, lane)
+            }
+        };
         let mut response = observed(result?, observer, learner);
         if !held && self.may_go_on() {
             self.served.set_unreplayable();
@@ -324,7 +331,7 @@ where
 fn observed<R>(
     response: Response<R>,
     observer: Option<Box<Observer>>,
-    learner: Option<Learner>,
+    learner: Option<Box<Learner>>,
 ) -> Response<ResponseBody<R>> {
     if !response.status().is_success() || (observer.is_none() && learner.is_none()) {
         return response.map(ResponseBody::upstream);

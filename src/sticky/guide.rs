@@ -30,7 +30,21 @@ pub(crate) struct Guide {
 
 impl Guidance {
     /// The guide of `request`; none for one that may go anywhere, and whose answer teaches nothing.
+    #[inline]
     pub(crate) fn guide<B: TryCloneBody>(
+        &self,
+        pool: &BackendPool,
+        request: &mut Request<B>,
+        now: Instant,
+    ) -> Option<Box<Guide>> {
+        if self.sticky.is_none() && self.affinity.is_none() {
+            return None;
+        }
+        self.find(pool, request, now)
+    }
+
+    #[inline(never)]
+    fn find<B: TryCloneBody>(
         &self,
         pool: &BackendPool,
         request: &mut Request<B>,
@@ -86,10 +100,10 @@ impl Guide {
     }
 
     /// Who learns from a successful answer of this backend.
-    pub(crate) fn learner(&self, pool: &BackendPool, index: usize) -> Option<Learner> {
+    pub(crate) fn learner(&self, pool: &BackendPool, index: usize) -> Option<Box<Learner>> {
         let (sticky, lesson) = self.lesson.as_ref()?;
         let resource = Arc::clone(pool.member(index).resource());
-        Some(Learner::new(sticky.clone(), resource, *lesson))
+        Some(Box::new(Learner::new(sticky.clone(), resource, *lesson)))
     }
 
     fn preference(&self) -> Preference<'_> {
