@@ -68,6 +68,7 @@
 //! | several regions or resources | [`RegionRotateLayer`] over a [`BackendPool`] |
 //! | one backend and nothing to turn to | [`RetryAfterPolicy`], with feature `retry` |
 //! | refusals that only a body tells, inside of all others | [`InspectLayer`] |
+//! | responses that are continued, files, threads, batches | a [`Sticky`] for the outermost of these layers |
 //! | bodies that are still arriving, in servers and proxies | [`ReplayLayer`] outside of the others |
 //!
 //! Every order of them works. `SmartFallback` outside of `RegionRotate` asks every PTU before any
@@ -90,7 +91,7 @@
 //! |---|---|---|
 //! | [`ReplayLayer`] | body | body type |
 //! | [`SmartFallbackLayer`] | response head, overrides | which tier is called; [`Served`] |
-//! | [`RegionRotateLayer`] | response head | scheme, authority, `Host`, base path, HTTP version, credentials (headers, and keys in the query), deployment (path segment, or `model` in a v1 body), `api-version`, `x-ms-spillover-deployment`, `x-ms-oai-image-generation-deployment`, [`Served`] |
+//! | [`RegionRotateLayer`] | response head; with [`Sticky`], what a request refers to and the ids in an answer; with `cache_affinity`, the prompt's key | scheme, authority, `Host`, base path, HTTP version, credentials (headers, and keys in the query), deployment (path segment, or `model` in a v1 body), `api-version`, `x-ms-spillover-deployment`, `x-ms-oai-image-generation-deployment`, [`Served`] |
 //! | [`DeploymentLayer`] | | deployment |
 //! | [`InspectLayer`] | response head; the body of a refusal, the beginning of a stream | a hidden refusal's status, headers and body; [`Refusal`](classify::Refusal) |
 //! | [`RetryAfterPolicy`] | response head, overrides | nothing |
@@ -101,9 +102,8 @@
 //!
 //! # What it does not do
 //!
-//! It cannot tell which requests only one resource can answer: those that refer to an earlier
-//! response, a file, a thread or a batch. They are sent on like all others, so they need a stack of
-//! their own, with a pool of one backend.
+//! Without a [`Sticky`] it cannot tell which requests only one resource can answer: those that
+//! refer to an earlier response, a file, a thread or a batch. They are sent on like all others.
 //!
 //! It sends no request itself: the wrapped client does, with its own timeouts. Redirects must not
 //! be followed by that client, since a redirect to another host would carry the key along;
@@ -136,6 +136,7 @@ pub mod replay;
 pub mod retry_after;
 pub mod served;
 pub mod smart_fallback;
+pub mod sticky;
 
 #[cfg(feature = "emulator")]
 pub mod emulator;
@@ -161,6 +162,7 @@ pub use self::{
     replay::ReplayLayer,
     served::Served,
     smart_fallback::{SmartFallback, SmartFallbackLayer},
+    sticky::{StickTo, Sticky},
 };
 
 /// The README's examples, compiled.

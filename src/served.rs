@@ -4,7 +4,10 @@ use std::{fmt, iter, slice, sync::Arc, time::Duration};
 
 use http::{Extensions, StatusCode};
 
-use crate::classify::{Hint, Outcome, Reason};
+use crate::{
+    classify::{Hint, Outcome, Reason},
+    sticky::Held,
+};
 
 /// The account of one request: which backend answered, every attempt before it, and the time
 /// spent waiting. Each layer of this crate leaves it in the extensions of its response, where
@@ -34,6 +37,7 @@ pub struct Served {
     spilled: bool,
     spilled_by_azure: bool,
     replayable: bool,
+    held: Option<Held>,
 }
 
 /// One attempt of a request.
@@ -87,6 +91,11 @@ impl Served {
         self.replayable
     }
 
+    /// Why the request was kept with one resource, if it was; needs a [`Sticky`](crate::Sticky).
+    pub fn held(&self) -> Option<Held> {
+        self.held
+    }
+
     pub(crate) fn new() -> Self {
         Self {
             first: None,
@@ -97,6 +106,7 @@ impl Served {
             spilled: false,
             spilled_by_azure: false,
             replayable: true,
+            held: None,
         }
     }
 
@@ -130,6 +140,10 @@ impl Served {
         self.replayable = false;
     }
 
+    pub(crate) fn set_held(&mut self, held: Option<Held>) {
+        self.held = held;
+    }
+
     /// Whether any attempt was refused for rate or capacity.
     pub(crate) fn is_throttled(&self) -> bool {
         self.attempts().any(|attempt| matches!(attempt.outcome, Outcome::Throttled(_)))
@@ -147,6 +161,7 @@ impl Served {
         self.spilled = inner.spilled;
         self.spilled_by_azure = inner.spilled_by_azure;
         self.replayable &= inner.replayable;
+        self.held = self.held.or(inner.held);
     }
 
     /// Moves the account of an inner layer, whose clock started `offset` after this one's, out of
@@ -192,6 +207,9 @@ impl fmt::Display for Served {
             (!self.waited.is_zero(), waited),
             (self.spilled, format_args!("spilled")),
             (self.spilled_by_azure, format_args!("spilled by Azure")),
+            (self.held == Some(Held::Named), format_args!("held by name")),
+            (self.held == Some(Held::Known), format_args!("held")),
+            (self.held == Some(Held::Unknown), format_args!("held without knowing")),
             (!self.replayable, format_args!("not replayable")),
             (self.own, format_args!("no backend open")),
         ] {

@@ -14,7 +14,7 @@ use tower_spillover::{
 /// and a seed gives the same figures every time. Every policy meets the same requests. "Added" is
 /// the time from a request's arrival until the accepted attempt reaches a server.
 #[derive(Debug, Parser)]
-#[command(group(ArgGroup::new("load").args(["trace", "poisson", "bursty"])), max_term_width = 100,
+#[command(group(ArgGroup::new("load").args(["trace", "poisson", "bursty", "conversations"])), max_term_width = 100,
     allow_negative_numbers = true)]
 pub(crate) struct Args {
     /// Recorded requests: a CSV file with the columns TIMESTAMP, ContextTokens and
@@ -27,9 +27,16 @@ pub(crate) struct Args {
     /// Bursts: 2.2 times RATE for about 15 s, 0.6 times RATE for about 45 s [default load, at 40].
     #[arg(long, value_name = "RATE")]
     bursty: Option<f64>,
+    /// Conversations that grow, so many at a time, over a PTU with a prompt cache in each of several
+    /// resources: what is spilled with and without cache affinity.
+    #[arg(long, value_name = "N", conflicts_with_all = ["svg", "policy", "processes", "ptu_rate"])]
+    pub(crate) conversations: Option<usize>,
+    /// The resources of --conversations.
+    #[arg(long, value_name = "N", default_value_t = 4, requires = "conversations")]
+    pub(crate) resources: usize,
     /// The PTU's drain as a share of the mean load in weighted tokens.
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, conflicts_with = "ptu_rate")]
-    ptu_fraction: f64,
+    pub(crate) ptu_fraction: f64,
     /// The PTU's drain in weighted tokens a second instead; an output token weighs 3.
     #[arg(long, value_name = "TOKENS")]
     ptu_rate: Option<f64>,
@@ -59,7 +66,7 @@ pub(crate) struct Args {
     /// Simulates so many seconds more, at the start, that are not measured [default: 0 for a
     /// trace, 60 for other loads].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    warm_up: Option<Duration>,
+    pub(crate) warm_up: Option<Duration>,
     /// Limits the three Standard regions to so many tokens a second together, prompt and
     /// `max_tokens` alike [default: no limit].
     #[arg(long, value_name = "TOKENS")]
@@ -89,7 +96,8 @@ pub(crate) struct Args {
     /// Writes the comparison that is kept in the repository, as Markdown, and nothing else. With
     /// --trace, that trace is part of it.
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "benches/SIMULATION.md",
-          conflicts_with_all = ["poisson", "bursty", "json", "svg"])]
+          conflicts_with_all = ["poisson", "bursty", "conversations", "json",
+                                "svg"])]
     pub(crate) report: Option<PathBuf>,
     /// Seeds that the synthetic loads of --report are averaged over.
     #[arg(long, value_name = "N", default_value_t = 2, requires = "report")]

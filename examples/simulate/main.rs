@@ -5,6 +5,7 @@
 //! with the columns of the Azure LLM inference traces and draws it.
 
 mod args;
+mod conversations;
 mod report;
 mod runs;
 
@@ -29,6 +30,9 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     if let Some(file) = &args.report {
         return report::write(args, file);
     }
+    if let Some(count) = args.conversations {
+        return write(&conversations::compare(args, count)?);
+    }
     let load = args.load()?;
     let simulation = args.simulation(load);
     let policies = runs::wired(args)?;
@@ -51,6 +55,10 @@ fn print(args: &Args, title: &str, reports: &[SimReport]) -> Result<(), Box<dyn 
     } else {
         format!("{title}\n\n{}", table(reports))
     };
+    write(&text)
+}
+
+fn write(text: &str) -> Result<(), Box<dyn Error>> {
     match std::io::stdout().write_all(text.as_bytes()) {
         // A reader that has seen enough, such as `head`, is no error.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),

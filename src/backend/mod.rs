@@ -15,8 +15,10 @@ pub use self::{
     token::{AccessToken, TokenError, TokenFuture, TokenSource},
 };
 pub(crate) use self::{
-    pool::{Cooldowns, Probe, Ticket, Tried, Why},
-    rewrite::{Deployment, Scan, Skipped, deployment_segment, mark, members, quote_or_backslash},
+    pool::{Cooldowns, Preference, Probe, Reopening, Ticket, Tried, Why},
+    rewrite::{
+        Deployment, Scan, Skipped, deployment_segment, mark, members, operation, quote_or_backslash,
+    },
 };
 use crate::ConfigError;
 

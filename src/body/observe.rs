@@ -5,7 +5,10 @@ use std::{fmt, io::IoSlice, mem, sync::Arc};
 use bytes::Buf;
 use http::{HeaderMap, header};
 
-use crate::gate::cost::{Usage, UsageScan};
+use crate::{
+    gate::cost::{Usage, UsageScan},
+    sticky::Learner,
+};
 
 /// Who wants to know what an answer used.
 pub(crate) trait UsageSink: Send + Sync {
@@ -19,39 +22,57 @@ pub(crate) trait UsageSink: Send + Sync {
 #[derive(Clone)]
 pub(crate) struct Observe(pub(crate) Arc<dyn UsageSink>);
 
-/// Reports once, when it is dropped.
+/// Sees an answer pass by: for who asked what it used, who is told when this is dropped, and for who
+/// learns what its resource holds.
 pub(crate) struct Observer {
-    observe: Observe,
+    observe: Option<Observe>,
     scan: Option<UsageScan>,
+    learner: Option<Box<Learner>>,
 }
 
 impl Observer {
     /// An observer that has no answer yet.
-    pub(crate) fn new(observe: Observe) -> Self {
-        Self { observe, scan: None }
+    pub(crate) const fn new(observe: Option<Observe>) -> Self {
+        Self { observe, scan: None, learner: None }
     }
 
     /// Watches the answer with this head. Of one that is neither JSON nor an event stream it
-    /// learns when it ends.
-    pub(crate) fn watch(&mut self, headers: &HeaderMap) {
-        self.scan = UsageScan::new(headers.get(header::CONTENT_TYPE));
+    /// learns when it ends. Of the others `learner` reads the beginning.
+    pub(crate) fn watch(&mut self, headers: &HeaderMap, learner: Option<Box<Learner>>) {
+        let scan = UsageScan::new(headers.get(header::CONTENT_TYPE));
+        self.learner = learner.filter(|_| scan.is_some());
+        self.scan = scan.filter(|_| self.observe.is_some());
     }
 
     /// Reads a frame without consuming it.
     pub(super) fn see(&mut self, data: &impl Buf) {
-        let Some(scan) = &mut self.scan else { return };
+        if self.scan.is_none() && self.learner.is_none() {
+            return;
+        }
         if data.chunk().len() == data.remaining() {
-            scan.push(data.chunk());
+            self.read(data.chunk());
             return;
         }
         let mut slices = [IoSlice::new(&[]); SLICES];
         let filled = data.chunks_vectored(&mut slices);
         let slices = slices.get(..filled).unwrap_or_default();
         if slices.iter().map(|slice| slice.len()).sum::<usize>() == data.remaining() {
-            slices.iter().for_each(|slice| scan.push(slice));
+            slices.iter().for_each(|slice| self.read(slice));
         } else {
             // A frame in more pieces than can be seen; what follows cannot be understood.
-            self.scan = None;
+            (self.scan, self.learner) = (None, None);
+        }
+    }
+
+    fn read(&mut self, piece: &[u8]) {
+        if let Some(scan) = &mut self.scan {
+            scan.push(piece);
+        }
+        if let Some(learner) = &mut self.learner {
+            learner.see(piece);
+            if learner.is_over() {
+                self.learner = None;
+            }
         }
     }
 }
@@ -59,7 +80,9 @@ impl Observer {
 impl Drop for Observer {
     fn drop(&mut self) {
         let usage = mem::take(&mut self.scan).and_then(UsageScan::finish);
-        self.observe.0.ended(usage);
+        if let Some(Observe(sink)) = &self.observe {
+            sink.ended(usage);
+        }
     }
 }
 
@@ -173,8 +196,8 @@ pub(crate) mod tests {
     ) -> ResponseBody<Frames<D>> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let mut observer = Box::new(Observer::new(told.observe()));
-        observer.watch(&headers);
+        let mut observer = Box::new(Observer::new(Some(told.observe())));
+        observer.watch(&headers, None);
         ResponseBody::observed(Frames(frames.into_iter().collect()), observer)
     }
 
@@ -247,8 +270,8 @@ pub(crate) mod tests {
     #[test]
     fn an_answer_of_another_kind_tells_its_end() {
         let told = Arc::<Told>::default();
-        let mut observer = Box::new(Observer::new(told.observe()));
-        observer.watch(&HeaderMap::new());
+        let mut observer = Box::new(Observer::new(Some(told.observe())));
+        observer.watch(&HeaderMap::new(), None);
         let mut body = ResponseBody::observed(Frames([data(FIRST)].into()), observer);
         assert!(told.all().is_empty());
         assert!(poll(&mut body).is_ready());

@@ -23,6 +23,11 @@ pub(crate) struct Ask {
     pub(crate) include_usage: bool,
     pub(crate) prompt: u64,
     pub(crate) cached: u64,
+    /// Whether the request names how much of it is cached, and how long its prompt is.
+    pub(crate) names_cached: bool,
+    pub(crate) names_prompt: bool,
+    /// How its prompt begins, for a resource that caches prompts.
+    pub(crate) beginnings: Vec<u64>,
     pub(crate) most: u64,
     /// `max_tokens` times choices is in `most`; this is one choice's share.
     pub(crate) longest: u64,
@@ -72,8 +77,8 @@ impl Ask {
         let longest = stated.unwrap_or(DEFAULT_MAX_TOKENS);
         let named = |header, field| named(headers, header, body, field);
         let exact = named("x-emulator-completion-tokens", "emulator_completion_tokens");
-        let prompt = named("x-emulator-prompt-tokens", "emulator_prompt_tokens")
-            .unwrap_or_else(|| prompt_tokens(subject, body));
+        let named_prompt = named("x-emulator-prompt-tokens", "emulator_prompt_tokens");
+        let prompt = named_prompt.unwrap_or_else(|| prompt_tokens(subject, body));
         let cached = named("x-emulator-cached-tokens", "emulator_cached_tokens");
         let previous = body.get("previous_response_id").and_then(Value::as_str);
         Ok(Self {
@@ -83,6 +88,9 @@ impl Ask {
                 .is_some_and(|include| include == true),
             prompt,
             cached: cached.unwrap_or(0).min(prompt),
+            names_cached: cached.is_some(),
+            names_prompt: named_prompt.is_some(),
+            beginnings: Vec::new(),
             most: longest * choices(body)?,
             longest,
             exact: exact.map(|exact| exact.min(stated.unwrap_or(exact))),

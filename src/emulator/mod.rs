@@ -65,6 +65,9 @@
 //! `x-emulator-completion-tokens` and `x-emulator-cached-tokens`, or as `emulator_prompt_tokens` and so
 //! on in the body's `metadata`, as strings or numbers. A stated `max_tokens` still caps the completion.
 //!
+//! A resource with a [prompt cache](Resource::prompt_cache) finds out by itself how much of a prompt
+//! it has seen. Cached tokens are free on a PTU.
+//!
 //! # What it does not do
 //!
 //! No tools, images, files, threads or stored responses; one choice, whatever `n` says; no
@@ -95,6 +98,7 @@ mod body;
 mod clock;
 mod fault;
 mod flight;
+mod prompt_cache;
 mod ptu;
 mod registry;
 mod resource;

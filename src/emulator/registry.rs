@@ -11,7 +11,9 @@ use std::{
 
 use http::HeaderValue;
 
-use crate::emulator::{Received, Resource, Stats, clock::Clock, site::Site};
+use crate::emulator::{
+    Received, Resource, Stats, clock::Clock, prompt_cache::PromptCache, site::Site,
+};
 
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -148,6 +150,7 @@ pub(crate) struct Place {
     /// Marks what only this resource knows, such as its stored responses.
     pub(crate) tag: u32,
     pub(crate) sites: Vec<Arc<Site>>,
+    pub(crate) prompt_cache: Option<PromptCache>,
     keys: Vec<String>,
     tokens: Vec<String>,
     by_name: HashMap<String, usize>,
@@ -169,6 +172,7 @@ impl Place {
             name: resource.name,
             region: resource.region,
             sites,
+            prompt_cache: resource.prompt_cache.map(PromptCache::new),
             keys: resource.keys,
             tokens: resource.tokens,
             by_name,

@@ -11,6 +11,7 @@ pub struct Resource {
     pub(crate) keys: Vec<String>,
     pub(crate) tokens: Vec<String>,
     pub(crate) deployments: Vec<Deployment>,
+    pub(crate) prompt_cache: Option<Duration>,
 }
 
 impl Resource {
@@ -27,6 +28,7 @@ impl Resource {
             keys: Vec::new(),
             tokens: Vec::new(),
             deployments: Vec::new(),
+            prompt_cache: None,
         }
     }
 
@@ -50,6 +52,18 @@ impl Resource {
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.tokens.push(token.into());
+        self
+    }
+
+    /// Caches how prompts begin, in steps of 1,024 tokens, for so long after their last use. Prompts
+    /// of one `prompt_cache_key` and one model share a cache; where a request names its prompt's
+    /// size, all of one key are taken to begin alike. Off by default.
+    ///
+    /// The service keeps them for minutes, at most for a day (Azure page "Prompt caching"), and
+    /// what is cached in one resource is not in another.
+    #[must_use]
+    pub const fn prompt_cache(mut self, keep: Duration) -> Self {
+        self.prompt_cache = Some(keep);
         self
     }
 

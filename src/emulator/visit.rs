@@ -1,6 +1,6 @@
 //! One authorised request at its resource: route, fault, quota, answer.
 
-use std::{sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{borrow::Cow, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header, request::Parts};
@@ -17,6 +17,7 @@ use crate::emulator::{
     body::Cut,
     fault::FaultKind,
     flight::Flight,
+    prompt_cache,
     registry::{Place, Registry},
     routes::{self, Astray, Grammar, Operation, Route},
     service::{self, plain},
@@ -61,7 +62,14 @@ pub(crate) async fn serve(visit: Visit<'_>, body: &Bytes) -> Answer {
         Ok(site) => site,
         Err(refusal) => return Ok(*refusal),
     };
-    let ask = body.and_then(|body| Ask::read(route.operation, &visit.head.headers, &body));
+    let ask = body.and_then(|body| {
+        let mut ask = Ask::read(route.operation, &visit.head.headers, &body)?;
+        if visit.place.prompt_cache.is_some() {
+            let (tokens, is_named) = (ask.prompt, ask.names_prompt);
+            ask.beginnings = prompt_cache::beginnings(&site.model, &body, tokens, is_named);
+        }
+        Ok(ask)
+    });
     let call = Call { visit: &visit, route: &route, ask: &ask };
     let first = call.attempt(site).await?;
     call.spill(site, first).await
@@ -195,7 +203,7 @@ impl Call<'_> {
         if let Some(complaint) = self.foreign_state(ask) {
             return self.faulty(site, &complaint);
         }
-        let (verdict, gauge) = site.admit(clock, ask);
+        let (verdict, gauge) = site.admit(clock, &self.with_cached(ask, clock.now()));
         match verdict {
             Verdict::Refused(wait, axis) => {
                 self.pass(delay).await;
@@ -206,9 +214,23 @@ impl Call<'_> {
                 self.refused(site, wait, axis, &gauge)
             }
             Verdict::Admitted(bill) => {
+                if let Some(cache) = &self.visit.place.prompt_cache {
+                    cache.fill(&ask.beginnings, clock.now());
+                }
                 let flight = Flight::new(Arc::clone(site), clock, bill, begun, site.pace);
                 self.served(site, flight, ask, bill, &gauge, cut).await
             }
+        }
+    }
+
+    /// What is asked for, with what the resource has in its cache of it.
+    fn with_cached<'s>(&self, ask: &'s Ask, now: Duration) -> Cow<'s, Ask> {
+        match &self.visit.place.prompt_cache {
+            Some(cache) if !ask.names_cached => {
+                let cached = cache.tokens(&ask.beginnings, now).min(ask.prompt);
+                Cow::Owned(Ask { cached, ..ask.clone() })
+            }
+            _ => Cow::Borrowed(ask),
         }
     }
 

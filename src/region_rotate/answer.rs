@@ -7,15 +7,16 @@ use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::{BackendPool, ResponseBody, backend::Tried};
 
-/// Says to people, in a Azure's shape, which backends of `pool` were considered and why each was passed over. The
-/// time is for the caller to announce.
+/// Says to people, in a body of Azure's shape, which backends of `pool` were considered, those that
+/// the request `admits`, and why each was passed over. The time is for the caller to announce.
 pub(super) fn closed<R>(
     pool: &BackendPool,
+    admits: impl Fn(usize) -> bool,
     tried: &Tried,
     now: Instant,
     status: StatusCode,
 ) -> Response<ResponseBody<R>> {
-    let text = Bytes::from(body(pool, tried, now, status));
+    let text = Bytes::from(body(pool, admits, tried, now, status));
     let mut response = Response::new(ResponseBody::own(text.clone()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -28,14 +29,21 @@ pub(super) fn closed<R>(
 /// A pool may be large, and this is written for every request that it refuses.
 const NAMED: usize = 8;
 
-fn body(pool: &BackendPool, tried: &Tried, now: Instant, status: StatusCode) -> String {
+fn body(
+    pool: &BackendPool,
+    admits: impl Fn(usize) -> bool,
+    tried: &Tried,
+    now: Instant,
+    status: StatusCode,
+) -> String {
     let kind =
         if status == StatusCode::TOO_MANY_REQUESTS { "too_many_requests" } else { "unavailable" };
     let mut body = format!(
         r#"{{"error":{{"code":"{}","type":"{kind}","message":"No backend is left to ask."#,
         status.as_str()
     );
-    for (index, (name, resting)) in pool.resting(now).take(NAMED).enumerate() {
+    let considered = || pool.resting(now).enumerate().filter(|(index, _)| admits(*index));
+    for (index, (name, resting)) in considered().take(NAMED) {
         let separator = if body.ends_with('.') { " " } else { ", " };
         // Names are made of characters that JSON does not escape; see `Backend::new`.
         _ = match resting {
@@ -44,7 +52,8 @@ fn body(pool: &BackendPool, tried: &Tried, now: Instant, status: StatusCode) -> 
             None => write!(body, "{separator}{name} is beyond max_attempts"),
         };
     }
-    if let Some(more) = pool.len().checked_sub(NAMED).filter(|&more| more > 0) {
+    let more = considered().skip(NAMED).count();
+    if more > 0 {
         _ = write!(body, ", and {more} more");
     }
     body.push_str(r#".","param":null}}"#);

@@ -18,11 +18,12 @@ use self::refusal::{Rare, note_spillover};
 use super::{RotateOnError, answer, layer::Config};
 use crate::{
     Attempts, ResponseBody, Served, TryCloneBody,
-    backend::{Probe, Ticket, TokenFuture, Tried, Why},
+    backend::{Probe, Reopening, Ticket, TokenFuture, Tried, Why},
     body::{Observe, Observer},
     classify::{Outcome, Refusal},
     resend::{Course, Readied, Step, clock},
     served::Attempt,
+    sticky::{Guide, Learner},
 };
 
 /// An index into the pool.
@@ -50,6 +51,8 @@ pub(super) struct Rotation<S, X> {
     /// When the attempt under way was chosen.
     since: Instant,
     served: Served,
+    /// Where the request belongs, if that matters.
+    guide: Option<Box<Guide>>,
     /// Reports what the answer used, to who asked for it.
     observer: Option<Box<Observer>>,
 }
@@ -65,6 +68,7 @@ impl<S, X> Rotation<S, X> {
         inner: S,
         config: Arc<Config<X>>,
         overrides: &Extensions,
+        guide: Option<Box<Guide>>,
         now: Instant,
         draw: u64,
     ) -> Self {
@@ -81,6 +85,7 @@ impl<S, X> Rotation<S, X> {
             arrival: now,
             since: now,
             served: Served::new(),
+            guide,
             observer: None,
         }
     }
@@ -124,14 +129,10 @@ impl<S, X> Rotation<S, X> {
 
     /// Chooses the next backend, and notes that it is tried.
     fn choose(&mut self, now: Instant) -> Option<Lane> {
-        let lane = self
-            .may_go_on()
-            .then(|| self.config.pool.choose(&self.tried, now, self.draw))
-            .flatten()
-            .or_else(|| {
-                let first = self.admitted && self.asked == 0;
-                first.then(|| self.config.pool.first_to_open(&self.tried)).flatten()
-            })?;
+        let lane = self.may_go_on().then(|| self.open_lane(now)).flatten().or_else(|| {
+            let first = self.admitted && self.asked == 0;
+            first.then(|| self.first_to_open()).flatten()
+        })?;
         if self.config.watches_failures() {
             match Probe::begin(&self.config.pool, lane, now) {
                 Ok(None) => self.drop_probe(),
@@ -152,6 +153,31 @@ impl<S, X> Rotation<S, X> {
             },
         };
         Some(lane)
+    }
+
+    fn open_lane(&self, now: Instant) -> Option<Lane> {
+        let pool = &self.config.pool;
+        match &self.guide {
+            None => pool.choose(&self.tried, now, self.draw),
+            Some(guide) => guide.choose(pool, &self.tried, now, self.draw),
+        }
+    }
+
+    fn first_to_open(&self) -> Option<Lane> {
+        let pool = &self.config.pool;
+        match &self.guide {
+            None => pool.first_to_open(&self.tried),
+            Some(guide) => guide.first_to_open(pool, &self.tried),
+        }
+    }
+
+    /// When the first backend is open that the request may go to.
+    fn soonest(&self, now: Instant) -> Reopening {
+        let pool = &self.config.pool;
+        match &self.guide {
+            None => pool.soonest(now),
+            Some(guide) => guide.soonest(pool, now),
+        }
     }
 
     fn may_go_on(&self) -> bool {
@@ -186,12 +212,17 @@ impl<S, X> Rotation<S, X> {
 
     /// An answer of the layer's own: nothing is open.
     fn closed<R>(&mut self, now: Instant, status: StatusCode) -> Response<ResponseBody<R>> {
-        let mut response = answer::closed(&self.config.pool, &self.tried, now, status);
+        let Config { pool, .. } = &*self.config;
+        let admits = |index| self.guide.as_ref().is_none_or(|guide| guide.admits(pool, index));
+        let mut response = answer::closed(pool, admits, &self.tried, now, status);
         self.speak_for_pool(&mut response, now);
         if let Some(attempts) = self.attempts().filter(|_| !self.is_sent) {
             attempts.give_back();
         }
         self.served.set_own();
+        if let Some(guide) = &self.guide {
+            self.served.set_held(guide.held());
+        }
         response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
         response
     }
@@ -210,7 +241,14 @@ impl<S, X> Rotation<S, X> {
         }
         // What Azure spilled cost the PTU nothing.
         let observer = observer.filter(|_| !self.served.spilled_by_azure());
-        let mut response = observed(result?, observer);
+        let learner = match &self.guide {
+            None => None,
+            Some(guide) => {
+                self.served.set_held(guide.held());
+                guide.learner(&self.config.pool, lane)
+            }
+        };
+        let mut response = observed(result?, observer, learner);
         if !held && self.may_go_on() {
             self.served.set_unreplayable();
         }
@@ -278,7 +316,7 @@ where
         };
         if let Some(observe) = request.extensions_mut().remove::<Observe>() {
             // The spare request has it too, so an observer may be here since an earlier attempt.
-            self.observer.get_or_insert_with(|| Box::new(Observer::new(observe)));
+            self.observer.get_or_insert_with(|| Box::new(Observer::new(Some(observe))));
         }
         if self.attempts().is_some()
             && let Some(attempts) = request.extensions_mut().get_mut::<Attempts>()
@@ -359,16 +397,16 @@ where
     }
 }
 
-/// The response, its body watched by `observer` if it is a success.
+/// The response, its body watched by `observer` and `learner` if it is a success.
 fn observed<R>(
     response: Response<R>,
     observer: Option<Box<Observer>>,
+    learner: Option<Box<Learner>>,
 ) -> Response<ResponseBody<R>> {
-    match observer {
-        Some(mut observer) if response.status().is_success() => {
-            observer.watch(response.headers());
-            response.map(|body| ResponseBody::observed(body, observer))
-        }
-        _ => response.map(ResponseBody::upstream),
+    if !response.status().is_success() || (observer.is_none() && learner.is_none()) {
+        return response.map(ResponseBody::upstream);
     }
+    let mut observer = observer.unwrap_or_else(|| Box::new(Observer::new(None)));
+    observer.watch(response.headers(), learner);
+    response.map(|body| ResponseBody::observed(body, observer))
 }

@@ -7,8 +7,9 @@ use tower_layer::Layer;
 
 use super::{ErrorFn, RegionRotate, ReturnErrors};
 use crate::{
-    BackendPool,
+    BackendPool, Sticky,
     policy::{Failures, Rests},
+    sticky::{CacheAffinity, Guidance, Residents, StickyTier},
 };
 
 /// A pool of regional backends behind one client: a refused region rests, the next one answers.
@@ -98,6 +99,7 @@ pub(super) struct Config<X> {
     pub(super) has_on_error: bool,
     pub(super) on_error: X,
     pub(super) name_header: Option<HeaderName>,
+    pub(super) guidance: Guidance,
 }
 
 impl RegionRotateLayer {
@@ -113,6 +115,7 @@ impl RegionRotateLayer {
                 has_on_error: false,
                 on_error: ReturnErrors,
                 name_header: None,
+                guidance: Guidance::default(),
             }),
         }
     }
@@ -200,6 +203,7 @@ impl<X: Clone> RegionRotateLayer<X> {
                 has_on_error: true,
                 on_error: ErrorFn(rotates),
                 name_header: config.name_header,
+                guidance: config.guidance,
             }),
         }
     }
@@ -212,6 +216,37 @@ impl<X: Clone> RegionRotateLayer<X> {
     #[must_use]
     pub fn name_header(mut self, header: HeaderName) -> Self {
         self.config_mut().name_header = Some(header);
+        self
+    }
+
+    /// Keeps requests with the resource that holds what they refer to, as [`Sticky`] explains. By
+    /// default all rotate. As a tier of a [`SmartFallbackLayer`](crate::SmartFallbackLayer) it gets
+    /// that layer's.
+    #[must_use]
+    pub fn sticky(mut self, sticky: Sticky) -> Self {
+        self.config_mut().guidance.sticky = Some(sticky);
+        self
+    }
+
+    /// Starts requests whose prompts begin alike with the same backend, where the service may have
+    /// what they begin with in its cache. Off by default: requests start anywhere, by weight.
+    ///
+    /// Cached tokens are free on a PTU and cheaper on Standard, and no resource knows another's
+    /// cache. The start is chosen by weighted rendezvous hashing within the first open priority:
+    /// weights are respected as far as keys are many, a backend that rests is passed over for the
+    /// next in the order of its key, and a backend that is added takes over its share of the keys
+    /// and moves no other. Every process comes to the same choice.
+    ///
+    /// In a simulation of 200 conversations that grow, over four resources whose PTUs drain half of
+    /// what the load would be without a cache, 77 % instead of 50 % of prompt tokens are cached, and
+    /// nothing instead of 8.3 % of weighted tokens is spilled: `cargo run --release --example
+    /// simulate -- --conversations 200 --ptu-fraction 0.5`. With PTUs for 40 % of the load it is
+    /// 24.3 % instead of 34.3 %.
+    ///
+    /// Reading a body in memory costs 0.1 microseconds for each KiB, of one with a key 0.3.
+    #[must_use]
+    pub fn cache_affinity(mut self, affinity: CacheAffinity) -> Self {
+        self.config_mut().guidance.affinity = Some(affinity);
         self
     }
 
@@ -235,6 +270,16 @@ impl<S, X> Layer<S> for RegionRotateLayer<X> {
     }
 }
 
+impl<X: Clone> StickyTier for RegionRotateLayer<X> {
+    fn with_sticky(self, sticky: Sticky) -> Self {
+        self.sticky(sticky)
+    }
+
+    fn residents(&self) -> Residents {
+        self.config.pool.residents().clone()
+    }
+}
+
 impl<X> fmt::Debug for RegionRotateLayer<X> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RegionRotateLayer").field("config", &self.config).finish()
@@ -250,6 +295,7 @@ impl<X> fmt::Debug for Config<X> {
             .field("failures", &self.failures)
             .field("on_long_context", &self.on_long_context)
             .field("name_header", &self.name_header)
+            .field("guidance", &self.guidance)
             .finish_non_exhaustive()
     }
 }

@@ -82,18 +82,15 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         // The readied service takes the first attempt or, unused, is dropped with its permit.
         let unreadied = self.inner.clone();
         let inner = mem::replace(&mut self.inner, unreadied);
-        let mut rotation = Rotation::new(
-            inner,
-            Arc::clone(&self.config),
-            request.extensions(),
-            clock::now(),
-            clock::draw(),
-        );
-        rotation.leave_out(request.extensions());
+        let (now, config) = (clock::now(), Arc::clone(&self.config));
+        let guide = config.guidance.guide(&config.pool, &mut request, now);
+        let extensions = request.extensions();
+        let mut rotation = Rotation::new(inner, config, extensions, guide, now, clock::draw());
+        rotation.leave_out(extensions);
         ResponseFuture::new(match rotation.start() {
             Step::Send(backend) if rotation.is_authorized() => {
                 Resend::sending(rotation, backend, request)

@@ -27,13 +27,14 @@
 //!
 //! # What it does not do
 //!
-//! No network faults, no hedging, no cached prompts; callers do not react to how they are served.
+//! No network faults, no hedging; prompts are cached in [`Conversations`] alone; callers do not react to how they are served.
 //! Bucket depth and token estimate of a real PTU are not public. Trust the order of policies more
 //! than absolute figures.
 
 mod answer;
 mod bucket;
 mod chart;
+mod conversations;
 mod draws;
 mod drive;
 mod ledger;
@@ -52,6 +53,7 @@ mod table;
 pub(crate) use self::draws::seeded_draw;
 pub use self::{
     chart::{Curve, svg},
+    conversations::{ConversationReport, Conversations},
     load::{Load, Trace, TraceError},
     policy::Policy,
     report::{Added, Fate, RequestReport, Server, SimReport, Slot},

@@ -27,6 +27,7 @@ use crate::{
     overrides::Arrival,
     policy::{Facts, Next, Policy},
     resend::{Course, Readied, Step, clock},
+    sticky::Confined,
 };
 
 /// The two tiers.
@@ -41,6 +42,8 @@ pub(super) struct Tiers<P, F, K> {
     primary: P,
     fallback: F,
     config: Arc<Config<K>>,
+    /// Where it may go, if it refers to what one resource holds.
+    confined: Confined,
     /// When the request reached this tier.
     entered: Instant,
     /// Looked up when they are first needed.
@@ -67,11 +70,18 @@ pub(super) struct Tiers<P, F, K> {
 }
 
 impl<P, F, K: Policy> Tiers<P, F, K> {
-    pub(super) const fn new(primary: P, fallback: F, config: Arc<Config<K>>, now: Instant) -> Self {
+    pub(super) const fn new(
+        primary: P,
+        fallback: F,
+        config: Arc<Config<K>>,
+        confined: Confined,
+        now: Instant,
+    ) -> Self {
         Self {
             primary,
             fallback,
             config,
+            confined,
             entered: now,
             limits: None,
             weight: None,
@@ -94,6 +104,13 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         now: Instant,
         request: &Request<B>,
     ) -> Step<Lane, Wait, A> {
+        if self.confined.to_fallback {
+            return Step::Send(Lane::Fallback);
+        }
+        if self.confined.is_apart {
+            // The tier knows whether this resource is closed, the gate does not.
+            return Step::Send(Lane::Primary);
+        }
         let step = if self.config.gate.is_adaptive() {
             // Most requests find the gate open, and are not even weighed.
             if !self.config.gate.is_busy() {
@@ -329,7 +346,9 @@ where
         let request = held.filter(|request| !self.is_last && !Self::is_out_of_attempts(request));
         if let (Ok(response), Some(said)) = (&mut result, said) {
             if lane == Lane::Fallback {
-                self.announce_soonest(response, &said, now);
+                if !self.confined.to_fallback {
+                    self.announce_soonest(response, &said, now);
+                }
                 return Step::Answer(sign(*served, lane, result, held.is_some()));
             }
             self.note_exhausted(response);

@@ -11,6 +11,7 @@ use crate::{
     gate::{Class, Mode, SpillBudget},
     policy::WaitThenSpill,
     resend::clock,
+    sticky::{Residents, Split, Sticky, StickyTier},
 };
 
 /// PTU first; waits for it while `elapsed + retry_after <= max_wait`; otherwise spills.
@@ -89,6 +90,7 @@ pub(super) struct Config<K> {
     pub(super) standard: Option<Arc<str>>,
     /// Until when the primary's quota is used up, as far as is known.
     pub(super) quota: Arc<Cooldowns>,
+    pub(super) split: Option<Split>,
 }
 
 impl<P, F> SmartFallbackLayer<P, F> {
@@ -189,6 +191,24 @@ impl<P, F, K: Clone> SmartFallbackLayer<P, F, K> {
         self
     }
 
+    /// Keeps requests with the resource that holds what they refer to, as [`Sticky`] explains, in
+    /// both tiers: a request that belongs to a resource of one tier alone is never sent to the
+    /// other. It waits for the primary and is refused by it rather than spilled, or goes to the
+    /// fallback at once. By default all rotate and spill.
+    #[must_use]
+    pub fn sticky(self, sticky: Sticky) -> Self
+    where
+        P: StickyTier,
+        F: StickyTier,
+    {
+        let Self { primary, fallback, mut config } = self;
+        let split = Split::new(sticky.clone(), primary.residents(), fallback.residents());
+        Arc::make_mut(&mut config).split = Some(split);
+        let (primary, fallback) =
+            (primary.with_sticky(sticky.clone()), fallback.with_sticky(sticky));
+        Self { primary, fallback, config }
+    }
+
     /// Decides by `policy`, from hints and one memory of them ([`Mode::Shared`]), instead of by an
     /// adaptive gate.
     #[must_use]
@@ -210,6 +230,7 @@ impl<P, F, K: Clone> SmartFallbackLayer<P, F, K> {
                 spills_long_context: config.spills_long_context,
                 standard: config.standard,
                 quota: config.quota,
+                split: config.split,
             }),
         }
     }
@@ -252,6 +273,16 @@ where
     }
 }
 
+impl<P: StickyTier, F: StickyTier, K: Clone> StickyTier for SmartFallbackLayer<P, F, K> {
+    fn with_sticky(self, sticky: Sticky) -> Self {
+        self.sticky(sticky)
+    }
+
+    fn residents(&self) -> Residents {
+        self.primary.residents().and(self.fallback.residents())
+    }
+}
+
 impl Default for Config<WaitThenSpill> {
     fn default() -> Self {
         Self {
@@ -265,6 +296,7 @@ impl Default for Config<WaitThenSpill> {
             spills_long_context: true,
             standard: None,
             quota: Arc::new(Cooldowns::new(1, clock::now())),
+            split: None,
         }
     }
 }

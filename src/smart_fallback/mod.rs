@@ -24,6 +24,7 @@ use crate::{
     TryCloneBody,
     policy::{Policy, WaitThenSpill},
     resend::{Resend, Step, clock},
+    sticky::Split,
 };
 
 /// Sends each request to a primary service, waits for it while that pays, and spills to a
@@ -93,13 +94,15 @@ where
         self.primary.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         // The readied service takes the first attempt or, unused, is dropped with its permit.
         let unreadied = self.primary.clone();
         let primary = mem::replace(&mut self.primary, unreadied);
         let now = clock::now();
         let config = Arc::clone(&self.config);
-        let mut tiers = Tiers::new(primary, self.fallback.clone(), config, now);
+        let confine = |split: &Split| split.confine(&mut request, now);
+        let confined = config.split.as_ref().map(confine).unwrap_or_default();
+        let mut tiers = Tiers::new(primary, self.fallback.clone(), config, confined, now);
         ResponseFuture::new(match tiers.start(now, &request) {
             Step::Send(Lane::Primary) => Resend::sending(tiers, Lane::Primary, request),
             step => {

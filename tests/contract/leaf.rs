@@ -197,6 +197,14 @@ impl Answer {
         self
     }
 
+    /// With this body instead, of JSON or of events.
+    pub(crate) fn telling(mut self, body: impl Into<Bytes>) -> Self {
+        let body = body.into();
+        let kind = if body.starts_with(b"{") { "application/json" } else { "text/event-stream" };
+        *self.result.as_mut().unwrap().body_mut() = Full::new(body);
+        self.with("content-type", kind)
+    }
+
     pub(crate) fn after(self, ms: u64) -> Self {
         Self { delay: clock::ms(ms), ..self }
     }

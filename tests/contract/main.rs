@@ -5,6 +5,7 @@ mod leaf;
 
 mod accounts;
 mod addressing;
+mod affinity;
 mod attempts;
 mod bounds;
 mod cancellation;
@@ -20,6 +21,8 @@ mod replaying;
 mod retrying;
 mod rotation;
 mod secrets;
+mod sticking;
+mod sticking_tiers;
 mod tokens;
 mod waiting;
 mod waiting_rules;

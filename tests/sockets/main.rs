@@ -16,6 +16,7 @@ mod refusals;
 mod sample;
 mod slow_upstreams;
 mod stack;
+mod sticking;
 mod streams;
 mod transport_errors;
 mod uploads;

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, time::Instant};
 
-use super::{Cooldowns, Tried, alias::AliasTable};
+use super::{Cooldowns, Tried, alias::AliasTable, rendezvous::score};
 
 /// Draws before the backends are looked at one by one. While most are open the first draw fits;
 /// with half of the weight resting, fifteen requests in sixteen need no more.
@@ -49,7 +49,11 @@ impl Choice {
         now: Instant,
         draw: u64,
     ) -> Option<usize> {
-        let qualifies = |index: usize| !tried.contains(index) && cooldowns.is_open(index, now);
+        self.draw(draw, |index| !tried.contains(index) && cooldowns.is_open(index, now))
+    }
+
+    /// One of the backends that qualify, of the first priority that has one.
+    pub(super) fn draw(&self, draw: u64, qualifies: impl Fn(usize) -> bool) -> Option<usize> {
         self.groups.iter().find_map(|group| {
             let mut draw = draw;
             for _ in 0..DRAWS.min(group.members.len()) {
@@ -59,7 +63,25 @@ impl Choice {
                 }
                 draw = scramble(draw);
             }
-            self.scan(group.members.clone(), draw, qualifies)
+            self.scan(group.members.clone(), draw, &qualifies)
+        })
+    }
+
+    /// The backend that `key` leads to among those that qualify, of the first priority that has
+    /// one; backends are told apart by a `seed` each.
+    pub(super) fn rendezvous(
+        &self,
+        key: u64,
+        seed: impl Fn(usize) -> u64,
+        qualifies: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let score = |index: usize| score(key, seed(index), self.weights[index]);
+        self.groups.iter().find_map(|group| {
+            let scores = group.members.clone().filter(|&index| qualifies(index));
+            scores
+                .map(|index| (index, score(index)))
+                .max_by(|(_, one), (_, other)| one.total_cmp(other))
+                .map(|(index, _)| index)
         })
     }
 
@@ -91,7 +113,7 @@ fn below(draw: u64, limit: u64) -> u64 {
 
 /// The next draw of a request, made from the one that it came with (SplitMix64: G. L. Steele,
 /// D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators", 2014).
-const fn scramble(draw: u64) -> u64 {
+pub(super) const fn scramble(draw: u64) -> u64 {
     let mut z = draw.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

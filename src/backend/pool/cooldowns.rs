@@ -84,13 +84,22 @@ impl Cooldowns {
 
     /// How long until the first of the backends is open, and whether it is one to wait for.
     pub(crate) fn soonest(&self, now: Instant) -> Reopening {
+        self.soonest_of(0..self.slots.len(), now)
+    }
+
+    /// When the first of `indices` is open.
+    pub(super) fn soonest_of(
+        &self,
+        indices: impl Iterator<Item = usize>,
+        now: Instant,
+    ) -> Reopening {
         let left = |index: usize| {
             let why = self.slots[index].until.load(Ordering::Relaxed) & WHY;
             let left = self.remaining(index, now);
             let is_quota = why == Why::Quota as u64 && left.is_some();
             Reopening { left: left.unwrap_or_default(), is_quota }
         };
-        let reopenings = (0..self.slots.len()).map(left);
+        let reopenings = indices.map(left);
         let open = Reopening { left: Duration::ZERO, is_quota: false };
         reopenings.min_by_key(|it| (it.left, it.is_quota)).unwrap_or(open)
     }

@@ -11,7 +11,7 @@ use super::super::{
     rewrite::{self, CallerKeys, Deployment, Place},
     token::{AccessToken, TokenFuture},
 };
-use crate::{ConfigError, TryCloneBody, classify::Scope};
+use crate::{ConfigError, TryCloneBody, classify::Scope, sticky};
 
 /// A backend made ready: everything that a request is given is built once.
 pub(crate) struct Member {
@@ -19,6 +19,10 @@ pub(crate) struct Member {
     region: Option<Arc<str>>,
     quota: Option<Arc<str>>,
     name_header: HeaderValue,
+    /// What its resource is called, whatever the deployment.
+    resource: Arc<str>,
+    /// What tells it from other backends in hashes, in every process alike.
+    seed: u64,
     place: Place,
     host: HeaderValue,
     credential: Kind,
@@ -63,6 +67,8 @@ impl Member {
         Ok(Self {
             host: header_value(&name, "endpoint", authority.as_str())?,
             name_header: header_value(&name, "name", &name)?,
+            resource: sticky::resource(authority.as_str(), &base),
+            seed: sticky::hash([name.as_bytes()]),
             place: Place { scheme, authority, base, deployment, api_version, keys },
             credential,
             image_deployment,
@@ -100,6 +106,14 @@ impl Member {
                     && self.deployment() == other.deployment()
             }
         }
+    }
+
+    pub(crate) fn resource(&self) -> &Arc<str> {
+        &self.resource
+    }
+
+    pub(super) const fn seed(&self) -> u64 {
+        self.seed
     }
 
     pub(crate) fn name_header(&self) -> &HeaderValue {

@@ -5,6 +5,8 @@ mod choice;
 mod circuit;
 mod cooldowns;
 mod member;
+mod preference;
+mod rendezvous;
 mod tried;
 
 use std::{
@@ -16,15 +18,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{choice::Choice, cooldowns::Reopening};
+use self::choice::Choice;
 pub(crate) use self::{
     circuit::Probe,
-    cooldowns::{Cooldowns, Why},
+    cooldowns::{Cooldowns, Reopening, Why},
     member::{Member, Ticket},
+    preference::Preference,
     tried::Tried,
 };
 use super::{Backend, field};
-use crate::{ConfigError, classify::Scope, resend::clock};
+use crate::{ConfigError, classify::Scope, resend::clock, sticky::Residents};
 
 /// A pool of backends, and until when each of them is known to refuse.
 ///
@@ -56,6 +59,7 @@ struct Shared {
     members: Box<[Member]>,
     choice: Choice,
     cooldowns: Cooldowns,
+    residents: Residents,
     /// An index into `members`, or [`NOT_FORCED`].
     start: AtomicUsize,
 }
@@ -91,8 +95,10 @@ impl BackendPool {
         let shares: Vec<_> = backends.iter().map(|b| (b.priority, b.weight)).collect();
         let members: Box<[Member]> =
             backends.into_iter().map(Member::new).collect::<Result<_, _>>()?;
+        let resident = |m: &Member| (Arc::clone(m.name()), Arc::clone(m.resource()));
         Ok(Self {
             shared: Arc::new(Shared {
+                residents: Residents::new(members.iter().map(resident)),
                 choice: Choice::new(&shares),
                 cooldowns: Cooldowns::new(members.len(), clock::now()),
                 start: AtomicUsize::new(NOT_FORCED),
@@ -151,12 +157,17 @@ impl BackendPool {
 
     /// An open backend that was not tried, for a first attempt the forced one if there is any.
     pub(crate) fn choose(&self, tried: &Tried, now: Instant, draw: u64) -> Option<usize> {
-        let Shared { choice, cooldowns, start, .. } = &*self.shared;
-        let start = start.load(Ordering::Relaxed);
+        let Shared { choice, cooldowns, .. } = &*self.shared;
+        let start = self.forced();
         if start != NOT_FORCED && tried.len() == 0 && cooldowns.is_open(start, now) {
             return Some(start);
         }
         choice.choose(cooldowns, tried, now, draw)
+    }
+
+    /// The index of the forced start, or [`NOT_FORCED`].
+    fn forced(&self) -> usize {
+        self.shared.start.load(Ordering::Relaxed)
     }
 
     /// The backend that reopens first among those not tried.

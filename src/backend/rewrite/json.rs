@@ -14,20 +14,7 @@ pub(crate) fn members<'a>(
     mut each: impl FnMut(Range<usize>, &mut Scan<'a>) -> Option<()>,
 ) -> Option<()> {
     let mut scan = Scan { bytes: text, at: 0 };
-    scan.expect(b'{')?;
-    if scan.peek()? != b'}' {
-        loop {
-            scan.expect(b'"')?;
-            let key = scan.at..scan.string()?;
-            scan.expect(b':')?;
-            each(key, &mut scan)?;
-            if scan.peek()? != b',' {
-                break;
-            }
-            scan.expect(b',')?;
-        }
-    }
-    scan.expect(b'}')?;
+    scan.object(&mut each)?;
     // Anything more is a second document, or what is left of a broken one.
     scan.peek().is_none().then_some(())
 }
@@ -79,6 +66,42 @@ impl<'a> Scan<'a> {
             _ => self.scalar()?,
         }
         Some(start..self.at)
+    }
+
+    /// Skips an object, with `each` called as by [`members`].
+    pub(crate) fn object(
+        &mut self,
+        mut each: impl FnMut(Range<usize>, &mut Self) -> Option<()>,
+    ) -> Option<()> {
+        self.expect(b'{')?;
+        if self.peek()? != b'}' {
+            loop {
+                self.expect(b'"')?;
+                let key = self.at..self.string()?;
+                self.expect(b':')?;
+                each(key, self)?;
+                if self.peek()? != b',' {
+                    break;
+                }
+                self.expect(b',')?;
+            }
+        }
+        self.expect(b'}')
+    }
+
+    /// Skips an array, with `each` to skip each of its elements.
+    pub(crate) fn array(&mut self, mut each: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.expect(b'[')?;
+        if self.peek()? != b']' {
+            loop {
+                each(self)?;
+                if self.peek()? != b',' {
+                    break;
+                }
+                self.expect(b',')?;
+            }
+        }
+        self.expect(b']')
     }
 
     /// Skips a string whose opening quote is consumed, and measures its text.

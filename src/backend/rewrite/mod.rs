@@ -16,7 +16,7 @@ pub(crate) use self::{
     deployment::Deployment,
     endpoint::{Endpoint, parse_endpoint},
     json::{Scan, Skipped, mark, members, quote_or_backslash},
-    path::deployment_segment,
+    path::{deployment_segment, operation},
     query::CallerKeys,
     uri::{Place, rewrite_deployment, rewrite_uri},
 };

@@ -19,12 +19,25 @@ pub(crate) fn names_model_in_body(path: &str) -> bool {
     }
 }
 
+/// What a path asks for, after the grammar's own segments: `chat/completions`, `responses/resp_1`.
+pub(crate) fn operation(path: &str) -> Option<&str> {
+    let Reading { grammar, rest, .. } = Reading::of(path);
+    match grammar {
+        Grammar::V1 | Grammar::Deployment(_) | Grammar::Resource => {
+            Some(path[rest..].trim_start_matches('/'))
+        }
+        Grammar::Bare | Grammar::Foreign => None,
+    }
+}
+
 /// How a path reads, segment by segment: substrings would find a deployment called `chat` in
 /// `/chat/completions`.
 pub(super) struct Reading {
     /// Where the caller's base path ends.
     pub(super) base: usize,
     pub(super) grammar: Grammar,
+    /// Where the operation begins, if there is one.
+    rest: usize,
 }
 
 pub(super) enum Grammar {
@@ -44,18 +57,22 @@ impl Reading {
     pub(super) fn of(path: &str) -> Self {
         let mut segments = segments(path);
         let Some(openai) = segments.find(|segment| path[segment.clone()] == *"openai") else {
-            return Self { base: 0, grammar: Grammar::Foreign };
+            return Self { base: 0, grammar: Grammar::Foreign, rest: 0 };
         };
-        let grammar = match segments.next().map(|next| &path[next]) {
-            Some("v1") => Grammar::V1,
-            Some("deployments") => match segments.next() {
-                Some(deployment) if !deployment.is_empty() => Grammar::Deployment(deployment),
-                _ => Grammar::Bare,
+        let (grammar, rest) = match segments.next().map(|next| (&path[next.clone()], next)) {
+            Some(("v1", next)) => (Grammar::V1, next.end),
+            Some(("deployments", next)) => match segments.next() {
+                Some(deployment) if !deployment.is_empty() => {
+                    let rest = deployment.end;
+                    (Grammar::Deployment(deployment), rest)
+                }
+                _ => (Grammar::Bare, next.end),
             },
-            Some("") | None => Grammar::Bare,
-            Some(_) => Grammar::Resource,
+            Some(("", next)) => (Grammar::Bare, next.end),
+            None => (Grammar::Bare, path.len()),
+            Some((_, next)) => (Grammar::Resource, next.start),
         };
-        Self { base: openai.start.saturating_sub(1), grammar }
+        Self { base: openai.start.saturating_sub(1), grammar, rest }
     }
 }
 
@@ -99,12 +116,29 @@ mod tests {
         assert!(names_model_in_body("/openai/deploymentsx/gpt-4o"));
     }
 
+    #[test]
+    fn the_operation_is_what_follows_the_grammar() {
+        for (path, expected) in [
+            ("/openai/v1/responses/resp_1", Some("responses/resp_1")),
+            ("/team/openai/v1/files", Some("files")),
+            ("openai/v1/files", Some("files")),
+            ("/openai/v1", Some("")),
+            ("/openai/responses/resp_1/input_items", Some("responses/resp_1/input_items")),
+            ("/openai/deployments/chat/chat/completions", Some("chat/completions")),
+            ("/openai", None),
+            ("/responses/resp_1", None),
+        ] {
+            assert_eq!(operation(path), expected, "{path}");
+        }
+    }
+
     proptest! {
         #[test]
         fn arbitrary_text_never_panics_and_a_deployment_is_one_segment(
             text in "(/(openai|deployments|\\PC{0,4})){0,5}|\\PC{0,40}",
         ) {
             names_model_in_body(&text);
+            operation(&text);
             if let Some(segment) = deployment_segment(&text) {
                 prop_assert!(!text[segment.clone()].contains('/'));
                 prop_assert!(text[..segment.start].ends_with("openai/deployments/"));

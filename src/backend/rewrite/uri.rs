@@ -119,7 +119,7 @@ enum Query<'a> {
 
 impl<'a> Target<'a> {
     fn at(place: &'a Place, path: &'a str, query: Option<&'a str>) -> Self {
-        let Reading { base, grammar } = Reading::of(path);
+        let Reading { base, grammar, .. } = Reading::of(path);
         let is_classic = !matches!(grammar, Grammar::V1 | Grammar::Foreign);
         let version = place.api_version.as_deref().filter(|_| is_classic);
         let has_base = same(&path[..base], &place.base);

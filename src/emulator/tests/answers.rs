@@ -106,3 +106,26 @@ async fn one_seed_gives_the_same_bytes_each_time() {
     assert_eq!(run(7).await, run(7).await);
     assert_ne!(run(7).await, run(8).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_resource_with_a_cache_gives_what_it_has_seen_for_nothing() {
+    let ptu = Ptu::new(1_000.0).bucket_seconds(10.0).output_weight(0.0);
+    let resource = |name| {
+        let resource = Resource::new(name).prompt_cache(millis(60_000));
+        resource.deployment(Deployment::ptu("ptu", ptu))
+    };
+    let emulator = Emulator::new([resource("one"), resource("other")]);
+    let ask = async |host: &str, words: usize| {
+        let body = json!({"messages": [{"role": "user", "content": "word".repeat(words)}]});
+        let usage = value(send(&emulator, post(host, CHAT_PTU, "", &body)).await).await;
+        usage["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap()
+    };
+    assert_eq!(ask("one", 1_500).await, 0);
+    assert_eq!(ask("one", 3_000).await, 1_024);
+    assert_eq!(ask("one", 3_100).await, 2_048);
+    assert_eq!(ask("other", 3_100).await, 0);
+    let level = 1_500.0 + (3_000.0 - 1_024.0) + (3_100.0 - 2_048.0);
+    assert!((emulator.level("one", "ptu") - level).abs() < 1e-6);
+    tokio::time::advance(millis(61_000)).await;
+    assert_eq!(ask("one", 3_100).await, 0);
+}

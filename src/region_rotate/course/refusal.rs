@@ -155,7 +155,7 @@ impl<S, X> Rotation<S, X> {
 
     /// Has a refusal speak for the whole pool: for its soonest reopening, not for one backend.
     pub(super) fn speak_for_pool<R>(&mut self, response: &mut Response<R>, now: Instant) {
-        let soonest = self.config.pool.soonest(now);
+        let soonest = self.soonest(now);
         // A backend that this request may not go back to can be open already; "at once" is 1 ms.
         let left = soonest.left.max(Duration::from_millis(1));
         let rare = self.rare.as_mut();

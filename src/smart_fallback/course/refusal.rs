@@ -54,11 +54,15 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
     ) -> Option<Step<Lane, Wait, A>> {
         self.closed = self.closed_by(said.hint);
         self.is_forbidden = !said.waits && !said.is_quota;
-        if said.is_quota {
+        // Of a resource that is known apart from the others, the gate learns nothing.
+        let is_apart = self.confined.is_apart;
+        if said.is_quota && !is_apart {
             self.config.quota.rest(0, now, self.closed);
         }
-        if !self.config.gate.is_adaptive() {
-            self.config.gate.remember(now, self.closed);
+        if is_apart || !self.config.gate.is_adaptive() {
+            if !is_apart {
+                self.config.gate.remember(now, self.closed);
+            }
             return match said.waits {
                 true => self.decide(said.hint, self.closed, now, request?),
                 false => {
@@ -144,7 +148,8 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
     }
 
     fn primary_left(&self, now: Instant) -> Duration {
-        self.config.gate.remembered(now).unwrap_or_else(|| {
+        let remembered = self.config.gate.remembered(now).filter(|_| !self.confined.is_apart);
+        remembered.unwrap_or_else(|| {
             self.closed.saturating_sub(now.saturating_duration_since(self.since))
         })
     }

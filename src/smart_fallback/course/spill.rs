@@ -20,7 +20,7 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         request: &Request<B>,
     ) -> Option<Step<Lane, Wait, A>> {
         let limits = *self.limits(request);
-        if !limits.spills || self.is_spilled_in_vain {
+        if !limits.spills || self.is_spilled_in_vain || self.confined.to_primary {
             return None;
         }
         let Some(purse) = self.config.spill_budget.clone() else {
@@ -55,7 +55,7 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
     ) -> Option<Step<Lane, Wait, A>> {
         self.pass = None;
         self.since = now;
-        if !self.limits(request).spills {
+        if !self.limits(request).spills || self.confined.to_primary {
             return None;
         }
         if let Some(purse) = self.config.spill_budget.clone()

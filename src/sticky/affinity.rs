@@ -1,0 +1,140 @@
+//! Which requests may share a prompt cache: a key of the body, stable everywhere.
+
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
+use crate::backend::members;
+
+/// What keeps requests together whose prompts begin alike; see
+/// [`RegionRotateLayer::cache_affinity`](crate::RegionRotateLayer::cache_affinity).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CacheAffinity {
+    /// The `prompt_cache_key` that a caller gives. Requests without one go anywhere.
+    Key,
+    /// That or, without one, the first 1,024 characters of the prompt, which is about what the
+    /// service itself tells prompts apart by. Prompts that are shorter go anywhere: the service
+    /// caches none of fewer than 1,024 tokens.
+    ///
+    /// Not for an application whose prompts all begin with the same long instructions: they would
+    /// all start with one backend, whatever its weight.
+    KeyOrPrompt,
+}
+
+impl CacheAffinity {
+    /// The key of a body in memory.
+    pub(crate) fn key(self, content: &[u8]) -> Option<u64> {
+        let has_key = KEY.find(content).is_some();
+        if !has_key && self == Self::Key {
+            return None;
+        }
+        let (mut key, mut instructions, mut prompt) = (None, None, None);
+        members(content, |name, scan| {
+            let name = &content[name];
+            let value = &content[scan.skip()?];
+            match name {
+                b"prompt_cache_key" if value.len() > 2 && value[0] == b'"' => {
+                    key = Some(hash([value]));
+                }
+                // What a response is given before its input.
+                b"instructions" => instructions = Some(value),
+                b"messages" | b"input" | b"prompt" => prompt = Some(value),
+                _ => {}
+            }
+            Some(())
+        });
+        if key.is_some() || self == Self::Key {
+            return key;
+        }
+        let first = instructions.filter(|text| text[0] == b'"').unwrap_or_default();
+        let first = &first[..first.len().min(CHARACTERS)];
+        let second = prompt?.get(..CHARACTERS - first.len())?;
+        Some(hash([first, second]))
+    }
+}
+
+/// FNV-1a of 64 bits (G. Fowler, L. C. Noll, K.-P. Vo), written out because processes that share
+/// resources are to agree, whatever they are built with.
+pub(crate) fn hash<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    let bytes = parts.into_iter().flatten();
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// As the body has them: escapes, quotes and roles count. The service looks at 256 tokens or so
+/// (Azure page "Prompt caching").
+const CHARACTERS: usize = 1_024;
+static KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"prompt_cache_key\""));
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn key(body: &serde_json::Value) -> Option<u64> {
+        CacheAffinity::Key.key(body.to_string().as_bytes())
+    }
+
+    fn prompt(body: &serde_json::Value) -> Option<u64> {
+        CacheAffinity::KeyOrPrompt.key(body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_key_is_the_same_for_one_name_and_another_for_another() {
+        let named = |name: &str| json!({"prompt_cache_key": name, "messages": [{"content": name}]});
+        assert_eq!(key(&named("a")), prompt(&json!({"input": "hi", "prompt_cache_key": "a"})));
+        assert_ne!(key(&named("a")), key(&named("b")));
+        // Processes agree only as long as this does not change.
+        assert_eq!(hash([&b"foobar"[..]]), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn only_a_name_at_the_top_is_a_key() {
+        for body in [
+            json!({"messages": [{"content": "\"prompt_cache_key\": \"a\""}]}),
+            json!({"metadata": {"prompt_cache_key": "a"}}),
+            json!({"prompt_cache_key": ""}),
+            json!({"prompt_cache_key": null}),
+            json!({"prompt_cache_key": 5}),
+            json!(["prompt_cache_key", "a"]),
+        ] {
+            assert_eq!(key(&body), None, "{body}");
+            assert_eq!(prompt(&body), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_conversation_keeps_the_key_of_its_beginning() {
+        let begins = |with: &str| json!({"role": "system", "content": with.repeat(300)});
+        let turn = json!({"role": "user", "content": "and now?"});
+        let first = json!({"messages": [begins("long")]});
+        let second = json!({"messages": [begins("long"), turn]});
+        assert!(prompt(&first).is_some());
+        assert_eq!(prompt(&first), prompt(&second));
+        assert_ne!(prompt(&first), prompt(&json!({"messages": [begins("else")]})));
+        assert_eq!(key(&first), None, "only a name was switched on");
+    }
+
+    #[test]
+    fn instructions_come_before_the_input() {
+        let ask = |instructions: &str, input: &str| {
+            prompt(&json!({"instructions": instructions.repeat(100), "input": input.repeat(500)}))
+        };
+        assert!(ask("be brief", "hello").is_some());
+        assert_ne!(ask("be brief", "hello"), ask("be kind!", "hello"));
+        assert_ne!(ask("be brief", "hello"), ask("be brief", "howdy"));
+        assert_eq!(prompt(&json!({"input": "a short one"})), None);
+    }
+
+    #[test]
+    fn a_body_that_is_not_json_has_no_key() {
+        for body in
+            [&b""[..], b"{", b"\"prompt_cache_key\"", b"{\"instructions\":", b"{\"input\":}"]
+        {
+            assert_eq!(CacheAffinity::KeyOrPrompt.key(body), None);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Finds the ids in an answer while it passes by.
+
+use std::mem;
+
+use super::references::{LONGEST_ID, SEAL};
+use crate::backend::{mark, quote_or_backslash};
+
+/// What an answer shows that its resource holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown<'a> {
+    /// The id of the answer itself, or of an item in it.
+    Id(&'a [u8]),
+    /// What begins something that the resource has encrypted for itself.
+    Seal(&'a [u8]),
+}
+
+/// Reads the beginning of an answer in whatever pieces it comes: one JSON text, or events with one
+/// each, between which nothing has quotes or brackets (WHATWG HTML, section 9.2.6). It keeps a
+/// place in the text and the value that it is in, at most [`LONGEST_ID`] bytes.
+///
+/// Ids count where the service itself puts them: in the outermost object, in the object `response`
+/// of an event, and in items (`item`, `output`, `data`). What a caller wrote and the service
+/// repeats, metadata and tools, is elsewhere.
+#[derive(Debug)]
+pub(super) struct AnswerScan {
+    /// How many bytes are still read.
+    left: usize,
+    place: Place,
+    depth: usize,
+    /// What the outermost containers are called.
+    path: [Name; DEEPEST],
+    /// What the last string is called if it is the key of what comes next.
+    key: Option<Name>,
+    /// What the string that is being read is the value of; `None` when it may be a key itself.
+    value_of: Option<Name>,
+    text: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Between,
+    String,
+    /// After a backslash in one.
+    Escape,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Name {
+    Id,
+    Sealed,
+    Response,
+    /// A list of items.
+    Items,
+    Item,
+    Other,
+}
+
+impl AnswerScan {
+    /// Reads `most` bytes.
+    pub(super) const fn new(most: usize) -> Self {
+        Self {
+            left: most,
+            place: Place::Between,
+            depth: 0,
+            path: [Name::Other; DEEPEST],
+            key: None,
+            value_of: None,
+            text: Vec::new(),
+        }
+    }
+
+    /// Whether it has read as much as it reads.
+    pub(super) const fn is_over(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Reads the next bytes, with `each` called for whatever ends in them.
+    pub(super) fn push(&mut self, piece: &[u8], mut each: impl FnMut(Shown<'_>)) {
+        let piece = &piece[..piece.len().min(self.left)];
+        self.left -= piece.len();
+        let mut at = 0;
+        while at < piece.len() {
+            let rest = &piece[at..];
+            at += match self.place {
+                Place::Between => self.read_between(rest),
+                Place::String => self.read_string(rest, &mut each),
+                Place::Escape => {
+                    self.keep(&rest[..1]);
+                    self.place = Place::String;
+                    1
+                }
+            };
+        }
+    }
+
+    fn read_between(&mut self, rest: &[u8]) -> usize {
+        let at = mark(rest);
+        // A key has nothing but a colon between itself and its value.
+        if self.key.is_some() && rest[..at].contains(&b',') {
+            self.key = None;
+        }
+        let Some(&byte) = rest.get(at) else { return at };
+        match byte {
+            b'"' => {
+                self.place = Place::String;
+                self.value_of = self.key.take();
+                self.text.clear();
+            }
+            b'{' | b'[' => {
+                let name = self.key.take().unwrap_or(Name::Other);
+                if let Some(slot) = self.path.get_mut(self.depth) {
+                    *slot = name;
+                }
+                self.depth = self.depth.saturating_add(1);
+            }
+            _ => {
+                self.key = None;
+                self.depth = self.depth.saturating_sub(1);
+            }
+        }
+        at + 1
+    }
+
+    fn read_string(&mut self, rest: &[u8], each: &mut impl FnMut(Shown<'_>)) -> usize {
+        let end = quote_or_backslash(rest);
+        let plain = end.unwrap_or(rest.len());
+        self.keep(&rest[..plain]);
+        match end.map(|end| rest[end]) {
+            Some(b'"') => {
+                self.place = Place::Between;
+                self.finish(each);
+                plain + 1
+            }
+            Some(_) => {
+                self.keep(b"\\");
+                self.place = Place::Escape;
+                plain + 1
+            }
+            None => plain,
+        }
+    }
+
+    /// Keeps of a string what may be needed of it: one byte more than the longest id, to tell it
+    /// from a longer one.
+    fn keep(&mut self, text: &[u8]) {
+        let most = match self.value_of {
+            Some(Name::Id) => LONGEST_ID + 1,
+            Some(Name::Sealed) => SEAL,
+            Some(_) => 0,
+            None => LONGEST_NAME + 1,
+        };
+        let room = most.saturating_sub(self.text.len());
+        self.text.extend_from_slice(&text[..text.len().min(room)]);
+    }
+
+    fn finish(&mut self, each: &mut impl FnMut(Shown<'_>)) {
+        let text = mem::take(&mut self.text);
+        match self.value_of.take() {
+            None => self.key = Some(Name::of(&text)),
+            Some(Name::Id) if self.is_object() && (1..=LONGEST_ID).contains(&text.len()) => {
+                each(Shown::Id(&text));
+            }
+            Some(Name::Sealed) if self.is_item() && !text.is_empty() => each(Shown::Seal(&text)),
+            Some(_) => {}
+        }
+        self.text = text;
+        self.text.clear();
+    }
+
+    /// Whether it is in an object that the service gave its id.
+    fn is_object(&self) -> bool {
+        self.depth == 1 || (self.depth == 2 && self.path[1] == Name::Response) || self.is_item()
+    }
+
+    fn is_item(&self) -> bool {
+        match self.depth {
+            2 => self.path[1] == Name::Item,
+            3 => self.path[1] == Name::Items,
+            4 => self.path[1] == Name::Response && self.path[2] == Name::Items,
+            _ => false,
+        }
+    }
+}
+
+impl Name {
+    fn of(key: &[u8]) -> Self {
+        match key {
+            b"id" => Self::Id,
+            b"encrypted_content" => Self::Sealed,
+            b"response" => Self::Response,
+            b"output" | b"data" => Self::Items,
+            b"item" => Self::Item,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// An item of a response of an event.
+const DEEPEST: usize = 4;
+/// Of the names that matter.
+const LONGEST_NAME: usize = "encrypted_content".len();
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, sample::Index};
+
+    use super::*;
+
+    fn shown_in(pieces: &[&[u8]], most: usize) -> Vec<String> {
+        let mut shown = Vec::new();
+        let mut scan = AnswerScan::new(most);
+        for piece in pieces {
+            scan.push(piece, |found| {
+                let (mark, text) = match found {
+                    Shown::Id(text) => ("", text),
+                    Shown::Seal(text) => ("#", text),
+                };
+                shown.push(format!("{mark}{}", String::from_utf8_lossy(text)));
+            });
+        }
+        shown
+    }
+
+    fn shown(text: &str) -> Vec<String> {
+        shown_in(&[text.as_bytes()], usize::MAX)
+    }
+
+    const RESPONSE: &str = r#"{"id":"resp_1","object":"response","created_at":5,"output":[
+        {"id":"rs_1","type":"reasoning","summary":[{"id":"no"}],"encrypted_content":"gAAA"},
+        {"id":"msg_1","content":[{"type":"output_text","text":"\"id\":\"no\""}]}],
+        "tools":[{"id":"no"}],"metadata":{"id":"no"},"previous_response_id":"no"}"#;
+
+    fn stream(end: &str) -> String {
+        let response = RESPONSE.replace('\n', " ");
+        [
+            r#"{"type":"response.created","response":{"id":"resp_1","output":[],"x":{"id":"no"}}}"#,
+            r#"{"type":"response.output_text.delta","item_id":"no","delta":"id\""}"#,
+            r#"{"output_index":0,"item":{"id":"rs_1","x":{"id":"no"},"encrypted_content":"gAAA"}}"#,
+            &format!(r#"{{"type":"response.completed","response":{response}}}"#),
+        ]
+        .map(|event| format!("event: x{end}data: {event}{end}{end}"))
+        .concat()
+    }
+
+    fn samples() -> Vec<(String, Vec<&'static str>)> {
+        let all = ["resp_1", "rs_1", "#gAAA", "msg_1"];
+        let in_stream = [&["resp_1", "rs_1", "#gAAA"], &all[..]].concat();
+        let list = r#"{"object":"list","first_id":"no","data":[{"id":"file-1"},
+            {"x":{"id":"no"},"id":"file-2"}]}"#;
+        vec![
+            (RESPONSE.to_owned(), all.to_vec()),
+            (RESPONSE.replace("\":", "\" :\n\t"), all.to_vec()),
+            (stream("\n"), in_stream.clone()),
+            (stream("\r\n"), in_stream),
+            (r#"{"id":"file-1","object":"file","bytes":5}"#.to_owned(), vec!["file-1"]),
+            (list.to_owned(), vec!["file-1", "file-2"]),
+        ]
+    }
+
+    #[test]
+    fn ids_count_where_the_service_puts_them() {
+        for (answer, expected) in samples() {
+            assert_eq!(shown(&answer), expected, "{answer}");
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_an_id() {
+        for text in [
+            r#"["id","resp_1"]"#,
+            r#"{"a":"id","b":"resp_1"}"#,
+            r#"{"id":5,"b":"resp_1"}"#,
+            r#"{"id":null,"b":"resp_1"}"#,
+            r#"{"id":["resp_1"]}"#,
+            r#"{"id":{"b":"resp_1"}}"#,
+            r#"{"id":""}"#,
+            r#"{"b":"\"id\":\"resp_1\""}"#,
+            r#"{"i\u0064":"resp_1"}"#,
+            r#"{"idx":"resp_1","xid":"resp_1"}"#,
+            r#"{"metadata":{"id":"resp_1"}}"#,
+            r#"{"encrypted_content":"gA"}"#,
+            r#"{"response":{"encrypted_content":"gA"}}"#,
+            "]]]]}}}",
+        ] {
+            assert_eq!(shown(text), [""; 0], "{text}");
+        }
+        let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(LONGEST_ID + 1));
+        assert_eq!(shown(&long), [""; 0]);
+    }
+
+    #[test]
+    fn of_what_is_sealed_the_beginning_is_kept() {
+        let sealed = "g".repeat(10_000);
+        let text = format!(r#"{{"output":[{{"encrypted_content":"{sealed}"}}]}}"#);
+        assert_eq!(shown(&text), [format!("#{}", "g".repeat(SEAL))]);
+    }
+
+    #[test]
+    fn it_reads_no_further_than_it_may() {
+        let text = r#"{"id":"resp_1","output":[{"id":"msg_1"}]}"#;
+        let within = text.find("msg").expect("it is there");
+        assert_eq!(shown_in(&[text.as_bytes()], within), ["resp_1"]);
+        let mut scan = AnswerScan::new(within);
+        scan.push(text.as_bytes(), |_| {});
+        assert!(scan.is_over());
+    }
+
+    proptest! {
+        #[test]
+        fn any_pieces_show_the_same(cuts in prop::collection::vec(any::<Index>(), 0..6)) {
+            for (answer, expected) in samples() {
+                let bytes = answer.as_bytes();
+                let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
+                ends.sort_unstable();
+                ends.push(bytes.len());
+                let mut from = 0;
+                let pieces: Vec<_> =
+                    ends.into_iter().map(|end| &bytes[mem::replace(&mut from, end)..end]).collect();
+                prop_assert_eq!(shown_in(&pieces, usize::MAX), expected.clone());
+            }
+        }
+
+        #[test]
+        fn no_answer_panics(
+            noise in prop::collection::vec(any::<u8>(), 0..100),
+            pieces in "(\"(id|output|item|response|data)\":?|\\\\|[\\[\\]{}:, 1\"]){0,40}",
+        ) {
+            shown_in(&[&noise, pieces.as_bytes()], usize::MAX);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Finds the resource that a request belongs to.
+
+use std::{sync::Arc, time::Instant};
+
+use http::Request;
+
+use super::{
+    Held, Sticky, caller,
+    operation::{Kind, Operation},
+    references::{self, Reference, SEAL, Wishes},
+    tier::Residents,
+};
+use crate::TryCloneBody;
+
+/// What stickiness makes of a request: where it is held, and what its answer teaches. The layer
+/// that is asked first leaves it in the extensions for those inside of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Binding {
+    pub(super) held: Option<(Arc<str>, Held)>,
+    pub(super) lesson: Lesson,
+}
+
+/// What is to be learned from an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lesson {
+    pub(super) ids: bool,
+    pub(super) seals: bool,
+}
+
+impl Binding {
+    /// The binding that a layer outside found, or one among `residents`. What the caller said in
+    /// the head about this is taken out.
+    pub(super) fn take<B: TryCloneBody>(
+        sticky: &Sticky,
+        residents: &Residents,
+        request: &mut Request<B>,
+        now: Instant,
+    ) -> Self {
+        if let Some(binding) = request.extensions_mut().remove() {
+            return binding;
+        }
+        let name = caller::take_name(request);
+        let mut search =
+            Search { sticky, residents, now, known: None, is_needed: false, left: MOST };
+        let Operation { kind, id } = Operation::of(request.uri().path());
+        if let Some(id) = id {
+            search.look_up(id.as_bytes(), true);
+        }
+        let mut wishes = Wishes::default();
+        if kind != Kind::Free
+            && let Some(content) = request.body().content()
+        {
+            wishes = references::read(&content, kind, |reference| search.note(reference));
+        }
+        let named = name.map(|name| residents.named(name.as_str()).ok_or(()));
+        let held = search.finish(named);
+        // A file's content is its owner's words, whatever they look like.
+        let is_content = request.uri().path().ends_with("/content");
+        let lesson = if is_content { Lesson::default() } else { Lesson::of(kind, wishes) };
+        Self { held, lesson }
+    }
+}
+
+impl Lesson {
+    fn of(kind: Kind, wishes: Wishes) -> Self {
+        let ids = match kind {
+            Kind::Free => false,
+            Kind::Chat => wishes.stored == Some(true),
+            Kind::Response => wishes.stored != Some(false),
+            Kind::Kept => true,
+        };
+        Self { ids, seals: wishes.sealed }
+    }
+}
+
+struct Search<'a> {
+    sticky: &'a Sticky,
+    residents: &'a Residents,
+    now: Instant,
+    known: Option<Arc<str>>,
+    /// Whether something was found that no other resource can do without.
+    is_needed: bool,
+    /// How many more ids are looked up.
+    left: usize,
+}
+
+impl Search<'_> {
+    fn note(&mut self, reference: Reference<'_>) {
+        match reference {
+            Reference::Id(id) => self.look_up(id, true),
+            Reference::Item(id) => self.look_up(id, false),
+            Reference::Sealed(text) => self.look_up(seal(text), true),
+        }
+    }
+
+    fn look_up(&mut self, id: &[u8], is_needed: bool) {
+        self.is_needed |= is_needed;
+        if self.known.is_some() || self.left == 0 {
+            return;
+        }
+        self.left -= 1;
+        // A backend that was taken out of the configuration holds nothing any more.
+        self.known =
+            self.sticky.find(id, self.now).filter(|resource| self.residents.holds(resource));
+    }
+
+    /// `named` is the resource of the backend that the caller named, if there is such a backend.
+    fn finish(self, named: Option<Result<Arc<str>, ()>>) -> Option<(Arc<str>, Held)> {
+        match (named, self.known) {
+            (Some(Ok(resource)), _) => Some((resource, Held::Named)),
+            (_, Some(resource)) => Some((resource, Held::Known)),
+            (named, None) if self.is_needed || named.is_some() => {
+                let default = self.sticky.default_backend.as_deref();
+                Some((self.residents.default(default), Held::Unknown))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What encrypted content is known by: its beginning, up to the first escape, since those may be
+/// written in more than one way.
+pub(super) fn seal(text: &[u8]) -> &[u8] {
+    let text = &text[..text.len().min(SEAL)];
+    let plain = text.iter().position(|&byte| byte == b'\\').unwrap_or(text.len());
+    &text[..plain]
+}
+
+/// A conversation may carry hundreds of items; the first that is known settles it.
+const MOST: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seal_does_not_depend_on_how_the_rest_is_escaped() {
+        let long = "g".repeat(SEAL + 1);
+        assert_eq!(seal(long.as_bytes()), &long.as_bytes()[..SEAL]);
+        assert_eq!(seal(br"gAAA\/b"), b"gAAA");
+        assert_eq!(seal(br"gAAA\u002fb"), seal(br"gAAA\/b"));
+        assert_eq!(seal(b""), b"");
+    }
+
+    #[test]
+    fn an_answer_teaches_what_is_kept_of_it() {
+        let lesson = |kind, stored, sealed| Lesson::of(kind, Wishes { stored, sealed });
+        assert_eq!(lesson(Kind::Free, None, false), Lesson::default());
+        assert_eq!(lesson(Kind::Chat, None, false), Lesson::default());
+        assert!(lesson(Kind::Chat, Some(true), false).ids);
+        assert!(lesson(Kind::Response, None, false).ids && lesson(Kind::Kept, None, false).ids);
+        let unstored = lesson(Kind::Response, Some(false), true);
+        assert_eq!(unstored, Lesson { ids: false, seals: true });
+    }
+}

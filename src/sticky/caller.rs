@@ -1,0 +1,133 @@
+//! The backend that a caller names: in an extension, a header or a cookie.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+
+/// The backend whose resource a request is to be sent to, by its name: a request extension.
+///
+/// It says more than what the request itself refers to, and needs a [`Sticky`](super::Sticky).
+///
+/// ```
+/// use tower_spillover::StickTo;
+///
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(StickTo::from("sweden"));
+/// # assert_eq!(request.extensions().get(), Some(&StickTo::from("sweden")));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StickTo(Cow<'static, str>);
+
+impl StickTo {
+    /// The name of the backend.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: Into<Cow<'static, str>>> From<T> for StickTo {
+    fn from(name: T) -> Self {
+        Self(name.into())
+    }
+}
+
+/// Takes the name that the caller gave out of the request. Of several the extension counts first,
+/// then the header, then the cookie.
+pub(super) fn take_name<B>(request: &mut Request<B>) -> Option<StickTo> {
+    let extension = request.extensions_mut().remove::<StickTo>();
+    let headers = request.headers_mut();
+    let named = headers.remove(NAME).and_then(|name| text(&name).map(StickTo::from));
+    let cookie = if headers.contains_key(header::COOKIE) { take_cookie(headers) } else { None };
+    extension.or(named).or_else(|| cookie.map(StickTo::from))
+}
+
+/// The first of our cookies; the headers keep those that are not ours (RFC 6265, section 4.2.1).
+fn take_cookie(headers: &mut HeaderMap) -> Option<String> {
+    let ours = |pair: &str| {
+        let value = pair.trim().strip_prefix(COOKIE)?.strip_prefix('=')?;
+        Some(value.trim_matches('"').to_owned())
+    };
+    let mut first = None;
+    let mut others = Vec::new();
+    for line in headers.get_all(header::COOKIE) {
+        let Some(pairs) = text(line).filter(|pairs| pairs.contains(COOKIE)) else {
+            others.push(line.clone());
+            continue;
+        };
+        let left: Vec<_> = (pairs.split(';'))
+            .filter(|pair| match ours(pair) {
+                None => true,
+                Some(name) => {
+                    first.get_or_insert(name);
+                    false
+                }
+            })
+            .map(str::trim)
+            .filter(|pair| !pair.is_empty())
+            .collect();
+        if let Ok(left) = HeaderValue::try_from(left.join("; "))
+            && !left.is_empty()
+        {
+            others.push(left);
+        }
+    }
+    if first.is_some() {
+        headers.remove(header::COOKIE);
+        for line in others {
+            headers.append(header::COOKIE, line);
+        }
+    }
+    first
+}
+
+fn text(value: &HeaderValue) -> Option<String> {
+    value.to_str().ok().map(str::to_owned)
+}
+
+const NAME: HeaderName = HeaderName::from_static("x-spillover-backend");
+const COOKIE: &str = "spillover-backend";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(lines: &[(&'static str, &'static str)]) -> Request<()> {
+        let mut request = Request::new(());
+        for (name, value) in lines {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        request
+    }
+
+    fn taken(request: &mut Request<()>) -> Option<String> {
+        take_name(request).map(|name| name.as_str().to_owned())
+    }
+
+    #[test]
+    fn the_extension_counts_before_the_header_and_the_header_before_the_cookie() {
+        let mut all = request(&[("x-spillover-backend", "b"), ("cookie", "spillover-backend=c")]);
+        let mut two = all.clone();
+        all.extensions_mut().insert(StickTo::from("a"));
+        assert_eq!(taken(&mut all).as_deref(), Some("a"));
+        assert!(all.headers().is_empty() && all.extensions().is_empty(), "none goes upstream");
+        assert_eq!(taken(&mut two).as_deref(), Some("b"));
+        assert_eq!(taken(&mut two), None);
+    }
+
+    #[test]
+    fn other_cookies_stay_as_they_were() {
+        let mut asked = request(&[
+            ("cookie", "a=1; spillover-backend=\"east\";b=2"),
+            ("cookie", "c=3"),
+            ("cookie", "spillover-backend=west"),
+        ]);
+        assert_eq!(taken(&mut asked).as_deref(), Some("east"));
+        let left: Vec<_> = asked.headers().get_all("cookie").iter().collect();
+        assert_eq!(left, ["a=1; b=2", "c=3"]);
+        for others in ["a=spillover-backend", "xspillover-backend=a", "spillover-backends=a"] {
+            let mut asked = request(&[("cookie", others)]);
+            assert_eq!(taken(&mut asked), None, "{others}");
+            assert_eq!(asked.headers()["cookie"], others);
+        }
+    }
+}

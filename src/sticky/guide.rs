@@ -1,0 +1,110 @@
+//! Guides one request through a pool: to the resource that it is held to, or where its cache is.
+
+use std::{sync::Arc, time::Instant};
+
+use http::Request;
+
+use super::{CacheAffinity, Held, Learner, Sticky, binding::Binding, binding::Lesson};
+use crate::{
+    BackendPool, TryCloneBody,
+    backend::{Preference, Reopening, Tried},
+};
+
+/// What a pool's layer was told about where requests belong.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Guidance {
+    pub(crate) sticky: Option<Sticky>,
+    pub(crate) affinity: Option<CacheAffinity>,
+}
+
+/// Where one request belongs.
+#[derive(Debug)]
+pub(crate) struct Guide {
+    held: Option<(Arc<str>, Held)>,
+    key: Option<u64>,
+    lesson: Option<(Sticky, Lesson)>,
+}
+
+impl Guidance {
+    /// The guide of `request`; none for one that may go anywhere, and whose answer teaches nothing.
+    #[inline]
+    pub(crate) fn guide<B: TryCloneBody>(
+        &self,
+        pool: &BackendPool,
+        request: &mut Request<B>,
+        now: Instant,
+    ) -> Option<Box<Guide>> {
+        if self.sticky.is_none() && self.affinity.is_none() {
+            return None;
+        }
+        self.find(pool, request, now)
+    }
+
+    #[inline(never)]
+    fn find<B: TryCloneBody>(
+        &self,
+        pool: &BackendPool,
+        request: &mut Request<B>,
+        now: Instant,
+    ) -> Option<Box<Guide>> {
+        let mut guide = Guide { held: None, key: None, lesson: None };
+        if let Some(sticky) = &self.sticky {
+            let residents = pool.residents();
+            let binding = Binding::take(sticky, residents, request, now);
+            if binding.lesson != Lesson::default() {
+                guide.lesson = Some((sticky.clone(), binding.lesson));
+            }
+            guide.held = binding.within(residents);
+        }
+        if let Some(affinity) = self.affinity {
+            guide.key = request.body().content().and_then(|content| affinity.key(&content));
+        }
+        let guides = guide.held.is_some() || guide.key.is_some() || guide.lesson.is_some();
+        guides.then(|| Box::new(guide))
+    }
+}
+
+impl Guide {
+    /// Why the request is held.
+    pub(crate) fn held(&self) -> Option<Held> {
+        self.held.as_ref().map(|(_, held)| *held)
+    }
+
+    /// An open backend that was not tried.
+    pub(crate) fn choose(
+        &self,
+        pool: &BackendPool,
+        tried: &Tried,
+        now: Instant,
+        draw: u64,
+    ) -> Option<usize> {
+        pool.prefer(self.preference(), tried, now, draw)
+    }
+
+    /// The backend that reopens first among those not tried.
+    pub(crate) fn first_to_open(&self, pool: &BackendPool, tried: &Tried) -> Option<usize> {
+        pool.first_to_open_of(self.preference(), tried)
+    }
+
+    /// Whether the request may go to this backend.
+    pub(crate) fn admits(&self, pool: &BackendPool, index: usize) -> bool {
+        pool.is_preferred(self.preference(), index)
+    }
+
+    /// When the first backend is open that the request may go to.
+    pub(crate) fn soonest(&self, pool: &BackendPool, now: Instant) -> Reopening {
+        pool.soonest_of(self.preference(), now)
+    }
+
+    /// Who learns from a successful answer of this backend.
+    pub(crate) fn learner(&self, pool: &BackendPool, index: usize) -> Option<Box<Learner>> {
+        let (sticky, lesson) = self.lesson.as_ref()?;
+        let resource = Arc::clone(pool.member(index).resource());
+        Some(Box::new(Learner::new(sticky.clone(), resource, *lesson)))
+    }
+
+    fn preference(&self) -> Preference<'_> {
+        let resource = self.held.as_ref().map(|(resource, _)| &**resource);
+        Preference { resource, key: self.key }
+    }
+}

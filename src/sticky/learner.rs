@@ -1,0 +1,61 @@
+//! Learns from an answer what its resource holds.
+
+use std::{fmt, sync::Arc};
+
+use super::{
+    Sticky,
+    answer::{AnswerScan, Shown},
+    binding::{Lesson, seal},
+};
+use crate::resend::clock;
+
+/// Watches an answer of one resource.
+pub(crate) struct Learner {
+    sticky: Sticky,
+    resource: Arc<str>,
+    lesson: Lesson,
+    scan: AnswerScan,
+    /// Hashes of what was learned: most ids of a stream come several times.
+    learned: Vec<u64>,
+}
+
+impl Learner {
+    pub(super) fn new(sticky: Sticky, resource: Arc<str>, lesson: Lesson) -> Self {
+        let most = if lesson.seals { SEALED } else { BEGINNING };
+        Self { sticky, resource, lesson, scan: AnswerScan::new(most), learned: Vec::new() }
+    }
+
+    /// Whether it looks at anything that comes.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.scan.is_over()
+    }
+
+    /// Reads on.
+    pub(crate) fn see(&mut self, piece: &[u8]) {
+        let Self { sticky, resource, lesson, scan, learned } = self;
+        scan.push(piece, |shown| {
+            let id = match shown {
+                Shown::Id(id) if lesson.ids => id,
+                Shown::Seal(text) if lesson.seals => seal(text),
+                Shown::Id(_) | Shown::Seal(_) => return,
+            };
+            let hash = super::hash([id]);
+            if !id.is_empty() && learned.len() < MOST && !learned.contains(&hash) {
+                learned.push(hash);
+                sticky.learn(id, resource, clock::now());
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Learner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Learner").field("resource", &self.resource).finish_non_exhaustive()
+    }
+}
+
+/// A `response.created` repeats the request: one of 61 KB has been seen.
+const BEGINNING: usize = 64 << 10;
+const SEALED: usize = 1 << 20;
+/// The most ids that are learned from one answer: a page of a list has 100 at most.
+const MOST: usize = 128;

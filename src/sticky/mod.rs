@@ -1,0 +1,216 @@
+//! Keeps requests with the resource that holds what they refer to.
+
+mod affinity;
+mod answer;
+mod binding;
+mod caller;
+mod guide;
+mod learner;
+mod memory;
+mod operation;
+mod references;
+mod resource;
+mod tier;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use self::memory::Memory;
+pub use self::{
+    affinity::CacheAffinity,
+    caller::StickTo,
+    tier::{Residents, StickyTier},
+};
+pub(crate) use self::{
+    affinity::hash,
+    guide::{Guidance, Guide},
+    learner::Learner,
+    resource::resource,
+    tier::{Confined, Split},
+};
+
+/// Sends requests that refer to what one resource holds to that resource, and refuses them rather
+/// than sends them to another.
+///
+/// A response that is continued, a file, a thread, a batch or encrypted reasoning is known to the
+/// Azure OpenAI resource that made it and to no other: "not found" is what rotation makes of such
+/// requests. With this handle a layer learns from the answers that pass by where things are, and
+/// keeps to it; every other request rotates as before. Clones share what they learned, so it is
+/// made once, like a [`BackendPool`](crate::BackendPool), and given to the outermost of the layers.
+///
+/// ```
+/// use tower::{ServiceBuilder, ServiceExt};
+/// use tower_spillover::{Backend, BackendPool, RegionRotateLayer, Served, Sticky, sticky::Held};
+/// # use bytes::Bytes;
+/// # use http::Request;
+/// # use http_body_util::{BodyExt, Full};
+/// # use tower_spillover::emulator::{Deployment, Emulator, Resource, Standard};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let resource = |name| Resource::new(name)
+/// #     .deployment(Deployment::standard("gpt-4o", Standard::unlimited()));
+/// # let client = Emulator::new(["contoso-east", "contoso-sweden"].map(resource)).service();
+/// let pool = BackendPool::new([
+///     Backend::new("eastus", "https://contoso-east.openai.azure.com")?.api_key("key-1"),
+///     Backend::new("sweden", "https://contoso-sweden.openai.azure.com")?.api_key("key-2"),
+/// ])?;
+/// let azure = ServiceBuilder::new()
+///     .layer(RegionRotateLayer::new(pool).sticky(Sticky::new()))
+///     .service(client);
+///
+/// let ask = |body: String| Request::post("/openai/v1/responses").body(Full::<Bytes>::from(body));
+/// let first = azure.clone().oneshot(ask(r#"{"model":"gpt-4o","input":"Hello"}"#.into())?).await?;
+/// let made_by = first.extensions().get::<Served>().unwrap().backend().unwrap().to_owned();
+/// let answer: serde_json::Value =
+///     serde_json::from_slice(&first.into_body().collect().await?.to_bytes())?;
+///
+/// let next = format!(
+///     r#"{{"model":"gpt-4o","input":"And then?","previous_response_id":{}}}"#,
+///     answer["id"]
+/// );
+/// let second = azure.oneshot(ask(next)?).await?;
+/// let served = second.extensions().get::<Served>().unwrap();
+/// assert_eq!(served.backend(), Some(&*made_by));
+/// assert_eq!(served.held(), Some(Held::Known));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What is held
+///
+/// Requests with any of these, whether in the classic or in the v1 grammar:
+///
+/// - an id in the path: `/responses/{id}`, and the like of `conversations`, `files`, `threads`,
+///   `assistants`, `batches`, `vector_stores`, `fine_tuning/jobs`, `uploads`, `evals`,
+///   `containers`, videos, and stored chat completions;
+/// - in the body `previous_response_id`, `conversation`, an `item_reference`, reasoning without its
+///   content, `assistant_id`, `thread_id`, a file, a vector store, a container;
+/// - `encrypted_content`, which only the resource that encrypted it can read: another answers 400
+///   `invalid_encrypted_content`;
+/// - a backend that the caller names: in the request extension [`StickTo`], the header
+///   `x-spillover-backend: NAME` or the cookie `spillover-backend=NAME`. None of them goes upstream.
+///
+/// What counts is the *resource*: its other deployments, in this pool or another tier, know the same
+/// ids. So a request may still spill from a PTU to a Standard deployment beside it. Two endpoints
+/// are one resource when they are hosts of one name in Azure's domains, or one address otherwise.
+///
+/// A request that is held waits for a gate as others do; where the gate is in front of several
+/// resources, it goes by the hints of its own one, as in the reference script. When every backend of its resource is
+/// resting, it gets 429 with the time until the first of them opens; when they refuse, their
+/// refusal. (The Azure Architecture Center has it so: "consider returning an API response like a
+/// 429 to a pinned client instead of redirecting it".)
+///
+/// An item that a body carries in full, a message with its id, goes where that id is known to be, and
+/// is free when it is not known. Any other id that is not known, made before this process began or
+/// forgotten, leads to the [default backend](Self::default_backend), and
+/// [`Served::held`](crate::Served::held) says so.
+///
+/// # What is learned
+///
+/// Of successful answers: the `id` of what was made, the ids of its items, and the first 128
+/// characters of each `encrypted_content`, as hashes. The answer passes untouched and unbuffered;
+/// its first 64 KiB are read, or its first MiB when the request wants encrypted reasoning. Nothing is learned from answers that are not stored (`store: false`,
+/// or a chat completion without `store: true`) but what is encrypted in them.
+///
+/// # Cost
+///
+/// Bodies are read when they are in memory: 0.1 microseconds for each KiB of a chat completion, 0.3
+/// of a response. What is read of an answer costs 0.6 microseconds for each KiB. Requests about
+/// nothing that is stored, such as embeddings, take 0.1 microseconds longer.
+#[derive(Clone)]
+pub struct Sticky {
+    memory: Arc<Mutex<Memory>>,
+    default_backend: Option<Arc<str>>,
+}
+
+/// Why a request was kept with one resource; see [`Sticky`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Its caller named a backend.
+    Named,
+    /// It refers to something that this resource is known to hold.
+    Known,
+    /// It refers to something, or names a backend, that is not known: the resource is a guess, and
+    /// an answer that says "not found" may be wrong.
+    Unknown,
+}
+
+impl Sticky {
+    /// A handle that has learned nothing yet.
+    pub fn new() -> Self {
+        Self {
+            memory: Arc::new(Mutex::new(Memory::new(CAPACITY, LONGEST_AGE))),
+            default_backend: None,
+        }
+    }
+
+    /// The most ids that are known at a time; beyond them the one goes that was used longest ago.
+    /// Holds for all clones. Defaults to 65,536, which takes some 10 MiB at most.
+    #[must_use]
+    pub fn capacity(self, ids: usize) -> Self {
+        self.lock().capacity = ids;
+        self
+    }
+
+    /// For how long an id is known that nobody uses. Holds for all clones. Defaults to 30 days: so
+    /// long the service keeps a response (Azure page "Use the Azure OpenAI Responses API").
+    #[must_use]
+    pub fn longest_age(self, age: Duration) -> Self {
+        self.lock().longest_age = age;
+        self
+    }
+
+    /// The backend that requests are held to whose ids are not known, by its name. By default, and
+    /// where no backend has that name, it is the first of the outermost layer: of its first tier,
+    /// of the first priority, as given to the pool.
+    #[must_use]
+    pub fn default_backend(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.default_backend = Some(name.into());
+        self
+    }
+
+    /// How many ids are known.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether no id is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn learn(&self, id: &[u8], resource: &Arc<str>, now: Instant) {
+        self.lock().learn(id, resource, now);
+    }
+
+    fn find(&self, id: &[u8], now: Instant) -> Option<Arc<str>> {
+        self.lock().find(id, now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Sticky {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Counts ids, and shows none.
+impl fmt::Debug for Sticky {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sticky")
+            .field("ids", &self.len())
+            .field("default_backend", &self.default_backend)
+            .finish_non_exhaustive()
+    }
+}
+
+const CAPACITY: usize = 1 << 16;
+const LONGEST_AGE: Duration = Duration::from_secs(30 * 24 * 3_600);

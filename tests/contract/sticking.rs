@@ -1,0 +1,320 @@
+//! Which requests a pool holds to one resource, what it learns, and how it refuses them.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+use tower::{Layer, ServiceExt};
+use tower_spillover::{
+    Backend, BackendPool, Credential, RegionRotateLayer, ResponseBody, StickTo, Sticky,
+    sticky::Held,
+};
+
+use crate::{
+    clock::{ms, pass},
+    leaf::{Answer, CLASSIC, Leaf, account, asked, header, request, text},
+};
+
+pub(crate) const RESPONSES: &str = "/openai/v1/responses";
+
+pub(crate) fn backend(name: &str) -> Backend {
+    Backend::new(name, format!("https://{name}.example")).unwrap().api_key(format!("key-of-{name}"))
+}
+
+pub(crate) fn post(path: &str, body: &Value) -> Request<Full<Bytes>> {
+    Request::post(path).body(Full::from(body.to_string())).unwrap()
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "reads better at the call")]
+pub(crate) fn respond(body: Value) -> Request<Full<Bytes>> {
+    post(RESPONSES, &body)
+}
+
+/// Continues the response `id`.
+pub(crate) fn continuing(id: &str) -> Request<Full<Bytes>> {
+    respond(json!({"model": "m", "input": "go on", "previous_response_id": id}))
+}
+
+/// A client whose resources make things with ids of theirs: `resp_east_5`.
+pub(crate) fn resources() -> Leaf {
+    Leaf::new(|seen| {
+        let resource = seen.host().trim_end_matches(".example");
+        let id = format!("{resource}_{}", seen.index);
+        let created = json!({"type": "response.created", "response": {"id": format!("resp_{id}")}});
+        if seen.body.windows(8).any(|window| window == b"\"stream\"") {
+            return Answer::ok().telling(format!("event: response.created\ndata: {created}\n\n"));
+        }
+        Answer::ok().telling(
+            json!({"id": format!("resp_{id}"), "object": "response", "output": [
+                {"type": "reasoning", "id": format!("rs_{id}"), "summary": [],
+                    "encrypted_content": format!("gAAAA{id}")},
+                {"type": "message", "id": format!("msg_{id}"), "content": []}]})
+            .to_string(),
+        )
+    })
+}
+
+struct Pool {
+    layer: RegionRotateLayer,
+    leaf: Leaf,
+}
+
+type Answered = Response<ResponseBody<Full<Bytes>>>;
+
+impl Pool {
+    fn new(sticky: &Sticky, leaf: Leaf) -> Self {
+        let pool = BackendPool::new(["east", "west", "north"].map(backend)).unwrap();
+        Self { layer: RegionRotateLayer::new(pool).sticky(sticky.clone()), leaf }
+    }
+
+    async fn ask(&self, request: Request<Full<Bytes>>) -> Answered {
+        self.layer.layer(self.leaf.clone()).oneshot(request).await.unwrap()
+    }
+
+    /// What a response told, and the backend that made it.
+    async fn made(&self, request: Request<Full<Bytes>>) -> (Value, String) {
+        let response = self.ask(request).await;
+        let by = served_by(&response);
+        (serde_json::from_str(&text(response).await).unwrap(), by)
+    }
+}
+
+pub(crate) fn served_by<R>(response: &Response<R>) -> String {
+    account(response).backend().unwrap().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_is_continued_where_it_was_made_and_everything_else_rotates() {
+    let pool = Pool::new(&Sticky::new(), resources());
+    let mut makers = HashSet::new();
+    for _ in 0..60 {
+        let (answer, maker) = pool.made(respond(json!({"model": "m", "input": "hi"}))).await;
+        let next = pool.ask(continuing(answer["id"].as_str().unwrap())).await;
+        assert_eq!(served_by(&next), maker);
+        assert_eq!(account(&next).held(), Some(Held::Known));
+        assert!(account(&next).to_string().ends_with("; held"), "{}", account(&next));
+        makers.insert(maker);
+    }
+    assert_eq!(makers.len(), 3);
+    let chat = pool.ask(request()).await;
+    assert_eq!(account(&chat).held(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stream_says_first_is_enough_even_if_nobody_reads_on() {
+    let pool = Pool::new(&Sticky::new(), resources());
+    for _ in 0..20 {
+        let mut response = pool.ask(respond(json!({"input": "hi", "stream": true}))).await;
+        let maker = served_by(&response);
+        let frame = response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+        let frame = String::from_utf8(frame.to_vec()).unwrap();
+        let id = frame.split('"').find(|part| part.starts_with("resp_")).unwrap();
+        drop(response);
+        assert_eq!(served_by(&pool.ask(continuing(id)).await), maker);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn items_and_encrypted_reasoning_go_back_to_who_made_them() {
+    let pool = Pool::new(&Sticky::new(), resources());
+    let include = json!(["reasoning.encrypted_content"]);
+    for _ in 0..20 {
+        let begin = json!({"model": "m", "input": "hi", "store": false, "include": include});
+        let (answer, maker) = pool.made(respond(begin)).await;
+        let sealed = answer["output"][0]["encrypted_content"].clone();
+        let reasoning = json!({"type": "reasoning", "summary": [], "encrypted_content": sealed});
+        let next = pool.ask(respond(json!({"input": [reasoning]}))).await;
+        assert_eq!((served_by(&next), account(&next).held()), (maker, Some(Held::Known)));
+
+        let (answer, maker) = pool.made(respond(json!({"input": "hi"}))).await;
+        for item in [
+            json!({"type": "item_reference", "id": answer["output"][1]["id"]}),
+            json!({"type": "message", "id": answer["output"][1]["id"], "content": "hello"}),
+            json!({"type": "reasoning", "id": answer["output"][0]["id"], "summary": []}),
+        ] {
+            let next = pool.ask(respond(json!({"input": [item]}))).await;
+            assert_eq!(
+                (served_by(&next), account(&next).held()),
+                (maker.clone(), Some(Held::Known))
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_in_the_path_leads_to_what_it_names() {
+    let pool = Pool::new(&Sticky::new(), resources());
+    for _ in 0..10 {
+        let (file, maker) = pool.made(post("/openai/v1/files", &json!({}))).await;
+        let id = file["id"].as_str().unwrap();
+        for path in [
+            format!("/openai/v1/files/{id}"),
+            format!("/openai/files/{id}/content?api-version=2024-10-21"),
+        ] {
+            let get = Request::get(path).body(Full::default()).unwrap();
+            assert_eq!(served_by(&pool.ask(get).await), maker);
+        }
+        let search = json!([{"type": "input_file", "file_id": id}]);
+        let input = json!([{"role": "user", "content": search}]);
+        assert_eq!(served_by(&pool.ask(respond(json!({"input": input}))).await), maker);
+        let batch = json!({"input_file_id": id, "endpoint": "/chat/completions"});
+        assert_eq!(served_by(&pool.ask(post("/openai/v1/batches", &batch)).await), maker);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_id_goes_to_the_default_and_the_answer_says_so() {
+    for (sticky, default) in [
+        (Sticky::new(), "east"),
+        (Sticky::new().default_backend("north"), "north"),
+        (Sticky::new().default_backend("gone"), "east"),
+    ] {
+        let pool = Pool::new(&sticky, resources());
+        for _ in 0..10 {
+            let response = pool.ask(continuing("resp_of_yesterday")).await;
+            assert_eq!(served_by(&response), default);
+            assert_eq!(account(&response).held(), Some(Held::Unknown));
+        }
+        let message = json!({"type": "message", "id": "msg_x", "content": "all of it"});
+        let free = pool.ask(respond(json!({"input": [message]}))).await;
+        assert_eq!(account(&free).held(), None, "any resource can read a whole message");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_is_named_by_extension_header_or_cookie_and_none_goes_upstream() {
+    let leaf = resources();
+    let backend = |name| backend(name).credential(Credential::passthrough());
+    let pool = BackendPool::new(["east", "west", "north"].map(backend)).unwrap();
+    let pool = Pool { layer: RegionRotateLayer::new(pool).sticky(Sticky::new()), leaf };
+    for _ in 0..10 {
+        let (answer, _) = pool.made(respond(json!({"input": "hi"}))).await;
+        let known = || continuing(answer["id"].as_str().unwrap());
+        let makers: [&dyn Fn() -> Request<Full<Bytes>>; 2] = [&request, &known];
+        for make in makers {
+            let mut by_extension = make();
+            by_extension.extensions_mut().insert(StickTo::from("north"));
+            let mut by_header = make();
+            by_header.headers_mut().insert("x-spillover-backend", "north".parse().unwrap());
+            let mut by_cookie = make();
+            let cookie = "a=b; spillover-backend=north".parse().unwrap();
+            by_cookie.headers_mut().insert("cookie", cookie);
+            for request in [by_extension, by_header, by_cookie] {
+                let response = pool.ask(request).await;
+                assert_eq!(served_by(&response), "north");
+                assert_eq!(account(&response).held(), Some(Held::Named));
+            }
+        }
+        let mut unknown = request();
+        unknown.extensions_mut().insert(StickTo::from("south"));
+        assert_eq!(account(&pool.ask(unknown).await).held(), Some(Held::Unknown));
+    }
+    for seen in pool.leaf.seen() {
+        assert_eq!(seen.header("x-spillover-backend"), None);
+        assert!(seen.header("cookie").is_none_or(|cookie| cookie == "a=b"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_request_is_refused_with_its_own_hint_rather_than_moved() {
+    let leaf = Leaf::new(|seen| match seen.host() {
+        "east.example" => Answer::refused(3_000),
+        "west.example" => Answer::refused(50),
+        _ => Answer::ok(),
+    });
+    let pool = Pool::new(&Sticky::new(), leaf);
+    let named = |name: &'static str| {
+        let mut request = request();
+        request.extensions_mut().insert(StickTo::from(name));
+        request
+    };
+    let west = pool.ask(named("west")).await;
+    assert_eq!(
+        (west.status(), header(&west, "retry-after-ms")),
+        (StatusCode::TOO_MANY_REQUESTS, Some("50"))
+    );
+    let refused = pool.ask(named("east")).await;
+    assert_eq!(asked(account(&refused)), [("east", 0)]);
+    assert_eq!(header(&refused, "retry-after-ms"), Some("3000"), "west's 50 are not its own");
+    assert_eq!(text(refused).await, "the answer", "its own words");
+
+    pass(ms(1_000)).await;
+    let closed = pool.ask(named("east")).await;
+    assert_eq!(closed.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(account(&closed).attempts().len(), 0, "nobody is asked");
+    assert_eq!(account(&closed).held(), Some(Held::Named));
+    assert_eq!(header(&closed, "retry-after-ms"), Some("2000"));
+    let text = text(closed).await;
+    assert!(text.contains("east rests for 2000 ms") && !text.contains("west"), "{text}");
+    assert_eq!(served_by(&pool.ask(request()).await), "north", "the others rotate as ever");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_deployment_of_the_same_resource_may_serve() {
+    let of = |name: &str, host: &str| {
+        let endpoint = format!("https://{host}");
+        Backend::new(name, endpoint).unwrap().deployment(name).api_key("key")
+    };
+    let pool = BackendPool::new([
+        of("east-ptu", "contoso-east.openai.azure.com"),
+        of("east", "contoso-east.services.ai.azure.com").priority(2),
+        of("west", "contoso-west.openai.azure.com"),
+    ]);
+    let leaf = Leaf::new(|seen| match seen.body.windows(8).any(|window| window == b"east-ptu") {
+        true => Answer::refused(5_000),
+        false => Answer::ok().telling(r#"{"id":"resp_1"}"#),
+    });
+    let layer = RegionRotateLayer::new(pool.unwrap()).sticky(Sticky::new());
+    let pool = Pool { layer, leaf };
+    let mut first = respond(json!({"model": "m", "input": "hi"}));
+    first.extensions_mut().insert(StickTo::from("east"));
+    let response = pool.ask(first).await;
+    assert_eq!(asked(account(&response)), [("east-ptu", 0), ("east", 0)]);
+    text(response).await;
+    assert_eq!(served_by(&pool.ask(continuing("resp_1")).await), "east");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_learned_of_what_is_not_kept() {
+    let sticky = Sticky::new();
+    let pool = Pool::new(&sticky, resources());
+    for request in [
+        respond(json!({"input": "hi", "store": false})),
+        request(),
+        post("/openai/v1/embeddings", &json!({"input": "hi"})),
+        Request::get("/openai/v1/files/file-1/content").body(Full::default()).unwrap(),
+    ] {
+        pool.made(request).await;
+    }
+    assert!(sticky.is_empty());
+    pool.made(post(CLASSIC, &json!({"messages": [], "store": true}))).await;
+    assert!(!sticky.is_empty());
+
+    let failing = Leaf::playing([Answer::status(404).telling(r#"{"id":"resp_1"}"#)]);
+    let (sticky, before) = (Sticky::new(), failing.clone());
+    text(Pool::new(&sticky, before).ask(respond(json!({"input": "hi"}))).await).await;
+    assert!(sticky.is_empty() && failing.len() == 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clones_of_the_handle_share_what_they_learned_and_forget_the_oldest() {
+    let sticky = Sticky::new().capacity(6).longest_age(ms(60_000));
+    let (one, other) = (Pool::new(&sticky, resources()), Pool::new(&sticky.clone(), resources()));
+    let (first, maker) = one.made(respond(json!({"input": "hi"}))).await;
+    let first = first["id"].as_str().unwrap();
+    assert_eq!(served_by(&other.ask(continuing(first)).await), maker);
+    for _ in 0..2 {
+        one.made(respond(json!({"input": "hi"}))).await;
+    }
+    assert_eq!(sticky.len(), 6);
+    assert_eq!(account(&other.ask(continuing(first)).await).held(), Some(Held::Unknown));
+
+    let (second, _) = one.made(respond(json!({"input": "hi"}))).await;
+    pass(ms(60_000)).await;
+    let late = other.ask(continuing(second["id"].as_str().unwrap())).await;
+    assert_eq!(account(&late).held(), Some(Held::Unknown));
+    let printed = format!("{sticky:?} {:?}", one.layer);
+    assert!(!printed.contains("resp_"), "{printed}");
+}
