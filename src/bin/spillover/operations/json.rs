@@ -11,8 +11,9 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// Writes what `tracing-subscriber` writes as flattened JSON, without its detours: a line for every
-/// request is a quarter of the instructions of a short one there, and a fiftieth here.
+/// Writes what `tracing-subscriber` writes as flattened JSON, piece by piece into one string. Its own
+/// way there, through a serializer and a writer for every piece, takes a quarter of the instructions
+/// of a short request.
 pub(super) struct Json;
 
 impl<S, N> FormatEvent<S, N> for Json
@@ -58,9 +59,9 @@ impl Fields {
         self.line.push('"');
     }
 
-    fn plain(&mut self, name: &str, value: fmt::Arguments<'_>) {
+    fn plain(&mut self, name: &str, value: &str) {
         self.name(name);
-        let _ = self.line.write_fmt(value);
+        self.line.push_str(value);
     }
 }
 
@@ -70,22 +71,22 @@ impl Visit for Fields {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.plain(field.name(), format_args!("{value}"));
+        self.plain(field.name(), itoa::Buffer::new().format(value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.plain(field.name(), format_args!("{value}"));
+        self.plain(field.name(), itoa::Buffer::new().format(value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.plain(field.name(), format_args!("{value}"));
+        self.plain(field.name(), if value { "true" } else { "false" });
     }
 
     /// JSON has no name for what is not finite.
     fn record_f64(&mut self, field: &Field, value: f64) {
         match value.is_finite() {
-            true => self.plain(field.name(), format_args!("{value}")),
-            false => self.plain(field.name(), format_args!("null")),
+            true => self.plain(field.name(), &value.to_string()),
+            false => self.plain(field.name(), "null"),
         }
     }
 
@@ -103,9 +104,13 @@ struct Escaping<'a>(&'a mut String);
 impl Write for Escaping<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        while let Some(at) =
-            rest.bytes().position(|byte| byte < b' ' || matches!(byte, b'"' | b'\\'))
-        {
+        // All at once, which takes a few instructions; hardly any text has one.
+        let is_special = |byte: u8| (byte < b' ') | (byte == b'"') | (byte == b'\\');
+        if !text.bytes().fold(false, |any, byte| any | is_special(byte)) {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        while let Some(at) = rest.bytes().position(is_special) {
             let (plain, from) = rest.split_at(at);
             self.0.push_str(plain);
             match from.as_bytes()[0] {
