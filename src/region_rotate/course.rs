@@ -183,7 +183,8 @@ impl<S, X> Rotation<S, X> {
     fn may_go_on(&self) -> bool {
         self.tried.len() < self.config.pool.len()
             && self.asked < self.config.max_attempts
-            && (self.asked == 0 || self.attempts().is_none_or(Attempts::any_left))
+            // A first attempt is made in any case; a layer outside may have counted it.
+            && (!self.is_sent || self.attempts().is_none_or(Attempts::any_left))
     }
 
     /// Notes an attempt on `lane`, and what the layers inside of this one did for it.
@@ -375,9 +376,12 @@ where
         mut result: Result<Response<R>, S::Error>,
         held: Option<&Request<B>>,
     ) -> Step<Lane, Self::Wait, Self::Answer> {
-        let may_go_on = self.learn(lane, now, outcome, &result);
+        self.learn(lane, now, outcome, &result);
         self.record(lane, &mut result, outcome);
-        if let Some(lane) = held.filter(|_| may_go_on).and_then(|_| self.choose(now)) {
+        if held.is_some()
+            && (outcome != Outcome::Failed || self.affords_move(now))
+            && let Some(lane) = self.choose(now)
+        {
             return Step::Send(lane);
         }
         let mut answer = self.sign(lane, result, held.is_some());
