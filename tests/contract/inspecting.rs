@@ -422,3 +422,38 @@ async fn a_future_dropped_at_any_state_leaves_nothing() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_in_the_words_of_a_refusal_leaves_what_the_service_says_about_retries() {
+    let alive = Arc::new(());
+    let ask = |word: Option<&'static str>, text: &'static str| {
+        let mut answer = reply(429, "application/json", Slow::new(&[text], 0, &alive));
+        if let Some(word) = word {
+            answer.headers_mut().insert("x-should-retry", word.parse().unwrap());
+        }
+        inspected(InspectLayer::new(), answer)
+    };
+    const DAY: &str = r#"{"error":{"code":"429","message":"Please retry after 86400 seconds."}}"#;
+    for word in [None, Some("true"), Some("false")] {
+        for text in [LIMITED, DAY] {
+            let answer = ask(word, text).await;
+            let said = answer.headers().get("x-should-retry").map(|it| it.to_str().unwrap());
+            assert_eq!(said, word, "{text}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_after_of_nothing_on_a_stream_leaves_it_to_the_stream() {
+    let alive = Arc::new(());
+    for (texts, status) in [(&[CREATED, ITEM], 200), (&[CREATED, ERROR], 429)] {
+        for name in ["retry-after", "retry-after-ms"] {
+            let mut answer = stream(Slow::new(texts, 1, &alive));
+            answer.headers_mut().insert(name, "0".parse().unwrap());
+            // That of a window which is far from exhausted.
+            answer.headers_mut().insert("x-ratelimit-reset-tokens", "59".parse().unwrap());
+            let answer = inspected(InspectLayer::new(), answer).await;
+            assert_eq!(answer.status(), status, "{name}");
+        }
+    }
+}
