@@ -42,7 +42,7 @@ pub(super) struct Rotation<S, X> {
     /// How many were asked.
     asked: u32,
     is_sent: bool,
-    /// A gate in front knows better than the cooldowns when this is to be tried.
+    /// A gate in front knows better than the cooldowns when one that refused is to be tried.
     admitted: bool,
     /// What most requests do without, so that they need not carry it.
     rare: Option<Box<Rare>>,
@@ -129,19 +129,20 @@ impl<S, X> Rotation<S, X> {
 
     /// Chooses the next backend, and notes that it is tried.
     fn choose(&mut self, now: Instant) -> Option<Lane> {
-        let lane = self.may_go_on().then(|| self.open_lane(now)).flatten().or_else(|| {
-            let first = self.admitted && self.asked == 0;
-            first.then(|| self.first_to_open()).flatten()
-        })?;
-        if self.config.watches_failures() {
-            match Probe::begin(&self.config.pool, lane, now) {
-                Ok(None) => self.drop_probe(),
-                Ok(Some(probe)) => self.rare().probe = Some(probe),
-                // Another request was faster; now it is not open to this one any more.
-                Err(_) if !self.admitted => return self.choose(now),
-                Err(_) => self.drop_probe(),
+        let lane = match self.may_go_on().then(|| self.open_lane(now)).flatten() {
+            Some(lane) if self.config.watches_failures() => {
+                match Probe::begin(&self.config.pool, lane, now) {
+                    Ok(None) => self.drop_probe(),
+                    Ok(Some(probe)) => self.rare().probe = Some(probe),
+                    // Another request was faster; now it is not open to this one any more.
+                    Err(_) => return self.choose(now),
+                }
+                lane
             }
-        }
+            Some(lane) => lane,
+            None if self.admitted && self.asked == 0 => self.first_to_open(now)?,
+            None => return None,
+        };
         self.since = now;
         self.asked += 1;
         self.tried.insert(lane);
@@ -163,11 +164,11 @@ impl<S, X> Rotation<S, X> {
         }
     }
 
-    fn first_to_open(&self) -> Option<Lane> {
+    fn first_to_open(&self, now: Instant) -> Option<Lane> {
         let pool = &self.config.pool;
         match &self.guide {
-            None => pool.first_to_open(&self.tried),
-            Some(guide) => guide.first_to_open(pool, &self.tried),
+            None => pool.first_to_open(&self.tried, now),
+            Some(guide) => guide.first_to_open(pool, &self.tried, now),
         }
     }
 
