@@ -127,12 +127,14 @@ impl<S, X> Rotation<S, X> {
     }
 
     /// Leaves out the backends that Azure asked already, before the request came here.
+    #[inline]
     pub(in crate::region_rotate) fn leave_out(&mut self, overrides: &Extensions) {
         if let Some(exhausted) = overrides.get() {
             self.leave_out_exhausted(exhausted);
         }
     }
 
+    #[cold]
     fn leave_out_exhausted(&mut self, Exhausted(exhausted): &Exhausted) {
         let pool = &self.config.pool;
         for spent in exhausted.iter() {
