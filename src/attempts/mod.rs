@@ -35,9 +35,9 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// At most `attempts` of them.
+    /// At most `attempts` of them, and one at least.
     pub fn at_most(attempts: u32) -> Self {
-        Self { left: Arc::new(AtomicU32::new(attempts)), is_reserved: false }
+        Self { left: Arc::new(AtomicU32::new(attempts.max(1))), is_reserved: false }
     }
 
     /// How many may still be made.
@@ -58,15 +58,14 @@ impl Attempts {
 
     /// Counts an attempt, for the layers inside.
     pub(crate) fn reserve(&mut self) {
-        self.take();
-        self.is_reserved = true;
+        self.is_reserved = self.take();
     }
 
     /// Counts an attempt that was made, unless a layer outside did.
     #[cfg(feature = "retry")]
     pub(crate) fn count_uncounted(&self) {
         if !self.is_reserved {
-            self.take();
+            _ = self.take();
         }
     }
 
@@ -77,10 +76,10 @@ impl Attempts {
         }
     }
 
-    fn take(&self) {
+    /// Takes one, if there is any. The first attempt of a request is made even without.
+    fn take(&self) -> bool {
         let take = |left: u32| left.checked_sub(1);
-        // The first attempt is made even when there is none.
-        _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 }
 
@@ -98,6 +97,17 @@ mod tests {
         assert_eq!(attempts.left(), 2);
         inner.reserve();
         assert_eq!(attempts.left(), 1, "the second one of the inner layer is its own");
+    }
+
+    #[test]
+    fn what_was_not_taken_is_not_given_back() {
+        // Requests that share a count, such as those of one agent.
+        let attempts = Attempts::at_most(0);
+        let (mut one, mut other) = (attempts.clone(), attempts.clone());
+        one.reserve_first();
+        other.reserve_first();
+        other.give_back();
+        assert_eq!(attempts.left(), 0);
     }
 
     #[test]

@@ -17,6 +17,13 @@ use super::names;
 /// `x-should-retry` tells OpenAI's clients to come back if the wait is one that they can make, and
 /// not to otherwise: told to wait for longer, openai-node comes back after half a second.
 pub(crate) fn announce(headers: &mut HeaderMap, wait: Duration) {
+    ask_for(headers, wait);
+    let worth = if wait <= LONGEST_OF_CLIENTS { "true" } else { "false" };
+    headers.insert(&names::X_SHOULD_RETRY, HeaderValue::from_static(worth));
+}
+
+/// As [`announce`], but leaves what the service said about coming back.
+pub(crate) fn ask_for(headers: &mut HeaderMap, wait: Duration) {
     let ms = wait.as_nanos().div_ceil(NANOS_IN_MS);
     let ms = HeaderValue::from(u64::try_from(ms).unwrap_or(u64::MAX));
     let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
@@ -32,8 +39,6 @@ pub(crate) fn announce(headers: &mut HeaderMap, wait: Duration) {
     }
     headers.insert(&names::RETRY_AFTER_MS, ms);
     headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-    let worth = if wait <= LONGEST_OF_CLIENTS { "true" } else { "false" };
-    headers.insert(&names::X_SHOULD_RETRY, HeaderValue::from_static(worth));
 }
 
 /// Makes `headers` ask for `wait`, and not to be waited for by the request that they answer.

@@ -55,6 +55,11 @@ impl Hint {
         retry_after::read(headers, now).or_longer(|| reset::read(headers))
     }
 
+    /// What `headers` ask for outright, whatever they say of limits: a success has those too.
+    pub(crate) fn asked(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Self {
+        retry_after::read(headers, now)
+    }
+
     /// The wait itself; `None` when there is no hint or no end to it.
     #[must_use]
     pub const fn duration(self) -> Option<Duration> {

@@ -48,7 +48,7 @@ mod heads;
 mod oracle;
 
 pub(crate) use self::{
-    announce::{announce, announce_in_vain, forbid_retry},
+    announce::{announce, announce_in_vain, ask_for, forbid_retry},
     native_spillover::{Exhausted, NativeSpillover, Spent},
     should_retry::{NotAgain, forbids_retry, should_retry},
     utilization::utilization,

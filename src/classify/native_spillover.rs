@@ -76,6 +76,7 @@ impl<'a> NativeSpillover<'a> {
 }
 
 /// Documentation of before 2026 spells `x-ms-spillover-from-<deployment>`.
+#[inline]
 fn is_one_of_them(name: &HeaderName) -> bool {
     let name = name.as_str();
     name.len() >= SHORTEST

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     ResponseBody,
     body::Ahead,
-    classify::{Hint, Outcome, Reason, Refusal, announce},
+    classify::{Hint, Outcome, Reason, Refusal, ask_for},
     resend::clock,
 };
 
@@ -215,9 +215,8 @@ fn subject<R>(response: &Response<R>, asked: Asked) -> Result<Option<Subject>, R
     };
     let subject = match (response.status(), kind) {
         (StatusCode::OK, Kind::Stream) => {
-            // As a 503 does that refuses outright.
-            let asks = Outcome::of(StatusCode::SERVICE_UNAVAILABLE, headers, clock::wall);
-            if asked == Asked::Response && matches!(asks, Outcome::Throttled(_)) {
+            // Of no wait at all it has not been seen; the events will tell.
+            if asked == Asked::Response && Hint::asked(headers, clock::wall) > Hint::Zero {
                 return Err(Refused::by_head());
             }
             Subject::Stream(Preamble::default())
@@ -280,7 +279,8 @@ fn throttle(head: &mut Parts, reason: Reason, wait: Option<Duration>) {
     };
     let mut found = hint(head);
     if let (Hint::None | Hint::Zero, Some(wait)) = (found, wait) {
-        announce(&mut head.headers, wait);
+        // Whether to come back is for the service to say.
+        ask_for(&mut head.headers, wait);
         found = hint(head);
     }
     head.extensions.insert(Refusal::new(reason, found));

@@ -9,8 +9,8 @@ pub(super) enum Asked {
     Response,
     /// A chat completion, or anything else that is made for it.
     Another,
-    /// Something that is stored, with any method but `POST`: what once became of a response is no
-    /// refusal of the request that reads it.
+    /// Something that is stored, with any method but `POST`, or to cancel it: what once became of a
+    /// response is no refusal of the request that reads it.
     Stored,
 }
 
@@ -28,7 +28,7 @@ impl Asked {
 
     #[inline(never)]
     fn by_parts(method: &Method, path: &[u8]) -> Self {
-        if method != Method::POST {
+        if method != Method::POST || path.ends_with(b"/cancel") {
             Self::Stored
         } else if names_responses(path) {
             Self::Response
@@ -70,6 +70,13 @@ mod tests {
         ] {
             assert_eq!(asked(Method::POST, uri), Asked::Response, "{uri}");
             assert_eq!(asked(Method::GET, uri), Asked::Stored, "{uri}");
+        }
+    }
+
+    #[test]
+    fn what_is_cancelled_was_created_before() {
+        for uri in ["/openai/v1/responses/resp_1/cancel", "/openai/responses/resp_1/cancel?a=b"] {
+            assert_eq!(asked(Method::POST, uri), Asked::Stored, "{uri}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The course of one request through a pool.
 
+mod account;
 mod refusal;
 
 use std::{
@@ -14,16 +15,15 @@ use std::{
 use http::{Extensions, Request, Response, StatusCode};
 use tower_service::Service;
 
-use self::refusal::{Rare, note_spillover};
-use super::{RotateOnError, answer, layer::Config};
+use self::refusal::Rare;
+use super::{RotateOnError, layer::Config};
 use crate::{
     Attempts, ResponseBody, Served, TryCloneBody,
     backend::{Probe, Reopening, Ticket, TokenFuture, Tried, Why},
     body::{Observe, Observer},
-    classify::{Outcome, Refusal},
+    classify::Outcome,
     resend::{Course, Readied, Step, clock},
-    served::Attempt,
-    sticky::{Guide, Learner},
+    sticky::Guide,
 };
 
 /// An index into the pool.
@@ -42,7 +42,7 @@ pub(super) struct Rotation<S, X> {
     /// How many were asked.
     asked: u32,
     is_sent: bool,
-    /// A gate in front knows better than the cooldowns when this is to be tried.
+    /// A gate in front knows better than the cooldowns when one that refused is to be tried.
     admitted: bool,
     /// What most requests do without, so that they need not carry it.
     rare: Option<Box<Rare>>,
@@ -64,6 +64,7 @@ enum Authority {
 }
 
 impl<S, X> Rotation<S, X> {
+    #[inline]
     pub(super) fn new(
         inner: S,
         config: Arc<Config<X>>,
@@ -129,19 +130,20 @@ impl<S, X> Rotation<S, X> {
 
     /// Chooses the next backend, and notes that it is tried.
     fn choose(&mut self, now: Instant) -> Option<Lane> {
-        let lane = self.may_go_on().then(|| self.open_lane(now)).flatten().or_else(|| {
-            let first = self.admitted && self.asked == 0;
-            first.then(|| self.first_to_open()).flatten()
-        })?;
-        if self.config.watches_failures() {
-            match Probe::begin(&self.config.pool, lane, now) {
-                Ok(None) => self.drop_probe(),
-                Ok(Some(probe)) => self.rare().probe = Some(probe),
-                // Another request was faster; now it is not open to this one any more.
-                Err(_) if !self.admitted => return self.choose(now),
-                Err(_) => self.drop_probe(),
+        let lane = match self.may_go_on().then(|| self.open_lane(now)).flatten() {
+            Some(lane) if self.config.watches_failures() => {
+                match Probe::begin(&self.config.pool, lane, now) {
+                    Ok(None) => self.drop_probe(),
+                    Ok(Some(probe)) => self.rare().probe = Some(probe),
+                    // Another request was faster; now it is not open to this one any more.
+                    Err(_) => return self.choose(now),
+                }
+                lane
             }
-        }
+            Some(lane) => lane,
+            None if self.admitted && self.asked == 0 => self.first_to_open(now)?,
+            None => return None,
+        };
         self.since = now;
         self.asked += 1;
         self.tried.insert(lane);
@@ -163,11 +165,11 @@ impl<S, X> Rotation<S, X> {
         }
     }
 
-    fn first_to_open(&self) -> Option<Lane> {
+    fn first_to_open(&self, now: Instant) -> Option<Lane> {
         let pool = &self.config.pool;
         match &self.guide {
-            None => pool.first_to_open(&self.tried),
-            Some(guide) => guide.first_to_open(pool, &self.tried),
+            None => pool.first_to_open(&self.tried, now),
+            Some(guide) => guide.first_to_open(pool, &self.tried, now),
         }
     }
 
@@ -183,81 +185,8 @@ impl<S, X> Rotation<S, X> {
     fn may_go_on(&self) -> bool {
         self.tried.len() < self.config.pool.len()
             && self.asked < self.config.max_attempts
-            && (self.asked == 0 || self.attempts().is_none_or(Attempts::any_left))
-    }
-
-    /// Notes an attempt on `lane`, and what the layers inside of this one did for it.
-    fn record<R, E>(&mut self, lane: Lane, result: &mut Result<Response<R>, E>, outcome: Outcome) {
-        let status = result.as_ref().ok().map(Response::status);
-        let refused = result.as_ref().ok().filter(|_| outcome != Outcome::Answered);
-        let refusal = refused.and_then(Refusal::of);
-        self.note(lane, status, outcome, refusal);
-        if let Some(inner) = result.as_mut().ok().and_then(|r| r.extensions_mut().remove()) {
-            self.served.adopt(&inner);
-        }
-    }
-
-    fn note(
-        &mut self,
-        lane: Lane,
-        status: Option<StatusCode>,
-        outcome: Outcome,
-        refusal: Option<Refusal>,
-    ) {
-        let name = Arc::clone(self.config.pool.member(lane).name());
-        let at = self.since.saturating_duration_since(self.arrival);
-        let attempt = Attempt::new(name, at, status, outcome);
-        self.served.push(attempt.because(refusal.map(Refusal::reason)));
-    }
-
-    /// An answer of the layer's own: nothing is open.
-    fn closed<R>(&mut self, now: Instant, status: StatusCode) -> Response<ResponseBody<R>> {
-        let Config { pool, .. } = &*self.config;
-        let admits = |index| self.guide.as_ref().is_none_or(|guide| guide.admits(pool, index));
-        let mut response = answer::closed(pool, admits, &self.tried, now, status);
-        self.speak_for_pool(&mut response, now);
-        if let Some(attempts) = self.attempts().filter(|_| !self.is_sent) {
-            attempts.give_back();
-        }
-        self.served.set_own();
-        if let Some(guide) = &self.guide {
-            self.served.set_held(guide.held());
-        }
-        response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
-        response
-    }
-
-    /// The answer of a backend, with the account of how it was come by.
-    fn sign<R, E>(
-        &mut self,
-        lane: Lane,
-        result: Result<Response<R>, E>,
-        held: bool,
-    ) -> Result<Response<ResponseBody<R>>, E> {
-        // Who observes is told at once when there is no success to observe.
-        let observer = self.observer.take();
-        if let Ok(response) = &result {
-            note_spillover(&mut self.served, response);
-        }
-        // What Azure spilled cost the PTU nothing.
-        let observer = observer.filter(|_| !self.served.spilled_by_azure());
-        let learner = match &self.guide {
-            None => None,
-            Some(guide) => {
-                self.served.set_held(guide.held());
-                guide.learner(&self.config.pool, lane)
-            }
-        };
-        let mut response = observed(result?, observer, learner);
-        if !held && self.may_go_on() {
-            self.served.set_unreplayable();
-        }
-        if let Some(header) = &self.config.name_header {
-            let name = self.config.pool.member(lane).name_header();
-            response.headers_mut().insert(header.clone(), name.clone());
-        }
-        response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
-        Ok(response)
+            // A first attempt is made in any case; a layer outside may have counted it.
+            && (!self.is_sent || self.attempts().is_none_or(Attempts::any_left))
     }
 }
 
@@ -328,6 +257,7 @@ where
         self.inner.call(request)
     }
 
+    #[inline]
     fn classify(&self, result: &Result<Response<R>, S::Error>) -> Outcome {
         match result {
             Ok(response) => match Outcome::of_response(response, clock::wall) {
@@ -375,9 +305,12 @@ where
         mut result: Result<Response<R>, S::Error>,
         held: Option<&Request<B>>,
     ) -> Step<Lane, Self::Wait, Self::Answer> {
-        let may_go_on = self.learn(lane, now, outcome, &result);
+        self.learn(lane, now, outcome, &result);
         self.record(lane, &mut result, outcome);
-        if let Some(lane) = held.filter(|_| may_go_on).and_then(|_| self.choose(now)) {
+        if held.is_some()
+            && (outcome != Outcome::Failed || self.affords_move(now))
+            && let Some(lane) = self.choose(now)
+        {
             return Step::Send(lane);
         }
         let mut answer = self.sign(lane, result, held.is_some());
@@ -395,18 +328,4 @@ where
     ) -> Step<Lane, Self::Wait, Self::Answer> {
         unreachable!("a rotation does not wait")
     }
-}
-
-/// The response, its body watched by `observer` and `learner` if it is a success.
-fn observed<R>(
-    response: Response<R>,
-    observer: Option<Box<Observer>>,
-    learner: Option<Box<Learner>>,
-) -> Response<ResponseBody<R>> {
-    if !response.status().is_success() || (observer.is_none() && learner.is_none()) {
-        return response.map(ResponseBody::upstream);
-    }
-    let mut observer = observer.unwrap_or_else(|| Box::new(Observer::new(None)));
-    observer.watch(response.headers(), learner);
-    response.map(|body| ResponseBody::observed(body, observer))
 }

@@ -65,9 +65,10 @@ fn take_cookie(headers: &mut HeaderMap) -> Option<String> {
             .map(str::trim)
             .filter(|pair| !pair.is_empty())
             .collect();
-        if let Ok(left) = HeaderValue::try_from(left.join("; "))
+        if let Ok(mut left) = HeaderValue::try_from(left.join("; "))
             && !left.is_empty()
         {
+            left.set_sensitive(line.is_sensitive());
             others.push(left);
         }
     }
@@ -112,6 +113,16 @@ mod tests {
         assert!(all.headers().is_empty() && all.extensions().is_empty(), "none goes upstream");
         assert_eq!(taken(&mut two).as_deref(), Some("b"));
         assert_eq!(taken(&mut two), None);
+    }
+
+    #[test]
+    fn what_is_left_of_a_secret_is_one() {
+        let mut cookie = HeaderValue::from_static("session=s; spillover-backend=east");
+        cookie.set_sensitive(true);
+        let mut asked = request(&[]);
+        asked.headers_mut().insert("cookie", cookie);
+        assert_eq!(taken(&mut asked).as_deref(), Some("east"));
+        assert!(asked.headers()["cookie"].is_sensitive());
     }
 
     #[test]

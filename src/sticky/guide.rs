@@ -82,8 +82,13 @@ impl Guide {
     }
 
     /// The backend that reopens first among those not tried.
-    pub(crate) fn first_to_open(&self, pool: &BackendPool, tried: &Tried) -> Option<usize> {
-        pool.first_to_open_of(self.preference(), tried)
+    pub(crate) fn first_to_open(
+        &self,
+        pool: &BackendPool,
+        tried: &Tried,
+        now: Instant,
+    ) -> Option<usize> {
+        pool.first_to_open_of(self.preference(), tried, now)
     }
 
     /// Whether the request may go to this backend.

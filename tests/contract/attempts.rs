@@ -5,7 +5,9 @@ use std::time::Duration;
 use tower::{Layer, ServiceBuilder, ServiceExt, retry::RetryLayer};
 use tower_spillover::{
     Attempts, Backend, BackendPool, LimitAttemptsLayer, RegionRotateLayer, RetryAfterPolicy,
-    SmartFallbackLayer, policy::Rests,
+    SmartFallbackLayer,
+    backend::{TokenError, TokenFuture, TokenSource},
+    policy::Rests,
 };
 
 use crate::{
@@ -89,4 +91,28 @@ async fn an_answer_of_a_closed_pool_is_no_attempt() {
     let response = service.oneshot(request).await.unwrap();
     assert_eq!((response.status().as_u16(), attempts.left()), (200, 0));
     assert_eq!(leaf.len(), 3);
+}
+
+/// A source without an identity.
+struct Nobody;
+
+impl TokenSource for Nobody {
+    fn token(&self) -> TokenFuture {
+        TokenFuture::fetching(async { Err(TokenError::new("no identity")) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_without_a_token_takes_no_attempt_from_the_next_one() {
+    let backend = |name: &str| Backend::new(name, format!("https://{name}.example")).unwrap();
+    let pool = BackendPool::new([backend("a").bearer(Nobody), backend("b").api_key("key")]);
+    let pool = pool.unwrap();
+    pool.force_start("a").unwrap();
+    let leaf = Leaf::playing([Answer::ok()]);
+    let tiers = SmartFallbackLayer::new(RegionRotateLayer::new(pool), rotate(["c"]));
+    let service = LimitAttemptsLayer::new(1).layer(tiers.layer(leaf.clone()));
+    let response = service.oneshot(request()).await.unwrap();
+    let served = account(&response);
+    assert_eq!((served.backend(), served.waited()), (Some("b"), ms(0)), "none was made yet");
+    assert_eq!(leaf.len(), 1);
 }

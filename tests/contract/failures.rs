@@ -94,6 +94,20 @@ async fn an_empty_budget_leaves_failures_to_the_caller_until_successes_refill_it
     assert_eq!(status(&ask(Answer::status(502)).await.unwrap()), 200);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_failure_with_nowhere_to_go_takes_nothing_from_the_budget() {
+    let failures = Failures::of_servers().budget(RetryBudget::new(1, 0.0));
+    let ask = |pool: BackendPool| {
+        let layer = RegionRotateLayer::new(pool).failures(failures.clone());
+        layer.layer(leaf([Answer::status(502)])).oneshot(request())
+    };
+    for _ in 0..3 {
+        assert_eq!(status(&ask(pool(["a"])).await.unwrap()), 502);
+    }
+    assert_eq!(status(&ask(pool(["a", "b"])).await.unwrap()), 200);
+    assert_eq!(status(&ask(pool(["a", "b"])).await.unwrap()), 502, "that was the last move");
+}
+
 // Lesson 22: eviction times multiplied without a cap.
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_goes_on_failing_rests_longer_and_longer_up_to_the_cap() {

@@ -422,3 +422,77 @@ async fn a_future_dropped_at_any_state_leaves_nothing() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_in_the_words_of_a_refusal_leaves_what_the_service_says_about_retries() {
+    let alive = Arc::new(());
+    let ask = |word: Option<&'static str>, text: &'static str| {
+        let mut answer = reply(429, "application/json", Slow::new(&[text], 0, &alive));
+        if let Some(word) = word {
+            answer.headers_mut().insert("x-should-retry", word.parse().unwrap());
+        }
+        inspected(InspectLayer::new(), answer)
+    };
+    const DAY: &str = r#"{"error":{"code":"429","message":"Please retry after 86400 seconds."}}"#;
+    for word in [None, Some("true"), Some("false")] {
+        for text in [LIMITED, DAY] {
+            let answer = ask(word, text).await;
+            let said = answer.headers().get("x-should-retry").map(|it| it.to_str().unwrap());
+            assert_eq!(said, word, "{text}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_after_of_nothing_on_a_stream_leaves_it_to_the_stream() {
+    let alive = Arc::new(());
+    for (texts, status) in [(&[CREATED, ITEM], 200), (&[CREATED, ERROR], 429)] {
+        for name in ["retry-after", "retry-after-ms"] {
+            let mut answer = stream(Slow::new(texts, 1, &alive));
+            answer.headers_mut().insert(name, "0".parse().unwrap());
+            // That of a window which is far from exhausted.
+            answer.headers_mut().insert("x-ratelimit-reset-tokens", "59".parse().unwrap());
+            let answer = inspected(InspectLayer::new(), answer).await;
+            assert_eq!(answer.status(), status, "{name}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_head_or_without_content_is_passed_on() {
+    for (method, status, kind) in [
+        ("HEAD", 200, "text/event-stream"),
+        ("HEAD", 429, "application/json"),
+        ("HEAD", 403, "application/json"),
+        ("POST", 204, "text/event-stream"),
+        ("GET", 304, "application/json"),
+    ] {
+        let client = service_fn(move |_: Request<Full<Bytes>>| async move {
+            let answer = Response::builder().status(status).header("content-type", kind);
+            // What it would have had, had it been asked for with another method.
+            let answer = answer.header("content-length", "512").header("retry-after", "3");
+            Ok::<_, Broken>(answer.body(Full::<Bytes>::default()).unwrap())
+        });
+        let ask = Request::builder().method(method).uri("/openai/v1/responses");
+        let ask = ask.body(Full::default()).unwrap();
+        let answer = InspectLayer::new().layer(client).oneshot(ask).await.unwrap();
+        assert_eq!(answer.status(), status, "{method} {status}");
+        assert_eq!(answer.headers()["content-length"], "512");
+        assert!(answer.into_body().collect().await.unwrap().to_bytes().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_grpc_is_given_back_with_its_trailers() {
+    let alive = Arc::new(());
+    for status in [200, 429, 503] {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", "8".parse().unwrap());
+        let body =
+            Slow::new(&["\0\0\0\0\u{1}a"], 1, &alive).then(Ok(Frame::trailers(trailers.clone())));
+        let answer = inspected(InspectLayer::new(), reply(status, "application/grpc", body)).await;
+        assert_eq!(answer.status(), status);
+        let (texts, got, error) = frames(answer.into_body()).await;
+        assert_eq!((texts.len(), got, error), (1, Some(trailers), None));
+    }
+}

@@ -14,6 +14,7 @@ mod failures;
 mod gate;
 mod inspecting;
 mod native_spillover;
+mod probing;
 mod properties;
 mod readiness;
 mod reasons;

@@ -42,6 +42,7 @@ impl Choice {
     /// The first draw fits while all are open, in constant time. Every backend has the share of
     /// its weight among those that qualify: a rejected draw is repeated, and the scan that ends
     /// the repeating draws by weight too.
+    #[inline]
     pub(super) fn choose(
         &self,
         cooldowns: &Cooldowns,
@@ -53,6 +54,7 @@ impl Choice {
     }
 
     /// One of the backends that qualify, of the first priority that has one.
+    #[inline]
     pub(super) fn draw(&self, draw: u64, qualifies: impl Fn(usize) -> bool) -> Option<usize> {
         self.groups.iter().find_map(|group| {
             let mut draw = draw;

@@ -104,9 +104,18 @@ impl Cooldowns {
         reopenings.min_by_key(|it| (it.left, it.is_quota)).unwrap_or(open)
     }
 
-    /// The one of `indices` that reopens first.
-    pub(crate) fn first_to_open(&self, indices: impl Iterator<Item = usize>) -> Option<usize> {
-        indices.min_by_key(|&index| self.slots[index].until.load(Ordering::Relaxed))
+    /// The one of `indices` that reopens first, of those that refused. What failed, or is under
+    /// probe, may not be there at all.
+    pub(crate) fn first_to_open(
+        &self,
+        indices: impl Iterator<Item = usize>,
+        now: Instant,
+    ) -> Option<usize> {
+        let is_there = |&index: &usize| {
+            !self.is_failing(index, now) && !self.circuit(index).is_probed(self.millis(now))
+        };
+        let there = indices.filter(is_there);
+        there.min_by_key(|&index| self.slots[index].until.load(Ordering::Relaxed))
     }
 
     pub(super) fn circuit(&self, index: usize) -> &Circuit {

@@ -170,9 +170,10 @@ impl BackendPool {
         self.shared.start.load(Ordering::Relaxed)
     }
 
-    /// The backend that reopens first among those not tried.
-    pub(crate) fn first_to_open(&self, tried: &Tried) -> Option<usize> {
-        self.shared.cooldowns.first_to_open((0..self.len()).filter(|&index| !tried.contains(index)))
+    /// The backend that reopens first among those not tried, of those that refused.
+    pub(crate) fn first_to_open(&self, tried: &Tried, now: Instant) -> Option<usize> {
+        let others = (0..self.len()).filter(|&index| !tried.contains(index));
+        self.shared.cooldowns.first_to_open(others, now)
     }
 
     pub(crate) fn member(&self, index: usize) -> &Member {

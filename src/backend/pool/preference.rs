@@ -45,14 +45,15 @@ impl BackendPool {
         preference.resource.is_none_or(|resource| **self.member(index).resource() == *resource)
     }
 
-    /// The backend that reopens first among those not tried that may have the request.
+    /// [`first_to_open`](Self::first_to_open) among those that may have the request.
     pub(crate) fn first_to_open_of(
         &self,
         preference: Preference<'_>,
         tried: &Tried,
+        now: Instant,
     ) -> Option<usize> {
         let others = self.preferred(preference).filter(|&index| !tried.contains(index));
-        self.shared.cooldowns.first_to_open(others)
+        self.shared.cooldowns.first_to_open(others, now)
     }
 
     /// When the first backend is open that may have the request.

@@ -37,31 +37,31 @@ impl Rare {
 }
 
 impl<S, X> Rotation<S, X> {
-    /// Learns from an attempt that gave no answer; whether the request may go on to another.
+    /// Learns from an attempt that gave no answer.
     pub(super) fn learn<R, E>(
         &mut self,
         lane: Lane,
         now: Instant,
         outcome: Outcome,
         result: &Result<Response<R>, E>,
-    ) -> bool {
+    ) {
         match (outcome, result) {
             (Outcome::Failed, _) => {
                 let rests = &self.config.rests;
                 self.config.pool.fail(lane, now, |failures| rests.after_failures(failures));
                 self.drop_probe();
-                self.config.failures.withdraw()
             }
             (Outcome::Throttled(hint), Ok(response)) => {
                 self.end_probe();
                 self.throttled(lane, now, hint, response);
-                true
             }
-            _ => {
-                self.end_probe();
-                true
-            }
+            _ => self.end_probe(),
         }
+    }
+
+    /// Takes a move after a failure out of the budget, if there is anywhere to move to.
+    pub(super) fn affords_move(&self, now: Instant) -> bool {
+        self.may_go_on() && self.open_lane(now).is_some() && self.config.failures.withdraw()
     }
 
     /// The backend that was asked is well, whatever it said.
@@ -127,12 +127,14 @@ impl<S, X> Rotation<S, X> {
     }
 
     /// Leaves out the backends that Azure asked already, before the request came here.
+    #[inline]
     pub(in crate::region_rotate) fn leave_out(&mut self, overrides: &Extensions) {
         if let Some(exhausted) = overrides.get() {
             self.leave_out_exhausted(exhausted);
         }
     }
 
+    #[cold]
     fn leave_out_exhausted(&mut self, Exhausted(exhausted): &Exhausted) {
         let pool = &self.config.pool;
         for spent in exhausted.iter() {

@@ -1,0 +1,115 @@
+//! The account of a request: what is noted of each attempt, and left on the answer.
+
+use std::{mem, sync::Arc, time::Instant};
+
+use http::{Response, StatusCode};
+
+use super::{Lane, Rotation, refusal::note_spillover};
+use crate::{
+    ResponseBody, Served,
+    body::Observer,
+    classify::{Outcome, Refusal},
+    region_rotate::{answer, layer::Config},
+    served::Attempt,
+    sticky::Learner,
+};
+
+impl<S, X> Rotation<S, X> {
+    /// Notes an attempt on `lane`, and what the layers inside of this one did for it.
+    #[inline]
+    pub(super) fn record<R, E>(
+        &mut self,
+        lane: Lane,
+        result: &mut Result<Response<R>, E>,
+        outcome: Outcome,
+    ) {
+        let status = result.as_ref().ok().map(Response::status);
+        let refused = result.as_ref().ok().filter(|_| outcome != Outcome::Answered);
+        let refusal = refused.and_then(Refusal::of);
+        self.note(lane, status, outcome, refusal);
+        if let Some(inner) = result.as_mut().ok().and_then(|r| r.extensions_mut().remove()) {
+            self.served.adopt(&inner);
+        }
+    }
+
+    pub(super) fn note(
+        &mut self,
+        lane: Lane,
+        status: Option<StatusCode>,
+        outcome: Outcome,
+        refusal: Option<Refusal>,
+    ) {
+        let name = Arc::clone(self.config.pool.member(lane).name());
+        let at = self.since.saturating_duration_since(self.arrival);
+        let attempt = Attempt::new(name, at, status, outcome);
+        self.served.push(attempt.because(refusal.map(Refusal::reason)));
+    }
+
+    /// An answer of the layer's own: nothing is open.
+    pub(super) fn closed<R>(
+        &mut self,
+        now: Instant,
+        status: StatusCode,
+    ) -> Response<ResponseBody<R>> {
+        let Config { pool, .. } = &*self.config;
+        let admits = |index| self.guide.as_ref().is_none_or(|guide| guide.admits(pool, index));
+        let mut response = answer::closed(pool, admits, &self.tried, now, status);
+        self.speak_for_pool(&mut response, now);
+        if let Some(attempts) = self.attempts().filter(|_| !self.is_sent) {
+            attempts.give_back();
+        }
+        self.served.set_own();
+        if let Some(guide) = &self.guide {
+            self.served.set_held(guide.held());
+        }
+        response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
+        response
+    }
+
+    /// The answer of a backend, with the account of how it was come by.
+    pub(super) fn sign<R, E>(
+        &mut self,
+        lane: Lane,
+        result: Result<Response<R>, E>,
+        held: bool,
+    ) -> Result<Response<ResponseBody<R>>, E> {
+        // Who observes is told at once when there is no success to observe.
+        let observer = self.observer.take();
+        if let Ok(response) = &result {
+            note_spillover(&mut self.served, response);
+        }
+        // What Azure spilled cost the PTU nothing.
+        let observer = observer.filter(|_| !self.served.spilled_by_azure());
+        let learner = match &self.guide {
+            None => None,
+            Some(guide) => {
+                self.served.set_held(guide.held());
+                guide.learner(&self.config.pool, lane)
+            }
+        };
+        let mut response = observed(result?, observer, learner);
+        if !held && self.may_go_on() {
+            self.served.set_unreplayable();
+        }
+        if let Some(header) = &self.config.name_header {
+            let name = self.config.pool.member(lane).name_header();
+            response.headers_mut().insert(header.clone(), name.clone());
+        }
+        response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
+        Ok(response)
+    }
+}
+
+/// The response, its body watched by `observer` and `learner` if it is a success.
+fn observed<R>(
+    response: Response<R>,
+    observer: Option<Box<Observer>>,
+    learner: Option<Box<Learner>>,
+) -> Response<ResponseBody<R>> {
+    if !response.status().is_success() || (observer.is_none() && learner.is_none()) {
+        return response.map(ResponseBody::upstream);
+    }
+    let mut observer = observer.unwrap_or_else(|| Box::new(Observer::new(None)));
+    observer.watch(response.headers(), learner);
+    response.map(|body| ResponseBody::observed(body, observer))
+}
