@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use futures::future::join_all;
+use futures::future::{join_all, poll_immediate};
 use http::Request;
 use http_body_util::Full;
 use tokio::sync::Semaphore;
@@ -13,7 +13,7 @@ use tower::{
 use tower_spillover::{Gate, SmartFallback};
 
 use crate::{
-    clock::{ms, pass, timed},
+    clock::{ms, pass, soon, timed},
     leaf::{Answer, Leaf, account, asked, request},
     scene::tiers,
 };
@@ -69,13 +69,21 @@ async fn lesson_16_newcomers_queue_behind_those_who_wait() {
     let send = |number: u32| {
         let request = Request::post("/openai/deployments/a/chat/completions");
         let request = request.header("x-number", number).body(Full::default()).unwrap();
-        tokio::spawn(service.clone().oneshot(request))
+        let mut asking = Box::pin(service.clone().oneshot(request));
+        async move {
+            // At once, before anybody whose wait ends at the same moment.
+            let answer = poll_immediate(&mut asking).await;
+            tokio::spawn(async { if let Some(answer) = answer { answer } else { asking.await } })
+        }
     };
-    let mut requests: Vec<_> = (0..5).map(send).collect();
-    // Those who come from the very moment on at which it opens find it open, again and again.
+    let mut requests = Vec::new();
+    for number in 0..5 {
+        requests.push(send(number).await);
+    }
+    // From the very moment on at which it opens.
     pass(ms(1_000)).await;
     for number in 5..40 {
-        requests.push(send(number));
+        requests.push(send(number).await);
         pass(ms(50)).await;
     }
     assert!(join_all(requests).await.into_iter().all(|answer| answer.unwrap().is_ok()));
@@ -88,7 +96,7 @@ async fn lesson_17_what_is_called_is_ready_and_nothing_else_is_waited_for() {
     // The client panics when it is called without readiness of its own.
     let ptu = Leaf::playing([Answer::refused(10), Answer::refused(20), Answer::ok()]);
     let service = SmartFallback::new(limited(&ptu, 1), limited(&Leaf::playing([Answer::ok()]), 0));
-    let (response, took) = timed(service.oneshot(request())).await;
+    let (response, took) = timed(soon(service.oneshot(request()))).await;
     assert_eq!(asked(account(&response.unwrap())).len(), 3);
     assert_eq!(took, ms(30), "a fallback that is never ready holds nobody up");
 
@@ -112,7 +120,7 @@ async fn lesson_23_a_slow_standard_deployment_holds_up_no_request_of_the_ptu() {
     pass(ms(5_000)).await;
     assert_eq!(standard.under_way(), 2, "as many as it may have");
     for _ in 0..5 {
-        let (response, took) = timed(service.clone().oneshot(request())).await;
+        let (response, took) = timed(soon(service.clone().oneshot(request()))).await;
         assert!(!account(&response.unwrap()).spilled());
         assert_eq!(took, ms(0), "while ten requests have not been answered");
     }
