@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use tower::{Layer, ServiceBuilder, ServiceExt, retry::RetryLayer};
+use tower::{Layer, ServiceExt, retry::RetryLayer};
 use tower_spillover::{
     Attempts, Backend, BackendPool, LimitAttemptsLayer, RegionRotateLayer, RetryAfterPolicy,
     SmartFallbackLayer,
     backend::{TokenError, TokenFuture, TokenSource},
-    policy::Rests,
 };
 
 use crate::{
@@ -23,27 +22,6 @@ fn rotate<const N: usize>(names: [&str; N]) -> RegionRotateLayer {
 
 fn retry() -> RetryLayer<RetryAfterPolicy> {
     RetryLayer::new(RetryAfterPolicy::new().max_retries(9).jitter(0.0))
-}
-
-// Lesson 10: retries that multiply across layers.
-#[tokio::test(start_paused = true)]
-async fn three_layers_together_make_as_many_attempts_as_they_may() {
-    let rests = Rests::default().longest(ms(1));
-    for limit in 1..12 {
-        let leaf = Leaf::playing([Answer::refused(1)]);
-        let service = ServiceBuilder::new()
-            .layer(LimitAttemptsLayer::new(limit))
-            .layer(retry())
-            .layer(SmartFallbackLayer::new(
-                rotate(["a", "b"]).rests(rests),
-                rotate(["c", "d", "e"]).rests(rests),
-            ))
-            .service(leaf.clone());
-        let response = service.oneshot(request()).await.unwrap();
-        assert_eq!(response.status().as_u16(), 429);
-        assert_eq!(leaf.len(), limit as usize);
-        assert!(account(&response).backend().is_some(), "it is a backend's refusal");
-    }
 }
 
 #[tokio::test(start_paused = true)]

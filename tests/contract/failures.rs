@@ -11,7 +11,7 @@ use tower_spillover::{
 
 use crate::{
     clock::{ms, pass},
-    leaf::{Answer, Broken, Leaf, account, asked, request},
+    leaf::{Answer, Broken, Leaf, account, request},
 };
 
 fn pool<const N: usize>(names: [&str; N]) -> BackendPool {
@@ -106,20 +106,6 @@ async fn a_failure_with_nowhere_to_go_takes_nothing_from_the_budget() {
     }
     assert_eq!(status(&ask(pool(["a", "b"])).await.unwrap()), 200);
     assert_eq!(status(&ask(pool(["a", "b"])).await.unwrap()), 502, "that was the last move");
-}
-
-// Lesson 22: eviction times multiplied without a cap.
-#[tokio::test(start_paused = true)]
-async fn a_backend_that_goes_on_failing_rests_longer_and_longer_up_to_the_cap() {
-    let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
-    let leaf = leaf([Answer::status(500)]);
-    for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
-        let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
-        assert_eq!(asked(account(&response)), [("a", 0), ("b", 0)]);
-        assert_eq!(pool.cooldowns().next().unwrap().1, Some(ms(seconds * 1_000)));
-        pass(ms(seconds * 1_000)).await;
-    }
 }
 
 #[tokio::test(start_paused = true)]

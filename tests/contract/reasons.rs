@@ -56,7 +56,6 @@ fn too_long() -> Answer {
     Answer::status(400).because(Reason::ContextLength, Hint::None)
 }
 
-// Lesson 9: retries of a used-up quota.
 #[tokio::test(start_paused = true)]
 async fn a_used_up_quota_rests_as_long_as_any_and_another_backend_answers() {
     let pool = pool([backend("a"), backend("b")]);
@@ -164,7 +163,6 @@ async fn ask(service: &SmartFallback<Leaf, Leaf>, max_wait: u64) -> (Response<Fu
     (result.unwrap(), took.as_millis())
 }
 
-// Lesson 9: retries of a used-up quota.
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_a_used_up_quota_however_long_he_may() {
     for mode in 0..2 {
@@ -261,7 +259,6 @@ async fn the_hint_of_the_body_is_obeyed_where_the_head_has_none() {
     assert_eq!((response.unwrap().status(), took), (StatusCode::OK, ms(1_200)));
 }
 
-// Lesson 9: retries of a used-up quota.
 #[tokio::test(start_paused = true)]
 async fn the_retry_policy_leaves_a_used_up_quota_and_a_forbidden_retry_to_the_caller() {
     for answer in [no_quota(), Answer::refused(20).with("x-should-retry", "false")] {
@@ -340,54 +337,4 @@ async fn a_request_too_long_rotates_only_when_told_to() {
         assert_eq!(served.attempts().next().unwrap().outcome(), Outcome::Oversized);
         assert_eq!(rests(&pool), [None, None], "the backend is well");
     }
-}
-
-// Lesson 8: a cool-down that keeps the first, shorter deadline.
-#[tokio::test(start_paused = true)]
-async fn a_later_refusal_with_a_longer_wait_extends_the_rest() {
-    let pool = pool([backend("a")]);
-    let leaf = Leaf::playing([Answer::refused(500).after(100), Answer::refused(9_000).after(200)]);
-    tokio::join!(rotate(&pool, &leaf), rotate(&pool, &leaf));
-    assert_eq!(rests(&pool), [Some(9_000)]);
-}
-
-// Lesson 11: a cool-down that does not end.
-#[tokio::test(start_paused = true)]
-async fn a_backend_whose_rest_is_over_is_the_first_choice_again() {
-    let pool = BackendPool::new([backend("a"), backend("b").priority(2)]).unwrap();
-    let leaf = Leaf::playing([Answer::refused(50), Answer::ok()]);
-    rotate(&pool, &leaf).await;
-    pass(ms(50)).await;
-    let response = rotate(&pool, &leaf).await;
-    assert_eq!(asked(account(&response)), [("a", 0)]);
-}
-
-// Lesson 2: an error at once though one backend is free soon.
-#[tokio::test(start_paused = true)]
-async fn a_pool_that_is_closed_for_a_moment_is_waited_for() {
-    let resting = || pool([backend("a"), backend("b")]);
-    let answers = || {
-        let refused = [Answer::refused(300), Answer::refused(400)];
-        Leaf::playing([refused.to_vec(), vec![Answer::ok()]].concat())
-    };
-    let retry = RetryLayer::new(RetryAfterPolicy::new().jitter(0.0));
-    let service = retry.layer(RegionRotateLayer::new(resting()).layer(answers()));
-    let (response, took) = timed(service.oneshot(request())).await;
-    assert_eq!((response.unwrap().status(), took), (StatusCode::OK, ms(300)));
-
-    let standard = RegionRotateLayer::new(pool([backend("c")]));
-    let layer = SmartFallbackLayer::new(RegionRotateLayer::new(resting()), standard);
-    let (response, took) = timed(layer.layer(answers()).oneshot(request())).await;
-    let response = response.unwrap();
-    assert!(!account(&response).spilled() && took >= ms(300) && took < ms(310), "{took:?}");
-}
-
-// Lesson 27: a fallback's own error in the place of the refusal.
-#[tokio::test(start_paused = true)]
-async fn when_both_tiers_refuse_the_caller_gets_a_refusal_and_not_a_failure() {
-    let (ptu, standard) =
-        (Leaf::playing([Answer::refused(900)]), Leaf::playing([Answer::refused(40)]));
-    let (response, _) = ask(&tiers(&ptu, &standard).layer(()), 0).await;
-    assert_eq!(response.status().as_u16(), 429);
-    assert_eq!(header(&response, "retry-after-ms"), Some("40"));
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use futures::future::join_all;
 use http::StatusCode;
 use tower::{
     Layer, ServiceExt,
@@ -104,23 +103,6 @@ async fn a_wait_that_would_end_after_max_wait_is_not_begun() {
     assert_eq!(ask(policy(), &leaf).await, (StatusCode::TOO_MANY_REQUESTS, 0));
 }
 
-// Lesson 5: a hint over the cap becomes a short backoff.
-#[tokio::test(start_paused = true)]
-async fn a_hint_longer_than_the_longest_wait_is_returned_at_once() {
-    for refusal in [
-        Answer::refused(120_001),
-        Answer::status(429).with("retry-after", "86400"),
-        Answer::status(429).with("retry-after", "9".repeat(40)),
-    ] {
-        let leaf = Leaf::playing([refusal]);
-        let policy = exact().max_wait(Duration::MAX);
-        assert_eq!(ask(policy, &leaf).await, (StatusCode::TOO_MANY_REQUESTS, 0));
-        assert_eq!(leaf.len(), 1);
-    }
-    let leaf = Leaf::playing([Answer::refused(120_000), Answer::ok()]);
-    assert_eq!(ask(exact().max_wait(Duration::MAX), &leaf).await, (StatusCode::OK, 120_000));
-}
-
 #[tokio::test(start_paused = true)]
 async fn the_reference_block_waits_0_4_6_10_18_20_seconds_within_its_jitter() {
     let leaf = Leaf::playing([Answer::status(429)]);
@@ -166,19 +148,6 @@ async fn an_empty_budget_ends_the_retries_of_all_requests_and_successes_refill_i
     let leaf = Leaf::playing([Answer::refused(10)]);
     let unlimited = exact().budget(None).max_retries(2_000);
     assert_eq!(ask(unlimited, &leaf).await.1, 20_000);
-}
-
-// Lesson 1: everyone wakes at the hint.
-#[tokio::test(start_paused = true)]
-async fn requests_refused_together_do_not_return_together() {
-    let leaf =
-        Leaf::new(|seen| if seen.index < 64 { Answer::refused(10_000) } else { Answer::ok() });
-    let service = retrying(RetryAfterPolicy::new(), &leaf);
-    join_all((0..64).map(|_| service.clone().oneshot(request()))).await;
-    let mut times = leaf.times().split_off(64);
-    assert!(times.iter().all(|time| (10_000..=11_001).contains(time)), "{times:?}");
-    times.dedup();
-    assert!(times.len() > 40, "{times:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -90,7 +90,6 @@ async fn a_refused_region_rests_exactly_as_long_as_it_asked_and_the_next_one_ans
     assert_eq!(leaf.hosts(), ["a", "b", "b", "a"].map(|name| format!("{name}.example")));
 }
 
-// Lesson 11: A, A, A, B.
 #[tokio::test(start_paused = true)]
 async fn every_backend_is_asked_at_most_once_and_the_last_refusal_speaks_for_the_pool() {
     let leaf = Leaf::new(|seen| {
@@ -152,36 +151,6 @@ async fn max_attempts_bounds_the_attempts_and_one_at_least_is_made() {
     }
 }
 
-// Lesson 24: an error that blames the whole pool.
-#[tokio::test(start_paused = true)]
-async fn a_closed_pool_answers_by_itself_in_azures_shape() {
-    let pool = pool(["a", "b"]);
-    let leaf = regions([("a", Answer::refused(1_500)), ("b", Answer::refused(2_500))]);
-    let layer = RegionRotateLayer::new(pool).name_header(HeaderName::from_static("x-name"));
-    ask(&layer, &leaf).await.unwrap();
-    pass(ms(250)).await;
-    let (response, took) = timed(ask(&layer, &leaf)).await;
-    let response = response.unwrap();
-    assert_eq!((response.status().as_u16(), took, leaf.len()), (429, Duration::ZERO, 2));
-    assert_eq!(header(&response, "retry-after-ms"), Some("1250"));
-    assert_eq!(header(&response, "retry-after"), Some("2"));
-    assert_eq!(header(&response, "content-type"), Some("application/json"));
-    assert_eq!(header(&response, "x-name"), None, "nobody served it");
-    let served = account(&response);
-    assert_eq!((served.backend(), served.attempts().len()), (None, 0));
-    let length: usize = header(&response, "content-length").unwrap().parse().unwrap();
-    let text = text(response).await;
-    assert_eq!(text.len(), length);
-    let body: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(body["error"]["code"], "429");
-    assert_eq!(body["error"]["type"], "too_many_requests");
-    assert!(body["error"]["param"].is_null());
-    assert_eq!(
-        body["error"]["message"],
-        "No backend is left to ask. a rests for 1250 ms, b rests for 2250 ms."
-    );
-}
-
 #[tokio::test(start_paused = true)]
 async fn the_answer_of_a_large_closed_pool_is_short_and_still_json() {
     let names: Vec<_> = (0..200).map(|index| format!("r{index}-{{}}[],:'<>.")).collect();
@@ -222,19 +191,6 @@ async fn a_backend_that_does_not_rest_is_not_asked_twice_by_one_request_either()
         hosts.sort();
         assert_eq!(hosts, ["a.example", "b.example", "c.example"]);
     }
-}
-
-// Lesson 25: `retry-after: 0` loops.
-#[tokio::test(start_paused = true)]
-async fn a_hint_of_zero_never_makes_a_busy_loop() {
-    let leaf = Leaf::playing([Answer::refused(0)]);
-    let layer = RegionRotateLayer::new(pool(["a", "b"]));
-    for _ in 0..100 {
-        let response = ask(&layer, &leaf).await.unwrap();
-        let told: u64 = header(&response, "retry-after-ms").unwrap().parse().unwrap();
-        assert!(told > 0 && header(&response, "retry-after") == Some("1"));
-    }
-    assert_eq!(leaf.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,77 @@
+//! Lesson 26, over sockets: small writes are not held back.
+
+use std::{net::SocketAddr, time::Duration};
+
+use http_body_util::BodyExt;
+use tower::ServiceExt;
+use tower_spillover::emulator::{Deployment, Pace, Standard};
+
+use crate::{
+    azure::{Azure, STANDARD},
+    clock::{Stopwatch, soon},
+    protocol::{Client, Protocol},
+    stack::stream,
+};
+
+// No TCP_NODELAY: 43 ms more on each request over a connection that is kept.
+#[tokio::test]
+async fn lesson_26_a_stream_over_a_kept_connection_is_not_held_up_by_acknowledgements() {
+    let pace = Pace { first_token: Duration::ZERO, per_token: Duration::from_millis(1) };
+    let azure = Azure::with(&["east"], |resource| {
+        resource.deployment(Deployment::standard(STANDARD, Standard::unlimited()).pace(pace))
+    })
+    .await;
+    let quick = quickest_quarter(azure.addr("east"), "key-of-east").await;
+    assert!(quick < BAR, "the emulator: {quick:?}");
+    #[cfg(all(feature = "gateway", unix))]
+    {
+        let (_gateway, addr) = gateway(azure.addr("east"));
+        let quick = quickest_quarter(addr, "").await;
+        assert!(quick < BAR, "the gateway: {quick:?}");
+    }
+}
+
+/// How long a stream of a few tokens takes, but for the slower three quarters, which tell of the
+/// machine. The first ones are left out, since a new connection is acknowledged at once.
+async fn quickest_quarter(addr: SocketAddr, key: &str) -> Duration {
+    let client: Client<_> = Protocol::Http1.client();
+    let mut times = Vec::new();
+    for turn in 0..40 {
+        let mut request = stream(5);
+        let path = format!("http://{addr}/openai/deployments/{STANDARD}/chat/completions");
+        *request.uri_mut() = format!("{path}?api-version=2024-10-21").parse().unwrap();
+        request.headers_mut().insert("api-key", key.parse().unwrap());
+        let watch = Stopwatch::start();
+        let answer = soon(client.clone().oneshot(request)).await.unwrap();
+        assert_eq!(answer.status().as_u16(), 200);
+        let body = soon(answer.into_body().collect()).await.unwrap().to_bytes();
+        assert!(body.ends_with(b"data: [DONE]\n\n"));
+        if turn >= 20 {
+            times.push(watch.elapsed());
+        }
+    }
+    times.sort();
+    times[times.len() / 4]
+}
+
+/// A gateway in front of it.
+#[cfg(all(feature = "gateway", unix))]
+fn gateway(backend: SocketAddr) -> (crate::started::Started, SocketAddr) {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("lessons");
+    std::fs::create_dir_all(&folder).unwrap();
+    let config = folder.join("delays.toml");
+    let text = format!(
+        "[listen]\naddress = \"127.0.0.1:0\"\n[clients]\nopen = true\n[[models.\"{STANDARD}\".standard]]\n\
+         name = \"east\"\nendpoint = \"http://{backend}\"\nkey = \"env:EAST_KEY\"\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let arguments = ["serve", "--config", config.to_str().unwrap()];
+    let mut started =
+        crate::started::Started::with(&arguments, |command| command.env("EAST_KEY", "key-of-east"));
+    let url = started.endpoint();
+    let addr = url.trim_start_matches("http://").parse().unwrap();
+    (started, addr)
+}
+
+/// Five tokens take 5 ms and a little, and the kernel's delayed acknowledgement 40 ms.
+const BAR: Duration = Duration::from_millis(30);
