@@ -38,6 +38,11 @@ impl Circuit {
         is_probed(self.0.load(Ordering::Relaxed), millis)
     }
 
+    /// How often the backend failed in a row, up to 255 times.
+    fn failures(&self) -> u32 {
+        u32::try_from(self.0.load(Ordering::Relaxed) & COUNT).expect("a byte")
+    }
+
     /// Claims the probe of a backend whose rest is over; `None` when it needs none.
     pub(super) fn claim(&self, millis: u64) -> Result<Option<u64>, Taken> {
         let known = self.0.load(Ordering::Relaxed);
@@ -110,6 +115,10 @@ const LONGEST_PROBE_MS: u64 = 60_000;
 pub(super) const PROBE_LASTS: Duration = Duration::from_secs(1);
 
 impl Cooldowns {
+    pub(super) fn failures(&self, index: usize) -> u32 {
+        self.circuit(index).failures()
+    }
+
     /// Asks to go to a backend that is open. A claim is to be given back by [`leave`](Self::leave).
     pub(super) fn enter(&self, index: usize, now: Instant) -> Result<Option<u64>, Taken> {
         let Some(circuit) = self.circuit_of_rested(index) else { return Ok(None) };
