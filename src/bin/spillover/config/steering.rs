@@ -7,8 +7,7 @@ use tower_spillover::sticky::CacheAffinity;
 
 use super::{
     Backend, Failure, Failures, Inspection, MoveBudget, Steering, Stickiness, StickySettings,
-    section::{DAY, Section},
-    value::Value,
+    section::Section, value::Value,
 };
 
 /// The ids that are remembered for all models together.
@@ -16,7 +15,7 @@ pub(super) fn memory(mut section: Section<'_>) -> StickySettings {
     let default = StickySettings::default();
     let capacity = section.get("capacity").and_then(|value| value.whole(1..MOST_IDS + 1));
     let capacity = capacity.and_then(|number| usize::try_from(number).ok());
-    let age = section.get("longest_age").and_then(|value| value.duration(MINUTE, 365 * DAY));
+    let age = section.get("longest_age").and_then(|value| value.duration(MINUTE, YEAR));
     section.finish();
     StickySettings {
         capacity: capacity.unwrap_or(default.capacity),
@@ -152,6 +151,7 @@ const OF_SERVERS: [Failure; 5] = [
     Failure::Unavailable,
     Failure::GatewayTimeout,
 ];
+const YEAR: Duration = Duration::from_secs(31_557_600);
 const MINUTE: Duration = Duration::from_secs(60);
 const MOST_ATTEMPTS: u64 = 1_000;
 const MOST_MOVES: u64 = 1_000_000;
