@@ -150,7 +150,32 @@ const MOST: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
+
     use super::*;
+    use crate::resend::clock;
+
+    #[test]
+    fn what_path_and_body_refer_to_is_known_to_be_with_its_resource_alone() {
+        let (sticky, now, east) = (Sticky::new(), clock::now(), Arc::<str>::from("east.example"));
+        sticky.learn(b"resp_1", &east, now);
+        let here = Residents::new([("east".into(), east)]);
+        let elsewhere = Residents::new([("west".into(), "west.example".into())]);
+        let request = |path: &str, body: &'static str| {
+            Request::post(path).body(Full::<Bytes>::from(body)).unwrap()
+        };
+        for (path, body, is_known) in [
+            ("/openai/v1/responses/resp_1/cancel", "", true),
+            ("/openai/v1/responses", r#"{"previous_response_id":"resp_1"}"#, true),
+            ("/openai/v1/responses/resp_2", "", false),
+            ("/openai/v1/responses", r#"{"input":"resp_1"}"#, false),
+        ] {
+            let request = request(path, body);
+            assert_eq!(sticky.knows_at(&request, &here, now), is_known, "{path} {body}");
+            assert!(!sticky.knows_at(&request, &elsewhere, now), "{path} {body}");
+        }
+    }
 
     #[test]
     fn a_seal_does_not_depend_on_how_the_rest_is_escaped() {

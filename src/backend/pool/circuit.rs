@@ -166,13 +166,16 @@ mod tests {
         let epoch = clock::now();
         let cooldowns = Cooldowns::new(1, epoch);
         let mut now = epoch;
+        assert_eq!(cooldowns.failures(0), 0);
         for seconds in [1, 2, 4] {
             cooldowns.fail(0, now, doubling);
             assert_eq!(cooldowns.remaining(0, now), Some(seconds * SECOND));
             now += seconds * SECOND;
         }
         let claim = cooldowns.enter(0, now).expect("nobody asks").expect("it failed last");
+        assert_eq!(cooldowns.failures(0), 3, "it is not back yet");
         cooldowns.leave(0, claim, true);
+        assert_eq!(cooldowns.failures(0), 0);
         assert!(matches!(cooldowns.enter(0, now), Ok(None)), "no probe is needed");
         cooldowns.fail(0, now, doubling);
         assert_eq!(cooldowns.remaining(0, now), Some(SECOND));

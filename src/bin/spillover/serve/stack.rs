@@ -74,22 +74,11 @@ impl Stack {
         let leaf = leaf(upstream, steering.inspect.as_ref());
         let tiers = match (&running.ptu, &running.standard) {
             (Some(ptu), Some(standard)) => {
-                let mut layer = SmartFallbackLayer::new(tier(ptu), tier(standard))
-                    .max_wait(model.max_wait)
-                    .longest_cooldown(model.longest_cooldown)
-                    .spill_long_context(steering.spill_long_context);
-                if let Some(sticky) = sticky {
-                    layer = layer.sticky(sticky.clone());
-                }
-                if let Some(gate) = &running.gate {
-                    layer = layer.gate(gate.clone());
-                }
-                for class in classes(model) {
-                    layer = layer.class(class);
-                }
-                if let Some(budget) = &running.spill_budget {
-                    layer = layer.spill_budget(budget.clone());
-                }
+                let layer = spilling(model, running, tier(ptu), tier(standard));
+                let layer = match sticky {
+                    Some(sticky) => layer.sticky(sticky.clone()),
+                    None => layer,
+                };
                 Tiers::Both(Box::new(layer.layer(leaf)))
             }
             (Some(ptu), None) => Tiers::Ptu(alone(ptu).layer(leaf)),
@@ -194,6 +183,29 @@ impl TokenSource for Shared {
     fn token(&self) -> TokenFuture {
         self.0.token()
     }
+}
+
+/// The layer of two tiers.
+fn spilling(
+    model: &Model,
+    running: &RunningModel,
+    ptu: TierLayer,
+    standard: TierLayer,
+) -> SmartFallbackLayer<TierLayer, TierLayer> {
+    let mut layer = SmartFallbackLayer::new(ptu, standard)
+        .max_wait(model.max_wait)
+        .longest_cooldown(model.longest_cooldown)
+        .spill_long_context(model.steering.spill_long_context);
+    if let Some(gate) = &running.gate {
+        layer = layer.gate(gate.clone());
+    }
+    for class in classes(model) {
+        layer = layer.class(class);
+    }
+    if let Some(budget) = &running.spill_budget {
+        layer = layer.spill_budget(budget.clone());
+    }
+    layer
 }
 
 fn tier(model: &Model, failures: policy::Failures, pool: BackendPool) -> TierLayer {
