@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
-use tower_spillover::{Served, classify::Reason, served::Attempt, sticky::Held};
+use tower_spillover::{Served, classify::Reason, gate::cost::Usage, served::Attempt, sticky::Held};
 
 use crate::operations::Trace;
 
@@ -42,6 +42,12 @@ pub struct Tokens {
     pub prompt: u64,
     pub cached: u64,
     pub completion: u64,
+}
+
+impl From<Usage> for Tokens {
+    fn from(usage: Usage) -> Self {
+        Self { prompt: usage.prompt, cached: usage.cached, completion: usage.completion }
+    }
 }
 
 /// Why a backend refused, as headers, labels and logs have it.

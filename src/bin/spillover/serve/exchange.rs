@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use tower_spillover::{MaxWait, Priority, Served};
+use tower_spillover::{MaxWait, Priority, Served, gate::cost::UsageScan};
 
 use super::{
     choice, clock,
@@ -25,7 +25,6 @@ use super::{
     stack::{Answer, BACKEND, never_spilling},
     upload::{self, Inbound, Upload, UploadError},
     upstream::UpstreamError,
-    usage::UsageWatch,
 };
 
 /// Answers any request there can be.
@@ -183,10 +182,11 @@ fn pass_on(passed: Passed, mut ledger: Box<Ledger>) -> Response<Outbound> {
         };
         story.tell(&mut head.headers, head.status, passed.trace);
     }
-    let kind = head.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    ledger.account.streaming = kind.starts_with(b"text/event-stream");
-    if ledger.account.streaming || kind.starts_with(b"application/json") {
-        ledger.usage = head.status.is_success().then(UsageWatch::default);
+    let kind = head.headers.get(header::CONTENT_TYPE);
+    let is_stream = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/event-stream");
+    ledger.account.streaming = kind.is_some_and(is_stream);
+    if head.status.is_success() {
+        ledger.usage = UsageScan::new(kind);
     }
     ledger.head(head.status, served, now);
     let silence = ledger.site.config().upstream.idle_timeout;
