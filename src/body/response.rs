@@ -60,6 +60,14 @@ trait Failure<B> {
         B: Body;
 }
 
+/// A backend's body, untouched: for a service that is to answer as one inside of
+/// [`InspectLayer`](crate::InspectLayer) does, without being inside of it.
+impl<B> From<B> for ResponseBody<B> {
+    fn from(body: B) -> Self {
+        Self::upstream(body)
+    }
+}
+
 impl<B> ResponseBody<B> {
     pub(crate) const fn upstream(body: B) -> Self {
         Self { kind: Kind::Upstream { body, observer: None } }

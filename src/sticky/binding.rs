@@ -40,24 +40,27 @@ impl Binding {
             return binding;
         }
         let name = caller::take_name(request);
-        let mut search =
-            Search { sticky, residents, now, known: None, is_needed: false, left: MOST };
-        let Operation { kind, id } = Operation::of(request.uri().path());
-        if let Some(id) = id {
-            search.look_up(id.as_bytes(), true);
-        }
-        let mut wishes = Wishes::default();
-        if kind != Kind::Free
-            && let Some(content) = request.body().content()
-        {
-            wishes = references::read(&content, kind, |reference| search.note(reference));
-        }
+        let mut search = Search::new(sticky, residents, now);
+        let (kind, wishes) = search.read(request);
         let named = name.map(|name| residents.named(name.as_str()).ok_or(()));
         let held = search.finish(named);
         // A file's content is its owner's words, whatever they look like.
         let is_content = request.uri().path().ends_with("/content");
         let lesson = if is_content { Lesson::default() } else { Lesson::of(kind, wishes) };
         Self { held, lesson }
+    }
+}
+
+impl Sticky {
+    pub(super) fn knows_at<B: TryCloneBody>(
+        &self,
+        request: &Request<B>,
+        residents: &Residents,
+        now: Instant,
+    ) -> bool {
+        let mut search = Search::new(self, residents, now);
+        search.read(request);
+        search.known.is_some()
     }
 }
 
@@ -84,7 +87,23 @@ struct Search<'a> {
     left: usize,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    const fn new(sticky: &'a Sticky, residents: &'a Residents, now: Instant) -> Self {
+        Self { sticky, residents, now, known: None, is_needed: false, left: MOST }
+    }
+
+    /// Looks up what the path and the body of a request refer to.
+    fn read<B: TryCloneBody>(&mut self, request: &Request<B>) -> (Kind, Wishes) {
+        let Operation { kind, id } = Operation::of(request.uri().path());
+        if let Some(id) = id {
+            self.look_up(id.as_bytes(), true);
+        }
+        let content = request.body().content().filter(|_| kind != Kind::Free);
+        let wishes = content
+            .map(|content| references::read(&content, kind, |reference| self.note(reference)));
+        (kind, wishes.unwrap_or_default())
+    }
+
     fn note(&mut self, reference: Reference<'_>) {
         match reference {
             Reference::Id(id) => self.look_up(id, true),
@@ -131,7 +150,32 @@ const MOST: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
+
     use super::*;
+    use crate::resend::clock;
+
+    #[test]
+    fn what_path_and_body_refer_to_is_known_to_be_with_its_resource_alone() {
+        let (sticky, now, east) = (Sticky::new(), clock::now(), Arc::<str>::from("east.example"));
+        sticky.learn(b"resp_1", &east, now);
+        let here = Residents::new([("east".into(), east)]);
+        let elsewhere = Residents::new([("west".into(), "west.example".into())]);
+        let request = |path: &str, body: &'static str| {
+            Request::post(path).body(Full::<Bytes>::from(body)).unwrap()
+        };
+        for (path, body, is_known) in [
+            ("/openai/v1/responses/resp_1/cancel", "", true),
+            ("/openai/v1/responses", r#"{"previous_response_id":"resp_1"}"#, true),
+            ("/openai/v1/responses/resp_2", "", false),
+            ("/openai/v1/responses", r#"{"input":"resp_1"}"#, false),
+        ] {
+            let request = request(path, body);
+            assert_eq!(sticky.knows_at(&request, &here, now), is_known, "{path} {body}");
+            assert!(!sticky.knows_at(&request, &elsewhere, now), "{path} {body}");
+        }
+    }
 
     #[test]
     fn a_seal_does_not_depend_on_how_the_rest_is_escaped() {

@@ -18,6 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::Request;
+
 use self::memory::Memory;
 pub use self::{
     affinity::CacheAffinity,
@@ -31,6 +33,7 @@ pub(crate) use self::{
     resource::resource,
     tier::{Confined, Split},
 };
+use crate::{TryCloneBody, resend::clock};
 
 /// Sends requests that refer to what one resource holds to that resource, and refuses them rather
 /// than sends them to another.
@@ -171,6 +174,32 @@ impl Sticky {
     pub fn default_backend(mut self, name: impl Into<Arc<str>>) -> Self {
         self.default_backend = Some(name.into());
         self
+    }
+
+    /// Whether something that `request` refers to, in its path or its body, is known to be with one
+    /// of `residents`.
+    ///
+    /// It is for whoever has several stacks with one memory, one for each model: a request such as
+    /// `GET /openai/v1/responses/{id}` does not say which of them it is for. `residents` are those
+    /// of a stack's outermost layer; see [`StickyTier`].
+    ///
+    /// ```
+    /// use http::Request;
+    /// use http_body_util::Empty;
+    /// use tower_spillover::{Backend, BackendPool, RegionRotateLayer, Sticky, sticky::StickyTier};
+    /// # use bytes::Bytes;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = BackendPool::new([Backend::new("a", "https://a.example")?.api_key("key")])?;
+    ///
+    /// let sticky = Sticky::new();
+    /// let residents = RegionRotateLayer::new(pool).residents();
+    /// let request = Request::get("/openai/v1/responses/resp_1").body(Empty::<Bytes>::new())?;
+    /// assert!(!sticky.knows(&request, &residents), "it has learned nothing yet");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn knows<B: TryCloneBody>(&self, request: &Request<B>, residents: &Residents) -> bool {
+        self.knows_at(request, residents, clock::now())
     }
 
     /// How many ids are known.

@@ -115,13 +115,13 @@ fn a_problem_is_told_in_these_words() {
             "",
             "",
             "open = true",
-            "open: is not a key here; remove it, or use one of listen, limits, upstream, telemetry, entra, classes, models, default_model, clients",
+            "open: is not a key here; remove it, or use one of listen, limits, upstream, sticky, telemetry, entra, classes, models, default_model, clients",
         ),
         (
             "",
             "",
             "[clients]\nopen = false\n[models]\nm.max_wait = \"1s\"\n[x]",
-            "clients: names nobody who may use the gateway; add [clients.NAME] with keys, or open = true\nmodels.m: has no backend; add [[models.m.standard]]\nx: is not a key here; remove it, or use one of listen, limits, upstream, telemetry, entra, classes, models, default_model, clients",
+            "clients: names nobody who may use the gateway; add [clients.NAME] with keys, or open = true\nmodels.m: has no backend; add [[models.m.standard]]\nx: is not a key here; remove it, or use one of listen, limits, upstream, sticky, telemetry, entra, classes, models, default_model, clients",
         ),
         (
             "",
@@ -152,6 +152,18 @@ fn a_problem_is_told_in_these_words() {
             "",
             "",
             "upstream.trust: holds no certificate; it has to be PEM, with BEGIN CERTIFICATE",
+        ),
+        (
+            "models.m.failures = [\"conect\", 500]\nmodels.m.rotate_on_failure = true\nmodels.m.spill_long_context = false\nmodels.m.rotate_long_context = 1\nmodels.m.max_attempts = 0\nmodels.m.cache_affinity = \"keys\"\nmodels.m.sticky = { default_backend = \"b\", capacity = 1 }\nmodels.m.inspect = { body_time = \"2m\", preamble_time = 1, preamble_limit = \"1 TiB\", x = 1 }",
+            "name = \"a\", endpoint = \"https://a\", key = \"env:EAST_KEY\", quota = \"\"",
+            "sticky.capacity = 0\nsticky.longest_age = \"1s\"\nsticky.age = 1",
+            "sticky.capacity: 0 is out of range; use 1 to 10000000\nsticky.longest_age: \"1s\" is out of range; use 1m to 1year\nsticky.age: is not a key here; remove it, or use one of capacity, longest_age\nmodels.m.standard[0].quota: is empty; give it a value or remove it\nmodels.m.failures[0]: \"conect\" is not known; did you mean \"connect\"?\nmodels.m.failures[1]: is a whole number where text belongs; put it in quotes\nmodels.m.rotate_on_failure: stands beside `failures`; remove one of the two\nmodels.m.spill_long_context: would do nothing without both tiers; remove it or add the other tier\nmodels.m.rotate_long_context: is a whole number where true or false belongs; write it without quotes\nmodels.m.max_attempts: 0 is out of range; use 1 to 1000\nmodels.m.cache_affinity: \"keys\" is not known; did you mean \"key\"?\nmodels.m.sticky.default_backend: \"b\" is not known; use one of a\nmodels.m.sticky.capacity: is not a key here; remove it, or use one of default_backend\nmodels.m.inspect.body_time: \"2m\" is out of range; use 0s to 1m\nmodels.m.inspect.preamble_time: is a whole number where a duration belongs; write it like \"4s\" or \"250ms\"\nmodels.m.inspect.preamble_limit: \"1 TiB\" is not a size; write it like \"64 KiB\" or \"4 MiB\"\nmodels.m.inspect.x: is not a key here; remove it, or use one of body_time, preamble_time, preamble_limit",
+        ),
+        (
+            "models.m.failures = { on = \"500\", budget = { moves = 0, per_success = 2, x = 1 }, x = 1 }\nmodels.m.sticky = \"on\"\nmodels.m.inspect = 1\nmodels.m.max_attempts = \"2\"\nmodels.m.rotate_long_context = \"no\"",
+            "",
+            "",
+            "models.m.failures.on: is text where a list belongs; put it in brackets\nmodels.m.failures.budget.moves: 0 is out of range; use 1 to 1000000\nmodels.m.failures.budget.per_success: is out of range; use 0 to 1\nmodels.m.failures.budget.x: is not a key here; remove it, or use one of moves, per_success\nmodels.m.failures.x: is not a key here; remove it, or use one of on, budget\nmodels.m.sticky: is text where true or false belongs; write it without quotes\nmodels.m.inspect: is a whole number where true or false belongs; write it without quotes\nmodels.m.max_attempts: is text where a whole number belongs; write it without quotes\nmodels.m.rotate_long_context: is text where true or false belongs; write it without quotes",
         ),
         (
             "listen.address = \"127.0.0.1:80\"\nlisten.admin = \"127.0.0.1:80\"",

@@ -17,6 +17,8 @@ mod serve;
 mod served;
 mod started;
 #[cfg(unix)]
+mod steering;
+#[cfg(unix)]
 mod strain;
 #[cfg(unix)]
 mod witness;

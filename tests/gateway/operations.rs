@@ -209,7 +209,7 @@ fn pages_logs_and_exports_tell_what_happened_and_no_secret() {
             "spillover_tokens_total{client=\"open\",model=\"gpt-4o\",kind=\"prompt\"} 11",
             "spillover_gate_mode{model=\"gpt-4o\",mode=\"adaptive\"} 1.0",
             "spillover_backend_attempts_total{model=\"gpt-4o\",tier=\"ptu\",backend=\"first\",\
-             status=\"429\"} 1",
+             status=\"429\",reason=\"rate\"} 1",
         ] {
             assert!(metrics.0.lines().any(|other| other == line), "{line} is not in {metrics:?}");
         }

@@ -38,6 +38,11 @@ impl Circuit {
         is_probed(self.0.load(Ordering::Relaxed), millis)
     }
 
+    /// How often the backend failed in a row, up to 255 times.
+    fn failures(&self) -> u32 {
+        u32::try_from(self.0.load(Ordering::Relaxed) & COUNT).expect("a byte")
+    }
+
     /// Claims the probe of a backend whose rest is over; `None` when it needs none.
     pub(super) fn claim(&self, millis: u64) -> Result<Option<u64>, Taken> {
         let known = self.0.load(Ordering::Relaxed);
@@ -110,6 +115,10 @@ const LONGEST_PROBE_MS: u64 = 60_000;
 pub(super) const PROBE_LASTS: Duration = Duration::from_secs(1);
 
 impl Cooldowns {
+    pub(super) fn failures(&self, index: usize) -> u32 {
+        self.circuit(index).failures()
+    }
+
     /// Asks to go to a backend that is open. A claim is to be given back by [`leave`](Self::leave).
     pub(super) fn enter(&self, index: usize, now: Instant) -> Result<Option<u64>, Taken> {
         let Some(circuit) = self.circuit_of_rested(index) else { return Ok(None) };
@@ -157,13 +166,16 @@ mod tests {
         let epoch = clock::now();
         let cooldowns = Cooldowns::new(1, epoch);
         let mut now = epoch;
+        assert_eq!(cooldowns.failures(0), 0);
         for seconds in [1, 2, 4] {
             cooldowns.fail(0, now, doubling);
             assert_eq!(cooldowns.remaining(0, now), Some(seconds * SECOND));
             now += seconds * SECOND;
         }
         let claim = cooldowns.enter(0, now).expect("nobody asks").expect("it failed last");
+        assert_eq!(cooldowns.failures(0), 3, "it is not back yet");
         cooldowns.leave(0, claim, true);
+        assert_eq!(cooldowns.failures(0), 0);
         assert!(matches!(cooldowns.enter(0, now), Ok(None)), "no probe is needed");
         cooldowns.fail(0, now, doubling);
         assert_eq!(cooldowns.remaining(0, now), Some(SECOND));

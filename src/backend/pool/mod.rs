@@ -123,6 +123,13 @@ impl BackendPool {
         self.shared.members.iter().map(|member| (&**member.name(), member.quota()))
     }
 
+    /// Every backend's name with how often it failed in a row; 0 for one that answered last, whether
+    /// or not it refused.
+    pub fn failures(&self) -> impl ExactSizeIterator<Item = (&str, u32)> {
+        let failures = |index| self.shared.cooldowns.failures(index);
+        self.names().enumerate().map(move |(index, name)| (name, failures(index)))
+    }
+
     /// Makes every request of every clone start with the backend called `name` while it is open,
     /// or lifts that again with `None`.
     ///

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
-use tower_spillover::Served;
+use tower_spillover::{Served, classify::Reason, gate::cost::Usage, served::Attempt, sticky::Held};
 
 use crate::operations::Trace;
 
@@ -42,4 +42,35 @@ pub struct Tokens {
     pub prompt: u64,
     pub cached: u64,
     pub completion: u64,
+}
+
+impl From<Usage> for Tokens {
+    fn from(usage: Usage) -> Self {
+        Self { prompt: usage.prompt, cached: usage.cached, completion: usage.completion }
+    }
+}
+
+/// Why a backend refused, as headers, labels and logs have it.
+pub const fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Rate => "rate",
+        Reason::Capacity => "capacity",
+        Reason::Quota => "quota",
+        Reason::ContextLength => "context-length",
+        _ => "other",
+    }
+}
+
+/// Why a request was kept with one resource, likewise.
+pub const fn held(held: Held) -> &'static str {
+    match held {
+        Held::Named => "named",
+        Held::Known => "known",
+        Held::Unknown => "unknown",
+    }
+}
+
+/// Why the last backend that refused did so, where that is known.
+pub fn last_reason(served: &Served) -> Option<Reason> {
+    served.attempts().rev().find_map(Attempt::reason)
 }

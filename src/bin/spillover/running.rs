@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tower_spillover::{BackendPool, Gate, gate::SpillBudget};
+use tower_spillover::{BackendPool, Gate, Sticky, gate::SpillBudget};
 
 use crate::config::Config;
 
@@ -12,6 +12,8 @@ pub struct Running {
     pub config: Config,
     /// By name; aliases are not repeated here.
     pub models: BTreeMap<String, Arc<RunningModel>>,
+    /// Where ids are, whichever model they were seen under.
+    pub sticky: Sticky,
 }
 
 /// A model's shared memory.

@@ -36,8 +36,7 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, Uri};
 
-pub(crate) use self::usage::UsageScan;
-pub use self::weights::TokenWeights;
+pub use self::{usage::UsageScan, weights::TokenWeights};
 
 /// What a request takes out of a PTU's capacity, in weighted tokens.
 ///

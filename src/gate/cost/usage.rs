@@ -1,6 +1,6 @@
 //! Finds the `usage` of an answer while it passes by.
 
-use std::sync::LazyLock;
+use std::{fmt, sync::LazyLock};
 
 use http::HeaderValue;
 use memchr::{memchr, memmem};
@@ -8,8 +8,22 @@ use memchr::{memchr, memmem};
 use super::{Usage, document::Document};
 
 /// Watches the bytes of an answer for its `usage`, in constant memory whatever the answer's size.
-#[derive(Debug)]
-pub(crate) struct UsageScan {
+///
+/// It is what the gate corrects its estimates by, for whoever counts tokens too. What it finds is
+/// the `usage` of a completion, a response or embeddings, as JSON or in an event stream; one in a
+/// text that a model wrote is none.
+///
+/// ```
+/// use http::HeaderValue;
+/// use tower_spillover::gate::cost::{Usage, UsageScan};
+///
+/// let kind = HeaderValue::from_static("application/json");
+/// let mut scan = UsageScan::new(Some(&kind)).expect("JSON may have a usage");
+/// scan.push(br#"{"id":"chatcmpl-1","usage":{"prompt_tok"#);
+/// scan.push(br#"ens":11,"completion_tokens":14}}"#);
+/// assert_eq!(scan.finish(), Some(Usage::new(11, 0, 14)));
+/// ```
+pub struct UsageScan {
     /// `None` for an answer that is one JSON text.
     line: Option<Line>,
     document: Document,
@@ -26,8 +40,9 @@ enum Line {
 }
 
 impl UsageScan {
-    /// `None` for an answer that is neither JSON nor an event stream.
-    pub(crate) fn new(content_type: Option<&HeaderValue>) -> Option<Self> {
+    /// A scan of an answer with this `content-type`; `None` for one that is neither JSON nor an event
+    /// stream.
+    pub fn new(content_type: Option<&HeaderValue>) -> Option<Self> {
         let kind = content_type?.to_str().ok()?;
         let kind = kind.split_once(';').map_or(kind, |(kind, _)| kind).trim();
         let line = if kind.eq_ignore_ascii_case("text/event-stream") {
@@ -41,15 +56,15 @@ impl UsageScan {
     }
 
     /// The next bytes of the answer, in whatever pieces they come.
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         match self.line {
             None => self.read(bytes),
             Some(line) => self.line = Some(self.read_events(line, bytes)),
         }
     }
 
-    /// The last usage that was complete.
-    pub(crate) fn finish(self) -> Option<Usage> {
+    /// The last usage that was complete, in however much of the answer was seen.
+    pub fn finish(self) -> Option<Usage> {
         self.usage
     }
 
@@ -96,6 +111,13 @@ impl UsageScan {
         (after.starts_with(b"\n\n") || after.starts_with(b"\n\r\n"))
             && self.document.is_fresh()
             && !USAGE.find_iter(data).any(|at| begins_object(&data[at + USAGE.needle().len()..]))
+    }
+}
+
+/// Shows nothing of the answer.
+impl fmt::Debug for UsageScan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UsageScan").field("usage", &self.usage).finish_non_exhaustive()
     }
 }
 

@@ -144,11 +144,14 @@ fn permissions(list: &Value<'_>) -> Permissions {
             Some("class") => may.class = true,
             Some("no-spill") => may.no_spill = true,
             Some("trace") => may.trace = true,
-            Some(other) => value.unknown(other, &["max-wait", "class", "no-spill", "trace"]),
+            Some("backend") => may.backend = true,
+            Some(other) => value.unknown(other, &PERMISSIONS),
         }
     }
     may
 }
+
+const PERMISSIONS: [&str; 5] = ["max-wait", "class", "no-spill", "trace", "backend"];
 
 /// Names travel in headers and as labels of metrics.
 fn check_name(value: &Value<'_>, name: &str) {

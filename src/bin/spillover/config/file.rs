@@ -12,6 +12,7 @@ use super::{
     section::Section,
     server,
     sheet::{self, Contents, Environment, Sheet},
+    steering,
 };
 
 /// The configuration in the file at `path`, with the secrets that it refers to.
@@ -92,6 +93,7 @@ fn config<'a>(sheet: &'a Sheet<'a>, root: &'a DeTable<'a>) -> Config {
     let listen = server::listen(root.section("listen"));
     let limits = server::limits(root.section("limits"));
     let upstream = server::upstream(root.section("upstream"));
+    let sticky = steering::memory(root.section("sticky"));
     let telemetry = server::telemetry(root.section("telemetry"));
     let entra = root.optional("entra").map(server::entra);
     let classes = client::classes(&root.section("classes"));
@@ -109,7 +111,7 @@ fn config<'a>(sheet: &'a Sheet<'a>, root: &'a DeTable<'a>) -> Config {
         model.classes = classes.clone();
     }
     let models: BTreeMap<_, _> = models.models;
-    Config { listen, limits, upstream, models, default_model, clients, entra, telemetry }
+    Config { listen, limits, upstream, sticky, models, default_model, clients, entra, telemetry }
 }
 
 /// Asks the library itself, after everything of which it is known what it would say.

@@ -13,6 +13,7 @@ mod secret;
 mod section;
 mod server;
 mod sheet;
+mod steering;
 mod value;
 mod watch;
 
@@ -25,6 +26,7 @@ pub use self::{
     check::check,
     file::parse,
     problem::Problems,
+    steering::{Failure, Failures, Inspection, Steering, Stickiness, StickySettings},
     watch::{Hangup, Watch, open},
 };
 
@@ -34,6 +36,7 @@ pub struct Config {
     pub listen: Listen,
     pub limits: Limits,
     pub upstream: Upstream,
+    pub sticky: StickySettings,
     /// By the name that clients use: the deployment of a classic path, or `model` in a v1 body.
     pub models: BTreeMap<String, Model>,
     /// The model that serves names nobody configured, if any.
@@ -130,9 +133,7 @@ pub struct Model {
     pub spill_budget: Option<Budget>,
     /// Other names of it.
     pub aliases: Vec<String>,
-    /// Whether 500, 502, 503 and 504 move on to the next backend of a tier. Defaults to no: the
-    /// failed attempt may have been carried out and billed.
-    pub rotate_on_failure: bool,
+    pub steering: Steering,
     /// The classes of its requests, by name.
     pub classes: BTreeMap<String, Class>,
 }
@@ -150,6 +151,8 @@ pub struct Backend {
     /// Of classic paths. The client's without.
     pub api_version: Option<String>,
     pub region: Option<String>,
+    /// What it shares with other backends of its tier: those with one name rest together.
+    pub quota: Option<String>,
     /// What replaces `x-ms-oai-image-generation-deployment` of a request here.
     pub image_deployment: Option<String>,
     /// From 1, which is asked first and the default, as in API Management.
@@ -226,6 +229,7 @@ pub struct Permissions {
     pub class: bool,
     pub no_spill: bool,
     pub trace: bool,
+    pub backend: bool,
 }
 
 /// How tokens for `auth = "entra"` are got.

@@ -10,6 +10,7 @@ use super::{
     Auth, Backend, Budget, GateSettings, Model, Secret,
     endpoint::told,
     section::{DAY, Section},
+    steering,
     value::Value,
 };
 
@@ -69,6 +70,7 @@ impl Models {
             budget.wrong("would do nothing without both tiers; remove it or add the other tier");
         }
         let aliases = section.get("aliases").map(|value| self.aliases(name, &value));
+        let steering = steering::read(&mut section, &ptu, &standard);
         let model = Model {
             ptu,
             standard,
@@ -77,7 +79,7 @@ impl Models {
             gate: gate.and_then(|value| value.section()).map_or_else(default_gate, gate_settings),
             spill_budget: budget.and_then(|value| spill_budget(value.section()?)),
             aliases: aliases.unwrap_or_default(),
-            rotate_on_failure: section.flag("rotate_on_failure", false),
+            steering,
             classes: BTreeMap::new(),
         };
         section.finish();
@@ -147,6 +149,7 @@ impl Models {
             deployment: probed(section, "deployment", Probe::deployment),
             api_version: probed(section, "api_version", Probe::api_version),
             region: section.text("region"),
+            quota: section.text("quota"),
             image_deployment: probed(section, "image_deployment", Probe::image_deployment),
             priority: share(section, "priority"),
             weight: share(section, "weight"),

@@ -76,6 +76,8 @@ impl<'a> Facts<'a> {
         let last = served.attempts().next_back().map(|attempt| attempt.outcome());
         match (served.backend(), last) {
             (None, _) | (_, Some(Outcome::Throttled(_))) => Decision::Refused,
+            // By Azure, within the resource of the PTU.
+            (Some(_), _) if served.spilled_by_azure() => Decision::Standard,
             (Some(backend), _) if self.tier(backend) == PTU => Decision::Ptu,
             _ => Decision::Standard,
         }

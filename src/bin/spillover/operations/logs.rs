@@ -1,5 +1,6 @@
 //! Logs: who writes them where, and the line of a finished request.
 
+use tower_spillover::Served;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
@@ -9,7 +10,7 @@ use tracing_subscriber::{
 };
 
 use super::{OperationsError, facts::Facts, json::Json, lines::Lines, metrics::millis};
-use crate::config::Telemetry;
+use crate::{account, config::Telemetry};
 
 /// Makes this process log to standard error, unless it logs already.
 pub(super) fn install(telemetry: &Telemetry) -> Result<Lines, OperationsError> {
@@ -65,6 +66,8 @@ pub(super) fn request(facts: &Facts<'_>) {
         backend = facts.backend(),
         decision = facts.decision.as_str(),
         attempts = served.map_or(0, |served| served.attempts().len()),
+        reason = served.and_then(account::last_reason).map(account::reason),
+        sticky = served.and_then(Served::held).map(account::held),
         course = served.map(tracing::field::display),
         waited_ms = served.map_or(0, |served| millis(served.waited())),
         status = account.status.as_u16(),

@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
+    encoding::{EncodeLabelSet, LabelSetEncoder},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
@@ -21,7 +22,7 @@ use super::{
     names::Names,
     series::{Recent, Series},
 };
-use crate::account::Tokens;
+use crate::account::{self, Tokens};
 
 /// Everything that is counted. What is only looked at is in `scrape`.
 #[derive(Debug)]
@@ -50,8 +51,8 @@ type ByBackend = HashMap<Arc<str>, Arc<Seen>>;
 pub(super) struct Seen {
     labels: BackendLabels,
     hints: Histogram,
-    /// By status; 0 where no answer came.
-    attempts: RwLock<BTreeMap<u16, Counter>>,
+    /// By status, which is 0 where no answer came, and the reason of a refusal, where it is known.
+    attempts: RwLock<BTreeMap<(u16, Option<&'static str>), Counter>>,
     last_hint: Mutex<Option<Hint>>,
 }
 
@@ -73,6 +74,21 @@ struct AttemptLabels {
     tier: &'static str,
     backend: Arc<str>,
     status: Arc<str>,
+    #[prometheus(flatten)]
+    reason: Because,
+}
+
+/// Why a backend refused: a label where that is known, and none otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Because(Option<&'static str>);
+
+impl EncodeLabelSet for Because {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        match self.0 {
+            Some(reason) => [("reason", reason)].encode(encoder),
+            None => Ok(()),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -208,7 +224,7 @@ impl Metrics {
         registry.register("requests", "Requests, by who answered", self.requests.clone());
         registry.register("requests_in_flight", "Requests under way", self.in_flight.clone());
         registry.register("tokens", "Tokens that backends counted", self.tokens.clone());
-        let help = "Requests that a Standard deployment answered for a PTU";
+        let help = "Requests that Standard answered for a PTU, Azure's own spillover included";
         registry.register("spilled_requests", help, self.spilled.clone());
         let help = "Prompt and completion tokens of spilled requests";
         registry.register("spilled_tokens", help, self.spilled_tokens.clone());
@@ -218,7 +234,7 @@ impl Metrics {
         registry.register_with_unit("time_to_end", help, seconds(), self.total.clone());
         let help = "Time that a request waited for a backend to reopen";
         registry.register_with_unit("waited", help, seconds(), self.waited.clone());
-        let help = "Attempts, by status of the answer";
+        let help = "Attempts, by status of the answer and reason of a refusal";
         registry.register("backend_attempts", help, self.attempts.clone());
         let help = "How long a backend asked to wait";
         registry.register_with_unit("backend_hint", help, seconds(), self.hints.clone());
@@ -230,7 +246,23 @@ impl Seen {
     /// The number of attempts by status; `failed` where no answer came.
     pub(super) fn attempts(&self) -> BTreeMap<String, u64> {
         let attempts = self.attempts.read().unwrap_or_else(PoisonError::into_inner);
-        attempts.iter().map(|(&status, counter)| (title(status), counter.get())).collect()
+        let mut by_status = BTreeMap::new();
+        for (&(status, _), counter) in attempts.iter() {
+            *by_status.entry(title(status)).or_default() += counter.get();
+        }
+        by_status
+    }
+
+    /// The number of attempts by why they were refused, as far as that is known.
+    pub(super) fn reasons(&self) -> BTreeMap<&'static str, u64> {
+        let attempts = self.attempts.read().unwrap_or_else(PoisonError::into_inner);
+        let mut by_reason = BTreeMap::new();
+        for (&(_, reason), counter) in attempts.iter() {
+            if let Some(reason) = reason {
+                *by_reason.entry(reason).or_default() += counter.get();
+            }
+        }
+        by_reason
     }
 
     pub(super) fn last_hint(&self) -> Option<Hint> {
@@ -238,7 +270,8 @@ impl Seen {
     }
 
     fn count(&self, metrics: &Metrics, attempt: &Attempt) {
-        self.counter(metrics, attempt.status().map_or(0, |status| status.as_u16())).inc();
+        let status = attempt.status().map_or(0, |status| status.as_u16());
+        self.counter(metrics, status, attempt.reason().map(account::reason)).inc();
         if let Outcome::Throttled(hint) = attempt.outcome() {
             *self.last_hint.lock().unwrap_or_else(PoisonError::into_inner) = Some(hint);
             let endless = (hint == Hint::TooLong).then_some(Hint::LONGEST);
@@ -248,17 +281,18 @@ impl Seen {
         }
     }
 
-    fn counter(&self, metrics: &Metrics, status: u16) -> Counter {
+    fn counter(&self, metrics: &Metrics, status: u16, reason: Option<&'static str>) -> Counter {
         let attempts = self.attempts.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(counter) = attempts.get(&status) {
+        if let Some(counter) = attempts.get(&(status, reason)) {
             return counter.clone();
         }
         drop(attempts);
         let BackendLabels { model, tier, backend } = self.labels.clone();
-        let labels = AttemptLabels { model, tier, backend, status: title(status).into() };
+        let (title, because) = (title(status).into(), Because(reason));
+        let labels = AttemptLabels { model, tier, backend, status: title, reason: because };
         let counter = metrics.attempts.get_or_create_owned(&labels);
         let mut attempts = self.attempts.write().unwrap_or_else(PoisonError::into_inner);
-        attempts.insert(status, counter.clone());
+        attempts.insert((status, reason), counter.clone());
         counter
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
-use tower_spillover::{Gate, classify::Hint, gate::SpillBudget};
+use tower_spillover::{BackendPool, Gate, classify::Hint, gate::SpillBudget};
 
 use super::{
     facts::{PTU, backends, host},
@@ -11,7 +11,7 @@ use super::{
     metrics::{Metrics, millis},
 };
 use crate::{
-    config::{Clients, Model},
+    config::{Clients, Model, Stickiness},
     running::{Running, RunningModel},
 };
 
@@ -29,6 +29,7 @@ pub(super) fn document(metrics: &Metrics, running: &Running, uptime: Duration) -
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_s": uptime.as_secs(),
         "in_flight": metrics.in_flight.get(),
+        "sticky_ids": running.sticky.len(),
         "models": models.collect::<BTreeMap<_, _>>(),
         "clients": clients,
     })
@@ -41,19 +42,25 @@ fn model(metrics: &Metrics, state: &RunningModel, config: Option<&Model>) -> Val
         let pool = if tier == PTU { &state.ptu } else { &state.standard };
         let resting = pool.iter().flat_map(|pool| pool.cooldowns());
         let resting = resting.filter(|(name, _)| *name == backend.name).find_map(|(_, left)| left);
+        let failures = pool.iter().flat_map(BackendPool::failures);
+        let failures = failures.filter(|(name, _)| *name == backend.name).map(|(_, count)| count);
         json!({
             "name": backend.name,
             "tier": tier,
             "host": host(&backend.endpoint),
             "region": backend.region,
+            "quota": backend.quota,
             "cooldown_ms": resting.map_or(0, millis),
+            "failures_in_a_row": failures.sum::<u32>(),
             "attempts": seen.as_ref().map(|seen| seen.attempts()).unwrap_or_default(),
+            "refused_for": seen.as_ref().map(|seen| seen.reasons()).unwrap_or_default(),
             "last_hint": seen.and_then(|seen| seen.last_hint()).map(hint),
         })
     });
     json!({
         "gate": state.gate.as_ref().map(gate),
         "spill_budget_left": state.spill_budget.as_ref().map(SpillBudget::left),
+        "sticky": config.is_some_and(|model| model.steering.sticky != Stickiness::Off),
         "backends": described.collect::<Vec<_>>(),
     })
 }

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_spillover::{
     Backend as PoolBackend, BackendPool, Gate, MaxWait, RegionRotateLayer, Served,
-    SmartFallbackLayer,
+    SmartFallbackLayer, Sticky,
     gate::{Mode, SpillBudget},
 };
 
@@ -26,7 +26,7 @@ use crate::{
     account::Tokens,
     config::{
         Auth, Backend, Client, Clients, Config, GateSettings, Http2, Limits, Listen, Model,
-        Permissions, Secret, Upstream,
+        Permissions, Secret, Steering, StickySettings, Upstream,
     },
     running::RunningModel,
 };
@@ -45,6 +45,7 @@ fn backend(name: &str) -> Backend {
         auth: Auth::Key(Secret::new(CANARY.to_owned())),
         deployment: None,
         api_version: None,
+        quota: None,
         image_deployment: None,
         region: Some("Sweden Central".to_owned()),
         priority: 1,
@@ -75,12 +76,13 @@ fn running() -> Running {
         gate: GateSettings { mode: Mode::Adaptive, patience: None, output_weight: 3.0 },
         spill_budget: None,
         aliases: Vec::new(),
-        rotate_on_failure: false,
+        steering: Steering::default(),
         classes: BTreeMap::new(),
     };
     Running {
         config: config(BTreeMap::from([("gpt-4o".to_owned(), model)])),
         models: BTreeMap::from([("gpt-4o".to_owned(), Arc::new(state))]),
+        sticky: Sticky::new(),
     }
 }
 
@@ -115,6 +117,7 @@ fn config(models: BTreeMap<String, Model>) -> Config {
             trust: Vec::new(),
         },
         models,
+        sticky: StickySettings::default(),
         default_model: None,
         clients: Clients::Keyed(vec![client]),
         entra: None,

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request, StatusCode, header};
 use memchr::memmem;
+use tower_spillover::StickTo;
 
 use super::{
     clients::Caller,
+    control::Named,
     ledger::Ledger,
     model::{Asked, asked_for},
     refusal::Refusal,
@@ -40,6 +42,25 @@ pub(super) fn by_name(
             ),
         });
     };
+    permit(ledger, caller, line)
+}
+
+/// The model of a request that names none: the one whose backends hold what it refers to, if that
+/// is known, and the default otherwise.
+pub(super) fn unnamed(
+    ledger: &mut Ledger,
+    caller: &Caller,
+    request: &Request<Upload>,
+    backend: Option<&Named>,
+) -> Result<Arc<Line>, Refusal> {
+    let may_be = |model: &str| caller.may_use(model);
+    match ledger.site.holder(request, backend.map(Named::name), may_be).cloned() {
+        Some(line) => permit(ledger, caller, line),
+        None => by_name(ledger, caller, None),
+    }
+}
+
+fn permit(ledger: &mut Ledger, caller: &Caller, line: Arc<Line>) -> Result<Arc<Line>, Refusal> {
     ledger.account.model = Some(line.model.name.clone());
     if !caller.may_use(&line.model.name) {
         return Err(Refusal::new(
@@ -56,9 +77,10 @@ pub(super) async fn by_body(
     ledger: &mut Ledger,
     caller: &Caller,
     request: &mut Request<Upload>,
-    limit: u64,
+    backend: Option<&Named>,
 ) -> Result<Arc<Line>, Refusal> {
     let bad = |text: &'static str| Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", text);
+    let limit = ledger.site.config().limits.body;
     let beginning = request.body_mut().beginning().await;
     let beginning = beginning.map_err(|error| broken(&error, limit))?;
     let is_whole = request.body().is_kept();
@@ -79,7 +101,7 @@ pub(super) async fn by_body(
             Err(bad("The body speaks of a model, and it cannot be seen that it is one that this \
                      client may use."))
         }
-        Asked::Nothing => by_name(ledger, caller, None),
+        Asked::Nothing => unnamed(ledger, caller, request, backend),
         Asked::TwoModels => Err(bad("The body names two models.")),
         Asked::Unreadable => Err(bad("The body is not valid JSON.")),
     }
@@ -102,6 +124,22 @@ pub(super) fn class(site: &Site, line: &Line, class: &str) -> Result<String, Ref
         "BadRequest",
         "x-spillover-class names no class of the gateway.",
     ))
+}
+
+/// The backend that a request is to go to, by its name. What a cookie names may be gone by now.
+pub(super) fn backend(line: &Line, named: Named) -> Result<Option<StickTo>, Refusal> {
+    let problem = if !line.is_sticky() {
+        "The model does not keep requests with a backend: sticky is false in its configuration."
+    } else if !line.has_backend(named.name()) {
+        "x-spillover-backend names no backend of the model."
+    } else {
+        let (Named::Header(name) | Named::Cookie(name)) = named;
+        return Ok(Some(StickTo::from(name)));
+    };
+    match named {
+        Named::Header(_) => Err(Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", problem)),
+        Named::Cookie(_) => Ok(None),
+    }
 }
 
 /// What is said of a body that did not arrive.

@@ -1,8 +1,8 @@
-//! What a request may ask of the gateway by header: its wait, its class, not to spill, a trace.
+//! What a request may ask of the gateway by header: its wait, class, backend and so on.
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{clients::Caller, refusal::Refusal};
 
@@ -14,6 +14,23 @@ pub(super) struct Control {
     pub(super) class: Option<String>,
     pub(super) no_spill: bool,
     pub(super) trace: bool,
+    pub(super) backend: Option<Named>,
+}
+
+/// The backend that a request names.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    Header(String),
+    /// Which a browser sends along, and which may be older than the configuration.
+    Cookie(String),
+}
+
+impl Named {
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Header(name) | Self::Cookie(name) => name,
+        }
+    }
 }
 
 impl Control {
@@ -25,10 +42,19 @@ impl Control {
     /// it had been heard.
     pub(super) fn read(headers: &HeaderMap, caller: &Caller) -> Result<Self, Refusal> {
         let mut control = Self { class: caller.class.clone(), ..Self::default() };
-        if !headers.keys().any(|name| name.as_str().starts_with("x-spillover-")) {
+        let may_ask = |name: &HeaderName| {
+            *name == header::COOKIE || name.as_str().starts_with("x-spillover-")
+        };
+        if !headers.keys().any(may_ask) {
             return Ok(control);
         }
         let may = caller.may;
+        control.backend = match permitted(headers, "x-spillover-backend", may.backend)? {
+            Some(name) => Some(Named::Header(name.to_owned())),
+            // It was not meant as a request: it is not heard, as other cookies are not.
+            None if may.backend => cookie(headers).map(Named::Cookie),
+            None => None,
+        };
         if let Some(value) = permitted(headers, "x-spillover-max-wait", may.max_wait)? {
             let wait = humantime::parse_duration(value)
                 .map_err(|_| unclear("x-spillover-max-wait", "a duration such as 500ms or 2s"))?;
@@ -41,6 +67,15 @@ impl Control {
         control.trace = flag(headers, "x-spillover-trace", may.trace)?;
         Ok(control)
     }
+}
+
+fn cookie(headers: &HeaderMap) -> Option<String> {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split(';'));
+    pairs.find_map(|pair| {
+        let name = pair.trim().strip_prefix("spillover-backend=")?;
+        Some(name.trim_matches('"').to_owned())
+    })
 }
 
 fn flag(headers: &HeaderMap, name: &'static str, may: bool) -> Result<bool, Refusal> {

@@ -8,8 +8,10 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tower_spillover::{
     Served,
-    classify::{Hint, Outcome},
+    classify::{Hint, Outcome, Reason},
 };
+
+use crate::account;
 
 /// What became of a request, up to the head of its answer.
 pub(super) struct Story<'a> {
@@ -33,6 +35,9 @@ impl Story<'_> {
             Some(_) => self.first_tier,
         };
         headers.insert(DECISION, decision(served, tier));
+        if let Some(held) = served.held() {
+            headers.insert(STICKY, HeaderValue::from_static(account::held(held)));
+        }
         if let Some(timing) = written(&Timing(self)) {
             headers.append(SERVER_TIMING, timing);
         }
@@ -52,7 +57,10 @@ fn is_refusal(status: StatusCode, served: &Served) -> bool {
 /// The tier that answered and, when it was not at once, what came before.
 fn decision(served: &Served, tier: &'static str) -> HeaderValue {
     let attempts = served.attempts().len();
-    let is_plain = attempts == 1 && served.waited().is_zero() && served.replayable();
+    // That a rate was exceeded goes without saying.
+    let reason = account::last_reason(served).filter(|reason| *reason != Reason::Rate);
+    let is_plain =
+        attempts == 1 && served.waited().is_zero() && served.replayable() && reason.is_none();
     if is_plain && !served.spilled() {
         return HeaderValue::from_static(tier);
     }
@@ -62,6 +70,13 @@ fn decision(served: &Served, tier: &'static str) -> HeaderValue {
     }
     if !served.replayable() {
         text.push_str("; not-replayable");
+    }
+    if served.spilled_by_azure() {
+        text.push_str("; by-azure");
+    }
+    if let Some(reason) = reason {
+        text.push_str("; reason=");
+        text.push_str(account::reason(reason));
     }
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(tier))
 }
@@ -112,9 +127,13 @@ impl fmt::Display for Trace<'_> {
                 None => f.write_str("null")?,
             }
             match attempt.hint() {
-                Hint::After(wait) => write!(f, r#","hint_ms":{}}}"#, wait.as_millis())?,
-                Hint::Zero => f.write_str(r#","hint_ms":0}"#)?,
-                _ => f.write_str(r#","hint_ms":null}"#)?,
+                Hint::After(wait) => write!(f, r#","hint_ms":{}"#, wait.as_millis())?,
+                Hint::Zero => f.write_str(r#","hint_ms":0"#)?,
+                _ => f.write_str(r#","hint_ms":null"#)?,
+            }
+            match attempt.reason() {
+                Some(reason) => write!(f, r#","reason":"{}"}}"#, account::reason(reason))?,
+                None => f.write_str(r#","reason":null}"#)?,
             }
         }
         f.write_char(']')
@@ -124,5 +143,6 @@ impl fmt::Display for Trace<'_> {
 /// Header lines have limits too.
 const MOST_TRACED: usize = 32;
 const DECISION: HeaderName = HeaderName::from_static("x-spillover-decision");
+const STICKY: HeaderName = HeaderName::from_static("x-spillover-sticky");
 const TRACE: HeaderName = HeaderName::from_static("x-spillover-trace");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use tower_spillover::{MaxWait, Priority, Served};
+use tower_spillover::{MaxWait, Priority, Served, gate::cost::UsageScan};
 
 use super::{
     choice, clock,
@@ -25,7 +25,6 @@ use super::{
     stack::{Answer, BACKEND, never_spilling},
     upload::{self, Inbound, Upload, UploadError},
     upstream::UpstreamError,
-    usage::UsageWatch,
 };
 
 /// Answers any request there can be.
@@ -78,22 +77,29 @@ async fn exchange(ledger: &mut Ledger, request: Request<Incoming>) -> Result<Rep
     let route = Route::of(&head.method, head.uri.path()).ok_or_else(Refusal::not_found)?;
     ledger.account.operation.push_str(route.operation);
     let caller = entry::admit(ledger, &site, &head.headers)?;
-    let control = Control::read(&head.headers, caller)?;
+    let mut control = Control::read(&head.headers, caller)?;
 
+    let is_in_body = route.named == Named::Body;
     let known = match &route.named {
         Named::Path(name) => Some(choice::by_name(ledger, caller, Some(name))?),
-        Named::Nowhere => Some(choice::by_name(ledger, caller, None)?),
-        Named::Body => None,
+        Named::Nowhere | Named::Body => None,
         Named::List(id) => return models::page(ledger, caller, id.as_deref()).map(Reply::Own),
     };
     let body = Inbound::new(body, limits.body, limits.idle_timeout);
     let mut request = upload::keep(limits.replay, Request::from_parts(head, body)).await;
     let line = match known {
         Some(line) => line,
-        None => choice::by_body(ledger, caller, &mut request, limits.body).await?,
+        None if is_in_body => {
+            choice::by_body(ledger, caller, &mut request, control.backend.as_ref()).await?
+        }
+        None => choice::unnamed(ledger, caller, &request, control.backend.as_ref())?,
     };
     if let Some(class) = &control.class {
         ledger.account.class = Some(choice::class(&site, &line, class)?);
+    }
+    let named = control.backend.take().map(|named| choice::backend(&line, named)).transpose()?;
+    if let Some(named) = named.flatten() {
+        request.extensions_mut().insert(named);
     }
     headers::strip_request(request.headers_mut());
     let trace = control.trace;
@@ -110,7 +116,7 @@ async fn exchange(ledger: &mut Ledger, request: Request<Incoming>) -> Result<Rep
 
 /// Tells the layers what the request asked for.
 fn set_limits(control: Control, request: &mut Request<Upload>) {
-    let Control { max_wait, class, no_spill, trace: _ } = control;
+    let Control { max_wait, class, no_spill, .. } = control;
     let class = if no_spill { Some(never_spilling(class.as_deref())) } else { class };
     if let Some(max_wait) = max_wait {
         request.extensions_mut().insert(MaxWait(max_wait));
@@ -176,10 +182,11 @@ fn pass_on(passed: Passed, mut ledger: Box<Ledger>) -> Response<Outbound> {
         };
         story.tell(&mut head.headers, head.status, passed.trace);
     }
-    let kind = head.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    ledger.account.streaming = kind.starts_with(b"text/event-stream");
-    if ledger.account.streaming || kind.starts_with(b"application/json") {
-        ledger.usage = head.status.is_success().then(UsageWatch::default);
+    let kind = head.headers.get(header::CONTENT_TYPE);
+    let is_stream = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/event-stream");
+    ledger.account.streaming = kind.is_some_and(is_stream);
+    if head.status.is_success() {
+        ledger.usage = UsageScan::new(kind);
     }
     ledger.head(head.status, served, now);
     let silence = ledger.site.config().upstream.idle_timeout;

@@ -23,7 +23,10 @@ pub(super) fn strip_answer(headers: &mut HeaderMap) {
     strip(headers, |name| {
         is_hop_by_hop(name)
             || *name == header::SET_COOKIE
-            || matches!(name.as_str(), "x-spillover-decision" | "x-spillover-trace")
+            || matches!(
+                name.as_str(),
+                "x-spillover-decision" | "x-spillover-sticky" | "x-spillover-trace"
+            )
     });
 }
 

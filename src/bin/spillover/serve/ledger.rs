@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
-use tower_spillover::Served;
+use tower_spillover::{Served, gate::cost::UsageScan};
 
-use super::{clock, connection::Busy, gateway::Gateway, site::Site, usage::UsageWatch};
-use crate::account::Account;
+use super::{clock, connection::Busy, gateway::Gateway, site::Site};
+use crate::account::{Account, Tokens};
 
 /// Holds a request's place among those under way. Dropping it is the end of the request, however
 /// that came about.
@@ -14,7 +14,7 @@ pub(super) struct Ledger {
     pub(super) gateway: Arc<Gateway>,
     pub(super) site: Arc<Site>,
     pub(super) account: Account,
-    pub(super) usage: Option<UsageWatch>,
+    pub(super) usage: Option<UsageScan>,
     /// Of the concurrency that is limited.
     pub(super) has_place: bool,
     _busy: Busy,
@@ -58,7 +58,7 @@ impl Ledger {
 
     pub(super) fn see(&mut self, piece: &[u8]) {
         if let Some(usage) = &mut self.usage {
-            usage.see(piece);
+            usage.push(piece);
         }
     }
 
@@ -78,7 +78,7 @@ impl Drop for Ledger {
         if account.to_head.is_zero() {
             account.to_head = account.total;
         }
-        account.usage = self.usage.as_ref().and_then(UsageWatch::finish);
+        account.usage = self.usage.take().and_then(UsageScan::finish).map(Tokens::from);
         if self.has_place {
             self.gateway.leave();
         }

@@ -27,7 +27,6 @@ mod site;
 mod stack;
 mod upload;
 mod upstream;
-mod usage;
 mod workers;
 
 #[cfg(test)]

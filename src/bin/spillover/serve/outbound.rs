@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tower_spillover::ResponseBody;
 
-use super::{clock::Silence, lanes::Download, ledger::Ledger};
+use super::{clock::Silence, ledger::Ledger, stack::Read};
 
 /// A body of the gateway's own, or a backend's.
 pub(super) struct Outbound {
@@ -23,7 +23,7 @@ pub(super) struct Outbound {
 
 enum Kind {
     Own(Option<Bytes>),
-    Passing { body: Pin<Box<ResponseBody<Download>>>, silence: Silence },
+    Passing { body: Pin<Box<ResponseBody<Read>>>, silence: Silence },
 }
 
 /// Why an answer broke off.
@@ -39,7 +39,7 @@ impl Outbound {
     }
 
     pub(super) fn passing(
-        body: ResponseBody<Download>,
+        body: ResponseBody<Read>,
         longest_silence: Duration,
         ledger: Box<Ledger>,
     ) -> Self {

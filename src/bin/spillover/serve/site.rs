@@ -2,15 +2,20 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tower_spillover::{BackendPool, Gate};
+use http::Request;
+use tower_spillover::{BackendPool, Gate, Sticky, sticky::Residents};
 
 use super::{
     clients::Table,
     stack::{self, Stack, Tokens},
+    upload::Upload,
     upstream::Upstream,
 };
 use crate::{
-    config::{self, Auth, Backend, Config, Entra, EntraKind, GateSettings, Model},
+    config::{
+        self, Auth, Backend, Config, Entra, EntraKind, GateSettings, Model, Stickiness,
+        StickySettings,
+    },
     running::{Running, RunningModel},
 };
 
@@ -32,6 +37,33 @@ pub(super) type OpenTokens = fn(&Entra) -> Result<Tokens, String>;
 pub(super) struct Line {
     pub(super) model: Arc<RunningModel>,
     pub(super) stack: Stack,
+    /// Where its requests are kept with what they refer to.
+    stays: Option<Stays>,
+}
+
+/// What tells that a request belongs to one of a model's backends.
+#[derive(Debug)]
+struct Stays {
+    sticky: Sticky,
+    residents: Residents,
+}
+
+impl Line {
+    /// Whether its requests are kept with what they refer to.
+    pub(super) const fn is_sticky(&self) -> bool {
+        self.stays.is_some()
+    }
+
+    pub(super) fn has_backend(&self, name: &str) -> bool {
+        let pools = self.model.ptu.iter().chain(&self.model.standard);
+        pools.flat_map(BackendPool::names).any(|known| known == name)
+    }
+
+    /// Whether something that `request` refers to is known to be with one of its backends.
+    fn holds(&self, request: &Request<Upload>) -> bool {
+        let knows = |stays: &Stays| stays.sticky.knows(request, &stays.residents);
+        self.stays.as_ref().is_some_and(knows)
+    }
 }
 
 impl Site {
@@ -58,6 +90,7 @@ impl Site {
             (Some(entra), _) => Some(open_tokens(entra)?),
         };
         let keeps_tokens = before.is_some_and(|site| same_tokens(&site.tokens, &tokens));
+        let sticky = remembered(&config.sticky, before);
         let mut lines = HashMap::new();
         let mut models = std::collections::BTreeMap::new();
         for (name, model) in &config.models {
@@ -68,8 +101,18 @@ impl Site {
             let running = remember(name, model, kept, tokens.as_ref())
                 .map_err(|error| format!("models.\"{name}\": {error}"))?;
             let running = Arc::new(running);
-            let stack = Stack::new(model, &running, &upstream);
-            let line = Arc::new(Line { model: Arc::clone(&running), stack });
+            let stays = match &model.steering.sticky {
+                Stickiness::Off => None,
+                Stickiness::On { default_backend } => {
+                    let named = default_backend.clone();
+                    let sticky = sticky.clone();
+                    let sticky = named.into_iter().fold(sticky, Sticky::default_backend);
+                    Some(Stays { sticky, residents: stack::residents(&running) })
+                }
+            };
+            let sticky = stays.as_ref().map(|stays| &stays.sticky);
+            let stack = Stack::new(model, &running, &upstream, sticky);
+            let line = Arc::new(Line { model: Arc::clone(&running), stack, stays });
             for other in model.aliases.iter().chain([name]) {
                 lines.insert(other.clone(), Arc::clone(&line));
             }
@@ -81,7 +124,7 @@ impl Site {
             default: default.cloned(),
             clients: Table::new(&config.clients, before.map(|site| &site.clients)),
             lines,
-            running: Arc::new(Running { config, models }),
+            running: Arc::new(Running { config, models, sticky }),
             upstream,
             tokens,
         })
@@ -99,6 +142,25 @@ impl Site {
         self.default.as_ref()
     }
 
+    /// The model that a request belongs to which names none, by the backend that it names or by what
+    /// it refers to: the default model, or the first other one, for which `may_be` returns true.
+    pub(super) fn holder(
+        &self,
+        request: &Request<Upload>,
+        backend: Option<&str>,
+        may_be: impl Fn(&str) -> bool,
+    ) -> Option<&Arc<Line>> {
+        if self.running.models.len() < 2 {
+            return None;
+        }
+        let others = self.running.models.keys().filter_map(|name| self.lines.get(name));
+        let mut lines = self.default.iter().chain(others).filter(|line| may_be(&line.model.name));
+        lines.find(|line| match backend {
+            Some(name) => line.is_sticky() && line.has_backend(name),
+            None => line.holds(request),
+        })
+    }
+
     pub(super) fn config(&self) -> &Config {
         &self.running.config
     }
@@ -106,6 +168,13 @@ impl Site {
     fn has_tokens_by(&self, entra: &Entra) -> bool {
         self.config().entra.as_ref().is_some_and(|last| same_entra(entra, last))
     }
+}
+
+/// What is known of where ids are, which no reload forgets: a resource that is still configured
+/// holds what it held.
+fn remembered(settings: &StickySettings, before: Option<&Site>) -> Sticky {
+    let sticky = before.map(|site| site.running.sticky.clone()).unwrap_or_default();
+    sticky.capacity(settings.capacity).longest_age(settings.longest_age)
 }
 
 /// The pools, the gate and the budget of a model: those of the last configuration where their settings are the
@@ -153,7 +222,7 @@ fn same_backends(now: &[Backend], last: &[Backend]) -> bool {
         (
             (it.name.clone(), it.endpoint.clone(), key),
             (it.deployment.clone(), it.api_version.clone(), it.region.clone()),
-            it.image_deployment.clone(),
+            (it.image_deployment.clone(), it.quota.clone()),
             (it.priority, it.weight),
         )
     };

@@ -3,13 +3,19 @@
 use std::{fmt, sync::Arc};
 
 use http::{HeaderName, Request, Response};
-use tower::{Layer, ServiceExt};
+use tower::{
+    Layer, ServiceExt,
+    util::{Either, MapResponse},
+};
 use tower_spillover::{
-    Backend, BackendPool, Gate, RegionRotateLayer, ResponseBody, SmartFallback, SmartFallbackLayer,
+    Backend, BackendPool, Gate, InspectLayer, LimitAttemptsLayer, RegionRotateLayer, ResponseBody,
+    SmartFallback, SmartFallbackLayer, Sticky,
     backend::{TokenFuture, TokenSource},
     gate::{Class, SpillBudget, WhenSpent, cost::TokenWeights},
-    policy::Rests,
+    inspect::Inspect,
+    policy::{self, Rests, RetryBudget},
     region_rotate::{ErrorFn, RegionRotate},
+    sticky::{Residents, StickyTier},
 };
 
 use super::{
@@ -18,63 +24,90 @@ use super::{
     upstream::{Upstream, UpstreamError},
 };
 use crate::{
-    config::{Auth, Budget, GateSettings, Model},
+    config::{Auth, Budget, Failure, Failures, GateSettings, Inspection, Model, Steering},
     running::RunningModel,
 };
 
 /// What a model's requests go through.
 #[derive(Clone)]
-pub(super) enum Stack {
-    Tiers(Box<SmartFallback<Tier, Tier>>),
+pub(super) struct Stack {
+    tiers: Tiers,
+    /// Where attempts are limited.
+    limit: Option<LimitAttemptsLayer>,
+}
+
+#[derive(Clone)]
+enum Tiers {
+    Both(Box<SmartFallback<Tier, Tier>>),
     Ptu(Tier),
     Standard(Tier),
 }
 
-pub(super) type Answer = Response<ResponseBody<Download>>;
-type Tier = RegionRotate<Upstream, OnError>;
+pub(super) type Answer = Response<ResponseBody<Read>>;
+/// An answer's body, of which the beginning may have been read.
+pub(super) type Read = ResponseBody<Download>;
+type Tier = RegionRotate<Leaf, OnError>;
+type TierLayer = RegionRotateLayer<OnError>;
+/// What is inside of all layers but one.
+type Leaf = Either<Inspect<Upstream>, Unread>;
+type Unread = MapResponse<Upstream, fn(Response<Download>) -> Response<Read>>;
 type OnError = ErrorFn<fn(&UpstreamError) -> bool>;
 pub(super) type Tokens = Arc<dyn TokenSource>;
 
 impl Stack {
-    /// The layers of a model over `upstream`, around the memory in `running`.
-    pub(super) fn new(model: &Model, running: &RunningModel, upstream: &Upstream) -> Self {
-        let tier = |pool: &BackendPool| tier(model, pool.clone());
-        match (&running.ptu, &running.standard) {
+    /// The layers of a model over `upstream`, around the memory in `running` and, where its requests
+    /// are kept with what they refer to, `sticky`.
+    pub(super) fn new(
+        model: &Model,
+        running: &RunningModel,
+        upstream: &Upstream,
+        sticky: Option<&Sticky>,
+    ) -> Self {
+        let steering = &model.steering;
+        // The budget of moves is one for both tiers.
+        let failures = failures(&steering.failures);
+        let tier = |pool: &BackendPool| tier(model, failures.clone(), pool.clone());
+        let alone = |pool: &BackendPool| match sticky {
+            Some(sticky) => tier(pool).sticky(sticky.clone()),
+            None => tier(pool),
+        };
+        let leaf = leaf(upstream, steering.inspect.as_ref());
+        let tiers = match (&running.ptu, &running.standard) {
             (Some(ptu), Some(standard)) => {
-                let mut layer = SmartFallbackLayer::new(tier(ptu), tier(standard))
-                    .max_wait(model.max_wait)
-                    .longest_cooldown(model.longest_cooldown);
-                if let Some(gate) = &running.gate {
-                    layer = layer.gate(gate.clone());
-                }
-                for class in classes(model) {
-                    layer = layer.class(class);
-                }
-                if let Some(budget) = &running.spill_budget {
-                    layer = layer.spill_budget(budget.clone());
-                }
-                Self::Tiers(Box::new(layer.layer(upstream.clone())))
+                let layer = spilling(model, running, tier(ptu), tier(standard));
+                let layer = match sticky {
+                    Some(sticky) => layer.sticky(sticky.clone()),
+                    None => layer,
+                };
+                Tiers::Both(Box::new(layer.layer(leaf)))
             }
-            (Some(ptu), None) => Self::Ptu(tier(ptu).layer(upstream.clone())),
+            (Some(ptu), None) => Tiers::Ptu(alone(ptu).layer(leaf)),
             (None, standard) => {
                 let pool = standard.as_ref().expect("a model has a tier");
-                Self::Standard(tier(pool).layer(upstream.clone()))
+                Tiers::Standard(alone(pool).layer(leaf))
             }
-        }
+        };
+        Self { tiers, limit: steering.max_attempts.map(LimitAttemptsLayer::new) }
     }
 
     pub(super) async fn send(&self, request: Request<Upload>) -> Result<Answer, UpstreamError> {
-        match self {
-            Self::Tiers(tiers) => SmartFallback::clone(tiers).oneshot(request).await,
-            Self::Ptu(tier) | Self::Standard(tier) => tier.clone().oneshot(request).await,
+        match (&self.tiers, self.limit) {
+            (Tiers::Both(tiers), None) => SmartFallback::clone(tiers).oneshot(request).await,
+            (Tiers::Both(tiers), Some(limit)) => {
+                limit.layer(SmartFallback::clone(tiers)).oneshot(request).await
+            }
+            (Tiers::Ptu(tier) | Tiers::Standard(tier), None) => tier.clone().oneshot(request).await,
+            (Tiers::Ptu(tier) | Tiers::Standard(tier), Some(limit)) => {
+                limit.layer(tier.clone()).oneshot(request).await
+            }
         }
     }
 
     /// What an answer of the first tier is called.
     pub(super) const fn first_tier(&self) -> &'static str {
-        match self {
-            Self::Tiers(_) | Self::Ptu(_) => "ptu",
-            Self::Standard(_) => "standard",
+        match self.tiers {
+            Tiers::Both(_) | Tiers::Ptu(_) => "ptu",
+            Tiers::Standard(_) => "standard",
         }
     }
 }
@@ -118,6 +151,9 @@ pub(super) fn pool(
         if let Some(region) = &backend.region {
             member = member.region(&**region);
         }
+        if let Some(quota) = &backend.quota {
+            member = member.quota(&**quota);
+        }
         if let Some(deployment) = &backend.image_deployment {
             member = member.image_deployment(deployment);
         }
@@ -149,13 +185,108 @@ impl TokenSource for Shared {
     }
 }
 
-fn tier(model: &Model, pool: BackendPool) -> RegionRotateLayer<OnError> {
-    let is_connect: fn(&UpstreamError) -> bool = UpstreamError::is_connect;
+/// The layer of two tiers.
+fn spilling(
+    model: &Model,
+    running: &RunningModel,
+    ptu: TierLayer,
+    standard: TierLayer,
+) -> SmartFallbackLayer<TierLayer, TierLayer> {
+    let mut layer = SmartFallbackLayer::new(ptu, standard)
+        .max_wait(model.max_wait)
+        .longest_cooldown(model.longest_cooldown)
+        .spill_long_context(model.steering.spill_long_context);
+    if let Some(gate) = &running.gate {
+        layer = layer.gate(gate.clone());
+    }
+    for class in classes(model) {
+        layer = layer.class(class);
+    }
+    if let Some(budget) = &running.spill_budget {
+        layer = layer.spill_budget(budget.clone());
+    }
+    layer
+}
+
+fn tier(model: &Model, failures: policy::Failures, pool: BackendPool) -> TierLayer {
+    let Steering { rotate_long_context, cache_affinity, .. } = model.steering;
     let layer = RegionRotateLayer::new(pool)
         .rests(Rests::default().longest(model.longest_cooldown))
         .name_header(BACKEND)
-        .rotate_on_error(is_connect);
-    if model.rotate_on_failure { layer.rotate_on_failure() } else { layer }
+        .failures(failures)
+        .rotate_long_context(rotate_long_context)
+        .rotate_on_error(moving(&model.steering.failures.on));
+    match cache_affinity {
+        Some(affinity) => layer.cache_affinity(affinity),
+        None => layer,
+    }
+}
+
+/// The backends behind a model's tiers, the first of which is the one that is asked first.
+pub(super) fn residents(running: &RunningModel) -> Residents {
+    let pools = running.ptu.iter().chain(&running.standard);
+    let residents = pools.map(|pool| RegionRotateLayer::new(pool.clone()).residents());
+    residents.reduce(Residents::and).unwrap_or_default()
+}
+
+fn leaf(upstream: &Upstream, inspection: Option<&Inspection>) -> Leaf {
+    let Some(&Inspection { body_time, preamble_time, preamble_limit }) = inspection else {
+        return Either::Right(MapResponse::new(upstream.clone(), |answer| answer.map(Read::from)));
+    };
+    let mut layer = InspectLayer::new();
+    if let Some(time) = body_time {
+        layer = layer.body_time(time);
+    }
+    if let Some(time) = preamble_time {
+        layer = layer.preamble_time(time);
+    }
+    if let Some(limit) = preamble_limit {
+        layer = layer.preamble_limit(limit);
+    }
+    Either::Left(layer.layer(upstream.clone()))
+}
+
+fn failures(settings: &Failures) -> policy::Failures {
+    let budget = settings.budget.map(|budget| RetryBudget::new(budget.moves, budget.per_success));
+    let none = policy::Failures::new().budget(budget);
+    settings.on.iter().fold(none, |failures, failure| match failure {
+        Failure::Connect | Failure::Reset | Failure::Timeout => failures,
+        Failure::RequestTimeout => failures.request_timeout(),
+        Failure::Conflict => failures.conflict(),
+        Failure::InternalError => failures.internal_error(),
+        Failure::BadGateway => failures.bad_gateway(),
+        Failure::Unavailable => failures.unavailable(),
+        Failure::GatewayTimeout => failures.gateway_timeout(),
+    })
+}
+
+/// Whether an attempt without an answer moves on.
+fn moving(on: &[Failure]) -> fn(&UpstreamError) -> bool {
+    const KINDS: [fn(&UpstreamError) -> bool; 8] = [
+        moves_on::<0>,
+        moves_on::<1>,
+        moves_on::<2>,
+        moves_on::<3>,
+        moves_on::<4>,
+        moves_on::<5>,
+        moves_on::<6>,
+        moves_on::<7>,
+    ];
+    let bit = |(bit, kind)| usize::from(on.contains(&kind)) << bit;
+    KINDS[[(0, Failure::Connect), (1, Failure::Reset), (2, Failure::Timeout)]
+        .map(bit)
+        .iter()
+        .sum::<usize>()]
+}
+
+fn moves_on<const KINDS: usize>(error: &UpstreamError) -> bool {
+    let kind = match error {
+        UpstreamError::Silent => 4,
+        error if error.is_connect() => 1,
+        error if error.is_reset() => 2,
+        UpstreamError::Client(_) => 0,
+    };
+    KINDS & kind != 0
 }
 
 fn classes(model: &Model) -> impl Iterator<Item = Class> + '_ {

@@ -23,7 +23,7 @@ use tower::Service;
 use super::{
     clock,
     lanes::{Download, Lanes, Place},
-    upload::Upload,
+    upload::{Upload, UploadError},
     workers,
 };
 use crate::{
@@ -102,6 +102,12 @@ impl UpstreamError {
     /// Whether the backend cannot have seen the request.
     pub(super) fn is_connect(&self) -> bool {
         matches!(self, Self::Client(error) if error.is_connect())
+    }
+
+    /// Whether the connection to the backend broke before it answered, by no fault of the client.
+    pub(super) fn is_reset(&self) -> bool {
+        matches!(self, Self::Client(error) if !error.is_connect())
+            && self.cause::<UploadError>().is_none()
     }
 
     /// In a word, as traces have it.

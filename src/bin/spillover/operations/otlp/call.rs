@@ -9,10 +9,13 @@ use opentelemetry_sdk::trace::Span;
 use tower_spillover::served::Attempt;
 
 use super::request::signed;
-use crate::operations::{
-    facts::Facts,
-    metrics::millis,
-    trace::{Answer, Called},
+use crate::{
+    account::reason,
+    operations::{
+        facts::Facts,
+        metrics::millis,
+        trace::{Answer, Called},
+    },
 };
 
 /// The calls, each with the attempt that it was; and the attempts that came to no call.
@@ -59,6 +62,9 @@ pub(super) fn end(facts: &Facts<'_>, number: usize, call: Called, attempt: Optio
     }
     if let Some(wait) = attempt.and_then(|attempt| attempt.hint().duration()) {
         attributes.push(KeyValue::new("spillover.hint_ms", signed(millis(wait))));
+    }
+    if let Some(why) = attempt.and_then(Attempt::reason) {
+        attributes.push(KeyValue::new("spillover.reason", reason(why)));
     }
     span.set_attributes(attributes);
     span.end_with_timestamp(ended);

@@ -5,10 +5,13 @@ use opentelemetry::{
     trace::{Span as _, Status},
 };
 use opentelemetry_sdk::trace::Span;
-use tower_spillover::served::Attempt;
+use tower_spillover::{Served, served::Attempt};
 
 use super::call;
-use crate::operations::{facts::Facts, metrics::millis, trace::Trace};
+use crate::{
+    account::{held, last_reason, reason},
+    operations::{facts::Facts, metrics::millis, trace::Trace},
+};
 
 /// Ends the span of a request and those of its calls, which then tell what came of them.
 ///
@@ -74,6 +77,13 @@ fn attributes(facts: &Facts<'_>) -> Vec<KeyValue> {
             KeyValue::new("spillover.attempts", attempts),
             KeyValue::new("spillover.waited_ms", signed(millis(served.waited()))),
         ]);
+    }
+    let served = account.served.as_ref();
+    if let Some(why) = served.and_then(last_reason) {
+        attributes.push(KeyValue::new("spillover.reason", reason(why)));
+    }
+    if let Some(why) = served.and_then(Served::held) {
+        attributes.push(KeyValue::new("spillover.sticky", held(why)));
     }
     if let Some(tokens) = account.usage {
         attributes.extend([

@@ -29,7 +29,7 @@ use tower_spillover::{
 use super::{Observe, Server};
 use crate::{
     account::Account,
-    config::{self, Auth, Backend, Config, GateSettings, Model, Secret},
+    config::{self, Auth, Backend, Config, GateSettings, Model, Secret, Steering},
     running::Running,
 };
 
@@ -154,6 +154,7 @@ fn backend(name: &str, endpoint: &str, deployment: &str) -> Backend {
         deployment: Some(deployment.to_owned()),
         api_version: None,
         region: None,
+        quota: None,
         image_deployment: None,
         priority: 1,
         weight: 1,
@@ -170,7 +171,7 @@ fn config(endpoint: &str) -> Config {
         gate: GateSettings { mode: Mode::Adaptive, patience: None, output_weight: 3.0 },
         spill_budget: None,
         aliases: Vec::new(),
-        rotate_on_failure: false,
+        steering: Steering::default(),
         classes: BTreeMap::new(),
     };
     let mut gpt = model(

@@ -1,0 +1,276 @@
+//! What a model does about refusals, failures, and requests that belong to one resource.
+
+use std::time::Duration;
+
+use toml::de::DeValue;
+use tower_spillover::sticky::CacheAffinity;
+
+use super::{Backend, section::Section, value::Value};
+
+/// What is known about where things are, for all models together: an id means the same whichever
+/// model it was seen under. The defaults are the library's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StickySettings {
+    /// Defaults to 65,536 ids.
+    pub capacity: usize,
+    /// Of an id that nobody uses. Defaults to 30 days.
+    pub longest_age: Duration,
+}
+
+/// What moves a model's requests besides refusals, and what keeps them.
+#[derive(Clone, Debug)]
+pub struct Steering {
+    pub failures: Failures,
+    /// Whether a request that is too long for the PTU spills. Defaults to yes.
+    pub spill_long_context: bool,
+    /// Whether it moves on within a tier, too. Defaults to no: the backends of a tier are one model.
+    pub rotate_long_context: bool,
+    /// The most attempts for one request, over both tiers. Defaults to no limit but that each
+    /// backend is asked once.
+    pub max_attempts: Option<u32>,
+    /// Defaults to none.
+    pub cache_affinity: Option<CacheAffinity>,
+    pub sticky: Stickiness,
+    /// `None`: answers are passed on unread. Defaults to reading them.
+    pub inspect: Option<Inspection>,
+}
+
+/// Whether requests are kept with the resource that holds what they refer to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stickiness {
+    Off,
+    /// The default: "not found" is what another resource would say.
+    On {
+        /// Where requests go whose ids are not known. The first backend without.
+        default_backend: Option<String>,
+    },
+}
+
+/// Limits of what is read of an answer; the library's own where there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    pub body_time: Option<Duration>,
+    pub preamble_time: Option<Duration>,
+    pub preamble_limit: Option<usize>,
+}
+
+/// The failures after which the next backend is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failures {
+    /// Defaults to `Connect` alone: after any other the attempt may have been carried out and billed.
+    pub on: Vec<Failure>,
+    /// `None`: as many as fail.
+    pub budget: Option<MoveBudget>,
+}
+
+/// What can go wrong with an attempt, other than that it is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection: nothing was sent.
+    Connect,
+    /// The connection broke before any byte of an answer.
+    Reset,
+    /// No head of an answer in time.
+    Timeout,
+    RequestTimeout,
+    Conflict,
+    InternalError,
+    BadGateway,
+    Unavailable,
+    GatewayTimeout,
+}
+
+/// How many requests may move on after failures.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MoveBudget {
+    /// Defaults to 500.
+    pub moves: u32,
+    /// What each success adds, up to `moves`. Defaults to 0.2.
+    pub per_success: f64,
+}
+
+impl Default for StickySettings {
+    fn default() -> Self {
+        Self { capacity: 1 << 16, longest_age: Duration::from_secs(30 * 24 * 3_600) }
+    }
+}
+
+impl Default for Steering {
+    fn default() -> Self {
+        Self {
+            failures: Failures::default(),
+            spill_long_context: true,
+            rotate_long_context: false,
+            max_attempts: None,
+            cache_affinity: None,
+            sticky: Stickiness::default(),
+            inspect: Some(Inspection::default()),
+        }
+    }
+}
+
+impl Default for Stickiness {
+    fn default() -> Self {
+        Self::On { default_backend: None }
+    }
+}
+
+impl Default for Failures {
+    fn default() -> Self {
+        Self { on: vec![Failure::Connect], budget: Some(MoveBudget::default()) }
+    }
+}
+
+impl Default for MoveBudget {
+    fn default() -> Self {
+        Self { moves: 500, per_success: 0.2 }
+    }
+}
+
+/// The ids that are remembered for all models together.
+pub(super) fn memory(mut section: Section<'_>) -> StickySettings {
+    let default = StickySettings::default();
+    let capacity = section.get("capacity").and_then(|value| value.whole(1..MOST_IDS + 1));
+    let capacity = capacity.and_then(|number| usize::try_from(number).ok());
+    let age = section.get("longest_age").and_then(|value| value.duration(MINUTE, YEAR));
+    section.finish();
+    StickySettings {
+        capacity: capacity.unwrap_or(default.capacity),
+        longest_age: age.unwrap_or(default.longest_age),
+    }
+}
+
+/// Reads the part of a model's `section` that steers between `ptu` and `standard`.
+pub(super) fn read(section: &mut Section<'_>, ptu: &[Backend], standard: &[Backend]) -> Steering {
+    let (failures, shorthand) = (section.get("failures"), section.get("rotate_on_failure"));
+    let long = section.get("spill_long_context");
+    if let Some(long) = long.as_ref().filter(|_| ptu.is_empty() || standard.is_empty()) {
+        long.wrong("would do nothing without both tiers; remove it or add the other tier");
+    }
+    let attempts = section.get("max_attempts").and_then(|value| value.whole(1..MOST_ATTEMPTS + 1));
+    let affinity = section.get("cache_affinity").and_then(|value| value.one_of(&AFFINITIES));
+    let sticky = section.get("sticky").map(|value| {
+        let names = ptu.iter().chain(standard).map(|backend| &*backend.name);
+        stickiness(&value, &names.collect::<Vec<_>>())
+    });
+    Steering {
+        failures: all_failures(failures, shorthand),
+        spill_long_context: long.and_then(|value| value.flag()).unwrap_or(true),
+        rotate_long_context: section.flag("rotate_long_context", false),
+        max_attempts: attempts.and_then(|number| u32::try_from(number).ok()),
+        cache_affinity: affinity.flatten(),
+        sticky: sticky.unwrap_or_default(),
+        inspect: section
+            .get("inspect")
+            .map_or_else(|| Some(Inspection::default()), |value| inspection(&value)),
+    }
+}
+
+fn all_failures(failures: Option<Value<'_>>, shorthand: Option<Value<'_>>) -> Failures {
+    if let Some(shorthand) = shorthand.as_ref().filter(|_| failures.is_some()) {
+        shorthand.wrong("stands beside `failures`; remove one of the two");
+    }
+    match (failures, shorthand.and_then(|value| value.flag())) {
+        (Some(value), _) => listed_failures(&value),
+        (None, Some(true)) => Failures { on: OF_SERVERS.to_vec(), ..Failures::default() },
+        (None, _) => Failures::default(),
+    }
+}
+
+fn listed_failures(value: &Value<'_>) -> Failures {
+    let DeValue::Table(_) = value.value else {
+        return Failures { on: kinds(value), ..Failures::default() };
+    };
+    let default = Failures::default();
+    let Some(mut section) = value.section() else { return default };
+    let on = section.get("on").map_or(default.on, |value| kinds(&value));
+    let budget = match section.get("budget") {
+        None => default.budget,
+        Some(value) if matches!(value.value.as_str(), Some("none")) => None,
+        Some(value) => Some(value.section().map(move_budget).unwrap_or_default()),
+    };
+    section.finish();
+    Failures { on, budget }
+}
+
+fn kinds(list: &Value<'_>) -> Vec<Failure> {
+    let words = list.list().unwrap_or_default();
+    words.iter().filter_map(|word| word.one_of(&FAILURES)).collect()
+}
+
+fn move_budget(mut section: Section<'_>) -> MoveBudget {
+    let default = MoveBudget::default();
+    let moves = section.get("moves").and_then(|value| value.whole(1..MOST_MOVES + 1));
+    let share = section.get("per_success").and_then(|value| value.number(0.0, 1.0));
+    section.finish();
+    MoveBudget {
+        moves: moves.and_then(|moves| u32::try_from(moves).ok()).unwrap_or(default.moves),
+        per_success: share.unwrap_or(default.per_success),
+    }
+}
+
+/// `names` are those of the model's backends.
+fn stickiness(value: &Value<'_>, names: &[&str]) -> Stickiness {
+    let DeValue::Table(_) = value.value else {
+        return match value.flag() {
+            Some(false) => Stickiness::Off,
+            _ => Stickiness::default(),
+        };
+    };
+    let Some(mut section) = value.section() else { return Stickiness::default() };
+    let default_backend = section.get("default_backend").and_then(|value| {
+        let name = value.text()?;
+        if !names.contains(&name) {
+            value.unknown(name, names);
+        }
+        Some(name.to_owned())
+    });
+    section.finish();
+    Stickiness::On { default_backend }
+}
+
+fn inspection(value: &Value<'_>) -> Option<Inspection> {
+    let DeValue::Table(_) = value.value else {
+        return value.flag().unwrap_or(true).then(Inspection::default);
+    };
+    let mut section = value.section()?;
+    let mut time =
+        |key, most| section.get(key).and_then(|value| value.duration(Duration::ZERO, most));
+    let (body_time, preamble_time) =
+        (time("body_time", MINUTE), time("preamble_time", 10 * MINUTE));
+    let limit = section.get("preamble_limit").and_then(|value| value.size(0, 64 << 20));
+    section.finish();
+    let preamble_limit = limit.and_then(|limit| usize::try_from(limit).ok());
+    Some(Inspection { body_time, preamble_time, preamble_limit })
+}
+
+const AFFINITIES: [(&str, Option<CacheAffinity>); 3] = [
+    ("off", None),
+    ("key", Some(CacheAffinity::Key)),
+    ("key-or-prompt", Some(CacheAffinity::KeyOrPrompt)),
+];
+const FAILURES: [(&str, Failure); 9] = [
+    ("connect", Failure::Connect),
+    ("reset", Failure::Reset),
+    ("timeout", Failure::Timeout),
+    ("408", Failure::RequestTimeout),
+    ("409", Failure::Conflict),
+    ("500", Failure::InternalError),
+    ("502", Failure::BadGateway),
+    ("503", Failure::Unavailable),
+    ("504", Failure::GatewayTimeout),
+];
+/// What `rotate_on_failure = true` stands for.
+const OF_SERVERS: [Failure; 5] = [
+    Failure::Connect,
+    Failure::InternalError,
+    Failure::BadGateway,
+    Failure::Unavailable,
+    Failure::GatewayTimeout,
+];
+const YEAR: Duration = Duration::from_secs(31_557_600);
+const MINUTE: Duration = Duration::from_secs(60);
+const MOST_ATTEMPTS: u64 = 1_000;
+const MOST_MOVES: u64 = 1_000_000;
+/// Some 2 GiB of them.
+const MOST_IDS: u64 = 10_000_000;

@@ -1,0 +1,293 @@
+//! What moves requests, what keeps them, and how both are told, in front of scripted backends.
+
+use std::net::TcpListener;
+
+use serde_json::Value;
+
+use crate::{
+    emulate,
+    served::{Answer, Gateway},
+    witness::{Asked, Witness},
+};
+
+/// `gpt-4o` on `east` first and on `sweden` after it, with `model` among its settings.
+fn gateway(name: &str, [east, sweden]: [&str; 2], model: &str, rest: &str) -> Gateway {
+    let rest = if rest.contains("clients") {
+        rest.to_owned()
+    } else {
+        format!("clients.open = true\n{rest}")
+    };
+    let text = format!(
+        "listen.address = \"127.0.0.1:0\"\n{rest}\n[models.\"gpt-4o\"]\n{model}\n\
+         [[models.\"gpt-4o\".standard]]\nname = \"east\"\nendpoint = \"{east}\"\n\
+         key = \"env:AZURE_KEY\"\nquota = \"one\"\n\
+         [[models.\"gpt-4o\".standard]]\nname = \"sweden\"\nendpoint = \"{sweden}\"\n\
+         key = \"env:AZURE_KEY\"\npriority = 2\nquota = \"QUOTA\"\n"
+    );
+    let quota = if name == "quota" { "one" } else { "two" };
+    let text = text.replace("QUOTA", quota);
+    Gateway::start(&emulate::file(&format!("steering-{name}/g.toml"), &text))
+}
+
+fn in_front_of(name: &str, backends: [&Witness; 2]) -> Gateway {
+    gateway(name, backends.map(Witness::endpoint), "", "")
+}
+
+fn respond(gateway: &Gateway, body: &str, headers: &[(&str, &str)]) -> Answer {
+    gateway.ask("POST", "/openai/v1/responses", headers, body)
+}
+
+fn get(gateway: &Gateway, path: &str) -> Answer {
+    gateway.ask("GET", path, &[], "")
+}
+
+fn status(gateway: &Gateway) -> Value {
+    let page = get(gateway, "/-/status").0;
+    let (_, text) = page.split_once("\r\n\r\n").unwrap();
+    serde_json::from_str(text).unwrap()
+}
+
+/// A backend that stores each response under `id`.
+fn storing(id: &'static str) -> Witness {
+    Witness::new(move |_| (200, JSON, response(id)))
+}
+
+fn response(id: &str) -> String {
+    format!(r#"{{"id":"{id}","object":"response","status":"completed","output":[]}}"#)
+}
+
+fn is_continued(asked: &Asked) -> bool {
+    String::from_utf8_lossy(&asked.body).contains("previous_response_id")
+}
+
+fn body_of(sample: &'static str) -> String {
+    sample.split_once("\n\n").unwrap().1.to_owned()
+}
+
+fn streaming(sample: &'static str) -> Witness {
+    Witness::new(move |_| (200, "content-type: text/event-stream\r\n", body_of(sample)))
+}
+
+#[test]
+fn a_refusal_hidden_in_a_stream_moves_on_and_the_client_sees_a_clean_stream() {
+    let backends = [&streaming(NO_CAPACITY), &streaming(SERVED)];
+    let gateway = in_front_of("stream", backends);
+    let answer = respond(&gateway, STREAM, &[("x-spillover-trace", "true")]);
+    assert_eq!((answer.status(), answer.header("x-spillover-backend")), (200, Some("sweden")));
+    assert!(answer.0.ends_with(&body_of(SERVED)), "{answer:?}");
+    assert_eq!(
+        answer.header("x-spillover-decision"),
+        Some("standard; waited=0ms; attempts=2; rotated; reason=capacity")
+    );
+    let trace: Value = serde_json::from_str(answer.header("x-spillover-trace").unwrap()).unwrap();
+    assert_eq!((&trace[0]["reason"], &trace[0]["hint_ms"]), (&"capacity".into(), &8_000.into()));
+    assert_eq!((&trace[0]["status"], &trace[1]["reason"]), (&429.into(), &Value::Null));
+    let metrics = get(&gateway, "/metrics").0;
+    let attempts = "spillover_backend_attempts_total{model=\"gpt-4o\",tier=\"standard\",";
+    for line in [
+        "backend=\"east\",status=\"429\",reason=\"capacity\"} 1",
+        "backend=\"sweden\",status=\"200\"} 1",
+    ] {
+        assert!(metrics.contains(&format!("{attempts}{line}")), "{metrics}");
+    }
+    gateway.eventually(|gateway| gateway.log().contains(r#""reason":"capacity""#));
+}
+
+#[test]
+fn without_inspection_a_stream_passes_as_it_is() {
+    let backends = [streaming(NO_CAPACITY), streaming(SERVED)];
+    let endpoints = [0, 1].map(|index: usize| backends[index].endpoint());
+    let gateway = gateway("unread", endpoints, "inspect = false", "");
+    let answer = respond(&gateway, STREAM, &[]);
+    assert_eq!(answer.header("x-spillover-backend"), Some("east"));
+    assert!(answer.0.ends_with(&body_of(NO_CAPACITY)), "{answer:?}");
+}
+
+#[test]
+fn a_continued_response_is_refused_with_its_hint_rather_than_moved() {
+    let east = Witness::new(|asked| match is_continued(asked) {
+        true => (429, "retry-after-ms: 7000\r\n", String::new()),
+        false => (200, JSON, response("resp_east")),
+    });
+    let sweden = storing("resp_sweden");
+    let gateway = in_front_of("continued", [&east, &sweden]);
+    let first = respond(&gateway, r#"{"model":"gpt-4o","input":"a"}"#, &[]);
+    assert_eq!(first.header("x-spillover-backend"), Some("east"), "{first:?}");
+    assert_eq!(first.header("x-spillover-sticky"), None, "it refers to nothing");
+
+    let continued = r#"{"model":"gpt-4o","input":"b","previous_response_id":"resp_east"}"#;
+    let refused = respond(&gateway, continued, &[]);
+    assert_eq!((refused.status(), refused.header("x-spillover-sticky")), (429, Some("known")));
+    let hint: u64 = refused.header("retry-after-ms").unwrap().parse().unwrap();
+    assert!((6_000..=7_000).contains(&hint), "{refused:?}");
+    assert_eq!(refused.header("x-should-retry"), Some("true"), "{refused:?}");
+
+    let free = respond(&gateway, r#"{"model":"gpt-4o","input":"c"}"#, &[]);
+    assert_eq!((free.status(), free.header("x-spillover-backend")), (200, Some("sweden")));
+    let read = get(&gateway, "/openai/v1/responses/resp_east");
+    assert_eq!((read.status(), read.header("x-spillover-sticky")), (429, Some("known")));
+    assert!(!sweden.asked().iter().any(is_continued));
+    assert_eq!((east.asked().len(), sweden.asked().len()), (2, 1));
+    assert_eq!(status(&gateway)["sticky_ids"], 2);
+}
+
+#[test]
+fn an_id_leads_to_the_model_whose_backend_made_it() {
+    let [east, sweden, japan] = ["resp_east", "resp_sweden", "resp_japan"].map(storing);
+    let other = format!(
+        "default_model = \"gpt-4o\"\n[[models.other.standard]]\nname = \"japan\"\nendpoint = \"{}\"\n\
+         key = \"env:AZURE_KEY\"\n",
+        japan.endpoint()
+    );
+    let gateway = gateway("models", [east.endpoint(), sweden.endpoint()], "", &other);
+    assert_eq!(respond(&gateway, r#"{"model":"other","input":"a"}"#, &[]).status(), 200);
+    for (id, backend, sticky) in [
+        ("resp_japan", "japan", "known"),
+        ("resp_nobody", "east", "unknown"),
+        ("resp_japan/input_items", "japan", "known"),
+    ] {
+        let answer = get(&gateway, &format!("/openai/v1/responses/{id}"));
+        assert_eq!(answer.header("x-spillover-backend"), Some(backend), "{answer:?}");
+        assert_eq!(answer.header("x-spillover-sticky"), Some(sticky), "{answer:?}");
+    }
+    let cancelled = gateway.ask("POST", "/openai/v1/responses/resp_japan/cancel", &[], "");
+    assert_eq!(cancelled.header("x-spillover-backend"), Some("japan"), "{cancelled:?}");
+    let named = gateway.ask("GET", "/openai/v1/files", &[("x-spillover-backend", "japan")], "");
+    assert_eq!(named.header("x-spillover-backend"), Some("japan"), "{named:?}");
+    assert_eq!(japan.asked().len(), 5);
+
+    gateway.signal("HUP");
+    gateway.eventually(|gateway| gateway.log().contains("configuration reloaded"));
+    let kept = get(&gateway, "/openai/v1/responses/resp_japan");
+    assert_eq!(kept.header("x-spillover-sticky"), Some("known"), "{kept:?}");
+}
+
+#[test]
+fn a_used_up_quota_rests_its_backend() {
+    let east = Witness::new(|_| {
+        (429, "content-type: application/json\r\nretry-after: 86400\r\n", body_of(NO_QUOTA))
+    });
+    let sweden = storing("resp_1");
+    let gateway = in_front_of("spent", [&east, &sweden]);
+    for _ in 0..3 {
+        let answer = gateway.chat("gpt-4o", &[]);
+        assert_eq!(answer.header("x-spillover-backend"), Some("sweden"), "{answer:?}");
+    }
+    assert_eq!(east.asked().len(), 1);
+    let status = status(&gateway);
+    let of_east = &status["models"]["gpt-4o"]["backends"][0];
+    assert_eq!(of_east["refused_for"]["quota"], 1, "{status}");
+    assert_eq!((&of_east["quota"], &of_east["failures_in_a_row"]), (&"one".into(), &0.into()));
+    let cooldown = of_east["cooldown_ms"].as_u64().unwrap();
+    assert!((50_000..=60_000).contains(&cooldown), "{status}");
+}
+
+#[test]
+fn backends_of_one_quota_refuse_together() {
+    let east = crate::witness::refusing();
+    let sweden = storing("resp_1");
+    let gateway = in_front_of("quota", [&east, &sweden]);
+    assert_eq!(gateway.chat("gpt-4o", &[]).status(), 429);
+    assert!(sweden.asked().is_empty());
+}
+
+#[test]
+fn what_azure_spilled_is_told_and_counted() {
+    let east = Witness::new(|_| (200, SPILLED, CHAT.to_owned()));
+    let sweden = storing("resp_1");
+    let text = format!(
+        "listen.address = \"127.0.0.1:0\"\nclients.open = true\n\
+         [models.\"gpt-4o\"]\n\
+         ptu = [{{ name = \"ptu\", endpoint = \"{}\", key = \"env:AZURE_KEY\" }}]\n\
+         standard = [{{ name = \"sweden\", endpoint = \"{}\", key = \"env:AZURE_KEY\" }}]\n",
+        east.endpoint(),
+        sweden.endpoint()
+    );
+    let gateway = Gateway::start(&emulate::file("steering-azure/g.toml", &text));
+    let answer = gateway.chat("gpt-4o", &[]);
+    let decision = answer.header("x-spillover-decision");
+    assert_eq!(decision, Some("spilled; waited=0ms; attempts=1; by-azure"), "{answer:?}");
+    assert_eq!(answer.header("x-spillover-backend"), Some("ptu"));
+    let is_counted = |gateway: &Gateway| {
+        let metrics = get(gateway, "/metrics").0;
+        [
+            "spillover_spilled_requests_total{model=\"gpt-4o\"} 1",
+            "spillover_spilled_tokens_total{model=\"gpt-4o\"} 18",
+        ]
+        .iter()
+        .all(|line| metrics.contains(line))
+    };
+    gateway.eventually(is_counted);
+}
+
+#[test]
+fn a_backend_is_named_by_who_may() {
+    let [east, sweden] = ["resp_east", "resp_sweden"].map(storing);
+    let clients = "[clients.a]\nkeys = [\"env:AZURE_KEY\"]\nmay = [\"backend\"]\n\
+                   [clients.b]\nkeys = [\"env:TEAM_B_KEY\"]\n";
+    let endpoints = [east.endpoint(), sweden.endpoint()];
+    let gateway = gateway("named", endpoints, "", clients);
+    let (a, b) = (("api-key", "azure-key"), ("api-key", "key-b"));
+    let (header, cookie) =
+        (("x-spillover-backend", "sweden"), ("cookie", "x=1; spillover-backend=sweden"));
+    for (client, named, status, backend, sticky) in [
+        (a, header, 200, Some("sweden"), Some("named")),
+        (a, cookie, 200, Some("sweden"), Some("named")),
+        (a, ("x-spillover-backend", "nowhere"), 400, None, None),
+        (a, ("cookie", "spillover-backend=nowhere"), 200, Some("east"), None),
+        (b, header, 403, None, None),
+        (b, cookie, 200, Some("east"), None),
+    ] {
+        let answer = gateway.chat("gpt-4o", &[client, named]);
+        assert_eq!(answer.status(), status, "{named:?} {answer:?}");
+        assert_eq!(answer.header("x-spillover-backend"), backend, "{answer:?}");
+        assert_eq!(answer.header("x-spillover-sticky"), sticky, "{answer:?}");
+    }
+    for asked in sweden.asked() {
+        assert!(asked.header("x-spillover-backend").is_none());
+        assert!(asked.header("cookie").is_none());
+    }
+}
+
+#[test]
+fn only_the_failures_that_are_listed_move_on_and_attempts_are_limited() {
+    let sweden = storing("resp_1");
+    let failing = Witness::new(|_| (503, "", String::new()));
+    let refusing = crate::witness::refusing();
+    let breaking = TcpListener::bind("127.0.0.1:0").unwrap();
+    let broken = format!("http://{}", breaking.local_addr().unwrap());
+    std::thread::spawn(move || breaking.incoming().map_while(Result::ok).for_each(drop));
+    let nobody = "http://127.0.0.1:1";
+    for (number, (east, model, expected, failures)) in [
+        (failing.endpoint(), "", 503, 0),
+        (failing.endpoint(), "failures = [\"503\"]", 200, 1),
+        (failing.endpoint(), "rotate_on_failure = true", 200, 1),
+        (failing.endpoint(), "failures = [\"503\"]\nmax_attempts = 1", 503, 1),
+        (&*broken, "", 502, 0),
+        (&*broken, "failures = { on = [\"reset\"], budget = \"none\" }", 200, 1),
+        (nobody, "", 200, 1),
+        (nobody, "failures = [\"reset\", \"timeout\", \"500\"]", 502, 0),
+        (refusing.endpoint(), "max_attempts = 1", 429, 0),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("failures-{number}");
+        let gateway = gateway(&name, [east, sweden.endpoint()], model, "");
+        let answer = gateway.chat("gpt-4o", &[]);
+        assert_eq!(answer.status(), expected, "{east} {model} {answer:?}");
+        let status = status(&gateway);
+        let failed = &status["models"]["gpt-4o"]["backends"][0]["failures_in_a_row"];
+        assert_eq!(*failed, failures, "{east} {model}");
+    }
+}
+
+const JSON: &str = "content-type: application/json\r\n";
+const SPILLED: &str =
+    "content-type: application/json\r\nx-ms-spillover-from-deployment: gpt-4o-ptu\r\n";
+const STREAM: &str = r#"{"model":"gpt-4o","input":"Hello","stream":true}"#;
+const CHAT: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","choices":[],
+    "usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18}}"#;
+const NO_CAPACITY: &str = include_str!("../corpus/stream-no-capacity.http");
+const SERVED: &str = include_str!("../corpus/stream-served.http");
+const NO_QUOTA: &str = include_str!("../corpus/body-insufficient-quota.http");
