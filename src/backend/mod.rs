@@ -20,6 +20,11 @@ pub(crate) use self::{
         Deployment, Scan, Skipped, deployment_segment, mark, members, operation, quote_or_backslash,
     },
 };
+#[cfg(fuzzing)]
+pub(crate) use self::rewrite::{
+    CallerKeys, Place, parse_endpoint, replace_model, replace_model_field, rewrite_deployment,
+    rewrite_uri,
+};
 use crate::ConfigError;
 
 /// One deployment on one Azure OpenAI resource, as a member of a [`BackendPool`].

@@ -24,6 +24,12 @@ pub use self::{
     caller::StickTo,
     tier::{Residents, StickyTier},
 };
+#[cfg(fuzzing)]
+pub(crate) use self::{
+    answer::{AnswerScan, Shown},
+    operation::{Kind, Operation},
+    references::{Reference, read},
+};
 pub(crate) use self::{
     affinity::hash,
     guide::{Guidance, Guide},

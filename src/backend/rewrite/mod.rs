@@ -16,8 +16,10 @@ pub(crate) use self::{
     deployment::Deployment,
     endpoint::{Endpoint, parse_endpoint},
     json::{Scan, Skipped, mark, members, quote_or_backslash},
+    model::replace_model,
+    multipart::replace_model_field,
     path::{deployment_segment, operation},
     query::CallerKeys,
     uri::{Place, rewrite_deployment, rewrite_uri},
 };
-use self::{model::replace_model, multipart::replace_model_field, path::names_model_in_body};
+use self::path::names_model_in_body;
