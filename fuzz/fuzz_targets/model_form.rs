@@ -105,7 +105,9 @@ impl Part<'_> {
             Spelling::Unquoted => format!("content-disposition:form-data;name={name}"),
             Spelling::Folded => format!("Content-Disposition: form-data;\r\n\tname=\"{name}\""),
             Spelling::NameLast => {
-                format!("Content-Disposition: form-data; filename=\"a;name=model\"; name=\"{name}\"")
+                format!(
+                    "Content-Disposition: form-data; filename=\"a;name=model\"; name=\"{name}\""
+                )
             }
             Spelling::Shouted => format!("CONTENT-DISPOSITION: FORM-DATA ; NAME = \"{name}\""),
         };

@@ -17,7 +17,8 @@ fuzz_target!(|text: &str| {
     let keeps_keys = text.len().is_multiple_of(2);
     let endpoint = if endpoint.is_empty() { "https://contoso.openai.azure.com" } else { endpoint };
     if let Some(target) = Target::new(endpoint, deployment, version, keeps_keys) {
-        let plain = version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+        let plain =
+            version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
         let version = if plain { version } else { "" };
         another_backend(&uri, &target, deployment, version, keeps_keys);
     }
@@ -28,7 +29,8 @@ fn another_deployment(uri: &Uri, name: &str) {
     let place = deployment(uri.path());
     let Some(new) = rewritten else {
         let given = place.and_then(|place| uri.path().split('/').nth(place));
-        let is_it = given.is_none_or(|given| decoded(given).is_some_and(|it| it == name.as_bytes()));
+        let is_it =
+            given.is_none_or(|given| decoded(given).is_some_and(|it| it == name.as_bytes()));
         assert!(is_it, "nothing was to be changed");
         return;
     };

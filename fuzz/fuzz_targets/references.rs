@@ -36,8 +36,12 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn top(&mut self, key: &str, value: &'a Tree) {
         match key {
-            "previous_response_id" | "assistant_id" | "thread_id" | "input_file_id"
-            | "training_file" | "validation_file" => self.id(value),
+            "previous_response_id"
+            | "assistant_id"
+            | "thread_id"
+            | "input_file_id"
+            | "training_file"
+            | "validation_file" => self.id(value),
             "conversation" => match value {
                 Tree::Object(members) => {
                     members.iter().filter(|(key, _)| key == "id").for_each(|(_, id)| self.id(id));
@@ -55,8 +59,16 @@ impl<'a> Walk<'a> {
                 }
             }
             "include" => self.sealed |= includes(value),
-            "messages" | "additional_messages" | "thread" | "tools" | "tool_resources"
-            | "attachments" | "data_source" | "file_id" | "file_ids" | "vector_store_ids"
+            "messages"
+            | "additional_messages"
+            | "thread"
+            | "tools"
+            | "tool_resources"
+            | "attachments"
+            | "data_source"
+            | "file_id"
+            | "file_ids"
+            | "vector_store_ids"
             | "container" => self.inner(key, value, 6),
             _ => {}
         }

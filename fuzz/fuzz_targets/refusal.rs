@@ -92,8 +92,8 @@ fn refused(status: StatusCode, text: &str, members: &Members<'_>) -> Option<Reas
         403 => {
             let its = Members::parse(error.as_bytes());
             let is_gateways = its.is_some_and(|its| its.last("statusCode").is_some());
-            let is_spent = reason(false) == Some(Reason::Quota)
-                || (is_gateways && message.contains("quota"));
+            let is_spent =
+                reason(false) == Some(Reason::Quota) || (is_gateways && message.contains("quota"));
             is_spent.then_some(Reason::Quota)
         }
         _ => {

@@ -52,7 +52,11 @@ enum Step {
 
 fn judge(name: &str, data: &str) -> Result<Step, Unclear> {
     let Some(members) = Members::parse(data.as_bytes()) else {
-        return if name.is_empty() && !data.starts_with('{') { Ok(Step::Answer) } else { Err(Unclear) };
+        return if name.is_empty() && !data.starts_with('{') {
+            Ok(Step::Answer)
+        } else {
+            Err(Unclear)
+        };
     };
     let kind = members.last("type").unwrap_or_default();
     let name = match (name, kind) {

@@ -24,18 +24,18 @@ pub use self::{
     caller::StickTo,
     tier::{Residents, StickyTier},
 };
-#[cfg(fuzzing)]
-pub(crate) use self::{
-    answer::{AnswerScan, Shown},
-    operation::{Kind, Operation},
-    references::{Reference, read},
-};
 pub(crate) use self::{
     affinity::hash,
     guide::{Guidance, Guide},
     learner::Learner,
     resource::resource,
     tier::{Confined, Split},
+};
+#[cfg(fuzzing)]
+pub(crate) use self::{
+    answer::{AnswerScan, Shown},
+    operation::{Kind, Operation},
+    references::{Reference, read},
 };
 
 /// Sends requests that refer to what one resource holds to that resource, and refuses them rather

@@ -11,6 +11,7 @@ mod query;
 mod splice;
 mod uri;
 
+use self::path::names_model_in_body;
 pub(crate) use self::{
     body::rewrite_model,
     deployment::Deployment,
@@ -22,4 +23,3 @@ pub(crate) use self::{
     query::CallerKeys,
     uri::{Place, rewrite_deployment, rewrite_uri},
 };
-use self::path::names_model_in_body;
