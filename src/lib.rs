@@ -143,6 +143,10 @@ pub mod emulator;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod error;
 mod overrides;
 mod resend;

@@ -8,6 +8,11 @@ mod token;
 
 use std::{fmt, sync::Arc};
 
+#[cfg(fuzzing)]
+pub(crate) use self::rewrite::{
+    CallerKeys, Place, parse_endpoint, replace_model, replace_model_field, rewrite_deployment,
+    rewrite_uri,
+};
 pub use self::{
     credential::Credential,
     deployment_layer::{DeploymentLayer, WithDeployment},

@@ -7,7 +7,7 @@ use crate::backend::{mark, quote_or_backslash};
 
 /// What an answer shows that its resource holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shown<'a> {
+pub(crate) enum Shown<'a> {
     /// The id of the answer itself, or of an item in it.
     Id(&'a [u8]),
     /// What begins something that the resource has encrypted for itself.
@@ -22,7 +22,7 @@ pub(super) enum Shown<'a> {
 /// of an event, and in items (`item`, `output`, `data`). What a caller wrote and the service
 /// repeats, metadata and tools, is elsewhere.
 #[derive(Debug)]
-pub(super) struct AnswerScan {
+pub(crate) struct AnswerScan {
     /// How many bytes are still read.
     left: usize,
     place: Place,
@@ -57,7 +57,7 @@ enum Name {
 
 impl AnswerScan {
     /// Reads `most` bytes.
-    pub(super) const fn new(most: usize) -> Self {
+    pub(crate) const fn new(most: usize) -> Self {
         Self {
             left: most,
             place: Place::Between,
@@ -70,12 +70,12 @@ impl AnswerScan {
     }
 
     /// Whether it has read as much as it reads.
-    pub(super) const fn is_over(&self) -> bool {
+    pub(crate) const fn is_over(&self) -> bool {
         self.left == 0
     }
 
     /// Reads the next bytes, with `each` called for whatever ends in them.
-    pub(super) fn push(&mut self, piece: &[u8], mut each: impl FnMut(Shown<'_>)) {
+    pub(crate) fn push(&mut self, piece: &[u8], mut each: impl FnMut(Shown<'_>)) {
         let piece = &piece[..piece.len().min(self.left)];
         self.left -= piece.len();
         let mut at = 0;

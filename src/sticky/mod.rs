@@ -33,6 +33,12 @@ pub(crate) use self::{
     resource::resource,
     tier::{Confined, Split},
 };
+#[cfg(fuzzing)]
+pub(crate) use self::{
+    answer::{AnswerScan, Shown},
+    operation::{Kind, Operation},
+    references::{Reference, read},
+};
 use crate::{TryCloneBody, resend::clock};
 
 /// Sends requests that refer to what one resource holds to that resource, and refuses them rather

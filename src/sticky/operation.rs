@@ -4,15 +4,15 @@ use crate::backend::operation;
 
 /// What a path says about state that lives in one resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Operation<'a> {
-    pub(super) kind: Kind,
+pub(crate) struct Operation<'a> {
+    pub(crate) kind: Kind,
     /// The id in the path.
-    pub(super) id: Option<&'a str>,
+    pub(crate) id: Option<&'a str>,
 }
 
 /// What may be referred to in a body, and learned from an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Nothing: embeddings, images, lists of models.
     Free,
     /// A chat completion: it may show a file to the model, and may be stored.
@@ -24,7 +24,7 @@ pub(super) enum Kind {
 }
 
 impl<'a> Operation<'a> {
-    pub(super) fn of(path: &'a str) -> Self {
+    pub(crate) fn of(path: &'a str) -> Self {
         let free = Self { kind: Kind::Free, id: None };
         let Some(operation) = operation(path) else { return free };
         let mut segments = operation.split('/').filter(|segment| !segment.is_empty());

@@ -9,7 +9,7 @@ use crate::backend::{Scan, members};
 
 /// Something in a body that one resource may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reference<'a> {
+pub(crate) enum Reference<'a> {
     /// An id of something that is elsewhere: no other resource can answer.
     Id(&'a [u8]),
     /// The id of an item that is here in full, which any resource can read.
@@ -20,11 +20,11 @@ pub(super) enum Reference<'a> {
 
 /// What a body says about its answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wishes {
+pub(crate) struct Wishes {
     /// Whether it is to be stored, if the body says.
-    pub(super) stored: Option<bool>,
+    pub(crate) stored: Option<bool>,
     /// Whether its reasoning is to be given encrypted.
-    pub(super) sealed: bool,
+    pub(crate) sealed: bool,
 }
 
 /// Calls `each` for everything in a body of this kind that one resource may hold.
@@ -32,7 +32,7 @@ pub(super) struct Wishes {
 /// Names of members count where the API has them, as they are written; text that a model is shown,
 /// metadata and schemas never do. A body that is not JSON, or breaks, refers to what was found in
 /// it until then.
-pub(super) fn read<'a>(content: &'a [u8], kind: Kind, each: impl FnMut(Reference<'a>)) -> Wishes {
+pub(crate) fn read<'a>(content: &'a [u8], kind: Kind, each: impl FnMut(Reference<'a>)) -> Wishes {
     let mut walk = Walk { content, each, wishes: Wishes::default() };
     // Inside a string the quotes of a name have backslashes before them.
     let worthwhile = match kind {

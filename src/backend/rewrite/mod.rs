@@ -11,13 +11,15 @@ mod query;
 mod splice;
 mod uri;
 
+use self::path::names_model_in_body;
 pub(crate) use self::{
     body::rewrite_model,
     deployment::Deployment,
     endpoint::{Endpoint, parse_endpoint},
     json::{Scan, Skipped, mark, members, quote_or_backslash},
+    model::replace_model,
+    multipart::replace_model_field,
     path::{deployment_segment, operation},
     query::CallerKeys,
     uri::{Place, rewrite_deployment, rewrite_uri},
 };
-use self::{model::replace_model, multipart::replace_model_field, path::names_model_in_body};

@@ -6,6 +6,7 @@ use http::HeaderValue;
 use memchr::{memchr, memmem};
 
 use super::{Usage, document::Document};
+use crate::backend::mark;
 
 /// Watches the bytes of an answer for its `usage`, in constant memory whatever the answer's size.
 ///
@@ -126,10 +127,9 @@ fn is_json(kind: &str) -> bool {
     kind.rsplit_once('+').is_some_and(|(_, suffix)| suffix.eq_ignore_ascii_case("json"))
 }
 
-/// Whether the value of a key that ended is an object.
+/// Whether what follows a name is an object, as a [`Document`] sees it, which looks at marks alone.
 fn begins_object(rest: &[u8]) -> bool {
-    let mut marks = rest.iter().filter(|byte| !byte.is_ascii_whitespace());
-    marks.next() == Some(&b':') && marks.next() == Some(&b'{')
+    rest.get(mark(rest)) == Some(&b'{')
 }
 
 const FIELD: &[u8; 5] = b"data:";
@@ -249,6 +249,19 @@ mod tests {
         for field in [":", "event:", "dat: ", "databases:", " data:"] {
             let other = format!("{field}{{\"usage\":{{\"input_tokens\":5}}}}\n\n");
             assert_eq!(in_events(&other), None, "{field}");
+        }
+    }
+
+    // Found by fuzzing: an event that is not JSON had a usage in two pieces and none in one.
+    #[test]
+    fn a_broken_event_tells_the_same_in_every_chunking() {
+        for between in ["x:", "", ":\x0c", "::", ","] {
+            let event = format!("data: {{\"usage\"{between}{{\"input_tokens\":9}}}}\n\n");
+            let whole = in_events(&event);
+            for at in 0..=event.len() {
+                let (front, back) = event.as_bytes().split_at(at);
+                assert_eq!(usage_in("text/event-stream", &[front, back]), whole, "{event} at {at}");
+            }
         }
     }
 

@@ -1,0 +1,143 @@
+//! What a request refers to, against a walk through serde_json's reading of it.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use oracle::tree::Tree;
+use tower_spillover::fuzzing;
+
+fuzz_target!(|body: &[u8]| {
+    let mut found = Vec::new();
+    let wishes = fuzzing::references(body, |kind, text| found.push((kind, text)));
+    for (kind, text) in &found {
+        assert!(*kind == "sealed" || text.len() <= LONGEST_ID);
+    }
+    fuzzing::cache_key(body);
+    // Names and ids count as they are written.
+    if body.contains(&b'\\') {
+        return;
+    }
+    let Some(Tree::Object(members)) = Tree::parse(body) else { return };
+    let mut walk = Walk::default();
+    members.iter().for_each(|(key, value)| walk.top(key, value));
+    assert_eq!(found.len(), walk.found.len(), "{:?}", walk.found);
+    for (found, expected) in found.iter().zip(&walk.found) {
+        assert_eq!(*found, (expected.0, expected.1.as_bytes()));
+    }
+    assert_eq!(wishes, (walk.stored, walk.sealed));
+});
+
+#[derive(Default)]
+struct Walk<'a> {
+    found: Vec<(&'static str, &'a str)>,
+    stored: Option<bool>,
+    sealed: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn top(&mut self, key: &str, value: &'a Tree) {
+        match key {
+            "previous_response_id"
+            | "assistant_id"
+            | "thread_id"
+            | "input_file_id"
+            | "training_file"
+            | "validation_file" => self.id(value),
+            "conversation" => match value {
+                Tree::Object(members) => {
+                    members.iter().filter(|(key, _)| key == "id").for_each(|(_, id)| self.id(id));
+                }
+                value => self.id(value),
+            },
+            "input" | "items" => {
+                if let Tree::Array(items) = value {
+                    items.iter().for_each(|item| self.item(item));
+                }
+            }
+            "store" => {
+                if let Tree::Bool(stored) = value {
+                    self.stored = Some(*stored);
+                }
+            }
+            "include" => self.sealed |= includes(value),
+            "messages"
+            | "additional_messages"
+            | "thread"
+            | "tools"
+            | "tool_resources"
+            | "attachments"
+            | "data_source"
+            | "file_id"
+            | "file_ids"
+            | "vector_store_ids"
+            | "container" => self.inner(key, value, 6),
+            _ => {}
+        }
+    }
+
+    fn item(&mut self, item: &'a Tree) {
+        let Tree::Object(members) = item else { return };
+        let (mut id, mut kind, mut is_sealed) = (None, "", false);
+        for (key, value) in members {
+            let text = match value {
+                Tree::Text(text) => Some(text.as_str()),
+                _ => None,
+            };
+            match (key.as_str(), text) {
+                ("id", text) => id = text,
+                ("type", text) => kind = text.unwrap_or_default(),
+                ("encrypted_content", Some(text)) => {
+                    is_sealed = true;
+                    self.found.push(("sealed", text));
+                }
+                ("content" | "output", _) => self.inner(key, value, 6),
+                _ => {}
+            }
+        }
+        if let Some(id) = id.filter(|id| id.len() <= LONGEST_ID) {
+            let is_left = kind == "item_reference" || (id.starts_with("rs_") && !is_sealed);
+            self.found.push((if is_left { "id" } else { "item" }, id));
+        }
+    }
+
+    fn inner(&mut self, key: &str, value: &'a Tree, depth: u32) {
+        if ["metadata", "parameters", "schema", "json_schema", "arguments"].contains(&key) {
+            return;
+        }
+        match value {
+            Tree::Text(_) => {
+                if ["file_id", "file_ids", "vector_store_ids", "container"].contains(&key) {
+                    self.id(value);
+                }
+            }
+            Tree::Object(members) if depth > 0 => {
+                members.iter().for_each(|(key, value)| self.inner(key, value, depth - 1));
+            }
+            Tree::Array(values) if depth > 0 => {
+                values.iter().for_each(|value| self.inner(key, value, depth - 1));
+            }
+            _ => {}
+        }
+    }
+
+    fn id(&mut self, value: &'a Tree) {
+        if let Tree::Text(id) = value
+            && (1..=LONGEST_ID).contains(&id.len())
+        {
+            self.found.push(("id", id));
+        }
+    }
+}
+
+/// Wherever it is: a list is what the service takes.
+fn includes(value: &Tree) -> bool {
+    match value {
+        Tree::Text(text) => text == "reasoning.encrypted_content",
+        Tree::Array(values) => values.iter().any(includes),
+        Tree::Object(members) => members
+            .iter()
+            .any(|(key, value)| key == "reasoning.encrypted_content" || includes(value)),
+        _ => false,
+    }
+}
+
+const LONGEST_ID: usize = 256;

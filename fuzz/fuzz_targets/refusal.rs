@@ -1,0 +1,106 @@
+//! A JSON body with the status of a refusal, or of an answer that says that it failed.
+#![no_main]
+
+use http::StatusCode;
+use libfuzzer_sys::fuzz_target;
+use oracle::{
+    fault,
+    inspecting::{Seen, inspect},
+    tree::Members,
+};
+use tower_spillover::classify::{Hint, Reason};
+
+// The first byte stands for the status.
+fuzz_target!(|input: &[u8]| {
+    let Some((status, body)) = input.split_first() else { return };
+    let status = match status {
+        b'0' => StatusCode::BAD_REQUEST,
+        b'2' => StatusCode::OK,
+        b'3' => StatusCode::FORBIDDEN,
+        b'5' => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::TOO_MANY_REQUESTS,
+    };
+    let seen = inspect(status, "application/json", body, true);
+    assert_eq!(inspect(status, "application/json", body, false), seen, "in pieces");
+    if let Some(Hint::After(wait)) = seen.refusal.map(|refusal| refusal.hint()) {
+        assert!(!wait.is_zero() && wait <= Hint::LONGEST);
+    }
+    let is_rewritten = status == StatusCode::OK && seen.status != StatusCode::OK;
+    if !is_rewritten {
+        assert!(seen.body == body && seen.is_complete, "a body is given back as it came");
+    }
+    match seen.refusal {
+        None => assert!(seen.status == status && seen.headers.len() == 1, "nothing was found"),
+        Some(it) if it.reason() == Reason::ContextLength => assert_eq!(seen.status, 400),
+        Some(_) => assert_eq!(seen.status, 429),
+    }
+
+    // What is written with escapes is compared as it is written.
+    let Ok(text) = str::from_utf8(body) else { return };
+    if body.contains(&b'\\') {
+        return;
+    }
+    let Some(members) = Members::parse(body) else { return };
+    let expected = if status == StatusCode::OK {
+        failed(&members, &seen)
+    } else {
+        refused(status, text, &members)
+    };
+    assert_eq!(seen.refusal.map(|refusal| refusal.reason()), expected);
+});
+
+/// What an answer of the Responses API that was read to its end says.
+fn failed(members: &Members<'_>, seen: &Seen) -> Option<Reason> {
+    // The first of these members that says that all is well settles it.
+    let has_failed = members.0.iter().find_map(|(key, value)| match (&**key, *value) {
+        ("status", r#""failed""#) => Some(true),
+        ("status", _) => Some(false),
+        ("object", value) if value != r#""response""# => Some(false),
+        _ => None,
+    });
+    let output = members.last("output").unwrap_or_default();
+    if has_failed != Some(true) || output.bytes().any(|byte| !b"[] \t\r\n".contains(&byte)) {
+        return None;
+    }
+    let error = members.last("error")?;
+    let reason = fault::reason(error, false, false)?;
+    let body = Members::parse(&seen.body).expect("a refusal is JSON");
+    assert_eq!(body.last("error"), Some(error), "in its own words");
+    assert_eq!(seen.headers["content-length"], seen.body.len().to_string());
+    Some(reason)
+}
+
+fn refused(status: StatusCode, text: &str, members: &Members<'_>) -> Option<Reason> {
+    let mut error = members.last("error").unwrap_or(text);
+    let (code, kind, mut message) = fault::parts(error, false);
+    if members.last("error").is_none() && code.is_empty() && message.is_empty() {
+        (error, message) = ("\"\"", text);
+    }
+    let by_message = format!("\"{}\"", message.replace('"', "'"));
+    let reason = |knows_it_refuses| {
+        fault::reason(error, false, knows_it_refuses)
+            .or_else(|| knows_it_refuses.then(|| fault::reason(&by_message, false, true))?)
+    };
+    let message = message.to_ascii_lowercase();
+    match status.as_u16() {
+        429 => reason(true).or(Some(Reason::Rate)),
+        503 if message.contains("backend pool") && message.contains("temporarily unavailable") => {
+            Some(Reason::Capacity)
+        }
+        503 if message.contains("temporarily unable") => None,
+        503 => reason(true),
+        403 => {
+            let its = Members::parse(error.as_bytes());
+            let is_gateways = its.is_some_and(|its| its.last("statusCode").is_some());
+            let is_spent =
+                reason(false) == Some(Reason::Quota) || (is_gateways && message.contains("quota"));
+            is_spent.then_some(Reason::Quota)
+        }
+        _ => {
+            let is = |name: &str| {
+                name.replace(['_', '-', ' '], "").eq_ignore_ascii_case("contextlengthexceeded")
+            };
+            (is(code) || is(kind)).then_some(Reason::ContextLength)
+        }
+    }
+}
