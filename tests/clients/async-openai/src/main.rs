@@ -1,5 +1,7 @@
 //! async-openai with `AzureConfig`: chat, streaming, embeddings and errors, each asserted.
 
+mod corpus;
+
 use std::{env, error::Error};
 
 use async_openai::{
@@ -19,6 +21,9 @@ use futures::StreamExt;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    if let Ok(cases) = env::var("CASES") {
+        return corpus::run(&cases).await;
+    }
     let (base, key) = (env::var("GATEWAY_URL")?, env::var("GATEWAY_KEY")?);
     let azure = |deployment: &str, key: &str| {
         Client::with_config(
