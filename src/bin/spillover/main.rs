@@ -56,6 +56,7 @@ enum Command {
 /// Ten thousand streams keep twenty thousand of hyper's buffers of 8 KiB, each with little in it.
 /// Aligned to pages, as they are here, most of that is never touched; and what a peak took goes back
 /// to the system after it.
+#[cfg(not(test))] // Tests count allocations with one of their own.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
