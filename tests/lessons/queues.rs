@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use futures::future::{join_all, poll_immediate};
 use http::Request;
 use http_body_util::Full;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tower::{
     Layer, ServiceExt,
     limit::{GlobalConcurrencyLimitLayer, concurrency::ConcurrencyLimit},
@@ -69,12 +69,7 @@ async fn lesson_16_newcomers_queue_behind_those_who_wait() {
     let send = |number: u32| {
         let request = Request::post("/openai/deployments/a/chat/completions");
         let request = request.header("x-number", number).body(Full::default()).unwrap();
-        let mut asking = Box::pin(service.clone().oneshot(request));
-        async move {
-            // At once, before anybody whose wait ends at the same moment.
-            let answer = poll_immediate(&mut asking).await;
-            tokio::spawn(async { if let Some(answer) = answer { answer } else { asking.await } })
-        }
+        begun(service.clone().oneshot(request))
     };
     let mut requests = Vec::new();
     for number in 0..5 {
@@ -88,6 +83,16 @@ async fn lesson_16_newcomers_queue_behind_those_who_wait() {
     }
     assert!(join_all(requests).await.into_iter().all(|answer| answer.unwrap().is_ok()));
     assert_eq!(*served.lock().unwrap(), (0..40).collect::<Vec<_>>());
+}
+
+/// Asks at once, before anybody whose wait ends at the same moment.
+async fn begun<F>(asking: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let mut asking = Box::pin(asking);
+    let answer = poll_immediate(&mut asking).await;
+    tokio::spawn(async { if let Some(answer) = answer { answer } else { asking.await } })
 }
 
 // tower's contract: calls without readiness, all backends polled ready, one lock around the spare.
