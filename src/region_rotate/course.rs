@@ -313,6 +313,10 @@ where
         {
             return Step::Send(lane);
         }
+        if result.is_err() && self.served.is_throttled() {
+            // A backend that refused is worth coming back for; the error would hide it.
+            return Step::Answer(Ok(self.closed(now, StatusCode::TOO_MANY_REQUESTS)));
+        }
         let mut answer = self.sign(lane, result, held.is_some());
         if let (Outcome::Throttled(_), Ok(response)) = (outcome, &mut answer) {
             self.speak_for_pool(response, now);

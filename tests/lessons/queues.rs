@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use futures::future::{FutureExt, join_all};
+use futures::future::{join_all, poll_immediate};
 use http::Request;
 use http_body_util::Full;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tower::{
     Layer, ServiceExt,
     limit::{GlobalConcurrencyLimitLayer, concurrency::ConcurrencyLimit},
@@ -69,23 +69,30 @@ async fn lesson_16_newcomers_queue_behind_those_who_wait() {
     let send = |number: u32| {
         let request = Request::post("/openai/deployments/a/chat/completions");
         let request = request.header("x-number", number).body(Full::default()).unwrap();
-        let mut asking = Box::pin(service.clone().oneshot(request));
-        // At once, before anybody whose wait ends at the same moment.
-        let answer = (&mut asking).now_or_never();
-        tokio::spawn(async { if let Some(answer) = answer { answer } else { asking.await } })
+        begun(service.clone().oneshot(request))
     };
     let mut requests = Vec::new();
     for number in 0..5 {
-        requests.push(send(number));
+        requests.push(send(number).await);
     }
     // From the very moment on at which it opens.
     pass(ms(1_000)).await;
     for number in 5..40 {
-        requests.push(send(number));
+        requests.push(send(number).await);
         pass(ms(50)).await;
     }
     assert!(join_all(requests).await.into_iter().all(|answer| answer.unwrap().is_ok()));
     assert_eq!(*served.lock().unwrap(), (0..40).collect::<Vec<_>>());
+}
+
+/// Asks at once, before anybody whose wait ends at the same moment.
+async fn begun<F>(asking: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let mut asking = Box::pin(asking);
+    let answer = poll_immediate(&mut asking).await;
+    tokio::spawn(async { if let Some(answer) = answer { answer } else { asking.await } })
 }
 
 // tower's contract: calls without readiness, all backends polled ready, one lock around the spare.
