@@ -17,7 +17,8 @@ use super::Observer;
 
 pin_project! {
     /// The response body of a layer that may answer by itself: a backend's body, untouched, what
-    /// was read ahead of it included, or the layer's own short text. Frames, trailers, size hint and error type are those of `B`.
+    /// was read ahead of it included, or the layer's own short text. Frames, trailers, size hint
+    /// and error type are those of `B`.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
         #[pin]

@@ -27,7 +27,8 @@
 //!
 //! # What it does not do
 //!
-//! No network faults, no hedging; prompts are cached in [`Conversations`] alone; callers do not react to how they are served.
+//! No network faults, no hedging; prompts are cached in [`Conversations`] alone; callers do not
+//! react to how they are served.
 //! Bucket depth and token estimate of a real PTU are not public. Trust the order of policies more
 //! than absolute figures.
 

@@ -177,8 +177,8 @@ fn remembered(settings: &StickySettings, before: Option<&Site>) -> Sticky {
     sticky.capacity(settings.capacity).longest_age(settings.longest_age)
 }
 
-/// The pools, the gate and the budget of a model: those of the last configuration where their settings are the
-/// same, so that what they learned is not lost.
+/// The pools, the gate and the budget of a model: those of the last configuration where their
+/// settings are the same, so that what they learned is not lost.
 fn remember(
     name: &str,
     model: &Model,
