@@ -111,7 +111,7 @@ impl UsageScan {
     fn may_skip(&self, data: &[u8], after: &[u8]) -> bool {
         (after.starts_with(b"\n\n") || after.starts_with(b"\n\r\n"))
             && self.document.is_fresh()
-            && !USAGE.find_iter(data).any(|at| begins_object(&data[at + USAGE.needle().len()..]))
+            && !has_usage(data)
     }
 }
 
@@ -125,6 +125,19 @@ impl fmt::Debug for UsageScan {
 /// `application/problem+json` and its like.
 fn is_json(kind: &str) -> bool {
     kind.rsplit_once('+').is_some_and(|(_, suffix)| suffix.eq_ignore_ascii_case("json"))
+}
+
+/// Whether some `"usage"` in `data` names an object. In what is not JSON, the quote that ends one can
+/// begin the next.
+fn has_usage(mut data: &[u8]) -> bool {
+    while let Some(at) = USAGE.find(data) {
+        let end = at + USAGE.needle().len();
+        if begins_object(&data[end..]) {
+            return true;
+        }
+        data = &data[end - 1..];
+    }
+    false
 }
 
 /// Whether what follows a name is an object, as a [`Document`] sees it, which looks at marks alone.
@@ -252,11 +265,13 @@ mod tests {
         }
     }
 
-    // Found by fuzzing: an event that is not JSON had a usage in two pieces and none in one.
+    // Found by fuzzing: events that are not JSON had a usage in two pieces and none in one.
     #[test]
     fn a_broken_event_tells_the_same_in_every_chunking() {
-        for between in ["x:", "", ":\x0c", "::", ","] {
-            let event = format!("data: {{\"usage\"{between}{{\"input_tokens\":9}}}}\n\n");
+        let names = ["x:", "", ":\x0c", "::", ","].map(|after| format!("\"usage\"{after}"));
+        // The quote that ends one name begins the next.
+        for name in names.into_iter().chain(["\",\"usage\"usage\":".to_owned()]) {
+            let event = format!("data: {{{name}{{\"input_tokens\":9}}}}\n\n");
             let whole = in_events(&event);
             for at in 0..=event.len() {
                 let (front, back) = event.as_bytes().split_at(at);
