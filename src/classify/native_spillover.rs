@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, uri::Authority};
+use http::{HeaderMap, HeaderName, Response, uri::Authority};
 
 use super::Hint;
 
@@ -44,6 +44,11 @@ impl Exhausted {
 }
 
 impl<'a> NativeSpillover<'a> {
+    /// Whether Azure answered from another deployment than was asked.
+    pub(crate) fn has_served<R>(response: &Response<R>) -> bool {
+        response.status().is_success() && NativeSpillover::of(response.headers()).is_some()
+    }
+
     /// What `headers` tell of it; `None` when the deployment that was asked answered by itself.
     pub(crate) fn of(headers: &'a HeaderMap) -> Option<Self> {
         // Hardly any answer has one of them, so the names are looked through before anything else.

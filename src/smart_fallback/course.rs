@@ -15,14 +15,11 @@ use futures::future::Either;
 use http::{Request, Response};
 use tower_service::Service;
 
-use self::{
-    account::{is_spilled_by_azure, sign},
-    refusal::Said,
-};
+use self::{account::sign, refusal::Said};
 use super::{layer::Config, limits::Limits, wait::Wait};
 use crate::{
     Attempts, Served, TryCloneBody,
-    classify::{Exhausted, Hint, Outcome, utilization},
+    classify::{Exhausted, Hint, NativeSpillover, Outcome, utilization},
     gate::{Admission, Pass, Weight},
     overrides::Arrival,
     policy::{Facts, Next, Policy},
@@ -300,7 +297,7 @@ where
         if let Some(pass) = self.pass.take()
             && let Ok(response) = &result
             && response.status().is_success()
-            && !is_spilled_by_azure(response)
+            && !NativeSpillover::has_served(response)
         {
             pass.accepted(utilization(response.headers()));
         }
@@ -318,7 +315,7 @@ where
         }
         let mut served = self.served.take().map_or_else(Served::new, |served| *served);
         self.record(&mut served, lane, &mut result, Outcome::Answered);
-        if lane == Lane::Primary && result.as_ref().is_ok_and(is_spilled_by_azure) {
+        if lane == Lane::Primary && result.as_ref().is_ok_and(NativeSpillover::has_served) {
             served.set_spilled_by_azure();
         }
         sign(served, lane, result, held)

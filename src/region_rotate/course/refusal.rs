@@ -185,9 +185,9 @@ impl<S, X> Rotation<S, X> {
     }
 }
 
-/// Notes in `served` what Azure did by itself; whether it did anything.
+/// Notes in `served` what Azure did by itself.
 pub(super) fn note_spillover<R>(served: &mut Served, response: &Response<R>) {
-    if response.status().is_success() && NativeSpillover::of(response.headers()).is_some() {
+    if NativeSpillover::has_served(response) {
         served.set_spilled_by_azure();
     }
 }

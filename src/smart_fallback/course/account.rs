@@ -7,7 +7,7 @@ use http::Response;
 use super::{Lane, Tiers};
 use crate::{
     Served,
-    classify::{NativeSpillover, Outcome, Refusal},
+    classify::{Outcome, Refusal},
     served::Attempt,
 };
 
@@ -49,9 +49,4 @@ pub(super) fn sign<R, E>(
         response.extensions_mut().insert(served);
     }
     result
-}
-
-/// Whether Azure answered from another deployment than was asked.
-pub(super) fn is_spilled_by_azure<R>(response: &Response<R>) -> bool {
-    response.status().is_success() && NativeSpillover::of(response.headers()).is_some()
 }
