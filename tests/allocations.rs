@@ -54,6 +54,7 @@ const LIMITS: &[(&str, u64, u64)] = &[
     ("inspect/bare, body wrapped", 0, 0),
     ("inspect/Inspect", 0, 0),
     ("inspect/Rotate 2", 2, 4),
+    ("inspect/Rotate 2(body wrapped)", 2, 4),
     ("inspect/Rotate 2(Inspect)", 2, 4),
     ("refused/bare, twice", 4, 2),
     ("refused/tower::retry", 6, 4),

@@ -74,11 +74,14 @@ pub(crate) const PATHS: &[Path] = &[
     path("inspect", "bare", |leaf| over(&leaf, leaf.clone())),
     // What any layer pays that gives the body another type.
     path("inspect", "bare, body wrapped", |leaf| {
-        let wrap = |response: Response<_>| response.map(Either::<_, Full<Bytes>>::Left);
         over(&leaf, MapResponseLayer::new(wrap).layer(leaf.clone()))
     }),
     path("inspect", "Inspect", |leaf| over(&leaf, InspectLayer::new().layer(leaf.clone()))),
     path("inspect", "Rotate 2", |leaf| rotating(&leaf, &pool(2))),
+    path("inspect", "Rotate 2(body wrapped)", |leaf| {
+        let wrapped = MapResponseLayer::new(wrap).layer(leaf.clone());
+        over(&leaf, RegionRotateLayer::new(pool(2)).layer(wrapped))
+    }),
     path("inspect", "Rotate 2(Inspect)", |leaf| {
         let inspect = InspectLayer::new().layer(leaf.clone());
         over(&leaf, RegionRotateLayer::new(pool(2)).layer(inspect))
@@ -298,3 +301,8 @@ impl<B> Service<Request<B>> for Alternating {
 
 const NOTHING: Duration = Duration::ZERO;
 const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Gives the body of an answer another type, and does nothing else.
+fn wrap(response: Response<Full<Bytes>>) -> Response<Either<Full<Bytes>, Full<Bytes>>> {
+    response.map(Either::Left)
+}

@@ -30,8 +30,9 @@ pin_project! {
     #[project = KindProj]
     #[derive(Debug)]
     enum Kind<B> {
+        Upstream { #[pin] body: B },
         // The observer, while it has not reported.
-        Upstream { #[pin] body: B, observer: Option<Box<Observer>> },
+        Observed { #[pin] body: B, observer: Option<Box<Observer>> },
         Own { text: Option<Bytes> },
         // What was read ahead, while there is some or the body is over.
         Read { #[pin] body: B, ahead: Option<Box<Ahead<B>>> },
@@ -71,13 +72,13 @@ impl<B> From<B> for ResponseBody<B> {
 
 impl<B> ResponseBody<B> {
     pub(crate) const fn upstream(body: B) -> Self {
-        Self { kind: Kind::Upstream { body, observer: None } }
+        Self { kind: Kind::Upstream { body } }
     }
 
     /// `observer` sees the frames of `body` pass by, and is dropped with the last of them or with
     /// the body.
     pub(crate) const fn observed(body: B, observer: Box<Observer>) -> Self {
-        Self { kind: Kind::Upstream { body, observer: Some(observer) } }
+        Self { kind: Kind::Observed { body, observer: Some(observer) } }
     }
 
     /// Gives what was read ahead of `body` first, then the rest of it.
@@ -183,7 +184,8 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.project().kind.project() {
-            KindProj::Upstream { mut body, observer } => {
+            KindProj::Upstream { body } => body.poll_frame(cx),
+            KindProj::Observed { mut body, observer } => {
                 let next = ready!(body.as_mut().poll_frame(cx));
                 if let Some(watching) = observer {
                     match &next {
@@ -225,7 +227,7 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Upstream { body, .. } => body.is_end_stream(),
+            Kind::Upstream { body } | Kind::Observed { body, .. } => body.is_end_stream(),
             Kind::Own { text } => text.is_none(),
             Kind::Read { body, ahead: None } => body.is_end_stream(),
             Kind::Read { body, ahead: Some(ahead) } => {
@@ -241,7 +243,7 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Upstream { body, .. } => body.size_hint(),
+            Kind::Upstream { body } | Kind::Observed { body, .. } => body.size_hint(),
             Kind::Own { text } => {
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
             }

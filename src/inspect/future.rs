@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, response::Parts};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
@@ -22,24 +22,19 @@ use crate::ResponseBody;
 pin_project! {
     /// The response future of [`Inspect`](super::Inspect).
     pub struct ResponseFuture<F, R> {
+        // The request was sent. Gone while its answer is read, with whatever it held.
         #[pin]
-        state: State<F, R>,
-    }
-}
-
-pin_project! {
-    #[project = StateProj]
-    enum State<F, R> {
-        // The request was sent.
-        Sent { #[pin] future: F, asked: Asked, limits: Limits },
+        sent: Option<F>,
+        asked: Asked,
+        limits: Limits,
         // Boxed, so that an answer that is not read carries nothing for it.
-        Reading { reading: Option<Box<Reading<R>>> },
+        reading: Option<Box<Reading<R>>>,
     }
 }
 
 impl<F, R> ResponseFuture<F, R> {
     pub(super) const fn new(future: F, asked: Asked, limits: Limits) -> Self {
-        Self { state: State::Sent { future, asked, limits } }
+        Self { sent: Some(future), asked, limits, reading: None }
     }
 }
 
@@ -53,33 +48,64 @@ where
     type Output = Result<Response<ResponseBody<R>>, E>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
-        let read = match state.as_mut().project() {
-            // Sent => Reading | Ready
-            StateProj::Sent { future, asked, limits } => {
-                let response = ready!(future.poll(cx))?;
-                // What the service streams has no length; an answer that has one is chat's JSON.
-                if response.status() == StatusCode::OK
-                    && *asked != Asked::Response
-                    && response.body().size_hint().exact().is_some()
-                {
-                    return Poll::Ready(Ok(response.map(ResponseBody::upstream)));
-                }
-                Reading::begin(response, *asked, *limits, cx)
-            }
-            // Reading => Reading | Ready
-            StateProj::Reading { reading } => {
-                let reading = reading.take().expect("a finished future is not polled again");
-                reading.go_on(cx)
-            }
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.as_mut().project();
+        let Some(sent) = this.sent.as_pin_mut() else {
+            return self.go_on(cx).map(Ok);
         };
-        match read {
-            Read::Answered(response) => Poll::Ready(Ok(response)),
-            Read::Pending(reading) => {
-                state.set(State::Reading { reading: Some(reading) });
-                Poll::Pending
-            }
+        let response = ready!(sent.poll(cx))?;
+        // What the service streams has no length; an answer that has one is chat's JSON.
+        if response.status() == StatusCode::OK
+            && *this.asked != Asked::Response
+            && response.body().size_hint().exact().is_some()
+        {
+            return Poll::Ready(Ok(response.map(ResponseBody::upstream)));
+        }
+        let (head, body) = response.into_parts();
+        self.begin(head, body, cx).map(Ok)
+    }
+}
+
+impl<F, R> ResponseFuture<F, R>
+where
+    R: Body + Unpin,
+    R::Data: From<Bytes>,
+    R::Error: Send + Sync + 'static,
+{
+    /// Reads an answer, if its body may tell something. Apart, so that the head of one that is not
+    /// read can stay where it is.
+    #[cold]
+    #[inline(never)]
+    fn begin(
+        self: Pin<&mut Self>,
+        head: Parts,
+        body: R,
+        cx: &mut Context<'_>,
+    ) -> Poll<Response<ResponseBody<R>>> {
+        let mut this = self.project();
+        this.sent.set(None);
+        let response = Response::from_parts(head, body);
+        follow(this.reading, Reading::begin(response, *this.asked, *this.limits, cx))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn go_on(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<ResponseBody<R>>> {
+        let this = self.project();
+        let reading = this.reading.take().expect("a finished future is not polled again");
+        follow(this.reading, reading.go_on(cx))
+    }
+}
+
+fn follow<R>(
+    reading: &mut Option<Box<Reading<R>>>,
+    read: Read<R>,
+) -> Poll<Response<ResponseBody<R>>> {
+    match read {
+        Read::Answered(response) => Poll::Ready(response),
+        Read::Pending(still) => {
+            *reading = Some(still);
+            Poll::Pending
         }
     }
 }

@@ -17,12 +17,12 @@ pub(super) enum Asked {
 impl Asked {
     #[inline]
     pub(super) fn by<B>(request: &Request<B>) -> Self {
-        let path = request.uri().path().as_bytes();
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         // Chat, which is to cost least.
-        if path.ends_with(b"/completions") {
+        if target.starts_with("/openai/deployments/") || target.starts_with("/openai/v1/chat/") {
             Self::Another
         } else {
-            Self::by_parts(request.method(), path)
+            Self::by_parts(request.method(), request.uri().path().as_bytes())
         }
     }
 
