@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     emulate,
     served::{Answer, Gateway},
-    witness::{Asked, Witness},
+    witness::{Asked, PAUSE, Witness, serving},
 };
 
 /// `gpt-4o` on `east` first and on `sweden` after it, with `model` among its settings.
@@ -282,6 +282,122 @@ fn only_the_failures_that_are_listed_move_on_and_attempts_are_limited() {
     }
 }
 
+#[test]
+fn a_backend_that_stays_silent_is_left_where_timeouts_move() {
+    let silent = Witness::new(|_| {
+        std::thread::sleep(std::time::Duration::from_secs(20));
+        (200, JSON, CHAT.to_owned())
+    });
+    let (sweden, impatient) = (serving(), "upstream.head_timeout = \"300ms\"\n");
+    for (name, model, expected, failures) in
+        [("stays", "", 504, 0), ("leaves", "failures = [\"timeout\"]", 200, 1)]
+    {
+        let gateway = gateway(name, [silent.endpoint(), sweden.endpoint()], model, impatient);
+        assert_eq!(gateway.chat("gpt-4o", &[]).status(), expected, "{model}");
+        let status = status(&gateway);
+        let failed = &status["models"]["gpt-4o"]["backends"][0]["failures_in_a_row"];
+        assert_eq!(*failed, failures, "{model}");
+    }
+}
+
+#[test]
+fn conversations_stay_with_the_backend_that_has_their_cache() {
+    let backends: Vec<_> = ["a", "b", "c"].map(|name| (name, serving())).into();
+    let tables = backends.iter().map(|(name, backend)| {
+        let endpoint = backend.endpoint();
+        format!("{{ name = \"{name}\", endpoint = \"{endpoint}\", key = \"env:AZURE_KEY\" }}")
+    });
+    let text = format!(
+        "listen.address = \"127.0.0.1:0\"\nclients.open = true\n[models.\"gpt-4o\"]\n\
+         cache_affinity = \"key\"\nstandard = [{}]\n",
+        tables.collect::<Vec<_>>().join(", ")
+    );
+    let gateway = Gateway::start(&emulate::file("steering-affinity/g.toml", &text));
+    let ask = |key: usize| {
+        let body = format!(r#"{{"model":"gpt-4o","messages":[],"prompt_cache_key":"{key}"}}"#);
+        let answer = gateway.ask("POST", "/openai/v1/chat/completions", &[], &body);
+        answer.header("x-spillover-backend").unwrap().to_owned()
+    };
+    let first: Vec<_> = (0..12).map(ask).collect();
+    let again: Vec<_> = (0..12).map(ask).collect();
+    assert_eq!(first, again);
+    assert!(first.iter().any(|backend| *backend != first[0]), "all keys with one: {first:?}");
+}
+
+#[test]
+fn a_context_that_is_too_long_for_one_backend_goes_where_it_is_told_to() {
+    let short = Witness::new(|_| (400, JSON, body_of(LONG_CONTEXT)));
+    let long = serving();
+    let tier = |tier: &str, name: &str, backend: &Witness| {
+        format!(
+            "[[models.\"gpt-4o\".{tier}]]\nname = \"{name}\"\nendpoint = \"{}\"\n\
+             key = \"env:AZURE_KEY\"\n",
+            backend.endpoint()
+        )
+    };
+    for (number, (model, first, served)) in [
+        ("", "ptu", true),
+        ("spill_long_context = false", "ptu", false),
+        ("", "standard", false),
+        ("rotate_long_context = true", "standard", true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = format!(
+            "listen.address = \"127.0.0.1:0\"\nclients.open = true\n[models.\"gpt-4o\"]\n{model}\n\
+             {}{}priority = 2\n",
+            tier(first, "short", &short),
+            tier("standard", "long", &long)
+        );
+        let file = emulate::file(&format!("steering-long-{number}/g.toml"), &text);
+        let answer = Gateway::start(&file).chat("gpt-4o", &[]);
+        let (status, backend) = if served { (200, "long") } else { (400, "short") };
+        assert_eq!(answer.status(), status, "{model} {first} {answer:?}");
+        assert_eq!(answer.header("x-spillover-backend"), Some(backend), "{model} {first}");
+        assert!(served || answer.0.ends_with(&body_of(LONG_CONTEXT)), "{answer:?}");
+    }
+}
+
+#[test]
+fn an_answer_is_read_no_longer_and_no_further_than_it_is_allowed() {
+    let begun = |_: &Asked| {
+        let (preamble, error) =
+            NO_CAPACITY.split_once("\n\n").unwrap().1.split_once("\n\n").unwrap();
+        (200, "content-type: text/event-stream\r\n", format!("{preamble}\n\n{PAUSE}{error}"))
+    };
+    let refusing = |_: &Asked| (429, JSON, format!("{PAUSE}{}", body_of(NO_QUOTA)));
+    let (begun, refusing, sweden) =
+        (Witness::new(begun), Witness::new(refusing), streaming(SERVED));
+    for (number, (east, inspect, backend)) in [
+        (&begun, "", "sweden"),
+        (&begun, "preamble_time = \"100ms\"", "east"),
+        (&begun, "preamble_limit = \"16 B\"", "east"),
+        (&refusing, "", "sweden"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let model = format!("inspect = {{ {inspect} }}");
+        let name = format!("limits-{number}");
+        let gateway = gateway(&name, [east.endpoint(), sweden.endpoint()], &model, "");
+        let answer = respond(&gateway, STREAM, &[]);
+        assert_eq!(answer.header("x-spillover-backend"), Some(backend), "{inspect} {answer:?}");
+        assert!(
+            backend == "sweden" || answer.0.contains("no_capacity"),
+            "it came whole: {answer:?}"
+        );
+    }
+    for (name, time, reason) in [("late", "10s", "quota"), ("early", "100ms", "rate")] {
+        let model = format!("inspect = {{ body_time = \"{time}\" }}");
+        let gateway = gateway(name, [refusing.endpoint(), sweden.endpoint()], &model, "");
+        respond(&gateway, STREAM, &[]);
+        let status = status(&gateway);
+        let refused = &status["models"]["gpt-4o"]["backends"][0]["refused_for"];
+        assert_eq!(refused[reason], 1, "{time} {status}");
+    }
+}
+
 const JSON: &str = "content-type: application/json\r\n";
 const SPILLED: &str =
     "content-type: application/json\r\nx-ms-spillover-from-deployment: gpt-4o-ptu\r\n";
@@ -290,4 +406,5 @@ const CHAT: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","choices":[]
     "usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18}}"#;
 const NO_CAPACITY: &str = include_str!("../corpus/stream-no-capacity.http");
 const SERVED: &str = include_str!("../corpus/stream-served.http");
+const LONG_CONTEXT: &str = include_str!("../corpus/body-context-length.http");
 const NO_QUOTA: &str = include_str!("../corpus/body-insufficient-quota.http");

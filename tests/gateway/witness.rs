@@ -24,7 +24,7 @@ pub(crate) struct Asked {
 }
 
 impl Witness {
-    /// `answer` gives a status, lines of headers, and a body.
+    /// `answer` gives a status, lines of headers, and a body, which may have a [`PAUSE`] in it.
     pub(crate) fn new(
         answer: impl Fn(&Asked) -> (u16, &'static str, String) + Send + Sync + 'static,
     ) -> Self {
@@ -39,13 +39,18 @@ impl Witness {
                     let Some(asked) = Asked::read(&stream) else { return };
                     kept.lock().unwrap().push(asked.clone());
                     let (status, headers, body) = answer(&asked);
+                    let (now, later) = body.split_once(PAUSE).unwrap_or((&body, ""));
                     let text = format!(
                         "HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n\
-                         {headers}\r\n{body}",
-                        body.len()
+                         {headers}\r\n{now}",
+                        now.len() + later.len()
                     );
                     // Whoever asked may be gone.
                     let _ = (&stream).write_all(text.as_bytes());
+                    if !later.is_empty() {
+                        thread::sleep(Duration::from_secs(2));
+                        let _ = (&stream).write_all(later.as_bytes());
+                    }
                 });
             }
         });
@@ -122,6 +127,9 @@ pub(crate) fn refusing() -> Witness {
 fn now() -> Instant {
     Instant::now()
 }
+
+/// What stands after it in a body comes two seconds later.
+pub(crate) const PAUSE: &str = "\0";
 
 const CHAT: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","choices":[],
     "usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18}}"#;
