@@ -22,7 +22,8 @@ pub use self::{
 pub(crate) use self::{
     pool::{Cooldowns, Preference, Probe, Reopening, Ticket, Tried, Why},
     rewrite::{
-        Deployment, Scan, Skipped, deployment_segment, mark, members, operation, quote_or_backslash,
+        Deployment, Scan, Skipped, decode as percent_decode, deployment_segment, mark, members,
+        operation, quote_or_backslash,
     },
 };
 use crate::ConfigError;

@@ -42,8 +42,8 @@ fn body(
         r#"{{"error":{{"code":"{}","type":"{kind}","message":"No backend is left to ask."#,
         status.as_str()
     );
-    let considered = || pool.resting(now).enumerate().filter(|(index, _)| admits(*index));
-    for (index, (name, resting)) in considered().take(NAMED) {
+    let considered = pool.resting(now).enumerate().filter(|(index, _)| admits(*index));
+    for (index, (name, resting)) in considered.take(NAMED) {
         let separator = if body.ends_with('.') { " " } else { ", " };
         // Names are made of characters that JSON does not escape; see `Backend::new`.
         _ = match resting {
@@ -52,7 +52,7 @@ fn body(
             None => write!(body, "{separator}{name} is beyond max_attempts"),
         };
     }
-    let more = considered().skip(NAMED).count();
+    let more = (0..pool.len()).filter(|index| admits(*index)).skip(NAMED).count();
     if more > 0 {
         _ = write!(body, ", and {more} more");
     }

@@ -1,6 +1,6 @@
 //! Finds the resource that a request belongs to.
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use http::Request;
 
@@ -10,7 +10,7 @@ use super::{
     references::{self, Reference, SEAL, Wishes},
     tier::Residents,
 };
-use crate::TryCloneBody;
+use crate::{TryCloneBody, backend::percent_decode};
 
 /// What stickiness makes of a request: where it is held, and what its answer teaches. The layer
 /// that is asked first leaves it in the extensions for those inside of it.
@@ -96,7 +96,10 @@ impl<'a> Search<'a> {
     fn read<B: TryCloneBody>(&mut self, request: &Request<B>) -> (Kind, Wishes) {
         let Operation { kind, id } = Operation::of(request.uri().path());
         if let Some(id) = id {
-            self.look_up(id.as_bytes(), true);
+            let is_plain = !id.contains('%');
+            let id = id.as_bytes();
+            let id = if is_plain { Cow::Borrowed(id) } else { percent_decode(id).collect() };
+            self.look_up(&id, true);
         }
         let content = request.body().content().filter(|_| kind != Kind::Free);
         let wishes = content
@@ -167,6 +170,7 @@ mod tests {
         };
         for (path, body, is_known) in [
             ("/openai/v1/responses/resp_1/cancel", "", true),
+            ("/openai/v1/responses/resp%5f1", "", true),
             ("/openai/v1/responses", r#"{"previous_response_id":"resp_1"}"#, true),
             ("/openai/v1/responses/resp_2", "", false),
             ("/openai/v1/responses", r#"{"input":"resp_1"}"#, false),

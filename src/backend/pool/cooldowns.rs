@@ -60,9 +60,8 @@ impl Cooldowns {
     #[inline]
     pub(crate) fn remaining(&self, index: usize, now: Instant) -> Option<Duration> {
         let slot = &self.slots[index];
-        let until = slot.until.load(Ordering::Relaxed);
         // The usual case needs no arithmetic.
-        if until == 0 { None } else { slot.remaining(until, self.nanos(now)) }
+        if slot.until.load(Ordering::Relaxed) == 0 { None } else { slot.remaining(self.nanos(now)) }
     }
 
     /// The backend rests for `rest`. A longer rest that is already known stays: two requests that
@@ -93,15 +92,11 @@ impl Cooldowns {
         indices: impl Iterator<Item = usize>,
         now: Instant,
     ) -> Reopening {
-        let left = |index: usize| {
-            let why = self.slots[index].until.load(Ordering::Relaxed) & WHY;
-            let left = self.remaining(index, now);
-            let is_quota = why == Why::Quota as u64 && left.is_some();
-            Reopening { left: left.unwrap_or_default(), is_quota }
-        };
-        let reopenings = indices.map(left);
-        let open = Reopening { left: Duration::ZERO, is_quota: false };
-        reopenings.min_by_key(|it| (it.left, it.is_quota)).unwrap_or(open)
+        let now = self.nanos(now);
+        let until = |index: usize| self.slots[index].reopens(now).unwrap_or(now << WHY_BITS);
+        let until = indices.map(until).min().unwrap_or_default();
+        let left = Duration::from_nanos((until >> WHY_BITS).saturating_sub(now));
+        Reopening { left, is_quota: until & WHY == Why::Quota as u64 && !left.is_zero() }
     }
 
     /// The one of `indices` that reopens first, of those that refused. What failed, or is under
@@ -151,11 +146,18 @@ impl Cooldowns {
 
 impl Slot {
     #[inline(never)]
-    fn remaining(&self, until: u64, now: u64) -> Option<Duration> {
-        match (until >> WHY_BITS).saturating_sub(now) {
-            0 => self.circuit.is_probed(now / NANOS_IN_MS).then_some(PROBE_LASTS),
-            left => Some(Duration::from_nanos(left)),
+    fn remaining(&self, now: u64) -> Option<Duration> {
+        self.reopens(now).map(|until| Duration::from_nanos((until >> WHY_BITS) - now))
+    }
+
+    /// When the backend is open, with the reason below as in `until`; `None` when it is.
+    fn reopens(&self, now: u64) -> Option<u64> {
+        let until = self.until.load(Ordering::Relaxed);
+        if until >> WHY_BITS > now {
+            return Some(until);
         }
+        let is_probed = until != 0 && self.circuit.is_probed(now / NANOS_IN_MS);
+        is_probed.then(|| (now + to_nanos(PROBE_LASTS)) << WHY_BITS | Why::Failed as u64)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::percent;
+
 /// A deployment name, ready for each place where it is written: a path segment, a JSON string, a
 /// form field. Clones share the name and copy the two spellings.
 #[derive(Clone, Debug)]
@@ -21,7 +23,7 @@ impl Deployment {
         }
         Some(Self {
             name: name.into(),
-            segment: percent_encoded(name).into_boxed_str(),
+            segment: percent::encode(name).into_boxed_str(),
             json: json_string(name).into_boxed_slice(),
         })
     }
@@ -42,24 +44,6 @@ impl Deployment {
     }
 }
 
-/// Keeps RFC 3986's unreserved characters (section 2.3) and encodes every other byte.
-fn percent_encoded(name: &str) -> String {
-    let mut segment = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                segment.push(char::from(byte));
-            }
-            _ => {
-                segment.push('%');
-                segment.push(char::from(HEX[usize::from(byte >> 4)]));
-                segment.push(char::from(HEX[usize::from(byte & 15)]));
-            }
-        }
-    }
-    segment
-}
-
 /// Escapes the two characters that RFC 8259 (section 7) asks for besides control characters, which
 /// a deployment name does not have.
 fn json_string(name: &str) -> Vec<u8> {
@@ -74,8 +58,6 @@ fn json_string(name: &str) -> Vec<u8> {
     literal.push(b'"');
     literal
 }
-
-const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 #[cfg(test)]
 mod tests {
@@ -109,21 +91,6 @@ mod tests {
         }
     }
 
-    fn percent_decoded(segment: &str) -> String {
-        let (mut bytes, mut rest) = (Vec::new(), segment.as_bytes());
-        while let Some((&byte, after)) = rest.split_first() {
-            rest = after;
-            if byte == b'%' {
-                let digits = std::str::from_utf8(&rest[..2]).unwrap();
-                bytes.push(u8::from_str_radix(digits, 16).unwrap());
-                rest = &rest[2..];
-            } else {
-                bytes.push(byte);
-            }
-        }
-        String::from_utf8(bytes).unwrap()
-    }
-
     proptest! {
         #[test]
         fn the_json_literal_reads_back_as_the_name(name in "\\PC{1,20}") {
@@ -143,7 +110,8 @@ mod tests {
                 return Ok(());
             };
             let path = uri.path();
-            prop_assert_eq!(percent_decoded(&path[deployment_segment(path).unwrap()]), name);
+            let segment = path[deployment_segment(path).unwrap()].as_bytes();
+            prop_assert!(percent::decode(segment).eq(name.bytes()));
             prop_assert!(path.ends_with("/chat/completions"));
         }
     }

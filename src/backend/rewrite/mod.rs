@@ -7,6 +7,7 @@ mod json;
 mod model;
 mod multipart;
 mod path;
+mod percent;
 mod query;
 mod splice;
 mod uri;
@@ -20,6 +21,7 @@ pub(crate) use self::{
     model::replace_model,
     multipart::replace_model_field,
     path::{deployment_segment, operation},
+    percent::decode,
     query::CallerKeys,
     uri::{Place, rewrite_deployment, rewrite_uri},
 };

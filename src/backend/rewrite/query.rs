@@ -1,5 +1,7 @@
 //! Rewrites a query: one `api-version`, and none of the caller's keys.
 
+use super::percent;
+
 /// What becomes of the keys in a caller's query: API Management takes a subscription key there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallerKeys {
@@ -75,30 +77,10 @@ fn names(pair: &str, name: &str) -> bool {
     if given.len() == name.len() {
         return given.eq_ignore_ascii_case(name.as_bytes());
     }
-    given.contains(&b'%') && decodes_to(given, name)
-}
-
-fn decodes_to(given: &[u8], name: &str) -> bool {
-    let mut rest = given;
-    for expected in name.bytes() {
-        let (byte, next) = match rest {
-            [b'%', high, low, next @ ..] => match (hex(*high), hex(*low)) {
-                (Some(high), Some(low)) => (high << 4 | low, next),
-                _ => return false,
-            },
-            [byte, next @ ..] => (*byte, next),
-            [] => return false,
-        };
-        if !byte.eq_ignore_ascii_case(&expected) {
-            return false;
-        }
-        rest = next;
-    }
-    rest.is_empty()
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+    given.contains(&b'%')
+        && percent::decode(given)
+            .map(|byte| byte.to_ascii_lowercase())
+            .eq(name.bytes().map(|byte| byte.to_ascii_lowercase()))
 }
 
 const API_VERSION: &str = "api-version";
