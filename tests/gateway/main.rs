@@ -6,6 +6,7 @@ mod config;
 mod emulate;
 #[cfg(unix)]
 mod entra;
+mod inspecting;
 mod load;
 #[cfg(unix)]
 mod operations;

@@ -22,6 +22,7 @@ use super::{
     outbound::Outbound,
     refusal::Refusal,
     route::{Named, Route},
+    site::Line,
     stack::{Answer, BACKEND, never_spilling},
     upload::{self, Inbound, Upload, UploadError},
     upstream::UpstreamError,
@@ -109,7 +110,7 @@ async fn exchange(ledger: &mut Ledger, request: Request<Incoming>) -> Result<Rep
     }
     let sent = clock::now();
     let answer = line.stack.send(request).await;
-    let answer = answer.map_err(|error| failure(&error, limits.body))?;
+    let answer = answer.map_err(|error| failure(&error, limits.body, &line))?;
     let first_tier = line.stack.first_tier();
     Ok(Reply::Passed(Passed { answer, sent, first_tier, trace }))
 }
@@ -126,7 +127,7 @@ fn set_limits(control: Control, request: &mut Request<Upload>) {
     }
 }
 
-fn failure(error: &UpstreamError, limit: u64) -> Refusal {
+fn failure(error: &UpstreamError, limit: u64, line: &Line) -> Refusal {
     if let Some(upload) = error.cause::<UploadError>() {
         return choice::broken(upload, limit);
     }
@@ -137,10 +138,19 @@ fn failure(error: &UpstreamError, limit: u64) -> Refusal {
             "GatewayTimeout",
             "The backend did not answer in time.",
         ),
-        error if error.is_connect() => {
-            Refusal::new(StatusCode::BAD_GATEWAY, "BadGateway", "No backend could be reached.")
-                .retry_after(Duration::from_secs(1))
-        }
+        error if error.is_connect() => match line.ptu_refuses_for() {
+            // It is worth coming back for; that the rest is not there would hide it.
+            Some(left) => Refusal::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "429",
+                "The PTU refuses, and no Standard backend could be reached.",
+            )
+            .retry_after(left),
+            None => {
+                Refusal::new(StatusCode::BAD_GATEWAY, "BadGateway", "No backend could be reached.")
+                    .retry_after(Duration::from_secs(1))
+            }
+        },
         UpstreamError::Client(_) => Refusal::new(
             StatusCode::BAD_GATEWAY,
             "BadGateway",

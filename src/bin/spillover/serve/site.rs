@@ -1,6 +1,6 @@
 //! A configuration at work, with its stacks and clients; a reload keeps what it can of the last.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::Request;
 use tower_spillover::{BackendPool, Gate, Sticky, sticky::Residents};
@@ -57,6 +57,13 @@ impl Line {
     pub(super) fn has_backend(&self, name: &str) -> bool {
         let pools = self.model.ptu.iter().chain(&self.model.standard);
         pools.flat_map(BackendPool::names).any(|known| known == name)
+    }
+
+    /// How long the whole PTU tier goes on refusing; `None` while it may answer, or when it fails.
+    pub(super) fn ptu_refuses_for(&self) -> Option<Duration> {
+        let ptu = self.model.ptu.as_ref()?;
+        let backends = ptu.cooldowns().zip(ptu.failures());
+        backends.map(|((_, resting), (_, failures))| resting.filter(|_| failures == 0)).min()?
     }
 
     /// Whether something that `request` refers to is known to be with one of its backends.
