@@ -148,6 +148,7 @@ pub mod simulator;
 pub mod fuzzing;
 
 mod error;
+mod json;
 mod overrides;
 mod resend;
 mod sync;

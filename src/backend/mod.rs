@@ -21,10 +21,7 @@ pub use self::{
 };
 pub(crate) use self::{
     pool::{Cooldowns, Preference, Probe, Reopening, Ticket, Tried, Why},
-    rewrite::{
-        Deployment, Scan, Skipped, decode as percent_decode, deployment_segment, mark, members,
-        operation, quote_or_backslash,
-    },
+    rewrite::{Deployment, decode as percent_decode, deployment_segment, operation},
 };
 use crate::ConfigError;
 

@@ -1,6 +1,6 @@
 //! What an error object says about itself, and why a backend refuses by it.
 
-use crate::{backend::members, classify::Reason};
+use crate::{classify::Reason, json::members};
 
 /// An error, as the parts of its JSON text: strings without their quotes, escapes as written.
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-use crate::backend::members;
+use crate::json::members;
 
 /// What keeps requests together whose prompts begin alike; see
 /// [`RegionRotateLayer::cache_affinity`](crate::RegionRotateLayer::cache_affinity).

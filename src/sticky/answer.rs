@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::references::{LONGEST_ID, SEAL};
-use crate::backend::{mark, quote_or_backslash};
+use crate::json::{mark, quote_or_backslash};
 
 /// What an answer shows that its resource holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 
 use super::operation::Kind;
-use crate::backend::{Scan, members};
+use crate::json::{Scan, members};
 
 /// Something in a body that one resource may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,6 @@
 mod body;
 mod deployment;
 mod endpoint;
-mod json;
 mod model;
 mod multipart;
 mod path;
@@ -17,7 +16,6 @@ pub(crate) use self::{
     body::rewrite_model,
     deployment::Deployment,
     endpoint::{Endpoint, parse_endpoint},
-    json::{Scan, Skipped, mark, members, quote_or_backslash},
     model::replace_model,
     multipart::replace_model_field,
     path::{deployment_segment, operation},

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{deployment::Deployment, json::members, splice::Edits};
+use super::{deployment::Deployment, splice::Edits};
+use crate::json::members;
 
 /// The body with every top-level `model` string replaced, other bytes as they were.
 ///

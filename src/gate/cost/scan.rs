@@ -1,7 +1,7 @@
 //! Reads from a request's body what it asks for, without a JSON tree.
 
 use super::{number::count, text::Text};
-use crate::backend::members;
+use crate::json::members;
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]

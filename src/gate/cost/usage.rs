@@ -6,7 +6,7 @@ use http::HeaderValue;
 use memchr::{memchr, memmem};
 
 use super::{Usage, document::Document};
-use crate::backend::mark;
+use crate::json::mark;
 
 /// Watches the bytes of an answer for its `usage`, in constant memory whatever the answer's size.
 ///
