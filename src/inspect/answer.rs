@@ -1,32 +1,23 @@
 //! A JSON answer of the Responses API: whether it says that the response failed.
 
-use memchr::memchr2;
-
 use super::{
     fault::Members,
     stream::{self, Beginning},
 };
+use crate::json::{Name, Text};
 
 /// Reads the beginning of a JSON text, in whatever pieces it comes, until the outermost object's
 /// `status` is known, or its `object` to be no response.
 #[derive(Debug, Default)]
 pub(crate) struct Status {
     depth: u32,
-    place: Place,
+    text: Text,
     /// The last string of the outermost object: a key, or a value.
-    text: Short,
+    name: Name,
     /// The key whose value is next.
     key: Key,
     /// Whether the response is known to have failed, so that only its end decides.
     has_failed: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Place {
-    #[default]
-    BetweenStrings,
-    String,
-    Escape,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,31 +28,17 @@ enum Key {
     Object,
 }
 
-/// The beginning of a string.
-#[derive(Clone, Copy, Debug, Default)]
-struct Short {
-    bytes: [u8; 8],
-    /// More than eight when the string is longer, or has escapes.
-    length: usize,
-}
-
 impl Status {
     /// The next bytes of the answer. Nothing that follows a decision is to be read.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Beginning {
         let mut at = 0;
         while !self.has_failed && at < bytes.len() {
-            match self.place {
-                Place::String => at += self.read_string(&bytes[at..]),
-                Place::Escape => {
-                    self.place = Place::String;
-                    at += 1;
-                }
-                Place::BetweenStrings => {
-                    if self.read(bytes[at]).is_none() {
-                        return Beginning::Answer;
-                    }
-                    at += 1;
-                }
+            if self.text.is_within() {
+                at += self.text.read(&bytes[at..], |text| self.name.extend(text));
+            } else if self.read(bytes[at]).is_none() {
+                return Beginning::Answer;
+            } else {
+                at += 1;
             }
         }
         Beginning::Undecided
@@ -84,13 +61,13 @@ impl Status {
     fn read(&mut self, byte: u8) -> Option<()> {
         match byte {
             b'"' => {
-                self.text = Short::default();
-                self.place = Place::String;
+                self.name = Name::default();
+                self.text = Text::Within;
             }
-            b':' if self.depth == 1 => self.key = self.text.as_key(),
+            b':' if self.depth == 1 => self.key = Key::of(&self.name),
             b'{' | b'[' => {
                 self.depth = self.depth.saturating_add(1);
-                self.text = Short::default();
+                self.name = Name::default();
             }
             b'}' | b']' | b',' => {
                 if self.depth == 1 {
@@ -99,7 +76,7 @@ impl Status {
                 if byte != b',' {
                     self.depth = self.depth.checked_sub(1)?;
                 }
-                self.text = Short::default();
+                self.name = Name::default();
             }
             // An answer that is no object.
             _ if self.depth == 0 && !byte.is_ascii_whitespace() => return None,
@@ -111,52 +88,23 @@ impl Status {
     /// The value of a member of the outermost object has ended.
     fn end_member(&mut self) -> Option<()> {
         match std::mem::take(&mut self.key) {
-            Key::Status if self.text.is(b"failed") => self.has_failed = true,
+            Key::Status if self.name.is(b"failed") => self.has_failed = true,
             Key::Status => return None,
-            Key::Object if !self.text.is(b"response") => return None,
+            Key::Object if !self.name.is(b"response") => return None,
             Key::Object | Key::Other => {}
         }
         Some(())
     }
-
-    /// Reads on in a string; gives how many bytes were read.
-    fn read_string(&mut self, rest: &[u8]) -> usize {
-        let Some(length) = memchr2(b'"', b'\\', rest) else {
-            self.text.extend(rest);
-            return rest.len();
-        };
-        self.text.extend(&rest[..length]);
-        if rest[length] == b'"' {
-            self.place = Place::BetweenStrings;
-        } else {
-            // The backslash makes the text one that is not looked for.
-            self.text.extend(b"\\");
-            self.place = Place::Escape;
-        }
-        length + 1
-    }
 }
 
-impl Short {
-    fn extend(&mut self, more: &[u8]) {
-        let length = self.length.saturating_add(more.len());
-        if let Some(free) = self.bytes.get_mut(self.length..length) {
-            free.copy_from_slice(more);
-        }
-        self.length = length;
-    }
-
-    fn is(&self, text: &[u8]) -> bool {
-        self.bytes.get(..self.length) == Some(text)
-    }
-
-    fn as_key(&self) -> Key {
-        if self.is(b"status") {
-            Key::Status
-        } else if self.is(b"object") {
-            Key::Object
+impl Key {
+    fn of(name: &Name) -> Self {
+        if name.is(b"status") {
+            Self::Status
+        } else if name.is(b"object") {
+            Self::Object
         } else {
-            Key::Other
+            Self::Other
         }
     }
 }

@@ -1,5 +1,10 @@
 //! Reads the JSON that passes by, without a tree of it.
 
 mod scan;
+mod text;
 
-pub(crate) use self::scan::{Scan, Skipped, mark, members, quote_or_backslash};
+use self::scan::quote_or_backslash;
+pub(crate) use self::{
+    scan::{Scan, Skipped, mark, members},
+    text::{Name, Text},
+};

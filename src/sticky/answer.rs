@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::references::{LONGEST_ID, SEAL};
-use crate::json::{mark, quote_or_backslash};
+use crate::json::{Text, mark};
 
 /// What an answer shows that its resource holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(crate) enum Shown<'a> {
 pub(crate) struct AnswerScan {
     /// How many bytes are still read.
     left: usize,
-    place: Place,
+    string: Text,
     depth: usize,
     /// What the outermost containers are called.
     path: [Name; DEEPEST],
@@ -34,14 +34,6 @@ pub(crate) struct AnswerScan {
     /// What the string that is being read is the value of; `None` when it may be a key itself.
     value_of: Option<Name>,
     text: Vec<u8>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Between,
-    String,
-    /// After a backslash in one.
-    Escape,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +52,7 @@ impl AnswerScan {
     pub(crate) const fn new(most: usize) -> Self {
         Self {
             left: most,
-            place: Place::Between,
+            string: Text::Between,
             depth: 0,
             path: [Name::Other; DEEPEST],
             key: None,
@@ -81,14 +73,9 @@ impl AnswerScan {
         let mut at = 0;
         while at < piece.len() {
             let rest = &piece[at..];
-            at += match self.place {
-                Place::Between => self.read_between(rest),
-                Place::String => self.read_string(rest, &mut each),
-                Place::Escape => {
-                    self.keep(&rest[..1]);
-                    self.place = Place::String;
-                    1
-                }
+            at += match self.string.is_within() {
+                true => self.read_string(rest, &mut each),
+                false => self.read_between(rest),
             };
         }
     }
@@ -102,7 +89,7 @@ impl AnswerScan {
         let Some(&byte) = rest.get(at) else { return at };
         match byte {
             b'"' => {
-                self.place = Place::String;
+                self.string = Text::Within;
                 self.value_of = self.key.take();
                 self.text.clear();
             }
@@ -121,36 +108,24 @@ impl AnswerScan {
         at + 1
     }
 
-    fn read_string(&mut self, rest: &[u8], each: &mut impl FnMut(Shown<'_>)) -> usize {
-        let end = quote_or_backslash(rest);
-        let plain = end.unwrap_or(rest.len());
-        self.keep(&rest[..plain]);
-        match end.map(|end| rest[end]) {
-            Some(b'"') => {
-                self.place = Place::Between;
-                self.finish(each);
-                plain + 1
-            }
-            Some(_) => {
-                self.keep(b"\\");
-                self.place = Place::Escape;
-                plain + 1
-            }
-            None => plain,
-        }
-    }
-
     /// Keeps of a string what may be needed of it: one byte more than the longest id, to tell it
     /// from a longer one.
-    fn keep(&mut self, text: &[u8]) {
+    fn read_string(&mut self, rest: &[u8], each: &mut impl FnMut(Shown<'_>)) -> usize {
         let most = match self.value_of {
             Some(Name::Id) => LONGEST_ID + 1,
             Some(Name::Sealed) => SEAL,
             Some(_) => 0,
             None => LONGEST_NAME + 1,
         };
-        let room = most.saturating_sub(self.text.len());
-        self.text.extend_from_slice(&text[..text.len().min(room)]);
+        let kept = &mut self.text;
+        let read = self.string.read(rest, |text| {
+            let room = most.saturating_sub(kept.len());
+            kept.extend_from_slice(&text[..text.len().min(room)]);
+        });
+        if !self.string.is_within() {
+            self.finish(each);
+        }
+        read
     }
 
     fn finish(&mut self, each: &mut impl FnMut(Shown<'_>)) {

@@ -1,7 +1,7 @@
 //! Finds `usage` objects in JSON text that arrives in pieces.
 
 use super::{Usage, number::count};
-use crate::json::{mark, members, quote_or_backslash};
+use crate::json::{Name, Text, mark, members};
 
 /// A JSON text, read as it arrives, in leaps from mark to mark. It keeps a place in the text and,
 /// while it is incomplete, the object that it looks for.
@@ -10,7 +10,7 @@ use crate::json::{mark, members, quote_or_backslash};
 /// one. Keys are compared as they are written: one that spells `usage` with escapes is not found.
 #[derive(Debug, Default)]
 pub(super) struct Document {
-    place: Place,
+    text: Text,
     depth: u32,
     /// Whether the outermost value is an object.
     is_object: bool,
@@ -23,18 +23,10 @@ pub(super) struct Document {
     kept: Vec<u8>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Place {
-    #[default]
-    BetweenStrings,
-    String,
-    Escape,
-}
-
 impl Document {
     /// Whether nothing of the text was seen yet.
     pub(super) fn is_fresh(&self) -> bool {
-        self.depth == 0 && self.place == Place::BetweenStrings
+        self.depth == 0 && !self.text.is_within()
     }
 
     /// Reads on, and gives the last usage that ended in this piece.
@@ -43,36 +35,31 @@ impl Document {
         let mut from = self.keeping.map(|_| 0);
         let mut at = 0;
         while at < piece.len() {
-            match self.place {
-                Place::BetweenStrings => {
-                    at += mark(&piece[at..]);
-                    let Some(&byte) = piece.get(at) else { break };
-                    match byte {
-                        b'"' => {
-                            self.name = Name::default();
-                            self.place = Place::String;
-                        }
-                        b'{' | b'[' => {
-                            if self.open(byte == b'{') {
-                                from = Some(at);
-                            }
-                        }
-                        _ => {
-                            if self.close()
-                                && let Some(from) = from.take()
-                            {
-                                found = self.complete(&piece[from..=at]).or(found);
-                            }
-                        }
-                    }
-                    at += 1;
+            if self.text.is_within() {
+                at += self.text.read(&piece[at..], |text| self.name.extend(text));
+                continue;
+            }
+            at += mark(&piece[at..]);
+            let Some(&byte) = piece.get(at) else { break };
+            match byte {
+                b'"' => {
+                    self.name = Name::default();
+                    self.text = Text::Within;
                 }
-                Place::String => at += self.read_string(&piece[at..]),
-                Place::Escape => {
-                    self.place = Place::String;
-                    at += 1;
+                b'{' | b'[' => {
+                    if self.open(byte == b'{') {
+                        from = Some(at);
+                    }
+                }
+                _ => {
+                    if self.close()
+                        && let Some(from) = from.take()
+                    {
+                        found = self.complete(&piece[from..=at]).or(found);
+                    }
                 }
             }
+            at += 1;
         }
         if let Some(from) = from {
             self.keep(&piece[from..]);
@@ -83,23 +70,6 @@ impl Document {
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.kept.capacity()
-    }
-
-    /// Reads on in a string; gives how many bytes were read.
-    fn read_string(&mut self, rest: &[u8]) -> usize {
-        let Some(length) = quote_or_backslash(rest) else {
-            self.name.extend(rest);
-            return rest.len();
-        };
-        self.name.extend(&rest[..length]);
-        if rest[length] == b'"' {
-            self.place = Place::BetweenStrings;
-        } else {
-            // The backslash makes the name one that is not looked for.
-            self.name.extend(b"\\");
-            self.place = Place::Escape;
-        }
-        length + 1
     }
 
     /// Goes into an object or array; whether it is a usage to be kept.
@@ -155,28 +125,6 @@ impl Document {
         }
         self.kept.extend_from_slice(end);
         parse(&self.kept)
-    }
-}
-
-/// The beginning of a string, long enough for the names that are looked for.
-#[derive(Clone, Copy, Debug, Default)]
-struct Name {
-    bytes: [u8; 8],
-    /// More than eight when the string is longer, or has escapes.
-    length: usize,
-}
-
-impl Name {
-    fn extend(&mut self, more: &[u8]) {
-        let length = self.length.saturating_add(more.len());
-        if let Some(free) = self.bytes.get_mut(self.length..length) {
-            free.copy_from_slice(more);
-        }
-        self.length = length;
-    }
-
-    fn is(&self, name: &[u8]) -> bool {
-        self.bytes.get(..self.length) == Some(name)
     }
 }
 
