@@ -6,6 +6,7 @@
 
 mod backoff;
 mod budget;
+mod errors;
 mod failures;
 mod fallback;
 mod rests;
@@ -16,6 +17,7 @@ pub(crate) use self::fallback::assumed_wait;
 pub use self::{
     backoff::Backoff,
     budget::RetryBudget,
+    errors::{ErrorFn, MoveOnError, ReturnErrors},
     failures::Failures,
     fallback::{Facts, Next, Policy, WaitThenSpill},
     rests::Rests,

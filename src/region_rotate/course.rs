@@ -16,12 +16,13 @@ use http::{Extensions, Request, Response, StatusCode};
 use tower_service::Service;
 
 use self::refusal::Rare;
-use super::{RotateOnError, layer::Config};
+use super::layer::Config;
 use crate::{
     Attempts, ResponseBody, Served, TryCloneBody,
     backend::{Probe, Reopening, Ticket, TokenFuture, Tried, Why},
     body::{Observe, Observer},
     classify::Outcome,
+    policy::MoveOnError,
     resend::{Course, Readied, Step, clock},
     sticky::Guide,
 };
@@ -193,7 +194,7 @@ impl<S, X> Rotation<S, X> {
 impl<S, X, B, R> Course<B> for Rotation<S, X>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,
-    X: RotateOnError<S::Error>,
+    X: MoveOnError<S::Error>,
     B: TryCloneBody,
 {
     type Lane = Lane;
@@ -269,7 +270,7 @@ where
                     if failed { Outcome::Failed } else { Outcome::Answered }
                 }
             },
-            Err(error) if self.config.on_error.rotates(error) => Outcome::Failed,
+            Err(error) if self.config.on_error.moves(error) => Outcome::Failed,
             Err(_) => Outcome::Answered,
         }
     }

@@ -11,11 +11,8 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{
-    RotateOnError,
-    course::{Lane, Rotation},
-};
-use crate::{ResponseBody, TryCloneBody, resend::Resend};
+use super::course::{Lane, Rotation};
+use crate::{ResponseBody, TryCloneBody, policy::MoveOnError, resend::Resend};
 
 type Machine<S, X, B, R> = Resend<
     Rotation<S, X>,
@@ -49,7 +46,7 @@ where
 impl<S, X, B, R> Future for ResponseFuture<S, X, B, R>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,
-    X: RotateOnError<S::Error>,
+    X: MoveOnError<S::Error>,
     B: TryCloneBody,
 {
     type Output = Result<Response<ResponseBody<R>>, S::Error>;

@@ -5,10 +5,10 @@ use std::{fmt, sync::Arc};
 use http::HeaderName;
 use tower_layer::Layer;
 
-use super::{ErrorFn, RegionRotate, ReturnErrors};
+use super::RegionRotate;
 use crate::{
     BackendPool, Sticky,
-    policy::{Failures, Rests},
+    policy::{ErrorFn, Failures, Rests, ReturnErrors},
     sticky::{CacheAffinity, Guidance, Residents, StickyTier},
 };
 

@@ -2,7 +2,6 @@
 
 mod answer;
 mod course;
-mod errors;
 mod future;
 mod layer;
 #[cfg(all(test, feature = "emulator"))]
@@ -18,13 +17,10 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use self::{course::Rotation, layer::Config};
-pub use self::{
-    errors::{ErrorFn, ReturnErrors, RotateOnError},
-    future::ResponseFuture,
-    layer::RegionRotateLayer,
-};
+pub use self::{future::ResponseFuture, layer::RegionRotateLayer};
 use crate::{
     ResponseBody, TryCloneBody,
+    policy::{MoveOnError, ReturnErrors},
     resend::{Resend, Step, clock},
 };
 
@@ -71,7 +67,7 @@ impl<S, X> RegionRotate<S, X> {
 impl<S, X, B, R> Service<Request<B>> for RegionRotate<S, X>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,
-    X: RotateOnError<S::Error>,
+    X: MoveOnError<S::Error>,
     B: TryCloneBody,
 {
     type Response = Response<ResponseBody<R>>;

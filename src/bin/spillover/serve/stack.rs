@@ -13,8 +13,8 @@ use tower_spillover::{
     backend::{TokenFuture, TokenSource},
     gate::{Class, SpillBudget, WhenSpent, cost::TokenWeights},
     inspect::Inspect,
-    policy::{self, Rests, RetryBudget},
-    region_rotate::{ErrorFn, RegionRotate},
+    policy::{self, ErrorFn, Rests, RetryBudget},
+    region_rotate::RegionRotate,
     sticky::{Residents, StickyTier},
 };
 
