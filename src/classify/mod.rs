@@ -50,7 +50,7 @@ mod oracle;
 pub(crate) use self::{
     announce::{announce, announce_in_vain, ask_for, forbid_retry},
     native_spillover::{Exhausted, NativeSpillover, Spent},
-    should_retry::{NotAgain, forbids_retry, should_retry},
+    should_retry::{Failing, NotAgain, forbids_retry, should_retry},
     utilization::utilization,
 };
 pub use self::{

@@ -18,6 +18,11 @@ pub(crate) fn should_retry(headers: &HeaderMap) -> Option<bool> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NotAgain;
 
+/// A response extension: a pool is closed since its backends fail. Whether they are back then, nobody
+/// knows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failing;
+
 /// Whether whoever refused forbids this request to come back.
 ///
 /// Where a layer of this crate signed the refusal, the header is that layer's word to clients, which

@@ -1,11 +1,12 @@
-//! Which failures send a request to the next backend: the decision of `RegionRotateLayer`.
+//! Which failures send a request to the next backend: the decision of the two layers.
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 
 use super::RetryBudget;
 use crate::classify::{Outcome, should_retry};
 
-/// Which failed answers send a request to the next backend. None does by default.
+/// Which failed answers send a request to the next backend, or to the other tier. None does by
+/// default.
 ///
 /// A 429 was not executed. A failure may have been, and a completion that is asked for twice is
 /// billed twice, so each kind is switched on by itself. `x-should-retry` of the service has the last
@@ -100,15 +101,12 @@ impl Failures {
     }
 
     /// Whether an answer that was no refusal is a failure to move on from.
-    pub(crate) fn include(
-        &self,
-        outcome: Outcome,
-        status: StatusCode,
-        headers: &HeaderMap,
-    ) -> bool {
-        if !self.are_watched() {
-            return false;
-        }
+    #[inline]
+    pub(crate) fn include_response<R>(&self, outcome: Outcome, response: &Response<R>) -> bool {
+        self.are_watched() && self.include(outcome, response.status(), response.headers())
+    }
+
+    fn include(&self, outcome: Outcome, status: StatusCode, headers: &HeaderMap) -> bool {
         let kind = match status {
             StatusCode::REQUEST_TIMEOUT => REQUEST_TIMEOUT,
             StatusCode::CONFLICT => CONFLICT,

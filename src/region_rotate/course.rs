@@ -265,8 +265,7 @@ where
                 Outcome::Throttled(hint) => Outcome::Throttled(hint),
                 Outcome::Oversized if self.config.on_long_context => Outcome::Oversized,
                 outcome => {
-                    let (status, headers) = (response.status(), response.headers());
-                    let failed = self.config.failures.include(outcome, status, headers);
+                    let failed = self.config.failures.include_response(outcome, response);
                     if failed { Outcome::Failed } else { Outcome::Answered }
                 }
             },

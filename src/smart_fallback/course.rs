@@ -22,7 +22,7 @@ use crate::{
     classify::{Exhausted, Hint, NativeSpillover, Outcome, utilization},
     gate::{Admission, Pass, Weight},
     overrides::Arrival,
-    policy::{Facts, Next, Policy},
+    policy::{Facts, MoveOnError, Next, Policy},
     resend::{Course, Readied, Step, clock},
     sticky::Confined,
 };
@@ -35,10 +35,10 @@ pub(super) enum Lane {
 }
 
 /// One request over two tiers.
-pub(super) struct Tiers<P, F, K> {
+pub(super) struct Tiers<P, F, K, X> {
     primary: P,
     fallback: F,
-    config: Arc<Config<K>>,
+    config: Arc<Config<K, X>>,
     /// Where it may go, if it refers to what one resource holds.
     confined: Confined,
     /// When the request reached this tier.
@@ -66,11 +66,11 @@ pub(super) struct Tiers<P, F, K> {
     served: Option<Box<Served>>,
 }
 
-impl<P, F, K: Policy> Tiers<P, F, K> {
+impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
     pub(super) const fn new(
         primary: P,
         fallback: F,
-        config: Arc<Config<K>>,
+        config: Arc<Config<K, X>>,
         confined: Confined,
         now: Instant,
     ) -> Self {
@@ -208,11 +208,12 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
     }
 }
 
-impl<P, F, K, B, R> Course<B> for Tiers<P, F, K>
+impl<P, F, K, X, B, R> Course<B> for Tiers<P, F, K, X>
 where
     P: Service<Request<B>, Response = Response<R>> + Clone,
     F: Service<Request<B>, Response = Response<R>, Error = P::Error>,
     K: Policy,
+    X: MoveOnError<P::Error>,
     B: TryCloneBody,
 {
     type Lane = Lane;
@@ -285,11 +286,17 @@ where
     }
 
     fn classify(&self, result: &Self::Answer) -> Outcome {
-        let Ok(response) = result else { return Outcome::Answered };
-        match Outcome::of_response(response, clock::wall) {
-            Outcome::Throttled(hint) => Outcome::Throttled(hint),
-            Outcome::Oversized if self.config.spills_long_context => Outcome::Oversized,
-            _ => Outcome::Answered,
+        match result {
+            Ok(response) => match Outcome::of_response(response, clock::wall) {
+                Outcome::Throttled(hint) => Outcome::Throttled(hint),
+                Outcome::Oversized if self.config.spills_long_context => Outcome::Oversized,
+                outcome if self.config.failures.include_response(outcome, response) => {
+                    Outcome::Failed
+                }
+                _ => Outcome::Answered,
+            },
+            Err(error) if self.config.on_error.moves(error) => Outcome::Failed,
+            Err(_) => Outcome::Answered,
         }
     }
 
@@ -300,6 +307,11 @@ where
             && !NativeSpillover::has_served(response)
         {
             pass.accepted(utilization(response.headers()));
+        }
+        if self.config.watches_failures()
+            && result.as_ref().is_ok_and(|response| response.status().is_success())
+        {
+            self.config.failures.deposit();
         }
         // The account of an inner layer says it all about a first attempt, and stays where it is.
         if self.served.as_ref().is_none_or(|served| served.is_plain())
@@ -329,39 +341,44 @@ where
         mut result: Self::Answer,
         held: Option<&Request<B>>,
     ) -> Step<Lane, Wait, Self::Answer> {
-        let is_oversized = outcome == Outcome::Oversized;
-        if is_oversized && lane == Lane::Fallback {
-            return Step::Answer(self.answer(lane, result, held.is_some()));
-        }
-        let hint = match outcome {
-            Outcome::Throttled(hint) => hint,
-            _ => Hint::None,
+        let said = match (outcome, &result) {
+            (Outcome::Throttled(hint), Ok(response)) => Some(Said::by(hint, response)),
+            // What the fallback answers besides is the caller's.
+            _ if lane == Lane::Fallback => {
+                return Step::Answer(self.answer(lane, result, held.is_some()));
+            }
+            _ => None,
         };
-        let said = result.as_ref().ok().map(|response| Said::by(hint, response));
         let mut served = self.served.take().unwrap_or_else(|| Box::new(Served::new()));
         self.record(&mut served, lane, &mut result, outcome);
-        let request = held.filter(|request| !self.is_last && !Self::is_out_of_attempts(request));
-        if let (Ok(response), Some(said)) = (&mut result, said) {
-            if lane == Lane::Fallback {
-                if !self.confined.to_fallback {
-                    self.announce_soonest(response, &said, now);
-                }
-                return Step::Answer(sign(*served, lane, result, held.is_some()));
-            }
+        if let (Ok(response), Lane::Primary) = (&mut result, lane) {
             self.note_exhausted(response);
-            let step = if is_oversized {
-                request.and_then(|request| self.after_oversized(now, request))
-            } else {
-                self.refusals += 1;
-                self.after_refusal(&said, now, request)
-            };
-            if let Some(step) = step {
-                self.served = Some(served);
-                return step;
-            }
-            Self::announce_final(response, &said);
         }
-        Step::Answer(sign(*served, lane, result, held.is_some()))
+        let request = held.filter(|request| !self.is_last && !Self::is_out_of_attempts(request));
+        let step = match (&said, &mut result) {
+            (Some(said), Ok(response)) if lane == Lane::Fallback => {
+                if !self.confined.to_fallback {
+                    self.announce_soonest(response, said, now);
+                }
+                None
+            }
+            (Some(said), Ok(response)) => {
+                self.refusals += 1;
+                let step = self.after_refusal(said, now, request);
+                if step.is_none() {
+                    Self::announce_final(response, said);
+                }
+                step
+            }
+            _ => request.and_then(|request| self.after_failure(outcome, now, request)),
+        };
+        match step {
+            Some(step) => {
+                self.served = Some(served);
+                step
+            }
+            None => Step::Answer(sign(*served, lane, result, held.is_some())),
+        }
     }
 
     fn resume(

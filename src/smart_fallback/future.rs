@@ -16,41 +16,47 @@ use super::{
     course::{Lane, Tiers},
     wait::Wait,
 };
-use crate::{TryCloneBody, policy::Policy, resend::Resend};
+use crate::{
+    TryCloneBody,
+    policy::{MoveOnError, Policy},
+    resend::Resend,
+};
 
 type Attempt<P, F, B> =
     Either<<P as Service<Request<B>>>::Future, <F as Service<Request<B>>>::Future>;
 type Answer<P, B> = Result<<P as Service<Request<B>>>::Response, <P as Service<Request<B>>>::Error>;
 
-type Machine<P, F, K, B> = Resend<Tiers<P, F, K>, B, Lane, Attempt<P, F, B>, Wait, Answer<P, B>>;
+type Machine<P, F, K, X, B> =
+    Resend<Tiers<P, F, K, X>, B, Lane, Attempt<P, F, B>, Wait, Answer<P, B>>;
 
 pin_project! {
     /// The response future of [`SmartFallback`](super::SmartFallback).
-    pub struct ResponseFuture<P, F, K, B>
+    pub struct ResponseFuture<P, F, K, X, B>
     where
         P: Service<Request<B>>,
         F: Service<Request<B>>,
     {
         #[pin]
-        resend: Machine<P, F, K, B>,
+        resend: Machine<P, F, K, X, B>,
     }
 }
 
-impl<P, F, K, B> ResponseFuture<P, F, K, B>
+impl<P, F, K, X, B> ResponseFuture<P, F, K, X, B>
 where
     P: Service<Request<B>>,
     F: Service<Request<B>>,
 {
-    pub(super) const fn new(resend: Machine<P, F, K, B>) -> Self {
+    pub(super) const fn new(resend: Machine<P, F, K, X, B>) -> Self {
         Self { resend }
     }
 }
 
-impl<P, F, K, B, R> Future for ResponseFuture<P, F, K, B>
+impl<P, F, K, X, B, R> Future for ResponseFuture<P, F, K, X, B>
 where
     P: Service<Request<B>, Response = Response<R>> + Clone,
     F: Service<Request<B>, Response = Response<R>, Error = P::Error>,
     K: Policy,
+    X: MoveOnError<P::Error>,
     B: TryCloneBody,
 {
     type Output = Result<Response<R>, P::Error>;
@@ -60,7 +66,7 @@ where
     }
 }
 
-impl<P, F, K, B> fmt::Debug for ResponseFuture<P, F, K, B>
+impl<P, F, K, X, B> fmt::Debug for ResponseFuture<P, F, K, X, B>
 where
     P: Service<Request<B>>,
     F: Service<Request<B>>,

@@ -9,7 +9,7 @@ use crate::{
     ConfigError, Gate,
     backend::{Cooldowns, DeploymentLayer},
     gate::{Class, Mode, SpillBudget},
-    policy::WaitThenSpill,
+    policy::{ErrorFn, Failures, ReturnErrors, WaitThenSpill},
     resend::clock,
     sticky::{Residents, Split, Sticky, StickyTier},
 };
@@ -60,9 +60,9 @@ use crate::{
 /// # What it does not do
 ///
 /// Only refusals (429, 503 with a hint, and their gRPC forms) move a request, and a 400 for its
-/// [length](Self::spill_long_context). Any other answer of
-/// the primary, and any error, is the caller's, as in the reference script. The fallback is asked
-/// once; when it refuses as well, its response is returned with the soonest time at which either
+/// [length](Self::spill_long_context). Any other answer of the primary, and any error, is the
+/// caller's, as in the reference script, unless [failures](Self::failures) or
+/// [errors](Self::spill_on_error) are to spill. The fallback is asked once; when it refuses as well, its response is returned with the soonest time at which either
 /// tier is worth asking in `retry-after-ms` and `retry-after`.
 ///
 /// # Cost
@@ -70,14 +70,14 @@ use crate::{
 /// On the way to the primary: a clone of the request's head, one clock read, one atomic load. On
 /// the way to the fallback while the primary is closed: no clone at all.
 #[derive(Clone, Debug)]
-pub struct SmartFallbackLayer<P, F, K = WaitThenSpill> {
+pub struct SmartFallbackLayer<P, F, K = WaitThenSpill, X = ReturnErrors> {
     primary: P,
     fallback: F,
-    config: Arc<Config<K>>,
+    config: Arc<Config<K, X>>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Config<K> {
+pub(super) struct Config<K, X> {
     pub(super) max_wait: Duration,
     pub(super) longest_cooldown: Duration,
     pub(super) names: [Arc<str>; 2],
@@ -86,6 +86,9 @@ pub(super) struct Config<K> {
     pub(super) classes: Vec<Class>,
     pub(super) spill_budget: Option<SpillBudget>,
     pub(super) spills_long_context: bool,
+    pub(super) failures: Failures,
+    pub(super) has_on_error: bool,
+    pub(super) on_error: X,
     /// The fallback's deployment, when that is one of the primary's resource.
     pub(super) standard: Option<Arc<str>>,
     /// Until when the primary's quota is used up, as far as is known.
@@ -123,7 +126,7 @@ impl SmartFallbackLayer<DeploymentLayer, DeploymentLayer> {
     }
 }
 
-impl<P, F, K: Clone> SmartFallbackLayer<P, F, K> {
+impl<P, F, K: Clone, X: Clone> SmartFallbackLayer<P, F, K, X> {
     /// The longest that a request may wait for the primary, counted from its arrival. Defaults to
     /// 4 s, as in the reference script. [`MaxWait`](crate::MaxWait) changes it for one request.
     #[must_use]
@@ -209,13 +212,56 @@ impl<P, F, K: Clone> SmartFallbackLayer<P, F, K> {
         Self { primary, fallback, config }
     }
 
+    /// Spills after these failures of the primary too, at once. By default after none: a failure may
+    /// have been carried out, and is billed twice then; Azure's own spillover takes that for 500 and
+    /// 503. What the fallback answers is the caller's in any case.
+    #[must_use]
+    pub fn failures(mut self, failures: Failures) -> Self {
+        Arc::make_mut(&mut self.config).failures = failures;
+        self
+    }
+
+    /// Spills after the transport errors of the primary for which `spills` returns true, at once. By
+    /// default after none, for the reasons that
+    /// [`rotate_on_error`](crate::RegionRotateLayer::rotate_on_error) gives; a primary that cannot be
+    /// reached should spill. A spill takes one from the budget of [`failures`](Self::failures).
+    ///
+    /// Where the primary is a pool that rotates on the same errors, it remembers which of its
+    /// backends fail, and the next requests spill without asking them.
+    ///
+    /// ```
+    /// # use tower_spillover::SmartFallbackLayer;
+    /// use hyper_util::client::legacy::Error;
+    ///
+    /// let layer = SmartFallbackLayer::deployments("gpt-4o-ptu", "gpt-4o")?
+    ///     .spill_on_error(|error: &Error| error.is_connect());
+    /// # drop(layer);
+    /// # Ok::<(), tower_spillover::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn spill_on_error<G>(mut self, spills: G) -> SmartFallbackLayer<P, F, K, ErrorFn<G>> {
+        Arc::make_mut(&mut self.config).has_on_error = true;
+        self.with(|policy| policy, |_| ErrorFn(spills))
+    }
+
     /// Decides by `policy`, from hints and one memory of them ([`Mode::Shared`]), instead of by an
     /// adaptive gate.
     #[must_use]
-    pub fn policy<L: Clone>(self, policy: L) -> SmartFallbackLayer<P, F, L> {
+    pub fn policy<L: Clone>(self, policy: L) -> SmartFallbackLayer<P, F, L, X> {
+        let shared = self.config.gate.is_adaptive().then(|| self.config.gate.clone());
+        let layer = self.with(|_| policy, |on_error| on_error);
+        match shared {
+            Some(gate) => layer.gate(gate.mode(Mode::Shared)),
+            None => layer,
+        }
+    }
+
+    fn with<L, Y>(
+        self,
+        policy: impl FnOnce(K) -> L,
+        on_error: impl FnOnce(X) -> Y,
+    ) -> SmartFallbackLayer<P, F, L, Y> {
         let config = Arc::unwrap_or_clone(self.config);
-        let gate =
-            if config.gate.is_adaptive() { config.gate.mode(Mode::Shared) } else { config.gate };
         SmartFallbackLayer {
             primary: self.primary,
             fallback: self.fallback,
@@ -223,11 +269,14 @@ impl<P, F, K: Clone> SmartFallbackLayer<P, F, K> {
                 max_wait: config.max_wait,
                 longest_cooldown: config.longest_cooldown,
                 names: config.names,
-                policy,
-                gate,
+                policy: policy(config.policy),
+                gate: config.gate,
                 classes: config.classes,
                 spill_budget: config.spill_budget,
                 spills_long_context: config.spills_long_context,
+                failures: config.failures,
+                has_on_error: config.has_on_error,
+                on_error: on_error(config.on_error),
                 standard: config.standard,
                 quota: config.quota,
                 split: config.split,
@@ -250,19 +299,19 @@ impl<P, F, K: Clone> SmartFallbackLayer<P, F, K> {
     ///     .into_service();
     /// # drop(service);
     /// ```
-    pub fn into_service(self) -> SmartFallback<P, F, K> {
+    pub fn into_service(self) -> SmartFallback<P, F, K, X> {
         let Self { primary, fallback, config } = self;
         SmartFallback { primary, fallback, config }
     }
 }
 
-impl<S, P, F, K> Layer<S> for SmartFallbackLayer<P, F, K>
+impl<S, P, F, K, X> Layer<S> for SmartFallbackLayer<P, F, K, X>
 where
     S: Clone,
     P: Layer<S>,
     F: Layer<S>,
 {
-    type Service = SmartFallback<P::Service, F::Service, K>;
+    type Service = SmartFallback<P::Service, F::Service, K, X>;
 
     fn layer(&self, inner: S) -> Self::Service {
         SmartFallback {
@@ -273,7 +322,9 @@ where
     }
 }
 
-impl<P: StickyTier, F: StickyTier, K: Clone> StickyTier for SmartFallbackLayer<P, F, K> {
+impl<P: StickyTier, F: StickyTier, K: Clone, X: Clone> StickyTier
+    for SmartFallbackLayer<P, F, K, X>
+{
     fn with_sticky(self, sticky: Sticky) -> Self {
         self.sticky(sticky)
     }
@@ -283,7 +334,7 @@ impl<P: StickyTier, F: StickyTier, K: Clone> StickyTier for SmartFallbackLayer<P
     }
 }
 
-impl Default for Config<WaitThenSpill> {
+impl Default for Config<WaitThenSpill, ReturnErrors> {
     fn default() -> Self {
         Self {
             max_wait: Duration::from_millis(4_000),
@@ -294,6 +345,9 @@ impl Default for Config<WaitThenSpill> {
             classes: Vec::new(),
             spill_budget: None,
             spills_long_context: true,
+            failures: Failures::new(),
+            has_on_error: false,
+            on_error: ReturnErrors,
             standard: None,
             quota: Arc::new(Cooldowns::new(1, clock::now())),
             split: None,

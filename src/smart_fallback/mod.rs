@@ -22,7 +22,7 @@ use self::{
 pub use self::{future::ResponseFuture, layer::SmartFallbackLayer};
 use crate::{
     TryCloneBody,
-    policy::{Policy, WaitThenSpill},
+    policy::{MoveOnError, Policy, ReturnErrors, WaitThenSpill},
     resend::{Resend, Step, clock},
     sticky::Split,
 };
@@ -48,10 +48,10 @@ use crate::{
 ///
 /// Those of the two services, unchanged. A refusal is a response.
 #[derive(Clone)]
-pub struct SmartFallback<P, F, K = WaitThenSpill> {
+pub struct SmartFallback<P, F, K = WaitThenSpill, X = ReturnErrors> {
     primary: P,
     fallback: F,
-    config: Arc<Config<K>>,
+    config: Arc<Config<K, X>>,
 }
 
 impl<P, F> SmartFallback<P, F> {
@@ -62,7 +62,7 @@ impl<P, F> SmartFallback<P, F> {
     }
 }
 
-impl<P, F, K> SmartFallback<P, F, K> {
+impl<P, F, K, X> SmartFallback<P, F, K, X> {
     /// The primary and the fallback service.
     pub const fn get_ref(&self) -> (&P, &F) {
         (&self.primary, &self.fallback)
@@ -79,16 +79,17 @@ impl<P, F, K> SmartFallback<P, F, K> {
     }
 }
 
-impl<P, F, K, B, R> Service<Request<B>> for SmartFallback<P, F, K>
+impl<P, F, K, X, B, R> Service<Request<B>> for SmartFallback<P, F, K, X>
 where
     P: Service<Request<B>, Response = Response<R>> + Clone,
     F: Service<Request<B>, Response = Response<R>, Error = P::Error> + Clone,
     K: Policy,
+    X: MoveOnError<P::Error>,
     B: TryCloneBody,
 {
     type Response = Response<R>;
     type Error = P::Error;
-    type Future = ResponseFuture<P, F, K, B>;
+    type Future = ResponseFuture<P, F, K, X, B>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.primary.poll_ready(cx)
@@ -113,7 +114,9 @@ where
     }
 }
 
-impl<P: fmt::Debug, F: fmt::Debug, K: fmt::Debug> fmt::Debug for SmartFallback<P, F, K> {
+impl<P: fmt::Debug, F: fmt::Debug, K: fmt::Debug, X: fmt::Debug> fmt::Debug
+    for SmartFallback<P, F, K, X>
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SmartFallback")
             .field("primary", &self.primary)

@@ -22,6 +22,7 @@ mod replaying;
 mod retrying;
 mod rotation;
 mod secrets;
+mod spilling_failures;
 mod sticking;
 mod sticking_tiers;
 mod tokens;

@@ -279,6 +279,24 @@ fn a_standard_tier_that_is_not_there_does_not_hide_when_the_ptu_reopens() {
 }
 
 #[test]
+fn a_ptu_that_nobody_reaches_costs_no_request_while_standard_serves() {
+    let standard = serving();
+    let text = format!(
+        "listen.address = \"127.0.0.1:0\"\nclients.open = true\n[models.\"gpt-4o\"]\n\
+         ptu = [{{ name = \"ptu\", endpoint = \"http://127.0.0.1:1\", key = \"env:AZURE_KEY\" }}]\n\
+         standard = [{{ name = \"standard\", endpoint = \"{}\", key = \"env:AZURE_KEY\" }}]\n",
+        standard.endpoint()
+    );
+    let gateway = Gateway::start(&emulate::file("steering-down/g.toml", &text));
+    for number in 0..6 {
+        let answer = gateway.chat("gpt-4o", &[]);
+        assert_eq!(answer.status(), 200, "{number} {answer:?}");
+        let decision = answer.header("x-spillover-decision").unwrap();
+        assert!(decision.starts_with("spilled; waited=0ms"), "{number} {decision}");
+    }
+}
+
+#[test]
 fn conversations_stay_with_the_backend_that_has_their_cache() {
     let backends: Vec<_> = ["a", "b", "c"].map(|name| (name, serving())).into();
     let tables = backends.iter().map(|(name, backend)| {

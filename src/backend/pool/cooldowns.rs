@@ -41,8 +41,18 @@ pub(crate) enum Why {
 pub(crate) struct Reopening {
     /// How long until then; zero when one is open.
     pub(crate) left: Duration,
-    /// Whether that one rests because its quota is used up.
-    pub(crate) is_quota: bool,
+    /// What that one rests for.
+    pub(crate) why: Option<Why>,
+}
+
+impl Why {
+    const fn of(word: u64) -> Self {
+        match word & WHY {
+            0 => Self::Refused,
+            1 => Self::Failed,
+            _ => Self::Quota,
+        }
+    }
 }
 
 impl Cooldowns {
@@ -81,7 +91,8 @@ impl Cooldowns {
         }
     }
 
-    /// How long until the first of the backends is open, and whether it is one to wait for.
+    /// When the first of the backends is open; one whose quota is used up comes last, as nobody
+    /// waits for it.
     pub(crate) fn soonest(&self, now: Instant) -> Reopening {
         self.soonest_of(0..self.slots.len(), now)
     }
@@ -94,9 +105,11 @@ impl Cooldowns {
     ) -> Reopening {
         let now = self.nanos(now);
         let until = |index: usize| self.slots[index].reopens(now).unwrap_or(now << WHY_BITS);
-        let until = indices.map(until).min().unwrap_or_default();
-        let left = Duration::from_nanos((until >> WHY_BITS).saturating_sub(now));
-        Reopening { left, is_quota: until & WHY == Why::Quota as u64 && !left.is_zero() }
+        let is_quota = |until: u64| until & WHY == Why::Quota as u64;
+        let soonest = indices.map(until).min_by_key(|&until| (is_quota(until), until));
+        let soonest = soonest.unwrap_or_default();
+        let left = Duration::from_nanos((soonest >> WHY_BITS).saturating_sub(now));
+        Reopening { left, why: (!left.is_zero()).then(|| Why::of(soonest)) }
     }
 
     /// The one of `indices` that reopens first, of those that refused. What failed, or is under
@@ -210,14 +223,17 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_is_told_only_while_nothing_else_reopens_sooner() {
+    fn a_quota_is_told_only_while_nothing_else_reopens() {
         let (cooldowns, now) = (Cooldowns::new(2, epoch()), epoch());
         cooldowns.rest_for(0, now, 2 * SECOND, Why::Quota);
-        assert!(!cooldowns.soonest(now).is_quota, "the other one is open");
-        cooldowns.rest(1, now, SECOND);
-        assert_eq!(cooldowns.soonest(now), Reopening { left: SECOND, is_quota: false });
+        let open = Reopening { left: Duration::ZERO, why: None };
+        assert_eq!(cooldowns.soonest(now), open, "the other one is open");
         cooldowns.rest(1, now, 3 * SECOND);
-        assert_eq!(cooldowns.soonest(now), Reopening { left: 2 * SECOND, is_quota: true });
+        let refused = Reopening { left: 3 * SECOND, why: Some(Why::Refused) };
+        assert_eq!(cooldowns.soonest(now), refused, "that one is worth waiting for");
+        cooldowns.rest_for(1, now, 4 * SECOND, Why::Quota);
+        let spent = Reopening { left: 2 * SECOND, why: Some(Why::Quota) };
+        assert_eq!(cooldowns.soonest(now), spent);
     }
 
     #[test]

@@ -12,8 +12,8 @@ use crate::{
     Attempts, Served,
     backend::{Probe, Why},
     classify::{
-        Exhausted, Hint, NativeSpillover, NotAgain, Outcome, Reason, Refusal, Scope, Spent,
-        announce, announce_in_vain, forbids_retry,
+        Exhausted, Failing, Hint, NativeSpillover, NotAgain, Outcome, Reason, Refusal, Scope,
+        Spent, announce, announce_in_vain, forbids_retry,
     },
 };
 
@@ -164,13 +164,14 @@ impl<S, X> Rotation<S, X> {
         let (forbidding, exhausted) =
             rare.map_or((0, Vec::new()), |rare| (rare.forbidding, mem::take(&mut rare.exhausted)));
         let is_forbidden = forbidding > 0 && forbidding == self.asked;
-        if soonest.is_quota || is_forbidden {
+        let is_quota = soonest.why == Some(Why::Quota);
+        if is_quota || is_forbidden {
             announce_in_vain(response.headers_mut(), left);
         } else {
             announce(response.headers_mut(), left);
         }
         let extensions = response.extensions_mut();
-        if soonest.is_quota {
+        if is_quota {
             extensions.insert(Refusal::new(Reason::Quota, Hint::After(left)));
         } else if extensions.get::<Refusal>().is_some_and(|it| it.reason() == Reason::Quota) {
             // That of one backend; another one is worth waiting for.
@@ -178,6 +179,9 @@ impl<S, X> Rotation<S, X> {
         }
         if is_forbidden {
             extensions.insert(NotAgain);
+        }
+        if soonest.why == Some(Why::Failed) {
+            extensions.insert(Failing);
         }
         if !exhausted.is_empty() {
             extensions.insert(Exhausted(exhausted.into()));

@@ -8,8 +8,8 @@ use super::{Config, Lane, TICK, Tiers, Wait};
 use crate::{
     Attempts, Served, TryCloneBody,
     classify::{
-        Exhausted, Hint, NativeSpillover, NotAgain, Reason, Refusal, announce, announce_in_vain,
-        forbid_retry, forbids_retry, utilization,
+        Exhausted, Failing, Hint, NativeSpillover, NotAgain, Reason, Refusal, announce,
+        announce_in_vain, forbid_retry, forbids_retry, utilization,
     },
     gate,
     policy::{Policy, assumed_wait},
@@ -23,6 +23,8 @@ pub(super) struct Said {
     /// Whether time would help this request.
     waits: bool,
     is_quota: bool,
+    /// Whether it is closed since it fails.
+    is_failing: bool,
 }
 
 impl Said {
@@ -38,12 +40,13 @@ impl Said {
             _ if spillover.is_some_and(|spillover| spillover.is_of_standard()) => Hint::None,
             hint => hint,
         };
-        let waits = !is_quota && !forbids_retry(response);
-        Self { hint, utilization: utilization(response.headers()), waits, is_quota }
+        let is_failing = response.extensions().get::<Failing>().is_some();
+        let waits = !is_quota && !is_failing && !forbids_retry(response);
+        Self { hint, utilization: utilization(response.headers()), waits, is_quota, is_failing }
     }
 }
 
-impl<P, F, K: Policy> Tiers<P, F, K> {
+impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
     /// What follows a refusal of the primary; `None` when it is that the refusal be returned, as
     /// it is when the request is not held any more.
     pub(super) fn after_refusal<B: TryCloneBody, A>(
@@ -53,6 +56,11 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         request: Option<&Request<B>>,
     ) -> Option<Step<Lane, Wait, A>> {
         self.closed = self.closed_by(said.hint);
+        if said.is_failing {
+            // Nobody waits for that, and of how full the primary is it says nothing.
+            (self.pass, self.since) = (None, now);
+            return self.spill(now, request?);
+        }
         self.is_forbidden = !said.waits && !said.is_quota;
         // Of a resource that is known apart from the others, the gate learns nothing.
         let is_apart = self.confined.is_apart;
@@ -118,7 +126,7 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         let spent = self.config.quota.remaining(0, now);
         let left = self.primary_left(now);
         let primary = (spent.is_none() && !self.is_forbidden).then_some(left);
-        let fallback = if said.waits { said.hint.duration() } else { None };
+        let fallback = said.hint.duration().filter(|_| said.waits || said.is_failing);
         if let Some(soonest) = primary.into_iter().chain(fallback).min() {
             announce(response.headers_mut(), soonest.max(TICK));
             let extensions = response.extensions_mut();
@@ -128,7 +136,10 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
             }
         } else if !said.waits {
             // Neither is mended by time, or only by more than anyone has.
-            announce_in_vain(response.headers_mut(), spent.unwrap_or(left).max(TICK));
+            let of_primary = spent.unwrap_or(left);
+            let is_told = !of_primary.is_zero();
+            let wait = if is_told { of_primary } else { self.closed_by(said.hint) };
+            announce_in_vain(response.headers_mut(), wait.max(TICK));
             if !said.is_quota || spent.is_none() {
                 response.extensions_mut().insert(NotAgain);
             }
@@ -161,7 +172,12 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
     }
 }
 
-impl<K> Config<K> {
+impl<K, X> Config<K, X> {
+    /// Whether any failure of the primary spills.
+    pub(super) const fn watches_failures(&self) -> bool {
+        self.has_on_error || self.failures.are_watched()
+    }
+
     /// Whether the primary's quota is used up, as far as is known.
     pub(super) fn is_spent(&self, now: Instant) -> bool {
         !self.quota.is_open(0, now)

@@ -7,12 +7,13 @@ use http::Request;
 use super::{Lane, Limits, Tiers, Wait};
 use crate::{
     TryCloneBody,
+    classify::Outcome,
     gate::WhenSpent,
     policy::Policy,
     resend::{Step, clock},
 };
 
-impl<P, F, K: Policy> Tiers<P, F, K> {
+impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
     /// To the fallback, as far as that is allowed; `None` when the refusal is to be returned.
     pub(super) fn spill<B: TryCloneBody, A>(
         &mut self,
@@ -46,16 +47,22 @@ impl<P, F, K: Policy> Tiers<P, F, K> {
         }
     }
 
-    /// What follows when the request is too long for the primary; `None` when that is the caller's.
-    /// It is no matter of time, and nobody's capacity was used.
-    pub(super) fn after_oversized<B: TryCloneBody, A>(
+    /// What follows when the primary failed, or the request is too long for it; `None` when that is
+    /// the caller's. It is no matter of time, and the gate learns nothing from it.
+    pub(super) fn after_failure<B: TryCloneBody, A>(
         &mut self,
+        outcome: Outcome,
         now: Instant,
         request: &Request<B>,
     ) -> Option<Step<Lane, Wait, A>> {
         self.pass = None;
         self.since = now;
-        if !self.limits(request).spills || self.confined.to_primary {
+        // However soon the primary is open, this request has nothing to come back for.
+        self.is_forbidden = true;
+        if !self.limits(request).spills || self.confined.to_primary || self.is_spilled_in_vain {
+            return None;
+        }
+        if outcome == Outcome::Failed && !self.config.failures.withdraw() {
             return None;
         }
         if let Some(purse) = self.config.spill_budget.clone()

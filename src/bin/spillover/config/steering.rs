@@ -54,7 +54,7 @@ pub struct Inspection {
     pub preamble_limit: Option<usize>,
 }
 
-/// The failures after which the next backend is asked.
+/// The failures after which the next backend is asked, or the other tier.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failures {
     /// Defaults to `Connect` alone: after any other the attempt may have been carried out and billed.

@@ -13,7 +13,7 @@ use tower_spillover::{
     backend::{TokenFuture, TokenSource},
     gate::{Class, SpillBudget, WhenSpent, cost::TokenWeights},
     inspect::Inspect,
-    policy::{self, ErrorFn, Rests, RetryBudget},
+    policy::{self, ErrorFn, Rests, RetryBudget, WaitThenSpill},
     region_rotate::RegionRotate,
     sticky::{Residents, StickyTier},
 };
@@ -38,7 +38,7 @@ pub(super) struct Stack {
 
 #[derive(Clone)]
 enum Tiers {
-    Both(Box<SmartFallback<Tier, Tier>>),
+    Both(Box<SmartFallback<Tier, Tier, WaitThenSpill, OnError>>),
     Ptu(Tier),
     Standard(Tier),
 }
@@ -64,8 +64,8 @@ impl Stack {
         sticky: Option<&Sticky>,
     ) -> Self {
         let steering = &model.steering;
-        // The budget of moves is one for both tiers.
-        let failures = failures(&steering.failures);
+        // The budget of moves is one for both tiers; spilling has its own.
+        let [failures, spilled] = [(); 2].map(|()| failures(&steering.failures));
         let tier = |pool: &BackendPool| tier(model, failures.clone(), pool.clone());
         let alone = |pool: &BackendPool| match sticky {
             Some(sticky) => tier(pool).sticky(sticky.clone()),
@@ -75,6 +75,7 @@ impl Stack {
         let tiers = match (&running.ptu, &running.standard) {
             (Some(ptu), Some(standard)) => {
                 let layer = spilling(model, running, tier(ptu), tier(standard));
+                let layer = layer.failures(spilled).spill_on_error(moving(&steering.failures.on));
                 let layer = match sticky {
                     Some(sticky) => layer.sticky(sticky.clone()),
                     None => layer,
