@@ -1,8 +1,8 @@
 //! Azure's own spillover: answers of PTU deployments that a Standard deployment gave, or refused.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use http::{HeaderMap, HeaderName, Response, uri::Authority};
+use http::{HeaderMap, HeaderName, Response};
 
 use super::Hint;
 
@@ -29,17 +29,30 @@ pub(crate) struct Exhausted(pub(crate) Arc<[Spent]>);
 /// A Standard deployment that refused what Azure spilled to it.
 #[derive(Clone, Debug)]
 pub(crate) struct Spent {
-    pub(crate) authority: Authority,
+    pub(crate) resource: Arc<str>,
     /// Any Standard deployment of the resource where it is not told.
     pub(crate) deployment: Option<Box<[u8]>>,
-    /// How long it asked to wait.
+    /// How long it asked to wait, and when.
     pub(crate) hint: Hint,
+    pub(crate) at: Instant,
+}
+
+impl Spent {
+    /// Notes it among others, in the place of what was known of the same deployment.
+    pub(crate) fn note(self, others: &mut Vec<Self>) {
+        others.retain(|other| {
+            (&other.resource, &other.deployment) != (&self.resource, &self.deployment)
+        });
+        others.push(self);
+    }
 }
 
 impl Exhausted {
-    /// These and others.
-    pub(crate) fn and(&self, others: &Self) -> Self {
-        Self(self.0.iter().chain(others.0.iter()).cloned().collect())
+    /// These, as far as nothing later is known, and later ones.
+    pub(crate) fn and(&self, later: &Self) -> Self {
+        let mut all = self.0.to_vec();
+        later.0.iter().cloned().for_each(|spent| spent.note(&mut all));
+        Self(all.into())
     }
 }
 

@@ -62,7 +62,8 @@ impl Rests {
     }
 
     /// How long a backend rests whose quota is used up, whatever it asks for: the longest. No request
-    /// can wait for an account to be refilled, and one attempt a minute shows when it was.
+    /// can wait for an account to be refilled, and whoever is under way once a minute finds out when
+    /// it was.
     pub const fn after_quota(&self) -> Duration {
         self.longest
     }

@@ -292,9 +292,18 @@ where
             if response.status() == StatusCode::BAD_REQUEST {
                 outcome = Outcome::of_response(response, clock::wall);
             }
+            if !response.status().is_success() {
+                self.note_exhausted(lane, self.since, outcome, response);
+            }
         }
         self.record(lane, &mut result, outcome);
-        self.sign(lane, result, held)
+        let mut answer = self.sign(lane, result, held);
+        if let Ok(response) = &mut answer
+            && !response.status().is_success()
+        {
+            self.hand_on_exhausted(response);
+        }
+        answer
     }
 
     fn refused(

@@ -7,12 +7,13 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
-    Backend, BackendPool, Credential, RegionRotateLayer, SmartFallbackLayer, classify::Outcome,
+    Backend, BackendPool, Credential, RegionRotateLayer, SmartFallbackLayer,
+    classify::{Hint, Outcome, Reason},
 };
 
 use crate::{
     clock::{ms, timed},
-    leaf::{Answer, CLASSIC, Leaf, account, asked, header, request},
+    leaf::{Answer, CLASSIC, Leaf, Seen, account, asked, header, request},
 };
 
 fn backend(name: &str, resource: &str, deployment: &str) -> Backend {
@@ -81,6 +82,110 @@ async fn a_deployment_that_refused_azures_spill_is_not_asked_again() {
         let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
         assert_eq!(asked(account(&response)), [("ptu", 0), ("far", 0)], "{name:?}");
     }
+}
+
+/// One pool of all three: the PTU, the Standard deployment beside it, and one elsewhere.
+fn one_pool() -> BackendPool {
+    let near = backend("near", "east", "gpt-4o").priority(2);
+    let far = backend("far", "sweden", "gpt-4o").priority(3);
+    BackendPool::new([backend("ptu", "east", "gpt-4o-ptu"), near, far]).unwrap()
+}
+
+fn too_long() -> Answer {
+    Answer::status(400).because(Reason::ContextLength, Hint::None)
+}
+
+#[tokio::test(start_paused = true)]
+async fn within_one_pool_it_is_passed_over_and_rests_for_its_own_time() {
+    let named = |answer: Answer| answer.with("x-ms-deployment-name", "gpt-4o");
+    let by_standard = Answer::refused(30_000).with("x-ms-spillover-from-deployment", "gpt-4o-ptu");
+    for (answer, near) in [(refused_twice(), 1_000), (by_standard, 30_000)] {
+        let pool = one_pool();
+        let layer = RegionRotateLayer::new(pool.clone());
+        let response = layer.layer(leaf(named(answer))).oneshot(request()).await.unwrap();
+        assert_eq!(asked(account(&response)), [("ptu", 0), ("far", 0)]);
+        let rests: Vec<_> = pool.cooldowns().map(|(_, rest)| rest).collect();
+        assert_eq!(rests[1..], [Some(ms(near)), None]);
+    }
+    let failed = Answer::status(500).with("x-ms-spillover-error", "429");
+    let layer = RegionRotateLayer::new(one_pool()).rotate_on_failure();
+    let response = layer.layer(leaf(named(failed))).oneshot(request()).await.unwrap();
+    assert_eq!(asked(account(&response)), [("ptu", 0), ("far", 0)], "after a failure too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_one_pool_a_second_ptu_is_asked_when_azure_does_not_name_its_deployment() {
+    let second = backend("ptu-2", "east", "gpt-4o-ptu-2").priority(2);
+    let pool = BackendPool::new([backend("ptu", "east", "gpt-4o-ptu"), second]).unwrap();
+    let client = Leaf::new(|seen| match seen.index {
+        0 => refused_twice(),
+        _ => Answer::ok(),
+    });
+    let response = RegionRotateLayer::new(pool).layer(client).oneshot(request()).await.unwrap();
+    assert_eq!(asked(account(&response)), [("ptu", 0), ("ptu-2", 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_request_that_azure_spilled_in_vain_is_not_sent_there_again() {
+    let answer = || too_long().with("x-ms-spillover-error", "429");
+    let client = leaf(answer());
+    let layer = SmartFallbackLayer::deployments("gpt-4o-ptu", "gpt-4o").unwrap();
+    let response = layer.layer(client.clone()).oneshot(request()).await.unwrap();
+    assert_eq!((response.status().as_u16(), client.len()), (400, 1));
+
+    let client = leaf(answer().with("x-ms-deployment-name", "gpt-4o"));
+    let layer = tiers([backend("near", "east", "gpt-4o"), backend("far", "sweden", "gpt-4o")]);
+    let response = layer.layer(client).oneshot(request()).await.unwrap();
+    assert_eq!(asked(account(&response)), [("ptu", 0), ("far", 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn resources_behind_one_host_are_told_apart() {
+    let at = |name: &str, base: &str| {
+        Backend::new(name, format!("https://apim.example/{base}")).unwrap()
+    };
+    let key = |backend: Backend, deployment: &str| backend.deployment(deployment).api_key("key");
+    let ptu = BackendPool::new([key(at("ptu", "east"), "gpt-4o-ptu")]).unwrap();
+    let far = BackendPool::new([key(at("far", "sweden"), "gpt-4o")]).unwrap();
+    let tiers = SmartFallbackLayer::new(RegionRotateLayer::new(ptu), RegionRotateLayer::new(far));
+    let client = leaf(refused_twice().with("x-ms-deployment-name", "gpt-4o"));
+    let response = tiers.max_wait(Duration::ZERO).layer(client).oneshot(request()).await.unwrap();
+    assert_eq!(asked(account(&response)), [("ptu", 0), ("far", 0)]);
+
+    let own = |backend: Backend| backend.credential(Credential::passthrough());
+    let pool = [own(at("east", "east")), own(at("far", "sweden")).priority(2)];
+    let client = Leaf::playing([Answer::refused(100), Answer::ok()]);
+    let request = Request::post(format!("https://apim.example/east{CLASSIC}"))
+        .header("x-ms-spillover-deployment", "gpt-4o-std")
+        .body(Full::<Bytes>::default())
+        .unwrap();
+    let layer = RegionRotateLayer::new(BackendPool::new(pool).unwrap());
+    layer.layer(client.clone()).oneshot(request).await.unwrap();
+    let kept = |seen: &Seen| seen.header("x-ms-spillover-deployment").is_some();
+    assert_eq!(client.seen().iter().map(kept).collect::<Vec<_>>(), [true, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn azure_is_not_made_to_ask_its_exhausted_deployment_over_and_over() {
+    let refusal = Answer::refused(10_000)
+        .with("x-ms-spillover-from-deployment", "gpt-4o-ptu")
+        .with("x-ms-deployment-name", "gpt-4o");
+    let client = leaf(refusal.clone());
+    let layer = SmartFallbackLayer::deployments("gpt-4o-ptu", "gpt-4o").unwrap();
+    layer.layer(client.clone()).oneshot(request()).await.unwrap();
+    assert!(client.len() <= 5, "{} in four seconds", client.len());
+
+    let standard = BackendPool::new([backend("near", "east", "gpt-4o")]).unwrap();
+    let ptu = BackendPool::new([backend("ptu", "east", "gpt-4o-ptu")]).unwrap();
+    let layer = SmartFallbackLayer::new(
+        RegionRotateLayer::new(ptu),
+        RegionRotateLayer::new(standard.clone()),
+    );
+    let client = leaf(refusal);
+    let (_, took) = timed(layer.layer(client.clone()).oneshot(request())).await;
+    assert!(client.len() <= 5, "{} in four seconds", client.len());
+    let rest = standard.cooldowns().next().unwrap().1.unwrap();
+    assert!(took + rest <= ms(14_000), "it counts from when it was said: {took:?} and {rest:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -57,6 +57,45 @@ fn too_long() -> Answer {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_used_up_quota_does_not_hide_a_backend_that_is_worth_waiting_for() {
+    let pool = pool([backend("a"), backend("b").priority(2)]);
+    rotate(&pool, &regions([("a", no_quota())])).await;
+    pass(ms(50_000)).await;
+    let later = regions([("a", no_quota()), ("b", Answer::refused(12_000))]);
+    let response = rotate(&pool, &later).await;
+    assert_eq!(header(&response, "retry-after-ms"), Some("12000"), "not in the 10 s of `a`");
+    assert_eq!(header(&response, "x-should-retry"), Some("true"));
+    assert!(response.extensions().get::<Refusal>().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_a_used_up_quota_a_ptu_that_is_free_in_a_moment_is_waited_for() {
+    let ptus = pool([backend("a"), backend("b").priority(2)]);
+    let client = Leaf::new(|seen| match (seen.host(), seen.index) {
+        ("a.example", _) => no_quota(),
+        ("b.example", 2) => Answer::refused(1_500),
+        _ => Answer::ok(),
+    });
+    let standard = pool([backend("standard")]);
+    let layer =
+        SmartFallbackLayer::new(RegionRotateLayer::new(ptus), RegionRotateLayer::new(standard));
+    let service = layer.layer(client);
+    service.clone().oneshot(request()).await.unwrap();
+    pass(ms(59_000)).await;
+    let response = service.oneshot(request()).await.unwrap();
+    assert!(!account(&response).spilled(), "{}", account(&response));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_is_the_same_however_it_is_written() {
+    let at = |name: &str, region: &str| backend(name).region(region).deployment("gpt-4o");
+    let pool = pool([at("a", "East US 2"), at("b", "eastus2"), at("c", "East US")]);
+    let full = Answer::status(429).because(Reason::Capacity, Hint::None);
+    rotate(&pool, &regions([("a", full)])).await;
+    assert_eq!(rests(&pool), [Some(1_000), Some(1_000), None]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_used_up_quota_rests_as_long_as_any_and_another_backend_answers() {
     let pool = pool([backend("a"), backend("b")]);
     let leaf = regions([("a", no_quota())]);

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header, uri::Authority};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
 
 use super::super::{
     Backend,
@@ -91,18 +91,14 @@ impl Member {
         self.place.deployment.as_ref().map(|deployment| &**deployment.name())
     }
 
-    pub(crate) fn authority(&self) -> &Authority {
-        &self.place.authority
-    }
-
     /// Whether a refusal of this backend with that scope concerns `other` too.
     pub(super) fn shares(&self, scope: Scope, other: &Self) -> bool {
         match scope {
             Scope::Request => false,
             Scope::Quota => self.quota.is_some() && self.quota == other.quota,
             Scope::Region => {
-                self.region.is_some()
-                    && self.region == other.region
+                let regions = self.region.as_ref().zip(other.region.as_ref());
+                regions.is_some_and(|(own, other)| is_one_region(own, other))
                     && self.deployment() == other.deployment()
             }
         }
@@ -153,10 +149,12 @@ impl Member {
             return None;
         }
         let spillover = request.headers().get(SPILLOVER)?;
-        let is_here = match request.uri().authority() {
+        let is_host = match request.uri().authority() {
             Some(authority) => *authority == self.place.authority,
             None => request.headers().get(header::HOST) == Some(&self.host),
         };
+        // Of several resources behind one host, the base path tells which one.
+        let is_here = is_host && request.uri().path().starts_with(&*self.place.base);
         is_here.then(|| spillover.clone())
     }
 
@@ -231,6 +229,15 @@ impl Member {
             headers.insert(name, value);
         }
     }
+}
+
+/// Whether two labels are of one region: the service says `East US 2` and means `eastus2`.
+fn is_one_region(one: &str, other: &str) -> bool {
+    let letters = |label: &str| {
+        let bytes = label.bytes().filter(|byte| *byte != b' ');
+        bytes.map(|byte| byte.to_ascii_lowercase()).collect::<Vec<_>>()
+    };
+    one == other || letters(one) == letters(other)
 }
 
 fn deployment(backend: &str, value: &str) -> Result<Deployment, ConfigError> {

@@ -2,6 +2,7 @@
 
 use std::{
     mem,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -46,7 +47,10 @@ impl<S, X> Rotation<S, X> {
         result: &Result<Response<R>, E>,
     ) {
         match (outcome, result) {
-            (Outcome::Failed, _) => {
+            (Outcome::Failed, result) => {
+                if let Ok(response) = result {
+                    self.note_exhausted(lane, now, outcome, response);
+                }
                 let rests = &self.config.rests;
                 self.config.pool.fail(lane, now, |failures| rests.after_failures(failures));
                 self.drop_probe();
@@ -54,8 +58,13 @@ impl<S, X> Rotation<S, X> {
             (Outcome::Throttled(hint), Ok(response)) => {
                 self.end_probe();
                 self.throttled(lane, now, hint, response);
+                self.note_exhausted(lane, now, outcome, response);
             }
-            _ => self.end_probe(),
+            (_, Ok(response)) => {
+                self.end_probe();
+                self.note_exhausted(lane, now, outcome, response);
+            }
+            (_, Err(_)) => self.end_probe(),
         }
     }
 
@@ -114,16 +123,35 @@ impl<S, X> Rotation<S, X> {
         if forbids_retry(response) {
             self.rare().forbidding += 1;
         }
-        if let Some(spillover) = spillover {
-            let member = self.config.pool.member(lane);
-            let standard = spillover.standard(member.deployment().map(str::as_bytes));
-            let spent = Spent {
-                authority: member.authority().clone(),
-                deployment: standard.map(Into::into),
-                hint: if spillover.is_of_standard() { hint } else { Hint::None },
-            };
-            self.rare().exhausted.push(spent);
+    }
+
+    /// Notes, and leaves out, the Standard deployment that refused what Azure spilled to it from
+    /// `lane`.
+    pub(super) fn note_exhausted<R>(
+        &mut self,
+        lane: Lane,
+        at: Instant,
+        outcome: Outcome,
+        response: &Response<R>,
+    ) {
+        let Some(spillover) = NativeSpillover::of(response.headers()) else { return };
+        let member = self.config.pool.member(lane);
+        let standard = spillover.standard(member.deployment().map(str::as_bytes));
+        let hint = match outcome {
+            Outcome::Throttled(hint) if spillover.is_of_standard() => hint,
+            _ => Hint::None,
+        };
+        let spent = Spent {
+            resource: Arc::clone(member.resource()),
+            deployment: standard.map(Into::into),
+            hint,
+            at,
+        };
+        if spent.deployment.is_some() {
+            // Beside the deployment that spilled there may be others like it in this pool.
+            self.leave_out_spent(&spent, |deployment| deployment.is_some());
         }
+        spent.note(&mut self.rare().exhausted);
     }
 
     /// Leaves out the backends that Azure asked already, before the request came here.
@@ -136,22 +164,28 @@ impl<S, X> Rotation<S, X> {
 
     #[cold]
     fn leave_out_exhausted(&mut self, Exhausted(exhausted): &Exhausted) {
-        let pool = &self.config.pool;
         for spent in exhausted.iter() {
-            let rest = self.config.rests.after(Outcome::Throttled(spent.hint));
-            let is_it = |&lane: &Lane| {
-                let member = pool.member(lane);
-                // A backend that keeps the caller's deployment may be any of them.
-                let may_be = match (&spent.deployment, member.deployment()) {
-                    (Some(name), Some(own)) => **name == *own.as_bytes(),
-                    _ => true,
-                };
-                may_be && *member.authority() == spent.authority
+            self.leave_out_spent(spent, |_| true);
+        }
+    }
+
+    /// Leaves out the backends that are the deployment of `spent`, of those whose deployment, if it
+    /// is known, `may_be` it.
+    fn leave_out_spent(&mut self, spent: &Spent, may_be: impl Fn(Option<&str>) -> bool) {
+        let pool = &self.config.pool;
+        let rest = self.config.rests.after(Outcome::Throttled(spent.hint));
+        let is_it = |&lane: &Lane| {
+            let member = pool.member(lane);
+            // A backend that keeps the caller's deployment may be any of them.
+            let is_named = match (&spent.deployment, member.deployment()) {
+                (Some(name), Some(own)) => **name == *own.as_bytes(),
+                (_, own) => may_be(own),
             };
-            for lane in (0..pool.len()).filter(is_it) {
-                pool.rest_for(lane, self.arrival, rest, Why::Refused);
-                self.tried.insert(lane);
-            }
+            is_named && *member.resource() == spent.resource
+        };
+        for lane in (0..pool.len()).filter(is_it) {
+            pool.rest_for(lane, spent.at, rest, Why::Refused);
+            self.tried.insert(lane);
         }
     }
 
@@ -185,6 +219,14 @@ impl<S, X> Rotation<S, X> {
         }
         if !exhausted.is_empty() {
             extensions.insert(Exhausted(exhausted.into()));
+        }
+    }
+
+    /// Hands on to the layers outside what Azure spilled in vain, on an answer that is no refusal.
+    pub(super) fn hand_on_exhausted<R>(&mut self, response: &mut Response<R>) {
+        let exhausted = self.rare.as_mut().map(|rare| mem::take(&mut rare.exhausted));
+        if let Some(exhausted) = exhausted.filter(|exhausted| !exhausted.is_empty()) {
+            response.extensions_mut().insert(Exhausted(exhausted.into()));
         }
     }
 }

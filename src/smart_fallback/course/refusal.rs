@@ -19,6 +19,8 @@ use crate::{
 /// What a refusal of the primary says.
 pub(super) struct Said {
     hint: Hint,
+    /// Whether the hint is a guess of this layer's.
+    is_guessed: bool,
     utilization: Option<f64>,
     /// Whether time would help this request.
     waits: bool,
@@ -32,17 +34,19 @@ impl Said {
     pub(super) fn by<R>(hint: Hint, response: &Response<R>) -> Self {
         let is_quota = is_quota(response);
         let is_pools = response.extensions().get::<Served>().is_some();
-        let spillover = NativeSpillover::of(response.headers());
+        let spillover = NativeSpillover::of(response.headers()).filter(|_| !is_pools);
+        let is_of_standard = spillover.is_some_and(|spillover| spillover.is_of_standard());
         let hint = match hint {
             // What a backend says of its quota is not believed; a pool knows.
             _ if is_quota && !is_pools => Hint::TooLong,
-            // The time is that of the deployment to which Azure spilled.
-            _ if spillover.is_some_and(|spillover| spillover.is_of_standard()) => Hint::None,
+            // The time is that of the deployment to which Azure spilled, which every attempt asks.
+            _ if is_of_standard => Hint::After(NOT_ASKED_AGAIN_BEFORE),
             hint => hint,
         };
         let is_failing = response.extensions().get::<Failing>().is_some();
         let waits = !is_quota && !is_failing && !forbids_retry(response);
-        Self { hint, utilization: utilization(response.headers()), waits, is_quota, is_failing }
+        let utilization = utilization(response.headers());
+        Self { hint, is_guessed: is_of_standard, utilization, waits, is_quota, is_failing }
     }
 }
 
@@ -88,7 +92,7 @@ impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
             at: self.since,
             now,
             closed: self.closed,
-            is_measured: matches!(said.hint, Hint::After(_)),
+            is_measured: matches!(said.hint, Hint::After(_)) && !said.is_guessed,
             utilization: said.utilization,
             deadline,
         };
@@ -183,6 +187,10 @@ impl<K, X> Config<K, X> {
         !self.quota.is_open(0, now)
     }
 }
+
+/// How long a primary is left alone whose refusal tells only of the deployment to which Azure spilled:
+/// as long as a pool leaves a backend that gives no time.
+const NOT_ASKED_AGAIN_BEFORE: Duration = Duration::from_secs(1);
 
 fn is_quota<R>(response: &Response<R>) -> bool {
     Refusal::of(response).is_some_and(|it| it.reason() == Reason::Quota)
