@@ -220,7 +220,8 @@ fn without_descriptors_it_waits_and_serves_again_when_connections_have_closed() 
     let lines = gateway.log().lines().count();
     thread::sleep(Duration::from_secs(1));
     let more = gateway.log().lines().count() - lines;
-    assert!(more < 100, "it pauses, and does not fill the disk: {more} lines in a second");
+    // The crowd connects while the limit is felt, so that it may begin more than once.
+    assert!(more < 10, "it does not fill the disk: {more} lines in a second");
     for stream in &crowd {
         stream.shutdown(Shutdown::Both).unwrap();
     }

@@ -58,6 +58,7 @@ impl Listener {
         mut stop: watch::Receiver<bool>,
     ) {
         let (open, mut all_closed) = mpsc::channel::<()>(1);
+        let mut is_accepting = true;
         loop {
             let accepted = tokio::select! {
                 accepted = self.tcp.accept() => accepted,
@@ -65,12 +66,16 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, _)) => {
+                    is_accepting = true;
                     self.connect(&door, &workers, stream, stop.clone(), open.clone());
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 // No descriptors are left, or no memory: others have to end first.
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections");
+                    // Once, however long it lasts.
+                    if std::mem::take(&mut is_accepting) {
+                        tracing::warn!(%error, "cannot accept connections");
+                    }
                     clock::sleep(ACCEPT_PAUSE).await;
                 }
             }
