@@ -30,6 +30,11 @@ pub(super) fn refusal(headers: &HeaderMap) -> Option<Refusal> {
     }
 }
 
+/// The pushback of a head of whatever protocol.
+pub(super) fn dictated(headers: &HeaderMap) -> Option<Hint> {
+    if is_spoken(headers) { pushback(headers) } else { None }
+}
+
 /// The wait that the server dictates (gRFC A6, "Pushback"); `None` when it leaves it to the client.
 ///
 /// A value that is negative or no integer forbids another attempt: [`Hint::TooLong`].

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 
-use super::{reset, retry_after};
+use super::{grpc, reset, retry_after};
 
 /// How long the service asks to wait before the next attempt.
 ///
@@ -57,7 +57,7 @@ impl Hint {
 
     /// What `headers` ask for outright, whatever they say of limits: a success has those too.
     pub(crate) fn asked(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Self {
-        retry_after::read(headers, now)
+        grpc::dictated(headers).unwrap_or_else(|| retry_after::read(headers, now))
     }
 
     /// The wait itself; `None` when there is no hint or no end to it.

@@ -50,8 +50,8 @@ impl Outcome {
         match status {
             StatusCode::OK if grpc::is_spoken(headers) => trailers_only(headers, now),
             StatusCode::TOO_MANY_REQUESTS => {
-                let pushback = pushback(headers);
-                Self::Throttled(pushback.unwrap_or_else(|| Hint::read(headers, now)))
+                let dictated = grpc::dictated(headers);
+                Self::Throttled(dictated.unwrap_or_else(|| Hint::read(headers, now)))
             }
             StatusCode::SERVICE_UNAVAILABLE => unavailable(headers, now),
             StatusCode::INTERNAL_SERVER_ERROR
@@ -89,7 +89,7 @@ fn is_oversized<B>(response: &Response<B>) -> bool {
 
 /// A 503 is about capacity only when it says when to come back.
 fn unavailable(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Outcome {
-    if let Some(pushback) = pushback(headers) {
+    if let Some(pushback) = grpc::dictated(headers) {
         return Outcome::Throttled(pushback);
     }
     match retry_after::read(headers, now) {
@@ -107,10 +107,6 @@ fn trailers_only(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Outco
         (None, grpc::Refusal::ResourceExhausted) => Outcome::Throttled(Hint::read(headers, now)),
         (None, grpc::Refusal::Unavailable) => Outcome::Failed,
     }
-}
-
-fn pushback(headers: &HeaderMap) -> Option<Hint> {
-    if grpc::is_spoken(headers) { grpc::pushback(headers) } else { None }
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ use super::Inspect;
 ///
 /// | answer | read | becomes |
 /// |---|---|---|
-/// | 429 | its body | the same, with its reason, and with the wait that its message asks for where the headers ask for none |
+/// | 429 | its body | the same, with its reason, and with the wait that its message asks for where no header asks for one outright |
 /// | 503 | its body | the same; a 429 when it tells of capacity, as API Management's "Backend pool … is temporarily unavailable" |
 /// | 403, JSON | its body | a 429 when API Management says that a quota is spent |
 /// | 400, JSON | its body | the same, with its reason, when the context is too long for the deployment |

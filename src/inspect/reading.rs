@@ -273,16 +273,16 @@ fn apply(head: &mut Parts, verdict: Verdict) {
 
 /// Completes the head of a throttled response.
 fn throttle(head: &mut Parts, reason: Reason, wait: Option<Duration>) {
-    let hint = |head: &Parts| match Outcome::of(head.status, &head.headers, clock::wall) {
+    // The time at which a limit resets is a guess; the words are meant for this refusal.
+    let asked = Hint::asked(&head.headers, clock::wall);
+    if let (Hint::None | Hint::Zero, Some(wait)) = (asked, wait) {
+        // Whether to come back is for the service to say.
+        ask_for(&mut head.headers, wait);
+    }
+    let found = match Outcome::of(head.status, &head.headers, clock::wall) {
         Outcome::Throttled(hint) => hint,
         _ => Hint::None,
     };
-    let mut found = hint(head);
-    if let (Hint::None | Hint::Zero, Some(wait)) = (found, wait) {
-        // Whether to come back is for the service to say.
-        ask_for(&mut head.headers, wait);
-        found = hint(head);
-    }
     head.extensions.insert(Refusal::new(reason, found));
 }
 

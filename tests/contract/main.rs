@@ -12,6 +12,7 @@ mod cancellation;
 mod cloning;
 mod failures;
 mod gate;
+mod inspected;
 mod inspecting;
 mod native_spillover;
 mod probing;
