@@ -58,8 +58,7 @@ fn failed(members: &Members<'_>, seen: &Seen) -> Option<Reason> {
         ("object", value) if value != r#""response""# => Some(false),
         _ => None,
     });
-    let output = members.last("output").unwrap_or_default();
-    if has_failed != Some(true) || output.bytes().any(|byte| !b"[] \t\r\n".contains(&byte)) {
+    if has_failed != Some(true) || members.are_paid_for() {
         return None;
     }
     let error = members.last("error")?;

@@ -78,8 +78,11 @@ fn judge(name: &str, data: &str) -> Result<Step, Unclear> {
         }),
         "response.failed" => {
             let response = members.last("response").unwrap_or_default();
-            let error = Members::parse(response.as_bytes()).and_then(|it| it.last("error"));
-            match error.or_else(|| members.last("error")) {
+            let response = Members::parse(response.as_bytes());
+            if response.as_ref().is_some_and(Members::are_paid_for) {
+                return Ok(Step::Answer);
+            }
+            match response.and_then(|it| it.last("error")).or_else(|| members.last("error")) {
                 None => Step::Next,
                 Some(error) => decide(fault::reason(error, false, false)),
             }

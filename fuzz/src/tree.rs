@@ -41,6 +41,15 @@ impl<'a> Members<'a> {
         let found = self.0.iter().rev().find(|(key, _)| key == name);
         found.map(|(_, value)| *value).filter(|value| *value != "null")
     }
+
+    /// Whether those of a response tell of output, or of tokens that were used. Without escapes.
+    pub fn are_paid_for(&self) -> bool {
+        let output = self.last("output").unwrap_or_default();
+        let usage = self.last("usage").unwrap_or_default();
+        output.bytes().any(|byte| !b"[] \t\r\n".contains(&byte))
+            // Every other piece is a string.
+            || usage.split('"').step_by(2).any(|it| it.contains(|digit| ('1'..='9').contains(&digit)))
+    }
 }
 
 impl<'de> Deserialize<'de> for Tree {

@@ -45,11 +45,10 @@ impl Status {
     }
 
     /// The answer has ended and is `text`: judges the error of a response that has failed before
-    /// there was any output.
+    /// there was anything to pay for.
     pub(crate) fn finish(&self, text: &[u8]) -> Beginning {
         let members = Members::of(text);
-        let has_output = members.output.iter().any(|byte| !b"[] \t\r\n".contains(byte));
-        let is_candidate = self.has_failed && members.is_whole && !has_output;
+        let is_candidate = self.has_failed && members.is_whole && !members.is_paid_for();
         if is_candidate && !members.error.is_empty() {
             stream::by_error(members.error)
         } else {
@@ -167,10 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_no_refusal_once_there_was_output_or_without_its_error() {
+    fn a_failure_is_no_refusal_once_it_is_paid_for_or_without_its_error() {
         assert_refused(r#"{"status":"failed","error":{"code":"429"},"output":[]}"#, true);
         assert_refused(r#"{"status":"failed","error":{"code":"429"},"output":null}"#, true);
         assert_refused(r#"{"status":"failed","error":{"code":"429"},"output":[{}]}"#, false);
+        let used =
+            r#"{"status":"failed","error":{"code":"429"},"output":[],"usage":{"total_tokens":"#;
+        assert_refused(&format!("{used}0}}}}"), true);
+        assert_refused(&format!("{used}1600}}}}"), false);
         assert_refused(r#"{"status":"failed","error":null}"#, false);
         assert_refused(r#"{"status":"failed","error":{"code":"invalid_prompt"}}"#, false);
         assert_refused(r#"{"status":"failed","error":{"code":"429"}"#, false);

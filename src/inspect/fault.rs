@@ -1,6 +1,9 @@
 //! What an error object says about itself, and why a backend refuses by it.
 
-use crate::{classify::Reason, json::members};
+use crate::{
+    classify::Reason,
+    json::{Text, members},
+};
 
 /// An error, as the parts of its JSON text: strings without their quotes, escapes as written.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,7 +22,8 @@ pub(crate) struct Members<'a> {
     pub(crate) error: &'a [u8],
     pub(crate) response: &'a [u8],
     pub(crate) status: &'a [u8],
-    pub(crate) output: &'a [u8],
+    output: &'a [u8],
+    usage: &'a [u8],
     pub(crate) kind: &'a [u8],
     pub(crate) code: &'a [u8],
     pub(crate) message: &'a [u8],
@@ -39,6 +43,7 @@ impl<'a> Members<'a> {
                 b"response" => &mut found.response,
                 b"status" => &mut found.status,
                 b"output" => &mut found.output,
+                b"usage" => &mut found.usage,
                 b"type" => &mut found.kind,
                 b"code" => &mut found.code,
                 b"message" => &mut found.message,
@@ -50,6 +55,13 @@ impl<'a> Members<'a> {
         });
         found.is_whole = whole.is_some();
         found
+    }
+
+    /// Whether a response has any output, or used any tokens: it is paid for then, and would be a
+    /// second time if it were sent again.
+    pub(crate) fn is_paid_for(&self) -> bool {
+        let has_output = self.output.iter().any(|byte| !b"[] \t\r\n".contains(byte));
+        has_output || counts(self.usage)
     }
 
     /// The error that the members themselves are.
@@ -147,6 +159,24 @@ fn is(name: &[u8], code: &str) -> bool {
     letters.map(u8::to_ascii_lowercase).eq(code.bytes())
 }
 
+/// Whether any number of a JSON text is other than zero.
+fn counts(json: &[u8]) -> bool {
+    let (mut text, mut at) = (Text::default(), 0);
+    while at < json.len() {
+        if text.is_within() {
+            at += text.read(&json[at..], |_| {});
+            continue;
+        }
+        match json[at] {
+            b'1'..=b'9' => return true,
+            b'"' => text = Text::Within,
+            _ => {}
+        }
+        at += 1;
+    }
+    false
+}
+
 fn is_number(code: &[u8]) -> bool {
     code.iter().all(u8::is_ascii_digit)
 }
@@ -218,6 +248,21 @@ mod tests {
             "true",
         ] {
             assert_reason(&format!(r#"{{"error":{error}}}"#), None);
+        }
+    }
+
+    #[test]
+    fn output_or_any_number_of_the_usage_is_paid_for() {
+        for (response, is_paid_for) in [
+            (r#"{"output":[],"usage":{"input_tokens":900,"output_tokens":0}}"#, true),
+            (r#"{"usage":{"output_tokens_details":{"reasoning_tokens":0.5}}}"#, true),
+            (r#"{"output":[{}],"usage":null}"#, true),
+            (r#"{"output":[ ],"usage":{"input_tokens":0,"details":[{"total_tokens":0}]}}"#, false),
+            (r#"{"usage":{"gpt-5 \"4\"":0,"tier":"1"}}"#, false),
+            (r#"{"usage":null,"output":null}"#, false),
+            ("{}", false),
+        ] {
+            assert_eq!(Members::of(response.as_bytes()).is_paid_for(), is_paid_for, "{response}");
         }
     }
 

@@ -62,9 +62,9 @@ use super::Inspect;
 /// | 503 | its body | the same; a 429 when it tells of capacity, as API Management's "Backend pool … is temporarily unavailable" |
 /// | 403, JSON | its body | a 429 when API Management says that a quota is spent |
 /// | 400, JSON | its body | the same, with its reason, when the context is too long for the deployment |
-/// | 200, event stream | up to the first event of the answer | a 429 when that is an error for rate, capacity or quota |
-/// | 200, event stream of `/responses` with a `retry-after` of more than nothing | nothing | a 429 at once |
-/// | 200, JSON of `/responses` | up to its `status`; all of it when that is `failed` | a 429 when it failed for rate, capacity or quota without any output |
+/// | 200, event stream | up to the first event of the answer | a 429 when that is an error for rate, capacity or quota, and no tokens were used |
+/// | 200, event stream of `/responses` with a `retry-after` of more than nothing | nothing | a 429 |
+/// | 200, JSON of `/responses` | up to its `status`; all of it when that is `failed` | a 429 when it failed for rate, capacity or quota without any output or used tokens |
 ///
 /// Everything else is passed on: 401, 404, a content filter's 400 or error, an answer of whatever
 /// status whose body is compressed. What was read is given back frame by frame, as it came.

@@ -15,8 +15,8 @@ use crate::classify::Reason;
 /// comes, until it is decided.
 ///
 /// The events `response.created`, `.in_progress` and `.queued` decide nothing, however long they
-/// are: one echoes the whole request. An `error` or a `response.failed` is judged. With any other
-/// event the answer has begun; its name is enough.
+/// are: one echoes the whole request. An `error` is judged, and a `response.failed` that is not paid
+/// for. With any other event the answer has begun; its name is enough.
 #[derive(Debug, Default)]
 pub(crate) struct Preamble {
     /// The unfinished line, as far as it may matter.
@@ -194,6 +194,7 @@ fn judge(event: Event, data: &[u8]) -> Beginning {
         Event::Failed => {
             let response = Members::of(members.response);
             match (response.error, members.error) {
+                _ if response.is_paid_for() => Beginning::Answer,
                 // One order that was seen has the error in an event of its own.
                 (b"", b"") => Beginning::Undecided,
                 (b"", error) | (error, _) => by_error(error),
@@ -286,6 +287,22 @@ mod tests {
         let Beginning::Refused(refused) = refused else { panic!("{refused:?}") };
         assert_eq!(refused.wait, Some(Duration::from_secs(3)));
         assert_eq!(read("event: error\ndata: out of cheese\n\n"), Beginning::Answer);
+    }
+
+    #[test]
+    fn a_failure_that_is_paid_for_is_the_answer() {
+        let failed = |rest: &str| {
+            let response = format!(r#"{{"status":"failed","error":{{"code":"429"}},{rest}}}"#);
+            read(&format!("event: response.failed\ndata: {{\"response\":{response}}}\n\n"))
+        };
+        let unpaid = failed(r#""output":[],"usage":{"total_tokens":0}"#);
+        assert_refused(unpaid, Reason::Rate, r#"{"error":{"code":"429"}}"#);
+        assert_eq!(failed(r#""output":[],"usage":{"total_tokens":1600}"#), Beginning::Answer);
+        assert_eq!(failed(r#""output":[{"type":"message"}]"#), Beginning::Answer);
+        // Nor does an event after it make it one.
+        let used =
+            "event: response.failed\ndata: {\"response\":{\"usage\":{\"total_tokens\":9}}}\n\n";
+        assert_eq!(read(used), Beginning::Answer);
     }
 
     #[test]

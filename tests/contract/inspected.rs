@@ -74,3 +74,15 @@ async fn words_leave_a_pushback_of_grpc_as_it_is() {
     assert_eq!(refusal(&refused).unwrap().1, Hint::After(Duration::from_millis(250)));
     assert_eq!(header(&refused, "retry-after-ms"), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_used_tokens_is_not_sent_again() {
+    let usage = |tokens: u32| format!(r#""usage":{{"input_tokens":0,"total_tokens":{tokens}}}"#);
+    for (tokens, status) in [(0, 429), (1_600, 200)] {
+        let error = r#""error":{"code":"rate_limit_exceeded","message":"x"},"output":[]"#;
+        let response = format!(r#"{{"status":"failed",{error},{}}}"#, usage(tokens));
+        let event = format!("event: response.failed\ndata: {{\"response\":{response}}}\n\n");
+        assert_eq!(told(Answer::ok().telling(response)).await.status(), status);
+        assert_eq!(told(Answer::ok().telling(event)).await.status(), status);
+    }
+}
