@@ -80,6 +80,10 @@ use super::Inspect;
 /// nothing is held, parsed or sent again. A caller sees the first event of the answer when it
 /// comes; the head, and the events before it, come together with it.
 ///
+/// Over HTTP/1.1, what is left of an answer after the event that refuses, or the head that does, is
+/// read and thrown away, so that its connection is not closed: up to 64 KiB of it, and for no
+/// longer than 50 ms.
+///
 /// An event stream whose length is announced is taken for one of `/responses` alone: the service
 /// announces none, and so a chat answer with a `content-length` is passed on unread.
 ///

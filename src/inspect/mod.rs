@@ -7,6 +7,7 @@ mod future;
 mod layer;
 mod message;
 mod reading;
+mod rest;
 mod route;
 mod stream;
 
@@ -35,8 +36,8 @@ use crate::ResponseBody;
 ///
 /// # Cancel safety
 ///
-/// The future owns the response that is being read; dropping it drops the body, what was read of
-/// it, and the timer.
+/// The future owns the response that is being read, or whose rest is thrown away; dropping it drops
+/// the body, what was read of it, and the timer.
 ///
 /// # Errors
 ///

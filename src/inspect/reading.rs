@@ -15,6 +15,7 @@ use super::{
     answer::Status,
     body::{self, Verdict},
     layer::Limits,
+    rest::Rest,
     route::Asked,
     stream::{Beginning, Preamble, Refused},
 };
@@ -31,6 +32,8 @@ pub(super) struct Reading<R> {
     body: R,
     ahead: Ahead<R>,
     subject: Subject,
+    /// The refusal that the answer is, with what is left of it, which nobody wants.
+    refused: Option<(Refused, Rest)>,
     /// How many bytes may be read, and for how long.
     limit: usize,
     time: Duration,
@@ -76,10 +79,13 @@ where
         limits: Limits,
         cx: &mut Context<'_>,
     ) -> Read<R> {
-        let subject = match subject(&response, asked) {
-            Ok(Some(subject)) => subject,
+        let (subject, refused) = match subject(&response, asked) {
             Ok(None) => return Read::Answered(response.map(ResponseBody::upstream)),
-            Err(refused) => return Read::Answered(refuse(response.into_parts().0, refused)),
+            Ok(Some(subject)) => (subject, None),
+            Err(refused) => {
+                let rest = Rest::of(response.version());
+                (Subject::Stream(Preamble::default()), Some((refused, rest)))
+            }
         };
         let (limit, time) = match subject {
             Subject::Refusal => (LONGEST_REFUSAL, limits.body_time()),
@@ -87,7 +93,7 @@ where
         };
         let (head, body) = response.into_parts();
         let ahead = Ahead::default();
-        Box::new(Self { head, body, ahead, subject, limit, time, timer: None }).go_on(cx)
+        Box::new(Self { head, body, ahead, subject, refused, limit, time, timer: None }).go_on(cx)
     }
 
     /// Reads on. It takes itself by value, so that the future that has it can live in registers
@@ -101,9 +107,13 @@ where
         }
     }
 
-    /// Reads on until it is decided what the answer is.
+    /// Reads on until it is decided what the answer is, and a refusal's connection is free.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Decision> {
         loop {
+            if let Some((refused, rest)) = &mut self.refused {
+                ready!(rest.poll(&mut self.body, cx));
+                return Poll::Ready(Decision::Refuse(refused.clone()));
+            }
             let decision = match self.poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => self.read(frame),
                 Poll::Ready(Some(Err(error))) => {
@@ -168,7 +178,11 @@ where
         }
         match beginning {
             Beginning::Answer => Some(Decision::Pass),
-            Beginning::Refused(refused) => Some(Decision::Refuse(refused)),
+            Beginning::Refused(refused) => {
+                self.ahead = Ahead::default();
+                self.refused = Some((refused, Rest::of(self.head.version)));
+                None
+            }
             Beginning::Undecided => (self.ahead.weight() > self.limit).then(|| self.give_up()),
         }
     }

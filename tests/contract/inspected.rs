@@ -1,18 +1,28 @@
-//! What `InspectLayer` makes of answers.
+//! What `InspectLayer` makes of answers: the waits that it finds, and what is left of them.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use http_body_util::Full;
+use futures::{Stream, StreamExt, stream};
+use http::{Request, Response, Version};
+use http_body::{Body, Frame};
+use http_body_util::{Full, StreamBody};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_spillover::{
     InspectLayer, ResponseBody,
     classify::{Hint, Reason, Refusal},
 };
 
-use crate::leaf::{Answer, Broken, header};
+use crate::{
+    clock::{ms, timed},
+    leaf::{Answer, Broken, header},
+};
 
 type Ask = Request<Full<Bytes>>;
 
@@ -86,3 +96,92 @@ async fn a_failure_that_used_tokens_is_not_sent_again() {
         assert_eq!(told(Answer::ok().telling(event)).await.status(), status);
     }
 }
+
+type Pieces = std::pin::Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Broken>> + Send + Sync>>;
+
+/// An event stream of `pieces`, with how many of them were read.
+fn streamed(
+    pieces: impl Stream<Item = Result<&'static str, Broken>> + Send + Sync + 'static,
+) -> (Response<StreamBody<Pieces>>, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let read = Arc::clone(&count);
+    let frames = pieces.map(move |piece| {
+        read.fetch_add(1, Ordering::Relaxed);
+        Ok(Frame::data(Bytes::from_static(piece?.as_bytes())))
+    });
+    let pieces: Pieces = Box::pin(frames);
+    let answer = Response::builder().header("content-type", "text/event-stream");
+    (answer.body(StreamBody::new(pieces)).unwrap(), count)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rest_of_a_refused_answer_delays_it_by_no_more_than_50_ms() {
+    let rest = || stream::iter([Ok(ERROR), Ok(FAILED)]);
+    let late = |pause| {
+        stream::once(async move {
+            crate::clock::pass(ms(pause)).await;
+            Ok(FAILED)
+        })
+    };
+    let never = || rest().chain(stream::pending());
+    for (answer, delay) in [
+        (streamed(rest()), 0),
+        (streamed(stream::iter([Ok(ERROR)]).chain(late(20))), 20),
+        (streamed(stream::iter([Ok(ERROR)]).chain(late(20)).chain(stream::pending())), 50),
+        (streamed(never()), 50),
+        (streamed(rest().chain(stream::iter([Err(Broken("reset by peer"))]))), 0),
+    ] {
+        let (refused, took) = timed(inspected(answer.0)).await;
+        assert_eq!(
+            (refused.status().as_u16(), header(&refused, "content-type")),
+            (429, Some("application/json"))
+        );
+        assert_eq!(refusal(&refused), Some((Reason::Capacity, Hint::None)));
+        // The timer's granularity.
+        assert!(took >= ms(delay) && took <= ms(delay + 1), "{took:?} instead of {delay} ms");
+    }
+
+    let (mut by_head, count) = streamed(never());
+    by_head.headers_mut().insert("retry-after", "4".parse().unwrap());
+    let (refused, took) = timed(inspected(by_head)).await;
+    assert_eq!(
+        (refusal(&refused), count.load(Ordering::Relaxed)),
+        (Some((Reason::Rate, after(4))), 2)
+    );
+    assert!(took >= ms(50) && took <= ms(51), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_64_kib_are_read_of_the_rest_of_a_refused_answer() {
+    let kib: &'static str = Box::leak("a".repeat(1 << 10).into_boxed_str());
+    for (piece, most) in [(kib, 64), ("", 4_096)] {
+        let endless = stream::iter([Ok(ERROR)]).chain(stream::repeat(Ok(piece)));
+        let (answer, count) = streamed(endless);
+        assert_eq!(inspected(answer).await.status(), 429);
+        assert_eq!(count.load(Ordering::Relaxed), 1 + most);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_http_2_the_rest_of_a_refused_answer_is_dropped_at_once() {
+    let (mut answer, count) = streamed(stream::iter([Ok(ERROR)]).chain(stream::pending()));
+    *answer.version_mut() = Version::HTTP_2;
+    let (refused, took) = timed(inspected(answer)).await;
+    assert_eq!((refused.status().as_u16(), took), (429, Duration::ZERO));
+    assert_eq!((count.load(Ordering::Relaxed), Arc::strong_count(&count)), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_future_that_is_dropped_while_the_rest_is_read_drops_the_body() {
+    let (answer, count) = streamed(stream::iter([Ok(ERROR)]).chain(stream::pending()));
+    let mut reading = tokio_test::task::spawn(inspected(answer));
+    assert!(reading.poll().is_pending());
+    assert_eq!((count.load(Ordering::Relaxed), Arc::strong_count(&count)), (1, 2));
+    drop(reading);
+    assert_eq!(Arc::strong_count(&count), 1);
+}
+
+const ERROR: &str =
+    "event: error\ndata: {\"error\":{\"code\":\"no_capacity\",\"message\":\"busy\"}}\n\n";
+const FAILED: &str =
+    "event: response.failed\ndata: {\"response\":{\"status\":\"failed\",\"error\":null}}\n\n";
