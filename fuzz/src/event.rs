@@ -18,6 +18,8 @@ pub fn refusal(stream: &str) -> Result<Option<Reason>, Unclear> {
             }
         } else if let Some(value) = line.strip_prefix("event:") {
             name = value.strip_prefix(' ').unwrap_or(value);
+            // The name of an event without one.
+            name = if name == "message" { "" } else { name };
             if !is_judged(name) && !PREAMBLE.contains(&name) && !name.is_empty() {
                 return Ok(None);
             }

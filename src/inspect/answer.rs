@@ -1,7 +1,7 @@
 //! A JSON answer of the Responses API: whether it says that the response failed.
 
 use super::{
-    fault::Members,
+    fault::{BYTE_ORDER_MARK, Members, without_mark},
     stream::{self, Beginning},
 };
 use crate::json::{Name, Text};
@@ -47,7 +47,7 @@ impl Status {
     /// The answer has ended and is `text`: judges the error of a response that has failed before
     /// there was anything to pay for.
     pub(crate) fn finish(&self, text: &[u8]) -> Beginning {
-        let members = Members::of(text);
+        let members = Members::of(without_mark(text));
         let is_candidate = self.has_failed && members.is_whole && !members.is_paid_for();
         if is_candidate && !members.error.is_empty() {
             stream::by_error(members.error)
@@ -78,7 +78,7 @@ impl Status {
                 self.name = Name::default();
             }
             // An answer that is no object.
-            _ if self.depth == 0 && !byte.is_ascii_whitespace() => return None,
+            _ if self.depth == 0 && !may_precede(byte) => return None,
             _ => {}
         }
         Some(())
@@ -106,6 +106,11 @@ impl Key {
             Self::Other
         }
     }
+}
+
+/// What stands before an object at most; the end of the text shows whether it was the mark.
+fn may_precede(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || BYTE_ORDER_MARK.contains(&byte)
 }
 
 #[cfg(test)]
@@ -163,6 +168,8 @@ mod tests {
         assert_refused(&format!(r#"{{"a":{{"status":"failed"}},{error}}}"#), false);
         assert_refused(&format!(r#"{{"statuses":"failed",{error}}}"#), false);
         assert_refused(&format!(r#"{{{error}}}"#), false);
+        assert_refused(&format!("\u{feff}{{\"status\":\"failed\",{error}}}"), true);
+        assert_refused(&format!("\u{feff}\u{feff}{{\"status\":\"failed\",{error}}}"), false);
     }
 
     #[test]

@@ -94,6 +94,7 @@ impl<'a> Fault<'a> {
     /// The error in the body of a response: `{"error": …}`, API Management's form, or whatever it
     /// is, as a message.
     pub(crate) fn in_body(body: &'a [u8]) -> Self {
+        let body = without_mark(body);
         let members = Members::of(body);
         if !members.error.is_empty() {
             return Self::of(members.error);
@@ -152,6 +153,12 @@ impl<'a> Fault<'a> {
     }
 }
 
+/// A text without the byte order mark that some proxies write before it (RFC 8259, section 8.1:
+/// whoever reads may pass over it).
+pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
+}
+
 /// Whether a code is the one that is spelled `code`, in lower case without separators:
 /// `RateLimitReached` and `rate_limit_reached` are one.
 fn is(name: &[u8], code: &str) -> bool {
@@ -190,6 +197,7 @@ fn bare(value: &[u8]) -> &[u8] {
     }
 }
 
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// No wait helps (the list of promptfoo pull request 8896).
 const QUOTA: [&str; 5] = [
     "insufficientquota",

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use memchr::memchr2;
 
 use super::{
-    fault::{Fault, Members},
+    fault::{Fault, Members, without_mark},
     message,
 };
 use crate::classify::Reason;
@@ -129,7 +129,7 @@ impl Preamble {
     fn read(&mut self, line: &[u8]) -> Beginning {
         let mut line = line;
         if !std::mem::replace(&mut self.has_begun, true) {
-            line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+            line = without_mark(line);
         }
         if line.is_empty() {
             return self.dispatch();
@@ -160,7 +160,8 @@ impl Preamble {
 impl Event {
     fn named(name: &[u8]) -> Self {
         match name {
-            b"" => Self::Nameless,
+            // Which is the name of those without one.
+            b"" | b"message" => Self::Nameless,
             b"response.created" | b"response.in_progress" | b"response.queued" => Self::Preamble,
             b"error" => Self::Error,
             b"response.failed" => Self::Failed,
@@ -244,7 +245,6 @@ fn value<'a>(line: &'a [u8], field: &[u8]) -> Option<&'a [u8]> {
 }
 
 const DATA: &[u8] = b"data:";
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 #[cfg(test)]
 mod tests {
@@ -273,6 +273,17 @@ mod tests {
                 assert_refused(read(&event), Reason::Rate, body);
             }
         }
+    }
+
+    #[test]
+    fn an_event_called_message_is_one_without_a_name() {
+        let error = r#"{"error":{"code":"429"}}"#;
+        let event = format!("event: message\ndata: {error}\n\n");
+        assert_refused(read(&event), Reason::Rate, error);
+        let created = "event: message\ndata: {\"type\":\"response.created\"}\n\n";
+        assert_refused(read(&format!("{created}{event}")), Reason::Rate, error);
+        let chunk = "event: message\ndata: {\"choices\":[]}\n\n";
+        assert_eq!(read(&format!("{chunk}{event}")), Beginning::Answer);
     }
 
     #[test]

@@ -86,6 +86,25 @@ async fn words_leave_a_pushback_of_grpc_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_byte_order_mark_before_json_hides_nothing() {
+    for (status, text) in [
+        (403, r#"{"statusCode":403,"message":"Out of call volume quota."}"#),
+        (429, r#"{"error":{"code":"insufficient_quota","message":"plan and billing"}}"#),
+        (200, r#"{"object":"response","status":"failed","error":{"code":"insufficient_quota"}}"#),
+    ] {
+        let answer = Answer::status(status).telling(format!("\u{feff}{text}"));
+        let refused = told(answer.with("content-type", "application/json")).await;
+        assert_eq!(refusal(&refused).map(|(reason, _)| reason), Some(Reason::Quota), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_called_message_is_one_without_a_name() {
+    let event = format!("event: message\n{}", ERROR.trim_start_matches("event: error\n"));
+    assert_eq!(told(Answer::ok().telling(event)).await.status(), 429);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failure_that_used_tokens_is_not_sent_again() {
     let usage = |tokens: u32| format!(r#""usage":{{"input_tokens":0,"total_tokens":{tokens}}}"#);
     for (tokens, status) in [(0, 429), (1_600, 200)] {
