@@ -70,9 +70,7 @@ impl<'a> NativeSpillover<'a> {
 
     #[cold]
     fn found(headers: &'a HeaderMap) -> Option<Self> {
-        let is_spilled = headers.get(&IS_SPILLED_OVER);
-        let is_there =
-            is_spilled.is_none_or(|value| !matches!(value.as_bytes(), b"false" | b"False"));
+        let is_there = headers.get(&IS_SPILLED_OVER).is_none_or(|it| !is_untrue(it.as_bytes()));
         let is_returned = headers.contains_key(&ERROR);
         (is_there || is_returned).then(|| {
             let deployment = headers.get(&DEPLOYMENT).map(|value| value.as_bytes().trim_ascii());
@@ -91,6 +89,11 @@ impl<'a> NativeSpillover<'a> {
     pub(crate) const fn is_of_standard(&self) -> bool {
         !self.is_returned
     }
+}
+
+fn is_untrue(value: &[u8]) -> bool {
+    let value = value.trim_ascii();
+    value.eq_ignore_ascii_case(b"false") || value == b"0"
 }
 
 /// Documentation of before 2026 spells `x-ms-spillover-from-<deployment>`.
@@ -122,6 +125,10 @@ mod tests {
             ("x-ms-spillover-from-gpt-4o-ptu", "", true),
             ("x-ms-is-spilled-over", "True", true),
             ("x-ms-is-spilled-over", "false", false),
+            ("x-ms-is-spilled-over", "FALSE", false),
+            ("x-ms-is-spilled-over", " false", false),
+            ("x-ms-is-spilled-over", "0", false),
+            ("x-ms-is-spilled-over", "1", true),
             ("x-ms-spillover-error", "429", true),
             ("x-ms-deployment-name", "gpt-4o", false),
             ("x-ms-region", "East US 2", false),

@@ -71,6 +71,16 @@ async fn an_answer_that_azure_spilled_counts_as_spilled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_says_in_any_spelling_that_it_was_not_spilled_was_not() {
+    for value in ["false", "False", "FALSE", "0", " false"] {
+        let leaf = leaf(Answer::ok().with("x-ms-is-spilled-over", value));
+        let layer = tiers([backend("standard", "east", "gpt-4o")]);
+        let response = layer.layer(leaf).oneshot(request()).await.unwrap();
+        assert!(!account(&response).spilled(), "{value}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deployment_that_refused_azures_spill_is_not_asked_again() {
     for name in [Some("gpt-4o"), None, Some("gpt-4o-ptu")] {
         let mut refusal = refused_twice();
