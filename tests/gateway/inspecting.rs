@@ -47,6 +47,18 @@ fn without_inspection_a_stream_passes_as_it_is() {
 }
 
 #[test]
+fn answers_that_are_read_are_asked_for_uncompressed() {
+    for (name, model, seen) in
+        [("plain", "", None), ("compressed", "inspect = false", Some("gzip, br"))]
+    {
+        let (east, sweden) = (streaming(SERVED), streaming(SERVED));
+        let gateway = gateway(name, [east.endpoint(), sweden.endpoint()], model, "");
+        respond(&gateway, STREAM, &[("accept-encoding", "gzip, br")]);
+        assert_eq!(east.asked()[0].header("accept-encoding"), seen, "{model}");
+    }
+}
+
+#[test]
 fn an_answer_is_read_no_longer_and_no_further_than_it_is_allowed() {
     let begun = |_: &Asked| {
         let (preamble, error) =

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderName, Request, Response};
+use http::{HeaderName, Request, Response, header};
 use tower::{
     Layer, ServiceExt,
     util::{Either, MapResponse},
@@ -34,6 +34,8 @@ pub(super) struct Stack {
     tiers: Tiers,
     /// Where attempts are limited.
     limit: Option<LimitAttemptsLayer>,
+    /// Whether answers are read, as far as they may be refusals.
+    inspects: bool,
 }
 
 #[derive(Clone)]
@@ -88,10 +90,15 @@ impl Stack {
                 Tiers::Standard(alone(pool).layer(leaf))
             }
         };
-        Self { tiers, limit: steering.max_attempts.map(LimitAttemptsLayer::new) }
+        let limit = steering.max_attempts.map(LimitAttemptsLayer::new);
+        Self { tiers, limit, inspects: steering.inspect.is_some() }
     }
 
-    pub(super) async fn send(&self, request: Request<Upload>) -> Result<Answer, UpstreamError> {
+    pub(super) async fn send(&self, mut request: Request<Upload>) -> Result<Answer, UpstreamError> {
+        if self.inspects {
+            // A refusal that is compressed cannot be read.
+            request.headers_mut().remove(header::ACCEPT_ENCODING);
+        }
         match (&self.tiers, self.limit) {
             (Tiers::Both(tiers), None) => SmartFallback::clone(tiers).oneshot(request).await,
             (Tiers::Both(tiers), Some(limit)) => {
