@@ -104,10 +104,11 @@ def cases():
     for path in sorted(CORPUS.glob("*.http")):
         tagged, lines, _ = sample(path.name)
         method, target = tagged["request"].split()
+        asked = target.split("?")[0]
         status = int(tagged["verdict"].split()[0])
-        if method != "POST" or status < 400 or not target.split("?")[0].endswith(("/completions", "/responses")):
+        if method != "POST" or status < 400 or not asked.endswith(("/completions", "/responses")):
             continue
-        api = "responses" if target.endswith("/responses") else "chat"
+        api = "responses" if asked.endswith("/responses") else "chat"
         form = "stream" if raw(lines, "")[1] else "json"
         yield path.name, api, form, tagged["verdict"].split()
 
