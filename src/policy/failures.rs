@@ -163,8 +163,11 @@ mod tests {
             headers.insert("x-should-retry", HeaderValue::from_static(word));
         }
         let is_included = |status: &u16| {
-            let code = StatusCode::from_u16(*status).expect("a status");
-            failures.include(Outcome::of(code, &headers, || unreachable!()), code, &headers)
+            let mut response = Response::new(());
+            *response.status_mut() = StatusCode::from_u16(*status).expect("a status");
+            *response.headers_mut() = headers.clone();
+            let outcome = Outcome::of(response.status(), &headers, || unreachable!());
+            failures.include_response(outcome, &response)
         };
         (100..600).filter(is_included).collect()
     }
