@@ -90,13 +90,15 @@ fn read(members: &[(String, Tree)]) -> Option<Usage> {
 fn ids(members: &[(String, Tree)], is_outermost: bool, found: &mut Vec<(&'static str, Vec<u8>)>) {
     for (key, value) in members {
         match (key.as_str(), value) {
-            ("id", value) => id(value, found),
             ("response", Tree::Object(response)) if is_outermost => ids(response, false, found),
-            ("output" | "data", Tree::Array(items)) => {
+            ("conversation", Tree::Object(conversation)) => {
+                conversation.iter().for_each(|(key, value)| named(key, value, found));
+            }
+            ("output" | "data" | "generations", Tree::Array(items)) => {
                 items.iter().for_each(|one| item(one, found));
             }
             ("item", value) if is_outermost => item(value, found),
-            _ => {}
+            (key, value) => named(key, value, found),
         }
     }
 }
@@ -105,12 +107,22 @@ fn item(value: &Tree, found: &mut Vec<(&'static str, Vec<u8>)>) {
     let Tree::Object(members) = value else { return };
     for (key, value) in members {
         match (key.as_str(), value) {
-            ("id", value) => id(value, found),
             ("encrypted_content", Tree::Text(text)) if !text.is_empty() => {
                 found.push(("sealed", text.as_bytes()[..text.len().min(128)].to_vec()));
             }
-            _ => {}
+            (key, value) => named(key, value, found),
         }
+    }
+}
+
+/// The ids that a member of an object has, if its name is one of an id.
+fn named(key: &str, value: &Tree, found: &mut Vec<(&'static str, Vec<u8>)>) {
+    match (key, value) {
+        ("id" | "output_file_id" | "error_file_id" | "thread_id" | "container_id", value) => {
+            id(value, found);
+        }
+        ("result_files", Tree::Array(ids)) => ids.iter().for_each(|one| id(one, found)),
+        _ => {}
     }
 }
 

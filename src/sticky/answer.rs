@@ -19,8 +19,8 @@ pub(crate) enum Shown<'a> {
 /// place in the text and the value that it is in, at most [`LONGEST_ID`] bytes.
 ///
 /// Ids count where the service itself puts them: in the outermost object, in the object `response`
-/// of an event, and in items (`item`, `output`, `data`). What a caller wrote and the service
-/// repeats, metadata and tools, is elsewhere.
+/// of an event, in items (`item`, `output`, `data`, `generations`), and in the `conversation` that an
+/// answer belongs to. What a caller wrote and the service repeats, metadata and tools, is elsewhere.
 #[derive(Debug)]
 pub(crate) struct AnswerScan {
     /// How many bytes are still read.
@@ -39,8 +39,11 @@ pub(crate) struct AnswerScan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Name {
     Id,
+    /// A list of ids.
+    Ids,
     Sealed,
     Response,
+    Conversation,
     /// A list of items.
     Items,
     Item,
@@ -90,11 +93,13 @@ impl AnswerScan {
         match byte {
             b'"' => {
                 self.string = Text::Within;
-                self.value_of = self.key.take();
+                self.value_of =
+                    self.key.take().or_else(|| self.is_list_of_ids().then_some(Name::Id));
                 self.text.clear();
             }
             b'{' | b'[' => {
-                let name = self.key.take().unwrap_or(Name::Other);
+                let fits = |name: &Name| name.is_list() == (byte == b'[');
+                let name = self.key.take().filter(fits).unwrap_or(Name::Other);
                 if let Some(slot) = self.path.get_mut(self.depth) {
                     *slot = name;
                 }
@@ -132,23 +137,40 @@ impl AnswerScan {
         let text = mem::take(&mut self.text);
         match self.value_of.take() {
             None => self.key = Some(Name::of(&text)),
-            Some(Name::Id) if self.is_object() && (1..=LONGEST_ID).contains(&text.len()) => {
+            Some(Name::Id) if self.is_id() && (1..=LONGEST_ID).contains(&text.len()) => {
                 each(Shown::Id(&text));
             }
-            Some(Name::Sealed) if self.is_item() && !text.is_empty() => each(Shown::Seal(&text)),
+            Some(Name::Sealed) if self.is_item(self.depth) && !text.is_empty() => {
+                each(Shown::Seal(&text));
+            }
             Some(_) => {}
         }
         self.text = text;
         self.text.clear();
     }
 
-    /// Whether it is in an object that the service gave its id.
-    fn is_object(&self) -> bool {
-        self.depth == 1 || (self.depth == 2 && self.path[1] == Name::Response) || self.is_item()
+    /// Whether it is in an object that the service gave its id, or in a list of ids in one.
+    fn is_id(&self) -> bool {
+        self.is_object(self.depth - usize::from(self.is_list_of_ids()))
     }
 
-    fn is_item(&self) -> bool {
-        match self.depth {
+    fn is_list_of_ids(&self) -> bool {
+        let innermost = self.depth.checked_sub(1).and_then(|at| self.path.get(at));
+        innermost == Some(&Name::Ids)
+    }
+
+    fn is_object(&self, depth: usize) -> bool {
+        let is_part = match depth {
+            1 => true,
+            2 => matches!(self.path[1], Name::Response | Name::Conversation),
+            3 => self.path[1] == Name::Response && self.path[2] == Name::Conversation,
+            _ => false,
+        };
+        is_part || self.is_item(depth)
+    }
+
+    fn is_item(&self, depth: usize) -> bool {
+        match depth {
             2 => self.path[1] == Name::Item,
             3 => self.path[1] == Name::Items,
             4 => self.path[1] == Name::Response && self.path[2] == Name::Items,
@@ -160,18 +182,28 @@ impl AnswerScan {
 impl Name {
     fn of(key: &[u8]) -> Self {
         match key {
-            b"id" => Self::Id,
+            // What a batch wrote, where a run runs, and what a tool worked in are there too.
+            b"id" | b"output_file_id" | b"error_file_id" | b"thread_id" | b"container_id" => {
+                Self::Id
+            }
+            // What fine-tuning wrote.
+            b"result_files" => Self::Ids,
             b"encrypted_content" => Self::Sealed,
             b"response" => Self::Response,
-            b"output" | b"data" => Self::Items,
+            b"conversation" => Self::Conversation,
+            b"output" | b"data" | b"generations" => Self::Items,
             b"item" => Self::Item,
             _ => Self::Other,
         }
     }
+
+    const fn is_list(self) -> bool {
+        matches!(self, Self::Ids | Self::Items)
+    }
 }
 
-/// An item of a response of an event.
-const DEEPEST: usize = 4;
+/// An item of a response of an event, and a list in it.
+const DEEPEST: usize = 5;
 /// Of the names that matter.
 const LONGEST_NAME: usize = "encrypted_content".len();
 
@@ -217,6 +249,17 @@ mod tests {
         .concat()
     }
 
+    const BATCH: &str = r#"{"id":"batch_1","input_file_id":"no","output_file_id":"file-out",
+        "error_file_id":"file-err","metadata":{"output_file_id":"no"}}"#;
+    const JOB: &str = r#"{"object":"video.generation.job","id":"task_1","generations":[
+        {"object":"video.generation","id":"gen_1","job_id":"no"}]}"#;
+    const TUNING: &str = r#"{"data":[{"id":"ftjob-1","result_files":["file-1" , "file-2"],
+        "integrations":["no"]},{"id":"ftjob-2","result_files":["file-3",["no"],{"no":"no"}],
+        "hyperparameters":{"result_files":["no"]}}]}"#;
+
+    const TOOL: &str = r#"{"id":"resp_1","conversation":{"id":"conv_1","x":{"id":"no"}},"output":[
+        {"type":"code_interpreter_call","id":"ci_1","container_id":"cntr_1"}]}"#;
+
     fn samples() -> Vec<(String, Vec<&'static str>)> {
         let all = ["resp_1", "rs_1", "#gAAA", "msg_1"];
         let in_stream = [&["resp_1", "rs_1", "#gAAA"], &all[..]].concat();
@@ -229,6 +272,15 @@ mod tests {
             (stream("\r\n"), in_stream),
             (r#"{"id":"file-1","object":"file","bytes":5}"#.to_owned(), vec!["file-1"]),
             (list.to_owned(), vec!["file-1", "file-2"]),
+            (BATCH.to_owned(), vec!["batch_1", "file-out", "file-err"]),
+            (
+                r#"{"id":"run_1","thread_id":"thread_1","x":{"thread_id":"no"}}"#.to_owned(),
+                vec!["run_1", "thread_1"],
+            ),
+            (JOB.to_owned(), vec!["task_1", "gen_1"]),
+            (TUNING.to_owned(), vec!["ftjob-1", "file-1", "file-2", "ftjob-2", "file-3"]),
+            (TOOL.to_owned(), vec!["resp_1", "conv_1", "ci_1", "cntr_1"]),
+            (format!(r#"{{"response":{}}}"#, TOOL), vec!["resp_1", "conv_1", "ci_1", "cntr_1"]),
         ]
     }
 
@@ -255,6 +307,12 @@ mod tests {
             r#"{"metadata":{"id":"resp_1"}}"#,
             r#"{"encrypted_content":"gA"}"#,
             r#"{"response":{"encrypted_content":"gA"}}"#,
+            r#"{"conversation":{"encrypted_content":"gA"}}"#,
+            r#"{"conversation":"conv_1"}"#,
+            r#"{"output":{"x":{"id":"msg_1"}}}"#,
+            r#"{"result_files":"file-1","y":{"result_files":["file-1"]}}"#,
+            r#"{"result_files":{"x":"file-1"}}"#,
+            r#"{"x":["file-1"],"y":[["file-1"]]}"#,
             "]]]]}}}",
         ] {
             assert_eq!(shown(text), [""; 0], "{text}");
@@ -298,7 +356,7 @@ mod tests {
         #[test]
         fn no_answer_panics(
             noise in prop::collection::vec(any::<u8>(), 0..100),
-            pieces in "(\"(id|output|item|response|data)\":?|\\\\|[\\[\\]{}:, 1\"]){0,40}",
+            pieces in "(\"(id|output|item|response|conversation|result_files)\":?|\\\\|[\\[\\]{}:, 1\"]){0,40}",
         ) {
             shown_in(&[&noise, pieces.as_bytes()], usize::MAX);
         }

@@ -35,7 +35,9 @@ impl<'a> Operation<'a> {
             ("responses", Some("compact" | "input_tokens")) => (Kind::Response, None),
             ("threads", Some("runs")) => (Kind::Kept, None),
             ("responses", id) => (Kind::Response, id),
-            ("fine_tuning", Some("jobs")) => (Kind::Kept, segments.next()),
+            ("fine_tuning", Some("jobs")) | ("realtime", Some("calls")) => {
+                (Kind::Kept, segments.next())
+            }
             ("video", Some("generations")) => match segments.next() {
                 Some("jobs") => (Kind::Kept, segments.next()),
                 id => (Kind::Kept, id),
@@ -49,7 +51,7 @@ impl<'a> Operation<'a> {
 
 /// What the Azure OpenAI API keeps in a resource, as it is called in paths (Azure page "Azure
 /// OpenAI in Foundry Models v1 REST API reference").
-const COLLECTIONS: [&str; 9] = [
+const COLLECTIONS: [&str; 10] = [
     "assistants",
     "batches",
     "containers",
@@ -59,6 +61,7 @@ const COLLECTIONS: [&str; 9] = [
     "threads",
     "uploads",
     "vector_stores",
+    "videos",
 ];
 
 #[cfg(test)]
@@ -87,6 +90,10 @@ mod tests {
             ("fine_tuning/jobs/ftjob-1/cancel", Kind::Kept, Some("ftjob-1")),
             ("video/generations/jobs/task_1", Kind::Kept, Some("task_1")),
             ("video/generations/gen_1/content/video", Kind::Kept, Some("gen_1")),
+            ("videos", Kind::Kept, None),
+            ("videos/video_1/content", Kind::Kept, Some("video_1")),
+            ("realtime/calls/rtc_1/accept", Kind::Kept, Some("rtc_1")),
+            ("realtime/client_secrets", Kind::Free, None),
             ("embeddings", Kind::Free, None),
             ("models/gpt-4o", Kind::Free, None),
             ("audio/speech", Kind::Free, None),

@@ -14,6 +14,7 @@ mod failures;
 mod gate;
 mod inspected;
 mod inspecting;
+mod learning;
 mod native_spillover;
 mod probing;
 mod properties;
