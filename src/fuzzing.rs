@@ -102,17 +102,16 @@ pub fn operation(path: &str) -> (&'static str, Option<&str>) {
 }
 
 /// Calls `each` for what a response's request refers to: `id`, `item` or `sealed`, and its text.
-/// Gives whether the answer is to be stored, and whether its reasoning is wanted encrypted.
+/// Gives whether the answer is to be stored.
 pub fn references<'a>(
     content: &'a [u8],
     mut each: impl FnMut(&'static str, &'a [u8]),
-) -> (Option<bool>, bool) {
-    let wishes = crate::sticky::read(content, Kind::Response, |reference| match reference {
+) -> Option<bool> {
+    crate::sticky::read(content, Kind::Response, |reference| match reference {
         Reference::Id(id) => each("id", id),
         Reference::Item(id) => each("item", id),
         Reference::Sealed(text) => each("sealed", text),
-    });
-    (wishes.stored, wishes.sealed)
+    })
 }
 
 /// What a prompt cache may know a body by.

@@ -7,7 +7,7 @@ use http::Request;
 use super::{
     Held, Sticky, caller,
     operation::{Kind, Operation},
-    references::{self, Reference, SEAL, Wishes},
+    references::{self, Reference, SEAL},
     tier::Residents,
 };
 use crate::{TryCloneBody, backend::percent_decode};
@@ -41,12 +41,12 @@ impl Binding {
         }
         let name = caller::take_name(request);
         let mut search = Search::new(sticky, residents, now);
-        let (kind, wishes) = search.read(request);
+        let (kind, stored) = search.read(request);
         let named = name.map(|name| residents.named(name.as_str()).ok_or(()));
         let held = search.finish(named);
         // A file's content is its owner's words, whatever they look like.
         let is_content = request.uri().path().ends_with("/content");
-        let lesson = if is_content { Lesson::default() } else { Lesson::of(kind, wishes) };
+        let lesson = if is_content { Lesson::default() } else { Lesson::of(kind, stored) };
         Self { held, lesson }
     }
 }
@@ -60,19 +60,21 @@ impl Sticky {
     ) -> bool {
         let mut search = Search::new(self, residents, now);
         search.read(request);
-        search.known.is_some()
+        search.known().is_some()
     }
 }
 
 impl Lesson {
-    fn of(kind: Kind, wishes: Wishes) -> Self {
+    fn of(kind: Kind, stored: Option<bool>) -> Self {
         let ids = match kind {
             Kind::Free => false,
-            Kind::Chat => wishes.stored == Some(true),
-            Kind::Response => wishes.stored != Some(false),
+            Kind::Chat => stored == Some(true),
+            Kind::Response => stored != Some(false),
             Kind::Kept => true,
         };
-        Self { ids, seals: wishes.sealed }
+        // Whether anyone asked for it or not: what is compacted comes sealed, and so does what is
+        // fetched. It can be read where it was made alone, even if nothing was stored there.
+        Self { ids, seals: matches!(kind, Kind::Response | Kind::Kept) }
     }
 }
 
@@ -80,20 +82,36 @@ struct Search<'a> {
     sticky: &'a Sticky,
     residents: &'a Residents,
     now: Instant,
-    known: Option<Arc<str>>,
+    /// Who has what no other resource can do without.
+    needed: Lookup,
+    /// Who has an item that any resource can read. It counts where nothing else is known.
+    readable: Lookup,
     /// Whether something was found that no other resource can do without.
     is_needed: bool,
-    /// How many more ids are looked up.
+}
+
+/// Some of the ids of a request, of which the first that is known settles where they are.
+struct Lookup {
+    known: Option<Arc<str>>,
+    /// How many more are looked up.
     left: usize,
 }
 
 impl<'a> Search<'a> {
     const fn new(sticky: &'a Sticky, residents: &'a Residents, now: Instant) -> Self {
-        Self { sticky, residents, now, known: None, is_needed: false, left: MOST }
+        Self {
+            sticky,
+            residents,
+            now,
+            needed: Lookup::new(),
+            readable: Lookup::new(),
+            is_needed: false,
+        }
     }
 
-    /// Looks up what the path and the body of a request refer to.
-    fn read<B: TryCloneBody>(&mut self, request: &Request<B>) -> (Kind, Wishes) {
+    /// Looks up what the path and the body of a request refer to. Gives what it is about, and whether
+    /// its answer is to be stored, if it says.
+    fn read<B: TryCloneBody>(&mut self, request: &Request<B>) -> (Kind, Option<bool>) {
         let Operation { kind, id } = Operation::of(request.uri().path());
         if let Some(id) = id {
             let is_plain = !id.contains('%');
@@ -102,9 +120,9 @@ impl<'a> Search<'a> {
             self.look_up(&id, true);
         }
         let content = request.body().content().filter(|_| kind != Kind::Free);
-        let wishes = content
-            .map(|content| references::read(&content, kind, |reference| self.note(reference)));
-        (kind, wishes.unwrap_or_default())
+        let stored = content
+            .and_then(|content| references::read(&content, kind, |reference| self.note(reference)));
+        (kind, stored)
     }
 
     fn note(&mut self, reference: Reference<'_>) {
@@ -117,26 +135,37 @@ impl<'a> Search<'a> {
 
     fn look_up(&mut self, id: &[u8], is_needed: bool) {
         self.is_needed |= is_needed;
-        if self.known.is_some() || self.left == 0 {
+        let Self { sticky, residents, now, needed, readable, .. } = self;
+        let lookup = if is_needed { needed } else { readable };
+        if lookup.known.is_some() || lookup.left == 0 {
             return;
         }
-        self.left -= 1;
+        lookup.left -= 1;
         // A backend that was taken out of the configuration holds nothing any more.
-        self.known =
-            self.sticky.find(id, self.now).filter(|resource| self.residents.holds(resource));
+        lookup.known = sticky.find(id, *now).filter(|resource| residents.holds(resource));
+    }
+
+    fn known(&self) -> Option<&Arc<str>> {
+        self.needed.known.as_ref().or(self.readable.known.as_ref())
     }
 
     /// `named` is the resource of the backend that the caller named, if there is such a backend.
     fn finish(self, named: Option<Result<Arc<str>, ()>>) -> Option<(Arc<str>, Held)> {
-        match (named, self.known) {
+        match (named, self.known()) {
             (Some(Ok(resource)), _) => Some((resource, Held::Named)),
-            (_, Some(resource)) => Some((resource, Held::Known)),
+            (_, Some(resource)) => Some((Arc::clone(resource), Held::Known)),
             (named, None) if self.is_needed || named.is_some() => {
                 let default = self.sticky.default_backend.as_deref();
                 Some((self.residents.default(default), Held::Unknown))
             }
             _ => None,
         }
+    }
+}
+
+impl Lookup {
+    const fn new() -> Self {
+        Self { known: None, left: MOST }
     }
 }
 
@@ -148,7 +177,8 @@ pub(super) fn seal(text: &[u8]) -> &[u8] {
     &text[..plain]
 }
 
-/// A conversation may carry hundreds of items; the first that is known settles it.
+/// A conversation may carry hundreds of items, of an answer that was not stored for all that anyone
+/// knows. They do not use up what is looked up of the rest.
 const MOST: usize = 64;
 
 #[cfg(test)]
@@ -192,12 +222,12 @@ mod tests {
 
     #[test]
     fn an_answer_teaches_what_is_kept_of_it() {
-        let lesson = |kind, stored, sealed| Lesson::of(kind, Wishes { stored, sealed });
-        assert_eq!(lesson(Kind::Free, None, false), Lesson::default());
-        assert_eq!(lesson(Kind::Chat, None, false), Lesson::default());
-        assert!(lesson(Kind::Chat, Some(true), false).ids);
-        assert!(lesson(Kind::Response, None, false).ids && lesson(Kind::Kept, None, false).ids);
-        let unstored = lesson(Kind::Response, Some(false), true);
+        assert_eq!(Lesson::of(Kind::Free, None), Lesson::default());
+        assert_eq!(Lesson::of(Kind::Chat, None), Lesson::default());
+        assert_eq!(Lesson::of(Kind::Chat, Some(true)), Lesson { ids: true, seals: false });
+        let all = Lesson { ids: true, seals: true };
+        assert_eq!([Lesson::of(Kind::Response, None), Lesson::of(Kind::Kept, None)], [all; 2]);
+        let unstored = Lesson::of(Kind::Response, Some(false));
         assert_eq!(unstored, Lesson { ids: false, seals: true });
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Learner {
 
 impl Learner {
     pub(super) fn new(sticky: Sticky, resource: Arc<str>, lesson: Lesson) -> Self {
-        let most = if lesson.seals { SEALED } else { BEGINNING };
+        let most = if lesson.seals { RESPONSE } else { BEGINNING };
         Self { sticky, resource, lesson, scan: AnswerScan::new(most), learned: Vec::new() }
     }
 
@@ -54,8 +54,10 @@ impl fmt::Debug for Learner {
     }
 }
 
-/// A `response.created` repeats the request: one of 61 KB has been seen.
+/// A chat completion has its id at its beginning.
 const BEGINNING: usize = 64 << 10;
-const SEALED: usize = 1 << 20;
+/// `response.created` and `response.in_progress` repeat the request, of which 61 KB have been seen,
+/// and every item comes behind them.
+const RESPONSE: usize = 1 << 20;
 /// The most ids that are learned from one answer: a page of a list has 100 at most.
 const MOST: usize = 128;

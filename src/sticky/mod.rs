@@ -95,7 +95,7 @@ use crate::{TryCloneBody, resend::clock};
 ///
 /// - an id in the path: `/responses/{id}`, and the like of `conversations`, `files`, `threads`,
 ///   `assistants`, `batches`, `vector_stores`, `fine_tuning/jobs`, `uploads`, `evals`,
-///   `containers`, videos, and stored chat completions;
+///   `containers`, `videos`, `video/generations`, `realtime/calls`, and stored chat completions;
 /// - in the body `previous_response_id`, `conversation`, an `item_reference`, reasoning without its
 ///   content, `assistant_id`, `thread_id`, a file, a vector store, a container;
 /// - `encrypted_content`, which only the resource that encrypted it can read: another answers 400
@@ -113,17 +113,20 @@ use crate::{TryCloneBody, resend::clock};
 /// refusal. (The Azure Architecture Center has it so: "consider returning an API response like a
 /// 429 to a pinned client instead of redirecting it".)
 ///
-/// An item that a body carries in full, a message with its id, goes where that id is known to be, and
-/// is free when it is not known. Any other id that is not known, made before this process began or
+/// An item that a body carries in full, a message with its id, goes where that id is known to be if
+/// nothing else in the request is known, and is free when it is not known. Of what only one resource
+/// has, and of such items, the first 64 are looked up each. Any other id that is not known, made before this process began or
 /// forgotten, leads to the [default backend](Self::default_backend), and
 /// [`Served::held`](crate::Served::held) says so.
 ///
 /// # What is learned
 ///
-/// Of successful answers: the `id` of what was made, the ids of its items, and the first 128
-/// characters of each `encrypted_content`, as hashes. The answer passes untouched and unbuffered;
-/// its first 64 KiB are read, or its first MiB when the request wants encrypted reasoning. Nothing is learned from answers that are not stored (`store: false`,
-/// or a chat completion without `store: true`) but what is encrypted in them.
+/// Of successful answers: the `id` of what was made, those of its items, of its conversation, thread
+/// or container and of the files that a batch or fine-tuning wrote, and the first 128 characters of
+/// each `encrypted_content`, as hashes; 128 of them at most. The answer passes untouched and
+/// unbuffered; its first MiB is read, or the first 64 KiB of a chat completion. Nothing is learned
+/// from answers that are not stored (`store: false`, or a chat completion without `store: true`) but
+/// what is encrypted in them.
 ///
 /// # Cost
 ///

@@ -18,22 +18,18 @@ pub(crate) enum Reference<'a> {
     Sealed(&'a [u8]),
 }
 
-/// What a body says about its answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wishes {
-    /// Whether it is to be stored, if the body says.
-    pub(crate) stored: Option<bool>,
-    /// Whether its reasoning is to be given encrypted.
-    pub(crate) sealed: bool,
-}
-
-/// Calls `each` for everything in a body of this kind that one resource may hold.
+/// Calls `each` for everything in a body of this kind that one resource may hold, and tells whether
+/// its answer is to be stored, if it says.
 ///
 /// Names of members count where the API has them, as they are written; text that a model is shown,
 /// metadata and schemas never do. A body that is not JSON, or breaks, refers to what was found in
 /// it until then.
-pub(crate) fn read<'a>(content: &'a [u8], kind: Kind, each: impl FnMut(Reference<'a>)) -> Wishes {
-    let mut walk = Walk { content, each, wishes: Wishes::default() };
+pub(crate) fn read<'a>(
+    content: &'a [u8],
+    kind: Kind,
+    each: impl FnMut(Reference<'a>),
+) -> Option<bool> {
+    let mut walk = Walk { content, each, stored: None };
     // Inside a string the quotes of a name have backslashes before them.
     let worthwhile = match kind {
         Kind::Free => false,
@@ -43,13 +39,13 @@ pub(crate) fn read<'a>(content: &'a [u8], kind: Kind, each: impl FnMut(Reference
     if worthwhile {
         members(content, |key, scan| walk.top(&content[key], scan));
     }
-    walk.wishes
+    walk.stored
 }
 
 struct Walk<'a, F> {
     content: &'a [u8],
     each: F,
-    wishes: Wishes,
+    stored: Option<bool>,
 }
 
 impl<'a, F: FnMut(Reference<'a>)> Walk<'a, F> {
@@ -71,16 +67,11 @@ impl<'a, F: FnMut(Reference<'a>)> Walk<'a, F> {
             b"input" | b"items" => self.items(scan),
             b"store" => {
                 let value = scan.skip()?;
-                self.wishes.stored = match &self.content[value] {
+                self.stored = match &self.content[value] {
                     b"true" => Some(true),
                     b"false" => Some(false),
-                    _ => self.wishes.stored,
+                    _ => self.stored,
                 };
-                Some(())
-            }
-            b"include" => {
-                let value = scan.skip()?;
-                self.wishes.sealed |= INCLUDE.find(&self.content[value]).is_some();
                 Some(())
             }
             b"messages"
@@ -184,8 +175,6 @@ pub(super) const LONGEST_ID: usize = 256;
 const DEEPEST: u32 = 6;
 static FILE_ID: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"file_id\""));
 static STORE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"store\""));
-static INCLUDE: LazyLock<Finder<'static>> =
-    LazyLock::new(|| Finder::new(b"\"reasoning.encrypted_content\""));
 
 #[cfg(test)]
 mod tests {
@@ -194,9 +183,9 @@ mod tests {
 
     use super::*;
 
-    fn found(kind: Kind, body: &str) -> (Vec<String>, Wishes) {
+    fn found(kind: Kind, body: &str) -> (Vec<String>, Option<bool>) {
         let mut found = Vec::new();
-        let wishes = read(body.as_bytes(), kind, |reference| {
+        let stored = read(body.as_bytes(), kind, |reference| {
             let (mark, text) = match reference {
                 Reference::Id(text) => ("", text),
                 Reference::Item(text) => ("~", text),
@@ -204,7 +193,7 @@ mod tests {
             };
             found.push(format!("{mark}{}", String::from_utf8_lossy(text)));
         });
-        (found, wishes)
+        (found, stored)
     }
 
     #[track_caller]
@@ -296,16 +285,11 @@ mod tests {
     }
 
     #[test]
-    fn it_is_told_whether_the_answer_is_stored_and_its_reasoning_sealed() {
-        let wishes = |body: Value| found(Kind::Response, &body.to_string()).1;
-        let include = json!(["message.output_text.logprobs", "reasoning.encrypted_content"]);
-        assert_eq!(
-            wishes(json!({"store": false, "include": include})),
-            Wishes { stored: Some(false), sealed: true }
-        );
-        assert_eq!(wishes(json!({"store": null, "include": []})), Wishes::default());
-        let chat = found(Kind::Chat, r#"{"messages":[],"store" : true}"#).1;
-        assert_eq!(chat.stored, Some(true));
+    fn it_is_told_whether_the_answer_is_stored() {
+        let stored = |kind, body| found(kind, body).1;
+        assert_eq!(stored(Kind::Response, r#"{"input":"hi","store":false}"#), Some(false));
+        assert_eq!(stored(Kind::Response, r#"{"store":null,"input":{"store":true}}"#), None);
+        assert_eq!(stored(Kind::Chat, r#"{"messages":[],"store" : true}"#), Some(true));
     }
 
     proptest! {

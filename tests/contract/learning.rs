@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use serde_json::json;
+use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
     BackendPool, RegionRotateLayer, ResponseBody, StickTo, Sticky, sticky::Held,
@@ -53,6 +53,10 @@ async fn ask(layer: &RegionRotateLayer, request: Request<Full<Bytes>>) -> Answer
 
 fn get(path: &str) -> Request<Full<Bytes>> {
     Request::get(path).body(Full::default()).unwrap()
+}
+
+fn file_of_user() -> Value {
+    json!({"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]})
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,4 +126,60 @@ async fn a_conversation_is_where_a_response_was_made_in_it() {
     let event = json!({"type": "response.created", "response": answer});
     let layer = made_in_the_west(begin(), format!("data: {event}\n\n")).await;
     assert_known_in_the_west(&ask(&layer, begin()).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_sealed_goes_back_to_who_sealed_it_whether_or_not_it_was_asked_for() {
+    for kind in ["compaction", "reasoning"] {
+        let answer = json!({"id": "resp_1", "output": [
+            {"type": kind, "id": "item_1", "encrypted_content": "gAAAAwest"}]});
+        let item = json!({"type": kind, "encrypted_content": "gAAAAwest"});
+        for request in [
+            post("/openai/v1/responses/compact", &json!({"model": "m", "input": "long"})),
+            respond(json!({"input": "x", "store": false})),
+            get("/openai/v1/responses/resp_1?include[]=reasoning.encrypted_content"),
+        ] {
+            let layer = made_in_the_west(request, &answer).await;
+            // As Codex sends it: without the id.
+            let next = respond(json!({"input": [&item], "store": false}));
+            assert_known_in_the_west(&ask(&layer, next).await);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_needed_counts_before_what_any_resource_can_read() {
+    let layer = pool(&Sticky::new());
+    make(&layer, "west", post("/openai/v1/files", &json!({})), json!({"id": "file-1"})).await;
+    let answer = json!({"id": "resp_1", "output": [{"type": "message", "id": "msg_1"}]});
+    make(&layer, "east", respond(json!({"input": "hi"})), answer).await;
+    let message = json!({"type": "message", "id": "msg_1", "role": "assistant", "content": "all"});
+    let next = respond(json!({"input": [message, file_of_user()]}));
+    assert_known_in_the_west(&ask(&layer, next).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_history_does_not_hide_what_is_needed() {
+    let upload = post("/openai/v1/files", &json!({}));
+    let layer = made_in_the_west(upload, json!({"id": "file-1"})).await;
+    let message = |n| json!({"type": "message", "id": format!("msg_{n}"), "content": "all"});
+    let mut input: Vec<_> = (0..200).map(message).collect();
+    input.push(file_of_user());
+    let response = ask(&layer, respond(json!({"input": input, "store": false}))).await;
+    assert_known_in_the_west(&response);
+}
+
+#[tokio::test(start_paused = true)]
+async fn items_behind_the_two_echoes_of_a_large_request_are_learned() {
+    let echo = "tool ".repeat(46 << 8);
+    let event = |kind: &str| {
+        let response = json!({"id": "resp_1", "instructions": echo});
+        format!("event: {kind}\ndata: {}\n\n", json!({"type": kind, "response": response}))
+    };
+    let item = json!({"type": "response.output_item.added", "item": {"id": "msg_1"}});
+    let item = format!("event: response.output_item.added\ndata: {item}\n\n");
+    let stream = [event("response.created"), event("response.in_progress"), item].concat();
+    let layer = made_in_the_west(respond(json!({"input": "x", "stream": true})), stream).await;
+    let next = respond(json!({"input": [{"type": "item_reference", "id": "msg_1"}]}));
+    assert_known_in_the_west(&ask(&layer, next).await);
 }
