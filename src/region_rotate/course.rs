@@ -281,18 +281,20 @@ where
         held: bool,
     ) -> Self::Answer {
         let mut outcome = Outcome::Answered;
-        if result.is_err() {
-            self.drop_probe();
+        match &result {
+            Ok(response) if !response.status().is_server_error() => self.end_probe(),
+            // It does not move the request, but shows no backend that is well either.
+            _ => self.drop_probe(),
         }
         if let Ok(response) = &result {
-            self.end_probe();
-            if self.config.watches_failures() {
-                self.config.failures.deposit();
-            }
-            if response.status() == StatusCode::BAD_REQUEST {
-                outcome = Outcome::of_response(response, clock::wall);
-            }
-            if !response.status().is_success() {
+            if response.status().is_success() {
+                if self.config.watches_failures() {
+                    self.config.failures.deposit();
+                }
+            } else {
+                if response.status() == StatusCode::BAD_REQUEST {
+                    outcome = Outcome::of_response(response, clock::wall);
+                }
                 self.note_exhausted(lane, self.since, outcome, response);
             }
         }

@@ -170,7 +170,9 @@ impl<B: TryCloneBody, R, E> Policy<Request<B>, Response<R>, E> for RetryAfterPol
     ) -> Option<Self::Future> {
         let response = result.as_ref().ok()?;
         let Outcome::Throttled(hint) = Outcome::of_response(response, clock::wall) else {
-            self.limits.deposit();
+            if response.status().is_success() {
+                self.limits.deposit();
+            }
             return None;
         };
         if is_final(response) {

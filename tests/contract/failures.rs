@@ -109,6 +109,46 @@ async fn a_failure_with_nowhere_to_go_takes_nothing_from_the_budget() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_is_no_success_refills_no_budget() {
+    for answer in [
+        Answer::status(500),
+        Answer::status(504),
+        Answer::status(503).with("x-should-retry", "false"),
+        Answer::status(401),
+    ] {
+        let failures = Failures::new().unavailable().budget(RetryBudget::new(1, 1.0));
+        let ask = |answer: Answer| {
+            let layer = RegionRotateLayer::new(pool(["a", "b"])).failures(failures.clone());
+            layer.layer(Leaf::playing([answer])).oneshot(request())
+        };
+        assert_eq!(account(&ask(Answer::status(503)).await.unwrap()).attempts().len(), 2);
+        ask(answer.clone()).await.unwrap();
+        let after = ask(Answer::status(503)).await.unwrap();
+        assert_eq!(account(&after).attempts().len(), 1, "the one move is spent: {answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_error_that_moves_no_request_shows_no_backend_that_is_well() {
+    for error in [Answer::status(500), Answer::status(503).with("x-should-retry", "false")] {
+        let pool = pool(["a", "b"]);
+        let failures = Failures::new().unavailable();
+        let layer = RegionRotateLayer::new(pool.clone()).failures(failures);
+        let leaf = leaf([Answer::status(503), error.clone(), error.after(5_000)]);
+        layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+        pass(ms(1_000)).await;
+        let probe = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+        assert_eq!(account(&probe).backend(), Some("a"));
+        assert_eq!(pool.failures().next().unwrap().1, 1);
+        let probing = tokio::spawn(layer.layer(leaf.clone()).oneshot(request()));
+        pass(ms(1)).await;
+        let beside = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+        assert_eq!(account(&beside).backend(), Some("b"), "one request at a time goes on asking");
+        probing.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_success_forgets_the_failures_before_it() {
     let pool = pool(["a", "b"]);
     let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();

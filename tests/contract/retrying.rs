@@ -184,3 +184,17 @@ async fn a_body_that_cannot_be_replayed_gets_one_attempt() {
     let response = service.oneshot(request()).await.unwrap();
     assert_eq!((response.status(), leaf.len()), (StatusCode::TOO_MANY_REQUESTS, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_no_success_refills_no_budget() {
+    let policy = exact().budget(RetryBudget::new(1, 1.0));
+    let refused = || Leaf::playing([Answer::refused(10)]);
+    let (before, after) = (refused(), refused());
+    ask(policy.clone(), &before).await;
+    assert_eq!(before.len(), 2, "the one retry");
+    for status in [500, 401] {
+        ask(policy.clone(), &Leaf::playing([Answer::status(status)])).await;
+    }
+    ask(policy.clone(), &after).await;
+    assert_eq!(after.len(), 1);
+}
