@@ -183,6 +183,14 @@ impl<S, X> Rotation<S, X> {
         }
     }
 
+    /// The probe that an attempt with this outcome was, if it failed.
+    fn failed_probe(&mut self, outcome: Outcome) -> Option<Probe> {
+        match outcome {
+            Outcome::Failed => self.rare.as_mut()?.probe.take(),
+            _ => None,
+        }
+    }
+
     fn may_go_on(&self) -> bool {
         self.tried.len() < self.config.pool.len()
             && self.asked < self.config.max_attempts
@@ -316,7 +324,16 @@ where
         mut result: Result<Response<R>, S::Error>,
         held: Option<&Request<B>>,
     ) -> Step<Lane, Self::Wait, Self::Answer> {
-        self.learn(lane, now, outcome, &result);
+        match self.failed_probe(outcome) {
+            Some(probe) => {
+                let rests = &self.config.rests;
+                probe.failed(now, |failures| rests.after_failures(failures));
+                if let Ok(response) = &result {
+                    self.note_exhausted(lane, now, outcome, response);
+                }
+            }
+            None => self.learn(lane, now, outcome, &result),
+        }
         self.record(lane, &mut result, outcome);
         if held.is_some()
             && (outcome != Outcome::Failed || self.affords_move(now))

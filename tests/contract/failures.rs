@@ -249,3 +249,34 @@ async fn an_error_that_is_the_callers_does_not_keep_the_others_away() {
     assert_eq!(account(&response).backend(), Some("a"), "the finished future is still there");
     drop(kept);
 }
+
+#[tokio::test(start_paused = true)]
+async fn failures_that_come_together_are_one_even_while_it_rests_for_a_refusal() {
+    let pool = pool(["a", "b"]);
+    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let leaf = leaf([Answer::refused(30_000).after(5), Answer::status(503).after(10)]);
+    let asks = (0..11).map(|_| layer.layer(leaf.clone()).oneshot(request()));
+    futures::future::join_all(asks).await;
+    assert_eq!(pool.failures().next().unwrap(), ("a", 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_failure_of_an_old_request_does_not_void_a_probe() {
+    let pool = pool(["a", "b"]);
+    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let leaf = leaf([
+        Answer::status(503).after(3_000),
+        Answer::status(503),
+        // The probe, from 1.2 s to 3.7 s.
+        Answer::ok().after(2_500),
+    ]);
+    let send = |at: u64| {
+        let service = layer.layer(leaf.clone());
+        async move {
+            pass(ms(at)).await;
+            service.oneshot(request()).await.unwrap()
+        }
+    };
+    futures::future::join3(send(0), send(100), send(1_200)).await;
+    assert_eq!(pool.failures().next().unwrap(), ("a", 0), "its last answer is a success");
+}

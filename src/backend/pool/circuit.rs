@@ -38,6 +38,10 @@ impl Circuit {
         is_probed(self.0.load(Ordering::Relaxed), millis)
     }
 
+    fn is_probed_by(&self, claim: u64) -> bool {
+        self.0.load(Ordering::Relaxed) == claim
+    }
+
     /// How often the backend failed in a row, up to 255 times.
     fn failures(&self) -> u32 {
         u32::try_from(self.0.load(Ordering::Relaxed) & COUNT).expect("a byte")
@@ -65,9 +69,16 @@ impl Circuit {
         _ = self.0.compare_exchange(claim, after, Ordering::Release, Ordering::Relaxed);
     }
 
-    /// Counts a failure, after `rest` was told how many there are in a row with it.
-    pub(super) fn fail(&self, rest: impl FnOnce(u32)) {
+    /// Counts a failure, of the probe of `claim` or of any other request, after `rest` was told how
+    /// many there are in a row with it.
+    ///
+    /// While a probe is under way only its own counts: another request was sent before, and is of
+    /// the outage that the probe is to find the end of.
+    pub(super) fn fail(&self, claim: Option<u64>, millis: u64, rest: impl FnOnce(u32)) {
         let known = self.0.load(Ordering::Relaxed);
+        if claim != Some(known) && is_probed(known, millis) {
+            return;
+        }
         let failures = (known & COUNT).saturating_add(1).min(COUNT);
         rest(u32::try_from(failures).expect("a byte"));
         // Whoever changed it meanwhile counted the same outage, or saw its end. The rest is released
@@ -85,6 +96,12 @@ impl Probe {
     ) -> Result<Option<Self>, Taken> {
         let claim = pool.cooldowns_ref().enter(index, now)?;
         Ok(claim.map(|claim| Self { pool: pool.clone(), index, claim }))
+    }
+
+    /// The backend failed again, and rests for as long as `rest` gives for that many failures in a
+    /// row.
+    pub(crate) fn failed(self, now: Instant, rest: impl Fn(u32) -> Duration) {
+        self.pool.cooldowns_ref().fail_probe(self.index, self.claim, now, rest);
     }
 
     /// The backend answered.
@@ -141,12 +158,41 @@ impl Cooldowns {
     /// The backend failed, and rests for as long as `rest` gives for that many failures in a row.
     ///
     /// Requests that were under way together when it went down fail together: while it rests for
-    /// the first of them, the others are no further failure.
+    /// the first of them, the others are no further failure, even if it rests for longer because it
+    /// refused another.
     pub(crate) fn fail(&self, index: usize, now: Instant, rest: impl Fn(u32) -> Duration) {
-        if self.is_failing(index, now) {
-            return;
+        let is_counted = self.failures(index) > 0 && self.is_resting(index, now);
+        if !is_counted && !self.is_failing(index, now) {
+            self.count(index, None, now, rest);
         }
-        self.circuit(index).fail(|failures| self.rest_for(index, now, rest(failures), Why::Failed));
+    }
+
+    /// The probe of `claim` failed, which counts though it rests for what it refused another.
+    pub(super) fn fail_probe(
+        &self,
+        index: usize,
+        claim: u64,
+        now: Instant,
+        rest: impl Fn(u32) -> Duration,
+    ) {
+        if self.circuit(index).is_probed_by(claim) {
+            self.count(index, Some(claim), now, rest);
+        } else {
+            // It hung for so long that others went on without it.
+            self.fail(index, now, rest);
+        }
+    }
+
+    fn count(
+        &self,
+        index: usize,
+        claim: Option<u64>,
+        now: Instant,
+        rest: impl Fn(u32) -> Duration,
+    ) {
+        self.circuit(index).fail(claim, self.millis(now), |failures| {
+            self.rest_for(index, now, rest(failures), Why::Failed);
+        });
     }
 }
 
@@ -187,6 +233,38 @@ mod tests {
         let cooldowns = Cooldowns::new(1, now);
         (0..100).for_each(|_| cooldowns.fail(0, now, doubling));
         assert_eq!(cooldowns.remaining(0, now), Some(SECOND));
+    }
+
+    #[test]
+    fn failures_beside_a_refusal_are_one_while_it_lasts() {
+        let epoch = clock::now();
+        let cooldowns = Cooldowns::new(1, epoch);
+        cooldowns.rest(0, epoch, 3 * SECOND);
+        (0..10).for_each(|_| cooldowns.fail(0, epoch, doubling));
+        assert_eq!(cooldowns.failures(0), 1);
+        cooldowns.fail(0, epoch + 3 * SECOND, doubling);
+        assert_eq!(cooldowns.failures(0), 2, "it was open again");
+    }
+
+    #[test]
+    fn while_a_probe_is_under_way_only_its_own_failure_counts() {
+        let epoch = clock::now();
+        let (cooldowns, now) = (Cooldowns::new(1, epoch), epoch + SECOND);
+        cooldowns.fail(0, epoch, doubling);
+        let claim = cooldowns.enter(0, now).expect("nobody asks").expect("it failed last");
+        cooldowns.fail(0, now, doubling);
+        assert_eq!(cooldowns.failures(0), 1, "another was sent before");
+        cooldowns.fail_probe(0, claim, now, doubling);
+        assert_eq!((cooldowns.failures(0), cooldowns.remaining(0, now)), (2, Some(2 * SECOND)));
+        let (claim, hung) = (claim, now + 2 * SECOND);
+        assert!(matches!(cooldowns.enter(0, hung), Ok(Some(_))));
+        cooldowns.fail_probe(0, claim, hung, doubling);
+        assert_eq!(cooldowns.failures(0), 2, "that was the probe before");
+        let later = hung + 61 * SECOND;
+        let another = cooldowns.enter(0, later).expect("one that hangs").expect("it failed last");
+        cooldowns.fail_probe(0, another, later, doubling);
+        cooldowns.fail_probe(0, claim, later, doubling);
+        assert_eq!(cooldowns.failures(0), 3, "while it rests");
     }
 
     #[test]
@@ -233,7 +311,7 @@ mod loom_model {
             let failing = {
                 let cooldowns = Arc::clone(&cooldowns);
                 thread::spawn(move || {
-                    cooldowns.fail(0, now, |failures| {
+                    cooldowns.fail_probe(0, claim, now, |failures| {
                         assert_eq!(failures, 2);
                         second
                     });
