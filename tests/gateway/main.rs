@@ -22,4 +22,6 @@ mod steering;
 #[cfg(unix)]
 mod strain;
 #[cfg(unix)]
+mod uploading;
+#[cfg(unix)]
 mod witness;

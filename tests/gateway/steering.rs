@@ -1,6 +1,6 @@
 //! What moves requests, what keeps them, and how both are told, in front of scripted backends.
 
-use std::net::TcpListener;
+use std::{net::TcpListener, time::Duration};
 
 use serde_json::Value;
 
@@ -246,7 +246,7 @@ fn only_the_failures_that_are_listed_move_on_and_attempts_are_limited() {
 #[test]
 fn a_backend_that_stays_silent_is_left_where_timeouts_move() {
     let silent = Witness::new(|_| {
-        std::thread::sleep(std::time::Duration::from_secs(20));
+        std::thread::sleep(Duration::from_secs(20));
         (200, JSON, CHAT.to_owned())
     });
     let (sweden, impatient) = (serving(), "upstream.head_timeout = \"300ms\"\n");
@@ -359,7 +359,7 @@ pub(crate) const JSON: &str = "content-type: application/json\r\n";
 const SPILLED: &str =
     "content-type: application/json\r\nx-ms-spillover-from-deployment: gpt-4o-ptu\r\n";
 pub(crate) const STREAM: &str = r#"{"model":"gpt-4o","input":"Hello","stream":true}"#;
-const CHAT: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","choices":[],
+pub(crate) const CHAT: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","choices":[],
     "usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18}}"#;
 const LONG_CONTEXT: &str = include_str!("../corpus/body-context-length.http");
 pub(crate) const NO_QUOTA: &str = include_str!("../corpus/body-insufficient-quota.http");

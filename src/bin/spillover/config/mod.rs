@@ -107,8 +107,9 @@ pub struct Upstream {
     /// Defaults to 5 s: a handshake across an ocean takes under 1 s, and a lost SYN is sent again
     /// after 1 s and 3 s.
     pub connect_timeout: Duration,
-    /// From the request until the head of the answer (504 beyond). Defaults to 10 min, the timeout
-    /// of OpenAI's own clients: a reasoning model is silent for minutes.
+    /// From the end of the request until the head of the answer (504 beyond), what a client takes to
+    /// send it not counted. Defaults to 10 min, the timeout of OpenAI's own clients: a reasoning
+    /// model is silent for minutes.
     pub head_timeout: Duration,
     /// Between two frames of an answer's body. Defaults to 2 min.
     pub idle_timeout: Duration,

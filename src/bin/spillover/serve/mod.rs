@@ -25,6 +25,7 @@ mod route;
 mod signals;
 mod site;
 mod stack;
+mod turn;
 mod upload;
 mod upstream;
 mod workers;

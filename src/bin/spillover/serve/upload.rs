@@ -17,7 +17,10 @@ use hyper::body::Incoming;
 use tower::{Layer, Service};
 use tower_spillover::{ReplayLayer, TryCloneBody, replay::ReplayBody};
 
-use super::clock::Silence;
+use super::{
+    clock::{self, Silence},
+    turn::Turn,
+};
 
 /// A body as it arrives, up to a length.
 #[derive(Debug)]
@@ -76,17 +79,27 @@ impl Body for Inbound {
 #[derive(Debug)]
 pub(super) struct Upload {
     peeked: Option<Bytes>,
+    /// Told of everything that goes on to a backend.
+    turn: Option<Turn>,
     /// Apart, because a client's queue has room for many requests.
     body: Box<ReplayBody<Inbound>>,
 }
 
 impl Upload {
     pub(super) fn new(body: ReplayBody<Inbound>) -> Self {
-        Self { peeked: None, body: Box::new(body) }
+        Self { peeked: None, turn: None, body: Box::new(body) }
     }
 
     pub(super) const fn is_kept(&self) -> bool {
         self.body.is_replayable()
+    }
+
+    /// Tells whose turn it is; `None` for a body that is kept, for which no backend waits.
+    pub(super) fn watch(&mut self) -> Option<Turn> {
+        if !self.is_kept() {
+            self.turn = Some(Turn::begin(clock::now()));
+        }
+        self.turn.clone()
     }
 
     /// The whole body when it is kept, otherwise what there is of it first.
@@ -124,10 +137,16 @@ impl Body for Upload {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        match self.peeked.take() {
+        let next = match self.peeked.take() {
             Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
             None => Pin::new(&mut *self.body).poll_frame(cx),
+        };
+        match &self.turn {
+            Some(turn) if next.is_pending() => turn.is_of_client(),
+            Some(turn) => turn.is_of_backend(clock::now()),
+            None => {}
         }
+        next
     }
 
     fn is_end_stream(&self) -> bool {

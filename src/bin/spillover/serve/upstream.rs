@@ -17,12 +17,13 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use pin_project_lite::pin_project;
-use tokio::time::Timeout;
+use tokio::time::Sleep;
 use tower::Service;
 
 use super::{
     clock,
     lanes::{Download, Lanes, Place},
+    turn::Turn,
     upload::{Upload, UploadError},
     workers,
 };
@@ -153,8 +154,15 @@ impl Service<Request<Upload>> for Upstream {
         } else {
             (lanes.first(), None)
         };
-        let answer = clock::timeout(self.head_timeout, client.request(request));
-        Sending { answer, place, call }
+        let (turn, longest) = (request.body_mut().watch(), self.head_timeout);
+        Sending {
+            answer: client.request(request),
+            timer: clock::sleep(longest),
+            turn,
+            longest,
+            place,
+            call,
+        }
     }
 }
 
@@ -162,7 +170,12 @@ pin_project! {
     /// An attempt under way.
     pub(super) struct Sending {
         #[pin]
-        answer: Timeout<legacy::ResponseFuture>,
+        answer: legacy::ResponseFuture,
+        #[pin]
+        timer: Sleep,
+        turn: Option<Turn>,
+        // How long a backend may take once it has the request.
+        longest: Duration,
         place: Option<Place>,
         call: Option<Box<Call>>,
     }
@@ -172,11 +185,22 @@ impl Future for Sending {
     type Output = Result<Response<Download>, UpstreamError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let answer = match ready!(this.answer.poll(cx)) {
-            Ok(Ok(response)) => Ok(response.map(|body| Download::new(body, this.place.take()))),
-            Ok(Err(error)) => Err(UpstreamError::Client(error)),
-            Err(_) => Err(UpstreamError::Silent),
+        let mut this = self.project();
+        let answer = match this.answer.poll(cx) {
+            Poll::Ready(Ok(response)) => {
+                Ok(response.map(|body| Download::new(body, this.place.take())))
+            }
+            Poll::Ready(Err(error)) => Err(UpstreamError::Client(error)),
+            Poll::Pending => loop {
+                ready!(this.timer.as_mut().poll(cx));
+                let now = clock::now();
+                let left = this.turn.as_ref().and_then(|turn| turn.left(*this.longest, now));
+                match left {
+                    // It was the client that took so long.
+                    Some(left) => this.timer.as_mut().reset((now + left).into()),
+                    None => break Err(UpstreamError::Silent),
+                }
+            },
         };
         if let Some(call) = this.call.take() {
             let answer = answer.as_ref().map(|answer| (answer.status(), answer.version()));
