@@ -133,11 +133,13 @@ fn failure(error: &UpstreamError, limit: u64, line: &Line) -> Refusal {
     }
     tracing::warn!(error = %error, cause = error.cause::<std::io::Error>().map(tracing::field::display), "no answer");
     match error {
+        // The backend may go on, and bill what nobody waits for any more.
         UpstreamError::Silent => Refusal::new(
             StatusCode::GATEWAY_TIMEOUT,
             "GatewayTimeout",
             "The backend did not answer in time.",
-        ),
+        )
+        .not_again(),
         error if error.is_connect() => match line.ptu_refuses_for() {
             // It is worth coming back for; that the rest is not there would hide it.
             Some(left) => Refusal::new(

@@ -12,6 +12,7 @@ pub(super) struct Refusal {
     code: &'static str,
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
+    is_final: bool,
 }
 
 impl Refusal {
@@ -20,12 +21,18 @@ impl Refusal {
         code: &'static str,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { status, code, message: message.into(), retry_after: None }
+        Self { status, code, message: message.into(), retry_after: None, is_final: false }
     }
 
     /// Says when it is worth asking again.
     pub(super) fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
+        self
+    }
+
+    /// Says that it is not to be asked again: what was asked for may still be under way.
+    pub(super) fn not_again(mut self) -> Self {
+        self.is_final = true;
         self
     }
 
@@ -43,6 +50,9 @@ impl Refusal {
             headers.insert(RETRY_AFTER_MS, millis.into());
             headers.insert(header::RETRY_AFTER, millis.div_ceil(1_000).into());
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("true"));
+        }
+        if self.is_final {
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -87,6 +87,7 @@ async fn a_backend_that_does_not_answer_in_time_is_a_504() {
     scene.emulator.script("east", "ptu", [Fault::delay(Duration::from_secs(5))]);
     let answer = scene.chat("gpt-4o").await;
     assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(said(answer.headers(), "x-should-retry"), Some("false"), "it may still run");
     assert_eq!(code(&text(answer).await), "GatewayTimeout");
 }
 
