@@ -39,7 +39,12 @@ impl CacheAffinity {
                 }
                 // What a response is given before its input.
                 b"instructions" => instructions = Some(value),
-                b"messages" | b"input" | b"prompt" => prompt = Some(value),
+                // A `prompt` that is an object is a stored one, beside the input.
+                b"messages" | b"input" | b"prompt"
+                    if matches!(value.first(), Some(b'"' | b'[')) =>
+                {
+                    prompt = Some(value);
+                }
                 _ => {}
             }
             Some(())
@@ -127,6 +132,19 @@ mod tests {
         assert_ne!(ask("be brief", "hello"), ask("be kind!", "hello"));
         assert_ne!(ask("be brief", "hello"), ask("be brief", "howdy"));
         assert_eq!(prompt(&json!({"input": "a short one"})), None);
+    }
+
+    #[test]
+    fn a_stored_prompt_does_not_take_the_place_of_the_input() {
+        let input = json!([{"role": "developer", "content": "be brief ".repeat(300)}]);
+        let stored = json!({"id": "pmpt_1", "variables": {"x": "y".repeat(2_000)}});
+        for beside in [json!(null), stored] {
+            // In the order of their names, and the other way round.
+            let after = json!({"input": input, "prompt": beside});
+            let before = json!({"messages": beside, "prompt": input});
+            assert_eq!(prompt(&after), prompt(&json!({"input": input})));
+            assert_eq!(prompt(&before), prompt(&json!({"input": input})));
+        }
     }
 
     #[test]
