@@ -43,10 +43,20 @@ impl RetryBudget {
     }
 
     pub(crate) fn deposit(&self) {
-        let Stock { left, capacity, per_success } = &*self.stock;
+        self.refill(self.stock.per_success);
+    }
+
+    /// Puts a retry back that was not made after all.
+    #[cfg(feature = "retry")]
+    pub(crate) fn give_back(&self) {
+        self.refill(RETRY);
+    }
+
+    fn refill(&self, amount: u64) {
+        let Stock { left, capacity, .. } = &*self.stock;
         let mut known = left.load(Ordering::Relaxed);
         while known < *capacity {
-            let refilled = known.saturating_add(*per_success).min(*capacity);
+            let refilled = known.saturating_add(amount).min(*capacity);
             match left.compare_exchange_weak(known, refilled, Ordering::Relaxed, Ordering::Relaxed)
             {
                 Ok(_) => return,

@@ -19,6 +19,9 @@ pub(super) struct Limits {
     pub(super) budget: Option<RetryBudget>,
 }
 
+/// A retry that was taken out of a budget, and goes back unless it is spent.
+pub(super) struct Withdrawn(Option<RetryBudget>);
+
 impl Limits {
     /// How long to wait before retry number `retries`, from 0, of a request that may wait for
     /// `left` more in all; `None` when there is to be none.
@@ -54,10 +57,26 @@ impl Limits {
         }
     }
 
-    pub(super) fn withdraw(&self) -> Option<()> {
+    /// Takes a retry out of the budget; `None` when that is empty.
+    pub(super) fn withdraw(&self) -> Option<Withdrawn> {
         match &self.budget {
-            Some(budget) => budget.withdraw().then_some(()),
-            None => Some(()),
+            Some(budget) => budget.withdraw().then(|| Withdrawn(Some(budget.clone()))),
+            None => Some(Withdrawn(None)),
+        }
+    }
+}
+
+impl Withdrawn {
+    /// The retry is made.
+    pub(super) fn spend(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Withdrawn {
+    fn drop(&mut self) {
+        if let Some(budget) = &self.0 {
+            budget.give_back();
         }
     }
 }

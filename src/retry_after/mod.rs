@@ -194,12 +194,12 @@ impl<B: TryCloneBody, R, E> Policy<Request<B>, Response<R>, E> for RetryAfterPol
             None => Duration::MAX,
         };
         let wait = self.limits.wait(self.retries, left, hint, clock::draw())?;
-        self.limits.withdraw()?;
+        let withdrawn = self.limits.withdraw()?;
         if let Some(attempts) = attempts {
             attempts.reserve();
         }
         self.retries += 1;
-        Some(Wait::new(now, wait))
+        Some(Wait::new(now, wait, withdrawn))
     }
 
     fn clone_request(&mut self, request: &Request<B>) -> Option<Request<B>> {

@@ -4,23 +4,28 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use tokio::time::Sleep;
 
+use super::limits::Withdrawn;
 use crate::resend::clock;
 
 /// The wait before a retry; the future of [`RetryAfterPolicy`](crate::RetryAfterPolicy).
+///
+/// Dropped before it is over, it gives the retry back to the budget.
 pub struct Wait {
     /// None for a retry at once, over which a timer would take a millisecond.
     sleep: Option<Pin<Box<Sleep>>>,
+    withdrawn: Withdrawn,
 }
 
 impl Wait {
-    pub(super) fn new(now: Instant, wait: Duration) -> Self {
-        Self { sleep: (!wait.is_zero()).then(|| clock::sleep_until(now + wait)) }
+    pub(super) fn new(now: Instant, wait: Duration, withdrawn: Withdrawn) -> Self {
+        let sleep = (!wait.is_zero()).then(|| clock::sleep_until(now + wait));
+        Self { sleep, withdrawn }
     }
 }
 
@@ -28,10 +33,11 @@ impl Future for Wait {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.sleep {
-            Some(sleep) => sleep.as_mut().poll(cx),
-            None => Poll::Ready(()),
+        if let Some(sleep) = &mut self.sleep {
+            ready!(sleep.as_mut().poll(cx));
         }
+        self.withdrawn.spend();
+        Poll::Ready(())
     }
 }
 

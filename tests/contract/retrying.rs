@@ -198,3 +198,15 @@ async fn an_answer_that_is_no_success_refills_no_budget() {
     ask(policy.clone(), &after).await;
     assert_eq!(after.len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_is_given_up_while_it_waits_goes_back_to_the_budget() {
+    let policy = exact().budget(RetryBudget::new(1, 0.0));
+    let leaf = Leaf::playing([Answer::refused(1_000), Answer::refused(1_000), Answer::ok()]);
+    let waiting = retrying(policy.clone(), &leaf).oneshot(request());
+    tokio::select! { _ = waiting => unreachable!(), () = pass(ms(100)) => {} }
+    assert_eq!(ask(policy.clone(), &leaf).await, (StatusCode::OK, 1_000));
+    let refused = Leaf::playing([Answer::refused(1_000)]);
+    ask(policy, &refused).await;
+    assert_eq!(refused.len(), 1, "that one was spent");
+}
