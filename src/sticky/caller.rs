@@ -41,31 +41,21 @@ pub(super) fn take_name<B>(request: &mut Request<B>) -> Option<StickTo> {
     extension.or(named).or_else(|| cookie.map(StickTo::from))
 }
 
-/// The first of our cookies; the headers keep those that are not ours (RFC 6265, section 4.2.1).
+/// The first of our cookies; the headers keep those that are not ours. Their values are any bytes,
+/// and spaces around a name or a value are none of it (RFC 6265, section 5.2).
 fn take_cookie(headers: &mut HeaderMap) -> Option<String> {
-    let ours = |pair: &str| {
-        let value = pair.trim().strip_prefix(COOKIE)?.strip_prefix('=')?;
-        Some(value.trim_matches('"').to_owned())
-    };
     let mut first = None;
     let mut others = Vec::new();
     for line in headers.get_all(header::COOKIE) {
-        let Some(pairs) = text(line).filter(|pairs| pairs.contains(COOKIE)) else {
+        let pairs = || line.as_bytes().split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+        let Some(name) = pairs().find_map(named) else {
             others.push(line.clone());
             continue;
         };
-        let left: Vec<_> = (pairs.split(';'))
-            .filter(|pair| match ours(pair) {
-                None => true,
-                Some(name) => {
-                    first.get_or_insert(name);
-                    false
-                }
-            })
-            .map(str::trim)
-            .filter(|pair| !pair.is_empty())
-            .collect();
-        if let Ok(mut left) = HeaderValue::try_from(left.join("; "))
+        first.get_or_insert(name);
+        let is_other = |pair: &&[u8]| !pair.is_empty() && named(pair).is_none();
+        let left: Vec<_> = pairs().filter(is_other).collect();
+        if let Ok(mut left) = HeaderValue::from_bytes(&left.join(&b"; "[..]))
             && !left.is_empty()
         {
             left.set_sensitive(line.is_sensitive());
@@ -81,12 +71,19 @@ fn take_cookie(headers: &mut HeaderMap) -> Option<String> {
     first
 }
 
+/// What a cookie of ours names.
+fn named(pair: &[u8]) -> Option<String> {
+    let value = pair.strip_prefix(COOKIE)?.trim_ascii_start().strip_prefix(b"=")?;
+    let value = String::from_utf8_lossy(value.trim_ascii());
+    Some(value.trim_matches('"').to_owned())
+}
+
 fn text(value: &HeaderValue) -> Option<String> {
     value.to_str().ok().map(str::to_owned)
 }
 
 const NAME: HeaderName = HeaderName::from_static("x-spillover-backend");
-const COOKIE: &str = "spillover-backend";
+const COOKIE: &[u8] = b"spillover-backend";
 
 #[cfg(test)]
 mod tests {
@@ -123,6 +120,20 @@ mod tests {
         asked.headers_mut().insert("cookie", cookie);
         assert_eq!(taken(&mut asked).as_deref(), Some("east"));
         assert!(asked.headers()["cookie"].is_sensitive());
+    }
+
+    #[test]
+    fn a_cookie_is_read_beside_any_bytes_and_with_spaces_around_its_value() {
+        for (line, left) in [
+            (&b"name=J\xfcrgen; spillover-backend=east"[..], Some(&b"name=J\xfcrgen"[..])),
+            (b"spillover-backend = \"east\" ", None),
+            (b"spillover-backend\t=east;;a=1 ", Some(b"a=1")),
+        ] {
+            let mut asked = request(&[]);
+            asked.headers_mut().insert("cookie", HeaderValue::from_bytes(line).unwrap());
+            assert_eq!(taken(&mut asked).as_deref(), Some("east"), "{line:?}");
+            assert_eq!(asked.headers().get("cookie").map(HeaderValue::as_bytes), left);
+        }
     }
 
     #[test]

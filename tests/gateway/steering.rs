@@ -190,7 +190,7 @@ fn a_backend_is_named_by_who_may() {
     let gateway = gateway("named", endpoints, "", clients);
     let (a, b) = (("api-key", "azure-key"), ("api-key", "key-b"));
     let (header, cookie) =
-        (("x-spillover-backend", "sweden"), ("cookie", "x=1; spillover-backend=sweden"));
+        (("x-spillover-backend", "sweden"), ("cookie", "x=J\u{fc}; spillover-backend = sweden"));
     for (client, named, status, backend, sticky) in [
         (a, header, 200, Some("sweden"), Some("named")),
         (a, cookie, 200, Some("sweden"), Some("named")),

@@ -70,11 +70,13 @@ impl Control {
 }
 
 fn cookie(headers: &HeaderMap) -> Option<String> {
-    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';'));
+    // Beside it may be any bytes.
+    let lines = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let mut pairs = lines.flat_map(|line| line.split(|&byte| byte == b';'));
     pairs.find_map(|pair| {
-        let name = pair.trim().strip_prefix("spillover-backend=")?;
-        Some(name.trim_matches('"').to_owned())
+        let value = pair.trim_ascii_start().strip_prefix(b"spillover-backend")?;
+        let name = value.trim_ascii_start().strip_prefix(b"=")?.trim_ascii();
+        Some(String::from_utf8_lossy(name).trim_matches('"').to_owned())
     })
 }
 
