@@ -97,7 +97,8 @@ impl Site {
             (Some(entra), _) => Some(open_tokens(entra)?),
         };
         let keeps_tokens = before.is_some_and(|site| same_tokens(&site.tokens, &tokens));
-        let sticky = remembered(&config.sticky, before);
+        // No reload forgets where ids are: a resource that is still configured holds what it held.
+        let sticky = before.map(|site| site.running.sticky.clone()).unwrap_or_default();
         let mut lines = HashMap::new();
         let mut models = std::collections::BTreeMap::new();
         for (name, model) in &config.models {
@@ -125,6 +126,7 @@ impl Site {
             }
             models.insert(name.clone(), running);
         }
+        let sticky = bounded(sticky, &config.sticky);
         let only = config.models.keys().next().filter(|_| config.models.len() == 1);
         let default = config.default_model.as_ref().or(only).and_then(|name| lines.get(name));
         Ok(Self {
@@ -177,11 +179,10 @@ impl Site {
     }
 }
 
-/// What is known of where ids are, which no reload forgets: a resource that is still configured
-/// holds what it held.
-fn remembered(settings: &StickySettings, before: Option<&Site>) -> Sticky {
-    let sticky = before.map(|site| site.running.sticky.clone()).unwrap_or_default();
-    sticky.capacity(settings.capacity).longest_age(settings.longest_age)
+/// Bounds a memory for all who share it, also for the configuration before: for nothing may go wrong
+/// any more.
+fn bounded(memory: Sticky, settings: &StickySettings) -> Sticky {
+    memory.capacity(settings.capacity).longest_age(settings.longest_age)
 }
 
 /// The pools, the gate and the budget of a model: those of the last configuration where their

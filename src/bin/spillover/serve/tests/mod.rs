@@ -29,7 +29,7 @@ use tower_spillover::{
 use super::{Observe, Server};
 use crate::{
     account::Account,
-    config::{self, Auth, Backend, Config, GateSettings, Model, Secret, Steering},
+    config::{self, Auth, Backend, Config, GateSettings, Model, Secret, Steering, Stickiness},
     running::Running,
 };
 

@@ -180,3 +180,25 @@ async fn a_model_that_did_not_change_keeps_its_memory_through_a_reload() {
     text(scene.chat("gpt-4o").await).await;
     assert_eq!(scene.emulator.stats().of("east", "ptu").attempts, 2, "another backend");
 }
+
+#[tokio::test]
+async fn a_configuration_that_cannot_work_leaves_what_is_remembered_alone() {
+    let stick = |config: &mut Config| {
+        let model = config.models.get_mut("gpt-4o").expect("it is there");
+        model.steering.sticky = Stickiness::On { default_backend: None };
+    };
+    let scene = Scene::with(stick).await;
+    let respond = || async {
+        let body = r#"{"model":"gpt-4o","input":"Hello"}"#;
+        let request = scene.post("/openai/v1/responses").body(Full::from(body));
+        text(scene.send(request.expect("a request")).await).await;
+        scene.server.gateway.running().sticky.len()
+    };
+    let known = respond().await;
+    let mut other = config(&scene._azure.endpoint());
+    stick(&mut other);
+    other.sticky.capacity = 1;
+    other.models.get_mut("gpt-4o").expect("it is there").standard[0].endpoint = "nowhere".into();
+    scene.server.gateway.reload(other).expect_err("no endpoint");
+    assert_eq!(respond().await, 2 * known);
+}
