@@ -10,9 +10,16 @@ use super::Attempts;
 
 /// Bounds how many attempts the layers inside of it make for one request, all together.
 ///
-/// The outermost of the layers. A request that has [`Attempts`] already keeps them. What the
-/// client's own retries have used, which OpenAI's clients tell in `x-stainless-retry-count`, is
-/// taken off; one attempt is always left.
+/// The outermost of the layers. A request that has [`Attempts`] already keeps them.
+///
+/// # Retries of the client
+///
+/// Each retry of a client is a request of its own, and nothing here remembers those before it. Only
+/// their number is known: OpenAI's clients tell it in `x-stainless-retry-count`. It is taken off as
+/// if each of them had made one attempt, and one is always left. So the first request may make `N`
+/// attempts, the first retry `N - 1`, the next one `N - 2`: 15 in all for `N` = 6 and the two retries
+/// that those clients make by default, where 18 would be without it. Clients that do not tell, or
+/// tell less than is true, get `N` for every request.
 ///
 /// ```
 /// use tower::ServiceBuilder;

@@ -106,6 +106,9 @@ use crate::{TryCloneBody, resend::clock};
 /// What counts is the *resource*: its other deployments, in this pool or another tier, know the same
 /// ids. So a request may still spill from a PTU to a Standard deployment beside it. Two endpoints
 /// are one resource when they are hosts of one name in Azure's domains, or one address otherwise.
+/// Keys tell no resources apart: those that share the address of a region
+/// (`eastus.api.cognitive.microsoft.com`) are taken for one, so their backends need the hosts with
+/// their own names.
 ///
 /// A request that is held waits for a gate as others do; where the gate is in front of several
 /// resources, it goes by the hints of its own one, as in the reference script. When every backend of its resource is
