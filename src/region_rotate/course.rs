@@ -183,14 +183,6 @@ impl<S, X> Rotation<S, X> {
         }
     }
 
-    /// The probe that an attempt with this outcome was, if it failed.
-    fn failed_probe(&mut self, outcome: Outcome) -> Option<Probe> {
-        match outcome {
-            Outcome::Failed => self.rare.as_mut()?.probe.take(),
-            _ => None,
-        }
-    }
-
     fn may_go_on(&self) -> bool {
         self.tried.len() < self.config.pool.len()
             && self.asked < self.config.max_attempts
@@ -324,16 +316,7 @@ where
         mut result: Result<Response<R>, S::Error>,
         held: Option<&Request<B>>,
     ) -> Step<Lane, Self::Wait, Self::Answer> {
-        match self.failed_probe(outcome) {
-            Some(probe) => {
-                let rests = &self.config.rests;
-                probe.failed(now, |failures| rests.after_failures(failures));
-                if let Ok(response) = &result {
-                    self.note_exhausted(lane, now, outcome, response);
-                }
-            }
-            None => self.learn(lane, now, outcome, &result),
-        }
+        self.learn(lane, now, outcome, &result);
         self.record(lane, &mut result, outcome);
         if held.is_some()
             && (outcome != Outcome::Failed || self.affords_move(now))
@@ -346,8 +329,10 @@ where
             return Step::Answer(Ok(self.closed(now, StatusCode::TOO_MANY_REQUESTS)));
         }
         let mut answer = self.sign(lane, result, held.is_some());
-        if let (Outcome::Throttled(_), Ok(response)) = (outcome, &mut answer) {
-            self.speak_for_pool(response, now);
+        match (outcome, &mut answer) {
+            (Outcome::Throttled(_), Ok(response)) => self.speak_for_pool(response, now),
+            (_, Ok(response)) => self.hand_on_exhausted(response),
+            (_, Err(_)) => {}
         }
         Step::Answer(answer)
     }

@@ -9,6 +9,7 @@ use tower::{Layer, ServiceExt};
 use tower_spillover::{
     Backend, BackendPool, Credential, RegionRotateLayer, SmartFallbackLayer,
     classify::{Hint, Outcome, Reason},
+    policy::Failures,
 };
 
 use crate::{
@@ -136,17 +137,21 @@ async fn in_one_pool_a_second_ptu_is_asked_when_azure_does_not_name_its_deployme
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_request_that_azure_spilled_in_vain_is_not_sent_there_again() {
+async fn a_long_or_failed_request_that_azure_spilled_in_vain_is_not_sent_there_again() {
     let answer = || too_long().with("x-ms-spillover-error", "429");
     let client = leaf(answer());
     let layer = SmartFallbackLayer::deployments("gpt-4o-ptu", "gpt-4o").unwrap();
     let response = layer.layer(client.clone()).oneshot(request()).await.unwrap();
     assert_eq!((response.status().as_u16(), client.len()), (400, 1));
 
-    let client = leaf(answer().with("x-ms-deployment-name", "gpt-4o"));
-    let layer = tiers([backend("near", "east", "gpt-4o"), backend("far", "sweden", "gpt-4o")]);
-    let response = layer.layer(client).oneshot(request()).await.unwrap();
-    assert_eq!(asked(account(&response)), [("ptu", 0), ("far", 0)]);
+    let failed = Answer::status(500).with("x-ms-spillover-error", "429");
+    for answer in [answer(), failed] {
+        let client = leaf(answer.with("x-ms-deployment-name", "gpt-4o"));
+        let layer = tiers([backend("near", "east", "gpt-4o"), backend("far", "sweden", "gpt-4o")]);
+        let layer = layer.failures(Failures::of_servers());
+        let response = layer.layer(client).oneshot(request()).await.unwrap();
+        assert_eq!(asked(account(&response)), [("ptu", 0), ("far", 0)]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

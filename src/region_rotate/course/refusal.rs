@@ -47,24 +47,24 @@ impl<S, X> Rotation<S, X> {
         result: &Result<Response<R>, E>,
     ) {
         match (outcome, result) {
-            (Outcome::Failed, result) => {
-                if let Ok(response) = result {
-                    self.note_exhausted(lane, now, outcome, response);
-                }
-                let rests = &self.config.rests;
-                self.config.pool.fail(lane, now, |failures| rests.after_failures(failures));
-                self.drop_probe();
-            }
+            (Outcome::Failed, _) => self.failed(lane, now),
             (Outcome::Throttled(hint), Ok(response)) => {
                 self.end_probe();
                 self.throttled(lane, now, hint, response);
-                self.note_exhausted(lane, now, outcome, response);
             }
-            (_, Ok(response)) => {
-                self.end_probe();
-                self.note_exhausted(lane, now, outcome, response);
-            }
-            (_, Err(_)) => self.end_probe(),
+            _ => self.end_probe(),
+        }
+        if let Ok(response) = result {
+            self.note_exhausted(lane, now, outcome, response);
+        }
+    }
+
+    fn failed(&mut self, lane: Lane, now: Instant) {
+        let probe = self.rare.as_mut().and_then(|rare| rare.probe.take());
+        let rest = |failures| self.config.rests.after_failures(failures);
+        match probe {
+            Some(probe) => probe.failed(now, rest),
+            None => self.config.pool.fail(lane, now, rest),
         }
     }
 
