@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, HeaderName, Response};
 
-use super::Hint;
+use super::{Hint, Outcome};
 
 /// What Azure itself did with a request that its PTU deployment refused.
 ///
@@ -17,8 +17,9 @@ use super::Hint;
 pub(crate) struct NativeSpillover<'a> {
     /// The deployment that answered, as far as it is told.
     deployment: Option<&'a [u8]>,
-    /// Whether the head is that of the PTU, because the Standard deployment refused as well.
-    is_returned: bool,
+    /// What the Standard deployment answered where the head is that of the PTU, because it refused as
+    /// well.
+    error: Option<&'a [u8]>,
 }
 
 /// Standard deployments that refused what Azure spilled to them: an extension of the refusal, then
@@ -32,8 +33,8 @@ pub(crate) struct Spent {
     pub(crate) resource: Arc<str>,
     /// Any Standard deployment of the resource where it is not told.
     pub(crate) deployment: Option<Box<[u8]>>,
-    /// How long it asked to wait, and when.
-    pub(crate) hint: Hint,
+    /// How long it asked to wait, and when; `None` when only this request is not for it.
+    pub(crate) hint: Option<Hint>,
     pub(crate) at: Instant,
 }
 
@@ -71,10 +72,10 @@ impl<'a> NativeSpillover<'a> {
     #[cold]
     fn found(headers: &'a HeaderMap) -> Option<Self> {
         let is_there = headers.get(&IS_SPILLED_OVER).is_none_or(|it| !is_untrue(it.as_bytes()));
-        let is_returned = headers.contains_key(&ERROR);
-        (is_there || is_returned).then(|| {
+        let error = headers.get(&ERROR).map(|value| value.as_bytes().trim_ascii());
+        (is_there || error.is_some()).then(|| {
             let deployment = headers.get(&DEPLOYMENT).map(|value| value.as_bytes().trim_ascii());
-            Self { deployment: deployment.filter(|name| !name.is_empty()), is_returned }
+            Self { deployment: deployment.filter(|name| !name.is_empty()), error }
         })
     }
 
@@ -87,7 +88,15 @@ impl<'a> NativeSpillover<'a> {
     /// Whether the wait that is asked for is that of the Standard deployment. It says nothing about
     /// the PTU then, which will be free much sooner.
     pub(crate) const fn is_of_standard(&self) -> bool {
-        !self.is_returned
+        self.error.is_none()
+    }
+
+    /// Whether the Standard deployment found fault with the request alone, and is well.
+    pub(crate) fn is_callers(&self, outcome: Outcome) -> bool {
+        match self.error {
+            None => matches!(outcome, Outcome::Answered | Outcome::Oversized),
+            Some(error) => error.starts_with(b"4") && error != b"429",
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! `x-should-retry`: what a service says about sending a request again.
 
+use std::time::Duration;
+
 use http::{HeaderMap, Response};
 
 use super::names;
@@ -18,10 +20,13 @@ pub(crate) fn should_retry(headers: &HeaderMap) -> Option<bool> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NotAgain;
 
-/// A response extension: a pool is closed since its backends fail. Whether they are back then, nobody
-/// knows.
+/// A response extension: of the backends of a closed pool one that fails reopens first. Whether it is
+/// back then, nobody knows.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Failing;
+pub(crate) struct Failing {
+    /// When the first of those reopens that refused, and are worth waiting for.
+    pub(crate) refused: Option<Duration>,
+}
 
 /// Whether whoever refused forbids this request to come back.
 ///

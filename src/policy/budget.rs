@@ -47,7 +47,6 @@ impl RetryBudget {
     }
 
     /// Puts a retry back that was not made after all.
-    #[cfg(feature = "retry")]
     pub(crate) fn give_back(&self) {
         self.refill(RETRY);
     }

@@ -132,6 +132,13 @@ impl Failures {
         }
     }
 
+    /// Puts a move back that was not made after all.
+    pub(crate) fn give_back(&self) {
+        if let Some(budget) = &self.budget {
+            budget.give_back();
+        }
+    }
+
     /// Takes a move out of the budget; whether there was one.
     pub(crate) fn withdraw(&self) -> bool {
         self.budget.as_ref().is_none_or(RetryBudget::withdraw)

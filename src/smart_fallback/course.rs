@@ -273,7 +273,7 @@ where
         match lane {
             Lane::Primary => Either::Left(self.primary.call(request)),
             Lane::Fallback => {
-                if let Some(mut exhausted) = self.exhausted.take().map(|exhausted| *exhausted) {
+                if let Some(mut exhausted) = self.exhausted.as_deref().cloned() {
                     let extensions = request.extensions_mut();
                     if let Some(known) = extensions.get::<Exhausted>() {
                         exhausted = exhausted.and(known);
@@ -370,14 +370,23 @@ where
                 }
                 step
             }
-            _ => request.and_then(|request| self.after_failure(outcome, now, request)),
+            _ => {
+                // The caller may keep the finished future; what it held is free all the same.
+                self.pass = None;
+                request.and_then(|request| self.after_failure(outcome, now, request))
+            }
         };
         match step {
             Some(step) => {
                 self.served = Some(served);
                 step
             }
-            None => Step::Answer(sign(*served, lane, result, held.is_some())),
+            None => {
+                if let Ok(response) = &mut result {
+                    self.hand_on_exhausted(response);
+                }
+                Step::Answer(sign(*served, lane, result, held.is_some()))
+            }
         }
     }
 

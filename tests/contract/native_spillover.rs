@@ -155,6 +155,54 @@ async fn a_long_or_failed_request_that_azure_spilled_in_vain_is_not_sent_there_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_standard_deployment_that_finds_fault_with_the_request_does_not_rest() {
+    let by_standard = |answer: Answer| answer.with("x-ms-spillover-from-deployment", "gpt-4o-ptu");
+    for answer in [
+        by_standard(Answer::status(400)),
+        by_standard(Answer::status(404)),
+        by_standard(too_long()),
+        too_long().with("x-ms-spillover-error", "400"),
+    ] {
+        let pool = one_pool();
+        let client = Leaf::playing([answer.with("x-ms-deployment-name", "gpt-4o")]);
+        RegionRotateLayer::new(pool.clone()).layer(client).oneshot(request()).await.unwrap();
+        assert!(pool.cooldowns().all(|(_, rest)| rest.is_none()));
+    }
+    let client = leaf(by_standard(too_long()).with("x-ms-deployment-name", "gpt-4o"));
+    let layer = tiers([backend("near", "east", "gpt-4o"), backend("far", "sweden", "gpt-4o")]);
+    let response = layer.layer(client).oneshot(request()).await.unwrap();
+    assert_eq!(asked(account(&response)), [("ptu", 0), ("far", 0)], "it was too long for that");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pair_of_tiers_hands_on_what_azure_spilled_in_vain() {
+    let pool = |backend| RegionRotateLayer::new(BackendPool::new([backend]).unwrap());
+    let inner = SmartFallbackLayer::new(
+        pool(backend("ptu", "east", "gpt-4o-ptu")),
+        pool(backend("other", "west", "gpt-4o")),
+    );
+    let layer = SmartFallbackLayer::new(
+        inner.max_wait(Duration::ZERO),
+        RegionRotateLayer::new(
+            BackendPool::new([
+                backend("near", "east", "gpt-4o"),
+                backend("far", "sweden", "gpt-4o").priority(2),
+            ])
+            .unwrap(),
+        ),
+    )
+    .max_wait(Duration::ZERO);
+    let refusal = refused_twice().with("x-ms-deployment-name", "gpt-4o");
+    let client = Leaf::new(move |seen| match seen.host() {
+        "west.example" => Answer::refused(5_000),
+        _ if seen.uri.path().contains("gpt-4o-ptu") => refusal.clone(),
+        _ => Answer::ok(),
+    });
+    let response = layer.layer(client).oneshot(request()).await.unwrap();
+    assert_eq!(asked(account(&response)), [("ptu", 0), ("other", 0), ("far", 0)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn resources_behind_one_host_are_told_apart() {
     let at = |name: &str, base: &str| {
         Backend::new(name, format!("https://apim.example/{base}")).unwrap()

@@ -1,16 +1,21 @@
 //! Failures of the primary that spill, and a primary that is down.
 
-use http::StatusCode;
-use tower::{Layer, ServiceExt};
+use std::{future, pin::pin};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use tower::{Layer, Service, ServiceExt};
 use tower_spillover::{
-    Backend, BackendPool, Gate, Priority, RegionRotateLayer, SmartFallbackLayer,
+    Attempts, Backend, BackendPool, Gate, MaxWait, Priority, RegionRotateLayer, ResponseBody,
+    SmartFallbackLayer,
     classify::{Hint, Reason},
-    gate::Class,
+    gate::{Class, SpillBudget},
     policy::{ErrorFn, Failures, RetryBudget, WaitThenSpill},
 };
 
 use crate::{
-    clock::{ms, pass},
+    clock::{ms, pass, timed},
     leaf::{Answer, Broken, Leaf, Put, account, asked, header, request},
 };
 
@@ -22,6 +27,8 @@ fn playing(answer: Answer) -> Leaf {
     Leaf::playing([answer])
 }
 
+type Ask = Request<Full<Bytes>>;
+type Answered = Response<ResponseBody<Full<Bytes>>>;
 type Always = ErrorFn<fn(&Broken) -> bool>;
 type Pools =
     SmartFallbackLayer<RegionRotateLayer<Always>, RegionRotateLayer<Always>, WaitThenSpill, Always>;
@@ -29,11 +36,7 @@ type Pools =
 /// Two pools of one backend each, which rotate on every error, as they spill on it.
 fn pools() -> Pools {
     let always: fn(&Broken) -> bool = |_| true;
-    let tier = |name: &str| {
-        let backend = Backend::new(name, format!("https://{name}.example")).unwrap().api_key("k");
-        RegionRotateLayer::new(BackendPool::new([backend]).unwrap()).rotate_on_error(always)
-    };
-    SmartFallbackLayer::new(tier("ptu"), tier("standard")).spill_on_error(always)
+    SmartFallbackLayer::new(tier(&["ptu"]), tier(&["standard"])).spill_on_error(always)
 }
 
 #[tokio::test(start_paused = true)]
@@ -173,4 +176,109 @@ async fn after_an_outage_the_primary_is_used_as_before() {
     let spilled = load(leaf, Gate::new(), 1_200).await;
     // It rests at most twice as long as the outage took until then.
     assert!(spilled.iter().all(|number| (100..300).contains(number)), "{spilled:?}");
+}
+
+fn tier(names: &[&str]) -> RegionRotateLayer<Always> {
+    let always: fn(&Broken) -> bool = |_| true;
+    let backend = |name: &&str| {
+        Backend::new(*name, format!("https://{name}.example")).unwrap().api_key("key")
+    };
+    let pool = BackendPool::new(names.iter().map(backend)).unwrap();
+    RegionRotateLayer::new(pool).rotate_on_error(always)
+}
+
+/// A pair of tiers inside another, whose fallback serves.
+fn pair(leaf: Leaf) -> impl Service<Ask, Response = Answered, Error = Broken> + Clone {
+    let always: fn(&Broken) -> bool = |_| true;
+    let inner = SmartFallbackLayer::new(tier(&["one"]), tier(&["two"]));
+    let inner = inner.max_wait(ms(0)).spill_on_error(always);
+    SmartFallbackLayer::new(inner, tier(&["standard"])).layer(leaf)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pair_whose_primary_reopens_first_is_worth_waiting_for() {
+    let leaf = Leaf::new(|seen| match (seen.host(), seen.at.as_millis()) {
+        ("one.example", 0..=142) => Answer::refused(143),
+        ("two.example", _) => Answer::broken(),
+        _ => Answer::ok(),
+    });
+    let service = pair(leaf);
+    assert!(service.clone().oneshot(request()).await.is_err(), "it finds that two is down");
+    pass(ms(100)).await;
+    let response = service.oneshot(request()).await.unwrap();
+    assert!(!account(&response).spilled(), "{}", account(&response));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_pair_whose_primary_is_down() {
+    let leaf = Leaf::new(|seen| match seen.host() {
+        "one.example" => Answer::broken(),
+        "two.example" if !seen.at.is_zero() => Answer::refused(30_000),
+        _ => Answer::ok(),
+    });
+    let service = pair(leaf);
+    service.clone().oneshot(request()).await.unwrap();
+    pass(ms(100)).await;
+    let (response, took) = timed(service.oneshot(request())).await;
+    assert!(account(&response.unwrap()).spilled());
+    assert_eq!(took, ms(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn beside_a_backend_that_fails_one_that_refuses_is_waited_for() {
+    let always: fn(&Broken) -> bool = |_| true;
+    let layer = SmartFallbackLayer::new(tier(&["down", "full"]), tier(&["standard"]));
+    let layer = layer.spill_on_error(always).class(Class::new("stay").never_spill());
+    let leaf = Leaf::new(|seen| match (seen.host(), seen.at.as_millis()) {
+        ("down.example", _) => Answer::broken(),
+        ("full.example", at @ 0..=1_499) => Answer::refused(u64::try_from(1_500 - at).unwrap()),
+        _ => Answer::ok(),
+    });
+    for class in ["stay", "any"] {
+        let mut request = request();
+        request.extensions_mut().insert(Priority::from(class));
+        let response = layer.layer(leaf.clone()).oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{class}");
+        assert!(!account(&response).spilled(), "{}", account(&response));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_cannot_be_sent_again_holds_no_place_at_the_gate() {
+    for failures in [Failures::of_servers(), Failures::new()] {
+        let primary = Leaf::new(|seen| match seen.index {
+            0 => Answer::refused(1_000),
+            1 => Answer::status(503),
+            _ => Answer::ok(),
+        });
+        let layer = tiers(&primary, &playing(Answer::ok())).failures(failures);
+        let mut service = layer.layer(());
+        let mut first = request();
+        first.extensions_mut().insert(MaxWait(ms(0)));
+        service.clone().oneshot(first).await.unwrap();
+        pass(ms(1_000)).await;
+        let mut last = request();
+        last.extensions_mut().insert(Attempts::at_most(1));
+        future::poll_fn(|cx| Service::<Ask>::poll_ready(&mut service, cx)).await.unwrap();
+        let mut kept = pin!(service.call(last));
+        assert_eq!(kept.as_mut().await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+        let (_, took) = timed(service.clone().oneshot(request())).await;
+        assert_eq!(took, ms(0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_may_not_be_paid_for_takes_nothing_from_the_budget_of_failures() {
+    let dollar = SpillBudget::requests(1, ms(1_000));
+    let layer = |failures: Failures| {
+        let layer = tiers(&playing(Answer::status(503)), &playing(Answer::ok()));
+        layer.failures(failures).spill_budget(dollar.clone()).layer(())
+    };
+    let another = layer(Failures::of_servers());
+    assert_eq!(another.oneshot(request()).await.unwrap().status(), StatusCode::OK);
+    let service = layer(Failures::of_servers().budget(RetryBudget::new(1, 0.0)));
+    let refused = service.clone().oneshot(request()).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    pass(ms(1_001)).await;
+    assert_eq!(service.oneshot(request()).await.unwrap().status(), StatusCode::OK);
 }

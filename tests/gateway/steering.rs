@@ -297,6 +297,29 @@ fn a_ptu_that_nobody_reaches_costs_no_request_while_standard_serves() {
 }
 
 #[test]
+fn a_ptu_that_nobody_reaches_is_counted_as_itself() {
+    let standard = serving();
+    let ptu = "{ name = \"NAME\", endpoint = \"http://127.0.0.1:1\", key = \"env:AZURE_KEY\" }";
+    for (names, counted) in [(&["only"][..], "only"), (&["first", "second"], "ptu")] {
+        let ptus: Vec<_> = names.iter().map(|name| ptu.replace("NAME", name)).collect();
+        let text = format!(
+            "listen.address = \"127.0.0.1:0\"\nclients.open = true\n[models.\"gpt-4o\"]\n\
+             ptu = [{}]\n\
+             standard = [{{ name = \"sweden\", endpoint = \"{}\", key = \"env:AZURE_KEY\" }}]\n",
+            ptus.join(", "),
+            standard.endpoint()
+        );
+        let gateway = Gateway::start(&emulate::file(&format!("steering-{counted}/g.toml"), &text));
+        assert_eq!(gateway.chat("gpt-4o", &[]).status(), 200);
+        let metrics = get(&gateway, "/metrics").0;
+        let line = format!(
+            "spillover_backend_attempts_total{{model=\"gpt-4o\",tier=\"ptu\",backend=\"{counted}\""
+        );
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+}
+
+#[test]
 fn conversations_stay_with_the_backend_that_has_their_cache() {
     let backends: Vec<_> = ["a", "b", "c"].map(|name| (name, serving())).into();
     let tables = backends.iter().map(|(name, backend)| {

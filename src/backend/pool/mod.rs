@@ -216,6 +216,12 @@ impl BackendPool {
         self.shared.cooldowns.soonest(now)
     }
 
+    /// How long this backend goes on refusing, where it is worth waiting for.
+    pub(crate) fn refuses_for(&self, index: usize, now: Instant) -> Option<Duration> {
+        let Reopening { left, why } = self.shared.cooldowns.soonest_of(std::iter::once(index), now);
+        (why == Some(Why::Refused)).then_some(left)
+    }
+
     fn cooldowns_ref(&self) -> &Cooldowns {
         &self.shared.cooldowns
     }

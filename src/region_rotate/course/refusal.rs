@@ -11,7 +11,7 @@ use http::{Extensions, Response};
 use super::{Lane, Rotation};
 use crate::{
     Attempts, Served,
-    backend::{Probe, Why},
+    backend::{Probe, Tried, Why},
     classify::{
         Exhausted, Failing, Hint, NativeSpillover, NotAgain, Outcome, Reason, Refusal, Scope,
         Spent, announce, announce_in_vain, forbids_retry,
@@ -138,8 +138,11 @@ impl<S, X> Rotation<S, X> {
         let member = self.config.pool.member(lane);
         let standard = spillover.standard(member.deployment().map(str::as_bytes));
         let hint = match outcome {
-            Outcome::Throttled(hint) if spillover.is_of_standard() => hint,
-            _ => Hint::None,
+            // It answered the caller.
+            Outcome::Answered if spillover.is_of_standard() => return,
+            _ if spillover.is_callers(outcome) => None,
+            Outcome::Throttled(hint) if spillover.is_of_standard() => Some(hint),
+            _ => Some(Hint::None),
         };
         let spent = Spent {
             resource: Arc::clone(member.resource()),
@@ -173,7 +176,7 @@ impl<S, X> Rotation<S, X> {
     /// is known, `may_be` it.
     fn leave_out_spent(&mut self, spent: &Spent, may_be: impl Fn(Option<&str>) -> bool) {
         let pool = &self.config.pool;
-        let rest = self.config.rests.after(Outcome::Throttled(spent.hint));
+        let rest = spent.hint.map(|hint| self.config.rests.after(Outcome::Throttled(hint)));
         let is_it = |&lane: &Lane| {
             let member = pool.member(lane);
             // A backend that keeps the caller's deployment may be any of them.
@@ -184,7 +187,9 @@ impl<S, X> Rotation<S, X> {
             is_named && *member.resource() == spent.resource
         };
         for lane in (0..pool.len()).filter(is_it) {
-            pool.rest_for(lane, spent.at, rest, Why::Refused);
+            if let Some(rest) = rest {
+                pool.rest_for(lane, spent.at, rest, Why::Refused);
+            }
             self.tried.insert(lane);
         }
     }
@@ -192,6 +197,8 @@ impl<S, X> Rotation<S, X> {
     /// Has a refusal speak for the whole pool: for its soonest reopening, not for one backend.
     pub(super) fn speak_for_pool<R>(&mut self, response: &mut Response<R>, now: Instant) {
         let soonest = self.soonest(now);
+        let failing = (soonest.why == Some(Why::Failed))
+            .then(|| Failing { refused: self.soonest_refused(now) });
         // A backend that this request may not go back to can be open already; "at once" is 1 ms.
         let left = soonest.left.max(Duration::from_millis(1));
         let rare = self.rare.as_mut();
@@ -214,12 +221,22 @@ impl<S, X> Rotation<S, X> {
         if is_forbidden {
             extensions.insert(NotAgain);
         }
-        if soonest.why == Some(Why::Failed) {
-            extensions.insert(Failing);
+        if let Some(failing) = failing {
+            extensions.insert(failing);
         }
         if !exhausted.is_empty() {
             extensions.insert(Exhausted(exhausted.into()));
         }
+    }
+
+    /// When the first backend is open of those that refused.
+    fn soonest_refused(&self, now: Instant) -> Option<Duration> {
+        let (pool, any) = (&self.config.pool, Tried::default());
+        let lane = match &self.guide {
+            None => pool.first_to_open(&any, now),
+            Some(guide) => guide.first_to_open(pool, &any, now),
+        };
+        pool.refuses_for(lane?, now)
     }
 
     /// Hands on to the layers outside what Azure spilled in vain, on an answer that is no refusal.

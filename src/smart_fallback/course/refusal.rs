@@ -43,7 +43,10 @@ impl Said {
             _ if is_of_standard => Hint::After(NOT_ASKED_AGAIN_BEFORE),
             hint => hint,
         };
-        let is_failing = response.extensions().get::<Failing>().is_some();
+        let failing = response.extensions().get::<Failing>();
+        let refused = failing.and_then(|failing| failing.refused);
+        let hint = refused.map_or(hint, Hint::After);
+        let is_failing = failing.is_some() && refused.is_none();
         let waits = !is_quota && !is_failing && !forbids_retry(response);
         let utilization = utilization(response.headers());
         Self { hint, is_guessed: is_of_standard, utilization, waits, is_quota, is_failing }
@@ -63,6 +66,7 @@ impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
         if said.is_failing {
             // Nobody waits for that, and of how full the primary is it says nothing.
             (self.pass, self.since) = (None, now);
+            self.is_forbidden = true;
             return self.spill(now, request?);
         }
         self.is_forbidden = !said.waits && !said.is_quota;
@@ -120,6 +124,15 @@ impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
         }
     }
 
+    /// Hands on to the layers outside what Azure spilled in vain.
+    pub(super) fn hand_on_exhausted<R>(&mut self, response: &mut Response<R>) {
+        if let Some(known) = self.exhausted.take() {
+            let extensions = response.extensions_mut();
+            let all = extensions.get::<Exhausted>().map(|more| known.and(more));
+            extensions.insert(all.unwrap_or(*known));
+        }
+    }
+
     /// Tells the caller when either tier is worth asking; of the fallback it is known what it `said`.
     pub(super) fn announce_soonest<R>(
         &self,
@@ -135,6 +148,9 @@ impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
             announce(response.headers_mut(), soonest.max(TICK));
             let extensions = response.extensions_mut();
             extensions.remove::<NotAgain>();
+            if primary == Some(soonest) {
+                extensions.remove::<Failing>();
+            }
             if said.is_quota {
                 extensions.insert(Refusal::new(Reason::Rate, Hint::After(soonest.max(TICK))));
             }

@@ -55,19 +55,22 @@ impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
         now: Instant,
         request: &Request<B>,
     ) -> Option<Step<Lane, Wait, A>> {
-        self.pass = None;
         self.since = now;
         // However soon the primary is open, this request has nothing to come back for.
         self.is_forbidden = true;
         if !self.limits(request).spills || self.confined.to_primary || self.is_spilled_in_vain {
             return None;
         }
-        if outcome == Outcome::Failed && !self.config.failures.withdraw() {
+        let has_failed = outcome == Outcome::Failed;
+        if has_failed && !self.config.failures.withdraw() {
             return None;
         }
         if let Some(purse) = self.config.spill_budget.clone()
             && purse.take(now, || self.weigh(request)).is_err()
         {
+            if has_failed {
+                self.config.failures.give_back();
+            }
             return None;
         }
         Some(Step::Send(Lane::Fallback))

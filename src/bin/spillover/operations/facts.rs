@@ -1,6 +1,6 @@
 //! A finished request in words of the configuration, so that no client makes up a label.
 
-use tower_spillover::{Served, classify::Outcome};
+use tower_spillover::{BackendPool, Served, classify::Outcome};
 
 use crate::{
     account::Account,
@@ -97,7 +97,11 @@ impl Decision {
 
 /// The tier of a model's backend.
 pub(super) fn tier(tiers: &RunningModel, backend: &str) -> &'static str {
-    let is_ptu = tiers.ptu.as_ref().is_some_and(|pool| pool.names().any(|name| name == backend));
+    let has = |pool: &Option<BackendPool>| {
+        pool.as_ref().is_some_and(|pool| pool.names().any(|name| name == backend))
+    };
+    // A tier that failed as a whole is called after itself.
+    let is_ptu = has(&tiers.ptu) || (backend == PTU && !has(&tiers.standard));
     if is_ptu { PTU } else { STANDARD }
 }
 

@@ -200,7 +200,15 @@ fn spilling(
     ptu: TierLayer,
     standard: TierLayer,
 ) -> SmartFallbackLayer<TierLayer, TierLayer> {
+    // What answers without an account of its own is called after its tier, or its only backend.
+    let name = |backends: &[crate::config::Backend], tier: &str| -> Arc<str> {
+        match backends {
+            [only] => (&*only.name).into(),
+            _ => tier.into(),
+        }
+    };
     let mut layer = SmartFallbackLayer::new(ptu, standard)
+        .names(name(&model.ptu, "ptu"), name(&model.standard, "standard"))
         .max_wait(model.max_wait)
         .longest_cooldown(model.longest_cooldown)
         .spill_long_context(model.steering.spill_long_context);
