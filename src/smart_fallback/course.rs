@@ -1,6 +1,7 @@
 //! The course of one request over two tiers.
 
 mod account;
+mod choice;
 mod refusal;
 mod spill;
 
@@ -22,7 +23,7 @@ use crate::{
     classify::{Exhausted, Hint, NativeSpillover, Outcome, utilization},
     gate::{Admission, Pass, Weight},
     overrides::Arrival,
-    policy::{Facts, MoveOnError, Next, Policy},
+    policy::{MoveOnError, Policy},
     resend::{Course, Readied, Step, clock},
     sticky::Confined,
 };
@@ -146,55 +147,6 @@ impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
             self.is_last = true;
             Step::Send(Lane::Primary)
         })
-    }
-
-    /// What the gate wants; `None` when it is that the refusal be returned.
-    fn obey<B: TryCloneBody, A>(
-        &mut self,
-        admission: Admission,
-        now: Instant,
-        request: &Request<B>,
-    ) -> Option<Step<Lane, Wait, A>> {
-        self.since = now;
-        match admission {
-            Admission::Go(pass) => {
-                self.pass = Some(pass);
-                Some(Step::Send(Lane::Primary))
-            }
-            Admission::Wait(ticket) => Some(Step::Wait(Wait::Turn(Box::new(ticket)))),
-            Admission::Spill => self.spill(now, request),
-        }
-    }
-
-    /// What the policy wants about a primary that is `closed` for so long; `None` when it is that
-    /// the refusal be returned.
-    fn decide<B: TryCloneBody, A>(
-        &mut self,
-        hint: Hint,
-        closed: Duration,
-        now: Instant,
-        request: &Request<B>,
-    ) -> Option<Step<Lane, Wait, A>> {
-        let limits = *self.limits(request);
-        let elapsed = limits.elapsed(now);
-        let facts = Facts::new(hint, elapsed, limits.max_wait, self.refusals);
-        (self.since, self.closed) = (now, closed);
-        let wait = match self.config.policy.next(&facts) {
-            // A timer would take a millisecond over no time at all.
-            Next::Wait(Duration::ZERO) if self.refusals < 2 => {
-                return Some(Step::Send(Lane::Primary));
-            }
-            // More than once, no time at all would be a busy loop.
-            Next::Wait(wait) => wait.max(TICK.min(limits.max_wait.saturating_sub(elapsed))),
-            Next::MoveOn => return self.spill(now, request),
-            Next::Return => return None,
-        };
-        // Somebody else's policy may be wrong; `max_wait` holds all the same.
-        let fits = elapsed.saturating_add(wait) <= limits.max_wait && !wait.is_zero();
-        match now.checked_add(wait).filter(|_| fits) {
-            Some(until) => Some(Step::Wait(Wait::Sleep(clock::sleep_until(until)))),
-            None => self.spill(now, request),
-        }
     }
 
     fn limits<B>(&mut self, request: &Request<B>) -> &Limits {
