@@ -71,29 +71,28 @@ fn failed(members: &Members<'_>, seen: &Seen) -> Option<Reason> {
 }
 
 fn refused(status: StatusCode, text: &str, members: &Members<'_>) -> Option<Reason> {
-    let mut error = members.last("error").unwrap_or(text);
+    let error = members.last("error").unwrap_or(text);
     let (code, kind, mut message) = fault::parts(error, false);
     if members.last("error").is_none() && code.is_empty() && message.is_empty() {
-        (error, message) = ("\"\"", text);
+        message = text;
     }
-    let by_message = format!("\"{}\"", message.replace('"', "'"));
     let reason = |knows_it_refuses| {
-        fault::reason(error, false, knows_it_refuses)
-            .or_else(|| knows_it_refuses.then(|| fault::reason(&by_message, false, true))?)
+        fault::reason_of(code, kind, message, knows_it_refuses)
+            .or_else(|| knows_it_refuses.then(|| fault::reason_of("", "", message, true)).flatten())
     };
-    let message = message.to_ascii_lowercase();
+    let lower = message.to_ascii_lowercase();
     match status.as_u16() {
         429 => reason(true).or(Some(Reason::Rate)),
-        503 if message.contains("backend pool") && message.contains("temporarily unavailable") => {
+        503 if lower.contains("backend pool") && lower.contains("temporarily unavailable") => {
             Some(Reason::Capacity)
         }
-        503 if message.contains("temporarily unable") => None,
+        503 if lower.contains("temporarily unable") => None,
         503 => reason(true),
         403 => {
             let its = Members::parse(error.as_bytes());
             let is_gateways = its.is_some_and(|its| its.last("statusCode").is_some());
             let is_spent =
-                reason(false) == Some(Reason::Quota) || (is_gateways && message.contains("quota"));
+                reason(false) == Some(Reason::Quota) || (is_gateways && lower.contains("quota"));
             is_spent.then_some(Reason::Quota)
         }
         _ => {

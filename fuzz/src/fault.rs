@@ -8,6 +8,11 @@ use crate::tree::Members;
 /// object with the same members.
 pub fn reason(error: &str, ignores_kind: bool, knows_it_refuses: bool) -> Option<Reason> {
     let (code, kind, message) = parts(error, ignores_kind);
+    reason_of(code, kind, message, knows_it_refuses)
+}
+
+/// Why an error with these parts is a refusal.
+pub fn reason_of(code: &str, kind: &str, message: &str, knows_it_refuses: bool) -> Option<Reason> {
     let name = |name: &str| name.replace(['_', '-', ' '], "").to_ascii_lowercase();
     let names = [name(code), name(kind)];
     let any = |codes: &[&str]| names.iter().any(|name| codes.contains(&name.as_str()));

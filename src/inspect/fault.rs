@@ -101,7 +101,7 @@ impl<'a> Fault<'a> {
         }
         let fault = members.as_fault();
         let is_silent = fault.code.is_empty() && fault.message.is_empty();
-        if is_silent { Self::saying(body) } else { fault }
+        if is_silent { Self { message: body, ..fault } } else { fault }
     }
 
     pub(crate) fn has_code(&self, code: &str) -> bool {
@@ -272,6 +272,18 @@ mod tests {
         ] {
             assert_eq!(Members::of(response.as_bytes()).is_paid_for(), is_paid_for, "{response}");
         }
+    }
+
+    #[test]
+    fn an_error_with_nothing_but_a_type_is_of_that_type_and_says_what_there_is() {
+        let fault = Fault::in_body(br#"{"type":"context_length_exceeded"}"#);
+        assert!(fault.has_code("contextlengthexceeded"));
+        assert_eq!(
+            Fault::in_body(br#"{"type":"insufficient_quota"}"#).reason(),
+            Some(Reason::Quota)
+        );
+        let body = br#"{"type":"error","detail":"Rate limit. Retry after 5 seconds."}"#;
+        assert_eq!(Fault::in_body(body).message, body);
     }
 
     #[test]
