@@ -50,7 +50,8 @@ impl Choice {
         now: Instant,
         draw: u64,
     ) -> Option<usize> {
-        self.draw(draw, |index| !tried.contains(index) && cooldowns.is_open(index, now))
+        let is_open = cooldowns.open_at(now);
+        self.draw(draw, |index| !tried.contains(index) && is_open(index))
     }
 
     /// One of the backends that qualify, of the first priority that has one.

@@ -1,6 +1,7 @@
 //! Until when each backend is known to refuse: one atomic word each, shared by all clones.
 
 use std::{
+    cell::LazyCell,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -64,6 +65,17 @@ impl Cooldowns {
 
     pub(crate) fn is_open(&self, index: usize, now: Instant) -> bool {
         self.remaining(index, now).is_none()
+    }
+
+    /// Tells which backends are open. The instant is converted once, and for those alone that ever
+    /// rested.
+    #[inline]
+    pub(super) fn open_at(&self, now: Instant) -> impl Fn(usize) -> bool {
+        let now = LazyCell::new(move || self.nanos(now));
+        move |index| {
+            let slot = &self.slots[index];
+            slot.until.load(Ordering::Relaxed) == 0 || slot.reopens(*now).is_none()
+        }
     }
 
     /// How long the backend will go on refusing; `None` when it is open.
