@@ -64,7 +64,7 @@ impl Cooldowns {
     }
 
     pub(crate) fn is_open(&self, index: usize, now: Instant) -> bool {
-        self.remaining(index, now).is_none()
+        self.open_at(now)(index)
     }
 
     /// Tells which backends are open. The instant is converted once, and for those alone that ever
@@ -117,8 +117,7 @@ impl Cooldowns {
     ) -> Reopening {
         let now = self.nanos(now);
         let until = |index: usize| self.slots[index].reopens(now).unwrap_or(now << WHY_BITS);
-        let is_quota = |until: u64| until & WHY == Why::Quota as u64;
-        let soonest = indices.map(until).min_by_key(|&until| (is_quota(until), until));
+        let soonest = indices.map(until).min_by_key(|&until| (Why::of(until) == Why::Quota, until));
         let soonest = soonest.unwrap_or_default();
         let left = Duration::from_nanos((soonest >> WHY_BITS).saturating_sub(now));
         Reopening { left, why: (!left.is_zero()).then(|| Why::of(soonest)) }

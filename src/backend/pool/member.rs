@@ -233,11 +233,11 @@ impl Member {
 
 /// Whether two labels are of one region: the service says `East US 2` and means `eastus2`.
 fn is_one_region(one: &str, other: &str) -> bool {
-    let letters = |label: &str| {
-        let bytes = label.bytes().filter(|byte| *byte != b' ');
-        bytes.map(|byte| byte.to_ascii_lowercase()).collect::<Vec<_>>()
-    };
-    one == other || letters(one) == letters(other)
+    letters(one).eq(letters(other))
+}
+
+fn letters(label: &str) -> impl Iterator<Item = u8> {
+    label.bytes().filter(|byte| *byte != b' ').map(|byte| byte.to_ascii_lowercase())
 }
 
 fn deployment(backend: &str, value: &str) -> Result<Deployment, ConfigError> {

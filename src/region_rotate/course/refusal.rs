@@ -150,10 +150,8 @@ impl<S, X> Rotation<S, X> {
             hint,
             at,
         };
-        if spent.deployment.is_some() {
-            // Beside the deployment that spilled there may be others like it in this pool.
-            self.leave_out_spent(&spent, |deployment| deployment.is_some());
-        }
+        // Beside the deployment that spilled there may be others like it in this pool.
+        self.leave_out_spent(&spent, |is_named| is_named == Some(true));
         spent.note(&mut self.rare().exhausted);
     }
 
@@ -168,23 +166,21 @@ impl<S, X> Rotation<S, X> {
     #[cold]
     fn leave_out_exhausted(&mut self, Exhausted(exhausted): &Exhausted) {
         for spent in exhausted.iter() {
-            self.leave_out_spent(spent, |_| true);
+            // A backend that keeps the caller's deployment may be any of them.
+            self.leave_out_spent(spent, |is_named| is_named != Some(false));
         }
     }
 
-    /// Leaves out the backends that are the deployment of `spent`, of those whose deployment, if it
-    /// is known, `may_be` it.
-    fn leave_out_spent(&mut self, spent: &Spent, may_be: impl Fn(Option<&str>) -> bool) {
+    /// Leaves out the backends of the resource of `spent` that are taken for its deployment by whether
+    /// they have its name, as far as both are known.
+    fn leave_out_spent(&mut self, spent: &Spent, is_meant: impl Fn(Option<bool>) -> bool) {
         let pool = &self.config.pool;
         let rest = spent.hint.map(|hint| self.config.rests.after(Outcome::Throttled(hint)));
         let is_it = |&lane: &Lane| {
             let member = pool.member(lane);
-            // A backend that keeps the caller's deployment may be any of them.
-            let is_named = match (&spent.deployment, member.deployment()) {
-                (Some(name), Some(own)) => **name == *own.as_bytes(),
-                (_, own) => may_be(own),
-            };
-            is_named && *member.resource() == spent.resource
+            let names = spent.deployment.as_deref().zip(member.deployment());
+            let is_named = names.map(|(name, own)| name == own.as_bytes());
+            is_meant(is_named) && *member.resource() == spent.resource
         };
         for lane in (0..pool.len()).filter(is_it) {
             if let Some(rest) = rest {
@@ -201,9 +197,7 @@ impl<S, X> Rotation<S, X> {
             .then(|| Failing { refused: self.soonest_refused(now) });
         // A backend that this request may not go back to can be open already; "at once" is 1 ms.
         let left = soonest.left.max(Duration::from_millis(1));
-        let rare = self.rare.as_mut();
-        let (forbidding, exhausted) =
-            rare.map_or((0, Vec::new()), |rare| (rare.forbidding, mem::take(&mut rare.exhausted)));
+        let forbidding = self.rare.as_ref().map_or(0, |rare| rare.forbidding);
         let is_forbidden = forbidding > 0 && forbidding == self.asked;
         let is_quota = soonest.why == Some(Why::Quota);
         if is_quota || is_forbidden {
@@ -224,9 +218,7 @@ impl<S, X> Rotation<S, X> {
         if let Some(failing) = failing {
             extensions.insert(failing);
         }
-        if !exhausted.is_empty() {
-            extensions.insert(Exhausted(exhausted.into()));
-        }
+        self.hand_on_exhausted(response);
     }
 
     /// When the first backend is open of those that refused.
@@ -239,7 +231,7 @@ impl<S, X> Rotation<S, X> {
         pool.refuses_for(lane?, now)
     }
 
-    /// Hands on to the layers outside what Azure spilled in vain, on an answer that is no refusal.
+    /// Hands on to the layers outside what Azure spilled in vain.
     pub(super) fn hand_on_exhausted<R>(&mut self, response: &mut Response<R>) {
         let exhausted = self.rare.as_mut().map(|rare| mem::take(&mut rare.exhausted));
         if let Some(exhausted) = exhausted.filter(|exhausted| !exhausted.is_empty()) {
