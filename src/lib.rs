@@ -147,9 +147,12 @@ pub mod simulator;
 #[doc(hidden)]
 pub mod fuzzing;
 
+mod clock;
 mod error;
 mod json;
 mod overrides;
+#[doc(hidden)]
+pub mod random;
 mod resend;
 mod sync;
 

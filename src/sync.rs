@@ -14,7 +14,7 @@ pub(crate) use std::sync::{
 pub(crate) use tokio::time::Sleep;
 
 #[cfg(not(spillover_loom))]
-pub(crate) use crate::resend::clock;
+pub(crate) use crate::clock;
 
 #[cfg(spillover_loom)]
 pub(crate) use self::clock::Sleep;

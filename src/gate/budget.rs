@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::resend::clock;
+use crate::clock;
 
 /// Bounds what is spilled to Standard in a window of time, and so what it costs at most. Clones
 /// are of the same budget: one may be kept to look at [what is left](Self::left).

@@ -23,7 +23,7 @@ use crate::{
     ResponseBody,
     body::Ahead,
     classify::{Hint, Outcome, Reason, Refusal, ask_for},
-    resend::clock,
+    clock,
 };
 
 /// An answer that is being read.

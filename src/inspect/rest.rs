@@ -11,7 +11,7 @@ use http::Version;
 use http_body::Body;
 use tokio::time::Sleep;
 
-use crate::resend::clock;
+use crate::clock;
 
 /// How much may still be read of a refused answer, and for how long.
 ///

@@ -22,8 +22,9 @@ use crate::{
     backend::{Probe, Reopening, Ticket, TokenFuture, Tried, Why},
     body::{Observe, Observer},
     classify::Outcome,
+    clock,
     policy::MoveOnError,
-    resend::{Course, Readied, Step, clock},
+    resend::{Course, Readied, Step},
     sticky::Guide,
 };
 

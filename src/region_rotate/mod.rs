@@ -19,9 +19,10 @@ use tower_service::Service;
 use self::{course::Rotation, layer::Config};
 pub use self::{future::ResponseFuture, layer::RegionRotateLayer};
 use crate::{
-    ResponseBody, TryCloneBody,
+    ResponseBody, TryCloneBody, clock,
     policy::{MoveOnError, ReturnErrors},
-    resend::{Resend, Step, clock},
+    random,
+    resend::{Resend, Step},
 };
 
 /// Sends each request to one backend of a pool, and a refused one to the next at once. Made by
@@ -85,7 +86,7 @@ where
         let (now, config) = (clock::now(), Arc::clone(&self.config));
         let guide = config.guidance.guide(&config.pool, &mut request, now);
         let extensions = request.extensions();
-        let mut rotation = Rotation::new(inner, config, extensions, guide, now, clock::draw());
+        let mut rotation = Rotation::new(inner, config, extensions, guide, now, random::draw());
         rotation.leave_out(extensions);
         ResponseFuture::new(match rotation.start() {
             Step::Send(backend) if rotation.is_authorized() => {

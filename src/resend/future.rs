@@ -9,8 +9,8 @@ use std::{
 use http::Request;
 use pin_project_lite::pin_project;
 
-use super::{Course, Step, clock, spare::Held};
-use crate::{TryCloneBody, classify::Outcome};
+use super::{Course, Step, spare::Held};
+use crate::{TryCloneBody, classify::Outcome, clock};
 
 pin_project! {
     /// A request on its course. Dropping it at any point drops the attempt, the response and the

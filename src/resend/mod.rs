@@ -1,6 +1,5 @@
-//! The one future that all layers share, and the only place that reads clocks or sleeps.
+//! The future that the layers which send a request again share.
 
-pub(crate) mod clock;
 mod course;
 mod future;
 mod spare;

@@ -17,8 +17,9 @@ pub use crate::policy::RetryBudget;
 use crate::{
     Attempts, Deadline, Served, TryCloneBody,
     classify::{Outcome, Reason, Refusal, forbids_retry},
+    clock,
     policy::Backoff,
-    resend::clock,
+    random,
 };
 
 /// Sends a refused request again, to the same place, when the refusal says it may come back.
@@ -193,7 +194,7 @@ impl<B: TryCloneBody, R, E> Policy<Request<B>, Response<R>, E> for RetryAfterPol
             Some(until) => until.checked_duration_since(now)?,
             None => Duration::MAX,
         };
-        let wait = self.limits.wait(self.retries, left, hint, clock::draw())?;
+        let wait = self.limits.wait(self.retries, left, hint, random::draw())?;
         let withdrawn = self.limits.withdraw()?;
         if let Some(attempts) = attempts {
             attempts.reserve();

@@ -11,7 +11,7 @@ use std::{
 use tokio::time::Sleep;
 
 use super::limits::Withdrawn;
-use crate::resend::clock;
+use crate::clock;
 
 /// The wait before a retry; the future of [`RetryAfterPolicy`](crate::RetryAfterPolicy).
 ///

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use tokio::{runtime::Builder, task::JoinHandle};
 use tower::{Layer, ServiceExt};
 
-use super::draws::{self, Seeded};
+use super::draws;
 use crate::{
     Backend, BackendPool, ConfigError, RegionRotateLayer, ResponseBody, Served, SmartFallbackLayer,
+    clock,
     emulator::{Deployment, Emulator, EmulatorBody, Pace, Ptu, Resource, Standard},
-    resend::clock,
     sticky::CacheAffinity,
 };
 
@@ -138,7 +138,7 @@ impl Conversations {
             .start_paused(true)
             .build()
             .expect("a runtime without sockets needs nothing of the system");
-        let _seeded = Seeded::new(self.seed);
+        let _seeded = draws::seed_layers(self.seed);
         runtime.block_on(self.drive(&turns, affinity.into()))
     }
 

@@ -10,7 +10,7 @@ use tower::ServiceExt;
 
 use super::{
     Policy,
-    draws::{Seeded, share},
+    draws::{seed_layers, share},
     ledger::{History, Ledger},
     load::{Ask, Traffic},
     network::{Network, Number, World},
@@ -18,7 +18,7 @@ use super::{
     region_chain,
     stack::{self, Stack, Wiring},
 };
-use crate::{ConfigError, resend::clock};
+use crate::{ConfigError, clock};
 
 pub(super) fn run(
     plan: &Plan,
@@ -33,7 +33,7 @@ pub(super) fn run(
         .start_paused(true)
         .build()
         .expect("a runtime without sockets needs nothing of the system");
-    let _seeded = Seeded::new(plan.seed);
+    let _seeded = seed_layers(plan.seed);
     runtime.block_on(drive(plan, traffic, wiring, prompts, progress))
 }
 

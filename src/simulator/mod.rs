@@ -51,7 +51,6 @@ mod stack;
 mod summary;
 mod table;
 
-pub(crate) use self::draws::seeded_draw;
 pub use self::{
     chart::{Curve, svg},
     conversations::{ConversationReport, Conversations},

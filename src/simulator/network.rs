@@ -19,8 +19,8 @@ use super::{
     plan::{PTU, PTU_SERVER, Plan, RESOURCES, STANDARD},
 };
 use crate::{
+    clock,
     emulator::{Emulator, EmulatorBody, EmulatorError, EmulatorService},
-    resend::clock,
 };
 
 /// What all parts of a run share.

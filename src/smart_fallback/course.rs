@@ -21,10 +21,11 @@ use super::{layer::Config, limits::Limits, wait::Wait};
 use crate::{
     Attempts, Served, TryCloneBody,
     classify::{Exhausted, Hint, NativeSpillover, Outcome, utilization},
+    clock,
     gate::{Admission, Pass, Weight},
     overrides::Arrival,
     policy::{MoveOnError, Policy},
-    resend::{Course, Readied, Step, clock},
+    resend::{Course, Readied, Step},
     sticky::Confined,
 };
 

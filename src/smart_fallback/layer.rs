@@ -8,9 +8,9 @@ use super::SmartFallback;
 use crate::{
     ConfigError, Gate,
     backend::{Cooldowns, DeploymentLayer},
+    clock,
     gate::{Class, Mode, SpillBudget},
     policy::{ErrorFn, Failures, ReturnErrors, WaitThenSpill},
-    resend::clock,
     sticky::{Residents, Split, Sticky, StickyTier},
 };
 

@@ -21,9 +21,9 @@ use self::{
 };
 pub use self::{future::ResponseFuture, layer::SmartFallbackLayer};
 use crate::{
-    TryCloneBody,
+    TryCloneBody, clock,
     policy::{MoveOnError, Policy, ReturnErrors, WaitThenSpill},
-    resend::{Resend, Step, clock},
+    resend::{Resend, Step},
     sticky::Split,
 };
 

@@ -187,7 +187,7 @@ mod tests {
     use http_body_util::Full;
 
     use super::*;
-    use crate::resend::clock;
+    use crate::clock;
 
     #[test]
     fn what_path_and_body_refer_to_is_known_to_be_with_its_resource_alone() {

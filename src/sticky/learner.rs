@@ -7,7 +7,7 @@ use super::{
     answer::{AnswerScan, Shown},
     binding::{Lesson, seal},
 };
-use crate::resend::clock;
+use crate::clock;
 
 /// Watches an answer of one resource.
 pub(crate) struct Learner {

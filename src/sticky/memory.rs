@@ -119,7 +119,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::resend::clock;
+    use crate::clock;
 
     const HOUR: Duration = Duration::from_secs(3_600);
 

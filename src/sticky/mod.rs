@@ -39,7 +39,7 @@ pub(crate) use self::{
     operation::{Kind, Operation},
     references::{Reference, read},
 };
-use crate::{TryCloneBody, resend::clock};
+use crate::{TryCloneBody, clock};
 
 /// Sends requests that refer to what one resource holds to that resource, and refuses them rather
 /// than sends them to another.

@@ -3,6 +3,7 @@
 use std::{ops::Range, time::Instant};
 
 use super::{Cooldowns, Tried, alias::AliasTable, rendezvous::score};
+use crate::random::split_mix;
 
 /// Draws before the backends are looked at one by one. While most are open the first draw fits;
 /// with half of the weight resting, fifteen requests in sixteen need no more.
@@ -64,7 +65,7 @@ impl Choice {
                 if qualifies(index) {
                     return Some(index);
                 }
-                draw = scramble(draw);
+                draw = split_mix(draw);
             }
             self.scan(group.members.clone(), draw, &qualifies)
         })
@@ -100,7 +101,7 @@ impl Choice {
         for index in members.filter(|&index| qualifies(index)) {
             let weight = u64::from(self.weights[index]);
             total += weight;
-            draw = scramble(draw);
+            draw = split_mix(draw);
             if below(draw, total) < weight {
                 chosen = Some(index);
             }
@@ -112,13 +113,4 @@ impl Choice {
 /// `draw` scaled to `0..limit`, without the bias that a remainder would have.
 fn below(draw: u64, limit: u64) -> u64 {
     u64::try_from((u128::from(draw) * u128::from(limit)) >> 64).expect("less than `limit`")
-}
-
-/// The next draw of a request, made from the one that it came with (SplitMix64: G. L. Steele,
-/// D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators", 2014).
-pub(super) const fn scramble(draw: u64) -> u64 {
-    let mut z = draw.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

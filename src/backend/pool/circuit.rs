@@ -199,7 +199,7 @@ impl Cooldowns {
 #[cfg(all(test, not(spillover_loom)))]
 mod tests {
     use super::*;
-    use crate::resend::clock;
+    use crate::clock;
 
     const SECOND: Duration = Duration::from_secs(1);
 

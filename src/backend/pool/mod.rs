@@ -27,7 +27,7 @@ pub(crate) use self::{
     tried::Tried,
 };
 use super::{Backend, field};
-use crate::{ConfigError, classify::Scope, resend::clock, sticky::Residents};
+use crate::{ConfigError, classify::Scope, clock, sticky::Residents};
 
 /// A pool of backends, and until when each of them is known to refuse.
 ///

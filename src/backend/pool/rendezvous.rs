@@ -1,6 +1,6 @@
 //! Leads a key to the same backend every time, by weighted rendezvous hashing.
 
-use super::choice::scramble;
+use crate::random::split_mix;
 
 /// How much this backend wants the key: the one with the highest score gets it.
 ///
@@ -10,7 +10,7 @@ use super::choice::scramble;
 /// probability of its weight. A backend that is added takes over the keys for which its score is the
 /// highest, and moves no other.
 pub(super) fn score(key: u64, seed: u64, weight: u32) -> f64 {
-    let uniform = ((scramble(key ^ seed) >> 11) as f64 + 0.5) / WHOLE;
+    let uniform = ((split_mix(key ^ seed) >> 11) as f64 + 0.5) / WHOLE;
     f64::from(weight) / -uniform.ln()
 }
 
@@ -27,7 +27,7 @@ mod tests {
     fn places(weights: &[u32]) -> Vec<usize> {
         let choice = Choice::new(&weights.iter().map(|&weight| (1, weight)).collect::<Vec<_>>());
         let seed = |index: usize| hash([format!("backend-{index}").as_bytes()]);
-        let place = |key| choice.rendezvous(scramble(key), seed, |_| true).expect("all are open");
+        let place = |key| choice.rendezvous(split_mix(key), seed, |_| true).expect("all are open");
         (0..KEYS).map(place).collect()
     }
 

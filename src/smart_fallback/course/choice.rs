@@ -8,9 +8,10 @@ use super::{Lane, TICK, Tiers, Wait};
 use crate::{
     TryCloneBody,
     classify::Hint,
+    clock,
     gate::Admission,
     policy::{Facts, Next, Policy},
-    resend::{Step, clock},
+    resend::Step,
 };
 
 impl<P, F, K: Policy, X> Tiers<P, F, K, X> {

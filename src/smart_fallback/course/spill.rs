@@ -6,11 +6,7 @@ use http::Request;
 
 use super::{Lane, Limits, Tiers, Wait};
 use crate::{
-    TryCloneBody,
-    classify::Outcome,
-    gate::WhenSpent,
-    policy::Policy,
-    resend::{Step, clock},
+    TryCloneBody, classify::Outcome, clock, gate::WhenSpent, policy::Policy, resend::Step,
 };
 
 impl<P, F, K: Policy, X> Tiers<P, F, K, X> {

@@ -1,4 +1,4 @@
-//! The one place that reads clocks and sleeps.
+//! The one place of the library that reads clocks and sleeps.
 
 use std::{
     pin::Pin,
@@ -32,14 +32,4 @@ pub(crate) fn sleep_until(until: Instant) -> Pin<Box<Sleep>> {
 #[cfg_attr(spillover_loom, expect(dead_code, reason = "only the gate moves a sleep"))]
 pub(crate) fn reset(sleep: Pin<&mut Sleep>, until: Instant) {
     sleep.reset(until.into());
-}
-
-/// The random number that a request's decisions are made from.
-#[expect(clippy::disallowed_methods, reason = "the one random draw")]
-pub(crate) fn draw() -> u64 {
-    #[cfg(feature = "simulator")]
-    if let Some(draw) = crate::simulator::seeded_draw() {
-        return draw;
-    }
-    rand::random()
 }

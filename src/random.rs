@@ -1,0 +1,66 @@
+//! The one place of the library that draws random numbers.
+
+use std::cell::Cell;
+
+/// The random number that a request's decisions are made from.
+#[expect(clippy::disallowed_methods, reason = "the one random draw")]
+pub(crate) fn draw() -> u64 {
+    match SEEDED.get() {
+        None => rand::random(),
+        Some((seed, drawn)) => {
+            SEEDED.set(Some((seed, drawn.wrapping_add(1))));
+            split_mix(split_mix(seed) ^ split_mix(drawn))
+        }
+    }
+}
+
+/// The next number after `number` in a sequence, or a hash of it (SplitMix64: G. L. Steele, D. Lea,
+/// C. H. Flood, "Fast splittable pseudorandom number generators", 2014).
+pub(crate) const fn split_mix(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+thread_local! {
+    /// The seed and how many numbers were drawn from it.
+    static SEEDED: Cell<Option<(u64, u64)>> = const { Cell::new(None) };
+}
+
+/// While it lives, the layers on this thread draw from a seed instead of from entropy, so that a
+/// simulation repeats exactly.
+#[derive(Debug)]
+pub struct SeededDraws {
+    before: Option<(u64, u64)>,
+}
+
+impl SeededDraws {
+    /// Draws from `seed` from now on.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { before: SEEDED.replace(Some((seed, 0))) }
+    }
+}
+
+impl Drop for SeededDraws {
+    fn drop(&mut self) {
+        SEEDED.set(self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layers_draw_the_same_numbers_in_every_run_of_a_seed() {
+        let run = |seed| {
+            let _seeded = SeededDraws::new(seed);
+            [(); 4].map(|()| draw())
+        };
+        assert_eq!(run(1), run(1));
+        assert_ne!(run(1), run(2));
+        assert_ne!(draw(), draw(), "outside of a simulation they draw from entropy");
+    }
+}
