@@ -16,12 +16,10 @@ use hyper_util::{
     client::legacy::{Client, Error as ClientError, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use spillover_emulator::{Deployment, Emulator, Fault, Pace, Ptu, Resource, Serving, Standard};
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
-use tower_spillover::{
-    Backend, BackendPool, RegionRotateLayer, ReplayLayer, SmartFallbackLayer,
-    emulator::{Deployment, Emulator, Fault, Pace, Ptu, Resource, Serving, Standard},
-};
+use tower_spillover::{Backend, BackendPool, RegionRotateLayer, ReplayLayer, SmartFallbackLayer};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

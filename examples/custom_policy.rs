@@ -8,11 +8,11 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use spillover_emulator::{Deployment, Emulator, Fault, Ptu, Resource, Standard};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
     Backend, BackendPool, RegionRotateLayer, Served, SmartFallbackLayer,
-    emulator::{Deployment, Emulator, Fault, Ptu, Resource, Standard},
     policy::{Facts, Next, Policy, WaitThenSpill},
 };
 

@@ -11,12 +11,10 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use spillover_emulator::{Deployment, Emulator, Fault, Ptu, Resource, Serving, Standard};
 use tokio::net::TcpListener;
 use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_spillover::{
-    Backend, BackendPool, RegionRotateLayer, Served, SmartFallbackLayer,
-    emulator::{Deployment, Emulator, Fault, Ptu, Resource, Serving, Standard},
-};
+use tower_spillover::{Backend, BackendPool, RegionRotateLayer, Served, SmartFallbackLayer};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

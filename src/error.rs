@@ -13,7 +13,9 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(crate) fn new(field: impl Into<Box<str>>, problem: impl Into<Box<str>>) -> Self {
+    /// Hidden: the simulator reports its own wrong settings with it.
+    #[doc(hidden)]
+    pub fn new(field: impl Into<Box<str>>, problem: impl Into<Box<str>>) -> Self {
         Self { field: field.into(), problem: problem.into() }
     }
 

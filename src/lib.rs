@@ -15,7 +15,7 @@
 //! # use bytes::Bytes;
 //! # use http::Request;
 //! # use http_body_util::Full;
-//! # use tower_spillover::emulator::{Deployment, Emulator, Ptu, Resource, Standard};
+//! # use spillover_emulator::{Deployment, Emulator, Ptu, Resource, Standard};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -115,8 +115,6 @@
 //! # Features
 //!
 //! - `retry`: [`RetryAfterPolicy`], which needs `tower`.
-//! - `emulator`: an Azure OpenAI stand-in to test against.
-//! - `simulator`: these layers over the emulator in virtual time, an hour of traffic in seconds.
 //!
 //! [`DeploymentLayer`]: backend::DeploymentLayer
 //! [`RetryAfterPolicy`]: #features
@@ -137,11 +135,6 @@ pub mod retry_after;
 pub mod served;
 pub mod smart_fallback;
 pub mod sticky;
-
-#[cfg(feature = "emulator")]
-pub mod emulator;
-#[cfg(feature = "simulator")]
-pub mod simulator;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -16,7 +16,7 @@ pub(crate) fn draw() -> u64 {
 
 /// The next number after `number` in a sequence, or a hash of it (SplitMix64: G. L. Steele, D. Lea,
 /// C. H. Flood, "Fast splittable pseudorandom number generators", 2014).
-pub(crate) const fn split_mix(number: u64) -> u64 {
+pub const fn split_mix(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -20,8 +20,8 @@ mod trace;
 use std::{fmt::Write, process::Output};
 
 use serde_json::Value;
+use spillover_emulator::{Deployment, Emulator, Fault, Ptu, Resource, Serving, Standard};
 use tokio::{net::TcpListener, process::Command};
-use tower_spillover::emulator::{Deployment, Emulator, Fault, Ptu, Resource, Serving, Standard};
 
 /// `cargo run --example smart_retry -- ARGS` with this environment and nothing else of the kind.
 async fn smart_retry(args: &[&str], env: &[(&str, &str)]) -> Output {

@@ -2,11 +2,9 @@
 
 use std::{fmt, time::Duration};
 
+use spillover_emulator::{Pace, Ptu, Standard};
 use tokio::{task::JoinSet, time::Instant};
-use tower_spillover::{
-    Served,
-    emulator::{Pace, Ptu, Standard},
-};
+use tower_spillover::Served;
 
 use crate::{
     Failure,

@@ -10,12 +10,10 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use spillover_emulator::{Deployment, Emulator, Pace, Ptu, Resource, Serving, Standard};
 use tokio::{net::TcpListener, time::Instant};
 use tower::{Layer, Service, ServiceExt};
-use tower_spillover::{
-    Backend, BackendPool, ConfigError, RegionRotateLayer, SmartFallbackLayer,
-    emulator::{Deployment, Emulator, Pace, Ptu, Resource, Serving, Standard},
-};
+use tower_spillover::{Backend, BackendPool, ConfigError, RegionRotateLayer, SmartFallbackLayer};
 
 use crate::{
     Failure,

@@ -3,11 +3,11 @@
 use std::{fs::File, io::BufReader, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use spillover_emulator::{Pace, Ptu, Standard};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout_at},
 };
-use tower_spillover::emulator::{Pace, Ptu, Standard};
 
 use crate::{
     Failure,

@@ -4,7 +4,7 @@ mod observe;
 mod response;
 mod try_clone;
 
-#[cfg(all(test, feature = "emulator"))]
+#[cfg(test)]
 pub(crate) use self::observe::tests as observe_tests;
 pub(crate) use self::observe::{Observe, Observer, UsageSink};
 pub(crate) use self::response::Ahead;

@@ -4,7 +4,7 @@ mod answer;
 mod course;
 mod future;
 mod layer;
-#[cfg(all(test, feature = "emulator"))]
+#[cfg(test)]
 mod observing;
 
 use std::{

@@ -7,12 +7,12 @@ use futures::future::poll_immediate;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
+use spillover_emulator::{Deployment, Emulator, EmulatorService, Fault, Pace, Ptu, Resource};
 use tower::ServiceExt;
 
 use crate::{
     Backend, BackendPool, RegionRotateLayer,
     body::observe_tests::Told,
-    emulator::{Deployment, Emulator, EmulatorService, Fault, Pace, Ptu, Resource},
     gate::cost::{EstimateCost, TokenWeights, Usage},
     region_rotate::RegionRotate,
 };

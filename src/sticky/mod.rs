@@ -56,7 +56,7 @@ use crate::{TryCloneBody, clock};
 /// # use bytes::Bytes;
 /// # use http::Request;
 /// # use http_body_util::{BodyExt, Full};
-/// # use tower_spillover::emulator::{Deployment, Emulator, Resource, Standard};
+/// # use spillover_emulator::{Deployment, Emulator, Resource, Standard};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {

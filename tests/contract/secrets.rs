@@ -5,11 +5,11 @@ use std::fmt::Debug;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
+use spillover_emulator::{Emulator, Resource};
 use tower::{Layer, Service, ServiceExt};
 use tower_spillover::{
     Backend, BackendPool, Credential, RegionRotateLayer, ReplayLayer, SmartFallbackLayer,
     backend::{AccessToken, DeploymentLayer, TokenError, TokenFuture, TokenSource},
-    emulator::{Emulator, Resource},
     replay::ReplayBody,
 };
 

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use http_body_util::BodyExt;
+use spillover_emulator::{Deployment, Pace, Standard};
 use tower::ServiceExt;
-use tower_spillover::emulator::{Deployment, Pace, Standard};
 
 use crate::{
     azure::{Azure, STANDARD},
@@ -23,12 +23,6 @@ async fn lesson_26_a_stream_over_a_kept_connection_is_not_held_up_by_acknowledge
     .await;
     let quick = quickest_quarter(azure.addr("east"), "key-of-east").await;
     assert!(quick < BAR, "the emulator: {quick:?}");
-    #[cfg(all(feature = "gateway", unix))]
-    {
-        let (_gateway, addr) = gateway(azure.addr("east"));
-        let quick = quickest_quarter(addr, "").await;
-        assert!(quick < BAR, "the gateway: {quick:?}");
-    }
 }
 
 /// How long a stream of a few tokens takes, but for the slower three quarters, which tell of the
@@ -52,25 +46,6 @@ async fn quickest_quarter(addr: SocketAddr, key: &str) -> Duration {
     }
     times.sort();
     times[times.len() / 4]
-}
-
-/// A gateway in front of it.
-#[cfg(all(feature = "gateway", unix))]
-fn gateway(backend: SocketAddr) -> (crate::started::Started, SocketAddr) {
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("lessons");
-    std::fs::create_dir_all(&folder).unwrap();
-    let config = folder.join("delays.toml");
-    let text = format!(
-        "[listen]\naddress = \"127.0.0.1:0\"\n[clients]\nopen = true\n[[models.\"{STANDARD}\".standard]]\n\
-         name = \"east\"\nendpoint = \"http://{backend}\"\nkey = \"env:EAST_KEY\"\n"
-    );
-    std::fs::write(&config, text).unwrap();
-    let arguments = ["serve", "--config", config.to_str().unwrap()];
-    let mut started =
-        crate::started::Started::with(&arguments, |command| command.env("EAST_KEY", "key-of-east"));
-    let url = started.endpoint();
-    let addr = url.trim_start_matches("http://").parse().unwrap();
-    (started, addr)
 }
 
 /// Five tokens take 5 ms and a little, and the kernel's delayed acknowledgement 40 ms.

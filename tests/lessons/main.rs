@@ -23,10 +23,6 @@ mod sample;
 #[path = "../sockets/stack.rs"]
 #[allow(dead_code, reason = "shared with the tests over sockets")]
 mod stack;
-#[cfg(all(feature = "gateway", unix))]
-#[path = "../gateway/started.rs"]
-#[allow(dead_code, reason = "shared with the tests of the gateway")]
-mod started;
 
 mod answers;
 mod delays;

@@ -2,11 +2,9 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
+use spillover_emulator::{Counts, Deployment, Emulator, Fault, Ptu, Resource, Serving, Standard};
 use tokio::net::TcpListener;
-use tower_spillover::{
-    Backend, BackendPool,
-    emulator::{Counts, Deployment, Emulator, Fault, Ptu, Resource, Serving, Standard},
-};
+use tower_spillover::{Backend, BackendPool};
 
 pub(crate) const PTU: &str = "gpt-4o-ptu";
 pub(crate) const STANDARD: &str = "gpt-4o";

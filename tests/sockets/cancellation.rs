@@ -7,11 +7,9 @@ use futures::{SinkExt, channel::mpsc};
 use http::Request;
 use http_body::Frame;
 use http_body_util::StreamBody;
+use spillover_emulator::{Deployment, Pace, Ptu, Standard};
 use tower::{ServiceBuilder, ServiceExt};
-use tower_spillover::{
-    RegionRotateLayer, ReplayLayer,
-    emulator::{Deployment, Pace, Ptu, Standard},
-};
+use tower_spillover::{RegionRotateLayer, ReplayLayer};
 
 use crate::{
     azure::{Azure, PTU, STANDARD, refused_for},

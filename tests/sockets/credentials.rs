@@ -4,11 +4,11 @@ use bytes::Bytes;
 use futures::future::join_all;
 use http::{Response, StatusCode};
 use http_body_util::Full;
+use spillover_emulator::{Deployment, Fault, Ptu, Received, Standard};
 use tower::ServiceExt;
 use tower_spillover::{
     BackendPool,
     backend::{AccessToken, TokenFuture, TokenSource},
-    emulator::{Deployment, Fault, Ptu, Received, Standard},
 };
 
 use crate::{

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use spillover_emulator::Fault;
 use tower::{Layer, ServiceBuilder, ServiceExt, retry::RetryLayer};
-use tower_spillover::{
-    BackendPool, RegionRotateLayer, RetryAfterPolicy, SmartFallbackLayer, emulator::Fault,
-};
+use tower_spillover::{BackendPool, RegionRotateLayer, RetryAfterPolicy, SmartFallbackLayer};
 
 use crate::{
     azure::{Azure, backend_at, key_of, refused_for},

@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt;
+use spillover_emulator::{Deployment, Fault, Pace, Ptu, Standard};
 use tower::ServiceBuilder;
-use tower_spillover::{
-    RegionRotateLayer,
-    emulator::{Deployment, Fault, Pace, Ptu, Standard},
-};
+use tower_spillover::RegionRotateLayer;
 
 use crate::{
     azure::{Azure, PTU, STANDARD, refused_for},

@@ -1,8 +1,9 @@
 //! Errors before any answer: refused connections, resets, failing servers.
 
+use spillover_emulator::Fault;
 use tokio::net::TcpSocket;
 use tower::{Layer, ServiceExt};
-use tower_spillover::{BackendPool, RegionRotateLayer, emulator::Fault};
+use tower_spillover::{BackendPool, RegionRotateLayer};
 
 use crate::{
     azure::{Azure, backend_at},

@@ -4,10 +4,8 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use http::StatusCode;
-use tower_spillover::{
-    BackendPool, Deadline, MaxWait,
-    emulator::{Deployment, Ptu, Standard},
-};
+use spillover_emulator::{Deployment, Ptu, Standard};
+use tower_spillover::{BackendPool, Deadline, MaxWait};
 
 use crate::{
     azure::{Azure, PTU, STANDARD, refused_for},

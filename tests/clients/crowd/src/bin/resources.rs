@@ -4,7 +4,7 @@ use std::{error::Error, io::Write as _, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use tokio::net::TcpListener;
-use tower_spillover::emulator::{Deployment, Emulator, Pace, Ptu, Resource, Standard};
+use spillover_emulator::{Deployment, Emulator, Pace, Ptu, Resource, Standard};
 
 /// Prints `NAME URL` of every resource, then `ready`; serves until it is killed.
 #[derive(Debug, Parser)]

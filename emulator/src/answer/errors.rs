@@ -1,0 +1,175 @@
+//! The bodies of refusals, word for word where the service's words are known.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::{
+    ask::Complaint,
+    routes::{Grammar, Operation},
+    standard::Axis,
+};
+
+/// A host that no resource answers to: the gateway in front of the service speaks.
+pub(crate) fn unknown_host() -> Value {
+    json!({"statusCode": 404, "message": "Resource not found"})
+}
+
+pub(crate) fn unknown_operation() -> Value {
+    coded("404", "Resource not found")
+}
+
+pub(crate) fn wrong_method(allowed: &str) -> Value {
+    coded("405", &format!("The operation exists with the method {allowed} only."))
+}
+
+pub(crate) fn wrong_key() -> Value {
+    coded(
+        "401",
+        "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide \
+         a valid key for an active subscription and use a correct regional API endpoint for your \
+         resource.",
+    )
+}
+
+pub(crate) fn wrong_token() -> Value {
+    json!({"statusCode": 401, "message": "Unauthorized. Access token is missing, invalid, audience \
+        is incorrect (https://cognitiveservices.azure.com), or have expired."})
+}
+
+pub(crate) fn unknown_deployment() -> Value {
+    coded(
+        "DeploymentNotFound",
+        "The API deployment for this resource does not exist. If you created the deployment within \
+         the last 5 minutes, please wait a moment and try again.",
+    )
+}
+
+pub(crate) fn too_large() -> Value {
+    coded("413", "The request body is larger than 104857600 bytes.")
+}
+
+pub(crate) fn complaint(complaint: &Complaint) -> Value {
+    json!({"error": {
+        "message": complaint.message,
+        "type": "invalid_request_error",
+        "param": complaint.param,
+        "code": null,
+    }})
+}
+
+/// `previous_response_id` is known to the resource that made the response only.
+pub(crate) fn unknown_response(id: &str) -> Value {
+    json!({"error": {
+        "message": format!("Previous response with id '{id}' not found."),
+        "type": "invalid_request_error",
+        "param": "previous_response_id",
+        "code": "previous_response_not_found",
+    }})
+}
+
+/// Encrypted reasoning can be read by the resource that made it only.
+pub(crate) fn unreadable_reasoning() -> Value {
+    json!({"error": {
+        "message": "The encrypted content could not be verified. Reason: Encrypted content could \
+            not be decrypted or parsed.",
+        "type": "invalid_request_error",
+        "param": null,
+        "code": "invalid_encrypted_content",
+    }})
+}
+
+/// Who was refused, for the sentence that says so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refused<'a> {
+    pub(crate) grammar: Grammar,
+    pub(crate) operation: Operation,
+    pub(crate) api_version: Option<&'a str>,
+    pub(crate) model: &'a str,
+    pub(crate) deployment: &'a str,
+    pub(crate) region: &'a str,
+}
+
+impl Refused<'_> {
+    /// A 429 of a Standard deployment, or of a PTU when there is no axis.
+    pub(crate) fn body(&self, axis: Option<Axis>, wait: Option<Duration>) -> Value {
+        let message = self.message(axis, wait);
+        match self.grammar {
+            Grammar::Classic => coded("429", &message),
+            Grammar::V1 => json!({"error": {
+                "type": "too_many_requests",
+                "code": "rate_limit_exceeded",
+                "message": message,
+                "param": null,
+            }}),
+        }
+    }
+
+    pub(crate) fn message(&self, axis: Option<Axis>, wait: Option<Duration>) -> String {
+        let limit = match axis {
+            Some(Axis::Tokens) => "token rate limit",
+            Some(Axis::Requests) => "call rate limit",
+            // What a PTU writes is not public; its headers are.
+            None => "the capacity",
+        };
+        let retry = wait.map_or_else(String::new, |wait| {
+            format!(" Please retry after {} seconds.", whole_seconds(wait))
+        });
+        match (self.grammar, axis) {
+            (_, None) => format!(
+                "Requests to the {} Operation have exceeded {limit} of the provisioned deployment {}.{retry}",
+                self.operation.name(),
+                self.deployment,
+            ),
+            (Grammar::Classic, _) => format!(
+                "Requests to the {} Operation under Azure OpenAI API version {} have exceeded {limit} \
+                 of your current OpenAI S0 pricing tier.{retry} Please go here: \
+                 https://aka.ms/oai/quotaincrease if you would like to further increase the default \
+                 rate limit.",
+                self.operation.name(),
+                self.api_version.filter(|version| is_plain(version)).unwrap_or("unknown"),
+            ),
+            (Grammar::V1, _) => format!(
+                "Your requests to {} for {} in {} have exceeded the {limit} for your current \
+                 AIServices S0 pricing tier.{retry}",
+                self.deployment, self.model, self.region,
+            ),
+        }
+    }
+}
+
+/// The body of a scripted status that brings none of its own; success statuses get an empty object.
+pub(crate) fn scripted(status: StatusCode) -> Value {
+    match status.as_u16() {
+        401 => wrong_key(),
+        404 => unknown_deployment(),
+        500 => coded(
+            "InternalServerError",
+            "The server had an error processing your request. Sorry about that!",
+        ),
+        503 => coded(
+            "ServiceUnavailable",
+            "The service is temporarily unable to process your request. Please try again later.",
+        ),
+        code if status.is_client_error() || status.is_server_error() => {
+            coded(&code.to_string(), status.canonical_reason().unwrap_or("Error"))
+        }
+        _ => json!({}),
+    }
+}
+
+/// Seconds as `retry-after` has them: rounded up, at least one.
+pub(crate) fn whole_seconds(wait: Duration) -> u64 {
+    let started = u64::from(wait.subsec_nanos() > 0);
+    wait.as_secs().saturating_add(started).max(1)
+}
+
+fn coded(code: &str, message: &str) -> Value {
+    json!({"error": {"code": code, "message": message}})
+}
+
+/// Only what looks like a version is repeated, so that nothing else ever is.
+fn is_plain(version: &str) -> bool {
+    version.len() <= 32 && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}

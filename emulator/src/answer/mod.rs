@@ -1,0 +1,67 @@
+//! Answers: what a success says, whole or as events, and what a refusal says.
+
+use std::sync::Arc;
+
+use crate::{ask::Bill, routes::Operation};
+
+pub(crate) mod errors;
+pub(crate) mod head;
+pub(crate) mod json;
+pub(crate) mod sse;
+
+/// What one success is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Speech {
+    pub(crate) operation: Operation,
+    /// Without the prefix of its kind.
+    pub(crate) id: String,
+    /// A JSON string, quotes included.
+    pub(crate) model: Arc<str>,
+    pub(crate) created: u64,
+    pub(crate) bill: Bill,
+    pub(crate) truncated: bool,
+    pub(crate) include_usage: bool,
+    /// Whether a response carries encrypted reasoning.
+    pub(crate) include_encrypted: bool,
+    pub(crate) dimensions: u64,
+    pub(crate) inputs: u64,
+}
+
+impl Speech {
+    fn finish_reason(&self) -> &'static str {
+        if self.truncated { "length" } else { "stop" }
+    }
+
+    /// The `usage` object in the spelling of chat completions, completions and embeddings.
+    fn usage(&self) -> String {
+        let Bill { prompt, cached, completion, .. } = self.bill;
+        let total = prompt.saturating_add(completion);
+        format!(
+            r#"{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{total},"prompt_tokens_details":{{"cached_tokens":{cached}}},"completion_tokens_details":{{"reasoning_tokens":0}}}}"#
+        )
+    }
+
+    /// The `usage` object in the spelling of responses.
+    fn responses_usage(&self) -> String {
+        let Bill { prompt, cached, completion, .. } = self.bill;
+        let total = prompt.saturating_add(completion);
+        format!(
+            r#"{{"input_tokens":{prompt},"input_tokens_details":{{"cached_tokens":{cached}}},"output_tokens":{completion},"output_tokens_details":{{"reasoning_tokens":0}},"total_tokens":{total}}}"#
+        )
+    }
+}
+
+/// The token at `index` of every completion: a short word that needs no escaping in JSON.
+fn word(index: u64) -> &'static str {
+    match index {
+        0 => "the",
+        _ => WORDS[(index % WORDS.len() as u64) as usize],
+    }
+}
+
+/// The first `count` tokens.
+fn words(count: u64) -> String {
+    (0..count).map(word).collect()
+}
+
+const WORDS: [&str; 8] = [" the", " tide", " went", " out", " and", " left", " the", " shells"];

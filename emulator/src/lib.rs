@@ -1,0 +1,220 @@
+//! An Azure OpenAI stand-in, as a tower service and over a socket.
+//!
+//! It refuses as the service refuses: a provisioned (PTU) deployment is a leaky bucket whose 429
+//! says to the millisecond when it opens again, a Standard deployment counts tokens a minute and
+//! requests in ten seconds. Answers are made-up words; quota, headers, error bodies, both URL
+//! grammars, keys and event streams are as documented or as captured from the service.
+//!
+//! Useful for testing whatever stands between a program and Azure OpenAI, in two ways that share all
+//! state:
+//!
+//! - [`Emulator::service`] is a tower service without sockets, exact under tokio's paused clock;
+//! - [`Emulator::serve`] puts one resource behind a listener, over HTTP/1.1 and HTTP/2.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::{Request, StatusCode};
+//! use http_body_util::{BodyExt, Full};
+//! use tower::ServiceExt;
+//! use spillover_emulator::{Deployment, Emulator, Ptu, Resource, Standard};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let emulator = Emulator::new([Resource::new("contoso-east")
+//!     .region("East US")
+//!     .key("key-east")
+//!     .deployment(Deployment::ptu("gpt-4o-ptu", Ptu::new(1_000.0).bucket_seconds(3.0)))
+//!     .deployment(Deployment::standard("gpt-4o", Standard::tokens_per_minute(60_000)))]);
+//!
+//! // 7,000 tokens come in while the bucket of 3,000 is still empty; the next request is refused.
+//! let ask = |deployment: &str| {
+//!     Request::post(format!(
+//!         "https://contoso-east.openai.azure.com/openai/deployments/{deployment}/chat/completions\
+//!          ?api-version=2024-02-01"
+//!     ))
+//!     .header("api-key", "key-east")
+//!     .header("x-emulator-prompt-tokens", "7000")
+//!     .header("x-emulator-completion-tokens", "0")
+//!     .body(Full::<Bytes>::from(r#"{"messages": [{"role": "user", "content": "Count to 7000"}]}"#))
+//! };
+//! let first = emulator.service().oneshot(ask("gpt-4o-ptu")?).await?;
+//! assert_eq!(first.status(), StatusCode::OK);
+//! assert_eq!(first.headers()["x-ms-region"], "East US");
+//!
+//! let second = emulator.service().oneshot(ask("gpt-4o-ptu")?).await?;
+//! assert_eq!(second.status(), StatusCode::TOO_MANY_REQUESTS);
+//! let wait: u64 = second.headers()["retry-after-ms"].to_str()?.parse()?;
+//! assert!((3_500..=4_001).contains(&wait), "(7000 - 3000) / 1000 tokens a second: {wait}");
+//!
+//! let third = emulator.service().oneshot(ask("gpt-4o")?).await?;
+//! assert_eq!(third.status(), StatusCode::OK);
+//! let body = third.into_body().collect().await?.to_bytes();
+//! assert_eq!(serde_json::from_slice::<serde_json::Value>(&body)?["usage"]["prompt_tokens"], 7_000);
+//!
+//! let counts = emulator.stats().of("contoso-east", "gpt-4o-ptu");
+//! assert_eq!((counts.attempts, counts.ok, counts.throttled), (2, 1, 1));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What a request costs
+//!
+//! Its prompt has a token for every four bytes of text, and its completion is drawn between 1 and
+//! `max_tokens` (16 when it names none) from a generator with a [seed](Emulator::seed). To replay a
+//! trace, a request names exact figures: in the headers `x-emulator-prompt-tokens`,
+//! `x-emulator-completion-tokens` and `x-emulator-cached-tokens`, or as `emulator_prompt_tokens` and so
+//! on in the body's `metadata`, as strings or numbers. A stated `max_tokens` still caps the completion.
+//!
+//! A resource with a [prompt cache](Resource::prompt_cache) finds out by itself how much of a prompt
+//! it has seen. Cached tokens are free on a PTU.
+//!
+//! # What it does not do
+//!
+//! No tools, images, files, threads or stored responses; one choice, whatever `n` says; no
+//! `api-version` is ever too old. The depth of a real PTU's bucket, and the text of its 429, are not
+//! public.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::net::TcpListener;
+
+pub use crate::{
+    body::{EmulatorBody, EmulatorError},
+    fault::Fault,
+    ptu::Ptu,
+    resource::{Deployment, Pace, Resource},
+    serve::Serving,
+    service::{EmulatorService, ResponseFuture},
+    standard::Standard,
+    stats::{Counts, Received, Stats},
+};
+use crate::{registry::Registry, site::Site};
+
+mod answer;
+mod ask;
+mod body;
+mod clock;
+mod fault;
+mod flight;
+mod prompt_cache;
+mod ptu;
+mod registry;
+mod resource;
+mod routes;
+mod serve;
+mod service;
+mod site;
+mod standard;
+mod stats;
+mod visit;
+
+/// Hidden: the simulator and the gateway's `load` replay traces against the emulator, and both read
+/// the same files.
+#[doc(hidden)]
+pub mod timestamp;
+
+#[cfg(test)]
+mod tests;
+
+/// A handle to some emulated resources; clones share them.
+///
+/// Its clock starts when it is made, so under a paused tokio clock it belongs inside the runtime.
+#[derive(Clone, Debug)]
+pub struct Emulator {
+    registry: Arc<Registry>,
+}
+
+impl Emulator {
+    /// Emulates these resources, all quota unused.
+    ///
+    /// # Panics
+    ///
+    /// When two resources, or two deployments of one resource, have the same name.
+    pub fn new(resources: impl IntoIterator<Item = Resource>) -> Self {
+        Self { registry: Arc::new(Registry::new(resources.into_iter().collect())) }
+    }
+
+    /// Seeds the draws of completion lengths and of request ids. Defaults to 0.
+    #[must_use]
+    pub fn seed(self, seed: u64) -> Self {
+        self.registry.reseed(seed);
+        self
+    }
+
+    /// Keeps what arrives from now on for [`Emulator::received`]; of very many requests the last
+    /// 65,536. Off by default: it keeps whole bodies.
+    #[must_use]
+    pub fn record(self) -> Self {
+        self.registry.recording.store(true, Relaxed);
+        self
+    }
+
+    /// All resources as one service.
+    pub fn service(&self) -> EmulatorService {
+        EmulatorService::new(Arc::clone(&self.registry))
+    }
+
+    /// Serves one resource on `listener`, whatever `Host` says, until the returned handle is
+    /// dropped.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such resource, or outside a tokio runtime.
+    pub fn serve(&self, resource: &str, listener: TcpListener) -> Serving {
+        let place = self.registry.place_at(resource);
+        let place = place.unwrap_or_else(|| panic!("no resource is called {resource}"));
+        let service = EmulatorService::listening(Arc::clone(&self.registry), place);
+        Serving::start(service, listener)
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> Stats {
+        self.registry.stats()
+    }
+
+    /// The requests recorded so far, in the order of their arrival.
+    pub fn received(&self) -> Vec<Received> {
+        self.registry.received()
+    }
+
+    /// The level of a PTU deployment in tokens at this moment; 0 for a Standard one.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such deployment.
+    pub fn level(&self, resource: &str, deployment: &str) -> f64 {
+        let site = self.site(resource, deployment);
+        site.level(self.registry.clock).unwrap_or(0.0)
+    }
+
+    /// Plans faults for a deployment's next requests: each request takes one, in this order, after
+    /// those planned before.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such deployment.
+    pub fn script(
+        &self,
+        resource: &str,
+        deployment: &str,
+        faults: impl IntoIterator<Item = Fault>,
+    ) {
+        self.site(resource, deployment).script(faults);
+    }
+
+    /// For how long a Standard deployment has admitted whatever came; `None` while it refuses.
+    ///
+    /// Hidden: the simulator's best possible caller knows it, and a client of Azure cannot.
+    #[doc(hidden)]
+    pub fn open_for(&self, resource: &str, deployment: &str) -> Option<Duration> {
+        self.site(resource, deployment).open_for(self.registry.clock)
+    }
+
+    fn site(&self, resource: &str, deployment: &str) -> &Site {
+        let site = self.registry.site(resource, deployment);
+        site.unwrap_or_else(|| panic!("no deployment is called {resource}/{deployment}"))
+    }
+}

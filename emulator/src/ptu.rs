@@ -1,0 +1,218 @@
+//! The leaky bucket of a provisioned (PTU) deployment, as Azure documents it.
+
+use std::time::Duration;
+
+use crate::ask::Bill;
+
+/// The capacity of a provisioned deployment: how fast it drains and how deep it is.
+///
+/// The model is the one of the Azure page "Provisioned throughput": a request adds an estimate of its
+/// cost when it arrives (prompt tokens less cached ones, plus weighted `max_tokens`), its completion
+/// corrects the estimate, the level drains continuously, and a request that finds the level at or
+/// above 100 % is refused with the time until it is below.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ptu {
+    rate: f64,
+    bucket_seconds: f64,
+    output_weight: f64,
+}
+
+impl Ptu {
+    /// A deployment that drains `tokens_per_second` weighted tokens a second (0.001 to 100 million;
+    /// values outside are moved to the nearest end, NaN to the lower one).
+    pub const fn new(tokens_per_second: f64) -> Self {
+        Self {
+            rate: within(tokens_per_second, 1e-3, 1e8),
+            bucket_seconds: 10.0,
+            output_weight: 3.0,
+        }
+    }
+
+    /// The depth of the bucket in seconds of drain (0.001 to 86,400).
+    ///
+    /// Defaults to 10: Azure does not publish the depth, and ten seconds let a burst through whose
+    /// refusals then last tens of milliseconds, as operators report.
+    #[must_use]
+    pub const fn bucket_seconds(mut self, seconds: f64) -> Self {
+        self.bucket_seconds = within(seconds, 1e-3, 86_400.0);
+        self
+    }
+
+    /// How many input tokens one output token costs (0 to 1,000).
+    ///
+    /// Defaults to 3: a PTU of gpt-4o serves 2,500 input or 833 output tokens a minute.
+    #[must_use]
+    pub const fn output_weight(mut self, weight: f64) -> Self {
+        self.output_weight = within(weight, 0.0, 1_000.0);
+        self
+    }
+
+    /// The level, in tokens, at which requests are refused: drain rate times depth.
+    pub const fn capacity(&self) -> f64 {
+        self.rate * self.bucket_seconds
+    }
+
+    /// What a request costs that takes `bill`'s prompt and generates `output` tokens.
+    pub(crate) fn cost(&self, bill: &Bill, output: u64) -> f64 {
+        bill.prompt.saturating_sub(bill.cached) as f64 + self.output_weight * output as f64
+    }
+}
+
+/// The bucket itself: its level is kept as the instant at which it runs dry, in whole nanoseconds,
+/// so that nothing needs settling and the hint of a refusal is exact.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bucket {
+    ptu: Ptu,
+    depth: Duration,
+    dry_at: Duration,
+}
+
+impl Bucket {
+    pub(crate) fn new(ptu: Ptu) -> Self {
+        Self { ptu, depth: Duration::from_secs_f64(ptu.bucket_seconds), dry_at: Duration::ZERO }
+    }
+
+    pub(crate) fn ptu(&self) -> &Ptu {
+        &self.ptu
+    }
+
+    /// Takes `tokens` in, or tells in whole milliseconds when the level will be below 100 %.
+    pub(crate) fn admit(&mut self, now: Duration, tokens: f64) -> Result<(), Duration> {
+        if let Some(over) = self.backlog(now).checked_sub(self.depth) {
+            // The level is not *below* 100 % when the overshoot has drained exactly, hence the floor
+            // plus one instead of a ceiling.
+            let millis = over.as_millis().saturating_add(1);
+            return Err(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)));
+        }
+        self.add(now, tokens);
+        Ok(())
+    }
+
+    /// Adds `tokens` to the level whatever it is; never takes it below zero.
+    pub(crate) fn add(&mut self, now: Duration, tokens: f64) {
+        let time = Duration::from_secs_f64((tokens.abs() / self.ptu.rate).min(LONGEST));
+        let dry_at = self.dry_at.max(now);
+        self.dry_at = if tokens < 0.0 {
+            dry_at.saturating_sub(time).max(now)
+        } else {
+            dry_at.saturating_add(time)
+        };
+    }
+
+    /// The level in tokens.
+    pub(crate) fn level(&self, now: Duration) -> f64 {
+        self.backlog(now).as_secs_f64() * self.ptu.rate
+    }
+
+    /// The level as a share of the capacity; 1.0 and more is refused.
+    pub(crate) fn utilization(&self, now: Duration) -> f64 {
+        self.backlog(now).as_secs_f64() / self.ptu.bucket_seconds
+    }
+
+    fn backlog(&self, now: Duration) -> Duration {
+        self.dry_at.saturating_sub(now)
+    }
+}
+
+const fn within(value: f64, low: f64, high: f64) -> f64 {
+    if value >= low { value.min(high) } else { low }
+}
+
+/// A year, in seconds: no single request may fill the bucket for longer.
+const LONGEST: f64 = 31_536_000.0;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const T0: Duration = Duration::from_secs(5);
+
+    fn bucket(rate: f64, seconds: f64) -> Bucket {
+        Bucket::new(Ptu::new(rate).bucket_seconds(seconds))
+    }
+
+    #[test]
+    fn the_last_request_below_the_limit_may_overshoot_it() {
+        let mut bucket = bucket(1_000.0, 3.0);
+        assert_eq!(bucket.admit(T0, 2_999.0), Ok(()));
+        assert_eq!(bucket.admit(T0, 5_000.0), Ok(()));
+        assert_eq!(bucket.level(T0), 7_999.0);
+        assert_eq!(bucket.admit(T0, 1.0), Err(Duration::from_millis(5_000)));
+    }
+
+    #[test]
+    fn exactly_full_is_refused_for_a_millisecond() {
+        let mut bucket = bucket(1_000.0, 3.0);
+        assert_eq!(bucket.admit(T0, 3_000.0), Ok(()));
+        assert_eq!(bucket.utilization(T0), 1.0);
+        assert_eq!(bucket.admit(T0, 1.0), Err(Duration::from_millis(1)));
+        assert_eq!(bucket.admit(T0 + Duration::from_nanos(1), 1.0), Ok(()));
+    }
+
+    #[test]
+    fn a_correction_below_nothing_leaves_nothing() {
+        let mut bucket = bucket(1_000.0, 3.0);
+        bucket.add(T0, 500.0);
+        bucket.add(T0 + Duration::from_millis(400), -300.0);
+        assert_eq!(bucket.level(T0 + Duration::from_millis(400)), 0.0);
+        bucket.add(T0 + Duration::from_millis(400), 70.0);
+        assert_eq!(bucket.level(T0 + Duration::from_millis(400)), 70.0);
+    }
+
+    #[test]
+    fn absurd_sizes_are_moved_into_range() {
+        assert_eq!(Ptu::new(f64::NAN), Ptu::new(1e-3));
+        assert_eq!(Ptu::new(f64::INFINITY), Ptu::new(1e8));
+        let mut bucket = Bucket::new(Ptu::new(-1.0).bucket_seconds(0.0).output_weight(f64::MAX));
+        bucket.add(T0, f64::INFINITY);
+        bucket.add(T0, f64::NEG_INFINITY);
+        bucket.add(Duration::MAX, f64::MAX);
+        assert!(bucket.level(T0).is_finite());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Admit(f64),
+        Correct(f64),
+        Pass(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            (0.0..50_000.0).prop_map(Step::Admit),
+            (-50_000.0..50_000.0).prop_map(Step::Correct),
+            (0_u64..20_000_000_000).prop_map(Step::Pass),
+        ];
+        prop::collection::vec(step, 1..60)
+    }
+
+    proptest! {
+        #[test]
+        fn the_level_is_never_negative_and_the_hint_is_exact(
+            rate in 0.5..100_000.0,
+            seconds in 0.01..60.0,
+            steps in steps(),
+        ) {
+            let mut bucket = bucket(rate, seconds);
+            let mut now = T0;
+            for step in steps {
+                match step {
+                    Step::Pass(nanos) => now += Duration::from_nanos(nanos),
+                    Step::Correct(tokens) => bucket.add(now, tokens),
+                    Step::Admit(tokens) => {
+                        if let Err(wait) = bucket.admit(now, tokens) {
+                            prop_assert!(wait >= Duration::from_millis(1));
+                            let early = now + wait - Duration::from_millis(1);
+                            prop_assert!(bucket.clone().admit(early, tokens).is_err());
+                            prop_assert!(bucket.clone().admit(now + wait, tokens).is_ok());
+                        }
+                    }
+                }
+                prop_assert!(bucket.level(now) >= 0.0);
+                prop_assert!(bucket.utilization(now).is_finite());
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What the emulator is made of: resources, their deployments and how fast those answer.
+
+use std::{fmt, time::Duration};
+
+use crate::{Ptu, Standard};
+
+/// One Azure OpenAI resource: a host name, a region, keys and deployments.
+pub struct Resource {
+    pub(crate) name: String,
+    pub(crate) region: String,
+    pub(crate) keys: Vec<String>,
+    pub(crate) tokens: Vec<String>,
+    pub(crate) deployments: Vec<Deployment>,
+    pub(crate) prompt_cache: Option<Duration>,
+}
+
+impl Resource {
+    /// A resource called `name`: in process it answers to the hosts `name`,
+    /// `name.openai.azure.com`, `name.services.ai.azure.com` and `name.cognitiveservices.azure.com`,
+    /// whatever the case.
+    ///
+    /// It starts in `East US`, without deployments and without keys; a resource without keys and
+    /// tokens lets everybody in.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            region: "East US".to_owned(),
+            keys: Vec::new(),
+            tokens: Vec::new(),
+            deployments: Vec::new(),
+            prompt_cache: None,
+        }
+    }
+
+    /// The display name of the region, sent as `x-ms-region`.
+    #[must_use]
+    pub fn region(mut self, display_name: impl Into<String>) -> Self {
+        self.region = display_name.into();
+        self
+    }
+
+    /// Adds a key, accepted as `api-key: KEY` and, as SDKs send it on v1 paths, as
+    /// `Authorization: Bearer KEY`.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.keys.push(key.into());
+        self
+    }
+
+    /// Adds an Entra ID token, accepted as `Authorization: Bearer TOKEN` only. One token may belong
+    /// to several resources.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.tokens.push(token.into());
+        self
+    }
+
+    /// Caches how prompts begin, in steps of 1,024 tokens, for so long after their last use. Prompts
+    /// of one `prompt_cache_key` and one model share a cache; where a request names its prompt's
+    /// size, all of one key are taken to begin alike. Off by default.
+    ///
+    /// The service keeps them for minutes, at most for a day (Azure page "Prompt caching"), and
+    /// what is cached in one resource is not in another.
+    #[must_use]
+    pub const fn prompt_cache(mut self, keep: Duration) -> Self {
+        self.prompt_cache = Some(keep);
+        self
+    }
+
+    /// Adds a deployment.
+    #[must_use]
+    pub fn deployment(mut self, deployment: Deployment) -> Self {
+        self.deployments.push(deployment);
+        self
+    }
+}
+
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Keys and tokens are counted, never printed.
+        f.debug_struct("Resource")
+            .field("name", &self.name)
+            .field("region", &self.region)
+            .field("keys", &self.keys.len())
+            .field("tokens", &self.tokens.len())
+            .field("deployments", &self.deployments)
+            .finish()
+    }
+}
+
+/// One deployment of a model: provisioned or Standard.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    pub(crate) name: String,
+    pub(crate) model: String,
+    pub(crate) capacity: Capacity,
+    pub(crate) pace: Pace,
+    pub(crate) spillover: Option<String>,
+    pub(crate) hides_throttles: bool,
+}
+
+/// What limits a deployment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Capacity {
+    Ptu(Ptu),
+    Standard(Standard),
+}
+
+impl Deployment {
+    /// A provisioned deployment.
+    pub fn ptu(name: impl Into<String>, ptu: Ptu) -> Self {
+        Self::new(name.into(), Capacity::Ptu(ptu))
+    }
+
+    /// A Standard (pay-as-you-go) deployment.
+    pub fn standard(name: impl Into<String>, standard: Standard) -> Self {
+        Self::new(name.into(), Capacity::Standard(standard))
+    }
+
+    /// The model name that answers carry. Defaults to the deployment's name.
+    #[must_use]
+    pub fn model(mut self, model: impl Into<String>) -> Self {
+        self.model = model.into();
+        self
+    }
+
+    /// How fast it answers. Defaults to at once, so that tests take no time.
+    #[must_use]
+    pub const fn pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
+    }
+
+    /// Azure's own spillover: what this deployment does not answer with 200 goes to `deployment` of
+    /// the same resource (Azure page "Manage traffic with spillover"). A request can ask for the
+    /// same with the header `x-ms-spillover-deployment`. Off by default.
+    #[must_use]
+    pub fn spillover(mut self, deployment: impl Into<String>) -> Self {
+        self.spillover = Some(deployment.into());
+        self
+    }
+
+    /// Refuses streamed v1 responses inside an event stream of status 200, as the service has been
+    /// seen to do, instead of with a plain 429. Off by default.
+    #[must_use]
+    pub const fn hides_throttles(mut self) -> Self {
+        self.hides_throttles = true;
+        self
+    }
+
+    fn new(name: String, capacity: Capacity) -> Self {
+        Self {
+            model: name.clone(),
+            name,
+            capacity,
+            pace: Pace::default(),
+            spillover: None,
+            hides_throttles: false,
+        }
+    }
+}
+
+/// The time an answer takes. The default is none at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// From the arrival of a request to its first generated token.
+    pub first_token: Duration,
+    /// Between two generated tokens.
+    pub per_token: Duration,
+}
+
+impl Pace {
+    /// When `tokens` tokens are there, counted from the arrival; zero tokens take as long as one.
+    pub(crate) fn time_for(&self, tokens: u64) -> Duration {
+        let more = u32::try_from(tokens.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.first_token.saturating_add(self.per_token.saturating_mul(more))
+    }
+
+    /// How many tokens are there `age` after the arrival.
+    pub(crate) fn tokens_by(&self, age: Duration) -> u64 {
+        let Some(generating) = age.checked_sub(self.first_token) else {
+            return 0;
+        };
+        let more =
+            generating.as_nanos().checked_div(self.per_token.as_nanos()).unwrap_or(u128::MAX);
+        u64::try_from(more).unwrap_or(u64::MAX).saturating_add(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_counts_the_first_token_once() {
+        let pace =
+            Pace { first_token: Duration::from_millis(300), per_token: Duration::from_millis(20) };
+        assert_eq!(pace.time_for(0), Duration::from_millis(300));
+        assert_eq!(pace.time_for(1), Duration::from_millis(300));
+        assert_eq!(pace.time_for(11), Duration::from_millis(500));
+        assert_eq!(pace.tokens_by(Duration::from_millis(299)), 0);
+        assert_eq!(pace.tokens_by(Duration::from_millis(300)), 1);
+        assert_eq!(pace.tokens_by(Duration::from_millis(499)), 10);
+        assert_eq!(Pace::default().tokens_by(Duration::ZERO), u64::MAX);
+    }
+
+    #[test]
+    fn a_resource_prints_no_key() {
+        let resource = Resource::new("east").key("key-east").token("jwt-east");
+        let printed = format!("{resource:?}");
+        assert!(printed.contains("keys: 1"), "{printed}");
+        assert!(!printed.contains("key-east") && !printed.contains("jwt-east"), "{printed}");
+    }
+}

@@ -1,0 +1,179 @@
+//! The emulator behind a socket: HTTP/1.1 and HTTP/2 without TLS, and connection resets.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, JoinSet},
+};
+use tower_service::Service;
+
+use crate::{EmulatorError, EmulatorService, clock::Clock};
+
+/// A listener at work. Dropping it closes the listener and its connections.
+pub struct Serving {
+    addr: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Serving {
+    pub(crate) fn start(service: EmulatorService, listener: TcpListener) -> Self {
+        let addr = listener.local_addr().expect("a listener that is bound has an address");
+        Self { addr, task: tokio::spawn(accept(service, listener)) }
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The endpoint for a client: `http://127.0.0.1:PORT`.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// Closes the listener and its connections, and returns when that is done.
+    pub async fn shutdown(mut self) {
+        self.task.abort();
+        // An aborted task ends with an error that says so.
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl fmt::Debug for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serving").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+async fn accept(service: EmulatorService, listener: TcpListener) {
+    // Dropped with this task, and all connections with it.
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let _ = stream.set_nodelay(true);
+                connections.spawn(connection(service.clone(), stream));
+            }
+            // A peer that left again, or no descriptors left: those need a moment to come back.
+            Err(_) => {
+                let clock = Clock::start();
+                clock.sleep_until(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(service: EmulatorService, stream: TcpStream) {
+    let fuse = Arc::new(AtomicBool::new(false));
+    let stream = Fused { stream, fuse: Arc::clone(&fuse) };
+    let answer = service_fn(move |request: http::Request<Incoming>| {
+        let answer = service.clone().call(request);
+        let fuse = Arc::clone(&fuse);
+        async move {
+            let answer = answer.await;
+            if matches!(answer, Err(EmulatorError::Reset)) {
+                fuse.store(true, Relaxed);
+            }
+            answer
+        }
+    });
+    // How a connection ended is its client's business.
+    let _ = auto::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(stream), answer)
+        .await;
+}
+
+/// A stream that answers nothing more once its fuse is blown, and closes with a reset (RST).
+struct Fused {
+    stream: TcpStream,
+    fuse: Arc<AtomicBool>,
+}
+
+impl Fused {
+    fn check(&self) -> io::Result<()> {
+        if self.fuse.load(Relaxed) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Fused {
+    fn drop(&mut self) {
+        if self.fuse.load(Relaxed) {
+            let _ = self.stream.set_zero_linger();
+        }
+    }
+}
+
+impl AsyncRead for Fused {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check()?;
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Fused {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // An orderly end (FIN) would come before the reset.
+        self.check()?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);

@@ -1,0 +1,204 @@
+//! A deployment at work: its quota, its script, its counters.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use http::HeaderValue;
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+use crate::{
+    Counts, Deployment, Fault,
+    ask::{Ask, Bill},
+    clock::Clock,
+    ptu::Bucket,
+    resource::{Capacity, Pace},
+    standard::{Axis, Reading, Windows},
+};
+
+/// A deployment at work.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) name: String,
+    pub(crate) name_header: Option<HeaderValue>,
+    pub(crate) model: String,
+    /// The model's name as a JSON string, quotes included.
+    pub(crate) model_json: Arc<str>,
+    pub(crate) pace: Pace,
+    pub(crate) spillover: Option<String>,
+    pub(crate) hides_throttles: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    quota: Quota,
+    script: VecDeque<Fault>,
+    counts: Counts,
+    draw: SmallRng,
+}
+
+#[derive(Debug)]
+enum Quota {
+    Ptu(Bucket),
+    Standard(Windows),
+}
+
+/// What the quota headers of an answer show.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Gauge {
+    Utilization(f64),
+    Windows { tokens: Option<Reading>, requests: Option<Reading> },
+}
+
+/// The quota's verdict on a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Verdict {
+    Admitted(Bill),
+    /// Until when, and for which of a Standard deployment's quotas.
+    Refused(Duration, Option<Axis>),
+}
+
+impl Site {
+    pub(crate) fn new(deployment: Deployment) -> Self {
+        let quota = match deployment.capacity {
+            Capacity::Ptu(ptu) => Quota::Ptu(Bucket::new(ptu)),
+            Capacity::Standard(standard) => Quota::Standard(Windows::new(standard)),
+        };
+        Self {
+            name_header: HeaderValue::from_str(&deployment.name).ok(),
+            name: deployment.name,
+            model_json: serde_json::Value::from(deployment.model.as_str()).to_string().into(),
+            model: deployment.model,
+            pace: deployment.pace,
+            spillover: deployment.spillover,
+            hides_throttles: deployment.hides_throttles,
+            state: Mutex::new(State {
+                quota,
+                script: VecDeque::new(),
+                counts: Counts::default(),
+                draw: SmallRng::seed_from_u64(0),
+            }),
+        }
+    }
+
+    /// Counts an attempt and takes the fault scripted for it.
+    pub(crate) fn arrive(&self) -> Option<Fault> {
+        let mut state = self.lock();
+        state.counts.attempts += 1;
+        state.script.pop_front()
+    }
+
+    /// Puts a request to the quota.
+    pub(crate) fn admit(&self, clock: Clock, ask: &Ask) -> (Verdict, Gauge) {
+        let mut state = self.lock();
+        // Read under the lock, so that no two requests disagree about the order of time.
+        let now = clock.now();
+        let mut bill =
+            Bill { prompt: ask.prompt, cached: ask.cached, most: ask.most, completion: 0 };
+        let outcome = match &mut state.quota {
+            Quota::Ptu(bucket) => {
+                let estimate = bucket.ptu().cost(&bill, bill.most);
+                bucket.admit(now, estimate).map_err(|wait| (wait, None))
+            }
+            Quota::Standard(windows) => windows
+                .admit(now, bill.prompt.saturating_add(bill.most))
+                .map_err(|refusal| (refusal.wait, Some(refusal.axis))),
+        };
+        let gauge = state.quota.gauge(now);
+        let verdict = match outcome {
+            Ok(()) => {
+                bill.completion = match ask.exact {
+                    Some(exact) => exact,
+                    None if ask.longest == 0 => 0,
+                    None => state.draw.random_range(1..=ask.longest),
+                };
+                state.counts.admitted += 1;
+                state.counts.prompt_tokens = state.counts.prompt_tokens.saturating_add(bill.prompt);
+                Verdict::Admitted(bill)
+            }
+            Err((wait, axis)) => Verdict::Refused(wait, axis),
+        };
+        (verdict, gauge)
+    }
+
+    /// Counts a request that failed before the quota was asked: it costs a Standard deployment one
+    /// of its requests all the same, and a PTU nothing.
+    pub(crate) fn count_unserved(&self, clock: Clock) -> Gauge {
+        let mut state = self.lock();
+        let now = clock.now();
+        if let Quota::Standard(windows) = &mut state.quota {
+            let _ = windows.admit(now, 0);
+        }
+        state.quota.gauge(now)
+    }
+
+    /// Corrects the estimate of an admitted request by what it really took.
+    pub(crate) fn settle(&self, now: Duration, bill: &Bill, generated: u64, complete: bool) {
+        let mut state = self.lock();
+        if let Quota::Ptu(bucket) = &mut state.quota {
+            let ptu = *bucket.ptu();
+            bucket.add(now, ptu.cost(bill, generated) - ptu.cost(bill, bill.most));
+        }
+        let counts = &mut state.counts;
+        counts.completion_tokens = counts.completion_tokens.saturating_add(generated);
+        counts.abandoned += u64::from(!complete);
+    }
+
+    pub(crate) fn count(&self, count: impl FnOnce(&mut Counts)) {
+        count(&mut self.lock().counts);
+    }
+
+    pub(crate) fn script(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.lock().script.extend(faults);
+    }
+
+    /// The PTU level in tokens; `None` on Standard.
+    pub(crate) fn level(&self, clock: Clock) -> Option<f64> {
+        match &self.lock().quota {
+            Quota::Ptu(bucket) => Some(bucket.level(clock.now())),
+            Quota::Standard(_) => None,
+        }
+    }
+
+    /// For how long a Standard deployment has had quota: since its window began, as long as that
+    /// is not used up.
+    pub(crate) fn open_for(&self, clock: Clock) -> Option<Duration> {
+        let Gauge::Windows { tokens, requests } = self.lock().quota.gauge(clock.now()) else {
+            return None;
+        };
+        let open = |reading: Reading| {
+            (reading.remaining > 0).then(|| reading.period.saturating_sub(reading.reset))
+        };
+        [tokens, requests].into_iter().flatten().map(open).min().unwrap_or(Some(Duration::MAX))
+    }
+
+    pub(crate) fn is_ptu(&self) -> bool {
+        matches!(self.lock().quota, Quota::Ptu(_))
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.lock().counts
+    }
+
+    pub(crate) fn reseed(&self, seed: u64) {
+        self.lock().draw = SmallRng::seed_from_u64(seed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Quota {
+    fn gauge(&self, now: Duration) -> Gauge {
+        match self {
+            Self::Ptu(bucket) => Gauge::Utilization(bucket.utilization(now)),
+            Self::Standard(windows) => {
+                Gauge::Windows { tokens: windows.tokens(now), requests: windows.requests(now) }
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The TOML of `spillover emulate`, read and checked.
+
+mod fault;
+mod span;
+mod text;
+
+use std::{env, fs, net::SocketAddr, path::Path};
+
+use spillover_emulator::{Deployment, Emulator, Fault, Pace, Ptu, Resource, Standard};
+use toml::Spanned;
+
+use self::text::{DeploymentText, FileText, PtuText, ResourceText, StandardText};
+use super::Site;
+
+/// What to emulate.
+pub(super) struct Wanted {
+    pub(super) seed: u64,
+    pub(super) resources: Vec<WantedResource>,
+}
+
+pub(super) struct WantedResource {
+    pub(super) place: Place,
+    pub(super) resource: Resource,
+    pub(super) scripts: Vec<Script>,
+}
+
+/// What is printed of a resource.
+pub(super) struct Place {
+    pub(super) name: String,
+    pub(super) region: String,
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) deployments: Vec<String>,
+}
+
+/// What goes wrong on a deployment.
+pub(super) struct Script {
+    pub(super) resource: String,
+    pub(super) deployment: String,
+    pub(super) faults: Vec<Fault>,
+}
+
+impl Wanted {
+    /// The resources, seeded by `seed` or as the file says, and what is printed of each.
+    pub(super) fn emulator(self, seed: Option<u64>) -> (Emulator, Vec<Place>) {
+        let mut places = Vec::with_capacity(self.resources.len());
+        let mut resources = Vec::with_capacity(self.resources.len());
+        let mut scripts = Vec::new();
+        for WantedResource { place, resource, scripts: more } in self.resources {
+            places.push(place);
+            resources.push(resource);
+            scripts.extend(more);
+        }
+        let emulator = Emulator::new(resources).seed(seed.unwrap_or(self.seed));
+        for script in scripts {
+            emulator.script(&script.resource, &script.deployment, script.faults);
+        }
+        (emulator, places)
+    }
+}
+
+/// All that is wrong with a file is told at once, except where it cannot be parsed.
+pub(super) fn load(file: &Path) -> Result<Wanted, Vec<String>> {
+    let text = fs::read_to_string(file)
+        .map_err(|error| vec![format!("{}: {error}: check --config", file.display())])?;
+    parse(file, &text)
+}
+
+/// What `text` wants; `file` is where it came from.
+pub(super) fn parse(file: &Path, text: &str) -> Result<Wanted, Vec<String>> {
+    let site = Site::new(file, text);
+    let parsed: FileText = toml::from_str(text).map_err(|error| {
+        let problem = format!("{}; `spillover emulate --help` shows a whole file", error.message());
+        vec![site.at(error.span(), &problem)]
+    })?;
+    let mut check = Check { site, problems: Vec::new() };
+    if parsed.resources.is_empty() {
+        check.problems.push(format!("{}: no [[resources]]: add one", file.display()));
+    }
+    let mut resources: Vec<WantedResource> = Vec::with_capacity(parsed.resources.len());
+    for resource in parsed.resources {
+        let twin = (resources.iter())
+            .any(|other| other.place.name.eq_ignore_ascii_case(resource.name.get_ref()));
+        if twin {
+            check.wrong(&resource.name, "another resource has this name: rename one of them");
+        }
+        resources.push(check.resource(resource));
+    }
+    if check.problems.is_empty() {
+        Ok(Wanted { seed: parsed.seed.unwrap_or(0), resources })
+    } else {
+        Err(check.problems)
+    }
+}
+
+struct Check<'a> {
+    site: Site<'a>,
+    problems: Vec<String>,
+}
+
+impl Check<'_> {
+    fn wrong<T>(&mut self, at: &Spanned<T>, problem: &str) {
+        self.problems.push(self.site.at(Some(at.span()), problem));
+    }
+
+    fn resource(&mut self, text: ResourceText) -> WantedResource {
+        let name = text.name.get_ref().clone();
+        if !is_label(&name) {
+            self.wrong(&text.name, "is no host name: use letters, digits and hyphens");
+        }
+        let region = text.region.unwrap_or_else(|| "East US".to_owned());
+        let mut resource = Resource::new(&name).region(&region);
+        for key in text.key.iter().chain(&text.keys) {
+            resource = resource.key(self.secret(key));
+        }
+        for token in text.token.iter().chain(&text.tokens) {
+            resource = resource.token(self.secret(token));
+        }
+        if text.deployments.is_empty() {
+            self.wrong(&text.name, "has no [[resources.deployments]]: add one");
+        }
+        let names: Vec<_> = text.deployments.iter().map(|d| d.name.get_ref().clone()).collect();
+        let mut scripts = Vec::new();
+        for (index, deployment) in text.deployments.into_iter().enumerate() {
+            if names[..index].contains(deployment.name.get_ref()) {
+                self.wrong(&deployment.name, "another deployment has this name: rename one");
+            }
+            let faults = self.faults(&deployment);
+            if !faults.is_empty() {
+                let deployment = deployment.name.get_ref().clone();
+                scripts.push(Script { resource: name.clone(), deployment, faults });
+            }
+            if let Some(deployment) = self.deployment(deployment, &names) {
+                resource = resource.deployment(deployment);
+            }
+        }
+        let place = Place { name, region, listen: text.listen, deployments: names };
+        WantedResource { place, resource, scripts }
+    }
+
+    fn deployment(&mut self, text: DeploymentText, names: &[String]) -> Option<Deployment> {
+        let mut deployment = self.limited(&text)?;
+        if let Some(model) = text.model {
+            deployment = deployment.model(model);
+        }
+        if let Some(pace) = text.pace {
+            let of = |span: Option<span::Span>| span.map(|span| span.0).unwrap_or_default();
+            let (first_token, per_token) = (of(pace.first_token), of(pace.per_token));
+            deployment = deployment.pace(Pace { first_token, per_token });
+        }
+        if let Some(to) = text.spillover {
+            if !names.contains(to.get_ref()) || to.get_ref() == text.name.get_ref() {
+                let known = names.join(", ");
+                self.wrong(&to, &format!("is no other deployment of this resource ({known})"));
+            }
+            deployment = deployment.spillover(to.into_inner());
+        }
+        Some(if text.hides_throttles { deployment.hides_throttles() } else { deployment })
+    }
+
+    /// A deployment with its capacity, which must be of one kind.
+    fn limited(&mut self, text: &DeploymentText) -> Option<Deployment> {
+        let name = text.name.get_ref().clone();
+        match (&text.ptu, &text.standard) {
+            (Some(ptu), None) => Some(Deployment::ptu(name, self.ptu(ptu))),
+            (None, Some(standard)) => Some(Deployment::standard(name, quota(standard.get_ref()))),
+            _ => {
+                let problem = "needs either `ptu = { tokens_per_second = 5000 }` or \
+                               `standard = { tokens_per_minute = 60000 }`";
+                self.wrong(&text.name, problem);
+                None
+            }
+        }
+    }
+
+    fn ptu(&mut self, text: &Spanned<PtuText>) -> Ptu {
+        let capacity = text.get_ref();
+        if !(1e-3..=1e8).contains(&capacity.tokens_per_second) {
+            self.wrong(text, "tokens_per_second must lie between 0.001 and 100,000,000");
+        }
+        let mut ptu = Ptu::new(capacity.tokens_per_second);
+        if let Some(bucket) = &capacity.bucket {
+            ptu = ptu.bucket_seconds(bucket.get_ref().0.as_secs_f64());
+        }
+        if let Some(weight) = capacity.output_weight {
+            if !(0.0..=1_000.0).contains(&weight) {
+                self.wrong(text, "output_weight must lie between 0 and 1,000");
+            }
+            ptu = ptu.output_weight(weight);
+        }
+        ptu
+    }
+
+    fn faults(&mut self, text: &DeploymentText) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        for fault in &text.faults {
+            match fault.get_ref().faults() {
+                Ok(more) => faults.extend(more),
+                Err(problem) => self.wrong(fault, &problem),
+            }
+        }
+        faults
+    }
+
+    /// A key as it stands, or where `env:` or `file:` point to.
+    fn secret(&mut self, text: &Spanned<String>) -> String {
+        let stated = text.get_ref();
+        let read = if let Some(name) = stated.strip_prefix("env:") {
+            env::var(name).map_err(|_| format!("the variable {name} is not set: set it"))
+        } else if let Some(path) = stated.strip_prefix("file:") {
+            fs::read_to_string(path)
+                .map(|secret| secret.trim_end().to_owned())
+                .map_err(|error| format!("the file {path} cannot be read: {error}"))
+        } else {
+            Ok(stated.clone())
+        };
+        let fault = match &read {
+            Ok(secret) if secret.is_empty() => "is empty: remove it to let everybody in",
+            Ok(_) => "",
+            Err(problem) => problem,
+        };
+        if !fault.is_empty() {
+            let fault = fault.to_owned();
+            self.wrong(text, &fault);
+        }
+        read.unwrap_or_default()
+    }
+}
+
+fn quota(limits: &StandardText) -> Standard {
+    match (limits.tokens_per_minute, limits.requests_per_minute) {
+        (None, None) => Standard::unlimited(),
+        (Some(tokens), None) => Standard::tokens_per_minute(tokens),
+        (None, Some(requests)) => Standard::unlimited().requests_per_minute(requests),
+        (Some(tokens), Some(requests)) => {
+            Standard::tokens_per_minute(tokens).requests_per_minute(requests)
+        }
+    }
+}
+
+fn is_label(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    (1..=63).contains(&name.len()) && name.bytes().all(legal)
+}
+
+#[cfg(test)]
+mod tests;

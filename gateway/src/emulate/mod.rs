@@ -1,0 +1,78 @@
+//! `spillover emulate`: Azure OpenAI resources that refuse as the real ones do, on local ports.
+
+mod args;
+mod demo;
+mod file;
+mod listen;
+mod site;
+
+use std::{fmt::Write as _, io, process::ExitCode};
+
+use spillover_emulator::Stats;
+
+use self::listen::Listening;
+pub(crate) use self::{args::EmulateArgs, demo::start as demo, site::Site};
+
+/// Emulates until it is told to stop, then says what came in.
+pub(crate) fn run(args: &EmulateArgs) -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("no runtime: {error}")),
+    };
+    match runtime.block_on(emulate(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => fail(&problem),
+    }
+}
+
+async fn emulate(args: &EmulateArgs) -> Result<(), String> {
+    let wanted = match &args.config {
+        Some(file) => file::load(file).map_err(|problems| problems.join("\n"))?,
+        None => demo::wanted(),
+    };
+    let (emulator, places) = wanted.emulator(args.seed);
+    let stop = listen::told_to_stop()?;
+    let listening = Listening::start(&emulator, &places, args).await?;
+    let said = io::Write::write_all(&mut io::stdout(), listening.lines().as_bytes());
+    said.map_err(|error| format!("nobody reads what is printed: {error}"))?;
+    stop.await;
+    drop(listening);
+    let _ = io::Write::write_all(&mut io::stdout(), summary(&emulator.stats()).as_bytes());
+    Ok(())
+}
+
+/// What each deployment did, as a table.
+fn summary(stats: &Stats) -> String {
+    let mut text = String::new();
+    let names = stats.deployments.keys().map(|(resource, name)| resource.len() + name.len() + 1);
+    let width = names.max().unwrap_or(0).max(10);
+    let _ = writeln!(
+        text,
+        "{:width$} {:>9} {:>9} {:>9} {:>9} {:>11} {:>11}",
+        "Deployment", "Attempts", "200", "429", "Failed", "Prompt", "Completion"
+    );
+    for ((resource, deployment), counts) in &stats.deployments {
+        let name = format!("{resource}/{deployment}");
+        let _ = writeln!(
+            text,
+            "{name:width$} {:>9} {:>9} {:>9} {:>9} {:>11} {:>11}",
+            counts.attempts,
+            counts.ok,
+            counts.throttled,
+            counts.failed,
+            counts.prompt_tokens,
+            counts.completion_tokens
+        );
+    }
+    let _ = writeln!(
+        text,
+        "{} without a right key ({} with another resource's), {} to nowhere",
+        stats.unauthorized, stats.misplaced, stats.unrouted
+    );
+    text
+}
+
+fn fail(problem: &str) -> ExitCode {
+    eprintln!("{problem}");
+    ExitCode::FAILURE
+}

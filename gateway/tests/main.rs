@@ -1,0 +1,25 @@
+//! The gateway as its users meet it: the real binary, over real sockets.
+
+mod config;
+mod emulate;
+#[cfg(unix)]
+mod entra;
+mod inspecting;
+mod load;
+#[cfg(unix)]
+mod operations;
+#[cfg(unix)]
+mod reload;
+mod renewal;
+mod requests;
+mod serve;
+mod served;
+mod started;
+#[cfg(unix)]
+mod steering;
+#[cfg(unix)]
+mod strain;
+#[cfg(unix)]
+mod uploading;
+#[cfg(unix)]
+mod witness;

@@ -1,0 +1,258 @@
+//! The comparison that is kept in the repository, as Markdown.
+
+use std::{env, error::Error, fmt::Write, fs, path::Path, time::Duration};
+
+use spillover_simulator::{Load, Policy, SimReport, Simulation, Trace, table};
+
+use crate::{args::Args, runs};
+
+/// Runs everything and writes it to `file`.
+pub(crate) fn write(args: &Args, file: &Path) -> Result<(), Box<dyn Error>> {
+    let trace = args.read_trace()?;
+    let sections = sections(args, trace.as_ref())?;
+    let jobs: Vec<runs::Job> =
+        sections.iter().flat_map(|section| section.jobs.iter().cloned()).collect();
+    let mut reports = runs::batch(&jobs)?.into_iter();
+    let mut text = introduction(args);
+    let mut chapter = "";
+    for section in &sections {
+        let own: Vec<SimReport> = reports.by_ref().take(section.jobs.len()).collect();
+        if section.chapter != chapter {
+            chapter = section.chapter;
+            writeln!(text, "\n## {chapter}\n\n{}", section.about)?;
+        }
+        write!(text, "\n### {}\n\n{}", section.title, table(&averages(&own)))?;
+    }
+    let text = format!("{}\n", text.trim_end());
+    fs::write(file, text).map_err(|error| format!("--report {}: {error}", file.display()))?;
+    eprintln!("wrote {}", file.display());
+    Ok(())
+}
+
+/// One table: what to run for it.
+struct Section {
+    chapter: &'static str,
+    about: String,
+    title: String,
+    jobs: Vec<runs::Job>,
+}
+
+fn sections(args: &Args, trace: Option<&Trace>) -> Result<Vec<Section>, String> {
+    let policies = runs::wired(args)?;
+    let mut sections = Vec::new();
+    if let Some(trace) = trace {
+        sections.extend(traced(args, trace, &policies));
+    }
+    sections.extend(synthetic(args, &policies));
+    sections.extend(shared_ptu(args, &policies));
+    sections.extend(limited_standard(args, &policies));
+    sections.extend(untold(args, &policies));
+    Ok(sections)
+}
+
+fn traced(args: &Args, trace: &Trace, policies: &[Policy]) -> Vec<Section> {
+    let name = args.trace.as_deref().and_then(Path::file_name).unwrap_or_default();
+    let about = format!(
+        "`{}`: {} requests in {:.0} minutes. The PTU drains a share of the trace's mean load in \
+         weighted tokens; Standard is ample; one process.",
+        name.to_string_lossy(),
+        trace.len(),
+        trace.length().as_secs_f64() / 60.0
+    );
+    let mut sections = Vec::new();
+    for fraction in [0.5, 0.7, 1.0, 1.5] {
+        for bucket in [1.0, 3.0, 10.0] {
+            let simulation = args
+                .shared(Load::Trace(trace.clone()))
+                .ptu_fraction(fraction)
+                .bucket_seconds(bucket);
+            sections.push(Section {
+                chapter: "A real trace",
+                about: about.clone(),
+                title: format!("PTU at {fraction} of the mean load, bucket {bucket} s"),
+                jobs: policies.iter().map(|&policy| (simulation.clone(), policy)).collect(),
+            });
+        }
+    }
+    sections
+}
+
+fn synthetic(args: &Args, policies: &[Policy]) -> Vec<Section> {
+    let about = format!(
+        "A PTU for 40 requests a second, bucket 10 s; Standard is ample; one process. Bursty loads \
+         last {} minutes, Poisson loads {}, after one that is not measured. Figures are means over \
+         {} seeds, percentiles too.",
+        minutes(args, &Load::Bursty { rate: 1.0 }),
+        minutes(args, &Load::Poisson { rate: 1.0 }),
+        args.seeds
+    );
+    let loads = [
+        ("Bursty, 80 % of the PTU", Load::Bursty { rate: 32.0 }, 1.0 / 0.8),
+        ("Bursty, 100 % of the PTU", Load::Bursty { rate: 40.0 }, 1.0),
+        ("Poisson, 120 % of the PTU", Load::Poisson { rate: 48.0 }, 1.0 / 1.2),
+        ("Poisson, 200 % of the PTU", Load::Poisson { rate: 80.0 }, 1.0 / 2.0),
+    ];
+    let section = |(title, load, fraction): (&str, Load, f64)| Section {
+        chapter: "Synthetic loads",
+        about: about.clone(),
+        title: title.to_owned(),
+        jobs: seeds(args, policies, &lasting(args, load).ptu_fraction(fraction)),
+    };
+    loads.into_iter().map(section).collect()
+}
+
+fn shared_ptu(args: &Args, policies: &[Policy]) -> Vec<Section> {
+    let alone = [Policy::SpillFirst, Policy::RegionChain];
+    let policies: Vec<_> = policies.iter().copied().filter(|p| !alone.contains(p)).collect();
+    let section = |processes: usize| Section {
+        chapter: "Processes that share a PTU",
+        about: format!(
+            "The bursty load at 100 % of the PTU, dealt to processes that do not know of each \
+             other. The oracle is one queue for all. One seed, {}.",
+            args.seed
+        ),
+        title: format!("{processes} process(es)"),
+        jobs: {
+            let load = lasting(args, Load::Bursty { rate: 40.0 }).processes(processes);
+            policies.iter().map(|&policy| (load.clone(), policy)).collect()
+        },
+    };
+    [1, 4, 16, 64].into_iter().map(section).collect()
+}
+
+fn limited_standard(args: &Args, policies: &[Policy]) -> Vec<Section> {
+    let policies: Vec<_> =
+        policies.iter().copied().filter(|policy| *policy != Policy::Oracle).collect();
+    let loads = [
+        ("Bursty, 100 % of the PTU", Load::Bursty { rate: 40.0 }, 1.0),
+        ("Poisson, 150 % of the PTU", Load::Poisson { rate: 60.0 }, 1.0 / 1.5),
+        ("Poisson, 200 % of the PTU", Load::Poisson { rate: 80.0 }, 1.0 / 2.0),
+    ];
+    let section = |(title, load, fraction): (&str, Load, f64)| Section {
+        chapter: "Standard with limits",
+        about: format!(
+            "Three regions that grant together what 40 requests a second count for there: prompt and \
+             `max_tokens`, each as one token. The script's policies know the first of them only. \
+             One seed, {}.",
+            args.seed
+        ),
+        title: title.to_owned(),
+        jobs: {
+            let load = lasting(args, load).ptu_fraction(fraction).standard_rate(LIMIT);
+            policies.iter().map(|&policy| (load.clone(), policy)).collect()
+        },
+    };
+    loads.into_iter().map(section).collect()
+}
+
+fn untold(args: &Args, policies: &[Policy]) -> Vec<Section> {
+    let learning = [Policy::Reference, Policy::Gate, Policy::GateStanding];
+    let policies: Vec<_> = policies.iter().copied().filter(|p| learning.contains(p)).collect();
+    let load = lasting(args, Load::Bursty { rate: 40.0 });
+    let section = |(title, simulation): (&str, Simulation)| Section {
+        chapter: "What is not told",
+        about: format!(
+            "The bursty load at 100 % of the PTU, and a service that tells less: 429s without any \
+             header about waits or quotas, answers without `usage` and utilisation. One process, \
+             one seed, {}.",
+            args.seed
+        ),
+        title: title.to_owned(),
+        jobs: policies.iter().map(|&policy| (simulation.clone(), policy)).collect(),
+    };
+    [
+        ("Everything is told", load.clone()),
+        ("429s without hints", load.clone().without_hints()),
+        ("Answers without usage", load.clone().without_usage()),
+        ("Neither hints nor usage", load.without_hints().without_usage()),
+    ]
+    .map(section)
+    .into()
+}
+
+/// The settings that all synthetic loads share, and how long they last.
+fn lasting(args: &Args, load: Load) -> Simulation {
+    let length = Duration::from_secs_f64(60.0 * minutes(args, &load));
+    args.shared(load).length(length)
+}
+
+/// Lasting overload is alike from minute to minute; bursts take longer to even out.
+fn minutes(args: &Args, load: &Load) -> f64 {
+    let usual = if matches!(load, Load::Poisson { .. }) { 10.0 } else { 20.0 };
+    args.minutes.map_or(usual, |length| length.as_secs_f64() / 60.0)
+}
+
+/// Every policy with every seed, policies outermost.
+fn seeds(args: &Args, policies: &[Policy], simulation: &Simulation) -> Vec<runs::Job> {
+    let seeds = args.seed..args.seed.saturating_add(args.seeds.max(1));
+    let of = |&policy: &Policy| {
+        seeds.clone().map(move |seed| (simulation.clone().seed(seed), policy)).collect::<Vec<_>>()
+    };
+    policies.iter().flat_map(of).collect()
+}
+
+/// One report for each policy: the means of its runs.
+fn averages(reports: &[SimReport]) -> Vec<SimReport> {
+    let same = |a: &SimReport, b: &SimReport| a.policy == b.policy;
+    reports.chunk_by(same).map(average).collect()
+}
+
+fn average(runs: &[SimReport]) -> SimReport {
+    let mean =
+        |figure: fn(&SimReport) -> f64| runs.iter().map(figure).sum::<f64>() / runs.len() as f64;
+    let mut all = runs[0].clone();
+    all.requests = runs.iter().map(|run| run.requests).sum();
+    all.utilisation = mean(|run| run.utilisation);
+    all.spilled_requests = mean(|run| run.spilled_requests);
+    all.spilled_tokens = mean(|run| run.spilled_tokens);
+    all.attempts_per_success = mean(|run| run.attempts_per_success);
+    all.added.p50 = mean(|run| run.added.p50);
+    all.added.p95 = mean(|run| run.added.p95);
+    all.added.p99 = mean(|run| run.added.p99);
+    all.added.mean = mean(|run| run.added.mean);
+    let spilled: Vec<f64> = runs.iter().filter_map(|run| run.spilled_added_p50_ms).collect();
+    all.spilled_added_p50_ms =
+        (!spilled.is_empty()).then(|| spilled.iter().sum::<f64>() / spilled.len() as f64);
+    all.overtakes = mean(|run| run.overtakes);
+    all.refused = mean(|run| run.refused);
+    let latest = runs.iter().map(|run| run.last_dispatch_over_ms);
+    all.last_dispatch_over_ms = latest.fold(f64::NEG_INFINITY, f64::max);
+    all
+}
+
+fn introduction(args: &Args) -> String {
+    format!(
+        "# Simulation\n\nMade by `cargo run --release --example simulate -- {}`; a seed gives \
+         the same figures on every run.\n\n\
+         The policies are stacks of the crate's layers over its emulator, in virtual time:\n\n\
+         - `spill-first`: spills on the first 429, as Azure's own spillover does;\n\
+         - `reference`: waits while `elapsed + retry-after <= max_wait`, without memory;\n\
+         - `region-chain`: any of the PTU and three regions, and another one after each 429, with \
+           the waits of API Management's `retry` (0, 4, 6, 10, 18, 20, ... s);\n\
+         - `shared`: the layers with shared memory of refusals alone;\n\
+         - `gate`, `gate-standing`: the layers with admission to the PTU, without and with control \
+           of standing queues;\n\
+         - `oracle`: a queue that knows the bucket exactly and has no network in between, which \
+           nobody can beat by much.\n\n\
+         Costs are prompt + 3 x output tokens; callers set `max_tokens` to 1 to 2 times the answer. \
+         Round trips take 30 ms (PTU and the Standard deployment beside it), 60 and 90 ms, give or \
+         take a fifth. `max_wait` is {} s.\n\n\
+         Columns: `util`: the PTU's share of time spent on tokens; `spill`, `tokens`: requests and \
+         weighted tokens that Standard served; `att/ok`: attempts for each success; `p50` to \
+         `mean`: latency added, from arrival until the accepted attempt reaches a server; \
+         `spl-p50`: its median for what Standard served; `overtk`: the PTU's admissions that \
+         overtook an older request of their process that was waiting; `429`: refusals that callers \
+         got; `over`: how much later than `max_wait` the last attempt of any request left, in ms.\n",
+        command(),
+        args.max_wait.as_secs_f64()
+    )
+}
+
+/// The arguments, of files the names only.
+fn command() -> String {
+    let name = |word: String| word.rsplit('/').next().unwrap_or_default().to_owned();
+    env::args().skip(1).map(name).collect::<Vec<_>>().join(" ")
+}
+
+/// 40 requests a second: prompts of 1,102 tokens, and a `max_tokens` of 1.5 times 256.
+const LIMIT: f64 = 40.0 * (1_101.7 + 1.5 * 255.5);

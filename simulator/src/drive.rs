@@ -1,0 +1,154 @@
+//! The driver: sends a load through stacks of layers under a paused clock.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full};
+use tokio::{runtime::Builder, task::JoinHandle};
+use tower::ServiceExt;
+
+use super::{
+    Policy,
+    draws::{seed_layers, share},
+    ledger::{History, Ledger},
+    load::{Ask, Traffic},
+    network::{Network, Number, World},
+    plan::{PTU, Plan, RESOURCES, STANDARD},
+    region_chain,
+    stack::{self, Stack, Wiring},
+};
+use crate::clock;
+use tower_spillover::ConfigError;
+
+pub(super) fn run(
+    plan: &Plan,
+    traffic: &Traffic,
+    policy: Policy,
+    progress: impl FnMut(f64),
+) -> Result<History, ConfigError> {
+    let wiring = stack::wiring(policy)?;
+    let prompts = if policy.weighs() { Prompts::Whole } else { Prompts::Short };
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without sockets needs nothing of the system");
+    let _seeded = seed_layers(plan.seed);
+    runtime.block_on(drive(plan, traffic, wiring, prompts, progress))
+}
+
+async fn drive(
+    plan: &Plan,
+    traffic: &Traffic,
+    wiring: Wiring,
+    prompts: Prompts,
+    mut progress: impl FnMut(f64),
+) -> Result<History, ConfigError> {
+    let emulator = plan.emulator();
+    let ledger = Ledger::new(plan.processes, traffic.asks.len());
+    let epoch = clock::now();
+    let world = Arc::new(World { plan: plan.clone(), ledger, epoch, emulator });
+    let network = || Network::new(Arc::clone(&world));
+    let stacks: Vec<Stack> =
+        (0..plan.processes).map(|_| wiring(plan, network())).collect::<Result<_, _>>()?;
+    let gauge = tokio::spawn(gauge(Arc::clone(&world), traffic.from, traffic.to));
+    let uri = region_chain::uri(RESOURCES[0], STANDARD);
+    let mut calls: Vec<JoinHandle<()>> = Vec::with_capacity(traffic.asks.len());
+    let step = traffic.asks.len() / 1_000 + 1;
+    for (index, ask) in traffic.asks.iter().enumerate() {
+        if ask.at > world.now() {
+            world.sleep_until(ask.at).await;
+        }
+        if index % step == 0 {
+            progress(index as f64 / traffic.asks.len() as f64);
+        }
+        let process = plan.process(index);
+        let request = request(index, ask, &prompts.text(plan, index, ask), uri.clone());
+        calls.push(tokio::spawn(call(stacks[process].clone(), request, Arc::clone(&world))));
+    }
+    for call in calls {
+        call.await.expect("a call does not panic and is not aborted");
+    }
+    let (levels, level_at) = gauge.await.expect("the gauge does not panic and is not aborted");
+    Ok(History { records: world.ledger.take(), levels, level_at })
+}
+
+/// One request from its arrival until its answer is read.
+async fn call(stack: Stack, request: Request<Full<Bytes>>, world: Arc<World>) {
+    let Number(index) = *request.extensions().get().expect("requests are numbered");
+    world.ledger.arrive(index, world.plan.process(index), world.now());
+    let answer = stack.oneshot(request).await.expect("no fault is scripted");
+    if answer.status() == StatusCode::TOO_MANY_REQUESTS && world.has_standard() {
+        world.ledger.refused_needlessly(index);
+    }
+    let mut body = answer.into_body();
+    // Layers may look at what passes.
+    while let Some(frame) = body.frame().await {
+        frame.expect("no fault is scripted");
+    }
+    world.ledger.finish(index, world.now());
+}
+
+/// Reads the PTU's level each second, and where measuring begins and ends.
+async fn gauge(world: Arc<World>, from: Duration, to: Duration) -> (Vec<f64>, [f64; 2]) {
+    let level = || world.emulator.level(RESOURCES[0], PTU);
+    let (mut levels, mut level_at) = (Vec::new(), [0.0; 2]);
+    let mut second = Duration::ZERO;
+    let ends = [from, to];
+    let mut end = 0;
+    while end < ends.len() {
+        let at = second.min(ends[end]);
+        if at > world.now() {
+            world.sleep_until(at).await;
+        }
+        if ends[end] <= second {
+            level_at[end] = level();
+            end += 1;
+        } else {
+            levels.push(level());
+            second += Duration::from_secs(1);
+        }
+    }
+    (levels, level_at)
+}
+
+/// What is in a body. The emulator is told the exact costs in headers.
+#[derive(Clone, Copy, Debug)]
+enum Prompts {
+    /// Next to nothing: it would only cost time.
+    Short,
+    /// Four bytes a token, give or take 15 %: what a layer that weighs requests goes by.
+    Whole,
+}
+
+impl Prompts {
+    fn text(self, plan: &Plan, index: usize, ask: &Ask) -> String {
+        match self {
+            Self::Short => "x".to_owned(),
+            Self::Whole => {
+                let guess = 0.85 + 0.3 * share(plan.seed, &[GUESS, index as u64]);
+                let bytes = (4.0 * ask.prompt as f64 * guess) as usize;
+                "x".repeat(bytes.clamp(1, LONGEST_PROMPT))
+            }
+        }
+    }
+}
+
+fn request(index: usize, ask: &Ask, prompt: &str, uri: Uri) -> Request<Full<Bytes>> {
+    let body = format!(
+        r#"{{"messages":[{{"role":"user","content":"{prompt}"}}],"max_tokens":{}}}"#,
+        ask.max_tokens
+    );
+    let mut request = Request::post(uri).body(Full::from(body)).expect("its parts are plain");
+    let headers = request.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert("x-emulator-prompt-tokens", ask.prompt.into());
+    headers.insert("x-emulator-completion-tokens", ask.output.into());
+    request.extensions_mut().insert(Number(index));
+    request
+}
+
+/// A mebibyte: no prompt of the published traces comes near it.
+const LONGEST_PROMPT: usize = 1 << 20;
+const GUESS: u64 = 30;

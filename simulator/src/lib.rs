@@ -1,0 +1,63 @@
+//! The layers over the emulator in virtual time: an hour of traffic in seconds.
+//!
+//! It answers what a setting buys before it is deployed: how much of a PTU is used, how much is
+//! spilled, how long callers wait, and how often the service is asked for one success. The layers
+//! are the real ones, the [emulator](spillover_emulator) plays the service, a network delays what
+//! passes between them, and tokio's paused clock jumps from one event to the next. A run is the
+//! same bit by bit for a seed, and every [`Policy`] meets the same requests.
+//!
+//! ```
+//! use std::time::Duration;
+//! use spillover_simulator::{Load, Policy, Simulation};
+//!
+//! # fn main() -> Result<(), tower_spillover::ConfigError> {
+//! // A PTU for 20 requests a second, of which 24 arrive.
+//! let overload = Simulation::new(Load::Poisson { rate: 24.0 })
+//!     .ptu_fraction(1.0 / 1.2)
+//!     .bucket_seconds(1.0)
+//!     .warm_up(Duration::from_secs(5))
+//!     .length(Duration::from_secs(15));
+//! let spilling = overload.run(Policy::SpillFirst)?;
+//! let waiting = overload.run(Policy::Reference)?;
+//! assert_eq!(spilling.requests, waiting.requests);
+//! assert!(waiting.attempts_per_success > 5.0 * spilling.attempts_per_success);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it does not do
+//!
+//! No network faults, no hedging; prompts are cached in [`Conversations`] alone; callers do not
+//! react to how they are served.
+//! Bucket depth and token estimate of a real PTU are not public. Trust the order of policies more
+//! than absolute figures.
+
+mod answer;
+mod bucket;
+mod chart;
+mod clock;
+mod conversations;
+mod draws;
+mod drive;
+mod ledger;
+mod load;
+mod network;
+mod oracle;
+mod plan;
+mod policy;
+mod region_chain;
+mod report;
+mod simulation;
+mod stack;
+mod summary;
+mod table;
+
+pub use self::{
+    chart::{Curve, svg},
+    conversations::{ConversationReport, Conversations},
+    load::{Load, Trace, TraceError},
+    policy::Policy,
+    report::{Added, Fate, RequestReport, Server, SimReport, Slot},
+    simulation::{Deal, Simulation},
+    table::table,
+};

@@ -1,0 +1,98 @@
+//! The policies that are compared, by name.
+
+use std::{fmt, str::FromStr};
+
+use tower_spillover::ConfigError;
+
+/// How requests share the PTU and Standard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Policy {
+    /// Spills on the first 429: what Azure's own spillover does.
+    SpillFirst,
+    /// The reference script: waits while `elapsed + retry_after <= max_wait`, and forgets
+    /// everything between requests.
+    Reference,
+    /// The reference region chain: a random pick from the PTU and three regions, and after a 429
+    /// another one, after the waits of API Management's `retry`, whatever `retry-after` says.
+    RegionChain,
+    /// The layers with shared memory alone.
+    Shared,
+    /// The layers with the gate.
+    Gate,
+    /// The layers with the gate and its control of standing queues.
+    GateStanding,
+    /// The bound: a queue that knows the bucket exactly and has no network in between.
+    Oracle,
+    /// The bound with control of standing queues. Not in [`Policy::ALL`].
+    OracleStanding,
+}
+
+impl Policy {
+    /// What `all` means.
+    pub const ALL: [Self; 7] = [
+        Self::SpillFirst,
+        Self::Reference,
+        Self::RegionChain,
+        Self::Shared,
+        Self::Gate,
+        Self::GateStanding,
+        Self::Oracle,
+    ];
+
+    /// The name, as in reports and on command lines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SpillFirst => "spill-first",
+            Self::Reference => "reference",
+            Self::RegionChain => "region-chain",
+            Self::Shared => "shared",
+            Self::Gate => "gate",
+            Self::GateStanding => "gate-standing",
+            Self::Oracle => "oracle",
+            Self::OracleStanding => "oracle-standing",
+        }
+    }
+
+    /// Whether `max_wait` makes a difference to it.
+    pub const fn waits(self) -> bool {
+        !matches!(self, Self::SpillFirst | Self::RegionChain)
+    }
+
+    /// Whether it looks into requests to weigh them.
+    pub(super) const fn weighs(self) -> bool {
+        matches!(self, Self::Gate | Self::GateStanding)
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Policy {
+    type Err = ConfigError;
+
+    fn from_str(name: &str) -> Result<Self, ConfigError> {
+        let known = || Self::ALL.into_iter().chain([Self::OracleStanding]);
+        known().find(|policy| policy.name() == name).ok_or_else(|| {
+            let known = known().map(Self::name).collect::<Vec<_>>().join(", ");
+            ConfigError::new("policy", format!("none is called `{name}`: use `all` or {known}"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_policy_is_found_by_its_name() {
+        for policy in Policy::ALL.into_iter().chain([Policy::OracleStanding]) {
+            assert_eq!(policy.to_string().parse(), Ok(policy));
+        }
+        let error = "oracles".parse::<Policy>().unwrap_err();
+        assert!(error.to_string().contains("region-chain"), "{error}");
+    }
+}

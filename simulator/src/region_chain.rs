@@ -1,0 +1,69 @@
+//! The reference region chain: a random pick each time, whatever is known.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body_util::Full;
+use tower_service::Service;
+
+use super::{
+    answer::without_hints,
+    draws::mix,
+    network::{Answer, Network, number},
+    plan::{PTU, RESOURCES, SERVERS, STANDARD},
+};
+use spillover_emulator::{EmulatorBody, EmulatorError};
+
+/// Sends every attempt to any of the PTU and the regions, and hides the hints of refusals, since
+/// the chain's `retry` never reads them.
+#[derive(Clone, Debug)]
+pub(super) struct RandomPick {
+    network: Network,
+    uris: [Uri; SERVERS],
+}
+
+impl RandomPick {
+    pub(super) fn new(network: Network) -> Self {
+        let uris = std::array::from_fn(|server| match server.checked_sub(1) {
+            None => uri(RESOURCES[0], PTU),
+            Some(region) => uri(RESOURCES[region], STANDARD),
+        });
+        Self { network, uris }
+    }
+}
+
+impl Service<Request<Full<Bytes>>> for RandomPick {
+    type Response = Response<EmulatorBody>;
+    type Error = EmulatorError;
+    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), EmulatorError>> {
+        self.network.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Full<Bytes>>) -> Self::Future {
+        let world = self.network.world();
+        let index = number(&request);
+        let attempt = u64::from(world.ledger.attempts(index));
+        let pick = mix(world.plan.seed, &[PICK, index as u64, attempt]) % SERVERS as u64;
+        *request.uri_mut() = self.uris[pick as usize].clone();
+        let answer = self.network.call(request);
+        Box::pin(async move { answer.await.map(without_hints) })
+    }
+}
+
+/// Where a chat completion of this deployment is asked for.
+pub(super) fn uri(resource: &str, deployment: &str) -> Uri {
+    let text = format!(
+        "https://{resource}.openai.azure.com/openai/deployments/{deployment}/chat/completions\
+         ?api-version=2024-10-21"
+    );
+    text.parse().expect("names of the simulator are plain")
+}
+
+const PICK: u64 = 20;

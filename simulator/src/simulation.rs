@@ -1,0 +1,221 @@
+//! One experiment: its settings, with their defaults.
+
+use std::{ops::Range, time::Duration};
+
+use super::{
+    Load, Policy, SimReport, drive, oracle,
+    plan::{Plan, PtuSize},
+    summary::summarise,
+};
+use spillover_emulator::Pace;
+use tower_spillover::ConfigError;
+
+/// One experiment: a load, a PTU, and the settings that policies share.
+#[derive(Clone, Debug)]
+pub struct Simulation {
+    load: Load,
+    seed: u64,
+    warm_up: Duration,
+    length: Option<Duration>,
+    size: PtuSize,
+    plan: Plan,
+}
+
+/// Which process a request arrives at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Deal {
+    /// One after the other.
+    #[default]
+    RoundRobin,
+    /// Any, by the seed.
+    Random,
+}
+
+impl Simulation {
+    /// `load` on a PTU that drains exactly its mean, with a bucket of ten seconds and Standard
+    /// deployments that never refuse; one process, `max_wait` of four seconds, seed 1.
+    pub fn new(load: Load) -> Self {
+        let warm_up = if matches!(load, Load::Trace(_)) { 0 } else { 60 };
+        Self {
+            load,
+            seed: 1,
+            warm_up: Duration::from_secs(warm_up),
+            length: None,
+            size: PtuSize::Fraction(1.0),
+            plan: Plan::default(),
+        }
+    }
+
+    /// Seeds everything: arrivals, sizes, delays and the layers' own draws.
+    #[must_use]
+    pub const fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Simulates this long, from the first arrival of a trace on. Defaults to all of a trace, and
+    /// to 20 minutes of other loads.
+    #[must_use]
+    pub const fn length(mut self, length: Duration) -> Self {
+        self.length = Some(length);
+        self
+    }
+
+    /// Simulates this long before anything is measured, so that an empty bucket does not pass for
+    /// capacity. Defaults to nothing for a trace, and to a minute for other loads.
+    #[must_use]
+    pub const fn warm_up(mut self, warm_up: Duration) -> Self {
+        self.warm_up = warm_up;
+        self
+    }
+
+    /// The PTU drains this share of the load's mean (above 0). Defaults to 1.
+    #[must_use]
+    pub const fn ptu_fraction(mut self, fraction: f64) -> Self {
+        self.size = PtuSize::Fraction(fraction);
+        self
+    }
+
+    /// The PTU drains so many weighted tokens a second (above 0), whatever the load.
+    #[must_use]
+    pub const fn ptu_rate(mut self, tokens_per_second: f64) -> Self {
+        self.size = PtuSize::Rate(tokens_per_second);
+        self
+    }
+
+    /// The depth of the PTU's bucket in seconds of its drain. Defaults to 10, as in the
+    /// [emulator](spillover_emulator::Ptu::bucket_seconds).
+    #[must_use]
+    pub const fn bucket_seconds(mut self, seconds: f64) -> Self {
+        self.plan.bucket_seconds = seconds;
+        self
+    }
+
+    /// The longest that a request may wait for the PTU. Defaults to 4 s, as in the reference
+    /// script.
+    #[must_use]
+    pub const fn max_wait(mut self, max_wait: Duration) -> Self {
+        self.plan.max_wait = max_wait;
+        self
+    }
+
+    /// How many processes share the PTU, each with layers of its own. Defaults to 1.
+    #[must_use]
+    pub const fn processes(mut self, processes: usize) -> Self {
+        self.plan.processes = processes;
+        self
+    }
+
+    /// Which process a request arrives at. Defaults to one after the other.
+    #[must_use]
+    pub const fn deal(mut self, deal: Deal) -> Self {
+        self.plan.deal = deal;
+        self
+    }
+
+    /// Limits Standard: three regions that grant so many tokens a second together, as tokens a
+    /// minute each. What counts is the prompt and `max_tokens`, not weighted. By default they never
+    /// refuse.
+    #[must_use]
+    pub const fn standard_rate(mut self, tokens_per_second: f64) -> Self {
+        self.plan.standard_rate = Some(tokens_per_second);
+        self
+    }
+
+    /// How fast answers are generated, which is when a PTU's estimates are corrected. Defaults to
+    /// 200 ms until the first token and 5 ms for each that follows; Standard takes 1.3 times as
+    /// long.
+    #[must_use]
+    pub const fn pace(mut self, pace: Pace) -> Self {
+        self.plan.pace = pace;
+        self
+    }
+
+    /// How long a burst may last before its queue counts as standing, for the policies that
+    /// control standing queues. Defaults to 20 s.
+    #[must_use]
+    pub const fn standing(mut self, interval: Duration) -> Self {
+        self.plan.standing = interval;
+        self
+    }
+
+    /// Takes every header that tells about a wait or a quota from 429s, as gateways do that make
+    /// errors of their own.
+    #[must_use]
+    pub const fn without_hints(mut self) -> Self {
+        self.plan.hints = false;
+        self
+    }
+
+    /// Takes what tells about their cost from answers: `usage` in the body, and the header with a
+    /// PTU's utilisation. Event streams whose callers do not ask for usage are like that.
+    #[must_use]
+    pub const fn without_usage(mut self) -> Self {
+        self.plan.usage = false;
+        self
+    }
+
+    /// Runs one policy.
+    ///
+    /// # Errors
+    ///
+    /// When a setting cannot work.
+    ///
+    /// # Panics
+    ///
+    /// Inside of a tokio runtime: a run has one of its own.
+    pub fn run(&self, policy: Policy) -> Result<SimReport, ConfigError> {
+        self.watch(policy, |_| ())
+    }
+
+    /// Runs one policy and tells how much of it is done, from 0 to 1, about a thousand times.
+    ///
+    /// # Errors
+    ///
+    /// When a setting cannot work.
+    ///
+    /// # Panics
+    ///
+    /// Inside of a tokio runtime: a run has one of its own.
+    pub fn watch(
+        &self,
+        policy: Policy,
+        progress: impl FnMut(f64),
+    ) -> Result<SimReport, ConfigError> {
+        let traffic = self.load.draw(self.seed, self.warm_up, self.length)?;
+        let plan = self.plan.complete(self.seed, self.size, &traffic)?;
+        let history = match policy {
+            Policy::Oracle => oracle::run(&plan, &traffic, false),
+            Policy::OracleStanding => oracle::run(&plan, &traffic, true),
+            _ => drive::run(&plan, &traffic, policy, progress)?,
+        };
+        Ok(summarise(policy, &plan, &traffic, &history))
+    }
+
+    /// The load, drawn: how many requests, over how long, and their mean in weighted tokens a
+    /// second, which [`ptu_fraction`](Self::ptu_fraction) is a share of.
+    ///
+    /// # Errors
+    ///
+    /// When a setting of the load cannot work.
+    pub fn offered(&self) -> Result<(usize, Duration, f64), ConfigError> {
+        let traffic = self.load.draw(self.seed, self.warm_up, self.length)?;
+        let measured = traffic.asks.iter().filter(|ask| ask.at >= traffic.from).count();
+        Ok((measured, traffic.to - traffic.from, traffic.mean_load))
+    }
+
+    /// When the bursts of a [`Load::Bursty`] begin and end, from the beginning of measuring; only
+    /// those that end while it lasts.
+    ///
+    /// # Errors
+    ///
+    /// When a setting of the load cannot work.
+    pub fn bursts(&self) -> Result<Vec<Range<Duration>>, ConfigError> {
+        let traffic = self.load.draw(self.seed, self.warm_up, self.length)?;
+        let measured = |burst: &&Range<Duration>| (traffic.from..traffic.to).contains(&burst.end);
+        let relative = |burst: &Range<Duration>| {
+            burst.start.saturating_sub(traffic.from)..burst.end - traffic.from
+        };
+        Ok(traffic.bursts.iter().filter(measured).map(relative).collect())
+    }
+}

@@ -1,0 +1,97 @@
+//! The stacks of layers that are compared.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use tower::{ServiceExt, retry::RetryLayer, util::BoxCloneService};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{
+    Policy,
+    network::Network,
+    plan::{PTU, Plan, RESOURCES, STANDARD},
+    region_chain::RandomPick,
+};
+use spillover_emulator::EmulatorError;
+use tower_spillover::{
+    Backend, BackendPool, ConfigError, Gate, RegionRotateLayer, RetryAfterPolicy,
+    SmartFallbackLayer, backend::DeploymentLayer, gate::Mode,
+};
+
+/// A stack, whatever it is made of.
+pub(super) type Stack = BoxCloneService<
+    Request<Full<Bytes>>,
+    Response<UnsyncBoxBody<Bytes, EmulatorError>>,
+    EmulatorError,
+>;
+
+/// Makes the stack of one process; it is called inside of the runtime, once for each.
+pub(super) type Wiring = fn(&Plan, Network) -> Result<Stack, ConfigError>;
+
+/// How a policy's stack is made.
+pub(super) fn wiring(policy: Policy) -> Result<Wiring, ConfigError> {
+    Ok(match policy {
+        Policy::SpillFirst => |_, network| Ok(boxed(script(Duration::ZERO)?.layer(network))),
+        Policy::Reference => |plan, network| Ok(boxed(script(plan.max_wait)?.layer(network))),
+        Policy::RegionChain => |_, network| {
+            let chain = RetryAfterPolicy::api_management().budget(None);
+            Ok(boxed(RetryLayer::new(chain).layer(RandomPick::new(network))))
+        },
+        Policy::Shared => |plan, network| gated(Gate::new().mode(Mode::Shared), plan, network),
+        Policy::Gate => |plan, network| gated(Gate::new().patience(None), plan, network),
+        Policy::GateStanding => |plan, network| gated(Gate::new(), plan, network),
+        Policy::Oracle | Policy::OracleStanding => unreachable!("an oracle has no layers"),
+    })
+}
+
+/// Two tiers with a gate between the caller and the PTU.
+fn gated(gate: Gate, plan: &Plan, network: Network) -> Result<Stack, ConfigError> {
+    let layer = SmartFallbackLayer::new(ptu()?, standard()?).gate(gate);
+    Ok(boxed(layer.max_wait(plan.max_wait).layer(network)))
+}
+
+/// Two deployments of one resource and no memory, as in the reference script.
+fn script(
+    max_wait: Duration,
+) -> Result<SmartFallbackLayer<DeploymentLayer, DeploymentLayer>, ConfigError> {
+    Ok(SmartFallbackLayer::deployments(PTU, STANDARD)?.forgetful().max_wait(max_wait))
+}
+
+fn ptu() -> Result<RegionRotateLayer, ConfigError> {
+    let backend = Backend::new(PTU, endpoint(RESOURCES[0]))?.deployment(PTU).api_key(KEY);
+    Ok(RegionRotateLayer::new(BackendPool::new([backend])?))
+}
+
+/// The deployment beside the PTU first, the other regions when that one refuses.
+fn standard() -> Result<RegionRotateLayer, ConfigError> {
+    let backend = |(index, name): (usize, &&str)| {
+        let backend = Backend::new(Arc::from(*name), endpoint(name))?;
+        Ok(backend.api_key(KEY).priority(if index == 0 { 1 } else { 2 }))
+    };
+    let backends: Result<Vec<_>, ConfigError> = RESOURCES.iter().enumerate().map(backend).collect();
+    Ok(RegionRotateLayer::new(BackendPool::new(backends?)?))
+}
+
+fn endpoint(resource: &str) -> String {
+    format!("https://{resource}.openai.azure.com")
+}
+
+fn boxed<S, B>(service: S) -> Stack
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = EmulatorError>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes, Error = EmulatorError> + Send + 'static,
+{
+    let plain = |response: Response<B>| response.map(BodyExt::boxed_unsync);
+    BoxCloneService::new(service.map_response(plain))
+}
+
+/// The emulated resources let everybody in; a pool wants a key all the same.
+const KEY: &str = "key";

@@ -1,0 +1,61 @@
+//! What the gate has to reach, through the real layers, with fixed seeds.
+
+use std::time::Duration;
+
+use spillover_simulator::{Load, Policy, SimReport, Simulation, Trace};
+
+use crate::run;
+
+/// A PTU for 40 requests a second with a bucket of 10 s, filled before anything is measured.
+pub(crate) fn load(load: Load, ptu_fraction: f64, minutes: u64) -> Simulation {
+    Simulation::new(load)
+        .ptu_fraction(ptu_fraction)
+        .bucket_seconds(10.0)
+        .length(Duration::from_secs(60 * minutes))
+}
+
+/// What holds of the gate whatever comes.
+pub(crate) fn assert_polite(report: &SimReport, most_attempts: f64) {
+    let attempts = report.attempts_per_success;
+    assert!(attempts <= most_attempts, "attempts per success: {attempts}");
+    assert!(report.overtakes <= 0.02, "overtakes: {}", report.overtakes);
+    let late = report.last_dispatch_over_ms;
+    assert!(late <= 1.0, "{late} ms past max_wait");
+    assert!(report.spilled_added_p50_ms.expect("some spilled") <= 50.0);
+}
+
+#[test]
+fn lasting_overload_uses_the_ptu_in_full_asks_once_and_makes_nobody_wait_for_nothing() {
+    for (times, attempts, mean, minutes) in [(1.2, 1.15, 300.0, 20), (2.0, 1.10, 150.0, 8)] {
+        let overload = load(Load::Poisson { rate: 40.0 * times }, 1.0 / times, minutes);
+        let report = run(&overload, Policy::GateStanding);
+        assert_polite(&report, attempts);
+        assert!(report.utilisation >= 0.995, "at {times}: {}", report.utilisation);
+        assert!(report.added.mean <= mean, "at {times}: {}", report.added.mean);
+    }
+}
+
+#[test]
+fn bursts_spill_as_little_as_if_everything_were_known() {
+    let bursts = load(Load::Bursty { rate: 32.0 }, 1.25, 20);
+    let (gate, oracle) = (run(&bursts, Policy::Gate), run(&bursts, Policy::Oracle));
+    assert_polite(&gate, 1.05);
+    let more = gate.spilled_tokens - oracle.spilled_tokens;
+    assert!(more <= 0.003, "{} points more than the oracle", more * 100.0);
+}
+
+/// Needs a trace whose path is in `SPILLOVER_TRACE`; without one there is nothing to check.
+#[test]
+fn a_real_trace_is_served_with_few_attempts_and_less_than_half_of_the_waiting() {
+    let Ok(path) = std::env::var("SPILLOVER_TRACE") else { return };
+    let text = std::fs::read_to_string(path).expect("the trace can be read");
+    let trace = Trace::parse(&text).expect("the trace is well formed");
+    for fraction in [0.7, 1.0] {
+        let hour =
+            Simulation::new(Load::Trace(trace.clone())).ptu_fraction(fraction).bucket_seconds(3.0);
+        let (reference, gate) = (run(&hour, Policy::Reference), run(&hour, Policy::Gate));
+        assert!(gate.attempts_per_success <= 1.2, "{}", gate.attempts_per_success);
+        assert!(gate.spilled_tokens <= reference.spilled_tokens + 0.001);
+        assert!(gate.added.mean <= 0.4 * reference.added.mean);
+    }
+}

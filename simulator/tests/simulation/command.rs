@@ -1,0 +1,115 @@
+//! The command line of `simulate`, as a stranger would use it.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+/// `simulate ARGS`.
+fn simulate(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_simulate")).args(args).output().expect("it runs")
+}
+
+fn file(name: &str, text: &str) -> PathBuf {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&file, text).expect("the test's folder can be written to");
+    file
+}
+
+fn trace(requests: usize) -> String {
+    let mut text = String::from("TIMESTAMP,ContextTokens,GeneratedTokens\r\n");
+    for index in 0..requests {
+        let (seconds, tenths) = (index / 10, index % 10);
+        text += &format!("2023-11-16 18:17:{seconds:02}.{tenths}000000,{},10\r\n", 500 + index);
+    }
+    text
+}
+
+#[test]
+fn json_has_one_object_for_each_policy_with_the_same_keys() {
+    let file = file("good.csv", &trace(200));
+    let file = file.to_str().expect("a plain path");
+    let output = simulate(&[
+        "--trace",
+        file,
+        "--ptu-fraction",
+        "0.5",
+        "--bucket",
+        "1",
+        "--max-wait",
+        "0.5",
+        "--policy",
+        "spill-first,reference,region-chain,shared,oracle",
+        "--json",
+    ]);
+    assert!(output.status.success(), "{output:?}");
+    let list: Vec<Value> = serde_json::from_slice(&output.stdout).expect("an array");
+    let names: Vec<_> = list.iter().map(|report| &report["policy"]).collect();
+    assert_eq!(names, ["spill-first", "reference", "region-chain", "shared", "oracle"]);
+    for report in &list {
+        let keys: Vec<_> = report.as_object().expect("an object").keys().collect();
+        assert_eq!(
+            keys,
+            [
+                "added_ms",
+                "attempts_per_success",
+                "overtakes",
+                "policy",
+                "refused",
+                "requests",
+                "spilled_added_p50_ms",
+                "spilled_requests",
+                "spilled_tokens",
+                "utilisation",
+            ]
+        );
+        assert_eq!(report["requests"], 200);
+        let added: Vec<_> = report["added_ms"].as_object().expect("an object").keys().collect();
+        assert_eq!(added, ["mean", "p50", "p95", "p99"]);
+        assert!(report["spilled_tokens"].as_f64().is_some_and(|share| (0.3..0.9).contains(&share)));
+    }
+}
+
+#[test]
+fn a_wrong_line_and_wrong_arguments_are_explained() {
+    let wrong = trace(30).replacen("507,10", "5O7,10", 1);
+    let file = file("wrong.csv", &wrong);
+    let file = file.to_str().expect("a plain path");
+    for (args, explanation) in [
+        (vec!["--trace", file], "line 9: \"5O7\" in ContextTokens is not a whole number of tokens"),
+        (vec!["--trace", "/does/not/exist.csv"], "--trace /does/not/exist.csv: "),
+        (vec!["--policy", "best"], "none is called `best`: use `all` or spill-first"),
+        (vec!["--poisson", "3", "--trace", file], "cannot be used with"),
+        (vec!["--ptu-fraction", "-1", "--policy", "oracle"], "ptu_fraction: is -1"),
+        (vec!["--minutes", "0"], "minutes above 0"),
+    ] {
+        let output = simulate(&args);
+        assert!(!output.status.success(), "{args:?}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains(explanation), "{args:?}: {text}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn a_picture_is_drawn_and_a_table_printed() {
+    let picture = file("picture.svg", "");
+    let output = simulate(&[
+        "--bursty",
+        "5",
+        "--minutes",
+        "1",
+        "--policy",
+        "oracle,shared",
+        "--svg",
+        picture.to_str().expect("a plain path"),
+    ]);
+    assert!(output.status.success(), "{output:?}");
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(table.contains("| oracle "), "{table}");
+    let drawn = fs::read_to_string(picture).expect("it was written");
+    assert!(drawn.starts_with("<svg ") && drawn.contains("What max_wait buys"));
+}

@@ -1,0 +1,54 @@
+//! The gate when it is told less, or shares its PTU: never worse than the reference rule.
+
+use spillover_simulator::{Load, Policy, SimReport, Simulation};
+
+use crate::{bars::load, run};
+
+fn bursts(minutes: u64) -> Simulation {
+    load(Load::Bursty { rate: 40.0 }, 1.0, minutes)
+}
+
+/// At most 0.1 points more of the tokens, fewer attempts, and nobody later than allowed.
+fn assert_no_worse(name: &str, gate: &SimReport, reference: &SimReport) {
+    let more = gate.spilled_tokens - reference.spilled_tokens;
+    assert!(more <= 0.001, "{name}: {:.2} points more", more * 100.0);
+    assert!(gate.attempts_per_success < reference.attempts_per_success, "{name}");
+    assert!(gate.last_dispatch_over_ms <= 1.0, "{name}: {}", gate.last_dispatch_over_ms);
+    assert!(gate.overtakes <= 0.02, "{name}: {}", gate.overtakes);
+}
+
+#[test]
+fn told_less_the_gate_spills_no_more_than_the_reference_rule_that_is_told_as_little() {
+    let told = bursts(3);
+    for (name, silent) in [
+        ("no hints", told.clone().without_hints()),
+        ("no usage", told.clone().without_usage()),
+        ("neither", told.without_hints().without_usage()),
+    ] {
+        let reference = run(&silent, Policy::Reference);
+        assert_no_worse(name, &run(&silent, Policy::GateStanding), &reference);
+    }
+}
+
+/// How many processes there are makes no difference to the reference rule, which shares nothing.
+#[test]
+fn processes_that_share_a_ptu_in_bursts_spill_no_more_than_the_reference_rule() {
+    let bursts = bursts(4);
+    let reference = run(&bursts, Policy::Reference);
+    for processes in [1, 4, 16, 64] {
+        let shared = run(&bursts.clone().processes(processes), Policy::Gate);
+        assert_no_worse(&format!("{processes} processes"), &shared, &reference);
+    }
+}
+
+#[test]
+fn processes_that_share_an_overloaded_ptu_spill_no_more_than_the_reference_rule() {
+    // A small PTU for long rather than a large one for a moment: who waits when the run ends has
+    // spilled nothing, which is four seconds of capacity.
+    let overload = load(Load::Poisson { rate: 12.0 }, 1.0 / 1.2, 6);
+    let reference = run(&overload, Policy::Reference);
+    for processes in [1, 4, 16] {
+        let shared = run(&overload.clone().processes(processes), Policy::Gate);
+        assert_no_worse(&format!("{processes} processes"), &shared, &reference);
+    }
+}

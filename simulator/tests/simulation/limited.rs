@@ -1,0 +1,51 @@
+//! Standard with limits: whether callers get a 429 that somebody could have spared them.
+
+use std::time::Duration;
+
+use spillover_simulator::{Load, Policy, Simulation};
+
+use crate::{
+    bars::{assert_polite, load},
+    run,
+};
+
+/// A PTU for 40 requests a second beside three regions that grant as many together. At 1.5 times
+/// the answers, `max_tokens` make that 1.2 times the PTU's drain, weighted as a PTU weighs them.
+fn limited(kind: Load, times: f64, minutes: u64) -> Simulation {
+    load(kind, 1.0 / times, minutes).standard_rate(40.0 * (1_101.7 + 1.5 * 255.5))
+}
+
+/// The gate reaches `attempts` and `mean`, and the region chain uses the PTU no more than `chain`.
+fn assert_spared(limited: &Simulation, attempts: f64, mean: f64, chain: f64) -> f64 {
+    let gate = run(limited, Policy::GateStanding);
+    assert_polite(&gate, attempts);
+    assert_eq!(gate.refused_needlessly, 0.0, "a 429 while a region had quota");
+    assert!(gate.added.mean <= mean, "{} ms", gate.added.mean);
+    // A pick among four servers leaves three quarters of all requests to be paid for.
+    let brief = limited.clone().length(Duration::from_secs(120));
+    let used = run(&brief, Policy::RegionChain).utilisation;
+    assert!(used <= chain && used < run(&brief, Policy::Gate).utilisation, "{used}");
+    gate.refused
+}
+
+#[test]
+fn bursts_within_the_limits_are_served_by_ptu_and_regions_without_a_429() {
+    let bursts = limited(Load::Bursty { rate: 40.0 }, 1.0, 5);
+    // A run this short is half learning: over twenty minutes it is 1.04 attempts.
+    assert_eq!(assert_spared(&bursts, 1.08, 685.0, 0.35), 0.0);
+}
+
+#[test]
+fn overload_that_the_regions_can_take_is_served_without_a_429() {
+    let overload = limited(Load::Poisson { rate: 60.0 }, 1.5, 5);
+    assert_eq!(assert_spared(&overload, 1.09, 200.0, 0.6), 0.0);
+}
+
+/// As much arrives as PTU and regions grant together, so that by chance some minutes bring more
+/// than is left of the quota.
+#[test]
+fn at_the_limit_of_everything_a_caller_gets_a_429_only_when_no_region_has_quota() {
+    let overload = limited(Load::Poisson { rate: 80.0 }, 2.0, 4);
+    let refused = assert_spared(&overload, 1.07, 262.0, 0.99);
+    assert!(refused <= 0.031, "{refused}");
+}
