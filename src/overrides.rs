@@ -27,7 +27,7 @@ pub struct MaxWait(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline(pub Instant);
 
-/// The [class](crate::gate::Class) of a request, by its name. Requests without one, or with a name
+/// The [class](crate::smart_fallback::Class) of a request, by its name. Requests without one, or with a name
 /// that no class of the layer has, get the layer's own settings.
 ///
 /// ```

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tower_spillover::{BackendPool, Gate, Sticky, gate::SpillBudget};
+use tower_spillover::{BackendPool, Gate, Sticky, smart_fallback::SpillBudget};
 
 use crate::config::Config;
 

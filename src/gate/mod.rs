@@ -1,7 +1,5 @@
 //! Admission to the PTU: who goes when, who waits, and who need not bother.
 
-mod budget;
-mod class;
 mod core;
 pub mod cost;
 mod depth;
@@ -23,10 +21,6 @@ use std::{
 };
 
 pub(crate) use self::ticket::{Admission, Pass, Ticket};
-pub use self::{
-    budget::{SpillBudget, WhenSpent},
-    class::Class,
-};
 use http::Request;
 
 use self::{

@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use tower_layer::Layer;
 
-use super::SmartFallback;
+use super::{Class, SmartFallback, SpillBudget};
 use crate::{
     ConfigError, Gate,
     backend::{Cooldowns, DeploymentLayer},
     clock,
-    gate::{Class, Mode, SpillBudget},
+    gate::Mode,
     policy::{ErrorFn, Failures, ReturnErrors, WaitThenSpill},
     sticky::{Residents, Split, Sticky, StickyTier},
 };

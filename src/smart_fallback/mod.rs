@@ -1,9 +1,11 @@
 //! PTU first, Standard when waiting for it would take too long: configuration and documentation.
 
+mod class;
 mod course;
 mod future;
 mod layer;
 mod limits;
+mod spill_budget;
 mod wait;
 
 use std::{
@@ -15,11 +17,16 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
+pub use self::{
+    class::Class,
+    future::ResponseFuture,
+    layer::SmartFallbackLayer,
+    spill_budget::{SpillBudget, WhenSpent},
+};
 use self::{
     course::{Lane, Tiers},
     layer::Config,
 };
-pub use self::{future::ResponseFuture, layer::SmartFallbackLayer};
 use crate::{
     TryCloneBody, clock,
     policy::{MoveOnError, Policy, ReturnErrors, WaitThenSpill},

@@ -14,8 +14,9 @@ use tokio::task::JoinHandle;
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
     Deadline, Gate, MaxWait, Priority, SmartFallback, SmartFallbackLayer,
-    gate::{Class, Mode, SpillBudget, WhenSpent},
+    gate::Mode,
     policy::WaitThenSpill,
+    smart_fallback::{Class, SpillBudget, WhenSpent},
 };
 
 use crate::{

@@ -10,8 +10,9 @@ use tower_spillover::{
     Backend, BackendPool, Gate, MaxWait, RegionRotateLayer, ResponseBody, RetryAfterPolicy,
     SmartFallback, SmartFallbackLayer,
     classify::{Hint, Outcome, Reason, Refusal},
-    gate::{Class, Mode, SpillBudget},
+    gate::Mode,
     policy::Rests,
+    smart_fallback::{Class, SpillBudget},
 };
 
 use crate::{

@@ -10,8 +10,8 @@ use tower_spillover::{
     Attempts, Backend, BackendPool, Gate, MaxWait, Priority, RegionRotateLayer, ResponseBody,
     SmartFallbackLayer,
     classify::{Hint, Reason},
-    gate::{Class, SpillBudget},
     policy::{ErrorFn, Failures, RetryBudget, WaitThenSpill},
+    smart_fallback::{Class, SpillBudget},
 };
 
 use crate::{

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
-use tower_spillover::{BackendPool, Gate, classify::Hint, gate::SpillBudget};
+use tower_spillover::{BackendPool, Gate, classify::Hint, smart_fallback::SpillBudget};
 
 use super::{
     facts::{PTU, backends, host},

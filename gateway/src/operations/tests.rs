@@ -17,8 +17,7 @@ use tokio::net::TcpListener;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_spillover::{
     Backend as PoolBackend, BackendPool, Gate, MaxWait, RegionRotateLayer, Served,
-    SmartFallbackLayer, Sticky,
-    gate::{Mode, SpillBudget},
+    SmartFallbackLayer, Sticky, gate::Mode, smart_fallback::SpillBudget,
 };
 
 use super::*;

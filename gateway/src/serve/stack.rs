@@ -11,10 +11,11 @@ use tower_spillover::{
     Backend, BackendPool, Gate, InspectLayer, LimitAttemptsLayer, RegionRotateLayer, ResponseBody,
     SmartFallback, SmartFallbackLayer, Sticky,
     backend::{TokenFuture, TokenSource},
-    gate::{Class, SpillBudget, WhenSpent, cost::TokenWeights},
+    gate::cost::TokenWeights,
     inspect::Inspect,
     policy::{self, ErrorFn, Rests, RetryBudget, WaitThenSpill},
     region_rotate::RegionRotate,
+    smart_fallback::{Class, SpillBudget, WhenSpent},
     sticky::{Residents, StickyTier},
 };
 

@@ -6,7 +6,7 @@ use http::Request;
 
 use super::{Lane, Limits, Tiers, Wait};
 use crate::{
-    TryCloneBody, classify::Outcome, clock, gate::WhenSpent, policy::Policy, resend::Step,
+    TryCloneBody, classify::Outcome, clock, policy::Policy, resend::Step, smart_fallback::WhenSpent,
 };
 
 impl<P, F, K: Policy, X> Tiers<P, F, K, X> {

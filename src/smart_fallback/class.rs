@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_spillover::{SmartFallbackLayer, gate::Class};
+/// use tower_spillover::{SmartFallbackLayer, smart_fallback::Class};
 ///
 /// let layer = SmartFallbackLayer::deployments("gpt-4o-ptu", "gpt-4o")?
 ///     .class(Class::new("interactive").max_wait(Duration::from_millis(500)))

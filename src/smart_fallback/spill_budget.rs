@@ -12,7 +12,7 @@ use crate::clock;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_spillover::{SmartFallbackLayer, gate::{SpillBudget, WhenSpent}};
+/// use tower_spillover::{SmartFallbackLayer, smart_fallback::{SpillBudget, WhenSpent}};
 ///
 /// let hourly = SpillBudget::requests(1_000, Duration::from_secs(3_600)).when_spent(WhenSpent::Wait);
 /// let layer = SmartFallbackLayer::deployments("gpt-4o-ptu", "gpt-4o")?;
@@ -54,7 +54,7 @@ impl SpillBudget {
         Self::new(f64::from(limit), Unit::Request, window)
     }
 
-    /// At most so many weighted tokens, as [estimated](super::cost::EstimateCost), in each
+    /// At most so many weighted tokens, as [estimated](crate::gate::cost::EstimateCost), in each
     /// `window`. The request that crosses the limit still spills.
     pub fn tokens(limit: u64, window: Duration) -> Self {
         Self::new(limit as f64, Unit::Token, window)
