@@ -141,6 +141,7 @@ pub mod sticky;
 pub mod fuzzing;
 
 mod clock;
+mod cooldown;
 mod error;
 mod json;
 mod overrides;

@@ -20,7 +20,7 @@ pub use self::{
     token::{AccessToken, TokenError, TokenFuture, TokenSource},
 };
 pub(crate) use self::{
-    pool::{Cooldowns, Preference, Probe, Reopening, Ticket, Tried, Why},
+    pool::{Preference, Probe, Ticket, Tried},
     rewrite::{Deployment, decode as percent_decode, deployment_segment, operation},
 };
 use crate::ConfigError;

@@ -29,7 +29,7 @@ use self::{
 };
 use crate::{
     TryCloneBody,
-    backend::Cooldowns,
+    cooldown::Cooldowns,
     sync::{AtomicBool, Mutex, MutexGuard, clock},
 };
 

@@ -19,10 +19,11 @@ use self::refusal::Rare;
 use super::layer::Config;
 use crate::{
     Attempts, ResponseBody, Served, TryCloneBody,
-    backend::{Probe, Reopening, Ticket, TokenFuture, Tried, Why},
+    backend::{Probe, Ticket, TokenFuture, Tried},
     body::{Observe, Observer},
     classify::Outcome,
     clock,
+    cooldown::{Reopening, Why},
     policy::MoveOnError,
     resend::{Course, Readied, Step},
     sticky::Guide,

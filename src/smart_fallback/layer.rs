@@ -7,8 +7,9 @@ use tower_layer::Layer;
 use super::{Class, SmartFallback, SpillBudget};
 use crate::{
     ConfigError, Gate,
-    backend::{Cooldowns, DeploymentLayer},
+    backend::DeploymentLayer,
     clock,
+    cooldown::Cooldowns,
     gate::Mode,
     policy::{ErrorFn, Failures, ReturnErrors, WaitThenSpill},
     sticky::{Residents, Split, Sticky, StickyTier},

@@ -7,7 +7,8 @@ use http::Request;
 use super::{CacheAffinity, Held, Learner, Sticky, binding::Binding, binding::Lesson};
 use crate::{
     BackendPool, TryCloneBody,
-    backend::{Preference, Reopening, Tried},
+    backend::{Preference, Tried},
+    cooldown::Reopening,
 };
 
 /// What a pool's layer was told about where requests belong.

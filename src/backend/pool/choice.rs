@@ -2,8 +2,8 @@
 
 use std::{ops::Range, time::Instant};
 
-use super::{Cooldowns, Tried, alias::AliasTable, rendezvous::score};
-use crate::random::split_mix;
+use super::{Tried, alias::AliasTable, rendezvous::score};
+use crate::{cooldown::Cooldowns, random::split_mix};
 
 /// Draws before the backends are looked at one by one. While most are open the first draw fits;
 /// with half of the weight resting, fifteen requests in sixteen need no more.

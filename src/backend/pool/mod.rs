@@ -2,10 +2,9 @@
 
 mod alias;
 mod choice;
-mod circuit;
-mod cooldowns;
 mod member;
 mod preference;
+mod probe;
 mod rendezvous;
 mod tried;
 
@@ -20,14 +19,19 @@ use std::{
 
 use self::choice::Choice;
 pub(crate) use self::{
-    circuit::Probe,
-    cooldowns::{Cooldowns, Reopening, Why},
     member::{Member, Ticket},
     preference::Preference,
+    probe::Probe,
     tried::Tried,
 };
 use super::{Backend, field};
-use crate::{ConfigError, classify::Scope, clock, sticky::Residents};
+use crate::{
+    ConfigError,
+    classify::Scope,
+    clock,
+    cooldown::{Cooldowns, Reopening, Why},
+    sticky::Residents,
+};
 
 /// A pool of backends, and until when each of them is known to refuse.
 ///
@@ -220,10 +224,6 @@ impl BackendPool {
     pub(crate) fn refuses_for(&self, index: usize, now: Instant) -> Option<Duration> {
         let Reopening { left, why } = self.shared.cooldowns.soonest_of(std::iter::once(index), now);
         (why == Some(Why::Refused)).then_some(left)
-    }
-
-    fn cooldowns_ref(&self) -> &Cooldowns {
-        &self.shared.cooldowns
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::{BackendPool, NOT_FORCED, Reopening, Tried};
-use crate::sticky::Residents;
+use super::{BackendPool, NOT_FORCED, Tried};
+use crate::{cooldown::Reopening, sticky::Residents};
 
 /// Where a request would best be sent.
 #[derive(Clone, Copy, Debug)]

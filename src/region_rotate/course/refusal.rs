@@ -11,11 +11,12 @@ use http::{Extensions, Response};
 use super::{Lane, Rotation};
 use crate::{
     Attempts, Served,
-    backend::{Probe, Tried, Why},
+    backend::{Probe, Tried},
     classify::{
         Exhausted, Failing, Hint, NativeSpillover, NotAgain, Outcome, Reason, Refusal, Scope,
         Spent, announce, announce_in_vain, forbids_retry,
     },
+    cooldown::Why,
 };
 
 /// What most requests do without.

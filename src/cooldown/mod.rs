@@ -1,40 +1,26 @@
-//! Until when each backend is known to refuse: one atomic word each, shared by all clones.
+//! Until when each of a few backends refuses, and which of them fail, shared by all clones.
+//!
+//! [`Slot`] has the two atomic words of one backend and the rules that tie them: until when it
+//! rests, and its circuit, which counts failures in a row and lets one request at a time find out
+//! whether it is back. [`Cooldowns`] is a row of slots with the epoch that their words count from.
+
+mod circuit;
+mod slot;
 
 use std::{
     cell::LazyCell,
-    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
-use super::circuit::{Circuit, PROBE_LASTS};
-use crate::sync::AtomicU64;
+use self::slot::{Slot, Until, to_nanos};
+pub(crate) use self::{circuit::Taken, slot::Why};
 
 /// Until when each of a few backends is known to refuse.
-///
-/// Reading is one relaxed load. Nothing is published through these words but the instants
-/// themselves, so no stronger ordering is needed.
 #[derive(Debug)]
 pub(crate) struct Cooldowns {
     /// What the words count from; they could not hold an `Instant`.
     epoch: Instant,
     slots: Box<[Slot]>,
-}
-
-#[derive(Debug)]
-struct Slot {
-    /// Nanoseconds since the epoch, and below them why; zero for a backend that never rested.
-    until: AtomicU64,
-    circuit: Circuit,
-}
-
-/// Why a backend rests. Of two rests that end together, the later one here counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Why {
-    Refused = 0,
-    Failed = 1,
-    /// Nobody waits for it.
-    Quota = 2,
 }
 
 /// When the first of a few backends is open again.
@@ -46,21 +32,10 @@ pub(crate) struct Reopening {
     pub(crate) why: Option<Why>,
 }
 
-impl Why {
-    const fn of(word: u64) -> Self {
-        match word & WHY {
-            0 => Self::Refused,
-            1 => Self::Failed,
-            _ => Self::Quota,
-        }
-    }
-}
-
 impl Cooldowns {
     /// None of `len` backends is known to refuse. No time before `epoch` can be told.
     pub(crate) fn new(len: usize, epoch: Instant) -> Self {
-        let slot = |_| Slot { until: AtomicU64::new(0), circuit: Circuit::new() };
-        Self { epoch, slots: (0..len).map(slot).collect() }
+        Self { epoch, slots: (0..len).map(|_| Slot::new()).collect() }
     }
 
     pub(crate) fn is_open(&self, index: usize, now: Instant) -> bool {
@@ -70,11 +45,11 @@ impl Cooldowns {
     /// Tells which backends are open. The instant is converted once, and for those alone that ever
     /// rested.
     #[inline]
-    pub(super) fn open_at(&self, now: Instant) -> impl Fn(usize) -> bool {
+    pub(crate) fn open_at(&self, now: Instant) -> impl Fn(usize) -> bool {
         let now = LazyCell::new(move || self.nanos(now));
         move |index| {
             let slot = &self.slots[index];
-            slot.until.load(Ordering::Relaxed) == 0 || slot.reopens(*now).is_none()
+            slot.is_untouched() || slot.reopens(*now).is_none()
         }
     }
 
@@ -83,7 +58,7 @@ impl Cooldowns {
     pub(crate) fn remaining(&self, index: usize, now: Instant) -> Option<Duration> {
         let slot = &self.slots[index];
         // The usual case needs no arithmetic.
-        if slot.until.load(Ordering::Relaxed) == 0 { None } else { slot.remaining(self.nanos(now)) }
+        if slot.is_untouched() { None } else { slot.remaining(self.nanos(now)) }
     }
 
     /// The backend rests for `rest`. A longer rest that is already known stays: two requests that
@@ -94,33 +69,29 @@ impl Cooldowns {
 
     /// The backend rests for `rest`, and is known to do so for a reason.
     pub(crate) fn rest_for(&self, index: usize, now: Instant, rest: Duration, why: Why) {
-        let until = self.nanos(now).saturating_add(to_nanos(rest)).min(u64::MAX >> WHY_BITS);
-        let until = until << WHY_BITS | u64::from(why as u8);
-        let word = &self.slots[index].until;
-        // A store would take the cache line from every reader, so it is made only to change it.
-        if word.load(Ordering::Relaxed) < until {
-            word.fetch_max(until, Ordering::Relaxed);
-        }
+        let until = self.nanos(now).saturating_add(to_nanos(rest));
+        self.slots[index].rest_until(until, why);
     }
 
-    /// When the first of the backends is open; one whose quota is used up comes last, as nobody
-    /// waits for it.
+    /// When the first of the backends is open; one whose quota is used up comes last, since it is
+    /// not worth waiting for.
     pub(crate) fn soonest(&self, now: Instant) -> Reopening {
         self.soonest_of(0..self.slots.len(), now)
     }
 
     /// When the first of `indices` is open.
-    pub(super) fn soonest_of(
+    pub(crate) fn soonest_of(
         &self,
         indices: impl Iterator<Item = usize>,
         now: Instant,
     ) -> Reopening {
         let now = self.nanos(now);
-        let until = |index: usize| self.slots[index].reopens(now).unwrap_or(now << WHY_BITS);
-        let soonest = indices.map(until).min_by_key(|&until| (Why::of(until) == Why::Quota, until));
+        let open = Until::open(now);
+        let until = |index: usize| self.slots[index].reopens(now).unwrap_or(open);
+        let soonest = indices.map(until).min_by_key(|until| (until.why() == Why::Quota, *until));
         let soonest = soonest.unwrap_or_default();
-        let left = Duration::from_nanos((soonest >> WHY_BITS).saturating_sub(now));
-        Reopening { left, why: (!left.is_zero()).then(|| Why::of(soonest)) }
+        let left = Duration::from_nanos(soonest.nanos().saturating_sub(now));
+        Reopening { left, why: (!left.is_zero()).then(|| soonest.why()) }
     }
 
     /// The one of `indices` that reopens first, of those that refused. What failed, or is under
@@ -130,69 +101,51 @@ impl Cooldowns {
         indices: impl Iterator<Item = usize>,
         now: Instant,
     ) -> Option<usize> {
-        let is_there = |&index: &usize| {
-            !self.is_failing(index, now) && !self.circuit(index).is_probed(self.millis(now))
-        };
-        let there = indices.filter(is_there);
-        there.min_by_key(|&index| self.slots[index].until.load(Ordering::Relaxed))
+        let now = self.nanos(now);
+        let slot = |index: usize| &self.slots[index];
+        let is_there = |&index: &usize| !slot(index).is_failing(now) && !slot(index).is_probed(now);
+        indices.filter(is_there).min_by_key(|&index| slot(index).until())
     }
 
-    pub(super) fn circuit(&self, index: usize) -> &Circuit {
-        &self.slots[index].circuit
+    /// How often the backend failed in a row, up to 255 times.
+    pub(crate) fn failures(&self, index: usize) -> u32 {
+        self.slots[index].failures()
     }
 
-    /// The circuit of a backend that ever rested.
-    pub(super) fn circuit_of_rested(&self, index: usize) -> Option<&Circuit> {
+    /// Claims the probe of a backend that is open; `None` when it needs none. A claim is to be given
+    /// back by [`leave`](Self::leave).
+    pub(crate) fn enter(&self, index: usize, now: Instant) -> Result<Option<u64>, Taken> {
         let slot = &self.slots[index];
-        (slot.until.load(Ordering::Relaxed) != 0).then_some(&slot.circuit)
+        if slot.is_untouched() { Ok(None) } else { slot.enter(self.nanos(now)) }
     }
 
-    /// Whether the backend rests, whoever finds out whether it is back.
-    pub(super) fn is_resting(&self, index: usize, now: Instant) -> bool {
-        self.slots[index].until.load(Ordering::Relaxed) >> WHY_BITS > self.nanos(now)
+    /// Gives a claim back.
+    pub(crate) fn leave(&self, index: usize, claim: u64, is_back: bool) {
+        self.slots[index].leave(claim, is_back);
     }
 
-    /// Whether the backend rests since it failed.
-    pub(super) fn is_failing(&self, index: usize, now: Instant) -> bool {
-        let why = self.slots[index].until.load(Ordering::Relaxed) & WHY;
-        why == Why::Failed as u64 && self.is_resting(index, now)
+    /// The backend failed, and rests for as long as `rest` gives for that many failures in a row.
+    ///
+    /// Requests that were under way together when it went down count as one failure.
+    pub(crate) fn fail(&self, index: usize, now: Instant, rest: impl Fn(u32) -> Duration) {
+        self.slots[index].fail(self.nanos(now), rest);
     }
 
-    /// Milliseconds since the epoch.
-    pub(super) fn millis(&self, now: Instant) -> u64 {
-        self.nanos(now) / NANOS_IN_MS
+    /// The probe of `claim` failed, which counts though it rests for what it refused another.
+    pub(crate) fn fail_probe(
+        &self,
+        index: usize,
+        claim: u64,
+        now: Instant,
+        rest: impl Fn(u32) -> Duration,
+    ) {
+        self.slots[index].fail_probe(claim, self.nanos(now), rest);
     }
 
     fn nanos(&self, now: Instant) -> u64 {
         to_nanos(now.saturating_duration_since(self.epoch))
     }
 }
-
-impl Slot {
-    #[inline(never)]
-    fn remaining(&self, now: u64) -> Option<Duration> {
-        self.reopens(now).map(|until| Duration::from_nanos((until >> WHY_BITS) - now))
-    }
-
-    /// When the backend is open, with the reason below as in `until`; `None` when it is.
-    fn reopens(&self, now: u64) -> Option<u64> {
-        let until = self.until.load(Ordering::Relaxed);
-        if until >> WHY_BITS > now {
-            return Some(until);
-        }
-        let is_probed = until != 0 && self.circuit.is_probed(now / NANOS_IN_MS);
-        is_probed.then(|| (now + to_nanos(PROBE_LASTS)) << WHY_BITS | Why::Failed as u64)
-    }
-}
-
-/// 584 years fit, and 146 beside the reason.
-fn to_nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-const WHY_BITS: u32 = 2;
-const WHY: u64 = (1 << WHY_BITS) - 1;
-const NANOS_IN_MS: u64 = 1_000_000;
 
 #[cfg(test)]
 mod tests {

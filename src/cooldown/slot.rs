@@ -1,158 +1,137 @@
-//! How often a backend failed in a row, and who finds out whether it is back: one atomic word.
+//! Until when one backend refuses, and whether it fails: both atomic words and their rules.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
-use super::{BackendPool, Cooldowns, cooldowns::Why};
+use super::circuit::{Circuit, PROBE_LASTS, Taken};
 use crate::sync::AtomicU64;
 
-/// How often a backend failed in a row, and since when a request is finding out whether it is back.
+/// What is known of one backend. Instants are nanoseconds since the epoch of all slots.
 ///
-/// The low byte counts the failures. Above it stands when the one probe was begun, in milliseconds
-/// since the epoch and one more, or zero when there is none.
+/// Reading is one relaxed load. Nothing is published through `until` but the instant itself, so no
+/// stronger ordering is needed.
 #[derive(Debug)]
-pub(super) struct Circuit(AtomicU64);
-
-/// A backend that failed last may be asked by one request at a time: this one. Dropped before it
-/// is told what became of it, it leaves that to the next.
-#[derive(Debug)]
-pub(crate) struct Probe {
-    pool: BackendPool,
-    index: usize,
-    claim: u64,
+pub(super) struct Slot {
+    /// Nanoseconds since the epoch, and below them why; zero for a backend that never rested.
+    until: AtomicU64,
+    circuit: Circuit,
 }
 
-/// Another request is finding out already.
-#[derive(Debug)]
-pub(crate) struct Taken;
+/// Why a backend rests. Of two rests that end together, the later one here counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Why {
+    Refused = 0,
+    Failed = 1,
+    /// Nobody waits for it.
+    Quota = 2,
+}
 
-impl Circuit {
+/// When a backend reopens, and what it rests for until then: the contents of a slot's first word.
+/// Zero for one that never rested.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Until(u64);
+
+impl Until {
+    const fn new(nanos: u64, why: Why) -> Self {
+        let longest = u64::MAX >> WHY_BITS;
+        let nanos = if nanos < longest { nanos } else { longest };
+        Self(nanos << WHY_BITS | why as u64)
+    }
+
+    /// For a backend that is open at `now`.
+    pub(super) const fn open(now: u64) -> Self {
+        Self(now << WHY_BITS)
+    }
+
+    pub(super) const fn nanos(self) -> u64 {
+        self.0 >> WHY_BITS
+    }
+
+    pub(super) const fn why(self) -> Why {
+        match self.0 & WHY {
+            0 => Why::Refused,
+            1 => Why::Failed,
+            _ => Why::Quota,
+        }
+    }
+}
+
+impl Slot {
     pub(super) fn new() -> Self {
-        Self(AtomicU64::new(0))
+        Self { until: AtomicU64::new(0), circuit: Circuit::new() }
+    }
+
+    /// Whether it never rested, which needs no clock to know.
+    #[inline]
+    pub(super) fn is_untouched(&self) -> bool {
+        self.until.load(Ordering::Relaxed) == 0
+    }
+
+    pub(super) fn until(&self) -> Until {
+        Until(self.until.load(Ordering::Relaxed))
+    }
+
+    #[inline(never)]
+    pub(super) fn remaining(&self, now: u64) -> Option<Duration> {
+        self.reopens(now).map(|until| Duration::from_nanos(until.nanos() - now))
+    }
+
+    /// When the backend is open, and what it rests for; `None` when it is.
+    pub(super) fn reopens(&self, now: u64) -> Option<Until> {
+        let until = self.until();
+        if until.nanos() > now {
+            return Some(until);
+        }
+        let is_probed = until != Until::default() && self.circuit.is_probed(millis(now));
+        is_probed.then(|| Until::new(now + to_nanos(PROBE_LASTS), Why::Failed))
+    }
+
+    /// The backend rests until then, unless a longer rest is already known.
+    pub(super) fn rest_until(&self, nanos: u64, why: Why) {
+        let Until(until) = Until::new(nanos, why);
+        // A store would take the cache line from every reader, so it is made only to change it.
+        if self.until.load(Ordering::Relaxed) < until {
+            self.until.fetch_max(until, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the backend rests, whoever finds out whether it is back.
+    pub(super) fn is_resting(&self, now: u64) -> bool {
+        self.until().nanos() > now
+    }
+
+    /// Whether the backend rests since it failed.
+    pub(super) fn is_failing(&self, now: u64) -> bool {
+        let until = self.until();
+        until.why() == Why::Failed && until.nanos() > now
     }
 
     /// Whether a request is finding out whether the backend is back.
-    pub(super) fn is_probed(&self, millis: u64) -> bool {
-        is_probed(self.0.load(Ordering::Relaxed), millis)
+    pub(super) fn is_probed(&self, now: u64) -> bool {
+        self.circuit.is_probed(millis(now))
     }
 
-    fn is_probed_by(&self, claim: u64) -> bool {
-        self.0.load(Ordering::Relaxed) == claim
+    pub(super) fn failures(&self) -> u32 {
+        self.circuit.failures()
     }
 
-    /// How often the backend failed in a row, up to 255 times.
-    fn failures(&self) -> u32 {
-        u32::try_from(self.0.load(Ordering::Relaxed) & COUNT).expect("a byte")
-    }
-
-    /// Claims the probe of a backend whose rest is over; `None` when it needs none.
-    pub(super) fn claim(&self, millis: u64) -> Result<Option<u64>, Taken> {
-        let known = self.0.load(Ordering::Relaxed);
-        if known & COUNT == 0 {
-            return Ok(None);
-        }
-        if is_probed(known, millis) {
-            return Err(Taken);
-        }
-        let claim = (millis + 1) << COUNT_BITS | known & COUNT;
-        // Acquires what the last one to fail wrote before: the rest that it began.
-        let claimed = self.0.compare_exchange(known, claim, Ordering::Acquire, Ordering::Relaxed);
-        claimed.map(|_| Some(claim)).map_err(|_| Taken)
-    }
-
-    /// Ends the probe of `claim`, if it is still under way: the backend is back, or is still to be
-    /// asked.
-    pub(super) fn end(&self, claim: u64, is_back: bool) {
-        let after = if is_back { 0 } else { claim & COUNT };
-        _ = self.0.compare_exchange(claim, after, Ordering::Release, Ordering::Relaxed);
-    }
-
-    /// Counts a failure, of the probe of `claim` or of any other request, after `rest` was told how
-    /// many there are in a row with it.
-    ///
-    /// While a probe is under way only its own counts: another request was sent before, and is of
-    /// the outage that the probe is to find the end of.
-    pub(super) fn fail(&self, claim: Option<u64>, millis: u64, rest: impl FnOnce(u32)) {
-        let known = self.0.load(Ordering::Relaxed);
-        if claim != Some(known) && is_probed(known, millis) {
-            return;
-        }
-        let failures = (known & COUNT).saturating_add(1).min(COUNT);
-        rest(u32::try_from(failures).expect("a byte"));
-        // Whoever changed it meanwhile counted the same outage, or saw its end. The rest is released
-        // to whoever claims the probe.
-        _ = self.0.compare_exchange(known, failures, Ordering::Release, Ordering::Relaxed);
-    }
-}
-
-impl Probe {
-    /// Asks to go to a backend that is open; `None` when it did not fail last.
-    pub(crate) fn begin(
-        pool: &BackendPool,
-        index: usize,
-        now: Instant,
-    ) -> Result<Option<Self>, Taken> {
-        let claim = pool.cooldowns_ref().enter(index, now)?;
-        Ok(claim.map(|claim| Self { pool: pool.clone(), index, claim }))
-    }
-
-    /// The backend failed again, and rests for as long as `rest` gives for that many failures in a
-    /// row.
-    pub(crate) fn failed(self, now: Instant, rest: impl Fn(u32) -> Duration) {
-        self.pool.cooldowns_ref().fail_probe(self.index, self.claim, now, rest);
-    }
-
-    /// The backend answered.
-    pub(crate) fn succeeded(self) {
-        self.pool.cooldowns_ref().leave(self.index, self.claim, true);
-    }
-}
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        self.pool.cooldowns_ref().leave(self.index, self.claim, false);
-    }
-}
-
-fn is_probed(word: u64, millis: u64) -> bool {
-    let begun = word >> COUNT_BITS;
-    begun != 0 && millis < begun.saturating_add(LONGEST_PROBE_MS)
-}
-
-const COUNT_BITS: u32 = 8;
-const COUNT: u64 = (1 << COUNT_BITS) - 1;
-
-/// A request that hangs for so long is no longer waited for. Heads of long completions come later,
-/// but those of a backend that failed just before are seldom worth it.
-const LONGEST_PROBE_MS: u64 = 60_000;
-
-/// What a backend under probe is taken to go on resting for.
-pub(super) const PROBE_LASTS: Duration = Duration::from_secs(1);
-
-impl Cooldowns {
-    pub(super) fn failures(&self, index: usize) -> u32 {
-        self.circuit(index).failures()
-    }
-
-    /// Asks to go to a backend that is open. A claim is to be given back by [`leave`](Self::leave).
-    pub(super) fn enter(&self, index: usize, now: Instant) -> Result<Option<u64>, Taken> {
-        let Some(circuit) = self.circuit_of_rested(index) else { return Ok(None) };
-        let claim = circuit.claim(self.millis(now))?;
+    /// Claims the probe of a backend that is open; `None` when it needs none. A claim is to be given
+    /// back by [`leave`](Self::leave).
+    pub(super) fn enter(&self, now: u64) -> Result<Option<u64>, Taken> {
+        let claim = self.circuit.claim(millis(now))?;
         if let Some(claim) = claim
-            && self.is_resting(index, now)
+            && self.is_resting(now)
         {
             // It failed again between the two looks.
-            circuit.end(claim, false);
+            self.circuit.end(claim, false);
             return Err(Taken);
         }
         Ok(claim)
     }
 
     /// Gives a claim back.
-    pub(super) fn leave(&self, index: usize, claim: u64, is_back: bool) {
-        self.circuit(index).end(claim, is_back);
+    pub(super) fn leave(&self, claim: u64, is_back: bool) {
+        self.circuit.end(claim, is_back);
     }
 
     /// The backend failed, and rests for as long as `rest` gives for that many failures in a row.
@@ -160,46 +139,47 @@ impl Cooldowns {
     /// Requests that were under way together when it went down fail together: while it rests for
     /// the first of them, the others are no further failure, even if it rests for longer because it
     /// refused another.
-    pub(crate) fn fail(&self, index: usize, now: Instant, rest: impl Fn(u32) -> Duration) {
-        let is_counted = self.failures(index) > 0 && self.is_resting(index, now);
-        if !is_counted && !self.is_failing(index, now) {
-            self.count(index, None, now, rest);
+    pub(super) fn fail(&self, now: u64, rest: impl Fn(u32) -> Duration) {
+        let is_counted = self.failures() > 0 && self.is_resting(now);
+        if !is_counted && !self.is_failing(now) {
+            self.count(None, now, rest);
         }
     }
 
     /// The probe of `claim` failed, which counts though it rests for what it refused another.
-    pub(super) fn fail_probe(
-        &self,
-        index: usize,
-        claim: u64,
-        now: Instant,
-        rest: impl Fn(u32) -> Duration,
-    ) {
-        if self.circuit(index).is_probed_by(claim) {
-            self.count(index, Some(claim), now, rest);
+    pub(super) fn fail_probe(&self, claim: u64, now: u64, rest: impl Fn(u32) -> Duration) {
+        if self.circuit.is_probed_by(claim) {
+            self.count(Some(claim), now, rest);
         } else {
             // It hung for so long that others went on without it.
-            self.fail(index, now, rest);
+            self.fail(now, rest);
         }
     }
 
-    fn count(
-        &self,
-        index: usize,
-        claim: Option<u64>,
-        now: Instant,
-        rest: impl Fn(u32) -> Duration,
-    ) {
-        self.circuit(index).fail(claim, self.millis(now), |failures| {
-            self.rest_for(index, now, rest(failures), Why::Failed);
+    fn count(&self, claim: Option<u64>, now: u64, rest: impl Fn(u32) -> Duration) {
+        self.circuit.fail(claim, millis(now), |failures| {
+            self.rest_until(now.saturating_add(to_nanos(rest(failures))), Why::Failed);
         });
     }
 }
 
+/// 584 years fit, and 146 beside the reason.
+pub(super) fn to_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn millis(nanos: u64) -> u64 {
+    nanos / NANOS_IN_MS
+}
+
+const WHY_BITS: u32 = 2;
+const WHY: u64 = (1 << WHY_BITS) - 1;
+const NANOS_IN_MS: u64 = 1_000_000;
+
 #[cfg(all(test, not(spillover_loom)))]
 mod tests {
     use super::*;
-    use crate::clock;
+    use crate::{clock, cooldown::Cooldowns};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -298,7 +278,7 @@ mod loom_model {
     use loom::thread;
 
     use super::*;
-    use crate::sync::clock;
+    use crate::{cooldown::Cooldowns, sync::clock};
 
     #[test]
     fn of_two_requests_one_finds_out_and_none_does_so_while_it_rests() {
