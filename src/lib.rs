@@ -143,6 +143,7 @@ pub mod fuzzing;
 mod clock;
 mod cooldown;
 mod error;
+mod hash;
 mod json;
 mod overrides;
 #[doc(hidden)]

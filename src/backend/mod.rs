@@ -3,6 +3,7 @@
 mod credential;
 mod deployment_layer;
 mod pool;
+mod resource;
 mod rewrite;
 mod token;
 
@@ -17,6 +18,7 @@ pub use self::{
     credential::Credential,
     deployment_layer::{DeploymentLayer, WithDeployment},
     pool::BackendPool,
+    resource::Residents,
     token::{AccessToken, TokenError, TokenFuture, TokenSource},
 };
 pub(crate) use self::{

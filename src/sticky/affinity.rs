@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-use crate::json::members;
+use crate::{hash::fnv1a, json::members};
 
 /// What keeps requests together whose prompts begin alike; see
 /// [`RegionRotateLayer::cache_affinity`](crate::RegionRotateLayer::cache_affinity).
@@ -35,7 +35,7 @@ impl CacheAffinity {
             let value = &content[scan.skip()?];
             match name {
                 b"prompt_cache_key" if value.len() > 2 && value[0] == b'"' => {
-                    key = Some(hash([value]));
+                    key = Some(fnv1a([value]));
                 }
                 // What a response is given before its input.
                 b"instructions" => instructions = Some(value),
@@ -55,17 +55,8 @@ impl CacheAffinity {
         let first = instructions.filter(|text| text[0] == b'"').unwrap_or_default();
         let first = &first[..first.len().min(CHARACTERS)];
         let second = prompt?.get(..CHARACTERS - first.len())?;
-        Some(hash([first, second]))
+        Some(fnv1a([first, second]))
     }
-}
-
-/// FNV-1a of 64 bits (G. Fowler, L. C. Noll, K.-P. Vo), written out because processes that share
-/// resources are to agree, whatever they are built with.
-pub(crate) fn hash<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
-    let bytes = parts.into_iter().flatten();
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 /// As the body has them: escapes, quotes and roles count. The service looks at 256 tokens or so
@@ -93,7 +84,7 @@ mod tests {
         assert_eq!(key(&named("a")), prompt(&json!({"input": "hi", "prompt_cache_key": "a"})));
         assert_ne!(key(&named("a")), key(&named("b")));
         // Processes agree only as long as this does not change.
-        assert_eq!(hash([&b"foobar"[..]]), 0x8594_4171_f739_67e8);
+        assert_eq!(fnv1a([&b"foobar"[..]]), 0x8594_4171_f739_67e8);
     }
 
     #[test]

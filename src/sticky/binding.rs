@@ -8,9 +8,11 @@ use super::{
     Held, Sticky, caller,
     operation::{Kind, Operation},
     references::{self, Reference, SEAL},
-    tier::Residents,
 };
-use crate::{TryCloneBody, backend::percent_decode};
+use crate::{
+    TryCloneBody,
+    backend::{Residents, percent_decode},
+};
 
 /// What stickiness makes of a request: where it is held, and what its answer teaches. The layer
 /// that is asked first leaves it in the extensions for those inside of it.

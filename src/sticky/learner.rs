@@ -7,7 +7,7 @@ use super::{
     answer::{AnswerScan, Shown},
     binding::{Lesson, seal},
 };
-use crate::clock;
+use crate::{clock, hash::fnv1a};
 
 /// Watches an answer of one resource.
 pub(crate) struct Learner {
@@ -39,7 +39,7 @@ impl Learner {
                 Shown::Seal(text) if lesson.seals => seal(text),
                 Shown::Id(_) | Shown::Seal(_) => return,
             };
-            let hash = super::hash([id]);
+            let hash = fnv1a([id]);
             if !id.is_empty() && learned.len() < MOST && !learned.contains(&hash) {
                 learned.push(hash);
                 sticky.learn(id, resource, clock::now());

@@ -9,7 +9,6 @@ mod learner;
 mod memory;
 mod operation;
 mod references;
-mod resource;
 mod tier;
 
 use std::{
@@ -21,24 +20,19 @@ use std::{
 use http::Request;
 
 use self::memory::Memory;
-pub use self::{
-    affinity::CacheAffinity,
-    caller::StickTo,
-    tier::{Residents, StickyTier},
-};
-pub(crate) use self::{
-    affinity::hash,
-    guide::{Guidance, Guide},
-    learner::Learner,
-    resource::resource,
-    tier::{Confined, Split},
-};
+pub use self::{affinity::CacheAffinity, caller::StickTo, tier::StickyTier};
 #[cfg(fuzzing)]
 pub(crate) use self::{
     answer::{AnswerScan, Shown},
     operation::{Kind, Operation},
     references::{Reference, read},
 };
+pub(crate) use self::{
+    guide::{Guidance, Guide},
+    learner::Learner,
+    tier::{Confined, Split},
+};
+pub use crate::backend::Residents;
 use crate::{TryCloneBody, clock};
 
 /// Sends requests that refer to what one resource holds to that resource, and refuses them rather

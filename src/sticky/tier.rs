@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use http::Request;
 
 use super::{Held, Sticky, binding::Binding};
-use crate::TryCloneBody;
+use crate::{TryCloneBody, backend::Residents};
 
 /// A tier of a [`SmartFallbackLayer`](crate::SmartFallbackLayer) that can hold requests to one
 /// resource: a [`RegionRotateLayer`](crate::RegionRotateLayer), or tiers in their turn.
@@ -19,10 +19,6 @@ pub trait StickyTier: Sized {
     /// The backends behind it.
     fn residents(&self) -> Residents;
 }
-
-/// The backends behind a layer, with their resources.
-#[derive(Clone, Debug, Default)]
-pub struct Residents(Vec<(Arc<str>, Arc<str>)>);
 
 /// The residents of two tiers.
 #[derive(Clone, Debug)]
@@ -42,35 +38,6 @@ pub(crate) struct Confined {
     pub(crate) to_fallback: bool,
     /// The primary has others too: that this one is closed, or open, says nothing of them.
     pub(crate) is_apart: bool,
-}
-
-impl Residents {
-    /// Backends by name and resource, in the order in which they are preferred.
-    pub(crate) fn new(backends: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) -> Self {
-        Self(backends.into_iter().collect())
-    }
-
-    /// These, and then `others`.
-    #[must_use]
-    pub fn and(mut self, others: Self) -> Self {
-        self.0.extend(others.0);
-        self
-    }
-
-    pub(super) fn holds(&self, resource: &str) -> bool {
-        self.0.iter().any(|(_, other)| **other == *resource)
-    }
-
-    /// The resource of the backend with this name.
-    pub(super) fn named(&self, name: &str) -> Option<Arc<str>> {
-        self.0.iter().find(|(other, _)| **other == *name).map(|(_, of)| Arc::clone(of))
-    }
-
-    /// The resource of this backend or, without one, of the first.
-    pub(super) fn default(&self, name: Option<&str>) -> Arc<str> {
-        let first = || self.0.first().map_or_else(|| "".into(), |(_, of)| Arc::clone(of));
-        name.and_then(|name| self.named(name)).unwrap_or_else(first)
-    }
 }
 
 impl Split {
@@ -96,7 +63,7 @@ impl Split {
         Confined {
             to_primary: primary && !fallback,
             to_fallback: fallback && !primary,
-            is_apart: primary && self.primary.0.iter().any(|(_, other)| **other != *resource),
+            is_apart: primary && self.primary.holds_others(resource),
         }
     }
 }

@@ -8,10 +8,11 @@ use super::super::{
     Backend,
     credential::{Credential, Kind},
     field,
+    resource::resource,
     rewrite::{self, CallerKeys, Deployment, Place},
     token::{AccessToken, TokenFuture},
 };
-use crate::{ConfigError, TryCloneBody, classify::Scope, sticky};
+use crate::{ConfigError, TryCloneBody, classify::Scope, hash::fnv1a};
 
 /// A backend made ready: everything that a request is given is built once.
 pub(crate) struct Member {
@@ -67,8 +68,8 @@ impl Member {
         Ok(Self {
             host: header_value(&name, "endpoint", authority.as_str())?,
             name_header: header_value(&name, "name", &name)?,
-            resource: sticky::resource(authority.as_str(), &base),
-            seed: sticky::hash([name.as_bytes()]),
+            resource: resource(authority.as_str(), &base),
+            seed: fnv1a([name.as_bytes()]),
             place: Place { scheme, authority, base, deployment, api_version, keys },
             credential,
             image_deployment,

@@ -24,13 +24,12 @@ pub(crate) use self::{
     probe::Probe,
     tried::Tried,
 };
-use super::{Backend, field};
+use super::{Backend, field, resource::Residents};
 use crate::{
     ConfigError,
     classify::Scope,
     clock,
     cooldown::{Cooldowns, Reopening, Why},
-    sticky::Residents,
 };
 
 /// A pool of backends, and until when each of them is known to refuse.

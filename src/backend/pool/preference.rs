@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::{BackendPool, NOT_FORCED, Tried};
-use crate::{cooldown::Reopening, sticky::Residents};
+use super::{BackendPool, NOT_FORCED, Residents, Tried};
+use crate::cooldown::Reopening;
 
 /// Where a request would best be sent.
 #[derive(Clone, Copy, Debug)]

@@ -21,12 +21,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{super::choice::Choice, *};
-    use crate::sticky::hash;
+    use crate::hash::fnv1a;
 
     /// Where each of a thousand keys starts in a group of these weights.
     fn places(weights: &[u32]) -> Vec<usize> {
         let choice = Choice::new(&weights.iter().map(|&weight| (1, weight)).collect::<Vec<_>>());
-        let seed = |index: usize| hash([format!("backend-{index}").as_bytes()]);
+        let seed = |index: usize| fnv1a([format!("backend-{index}").as_bytes()]);
         let place = |key| choice.rendezvous(split_mix(key), seed, |_| true).expect("all are open");
         (0..KEYS).map(place).collect()
     }
@@ -62,7 +62,7 @@ mod tests {
             key in any::<u64>(),
         ) {
             let choice = Choice::new(&weights.iter().map(|&w| (1, w)).collect::<Vec<_>>());
-            let seed = |index: usize| hash([format!("backend-{index}").as_bytes()]);
+            let seed = |index: usize| fnv1a([format!("backend-{index}").as_bytes()]);
             let first = choice.rendezvous(key, seed, |_| true).expect("all are open");
             let second = choice.rendezvous(key, seed, |index| index != first).expect("more");
             prop_assert_ne!(first, second);

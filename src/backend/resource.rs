@@ -1,6 +1,44 @@
-//! Tells resources apart by their endpoints.
+//! The resources that backends are on, told apart by their endpoints.
 
 use std::sync::Arc;
+
+/// The backends behind a layer, with their resources.
+#[derive(Clone, Debug, Default)]
+pub struct Residents(Vec<(Arc<str>, Arc<str>)>);
+
+impl Residents {
+    /// Backends by name and resource, in the order in which they are preferred.
+    pub(crate) fn new(backends: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) -> Self {
+        Self(backends.into_iter().collect())
+    }
+
+    /// These, and then `others`.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
+    pub(crate) fn holds(&self, resource: &str) -> bool {
+        self.0.iter().any(|(_, other)| **other == *resource)
+    }
+
+    /// Whether there are backends on any other resource.
+    pub(crate) fn holds_others(&self, resource: &str) -> bool {
+        self.0.iter().any(|(_, other)| **other != *resource)
+    }
+
+    /// The resource of the backend with this name.
+    pub(crate) fn named(&self, name: &str) -> Option<Arc<str>> {
+        self.0.iter().find(|(other, _)| **other == *name).map(|(_, of)| Arc::clone(of))
+    }
+
+    /// The resource of this backend or, without one, of the first.
+    pub(crate) fn default(&self, name: Option<&str>) -> Arc<str> {
+        let first = || self.0.first().map_or_else(|| "".into(), |(_, of)| Arc::clone(of));
+        name.and_then(|name| self.named(name)).unwrap_or_else(first)
+    }
+}
 
 /// What a resource is called, of which these are the endpoint's authority and base path.
 ///
