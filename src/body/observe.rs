@@ -1,18 +1,24 @@
-//! Tells who asked for it what an answer used.
+//! Hands the bytes of a response body to those that read them as they pass by.
 
-use std::{fmt, io::IoSlice, mem, sync::Arc};
+use std::{fmt, io::IoSlice, sync::Arc};
 
 use bytes::Buf;
 use http::{HeaderMap, header};
 
-use crate::{
-    gate::cost::{Usage, UsageScan},
-    sticky::Learner,
-};
+use crate::gate::cost::{Usage, UsageScan};
 
-/// Who wants to know what an answer used.
+/// Reads a response body that passes by.
+pub(crate) trait ResponseTap: Send + Sync {
+    /// The next bytes of the body; whether it wants more.
+    fn read(&mut self, piece: &[u8]) -> bool;
+
+    /// The body has ended, has failed or was dropped. Called once, unless the tap wanted no more.
+    fn end(&mut self);
+}
+
+/// Receives what a response used.
 pub(crate) trait UsageSink: Send + Sync {
-    /// Told once for a request that was sent: when the body of its answer ends or is dropped,
+    /// Called once for a request that was sent: when the body of its response ends or is dropped,
     /// with what was known by then, or when there will be no such body.
     fn ended(&self, usage: Option<Usage>);
 }
@@ -22,31 +28,40 @@ pub(crate) trait UsageSink: Send + Sync {
 #[derive(Clone)]
 pub(crate) struct Observe(pub(crate) Arc<dyn UsageSink>);
 
-/// Sees an answer pass by: for who asked what it used, who is told when this is dropped, and for who
-/// learns what its resource holds.
+/// The taps on one response body, which end when this is dropped.
 pub(crate) struct Observer {
-    observe: Option<Observe>,
+    /// Kept inline, since it is made before there is a response.
+    usage: Option<UsageTap>,
+    learner: Option<Box<dyn ResponseTap>>,
+}
+
+/// Reports what a response used.
+struct UsageTap {
+    sink: Observe,
+    /// `None` until there is a response, and for one that can have no usage.
     scan: Option<UsageScan>,
-    learner: Option<Box<Learner>>,
 }
 
 impl Observer {
     /// An observer that has no answer yet.
-    pub(crate) const fn new(observe: Option<Observe>) -> Self {
-        Self { observe, scan: None, learner: None }
+    pub(crate) fn new(observe: Option<Observe>) -> Self {
+        Self { usage: observe.map(|sink| UsageTap { sink, scan: None }), learner: None }
     }
 
-    /// Watches the answer with this head. Of one that is neither JSON nor an event stream it
-    /// learns when it ends. Of the others `learner` reads the beginning.
-    pub(crate) fn watch(&mut self, headers: &HeaderMap, learner: Option<Box<Learner>>) {
+    /// Watches the answer with this head. Of one that is neither JSON nor an event stream only the
+    /// end is reported.
+    pub(crate) fn watch(&mut self, headers: &HeaderMap, learner: Option<Box<dyn ResponseTap>>) {
         let scan = UsageScan::new(headers.get(header::CONTENT_TYPE));
         self.learner = learner.filter(|_| scan.is_some());
-        self.scan = scan.filter(|_| self.observe.is_some());
+        if let Some(usage) = &mut self.usage {
+            usage.scan = scan;
+        }
     }
 
     /// Reads a frame without consuming it.
     pub(super) fn see(&mut self, data: &impl Buf) {
-        if self.scan.is_none() && self.learner.is_none() {
+        let is_counting = self.usage.as_ref().is_some_and(|usage| usage.scan.is_some());
+        if !is_counting && self.learner.is_none() {
             return;
         }
         if data.chunk().len() == data.remaining() {
@@ -60,28 +75,44 @@ impl Observer {
             slices.iter().for_each(|slice| self.read(slice));
         } else {
             // A frame in more pieces than can be seen; what follows cannot be understood.
-            (self.scan, self.learner) = (None, None);
+            self.usage.iter_mut().for_each(|usage| usage.scan = None);
+            self.learner.take().iter_mut().for_each(|learner| learner.end());
         }
     }
 
     fn read(&mut self, piece: &[u8]) {
+        if let Some(usage) = &mut self.usage {
+            usage.read(piece);
+        }
+        if let Some(learner) = &mut self.learner
+            && !learner.read(piece)
+        {
+            self.learner = None;
+        }
+    }
+}
+
+impl ResponseTap for UsageTap {
+    fn read(&mut self, piece: &[u8]) -> bool {
         if let Some(scan) = &mut self.scan {
             scan.push(piece);
         }
-        if let Some(learner) = &mut self.learner {
-            learner.see(piece);
-            if learner.is_over() {
-                self.learner = None;
-            }
-        }
+        self.scan.is_some()
+    }
+
+    fn end(&mut self) {
+        let Observe(sink) = &self.sink;
+        sink.ended(self.scan.take().and_then(UsageScan::finish));
     }
 }
 
 impl Drop for Observer {
     fn drop(&mut self) {
-        let usage = mem::take(&mut self.scan).and_then(UsageScan::finish);
-        if let Some(Observe(sink)) = &self.observe {
-            sink.ended(usage);
+        if let Some(usage) = &mut self.usage {
+            usage.end();
+        }
+        if let Some(learner) = &mut self.learner {
+            learner.end();
         }
     }
 }

@@ -4,10 +4,15 @@ use std::{sync::Arc, time::Instant};
 
 use http::Request;
 
-use super::{CacheAffinity, Held, Learner, Sticky, binding::Binding, binding::Lesson};
+use super::{
+    CacheAffinity, Held, Sticky,
+    binding::{Binding, Lesson},
+    learner::Learner,
+};
 use crate::{
     BackendPool, TryCloneBody,
     backend::{Preference, Tried},
+    body::ResponseTap,
     cooldown::Reopening,
 };
 
@@ -102,8 +107,8 @@ impl Guide {
         pool.soonest_of(self.preference(), now)
     }
 
-    /// Who learns from a successful answer of this backend.
-    pub(crate) fn learner(&self, pool: &BackendPool, index: usize) -> Option<Box<Learner>> {
+    /// Learns from a successful answer of this backend.
+    pub(crate) fn learner(&self, pool: &BackendPool, index: usize) -> Option<Box<dyn ResponseTap>> {
         let (sticky, lesson) = self.lesson.as_ref()?;
         let resource = Arc::clone(pool.member(index).resource());
         Some(Box::new(Learner::new(sticky.clone(), resource, *lesson)))

@@ -7,10 +7,10 @@ use super::{
     answer::{AnswerScan, Shown},
     binding::{Lesson, seal},
 };
-use crate::{clock, hash::fnv1a};
+use crate::{body::ResponseTap, clock, hash::fnv1a};
 
 /// Watches an answer of one resource.
-pub(crate) struct Learner {
+pub(super) struct Learner {
     sticky: Sticky,
     resource: Arc<str>,
     lesson: Lesson,
@@ -24,14 +24,10 @@ impl Learner {
         let most = if lesson.seals { RESPONSE } else { BEGINNING };
         Self { sticky, resource, lesson, scan: AnswerScan::new(most), learned: Vec::new() }
     }
+}
 
-    /// Whether it looks at anything that comes.
-    pub(crate) const fn is_over(&self) -> bool {
-        self.scan.is_over()
-    }
-
-    /// Reads on.
-    pub(crate) fn see(&mut self, piece: &[u8]) {
+impl ResponseTap for Learner {
+    fn read(&mut self, piece: &[u8]) -> bool {
         let Self { sticky, resource, lesson, scan, learned } = self;
         scan.push(piece, |shown| {
             let id = match shown {
@@ -45,7 +41,10 @@ impl Learner {
                 sticky.learn(id, resource, clock::now());
             }
         });
+        !self.scan.is_over()
     }
+
+    fn end(&mut self) {}
 }
 
 impl fmt::Debug for Learner {

@@ -29,7 +29,6 @@ pub(crate) use self::{
 };
 pub(crate) use self::{
     guide::{Guidance, Guide},
-    learner::Learner,
     tier::{Confined, Split},
 };
 pub use crate::backend::Residents;

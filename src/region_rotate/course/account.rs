@@ -7,11 +7,10 @@ use http::{Response, StatusCode};
 use super::{Lane, Rotation, refusal::note_spillover};
 use crate::{
     ResponseBody, Served,
-    body::Observer,
+    body::{Observer, ResponseTap},
     classify::{Outcome, Refusal},
     region_rotate::{answer, layer::Config},
     served::Attempt,
-    sticky::Learner,
 };
 
 impl<S, X> Rotation<S, X> {
@@ -104,7 +103,7 @@ impl<S, X> Rotation<S, X> {
 fn observed<R>(
     response: Response<R>,
     observer: Option<Box<Observer>>,
-    learner: Option<Box<Learner>>,
+    learner: Option<Box<dyn ResponseTap>>,
 ) -> Response<ResponseBody<R>> {
     if !response.status().is_success() || (observer.is_none() && learner.is_none()) {
         return response.map(ResponseBody::upstream);
