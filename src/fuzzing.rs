@@ -4,10 +4,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Uri};
 
 use crate::{
+    azure::{Kind, Operation},
     backend::{self, CallerKeys, Deployment, Place},
     classify::{self, NativeSpillover},
     gate::cost::{Usage, UsageScan},
-    sticky::{AnswerScan, CacheAffinity, Kind, Operation, Reference, Shown},
+    sticky::{AnswerScan, CacheAffinity, Reference, Shown},
 };
 
 /// How full a PTU's answer says it is, as a share of its limit.

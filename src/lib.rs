@@ -122,6 +122,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod attempts;
+pub mod azure;
 pub mod backend;
 pub mod body;
 pub mod classify;
@@ -144,7 +145,6 @@ mod clock;
 mod cooldown;
 mod error;
 mod hash;
-mod json;
 mod overrides;
 #[doc(hidden)]
 pub mod random;

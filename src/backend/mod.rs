@@ -23,7 +23,7 @@ pub use self::{
 };
 pub(crate) use self::{
     pool::{Preference, Probe, Ticket, Tried},
-    rewrite::{Deployment, decode as percent_decode, deployment_segment, operation},
+    rewrite::Deployment,
 };
 use crate::ConfigError;
 

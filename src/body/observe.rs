@@ -5,7 +5,7 @@ use std::{fmt, io::IoSlice, sync::Arc};
 use bytes::Buf;
 use http::{HeaderMap, header};
 
-use crate::gate::cost::{Usage, UsageScan};
+use crate::azure::{Usage, UsageScan};
 
 /// Reads a response body that passes by.
 pub(crate) trait ResponseTap: Send + Sync {

@@ -1,10 +1,10 @@
 //! A JSON answer of the Responses API: whether it says that the response failed.
 
-use super::{
-    fault::{BYTE_ORDER_MARK, Members, without_mark},
-    stream::{self, Beginning},
+use super::stream::{self, Beginning};
+use crate::azure::{
+    error::{BYTE_ORDER_MARK, Members, without_mark},
+    json::{Name, Text},
 };
-use crate::json::{Name, Text};
 
 /// Reads the beginning of a JSON text, in whatever pieces it comes, until the outermost object's
 /// `status` is known, or its `object` to be no response.

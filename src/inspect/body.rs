@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::{fault::Fault, message};
-use crate::classify::Reason;
+use crate::{
+    azure::{error::ApiError, message},
+    classify::Reason,
+};
 
 /// Why a backend refused, and how long its words ask to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +26,7 @@ pub(crate) struct Verdict {
 /// | 403 | quota, by the error's code or in API Management's words |
 /// | 400 | a context that is too long, by the error's code |
 pub(crate) fn judge(status: StatusCode, body: &[u8]) -> Option<Verdict> {
-    let fault = Fault::in_body(body);
+    let fault = ApiError::in_body(body);
     let reason = match status {
         StatusCode::TOO_MANY_REQUESTS => Some(any_reason(&fault).unwrap_or(Reason::Rate)),
         StatusCode::SERVICE_UNAVAILABLE => unavailable(&fault),
@@ -42,7 +44,7 @@ pub(crate) fn judge(status: StatusCode, body: &[u8]) -> Option<Verdict> {
 }
 
 /// "Temporarily unable" is what the service says of every failure here.
-fn unavailable(fault: &Fault<'_>) -> Option<Reason> {
+fn unavailable(fault: &ApiError<'_>) -> Option<Reason> {
     if fault.says("backend pool") && fault.says("temporarily unavailable") {
         return Some(Reason::Capacity);
     }
@@ -50,12 +52,12 @@ fn unavailable(fault: &Fault<'_>) -> Option<Reason> {
 }
 
 /// Where the status refuses already, a code that is not known leaves it to the message too.
-fn any_reason(fault: &Fault<'_>) -> Option<Reason> {
+fn any_reason(fault: &ApiError<'_>) -> Option<Reason> {
     fault.reason().or_else(|| fault.reason_in_message())
 }
 
 /// API Management refuses a spent quota with 403 (`quota-by-key`, `llm-token-limit`).
-fn forbidden(fault: &Fault<'_>) -> Option<Reason> {
+fn forbidden(fault: &ApiError<'_>) -> Option<Reason> {
     let is_spent =
         fault.reason() == Some(Reason::Quota) || fault.is_gateways && fault.says("quota");
     is_spent.then_some(Reason::Quota)

@@ -2,10 +2,8 @@
 
 mod answer;
 mod body;
-mod fault;
 mod future;
 mod layer;
-mod message;
 mod reading;
 mod rest;
 mod route;

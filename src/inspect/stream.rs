@@ -5,11 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use memchr::memchr2;
 
-use super::{
-    fault::{Fault, Members, without_mark},
-    message,
+use crate::{
+    azure::{
+        error::{ApiError, Members, without_mark},
+        message,
+    },
+    classify::Reason,
 };
-use crate::classify::Reason;
 
 /// Reads the beginning of an event stream (WHATWG HTML, section 9.2.6), in whatever pieces it
 /// comes, until it is decided.
@@ -206,18 +208,20 @@ fn judge(event: Event, data: &[u8]) -> Beginning {
 
 /// Judges the value of an `error` member.
 pub(super) fn by_error(error: &[u8]) -> Beginning {
-    decide(&Fault::of(error), || Bytes::from([b"{\"error\":", error, b"}"].concat()))
+    decide(&ApiError::of(error), || Bytes::from([b"{\"error\":", error, b"}"].concat()))
 }
 
 /// Judges an event that is the error itself: `{"type":"error","code":…,"message":…}`.
 fn by_event(members: &Members<'_>, data: &[u8]) -> Beginning {
     if !members.is_whole {
-        return decide(&Fault::saying(data), || Bytes::from_static(br#"{"error":{"code":"429"}}"#));
+        return decide(&ApiError::saying(data), || {
+            Bytes::from_static(br#"{"error":{"code":"429"}}"#)
+        });
     }
     let mut fault = *members;
     // The type is the event's, not the error's.
     fault.kind = b"";
-    let fault = fault.as_fault();
+    let fault = fault.as_error();
     decide(&fault, || {
         let (code, message) = (or_null(members.code), or_null(members.message));
         Bytes::from([b"{\"error\":{\"code\":", code, b",\"message\":", message, b"}}"].concat())
@@ -228,7 +232,7 @@ fn or_null(value: &[u8]) -> &[u8] {
     if value.is_empty() { b"null" } else { value }
 }
 
-fn decide(fault: &Fault<'_>, body: impl FnOnce() -> Bytes) -> Beginning {
+fn decide(fault: &ApiError<'_>, body: impl FnOnce() -> Bytes) -> Beginning {
     match fault.reason() {
         None => Beginning::Answer,
         Some(reason) => {

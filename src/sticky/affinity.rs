@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-use crate::{hash::fnv1a, json::members};
+use crate::{azure::json::members, hash::fnv1a};
 
 /// What keeps requests together whose prompts begin alike; see
 /// [`RegionRotateLayer::cache_affinity`](crate::RegionRotateLayer::cache_affinity).

@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::references::{LONGEST_ID, SEAL};
-use crate::json::{Text, mark};
+use crate::azure::json::{Text, mark};
 
 /// What an answer shows that its resource holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

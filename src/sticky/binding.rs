@@ -6,12 +6,12 @@ use http::Request;
 
 use super::{
     Held, Sticky, caller,
-    operation::{Kind, Operation},
     references::{self, Reference, SEAL},
 };
 use crate::{
     TryCloneBody,
-    backend::{Residents, percent_decode},
+    azure::{Kind, Operation, percent},
+    backend::Residents,
 };
 
 /// What stickiness makes of a request: where it is held, and what its answer teaches. The layer
@@ -118,7 +118,7 @@ impl<'a> Search<'a> {
         if let Some(id) = id {
             let is_plain = !id.contains('%');
             let id = id.as_bytes();
-            let id = if is_plain { Cow::Borrowed(id) } else { percent_decode(id).collect() };
+            let id = if is_plain { Cow::Borrowed(id) } else { percent::decode(id).collect() };
             self.look_up(&id, true);
         }
         let content = request.body().content().filter(|_| kind != Kind::Free);

@@ -7,7 +7,6 @@ mod caller;
 mod guide;
 mod learner;
 mod memory;
-mod operation;
 mod references;
 mod tier;
 
@@ -24,7 +23,6 @@ pub use self::{affinity::CacheAffinity, caller::StickTo, tier::StickyTier};
 #[cfg(fuzzing)]
 pub(crate) use self::{
     answer::{AnswerScan, Shown},
-    operation::{Kind, Operation},
     references::{Reference, read},
 };
 pub(crate) use self::{

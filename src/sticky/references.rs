@@ -4,8 +4,10 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-use super::operation::Kind;
-use crate::json::{Scan, members};
+use crate::azure::{
+    Kind,
+    json::{Scan, members},
+};
 
 /// Something in a body that one resource may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

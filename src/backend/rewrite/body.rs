@@ -2,8 +2,8 @@
 
 use http::{Request, header};
 
-use super::{Deployment, names_model_in_body, replace_model, replace_model_field};
-use crate::TryCloneBody;
+use super::{Deployment, replace_model, replace_model_field};
+use crate::{TryCloneBody, azure::names_model_in_body};
 
 /// Replaces the body's `model`, when that is what names the deployment and the body is in memory.
 /// A body that is still arriving is left as it is.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::percent;
+use crate::azure::percent;
 
 /// A deployment name, ready for each place where it is written: a path segment, a JSON string, a
 /// form field. Clones share the name and copy the two spellings.
@@ -65,7 +65,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::backend::rewrite::{path::deployment_segment, rewrite_deployment};
+    use crate::{azure::deployment_segment, backend::rewrite::rewrite_deployment};
 
     #[test]
     fn everything_but_unreserved_characters_is_percent_encoded() {

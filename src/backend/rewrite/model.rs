@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{deployment::Deployment, splice::Edits};
-use crate::json::members;
+use crate::azure::json::members;
 
 /// The body with every top-level `model` string replaced, other bytes as they were.
 ///

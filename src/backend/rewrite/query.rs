@@ -1,6 +1,6 @@
 //! Rewrites a query: one `api-version`, and none of the caller's keys.
 
-use super::percent;
+use crate::azure::percent;
 
 /// What becomes of the keys in a caller's query: API Management takes a subscription key there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

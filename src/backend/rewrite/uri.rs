@@ -6,12 +6,8 @@ use http::{
     uri::{Authority, Parts, PathAndQuery, Scheme},
 };
 
-use super::{
-    CallerKeys,
-    deployment::Deployment,
-    path::{Grammar, Reading, deployment_segment},
-    query::Edit,
-};
+use super::{CallerKeys, deployment::Deployment, query::Edit};
+use crate::azure::{Grammar, Reading, deployment_segment};
 
 /// Where a backend's requests go.
 #[derive(Clone, Debug)]
@@ -194,7 +190,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::backend::rewrite::{Endpoint, names_model_in_body, parse_endpoint};
+    use crate::{
+        azure::names_model_in_body,
+        backend::rewrite::{Endpoint, parse_endpoint},
+    };
 
     fn place(endpoint: &str, deployment: Option<&str>, api_version: Option<&str>) -> Place {
         let Endpoint { scheme, authority, base } = parse_endpoint(endpoint).unwrap();

@@ -22,11 +22,8 @@
 //! assert_eq!(weights.actual(&Usage::new(11, 0, 14)), 53.0);
 //! ```
 
-mod document;
-mod number;
 mod scan;
 mod text;
-mod usage;
 mod weights;
 
 #[cfg(test)]
@@ -36,7 +33,8 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, Uri};
 
-pub use self::{usage::UsageScan, weights::TokenWeights};
+pub use self::weights::TokenWeights;
+pub use crate::azure::{Usage, UsageScan};
 
 /// What a request takes out of a PTU's capacity, in weighted tokens.
 ///
@@ -82,24 +80,5 @@ impl<'a> Head<'a> {
 impl fmt::Debug for Head<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Head").field("path", &self.uri.path()).finish_non_exhaustive()
-    }
-}
-
-/// Tokens as the service counted them, in the `usage` of an answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Usage {
-    /// Tokens of the prompt, the cached ones included.
-    pub prompt: u64,
-    /// Tokens of the prompt that the service had in its cache.
-    pub cached: u64,
-    /// Tokens that were generated, reasoning and all choices included.
-    pub completion: u64,
-}
-
-impl Usage {
-    /// A usage of `prompt` tokens, `cached` of them from the cache, and `completion` generated.
-    pub const fn new(prompt: u64, cached: u64, completion: u64) -> Self {
-        Self { prompt, cached, completion }
     }
 }

@@ -1,7 +1,7 @@
 //! Reads from a request's body what it asks for, without a JSON tree.
 
-use super::{number::count, text::Text};
-use crate::json::members;
+use super::text::Text;
+use crate::azure::json::{count, members};
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -5,7 +5,7 @@ use std::mem;
 use memchr::memchr_iter;
 
 use super::scan::{ATTACHMENT, BYTES_PER_TOKEN};
-use crate::json::{Scan, Skipped};
+use crate::azure::json::{Scan, Skipped};
 
 /// The text of a prompt so far.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,7 +84,7 @@ const MESSAGE: f64 = 4.0;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::members;
+    use crate::azure::json::members;
 
     fn text(value: &str, add: impl Fn(&mut Text, &[u8], &mut Scan<'_>) -> Option<()>) -> Text {
         let body = format!("{{\"value\":{value}}}");

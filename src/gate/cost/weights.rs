@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, header};
 
 use super::{EstimateCost, Head, Usage, scan::Demand};
-use crate::backend::{Deployment, deployment_segment};
+use crate::{azure::deployment_segment, backend::Deployment};
 
 /// Weighted tokens: a token for every four bytes of prompt, and a weight for every token that may
 /// be generated.

@@ -1,7 +1,7 @@
 //! Percent-encoding, as in one segment of a path (RFC 3986, section 2).
 
 /// Keeps the unreserved characters (section 2.3) and encodes every other byte.
-pub(super) fn encode(name: &str) -> String {
+pub(crate) fn encode(name: &str) -> String {
     let mut segment = String::with_capacity(name.len());
     for byte in name.bytes() {
         match byte {

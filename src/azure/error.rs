@@ -1,13 +1,11 @@
 //! What an error object says about itself, and why a backend refuses by it.
 
-use crate::{
-    classify::Reason,
-    json::{Text, members},
-};
+use super::json::{Text, members};
+use crate::classify::Reason;
 
 /// An error, as the parts of its JSON text: strings without their quotes, escapes as written.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Fault<'a> {
+pub(crate) struct ApiError<'a> {
     /// A string, or a number's digits; empty when absent or null.
     code: &'a [u8],
     kind: &'a [u8],
@@ -65,9 +63,9 @@ impl<'a> Members<'a> {
     }
 
     /// The error that the members themselves are.
-    pub(crate) fn as_fault(self) -> Fault<'a> {
+    pub(crate) fn as_error(self) -> ApiError<'a> {
         let code = if self.code.is_empty() { self.status_code } else { self.code };
-        Fault {
+        ApiError {
             code: bare(code),
             kind: bare(self.kind),
             message: bare(self.message),
@@ -76,11 +74,11 @@ impl<'a> Members<'a> {
     }
 }
 
-impl<'a> Fault<'a> {
+impl<'a> ApiError<'a> {
     /// The error that `value` is: an object, or a string that is its message.
     pub(crate) fn of(value: &'a [u8]) -> Self {
         if value.first() == Some(&b'{') {
-            Members::of(value).as_fault()
+            Members::of(value).as_error()
         } else {
             Self::saying(bare(value))
         }
@@ -99,7 +97,7 @@ impl<'a> Fault<'a> {
         if !members.error.is_empty() {
             return Self::of(members.error);
         }
-        let fault = members.as_fault();
+        let fault = members.as_error();
         let is_silent = fault.code.is_empty() && fault.message.is_empty();
         if is_silent { Self { message: body, ..fault } } else { fault }
     }
@@ -218,7 +216,7 @@ mod tests {
 
     #[track_caller]
     fn assert_reason(body: &str, reason: impl Into<Option<Reason>>) {
-        assert_eq!(Fault::in_body(body.as_bytes()).reason(), reason.into(), "{body}");
+        assert_eq!(ApiError::in_body(body.as_bytes()).reason(), reason.into(), "{body}");
     }
 
     #[test]
@@ -276,14 +274,14 @@ mod tests {
 
     #[test]
     fn an_error_with_nothing_but_a_type_is_of_that_type_and_says_what_there_is() {
-        let fault = Fault::in_body(br#"{"type":"context_length_exceeded"}"#);
+        let fault = ApiError::in_body(br#"{"type":"context_length_exceeded"}"#);
         assert!(fault.has_code("contextlengthexceeded"));
         assert_eq!(
-            Fault::in_body(br#"{"type":"insufficient_quota"}"#).reason(),
+            ApiError::in_body(br#"{"type":"insufficient_quota"}"#).reason(),
             Some(Reason::Quota)
         );
         let body = br#"{"type":"error","detail":"Rate limit. Retry after 5 seconds."}"#;
-        assert_eq!(Fault::in_body(body).message, body);
+        assert_eq!(ApiError::in_body(body).message, body);
     }
 
     #[test]

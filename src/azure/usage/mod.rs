@@ -1,12 +1,33 @@
 //! Finds the `usage` of an answer while it passes by.
 
+mod document;
+
 use std::{fmt, sync::LazyLock};
 
 use http::HeaderValue;
 use memchr::{memchr, memmem};
 
-use super::{Usage, document::Document};
-use crate::json::mark;
+use self::document::Document;
+use super::json::mark;
+
+/// Tokens as the service counted them, in the `usage` of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Tokens of the prompt, the cached ones included.
+    pub prompt: u64,
+    /// Tokens of the prompt that the service had in its cache.
+    pub cached: u64,
+    /// Tokens that were generated, reasoning and all choices included.
+    pub completion: u64,
+}
+
+impl Usage {
+    /// A usage of `prompt` tokens, `cached` of them from the cache, and `completion` generated.
+    pub const fn new(prompt: u64, cached: u64, completion: u64) -> Self {
+        Self { prompt, cached, completion }
+    }
+}
 
 /// Watches the bytes of an answer for its `usage`, in constant memory whatever the answer's size.
 ///

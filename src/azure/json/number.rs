@@ -1,7 +1,7 @@
 //! Reads a JSON number as a count.
 
 /// The count that a JSON value is, at most `most`; `None` when it is not a number or is negative.
-pub(super) fn count(value: &[u8], most: u64) -> Option<u64> {
+pub(crate) fn count(value: &[u8], most: u64) -> Option<u64> {
     if value.iter().all(u8::is_ascii_digit) && !value.is_empty() {
         let shift = |count: u64, digit: &u8| {
             count.saturating_mul(10).saturating_add(u64::from(digit - b'0'))

@@ -32,15 +32,15 @@ pub(crate) fn operation(path: &str) -> Option<&str> {
 
 /// How a path reads, segment by segment: substrings would find a deployment called `chat` in
 /// `/chat/completions`.
-pub(super) struct Reading {
+pub(crate) struct Reading {
     /// Where the caller's base path ends.
-    pub(super) base: usize,
-    pub(super) grammar: Grammar,
+    pub(crate) base: usize,
+    pub(crate) grammar: Grammar,
     /// Where the operation begins, if there is one.
     rest: usize,
 }
 
-pub(super) enum Grammar {
+pub(crate) enum Grammar {
     /// `/openai/v1/{operation}`.
     V1,
     /// `/openai/deployments/{deployment}/{operation}`, with the range of the deployment.
@@ -54,7 +54,7 @@ pub(super) enum Grammar {
 }
 
 impl Reading {
-    pub(super) fn of(path: &str) -> Self {
+    pub(crate) fn of(path: &str) -> Self {
         let mut segments = segments(path);
         let Some(openai) = segments.find(|segment| path[segment.clone()] == *"openai") else {
             return Self { base: 0, grammar: Grammar::Foreign, rest: 0 };

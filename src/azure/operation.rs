@@ -1,6 +1,6 @@
 //! Reads from a path which operations are about what one resource holds.
 
-use crate::backend::operation;
+use super::path::operation;
 
 /// What a path says about state that lives in one resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

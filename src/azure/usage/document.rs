@@ -1,7 +1,7 @@
 //! Finds `usage` objects in JSON text that arrives in pieces.
 
-use super::{Usage, number::count};
-use crate::json::{Name, Text, mark, members};
+use super::Usage;
+use crate::azure::json::{Name, Text, count, mark, members};
 
 /// A JSON text, read as it arrives, in leaps from mark to mark. It keeps a place in the text and,
 /// while it is incomplete, the object that it looks for.
