@@ -28,7 +28,7 @@ pub fn native_spillover(headers: &HeaderMap) -> Option<Option<&[u8]>> {
 
 /// Makes `headers` ask for `wait`.
 pub fn announce(headers: &mut HeaderMap, wait: std::time::Duration) {
-    classify::announce(headers, wait);
+    classify::write_retry_after(headers, wait);
 }
 
 /// Where a backend's requests go.

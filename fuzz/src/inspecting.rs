@@ -67,7 +67,7 @@ pub fn inspect(status: StatusCode, kind: &'static str, body: &[u8], is_whole: bo
             }
         }
     }
-    let refusal = head.extensions.get::<Refusal>().copied();
+    let refusal = head.extensions.get::<Refusal>().cloned();
     Seen { status: head.status, headers: head.headers, refusal, body: bytes, is_complete }
 }
 

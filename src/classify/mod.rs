@@ -21,11 +21,11 @@
 //! Nothing here reads a clock, a body or the network, and no header, however malformed, makes it
 //! panic. It does not decide: how long is too long for a request or a backend is the consumer's
 //! cap. Refusals that hide in the body of a 200 are not seen: a layer that reads it makes them plain,
-//! and leaves the reason as a [`Refusal`].
+//! and leaves the reason as a [`Refusal`], which also carries what one layer of this crate knows of a
+//! refusal and the head cannot say to those around it.
 //!
 //! A success costs the comparison of its status and one header lookup; nothing allocates.
 
-mod announce;
 mod duration;
 mod grpc;
 mod hint;
@@ -39,6 +39,7 @@ mod reset;
 mod retry_after;
 mod should_retry;
 mod utilization;
+mod write_retry_after;
 
 #[cfg(test)]
 mod captures;
@@ -47,14 +48,14 @@ mod heads;
 #[cfg(test)]
 mod oracle;
 
-pub(crate) use self::{
-    announce::{announce, announce_in_vain, ask_for, forbid_retry},
-    native_spillover::{Exhausted, NativeSpillover, Spent},
-    should_retry::{Failing, NotAgain, forbids_retry, should_retry},
-    utilization::utilization,
-};
 pub use self::{
     hint::Hint,
     outcome::Outcome,
     refusal::{Reason, Refusal, Scope},
+};
+pub(crate) use self::{
+    native_spillover::{NativeSpillover, RefusedSpill, RefusedSpills},
+    should_retry::should_retry,
+    utilization::utilization,
+    write_retry_after::{forbid_retry, write_retry_after, write_retry_after_final, write_wait},
 };

@@ -22,25 +22,25 @@ pub(crate) struct NativeSpillover<'a> {
     error: Option<&'a [u8]>,
 }
 
-/// Standard deployments that refused what Azure spilled to them: an extension of the refusal, then
-/// of the request that is to go elsewhere.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Exhausted(pub(crate) Arc<[Spent]>);
+/// Standard deployments that refused what Azure spilled to them: a part of the
+/// [`Refusal`](super::Refusal), then an extension of the request that goes elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RefusedSpills(pub(crate) Arc<[RefusedSpill]>);
 
 /// A Standard deployment that refused what Azure spilled to it.
-#[derive(Clone, Debug)]
-pub(crate) struct Spent {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RefusedSpill {
     pub(crate) resource: Arc<str>,
-    /// Any Standard deployment of the resource where it is not told.
+    /// `None` where it is not named: any Standard deployment of the resource.
     pub(crate) deployment: Option<Box<[u8]>>,
-    /// How long it asked to wait, and when; `None` when only this request is not for it.
+    /// How long it asked to wait; `None` when it refused this request alone.
     pub(crate) hint: Option<Hint>,
     pub(crate) at: Instant,
 }
 
-impl Spent {
-    /// Notes it among others, in the place of what was known of the same deployment.
-    pub(crate) fn note(self, others: &mut Vec<Self>) {
+impl RefusedSpill {
+    /// Adds it to `others`, in the place of what was known of the same deployment.
+    pub(crate) fn add_to(self, others: &mut Vec<Self>) {
         others.retain(|other| {
             (&other.resource, &other.deployment) != (&self.resource, &self.deployment)
         });
@@ -48,11 +48,11 @@ impl Spent {
     }
 }
 
-impl Exhausted {
+impl RefusedSpills {
     /// These, as far as nothing later is known, and later ones.
     pub(crate) fn and(&self, later: &Self) -> Self {
         let mut all = self.0.to_vec();
-        later.0.iter().cloned().for_each(|spent| spent.note(&mut all));
+        later.0.iter().cloned().for_each(|spill| spill.add_to(&mut all));
         Self(all.into())
     }
 }

@@ -64,13 +64,19 @@ impl Outcome {
     /// Classifies a response by its head and, where that refuses, by the [`Refusal`] that a layer
     /// inside left in its extensions.
     ///
-    /// The refusal's hint counts where the head has none, or zero. A 400 is [`Oversized`] when the
+    /// The hint of a refusal that a layer of this crate left counts before the head's, that of a layer
+    /// that reads bodies where the head has none, or zero. A 400 is [`Oversized`] when the
     /// refusal says so. Otherwise it is as [`of`](Self::of) has it, at the same cost: the extension
     /// is looked up after a refusal only.
     ///
     /// [`Oversized`]: Self::Oversized
     #[inline]
     pub fn of_response<B>(response: &Response<B>, now: impl FnOnce() -> SystemTime) -> Self {
+        if let StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE = response.status()
+            && let Some(hint) = Refusal::of(response).and_then(Refusal::hint_of_layer)
+        {
+            return Self::Throttled(hint);
+        }
         match Self::of(response.status(), response.headers(), now) {
             Self::Throttled(hint) => Self::Throttled(
                 hint.or_longer(|| Refusal::of(response).map_or(Hint::None, Refusal::hint)),
@@ -216,11 +222,11 @@ mod tests {
         assert_outcome(500, &[kind, ("grpc-status", "8")], Outcome::Failed);
     }
 
-    fn refused(status: u16, lines: &[(&'static str, &str)], refusal: Refusal) -> Outcome {
+    fn refused(status: u16, lines: &[(&'static str, &str)], refusal: &Refusal) -> Outcome {
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::from_u16(status).expect("a status");
         *response.headers_mut() = head(lines);
-        response.extensions_mut().insert(refusal);
+        response.extensions_mut().insert(refusal.clone());
         Outcome::of_response(&response, never)
     }
 
@@ -228,21 +234,21 @@ mod tests {
     fn what_the_body_asks_for_counts_where_the_head_asks_for_nothing() {
         let asked = Hint::After(Duration::from_secs(45));
         let body = Refusal::new(Reason::Rate, asked);
-        assert_eq!(refused(429, &[], body), Outcome::Throttled(asked));
-        assert_eq!(refused(429, &[("retry-after", "0")], body), Outcome::Throttled(asked));
-        assert_eq!(refused(429, &[("retry-after-ms", "43")], body), throttled(43));
+        assert_eq!(refused(429, &[], &body), Outcome::Throttled(asked));
+        assert_eq!(refused(429, &[("retry-after", "0")], &body), Outcome::Throttled(asked));
+        assert_eq!(refused(429, &[("retry-after-ms", "43")], &body), throttled(43));
         let silent = Refusal::new(Reason::Capacity, Hint::None);
-        assert_eq!(refused(429, &[("retry-after", "0")], silent), Outcome::Throttled(Hint::Zero));
+        assert_eq!(refused(429, &[("retry-after", "0")], &silent), Outcome::Throttled(Hint::Zero));
     }
 
     #[test]
     fn only_a_400_for_its_length_is_oversized() {
         let long = Refusal::new(Reason::ContextLength, Hint::None);
-        assert_eq!(refused(400, &[], long), Outcome::Oversized);
-        assert_eq!(refused(200, &[], long), Outcome::Answered);
-        assert_eq!(refused(404, &[], long), Outcome::Answered);
+        assert_eq!(refused(400, &[], &long), Outcome::Oversized);
+        assert_eq!(refused(200, &[], &long), Outcome::Answered);
+        assert_eq!(refused(404, &[], &long), Outcome::Answered);
         let rate = Refusal::new(Reason::Rate, Hint::None);
-        assert_eq!(refused(400, &[], rate), Outcome::Answered);
+        assert_eq!(refused(400, &[], &rate), Outcome::Answered);
     }
 
     proptest! {

@@ -1,18 +1,35 @@
-//! Why a backend refused, where only the body of its answer says so.
+//! What is known of a refusal beside its head: the one extension that layers leave on it.
+
+use std::time::Duration;
 
 use http::Response;
 
-use super::Hint;
+use super::{Hint, NativeSpillover, RefusedSpills, should_retry, write_retry_after};
 
-/// Why a backend refused: a response extension.
+/// What is known of a refusal beside its head: a response extension.
 ///
 /// The head of a refusal tells how long to wait, not always why, and some refusals do not look
-/// like one at all. A layer that reads the body leaves what it found here; the others steer by it,
-/// and without it go by the head alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// like one at all. A layer that reads the body leaves what it found here, and the layers that send
+/// requests on add what a head cannot say. The layers around them steer by it; a refusal without one
+/// is what its head says.
+///
+/// A layer of your own between them that changes the wait removes this extension too.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Refusal {
     reason: Reason,
     hint: Hint,
+    /// Whether the hint is an assumption, which says nothing of how full the backend is.
+    is_guess: bool,
+    /// Whether a layer that sends requests on wrote this and the head, for all of its backends.
+    is_own: bool,
+    /// Whether this request is not to come back.
+    pub(crate) is_final: bool,
+    /// Whether of the backends of a closed pool one that fails reopens first. It may not be back then.
+    pub(crate) is_failing: bool,
+    /// Where it is so, when the first of those reopens that refused, and are worth waiting for.
+    pub(crate) refused_for: Option<Duration>,
+    /// Where Azure spilled the request to by itself, and it was refused.
+    pub(crate) spills: Option<RefusedSpills>,
 }
 
 /// What a backend refuses for.
@@ -30,6 +47,8 @@ pub enum Reason {
     /// The request is longer than this deployment takes, though others may take it. It is no fault
     /// of the backend, which goes on serving.
     ContextLength,
+    /// No layer has read why.
+    Unknown,
 }
 
 /// Whom a refusal concerns, beside the request that met it.
@@ -45,32 +64,163 @@ pub enum Scope {
 }
 
 impl Refusal {
-    /// A refusal for `reason` that asks to wait for `hint`.
+    /// A refusal for `reason` that asks to wait for `hint`, as a layer that reads bodies finds it.
     pub const fn new(reason: Reason, hint: Hint) -> Self {
-        Self { reason, hint }
-    }
-
-    /// What a layer inside found out about `response`. Looked up once the head says that it refuses.
-    pub(crate) fn of<B>(response: &Response<B>) -> Option<Self> {
-        response.extensions().get().copied()
+        Self {
+            reason,
+            hint,
+            is_guess: false,
+            is_own: false,
+            is_final: false,
+            is_failing: false,
+            refused_for: None,
+            spills: None,
+        }
     }
 
     /// Why.
-    pub const fn reason(self) -> Reason {
+    pub const fn reason(&self) -> Reason {
         self.reason
     }
 
-    /// How long the backend asked to wait, by its headers or, where they are silent, its message.
-    pub const fn hint(self) -> Hint {
+    /// How long to wait: as the backend asked by its headers or, where they are silent, its message;
+    /// or until the first of a layer's backends is open.
+    pub const fn hint(&self) -> Hint {
         self.hint
     }
 
     /// Whom it concerns; the reason says so.
-    pub const fn scope(self) -> Scope {
+    pub const fn scope(&self) -> Scope {
         match self.reason {
             Reason::Rate | Reason::Quota => Scope::Quota,
             Reason::Capacity => Scope::Region,
-            Reason::ContextLength => Scope::Request,
+            Reason::ContextLength | Reason::Unknown => Scope::Request,
         }
+    }
+
+    /// What a layer inside left on `response`. Looked up once the head says that it refuses.
+    pub(crate) fn of<R>(response: &Response<R>) -> Option<&Self> {
+        response.extensions().get()
+    }
+
+    /// Why, if that is known.
+    pub(crate) fn known_reason(&self) -> Option<Reason> {
+        (self.reason != Reason::Unknown).then_some(self.reason)
+    }
+
+    /// Whether the hint is how long the backend really refuses, and no assumption.
+    pub(crate) const fn is_measured(&self) -> bool {
+        matches!(self.hint, Hint::After(_)) && !self.is_guess
+    }
+
+    /// The hint, where a layer that sends requests on wrote it.
+    pub(crate) fn hint_of_layer(&self) -> Option<Hint> {
+        (self.is_own && matches!(self.hint, Hint::After(_))).then_some(self.hint)
+    }
+
+    /// What `response`, a refusal that is classified with `hint`, means for a layer that waits for the
+    /// service which refused, or sends the request elsewhere.
+    pub(crate) fn read<R>(response: &Response<R>, hint: Hint) -> Self {
+        let known = Self::of(response).cloned();
+        let mut refusal = known.unwrap_or(const { Self::new(Reason::Unknown, Hint::None) });
+        refusal.hint = hint;
+        if let Some(refused) = refusal.refused_for {
+            (refusal.hint, refusal.is_failing) = (Hint::After(refused), false);
+        }
+        if refusal.is_own {
+            return refusal;
+        }
+        refusal.is_final = should_retry(response.headers()) == Some(false);
+        if refusal.reason == Reason::Quota {
+            // What a backend says of its quota is not believed; a pool knows.
+            refusal.hint = Hint::TooLong;
+        } else if NativeSpillover::of(response.headers()).is_some_and(|it| it.is_of_standard()) {
+            // The wait is that of the deployment to which Azure spilled, which every attempt asks.
+            (refusal.hint, refusal.is_guess) = (Hint::After(ASSUMED_AFTER_SPILLOVER), true);
+        }
+        refusal
+    }
+
+    /// Whether `response`, a refusal, forbids this request to come back.
+    ///
+    /// Where a layer of this crate wrote the refusal, its `x-should-retry` addresses the client, which
+    /// has less time than the layers around it.
+    pub(crate) fn forbids_retry<R>(response: &Response<R>) -> bool {
+        match Self::of(response) {
+            Some(refusal) if refusal.is_own => refusal.is_final,
+            _ => should_retry(response.headers()) == Some(false),
+        }
+    }
+
+    /// Changes what is known of `response` by a layer that has written `hint` into its head for all of
+    /// its backends. What is not known yet is added only if the head does not say all of it.
+    pub(crate) fn rewrite<R>(
+        response: &mut Response<R>,
+        hint: Hint,
+        is_more_than_head: bool,
+        change: impl FnOnce(&mut Self),
+    ) {
+        // A head that keeps clients from coming back means them alone.
+        let is_more = is_more_than_head || !write_retry_after::is_worth_it(hint);
+        Self::edit(response, is_more, |refusal| {
+            (refusal.hint, refusal.is_own) = (hint, true);
+            change(refusal);
+        });
+    }
+
+    /// Takes the place of the backend that refused with `hint`, whose head stays as it is.
+    pub(crate) fn adopt<R>(response: &mut Response<R>, hint: Hint) {
+        let headers = response.headers();
+        let is_more =
+            should_retry(headers) == Some(false) || NativeSpillover::of(headers).is_some();
+        Self::edit(response, is_more, |refusal| {
+            if !refusal.is_own {
+                (refusal.hint, refusal.is_own) = (hint, true);
+            }
+        });
+    }
+
+    /// Leaves `spills` for the layers outside, after those that are known already.
+    pub(crate) fn add_spills<R>(response: &mut Response<R>, spills: &RefusedSpills) {
+        Self::edit(response, true, |refusal| {
+            let known = refusal.spills.take();
+            refusal.spills = Some(known.map_or_else(|| spills.clone(), |it| spills.and(&it)));
+        });
+    }
+
+    pub(crate) const fn set_reason(&mut self, reason: Reason) {
+        self.reason = reason;
+    }
+
+    fn edit<R>(response: &mut Response<R>, adds: bool, change: impl FnOnce(&mut Self)) {
+        let extensions = response.extensions_mut();
+        if let Some(refusal) = extensions.get_mut() {
+            change(refusal);
+        } else if adds {
+            let mut refusal = Self::new(Reason::Unknown, Hint::None);
+            change(&mut refusal);
+            extensions.insert(refusal);
+        }
+    }
+}
+
+/// How long a backend is left alone whose refusal tells only of the deployment to which Azure spilled:
+/// as long as a pool leaves a backend that gives no time.
+const ASSUMED_AFTER_SPILLOVER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::classify::heads::head;
+
+    #[test]
+    fn a_layer_s_word_to_clients_does_not_bind_the_layers_around_it() {
+        let mut response = Response::new(());
+        *response.headers_mut() = head(&[("x-should-retry", "false")]);
+        assert!(Refusal::forbids_retry(&response));
+        Refusal::adopt(&mut response, Hint::None);
+        assert!(!Refusal::forbids_retry(&response));
+        Refusal::rewrite(&mut response, Hint::None, true, |refusal| refusal.is_final = true);
+        assert!(Refusal::forbids_retry(&response));
     }
 }

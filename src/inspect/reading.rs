@@ -22,7 +22,7 @@ use super::{
 use crate::{
     ResponseBody,
     body::Ahead,
-    classify::{Hint, Outcome, Reason, Refusal, ask_for},
+    classify::{Hint, Outcome, Reason, Refusal, write_wait},
     clock,
 };
 
@@ -291,7 +291,7 @@ fn throttle(head: &mut Parts, reason: Reason, wait: Option<Duration>) {
     let asked = Hint::asked(&head.headers, clock::wall);
     if let (Hint::None | Hint::Zero, Some(wait)) = (asked, wait) {
         // Whether to come back is for the service to say.
-        ask_for(&mut head.headers, wait);
+        write_wait(&mut head.headers, wait);
     }
     let found = match Outcome::of(head.status, &head.headers, clock::wall) {
         Outcome::Throttled(hint) => hint,

@@ -297,7 +297,7 @@ where
                 if response.status() == StatusCode::BAD_REQUEST {
                     outcome = Outcome::of_response(response, clock::wall);
                 }
-                self.note_exhausted(lane, self.since, outcome, response);
+                self.note_spill(lane, self.since, outcome, response);
             }
         }
         self.record(lane, &mut result, outcome);
@@ -305,7 +305,7 @@ where
         if let Ok(response) = &mut answer
             && !response.status().is_success()
         {
-            self.hand_on_exhausted(response);
+            self.hand_on_spills(response);
         }
         answer
     }
@@ -333,7 +333,7 @@ where
         let mut answer = self.sign(lane, result, held.is_some());
         match (outcome, &mut answer) {
             (Outcome::Throttled(_), Ok(response)) => self.speak_for_pool(response, now),
-            (_, Ok(response)) => self.hand_on_exhausted(response),
+            (_, Ok(response)) => self.hand_on_spills(response),
             (_, Err(_)) => {}
         }
         Step::Answer(answer)

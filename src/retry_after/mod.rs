@@ -16,7 +16,7 @@ pub use self::wait::Wait;
 pub use crate::policy::RetryBudget;
 use crate::{
     Attempts, Deadline, Served, TryCloneBody,
-    classify::{Outcome, Reason, Refusal, forbids_retry},
+    classify::{Outcome, Reason, Refusal},
     clock,
     policy::Backoff,
     random,
@@ -219,7 +219,7 @@ impl<B: TryCloneBody, R, E> Policy<Request<B>, Response<R>, E> for RetryAfterPol
 /// Whether a refusal is the caller's, whatever it asks to wait.
 fn is_final<R>(response: &Response<R>) -> bool {
     let quota = Refusal::of(response).is_some_and(|it| it.reason() == Reason::Quota);
-    quota || forbids_retry(response)
+    quota || Refusal::forbids_retry(response)
 }
 
 /// A second request like `request`; `None` when its body cannot be sent twice.

@@ -16,11 +16,11 @@ use futures::future::Either;
 use http::{Request, Response};
 use tower_service::Service;
 
-use self::{account::sign, refusal::Said};
+use self::{account::sign, refusal::PrimaryRefusal};
 use super::{layer::Config, limits::Limits, wait::Wait};
 use crate::{
     Attempts, Served, TryCloneBody,
-    classify::{Exhausted, Hint, NativeSpillover, Outcome, utilization},
+    classify::{Hint, NativeSpillover, Outcome, Refusal, RefusedSpills, forbid_retry, utilization},
     clock,
     gate::{Admission, Pass, Weight},
     overrides::Arrival,
@@ -62,8 +62,8 @@ pub(super) struct Tiers<P, F, K, X> {
     is_forbidden: bool,
     /// Whether Azure spilled to the fallback itself, which refused.
     is_spilled_in_vain: bool,
-    /// Where else Azure spilled to in vain.
-    exhausted: Option<Box<Exhausted>>,
+    /// Where Azure spilled to, and was refused.
+    spills: Option<RefusedSpills>,
     /// The account so far, once there is something to tell.
     served: Option<Box<Served>>,
 }
@@ -92,7 +92,7 @@ impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
             is_sent: false,
             is_forbidden: false,
             is_spilled_in_vain: false,
-            exhausted: None,
+            spills: None,
             served: None,
         }
     }
@@ -226,12 +226,12 @@ where
         match lane {
             Lane::Primary => Either::Left(self.primary.call(request)),
             Lane::Fallback => {
-                if let Some(mut exhausted) = self.exhausted.as_deref().cloned() {
+                if let Some(mut spills) = self.spills.clone() {
                     let extensions = request.extensions_mut();
-                    if let Some(known) = extensions.get::<Exhausted>() {
-                        exhausted = exhausted.and(known);
+                    if let Some(known) = extensions.get() {
+                        spills = spills.and(known);
                     }
-                    extensions.insert(exhausted);
+                    extensions.insert(spills);
                 }
                 Either::Right(self.fallback.call(request))
             }
@@ -294,8 +294,8 @@ where
         mut result: Self::Answer,
         held: Option<&Request<B>>,
     ) -> Step<Lane, Wait, Self::Answer> {
-        let said = match (outcome, &result) {
-            (Outcome::Throttled(hint), Ok(response)) => Some(Said::by(hint, response)),
+        let refusal = match (outcome, &result) {
+            (Outcome::Throttled(hint), Ok(response)) => Some(Refusal::read(response, hint)),
             // What the fallback answers besides is the caller's.
             _ if lane == Lane::Fallback => {
                 return Step::Answer(self.answer(lane, result, held.is_some()));
@@ -305,21 +305,22 @@ where
         let mut served = self.served.take().unwrap_or_else(|| Box::new(Served::new()));
         self.record(&mut served, lane, &mut result, outcome);
         if let (Ok(response), Lane::Primary) = (&mut result, lane) {
-            self.note_exhausted(response);
+            self.note_spills(response);
         }
         let request = held.filter(|request| !self.is_last && !Self::is_out_of_attempts(request));
-        let step = match (&said, &mut result) {
-            (Some(said), Ok(response)) if lane == Lane::Fallback => {
+        let step = match (&refusal, &mut result) {
+            (Some(refusal), Ok(response)) if lane == Lane::Fallback => {
                 if !self.confined.to_fallback {
-                    self.announce_soonest(response, said, now);
+                    self.announce_soonest(response, refusal, now);
                 }
                 None
             }
-            (Some(said), Ok(response)) => {
+            (Some(refusal), Ok(response)) => {
                 self.refusals += 1;
-                let step = self.after_refusal(said, now, request);
-                if step.is_none() {
-                    Self::announce_final(response, said);
+                let utilization = utilization(response.headers());
+                let step = self.after_refusal(refusal, utilization, now, request);
+                if step.is_none() && PrimaryRefusal::of(refusal) == PrimaryRefusal::Quota {
+                    forbid_retry(response.headers_mut());
                 }
                 step
             }
@@ -336,7 +337,10 @@ where
             }
             None => {
                 if let Ok(response) = &mut result {
-                    self.hand_on_exhausted(response);
+                    self.hand_on_spills(response);
+                    if let Outcome::Throttled(hint) = outcome {
+                        Refusal::adopt(response, hint);
+                    }
                 }
                 Step::Answer(sign(*served, lane, result, held.is_some()))
             }

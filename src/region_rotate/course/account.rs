@@ -8,7 +8,7 @@ use super::{Lane, Rotation, refusal::note_spillover};
 use crate::{
     ResponseBody, Served,
     body::{Observer, ResponseTap},
-    classify::{Outcome, Refusal},
+    classify::{Outcome, Reason, Refusal},
     region_rotate::{answer, layer::Config},
     served::Attempt,
 };
@@ -24,8 +24,8 @@ impl<S, X> Rotation<S, X> {
     ) {
         let status = result.as_ref().ok().map(Response::status);
         let refused = result.as_ref().ok().filter(|_| outcome != Outcome::Answered);
-        let refusal = refused.and_then(Refusal::of);
-        self.note(lane, status, outcome, refusal);
+        let reason = refused.and_then(Refusal::of).and_then(Refusal::known_reason);
+        self.note(lane, status, outcome, reason);
         if let Some(inner) = result.as_mut().ok().and_then(|r| r.extensions_mut().remove()) {
             self.served.adopt(&inner);
         }
@@ -36,12 +36,12 @@ impl<S, X> Rotation<S, X> {
         lane: Lane,
         status: Option<StatusCode>,
         outcome: Outcome,
-        refusal: Option<Refusal>,
+        reason: Option<Reason>,
     ) {
         let name = Arc::clone(self.config.pool.member(lane).name());
         let at = self.since.saturating_duration_since(self.arrival);
         let attempt = Attempt::new(name, at, status, outcome);
-        self.served.push(attempt.because(refusal.map(Refusal::reason)));
+        self.served.push(attempt.because(reason));
     }
 
     /// An answer of the layer's own: nothing is open.

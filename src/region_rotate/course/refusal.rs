@@ -13,8 +13,8 @@ use crate::{
     Attempts, Served,
     backend::{Probe, Tried},
     classify::{
-        Exhausted, Failing, Hint, NativeSpillover, NotAgain, Outcome, Reason, Refusal, Scope,
-        Spent, announce, announce_in_vain, forbids_retry,
+        Hint, NativeSpillover, Outcome, Reason, Refusal, RefusedSpill, RefusedSpills, Scope,
+        write_retry_after, write_retry_after_final,
     },
     cooldown::Why,
 };
@@ -28,8 +28,8 @@ pub(super) struct Rare {
     pub(super) probe: Option<Probe>,
     /// How many backends forbade to be asked again.
     forbidding: u32,
-    /// Standard deployments that Azure spilled to in vain.
-    exhausted: Vec<Spent>,
+    /// Standard deployments that refused what Azure spilled to them.
+    spills: Vec<RefusedSpill>,
 }
 
 impl Rare {
@@ -56,7 +56,7 @@ impl<S, X> Rotation<S, X> {
             _ => self.end_probe(),
         }
         if let Ok(response) = result {
-            self.note_exhausted(lane, now, outcome, response);
+            self.note_spill(lane, now, outcome, response);
         }
     }
 
@@ -103,7 +103,8 @@ impl<S, X> Rotation<S, X> {
     fn throttled<R>(&mut self, lane: Lane, now: Instant, hint: Hint, response: &Response<R>) {
         let spillover = NativeSpillover::of(response.headers());
         let refusal = Refusal::of(response);
-        let (rest, why) = match refusal.map(Refusal::reason) {
+        let reason = refusal.and_then(Refusal::known_reason);
+        let (rest, why) = match reason {
             Some(Reason::Quota) => (self.config.rests.after_quota(), Why::Quota),
             _ => {
                 let is_other = spillover.is_some_and(|spillover| spillover.is_of_standard());
@@ -113,22 +114,22 @@ impl<S, X> Rotation<S, X> {
         };
         self.config.pool.rest_for(lane, now, rest, why);
         let scope = match refusal {
-            Some(refusal) => refusal.scope(),
-            None if response.status().is_client_error() => Scope::Quota,
-            None => Scope::Request,
+            Some(refusal) if reason.is_some() => refusal.scope(),
+            _ if response.status().is_client_error() => Scope::Quota,
+            _ => Scope::Request,
         };
         for sharer in self.config.pool.sharers(lane, scope) {
             self.config.pool.rest_for(sharer, now, rest, why);
             self.tried.insert(sharer);
         }
-        if forbids_retry(response) {
+        if Refusal::forbids_retry(response) {
             self.rare().forbidding += 1;
         }
     }
 
     /// Notes, and leaves out, the Standard deployment that refused what Azure spilled to it from
     /// `lane`.
-    pub(super) fn note_exhausted<R>(
+    pub(super) fn note_spill<R>(
         &mut self,
         lane: Lane,
         at: Instant,
@@ -145,47 +146,47 @@ impl<S, X> Rotation<S, X> {
             Outcome::Throttled(hint) if spillover.is_of_standard() => Some(hint),
             _ => Some(Hint::None),
         };
-        let spent = Spent {
+        let spill = RefusedSpill {
             resource: Arc::clone(member.resource()),
             deployment: standard.map(Into::into),
             hint,
             at,
         };
         // Beside the deployment that spilled there may be others like it in this pool.
-        self.leave_out_spent(&spent, |is_named| is_named == Some(true));
-        spent.note(&mut self.rare().exhausted);
+        self.leave_out_spill(&spill, |is_named| is_named == Some(true));
+        spill.add_to(&mut self.rare().spills);
     }
 
     /// Leaves out the backends that Azure asked already, before the request came here.
     #[inline]
     pub(in crate::region_rotate) fn leave_out(&mut self, overrides: &Extensions) {
-        if let Some(exhausted) = overrides.get() {
-            self.leave_out_exhausted(exhausted);
+        if let Some(spills) = overrides.get() {
+            self.leave_out_spills(spills);
         }
     }
 
     #[cold]
-    fn leave_out_exhausted(&mut self, Exhausted(exhausted): &Exhausted) {
-        for spent in exhausted.iter() {
+    fn leave_out_spills(&mut self, RefusedSpills(spills): &RefusedSpills) {
+        for spill in spills.iter() {
             // A backend that keeps the caller's deployment may be any of them.
-            self.leave_out_spent(spent, |is_named| is_named != Some(false));
+            self.leave_out_spill(spill, |is_named| is_named != Some(false));
         }
     }
 
-    /// Leaves out the backends of the resource of `spent` that are taken for its deployment by whether
+    /// Leaves out the backends of the resource of `spill` that are taken for its deployment by whether
     /// they have its name, as far as both are known.
-    fn leave_out_spent(&mut self, spent: &Spent, is_meant: impl Fn(Option<bool>) -> bool) {
+    fn leave_out_spill(&mut self, spill: &RefusedSpill, is_meant: impl Fn(Option<bool>) -> bool) {
         let pool = &self.config.pool;
-        let rest = spent.hint.map(|hint| self.config.rests.after(Outcome::Throttled(hint)));
+        let rest = spill.hint.map(|hint| self.config.rests.after(Outcome::Throttled(hint)));
         let is_it = |&lane: &Lane| {
             let member = pool.member(lane);
-            let names = spent.deployment.as_deref().zip(member.deployment());
+            let names = spill.deployment.as_deref().zip(member.deployment());
             let is_named = names.map(|(name, own)| name == own.as_bytes());
-            is_meant(is_named) && *member.resource() == spent.resource
+            is_meant(is_named) && *member.resource() == spill.resource
         };
         for lane in (0..pool.len()).filter(is_it) {
             if let Some(rest) = rest {
-                pool.rest_for(lane, spent.at, rest, Why::Refused);
+                pool.rest_for(lane, spill.at, rest, Why::Refused);
             }
             self.tried.insert(lane);
         }
@@ -194,32 +195,33 @@ impl<S, X> Rotation<S, X> {
     /// Has a refusal speak for the whole pool: for its soonest reopening, not for one backend.
     pub(super) fn speak_for_pool<R>(&mut self, response: &mut Response<R>, now: Instant) {
         let soonest = self.soonest(now);
-        let failing = (soonest.why == Some(Why::Failed))
-            .then(|| Failing { refused: self.soonest_refused(now) });
+        let is_failing = soonest.why == Some(Why::Failed);
+        let refused_for = if is_failing { self.soonest_refused(now) } else { None };
         // A backend that this request may not go back to can be open already; "at once" is 1 ms.
         let left = soonest.left.max(Duration::from_millis(1));
         let forbidding = self.rare.as_ref().map_or(0, |rare| rare.forbidding);
-        let is_forbidden = forbidding > 0 && forbidding == self.asked;
+        let is_final = forbidding > 0 && forbidding == self.asked;
         let is_quota = soonest.why == Some(Why::Quota);
-        if is_quota || is_forbidden {
-            announce_in_vain(response.headers_mut(), left);
-        } else {
-            announce(response.headers_mut(), left);
-        }
-        let extensions = response.extensions_mut();
-        if is_quota {
-            extensions.insert(Refusal::new(Reason::Quota, Hint::After(left)));
-        } else if extensions.get::<Refusal>().is_some_and(|it| it.reason() == Reason::Quota) {
-            // That of one backend; another one is worth waiting for.
-            extensions.insert(Refusal::new(Reason::Rate, Hint::After(left)));
-        }
-        if is_forbidden {
-            extensions.insert(NotAgain);
-        }
-        if let Some(failing) = failing {
-            extensions.insert(failing);
-        }
-        self.hand_on_exhausted(response);
+        let headers = response.headers_mut();
+        let hint = match is_quota || is_final {
+            true => write_retry_after_final(headers, left),
+            false => write_retry_after(headers, left),
+        };
+        let spills = self.take_spills();
+        let is_more = is_quota || is_final || is_failing || spills.is_some();
+        Refusal::rewrite(response, hint, is_more, |refusal| {
+            if is_quota {
+                refusal.set_reason(Reason::Quota);
+            } else if refusal.reason() == Reason::Quota {
+                // That of one backend; another one is worth waiting for.
+                refusal.set_reason(Reason::Rate);
+            }
+            (refusal.is_final, refusal.is_failing) = (is_final, is_failing);
+            refusal.refused_for = refused_for;
+            if spills.is_some() {
+                refusal.spills = spills;
+            }
+        });
     }
 
     /// When the first backend is open of those that refused.
@@ -232,12 +234,16 @@ impl<S, X> Rotation<S, X> {
         pool.refuses_for(lane?, now)
     }
 
-    /// Hands on to the layers outside what Azure spilled in vain.
-    pub(super) fn hand_on_exhausted<R>(&mut self, response: &mut Response<R>) {
-        let exhausted = self.rare.as_mut().map(|rare| mem::take(&mut rare.exhausted));
-        if let Some(exhausted) = exhausted.filter(|exhausted| !exhausted.is_empty()) {
-            response.extensions_mut().insert(Exhausted(exhausted.into()));
+    /// Leaves the deployments that native spillover already tried for the layers outside.
+    pub(super) fn hand_on_spills<R>(&mut self, response: &mut Response<R>) {
+        if let Some(spills) = self.take_spills() {
+            Refusal::add_spills(response, &spills);
         }
+    }
+
+    fn take_spills(&mut self) -> Option<RefusedSpills> {
+        let spills = mem::take(&mut self.rare.as_mut()?.spills);
+        (!spills.is_empty()).then(|| RefusedSpills(spills.into()))
     }
 }
 

@@ -25,9 +25,9 @@ impl<P, F, K, X> Tiers<P, F, K, X> {
         let before = served.attempts().len();
         let refused = outcome != Outcome::Answered;
         let refusal = result.as_ref().ok().filter(|_| refused).and_then(Refusal::of);
+        let reason = refusal.and_then(Refusal::known_reason);
         served.absorb(result.as_mut().ok().map(Response::extensions_mut), at, || {
-            Attempt::new(Arc::clone(name), at, status, outcome)
-                .because(refusal.map(Refusal::reason))
+            Attempt::new(Arc::clone(name), at, status, outcome).because(reason)
         });
         if lane == Lane::Fallback {
             served.set_spilled(before);

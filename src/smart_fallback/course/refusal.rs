@@ -6,50 +6,39 @@ use http::{Request, Response};
 
 use super::{Config, Lane, TICK, Tiers, Wait};
 use crate::{
-    Attempts, Served, TryCloneBody,
+    Attempts, TryCloneBody,
     classify::{
-        Exhausted, Failing, Hint, NativeSpillover, NotAgain, Reason, Refusal, announce,
-        announce_in_vain, forbid_retry, forbids_retry, utilization,
+        Hint, NativeSpillover, Reason, Refusal, write_retry_after, write_retry_after_final,
     },
     gate,
     policy::{Policy, assumed_wait},
     resend::Step,
 };
 
-/// What a refusal of the primary says.
-pub(super) struct Said {
-    hint: Hint,
-    /// Whether the hint is a guess of this layer's.
-    is_guessed: bool,
-    utilization: Option<f64>,
-    /// Whether time would help this request.
-    waits: bool,
-    is_quota: bool,
-    /// Whether it is closed since it fails.
-    is_failing: bool,
+/// What a refusal of the primary means for the request that met it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PrimaryRefusal {
+    /// Time helps it.
+    Wait,
+    /// The quota is used up, for all requests.
+    Quota,
+    /// The primary is closed since it fails.
+    Failing,
+    /// The service does not want this request back.
+    Final,
 }
 
-impl Said {
-    /// What is said by `response`, which still has the account of an inner layer.
-    pub(super) fn by<R>(hint: Hint, response: &Response<R>) -> Self {
-        let is_quota = is_quota(response);
-        let is_pools = response.extensions().get::<Served>().is_some();
-        let spillover = NativeSpillover::of(response.headers()).filter(|_| !is_pools);
-        let is_of_standard = spillover.is_some_and(|spillover| spillover.is_of_standard());
-        let hint = match hint {
-            // What a backend says of its quota is not believed; a pool knows.
-            _ if is_quota && !is_pools => Hint::TooLong,
-            // The time is that of the deployment to which Azure spilled, which every attempt asks.
-            _ if is_of_standard => Hint::After(NOT_ASKED_AGAIN_BEFORE),
-            hint => hint,
-        };
-        let failing = response.extensions().get::<Failing>();
-        let refused = failing.and_then(|failing| failing.refused);
-        let hint = refused.map_or(hint, Hint::After);
-        let is_failing = failing.is_some() && refused.is_none();
-        let waits = !is_quota && !is_failing && !forbids_retry(response);
-        let utilization = utilization(response.headers());
-        Self { hint, is_guessed: is_of_standard, utilization, waits, is_quota, is_failing }
+impl PrimaryRefusal {
+    pub(super) fn of(refusal: &Refusal) -> Self {
+        if refusal.is_failing {
+            Self::Failing
+        } else if refusal.reason() == Reason::Quota {
+            Self::Quota
+        } else if refusal.is_final {
+            Self::Final
+        } else {
+            Self::Wait
+        }
     }
 }
 
@@ -58,29 +47,31 @@ impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
     /// it is when the request is not held any more.
     pub(super) fn after_refusal<B: TryCloneBody, A>(
         &mut self,
-        said: &Said,
+        refusal: &Refusal,
+        utilization: Option<f64>,
         now: Instant,
         request: Option<&Request<B>>,
     ) -> Option<Step<Lane, Wait, A>> {
-        self.closed = self.closed_by(said.hint);
-        if said.is_failing {
-            // Nobody waits for that, and of how full the primary is it says nothing.
+        let meaning = PrimaryRefusal::of(refusal);
+        let waits = meaning == PrimaryRefusal::Wait;
+        self.closed = self.closed_by(refusal.hint());
+        self.is_forbidden = matches!(meaning, PrimaryRefusal::Failing | PrimaryRefusal::Final);
+        if meaning == PrimaryRefusal::Failing {
+            // Do not wait for a failing primary; and how full it is, it does not say.
             (self.pass, self.since) = (None, now);
-            self.is_forbidden = true;
             return self.spill(now, request?);
         }
-        self.is_forbidden = !said.waits && !said.is_quota;
         // Of a resource that is known apart from the others, the gate learns nothing.
         let is_apart = self.confined.is_apart;
-        if said.is_quota && !is_apart {
+        if meaning == PrimaryRefusal::Quota && !is_apart {
             self.config.quota.rest(0, now, self.closed);
         }
         if is_apart || !self.config.gate.is_adaptive() {
             if !is_apart {
                 self.config.gate.remember(now, self.closed);
             }
-            return match said.waits {
-                true => self.decide(said.hint, self.closed, now, request?),
+            return match waits {
+                true => self.decide(refusal.hint(), self.closed, now, request?),
                 false => {
                     self.since = now;
                     self.spill(now, request?)
@@ -89,26 +80,26 @@ impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
         }
         // Without the request there is nothing to wait with, so that it need not queue.
         let limits = request.map(|request| *self.limits(request));
-        let deadline = limits.filter(|_| said.waits).map_or(now, |limits| limits.deadline());
+        let deadline = limits.filter(|_| waits).map_or(now, |limits| limits.deadline());
         let refusal = gate::Refusal {
             cost: request.map_or(0.0, |request| self.weigh(request)),
             rank: limits.map_or(0, |limits| limits.rank),
             at: self.since,
             now,
             closed: self.closed,
-            is_measured: matches!(said.hint, Hint::After(_)) && !said.is_guessed,
-            utilization: said.utilization,
+            is_measured: refusal.is_measured(),
+            utilization,
             deadline,
         };
         let ticket = self.config.gate.refused(self.pass.take(), &refusal);
-        match ticket.filter(|_| said.waits) {
+        match ticket.filter(|_| waits) {
             Some(ticket) => self.obey(gate::Admission::Wait(ticket), now, request?),
             None => self.obey(gate::Admission::Spill, now, request?),
         }
     }
 
-    /// Notes where Azure spilled to already, in vain: that is no place to spill to.
-    pub(super) fn note_exhausted<R>(&mut self, response: &mut Response<R>) {
+    /// Notes where Azure spilled to already, and was refused: that is no place to spill to.
+    pub(super) fn note_spills<R>(&mut self, response: &mut Response<R>) {
         if self.config.standard.is_some() {
             let spillover = NativeSpillover::of(response.headers());
             let asked = self.config.names[Lane::Primary as usize].as_bytes();
@@ -118,58 +109,56 @@ impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
                 (to, _) => to.is_some(),
             };
         }
-        if let Some(more) = response.extensions_mut().remove::<Exhausted>() {
-            let known = self.exhausted.take().unwrap_or_default();
-            self.exhausted = Some(Box::new(known.and(&more)));
+        let refusal = response.extensions_mut().get_mut::<Refusal>();
+        if let Some(more) = refusal.and_then(|refusal| refusal.spills.take()) {
+            self.spills = Some(match &self.spills {
+                Some(known) => known.and(&more),
+                None => more,
+            });
         }
     }
 
-    /// Hands on to the layers outside what Azure spilled in vain.
-    pub(super) fn hand_on_exhausted<R>(&mut self, response: &mut Response<R>) {
-        if let Some(known) = self.exhausted.take() {
-            let extensions = response.extensions_mut();
-            let all = extensions.get::<Exhausted>().map(|more| known.and(more));
-            extensions.insert(all.unwrap_or(*known));
+    /// Leaves the deployments that native spillover already tried for the layers outside.
+    pub(super) fn hand_on_spills<R>(&mut self, response: &mut Response<R>) {
+        if let Some(spills) = self.spills.take() {
+            Refusal::add_spills(response, &spills);
         }
     }
 
-    /// Tells the caller when either tier is worth asking; of the fallback it is known what it `said`.
+    /// Asks the caller to come back when either tier is worth asking, after a `refusal` of the fallback.
     pub(super) fn announce_soonest<R>(
         &self,
         response: &mut Response<R>,
-        said: &Said,
+        refusal: &Refusal,
         now: Instant,
     ) {
+        let meaning = PrimaryRefusal::of(refusal);
+        let is_quota = meaning == PrimaryRefusal::Quota;
         let spent = self.config.quota.remaining(0, now);
         let left = self.primary_left(now);
         let primary = (spent.is_none() && !self.is_forbidden).then_some(left);
-        let fallback = said.hint.duration().filter(|_| said.waits || said.is_failing);
+        let opens = matches!(meaning, PrimaryRefusal::Wait | PrimaryRefusal::Failing);
+        let fallback = refusal.hint().duration().filter(|_| opens);
         if let Some(soonest) = primary.into_iter().chain(fallback).min() {
-            announce(response.headers_mut(), soonest.max(TICK));
-            let extensions = response.extensions_mut();
-            extensions.remove::<NotAgain>();
-            if primary == Some(soonest) {
-                extensions.remove::<Failing>();
-            }
-            if said.is_quota {
-                extensions.insert(Refusal::new(Reason::Rate, Hint::After(soonest.max(TICK))));
-            }
-        } else if !said.waits {
-            // Neither is mended by time, or only by more than anyone has.
+            let hint = write_retry_after(response.headers_mut(), soonest.max(TICK));
+            Refusal::rewrite(response, hint, false, |refusal| {
+                refusal.is_final = false;
+                if primary == Some(soonest) {
+                    (refusal.is_failing, refusal.refused_for) = (false, None);
+                }
+                if is_quota {
+                    refusal.set_reason(Reason::Rate);
+                }
+            });
+        } else if meaning != PrimaryRefusal::Wait {
+            // Waiting helps neither tier, or not within any request's limits.
             let of_primary = spent.unwrap_or(left);
-            let is_told = !of_primary.is_zero();
-            let wait = if is_told { of_primary } else { self.closed_by(said.hint) };
-            announce_in_vain(response.headers_mut(), wait.max(TICK));
-            if !said.is_quota || spent.is_none() {
-                response.extensions_mut().insert(NotAgain);
-            }
-        }
-    }
-
-    /// Tells the caller's client what this refusal of the primary is about.
-    pub(super) fn announce_final<R>(response: &mut Response<R>, said: &Said) {
-        if said.is_quota {
-            forbid_retry(response.headers_mut());
+            let is_known = !of_primary.is_zero();
+            let wait = if is_known { of_primary } else { self.closed_by(refusal.hint()) };
+            let hint = write_retry_after_final(response.headers_mut(), wait.max(TICK));
+            Refusal::rewrite(response, hint, true, |refusal| {
+                refusal.is_final |= !is_quota || spent.is_none();
+            });
         }
     }
 
@@ -202,12 +191,4 @@ impl<K, X> Config<K, X> {
     pub(super) fn is_spent(&self, now: Instant) -> bool {
         !self.quota.is_open(0, now)
     }
-}
-
-/// How long a primary is left alone whose refusal tells only of the deployment to which Azure spilled:
-/// as long as a pool leaves a backend that gives no time.
-const NOT_ASKED_AGAIN_BEFORE: Duration = Duration::from_secs(1);
-
-fn is_quota<R>(response: &Response<R>) -> bool {
-    Refusal::of(response).is_some_and(|it| it.reason() == Reason::Quota)
 }

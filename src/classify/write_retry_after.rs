@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
 
-use super::names;
+use super::{Hint, names};
 
 /// Makes `headers` ask for `wait`, whatever they asked for before.
 ///
@@ -15,17 +15,22 @@ use super::names;
 /// so there they go.
 ///
 /// `x-should-retry` tells OpenAI's clients to come back if the wait is one that they can make, and
-/// not to otherwise: told to wait for longer, openai-node comes back after half a second.
-pub(crate) fn announce(headers: &mut HeaderMap, wait: Duration) {
-    ask_for(headers, wait);
-    let worth = if wait <= LONGEST_OF_CLIENTS { "true" } else { "false" };
+/// not to otherwise: openai-node comes back after half a second where it would have to wait longer.
+///
+/// Returns the hint that a reader gets.
+pub(crate) fn write_retry_after(headers: &mut HeaderMap, wait: Duration) -> Hint {
+    let hint = write_wait(headers, wait);
+    let worth = if is_worth_it(hint) { "true" } else { "false" };
     headers.insert(&names::X_SHOULD_RETRY, HeaderValue::from_static(worth));
+    hint
 }
 
-/// As [`announce`], but leaves what the service said about coming back.
-pub(crate) fn ask_for(headers: &mut HeaderMap, wait: Duration) {
+/// As [`write_retry_after`], but leaves what the service said about coming back.
+pub(crate) fn write_wait(headers: &mut HeaderMap, wait: Duration) -> Hint {
     let ms = wait.as_nanos().div_ceil(NANOS_IN_MS);
-    let ms = HeaderValue::from(u64::try_from(ms).unwrap_or(u64::MAX));
+    let ms = u64::try_from(ms).unwrap_or(u64::MAX);
+    let hint = Hint::from_wait(Duration::from_millis(ms));
+    let ms = HeaderValue::from(ms);
     let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
 
     headers.remove(&names::X_MS_RETRY_AFTER_MS);
@@ -39,21 +44,28 @@ pub(crate) fn ask_for(headers: &mut HeaderMap, wait: Duration) {
     }
     headers.insert(&names::RETRY_AFTER_MS, ms);
     headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    hint
 }
 
-/// Makes `headers` ask for `wait`, and not to be waited for by the request that they answer.
-pub(crate) fn announce_in_vain(headers: &mut HeaderMap, wait: Duration) {
-    announce(headers, wait);
+/// Makes `headers` ask for `wait`, which the request that they answer should not make.
+pub(crate) fn write_retry_after_final(headers: &mut HeaderMap, wait: Duration) -> Hint {
+    let hint = write_wait(headers, wait);
     forbid_retry(headers);
+    hint
 }
 
-/// Tells OpenAI's clients not to come back, whatever else `headers` say.
+/// Whether OpenAI's clients wait for as long as this.
+pub(super) fn is_worth_it(hint: Hint) -> bool {
+    hint <= Hint::After(MAX_WAIT_OF_CLIENTS)
+}
+
+/// Asks OpenAI's clients not to come back, whatever else `headers` say.
 pub(crate) fn forbid_retry(headers: &mut HeaderMap) {
     headers.insert(&names::X_SHOULD_RETRY, HeaderValue::from_static("false"));
 }
 
 /// What openai-node 7 waits for at most; openai-python takes two minutes.
-const LONGEST_OF_CLIENTS: Duration = Duration::from_secs(60);
+const MAX_WAIT_OF_CLIENTS: Duration = Duration::from_secs(60);
 const NANOS_IN_MS: u128 = 1_000_000;
 
 #[cfg(test)]
@@ -63,14 +75,14 @@ mod tests {
 
     use super::*;
     use crate::classify::{
-        Hint, Outcome,
+        Outcome,
         heads::{any_head, head, never},
     };
 
     #[track_caller]
     fn assert_announced(wait: Duration, ms: &str, seconds: &str) {
         let mut headers = HeaderMap::new();
-        announce(&mut headers, wait);
+        write_retry_after(&mut headers, wait);
         assert_eq!(headers["retry-after-ms"], ms, "{wait:?}");
         assert_eq!(headers["retry-after"], seconds, "{wait:?}");
         assert_eq!(headers.len(), 3, "and one of the two words about a retry");
@@ -79,16 +91,16 @@ mod tests {
     // Lesson 5: a wait that a client will not make is not answered with a shorter one of its own.
     #[test]
     fn a_client_is_told_not_to_retry_what_it_would_not_wait_for() {
-        let worth = |wait, announce: fn(&mut HeaderMap, Duration)| {
+        let worth = |wait, write: fn(&mut HeaderMap, Duration) -> Hint| {
             let mut headers = head(&[("x-should-retry", "true"), ("x-should-retry", "false")]);
-            announce(&mut headers, wait);
+            write(&mut headers, wait);
             assert_eq!(headers.get_all("x-should-retry").iter().count(), 1);
             headers["x-should-retry"] == "true"
         };
         let minute = Duration::from_secs(60);
-        assert!(worth(minute, announce));
-        assert!(!worth(minute + Duration::from_nanos(1), announce));
-        assert!(!worth(Duration::from_millis(1), announce_in_vain));
+        assert!(worth(minute, write_retry_after));
+        assert!(!worth(minute + Duration::from_nanos(1), write_retry_after));
+        assert!(!worth(Duration::from_millis(1), write_retry_after_final));
     }
 
     #[test]
@@ -111,7 +123,7 @@ mod tests {
             ("x-ms-retry-after-ms", "86400000"),
             ("x-ms-region", "East US 2"),
         ]);
-        announce(&mut headers, Duration::from_millis(1_500));
+        write_retry_after(&mut headers, Duration::from_millis(1_500));
         assert_eq!(headers.get_all("retry-after").iter().collect::<Vec<_>>(), ["2"]);
         assert_eq!(headers.get_all("retry-after-ms").iter().collect::<Vec<_>>(), ["1500"]);
         assert_eq!(headers["x-ms-region"], "East US 2");
@@ -126,7 +138,7 @@ mod tests {
             ("grpc-retry-pushback-ms", "-1"),
             ("grpc-retry-pushback-ms", "60000"),
         ]);
-        announce(&mut headers, Duration::from_millis(20));
+        write_retry_after(&mut headers, Duration::from_millis(20));
         let hint = Hint::After(Duration::from_millis(20));
         assert_eq!(Outcome::of(StatusCode::OK, &headers, never), Outcome::Throttled(hint));
     }
@@ -139,8 +151,9 @@ mod tests {
         ) {
             let longest = u64::try_from(Hint::LONGEST.as_nanos()).expect("a day fits");
             let wait = Duration::from_nanos(wait % (longest + 1));
-            announce(&mut headers, wait);
+            let written = write_retry_after(&mut headers, wait);
             let read = Hint::read(&headers, never);
+            prop_assert_eq!(written, read);
             let read = read.duration().expect("a wait of at most a day is read back");
             prop_assert!(read >= wait && read - wait < Duration::from_millis(1));
 
