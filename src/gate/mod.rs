@@ -2,17 +2,10 @@
 
 mod core;
 pub mod cost;
-mod depth;
-mod feeler;
-mod meter;
-mod queue;
-mod standing;
-mod ticket;
+mod waiter;
 
 #[cfg(all(test, spillover_loom))]
 mod loom_model;
-#[cfg(test)]
-mod model;
 
 use std::{
     fmt,
@@ -20,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use self::ticket::{Admission, Pass, Ticket};
+pub(crate) use self::waiter::{Admission, Pass, Ticket};
 use http::Request;
 
 use self::{

@@ -1,8 +1,8 @@
 //! The gate's core against a naive reference, over random courses of events.
 
 mod draw;
-mod feeling;
 mod plain;
+mod probing;
 mod reference;
 mod woken;
 
@@ -15,10 +15,7 @@ use self::{
     reference::{Attempt, Expected, Reference},
     woken::Woken,
 };
-use super::{
-    core::{Core, Nanos, Sent, Turn, Verdict},
-    queue::Place,
-};
+use super::{Core, Nanos, Place, Sent, Turn, Verdict};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40_000, ..ProptestConfig::default() })]

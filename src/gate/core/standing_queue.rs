@@ -7,7 +7,7 @@ use std::time::Duration;
 /// A queue that forms in a burst empties when the burst ends, and the requests in it fill capacity
 /// that would have gone to waste. A queue that does not empty saves nothing: as many requests
 /// spill as without it, and all the others wait besides. So a queue that kept most of the allowed
-/// wait for [`patience`](super::Gate::patience) is cut by half, again every few seconds while it
+/// wait for [`patience`](crate::Gate::patience) is cut by half, again every few seconds while it
 /// stands, and is allowed again in full as soon as the PTU has capacity to spare. The idea is
 /// that of CoDel (RFC 8289), applied to the choice between waiting and paying.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! When the naive gate dares an attempt whose fate is not known, out of the history.
 
 use super::reference::{Event, Reference};
-use crate::gate::{core::Nanos, meter::Trust};
+use crate::gate::core::{Nanos, rate_estimator::Trust};
 
 /// Why an attempt was made.
 pub(super) enum Why {

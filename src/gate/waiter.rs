@@ -10,9 +10,8 @@ use std::{
 
 use super::{
     Gate, Weight,
-    core::{Nanos, Sent, Turn},
+    core::{Nanos, Place, Sent, Turn},
     cost::{EstimateCost, Usage},
-    queue::Place,
     sane,
 };
 use crate::{

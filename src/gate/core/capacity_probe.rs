@@ -1,6 +1,6 @@
 //! Feels for the rim of the bucket where the reckoning does not tell where it is.
 
-use super::{core::Nanos, meter::Trust};
+use super::{rate_estimator::Trust, time::Nanos};
 
 /// When an attempt is worth making whose fate is not known.
 ///

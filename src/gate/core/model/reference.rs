@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::feeling::Why;
-use crate::gate::{
-    core::{Nanos, nanos, seconds},
-    meter::{Meter, Trust},
-    queue::Place,
-    standing::Standing,
+use super::probing::Why;
+use crate::gate::core::{
+    Nanos, Place, nanos,
+    rate_estimator::{Meter, Trust},
+    seconds,
+    standing_queue::Standing,
 };
 
 /// What [`Core`](crate::gate::core::Core) claims to be, written down without any cleverness.

@@ -3,15 +3,13 @@
 use std::{task::Waker, time::Duration};
 
 use super::{
-    depth::Depth,
-    feeler::Feeler,
-    meter::Meter,
+    bucket_depth::Depth,
+    capacity_probe::Feeler,
     queue::{Place, Queue},
-    standing::Standing,
+    rate_estimator::Meter,
+    standing_queue::Standing,
+    time::{Nanos, SECOND, nanos, seconds},
 };
-
-/// Nanoseconds since the gate was made.
-pub(super) type Nanos = i64;
 
 /// What a gate knows of its PTU, and who waits for it. Pure: every method is told the time.
 ///
@@ -22,7 +20,7 @@ pub(super) type Nanos = i64;
 /// newcomer knows its wait. While it is not, because nothing was measured yet or other processes
 /// fill the same PTU, hints alone are obeyed, one attempt at a time.
 #[derive(Debug)]
-pub(super) struct Core {
+pub(crate) struct Core {
     /// When the level passes the rim on its way down; `None` while nothing is known of it.
     clear: Option<Nanos>,
     meter: Meter,
@@ -43,7 +41,7 @@ pub(super) struct Core {
 
 /// An attempt that the gate reckons with.
 #[derive(Clone, Debug)]
-pub(super) struct Sent {
+pub(crate) struct Sent {
     place: Place,
     cost: f64,
     at: Nanos,
@@ -53,7 +51,7 @@ pub(super) struct Sent {
 
 /// What a request is to do.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     Go(Sent),
     Wait(Place),
     Spill,
@@ -61,7 +59,7 @@ pub(super) enum Verdict {
 
 /// What a waiting request is to do.
 #[derive(Debug)]
-pub(super) enum Turn {
+pub(crate) enum Turn {
     Go(Sent),
     /// Look again then, or when woken.
     Wait(Nanos),
@@ -69,7 +67,7 @@ pub(super) enum Turn {
 }
 
 impl Core {
-    pub(super) fn new(patience: Option<Duration>) -> Self {
+    pub(crate) fn new(patience: Option<Duration>) -> Self {
         Self {
             clear: None,
             meter: Meter::new(),
@@ -86,7 +84,7 @@ impl Core {
     }
 
     /// A request of `cost` arrives, to be sent by `deadline` at the latest.
-    pub(super) fn arrive(&mut self, now: Nanos, cost: f64, rank: u8, deadline: Nanos) -> Verdict {
+    pub(crate) fn arrive(&mut self, now: Nanos, cost: f64, rank: u8, deadline: Nanos) -> Verdict {
         self.settle(now);
         self.mean += if self.mean == 0.0 { cost } else { 0.05 * (cost - self.mean) };
         let place = Place { rank, order: self.next_order };
@@ -112,7 +110,7 @@ impl Core {
 
     /// Whether it is the turn of the request at `place`, which leaves the queue unless it is to
     /// wait on.
-    pub(super) fn turn(&mut self, now: Nanos, place: Place, deadline: Nanos) -> Turn {
+    pub(crate) fn turn(&mut self, now: Nanos, place: Place, deadline: Nanos) -> Turn {
         self.settle(now);
         let is_head = self.queue.head().is_some_and(|(head, _)| head == place);
         let latest = self.latest(deadline);
@@ -129,7 +127,7 @@ impl Core {
     }
 
     /// Has `waker` woken when it may be the turn of the request at `place`.
-    pub(super) fn wake_with(&mut self, place: Place, waker: &Waker) {
+    pub(crate) fn wake_with(&mut self, place: Place, waker: &Waker) {
         if let Some(waiting) = self.queue.get_mut(place) {
             match &mut waiting.waker {
                 Some(old) => old.clone_from(waker),
@@ -139,17 +137,17 @@ impl Core {
     }
 
     /// The one to wake after any change: whoever is at the head now.
-    pub(super) fn head_waker(&self) -> Option<Waker> {
+    pub(crate) fn head_waker(&self) -> Option<Waker> {
         self.queue.head().and_then(|(_, waiting)| waiting.waker.clone())
     }
 
     /// The request at `place` waits no longer.
-    pub(super) fn leave(&mut self, place: Place) {
+    pub(crate) fn leave(&mut self, place: Place) {
         self.queue.remove(place);
     }
 
     /// An attempt that was made while nothing was known of the PTU, and is refused.
-    pub(super) fn untracked(&mut self, at: Nanos, cost: f64, rank: u8) -> Sent {
+    pub(crate) fn untracked(&mut self, at: Nanos, cost: f64, rank: u8) -> Sent {
         let place = Place { rank, order: self.next_order };
         self.next_order += 1;
         self.feeler.untracked();
@@ -164,7 +162,7 @@ impl Core {
     /// `sent` was refused: the PTU is closed for `closed` from when it said so, which is measured
     /// unless it is a guess. The request goes back to its place; `None` when it would come too
     /// late there.
-    pub(super) fn refused(
+    pub(crate) fn refused(
         &mut self,
         now: Nanos,
         sent: &Sent,
@@ -197,7 +195,7 @@ impl Core {
     }
 
     /// `sent` was admitted.
-    pub(super) fn accepted(&mut self, now: Nanos) {
+    pub(crate) fn accepted(&mut self, now: Nanos) {
         self.feeler.ended();
         if !self.meter.is_trusted() && self.clear.is_some_and(|clear| clear <= now) {
             self.feeler.admitted();
@@ -205,7 +203,7 @@ impl Core {
     }
 
     /// A refusal that lasts for `closed` told the level as a `share` of the limit.
-    pub(super) fn measured(&mut self, share: f64, closed: Duration) {
+    pub(crate) fn measured(&mut self, share: f64, closed: Duration) {
         self.depth.refused(share, closed.as_secs_f64());
     }
 
@@ -214,7 +212,7 @@ impl Core {
     /// It does not say whether that was the level when it was admitted, or when the answer began, so
     /// the higher reading is taken. It only ever lowers the reckoning: one that is too low is told
     /// of by a refusal, and one that is too high by nothing else.
-    pub(super) fn told(&mut self, now: Nanos, sent: &Sent, share: f64) {
+    pub(crate) fn told(&mut self, now: Nanos, sent: &Sent, share: f64) {
         let (Some(clear), Some(depth)) = (self.clear, self.depth.seconds()) else { return };
         if !self.meter.is_trusted() {
             return;
@@ -230,14 +228,14 @@ impl Core {
     }
 
     /// `sent` ended without an answer that says whether it was admitted.
-    pub(super) fn gone(&mut self, sent: &Sent) {
+    pub(crate) fn gone(&mut self, sent: &Sent) {
         self.feeler.ended();
         self.admitted -= sent.cost;
         self.shift(-sent.cost);
     }
 
     /// What was admitted as `sent` cost `actual` in the end.
-    pub(super) fn finished(&mut self, sent: &Sent, actual: f64) {
+    pub(crate) fn finished(&mut self, sent: &Sent, actual: f64) {
         let difference = actual - sent.cost;
         self.admitted += difference;
         if sent.cost > 0.0 {
@@ -247,25 +245,25 @@ impl Core {
     }
 
     /// Whether the PTU has so much to spare that requests need not pass here.
-    pub(super) fn is_idle(&mut self, now: Nanos) -> bool {
+    pub(crate) fn is_idle(&mut self, now: Nanos) -> bool {
         self.settle(now);
         self.clear.is_none()
     }
 
     /// How much longer the PTU refuses; negative when it has capacity to spare.
-    pub(super) fn closed_for(&self, now: Nanos) -> Option<Nanos> {
+    pub(crate) fn closed_for(&self, now: Nanos) -> Option<Nanos> {
         self.clear.map(|clear| clear.saturating_sub(now))
     }
 
-    pub(super) fn rate(&self) -> Option<f64> {
+    pub(crate) fn rate(&self) -> Option<f64> {
         Some(self.meter.rate()).filter(|&rate| rate > 0.0)
     }
 
-    pub(super) fn is_trusted(&self) -> bool {
+    pub(crate) fn is_trusted(&self) -> bool {
         self.meter.is_trusted()
     }
 
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.queue.len()
     }
 
@@ -381,15 +379,6 @@ impl Core {
     }
 }
 
-pub(super) fn seconds(nanos: Nanos) -> f64 {
-    nanos as f64 / 1e9
-}
-
-pub(super) fn nanos(duration: Duration) -> Nanos {
-    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
-}
-
-const SECOND: Nanos = 1_000_000_000;
 /// Below the rim for this long, the PTU goes idle: a bucket is hardly less than a second deep.
 const IDLE: Nanos = SECOND;
 /// Below the rim for this long, the queue has emptied.

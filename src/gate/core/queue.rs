@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, task::Waker};
 
-use super::core::Nanos;
+use super::time::Nanos;
 
 /// A place in the queue. It is kept when a request is refused and waits again, so that nobody who
 /// came later overtakes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(crate) struct Place {
     pub(super) rank: u8,
     pub(super) order: u64,
 }

@@ -1,0 +1,18 @@
+//! The pure core of the gate: facts and the time come in, decisions go out.
+
+mod admission;
+mod bucket_depth;
+mod capacity_probe;
+mod queue;
+mod rate_estimator;
+mod standing_queue;
+mod time;
+
+#[cfg(test)]
+mod model;
+
+pub(super) use self::{
+    admission::{Core, Sent, Turn, Verdict},
+    queue::Place,
+    time::{Nanos, nanos, seconds},
+};

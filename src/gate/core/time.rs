@@ -1,0 +1,17 @@
+//! Time in the core: nanoseconds since the gate was made.
+
+use std::time::Duration;
+
+/// Nanoseconds since the gate was made.
+pub(crate) type Nanos = i64;
+
+pub(crate) fn seconds(nanos: Nanos) -> f64 {
+    nanos as f64 / 1e9
+}
+
+/// Saturates.
+pub(crate) fn nanos(duration: Duration) -> Nanos {
+    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
+}
+
+pub(super) const SECOND: Nanos = 1_000_000_000;
