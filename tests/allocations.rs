@@ -1,10 +1,5 @@
 //! Counts what a request allocates on each path, and fails when it is more than it was.
 
-#[path = "../benches/spillover/leaf.rs"]
-mod leaf;
-#[path = "../benches/spillover/paths.rs"]
-mod paths;
-
 use std::{
     convert::Infallible,
     future::ready,
@@ -17,13 +12,12 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use tower::{Layer, Service, service_fn};
-use tower_spillover::{Backend, BackendPool, RegionRotateLayer, Served, SmartFallbackLayer};
-
-use self::{
-    leaf::Leaf,
+use spillover_testing::measured::{
+    leaf::{self, Leaf},
     paths::{PATHS, Path},
 };
+use tower::{Layer, Service, service_fn};
+use tower_spillover::{Backend, BackendPool, RegionRotateLayer, Served, SmartFallbackLayer};
 
 /// The most allocations of one request, where the response has extensions already, as hyper-util's
 /// client gives it one, and where it has none. Then `Served` takes two more, for the map.

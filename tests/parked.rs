@@ -1,15 +1,7 @@
 //! Parks a hundred thousand requests at the gate, and fails when one takes more room.
 
-#[allow(dead_code, reason = "other tests and the benches use the rest of it")]
-#[path = "../benches/spillover/leaf.rs"]
-mod leaf;
-
-#[path = "../benches/spillover/lot.rs"]
-mod lot;
-
 use allocation_counter::{AllocationInfo, measure};
-
-use self::lot::{BODY, Lot};
+use spillover_testing::measured::lot::{BODY, Lot};
 
 #[tokio::test(start_paused = true)]
 async fn a_parked_request_takes_less_than_five_kibibytes_and_leaves_nothing_behind() {

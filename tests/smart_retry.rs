@@ -1,21 +1,4 @@
-//! Runs the main job as a stranger would, and the unit tests of its parts.
-
-// An example's own `mod tests` are not run by cargo; here they are.
-#[allow(dead_code, reason = "the parts are used as a whole by the example")]
-#[path = "../examples/smart_retry/account.rs"]
-mod account;
-#[allow(dead_code, reason = "the parts are used as a whole by the example")]
-#[path = "../examples/smart_retry/args.rs"]
-mod args;
-#[allow(dead_code, reason = "the parts are used as a whole by the example")]
-#[path = "../examples/smart_retry/job.rs"]
-mod job;
-#[allow(dead_code, reason = "the parts are used as a whole by the example")]
-#[path = "../examples/smart_retry/report.rs"]
-mod report;
-#[allow(dead_code, reason = "the parts are used as a whole by the example")]
-#[path = "../examples/smart_retry/trace.rs"]
-mod trace;
+//! Runs the main job as a stranger would.
 
 use std::{fmt::Write, process::Output};
 

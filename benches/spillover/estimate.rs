@@ -4,21 +4,18 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
 use http::{HeaderMap, Uri};
+use spillover_testing::prompts;
 use tower_spillover::gate::cost::{EstimateCost, Head, TokenWeights};
-
-#[allow(dead_code, reason = "the tests compare with what a tree counts")]
-#[path = "../../src/gate/cost/samples.rs"]
-mod samples;
 
 pub(crate) fn bench(criterion: &mut Criterion) {
     let (uri, headers) = (Uri::from_static("/openai/v1/chat/completions"), HeaderMap::new());
     let (head, weights) = (Head::new(&uri, &headers), TokenWeights::new());
     let mut group = criterion.benchmark_group("estimate");
-    for (name, body) in samples::requests() {
+    for (name, body) in prompts::requests() {
         for (layout, text) in [
             ("", body.to_string()),
             (", indented", format!("{body:#}")),
-            (", escaped", samples::ascii(&body)),
+            (", escaped", prompts::ascii(&body)),
         ] {
             group.throughput(Throughput::Bytes(text.len() as u64));
             group.bench_function(format!("{name}{layout}"), |bencher| {

@@ -3,17 +3,13 @@
 mod decisions;
 mod estimate;
 mod inspect;
-mod leaf;
-mod lot;
 mod parked;
-mod paths;
 mod turns;
 
 use std::{env, hint::black_box, time::Duration};
 
 use criterion::Criterion;
-
-use self::{
+use spillover_testing::measured::{
     leaf::Leaf,
     paths::{PATHS, Path, Send},
 };

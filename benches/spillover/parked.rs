@@ -1,9 +1,8 @@
 //! What it takes to wait at the gate, and to give up, among as many as wait already.
 
 use criterion::{BatchSize, Criterion};
+use spillover_testing::measured::lot::{Lot, Parked};
 use tokio::runtime;
-
-use crate::lot::{Lot, Parked};
 
 pub(crate) fn bench(criterion: &mut Criterion) {
     let runtime = runtime::Builder::new_current_thread().enable_time().build().expect("timers");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{
+use spillover_testing::measured::{
     leaf::Leaf,
     paths::{PATHS, Send},
 };

@@ -1,6 +1,8 @@
 //! The gateway as its users meet it: the real binary, over real sockets.
 
 mod config;
+#[cfg(unix)]
+mod delays;
 mod emulate;
 #[cfg(unix)]
 mod entra;

@@ -2,12 +2,12 @@
 
 use http::{Method, Request};
 use proptest::{prelude::*, sample::Index};
+use spillover_testing::corpus::Sample;
 
 use super::{
     answer::Status,
     body,
     route::Asked,
-    sample::Sample,
     stream::{Beginning, Preamble},
 };
 

@@ -11,9 +11,6 @@ mod stream;
 
 #[cfg(test)]
 mod chunking;
-#[cfg(test)]
-#[path = "../../tests/corpus/sample.rs"]
-mod sample;
 
 use std::task::{Context, Poll};
 

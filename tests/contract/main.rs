@@ -1,8 +1,5 @@
 //! What the layers promise, asked of their public surface.
 
-mod clock;
-mod leaf;
-
 mod accounts;
 mod addressing;
 mod affinity;
@@ -30,3 +27,5 @@ mod sticking_tiers;
 mod tokens;
 mod waiting;
 mod waiting_rules;
+
+use spillover_testing::{leaf, paused as clock};

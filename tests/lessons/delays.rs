@@ -1,17 +1,11 @@
 //! Lesson 26, over sockets: small writes are not held back.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use http_body_util::BodyExt;
 use spillover_emulator::{Deployment, Pace, Standard};
-use tower::ServiceExt;
+use spillover_testing::delays::{BAR, quickest_quarter};
 
-use crate::{
-    azure::{Azure, STANDARD},
-    clock::{Stopwatch, soon},
-    protocol::{Client, Protocol},
-    stack::stream,
-};
+use crate::azure::{Azure, STANDARD};
 
 // No TCP_NODELAY: 43 ms more on each request over a connection that is kept.
 #[tokio::test]
@@ -24,29 +18,3 @@ async fn lesson_26_a_stream_over_a_kept_connection_is_not_held_up_by_acknowledge
     let quick = quickest_quarter(azure.addr("east"), "key-of-east").await;
     assert!(quick < BAR, "the emulator: {quick:?}");
 }
-
-/// How long a stream of a few tokens takes, but for the slower three quarters, which tell of the
-/// machine. The first ones are left out, since a new connection is acknowledged at once.
-async fn quickest_quarter(addr: SocketAddr, key: &str) -> Duration {
-    let client: Client<_> = Protocol::Http1.client();
-    let mut times = Vec::new();
-    for turn in 0..40 {
-        let mut request = stream(5);
-        let path = format!("http://{addr}/openai/deployments/{STANDARD}/chat/completions");
-        *request.uri_mut() = format!("{path}?api-version=2024-10-21").parse().unwrap();
-        request.headers_mut().insert("api-key", key.parse().unwrap());
-        let watch = Stopwatch::start();
-        let answer = soon(client.clone().oneshot(request)).await.unwrap();
-        assert_eq!(answer.status().as_u16(), 200);
-        let body = soon(answer.into_body().collect()).await.unwrap().to_bytes();
-        assert!(body.ends_with(b"data: [DONE]\n\n"));
-        if turn >= 20 {
-            times.push(watch.elapsed());
-        }
-    }
-    times.sort();
-    times[times.len() / 4]
-}
-
-/// Five tokens take 5 ms and a little, and the kernel's delayed acknowledgement 40 ms.
-const BAR: Duration = Duration::from_millis(30);

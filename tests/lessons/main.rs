@@ -1,29 +1,5 @@
 //! The mistakes that others made with refusals: a test for each, by its number.
 
-#[path = "../sockets/azure.rs"]
-#[allow(dead_code, reason = "shared with the tests over sockets")]
-mod azure;
-#[path = "../contract/leaf.rs"]
-#[allow(dead_code, reason = "shared with the tests of the contract")]
-mod leaf;
-#[path = "../contract/clock.rs"]
-#[allow(dead_code, reason = "shared with the tests of the contract")]
-mod paused;
-#[path = "../sockets/protocol.rs"]
-#[allow(dead_code, reason = "shared with the tests over sockets")]
-mod protocol;
-#[path = "../sockets/raw.rs"]
-mod raw;
-#[path = "../sockets/clock.rs"]
-#[allow(dead_code, reason = "shared with the tests over sockets")]
-mod real;
-#[path = "../corpus/sample.rs"]
-#[allow(dead_code, reason = "shared with the tests over sockets")]
-mod sample;
-#[path = "../sockets/stack.rs"]
-#[allow(dead_code, reason = "shared with the tests over sockets")]
-mod stack;
-
 mod answers;
 mod delays;
 mod memory;
@@ -33,10 +9,12 @@ mod scene;
 mod streams;
 mod waits;
 
+use spillover_testing::{azure, leaf, protocol, raw, stack};
+
 /// Both kinds of time: paused for what needs no socket, real for the rest.
 mod clock {
-    pub(crate) use crate::{
+    pub(crate) use spillover_testing::{
         paused::{ms, now, pass, timed},
-        real::{Stopwatch, soon},
+        real::soon,
     };
 }

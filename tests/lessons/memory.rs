@@ -1,6 +1,7 @@
 //! Lessons 8 to 11, 22 and 25: what is remembered of a refusal, and how often one is asked for.
 
 use http::StatusCode;
+use spillover_testing::corpus::Sample;
 use tower::{Layer, ServiceBuilder, ServiceExt, retry::RetryLayer};
 use tower_spillover::{
     InspectLayer, LimitAttemptsLayer, RegionRotateLayer, RetryAfterPolicy, SmartFallbackLayer,
@@ -10,7 +11,6 @@ use tower_spillover::{
 use crate::{
     clock::{ms, pass, timed},
     leaf::{Answer, Leaf, account, asked, header, request},
-    sample::Sample,
     scene::{ask, pool, regions, rests},
 };
 

@@ -3,6 +3,7 @@
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use spillover_testing::corpus::Sample;
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_spillover::{
     Backend, BackendPool, InspectLayer, RegionRotateLayer, ResponseBody, SmartFallbackLayer,
@@ -13,7 +14,6 @@ use crate::{
     clock::{ms, soon},
     protocol::{BOTH, Client, Protocol},
     raw::Raw,
-    sample::Sample,
     stack::{Ask, attempts, read, send, stack, stream},
 };
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use spillover_testing::corpus::Sample;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -19,7 +20,6 @@ use tower_spillover::{
 use crate::{
     clock::{pause, soon},
     protocol::Protocol,
-    sample::Sample,
 };
 
 /// How a response is written to its connection.

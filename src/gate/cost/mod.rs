@@ -26,9 +26,6 @@ mod scan;
 mod text;
 mod weights;
 
-#[cfg(test)]
-mod samples;
-
 use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, Uri};

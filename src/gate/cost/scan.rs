@@ -84,9 +84,9 @@ const MOST_CHOICES: u64 = 128;
 mod tests {
     use proptest::prelude::*;
     use serde_json::json;
+    use spillover_testing::prompts;
 
     use super::*;
-    use crate::gate::cost::samples;
 
     fn read(body: &str) -> Demand<'_> {
         Demand::read(body.as_bytes())
@@ -94,9 +94,9 @@ mod tests {
 
     #[test]
     fn a_realistic_prompt_is_within_a_fifth_of_what_a_tree_counts() {
-        for (name, body) in samples::requests() {
-            let expected = samples::prompt_tokens(&body);
-            for text in [body.to_string(), format!("{body:#}"), samples::ascii(&body)] {
+        for (name, body) in prompts::requests() {
+            let expected = prompts::prompt_tokens(&body);
+            for text in [body.to_string(), format!("{body:#}"), prompts::ascii(&body)] {
                 let prompt = read(&text).prompt;
                 let off = (prompt - expected).abs() / expected;
                 assert!(off <= 0.2, "{name}: {prompt} instead of {expected}");
@@ -106,10 +106,10 @@ mod tests {
 
     #[test]
     fn escapes_and_layout_do_not_change_the_count() {
-        for (name, body) in samples::requests() {
+        for (name, body) in prompts::requests() {
             let compact = body.to_string();
             assert_eq!(read(&format!("{body:#}")), read(&compact), "{name}");
-            assert_eq!(read(&samples::ascii(&body)).prompt, read(&compact).prompt, "{name}");
+            assert_eq!(read(&prompts::ascii(&body)).prompt, read(&compact).prompt, "{name}");
         }
     }
 
@@ -193,8 +193,8 @@ mod tests {
             let message = |content| json!({"role": "user", "content": content});
             let messages: Vec<_> = contents.iter().map(message).collect();
             let body = json!({"messages": messages, "max_tokens": limit});
-            let expected = samples::prompt_tokens(&body);
-            for text in [body.to_string(), samples::ascii(&body)] {
+            let expected = prompts::prompt_tokens(&body);
+            for text in [body.to_string(), prompts::ascii(&body)] {
                 let demand = read(&text);
                 prop_assert!((demand.prompt - expected).abs() <= 0.2 * expected);
                 prop_assert_eq!(demand.longest, Some(limit));

@@ -12,16 +12,16 @@ use tower_spillover::{
 };
 
 use crate::{
-    clock::soon,
     protocol::{Error, Protocol},
+    real::soon,
 };
 
-pub(crate) type Ask = Request<Full<Bytes>>;
-pub(crate) type Answer = Response<ResponseBody<Incoming>>;
-pub(crate) type Stack = BoxCloneSyncService<Ask, Answer, Error>;
+pub type Ask = Request<Full<Bytes>>;
+pub type Answer = Response<ResponseBody<Incoming>>;
+pub type Stack = BoxCloneSyncService<Ask, Answer, Error>;
 
 /// PTU first, then Standard; a request may wait for half a second.
-pub(crate) fn stack(protocol: Protocol, ptu: BackendPool, standard: BackendPool) -> Stack {
+pub fn stack(protocol: Protocol, ptu: BackendPool, standard: BackendPool) -> Stack {
     let tiers =
         SmartFallbackLayer::new(RegionRotateLayer::new(ptu), RegionRotateLayer::new(standard))
             .max_wait(Duration::from_millis(500));
@@ -29,23 +29,23 @@ pub(crate) fn stack(protocol: Protocol, ptu: BackendPool, standard: BackendPool)
 }
 
 /// One pool, without waiting.
-pub(crate) fn rotation(protocol: Protocol, pool: BackendPool) -> Stack {
+pub fn rotation(protocol: Protocol, pool: BackendPool) -> Stack {
     let rotate = RegionRotateLayer::new(pool);
     BoxCloneSyncService::new(ServiceBuilder::new().layer(rotate).service(protocol.client()))
 }
 
 /// A chat completion that a caller addressed to a resource of its own.
-pub(crate) fn chat() -> Ask {
+pub fn chat() -> Ask {
     ask(CLASSIC, r#"{"messages": [{"role": "user", "content": "hello"}]}"#)
 }
 
 /// The same in the v1 grammar, in which the body names the deployment.
-pub(crate) fn chat_v1() -> Ask {
+pub fn chat_v1() -> Ask {
     ask(V1, r#"{"model": "whatever", "messages": [{"role": "user", "content": "hello"}]}"#)
 }
 
 /// An event stream of so many tokens.
-pub(crate) fn stream(tokens: u32) -> Ask {
+pub fn stream(tokens: u32) -> Ask {
     let body = format!(
         r#"{{"messages": [{{"role": "user", "content": "hello"}}], "stream": true,
             "metadata": {{"emulator_completion_tokens": {tokens}}}}}"#
@@ -53,32 +53,31 @@ pub(crate) fn stream(tokens: u32) -> Ask {
     ask(CLASSIC, body)
 }
 
-pub(crate) fn ask(path: &str, body: impl Into<Bytes>) -> Ask {
+pub fn ask(path: &str, body: impl Into<Bytes>) -> Ask {
     Request::post(path)
         .header("content-type", "application/json")
         .body(Full::new(body.into()))
         .expect("a valid request")
 }
 
-pub(crate) const CLASSIC: &str =
-    "/openai/deployments/whatever/chat/completions?api-version=2024-10-21";
+pub const CLASSIC: &str = "/openai/deployments/whatever/chat/completions?api-version=2024-10-21";
 const V1: &str = "/openai/v1/chat/completions";
 
-pub(crate) async fn send(stack: &Stack, request: Ask) -> Answer {
+pub async fn send(stack: &Stack, request: Ask) -> Answer {
     soon(stack.clone().oneshot(request)).await.expect("a response")
 }
 
-pub(crate) fn served<B>(response: &Response<B>) -> &Served {
+pub fn served<B>(response: &Response<B>) -> &Served {
     response.extensions().get().expect("the account of the request")
 }
 
 /// The backends that were asked and their statuses; 0 for none.
-pub(crate) fn attempts<B>(response: &Response<B>) -> Vec<(&str, u16)> {
+pub fn attempts<B>(response: &Response<B>) -> Vec<(&str, u16)> {
     let status = |attempt: &Attempt| attempt.status().map_or(0, |status| status.as_u16());
     served(response).attempts().map(|attempt| (attempt.backend(), status(attempt))).collect()
 }
 
 /// The whole body, which must arrive in full.
-pub(crate) async fn read(answer: Answer) -> Bytes {
+pub async fn read(answer: Answer) -> Bytes {
     soon(answer.into_body().collect()).await.expect("a whole body").to_bytes()
 }

@@ -6,19 +6,19 @@ use spillover_emulator::{Counts, Deployment, Emulator, Fault, Ptu, Resource, Ser
 use tokio::net::TcpListener;
 use tower_spillover::{Backend, BackendPool};
 
-pub(crate) const PTU: &str = "gpt-4o-ptu";
-pub(crate) const STANDARD: &str = "gpt-4o";
+pub const PTU: &str = "gpt-4o-ptu";
+pub const STANDARD: &str = "gpt-4o";
 
 /// Resources behind a socket each. Backends are called `RESOURCE/DEPLOYMENT`.
-pub(crate) struct Azure {
-    pub(crate) emulator: Emulator,
+pub struct Azure {
+    pub emulator: Emulator,
     servings: BTreeMap<String, Serving>,
 }
 
 impl Azure {
     /// Resources with a key of their own, a PTU and a Standard deployment, which only refuse what
     /// they are told to refuse.
-    pub(crate) async fn open(resources: &[&str]) -> Self {
+    pub async fn open(resources: &[&str]) -> Self {
         Self::with(resources, |resource| {
             resource
                 .deployment(Deployment::ptu(PTU, Ptu::new(1e8)))
@@ -27,7 +27,7 @@ impl Azure {
         .await
     }
 
-    pub(crate) async fn with(resources: &[&str], build: impl Fn(Resource) -> Resource) -> Self {
+    pub async fn with(resources: &[&str], build: impl Fn(Resource) -> Resource) -> Self {
         let built = resources.iter().map(|name| build(Resource::new(*name).key(key_of(name))));
         let emulator = Emulator::new(built).record();
         let mut servings = BTreeMap::new();
@@ -38,16 +38,16 @@ impl Azure {
         Self { emulator, servings }
     }
 
-    pub(crate) fn addr(&self, resource: &str) -> SocketAddr {
+    pub fn addr(&self, resource: &str) -> SocketAddr {
         self.servings[resource].addr()
     }
 
-    pub(crate) fn endpoint(&self, resource: &str) -> String {
+    pub fn endpoint(&self, resource: &str) -> String {
         self.servings[resource].endpoint()
     }
 
     /// Closes all connections of a resource and listens again at the same address.
-    pub(crate) async fn restart(&mut self, resource: &str) {
+    pub async fn restart(&mut self, resource: &str) {
         let serving = self.servings.remove(resource).expect("a resource");
         let addr = serving.addr();
         serving.shutdown().await;
@@ -56,33 +56,33 @@ impl Azure {
     }
 
     /// The backend called `RESOURCE/DEPLOYMENT`.
-    pub(crate) fn backend(&self, name: &str) -> Backend {
+    pub fn backend(&self, name: &str) -> Backend {
         let (resource, _) = name.split_once('/').expect("RESOURCE/DEPLOYMENT");
         backend_at(name, self.addr(resource))
     }
 
-    pub(crate) fn pool<const N: usize>(&self, names: [&str; N]) -> BackendPool {
+    pub fn pool<const N: usize>(&self, names: [&str; N]) -> BackendPool {
         BackendPool::new(names.map(|name| self.backend(name))).expect("a valid pool")
     }
 
-    pub(crate) fn script<const N: usize>(&self, name: &str, faults: [Fault; N]) {
+    pub fn script<const N: usize>(&self, name: &str, faults: [Fault; N]) {
         let (resource, deployment) = name.split_once('/').expect("RESOURCE/DEPLOYMENT");
         self.emulator.script(resource, deployment, faults);
     }
 
-    pub(crate) fn counts(&self, name: &str) -> Counts {
+    pub fn counts(&self, name: &str) -> Counts {
         let (resource, deployment) = name.split_once('/').expect("RESOURCE/DEPLOYMENT");
         self.emulator.stats().of(resource, deployment)
     }
 
     /// All requests that reached a deployment.
-    pub(crate) fn attempts(&self) -> u64 {
+    pub fn attempts(&self) -> u64 {
         self.emulator.stats().total().attempts
     }
 }
 
 /// The backend called `RESOURCE/DEPLOYMENT`, by way of `addr`.
-pub(crate) fn backend_at(name: &str, addr: SocketAddr) -> Backend {
+pub fn backend_at(name: &str, addr: SocketAddr) -> Backend {
     let (resource, deployment) = name.split_once('/').expect("RESOURCE/DEPLOYMENT");
     Backend::new(name, format!("http://{addr}"))
         .expect("a valid endpoint")
@@ -90,11 +90,11 @@ pub(crate) fn backend_at(name: &str, addr: SocketAddr) -> Backend {
         .api_key(key_of(resource))
 }
 
-pub(crate) fn key_of(resource: &str) -> String {
+pub fn key_of(resource: &str) -> String {
     format!("key-of-{resource}")
 }
 
 /// A refusal for so many milliseconds.
-pub(crate) fn refused_for(ms: u64) -> Fault {
+pub fn refused_for(ms: u64) -> Fault {
     Fault::status(429).header("retry-after-ms", &ms.to_string())
 }

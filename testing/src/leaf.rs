@@ -19,11 +19,11 @@ use tower_spillover::{
     classify::{Hint, Reason, Refusal},
 };
 
-use crate::clock;
+use crate::paused;
 
 /// A clonable client. Like a strict one it panics when it is called without being ready, and its
 /// readiness does not pass to its clones.
-pub(crate) struct Leaf {
+pub struct Leaf {
     shared: Arc<Shared>,
     ready: bool,
 }
@@ -38,65 +38,65 @@ struct Shared {
 
 /// One request, as the client got it.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub struct Seen {
     /// Its place among all requests, from 0.
-    pub(crate) index: usize,
-    pub(crate) at: Duration,
-    pub(crate) version: Version,
-    pub(crate) uri: Uri,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
+    pub index: usize,
+    pub at: Duration,
+    pub version: Version,
+    pub uri: Uri,
+    pub headers: HeaderMap,
+    pub body: Bytes,
 }
 
 /// What the client answers, after how long.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub struct Answer {
     result: Result<Response<Full<Bytes>>, Broken>,
     delay: Duration,
 }
 
 /// A transport error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Broken(pub(crate) &'static str);
+pub struct Broken(pub &'static str);
 
 impl Leaf {
-    pub(crate) fn new(script: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
-        let (start, script) = (clock::now(), Box::new(script));
+    pub fn new(script: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
+        let (start, script) = (paused::now(), Box::new(script));
         let (seen, under_way) = Default::default();
         Self { shared: Arc::new(Shared { start, script, seen, under_way }), ready: false }
     }
 
     /// Gives these answers in turn, and then the last one for good.
-    pub(crate) fn playing(answers: impl Into<Vec<Answer>>) -> Self {
+    pub fn playing(answers: impl Into<Vec<Answer>>) -> Self {
         let answers = answers.into();
         Self::new(move |seen| answers[seen.index.min(answers.len() - 1)].clone())
     }
 
-    pub(crate) fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<Seen> {
         self.shared.seen.lock().unwrap().clone()
     }
 
     /// The time since it was made.
-    pub(crate) fn elapsed(&self) -> Duration {
+    pub fn elapsed(&self) -> Duration {
         self.shared.start.elapsed()
     }
 
     /// How many requests were neither answered nor dropped.
-    pub(crate) fn under_way(&self) -> usize {
+    pub fn under_way(&self) -> usize {
         Arc::strong_count(&self.shared.under_way) - 1
     }
 
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.seen().len()
     }
 
     /// When the requests came, in milliseconds.
-    pub(crate) fn times(&self) -> Vec<u128> {
+    pub fn times(&self) -> Vec<u128> {
         self.seen().iter().map(|seen| seen.at.as_millis()).collect()
     }
 
     /// Where the requests went.
-    pub(crate) fn hosts(&self) -> Vec<String> {
+    pub fn hosts(&self) -> Vec<String> {
         self.seen().iter().map(|seen| seen.host().to_owned()).collect()
     }
 }
@@ -145,7 +145,7 @@ where
             };
             let answer = (shared.script)(&seen);
             if !answer.delay.is_zero() {
-                clock::pass(answer.delay).await;
+                paused::pass(answer.delay).await;
             }
             answer.result
         }
@@ -154,62 +154,62 @@ where
 }
 
 impl Seen {
-    pub(crate) fn host(&self) -> &str {
+    pub fn host(&self) -> &str {
         self.uri.host().unwrap_or_default()
     }
 
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 }
 
 impl Answer {
-    pub(crate) fn status(status: u16) -> Self {
+    pub fn status(status: u16) -> Self {
         let mut response = Response::new(Full::from("the answer"));
         *response.status_mut() = status.try_into().unwrap();
         Self { result: Ok(response), delay: Duration::ZERO }
     }
 
-    pub(crate) fn ok() -> Self {
+    pub fn ok() -> Self {
         Self::status(200)
     }
 
     /// A PTU's refusal, with both headers.
-    pub(crate) fn refused(ms: u64) -> Self {
+    pub fn refused(ms: u64) -> Self {
         let seconds = ms.div_ceil(1_000).to_string();
         Self::status(429).with("retry-after-ms", ms.to_string()).with("retry-after", seconds)
     }
 
-    pub(crate) fn broken() -> Self {
+    pub fn broken() -> Self {
         Self { result: Err(Broken("reset by peer")), delay: Duration::ZERO }
     }
 
-    pub(crate) fn with(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
+    pub fn with(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
         let value = value.as_ref().parse().unwrap();
         self.result.as_mut().unwrap().headers_mut().insert(name, value);
         self
     }
 
     /// With what a layer that reads bodies found out.
-    pub(crate) fn because(mut self, reason: Reason, hint: Hint) -> Self {
+    pub fn because(mut self, reason: Reason, hint: Hint) -> Self {
         let extensions = self.result.as_mut().unwrap().extensions_mut();
         extensions.insert(Refusal::new(reason, hint));
         self
     }
 
     /// With this body instead, of JSON or of events.
-    pub(crate) fn telling(mut self, body: impl Into<Bytes>) -> Self {
+    pub fn telling(mut self, body: impl Into<Bytes>) -> Self {
         let body = body.into();
         let kind = if body.starts_with(b"{") { "application/json" } else { "text/event-stream" };
         *self.result.as_mut().unwrap().body_mut() = Full::new(body);
         self.with("content-type", kind)
     }
 
-    pub(crate) fn after(self, ms: u64) -> Self {
-        Self { delay: clock::ms(ms), ..self }
+    pub fn after(self, ms: u64) -> Self {
+        Self { delay: paused::ms(ms), ..self }
     }
 
-    pub(crate) fn into_response(self) -> Response<Full<Bytes>> {
+    pub fn into_response(self) -> Response<Full<Bytes>> {
         self.result.unwrap()
     }
 }
@@ -224,7 +224,7 @@ impl std::error::Error for Broken {}
 
 /// A layer that puts a given service in the place of what it is applied to.
 #[derive(Clone, Debug)]
-pub(crate) struct Put<S>(pub(crate) S);
+pub struct Put<S>(pub S);
 
 impl<S: Clone, I> Layer<I> for Put<S> {
     type Service = S;
@@ -234,28 +234,27 @@ impl<S: Clone, I> Layer<I> for Put<S> {
     }
 }
 
-pub(crate) const CLASSIC: &str =
-    "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21";
+pub const CLASSIC: &str = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21";
 
-pub(crate) fn request() -> Request<Full<Bytes>> {
+pub fn request() -> Request<Full<Bytes>> {
     Request::post(CLASSIC).body(Full::from(r#"{"messages":[]}"#)).unwrap()
 }
 
 /// The account on a response.
-pub(crate) fn account<R>(response: &Response<R>) -> &Served {
+pub fn account<R>(response: &Response<R>) -> &Served {
     response.extensions().get().expect("a response of these layers has an account")
 }
 
 /// The backends asked, with the milliseconds at which they were.
-pub(crate) fn asked(served: &Served) -> Vec<(&str, u128)> {
+pub fn asked(served: &Served) -> Vec<(&str, u128)> {
     served.attempts().map(|attempt| (attempt.backend(), attempt.at().as_millis())).collect()
 }
 
-pub(crate) fn header<'a, R>(response: &'a Response<R>, name: &str) -> Option<&'a str> {
+pub fn header<'a, R>(response: &'a Response<R>, name: &str) -> Option<&'a str> {
     response.headers().get(name).map(|value| value.to_str().unwrap())
 }
 
-pub(crate) async fn text<R>(response: Response<R>) -> String
+pub async fn text<R>(response: Response<R>) -> String
 where
     R: Body,
     R::Error: fmt::Debug,
@@ -265,7 +264,7 @@ where
 }
 
 /// Readies a service for one of these requests.
-pub(crate) async fn readied<S>(service: &mut S) -> &mut S
+pub async fn readied<S>(service: &mut S) -> &mut S
 where
     S: Service<Request<Full<Bytes>>, Error: fmt::Debug>,
 {
@@ -273,10 +272,7 @@ where
 }
 
 /// Sends `request` through a service that is kept, as a connection keeps it, not cloned.
-pub(crate) async fn through<S, B>(
-    service: &mut S,
-    request: Request<B>,
-) -> Result<S::Response, S::Error>
+pub async fn through<S, B>(service: &mut S, request: Request<B>) -> Result<S::Response, S::Error>
 where
     S: Service<Request<B>>,
 {

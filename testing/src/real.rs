@@ -7,17 +7,17 @@ use std::{
 
 /// Fails the test when `future` hangs.
 #[expect(clippy::disallowed_methods, reason = "sockets live in real time")]
-pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
+pub async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(5), future).await.expect("an end within 5 s")
 }
 
 #[expect(clippy::disallowed_methods, reason = "sockets live in real time")]
-pub(crate) async fn pause(ms: u64) {
+pub async fn pause(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }
 
 /// Waits until `condition` holds.
-pub(crate) async fn until(condition: impl Fn() -> bool) {
+pub async fn until(condition: impl Fn() -> bool) {
     soon(async {
         while !condition() {
             pause(2).await;
@@ -27,15 +27,15 @@ pub(crate) async fn until(condition: impl Fn() -> bool) {
 }
 
 #[derive(Clone, Copy)]
-pub(crate) struct Stopwatch(Instant);
+pub struct Stopwatch(Instant);
 
 impl Stopwatch {
     #[expect(clippy::disallowed_methods, reason = "sockets live in real time")]
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         Self(Instant::now())
     }
 
-    pub(crate) fn elapsed(self) -> Duration {
+    pub fn elapsed(self) -> Duration {
         self.0.elapsed()
     }
 }

@@ -19,11 +19,11 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::clock::pause;
+use crate::real::pause;
 
 /// What happens to the answers on the first connection; later connections are sound.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Spoil {
+pub enum Spoil {
     Nothing,
     /// Held back this long.
     Delay(Duration),
@@ -38,8 +38,8 @@ pub(crate) enum Spoil {
 }
 
 /// A proxy at work. Dropping it stops accepting.
-pub(crate) struct Proxy {
-    pub(crate) addr: SocketAddr,
+pub struct Proxy {
+    pub addr: SocketAddr,
     counters: Arc<Counters>,
     task: JoinHandle<()>,
 }
@@ -51,7 +51,7 @@ struct Counters {
 }
 
 impl Proxy {
-    pub(crate) async fn to(upstream: SocketAddr, spoil: Spoil) -> Self {
+    pub async fn to(upstream: SocketAddr, spoil: Spoil) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let counters = Arc::<Counters>::default();
         Self {
@@ -62,12 +62,12 @@ impl Proxy {
     }
 
     /// The connections accepted so far.
-    pub(crate) fn connections(&self) -> usize {
+    pub fn connections(&self) -> usize {
         self.counters.connections.load(Relaxed)
     }
 
     /// The bytes of requests passed on so far.
-    pub(crate) fn uploaded(&self) -> usize {
+    pub fn uploaded(&self) -> usize {
         self.counters.uploaded.load(Relaxed)
     }
 }

@@ -16,21 +16,21 @@ use http_body_util::Full;
 use tower::{Layer, Service, layer::layer_fn, service_fn};
 use tower_spillover::{SmartFallbackLayer, gate::Gate};
 
-use crate::leaf::{Leaf, template};
+use super::leaf::{Leaf, template};
 
 /// A layer with the default gate, over a primary that refused its first request.
-pub(crate) struct Lot {
-    pub(crate) gate: Gate,
+pub struct Lot {
+    pub gate: Gate,
     asked: Rc<Cell<usize>>,
     send: Box<dyn Fn(Request<Full<Bytes>>) -> Parked>,
 }
 
 /// A request that waits.
-pub(crate) type Parked = Pin<Box<dyn Future<Output = ()>>>;
+pub type Parked = Pin<Box<dyn Future<Output = ()>>>;
 
 impl Lot {
     /// Needs a runtime with timers, as whatever is parked does.
-    pub(crate) fn closed() -> Self {
+    pub fn closed() -> Self {
         let (gate, asked) = (Gate::new(), Rc::new(Cell::new(0)));
         let (counter, leaf) = (Rc::clone(&asked), Leaf::new());
         let mut refusing = leaf.refusing();
@@ -51,7 +51,7 @@ impl Lot {
     }
 
     /// Sends a request whose head and body of 2 KiB are its own, and leaves it waiting.
-    pub(crate) fn park(&self) -> Parked {
+    pub fn park(&self) -> Parked {
         let body = Bytes::from(vec![b'x'; BODY]);
         let mut parked = (self.send)(Request::from_parts(template(), Full::new(body)));
         let polled = parked.as_mut().poll(&mut Context::from_waker(noop_waker_ref()));
@@ -60,10 +60,10 @@ impl Lot {
     }
 
     /// How often the primary was asked.
-    pub(crate) fn asked(&self) -> usize {
+    pub fn asked(&self) -> usize {
         self.asked.get()
     }
 }
 
-pub(crate) const BODY: usize = 2 << 10;
+pub const BODY: usize = 2 << 10;
 const HOUR: Duration = Duration::from_secs(3_600);

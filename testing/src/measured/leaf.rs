@@ -17,13 +17,13 @@ use tower::Service;
 
 /// A ready service: parks the head of each request and answers with a parked head.
 #[derive(Clone)]
-pub(crate) struct Leaf {
+pub struct Leaf {
     status: StatusCode,
     parked: Rc<Parked>,
 }
 
 /// What goes round between a caller and its leaves.
-pub(crate) struct Parked {
+pub struct Parked {
     request: Cell<Option<request::Parts>>,
     response: Cell<Option<(HeaderMap, Extensions)>>,
     /// Cloned when no leaf was reached, so that there is nothing parked.
@@ -40,21 +40,21 @@ struct Connected;
 
 impl Leaf {
     /// A leaf that answers 200, over a request of 12 headers and 2 KiB.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self::with(false)
     }
 
     /// The same, with an extension on every response.
-    pub(crate) fn extended() -> Self {
+    pub fn extended() -> Self {
         Self::with(true)
     }
 
     /// The same leaf, answering 429. The head of a refusal is cloned: whoever moves on drops it.
-    pub(crate) fn refusing(&self) -> Self {
+    pub fn refusing(&self) -> Self {
         Self { status: StatusCode::TOO_MANY_REQUESTS, ..self.clone() }
     }
 
-    pub(crate) fn parked(&self) -> Rc<Parked> {
+    pub fn parked(&self) -> Rc<Parked> {
         Rc::clone(&self.parked)
     }
 
@@ -114,13 +114,13 @@ impl<B> Service<Request<B>> for Leaf {
 
 impl Parked {
     /// The request to send.
-    pub(crate) fn request(&self) -> Request<Full<Bytes>> {
+    pub fn request(&self) -> Request<Full<Bytes>> {
         let parts = self.request.take().unwrap_or_else(|| self.template.clone());
         Request::from_parts(parts, Full::new(self.body.clone()))
     }
 
     /// The same, with the path that it had before a backend's deployment was written into it.
-    pub(crate) fn restored_request(&self) -> Request<Full<Bytes>> {
+    pub fn restored_request(&self) -> Request<Full<Bytes>> {
         let mut request = self.request();
         *request.uri_mut() = self.template.uri.clone();
         request
@@ -128,7 +128,7 @@ impl Parked {
 
     /// Takes a response back. Its extensions are emptied or, where the leaf attaches one itself,
     /// kept without what the layers left.
-    pub(crate) fn reclaim<B>(&self, response: Response<B>) {
+    pub fn reclaim<B>(&self, response: Response<B>) {
         let (head, _) = response.into_parts();
         if head.status != StatusCode::OK {
             return;
@@ -144,7 +144,7 @@ impl Parked {
 }
 
 /// Readies `service`, calls it, and polls the answer, which has to be there at once.
-pub(crate) fn send<S, B, R>(service: &mut S, request: Request<B>) -> Response<R>
+pub fn send<S, B, R>(service: &mut S, request: Request<B>) -> Response<R>
 where
     S: Service<Request<B>, Response = Response<R>, Error = Infallible>,
 {
@@ -157,7 +157,7 @@ where
 }
 
 /// The head of a chat completion as a client sends it to a gateway.
-pub(crate) fn template() -> request::Parts {
+pub fn template() -> request::Parts {
     let lines = [
         ("host", "gateway.contoso.example"),
         ("content-type", "application/json"),

@@ -9,8 +9,8 @@ use tokio::{
 };
 
 /// A server at work. Dropping it closes all connections.
-pub(crate) struct Raw {
-    pub(crate) addr: SocketAddr,
+pub struct Raw {
+    pub addr: SocketAddr,
     task: JoinHandle<()>,
 }
 
@@ -18,7 +18,7 @@ impl Raw {
     /// Answers the first request of connection `n` with `answers[n]`, later connections with the
     /// last of them, as soon as the request's head is there. Whatever follows the head of a
     /// request is left unread.
-    pub(crate) async fn saying<const N: usize>(answers: [impl Into<Vec<u8>>; N]) -> Self {
+    pub async fn saying<const N: usize>(answers: [impl Into<Vec<u8>>; N]) -> Self {
         let answers: Arc<[Vec<u8>]> = answers.into_iter().map(Into::into).collect();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("it is bound");

@@ -17,8 +17,8 @@ use hyper_util::{
 use tokio::{net::TcpListener, task::JoinHandle};
 
 /// A server at work. Dropping it stops accepting.
-pub(crate) struct Witness {
-    pub(crate) addr: SocketAddr,
+pub struct Witness {
+    pub addr: SocketAddr,
     heads: Heads,
     task: JoinHandle<()>,
 }
@@ -27,21 +27,21 @@ type Heads = Arc<Mutex<Vec<Parts>>>;
 
 impl Witness {
     /// Answers the requests, counted from 0, with `answer`, each after its body has arrived.
-    pub(crate) async fn start(
+    pub async fn start(
         answer: impl Fn(usize) -> Response<Full<Bytes>> + Clone + Send + 'static,
     ) -> Self {
         Self::listen(answer, true).await
     }
 
     /// Answers as soon as the head is there, and never reads a body.
-    pub(crate) async fn hasty(
+    pub async fn hasty(
         answer: impl Fn(usize) -> Response<Full<Bytes>> + Clone + Send + 'static,
     ) -> Self {
         Self::listen(answer, false).await
     }
 
     /// The heads of all requests so far.
-    pub(crate) fn heads(&self) -> Vec<Parts> {
+    pub fn heads(&self) -> Vec<Parts> {
         self.heads.lock().expect("no test panics in here").clone()
     }
 

@@ -4,20 +4,20 @@ use std::{fs, path::Path};
 
 /// One file of the corpus.
 #[derive(Clone, Debug)]
-pub(crate) struct Sample {
-    pub(crate) name: String,
-    pub(crate) method: String,
-    pub(crate) path: String,
-    pub(crate) verdict: String,
+pub struct Sample {
+    pub name: String,
+    pub method: String,
+    pub path: String,
+    pub verdict: String,
     /// Its lines, the first of which is the status.
-    pub(crate) head: Vec<String>,
-    pub(crate) body: Vec<u8>,
+    pub head: Vec<String>,
+    pub body: Vec<u8>,
 }
 
 impl Sample {
     /// Every file.
-    pub(crate) fn all() -> Vec<Self> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    pub fn all() -> Vec<Self> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus");
         let mut samples: Vec<_> = fs::read_dir(folder)
             .expect("the corpus")
             .map(|entry| entry.expect("a file").path())
@@ -48,11 +48,11 @@ impl Sample {
         }
     }
 
-    pub(crate) fn status(&self) -> u16 {
+    pub fn status(&self) -> u16 {
         self.head[0].split(' ').nth(1).expect("a status").parse().expect("a status")
     }
 
-    pub(crate) fn is_stream(&self) -> bool {
+    pub fn is_stream(&self) -> bool {
         self.head.iter().any(|line| line.starts_with("content-type: text/event-stream"))
     }
 }

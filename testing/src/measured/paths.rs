@@ -23,17 +23,17 @@ use tower_spillover::{
     RetryAfterPolicy, SmartFallbackLayer, policy::Rests, region_rotate::RegionRotate,
 };
 
-use crate::leaf::{Leaf, send};
+use super::leaf::{Leaf, send};
 
 /// Sends one request.
-pub(crate) type Send = Box<dyn FnMut()>;
+pub type Send = Box<dyn FnMut()>;
 
 /// One way that a request can go.
-pub(crate) struct Path {
-    pub(crate) group: &'static str,
-    pub(crate) name: &'static str,
+pub struct Path {
+    pub group: &'static str,
+    pub name: &'static str,
     /// Builds the services, over a leaf that it is given.
-    pub(crate) build: fn(Leaf) -> Send,
+    pub build: fn(Leaf) -> Send,
 }
 
 const fn path(group: &'static str, name: &'static str, build: fn(Leaf) -> Send) -> Path {
@@ -41,7 +41,7 @@ const fn path(group: &'static str, name: &'static str, build: fn(Leaf) -> Send) 
 }
 
 /// Every path, beside its baselines.
-pub(crate) const PATHS: &[Path] = &[
+pub const PATHS: &[Path] = &[
     // The first attempt is answered.
     path("served", "bare", |leaf| over(&leaf, leaf.clone())),
     path("served", "bare + clone", bare_and_clone),

@@ -8,20 +8,20 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 
-pub(crate) type Client<B> = legacy::Client<HttpConnector, B>;
-pub(crate) type Error = legacy::Error;
+pub type Client<B> = legacy::Client<HttpConnector, B>;
+pub type Error = legacy::Error;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protocol {
+pub enum Protocol {
     Http1,
     /// With prior knowledge, in clear text.
     Http2,
 }
 
-pub(crate) const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
+pub const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 
 impl Protocol {
-    pub(crate) fn client<B>(self) -> Client<B>
+    pub fn client<B>(self) -> Client<B>
     where
         B: Body + Send,
         B::Data: Send,

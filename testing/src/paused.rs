@@ -5,28 +5,28 @@ use std::{future::Future, time::Duration};
 use tokio::time::Instant;
 
 #[expect(clippy::disallowed_methods, reason = "a test tells the time by the paused clock")]
-pub(crate) fn now() -> Instant {
+pub fn now() -> Instant {
     Instant::now()
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test lets paused time pass")]
-pub(crate) async fn pass(time: Duration) {
+pub async fn pass(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
-pub(crate) const fn ms(ms: u64) -> Duration {
+pub const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
 /// What `work` gives, and how long it took.
-pub(crate) async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
+pub async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
     let start = now();
     let result = work.await;
     (result, start.elapsed())
 }
 
 /// Runs `work` to its end in a runtime of its own whose clock is paused.
-pub(crate) fn paused<T>(work: impl Future<Output = T>) -> T {
+pub fn paused<T>(work: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true).build().expect("a runtime").block_on(work)
 }

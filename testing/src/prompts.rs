@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// One request of every kind.
-pub(super) fn requests() -> Vec<(&'static str, Value)> {
+pub fn requests() -> Vec<(&'static str, Value)> {
     vec![
         ("chat", chat()),
         ("chat with tools", chat_with_tools()),
@@ -18,7 +18,7 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
 }
 
 /// The body as a client writes it that escapes whatever is not ASCII, such as Python's `json`.
-pub(super) fn ascii(body: &Value) -> String {
+pub fn ascii(body: &Value) -> String {
     let mut units = [0; 2];
     let mut text = String::new();
     for letter in body.to_string().chars() {
@@ -35,7 +35,7 @@ pub(super) fn ascii(body: &Value) -> String {
 
 /// Tokens of a prompt, field by field: four bytes of text, four tokens around a message, one for
 /// an id, 765 for an image, and the tools as compact JSON without its marks.
-pub(super) fn prompt_tokens(body: &Value) -> f64 {
+pub fn prompt_tokens(body: &Value) -> f64 {
     let prompts = ["messages", "input", "prompt", "suffix", "instructions"];
     let schemas = ["tools", "response_format", "text"];
     let marks = |mark: &char| !"{}[]:,\"".contains(*mark);
