@@ -2,17 +2,17 @@
 
 #![allow(unreachable_pub, reason = "nothing outside of a binary can reach it")]
 
-mod account;
+mod access_record;
 mod completions;
 mod config;
 mod emulate;
 mod entra;
+mod http_client;
 mod load;
-mod operations;
-mod own_requests;
-mod running;
 mod serve;
-mod trust;
+mod snapshot;
+mod telemetry;
+mod tls_roots;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 

@@ -8,11 +8,11 @@ use super::{
     Clients, Config, client,
     endpoint::told,
     model::{self, Models},
+    model_policy,
+    parse_context::{self, Contents, Environment, Sheet},
     problem::{Problem, Problems},
     section::Section,
     server,
-    sheet::{self, Contents, Environment, Sheet},
-    steering,
 };
 
 /// The configuration in the file at `path`, with the secrets that it refers to.
@@ -48,12 +48,12 @@ pub(super) struct Reading {
 
 pub(super) fn read(path: &Path, environment: &Environment<'_>) -> Reading {
     let mut contents = Contents::new();
-    let bytes = sheet::read(path);
-    sheet::note(&mut contents, path.to_owned(), bytes.as_deref().ok());
+    let bytes = parse_context::read(path);
+    parse_context::note(&mut contents, path.to_owned(), bytes.as_deref().ok());
     let whole = |text| Err(Problems::new(vec![Problem::whole(path, text)]));
     let result = match bytes.map(String::from_utf8) {
         Err(error) => {
-            let reason = sheet::reason(&error);
+            let reason = parse_context::reason(&error);
             whole(format!("cannot be read ({reason}); check the path and its permissions"))
         }
         Ok(Err(_)) => whole("is not text; write it as UTF-8".to_owned()),
@@ -93,7 +93,7 @@ fn config<'a>(sheet: &'a Sheet<'a>, root: &'a DeTable<'a>) -> Config {
     let listen = server::listen(root.section("listen"));
     let limits = server::limits(root.section("limits"));
     let upstream = server::upstream(root.section("upstream"));
-    let sticky = steering::memory(root.section("sticky"));
+    let sticky = model_policy::memory(root.section("sticky"));
     let telemetry = server::telemetry(root.section("telemetry"));
     let entra = root.optional("entra").map(server::entra);
     let classes = client::classes(&root.section("classes"));

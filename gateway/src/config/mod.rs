@@ -5,15 +5,15 @@ mod client;
 mod endpoint;
 mod file;
 mod model;
+mod model_policy;
 mod nearest;
+mod parse_context;
 mod pem;
 mod problem;
 mod quantity;
 mod secret;
 mod section;
 mod server;
-mod sheet;
-mod steering;
 mod value;
 mod watch;
 
@@ -25,8 +25,8 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 pub use self::{
     check::check,
     file::parse,
+    model_policy::{Failure, Failures, Inspection, Steering, Stickiness, StickySettings},
     problem::Problems,
-    steering::{Failure, Failures, Inspection, Steering, Stickiness, StickySettings},
     watch::{Hangup, Watch, open},
 };
 

@@ -9,8 +9,8 @@ use tower_spillover::{
 use super::{
     Auth, Backend, Budget, GateSettings, Model, Secret,
     endpoint::told,
+    model_policy,
     section::{DAY, Section},
-    steering,
     value::Value,
 };
 
@@ -70,7 +70,7 @@ impl Models {
             budget.wrong("would do nothing without both tiers; remove it or add the other tier");
         }
         let aliases = section.get("aliases").map(|value| self.aliases(name, &value));
-        let steering = steering::read(&mut section, &ptu, &standard);
+        let steering = model_policy::read(&mut section, &ptu, &standard);
         let model = Model {
             ptu,
             standard,

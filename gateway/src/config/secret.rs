@@ -1,6 +1,6 @@
 //! Secrets: where they are, never what they are.
 
-use super::{Secret, sheet::reason, value::Value};
+use super::{Secret, parse_context::reason, value::Value};
 
 impl<'a> Value<'a> {
     /// A secret by reference, without white space around it. What is wrong is reported without

@@ -4,7 +4,7 @@ use std::{ops::Range, time::Duration};
 
 use toml::de::DeTable;
 
-use super::{nearest::nearest, sheet::Sheet, value::Value};
+use super::{nearest::nearest, parse_context::Sheet, value::Value};
 
 /// A table. Every key that nobody asked for is unknown, so the two cannot drift apart.
 pub(super) struct Section<'a> {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{
     file::{Reading, read},
-    sheet::Contents,
+    parse_context::Contents,
 };
 
 const EXAMPLE: &str = include_str!("../../../examples/spillover.toml");

@@ -4,7 +4,7 @@ use std::{ops::Range, time::Duration};
 
 use toml::de::{DeTable, DeValue};
 
-use super::{nearest::nearest, quantity, section::Section, sheet::Sheet};
+use super::{nearest::nearest, parse_context::Sheet, quantity, section::Section};
 
 /// A value with its key and its place.
 #[derive(Clone)]

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::{
     Config, Problems,
     file::{self, Reading, variable},
-    sheet::Contents,
+    parse_context::Contents,
 };
 
 /// The configuration at `path`, and what notices that it has become another.

@@ -17,7 +17,7 @@ use http::Uri;
 use super::{EntraError, transport::Transport};
 use crate::{
     config::{Entra, EntraKind},
-    own_requests::Client,
+    http_client::Client,
 };
 
 /// The credential that `entra` describes; `variable` reads the environment.

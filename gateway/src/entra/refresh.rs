@@ -14,7 +14,7 @@ use futures::{
 use tokio::time::Instant;
 use tower_spillover::backend::{AccessToken, TokenError, TokenFuture, TokenSource};
 
-use crate::{config::Secret, own_requests::chain};
+use crate::{config::Secret, http_client::chain};
 
 /// A credential whose token is at hand.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use azure_core::{
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 
-use crate::own_requests::Client;
+use crate::http_client::Client;
 
 /// What the SDK sends its requests through.
 #[derive(Debug)]

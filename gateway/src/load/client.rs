@@ -12,7 +12,7 @@ use hyper_util::{
 use tokio_rustls::rustls::ClientConfig;
 
 use super::args::LoadArgs;
-use crate::trust;
+use crate::tls_roots;
 
 pub(super) type Client = Legacy<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
@@ -39,8 +39,8 @@ pub(super) fn client(args: &LoadArgs) -> Result<Client, String> {
 
 /// The public authorities, and those of a file.
 fn tls(trust: Option<&Path>) -> Result<ClientConfig, String> {
-    let Some(file) = trust else { return trust::tls(None) };
+    let Some(file) = trust else { return tls_roots::tls(None) };
     let wrong = |problem: String| format!("{}: {problem}: check --trust", file.display());
     let pem = fs::read(file).map_err(|error| wrong(error.to_string()))?;
-    trust::tls(Some(&pem)).map_err(wrong)
+    tls_roots::tls(Some(&pem)).map_err(wrong)
 }

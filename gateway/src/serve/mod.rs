@@ -1,32 +1,11 @@
 //! `spillover serve`: the gateway's server, from its sockets to the layers.
 
-mod certificate;
-mod choice;
-mod clients;
 mod clock;
-mod connection;
-mod control;
-mod decision;
-mod demo;
-mod door;
-mod entry;
-mod exchange;
-mod gateway;
-mod headers;
-mod lanes;
-mod ledger;
-mod listen;
-mod model;
-mod models;
-mod outbound;
+mod inbound;
+mod lifecycle;
+mod record;
 mod refusal;
-mod reload;
-mod route;
-mod signals;
-mod site;
-mod stack;
-mod turn;
-mod upload;
+mod routing;
 mod upstream;
 mod workers;
 
@@ -45,22 +24,24 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
 use tokio::{sync::watch, task::JoinHandle};
 
-pub(crate) use self::gateway::Observe;
+pub(crate) use self::inbound::gateway::Observe;
 use self::{
-    certificate::Certificate,
-    door::{Door, Pages},
-    gateway::Gateway,
-    listen::Listener,
-    reload::Reload,
-    signals::End,
+    inbound::{
+        certificate::Certificate,
+        gateway::Gateway,
+        listen::Listener,
+        listener_role::{Door, Pages},
+    },
+    lifecycle::{demo, reload::Reload, signals::End},
+    upstream::stack,
     workers::Workers,
 };
 use crate::{
-    account::Account,
+    access_record::Account,
     config::{self, Config, Entra, Hangup},
     entra,
-    operations::{self, Operations, Trace},
-    running::Running,
+    snapshot::Running,
+    telemetry::{self, Operations, Trace},
 };
 
 /// Serves the configuration in `file`, or without one a demonstration, until a signal ends it.
@@ -159,7 +140,7 @@ impl Observe for Observed {
 
     fn page(&self, path: &str, running: &Running) -> Option<Response<Bytes>> {
         let (kind, text) = match path {
-            "/metrics" => (operations::CONTENT_TYPE, self.0.metrics(running)),
+            "/metrics" => (telemetry::CONTENT_TYPE, self.0.metrics(running)),
             "/-/status" => ("application/json", format!("{:#}\n", self.0.status(running))),
             _ => return None,
         };

@@ -26,9 +26,9 @@ use tower_spillover::gate::Mode;
 
 use super::{Observe, Server};
 use crate::{
-    account::Account,
+    access_record::Account,
     config::{self, Auth, Backend, Config, GateSettings, Model, Secret, Steering, Stickiness},
-    running::Running,
+    snapshot::Running,
 };
 
 /// A gateway, with what is behind it and a client in front.

@@ -1,0 +1,76 @@
+//! What became of a request, for whoever counts, logs or exports it.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use http::StatusCode;
+use tower_spillover::{Served, classify::Reason, gate::cost::Usage, served::Attempt, sticky::Held};
+
+use crate::telemetry::Trace;
+
+/// A request whose answer has gone out, or was given up.
+#[derive(Debug)]
+pub struct Account {
+    /// The request's own id, as it is told to the client (`x-request-id`).
+    pub id: String,
+    pub at: SystemTime,
+    pub started: Instant,
+    /// The client's name; `open` where anybody may come.
+    pub client: String,
+    /// The configured model, if the request named one.
+    pub model: Option<String>,
+    pub class: Option<String>,
+    /// `chat.completions`, `responses`, `embeddings`, ... as in the path.
+    pub operation: String,
+    pub streaming: bool,
+    pub status: StatusCode,
+    /// Which backend answered, what it took to get there; `None` where the gateway answered itself.
+    pub served: Option<Served>,
+    /// Until the head of the answer went out.
+    pub to_head: Duration,
+    /// Until its last byte did.
+    pub total: Duration,
+    pub usage: Option<Tokens>,
+    /// Whether the whole body went out.
+    pub complete: bool,
+    /// Where traces are exported.
+    pub trace: Option<Trace>,
+}
+
+/// What a backend said that a request took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    pub prompt: u64,
+    pub cached: u64,
+    pub completion: u64,
+}
+
+impl From<Usage> for Tokens {
+    fn from(usage: Usage) -> Self {
+        Self { prompt: usage.prompt, cached: usage.cached, completion: usage.completion }
+    }
+}
+
+/// Why a backend refused, as headers, labels and logs have it.
+pub const fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Rate => "rate",
+        Reason::Capacity => "capacity",
+        Reason::Quota => "quota",
+        Reason::ContextLength => "context-length",
+        _ => "other",
+    }
+}
+
+/// Why a request was kept with one resource, likewise.
+pub const fn held(held: Held) -> &'static str {
+    match held {
+        Held::Named => "named",
+        Held::Known => "known",
+        Held::Unknown => "unknown",
+    }
+}
+
+/// Why the last backend that refused did so, where that is known.
+pub fn last_reason(served: &Served) -> Option<Reason> {
+    served.attempts().rev().find_map(Attempt::reason)
+}

@@ -1,0 +1,74 @@
+//! What lets a request in: its method, its client, and the limits on both.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, Method, StatusCode, header};
+
+use super::{clients::Caller, runtime::Site};
+use crate::serve::{record::request_guard::Ledger, refusal::Refusal, routing::route};
+
+/// Refuses what is no exchange of one request and one answer, and what would show a key.
+pub(crate) fn refuse_tunnels(head: &http::request::Parts) -> Result<(), Refusal> {
+    if head.headers.contains_key(header::UPGRADE) && asks_for_websocket(&head.headers)
+        || route::is_realtime(head.uri.path())
+    {
+        return Err(Refusal::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "NotImplemented",
+            "Realtime sessions over WebSocket do not pass this gateway. Connect to the resource \
+             itself.",
+        ));
+    }
+    // An answer to TRACE would show the key that the backend was sent.
+    if head.method == Method::CONNECT || head.method == Method::TRACE {
+        return Err(Refusal::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "MethodNotAllowed",
+            "The method does not pass this gateway.",
+        ));
+    }
+    Ok(())
+}
+
+/// Finds out who asks, and gives the request a place among those under way.
+pub(crate) fn admit<'a>(
+    ledger: &mut Ledger,
+    site: &'a Site,
+    headers: &HeaderMap,
+) -> Result<&'a Arc<Caller>, Refusal> {
+    let limits = &site.config().limits;
+    let caller = site.clients.admit(headers)?;
+    ledger.account.client.push_str(&caller.name);
+    caller.take(ledger.account.started)?;
+    if headers.len() > limits.headers {
+        return Err(Refusal::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "RequestHeaderFieldsTooLarge",
+            format!("The request has more than {} header lines.", limits.headers),
+        ));
+    }
+    if content_length(headers).is_some_and(|length| length > limits.body) {
+        return Err(Refusal::too_large(limits.body));
+    }
+    if !ledger.gateway.enter(limits.concurrency) {
+        return Err(Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ServerBusy",
+            format!("The gateway has {} requests under way already.", limits.concurrency),
+        )
+        .retry_after(Duration::from_secs(1)));
+    }
+    ledger.has_place = true;
+    Ok(caller)
+}
+
+fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::UPGRADE).iter();
+    values.filter_map(|value| value.to_str().ok()).any(|value| {
+        value.split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
+    })
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

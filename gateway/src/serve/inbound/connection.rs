@@ -1,0 +1,241 @@
+//! One inbound connection: HTTP/1.1 or HTTP/2, watched for silence, ended in an orderly way.
+
+use std::{
+    convert::Infallible,
+    io,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::FutureExt;
+use http::Version;
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::watch,
+};
+
+use super::{listener_role::Door, proxy};
+use crate::{config::Limits, serve::clock};
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+    /// The first bytes will tell.
+    Either,
+}
+
+/// What is going on on a connection, for the task that watches it.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    /// Requests under way.
+    requests: AtomicUsize,
+    /// How many there have been.
+    begun: AtomicUsize,
+    /// Whether something was heard since the last request ended.
+    is_heard: AtomicBool,
+    /// HTTP/2, on which more than requests is heard.
+    is_multiplexed: AtomicBool,
+    /// Whether the client does not take what it is sent.
+    is_stuck: AtomicBool,
+}
+
+/// A request under way on a connection.
+#[derive(Debug)]
+pub(crate) struct Busy(Arc<Activity>);
+
+impl Activity {
+    pub(crate) fn begin(self: Arc<Self>, version: Version) -> Busy {
+        self.requests.fetch_add(1, Relaxed);
+        self.begun.fetch_add(1, Relaxed);
+        if version == Version::HTTP_2 {
+            self.is_multiplexed.store(true, Relaxed);
+        }
+        Busy(self)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.is_heard.store(false, Relaxed);
+        self.0.requests.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Serves a connection until it ends, its client is silent for too long, or `stop` turns true and
+/// its requests are done.
+pub(crate) async fn serve<I>(door: Door, io: I, protocol: Protocol, mut stop: watch::Receiver<bool>)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = door.gateway.site().config().limits.clone();
+    let activity = Arc::new(Activity::default());
+    let io = Watched { io, activity: Arc::clone(&activity) };
+    let service = {
+        let activity = Arc::clone(&activity);
+        service_fn(move |request| {
+            // On its own, so that nothing of it is kept while the answer streams.
+            let answer = Box::pin(proxy::answer(door.clone(), Arc::clone(&activity), request));
+            answer.map(Ok::<_, Infallible>)
+        })
+    };
+    let builder = builder(&limits, protocol);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let mut silence = pin!(silence(&activity, &limits));
+    let mut is_stopping = false;
+    loop {
+        tokio::select! {
+            biased;
+            // How a connection ended is its client's business.
+            _ = connection.as_mut() => return,
+            _ = stop.wait_for(|stop| *stop), if !is_stopping => {
+                is_stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            end = silence.as_mut(), if !is_stopping => match end {
+                End::Now => return,
+                End::Orderly => {
+                    is_stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+fn builder(limits: &Limits, protocol: Protocol) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // It would count idle time between requests as well; see `silence`.
+        .header_read_timeout(None)
+        .max_buf_size(limits.head.max(LEAST_BUFFER));
+    if limits.headers > ROOM_FOR_HEADERS {
+        // Asked for fewer, it does more.
+        builder.http1().max_headers(limits.headers);
+    }
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
+        .max_concurrent_streams(MOST_STREAMS)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING);
+    match protocol {
+        Protocol::Http1 => builder.http1_only(),
+        Protocol::Http2 => builder.http2_only(),
+        Protocol::Either => builder,
+    }
+}
+
+enum End {
+    /// Whatever is under way.
+    Now,
+    /// After what is under way.
+    Orderly,
+}
+
+/// Looks again and again, instead of setting a timer for every request.
+async fn silence(activity: &Activity, limits: &Limits) -> End {
+    let shortest = limits.head_timeout.min(limits.idle_timeout);
+    let look = (shortest / 4).clamp(Duration::from_millis(20), Duration::from_secs(10));
+    let (mut idle, mut heard, mut stuck) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    let mut begun = 0;
+    loop {
+        clock::sleep(look).await;
+        let before = std::mem::replace(&mut begun, activity.begun.load(Relaxed));
+        let is_idle = activity.requests.load(Relaxed) == 0 && before == begun;
+        // Nothing was ever asked, or the head of a request began and does not end.
+        let is_begun = activity.is_heard.load(Relaxed) && !activity.is_multiplexed.load(Relaxed);
+        let is_head_due = begun == 0 || is_begun;
+        idle = if is_idle { idle + look } else { Duration::ZERO };
+        heard = if is_idle && is_head_due { heard + look } else { Duration::ZERO };
+        stuck = if activity.is_stuck.load(Relaxed) { stuck + look } else { Duration::ZERO };
+        if heard > limits.head_timeout || stuck > limits.idle_timeout {
+            return End::Now;
+        }
+        if idle > limits.idle_timeout {
+            return End::Orderly;
+        }
+    }
+}
+
+/// A stream that notes what happens on it.
+struct Watched<I> {
+    io: I,
+    activity: Arc<Activity>,
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        if read.is_ready() {
+            self.activity.is_heard.store(true, Relaxed);
+        }
+        read
+    }
+}
+
+impl<I> Watched<I> {
+    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
+        if written.is_pending() != self.activity.is_stuck.load(Relaxed) {
+            self.activity.is_stuck.store(written.is_pending(), Relaxed);
+        }
+        written
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.note(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// What hyper asks for.
+const LEAST_BUFFER: usize = 8 * 1024;
+/// What hyper has room for unasked; whoever sends more than the limit is refused later on.
+const ROOM_FOR_HEADERS: usize = 100;
+const MOST_STREAMS: u32 = 1_000;
+const PING: Duration = Duration::from_secs(30);

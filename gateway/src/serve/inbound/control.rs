@@ -1,0 +1,112 @@
+//! What a request may ask of the gateway by header: its wait, class, backend and so on.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use super::clients::Caller;
+use crate::serve::refusal::Refusal;
+
+/// What a request asked for, as far as its client may.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Control {
+    pub(crate) max_wait: Option<Duration>,
+    /// The client's own class where it named none.
+    pub(crate) class: Option<String>,
+    pub(crate) no_spill: bool,
+    pub(crate) trace: bool,
+    pub(crate) backend: Option<Named>,
+}
+
+/// The backend that a request names.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Named {
+    Header(String),
+    /// Which a browser sends along, and which may be older than the configuration.
+    Cookie(String),
+}
+
+impl Named {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Header(name) | Self::Cookie(name) => name,
+        }
+    }
+}
+
+impl Control {
+    /// Reads the headers.
+    ///
+    /// # Errors
+    ///
+    /// When one has no meaning, or is not for this client to set: it would be wrong to act as if
+    /// it had been heard.
+    pub(crate) fn read(headers: &HeaderMap, caller: &Caller) -> Result<Self, Refusal> {
+        let mut control = Self { class: caller.class.clone(), ..Self::default() };
+        let may_ask = |name: &HeaderName| {
+            *name == header::COOKIE || name.as_str().starts_with("x-spillover-")
+        };
+        if !headers.keys().any(may_ask) {
+            return Ok(control);
+        }
+        let may = caller.may;
+        control.backend = match permitted(headers, "x-spillover-backend", may.backend)? {
+            Some(name) => Some(Named::Header(name.to_owned())),
+            // It was not meant as a request: it is not heard, as other cookies are not.
+            None if may.backend => cookie(headers).map(Named::Cookie),
+            None => None,
+        };
+        if let Some(value) = permitted(headers, "x-spillover-max-wait", may.max_wait)? {
+            let wait = humantime::parse_duration(value)
+                .map_err(|_| unclear("x-spillover-max-wait", "a duration such as 500ms or 2s"))?;
+            control.max_wait = Some(wait.min(LONGEST_WAIT));
+        }
+        if let Some(value) = permitted(headers, "x-spillover-class", may.class)? {
+            control.class = Some(value.to_owned());
+        }
+        control.no_spill = flag(headers, "x-spillover-no-spill", may.no_spill)?;
+        control.trace = flag(headers, "x-spillover-trace", may.trace)?;
+        Ok(control)
+    }
+}
+
+fn cookie(headers: &HeaderMap) -> Option<String> {
+    // Beside it may be any bytes.
+    let lines = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let mut pairs = lines.flat_map(|line| line.split(|&byte| byte == b';'));
+    pairs.find_map(|pair| {
+        let value = pair.trim_ascii_start().strip_prefix(b"spillover-backend")?;
+        let name = value.trim_ascii_start().strip_prefix(b"=")?.trim_ascii();
+        Some(String::from_utf8_lossy(name).trim_matches('"').to_owned())
+    })
+}
+
+fn flag(headers: &HeaderMap, name: &'static str, may: bool) -> Result<bool, Refusal> {
+    match permitted(headers, name, may)? {
+        None => Ok(false),
+        Some("true" | "1") => Ok(true),
+        Some("false" | "0") => Ok(false),
+        Some(_) => Err(unclear(name, "true or false")),
+    }
+}
+
+fn permitted<'a>(
+    headers: &'a HeaderMap,
+    name: &'static str,
+    may: bool,
+) -> Result<Option<&'a str>, Refusal> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    if !may {
+        let message = format!("This client may not send {name}.");
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "403", message));
+    }
+    let value = HeaderValue::to_str(value).map_err(|_| unclear(name, "visible ASCII"))?;
+    Ok(Some(value.trim()))
+}
+
+fn unclear(name: &str, expected: &str) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", format!("{name} has to be {expected}."))
+}
+
+/// No request is parked for longer, whatever it asks for.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);

@@ -1,0 +1,161 @@
+//! Inbound sockets: accepting, TLS, and the end of it all.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    certificate::Certificate,
+    connection::{self, Protocol},
+    listener_role::Door,
+};
+use crate::{
+    config::Tls,
+    serve::{clock, workers::Workers},
+};
+
+/// A socket that is bound.
+pub(crate) struct Listener {
+    tcp: TcpListener,
+    tls: Option<Certificate>,
+}
+
+impl Listener {
+    /// # Errors
+    ///
+    /// When the address is taken or not this machine's, or a certificate or key is unusable.
+    pub(crate) async fn bind(address: SocketAddr, tls: Option<&Tls>) -> Result<Self, String> {
+        let tls = tls.map(Certificate::new).transpose();
+        let tls = tls.map_err(|error| format!("listen.tls: {error}"))?;
+        let tcp = TcpListener::bind(address).await.map_err(|error| {
+            format!("cannot listen on {address}: {error}; --listen chooses another address")
+        })?;
+        Ok(Self { tcp, tls })
+    }
+
+    /// Where it listens, as a client writes it.
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let address =
+            self.tcp.local_addr().map_or_else(|error| error.to_string(), |it| it.to_string());
+        format!("{scheme}://{address}")
+    }
+
+    /// What it encrypts with, if anything.
+    pub(crate) fn certificate(&self) -> Option<Certificate> {
+        self.tls.clone()
+    }
+
+    /// Serves connections until `stop` turns true, then waits until the last of them is done, but
+    /// no longer than the configuration at work says.
+    pub(crate) async fn serve(
+        self,
+        door: Door,
+        workers: Arc<Workers>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let (open, mut all_closed) = mpsc::channel::<()>(1);
+        let mut is_accepting = true;
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.tcp.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    is_accepting = true;
+                    self.connect(&door, &workers, stream, stop.clone(), open.clone());
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                // No descriptors are left, or no memory: others have to end first.
+                Err(error) => {
+                    // Once, however long it lasts.
+                    if std::mem::take(&mut is_accepting) {
+                        tracing::warn!(%error, "cannot accept connections");
+                    }
+                    clock::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop((open, self.tcp));
+        let drain = door.gateway.site().config().listen.drain;
+        if clock::timeout(drain, all_closed.recv()).await.is_err() {
+            tracing::warn!("connections were still open at the end of the drain time");
+        }
+    }
+
+    /// Serves a connection in a task of its own, which is as large as the connection needs.
+    fn connect(
+        &self,
+        door: &Door,
+        workers: &Workers,
+        stream: TcpStream,
+        stop: watch::Receiver<bool>,
+        open: mpsc::Sender<()>,
+    ) {
+        let _ = stream.set_nodelay(true);
+        let door = door.clone();
+        match self.tls.as_ref().map(Certificate::acceptor) {
+            Some(tls) => workers.serve(stream, |stream, seated| async move {
+                secure(door, stream, tls, stop).await;
+                drop((seated, open));
+            }),
+            None => workers.serve(stream, |stream, seated| async move {
+                plain(door, stream, stop).await;
+                drop((seated, open));
+            }),
+        }
+    }
+}
+
+/// Looks at the first bytes without taking them: a reader of HTTP that got them apart from the rest
+/// would make twice the room.
+async fn plain(door: Door, stream: TcpStream, mut stop: watch::Receiver<bool>) {
+    let head_timeout = door.gateway.site().config().limits.head_timeout;
+    let mut first = [0; PREFACE.len()];
+    let looked = {
+        let mut look = Box::pin(clock::timeout(head_timeout, stream.peek(&mut first)));
+        tokio::select! {
+            looked = look.as_mut() => looked,
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    };
+    let Ok(Ok(length @ 1..)) = looked else { return };
+    let protocol = match &first[..length] {
+        whole if whole == PREFACE => Protocol::Http2,
+        part if PREFACE.starts_with(part) => Protocol::Either,
+        _ => Protocol::Http1,
+    };
+    connection::serve(door, stream, protocol, stop).await;
+}
+
+async fn secure(door: Door, stream: TcpStream, tls: TlsAcceptor, stop: watch::Receiver<bool>) {
+    let head_timeout = door.gateway.site().config().limits.head_timeout;
+    // The handshake leaves nothing behind but its stream.
+    let handshake = Box::pin(clock::timeout(head_timeout, tls.accept(stream)));
+    match handshake.await {
+        Ok(Ok(stream)) => {
+            let protocol = match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Protocol::Http2,
+                Some(b"http/1.1") => Protocol::Http1,
+                _ => Protocol::Either,
+            };
+            connection::serve(door, stream, protocol, stop).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => tracing::debug!("TLS handshake took too long"),
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// What a client begins HTTP/2 with (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

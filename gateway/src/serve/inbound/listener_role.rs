@@ -1,0 +1,59 @@
+//! What a listener leads to: models, pages about the gateway, or both.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+
+use super::gateway::Gateway;
+
+/// What is behind a listener.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    pub(crate) gateway: Arc<Gateway>,
+    pages: Pages,
+    /// Whether requests for models pass here.
+    pub(crate) has_models: bool,
+}
+
+/// Which pages about the gateway itself there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pages {
+    /// Whether it is well.
+    Health,
+    /// Metrics and status besides.
+    All,
+}
+
+impl Door {
+    pub(crate) fn public(gateway: &Arc<Gateway>, pages: Pages) -> Self {
+        Self { gateway: Arc::clone(gateway), pages, has_models: true }
+    }
+
+    pub(crate) fn admin(gateway: &Arc<Gateway>) -> Self {
+        Self { gateway: Arc::clone(gateway), pages: Pages::All, has_models: false }
+    }
+
+    /// A page about the gateway itself, which is there without a key.
+    pub(crate) fn page(&self, path: &str) -> Option<Response<Bytes>> {
+        if path.starts_with("/openai/") {
+            return None;
+        }
+        let text = |status, text: &'static [u8]| {
+            let mut response = Response::new(Bytes::from_static(text));
+            *response.status_mut() = status;
+            response
+        };
+        match path {
+            "/healthz" => Some(text(StatusCode::OK, b"ok\n")),
+            "/readyz" if self.gateway.is_draining() => {
+                Some(text(StatusCode::SERVICE_UNAVAILABLE, b"draining\n"))
+            }
+            "/readyz" => Some(text(StatusCode::OK, b"ready\n")),
+            _ if self.pages == Pages::All => {
+                self.gateway.observer().page(path, &self.gateway.running())
+            }
+            _ => None,
+        }
+    }
+}

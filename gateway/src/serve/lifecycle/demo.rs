@@ -1,0 +1,33 @@
+//! The gateway without a configuration: in front of the emulator's own resources.
+
+use spillover_emulator::Serving;
+
+use crate::{
+    config::{self, Config},
+    emulate,
+};
+
+/// The resources behind the demonstration, for as long as it is kept.
+pub(crate) struct Azure(#[expect(dead_code, reason = "kept, so that they serve")] Vec<Serving>);
+
+/// Starts the resources on ports of their own, and makes the configuration that fits.
+pub(crate) async fn start() -> std::io::Result<(Azure, Config)> {
+    let azure = emulate::demo().await?;
+    let mut text = include_str!("demo.toml").to_owned();
+    for (index, resource) in azure.iter().enumerate() {
+        text = text.replace(&format!("{{{index}}}"), &resource.endpoint());
+    }
+    // The resources are open, but a backend has a key.
+    let config = config::parse(&text, &|_| Some("a-key".to_owned()))
+        .unwrap_or_else(|problems| panic!("the built-in file is right: {problems}"));
+    Ok((Azure(azure), config))
+}
+
+/// A command that works as it stands against the gateway at `url`.
+pub(crate) fn curl(url: &str) -> String {
+    format!(
+        "curl -i '{url}/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21' \
+         -H 'content-type: application/json' \
+         -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'"
+    )
+}

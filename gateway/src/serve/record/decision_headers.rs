@@ -1,0 +1,148 @@
+//! The headers that tell why an answer is the one it is.
+
+use std::{
+    fmt::{self, Write},
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tower_spillover::{
+    Served,
+    classify::{Hint, Outcome, Reason},
+};
+
+use crate::access_record;
+
+/// What became of a request, up to the head of its answer.
+pub(crate) struct Story<'a> {
+    pub(crate) served: &'a Served,
+    pub(crate) first_tier: &'static str,
+    /// Since its head arrived, and since the layers got it.
+    pub(crate) total: Duration,
+    pub(crate) in_layers: Duration,
+}
+
+impl Story<'_> {
+    /// Adds it to the head of the answer.
+    pub(crate) fn tell(&self, headers: &mut HeaderMap, status: StatusCode, with_trace: bool) {
+        let served = self.served;
+        headers.reserve(8);
+        let is_refused = is_refusal(status, served);
+        let tier = match served.backend() {
+            None => "refused",
+            Some(_) if is_refused => "refused",
+            Some(_) if served.spilled() => "spilled",
+            Some(_) => self.first_tier,
+        };
+        headers.insert(DECISION, decision(served, tier));
+        if let Some(held) = served.held() {
+            headers.insert(STICKY, HeaderValue::from_static(access_record::held(held)));
+        }
+        if let Some(timing) = written(&Timing(self)) {
+            headers.append(SERVER_TIMING, timing);
+        }
+        if with_trace && let Some(trace) = written(&Trace(served)) {
+            headers.insert(TRACE, trace);
+        }
+    }
+}
+
+fn is_refusal(status: StatusCode, served: &Served) -> bool {
+    let throttled = |outcome| matches!(outcome, Outcome::Throttled(_));
+    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+        && (served.backend().is_none()
+            || served.attempts().next_back().is_some_and(|last| throttled(last.outcome())))
+}
+
+/// The tier that answered and, when it was not at once, what came before.
+fn decision(served: &Served, tier: &'static str) -> HeaderValue {
+    let attempts = served.attempts().len();
+    // That a rate was exceeded goes without saying.
+    let reason = access_record::last_reason(served).filter(|reason| *reason != Reason::Rate);
+    let is_plain =
+        attempts == 1 && served.waited().is_zero() && served.replayable() && reason.is_none();
+    if is_plain && !served.spilled() {
+        return HeaderValue::from_static(tier);
+    }
+    let mut text = format!("{tier}; waited={}ms; attempts={attempts}", served.waited().as_millis());
+    if served.rotated() {
+        text.push_str("; rotated");
+    }
+    if !served.replayable() {
+        text.push_str("; not-replayable");
+    }
+    if served.spilled_by_azure() {
+        text.push_str("; by-azure");
+    }
+    if let Some(reason) = reason {
+        text.push_str("; reason=");
+        text.push_str(access_record::reason(reason));
+    }
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(tier))
+}
+
+fn written(what: &impl fmt::Display) -> Option<HeaderValue> {
+    let mut text = String::with_capacity(96);
+    write!(text, "{what}").ok()?;
+    HeaderValue::try_from(text).ok()
+}
+
+/// How long the request waited, how long the last backend took, and both with all the rest.
+struct Timing<'a>(&'a Story<'a>);
+
+impl fmt::Display for Timing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Story { served, total, in_layers, .. } = self.0;
+        if !served.waited().is_zero() {
+            write!(f, "wait;dur={}, ", Millis(served.waited()))?;
+        }
+        if let Some(last) = served.attempts().next_back() {
+            write!(f, "upstream;dur={}, ", Millis(in_layers.saturating_sub(last.at())))?;
+        }
+        write!(f, "total;dur={}", Millis(*total))
+    }
+}
+
+struct Millis(Duration);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = self.0.as_micros();
+        write!(f, "{}.{:03}", micros / 1_000, micros % 1_000)
+    }
+}
+
+/// Every attempt as JSON. Names are made of characters that JSON does not escape.
+struct Trace<'a>(&'a Served);
+
+impl fmt::Display for Trace<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('[')?;
+        for (index, attempt) in self.0.attempts().take(MOST_TRACED).enumerate() {
+            let separator = if index == 0 { "" } else { "," };
+            let (name, at) = (attempt.backend(), attempt.at().as_millis());
+            write!(f, r#"{separator}{{"backend":"{name}","at_ms":{at},"status":"#)?;
+            match attempt.status() {
+                Some(status) => f.write_str(status.as_str())?,
+                None => f.write_str("null")?,
+            }
+            match attempt.hint() {
+                Hint::After(wait) => write!(f, r#","hint_ms":{}"#, wait.as_millis())?,
+                Hint::Zero => f.write_str(r#","hint_ms":0"#)?,
+                _ => f.write_str(r#","hint_ms":null"#)?,
+            }
+            match attempt.reason() {
+                Some(reason) => write!(f, r#","reason":"{}"}}"#, access_record::reason(reason))?,
+                None => f.write_str(r#","reason":null}"#)?,
+            }
+        }
+        f.write_char(']')
+    }
+}
+
+/// Header lines have limits too.
+const MOST_TRACED: usize = 32;
+const DECISION: HeaderName = HeaderName::from_static("x-spillover-decision");
+const STICKY: HeaderName = HeaderName::from_static("x-spillover-sticky");
+const TRACE: HeaderName = HeaderName::from_static("x-spillover-trace");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");

@@ -1,0 +1,4 @@
+//! What is recorded of one request, and the headers that explain its answer.
+
+pub(crate) mod decision_headers;
+pub(crate) mod request_guard;

@@ -1,0 +1,200 @@
+//! Reads which model a body asks for, in JSON and in forms, whole or only its beginning.
+
+use std::fmt;
+
+use memchr::memmem;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+
+/// What a body, or the beginning of one, says of its model.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Model(String),
+    /// No model, in as much as was read.
+    Nothing,
+    /// Two different ones, of which nobody knows which one the service would take.
+    TwoModels,
+    /// Said to be JSON, and whole, and none.
+    Unreadable,
+}
+
+/// Reads a body. `whole` says whether more would follow.
+pub(crate) fn asked_for(content_type: Option<&[u8]>, body: &[u8], whole: bool) -> Asked {
+    match content_type {
+        Some(form) if starts_with_ignoring_case(form, b"multipart/") => form_model(form, body),
+        _ if body.iter().all(u8::is_ascii_whitespace) => Asked::Nothing,
+        Some(kind) => {
+            let is_json = memmem::find(&kind.to_ascii_lowercase(), b"json").is_some();
+            json_model(body, whole && is_json)
+        }
+        None => json_model(body, whole),
+    }
+}
+
+fn json_model(body: &[u8], must_be_read: bool) -> Asked {
+    let mut found = Found::default();
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let read = reader.deserialize_map(&mut found).and_then(|()| reader.end());
+    if must_be_read && read.is_err() {
+        return Asked::Unreadable;
+    }
+    found.asked()
+}
+
+#[derive(Default)]
+struct Found {
+    model: Option<String>,
+    differs: bool,
+}
+
+impl Found {
+    fn add(&mut self, model: String) {
+        match &self.model {
+            Some(first) => self.differs |= *first != model,
+            None => self.model = Some(model),
+        }
+    }
+
+    fn asked(self) -> Asked {
+        match self.model {
+            _ if self.differs => Asked::TwoModels,
+            Some(model) => Asked::Model(model),
+            None => Asked::Nothing,
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Found {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        while let Some(is_model) = members.next_key_seed(IsModel)? {
+            if !is_model {
+                members.next_value::<IgnoredAny>()?;
+            } else if let serde_json::Value::String(model) = members.next_value()? {
+                self.add(model);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a key is `model`, without keeping it.
+struct IsModel;
+
+impl<'de> DeserializeSeed<'de> for IsModel {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<bool, D::Error> {
+        key.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for IsModel {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<bool, E> {
+        Ok(key == "model")
+    }
+}
+
+/// The content of every part named `model` (RFC 7578) that is there from its start to its end.
+fn form_model(content_type: &[u8], body: &[u8]) -> Asked {
+    let Some(boundary) = parameter(content_type, "boundary").filter(|it| !it.is_empty()) else {
+        return Asked::Nothing;
+    };
+    let delimiter = [b"--", boundary.as_bytes()].concat();
+    let finder = memmem::Finder::new(&delimiter);
+    let mut found = Found::default();
+    let mut rest = finder.find(body).map_or(&[][..], |at| &body[at + delimiter.len()..]);
+    while let Some(end) = finder.find(rest) {
+        let part = &rest[..end];
+        if let Some(head_end) = memmem::find(part, b"\r\n\r\n")
+            && names_model(&part[..head_end])
+        {
+            let content = &part[head_end + 4..];
+            let content = content.strip_suffix(b"\r\n").unwrap_or(content);
+            found.add(String::from_utf8_lossy(content).into_owned());
+        }
+        rest = &rest[end + delimiter.len()..];
+    }
+    found.asked()
+}
+
+fn names_model(head: &[u8]) -> bool {
+    head.split(|&byte| byte == b'\n').any(|line| {
+        starts_with_ignoring_case(line, b"content-disposition:")
+            && parameter(line, "name").as_deref() == Some("model")
+    })
+}
+
+/// A parameter of a value such as `form-data; name="file"`, quoted or not.
+fn parameter(value: &[u8], name: &str) -> Option<String> {
+    let value = std::str::from_utf8(value).ok()?;
+    value.split(';').skip(1).find_map(|pair| {
+        let (key, text) = pair.split_once('=')?;
+        let text = text.trim();
+        let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+        key.trim().eq_ignore_ascii_case(name).then(|| text.replace('\\', ""))
+    })
+}
+
+fn starts_with_ignoring_case(text: &[u8], start: &[u8]) -> bool {
+    text.get(..start.len()).is_some_and(|text| text.eq_ignore_ascii_case(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(body: &str, whole: bool) -> Asked {
+        asked_for(Some(b"application/json; charset=utf-8"), body.as_bytes(), whole)
+    }
+
+    fn model(name: &str) -> Asked {
+        Asked::Model(name.to_owned())
+    }
+
+    #[test]
+    fn the_top_level_model_is_read_whatever_surrounds_it() {
+        for body in [
+            r#"{"model":"gpt","x":{"model":"no"}}"#,
+            r#"{"messages":[{"model":"no"}],"mod\u0065l":"gpt"}"#,
+            r#" {"model":null,"model":"gpt","model":"gpt"} "#,
+        ] {
+            assert_eq!(json(body, true), model("gpt"), "{body}");
+        }
+        assert_eq!(json(r#"{"messages":[]}"#, true), Asked::Nothing);
+        assert_eq!(asked_for(None, b"", true), Asked::Nothing);
+        assert_eq!(json(r#"{"model":"a","model":"b"}"#, true), Asked::TwoModels);
+    }
+
+    #[test]
+    fn a_broken_body_is_unreadable_only_when_it_is_whole_and_said_to_be_json() {
+        let begun = r#"{"model":"gpt","input":"long te"#;
+        assert_eq!(json(begun, false), model("gpt"));
+        assert_eq!(json(begun, true), Asked::Unreadable);
+        assert_eq!(json("\u{feff}{\"model\":\"gpt\"}", true), Asked::Unreadable);
+        assert_eq!(asked_for(Some(b"audio/wav"), b"RIFF", true), Asked::Nothing);
+    }
+
+    #[test]
+    fn a_form_names_its_model_in_a_field() {
+        let form = "--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"model\"\r\n\
+                    \r\nname=\"model\"\r\n--XX\r\ncontent-disposition: form-data; name=\"model\"\
+                    \r\n\r\nwhisper\r\n--XX--\r\n";
+        let kind = Some(&b"Multipart/Form-Data; boundary=\"XX\""[..]);
+        assert_eq!(asked_for(kind, form.as_bytes(), true), model("whisper"));
+        let doubled = form.replace("filename=\"model\"", "x=y").replace("\"file\"", "model");
+        assert_eq!(asked_for(kind, doubled.as_bytes(), true), Asked::TwoModels);
+        let begun = &form[..form.len() - 20];
+        assert_eq!(asked_for(kind, begun.as_bytes(), false), Asked::Nothing);
+    }
+}

@@ -1,0 +1,223 @@
+//! Reads a request's path: which operation it asks for, and where its model is named.
+
+use std::borrow::Cow;
+
+use http::Method;
+
+/// A path that belongs to Azure OpenAI.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Route<'a> {
+    /// One of a closed set, so that it can label a metric.
+    pub(crate) operation: &'static str,
+    pub(crate) named: Named<'a>,
+}
+
+/// Where the model is named.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Named<'a> {
+    /// By the deployment segment of a classic path, decoded.
+    Path(Cow<'a, str>),
+    /// By `model` in the body, if it has one.
+    Body,
+    /// Nowhere: the operation is the resource's.
+    Nowhere,
+    /// The list of models is asked for, or the one with this name, decoded.
+    List(Option<Cow<'a, str>>),
+}
+
+impl<'a> Route<'a> {
+    /// `None` for a path that is not Azure OpenAI's, or that the service could read as another one
+    /// than the gateway does: spelled with dot segments, encoded slashes, or other letters.
+    pub(crate) fn of(method: &Method, path: &'a str) -> Option<Self> {
+        let rest = path.strip_prefix("/openai/")?;
+        if is_ambiguous(path) {
+            return None;
+        }
+        let (first, after) = rest.split_once('/').unwrap_or((rest, ""));
+        let in_body = if *method == Method::POST { Named::Body } else { Named::Nowhere };
+        let (operation, named) = match first {
+            "" => return None,
+            "deployments" => {
+                let (deployment, operation) = after.split_once('/').unwrap_or((after, ""));
+                if deployment.is_empty() || operation.is_empty() {
+                    return None;
+                }
+                (operation, Named::Path(decoded(deployment)?))
+            }
+            "v1" if after.is_empty() => return None,
+            "v1" => (after, in_body),
+            // Azure ignores case where this gateway does not.
+            other if is_respelled(other) => return None,
+            _ => (rest, in_body),
+        };
+        let named = match operation.strip_prefix("models") {
+            Some(id) if named == Named::Nowhere && *method == Method::GET => listed(id)?,
+            _ => named,
+        };
+        Some(Self { operation: operation_of(operation), named })
+    }
+}
+
+/// What follows `models`: nothing, or a slash and a name.
+fn listed(id: &str) -> Option<Named<'_>> {
+    match id.strip_prefix('/') {
+        None if id.is_empty() => Some(Named::List(None)),
+        // A longer word, or something below a model.
+        None => Some(Named::Nowhere),
+        Some(id) if id.contains('/') => Some(Named::Nowhere),
+        Some("") => Some(Named::List(None)),
+        Some(id) => decoded(id).map(|id| Named::List(Some(id))),
+    }
+}
+
+/// Whether this opens a realtime session, which needs a WebSocket.
+pub(crate) fn is_realtime(path: &str) -> bool {
+    path.strip_prefix("/openai/")
+        .map(|rest| rest.strip_prefix("v1/").unwrap_or(rest))
+        .is_some_and(|rest| rest == "realtime" || rest.starts_with("realtime?"))
+}
+
+/// Whether servers differ in what they take the path for.
+fn is_ambiguous(path: &str) -> bool {
+    let plain = |byte: u8| byte != b'%' && byte != b'\\' && byte != b';';
+    let unclear = !path.bytes().all(plain) && {
+        let lower = path.to_ascii_lowercase();
+        ["%2f", "%5c", "%00", "%25", "%2e", "\\", ";"].iter().any(|sign| lower.contains(sign))
+    };
+    unclear
+        || path.split('/').skip(1).any(|segment| matches!(segment, "." | ".."))
+        || path.contains("//")
+}
+
+fn is_respelled(segment: &str) -> bool {
+    segment.contains('%')
+        || segment.eq_ignore_ascii_case("deployments")
+        || segment.eq_ignore_ascii_case("v1")
+}
+
+fn operation_of(path: &str) -> &'static str {
+    let name = OPERATIONS.iter().find(|(known, _)| {
+        path.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    name.map_or("other", |&(_, name)| name)
+}
+
+/// Without percent signs; `None` when they do not spell UTF-8.
+fn decoded(segment: &str) -> Option<Cow<'_, str>> {
+    if !segment.contains('%') {
+        return Some(segment.into());
+    }
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        if *byte != b'%' {
+            bytes.push(*byte);
+            continue;
+        }
+        let [high, low, after @ ..] = rest else { return None };
+        let digit = |digit: u8| char::from(digit).to_digit(16);
+        bytes.push(u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+/// Longer names before those that they begin with.
+const OPERATIONS: &[(&str, &str)] = &[
+    ("chat/completions", "chat.completions"),
+    ("responses", "responses"),
+    ("embeddings", "embeddings"),
+    ("completions", "completions"),
+    ("audio/transcriptions", "audio.transcriptions"),
+    ("audio/translations", "audio.translations"),
+    ("audio/speech", "audio.speech"),
+    ("images/generations", "images.generations"),
+    ("images/edits", "images.edits"),
+    ("images/variations", "images.variations"),
+    ("models", "models"),
+    ("files", "files"),
+    ("uploads", "uploads"),
+    ("batches", "batches"),
+    ("assistants", "assistants"),
+    ("threads", "threads"),
+    ("conversations", "conversations"),
+    ("containers", "containers"),
+    ("vector_stores", "vector_stores"),
+    ("fine_tuning", "fine_tuning"),
+    ("moderations", "moderations"),
+    ("evals", "evals"),
+    ("videos", "videos"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(path: &str) -> Option<(&'static str, Named<'_>)> {
+        Route::of(&Method::POST, path).map(|route| (route.operation, route.named))
+    }
+
+    #[test]
+    fn both_grammars_name_the_operation_and_the_place_of_the_model() {
+        let path = |name: &'static str| Named::Path(name.into());
+        for (given, expected) in [
+            ("/openai/deployments/gpt-4o/chat/completions", ("chat.completions", path("gpt-4o"))),
+            ("/openai/deployments/chat/completions", ("completions", path("chat"))),
+            ("/openai/deployments/a%20b/embeddings", ("embeddings", path("a b"))),
+            ("/openai/v1/responses", ("responses", Named::Body)),
+            ("/openai/v1/responses/resp_1/cancel", ("responses", Named::Body)),
+            ("/openai/responses", ("responses", Named::Body)),
+            ("/openai/files", ("files", Named::Body)),
+            ("/openai/v1/audio/transcriptions", ("audio.transcriptions", Named::Body)),
+            ("/openai/v1/chat/completionsx", ("other", Named::Body)),
+        ] {
+            assert_eq!(read(given), Some(expected), "{given}");
+        }
+    }
+
+    #[test]
+    fn only_a_get_of_models_or_of_one_asks_for_the_list() {
+        let one = |name: &'static str| Named::List(Some(name.into()));
+        for (path, expected) in [
+            ("/openai/v1/models", Named::List(None)),
+            ("/openai/models", Named::List(None)),
+            ("/openai/v1/models/gpt%2D4o", one("gpt-4o")),
+            ("/openai/models/gpt-4o", one("gpt-4o")),
+            ("/openai/models/gpt-4o/capabilities", Named::Nowhere),
+            ("/openai/v1/modelsx", Named::Nowhere),
+            ("/openai/v1/files", Named::Nowhere),
+            ("/openai/deployments/gpt-4o/models", Named::Path("gpt-4o".into())),
+        ] {
+            let route = Route::of(&Method::GET, path).expect("a route");
+            assert_eq!(route.named, expected, "{path}");
+        }
+        let deleted = Route::of(&Method::DELETE, "/openai/v1/models/ft-1").expect("a route");
+        assert_eq!((deleted.operation, deleted.named), ("models", Named::Nowhere));
+    }
+
+    #[test]
+    fn a_path_that_the_service_could_read_otherwise_is_none() {
+        for path in [
+            "/",
+            "/openai",
+            "/openai/",
+            "/openai/v1/",
+            "/openai/deployments/gpt-4o",
+            "/openai/deployments//chat/completions",
+            "/openai/deployments/gpt-4o/../other/chat/completions",
+            "/openai/deployments/gpt-4o/%2E%2e/other/chat/completions",
+            "/openai/deployments/gpt-4o%2fother/chat/completions",
+            "/openai/deployments/gpt-4o\\..\\other/chat/completions",
+            "/openai/deployments/%zz/chat/completions",
+            "/openai/deployments/%ff/chat/completions",
+            "/openai/Deployments/other/chat/completions",
+            "/openai/deploy%6dents/other/chat/completions",
+            "/openai/V1/responses",
+            "/openai/v1//responses",
+            "/other/openai/v1/responses",
+        ] {
+            assert_eq!(read(path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! A request's body on its way in: bounded in length and in silence, kept or peeked into.
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tower::{Layer, Service};
+use tower_spillover::{ReplayLayer, TryCloneBody, replay::ReplayBody};
+
+use super::upload_progress::Turn;
+use crate::serve::clock::{self, Silence};
+
+/// A body as it arrives, up to a length.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    incoming: Incoming,
+    left: u64,
+    silence: Silence,
+}
+
+/// Why a request's body did not arrive whole.
+#[derive(Debug)]
+pub(crate) enum UploadError {
+    TooLong,
+    Silent,
+    Broken(hyper::Error),
+}
+
+impl Inbound {
+    pub(crate) const fn new(incoming: Incoming, limit: u64, longest_silence: Duration) -> Self {
+        Self { incoming, left: limit, silence: Silence::new(longest_silence) }
+    }
+}
+
+impl Body for Inbound {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            ready!(self.silence.poll(cx));
+            return Poll::Ready(Some(Err(UploadError::Silent)));
+        };
+        self.silence.end();
+        Poll::Ready(next.map(|frame| {
+            let frame = frame.map_err(UploadError::Broken)?;
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            self.left = self.left.checked_sub(length).ok_or(UploadError::TooLong)?;
+            Ok(frame)
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// A body as it goes to the layers: kept whole, or streaming through with its first piece looked
+/// at.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    peeked: Option<Bytes>,
+    /// Told of everything that goes on to a backend.
+    turn: Option<Turn>,
+    /// Apart, because a client's queue has room for many requests.
+    body: Box<ReplayBody<Inbound>>,
+}
+
+impl Upload {
+    pub(crate) fn new(body: ReplayBody<Inbound>) -> Self {
+        Self { peeked: None, turn: None, body: Box::new(body) }
+    }
+
+    pub(crate) const fn is_kept(&self) -> bool {
+        self.body.is_replayable()
+    }
+
+    /// Tells whose turn it is; `None` for a body that is kept, for which no backend waits.
+    pub(crate) fn watch(&mut self) -> Option<Turn> {
+        if !self.is_kept() {
+            self.turn = Some(Turn::begin(clock::now()));
+        }
+        self.turn.clone()
+    }
+
+    /// The whole body when it is kept, otherwise what there is of it first.
+    pub(crate) async fn beginning(&mut self) -> Result<Bytes, UploadError> {
+        if let Some(whole) = self.body.content() {
+            return Ok(whole);
+        }
+        if self.peeked.is_none() {
+            let first = self.body.frame().await.transpose()?;
+            self.peeked = first.and_then(|frame| frame.into_data().ok());
+        }
+        Ok(self.peeked.clone().unwrap_or_default())
+    }
+}
+
+impl TryCloneBody for Upload {
+    fn try_clone(&self) -> Option<Self> {
+        ReplayBody::try_clone(&self.body).map(Self::new)
+    }
+
+    fn content(&self) -> Option<Bytes> {
+        self.body.content()
+    }
+
+    fn replace_content(&mut self, content: Bytes) {
+        self.body.replace_content(content);
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let next = match self.peeked.take() {
+            Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
+            None => Pin::new(&mut *self.body).poll_frame(cx),
+        };
+        match &self.turn {
+            Some(turn) if next.is_pending() => turn.is_of_client(),
+            Some(turn) => turn.is_of_backend(clock::now()),
+            None => {}
+        }
+        next
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.peeked.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.body.size_hint();
+        if let Some(first) = &self.peeked {
+            let more = first.len() as u64;
+            if let Some(upper) = hint.upper() {
+                hint.set_upper(upper.saturating_add(more));
+            }
+            hint.set_lower(hint.lower().saturating_add(more));
+        }
+        hint
+    }
+}
+
+/// Keeps the body up to `limit`, as the layer does for whatever is inside of it: here, nothing.
+pub(crate) async fn keep(limit: usize, request: Request<Inbound>) -> Request<Upload> {
+    let kept = ReplayLayer::new(limit).layer(Kept).call(request).await;
+    let Ok(request) = kept;
+    request.map(Upload::new)
+}
+
+/// A service that hands a request back.
+#[derive(Clone, Copy)]
+struct Kept;
+
+impl Service<Request<ReplayBody<Inbound>>> for Kept {
+    type Response = Request<ReplayBody<Inbound>>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReplayBody<Inbound>>) -> Self::Future {
+        std::future::ready(Ok(request))
+    }
+}
+
+impl fmt::Display for UploadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong => f.write_str("the request body is too long"),
+            Self::Silent => f.write_str("the request body stopped arriving"),
+            Self::Broken(error) => write!(f, "the request body broke off: {error}"),
+        }
+    }
+}
+
+impl Error for UploadError {}

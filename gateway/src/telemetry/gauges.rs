@@ -1,0 +1,106 @@
+//! What gates, budgets and pools say at this moment, for whoever asks for it.
+
+use tower_spillover::gate::Mode;
+
+use super::labels::{PTU, STANDARD};
+use crate::snapshot::RunningModel;
+
+/// A number that is only looked at. `/metrics` has underscores where the name has dots.
+pub(crate) struct Gauge {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+    /// As UCUM writes it.
+    pub(crate) unit: &'static str,
+    /// Gives what a model has of it: labels besides the model's name, and the number.
+    pub(crate) read: fn(&RunningModel, &mut See<'_>),
+}
+
+pub(crate) type See<'s> = dyn FnMut(&[(&'static str, &str)], f64) + 's;
+
+/// The name of a gate's mode.
+pub(crate) const fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Adaptive => "adaptive",
+        Mode::Shared => "shared",
+        Mode::Plain => "plain",
+        _ => "other",
+    }
+}
+
+fn cooldown(model: &RunningModel, see: &mut See<'_>) {
+    for (tier, pool) in [(PTU, &model.ptu), (STANDARD, &model.standard)] {
+        for (backend, resting) in pool.iter().flat_map(|pool| pool.cooldowns()) {
+            let left = resting.unwrap_or_default().as_secs_f64();
+            see(&[("tier", tier), ("backend", backend)], left);
+        }
+    }
+}
+
+pub(crate) const GAUGES: [Gauge; 7] = [
+    Gauge {
+        name: "gate.level",
+        help: "Weighted tokens above the PTU's limit; absent while it has room",
+        unit: "{token}",
+        read: |model, see| {
+            if let Some(level) = model.gate.as_ref().and_then(|gate| gate.level()) {
+                see(&[], level);
+            }
+        },
+    },
+    Gauge {
+        name: "gate.rate",
+        help: "Weighted tokens that the PTU drains in a second; absent until learned",
+        unit: "{token}/s",
+        read: |model, see| {
+            if let Some(rate) = model.gate.as_ref().and_then(|gate| gate.rate()) {
+                see(&[], rate);
+            }
+        },
+    },
+    Gauge {
+        name: "gate.waiting",
+        help: "Requests in the queue",
+        unit: "{request}",
+        read: |model, see| {
+            if let Some(gate) = &model.gate {
+                see(&[], gate.waiting() as f64);
+            }
+        },
+    },
+    Gauge {
+        name: "gate.pacing",
+        help: "1 while requests are paced by the learned rate",
+        unit: "1",
+        read: |model, see| {
+            if let Some(gate) = &model.gate {
+                see(&[], f64::from(u8::from(gate.is_pacing())));
+            }
+        },
+    },
+    Gauge {
+        name: "gate.mode",
+        help: "1 for the gate's mode",
+        unit: "1",
+        read: |model, see| {
+            if let Some(gate) = &model.gate {
+                see(&[("mode", mode(gate.get_mode()))], 1.0);
+            }
+        },
+    },
+    Gauge {
+        name: "spill_budget.left",
+        help: "Requests or weighted tokens that may still be spilled in this window",
+        unit: "1",
+        read: |model, see| {
+            if let Some(budget) = &model.spill_budget {
+                see(&[], budget.left());
+            }
+        },
+    },
+    Gauge {
+        name: "backend.cooldown",
+        help: "How much longer a backend is not asked; 0 while it is open",
+        unit: "s",
+        read: cooldown,
+    },
+];

@@ -1,0 +1,208 @@
+//! A finished request in words of the configuration, so that no client makes up a label.
+
+use tower_spillover::{BackendPool, Served, classify::Outcome};
+
+use crate::{
+    access_record::Account,
+    config::{Backend, Clients},
+    snapshot::{Running, RunningModel},
+};
+
+/// An account with what a label may be made of.
+#[derive(Debug)]
+pub(crate) struct Facts<'a> {
+    pub(crate) account: &'a Account,
+    pub(crate) client: &'a str,
+    pub(crate) model: &'a str,
+    pub(crate) operation: &'static str,
+    pub(crate) decision: Decision,
+    running: &'a Running,
+    tiers: Option<&'a RunningModel>,
+}
+
+/// Who answered a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    Ptu,
+    Standard,
+    /// No backend had room.
+    Refused,
+    /// The gateway, without asking anybody.
+    Gateway,
+}
+
+impl<'a> Facts<'a> {
+    pub(crate) fn of(account: &'a Account, running: &'a Running) -> Self {
+        let model = account.model.as_deref().and_then(|name| running.models.get_key_value(name));
+        let mut facts = Self {
+            account,
+            client: client(&account.client, &running.config.clients),
+            model: model.map_or(UNKNOWN, |(name, _)| name),
+            operation: operation(&account.operation),
+            decision: Decision::Gateway,
+            running,
+            tiers: model.map(|(_, tiers)| &**tiers),
+        };
+        facts.decision = facts.decide();
+        facts
+    }
+
+    /// `ptu` or `standard`; a backend is in one of the two.
+    pub(crate) fn tier(&self, backend: &str) -> &'static str {
+        self.tiers.map_or(UNKNOWN, |tiers| tier(tiers, backend))
+    }
+
+    pub(crate) fn backend(&self) -> Option<&'a str> {
+        self.account.served.as_ref().and_then(Served::backend)
+    }
+
+    /// The host of the backend that answered.
+    pub(crate) fn server_address(&self) -> Option<&'a str> {
+        self.configured(self.backend()?).map(|backend| host(&backend.endpoint))
+    }
+
+    /// The backends of the request's model.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = &'a Backend> + use<'a> {
+        let model = self.running.config.models.get(self.model);
+        model.into_iter().flat_map(|model| model.ptu.iter().chain(&model.standard))
+    }
+
+    pub(crate) fn configured(&self, backend: &str) -> Option<&'a Backend> {
+        self.backends().find(|configured| configured.name == backend)
+    }
+
+    fn decide(&self) -> Decision {
+        let Some(served) = &self.account.served else { return Decision::Gateway };
+        let last = served.attempts().next_back().map(|attempt| attempt.outcome());
+        match (served.backend(), last) {
+            (None, _) | (_, Some(Outcome::Throttled(_))) => Decision::Refused,
+            // By Azure, within the resource of the PTU.
+            (Some(_), _) if served.spilled_by_azure() => Decision::Standard,
+            (Some(backend), _) if self.tier(backend) == PTU => Decision::Ptu,
+            _ => Decision::Standard,
+        }
+    }
+}
+
+impl Decision {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ptu => PTU,
+            Self::Standard => STANDARD,
+            Self::Refused => "refused",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// The tier of a model's backend.
+pub(crate) fn tier(tiers: &RunningModel, backend: &str) -> &'static str {
+    let has = |pool: &Option<BackendPool>| {
+        pool.as_ref().is_some_and(|pool| pool.names().any(|name| name == backend))
+    };
+    // A tier that failed as a whole is called after itself.
+    let is_ptu = has(&tiers.ptu) || (backend == PTU && !has(&tiers.standard));
+    if is_ptu { PTU } else { STANDARD }
+}
+
+/// Every backend of the configuration, with its tier.
+pub(crate) fn backends<'a>(
+    ptu: &'a [Backend],
+    standard: &'a [Backend],
+) -> impl Iterator<Item = (&'static str, &'a Backend)> {
+    let tagged = |tier, backends: &'a [Backend]| backends.iter().map(move |b| (tier, b));
+    tagged(PTU, ptu).chain(tagged(STANDARD, standard))
+}
+
+/// The host of an endpoint, without user, port or path.
+pub(crate) fn host(endpoint: &str) -> &str {
+    let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
+    match place.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => place,
+    }
+}
+
+fn client<'a>(name: &'a str, clients: &Clients) -> &'a str {
+    match clients {
+        Clients::Open => "open",
+        Clients::Keyed(clients) if clients.iter().any(|client| client.name == name) => name,
+        Clients::Keyed(_) => UNKNOWN,
+    }
+}
+
+/// The operation that begins like `name`, whose parts are divided by `.` or `/`.
+fn operation(name: &str) -> &'static str {
+    let begins = |operation: &&&'static str| {
+        let rest = name.as_bytes().get(operation.len()..);
+        let fits = |(a, b): (u8, u8)| a == b || (a == b'.' && b == b'/');
+        operation.bytes().zip(name.bytes()).all(fits)
+            && rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'.' | b'/')))
+    };
+    OPERATIONS.iter().find(begins).copied().unwrap_or("other")
+}
+
+pub(crate) const UNKNOWN: &str = "unknown";
+pub(crate) const PTU: &str = "ptu";
+pub(crate) const STANDARD: &str = "standard";
+
+const OPERATIONS: [&str; 23] = [
+    "chat.completions",
+    "completions",
+    "responses",
+    "embeddings",
+    "audio.transcriptions",
+    "audio.translations",
+    "audio.speech",
+    "images.generations",
+    "images.edits",
+    "assistants",
+    "batches",
+    "containers",
+    "conversations",
+    "evals",
+    "files",
+    "fine_tuning",
+    "models",
+    "moderations",
+    "realtime",
+    "threads",
+    "uploads",
+    "vector_stores",
+    "videos",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_is_one_of_a_list() {
+        for (name, expected) in [
+            ("chat.completions", "chat.completions"),
+            ("chat/completions", "chat.completions"),
+            ("responses/resp_1/cancel", "responses"),
+            ("completions", "completions"),
+            ("completionsx", "other"),
+            ("chat", "other"),
+            ("", "other"),
+            ("../../etc", "other"),
+        ] {
+            assert_eq!(operation(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_host_comes_without_user_port_and_path() {
+        for (endpoint, expected) in [
+            ("https://contoso.openai.azure.com", "contoso.openai.azure.com"),
+            ("https://contoso.openai.azure.com/openai", "contoso.openai.azure.com"),
+            ("http://user:canary@10.0.0.1:8080/x", "10.0.0.1"),
+            ("http://[::1]:80", "[::1]"),
+        ] {
+            assert_eq!(host(endpoint), expected);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! A log event as one line of JSON.
+
+use std::fmt::{self, Write};
+
+use tracing::{
+    Event, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    registry::LookupSpan,
+};
+
+/// Writes what `tracing-subscriber` writes as flattened JSON, piece by piece into one string. Its own
+/// way there, through a serializer and a writer for every piece, takes a quarter of the instructions
+/// of a short request.
+pub(crate) struct Json;
+
+impl<S, N> FormatEvent<S, N> for Json
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::with_capacity(LIKELY);
+        let metadata = event.metadata();
+        let now = humantime::format_rfc3339_micros(now());
+        write!(line, r#"{{"timestamp":"{now}","level":"{}""#, metadata.level())?;
+        let mut fields = Fields { line };
+        event.record(&mut fields);
+        fields.string("target", metadata.target());
+        fields.line.push_str("}\n");
+        writer.write_str(&fields.line)
+    }
+}
+
+/// The members after the first ones of an object.
+struct Fields {
+    line: String,
+}
+
+impl Fields {
+    fn name(&mut self, name: &str) {
+        // A name is an identifier, which JSON does not escape.
+        self.line.push_str(",\"");
+        self.line.push_str(name);
+        self.line.push_str("\":");
+    }
+
+    fn string(&mut self, name: &str, value: &str) {
+        self.name(name);
+        self.line.push('"');
+        let _ = Escaping(&mut self.line).write_str(value);
+        self.line.push('"');
+    }
+
+    fn plain(&mut self, name: &str, value: &str) {
+        self.name(name);
+        self.line.push_str(value);
+    }
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.string(field.name(), value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.plain(field.name(), itoa::Buffer::new().format(value));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.plain(field.name(), itoa::Buffer::new().format(value));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.plain(field.name(), if value { "true" } else { "false" });
+    }
+
+    /// JSON has no name for what is not finite.
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        match value.is_finite() {
+            true => self.plain(field.name(), &value.to_string()),
+            false => self.plain(field.name(), "null"),
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.name(field.name());
+        self.line.push('"');
+        let _ = write!(Escaping(&mut self.line), "{value:?}");
+        self.line.push('"');
+    }
+}
+
+/// The inside of a JSON string (RFC 8259 section 7).
+struct Escaping<'a>(&'a mut String);
+
+impl Write for Escaping<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        // All at once, which takes a few instructions; hardly any text has one.
+        let is_special = |byte: u8| (byte < b' ') | (byte == b'"') | (byte == b'\\');
+        if !text.bytes().fold(false, |any, byte| any | is_special(byte)) {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        while let Some(at) = rest.bytes().position(is_special) {
+            let (plain, from) = rest.split_at(at);
+            self.0.push_str(plain);
+            match from.as_bytes()[0] {
+                b'"' => self.0.push_str("\\\""),
+                b'\\' => self.0.push_str("\\\\"),
+                b'\n' => self.0.push_str("\\n"),
+                control => write!(self.0, "\\u{control:04x}")?,
+            }
+            rest = &from[1..];
+        }
+        self.0.push_str(rest);
+        Ok(())
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a line of the log tells when it was written")]
+fn now() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}
+
+/// Bytes of a request's line.
+const LIKELY: usize = 640;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_back_as_it_was(text in any::<String>()) {
+            let mut fields = Fields { line: "{\"a\":1".to_owned() };
+            fields.string("text", &text);
+            fields.line.push('}');
+            let read: serde_json::Value = serde_json::from_str(&fields.line).expect("JSON");
+            prop_assert_eq!(read["text"].as_str(), Some(&*text));
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The counters and histograms; once a series exists, counting allocates nothing.
+
+pub(super) mod names;
+pub(super) mod scrape;
+pub(super) mod series;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, LabelSetEncoder},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use tower_spillover::{
+    classify::{Hint, Outcome},
+    served::Attempt,
+};
+
+use super::{
+    labels::{Decision, Facts},
+    metrics::{
+        names::Names,
+        series::{Recent, Series},
+    },
+};
+use crate::access_record::{self, Tokens};
+
+/// Everything that is counted. What is only looked at is in `scrape`.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) registry: Registry,
+    pub(crate) in_flight: Gauge,
+    names: Names,
+    recent: Recent,
+    requests: Family<RequestLabels, Counter>,
+    tokens: Family<TokenLabels, Counter>,
+    spilled: Family<ModelLabels, Counter>,
+    spilled_tokens: Family<ModelLabels, Counter>,
+    to_head: Family<DecisionLabels, Histogram, fn() -> Histogram>,
+    total: Family<DecisionLabels, Histogram, fn() -> Histogram>,
+    waited: Family<ModelLabels, Histogram, fn() -> Histogram>,
+    attempts: Family<AttemptLabels, Counter>,
+    hints: Family<BackendLabels, Histogram, fn() -> Histogram>,
+    /// By model.
+    backends: RwLock<HashMap<Arc<str>, ByBackend>>,
+}
+
+type ByBackend = HashMap<Arc<str>, Arc<Seen>>;
+
+/// What was seen of one backend of a model.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    labels: BackendLabels,
+    hints: Histogram,
+    /// By status, which is 0 where no answer came, and the reason of a refusal, where it is known.
+    attempts: RwLock<BTreeMap<(u16, Option<&'static str>), Counter>>,
+    last_hint: Mutex<Option<Hint>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ModelLabels {
+    pub(crate) model: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct BackendLabels {
+    pub(crate) model: Arc<str>,
+    pub(crate) tier: &'static str,
+    pub(crate) backend: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AttemptLabels {
+    model: Arc<str>,
+    tier: &'static str,
+    backend: Arc<str>,
+    status: Arc<str>,
+    #[prometheus(flatten)]
+    reason: Because,
+}
+
+/// Why a backend refused: a label where that is known, and none otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Because(Option<&'static str>);
+
+impl EncodeLabelSet for Because {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        match self.0 {
+            Some(reason) => [("reason", reason)].encode(encoder),
+            None => Ok(()),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    client: Arc<str>,
+    model: Arc<str>,
+    operation: &'static str,
+    status: u16,
+    decision: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabels {
+    model: Arc<str>,
+    decision: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    client: Arc<str>,
+    model: Arc<str>,
+    kind: &'static str,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let latency: fn() -> Histogram = || Histogram::new(LATENCIES);
+        let metrics = Self {
+            registry: Registry::with_prefix("spillover"),
+            in_flight: Gauge::default(),
+            names: Names::default(),
+            recent: Recent::new(),
+            requests: Family::default(),
+            tokens: Family::default(),
+            spilled: Family::default(),
+            spilled_tokens: Family::default(),
+            to_head: Family::new_with_constructor(latency),
+            total: Family::new_with_constructor(latency),
+            waited: Family::new_with_constructor(latency),
+            attempts: Family::default(),
+            hints: Family::new_with_constructor(latency),
+            backends: RwLock::default(),
+        };
+        metrics.registered()
+    }
+
+    /// Counts a request and its attempts.
+    pub(crate) fn count(&self, facts: &Facts<'_>) {
+        let account = facts.account;
+        let series = self.recent.series(facts, || self.series(facts));
+        series.requests.inc();
+        series.to_head.observe(account.to_head.as_secs_f64());
+        series.total.observe(account.total.as_secs_f64());
+        let of_model = || ModelLabels { model: self.names.intern(facts.model) };
+        let is_spilled = facts.decision == Decision::Standard
+            && account.served.as_ref().is_some_and(|served| served.spilled());
+        if is_spilled {
+            let find = || self.spilled.get_or_create_owned(&of_model());
+            series.spilled.get_or_init(find).inc();
+        }
+        if let Some(served) = &account.served {
+            let find = || self.waited.get_or_create_owned(&of_model());
+            series.waited.get_or_init(find).observe(served.waited().as_secs_f64());
+            for attempt in served.attempts() {
+                self.seen(facts, attempt.backend()).count(self, attempt);
+            }
+        }
+        if let Some(Tokens { prompt, cached, completion }) = account.usage {
+            let counters = series.tokens.get_or_init(|| self.token_counters(facts));
+            for (counter, number) in counters.iter().zip([prompt, cached, completion]) {
+                counter.inc_by(number);
+            }
+            if is_spilled {
+                let find = || self.spilled_tokens.get_or_create_owned(&of_model());
+                let number = prompt.saturating_add(completion);
+                series.spilled_tokens.get_or_init(find).inc_by(number);
+            }
+        }
+    }
+
+    /// What was seen of a backend, if anything.
+    pub(crate) fn of(&self, model: &str, backend: &str) -> Option<Arc<Seen>> {
+        let backends = self.backends.read().unwrap_or_else(PoisonError::into_inner);
+        backends.get(model)?.get(backend).cloned()
+    }
+
+    fn series(&self, facts: &Facts<'_>) -> Arc<Series> {
+        let (client, model) = (self.names.intern(facts.client), self.names.intern(facts.model));
+        let decision = facts.decision.as_str();
+        let of_decision = DecisionLabels { model: Arc::clone(&model), decision };
+        let (operation, status) = (facts.operation, facts.account.status.as_u16());
+        let labels = RequestLabels { client, model, operation, status, decision };
+        Arc::new(Series {
+            requests: self.requests.get_or_create_owned(&labels),
+            to_head: self.to_head.get_or_create_owned(&of_decision),
+            total: self.total.get_or_create_owned(&of_decision),
+            waited: OnceLock::new(),
+            spilled: OnceLock::new(),
+            spilled_tokens: OnceLock::new(),
+            tokens: OnceLock::new(),
+        })
+    }
+
+    fn token_counters(&self, facts: &Facts<'_>) -> [Counter; 3] {
+        ["prompt", "cached", "completion"].map(|kind| {
+            let client = self.names.intern(facts.client);
+            let model = self.names.intern(facts.model);
+            self.tokens.get_or_create_owned(&TokenLabels { client, model, kind })
+        })
+    }
+
+    fn seen(&self, facts: &Facts<'_>, backend: &str) -> Arc<Seen> {
+        self.of(facts.model, backend).unwrap_or_else(|| {
+            let labels = BackendLabels {
+                model: self.names.intern(facts.model),
+                tier: facts.tier(backend),
+                backend: self.names.intern(backend),
+            };
+            let mut backends = self.backends.write().unwrap_or_else(PoisonError::into_inner);
+            let of_model = backends.entry(Arc::clone(&labels.model)).or_default();
+            let seen = of_model.entry(Arc::clone(&labels.backend)).or_insert_with(|| {
+                let hints = self.hints.get_or_create_owned(&labels);
+                let (attempts, last_hint) = (RwLock::default(), Mutex::default());
+                Arc::new(Seen { labels, hints, attempts, last_hint })
+            });
+            Arc::clone(seen)
+        })
+    }
+
+    fn registered(mut self) -> Self {
+        let registry = &mut self.registry;
+        let seconds = || Unit::Seconds;
+        registry.register("requests", "Requests, by who answered", self.requests.clone());
+        registry.register("requests_in_flight", "Requests under way", self.in_flight.clone());
+        registry.register("tokens", "Tokens that backends counted", self.tokens.clone());
+        let help = "Requests that Standard answered for a PTU, Azure's own spillover included";
+        registry.register("spilled_requests", help, self.spilled.clone());
+        let help = "Prompt and completion tokens of spilled requests";
+        registry.register("spilled_tokens", help, self.spilled_tokens.clone());
+        let help = "From a request until the head of its answer";
+        registry.register_with_unit("time_to_head", help, seconds(), self.to_head.clone());
+        let help = "From a request until the last byte of its answer";
+        registry.register_with_unit("time_to_end", help, seconds(), self.total.clone());
+        let help = "Time that a request waited for a backend to reopen";
+        registry.register_with_unit("waited", help, seconds(), self.waited.clone());
+        let help = "Attempts, by status of the answer and reason of a refusal";
+        registry.register("backend_attempts", help, self.attempts.clone());
+        let help = "How long a backend asked to wait";
+        registry.register_with_unit("backend_hint", help, seconds(), self.hints.clone());
+        self
+    }
+}
+
+impl Seen {
+    /// The number of attempts by status; `failed` where no answer came.
+    pub(crate) fn attempts(&self) -> BTreeMap<String, u64> {
+        let attempts = self.attempts.read().unwrap_or_else(PoisonError::into_inner);
+        let mut by_status = BTreeMap::new();
+        for (&(status, _), counter) in attempts.iter() {
+            *by_status.entry(title(status)).or_default() += counter.get();
+        }
+        by_status
+    }
+
+    /// The number of attempts by why they were refused, as far as that is known.
+    pub(crate) fn reasons(&self) -> BTreeMap<&'static str, u64> {
+        let attempts = self.attempts.read().unwrap_or_else(PoisonError::into_inner);
+        let mut by_reason = BTreeMap::new();
+        for (&(_, reason), counter) in attempts.iter() {
+            if let Some(reason) = reason {
+                *by_reason.entry(reason).or_default() += counter.get();
+            }
+        }
+        by_reason
+    }
+
+    pub(crate) fn last_hint(&self) -> Option<Hint> {
+        *self.last_hint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, metrics: &Metrics, attempt: &Attempt) {
+        let status = attempt.status().map_or(0, |status| status.as_u16());
+        self.counter(metrics, status, attempt.reason().map(access_record::reason)).inc();
+        if let Outcome::Throttled(hint) = attempt.outcome() {
+            *self.last_hint.lock().unwrap_or_else(PoisonError::into_inner) = Some(hint);
+            let endless = (hint == Hint::TooLong).then_some(Hint::LONGEST);
+            if let Some(wait) = hint.duration().or(endless) {
+                self.hints.observe(wait.as_secs_f64());
+            }
+        }
+    }
+
+    fn counter(&self, metrics: &Metrics, status: u16, reason: Option<&'static str>) -> Counter {
+        let attempts = self.attempts.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counter) = attempts.get(&(status, reason)) {
+            return counter.clone();
+        }
+        drop(attempts);
+        let BackendLabels { model, tier, backend } = self.labels.clone();
+        let (title, because) = (title(status).into(), Because(reason));
+        let labels = AttemptLabels { model, tier, backend, status: title, reason: because };
+        let counter = metrics.attempts.get_or_create_owned(&labels);
+        let mut attempts = self.attempts.write().unwrap_or_else(PoisonError::into_inner);
+        attempts.insert((status, reason), counter.clone());
+        counter
+    }
+}
+
+/// Milliseconds, as they are told to people.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn title(status: u16) -> String {
+    if status == 0 { "failed".to_owned() } else { status.to_string() }
+}
+
+/// Seconds: from a cache hit on the same rack to a reasoning model's long answer.
+const LATENCIES: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];

@@ -1,0 +1,109 @@
+//! The series that requests of one kind count in, looked up once instead of for every request.
+
+use std::{
+    array,
+    cell::RefCell,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
+
+use crate::telemetry::labels::{Decision, Facts};
+
+/// What requests of one kind count in. What only some of them count in is made by the first that
+/// does: a series that never counted is not shown.
+#[derive(Debug)]
+pub(crate) struct Series {
+    pub(crate) requests: Counter,
+    pub(crate) to_head: Histogram,
+    pub(crate) total: Histogram,
+    pub(crate) waited: OnceLock<Histogram>,
+    pub(crate) spilled: OnceLock<Counter>,
+    pub(crate) spilled_tokens: OnceLock<Counter>,
+    /// Prompt, cached, completion.
+    pub(crate) tokens: OnceLock<[Counter; 3]>,
+}
+
+/// Finds series again, on each thread those that it counted in last.
+#[derive(Debug)]
+pub(crate) struct Recent {
+    /// Whose series they are: a process may have several registries.
+    owner: u64,
+}
+
+struct Entry {
+    owner: u64,
+    client: Box<str>,
+    model: Box<str>,
+    operation: &'static str,
+    status: u16,
+    decision: Decision,
+    series: Arc<Series>,
+}
+
+impl Recent {
+    pub(crate) fn new() -> Self {
+        static OWNERS: AtomicU64 = AtomicU64::new(0);
+        Self { owner: OWNERS.fetch_add(1, Relaxed) }
+    }
+
+    /// The series of requests like this one, which `find` finds where they were forgotten.
+    pub(crate) fn series(
+        &self,
+        facts: &Facts<'_>,
+        find: impl FnOnce() -> Arc<Series>,
+    ) -> Arc<Series> {
+        ENTRIES.with_borrow_mut(|entries| {
+            let entry = &mut entries[place(facts)];
+            match entry {
+                Some(entry) if entry.is_of(self.owner, facts) => Arc::clone(&entry.series),
+                _ => {
+                    let series = find();
+                    *entry = Some(Entry::new(self.owner, facts, Arc::clone(&series)));
+                    series
+                }
+            }
+        })
+    }
+}
+
+impl Entry {
+    fn new(owner: u64, facts: &Facts<'_>, series: Arc<Series>) -> Self {
+        Self {
+            owner,
+            client: facts.client.into(),
+            model: facts.model.into(),
+            operation: facts.operation,
+            status: facts.account.status.as_u16(),
+            decision: facts.decision,
+            series,
+        }
+    }
+
+    fn is_of(&self, owner: u64, facts: &Facts<'_>) -> bool {
+        self.owner == owner
+            && self.status == facts.account.status.as_u16()
+            && self.decision == facts.decision
+            && self.operation == facts.operation
+            && *self.client == *facts.client
+            && *self.model == *facts.model
+    }
+}
+
+/// Where series of such requests are kept; others may have to leave for them.
+fn place(facts: &Facts<'_>) -> usize {
+    let words = [facts.client, facts.model, facts.operation];
+    let bytes = words.iter().flat_map(|word| word.bytes());
+    let status = usize::from(facts.account.status.as_u16());
+    let mix = |sum: usize, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte));
+    bytes.fold(status + facts.decision as usize, mix) % PLACES
+}
+
+const PLACES: usize = 127;
+
+thread_local! {
+    static ENTRIES: RefCell<[Option<Entry>; PLACES]> = RefCell::new(array::from_fn(|_| None));
+}

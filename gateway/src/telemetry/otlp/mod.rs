@@ -1,0 +1,156 @@
+//! OpenTelemetry: spans and the GenAI metrics of every request, in batches to a collector.
+
+mod call;
+mod client;
+mod gauges;
+mod request;
+
+use std::{fmt, sync::Arc, thread, time::Duration};
+
+use http::HeaderMap;
+use opentelemetry::{
+    KeyValue,
+    metrics::{Histogram, Meter, MeterProvider},
+    trace::TracerProvider,
+};
+use opentelemetry_otlp::{
+    MetricExporter, Protocol, SpanExporter, WithExportConfig, WithHttpConfig,
+};
+use opentelemetry_sdk::{
+    Resource,
+    metrics::SdkMeterProvider,
+    trace::{SdkTracer, SdkTracerProvider},
+};
+
+use self::client::Exporting;
+use super::{labels::Facts, trace::Trace};
+use crate::{access_record::Account, http_client::BoxError, snapshot::Running};
+
+/// What sends spans and metrics, from threads of its own.
+pub(crate) struct Export {
+    traces: SdkTracerProvider,
+    tracer: SdkTracer,
+    metrics: SdkMeterProvider,
+    meter: Meter,
+    tokens: Histogram<u64>,
+    duration: Histogram<f64>,
+}
+
+impl Export {
+    /// Exports to the collector at `endpoint`, the base of `/v1/traces` and `/v1/metrics`.
+    pub(crate) fn new(endpoint: &str, service_name: &str) -> Result<Self, BoxError> {
+        let base = endpoint.trim_end_matches('/');
+        let (traces, metrics) = providers(base, service_name)?;
+        let meter = metrics.meter("spillover");
+        let tokens = meter
+            .u64_histogram("gen_ai.client.token.usage")
+            .with_unit("{token}")
+            .with_description("Number of input and output tokens used")
+            .with_boundaries(TOKENS.to_vec())
+            .build();
+        let duration = meter
+            .f64_histogram("gen_ai.client.operation.duration")
+            .with_unit("s")
+            .with_description("GenAI operation duration")
+            .with_boundaries(SECONDS.to_vec())
+            .build();
+        let tracer = traces.tracer("spillover");
+        Ok(Self { traces, tracer, metrics, meter, tokens, duration })
+    }
+
+    pub(crate) fn trace(&self, account: &Account, headers: &mut HeaderMap) -> Trace {
+        Trace::begin(&self.tracer, account, headers)
+    }
+
+    pub(crate) fn watch(&self, running: impl Fn() -> Option<Arc<Running>> + Send + Sync + 'static) {
+        gauges::observe(&self.meter, running);
+    }
+
+    pub(crate) fn export(&self, facts: &Facts<'_>) {
+        request::end(facts);
+        let mut labels = request::labels(facts);
+        self.duration.record(facts.account.total.as_secs_f64(), &labels);
+        if let Some(tokens) = facts.account.usage {
+            for (kind, number) in [("input", tokens.prompt), ("output", tokens.completion)] {
+                labels.push(KeyValue::new("gen_ai.token.type", kind));
+                self.tokens.record(number, &labels);
+                labels.pop();
+            }
+        }
+    }
+
+    /// Sends what is left, spans and metrics at once. A collector that does not answer is not
+    /// waited for long.
+    pub(crate) fn shutdown(&self) {
+        let (spans, numbers) = thread::scope(|scope| {
+            let spans = scope.spawn(|| self.traces.shutdown_with_timeout(PATIENCE));
+            let numbers = self.metrics.shutdown_with_timeout(PATIENCE);
+            (spans.join(), numbers)
+        });
+        if !matches!(spans, Ok(Ok(()))) {
+            tracing::warn!("the last spans were not exported");
+        }
+        if let Err(error) = numbers {
+            tracing::warn!(%error, "the last metrics were not exported");
+        }
+    }
+}
+
+impl fmt::Debug for Export {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Export").finish_non_exhaustive()
+    }
+}
+
+fn providers(
+    base: &str,
+    service_name: &str,
+) -> Result<(SdkTracerProvider, SdkMeterProvider), BoxError> {
+    let client = Exporting::new()?;
+    let spans = SpanExporter::builder()
+        .with_http()
+        .with_http_client(client.clone())
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(format!("{base}/v1/traces"))
+        .build()?;
+    let numbers = MetricExporter::builder()
+        .with_http()
+        .with_http_client(client)
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(format!("{base}/v1/metrics"))
+        .build()?;
+    let resource = Resource::builder()
+        .with_service_name(service_name.to_owned())
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .build();
+    let traces = SdkTracerProvider::builder()
+        .with_batch_exporter(spans)
+        .with_resource(resource.clone())
+        .build();
+    let metrics =
+        SdkMeterProvider::builder().with_periodic_exporter(numbers).with_resource(resource).build();
+    Ok((traces, metrics))
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// As the semantic conventions for GenAI metrics advise.
+const TOKENS: [f64; 14] = [
+    1.0,
+    4.0,
+    16.0,
+    64.0,
+    256.0,
+    1024.0,
+    4096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+];
+/// As the semantic conventions for GenAI metrics advise.
+const SECONDS: [f64; 14] =
+    [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];

@@ -1,0 +1,85 @@
+//! `/-/status`: what pools, gates and counters know, as JSON for people.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Value, json};
+use tower_spillover::{BackendPool, Gate, classify::Hint, smart_fallback::SpillBudget};
+
+use super::{
+    gauges::mode,
+    labels::{PTU, backends, host},
+    metrics::{Metrics, millis},
+};
+use crate::{
+    config::{Clients, Model, Stickiness},
+    snapshot::{Running, RunningModel},
+};
+
+/// The document, without anything secret: of an endpoint it has the host, of a client the name.
+pub(crate) fn document(metrics: &Metrics, running: &Running, uptime: Duration) -> Value {
+    let models = running.models.iter().map(|(name, state)| {
+        let config = running.config.models.get(name);
+        (name, model(metrics, state, config))
+    });
+    let clients: Vec<&str> = match &running.config.clients {
+        Clients::Open => vec!["open"],
+        Clients::Keyed(clients) => clients.iter().map(|client| &*client.name).collect(),
+    };
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_s": uptime.as_secs(),
+        "in_flight": metrics.in_flight.get(),
+        "sticky_ids": running.sticky.len(),
+        "models": models.collect::<BTreeMap<_, _>>(),
+        "clients": clients,
+    })
+}
+
+fn model(metrics: &Metrics, state: &RunningModel, config: Option<&Model>) -> Value {
+    let (ptu, standard) = config.map_or((&[][..], &[][..]), |c| (&*c.ptu, &*c.standard));
+    let described = backends(ptu, standard).map(|(tier, backend)| {
+        let seen = metrics.of(&state.name, &backend.name);
+        let pool = if tier == PTU { &state.ptu } else { &state.standard };
+        let resting = pool.iter().flat_map(|pool| pool.cooldowns());
+        let resting = resting.filter(|(name, _)| *name == backend.name).find_map(|(_, left)| left);
+        let failures = pool.iter().flat_map(BackendPool::failures);
+        let failures = failures.filter(|(name, _)| *name == backend.name).map(|(_, count)| count);
+        json!({
+            "name": backend.name,
+            "tier": tier,
+            "host": host(&backend.endpoint),
+            "region": backend.region,
+            "quota": backend.quota,
+            "cooldown_ms": resting.map_or(0, millis),
+            "failures_in_a_row": failures.sum::<u32>(),
+            "attempts": seen.as_ref().map(|seen| seen.attempts()).unwrap_or_default(),
+            "refused_for": seen.as_ref().map(|seen| seen.reasons()).unwrap_or_default(),
+            "last_hint": seen.and_then(|seen| seen.last_hint()).map(hint),
+        })
+    });
+    json!({
+        "gate": state.gate.as_ref().map(gate),
+        "spill_budget_left": state.spill_budget.as_ref().map(SpillBudget::left),
+        "sticky": config.is_some_and(|model| model.steering.sticky != Stickiness::Off),
+        "backends": described.collect::<Vec<_>>(),
+    })
+}
+
+fn gate(gate: &Gate) -> Value {
+    json!({
+        "mode": mode(gate.get_mode()),
+        "level": gate.level(),
+        "rate": gate.rate(),
+        "waiting": gate.waiting(),
+        "pacing": gate.is_pacing(),
+    })
+}
+
+fn hint(hint: Hint) -> Value {
+    match hint {
+        Hint::None => json!("none"),
+        Hint::Zero => json!({ "ms": 0 }),
+        Hint::After(wait) => json!({ "ms": millis(wait) }),
+        Hint::TooLong => json!("too long"),
+    }
+}
