@@ -13,16 +13,16 @@ use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
     Backend, BackendPool, RegionRotateLayer, Served, SmartFallbackLayer,
-    policy::{Facts, Next, Policy, WaitThenSpill},
+    policy::{FallbackFacts, FallbackPolicy, Next, WaitThenSpill},
 };
 
 /// For interactive traffic: one refusal may be bad luck; two mean that the PTU has a queue.
 #[derive(Clone, Debug)]
 struct WaitOnce;
 
-impl Policy for WaitOnce {
-    fn next(&self, facts: &Facts) -> Next {
-        if facts.refusals < 2 { WaitThenSpill.next(facts) } else { Next::MoveOn }
+impl FallbackPolicy for WaitOnce {
+    fn next(&self, facts: &FallbackFacts) -> Next {
+        if facts.refusals < 2 { WaitThenSpill.next(facts) } else { Next::Spill }
     }
 }
 
@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 /// How a request fares under `policy` when the PTU refuses it three times, 100 ms each.
 async fn served_by<P>(policy: P) -> Result<Served, Box<dyn Error>>
 where
-    P: Policy + Clone,
+    P: FallbackPolicy,
 {
     let emulator = Emulator::new([Resource::new("contoso")
         .key("key")

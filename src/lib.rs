@@ -95,7 +95,7 @@
 //! | [`DeploymentLayer`] | | deployment |
 //! | [`InspectLayer`] | response head; the body of a refusal, the beginning of a stream | a hidden refusal's status, headers and body; [`Refusal`](classify::Refusal) |
 //! | [`RetryAfterPolicy`] | response head, overrides | nothing |
-//! | [`LimitAttemptsLayer`] | `x-stainless-retry-count` | [`Attempts`] |
+//! | [`LimitAttemptsLayer`] | `x-stainless-retry-count` | [`AttemptBudget`] |
 //!
 //! Extensions of a request, [`MaxWait`] and [`Deadline`], change its limits; the extension
 //! [`Served`] of every response tells what was done.
@@ -154,7 +154,7 @@ mod sync;
 #[cfg(feature = "retry")]
 pub use self::retry_after::RetryAfterPolicy;
 pub use self::{
-    attempts::{Attempts, LimitAttemptsLayer},
+    attempts::{AttemptBudget, LimitAttemptsLayer},
     backend::{Backend, BackendPool, Credential},
     body::{ResponseBody, TryCloneBody},
     error::ConfigError,

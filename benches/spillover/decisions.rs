@@ -9,7 +9,7 @@ use criterion::Criterion;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tower_spillover::{
     classify::{Hint, Outcome},
-    policy::{Backoff, Facts, Policy, Rests, WaitThenSpill},
+    policy::{Backoff, CooldownPolicy, FallbackFacts, FallbackPolicy, WaitThenSpill},
 };
 
 pub(crate) fn bench(criterion: &mut Criterion) {
@@ -23,12 +23,12 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         });
     }
     let hint = Hint::After(Duration::from_millis(43));
-    let facts = Facts::new(hint, Duration::from_millis(10), Duration::from_secs(4), 1);
+    let facts = FallbackFacts::new(hint, Duration::from_millis(10), Duration::from_secs(4), 1);
     group.bench_function("wait or spill", |bencher| {
         bencher.iter(|| WaitThenSpill.next(black_box(&facts)));
     });
     group.bench_function("rest of a backend", |bencher| {
-        bencher.iter(|| Rests::default().after(black_box(Outcome::Throttled(hint))));
+        bencher.iter(|| CooldownPolicy::default().after(black_box(Outcome::Throttled(hint))));
     });
     let backoff = Backoff::new(Duration::from_secs(4), Duration::from_secs(2));
     group.bench_function("backoff", |bencher| {

@@ -6,11 +6,11 @@ use http::{HeaderMap, HeaderName, Request};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::Attempts;
+use super::AttemptBudget;
 
 /// Bounds how many attempts the layers inside of it make for one request, all together.
 ///
-/// The outermost of the layers. A request that has [`Attempts`] already keeps them.
+/// The outermost of the layers. A request that has [`AttemptBudget`] already keeps them.
 ///
 /// # Retries of the client
 ///
@@ -91,7 +91,7 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for LimitAttempts<S> {
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let left = self.attempts.saturating_sub(made(request.headers())).max(1);
-        request.extensions_mut().get_or_insert_with(|| Attempts::at_most(left));
+        request.extensions_mut().get_or_insert_with(|| AttemptBudget::at_most(left));
         self.inner.call(request)
     }
 }
@@ -113,7 +113,7 @@ mod tests {
 
     fn left(request: Request<()>) -> u32 {
         let leaf = service_fn(|request: Request<()>| async move {
-            let attempts = request.extensions().get::<Attempts>().expect("it has a count");
+            let attempts = request.extensions().get::<AttemptBudget>().expect("it has a count");
             Ok::<_, std::convert::Infallible>(attempts.left())
         });
         let answer = LimitAttemptsLayer::new(4).layer(leaf).oneshot(request);
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_request_that_has_a_count_keeps_it() {
         let mut request = Request::new(());
-        request.extensions_mut().insert(Attempts::at_most(9));
+        request.extensions_mut().insert(AttemptBudget::at_most(9));
         assert_eq!(left(request), 9);
     }
 }

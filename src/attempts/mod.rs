@@ -18,23 +18,23 @@ pub use self::layer::{LimitAttempts, LimitAttemptsLayer};
 /// Clones share the count. [`LimitAttemptsLayer`] gives one to every request.
 ///
 /// ```
-/// use tower_spillover::Attempts;
+/// use tower_spillover::AttemptBudget;
 ///
-/// let attempts = Attempts::at_most(4);
+/// let attempts = AttemptBudget::at_most(4);
 /// let mut request = http::Request::new(());
 /// request.extensions_mut().insert(attempts.clone());
 /// // ... send it, then see what is left:
 /// assert_eq!(attempts.left(), 4);
 /// ```
 #[derive(Clone, Debug)]
-pub struct Attempts {
+pub struct AttemptBudget {
     left: Arc<AtomicU32>,
     /// Whether the layer that passed the request on counted the attempt that is about to be made.
     /// It cannot know whether a layer inside of it makes more of them.
     is_reserved: bool,
 }
 
-impl Attempts {
+impl AttemptBudget {
     /// At most `attempts` of them, and one at least.
     pub fn at_most(attempts: u32) -> Self {
         Self { left: Arc::new(AtomicU32::new(attempts.max(1))), is_reserved: false }
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn an_attempt_is_counted_once_however_many_layers_pass_it_on() {
-        let attempts = Attempts::at_most(3);
+        let attempts = AttemptBudget::at_most(3);
         let mut outer = attempts.clone();
         outer.reserve_first();
         let mut inner = outer.clone();
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn what_was_not_taken_is_not_given_back() {
         // Requests that share a count, such as those of one agent.
-        let attempts = Attempts::at_most(0);
+        let attempts = AttemptBudget::at_most(0);
         let (mut one, mut other) = (attempts.clone(), attempts.clone());
         one.reserve_first();
         other.reserve_first();
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn an_attempt_that_is_not_made_is_given_back() {
-        let attempts = Attempts::at_most(1);
+        let attempts = AttemptBudget::at_most(1);
         let mut outer = attempts.clone();
         outer.reserve_first();
         assert!(!attempts.any_left());

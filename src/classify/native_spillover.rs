@@ -94,7 +94,7 @@ impl<'a> NativeSpillover<'a> {
     /// Whether the Standard deployment found fault with the request alone, and is well.
     pub(crate) fn is_callers(&self, outcome: Outcome) -> bool {
         match self.error {
-            None => matches!(outcome, Outcome::Answered | Outcome::Oversized),
+            None => matches!(outcome, Outcome::Answered | Outcome::ContextTooLong),
             Some(error) => error.starts_with(b"4") && error != b"429",
         }
     }

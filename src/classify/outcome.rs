@@ -17,7 +17,7 @@ pub enum Outcome {
     Throttled(Hint),
     /// Refused for nothing but its length: a 400 with [`Reason::ContextLength`]. The backend is well,
     /// and another may take what this one does not. The head alone never says so.
-    Oversized,
+    ContextTooLong,
     /// The server failed: 500, 502, 503 without a hint, 504; gRPC `UNAVAILABLE` without pushback.
     /// Others where a layer was told to take them for failures.
     Failed,
@@ -65,11 +65,11 @@ impl Outcome {
     /// inside left in its extensions.
     ///
     /// The hint of a refusal that a layer of this crate left counts before the head's, that of a layer
-    /// that reads bodies where the head has none, or zero. A 400 is [`Oversized`] when the
+    /// that reads bodies where the head has none, or zero. A 400 is [`ContextTooLong`] when the
     /// refusal says so. Otherwise it is as [`of`](Self::of) has it, at the same cost: the extension
     /// is looked up after a refusal only.
     ///
-    /// [`Oversized`]: Self::Oversized
+    /// [`ContextTooLong`]: Self::ContextTooLong
     #[inline]
     pub fn of_response<B>(response: &Response<B>, now: impl FnOnce() -> SystemTime) -> Self {
         if let StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE = response.status()
@@ -81,14 +81,14 @@ impl Outcome {
             Self::Throttled(hint) => Self::Throttled(
                 hint.or_longer(|| Refusal::of(response).map_or(Hint::None, Refusal::hint)),
             ),
-            Self::Answered if is_oversized(response) => Self::Oversized,
+            Self::Answered if is_context_too_long(response) => Self::ContextTooLong,
             outcome => outcome,
         }
     }
 }
 
 /// Whether this is the refusal of a request that is too long for the deployment.
-fn is_oversized<B>(response: &Response<B>) -> bool {
+fn is_context_too_long<B>(response: &Response<B>) -> bool {
     response.status() == StatusCode::BAD_REQUEST
         && Refusal::of(response).is_some_and(|it| it.reason() == Reason::ContextLength)
 }
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn only_a_400_for_its_length_is_oversized() {
         let long = Refusal::new(Reason::ContextLength, Hint::None);
-        assert_eq!(refused(400, &[], &long), Outcome::Oversized);
+        assert_eq!(refused(400, &[], &long), Outcome::ContextTooLong);
         assert_eq!(refused(200, &[], &long), Outcome::Answered);
         assert_eq!(refused(404, &[], &long), Outcome::Answered);
         let rate = Refusal::new(Reason::Rate, Hint::None);

@@ -10,27 +10,27 @@ use crate::classify::Hint;
 /// `max_wait`, and sends a body that cannot be replayed only once.
 ///
 /// ```
-/// use tower_spillover::policy::{Facts, Next, Policy, WaitThenSpill};
+/// use tower_spillover::policy::{FallbackFacts, Next, FallbackPolicy, WaitThenSpill};
 ///
 /// /// Gives the primary tier two chances, whatever time is left.
 /// #[derive(Clone, Debug)]
 /// struct TwoChances;
 ///
-/// impl Policy for TwoChances {
-///     fn next(&self, facts: &Facts) -> Next {
-///         if facts.refusals < 2 { WaitThenSpill.next(facts) } else { Next::MoveOn }
+/// impl FallbackPolicy for TwoChances {
+///     fn next(&self, facts: &FallbackFacts) -> Next {
+///         if facts.refusals < 2 { WaitThenSpill.next(facts) } else { Next::Spill }
 ///     }
 /// }
 /// ```
-pub trait Policy {
+pub trait FallbackPolicy: Send + Sync + 'static {
     /// The next step of a request about which `facts` are known.
-    fn next(&self, facts: &Facts) -> Next;
+    fn next(&self, facts: &FallbackFacts) -> Next;
 }
 
 /// What is known of one request when the primary tier refuses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Facts {
+pub struct FallbackFacts {
     /// How long the primary tier will go on refusing.
     pub hint: Hint,
     /// The time since the request arrived.
@@ -43,7 +43,7 @@ pub struct Facts {
     pub refusals: u32,
 }
 
-impl Facts {
+impl FallbackFacts {
     /// The facts about a request.
     pub const fn new(hint: Hint, elapsed: Duration, max_wait: Duration, refusals: u32) -> Self {
         Self { hint, elapsed, max_wait, refusals }
@@ -58,7 +58,7 @@ pub enum Next {
     /// retry of a request, and a millisecond for later ones.
     Wait(Duration),
     /// Send it to the fallback tier now.
-    MoveOn,
+    Spill,
     /// Give the caller the refusal.
     Return,
 }
@@ -72,11 +72,11 @@ pub enum Next {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WaitThenSpill;
 
-impl Policy for WaitThenSpill {
-    fn next(&self, facts: &Facts) -> Next {
-        let Some(wait) = assumed_wait(facts.hint, facts.refusals) else { return Next::MoveOn };
+impl FallbackPolicy for WaitThenSpill {
+    fn next(&self, facts: &FallbackFacts) -> Next {
+        let Some(wait) = assumed_wait(facts.hint, facts.refusals) else { return Next::Spill };
         if facts.elapsed.saturating_add(wait) > facts.max_wait {
-            Next::MoveOn
+            Next::Spill
         } else {
             Next::Wait(wait)
         }
@@ -106,14 +106,14 @@ mod tests {
 
     fn next(hint: Hint, elapsed_ms: u64, refusals: u32) -> Next {
         let elapsed = Duration::from_millis(elapsed_ms);
-        WaitThenSpill.next(&Facts::new(hint, elapsed, MAX_WAIT, refusals))
+        WaitThenSpill.next(&FallbackFacts::new(hint, elapsed, MAX_WAIT, refusals))
     }
 
     #[test]
     fn a_wait_that_ends_exactly_at_max_wait_is_made() {
         let hint = Hint::After(Duration::from_millis(1_000));
         assert_eq!(next(hint, 3_000, 1), Next::Wait(Duration::from_millis(1_000)));
-        assert_eq!(next(hint, 3_001, 1), Next::MoveOn);
+        assert_eq!(next(hint, 3_001, 1), Next::Spill);
     }
 
     #[test]
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_hint_beyond_belief_spills_at_once() {
-        assert_eq!(next(Hint::TooLong, 0, 1), Next::MoveOn);
+        assert_eq!(next(Hint::TooLong, 0, 1), Next::Spill);
     }
 
     proptest! {
@@ -144,7 +144,7 @@ mod tests {
             max_wait in any::<Duration>(),
             refusals in any::<u32>(),
         ) {
-            let facts = Facts::new(hint, elapsed, max_wait, refusals);
+            let facts = FallbackFacts::new(hint, elapsed, max_wait, refusals);
             if let Next::Wait(wait) = WaitThenSpill.next(&facts) {
                 prop_assert!(elapsed + wait <= max_wait);
             }

@@ -6,10 +6,10 @@
 
 mod backoff;
 mod budget;
-mod errors;
-mod failures;
+mod cooldown_policy;
+mod error_kind;
 mod fallback;
-mod rests;
+mod move_on;
 
 #[cfg(feature = "retry")]
 pub(crate) use self::backoff::spread;
@@ -17,8 +17,8 @@ pub(crate) use self::fallback::assumed_wait;
 pub use self::{
     backoff::Backoff,
     budget::RetryBudget,
-    errors::{ErrorFn, MoveOnError, ReturnErrors},
-    failures::Failures,
-    fallback::{Facts, Next, Policy, WaitThenSpill},
-    rests::Rests,
+    cooldown_policy::CooldownPolicy,
+    error_kind::{ClassifyError, ErrorKind, ReturnErrors},
+    fallback::{FallbackFacts, FallbackPolicy, Next, WaitThenSpill},
+    move_on::MoveOn,
 };

@@ -18,13 +18,13 @@ use tower_service::Service;
 use self::refusal::Rare;
 use super::layer::Config;
 use crate::{
-    Attempts, ResponseBody, Served, TryCloneBody,
+    AttemptBudget, ResponseBody, Served, TryCloneBody,
     backend::{Probe, Ticket, TokenFuture, Tried},
     body::{Observe, Observer},
     classify::Outcome,
     clock,
     cooldown::{Reopening, Why},
-    policy::MoveOnError,
+    policy::ClassifyError,
     resend::{Course, Readied, Step},
     sticky::Guide,
 };
@@ -38,7 +38,8 @@ type Follows<R, E> = Step<Lane, Ready<()>, Result<Response<ResponseBody<R>>, E>>
 /// One request through a pool.
 pub(super) struct Rotation<S, X> {
     inner: S,
-    config: Arc<Config<X>>,
+    config: Arc<Config>,
+    classify_error: X,
     draw: u64,
     /// Those that were asked, and those that would say the same.
     tried: Tried,
@@ -70,7 +71,8 @@ impl<S, X> Rotation<S, X> {
     #[inline]
     pub(super) fn new(
         inner: S,
-        config: Arc<Config<X>>,
+        config: Arc<Config>,
+        classify_error: X,
         overrides: &Extensions,
         guide: Option<Box<Guide>>,
         now: Instant,
@@ -79,6 +81,7 @@ impl<S, X> Rotation<S, X> {
         Self {
             inner,
             config,
+            classify_error,
             admitted: overrides.get::<Observe>().is_some(),
             draw,
             tried: Tried::default(),
@@ -126,7 +129,7 @@ impl<S, X> Rotation<S, X> {
         };
         self.drop_probe(); // A token says nothing of the backend.
         self.note(lane, None, Outcome::Failed, None);
-        let rest = self.config.rests.after(Outcome::Failed);
+        let rest = self.config.cooldowns.after(Outcome::Failed);
         self.config.pool.rest_for(lane, now, rest, Why::Refused);
         self.go_on(now, status)
     }
@@ -134,7 +137,7 @@ impl<S, X> Rotation<S, X> {
     /// Chooses the next backend, and notes that it is tried.
     fn choose(&mut self, now: Instant) -> Option<Lane> {
         let lane = match self.may_go_on().then(|| self.open_lane(now)).flatten() {
-            Some(lane) if self.config.watches_failures() => {
+            Some(lane) if self.config.move_on.watches_failures() => {
                 match Probe::begin(&self.config.pool, lane, now) {
                     Ok(None) => self.drop_probe(),
                     Ok(Some(probe)) => self.rare().probe = Some(probe),
@@ -189,14 +192,14 @@ impl<S, X> Rotation<S, X> {
         self.tried.len() < self.config.pool.len()
             && self.asked < self.config.max_attempts
             // A first attempt is made in any case; a layer outside may have counted it.
-            && (!self.is_sent || self.attempts().is_none_or(Attempts::any_left))
+            && (!self.is_sent || self.attempts().is_none_or(AttemptBudget::any_left))
     }
 }
 
 impl<S, X, B, R> Course<B> for Rotation<S, X>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,
-    X: MoveOnError<S::Error>,
+    X: ClassifyError<S::Error>,
     B: TryCloneBody,
 {
     type Lane = Lane;
@@ -251,7 +254,7 @@ where
             self.observer.get_or_insert_with(|| Box::new(Observer::new(Some(observe))));
         }
         if self.attempts().is_some()
-            && let Some(attempts) = request.extensions_mut().get_mut::<Attempts>()
+            && let Some(attempts) = request.extensions_mut().get_mut::<AttemptBudget>()
         {
             if self.is_sent { attempts.reserve() } else { attempts.reserve_first() }
         }
@@ -262,18 +265,7 @@ where
 
     #[inline]
     fn classify(&self, result: &Result<Response<R>, S::Error>) -> Outcome {
-        match result {
-            Ok(response) => match Outcome::of_response(response, clock::wall) {
-                Outcome::Throttled(hint) => Outcome::Throttled(hint),
-                Outcome::Oversized if self.config.on_long_context => Outcome::Oversized,
-                outcome => {
-                    let failed = self.config.failures.include_response(outcome, response);
-                    if failed { Outcome::Failed } else { Outcome::Answered }
-                }
-            },
-            Err(error) if self.config.on_error.moves(error) => Outcome::Failed,
-            Err(_) => Outcome::Answered,
-        }
+        self.config.move_on.classify(result, &self.classify_error, clock::wall)
     }
 
     fn answer(
@@ -290,8 +282,8 @@ where
         }
         if let Ok(response) = &result {
             if response.status().is_success() {
-                if self.config.watches_failures() {
-                    self.config.failures.deposit();
+                if self.config.move_on.watches_failures() {
+                    self.config.move_on.deposit();
                 }
             } else {
                 if response.status() == StatusCode::BAD_REQUEST {

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::course::{Lane, Rotation};
-use crate::{ResponseBody, TryCloneBody, policy::MoveOnError, resend::Resend};
+use crate::{ResponseBody, TryCloneBody, policy::ClassifyError, resend::Resend};
 
 type Machine<S, X, B, R> = Resend<
     Rotation<S, X>,
@@ -46,7 +46,7 @@ where
 impl<S, X, B, R> Future for ResponseFuture<S, X, B, R>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,
-    X: MoveOnError<S::Error>,
+    X: ClassifyError<S::Error>,
     B: TryCloneBody,
 {
     type Output = Result<Response<ResponseBody<R>>, S::Error>;

@@ -8,7 +8,7 @@ use tower_layer::Layer;
 use super::RegionRotate;
 use crate::{
     BackendPool, Sticky,
-    policy::{ErrorFn, Failures, Rests, ReturnErrors},
+    policy::{CooldownPolicy, MoveOn, ReturnErrors},
     sticky::{CacheAffinity, Guidance, Residents, StickyTier},
 };
 
@@ -16,7 +16,7 @@ use crate::{
 ///
 /// Each request starts with a backend of the first priority that has an open one, chosen at
 /// random by weight. When it refuses, it rests for as long as it asked for, at most
-/// [`Rests::longest`], and the request goes on at once to another: never to one that is resting,
+/// [`CooldownPolicy::longest`], and the request goes on at once to another: never to one that is resting,
 /// never to one that it was sent to already. The layer does not wait. What one request learns
 /// spares the next ones the refusal.
 ///
@@ -86,18 +86,16 @@ use crate::{
 /// the number of backends while most are open.
 #[derive(Clone)]
 pub struct RegionRotateLayer<X = ReturnErrors> {
-    config: Arc<Config<X>>,
+    config: Arc<Config>,
+    classify_error: X,
 }
 
 #[derive(Clone)]
-pub(super) struct Config<X> {
+pub(super) struct Config {
     pub(super) pool: BackendPool,
-    pub(super) rests: Rests,
+    pub(super) cooldowns: CooldownPolicy,
     pub(super) max_attempts: u32,
-    pub(super) failures: Failures,
-    pub(super) on_long_context: bool,
-    pub(super) has_on_error: bool,
-    pub(super) on_error: X,
+    pub(super) move_on: MoveOn,
     pub(super) name_header: Option<HeaderName>,
     pub(super) guidance: Guidance,
 }
@@ -108,24 +106,22 @@ impl RegionRotateLayer {
         Self {
             config: Arc::new(Config {
                 pool,
-                rests: Rests::default(),
+                cooldowns: CooldownPolicy::default(),
                 max_attempts: u32::MAX,
-                failures: Failures::new(),
-                on_long_context: false,
-                has_on_error: false,
-                on_error: ReturnErrors,
+                move_on: MoveOn::new().context_length(MOVES_ON_CONTEXT_LENGTH),
                 name_header: None,
                 guidance: Guidance::default(),
             }),
+            classify_error: ReturnErrors,
         }
     }
 }
 
-impl<X: Clone> RegionRotateLayer<X> {
-    /// How long backends rest.
+impl<X> RegionRotateLayer<X> {
+    /// How long backends are left alone after refusals and failures.
     #[must_use]
-    pub fn rests(mut self, rests: Rests) -> Self {
-        self.config_mut().rests = rests;
+    pub fn cooldowns(mut self, cooldowns: CooldownPolicy) -> Self {
+        self.config_mut().cooldowns = cooldowns;
         self
     }
 
@@ -137,75 +133,33 @@ impl<X: Clone> RegionRotateLayer<X> {
         self
     }
 
-    /// Sends a request on after these failures too. By default after none.
-    #[must_use]
-    pub fn failures(mut self, failures: Failures) -> Self {
-        self.config_mut().failures = failures;
-        self
-    }
-
-    /// Sends a request on after a server failure too: 500, 502, 503 without a hint, 504; short for
-    /// [`Failures::of_servers`].
+    /// Sends a request on after these failures too. By default after none, nor for its
+    /// [length](MoveOn::context_length): a 429 was not executed; a failure may have been, and a
+    /// completion that is asked for twice is billed twice. Errors of connecting should move on.
     ///
-    /// Off by default. A 429 was not executed; a failure may have been, and a completion that is
-    /// asked for twice is billed twice.
-    #[must_use]
-    pub fn rotate_on_failure(self) -> Self {
-        self.failures(Failures::of_servers())
-    }
-
-    /// Sends a request on that is too long for the deployment that was asked: a 400 that a layer
-    /// inside, which reads bodies, found to be about nothing else.
-    ///
-    /// Off by default: the backends of one pool are to be the same model, which takes the same
-    /// length everywhere, so that a caller's mistake would be made once per region.
-    #[must_use]
-    pub fn rotate_long_context(mut self, rotates: bool) -> Self {
-        self.config_mut().on_long_context = rotates;
-        self
-    }
-
-    /// Sends a request on after the transport errors for which `rotates` returns true.
-    ///
-    /// Off by default, because only the caller knows what the errors of its client mean. Three kinds
-    /// are worth telling apart:
-    ///
-    /// - It could not connect: nothing was sent, nothing can be billed. These should move on; with
-    ///   hyper-util's client they are the ones below.
-    /// - The server closed the connection, or reset the stream, before any byte of the answer
-    ///   (`GOAWAY`, `REFUSED_STREAM`): mostly it was not executed, yet it may have been.
-    /// - A timeout of the head: the model may be at work still, and is paid for.
-    ///
-    /// A move takes one from the budget of [`failures`](Self::failures), and the backend rests as
-    /// after other failures.
+    /// A backend rests after a failure that moves the request.
     ///
     /// ```
     /// # use tower_spillover::{Backend, BackendPool, RegionRotateLayer};
     /// # fn main() -> Result<(), tower_spillover::ConfigError> {
     /// # let pool = BackendPool::new([Backend::new("a", "https://a.example")?.api_key("k")])?;
     /// use hyper_util::client::legacy::Error;
+    /// use tower_spillover::policy::{ErrorKind, MoveOn};
     ///
-    /// let layer = RegionRotateLayer::new(pool).rotate_on_error(|error: &Error| error.is_connect());
+    /// fn kind(error: &Error) -> ErrorKind {
+    ///     if error.is_connect() { ErrorKind::Connect } else { ErrorKind::Other }
+    /// }
+    /// let layer = RegionRotateLayer::new(pool).move_on(MoveOn::new().errors(kind).connect());
     /// # drop(layer);
     /// # Ok(())
     /// # }
     /// ```
     #[must_use]
-    pub fn rotate_on_error<F>(self, rotates: F) -> RegionRotateLayer<ErrorFn<F>> {
-        let config = Arc::unwrap_or_clone(self.config);
-        RegionRotateLayer {
-            config: Arc::new(Config {
-                pool: config.pool,
-                rests: config.rests,
-                max_attempts: config.max_attempts,
-                failures: config.failures,
-                on_long_context: config.on_long_context,
-                has_on_error: true,
-                on_error: ErrorFn(rotates),
-                name_header: config.name_header,
-                guidance: config.guidance,
-            }),
-        }
+    pub fn move_on<Y>(self, move_on: MoveOn<Y>) -> RegionRotateLayer<Y> {
+        let mut config = self.config;
+        let (move_on, classify_error) = move_on.split(MOVES_ON_CONTEXT_LENGTH);
+        Arc::make_mut(&mut config).move_on = move_on;
+        RegionRotateLayer { config, classify_error }
     }
 
     /// Names the backend that really served a response in this header of it, for example
@@ -250,27 +204,21 @@ impl<X: Clone> RegionRotateLayer<X> {
         self
     }
 
-    fn config_mut(&mut self) -> &mut Config<X> {
+    fn config_mut(&mut self) -> &mut Config {
         Arc::make_mut(&mut self.config)
     }
 }
 
-impl<X> Config<X> {
-    /// Whether any failure sends a request on, so that backends that failed have to be probed.
-    pub(super) const fn watches_failures(&self) -> bool {
-        self.has_on_error || self.failures.are_watched()
-    }
-}
-
-impl<S, X> Layer<S> for RegionRotateLayer<X> {
+impl<S, X: Clone> Layer<S> for RegionRotateLayer<X> {
     type Service = RegionRotate<S, X>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RegionRotate { inner, config: Arc::clone(&self.config) }
+        let (config, classify_error) = (Arc::clone(&self.config), self.classify_error.clone());
+        RegionRotate { inner, config, classify_error }
     }
 }
 
-impl<X: Clone> StickyTier for RegionRotateLayer<X> {
+impl<X> StickyTier for RegionRotateLayer<X> {
     fn with_sticky(self, sticky: Sticky) -> Self {
         self.sticky(sticky)
     }
@@ -286,16 +234,18 @@ impl<X> fmt::Debug for RegionRotateLayer<X> {
     }
 }
 
-impl<X> fmt::Debug for Config<X> {
+impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("pool", &self.pool)
-            .field("rests", &self.rests)
+            .field("cooldowns", &self.cooldowns)
             .field("max_attempts", &self.max_attempts)
-            .field("failures", &self.failures)
-            .field("on_long_context", &self.on_long_context)
+            .field("move_on", &self.move_on)
             .field("name_header", &self.name_header)
             .field("guidance", &self.guidance)
             .finish_non_exhaustive()
     }
 }
+
+/// See [`MoveOn::context_length`].
+const MOVES_ON_CONTEXT_LENGTH: bool = false;

@@ -20,7 +20,7 @@ use self::{course::Rotation, layer::Config};
 pub use self::{future::ResponseFuture, layer::RegionRotateLayer};
 use crate::{
     ResponseBody, TryCloneBody, clock,
-    policy::{MoveOnError, ReturnErrors},
+    policy::{ClassifyError, ReturnErrors},
     random,
     resend::{Resend, Step},
 };
@@ -45,7 +45,8 @@ use crate::{
 #[derive(Clone)]
 pub struct RegionRotate<S, X = ReturnErrors> {
     inner: S,
-    config: Arc<Config<X>>,
+    config: Arc<Config>,
+    classify_error: X,
 }
 
 impl<S, X> RegionRotate<S, X> {
@@ -68,7 +69,7 @@ impl<S, X> RegionRotate<S, X> {
 impl<S, X, B, R> Service<Request<B>> for RegionRotate<S, X>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,
-    X: MoveOnError<S::Error>,
+    X: ClassifyError<S::Error> + Clone,
     B: TryCloneBody,
 {
     type Response = Response<ResponseBody<R>>;
@@ -86,7 +87,9 @@ where
         let (now, config) = (clock::now(), Arc::clone(&self.config));
         let guide = config.guidance.guide(&config.pool, &mut request, now);
         let extensions = request.extensions();
-        let mut rotation = Rotation::new(inner, config, extensions, guide, now, random::draw());
+        let classify_error = self.classify_error.clone();
+        let mut rotation =
+            Rotation::new(inner, config, classify_error, extensions, guide, now, random::draw());
         rotation.leave_out(extensions);
         ResponseFuture::new(match rotation.start() {
             Step::Send(backend) if rotation.is_authorized() => {

@@ -15,7 +15,7 @@ use self::limits::Limits;
 pub use self::wait::Wait;
 pub use crate::policy::RetryBudget;
 use crate::{
-    Attempts, Deadline, Served, TryCloneBody,
+    AttemptBudget, Deadline, Served, TryCloneBody,
     classify::{Outcome, Reason, Refusal},
     clock,
     policy::Backoff,
@@ -179,7 +179,7 @@ impl<B: TryCloneBody, R, E> Policy<Request<B>, Response<R>, E> for RetryAfterPol
         if is_final(response) {
             return None;
         }
-        let attempts = request.extensions_mut().get_mut::<Attempts>();
+        let attempts = request.extensions_mut().get_mut::<AttemptBudget>();
         if let Some(attempts) = &attempts {
             // The first attempt went out as the caller's own; a layer inside may have counted it.
             if self.retries == 0 && response.extensions().get::<Served>().is_none() {

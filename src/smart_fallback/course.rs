@@ -19,12 +19,12 @@ use tower_service::Service;
 use self::{account::sign, refusal::PrimaryRefusal};
 use super::{layer::Config, limits::Limits, wait::Wait};
 use crate::{
-    Attempts, Served, TryCloneBody,
+    AttemptBudget, Served, TryCloneBody,
     classify::{Hint, NativeSpillover, Outcome, Refusal, RefusedSpills, forbid_retry, utilization},
     clock,
     gate::{Admission, Pass, Weight},
     overrides::Arrival,
-    policy::{MoveOnError, Policy},
+    policy::ClassifyError,
     resend::{Course, Readied, Step},
     sticky::Confined,
 };
@@ -37,10 +37,11 @@ pub(super) enum Lane {
 }
 
 /// One request over two tiers.
-pub(super) struct Tiers<P, F, K, X> {
+pub(super) struct Tiers<P, F, X> {
     primary: P,
     fallback: F,
-    config: Arc<Config<K, X>>,
+    config: Arc<Config>,
+    classify_error: X,
     /// Where it may go, if it refers to what one resource holds.
     confined: Confined,
     /// When the request reached this tier.
@@ -68,11 +69,12 @@ pub(super) struct Tiers<P, F, K, X> {
     served: Option<Box<Served>>,
 }
 
-impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
+impl<P, F, X> Tiers<P, F, X> {
     pub(super) const fn new(
         primary: P,
         fallback: F,
-        config: Arc<Config<K, X>>,
+        config: Arc<Config>,
+        classify_error: X,
         confined: Confined,
         now: Instant,
     ) -> Self {
@@ -80,6 +82,7 @@ impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
             primary,
             fallback,
             config,
+            classify_error,
             confined,
             entered: now,
             limits: None,
@@ -161,12 +164,11 @@ impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
     }
 }
 
-impl<P, F, K, X, B, R> Course<B> for Tiers<P, F, K, X>
+impl<P, F, X, B, R> Course<B> for Tiers<P, F, X>
 where
     P: Service<Request<B>, Response = Response<R>> + Clone,
     F: Service<Request<B>, Response = Response<R>, Error = P::Error>,
-    K: Policy,
-    X: MoveOnError<P::Error>,
+    X: ClassifyError<P::Error>,
     B: TryCloneBody,
 {
     type Lane = Lane;
@@ -219,7 +221,7 @@ where
         {
             request.extensions_mut().insert(observe);
         }
-        if let Some(attempts) = request.extensions_mut().get_mut::<Attempts>() {
+        if let Some(attempts) = request.extensions_mut().get_mut::<AttemptBudget>() {
             if self.is_sent { attempts.reserve() } else { attempts.reserve_first() }
         }
         self.is_sent = true;
@@ -239,18 +241,7 @@ where
     }
 
     fn classify(&self, result: &Self::Answer) -> Outcome {
-        match result {
-            Ok(response) => match Outcome::of_response(response, clock::wall) {
-                Outcome::Throttled(hint) => Outcome::Throttled(hint),
-                Outcome::Oversized if self.config.spills_long_context => Outcome::Oversized,
-                outcome if self.config.failures.include_response(outcome, response) => {
-                    Outcome::Failed
-                }
-                _ => Outcome::Answered,
-            },
-            Err(error) if self.config.on_error.moves(error) => Outcome::Failed,
-            Err(_) => Outcome::Answered,
-        }
+        self.config.move_on.classify(result, &self.classify_error, clock::wall)
     }
 
     fn answer(&mut self, lane: Lane, mut result: Self::Answer, held: bool) -> Self::Answer {
@@ -261,10 +252,10 @@ where
         {
             pass.accepted(utilization(response.headers()));
         }
-        if self.config.watches_failures()
+        if self.config.move_on.watches_failures()
             && result.as_ref().is_ok_and(|response| response.status().is_success())
         {
-            self.config.failures.deposit();
+            self.config.move_on.deposit();
         }
         // The account of an inner layer says it all about a first attempt, and stays where it is.
         if self.served.as_ref().is_none_or(|served| served.is_plain())

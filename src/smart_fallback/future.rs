@@ -16,47 +16,41 @@ use super::{
     course::{Lane, Tiers},
     wait::Wait,
 };
-use crate::{
-    TryCloneBody,
-    policy::{MoveOnError, Policy},
-    resend::Resend,
-};
+use crate::{TryCloneBody, policy::ClassifyError, resend::Resend};
 
 type Attempt<P, F, B> =
     Either<<P as Service<Request<B>>>::Future, <F as Service<Request<B>>>::Future>;
 type Answer<P, B> = Result<<P as Service<Request<B>>>::Response, <P as Service<Request<B>>>::Error>;
 
-type Machine<P, F, K, X, B> =
-    Resend<Tiers<P, F, K, X>, B, Lane, Attempt<P, F, B>, Wait, Answer<P, B>>;
+type Machine<P, F, X, B> = Resend<Tiers<P, F, X>, B, Lane, Attempt<P, F, B>, Wait, Answer<P, B>>;
 
 pin_project! {
     /// The response future of [`SmartFallback`](super::SmartFallback).
-    pub struct ResponseFuture<P, F, K, X, B>
+    pub struct ResponseFuture<P, F, X, B>
     where
         P: Service<Request<B>>,
         F: Service<Request<B>>,
     {
         #[pin]
-        resend: Machine<P, F, K, X, B>,
+        resend: Machine<P, F, X, B>,
     }
 }
 
-impl<P, F, K, X, B> ResponseFuture<P, F, K, X, B>
+impl<P, F, X, B> ResponseFuture<P, F, X, B>
 where
     P: Service<Request<B>>,
     F: Service<Request<B>>,
 {
-    pub(super) const fn new(resend: Machine<P, F, K, X, B>) -> Self {
+    pub(super) const fn new(resend: Machine<P, F, X, B>) -> Self {
         Self { resend }
     }
 }
 
-impl<P, F, K, X, B, R> Future for ResponseFuture<P, F, K, X, B>
+impl<P, F, X, B, R> Future for ResponseFuture<P, F, X, B>
 where
     P: Service<Request<B>, Response = Response<R>> + Clone,
     F: Service<Request<B>, Response = Response<R>, Error = P::Error>,
-    K: Policy,
-    X: MoveOnError<P::Error>,
+    X: ClassifyError<P::Error>,
     B: TryCloneBody,
 {
     type Output = Result<Response<R>, P::Error>;
@@ -66,7 +60,7 @@ where
     }
 }
 
-impl<P, F, K, X, B> fmt::Debug for ResponseFuture<P, F, K, X, B>
+impl<P, F, X, B> fmt::Debug for ResponseFuture<P, F, X, B>
 where
     P: Service<Request<B>>,
     F: Service<Request<B>>,

@@ -1,6 +1,6 @@
 //! The layer of the PTU fallback: its settings, with their defaults.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tower_layer::Layer;
 
@@ -11,7 +11,7 @@ use crate::{
     clock,
     cooldown::Cooldowns,
     gate::Mode,
-    policy::{ErrorFn, Failures, ReturnErrors, WaitThenSpill},
+    policy::{FallbackPolicy, MoveOn, ReturnErrors, WaitThenSpill},
     sticky::{Residents, Split, Sticky, StickyTier},
 };
 
@@ -61,35 +61,34 @@ use crate::{
 /// # What it does not do
 ///
 /// Only refusals (429, 503 with a hint, and their gRPC forms) move a request, and a 400 for its
-/// [length](Self::spill_long_context). Any other answer of the primary, and any error, is the
-/// caller's, as in the reference script, unless [failures](Self::failures) or
-/// [errors](Self::spill_on_error) are to spill. The fallback is asked once; when it refuses as well, its response is returned with the soonest time at which either
-/// tier is worth asking in `retry-after-ms` and `retry-after`.
+/// [length](MoveOn::context_length). Any other answer of the primary, and any error, is the
+/// caller's, as in the reference script, unless others are to
+/// [spill](Self::move_on) too. The fallback is asked once; when it refuses as well, its response is
+/// returned with the soonest time at which either tier is worth asking in `retry-after-ms` and
+/// `retry-after`.
 ///
 /// # Cost
 ///
 /// On the way to the primary: a clone of the request's head, one clock read, one atomic load. On
 /// the way to the fallback while the primary is closed: no clone at all.
-#[derive(Clone, Debug)]
-pub struct SmartFallbackLayer<P, F, K = WaitThenSpill, X = ReturnErrors> {
+#[derive(Clone)]
+pub struct SmartFallbackLayer<P, F, X = ReturnErrors> {
     primary: P,
     fallback: F,
-    config: Arc<Config<K, X>>,
+    config: Arc<Config>,
+    classify_error: X,
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct Config<K, X> {
+#[derive(Clone)]
+pub(super) struct Config {
     pub(super) max_wait: Duration,
     pub(super) longest_cooldown: Duration,
     pub(super) names: [Arc<str>; 2],
-    pub(super) policy: K,
+    pub(super) policy: Arc<dyn FallbackPolicy>,
     pub(super) gate: Gate,
     pub(super) classes: Vec<Class>,
     pub(super) spill_budget: Option<SpillBudget>,
-    pub(super) spills_long_context: bool,
-    pub(super) failures: Failures,
-    pub(super) has_on_error: bool,
-    pub(super) on_error: X,
+    pub(super) move_on: MoveOn,
     /// The fallback's deployment, when that is one of the primary's resource.
     pub(super) standard: Option<Arc<str>>,
     /// Until when the primary's quota is used up, as far as is known.
@@ -100,7 +99,8 @@ pub(super) struct Config<K, X> {
 impl<P, F> SmartFallbackLayer<P, F> {
     /// Tries `primary`, a layer over the client that it wraps, and spills to `fallback`, another.
     pub fn new(primary: P, fallback: F) -> Self {
-        Self { primary, fallback, config: Arc::new(Config::default()) }
+        let config = Arc::new(Config::default());
+        Self { primary, fallback, config, classify_error: ReturnErrors }
     }
 }
 
@@ -127,7 +127,7 @@ impl SmartFallbackLayer<DeploymentLayer, DeploymentLayer> {
     }
 }
 
-impl<P, F, K: Clone, X: Clone> SmartFallbackLayer<P, F, K, X> {
+impl<P, F, X> SmartFallbackLayer<P, F, X> {
     /// The longest that a request may wait for the primary, counted from its arrival. Defaults to
     /// 4 s, as in the reference script. [`MaxWait`](crate::MaxWait) changes it for one request.
     #[must_use]
@@ -182,19 +182,6 @@ impl<P, F, K: Clone, X: Clone> SmartFallbackLayer<P, F, K, X> {
         self
     }
 
-    /// Whether a request that is too long for the primary spills: a 400 that a layer inside, which
-    /// reads bodies, found to be about nothing else. It spills at once, and counts as none of the
-    /// primary's.
-    ///
-    /// On by default: a PTU takes less context than Standard for some models (128 k tokens of
-    /// gpt-4.1's million), Azure's own spillover does the same, and a request that is too long for
-    /// both costs one more refusal, for which nothing is paid.
-    #[must_use]
-    pub fn spill_long_context(mut self, spills: bool) -> Self {
-        Arc::make_mut(&mut self.config).spills_long_context = spills;
-        self
-    }
-
     /// Keeps requests with the resource that holds what they refer to, as [`Sticky`] explains, in
     /// both tiers: a request that belongs to a resource of one tier alone is never sent to the
     /// other. It waits for the primary and is refused by it rather than spilled, or goes to the
@@ -205,84 +192,53 @@ impl<P, F, K: Clone, X: Clone> SmartFallbackLayer<P, F, K, X> {
         P: StickyTier,
         F: StickyTier,
     {
-        let Self { primary, fallback, mut config } = self;
+        let Self { primary, fallback, mut config, classify_error } = self;
         let split = Split::new(sticky.clone(), primary.residents(), fallback.residents());
         Arc::make_mut(&mut config).split = Some(split);
         let (primary, fallback) =
             (primary.with_sticky(sticky.clone()), fallback.with_sticky(sticky));
-        Self { primary, fallback, config }
+        Self { primary, fallback, config, classify_error }
     }
 
-    /// Spills after these failures of the primary too, at once. By default after none: a failure may
-    /// have been carried out, and is billed twice then; Azure's own spillover takes that for 500 and
-    /// 503. What the fallback answers is the caller's in any case.
-    #[must_use]
-    pub fn failures(mut self, failures: Failures) -> Self {
-        Arc::make_mut(&mut self.config).failures = failures;
-        self
-    }
-
-    /// Spills after the transport errors of the primary for which `spills` returns true, at once. By
-    /// default after none, for the reasons that
-    /// [`rotate_on_error`](crate::RegionRotateLayer::rotate_on_error) gives; a primary that cannot be
-    /// reached should spill. A spill takes one from the budget of [`failures`](Self::failures).
+    /// Spills after these failures of the primary too, at once. By default after none, but a request
+    /// that is too [long](MoveOn::context_length) for it spills. A failure may have been carried out,
+    /// and is billed twice then; Azure's own spillover takes that for 500 and 503. A primary that
+    /// cannot be reached should spill. What the fallback answers is the caller's in any case.
     ///
-    /// Where the primary is a pool that rotates on the same errors, it remembers which of its
+    /// Where the primary is a pool that rotates on the same failures, it remembers which of its
     /// backends fail, and the next requests spill without asking them.
     ///
     /// ```
     /// # use tower_spillover::SmartFallbackLayer;
     /// use hyper_util::client::legacy::Error;
+    /// use tower_spillover::policy::{ErrorKind, MoveOn};
     ///
+    /// fn kind(error: &Error) -> ErrorKind {
+    ///     if error.is_connect() { ErrorKind::Connect } else { ErrorKind::Other }
+    /// }
     /// let layer = SmartFallbackLayer::deployments("gpt-4o-ptu", "gpt-4o")?
-    ///     .spill_on_error(|error: &Error| error.is_connect());
+    ///     .move_on(MoveOn::new().errors(kind).connect());
     /// # drop(layer);
     /// # Ok::<(), tower_spillover::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn spill_on_error<G>(mut self, spills: G) -> SmartFallbackLayer<P, F, K, ErrorFn<G>> {
-        Arc::make_mut(&mut self.config).has_on_error = true;
-        self.with(|policy| policy, |_| ErrorFn(spills))
+    pub fn move_on<Y>(self, move_on: MoveOn<Y>) -> SmartFallbackLayer<P, F, Y> {
+        let Self { primary, fallback, mut config, .. } = self;
+        let (move_on, classify_error) = move_on.split(MOVES_ON_CONTEXT_LENGTH);
+        Arc::make_mut(&mut config).move_on = move_on;
+        SmartFallbackLayer { primary, fallback, config, classify_error }
     }
 
     /// Decides by `policy`, from hints and one memory of them ([`Mode::Shared`]), instead of by an
     /// adaptive gate.
     #[must_use]
-    pub fn policy<L: Clone>(self, policy: L) -> SmartFallbackLayer<P, F, L, X> {
-        let shared = self.config.gate.is_adaptive().then(|| self.config.gate.clone());
-        let layer = self.with(|_| policy, |on_error| on_error);
-        match shared {
-            Some(gate) => layer.gate(gate.mode(Mode::Shared)),
-            None => layer,
+    pub fn policy(mut self, policy: impl FallbackPolicy) -> Self {
+        let config = Arc::make_mut(&mut self.config);
+        config.policy = Arc::new(policy);
+        if config.gate.is_adaptive() {
+            config.gate = config.gate.clone().mode(Mode::Shared);
         }
-    }
-
-    fn with<L, Y>(
-        self,
-        policy: impl FnOnce(K) -> L,
-        on_error: impl FnOnce(X) -> Y,
-    ) -> SmartFallbackLayer<P, F, L, Y> {
-        let config = Arc::unwrap_or_clone(self.config);
-        SmartFallbackLayer {
-            primary: self.primary,
-            fallback: self.fallback,
-            config: Arc::new(Config {
-                max_wait: config.max_wait,
-                longest_cooldown: config.longest_cooldown,
-                names: config.names,
-                policy: policy(config.policy),
-                gate: config.gate,
-                classes: config.classes,
-                spill_budget: config.spill_budget,
-                spills_long_context: config.spills_long_context,
-                failures: config.failures,
-                has_on_error: config.has_on_error,
-                on_error: on_error(config.on_error),
-                standard: config.standard,
-                quota: config.quota,
-                split: config.split,
-            }),
-        }
+        self
     }
 
     /// The service over two tiers that are services already instead of layers, such as the channels
@@ -300,32 +256,32 @@ impl<P, F, K: Clone, X: Clone> SmartFallbackLayer<P, F, K, X> {
     ///     .into_service();
     /// # drop(service);
     /// ```
-    pub fn into_service(self) -> SmartFallback<P, F, K, X> {
-        let Self { primary, fallback, config } = self;
-        SmartFallback { primary, fallback, config }
+    pub fn into_service(self) -> SmartFallback<P, F, X> {
+        let Self { primary, fallback, config, classify_error } = self;
+        SmartFallback { primary, fallback, config, classify_error }
     }
 }
 
-impl<S, P, F, K, X> Layer<S> for SmartFallbackLayer<P, F, K, X>
+impl<S, P, F, X> Layer<S> for SmartFallbackLayer<P, F, X>
 where
     S: Clone,
     P: Layer<S>,
     F: Layer<S>,
+    X: Clone,
 {
-    type Service = SmartFallback<P::Service, F::Service, K, X>;
+    type Service = SmartFallback<P::Service, F::Service, X>;
 
     fn layer(&self, inner: S) -> Self::Service {
         SmartFallback {
             primary: self.primary.layer(inner.clone()),
             fallback: self.fallback.layer(inner),
             config: Arc::clone(&self.config),
+            classify_error: self.classify_error.clone(),
         }
     }
 }
 
-impl<P: StickyTier, F: StickyTier, K: Clone, X: Clone> StickyTier
-    for SmartFallbackLayer<P, F, K, X>
-{
+impl<P: StickyTier, F: StickyTier, X> StickyTier for SmartFallbackLayer<P, F, X> {
     fn with_sticky(self, sticky: Sticky) -> Self {
         self.sticky(sticky)
     }
@@ -335,23 +291,49 @@ impl<P: StickyTier, F: StickyTier, K: Clone, X: Clone> StickyTier
     }
 }
 
-impl Default for Config<WaitThenSpill, ReturnErrors> {
+impl<P: fmt::Debug, F: fmt::Debug, X> fmt::Debug for SmartFallbackLayer<P, F, X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SmartFallbackLayer")
+            .field("primary", &self.primary)
+            .field("fallback", &self.fallback)
+            .field("config", &self.config)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("max_wait", &self.max_wait)
+            .field("longest_cooldown", &self.longest_cooldown)
+            .field("names", &self.names)
+            .field("gate", &self.gate)
+            .field("classes", &self.classes)
+            .field("spill_budget", &self.spill_budget)
+            .field("move_on", &self.move_on)
+            .field("standard", &self.standard)
+            .field("split", &self.split)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Config {
     fn default() -> Self {
         Self {
             max_wait: Duration::from_millis(4_000),
             longest_cooldown: Duration::from_secs(60),
             names: ["primary".into(), "fallback".into()],
-            policy: WaitThenSpill,
+            policy: Arc::new(WaitThenSpill),
             gate: Gate::new(),
             classes: Vec::new(),
             spill_budget: None,
-            spills_long_context: true,
-            failures: Failures::new(),
-            has_on_error: false,
-            on_error: ReturnErrors,
+            move_on: MoveOn::new().context_length(MOVES_ON_CONTEXT_LENGTH),
             standard: None,
             quota: Arc::new(Cooldowns::new(1, clock::now())),
             split: None,
         }
     }
 }
+
+/// See [`MoveOn::context_length`].
+const MOVES_ON_CONTEXT_LENGTH: bool = true;

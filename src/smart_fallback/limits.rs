@@ -22,7 +22,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// The limits of a request with these extensions, which reaches this tier now.
-    pub(super) fn new<K, X>(config: &Config<K, X>, overrides: &Extensions, now: Instant) -> Self {
+    pub(super) fn new(config: &Config, overrides: &Extensions, now: Instant) -> Self {
         let arrival = overrides.get().map_or(now, |&Arrival(arrival)| arrival);
         let class = overrides.get::<Priority>().and_then(|priority| {
             config.classes.iter().find(|class| *class.name == *priority.as_str())

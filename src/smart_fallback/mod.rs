@@ -29,7 +29,7 @@ use self::{
 };
 use crate::{
     TryCloneBody, clock,
-    policy::{MoveOnError, Policy, ReturnErrors, WaitThenSpill},
+    policy::{ClassifyError, ReturnErrors},
     resend::{Resend, Step},
     sticky::Split,
 };
@@ -55,10 +55,11 @@ use crate::{
 ///
 /// Those of the two services, unchanged. A refusal is a response.
 #[derive(Clone)]
-pub struct SmartFallback<P, F, K = WaitThenSpill, X = ReturnErrors> {
+pub struct SmartFallback<P, F, X = ReturnErrors> {
     primary: P,
     fallback: F,
-    config: Arc<Config<K, X>>,
+    config: Arc<Config>,
+    classify_error: X,
 }
 
 impl<P, F> SmartFallback<P, F> {
@@ -69,7 +70,7 @@ impl<P, F> SmartFallback<P, F> {
     }
 }
 
-impl<P, F, K, X> SmartFallback<P, F, K, X> {
+impl<P, F, X> SmartFallback<P, F, X> {
     /// The primary and the fallback service.
     pub const fn get_ref(&self) -> (&P, &F) {
         (&self.primary, &self.fallback)
@@ -86,17 +87,16 @@ impl<P, F, K, X> SmartFallback<P, F, K, X> {
     }
 }
 
-impl<P, F, K, X, B, R> Service<Request<B>> for SmartFallback<P, F, K, X>
+impl<P, F, X, B, R> Service<Request<B>> for SmartFallback<P, F, X>
 where
     P: Service<Request<B>, Response = Response<R>> + Clone,
     F: Service<Request<B>, Response = Response<R>, Error = P::Error> + Clone,
-    K: Policy,
-    X: MoveOnError<P::Error>,
+    X: ClassifyError<P::Error> + Clone,
     B: TryCloneBody,
 {
     type Response = Response<R>;
     type Error = P::Error;
-    type Future = ResponseFuture<P, F, K, X, B>;
+    type Future = ResponseFuture<P, F, X, B>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.primary.poll_ready(cx)
@@ -110,7 +110,14 @@ where
         let config = Arc::clone(&self.config);
         let confine = |split: &Split| split.confine(&mut request, now);
         let confined = config.split.as_ref().map(confine).unwrap_or_default();
-        let mut tiers = Tiers::new(primary, self.fallback.clone(), config, confined, now);
+        let mut tiers = Tiers::new(
+            primary,
+            self.fallback.clone(),
+            config,
+            self.classify_error.clone(),
+            confined,
+            now,
+        );
         ResponseFuture::new(match tiers.start(now, &request) {
             Step::Send(Lane::Primary) => Resend::sending(tiers, Lane::Primary, request),
             step => {
@@ -121,9 +128,7 @@ where
     }
 }
 
-impl<P: fmt::Debug, F: fmt::Debug, K: fmt::Debug, X: fmt::Debug> fmt::Debug
-    for SmartFallback<P, F, K, X>
-{
+impl<P: fmt::Debug, F: fmt::Debug, X> fmt::Debug for SmartFallback<P, F, X> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SmartFallback")
             .field("primary", &self.primary)

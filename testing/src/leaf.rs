@@ -17,9 +17,19 @@ use tower::{Layer, Service, ServiceExt};
 use tower_spillover::{
     Served,
     classify::{Hint, Reason, Refusal},
+    policy::{ErrorKind, MoveOn},
 };
 
 use crate::paused;
+
+/// Finds the kind of an error.
+pub type Kind<E = Broken> = fn(&E) -> ErrorKind;
+
+/// Every error of the client moves on.
+pub fn every_error<E>() -> MoveOn<Kind<E>> {
+    let kind: Kind<E> = |_| ErrorKind::Other;
+    MoveOn::new().errors(kind).other()
+}
 
 /// A clonable client. Like a strict one it panics when it is called without being ready, and its
 /// readiness does not pass to its clones.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower::{Layer, ServiceExt, retry::RetryLayer};
 use tower_spillover::{
-    Attempts, Backend, BackendPool, LimitAttemptsLayer, RegionRotateLayer, RetryAfterPolicy,
+    AttemptBudget, Backend, BackendPool, LimitAttemptsLayer, RegionRotateLayer, RetryAfterPolicy,
     SmartFallbackLayer,
     backend::{TokenError, TokenFuture, TokenSource},
 };
@@ -63,7 +63,7 @@ async fn an_answer_of_a_closed_pool_is_no_attempt() {
     let service = SmartFallbackLayer::new(ptu.clone(), rotate(["a", "b"])).forgetful();
     let service = service.layer(leaf.clone());
     ptu.layer(leaf.clone()).oneshot(request()).await.unwrap();
-    let attempts = Attempts::at_most(2);
+    let attempts = AttemptBudget::at_most(2);
     let mut request = request();
     request.extensions_mut().insert(attempts.clone());
     let response = service.oneshot(request).await.unwrap();

@@ -12,7 +12,7 @@ use tower_spillover::{
 
 use crate::{
     clock::{ms, timed},
-    leaf::{Answer, Broken, Leaf, account, asked, request, text},
+    leaf::{Answer, Broken, Leaf, account, asked, every_error, request, text},
 };
 
 fn pool<const N: usize>(names: [&str; N]) -> BackendPool {
@@ -51,9 +51,7 @@ async fn services_are_clone_send_sync_and_static_over_an_ordinary_client() {
     let client = Leaf::playing([Answer::ok()]);
     lawful::<_, Full<Bytes>>(tiers().layer(client.clone()));
     lawful::<_, Full<Bytes>>(rotate(["a"]).layer(client.clone()));
-    lawful::<_, Full<Bytes>>(
-        rotate(["a"]).rotate_on_error(|_: &Broken| true).layer(client.clone()),
-    );
+    lawful::<_, Full<Bytes>>(rotate(["a"]).move_on(every_error::<Broken>()).layer(client.clone()));
     lawful::<_, Full<Bytes>>(REPLAY.layer(client.clone()));
     lawful::<_, Full<Bytes>>(retry().layer(client.clone()));
     lawful::<_, Full<Bytes>>(DeploymentLayer::new("x").unwrap().layer(client.clone()));

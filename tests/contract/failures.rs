@@ -1,4 +1,4 @@
-//! Failures that move a request, their budget, and what a pool remembers of them.
+//! MoveOn that move a request, their budget, and what a pool remembers of them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -6,12 +6,12 @@ use http::{Response, StatusCode};
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
     Backend, BackendPool, RegionRotateLayer,
-    policy::{Failures, RetryBudget},
+    policy::{MoveOn, RetryBudget},
 };
 
 use crate::{
     clock::{ms, pass},
-    leaf::{Answer, Broken, Leaf, account, request},
+    leaf::{Answer, Leaf, account, every_error, request},
 };
 
 fn pool<const N: usize>(names: [&str; N]) -> BackendPool {
@@ -50,15 +50,15 @@ fn asked_a(leaf: &Leaf) -> usize {
 #[tokio::test(start_paused = true)]
 async fn only_the_kinds_that_are_switched_on_move_a_request() {
     for (code, failures) in [
-        (408, Failures::new().request_timeout()),
-        (409, Failures::new().conflict()),
-        (500, Failures::new().internal_error()),
-        (502, Failures::new().bad_gateway()),
-        (503, Failures::new().unavailable()),
-        (504, Failures::new().gateway_timeout()),
+        (408, MoveOn::new().request_timeout()),
+        (409, MoveOn::new().conflict()),
+        (500, MoveOn::new().internal_error()),
+        (502, MoveOn::new().bad_gateway()),
+        (503, MoveOn::new().unavailable()),
+        (504, MoveOn::new().gateway_timeout()),
     ] {
-        for (failures, expected) in [(Failures::new(), code), (failures, 200)] {
-            let layer = RegionRotateLayer::new(pool(["a", "b"])).failures(failures);
+        for (failures, expected) in [(MoveOn::new(), code), (failures, 200)] {
+            let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(failures);
             let leaf = leaf([Answer::status(code)]);
             let response = layer.layer(leaf).oneshot(request()).await.unwrap();
             assert_eq!(status(&response), expected, "{code}");
@@ -68,11 +68,11 @@ async fn only_the_kinds_that_are_switched_on_move_a_request() {
 
 #[tokio::test(start_paused = true)]
 async fn the_service_can_forbid_a_move_and_ask_for_one() {
-    let failures = Failures::new().unavailable();
+    let failures = MoveOn::new().unavailable();
     for (code, word, expected) in
         [(503, "false", 503), (500, "true", 200), (500, "false", 500), (400, "true", 400)]
     {
-        let layer = RegionRotateLayer::new(pool(["a", "b"])).failures(failures.clone());
+        let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(failures.clone());
         let leaf = leaf([Answer::status(code).with("x-should-retry", word)]);
         let response = layer.layer(leaf).oneshot(request()).await.unwrap();
         assert_eq!(status(&response), expected, "{code} {word}");
@@ -82,10 +82,10 @@ async fn the_service_can_forbid_a_move_and_ask_for_one() {
 #[tokio::test(start_paused = true)]
 async fn an_empty_budget_leaves_failures_to_the_caller_until_successes_refill_it() {
     let budget = RetryBudget::new(1, 0.5);
-    let failures = Failures::of_servers().budget(budget);
+    let failures = MoveOn::of_servers().budget(budget);
     // A pool for each request, so that no rest is in the way.
     let ask = |answer: Answer| {
-        let layer = RegionRotateLayer::new(pool(["a", "b"])).failures(failures.clone());
+        let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(failures.clone());
         layer.layer(leaf([answer])).oneshot(request())
     };
     assert_eq!(status(&ask(Answer::status(502)).await.unwrap()), 200, "which gives half back");
@@ -96,9 +96,9 @@ async fn an_empty_budget_leaves_failures_to_the_caller_until_successes_refill_it
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_with_nowhere_to_go_takes_nothing_from_the_budget() {
-    let failures = Failures::of_servers().budget(RetryBudget::new(1, 0.0));
+    let failures = MoveOn::of_servers().budget(RetryBudget::new(1, 0.0));
     let ask = |pool: BackendPool| {
-        let layer = RegionRotateLayer::new(pool).failures(failures.clone());
+        let layer = RegionRotateLayer::new(pool).move_on(failures.clone());
         layer.layer(leaf([Answer::status(502)])).oneshot(request())
     };
     for _ in 0..3 {
@@ -116,9 +116,9 @@ async fn an_answer_that_is_no_success_refills_no_budget() {
         Answer::status(503).with("x-should-retry", "false"),
         Answer::status(401),
     ] {
-        let failures = Failures::new().unavailable().budget(RetryBudget::new(1, 1.0));
+        let failures = MoveOn::new().unavailable().budget(RetryBudget::new(1, 1.0));
         let ask = |answer: Answer| {
-            let layer = RegionRotateLayer::new(pool(["a", "b"])).failures(failures.clone());
+            let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(failures.clone());
             layer.layer(Leaf::playing([answer])).oneshot(request())
         };
         assert_eq!(account(&ask(Answer::status(503)).await.unwrap()).attempts().len(), 2);
@@ -132,8 +132,8 @@ async fn an_answer_that_is_no_success_refills_no_budget() {
 async fn a_server_error_that_moves_no_request_shows_no_backend_that_is_well() {
     for error in [Answer::status(500), Answer::status(503).with("x-should-retry", "false")] {
         let pool = pool(["a", "b"]);
-        let failures = Failures::new().unavailable();
-        let layer = RegionRotateLayer::new(pool.clone()).failures(failures);
+        let failures = MoveOn::new().unavailable();
+        let layer = RegionRotateLayer::new(pool.clone()).move_on(failures);
         let leaf = leaf([Answer::status(503), error.clone(), error.after(5_000)]);
         layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
         pass(ms(1_000)).await;
@@ -151,7 +151,7 @@ async fn a_server_error_that_moves_no_request_shows_no_backend_that_is_well() {
 #[tokio::test(start_paused = true)]
 async fn a_success_forgets_the_failures_before_it() {
     let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
     let down = Answer::status(500);
     let leaf = leaf([down.clone(), down.clone(), Answer::ok(), down]);
     for (rest, seconds) in [(Some(1), 1), (Some(2), 2), (None, 0), (Some(1), 0)] {
@@ -164,7 +164,7 @@ async fn a_success_forgets_the_failures_before_it() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_forgets_the_failures_too_for_the_backend_is_there() {
     let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
     let leaf = leaf([Answer::status(500), Answer::refused(20), Answer::status(500)]);
     for rest in [1_000, 20, 1_000] {
         layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
@@ -176,7 +176,7 @@ async fn a_refusal_forgets_the_failures_too_for_the_backend_is_there() {
 #[tokio::test(start_paused = true)]
 async fn one_request_finds_out_whether_a_backend_is_back_and_the_others_go_elsewhere() {
     let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
     let leaf = leaf([Answer::status(500), Answer::ok().after(5_000)]);
     layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
     pass(ms(1_000)).await;
@@ -196,7 +196,7 @@ async fn one_request_finds_out_whether_a_backend_is_back_and_the_others_go_elsew
 #[tokio::test(start_paused = true)]
 async fn with_nowhere_else_to_go_the_others_are_answered() {
     let pool = pool(["a"]);
-    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
     let leaf = leaf([Answer::status(500), Answer::ok().after(5_000)]);
     layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
     pass(ms(1_000)).await;
@@ -211,7 +211,7 @@ async fn with_nowhere_else_to_go_the_others_are_answered() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_gives_up_leaves_it_to_the_next_to_find_out() {
     let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
     let leaf = leaf([Answer::status(500), Answer::ok().after(5_000), Answer::ok()]);
     layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
     pass(ms(1_000)).await;
@@ -226,7 +226,7 @@ async fn a_request_that_gives_up_leaves_it_to_the_next_to_find_out() {
 #[tokio::test(start_paused = true)]
 async fn errors_that_move_a_request_are_remembered_like_failures() {
     let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_error(|_: &Broken| true);
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(every_error());
     let leaf = leaf([Answer::broken()]);
     for seconds in [1, 2, 4] {
         let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
@@ -239,7 +239,7 @@ async fn errors_that_move_a_request_are_remembered_like_failures() {
 #[tokio::test(start_paused = true)]
 async fn an_error_that_is_the_callers_does_not_keep_the_others_away() {
     let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
     let leaf = leaf([Answer::status(500), Answer::broken(), Answer::ok()]);
     layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
     pass(ms(1_000)).await;
@@ -253,7 +253,7 @@ async fn an_error_that_is_the_callers_does_not_keep_the_others_away() {
 #[tokio::test(start_paused = true)]
 async fn failures_that_come_together_are_one_even_while_it_rests_for_a_refusal() {
     let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
     let leaf = leaf([Answer::refused(30_000).after(5), Answer::status(503).after(10)]);
     let asks = (0..11).map(|_| layer.layer(leaf.clone()).oneshot(request()));
     futures::future::join_all(asks).await;
@@ -263,7 +263,7 @@ async fn failures_that_come_together_are_one_even_while_it_rests_for_a_refusal()
 #[tokio::test(start_paused = true)]
 async fn a_late_failure_of_an_old_request_does_not_void_a_probe() {
     let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
     let leaf = leaf([
         Answer::status(503).after(3_000),
         Answer::status(503),

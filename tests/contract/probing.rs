@@ -5,6 +5,7 @@ use tower_spillover::{
     Backend, BackendPool, Gate, RegionRotateLayer, SmartFallbackLayer, StickTo, Sticky,
     backend::{AccessToken, TokenFuture, TokenSource},
     gate::Mode,
+    policy::MoveOn,
 };
 
 use crate::{
@@ -43,7 +44,8 @@ fn failing_once() -> Leaf {
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_is_given_up_at_any_point_is_left_to_the_next_request() {
     for given_up in [1, 499, 501, 700, 1_499, 1_501, 3_000] {
-        let layer = RegionRotateLayer::new(pool([backend("a").bearer(Slow)])).rotate_on_failure();
+        let layer =
+            RegionRotateLayer::new(pool([backend("a").bearer(Slow)])).move_on(MoveOn::of_servers());
         let leaf = failing_once();
         let limit = GlobalConcurrencyLimitLayer::new(1);
         let service = layer.layer(limit.layer(leaf.clone()));
@@ -70,7 +72,7 @@ async fn a_probe_that_is_given_up_at_any_point_is_left_to_the_next_request() {
 #[tokio::test(start_paused = true)]
 async fn a_held_request_is_refused_while_another_finds_out_about_its_only_backend() {
     let pool = pool(["a", "b"].map(backend));
-    let layer = RegionRotateLayer::new(pool).rotate_on_failure().sticky(Sticky::new());
+    let layer = RegionRotateLayer::new(pool).move_on(MoveOn::of_servers()).sticky(Sticky::new());
     let leaf = failing_once();
     let held = || {
         let mut request = request();
@@ -99,7 +101,7 @@ async fn a_gate_in_front_lets_no_second_request_to_a_backend_under_probe() {
             "ptu.example" => Answer::status(500).after(3_000),
             _ => Answer::ok(),
         });
-        let ptu = RegionRotateLayer::new(pool([backend("ptu")])).rotate_on_failure();
+        let ptu = RegionRotateLayer::new(pool([backend("ptu")])).move_on(MoveOn::of_servers());
         let tiers = SmartFallbackLayer::new(ptu, RegionRotateLayer::new(pool([backend("std")])))
             .gate(Gate::new().mode(mode));
         let service = tiers.layer(leaf.clone());

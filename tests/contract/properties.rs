@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
     Backend, BackendPool, Gate, MaxWait, RegionRotateLayer, SmartFallbackLayer, gate::Mode,
-    policy::Rests,
+    policy::CooldownPolicy,
 };
 
 use crate::{
@@ -56,7 +56,7 @@ impl Said {
             Self::Served | Self::Missing => return None,
             Self::For(wait) => ms(wait).min(longest),
             Self::Unsaid => ms(1_000),
-            Self::Zero => Rests::default().after(zero()),
+            Self::Zero => CooldownPolicy::default().after(zero()),
             Self::Absurd => longest,
             Self::Unavailable(s) => Duration::from_secs(s).min(longest),
         })

@@ -21,7 +21,7 @@ use tower_test::mock::{self, Handle};
 
 use crate::{
     clock::{ms, pass},
-    leaf::{Answer, Leaf, Put, account, readied, request, through},
+    leaf::{Answer, Leaf, Put, account, every_error, readied, request, through},
 };
 
 type Ask<B = Full<Bytes>> = Request<B>;
@@ -206,7 +206,7 @@ async fn an_error_of_readiness_ends_the_request() {
 async fn an_error_of_readiness_ends_a_rotation() {
     let (client, mut azure) = mock::pair::<Ask, Reply>();
     let mut service = RegionRotateLayer::new(pool(["a", "b"]))
-        .rotate_on_error(|_: &tower::BoxError| true)
+        .move_on(every_error::<tower::BoxError>())
         .layer(client);
     azure.allow(1);
     service.ready().await.unwrap();

@@ -11,7 +11,7 @@ use tower_spillover::{
     SmartFallback, SmartFallbackLayer,
     classify::{Hint, Outcome, Reason, Refusal},
     gate::Mode,
-    policy::Rests,
+    policy::{CooldownPolicy, MoveOn},
     smart_fallback::{Class, SpillBudget},
 };
 
@@ -156,7 +156,7 @@ async fn backends_of_one_quota_rest_together_after_a_rate_limit_and_only_then() 
         assert_eq!(rests(&shared), expected);
     }
     let failing = make();
-    let layer = RegionRotateLayer::new(failing.clone()).rotate_on_failure();
+    let layer = RegionRotateLayer::new(failing.clone()).move_on(MoveOn::of_servers());
     let leaf = regions([("a", Answer::status(500))]);
     layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
     assert_eq!(rests(&failing), [Some(1_000), None, None]);
@@ -166,7 +166,8 @@ async fn backends_of_one_quota_rest_together_after_a_rate_limit_and_only_then() 
 async fn a_sharer_is_not_asked_even_when_nothing_rests() {
     let pool = pool([backend("a").quota("one"), backend("b").quota("one")]);
     let leaf = regions([("a", Answer::status(429)), ("b", Answer::status(429))]);
-    let layer = RegionRotateLayer::new(pool).rests(Rests::default().unknown(Duration::ZERO));
+    let layer =
+        RegionRotateLayer::new(pool).cooldowns(CooldownPolicy::default().unknown(Duration::ZERO));
     layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
     assert_eq!(leaf.len(), 1);
 }
@@ -344,7 +345,7 @@ async fn a_request_too_long_for_the_ptu_spills_at_once_and_closes_nothing() {
         assert_eq!((response.status(), took), (StatusCode::OK, 0));
         assert_eq!((served.backend(), served.spilled()), (Some("fallback"), true));
         let first = served.attempts().next().unwrap();
-        assert_eq!(first.outcome(), Outcome::Oversized);
+        assert_eq!(first.outcome(), Outcome::ContextTooLong);
         assert_eq!(first.reason(), Some(Reason::ContextLength));
         assert_eq!((ptu.len(), standard.len()), (requests, requests));
     }
@@ -353,7 +354,7 @@ async fn a_request_too_long_for_the_ptu_spills_at_once_and_closes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_request_too_long_is_the_callers_where_it_may_not_spill() {
     let (ptu, standard) = (Leaf::playing([too_long()]), Leaf::playing([too_long()]));
-    let switched_off = tiers(&ptu, &standard).spill_long_context(false);
+    let switched_off = tiers(&ptu, &standard).move_on(MoveOn::new().context_length(false));
     let spent = tiers(&ptu, &standard).spill_budget(SpillBudget::requests(0, ms(60_000)));
     for layer in [switched_off, spent] {
         let (response, took) = ask(&layer.layer(()), 4_000).await;
@@ -369,12 +370,13 @@ async fn a_request_too_long_rotates_only_when_told_to() {
     let leaf = regions([("a", too_long())]);
     for (rotates, status, asked) in [(false, 400, 1), (true, 200, 2)] {
         let pool = pool([backend("a"), backend("b")]);
-        let layer = RegionRotateLayer::new(pool.clone()).rotate_long_context(rotates);
+        let layer =
+            RegionRotateLayer::new(pool.clone()).move_on(MoveOn::new().context_length(rotates));
         let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
         assert_eq!(response.status().as_u16(), status);
         let served = account(&response);
         assert_eq!(served.attempts().len(), asked);
-        assert_eq!(served.attempts().next().unwrap().outcome(), Outcome::Oversized);
+        assert_eq!(served.attempts().next().unwrap().outcome(), Outcome::ContextTooLong);
         assert_eq!(rests(&pool), [None, None], "the backend is well");
     }
 }

@@ -9,12 +9,12 @@ use tower::{Layer, ServiceExt};
 use tower_spillover::{
     Backend, BackendPool, RegionRotateLayer, ReplayLayer, ResponseBody,
     classify::{Hint, Outcome},
-    policy::Rests,
+    policy::{CooldownPolicy, ErrorKind, MoveOn},
 };
 
 use crate::{
     clock::{ms, pass, timed},
-    leaf::{Answer, Broken, Leaf, account, asked, header, request, text},
+    leaf::{Answer, Broken, Leaf, account, asked, every_error, header, request, text},
 };
 
 /// A backend called `name` at `name.example`.
@@ -174,8 +174,8 @@ async fn rests_are_capped_and_a_refusal_without_a_hint_rests_as_configured() {
         ("b", Answer::status(429)),
         ("c", Answer::status(429).with("retry-after-ms", "99999999999999999999999")),
     ]);
-    let rests = Rests::default().longest(ms(7_000)).unknown(ms(300));
-    ask(&RegionRotateLayer::new(pool.clone()).rests(rests), &leaf).await.unwrap();
+    let rests = CooldownPolicy::default().longest(ms(7_000)).unknown(ms(300));
+    ask(&RegionRotateLayer::new(pool.clone()).cooldowns(rests), &leaf).await.unwrap();
     let resting = [("a", Some(ms(7_000))), ("b", Some(ms(300))), ("c", Some(ms(7_000)))];
     assert_eq!(pool.cooldowns().collect::<Vec<_>>(), resting);
 }
@@ -184,9 +184,9 @@ async fn rests_are_capped_and_a_refusal_without_a_hint_rests_as_configured() {
 async fn a_backend_that_does_not_rest_is_not_asked_twice_by_one_request_either() {
     let leaf = Leaf::playing([Answer::status(429)]);
     let layer = RegionRotateLayer::new(pool(["a", "b", "c"]));
-    let rests = Rests::default().unknown(Duration::ZERO);
+    let rests = CooldownPolicy::default().unknown(Duration::ZERO);
     for lap in 1..20 {
-        ask(&layer.clone().rests(rests), &leaf).await.unwrap();
+        ask(&layer.clone().cooldowns(rests), &leaf).await.unwrap();
         let mut hosts = leaf.hosts().split_off(lap * 3 - 3);
         hosts.sort();
         assert_eq!(hosts, ["a.example", "b.example", "c.example"]);
@@ -199,14 +199,14 @@ async fn failures_move_a_request_only_when_told_to() {
         let leaf = regions([("a", Answer::status(failure))]);
         let response = ask(&RegionRotateLayer::new(pool(["a", "b"])), &leaf).await.unwrap();
         assert_eq!((response.status().as_u16(), leaf.len()), (failure, 1));
-        let layer = RegionRotateLayer::new(pool(["a", "b"])).rotate_on_failure();
+        let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(MoveOn::of_servers());
         let response = ask(&layer, &leaf).await.unwrap();
         assert_eq!(account(&response).backend(), Some("b"), "{failure}");
         assert_eq!(account(&response).attempts().next().unwrap().outcome(), Outcome::Failed);
     }
     for kept in [200, 301, 400, 401, 403, 404, 408, 409, 501] {
         let leaf = regions([("a", Answer::status(kept).with("retry-after", "1"))]);
-        let layer = RegionRotateLayer::new(pool(["a", "b"])).rotate_on_failure();
+        let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(MoveOn::of_servers());
         assert_eq!(ask(&layer, &leaf).await.unwrap().status().as_u16(), kept);
         assert_eq!(leaf.len(), 1, "{kept}");
     }
@@ -218,14 +218,20 @@ async fn errors_move_a_request_only_when_told_to() {
     let error = ask(&RegionRotateLayer::new(pool(["a", "b"])), &leaf).await.unwrap_err();
     assert_eq!((error, leaf.len()), (Broken("reset by peer"), 1));
     let pool_of_two = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool_of_two.clone())
-        .rotate_on_error(|error: &Broken| error.0 == "reset by peer");
+    let layer = RegionRotateLayer::new(pool_of_two.clone()).move_on(
+        MoveOn::new()
+            .errors(|error: &Broken| match error.0 {
+                "reset by peer" => ErrorKind::Reset,
+                _ => ErrorKind::Other,
+            })
+            .reset(),
+    );
     let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
     let attempt = account(&response).attempts().next().unwrap().clone();
     assert_eq!((attempt.backend(), attempt.status()), ("a", None));
     assert_eq!(pool_of_two.cooldowns().next(), Some(("a", Some(ms(1_000)))));
     let leaf = regions([("a", Answer::broken())]);
-    let layer = RegionRotateLayer::new(pool(["a"])).rotate_on_error(|_: &Broken| true);
+    let layer = RegionRotateLayer::new(pool(["a"])).move_on(every_error());
     let error = layer.layer(leaf.clone()).oneshot(request()).await.unwrap_err();
     assert_eq!((error, leaf.len()), (Broken("reset by peer"), 1), "the last error is the caller's");
 }

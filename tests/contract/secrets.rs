@@ -93,7 +93,7 @@ async fn layers_services_and_futures_are_quiet() {
         SmartFallbackLayer::new(RegionRotateLayer::new(pool()), RegionRotateLayer::new(pool())),
     );
     quiet(&rotate);
-    quiet(&rotate.clone().rotate_on_error(|_: &crate::leaf::Broken| true));
+    quiet(&rotate.clone().move_on(crate::leaf::every_error::<crate::leaf::Broken>()));
     quiet(&tiers);
     let mut service = rotate.layer(leaf.clone());
     quiet(&service);

@@ -1,4 +1,4 @@
-//! Failures of the primary that spill, and a primary that is down.
+//! MoveOn of the primary that spill, and a primary that is down.
 
 use std::{future, pin::pin};
 
@@ -7,16 +7,16 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use tower::{Layer, Service, ServiceExt};
 use tower_spillover::{
-    Attempts, Backend, BackendPool, Gate, MaxWait, Priority, RegionRotateLayer, ResponseBody,
+    AttemptBudget, Backend, BackendPool, Gate, MaxWait, Priority, RegionRotateLayer, ResponseBody,
     SmartFallbackLayer,
     classify::{Hint, Reason},
-    policy::{ErrorFn, Failures, RetryBudget, WaitThenSpill},
+    policy::{ErrorKind, MoveOn, RetryBudget},
     smart_fallback::{Class, SpillBudget},
 };
 
 use crate::{
     clock::{ms, pass, timed},
-    leaf::{Answer, Broken, Leaf, Put, account, asked, header, request},
+    leaf::{Answer, Broken, Kind, Leaf, Put, account, asked, every_error, header, request},
 };
 
 fn tiers(primary: &Leaf, fallback: &Leaf) -> SmartFallbackLayer<Put<Leaf>, Put<Leaf>> {
@@ -29,26 +29,23 @@ fn playing(answer: Answer) -> Leaf {
 
 type Ask = Request<Full<Bytes>>;
 type Answered = Response<ResponseBody<Full<Bytes>>>;
-type Always = ErrorFn<fn(&Broken) -> bool>;
-type Pools =
-    SmartFallbackLayer<RegionRotateLayer<Always>, RegionRotateLayer<Always>, WaitThenSpill, Always>;
+type Pools = SmartFallbackLayer<RegionRotateLayer<Kind>, RegionRotateLayer<Kind>, Kind>;
 
 /// Two pools of one backend each, which rotate on every error, as they spill on it.
 fn pools() -> Pools {
-    let always: fn(&Broken) -> bool = |_| true;
-    SmartFallbackLayer::new(tier(&["ptu"]), tier(&["standard"])).spill_on_error(always)
+    SmartFallbackLayer::new(tier(&["ptu"]), tier(&["standard"])).move_on(every_error())
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_is_the_callers_unless_its_kind_spills() {
     for (code, failures, expected) in [
-        (503, Failures::new(), 503),
-        (503, Failures::new().unavailable(), 200),
-        (500, Failures::new().unavailable(), 500),
-        (404, Failures::of_servers(), 404),
+        (503, MoveOn::new(), 503),
+        (503, MoveOn::new().unavailable(), 200),
+        (500, MoveOn::new().unavailable(), 500),
+        (404, MoveOn::of_servers(), 404),
     ] {
         let (primary, fallback) = (playing(Answer::status(code)), playing(Answer::ok()));
-        let layer = tiers(&primary, &fallback).failures(failures);
+        let layer = tiers(&primary, &fallback).move_on(failures);
         let response = layer.layer(()).oneshot(request()).await.unwrap();
         assert_eq!(response.status().as_u16(), expected, "{code}");
         assert_eq!(account(&response).spilled(), expected == 200, "{code}");
@@ -61,7 +58,11 @@ async fn a_transport_error_is_the_callers_unless_it_spills() {
     let layer = tiers(&primary, &fallback);
     assert!(layer.clone().layer(()).oneshot(request()).await.is_err());
     for (spills, is_served) in [(true, true), (false, false)] {
-        let layer = layer.clone().spill_on_error(move |_: &Broken| spills);
+        let errors = MoveOn::new().errors(move |_: &Broken| match spills {
+            true => ErrorKind::Connect,
+            false => ErrorKind::Other,
+        });
+        let layer = layer.clone().move_on(errors.connect());
         let answer = layer.layer(()).oneshot(request()).await;
         assert_eq!(answer.is_ok(), is_served);
         let Ok(response) = answer else { continue };
@@ -72,7 +73,7 @@ async fn a_transport_error_is_the_callers_unless_it_spills() {
 #[tokio::test(start_paused = true)]
 async fn what_the_fallback_fails_with_is_the_callers() {
     let (primary, fallback) = (playing(Answer::status(503)), playing(Answer::status(503)));
-    let layer = tiers(&primary, &fallback).failures(Failures::of_servers());
+    let layer = tiers(&primary, &fallback).move_on(MoveOn::of_servers());
     let response = layer.layer(()).oneshot(request()).await.unwrap();
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!((primary.len(), fallback.len()), (1, 1));
@@ -85,8 +86,8 @@ async fn failures_spill_as_far_as_their_budget_goes_and_successes_refill_it() {
         _ => Answer::status(503),
     });
     let budget = RetryBudget::new(1, 1.0);
-    let layer = tiers(&primary, &playing(Answer::status(500)))
-        .failures(Failures::of_servers().budget(budget));
+    let layer =
+        tiers(&primary, &playing(Answer::status(500))).move_on(MoveOn::of_servers().budget(budget));
     let service = layer.layer(());
     let mut statuses = Vec::new();
     for _ in 0..5 {
@@ -98,7 +99,7 @@ async fn failures_spill_as_far_as_their_budget_goes_and_successes_refill_it() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_primary_is_nothing_to_come_back_for() {
     let (primary, fallback) = (playing(Answer::status(503)), playing(Answer::refused(20_000)));
-    let layer = tiers(&primary, &fallback).failures(Failures::of_servers());
+    let layer = tiers(&primary, &fallback).move_on(MoveOn::of_servers());
     let response = layer.layer(()).oneshot(request()).await.unwrap();
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(header(&response, "retry-after-ms"), Some("20000"));
@@ -178,20 +179,18 @@ async fn after_an_outage_the_primary_is_used_as_before() {
     assert!(spilled.iter().all(|number| (100..300).contains(number)), "{spilled:?}");
 }
 
-fn tier(names: &[&str]) -> RegionRotateLayer<Always> {
-    let always: fn(&Broken) -> bool = |_| true;
+fn tier(names: &[&str]) -> RegionRotateLayer<Kind> {
     let backend = |name: &&str| {
         Backend::new(*name, format!("https://{name}.example")).unwrap().api_key("key")
     };
     let pool = BackendPool::new(names.iter().map(backend)).unwrap();
-    RegionRotateLayer::new(pool).rotate_on_error(always)
+    RegionRotateLayer::new(pool).move_on(every_error())
 }
 
 /// A pair of tiers inside another, whose fallback serves.
 fn pair(leaf: Leaf) -> impl Service<Ask, Response = Answered, Error = Broken> + Clone {
-    let always: fn(&Broken) -> bool = |_| true;
     let inner = SmartFallbackLayer::new(tier(&["one"]), tier(&["two"]));
-    let inner = inner.max_wait(ms(0)).spill_on_error(always);
+    let inner = inner.max_wait(ms(0)).move_on(every_error());
     SmartFallbackLayer::new(inner, tier(&["standard"])).layer(leaf)
 }
 
@@ -226,9 +225,8 @@ async fn nobody_waits_for_a_pair_whose_primary_is_down() {
 
 #[tokio::test(start_paused = true)]
 async fn beside_a_backend_that_fails_one_that_refuses_is_waited_for() {
-    let always: fn(&Broken) -> bool = |_| true;
     let layer = SmartFallbackLayer::new(tier(&["down", "full"]), tier(&["standard"]));
-    let layer = layer.spill_on_error(always).class(Class::new("stay").never_spill());
+    let layer = layer.move_on(every_error()).class(Class::new("stay").never_spill());
     let leaf = Leaf::new(|seen| match (seen.host(), seen.at.as_millis()) {
         ("down.example", _) => Answer::broken(),
         ("full.example", at @ 0..=1_499) => Answer::refused(u64::try_from(1_500 - at).unwrap()),
@@ -245,20 +243,20 @@ async fn beside_a_backend_that_fails_one_that_refuses_is_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_that_cannot_be_sent_again_holds_no_place_at_the_gate() {
-    for failures in [Failures::of_servers(), Failures::new()] {
+    for failures in [MoveOn::of_servers(), MoveOn::new()] {
         let primary = Leaf::new(|seen| match seen.index {
             0 => Answer::refused(1_000),
             1 => Answer::status(503),
             _ => Answer::ok(),
         });
-        let layer = tiers(&primary, &playing(Answer::ok())).failures(failures);
+        let layer = tiers(&primary, &playing(Answer::ok())).move_on(failures);
         let mut service = layer.layer(());
         let mut first = request();
         first.extensions_mut().insert(MaxWait(ms(0)));
         service.clone().oneshot(first).await.unwrap();
         pass(ms(1_000)).await;
         let mut last = request();
-        last.extensions_mut().insert(Attempts::at_most(1));
+        last.extensions_mut().insert(AttemptBudget::at_most(1));
         future::poll_fn(|cx| Service::<Ask>::poll_ready(&mut service, cx)).await.unwrap();
         let mut kept = pin!(service.call(last));
         assert_eq!(kept.as_mut().await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -270,13 +268,13 @@ async fn a_failure_that_cannot_be_sent_again_holds_no_place_at_the_gate() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_that_may_not_be_paid_for_takes_nothing_from_the_budget_of_failures() {
     let dollar = SpillBudget::requests(1, ms(1_000));
-    let layer = |failures: Failures| {
+    let layer = |failures: MoveOn| {
         let layer = tiers(&playing(Answer::status(503)), &playing(Answer::ok()));
-        layer.failures(failures).spill_budget(dollar.clone()).layer(())
+        layer.move_on(failures).spill_budget(dollar.clone()).layer(())
     };
-    let another = layer(Failures::of_servers());
+    let another = layer(MoveOn::of_servers());
     assert_eq!(another.oneshot(request()).await.unwrap().status(), StatusCode::OK);
-    let service = layer(Failures::of_servers().budget(RetryBudget::new(1, 0.0)));
+    let service = layer(MoveOn::of_servers().budget(RetryBudget::new(1, 0.0)));
     let refused = service.clone().oneshot(request()).await.unwrap();
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     pass(ms(1_001)).await;

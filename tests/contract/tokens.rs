@@ -11,7 +11,7 @@ use tower_spillover::{
     Backend, BackendPool, RegionRotateLayer,
     backend::{AccessToken, TokenError, TokenFuture, TokenSource},
     classify::Outcome,
-    policy::Rests,
+    policy::{CooldownPolicy, MoveOn},
 };
 
 use crate::{
@@ -156,7 +156,7 @@ async fn the_refusal_before_a_source_failed_is_not_forgotten() {
 async fn a_failure_and_a_failing_source_are_a_503() {
     let pool = pool([keyed("a"), backend("b", &Source::failing())]);
     let leaf = Leaf::playing([Answer::status(500)]);
-    let service = RegionRotateLayer::new(pool).rotate_on_failure().layer(leaf);
+    let service = RegionRotateLayer::new(pool).move_on(MoveOn::of_servers()).layer(leaf);
     let response = service.oneshot(request()).await.unwrap();
     assert_eq!(response.status().as_u16(), 503);
 }
@@ -166,8 +166,10 @@ async fn the_answer_tells_backends_that_were_tried_from_those_beyond_max_attempt
     let pool = pool([backend("a", &Source::failing()), keyed("b")]);
     let leaf = Leaf::playing([Answer::ok()]);
     let layer = RegionRotateLayer::new(pool.clone()).max_attempts(1);
-    let rests = Rests::default().failed(ms(0));
-    for (layer, of_a) in [(layer.clone().rests(rests), "was tried"), (layer, "rests for 1000 ms")] {
+    let rests = CooldownPolicy::default().failed(ms(0));
+    for (layer, of_a) in
+        [(layer.clone().cooldowns(rests), "was tried"), (layer, "rests for 1000 ms")]
+    {
         let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
         assert_eq!(header(&response, "retry-after-ms"), Some("1"), "b is open");
         let body: serde_json::Value = serde_json::from_str(&text(response).await).unwrap();

@@ -5,18 +5,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, ServiceExt};
 use tower_spillover::{
     Backend, BackendPool, Deadline, Gate, MaxWait, RegionRotateLayer, ReplayLayer, SmartFallback,
     SmartFallbackLayer,
     classify::{Hint, Outcome},
     gate::Mode,
-    policy::Policy,
 };
 
 use crate::{
     clock::{self, ms, pass, timed},
-    leaf::{Answer, Broken, Leaf, Put, account, asked, header, request, text},
+    leaf::{Answer, Leaf, Put, account, asked, header, request, text},
 };
 
 fn tiers(primary: &Leaf, fallback: &Leaf) -> SmartFallbackLayer<Put<Leaf>, Put<Leaf>> {
@@ -28,14 +27,10 @@ fn by_the_rule(primary: &Leaf, fallback: &Leaf) -> SmartFallbackLayer<Put<Leaf>,
     tiers(primary, fallback).gate(Gate::new().mode(Mode::Shared))
 }
 
-async fn ask<K: Policy>(
-    service: &SmartFallback<Leaf, Leaf, K>,
+async fn ask(
+    service: &SmartFallback<Leaf, Leaf>,
     request: Request<Full<Bytes>>,
-) -> (Response<Full<Bytes>>, u128)
-where
-    SmartFallback<Leaf, Leaf, K>:
-        Clone + Service<Request<Full<Bytes>>, Response = Response<Full<Bytes>>, Error = Broken>,
-{
+) -> (Response<Full<Bytes>>, u128) {
     let (result, took) = timed(service.clone().oneshot(request)).await;
     (result.unwrap(), took.as_millis())
 }

@@ -8,7 +8,7 @@ use http_body_util::Full;
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
     MaxWait, SmartFallbackLayer,
-    policy::{Facts, Next, Policy, WaitThenSpill},
+    policy::{FallbackFacts, FallbackPolicy, Next, WaitThenSpill},
 };
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     leaf::{Answer, Broken, Leaf, Put, account, asked, header, request, text},
 };
 
-async fn through<K: Policy + Clone>(
+async fn through<K: FallbackPolicy + Clone>(
     policy: K,
     ptu: &Leaf,
     standard: &Leaf,
@@ -31,8 +31,8 @@ async fn through<K: Policy + Clone>(
 #[derive(Clone, Debug)]
 struct Always(Next);
 
-impl Policy for Always {
-    fn next(&self, _: &Facts) -> Next {
+impl FallbackPolicy for Always {
+    fn next(&self, _: &FallbackFacts) -> Next {
         self.0
     }
 }
@@ -157,7 +157,7 @@ async fn a_policy_may_return_the_refusal_and_is_given_one_by_a_closed_primary() 
 async fn a_policy_may_move_on_whatever_the_hint() {
     let ptu = Leaf::playing([Answer::refused(1)]);
     let standard = Leaf::playing([Answer::ok()]);
-    let (result, took) = through(Always(Next::MoveOn), &ptu, &standard, request()).await;
+    let (result, took) = through(Always(Next::Spill), &ptu, &standard, request()).await;
     assert_eq!((account(&result.unwrap()).spilled(), took), (true, 0));
 }
 
@@ -207,9 +207,9 @@ async fn a_first_wait_of_nothing_is_no_wait() {
 #[tokio::test(start_paused = true)]
 async fn a_policy_is_told_the_facts() {
     #[derive(Clone)]
-    struct Telling(std::sync::Arc<std::sync::Mutex<Vec<Facts>>>);
-    impl Policy for Telling {
-        fn next(&self, facts: &Facts) -> Next {
+    struct Telling(std::sync::Arc<std::sync::Mutex<Vec<FallbackFacts>>>);
+    impl FallbackPolicy for Telling {
+        fn next(&self, facts: &FallbackFacts) -> Next {
             self.0.lock().unwrap().push(*facts);
             WaitThenSpill.next(facts)
         }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use http::HeaderName;
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
-use tower_spillover::{Backend, BackendPool, MaxWait, RegionRotateLayer};
+use tower_spillover::{
+    Backend, BackendPool, MaxWait, RegionRotateLayer,
+    policy::{ErrorKind, MoveOn},
+};
 
 use crate::{
     azure::{Azure, refused_for},
@@ -71,7 +74,14 @@ async fn lesson_27_a_backend_that_is_not_there_does_not_hide_the_refusal_of_anot
     let azure = Azure::open(&["east"]).await;
     azure.script("east/gpt-4o", [refused_for(9_000)]);
     let pool = BackendPool::new([azure.backend("east/gpt-4o"), nowhere().await]).unwrap();
-    let rotate = RegionRotateLayer::new(pool).rotate_on_error(Error::is_connect);
+    let rotate = RegionRotateLayer::new(pool).move_on(
+        MoveOn::new()
+            .errors(|error: &Error| match error.is_connect() {
+                true => ErrorKind::Connect,
+                false => ErrorKind::Other,
+            })
+            .connect(),
+    );
     let response = rotate.layer(Protocol::Http1.client()).oneshot(chat()).await;
     let response = response.expect("the refusal, and not the error of the other");
     assert_eq!(response.status().as_u16(), 429);

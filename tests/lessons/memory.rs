@@ -5,7 +5,7 @@ use spillover_testing::corpus::Sample;
 use tower::{Layer, ServiceBuilder, ServiceExt, retry::RetryLayer};
 use tower_spillover::{
     InspectLayer, LimitAttemptsLayer, RegionRotateLayer, RetryAfterPolicy, SmartFallbackLayer,
-    policy::Rests,
+    policy::{CooldownPolicy, MoveOn},
 };
 
 use crate::{
@@ -60,15 +60,15 @@ async fn lesson_09_a_used_up_quota_is_asked_once_and_never_waited_for() {
 // Retries that multiply across layers.
 #[tokio::test(start_paused = true)]
 async fn lesson_10_three_layers_together_make_as_many_attempts_as_they_may() {
-    let rests = Rests::default().longest(ms(1));
+    let rests = CooldownPolicy::default().longest(ms(1));
     for limit in 1..12 {
         let leaf = Leaf::playing([Answer::refused(1)]);
         let service = ServiceBuilder::new()
             .layer(LimitAttemptsLayer::new(limit))
             .layer(RetryLayer::new(RetryAfterPolicy::new().max_retries(9).jitter(0.0)))
             .layer(SmartFallbackLayer::new(
-                RegionRotateLayer::new(pool(["a", "b"])).rests(rests),
-                RegionRotateLayer::new(pool(["c", "d", "e"])).rests(rests),
+                RegionRotateLayer::new(pool(["a", "b"])).cooldowns(rests),
+                RegionRotateLayer::new(pool(["c", "d", "e"])).cooldowns(rests),
             ))
             .service(leaf.clone());
         let response = service.oneshot(request()).await.unwrap();
@@ -100,7 +100,7 @@ async fn lesson_11_the_busy_one_is_asked_once_and_first_again_when_its_rest_is_o
 #[tokio::test(start_paused = true)]
 async fn lesson_22_a_backend_that_goes_on_failing_rests_longer_and_longer_up_to_the_cap() {
     let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).rotate_on_failure();
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
     let leaf = regions([("a", Answer::status(500))]);
     for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
         let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();

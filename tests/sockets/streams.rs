@@ -5,7 +5,10 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use spillover_emulator::{Deployment, Fault, Pace, Ptu, Standard};
 use tower::ServiceBuilder;
-use tower_spillover::RegionRotateLayer;
+use tower_spillover::{
+    RegionRotateLayer,
+    policy::{ErrorKind, MoveOn},
+};
 
 use crate::{
     azure::{Azure, PTU, STANDARD, refused_for},
@@ -58,7 +61,8 @@ async fn a_stream_that_breaks_off_is_the_callers_even_where_every_error_rotates(
         azure.script(EAST, [Fault::cut_stream_after(3)]);
         let pool = azure.pool([EAST, "sweden/gpt-4o"]);
         pool.force_start(EAST).unwrap();
-        let rotate = RegionRotateLayer::new(pool).rotate_on_error(|_: &Error| true);
+        let rotate = RegionRotateLayer::new(pool)
+            .move_on(MoveOn::new().errors(|_: &Error| ErrorKind::Other).other());
         let service = ServiceBuilder::new().layer(rotate).service(protocol.client());
         let mut answer = send(&Stack::new(service), stream(15)).await;
         let mut received = 0;

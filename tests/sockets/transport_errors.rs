@@ -3,7 +3,10 @@
 use spillover_emulator::Fault;
 use tokio::net::TcpSocket;
 use tower::{Layer, ServiceExt};
-use tower_spillover::{BackendPool, RegionRotateLayer};
+use tower_spillover::{
+    BackendPool, RegionRotateLayer,
+    policy::{ErrorKind, MoveOn},
+};
 
 use crate::{
     azure::{Azure, backend_at},
@@ -25,8 +28,14 @@ fn dead_or_alive(azure: &Azure) -> (TcpSocket, BackendPool) {
     (dead, pool)
 }
 
-fn rotating(protocol: Protocol, pool: BackendPool, rotates: fn(&Error) -> bool) -> Stack {
-    Stack::new(RegionRotateLayer::new(pool).rotate_on_error(rotates).layer(protocol.client()))
+fn kind(error: &Error) -> ErrorKind {
+    if error.is_connect() { ErrorKind::Connect } else { ErrorKind::Other }
+}
+
+fn rotating(protocol: Protocol, pool: BackendPool, on_others: bool) -> Stack {
+    let errors = MoveOn::new().errors(kind).connect();
+    let errors = if on_others { errors.other() } else { errors };
+    Stack::new(RegionRotateLayer::new(pool).move_on(errors).layer(protocol.client()))
 }
 
 #[tokio::test]
@@ -34,7 +43,7 @@ async fn a_refused_connection_moves_a_request_on_where_the_user_says_so() {
     for protocol in BOTH {
         let azure = Azure::open(&["east"]).await;
         let (_dead, pool) = dead_or_alive(&azure);
-        let stack = rotating(protocol, pool, Error::is_connect);
+        let stack = rotating(protocol, pool, false);
         let answer = send(&stack, chat()).await;
         assert_eq!(attempts(&answer), [(DEAD, 0), (EAST, 200)], "{protocol:?}");
         let answer = send(&stack, chat()).await;
@@ -66,7 +75,7 @@ async fn a_reset_before_the_headers_is_the_callers_since_the_request_may_have_be
         assert!(!error.is_connect(), "{protocol:?}: {error:?}");
 
         azure.script(EAST, [Fault::reset()]);
-        let careful = rotating(protocol, pool, Error::is_connect);
+        let careful = rotating(protocol, pool, false);
         soon(careful.oneshot(chat())).await.expect_err("the reset");
         assert_eq!(azure.attempts(), 2, "{protocol:?}: one attempt for each request");
     }
@@ -79,7 +88,7 @@ async fn a_reset_moves_a_request_on_for_a_user_who_takes_that_risk() {
         azure.script(EAST, [Fault::reset()]);
         let pool = azure.pool([EAST, "sweden/gpt-4o"]);
         pool.force_start(EAST).unwrap();
-        let answer = send(&rotating(protocol, pool, |_| true), chat()).await;
+        let answer = send(&rotating(protocol, pool, true), chat()).await;
         assert_eq!(attempts(&answer), [(EAST, 0), ("sweden/gpt-4o", 200)], "{protocol:?}");
     }
 }
@@ -96,7 +105,7 @@ async fn a_failing_server_is_the_callers_by_default_and_left_where_the_user_says
             assert_eq!(attempts(&answer), [(EAST, status)], "{protocol:?}");
         }
         azure.script(EAST, [Fault::status(500)]);
-        let rotate = RegionRotateLayer::new(pool).rotate_on_failure();
+        let rotate = RegionRotateLayer::new(pool).move_on(MoveOn::of_servers());
         let answer = send(&Stack::new(rotate.layer(protocol.client())), chat()).await;
         assert_eq!(attempts(&answer), [(EAST, 500), ("sweden/gpt-4o", 200)], "{protocol:?}");
     }

@@ -10,7 +10,7 @@ use http::{Extensions, Response};
 
 use super::{Lane, Rotation};
 use crate::{
-    Attempts, Served,
+    AttemptBudget, Served,
     backend::{Probe, Tried},
     classify::{
         Hint, NativeSpillover, Outcome, Reason, Refusal, RefusedSpill, RefusedSpills, Scope,
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Rare {
     /// What all layers may do together.
-    pub(super) attempts: Option<Attempts>,
+    pub(super) attempts: Option<AttemptBudget>,
     /// The backend under way is asked whether it is back.
     pub(super) probe: Option<Probe>,
     /// How many backends forbade to be asked again.
@@ -33,7 +33,7 @@ pub(super) struct Rare {
 }
 
 impl Rare {
-    pub(super) fn with(attempts: &Attempts) -> Box<Self> {
+    pub(super) fn with(attempts: &AttemptBudget) -> Box<Self> {
         Box::new(Self { attempts: Some(attempts.clone()), ..Self::default() })
     }
 }
@@ -62,7 +62,7 @@ impl<S, X> Rotation<S, X> {
 
     fn failed(&mut self, lane: Lane, now: Instant) {
         let probe = self.rare.as_mut().and_then(|rare| rare.probe.take());
-        let rest = |failures| self.config.rests.after_failures(failures);
+        let rest = |failures| self.config.cooldowns.after_failures(failures);
         match probe {
             Some(probe) => probe.failed(now, rest),
             None => self.config.pool.fail(lane, now, rest),
@@ -71,7 +71,7 @@ impl<S, X> Rotation<S, X> {
 
     /// Takes a move after a failure out of the budget, if there is anywhere to move to.
     pub(super) fn affords_move(&self, now: Instant) -> bool {
-        self.may_go_on() && self.open_lane(now).is_some() && self.config.failures.withdraw()
+        self.may_go_on() && self.open_lane(now).is_some() && self.config.move_on.withdraw()
     }
 
     /// The backend that was asked is well, whatever it said.
@@ -92,7 +92,7 @@ impl<S, X> Rotation<S, X> {
         self.rare.as_ref().is_some_and(|rare| rare.probe.is_some())
     }
 
-    pub(super) fn attempts(&self) -> Option<&Attempts> {
+    pub(super) fn attempts(&self) -> Option<&AttemptBudget> {
         self.rare.as_ref()?.attempts.as_ref()
     }
 
@@ -105,11 +105,11 @@ impl<S, X> Rotation<S, X> {
         let refusal = Refusal::of(response);
         let reason = refusal.and_then(Refusal::known_reason);
         let (rest, why) = match reason {
-            Some(Reason::Quota) => (self.config.rests.after_quota(), Why::Quota),
+            Some(Reason::Quota) => (self.config.cooldowns.after_quota(), Why::Quota),
             _ => {
                 let is_other = spillover.is_some_and(|spillover| spillover.is_of_standard());
                 let hint = if is_other { Hint::None } else { hint };
-                (self.config.rests.after(Outcome::Throttled(hint)), Why::Refused)
+                (self.config.cooldowns.after(Outcome::Throttled(hint)), Why::Refused)
             }
         };
         self.config.pool.rest_for(lane, now, rest, why);
@@ -177,7 +177,7 @@ impl<S, X> Rotation<S, X> {
     /// they have its name, as far as both are known.
     fn leave_out_spill(&mut self, spill: &RefusedSpill, is_meant: impl Fn(Option<bool>) -> bool) {
         let pool = &self.config.pool;
-        let rest = spill.hint.map(|hint| self.config.rests.after(Outcome::Throttled(hint)));
+        let rest = spill.hint.map(|hint| self.config.cooldowns.after(Outcome::Throttled(hint)));
         let is_it = |&lane: &Lane| {
             let member = pool.member(lane);
             let names = spill.deployment.as_deref().zip(member.deployment());

@@ -11,7 +11,7 @@ use crate::{
     served::Attempt,
 };
 
-impl<P, F, K, X> Tiers<P, F, K, X> {
+impl<P, F, X> Tiers<P, F, X> {
     pub(super) fn record<R, E>(
         &self,
         served: &mut Served,

@@ -10,11 +10,11 @@ use crate::{
     classify::Hint,
     clock,
     gate::Admission,
-    policy::{Facts, Next, Policy},
+    policy::{FallbackFacts, Next},
     resend::Step,
 };
 
-impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
+impl<P, F, X> Tiers<P, F, X> {
     /// What the gate wants; `None` when it is that the refusal be returned.
     pub(super) fn obey<B: TryCloneBody, A>(
         &mut self,
@@ -44,7 +44,7 @@ impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
     ) -> Option<Step<Lane, Wait, A>> {
         let limits = *self.limits(request);
         let elapsed = limits.elapsed(now);
-        let facts = Facts::new(hint, elapsed, limits.max_wait, self.refusals);
+        let facts = FallbackFacts::new(hint, elapsed, limits.max_wait, self.refusals);
         (self.since, self.closed) = (now, closed);
         let wait = match self.config.policy.next(&facts) {
             // A timer would take a millisecond over no time at all.
@@ -53,7 +53,7 @@ impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
             }
             // More than once, no time at all would be a busy loop.
             Next::Wait(wait) => wait.max(TICK.min(limits.max_wait.saturating_sub(elapsed))),
-            Next::MoveOn => return self.spill(now, request),
+            Next::Spill => return self.spill(now, request),
             Next::Return => return None,
         };
         // Somebody else's policy may be wrong; `max_wait` holds all the same.

@@ -6,12 +6,12 @@ use http::{Request, Response};
 
 use super::{Config, Lane, TICK, Tiers, Wait};
 use crate::{
-    Attempts, TryCloneBody,
+    AttemptBudget, TryCloneBody,
     classify::{
         Hint, NativeSpillover, Reason, Refusal, write_retry_after, write_retry_after_final,
     },
     gate,
-    policy::{Policy, assumed_wait},
+    policy::assumed_wait,
     resend::Step,
 };
 
@@ -42,7 +42,7 @@ impl PrimaryRefusal {
     }
 }
 
-impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
+impl<P, F, X> Tiers<P, F, X> {
     /// What follows a refusal of the primary; `None` when it is that the refusal be returned, as
     /// it is when the request is not held any more.
     pub(super) fn after_refusal<B: TryCloneBody, A>(
@@ -164,7 +164,7 @@ impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
 
     /// Whether the layers have no attempt left for the request, all together.
     pub(super) fn is_out_of_attempts<B>(request: &Request<B>) -> bool {
-        request.extensions().get().is_some_and(|attempts: &Attempts| !attempts.any_left())
+        request.extensions().get().is_some_and(|attempts: &AttemptBudget| !attempts.any_left())
     }
 
     fn primary_left(&self, now: Instant) -> Duration {
@@ -181,12 +181,7 @@ impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
     }
 }
 
-impl<K, X> Config<K, X> {
-    /// Whether any failure of the primary spills.
-    pub(super) const fn watches_failures(&self) -> bool {
-        self.has_on_error || self.failures.are_watched()
-    }
-
+impl Config {
     /// Whether the primary's quota is used up, as far as is known.
     pub(super) fn is_spent(&self, now: Instant) -> bool {
         !self.quota.is_open(0, now)

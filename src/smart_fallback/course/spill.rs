@@ -5,11 +5,9 @@ use std::time::Instant;
 use http::Request;
 
 use super::{Lane, Limits, Tiers, Wait};
-use crate::{
-    TryCloneBody, classify::Outcome, clock, policy::Policy, resend::Step, smart_fallback::WhenSpent,
-};
+use crate::{TryCloneBody, classify::Outcome, clock, resend::Step, smart_fallback::WhenSpent};
 
-impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
+impl<P, F, X> Tiers<P, F, X> {
     /// To the fallback, as far as that is allowed; `None` when the refusal is to be returned.
     pub(super) fn spill<B: TryCloneBody, A>(
         &mut self,
@@ -58,14 +56,14 @@ impl<P, F, K: Policy, X> Tiers<P, F, K, X> {
             return None;
         }
         let has_failed = outcome == Outcome::Failed;
-        if has_failed && !self.config.failures.withdraw() {
+        if has_failed && !self.config.move_on.withdraw() {
             return None;
         }
         if let Some(purse) = self.config.spill_budget.clone()
             && purse.take(now, || self.weigh(request)).is_err()
         {
             if has_failed {
-                self.config.failures.give_back();
+                self.config.move_on.give_back();
             }
             return None;
         }

@@ -20,7 +20,7 @@ use tower::{
 };
 use tower_spillover::{
     Backend, BackendPool, InspectLayer, RegionRotateLayer, ReplayLayer, ResponseBody,
-    RetryAfterPolicy, SmartFallbackLayer, policy::Rests, region_rotate::RegionRotate,
+    RetryAfterPolicy, SmartFallbackLayer, policy::CooldownPolicy, region_rotate::RegionRotate,
 };
 
 use super::leaf::{Leaf, send};
@@ -103,7 +103,7 @@ pub const PATHS: &[Path] = &[
     path("refused", "Rotate 2", |leaf| restless(&leaf, pool(2))),
     path("refused", "Rotate 100", |leaf| restless(&leaf, pool(100))),
     path("refused", "Fallback(Rotate 1, Rotate 2)", |leaf| {
-        let ptu = RegionRotateLayer::new(pool(1)).rests(no_rests()).layer(leaf.refusing());
+        let ptu = RegionRotateLayer::new(pool(1)).cooldowns(no_rests()).layer(leaf.refusing());
         over(
             &leaf,
             two_tiers(&ptu, &rotate(pool(2), &leaf)).forgetful().max_wait(NOTHING).layer(()),
@@ -153,7 +153,7 @@ fn rotating(leaf: &Leaf, pool: &BackendPool) -> Send {
 
 /// The first answer to every request is a refusal, after which no backend rests.
 fn restless(leaf: &Leaf, pool: BackendPool) -> Send {
-    let layer = RegionRotateLayer::new(pool).rests(no_rests());
+    let layer = RegionRotateLayer::new(pool).cooldowns(no_rests());
     over(leaf, layer.layer(Alternating::new(leaf)))
 }
 
@@ -235,14 +235,14 @@ fn all_resting(count: usize) -> BackendPool {
 fn close(pool: &BackendPool, attempts: usize) {
     let refusing = Leaf::new().refusing();
     let mut service = RegionRotateLayer::new(pool.clone())
-        .rests(Rests::default().longest(HOUR))
+        .cooldowns(CooldownPolicy::default().longest(HOUR))
         .max_attempts(attempts)
         .layer(refusing.clone());
     send(&mut service, refusing.parked().request());
 }
 
-fn no_rests() -> Rests {
-    Rests::default().longest(NOTHING)
+fn no_rests() -> CooldownPolicy {
+    CooldownPolicy::default().longest(NOTHING)
 }
 
 /// What one writes by hand: so many retries of a 429, at once.

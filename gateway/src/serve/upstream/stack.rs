@@ -13,7 +13,7 @@ use tower_spillover::{
     backend::{TokenFuture, TokenSource},
     gate::cost::TokenWeights,
     inspect::Inspect,
-    policy::{self, ErrorFn, Rests, RetryBudget, WaitThenSpill},
+    policy::{CooldownPolicy, ErrorKind, MoveOn, RetryBudget},
     region_rotate::RegionRotate,
     smart_fallback::{Class, SpillBudget, WhenSpent},
     sticky::{Residents, StickyTier},
@@ -25,7 +25,7 @@ use super::{
     request_body::Upload,
 };
 use crate::{
-    config::{Auth, Budget, Failure, Failures, GateSettings, Inspection, Model, Steering},
+    config::{Auth, Budget, Failure, Failures, GateSettings, Inspection, Model},
     snapshot::RunningModel,
 };
 
@@ -41,7 +41,7 @@ pub(crate) struct Stack {
 
 #[derive(Clone)]
 enum Tiers {
-    Both(Box<SmartFallback<Tier, Tier, WaitThenSpill, OnError>>),
+    Both(Box<SmartFallback<Tier, Tier, KindOf>>),
     Ptu(Tier),
     Standard(Tier),
 }
@@ -49,12 +49,12 @@ enum Tiers {
 pub(crate) type Answer = Response<ResponseBody<Read>>;
 /// An answer's body, of which the beginning may have been read.
 pub(crate) type Read = ResponseBody<Download>;
-type Tier = RegionRotate<Leaf, OnError>;
-type TierLayer = RegionRotateLayer<OnError>;
+type Tier = RegionRotate<Leaf, KindOf>;
+type TierLayer = RegionRotateLayer<KindOf>;
 /// What is inside of all layers but one.
 type Leaf = Either<Inspect<Upstream>, Unread>;
 type Unread = MapResponse<Upstream, fn(Response<Download>) -> Response<Read>>;
-type OnError = ErrorFn<fn(&UpstreamError) -> bool>;
+type KindOf = fn(&UpstreamError) -> ErrorKind;
 pub(crate) type Tokens = Arc<dyn TokenSource>;
 
 impl Stack {
@@ -68,8 +68,10 @@ impl Stack {
     ) -> Self {
         let steering = &model.steering;
         // The budget of moves is one for both tiers; spilling has its own.
-        let [failures, spilled] = [(); 2].map(|()| failures(&steering.failures));
-        let tier = |pool: &BackendPool| tier(model, failures.clone(), pool.clone());
+        let [rotating, spilling] = [(); 2].map(|()| move_on(&steering.failures));
+        let rotating = rotating.context_length(steering.rotate_long_context);
+        let spilling = spilling.context_length(steering.spill_long_context);
+        let tier = |pool: &BackendPool| tier(model, rotating.clone(), pool.clone());
         let alone = |pool: &BackendPool| match sticky {
             Some(sticky) => tier(pool).sticky(sticky.clone()),
             None => tier(pool),
@@ -77,8 +79,7 @@ impl Stack {
         let leaf = leaf(upstream, steering.inspect.as_ref());
         let tiers = match (&running.ptu, &running.standard) {
             (Some(ptu), Some(standard)) => {
-                let layer = spilling(model, running, tier(ptu), tier(standard));
-                let layer = layer.failures(spilled).spill_on_error(moving(&steering.failures.on));
+                let layer = both(model, running, tier(ptu), tier(standard)).move_on(spilling);
                 let layer = match sticky {
                     Some(sticky) => layer.sticky(sticky.clone()),
                     None => layer,
@@ -195,7 +196,7 @@ impl TokenSource for Shared {
 }
 
 /// The layer of two tiers.
-fn spilling(
+fn both(
     model: &Model,
     running: &RunningModel,
     ptu: TierLayer,
@@ -211,8 +212,7 @@ fn spilling(
     let mut layer = SmartFallbackLayer::new(ptu, standard)
         .names(name(&model.ptu, "ptu"), name(&model.standard, "standard"))
         .max_wait(model.max_wait)
-        .longest_cooldown(model.longest_cooldown)
-        .spill_long_context(model.steering.spill_long_context);
+        .longest_cooldown(model.longest_cooldown);
     if let Some(gate) = &running.gate {
         layer = layer.gate(gate.clone());
     }
@@ -225,15 +225,12 @@ fn spilling(
     layer
 }
 
-fn tier(model: &Model, failures: policy::Failures, pool: BackendPool) -> TierLayer {
-    let Steering { rotate_long_context, cache_affinity, .. } = model.steering;
+fn tier(model: &Model, move_on: MoveOn<KindOf>, pool: BackendPool) -> TierLayer {
     let layer = RegionRotateLayer::new(pool)
-        .rests(Rests::default().longest(model.longest_cooldown))
+        .cooldowns(CooldownPolicy::default().longest(model.longest_cooldown))
         .name_header(BACKEND)
-        .failures(failures)
-        .rotate_long_context(rotate_long_context)
-        .rotate_on_error(moving(&model.steering.failures.on));
-    match cache_affinity {
+        .move_on(move_on);
+    match model.steering.cache_affinity {
         Some(affinity) => layer.cache_affinity(affinity),
         None => layer,
     }
@@ -263,47 +260,27 @@ fn leaf(upstream: &Upstream, inspection: Option<&Inspection>) -> Leaf {
     Either::Left(layer.layer(upstream.clone()))
 }
 
-fn failures(settings: &Failures) -> policy::Failures {
+/// What moves on beside refusals.
+fn move_on(settings: &Failures) -> MoveOn<KindOf> {
     let budget = settings.budget.map(|budget| RetryBudget::new(budget.moves, budget.per_success));
-    let none = policy::Failures::new().budget(budget);
-    settings.on.iter().fold(none, |failures, failure| match failure {
-        Failure::Connect | Failure::Reset | Failure::Timeout => failures,
-        Failure::RequestTimeout => failures.request_timeout(),
-        Failure::Conflict => failures.conflict(),
-        Failure::InternalError => failures.internal_error(),
-        Failure::BadGateway => failures.bad_gateway(),
-        Failure::Unavailable => failures.unavailable(),
-        Failure::GatewayTimeout => failures.gateway_timeout(),
-    })
-}
-
-/// Whether an attempt without an answer moves on.
-fn moving(on: &[Failure]) -> fn(&UpstreamError) -> bool {
-    const KINDS: [fn(&UpstreamError) -> bool; 8] = [
-        moves_on::<0>,
-        moves_on::<1>,
-        moves_on::<2>,
-        moves_on::<3>,
-        moves_on::<4>,
-        moves_on::<5>,
-        moves_on::<6>,
-        moves_on::<7>,
-    ];
-    let bit = |(bit, kind)| usize::from(on.contains(&kind)) << bit;
-    KINDS[[(0, Failure::Connect), (1, Failure::Reset), (2, Failure::Timeout)]
-        .map(bit)
-        .iter()
-        .sum::<usize>()]
-}
-
-fn moves_on<const KINDS: usize>(error: &UpstreamError) -> bool {
-    let kind = match error {
-        UpstreamError::Silent => 4,
-        error if error.is_connect() => 1,
-        error if error.is_reset() => 2,
-        UpstreamError::Client(_) => 0,
+    let kind: KindOf = |error| match error {
+        UpstreamError::Silent => ErrorKind::Timeout,
+        error if error.is_connect() => ErrorKind::Connect,
+        error if error.is_reset() => ErrorKind::Reset,
+        UpstreamError::Client(_) => ErrorKind::Other,
     };
-    KINDS & kind != 0
+    let none = MoveOn::new().budget(budget).errors(kind);
+    settings.on.iter().fold(none, |move_on, failure| match failure {
+        Failure::Connect => move_on.connect(),
+        Failure::Reset => move_on.reset(),
+        Failure::Timeout => move_on.timeout(),
+        Failure::RequestTimeout => move_on.request_timeout(),
+        Failure::Conflict => move_on.conflict(),
+        Failure::InternalError => move_on.internal_error(),
+        Failure::BadGateway => move_on.bad_gateway(),
+        Failure::Unavailable => move_on.unavailable(),
+        Failure::GatewayTimeout => move_on.gateway_timeout(),
+    })
 }
 
 fn classes(model: &Model) -> impl Iterator<Item = Class> + '_ {

@@ -8,19 +8,19 @@ use crate::classify::{Hint, Outcome};
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_spillover::{classify::{Hint, Outcome}, policy::Rests};
+/// use tower_spillover::{classify::{Hint, Outcome}, policy::CooldownPolicy};
 ///
 /// let day = Outcome::Throttled(Hint::After(Duration::from_secs(86_400)));
-/// assert_eq!(Rests::default().after(day), Duration::from_secs(60));
+/// assert_eq!(CooldownPolicy::default().after(day), Duration::from_secs(60));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rests {
+pub struct CooldownPolicy {
     longest: Duration,
     unknown: Duration,
     failed: Duration,
 }
 
-impl Rests {
+impl CooldownPolicy {
     /// The longest rest, whatever the backend asks for. Defaults to 60 s: Azure's windows are no
     /// longer, and the `retry-after: 86400` that it sends for some of them would otherwise park a
     /// region for a day.
@@ -50,7 +50,7 @@ impl Rests {
     /// How long a backend rests after `outcome`.
     pub fn after(&self, outcome: Outcome) -> Duration {
         let rest = match outcome {
-            Outcome::Answered | Outcome::Oversized => return Duration::ZERO,
+            Outcome::Answered | Outcome::ContextTooLong => return Duration::ZERO,
             Outcome::Throttled(Hint::After(wait)) => wait,
             Outcome::Throttled(Hint::TooLong) => self.longest,
             // Zero beside a refusal is a rounding error, but the backend means to be back at once.
@@ -75,7 +75,7 @@ impl Rests {
     }
 }
 
-impl Default for Rests {
+impl Default for CooldownPolicy {
     fn default() -> Self {
         Self {
             longest: Duration::from_secs(60),
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_hint_is_obeyed_up_to_the_cap() {
-        let rests = Rests::default().longest(Duration::from_secs(10));
+        let rests = CooldownPolicy::default().longest(Duration::from_secs(10));
         let after = |hint| rests.after(Outcome::Throttled(hint));
         assert_eq!(after(Hint::After(Duration::from_millis(43))), Duration::from_millis(43));
         assert_eq!(after(Hint::After(Duration::from_secs(11))), Duration::from_secs(10));
@@ -106,14 +106,14 @@ mod tests {
 
     #[test]
     fn an_answer_needs_no_rest_and_a_failure_a_short_one() {
-        assert_eq!(Rests::default().after(Outcome::Answered), Duration::ZERO);
-        assert_eq!(Rests::default().after(Outcome::Failed), Duration::from_secs(1));
+        assert_eq!(CooldownPolicy::default().after(Outcome::Answered), Duration::ZERO);
+        assert_eq!(CooldownPolicy::default().after(Outcome::Failed), Duration::from_secs(1));
     }
 
     // Lesson 22: eviction times multiplied without a cap.
     #[test]
     fn a_rest_doubles_with_every_failure_in_a_row_and_not_beyond_the_longest() {
-        let rests = Rests::default();
+        let rests = CooldownPolicy::default();
         let seconds =
             [0, 1, 2, 3, 6, 7, 8, 33, u32::MAX].map(|n| rests.after_failures(n).as_secs());
         assert_eq!(seconds, [1, 1, 2, 4, 32, 60, 60, 60, 60]);

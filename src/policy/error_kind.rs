@@ -1,0 +1,45 @@
+//! What transport errors are, as the caller's client knows and a layer does not.
+
+/// What a transport error is.
+///
+/// Only the caller knows what the errors of its client mean; a function of it says so once, to
+/// [`MoveOn::errors`](super::MoveOn::errors). The kinds differ in what may have happened to the
+/// request:
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// It could not connect: nothing was sent, nothing can be billed.
+    Connect,
+    /// The server closed the connection, or reset the stream, before any byte of the answer
+    /// (`GOAWAY`, `REFUSED_STREAM`): mostly it was not executed, yet it may have been.
+    Reset,
+    /// The head took too long: the model may be at work still, and is paid for.
+    Timeout,
+    /// Any other.
+    Other,
+}
+
+/// Finds the kind of a transport error; implemented for functions and closures that return an
+/// [`ErrorKind`].
+///
+/// The wrapped service's error type is its own, so that a layer cannot know which errors came before
+/// the request was sent; the default, [`ReturnErrors`], moves none.
+pub trait ClassifyError<E> {
+    /// The kind of `error`; `None` when it is the caller's, whatever it is.
+    fn kind(&self, error: &E) -> Option<ErrorKind>;
+}
+
+/// Every transport error is the caller's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReturnErrors;
+
+impl<E> ClassifyError<E> for ReturnErrors {
+    fn kind(&self, _: &E) -> Option<ErrorKind> {
+        None
+    }
+}
+
+impl<E, F: Fn(&E) -> ErrorKind> ClassifyError<E> for F {
+    fn kind(&self, error: &E) -> Option<ErrorKind> {
+        Some(self(error))
+    }
+}

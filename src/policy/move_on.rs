@@ -1,0 +1,333 @@
+//! Which failures and errors send a request on, and whether its length does: one set for a layer.
+
+use std::{fmt, time::SystemTime};
+
+use http::{HeaderMap, Response, StatusCode};
+
+use super::{ClassifyError, ErrorKind, RetryBudget, ReturnErrors};
+use crate::classify::{Outcome, should_retry};
+
+/// What sends a request on beside a refusal, to the next backend or to the other tier: failed
+/// answers, transport errors, and its length. Nothing does by default, with the exception that
+/// [`context_length`](Self::context_length) names.
+///
+/// A 429 was not executed. A failure may have been, and a completion that is asked for twice is
+/// billed twice, so each kind is switched on by itself. `x-should-retry` of the service has the last
+/// word on kinds that were: with `false` the answer is the caller's, and with `true` any 5xx moves
+/// on as soon as one kind is switched on.
+///
+/// Every move takes one from a [`RetryBudget`], so that an outage does not double the load on what
+/// is left. A backend that failed is left alone, twice as long with every failure in a row, and is
+/// then asked by one request at a time until it answers; see
+/// [`CooldownPolicy::failed`](super::CooldownPolicy::failed).
+///
+/// ```
+/// use hyper_util::client::legacy::Error;
+/// use tower_spillover::policy::{ErrorKind, MoveOn, RetryBudget};
+///
+/// fn kind(error: &Error) -> ErrorKind {
+///     if error.is_connect() { ErrorKind::Connect } else { ErrorKind::Other }
+/// }
+/// let move_on = MoveOn::new()
+///     .unavailable()
+///     .bad_gateway()
+///     .errors(kind)
+///     .connect()
+///     .budget(RetryBudget::new(50, 0.1));
+/// # drop(move_on);
+/// ```
+#[derive(Clone)]
+pub struct MoveOn<X = ReturnErrors> {
+    /// Statuses in the lower byte, kinds of errors above.
+    kinds: u16,
+    /// Where it was not said, the layer's default.
+    context_length: Option<bool>,
+    budget: Option<RetryBudget>,
+    classify: X,
+}
+
+impl MoveOn {
+    /// None, with a budget of 500 moves and one more in five successes.
+    pub fn new() -> Self {
+        Self {
+            kinds: 0,
+            context_length: None,
+            budget: Some(RetryBudget::default()),
+            classify: ReturnErrors,
+        }
+    }
+
+    /// 500, 502, 503 without a hint and 504: the failures that Azure's native spillover and the
+    /// Architecture Center's gateways move on, for whom an answer late counts more than one billed
+    /// twice.
+    pub fn of_servers() -> Self {
+        Self::new().internal_error().bad_gateway().unavailable().gateway_timeout()
+    }
+}
+
+impl<X> MoveOn<X> {
+    /// 408: the service gave up reading the request. It was not executed, but whatever kept the
+    /// request from arriving may do so on the way to another backend too.
+    #[must_use]
+    pub const fn request_timeout(self) -> Self {
+        self.with(REQUEST_TIMEOUT)
+    }
+
+    /// 409: the request met another one on the same object. OpenAI's own clients try again; another
+    /// resource does not have the object, so that this helps where requests have none.
+    #[must_use]
+    pub const fn conflict(self) -> Self {
+        self.with(CONFLICT)
+    }
+
+    /// 500: it went wrong while it was executed, and may be billed.
+    #[must_use]
+    pub const fn internal_error(self) -> Self {
+        self.with(INTERNAL_ERROR)
+    }
+
+    /// 502: something between here and the model failed, maybe after the model had begun.
+    #[must_use]
+    pub const fn bad_gateway(self) -> Self {
+        self.with(BAD_GATEWAY)
+    }
+
+    /// 503 without a hint, and gRPC `UNAVAILABLE`: mostly refused before it was executed. With a hint
+    /// it is a refusal, and moves on in any case.
+    #[must_use]
+    pub const fn unavailable(self) -> Self {
+        self.with(UNAVAILABLE)
+    }
+
+    /// 504: it took too long. The model may be busy with it still, and it is billed when it ends; a
+    /// request that is slow by nature is slow everywhere.
+    #[must_use]
+    pub const fn gateway_timeout(self) -> Self {
+        self.with(GATEWAY_TIMEOUT)
+    }
+
+    /// Has `kind` say what the errors of the client are, so that [`connect`](Self::connect),
+    /// [`reset`](Self::reset), [`timeout`](Self::timeout) and [`other`](Self::other) can be switched
+    /// on. By default every error is the caller's.
+    #[must_use]
+    pub fn errors<E, F: Fn(&E) -> ErrorKind>(self, kind: F) -> MoveOn<F> {
+        let Self { kinds, context_length, budget, .. } = self;
+        MoveOn { kinds, context_length, budget, classify: kind }
+    }
+
+    /// Errors of [`ErrorKind::Connect`], which should move on.
+    #[must_use]
+    pub const fn connect(self) -> Self {
+        self.with(error(ErrorKind::Connect))
+    }
+
+    /// Errors of [`ErrorKind::Reset`].
+    #[must_use]
+    pub const fn reset(self) -> Self {
+        self.with(error(ErrorKind::Reset))
+    }
+
+    /// Errors of [`ErrorKind::Timeout`].
+    #[must_use]
+    pub const fn timeout(self) -> Self {
+        self.with(error(ErrorKind::Timeout))
+    }
+
+    /// Errors of [`ErrorKind::Other`].
+    #[must_use]
+    pub const fn other(self) -> Self {
+        self.with(error(ErrorKind::Other))
+    }
+
+    /// Whether a request moves on that is too long for the deployment that was asked: a 400 that a
+    /// layer inside, which reads bodies, found to be about nothing else. It counts as no failure, and
+    /// takes nothing from the budget.
+    ///
+    /// On by default in a [`SmartFallbackLayer`](crate::SmartFallbackLayer): a PTU takes less context
+    /// than Standard for some models (128 k tokens of gpt-4.1's million), Azure's own spillover does
+    /// the same, and a request that is too long for both costs one more refusal, for which nothing is
+    /// paid.
+    ///
+    /// Off by default in a [`RegionRotateLayer`](crate::RegionRotateLayer): the backends of one pool
+    /// are to be the same model, which takes the same length everywhere, so that a caller's mistake
+    /// would be made once per region.
+    #[must_use]
+    pub const fn context_length(mut self, moves_on: bool) -> Self {
+        self.context_length = Some(moves_on);
+        self
+    }
+
+    /// The budget that all requests of this layer and its clones draw their moves from; `None` for
+    /// no budget.
+    #[must_use]
+    pub fn budget(mut self, budget: impl Into<Option<RetryBudget>>) -> Self {
+        self.budget = budget.into();
+        self
+    }
+
+    const fn with(mut self, kind: u16) -> Self {
+        self.kinds |= kind;
+        self
+    }
+
+    /// The set, with `context_length` where it was not said, and what finds the kind of an error.
+    pub(crate) fn split(self, context_length: bool) -> (MoveOn, X) {
+        let context_length = Some(self.context_length.unwrap_or(context_length));
+        let Self { kinds, budget, classify, .. } = self;
+        (MoveOn { kinds, context_length, budget, classify: ReturnErrors }, classify)
+    }
+}
+
+impl MoveOn {
+    /// Whether any kind of failure is switched on, so that backends that failed have to be probed.
+    pub(crate) const fn watches_failures(&self) -> bool {
+        self.kinds != 0
+    }
+
+    /// What the result of an attempt means for a layer with this set: all but
+    /// [`Outcome::Answered`] move the request.
+    #[inline]
+    pub(crate) fn classify<R, E>(
+        &self,
+        result: &Result<Response<R>, E>,
+        errors: &impl ClassifyError<E>,
+        now: impl FnOnce() -> SystemTime,
+    ) -> Outcome {
+        match result {
+            Ok(response) => match Outcome::of_response(response, now) {
+                Outcome::Throttled(hint) => Outcome::Throttled(hint),
+                Outcome::ContextTooLong if self.context_length == Some(true) => {
+                    Outcome::ContextTooLong
+                }
+                outcome if self.includes_response(outcome, response) => Outcome::Failed,
+                _ => Outcome::Answered,
+            },
+            Err(error) if errors.kind(error).is_some_and(|kind| self.includes_error(kind)) => {
+                Outcome::Failed
+            }
+            Err(_) => Outcome::Answered,
+        }
+    }
+
+    const fn includes_error(&self, kind: ErrorKind) -> bool {
+        self.kinds & error(kind) != 0
+    }
+
+    /// Whether an answer that was no refusal is a failure to move on from.
+    #[inline]
+    fn includes_response<R>(&self, outcome: Outcome, response: &Response<R>) -> bool {
+        self.kinds & STATUSES != 0 && self.includes(outcome, response.status(), response.headers())
+    }
+
+    fn includes(&self, outcome: Outcome, status: StatusCode, headers: &HeaderMap) -> bool {
+        let kind = match status {
+            StatusCode::REQUEST_TIMEOUT => REQUEST_TIMEOUT,
+            StatusCode::CONFLICT => CONFLICT,
+            StatusCode::INTERNAL_SERVER_ERROR => INTERNAL_ERROR,
+            StatusCode::BAD_GATEWAY => BAD_GATEWAY,
+            StatusCode::SERVICE_UNAVAILABLE => UNAVAILABLE,
+            StatusCode::GATEWAY_TIMEOUT => GATEWAY_TIMEOUT,
+            // That of gRPC.
+            _ if outcome == Outcome::Failed => UNAVAILABLE,
+            _ if status.is_server_error() => 0,
+            _ => return false,
+        };
+        match should_retry(headers) {
+            Some(false) => false,
+            Some(true) if status.is_server_error() => true,
+            _ => self.kinds & kind != 0,
+        }
+    }
+
+    pub(crate) fn deposit(&self) {
+        if let Some(budget) = &self.budget {
+            budget.deposit();
+        }
+    }
+
+    /// Puts a move back that was not made after all.
+    pub(crate) fn give_back(&self) {
+        if let Some(budget) = &self.budget {
+            budget.give_back();
+        }
+    }
+
+    /// Takes a move out of the budget; whether there was one.
+    pub(crate) fn withdraw(&self) -> bool {
+        self.budget.as_ref().is_none_or(RetryBudget::withdraw)
+    }
+}
+
+impl Default for MoveOn {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<X> fmt::Debug for MoveOn<X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MoveOn")
+            .field("kinds", &format_args!("{:#b}", self.kinds))
+            .field("context_length", &self.context_length)
+            .field("budget", &self.budget)
+            .finish_non_exhaustive()
+    }
+}
+
+const REQUEST_TIMEOUT: u16 = 1;
+const CONFLICT: u16 = 1 << 1;
+const INTERNAL_ERROR: u16 = 1 << 2;
+const BAD_GATEWAY: u16 = 1 << 3;
+const UNAVAILABLE: u16 = 1 << 4;
+const GATEWAY_TIMEOUT: u16 = 1 << 5;
+const STATUSES: u16 = 0xff;
+
+const fn error(kind: ErrorKind) -> u16 {
+    1 << (8 + kind as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn statuses(failures: &MoveOn, word: Option<&'static str>) -> Vec<u16> {
+        let mut headers = HeaderMap::new();
+        if let Some(word) = word {
+            headers.insert("x-should-retry", HeaderValue::from_static(word));
+        }
+        let is_included = |status: &u16| {
+            let mut response = Response::new(());
+            *response.status_mut() = StatusCode::from_u16(*status).expect("a status");
+            *response.headers_mut() = headers.clone();
+            let outcome = Outcome::of(response.status(), &headers, || unreachable!());
+            failures.includes_response(outcome, &response)
+        };
+        (100..600).filter(is_included).collect()
+    }
+
+    #[test]
+    fn each_kind_is_switched_on_by_itself() {
+        assert!(statuses(&MoveOn::new(), None).is_empty());
+        for (failures, status) in [
+            (MoveOn::new().request_timeout(), 408),
+            (MoveOn::new().conflict(), 409),
+            (MoveOn::new().internal_error(), 500),
+            (MoveOn::new().bad_gateway(), 502),
+            (MoveOn::new().unavailable(), 503),
+            (MoveOn::new().gateway_timeout(), 504),
+        ] {
+            assert_eq!(statuses(&failures, None), [status]);
+        }
+        assert_eq!(statuses(&MoveOn::of_servers(), None), [500, 502, 503, 504]);
+    }
+
+    #[test]
+    fn the_service_has_the_last_word_on_what_is_switched_on() {
+        let one = MoveOn::new().unavailable();
+        assert!(statuses(&one, Some("false")).is_empty());
+        assert_eq!(statuses(&one, Some("true")), (500..600).collect::<Vec<_>>());
+        assert!(statuses(&MoveOn::new(), Some("true")).is_empty());
+    }
+}
