@@ -1,4 +1,4 @@
-//! A loom model of the gate's edge: whoever can go is woken, whatever happens at the same time.
+//! A loom model of the gate's edge: a request that can go is woken, whatever happens meanwhile.
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg spillover_loom" CARGO_TARGET_DIR=target/loom cargo test --lib loom_
@@ -24,7 +24,7 @@ use loom::{
     thread,
 };
 
-use super::{Admission, Gate, Pass, Refusal, Ticket, Weight, cost::Usage};
+use super::{Admission, Gate, Permit, RefusedAttempt, Waiter, Weight, cost::Usage};
 use crate::sync::clock;
 
 #[test]
@@ -34,20 +34,20 @@ fn one_probe_that_is_lost_hands_over_to_the_next_of_two_waiters() {
 
 #[test]
 fn an_accepted_probe_hands_over_and_widens_the_window_by_one() {
-    two_waiters(2, |_, probe| probe.accepted(None));
+    two_waiters(2, |_, probe| probe.on_accepted(None));
 }
 
 #[test]
 fn a_refused_probe_goes_first_again_and_then_hands_over() {
     two_waiters(1, |gate, probe| {
-        let refused = gate.refused(Some(probe), &refusal(clock::now(), DEADLINE));
+        let refused = gate.on_refused(Some(probe), &refusal(clock::now(), DEADLINE));
         block_on(refused.expect("there is time left"))
     });
 }
 
 #[test]
 fn a_refused_probe_whose_caller_gives_up_hands_over() {
-    two_waiters(1, |gate, probe| gate.refused(Some(probe), &refusal(clock::now(), DEADLINE)));
+    two_waiters(1, |gate, probe| gate.on_refused(Some(probe), &refusal(clock::now(), DEADLINE)));
 }
 
 #[test]
@@ -101,9 +101,9 @@ fn an_answer_that_cost_less_than_estimated_brings_the_turn_nearer() {
         let admission = gate.admit(clock::now(), big.cost, 0, clock::now() + DEADLINE);
         let sent = goes(admission);
         let answer = sent.observe(&big).expect("it is tracked");
-        sent.accepted(None);
-        let ticket = waits(&gate, DEADLINE);
-        let waiter = thread::spawn(move || goes(block_on(ticket)).accepted(None));
+        sent.on_accepted(None);
+        let waiter = waits(&gate, DEADLINE);
+        let waiter = thread::spawn(move || goes(block_on(waiter)).on_accepted(None));
         answer.0.ended(Some(Usage::new(0, 0, 0)));
         waiter.join().unwrap();
         assert_eq!(gate.waiting(), 0);
@@ -120,9 +120,9 @@ fn nobody_waits_at_a_gate_that_is_passed_unasked() {
         let refused = {
             let gate = gate.clone();
             thread::spawn(move || {
-                let ticket = gate.refused(None, &refusal(now, DEADLINE));
+                let waiter = gate.on_refused(None, &refusal(now, DEADLINE));
                 busy_while_somebody_waits(&gate);
-                drop(goes(block_on(ticket.expect("there is time left"))));
+                drop(goes(block_on(waiter.expect("there is time left"))));
             })
         };
         let newcomer = {
@@ -147,7 +147,7 @@ fn explore(model: impl Fn() + Send + Sync + 'static) {
 
 /// Two requests wait for the answer of a probe, which is `ended` at the same time. What that
 /// returns is held for a while as an attempt under way, if it is one.
-fn two_waiters<T>(window: usize, ended: impl Fn(&Gate, Pass) -> T + Copy + Send + Sync + 'static)
+fn two_waiters<T>(window: usize, ended: impl Fn(&Gate, Permit) -> T + Copy + Send + Sync + 'static)
 where
     T: 'static,
 {
@@ -155,14 +155,14 @@ where
         let (gate, probe) = probing();
         let under_way = Arc::new(AtomicUsize::new(0));
         let waiters = [(); 2].map(|()| {
-            let (ticket, gate) = (waits(&gate, DEADLINE), gate.clone());
+            let (waiter, gate) = (waits(&gate, DEADLINE), gate.clone());
             let under_way = Arc::clone(&under_way);
             thread::spawn(move || {
-                let pass = goes(block_on(ticket));
+                let permit = goes(block_on(waiter));
                 assert!(under_way.fetch_add(1, Ordering::Relaxed) < window);
                 busy_while_somebody_waits(&gate);
                 under_way.fetch_sub(1, Ordering::Relaxed);
-                drop(pass);
+                drop(permit);
             })
         });
         drop(ended(&gate, probe));
@@ -172,37 +172,37 @@ where
 }
 
 /// A gate that knows no rate, at time zero, whose PTU refused and is being probed.
-fn probing() -> (Gate, Pass) {
+fn probing() -> (Gate, Permit) {
     let now = clock::set(Duration::ZERO);
     let gate = Gate::new();
-    let ticket = gate.refused(None, &refusal(now, DEADLINE)).expect("there is time left");
-    let probe = goes(block_on(ticket));
+    let waiter = gate.on_refused(None, &refusal(now, DEADLINE)).expect("there is time left");
+    let probe = goes(block_on(waiter));
     (gate, probe)
 }
 
-/// A gate that has learned a rate of 100 and trusts it. Its PTU is at the rim.
+/// A gate that has learned a rate of 100 and trusts it. Its PTU is at the limit.
 fn pacing() -> Gate {
     clock::set(Duration::ZERO);
     let gate = Gate::new();
     for second in 0.. {
         let now = clock::set(Duration::from_secs(second));
-        drop(gate.refused(None, &refusal(now, DEADLINE)));
+        drop(gate.on_refused(None, &refusal(now, DEADLINE)));
         if gate.is_pacing() {
             break;
         }
         let mut core = gate.lock();
-        core.untracked(gate.nanos(now), 100.0, 0);
-        core.accepted(gate.nanos(now));
+        core.on_untracked_refusal(gate.nanos(now), 100.0, 0);
+        core.bucket.on_accepted(gate.nanos(now));
     }
     gate
 }
 
 /// A refusal at `now` with the hint to try again at once.
-fn refusal(now: Instant, deadline: Duration) -> Refusal {
-    Refusal {
+fn refusal(now: Instant, deadline: Duration) -> RefusedAttempt {
+    RefusedAttempt {
         cost: 1.0,
         rank: 0,
-        at: now,
+        sent_at: now,
         now,
         closed: Duration::ZERO,
         is_measured: true,
@@ -215,32 +215,32 @@ fn weight(gate: &Gate) -> Weight {
     Weight { cost: 1.0, estimator: Arc::clone(&gate.shared.settings.cost) }
 }
 
-fn waits(gate: &Gate, deadline: Duration) -> Ticket {
+fn waits(gate: &Gate, deadline: Duration) -> Waiter {
     let now = clock::now();
     match gate.admit(now, 1.0, 0, now + deadline) {
-        Admission::Wait(ticket) => ticket,
+        Admission::Wait(waiter) => waiter,
         other => panic!("the gate is closed, not {other:?}"),
     }
 }
 
-fn goes(admission: Admission) -> Pass {
+fn goes(admission: Admission) -> Permit {
     match admission {
-        Admission::Go(pass) => pass,
+        Admission::Go(permit) => permit,
         other => panic!("there is time left to go, not {other:?}"),
     }
 }
 
-fn arrives(gate: &Gate) -> Pass {
+fn arrives(gate: &Gate) -> Permit {
     let now = clock::now();
     match gate.admit(now, 1.0, 0, now + DEADLINE) {
-        Admission::Wait(ticket) => goes(block_on(ticket)),
+        Admission::Wait(waiter) => goes(block_on(waiter)),
         admission => goes(admission),
     }
 }
 
 /// The caller gives up: at its first look, whatever that brings.
-fn polled_once(mut ticket: Ticket) -> Option<Admission> {
-    match ticket.poll_unpin(&mut Context::from_waker(noop_waker_ref())) {
+fn polled_once(mut waiter: Waiter) -> Option<Admission> {
+    match waiter.poll_unpin(&mut Context::from_waker(noop_waker_ref())) {
         Poll::Ready(admission) => Some(admission),
         Poll::Pending => None,
     }

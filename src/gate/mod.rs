@@ -1,4 +1,4 @@
-//! Admission to the PTU: who goes when, who waits, and who need not bother.
+//! Admission control for a PTU: paces requests, queues them, or spills them.
 
 mod core;
 pub mod cost;
@@ -13,11 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use self::waiter::{Admission, Pass, Ticket};
+pub(crate) use self::waiter::{Admission, Permit, Waiter};
 use http::Request;
 
 use self::{
-    core::{Core, Nanos, Verdict, nanos, seconds},
+    core::{Core, Decision, Nanos, nanos, seconds},
     cost::{EstimateCost, Head, TokenWeights},
 };
 use crate::{
@@ -26,14 +26,14 @@ use crate::{
     sync::{AtomicBool, Mutex, MutexGuard, clock},
 };
 
-/// What is known of a PTU, and the queue in front of it; clones share both.
+/// A model of a PTU and the queue in front of it; clones share both.
 ///
 /// A PTU refuses while its bucket is full and says exactly for how long. So every refusal is a
 /// measurement: two of them, with the cost admitted in between, give the rate at which the bucket
-/// drains, and from that follows when the next request can be admitted, for every place in a
-/// queue. The gate paces requests by it. They go first in, first out, each at the instant at which
-/// there is room for it; one whose wait would exceed its `max_wait` spills at once instead of
-/// after it; and a queue that stands is cut, because waiting in it saves nothing.
+/// drains, and from that follows when each request in a queue can be admitted. The gate paces
+/// requests by it. They go first in, first out, each at the instant at which there is room for it;
+/// one whose wait would exceed its `max_wait` spills at once instead of after it; and a standing
+/// queue is cut short, because waiting in it saves nothing.
 ///
 /// While the PTU does not refuse, requests pass the gate with one atomic load. While the rate is
 /// not known, or other processes fill the same PTU so that measurements contradict each other, the
@@ -56,10 +56,10 @@ pub struct Gate {
 
 struct Shared {
     settings: Settings,
-    /// Whether requests have to pass through `core`. It changes only under its lock.
+    /// Whether requests have to pass through `core`. Changed only under its lock.
     busy: AtomicBool,
     core: Mutex<Core>,
-    /// What [`Mode::Shared`] remembers.
+    /// The last refusal, for [`Mode::Shared`].
     cooldown: Cooldowns,
     epoch: Instant,
 }
@@ -71,30 +71,31 @@ struct Settings {
     cost: Arc<dyn EstimateCost>,
 }
 
-/// What a request is taken to cost, and by whose estimate.
+/// The estimated cost of a request, and the estimator that will correct it.
 #[derive(Clone, Debug)]
 pub(crate) struct Weight {
     pub(crate) cost: f64,
     estimator: Arc<dyn EstimateCost>,
 }
 
-/// A refusal, as the gate is told of it.
+/// A refused attempt.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct RefusedAttempt {
     pub(crate) cost: f64,
     pub(crate) rank: u8,
-    /// When the attempt was made, and when it was refused.
-    pub(crate) at: Instant,
+    pub(crate) sent_at: Instant,
+    /// When it was refused.
     pub(crate) now: Instant,
+    /// For how long the primary stays closed.
     pub(crate) closed: Duration,
-    /// Whether `closed` is what the primary said, and not a guess.
+    /// Whether `closed` is the hint of the primary, and not a guess.
     pub(crate) is_measured: bool,
-    /// The level that it told, as a share of the limit.
+    /// The level that the refusal reports, as a share of the limit.
     pub(crate) utilization: Option<f64>,
     pub(crate) deadline: Instant,
 }
 
-/// By which rule requests are admitted.
+/// The rule by which requests are admitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
@@ -104,13 +105,13 @@ pub enum Mode {
     /// The rule of the reference script, `elapsed + retry_after <= max_wait`, with one memory of
     /// the last refusal for all requests.
     Shared,
-    /// The rule of the reference script, by which every request finds out for itself. For
-    /// comparison; under load it costs tens of attempts for every success.
+    /// The rule of the reference script without any memory, so that each request meets its own
+    /// refusals. For comparison; under load it costs tens of attempts for every success.
     Plain,
 }
 
 impl Gate {
-    /// An adaptive gate that knows nothing yet.
+    /// An adaptive gate that has learned nothing yet.
     pub fn new() -> Self {
         Self::with(Settings {
             mode: Mode::Adaptive,
@@ -119,15 +120,15 @@ impl Gate {
         })
     }
 
-    /// The rule. A gate whose settings change starts to learn anew.
+    /// The rule. A gate whose settings change starts to learn again.
     #[must_use]
     pub fn mode(self, mode: Mode) -> Self {
         self.change(|settings| settings.mode = mode)
     }
 
-    /// How long a queue may stand before it is cut: the length of the bursts that are to be ridden
-    /// out. Defaults to 20 s. `None` never cuts it, which spills least on load that comes in
-    /// bursts and makes everybody wait for nothing in lasting overload.
+    /// How long a queue may stand before it is cut short: the length of the bursts that are to be
+    /// ridden out. Defaults to 20 s. `None` never cuts it: least spill under bursts, but under
+    /// sustained overload every request waits for nothing.
     #[must_use]
     pub fn patience(self, patience: impl Into<Option<Duration>>) -> Self {
         let patience = patience.into();
@@ -142,21 +143,21 @@ impl Gate {
     }
 
     /// How far the PTU is above its limit, in weighted tokens, or below it when negative. `None`
-    /// while nothing is known, which is the case when it has capacity to spare.
+    /// while nothing is known of it, which is the case when it has capacity to spare.
     pub fn level(&self) -> Option<f64> {
         let now = self.nanos(clock::now());
         let core = self.lock();
-        Some(seconds(core.closed_for(now)?) * core.rate()?)
+        Some(seconds(core.bucket.closed_for(now)?) * core.bucket.rate()?)
     }
 
     /// The learned drain rate of the PTU in weighted tokens per second, if any.
     pub fn rate(&self) -> Option<f64> {
-        self.lock().rate()
+        self.lock().bucket.rate()
     }
 
     /// Whether measurements agree so well that requests are paced by the learned rate.
     pub fn is_pacing(&self) -> bool {
-        self.is_busy() && self.lock().is_trusted()
+        self.is_busy() && self.lock().bucket.is_trusted()
     }
 
     /// How many requests wait for the PTU.
@@ -164,7 +165,7 @@ impl Gate {
         self.lock().waiting()
     }
 
-    /// By which rule requests are admitted.
+    /// The rule by which requests are admitted.
     pub fn get_mode(&self) -> Mode {
         self.shared.settings.mode
     }
@@ -194,36 +195,42 @@ impl Gate {
         let mut core = self.lock();
         if core.is_idle(now) {
             self.shared.busy.store(false, Ordering::Relaxed);
-            return Admission::Go(Pass::untracked());
+            return Admission::Go(Permit::untracked());
         }
-        match core.arrive(now, cost, rank, deadline) {
-            Verdict::Go(sent) => Admission::Go(Pass::tracked(self.clone(), sent)),
-            Verdict::Wait(place) => Admission::Wait(Ticket::new(self.clone(), place, deadline)),
-            Verdict::Spill => Admission::Spill,
+        match core.on_arrival(now, cost, rank, deadline) {
+            Decision::Go(attempt) => Admission::Go(Permit::tracked(self.clone(), attempt)),
+            Decision::Wait { key, .. } => Admission::Wait(Waiter::new(self.clone(), key, deadline)),
+            Decision::Spill => Admission::Spill,
         }
     }
 
     /// An attempt was refused. The request waits again; `None` when it would come too late.
-    pub(crate) fn refused(&self, pass: Option<Pass>, refusal: &Refusal) -> Option<Ticket> {
-        let (at, now) = (self.nanos(refusal.at), self.nanos(refusal.now));
+    pub(crate) fn on_refused(
+        &self,
+        permit: Option<Permit>,
+        refusal: &RefusedAttempt,
+    ) -> Option<Waiter> {
+        let RefusedAttempt { cost, rank, closed, is_measured, .. } = *refusal;
+        let (sent_at, now) = (self.nanos(refusal.sent_at), self.nanos(refusal.now));
         let deadline = self.nanos(refusal.deadline);
-        let sent = pass.and_then(Pass::take);
-        let place = self.update(|core| {
+        let attempt = permit.and_then(Permit::take);
+        let key = self.update(|core| {
             self.shared.busy.store(true, Ordering::Relaxed);
-            let sent = sent.unwrap_or_else(|| core.untracked(at, refusal.cost, refusal.rank));
-            if let Some(share) = refusal.utilization.filter(|_| refusal.is_measured) {
-                core.measured(share, refusal.closed);
+            let attempt = attempt.unwrap_or_else(|| core.on_untracked_refusal(sent_at, cost, rank));
+            if let Some(share) = refusal.utilization.filter(|_| is_measured) {
+                core.bucket.on_refusal_utilization(share, closed);
             }
-            core.refused(now, &sent, refusal.closed, refusal.is_measured, deadline)
+            core.on_refused(now, &attempt, closed, is_measured, deadline)
         });
-        place.map(|place| Ticket::new(self.clone(), place, deadline))
+        key.map(|key| Waiter::new(self.clone(), key, deadline))
     }
 
     /// How much longer the primary is remembered to refuse.
     pub(crate) fn remembered(&self, now: Instant) -> Option<Duration> {
         match self.shared.settings.mode {
             Mode::Adaptive => {
-                let closed_for = self.is_busy().then(|| self.lock().closed_for(self.nanos(now)));
+                let closed_for =
+                    self.is_busy().then(|| self.lock().bucket.closed_for(self.nanos(now)));
                 closed_for
                     .flatten()
                     .and_then(|left| u64::try_from(left).ok())
@@ -261,11 +268,11 @@ impl Gate {
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
-        // No state of it is broken between two statements: a panic elsewhere changes nothing.
+        // Its state is valid between any two statements, so a panic elsewhere does no harm.
         self.shared.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what is known, then wakes the head of the queue, whose turn that may bring nearer.
+    /// Changes the core, then wakes the head of the queue, which may be able to go earlier now.
     fn update<T>(&self, change: impl FnOnce(&mut Core) -> T) -> T {
         let (result, head) = {
             let mut core = self.lock();
@@ -299,7 +306,11 @@ impl fmt::Debug for Gate {
     }
 }
 
-/// Somebody else's estimate may be anything.
+/// A custom estimator may return anything.
 fn sane(cost: f64) -> f64 {
-    if cost.is_finite() { cost.clamp(0.0, 1e12) } else { 0.0 }
+    if cost.is_finite() { cost.clamp(0.0, MAX_COST) } else { 0.0 }
 }
+
+/// The largest cost of one request, in weighted tokens: sums of it stay exact to a fraction of a
+/// token.
+const MAX_COST: f64 = 1e12;

@@ -1,4 +1,4 @@
-//! A place in the queue, as a future, and the pass that it turns into.
+//! A waiting request as a future, and the permit that it resolves to.
 
 use std::{
     future::Future,
@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     Gate, Weight,
-    core::{Nanos, Place, Sent, Turn},
+    core::{Decision, Nanos, QueueKey, TrackedAttempt},
     cost::{EstimateCost, Usage},
     sane,
 };
@@ -19,40 +19,38 @@ use crate::{
     sync::{Sleep, clock},
 };
 
-/// What the gate says to a request.
+/// What a request is to do.
 #[derive(Debug)]
 pub(crate) enum Admission {
-    /// Go now, and tell by the pass what came of it.
-    Go(Pass),
-    /// Wait for the ticket.
-    Wait(Ticket),
-    /// Waiting cannot win.
+    Go(Permit),
+    Wait(Waiter),
+    /// Waiting would not help.
     Spill,
 }
 
-/// A place in the queue. It resolves when the request is to go, or is to wait no longer.
+/// A request in the gate's queue. It resolves when the request may go, or has to spill.
 ///
-/// Dropping it frees the place and wakes whoever is at the head then.
+/// Dropping it leaves the queue and wakes the request that is then at the head.
 #[derive(Debug)]
-pub(crate) struct Ticket {
+pub(crate) struct Waiter {
     gate: Gate,
     /// `None` once the queue was left.
-    place: Option<Place>,
+    key: Option<QueueKey>,
     deadline: Nanos,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-/// An attempt that was let go. Dropped before it is told what became of it, it counts as never
-/// made.
+/// Permission for one attempt. Report its outcome through it: dropped without, the attempt counts
+/// as never made.
 #[derive(Debug)]
-pub(crate) struct Pass {
-    /// `None` when nothing was known of the PTU, so that nothing has to be told.
-    tracked: Option<(Gate, Sent)>,
+pub(crate) struct Permit {
+    /// `None` when nothing was known of the PTU, so that there is nothing to account for.
+    tracked: Option<(Gate, TrackedAttempt)>,
 }
 
-impl Ticket {
-    pub(super) const fn new(gate: Gate, place: Place, deadline: Nanos) -> Self {
-        Self { gate, place: Some(place), deadline, sleep: None }
+impl Waiter {
+    pub(super) const fn new(gate: Gate, key: QueueKey, deadline: Nanos) -> Self {
+        Self { gate, key: Some(key), deadline, sleep: None }
     }
 
     /// Sleeps until `until`, to look again; ready when that is now.
@@ -70,103 +68,104 @@ impl Ticket {
     }
 }
 
-impl Future for Ticket {
+impl Future for Waiter {
     type Output = Admission;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Admission> {
-        let place = self.place.expect("a ticket is not used twice");
+        let key = self.key.expect("a waiter is not polled after it resolved");
         loop {
             let now = self.gate.nanos(clock::now());
-            let (turn, head) = {
+            let (decision, head) = {
                 let mut core = self.gate.lock();
-                match core.turn(now, place, self.deadline) {
-                    Turn::Wait(until) => {
-                        core.wake_with(place, cx.waker());
-                        (Turn::Wait(until), None)
-                    }
-                    turn => (turn, core.head_waker()),
-                }
+                let decision = core.on_turn(now, key, self.deadline);
+                let head = if let Decision::Wait { .. } = decision {
+                    core.wake_with(key, cx.waker());
+                    None
+                } else {
+                    core.head_waker()
+                };
+                (decision, head)
             };
             if let Some(head) = head {
                 head.wake();
             }
-            let admission = match turn {
-                Turn::Go(sent) => Admission::Go(Pass::tracked(self.gate.clone(), sent)),
-                Turn::Spill => Admission::Spill,
-                Turn::Wait(until) => match self.poll_sleep(cx, until) {
+            let admission = match decision {
+                Decision::Go(attempt) => Admission::Go(Permit::tracked(self.gate.clone(), attempt)),
+                Decision::Spill => Admission::Spill,
+                Decision::Wait { until, .. } => match self.poll_sleep(cx, until) {
                     Poll::Ready(()) => continue,
                     Poll::Pending => return Poll::Pending,
                 },
             };
-            self.place = None;
+            self.key = None;
             return Poll::Ready(admission);
         }
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Waiter {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            self.gate.update(|core| core.leave(place));
+        if let Some(key) = self.key {
+            self.gate.update(|core| core.on_left(key));
         }
     }
 }
 
-impl Pass {
+impl Permit {
     pub(super) const fn untracked() -> Self {
         Self { tracked: None }
     }
 
-    pub(super) const fn tracked(gate: Gate, sent: Sent) -> Self {
-        Self { tracked: Some((gate, sent)) }
+    pub(super) const fn tracked(gate: Gate, attempt: TrackedAttempt) -> Self {
+        Self { tracked: Some((gate, attempt)) }
     }
 
-    /// Has the gate told what the attempt of a request of `weight` cost in the end.
+    /// Has the actual cost of an attempt of `weight` reported once its answer has ended.
     pub(crate) fn observe(&self, weight: &Weight) -> Option<Observe> {
-        let (gate, sent) = self.tracked.clone()?;
+        let (gate, attempt) = self.tracked.clone()?;
         let estimator = Arc::clone(&weight.estimator);
-        Some(Observe(Arc::new(Correction { gate, sent, estimator })))
+        Some(Observe(Arc::new(CostCorrection { gate, attempt, estimator })))
     }
 
-    /// The attempt was admitted, and may have told the level as a share of the limit.
-    pub(crate) fn accepted(mut self, utilization: Option<f64>) {
-        if let Some((gate, sent)) = self.tracked.take() {
+    /// The attempt was admitted; its answer may carry the level as a share of the limit.
+    pub(crate) fn on_accepted(mut self, utilization: Option<f64>) {
+        if let Some((gate, attempt)) = self.tracked.take() {
             let now = gate.nanos(clock::now());
             gate.update(|core| {
-                core.accepted(now);
+                core.bucket.on_accepted(now);
                 if let Some(share) = utilization {
-                    core.told(now, &sent, share);
+                    core.bucket.on_utilization(now, &attempt, share);
                 }
             });
         }
     }
 
-    /// What the gate reckoned with, if anything.
-    pub(super) fn take(mut self) -> Option<Sent> {
-        self.tracked.take().map(|(_, sent)| sent)
+    /// The attempt that the gate accounts for, if any.
+    pub(super) fn take(mut self) -> Option<TrackedAttempt> {
+        self.tracked.take().map(|(_, attempt)| attempt)
     }
 }
 
-impl Drop for Pass {
+impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some((gate, sent)) = &self.tracked {
-            gate.update(|core| core.gone(sent));
+        if let Some((gate, attempt)) = &self.tracked {
+            gate.update(|core| core.bucket.on_cancelled(attempt));
         }
     }
 }
 
-/// Corrects the reckoning once an answer's usage is known.
-struct Correction {
+/// Corrects the modelled level once an answer's usage is known.
+struct CostCorrection {
     gate: Gate,
-    sent: Sent,
+    attempt: TrackedAttempt,
     estimator: Arc<dyn EstimateCost>,
 }
 
-impl UsageSink for Correction {
+impl UsageSink for CostCorrection {
     fn ended(&self, usage: Option<Usage>) {
         if let Some(usage) = usage {
             let actual = sane(self.estimator.actual(&usage));
-            self.gate.update(|core| core.finished(&self.sent, actual));
+            self.gate.update(|core| core.bucket.on_usage(&self.attempt, actual));
         }
     }
 }

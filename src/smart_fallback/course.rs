@@ -22,7 +22,7 @@ use crate::{
     AttemptBudget, Served, TryCloneBody,
     classify::{Hint, NativeSpillover, Outcome, Refusal, RefusedSpills, forbid_retry, utilization},
     clock,
-    gate::{Admission, Pass, Weight},
+    gate::{Admission, Permit, Weight},
     overrides::Arrival,
     policy::ClassifyError,
     resend::{Course, Readied, Step},
@@ -50,7 +50,7 @@ pub(super) struct Tiers<P, F, X> {
     limits: Option<Limits>,
     /// Weighed when it is first needed.
     weight: Option<Weight>,
-    pass: Option<Pass>,
+    pass: Option<Permit>,
     refusals: u32,
     /// When the attempt under way was chosen, or the wait begun.
     since: Instant,
@@ -250,7 +250,7 @@ where
             && response.status().is_success()
             && !NativeSpillover::has_served(response)
         {
-            pass.accepted(utilization(response.headers()));
+            pass.on_accepted(utilization(response.headers()));
         }
         if self.config.move_on.watches_failures()
             && result.as_ref().is_ok_and(|response| response.status().is_success())

@@ -8,14 +8,14 @@ use std::{
 
 use tokio::time::Sleep;
 
-use crate::gate::{Admission, Ticket};
+use crate::gate::{Admission, Waiter};
 
 /// What a request waits for.
 pub(super) enum Wait {
     /// The time at which the reference rule tries again.
     Sleep(Pin<Box<Sleep>>),
     /// Its turn at the gate.
-    Turn(Box<Ticket>),
+    Turn(Box<Waiter>),
 }
 
 impl Future for Wait {

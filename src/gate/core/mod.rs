@@ -1,6 +1,7 @@
 //! The pure core of the gate: facts and the time come in, decisions go out.
 
 mod admission;
+mod bucket;
 mod bucket_depth;
 mod capacity_probe;
 mod queue;
@@ -12,7 +13,8 @@ mod time;
 mod model;
 
 pub(super) use self::{
-    admission::{Core, Sent, Turn, Verdict},
-    queue::Place,
+    admission::{Core, Decision},
+    bucket::TrackedAttempt,
+    queue::QueueKey,
     time::{Nanos, nanos, seconds},
 };

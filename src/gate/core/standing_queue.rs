@@ -1,4 +1,4 @@
-//! Cuts a standing queue: waiting saves money only if the PTU would otherwise go idle.
+//! A CoDel-like controller: cuts the allowed wait while a queue stands.
 
 use std::time::Duration;
 
@@ -6,109 +6,111 @@ use std::time::Duration;
 ///
 /// A queue that forms in a burst empties when the burst ends, and the requests in it fill capacity
 /// that would have gone to waste. A queue that does not empty saves nothing: as many requests
-/// spill as without it, and all the others wait besides. So a queue that kept most of the allowed
-/// wait for [`patience`](crate::Gate::patience) is cut by half, again every few seconds while it
-/// stands, and is allowed again in full as soon as the PTU has capacity to spare. The idea is
-/// that of CoDel (RFC 8289), applied to the choice between waiting and paying.
+/// spill as without it, and all the others wait besides. So when a queue has kept most of the
+/// allowed wait for the [interval](crate::Gate::patience), the allowed wait is halved, and halved
+/// again every few seconds while the queue stands. It is restored in full as soon as the PTU has
+/// capacity to spare. The idea is that of CoDel (RFC 8289), applied to the choice between waiting
+/// and paying.
 #[derive(Clone, Debug)]
-pub(super) struct Standing {
-    patience: Option<f64>,
+pub(super) struct StandingQueue {
+    /// Seconds that a queue may stand before the first cut; `None` never cuts.
+    interval: Option<f64>,
+    /// The share of a request's time that it may wait.
     share: f64,
-    state: State,
+    /// Whether most of the allowed wait was needed at the last arrival.
+    is_long: bool,
+    /// When the share is cut while the queue is long, or relaxed while it is short, in seconds.
+    change_at: f64,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum State {
-    Short { relax_at: f64 },
-    Long { cut_at: f64 },
-}
-
-impl Standing {
-    pub(super) fn new(patience: Option<Duration>) -> Self {
-        let patience = patience.map(|patience| patience.as_secs_f64());
-        Self { patience, share: 1.0, state: State::Short { relax_at: 0.0 } }
+impl StandingQueue {
+    pub(super) fn new(interval: Option<Duration>) -> Self {
+        let interval = interval.map(|interval| interval.as_secs_f64());
+        Self { interval, share: 1.0, is_long: false, change_at: 0.0 }
     }
 
     /// The longest wait that is worth beginning when `budget` seconds are left.
-    pub(super) fn allowed(&self, budget: f64) -> f64 {
-        budget.min((budget * self.share).max(FLOOR))
+    pub(super) fn allowed_wait(&self, budget: f64) -> f64 {
+        budget.min((budget * self.share).max(MIN_ALLOWED_WAIT_S))
     }
 
-    /// A request arrives at `now` and would have to wait for `wait` of `budget` seconds, behind
-    /// as many others as `jobs` says.
-    pub(super) fn observe(&mut self, now: f64, wait: f64, budget: f64, jobs: f64) {
-        let Some(patience) = self.patience else { return };
-        // A few requests are no queue: one of ten empties in time once in six even at 120 % load.
-        let few = self.share >= 1.0 && jobs <= FEW;
-        if wait <= budget * self.share / 2.0 || few {
-            match self.state {
-                State::Short { relax_at } if now >= relax_at => {
-                    self.share = (self.share * 1.25).min(1.0);
-                    self.state = State::Short { relax_at: now + RELAX };
-                }
-                State::Short { .. } => {}
-                State::Long { .. } => self.state = State::Short { relax_at: now + RELAX },
-            }
-        } else {
-            match self.state {
-                State::Short { .. } => self.state = State::Long { cut_at: now + patience },
-                State::Long { cut_at } if now >= cut_at => {
-                    self.share = (self.share / 2.0).max(SMALLEST);
-                    self.state = State::Long { cut_at: now + AGAIN };
-                }
-                State::Long { .. } => {}
-            }
+    /// A request arrives at `now` (seconds) and would have to wait for `wait` of `budget` seconds,
+    /// behind so many other `requests`.
+    pub(super) fn on_arrival(&mut self, now: f64, wait: f64, budget: f64, requests: f64) {
+        let Some(interval) = self.interval else { return };
+        // Ignore short queues: even at 120 % load a queue of ten drains in time in one case out
+        // of six.
+        let is_ignored = self.share >= 1.0 && requests <= MAX_IGNORED_REQUESTS;
+        let is_long = !is_ignored && wait > budget * self.share * LONG_WAIT_SHARE;
+        if is_long != self.is_long {
+            self.is_long = is_long;
+            self.change_at = now + if is_long { interval } else { RELAX_INTERVAL_S };
+        } else if now >= self.change_at {
+            (self.share, self.change_at) = if is_long {
+                ((self.share * CUT_FACTOR).max(MIN_SHARE), now + CUT_INTERVAL_S)
+            } else {
+                ((self.share * RELAX_FACTOR).min(1.0), now + RELAX_INTERVAL_S)
+            };
         }
     }
 
     /// The PTU has capacity to spare: the queue has emptied.
-    pub(super) const fn emptied(&mut self) {
+    pub(super) const fn on_empty(&mut self) {
         self.share = 1.0;
-        self.state = State::Short { relax_at: 0.0 };
+        self.is_long = false;
+        self.change_at = 0.0;
     }
 }
 
-/// Seconds of waiting that are always worth it: a few requests' worth of a busy PTU.
-const FLOOR: f64 = 0.1;
-const SMALLEST: f64 = 0.02;
-const FEW: f64 = 6.0;
-/// Seconds between two cuts.
-const AGAIN: f64 = 3.0;
-/// Seconds of a short queue before a little more waiting is tried.
-const RELAX: f64 = 20.0;
+// What halving and doubling these does is in the table of the module `core`.
+
+/// Seconds of waiting that are always allowed: a few requests' worth of a busy PTU.
+const MIN_ALLOWED_WAIT_S: f64 = 0.1;
+/// The smallest share that cuts lead to.
+const MIN_SHARE: f64 = 0.02;
+/// A queue of so many requests is not long, however long they wait.
+const MAX_IGNORED_REQUESTS: f64 = 6.0;
+/// A wait above this share of the allowed one is long.
+const LONG_WAIT_SHARE: f64 = 0.5;
+/// What a cut leaves of the share, and the seconds between two cuts.
+const CUT_FACTOR: f64 = 0.5;
+const CUT_INTERVAL_S: f64 = 3.0;
+/// What the share grows by after so many seconds of a short queue.
+const RELAX_FACTOR: f64 = 1.25;
+const RELAX_INTERVAL_S: f64 = 20.0;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn observed(patience: Option<u64>, seconds: u32, wait: f64) -> Standing {
-        let mut standing = Standing::new(patience.map(Duration::from_secs));
+    fn observed(interval: Option<u64>, seconds: u32, wait: f64) -> StandingQueue {
+        let mut standing = StandingQueue::new(interval.map(Duration::from_secs));
         for second in 0..seconds {
-            standing.observe(f64::from(second), wait, 4.0, 100.0);
+            standing.on_arrival(f64::from(second), wait, 4.0, 100.0);
         }
         standing
     }
 
     #[test]
-    fn a_burst_shorter_than_the_patience_may_wait_in_full() {
-        assert_eq!(observed(Some(20), 20, 3.9).allowed(4.0), 4.0);
+    fn a_burst_shorter_than_the_interval_may_wait_in_full() {
+        assert_eq!(observed(Some(20), 20, 3.9).allowed_wait(4.0), 4.0);
     }
 
     #[test]
     fn a_queue_that_stands_is_cut_again_and_again() {
-        assert_eq!(observed(Some(20), 22, 3.9).allowed(4.0), 2.0);
-        assert_eq!(observed(Some(20), 60, 3.9).allowed(4.0), FLOOR);
+        assert_eq!(observed(Some(20), 22, 3.9).allowed_wait(4.0), 2.0);
+        assert_eq!(observed(Some(20), 60, 3.9).allowed_wait(4.0), MIN_ALLOWED_WAIT_S);
     }
 
     #[test]
     fn a_queue_that_emptied_may_wait_in_full_again() {
         let mut standing = observed(Some(20), 60, 3.9);
-        standing.emptied();
-        assert_eq!(standing.allowed(4.0), 4.0);
+        standing.on_empty();
+        assert_eq!(standing.allowed_wait(4.0), 4.0);
     }
 
     #[test]
-    fn without_patience_nothing_is_cut() {
-        assert_eq!(observed(None, 600, 3.9).allowed(4.0), 4.0);
+    fn without_an_interval_nothing_is_cut() {
+        assert_eq!(observed(None, 600, 3.9).allowed_wait(4.0), 4.0);
     }
 }

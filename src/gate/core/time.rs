@@ -15,3 +15,4 @@ pub(crate) fn nanos(duration: Duration) -> Nanos {
 }
 
 pub(super) const SECOND: Nanos = 1_000_000_000;
+pub(super) const MILLISECOND: Nanos = 1_000_000;

@@ -81,19 +81,19 @@ impl<P, F, X> Tiers<P, F, X> {
         // Without the request there is nothing to wait with, so that it need not queue.
         let limits = request.map(|request| *self.limits(request));
         let deadline = limits.filter(|_| waits).map_or(now, |limits| limits.deadline());
-        let refusal = gate::Refusal {
+        let refusal = gate::RefusedAttempt {
             cost: request.map_or(0.0, |request| self.weigh(request)),
             rank: limits.map_or(0, |limits| limits.rank),
-            at: self.since,
+            sent_at: self.since,
             now,
             closed: self.closed,
             is_measured: refusal.is_measured(),
             utilization,
             deadline,
         };
-        let ticket = self.config.gate.refused(self.pass.take(), &refusal);
-        match ticket.filter(|_| waits) {
-            Some(ticket) => self.obey(gate::Admission::Wait(ticket), now, request?),
+        let waiter = self.config.gate.on_refused(self.pass.take(), &refusal);
+        match waiter.filter(|_| waits) {
+            Some(waiter) => self.obey(gate::Admission::Wait(waiter), now, request?),
             None => self.obey(gate::Admission::Spill, now, request?),
         }
     }

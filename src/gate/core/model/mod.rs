@@ -1,7 +1,7 @@
-//! The gate's core against a naive reference, over random courses of events.
+//! The gate's core against a naive reference, over random sequences of events.
 
+mod cases;
 mod draw;
-mod plain;
 mod probing;
 mod reference;
 mod woken;
@@ -15,26 +15,26 @@ use self::{
     reference::{Attempt, Expected, Reference},
     woken::Woken,
 };
-use super::{Core, Nanos, Place, Sent, Turn, Verdict};
+use super::{Core, Decision, Nanos, QueueKey, TrackedAttempt};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_gate_that_feels_its_way_does_what_the_reference_does(
-        course in prop::collection::vec(any::<u64>(), 1..28),
+    fn a_gate_that_probes_does_what_the_reference_does(
+        events in prop::collection::vec(any::<u64>(), 1..28),
     ) {
         let mut pair = Pair::new();
-        pair.run(&course)?;
+        pair.run(&events)?;
     }
 
     #[test]
     fn a_gate_that_paces_does_what_the_reference_does(
-        course in prop::collection::vec(any::<u64>(), 1..20),
+        events in prop::collection::vec(any::<u64>(), 1..20),
     ) {
         let mut pair = Pair::new();
         pair.learn(0)?;
-        pair.run(&course)?;
+        pair.run(&events)?;
     }
 }
 
@@ -42,13 +42,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_gate_that_checks_its_reckoning_does_what_the_reference_does(
-        course in prop::collection::vec(any::<u64>(), 1..20),
+    fn a_gate_that_checks_its_model_does_what_the_reference_does(
+        events in prop::collection::vec(any::<u64>(), 1..20),
     ) {
         let mut pair = Pair::new();
         pair.learn(SECOND / 50)?;
         pair.pace(7)?;
-        pair.run(&course)?;
+        pair.run(&events)?;
     }
 }
 
@@ -59,22 +59,22 @@ struct Pair {
     now: Nanos,
     waiting: Vec<Waiting>,
     under_way: Vec<UnderWay>,
-    /// What was admitted, and has yet to tell what it cost.
-    answered: Vec<(Sent, Attempt)>,
+    /// What was admitted, and whose cost is not known yet.
+    answered: Vec<(TrackedAttempt, Attempt)>,
 }
 
 struct Waiting {
-    place: Place,
+    key: QueueKey,
     cost: f64,
     deadline: Nanos,
-    /// When it will look by itself.
+    /// When it will look unwoken.
     looks_at: Nanos,
     woken: Arc<Woken>,
 }
 
 struct UnderWay {
     /// `None` when it was sent past an idle gate.
-    tracked: Option<(Sent, Attempt)>,
+    tracked: Option<(TrackedAttempt, Attempt)>,
     at: Nanos,
     cost: f64,
     rank: u8,
@@ -83,10 +83,10 @@ struct UnderWay {
 
 impl Pair {
     fn new() -> Self {
-        let patience = Some(Duration::from_secs(5));
+        let interval = Some(Duration::from_secs(5));
         Self {
-            core: Core::new(patience),
-            reference: Reference::new(patience),
+            core: Core::new(interval),
+            reference: Reference::new(interval),
             now: 0,
             waiting: Vec::new(),
             under_way: Vec::new(),
@@ -94,8 +94,8 @@ impl Pair {
         }
     }
 
-    fn run(&mut self, course: &[u64]) -> TestCaseResult {
-        for &word in course {
+    fn run(&mut self, events: &[u64]) -> TestCaseResult {
+        for &word in events {
             self.happen(&mut Draw(word))?;
             self.check()?;
         }
@@ -109,10 +109,10 @@ impl Pair {
             let at = self.now - round_trip;
             let probe = UnderWay { tracked: None, at, cost: 0.0, rank: 0, deadline: 0 };
             self.refuse(probe, Duration::ZERO, true)?;
-            if self.core.is_trusted() {
+            if self.core.bucket.is_trusted() {
                 return Ok(());
             }
-            let sent = self.core.untracked(self.now, 100.0, 0);
+            let sent = self.core.on_untracked_refusal(self.now, 100.0, 0);
             let attempt = self.reference.untracked(self.now, 100.0, 0);
             self.accept(sent, attempt);
         }
@@ -123,11 +123,11 @@ impl Pair {
     fn pace(&mut self, attempts: usize) -> TestCaseResult {
         for _ in 0..attempts {
             self.now = self.now.max(self.reference.due());
-            let verdict = self.core.arrive(self.now, 10.0, 0, self.now);
-            let (place, expected) = self.reference.arrive(self.now, 10.0, 0, self.now);
+            let decision = self.core.on_arrival(self.now, 10.0, 0, self.now);
+            let (key, expected) = self.reference.arrive(self.now, 10.0, 0, self.now);
             prop_assert_eq!(expected, Expected::Go);
-            let Verdict::Go(sent) = verdict else { panic!("it is open") };
-            let attempt = self.reference.send(self.now, place, 10.0);
+            let Decision::Go(sent) = decision else { panic!("it is open") };
+            let attempt = self.reference.send(self.now, key, 10.0);
             self.accept(sent, attempt);
             self.check()?;
         }
@@ -183,51 +183,51 @@ impl Pair {
             return Ok(());
         }
         let may_probe = self.may_probe();
-        let verdict = self.core.arrive(now, cost, rank, deadline);
-        let (place, expected) = self.reference.arrive(now, cost, rank, deadline);
-        let was = match verdict {
-            Verdict::Go(sent) => {
+        let decision = self.core.on_arrival(now, cost, rank, deadline);
+        let (key, expected) = self.reference.arrive(now, cost, rank, deadline);
+        let was = match decision {
+            Decision::Go(sent) => {
                 prop_assert!(may_probe);
-                self.go(sent, place, cost, deadline);
+                self.go(sent, key, cost, deadline);
                 Expected::Go
             }
-            Verdict::Wait(given) => {
-                prop_assert_eq!(given, place);
-                self.wait(place, cost, deadline);
+            Decision::Wait { key: given, .. } => {
+                prop_assert_eq!(given, key);
+                self.wait(key, cost, deadline);
                 Expected::Wait
             }
-            Verdict::Spill => Expected::Spill,
+            Decision::Spill => Expected::Spill,
         };
         prop_assert_eq!(was, expected);
         Ok(())
     }
 
-    /// What a ticket does when it is polled.
+    /// What a waiter does when it is polled.
     fn look(&mut self, index: usize) -> TestCaseResult {
         let now = self.now;
-        let Waiting { place, cost, deadline, .. } = self.waiting[index];
+        let Waiting { key, cost, deadline, .. } = self.waiting[index];
         let may_probe = self.may_probe();
-        let turn = self.core.turn(now, place, deadline);
-        let (expected, until) = self.reference.turn(now, place, deadline);
-        let was = match turn {
-            Turn::Wait(looks_at) => {
+        let decision = self.core.on_turn(now, key, deadline);
+        let (expected, until) = self.reference.turn(now, key, deadline);
+        let was = match decision {
+            Decision::Wait { until: looks_at, .. } => {
                 prop_assert_eq!(looks_at, until);
                 prop_assert!(looks_at > now, "it would look for ever");
                 let waiting = &mut self.waiting[index];
                 waiting.woken.forget();
                 waiting.looks_at = looks_at;
-                self.core.wake_with(place, &Waker::from(Arc::clone(&waiting.woken)));
+                self.core.wake_with(key, &Waker::from(Arc::clone(&waiting.woken)));
                 Expected::Wait
             }
-            Turn::Go(sent) => {
+            Decision::Go(sent) => {
                 prop_assert!(may_probe);
-                prop_assert!(now <= self.reference.latest(deadline), "nobody goes too late");
+                prop_assert!(now <= self.reference.latest(deadline), "none goes too late");
                 self.waiting.swap_remove(index);
-                self.go(sent, place, cost, deadline);
+                self.go(sent, key, cost, deadline);
                 self.wake_head();
                 Expected::Go
             }
-            Turn::Spill => {
+            Decision::Spill => {
                 self.waiting.swap_remove(index);
                 self.wake_head();
                 Expected::Spill
@@ -237,7 +237,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Everybody looks who was woken or whose time it is, which may wake others.
+    /// All look that were woken or whose time it is, which may wake others.
     fn look_around(&mut self) -> TestCaseResult {
         while let Some(index) = self.waiting.iter().position(|waiting| self.is_up(waiting)) {
             self.look(index)?;
@@ -245,22 +245,25 @@ impl Pair {
         Ok(())
     }
 
-    fn go(&mut self, sent: Sent, place: Place, cost: f64, deadline: Nanos) {
-        let attempt = self.reference.send(self.now, place, cost);
+    fn go(&mut self, sent: TrackedAttempt, key: QueueKey, cost: f64, deadline: Nanos) {
+        let attempt = self.reference.send(self.now, key, cost);
         let tracked = Some((sent, attempt));
-        self.under_way.push(UnderWay { tracked, at: self.now, cost, rank: place.rank, deadline });
+        self.under_way.push(UnderWay { tracked, at: self.now, cost, rank: key.rank, deadline });
     }
 
     fn refuse(&mut self, refused: UnderWay, closed: Duration, measured: bool) -> TestCaseResult {
         let UnderWay { tracked, at, cost, rank, deadline } = refused;
         let (sent, attempt) = tracked.unwrap_or_else(|| {
-            (self.core.untracked(at, cost, rank), self.reference.untracked(at, cost, rank))
+            (
+                self.core.on_untracked_refusal(at, cost, rank),
+                self.reference.untracked(at, cost, rank),
+            )
         });
-        let place = self.core.refused(self.now, &sent, closed, measured, deadline);
+        let key = self.core.on_refused(self.now, &sent, closed, measured, deadline);
         let expected = self.reference.refused(self.now, attempt, closed, measured, deadline);
-        prop_assert_eq!(place, expected);
-        if let Some(place) = place {
-            self.wait(place, cost, deadline);
+        prop_assert_eq!(key, expected);
+        if let Some(key) = key {
+            self.wait(key, cost, deadline);
         }
         self.wake_head();
         Ok(())
@@ -282,7 +285,7 @@ impl Pair {
         let Some(index) = draw.index(&self.answered) else { return };
         let (sent, attempt) = self.answered.swap_remove(index);
         let actual = draw.cost();
-        self.core.finished(&sent, actual);
+        self.core.bucket.on_usage(&sent, actual);
         self.reference.finished(attempt, actual);
         self.wake_head();
     }
@@ -293,29 +296,29 @@ impl Pair {
         }
     }
 
-    fn accept(&mut self, sent: Sent, attempt: Attempt) {
-        self.core.accepted(self.now);
+    fn accept(&mut self, sent: TrackedAttempt, attempt: Attempt) {
+        self.core.bucket.on_accepted(self.now);
         self.reference.accepted(self.now);
         self.answered.push((sent, attempt));
         self.wake_head();
     }
 
-    fn lose(&mut self, sent: &Sent, attempt: Attempt) {
-        self.core.gone(sent);
+    fn lose(&mut self, sent: &TrackedAttempt, attempt: Attempt) {
+        self.core.bucket.on_cancelled(sent);
         self.reference.gone(attempt);
         self.wake_head();
     }
 
-    fn wait(&mut self, place: Place, cost: f64, deadline: Nanos) {
-        // A new ticket is polled at once.
+    fn wait(&mut self, key: QueueKey, cost: f64, deadline: Nanos) {
+        // A new waiter is polled at once.
         let (looks_at, woken) = (self.now, Arc::default());
-        self.waiting.push(Waiting { place, cost, deadline, looks_at, woken });
+        self.waiting.push(Waiting { key, cost, deadline, looks_at, woken });
     }
 
     fn leave(&mut self, index: usize) {
-        let place = self.waiting.swap_remove(index).place;
-        self.core.leave(place);
-        self.reference.leave(place);
+        let key = self.waiting.swap_remove(index).key;
+        self.core.on_left(key);
+        self.reference.leave(key);
         self.wake_head();
     }
 
@@ -332,7 +335,7 @@ impl Pair {
     /// Whether so few attempts are under way whose silence says nothing yet that one more may be
     /// made, as far as that matters.
     fn may_probe(&self) -> bool {
-        if self.reference.trusted_rate().is_some() || self.reference.clear().is_none() {
+        if self.reference.trusted_rate().is_some() || self.reference.below_limit_at().is_none() {
             return true;
         }
         let silence = self.reference.long_silence();
@@ -345,9 +348,12 @@ impl Pair {
         let Self { core, reference, now, .. } = self;
         prop_assert_eq!(core.waiting(), reference.waiting.len());
         prop_assert_eq!(core.waiting(), self.waiting.len());
-        prop_assert_eq!(core.closed_for(*now), reference.clear().map(|clear| clear - now));
-        prop_assert_eq!(core.is_trusted(), reference.trusted_rate().is_some());
-        prop_assert_eq!(core.rate().unwrap_or(0.0), reference.rate());
+        prop_assert_eq!(
+            core.bucket.closed_for(*now),
+            reference.below_limit_at().map(|at| at - now)
+        );
+        prop_assert_eq!(core.bucket.is_trusted(), reference.trusted_rate().is_some());
+        prop_assert_eq!(core.bucket.rate().unwrap_or(0.0), reference.rate());
         let tracked = self.under_way.iter().filter(|under_way| under_way.tracked.is_some());
         prop_assert_eq!(tracked.count(), reference.under_way());
         let head = reference.head();
@@ -355,8 +361,8 @@ impl Pair {
             if self.is_up(waiting) {
                 continue;
             }
-            prop_assert!(waiting.looks_at <= waiting.deadline, "nobody sleeps past its time");
-            if head == Some(waiting.place) {
+            prop_assert!(waiting.looks_at <= waiting.deadline, "none sleeps past its time");
+            if head == Some(waiting.key) {
                 prop_assert!(waiting.looks_at <= reference.due(), "the head sleeps on");
             }
         }
@@ -375,14 +381,14 @@ impl Pair {
             }
         }
         prop_assert_eq!(self.core.waiting(), 0);
-        let Some(closed_for) = self.core.closed_for(self.now) else { return Ok(()) };
+        let Some(closed_for) = self.core.bucket.closed_for(self.now) else { return Ok(()) };
         self.now += closed_for.max(0);
         // Two, since silence alone lets one go.
         for _ in 0..2 {
-            let verdict = self.core.arrive(self.now, 1.0, u8::MAX, self.now);
-            prop_assert!(matches!(verdict, Verdict::Go(_)), "an attempt is still counted");
-            let Verdict::Go(sent) = verdict else { unreachable!() };
-            self.core.gone(&sent);
+            let decision = self.core.on_arrival(self.now, 1.0, u8::MAX, self.now);
+            prop_assert!(matches!(decision, Decision::Go(_)), "an attempt is still counted");
+            let Decision::Go(sent) = decision else { unreachable!() };
+            self.core.bucket.on_cancelled(&sent);
         }
         prop_assert!(self.core.is_idle(self.now + 100 * SECOND));
         Ok(())

@@ -1,36 +1,36 @@
-//! When the naive gate dares an attempt whose fate is not known, out of the history.
+//! When the naive gate sends a probe, out of the history.
 
 use super::reference::{Event, Reference};
 use crate::gate::core::{Nanos, rate_estimator::Trust};
 
-/// Why an attempt was made.
-pub(super) enum Why {
+/// SentBecause an attempt was made.
+pub(super) enum SentBecause {
     /// Nothing was known of the PTU.
     Unasked,
-    /// It was its turn by the reckoning, or an answer made room.
+    /// It was its turn by the model, or an answer made room.
     Turn,
-    /// A trusted reckoning is to be checked.
+    /// A trusted model is to be checked.
     Check,
-    /// Silence says that the level is below the rim, as this one will find it when it `arrives`.
+    /// Silence says that the level is below the limit, as this one will find it when it `arrives`.
     Silence { arrives: Nanos },
 }
 
 impl Reference {
     /// When the head is to go.
     pub(super) fn due(&self) -> Nanos {
-        let Some(clear) = self.clear() else { return Nanos::MIN };
-        let clear = clear - self.round_trip() / 2;
+        let Some(at) = self.below_limit_at() else { return Nanos::MIN };
+        let at = at - self.round_trip() / 2;
         let last = self.history.iter().rev().find_map(|event| match event {
-            Event::Sent { why: Why::Unasked, .. } => None,
+            Event::Sent { why: SentBecause::Unasked, .. } => None,
             Event::Sent { at, .. } => Some(*at),
             _ => None,
         });
         let is_silent_at = last.map_or(Nanos::MIN, |at| at + self.long_silence());
         match self.trust() {
-            Trust::Full if self.is_checking() => clear.min(is_silent_at),
-            Trust::Full => clear,
-            _ if self.under_way() < self.window() => clear,
-            _ => clear.max(is_silent_at),
+            Trust::Trusted if self.is_checking() => at.min(is_silent_at),
+            Trust::Trusted => at,
+            _ if self.under_way() < self.window() => at,
+            _ => at.max(is_silent_at),
         }
     }
 
@@ -39,22 +39,22 @@ impl Reference {
         let round_trip = self.round_trip();
         let silence = Nanos::max(round_trip + round_trip / 2, 20_000_000);
         match self.trust() {
-            Trust::None => silence * 10,
+            Trust::Contradicted => silence * 10,
             _ => silence / Nanos::try_from(self.window()).expect("few attempts are made"),
         }
     }
 
-    /// Why an attempt is made that goes `now`.
-    pub(super) fn why(&self, now: Nanos) -> Why {
+    /// SentBecause an attempt is made that goes `now`.
+    pub(super) fn why(&self, now: Nanos) -> SentBecause {
         let arrives = now + self.round_trip() / 2;
         let (made, check_after) = self.attempts();
         let is_full = self.under_way() >= self.window();
         match self.trust() {
-            Trust::Full if made == check_after => Why::Check,
-            Trust::Full if made > check_after => Why::Silence { arrives },
+            Trust::Trusted if made == check_after => SentBecause::Check,
+            Trust::Trusted if made > check_after => SentBecause::Silence { arrives },
             // What was sent before the refusal was not silent after it.
-            Trust::Open if made > 0 && is_full => Why::Silence { arrives },
-            _ => Why::Turn,
+            Trust::TooFew if made > 0 && is_full => SentBecause::Silence { arrives },
+            _ => SentBecause::Turn,
         }
     }
 
@@ -71,25 +71,26 @@ impl Reference {
     /// admitted or made because of silence.
     pub(super) fn window(&self) -> usize {
         let is_start = |event: &&Event| {
-            matches!(event, Event::Refused { .. } | Event::Sent { why: Why::Check, .. })
+            matches!(event, Event::Refused { .. } | Event::Sent { why: SentBecause::Check, .. })
         };
         let widens = |event: &&Event| {
             matches!(
                 event,
-                Event::Accepted { widens: true } | Event::Sent { why: Why::Silence { .. }, .. }
+                Event::Accepted { widens: true }
+                    | Event::Sent { why: SentBecause::Silence { .. }, .. }
             )
         };
         let since = self.history.iter().rev().take_while(|event| !is_start(event));
         1 + since.filter(widens).count()
     }
 
-    /// How many attempts were made since the last refusal, and after how many the reckoning is
+    /// How many attempts were made since the last refusal, and after how many the model is
     /// checked.
     fn attempts(&self) -> (usize, usize) {
         let (mut made, mut check_after) = (0, 8);
         for event in &self.history {
             match event {
-                Event::Sent { why: Why::Unasked, .. } => (made, check_after) = (0, 8),
+                Event::Sent { why: SentBecause::Unasked, .. } => (made, check_after) = (0, 8),
                 Event::Sent { .. } => made += 1,
                 Event::Refused { .. } => {
                     if made >= check_after {

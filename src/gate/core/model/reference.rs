@@ -2,28 +2,28 @@
 
 use std::time::Duration;
 
-use super::probing::Why;
+use super::probing::SentBecause;
 use crate::gate::core::{
-    Nanos, Place, nanos,
-    rate_estimator::{Meter, Trust},
+    Nanos, QueueKey, nanos,
+    rate_estimator::{DrainRate, Trust},
     seconds,
-    standing_queue::Standing,
+    standing_queue::StandingQueue,
 };
 
-/// What [`Core`](crate::gate::core::Core) claims to be, written down without any cleverness.
+/// What [`Core`](crate::gate::core::Core) claims to be, in the plainest code.
 ///
 /// The formulas are in the units of the core, nanoseconds and whole weighted tokens, so that both
-/// have to agree to the last digit. Only the meter and the standing-queue rule are shared.
+/// have to agree to the last digit. Only the drain rate and the standing-queue rule are shared.
 pub(super) struct Reference {
-    meter: Meter,
-    standing: Standing,
-    pub(super) waiting: Vec<Waits>,
+    drain_rate: DrainRate,
+    standing_queue: StandingQueue,
+    pub(super) waiting: Vec<QueuedRequest>,
     pub(super) history: Vec<Event>,
     orders: u64,
 }
 
-pub(super) struct Waits {
-    place: Place,
+pub(super) struct QueuedRequest {
+    key: QueueKey,
     cost: f64,
     latest: Nanos,
 }
@@ -36,11 +36,11 @@ pub(super) enum Event {
         cost: f64,
     },
     Sent {
-        place: Place,
+        key: QueueKey,
         cost: f64,
         at: Nanos,
         rate: Option<f64>,
-        why: Why,
+        why: SentBecause,
     },
     Gone {
         attempt: Attempt,
@@ -71,10 +71,10 @@ pub(super) enum Expected {
 }
 
 impl Reference {
-    pub(super) fn new(patience: Option<Duration>) -> Self {
+    pub(super) fn new(interval: Option<Duration>) -> Self {
         Self {
-            meter: Meter::new(),
-            standing: Standing::new(patience),
+            drain_rate: DrainRate::new(),
+            standing_queue: StandingQueue::new(interval),
             waiting: Vec::new(),
             history: Vec::new(),
             orders: 0,
@@ -83,7 +83,7 @@ impl Reference {
 
     pub(super) fn is_idle(&mut self, now: Nanos) -> bool {
         self.look(now);
-        self.clear().is_none()
+        self.below_limit_at().is_none()
     }
 
     pub(super) fn arrive(
@@ -92,60 +92,60 @@ impl Reference {
         cost: f64,
         rank: u8,
         deadline: Nanos,
-    ) -> (Place, Expected) {
+    ) -> (QueueKey, Expected) {
         self.look(now);
         self.history.push(Event::Arrived { cost });
-        let place = self.place(rank);
+        let key = self.key(rank);
         let latest = self.latest(deadline);
         let (wait, budget) = (self.predicted_wait(now, rank), seconds((latest - now).max(0)));
         let mean = self.mean();
-        let jobs = if mean > 0.0 { wait * self.meter.rate() / mean } else { 0.0 };
-        self.standing.observe(seconds(now), wait, budget, jobs);
-        let allowed = self.standing.allowed(budget);
+        let requests = if mean > 0.0 { wait * self.drain_rate.rate() / mean } else { 0.0 };
+        self.standing_queue.on_arrival(seconds(now), wait, budget, requests);
+        let allowed = self.standing_queue.allowed_wait(budget);
         let allowed = if self.trusted_rate().is_some() { allowed / 1.05 } else { allowed };
-        let overtakes_all = self.waiting.iter().all(|other| goes_before(place, other.place));
+        let overtakes_all = self.waiting.iter().all(|other| goes_before(key, other.key));
         let expected = if overtakes_all && self.due() <= now {
             Expected::Go
         } else if wait > allowed && self.wait_behind(now, rank).is_none_or(|wait| wait > allowed) {
             Expected::Spill
         } else {
-            self.waiting.push(Waits { place, cost, latest });
+            self.waiting.push(QueuedRequest { key, cost, latest });
             Expected::Wait
         };
-        (place, expected)
+        (key, expected)
     }
 
-    /// What the request at `place` is to do, and until when it is to wait.
-    pub(super) fn turn(&mut self, now: Nanos, place: Place, deadline: Nanos) -> (Expected, Nanos) {
+    /// What the request at `key` is to do, and until when it is to wait.
+    pub(super) fn turn(&mut self, now: Nanos, key: QueueKey, deadline: Nanos) -> (Expected, Nanos) {
         self.look(now);
-        let is_head = self.head() == Some(place);
+        let is_head = self.head() == Some(key);
         let due = is_head.then(|| self.due());
         let latest = self.latest(deadline);
         if now <= latest && due.is_some_and(|due| due <= now) {
             return (Expected::Go, now);
         }
         if now >= latest {
-            self.leave(place);
+            self.leave(key);
             return (Expected::Spill, now);
         }
         (Expected::Wait, due.map_or(latest, |due| due.min(latest)))
     }
 
     /// An attempt goes, from the queue or past it.
-    pub(super) fn send(&mut self, now: Nanos, place: Place, cost: f64) -> Attempt {
-        self.leave(place);
+    pub(super) fn send(&mut self, now: Nanos, key: QueueKey, cost: f64) -> Attempt {
+        self.leave(key);
         let (rate, why) = (self.trusted_rate(), self.why(now));
-        self.history.push(Event::Sent { place, cost, at: now, rate, why });
+        self.history.push(Event::Sent { key, cost, at: now, rate, why });
         self.history.len() - 1
     }
 
     /// An attempt that was sent while nothing was known moves no level.
     pub(super) fn untracked(&mut self, at: Nanos, cost: f64, rank: u8) -> Attempt {
-        let place = self.place(rank);
-        if self.clear().is_none() {
-            self.meter.woke(seconds(at));
+        let key = self.key(rank);
+        if self.below_limit_at().is_none() {
+            self.drain_rate.on_first_refusal(seconds(at));
         }
-        self.history.push(Event::Sent { place, cost, at, rate: None, why: Why::Unasked });
+        self.history.push(Event::Sent { key, cost, at, rate: None, why: SentBecause::Unasked });
         self.history.len() - 1
     }
 
@@ -156,8 +156,8 @@ impl Reference {
         closed: Duration,
         is_measured: bool,
         deadline: Nanos,
-    ) -> Option<Place> {
-        let (place, cost, at) = self.sent(attempt);
+    ) -> Option<QueueKey> {
+        let (key, cost, at) = self.sent(attempt);
         let took = (now - at).clamp(0, 100_000_000);
         let round_trip = shortest(self.round_trip(), took);
         let decided = now - round_trip / 2;
@@ -165,17 +165,17 @@ impl Reference {
         self.gone(attempt);
         let (seen, later) = self.seen_by(attempt, reopens);
         if is_measured {
-            self.meter.refused(seconds(decided), closed.as_secs_f64(), seen);
+            self.drain_rate.on_refused(seconds(decided), closed.as_secs_f64(), seen);
         }
         self.history.push(Event::Refused { took, reopens, later });
         (reopens <= deadline).then(|| {
-            self.waiting.push(Waits { place, cost, latest: self.latest(deadline) });
-            place
+            self.waiting.push(QueuedRequest { key, cost, latest: self.latest(deadline) });
+            key
         })
     }
 
     pub(super) fn accepted(&mut self, now: Nanos) {
-        let is_open = self.clear().is_some_and(|clear| clear <= now);
+        let is_open = self.below_limit_at().is_some_and(|at| at <= now);
         let widens = is_open && self.trusted_rate().is_none();
         self.history.push(Event::Accepted { widens });
     }
@@ -188,53 +188,54 @@ impl Reference {
         self.history.push(Event::Finished { attempt, actual, rate: self.trusted_rate() });
     }
 
-    pub(super) fn leave(&mut self, place: Place) {
-        self.waiting.retain(|other| other.place != place);
+    pub(super) fn leave(&mut self, key: QueueKey) {
+        self.waiting.retain(|other| other.key != key);
     }
 
-    pub(super) fn head(&self) -> Option<Place> {
-        let places = self.waiting.iter().map(|waits| waits.place);
-        places.reduce(|a, b| if goes_before(a, b) { a } else { b })
+    pub(super) fn head(&self) -> Option<QueueKey> {
+        let keys = self.waiting.iter().map(|request| request.key);
+        keys.reduce(|a, b| if goes_before(a, b) { a } else { b })
     }
 
-    /// When the level passes the rim, by the last refusal and all that came after it.
-    pub(super) fn clear(&self) -> Option<Nanos> {
+    /// When the level falls below the limit, by the last refusal and all that came after it.
+    pub(super) fn below_limit_at(&self) -> Option<Nanos> {
         let is_start = |event: &Event| matches!(event, Event::Refused { .. } | Event::Idle);
         let start = self.history.iter().rposition(is_start)?;
         let Event::Refused { reopens, later, .. } = self.history[start] else {
             return None;
         };
-        let mut clear = reopens + later;
+        let mut below_at = reopens + later;
         for event in &self.history[start + 1..] {
             match *event {
                 Event::Sent { cost, at, rate: Some(rate), ref why, .. } => {
-                    if let Why::Silence { arrives } = *why {
-                        clear = clear.min(arrives);
+                    if let SentBecause::Silence { arrives } = *why {
+                        below_at = below_at.min(arrives);
                     }
-                    clear = clear.max(at - DEEPEST) + drain_time(cost, Some(rate));
+                    below_at =
+                        below_at.max(at - MAX_MODELLED_SPARE_NS) + drain_time(cost, Some(rate));
                 }
                 Event::Finished { attempt, actual, rate } => {
-                    clear += drain_time(actual - self.sent(attempt).1, rate);
+                    below_at += drain_time(actual - self.sent(attempt).1, rate);
                 }
                 Event::Gone { attempt, rate } => {
-                    clear += drain_time(-self.sent(attempt).1, rate);
+                    below_at += drain_time(-self.sent(attempt).1, rate);
                 }
                 _ => {}
             }
         }
-        Some(clear)
+        Some(below_at)
     }
 
     pub(super) fn trust(&self) -> Trust {
-        self.meter.trust()
+        self.drain_rate.trust()
     }
 
     pub(super) fn trusted_rate(&self) -> Option<f64> {
-        self.meter.is_trusted().then(|| self.meter.rate())
+        self.drain_rate.is_trusted().then(|| self.drain_rate.rate())
     }
 
     pub(super) fn rate(&self) -> f64 {
-        self.meter.rate()
+        self.drain_rate.rate()
     }
 
     /// The last instant at which a request may go that has to be sent somewhere by `deadline`.
@@ -243,30 +244,29 @@ impl Reference {
         deadline - round_trip - round_trip / 2
     }
 
-    /// Whoever looks finds that the queue has emptied or that the gate is idle, or lets the rate
-    /// creep.
+    /// Each look finds that the queue has emptied or that the gate is idle, or lets the rate drift.
     fn look(&mut self, now: Nanos) {
-        let Some(clear) = self.clear() else { return };
-        if now - clear > 500_000_000 {
-            self.standing.emptied();
+        let Some(at) = self.below_limit_at() else { return };
+        if now - at > 500_000_000 {
+            self.standing_queue.on_empty();
         }
-        if now - clear > 1_000_000_000 && self.waiting.is_empty() {
-            self.meter.forget_mark();
+        if now - at > 1_000_000_000 && self.waiting.is_empty() {
+            self.drain_rate.on_ran_dry();
             self.history.push(Event::Idle);
         } else {
-            self.meter.creep(seconds(now), self.mean());
+            self.drain_rate.advance(seconds(now), self.mean());
         }
     }
 
-    fn place(&mut self, rank: u8) -> Place {
+    fn key(&mut self, rank: u8) -> QueueKey {
         self.orders += 1;
-        Place { rank, order: self.orders - 1 }
+        QueueKey { rank, order: self.orders - 1 }
     }
 
     fn predicted_wait(&self, now: Nanos, rank: u8) -> f64 {
-        let Some(clear) = self.clear() else { return 0.0 };
-        let closed = seconds(clear - self.round_trip() / 2 - now);
-        let ahead: f64 = self.ahead_of(rank).iter().map(|waits| waits.cost).sum();
+        let Some(at) = self.below_limit_at() else { return 0.0 };
+        let closed = seconds(at - self.round_trip() / 2 - now);
+        let ahead: f64 = self.ahead_of(rank).iter().map(|request| request.cost).sum();
         let ahead = self.trusted_rate().map_or(0.0, |rate| self.ratio() * ahead / rate);
         (closed + ahead).max(0.0)
     }
@@ -274,21 +274,21 @@ impl Reference {
     /// The same without those that will have left by their turn; `None` when that is not worth
     /// knowing, or not known.
     fn wait_behind(&self, now: Nanos, rank: u8) -> Option<f64> {
-        let (clear, rate) = (self.clear()?, self.trusted_rate()?);
-        let mut turn = Nanos::max(clear - self.round_trip() / 2, now);
-        for waits in self.ahead_of(rank) {
-            if waits.latest >= turn {
-                turn += drain_time(self.ratio() * waits.cost, Some(rate));
+        let (at, rate) = (self.below_limit_at()?, self.trusted_rate()?);
+        let mut turn = Nanos::max(at - self.round_trip() / 2, now);
+        for request in self.ahead_of(rank) {
+            if request.latest >= turn {
+                turn += drain_time(self.ratio() * request.cost, Some(rate));
             }
         }
         (self.waiting.len() <= 64).then(|| seconds(turn - now))
     }
 
     /// Who goes before a newcomer of `rank`, in the order in which they go.
-    fn ahead_of(&self, rank: u8) -> Vec<&Waits> {
-        let ahead = self.waiting.iter().filter(|waits| waits.place.rank <= rank);
+    fn ahead_of(&self, rank: u8) -> Vec<&QueuedRequest> {
+        let ahead = self.waiting.iter().filter(|request| request.key.rank <= rank);
         let mut ahead: Vec<_> = ahead.collect();
-        ahead.sort_by_key(|waits| (waits.place.rank, waits.place.order));
+        ahead.sort_by_key(|request| (request.key.rank, request.key.order));
         ahead
     }
 
@@ -297,8 +297,8 @@ impl Reference {
         let (before, all) = (admitted(&self.history[..attempt]), admitted(&self.history));
         let Some(rate) = self.trusted_rate() else { return (before, 0) };
         let later = drain_time((all - before).max(0.0), Some(rate));
-        // By the reckoning, a hint that knew of everything would say `clear`.
-        let overtaken = self.clear().is_some_and(|clear| reopens > clear - later + later / 2);
+        // By the model, a hint that knew of everything would say this.
+        let overtaken = self.below_limit_at().is_some_and(|at| reopens > at - later + later / 2);
         if overtaken && later >= 100_000_000 && !self.is_checking() {
             (all, 0)
         } else {
@@ -331,9 +331,9 @@ impl Reference {
         })
     }
 
-    fn sent(&self, attempt: Attempt) -> (Place, f64, Nanos) {
+    fn sent(&self, attempt: Attempt) -> (QueueKey, f64, Nanos) {
         match self.history[attempt] {
-            Event::Sent { place, cost, at, .. } => (place, cost, at),
+            Event::Sent { key, cost, at, .. } => (key, cost, at),
             _ => unreachable!("an attempt was sent"),
         }
     }
@@ -353,7 +353,7 @@ fn admitted(history: &[Event]) -> f64 {
     })
 }
 
-fn goes_before(a: Place, b: Place) -> bool {
+fn goes_before(a: QueueKey, b: QueueKey) -> bool {
     a.rank < b.rank || (a.rank == b.rank && a.order < b.order)
 }
 
@@ -366,4 +366,4 @@ fn shortest(known: Nanos, took: Nanos) -> Nanos {
     if known == 0 { took } else { took.min(known + known / 16) }
 }
 
-const DEEPEST: Nanos = 60_000_000_000;
+const MAX_MODELLED_SPARE_NS: Nanos = 60_000_000_000;
