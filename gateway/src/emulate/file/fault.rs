@@ -1,10 +1,12 @@
 //! Scripted misbehaviour as TOML: which fault, how often, how late.
 
+use std::collections::BTreeMap;
+
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use spillover_emulator::Fault;
 
-use super::{span::Span, text::Headers};
+use super::span::Span;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -17,7 +19,7 @@ pub(super) struct FaultText {
     after: Option<Span>,
     times: Option<u32>,
     #[serde(default)]
-    headers: Headers,
+    headers: BTreeMap<String, String>,
     body: Option<String>,
 }
 

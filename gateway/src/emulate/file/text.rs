@@ -1,6 +1,6 @@
 //! The TOML as it is written, before anything is checked.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::net::SocketAddr;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -67,6 +67,3 @@ pub(super) struct PaceText {
     pub(super) first_token: Option<Span>,
     pub(super) per_token: Option<Span>,
 }
-
-/// Headers of a fault's answer.
-pub(super) type Headers = BTreeMap<String, String>;
