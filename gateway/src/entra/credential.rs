@@ -14,7 +14,7 @@ use azure_identity::{
 };
 use http::Uri;
 
-use super::{EntraError, transport::Transport};
+use super::{error::EntraError, transport::Transport};
 use crate::{
     config::{Entra, EntraKind},
     http_client::Client,

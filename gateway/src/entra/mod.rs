@@ -1,17 +1,18 @@
 //! Microsoft Entra ID tokens for backends with `auth = "entra"`.
 
 mod credential;
+mod error;
 mod refresh;
 mod transport;
 
 #[cfg(test)]
 mod tests;
 
-use std::{env, error::Error, fmt};
+use std::{env, fmt};
 
 use tower_spillover::backend::TokenSource;
 
-use self::refresh::Refreshed;
+use self::{error::EntraError, refresh::Refreshed};
 use crate::config::{Entra, EntraKind};
 
 /// A source of tokens for the scope of `entra`, by the identity that it describes.
@@ -37,21 +38,3 @@ pub(crate) fn source(
     };
     Ok(Refreshed::new(credential, entra.scope.clone(), secret))
 }
-
-/// Why an identity cannot be used.
-#[derive(Debug)]
-pub(crate) struct EntraError(String);
-
-impl EntraError {
-    pub(self) fn new(reason: impl fmt::Display) -> Self {
-        Self(reason.to_string())
-    }
-}
-
-impl fmt::Display for EntraError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[entra] {}", self.0)
-    }
-}
-
-impl Error for EntraError {}
