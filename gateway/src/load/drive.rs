@@ -3,9 +3,9 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
@@ -15,42 +15,12 @@ use tokio::{
 };
 
 use super::{
-    args::LoadArgs,
-    client::Client,
     clock,
     exchange::{self, Seen},
+    outcome::{Item, Outcome, Run},
     plan::{Arrivals, Plan, Question},
     report::Out,
-    tally::Tally,
-    targets::Target,
 };
-
-/// What all requests of a run share.
-pub(super) struct Run {
-    pub(super) args: LoadArgs,
-    pub(super) targets: Vec<Target>,
-    pub(super) client: Client,
-    pub(super) running: AtomicUsize,
-}
-
-/// One finished request.
-pub(super) struct Item {
-    pub(super) id: u64,
-    pub(super) started: SystemTime,
-    pub(super) target: usize,
-    pub(super) seen: Seen,
-}
-
-/// All that a run brought.
-#[derive(Default)]
-pub(super) struct Outcome {
-    pub(super) tally: Tally,
-    /// Kept when they are wanted.
-    pub(super) items: Vec<Item>,
-    pub(super) took: Duration,
-    /// Whether a signal ended it.
-    pub(super) interrupted: bool,
-}
 
 /// Runs a plan to its end, or until SIGINT.
 pub(super) async fn drive(run: Arc<Run>, plan: Plan, out: &Out) -> Outcome {

@@ -5,6 +5,7 @@ mod client;
 mod clock;
 mod drive;
 mod exchange;
+mod outcome;
 mod plan;
 mod report;
 mod table;
@@ -18,7 +19,7 @@ use std::{
 };
 
 pub(crate) use self::args::LoadArgs;
-use self::{args::Api, drive::Run, plan::Plan, report::Out, targets::Target};
+use self::{args::Api, outcome::Run, plan::Plan, report::Out, targets::Target};
 
 /// Runs a load; fails when nothing was answered.
 pub(crate) fn run(args: LoadArgs) -> ExitCode {

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::{
     clock,
-    drive::{Item, Outcome, Run},
     exchange::End,
+    outcome::{Item, Outcome, Run},
     table,
     tally::Sums,
 };

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    drive::{Outcome, Run},
+    outcome::{Outcome, Run},
     tally::{Percentiles, Sums},
 };
 

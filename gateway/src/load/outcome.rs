@@ -1,0 +1,35 @@
+//! A run: what its requests share, and what they brought.
+
+use std::{
+    sync::atomic::AtomicUsize,
+    time::{Duration, SystemTime},
+};
+
+use super::{args::LoadArgs, client::Client, exchange::Seen, tally::Tally, targets::Target};
+
+/// What all requests of a run share.
+pub(super) struct Run {
+    pub(super) args: LoadArgs,
+    pub(super) targets: Vec<Target>,
+    pub(super) client: Client,
+    pub(super) running: AtomicUsize,
+}
+
+/// One finished request.
+pub(super) struct Item {
+    pub(super) id: u64,
+    pub(super) started: SystemTime,
+    pub(super) target: usize,
+    pub(super) seen: Seen,
+}
+
+/// All that a run brought.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub(super) tally: Tally,
+    /// Kept when they are wanted.
+    pub(super) items: Vec<Item>,
+    pub(super) took: Duration,
+    /// Whether a signal ended it.
+    pub(super) interrupted: bool,
+}
