@@ -7,10 +7,9 @@ use tower_spillover::Credential;
 
 use super::{
     Class, Client, Clients, Permissions,
-    endpoint::told,
+    endpoint::strip_field,
     model::Models,
-    section::{DAY, Section},
-    value::Value,
+    toml::{DAY, Section, Value},
 };
 
 type Classes = BTreeMap<String, Class>;
@@ -38,11 +37,11 @@ pub(super) fn clients(mut section: Section<'_>, models: &Models, classes: &Class
     let entries = section.entries();
     match (&open, is_open) {
         (Some(open), Some(true)) if !entries.is_empty() => {
-            open.wrong("stands beside clients with keys; remove it, or them");
+            open.report("stands beside clients with keys; remove it, or them");
         }
         (_, Some(true)) => {}
         (Some(_), None) => {}
-        _ if entries.is_empty() => section.wrong(
+        _ if entries.is_empty() => section.report(
             "names nobody who may use the gateway; add [clients.NAME] with keys, or open = true",
         ),
         _ => {}
@@ -91,13 +90,13 @@ fn client(
 fn hashes(list: &Value<'_>, owners: &mut BTreeMap<[u8; 32], String>) -> Vec<[u8; 32]> {
     let Some(values) = list.list() else { return Vec::new() };
     if values.is_empty() {
-        list.wrong("has no key, so nobody could use it; add one");
+        list.report("has no key, so nobody could use it; add one");
     }
     let mut hashes = Vec::new();
     for value in values {
         let Some(hash) = hash(&value) else { continue };
         if let Some(owner) = owners.insert(hash, value.key.clone()) {
-            value.wrong(format!("is the same key as {owner}; give each client its own"));
+            value.report(format!("is the same key as {owner}; give each client its own"));
         }
         hashes.push(hash);
     }
@@ -110,19 +109,19 @@ fn hash(value: &Value<'_>) -> Option<[u8; 32]> {
     if let Some(digits) = text.strip_prefix("sha256:") {
         let hash = from_hex(digits);
         if hash.is_none() {
-            value.wrong("is not a SHA-256; write its 64 hexadecimal digits after sha256:");
+            value.report("is not a SHA-256; write its 64 hexadecimal digits after sha256:");
         }
         return hash;
     }
     if !text.starts_with("env:") && !text.starts_with("file:") {
-        value.wrong(
+        value.report(
             "is neither sha256:DIGITS, env:NAME nor file:PATH; keep the key out of this file: \
              printf %s KEY | sha256sum",
         );
         return None;
     }
     let secret = value.secret()?;
-    Credential::api_key(secret.expose()).map_err(|error| value.wrong(told(&error))).ok()?;
+    Credential::api_key(secret.expose()).map_err(|error| value.report(strip_field(&error))).ok()?;
     Some(Sha256::digest(secret.expose()).into())
 }
 
@@ -157,6 +156,6 @@ const PERMISSIONS: [&str; 5] = ["max-wait", "class", "no-spill", "trace", "backe
 fn check_name(value: &Value<'_>, name: &str) {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
     if name.is_empty() || !name.bytes().all(plain) {
-        value.wrong(format!("{name:?} is not a name; use letters, digits and signs like `-`"));
+        value.report(format!("{name:?} is not a name; use letters, digits and signs like `-`"));
     }
 }

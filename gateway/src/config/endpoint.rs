@@ -3,7 +3,7 @@
 use http::uri::Authority;
 use tower_spillover::{Backend, ConfigError};
 
-use super::value::Value;
+use super::toml::Value;
 
 impl<'a> Value<'a> {
     /// The address of a server. Nothing of a wrong one is repeated: it may hold a password.
@@ -12,7 +12,7 @@ impl<'a> Value<'a> {
         match Backend::new("probe", text) {
             Ok(_) => Some(text),
             Err(error) => {
-                self.wrong(told(&error));
+                self.report(strip_field(&error));
                 None
             }
         }
@@ -23,7 +23,7 @@ impl<'a> Value<'a> {
     pub(super) fn endpoint(&self, allow_http: bool, remedy: &str) -> Option<&'a str> {
         let text = self.address()?;
         if is_plain(text) && !allow_http && !is_loopback(text) {
-            self.wrong(format!("would send keys over http:// to another machine; {remedy}"));
+            self.report(format!("would send keys over http:// to another machine; {remedy}"));
             return None;
         }
         Some(text)
@@ -31,7 +31,7 @@ impl<'a> Value<'a> {
 }
 
 /// What the library says is wrong, without the field, in this file's punctuation.
-pub(super) fn told(error: &ConfigError) -> String {
+pub(super) fn strip_field(error: &ConfigError) -> String {
     let text = error.to_string();
     let problem = text.strip_prefix(error.field()).unwrap_or(&text).trim_start_matches(": ");
     problem.replacen(": ", "; ", 1)

@@ -6,13 +6,13 @@ use toml::de::DeTable;
 
 use super::{
     Clients, Config, client,
-    endpoint::told,
+    endpoint::strip_field,
     model::{self, Models},
     model_policy,
-    parse_context::{self, Contents, Environment, Sheet},
+    parse_context::{self, Contents, Environment, ParseContext},
     problem::{Problem, Problems},
-    section::Section,
     server,
+    toml::Section,
 };
 
 /// The configuration in the file at `path`, with the secrets that it refers to.
@@ -32,7 +32,7 @@ pub fn load(path: &Path) -> Result<Config, Problems> {
 /// As of [`load`].
 pub fn parse(text: &str, environment: &Environment<'_>) -> Result<Config, Problems> {
     let path = Path::new("");
-    read_text(path, text, Sheet::new(path, text, environment)).0
+    read_text(path, text, ParseContext::new(path, text, environment)).0
 }
 
 /// The environment of the process.
@@ -58,8 +58,8 @@ pub(super) fn read(path: &Path, environment: &Environment<'_>) -> Reading {
         }
         Ok(Err(_)) => whole("is not text; write it as UTF-8".to_owned()),
         Ok(Ok(text)) => {
-            let sheet = Sheet::new(path, &text, environment);
-            let (config, more) = read_text(path, &text, sheet);
+            let context = ParseContext::new(path, &text, environment);
+            let (config, more) = read_text(path, &text, context);
             contents.extend(more);
             config
         }
@@ -70,7 +70,7 @@ pub(super) fn read(path: &Path, environment: &Environment<'_>) -> Reading {
 fn read_text<'a>(
     path: &Path,
     text: &'a str,
-    sheet: Sheet<'a>,
+    context: ParseContext<'a>,
 ) -> (Result<Config, Problems>, Contents) {
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -81,15 +81,15 @@ fn read_text<'a>(
         });
         return (Err(Problems::new(problems.collect())), Contents::new());
     }
-    let config = config(&sheet, root.get_ref());
-    let (problems, contents) = sheet.finish();
+    let config = config(&context, root.get_ref());
+    let (problems, contents) = context.finish();
     let result = if problems.is_empty() { Ok(config) } else { Err(Problems::new(problems)) };
     (result, contents)
 }
 
 /// The configuration, with something in place of whatever was reported.
-fn config<'a>(sheet: &'a Sheet<'a>, root: &'a DeTable<'a>) -> Config {
-    let mut root = Section::new(sheet, String::new(), 0..0, Some(root));
+fn config<'a>(context: &'a ParseContext<'a>, root: &'a DeTable<'a>) -> Config {
+    let mut root = Section::new(context, String::new(), 0..0, Some(root));
     let listen = server::listen(root.section("listen"));
     let limits = server::limits(root.section("limits"));
     let upstream = server::upstream(root.section("upstream"));
@@ -101,7 +101,7 @@ fn config<'a>(sheet: &'a Sheet<'a>, root: &'a DeTable<'a>) -> Config {
     let mut models = Models::read(&section);
     if let Some(first) = models.entra.first().filter(|_| entra.is_none() && !root.has("entra")) {
         let text = format!("is missing, and {first} needs it; add kind = \"workload\"");
-        sheet.report(0..0, "entra", text);
+        context.report(0..0, "entra", text);
     }
     check_pools(&models, &section);
     let default_model = root.get("default_model").and_then(|value| models.find(&value));
@@ -116,13 +116,13 @@ fn config<'a>(sheet: &'a Sheet<'a>, root: &'a DeTable<'a>) -> Config {
 
 /// Asks the library itself, after everything of which it is known what it would say.
 fn check_pools(models: &Models, section: &Section<'_>) {
-    if section.sheet.is_wrong() {
+    if section.context.is_wrong() {
         return;
     }
     for model in models.models.values() {
         for tier in [&model.ptu, &model.standard] {
             if let Some(error) = (!tier.is_empty()).then(|| model::pool(tier).err()).flatten() {
-                section.wrong(told(&error));
+                section.report(strip_field(&error));
             }
         }
     }

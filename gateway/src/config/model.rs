@@ -8,10 +8,9 @@ use tower_spillover::{
 
 use super::{
     Auth, Backend, Budget, GateSettings, Model, Secret,
-    endpoint::told,
+    endpoint::strip_field,
     model_policy,
-    section::{DAY, Section},
-    value::Value,
+    toml::{DAY, Section, Value},
 };
 
 /// The models by name, and the name of each model by each of its names.
@@ -28,7 +27,7 @@ impl Models {
         let mut models = Self::default();
         let entries = section.entries();
         if entries.is_empty() {
-            section.wrong("has no model; add [models.NAME] and [[models.NAME.standard]]");
+            section.report("has no model; add [models.NAME] and [[models.NAME.standard]]");
         }
         for (name, _, value) in &entries {
             check_name(value, name);
@@ -59,15 +58,15 @@ impl Models {
         let ptu = self.tier(section.get("ptu"), &mut taken);
         let standard = self.tier(section.get("standard"), &mut taken);
         if taken.is_empty() && ptu.is_empty() && standard.is_empty() {
-            section.wrong(format!("has no backend; add [[{}.standard]]", section.key));
+            section.report(format!("has no backend; add [[{}.standard]]", section.key));
         }
         let gate = section.get("gate");
         if let Some(gate) = gate.as_ref().filter(|_| ptu.is_empty()) {
-            gate.wrong("would do nothing without a PTU tier; remove it or add `ptu`");
+            gate.report("would do nothing without a PTU tier; remove it or add `ptu`");
         }
         let budget = section.get("spill_budget");
         if let Some(budget) = budget.as_ref().filter(|_| ptu.is_empty() || standard.is_empty()) {
-            budget.wrong("would do nothing without both tiers; remove it or add the other tier");
+            budget.report("would do nothing without both tiers; remove it or add the other tier");
         }
         let aliases = section.get("aliases").map(|value| self.aliases(name, &value));
         let steering = model_policy::read(&mut section, &ptu, &standard);
@@ -96,7 +95,7 @@ impl Models {
                     self.names.insert(alias.to_owned(), name.to_owned());
                     aliases.push(alias.to_owned());
                 }
-                Some(owner) => value.wrong(format!(
+                Some(owner) => value.report(format!(
                     "{alias:?} is already a name of model {owner:?}; a name leads to one model"
                 )),
             }
@@ -119,7 +118,7 @@ impl Models {
                     let text = format!("{:?} is taken by {other}; make it unique", backend.name);
                     let place =
                         section.get("name").map_or_else(|| section.span.clone(), |v| v.span);
-                    section.sheet.report(place, name, text);
+                    section.context.report(place, name, text);
                 }
                 _ => drop(taken.insert(backend.name.clone(), name)),
             }
@@ -134,7 +133,7 @@ impl Models {
         let name = name.and_then(|value| {
             let name = value.text()?;
             let probe = Probe::new(name, PROBE).map(drop);
-            probe.map_err(|error| value.wrong(told(&error))).ok()?;
+            probe.map_err(|error| value.report(strip_field(&error))).ok()?;
             Some(name.to_owned())
         });
         let allow_http = section.flag("allow_http", false);
@@ -161,11 +160,11 @@ impl Models {
         let (auth, key) = (section.get("auth"), section.get("key"));
         match (&auth, &key) {
             (None, None) => {
-                section.wrong(
+                section.report(
                     "has neither `key` nor `auth`; add key = \"env:NAME\" or auth = \"entra\"",
                 );
             }
-            (Some(auth), Some(_)) => auth.wrong("stands beside `key`; remove one of the two"),
+            (Some(auth), Some(_)) => auth.report("stands beside `key`; remove one of the two"),
             (Some(_), None) | (None, Some(_)) => {}
         }
         let entra = auth.and_then(|value| value.one_of(&[("entra", ())]));
@@ -175,7 +174,7 @@ impl Models {
         let key = key.and_then(|value| {
             let secret = value.secret()?;
             let usable = Credential::api_key(secret.expose()).map(drop);
-            usable.map_err(|error| value.wrong(told(&error))).ok()?;
+            usable.map_err(|error| value.report(strip_field(&error))).ok()?;
             Some(secret)
         });
         match (key, entra) {
@@ -210,7 +209,7 @@ fn probed(
     let pool = Probe::new("probe", PROBE)
         .map(|probe| set(probe.credential(Credential::passthrough()), text.to_owned()))
         .and_then(|probe| BackendPool::new([probe]));
-    pool.map_err(|error| value.wrong(told(&error))).ok()?;
+    pool.map_err(|error| value.report(strip_field(&error))).ok()?;
     Some(text.to_owned())
 }
 
@@ -221,7 +220,7 @@ fn share(section: &mut Section<'_>, key: &'static str) -> u32 {
 
 fn check_name(value: &Value<'_>, name: &str) {
     if let Err(error) = DeploymentLayer::new(name) {
-        value.wrong(told(&error));
+        value.report(strip_field(&error));
     }
 }
 
@@ -254,8 +253,8 @@ fn gate_settings(mut section: Section<'_>) -> GateSettings {
 fn spill_budget(mut section: Section<'_>) -> Option<Budget> {
     let (requests, tokens) = (section.get("requests"), section.get("tokens"));
     match (&requests, &tokens) {
-        (None, None) => section.wrong("counts nothing; add `requests` or `tokens`"),
-        (Some(_), Some(tokens)) => tokens.wrong("stands beside `requests`; remove one of the two"),
+        (None, None) => section.report("counts nothing; add `requests` or `tokens`"),
+        (Some(_), Some(tokens)) => tokens.report("stands beside `requests`; remove one of the two"),
         (Some(_), None) | (None, Some(_)) => {}
     }
     let requests = requests.and_then(|value| value.whole(1..u64::from(u32::MAX) + 1));

@@ -19,7 +19,7 @@ pub(super) type Contents = BTreeMap<PathBuf, Option<[u8; 32]>>;
 /// Where `env:NAME` is looked up.
 pub(super) type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
-pub(super) struct Sheet<'a> {
+pub(super) struct ParseContext<'a> {
     file: &'a Path,
     text: &'a str,
     environment: &'a Environment<'a>,
@@ -27,7 +27,7 @@ pub(super) struct Sheet<'a> {
     contents: RefCell<Contents>,
 }
 
-impl<'a> Sheet<'a> {
+impl<'a> ParseContext<'a> {
     pub(super) fn new(file: &'a Path, text: &'a str, environment: &'a Environment<'a>) -> Self {
         Self { file, text, environment, problems: RefCell::default(), contents: RefCell::default() }
     }

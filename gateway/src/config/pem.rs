@@ -10,7 +10,10 @@ use tokio_rustls::rustls::{
     },
 };
 
-use super::{Secret, Tls, section::Section, value::Value};
+use super::{
+    Secret, Tls,
+    toml::{Section, Value},
+};
 
 /// A certificate chain and its key, which fit each other.
 pub(super) fn tls(mut section: Section<'_>) -> Option<Tls> {
@@ -28,11 +31,11 @@ pub(super) fn tls(mut section: Section<'_>) -> Option<Tls> {
     match serve_with(chain, der) {
         Ok(()) => Some(Tls { certificates, key }),
         Err(Error::InconsistentKeys(_)) => {
-            value.wrong("is not the key of the first certificate; use the one it was issued for");
+            value.report("is not the key of the first certificate; use the one it was issued for");
             None
         }
         Err(_) => {
-            value.wrong("cannot be used; use an RSA, ECDSA or Ed25519 key");
+            value.report("cannot be used; use an RSA, ECDSA or Ed25519 key");
             None
         }
     }
@@ -44,7 +47,7 @@ pub(super) fn trust(value: &Value<'_>) -> Option<Vec<u8>> {
     let mut store = RootCertStore::empty();
     for certificate in certificates(value, &bytes)? {
         if store.add(certificate).is_err() {
-            value.wrong("holds a certificate that cannot be trusted; use X.509 certificates");
+            value.report("holds a certificate that cannot be trusted; use X.509 certificates");
             return None;
         }
     }
@@ -55,11 +58,11 @@ fn certificates(value: &Value<'_>, bytes: &[u8]) -> Option<Vec<CertificateDer<'s
     match CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, pem::Error>>() {
         Ok(chain) if !chain.is_empty() => Some(chain),
         Ok(_) => {
-            value.wrong("holds no certificate; it has to be PEM, with BEGIN CERTIFICATE");
+            value.report("holds no certificate; it has to be PEM, with BEGIN CERTIFICATE");
             None
         }
         Err(_) => {
-            value.wrong("is not valid PEM; export the certificates again");
+            value.report("is not valid PEM; export the certificates again");
             None
         }
     }
@@ -68,8 +71,9 @@ fn certificates(value: &Value<'_>, bytes: &[u8]) -> Option<Vec<CertificateDer<'s
 fn private_key(value: &Value<'_>, secret: &Secret) -> Option<PrivateKeyDer<'static>> {
     let key = PrivateKeyDer::from_pem_slice(secret.expose().as_bytes());
     if key.is_err() {
-        value
-            .wrong("holds no private key; it has to be PEM, unencrypted, PKCS #8, PKCS #1 or SEC1");
+        value.report(
+            "holds no private key; it has to be PEM, unencrypted, PKCS #8, PKCS #1 or SEC1",
+        );
     }
     key.ok()
 }

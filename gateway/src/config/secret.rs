@@ -1,6 +1,6 @@
 //! Secrets: where they are, never what they are.
 
-use super::{Secret, parse_context::reason, value::Value};
+use super::{Secret, parse_context::reason, toml::Value};
 
 impl<'a> Value<'a> {
     /// A secret by reference, without white space around it. What is wrong is reported without
@@ -11,7 +11,7 @@ impl<'a> Value<'a> {
             Some(("env", name)) => self.variable(name.trim())?,
             Some(("file", path)) => self.secret_file(path.trim())?,
             _ => {
-                self.wrong(
+                self.report(
                     "is neither env:NAME nor file:PATH; keep the secret out of this file and \
                      say where it is",
                 );
@@ -30,11 +30,11 @@ impl<'a> Value<'a> {
     fn variable(&self, name: &str) -> Option<String> {
         let value = Some(name)
             .filter(|name| !name.is_empty() && !name.contains(['=', '\0']))
-            .and_then(|name| self.sheet.variable(name));
+            .and_then(|name| self.context.variable(name));
         match value {
-            None => self.wrong(format!("the variable {name:?} is not set; set it to the secret")),
+            None => self.report(format!("the variable {name:?} is not set; set it to the secret")),
             Some(value) if value.trim().is_empty() => {
-                self.wrong(format!("the variable {name:?} is empty; set it to the secret"));
+                self.report(format!("the variable {name:?} is empty; set it to the secret"));
             }
             Some(value) => return Some(value),
         }
@@ -44,9 +44,9 @@ impl<'a> Value<'a> {
     fn secret_file(&self, path: &str) -> Option<String> {
         let bytes = self.read(path)?;
         match String::from_utf8(bytes) {
-            Err(_) => self.wrong(format!("{path:?} is not text; write the secret as UTF-8")),
+            Err(_) => self.report(format!("{path:?} is not text; write the secret as UTF-8")),
             Ok(text) if text.trim().is_empty() => {
-                self.wrong(format!("{path:?} is empty; write the secret into it"));
+                self.report(format!("{path:?} is empty; write the secret into it"));
             }
             Ok(text) => return Some(text),
         }
@@ -54,10 +54,10 @@ impl<'a> Value<'a> {
     }
 
     fn read(&self, path: &str) -> Option<Vec<u8>> {
-        let bytes = self.sheet.read(path);
+        let bytes = self.context.read(path);
         if let Err(error) = &bytes {
             let reason = reason(error);
-            self.wrong(format!(
+            self.report(format!(
                 "{path:?} cannot be read ({reason}); paths are relative to this file"
             ));
         }

@@ -8,8 +8,8 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Entra, EntraKind, Http2, Limits, Listen, Secret, Telemetry, Upstream, pem, section::Section,
-    value::Value,
+    Entra, EntraKind, Http2, Limits, Listen, Secret, Telemetry, Upstream, pem,
+    toml::{Section, Value},
 };
 
 pub(super) fn listen(mut section: Section<'_>) -> Listen {
@@ -19,7 +19,7 @@ pub(super) fn listen(mut section: Section<'_>) -> Listen {
     let admin = section.get("admin").and_then(|value| {
         let admin = socket(&value)?;
         if admin == address && admin.port() != 0 {
-            value.wrong("is the address that clients use; choose another port");
+            value.report("is the address that clients use; choose another port");
         }
         Some(admin)
     });
@@ -67,7 +67,7 @@ pub(super) fn telemetry(mut section: Section<'_>) -> Telemetry {
     let log = section.get("log").and_then(|value| {
         let log = value.name()?;
         if EnvFilter::builder().parse(log).is_err() {
-            value.wrong(format!(
+            value.report(format!(
                 "{log:?} is not a filter; write a level such as \"info\", or \"info,hyper=warn\""
             ));
         }
@@ -135,7 +135,7 @@ fn own<'a>(section: &mut Section<'a>, key: &'static str, is_needed: bool) -> Opt
 fn tenant(value: &Value<'_>) -> Option<String> {
     let tenant = value.name()?;
     if !tenant.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.') {
-        value.wrong(format!("{tenant:?} is not a tenant; use its id or its domain"));
+        value.report(format!("{tenant:?} is not a tenant; use its id or its domain"));
     }
     Some(tenant.to_owned())
 }
@@ -144,7 +144,7 @@ fn socket(value: &Value<'_>) -> Option<SocketAddr> {
     let text = value.text()?;
     let address = text.trim().parse();
     if address.is_err() {
-        value.wrong(format!("{text:?} is not an address; write it like \"127.0.0.1:8080\""));
+        value.report(format!("{text:?} is not an address; write it like \"127.0.0.1:8080\""));
     }
     address.ok()
 }

@@ -1,14 +1,14 @@
-//! A table of the file, whose keys are known by being asked for.
+//! Reads TOML tables and values; a key that no reader asked for is reported as unknown.
 
 use std::{ops::Range, time::Duration};
 
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
-use super::{nearest::nearest, parse_context::Sheet, value::Value};
+use super::{nearest::nearest, parse_context::ParseContext, quantity};
 
 /// A table. Every key that nobody asked for is unknown, so the two cannot drift apart.
 pub(super) struct Section<'a> {
-    pub(super) sheet: &'a Sheet<'a>,
+    pub(super) context: &'a ParseContext<'a>,
     pub(super) key: String,
     pub(super) span: Range<usize>,
     /// `None` where the file does not have it: everything is as by default.
@@ -18,23 +18,23 @@ pub(super) struct Section<'a> {
 
 impl<'a> Section<'a> {
     pub(super) const fn new(
-        sheet: &'a Sheet<'a>,
+        context: &'a ParseContext<'a>,
         key: String,
         span: Range<usize>,
         table: Option<&'a DeTable<'a>>,
     ) -> Self {
-        Self { sheet, key, span, table, known: Vec::new() }
+        Self { context, key, span, table, known: Vec::new() }
     }
 
-    pub(super) fn wrong(&self, text: impl Into<String>) {
-        self.sheet.report(self.span.clone(), self.key.clone(), text);
+    pub(super) fn report(&self, text: impl Into<String>) {
+        self.context.report(self.span.clone(), self.key.clone(), text);
     }
 
     pub(super) fn get(&mut self, key: &'static str) -> Option<Value<'a>> {
         self.known.push(key);
         let (_, value) = self.table?.iter().find(|(name, _)| name.get_ref() == key)?;
         Some(Value {
-            sheet: self.sheet,
+            context: self.context,
             key: self.path(key),
             span: value.span(),
             value: value.get_ref(),
@@ -46,7 +46,7 @@ impl<'a> Section<'a> {
         let value = self.get(key);
         if value.is_none() {
             let text = format!("is missing; {remedy}");
-            self.sheet.report(self.span.clone(), self.path(key), text);
+            self.context.report(self.span.clone(), self.path(key), text);
         }
         value
     }
@@ -54,7 +54,7 @@ impl<'a> Section<'a> {
     /// The section `key` of this one; one without anything where the file does not have it.
     pub(super) fn section(&mut self, key: &'static str) -> Self {
         self.optional(key)
-            .unwrap_or_else(|| Self::new(self.sheet, self.path(key), self.span.clone(), None))
+            .unwrap_or_else(|| Self::new(self.context, self.path(key), self.span.clone(), None))
     }
 
     pub(super) fn optional(&mut self, key: &'static str) -> Option<Self> {
@@ -72,7 +72,7 @@ impl<'a> Section<'a> {
             .map(|(name, value)| {
                 let key = self.path(name.get_ref());
                 let (span, value) = (value.span(), value.get_ref());
-                (&**name.get_ref(), name.span(), Value { sheet: self.sheet, key, span, value })
+                (&**name.get_ref(), name.span(), Value { context: self.context, key, span, value })
             })
             .collect();
         entries.sort_by_key(|(_, place, _)| place.start);
@@ -108,7 +108,7 @@ impl<'a> Section<'a> {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("remove it, or use one of {}", self.known.join(", ")),
             };
-            self.sheet.report(place, value.key, format!("is not a key here; {remedy}"));
+            self.context.report(place, value.key, format!("is not a key here; {remedy}"));
         }
     }
 
@@ -120,6 +120,159 @@ impl<'a> Section<'a> {
             format!("{key:?}")
         };
         if self.key.is_empty() { key } else { format!("{}.{key}", self.key) }
+    }
+}
+
+/// A value with its key and its place.
+#[derive(Clone)]
+pub(super) struct Value<'a> {
+    pub(super) context: &'a ParseContext<'a>,
+    pub(super) key: String,
+    pub(super) span: Range<usize>,
+    pub(super) value: &'a DeValue<'a>,
+}
+
+impl<'a> Value<'a> {
+    pub(super) fn report(&self, text: impl Into<String>) {
+        self.context.report(self.span.clone(), self.key.clone(), text);
+    }
+
+    pub(super) fn text(&self) -> Option<&'a str> {
+        match self.value {
+            DeValue::String(text) => Some(text),
+            _ => self.mismatch("text belongs; put it in quotes"),
+        }
+    }
+
+    /// Text with something in it and nothing that breaks a line or a header.
+    pub(super) fn name(&self) -> Option<&'a str> {
+        let text = self.text()?;
+        if text.trim().is_empty() {
+            self.report("is empty; give it a value or remove it");
+            return None;
+        }
+        if text.chars().any(char::is_control) {
+            self.report("has control characters; remove them");
+            return None;
+        }
+        Some(text)
+    }
+
+    pub(super) fn flag(&self) -> Option<bool> {
+        match self.value {
+            DeValue::Boolean(flag) => Some(*flag),
+            _ => self.mismatch("true or false belongs; write it without quotes"),
+        }
+    }
+
+    pub(super) fn whole(&self, range: Range<u64>) -> Option<u64> {
+        let DeValue::Integer(integer) = self.value else {
+            return self.mismatch("a whole number belongs; write it without quotes");
+        };
+        let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let number = number.filter(|number| range.contains(number));
+        if number.is_none() {
+            let Range { start, end } = range;
+            self.report(format!("{integer} is out of range; use {start} to {}", end - 1));
+        }
+        number
+    }
+
+    /// A number above `0` up to `most`, or from it where `zero` is one too.
+    pub(super) fn number(&self, least: f64, most: f64) -> Option<f64> {
+        let number = match self.value {
+            DeValue::Integer(number) => number.as_str().parse::<f64>().ok(),
+            DeValue::Float(number) => number.as_str().parse::<f64>().ok(),
+            _ => return self.mismatch("a number belongs; write it without quotes"),
+        };
+        let number = number.filter(|number| (least..=most).contains(number));
+        if number.is_none() {
+            self.report(format!("is out of range; use {least} to {most}"));
+        }
+        number
+    }
+
+    pub(super) fn duration(&self, least: Duration, most: Duration) -> Option<Duration> {
+        let DeValue::String(text) = self.value else {
+            return self.mismatch("a duration belongs; write it like \"4s\" or \"250ms\"");
+        };
+        let duration = quantity::duration(text).map_err(|wrong| self.report(wrong)).ok()?;
+        if !(least..=most).contains(&duration) {
+            let [least, most] = [least, most].map(humantime::format_duration);
+            self.report(format!("{text:?} is out of range; use {least} to {most}"));
+            return None;
+        }
+        Some(duration)
+    }
+
+    pub(super) fn size(&self, least: u64, most: u64) -> Option<u64> {
+        let DeValue::String(text) = self.value else {
+            return self.mismatch("a size belongs; write it like \"64 KiB\" or \"4 MiB\"");
+        };
+        let size = quantity::size(text).map_err(|wrong| self.report(wrong)).ok()?;
+        if !(least..=most).contains(&size) {
+            let [least, most] = [least, most].map(quantity::written_size);
+            self.report(format!("{text:?} is out of range; use {least} to {most}"));
+            return None;
+        }
+        Some(size)
+    }
+
+    /// One of a few words.
+    pub(super) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
+        let text = self.text()?;
+        let found = words.iter().find(|(word, _)| *word == text).map(|&(_, meaning)| meaning);
+        if found.is_none() {
+            let known: Vec<&str> = words.iter().map(|&(word, _)| word).collect();
+            self.unknown(text, &known);
+        }
+        found
+    }
+
+    /// The values of a list.
+    pub(super) fn list(&self) -> Option<Vec<Self>> {
+        let DeValue::Array(values) = self.value else {
+            return self.mismatch("a list belongs; put it in brackets");
+        };
+        let list = values.iter().enumerate().map(|(index, value)| Self {
+            context: self.context,
+            key: format!("{}[{index}]", self.key),
+            span: value.span(),
+            value: value.get_ref(),
+        });
+        Some(list.collect())
+    }
+
+    pub(super) fn section(&self) -> Option<Section<'a>> {
+        let table: &'a DeTable<'a> = match self.value {
+            DeValue::Table(table) => table,
+            _ => return self.mismatch("a table belongs; write it as a section or in braces"),
+        };
+        Some(Section::new(self.context, self.key.clone(), self.span.clone(), Some(table)))
+    }
+
+    /// A word that is none of `known`.
+    pub(super) fn unknown(&self, word: &str, known: &[&str]) {
+        let remedy = match nearest(word, known.iter().copied()) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None if known.is_empty() => "there is none".to_owned(),
+            None => format!("use one of {}", known.join(", ")),
+        };
+        self.report(format!("{word:?} is not known; {remedy}"));
+    }
+
+    fn mismatch<T>(&self, wanted: &str) -> Option<T> {
+        let kind = match self.value {
+            DeValue::String(_) => "text",
+            DeValue::Integer(_) => "a whole number",
+            DeValue::Float(_) => "a number",
+            DeValue::Boolean(_) => "true or false",
+            DeValue::Datetime(_) => "a date",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        self.report(format!("is {kind} where {wanted}"));
+        None
     }
 }
 

@@ -1,0 +1,268 @@
+//! The settings of the gateway, as everything else reads them.
+
+mod policy;
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
+
+pub use self::policy::{
+    Failure, Failures, Inspection, MoveBudget, Steering, Stickiness, StickySettings,
+};
+
+/// A configuration in which nothing can be wrong any more.
+#[derive(Debug)]
+pub struct Config {
+    pub listen: Listen,
+    pub limits: Limits,
+    pub upstream: Upstream,
+    pub sticky: StickySettings,
+    /// By the name that clients use: the deployment of a classic path, or `model` in a v1 body.
+    pub models: BTreeMap<String, Model>,
+    /// The model that serves names nobody configured, if any.
+    pub default_model: Option<String>,
+    pub clients: Clients,
+    pub entra: Option<Entra>,
+    pub telemetry: Telemetry,
+}
+
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// Defaults to `127.0.0.1:8080`: who wants to be reached from elsewhere says so.
+    pub address: SocketAddr,
+    /// Plain HTTP without.
+    pub tls: Option<Tls>,
+    /// Where `/metrics`, `/-/status`, `/healthz` and `/readyz` are served besides `address`; when
+    /// it is set, the first two are served nowhere else.
+    pub admin: Option<SocketAddr>,
+    /// How long streams may go on after a signal to stop. Defaults to 30 s, which is what Kubernetes
+    /// gives a pod.
+    pub drain: Duration,
+}
+
+/// PEM, read and parsed when the configuration was checked.
+#[derive(Clone)]
+pub struct Tls {
+    pub certificates: Vec<u8>,
+    pub key: Secret,
+}
+
+/// What a client may ask of the gateway. Every limit has a status of its own.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a request body (413 beyond). Defaults to 32 MiB: audio for transcription may have 25 MB.
+    pub body: u64,
+    /// Bytes of a request body that are kept for another attempt; a longer one gets one attempt.
+    /// Defaults to 4 MiB: a conversation with pictures.
+    pub replay: usize,
+    /// Header lines of a request (431 beyond). Defaults to 100, as hyper does.
+    pub headers: usize,
+    /// Bytes of a request head (431 beyond). Defaults to 64 KiB: room for Entra ID tokens with many
+    /// groups.
+    pub head: usize,
+    /// Requests at the same time (503 beyond). Defaults to 20,000: twice the 10,000 streams that it
+    /// is built for.
+    pub concurrency: usize,
+    /// How long a client may take over its request head. Defaults to 30 s, as hyper does.
+    pub head_timeout: Duration,
+    /// How long a connection may be idle. Defaults to 5 min, longer than the 4 min of Azure's load
+    /// balancer, so that the client's side closes first.
+    pub idle_timeout: Duration,
+}
+
+/// When backends are spoken to in HTTP/2, whose connections carry a hundred streams each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Http2 {
+    /// Where TLS agrees on it; the default. Azure offers it.
+    #[default]
+    Auto,
+    /// Without asking, on plain connections too (h2c with prior knowledge, RFC 9113 section 3.3).
+    Always,
+    Never,
+}
+
+/// How backends are reached.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Defaults to 5 s: a handshake across an ocean takes under 1 s, and a lost SYN is sent again
+    /// after 1 s and 3 s.
+    pub connect_timeout: Duration,
+    /// From the end of the request until the head of the answer (504 beyond), what a client takes to
+    /// send it not counted. Defaults to 10 min, the timeout of OpenAI's own clients: a reasoning
+    /// model is silent for minutes.
+    pub head_timeout: Duration,
+    /// Between two frames of an answer's body. Defaults to 2 min.
+    pub idle_timeout: Duration,
+    /// Kept open to each backend. Defaults to 256.
+    pub idle_connections: usize,
+    pub http2: Http2,
+    /// More certificates to trust than the public ones, as PEM.
+    pub trust: Vec<u8>,
+}
+
+/// A model: a PTU tier, a Standard tier, or both.
+#[derive(Debug)]
+pub struct Model {
+    pub ptu: Vec<Backend>,
+    pub standard: Vec<Backend>,
+    /// The longest wait for the PTU. Defaults to 4 s, as in the reference script.
+    pub max_wait: Duration,
+    /// The longest that a backend is left alone, whatever it says. Defaults to 60 s: no window of
+    /// Azure is longer.
+    pub longest_cooldown: Duration,
+    pub gate: GateSettings,
+    pub spill_budget: Option<Budget>,
+    /// Other names of it.
+    pub aliases: Vec<String>,
+    pub steering: Steering,
+    /// The classes of its requests, by name.
+    pub classes: BTreeMap<String, Class>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// Unique in its model, over both tiers.
+    pub name: String,
+    /// As `tower_spillover::Backend::new` takes it. `http://` only to this machine, or where the file
+    /// says `allow_http = true`.
+    pub endpoint: String,
+    pub auth: Auth,
+    /// The client's name for the model without.
+    pub deployment: Option<String>,
+    /// Of classic paths. The client's without.
+    pub api_version: Option<String>,
+    pub region: Option<String>,
+    /// What it shares with other backends of its tier: those with one name rest together.
+    pub quota: Option<String>,
+    /// What replaces `x-ms-oai-image-generation-deployment` of a request here.
+    pub image_deployment: Option<String>,
+    /// From 1, which is asked first and the default, as in API Management.
+    pub priority: u32,
+    /// The share among backends of one priority, from 1, the default.
+    pub weight: u32,
+}
+
+#[derive(Clone, Debug)]
+pub enum Auth {
+    Key(Secret),
+    /// By the `[entra]` section.
+    Entra,
+}
+
+#[derive(Clone, Debug)]
+pub struct GateSettings {
+    /// Defaults to `adaptive`.
+    pub mode: tower_spillover::gate::Mode,
+    /// `None`: a standing queue is never cut. Defaults to 20 s, the gate's own default.
+    pub patience: Option<Duration>,
+    /// How many input tokens one output token costs. Defaults to 3, that of gpt-4o.
+    pub output_weight: f64,
+}
+
+/// What may be spilled: exactly one of `requests` and `tokens` is set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    pub requests: Option<u32>,
+    pub tokens: Option<u64>,
+    /// Defaults to 1 min, the window of Azure's own quota.
+    pub window: Duration,
+    /// Defaults to no: the client gets the refusal with its hint.
+    pub waits_when_spent: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Class {
+    /// Lower ones go first. Defaults to 0.
+    pub rank: u8,
+    /// Instead of the model's.
+    pub max_wait: Option<Duration>,
+    /// Defaults to yes.
+    pub spills: bool,
+}
+
+/// Who may use the gateway.
+#[derive(Debug)]
+pub enum Clients {
+    /// Anybody, which the file has to say in so many words (`open = true`).
+    Open,
+    Keyed(Vec<Client>),
+}
+
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// For logs and metrics.
+    pub name: String,
+    /// SHA-256 of each of its keys.
+    pub keys: Vec<[u8; 32]>,
+    /// By configured name, aliases resolved. `None`: all of them.
+    pub models: Option<Vec<String>>,
+    /// The class of its requests, which exists. `None`: none.
+    pub class: Option<String>,
+    /// `None`: as many as come.
+    pub requests_per_second: Option<f64>,
+    /// What it may ask for by header.
+    pub may: Permissions,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Permissions {
+    pub max_wait: bool,
+    pub class: bool,
+    pub no_spill: bool,
+    pub trace: bool,
+    pub backend: bool,
+}
+
+/// How tokens for `auth = "entra"` are got.
+#[derive(Clone, Debug)]
+pub struct Entra {
+    pub kind: EntraKind,
+    /// Defaults to `https://cognitiveservices.azure.com/.default`, which every Azure OpenAI resource
+    /// takes.
+    pub scope: String,
+    /// Instead of the public authority, for tests and national clouds.
+    pub authority: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub enum EntraKind {
+    Workload,
+    Managed { client_id: Option<String> },
+    ClientSecret { tenant: String, client_id: String, secret: Secret },
+}
+
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    /// A filter as `RUST_LOG` takes it. Defaults to `info`.
+    pub log: String,
+    /// Defaults to yes: logs are read by collectors first.
+    pub json: bool,
+    /// The endpoint of an OTLP collector (HTTP, protobuf).
+    pub otlp: Option<String>,
+    /// Defaults to `spillover`.
+    pub service_name: String,
+}
+
+/// Something that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(secret: String) -> Self {
+        Self(secret)
+    }
+
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}

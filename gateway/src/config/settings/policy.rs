@@ -1,0 +1,125 @@
+//! What a model does about refusals, failures, and requests that belong to one resource.
+
+use std::time::Duration;
+
+use tower_spillover::sticky::CacheAffinity;
+
+/// What is known about where things are, for all models together: an id means the same whichever
+/// model it was seen under. The defaults are the library's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StickySettings {
+    /// Defaults to 65,536 ids.
+    pub capacity: usize,
+    /// Of an id that nobody uses. Defaults to 30 days.
+    pub longest_age: Duration,
+}
+
+/// What moves a model's requests besides refusals, and what keeps them.
+#[derive(Clone, Debug)]
+pub struct Steering {
+    pub failures: Failures,
+    /// Whether a request that is too long for the PTU spills. Defaults to yes.
+    pub spill_long_context: bool,
+    /// Whether it moves on within a tier, too. Defaults to no: the backends of a tier are one model.
+    pub rotate_long_context: bool,
+    /// The most attempts for one request, over both tiers. Defaults to no limit but that each
+    /// backend is asked once.
+    pub max_attempts: Option<u32>,
+    /// Defaults to none.
+    pub cache_affinity: Option<CacheAffinity>,
+    pub sticky: Stickiness,
+    /// `None`: answers are passed on unread. Defaults to reading them.
+    pub inspect: Option<Inspection>,
+}
+
+/// Whether requests are kept with the resource that holds what they refer to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stickiness {
+    Off,
+    /// The default: "not found" is what another resource would say.
+    On {
+        /// Where requests go whose ids are not known. The first backend without.
+        default_backend: Option<String>,
+    },
+}
+
+/// Limits of what is read of an answer; the library's own where there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    pub body_time: Option<Duration>,
+    pub preamble_time: Option<Duration>,
+    pub preamble_limit: Option<usize>,
+}
+
+/// The failures after which the next backend is asked, or the other tier.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failures {
+    /// Defaults to `Connect` alone: after any other the attempt may have been carried out and billed.
+    pub on: Vec<Failure>,
+    /// `None`: as many as fail.
+    pub budget: Option<MoveBudget>,
+}
+
+/// What can go wrong with an attempt, other than that it is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection: nothing was sent.
+    Connect,
+    /// The connection broke before any byte of an answer.
+    Reset,
+    /// No head of an answer in time.
+    Timeout,
+    RequestTimeout,
+    Conflict,
+    InternalError,
+    BadGateway,
+    Unavailable,
+    GatewayTimeout,
+}
+
+/// How many requests may move on after failures.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MoveBudget {
+    /// Defaults to 500.
+    pub moves: u32,
+    /// What each success adds, up to `moves`. Defaults to 0.2.
+    pub per_success: f64,
+}
+
+impl Default for StickySettings {
+    fn default() -> Self {
+        Self { capacity: 1 << 16, longest_age: Duration::from_secs(30 * 24 * 3_600) }
+    }
+}
+
+impl Default for Steering {
+    fn default() -> Self {
+        Self {
+            failures: Failures::default(),
+            spill_long_context: true,
+            rotate_long_context: false,
+            max_attempts: None,
+            cache_affinity: None,
+            sticky: Stickiness::default(),
+            inspect: Some(Inspection::default()),
+        }
+    }
+}
+
+impl Default for Stickiness {
+    fn default() -> Self {
+        Self::On { default_backend: None }
+    }
+}
+
+impl Default for Failures {
+    fn default() -> Self {
+        Self { on: vec![Failure::Connect], budget: Some(MoveBudget::default()) }
+    }
+}
+
+impl Default for MoveBudget {
+    fn default() -> Self {
+        Self { moves: 500, per_success: 0.2 }
+    }
+}
