@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Uri};
 
 use crate::{
-    azure::{Kind, Operation},
+    azure::{ApiCall, ApiPath, Kind},
     backend::{self, CallerKeys, Deployment, Place},
     classify::{self, NativeSpillover},
     gate::cost::{Usage, UsageScan},
@@ -92,8 +92,8 @@ pub fn rewrite_form(body: &Bytes, content_type: &[u8], name: &str) -> Option<Opt
 
 /// What a path is about: `free`, `chat`, `response` or `kept`, and the id in it.
 pub fn operation(path: &str) -> (&'static str, Option<&str>) {
-    let Operation { kind, id } = Operation::of(path);
-    let kind = match kind {
+    let ApiCall { operation, id } = ApiPath::of(path).call(path);
+    let kind = match operation.kind() {
         Kind::Free => "free",
         Kind::Chat => "chat",
         Kind::Response => "response",

@@ -6,11 +6,15 @@ pub(crate) mod json;
 pub(crate) mod message;
 mod operation;
 mod path;
-pub(crate) mod percent;
+pub mod percent;
 mod usage;
 
-pub use self::usage::{Usage, UsageScan};
+pub use self::{
+    operation::Operation,
+    path::{ApiPath, Grammar},
+    usage::{Usage, UsageScan},
+};
 pub(crate) use self::{
-    operation::{Kind, Operation},
-    path::{Grammar, Reading, deployment_segment, names_model_in_body},
+    operation::{ApiCall, Kind},
+    path::{deployment_segment, segments},
 };

@@ -1,12 +1,26 @@
-//! Reads from a path which operations are about what one resource holds.
+//! The operations of the API: the one table that routes, metric labels, stickiness and the
+//! weighing of requests are derived from.
 
-use super::path::operation;
+use super::ApiPath;
 
-/// What a path says about state that lives in one resource.
+/// One operation of the API, or several that are alike in everything that is known of them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// The segments that its paths begin with, after those of the grammar.
+    segments: &'static [&'static str],
+    label: &'static str,
+    kind: Kind,
+    /// Whether the next segment is the id of what a resource keeps.
+    has_id: bool,
+    /// Whether tokens are generated.
+    has_output: bool,
+}
+
+/// What a path asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Operation<'a> {
-    pub(crate) kind: Kind,
-    /// The id in the path.
+pub(crate) struct ApiCall<'a> {
+    pub(crate) operation: &'static Operation,
+    /// The id in the path of what one resource keeps, as it is written.
     pub(crate) id: Option<&'a str>,
 }
 
@@ -23,52 +37,138 @@ pub(crate) enum Kind {
     Kept,
 }
 
-impl<'a> Operation<'a> {
-    pub(crate) fn of(path: &'a str) -> Self {
-        let free = Self { kind: Kind::Free, id: None };
-        let Some(operation) = operation(path) else { return free };
-        let mut segments = operation.split('/').filter(|segment| !segment.is_empty());
-        let (Some(first), second) = (segments.next(), segments.next()) else { return free };
-        let (kind, id) = match (first, second) {
-            ("chat", Some("completions")) => (Kind::Chat, segments.next()),
-            // Operations of their own, which only look like ids.
-            ("responses", Some("compact" | "input_tokens")) => (Kind::Response, None),
-            ("threads", Some("runs")) => (Kind::Kept, None),
-            ("responses", id) => (Kind::Response, id),
-            ("fine_tuning", Some("jobs")) | ("realtime", Some("calls")) => {
-                (Kind::Kept, segments.next())
-            }
-            ("video", Some("generations")) => match segments.next() {
-                Some("jobs") => (Kind::Kept, segments.next()),
-                id => (Kind::Kept, id),
-            },
-            (collection, id) if COLLECTIONS.contains(&collection) => (Kind::Kept, id),
-            _ => return free,
-        };
-        Self { kind, id }
+impl Operation {
+    /// The operation that `path` asks for, which has no query.
+    pub fn of(path: &str) -> &'static Self {
+        ApiPath::of(path).call(path).operation
+    }
+
+    /// The operation that a path asks for of which `rest` is what follows the grammar's own
+    /// segments, as [`ApiPath::operation`] gives it.
+    pub fn of_rest(rest: &str) -> &'static Self {
+        Self::find(rest).operation
+    }
+
+    /// A name from a closed set, fit for a metric: `chat.completions`; `other` for an operation
+    /// that is not known.
+    pub const fn label(&self) -> &'static str {
+        self.label
+    }
+
+    /// The label that `name` is, or the label of the operation that it is the path of, without the
+    /// grammar's own segments.
+    pub fn label_of(name: &str) -> &'static str {
+        let by_label = OPERATIONS.iter().find(|operation| operation.label == name);
+        by_label.unwrap_or_else(|| Self::of_rest(name)).label
+    }
+
+    /// Whether what ends `path`, whatever its grammar, is an operation that generates tokens or is
+    /// not known.
+    pub(crate) fn has_output(path: &str) -> bool {
+        let mut silent = OPERATIONS.iter().filter(|operation| !operation.has_output);
+        !silent.any(|operation| {
+            let mut segments = path.rsplit('/');
+            let ends = operation.segments.iter().rev().all(|&own| segments.next() == Some(own));
+            ends && segments.next().is_some()
+        })
+    }
+
+    pub(crate) const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The operation that `text` begins with, a path without the grammar's own segments.
+    pub(super) fn find(text: &str) -> ApiCall<'_> {
+        let found = OPERATIONS.iter().find_map(|it| Some((it, after(text, it.segments)?)));
+        let (operation, rest) = found.unwrap_or((&OTHER, ""));
+        let id = rest.split('/').next().filter(|id| operation.has_id && !id.is_empty());
+        ApiCall { operation, id }
+    }
+
+    const fn free(segments: &'static [&'static str], label: &'static str) -> Self {
+        Self { segments, label, kind: Kind::Free, has_id: false, has_output: true }
+    }
+
+    const fn kept(segments: &'static [&'static str], label: &'static str) -> Self {
+        Self { segments, label, kind: Kind::Kept, has_id: true, has_output: true }
+    }
+
+    const fn kind_of(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    const fn without_id(mut self) -> Self {
+        self.has_id = false;
+        self
+    }
+
+    const fn without_output(mut self) -> Self {
+        self.has_output = false;
+        self
     }
 }
 
-/// What the Azure OpenAI API keeps in a resource, as it is called in paths (Azure page "Azure
-/// OpenAI in Foundry Models v1 REST API reference").
-const COLLECTIONS: [&str; 10] = [
-    "assistants",
-    "batches",
-    "containers",
-    "conversations",
-    "evals",
-    "files",
-    "threads",
-    "uploads",
-    "vector_stores",
-    "videos",
+/// What follows `segments` at the beginning of `text`; empty segments do not count.
+fn after<'a>(text: &'a str, segments: &[&str]) -> Option<&'a str> {
+    segments.iter().try_fold(text.trim_start_matches('/'), |text, segment| {
+        let rest = text.strip_prefix(segment)?;
+        let is_whole = rest.is_empty() || rest.starts_with('/');
+        is_whole.then(|| rest.trim_start_matches('/'))
+    })
+}
+
+/// Azure page "Azure OpenAI in Foundry Models v1 REST API reference". Longer paths stand before
+/// those that they begin with.
+const OPERATIONS: &[Operation] = &[
+    Operation::kept(&["chat", "completions"], "chat.completions").kind_of(Kind::Chat),
+    // Operations of their own, which only look like ids.
+    Operation::kept(&["responses", "compact"], "responses").kind_of(Kind::Response).without_id(),
+    Operation::kept(&["responses", "input_tokens"], "responses")
+        .kind_of(Kind::Response)
+        .without_id(),
+    Operation::kept(&["responses"], "responses").kind_of(Kind::Response),
+    Operation::free(&["embeddings"], "embeddings").without_output(),
+    Operation::free(&["completions"], "completions"),
+    Operation::free(&["audio", "transcriptions"], "audio.transcriptions"),
+    Operation::free(&["audio", "translations"], "audio.translations"),
+    Operation::free(&["audio", "speech"], "audio.speech"),
+    Operation::free(&["images", "generations"], "images.generations"),
+    Operation::free(&["images", "edits"], "images.edits"),
+    Operation::free(&["images", "variations"], "images.variations"),
+    Operation::free(&["models"], "models"),
+    Operation::kept(&["files"], "files"),
+    Operation::kept(&["uploads"], "uploads"),
+    Operation::kept(&["batches"], "batches"),
+    Operation::kept(&["assistants"], "assistants"),
+    // Creates a thread and its run together.
+    Operation::kept(&["threads", "runs"], "threads").without_id(),
+    Operation::kept(&["threads"], "threads"),
+    Operation::kept(&["conversations"], "conversations"),
+    Operation::kept(&["containers"], "containers"),
+    Operation::kept(&["vector_stores"], "vector_stores"),
+    Operation::kept(&["fine_tuning", "jobs"], "fine_tuning"),
+    Operation::free(&["fine_tuning"], "fine_tuning"),
+    Operation::free(&["moderations"], "moderations"),
+    Operation::kept(&["evals"], "evals"),
+    Operation::kept(&["videos"], "videos"),
+    Operation::kept(&["video", "generations", "jobs"], OTHER.label),
+    Operation::kept(&["video", "generations"], OTHER.label),
+    Operation::kept(&["realtime", "calls"], OTHER.label),
 ];
+
+const OTHER: Operation = Operation::free(&[], "other");
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn read(path: &str) -> (Kind, Option<&str>) {
+        let ApiCall { operation, id } = ApiPath::of(path).call(path);
+        (operation.kind(), id)
+    }
 
     #[test]
     fn the_first_id_of_a_path_is_the_one_that_a_resource_holds() {
@@ -100,19 +200,57 @@ mod tests {
         ] {
             for path in [format!("/openai/v1/{operation}"), format!("/openai/{operation}?x=1")] {
                 let path = path.split('?').next().unwrap_or_default();
-                assert_eq!(Operation::of(path), Operation { kind, id }, "{path}");
+                assert_eq!(read(path), (kind, id), "{path}");
             }
         }
         let classic = "/openai/deployments/files/chat/completions";
-        assert_eq!(Operation::of(classic), Operation { kind: Kind::Chat, id: None });
-        assert_eq!(Operation::of("/openai/v1/files/").id, None);
-        assert_eq!(Operation::of("/elsewhere/files/file-1").kind, Kind::Free);
+        assert_eq!(read(classic), (Kind::Chat, None));
+        assert_eq!(read("/openai/v1/files/").1, None);
+        assert_eq!(read("/elsewhere/files/file-1").0, Kind::Free);
+    }
+
+    #[test]
+    fn an_operation_is_found_by_its_path_and_by_its_label() {
+        for (name, label) in [
+            ("images/variations", "images.variations"),
+            ("images.variations", "images.variations"),
+            ("fine_tuning/jobs/ftjob-1", "fine_tuning"),
+            ("fine_tuning/alpha", "fine_tuning"),
+            ("video/generations/jobs", "other"),
+            ("chat/completionsx", "other"),
+        ] {
+            assert_eq!(Operation::label_of(name), label, "{name}");
+        }
+        assert_eq!(Operation::of("/openai/deployments/files/embeddings").label(), "embeddings");
+    }
+
+    #[test]
+    fn no_row_hides_another() {
+        for operation in OPERATIONS {
+            let path = operation.segments.join("/");
+            assert_eq!(Operation::find(&path).operation, operation, "{path}");
+        }
+    }
+
+    #[test]
+    fn embeddings_have_no_output_whatever_stands_before_them() {
+        for (path, has_output) in [
+            ("/openai/v1/embeddings", false),
+            ("/openai/deployments/ada/embeddings", false),
+            ("/v1/embeddings", false),
+            ("embeddings", true),
+            ("/openai/v1/embeddings/x", true),
+            ("/openai/v1/my-embeddings", true),
+            ("/openai/v1/responses", true),
+        ] {
+            assert_eq!(Operation::has_output(path), has_output, "{path}");
+        }
     }
 
     proptest! {
         #[test]
         fn no_path_panics(path in "(/(openai|v1|deployments|files|chat|video|\\PC{0,4})){0,7}") {
-            let Operation { id, .. } = Operation::of(&path);
+            let (_, id) = read(&path);
             prop_assert!(id.is_none_or(|id| !id.is_empty() && path.contains(id)));
         }
     }

@@ -2,45 +2,22 @@
 
 use std::ops::Range;
 
-/// The deployment segment of a classic path, as a byte range of `path`.
-pub(crate) fn deployment_segment(path: &str) -> Option<Range<usize>> {
-    match Reading::of(path).grammar {
-        Grammar::Deployment(segment) => Some(segment),
-        Grammar::V1 | Grammar::Resource | Grammar::Bare | Grammar::Foreign => None,
-    }
-}
+use super::{ApiCall, Operation};
 
-/// Whether the body's `model` names the deployment: in v1, and in the classic operations without a
-/// deployment segment (`/openai/responses`, `assistants`, `threads`, `batches`, ...).
-pub(crate) fn names_model_in_body(path: &str) -> bool {
-    match Reading::of(path).grammar {
-        Grammar::V1 | Grammar::Resource => true,
-        Grammar::Deployment(_) | Grammar::Bare | Grammar::Foreign => false,
-    }
-}
-
-/// What a path asks for, after the grammar's own segments: `chat/completions`, `responses/resp_1`.
-pub(crate) fn operation(path: &str) -> Option<&str> {
-    let Reading { grammar, rest, .. } = Reading::of(path);
-    match grammar {
-        Grammar::V1 | Grammar::Deployment(_) | Grammar::Resource => {
-            Some(path[rest..].trim_start_matches('/'))
-        }
-        Grammar::Bare | Grammar::Foreign => None,
-    }
-}
-
-/// How a path reads, segment by segment: substrings would find a deployment called `chat` in
-/// `/chat/completions`.
-pub(crate) struct Reading {
+/// A path of the API, read segment by segment: substrings would find a deployment called `chat` in
+/// `/chat/completions`. Its ranges are those of the path that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiPath {
     /// Where the caller's base path ends.
     pub(crate) base: usize,
-    pub(crate) grammar: Grammar,
+    grammar: Grammar,
     /// Where the operation begins, if there is one.
     rest: usize,
 }
 
-pub(crate) enum Grammar {
+/// The form of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grammar {
     /// `/openai/v1/{operation}`.
     V1,
     /// `/openai/deployments/{deployment}/{operation}`, with the range of the deployment.
@@ -53,8 +30,9 @@ pub(crate) enum Grammar {
     Foreign,
 }
 
-impl Reading {
-    pub(crate) fn of(path: &str) -> Self {
+impl ApiPath {
+    /// Reads `path`, which has no query.
+    pub fn of(path: &str) -> Self {
         let mut segments = segments(path);
         let Some(openai) = segments.find(|segment| path[segment.clone()] == *"openai") else {
             return Self { base: 0, grammar: Grammar::Foreign, rest: 0 };
@@ -74,10 +52,54 @@ impl Reading {
         };
         Self { base: openai.start.saturating_sub(1), grammar, rest }
     }
+
+    /// The form of the path.
+    pub const fn grammar(&self) -> &Grammar {
+        &self.grammar
+    }
+
+    /// Where the deployment of a classic path is.
+    pub fn deployment(&self) -> Option<Range<usize>> {
+        match &self.grammar {
+            Grammar::Deployment(segment) => Some(segment.clone()),
+            Grammar::V1 | Grammar::Resource | Grammar::Bare | Grammar::Foreign => None,
+        }
+    }
+
+    /// Whether the body's `model` names the deployment: in v1, and in the classic operations
+    /// without a deployment segment (`/openai/responses`, `assistants`, `threads`, `batches`, ...).
+    pub const fn names_model_in_body(&self) -> bool {
+        matches!(self.grammar, Grammar::V1 | Grammar::Resource)
+    }
+
+    /// Whether the path takes an `api-version`.
+    pub(crate) const fn is_classic(&self) -> bool {
+        !matches!(self.grammar, Grammar::V1 | Grammar::Foreign)
+    }
+
+    /// What follows the grammar's own segments in `path`: `chat/completions`, `responses/resp_1`.
+    pub fn operation<'a>(&self, path: &'a str) -> Option<&'a str> {
+        match self.grammar {
+            Grammar::V1 | Grammar::Deployment(_) | Grammar::Resource => {
+                Some(path[self.rest..].trim_start_matches('/'))
+            }
+            Grammar::Bare | Grammar::Foreign => None,
+        }
+    }
+
+    /// The operation that `path` asks for, and what it is about.
+    pub(crate) fn call<'a>(&self, path: &'a str) -> ApiCall<'a> {
+        Operation::find(self.operation(path).unwrap_or_default())
+    }
+}
+
+/// The deployment segment of a classic path, as a byte range of `path`.
+pub(crate) fn deployment_segment(path: &str) -> Option<Range<usize>> {
+    ApiPath::of(path).deployment()
 }
 
 /// What `split('/')` gives, as ranges. Segments are short, so plain steps beat its search.
-fn segments(path: &str) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn segments(path: &str) -> impl Iterator<Item = Range<usize>> {
     let bytes = path.as_bytes();
     let mut next = Some(0);
     std::iter::from_fn(move || {
@@ -93,6 +115,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn names_model_in_body(path: &str) -> bool {
+        ApiPath::of(path).names_model_in_body()
+    }
+
+    fn operation(path: &str) -> Option<&str> {
+        ApiPath::of(path).operation(path)
+    }
 
     #[test]
     fn paths_outside_the_grammars_name_no_deployment() {

@@ -1,5 +1,7 @@
 //! Percent-encoding, as in one segment of a path (RFC 3986, section 2).
 
+use std::borrow::Cow;
+
 /// Keeps the unreserved characters (section 2.3) and encodes every other byte.
 pub(crate) fn encode(name: &str) -> String {
     let mut segment = String::with_capacity(name.len());
@@ -20,14 +22,30 @@ pub(crate) fn encode(name: &str) -> String {
 
 /// The bytes that `text` stands for. What begins like an escape and is none stands for itself.
 pub(crate) fn decode(text: &[u8]) -> impl Iterator<Item = u8> {
+    units(text).map(|unit| unit.unwrap_or(b'%'))
+}
+
+/// The text that `segment` stands for; `None` when it has a percent sign that begins no escape, or
+/// its bytes are not UTF-8.
+pub fn decode_text(segment: &str) -> Option<Cow<'_, str>> {
+    if !segment.contains('%') {
+        return Some(segment.into());
+    }
+    let bytes = units(segment.as_bytes()).collect::<Option<Vec<_>>>()?;
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+/// What each byte or escape of `text` stands for; `None` for a percent sign that begins no escape.
+fn units(text: &[u8]) -> impl Iterator<Item = Option<u8>> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let (byte, after) = match rest {
             [b'%', high, low, after @ ..] => match (digit(*high), digit(*low)) {
-                (Some(high), Some(low)) => (high << 4 | low, after),
-                _ => (b'%', &rest[1..]),
+                (Some(high), Some(low)) => (Some(high << 4 | low), after),
+                _ => (None, &rest[1..]),
             },
-            [byte, after @ ..] => (*byte, after),
+            [b'%', after @ ..] => (None, after),
+            [byte, after @ ..] => (Some(*byte), after),
             [] => return None,
         };
         rest = after;
@@ -60,6 +78,15 @@ mod tests {
             ("", ""),
         ] {
             assert!(decode(text.as_bytes()).eq(bytes.bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_decoded_whole_or_not_at_all() {
+        assert_eq!(decode_text("gpt%2D4o").as_deref(), Some("gpt-4o"));
+        assert_eq!(decode_text("a b").as_deref(), Some("a b"));
+        for broken in ["%zz", "%4", "100%", "%ff"] {
+            assert_eq!(decode_text(broken), None, "{broken}");
         }
     }
 

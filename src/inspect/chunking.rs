@@ -7,7 +7,7 @@ use spillover_testing::corpus::Sample;
 use super::{
     answer::Status,
     body,
-    route::Asked,
+    request_kind::RequestKind,
     stream::{Beginning, Preamble},
 };
 
@@ -109,7 +109,12 @@ fn the_corpus_asks_for_responses_where_it_says_so() {
         let method: Method = sample.method.parse().unwrap();
         let request = Request::builder().method(method).uri(&sample.path).body(()).unwrap();
         let is_expected = sample.method == "POST" && sample.path.contains("/responses");
-        assert_eq!(Asked::by(&request) == Asked::Response, is_expected, "{}", sample.name);
+        assert_eq!(
+            RequestKind::by(&request) == RequestKind::Response,
+            is_expected,
+            "{}",
+            sample.name
+        );
     }
 }
 

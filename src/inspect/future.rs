@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 use super::{
     layer::Limits,
     reading::{Read, Reading},
-    route::Asked,
+    request_kind::RequestKind,
 };
 use crate::ResponseBody;
 
@@ -25,7 +25,7 @@ pin_project! {
         // The request was sent. Gone while its answer is read, with whatever it held.
         #[pin]
         sent: Option<F>,
-        asked: Asked,
+        asked: RequestKind,
         limits: Limits,
         // Boxed, so that an answer that is not read carries nothing for it.
         reading: Option<Box<Reading<R>>>,
@@ -33,7 +33,7 @@ pin_project! {
 }
 
 impl<F, R> ResponseFuture<F, R> {
-    pub(super) const fn new(future: F, asked: Asked, limits: Limits) -> Self {
+    pub(super) const fn new(future: F, asked: RequestKind, limits: Limits) -> Self {
         Self { sent: Some(future), asked, limits, reading: None }
     }
 }
@@ -56,7 +56,7 @@ where
         let response = ready!(sent.poll(cx))?;
         // What the service streams has no length; an answer that has one is chat's JSON.
         if response.status() == StatusCode::OK
-            && *this.asked != Asked::Response
+            && *this.asked != RequestKind::Response
             && response.body().size_hint().exact().is_some()
         {
             return Poll::Ready(Ok(response.map(ResponseBody::upstream)));

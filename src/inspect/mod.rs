@@ -5,8 +5,8 @@ mod body;
 mod future;
 mod layer;
 mod reading;
+mod request_kind;
 mod rest;
-mod route;
 mod stream;
 
 #[cfg(test)]
@@ -20,7 +20,7 @@ use http_body::Body;
 use tower_service::Service;
 
 pub use self::{future::ResponseFuture, layer::InspectLayer};
-use self::{layer::Limits, route::Asked};
+use self::{layer::Limits, request_kind::RequestKind};
 use crate::ResponseBody;
 
 /// The service of [`InspectLayer`].
@@ -78,7 +78,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let asked = Asked::by(&request);
+        let asked = RequestKind::by(&request);
         ResponseFuture::new(self.inner.call(request), asked, self.limits)
     }
 }

@@ -15,8 +15,8 @@ use super::{
     answer::Status,
     body::{self, Verdict},
     layer::Limits,
+    request_kind::RequestKind,
     rest::Rest,
-    route::Asked,
     stream::{Beginning, Preamble, Refused},
 };
 use crate::{
@@ -75,7 +75,7 @@ where
     #[inline(never)]
     pub(super) fn begin(
         response: Response<R>,
-        asked: Asked,
+        asked: RequestKind,
         limits: Limits,
         cx: &mut Context<'_>,
     ) -> Read<R> {
@@ -219,10 +219,10 @@ type Polled<R> = Poll<Option<Result<Frame<<R as Body>::Data>, <R as Body>::Error
 
 /// What of `response` is to be read; `Err` when its head refuses already, though its status does
 /// not.
-fn subject<R>(response: &Response<R>, asked: Asked) -> Result<Option<Subject>, Refused> {
+fn subject<R>(response: &Response<R>, asked: RequestKind) -> Result<Option<Subject>, Refused> {
     let headers = response.headers();
     let kind = match response.status() {
-        StatusCode::OK if asked == Asked::Stored => return Ok(None),
+        StatusCode::OK if asked == RequestKind::Stored => return Ok(None),
         StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => kind(headers),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Kind::Other,
         _ => return Ok(None),
@@ -230,12 +230,12 @@ fn subject<R>(response: &Response<R>, asked: Asked) -> Result<Option<Subject>, R
     let subject = match (response.status(), kind) {
         (StatusCode::OK, Kind::Stream) => {
             // Of no wait at all it has not been seen; the events will tell.
-            if asked == Asked::Response && Hint::asked(headers, clock::wall) > Hint::Zero {
+            if asked == RequestKind::Response && Hint::asked(headers, clock::wall) > Hint::Zero {
                 return Err(Refused::by_head());
             }
             Subject::Stream(Preamble::default())
         }
-        (StatusCode::OK, Kind::Json) if asked == Asked::Response => {
+        (StatusCode::OK, Kind::Json) if asked == RequestKind::Response => {
             Subject::Json(Status::default())
         }
         (StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN, Kind::Json)

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     TryCloneBody,
-    azure::{Kind, Operation, percent},
+    azure::{ApiCall, ApiPath, Kind, percent},
     backend::Residents,
 };
 
@@ -114,7 +114,9 @@ impl<'a> Search<'a> {
     /// Looks up what the path and the body of a request refer to. Gives what it is about, and whether
     /// its answer is to be stored, if it says.
     fn read<B: TryCloneBody>(&mut self, request: &Request<B>) -> (Kind, Option<bool>) {
-        let Operation { kind, id } = Operation::of(request.uri().path());
+        let path = request.uri().path();
+        let ApiCall { operation, id } = ApiPath::of(path).call(path);
+        let kind = operation.kind();
         if let Some(id) = id {
             let is_plain = !id.contains('%');
             let id = id.as_bytes();

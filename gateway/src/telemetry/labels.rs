@@ -1,6 +1,6 @@
 //! A finished request in words of the configuration, so that no client makes up a label.
 
-use tower_spillover::{BackendPool, Served, classify::Outcome};
+use tower_spillover::{BackendPool, Served, azure::Operation, classify::Outcome};
 
 use crate::{
     access_record::Account,
@@ -38,7 +38,7 @@ impl<'a> Facts<'a> {
             account,
             client: client(&account.client, &running.config.clients),
             model: model.map_or(UNKNOWN, |(name, _)| name),
-            operation: operation(&account.operation),
+            operation: Operation::label_of(&account.operation),
             decision: Decision::Gateway,
             running,
             tiers: model.map(|(_, tiers)| &**tiers),
@@ -133,46 +133,9 @@ fn client<'a>(name: &'a str, clients: &Clients) -> &'a str {
     }
 }
 
-/// The operation that begins like `name`, whose parts are divided by `.` or `/`.
-fn operation(name: &str) -> &'static str {
-    let begins = |operation: &&&'static str| {
-        let rest = name.as_bytes().get(operation.len()..);
-        let fits = |(a, b): (u8, u8)| a == b || (a == b'.' && b == b'/');
-        operation.bytes().zip(name.bytes()).all(fits)
-            && rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'.' | b'/')))
-    };
-    OPERATIONS.iter().find(begins).copied().unwrap_or("other")
-}
-
 pub(crate) const UNKNOWN: &str = "unknown";
 pub(crate) const PTU: &str = "ptu";
 pub(crate) const STANDARD: &str = "standard";
-
-const OPERATIONS: [&str; 23] = [
-    "chat.completions",
-    "completions",
-    "responses",
-    "embeddings",
-    "audio.transcriptions",
-    "audio.translations",
-    "audio.speech",
-    "images.generations",
-    "images.edits",
-    "assistants",
-    "batches",
-    "containers",
-    "conversations",
-    "evals",
-    "files",
-    "fine_tuning",
-    "models",
-    "moderations",
-    "realtime",
-    "threads",
-    "uploads",
-    "vector_stores",
-    "videos",
-];
 
 #[cfg(test)]
 mod tests {
@@ -189,8 +152,9 @@ mod tests {
             ("chat", "other"),
             ("", "other"),
             ("../../etc", "other"),
+            ("images.variations", "images.variations"),
         ] {
-            assert_eq!(operation(name), expected, "{name}");
+            assert_eq!(Operation::label_of(name), expected, "{name}");
         }
     }
 

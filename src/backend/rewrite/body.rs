@@ -3,12 +3,12 @@
 use http::{Request, header};
 
 use super::{Deployment, replace_model, replace_model_field};
-use crate::{TryCloneBody, azure::names_model_in_body};
+use crate::{TryCloneBody, azure::ApiPath};
 
 /// Replaces the body's `model`, when that is what names the deployment and the body is in memory.
 /// A body that is still arriving is left as it is.
 pub(crate) fn rewrite_model<B: TryCloneBody>(request: &mut Request<B>, deployment: &Deployment) {
-    if !names_model_in_body(request.uri().path()) {
+    if !ApiPath::of(request.uri().path()).names_model_in_body() {
         return;
     }
     let Some(content) = request.body().content() else { return };

@@ -7,7 +7,7 @@ use http::{
 };
 
 use super::{CallerKeys, deployment::Deployment, query::Edit};
-use crate::azure::{Grammar, Reading, deployment_segment};
+use crate::azure::{ApiPath, deployment_segment};
 
 /// Where a backend's requests go.
 #[derive(Clone, Debug)]
@@ -115,12 +115,12 @@ enum Query<'a> {
 
 impl<'a> Target<'a> {
     fn at(place: &'a Place, path: &'a str, query: Option<&'a str>) -> Self {
-        let Reading { base, grammar, .. } = Reading::of(path);
-        let is_classic = !matches!(grammar, Grammar::V1 | Grammar::Foreign);
-        let version = place.api_version.as_deref().filter(|_| is_classic);
+        let read = ApiPath::of(path);
+        let base = read.base;
+        let version = place.api_version.as_deref().filter(|_| read.is_classic());
         let has_base = same(&path[..base], &place.base);
-        let (before, deployment, after) = match (grammar, &place.deployment) {
-            (Grammar::Deployment(segment), Some(deployment)) => (
+        let (before, deployment, after) = match (read.deployment(), &place.deployment) {
+            (Some(segment), Some(deployment)) => (
                 &path[base..segment.start],
                 Some((&path[segment.clone()], deployment.segment())),
                 &path[segment.end..],
@@ -191,7 +191,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        azure::names_model_in_body,
+        azure::ApiPath,
         backend::rewrite::{Endpoint, parse_endpoint},
     };
 
@@ -220,7 +220,7 @@ mod tests {
             for from in ["gpt-4o", "chat", "openai", "deployments", "v1", "%6Ddl", "a%2Fb"] {
                 let path = format!("/openai/deployments/{from}/{operation}");
                 assert_eq!(&path[deployment_segment(&path).unwrap()], from);
-                assert!(!names_model_in_body(&path));
+                assert!(!ApiPath::of(&path).names_model_in_body());
                 assert_eq!(
                     moved(&format!("https://a.net{path}?api-version=2023-05-15&x=1"), &to),
                     format!(
@@ -238,7 +238,7 @@ mod tests {
         for operation in WITHOUT_DEPLOYMENT.split(' ') {
             let path = format!("/openai/{operation}");
             assert_eq!(deployment_segment(&path), None);
-            assert!(names_model_in_body(&path));
+            assert!(ApiPath::of(&path).names_model_in_body());
             assert_eq!(
                 moved(&path, &to),
                 format!("https://b.net/base{path}?api-version=2025-01-01")
@@ -252,7 +252,7 @@ mod tests {
         for operation in ON_V1.split(' ') {
             let path = format!("/openai/v1/{operation}");
             assert_eq!(deployment_segment(&path), None);
-            assert!(names_model_in_body(&path));
+            assert!(ApiPath::of(&path).names_model_in_body());
             assert_eq!(
                 moved(&format!("{path}?api-version=preview"), &to),
                 format!("https://b.net/base{path}?api-version=preview")

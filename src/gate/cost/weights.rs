@@ -5,7 +5,10 @@ use std::sync::Arc;
 use http::{HeaderMap, header};
 
 use super::{EstimateCost, Head, Usage, scan::Demand};
-use crate::{azure::deployment_segment, backend::Deployment};
+use crate::{
+    azure::{Operation, deployment_segment},
+    backend::Deployment,
+};
 
 /// Weighted tokens: a token for every four bytes of prompt, and a weight for every token that may
 /// be generated.
@@ -82,7 +85,7 @@ impl TokenWeights {
     }
 
     fn weigh(&self, head: &Head<'_>, demand: &Demand<'_>) -> f64 {
-        if head.uri.path().ends_with("/embeddings") {
+        if !Operation::has_output(head.uri.path()) {
             return demand.prompt;
         }
         let longest = demand.longest.map_or(self.unstated_output, |tokens| tokens as f64);

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use http::Method;
+use tower_spillover::azure::{ApiPath, Grammar, Operation, percent};
 
 /// A path that belongs to Azure OpenAI.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,28 +34,22 @@ impl<'a> Route<'a> {
         if is_ambiguous(path) {
             return None;
         }
-        let (first, after) = rest.split_once('/').unwrap_or((rest, ""));
         let in_body = if *method == Method::POST { Named::Body } else { Named::Nowhere };
-        let (operation, named) = match first {
-            "" => return None,
-            "deployments" => {
-                let (deployment, operation) = after.split_once('/').unwrap_or((after, ""));
-                if deployment.is_empty() || operation.is_empty() {
-                    return None;
-                }
-                (operation, Named::Path(decoded(deployment)?))
+        let read = ApiPath::of(path);
+        let operation = read.operation(path).filter(|operation| !operation.is_empty())?;
+        let named = match read.grammar() {
+            Grammar::Deployment(deployment) => {
+                Named::Path(percent::decode_text(&path[deployment.clone()])?)
             }
-            "v1" if after.is_empty() => return None,
-            "v1" => (after, in_body),
             // Azure ignores case where this gateway does not.
-            other if is_respelled(other) => return None,
-            _ => (rest, in_body),
+            Grammar::Resource if is_respelled(rest) => return None,
+            _ => in_body,
         };
         let named = match operation.strip_prefix("models") {
             Some(id) if named == Named::Nowhere && *method == Method::GET => listed(id)?,
             _ => named,
         };
-        Some(Self { operation: operation_of(operation), named })
+        Some(Self { operation: Operation::of_rest(operation).label(), named })
     }
 }
 
@@ -66,7 +61,7 @@ fn listed(id: &str) -> Option<Named<'_>> {
         None => Some(Named::Nowhere),
         Some(id) if id.contains('/') => Some(Named::Nowhere),
         Some("") => Some(Named::List(None)),
-        Some(id) => decoded(id).map(|id| Named::List(Some(id))),
+        Some(id) => percent::decode_text(id).map(|id| Named::List(Some(id))),
     }
 }
 
@@ -89,66 +84,13 @@ fn is_ambiguous(path: &str) -> bool {
         || path.contains("//")
 }
 
-fn is_respelled(segment: &str) -> bool {
+/// Whether the first segment is one of the grammar's, spelled otherwise.
+fn is_respelled(path: &str) -> bool {
+    let segment = path.split('/').next().unwrap_or_default();
     segment.contains('%')
         || segment.eq_ignore_ascii_case("deployments")
         || segment.eq_ignore_ascii_case("v1")
 }
-
-fn operation_of(path: &str) -> &'static str {
-    let name = OPERATIONS.iter().find(|(known, _)| {
-        path.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    });
-    name.map_or("other", |&(_, name)| name)
-}
-
-/// Without percent signs; `None` when they do not spell UTF-8.
-fn decoded(segment: &str) -> Option<Cow<'_, str>> {
-    if !segment.contains('%') {
-        return Some(segment.into());
-    }
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let [byte, after @ ..] = rest {
-        rest = after;
-        if *byte != b'%' {
-            bytes.push(*byte);
-            continue;
-        }
-        let [high, low, after @ ..] = rest else { return None };
-        let digit = |digit: u8| char::from(digit).to_digit(16);
-        bytes.push(u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?);
-        rest = after;
-    }
-    String::from_utf8(bytes).ok().map(Cow::Owned)
-}
-
-/// Longer names before those that they begin with.
-const OPERATIONS: &[(&str, &str)] = &[
-    ("chat/completions", "chat.completions"),
-    ("responses", "responses"),
-    ("embeddings", "embeddings"),
-    ("completions", "completions"),
-    ("audio/transcriptions", "audio.transcriptions"),
-    ("audio/translations", "audio.translations"),
-    ("audio/speech", "audio.speech"),
-    ("images/generations", "images.generations"),
-    ("images/edits", "images.edits"),
-    ("images/variations", "images.variations"),
-    ("models", "models"),
-    ("files", "files"),
-    ("uploads", "uploads"),
-    ("batches", "batches"),
-    ("assistants", "assistants"),
-    ("threads", "threads"),
-    ("conversations", "conversations"),
-    ("containers", "containers"),
-    ("vector_stores", "vector_stores"),
-    ("fine_tuning", "fine_tuning"),
-    ("moderations", "moderations"),
-    ("evals", "evals"),
-    ("videos", "videos"),
-];
 
 #[cfg(test)]
 mod tests {

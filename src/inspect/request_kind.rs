@@ -1,10 +1,12 @@
-//! What a request asks for, as far as it tells how its answer is to be read.
+//! What a request asks for, as far as that says how its answer is to be read.
 
 use http::{Method, Request};
 
+use crate::azure::segments;
+
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum RequestKind {
     /// A response of the Responses API: `POST` to `…/responses`, or below it.
     Response,
     /// A chat completion, or anything else that is made for it.
@@ -14,7 +16,7 @@ pub(super) enum Asked {
     Stored,
 }
 
-impl Asked {
+impl RequestKind {
     #[inline]
     pub(super) fn by<B>(request: &Request<B>) -> Self {
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
@@ -22,13 +24,13 @@ impl Asked {
         if target.starts_with("/openai/deployments/") || target.starts_with("/openai/v1/chat/") {
             Self::Another
         } else {
-            Self::by_parts(request.method(), request.uri().path().as_bytes())
+            Self::by_parts(request.method(), request.uri().path())
         }
     }
 
     #[inline(never)]
-    fn by_parts(method: &Method, path: &[u8]) -> Self {
-        if method != Method::POST || path.ends_with(b"/cancel") {
+    fn by_parts(method: &Method, path: &str) -> Self {
+        if method != Method::POST || path.ends_with("/cancel") {
             Self::Stored
         } else if names_responses(path) {
             Self::Response
@@ -39,12 +41,12 @@ impl Asked {
 }
 
 /// Whether a segment is `responses`, in the grammar without a deployment in its path.
-fn names_responses(path: &[u8]) -> bool {
+fn names_responses(path: &str) -> bool {
     let mut is_named = false;
-    for segment in path.split(|byte| *byte == b'/') {
-        match segment {
-            b"deployments" => return false,
-            b"responses" => is_named = true,
+    for segment in segments(path) {
+        match &path[segment] {
+            "deployments" => return false,
+            "responses" => is_named = true,
             _ => {}
         }
     }
@@ -55,8 +57,8 @@ fn names_responses(path: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn asked(method: Method, uri: &str) -> Asked {
-        Asked::by(&Request::builder().method(method).uri(uri).body(()).unwrap())
+    fn asked(method: Method, uri: &str) -> RequestKind {
+        RequestKind::by(&Request::builder().method(method).uri(uri).body(()).unwrap())
     }
 
     #[test]
@@ -68,15 +70,15 @@ mod tests {
             "https://contoso.openai.azure.com/openai/v1/responses/compact?a=/completions",
             "/base/openai/v1/responses",
         ] {
-            assert_eq!(asked(Method::POST, uri), Asked::Response, "{uri}");
-            assert_eq!(asked(Method::GET, uri), Asked::Stored, "{uri}");
+            assert_eq!(asked(Method::POST, uri), RequestKind::Response, "{uri}");
+            assert_eq!(asked(Method::GET, uri), RequestKind::Stored, "{uri}");
         }
     }
 
     #[test]
     fn what_is_cancelled_was_created_before() {
         for uri in ["/openai/v1/responses/resp_1/cancel", "/openai/responses/resp_1/cancel?a=b"] {
-            assert_eq!(asked(Method::POST, uri), Asked::Stored, "{uri}");
+            assert_eq!(asked(Method::POST, uri), RequestKind::Stored, "{uri}");
         }
     }
 
@@ -92,7 +94,7 @@ mod tests {
             "/openai/v1/responses-archive/x",
             "/openai/v1/files?name=/responses",
         ] {
-            assert_eq!(asked(Method::POST, uri), Asked::Another, "{uri}");
+            assert_eq!(asked(Method::POST, uri), RequestKind::Another, "{uri}");
         }
     }
 }
