@@ -1,15 +1,13 @@
-//! What became of a request, for whoever counts, logs or exports it.
+//! What is recorded of a finished request, as plain data: what logs, metrics and traces are made of.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
 use tower_spillover::{Served, classify::Reason, gate::cost::Usage, served::Attempt, sticky::Held};
 
-use crate::telemetry::Trace;
-
 /// A request whose answer has gone out, or was given up.
 #[derive(Debug)]
-pub struct Account {
+pub struct AccessRecord {
     /// The request's own id, as it is told to the client (`x-request-id`).
     pub id: String,
     pub at: SystemTime,
@@ -19,8 +17,9 @@ pub struct Account {
     /// The configured model, if the request named one.
     pub model: Option<String>,
     pub class: Option<String>,
-    /// `chat.completions`, `responses`, `embeddings`, ... as in the path.
-    pub operation: String,
+    /// `chat.completions`, `responses`, ...: one of the router's closed set, so that it can label a
+    /// metric.
+    pub operation: &'static str,
     pub streaming: bool,
     pub status: StatusCode,
     /// Which backend answered, what it took to get there; `None` where the gateway answered itself.
@@ -32,8 +31,6 @@ pub struct Account {
     pub usage: Option<Tokens>,
     /// Whether the whole body went out.
     pub complete: bool,
-    /// Where traces are exported.
-    pub trace: Option<Trace>,
 }
 
 /// What a backend said that a request took.

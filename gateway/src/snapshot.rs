@@ -8,7 +8,7 @@ use crate::config::Config;
 
 /// One loaded configuration and what it made.
 #[derive(Debug)]
-pub struct Running {
+pub struct Snapshot {
     pub config: Config,
     /// By name; aliases are not repeated here.
     pub models: BTreeMap<String, Arc<RunningModel>>,

@@ -27,7 +27,7 @@ pub use self::{
     settings::{
         Auth, Backend, Budget, Class, Client, Clients, Config, Entra, EntraKind, Failure, Failures,
         GateSettings, Http2, Inspection, Limits, Listen, Model, MoveBudget, Permissions, Secret,
-        Steering, Stickiness, StickySettings, Telemetry, Tls, Upstream,
+        Steering, Stickiness, StickySettings, TelemetrySettings, Tls, Upstream,
     },
     watch::{Hangup, Watch, open},
 };

@@ -8,7 +8,7 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Entra, EntraKind, Http2, Limits, Listen, Secret, Telemetry, Upstream, pem,
+    Entra, EntraKind, Http2, Limits, Listen, Secret, TelemetrySettings, Upstream, pem,
     toml::{Section, Value},
 };
 
@@ -63,7 +63,7 @@ pub(super) fn upstream(mut section: Section<'_>) -> Upstream {
     upstream
 }
 
-pub(super) fn telemetry(mut section: Section<'_>) -> Telemetry {
+pub(super) fn telemetry(mut section: Section<'_>) -> TelemetrySettings {
     let log = section.get("log").and_then(|value| {
         let log = value.name()?;
         if EnvFilter::builder().parse(log).is_err() {
@@ -73,7 +73,7 @@ pub(super) fn telemetry(mut section: Section<'_>) -> Telemetry {
         }
         Some(log.to_owned())
     });
-    let telemetry = Telemetry {
+    let telemetry = TelemetrySettings {
         log: log.unwrap_or_else(|| "info".to_owned()),
         json: section.flag("json", true),
         otlp: section.get("otlp").and_then(|value| value.address().map(str::to_owned)),

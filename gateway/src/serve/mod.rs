@@ -18,6 +18,7 @@ use std::{
     path::Path,
     process::ExitCode,
     sync::Arc,
+    time::{Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -37,11 +38,11 @@ use self::{
     workers::Workers,
 };
 use crate::{
-    access_record::Account,
+    access_record::AccessRecord,
     config::{self, Config, Entra, Hangup},
     entra,
-    snapshot::Running,
-    telemetry::{self, Operations, Trace},
+    snapshot::Snapshot,
+    telemetry::{self, Telemetry, Trace},
 };
 
 /// Serves the configuration in `file`, or without one a demonstration, until a signal ends it.
@@ -72,12 +73,12 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
     if let Some(address) = listen {
         config.listen.address = address;
     }
-    let operations = Operations::new(&config.telemetry).map_err(|error| error.to_string())?;
-    let server = Server::start(config, Box::new(Observed(operations.clone()))).await?;
+    let telemetry = Telemetry::new(&config.telemetry).map_err(|error| error.to_string())?;
+    let server = Server::start(config, Box::new(Observed(telemetry.clone()))).await?;
     // To be looked at once more when it has stopped.
     let gateway = Arc::clone(&server.gateway);
     let watched = Arc::downgrade(&gateway);
-    operations.watch(move || watched.upgrade().map(|gateway| gateway.running()));
+    telemetry.watch(move || watched.upgrade().map(|gateway| gateway.running()));
     if let Some(admin) = &server.admin_url {
         announce(&format!("admin on {admin}"));
     }
@@ -98,7 +99,7 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
     }
     server.stop().await;
     // What is left to export is sent, which blocks.
-    let _ = tokio::task::spawn_blocking(|| operations.shutdown()).await;
+    let _ = tokio::task::spawn_blocking(|| telemetry.shutdown()).await;
     drop(gateway);
     Ok(())
 }
@@ -123,22 +124,22 @@ impl Source {
 }
 
 /// What the gateway tells about itself.
-struct Observed(Operations);
+struct Observed(Telemetry);
 
 impl Observe for Observed {
     fn arrived(&self) {
         self.0.arrived();
     }
 
-    fn trace(&self, account: &Account, headers: &mut HeaderMap) -> Option<Trace> {
-        self.0.trace(account, headers)
+    fn trace(&self, at: SystemTime, started: Instant, headers: &mut HeaderMap) -> Option<Trace> {
+        self.0.trace(at, started, headers)
     }
 
-    fn finished(&self, account: &Account, running: &Running) {
-        self.0.finished(account, running);
+    fn finished(&self, record: &AccessRecord, trace: Option<&Trace>, running: &Snapshot) {
+        self.0.finished(record, trace, running);
     }
 
-    fn page(&self, path: &str, running: &Running) -> Option<Response<Bytes>> {
+    fn page(&self, path: &str, running: &Snapshot) -> Option<Response<Bytes>> {
         let (kind, text) = match path {
             "/metrics" => (telemetry::CONTENT_TYPE, self.0.metrics(running)),
             "/-/status" => ("application/json", format!("{:#}\n", self.0.status(running))),

@@ -12,10 +12,10 @@ pub(crate) struct Gauge {
     /// As UCUM writes it.
     pub(crate) unit: &'static str,
     /// Gives what a model has of it: labels besides the model's name, and the number.
-    pub(crate) read: fn(&RunningModel, &mut See<'_>),
+    pub(crate) read: fn(&RunningModel, &mut Record<'_>),
 }
 
-pub(crate) type See<'s> = dyn FnMut(&[(&'static str, &str)], f64) + 's;
+pub(crate) type Record<'s> = dyn FnMut(&[(&'static str, &str)], f64) + 's;
 
 /// The name of a gate's mode.
 pub(crate) const fn mode(mode: Mode) -> &'static str {
@@ -27,11 +27,11 @@ pub(crate) const fn mode(mode: Mode) -> &'static str {
     }
 }
 
-fn cooldown(model: &RunningModel, see: &mut See<'_>) {
+fn cooldown(model: &RunningModel, record: &mut Record<'_>) {
     for (tier, pool) in [(PTU, &model.ptu), (STANDARD, &model.standard)] {
         for (backend, resting) in pool.iter().flat_map(|pool| pool.cooldowns()) {
             let left = resting.unwrap_or_default().as_secs_f64();
-            see(&[("tier", tier), ("backend", backend)], left);
+            record(&[("tier", tier), ("backend", backend)], left);
         }
     }
 }
@@ -41,9 +41,9 @@ pub(crate) const GAUGES: [Gauge; 7] = [
         name: "gate.level",
         help: "Weighted tokens above the PTU's limit; absent while it has room",
         unit: "{token}",
-        read: |model, see| {
+        read: |model, record| {
             if let Some(level) = model.gate.as_ref().and_then(|gate| gate.level()) {
-                see(&[], level);
+                record(&[], level);
             }
         },
     },
@@ -51,9 +51,9 @@ pub(crate) const GAUGES: [Gauge; 7] = [
         name: "gate.rate",
         help: "Weighted tokens that the PTU drains in a second; absent until learned",
         unit: "{token}/s",
-        read: |model, see| {
+        read: |model, record| {
             if let Some(rate) = model.gate.as_ref().and_then(|gate| gate.rate()) {
-                see(&[], rate);
+                record(&[], rate);
             }
         },
     },
@@ -61,9 +61,9 @@ pub(crate) const GAUGES: [Gauge; 7] = [
         name: "gate.waiting",
         help: "Requests in the queue",
         unit: "{request}",
-        read: |model, see| {
+        read: |model, record| {
             if let Some(gate) = &model.gate {
-                see(&[], gate.waiting() as f64);
+                record(&[], gate.waiting() as f64);
             }
         },
     },
@@ -71,9 +71,9 @@ pub(crate) const GAUGES: [Gauge; 7] = [
         name: "gate.pacing",
         help: "1 while requests are paced by the learned rate",
         unit: "1",
-        read: |model, see| {
+        read: |model, record| {
             if let Some(gate) = &model.gate {
-                see(&[], f64::from(u8::from(gate.is_pacing())));
+                record(&[], f64::from(u8::from(gate.is_pacing())));
             }
         },
     },
@@ -81,9 +81,9 @@ pub(crate) const GAUGES: [Gauge; 7] = [
         name: "gate.mode",
         help: "1 for the gate's mode",
         unit: "1",
-        read: |model, see| {
+        read: |model, record| {
             if let Some(gate) = &model.gate {
-                see(&[("mode", mode(gate.get_mode()))], 1.0);
+                record(&[("mode", mode(gate.get_mode()))], 1.0);
             }
         },
     },
@@ -91,9 +91,9 @@ pub(crate) const GAUGES: [Gauge; 7] = [
         name: "spill_budget.left",
         help: "Requests or weighted tokens that may still be spilled in this window",
         unit: "1",
-        read: |model, see| {
+        read: |model, record| {
             if let Some(budget) = &model.spill_budget {
-                see(&[], budget.left());
+                record(&[], budget.left());
             }
         },
     },

@@ -1,5 +1,7 @@
-//! What the gateway tells about itself: metrics, a status document, logs, and OTLP.
+//! What the gateway reports of itself: metrics, a status document, logs, traces, and OTLP.
 
+mod clock;
+mod error;
 mod gauges;
 mod labels;
 mod logs;
@@ -11,25 +13,30 @@ mod trace;
 #[cfg(test)]
 mod tests;
 
-use std::{error::Error, fmt, sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use http::HeaderMap;
 
 pub(crate) use self::trace::{Call, Trace};
 use self::{
-    labels::Facts,
+    clock::now,
+    error::TelemetryError,
+    labels::Labels,
     logs::writer::Lines,
     metrics::{Metrics, scrape},
     otlp::Export,
 };
-use crate::{access_record::Account, config::Telemetry, http_client::BoxError, snapshot::Running};
+use crate::{access_record::AccessRecord, config::TelemetrySettings, snapshot::Snapshot};
 
-/// The content type of [`Operations::metrics`]: OpenMetrics, which Prometheus reads.
+/// The content type of [`Telemetry::metrics`]: OpenMetrics, which Prometheus reads.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Counts, logs and exports; clones count together.
 #[derive(Clone, Debug)]
-pub(crate) struct Operations {
+pub(crate) struct Telemetry {
     inner: Arc<Inner>,
 }
 
@@ -41,23 +48,26 @@ struct Inner {
     started: Instant,
 }
 
-impl Operations {
+impl Telemetry {
     /// Starts to log to standard error, unless this process logs already, and to export.
     ///
     /// # Errors
     ///
     /// When the filter, or the address of the collector, cannot be used.
-    pub(crate) fn new(telemetry: &Telemetry) -> Result<Self, OperationsError> {
+    pub(crate) fn new(telemetry: &TelemetrySettings) -> Result<Self, TelemetryError> {
         let lines = logs::install(telemetry)?;
         let export = telemetry.otlp.as_deref();
         let export = export.map(|to| Export::new(to, &telemetry.service_name)).transpose();
-        let export = export.map_err(|error| OperationsError::new("otlp", error))?;
+        let export = export.map_err(|error| TelemetryError::new("otlp", error))?;
         let inner = Inner { metrics: Metrics::new(), export, lines, started: now() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Exports what the pools and gates of `running` say, from time to time.
-    pub(crate) fn watch(&self, running: impl Fn() -> Option<Arc<Running>> + Send + Sync + 'static) {
+    pub(crate) fn watch(
+        &self,
+        running: impl Fn() -> Option<Arc<Snapshot>> + Send + Sync + 'static,
+    ) {
         if let Some(export) = &self.inner.export {
             export.watch(running);
         }
@@ -70,29 +80,39 @@ impl Operations {
 
     /// Begins to trace a request where traces are exported: continues the trace of its caller, of
     /// which `headers` tell, or begins one. Otherwise `headers` stay as they are.
-    pub(crate) fn trace(&self, account: &Account, headers: &mut HeaderMap) -> Option<Trace> {
+    pub(crate) fn trace(
+        &self,
+        at: SystemTime,
+        started: Instant,
+        headers: &mut HeaderMap,
+    ) -> Option<Trace> {
         let export = self.inner.export.as_ref()?;
-        Some(export.trace(account, headers))
+        Some(export.trace((at, started), headers))
     }
 
     /// Counts, logs and exports a request. To be called once for each that arrived.
-    pub(crate) fn finished(&self, account: &Account, running: &Running) {
+    pub(crate) fn finished(
+        &self,
+        record: &AccessRecord,
+        trace: Option<&Trace>,
+        running: &Snapshot,
+    ) {
         self.inner.metrics.in_flight.dec();
-        let facts = Facts::of(account, running);
-        self.inner.metrics.count(&facts);
-        logs::request(&facts);
+        let labels = Labels::of(record, running);
+        self.inner.metrics.count(&labels);
+        logs::request_line::write(&labels, trace);
         if let Some(export) = &self.inner.export {
-            export.export(&facts);
+            export.export(&labels, trace);
         }
     }
 
     /// All metrics, as [`CONTENT_TYPE`] says.
-    pub(crate) fn metrics(&self, running: &Running) -> String {
+    pub(crate) fn metrics(&self, running: &Snapshot) -> String {
         scrape::text(&self.inner.metrics, running)
     }
 
     /// What is known of every model, backend and client; no keys.
-    pub(crate) fn status(&self, running: &Running) -> serde_json::Value {
+    pub(crate) fn status(&self, running: &Snapshot) -> serde_json::Value {
         let uptime = now().saturating_duration_since(self.inner.started);
         status::document(&self.inner.metrics, running, uptime)
     }
@@ -111,30 +131,4 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.lines.drain();
     }
-}
-
-/// Which telemetry setting cannot be used, and why.
-#[derive(Debug)]
-pub(crate) struct OperationsError {
-    key: &'static str,
-    reason: BoxError,
-}
-
-impl OperationsError {
-    fn new(key: &'static str, reason: impl Into<BoxError>) -> Self {
-        Self { key, reason: reason.into() }
-    }
-}
-
-impl fmt::Display for OperationsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[telemetry] {}: {}", self.key, self.reason)
-    }
-}
-
-impl Error for OperationsError {}
-
-#[expect(clippy::disallowed_methods, reason = "uptime is counted from here to here")]
-fn now() -> Instant {
-    Instant::now()
 }

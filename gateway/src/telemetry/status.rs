@@ -12,11 +12,11 @@ use super::{
 };
 use crate::{
     config::{Clients, Model, Stickiness},
-    snapshot::{Running, RunningModel},
+    snapshot::{RunningModel, Snapshot},
 };
 
 /// The document, without anything secret: of an endpoint it has the host, of a client the name.
-pub(crate) fn document(metrics: &Metrics, running: &Running, uptime: Duration) -> Value {
+pub(crate) fn document(metrics: &Metrics, running: &Snapshot, uptime: Duration) -> Value {
     let models = running.models.iter().map(|(name, state)| {
         let config = running.config.models.get(name);
         (name, model(metrics, state, config))

@@ -32,9 +32,9 @@ use crate::{
 
 const CANARY: &str = "canary-0123456789";
 
-fn telemetry(otlp: Option<String>) -> Telemetry {
+fn telemetry(otlp: Option<String>) -> TelemetrySettings {
     let service_name = "spillover-test".to_owned();
-    Telemetry { log: "trace".to_owned(), json: true, otlp, service_name }
+    TelemetrySettings { log: "trace".to_owned(), json: true, otlp, service_name }
 }
 
 fn backend(name: &str) -> Backend {
@@ -58,7 +58,7 @@ fn pool(backend: &Backend) -> BackendPool {
 }
 
 /// `gpt-4o` with a PTU backend and a Standard one, and the client `team-a`.
-fn running() -> Running {
+fn running() -> Snapshot {
     let (ptu, standard) = (backend("ptu-east"), backend("sweden"));
     let state = RunningModel {
         name: "gpt-4o".to_owned(),
@@ -78,7 +78,7 @@ fn running() -> Running {
         steering: Steering::default(),
         classes: BTreeMap::new(),
     };
-    Running {
+    Snapshot {
         config: config(BTreeMap::from([("gpt-4o".to_owned(), model)])),
         models: BTreeMap::from([("gpt-4o".to_owned(), Arc::new(state))]),
         sticky: Sticky::new(),
@@ -125,7 +125,7 @@ fn config(models: BTreeMap<String, Model>) -> Config {
 }
 
 /// What a request comes to whose PTU asks to wait for 43 ms, when it may not.
-async fn spilled(running: &Running) -> Account {
+async fn spilled(running: &Snapshot) -> AccessRecord {
     let model = &running.models["gpt-4o"];
     let tiers = [&model.ptu, &model.standard]
         .map(|pool| RegionRotateLayer::new(pool.clone().expect("both tiers are there")));
@@ -149,19 +149,19 @@ async fn spilled(running: &Running) -> Account {
         .body(Full::from(CANARY))
         .expect("a head");
     let response = stack.oneshot(request).await.expect("it cannot fail");
-    account(response.status(), response.extensions().get().cloned())
+    recorded(response.status(), response.extensions().get().cloned())
 }
 
-#[expect(clippy::disallowed_methods, reason = "an account says when its request began")]
-fn account(status: StatusCode, served: Option<Served>) -> Account {
-    Account {
+#[expect(clippy::disallowed_methods, reason = "a record says when its request began")]
+fn recorded(status: StatusCode, served: Option<Served>) -> AccessRecord {
+    AccessRecord {
         id: "request-1".to_owned(),
         at: SystemTime::now(),
         started: Instant::now(),
         client: "team-a".to_owned(),
         model: Some("gpt-4o".to_owned()),
         class: Some("batch".to_owned()),
-        operation: "chat.completions".to_owned(),
+        operation: "chat.completions",
         streaming: true,
         status,
         served,
@@ -169,17 +169,16 @@ fn account(status: StatusCode, served: Option<Served>) -> Account {
         total: Duration::from_secs(2),
         usage: Some(Tokens { prompt: 100, cached: 40, completion: 7 }),
         complete: true,
-        trace: None,
     }
 }
 
 #[tokio::test]
 async fn a_spilled_request_is_counted_where_somebody_would_look_for_it() {
     let running = running();
-    let operations = Operations::new(&telemetry(None)).expect("good settings");
+    let operations = Telemetry::new(&telemetry(None)).expect("good settings");
     operations.arrived();
     operations.arrived();
-    operations.finished(&spilled(&running).await, &running);
+    operations.finished(&spilled(&running).await, None, &running);
     let text = operations.metrics(&running);
     for line in [
         "spillover_requests_total{client=\"team-a\",model=\"gpt-4o\",\
@@ -206,20 +205,20 @@ async fn a_spilled_request_is_counted_where_somebody_would_look_for_it() {
         assert!(text.lines().any(|other| other == line), "{line}\nis not in\n{text}");
     }
     assert_eq!(text.matches("# EOF").count(), 1);
-    operations.finished(&spilled(&running).await, &running);
+    operations.finished(&spilled(&running).await, None, &running);
     assert!(operations.metrics(&running).contains("spillover_requests_in_flight 0"));
 }
 
 #[tokio::test]
 async fn names_that_clients_make_up_become_no_labels() {
     let running = running();
-    let operations = Operations::new(&telemetry(None)).expect("good settings");
+    let operations = Telemetry::new(&telemetry(None)).expect("good settings");
     for number in 0..100 {
-        let mut account = account(StatusCode::NOT_FOUND, None);
-        account.client = format!("made-up-{number}");
-        account.model = Some(format!("made-up-{number}"));
-        account.operation = format!("made-up-{number}");
-        operations.finished(&account, &running);
+        let mut record = recorded(StatusCode::NOT_FOUND, None);
+        record.client = format!("made-up-{number}");
+        record.model = Some(format!("made-up-{number}"));
+        record.operation = "other";
+        operations.finished(&record, None, &running);
     }
     let text = operations.metrics(&running);
     assert!(!text.contains("made-up"));
@@ -232,21 +231,21 @@ async fn names_that_clients_make_up_become_no_labels() {
 async fn counting_a_request_like_an_earlier_one_allocates_nothing() {
     let running = running();
     let metrics = Metrics::new();
-    let account = spilled(&running).await;
-    let facts = Facts::of(&account, &running);
-    metrics.count(&facts);
-    let again = allocation_counter::measure(|| metrics.count(&Facts::of(&account, &running)));
+    let record = spilled(&running).await;
+    let labels = Labels::of(&record, &running);
+    metrics.count(&labels);
+    let again = allocation_counter::measure(|| metrics.count(&Labels::of(&record, &running)));
     assert_eq!(again.count_total, 0);
 }
 
 #[test]
 fn tracing_for_nobody_allocates_nothing_and_changes_nothing() {
-    let operations = Operations::new(&telemetry(None)).expect("good settings");
-    let account = account(StatusCode::OK, None);
+    let operations = Telemetry::new(&telemetry(None)).expect("good settings");
+    let record = recorded(StatusCode::OK, None);
     let parent = ("traceparent", "of-another-kind");
     let mut request = Request::post("/").header(parent.0, parent.1).body(()).expect("a head");
     let traced = allocation_counter::measure(|| {
-        assert!(operations.trace(&account, request.headers_mut()).is_none());
+        assert!(operations.trace(record.at, record.started, request.headers_mut()).is_none());
         assert!(Trace::call(&mut request).is_none());
     });
     assert_eq!(traced.count_total, 0);
@@ -256,8 +255,8 @@ fn tracing_for_nobody_allocates_nothing_and_changes_nothing() {
 #[tokio::test]
 async fn the_status_names_models_backends_and_clients_and_no_key() {
     let running = running();
-    let operations = Operations::new(&telemetry(None)).expect("good settings");
-    operations.finished(&spilled(&running).await, &running);
+    let operations = Telemetry::new(&telemetry(None)).expect("good settings");
+    operations.finished(&spilled(&running).await, None, &running);
     let status = operations.status(&running);
     assert_eq!(status["clients"], serde_json::json!(["team-a"]));
     let model = &status["models"]["gpt-4o"];
@@ -296,12 +295,12 @@ async fn a_request_is_one_line_and_no_key_is_printed_even_at_trace() {
     for json in [true, false] {
         let lines = Lines::default();
         let writer = lines.clone();
-        let telemetry = Telemetry { json, ..telemetry(None) };
+        let telemetry = TelemetrySettings { json, ..telemetry(None) };
         let subscriber = logs::subscriber(&telemetry, move || writer.clone()).expect("a filter");
         let running = running();
         let logging = tracing::subscriber::set_default(subscriber);
-        let operations = Operations::new(&telemetry).expect("good settings");
-        operations.finished(&spilled(&running).await, &running);
+        let operations = Telemetry::new(&telemetry).expect("good settings");
+        operations.finished(&spilled(&running).await, None, &running);
         tracing::trace!(target: "h2::hpack", key = CANARY, "decoded");
         drop(logging);
         let text = lines.text();
@@ -322,14 +321,14 @@ async fn a_request_is_one_line_and_no_key_is_printed_even_at_trace() {
 
 #[test]
 fn a_filter_that_cannot_be_read_is_an_error() {
-    let telemetry = Telemetry { log: "info,=?=".to_owned(), ..telemetry(None) };
-    let error = Operations::new(&telemetry).map(drop).expect_err("it is no filter");
+    let telemetry = TelemetrySettings { log: "info,=?=".to_owned(), ..telemetry(None) };
+    let error = Telemetry::new(&telemetry).map(drop).expect_err("it is no filter");
     assert!(error.to_string().starts_with("[telemetry] log: "), "{error}");
 }
 
 #[test]
 fn a_collector_without_a_scheme_is_an_error() {
-    let error = Operations::new(&telemetry(Some("collector:4318".to_owned())));
+    let error = Telemetry::new(&telemetry(Some("collector:4318".to_owned())));
     let error = error.map(drop).expect_err("it is no address");
     assert!(error.to_string().starts_with("[telemetry] otlp: "), "{error}");
 }
@@ -362,10 +361,10 @@ async fn collector() -> (String, Arc<Mutex<Vec<(String, Bytes)>>>) {
 async fn a_request_reaches_the_collector_as_a_span_and_as_numbers() {
     let (address, seen) = collector().await;
     let running = running();
-    let operations = Operations::new(&telemetry(Some(address))).expect("good settings");
-    let mut account = spilled(&running).await;
-    account.trace = operations.trace(&account, &mut HeaderMap::new());
-    operations.finished(&account, &running);
+    let operations = Telemetry::new(&telemetry(Some(address))).expect("good settings");
+    let record = spilled(&running).await;
+    let trace = operations.trace(record.at, record.started, &mut HeaderMap::new());
+    operations.finished(&record, trace.as_ref(), &running);
     tokio::task::spawn_blocking(|| operations.shutdown()).await.expect("it flushes");
     let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let sent = |to: &str| -> String {

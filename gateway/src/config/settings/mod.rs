@@ -21,7 +21,7 @@ pub struct Config {
     pub default_model: Option<String>,
     pub clients: Clients,
     pub entra: Option<Entra>,
-    pub telemetry: Telemetry,
+    pub telemetry: TelemetrySettings,
 }
 
 #[derive(Clone, Debug)]
@@ -230,7 +230,7 @@ pub enum EntraKind {
 }
 
 #[derive(Clone, Debug)]
-pub struct Telemetry {
+pub struct TelemetrySettings {
     /// A filter as `RUST_LOG` takes it. Defaults to `info`.
     pub log: String,
     /// Defaults to yes: logs are read by collectors first.

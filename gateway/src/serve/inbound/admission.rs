@@ -38,8 +38,8 @@ pub(crate) fn admit<'a>(
 ) -> Result<&'a Arc<Caller>, Refusal> {
     let limits = &site.config().limits;
     let caller = site.clients.admit(headers)?;
-    ledger.account.client.push_str(&caller.name);
-    caller.take(ledger.account.started)?;
+    ledger.record.client.push_str(&caller.name);
+    caller.take(ledger.record.started)?;
     if headers.len() > limits.headers {
         return Err(Refusal::new(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    time::{Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -15,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::runtime::{OpenTokens, Site};
 use crate::{
-    access_record::Account, config::Config, serve::clock, snapshot::Running, telemetry::Trace,
+    access_record::AccessRecord, config::Config, serve::clock, snapshot::Snapshot, telemetry::Trace,
 };
 
 /// Who counts, logs and exports what the gateway does.
@@ -23,16 +24,16 @@ pub(crate) trait Observe: Send + Sync + 'static {
     /// A request has come, and will be finished.
     fn arrived(&self) {}
 
-    /// Begins to trace a request, of whose caller's trace `headers` tell.
-    fn trace(&self, _account: &Account, _headers: &mut HeaderMap) -> Option<Trace> {
+    /// Begins to trace a request that arrived at this time; `headers` may continue a trace.
+    fn trace(&self, _at: SystemTime, _started: Instant, _headers: &mut HeaderMap) -> Option<Trace> {
         None
     }
 
     /// A request is over, or was given up.
-    fn finished(&self, account: &Account, running: &Running);
+    fn finished(&self, record: &AccessRecord, trace: Option<&Trace>, running: &Snapshot);
 
     /// A page about the gateway itself, such as `/metrics`.
-    fn page(&self, _path: &str, _running: &Running) -> Option<Response<Bytes>> {
+    fn page(&self, _path: &str, _running: &Snapshot) -> Option<Response<Bytes>> {
         None
     }
 }
@@ -80,7 +81,7 @@ impl Gateway {
     }
 
     /// The configuration at work.
-    pub(crate) fn running(&self) -> Arc<Running> {
+    pub(crate) fn running(&self) -> Arc<Snapshot> {
         Arc::clone(&self.site.load().running)
     }
 

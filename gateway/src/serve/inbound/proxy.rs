@@ -77,7 +77,7 @@ async fn exchange(ledger: &mut Ledger, request: Request<Incoming>) -> Result<Rep
     ledger.trace(&mut head.headers);
     admission::refuse_tunnels(&head)?;
     let route = Route::of(&head.method, head.uri.path()).ok_or_else(Refusal::not_found)?;
-    ledger.account.operation.push_str(route.operation);
+    ledger.record.operation = route.operation;
     let caller = admission::admit(ledger, &site, &head.headers)?;
     let mut control = Control::read(&head.headers, caller)?;
 
@@ -97,7 +97,7 @@ async fn exchange(ledger: &mut Ledger, request: Request<Incoming>) -> Result<Rep
         None => model_routing::unnamed(ledger, caller, &request, control.backend.as_ref())?,
     };
     if let Some(class) = &control.class {
-        ledger.account.class = Some(model_routing::class(&site, &line, class)?);
+        ledger.record.class = Some(model_routing::class(&site, &line, class)?);
     }
     let named =
         control.backend.take().map(|named| model_routing::backend(&line, named)).transpose()?;
@@ -107,7 +107,7 @@ async fn exchange(ledger: &mut Ledger, request: Request<Incoming>) -> Result<Rep
     headers::strip_request(request.headers_mut());
     let trace = control.trace;
     set_limits(control, &mut request);
-    if let Some(trace) = &ledger.account.trace {
+    if let Some(trace) = &ledger.trace {
         request.extensions_mut().insert(trace.clone());
     }
     let sent = clock::now();
@@ -164,7 +164,7 @@ fn failure(error: &UpstreamError, limit: u64, line: &Line) -> Refusal {
 }
 
 fn own(response: Response<Bytes>, mut ledger: Box<Ledger>) -> Response<Outbound> {
-    let served = ledger.account.served.take();
+    let served = ledger.record.served.take();
     ledger.head(response.status(), served, clock::now());
     response.map(|text| Outbound::own(text, Some(ledger)))
 }
@@ -181,7 +181,7 @@ fn pass_on(passed: Passed, mut ledger: Box<Ledger>) -> Response<Outbound> {
             "The backend redirects, which this gateway does not follow.",
         );
         let name = head.headers.remove(BACKEND);
-        ledger.account.served = served;
+        ledger.record.served = served;
         let mut response = own(refusal.into_response(), ledger);
         response.headers_mut().extend(name.map(|name| (BACKEND, name)));
         return response;
@@ -191,14 +191,14 @@ fn pass_on(passed: Passed, mut ledger: Box<Ledger>) -> Response<Outbound> {
         let story = Story {
             served,
             first_tier: passed.first_tier,
-            total: now.saturating_duration_since(ledger.account.started),
+            total: now.saturating_duration_since(ledger.record.started),
             in_layers: now.saturating_duration_since(passed.sent),
         };
         story.tell(&mut head.headers, head.status, passed.trace);
     }
     let kind = head.headers.get(header::CONTENT_TYPE);
     let is_stream = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/event-stream");
-    ledger.account.streaming = kind.is_some_and(is_stream);
+    ledger.record.streaming = kind.is_some_and(is_stream);
     if head.status.is_success() {
         ledger.usage = UsageScan::new(kind);
     }

@@ -16,12 +16,12 @@ use crate::{
         request_body::Upload,
         stack::{self, Stack, Tokens},
     },
-    snapshot::{Running, RunningModel},
+    snapshot::{RunningModel, Snapshot},
 };
 
 /// One loaded configuration, ready to serve.
 pub(crate) struct Site {
-    pub(crate) running: Arc<Running>,
+    pub(crate) running: Arc<Snapshot>,
     pub(crate) clients: Table,
     lines: HashMap<String, Arc<Line>>,
     default: Option<Arc<Line>>,
@@ -133,7 +133,7 @@ impl Site {
             default: default.cloned(),
             clients: Table::new(&config.clients, before.map(|site| &site.clients)),
             lines,
-            running: Arc::new(Running { config, models, sticky }),
+            running: Arc::new(Snapshot { config, models, sticky }),
             upstream,
             tokens,
         })

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
-    config::{Config, Hangup, Listen, Telemetry, Watch},
+    config::{Config, Hangup, Listen, TelemetrySettings, Watch},
     serve::inbound::{
         certificate::{Certificate, Renewal},
         gateway::Gateway,
@@ -18,7 +18,7 @@ pub(crate) struct Reload {
     forced: Option<SocketAddr>,
     /// What it was started with.
     listen: Listen,
-    telemetry: Telemetry,
+    telemetry: TelemetrySettings,
 }
 
 impl Reload {

@@ -63,7 +63,7 @@ pub(crate) fn unnamed(
 }
 
 fn permit(ledger: &mut Ledger, caller: &Caller, line: Arc<Line>) -> Result<Arc<Line>, Refusal> {
-    ledger.account.model = Some(line.model.name.clone());
+    ledger.record.model = Some(line.model.name.clone());
     if !caller.may_use(&line.model.name) {
         return Err(Refusal::new(
             StatusCode::FORBIDDEN,

@@ -119,6 +119,22 @@ mod tests {
     }
 
     #[test]
+    fn an_operation_is_one_of_a_list() {
+        for (path, expected) in [
+            ("chat/completions", "chat.completions"),
+            ("responses/resp_1/cancel", "responses"),
+            ("images/variations", "images.variations"),
+            ("completions", "completions"),
+            ("completionsx", "other"),
+            ("chat", "other"),
+            ("", "other"),
+            ("../../etc", "other"),
+        ] {
+            assert_eq!(Operation::of_rest(path).label(), expected, "{path}");
+        }
+    }
+
+    #[test]
     fn only_a_get_of_models_or_of_one_asks_for_the_list() {
         let one = |name: &'static str| Named::List(Some(name.into()));
         for (path, expected) in [

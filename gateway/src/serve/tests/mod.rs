@@ -26,9 +26,10 @@ use tower_spillover::gate::Mode;
 
 use super::{Observe, Server};
 use crate::{
-    access_record::Account,
+    access_record::AccessRecord,
     config::{self, Auth, Backend, Config, GateSettings, Model, Secret, Steering, Stickiness},
-    snapshot::Running,
+    snapshot::Snapshot,
+    telemetry::Trace,
 };
 
 /// A gateway, with what is behind it and a client in front.
@@ -48,21 +49,21 @@ struct Accounts(Arc<Mutex<Vec<Told>>>);
 struct Told {
     status: StatusCode,
     model: Option<String>,
-    operation: String,
+    operation: &'static str,
     streaming: bool,
     complete: bool,
     prompt: Option<u64>,
 }
 
 impl Observe for Accounts {
-    fn finished(&self, account: &Account, _: &Running) {
+    fn finished(&self, record: &AccessRecord, _: Option<&Trace>, _: &Snapshot) {
         self.0.lock().unwrap().push(Told {
-            status: account.status,
-            model: account.model.clone(),
-            operation: account.operation.clone(),
-            streaming: account.streaming,
-            complete: account.complete,
-            prompt: account.usage.map(|usage| usage.prompt),
+            status: record.status,
+            model: record.model.clone(),
+            operation: record.operation,
+            streaming: record.streaming,
+            complete: record.complete,
+            prompt: record.usage.map(|usage| usage.prompt),
         });
     }
 }

@@ -22,7 +22,7 @@ use tower_spillover::{
 };
 
 use super::{
-    labels::{Decision, Facts},
+    labels::{Decision, Labels},
     metrics::{
         names::Names,
         series::{Recent, Series},
@@ -142,28 +142,28 @@ impl Metrics {
     }
 
     /// Counts a request and its attempts.
-    pub(crate) fn count(&self, facts: &Facts<'_>) {
-        let account = facts.account;
-        let series = self.recent.series(facts, || self.series(facts));
+    pub(crate) fn count(&self, labels: &Labels<'_>) {
+        let record = labels.record;
+        let series = self.recent.series(labels, || self.series(labels));
         series.requests.inc();
-        series.to_head.observe(account.to_head.as_secs_f64());
-        series.total.observe(account.total.as_secs_f64());
-        let of_model = || ModelLabels { model: self.names.intern(facts.model) };
-        let is_spilled = facts.decision == Decision::Standard
-            && account.served.as_ref().is_some_and(|served| served.spilled());
+        series.to_head.observe(record.to_head.as_secs_f64());
+        series.total.observe(record.total.as_secs_f64());
+        let of_model = || ModelLabels { model: self.names.intern(labels.model) };
+        let is_spilled = labels.decision == Decision::Standard
+            && record.served.as_ref().is_some_and(|served| served.spilled());
         if is_spilled {
             let find = || self.spilled.get_or_create_owned(&of_model());
             series.spilled.get_or_init(find).inc();
         }
-        if let Some(served) = &account.served {
+        if let Some(served) = &record.served {
             let find = || self.waited.get_or_create_owned(&of_model());
             series.waited.get_or_init(find).observe(served.waited().as_secs_f64());
             for attempt in served.attempts() {
-                self.seen(facts, attempt.backend()).count(self, attempt);
+                self.seen(labels, attempt.backend()).count(self, attempt);
             }
         }
-        if let Some(Tokens { prompt, cached, completion }) = account.usage {
-            let counters = series.tokens.get_or_init(|| self.token_counters(facts));
+        if let Some(Tokens { prompt, cached, completion }) = record.usage {
+            let counters = series.tokens.get_or_init(|| self.token_counters(labels));
             for (counter, number) in counters.iter().zip([prompt, cached, completion]) {
                 counter.inc_by(number);
             }
@@ -181,14 +181,14 @@ impl Metrics {
         backends.get(model)?.get(backend).cloned()
     }
 
-    fn series(&self, facts: &Facts<'_>) -> Arc<Series> {
-        let (client, model) = (self.names.intern(facts.client), self.names.intern(facts.model));
-        let decision = facts.decision.as_str();
+    fn series(&self, labels: &Labels<'_>) -> Arc<Series> {
+        let (client, model) = (self.names.intern(labels.client), self.names.intern(labels.model));
+        let decision = labels.decision.as_str();
         let of_decision = DecisionLabels { model: Arc::clone(&model), decision };
-        let (operation, status) = (facts.operation, facts.account.status.as_u16());
-        let labels = RequestLabels { client, model, operation, status, decision };
+        let (operation, status) = (labels.operation, labels.record.status.as_u16());
+        let of_request = RequestLabels { client, model, operation, status, decision };
         Arc::new(Series {
-            requests: self.requests.get_or_create_owned(&labels),
+            requests: self.requests.get_or_create_owned(&of_request),
             to_head: self.to_head.get_or_create_owned(&of_decision),
             total: self.total.get_or_create_owned(&of_decision),
             waited: OnceLock::new(),
@@ -198,19 +198,19 @@ impl Metrics {
         })
     }
 
-    fn token_counters(&self, facts: &Facts<'_>) -> [Counter; 3] {
+    fn token_counters(&self, labels: &Labels<'_>) -> [Counter; 3] {
         ["prompt", "cached", "completion"].map(|kind| {
-            let client = self.names.intern(facts.client);
-            let model = self.names.intern(facts.model);
+            let client = self.names.intern(labels.client);
+            let model = self.names.intern(labels.model);
             self.tokens.get_or_create_owned(&TokenLabels { client, model, kind })
         })
     }
 
-    fn seen(&self, facts: &Facts<'_>, backend: &str) -> Arc<Seen> {
-        self.of(facts.model, backend).unwrap_or_else(|| {
+    fn seen(&self, labels: &Labels<'_>, backend: &str) -> Arc<Seen> {
+        self.of(labels.model, backend).unwrap_or_else(|| {
             let labels = BackendLabels {
-                model: self.names.intern(facts.model),
-                tier: facts.tier(backend),
+                model: self.names.intern(labels.model),
+                tier: labels.tier(backend),
                 backend: self.names.intern(backend),
             };
             let mut backends = self.backends.write().unwrap_or_else(PoisonError::into_inner);

@@ -9,13 +9,13 @@ use prometheus_client::{
 };
 
 use super::Metrics;
-use crate::{snapshot::Running, telemetry::gauges::GAUGES};
+use crate::{snapshot::Snapshot, telemetry::gauges::GAUGES};
 
-type Labels = Vec<(&'static str, String)>;
+type GaugeLabels = Vec<(&'static str, String)>;
 type Real = Gauge<f64, AtomicU64>;
 
 /// Everything, in the OpenMetrics text format.
-pub(crate) fn text(metrics: &Metrics, running: &Running) -> String {
+pub(crate) fn text(metrics: &Metrics, running: &Snapshot) -> String {
     let mut text = String::new();
     let written = text::encode_registry(&mut text, &metrics.registry)
         .and_then(|()| text::encode_registry(&mut text, &looked_at(running)))
@@ -25,15 +25,15 @@ pub(crate) fn text(metrics: &Metrics, running: &Running) -> String {
 }
 
 /// Gauges that are made for one answer.
-fn looked_at(running: &Running) -> Registry {
+fn looked_at(running: &Snapshot) -> Registry {
     let mut registry = Registry::with_prefix("spillover");
     for gauge in &GAUGES {
-        let family: Family<Labels, Real> = Family::default();
+        let family: Family<GaugeLabels, Real> = Family::default();
         for model in running.models.values() {
             (gauge.read)(model, &mut |more, number| {
                 let model = ("model", model.name.clone());
                 let more = more.iter().map(|&(name, value)| (name, value.to_owned()));
-                let labels: Labels = std::iter::once(model).chain(more).collect();
+                let labels: GaugeLabels = std::iter::once(model).chain(more).collect();
                 family.get_or_create(&labels).set(number);
             });
         }

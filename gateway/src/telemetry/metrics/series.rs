@@ -11,7 +11,7 @@ use std::{
 
 use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 
-use crate::telemetry::labels::{Decision, Facts};
+use crate::telemetry::labels::{Decision, Labels};
 
 /// What requests of one kind count in. What only some of them count in is made by the first that
 /// does: a series that never counted is not shown.
@@ -53,16 +53,16 @@ impl Recent {
     /// The series of requests like this one, which `find` finds where they were forgotten.
     pub(crate) fn series(
         &self,
-        facts: &Facts<'_>,
+        labels: &Labels<'_>,
         find: impl FnOnce() -> Arc<Series>,
     ) -> Arc<Series> {
         ENTRIES.with_borrow_mut(|entries| {
-            let entry = &mut entries[place(facts)];
+            let entry = &mut entries[place(labels)];
             match entry {
-                Some(entry) if entry.is_of(self.owner, facts) => Arc::clone(&entry.series),
+                Some(entry) if entry.is_of(self.owner, labels) => Arc::clone(&entry.series),
                 _ => {
                     let series = find();
-                    *entry = Some(Entry::new(self.owner, facts, Arc::clone(&series)));
+                    *entry = Some(Entry::new(self.owner, labels, Arc::clone(&series)));
                     series
                 }
             }
@@ -71,35 +71,35 @@ impl Recent {
 }
 
 impl Entry {
-    fn new(owner: u64, facts: &Facts<'_>, series: Arc<Series>) -> Self {
+    fn new(owner: u64, labels: &Labels<'_>, series: Arc<Series>) -> Self {
         Self {
             owner,
-            client: facts.client.into(),
-            model: facts.model.into(),
-            operation: facts.operation,
-            status: facts.account.status.as_u16(),
-            decision: facts.decision,
+            client: labels.client.into(),
+            model: labels.model.into(),
+            operation: labels.operation,
+            status: labels.record.status.as_u16(),
+            decision: labels.decision,
             series,
         }
     }
 
-    fn is_of(&self, owner: u64, facts: &Facts<'_>) -> bool {
+    fn is_of(&self, owner: u64, labels: &Labels<'_>) -> bool {
         self.owner == owner
-            && self.status == facts.account.status.as_u16()
-            && self.decision == facts.decision
-            && self.operation == facts.operation
-            && *self.client == *facts.client
-            && *self.model == *facts.model
+            && self.status == labels.record.status.as_u16()
+            && self.decision == labels.decision
+            && self.operation == labels.operation
+            && *self.client == *labels.client
+            && *self.model == *labels.model
     }
 }
 
 /// Where series of such requests are kept; others may have to leave for them.
-fn place(facts: &Facts<'_>) -> usize {
-    let words = [facts.client, facts.model, facts.operation];
+fn place(labels: &Labels<'_>) -> usize {
+    let words = [labels.client, labels.model, labels.operation];
     let bytes = words.iter().flat_map(|word| word.bytes());
-    let status = usize::from(facts.account.status.as_u16());
+    let status = usize::from(labels.record.status.as_u16());
     let mix = |sum: usize, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte));
-    bytes.fold(status + facts.decision as usize, mix) % PLACES
+    bytes.fold(status + labels.decision as usize, mix) % PLACES
 }
 
 const PLACES: usize = 127;

@@ -8,11 +8,10 @@ use opentelemetry::{
 use opentelemetry_sdk::trace::Span;
 use tower_spillover::served::Attempt;
 
-use super::request::signed;
 use crate::{
     access_record::reason,
     telemetry::{
-        labels::Facts,
+        labels::Labels,
         metrics::millis,
         trace::{Answer, Called},
     },
@@ -23,15 +22,15 @@ use crate::{
 /// Both are in the order in which they were begun. A request that was given up tells of no
 /// attempts, so that only its calls are known.
 pub(crate) fn pair<'a>(
-    facts: &Facts<'a>,
+    labels: &Labels<'a>,
     calls: Vec<Called>,
 ) -> (Vec<(Called, Option<&'a Attempt>)>, Vec<&'a Attempt>) {
-    let served = facts.account.served.as_ref();
+    let served = labels.record.served.as_ref();
     let mut attempts: Vec<&Attempt> =
         served.into_iter().flat_map(|served| served.attempts()).collect();
     let mut others = Vec::new();
     let pairs = calls.into_iter().map(|call| {
-        let found = attempts.iter().position(|attempt| fits(facts, attempt, &call));
+        let found = attempts.iter().position(|attempt| fits(labels, attempt, &call));
         let attempt = found.map(|number| {
             others.extend(attempts.drain(..number));
             attempts.remove(0)
@@ -44,7 +43,7 @@ pub(crate) fn pair<'a>(
 }
 
 /// Ends the span of the call with this number among those of its request.
-pub(crate) fn end(facts: &Facts<'_>, number: usize, call: Called, attempt: Option<&Attempt>) {
+pub(crate) fn end(labels: &Labels<'_>, number: usize, call: Called, attempt: Option<&Attempt>) {
     let Called { mut span, uri, ended, answer, .. } = call;
     let mut attributes = of_address(&uri);
     if number > 0 {
@@ -52,11 +51,11 @@ pub(crate) fn end(facts: &Facts<'_>, number: usize, call: Called, attempt: Optio
         attributes.push(KeyValue::new("http.request.resend_count", number));
     }
     attributes.extend(of_answer(&mut span, answer));
-    let name = attempt.map(Attempt::backend).or_else(|| only_backend(facts, &uri));
+    let name = attempt.map(Attempt::backend).or_else(|| only_backend(labels, &uri));
     if let Some(name) = name {
         attributes.push(KeyValue::new("spillover.backend", name.to_owned()));
-        attributes.push(KeyValue::new("spillover.tier", facts.tier(name)));
-        if let Some(region) = facts.configured(name).and_then(|backend| backend.region.clone()) {
+        attributes.push(KeyValue::new("spillover.tier", labels.tier(name)));
+        if let Some(region) = labels.configured(name).and_then(|backend| backend.region.clone()) {
             attributes.push(KeyValue::new("spillover.region", region));
         }
     }
@@ -120,14 +119,14 @@ const fn of_protocol(version: Version) -> Option<&'static str> {
 
 /// Whether `call` can have been `attempt`. An attempt without an answer may have failed before
 /// there was a call.
-fn fits(facts: &Facts<'_>, attempt: &Attempt, call: &Called) -> bool {
-    let backend = facts.configured(attempt.backend());
+fn fits(labels: &Labels<'_>, attempt: &Attempt, call: &Called) -> bool {
+    let backend = labels.configured(attempt.backend());
     (attempt.status().is_some() || call.answer.is_err())
         && backend.is_some_and(|backend| is_at(&backend.endpoint, &call.uri))
 }
 
-fn only_backend<'a>(facts: &Facts<'a>, uri: &Uri) -> Option<&'a str> {
-    let mut there = facts.backends().filter(|backend| is_at(&backend.endpoint, uri));
+fn only_backend<'a>(labels: &Labels<'a>, uri: &Uri) -> Option<&'a str> {
+    let mut there = labels.backends().filter(|backend| is_at(&backend.endpoint, uri));
     let backend = there.next().filter(|_| there.next().is_none())?;
     Some(&backend.name)
 }
@@ -142,4 +141,8 @@ fn is_at(endpoint: &str, uri: &Uri) -> bool {
 fn place(uri: &Uri) -> (&str, u16) {
     let by_scheme = if uri.scheme_str() == Some("http") { 80 } else { 443 };
     (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(by_scheme))
+}
+
+pub(crate) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }

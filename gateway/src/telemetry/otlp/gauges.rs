@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use opentelemetry::{KeyValue, metrics::Meter};
 
-use crate::{snapshot::Running, telemetry::gauges::GAUGES};
+use crate::{snapshot::Snapshot, telemetry::gauges::GAUGES};
 
 /// Has `meter` look at what `running` gives, as long as it gives something.
 pub(crate) fn observe(
     meter: &Meter,
-    running: impl Fn() -> Option<Arc<Running>> + Send + Sync + 'static,
+    running: impl Fn() -> Option<Arc<Snapshot>> + Send + Sync + 'static,
 ) {
     let running = Arc::new(running);
     for gauge in &GAUGES {

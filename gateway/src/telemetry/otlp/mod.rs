@@ -5,7 +5,12 @@ mod client;
 mod gauges;
 mod request;
 
-use std::{fmt, sync::Arc, thread, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
 
 use http::HeaderMap;
 use opentelemetry::{
@@ -23,8 +28,8 @@ use opentelemetry_sdk::{
 };
 
 use self::client::Exporting;
-use super::{labels::Facts, trace::Trace};
-use crate::{access_record::Account, http_client::BoxError, snapshot::Running};
+use super::{labels::Labels, trace::Trace};
+use crate::{http_client::BoxError, snapshot::Snapshot};
 
 /// What sends spans and metrics, from threads of its own.
 pub(crate) struct Export {
@@ -58,23 +63,26 @@ impl Export {
         Ok(Self { traces, tracer, metrics, meter, tokens, duration })
     }
 
-    pub(crate) fn trace(&self, account: &Account, headers: &mut HeaderMap) -> Trace {
-        Trace::begin(&self.tracer, account, headers)
+    pub(crate) fn trace(&self, arrived: (SystemTime, Instant), headers: &mut HeaderMap) -> Trace {
+        Trace::begin(&self.tracer, arrived, headers)
     }
 
-    pub(crate) fn watch(&self, running: impl Fn() -> Option<Arc<Running>> + Send + Sync + 'static) {
+    pub(crate) fn watch(
+        &self,
+        running: impl Fn() -> Option<Arc<Snapshot>> + Send + Sync + 'static,
+    ) {
         gauges::observe(&self.meter, running);
     }
 
-    pub(crate) fn export(&self, facts: &Facts<'_>) {
-        request::end(facts);
-        let mut labels = request::labels(facts);
-        self.duration.record(facts.account.total.as_secs_f64(), &labels);
-        if let Some(tokens) = facts.account.usage {
+    pub(crate) fn export(&self, labels: &Labels<'_>, trace: Option<&Trace>) {
+        request::end(labels, trace);
+        let mut attributes = request::metric_attributes(labels);
+        self.duration.record(labels.record.total.as_secs_f64(), &attributes);
+        if let Some(tokens) = labels.record.usage {
             for (kind, number) in [("input", tokens.prompt), ("output", tokens.completion)] {
-                labels.push(KeyValue::new("gen_ai.token.type", kind));
-                self.tokens.record(number, &labels);
-                labels.pop();
+                attributes.push(KeyValue::new("gen_ai.token.type", kind));
+                self.tokens.record(number, &attributes);
+                attributes.pop();
             }
         }
     }

@@ -7,85 +7,85 @@ use opentelemetry::{
 use opentelemetry_sdk::trace::Span;
 use tower_spillover::{Served, served::Attempt};
 
-use super::call;
+use super::call::{self, signed};
 use crate::{
     access_record::{held, last_reason, reason},
-    telemetry::{labels::Facts, metrics::millis, trace::Trace},
+    telemetry::{labels::Labels, metrics::millis, trace::Trace},
 };
 
 /// Ends the span of a request and those of its calls, which then tell what came of them.
 ///
 /// The request is the logical operation, however often it was sent, as the conventions for GenAI
 /// have it; its calls follow those for HTTP clients.
-pub(crate) fn end(facts: &Facts<'_>) {
-    let account = facts.account;
-    let Some((mut span, calls)) = account.trace.as_ref().and_then(Trace::end) else { return };
-    let (calls, others) = call::pair(facts, calls);
+pub(crate) fn end(labels: &Labels<'_>, trace: Option<&Trace>) {
+    let record = labels.record;
+    let Some((mut span, calls)) = trace.and_then(Trace::end) else { return };
+    let (calls, others) = call::pair(labels, calls);
     for (number, (call, attempt)) in calls.into_iter().enumerate() {
-        call::end(facts, number, call, attempt);
+        call::end(labels, number, call, attempt);
     }
-    span.update_name(format!("{} {}", operation(facts), facts.model));
-    span.set_attributes(attributes(facts));
+    span.update_name(format!("{} {}", operation(labels), labels.model));
+    span.set_attributes(attributes(labels));
     for attempt in others {
-        add_event(&mut span, facts, attempt);
+        add_event(&mut span, labels, attempt);
     }
-    if account.status.is_server_error() || !account.complete {
+    if record.status.is_server_error() || !record.complete {
         span.set_status(Status::error(""));
     }
-    span.end_with_timestamp(account.at.checked_add(account.total).unwrap_or(account.at));
+    span.end_with_timestamp(record.at.checked_add(record.total).unwrap_or(record.at));
 }
 
 /// What the GenAI metrics are divided by.
-pub(crate) fn labels(facts: &Facts<'_>) -> Vec<KeyValue> {
-    let mut labels = vec![
-        KeyValue::new("gen_ai.operation.name", operation(facts)),
+pub(crate) fn metric_attributes(labels: &Labels<'_>) -> Vec<KeyValue> {
+    let mut attributes = vec![
+        KeyValue::new("gen_ai.operation.name", operation(labels)),
         KeyValue::new("gen_ai.provider.name", "azure.ai.openai"),
-        KeyValue::new("gen_ai.request.model", facts.model.to_owned()),
+        KeyValue::new("gen_ai.request.model", labels.model.to_owned()),
     ];
-    if let Some(host) = facts.server_address() {
-        labels.push(KeyValue::new("server.address", host.to_owned()));
+    if let Some(host) = labels.server_address() {
+        attributes.push(KeyValue::new("server.address", host.to_owned()));
     }
-    let status = facts.account.status;
+    let status = labels.record.status;
     if status.is_client_error() || status.is_server_error() {
-        labels.push(KeyValue::new("error.type", status.as_str().to_owned()));
+        attributes.push(KeyValue::new("error.type", status.as_str().to_owned()));
     }
-    labels
+    attributes
 }
 
-fn attributes(facts: &Facts<'_>) -> Vec<KeyValue> {
-    let account = facts.account;
-    let mut attributes = labels(facts);
+fn attributes(labels: &Labels<'_>) -> Vec<KeyValue> {
+    let record = labels.record;
+    let mut attributes = metric_attributes(labels);
     attributes.extend([
-        KeyValue::new("http.response.status_code", i64::from(account.status.as_u16())),
-        KeyValue::new("spillover.request.id", account.id.clone()),
-        KeyValue::new("spillover.client", facts.client.to_owned()),
-        KeyValue::new("spillover.operation", facts.operation),
-        KeyValue::new("spillover.decision", facts.decision.as_str()),
-        KeyValue::new("spillover.streaming", account.streaming),
-        KeyValue::new("spillover.complete", account.complete),
-        KeyValue::new("spillover.to_head_ms", signed(millis(account.to_head))),
+        KeyValue::new("http.response.status_code", i64::from(record.status.as_u16())),
+        KeyValue::new("spillover.request.id", record.id.clone()),
+        KeyValue::new("spillover.client", labels.client.to_owned()),
+        KeyValue::new("spillover.operation", labels.operation),
+        KeyValue::new("spillover.decision", labels.decision.as_str()),
+        KeyValue::new("spillover.streaming", record.streaming),
+        KeyValue::new("spillover.complete", record.complete),
+        KeyValue::new("spillover.to_head_ms", signed(millis(record.to_head))),
     ]);
-    if let Some(backend) = facts.backend() {
+    if let Some(backend) = labels.backend() {
         attributes.push(KeyValue::new("spillover.backend", backend.to_owned()));
     }
-    if let Some(class) = &account.class {
+    if let Some(class) = &record.class {
         attributes.push(KeyValue::new("spillover.class", class.clone()));
     }
-    if let Some(served) = &account.served {
+    if let Some(served) = &record.served {
         let attempts = i64::try_from(served.attempts().len()).unwrap_or(i64::MAX);
         attributes.extend([
             KeyValue::new("spillover.attempts", attempts),
             KeyValue::new("spillover.waited_ms", signed(millis(served.waited()))),
         ]);
     }
-    let served = account.served.as_ref();
+    let served = record.served.as_ref();
     if let Some(why) = served.and_then(last_reason) {
         attributes.push(KeyValue::new("spillover.reason", reason(why)));
     }
     if let Some(why) = served.and_then(Served::held) {
         attributes.push(KeyValue::new("spillover.sticky", held(why)));
     }
-    if let Some(tokens) = account.usage {
+    if let Some(tokens) = record.usage {
         attributes.extend([
             KeyValue::new("gen_ai.usage.input_tokens", signed(tokens.prompt)),
             KeyValue::new("gen_ai.usage.output_tokens", signed(tokens.completion)),
@@ -96,24 +96,20 @@ fn attributes(facts: &Facts<'_>) -> Vec<KeyValue> {
 }
 
 /// An attempt that came to no call, such as for want of an access token.
-fn add_event(span: &mut Span, facts: &Facts<'_>, attempt: &Attempt) {
-    let at = facts.account.at.checked_add(attempt.at()).unwrap_or(facts.account.at);
+fn add_event(span: &mut Span, labels: &Labels<'_>, attempt: &Attempt) {
+    let at = labels.record.at.checked_add(attempt.at()).unwrap_or(labels.record.at);
     let attributes = vec![
         KeyValue::new("spillover.backend", attempt.backend().to_owned()),
-        KeyValue::new("spillover.tier", facts.tier(attempt.backend())),
+        KeyValue::new("spillover.tier", labels.tier(attempt.backend())),
     ];
     span.add_event_with_timestamp("spillover.attempt", at, attributes);
 }
 
 /// The well-known name of an operation, or the gateway's own.
-fn operation(facts: &Facts<'_>) -> &'static str {
-    match facts.operation {
+fn operation(labels: &Labels<'_>) -> &'static str {
+    match labels.operation {
         "chat.completions" | "responses" => "chat",
         "completions" => "text_completion",
         other => other,
     }
-}
-
-pub(crate) fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -15,8 +15,7 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::trace::{SdkTracer, Span};
 
-use super::now;
-use crate::access_record::Account;
+use super::clock::now;
 
 /// A request's span under way, and those of its calls. Clones are of the same request; one in the
 /// extensions of a request has its calls traced.
@@ -61,13 +60,17 @@ pub(crate) type Answer = Result<(StatusCode, Version), &'static str>;
 impl Trace {
     /// Continues the trace that `headers` tell of, or begins one; of headers that tell wrongly
     /// none are left.
-    pub(crate) fn begin(tracer: &SdkTracer, account: &Account, headers: &mut HeaderMap) -> Self {
+    pub(crate) fn begin(
+        tracer: &SdkTracer,
+        arrived: (SystemTime, Instant),
+        headers: &mut HeaderMap,
+    ) -> Self {
         let parent = parent::read(headers);
         let parent = parent.map(|parent| Context::new().with_remote_span_context(parent));
         let span = tracer
             .span_builder("request")
             .with_kind(SpanKind::Server)
-            .with_start_time(account.at)
+            .with_start_time(arrived.0)
             .start_with_context(tracer, &parent.unwrap_or_default());
         let of_span = span.span_context();
         let (id, flags) = (of_span.span_id(), of_span.trace_flags());
@@ -76,7 +79,7 @@ impl Trace {
         Self(Arc::new(Inner {
             tracer: tracer.clone(),
             context: Context::new().with_remote_span_context(here),
-            arrived: (account.at, account.started),
+            arrived,
             spans: Mutex::new(Spans { request: Some(span), calls: Vec::new() }),
         }))
     }

@@ -1,0 +1,39 @@
+//! The log line of a finished request.
+
+use tower_spillover::Served;
+
+use crate::{
+    access_record,
+    telemetry::{labels::Labels, metrics::millis, trace::Trace},
+};
+
+/// One event for a finished request. Nothing in it comes from a header, a body or a key.
+pub(crate) fn write(labels: &Labels<'_>, trace: Option<&Trace>) {
+    let record = labels.record;
+    let served = record.served.as_ref();
+    tracing::info!(
+        target: "spillover::request",
+        id = record.id.as_str(),
+        client = labels.client,
+        model = labels.model,
+        class = record.class.as_deref(),
+        operation = labels.operation,
+        streaming = record.streaming,
+        backend = labels.backend(),
+        decision = labels.decision.as_str(),
+        attempts = served.map_or(0, |served| served.attempts().len()),
+        reason = served.and_then(access_record::last_reason).map(access_record::reason),
+        sticky = served.and_then(Served::held).map(access_record::held),
+        course = served.map(tracing::field::display),
+        waited_ms = served.map_or(0, |served| millis(served.waited())),
+        status = record.status.as_u16(),
+        to_head_ms = millis(record.to_head),
+        total_ms = millis(record.total),
+        prompt_tokens = record.usage.map(|tokens| tokens.prompt),
+        cached_tokens = record.usage.map(|tokens| tokens.cached),
+        completion_tokens = record.usage.map(|tokens| tokens.completion),
+        complete = record.complete,
+        trace_id = trace.map(|trace| tracing::field::display(trace.id())),
+        "request",
+    );
+}
