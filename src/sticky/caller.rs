@@ -19,6 +19,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 pub struct StickTo(Cow<'static, str>);
 
 impl StickTo {
+    /// The backend that the cookie `spillover-backend` names; of several the first. A value may be
+    /// any bytes, and spaces around a name or a value do not belong to it (RFC 6265, section 5.2).
+    pub fn in_cookie(headers: &HeaderMap) -> Option<Self> {
+        let lines = headers.get_all(header::COOKIE).iter();
+        lines.flat_map(pairs).find_map(named).map(Self::from)
+    }
+
     /// The name of the backend.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -38,23 +45,20 @@ pub(super) fn take_name<B>(request: &mut Request<B>) -> Option<StickTo> {
     let headers = request.headers_mut();
     let named = headers.remove(NAME).and_then(|name| text(&name).map(StickTo::from));
     let cookie = if headers.contains_key(header::COOKIE) { take_cookie(headers) } else { None };
-    extension.or(named).or_else(|| cookie.map(StickTo::from))
+    extension.or(named).or(cookie)
 }
 
-/// The first of our cookies; the headers keep those that are not ours. Their values are any bytes,
-/// and spaces around a name or a value are none of it (RFC 6265, section 5.2).
-fn take_cookie(headers: &mut HeaderMap) -> Option<String> {
-    let mut first = None;
+/// The first of our cookies; the headers keep those that are not ours.
+fn take_cookie(headers: &mut HeaderMap) -> Option<StickTo> {
+    let first = StickTo::in_cookie(headers)?;
     let mut others = Vec::new();
     for line in headers.get_all(header::COOKIE) {
-        let pairs = || line.as_bytes().split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
-        let Some(name) = pairs().find_map(named) else {
+        let is_ours = |pair| named(pair).is_some();
+        if !pairs(line).any(is_ours) {
             others.push(line.clone());
             continue;
-        };
-        first.get_or_insert(name);
-        let is_other = |pair: &&[u8]| !pair.is_empty() && named(pair).is_none();
-        let left: Vec<_> = pairs().filter(is_other).collect();
+        }
+        let left: Vec<_> = pairs(line).filter(|pair| !pair.is_empty() && !is_ours(pair)).collect();
         if let Ok(mut left) = HeaderValue::from_bytes(&left.join(&b"; "[..]))
             && !left.is_empty()
         {
@@ -62,13 +66,16 @@ fn take_cookie(headers: &mut HeaderMap) -> Option<String> {
             others.push(left);
         }
     }
-    if first.is_some() {
-        headers.remove(header::COOKIE);
-        for line in others {
-            headers.append(header::COOKIE, line);
-        }
+    headers.remove(header::COOKIE);
+    for line in others {
+        headers.append(header::COOKIE, line);
     }
-    first
+    Some(first)
+}
+
+/// The cookies of one header.
+fn pairs(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    line.as_bytes().split(|&byte| byte == b';').map(<[u8]>::trim_ascii)
 }
 
 /// What a cookie of ours names.

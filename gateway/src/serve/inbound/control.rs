@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use tower_spillover::StickTo;
 
 use super::clients::Caller;
 use crate::serve::refusal::Refusal;
@@ -53,7 +54,9 @@ impl Control {
         control.backend = match permitted(headers, "x-spillover-backend", may.backend)? {
             Some(name) => Some(Named::Header(name.to_owned())),
             // It was not meant as a request: it is not heard, as other cookies are not.
-            None if may.backend => cookie(headers).map(Named::Cookie),
+            None if may.backend => {
+                StickTo::in_cookie(headers).map(|name| Named::Cookie(name.as_str().to_owned()))
+            }
             None => None,
         };
         if let Some(value) = permitted(headers, "x-spillover-max-wait", may.max_wait)? {
@@ -68,17 +71,6 @@ impl Control {
         control.trace = flag(headers, "x-spillover-trace", may.trace)?;
         Ok(control)
     }
-}
-
-fn cookie(headers: &HeaderMap) -> Option<String> {
-    // Beside it may be any bytes.
-    let lines = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
-    let mut pairs = lines.flat_map(|line| line.split(|&byte| byte == b';'));
-    pairs.find_map(|pair| {
-        let value = pair.trim_ascii_start().strip_prefix(b"spillover-backend")?;
-        let name = value.trim_ascii_start().strip_prefix(b"=")?.trim_ascii();
-        Some(String::from_utf8_lossy(name).trim_matches('"').to_owned())
-    })
 }
 
 fn flag(headers: &HeaderMap, name: &'static str, may: bool) -> Result<bool, Refusal> {
