@@ -1,6 +1,6 @@
 //! What an error object says about itself, and why a backend refuses by it.
 
-use super::json::{Text, members};
+use super::json::{Token, Tokens, members};
 use crate::classify::Reason;
 
 /// An error, as the parts of its JSON text: strings without their quotes, escapes as written.
@@ -154,7 +154,7 @@ impl<'a> ApiError<'a> {
 /// A text without the byte order mark that some proxies write before it (RFC 8259, section 8.1:
 /// whoever reads may pass over it).
 pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
-    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
+    text.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(text)
 }
 
 /// Whether a code is the one that is spelled `code`, in lower case without separators:
@@ -165,19 +165,14 @@ fn is(name: &[u8], code: &str) -> bool {
 }
 
 /// Whether any number of a JSON text is other than zero.
-fn counts(json: &[u8]) -> bool {
-    let (mut text, mut at) = (Text::default(), 0);
-    while at < json.len() {
-        if text.is_within() {
-            at += text.read(&json[at..], |_| {});
-            continue;
+fn counts(mut json: &[u8]) -> bool {
+    let mut tokens = Tokens::default();
+    while let Some(token) = tokens.next(&mut json) {
+        if let Token::Between(between, _) = token
+            && between.iter().any(|byte| matches!(byte, b'1'..=b'9'))
+        {
+            return true;
         }
-        match json[at] {
-            b'1'..=b'9' => return true,
-            b'"' => text = Text::Within,
-            _ => {}
-        }
-        at += 1;
     }
     false
 }
@@ -195,7 +190,7 @@ fn bare(value: &[u8]) -> &[u8] {
     }
 }
 
-pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub(crate) const BYTE_ORDER_MARK: [u8; 3] = *b"\xef\xbb\xbf";
 /// No wait helps (the list of promptfoo pull request 8896).
 const QUOTA: [&str; 5] = [
     "insufficientquota",

@@ -1,15 +1,20 @@
 //! What the service's requests and answers look like on the wire: everything here reads, nothing
 //! decides.
 
+mod content;
 pub(crate) mod error;
+pub(crate) mod events;
 pub(crate) mod json;
 pub(crate) mod message;
+mod multipart;
 mod operation;
 mod path;
 pub mod percent;
 mod usage;
 
 pub use self::{
+    content::{ContentKind, content_length},
+    multipart::{BrokenForm, Part, Parts},
     operation::Operation,
     path::{ApiPath, Grammar},
     usage::{Usage, UsageScan},

@@ -3,17 +3,14 @@
 use super::stream::{self, Beginning};
 use crate::azure::{
     error::{BYTE_ORDER_MARK, Members, without_mark},
-    json::{Name, Text},
+    json::{Bracket, Mark, Name, Token, Tokens},
 };
 
 /// Reads the beginning of a JSON text, in whatever pieces it comes, until the outermost object's
 /// `status` is known, or its `object` to be no response.
 #[derive(Debug, Default)]
 pub(crate) struct Status {
-    depth: u32,
-    text: Text,
-    /// The last string of the outermost object: a key, or a value.
-    name: Name,
+    tokens: Tokens,
     /// The key whose value is next.
     key: Key,
     /// Whether the response is known to have failed, so that only its end decides.
@@ -31,14 +28,14 @@ enum Key {
 impl Status {
     /// The next bytes of the answer. Nothing that follows a decision is to be read.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Beginning {
-        let mut at = 0;
-        while !self.has_failed && at < bytes.len() {
-            if self.text.is_within() {
-                at += self.text.read(&bytes[at..], |text| self.name.extend(text));
-            } else if self.read(bytes[at]).is_none() {
+        let mut rest = bytes;
+        while !self.has_failed
+            && let Some(token) = self.tokens.next(&mut rest)
+        {
+            if let Token::Between(between, mark) = token
+                && self.read(between, mark).is_none()
+            {
                 return Beginning::Answer;
-            } else {
-                at += 1;
             }
         }
         Beginning::Undecided
@@ -56,40 +53,35 @@ impl Status {
         }
     }
 
-    /// Reads a byte between strings; `None` when the answer is no failed response.
-    fn read(&mut self, byte: u8) -> Option<()> {
-        match byte {
-            b'"' => {
-                self.name = Name::default();
-                self.text = Text::Within;
-            }
-            b':' if self.depth == 1 => self.key = Key::of(&self.name),
-            b'{' | b'[' => {
-                self.depth = self.depth.saturating_add(1);
-                self.name = Name::default();
-            }
-            b'}' | b']' | b',' => {
-                if self.depth == 1 {
-                    self.end_member()?;
-                }
-                if byte != b',' {
-                    self.depth = self.depth.checked_sub(1)?;
-                }
-                self.name = Name::default();
-            }
+    /// Reads what stands between strings; `None` when the answer is no failed response.
+    fn read(&mut self, between: &[u8], mark: Option<Mark>) -> Option<()> {
+        match self.tokens.depth() {
             // An answer that is no object.
-            _ if self.depth == 0 && !may_precede(byte) => return None,
+            0 => between.iter().all(|&byte| may_precede(byte)).then_some(())?,
+            1 => {
+                for byte in between {
+                    match byte {
+                        b':' => self.key = Key::of(self.tokens.name()),
+                        b',' => self.end_member()?,
+                        _ => {}
+                    }
+                }
+            }
             _ => {}
         }
-        Some(())
+        match (mark, self.tokens.depth()) {
+            (Some(Mark::Bracket(Bracket::Close)), 0) => None,
+            (Some(Mark::Bracket(Bracket::Close)), 1) => self.end_member(),
+            _ => Some(()),
+        }
     }
 
     /// The value of a member of the outermost object has ended.
     fn end_member(&mut self) -> Option<()> {
         match std::mem::take(&mut self.key) {
-            Key::Status if self.name.is(b"failed") => self.has_failed = true,
+            Key::Status if self.tokens.name().is(b"failed") => self.has_failed = true,
             Key::Status => return None,
-            Key::Object if !self.name.is(b"response") => return None,
+            Key::Object if !self.tokens.name().is(b"response") => return None,
             Key::Object | Key::Other => {}
         }
         Some(())

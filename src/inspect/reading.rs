@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     ResponseBody,
+    azure::ContentKind,
     body::Ahead,
     classify::{Hint, Outcome, Reason, Refusal, write_wait},
     clock,
@@ -223,46 +224,28 @@ fn subject<R>(response: &Response<R>, asked: RequestKind) -> Result<Option<Subje
     let headers = response.headers();
     let kind = match response.status() {
         StatusCode::OK if asked == RequestKind::Stored => return Ok(None),
-        StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => kind(headers),
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Kind::Other,
+        StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => {
+            ContentKind::of(headers)
+        }
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => ContentKind::Other,
         _ => return Ok(None),
     };
     let subject = match (response.status(), kind) {
-        (StatusCode::OK, Kind::Stream) => {
+        (StatusCode::OK, ContentKind::EventStream) => {
             // Of no wait at all it has not been seen; the events will tell.
             if asked == RequestKind::Response && Hint::asked(headers, clock::wall) > Hint::Zero {
                 return Err(Refused::by_head());
             }
             Subject::Stream(Preamble::default())
         }
-        (StatusCode::OK, Kind::Json) if asked == RequestKind::Response => {
+        (StatusCode::OK, ContentKind::Json) if asked == RequestKind::Response => {
             Subject::Json(Status::default())
         }
-        (StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN, Kind::Json)
+        (StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN, ContentKind::Json)
         | (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, _) => Subject::Refusal,
         _ => return Ok(None),
     };
     Ok((!is_encoded(headers)).then_some(subject))
-}
-
-enum Kind {
-    Json,
-    Stream,
-    Other,
-}
-
-fn kind(headers: &HeaderMap) -> Kind {
-    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
-    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    if kind.eq_ignore_ascii_case(b"text/event-stream") {
-        Kind::Stream
-    } else if kind.eq_ignore_ascii_case(b"application/json")
-        || kind.len() > 5 && kind[kind.len() - 5..].eq_ignore_ascii_case(b"+json")
-    {
-        Kind::Json
-    } else {
-        Kind::Other
-    }
 }
 
 fn is_encoded(headers: &HeaderMap) -> bool {

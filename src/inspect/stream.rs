@@ -3,31 +3,26 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use memchr::memchr2;
 
 use crate::{
     azure::{
-        error::{ApiError, Members, without_mark},
+        error::{ApiError, Members},
+        events::{EventLines, Field, Part},
         message,
     },
     classify::Reason,
 };
 
-/// Reads the beginning of an event stream (WHATWG HTML, section 9.2.6), in whatever pieces it
-/// comes, until it is decided.
+/// Reads the beginning of an event stream, in whatever pieces it comes, until it is decided.
 ///
 /// The events `response.created`, `.in_progress` and `.queued` decide nothing, however long they
 /// are: one echoes the whole request. An `error` is judged, and a `response.failed` that is not paid
 /// for. With any other event the answer has begun; its name is enough.
 #[derive(Debug, Default)]
 pub(crate) struct Preamble {
-    /// The unfinished line, as far as it may matter.
-    line: Vec<u8>,
-    /// Whether the rest of the line does not matter.
-    is_skipping: bool,
-    /// Whether a line feed belongs to the end of the last line.
-    was_return: bool,
-    has_begun: bool,
+    lines: EventLines,
+    /// The unfinished name of the event, as far as it may matter.
+    name: Vec<u8>,
     event: Event,
     /// The data of the event, where it may matter.
     data: Vec<u8>,
@@ -75,21 +70,17 @@ enum Event {
 impl Preamble {
     /// The next bytes of the stream. Nothing that follows a decision is to be read.
     pub(crate) fn push(&mut self, mut bytes: &[u8]) -> Beginning {
-        while !bytes.is_empty() {
-            if std::mem::take(&mut self.was_return) && bytes[0] == b'\n' {
-                bytes = &bytes[1..];
-                continue;
-            }
-            let Some(end) = memchr2(b'\r', b'\n', bytes) else {
-                self.keep(bytes);
-                break;
+        while let Some(part) = self.lines.next(&mut bytes) {
+            let decided = match part {
+                Part::Value(field, text) => {
+                    self.keep(field, text);
+                    Beginning::Undecided
+                }
+                Part::EndOfLine(field) => self.end_line(field),
+                Part::EndOfEvent => self.dispatch(),
             };
-            self.was_return = bytes[end] == b'\r';
-            let (rest, after) = bytes.split_at(end);
-            bytes = &after[1..];
-            match self.end_line(rest) {
-                Beginning::Undecided => {}
-                decided => return decided,
+            if decided != Beginning::Undecided {
+                return decided;
             }
         }
         Beginning::Undecided
@@ -97,56 +88,36 @@ impl Preamble {
 
     /// The stream has ended; an event that was not finished by an empty line counts too.
     pub(crate) fn finish(mut self) -> Beginning {
-        match self.end_line(&[]) {
+        let unfinished = self.lines.unfinished();
+        match unfinished.map_or(Beginning::Undecided, |field| self.end_line(field)) {
             Beginning::Undecided => self.dispatch(),
             decided => decided,
         }
     }
 
-    fn keep(&mut self, piece: &[u8]) {
-        if self.is_skipping {
-            return;
-        }
-        self.line.extend_from_slice(piece);
-        self.is_skipping = self.line.starts_with(b":")
-            || self.event == Event::Preamble && self.line.starts_with(b"data:");
-        if self.is_skipping {
-            self.line.truncate(DATA.len());
-        }
-    }
-
-    fn end_line(&mut self, rest: &[u8]) -> Beginning {
-        self.is_skipping = false;
-        if self.line.is_empty() {
-            return self.read(rest);
-        }
-        let mut line = std::mem::take(&mut self.line);
-        line.extend_from_slice(rest);
-        let decided = self.read(&line);
-        line.clear();
-        self.line = line;
-        decided
-    }
-
-    fn read(&mut self, line: &[u8]) -> Beginning {
-        let mut line = line;
-        if !std::mem::replace(&mut self.has_begun, true) {
-            line = without_mark(line);
-        }
-        if line.is_empty() {
-            return self.dispatch();
-        }
-        if let Some(value) = value(line, DATA) {
-            if self.event != Event::Preamble {
-                self.data.extend_from_slice(value);
-                self.data.push(b'\n');
+    fn keep(&mut self, field: Field, text: &[u8]) {
+        match field {
+            Field::Event => {
+                let room = MAX_NAME_BYTES.saturating_sub(self.name.len());
+                self.name.extend_from_slice(&text[..text.len().min(room)]);
             }
-        } else if let Some(value) = value(line, b"event:") {
-            self.event = Event::named(value);
-            match self.event {
-                Event::Other => return Beginning::Answer,
-                Event::Preamble => self.data.clear(),
-                _ => {}
+            Field::Data if self.event == Event::Preamble => {}
+            Field::Data => self.data.extend_from_slice(text),
+        }
+    }
+
+    fn end_line(&mut self, field: Field) -> Beginning {
+        match field {
+            Field::Data if self.event == Event::Preamble => {}
+            Field::Data => self.data.push(b'\n'),
+            Field::Event => {
+                self.event = Event::named(&self.name);
+                self.name.clear();
+                match self.event {
+                    Event::Other => return Beginning::Answer,
+                    Event::Preamble => self.data.clear(),
+                    _ => {}
+                }
             }
         }
         Beginning::Undecided
@@ -242,13 +213,8 @@ fn decide(fault: &ApiError<'_>, body: impl FnOnce() -> Bytes) -> Beginning {
     }
 }
 
-/// The value of a line whose field is `field`, with its colon.
-fn value<'a>(line: &'a [u8], field: &[u8]) -> Option<&'a [u8]> {
-    let value = line.strip_prefix(field)?;
-    Some(value.strip_prefix(b" ").unwrap_or(value))
-}
-
-const DATA: &[u8] = b"data:";
+/// Longer than the name of every event that is no answer.
+const MAX_NAME_BYTES: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -346,7 +312,7 @@ mod tests {
         for _ in 0..1_000 {
             assert_eq!(preamble.push(&[b'a'; 1 << 10]), Beginning::Undecided);
         }
-        assert!(preamble.line.capacity() < 8 << 10 && preamble.data.is_empty());
+        assert!(preamble.name.capacity() < 8 << 10 && preamble.data.is_empty());
         assert_eq!(preamble.push(b"\n\nevent: response.completed\n"), Beginning::Answer);
     }
 }

@@ -8,12 +8,13 @@ use std::{
 };
 
 use bytes::Buf;
-use http::{HeaderMap, Request, header, request::Parts};
+use http::{HeaderMap, Request, request::Parts};
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::body::{Chunks, ReplayBody};
+use crate::azure::content_length;
 
 pin_project! {
     /// The response future of [`Replay`](super::Replay).
@@ -125,9 +126,8 @@ impl<B: Body + Unpin> Keeping<B> {
 
 /// Whether a body is known to be too long before it arrives.
 fn exceeds(head: &Parts, body: &impl Body, limit: usize) -> bool {
-    let announced = head.headers.get(header::CONTENT_LENGTH);
-    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    let least = body.size_hint().lower().max(announced.unwrap_or(0));
+    let announced = content_length(&head.headers).unwrap_or(0);
+    let least = body.size_hint().lower().max(announced);
     usize::try_from(least).map_or(true, |least| least > limit)
 }
 

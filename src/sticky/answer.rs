@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::references::{LONGEST_ID, SEAL};
-use crate::azure::json::{Text, mark};
+use crate::azure::json::{Bracket, Mark, Token, Tokens};
 
 /// What an answer shows that its resource holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +25,7 @@ pub(crate) enum Shown<'a> {
 pub(crate) struct AnswerScan {
     /// How many bytes are still read.
     left: usize,
-    string: Text,
-    depth: usize,
+    tokens: Tokens,
     /// What the outermost containers are called.
     path: [Name; DEEPEST],
     /// What the last string is called if it is the key of what comes next.
@@ -52,11 +51,10 @@ enum Name {
 
 impl AnswerScan {
     /// Reads `most` bytes.
-    pub(crate) const fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self {
             left: most,
-            string: Text::Between,
-            depth: 0,
+            tokens: Tokens::default(),
             path: [Name::Other; DEEPEST],
             key: None,
             value_of: None,
@@ -71,66 +69,55 @@ impl AnswerScan {
 
     /// Reads the next bytes, with `each` called for whatever ends in them.
     pub(crate) fn push(&mut self, piece: &[u8], mut each: impl FnMut(Shown<'_>)) {
-        let piece = &piece[..piece.len().min(self.left)];
-        self.left -= piece.len();
-        let mut at = 0;
-        while at < piece.len() {
-            let rest = &piece[at..];
-            at += match self.string.is_within() {
-                true => self.read_string(rest, &mut each),
-                false => self.read_between(rest),
-            };
+        let mut rest = &piece[..piece.len().min(self.left)];
+        self.left -= rest.len();
+        while let Some(token) = self.tokens.next(&mut rest) {
+            match token {
+                Token::Between(between, mark) => self.read_between(between, mark),
+                Token::Text(part, is_whole) => {
+                    self.keep(part);
+                    if is_whole {
+                        self.finish(&mut each);
+                    }
+                }
+            }
         }
     }
 
-    fn read_between(&mut self, rest: &[u8]) -> usize {
-        let at = mark(rest);
+    fn read_between(&mut self, between: &[u8], mark: Option<Mark>) {
         // A key has nothing but a colon between itself and its value.
-        if self.key.is_some() && rest[..at].contains(&b',') {
+        if self.key.is_some() && between.contains(&b',') {
             self.key = None;
         }
-        let Some(&byte) = rest.get(at) else { return at };
-        match byte {
-            b'"' => {
-                self.string = Text::Within;
+        match mark {
+            None => {}
+            Some(Mark::Quote) => {
                 self.value_of =
                     self.key.take().or_else(|| self.is_list_of_ids().then_some(Name::Id));
                 self.text.clear();
             }
-            b'{' | b'[' => {
-                let fits = |name: &Name| name.is_list() == (byte == b'[');
+            Some(Mark::Bracket(Bracket::Close)) => self.key = None,
+            Some(Mark::Bracket(bracket)) => {
+                let fits = |name: &Name| name.is_list() == (bracket == Bracket::Array);
                 let name = self.key.take().filter(fits).unwrap_or(Name::Other);
-                if let Some(slot) = self.path.get_mut(self.depth) {
+                if let Some(slot) = self.path.get_mut(self.tokens.depth()) {
                     *slot = name;
                 }
-                self.depth = self.depth.saturating_add(1);
-            }
-            _ => {
-                self.key = None;
-                self.depth = self.depth.saturating_sub(1);
             }
         }
-        at + 1
     }
 
     /// Keeps of a string what may be needed of it: one byte more than the longest id, to tell it
     /// from a longer one.
-    fn read_string(&mut self, rest: &[u8], each: &mut impl FnMut(Shown<'_>)) -> usize {
+    fn keep(&mut self, part: &[u8]) {
         let most = match self.value_of {
             Some(Name::Id) => LONGEST_ID + 1,
             Some(Name::Sealed) => SEAL,
             Some(_) => 0,
             None => LONGEST_NAME + 1,
         };
-        let kept = &mut self.text;
-        let read = self.string.read(rest, |text| {
-            let room = most.saturating_sub(kept.len());
-            kept.extend_from_slice(&text[..text.len().min(room)]);
-        });
-        if !self.string.is_within() {
-            self.finish(each);
-        }
-        read
+        let room = most.saturating_sub(self.text.len());
+        self.text.extend_from_slice(&part[..part.len().min(room)]);
     }
 
     fn finish(&mut self, each: &mut impl FnMut(Shown<'_>)) {
@@ -140,7 +127,7 @@ impl AnswerScan {
             Some(Name::Id) if self.is_id() && (1..=LONGEST_ID).contains(&text.len()) => {
                 each(Shown::Id(&text));
             }
-            Some(Name::Sealed) if self.is_item(self.depth) && !text.is_empty() => {
+            Some(Name::Sealed) if self.is_item(self.tokens.depth()) && !text.is_empty() => {
                 each(Shown::Seal(&text));
             }
             Some(_) => {}
@@ -151,11 +138,11 @@ impl AnswerScan {
 
     /// Whether it is in an object that the service gave its id, or in a list of ids in one.
     fn is_id(&self) -> bool {
-        self.is_object(self.depth - usize::from(self.is_list_of_ids()))
+        self.is_object(self.tokens.depth() - usize::from(self.is_list_of_ids()))
     }
 
     fn is_list_of_ids(&self) -> bool {
-        let innermost = self.depth.checked_sub(1).and_then(|at| self.path.get(at));
+        let innermost = self.tokens.depth().checked_sub(1).and_then(|at| self.path.get(at));
         innermost == Some(&Name::Ids)
     }
 

@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde_json::Value;
 use tokio::time::Instant;
+use tower_spillover::azure::ContentKind;
 
 use super::{client::Client, clock, plan::Question, targets::Target};
 
@@ -93,7 +94,7 @@ async fn exchange(
     let (head, body) = answer.into_parts();
     seen.region = text(&head.headers, "x-ms-region");
     seen.backend = text(&head.headers, "x-spillover-backend");
-    let events = text(&head.headers, "content-type").starts_with("text/event-stream");
+    let events = ContentKind::of(&head.headers) == ContentKind::EventStream;
     let mut reader = Reader { events, ..Reader::default() };
     let read = read(body, &mut reader, since, seen).await;
     reader.finish();

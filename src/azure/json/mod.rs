@@ -3,10 +3,12 @@
 mod number;
 mod scan;
 mod text;
+mod tokens;
 
-use self::scan::quote_or_backslash;
 pub(crate) use self::{
     number::count,
     scan::{Scan, Skipped, mark, members},
-    text::{Name, Text},
+    text::Name,
+    tokens::{Bracket, Mark, Token, Tokens},
 };
+use self::{scan::quote_or_backslash, text::Text};

@@ -4,7 +4,7 @@ use super::quote_or_backslash;
 
 /// Whether a JSON text that arrives in pieces is within a string just now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Text {
+pub(super) enum Text {
     #[default]
     Between,
     Within,
@@ -14,31 +14,26 @@ pub(crate) enum Text {
 
 impl Text {
     /// Whether a string has begun and not ended.
-    pub(crate) fn is_within(self) -> bool {
+    pub(super) fn is_within(self) -> bool {
         self != Self::Between
     }
 
-    /// Reads on in a string, with `keep` called for what belongs to it, as it is written; gives how
-    /// many bytes were read.
-    pub(crate) fn read(&mut self, rest: &[u8], mut keep: impl FnMut(&[u8])) -> usize {
+    /// Reads on in a string; gives what belongs to it, as it is written, and how many bytes were
+    /// read.
+    pub(super) fn read<'a>(&mut self, rest: &'a [u8]) -> (&'a [u8], usize) {
         if *self == Self::Escape {
             let length = rest.len().min(1);
-            keep(&rest[..length]);
             *self = Self::Within;
-            return length;
+            return (&rest[..length], length);
         }
-        let Some(end) = quote_or_backslash(rest) else {
-            keep(rest);
-            return rest.len();
-        };
+        let Some(end) = quote_or_backslash(rest) else { return (rest, rest.len()) };
         if rest[end] == b'"' {
-            keep(&rest[..end]);
             *self = Self::Between;
+            (&rest[..end], end + 1)
         } else {
-            keep(&rest[..=end]);
             *self = Self::Escape;
+            (&rest[..=end], end + 1)
         }
-        end + 1
     }
 }
 
@@ -51,7 +46,7 @@ pub(crate) struct Name {
 }
 
 impl Name {
-    pub(crate) fn extend(&mut self, more: &[u8]) {
+    pub(super) fn extend(&mut self, more: &[u8]) {
         let length = self.length.saturating_add(more.len());
         if let Some(free) = self.bytes.get_mut(self.length..length) {
             free.copy_from_slice(more);
@@ -75,7 +70,8 @@ mod tests {
     fn read(mut pieces: Vec<&[u8]>) -> (Vec<u8>, usize) {
         let (mut text, mut kept, mut total) = (Text::Within, Vec::new(), 0);
         while text.is_within() && !pieces.is_empty() {
-            let read = text.read(pieces[0], |piece| kept.extend_from_slice(piece));
+            let (part, read) = text.read(pieces[0]);
+            kept.extend_from_slice(part);
             total += read;
             pieces[0] = &pieces[0][read..];
             if pieces[0].is_empty() {

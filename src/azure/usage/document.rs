@@ -1,65 +1,48 @@
 //! Finds `usage` objects in JSON text that arrives in pieces.
 
 use super::Usage;
-use crate::azure::json::{Name, Text, count, mark, members};
+use crate::azure::json::{Bracket, Mark, Token, Tokens, count, members};
 
-/// A JSON text, read as it arrives, in leaps from mark to mark. It keeps a place in the text and,
-/// while it is incomplete, the object that it looks for.
+/// A JSON text, read as it arrives. It keeps a place in the text and, while it is incomplete, the
+/// object that it looks for.
 ///
 /// That is an object called `usage` in the outermost object, or in the object `response` in that
 /// one. Keys are compared as they are written: one that spells `usage` with escapes is not found.
 #[derive(Debug, Default)]
 pub(super) struct Document {
-    text: Text,
-    depth: u32,
+    tokens: Tokens,
     /// Whether the outermost value is an object.
     is_object: bool,
-    /// Whether the value in which the next member of depth 3 is, is the object `response`.
+    /// Whether the value in which the next member of depth 2 is, is the object `response`.
     is_response: bool,
-    /// The last string, if no bracket came after it: before `{` it is a key.
-    name: Name,
     /// At what depth the `usage` ends that is being kept.
-    keeping: Option<u32>,
+    keeping: Option<usize>,
     kept: Vec<u8>,
 }
 
 impl Document {
     /// Whether nothing of the text was seen yet.
     pub(super) fn is_fresh(&self) -> bool {
-        self.depth == 0 && !self.text.is_within()
+        self.tokens.is_outermost()
     }
 
     /// Reads on, and gives the last usage that ended in this piece.
     pub(super) fn push(&mut self, piece: &[u8]) -> Option<Usage> {
         let mut found = None;
         let mut from = self.keeping.map(|_| 0);
-        let mut at = 0;
-        while at < piece.len() {
-            if self.text.is_within() {
-                at += self.text.read(&piece[at..], |text| self.name.extend(text));
-                continue;
+        let mut rest = piece;
+        while let Some(token) = self.tokens.next(&mut rest) {
+            let Token::Between(_, Some(Mark::Bracket(bracket))) = token else { continue };
+            let end = piece.len() - rest.len();
+            if bracket != Bracket::Close {
+                if self.open(bracket == Bracket::Object) {
+                    from = Some(end - 1);
+                }
+            } else if self.close()
+                && let Some(from) = from.take()
+            {
+                found = self.complete(&piece[from..end]).or(found);
             }
-            at += mark(&piece[at..]);
-            let Some(&byte) = piece.get(at) else { break };
-            match byte {
-                b'"' => {
-                    self.name = Name::default();
-                    self.text = Text::Within;
-                }
-                b'{' | b'[' => {
-                    if self.open(byte == b'{') {
-                        from = Some(at);
-                    }
-                }
-                _ => {
-                    if self.close()
-                        && let Some(from) = from.take()
-                    {
-                        found = self.complete(&piece[from..=at]).or(found);
-                    }
-                }
-            }
-            at += 1;
         }
         if let Some(from) = from {
             self.keep(&piece[from..]);
@@ -74,23 +57,22 @@ impl Document {
 
     /// Goes into an object or array; whether it is a usage to be kept.
     fn open(&mut self, is_object: bool) -> bool {
-        let name = std::mem::take(&mut self.name);
-        self.depth = self.depth.saturating_add(1);
+        let (depth, name) = (self.tokens.depth(), self.tokens.name());
         let is_usage = is_object && name.is(b"usage");
-        let is_wanted = match self.depth {
-            1 => {
+        let is_wanted = match depth {
+            0 => {
                 self.is_object = is_object;
                 false
             }
-            2 => {
+            1 => {
                 self.is_response = self.is_object && is_object && name.is(b"response");
                 self.is_object && is_usage
             }
-            3 => self.is_response && is_usage,
+            2 => self.is_response && is_usage,
             _ => false,
         };
         if is_wanted {
-            self.keeping = Some(self.depth);
+            self.keeping = Some(depth + 1);
             self.kept.clear();
         }
         is_wanted
@@ -98,12 +80,10 @@ impl Document {
 
     /// Leaves an object or array; whether it is the usage that is being kept.
     fn close(&mut self) -> bool {
-        self.name = Name::default();
-        let ended = self.keeping == Some(self.depth);
+        let ended = self.keeping == Some(self.tokens.depth());
         if ended {
             self.keeping = None;
         }
-        self.depth = self.depth.saturating_sub(1);
         ended
     }
 

@@ -5,10 +5,14 @@ mod document;
 use std::{fmt, sync::LazyLock};
 
 use http::HeaderValue;
-use memchr::{memchr, memmem};
+use memchr::memmem;
 
 use self::document::Document;
-use super::json::mark;
+use super::{
+    ContentKind,
+    events::{EventLines, Field, Part, ends_event},
+    json::mark,
+};
 
 /// Tokens as the service counted them, in the `usage` of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,42 +51,26 @@ impl Usage {
 /// ```
 pub struct UsageScan {
     /// `None` for an answer that is one JSON text.
-    line: Option<Line>,
+    lines: Option<EventLines>,
     document: Document,
     usage: Option<Usage>,
-}
-
-/// Where in the lines of an event stream (WHATWG HTML, section 9.2.6).
-#[derive(Clone, Copy, Debug)]
-enum Line {
-    /// After so many bytes that begin `data:`.
-    Start(usize),
-    Data,
-    Other,
 }
 
 impl UsageScan {
     /// A scan of an answer with this `content-type`; `None` for one that is neither JSON nor an event
     /// stream.
     pub fn new(content_type: Option<&HeaderValue>) -> Option<Self> {
-        let kind = content_type?.to_str().ok()?;
-        let kind = kind.split_once(';').map_or(kind, |(kind, _)| kind).trim();
-        let line = if kind.eq_ignore_ascii_case("text/event-stream") {
-            Some(Line::Start(0))
-        } else if kind.eq_ignore_ascii_case("application/json") || is_json(kind) {
-            None
-        } else {
-            return None;
+        let lines = match ContentKind::named(content_type) {
+            ContentKind::EventStream => Some(EventLines::default()),
+            ContentKind::Json => None,
+            ContentKind::Multipart | ContentKind::Other => return None,
         };
-        Some(Self { line, document: Document::default(), usage: None })
+        Some(Self { lines, document: Document::default(), usage: None })
     }
 
     /// The next bytes of the answer, in whatever pieces they come.
     pub fn push(&mut self, bytes: &[u8]) {
-        match self.line {
-            None => self.read(bytes),
-            Some(line) => self.line = Some(self.read_events(line, bytes)),
-        }
+        if self.lines.is_some() { self.read_events(bytes) } else { self.read(bytes) }
     }
 
     /// The last usage that was complete, in however much of the answer was seen.
@@ -96,43 +84,23 @@ impl UsageScan {
         }
     }
 
-    fn read_events(&mut self, mut line: Line, mut bytes: &[u8]) -> Line {
-        while let Some(&first) = bytes.first() {
-            line = match line {
-                Line::Start(matched) if first == FIELD[matched] => {
-                    bytes = &bytes[1..];
-                    if matched + 1 == FIELD.len() { Line::Data } else { Line::Start(matched + 1) }
-                }
-                Line::Start(0) if first == b'\r' => {
-                    bytes = &bytes[1..];
-                    line
-                }
-                Line::Start(0) if first == b'\n' => {
-                    // An empty line ends the event.
-                    self.document = Document::default();
-                    bytes = &bytes[1..];
-                    line
-                }
-                Line::Start(_) => Line::Other,
-                Line::Data | Line::Other => {
-                    let end = memchr(b'\n', bytes);
-                    let (rest, after) = bytes.split_at(end.unwrap_or(bytes.len()));
-                    if matches!(line, Line::Data) && !self.may_skip(rest, after) {
-                        self.read(rest);
+    fn read_events(&mut self, mut bytes: &[u8]) {
+        while let Some(part) = self.lines.as_mut().and_then(|lines| lines.next(&mut bytes)) {
+            match part {
+                Part::Value(Field::Data, data) => {
+                    if !self.may_skip(data, bytes) {
+                        self.read(data);
                     }
-                    bytes = after.get(1..).unwrap_or_default();
-                    if end.is_some() { Line::Start(0) } else { line }
                 }
-            };
+                Part::EndOfEvent => self.document = Document::default(),
+                Part::Value(Field::Event, _) | Part::EndOfLine(_) => {}
+            }
         }
-        line
     }
 
     /// Whether `data` is an event by itself, as nearly all are, and has no usage but `null`.
     fn may_skip(&self, data: &[u8], after: &[u8]) -> bool {
-        (after.starts_with(b"\n\n") || after.starts_with(b"\n\r\n"))
-            && self.document.is_fresh()
-            && !has_usage(data)
+        ends_event(after) && self.document.is_fresh() && !has_usage(data)
     }
 }
 
@@ -141,11 +109,6 @@ impl fmt::Debug for UsageScan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UsageScan").field("usage", &self.usage).finish_non_exhaustive()
     }
-}
-
-/// `application/problem+json` and its like.
-fn is_json(kind: &str) -> bool {
-    kind.rsplit_once('+').is_some_and(|(_, suffix)| suffix.eq_ignore_ascii_case("json"))
 }
 
 /// Whether some `"usage"` in `data` names an object. In what is not JSON, the quote that ends one can
@@ -166,7 +129,6 @@ fn begins_object(rest: &[u8]) -> bool {
     rest.get(mark(rest)) == Some(&b'{')
 }
 
-const FIELD: &[u8; 5] = b"data:";
 static USAGE: LazyLock<memmem::Finder<'static>> =
     LazyLock::new(|| memmem::Finder::new(b"\"usage\""));
 

@@ -3,7 +3,10 @@
 use http::{Request, header};
 
 use super::{Deployment, replace_model, replace_model_field};
-use crate::{TryCloneBody, azure::ApiPath};
+use crate::{
+    TryCloneBody,
+    azure::{ApiPath, ContentKind},
+};
 
 /// Replaces the body's `model`, when that is what names the deployment and the body is in memory.
 /// A body that is still arriving is left as it is.
@@ -13,8 +16,10 @@ pub(crate) fn rewrite_model<B: TryCloneBody>(request: &mut Request<B>, deploymen
     }
     let Some(content) = request.body().content() else { return };
     let content_type = request.headers().get(header::CONTENT_TYPE);
-    let edited = match content_type.map(http::HeaderValue::as_bytes) {
-        Some(form) if is_multipart(form) => replace_model_field(&content, form, deployment),
+    let edited = match (ContentKind::named(content_type), content_type) {
+        (ContentKind::Multipart, Some(form)) => {
+            replace_model_field(&content, form.as_bytes(), deployment)
+        }
         _ => replace_model(&content, deployment),
     };
     let Some(edited) = edited else { return };
@@ -22,11 +27,6 @@ pub(crate) fn rewrite_model<B: TryCloneBody>(request: &mut Request<B>, deploymen
         *length = edited.len().into();
     }
     request.body_mut().replace_content(edited);
-}
-
-fn is_multipart(content_type: &[u8]) -> bool {
-    const MULTIPART: &[u8] = b"multipart/";
-    content_type.get(..MULTIPART.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(MULTIPART))
 }
 
 #[cfg(test)]

@@ -1,11 +1,9 @@
 //! Replaces the `model` field of a multipart form, for audio and images on v1 (RFC 7578).
 
-use std::{borrow::Cow, ops::Range};
-
 use bytes::Bytes;
-use memchr::{memchr, memmem};
 
 use super::{deployment::Deployment, splice::Edits};
+use crate::azure::Parts;
 
 /// The form with the content of every part named `model` replaced, other bytes as they were, except
 /// for that part's own `Content-Length` where a client wrote one.
@@ -17,20 +15,11 @@ pub(crate) fn replace_model_field(
     content_type: &[u8],
     deployment: &Deployment,
 ) -> Option<Bytes> {
-    let boundary = boundary(content_type)?;
-    let delimiter = [b"\r\n--", &*boundary].concat();
-    let finder = memmem::Finder::new(&delimiter);
     let name = deployment.name().as_bytes();
     let length = name.len().to_string();
     let mut edits = Edits::default();
-    // The first delimiter has no line break before it when there is no preamble.
-    let mut at = match body.strip_prefix(&delimiter[2..]) {
-        Some(rest) => body.len() - rest.len(),
-        None => finder.find(body)? + delimiter.len(),
-    };
-    while let AfterDelimiter::Part(start) = AfterDelimiter::read(body, at)? {
-        let end = start + finder.find(&body[start..])?;
-        let part = Part::read(body, start..end)?;
+    for part in Parts::of(body, content_type).ok()? {
+        let part = part.ok()?;
         if part.is_model && body[part.content.clone()] != *name {
             if !part.is_plain {
                 return None;
@@ -40,148 +29,8 @@ pub(crate) fn replace_model_field(
             }
             edits.push(part.content, name);
         }
-        at = end + delimiter.len();
     }
     edits.apply(body)
-}
-
-/// The boundary of a form's content type.
-fn boundary(content_type: &[u8]) -> Option<Cow<'_, [u8]>> {
-    let kind = content_type.split(|&byte| byte == b';').next()?;
-    if !kind.trim_ascii().eq_ignore_ascii_case(b"multipart/form-data") {
-        return None;
-    }
-    parameter(content_type, b"boundary").filter(|boundary| !boundary.is_empty())
-}
-
-/// What a delimiter opens.
-enum AfterDelimiter {
-    /// A part that starts here.
-    Part(usize),
-    /// The end of the form; what comes after it is an epilogue.
-    End,
-}
-
-impl AfterDelimiter {
-    /// `None` when the line goes on otherwise: a truncated form, or a content with a line that
-    /// starts like the delimiter, which RFC 2046 (section 5.1.1) forbids and readers take
-    /// differently.
-    fn read(body: &[u8], at: usize) -> Option<Self> {
-        let rest = &body[at..];
-        if rest.starts_with(b"--") {
-            return Some(Self::End);
-        }
-        let padding = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-        rest[padding..].starts_with(b"\r\n").then_some(Self::Part(at + padding + 2))
-    }
-}
-
-/// What matters of one part. Ranges are positions in the body.
-struct Part {
-    is_model: bool,
-    /// Whether the content is written as it is, not in a transfer encoding.
-    is_plain: bool,
-    /// The value of the part's own `Content-Length`.
-    length: Option<Range<usize>>,
-    content: Range<usize>,
-}
-
-impl Part {
-    fn read(body: &[u8], range: Range<usize>) -> Option<Self> {
-        let bytes = &body[range.clone()];
-        let (head, content) = if bytes.starts_with(b"\r\n") {
-            (0, 2)
-        } else {
-            let head = memmem::find(bytes, b"\r\n\r\n")?;
-            (head, head + 4)
-        };
-        let mut part = Self {
-            is_model: false,
-            is_plain: true,
-            length: None,
-            content: range.start + content..range.end,
-        };
-        let mut at = range.start;
-        while at < range.start + head {
-            let end = line_end(&body[..range.start + head], at);
-            part.read_header(body, at..end)?;
-            at = end + 2;
-        }
-        Some(part)
-    }
-
-    fn read_header(&mut self, body: &[u8], line: Range<usize>) -> Option<()> {
-        let colon = line.start + memchr(b':', &body[line.clone()])?;
-        let name = body[line.start..colon].trim_ascii();
-        let value = &body[colon + 1..line.end];
-        if name.eq_ignore_ascii_case(b"content-disposition") {
-            self.is_model = parameter(value, b"name").as_deref() == Some(b"model");
-        } else if name.eq_ignore_ascii_case(b"content-length") {
-            let start = line.end - value.trim_ascii_start().len();
-            self.length = Some(start..start + value.trim_ascii().len());
-        } else if name.eq_ignore_ascii_case(b"content-transfer-encoding") {
-            let encoding = value.trim_ascii();
-            self.is_plain = [&b"7bit"[..], b"8bit", b"binary"]
-                .iter()
-                .any(|plain| encoding.eq_ignore_ascii_case(plain));
-        }
-        Some(())
-    }
-}
-
-/// Where the header line at `at` ends, folded lines included (RFC 5322, section 2.2.3).
-fn line_end(head: &[u8], at: usize) -> usize {
-    let mut from = at;
-    while let Some(found) = memmem::find(&head[from..], b"\r\n") {
-        let end = from + found;
-        from = end + 2;
-        if !matches!(head.get(from), Some(b' ' | b'\t')) {
-            return end;
-        }
-    }
-    head.len()
-}
-
-/// The first parameter called `name`, quoted or not, of a value such as `form-data; name="file"`.
-fn parameter<'a>(value: &'a [u8], name: &[u8]) -> Option<Cow<'a, [u8]>> {
-    let mut rest = value;
-    loop {
-        rest = &rest[memchr(b';', rest)?..][1..];
-        let end = rest.iter().position(|byte| matches!(byte, b'=' | b';'))?;
-        if rest[end] == b';' {
-            rest = &rest[end..];
-            continue;
-        }
-        let key = rest[..end].trim_ascii();
-        let (text, after) = parameter_value(rest[end + 1..].trim_ascii_start())?;
-        if key.eq_ignore_ascii_case(name) {
-            return Some(text);
-        }
-        rest = after;
-    }
-}
-
-fn parameter_value(text: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
-    let Some(quoted) = text.strip_prefix(b"\"") else {
-        let end = memchr(b';', text).unwrap_or(text.len());
-        return Some((text[..end].trim_ascii_end().into(), &text[end..]));
-    };
-    let mut unescaped = Vec::new();
-    let mut rest = quoted;
-    loop {
-        let stop = memchr::memchr2(b'"', b'\\', rest)?;
-        let (plain, after) = (&rest[..stop], &rest[stop + 1..]);
-        if rest[stop] == b'"' {
-            if unescaped.is_empty() {
-                return Some((plain.into(), after));
-            }
-            unescaped.extend_from_slice(plain);
-            return Some((unescaped.into(), after));
-        }
-        unescaped.extend_from_slice(plain);
-        unescaped.push(*after.first()?);
-        rest = &after[1..];
-    }
 }
 
 #[cfg(test)]
@@ -346,7 +195,6 @@ mod tests {
             let form = Bytes::from([b"--X\r\n", &*text, b"\r\n--X--"].concat());
             replace_model_field(&form, b"multipart/form-data; boundary=X", &deployment);
             replace_model_field(&form, &text, &deployment);
-            parameter(&text, b"name");
         }
     }
 }

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, header};
-
 use super::{EstimateCost, Head, Usage, scan::Demand};
 use crate::{
-    azure::{Operation, deployment_segment},
+    azure::{ContentKind, Operation, content_length, deployment_segment},
     backend::Deployment,
 };
 
@@ -124,25 +122,17 @@ impl EstimateCost for TokenWeights {
 }
 
 fn demand<'a>(head: &Head<'_>, content: Option<&'a [u8]>) -> Demand<'a> {
-    if is_multipart(head.headers) {
+    if ContentKind::of(head.headers) == ContentKind::Multipart {
         return Demand::upload();
     }
     match (content, content_length(head.headers)) {
         (Some([]), _) | (None, Some(0)) => Demand::nothing(),
         (Some(content), _) => Demand::read(content),
-        (None, length) => Demand::unread(length.unwrap_or(0)),
+        (None, length) => {
+            let length = usize::try_from(length.unwrap_or(0));
+            Demand::unread(length.unwrap_or(usize::MAX))
+        }
     }
-}
-
-fn is_multipart(headers: &HeaderMap) -> bool {
-    const MULTIPART: &[u8] = b"multipart/";
-    let kind = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
-    let kind = kind.and_then(|kind| kind.get(..MULTIPART.len()));
-    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(MULTIPART))
-}
-
-fn content_length(headers: &HeaderMap) -> Option<usize> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// `value` from 0 to `high`; NaN is 0.
@@ -152,7 +142,7 @@ const fn within(value: f64, high: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderValue, Uri};
+    use http::{HeaderMap, HeaderValue, Uri, header};
 
     use super::*;
 

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method, StatusCode, header};
+use tower_spillover::azure::content_length;
 
 use super::{clients::Caller, runtime::Site};
 use crate::serve::{record::request_guard::Ledger, refusal::Refusal, routing::route};
@@ -67,8 +68,4 @@ fn asks_for_websocket(headers: &HeaderMap) -> bool {
     values.filter_map(|value| value.to_str().ok()).any(|value| {
         value.split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
     })
-}
-
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

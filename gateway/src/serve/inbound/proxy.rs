@@ -6,9 +6,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use tower_spillover::{MaxWait, Priority, Served, gate::cost::UsageScan};
+use tower_spillover::{
+    MaxWait, Priority, Served,
+    azure::{ContentKind, UsageScan},
+};
 
 use super::{
     admission, connection::Activity, control::Control, headers, listener_role::Door,
@@ -197,8 +200,7 @@ fn pass_on(passed: Passed, mut ledger: Box<Ledger>) -> Response<Outbound> {
         story.tell(&mut head.headers, head.status, passed.trace);
     }
     let kind = head.headers.get(header::CONTENT_TYPE);
-    let is_stream = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/event-stream");
-    ledger.record.streaming = kind.is_some_and(is_stream);
+    ledger.record.streaming = ContentKind::named(kind) == ContentKind::EventStream;
     if head.status.is_success() {
         ledger.usage = UsageScan::new(kind);
     }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use memchr::memmem;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use tower_spillover::azure::Parts;
 
 /// What a body, or the beginning of one, says of its model.
 #[derive(Debug, PartialEq, Eq)]
@@ -105,45 +106,15 @@ impl Visitor<'_> for IsModel {
     }
 }
 
-/// The content of every part named `model` (RFC 7578) that is there from its start to its end.
+/// The content of every part named `model` that is there from its start to its end.
 fn form_model(content_type: &[u8], body: &[u8]) -> Asked {
-    let Some(boundary) = parameter(content_type, "boundary").filter(|it| !it.is_empty()) else {
-        return Asked::Nothing;
-    };
-    let delimiter = [b"--", boundary.as_bytes()].concat();
-    let finder = memmem::Finder::new(&delimiter);
     let mut found = Found::default();
-    let mut rest = finder.find(body).map_or(&[][..], |at| &body[at + delimiter.len()..]);
-    while let Some(end) = finder.find(rest) {
-        let part = &rest[..end];
-        if let Some(head_end) = memmem::find(part, b"\r\n\r\n")
-            && names_model(&part[..head_end])
-        {
-            let content = &part[head_end + 4..];
-            let content = content.strip_suffix(b"\r\n").unwrap_or(content);
-            found.add(String::from_utf8_lossy(content).into_owned());
+    for part in Parts::of(body, content_type).into_iter().flatten().map_while(Result::ok) {
+        if part.is_model {
+            found.add(String::from_utf8_lossy(&body[part.content]).into_owned());
         }
-        rest = &rest[end + delimiter.len()..];
     }
     found.asked()
-}
-
-fn names_model(head: &[u8]) -> bool {
-    head.split(|&byte| byte == b'\n').any(|line| {
-        starts_with_ignoring_case(line, b"content-disposition:")
-            && parameter(line, "name").as_deref() == Some("model")
-    })
-}
-
-/// A parameter of a value such as `form-data; name="file"`, quoted or not.
-fn parameter(value: &[u8], name: &str) -> Option<String> {
-    let value = std::str::from_utf8(value).ok()?;
-    value.split(';').skip(1).find_map(|pair| {
-        let (key, text) = pair.split_once('=')?;
-        let text = text.trim();
-        let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-        key.trim().eq_ignore_ascii_case(name).then(|| text.replace('\\', ""))
-    })
 }
 
 fn starts_with_ignoring_case(text: &[u8], start: &[u8]) -> bool {
