@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::classify::duration;
+
 /// The first wait that a message asks for. Numbers alone are none: a message also names the limit.
 ///
 /// Azure OpenAI writes "retry after 45 seconds", API Management "Try again in 50 seconds" and, of
@@ -37,45 +39,8 @@ fn clock(text: &[u8]) -> Option<Duration> {
 
 /// `45 seconds`, `1.5s`, `1 minute and 5 seconds`, `6m0s`: numbers with their units.
 fn amounts(text: &[u8]) -> Option<Duration> {
-    let mut total = None::<Duration>;
-    let mut rest = text;
-    while let Some((amount, after)) = amount(rest) {
-        total = Some(total.unwrap_or_default().saturating_add(amount));
-        rest = after;
-        rest = rest.trim_ascii_start();
-        rest = rest.strip_prefix(b",").unwrap_or(rest).trim_ascii_start();
-        rest = rest.strip_prefix(b"and ").unwrap_or(rest);
-    }
-    total.map(|total| total.min(Duration::from_secs(LONGEST)))
-}
-
-/// One number with its unit, and what follows.
-fn amount(text: &[u8]) -> Option<(Duration, &[u8])> {
-    let text = text.trim_ascii_start();
-    let (whole, length) = digits(text)?;
-    let mut rest = &text[length..];
-    let mut nanos = 0;
-    if let Some(fraction) = rest.strip_prefix(b".")
-        && let Some((_, length)) = digits(fraction)
-    {
-        let padded = fraction[..length].iter().chain(std::iter::repeat(&b'0')).take(9);
-        nanos = padded.fold(0, |nanos, digit| nanos * 10 + u64::from(digit - b'0'));
-        rest = &fraction[length..];
-    }
-    rest = rest.trim_ascii_start();
-    let length = rest.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
-    let (unit, rest) = rest.split_at(length);
-    let ms = match unit {
-        b"ms" | b"millisecond" | b"milliseconds" => 1,
-        b"s" | b"sec" | b"secs" | b"second" | b"seconds" => 1_000,
-        b"m" | b"min" | b"mins" | b"minute" | b"minutes" => 60_000,
-        b"h" | b"hr" | b"hrs" | b"hour" | b"hours" => 3_600_000,
-        b"d" | b"day" | b"days" => 86_400_000,
-        _ => return None,
-    };
-    let whole = Duration::from_millis(whole.saturating_mul(ms));
-    let fraction = Duration::from_nanos(nanos / 1_000 * ms);
-    Some((whole.saturating_add(fraction), rest))
+    let seconds = duration::at_start(text)?;
+    Some(Duration::from_secs_f64(seconds.min(LONGEST as f64)))
 }
 
 /// The number at the start, at most [`LONGEST`], and its length.

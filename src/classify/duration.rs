@@ -1,8 +1,8 @@
-//! Durations in reset headers: `6m0s`, `1s`, `1h2m3.5s`, `120ms`.
+//! Durations as text: `6m0s`, `1h2m3.5s`, `120ms` in headers, "1 minute and 5 seconds" in messages.
 
 use super::number;
 
-/// Reads a duration as OpenAI-like servers write it (Go's form), in seconds.
+/// Reads a duration as OpenAI-like servers write it in headers (Go's form), in seconds.
 ///
 /// Numbers with a unit each, without a sign or spaces, in any order. `None` for anything else, a
 /// number without a unit included; infinite when it is too large to say.
@@ -13,12 +13,45 @@ pub(super) fn parse(bytes: &[u8]) -> Option<f64> {
     }
     let mut seconds = 0.0;
     while !rest.is_empty() {
-        let (amount, tail) = split(rest, |byte| byte.is_ascii_digit() || byte == b'.');
-        let (unit, tail) = split(tail, |byte| byte.is_ascii_alphabetic());
-        seconds += number::parse(amount)? * seconds_in(unit)?;
+        let (amount, tail) = amount(rest);
+        let (unit, tail) = unit(tail);
+        seconds += number::parse(amount)? * seconds_in(unit, Spelling::Short)?;
         rest = tail;
     }
     Some(seconds)
+}
+
+/// Reads the duration that a text in lower case begins with, in seconds: numbers with a unit each,
+/// in words or not, with spaces, commas and `and` between them. Infinite when it is too large to
+/// say.
+pub(crate) fn at_start(text: &[u8]) -> Option<f64> {
+    let mut total = None;
+    let mut rest = text;
+    while let Some((seconds, after)) = in_words(rest.trim_ascii_start()) {
+        total = Some(total.unwrap_or(0.0) + seconds);
+        rest = after.trim_ascii_start();
+        rest = rest.strip_prefix(b",").unwrap_or(rest).trim_ascii_start();
+        rest = rest.strip_prefix(b"and ").unwrap_or(rest);
+    }
+    total
+}
+
+/// One number with its unit, and what follows.
+fn in_words(text: &[u8]) -> Option<(f64, &[u8])> {
+    let (amount, rest) = amount(text);
+    // What ends a sentence is no decimal point.
+    let is_number = amount.first().is_some_and(u8::is_ascii_digit) && !amount.ends_with(b".");
+    let (unit, rest) = unit(rest.trim_ascii_start());
+    let seconds = number::parse(amount).filter(|_| is_number)?;
+    Some((seconds * seconds_in(unit, Spelling::Words)?, rest))
+}
+
+fn amount(text: &[u8]) -> (&[u8], &[u8]) {
+    split(text, |byte| byte.is_ascii_digit() || byte == b'.')
+}
+
+fn unit(text: &[u8]) -> (&[u8], &[u8]) {
+    split(text, |byte| byte.is_ascii_alphabetic())
 }
 
 /// The longest prefix of `bytes` that `belongs`, and the rest.
@@ -27,18 +60,31 @@ fn split(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
     bytes.split_at(end.unwrap_or(bytes.len()))
 }
 
-fn seconds_in(unit: &[u8]) -> Option<f64> {
-    match unit {
-        b"d" => Some(86_400.0),
-        b"h" => Some(3_600.0),
-        b"m" => Some(60.0),
-        b"s" => Some(1.0),
-        b"ms" => Some(1e-3),
-        b"us" => Some(1e-6),
-        b"ns" => Some(1e-9),
-        _ => None,
-    }
+/// How the units of a duration are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spelling {
+    /// By the first of their names alone.
+    Short,
+    Words,
 }
+
+fn seconds_in(unit: &[u8], spelling: Spelling) -> Option<f64> {
+    let is_named = |names: &[&str]| {
+        let names = if spelling == Spelling::Short { &names[..1] } else { names };
+        names.iter().any(|name| name.as_bytes() == unit)
+    };
+    UNITS.iter().find(|(names, _)| is_named(names)).map(|&(_, seconds)| seconds)
+}
+
+const UNITS: [(&[&str], f64); 7] = [
+    (&["d", "day", "days"], 86_400.0),
+    (&["h", "hr", "hrs", "hour", "hours"], 3_600.0),
+    (&["m", "min", "mins", "minute", "minutes"], 60.0),
+    (&["s", "sec", "secs", "second", "seconds"], 1.0),
+    (&["ms", "millisecond", "milliseconds"], 1e-3),
+    (&["us"], 1e-6),
+    (&["ns"], 1e-9),
+];
 
 #[cfg(test)]
 mod tests {

@@ -26,7 +26,7 @@
 //!
 //! A success costs the comparison of its status and one header lookup; nothing allocates.
 
-mod duration;
+pub(crate) mod duration;
 mod grpc;
 mod hint;
 mod members;
