@@ -10,15 +10,13 @@
 FROM rust:1-alpine AS build
 RUN apk add --no-cache build-base
 WORKDIR /build
-COPY Cargo.toml Cargo.lock ./
-COPY src ./src
-COPY benches ./benches
-COPY README.md LICENSE-APACHE LICENSE-MIT ./
+# What cargo wants to see of the workspace, by `.dockerignore`.
+COPY . .
 # rustc links musl and all else statically on Alpine.
 ENV CARGO_PROFILE_RELEASE_LTO=thin CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 CARGO_PROFILE_RELEASE_STRIP=symbols
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    cargo build --release --locked --features gateway --bin spillover \
+    cargo build --release --locked --bin spillover \
     && cp target/release/spillover /spillover
 
 FROM scratch

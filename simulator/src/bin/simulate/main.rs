@@ -1,6 +1,6 @@
 //! Shows what a PTU and a `max_wait` buy: policies under a load, in virtual time.
 //!
-//! `cargo run --release --example simulate -- --help` tells the options; without any, a bursty load
+//! `cargo run --release -p spillover-simulator -- --help` tells the options; without any, a bursty load
 //! on a PTU for its mean. `-- --trace FILE --ptu-fraction 0.7 --svg picture.svg` simulates a trace
 //! with the columns of the Azure LLM inference traces and draws it.
 

@@ -222,7 +222,7 @@ fn average(runs: &[SimReport]) -> SimReport {
 
 fn introduction(args: &Args) -> String {
     format!(
-        "# Simulation\n\nMade by `cargo run --release --example simulate -- {}`; a seed gives \
+        "# Simulation\n\nMade by `cargo run --release -p spillover-simulator -- {}`; a seed gives \
          the same figures on every run.\n\n\
          The policies are stacks of the crate's layers over its emulator, in virtual time:\n\n\
          - `spill-first`: spills on the first 429, as Azure's own spillover does;\n\
