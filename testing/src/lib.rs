@@ -5,6 +5,7 @@
 //! which have none of them in them.
 
 #![allow(missing_docs, missing_debug_implementations, reason = "only tests use it")]
+#![allow(clippy::len_without_is_empty, clippy::new_without_default, reason = "only tests use it")]
 
 // Clients in memory, in paused time.
 pub mod leaf;
