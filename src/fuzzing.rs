@@ -27,7 +27,7 @@ pub fn native_spillover(headers: &HeaderMap) -> Option<Option<&[u8]>> {
 }
 
 /// Makes `headers` ask for `wait`.
-pub fn announce(headers: &mut HeaderMap, wait: std::time::Duration) {
+pub fn write_retry_after(headers: &mut HeaderMap, wait: std::time::Duration) {
     classify::write_retry_after(headers, wait);
 }
 

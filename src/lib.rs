@@ -148,7 +148,7 @@ mod hash;
 mod overrides;
 #[doc(hidden)]
 pub mod random;
-mod resend;
+mod request_copy;
 mod sync;
 
 #[cfg(feature = "retry")]

@@ -2,7 +2,7 @@
 
 use std::{fmt, iter, slice, sync::Arc, time::Duration};
 
-use http::{Extensions, StatusCode};
+use http::{Extensions, Response, StatusCode};
 
 use crate::{
     classify::{Hint, Outcome, Reason},
@@ -94,6 +94,11 @@ impl Served {
     /// Why the request was kept with one resource, if it was; needs a [`Sticky`](crate::Sticky).
     pub fn held(&self) -> Option<Held> {
         self.held
+    }
+
+    /// Whether a layer of this crate has left its account on `response`.
+    pub(crate) fn is_on<R>(response: &Response<R>) -> bool {
+        response.extensions().get::<Self>().is_some()
     }
 
     pub(crate) fn new() -> Self {

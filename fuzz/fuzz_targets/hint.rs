@@ -61,7 +61,7 @@ fuzz_target!(|text: &[u8]| {
     fuzzing::native_spillover(&headers);
     if let Some(wait) = hint.duration() {
         let mut headers = headers;
-        fuzzing::announce(&mut headers, wait);
+        fuzzing::write_retry_after(&mut headers, wait);
         let read = Hint::read(&headers, || panic!("no date is announced")).duration();
         let read = read.expect("what was announced is read");
         assert!(read >= wait && read - wait < Duration::from_millis(1));

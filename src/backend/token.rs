@@ -90,6 +90,10 @@ impl TokenFuture {
         Self(Kind::Fetching(Box::pin(fetch)))
     }
 
+    pub(crate) const fn is_ready(&self) -> bool {
+        matches!(self.0, Kind::Ready(_))
+    }
+
     /// The token, when it is at hand.
     pub(crate) fn take_ready(&mut self) -> Option<AccessToken> {
         match &mut self.0 {

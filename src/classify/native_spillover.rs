@@ -11,8 +11,8 @@ use super::{Hint, Outcome};
 /// Such a deployment names a Standard deployment of the same resource, or the caller does with
 /// `x-ms-spillover-deployment`, and Azure sends on at once what the PTU refuses.
 ///
-/// Source: Microsoft Learn, "Manage traffic with spillover for provisioned deployments". Which
-/// headers come when is told differently in different places, so any of them counts.
+/// Source: Microsoft Learn, "Manage traffic with spillover for provisioned deployments". Sources
+/// disagree on which header appears when; any of them is enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NativeSpillover<'a> {
     /// The deployment that answered, as far as it is told.

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use http::Response;
 
-use super::{Hint, NativeSpillover, RefusedSpills, should_retry, write_retry_after};
+use super::{Hint, NativeSpillover, RefusedSpills, should_retry};
 
 /// What is known of a refusal beside its head: a response extension.
 ///
-/// The head of a refusal tells how long to wait, not always why, and some refusals do not look
+/// The head of a refusal says how long to wait, not always why, and some refusals do not look
 /// like one at all. A layer that reads the body leaves what it found here, and the layers that send
 /// requests on add what a head cannot say. The layers around them steer by it; a refusal without one
 /// is what its head says.
@@ -20,7 +20,7 @@ pub struct Refusal {
     hint: Hint,
     /// Whether the hint is an assumption, which says nothing of how full the backend is.
     is_guess: bool,
-    /// Whether a layer that sends requests on wrote this and the head, for all of its backends.
+    /// Whether a layer that sends requests on wrote it and the head, for all of its backends.
     is_own: bool,
     /// Whether this request is not to come back.
     pub(crate) is_final: bool,
@@ -119,15 +119,16 @@ impl Refusal {
     }
 
     /// What `response`, a refusal that is classified with `hint`, means for a layer that waits for the
-    /// service which refused, or sends the request elsewhere.
-    pub(crate) fn read<R>(response: &Response<R>, hint: Hint) -> Self {
+    /// service which refused, or sends the request elsewhere. It `is_signed` when it comes from a layer
+    /// of this crate that sends requests on.
+    pub(crate) fn read<R>(response: &Response<R>, hint: Hint, is_signed: bool) -> Self {
         let known = Self::of(response).cloned();
         let mut refusal = known.unwrap_or(const { Self::new(Reason::Unknown, Hint::None) });
         refusal.hint = hint;
         if let Some(refused) = refusal.refused_for {
             (refusal.hint, refusal.is_failing) = (Hint::After(refused), false);
         }
-        if refusal.is_own {
+        if is_signed {
             return refusal;
         }
         refusal.is_final = should_retry(response.headers()) == Some(false);
@@ -143,40 +144,26 @@ impl Refusal {
 
     /// Whether `response`, a refusal, forbids this request to come back.
     ///
-    /// Where a layer of this crate wrote the refusal, its `x-should-retry` addresses the client, which
-    /// has less time than the layers around it.
-    pub(crate) fn forbids_retry<R>(response: &Response<R>) -> bool {
+    /// Where it `is_signed`, its `x-should-retry` addresses the client, which has less time than the
+    /// layers around the one that signed it.
+    pub(crate) fn forbids_retry<R>(response: &Response<R>, is_signed: bool) -> bool {
         match Self::of(response) {
             Some(refusal) if refusal.is_own => refusal.is_final,
-            _ => should_retry(response.headers()) == Some(false),
+            _ => !is_signed && should_retry(response.headers()) == Some(false),
         }
     }
 
     /// Changes what is known of `response` by a layer that has written `hint` into its head for all of
-    /// its backends. What is not known yet is added only if the head does not say all of it.
+    /// its backends. What is not known yet is added if it `is_more` than the head says.
     pub(crate) fn rewrite<R>(
         response: &mut Response<R>,
         hint: Hint,
-        is_more_than_head: bool,
+        is_more: bool,
         change: impl FnOnce(&mut Self),
     ) {
-        // A head that keeps clients from coming back means them alone.
-        let is_more = is_more_than_head || !write_retry_after::is_worth_it(hint);
         Self::edit(response, is_more, |refusal| {
             (refusal.hint, refusal.is_own) = (hint, true);
             change(refusal);
-        });
-    }
-
-    /// Takes the place of the backend that refused with `hint`, whose head stays as it is.
-    pub(crate) fn adopt<R>(response: &mut Response<R>, hint: Hint) {
-        let headers = response.headers();
-        let is_more =
-            should_retry(headers) == Some(false) || NativeSpillover::of(headers).is_some();
-        Self::edit(response, is_more, |refusal| {
-            if !refusal.is_own {
-                (refusal.hint, refusal.is_own) = (hint, true);
-            }
         });
     }
 
@@ -204,8 +191,8 @@ impl Refusal {
     }
 }
 
-/// How long a backend is left alone whose refusal tells only of the deployment to which Azure spilled:
-/// as long as a pool leaves a backend that gives no time.
+/// The cooldown of a backend whose refusal has only the wait of the deployment to which Azure spilled;
+/// a pool assumes as much of a backend that gives no time.
 const ASSUMED_AFTER_SPILLOVER: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -217,10 +204,9 @@ mod tests {
     fn a_layer_s_word_to_clients_does_not_bind_the_layers_around_it() {
         let mut response = Response::new(());
         *response.headers_mut() = head(&[("x-should-retry", "false")]);
-        assert!(Refusal::forbids_retry(&response));
-        Refusal::adopt(&mut response, Hint::None);
-        assert!(!Refusal::forbids_retry(&response));
+        assert!(Refusal::forbids_retry(&response, false));
+        assert!(!Refusal::forbids_retry(&response, true));
         Refusal::rewrite(&mut response, Hint::None, true, |refusal| refusal.is_final = true);
-        assert!(Refusal::forbids_retry(&response));
+        assert!(Refusal::forbids_retry(&response, true));
     }
 }

@@ -20,7 +20,7 @@ use super::{Hint, names};
 /// Returns the hint that a reader gets.
 pub(crate) fn write_retry_after(headers: &mut HeaderMap, wait: Duration) -> Hint {
     let hint = write_wait(headers, wait);
-    let worth = if is_worth_it(hint) { "true" } else { "false" };
+    let worth = if wait <= MAX_WAIT_OF_CLIENTS { "true" } else { "false" };
     headers.insert(&names::X_SHOULD_RETRY, HeaderValue::from_static(worth));
     hint
 }
@@ -52,11 +52,6 @@ pub(crate) fn write_retry_after_final(headers: &mut HeaderMap, wait: Duration) -
     let hint = write_wait(headers, wait);
     forbid_retry(headers);
     hint
-}
-
-/// Whether OpenAI's clients wait for as long as this.
-pub(super) fn is_worth_it(hint: Hint) -> bool {
-    hint <= Hint::After(MAX_WAIT_OF_CLIENTS)
 }
 
 /// Asks OpenAI's clients not to come back, whatever else `headers` say.

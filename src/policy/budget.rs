@@ -20,12 +20,8 @@ use std::{
 /// Source: gRPC proposal A6, "Throttling Retry Attempts and Hedged RPCs".
 #[derive(Clone)]
 pub struct RetryBudget {
-    stock: Arc<Stock>,
-}
-
-struct Stock {
-    /// In thousandths of a retry.
-    left: AtomicU64,
+    /// In thousandths of a retry, like the rest.
+    left: Arc<AtomicU64>,
     capacity: u64,
     per_success: u64,
 }
@@ -38,12 +34,11 @@ impl RetryBudget {
     pub fn new(capacity: u32, per_success: f64) -> Self {
         let capacity = u64::from(capacity) * RETRY;
         let per_success = (per_success * RETRY as f64) as u64; // saturates, and NaN is 0
-        let left = AtomicU64::new(capacity);
-        Self { stock: Arc::new(Stock { left, capacity, per_success }) }
+        Self { left: Arc::new(AtomicU64::new(capacity)), capacity, per_success }
     }
 
     pub(crate) fn deposit(&self) {
-        self.refill(self.stock.per_success);
+        self.refill(self.per_success);
     }
 
     /// Puts a retry back that was not made after all.
@@ -52,7 +47,7 @@ impl RetryBudget {
     }
 
     fn refill(&self, amount: u64) {
-        let Stock { left, capacity, .. } = &*self.stock;
+        let Self { left, capacity, .. } = self;
         let mut known = left.load(Ordering::Relaxed);
         while known < *capacity {
             let refilled = known.saturating_add(amount).min(*capacity);
@@ -67,7 +62,7 @@ impl RetryBudget {
     /// Takes one retry; whether there was one.
     pub(crate) fn withdraw(&self) -> bool {
         let take = |left: u64| left.checked_sub(RETRY);
-        self.stock.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 }
 
@@ -80,7 +75,7 @@ impl Default for RetryBudget {
 
 impl fmt::Debug for RetryBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let left = self.stock.left.load(Ordering::Relaxed) / RETRY;
+        let left = self.left.load(Ordering::Relaxed) / RETRY;
         f.debug_struct("RetryBudget").field("left", &left).finish_non_exhaustive()
     }
 }

@@ -54,7 +54,7 @@ impl CooldownPolicy {
             Outcome::Throttled(Hint::After(wait)) => wait,
             Outcome::Throttled(Hint::TooLong) => self.longest,
             // Zero beside a refusal is a rounding error, but the backend means to be back at once.
-            Outcome::Throttled(Hint::Zero) => SHORTEST,
+            Outcome::Throttled(Hint::Zero) => COOLDOWN_AFTER_ZERO,
             Outcome::Throttled(Hint::None) => self.unknown,
             Outcome::Failed => self.failed,
         };
@@ -87,7 +87,7 @@ impl Default for CooldownPolicy {
 
 /// Keeps a backend that goes on refusing with a hint of zero from being asked in a busy loop. A
 /// PTU's bucket that was full a tenth of a second ago is not empty yet, so nothing goes unused.
-const SHORTEST: Duration = Duration::from_millis(100);
+const COOLDOWN_AFTER_ZERO: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(after(Hint::After(Duration::from_secs(11))), Duration::from_secs(10));
         assert_eq!(after(Hint::TooLong), Duration::from_secs(10));
         assert_eq!(after(Hint::None), Duration::from_secs(1));
-        assert_eq!(after(Hint::Zero), SHORTEST);
+        assert_eq!(after(Hint::Zero), COOLDOWN_AFTER_ZERO);
     }
 
     #[test]

@@ -87,14 +87,14 @@ impl FallbackPolicy for WaitThenSpill {
 pub(crate) fn assumed_wait(hint: Hint, refusals: u32) -> Option<Duration> {
     match hint {
         Hint::After(wait) => Some(wait),
-        Hint::None | Hint::Zero => Some(SHORTEST * 2u32.pow(refusals.clamp(1, 8) - 1)),
+        Hint::None | Hint::Zero => Some(FIRST_ASSUMED_WAIT * 2u32.pow(refusals.clamp(1, 8) - 1)),
         Hint::TooLong => None,
     }
 }
 
 /// Long enough that refusals which come back at once do not make a busy loop, short enough that
 /// little of a PTU's capacity goes unused.
-const SHORTEST: Duration = Duration::from_millis(5);
+const FIRST_ASSUMED_WAIT: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {

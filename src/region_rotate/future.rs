@@ -1,45 +1,82 @@
-//! The future of `RegionRotate`: the shared machine, with its type sealed.
+//! The response future of `RegionRotate`: the state machine of one request over a pool.
 
 use std::{
     fmt,
-    future::{Future, Ready},
+    future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::course::{Lane, Rotation};
-use crate::{ResponseBody, TryCloneBody, policy::ClassifyError, resend::Resend};
-
-type Machine<S, X, B, R> = Resend<
-    Rotation<S, X>,
-    B,
-    Lane,
-    <S as Service<Request<B>>>::Future,
-    Ready<()>,
-    Result<Response<ResponseBody<R>>, <S as Service<Request<B>>>::Error>,
->;
+use super::{RegionRotate, session::Session};
+use crate::{
+    ResponseBody, TryCloneBody, classify::Outcome, clock, policy::ClassifyError, random,
+    request_copy::SavedRequest,
+};
 
 pin_project! {
     /// The response future of [`RegionRotate`](super::RegionRotate).
+    ///
+    /// Dropping it at any point drops the attempt and the response with it.
     pub struct ResponseFuture<S, X, B, R>
     where
         S: Service<Request<B>>,
     {
         #[pin]
-        resend: Machine<S, X, B, R>,
+        state: State<S::Future, R>,
+        inner: S,
+        classify_error: X,
+        session: Session,
+        // What a later attempt would send.
+        request: SavedRequest<B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, R> {
+        // The backend of the session was sent the request.
+        Attempting { #[pin] attempt: F },
+        // The token for it is not here yet, or the service is not ready.
+        Readying,
+        // No backend was open at the call.
+        Closed { response: Option<Response<ResponseBody<R>>> },
     }
 }
 
 impl<S, X, B, R> ResponseFuture<S, X, B, R>
 where
-    S: Service<Request<B>>,
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    X: Clone,
+    B: TryCloneBody,
 {
-    pub(super) const fn new(resend: Machine<S, X, B, R>) -> Self {
-        Self { resend }
+    /// The future of a call of `service`, whose inner service, `inner`, was polled ready.
+    pub(super) fn new(service: &RegionRotate<S, X>, mut inner: S, mut request: Request<B>) -> Self {
+        let (now, config) = (clock::now(), Arc::clone(&service.config));
+        let guide = config.guidance.guide(&config.pool, &mut request, now);
+        let mut session = Session::new(config, request.extensions(), guide, now, random::draw());
+        let is_open = session.choose(now);
+        let (state, request) = if is_open && session.has_token() {
+            let copy = SavedRequest::copy_if(session.may_go_on_after_this(), &request);
+            session.address(&mut request);
+            (State::Attempting { attempt: inner.call(request) }, copy)
+        } else {
+            // An unused service gives the permit back that came with its readiness.
+            inner = service.inner.clone();
+            let state = if is_open {
+                State::Readying
+            } else {
+                let response = session.closed(now, StatusCode::TOO_MANY_REQUESTS);
+                State::Closed { response: Some(response) }
+            };
+            (state, SavedRequest::Whole(request))
+        };
+        let classify_error = service.classify_error.clone();
+        Self { state, inner, classify_error, session, request }
     }
 }
 
@@ -52,9 +89,65 @@ where
     type Output = Result<Response<ResponseBody<R>>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().resend.poll(cx)
+        let mut this = self.project();
+        let session = this.session;
+        loop {
+            match this.state.as_mut().project() {
+                // Attempting => Readying | Ready
+                StateProj::Attempting { attempt } => {
+                    let mut result = ready!(attempt.poll(cx));
+                    let is_kept = this.request.is_kept();
+                    let outcome = session.classify(&result, this.classify_error);
+                    if outcome == Outcome::Answered {
+                        return Poll::Ready(session.answered(result, is_kept));
+                    }
+                    let now = clock::now();
+                    session.learn(now, outcome, &mut result);
+                    if !is_kept || !session.choose_after(outcome, now) {
+                        return Poll::Ready(session.refused(now, outcome, result, is_kept));
+                    }
+                    // The attempt is dropped here, before anything else starts.
+                    this.state.set(State::Readying);
+                }
+                // Readying => Attempting | Readying | Ready
+                StateProj::Readying => {
+                    // The credential comes first: a service must not be kept ready while a token is
+                    // fetched.
+                    let (now, status) = if ready!(session.poll_token(cx)).is_err() {
+                        let now = clock::now();
+                        (now, session.without_token(now))
+                    } else {
+                        if let Err(error) = ready!(this.inner.poll_ready(cx)) {
+                            session.drop_probe();
+                            return Poll::Ready(Err(error));
+                        }
+                        let Some(now) = session.closed_meanwhile() else {
+                            let mut request = this.request.take().expect(KEPT);
+                            *this.request =
+                                SavedRequest::copy_if(session.may_go_on_after_this(), &request);
+                            session.address(&mut request);
+                            let attempt = this.inner.call(request);
+                            this.state.set(State::Attempting { attempt });
+                            continue;
+                        };
+                        // The next backend may have a token to fetch: do not keep the service ready.
+                        *this.inner = this.inner.clone();
+                        (now, StatusCode::TOO_MANY_REQUESTS)
+                    };
+                    if !session.choose(now) {
+                        return Poll::Ready(Ok(session.closed(now, status)));
+                    }
+                }
+                StateProj::Closed { response } => {
+                    let response = response.take().expect("a finished future is not polled again");
+                    return Poll::Ready(Ok(response));
+                }
+            }
+        }
     }
 }
+
+const KEPT: &str = "the request is kept until it is sent";
 
 impl<S, X, B, R> fmt::Debug for ResponseFuture<S, X, B, R>
 where

@@ -94,7 +94,7 @@ pub struct RegionRotateLayer<X = ReturnErrors> {
 pub(super) struct Config {
     pub(super) pool: BackendPool,
     pub(super) cooldowns: CooldownPolicy,
-    pub(super) max_attempts: u32,
+    pub(super) max_attempts: usize,
     pub(super) move_on: MoveOn,
     pub(super) name_header: Option<HeaderName>,
     pub(super) guidance: Guidance,
@@ -107,7 +107,7 @@ impl RegionRotateLayer {
             config: Arc::new(Config {
                 pool,
                 cooldowns: CooldownPolicy::default(),
-                max_attempts: u32::MAX,
+                max_attempts: usize::MAX,
                 move_on: MoveOn::new().context_length(MOVES_ON_CONTEXT_LENGTH),
                 name_header: None,
                 guidance: Guidance::default(),
@@ -129,7 +129,7 @@ impl<X> RegionRotateLayer<X> {
     /// open, each once.
     #[must_use]
     pub fn max_attempts(mut self, attempts: usize) -> Self {
-        self.config_mut().max_attempts = u32::try_from(attempts.max(1)).unwrap_or(u32::MAX);
+        self.config_mut().max_attempts = attempts.max(1);
         self
     }
 

@@ -1,11 +1,11 @@
 //! A pool of regional backends behind one client: configuration and documentation.
 
-mod answer;
-mod course;
+mod closed_pool;
 mod future;
 mod layer;
 #[cfg(test)]
 mod observing;
+mod session;
 
 use std::{
     fmt, mem,
@@ -16,13 +16,11 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
-use self::{course::Rotation, layer::Config};
+use self::layer::Config;
 pub use self::{future::ResponseFuture, layer::RegionRotateLayer};
 use crate::{
-    ResponseBody, TryCloneBody, clock,
+    ResponseBody, TryCloneBody,
     policy::{ClassifyError, ReturnErrors},
-    random,
-    resend::{Resend, Step},
 };
 
 /// Sends each request to one backend of a pool, and a refused one to the next at once. Made by
@@ -80,26 +78,11 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         // The readied service takes the first attempt or, unused, is dropped with its permit.
         let unreadied = self.inner.clone();
         let inner = mem::replace(&mut self.inner, unreadied);
-        let (now, config) = (clock::now(), Arc::clone(&self.config));
-        let guide = config.guidance.guide(&config.pool, &mut request, now);
-        let extensions = request.extensions();
-        let classify_error = self.classify_error.clone();
-        let mut rotation =
-            Rotation::new(inner, config, classify_error, extensions, guide, now, random::draw());
-        rotation.leave_out(extensions);
-        ResponseFuture::new(match rotation.start() {
-            Step::Send(backend) if rotation.is_authorized() => {
-                Resend::sending(rotation, backend, request)
-            }
-            step => {
-                rotation.release(self.inner.clone());
-                Resend::starting(rotation, step, request)
-            }
-        })
+        ResponseFuture::new(self, inner, request)
     }
 }
 

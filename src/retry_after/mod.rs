@@ -19,7 +19,7 @@ use crate::{
     classify::{Outcome, Reason, Refusal},
     clock,
     policy::Backoff,
-    random,
+    random, request_copy,
 };
 
 /// Sends a refused request again, to the same place, when the refusal says it may come back.
@@ -182,7 +182,7 @@ impl<B: TryCloneBody, R, E> Policy<Request<B>, Response<R>, E> for RetryAfterPol
         let attempts = request.extensions_mut().get_mut::<AttemptBudget>();
         if let Some(attempts) = &attempts {
             // The first attempt went out as the caller's own; a layer inside may have counted it.
-            if self.retries == 0 && response.extensions().get::<Served>().is_none() {
+            if self.retries == 0 && !Served::is_on(response) {
                 attempts.count_uncounted();
             }
             if !attempts.any_left() {
@@ -212,23 +212,12 @@ impl<B: TryCloneBody, R, E> Policy<Request<B>, Response<R>, E> for RetryAfterPol
             self.until = until.into_iter().chain(deadline).min();
         }
         // The last permitted attempt takes the request itself.
-        if self.retries < self.limits.max_retries { try_clone(request) } else { None }
+        if self.retries < self.limits.max_retries { request_copy::try_clone(request) } else { None }
     }
 }
 
 /// Whether a refusal is the caller's, whatever it asks to wait.
 fn is_final<R>(response: &Response<R>) -> bool {
     let quota = Refusal::of(response).is_some_and(|it| it.reason() == Reason::Quota);
-    quota || Refusal::forbids_retry(response)
-}
-
-/// A second request like `request`; `None` when its body cannot be sent twice.
-fn try_clone<B: TryCloneBody>(request: &Request<B>) -> Option<Request<B>> {
-    let mut clone = Request::new(request.body().try_clone()?);
-    *clone.method_mut() = request.method().clone();
-    *clone.uri_mut() = request.uri().clone();
-    *clone.version_mut() = request.version();
-    *clone.headers_mut() = request.headers().clone();
-    *clone.extensions_mut() = request.extensions().clone();
-    Some(clone)
+    quota || Refusal::forbids_retry(response, Served::is_on(response))
 }

@@ -1,10 +1,11 @@
-//! The future of `SmartFallback`: the shared machine, with its type sealed.
+//! The response future of `SmartFallback`: the state machine of one request over two tiers.
 
 use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
 use futures::future::Either;
@@ -13,36 +14,77 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    course::{Lane, Tiers},
+    SmartFallback,
+    session::{NextStep, Session, Tier},
     wait::Wait,
 };
-use crate::{TryCloneBody, policy::ClassifyError, resend::Resend};
-
-type Attempt<P, F, B> =
-    Either<<P as Service<Request<B>>>::Future, <F as Service<Request<B>>>::Future>;
-type Answer<P, B> = Result<<P as Service<Request<B>>>::Response, <P as Service<Request<B>>>::Error>;
-
-type Machine<P, F, X, B> = Resend<Tiers<P, F, X>, B, Lane, Attempt<P, F, B>, Wait, Answer<P, B>>;
+use crate::{
+    TryCloneBody, classify::Outcome, clock, policy::ClassifyError, request_copy::SavedRequest,
+};
 
 pin_project! {
     /// The response future of [`SmartFallback`](super::SmartFallback).
+    ///
+    /// Dropping it at any point drops the attempt, the response and the wait with it.
     pub struct ResponseFuture<P, F, X, B>
     where
         P: Service<Request<B>>,
         F: Service<Request<B>>,
     {
         #[pin]
-        resend: Machine<P, F, X, B>,
+        state: State<P::Future, F::Future>,
+        primary: P,
+        fallback: F,
+        classify_error: X,
+        session: Session,
+        // What a later attempt would send.
+        request: SavedRequest<B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<P, F> {
+        // The tier was sent the request.
+        Attempting { tier: Tier, #[pin] attempt: Either<P, F> },
+        // No attempt, response or permit is held.
+        Waiting { wait: Wait },
+        // The tier is to be sent the request, and is not ready yet.
+        Readying { tier: Tier },
     }
 }
 
 impl<P, F, X, B> ResponseFuture<P, F, X, B>
 where
-    P: Service<Request<B>>,
-    F: Service<Request<B>>,
+    P: Service<Request<B>> + Clone,
+    F: Service<Request<B>> + Clone,
+    X: Clone,
+    B: TryCloneBody,
 {
-    pub(super) const fn new(resend: Machine<P, F, X, B>) -> Self {
-        Self { resend }
+    /// The future of a call of `service`, whose primary, `primary`, was polled ready.
+    pub(super) fn new(
+        service: &SmartFallback<P, F, X>,
+        mut primary: P,
+        mut request: Request<B>,
+    ) -> Self {
+        let (now, config) = (clock::now(), Arc::clone(&service.config));
+        let confined = config.split.as_ref().map(|split| split.confine(&mut request, now));
+        let mut session = Session::new(config, confined.unwrap_or_default(), now);
+        let (state, request) = match session.start(now, &request) {
+            NextStep::Send(Tier::Primary) => {
+                let copy = SavedRequest::copy_if(true, &request);
+                session.prepare(Tier::Primary, &mut request);
+                let attempt = Either::Left(primary.call(request));
+                (State::Attempting { tier: Tier::Primary, attempt }, copy)
+            }
+            next => {
+                // An unused service gives the permit back that came with its readiness.
+                primary = service.primary.clone();
+                (next.into(), SavedRequest::Whole(request))
+            }
+        };
+        let (fallback, classify_error) = (service.fallback.clone(), service.classify_error.clone());
+        Self { state, primary, fallback, classify_error, session, request }
     }
 }
 
@@ -56,9 +98,79 @@ where
     type Output = Result<Response<R>, P::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().resend.poll(cx)
+        let mut this = self.project();
+        let session = this.session;
+        loop {
+            let next = match this.state.as_mut().project() {
+                // Attempting => Waiting | Readying | Ready
+                StateProj::Attempting { tier, attempt } => {
+                    let (tier, mut result) = (*tier, ready!(attempt.poll(cx)));
+                    match session.classify(&result, this.classify_error) {
+                        Outcome::Answered => {
+                            session.answered(tier, &mut result, this.request.is_kept());
+                            return Poll::Ready(result);
+                        }
+                        outcome => {
+                            let (now, request) = (clock::now(), this.request.whole());
+                            match session.refused(tier, now, outcome, &mut result, request) {
+                                NextStep::Return => return Poll::Ready(result),
+                                next => next,
+                            }
+                        }
+                    }
+                }
+                // Waiting => Waiting | Readying
+                StateProj::Waiting { wait } => {
+                    let admission = ready!(Pin::new(wait).poll(cx));
+                    session.resumed(clock::now(), admission, this.request.whole().expect(KEPT))
+                }
+                // Readying => Attempting | Waiting | Readying | Ready
+                StateProj::Readying { tier } => {
+                    let tier = *tier;
+                    let is_ready = match tier {
+                        Tier::Primary => this.primary.poll_ready(cx),
+                        Tier::Fallback => this.fallback.poll_ready(cx),
+                    };
+                    if let Err(error) = ready!(is_ready) {
+                        session.give_up();
+                        return Poll::Ready(Err(error));
+                    }
+                    match session.closed_meanwhile(tier, this.request.whole().expect(KEPT)) {
+                        Some(next) => {
+                            *this.primary = this.primary.clone();
+                            next
+                        }
+                        None => {
+                            let mut request = this.request.take().expect(KEPT);
+                            *this.request = SavedRequest::copy_if(tier == Tier::Primary, &request);
+                            session.prepare(tier, &mut request);
+                            let attempt = match tier {
+                                Tier::Primary => Either::Left(this.primary.call(request)),
+                                Tier::Fallback => Either::Right(this.fallback.call(request)),
+                            };
+                            this.state.set(State::Attempting { tier, attempt });
+                            continue;
+                        }
+                    }
+                }
+            };
+            // The attempt is dropped here, before anything else starts.
+            this.state.set(next.into());
+        }
     }
 }
+
+impl<P, F> From<NextStep> for State<P, F> {
+    fn from(next: NextStep) -> Self {
+        match next {
+            NextStep::Send(tier) => Self::Readying { tier },
+            NextStep::Wait(wait) => Self::Waiting { wait },
+            NextStep::Return => unreachable!("without a refusal there is none to return"),
+        }
+    }
+}
+
+const KEPT: &str = "the request is kept until the fallback is sent it";
 
 impl<P, F, X, B> fmt::Debug for ResponseFuture<P, F, X, B>
 where

@@ -54,7 +54,7 @@ use crate::{
 /// # Refusals that are not waited for
 ///
 /// A used-up quota spills at once, and so do the requests after it; a refusal that forbids to come
-/// back (`x-should-retry: false`) spills its own request. Where Azure spilled by itself, in vain, to
+/// back (`x-should-retry: false`) spills its own request. Where Azure spilled by itself, and was refused, to
 /// a Standard deployment of the PTU's resource, a [`BackendPool`](crate::BackendPool) in the
 /// fallback tier leaves that deployment out.
 ///

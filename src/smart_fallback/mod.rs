@@ -1,10 +1,10 @@
 //! PTU first, Standard when waiting for it would take too long: configuration and documentation.
 
 mod class;
-mod course;
 mod future;
 mod layer;
 mod limits;
+mod session;
 mod spill_budget;
 mod wait;
 
@@ -17,21 +17,16 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
+use self::layer::Config;
 pub use self::{
     class::Class,
     future::ResponseFuture,
     layer::SmartFallbackLayer,
     spill_budget::{SpillBudget, WhenSpent},
 };
-use self::{
-    course::{Lane, Tiers},
-    layer::Config,
-};
 use crate::{
-    TryCloneBody, clock,
+    TryCloneBody,
     policy::{ClassifyError, ReturnErrors},
-    resend::{Resend, Step},
-    sticky::Split,
 };
 
 /// Sends each request to a primary service, waits for it while that pays, and spills to a
@@ -102,29 +97,11 @@ where
         self.primary.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         // The readied service takes the first attempt or, unused, is dropped with its permit.
         let unreadied = self.primary.clone();
         let primary = mem::replace(&mut self.primary, unreadied);
-        let now = clock::now();
-        let config = Arc::clone(&self.config);
-        let confine = |split: &Split| split.confine(&mut request, now);
-        let confined = config.split.as_ref().map(confine).unwrap_or_default();
-        let mut tiers = Tiers::new(
-            primary,
-            self.fallback.clone(),
-            config,
-            self.classify_error.clone(),
-            confined,
-            now,
-        );
-        ResponseFuture::new(match tiers.start(now, &request) {
-            Step::Send(Lane::Primary) => Resend::sending(tiers, Lane::Primary, request),
-            step => {
-                tiers.release_primary(self.primary.clone());
-                Resend::starting(tiers, step, request)
-            }
-        })
+        ResponseFuture::new(self, primary, request)
     }
 }
 

@@ -25,7 +25,7 @@ impl Future for Wait {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
             Self::Sleep(sleep) => sleep.as_mut().poll(cx).map(|()| None),
-            Self::Turn(ticket) => Pin::new(&mut **ticket).poll(cx).map(Some),
+            Self::Turn(waiter) => Pin::new(&mut **waiter).poll(cx).map(Some),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A copy of a request that was sent, kept as cheaply as possible, for it is seldom needed.
+//! A request that may be sent again: a copy as cheap as possible, since it is seldom needed.
 
 use std::mem;
 
@@ -8,21 +8,21 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
 use crate::TryCloneBody;
 
 /// A request that can be sent, or sent again.
-pub(crate) enum Held<B> {
+pub(crate) enum SavedRequest<B> {
     /// Not sent yet.
     Whole(Request<B>),
     /// Sent, with a copy kept.
-    Spare(Spare<B>),
-    /// Sent without a copy.
+    Copy(RequestCopy<B>),
+    /// Sent without a copy: it cannot be sent again.
     Nothing,
 }
 
 /// A copy of a request.
-pub(crate) struct Spare<B> {
+pub(crate) struct RequestCopy<B> {
     method: Method,
     uri: Uri,
     version: Version,
-    lines: Lines,
+    headers: PackedHeaders,
     extensions: Extensions,
     body: B,
 }
@@ -31,36 +31,40 @@ pub(crate) struct Spare<B> {
 ///
 /// A clone of a `HeaderMap` takes two allocations and counts a reference, atomically, for every
 /// value, and that again when it is dropped; for names that a server has read off a connection it
-/// allocates once more each. Copying the text takes half the time. What is saved is spent when a
-/// refused request is sent again, which is about to take milliseconds.
-struct Lines {
+/// allocates once more each. Copying the text takes half the time. Rebuilding the map costs as much as
+/// was saved, but only where a refused request is sent again, which takes milliseconds anyway.
+struct PackedHeaders {
     text: Vec<u8>,
     count: usize,
 }
 
-impl<B: TryCloneBody> Held<B> {
-    /// A copy of `request`; nothing when its body cannot be sent twice.
-    pub(super) fn copy(request: &Request<B>) -> Self {
+impl<B: TryCloneBody> SavedRequest<B> {
+    /// A copy of `request` where it `may_be_resent`; nothing when its body cannot be sent twice.
+    pub(crate) fn copy_if(may_be_resent: bool, request: &Request<B>) -> Self {
+        if may_be_resent { Self::copy(request) } else { Self::Nothing }
+    }
+
+    fn copy(request: &Request<B>) -> Self {
         let Some(body) = request.body().try_clone() else { return Self::Nothing };
-        Self::Spare(Spare {
+        Self::Copy(RequestCopy {
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
-            lines: Lines::of(request.headers()),
+            headers: PackedHeaders::of(request.headers()),
             extensions: request.extensions().clone(),
             body,
         })
     }
 }
 
-impl<B> Held<B> {
-    pub(super) const fn is_there(&self) -> bool {
+impl<B> SavedRequest<B> {
+    pub(crate) const fn is_kept(&self) -> bool {
         !matches!(self, Self::Nothing)
     }
 
     /// The request as it was, to be looked at.
-    pub(super) fn whole(&mut self) -> Option<&Request<B>> {
-        if let Self::Spare(_) = self {
+    pub(crate) fn whole(&mut self) -> Option<&Request<B>> {
+        if let Self::Copy(_) = self {
             *self = self.take().map_or(Self::Nothing, Self::Whole);
         }
         match self {
@@ -69,29 +73,29 @@ impl<B> Held<B> {
         }
     }
 
-    /// The request, which is not held any more.
-    pub(super) fn take(&mut self) -> Option<Request<B>> {
+    /// The request, which is not kept any more.
+    pub(crate) fn take(&mut self) -> Option<Request<B>> {
         match mem::replace(self, Self::Nothing) {
             Self::Whole(request) => Some(request),
-            Self::Spare(spare) => Some(spare.into_request()),
+            Self::Copy(copy) => Some(copy.into_request()),
             Self::Nothing => None,
         }
     }
 }
 
-impl<B> Spare<B> {
+impl<B> RequestCopy<B> {
     fn into_request(self) -> Request<B> {
         let mut request = Request::new(self.body);
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
         *request.version_mut() = self.version;
-        *request.headers_mut() = self.lines.into_headers();
+        *request.headers_mut() = self.headers.into_headers();
         *request.extensions_mut() = self.extensions;
         request
     }
 }
 
-impl Lines {
+impl PackedHeaders {
     fn of(headers: &HeaderMap) -> Self {
         let values: usize = headers.values().map(HeaderValue::len).sum();
         let mut text = Vec::with_capacity(values + headers.len() * (PREFIX + NAME));
@@ -121,6 +125,18 @@ impl Lines {
         }
         headers
     }
+}
+
+/// A second request like `request`; `None` when its body cannot be sent twice.
+#[cfg(feature = "retry")]
+pub(crate) fn try_clone<B: TryCloneBody>(request: &Request<B>) -> Option<Request<B>> {
+    let mut clone = Request::new(request.body().try_clone()?);
+    *clone.method_mut() = request.method().clone();
+    *clone.uri_mut() = request.uri().clone();
+    *clone.version_mut() = request.version();
+    *clone.headers_mut() = request.headers().clone();
+    *clone.extensions_mut() = request.extensions().clone();
+    Some(clone)
 }
 
 /// What stands before each line: the length of its value, that of its name, which is under 64 KiB
@@ -166,7 +182,7 @@ mod tests {
             lines.into_iter().for_each(|(name, value)| {
                 request.headers_mut().append(name, value);
             });
-            let copy = Held::copy(&request).take().expect("a body in memory can be sent twice");
+            let copy = SavedRequest::copy(&request).take().expect("a body in memory can be sent twice");
             prop_assert_eq!(all(copy.headers()), all(request.headers()));
             prop_assert_eq!(copy.method(), request.method());
             prop_assert_eq!(copy.uri(), request.uri());
@@ -178,8 +194,8 @@ mod tests {
 
     #[test]
     fn what_was_taken_is_not_held_any_more() {
-        let mut held = Held::Whole(Request::new(()));
-        assert!(held.is_there() && held.take().is_some());
-        assert!(!held.is_there() && held.take().is_none());
+        let mut held = SavedRequest::Whole(Request::new(()));
+        assert!(held.is_kept() && held.take().is_some());
+        assert!(!held.is_kept() && held.take().is_none());
     }
 }

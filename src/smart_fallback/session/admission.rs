@@ -4,44 +4,42 @@ use std::time::{Duration, Instant};
 
 use http::Request;
 
-use super::{Lane, TICK, Tiers, Wait};
+use super::{NextStep, Session, TICK, Tier, Wait};
 use crate::{
     TryCloneBody,
     classify::Hint,
     clock,
     gate::Admission,
     policy::{FallbackFacts, Next},
-    resend::Step,
 };
 
-impl<P, F, X> Tiers<P, F, X> {
-    /// What the gate wants; `None` when it is that the refusal be returned.
-    pub(super) fn obey<B: TryCloneBody, A>(
+impl Session {
+    /// What the gate wants.
+    pub(super) fn obey<B: TryCloneBody>(
         &mut self,
         admission: Admission,
         now: Instant,
         request: &Request<B>,
-    ) -> Option<Step<Lane, Wait, A>> {
+    ) -> NextStep {
         self.since = now;
         match admission {
-            Admission::Go(pass) => {
-                self.pass = Some(pass);
-                Some(Step::Send(Lane::Primary))
+            Admission::Go(permit) => {
+                self.permit = Some(permit);
+                NextStep::Send(Tier::Primary)
             }
-            Admission::Wait(ticket) => Some(Step::Wait(Wait::Turn(Box::new(ticket)))),
+            Admission::Wait(waiter) => NextStep::Wait(Wait::Turn(Box::new(waiter))),
             Admission::Spill => self.spill(now, request),
         }
     }
 
-    /// What the policy wants about a primary that is `closed` for so long; `None` when it is that
-    /// the refusal be returned.
-    pub(super) fn decide<B: TryCloneBody, A>(
+    /// What the policy wants about a primary that is `closed` for so long.
+    pub(super) fn decide<B: TryCloneBody>(
         &mut self,
         hint: Hint,
         closed: Duration,
         now: Instant,
         request: &Request<B>,
-    ) -> Option<Step<Lane, Wait, A>> {
+    ) -> NextStep {
         let limits = *self.limits(request);
         let elapsed = limits.elapsed(now);
         let facts = FallbackFacts::new(hint, elapsed, limits.max_wait, self.refusals);
@@ -49,17 +47,17 @@ impl<P, F, X> Tiers<P, F, X> {
         let wait = match self.config.policy.next(&facts) {
             // A timer would take a millisecond over no time at all.
             Next::Wait(Duration::ZERO) if self.refusals < 2 => {
-                return Some(Step::Send(Lane::Primary));
+                return NextStep::Send(Tier::Primary);
             }
             // More than once, no time at all would be a busy loop.
             Next::Wait(wait) => wait.max(TICK.min(limits.max_wait.saturating_sub(elapsed))),
             Next::Spill => return self.spill(now, request),
-            Next::Return => return None,
+            Next::Return => return NextStep::Return,
         };
-        // Somebody else's policy may be wrong; `max_wait` holds all the same.
+        // A policy may be wrong; `max_wait` holds nevertheless.
         let fits = elapsed.saturating_add(wait) <= limits.max_wait && !wait.is_zero();
         match now.checked_add(wait).filter(|_| fits) {
-            Some(until) => Some(Step::Wait(Wait::Sleep(clock::sleep_until(until)))),
+            Some(until) => NextStep::Wait(Wait::Sleep(clock::sleep_until(until))),
             None => self.spill(now, request),
         }
     }

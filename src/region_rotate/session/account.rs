@@ -4,28 +4,23 @@ use std::{mem, sync::Arc, time::Instant};
 
 use http::{Response, StatusCode};
 
-use super::{Lane, Rotation, refusal::note_spillover};
+use super::{Session, spills::note_spilled};
 use crate::{
     ResponseBody, Served,
     body::{Observer, ResponseTap},
     classify::{Outcome, Reason, Refusal},
-    region_rotate::{answer, layer::Config},
+    region_rotate::{closed_pool, layer::Config},
     served::Attempt,
 };
 
-impl<S, X> Rotation<S, X> {
-    /// Notes an attempt on `lane`, and what the layers inside of this one did for it.
+impl Session {
+    /// Notes an attempt at the chosen backend, and what the layers inside of this one did for it.
     #[inline]
-    pub(super) fn record<R, E>(
-        &mut self,
-        lane: Lane,
-        result: &mut Result<Response<R>, E>,
-        outcome: Outcome,
-    ) {
+    pub(super) fn record<R, E>(&mut self, result: &mut Result<Response<R>, E>, outcome: Outcome) {
         let status = result.as_ref().ok().map(Response::status);
         let refused = result.as_ref().ok().filter(|_| outcome != Outcome::Answered);
         let reason = refused.and_then(Refusal::of).and_then(Refusal::known_reason);
-        self.note(lane, status, outcome, reason);
+        self.note(status, outcome, reason);
         if let Some(inner) = result.as_mut().ok().and_then(|r| r.extensions_mut().remove()) {
             self.served.adopt(&inner);
         }
@@ -33,29 +28,28 @@ impl<S, X> Rotation<S, X> {
 
     pub(super) fn note(
         &mut self,
-        lane: Lane,
         status: Option<StatusCode>,
         outcome: Outcome,
         reason: Option<Reason>,
     ) {
-        let name = Arc::clone(self.config.pool.member(lane).name());
+        let name = Arc::clone(self.config.pool.member(self.backend).name());
         let at = self.since.saturating_duration_since(self.arrival);
         let attempt = Attempt::new(name, at, status, outcome);
         self.served.push(attempt.because(reason));
     }
 
     /// An answer of the layer's own: nothing is open.
-    pub(super) fn closed<R>(
+    pub(in crate::region_rotate) fn closed<R>(
         &mut self,
         now: Instant,
         status: StatusCode,
     ) -> Response<ResponseBody<R>> {
         let Config { pool, .. } = &*self.config;
         let admits = |index| self.guide.as_ref().is_none_or(|guide| guide.admits(pool, index));
-        let mut response = answer::closed(pool, admits, &self.tried, now, status);
+        let mut response = closed_pool::answer(pool, admits, &self.tried, now, status);
         self.speak_for_pool(&mut response, now);
-        if let Some(attempts) = self.attempts().filter(|_| !self.is_sent) {
-            attempts.give_back();
+        if let Some(budget) = self.budget().filter(|_| !self.is_sent) {
+            budget.give_back();
         }
         self.served.set_own();
         if let Some(guide) = &self.guide {
@@ -68,14 +62,13 @@ impl<S, X> Rotation<S, X> {
     /// The answer of a backend, with the account of how it was come by.
     pub(super) fn sign<R, E>(
         &mut self,
-        lane: Lane,
         result: Result<Response<R>, E>,
-        held: bool,
+        is_kept: bool,
     ) -> Result<Response<ResponseBody<R>>, E> {
-        // Who observes is told at once when there is no success to observe.
+        // Dropped here, it reports that there is no success to observe.
         let observer = self.observer.take();
         if let Ok(response) = &result {
-            note_spillover(&mut self.served, response);
+            note_spilled(&mut self.served, response);
         }
         // What Azure spilled cost the PTU nothing.
         let observer = observer.filter(|_| !self.served.spilled_by_azure());
@@ -83,15 +76,15 @@ impl<S, X> Rotation<S, X> {
             None => None,
             Some(guide) => {
                 self.served.set_held(guide.held());
-                guide.learner(&self.config.pool, lane)
+                guide.learner(&self.config.pool, self.backend)
             }
         };
         let mut response = observed(result?, observer, learner);
-        if !held && self.may_go_on() {
+        if !is_kept && self.may_go_on(self.served.attempts().len()) {
             self.served.set_unreplayable();
         }
         if let Some(header) = &self.config.name_header {
-            let name = self.config.pool.member(lane).name_header();
+            let name = self.config.pool.member(self.backend).name_header();
             response.headers_mut().insert(header.clone(), name.clone());
         }
         response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));

@@ -4,24 +4,24 @@ use std::sync::Arc;
 
 use http::Response;
 
-use super::{Lane, Tiers};
+use super::{Session, Tier};
 use crate::{
     Served,
     classify::{Outcome, Refusal},
     served::Attempt,
 };
 
-impl<P, F, X> Tiers<P, F, X> {
+impl Session {
     pub(super) fn record<R, E>(
         &self,
         served: &mut Served,
-        lane: Lane,
+        tier: Tier,
         result: &mut Result<Response<R>, E>,
         outcome: Outcome,
     ) {
         let at = self.since.saturating_duration_since(self.entered);
         let status = result.as_ref().ok().map(Response::status);
-        let name = &self.config.names[lane as usize];
+        let name = &self.config.names[tier as usize];
         let before = served.attempts().len();
         let refused = outcome != Outcome::Answered;
         let refusal = result.as_ref().ok().filter(|_| refused).and_then(Refusal::of);
@@ -29,7 +29,7 @@ impl<P, F, X> Tiers<P, F, X> {
         served.absorb(result.as_mut().ok().map(Response::extensions_mut), at, || {
             Attempt::new(Arc::clone(name), at, status, outcome).because(reason)
         });
-        if lane == Lane::Fallback {
+        if tier == Tier::Fallback {
             served.set_spilled(before);
         }
     }
@@ -38,15 +38,14 @@ impl<P, F, X> Tiers<P, F, X> {
 /// Leaves the account on the response that the caller gets.
 pub(super) fn sign<R, E>(
     mut served: Served,
-    lane: Lane,
-    mut result: Result<Response<R>, E>,
-    held: bool,
-) -> Result<Response<R>, E> {
-    if lane == Lane::Primary && !held {
+    tier: Tier,
+    result: &mut Result<Response<R>, E>,
+    is_kept: bool,
+) {
+    if tier == Tier::Primary && !is_kept {
         served.set_unreplayable();
     }
-    if let Ok(response) = &mut result {
+    if let Ok(response) = result {
         response.extensions_mut().insert(served);
     }
-    result
 }

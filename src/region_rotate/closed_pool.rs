@@ -9,7 +9,7 @@ use crate::{BackendPool, ResponseBody, backend::Tried};
 
 /// Says to people, in a body of Azure's shape, which backends of `pool` were considered, those that
 /// the request `admits`, and why each was passed over. The time is for the caller to announce.
-pub(super) fn closed<R>(
+pub(super) fn answer<R>(
     pool: &BackendPool,
     admits: impl Fn(usize) -> bool,
     tried: &Tried,

@@ -1,0 +1,274 @@
+//! What is known of one request on its way through a pool: where it was sent, where it goes next.
+
+mod account;
+mod after_refusal;
+mod spills;
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use http::{Extensions, Request, Response, StatusCode};
+
+use super::layer::Config;
+use crate::{
+    AttemptBudget, ResponseBody, Served, TryCloneBody,
+    backend::{Probe, Ticket, TokenError, TokenFuture, Tried},
+    body::{Observe, Observer},
+    classify::{Outcome, RefusedSpill},
+    clock,
+    cooldown::Reopening,
+    policy::ClassifyError,
+    sticky::Guide,
+};
+
+/// One request on its way through a pool.
+pub(super) struct Session {
+    config: Arc<Config>,
+    draw: u64,
+    arrival: Instant,
+    /// Those that were asked, and those that would say the same.
+    tried: Tried,
+    /// The index of the backend that was chosen last.
+    backend: usize,
+    /// When it was chosen.
+    since: Instant,
+    /// Its bearer token, if it has one.
+    token: Option<TokenFuture>,
+    is_sent: bool,
+    /// Set when an outer gate admitted this request: its estimate overrides our cooldowns.
+    is_admitted: bool,
+    /// The attempts so far, without the one under way.
+    served: Served,
+    /// Where the request belongs, if that matters.
+    guide: Option<Box<Guide>>,
+    /// Reports what the answer used, to who asked for it.
+    observer: Option<Box<Observer>>,
+    cold: Option<Box<ColdState>>,
+}
+
+/// Rarely needed state, boxed to keep the future small.
+#[derive(Default)]
+struct ColdState {
+    /// What all layers may do together.
+    budget: Option<AttemptBudget>,
+    /// The attempt under way finds out whether the backend is back.
+    probe: Option<Probe>,
+    /// How many backends forbade to be asked again.
+    forbidding: usize,
+    /// Standard deployments that refused what Azure spilled to them.
+    spills: Vec<RefusedSpill>,
+}
+
+impl Session {
+    #[inline]
+    pub(super) fn new(
+        config: Arc<Config>,
+        overrides: &Extensions,
+        guide: Option<Box<Guide>>,
+        now: Instant,
+        draw: u64,
+    ) -> Self {
+        let budget = overrides.get::<AttemptBudget>().cloned();
+        let mut session = Self {
+            config,
+            draw,
+            arrival: now,
+            tried: Tried::default(),
+            backend: 0,
+            since: now,
+            token: None,
+            is_sent: false,
+            is_admitted: overrides.get::<Observe>().is_some(),
+            served: Served::new(),
+            guide,
+            observer: None,
+            cold: budget.map(|it| Box::new(ColdState { budget: Some(it), ..ColdState::default() })),
+        };
+        session.leave_out(overrides);
+        session
+    }
+
+    /// Chooses the next backend, and notes that it is tried; whether there is one.
+    pub(super) fn choose(&mut self, now: Instant) -> bool {
+        let backend = loop {
+            match self.may_go_on(self.served.attempts().len()).then(|| self.open(now)).flatten() {
+                Some(backend) if self.config.move_on.watches_failures() => {
+                    match Probe::begin(&self.config.pool, backend, now) {
+                        Ok(None) => self.drop_probe(),
+                        Ok(Some(probe)) => self.cold().probe = Some(probe),
+                        // Another request was faster; now it is not open to this one any more.
+                        Err(_) => continue,
+                    }
+                    break backend;
+                }
+                Some(backend) => break backend,
+                None if self.is_admitted && self.served.attempts().len() == 0 => {
+                    match self.first_to_open(&self.tried, now) {
+                        Some(backend) => break backend,
+                        None => return false,
+                    }
+                }
+                None => return false,
+            }
+        };
+        self.backend = backend;
+        self.since = now;
+        self.tried.insert(backend);
+        self.token = self.config.pool.member(backend).token();
+        true
+    }
+
+    /// Whether the token of the chosen backend is here, if it has one.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.as_ref().is_none_or(TokenFuture::is_ready)
+    }
+
+    /// Fetches the token of the chosen backend, if it has one.
+    pub(super) fn poll_token(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TokenError>> {
+        if let Some(token) = self.token.as_mut().filter(|token| !token.is_ready()) {
+            let fetched = ready!(Pin::new(token).poll(cx))?;
+            self.token = Some(TokenFuture::ready(fetched));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Notes that the token of the chosen backend could not be had. Returns the status to answer with
+    /// when no other backend is left.
+    pub(super) fn without_token(&mut self, now: Instant) -> StatusCode {
+        // A backend that refused is worth coming back for, whatever became of this one.
+        let status = match self.served.is_throttled() {
+            true => StatusCode::TOO_MANY_REQUESTS,
+            false => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        self.drop_probe(); // A token says nothing of the backend.
+        self.note(None, Outcome::Failed, None);
+        self.rest_without_token(now);
+        status
+    }
+
+    /// Whether another request found the chosen backend closed since it was chosen: since when. The
+    /// request was not sent to it then.
+    pub(super) fn closed_meanwhile(&mut self) -> Option<Instant> {
+        if self.is_admitted || self.is_probing() {
+            return None;
+        }
+        let now = clock::now();
+        if self.config.pool.is_open(self.backend, now) {
+            return None;
+        }
+        self.tried.remove(self.backend);
+        Some(now)
+    }
+
+    /// Whether the request may go on to another backend after the attempt that is about to be made.
+    pub(super) fn may_go_on_after_this(&self) -> bool {
+        self.may_go_on(self.served.attempts().len() + 1)
+    }
+
+    /// Addresses `request` to the chosen backend, with its credential.
+    pub(super) fn address<B: TryCloneBody>(&mut self, request: &mut Request<B>) {
+        let token = self.token.take().and_then(|mut token| token.take_ready());
+        let ticket = token.map_or(Ticket::Own, Ticket::bearer);
+        if let Some(observe) = request.extensions_mut().remove::<Observe>() {
+            // The copy of the request has it too, so an observer may be here since an earlier attempt.
+            self.observer.get_or_insert_with(|| Box::new(Observer::new(Some(observe))));
+        }
+        if self.budget().is_some()
+            && let Some(budget) = request.extensions_mut().get_mut::<AttemptBudget>()
+        {
+            if self.is_sent { budget.reserve() } else { budget.reserve_first() }
+        }
+        self.is_sent = true;
+        self.config.pool.member(self.backend).address(request, ticket);
+    }
+
+    /// What the result of an attempt is taken for.
+    #[inline]
+    pub(super) fn classify<R, E>(
+        &self,
+        result: &Result<Response<R>, E>,
+        errors: &impl ClassifyError<E>,
+    ) -> Outcome {
+        self.config.move_on.classify(result, errors, clock::wall)
+    }
+
+    /// The answer of the chosen backend, for the caller. Unless it `is_kept`, the request could not
+    /// have been sent again.
+    pub(super) fn answered<R, E>(
+        &mut self,
+        mut result: Result<Response<R>, E>,
+        is_kept: bool,
+    ) -> Result<Response<ResponseBody<R>>, E> {
+        let mut outcome = Outcome::Answered;
+        match &result {
+            Ok(response) if !response.status().is_server_error() => self.end_probe(),
+            // It does not move the request, but shows no backend that is well either.
+            _ => self.drop_probe(),
+        }
+        if let Ok(response) = &result {
+            if response.status().is_success() {
+                if self.config.move_on.watches_failures() {
+                    self.config.move_on.deposit();
+                }
+            } else {
+                if response.status() == StatusCode::BAD_REQUEST {
+                    outcome = Outcome::of_response(response, clock::wall);
+                }
+                self.note_spill(self.since, outcome, response);
+            }
+        }
+        self.record(&mut result, outcome);
+        if let Ok(response) = &mut result
+            && !response.status().is_success()
+        {
+            self.hand_on_spills(response);
+        }
+        self.sign(result, is_kept)
+    }
+
+    fn open(&self, now: Instant) -> Option<usize> {
+        let pool = &self.config.pool;
+        match &self.guide {
+            None => pool.choose(&self.tried, now, self.draw),
+            Some(guide) => guide.choose(pool, &self.tried, now, self.draw),
+        }
+    }
+
+    /// The backend that reopens first, of those that refused and are not `left_out`.
+    fn first_to_open(&self, left_out: &Tried, now: Instant) -> Option<usize> {
+        let pool = &self.config.pool;
+        match &self.guide {
+            None => pool.first_to_open(left_out, now),
+            Some(guide) => guide.first_to_open(pool, left_out, now),
+        }
+    }
+
+    /// When the first backend is open that the request may go to.
+    fn soonest(&self, now: Instant) -> Reopening {
+        let pool = &self.config.pool;
+        match &self.guide {
+            None => pool.soonest(now),
+            Some(guide) => guide.soonest(pool, now),
+        }
+    }
+
+    /// Whether the request may go to another backend after so many `attempts`.
+    fn may_go_on(&self, attempts: usize) -> bool {
+        self.tried.len() < self.config.pool.len()
+            && attempts < self.config.max_attempts
+            // A first attempt is made in any case; a layer outside may have counted it.
+            && (!self.is_sent || self.budget().is_none_or(AttemptBudget::any_left))
+    }
+
+    fn budget(&self) -> Option<&AttemptBudget> {
+        self.cold.as_ref()?.budget.as_ref()
+    }
+
+    fn cold(&mut self) -> &mut ColdState {
+        self.cold.get_or_insert_default()
+    }
+}

@@ -1,0 +1,92 @@
+//! Where Azure spilled the request to by itself, and was refused: backends to leave out.
+
+use std::{mem, sync::Arc, time::Instant};
+
+use http::{Extensions, Response};
+
+use super::Session;
+use crate::{
+    Served,
+    classify::{Hint, NativeSpillover, Outcome, Refusal, RefusedSpill, RefusedSpills},
+    cooldown::Why,
+};
+
+impl Session {
+    /// Notes, and leaves out, the Standard deployment that refused what Azure spilled to it by the
+    /// chosen backend.
+    pub(super) fn note_spill<R>(&mut self, at: Instant, outcome: Outcome, response: &Response<R>) {
+        let Some(spillover) = NativeSpillover::of(response.headers()) else { return };
+        let member = self.config.pool.member(self.backend);
+        let standard = spillover.standard(member.deployment().map(str::as_bytes));
+        let hint = match outcome {
+            // It answered the caller.
+            Outcome::Answered if spillover.is_of_standard() => return,
+            _ if spillover.is_callers(outcome) => None,
+            Outcome::Throttled(hint) if spillover.is_of_standard() => Some(hint),
+            _ => Some(Hint::None),
+        };
+        let spill = RefusedSpill {
+            resource: Arc::clone(member.resource()),
+            deployment: standard.map(Into::into),
+            hint,
+            at,
+        };
+        // Beside the deployment that spilled there may be others like it in this pool.
+        self.leave_out_spill(&spill, |is_named| is_named == Some(true));
+        spill.add_to(&mut self.cold().spills);
+    }
+
+    /// Leaves out the backends that Azure asked already, before the request came here.
+    #[inline]
+    pub(super) fn leave_out(&mut self, overrides: &Extensions) {
+        if let Some(spills) = overrides.get() {
+            self.leave_out_spills(spills);
+        }
+    }
+
+    #[cold]
+    fn leave_out_spills(&mut self, RefusedSpills(spills): &RefusedSpills) {
+        for spill in spills.iter() {
+            // A backend that keeps the caller's deployment may be any of them.
+            self.leave_out_spill(spill, |is_named| is_named != Some(false));
+        }
+    }
+
+    /// Leaves out the backends of the resource of `spill` that are taken for its deployment by whether
+    /// they have its name, as far as both are known.
+    fn leave_out_spill(&mut self, spill: &RefusedSpill, is_meant: impl Fn(Option<bool>) -> bool) {
+        let pool = &self.config.pool;
+        let rest = spill.hint.map(|hint| self.config.cooldowns.after(Outcome::Throttled(hint)));
+        let is_it = |&index: &usize| {
+            let member = pool.member(index);
+            let names = spill.deployment.as_deref().zip(member.deployment());
+            let is_named = names.map(|(name, own)| name == own.as_bytes());
+            is_meant(is_named) && *member.resource() == spill.resource
+        };
+        for index in (0..pool.len()).filter(is_it) {
+            if let Some(rest) = rest {
+                pool.rest_for(index, spill.at, rest, Why::Refused);
+            }
+            self.tried.insert(index);
+        }
+    }
+
+    /// Leaves the deployments that native spillover already tried for the layers outside.
+    pub(super) fn hand_on_spills<R>(&mut self, response: &mut Response<R>) {
+        if let Some(spills) = self.take_spills() {
+            Refusal::add_spills(response, &spills);
+        }
+    }
+
+    pub(super) fn take_spills(&mut self) -> Option<RefusedSpills> {
+        let spills = mem::take(&mut self.cold.as_mut()?.spills);
+        (!spills.is_empty()).then(|| RefusedSpills(spills.into()))
+    }
+}
+
+/// Notes in `served` whether Azure answered from another deployment than was asked.
+pub(super) fn note_spilled<R>(served: &mut Served, response: &Response<R>) {
+    if NativeSpillover::has_served(response) {
+        served.set_spilled_by_azure();
+    }
+}

@@ -1,0 +1,281 @@
+//! What is known of one request on its way through two tiers, and where it goes next.
+
+mod account;
+mod admission;
+mod after_refusal;
+mod returned_refusal;
+mod spill;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{Request, Response};
+
+use self::account::sign;
+use super::{layer::Config, limits::Limits, wait::Wait};
+use crate::{
+    AttemptBudget, Served, TryCloneBody,
+    classify::{Hint, NativeSpillover, Outcome, RefusedSpills, utilization},
+    clock,
+    gate::{Admission, Permit, Weight},
+    overrides::Arrival,
+    policy::ClassifyError,
+    sticky::Confined,
+};
+
+/// The two tiers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tier {
+    Primary,
+    Fallback,
+}
+
+/// What happens next to a request.
+pub(super) enum NextStep {
+    Send(Tier),
+    /// Send nothing before this is over, then ask again.
+    Wait(Wait),
+    /// Give the caller the refusal.
+    Return,
+}
+
+/// One request on its way through two tiers.
+pub(super) struct Session {
+    config: Arc<Config>,
+    /// Where it may go, if it refers to what one resource holds.
+    confined: Confined,
+    /// When the request reached this tier.
+    entered: Instant,
+    /// Looked up when they are first needed.
+    limits: Option<Limits>,
+    /// Weighed when it is first needed.
+    weight: Option<Weight>,
+    permit: Option<Permit>,
+    refusals: u32,
+    /// When the attempt under way was chosen, or the wait begun.
+    since: Instant,
+    /// How much longer the primary was going to refuse then.
+    closed: Duration,
+    /// Whether a refusal of the attempt under way is the caller's.
+    is_last: bool,
+    is_sent: bool,
+    /// Whether the primary forbade this request to come back.
+    is_forbidden: bool,
+    /// Where Azure spilled to, and was refused.
+    spills: Option<RefusedSpills>,
+    /// The attempts and waits so far, once there were any.
+    served: Option<Box<Served>>,
+}
+
+impl Session {
+    pub(super) const fn new(config: Arc<Config>, confined: Confined, now: Instant) -> Self {
+        Self {
+            config,
+            confined,
+            entered: now,
+            limits: None,
+            weight: None,
+            permit: None,
+            refusals: 0,
+            since: now,
+            closed: Duration::ZERO,
+            is_last: false,
+            is_sent: false,
+            is_forbidden: false,
+            spills: None,
+            served: None,
+        }
+    }
+
+    /// The first step of a request that arrives now, or comes back from a wait.
+    pub(super) fn start<B: TryCloneBody>(
+        &mut self,
+        now: Instant,
+        request: &Request<B>,
+    ) -> NextStep {
+        if self.confined.to_fallback {
+            return NextStep::Send(Tier::Fallback);
+        }
+        if self.confined.is_apart {
+            // The tier knows whether this resource is closed, the gate does not.
+            return NextStep::Send(Tier::Primary);
+        }
+        let next = if self.config.gate.is_adaptive() {
+            // Most requests find the gate open, and are not even weighed.
+            if !self.config.gate.is_busy() {
+                return NextStep::Send(Tier::Primary);
+            }
+            if self.is_quota_spent(now) {
+                self.since = now;
+                self.spill(now, request)
+            } else {
+                let cost = self.weigh(request);
+                let limits = self.limits(request);
+                let (rank, deadline) = (limits.rank, limits.deadline());
+                let admission = self.config.gate.admit(now, cost, rank, deadline);
+                self.obey(admission, now, request)
+            }
+        } else {
+            match self.config.gate.remembered(now) {
+                None => NextStep::Send(Tier::Primary),
+                Some(_) if self.is_quota_spent(now) => {
+                    self.since = now;
+                    self.spill(now, request)
+                }
+                Some(left) => self.decide(Hint::After(left), left, now, request),
+            }
+        };
+        self.or_last_attempt(next)
+    }
+
+    /// The step after a wait, for which the gate may have said what follows.
+    pub(super) fn resumed<B: TryCloneBody>(
+        &mut self,
+        now: Instant,
+        admission: Option<Admission>,
+        request: &Request<B>,
+    ) -> NextStep {
+        let waited = now.saturating_duration_since(self.since);
+        self.served.get_or_insert_with(|| Box::new(Served::new())).add_wait(waited);
+        self.since = now;
+        match admission {
+            Some(admission) => {
+                let next = self.obey(admission, now, request);
+                self.or_last_attempt(next)
+            }
+            // Another request may have been refused meanwhile.
+            None => self.start(now, request),
+        }
+    }
+
+    /// What follows instead of an attempt at `tier`, which is ready, if another request found the
+    /// primary closed meanwhile.
+    pub(super) fn closed_meanwhile<B: TryCloneBody>(
+        &mut self,
+        tier: Tier,
+        request: &Request<B>,
+    ) -> Option<NextStep> {
+        // The gate has let it go already; a last attempt is made in any case.
+        if tier == Tier::Fallback || self.is_last || self.config.gate.is_adaptive() {
+            return None;
+        }
+        match self.start(clock::now(), request) {
+            NextStep::Send(Tier::Primary) => None,
+            next => Some(next),
+        }
+    }
+
+    /// Writes the extensions of `request` that the layers inside of `tier` read.
+    pub(super) fn prepare<B>(&mut self, tier: Tier, request: &mut Request<B>) {
+        let extensions = request.extensions_mut();
+        if let Some(limits) = &self.limits
+            && self.since > limits.arrival
+        {
+            // A tier inside this one must not start its waiting anew.
+            extensions.get_or_insert(Arrival(limits.arrival));
+        }
+        if let (Tier::Primary, Some(permit), Some(weight)) = (tier, &self.permit, &self.weight)
+            && let Some(observe) = permit.observe(weight)
+        {
+            extensions.insert(observe);
+        }
+        if let Some(budget) = extensions.get_mut::<AttemptBudget>() {
+            if self.is_sent { budget.reserve() } else { budget.reserve_first() }
+        }
+        self.is_sent = true;
+        if tier == Tier::Fallback
+            && let Some(mut spills) = self.spills.clone()
+        {
+            if let Some(known) = extensions.get() {
+                spills = spills.and(known);
+            }
+            extensions.insert(spills);
+        }
+    }
+
+    /// What the result of an attempt is taken for.
+    #[inline]
+    pub(super) fn classify<R, E>(
+        &self,
+        result: &Result<Response<R>, E>,
+        errors: &impl ClassifyError<E>,
+    ) -> Outcome {
+        self.config.move_on.classify(result, errors, clock::wall)
+    }
+
+    /// Completes what `tier` answered, for the caller. Unless it `is_kept`, the request could not have
+    /// been sent again.
+    pub(super) fn answered<R, E>(
+        &mut self,
+        tier: Tier,
+        result: &mut Result<Response<R>, E>,
+        is_kept: bool,
+    ) {
+        if let Some(permit) = self.permit.take()
+            && let Ok(response) = &*result
+            && response.status().is_success()
+            && !NativeSpillover::has_served(response)
+        {
+            permit.on_accepted(utilization(response.headers()));
+        }
+        if self.config.move_on.watches_failures()
+            && result.as_ref().is_ok_and(|response| response.status().is_success())
+        {
+            self.config.move_on.deposit();
+        }
+        // Fast path: the inner layer's `Served` already describes this one attempt.
+        if self.served.as_ref().is_none_or(|served| served.is_plain())
+            && let Ok(response) = result
+            && let Some(served) = response.extensions_mut().get_mut::<Served>()
+        {
+            match tier {
+                Tier::Fallback => served.set_spilled(0),
+                Tier::Primary if !is_kept => served.set_unreplayable(),
+                Tier::Primary => {}
+            }
+            return;
+        }
+        let mut served = self.served.take().map_or_else(Served::new, |served| *served);
+        self.record(&mut served, tier, result, Outcome::Answered);
+        if tier == Tier::Primary && result.as_ref().is_ok_and(NativeSpillover::has_served) {
+            served.set_spilled_by_azure();
+        }
+        sign(served, tier, result, is_kept);
+    }
+
+    /// Releases the permit now: the caller may keep the completed future alive.
+    pub(super) fn give_up(&mut self) {
+        self.permit = None;
+    }
+
+    /// Without a refusal to return yet, makes one last attempt, and returns its answer.
+    fn or_last_attempt(&mut self, next: NextStep) -> NextStep {
+        match next {
+            NextStep::Return => {
+                self.is_last = true;
+                NextStep::Send(Tier::Primary)
+            }
+            next => next,
+        }
+    }
+
+    /// Whether the primary's quota is used up, as far as is known.
+    fn is_quota_spent(&self, now: Instant) -> bool {
+        !self.config.quota.is_open(0, now)
+    }
+
+    fn limits<B>(&mut self, request: &Request<B>) -> &Limits {
+        let find = || Limits::new(&self.config, request.extensions(), self.entered);
+        self.limits.get_or_insert_with(find)
+    }
+
+    fn weigh<B: TryCloneBody>(&mut self, request: &Request<B>) -> f64 {
+        let weigh = || self.config.gate.weigh(request);
+        self.weight.get_or_insert_with(weigh).cost
+    }
+}
+
+/// Timer granularity; also the shortest wait announced to a caller.
+const TICK: Duration = Duration::from_millis(1);

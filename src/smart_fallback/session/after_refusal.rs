@@ -1,0 +1,191 @@
+//! What follows a refusal of a tier: waiting for the primary, spilling, or returning it.
+
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+
+use super::{NextStep, Session, Tier, account::sign};
+use crate::{
+    AttemptBudget, Served, TryCloneBody,
+    classify::{Hint, NativeSpillover, Outcome, Reason, Refusal, forbid_retry, utilization},
+    gate::{self, Admission},
+    policy::assumed_wait,
+};
+
+/// What a refusal of the primary means for the request that met it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PrimaryRefusal {
+    /// Time helps it.
+    Wait,
+    /// The quota is used up, for all requests.
+    Quota,
+    /// The primary is closed since it fails.
+    Failing,
+    /// The service does not want this request back.
+    Final,
+}
+
+impl PrimaryRefusal {
+    pub(super) fn of(refusal: &Refusal) -> Self {
+        if refusal.is_failing {
+            Self::Failing
+        } else if refusal.reason() == Reason::Quota {
+            Self::Quota
+        } else if refusal.is_final {
+            Self::Final
+        } else {
+            Self::Wait
+        }
+    }
+}
+
+impl Session {
+    /// What follows a refusal or a failure of `tier`. Where that is to return it, `result` is completed
+    /// for the caller, as it is when the request is not `kept` and cannot be sent again.
+    pub(in crate::smart_fallback) fn refused<B: TryCloneBody, R, E>(
+        &mut self,
+        tier: Tier,
+        now: Instant,
+        outcome: Outcome,
+        result: &mut Result<Response<R>, E>,
+        kept: Option<&Request<B>>,
+    ) -> NextStep {
+        let refusal = match (outcome, &*result) {
+            (Outcome::Throttled(hint), Ok(response)) => {
+                Some(Refusal::read(response, hint, Served::is_on(response)))
+            }
+            // What the fallback answers besides is the caller's.
+            _ if tier == Tier::Fallback => {
+                self.answered(tier, result, kept.is_some());
+                return NextStep::Return;
+            }
+            _ => None,
+        };
+        let mut served = self.served.take().unwrap_or_else(|| Box::new(Served::new()));
+        self.record(&mut served, tier, result, outcome);
+        if let (Ok(response), Tier::Primary) = (&mut *result, tier) {
+            self.note_spills(response);
+        }
+        let request = kept.filter(|request| !self.is_last && !is_out_of_attempts(request));
+        let next = match (&refusal, &mut *result) {
+            (Some(refusal), Ok(response)) if tier == Tier::Fallback => {
+                if !self.confined.to_fallback {
+                    self.announce_soonest(response, refusal, now);
+                }
+                NextStep::Return
+            }
+            (Some(refusal), Ok(response)) => {
+                self.refusals += 1;
+                let utilization = utilization(response.headers());
+                let next = self.after_refusal(refusal, utilization, now, request);
+                if matches!(next, NextStep::Return)
+                    && PrimaryRefusal::of(refusal) == PrimaryRefusal::Quota
+                {
+                    forbid_retry(response.headers_mut());
+                }
+                next
+            }
+            _ => {
+                self.give_up();
+                request.map_or(NextStep::Return, |it| self.after_failure(outcome, now, it))
+            }
+        };
+        if !matches!(next, NextStep::Return) {
+            self.served = Some(served);
+            return next;
+        }
+        if let Ok(response) = result {
+            self.hand_on_spills(response);
+        }
+        sign(*served, tier, result, kept.is_some());
+        next
+    }
+
+    /// What follows a refusal of the primary; it is returned when the request cannot be sent again.
+    fn after_refusal<B: TryCloneBody>(
+        &mut self,
+        refusal: &Refusal,
+        utilization: Option<f64>,
+        now: Instant,
+        request: Option<&Request<B>>,
+    ) -> NextStep {
+        let meaning = PrimaryRefusal::of(refusal);
+        let waits = meaning == PrimaryRefusal::Wait;
+        self.closed = self.closed_by(refusal.hint());
+        self.is_forbidden = matches!(meaning, PrimaryRefusal::Failing | PrimaryRefusal::Final);
+        if meaning == PrimaryRefusal::Failing {
+            // Do not wait for a failing primary; and how full it is, it does not say.
+            (self.permit, self.since) = (None, now);
+            return request.map_or(NextStep::Return, |request| self.spill(now, request));
+        }
+        // Of a resource that is known apart from the others, the gate learns nothing.
+        let is_apart = self.confined.is_apart;
+        if meaning == PrimaryRefusal::Quota && !is_apart {
+            self.config.quota.rest(0, now, self.closed);
+        }
+        if is_apart || !self.config.gate.is_adaptive() {
+            if !is_apart {
+                self.config.gate.remember(now, self.closed);
+            }
+            if !waits {
+                self.since = now;
+            }
+            let Some(request) = request else { return NextStep::Return };
+            return match waits {
+                true => self.decide(refusal.hint(), self.closed, now, request),
+                false => self.spill(now, request),
+            };
+        }
+        // Without the request there is nothing to wait with, so that it need not queue.
+        let limits = request.map(|request| *self.limits(request));
+        let deadline = limits.filter(|_| waits).map_or(now, |limits| limits.deadline());
+        let refusal = gate::RefusedAttempt {
+            cost: request.map_or(0.0, |request| self.weigh(request)),
+            rank: limits.map_or(0, |limits| limits.rank),
+            sent_at: self.since,
+            now,
+            closed: self.closed,
+            is_measured: refusal.is_measured(),
+            utilization,
+            deadline,
+        };
+        let waiter = self.config.gate.on_refused(self.permit.take(), &refusal);
+        let admission = waiter.filter(|_| waits).map_or(Admission::Spill, Admission::Wait);
+        match request {
+            Some(request) => self.obey(admission, now, request),
+            None => NextStep::Return,
+        }
+    }
+
+    /// Notes where Azure spilled to already, and was refused: nothing is spilled there again.
+    fn note_spills<R>(&mut self, response: &mut Response<R>) {
+        if self.config.standard.is_some() {
+            let spillover = NativeSpillover::of(response.headers());
+            let asked = self.config.names[Tier::Primary as usize].as_bytes();
+            let to = spillover.map(|spillover| spillover.standard(Some(asked)));
+            // Native spillover already tried our fallback deployment, which refused.
+            self.confined.to_primary |= match (to, &self.config.standard) {
+                (Some(Some(to)), Some(standard)) => *to == *standard.as_bytes(),
+                (to, _) => to.is_some(),
+            };
+        }
+        let refusal = response.extensions_mut().get_mut::<Refusal>();
+        if let Some(more) = refusal.and_then(|refusal| refusal.spills.take()) {
+            self.spills = Some(match &self.spills {
+                Some(known) => known.and(&more),
+                None => more,
+            });
+        }
+    }
+
+    /// How long a primary that refuses with `hint` is taken to be closed.
+    pub(super) fn closed_by(&self, hint: Hint) -> Duration {
+        let closed = assumed_wait(hint, self.refusals).unwrap_or(Duration::MAX);
+        closed.min(self.config.longest_cooldown)
+    }
+}
+
+/// Whether the layers have no attempt left for the request, all together.
+fn is_out_of_attempts<B>(request: &Request<B>) -> bool {
+    request.extensions().get().is_some_and(|budget: &AttemptBudget| !budget.any_left())
+}

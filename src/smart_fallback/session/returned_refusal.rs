@@ -1,0 +1,61 @@
+//! Completes a refusal that is returned: when either tier is worth asking, and what was tried.
+
+use std::time::{Duration, Instant};
+
+use http::Response;
+
+use super::{Session, TICK, after_refusal::PrimaryRefusal};
+use crate::classify::{Reason, Refusal, write_retry_after, write_retry_after_final};
+
+impl Session {
+    /// Leaves the deployments that native spillover already tried for the layers outside.
+    pub(super) fn hand_on_spills<R>(&mut self, response: &mut Response<R>) {
+        if let Some(spills) = self.spills.take() {
+            Refusal::add_spills(response, &spills);
+        }
+    }
+
+    /// Asks the caller to come back when either tier is worth asking, after a `refusal` of the fallback.
+    pub(super) fn announce_soonest<R>(
+        &self,
+        response: &mut Response<R>,
+        refusal: &Refusal,
+        now: Instant,
+    ) {
+        let meaning = PrimaryRefusal::of(refusal);
+        let is_quota = meaning == PrimaryRefusal::Quota;
+        let spent = self.config.quota.remaining(0, now);
+        let left = self.primary_left(now);
+        let primary = (spent.is_none() && !self.is_forbidden).then_some(left);
+        let opens = matches!(meaning, PrimaryRefusal::Wait | PrimaryRefusal::Failing);
+        let fallback = refusal.hint().duration().filter(|_| opens);
+        if let Some(soonest) = primary.into_iter().chain(fallback).min() {
+            let hint = write_retry_after(response.headers_mut(), soonest.max(TICK));
+            Refusal::rewrite(response, hint, false, |refusal| {
+                refusal.is_final = false;
+                if primary == Some(soonest) {
+                    (refusal.is_failing, refusal.refused_for) = (false, None);
+                }
+                if is_quota {
+                    refusal.set_reason(Reason::Rate);
+                }
+            });
+        } else if meaning != PrimaryRefusal::Wait {
+            // Waiting helps neither tier, or not within any request's limits.
+            let of_primary = spent.unwrap_or(left);
+            let is_known = !of_primary.is_zero();
+            let wait = if is_known { of_primary } else { self.closed_by(refusal.hint()) };
+            let hint = write_retry_after_final(response.headers_mut(), wait.max(TICK));
+            Refusal::rewrite(response, hint, true, |refusal| {
+                refusal.is_final |= !is_quota || spent.is_none();
+            });
+        }
+    }
+
+    fn primary_left(&self, now: Instant) -> Duration {
+        let remembered = self.config.gate.remembered(now).filter(|_| !self.confined.is_apart);
+        remembered.unwrap_or_else(|| {
+            self.closed.saturating_sub(now.saturating_duration_since(self.since))
+        })
+    }
+}
