@@ -42,7 +42,9 @@ pub(super) fn wiring(policy: Policy) -> Result<Wiring, ConfigError> {
             Ok(boxed(RetryLayer::new(chain).layer(RandomPick::new(network))))
         },
         Policy::Shared => |plan, network| gated(Gate::new().mode(Mode::Shared), plan, network),
-        Policy::Gate => |plan, network| gated(Gate::new().patience(None), plan, network),
+        Policy::Gate => {
+            |plan, network| gated(Gate::new().standing_queue_interval(None), plan, network)
+        }
         Policy::GateStanding => |plan, network| gated(Gate::new(), plan, network),
         Policy::Oracle | Policy::OracleStanding => unreachable!("an oracle has no layers"),
     })

@@ -13,9 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use self::waiter::{Admission, Permit, Waiter};
 use http::Request;
 
+pub(crate) use self::waiter::{Admission, Permit, Waiter};
 use self::{
     core::{Core, Decision, Nanos, nanos, seconds},
     cost::{EstimateCost, Head, TokenWeights},
@@ -43,7 +43,7 @@ use crate::{
 /// use std::time::Duration;
 /// use tower_spillover::{Gate, SmartFallbackLayer};
 ///
-/// let gate = Gate::new().patience(Duration::from_secs(10));
+/// let gate = Gate::new().standing_queue_interval(Duration::from_secs(10));
 /// let layer = SmartFallbackLayer::deployments("gpt-4o-ptu", "gpt-4o")?.gate(gate.clone());
 /// assert_eq!(gate.waiting(), 0); // the layer's services report here
 /// # drop(layer);
@@ -67,7 +67,7 @@ struct Shared {
 #[derive(Clone, Debug)]
 struct Settings {
     mode: Mode,
-    patience: Option<Duration>,
+    standing_queue_interval: Option<Duration>,
     cost: Arc<dyn EstimateCost>,
 }
 
@@ -115,7 +115,7 @@ impl Gate {
     pub fn new() -> Self {
         Self::with(Settings {
             mode: Mode::Adaptive,
-            patience: Some(Duration::from_secs(20)),
+            standing_queue_interval: Some(DEFAULT_STANDING_QUEUE_INTERVAL),
             cost: Arc::new(TokenWeights::new()),
         })
     }
@@ -130,9 +130,9 @@ impl Gate {
     /// ridden out. Defaults to 20 s. `None` never cuts it: least spill under bursts, but under
     /// sustained overload every request waits for nothing.
     #[must_use]
-    pub fn patience(self, patience: impl Into<Option<Duration>>) -> Self {
-        let patience = patience.into();
-        self.change(|settings| settings.patience = patience)
+    pub fn standing_queue_interval(self, interval: impl Into<Option<Duration>>) -> Self {
+        let interval = interval.into();
+        self.change(|settings| settings.standing_queue_interval = interval)
     }
 
     /// How requests are weighed. Defaults to [`TokenWeights`].
@@ -253,7 +253,7 @@ impl Gate {
         Self {
             shared: Arc::new(Shared {
                 busy: AtomicBool::new(false),
-                core: Mutex::new(Core::new(settings.patience)),
+                core: Mutex::new(Core::new(settings.standing_queue_interval)),
                 cooldown: Cooldowns::new(1, epoch),
                 epoch,
                 settings,
@@ -311,6 +311,9 @@ fn sane(cost: f64) -> f64 {
     if cost.is_finite() { cost.clamp(0.0, MAX_COST) } else { 0.0 }
 }
 
-/// The largest cost of one request, in weighted tokens: sums of it stay exact to a fraction of a
-/// token.
+/// Rides out most bursts; the table of constants in `core` shows what half and double of it cost.
+const DEFAULT_STANDING_QUEUE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// The largest cost of one request, in weighted tokens: sums of it stay exact to a
+/// fraction of a token.
 const MAX_COST: f64 = 1e12;

@@ -65,7 +65,7 @@ impl World {
         configure: impl FnOnce(Layers) -> Layers,
     ) -> Self {
         let standard = Leaf::playing([Answer::ok()]);
-        let gate = Gate::new().patience(None);
+        let gate = Gate::new().standing_queue_interval(None);
         let layer = SmartFallbackLayer::new(Put(ptu.clone()), Put(standard.clone()));
         let service = configure(layer.gate(gate.clone())).layer(());
         Self { ptu, standard, gate, service, admitted }

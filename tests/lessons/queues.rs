@@ -30,7 +30,7 @@ async fn lesson_15_who_leaves_leaves_the_queue_and_the_backend() {
         Some(left) if !left.is_zero() => Answer::refused(left.as_millis() as u64),
         _ => Answer::ok().after(60_000),
     });
-    let gate = Gate::new().patience(None);
+    let gate = Gate::new().standing_queue_interval(None);
     let service = tiers(&ptu, &Leaf::playing([Answer::ok()])).gate(gate.clone()).layer(());
     let waiting: Vec<_> =
         (0..20).map(|_| tokio::spawn(service.clone().oneshot(request()))).collect();
@@ -64,7 +64,7 @@ async fn lesson_16_newcomers_queue_behind_those_who_wait() {
     });
     let service = tiers(&ptu, &Leaf::playing([Answer::ok()]))
         .max_wait(ms(60_000))
-        .gate(Gate::new().patience(None))
+        .gate(Gate::new().standing_queue_interval(None))
         .layer(());
     let send = |number: u32| {
         let request = Request::post("/openai/deployments/a/chat/completions");

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// A queue that forms in a burst empties when the burst ends, and the requests in it fill capacity
 /// that would have gone to waste. A queue that does not empty saves nothing: as many requests
 /// spill as without it, and all the others wait besides. So when a queue has kept most of the
-/// allowed wait for the [interval](crate::Gate::patience), the allowed wait is halved, and halved
+/// allowed wait for the [interval](crate::Gate::standing_queue_interval), the allowed wait is halved, and halved
 /// again every few seconds while the queue stands. It is restored in full as soon as the PTU has
 /// capacity to spare. The idea is that of CoDel (RFC 8289), applied to the choice between waiting
 /// and paying.

@@ -182,7 +182,7 @@ pub(crate) fn pool(
 pub(crate) fn gate(settings: &GateSettings) -> Gate {
     Gate::new()
         .mode(settings.mode)
-        .patience(settings.patience)
+        .standing_queue_interval(settings.patience)
         .cost(TokenWeights::new().output(settings.output_weight))
 }
 
