@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 /// An answer of the gateway's own.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: Cow<'static, str>,
@@ -16,7 +16,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn new(
+    pub(crate) fn new(
         status: StatusCode,
         code: &'static str,
         message: impl Into<Cow<'static, str>>,
@@ -25,18 +25,18 @@ impl Refusal {
     }
 
     /// Says when it is worth asking again.
-    pub(super) fn retry_after(mut self, wait: Duration) -> Self {
+    pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
     /// Says that it is not to be asked again: what was asked for may still be under way.
-    pub(super) fn not_again(mut self) -> Self {
+    pub(crate) fn not_again(mut self) -> Self {
         self.is_final = true;
         self
     }
 
-    pub(super) fn into_response(self) -> Response<Bytes> {
+    pub(crate) fn into_response(self) -> Response<Bytes> {
         let text = serde_json::json!({ "error": { "code": self.code, "message": self.message } });
         let text = Bytes::from(text.to_string());
         let mut response = Response::new(Bytes::new());
@@ -61,7 +61,7 @@ impl Refusal {
         response
     }
 
-    pub(super) fn not_found() -> Self {
+    pub(crate) fn not_found() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
             "404",
@@ -70,7 +70,7 @@ impl Refusal {
         )
     }
 
-    pub(super) fn too_large(limit: u64) -> Self {
+    pub(crate) fn too_large(limit: u64) -> Self {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "RequestTooLarge",
@@ -79,6 +79,6 @@ impl Refusal {
     }
 }
 
-pub(super) const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
-pub(super) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+pub(crate) const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+pub(crate) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const MAX_MILLIS: u128 = 3_600_000;

@@ -22,11 +22,11 @@ use tokio::{
 /// A request that stays on one thread wakes no other: a runtime whose threads share their tasks
 /// spends a good part of a short request on handing it from one core to another and back. Envoy and
 /// nginx are made alike. Dropping this ends the threads, and what they serve.
-pub(super) struct Workers {
-    seats: Box<[Seat]>,
+pub(crate) struct Workers {
+    workers: Box<[Worker]>,
 }
 
-struct Seat {
+struct Worker {
     runtime: Handle,
     connections: Arc<AtomicUsize>,
     /// Ends the thread when it is dropped.
@@ -34,40 +34,40 @@ struct Seat {
 }
 
 /// A connection on its thread. It counts until it is dropped.
-pub(super) struct Seated(Arc<AtomicUsize>);
+pub(crate) struct ConnectionGuard(Arc<AtomicUsize>);
 
 impl Workers {
     /// # Errors
     ///
     /// When the system gives no thread.
-    pub(super) fn start() -> io::Result<Self> {
-        let seats = (0..count()).map(Seat::new).collect::<io::Result<_>>()?;
-        Ok(Self { seats })
+    pub(crate) fn start() -> io::Result<Self> {
+        let workers = (0..count()).map(Worker::new).collect::<io::Result<_>>()?;
+        Ok(Self { workers })
     }
 
     /// Has the thread with the fewest connections serve `stream`.
-    pub(super) fn serve<F>(
+    pub(crate) fn serve<F>(
         &self,
         stream: TcpStream,
-        serve: impl FnOnce(TcpStream, Seated) -> F + Send + 'static,
+        serve: impl FnOnce(TcpStream, ConnectionGuard) -> F + Send + 'static,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let fewest = self.seats.iter().min_by_key(|seat| seat.connections.load(Relaxed));
-        let seat = fewest.expect("there is a core");
-        seat.connections.fetch_add(1, Relaxed);
-        let seated = Seated(Arc::clone(&seat.connections));
+        let fewest = self.workers.iter().min_by_key(|worker| worker.connections.load(Relaxed));
+        let worker = fewest.expect("there is a core");
+        worker.connections.fetch_add(1, Relaxed);
+        let guard = ConnectionGuard(Arc::clone(&worker.connections));
         // It leaves the poller of the thread that accepted it.
         let Ok(stream) = stream.into_std() else { return };
-        seat.runtime.spawn(async move {
+        worker.runtime.spawn(async move {
             if let Ok(stream) = TcpStream::from_std(stream) {
-                serve(stream, seated).await;
+                serve(stream, guard).await;
             }
         });
     }
 }
 
-impl Seat {
+impl Worker {
     fn new(index: usize) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
@@ -82,19 +82,19 @@ impl Seat {
     }
 }
 
-impl Drop for Seated {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
 }
 
 /// How many threads serve.
-pub(super) fn count() -> usize {
+pub(crate) fn count() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Which of them this one is; the first for any other thread.
-pub(super) fn here() -> usize {
+pub(crate) fn here() -> usize {
     INDEX.get()
 }
 

@@ -80,7 +80,7 @@ pub enum Http2 {
 }
 
 /// How backends are reached.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     /// Defaults to 5 s: a handshake across an ocean takes under 1 s, and a lost SYN is sent again
     /// after 1 s and 3 s.
@@ -117,7 +117,7 @@ pub struct Model {
     pub classes: BTreeMap<String, Class>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
     /// Unique in its model, over both tiers.
     pub name: String,
@@ -140,14 +140,14 @@ pub struct Backend {
     pub weight: u32,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
     Key(Secret),
     /// By the `[entra]` section.
     Entra,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GateSettings {
     /// Defaults to `adaptive`.
     pub mode: tower_spillover::gate::Mode,
@@ -212,7 +212,7 @@ pub struct Permissions {
 }
 
 /// How tokens for `auth = "entra"` are got.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entra {
     pub kind: EntraKind,
     /// Defaults to `https://cognitiveservices.azure.com/.default`, which every Azure OpenAI resource
@@ -222,7 +222,7 @@ pub struct Entra {
     pub authority: Option<String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntraKind {
     Workload,
     Managed { client_id: Option<String> },

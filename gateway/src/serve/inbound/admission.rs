@@ -1,12 +1,19 @@
 //! What lets a request in: its method, its client, and the limits on both.
 
-use std::{sync::Arc, time::Duration};
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, StatusCode, header};
 use tower_spillover::azure::content_length;
 
-use super::{clients::Caller, runtime::Site};
-use crate::serve::{record::request_guard::Ledger, refusal::Refusal, routing::route};
+use super::caller::Caller;
+use crate::{
+    config::Limits,
+    serve::{
+        concurrency::{Concurrency, ConcurrencyPermit},
+        refusal::Refusal,
+        routing::route,
+    },
+};
 
 /// Refuses what is no exchange of one request and one answer, and what would show a key.
 pub(crate) fn refuse_tunnels(head: &http::request::Parts) -> Result<(), Refusal> {
@@ -31,16 +38,14 @@ pub(crate) fn refuse_tunnels(head: &http::request::Parts) -> Result<(), Refusal>
     Ok(())
 }
 
-/// Finds out who asks, and gives the request a place among those under way.
-pub(crate) fn admit<'a>(
-    ledger: &mut Ledger,
-    site: &'a Site,
+/// Refuses what is beyond the limits of a client, or of any request.
+pub(crate) fn check_limits(
+    caller: &Caller,
+    limits: &Limits,
     headers: &HeaderMap,
-) -> Result<&'a Arc<Caller>, Refusal> {
-    let limits = &site.config().limits;
-    let caller = site.clients.admit(headers)?;
-    ledger.record.client.push_str(&caller.name);
-    caller.take(ledger.record.started)?;
+    now: Instant,
+) -> Result<(), Refusal> {
+    caller.take(now)?;
     if headers.len() > limits.headers {
         return Err(Refusal::new(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -51,16 +56,19 @@ pub(crate) fn admit<'a>(
     if content_length(headers).is_some_and(|length| length > limits.body) {
         return Err(Refusal::too_large(limits.body));
     }
-    if !ledger.gateway.enter(limits.concurrency) {
-        return Err(Refusal::new(
+    Ok(())
+}
+
+/// Counts a request among those under way, if there may be one more.
+pub(crate) fn enter(concurrency: &Concurrency, limit: usize) -> Result<ConcurrencyPermit, Refusal> {
+    concurrency.enter(limit).ok_or_else(|| {
+        Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "ServerBusy",
-            format!("The gateway has {} requests under way already.", limits.concurrency),
+            format!("The gateway has {limit} requests under way already."),
         )
-        .retry_after(Duration::from_secs(1)));
-    }
-    ledger.has_place = true;
-    Ok(caller)
+        .retry_after(Duration::from_secs(1))
+    })
 }
 
 fn asks_for_websocket(headers: &HeaderMap) -> bool {

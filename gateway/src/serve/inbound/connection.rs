@@ -4,16 +4,12 @@ use std::{
     convert::Infallible,
     io,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use futures::FutureExt;
-use http::Version;
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -24,8 +20,11 @@ use tokio::{
     sync::watch,
 };
 
-use super::{listener_role::Door, proxy};
-use crate::{config::Limits, serve::clock};
+use super::{listener_role::ListenerRole, proxy};
+use crate::{
+    config::Limits,
+    serve::{activity::Activity, clock},
+};
 
 /// What is spoken on a connection.
 #[derive(Clone, Copy, Debug)]
@@ -36,57 +35,24 @@ pub(crate) enum Protocol {
     Either,
 }
 
-/// What is going on on a connection, for the task that watches it.
-#[derive(Debug, Default)]
-pub(crate) struct Activity {
-    /// Requests under way.
-    requests: AtomicUsize,
-    /// How many there have been.
-    begun: AtomicUsize,
-    /// Whether something was heard since the last request ended.
-    is_heard: AtomicBool,
-    /// HTTP/2, on which more than requests is heard.
-    is_multiplexed: AtomicBool,
-    /// Whether the client does not take what it is sent.
-    is_stuck: AtomicBool,
-}
-
-/// A request under way on a connection.
-#[derive(Debug)]
-pub(crate) struct Busy(Arc<Activity>);
-
-impl Activity {
-    pub(crate) fn begin(self: Arc<Self>, version: Version) -> Busy {
-        self.requests.fetch_add(1, Relaxed);
-        self.begun.fetch_add(1, Relaxed);
-        if version == Version::HTTP_2 {
-            self.is_multiplexed.store(true, Relaxed);
-        }
-        Busy(self)
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.is_heard.store(false, Relaxed);
-        self.0.requests.fetch_sub(1, Relaxed);
-    }
-}
-
 /// Serves a connection until it ends, its client is silent for too long, or `stop` turns true and
 /// its requests are done.
-pub(crate) async fn serve<I>(door: Door, io: I, protocol: Protocol, mut stop: watch::Receiver<bool>)
-where
+pub(crate) async fn serve<I>(
+    role: ListenerRole,
+    io: I,
+    protocol: Protocol,
+    mut stop: watch::Receiver<bool>,
+) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = door.gateway.site().config().limits.clone();
+    let limits = role.gateway.runtime().config().limits.clone();
     let activity = Arc::new(Activity::default());
     let io = Watched { io, activity: Arc::clone(&activity) };
     let service = {
         let activity = Arc::clone(&activity);
         service_fn(move |request| {
             // On its own, so that nothing of it is kept while the answer streams.
-            let answer = Box::pin(proxy::answer(door.clone(), Arc::clone(&activity), request));
+            let answer = Box::pin(proxy::answer(role.clone(), Arc::clone(&activity), request));
             answer.map(Ok::<_, Infallible>)
         })
     };
@@ -155,14 +121,13 @@ async fn silence(activity: &Activity, limits: &Limits) -> End {
     let mut begun = 0;
     loop {
         clock::sleep(look).await;
-        let before = std::mem::replace(&mut begun, activity.begun.load(Relaxed));
-        let is_idle = activity.requests.load(Relaxed) == 0 && before == begun;
+        let before = std::mem::replace(&mut begun, activity.begun());
+        let is_idle = activity.is_idle() && before == begun;
         // Nothing was ever asked, or the head of a request began and does not end.
-        let is_begun = activity.is_heard.load(Relaxed) && !activity.is_multiplexed.load(Relaxed);
-        let is_head_due = begun == 0 || is_begun;
+        let is_head_due = begun == 0 || activity.is_head_begun();
         idle = if is_idle { idle + look } else { Duration::ZERO };
         heard = if is_idle && is_head_due { heard + look } else { Duration::ZERO };
-        stuck = if activity.is_stuck.load(Relaxed) { stuck + look } else { Duration::ZERO };
+        stuck = if activity.is_stuck() { stuck + look } else { Duration::ZERO };
         if heard > limits.head_timeout || stuck > limits.idle_timeout {
             return End::Now;
         }
@@ -186,7 +151,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
         if read.is_ready() {
-            self.activity.is_heard.store(true, Relaxed);
+            self.activity.note_read();
         }
         read
     }
@@ -194,9 +159,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
 
 impl<I> Watched<I> {
     fn note<T>(&self, written: Poll<T>) -> Poll<T> {
-        if written.is_pending() != self.activity.is_stuck.load(Relaxed) {
-            self.activity.is_stuck.store(written.is_pending(), Relaxed);
-        }
+        self.activity.note_written(written.is_pending());
         written
     }
 }

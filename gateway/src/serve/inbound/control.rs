@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tower_spillover::StickTo;
 
-use super::clients::Caller;
-use crate::serve::refusal::Refusal;
+use super::caller::Caller;
+use crate::serve::{refusal::Refusal, routing::named_backend::NamedBackend};
 
 /// What a request asked for, as far as its client may.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -16,23 +16,7 @@ pub(crate) struct Control {
     pub(crate) class: Option<String>,
     pub(crate) no_spill: bool,
     pub(crate) trace: bool,
-    pub(crate) backend: Option<Named>,
-}
-
-/// The backend that a request names.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Named {
-    Header(String),
-    /// Which a browser sends along, and which may be older than the configuration.
-    Cookie(String),
-}
-
-impl Named {
-    pub(crate) fn name(&self) -> &str {
-        match self {
-            Self::Header(name) | Self::Cookie(name) => name,
-        }
-    }
+    pub(crate) backend: Option<NamedBackend>,
 }
 
 impl Control {
@@ -52,17 +36,16 @@ impl Control {
         }
         let may = caller.may;
         control.backend = match permitted(headers, "x-spillover-backend", may.backend)? {
-            Some(name) => Some(Named::Header(name.to_owned())),
+            Some(name) => Some(NamedBackend::Header(name.to_owned())),
             // It was not meant as a request: it is not heard, as other cookies are not.
-            None if may.backend => {
-                StickTo::in_cookie(headers).map(|name| Named::Cookie(name.as_str().to_owned()))
-            }
+            None if may.backend => StickTo::in_cookie(headers)
+                .map(|name| NamedBackend::Cookie(name.as_str().to_owned())),
             None => None,
         };
         if let Some(value) = permitted(headers, "x-spillover-max-wait", may.max_wait)? {
             let wait = humantime::parse_duration(value)
                 .map_err(|_| unclear("x-spillover-max-wait", "a duration such as 500ms or 2s"))?;
-            control.max_wait = Some(wait.min(LONGEST_WAIT));
+            control.max_wait = Some(wait.min(MAX_WAIT));
         }
         if let Some(value) = permitted(headers, "x-spillover-class", may.class)? {
             control.class = Some(value.to_owned());
@@ -101,4 +84,4 @@ fn unclear(name: &str, expected: &str) -> Refusal {
 }
 
 /// No request is parked for longer, whatever it asks for.
-const LONGEST_WAIT: Duration = Duration::from_secs(600);
+const MAX_WAIT: Duration = Duration::from_secs(600);

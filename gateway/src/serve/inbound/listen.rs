@@ -1,4 +1,4 @@
-//! Inbound sockets: accepting, TLS, and the end of it all.
+//! BoundedBody sockets: accepting, TLS, and the end of it all.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     certificate::Certificate,
     connection::{self, Protocol},
-    listener_role::Door,
+    listener_role::ListenerRole,
 };
 use crate::{
     config::Tls,
@@ -54,7 +54,7 @@ impl Listener {
     /// no longer than the configuration at work says.
     pub(crate) async fn serve(
         self,
-        door: Door,
+        role: ListenerRole,
         workers: Arc<Workers>,
         mut stop: watch::Receiver<bool>,
     ) {
@@ -68,45 +68,45 @@ impl Listener {
             match accepted {
                 Ok((stream, _)) => {
                     is_accepting = true;
-                    self.connect(&door, &workers, stream, stop.clone(), open.clone());
+                    self.connect(&role, &workers, stream, stop.clone(), open.clone());
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 // No descriptors are left, or no memory: others have to end first.
                 Err(error) => {
                     // Once, however long it lasts.
                     if std::mem::take(&mut is_accepting) {
-                        tracing::warn!(%error, "cannot accept connections");
+                        tracing::warn!(target: TARGET, %error, "cannot accept connections");
                     }
                     clock::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
         drop((open, self.tcp));
-        let drain = door.gateway.site().config().listen.drain;
+        let drain = role.gateway.runtime().config().listen.drain;
         if clock::timeout(drain, all_closed.recv()).await.is_err() {
-            tracing::warn!("connections were still open at the end of the drain time");
+            tracing::warn!(target: TARGET, "connections were still open at the end of the drain time");
         }
     }
 
     /// Serves a connection in a task of its own, which is as large as the connection needs.
     fn connect(
         &self,
-        door: &Door,
+        role: &ListenerRole,
         workers: &Workers,
         stream: TcpStream,
         stop: watch::Receiver<bool>,
         open: mpsc::Sender<()>,
     ) {
         let _ = stream.set_nodelay(true);
-        let door = door.clone();
+        let role = role.clone();
         match self.tls.as_ref().map(Certificate::acceptor) {
-            Some(tls) => workers.serve(stream, |stream, seated| async move {
-                secure(door, stream, tls, stop).await;
-                drop((seated, open));
+            Some(tls) => workers.serve(stream, |stream, guard| async move {
+                secure(role, stream, tls, stop).await;
+                drop((guard, open));
             }),
-            None => workers.serve(stream, |stream, seated| async move {
-                plain(door, stream, stop).await;
-                drop((seated, open));
+            None => workers.serve(stream, |stream, guard| async move {
+                plain(role, stream, stop).await;
+                drop((guard, open));
             }),
         }
     }
@@ -114,8 +114,8 @@ impl Listener {
 
 /// Looks at the first bytes without taking them: a reader of HTTP that got them apart from the rest
 /// would make twice the room.
-async fn plain(door: Door, stream: TcpStream, mut stop: watch::Receiver<bool>) {
-    let head_timeout = door.gateway.site().config().limits.head_timeout;
+async fn plain(role: ListenerRole, stream: TcpStream, mut stop: watch::Receiver<bool>) {
+    let head_timeout = role.gateway.runtime().config().limits.head_timeout;
     let mut first = [0; PREFACE.len()];
     let looked = {
         let mut look = Box::pin(clock::timeout(head_timeout, stream.peek(&mut first)));
@@ -130,11 +130,16 @@ async fn plain(door: Door, stream: TcpStream, mut stop: watch::Receiver<bool>) {
         part if PREFACE.starts_with(part) => Protocol::Either,
         _ => Protocol::Http1,
     };
-    connection::serve(door, stream, protocol, stop).await;
+    connection::serve(role, stream, protocol, stop).await;
 }
 
-async fn secure(door: Door, stream: TcpStream, tls: TlsAcceptor, stop: watch::Receiver<bool>) {
-    let head_timeout = door.gateway.site().config().limits.head_timeout;
+async fn secure(
+    role: ListenerRole,
+    stream: TcpStream,
+    tls: TlsAcceptor,
+    stop: watch::Receiver<bool>,
+) {
+    let head_timeout = role.gateway.runtime().config().limits.head_timeout;
     // The handshake leaves nothing behind but its stream.
     let handshake = Box::pin(clock::timeout(head_timeout, tls.accept(stream)));
     match handshake.await {
@@ -144,10 +149,10 @@ async fn secure(door: Door, stream: TcpStream, tls: TlsAcceptor, stop: watch::Re
                 Some(b"http/1.1") => Protocol::Http1,
                 _ => Protocol::Either,
             };
-            connection::serve(door, stream, protocol, stop).await;
+            connection::serve(role, stream, protocol, stop).await;
         }
-        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-        Err(_) => tracing::debug!("TLS handshake took too long"),
+        Ok(Err(error)) => tracing::debug!(target: TARGET, %error, "TLS handshake failed"),
+        Err(_) => tracing::debug!(target: TARGET, "TLS handshake took too long"),
     }
 }
 
@@ -159,3 +164,5 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// What a client begins HTTP/2 with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Of log events: a part of their format, so it does not follow the place of this file.
+const TARGET: &str = "spillover::serve::listen";

@@ -9,7 +9,7 @@ use super::gateway::Gateway;
 
 /// What is behind a listener.
 #[derive(Clone, Debug)]
-pub(crate) struct Door {
+pub(crate) struct ListenerRole {
     pub(crate) gateway: Arc<Gateway>,
     pages: Pages,
     /// Whether requests for models pass here.
@@ -25,7 +25,7 @@ pub(crate) enum Pages {
     All,
 }
 
-impl Door {
+impl ListenerRole {
     pub(crate) fn public(gateway: &Arc<Gateway>, pages: Pages) -> Self {
         Self { gateway: Arc::clone(gateway), pages, has_models: true }
     }
@@ -51,7 +51,7 @@ impl Door {
             }
             "/readyz" => Some(text(StatusCode::OK, b"ready\n")),
             _ if self.pages == Pages::All => {
-                self.gateway.observer().page(path, &self.gateway.running())
+                self.gateway.observer().page(path, &self.gateway.snapshot())
             }
             _ => None,
         }

@@ -1,8 +1,9 @@
 //! From a client's socket to the head of its answer: connections, keys, limits, and the proxy.
 
 pub(crate) mod admission;
+pub(crate) mod caller;
 pub(crate) mod certificate;
-pub(crate) mod clients;
+pub(crate) mod client_keys;
 pub(crate) mod connection;
 pub(crate) mod control;
 pub(crate) mod gateway;

@@ -14,46 +14,55 @@ use tower_spillover::{
 };
 
 use super::{
-    admission, connection::Activity, control::Control, headers, listener_role::Door,
-    response_body::Outbound, runtime::Line,
+    admission, control::Control, gateway::Gateway, headers, listener_role::ListenerRole,
+    response_body::ResponseBody, runtime::Runtime,
 };
-use crate::serve::{
-    clock,
-    record::{decision_headers::Story, request_guard::Ledger},
-    refusal::Refusal,
-    routing::{
-        model_list, model_routing,
-        route::{Named, Route},
-    },
-    upstream::{
-        client::UpstreamError,
-        request_body::{self, Inbound, Upload, UploadError},
-        stack::{Answer, BACKEND, never_spilling},
+use crate::{
+    config::Config,
+    serve::{
+        activity::Activity,
+        clock,
+        record::{decision_headers::DecisionHeaders, request_guard::RequestGuard},
+        refusal::Refusal,
+        routing::{
+            allowed_models::AllowedModels,
+            model_list, model_routing,
+            route::{ModelSource, Route},
+            routes::ModelRoute,
+        },
+        upstream::{
+            classes::never_spilling,
+            error::UpstreamError,
+            request_body::{self, BoundedBody, RequestBody, RequestBodyError},
+            stack::{Answer, BACKEND},
+        },
     },
 };
 
 /// Answers any request there can be.
 pub(crate) async fn answer(
-    door: Door,
+    role: ListenerRole,
     activity: Arc<Activity>,
     request: Request<Incoming>,
-) -> Response<Outbound> {
+) -> Response<ResponseBody> {
     let started = clock::now();
     let busy = activity.begin(request.version());
-    if let Some(page) = door.page(request.uri().path()) {
-        return page.map(|text| Outbound::own(text, None));
+    if let Some(page) = role.page(request.uri().path()) {
+        return page.map(|text| ResponseBody::own(text, None));
     }
-    if !door.has_models {
-        return Refusal::not_found().into_response().map(|text| Outbound::own(text, None));
+    if !role.has_models {
+        return Refusal::not_found().into_response().map(|text| ResponseBody::own(text, None));
     }
-    let gateway = door.gateway;
+    let gateway = role.gateway;
     let id = request_id(request.headers()).unwrap_or_else(|| gateway.next_id());
-    let mut ledger = Box::new(Ledger::open(gateway, busy, id, started));
-    let id = ledger.id();
-    let mut response = match exchange(&mut ledger, request).await {
-        Ok(Reply::Passed(passed)) => pass_on(passed, ledger),
-        Ok(Reply::Own(page)) => own(page, ledger),
-        Err(refusal) => own(refusal.into_response(), ledger),
+    let runtime = gateway.runtime();
+    let (observer, snapshot) = (Arc::clone(gateway.observer()), Arc::clone(&runtime.snapshot));
+    let mut guard = Box::new(RequestGuard::new(observer, snapshot, busy, id, started));
+    let id = guard.id();
+    let mut response = match exchange(&gateway, &runtime, &mut guard, request).await {
+        Ok(Reply::Passed(passed)) => pass_on(passed, runtime.config(), guard),
+        Ok(Reply::Own(page)) => own(page, guard),
+        Err(refusal) => own(refusal.into_response(), guard),
     };
     response.headers_mut().insert(REQUEST_ID, id);
     response
@@ -73,55 +82,84 @@ struct Passed {
     trace: bool,
 }
 
-async fn exchange(ledger: &mut Ledger, request: Request<Incoming>) -> Result<Reply, Refusal> {
-    let site = Arc::clone(&ledger.site);
-    let limits = &site.config().limits;
+async fn exchange(
+    gateway: &Gateway,
+    runtime: &Runtime,
+    guard: &mut RequestGuard,
+    request: Request<Incoming>,
+) -> Result<Reply, Refusal> {
+    let (limits, routes) = (&runtime.config().limits, &runtime.routes);
     let (mut head, body) = request.into_parts();
-    ledger.trace(&mut head.headers);
+    guard.begin_trace(&mut head.headers);
     admission::refuse_tunnels(&head)?;
     let route = Route::of(&head.method, head.uri.path()).ok_or_else(Refusal::not_found)?;
-    ledger.record.operation = route.operation;
-    let caller = admission::admit(ledger, &site, &head.headers)?;
+    guard.record.operation = route.operation;
+    let caller = runtime.clients.admit(&head.headers)?;
+    guard.record.client.push_str(&caller.name);
+    admission::check_limits(caller, limits, &head.headers, guard.record.started)?;
+    guard.permit = Some(admission::enter(&gateway.concurrency, limits.concurrency)?);
     let mut control = Control::read(&head.headers, caller)?;
 
-    let is_in_body = route.named == Named::Body;
-    let known = match &route.named {
-        Named::Path(name) => Some(model_routing::by_name(ledger, caller, Some(name))?),
-        Named::Nowhere | Named::Body => None,
-        Named::List(id) => return model_list::page(ledger, caller, id.as_deref()).map(Reply::Own),
-    };
-    let body = Inbound::new(body, limits.body, limits.idle_timeout);
-    let mut request = request_body::keep(limits.replay, Request::from_parts(head, body)).await;
-    let line = match known {
-        Some(line) => line,
-        None if is_in_body => {
-            model_routing::by_body(ledger, caller, &mut request, control.backend.as_ref()).await?
+    let allowed = &caller.models;
+    let is_in_body = route.source == ModelSource::Body;
+    let known = match &route.source {
+        ModelSource::Path(name) => {
+            Some(permitted(guard, allowed, model_routing::by_name(routes, Some(name))?)?)
         }
-        None => model_routing::unnamed(ledger, caller, &request, control.backend.as_ref())?,
+        ModelSource::Nowhere | ModelSource::Body => None,
+        ModelSource::List(None) => return Ok(Reply::Own(model_list::all(routes, allowed))),
+        ModelSource::List(Some(id)) => {
+            let model = permitted(guard, allowed, model_routing::by_name(routes, Some(id))?)?;
+            return Ok(Reply::Own(model_list::one(&model.model.name)));
+        }
+    };
+    let body = BoundedBody::new(body, limits.body, limits.idle_timeout);
+    let mut request = request_body::keep(limits.replay, Request::from_parts(head, body)).await;
+    let model = match known {
+        Some(model) => model,
+        None => {
+            let backend = control.backend.as_ref();
+            let model = if is_in_body {
+                model_routing::by_body(routes, allowed, &mut request, backend, limits.body).await?
+            } else {
+                model_routing::unnamed(routes, allowed, &request, backend)?
+            };
+            permitted(guard, allowed, model)?
+        }
     };
     if let Some(class) = &control.class {
-        ledger.record.class = Some(model_routing::class(&site, &line, class)?);
+        guard.record.class = Some(model_routing::class(runtime.config(), &model, class)?);
     }
-    let named =
-        control.backend.take().map(|named| model_routing::backend(&line, named)).transpose()?;
+    let named = control.backend.take().map(|named| named.of(&model)).transpose()?;
     if let Some(named) = named.flatten() {
         request.extensions_mut().insert(named);
     }
     headers::strip_request(request.headers_mut());
     let trace = control.trace;
     set_limits(control, &mut request);
-    if let Some(trace) = &ledger.trace {
+    if let Some(trace) = &guard.trace {
         request.extensions_mut().insert(trace.clone());
     }
     let sent = clock::now();
-    let answer = line.stack.send(request).await;
-    let answer = answer.map_err(|error| failure(&error, limits.body, &line))?;
-    let first_tier = line.stack.first_tier();
+    let answer = model.stack.send(request).await;
+    let answer = answer.map_err(|error| failure(&error, limits.body, &model))?;
+    let first_tier = model.stack.first_tier();
     Ok(Reply::Passed(Passed { answer, sent, first_tier, trace }))
 }
 
+/// Records the model that was asked for, and refuses a client that may not use it.
+fn permitted(
+    guard: &mut RequestGuard,
+    allowed: &AllowedModels,
+    model: Arc<ModelRoute>,
+) -> Result<Arc<ModelRoute>, Refusal> {
+    guard.record.model = Some(model.model.name.clone());
+    model_routing::check_access(allowed, &model)?;
+    Ok(model)
+}
+
 /// Tells the layers what the request asked for.
-fn set_limits(control: Control, request: &mut Request<Upload>) {
+fn set_limits(control: Control, request: &mut Request<RequestBody>) {
     let Control { max_wait, class, no_spill, .. } = control;
     let class = if no_spill { Some(never_spilling(class.as_deref())) } else { class };
     if let Some(max_wait) = max_wait {
@@ -132,21 +170,26 @@ fn set_limits(control: Control, request: &mut Request<Upload>) {
     }
 }
 
-fn failure(error: &UpstreamError, limit: u64, line: &Line) -> Refusal {
-    if let Some(upload) = error.cause::<UploadError>() {
-        return model_routing::broken(upload, limit);
+fn failure(error: &UpstreamError, limit: u64, model: &ModelRoute) -> Refusal {
+    if let Some(upload) = error.cause::<RequestBodyError>() {
+        return upload.refusal(limit);
     }
-    tracing::warn!(error = %error, cause = error.cause::<std::io::Error>().map(tracing::field::display), "no answer");
+    tracing::warn!(
+        target: TARGET,
+        error = %error,
+        cause = error.cause::<std::io::Error>().map(tracing::field::display),
+        "no answer"
+    );
     match error {
-        // The backend may go on, and bill what nobody waits for any more.
+        // The backend may go on and bill an answer that has no reader.
         UpstreamError::Silent => Refusal::new(
             StatusCode::GATEWAY_TIMEOUT,
             "GatewayTimeout",
             "The backend did not answer in time.",
         )
         .not_again(),
-        error if error.is_connect() => match line.ptu_refuses_for() {
-            // It is worth coming back for; that the rest is not there would hide it.
+        error if error.is_connect() => match model.ptu_refuses_for() {
+            // The PTU will reopen: say when; a 502 would hide that.
             Some(left) => Refusal::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "429",
@@ -166,13 +209,17 @@ fn failure(error: &UpstreamError, limit: u64, line: &Line) -> Refusal {
     }
 }
 
-fn own(response: Response<Bytes>, mut ledger: Box<Ledger>) -> Response<Outbound> {
-    let served = ledger.record.served.take();
-    ledger.head(response.status(), served, clock::now());
-    response.map(|text| Outbound::own(text, Some(ledger)))
+fn own(response: Response<Bytes>, mut guard: Box<RequestGuard>) -> Response<ResponseBody> {
+    let served = guard.record.served.take();
+    guard.head(response.status(), served, clock::now());
+    response.map(|text| ResponseBody::own(text, Some(guard)))
 }
 
-fn pass_on(passed: Passed, mut ledger: Box<Ledger>) -> Response<Outbound> {
+fn pass_on(
+    passed: Passed,
+    config: &Config,
+    mut guard: Box<RequestGuard>,
+) -> Response<ResponseBody> {
     let (mut head, body) = passed.answer.into_parts();
     let now = clock::now();
     let served: Option<Served> = head.extensions.remove();
@@ -184,29 +231,29 @@ fn pass_on(passed: Passed, mut ledger: Box<Ledger>) -> Response<Outbound> {
             "The backend redirects, which this gateway does not follow.",
         );
         let name = head.headers.remove(BACKEND);
-        ledger.record.served = served;
-        let mut response = own(refusal.into_response(), ledger);
+        guard.record.served = served;
+        let mut response = own(refusal.into_response(), guard);
         response.headers_mut().extend(name.map(|name| (BACKEND, name)));
         return response;
     }
     headers::strip_answer(&mut head.headers);
     if let Some(served) = &served {
-        let story = Story {
+        let decision = DecisionHeaders {
             served,
             first_tier: passed.first_tier,
-            total: now.saturating_duration_since(ledger.record.started),
+            total: now.saturating_duration_since(guard.record.started),
             in_layers: now.saturating_duration_since(passed.sent),
         };
-        story.tell(&mut head.headers, head.status, passed.trace);
+        decision.write(&mut head.headers, head.status, passed.trace);
     }
     let kind = head.headers.get(header::CONTENT_TYPE);
-    ledger.record.streaming = ContentKind::named(kind) == ContentKind::EventStream;
+    guard.record.streaming = ContentKind::named(kind) == ContentKind::EventStream;
     if head.status.is_success() {
-        ledger.usage = UsageScan::new(kind);
+        guard.usage = UsageScan::new(kind);
     }
-    ledger.head(head.status, served, now);
-    let silence = ledger.site.config().upstream.idle_timeout;
-    Response::from_parts(head, Outbound::passing(body, silence, ledger))
+    guard.head(head.status, served, now);
+    let idle_timeout = config.upstream.idle_timeout;
+    Response::from_parts(head, ResponseBody::passing(body, idle_timeout, guard))
 }
 
 /// The client's own id, when it is one.
@@ -217,3 +264,5 @@ fn request_id(headers: &HeaderMap) -> Option<String> {
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Of log events: a part of their format, so it does not follow the place of this file.
+const TARGET: &str = "spillover::serve::exchange";

@@ -10,42 +10,42 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tower_spillover::ResponseBody;
 
-use crate::serve::{clock::Silence, record::request_guard::Ledger, upstream::stack::Read};
+use crate::serve::{
+    idle_timeout::IdleTimeout, record::request_guard::RequestGuard, upstream::stack::AnswerBody,
+};
 
 /// A body of the gateway's own, or a backend's.
-pub(crate) struct Outbound {
+pub(crate) struct ResponseBody {
     kind: Kind,
     /// Until the last frame.
-    ledger: Option<Box<Ledger>>,
+    guard: Option<Box<RequestGuard>>,
 }
 
 enum Kind {
     Own(Option<Bytes>),
-    Passing { body: Pin<Box<ResponseBody<Read>>>, silence: Silence },
+    Passing { body: Pin<Box<AnswerBody>>, idle: IdleTimeout },
 }
 
 /// Why an answer broke off.
 #[derive(Debug)]
-pub(crate) enum OutboundError {
+pub(crate) enum ResponseBodyError {
     Broken(hyper::Error),
     Silent,
 }
 
-impl Outbound {
-    pub(crate) fn own(text: Bytes, ledger: Option<Box<Ledger>>) -> Self {
-        Self { kind: Kind::Own(Some(text).filter(|text| !text.is_empty())), ledger }.checked()
+impl ResponseBody {
+    pub(crate) fn own(text: Bytes, guard: Option<Box<RequestGuard>>) -> Self {
+        Self { kind: Kind::Own(Some(text).filter(|text| !text.is_empty())), guard }.checked()
     }
 
     pub(crate) fn passing(
-        body: ResponseBody<Read>,
-        longest_silence: Duration,
-        ledger: Box<Ledger>,
+        body: AnswerBody,
+        idle_timeout: Duration,
+        guard: Box<RequestGuard>,
     ) -> Self {
-        let silence = Silence::new(longest_silence);
-        Self { kind: Kind::Passing { body: Box::pin(body), silence }, ledger: Some(ledger) }
-            .checked()
+        let idle = IdleTimeout::new(idle_timeout);
+        Self { kind: Kind::Passing { body: Box::pin(body), idle }, guard: Some(guard) }.checked()
     }
 
     /// A body that is over before it began is never polled.
@@ -57,43 +57,43 @@ impl Outbound {
     }
 
     fn complete(&mut self) {
-        if let Some(mut ledger) = self.ledger.take() {
-            ledger.complete();
+        if let Some(mut guard) = self.guard.take() {
+            guard.complete();
         }
     }
 }
 
-impl Body for Outbound {
+impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = OutboundError;
+    type Error = ResponseBodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, OutboundError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
         let next = match &mut self.kind {
             Kind::Own(text) => text.take().map(|text| Ok(Frame::data(text))),
-            Kind::Passing { body, silence } => {
+            Kind::Passing { body, idle } => {
                 if let Poll::Ready(next) = body.as_mut().poll_frame(cx) {
-                    silence.end();
-                    next.map(|frame| frame.map_err(OutboundError::Broken))
+                    idle.reset();
+                    next.map(|frame| frame.map_err(ResponseBodyError::Broken))
                 } else {
-                    ready!(silence.poll(cx));
-                    Some(Err(OutboundError::Silent))
+                    ready!(idle.poll(cx));
+                    Some(Err(ResponseBodyError::Silent))
                 }
             }
         };
         match &next {
             Some(Ok(frame)) => {
-                if let (Some(ledger), Some(data)) = (&mut self.ledger, frame.data_ref()) {
-                    ledger.see(data);
+                if let (Some(guard), Some(data)) = (&mut self.guard, frame.data_ref()) {
+                    guard.data(data);
                 }
-                // Nobody has to poll a body again that says it is over.
+                // Do not poll after end of stream.
                 if self.is_end_stream() {
                     self.complete();
                 }
             }
-            Some(Err(_)) => self.ledger = None,
+            Some(Err(_)) => self.guard = None,
             None => self.complete(),
         }
         Poll::Ready(next)
@@ -114,7 +114,7 @@ impl Body for Outbound {
     }
 }
 
-impl fmt::Display for OutboundError {
+impl fmt::Display for ResponseBodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Broken(error) => write!(f, "the backend's answer broke off: {error}"),
@@ -123,4 +123,4 @@ impl fmt::Display for OutboundError {
     }
 }
 
-impl Error for OutboundError {}
+impl Error for ResponseBodyError {}

@@ -1,7 +1,8 @@
-//! Puts changed configurations to work, and tells what of them takes a restart.
+//! Puts changed configurations to work, and logs which keys take a restart.
 
 use std::{net::SocketAddr, sync::Arc};
 
+use super::build;
 use crate::{
     config::{Config, Hangup, Listen, TelemetrySettings, Watch},
     serve::inbound::{
@@ -9,6 +10,17 @@ use crate::{
         gateway::Gateway,
     },
 };
+
+/// Serves by another configuration from now on. Requests under way finish by theirs.
+///
+/// # Errors
+///
+/// When it cannot work; the last one stays then.
+pub(crate) fn reload(gateway: &Gateway, config: Config) -> Result<(), String> {
+    let last = gateway.runtime();
+    gateway.replace(build::runtime(config, Some(&last))?);
+    Ok(())
+}
 
 /// A server whose configuration can become another.
 pub(crate) struct Reload {
@@ -28,8 +40,8 @@ impl Reload {
         certificate: Option<Certificate>,
         forced: Option<SocketAddr>,
     ) -> Self {
-        let site = gateway.site();
-        let Config { listen, telemetry, .. } = site.config();
+        let runtime = gateway.runtime();
+        let Config { listen, telemetry, .. } = runtime.config();
         Self {
             gateway: Arc::clone(gateway),
             certificate,
@@ -44,13 +56,21 @@ impl Reload {
     pub(crate) async fn follow(self, watch: Watch, hangup: Hangup) {
         let applied = |loaded| match self.apply(loaded) {
             Ok(fixed) => {
-                tracing::info!("configuration reloaded");
+                tracing::info!(target: TARGET, "configuration reloaded");
                 for key in fixed {
-                    tracing::warn!(key, "changed, but keeps its value until a restart");
+                    tracing::warn!(
+                        target: TARGET,
+                        key,
+                        "changed, but keeps its value until a restart"
+                    );
                 }
             }
             Err(problem) => {
-                tracing::error!(%problem, "configuration not reloaded; the last one stays");
+                tracing::error!(
+                    target: TARGET,
+                    %problem,
+                    "configuration not reloaded; the last one stays"
+                );
             }
         };
         watch.run(hangup, |loaded| applied(loaded.map_err(|problems| problems.to_string()))).await;
@@ -70,7 +90,7 @@ impl Reload {
             _ => None,
         };
         let fixed = self.fixed(&config);
-        self.gateway.reload(config)?;
+        reload(&self.gateway, config)?;
         if let Some((certificate, renewal)) = renewed {
             certificate.renew(renewal);
         }
@@ -93,3 +113,6 @@ impl Reload {
         differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
 }
+
+/// Of log events: a part of their format, so it does not follow the place of this file.
+const TARGET: &str = "spillover::serve::reload";

@@ -1,4 +1,4 @@
-//! The headers that tell why an answer is the one it is.
+//! Writes the headers that explain an answer.
 
 use std::{
     fmt::{self, Write},
@@ -14,7 +14,7 @@ use tower_spillover::{
 use crate::access_record;
 
 /// What became of a request, up to the head of its answer.
-pub(crate) struct Story<'a> {
+pub(crate) struct DecisionHeaders<'a> {
     pub(crate) served: &'a Served,
     pub(crate) first_tier: &'static str,
     /// Since its head arrived, and since the layers got it.
@@ -22,9 +22,9 @@ pub(crate) struct Story<'a> {
     pub(crate) in_layers: Duration,
 }
 
-impl Story<'_> {
+impl DecisionHeaders<'_> {
     /// Adds it to the head of the answer.
-    pub(crate) fn tell(&self, headers: &mut HeaderMap, status: StatusCode, with_trace: bool) {
+    pub(crate) fn write(&self, headers: &mut HeaderMap, status: StatusCode, with_trace: bool) {
         let served = self.served;
         headers.reserve(8);
         let is_refused = is_refusal(status, served);
@@ -88,11 +88,11 @@ fn written(what: &impl fmt::Display) -> Option<HeaderValue> {
 }
 
 /// How long the request waited, how long the last backend took, and both with all the rest.
-struct Timing<'a>(&'a Story<'a>);
+struct Timing<'a>(&'a DecisionHeaders<'a>);
 
 impl fmt::Display for Timing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Story { served, total, in_layers, .. } = self.0;
+        let DecisionHeaders { served, total, in_layers, .. } = self.0;
         if !served.waited().is_zero() {
             write!(f, "wait;dur={}, ", Millis(served.waited()))?;
         }

@@ -1,35 +1,42 @@
-//! One request's record while it is under way; it is given in when the request is over.
+//! The record of a request under way; it is handed in when the request is over.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
-use tower_spillover::{Served, gate::cost::UsageScan};
+use tower_spillover::{Served, azure::UsageScan};
 
+use super::observe::Observe;
 use crate::{
     access_record::{AccessRecord, Tokens},
-    serve::{
-        clock,
-        inbound::{connection::Busy, gateway::Gateway, runtime::Site},
-    },
+    serve::{activity::Busy, clock, concurrency::ConcurrencyPermit},
+    snapshot::Snapshot,
     telemetry::Trace,
 };
 
-/// Holds a request's place among those under way. Dropping it is the end of the request, however
-/// that came about.
-pub(crate) struct Ledger {
-    pub(crate) gateway: Arc<Gateway>,
-    pub(crate) site: Arc<Site>,
+/// Dropping it is the end of the request, however that came about.
+pub(crate) struct RequestGuard {
     pub(crate) record: AccessRecord,
     /// Where traces are exported.
     pub(crate) trace: Option<Trace>,
     pub(crate) usage: Option<UsageScan>,
     /// Of the concurrency that is limited.
-    pub(crate) has_place: bool,
+    pub(crate) permit: Option<ConcurrencyPermit>,
+    observer: Arc<dyn Observe>,
+    snapshot: Arc<Snapshot>,
     _busy: Busy,
 }
 
-impl Ledger {
-    pub(crate) fn open(gateway: Arc<Gateway>, busy: Busy, id: String, started: Instant) -> Self {
+impl RequestGuard {
+    pub(crate) fn new(
+        observer: Arc<dyn Observe>,
+        snapshot: Arc<Snapshot>,
+        busy: Busy,
+        id: String,
+        started: Instant,
+    ) -> Self {
         let record = AccessRecord {
             id,
             at: clock::date(),
@@ -42,34 +49,36 @@ impl Ledger {
             // What servers commonly note where the client left before there was an answer.
             status: StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT),
             served: None,
-            to_head: std::time::Duration::ZERO,
-            total: std::time::Duration::ZERO,
+            to_head: Duration::ZERO,
+            total: Duration::ZERO,
             usage: None,
             complete: false,
         };
-        let site = gateway.site();
-        gateway.observer().arrived();
-        Self { gateway, site, record, trace: None, usage: None, has_place: false, _busy: busy }
+        observer.arrived();
+        Self { record, trace: None, usage: None, permit: None, observer, snapshot, _busy: busy }
     }
 
-    /// Begins to trace the request, if anybody wants to know.
-    pub(crate) fn trace(&mut self, headers: &mut HeaderMap) {
+    /// Begins to trace the request, where traces are exported.
+    pub(crate) fn begin_trace(&mut self, headers: &mut HeaderMap) {
         let AccessRecord { at, started, .. } = self.record;
-        self.trace = self.gateway.observer().trace(at, started, headers);
+        self.trace = self.observer.trace(at, started, headers);
     }
 
+    /// The head of the answer goes out.
     pub(crate) fn head(&mut self, status: StatusCode, served: Option<Served>, now: Instant) {
         self.record.status = status;
         self.record.served = served;
         self.record.to_head = now.saturating_duration_since(self.record.started);
     }
 
-    pub(crate) fn see(&mut self, piece: &[u8]) {
+    /// A piece of the answer's body goes out.
+    pub(crate) fn data(&mut self, piece: &[u8]) {
         if let Some(usage) = &mut self.usage {
             usage.push(piece);
         }
     }
 
+    /// The whole answer went out.
     pub(crate) const fn complete(&mut self) {
         self.record.complete = true;
     }
@@ -79,7 +88,7 @@ impl Ledger {
     }
 }
 
-impl Drop for Ledger {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         let record = &mut self.record;
         record.total = clock::now().saturating_duration_since(record.started);
@@ -87,9 +96,8 @@ impl Drop for Ledger {
             record.to_head = record.total;
         }
         record.usage = self.usage.take().and_then(UsageScan::finish).map(Tokens::from);
-        if self.has_place {
-            self.gateway.leave();
-        }
-        self.gateway.observer().finished(&self.record, self.trace.as_ref(), &self.site.running);
+        // Before the request is reported: who hears of its end may send another.
+        self.permit = None;
+        self.observer.finished(&self.record, self.trace.as_ref(), &self.snapshot);
     }
 }

@@ -8,7 +8,7 @@ use tower_spillover::azure::Parts;
 
 /// What a body, or the beginning of one, says of its model.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum BodyModel {
     Model(String),
     /// No model, in as much as was read.
     Nothing,
@@ -19,10 +19,10 @@ pub(crate) enum Asked {
 }
 
 /// Reads a body. `whole` says whether more would follow.
-pub(crate) fn asked_for(content_type: Option<&[u8]>, body: &[u8], whole: bool) -> Asked {
+pub(crate) fn asked_for(content_type: Option<&[u8]>, body: &[u8], whole: bool) -> BodyModel {
     match content_type {
         Some(form) if starts_with_ignoring_case(form, b"multipart/") => form_model(form, body),
-        _ if body.iter().all(u8::is_ascii_whitespace) => Asked::Nothing,
+        _ if body.iter().all(u8::is_ascii_whitespace) => BodyModel::Nothing,
         Some(kind) => {
             let is_json = memmem::find(&kind.to_ascii_lowercase(), b"json").is_some();
             json_model(body, whole && is_json)
@@ -31,12 +31,12 @@ pub(crate) fn asked_for(content_type: Option<&[u8]>, body: &[u8], whole: bool) -
     }
 }
 
-fn json_model(body: &[u8], must_be_read: bool) -> Asked {
+fn json_model(body: &[u8], must_be_read: bool) -> BodyModel {
     let mut found = Found::default();
     let mut reader = serde_json::Deserializer::from_slice(body);
     let read = reader.deserialize_map(&mut found).and_then(|()| reader.end());
     if must_be_read && read.is_err() {
-        return Asked::Unreadable;
+        return BodyModel::Unreadable;
     }
     found.asked()
 }
@@ -55,11 +55,11 @@ impl Found {
         }
     }
 
-    fn asked(self) -> Asked {
+    fn asked(self) -> BodyModel {
         match self.model {
-            _ if self.differs => Asked::TwoModels,
-            Some(model) => Asked::Model(model),
-            None => Asked::Nothing,
+            _ if self.differs => BodyModel::TwoModels,
+            Some(model) => BodyModel::Model(model),
+            None => BodyModel::Nothing,
         }
     }
 }
@@ -107,7 +107,7 @@ impl Visitor<'_> for IsModel {
 }
 
 /// The content of every part named `model` that is there from its start to its end.
-fn form_model(content_type: &[u8], body: &[u8]) -> Asked {
+fn form_model(content_type: &[u8], body: &[u8]) -> BodyModel {
     let mut found = Found::default();
     for part in Parts::of(body, content_type).into_iter().flatten().map_while(Result::ok) {
         if part.is_model {
@@ -125,12 +125,12 @@ fn starts_with_ignoring_case(text: &[u8], start: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn json(body: &str, whole: bool) -> Asked {
+    fn json(body: &str, whole: bool) -> BodyModel {
         asked_for(Some(b"application/json; charset=utf-8"), body.as_bytes(), whole)
     }
 
-    fn model(name: &str) -> Asked {
-        Asked::Model(name.to_owned())
+    fn model(name: &str) -> BodyModel {
+        BodyModel::Model(name.to_owned())
     }
 
     #[test]
@@ -142,18 +142,18 @@ mod tests {
         ] {
             assert_eq!(json(body, true), model("gpt"), "{body}");
         }
-        assert_eq!(json(r#"{"messages":[]}"#, true), Asked::Nothing);
-        assert_eq!(asked_for(None, b"", true), Asked::Nothing);
-        assert_eq!(json(r#"{"model":"a","model":"b"}"#, true), Asked::TwoModels);
+        assert_eq!(json(r#"{"messages":[]}"#, true), BodyModel::Nothing);
+        assert_eq!(asked_for(None, b"", true), BodyModel::Nothing);
+        assert_eq!(json(r#"{"model":"a","model":"b"}"#, true), BodyModel::TwoModels);
     }
 
     #[test]
     fn a_broken_body_is_unreadable_only_when_it_is_whole_and_said_to_be_json() {
         let begun = r#"{"model":"gpt","input":"long te"#;
         assert_eq!(json(begun, false), model("gpt"));
-        assert_eq!(json(begun, true), Asked::Unreadable);
-        assert_eq!(json("\u{feff}{\"model\":\"gpt\"}", true), Asked::Unreadable);
-        assert_eq!(asked_for(Some(b"audio/wav"), b"RIFF", true), Asked::Nothing);
+        assert_eq!(json(begun, true), BodyModel::Unreadable);
+        assert_eq!(json("\u{feff}{\"model\":\"gpt\"}", true), BodyModel::Unreadable);
+        assert_eq!(asked_for(Some(b"audio/wav"), b"RIFF", true), BodyModel::Nothing);
     }
 
     #[test]
@@ -164,8 +164,8 @@ mod tests {
         let kind = Some(&b"Multipart/Form-Data; boundary=\"XX\""[..]);
         assert_eq!(asked_for(kind, form.as_bytes(), true), model("whisper"));
         let doubled = form.replace("filename=\"model\"", "x=y").replace("\"file\"", "model");
-        assert_eq!(asked_for(kind, doubled.as_bytes(), true), Asked::TwoModels);
+        assert_eq!(asked_for(kind, doubled.as_bytes(), true), BodyModel::TwoModels);
         let begun = &form[..form.len() - 20];
-        assert_eq!(asked_for(kind, begun.as_bytes(), false), Asked::Nothing);
+        assert_eq!(asked_for(kind, begun.as_bytes(), false), BodyModel::Nothing);
     }
 }

@@ -1,31 +1,27 @@
 //! The list of models, as OpenAI's clients read it: those that the asking client may use.
+//!
+//! A backend would list its own, by names that are not used here.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use serde_json::{Value, json};
 
-use super::model_routing;
-use crate::serve::{inbound::clients::Caller, record::request_guard::Ledger, refusal::Refusal};
+use super::{allowed_models::AllowedModels, routes::Routes};
 
-/// All of them, or the one called `id`. A backend would list its own, by names that nobody uses
-/// here.
-pub(crate) fn page(
-    ledger: &mut Ledger,
-    caller: &Caller,
-    id: Option<&str>,
-) -> Result<Response<Bytes>, Refusal> {
-    let page = match id {
-        Some(id) => model(&model_routing::by_name(ledger, caller, Some(id))?.model.name),
-        None => {
-            let names = ledger.site.running.models.keys();
-            let usable = names.filter(|name| caller.may_use(name)).map(|name| model(name));
-            json!({ "object": "list", "data": usable.collect::<Vec<_>>() })
-        }
-    };
+pub(crate) fn all(routes: &Routes, allowed: &AllowedModels) -> Response<Bytes> {
+    let usable = routes.names().filter(|name| allowed.contains(name)).map(model);
+    page(&json!({ "object": "list", "data": usable.collect::<Vec<_>>() }))
+}
+
+pub(crate) fn one(name: &str) -> Response<Bytes> {
+    page(&model(name))
+}
+
+fn page(page: &Value) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(page.to_string()));
     let kind = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    Ok(response)
+    response
 }
 
 /// When it was made is not known here, and clients want a number.

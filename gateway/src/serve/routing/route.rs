@@ -10,12 +10,12 @@ use tower_spillover::azure::{ApiPath, Grammar, Operation, percent};
 pub(crate) struct Route<'a> {
     /// One of a closed set, so that it can label a metric.
     pub(crate) operation: &'static str,
-    pub(crate) named: Named<'a>,
+    pub(crate) source: ModelSource<'a>,
 }
 
 /// Where the model is named.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Named<'a> {
+pub(crate) enum ModelSource<'a> {
     /// By the deployment segment of a classic path, decoded.
     Path(Cow<'a, str>),
     /// By `model` in the body, if it has one.
@@ -34,34 +34,35 @@ impl<'a> Route<'a> {
         if is_ambiguous(path) {
             return None;
         }
-        let in_body = if *method == Method::POST { Named::Body } else { Named::Nowhere };
+        let in_body =
+            if *method == Method::POST { ModelSource::Body } else { ModelSource::Nowhere };
         let read = ApiPath::of(path);
         let operation = read.operation(path).filter(|operation| !operation.is_empty())?;
-        let named = match read.grammar() {
+        let source = match read.grammar() {
             Grammar::Deployment(deployment) => {
-                Named::Path(percent::decode_text(&path[deployment.clone()])?)
+                ModelSource::Path(percent::decode_text(&path[deployment.clone()])?)
             }
             // Azure ignores case where this gateway does not.
             Grammar::Resource if is_respelled(rest) => return None,
             _ => in_body,
         };
-        let named = match operation.strip_prefix("models") {
-            Some(id) if named == Named::Nowhere && *method == Method::GET => listed(id)?,
-            _ => named,
+        let source = match operation.strip_prefix("models") {
+            Some(id) if source == ModelSource::Nowhere && *method == Method::GET => listed(id)?,
+            _ => source,
         };
-        Some(Self { operation: Operation::of_rest(operation).label(), named })
+        Some(Self { operation: Operation::of_rest(operation).label(), source })
     }
 }
 
 /// What follows `models`: nothing, or a slash and a name.
-fn listed(id: &str) -> Option<Named<'_>> {
+fn listed(id: &str) -> Option<ModelSource<'_>> {
     match id.strip_prefix('/') {
-        None if id.is_empty() => Some(Named::List(None)),
+        None if id.is_empty() => Some(ModelSource::List(None)),
         // A longer word, or something below a model.
-        None => Some(Named::Nowhere),
-        Some(id) if id.contains('/') => Some(Named::Nowhere),
-        Some("") => Some(Named::List(None)),
-        Some(id) => percent::decode_text(id).map(|id| Named::List(Some(id))),
+        None => Some(ModelSource::Nowhere),
+        Some(id) if id.contains('/') => Some(ModelSource::Nowhere),
+        Some("") => Some(ModelSource::List(None)),
+        Some(id) => percent::decode_text(id).map(|id| ModelSource::List(Some(id))),
     }
 }
 
@@ -96,23 +97,23 @@ fn is_respelled(path: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn read(path: &str) -> Option<(&'static str, Named<'_>)> {
-        Route::of(&Method::POST, path).map(|route| (route.operation, route.named))
+    fn read(path: &str) -> Option<(&'static str, ModelSource<'_>)> {
+        Route::of(&Method::POST, path).map(|route| (route.operation, route.source))
     }
 
     #[test]
     fn both_grammars_name_the_operation_and_the_place_of_the_model() {
-        let path = |name: &'static str| Named::Path(name.into());
+        let path = |name: &'static str| ModelSource::Path(name.into());
         for (given, expected) in [
             ("/openai/deployments/gpt-4o/chat/completions", ("chat.completions", path("gpt-4o"))),
             ("/openai/deployments/chat/completions", ("completions", path("chat"))),
             ("/openai/deployments/a%20b/embeddings", ("embeddings", path("a b"))),
-            ("/openai/v1/responses", ("responses", Named::Body)),
-            ("/openai/v1/responses/resp_1/cancel", ("responses", Named::Body)),
-            ("/openai/responses", ("responses", Named::Body)),
-            ("/openai/files", ("files", Named::Body)),
-            ("/openai/v1/audio/transcriptions", ("audio.transcriptions", Named::Body)),
-            ("/openai/v1/chat/completionsx", ("other", Named::Body)),
+            ("/openai/v1/responses", ("responses", ModelSource::Body)),
+            ("/openai/v1/responses/resp_1/cancel", ("responses", ModelSource::Body)),
+            ("/openai/responses", ("responses", ModelSource::Body)),
+            ("/openai/files", ("files", ModelSource::Body)),
+            ("/openai/v1/audio/transcriptions", ("audio.transcriptions", ModelSource::Body)),
+            ("/openai/v1/chat/completionsx", ("other", ModelSource::Body)),
         ] {
             assert_eq!(read(given), Some(expected), "{given}");
         }
@@ -136,22 +137,22 @@ mod tests {
 
     #[test]
     fn only_a_get_of_models_or_of_one_asks_for_the_list() {
-        let one = |name: &'static str| Named::List(Some(name.into()));
+        let one = |name: &'static str| ModelSource::List(Some(name.into()));
         for (path, expected) in [
-            ("/openai/v1/models", Named::List(None)),
-            ("/openai/models", Named::List(None)),
+            ("/openai/v1/models", ModelSource::List(None)),
+            ("/openai/models", ModelSource::List(None)),
             ("/openai/v1/models/gpt%2D4o", one("gpt-4o")),
             ("/openai/models/gpt-4o", one("gpt-4o")),
-            ("/openai/models/gpt-4o/capabilities", Named::Nowhere),
-            ("/openai/v1/modelsx", Named::Nowhere),
-            ("/openai/v1/files", Named::Nowhere),
-            ("/openai/deployments/gpt-4o/models", Named::Path("gpt-4o".into())),
+            ("/openai/models/gpt-4o/capabilities", ModelSource::Nowhere),
+            ("/openai/v1/modelsx", ModelSource::Nowhere),
+            ("/openai/v1/files", ModelSource::Nowhere),
+            ("/openai/deployments/gpt-4o/models", ModelSource::Path("gpt-4o".into())),
         ] {
             let route = Route::of(&Method::GET, path).expect("a route");
-            assert_eq!(route.named, expected, "{path}");
+            assert_eq!(route.source, expected, "{path}");
         }
         let deleted = Route::of(&Method::DELETE, "/openai/v1/models/ft-1").expect("a route");
-        assert_eq!((deleted.operation, deleted.named), ("models", Named::Nowhere));
+        assert_eq!((deleted.operation, deleted.source), ("models", ModelSource::Nowhere));
     }
 
     #[test]

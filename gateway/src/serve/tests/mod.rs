@@ -24,7 +24,10 @@ use spillover_emulator::{Deployment, Emulator, Pace, Ptu, Resource, Serving, Sta
 use tokio::net::TcpListener;
 use tower_spillover::gate::Mode;
 
-use super::{Observe, Server};
+use super::{
+    lifecycle::{reload::reload, server::Server},
+    record::observe::Observe,
+};
 use crate::{
     access_record::AccessRecord,
     config::{self, Auth, Backend, Config, GateSettings, Model, Secret, Steering, Stickiness},
@@ -100,7 +103,7 @@ impl Scene {
         let mut config = config(&azure.endpoint());
         change(&mut config);
         let accounts = Accounts::default();
-        let server = Server::start(config, Box::new(accounts.clone())).await.expect("starts");
+        let server = Server::start(config, Arc::new(accounts.clone())).await.expect("starts");
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self { emulator, server, accounts, client, _azure: azure }
     }

@@ -170,13 +170,13 @@ async fn a_model_that_did_not_change_keeps_its_memory_through_a_reload() {
     let closed = Fault::status(429).header("retry-after-ms", "30000");
     scene.emulator.script("east", "ptu", [closed]);
     text(scene.chat("gpt-4o").await).await;
-    scene.server.gateway.reload(config(&scene._azure.endpoint())).expect("a good one");
+    reload(&scene.server.gateway, config(&scene._azure.endpoint())).expect("a good one");
     text(scene.chat("gpt-4o").await).await;
     assert_eq!(scene.emulator.stats().of("east", "ptu").attempts, 1, "known to be closed");
 
     let mut other = config(&scene._azure.endpoint());
     other.models.get_mut("gpt-4o").unwrap().ptu[0].weight = 2;
-    scene.server.gateway.reload(other).expect("a good one");
+    reload(&scene.server.gateway, other).expect("a good one");
     text(scene.chat("gpt-4o").await).await;
     assert_eq!(scene.emulator.stats().of("east", "ptu").attempts, 2, "another backend");
 }
@@ -192,13 +192,13 @@ async fn a_configuration_that_cannot_work_leaves_what_is_remembered_alone() {
         let body = r#"{"model":"gpt-4o","input":"Hello"}"#;
         let request = scene.post("/openai/v1/responses").body(Full::from(body));
         text(scene.send(request.expect("a request")).await).await;
-        scene.server.gateway.running().sticky.len()
+        scene.server.gateway.snapshot().sticky.len()
     };
     let known = respond().await;
     let mut other = config(&scene._azure.endpoint());
     stick(&mut other);
     other.sticky.capacity = 1;
     other.models.get_mut("gpt-4o").expect("it is there").standard[0].endpoint = "nowhere".into();
-    scene.server.gateway.reload(other).expect_err("no endpoint");
+    reload(&scene.server.gateway, other).expect_err("no endpoint");
     assert_eq!(respond().await, 2 * known);
 }

@@ -1,8 +1,6 @@
 //! The client that reaches the backends, with its timeouts.
 
 use std::{
-    error::Error,
-    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -21,9 +19,10 @@ use tokio::time::Sleep;
 use tower::Service;
 
 use super::{
-    client_pool::{Download, Lanes, Place},
-    request_body::{Upload, UploadError},
-    upload_progress::Turn,
+    client_pool::{ClientPool, Download, StreamPermit},
+    error::UpstreamError,
+    request_body::RequestBody,
+    upload_progress::UploadProgress,
 };
 use crate::{
     config::{self, Http2},
@@ -34,24 +33,16 @@ use crate::{
 
 /// A service for one attempt at one backend. Clones share its connections. It follows no redirect.
 #[derive(Clone, Debug)]
-pub(crate) struct Upstream {
+pub(crate) struct UpstreamClient {
     /// One for each thread that serves, whose connections are served there.
-    lanes: Arc<[Lanes<HttpClient>]>,
+    pools: Arc<[ClientPool<HttpClient>]>,
     http2: Http2,
     head_timeout: Duration,
 }
 
-type HttpClient = Client<HttpsConnector<HttpConnector>, Upload>;
+type HttpClient = Client<HttpsConnector<HttpConnector>, RequestBody>;
 
-/// Why an attempt has no answer.
-#[derive(Debug)]
-pub(crate) enum UpstreamError {
-    Client(legacy::Error),
-    /// No head of an answer came in time.
-    Silent,
-}
-
-impl Upstream {
+impl UpstreamClient {
     /// A client without connections.
     ///
     /// # Errors
@@ -85,8 +76,8 @@ impl Upstream {
                 .http2_keep_alive_timeout(Duration::from_secs(20))
                 .build(connector.clone())
         };
-        let lanes = (0..workers::count()).map(|_| Lanes::new(client.clone())).collect();
-        Ok(Self { lanes, http2, head_timeout: settings.head_timeout })
+        let pools = (0..workers::count()).map(|_| ClientPool::new(client.clone())).collect();
+        Ok(Self { pools, http2, head_timeout: settings.head_timeout })
     }
 
     /// Whether a connection to `uri` may turn out to be an HTTP/2 one.
@@ -99,44 +90,7 @@ impl Upstream {
     }
 }
 
-impl UpstreamError {
-    /// Whether the backend cannot have seen the request.
-    pub(crate) fn is_connect(&self) -> bool {
-        matches!(self, Self::Client(error) if error.is_connect())
-    }
-
-    /// Whether the connection to the backend broke before it answered, by no fault of the client.
-    pub(crate) fn is_reset(&self) -> bool {
-        matches!(self, Self::Client(error) if !error.is_connect())
-            && self.cause::<UploadError>().is_none()
-    }
-
-    /// In a word, as traces have it.
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Client(error) if error.is_connect() => "connect",
-            Self::Client(_) => "broken",
-            Self::Silent => "timeout",
-        }
-    }
-
-    /// The first cause of the type `T`.
-    pub(crate) fn cause<T: Error + 'static>(&self) -> Option<&T> {
-        let mut next: Option<&(dyn Error + 'static)> = match self {
-            Self::Client(error) => Some(error),
-            Self::Silent => None,
-        };
-        while let Some(error) = next {
-            if let Some(found) = error.downcast_ref() {
-                return Some(found);
-            }
-            next = error.source();
-        }
-        None
-    }
-}
-
-impl Service<Request<Upload>> for Upstream {
+impl Service<Request<RequestBody>> for UpstreamClient {
     type Response = Response<Download>;
     type Error = UpstreamError;
     type Future = Sending;
@@ -145,22 +99,22 @@ impl Service<Request<Upload>> for Upstream {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<Upload>) -> Sending {
+    fn call(&mut self, mut request: Request<RequestBody>) -> Sending {
         let call = Trace::call(&mut request);
-        let lanes = &self.lanes[workers::here()];
-        let (client, place) = if self.may_share_connections(request.uri()) {
-            let (client, place) = lanes.enter();
-            (client, Some(place))
+        let pool = &self.pools[workers::here()];
+        let (client, permit) = if self.may_share_connections(request.uri()) {
+            let (client, permit) = pool.enter();
+            (client, Some(permit))
         } else {
-            (lanes.first(), None)
+            (pool.first(), None)
         };
-        let (turn, longest) = (request.body_mut().watch(), self.head_timeout);
+        let (progress, longest) = (request.body_mut().watch(), self.head_timeout);
         Sending {
             answer: client.request(request),
             timer: clock::sleep(longest),
-            turn,
+            progress,
             longest,
-            place,
+            permit,
             call,
         }
     }
@@ -173,10 +127,10 @@ pin_project! {
         answer: legacy::ResponseFuture,
         #[pin]
         timer: Sleep,
-        turn: Option<Turn>,
+        progress: Option<UploadProgress>,
         // How long a backend may take once it has the request.
         longest: Duration,
-        place: Option<Place>,
+        permit: Option<StreamPermit>,
         call: Option<Box<Call>>,
     }
 }
@@ -188,13 +142,14 @@ impl Future for Sending {
         let mut this = self.project();
         let answer = match this.answer.poll(cx) {
             Poll::Ready(Ok(response)) => {
-                Ok(response.map(|body| Download::new(body, this.place.take())))
+                Ok(response.map(|body| Download::new(body, this.permit.take())))
             }
             Poll::Ready(Err(error)) => Err(UpstreamError::Client(error)),
             Poll::Pending => loop {
                 ready!(this.timer.as_mut().poll(cx));
                 let now = clock::now();
-                let left = this.turn.as_ref().and_then(|turn| turn.left(*this.longest, now));
+                let left =
+                    this.progress.as_ref().and_then(|progress| progress.left(*this.longest, now));
                 match left {
                     // It was the client that took so long.
                     Some(left) => this.timer.as_mut().reset((now + left).into()),
@@ -207,24 +162,6 @@ impl Future for Sending {
             call.end(answer.map_err(UpstreamError::kind));
         }
         Poll::Ready(answer)
-    }
-}
-
-impl fmt::Display for UpstreamError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Client(error) => error.fmt(f),
-            Self::Silent => f.write_str("no answer in time"),
-        }
-    }
-}
-
-impl Error for UpstreamError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Client(error) => error.source(),
-            Self::Silent => None,
-        }
     }
 }
 

@@ -19,65 +19,66 @@ use hyper::body::Incoming;
 ///
 /// A client keeps one HTTP/2 connection to a host. What is sent when all its streams are taken
 /// would wait, unseen by anybody, until one of them ends.
-pub(crate) struct Lanes<C> {
+pub(crate) struct ClientPool<C> {
     make: Box<dyn Fn() -> C + Send + Sync>,
-    lanes: Box<[Lane<C>]>,
+    clients: Box<[PooledClient<C>]>,
 }
 
 #[derive(Debug)]
-struct Lane<C> {
+struct PooledClient<C> {
     client: OnceLock<C>,
     streams: Arc<AtomicUsize>,
 }
 
-/// A stream's place on a lane, until it is dropped.
+/// A stream on a client, counted until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place(Arc<AtomicUsize>);
+pub(crate) struct StreamPermit(Arc<AtomicUsize>);
 
-impl<C> Lanes<C> {
+impl<C> ClientPool<C> {
     pub(crate) fn new(make: impl Fn() -> C + Send + Sync + 'static) -> Self {
-        let lane = || Lane { client: OnceLock::new(), streams: Arc::default() };
-        Self { make: Box::new(make), lanes: (0..MOST).map(|_| lane()).collect() }
+        let client = || PooledClient { client: OnceLock::new(), streams: Arc::default() };
+        Self { make: Box::new(make), clients: (0..MAX_CLIENTS).map(|_| client()).collect() }
     }
 
-    /// The client of the first lane, for connections that take one request at a time.
+    /// The first client, for connections that take one request at a time.
     pub(crate) fn first(&self) -> &C {
-        self.lanes[0].client.get_or_init(&self.make)
+        self.clients[0].client.get_or_init(&self.make)
     }
 
     /// The first client with room for a stream; when none has any, the one with the fewest.
-    pub(crate) fn enter(&self) -> (&C, Place) {
-        let has_room = |lane: &&Lane<C>| lane.streams.load(Relaxed) < STREAMS;
-        let fewest = || self.lanes.iter().min_by_key(|lane| lane.streams.load(Relaxed));
-        let lane = self.lanes.iter().find(has_room).or_else(fewest).expect("there are lanes");
-        lane.streams.fetch_add(1, Relaxed);
-        (lane.client.get_or_init(&self.make), Place(Arc::clone(&lane.streams)))
+    pub(crate) fn enter(&self) -> (&C, StreamPermit) {
+        let has_room =
+            |client: &&PooledClient<C>| client.streams.load(Relaxed) < MAX_STREAMS_PER_CLIENT;
+        let fewest = || self.clients.iter().min_by_key(|client| client.streams.load(Relaxed));
+        let client = self.clients.iter().find(has_room).or_else(fewest).expect("there are clients");
+        client.streams.fetch_add(1, Relaxed);
+        (client.client.get_or_init(&self.make), StreamPermit(Arc::clone(&client.streams)))
     }
 }
 
-impl<C: fmt::Debug> fmt::Debug for Lanes<C> {
+impl<C: fmt::Debug> fmt::Debug for ClientPool<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let used = self.lanes.iter().take_while(|lane| lane.client.get().is_some());
+        let used = self.clients.iter().take_while(|client| client.client.get().is_some());
         f.debug_list().entries(used).finish()
     }
 }
 
-impl Drop for Place {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
 }
 
-/// An answer's body, which gives its place back with its end.
+/// An answer's body, which releases its permit at its end.
 #[derive(Debug)]
 pub(crate) struct Download {
     incoming: Incoming,
-    _place: Option<Place>,
+    _permit: Option<StreamPermit>,
 }
 
 impl Download {
-    pub(crate) const fn new(incoming: Incoming, place: Option<Place>) -> Self {
-        Self { incoming, _place: place }
+    pub(crate) const fn new(incoming: Incoming, permit: Option<StreamPermit>) -> Self {
+        Self { incoming, _permit: permit }
     }
 }
 
@@ -103,6 +104,6 @@ impl Body for Download {
 
 /// Streams on one connection. RFC 9113 section 6.5.2 recommends that servers take no fewer, and
 /// that is what many take.
-const STREAMS: usize = 100;
+const MAX_STREAMS_PER_CLIENT: usize = 100;
 /// As many streams as there is room for requests, and more.
-const MOST: usize = 256;
+const MAX_CLIENTS: usize = 256;

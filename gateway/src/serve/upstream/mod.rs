@@ -1,7 +1,12 @@
-//! How a model's requests reach its backends: the layers, the client, and the bodies.
+//! How a model's requests reach its backends: the layers, the HTTP client, and the bodies.
 
+pub(crate) mod classes;
 pub(crate) mod client;
 pub(crate) mod client_pool;
+pub(crate) mod error;
+pub(crate) mod gate;
+pub(crate) mod move_on;
+pub(crate) mod pools;
 pub(crate) mod request_body;
 pub(crate) mod stack;
 pub(crate) mod upload_progress;

@@ -10,55 +10,69 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tower::{Layer, Service};
 use tower_spillover::{ReplayLayer, TryCloneBody, replay::ReplayBody};
 
-use super::upload_progress::Turn;
-use crate::serve::clock::{self, Silence};
+use super::upload_progress::UploadProgress;
+use crate::serve::{clock, idle_timeout::IdleTimeout, refusal::Refusal};
 
 /// A body as it arrives, up to a length.
 #[derive(Debug)]
-pub(crate) struct Inbound {
+pub(crate) struct BoundedBody {
     incoming: Incoming,
     left: u64,
-    silence: Silence,
+    idle: IdleTimeout,
 }
 
 /// Why a request's body did not arrive whole.
 #[derive(Debug)]
-pub(crate) enum UploadError {
+pub(crate) enum RequestBodyError {
     TooLong,
     Silent,
     Broken(hyper::Error),
 }
 
-impl Inbound {
-    pub(crate) const fn new(incoming: Incoming, limit: u64, longest_silence: Duration) -> Self {
-        Self { incoming, left: limit, silence: Silence::new(longest_silence) }
+impl RequestBodyError {
+    /// What the client is answered; `limit` is that of the body.
+    pub(crate) fn refusal(&self, limit: u64) -> Refusal {
+        let (status, code, message) = match self {
+            Self::TooLong => return Refusal::too_large(limit),
+            Self::Silent => {
+                (StatusCode::REQUEST_TIMEOUT, "RequestTimeout", "The body stopped arriving.")
+            }
+            Self::Broken(_) => (StatusCode::BAD_REQUEST, "BadRequest", "The body broke off."),
+        };
+        Refusal::new(status, code, message)
     }
 }
 
-impl Body for Inbound {
+impl BoundedBody {
+    pub(crate) const fn new(incoming: Incoming, limit: u64, idle_timeout: Duration) -> Self {
+        Self { incoming, left: limit, idle: IdleTimeout::new(idle_timeout) }
+    }
+}
+
+impl Body for BoundedBody {
     type Data = Bytes;
-    type Error = UploadError;
+    type Error = RequestBodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-            ready!(self.silence.poll(cx));
-            return Poll::Ready(Some(Err(UploadError::Silent)));
+            ready!(self.idle.poll(cx));
+            return Poll::Ready(Some(Err(RequestBodyError::Silent)));
         };
-        self.silence.end();
+        self.idle.reset();
         Poll::Ready(next.map(|frame| {
-            let frame = frame.map_err(UploadError::Broken)?;
+            let frame = frame.map_err(RequestBodyError::Broken)?;
             let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-            self.left = self.left.checked_sub(length).ok_or(UploadError::TooLong)?;
+            self.left = self.left.checked_sub(length).ok_or(RequestBodyError::TooLong)?;
             Ok(frame)
         }))
     }
@@ -75,33 +89,33 @@ impl Body for Inbound {
 /// A body as it goes to the layers: kept whole, or streaming through with its first piece looked
 /// at.
 #[derive(Debug)]
-pub(crate) struct Upload {
+pub(crate) struct RequestBody {
     peeked: Option<Bytes>,
-    /// Told of everything that goes on to a backend.
-    turn: Option<Turn>,
+    /// Updated by everything that goes on to a backend.
+    progress: Option<UploadProgress>,
     /// Apart, because a client's queue has room for many requests.
-    body: Box<ReplayBody<Inbound>>,
+    body: Box<ReplayBody<BoundedBody>>,
 }
 
-impl Upload {
-    pub(crate) fn new(body: ReplayBody<Inbound>) -> Self {
-        Self { peeked: None, turn: None, body: Box::new(body) }
+impl RequestBody {
+    pub(crate) fn new(body: ReplayBody<BoundedBody>) -> Self {
+        Self { peeked: None, progress: None, body: Box::new(body) }
     }
 
     pub(crate) const fn is_kept(&self) -> bool {
         self.body.is_replayable()
     }
 
-    /// Tells whose turn it is; `None` for a body that is kept, for which no backend waits.
-    pub(crate) fn watch(&mut self) -> Option<Turn> {
+    /// The progress of the upload; `None` for a body that is kept, for which no backend waits.
+    pub(crate) fn watch(&mut self) -> Option<UploadProgress> {
         if !self.is_kept() {
-            self.turn = Some(Turn::begin(clock::now()));
+            self.progress = Some(UploadProgress::begin(clock::now()));
         }
-        self.turn.clone()
+        self.progress.clone()
     }
 
     /// The whole body when it is kept, otherwise what there is of it first.
-    pub(crate) async fn beginning(&mut self) -> Result<Bytes, UploadError> {
+    pub(crate) async fn beginning(&mut self) -> Result<Bytes, RequestBodyError> {
         if let Some(whole) = self.body.content() {
             return Ok(whole);
         }
@@ -113,7 +127,7 @@ impl Upload {
     }
 }
 
-impl TryCloneBody for Upload {
+impl TryCloneBody for RequestBody {
     fn try_clone(&self) -> Option<Self> {
         ReplayBody::try_clone(&self.body).map(Self::new)
     }
@@ -127,21 +141,21 @@ impl TryCloneBody for Upload {
     }
 }
 
-impl Body for Upload {
+impl Body for RequestBody {
     type Data = Bytes;
-    type Error = UploadError;
+    type Error = RequestBodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let next = match self.peeked.take() {
             Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
             None => Pin::new(&mut *self.body).poll_frame(cx),
         };
-        match &self.turn {
-            Some(turn) if next.is_pending() => turn.is_of_client(),
-            Some(turn) => turn.is_of_backend(clock::now()),
+        match &self.progress {
+            Some(progress) if next.is_pending() => progress.await_client(),
+            Some(progress) => progress.await_backend(clock::now()),
             None => {}
         }
         next
@@ -165,18 +179,18 @@ impl Body for Upload {
 }
 
 /// Keeps the body up to `limit`, as the layer does for whatever is inside of it: here, nothing.
-pub(crate) async fn keep(limit: usize, request: Request<Inbound>) -> Request<Upload> {
+pub(crate) async fn keep(limit: usize, request: Request<BoundedBody>) -> Request<RequestBody> {
     let kept = ReplayLayer::new(limit).layer(Kept).call(request).await;
     let Ok(request) = kept;
-    request.map(Upload::new)
+    request.map(RequestBody::new)
 }
 
 /// A service that hands a request back.
 #[derive(Clone, Copy)]
 struct Kept;
 
-impl Service<Request<ReplayBody<Inbound>>> for Kept {
-    type Response = Request<ReplayBody<Inbound>>;
+impl Service<Request<ReplayBody<BoundedBody>>> for Kept {
+    type Response = Request<ReplayBody<BoundedBody>>;
     type Error = Infallible;
     type Future = std::future::Ready<Result<Self::Response, Infallible>>;
 
@@ -184,12 +198,12 @@ impl Service<Request<ReplayBody<Inbound>>> for Kept {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<ReplayBody<Inbound>>) -> Self::Future {
+    fn call(&mut self, request: Request<ReplayBody<BoundedBody>>) -> Self::Future {
         std::future::ready(Ok(request))
     }
 }
 
-impl fmt::Display for UploadError {
+impl fmt::Display for RequestBodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLong => f.write_str("the request body is too long"),
@@ -199,4 +213,4 @@ impl fmt::Display for UploadError {
     }
 }
 
-impl Error for UploadError {}
+impl Error for RequestBodyError {}

@@ -8,24 +8,23 @@ use tower::{
     util::{Either, MapResponse},
 };
 use tower_spillover::{
-    Backend, BackendPool, Gate, InspectLayer, LimitAttemptsLayer, RegionRotateLayer, ResponseBody,
-    SmartFallback, SmartFallbackLayer, Sticky,
-    backend::{TokenFuture, TokenSource},
-    gate::cost::TokenWeights,
+    BackendPool, InspectLayer, LimitAttemptsLayer, RegionRotateLayer, ResponseBody, SmartFallback,
+    SmartFallbackLayer, Sticky,
     inspect::Inspect,
-    policy::{CooldownPolicy, ErrorKind, MoveOn, RetryBudget},
+    policy::{CooldownPolicy, MoveOn},
     region_rotate::RegionRotate,
-    smart_fallback::{Class, SpillBudget, WhenSpent},
-    sticky::{Residents, StickyTier},
 };
 
 use super::{
-    client::{Upstream, UpstreamError},
+    classes::classes,
+    client::UpstreamClient,
     client_pool::Download,
-    request_body::Upload,
+    error::UpstreamError,
+    move_on::{KindOf, move_on},
+    request_body::RequestBody,
 };
 use crate::{
-    config::{Auth, Budget, Failure, Failures, GateSettings, Inspection, Model},
+    config::{Inspection, Model},
     snapshot::RunningModel,
 };
 
@@ -46,24 +45,22 @@ enum Tiers {
     Standard(Tier),
 }
 
-pub(crate) type Answer = Response<ResponseBody<Read>>;
+pub(crate) type Answer = Response<AnswerBody>;
+pub(crate) type AnswerBody = ResponseBody<Read>;
 /// An answer's body, of which the beginning may have been read.
 pub(crate) type Read = ResponseBody<Download>;
 type Tier = RegionRotate<Leaf, KindOf>;
 type TierLayer = RegionRotateLayer<KindOf>;
 /// What is inside of all layers but one.
-type Leaf = Either<Inspect<Upstream>, Unread>;
-type Unread = MapResponse<Upstream, fn(Response<Download>) -> Response<Read>>;
-type KindOf = fn(&UpstreamError) -> ErrorKind;
-pub(crate) type Tokens = Arc<dyn TokenSource>;
-
+type Leaf = Either<Inspect<UpstreamClient>, Unread>;
+type Unread = MapResponse<UpstreamClient, fn(Response<Download>) -> Response<Read>>;
 impl Stack {
     /// The layers of a model over `upstream`, around the memory in `running` and, where its requests
     /// are kept with what they refer to, `sticky`.
     pub(crate) fn new(
         model: &Model,
         running: &RunningModel,
-        upstream: &Upstream,
+        upstream: &UpstreamClient,
         sticky: Option<&Sticky>,
     ) -> Self {
         let steering = &model.steering;
@@ -96,7 +93,10 @@ impl Stack {
         Self { tiers, limit, inspects: steering.inspect.is_some() }
     }
 
-    pub(crate) async fn send(&self, mut request: Request<Upload>) -> Result<Answer, UpstreamError> {
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<RequestBody>,
+    ) -> Result<Answer, UpstreamError> {
         if self.inspects {
             // A refusal that is compressed cannot be read.
             request.headers_mut().remove(header::ACCEPT_ENCODING);
@@ -125,73 +125,6 @@ impl Stack {
 impl fmt::Debug for Stack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.first_tier())
-    }
-}
-
-/// The name of the class like `class` that never spills, or like that of requests without one. No
-/// configured name has a space.
-pub(crate) fn never_spilling(class: Option<&str>) -> String {
-    format!("{} no-spill", class.unwrap_or_default())
-}
-
-/// A pool of one tier's backends.
-///
-/// # Errors
-///
-/// When a backend cannot work.
-pub(crate) fn pool(
-    name: &str,
-    backends: &[crate::config::Backend],
-    tokens: Option<&Tokens>,
-) -> Result<Option<BackendPool>, String> {
-    if backends.is_empty() {
-        return Ok(None);
-    }
-    let members = backends.iter().map(|backend| {
-        let mut member = Backend::new(&*backend.name, &backend.endpoint)
-            .map_err(|error| error.to_string())?
-            // Without it the caller's spelling of the model would be asked for: an alias, or
-            // whatever else the default model serves.
-            .deployment(backend.deployment.as_deref().unwrap_or(name))
-            .weight(backend.weight)
-            .priority(backend.priority);
-        if let Some(version) = &backend.api_version {
-            member = member.api_version(version);
-        }
-        if let Some(region) = &backend.region {
-            member = member.region(&**region);
-        }
-        if let Some(quota) = &backend.quota {
-            member = member.quota(&**quota);
-        }
-        if let Some(deployment) = &backend.image_deployment {
-            member = member.image_deployment(deployment);
-        }
-        match &backend.auth {
-            Auth::Key(key) => Ok(member.api_key(key.expose())),
-            Auth::Entra => match tokens {
-                Some(tokens) => Ok(member.bearer(Shared(Arc::clone(tokens)))),
-                None => Err(format!("backend `{}`: auth: needs [entra]", backend.name)),
-            },
-        }
-    });
-    let members = members.collect::<Result<Vec<_>, _>>()?;
-    BackendPool::new(members).map(Some).map_err(|error| error.to_string())
-}
-
-pub(crate) fn gate(settings: &GateSettings) -> Gate {
-    Gate::new()
-        .mode(settings.mode)
-        .standing_queue_interval(settings.patience)
-        .cost(TokenWeights::new().output(settings.output_weight))
-}
-
-/// One source for many backends.
-struct Shared(Tokens);
-
-impl TokenSource for Shared {
-    fn token(&self) -> TokenFuture {
-        self.0.token()
     }
 }
 
@@ -236,14 +169,7 @@ fn tier(model: &Model, move_on: MoveOn<KindOf>, pool: BackendPool) -> TierLayer 
     }
 }
 
-/// The backends behind a model's tiers, the first of which is the one that is asked first.
-pub(crate) fn residents(running: &RunningModel) -> Residents {
-    let pools = running.ptu.iter().chain(&running.standard);
-    let residents = pools.map(|pool| RegionRotateLayer::new(pool.clone()).residents());
-    residents.reduce(Residents::and).unwrap_or_default()
-}
-
-fn leaf(upstream: &Upstream, inspection: Option<&Inspection>) -> Leaf {
+fn leaf(upstream: &UpstreamClient, inspection: Option<&Inspection>) -> Leaf {
     let Some(&Inspection { body_time, preamble_time, preamble_limit }) = inspection else {
         return Either::Right(MapResponse::new(upstream.clone(), |answer| answer.map(Read::from)));
     };
@@ -258,56 +184,6 @@ fn leaf(upstream: &Upstream, inspection: Option<&Inspection>) -> Leaf {
         layer = layer.preamble_limit(limit);
     }
     Either::Left(layer.layer(upstream.clone()))
-}
-
-/// What moves on beside refusals.
-fn move_on(settings: &Failures) -> MoveOn<KindOf> {
-    let budget = settings.budget.map(|budget| RetryBudget::new(budget.moves, budget.per_success));
-    let kind: KindOf = |error| match error {
-        UpstreamError::Silent => ErrorKind::Timeout,
-        error if error.is_connect() => ErrorKind::Connect,
-        error if error.is_reset() => ErrorKind::Reset,
-        UpstreamError::Client(_) => ErrorKind::Other,
-    };
-    let none = MoveOn::new().budget(budget).errors(kind);
-    settings.on.iter().fold(none, |move_on, failure| match failure {
-        Failure::Connect => move_on.connect(),
-        Failure::Reset => move_on.reset(),
-        Failure::Timeout => move_on.timeout(),
-        Failure::RequestTimeout => move_on.request_timeout(),
-        Failure::Conflict => move_on.conflict(),
-        Failure::InternalError => move_on.internal_error(),
-        Failure::BadGateway => move_on.bad_gateway(),
-        Failure::Unavailable => move_on.unavailable(),
-        Failure::GatewayTimeout => move_on.gateway_timeout(),
-    })
-}
-
-fn classes(model: &Model) -> impl Iterator<Item = Class> + '_ {
-    let configured = model.classes.iter().flat_map(|(name, class)| {
-        let like_it = |name: String| {
-            let mut like_it = Class::new(name).rank(class.rank);
-            if let Some(max_wait) = class.max_wait {
-                like_it = like_it.max_wait(max_wait);
-            }
-            like_it
-        };
-        let plain = like_it(name.clone());
-        [
-            if class.spills { plain } else { plain.never_spill() },
-            like_it(never_spilling(Some(name))).never_spill(),
-        ]
-    });
-    configured.chain([Class::new(never_spilling(None)).never_spill()])
-}
-
-pub(crate) fn spill_budget(budget: &Budget) -> SpillBudget {
-    let spent = if budget.waits_when_spent { WhenSpent::Wait } else { WhenSpent::Refuse };
-    match (budget.tokens, budget.requests) {
-        (Some(tokens), _) => SpillBudget::tokens(tokens, budget.window),
-        (None, requests) => SpillBudget::requests(requests.unwrap_or(u32::MAX), budget.window),
-    }
-    .when_spent(spent)
 }
 
 pub(crate) const BACKEND: HeaderName = HeaderName::from_static("x-spillover-backend");

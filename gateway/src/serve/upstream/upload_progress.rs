@@ -1,4 +1,4 @@
-//! Whose turn it is while a body streams through: the client's to send, or the backend's.
+//! Upload timeout accounting: whether the client or the backend is waited for while a body streams.
 
 use std::{
     sync::{
@@ -10,24 +10,24 @@ use std::{
 
 /// Since when a backend has had all of a request that came so far. Clones are of one request.
 #[derive(Clone, Debug)]
-pub(crate) struct Turn {
+pub(crate) struct UploadProgress {
     begun: Instant,
     /// In milliseconds after that, or [`OF_CLIENT`].
     since: Arc<AtomicU64>,
 }
 
-impl Turn {
+impl UploadProgress {
     pub(crate) fn begin(now: Instant) -> Self {
         Self { begun: now, since: Arc::default() }
     }
 
     /// The client has to send more.
-    pub(crate) fn is_of_client(&self) {
+    pub(crate) fn await_client(&self) {
         self.since.store(OF_CLIENT, Relaxed);
     }
 
     /// The backend has got something more.
-    pub(crate) fn is_of_backend(&self, now: Instant) {
+    pub(crate) fn await_backend(&self, now: Instant) {
         let since = now.saturating_duration_since(self.begun).as_millis();
         self.since.store(u64::try_from(since).unwrap_or(OF_CLIENT), Relaxed);
     }
@@ -53,12 +53,12 @@ mod tests {
     #[test]
     fn the_time_that_a_client_takes_is_not_the_backends() {
         let (now, second) = (clock::now(), Duration::from_secs(1));
-        let turn = Turn::begin(now);
-        assert_eq!(turn.left(3 * second, now + second), Some(2 * second));
-        turn.is_of_client();
-        assert_eq!(turn.left(3 * second, now + 9 * second), Some(3 * second));
-        turn.clone().is_of_backend(now + 9 * second);
-        assert_eq!(turn.left(3 * second, now + 10 * second), Some(2 * second));
-        assert_eq!(turn.left(3 * second, now + 12 * second), None);
+        let progress = UploadProgress::begin(now);
+        assert_eq!(progress.left(3 * second, now + second), Some(2 * second));
+        progress.await_client();
+        assert_eq!(progress.left(3 * second, now + 9 * second), Some(3 * second));
+        progress.clone().await_backend(now + 9 * second);
+        assert_eq!(progress.left(3 * second, now + 10 * second), Some(2 * second));
+        assert_eq!(progress.left(3 * second, now + 12 * second), None);
     }
 }

@@ -96,10 +96,10 @@ impl Export {
             (spans.join(), numbers)
         });
         if !matches!(spans, Ok(Ok(()))) {
-            tracing::warn!("the last spans were not exported");
+            tracing::warn!(target: TARGET, "the last spans were not exported");
         }
         if let Err(error) = numbers {
-            tracing::warn!(%error, "the last metrics were not exported");
+            tracing::warn!(target: TARGET, %error, "the last metrics were not exported");
         }
     }
 }
@@ -140,6 +140,8 @@ fn providers(
     Ok((traces, metrics))
 }
 
+/// Of log events: a part of their format, so it does not follow the place of this file.
+const TARGET: &str = "spillover::operations::otlp";
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// As the semantic conventions for GenAI metrics advise.

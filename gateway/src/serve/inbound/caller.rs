@@ -1,0 +1,120 @@
+//! What one client may do, and how often.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use http::StatusCode;
+
+use crate::{
+    config::{Client, Permissions},
+    serve::{refusal::Refusal, routing::allowed_models::AllowedModels},
+};
+
+/// One client.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) name: String,
+    pub(crate) models: AllowedModels,
+    pub(crate) class: Option<String>,
+    pub(crate) may: Permissions,
+    rate: Option<Rate>,
+}
+
+impl Caller {
+    /// Takes a request out of the client's rate.
+    pub(crate) fn take(&self, now: Instant) -> Result<(), Refusal> {
+        match &self.rate {
+            None => Ok(()),
+            Some(rate) => rate.take(now).map_err(|wait| {
+                let limit = rate.per_second;
+                Refusal::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "429",
+                    format!("This client may send {limit} requests per second."),
+                )
+                .retry_after(wait)
+            }),
+        }
+    }
+
+    pub(crate) fn anybody() -> Self {
+        let may =
+            Permissions { max_wait: true, class: true, no_spill: true, trace: true, backend: true };
+        Self {
+            name: "open".to_owned(),
+            models: AllowedModels::default(),
+            class: None,
+            may,
+            rate: None,
+        }
+    }
+
+    /// At the same rate, it keeps what it used of it `before`.
+    pub(crate) fn new(client: &Client, before: Option<&Self>) -> Self {
+        let rate = client.requests_per_second.map(|per_second| {
+            let kept = before.and_then(|caller| caller.rate.clone());
+            kept.filter(|rate| rate.per_second.to_bits() == per_second.to_bits())
+                .unwrap_or_else(|| Rate::new(per_second))
+        });
+        Self {
+            name: client.name.clone(),
+            models: AllowedModels::new(client.models.clone()),
+            class: client.class.clone(),
+            may: client.may,
+            rate,
+        }
+    }
+}
+
+/// A token bucket that holds one second's worth, and one request at least.
+#[derive(Clone, Debug)]
+struct Rate {
+    per_second: f64,
+    used: Arc<Mutex<Used>>,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    requests: f64,
+    at: Option<Instant>,
+}
+
+impl Rate {
+    fn new(per_second: f64) -> Self {
+        Self { per_second: per_second.max(1e-6), used: Arc::default() }
+    }
+
+    /// When there is no room, tells when there will be.
+    fn take(&self, now: Instant) -> Result<(), Duration> {
+        let depth = self.per_second.max(1.0);
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = used.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
+        used.at = Some(used.at.map_or(now, |at| at.max(now)));
+        used.requests = (used.requests - passed * self.per_second).max(0.0);
+        let above = used.requests + 1.0 - depth;
+        if above > 1e-9 {
+            return Err(Duration::try_from_secs_f64(above / self.per_second)
+                .unwrap_or(Duration::from_secs(3_600)));
+        }
+        used.requests += 1.0;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_refuses_until_exactly_the_time_it_names() {
+        let rate = Rate::new(2.0);
+        #[expect(clippy::disallowed_methods, reason = "an instant to count from")]
+        let now = Instant::now();
+        assert!(rate.take(now).is_ok() && rate.take(now).is_ok());
+        assert_eq!(rate.take(now), Err(Duration::from_millis(500)));
+        assert!(rate.take(now + Duration::from_millis(499)).is_err());
+        assert!(rate.take(now + Duration::from_millis(500)).is_ok());
+    }
+}

@@ -1,0 +1,144 @@
+//! Makes a configuration ready to serve; a reload keeps what it can of the last one.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use tower_spillover::{BackendPool, Sticky};
+
+use crate::{
+    config::{self, Auth, Backend, Config, Model, Stickiness, StickySettings},
+    entra,
+    serve::{
+        inbound::{client_keys::ClientKeys, runtime::Runtime},
+        routing::routes::{ModelRoute, Routes, StickyScope},
+        upstream::{
+            client::UpstreamClient,
+            gate,
+            pools::{self, Tokens},
+            stack::Stack,
+        },
+    },
+    snapshot::{RunningModel, Snapshot},
+};
+
+/// Puts a configuration to work. What `last` learned of backends that are the same stays.
+///
+/// # Errors
+///
+/// When a backend or a certificate cannot work; nothing has changed then.
+pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime, String> {
+    let upstream = match last {
+        Some(last) if same_client(&config.upstream, &last.config().upstream) => {
+            last.upstream.clone()
+        }
+        _ => UpstreamClient::new(&config.upstream)?,
+    };
+    let (tokens, keeps_tokens) = match (&config.entra, last) {
+        (None, _) => (None, last.is_some_and(|last| last.tokens.is_none())),
+        (Some(entra), Some(last)) if last.config().entra.as_ref() == Some(entra) => {
+            (last.tokens.clone(), true)
+        }
+        (Some(entra), _) => {
+            let tokens = entra::source(entra).map_err(|error| error.to_string())?;
+            (Some(Arc::new(tokens) as Tokens), false)
+        }
+    };
+    // No reload forgets where ids are: a resource that is still configured holds what it held.
+    let sticky = last.map(|last| last.snapshot.sticky.clone()).unwrap_or_default();
+    let (mut routes, mut models) = (HashMap::new(), BTreeMap::new());
+    for (name, model) in &config.models {
+        let kept = last.and_then(|last| {
+            let snapshot = &last.snapshot;
+            Some((snapshot.config.models.get(name)?, &**snapshot.models.get(name)?))
+        });
+        let kept = kept.filter(|_| keeps_tokens || !uses_tokens(model));
+        let running = running_model(name, model, kept, tokens.as_ref())
+            .map_err(|error| format!("models.\"{name}\": {error}"))?;
+        let running = Arc::new(running);
+        let scope = sticky_scope(&model.steering.sticky, &sticky, &running);
+        let stack =
+            Stack::new(model, &running, &upstream, scope.as_ref().map(|scope| &scope.sticky));
+        let route = Arc::new(ModelRoute { model: Arc::clone(&running), stack, sticky: scope });
+        for other in model.aliases.iter().chain([name]) {
+            routes.insert(other.clone(), Arc::clone(&route));
+        }
+        models.insert(name.clone(), running);
+    }
+    let sticky = limited(sticky, &config.sticky);
+    let clients = ClientKeys::new(&config.clients, last.map(|last| &last.clients));
+    let snapshot = Arc::new(Snapshot { config, models, sticky });
+    let routes = Routes::new(Arc::clone(&snapshot), routes);
+    Ok(Runtime { snapshot, clients, routes, upstream, tokens })
+}
+
+/// The pools, the gate and the budget of a model: those of the last configuration where their
+/// settings are the same, so that what they learned is not lost.
+fn running_model(
+    name: &str,
+    model: &Model,
+    last: Option<(&Model, &RunningModel)>,
+    tokens: Option<&Tokens>,
+) -> Result<RunningModel, String> {
+    let last_ptu = last.map(|(settings, running)| (&*settings.ptu, &running.ptu));
+    let last_standard = last.map(|(settings, running)| (&*settings.standard, &running.standard));
+    let ptu = pool(name, &model.ptu, last_ptu, tokens)?;
+    let standard = pool(name, &model.standard, last_standard, tokens)?;
+    if ptu.is_none() && standard.is_none() {
+        return Err("has no backend".to_owned());
+    }
+    let kept_gate = last
+        .filter(|(settings, _)| model.ptu == settings.ptu && model.gate == settings.gate)
+        .and_then(|(_, running)| running.gate.clone());
+    let has_both = ptu.is_some() && standard.is_some();
+    let gate = kept_gate.or_else(|| has_both.then(|| gate::gate(&model.gate)));
+    let spill_budget = last
+        .filter(|(settings, _)| model.spill_budget == settings.spill_budget)
+        .and_then(|(_, running)| running.spill_budget.clone())
+        .or_else(|| model.spill_budget.as_ref().map(gate::spill_budget));
+    Ok(RunningModel { name: name.to_owned(), gate, ptu, standard, spill_budget })
+}
+
+/// The last pool if its backends are the same.
+fn pool(
+    name: &str,
+    backends: &[Backend],
+    last: Option<(&[Backend], &Option<BackendPool>)>,
+    tokens: Option<&Tokens>,
+) -> Result<Option<BackendPool>, String> {
+    match last {
+        Some((settings, pool)) if settings == backends => Ok(pool.clone()),
+        _ => pools::pool(name, backends, tokens),
+    }
+}
+
+/// What keeps a model's requests with the backend that holds what they refer to.
+fn sticky_scope(
+    settings: &Stickiness,
+    memory: &Sticky,
+    running: &RunningModel,
+) -> Option<StickyScope> {
+    let Stickiness::On { default_backend } = settings else { return None };
+    let sticky = match default_backend {
+        Some(name) => memory.clone().default_backend(name.clone()),
+        None => memory.clone(),
+    };
+    Some(StickyScope { sticky, residents: pools::residents(running) })
+}
+
+/// Applies the limits to the shared memory. Call last: the old configuration shares it, so nothing
+/// may fail afterwards.
+fn limited(memory: Sticky, settings: &StickySettings) -> Sticky {
+    memory.capacity(settings.capacity).longest_age(settings.longest_age)
+}
+
+fn uses_tokens(model: &Model) -> bool {
+    model.ptu.iter().chain(&model.standard).any(|backend| backend.auth == Auth::Entra)
+}
+
+/// Whether the client of one serves the other. The idle timeout is not the client's.
+fn same_client(settings: &config::Upstream, last: &config::Upstream) -> bool {
+    let idle_timeout = last.idle_timeout;
+    config::Upstream { idle_timeout, ..settings.clone() } == *last
+}

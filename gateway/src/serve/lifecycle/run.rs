@@ -1,0 +1,135 @@
+//! `spillover serve`, from its arguments to its end.
+
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, header};
+
+use super::{demo, reload::Reload, server::Server, signals::End};
+use crate::{
+    access_record::AccessRecord,
+    config::{self, Config, Hangup},
+    serve::record::observe::Observe,
+    snapshot::Snapshot,
+    telemetry::{self, Telemetry, Trace},
+};
+
+/// Serves the configuration in `file`, or without one a demonstration, until a signal ends it.
+pub(crate) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let served = match runtime {
+        Ok(runtime) => {
+            let served = runtime.block_on(serve(file, listen));
+            // What did not end in the drain time is cut off.
+            runtime.shutdown_background();
+            served
+        }
+        Err(error) => Err(format!("cannot start: {error}")),
+    };
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), String> {
+    // Before anything else: a signal without a handler ends the process.
+    let mut end = End::new().map_err(|error| format!("cannot hear signals: {error}"))?;
+    let (mut config, source) = Source::open(file).await?;
+    if let Some(address) = listen {
+        config.listen.address = address;
+    }
+    let telemetry = Telemetry::new(&config.telemetry).map_err(|error| error.to_string())?;
+    let server = Server::start(config, Arc::new(Observed(telemetry.clone()))).await?;
+    // To be looked at once more when it has stopped.
+    let gateway = Arc::clone(&server.gateway);
+    let watched = Arc::downgrade(&gateway);
+    telemetry.watch(move || watched.upgrade().map(|gateway| gateway.snapshot()));
+    if let Some(admin) = &server.admin_url {
+        announce(&format!("admin on {admin}"));
+    }
+    if let Source::Demo(_) = source {
+        announce(&demo::curl(&server.url));
+    }
+    announce(&format!("listening on {}", server.url));
+    let reload = Reload::new(&server.gateway, server.certificate.clone(), listen);
+    let follow = async {
+        match source {
+            Source::File(watch, hangup) => reload.follow(watch, hangup).await,
+            Source::Demo(_azure) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = end.heard() => {}
+        () = follow => {}
+    }
+    server.stop().await;
+    // What is left to export is sent, which blocks.
+    let _ = tokio::task::spawn_blocking(|| telemetry.shutdown()).await;
+    drop(gateway);
+    Ok(())
+}
+
+/// Where a configuration came from.
+enum Source {
+    File(config::Watch, Hangup),
+    Demo(demo::Azure),
+}
+
+impl Source {
+    async fn open(file: Option<&Path>) -> Result<(Config, Self), String> {
+        let Some(file) = file else {
+            let (azure, config) = demo::start().await.map_err(|error| error.to_string())?;
+            return Ok((config, Self::Demo(azure)));
+        };
+        // Heard while the file is still read: it is read again then.
+        let hangup = Hangup::new();
+        let (config, watch) = config::open(file).map_err(|problems| problems.to_string())?;
+        Ok((config, Self::File(watch, hangup)))
+    }
+}
+
+/// Telemetry as the observer of requests.
+struct Observed(Telemetry);
+
+impl Observe for Observed {
+    fn arrived(&self) {
+        self.0.arrived();
+    }
+
+    fn trace(&self, at: SystemTime, started: Instant, headers: &mut HeaderMap) -> Option<Trace> {
+        self.0.trace(at, started, headers)
+    }
+
+    fn finished(&self, record: &AccessRecord, trace: Option<&Trace>, running: &Snapshot) {
+        self.0.finished(record, trace, running);
+    }
+
+    fn page(&self, path: &str, running: &Snapshot) -> Option<Response<Bytes>> {
+        let (kind, text) = match path {
+            "/metrics" => (telemetry::CONTENT_TYPE, self.0.metrics(running)),
+            "/-/status" => ("application/json", format!("{:#}\n", self.0.status(running))),
+            _ => return None,
+        };
+        let mut response = Response::new(Bytes::from(text));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        Some(response)
+    }
+}
+
+/// One line on standard output, even if it is not read.
+fn announce(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}");
+    let _ = out.flush();
+}

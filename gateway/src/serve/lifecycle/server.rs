@@ -1,0 +1,83 @@
+//! The listening server: started, drained, stopped.
+
+use std::sync::Arc;
+
+use tokio::{sync::watch, task::JoinHandle};
+
+use super::build;
+use crate::{
+    config::Config,
+    serve::{
+        inbound::{
+            certificate::Certificate,
+            gateway::Gateway,
+            listen::Listener,
+            listener_role::{ListenerRole, Pages},
+        },
+        record::observe::Observe,
+        workers::Workers,
+    },
+};
+
+/// A gateway that listens.
+pub(crate) struct Server {
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) url: String,
+    pub(crate) admin_url: Option<String>,
+    /// With TLS.
+    pub(crate) certificate: Option<Certificate>,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+    /// Open until the end, so that it shows the draining too.
+    admin: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// # Errors
+    ///
+    /// When something in `config` cannot work here, such as an address that is taken.
+    pub(crate) async fn start(config: Config, observer: Arc<dyn Observe>) -> Result<Self, String> {
+        let settings = config.listen.clone();
+        let gateway = Arc::new(Gateway::new(build::runtime(config, None)?, observer));
+        let public = Listener::bind(settings.address, settings.tls.as_ref()).await?;
+        let admin = match settings.admin {
+            Some(address) => Some(Listener::bind(address, None).await?),
+            None => None,
+        };
+        let workers = Workers::start().map_err(|error| format!("cannot start threads: {error}"))?;
+        let workers = Arc::new(workers);
+        let (stop, stopped) = watch::channel(false);
+        let pages = if admin.is_some() { Pages::Health } else { Pages::All };
+        Ok(Self {
+            url: public.url(),
+            admin_url: admin.as_ref().map(Listener::url),
+            certificate: public.certificate(),
+            serving: tokio::spawn(public.serve(
+                ListenerRole::public(&gateway, pages),
+                Arc::clone(&workers),
+                stopped,
+            )),
+            admin: admin.map(|admin| {
+                let (always, going) = watch::channel(false);
+                let role = ListenerRole::admin(&gateway);
+                tokio::spawn(async move {
+                    admin.serve(role, workers, going).await;
+                    drop(always);
+                })
+            }),
+            gateway,
+            stop,
+        })
+    }
+
+    /// Takes no more connections, and returns when the last one is done or the time for that is up.
+    pub(crate) async fn stop(self) {
+        self.gateway.drain();
+        // Fails without receivers, which are gone when they have stopped.
+        let _ = self.stop.send(true);
+        let _ = self.serving.await;
+        if let Some(admin) = self.admin {
+            admin.abort();
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The models by name: what a request is routed to.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use http::Request;
+use tower_spillover::{BackendPool, Sticky, sticky::Residents};
+
+use crate::{
+    serve::upstream::{request_body::RequestBody, stack::Stack},
+    snapshot::{RunningModel, Snapshot},
+};
+
+/// The models of one configuration.
+pub(crate) struct Routes {
+    snapshot: Arc<Snapshot>,
+    /// By their own names and their aliases.
+    by_name: HashMap<String, Arc<ModelRoute>>,
+    default: Option<Arc<ModelRoute>>,
+}
+
+/// A model at work.
+#[derive(Debug)]
+pub(crate) struct ModelRoute {
+    pub(crate) model: Arc<RunningModel>,
+    pub(crate) stack: Stack,
+    /// Where its requests are kept with what they refer to.
+    pub(crate) sticky: Option<StickyScope>,
+}
+
+/// What shows that a request belongs to one of a model's backends.
+#[derive(Debug)]
+pub(crate) struct StickyScope {
+    pub(crate) sticky: Sticky,
+    pub(crate) residents: Residents,
+}
+
+impl ModelRoute {
+    /// Whether its requests are kept with what they refer to.
+    pub(crate) const fn is_sticky(&self) -> bool {
+        self.sticky.is_some()
+    }
+
+    pub(crate) fn has_backend(&self, name: &str) -> bool {
+        let pools = self.model.ptu.iter().chain(&self.model.standard);
+        pools.flat_map(BackendPool::names).any(|known| known == name)
+    }
+
+    /// How long the whole PTU tier goes on refusing; `None` while it may answer, or when it fails.
+    pub(crate) fn ptu_refuses_for(&self) -> Option<Duration> {
+        let ptu = self.model.ptu.as_ref()?;
+        let backends = ptu.cooldowns().zip(ptu.failures());
+        backends.map(|((_, resting), (_, failures))| resting.filter(|_| failures == 0)).min()?
+    }
+
+    /// Whether something that `request` refers to is known to be with one of its backends.
+    fn holds(&self, request: &Request<RequestBody>) -> bool {
+        let knows = |scope: &StickyScope| scope.sticky.knows(request, &scope.residents);
+        self.sticky.as_ref().is_some_and(knows)
+    }
+}
+
+impl Routes {
+    /// `by_name` has the models of `snapshot`.
+    pub(crate) fn new(snapshot: Arc<Snapshot>, by_name: HashMap<String, Arc<ModelRoute>>) -> Self {
+        let models = &snapshot.config.models;
+        let only = models.keys().next().filter(|_| models.len() == 1);
+        let default = snapshot.config.default_model.as_ref().or(only);
+        let default = default.and_then(|name| by_name.get(name)).cloned();
+        Self { snapshot, by_name, default }
+    }
+
+    /// The model called `name`, by its own name or another; the default model where there is one
+    /// and the configuration names it.
+    pub(crate) fn named(&self, name: &str) -> Option<&Arc<ModelRoute>> {
+        let has_default = self.snapshot.config.default_model.is_some();
+        let stand_in = || self.default.as_ref().filter(|_| has_default);
+        self.by_name.get(name).or_else(stand_in)
+    }
+
+    /// The model of requests that name none.
+    pub(crate) const fn unnamed(&self) -> Option<&Arc<ModelRoute>> {
+        self.default.as_ref()
+    }
+
+    /// The model that a request belongs to which names none, by the backend that it names or by what
+    /// it refers to: the default model, or the first other one, for which `may_be` returns true.
+    pub(crate) fn holder(
+        &self,
+        request: &Request<RequestBody>,
+        backend: Option<&str>,
+        may_be: impl Fn(&str) -> bool,
+    ) -> Option<&Arc<ModelRoute>> {
+        if self.snapshot.models.len() < 2 {
+            return None;
+        }
+        let others = self.names().filter_map(|name| self.by_name.get(name));
+        let mut routes = self.default.iter().chain(others);
+        routes.find(|route| {
+            may_be(&route.model.name)
+                && match backend {
+                    Some(name) => route.is_sticky() && route.has_backend(name),
+                    None => route.holds(request),
+                }
+        })
+    }
+
+    /// The models' own names, without aliases.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.snapshot.models.keys().map(String::as_str)
+    }
+}

@@ -1,0 +1,70 @@
+//! Why a backend gave no answer.
+
+use std::{error::Error, fmt};
+
+use hyper_util::client::legacy;
+
+use super::request_body::RequestBodyError;
+
+/// Why an attempt has no answer.
+#[derive(Debug)]
+pub(crate) enum UpstreamError {
+    Client(legacy::Error),
+    /// No head of an answer came in time.
+    Silent,
+}
+
+impl UpstreamError {
+    /// Whether the backend cannot have seen the request.
+    pub(crate) fn is_connect(&self) -> bool {
+        matches!(self, Self::Client(error) if error.is_connect())
+    }
+
+    /// Whether the connection to the backend broke before it answered, by no fault of the client.
+    pub(crate) fn is_reset(&self) -> bool {
+        matches!(self, Self::Client(error) if !error.is_connect())
+            && self.cause::<RequestBodyError>().is_none()
+    }
+
+    /// In a word, as traces have it.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Client(error) if error.is_connect() => "connect",
+            Self::Client(_) => "broken",
+            Self::Silent => "timeout",
+        }
+    }
+
+    /// The first cause of the type `T`.
+    pub(crate) fn cause<T: Error + 'static>(&self) -> Option<&T> {
+        let mut next: Option<&(dyn Error + 'static)> = match self {
+            Self::Client(error) => Some(error),
+            Self::Silent => None,
+        };
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            next = error.source();
+        }
+        None
+    }
+}
+
+impl fmt::Display for UpstreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(error) => error.fmt(f),
+            Self::Silent => f.write_str("no answer in time"),
+        }
+    }
+}
+
+impl Error for UpstreamError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Client(error) => error.source(),
+            Self::Silent => None,
+        }
+    }
+}

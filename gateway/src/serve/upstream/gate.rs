@@ -1,0 +1,25 @@
+//! The gate of a model and the budget of what it spills.
+
+use tower_spillover::{
+    Gate,
+    gate::cost::TokenWeights,
+    smart_fallback::{SpillBudget, WhenSpent},
+};
+
+use crate::config::{Budget, GateSettings};
+
+pub(crate) fn gate(settings: &GateSettings) -> Gate {
+    Gate::new()
+        .mode(settings.mode)
+        .standing_queue_interval(settings.patience)
+        .cost(TokenWeights::new().output(settings.output_weight))
+}
+
+pub(crate) fn spill_budget(budget: &Budget) -> SpillBudget {
+    let spent = if budget.waits_when_spent { WhenSpent::Wait } else { WhenSpent::Refuse };
+    match (budget.tokens, budget.requests) {
+        (Some(tokens), _) => SpillBudget::tokens(tokens, budget.window),
+        (None, requests) => SpillBudget::requests(requests.unwrap_or(u32::MAX), budget.window),
+    }
+    .when_spent(spent)
+}

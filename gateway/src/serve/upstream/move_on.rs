@@ -1,0 +1,32 @@
+//! Which failures send a request to the next backend or tier.
+
+use tower_spillover::policy::{ErrorKind, MoveOn, RetryBudget};
+
+use super::error::UpstreamError;
+use crate::config::{Failure, Failures};
+
+/// The kind of an attempt's error, which the layers decide by.
+pub(crate) type KindOf = fn(&UpstreamError) -> ErrorKind;
+
+/// What moves on beside refusals.
+pub(crate) fn move_on(settings: &Failures) -> MoveOn<KindOf> {
+    let budget = settings.budget.map(|budget| RetryBudget::new(budget.moves, budget.per_success));
+    let kind: KindOf = |error| match error {
+        UpstreamError::Silent => ErrorKind::Timeout,
+        error if error.is_connect() => ErrorKind::Connect,
+        error if error.is_reset() => ErrorKind::Reset,
+        UpstreamError::Client(_) => ErrorKind::Other,
+    };
+    let none = MoveOn::new().budget(budget).errors(kind);
+    settings.on.iter().fold(none, |move_on, failure| match failure {
+        Failure::Connect => move_on.connect(),
+        Failure::Reset => move_on.reset(),
+        Failure::Timeout => move_on.timeout(),
+        Failure::RequestTimeout => move_on.request_timeout(),
+        Failure::Conflict => move_on.conflict(),
+        Failure::InternalError => move_on.internal_error(),
+        Failure::BadGateway => move_on.bad_gateway(),
+        Failure::Unavailable => move_on.unavailable(),
+        Failure::GatewayTimeout => move_on.gateway_timeout(),
+    })
+}

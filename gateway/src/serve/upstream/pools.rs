@@ -1,0 +1,75 @@
+//! The pool of a tier: its backends, with their credentials.
+
+use std::sync::Arc;
+
+use tower_spillover::{
+    Backend, BackendPool, RegionRotateLayer,
+    backend::{TokenFuture, TokenSource},
+    sticky::{Residents, StickyTier},
+};
+
+use crate::{config::Auth, snapshot::RunningModel};
+
+/// Where access tokens for backends come from.
+pub(crate) type Tokens = Arc<dyn TokenSource>;
+
+/// A pool of one tier's backends.
+///
+/// # Errors
+///
+/// When a backend cannot work.
+pub(crate) fn pool(
+    name: &str,
+    backends: &[crate::config::Backend],
+    tokens: Option<&Tokens>,
+) -> Result<Option<BackendPool>, String> {
+    if backends.is_empty() {
+        return Ok(None);
+    }
+    let members = backends.iter().map(|backend| {
+        let mut member = Backend::new(&*backend.name, &backend.endpoint)
+            .map_err(|error| error.to_string())?
+            // Without it the caller's spelling of the model would be asked for: an alias, or
+            // whatever else the default model serves.
+            .deployment(backend.deployment.as_deref().unwrap_or(name))
+            .weight(backend.weight)
+            .priority(backend.priority);
+        if let Some(version) = &backend.api_version {
+            member = member.api_version(version);
+        }
+        if let Some(region) = &backend.region {
+            member = member.region(&**region);
+        }
+        if let Some(quota) = &backend.quota {
+            member = member.quota(&**quota);
+        }
+        if let Some(deployment) = &backend.image_deployment {
+            member = member.image_deployment(deployment);
+        }
+        match &backend.auth {
+            Auth::Key(key) => Ok(member.api_key(key.expose())),
+            Auth::Entra => match tokens {
+                Some(tokens) => Ok(member.bearer(Shared(Arc::clone(tokens)))),
+                None => Err(format!("backend `{}`: auth: needs [entra]", backend.name)),
+            },
+        }
+    });
+    let members = members.collect::<Result<Vec<_>, _>>()?;
+    BackendPool::new(members).map(Some).map_err(|error| error.to_string())
+}
+
+/// The backends behind a model's tiers, the first of which is the one that is asked first.
+pub(crate) fn residents(running: &RunningModel) -> Residents {
+    let pools = running.ptu.iter().chain(&running.standard);
+    let residents = pools.map(|pool| RegionRotateLayer::new(pool.clone()).residents());
+    residents.reduce(Residents::and).unwrap_or_default()
+}
+
+/// One source for many backends.
+struct Shared(Tokens);
+
+impl TokenSource for Shared {
+    fn token(&self) -> TokenFuture {
+        self.0.token()
+    }
+}
