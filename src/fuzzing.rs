@@ -75,7 +75,7 @@ impl Target {
 /// for a name that is none.
 pub fn rewrite_deployment(original: &Uri, name: &str) -> Option<Option<Uri>> {
     let deployment = Deployment::new(name)?;
-    Some(backend::rewrite_deployment(original, &deployment))
+    Some(backend::rewrite_deployment(original, &ApiPath::of(original.path()), &deployment))
 }
 
 /// The JSON body with another `model`, as [`rewrite_deployment`] gives it.

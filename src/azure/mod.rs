@@ -21,5 +21,5 @@ pub use self::{
 };
 pub(crate) use self::{
     operation::{ApiCall, Kind},
-    path::{deployment_segment, segments},
+    path::segments,
 };

@@ -93,11 +93,6 @@ impl ApiPath {
     }
 }
 
-/// The deployment segment of a classic path, as a byte range of `path`.
-pub(crate) fn deployment_segment(path: &str) -> Option<Range<usize>> {
-    ApiPath::of(path).deployment()
-}
-
 /// What `split('/')` gives, as ranges. Segments are short, so plain steps beat its search.
 pub(crate) fn segments(path: &str) -> impl Iterator<Item = Range<usize>> {
     let bytes = path.as_bytes();
@@ -115,6 +110,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn deployment_segment(path: &str) -> Option<Range<usize>> {
+        ApiPath::of(path).deployment()
+    }
 
     fn names_model_in_body(path: &str) -> bool {
         ApiPath::of(path).names_model_in_body()

@@ -7,7 +7,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::rewrite::{self, Deployment};
-use crate::{ConfigError, TryCloneBody};
+use crate::{ConfigError, TryCloneBody, azure::ApiPath};
 
 /// Addresses requests to another deployment of the resource that they go to anyway: replaces the
 /// deployment segment of a classic path, or `model` in the body of a v1 request, and nothing else.
@@ -81,8 +81,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        rewrite::rewrite_model(&mut request, &self.deployment);
-        if let Some(uri) = rewrite::rewrite_deployment(request.uri(), &self.deployment) {
+        let read = ApiPath::of(request.uri().path());
+        rewrite::rewrite_model(&mut request, &read, &self.deployment);
+        if let Some(uri) = rewrite::rewrite_deployment(request.uri(), &read, &self.deployment) {
             *request.uri_mut() = uri;
         }
         self.inner.call(request)

@@ -183,10 +183,9 @@ impl Gate {
     pub(crate) fn weigh<B: TryCloneBody>(&self, request: &Request<B>) -> Weight {
         let head = Head::new(request.uri(), request.headers());
         let content = request.body().content();
-        let own = self.shared.settings.cost.for_request(&head, content.as_deref());
-        let estimator = own.unwrap_or_else(|| Arc::clone(&self.shared.settings.cost));
-        let cost = sane(estimator.estimate(&head, content.as_deref()));
-        Weight { cost, estimator }
+        let shared = &self.shared.settings.cost;
+        let (cost, own) = shared.weigh(&head, content.as_deref());
+        Weight { cost: sane(cost), estimator: own.unwrap_or_else(|| Arc::clone(shared)) }
     }
 
     /// Admits a request of `cost` that has to be sent somewhere by `deadline`.

@@ -129,11 +129,8 @@ impl Member {
     /// `api-version`, HTTP version and every credential together, so that none is left from another
     /// resource.
     pub(crate) fn address<B: TryCloneBody>(&self, request: &mut Request<B>, ticket: Ticket) {
-        if let Some(deployment) = &self.place.deployment {
-            rewrite::rewrite_model(request, deployment);
-        }
         let spillover = self.spillover_of_caller(request);
-        *request.uri_mut() = rewrite::rewrite_uri(request.uri(), &self.place);
+        rewrite::rewrite_request(request, &self.place);
         // How the caller came here says nothing of how the request goes on, and hyper-util refuses
         // to send one of HTTP/2 over HTTP/1.1.
         *request.version_mut() = Version::default();

@@ -9,9 +9,13 @@ use crate::{
 };
 
 /// Replaces the body's `model`, when that is what names the deployment and the body is in memory.
-/// A body that is still arriving is left as it is.
-pub(crate) fn rewrite_model<B: TryCloneBody>(request: &mut Request<B>, deployment: &Deployment) {
-    if !ApiPath::of(request.uri().path()).names_model_in_body() {
+/// A body that is still arriving is left as it is. `read` is the request's path.
+pub(crate) fn rewrite_model<B: TryCloneBody>(
+    request: &mut Request<B>,
+    read: &ApiPath,
+    deployment: &Deployment,
+) {
+    if !read.names_model_in_body() {
         return;
     }
     let Some(content) = request.body().content() else { return };
@@ -42,7 +46,8 @@ mod tests {
             .header(header::CONTENT_LENGTH, body.len())
             .body(Full::from(body))
             .expect("a valid request");
-        rewrite_model(&mut request, &Deployment::new("gpt-4o-sweden").expect("a name"));
+        let read = ApiPath::of(request.uri().path());
+        rewrite_model(&mut request, &read, &Deployment::new("gpt-4o-sweden").expect("a name"));
         request
     }
 
@@ -80,7 +85,8 @@ mod tests {
     #[test]
     fn a_request_without_a_body_is_left_alone() {
         let mut request = Request::get("/openai/v1/models").body(Empty::<Bytes>::new()).unwrap();
-        rewrite_model(&mut request, &Deployment::new("gpt-4o-sweden").expect("a name"));
+        let read = ApiPath::of(request.uri().path());
+        rewrite_model(&mut request, &read, &Deployment::new("gpt-4o-sweden").expect("a name"));
         assert!(request.headers().is_empty());
     }
 }

@@ -65,7 +65,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{azure::deployment_segment, backend::rewrite::rewrite_deployment};
+    use crate::{azure::ApiPath, backend::rewrite::rewrite_deployment};
 
     #[test]
     fn everything_but_unreserved_characters_is_percent_encoded() {
@@ -105,12 +105,12 @@ mod tests {
         fn a_deployment_reads_back_from_its_segment(name in "\\PC{1,20}") {
             let Some(deployment) = Deployment::new(&name) else { return Ok(()) };
             let original = Uri::from_static("/p/openai/deployments/x/chat/completions");
-            let Some(uri) = rewrite_deployment(&original, &deployment) else {
+            let Some(uri) = rewrite_deployment(&original, &ApiPath::of(original.path()), &deployment) else {
                 prop_assert_eq!(name, "x");
                 return Ok(());
             };
             let path = uri.path();
-            let segment = path[deployment_segment(path).unwrap()].as_bytes();
+            let segment = path[ApiPath::of(path).deployment().unwrap()].as_bytes();
             prop_assert!(percent::decode(segment).eq(name.bytes()));
             prop_assert!(path.ends_with("/chat/completions"));
         }

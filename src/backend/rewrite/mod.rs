@@ -9,6 +9,8 @@ mod query;
 mod splice;
 mod uri;
 
+#[cfg(fuzzing)]
+pub(crate) use self::uri::rewrite_uri;
 pub(crate) use self::{
     body::rewrite_model,
     deployment::Deployment,
@@ -16,5 +18,5 @@ pub(crate) use self::{
     model::replace_model,
     multipart::replace_model_field,
     query::CallerKeys,
-    uri::{Place, rewrite_deployment, rewrite_uri},
+    uri::{Place, rewrite_deployment, rewrite_request},
 };

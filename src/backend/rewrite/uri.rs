@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use http::{
-    Uri,
+    Request, Uri,
     uri::{Authority, Parts, PathAndQuery, Scheme},
 };
 
-use super::{CallerKeys, deployment::Deployment, query::Edit};
-use crate::azure::{ApiPath, deployment_segment};
+use super::{CallerKeys, body::rewrite_model, deployment::Deployment, query::Edit};
+use crate::{TryCloneBody, azure::ApiPath};
 
 /// Where a backend's requests go.
 #[derive(Clone, Debug)]
@@ -23,23 +23,44 @@ pub(crate) struct Place {
     pub(crate) keys: CallerKeys,
 }
 
+/// Makes `request` one of a place: its URI and, where that is what names the deployment, the
+/// body's `model`. The path is read once for both.
+pub(crate) fn rewrite_request<B: TryCloneBody>(request: &mut Request<B>, place: &Place) {
+    let uri = if let Some(given) = place.keeps(request.uri()) {
+        place.at(given.clone())
+    } else {
+        let read = ApiPath::of(request.uri().path());
+        if let Some(deployment) = &place.deployment {
+            rewrite_model(request, &read, deployment);
+        }
+        move_uri(request.uri(), &read, place)
+    };
+    *request.uri_mut() = uri;
+}
+
 /// The URI of one attempt: always with the place's scheme and authority, and a path.
 ///
 /// The caller's base path ends before the first segment that is `openai`; without one the whole
 /// path goes behind the place's base. A classic path gets the place's deployment and api-version.
 /// The caller's keys leave the query of either. A URI that would outgrow what `Uri` can hold keeps
 /// the rest of the caller's path and query. An unchanged path and query is shared, not copied.
+#[cfg(any(test, fuzzing))]
 pub(crate) fn rewrite_uri(original: &Uri, place: &Place) -> Uri {
-    if let Some(given) = place.keeps(original) {
-        return place.at(given.clone());
+    match place.keeps(original) {
+        Some(given) => place.at(given.clone()),
+        None => move_uri(original, &ApiPath::of(original.path()), place),
     }
+}
+
+/// [`rewrite_uri`] for a URI that is to be changed, whose path is `read`.
+fn move_uri(original: &Uri, read: &ApiPath, place: &Place) -> Uri {
     let path = match original.path() {
         // Asterisk form, and authority form or an absolute form without a path (RFC 9112,
         // section 3.2).
         "*" | "" => "/",
         path => path,
     };
-    let target = Target::at(place, path, original.query());
+    let target = Target::at(place, path, read, original.query());
     let given = original.path_and_query().filter(|given| given.as_str().starts_with('/'));
     let path_and_query = match given {
         Some(given) if target.is_as_given() => given.clone(),
@@ -75,11 +96,15 @@ impl Place {
 
 /// The URI with another deployment and nothing else changed, for two deployments of one resource.
 ///
-/// `None` when there is nothing to change: no deployment in the path, the same one, or no room for
-/// the new one within what `Uri` can hold.
-pub(crate) fn rewrite_deployment(original: &Uri, deployment: &Deployment) -> Option<Uri> {
+/// `read` is the path. `None` when there is nothing to change: no deployment in the path, the same
+/// one, or no room for the new one within what `Uri` can hold.
+pub(crate) fn rewrite_deployment(
+    original: &Uri,
+    read: &ApiPath,
+    deployment: &Deployment,
+) -> Option<Uri> {
     let path = original.path();
-    let segment = deployment_segment(path)?;
+    let segment = read.deployment()?;
     if path[segment.clone()] == *deployment.segment() {
         return None;
     }
@@ -114,8 +139,7 @@ enum Query<'a> {
 }
 
 impl<'a> Target<'a> {
-    fn at(place: &'a Place, path: &'a str, query: Option<&'a str>) -> Self {
-        let read = ApiPath::of(path);
+    fn at(place: &'a Place, path: &'a str, read: &ApiPath, query: Option<&'a str>) -> Self {
         let base = read.base;
         let version = place.api_version.as_deref().filter(|_| read.is_classic());
         let has_base = same(&path[..base], &place.base);
@@ -190,10 +214,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        azure::ApiPath,
-        backend::rewrite::{Endpoint, parse_endpoint},
-    };
+    use crate::backend::rewrite::{Endpoint, parse_endpoint};
 
     fn place(endpoint: &str, deployment: Option<&str>, api_version: Option<&str>) -> Place {
         let Endpoint { scheme, authority, base } = parse_endpoint(endpoint).unwrap();
@@ -213,13 +234,18 @@ mod tests {
     const ON_V1: &str = "responses chat/completions completions embeddings audio/transcriptions \
         audio/speech images/generations images/edits batches deployments/x";
 
+    fn rewritten(original: &str, deployment: &Deployment) -> Option<Uri> {
+        let original: Uri = original.parse().unwrap();
+        rewrite_deployment(&original, &ApiPath::of(original.path()), deployment)
+    }
+
     #[test]
     fn every_classic_operation_with_a_deployment_changes_only_that_segment() {
         let to = place("https://b.net", Some("openai"), Some("2025-01-01"));
         for operation in WITH_DEPLOYMENT.split(' ') {
             for from in ["gpt-4o", "chat", "openai", "deployments", "v1", "%6Ddl", "a%2Fb"] {
                 let path = format!("/openai/deployments/{from}/{operation}");
-                assert_eq!(&path[deployment_segment(&path).unwrap()], from);
+                assert_eq!(&path[ApiPath::of(&path).deployment().unwrap()], from);
                 assert!(!ApiPath::of(&path).names_model_in_body());
                 assert_eq!(
                     moved(&format!("https://a.net{path}?api-version=2023-05-15&x=1"), &to),
@@ -237,7 +263,7 @@ mod tests {
         let to = place("https://b.net/base", Some("chat"), Some("2025-01-01"));
         for operation in WITHOUT_DEPLOYMENT.split(' ') {
             let path = format!("/openai/{operation}");
-            assert_eq!(deployment_segment(&path), None);
+            assert_eq!(ApiPath::of(&path).deployment(), None);
             assert!(ApiPath::of(&path).names_model_in_body());
             assert_eq!(
                 moved(&path, &to),
@@ -251,7 +277,7 @@ mod tests {
         let to = place("https://b.net/base", Some("chat"), Some("2025-01-01"));
         for operation in ON_V1.split(' ') {
             let path = format!("/openai/v1/{operation}");
-            assert_eq!(deployment_segment(&path), None);
+            assert_eq!(ApiPath::of(&path).deployment(), None);
             assert!(ApiPath::of(&path).names_model_in_body());
             assert_eq!(
                 moved(&format!("{path}?api-version=preview"), &to),
@@ -310,7 +336,7 @@ mod tests {
         let to = place("https://b.net/base", Some("a-longer-name"), None);
         assert!(moved(&path, &to) == format!("https://b.net{path}"), "not printed: 64 KiB");
         let deployment = Deployment::new("a-longer-name").unwrap();
-        assert_eq!(rewrite_deployment(&path.parse().unwrap(), &deployment), None);
+        assert_eq!(rewritten(&path, &deployment), None);
     }
 
     #[test]
@@ -327,7 +353,7 @@ mod tests {
             ("a.net:443", None),
             ("*", None),
         ] {
-            let changed = rewrite_deployment(&original.parse().unwrap(), &deployment);
+            let changed = rewritten(original, &deployment);
             assert_eq!(changed.map(|uri| uri.to_string()).as_deref(), expected, "{original}");
         }
     }

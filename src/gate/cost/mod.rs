@@ -54,6 +54,20 @@ pub trait EstimateCost: fmt::Debug + Send + Sync + 'static {
         let _ = (head, content);
         None
     }
+
+    /// The estimate and the estimator of one request, for which an estimator may read the body once
+    /// instead of once for each.
+    #[doc(hidden)]
+    fn weigh(
+        &self,
+        head: &Head<'_>,
+        content: Option<&[u8]>,
+    ) -> (f64, Option<Arc<dyn EstimateCost>>) {
+        match self.for_request(head, content) {
+            Some(own) => (own.estimate(head, content), Some(own)),
+            None => (self.estimate(head, content), None),
+        }
+    }
 }
 
 /// The head of a request whose cost is asked for.

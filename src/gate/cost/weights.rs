@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{EstimateCost, Head, Usage, scan::Demand};
 use crate::{
-    azure::{ContentKind, Operation, content_length, deployment_segment},
+    azure::{ApiPath, ContentKind, Operation, content_length},
     backend::Deployment,
 };
 
@@ -74,7 +74,7 @@ impl TokenWeights {
             return None;
         }
         let path = head.uri.path();
-        let segment = deployment_segment(path).map(|segment| &path[segment]);
+        let segment = ApiPath::of(path).deployment().map(|segment| &path[segment]);
         let named = |name: &Deployment| match segment {
             Some(segment) => segment == &**name.name() || segment == name.segment(),
             None => demand.model == Some(name.json()),
@@ -82,7 +82,7 @@ impl TokenWeights {
         self.models.iter().rev().find(|(name, _)| named(name)).map(|(_, weights)| weights)
     }
 
-    fn weigh(&self, head: &Head<'_>, demand: &Demand<'_>) -> f64 {
+    fn cost(&self, head: &Head<'_>, demand: &Demand<'_>) -> f64 {
         if !Operation::has_output(head.uri.path()) {
             return demand.prompt;
         }
@@ -100,7 +100,7 @@ impl Default for TokenWeights {
 impl EstimateCost for TokenWeights {
     fn estimate(&self, head: &Head<'_>, content: Option<&[u8]>) -> f64 {
         let demand = demand(head, content);
-        self.weights_for(head, &demand).map_or(self, |weights| weights).weigh(head, &demand)
+        self.weights_for(head, &demand).map_or(self, |weights| weights).cost(head, &demand)
     }
 
     fn actual(&self, usage: &Usage) -> f64 {
@@ -118,6 +118,18 @@ impl EstimateCost for TokenWeights {
         }
         let weights = self.weights_for(head, &demand(head, content))?;
         Some(Arc::<Self>::clone(weights))
+    }
+
+    fn weigh(
+        &self,
+        head: &Head<'_>,
+        content: Option<&[u8]>,
+    ) -> (f64, Option<Arc<dyn EstimateCost>>) {
+        let demand = demand(head, content);
+        match self.weights_for(head, &demand) {
+            Some(own) => (own.cost(head, &demand), Some(Arc::<Self>::clone(own))),
+            None => (self.cost(head, &demand), None),
+        }
     }
 }
 
