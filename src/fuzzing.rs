@@ -81,7 +81,7 @@ pub fn rewrite_deployment(original: &Uri, name: &str) -> Option<Option<Uri>> {
 /// The JSON body with another `model`, as [`rewrite_deployment`] gives it.
 pub fn rewrite_json(body: &Bytes, name: &str) -> Option<Option<Bytes>> {
     let deployment = Deployment::new(name)?;
-    Some(backend::replace_model(body, &deployment))
+    Some(backend::replace_model(body, None, &deployment))
 }
 
 /// The form with another `model`, as [`rewrite_deployment`] gives it.

@@ -4,6 +4,7 @@
 mod content;
 pub(crate) mod error;
 pub(crate) mod events;
+pub(crate) mod fields;
 pub(crate) mod json;
 pub(crate) mod message;
 mod multipart;

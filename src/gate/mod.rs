@@ -22,6 +22,7 @@ use self::{
 };
 use crate::{
     TryCloneBody,
+    azure::fields::ScannedBody,
     cooldown::Cooldowns,
     sync::{AtomicBool, Mutex, MutexGuard, clock},
 };
@@ -181,8 +182,10 @@ impl Gate {
 
     /// Weighs a request.
     pub(crate) fn weigh<B: TryCloneBody>(&self, request: &Request<B>) -> Weight {
-        let head = Head::new(request.uri(), request.headers());
         let content = request.body().content();
+        let fields = content.as_deref();
+        let fields = fields.and_then(|body| ScannedBody::fields(request.extensions(), body));
+        let head = Head::new(request.uri(), request.headers()).scanned(fields);
         let shared = &self.shared.settings.cost;
         let (cost, own) = shared.weigh(&head, content.as_deref());
         Weight { cost: sane(cost), estimator: own.unwrap_or_else(|| Arc::clone(shared)) }

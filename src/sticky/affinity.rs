@@ -4,7 +4,13 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-use crate::{azure::json::members, hash::fnv1a};
+use crate::{
+    azure::{
+        fields::{BodyFields, Field, FieldReader},
+        json::Scan,
+    },
+    hash::fnv1a,
+};
 
 /// What keeps requests together whose prompts begin alike; see
 /// [`RegionRotateLayer::cache_affinity`](crate::RegionRotateLayer::cache_affinity).
@@ -24,38 +30,67 @@ pub enum CacheAffinity {
 
 impl CacheAffinity {
     /// The key of a body in memory.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn key(self, content: &[u8]) -> Option<u64> {
+        self.key_known(content, None).0
+    }
+
+    /// The key of a body in memory, of which an earlier scan found what is `known`, and what a scan
+    /// found if there had to be one.
+    pub(super) fn key_known(
+        self,
+        content: &[u8],
+        known: Option<&BodyFields>,
+    ) -> (Option<u64>, Option<BodyFields>) {
         let has_key = KEY.find(content).is_some();
         if !has_key && self == Self::Key {
-            return None;
+            return (None, None);
         }
-        let (mut key, mut instructions, mut prompt) = (None, None, None);
-        members(content, |name, scan| {
-            let name = &content[name];
-            let value = &content[scan.skip()?];
-            match name {
-                b"prompt_cache_key" if value.len() > 2 && value[0] == b'"' => {
-                    key = Some(fnv1a([value]));
-                }
-                // What a response is given before its input.
-                b"instructions" => instructions = Some(value),
-                // A `prompt` that is an object is a stored one, beside the input.
-                b"messages" | b"input" | b"prompt"
-                    if matches!(value.first(), Some(b'"' | b'[')) =>
-                {
-                    prompt = Some(value);
-                }
-                _ => {}
-            }
-            Some(())
-        });
-        if key.is_some() || self == Self::Key {
-            return key;
-        }
-        let first = instructions.filter(|text| text[0] == b'"').unwrap_or_default();
+        let mut found = Found { content, key: None, instructions: None, prompt: None };
+        let (scanned, _) = BodyFields::read_or_scan(known, content, &mut found);
+        (
+            if self == Self::Key { found.key } else { found.key.or_else(|| found.prompt_key()) },
+            scanned,
+        )
+    }
+}
+
+/// What of a body a key is made of.
+struct Found<'a> {
+    content: &'a [u8],
+    key: Option<u64>,
+    instructions: Option<&'a [u8]>,
+    prompt: Option<&'a [u8]>,
+}
+
+impl Found<'_> {
+    /// The key that the beginning of the prompt is.
+    fn prompt_key(&self) -> Option<u64> {
+        let first = self.instructions.filter(|text| text[0] == b'"').unwrap_or_default();
         let first = &first[..first.len().min(CHARACTERS)];
-        let second = prompt?.get(..CHARACTERS - first.len())?;
+        let second = self.prompt?.get(..CHARACTERS - first.len())?;
         Some(fnv1a([first, second]))
+    }
+}
+
+impl<'a> FieldReader<'a> for Found<'a> {
+    fn read(&mut self, field: Field, _: &'a [u8], scan: &mut Scan<'a>) -> Option<()> {
+        let value = &self.content[scan.skip()?];
+        match field {
+            Field::PromptCacheKey if value.len() > 2 && value[0] == b'"' => {
+                self.key = Some(fnv1a([value]));
+            }
+            // What a response is given before its input.
+            Field::Instructions => self.instructions = Some(value),
+            // A `prompt` that is an object is a stored one, beside the input.
+            Field::Messages | Field::Input | Field::Prompt
+                if matches!(value.first(), Some(b'"' | b'[')) =>
+            {
+                self.prompt = Some(value);
+            }
+            _ => {}
+        }
+        Some(())
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     TryCloneBody,
-    azure::{ApiCall, ApiPath, Kind, percent},
+    azure::{ApiCall, ApiPath, Kind, fields::ScannedBody, percent},
     backend::Residents,
 };
 
@@ -43,9 +43,12 @@ impl Binding {
         }
         let name = caller::take_name(request);
         let mut search = Search::new(sticky, residents, now);
-        let (kind, stored) = search.read(request);
+        let Subject { kind, stored, scanned } = search.read(request);
         let named = name.map(|name| residents.named(name.as_str()).ok_or(()));
         let held = search.finish(named);
+        if let Some(scanned) = scanned {
+            request.extensions_mut().insert(scanned);
+        }
         // A file's content is its owner's words, whatever they look like.
         let is_content = request.uri().path().ends_with("/content");
         let lesson = if is_content { Lesson::default() } else { Lesson::of(kind, stored) };
@@ -92,6 +95,15 @@ struct Search<'a> {
     is_needed: bool,
 }
 
+/// What a request is about.
+struct Subject {
+    kind: Kind,
+    /// Whether its answer is to be stored, if it says.
+    stored: Option<bool>,
+    /// What was found by a scan of its body, if there had to be one.
+    scanned: Option<ScannedBody>,
+}
+
 /// Some of the ids of a request, of which the first that is known settles where they are.
 struct Lookup {
     known: Option<Arc<str>>,
@@ -111,9 +123,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Looks up what the path and the body of a request refer to. Gives what it is about, and whether
-    /// its answer is to be stored, if it says.
-    fn read<B: TryCloneBody>(&mut self, request: &Request<B>) -> (Kind, Option<bool>) {
+    /// Looks up what the path and the body of a request refer to.
+    fn read<B: TryCloneBody>(&mut self, request: &Request<B>) -> Subject {
         let path = request.uri().path();
         let ApiCall { operation, id } = ApiPath::of(path).call(path);
         let kind = operation.kind();
@@ -123,10 +134,15 @@ impl<'a> Search<'a> {
             let id = if is_plain { Cow::Borrowed(id) } else { percent::decode(id).collect() };
             self.look_up(&id, true);
         }
-        let content = request.body().content().filter(|_| kind != Kind::Free);
-        let stored = content
-            .and_then(|content| references::read(&content, kind, |reference| self.note(reference)));
-        (kind, stored)
+        let mut subject = Subject { kind, stored: None, scanned: None };
+        if let Some(content) = request.body().content().filter(|_| kind != Kind::Free) {
+            let known = ScannedBody::fields(request.extensions(), &content);
+            let note = |reference: Reference<'_>| self.note(reference);
+            let read = references::read_known(&content, known, kind, note);
+            subject.stored = read.stored;
+            subject.scanned = read.scanned.map(|fields| ScannedBody::new(content, fields));
+        }
+        subject
     }
 
     fn note(&mut self, reference: Reference<'_>) {
@@ -213,6 +229,19 @@ mod tests {
             assert_eq!(sticky.knows_at(&request, &here, now), is_known, "{path} {body}");
             assert!(!sticky.knows_at(&request, &elsewhere, now), "{path} {body}");
         }
+    }
+
+    #[test]
+    fn a_body_that_was_scanned_is_not_scanned_again() {
+        let mut request = Request::post("/openai/v1/responses")
+            .body(Full::<Bytes>::from(r#"{"input":"hi","prompt_cache_key":"a"}"#))
+            .unwrap();
+        let (sticky, residents) = (Sticky::new(), Residents::new([]));
+        Binding::take(&sticky, &residents, &mut request, clock::now());
+        let content = request.body().content().unwrap();
+        let known = ScannedBody::fields(request.extensions(), &content);
+        let (key, scanned) = crate::sticky::CacheAffinity::Key.key_known(&content, known);
+        assert!(key.is_some() && scanned.is_none());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     BackendPool, TryCloneBody,
+    azure::fields::ScannedBody,
     backend::{Preference, Tried},
     body::ResponseTap,
     cooldown::Reopening,
@@ -63,11 +64,22 @@ impl Guidance {
             guide.held = binding.within(residents);
         }
         if let Some(affinity) = self.affinity {
-            guide.key = request.body().content().and_then(|content| affinity.key(&content));
+            guide.key = cache_key(affinity, request);
         }
         let guides = guide.held.is_some() || guide.key.is_some() || guide.lesson.is_some();
         guides.then(|| Box::new(guide))
     }
+}
+
+/// What the prompt of a request in memory may be cached by.
+fn cache_key<B: TryCloneBody>(affinity: CacheAffinity, request: &mut Request<B>) -> Option<u64> {
+    let content = request.body().content()?;
+    let known = ScannedBody::fields(request.extensions(), &content);
+    let (key, scanned) = affinity.key_known(&content, known);
+    if let Some(fields) = scanned {
+        request.extensions_mut().insert(ScannedBody::new(content, fields));
+    }
+    key
 }
 
 impl Guide {

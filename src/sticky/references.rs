@@ -6,7 +6,8 @@ use memchr::memmem::Finder;
 
 use crate::azure::{
     Kind,
-    json::{Scan, members},
+    fields::{BodyFields, Field, FieldReader},
+    json::Scan,
 };
 
 /// Something in a body that one resource may hold.
@@ -20,28 +21,49 @@ pub(crate) enum Reference<'a> {
     Sealed(&'a [u8]),
 }
 
-/// Calls `each` for everything in a body of this kind that one resource may hold, and tells whether
-/// its answer is to be stored, if it says.
+/// What came of reading a body.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    /// Whether the answer is to be stored, if the body says.
+    pub(super) stored: Option<bool>,
+    /// What was found by a scan, if there had to be one.
+    pub(super) scanned: Option<BodyFields>,
+}
+
+/// Calls `each` for everything in a body of this kind that one resource may hold. An earlier scan
+/// of the body found what is `known`.
 ///
 /// Names of members count where the API has them, as they are written; text that a model is shown,
 /// metadata and schemas never do. A body that is not JSON, or breaks, refers to what was found in
 /// it until then.
-pub(crate) fn read<'a>(
+pub(super) fn read_known<'a>(
     content: &'a [u8],
+    known: Option<&BodyFields>,
     kind: Kind,
     each: impl FnMut(Reference<'a>),
-) -> Option<bool> {
-    let mut walk = Walk { content, each, stored: None };
+) -> Read {
     // Inside a string the quotes of a name have backslashes before them.
     let worthwhile = match kind {
         Kind::Free => false,
         Kind::Chat => FILE_ID.find(content).is_some() || STORE.find(content).is_some(),
         Kind::Response | Kind::Kept => true,
     };
-    if worthwhile {
-        members(content, |key, scan| walk.top(&content[key], scan));
+    if !worthwhile {
+        return Read::default();
     }
-    walk.stored
+    let mut walk = Walk { content, each, stored: None };
+    let (scanned, _) = BodyFields::read_or_scan(known, content, &mut walk);
+    Read { stored: walk.stored, scanned }
+}
+
+/// Calls `each` for what a body that was not scanned refers to; whether its answer is to be stored.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read<'a>(
+    content: &'a [u8],
+    kind: Kind,
+    each: impl FnMut(Reference<'a>),
+) -> Option<bool> {
+    read_known(content, None, kind, each).stored
 }
 
 struct Walk<'a, F> {
@@ -50,24 +72,19 @@ struct Walk<'a, F> {
     stored: Option<bool>,
 }
 
-impl<'a, F: FnMut(Reference<'a>)> Walk<'a, F> {
-    fn top(&mut self, key: &'a [u8], scan: &mut Scan<'a>) -> Option<()> {
-        match key {
-            b"previous_response_id"
-            | b"assistant_id"
-            | b"thread_id"
-            | b"input_file_id"
-            | b"training_file"
-            | b"validation_file" => self.id(scan),
-            b"conversation" => match scan.peek()? {
+impl<'a, F: FnMut(Reference<'a>)> FieldReader<'a> for Walk<'a, F> {
+    fn read(&mut self, field: Field, key: &'a [u8], scan: &mut Scan<'a>) -> Option<()> {
+        match field {
+            Field::Id => self.id(scan),
+            Field::Conversation => match scan.peek()? {
                 b'{' => self.object(scan, |walk, key, scan| match key {
                     b"id" => walk.id(scan),
                     _ => scan.skip().map(drop),
                 }),
                 _ => self.id(scan),
             },
-            b"input" | b"items" => self.items(scan),
-            b"store" => {
+            Field::Input | Field::Items => self.items(scan),
+            Field::Store => {
                 let value = scan.skip()?;
                 self.stored = match &self.content[value] {
                     b"true" => Some(true),
@@ -76,21 +93,13 @@ impl<'a, F: FnMut(Reference<'a>)> Walk<'a, F> {
                 };
                 Some(())
             }
-            b"messages"
-            | b"additional_messages"
-            | b"thread"
-            | b"tools"
-            | b"tool_resources"
-            | b"attachments"
-            | b"data_source"
-            | b"file_id"
-            | b"file_ids"
-            | b"vector_store_ids"
-            | b"container" => self.inner(key, scan, DEEPEST),
+            Field::Messages | Field::Tools | Field::Holder => self.inner(key, scan, DEEPEST),
             _ => scan.skip().map(drop),
         }
     }
+}
 
+impl<'a, F: FnMut(Reference<'a>)> Walk<'a, F> {
     /// The input of a response, or what a conversation is given: a text, or items.
     fn items(&mut self, scan: &mut Scan<'a>) -> Option<()> {
         if scan.peek()? != b'[' {
@@ -302,8 +311,13 @@ mod tests {
         ) {
             let deep = format!("{{\"tools\":{}{pieces}", "[{\"tools\":".repeat(depth));
             for body in [pieces.as_str(), &deep, &format!("{{\"input\":[{{{pieces}}}]}}")] {
+                let known = BodyFields::of(body.as_bytes());
                 for kind in [Kind::Chat, Kind::Response, Kind::Kept] {
-                    found(kind, body);
+                    let (all, stored) = found(kind, body);
+                    let mut count = 0;
+                    let read = read_known(body.as_bytes(), Some(&known), kind, |_| count += 1);
+                    prop_assert_eq!((count, read.stored), (all.len(), stored));
+                    prop_assert!(read.scanned.is_none());
                 }
             }
         }

@@ -11,12 +11,9 @@ use memchr::{memchr, memchr2};
 /// members before the fault were given then.
 pub(crate) fn members<'a>(
     text: &'a [u8],
-    mut each: impl FnMut(Range<usize>, &mut Scan<'a>) -> Option<()>,
+    each: impl FnMut(Range<usize>, &mut Scan<'a>) -> Option<()>,
 ) -> Option<()> {
-    let mut scan = Scan { bytes: text, at: 0 };
-    scan.object(&mut each)?;
-    // Anything more is a second document, or what is left of a broken one.
-    scan.peek().is_none().then_some(())
+    Scan::of(text).document(each)
 }
 
 /// A position in a JSON text. Methods that give `None` met its end or something out of place.
@@ -34,6 +31,31 @@ pub(crate) struct Skipped<'a> {
 }
 
 impl<'a> Scan<'a> {
+    /// A scan that stands at the beginning of `text`.
+    pub(crate) const fn of(text: &'a [u8]) -> Self {
+        Self::starting(text, 0)
+    }
+
+    /// A scan that stands at `at` in `text`.
+    pub(crate) const fn starting(text: &'a [u8], at: usize) -> Self {
+        Self { bytes: text, at }
+    }
+
+    /// Where it stands.
+    pub(crate) const fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Skips the whole text, with `each` called as by [`members`].
+    pub(crate) fn document(
+        &mut self,
+        each: impl FnMut(Range<usize>, &mut Self) -> Option<()>,
+    ) -> Option<()> {
+        self.object(each)?;
+        // Anything more is a second document, or what is left of a broken one.
+        self.peek().is_none().then_some(())
+    }
+
     /// The next byte that is not white space, without consuming it.
     pub(crate) fn peek(&mut self) -> Option<u8> {
         loop {

@@ -5,7 +5,7 @@ use http::{Request, header};
 use super::{Deployment, replace_model, replace_model_field};
 use crate::{
     TryCloneBody,
-    azure::{ApiPath, ContentKind},
+    azure::{ApiPath, ContentKind, fields::ScannedBody},
 };
 
 /// Replaces the body's `model`, when that is what names the deployment and the body is in memory.
@@ -24,7 +24,10 @@ pub(crate) fn rewrite_model<B: TryCloneBody>(
         (ContentKind::Multipart, Some(form)) => {
             replace_model_field(&content, form.as_bytes(), deployment)
         }
-        _ => replace_model(&content, deployment),
+        _ => {
+            let known = ScannedBody::fields(request.extensions(), &content);
+            replace_model(&content, known, deployment)
+        }
     };
     let Some(edited) = edited else { return };
     if let Some(length) = request.headers_mut().get_mut(header::CONTENT_LENGTH) {

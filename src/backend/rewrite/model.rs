@@ -3,7 +3,10 @@
 use bytes::Bytes;
 
 use super::{deployment::Deployment, splice::Edits};
-use crate::azure::json::members;
+use crate::azure::{
+    fields::{BodyFields, Field, FieldReader},
+    json::Scan,
+};
 
 /// The body with every top-level `model` string replaced, other bytes as they were.
 ///
@@ -11,47 +14,33 @@ use crate::azure::json::members;
 /// deployment already, or the body is not one whole JSON object. The scan is linear, does not
 /// recurse, and checks the grammar of the outermost object alone; what is wrong further inside is
 /// for the service to refuse.
-pub(crate) fn replace_model(body: &Bytes, deployment: &Deployment) -> Option<Bytes> {
-    let mut edits = Edits::default();
-    members(body, |key, scan| {
+pub(crate) fn replace_model(
+    body: &Bytes,
+    known: Option<&BodyFields>,
+    deployment: &Deployment,
+) -> Option<Bytes> {
+    let mut models = Models { body, name: deployment.json(), edits: Edits::default() };
+    let (_, is_whole) = BodyFields::read_or_scan(known, body, &mut models);
+    if is_whole { models.edits.apply(body) } else { None }
+}
+
+/// The edits of every `model` that is a string, and another one.
+struct Models<'a> {
+    body: &'a [u8],
+    name: &'a [u8],
+    edits: Edits<'a>,
+}
+
+impl<'a> FieldReader<'a> for Models<'a> {
+    fn read(&mut self, field: Field, _: &'a [u8], scan: &mut Scan<'a>) -> Option<()> {
         let value = scan.skip()?;
-        if is_model(&body[key])
-            && body[value.start] == b'"'
-            && body[value.clone()] != *deployment.json()
-        {
-            edits.push(value, deployment.json());
+        let given = &self.body[value.clone()];
+        if field == Field::Model && given[0] == b'"' && *given != *self.name {
+            self.edits.push(value, self.name);
         }
         Some(())
-    })?;
-    edits.apply(body)
-}
-
-/// Whether a raw key means `model`. Of JSON's escapes only `\u` can spell a letter.
-fn is_model(key: &[u8]) -> bool {
-    if key == MODEL {
-        return true;
     }
-    let mut rest = key;
-    for expected in MODEL {
-        rest = match rest {
-            [byte, next @ ..] if byte == expected => next,
-            [b'\\', b'u', b'0', b'0', high, low, next @ ..]
-                if hex(*high) == Some(u32::from(expected >> 4))
-                    && hex(*low) == Some(u32::from(expected & 15)) =>
-            {
-                next
-            }
-            _ => return false,
-        };
-    }
-    rest.is_empty()
 }
-
-fn hex(digit: u8) -> Option<u32> {
-    char::from(digit).to_digit(16)
-}
-
-const MODEL: &[u8; 5] = b"model";
 
 #[cfg(test)]
 mod tests {
@@ -61,7 +50,7 @@ mod tests {
     use super::*;
 
     fn replaced(body: &[u8]) -> Option<Bytes> {
-        replace_model(&Bytes::copy_from_slice(body), &Deployment::new("ptu \"eu\"").unwrap())
+        replace_model(&Bytes::copy_from_slice(body), None, &Deployment::new("ptu \"eu\"").unwrap())
     }
 
     #[test]
@@ -188,7 +177,7 @@ mod tests {
                 Bytes::from(text.unwrap())
             };
             let body = write(&tree);
-            let edited = replace_model(&body, &deployment);
+            let edited = replace_model(&body, None, &deployment);
             tree.insert("model".into(), name.clone().into());
             if model == name {
                 prop_assert_eq!(edited, None);
@@ -207,7 +196,7 @@ mod tests {
                 body = [b"{", &*body, b"\"z\":0}"].concat();
             }
             let body = Bytes::from(body);
-            let long = replace_model(&body, &Deployment::new("*").unwrap());
+            let long = replace_model(&body, None, &Deployment::new("*").unwrap());
             if let Some(edited) = long {
                 let (mut old, mut new) = (&body[..], &edited[..]);
                 while let Some(at) = memchr::memmem::find(new, b"\"model\":\"*\"") {

@@ -31,6 +31,7 @@ use std::{fmt, sync::Arc};
 use http::{HeaderMap, Uri};
 
 pub use self::weights::TokenWeights;
+use crate::azure::fields::BodyFields;
 pub use crate::azure::{Usage, UsageScan};
 
 /// What a request takes out of a PTU's capacity, in weighted tokens.
@@ -78,12 +79,20 @@ pub struct Head<'a> {
     pub uri: &'a Uri,
     /// The headers, the caller's credentials among them.
     pub headers: &'a HeaderMap,
+    /// What a scan of the body found, if there was one.
+    fields: Option<&'a BodyFields>,
 }
 
 impl<'a> Head<'a> {
     /// The head with these parts.
     pub const fn new(uri: &'a Uri, headers: &'a HeaderMap) -> Self {
-        Self { uri, headers }
+        Self { uri, headers, fields: None }
+    }
+
+    /// The head of a request whose body was scanned.
+    pub(crate) const fn scanned(mut self, fields: Option<&'a BodyFields>) -> Self {
+        self.fields = fields;
+        self
     }
 }
 

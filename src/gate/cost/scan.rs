@@ -1,7 +1,10 @@
 //! Reads from a request's body what it asks for, without a JSON tree.
 
 use super::text::Text;
-use crate::azure::json::{count, members};
+use crate::azure::{
+    fields::{BodyFields, Field, FieldReader},
+    json::{Scan, count},
+};
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,40 +20,18 @@ pub(super) struct Demand<'a> {
 }
 
 impl<'a> Demand<'a> {
-    /// Of a body in memory. It is read once, in leaps from quote to quote.
-    pub(super) fn read(content: &'a [u8]) -> Self {
-        let mut demand = Self { prompt: 0.0, longest: None, choices: 1, model: None };
-        let mut text = Text::default();
-        let whole = members(content, |key, scan| {
-            match &content[key] {
-                b"messages" | b"input" | b"prompt" | b"instructions" | b"suffix" => {
-                    text.add_prompt(content, scan)?;
-                }
-                // What a schema is made of is told to the model, names included.
-                b"tools" | b"functions" | b"response_format" | b"text" => text.add_schema(scan)?,
-                name => demand.note(name, &content[scan.skip()?]),
-            }
-            Some(())
-        });
-        if whole.is_none() {
+    /// Of a body in memory, of which a scan found what is `known`. It is read once, in leaps from
+    /// quote to quote.
+    pub(super) fn read(content: &'a [u8], known: Option<&BodyFields>) -> Self {
+        let demand = Self { prompt: 0.0, longest: None, choices: 1, model: None };
+        let mut reader = Reader { content, demand, text: Text::default() };
+        let (_, is_read) = BodyFields::read_or_scan(known, content, &mut reader);
+        if !is_read {
             return Self::unread(content.len());
         }
+        let Reader { mut demand, text, .. } = reader;
         demand.prompt = text.tokens().min(MOST_TOKENS as f64);
         demand
-    }
-
-    fn note(&mut self, name: &[u8], value: &'a [u8]) {
-        match name {
-            b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens" => {
-                self.longest = count(value, MOST_TOKENS).or(self.longest);
-            }
-            b"n" | b"best_of" => {
-                let choices = count(value, MOST_CHOICES).unwrap_or(1);
-                self.choices = self.choices.max(choices as u8);
-            }
-            b"model" => self.model = Some(value),
-            _ => {}
-        }
     }
 
     /// Of a body of `length` bytes that is not JSON, or not there to be read.
@@ -67,6 +48,44 @@ impl<'a> Demand<'a> {
     /// Of a multipart body, which carries a file.
     pub(super) const fn upload() -> Self {
         Self { prompt: ATTACHMENT, longest: None, choices: 1, model: None }
+    }
+}
+
+/// Reads a demand from the members of a body.
+struct Reader<'a> {
+    content: &'a [u8],
+    demand: Demand<'a>,
+    text: Text,
+}
+
+impl<'a> FieldReader<'a> for Reader<'a> {
+    fn read(&mut self, field: Field, key: &'a [u8], scan: &mut Scan<'a>) -> Option<()> {
+        let Self { content, demand, text } = self;
+        match field {
+            Field::Messages
+            | Field::Input
+            | Field::Prompt
+            | Field::Instructions
+            | Field::Suffix => {
+                return text.add_prompt(content, scan);
+            }
+            // Schemas are part of the prompt, including their key names.
+            Field::Tools | Field::Schema => return text.add_schema(scan),
+            _ => {}
+        }
+        let value = &content[scan.skip()?];
+        match field {
+            Field::MaxOutput => {
+                demand.longest = count(value, MOST_TOKENS).or(demand.longest);
+            }
+            Field::Choices => {
+                let choices = count(value, MOST_CHOICES).unwrap_or(1);
+                demand.choices = demand.choices.max(choices as u8);
+            }
+            Field::Model if key == b"model" => demand.model = Some(value),
+            _ => {}
+        }
+        Some(())
     }
 }
 
@@ -89,7 +108,7 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Demand<'_> {
-        Demand::read(body.as_bytes())
+        Demand::read(body.as_bytes(), None)
     }
 
     #[test]
@@ -198,6 +217,8 @@ mod tests {
                 let demand = read(&text);
                 prop_assert!((demand.prompt - expected).abs() <= 0.2 * expected);
                 prop_assert_eq!(demand.longest, Some(limit));
+                let known = BodyFields::of(text.as_bytes());
+                prop_assert_eq!(Demand::read(text.as_bytes(), Some(&known)), demand, "scanned");
             }
         }
 
@@ -206,11 +227,11 @@ mod tests {
             noise in prop::collection::vec(any::<u8>(), 0..100),
             pieces in "(\"(role|type|content|n|max_tokens|u)\":?|\\\\|\\\\u[0-9d]{0,4}|[\\[\\]{}:, 1\"]){0,30}",
         ) {
-            Demand::read(&noise);
-            Demand::read(pieces.as_bytes());
+            Demand::read(&noise, None);
+            Demand::read(pieces.as_bytes(), None);
             for wrapped in [&noise[..], pieces.as_bytes()] {
                 let body = [b"{\"messages\":[\"", wrapped, b"\"],\"n\":2}"].concat();
-                let demand = Demand::read(&body);
+                let demand = Demand::read(&body, None);
                 prop_assert!(demand.prompt >= 0.0 && demand.prompt <= MOST_TOKENS as f64);
             }
         }

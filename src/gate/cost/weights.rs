@@ -139,7 +139,7 @@ fn demand<'a>(head: &Head<'_>, content: Option<&'a [u8]>) -> Demand<'a> {
     }
     match (content, content_length(head.headers)) {
         (Some([]), _) | (None, Some(0)) => Demand::nothing(),
-        (Some(content), _) => Demand::read(content),
+        (Some(content), _) => Demand::read(content, head.fields),
         (None, length) => {
             let length = usize::try_from(length.unwrap_or(0));
             Demand::unread(length.unwrap_or(usize::MAX))

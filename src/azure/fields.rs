@@ -1,0 +1,307 @@
+//! One scan over the top level of a request's body, for every reader of it.
+
+use std::{fmt, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use http::Extensions;
+
+use super::json::Scan;
+
+/// A request extension: what the scan of its body found, for the layers inside of the one that
+/// needed it first. It holds for the very content that was scanned.
+#[derive(Clone)]
+pub(crate) struct ScannedBody(Arc<(Bytes, BodyFields)>);
+
+/// The members of a body that anything is read from, with the ranges of their values. The first
+/// reader reads along with the scan; later ones read the ranges.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BodyFields {
+    /// So many as nearly all bodies have, without an allocation.
+    first: [Member; INLINE],
+    length: usize,
+    more: Vec<Member>,
+    is_whole: bool,
+}
+
+/// One member of a body. Ranges are positions in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) field: Field,
+    /// Without the quotes.
+    pub(crate) key: Range<usize>,
+    pub(crate) value: Range<usize>,
+}
+
+/// What a member means, where its name is one that anything is read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Field {
+    /// `model`, in whatever spelling JSON allows.
+    Model,
+    Messages,
+    Input,
+    Prompt,
+    Instructions,
+    Suffix,
+    Tools,
+    /// `functions`, `response_format`, `text`: shown to the model with their names.
+    Schema,
+    /// `max_tokens` and its younger names.
+    MaxOutput,
+    /// `n` and `best_of`.
+    Choices,
+    /// The id of something that one resource holds: `previous_response_id`, `thread_id`, ...
+    Id,
+    Conversation,
+    /// What a conversation is given.
+    Items,
+    Store,
+    PromptCacheKey,
+    /// What may have ids of files and the like in it: `attachments`, `tool_resources`, ...
+    Holder,
+    #[default]
+    Other,
+}
+
+/// Reads values of a body.
+pub(crate) trait FieldReader<'a> {
+    /// Reads, or skips, the value before which `scan` stands. `None` when it is broken: nothing
+    /// more is to be read then.
+    fn read(&mut self, field: Field, key: &'a [u8], scan: &mut Scan<'a>) -> Option<()>;
+}
+
+impl ScannedBody {
+    pub(crate) fn new(content: Bytes, fields: BodyFields) -> Self {
+        Self(Arc::new((content, fields)))
+    }
+
+    /// What a scan of `content` found, if there was one.
+    pub(crate) fn fields<'a>(extensions: &'a Extensions, content: &[u8]) -> Option<&'a BodyFields> {
+        let (scanned, fields) = &*extensions.get::<Self>()?.0;
+        // It is still held, so that nothing else can be where it is.
+        (scanned.as_ptr() == content.as_ptr() && scanned.len() == content.len()).then_some(fields)
+    }
+}
+
+/// Shows nothing of the body.
+impl fmt::Debug for ScannedBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScannedBody").finish_non_exhaustive()
+    }
+}
+
+impl BodyFields {
+    /// Has `reader` read `content`, of which a scan found what is `known`, or else scans it. Gives
+    /// what that scan found, and whether everything was read.
+    pub(crate) fn read_or_scan<'a>(
+        known: Option<&Self>,
+        content: &'a [u8],
+        reader: &mut impl FieldReader<'a>,
+    ) -> (Option<Self>, bool) {
+        match known {
+            Some(known) => (None, known.read(content, reader)),
+            None => {
+                let (scanned, is_read) = Self::scan(content, reader);
+                (Some(scanned), is_read)
+            }
+        }
+    }
+
+    /// Scans `content`, with `reader` reading along; also whether that read everything.
+    fn scan<'a>(content: &'a [u8], reader: &mut impl FieldReader<'a>) -> (Self, bool) {
+        let (mut fields, mut is_reading) = (Self::default(), true);
+        let mut scan = Scan::of(content);
+        let whole = scan.document(|key, scan| {
+            let name = &content[key.clone()];
+            let field = Field::named(name);
+            scan.peek()?;
+            let start = scan.at();
+            is_reading = is_reading && reader.read(field, name, scan).is_some();
+            if !is_reading {
+                // What one reader takes for broken need not be so for others.
+                *scan = Scan::starting(content, start);
+                scan.skip()?;
+            }
+            if field != Field::Other {
+                fields.push(Member { field, key, value: start..scan.at() });
+            }
+            Some(())
+        });
+        fields.is_whole = whole.is_some();
+        let is_read = is_reading && fields.is_whole;
+        (fields, is_read)
+    }
+
+    /// Has `reader` read what a scan of `content` found; whether that read everything.
+    fn read<'a>(&self, content: &'a [u8], reader: &mut impl FieldReader<'a>) -> bool {
+        let read = self.iter().try_for_each(|Member { field, key, value }| {
+            let mut scan = Scan::starting(content, value.start);
+            reader.read(*field, &content[key.clone()], &mut scan)
+        });
+        read.is_some() && self.is_whole
+    }
+
+    /// What a scan of `content` finds whose reader skips everything.
+    #[cfg(test)]
+    pub(crate) fn of(content: &[u8]) -> Self {
+        struct Skipping;
+        impl<'a> FieldReader<'a> for Skipping {
+            fn read(&mut self, _: Field, _: &'a [u8], scan: &mut Scan<'a>) -> Option<()> {
+                scan.skip().map(drop)
+            }
+        }
+        Self::scan(content, &mut Skipping).0
+    }
+
+    /// The members in their order; those before the fault, when the body is not whole.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Member> {
+        self.first[..self.length].iter().chain(&self.more)
+    }
+
+    fn push(&mut self, member: Member) {
+        match self.first.get_mut(self.length) {
+            Some(slot) => {
+                *slot = member;
+                self.length += 1;
+            }
+            None => self.more.push(member),
+        }
+    }
+}
+
+impl Field {
+    fn named(key: &[u8]) -> Self {
+        match key {
+            b"model" => Self::Model,
+            b"messages" => Self::Messages,
+            b"input" => Self::Input,
+            b"prompt" => Self::Prompt,
+            b"instructions" => Self::Instructions,
+            b"suffix" => Self::Suffix,
+            b"tools" => Self::Tools,
+            b"functions" | b"response_format" | b"text" => Self::Schema,
+            b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens" => Self::MaxOutput,
+            b"n" | b"best_of" => Self::Choices,
+            b"previous_response_id"
+            | b"assistant_id"
+            | b"thread_id"
+            | b"input_file_id"
+            | b"training_file"
+            | b"validation_file" => Self::Id,
+            b"conversation" => Self::Conversation,
+            b"items" => Self::Items,
+            b"store" => Self::Store,
+            b"prompt_cache_key" => Self::PromptCacheKey,
+            b"additional_messages"
+            | b"thread"
+            | b"tool_resources"
+            | b"attachments"
+            | b"data_source"
+            | b"file_id"
+            | b"file_ids"
+            | b"vector_store_ids"
+            | b"container" => Self::Holder,
+            _ if is_model(key) => Self::Model,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Whether a raw key with escapes means `model`. Of JSON's escapes only `\u` can spell a letter.
+fn is_model(key: &[u8]) -> bool {
+    let mut rest = key;
+    for expected in MODEL {
+        rest = match rest {
+            [byte, next @ ..] if byte == expected => next,
+            [b'\\', b'u', b'0', b'0', high, low, next @ ..]
+                if hex(*high) == Some(u32::from(expected >> 4))
+                    && hex(*low) == Some(u32::from(expected & 15)) =>
+            {
+                next
+            }
+            _ => return false,
+        };
+    }
+    rest.is_empty()
+}
+
+fn hex(digit: u8) -> Option<u32> {
+    char::from(digit).to_digit(16)
+}
+
+const MODEL: &[u8; 5] = b"model";
+const INLINE: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Skips every value, and breaks behind one that is called so.
+    #[derive(Default)]
+    struct Lengths(Vec<(Field, usize)>);
+
+    impl<'a> FieldReader<'a> for Lengths {
+        fn read(&mut self, field: Field, key: &'a [u8], scan: &mut Scan<'a>) -> Option<()> {
+            let value = scan.skip()?;
+            self.0.push((field, value.len()));
+            (key != b"broken").then_some(())
+        }
+    }
+
+    #[test]
+    fn a_later_reader_is_given_what_the_first_one_was() {
+        let body = br#"{"model":"a","x":[1], "messages" : [{"a":"b"}] ,"n":1,"mod\u0065l":"b"}"#;
+        let mut first = Lengths::default();
+        let (fields, is_read) = BodyFields::scan(body, &mut first);
+        first.0.retain(|(field, _)| *field != Field::Other);
+        let mut later = Lengths::default();
+        assert!(is_read && fields.read(body, &mut later));
+        assert_eq!(later.0, first.0);
+        let models = fields.iter().filter(|member| member.field == Field::Model);
+        let models: Vec<_> = models.map(|member| &body[member.value.clone()]).collect();
+        assert_eq!(models, [b"\"a\"", b"\"b\""]);
+    }
+
+    #[test]
+    fn what_is_broken_for_one_reader_is_there_for_another() {
+        let body = br#"{"broken":1,"model":"a","thread":{}}"#;
+        let (fields, is_read) = BodyFields::scan(body, &mut Lengths::default());
+        assert!(!is_read);
+        let mut later = Lengths::default();
+        assert!(fields.read(body, &mut later));
+        assert_eq!(later.0, [(Field::Model, 3), (Field::Holder, 2)]);
+    }
+
+    #[test]
+    fn a_scan_holds_for_the_very_content_alone() {
+        let body = Bytes::from_static(br#"{"n":1}"#);
+        let fields = BodyFields::of(&body);
+        let mut extensions = Extensions::new();
+        assert!(ScannedBody::fields(&extensions, &body).is_none());
+        extensions.insert(ScannedBody::new(body.clone(), fields));
+        assert!(ScannedBody::fields(&extensions, &body).is_some());
+        assert!(ScannedBody::fields(&extensions, &body[..3]).is_none());
+        assert!(ScannedBody::fields(&extensions, &Bytes::copy_from_slice(&body)).is_none());
+    }
+
+    #[test]
+    fn more_members_than_fit_are_there_too() {
+        let body = format!("{{{}}}", [r#""n":1"#; INLINE + 3].join(","));
+        let fields = BodyFields::of(body.as_bytes());
+        assert_eq!(fields.iter().count(), INLINE + 3);
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics(pieces in prop::collection::vec(prop::sample::select(PIECES), 0..20)) {
+            let body = pieces.concat();
+            let mut reader = Lengths::default();
+            let (fields, is_read) = BodyFields::scan(body.as_bytes(), &mut reader);
+            prop_assert!(!is_read || fields.read(body.as_bytes(), &mut Lengths::default()));
+        }
+    }
+
+    const PIECES: &[&str] =
+        &["{", "}", "[", "]", ":", ",", "\"model\"", "\"n\"", "1", "\"", "\\", " "];
+}
