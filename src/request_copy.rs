@@ -128,6 +128,7 @@ impl PackedHeaders {
 }
 
 /// A second request like `request`; `None` when its body cannot be sent twice.
+#[inline]
 #[cfg(feature = "retry")]
 pub(crate) fn try_clone<B: TryCloneBody>(request: &Request<B>) -> Option<Request<B>> {
     let mut clone = Request::new(request.body().try_clone()?);
