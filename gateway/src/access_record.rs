@@ -8,11 +8,11 @@ use tower_spillover::{Served, classify::Reason, gate::cost::Usage, served::Attem
 /// A request whose answer has gone out, or was given up.
 #[derive(Debug)]
 pub struct AccessRecord {
-    /// The request's own id, as it is told to the client (`x-request-id`).
+    /// The request's own id, as the client gets it (`x-request-id`).
     pub id: String,
     pub at: SystemTime,
     pub started: Instant,
-    /// The client's name; `open` where anybody may come.
+    /// The client's name; `open` where no key is required.
     pub client: String,
     /// The configured model, if the request named one.
     pub model: Option<String>,

@@ -18,7 +18,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The address of a server that is told secrets: without TLS only on this machine, or where
+    /// The address of a server that gets secrets: without TLS only on this machine, or where
     /// `allow_http` says so.
     pub(super) fn endpoint(&self, allow_http: bool, remedy: &str) -> Option<&'a str> {
         let text = self.address()?;

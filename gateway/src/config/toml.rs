@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{nearest::nearest, parse_context::ParseContext, quantity};
 
-/// A table. Every key that nobody asked for is unknown, so the two cannot drift apart.
+/// A table. Every key that no reader asked for is unknown, so the two cannot drift apart.
 pub(super) struct Section<'a> {
     pub(super) context: &'a ParseContext<'a>,
     pub(super) key: String,
@@ -101,7 +101,7 @@ impl<'a> Section<'a> {
         self.get(key).and_then(|value| value.duration(least, DAY)).unwrap_or(default)
     }
 
-    /// Reports the keys that nobody asked for.
+    /// Reports the keys that no reader asked for.
     pub(super) fn finish(self) {
         for (name, place, value) in self.entries() {
             let remedy = match nearest(name, self.known.iter().copied()) {

@@ -160,5 +160,5 @@ impl Hangup {
 
 /// Editors and Kubernetes take a few steps to replace a file.
 const QUIET: Duration = Duration::from_millis(200);
-/// Long enough for those steps, short enough for whoever waits for the change.
+/// Long enough for those steps, short enough for an operator who waits for the change.
 const LONGEST_UNREST: Duration = Duration::from_secs(1);

@@ -68,7 +68,7 @@ fn client_options(authority: Option<&str>) -> Result<ClientOptions, EntraError> 
     };
     Ok(ClientOptions {
         transport: Some(SdkTransport::new(Arc::new(Transport::new(client, plain)))),
-        // Requests are waiting, and whoever comes later asks again.
+        // Requests are waiting, and later ones ask again.
         retry: RetryOptions::exponential(ExponentialRetryOptions {
             max_retries: 2,
             ..Default::default()

@@ -16,7 +16,7 @@ use tower_spillover::backend::{AccessToken, TokenError, TokenFuture, TokenSource
 
 use crate::{config::Secret, http_client::chain};
 
-/// A credential whose token is at hand.
+/// A credential with a cached token.
 #[derive(Clone)]
 pub(super) struct Refreshed {
     inner: Arc<Inner>,
@@ -44,7 +44,7 @@ struct Held {
     expires_at: Instant,
 }
 
-/// Ends when the fetch has changed the state, whoever still waits for it.
+/// Ends when the fetch has changed the state, whether or not it is still waited for.
 type Fetch = Shared<BoxFuture<'static, Result<AccessToken, Arc<str>>>>;
 
 impl Refreshed {

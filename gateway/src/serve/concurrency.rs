@@ -14,8 +14,7 @@ pub(crate) struct Concurrency(Arc<AtomicUsize>);
 pub(crate) struct ConcurrencyPermit(Arc<AtomicUsize>);
 
 impl Concurrency {
-    /// `None` when `limit` requests are under way. The limit is an argument because a reload changes
-    /// it.
+    /// `None` when `limit` requests are under way. It is an argument because a reload changes it.
     pub(crate) fn enter(&self, limit: usize) -> Option<ConcurrencyPermit> {
         let is_free = self.0.fetch_add(1, Relaxed) < limit;
         let permit = ConcurrencyPermit(Arc::clone(&self.0));

@@ -1,10 +1,10 @@
 //! `spillover serve`: the gateway's server, from its sockets to the layers.
 //!
-//! The rooms import one another in one direction: `lifecycle` starts, reloads and stops; `inbound` takes
-//! a request from its socket to the head of its answer; `routing` finds its model; `upstream` sends it to
-//! that model's backends; `record` holds what is recorded of it until its answer's end. The files beside
-//! them (clock, timeouts, counts, threads, the gateway's own refusals) import no room. `config` and
-//! `telemetry` import nothing of `serve`.
+//! The rooms import one another one way: `lifecycle` builds, starts, reloads and stops; `inbound`
+//! takes a request from its socket to the head of its answer; `routing` finds its model; `upstream`
+//! sends it to that model's backends; `record`, filled by `inbound`, is reported at the end of it.
+//! The files beside them (clock, timeout, counts, threads, the gateway's own refusals) import no
+//! room, and `config` and `telemetry` import nothing of `serve`.
 
 mod activity;
 mod clock;

@@ -1,4 +1,4 @@
-//! What gates, budgets and pools say at this moment, for whoever asks for it.
+//! Gauges of gates, budgets and pools, read when they are scraped or exported.
 
 use tower_spillover::gate::Mode;
 

@@ -27,7 +27,7 @@ pub(crate) enum Decision {
     Standard,
     /// No backend had room.
     Refused,
-    /// The gateway, without asking anybody.
+    /// The gateway, without asking a backend.
     Gateway,
 }
 

@@ -78,8 +78,8 @@ impl Telemetry {
         self.inner.metrics.in_flight.inc();
     }
 
-    /// Begins to trace a request where traces are exported: continues the trace of its caller, of
-    /// which `headers` tell, or begins one. Otherwise `headers` stay as they are.
+    /// Begins to trace a request where traces are exported: continues the trace in its
+    /// caller's `headers`, or begins one. Otherwise `headers` stay as they are.
     pub(crate) fn trace(
         &self,
         at: SystemTime,

@@ -17,7 +17,7 @@ pub struct Config {
     pub sticky: StickySettings,
     /// By the name that clients use: the deployment of a classic path, or `model` in a v1 body.
     pub models: BTreeMap<String, Model>,
-    /// The model that serves names nobody configured, if any.
+    /// The model that serves names that are not configured, if any.
     pub default_model: Option<String>,
     pub clients: Clients,
     pub entra: Option<Entra>,
@@ -181,7 +181,7 @@ pub struct Class {
 /// Who may use the gateway.
 #[derive(Debug)]
 pub enum Clients {
-    /// Anybody, which the file has to say in so many words (`open = true`).
+    /// No key is required, which the file has to say in so many words (`open = true`).
     Open,
     Keyed(Vec<Client>),
 }

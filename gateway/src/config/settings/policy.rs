@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use tower_spillover::sticky::CacheAffinity;
 
-/// What is known about where things are, for all models together: an id means the same whichever
-/// model it was seen under. The defaults are the library's.
+/// Settings of the shared memory of ids, which are not per model. The defaults are the library's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StickySettings {
     /// Defaults to 65,536 ids.
     pub capacity: usize,
-    /// Of an id that nobody uses. Defaults to 30 days.
+    /// Of an id that is not used. Defaults to 30 days.
     pub longest_age: Duration,
 }
 

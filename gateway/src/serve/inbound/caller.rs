@@ -39,7 +39,8 @@ impl Caller {
         }
     }
 
-    pub(crate) fn anybody() -> Self {
+    /// The one client where no key is required.
+    pub(crate) fn open() -> Self {
         let may =
             Permissions { max_wait: true, class: true, no_spill: true, trace: true, backend: true };
         Self {
@@ -86,7 +87,7 @@ impl Rate {
         Self { per_second: per_second.max(1e-6), used: Arc::default() }
     }
 
-    /// When there is no room, tells when there will be.
+    /// The error is the time until there is room.
     fn take(&self, now: Instant) -> Result<(), Duration> {
         let depth = self.per_second.max(1.0);
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);

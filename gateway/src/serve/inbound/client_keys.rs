@@ -15,7 +15,7 @@ use crate::{
 /// The clients of a configuration.
 #[derive(Debug)]
 pub(crate) struct ClientKeys {
-    /// Only one, without keys, where anybody may come.
+    /// Only one, without keys, where no key is required.
     callers: Vec<Arc<Caller>>,
     /// Every key with the place of its client.
     keys: Vec<([u8; 32], u32)>,
@@ -27,7 +27,7 @@ impl ClientKeys {
     pub(crate) fn new(clients: &Clients, before: Option<&Self>) -> Self {
         match clients {
             Clients::Open => {
-                Self { callers: vec![Arc::new(Caller::anybody())], keys: Vec::new(), is_open: true }
+                Self { callers: vec![Arc::new(Caller::open())], keys: Vec::new(), is_open: true }
             }
             Clients::Keyed(clients) => {
                 let last = |client: &Client| Some(&**before?.named(&client.name)?);
@@ -61,7 +61,7 @@ impl ClientKeys {
         })
     }
 
-    /// Compares with every key, whichever fits, so that the time taken tells nothing.
+    /// Compares with every key, so that the time does not depend on which one fits.
     fn caller_of(&self, key: &[u8]) -> Option<&Arc<Caller>> {
         let digest: [u8; 32] = Sha256::digest(key).into();
         let mut found = u32::MAX;

@@ -31,7 +31,7 @@ use crate::{
 pub(crate) enum Protocol {
     Http1,
     Http2,
-    /// The first bytes will tell.
+    /// Decided by the first bytes.
     Either,
 }
 
@@ -87,8 +87,8 @@ fn builder(limits: &Limits, protocol: Protocol) -> auto::Builder<TokioExecutor> 
         .timer(TokioTimer::new())
         // It would count idle time between requests as well; see `silence`.
         .header_read_timeout(None)
-        .max_buf_size(limits.head.max(LEAST_BUFFER));
-    if limits.headers > ROOM_FOR_HEADERS {
+        .max_buf_size(limits.head.max(MIN_BUFFER_BYTES));
+    if limits.headers > DEFAULT_HEADER_LINES {
         // Asked for fewer, it does more.
         builder.http1().max_headers(limits.headers);
     }
@@ -96,9 +96,9 @@ fn builder(limits: &Limits, protocol: Protocol) -> auto::Builder<TokioExecutor> 
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
-        .max_concurrent_streams(MOST_STREAMS)
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PING);
+        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_INTERVAL);
     match protocol {
         Protocol::Http1 => builder.http1_only(),
         Protocol::Http2 => builder.http2_only(),
@@ -197,8 +197,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
 }
 
 /// What hyper asks for.
-const LEAST_BUFFER: usize = 8 * 1024;
-/// What hyper has room for unasked; whoever sends more than the limit is refused later on.
-const ROOM_FOR_HEADERS: usize = 100;
-const MOST_STREAMS: u32 = 1_000;
-const PING: Duration = Duration::from_secs(30);
+const MIN_BUFFER_BYTES: usize = 8 * 1024;
+/// What hyper has room for by default; more than the limit is refused later on.
+const DEFAULT_HEADER_LINES: usize = 100;
+const MAX_STREAMS_PER_CONNECTION: u32 = 1_000;
+const PING_INTERVAL: Duration = Duration::from_secs(30);

@@ -74,7 +74,7 @@ impl fmt::Debug for Gateway {
     }
 }
 
-/// Ids of requests: a part that tells processes apart, and a count.
+/// Ids of requests: a part for the process, and a count.
 struct Ids {
     process: u64,
     count: AtomicU64,

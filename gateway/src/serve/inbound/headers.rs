@@ -47,7 +47,7 @@ fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        // Whoever lists these would have the message itself changed.
+        // Removing these would change the message itself.
         .filter_map(|name| name.trim().parse().ok())
         .filter(|name| *name != header::CONTENT_LENGTH && *name != header::CONTENT_TYPE)
         .collect();

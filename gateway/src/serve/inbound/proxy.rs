@@ -158,7 +158,7 @@ fn permitted(
     Ok(model)
 }
 
-/// Tells the layers what the request asked for.
+/// Hands the layers the wait and the class that the request asked for.
 fn set_limits(control: Control, request: &mut Request<RequestBody>) {
     let Control { max_wait, class, no_spill, .. } = control;
     let class = if no_spill { Some(never_spilling(class.as_deref())) } else { class };

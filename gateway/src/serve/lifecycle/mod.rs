@@ -1,8 +1,8 @@
 //! Starting, reloading and stopping.
 
-pub(crate) mod build;
-pub(crate) mod demo;
+mod build;
+mod demo;
 pub(crate) mod reload;
 pub(crate) mod run;
 pub(crate) mod server;
-pub(crate) mod signals;
+mod signals;

@@ -12,7 +12,7 @@ pub(crate) enum BodyModel {
     Model(String),
     /// No model, in as much as was read.
     Nothing,
-    /// Two different ones, of which nobody knows which one the service would take.
+    /// Two different ones; which one the service would take is not known.
     TwoModels,
     /// Said to be JSON, and whole, and none.
     Unreadable,

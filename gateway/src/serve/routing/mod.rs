@@ -1,7 +1,7 @@
 //! Which model serves a request: by its path, its body, or what it refers to.
 
 pub(crate) mod allowed_models;
-pub(crate) mod body_model;
+mod body_model;
 pub(crate) mod model_list;
 pub(crate) mod model_routing;
 pub(crate) mod named_backend;

@@ -101,7 +101,7 @@ fn speaks_of_models(body: &[u8]) -> bool {
     memmem::find(&body.to_ascii_lowercase(), b"\"model\"").is_some()
 }
 
-/// The class, if the model has it: names that nobody configured could be without end.
+/// The class, if the model has it: the number of other names has no bound.
 pub(crate) fn class(config: &Config, route: &ModelRoute, class: &str) -> Result<String, Refusal> {
     let model = config.models.get(&route.model.name);
     if model.is_some_and(|model| model.classes.contains_key(class)) {

@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 /// takes on one of them.
 ///
 /// A client keeps one HTTP/2 connection to a host. What is sent when all its streams are taken
-/// would wait, unseen by anybody, until one of them ends.
+/// would wait, uncounted, until one of them ends.
 pub(crate) struct ClientPool<C> {
     make: Box<dyn Fn() -> C + Send + Sync>,
     clients: Box<[PooledClient<C>]>,

@@ -2,11 +2,11 @@
 
 pub(crate) mod classes;
 pub(crate) mod client;
-pub(crate) mod client_pool;
+mod client_pool;
 pub(crate) mod error;
 pub(crate) mod gate;
-pub(crate) mod move_on;
+mod move_on;
 pub(crate) mod pools;
 pub(crate) mod request_body;
 pub(crate) mod stack;
-pub(crate) mod upload_progress;
+mod upload_progress;

@@ -1,6 +1,6 @@
 //! Logs: the subscriber, its filter, and its format.
 
-pub(super) mod json;
+mod json;
 pub(super) mod request_line;
 pub(super) mod writer;
 

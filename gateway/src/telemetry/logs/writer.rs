@@ -16,7 +16,7 @@ pub(crate) struct Lines(Arc<Shared>);
 struct Shared {
     waiting: Mutex<Vec<u8>>,
     has_lines: Condvar,
-    /// What is being written, empty between two turns. Whoever holds it writes.
+    /// What is being written, empty between two batches. The holder of the lock writes.
     turn: Mutex<Vec<u8>>,
 }
 
@@ -44,7 +44,7 @@ impl Lines {
     pub(crate) fn drain(&self) {
         let mut batch = locked(&self.0.turn);
         mem::swap(&mut *batch, &mut *locked(&self.0.waiting));
-        // Nobody can be told that standard error is gone.
+        // When standard error is gone, there is no other place to report it.
         let _ = io::stderr().lock().write_all(&batch);
         batch.clear();
     }
@@ -54,7 +54,7 @@ impl Lines {
             let waiting = locked(&self.0.waiting);
             let has_lines = self.0.has_lines.wait_while(waiting, |waiting| waiting.is_empty());
             drop(has_lines);
-            // More lines come in the meantime, and wake nobody.
+            // More lines come in the meantime, and need no wake-up.
             thread::sleep(PAUSE);
             self.drain();
         }
@@ -71,7 +71,7 @@ impl Write for Lines {
         if is_first {
             self.0.has_lines.notify_one();
         }
-        // Whoever reads standard error is slow: so is whoever logs, then.
+        // The reader of standard error is slow: slow down what logs.
         if is_full {
             self.drain();
         }

@@ -1,8 +1,8 @@
 //! The counters and histograms; once a series exists, counting allocates nothing.
 
-pub(super) mod names;
+mod names;
 pub(super) mod scrape;
-pub(super) mod series;
+mod series;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -303,7 +303,7 @@ impl Seen {
     }
 }
 
-/// Milliseconds, as they are told to people.
+/// Whole milliseconds, for logs and status.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

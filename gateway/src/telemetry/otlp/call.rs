@@ -19,8 +19,8 @@ use crate::{
 
 /// The calls, each with the attempt that it was; and the attempts that came to no call.
 ///
-/// Both are in the order in which they were begun. A request that was given up tells of no
-/// attempts, so that only its calls are known.
+/// Both are in the order in which they were begun. A request that was given up has no
+/// attempts, only calls.
 pub(crate) fn pair<'a>(
     labels: &Labels<'a>,
     calls: Vec<Called>,
@@ -69,7 +69,7 @@ pub(crate) fn end(labels: &Labels<'_>, number: usize, call: Called, attempt: Opt
     span.end_with_timestamp(ended);
 }
 
-/// What the path tells is configured, or a client's; a query may hold what is nobody's business.
+/// The path is the configuration's or the client's; a query may hold secrets.
 fn of_address(uri: &Uri) -> Vec<KeyValue> {
     let mut attributes = Vec::with_capacity(12);
     if let (Some(host), Some(scheme)) = (uri.host(), uri.scheme_str()) {

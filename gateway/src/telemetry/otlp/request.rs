@@ -13,7 +13,7 @@ use crate::{
     telemetry::{labels::Labels, metrics::millis, trace::Trace},
 };
 
-/// Ends the span of a request and those of its calls, which then tell what came of them.
+/// Ends the span of a request and those of its calls, with what came of them.
 ///
 /// The request is the logical operation, however often it was sent, as the conventions for GenAI
 /// have it; its calls follow those for HTTP clients.

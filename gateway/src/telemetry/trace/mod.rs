@@ -36,7 +36,7 @@ struct Spans {
     calls: Vec<Called>,
 }
 
-/// A call under way. Dropping it says that nobody waits for its answer any more.
+/// A call under way. Dropping it ends it as cancelled.
 #[derive(Debug)]
 pub(crate) struct Call {
     trace: Trace,
@@ -58,8 +58,7 @@ pub(crate) struct Called {
 pub(crate) type Answer = Result<(StatusCode, Version), &'static str>;
 
 impl Trace {
-    /// Continues the trace that `headers` tell of, or begins one; of headers that tell wrongly
-    /// none are left.
+    /// Continues the trace in `headers`, or begins one; malformed trace headers are removed.
     pub(crate) fn begin(
         tracer: &SdkTracer,
         arrived: (SystemTime, Instant),
@@ -84,7 +83,7 @@ impl Trace {
         }))
     }
 
-    /// Begins a call where the request is traced, which is told upstream of it.
+    /// Begins a call where the request is traced; its `traceparent` goes upstream.
     pub(crate) fn call<B>(request: &mut Request<B>) -> Option<Box<Call>> {
         let trace = request.extensions().get::<Self>()?.clone();
         let (inner, started) = (&*trace.0, now());
@@ -96,7 +95,7 @@ impl Trace {
             .with_start_time(trace.date(started))
             .with_attributes([KeyValue::new("http.request.method", method.unwrap_or("_OTHER"))])
             .start_with_context(&inner.tracer, &inner.context);
-        // There is none to tell of once nothing is exported any more.
+        // Invalid once the exporter has shut down.
         if span.span_context().is_valid() {
             parent::write(span.span_context(), request.headers_mut());
         }
@@ -126,7 +125,6 @@ impl Trace {
 }
 
 impl Call {
-    /// Tells how it ended.
     pub(crate) fn end(mut self, answer: Answer) {
         self.record(answer);
     }
