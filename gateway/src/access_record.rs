@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
-use tower_spillover::{Served, classify::Reason, gate::cost::Usage, served::Attempt, sticky::Held};
+use tower_spillover::{Served, azure::Usage, classify::Reason, served::Attempt, sticky::Held};
 
 /// A request whose answer has gone out, or was given up.
 #[derive(Debug)]
@@ -28,23 +28,9 @@ pub struct AccessRecord {
     pub to_head: Duration,
     /// Until its last byte did.
     pub total: Duration,
-    pub usage: Option<Tokens>,
+    pub usage: Option<Usage>,
     /// Whether the whole body went out.
     pub complete: bool,
-}
-
-/// What a backend said that a request took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tokens {
-    pub prompt: u64,
-    pub cached: u64,
-    pub completion: u64,
-}
-
-impl From<Usage> for Tokens {
-    fn from(usage: Usage) -> Self {
-        Self { prompt: usage.prompt, cached: usage.cached, completion: usage.completion }
-    }
 }
 
 /// Why a backend refused, as headers, labels and logs have it.

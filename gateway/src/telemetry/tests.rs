@@ -17,12 +17,11 @@ use tokio::net::TcpListener;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_spillover::{
     Backend as PoolBackend, BackendPool, Gate, MaxWait, RegionRotateLayer, Served,
-    SmartFallbackLayer, Sticky, gate::Mode, smart_fallback::SpillBudget,
+    SmartFallbackLayer, Sticky, azure::Usage, gate::Mode, smart_fallback::SpillBudget,
 };
 
 use super::*;
 use crate::{
-    access_record::Tokens,
     config::{
         Auth, Backend, Client, Clients, Config, GateSettings, Http2, Limits, Listen, Model,
         Permissions, Secret, Steering, StickySettings, Upstream,
@@ -167,7 +166,7 @@ fn recorded(status: StatusCode, served: Option<Served>) -> AccessRecord {
         served,
         to_head: Duration::from_millis(30),
         total: Duration::from_secs(2),
-        usage: Some(Tokens { prompt: 100, cached: 40, completion: 7 }),
+        usage: Some(Usage::new(100, 40, 7)),
         complete: true,
     }
 }

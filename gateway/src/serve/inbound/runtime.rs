@@ -7,7 +7,7 @@ use crate::{
     config::Config,
     serve::{
         routing::routes::Routes,
-        upstream::{client::UpstreamClient, pools::Tokens},
+        upstream::{client::UpstreamClient, pools::AccessTokens},
     },
     snapshot::Snapshot,
 };
@@ -19,7 +19,7 @@ pub(crate) struct Runtime {
     pub(crate) routes: Routes,
     /// For the next configuration, if it has the same settings.
     pub(crate) upstream: UpstreamClient,
-    pub(crate) tokens: Option<Tokens>,
+    pub(crate) tokens: Option<AccessTokens>,
 }
 
 impl Runtime {

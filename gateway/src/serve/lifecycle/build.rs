@@ -16,7 +16,7 @@ use crate::{
         upstream::{
             client::UpstreamClient,
             gate,
-            pools::{self, Tokens},
+            pools::{self, AccessTokens},
             stack::Stack,
         },
     },
@@ -42,7 +42,7 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
         }
         (Some(entra), _) => {
             let tokens = entra::source(entra).map_err(|error| error.to_string())?;
-            (Some(Arc::new(tokens) as Tokens), false)
+            (Some(Arc::new(tokens) as AccessTokens), false)
         }
     };
     // No reload forgets where ids are: a resource that is still configured holds what it held.
@@ -79,7 +79,7 @@ fn running_model(
     name: &str,
     model: &Model,
     last: Option<(&Model, &RunningModel)>,
-    tokens: Option<&Tokens>,
+    tokens: Option<&AccessTokens>,
 ) -> Result<RunningModel, String> {
     let last_ptu = last.map(|(settings, running)| (&*settings.ptu, &running.ptu));
     let last_standard = last.map(|(settings, running)| (&*settings.standard, &running.standard));
@@ -105,7 +105,7 @@ fn pool(
     name: &str,
     backends: &[Backend],
     last: Option<(&[Backend], &Option<BackendPool>)>,
-    tokens: Option<&Tokens>,
+    tokens: Option<&AccessTokens>,
 ) -> Result<Option<BackendPool>, String> {
     match last {
         Some((settings, pool)) if settings == backends => Ok(pool.clone()),

@@ -10,7 +10,7 @@ use tower_spillover::{Served, azure::UsageScan};
 
 use super::observe::Observe;
 use crate::{
-    access_record::{AccessRecord, Tokens},
+    access_record::AccessRecord,
     serve::{activity::Busy, clock, concurrency::ConcurrencyPermit},
     snapshot::Snapshot,
     telemetry::Trace,
@@ -95,7 +95,7 @@ impl Drop for RequestGuard {
         if record.to_head.is_zero() {
             record.to_head = record.total;
         }
-        record.usage = self.usage.take().and_then(UsageScan::finish).map(Tokens::from);
+        record.usage = self.usage.take().and_then(UsageScan::finish);
         // Before the request is reported: who hears of its end may send another.
         self.permit = None;
         self.observer.finished(&self.record, self.trace.as_ref(), &self.snapshot);

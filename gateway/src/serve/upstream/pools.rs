@@ -11,7 +11,7 @@ use tower_spillover::{
 use crate::{config::Auth, snapshot::RunningModel};
 
 /// Where access tokens for backends come from.
-pub(crate) type Tokens = Arc<dyn TokenSource>;
+pub(crate) type AccessTokens = Arc<dyn TokenSource>;
 
 /// A pool of one tier's backends.
 ///
@@ -21,7 +21,7 @@ pub(crate) type Tokens = Arc<dyn TokenSource>;
 pub(crate) fn pool(
     name: &str,
     backends: &[crate::config::Backend],
-    tokens: Option<&Tokens>,
+    tokens: Option<&AccessTokens>,
 ) -> Result<Option<BackendPool>, String> {
     if backends.is_empty() {
         return Ok(None);
@@ -66,7 +66,7 @@ pub(crate) fn residents(running: &RunningModel) -> Residents {
 }
 
 /// One source for many backends.
-struct Shared(Tokens);
+struct Shared(AccessTokens);
 
 impl TokenSource for Shared {
     fn token(&self) -> TokenFuture {

@@ -17,6 +17,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use tower_spillover::{
+    azure::Usage,
     classify::{Hint, Outcome},
     served::Attempt,
 };
@@ -28,7 +29,7 @@ use super::{
         series::{Recent, Series},
     },
 };
-use crate::access_record::{self, Tokens};
+use crate::access_record;
 
 /// Everything that is counted. What is only looked at is in `scrape`.
 #[derive(Debug)]
@@ -162,7 +163,7 @@ impl Metrics {
                 self.seen(labels, attempt.backend()).count(self, attempt);
             }
         }
-        if let Some(Tokens { prompt, cached, completion }) = record.usage {
+        if let Some(Usage { prompt, cached, completion, .. }) = record.usage {
             let counters = series.tokens.get_or_init(|| self.token_counters(labels));
             for (counter, number) in counters.iter().zip([prompt, cached, completion]) {
                 counter.inc_by(number);
