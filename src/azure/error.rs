@@ -152,7 +152,7 @@ impl<'a> ApiError<'a> {
 }
 
 /// A text without the byte order mark that some proxies write before it (RFC 8259, section 8.1:
-/// whoever reads may pass over it).
+/// a reader may ignore it).
 pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(text)
 }

@@ -6,6 +6,6 @@ mod try_clone;
 
 #[cfg(test)]
 pub(crate) use self::observe::tests as observe_tests;
-pub(crate) use self::observe::{Observe, Observer, ResponseTap, UsageSink};
+pub(crate) use self::observe::{Observer, OnUsage, ResponseTap, UsageSink};
 pub(crate) use self::response::Ahead;
 pub use self::{response::ResponseBody, try_clone::TryCloneBody};

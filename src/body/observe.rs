@@ -26,7 +26,7 @@ pub(crate) trait UsageSink: Send + Sync {
 /// A request extension: a gate let the request go, and wants to know what the answer used. A pool
 /// asks the backend that reopens first when none is open, since the gate knows better when that is.
 #[derive(Clone)]
-pub(crate) struct Observe(pub(crate) Arc<dyn UsageSink>);
+pub(crate) struct OnUsage(pub(crate) Arc<dyn UsageSink>);
 
 /// The taps on one response body, which end when this is dropped.
 pub(crate) struct Observer {
@@ -37,14 +37,14 @@ pub(crate) struct Observer {
 
 /// Reports what a response used.
 struct UsageTap {
-    sink: Observe,
+    sink: OnUsage,
     /// `None` until there is a response, and for one that can have no usage.
     scan: Option<UsageScan>,
 }
 
 impl Observer {
     /// An observer that has no answer yet.
-    pub(crate) fn new(observe: Option<Observe>) -> Self {
+    pub(crate) fn new(observe: Option<OnUsage>) -> Self {
         Self { usage: observe.map(|sink| UsageTap { sink, scan: None }), learner: None }
     }
 
@@ -101,7 +101,7 @@ impl ResponseTap for UsageTap {
     }
 
     fn end(&mut self) {
-        let Observe(sink) = &self.sink;
+        let OnUsage(sink) = &self.sink;
         sink.ended(self.scan.take().and_then(UsageScan::finish));
     }
 }
@@ -147,8 +147,8 @@ pub(crate) mod tests {
     pub(crate) struct Told(Mutex<Vec<Option<Usage>>>);
 
     impl Told {
-        pub(crate) fn observe(self: &Arc<Self>) -> Observe {
-            Observe(Arc::clone(self) as Arc<dyn UsageSink>)
+        pub(crate) fn observe(self: &Arc<Self>) -> OnUsage {
+            OnUsage(Arc::clone(self) as Arc<dyn UsageSink>)
         }
 
         pub(crate) fn all(&self) -> Vec<Option<Usage>> {

@@ -56,8 +56,8 @@ impl Circuit {
         _ = self.0.compare_exchange(claim, after, Ordering::Release, Ordering::Relaxed);
     }
 
-    /// Counts a failure, of the probe of `claim` or of any other request, after `rest` was told how
-    /// many there are in a row with it.
+    /// Counts a failure, of the probe of `claim` or of any other request. Calls `rest` before, with
+    /// how many failures in a row that makes.
     ///
     /// While a probe is under way only its own counts: another request was sent before, and is of
     /// the outage that the probe is to find the end of.

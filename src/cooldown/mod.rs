@@ -13,7 +13,7 @@ use std::{
 };
 
 use self::slot::{Slot, Until, to_nanos};
-pub(crate) use self::{circuit::Taken, slot::Why};
+pub(crate) use self::{circuit::Taken, slot::CooldownReason};
 
 /// Until when each of a few backends is known to refuse.
 #[derive(Debug)]
@@ -25,15 +25,15 @@ pub(crate) struct Cooldowns {
 
 /// When the first of a few backends is open again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Reopening {
+pub(crate) struct NextOpen {
     /// How long until then; zero when one is open.
     pub(crate) left: Duration,
     /// What that one rests for.
-    pub(crate) why: Option<Why>,
+    pub(crate) why: Option<CooldownReason>,
 }
 
 impl Cooldowns {
-    /// None of `len` backends is known to refuse. No time before `epoch` can be told.
+    /// None of `len` backends is known to refuse. An instant before `epoch` counts as `epoch`.
     pub(crate) fn new(len: usize, epoch: Instant) -> Self {
         Self { epoch, slots: (0..len).map(|_| Slot::new()).collect() }
     }
@@ -42,7 +42,7 @@ impl Cooldowns {
         self.open_at(now)(index)
     }
 
-    /// Tells which backends are open. The instant is converted once, and for those alone that ever
+    /// Which backends are open. The instant is converted once, and for those alone that ever
     /// rested.
     #[inline]
     pub(crate) fn open_at(&self, now: Instant) -> impl Fn(usize) -> bool {
@@ -64,34 +64,35 @@ impl Cooldowns {
     /// The backend rests for `rest`. A longer rest that is already known stays: two requests that
     /// were refused together may report in either order.
     pub(crate) fn rest(&self, index: usize, now: Instant, rest: Duration) {
-        self.rest_for(index, now, rest, Why::Refused);
+        self.rest_for(index, now, rest, CooldownReason::Refused);
     }
 
     /// The backend rests for `rest`, and is known to do so for a reason.
-    pub(crate) fn rest_for(&self, index: usize, now: Instant, rest: Duration, why: Why) {
+    pub(crate) fn rest_for(&self, index: usize, now: Instant, rest: Duration, why: CooldownReason) {
         let until = self.nanos(now).saturating_add(to_nanos(rest));
         self.slots[index].rest_until(until, why);
     }
 
     /// When the first of the backends is open; one whose quota is used up comes last, since it is
     /// not worth waiting for.
-    pub(crate) fn soonest(&self, now: Instant) -> Reopening {
-        self.soonest_of(0..self.slots.len(), now)
+    pub(crate) fn next_open(&self, now: Instant) -> NextOpen {
+        self.next_open_of(0..self.slots.len(), now)
     }
 
     /// When the first of `indices` is open.
-    pub(crate) fn soonest_of(
+    pub(crate) fn next_open_of(
         &self,
         indices: impl Iterator<Item = usize>,
         now: Instant,
-    ) -> Reopening {
+    ) -> NextOpen {
         let now = self.nanos(now);
         let open = Until::open(now);
         let until = |index: usize| self.slots[index].reopens(now).unwrap_or(open);
-        let soonest = indices.map(until).min_by_key(|until| (until.why() == Why::Quota, *until));
+        let soonest =
+            indices.map(until).min_by_key(|until| (until.why() == CooldownReason::Quota, *until));
         let soonest = soonest.unwrap_or_default();
         let left = Duration::from_nanos(soonest.nanos().saturating_sub(now));
-        Reopening { left, why: (!left.is_zero()).then(|| soonest.why()) }
+        NextOpen { left, why: (!left.is_zero()).then(|| soonest.why()) }
     }
 
     /// The one of `indices` that reopens first, of those that refused. What failed, or is under
@@ -180,24 +181,24 @@ mod tests {
         let (cooldowns, now) = (Cooldowns::new(3, epoch()), epoch());
         cooldowns.rest(0, now, 5 * SECOND);
         cooldowns.rest(1, now, 3 * SECOND);
-        assert_eq!(cooldowns.soonest(now).left, Duration::ZERO);
+        assert_eq!(cooldowns.next_open(now).left, Duration::ZERO);
         cooldowns.rest(2, now, 4 * SECOND);
-        assert_eq!(cooldowns.soonest(now).left, 3 * SECOND);
-        assert_eq!(cooldowns.soonest(now + 2 * SECOND).left, SECOND);
+        assert_eq!(cooldowns.next_open(now).left, 3 * SECOND);
+        assert_eq!(cooldowns.next_open(now + 2 * SECOND).left, SECOND);
     }
 
     #[test]
     fn a_quota_is_told_only_while_nothing_else_reopens() {
         let (cooldowns, now) = (Cooldowns::new(2, epoch()), epoch());
-        cooldowns.rest_for(0, now, 2 * SECOND, Why::Quota);
-        let open = Reopening { left: Duration::ZERO, why: None };
-        assert_eq!(cooldowns.soonest(now), open, "the other one is open");
+        cooldowns.rest_for(0, now, 2 * SECOND, CooldownReason::Quota);
+        let open = NextOpen { left: Duration::ZERO, why: None };
+        assert_eq!(cooldowns.next_open(now), open, "the other one is open");
         cooldowns.rest(1, now, 3 * SECOND);
-        let refused = Reopening { left: 3 * SECOND, why: Some(Why::Refused) };
-        assert_eq!(cooldowns.soonest(now), refused, "that one is worth waiting for");
-        cooldowns.rest_for(1, now, 4 * SECOND, Why::Quota);
-        let spent = Reopening { left: 2 * SECOND, why: Some(Why::Quota) };
-        assert_eq!(cooldowns.soonest(now), spent);
+        let refused = NextOpen { left: 3 * SECOND, why: Some(CooldownReason::Refused) };
+        assert_eq!(cooldowns.next_open(now), refused, "that one is worth waiting for");
+        cooldowns.rest_for(1, now, 4 * SECOND, CooldownReason::Quota);
+        let spent = NextOpen { left: 2 * SECOND, why: Some(CooldownReason::Quota) };
+        assert_eq!(cooldowns.next_open(now), spent);
     }
 
     #[test]

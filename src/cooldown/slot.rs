@@ -16,13 +16,13 @@ pub(super) struct Slot {
     circuit: Circuit,
 }
 
-/// Why a backend rests. Of two rests that end together, the later one here counts.
+/// Why a backend is cooling down. Of two cooldowns that end together, the later one here counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Why {
+pub(crate) enum CooldownReason {
     Refused = 0,
     Failed = 1,
-    /// Nobody waits for it.
+    /// Not worth waiting for.
     Quota = 2,
 }
 
@@ -32,7 +32,7 @@ pub(crate) enum Why {
 pub(super) struct Until(u64);
 
 impl Until {
-    const fn new(nanos: u64, why: Why) -> Self {
+    const fn new(nanos: u64, why: CooldownReason) -> Self {
         let longest = u64::MAX >> WHY_BITS;
         let nanos = if nanos < longest { nanos } else { longest };
         Self(nanos << WHY_BITS | why as u64)
@@ -47,11 +47,11 @@ impl Until {
         self.0 >> WHY_BITS
     }
 
-    pub(super) const fn why(self) -> Why {
+    pub(super) const fn why(self) -> CooldownReason {
         match self.0 & WHY {
-            0 => Why::Refused,
-            1 => Why::Failed,
-            _ => Why::Quota,
+            0 => CooldownReason::Refused,
+            1 => CooldownReason::Failed,
+            _ => CooldownReason::Quota,
         }
     }
 }
@@ -83,11 +83,11 @@ impl Slot {
             return Some(until);
         }
         let is_probed = until != Until::default() && self.circuit.is_probed(millis(now));
-        is_probed.then(|| Until::new(now + to_nanos(PROBE_LASTS), Why::Failed))
+        is_probed.then(|| Until::new(now + to_nanos(PROBE_LASTS), CooldownReason::Failed))
     }
 
     /// The backend rests until then, unless a longer rest is already known.
-    pub(super) fn rest_until(&self, nanos: u64, why: Why) {
+    pub(super) fn rest_until(&self, nanos: u64, why: CooldownReason) {
         let Until(until) = Until::new(nanos, why);
         // A store would take the cache line from every reader, so it is made only to change it.
         if self.until.load(Ordering::Relaxed) < until {
@@ -95,7 +95,7 @@ impl Slot {
         }
     }
 
-    /// Whether the backend rests, whoever finds out whether it is back.
+    /// Whether the backend rests, probed or not.
     pub(super) fn is_resting(&self, now: u64) -> bool {
         self.until().nanos() > now
     }
@@ -103,7 +103,7 @@ impl Slot {
     /// Whether the backend rests since it failed.
     pub(super) fn is_failing(&self, now: u64) -> bool {
         let until = self.until();
-        until.why() == Why::Failed && until.nanos() > now
+        until.why() == CooldownReason::Failed && until.nanos() > now
     }
 
     /// Whether a request is finding out whether the backend is back.
@@ -158,7 +158,7 @@ impl Slot {
 
     fn count(&self, claim: Option<u64>, now: u64, rest: impl Fn(u32) -> Duration) {
         self.circuit.fail(claim, millis(now), |failures| {
-            self.rest_until(now.saturating_add(to_nanos(rest(failures))), Why::Failed);
+            self.rest_until(now.saturating_add(to_nanos(rest(failures))), CooldownReason::Failed);
         });
     }
 }
@@ -254,7 +254,7 @@ mod tests {
         cooldowns.fail(0, epoch, doubling);
         let claim = cooldowns.enter(0, now).expect("nobody asks").expect("it failed last");
         assert!(!cooldowns.is_open(0, now) && cooldowns.enter(0, now).is_err());
-        assert_eq!(cooldowns.soonest(now).left, PROBE_LASTS);
+        assert_eq!(cooldowns.next_open(now).left, PROBE_LASTS);
         cooldowns.leave(0, claim, false);
         assert!(cooldowns.is_open(0, now), "it left that to the next");
         assert!(matches!(cooldowns.enter(0, now), Ok(Some(_))));

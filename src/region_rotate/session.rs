@@ -17,10 +17,10 @@ use super::layer::Config;
 use crate::{
     AttemptBudget, ResponseBody, Served, TryCloneBody,
     backend::{Probe, Ticket, TokenError, TokenFuture, Tried},
-    body::{Observe, Observer},
+    body::{Observer, OnUsage},
     classify::{Outcome, RefusedSpill},
     clock,
-    cooldown::Reopening,
+    cooldown::NextOpen,
     policy::ClassifyError,
     sticky::Guide,
 };
@@ -82,7 +82,7 @@ impl Session {
             since: now,
             token: None,
             is_sent: false,
-            is_admitted: overrides.get::<Observe>().is_some(),
+            is_admitted: overrides.get::<OnUsage>().is_some(),
             served: Served::new(),
             guide,
             observer: None,
@@ -173,7 +173,7 @@ impl Session {
     pub(super) fn address<B: TryCloneBody>(&mut self, request: &mut Request<B>) {
         let token = self.token.take().and_then(|mut token| token.take_ready());
         let ticket = token.map_or(Ticket::Own, Ticket::bearer);
-        if let Some(observe) = request.extensions_mut().remove::<Observe>() {
+        if let Some(observe) = request.extensions_mut().remove::<OnUsage>() {
             // The copy of the request has it too, so an observer may be here since an earlier attempt.
             self.observer.get_or_insert_with(|| Box::new(Observer::new(Some(observe))));
         }
@@ -248,11 +248,11 @@ impl Session {
     }
 
     /// When the first backend is open that the request may go to.
-    fn soonest(&self, now: Instant) -> Reopening {
+    fn next_open(&self, now: Instant) -> NextOpen {
         let pool = &self.config.pool;
         match &self.guide {
-            None => pool.soonest(now),
-            Some(guide) => guide.soonest(pool, now),
+            None => pool.next_open(now),
+            Some(guide) => guide.next_open(pool, now),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     azure::fields::ScannedBody,
     backend::{Preference, Tried},
     body::ResponseTap,
-    cooldown::Reopening,
+    cooldown::NextOpen,
 };
 
 /// What a pool's layer was told about where requests belong.
@@ -115,8 +115,8 @@ impl Guide {
     }
 
     /// When the first backend is open that the request may go to.
-    pub(crate) fn soonest(&self, pool: &BackendPool, now: Instant) -> Reopening {
-        pool.soonest_of(self.preference(), now)
+    pub(crate) fn next_open(&self, pool: &BackendPool, now: Instant) -> NextOpen {
+        pool.next_open_of(self.preference(), now)
     }
 
     /// Learns from a successful answer of this backend.

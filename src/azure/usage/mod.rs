@@ -35,9 +35,9 @@ impl Usage {
 
 /// Watches the bytes of an answer for its `usage`, in constant memory whatever the answer's size.
 ///
-/// It is what the gate corrects its estimates by, for whoever counts tokens too. What it finds is
-/// the `usage` of a completion, a response or embeddings, as JSON or in an event stream; one in a
-/// text that a model wrote is none.
+/// The gate corrects its estimates by it, and others can count tokens with it. It finds the `usage`
+/// of a completion, a response or embeddings, as JSON or in an event stream, but none in a text
+/// that a model wrote.
 ///
 /// ```
 /// use http::HeaderValue;

@@ -29,7 +29,7 @@ use crate::{
     ConfigError,
     classify::Scope,
     clock,
-    cooldown::{Cooldowns, Reopening, Why},
+    cooldown::{CooldownReason, Cooldowns, NextOpen},
 };
 
 /// A pool of backends, and until when each of them is known to refuse.
@@ -198,7 +198,7 @@ impl BackendPool {
         self.shared.cooldowns.is_open(index, now)
     }
 
-    pub(crate) fn rest_for(&self, index: usize, now: Instant, rest: Duration, why: Why) {
+    pub(crate) fn rest_for(&self, index: usize, now: Instant, rest: Duration, why: CooldownReason) {
         self.shared.cooldowns.rest_for(index, now, rest, why);
     }
 
@@ -215,14 +215,15 @@ impl BackendPool {
     }
 
     /// When the first backend is open.
-    pub(crate) fn soonest(&self, now: Instant) -> Reopening {
-        self.shared.cooldowns.soonest(now)
+    pub(crate) fn next_open(&self, now: Instant) -> NextOpen {
+        self.shared.cooldowns.next_open(now)
     }
 
     /// How long this backend goes on refusing, where it is worth waiting for.
     pub(crate) fn refuses_for(&self, index: usize, now: Instant) -> Option<Duration> {
-        let Reopening { left, why } = self.shared.cooldowns.soonest_of(std::iter::once(index), now);
-        (why == Some(Why::Refused)).then_some(left)
+        let NextOpen { left, why } =
+            self.shared.cooldowns.next_open_of(std::iter::once(index), now);
+        (why == Some(CooldownReason::Refused)).then_some(left)
     }
 }
 

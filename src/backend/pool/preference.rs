@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{BackendPool, NOT_FORCED, Residents, Tried};
-use crate::cooldown::Reopening;
+use crate::cooldown::NextOpen;
 
 /// Where a request would best be sent.
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +57,8 @@ impl BackendPool {
     }
 
     /// When the first backend is open that may have the request.
-    pub(crate) fn soonest_of(&self, preference: Preference<'_>, now: Instant) -> Reopening {
-        self.shared.cooldowns.soonest_of(self.preferred(preference), now)
+    pub(crate) fn next_open_of(&self, preference: Preference<'_>, now: Instant) -> NextOpen {
+        self.shared.cooldowns.next_open_of(self.preferred(preference), now)
     }
 
     /// The backends with their resources.

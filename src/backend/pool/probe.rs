@@ -6,7 +6,7 @@ use super::BackendPool;
 use crate::cooldown::Taken;
 
 /// A backend that failed last may be asked by one request at a time: this one. Dropped before it
-/// is told what became of it, it leaves that to the next.
+/// learns what became of it, it leaves that to the next.
 #[derive(Debug)]
 pub(crate) struct Probe {
     pool: BackendPool,

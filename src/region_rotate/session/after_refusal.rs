@@ -12,7 +12,7 @@ use crate::{
         Hint, NativeSpillover, Outcome, Reason, Refusal, Scope, write_retry_after,
         write_retry_after_final,
     },
-    cooldown::Why,
+    cooldown::CooldownReason,
 };
 
 impl Session {
@@ -69,7 +69,7 @@ impl Session {
     /// The backend was not asked, since its token could not be had.
     pub(super) fn rest_without_token(&self, now: Instant) {
         let rest = self.config.cooldowns.after(Outcome::Failed);
-        self.config.pool.rest_for(self.backend, now, rest, Why::Refused);
+        self.config.pool.rest_for(self.backend, now, rest, CooldownReason::Refused);
     }
 
     fn failed(&mut self, now: Instant) {
@@ -111,11 +111,11 @@ impl Session {
         let refusal = Refusal::of(response);
         let reason = refusal.and_then(Refusal::known_reason);
         let (rest, why) = match reason {
-            Some(Reason::Quota) => (self.config.cooldowns.after_quota(), Why::Quota),
+            Some(Reason::Quota) => (self.config.cooldowns.after_quota(), CooldownReason::Quota),
             _ => {
                 let is_other = spillover.is_some_and(|spillover| spillover.is_of_standard());
                 let hint = if is_other { Hint::None } else { hint };
-                (self.config.cooldowns.after(Outcome::Throttled(hint)), Why::Refused)
+                (self.config.cooldowns.after(Outcome::Throttled(hint)), CooldownReason::Refused)
             }
         };
         self.config.pool.rest_for(self.backend, now, rest, why);
@@ -135,14 +135,14 @@ impl Session {
 
     /// Has a refusal speak for the whole pool: for its soonest reopening, not for one backend.
     pub(super) fn speak_for_pool<R>(&mut self, response: &mut Response<R>, now: Instant) {
-        let soonest = self.soonest(now);
-        let is_failing = soonest.why == Some(Why::Failed);
+        let soonest = self.next_open(now);
+        let is_failing = soonest.why == Some(CooldownReason::Failed);
         let refused_for = if is_failing { self.soonest_refused(now) } else { None };
         // A backend that this request may not go back to can be open already; "at once" is 1 ms.
         let left = soonest.left.max(Duration::from_millis(1));
         let forbidding = self.cold.as_ref().map_or(0, |cold| cold.forbidding);
         let is_final = forbidding > 0 && forbidding == self.served.attempts().len();
-        let is_quota = soonest.why == Some(Why::Quota);
+        let is_quota = soonest.why == Some(CooldownReason::Quota);
         let headers = response.headers_mut();
         let hint = match is_quota || is_final {
             true => write_retry_after_final(headers, left),

@@ -8,7 +8,7 @@ use super::Session;
 use crate::{
     Served,
     classify::{Hint, NativeSpillover, Outcome, Refusal, RefusedSpill, RefusedSpills},
-    cooldown::Why,
+    cooldown::CooldownReason,
 };
 
 impl Session {
@@ -65,7 +65,7 @@ impl Session {
         };
         for index in (0..pool.len()).filter(is_it) {
             if let Some(rest) = rest {
-                pool.rest_for(index, spill.at, rest, Why::Refused);
+                pool.rest_for(index, spill.at, rest, CooldownReason::Refused);
             }
             self.tried.insert(index);
         }
