@@ -291,6 +291,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::classify::{Hint, Reason, Refusal};
 
     fn statuses(failures: &MoveOn, word: Option<&'static str>) -> Vec<u16> {
         let mut headers = HeaderMap::new();
@@ -329,5 +330,52 @@ mod tests {
         assert!(statuses(&one, Some("false")).is_empty());
         assert_eq!(statuses(&one, Some("true")), (500..600).collect::<Vec<_>>());
         assert!(statuses(&MoveOn::new(), Some("true")).is_empty());
+    }
+
+    #[test]
+    fn errors_move_on_by_their_kind_where_it_is_switched_on() {
+        const KINDS: [ErrorKind; 4] =
+            [ErrorKind::Connect, ErrorKind::Reset, ErrorKind::Timeout, ErrorKind::Other];
+        let moving = |set: MoveOn<fn(&ErrorKind) -> ErrorKind>| {
+            let (set, errors) = set.split(false);
+            let outcome =
+                |kind| set.classify(&Err::<Response<()>, _>(kind), &errors, || unreachable!());
+            KINDS.map(|kind| outcome(kind) == Outcome::Failed)
+        };
+        let none = MoveOn::of_servers().errors((|kind| *kind) as fn(&ErrorKind) -> ErrorKind);
+        assert_eq!(moving(none.clone()), [false; 4]);
+        assert_eq!(moving(none.clone().connect()), [true, false, false, false]);
+        assert_eq!(moving(none.clone().reset()), [false, true, false, false]);
+        assert_eq!(moving(none.clone().timeout()), [false, false, true, false]);
+        assert_eq!(moving(none.other()), [false, false, false, true]);
+        let (unknown, errors) = MoveOn::new().connect().other().split(false);
+        let result = Err::<Response<()>, _>(());
+        assert_eq!(unknown.classify(&result, &errors, || unreachable!()), Outcome::Answered);
+    }
+
+    #[test]
+    fn a_word_on_statuses_does_not_switch_errors_on_nor_the_other_way_round() {
+        let errors = MoveOn::new().connect().reset().timeout().other();
+        assert!(errors.watches_failures());
+        assert!(statuses(&errors, None).is_empty() && statuses(&errors, Some("true")).is_empty());
+    }
+
+    #[test]
+    fn the_length_of_a_request_moves_it_by_the_layers_default_until_it_is_said() {
+        for (said, default, moves) in [
+            (None, true, true),
+            (None, false, false),
+            (Some(false), true, false),
+            (Some(true), false, true),
+        ] {
+            let set = MoveOn::new();
+            let set = said.map_or(set.clone(), |said| set.context_length(said));
+            let mut response = Response::new(());
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            response.extensions_mut().insert(Refusal::new(Reason::ContextLength, Hint::None));
+            let (set, errors) = set.split(default);
+            let outcome = set.classify(&Ok::<_, ()>(response), &errors, || unreachable!());
+            assert_eq!(outcome == Outcome::ContextTooLong, moves, "{said:?} {default}");
+        }
     }
 }
