@@ -369,7 +369,7 @@ mod tests {
             (Some(true), false, true),
         ] {
             let set = MoveOn::new();
-            let set = said.map_or(set.clone(), |said| set.context_length(said));
+            let set = said.map_or_else(|| set.clone(), |said| set.clone().context_length(said));
             let mut response = Response::new(());
             *response.status_mut() = StatusCode::BAD_REQUEST;
             response.extensions_mut().insert(Refusal::new(Reason::ContextLength, Hint::None));

@@ -86,12 +86,12 @@ use crate::{
 /// the number of backends while most are open.
 #[derive(Clone)]
 pub struct RegionRotateLayer<X = ReturnErrors> {
-    config: Arc<Config>,
+    config: Arc<RotateConfig>,
     classify_error: X,
 }
 
 #[derive(Clone)]
-pub(super) struct Config {
+pub(super) struct RotateConfig {
     pub(super) pool: BackendPool,
     pub(super) cooldowns: CooldownPolicy,
     pub(super) max_attempts: usize,
@@ -104,7 +104,7 @@ impl RegionRotateLayer {
     /// Rotates through `pool`.
     pub fn new(pool: BackendPool) -> Self {
         Self {
-            config: Arc::new(Config {
+            config: Arc::new(RotateConfig {
                 pool,
                 cooldowns: CooldownPolicy::default(),
                 max_attempts: usize::MAX,
@@ -204,7 +204,7 @@ impl<X> RegionRotateLayer<X> {
         self
     }
 
-    fn config_mut(&mut self) -> &mut Config {
+    fn config_mut(&mut self) -> &mut RotateConfig {
         Arc::make_mut(&mut self.config)
     }
 }
@@ -234,9 +234,9 @@ impl<X> fmt::Debug for RegionRotateLayer<X> {
     }
 }
 
-impl fmt::Debug for Config {
+impl fmt::Debug for RotateConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
+        f.debug_struct("RotateConfig")
             .field("pool", &self.pool)
             .field("cooldowns", &self.cooldowns)
             .field("max_attempts", &self.max_attempts)

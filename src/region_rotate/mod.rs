@@ -16,7 +16,7 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
-use self::layer::Config;
+use self::layer::RotateConfig;
 pub use self::{future::ResponseFuture, layer::RegionRotateLayer};
 use crate::{
     ResponseBody, TryCloneBody,
@@ -43,7 +43,7 @@ use crate::{
 #[derive(Clone)]
 pub struct RegionRotate<S, X = ReturnErrors> {
     inner: S,
-    config: Arc<Config>,
+    config: Arc<RotateConfig>,
     classify_error: X,
 }
 

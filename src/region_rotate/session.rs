@@ -13,7 +13,7 @@ use std::{
 
 use http::{Extensions, Request, Response, StatusCode};
 
-use super::layer::Config;
+use super::layer::RotateConfig;
 use crate::{
     AttemptBudget, ResponseBody, Served, TryCloneBody,
     backend::{Probe, Ticket, TokenError, TokenFuture, Tried},
@@ -27,7 +27,7 @@ use crate::{
 
 /// One request on its way through a pool.
 pub(super) struct Session {
-    config: Arc<Config>,
+    config: Arc<RotateConfig>,
     draw: u64,
     arrival: Instant,
     /// Those that were asked, and those that would say the same.
@@ -66,7 +66,7 @@ struct ColdState {
 impl Session {
     #[inline]
     pub(super) fn new(
-        config: Arc<Config>,
+        config: Arc<RotateConfig>,
         overrides: &Extensions,
         guide: Option<Box<Guide>>,
         now: Instant,

@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[derive(Clone, Debug)]
-pub(super) struct Limits {
+pub(super) struct RetryLimits {
     pub(super) max_retries: u32,
     pub(super) max_wait: Duration,
     pub(super) longest_wait: Duration,
@@ -22,7 +22,7 @@ pub(super) struct Limits {
 /// A retry that was taken out of a budget, and goes back unless it is spent.
 pub(super) struct Withdrawn(Option<RetryBudget>);
 
-impl Limits {
+impl RetryLimits {
     /// How long to wait before retry number `retries`, from 0, of a request that may wait for
     /// `left` more in all; `None` when there is to be none.
     pub(super) fn wait(
@@ -81,7 +81,7 @@ impl Drop for Withdrawn {
     }
 }
 
-impl Default for Limits {
+impl Default for RetryLimits {
     fn default() -> Self {
         Self {
             max_retries: 5,
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_hint_is_never_undercut_and_exceeded_by_a_tenth_at_most() {
-        let limits = Limits::default();
+        let limits = RetryLimits::default();
         assert_eq!(limits.wait(0, MINUTE, after(1_000), 0), Some(Duration::from_millis(1_000)));
         let latest = limits.wait(0, MINUTE, after(1_000), u64::MAX).expect("a wait");
         assert!(latest > Duration::from_millis(1_099) && latest < Duration::from_millis(1_101));
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_hint_beyond_the_longest_wait_is_refused_and_not_shortened() {
-        let limits = Limits::default();
+        let limits = RetryLimits::default();
         assert!(limits.wait(0, Duration::MAX, after(120_000), 0).is_some());
         assert_eq!(limits.wait(0, Duration::MAX, after(120_001), 0), None);
         assert_eq!(limits.wait(0, Duration::MAX, Hint::TooLong, 0), None);
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_wait_that_fits_exactly_is_made_without_jitter() {
-        let (limits, left) = (Limits::default(), Duration::from_secs(1));
+        let (limits, left) = (RetryLimits::default(), Duration::from_secs(1));
         assert_eq!(limits.wait(0, left, after(1_000), u64::MAX), Some(left));
         assert_eq!(limits.wait(0, left, after(1_001), 0), None);
     }
@@ -167,7 +167,7 @@ mod tests {
             draw in any::<u64>(),
         ) {
             let left = Duration::from_micros(left);
-            if let Some(wait) = Limits::default().wait(retries, left, hint, draw) {
+            if let Some(wait) = RetryLimits::default().wait(retries, left, hint, draw) {
                 prop_assert!(wait <= left);
                 prop_assert!(wait >= hint.duration().unwrap_or_default());
             }

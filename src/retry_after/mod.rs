@@ -11,7 +11,7 @@ use std::{
 use http::{Request, Response};
 use tower::retry::Policy;
 
-use self::limits::Limits;
+use self::limits::RetryLimits;
 pub use self::wait::Wait;
 pub use crate::policy::RetryBudget;
 use crate::{
@@ -55,7 +55,7 @@ use crate::{
 /// for every request. While the retry budget is full, a success is one atomic load.
 #[derive(Clone, Debug)]
 pub struct RetryAfterPolicy {
-    limits: Arc<Limits>,
+    limits: Arc<RetryLimits>,
     retries: u32,
     /// When the request has waited long enough; unknown before its first attempt, or endless.
     until: Option<Instant>,
@@ -66,7 +66,7 @@ impl RetryAfterPolicy {
     /// OpenAI's own clients refuse; 0.5 s, doubling up to 8 s, after a refusal without a hint; and
     /// the default [`RetryBudget`].
     pub fn new() -> Self {
-        Self::with(Limits::default())
+        Self::with(RetryLimits::default())
     }
 
     /// The waits of API Management's `retry` policy in the reference region chain: `count="30"
@@ -75,13 +75,13 @@ impl RetryAfterPolicy {
     ///
     /// Unlike the reference, which ignores `Retry-After`, it obeys a hint where there is one.
     pub fn api_management() -> Self {
-        Self::with(Limits {
+        Self::with(RetryLimits {
             max_retries: 30,
             max_wait: Duration::MAX,
             backoff: Backoff::new(Duration::from_secs(4), Duration::from_secs(2)),
             first_at_once: true,
             jitter: 0.0,
-            ..Limits::default()
+            ..RetryLimits::default()
         })
     }
 
@@ -92,13 +92,13 @@ impl RetryAfterPolicy {
     /// Unlike the script, which crashes without a hint and spins on one of zero, it then waits
     /// 5 ms, doubling up to 640 ms.
     pub fn smart_retry() -> Self {
-        Self::with(Limits {
+        Self::with(RetryLimits {
             max_retries: u32::MAX,
             max_wait: Duration::from_millis(4_000),
             backoff: Backoff::new(Duration::from_millis(5), Duration::from_millis(5))
                 .longest(Duration::from_millis(640)),
             jitter: 0.0,
-            ..Limits::default()
+            ..RetryLimits::default()
         })
     }
 
@@ -145,11 +145,11 @@ impl RetryAfterPolicy {
         self.limit(|limits| limits.budget = budget)
     }
 
-    fn with(limits: Limits) -> Self {
+    fn with(limits: RetryLimits) -> Self {
         Self { limits: Arc::new(limits), retries: 0, until: None }
     }
 
-    fn limit(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+    fn limit(mut self, change: impl FnOnce(&mut RetryLimits)) -> Self {
         change(Arc::make_mut(&mut self.limits));
         self
     }

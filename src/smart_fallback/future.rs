@@ -16,7 +16,7 @@ use tower_service::Service;
 use super::{
     SmartFallback,
     session::{NextStep, Session, Tier},
-    wait::Wait,
+    wait::PrimaryWait,
 };
 use crate::{
     TryCloneBody, classify::Outcome, clock, policy::ClassifyError, request_copy::SavedRequest,
@@ -48,7 +48,7 @@ pin_project! {
         // The tier was sent the request.
         Attempting { tier: Tier, #[pin] attempt: Either<P, F> },
         // No attempt, response or permit is held.
-        Waiting { wait: Wait },
+        Waiting { wait: PrimaryWait },
         // The tier is to be sent the request, and is not ready yet.
         Readying { tier: Tier },
     }

@@ -75,12 +75,12 @@ use crate::{
 pub struct SmartFallbackLayer<P, F, X = ReturnErrors> {
     primary: P,
     fallback: F,
-    config: Arc<Config>,
+    config: Arc<FallbackConfig>,
     classify_error: X,
 }
 
 #[derive(Clone)]
-pub(super) struct Config {
+pub(super) struct FallbackConfig {
     pub(super) max_wait: Duration,
     pub(super) longest_cooldown: Duration,
     pub(super) names: [Arc<str>; 2],
@@ -99,7 +99,7 @@ pub(super) struct Config {
 impl<P, F> SmartFallbackLayer<P, F> {
     /// Tries `primary`, a layer over the client that it wraps, and spills to `fallback`, another.
     pub fn new(primary: P, fallback: F) -> Self {
-        let config = Arc::new(Config::default());
+        let config = Arc::new(FallbackConfig::default());
         Self { primary, fallback, config, classify_error: ReturnErrors }
     }
 }
@@ -301,9 +301,9 @@ impl<P: fmt::Debug, F: fmt::Debug, X> fmt::Debug for SmartFallbackLayer<P, F, X>
     }
 }
 
-impl fmt::Debug for Config {
+impl fmt::Debug for FallbackConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
+        f.debug_struct("FallbackConfig")
             .field("max_wait", &self.max_wait)
             .field("longest_cooldown", &self.longest_cooldown)
             .field("names", &self.names)
@@ -317,7 +317,7 @@ impl fmt::Debug for Config {
     }
 }
 
-impl Default for Config {
+impl Default for FallbackConfig {
     fn default() -> Self {
         Self {
             max_wait: Duration::from_millis(4_000),

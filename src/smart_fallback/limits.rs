@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use http::Extensions;
 
-use super::layer::Config;
+use super::layer::FallbackConfig;
 use crate::{Deadline, MaxWait, Priority, overrides::Arrival};
 
 /// The limits of one request: the layer's, its class's and its own.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct RequestLimits {
     /// When the request reached the outermost tier.
     pub(super) arrival: Instant,
     /// The longest that it may wait, counted from its arrival.
@@ -20,9 +20,9 @@ pub(super) struct Limits {
     pub(super) spills: bool,
 }
 
-impl Limits {
+impl RequestLimits {
     /// The limits of a request with these extensions, which reaches this tier now.
-    pub(super) fn new(config: &Config, overrides: &Extensions, now: Instant) -> Self {
+    pub(super) fn new(config: &FallbackConfig, overrides: &Extensions, now: Instant) -> Self {
         let arrival = overrides.get().map_or(now, |&Arrival(arrival)| arrival);
         let class = overrides.get::<Priority>().and_then(|priority| {
             config.classes.iter().find(|class| *class.name == *priority.as_str())

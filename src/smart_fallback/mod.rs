@@ -17,7 +17,7 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
-use self::layer::Config;
+use self::layer::FallbackConfig;
 pub use self::{
     class::Class,
     future::ResponseFuture,
@@ -53,7 +53,7 @@ use crate::{
 pub struct SmartFallback<P, F, X = ReturnErrors> {
     primary: P,
     fallback: F,
-    config: Arc<Config>,
+    config: Arc<FallbackConfig>,
     classify_error: X,
 }
 

@@ -14,7 +14,7 @@ use std::{
 use http::{Request, Response};
 
 use self::account::sign;
-use super::{layer::Config, limits::Limits, wait::Wait};
+use super::{layer::FallbackConfig, limits::RequestLimits, wait::PrimaryWait};
 use crate::{
     AttemptBudget, Served, TryCloneBody,
     classify::{Hint, NativeSpillover, Outcome, RefusedSpills, utilization},
@@ -36,20 +36,20 @@ pub(super) enum Tier {
 pub(super) enum NextStep {
     Send(Tier),
     /// Send nothing before this is over, then ask again.
-    Wait(Wait),
+    Wait(PrimaryWait),
     /// Give the caller the refusal.
     Return,
 }
 
 /// One request on its way through two tiers.
 pub(super) struct Session {
-    config: Arc<Config>,
+    config: Arc<FallbackConfig>,
     /// Where it may go, if it refers to what one resource holds.
     confined: Confined,
     /// When the request reached this tier.
     entered: Instant,
     /// Looked up when they are first needed.
-    limits: Option<Limits>,
+    limits: Option<RequestLimits>,
     /// Weighed when it is first needed.
     weight: Option<Weight>,
     permit: Option<Permit>,
@@ -70,7 +70,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) const fn new(config: Arc<Config>, confined: Confined, now: Instant) -> Self {
+    pub(super) const fn new(config: Arc<FallbackConfig>, confined: Confined, now: Instant) -> Self {
         Self {
             config,
             confined,
@@ -266,8 +266,8 @@ impl Session {
         !self.config.quota.is_open(0, now)
     }
 
-    fn limits<B>(&mut self, request: &Request<B>) -> &Limits {
-        let find = || Limits::new(&self.config, request.extensions(), self.entered);
+    fn limits<B>(&mut self, request: &Request<B>) -> &RequestLimits {
+        let find = || RequestLimits::new(&self.config, request.extensions(), self.entered);
         self.limits.get_or_insert_with(find)
     }
 

@@ -11,14 +11,14 @@ use tokio::time::Sleep;
 use crate::gate::{Admission, Waiter};
 
 /// What a request waits for.
-pub(super) enum Wait {
+pub(super) enum PrimaryWait {
     /// The time at which the reference rule tries again.
     Sleep(Pin<Box<Sleep>>),
     /// Its turn at the gate.
     Turn(Box<Waiter>),
 }
 
-impl Future for Wait {
+impl Future for PrimaryWait {
     /// What the gate says, if it was asked.
     type Output = Option<Admission>;
 

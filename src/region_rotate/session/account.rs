@@ -9,7 +9,7 @@ use crate::{
     ResponseBody, Served,
     body::{Observer, ResponseTap},
     classify::{Outcome, Reason, Refusal},
-    region_rotate::{closed_pool, layer::Config},
+    region_rotate::{closed_pool, layer::RotateConfig},
     served::Attempt,
 };
 
@@ -44,7 +44,7 @@ impl Session {
         now: Instant,
         status: StatusCode,
     ) -> Response<ResponseBody<R>> {
-        let Config { pool, .. } = &*self.config;
+        let RotateConfig { pool, .. } = &*self.config;
         let admits = |index| self.guide.as_ref().is_none_or(|guide| guide.admits(pool, index));
         let mut response = closed_pool::answer(pool, admits, &self.tried, now, status);
         self.speak_for_pool(&mut response, now);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use http::Request;
 
-use super::{Limits, NextStep, Session, Tier, Wait};
+use super::{NextStep, PrimaryWait, RequestLimits, Session, Tier};
 use crate::{TryCloneBody, classify::Outcome, clock, smart_fallback::WhenSpent};
 
 impl Session {
@@ -33,9 +33,9 @@ impl Session {
                 if longer <= limits.max_wait {
                     // The primary has been asked for that long already: only a new window helps.
                     let sleep = clock::sleep_until(limits.after(longer));
-                    return NextStep::Wait(Wait::Sleep(sleep));
+                    return NextStep::Wait(PrimaryWait::Sleep(sleep));
                 }
-                self.limits = Some(Limits { max_wait: longer, ..limits });
+                self.limits = Some(RequestLimits { max_wait: longer, ..limits });
                 self.start(now, request)
             }
         }
