@@ -313,7 +313,7 @@ fn sane(cost: f64) -> f64 {
     if cost.is_finite() { cost.clamp(0.0, MAX_COST) } else { 0.0 }
 }
 
-/// Rides out most bursts; the table of constants in `core` shows what half and double of it cost.
+/// The table of constants in `core` shows what half and double of it cost.
 const DEFAULT_STANDING_QUEUE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// The largest cost of one request, in weighted tokens: sums of it stay exact to a

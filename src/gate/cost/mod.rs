@@ -1,6 +1,6 @@
 //! What a request costs a PTU, estimated before and corrected after.
 //!
-//! A PTU reckons in *weighted tokens*: on arrival a request takes its prompt plus the most that it
+//! A PTU counts in *weighted tokens*: on arrival a request takes its prompt plus the most that it
 //! may generate, an output token counting as several input tokens; when it is done, the service
 //! corrects that by what was generated (Azure page "Provisioned throughput"). [`EstimateCost`]
 //! does the same on this side. [`TokenWeights`] is the default, and knows the bodies of chat
