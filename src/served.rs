@@ -4,10 +4,7 @@ use std::{fmt, iter, slice, sync::Arc, time::Duration};
 
 use http::{Extensions, Response, StatusCode};
 
-use crate::{
-    classify::{Hint, Outcome, Reason},
-    sticky::Held,
-};
+use crate::classify::{Hint, Outcome, Reason};
 
 /// The account of one request: which backend answered, every attempt before it, and the time
 /// spent waiting. Each layer of this crate leaves it in the extensions of its response, where
@@ -37,7 +34,7 @@ pub struct Served {
     spilled: bool,
     spilled_by_azure: bool,
     replayable: bool,
-    held: Option<Held>,
+    held: Option<StickyMatch>,
 }
 
 /// One attempt of a request.
@@ -48,6 +45,18 @@ pub struct Attempt {
     status: Option<StatusCode>,
     outcome: Outcome,
     reason: Option<Reason>,
+}
+
+/// Why a request was kept with one resource; see [`Sticky`](crate::Sticky).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StickyMatch {
+    /// Its caller named a backend.
+    ByName,
+    /// It refers to an id that this resource is known to hold.
+    ById,
+    /// It refers to an id, or names a backend, that is not known: the resource is a guess, and an
+    /// answer that says "not found" may be wrong.
+    Default,
 }
 
 impl Served {
@@ -92,7 +101,7 @@ impl Served {
     }
 
     /// Why the request was kept with one resource, if it was; needs a [`Sticky`](crate::Sticky).
-    pub fn held(&self) -> Option<Held> {
+    pub fn held(&self) -> Option<StickyMatch> {
         self.held
     }
 
@@ -145,7 +154,7 @@ impl Served {
         self.replayable = false;
     }
 
-    pub(crate) fn set_held(&mut self, held: Option<Held>) {
+    pub(crate) fn set_held(&mut self, held: Option<StickyMatch>) {
         self.held = held;
     }
 
@@ -212,9 +221,9 @@ impl fmt::Display for Served {
             (!self.waited.is_zero(), waited),
             (self.spilled, format_args!("spilled")),
             (self.spilled_by_azure, format_args!("spilled by Azure")),
-            (self.held == Some(Held::Named), format_args!("held by name")),
-            (self.held == Some(Held::Known), format_args!("held")),
-            (self.held == Some(Held::Unknown), format_args!("held without knowing")),
+            (self.held == Some(StickyMatch::ByName), format_args!("held by name")),
+            (self.held == Some(StickyMatch::ById), format_args!("held")),
+            (self.held == Some(StickyMatch::Default), format_args!("held without knowing")),
             (!self.replayable, format_args!("not replayable")),
             (self.own, format_args!("no backend open")),
         ] {

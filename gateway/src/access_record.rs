@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
-use tower_spillover::{Served, azure::Usage, classify::Reason, served::Attempt, sticky::Held};
+use tower_spillover::{
+    Served, azure::Usage, classify::Reason, served::Attempt, sticky::StickyMatch,
+};
 
 /// A request whose answer has gone out, or was given up.
 #[derive(Debug)]
@@ -45,11 +47,11 @@ pub const fn reason(reason: Reason) -> &'static str {
 }
 
 /// Why a request was kept with one resource, likewise.
-pub const fn held(held: Held) -> &'static str {
+pub const fn held(held: StickyMatch) -> &'static str {
     match held {
-        Held::Named => "named",
-        Held::Known => "known",
-        Held::Unknown => "unknown",
+        StickyMatch::ByName => "named",
+        StickyMatch::ById => "known",
+        StickyMatch::Default => "unknown",
     }
 }
 

@@ -55,13 +55,6 @@ impl Operation {
         self.label
     }
 
-    /// The label that `name` is, or the label of the operation that it is the path of, without the
-    /// grammar's own segments.
-    pub fn label_of(name: &str) -> &'static str {
-        let by_label = OPERATIONS.iter().find(|operation| operation.label == name);
-        by_label.unwrap_or_else(|| Self::of_rest(name)).label
-    }
-
     /// Whether what ends `path`, whatever its grammar, is an operation that generates tokens or is
     /// not known.
     pub(crate) fn has_output(path: &str) -> bool {
@@ -210,16 +203,15 @@ mod tests {
     }
 
     #[test]
-    fn an_operation_is_found_by_its_path_and_by_its_label() {
-        for (name, label) in [
+    fn an_operation_has_the_label_of_what_its_path_begins_with() {
+        for (path, label) in [
             ("images/variations", "images.variations"),
-            ("images.variations", "images.variations"),
             ("fine_tuning/jobs/ftjob-1", "fine_tuning"),
             ("fine_tuning/alpha", "fine_tuning"),
             ("video/generations/jobs", "other"),
             ("chat/completionsx", "other"),
         ] {
-            assert_eq!(Operation::label_of(name), label, "{name}");
+            assert_eq!(Operation::of_rest(path).label(), label, "{path}");
         }
         assert_eq!(Operation::of("/openai/deployments/files/embeddings").label(), "embeddings");
     }

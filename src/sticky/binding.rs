@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 use http::Request;
 
 use super::{
-    Held, Sticky, caller,
+    Sticky, StickyMatch, caller,
     references::{self, Reference, SEAL},
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 /// that is asked first leaves it in the extensions for those inside of it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Binding {
-    pub(super) held: Option<(Arc<str>, Held)>,
+    pub(super) held: Option<(Arc<str>, StickyMatch)>,
     pub(super) lesson: Lesson,
 }
 
@@ -170,13 +170,13 @@ impl<'a> Search<'a> {
     }
 
     /// `named` is the resource of the backend that the caller named, if there is such a backend.
-    fn finish(self, named: Option<Result<Arc<str>, ()>>) -> Option<(Arc<str>, Held)> {
+    fn finish(self, named: Option<Result<Arc<str>, ()>>) -> Option<(Arc<str>, StickyMatch)> {
         match (named, self.known()) {
-            (Some(Ok(resource)), _) => Some((resource, Held::Named)),
-            (_, Some(resource)) => Some((Arc::clone(resource), Held::Known)),
+            (Some(Ok(resource)), _) => Some((resource, StickyMatch::ByName)),
+            (_, Some(resource)) => Some((Arc::clone(resource), StickyMatch::ById)),
             (named, None) if self.is_needed || named.is_some() => {
                 let default = self.sticky.default_backend.as_deref();
-                Some((self.residents.default(default), Held::Unknown))
+                Some((self.residents.default(default), StickyMatch::Default))
             }
             _ => None,
         }

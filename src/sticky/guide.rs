@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use http::Request;
 
 use super::{
-    CacheAffinity, Held, Sticky,
+    CacheAffinity, Sticky, StickyMatch,
     binding::{Binding, Lesson},
     learner::Learner,
 };
@@ -27,7 +27,7 @@ pub(crate) struct Guidance {
 /// Where one request belongs.
 #[derive(Debug)]
 pub(crate) struct Guide {
-    held: Option<(Arc<str>, Held)>,
+    held: Option<(Arc<str>, StickyMatch)>,
     key: Option<u64>,
     lesson: Option<(Sticky, Lesson)>,
 }
@@ -84,7 +84,7 @@ fn cache_key<B: TryCloneBody>(affinity: CacheAffinity, request: &mut Request<B>)
 
 impl Guide {
     /// Why the request is held.
-    pub(crate) fn held(&self) -> Option<Held> {
+    pub(crate) fn held(&self) -> Option<StickyMatch> {
         self.held.as_ref().map(|(_, held)| *held)
     }
 

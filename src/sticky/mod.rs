@@ -29,8 +29,8 @@ pub(crate) use self::{
     guide::{Guidance, Guide},
     tier::{Confined, Split},
 };
-pub use crate::backend::Residents;
 use crate::{TryCloneBody, clock};
+pub use crate::{backend::Residents, served::StickyMatch};
 
 /// Sends requests that refer to what one resource holds to that resource, and refuses them rather
 /// than sends them to another.
@@ -43,7 +43,7 @@ use crate::{TryCloneBody, clock};
 ///
 /// ```
 /// use tower::{ServiceBuilder, ServiceExt};
-/// use tower_spillover::{Backend, BackendPool, RegionRotateLayer, Served, Sticky, sticky::Held};
+/// use tower_spillover::{Backend, BackendPool, RegionRotateLayer, Served, Sticky, sticky::StickyMatch};
 /// # use bytes::Bytes;
 /// # use http::Request;
 /// # use http_body_util::{BodyExt, Full};
@@ -75,7 +75,7 @@ use crate::{TryCloneBody, clock};
 /// let second = azure.oneshot(ask(next)?).await?;
 /// let served = second.extensions().get::<Served>().unwrap();
 /// assert_eq!(served.backend(), Some(&*made_by));
-/// assert_eq!(served.held(), Some(Held::Known));
+/// assert_eq!(served.held(), Some(StickyMatch::ById));
 /// # Ok(())
 /// # }
 /// ```
@@ -131,18 +131,6 @@ use crate::{TryCloneBody, clock};
 pub struct Sticky {
     memory: Arc<Mutex<Memory>>,
     default_backend: Option<Arc<str>>,
-}
-
-/// Why a request was kept with one resource; see [`Sticky`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
-    /// Its caller named a backend.
-    Named,
-    /// It refers to something that this resource is known to hold.
-    Known,
-    /// It refers to something, or names a backend, that is not known: the resource is a guess, and
-    /// an answer that says "not found" may be wrong.
-    Unknown,
 }
 
 impl Sticky {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use http::Request;
 
-use super::{Held, Sticky, binding::Binding};
+use super::{Sticky, StickyMatch, binding::Binding};
 use crate::{TryCloneBody, backend::Residents};
 
 /// A tier of a [`SmartFallbackLayer`](crate::SmartFallbackLayer) that can hold requests to one
@@ -70,7 +70,7 @@ impl Split {
 
 impl Binding {
     /// What it is held to, if that is there.
-    pub(super) fn within(self, residents: &Residents) -> Option<(Arc<str>, Held)> {
+    pub(super) fn within(self, residents: &Residents) -> Option<(Arc<str>, StickyMatch)> {
         self.held.filter(|(resource, _)| residents.holds(resource))
     }
 }

@@ -6,7 +6,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
-    BackendPool, RegionRotateLayer, ResponseBody, StickTo, Sticky, sticky::Held,
+    BackendPool, RegionRotateLayer, ResponseBody, StickTo, Sticky, sticky::StickyMatch,
 };
 
 use crate::{
@@ -44,7 +44,7 @@ async fn make(
 #[track_caller]
 fn assert_known_in_the_west(response: &Answered) {
     let place = (served_by(response), account(response).held());
-    assert_eq!(place, ("west".to_owned(), Some(Held::Known)));
+    assert_eq!(place, ("west".to_owned(), Some(StickyMatch::ById)));
 }
 
 async fn ask(layer: &RegionRotateLayer, request: Request<Full<Bytes>>) -> Answered {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
     Backend, BackendPool, Credential, RegionRotateLayer, ResponseBody, StickTo, Sticky,
-    sticky::Held,
+    sticky::StickyMatch,
 };
 
 use crate::{
@@ -93,7 +93,7 @@ async fn a_response_is_continued_where_it_was_made_and_everything_else_rotates()
         let (answer, maker) = pool.made(respond(json!({"model": "m", "input": "hi"}))).await;
         let next = pool.ask(continuing(answer["id"].as_str().unwrap())).await;
         assert_eq!(served_by(&next), maker);
-        assert_eq!(account(&next).held(), Some(Held::Known));
+        assert_eq!(account(&next).held(), Some(StickyMatch::ById));
         assert!(account(&next).to_string().ends_with("; held"), "{}", account(&next));
         makers.insert(maker);
     }
@@ -126,7 +126,7 @@ async fn items_and_encrypted_reasoning_go_back_to_who_made_them() {
         let sealed = answer["output"][0]["encrypted_content"].clone();
         let reasoning = json!({"type": "reasoning", "summary": [], "encrypted_content": sealed});
         let next = pool.ask(respond(json!({"input": [reasoning]}))).await;
-        assert_eq!((served_by(&next), account(&next).held()), (maker, Some(Held::Known)));
+        assert_eq!((served_by(&next), account(&next).held()), (maker, Some(StickyMatch::ById)));
 
         let (answer, maker) = pool.made(respond(json!({"input": "hi"}))).await;
         for item in [
@@ -137,7 +137,7 @@ async fn items_and_encrypted_reasoning_go_back_to_who_made_them() {
             let next = pool.ask(respond(json!({"input": [item]}))).await;
             assert_eq!(
                 (served_by(&next), account(&next).held()),
-                (maker.clone(), Some(Held::Known))
+                (maker.clone(), Some(StickyMatch::ById))
             );
         }
     }
@@ -175,7 +175,7 @@ async fn an_unknown_id_goes_to_the_default_and_the_answer_says_so() {
         for _ in 0..10 {
             let response = pool.ask(continuing("resp_of_yesterday")).await;
             assert_eq!(served_by(&response), default);
-            assert_eq!(account(&response).held(), Some(Held::Unknown));
+            assert_eq!(account(&response).held(), Some(StickyMatch::Default));
         }
         let message = json!({"type": "message", "id": "msg_x", "content": "all of it"});
         let free = pool.ask(respond(json!({"input": [message]}))).await;
@@ -204,12 +204,12 @@ async fn a_backend_is_named_by_extension_header_or_cookie_and_none_goes_upstream
             for request in [by_extension, by_header, by_cookie] {
                 let response = pool.ask(request).await;
                 assert_eq!(served_by(&response), "north");
-                assert_eq!(account(&response).held(), Some(Held::Named));
+                assert_eq!(account(&response).held(), Some(StickyMatch::ByName));
             }
         }
         let mut unknown = request();
         unknown.extensions_mut().insert(StickTo::from("south"));
-        assert_eq!(account(&pool.ask(unknown).await).held(), Some(Held::Unknown));
+        assert_eq!(account(&pool.ask(unknown).await).held(), Some(StickyMatch::Default));
     }
     for seen in pool.leaf.seen() {
         assert_eq!(seen.header("x-spillover-backend"), None);
@@ -244,7 +244,7 @@ async fn a_held_request_is_refused_with_its_own_hint_rather_than_moved() {
     let closed = pool.ask(named("east")).await;
     assert_eq!(closed.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(account(&closed).attempts().len(), 0, "nobody is asked");
-    assert_eq!(account(&closed).held(), Some(Held::Named));
+    assert_eq!(account(&closed).held(), Some(StickyMatch::ByName));
     assert_eq!(header(&closed, "retry-after-ms"), Some("2000"));
     let text = text(closed).await;
     assert!(text.contains("east rests for 2000 ms") && !text.contains("west"), "{text}");
@@ -310,12 +310,12 @@ async fn clones_of_the_handle_share_what_they_learned_and_forget_the_oldest() {
         one.made(respond(json!({"input": "hi"}))).await;
     }
     assert_eq!(sticky.len(), 6);
-    assert_eq!(account(&other.ask(continuing(first)).await).held(), Some(Held::Unknown));
+    assert_eq!(account(&other.ask(continuing(first)).await).held(), Some(StickyMatch::Default));
 
     let (second, _) = one.made(respond(json!({"input": "hi"}))).await;
     pass(ms(60_000)).await;
     let late = other.ask(continuing(second["id"].as_str().unwrap())).await;
-    assert_eq!(account(&late).held(), Some(Held::Unknown));
+    assert_eq!(account(&late).held(), Some(StickyMatch::Default));
     let printed = format!("{sticky:?} {:?}", one.layer);
     assert!(!printed.contains("resp_"), "{printed}");
 }

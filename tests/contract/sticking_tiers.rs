@@ -7,7 +7,7 @@ use serde_json::json;
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
     Backend, BackendPool, Gate, MaxWait, RegionRotateLayer, ReplayLayer, ResponseBody,
-    SmartFallbackLayer, StickTo, Sticky, gate::Mode, sticky::Held,
+    SmartFallbackLayer, StickTo, Sticky, gate::Mode, sticky::StickyMatch,
 };
 
 use crate::{
@@ -84,7 +84,7 @@ async fn what_only_the_ptus_resource_holds_is_refused_and_never_spilled() {
             let (response, took) = timed(ask(&tiers, &leaf, named("ptu-only"))).await;
             assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS, "{mode:?}");
             assert_eq!(header(&response, "retry-after-ms"), Some("60000"), "{mode:?}");
-            assert_eq!(account(&response).held(), Some(Held::Named));
+            assert_eq!(account(&response).held(), Some(StickyMatch::ByName));
             assert!(!account(&response).spilled());
             assert!(took <= ms(4_000), "{took:?}");
         }
@@ -123,7 +123,7 @@ async fn what_only_standard_holds_goes_there_at_once_and_the_ptu_is_not_asked() 
             // The PTUs are closed, and nobody queues for them.
             let (response, took) = timed(ask(&tiers, &leaf, continuing("resp_1"))).await;
             assert_eq!(asked(account(&response)), [("standard-only", 0)], "{mode:?}");
-            assert_eq!(account(&response).held(), Some(Held::Known));
+            assert_eq!(account(&response).held(), Some(StickyMatch::ById));
             assert!(account(&response).spilled() && took.is_zero());
         }
         assert_eq!(leaf.len(), asked_before + 3);
@@ -162,7 +162,7 @@ async fn an_unknown_id_goes_to_the_first_tiers_first_backend() {
     let leaf = Leaf::playing([Answer::ok()]);
     let response = ask(&tiers(&Sticky::new(), Mode::Adaptive), &leaf, continuing("resp_x")).await;
     assert_eq!(served_by(&response), "both-ptu");
-    assert_eq!(account(&response).held(), Some(Held::Unknown));
+    assert_eq!(account(&response).held(), Some(StickyMatch::Default));
     let sticky = Sticky::new().default_backend("standard-only");
     let response = ask(&tiers(&sticky, Mode::Adaptive), &leaf, continuing("resp_x")).await;
     assert_eq!(served_by(&response), "standard-only");

@@ -5,7 +5,9 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceBuilder;
-use tower_spillover::{RegionRotateLayer, SmartFallbackLayer, StickTo, Sticky, sticky::Held};
+use tower_spillover::{
+    RegionRotateLayer, SmartFallbackLayer, StickTo, Sticky, sticky::StickyMatch,
+};
 
 use crate::{
     azure::{Azure, refused_for},
@@ -61,7 +63,7 @@ async fn a_conversation_of_many_turns_never_loses_its_resource() {
                     "stream": stream});
                 let answer = send(&stack, respond(&turn)).await;
                 assert_eq!((answer.status().as_u16(), maker(&answer)), (200, home.clone()));
-                assert_eq!(served(&answer).held(), Some(Held::Known));
+                assert_eq!(served(&answer).held(), Some(StickyMatch::ById));
                 let body = read(answer).await;
                 let body = String::from_utf8(body.to_vec()).unwrap();
                 id = body.split('"').find(|part| part.starts_with("resp_")).unwrap().into();
