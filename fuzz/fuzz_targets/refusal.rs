@@ -22,14 +22,14 @@ fuzz_target!(|input: &[u8]| {
     };
     let seen = inspect(status, "application/json", body, true);
     assert_eq!(inspect(status, "application/json", body, false), seen, "in pieces");
-    if let Some(Hint::After(wait)) = seen.refusal.map(|refusal| refusal.hint()) {
+    if let Some(Hint::After(wait)) = seen.refusal.as_ref().map(|refusal| refusal.hint()) {
         assert!(!wait.is_zero() && wait <= Hint::LONGEST);
     }
     let is_rewritten = status == StatusCode::OK && seen.status != StatusCode::OK;
     if !is_rewritten {
         assert!(seen.body == body && seen.is_complete, "a body is given back as it came");
     }
-    match seen.refusal {
+    match &seen.refusal {
         None => assert!(seen.status == status && seen.headers.len() == 1, "nothing was found"),
         Some(it) if it.reason() == Reason::ContextLength => assert_eq!(seen.status, 400),
         Some(_) => assert_eq!(seen.status, 429),

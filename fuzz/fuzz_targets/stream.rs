@@ -8,7 +8,7 @@ use oracle::{event, inspecting::inspect, tree::Members};
 fuzz_target!(|body: &[u8]| {
     let seen = inspect(StatusCode::OK, "text/event-stream", body, true);
     assert_eq!(inspect(StatusCode::OK, "text/event-stream", body, false), seen, "in pieces");
-    match seen.refusal {
+    match &seen.refusal {
         None => {
             assert!(seen.status == StatusCode::OK && seen.headers.len() == 1);
             assert!(seen.body == body && seen.is_complete, "an answer passes as it came");
