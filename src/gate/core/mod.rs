@@ -82,8 +82,9 @@
 //! crate every value was multiplied by a factor from an environment variable, one at a time, and
 //! `simulate OPTIONS --policy gate-standing --json` ran, as a release build, for factors 0.5, 1 and
 //! 2. Of factors above 1 the excess was scaled, of the decay 0.98 its complement. With all factors
-//! at 1 it gave the figures of the unmodified crate (checked for all loads but Q). The commits that introduced the values do not
-//! say which run chose them; these are the runs that speak for or against them today.
+//! at 1 it gave the figures of the unmodified crate (checked for all loads but Q). The commits that
+//! introduced the values do not say which run chose them; these are the runs that speak for or
+//! against them today.
 //!
 //! | load | options | attempts per success | spilled tokens | mean added | spilled p50 | noise |
 //! |---|---|---:|---:|---:|---:|---|
