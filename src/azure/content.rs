@@ -24,6 +24,10 @@ impl ContentKind {
     /// Of a body with this `content-type`.
     pub fn named(content_type: Option<&HeaderValue>) -> Self {
         let Some(content_type) = content_type else { return Self::Other };
+        // As nearly all write it.
+        if content_type.as_bytes() == b"application/json" {
+            return Self::Json;
+        }
         let mut parts = content_type.as_bytes().split(|&byte| byte == b';');
         let kind = parts.next().unwrap_or_default().trim_ascii();
         if kind.eq_ignore_ascii_case(b"application/json") || has_suffix(kind, b"+json") {

@@ -106,6 +106,25 @@ impl BodyFields {
         }
     }
 
+    /// Has `reader` read `content` as [`read_or_scan`](Self::read_or_scan) does, where there is
+    /// nowhere to keep what a scan finds; whether everything was read.
+    pub(crate) fn read_only<'a>(
+        known: Option<&Self>,
+        content: &'a [u8],
+        reader: &mut impl FieldReader<'a>,
+    ) -> bool {
+        match known {
+            Some(known) => known.read(content, reader),
+            None => {
+                let read = Scan::of(content).document(|key, scan| {
+                    let name = &content[key];
+                    reader.read(Field::named(name), name, scan)
+                });
+                read.is_some()
+            }
+        }
+    }
+
     /// Scans `content`, with `reader` reading along; also whether that read everything.
     fn scan<'a>(content: &'a [u8], reader: &mut impl FieldReader<'a>) -> (Self, bool) {
         let (mut fields, mut is_reading) = (Self::default(), true);

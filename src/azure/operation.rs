@@ -58,12 +58,14 @@ impl Operation {
     /// Whether what ends `path`, whatever its grammar, is an operation that generates tokens or is
     /// not known.
     pub(crate) fn has_output(path: &str) -> bool {
-        let mut silent = OPERATIONS.iter().filter(|operation| !operation.has_output);
-        !silent.any(|operation| {
-            let mut segments = path.rsplit('/');
-            let ends = operation.segments.iter().rev().all(|&own| segments.next() == Some(own));
-            ends && segments.next().is_some()
-        })
+        let ends_path = |operation: &Self| {
+            let mut before = Some(path);
+            for segment in operation.segments.iter().rev() {
+                before = before.and_then(|path| path.strip_suffix(segment)?.strip_suffix('/'));
+            }
+            before.is_some()
+        };
+        !SILENT.iter().any(ends_path)
     }
 
     pub(crate) const fn kind(&self) -> Kind {
@@ -121,7 +123,7 @@ const OPERATIONS: &[Operation] = &[
         .kind_of(Kind::Response)
         .without_id(),
     Operation::kept(&["responses"], "responses").kind_of(Kind::Response),
-    Operation::free(&["embeddings"], "embeddings").without_output(),
+    EMBEDDINGS,
     Operation::free(&["completions"], "completions"),
     Operation::free(&["audio", "transcriptions"], "audio.transcriptions"),
     Operation::free(&["audio", "translations"], "audio.translations"),
@@ -150,6 +152,10 @@ const OPERATIONS: &[Operation] = &[
     Operation::kept(&["realtime", "calls"], OTHER.label),
 ];
 
+/// Those without output, with which every request that is weighed is compared.
+const SILENT: &[Operation] = &[EMBEDDINGS];
+
+const EMBEDDINGS: Operation = Operation::free(&["embeddings"], "embeddings").without_output();
 const OTHER: Operation = Operation::free(&[], "other");
 
 #[cfg(test)]
@@ -214,6 +220,12 @@ mod tests {
             assert_eq!(Operation::of_rest(path).label(), label, "{path}");
         }
         assert_eq!(Operation::of("/openai/deployments/files/embeddings").label(), "embeddings");
+    }
+
+    #[test]
+    fn all_that_have_no_output_are_known() {
+        let silent = OPERATIONS.iter().filter(|operation| !operation.has_output);
+        assert!(silent.eq(SILENT));
     }
 
     #[test]

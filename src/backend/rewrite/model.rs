@@ -20,7 +20,7 @@ pub(crate) fn replace_model(
     deployment: &Deployment,
 ) -> Option<Bytes> {
     let mut models = Models { body, name: deployment.json(), edits: Edits::default() };
-    let (_, is_whole) = BodyFields::read_or_scan(known, body, &mut models);
+    let is_whole = BodyFields::read_only(known, body, &mut models);
     if is_whole { models.edits.apply(body) } else { None }
 }
 

@@ -25,7 +25,7 @@ impl<'a> Demand<'a> {
     pub(super) fn read(content: &'a [u8], known: Option<&BodyFields>) -> Self {
         let demand = Self { prompt: 0.0, longest: None, choices: 1, model: None };
         let mut reader = Reader { content, demand, text: Text::default() };
-        let (_, is_read) = BodyFields::read_or_scan(known, content, &mut reader);
+        let is_read = BodyFields::read_only(known, content, &mut reader);
         if !is_read {
             return Self::unread(content.len());
         }

@@ -137,13 +137,16 @@ fn demand<'a>(head: &Head<'_>, content: Option<&'a [u8]>) -> Demand<'a> {
     if ContentKind::of(head.headers) == ContentKind::Multipart {
         return Demand::upload();
     }
-    match (content, content_length(head.headers)) {
-        (Some([]), _) | (None, Some(0)) => Demand::nothing(),
-        (Some(content), _) => Demand::read(content, head.fields),
-        (None, length) => {
-            let length = usize::try_from(length.unwrap_or(0));
-            Demand::unread(length.unwrap_or(usize::MAX))
-        }
+    match content {
+        Some([]) => Demand::nothing(),
+        Some(content) => Demand::read(content, head.fields),
+        None => match content_length(head.headers) {
+            Some(0) => Demand::nothing(),
+            length => {
+                let length = usize::try_from(length.unwrap_or(0));
+                Demand::unread(length.unwrap_or(usize::MAX))
+            }
+        },
     }
 }
 
