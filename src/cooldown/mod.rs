@@ -47,10 +47,7 @@ impl Cooldowns {
     #[inline]
     pub(crate) fn open_at(&self, now: Instant) -> impl Fn(usize) -> bool {
         let now = LazyCell::new(move || self.nanos(now));
-        move |index| {
-            let slot = &self.slots[index];
-            slot.is_untouched() || slot.reopens(*now).is_none()
-        }
+        move |index| self.slots[index].is_open(|| *now)
     }
 
     /// How long the backend will go on refusing; `None` when it is open.

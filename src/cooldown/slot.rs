@@ -64,7 +64,14 @@ impl Slot {
     /// Whether it never rested, which needs no clock to know.
     #[inline]
     pub(super) fn is_untouched(&self) -> bool {
-        self.until.load(Ordering::Relaxed) == 0
+        self.until() == Until::default()
+    }
+
+    /// Whether the backend is open; `now` is asked for only when it ever rested.
+    #[inline]
+    pub(super) fn is_open(&self, now: impl FnOnce() -> u64) -> bool {
+        let until = self.until();
+        until == Until::default() || self.reopens_by(until, now()).is_none()
     }
 
     pub(super) fn until(&self) -> Until {
@@ -78,7 +85,12 @@ impl Slot {
 
     /// When the backend is open, and what it rests for; `None` when it is.
     pub(super) fn reopens(&self, now: u64) -> Option<Until> {
-        let until = self.until();
+        self.reopens_by(self.until(), now)
+    }
+
+    /// [`reopens`](Self::reopens), of which the first word was read.
+    #[inline]
+    fn reopens_by(&self, until: Until, now: u64) -> Option<Until> {
         if until.nanos() > now {
             return Some(until);
         }
