@@ -4,6 +4,7 @@ mod limits;
 mod requests;
 mod safety;
 mod sockets;
+mod usage;
 
 use std::{
     collections::BTreeMap,
