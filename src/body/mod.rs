@@ -1,11 +1,19 @@
 //! The bodies that pass through the layers: requests that can be sent again, responses.
 
 mod observe;
+mod on_usage;
 mod response;
 mod try_clone;
 
 #[cfg(test)]
-pub(crate) use self::observe::tests as observe_tests;
-pub(crate) use self::observe::{Observer, OnUsage, ResponseTap, UsageSink};
-pub(crate) use self::response::Ahead;
-pub use self::{response::ResponseBody, try_clone::TryCloneBody};
+pub(crate) use self::on_usage::tests as usage_tests;
+pub(crate) use self::{
+    observe::{Observer, ResponseTap},
+    on_usage::{Admitted, UsageSinks},
+    response::Ahead,
+};
+pub use self::{
+    on_usage::{OnUsage, UsageSink},
+    response::ResponseBody,
+    try_clone::TryCloneBody,
+};

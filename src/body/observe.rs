@@ -1,11 +1,12 @@
 //! Hands the bytes of a response body to those that read them as they pass by.
 
-use std::{fmt, io::IoSlice, sync::Arc};
+use std::{fmt, io::IoSlice};
 
 use bytes::Buf;
 use http::{HeaderMap, header};
 
-use crate::azure::{Usage, UsageScan};
+use super::UsageSinks;
+use crate::azure::UsageScan;
 
 /// Reads a response body that passes by.
 pub(crate) trait ResponseTap: Send + Sync {
@@ -16,18 +17,6 @@ pub(crate) trait ResponseTap: Send + Sync {
     fn end(&mut self);
 }
 
-/// Receives what a response used.
-pub(crate) trait UsageSink: Send + Sync {
-    /// Called once for a request that was sent: when the body of its response ends or is dropped,
-    /// with what was known by then, or when there will be no such body.
-    fn ended(&self, usage: Option<Usage>);
-}
-
-/// A request extension: a gate let the request go, and wants to know what the answer used. A pool
-/// asks the backend that reopens first when none is open, since the gate knows better when that is.
-#[derive(Clone)]
-pub(crate) struct OnUsage(pub(crate) Arc<dyn UsageSink>);
-
 /// The taps on one response body, which end when this is dropped.
 pub(crate) struct Observer {
     /// Kept inline, since it is made before there is a response.
@@ -37,15 +26,22 @@ pub(crate) struct Observer {
 
 /// Reports what a response used.
 struct UsageTap {
-    sink: OnUsage,
+    sinks: UsageSinks,
     /// `None` until there is a response, and for one that can have no usage.
     scan: Option<UsageScan>,
 }
 
 impl Observer {
     /// An observer that has no answer yet.
-    pub(crate) fn new(observe: Option<OnUsage>) -> Self {
-        Self { usage: observe.map(|sink| UsageTap { sink, scan: None }), learner: None }
+    pub(crate) fn new(sinks: Option<UsageSinks>) -> Self {
+        Self { usage: sinks.map(|sinks| UsageTap { sinks, scan: None }), learner: None }
+    }
+
+    /// The observer of an answer that cost the PTU nothing, so that its gate is called without a
+    /// usage; `None` when the gate alone asked for one.
+    pub(crate) fn without_gate(mut self: Box<Self>) -> Option<Box<Self>> {
+        let has_others = self.usage.as_mut().is_some_and(|usage| usage.sinks.dismiss_gate());
+        has_others.then_some(self)
     }
 
     /// Watches the answer with this head. Of one that is neither JSON nor an event stream only the
@@ -101,8 +97,7 @@ impl ResponseTap for UsageTap {
     }
 
     fn end(&mut self) {
-        let OnUsage(sink) = &self.sink;
-        sink.ended(self.scan.take().and_then(UsageScan::finish));
+        self.sinks.ended(self.scan.take().and_then(UsageScan::finish));
     }
 }
 
@@ -127,40 +122,20 @@ impl fmt::Debug for Observer {
 const SLICES: usize = 16;
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use std::{
         collections::VecDeque,
         pin::{Pin, pin},
-        sync::Mutex,
+        sync::Arc,
         task::{Context, Poll, Waker},
     };
 
     use bytes::Bytes;
-    use http::{HeaderMap, HeaderValue};
+    use http::{Extensions, HeaderMap, HeaderValue};
     use http_body::{Body, Frame, SizeHint};
 
     use super::*;
-    use crate::ResponseBody;
-
-    /// Keeps what it is told.
-    #[derive(Default)]
-    pub(crate) struct Told(Mutex<Vec<Option<Usage>>>);
-
-    impl Told {
-        pub(crate) fn observe(self: &Arc<Self>) -> OnUsage {
-            OnUsage(Arc::clone(self) as Arc<dyn UsageSink>)
-        }
-
-        pub(crate) fn all(&self) -> Vec<Option<Usage>> {
-            self.0.lock().unwrap().clone()
-        }
-    }
-
-    impl UsageSink for Told {
-        fn ended(&self, usage: Option<Usage>) {
-            self.0.lock().unwrap().push(usage);
-        }
-    }
+    use crate::{ResponseBody, azure::Usage, body::on_usage::tests::Told};
 
     /// A body of frames that were prepared; `None` is a moment in which there is no frame.
     struct Frames<D>(VecDeque<Option<Result<Frame<D>, &'static str>>>);
@@ -221,13 +196,19 @@ pub(crate) mod tests {
         Some(Ok(Frame::data(Bytes::from_static(text.as_bytes()))))
     }
 
+    fn observer(told: &Arc<Told>) -> Box<Observer> {
+        let mut extensions = Extensions::new();
+        extensions.insert(told.observe());
+        Box::new(Observer::new(UsageSinks::take(&mut extensions)))
+    }
+
     fn observed<D>(
         told: &Arc<Told>,
         frames: impl IntoIterator<Item = Option<Result<Frame<D>, &'static str>>>,
     ) -> ResponseBody<Frames<D>> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let mut observer = Box::new(Observer::new(Some(told.observe())));
+        let mut observer = observer(told);
         observer.watch(&headers, None);
         ResponseBody::observed(Frames(frames.into_iter().collect()), observer)
     }
@@ -301,7 +282,7 @@ pub(crate) mod tests {
     #[test]
     fn an_answer_of_another_kind_tells_its_end() {
         let told = Arc::<Told>::default();
-        let mut observer = Box::new(Observer::new(Some(told.observe())));
+        let mut observer = observer(&told);
         observer.watch(&HeaderMap::new(), None);
         let mut body = ResponseBody::observed(Frames([data(FIRST)].into()), observer);
         assert!(told.all().is_empty());

@@ -15,7 +15,7 @@ use super::{
     sane,
 };
 use crate::{
-    body::{OnUsage, UsageSink},
+    body::{Admitted, UsageSink},
     sync::{Sleep, clock},
 };
 
@@ -121,10 +121,10 @@ impl Permit {
     }
 
     /// Has the actual cost of an attempt of `weight` reported once its answer has ended.
-    pub(crate) fn observe(&self, weight: &Weight) -> Option<OnUsage> {
+    pub(crate) fn observe(&self, weight: &Weight) -> Option<Admitted> {
         let (gate, attempt) = self.tracked.clone()?;
         let estimator = Arc::clone(&weight.estimator);
-        Some(OnUsage(Arc::new(CostCorrection { gate, attempt, estimator })))
+        Some(Admitted(Arc::new(CostCorrection { gate, attempt, estimator })))
     }
 
     /// The attempt was admitted; its answer may carry the level as a share of the limit.

@@ -12,7 +12,7 @@ use tower::ServiceExt;
 
 use crate::{
     Backend, BackendPool, RegionRotateLayer,
-    body::observe_tests::Told,
+    body::{OnUsage, usage_tests::Told},
     gate::cost::{EstimateCost, TokenWeights, Usage},
     region_rotate::RegionRotate,
 };
@@ -33,6 +33,11 @@ fn pool(emulator: &Emulator) -> RegionRotate<EmulatorService> {
     };
     let pool = BackendPool::new([backend("east"), backend("sweden").priority(2)]).unwrap();
     tower_layer::Layer::layer(&RegionRotateLayer::new(pool), emulator.service())
+}
+
+fn one() -> BackendPool {
+    let backend = Backend::new("east", "https://east.openai.azure.com").unwrap().api_key("key");
+    BackendPool::new([backend]).unwrap()
 }
 
 fn request(path: &str, told: &Arc<Told>, body: &Value) -> Request<Full<Bytes>> {
@@ -125,6 +130,63 @@ async fn a_request_that_a_gate_let_go_is_asked_of_the_backend_that_reopens_first
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_of_a_subscriber_is_not_taken_for_one_that_a_gate_let_go() {
+    let (emulator, told) = (emulator(), Arc::<Told>::default());
+    for resource in ["east", "sweden"] {
+        let refusal = Fault::status(429).header("retry-after-ms", "60000");
+        emulator.script(resource, "ptu", [refusal]);
+    }
+    let service = pool(&emulator);
+    let subscribed = || {
+        let mut request = ask(&told);
+        request.extensions_mut().clear();
+        OnUsage::subscribe(request.extensions_mut(), Arc::clone(&told));
+        request
+    };
+    assert_eq!(service.clone().oneshot(subscribed()).await.unwrap().status(), 429);
+    assert_eq!(told.all(), [None], "two backends were asked, by one pool");
+    assert_eq!(service.clone().oneshot(subscribed()).await.unwrap().status(), 429);
+    assert_eq!(told.all(), [None], "none was asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_and_all_that_subscribed_are_told_the_same() {
+    let [gate, first, second] = [(); 3].map(|()| Arc::<Told>::default());
+    let subscribed = || {
+        let mut request = ask(&gate);
+        OnUsage::subscribe(request.extensions_mut(), Arc::clone(&first));
+        OnUsage::subscribe(request.extensions_mut(), Arc::clone(&second));
+        request
+    };
+    let response = pool(&emulator()).oneshot(subscribed()).await.unwrap();
+    response.into_body().collect().await.unwrap();
+    assert!(matches!(gate.all()[..], [Some(_)]));
+    assert_eq!([first.all(), second.all()], [gate.all(), gate.all()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_azure_spilled_is_told_to_subscribers_alone() {
+    let [gate, subscriber] = [(); 2].map(|()| Arc::<Told>::default());
+    let spilled = tower::service_fn(|_: Request<Full<Bytes>>| async {
+        http::Response::builder()
+            .header("content-type", "application/json")
+            .header("x-ms-is-spilled-over", "true")
+            .body(Full::<Bytes>::from(r#"{"usage":{"prompt_tokens":5}}"#))
+    });
+    let service = tower_layer::Layer::layer(&RegionRotateLayer::new(one()), spilled);
+    for is_subscribed in [false, true] {
+        let mut request = ask(&gate);
+        if is_subscribed {
+            OnUsage::subscribe(request.extensions_mut(), Arc::clone(&subscriber));
+        }
+        let response = service.clone().oneshot(request).await.unwrap();
+        response.into_body().collect().await.unwrap();
+    }
+    assert_eq!(gate.all(), [None, None]);
+    assert_eq!(subscriber.all(), [Some(Usage::new(5, 0, 0))]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_or_an_answer_that_is_given_up_has_no_usage() {
     let (emulator, told) = (emulator(), Arc::<Told>::default());
     emulator.script("east", "ptu", [Fault::delay(std::time::Duration::from_secs(9))]);
@@ -148,8 +210,7 @@ async fn the_service_does_not_see_who_observes() {
         assert!(request.extensions().is_empty());
         Ok::<_, std::convert::Infallible>(http::Response::new(Full::<Bytes>::default()))
     });
-    let backend = Backend::new("east", "https://east.openai.azure.com").unwrap().api_key("key");
-    let layer = RegionRotateLayer::new(BackendPool::new([backend]).unwrap());
+    let layer = RegionRotateLayer::new(one());
     tower_layer::Layer::layer(&layer, witness).oneshot(ask(&told)).await.unwrap();
     assert_eq!(told.all(), [None]);
 }

@@ -17,7 +17,7 @@ use super::layer::RotateConfig;
 use crate::{
     AttemptBudget, ResponseBody, Served, TryCloneBody,
     backend::{Probe, Ticket, TokenError, TokenFuture, Tried},
-    body::{Observer, OnUsage},
+    body::{Admitted, Observer, UsageSinks},
     classify::{Outcome, RefusedSpill},
     clock,
     cooldown::NextOpen,
@@ -82,7 +82,7 @@ impl Session {
             since: now,
             token: None,
             is_sent: false,
-            is_admitted: overrides.get::<OnUsage>().is_some(),
+            is_admitted: overrides.get::<Admitted>().is_some(),
             served: Served::new(),
             guide,
             observer: None,
@@ -173,9 +173,9 @@ impl Session {
     pub(super) fn address<B: TryCloneBody>(&mut self, request: &mut Request<B>) {
         let token = self.token.take().and_then(|mut token| token.take_ready());
         let ticket = token.map_or(Ticket::Own, Ticket::bearer);
-        if let Some(observe) = request.extensions_mut().remove::<OnUsage>() {
-            // The copy of the request has it too, so an observer may be here since an earlier attempt.
-            self.observer.get_or_insert_with(|| Box::new(Observer::new(Some(observe))));
+        if let Some(sinks) = UsageSinks::take(request.extensions_mut()) {
+            // The copy of the request has them too, so an observer may be here since an earlier attempt.
+            self.observer.get_or_insert_with(|| Box::new(Observer::new(Some(sinks))));
         }
         if self.budget().is_some()
             && let Some(budget) = request.extensions_mut().get_mut::<AttemptBudget>()

@@ -70,8 +70,10 @@ impl Session {
         if let Ok(response) = &result {
             note_spilled(&mut self.served, response);
         }
-        // What Azure spilled cost the PTU nothing.
-        let observer = observer.filter(|_| !self.served.spilled_by_azure());
+        let observer = match self.served.spilled_by_azure() {
+            true => observer.and_then(Observer::without_gate),
+            false => observer,
+        };
         let learner = match &self.guide {
             None => None,
             Some(guide) => {

@@ -1,0 +1,156 @@
+//! Who is called with the usage of an answer: those that subscribed, and a gate.
+
+use std::{fmt, sync::Arc};
+
+use http::Extensions;
+
+use crate::azure::Usage;
+
+/// Receives what an answer used.
+pub trait UsageSink: Send + Sync + 'static {
+    /// Called once by the pool that sent the request: when the body of its answer ends or is dropped,
+    /// with what was known by then; without a usage when there will be no such body.
+    fn ended(&self, usage: Option<Usage>);
+}
+
+/// A request extension: sinks for the `usage` of the answer, which
+/// [`RegionRotate`](crate::region_rotate::RegionRotate) finds as the body passes.
+///
+/// It is one scan for all sinks and for the gate, and there is none where nothing asks for it. The
+/// outermost pool takes the extension out. Where a request goes through a pool more than once, as
+/// through two tiers, each of them calls the sinks; the answer's usage is then in the last call that
+/// has one.
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+///
+/// use http::{Request, Response};
+/// use http_body_util::{BodyExt, Full};
+/// use tower::{ServiceBuilder, ServiceExt};
+/// use tower_spillover::{
+///     Backend, BackendPool, RegionRotateLayer,
+///     azure::Usage,
+///     body::{OnUsage, UsageSink},
+/// };
+///
+/// #[derive(Default)]
+/// struct Total(Mutex<u64>);
+///
+/// impl UsageSink for Total {
+///     fn ended(&self, usage: Option<Usage>) {
+///         if let Some(usage) = usage {
+///             *self.0.lock().unwrap() += usage.prompt + usage.completion;
+///         }
+///     }
+/// }
+///
+/// # use bytes::Bytes;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let client = tower::service_fn(|_: Request<Full<Bytes>>| async {
+/// #     let body = r#"{"usage":{"prompt_tokens":11,"completion_tokens":14}}"#;
+/// #     Response::builder().header("content-type", "application/json").body(Full::<Bytes>::from(body))
+/// # });
+/// let pool = BackendPool::new([Backend::new("east", "https://east.openai.azure.com")?.api_key("k")])?;
+/// let azure = ServiceBuilder::new().layer(RegionRotateLayer::new(pool)).service(client);
+///
+/// let total = Arc::new(Total::default());
+/// let mut request = Request::post("/openai/v1/chat/completions").body(Full::<Bytes>::default())?;
+/// OnUsage::subscribe(request.extensions_mut(), Arc::clone(&total));
+/// let response = azure.oneshot(request).await?;
+/// response.into_body().collect().await?;
+/// assert_eq!(*total.0.lock().unwrap(), 25);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct OnUsage {
+    sink: Arc<dyn UsageSink>,
+    others: Option<Box<Self>>,
+}
+
+impl OnUsage {
+    /// Adds `sink` to those that `extensions`, a request's, have already.
+    pub fn subscribe(extensions: &mut Extensions, sink: Arc<impl UsageSink>) {
+        let others = extensions.remove().map(Box::new);
+        extensions.insert(Self { sink, others });
+    }
+
+    fn ended(&self, usage: Option<Usage>) {
+        self.sink.ended(usage);
+        if let Some(others) = &self.others {
+            others.ended(usage);
+        }
+    }
+}
+
+impl fmt::Debug for OnUsage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnUsage").finish_non_exhaustive()
+    }
+}
+
+/// A request extension: a gate let the request go, and its sink is to have the cost of the answer.
+/// A pool asks the backend that reopens first when none is open, since the gate knows better when
+/// that is.
+#[derive(Clone)]
+pub(crate) struct Admitted(pub(crate) Arc<dyn UsageSink>);
+
+/// All that a request's answer is observed for.
+pub(crate) struct UsageSinks {
+    gate: Option<Admitted>,
+    subscribed: Option<OnUsage>,
+}
+
+impl UsageSinks {
+    /// Takes them out of the request's `extensions`, if there are any.
+    pub(crate) fn take(extensions: &mut Extensions) -> Option<Self> {
+        let (gate, subscribed) = (extensions.remove(), extensions.remove());
+        (gate.is_some() || subscribed.is_some()).then_some(Self { gate, subscribed })
+    }
+
+    pub(super) fn ended(&self, usage: Option<Usage>) {
+        if let Some(Admitted(sink)) = &self.gate {
+            sink.ended(usage);
+        }
+        if let Some(subscribed) = &self.subscribed {
+            subscribed.ended(usage);
+        }
+    }
+
+    /// Calls the gate, without a usage, and gives it up. Returns whether there are others.
+    pub(super) fn dismiss_gate(&mut self) -> bool {
+        let has_others = self.subscribed.is_some();
+        if has_others && let Some(Admitted(sink)) = self.gate.take() {
+            sink.ended(None);
+        }
+        has_others
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Keeps what it is told.
+    #[derive(Default)]
+    pub(crate) struct Told(Mutex<Vec<Option<Usage>>>);
+
+    impl Told {
+        pub(crate) fn observe(self: &Arc<Self>) -> Admitted {
+            Admitted(Arc::clone(self) as Arc<dyn UsageSink>)
+        }
+
+        pub(crate) fn all(&self) -> Vec<Option<Usage>> {
+            self.0.lock().unwrap().clone()
+        }
+    }
+
+    impl UsageSink for Told {
+        fn ended(&self, usage: Option<Usage>) {
+            self.0.lock().unwrap().push(usage);
+        }
+    }
+}
