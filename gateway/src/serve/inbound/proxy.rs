@@ -8,10 +8,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use tower_spillover::{
-    MaxWait, Priority, Served,
-    azure::{ContentKind, UsageScan},
-};
+use tower_spillover::{MaxWait, Priority, Served, azure::ContentKind};
 
 use super::{
     admission, control::Control, gateway::Gateway, headers, listener_role::ListenerRole,
@@ -140,6 +137,7 @@ async fn exchange(
     if let Some(trace) = &guard.trace {
         request.extensions_mut().insert(trace.clone());
     }
+    guard.observe_usage(request.extensions_mut());
     let sent = clock::now();
     let answer = model.stack.send(request).await;
     let answer = answer.map_err(|error| failure(&error, limits.body, &model))?;
@@ -248,9 +246,6 @@ fn pass_on(
     }
     let kind = head.headers.get(header::CONTENT_TYPE);
     guard.record.streaming = ContentKind::named(kind) == ContentKind::EventStream;
-    if head.status.is_success() {
-        guard.usage = UsageScan::new(kind);
-    }
     guard.head(head.status, served, now);
     let idle_timeout = config.upstream.idle_timeout;
     Response::from_parts(head, ResponseBody::passing(body, idle_timeout, guard))

@@ -17,6 +17,7 @@ use crate::serve::{
 
 /// A body of the gateway's own, or a backend's.
 pub(crate) struct ResponseBody {
+    /// Before the guard, which is to have its usage: fields are dropped in their order.
     kind: Kind,
     /// Until the last frame.
     guard: Option<Box<RequestGuard>>,
@@ -84,16 +85,14 @@ impl Body for ResponseBody {
             }
         };
         match &next {
-            Some(Ok(frame)) => {
-                if let (Some(guard), Some(data)) = (&mut self.guard, frame.data_ref()) {
-                    guard.data(data);
-                }
-                // Do not poll after end of stream.
-                if self.is_end_stream() {
-                    self.complete();
-                }
+            // Do not poll after end of stream.
+            Some(Ok(_)) if self.is_end_stream() => self.complete(),
+            Some(Ok(_)) => {}
+            Some(Err(_)) => {
+                // First the body, which says what was used when it is dropped.
+                self.kind = Kind::Own(None);
+                self.guard = None;
             }
-            Some(Err(_)) => self.guard = None,
             None => self.complete(),
         }
         Poll::Ready(next)

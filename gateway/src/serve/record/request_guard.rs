@@ -1,12 +1,16 @@
 //! The record of a request under way; it is handed in when the request is over.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue, StatusCode};
-use tower_spillover::{Served, azure::UsageScan};
+use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
+use tower_spillover::{
+    Served,
+    azure::Usage,
+    body::{OnUsage, UsageSink},
+};
 
 use super::observe::Observe;
 use crate::{
@@ -21,12 +25,26 @@ pub(crate) struct RequestGuard {
     pub(crate) record: AccessRecord,
     /// Where traces are exported.
     pub(crate) trace: Option<Trace>,
-    pub(crate) usage: Option<UsageScan>,
+    /// What the answer used, once the layers sent the request.
+    usage: Option<Arc<LastUsage>>,
     /// Of the concurrency that is limited.
     pub(crate) permit: Option<ConcurrencyPermit>,
     observer: Arc<dyn Observe>,
     snapshot: Arc<Snapshot>,
     _busy: Busy,
+}
+
+/// The usage of the last answer that had one.
+#[derive(Default)]
+struct LastUsage(Mutex<Option<Usage>>);
+
+impl UsageSink for LastUsage {
+    fn ended(&self, usage: Option<Usage>) {
+        // A tier that refused has none to say.
+        if usage.is_some() {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = usage;
+        }
+    }
 }
 
 impl RequestGuard {
@@ -71,11 +89,10 @@ impl RequestGuard {
         self.record.to_head = now.saturating_duration_since(self.record.started);
     }
 
-    /// A piece of the answer's body goes out.
-    pub(crate) fn data(&mut self, piece: &[u8]) {
-        if let Some(usage) = &mut self.usage {
-            usage.push(piece);
-        }
+    /// Asks the layers, by the `extensions` of the request, what the answer uses.
+    pub(crate) fn observe_usage(&mut self, extensions: &mut Extensions) {
+        let usage = self.usage.insert(Arc::default());
+        OnUsage::subscribe(extensions, Arc::clone(usage));
     }
 
     /// The whole answer went out.
@@ -95,7 +112,10 @@ impl Drop for RequestGuard {
         if record.to_head.is_zero() {
             record.to_head = record.total;
         }
-        record.usage = self.usage.take().and_then(UsageScan::finish);
+        record.usage = self
+            .usage
+            .take()
+            .and_then(|usage| *usage.0.lock().unwrap_or_else(PoisonError::into_inner));
         // Before the request is reported: who hears of its end may send another.
         self.permit = None;
         self.observer.finished(&self.record, self.trace.as_ref(), &self.snapshot);
