@@ -11,15 +11,16 @@ use std::{
 use futures::future::Either;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
+use tokio::time::Sleep;
 use tower_service::Service;
 
 use super::{
     SmartFallback,
     session::{NextStep, Session, Tier},
-    wait::PrimaryWait,
 };
 use crate::{
-    TryCloneBody, classify::Outcome, clock, policy::ClassifyError, request_copy::SavedRequest,
+    TryCloneBody, classify::Outcome, clock, gate::Waiter, policy::ClassifyError,
+    request_copy::SavedRequest,
 };
 
 pin_project! {
@@ -47,8 +48,9 @@ pin_project! {
     enum State<P, F> {
         // The tier was sent the request.
         Attempting { tier: Tier, #[pin] attempt: Either<P, F> },
-        // No attempt, response or permit is held.
-        Waiting { wait: PrimaryWait },
+        // No attempt, response or permit is held while it sleeps or is queued.
+        Sleeping { sleep: Pin<Box<Sleep>> },
+        Queued { waiter: Box<Waiter> },
         // The tier is to be sent the request, and is not ready yet.
         Readying { tier: Tier },
     }
@@ -102,7 +104,7 @@ where
         let session = this.session;
         loop {
             let next = match this.state.as_mut().project() {
-                // Attempting => Waiting | Readying | Ready
+                // Attempting => Sleeping | Queued | Readying | Ready
                 StateProj::Attempting { tier, attempt } => {
                     let (tier, mut result) = (*tier, ready!(attempt.poll(cx)));
                     match session.classify(&result, this.classify_error) {
@@ -119,12 +121,18 @@ where
                         }
                     }
                 }
-                // Waiting => Waiting | Readying
-                StateProj::Waiting { wait } => {
-                    let admission = ready!(Pin::new(wait).poll(cx));
-                    session.resumed(clock::now(), admission, this.request.whole().expect(KEPT))
+                // Sleeping => Sleeping | Queued | Readying
+                StateProj::Sleeping { sleep } => {
+                    ready!(sleep.as_mut().poll(cx));
+                    session.after_sleep(clock::now(), this.request.whole().expect(KEPT))
                 }
-                // Readying => Attempting | Waiting | Readying | Ready
+                // Queued => Sleeping | Queued | Readying
+                StateProj::Queued { waiter } => {
+                    let admission = ready!(Pin::new(&mut **waiter).poll(cx));
+                    let request = this.request.whole().expect(KEPT);
+                    session.after_queue(clock::now(), admission, request)
+                }
+                // Readying => Attempting | Sleeping | Queued | Readying | Ready
                 StateProj::Readying { tier } => {
                     let tier = *tier;
                     let is_ready = match tier {
@@ -164,7 +172,8 @@ impl<P, F> From<NextStep> for State<P, F> {
     fn from(next: NextStep) -> Self {
         match next {
             NextStep::Send(tier) => Self::Readying { tier },
-            NextStep::Wait(wait) => Self::Waiting { wait },
+            NextStep::Sleep(sleep) => Self::Sleeping { sleep },
+            NextStep::Queue(waiter) => Self::Queued { waiter },
             NextStep::Return => unreachable!("without a refusal there is none to return"),
         }
     }

@@ -6,7 +6,6 @@ mod layer;
 mod limits;
 mod session;
 mod spill_budget;
-mod wait;
 
 use std::{
     fmt, mem,

@@ -7,19 +7,21 @@ mod returned_refusal;
 mod spill;
 
 use std::{
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use http::{Request, Response};
+use tokio::time::Sleep;
 
 use self::account::sign;
-use super::{layer::FallbackConfig, limits::RequestLimits, wait::PrimaryWait};
+use super::{layer::FallbackConfig, limits::RequestLimits};
 use crate::{
     AttemptBudget, Served, TryCloneBody,
     classify::{Hint, NativeSpillover, Outcome, RefusedSpills, utilization},
     clock,
-    gate::{Admission, Permit, Weight},
+    gate::{Admission, Permit, Waiter, Weight},
     overrides::Arrival,
     policy::ClassifyError,
     sticky::Confined,
@@ -35,8 +37,10 @@ pub(super) enum Tier {
 /// What happens next to a request.
 pub(super) enum NextStep {
     Send(Tier),
-    /// Send nothing before this is over, then ask again.
-    Wait(PrimaryWait),
+    /// Try again at the time that the reference rule gives.
+    Sleep(Pin<Box<Sleep>>),
+    /// Wait for its turn at the gate.
+    Queue(Box<Waiter>),
     /// Give the caller the refusal.
     Return,
 }
@@ -130,24 +134,33 @@ impl Session {
         self.or_last_attempt(next)
     }
 
-    /// The step after a wait, for which the gate may have said what follows.
-    pub(super) fn resumed<B: TryCloneBody>(
+    /// The step after a sleep.
+    pub(super) fn after_sleep<B: TryCloneBody>(
         &mut self,
         now: Instant,
-        admission: Option<Admission>,
         request: &Request<B>,
     ) -> NextStep {
+        self.note_wait(now);
+        // Another request may have been refused meanwhile.
+        self.start(now, request)
+    }
+
+    /// The step after a place in the gate's queue was left by `admission`.
+    pub(super) fn after_queue<B: TryCloneBody>(
+        &mut self,
+        now: Instant,
+        admission: Admission,
+        request: &Request<B>,
+    ) -> NextStep {
+        self.note_wait(now);
+        let next = self.obey(admission, now, request);
+        self.or_last_attempt(next)
+    }
+
+    fn note_wait(&mut self, now: Instant) {
         let waited = now.saturating_duration_since(self.since);
         self.served.get_or_insert_with(|| Box::new(Served::new())).add_wait(waited);
         self.since = now;
-        match admission {
-            Some(admission) => {
-                let next = self.obey(admission, now, request);
-                self.or_last_attempt(next)
-            }
-            // Another request may have been refused meanwhile.
-            None => self.start(now, request),
-        }
     }
 
     /// What follows instead of an attempt at `tier`, which is ready, if another request found the

@@ -24,16 +24,11 @@ use crate::clock;
 #[derive(Clone, Debug)]
 pub struct SpillBudget {
     limit: f64,
-    unit: Unit,
+    /// Weighted tokens instead of requests.
+    counts_tokens: bool,
     window: Duration,
     when_spent: WhenSpent,
     spent: Arc<Mutex<Spent>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Unit {
-    Request,
-    Token,
 }
 
 /// What becomes of a request that would spill when the budget is spent.
@@ -51,13 +46,19 @@ pub enum WhenSpent {
 impl SpillBudget {
     /// At most so many requests in each `window`.
     pub fn requests(limit: u32, window: Duration) -> Self {
-        Self::new(f64::from(limit), Unit::Request, window)
+        Self {
+            limit: f64::from(limit),
+            counts_tokens: false,
+            window,
+            when_spent: WhenSpent::default(),
+            spent: Arc::default(),
+        }
     }
 
     /// At most so many weighted tokens, as [estimated](crate::gate::cost::EstimateCost), in each
     /// `window`. The request that crosses the limit still spills.
     pub fn tokens(limit: u64, window: Duration) -> Self {
-        Self::new(limit as f64, Unit::Token, window)
+        Self { limit: limit as f64, counts_tokens: true, ..Self::requests(0, window) }
     }
 
     /// What becomes of a request that would spill when the budget is spent.
@@ -71,11 +72,6 @@ impl SpillBudget {
     /// whichever it counts.
     pub fn left(&self) -> f64 {
         self.left_at(clock::now())
-    }
-
-    fn new(limit: f64, unit: Unit, window: Duration) -> Self {
-        let (when_spent, spent) = (WhenSpent::default(), Arc::default());
-        Self { limit, unit, window, when_spent, spent }
     }
 
     /// Takes a request out of the budget, whose cost is asked for only when tokens are counted.
@@ -97,10 +93,7 @@ impl SpillBudget {
         if spent.amount >= limit {
             return Err((when_spent, window - age));
         }
-        spent.amount += match self.unit {
-            Unit::Request => 1.0,
-            Unit::Token => cost(),
-        };
+        spent.amount += if self.counts_tokens { cost() } else { 1.0 };
         Ok(())
     }
 

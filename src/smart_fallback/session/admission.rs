@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::Request;
 
-use super::{NextStep, PrimaryWait, Session, TICK, Tier};
+use super::{NextStep, Session, TICK, Tier};
 use crate::{
     TryCloneBody,
     classify::Hint,
@@ -27,7 +27,7 @@ impl Session {
                 self.permit = Some(permit);
                 NextStep::Send(Tier::Primary)
             }
-            Admission::Wait(waiter) => NextStep::Wait(PrimaryWait::Turn(Box::new(waiter))),
+            Admission::Wait(waiter) => NextStep::Queue(Box::new(waiter)),
             Admission::Spill => self.spill(now, request),
         }
     }
@@ -57,7 +57,7 @@ impl Session {
         // A policy may be wrong; `max_wait` holds nevertheless.
         let fits = elapsed.saturating_add(wait) <= limits.max_wait && !wait.is_zero();
         match now.checked_add(wait).filter(|_| fits) {
-            Some(until) => NextStep::Wait(PrimaryWait::Sleep(clock::sleep_until(until))),
+            Some(until) => NextStep::Sleep(clock::sleep_until(until)),
             None => self.spill(now, request),
         }
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use http::Request;
 
-use super::{NextStep, PrimaryWait, RequestLimits, Session, Tier};
+use super::{NextStep, RequestLimits, Session, Tier};
 use crate::{TryCloneBody, classify::Outcome, clock, smart_fallback::WhenSpent};
 
 impl Session {
@@ -32,8 +32,7 @@ impl Session {
                 }
                 if longer <= limits.max_wait {
                     // The primary has been asked for that long already: only a new window helps.
-                    let sleep = clock::sleep_until(limits.after(longer));
-                    return NextStep::Wait(PrimaryWait::Sleep(sleep));
+                    return NextStep::Sleep(clock::sleep_until(limits.after(longer)));
                 }
                 self.limits = Some(RequestLimits { max_wait: longer, ..limits });
                 self.start(now, request)
