@@ -12,19 +12,16 @@ pub(crate) enum SavedRequest<B> {
     /// Not sent yet.
     Whole(Request<B>),
     /// Sent, with a copy kept.
-    Copy(RequestCopy<B>),
+    Copy {
+        method: Method,
+        uri: Uri,
+        version: Version,
+        headers: PackedHeaders,
+        extensions: Extensions,
+        body: B,
+    },
     /// Sent without a copy: it cannot be sent again.
     Nothing,
-}
-
-/// A copy of a request.
-pub(crate) struct RequestCopy<B> {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: PackedHeaders,
-    extensions: Extensions,
-    body: B,
 }
 
 /// Headers as text, in one allocation.
@@ -33,7 +30,7 @@ pub(crate) struct RequestCopy<B> {
 /// value, and that again when it is dropped; for names that a server has read off a connection it
 /// allocates once more each. Copying the text takes half the time. Rebuilding the map costs as much as
 /// was saved, but only where a refused request is sent again, which takes milliseconds anyway.
-struct PackedHeaders {
+pub(crate) struct PackedHeaders {
     text: Vec<u8>,
     count: usize,
 }
@@ -46,14 +43,14 @@ impl<B: TryCloneBody> SavedRequest<B> {
 
     fn copy(request: &Request<B>) -> Self {
         let Some(body) = request.body().try_clone() else { return Self::Nothing };
-        Self::Copy(RequestCopy {
+        Self::Copy {
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
             headers: PackedHeaders::of(request.headers()),
             extensions: request.extensions().clone(),
             body,
-        })
+        }
     }
 }
 
@@ -64,7 +61,7 @@ impl<B> SavedRequest<B> {
 
     /// The request as it was, to be looked at.
     pub(crate) fn whole(&mut self) -> Option<&Request<B>> {
-        if let Self::Copy(_) = self {
+        if let Self::Copy { .. } = self {
             *self = self.take().map_or(Self::Nothing, Self::Whole);
         }
         match self {
@@ -77,21 +74,17 @@ impl<B> SavedRequest<B> {
     pub(crate) fn take(&mut self) -> Option<Request<B>> {
         match mem::replace(self, Self::Nothing) {
             Self::Whole(request) => Some(request),
-            Self::Copy(copy) => Some(copy.into_request()),
+            Self::Copy { method, uri, version, headers, extensions, body } => {
+                let mut request = Request::new(body);
+                *request.method_mut() = method;
+                *request.uri_mut() = uri;
+                *request.version_mut() = version;
+                *request.headers_mut() = headers.into_headers();
+                *request.extensions_mut() = extensions;
+                Some(request)
+            }
             Self::Nothing => None,
         }
-    }
-}
-
-impl<B> RequestCopy<B> {
-    fn into_request(self) -> Request<B> {
-        let mut request = Request::new(self.body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers.into_headers();
-        *request.extensions_mut() = self.extensions;
-        request
     }
 }
 

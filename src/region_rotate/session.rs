@@ -16,7 +16,7 @@ use http::{Extensions, Request, Response, StatusCode};
 use super::layer::RotateConfig;
 use crate::{
     AttemptBudget, ResponseBody, Served, TryCloneBody,
-    backend::{Probe, Ticket, TokenError, TokenFuture, Tried},
+    backend::{Probe, TokenError, TokenFuture, Tried},
     body::{Admitted, Observer, UsageSinks},
     classify::{Outcome, RefusedSpill},
     clock,
@@ -172,7 +172,6 @@ impl Session {
     /// Addresses `request` to the chosen backend, with its credential.
     pub(super) fn address<B: TryCloneBody>(&mut self, request: &mut Request<B>) {
         let token = self.token.take().and_then(|mut token| token.take_ready());
-        let ticket = token.map_or(Ticket::Own, Ticket::bearer);
         if let Some(sinks) = UsageSinks::take(request.extensions_mut()) {
             // The copy of the request has them too, so an observer may be here since an earlier attempt.
             self.observer.get_or_insert_with(|| Box::new(Observer::new(Some(sinks))));
@@ -183,7 +182,7 @@ impl Session {
             if self.is_sent { budget.reserve() } else { budget.reserve_first() }
         }
         self.is_sent = true;
-        self.config.pool.member(self.backend).address(request, ticket);
+        self.config.pool.member(self.backend).address(request, token);
     }
 
     /// What the result of an attempt is taken for.

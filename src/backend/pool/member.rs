@@ -30,20 +30,6 @@ pub(crate) struct Member {
     image_deployment: Option<HeaderValue>,
 }
 
-/// What an attempt authenticates with.
-pub(crate) enum Ticket {
-    /// The key of the backend, or the caller's own headers.
-    Own,
-    /// A bearer token, fetched for this attempt.
-    Bearer(HeaderValue),
-}
-
-impl Ticket {
-    pub(crate) fn bearer(token: AccessToken) -> Self {
-        Self::Bearer(token.into_header())
-    }
-}
-
 impl Member {
     pub(super) fn new(backend: Backend) -> Result<Self, ConfigError> {
         let name = backend.name;
@@ -127,14 +113,18 @@ impl Member {
 
     /// Makes `request` one for this backend: scheme, authority, `Host`, base path, deployment,
     /// `api-version`, HTTP version and every credential together, so that none is left from another
-    /// resource.
-    pub(crate) fn address<B: TryCloneBody>(&self, request: &mut Request<B>, ticket: Ticket) {
+    /// resource. `token` is that of this attempt, where the credential has tokens.
+    pub(crate) fn address<B: TryCloneBody>(
+        &self,
+        request: &mut Request<B>,
+        token: Option<AccessToken>,
+    ) {
         let spillover = self.spillover_of_caller(request);
         rewrite::rewrite_request(request, &self.place);
         // How the caller came here says nothing of how the request goes on, and hyper-util refuses
         // to send one of HTTP/2 over HTTP/1.1.
         *request.version_mut() = Version::default();
-        self.address_headers(request.headers_mut(), ticket);
+        self.address_headers(request.headers_mut(), token);
         if let Some(spillover) = spillover {
             request.headers_mut().insert(SPILLOVER, spillover);
         }
@@ -156,20 +146,20 @@ impl Member {
         is_here.then(|| spillover.clone())
     }
 
-    fn address_headers(&self, headers: &mut HeaderMap, ticket: Ticket) {
-        let credential = self.header(ticket);
+    fn address_headers(&self, headers: &mut HeaderMap, token: Option<AccessToken>) {
+        let credential = self.header(token);
         if !self.replace_headers(headers, credential.as_ref()) {
             self.rebuild_headers(headers, credential);
         }
     }
 
     /// What authenticates an attempt; `None` when the caller's own headers do.
-    fn header(&self, ticket: Ticket) -> Option<(HeaderName, HeaderValue)> {
-        match (&self.credential, ticket) {
+    fn header(&self, token: Option<AccessToken>) -> Option<(HeaderName, HeaderValue)> {
+        match (&self.credential, token) {
             (Kind::Passthrough, _) => None,
-            (_, Ticket::Bearer(token)) => Some((header::AUTHORIZATION, token)),
-            (Kind::ApiKey(key), _) => Some((API_KEY, key.clone())),
-            (Kind::Bearer(_), Ticket::Own) => unreachable!("a bearer attempt has its token"),
+            (_, Some(token)) => Some((header::AUTHORIZATION, token.into_header())),
+            (Kind::ApiKey(key), None) => Some((API_KEY, key.clone())),
+            (Kind::Bearer(_), None) => unreachable!("a bearer attempt has its token"),
         }
     }
 
@@ -347,20 +337,19 @@ mod tests {
             kind in 0..3,
             image_deployment in prop_oneof![Just(None), Just(Some("dalle"))],
         ) {
-            let token = HeaderValue::from_static("Bearer t");
+            let token = AccessToken::new("t").unwrap();
             let (member, token) = match kind {
                 0 => (member(Credential::api_key("key").unwrap(), image_deployment), None),
                 1 => (member(Credential::passthrough(), image_deployment), None),
                 _ => (member(Credential::api_key("unused").unwrap(), image_deployment), Some(token)),
             };
-            let ticket = || token.clone().map_or(Ticket::Own, Ticket::Bearer);
             let mut headers = HeaderMap::new();
             for name in names {
                 headers.append(name, HeaderValue::from_static("the caller's"));
             }
             let (mut replaced, mut rebuilt) = (headers.clone(), headers);
-            member.address_headers(&mut replaced, ticket());
-            member.rebuild_headers(&mut rebuilt, member.header(ticket()));
+            member.address_headers(&mut replaced, token.clone());
+            member.rebuild_headers(&mut rebuilt, member.header(token));
             prop_assert_eq!(sorted(&replaced), sorted(&rebuilt));
         }
     }

@@ -18,12 +18,7 @@ use std::{
 };
 
 use self::choice::Choice;
-pub(crate) use self::{
-    member::{Member, Ticket},
-    preference::Preference,
-    probe::Probe,
-    tried::Tried,
-};
+pub(crate) use self::{member::Member, preference::Preference, probe::Probe, tried::Tried};
 use super::{Backend, field, resource::Residents};
 use crate::{
     ConfigError,
