@@ -22,7 +22,7 @@ pub use self::{
     token::{AccessToken, TokenError, TokenFuture, TokenSource},
 };
 pub(crate) use self::{
-    pool::{Preference, Probe, Tried},
+    pool::{Probe, Tried},
     rewrite::Deployment,
 };
 use crate::ConfigError;

@@ -10,10 +10,7 @@ use super::{
     learner::Learner,
 };
 use crate::{
-    BackendPool, TryCloneBody,
-    azure::fields::ScannedBody,
-    backend::{Preference, Tried},
-    body::ResponseTap,
+    BackendPool, TryCloneBody, azure::fields::ScannedBody, backend::Tried, body::ResponseTap,
     cooldown::NextOpen,
 };
 
@@ -96,7 +93,7 @@ impl Guide {
         now: Instant,
         draw: u64,
     ) -> Option<usize> {
-        pool.prefer(self.preference(), tried, now, draw)
+        pool.choose_on(self.resource(), self.key, tried, now, draw)
     }
 
     /// The backend that reopens first among those not tried.
@@ -106,17 +103,17 @@ impl Guide {
         tried: &Tried,
         now: Instant,
     ) -> Option<usize> {
-        pool.first_to_open_of(self.preference(), tried, now)
+        pool.first_to_open_on(self.resource(), tried, now)
     }
 
     /// Whether the request may go to this backend.
     pub(crate) fn admits(&self, pool: &BackendPool, index: usize) -> bool {
-        pool.is_preferred(self.preference(), index)
+        pool.is_on(self.resource(), index)
     }
 
     /// When the first backend is open that the request may go to.
     pub(crate) fn next_open(&self, pool: &BackendPool, now: Instant) -> NextOpen {
-        pool.next_open_of(self.preference(), now)
+        pool.next_open_on(self.resource(), now)
     }
 
     /// Learns from a successful answer of this backend.
@@ -126,8 +123,8 @@ impl Guide {
         Some(Box::new(Learner::new(sticky.clone(), resource, *lesson)))
     }
 
-    fn preference(&self) -> Preference<'_> {
-        let resource = self.held.as_ref().map(|(resource, _)| &**resource);
-        Preference { resource, key: self.key }
+    /// The only resource that the request may go to.
+    fn resource(&self) -> Option<&str> {
+        self.held.as_ref().map(|(resource, _)| &**resource)
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{ops::Range, time::Instant};
 
-use super::{Tried, alias::AliasTable, rendezvous::score};
+use super::{
+    Tried,
+    alias::{self, Column},
+    rendezvous::score,
+};
 use crate::{cooldown::Cooldowns, random::split_mix};
 
 /// Draws before the backends are looked at one by one. While most are open the first draw fits;
@@ -12,15 +16,11 @@ const DRAWS: usize = 4;
 /// The backends of one pool by priority, ready to be chosen from.
 #[derive(Debug)]
 pub(super) struct Choice {
-    groups: Box<[Group]>,
+    /// The backends of each priority; they stand side by side.
+    groups: Box<[Range<usize>]>,
+    /// An alias table for each group, side by side as well.
+    columns: Box<[Column]>,
     weights: Box<[u32]>,
-}
-
-/// Backends of one priority; they stand side by side.
-#[derive(Debug)]
-struct Group {
-    members: Range<usize>,
-    table: AliasTable,
 }
 
 impl Choice {
@@ -28,14 +28,13 @@ impl Choice {
     /// second is the weight.
     pub(super) fn new(backends: &[(u32, u32)]) -> Self {
         let weights: Box<[u32]> = backends.iter().map(|&(_, weight)| weight).collect();
-        let mut groups = Vec::new();
-        let mut start = 0;
+        let (mut groups, mut columns) = (Vec::new(), Vec::new());
         for group in backends.chunk_by(|a, b| a.0 == b.0) {
-            let members = start..start + group.len();
-            start = members.end;
-            groups.push(Group { table: AliasTable::new(&weights[members.clone()]), members });
+            let group = columns.len()..columns.len() + group.len();
+            columns.extend(alias::table(&weights[group.clone()]));
+            groups.push(group);
         }
-        Self { groups: groups.into(), weights }
+        Self { groups: groups.into(), columns: columns.into(), weights }
     }
 
     /// An open backend that was not tried, of the first priority that has one.
@@ -60,14 +59,15 @@ impl Choice {
     pub(super) fn draw(&self, draw: u64, qualifies: impl Fn(usize) -> bool) -> Option<usize> {
         self.groups.iter().find_map(|group| {
             let mut draw = draw;
-            for _ in 0..DRAWS.min(group.members.len()) {
-                let index = group.members.start + group.table.pick(draw);
+            let table = &self.columns[group.clone()];
+            for _ in 0..DRAWS.min(table.len()) {
+                let index = group.start + alias::pick(table, draw);
                 if qualifies(index) {
                     return Some(index);
                 }
                 draw = split_mix(draw);
             }
-            self.scan(group.members.clone(), draw, &qualifies)
+            self.scan(group.clone(), draw, &qualifies)
         })
     }
 
@@ -81,7 +81,7 @@ impl Choice {
     ) -> Option<usize> {
         let score = |index: usize| score(key, seed(index), self.weights[index]);
         self.groups.iter().find_map(|group| {
-            let scores = group.members.clone().filter(|&index| qualifies(index));
+            let scores = group.clone().filter(|&index| qualifies(index));
             scores
                 .map(|index| (index, score(index)))
                 .max_by(|(_, one), (_, other)| one.total_cmp(other))
@@ -91,14 +91,14 @@ impl Choice {
 
     fn scan(
         &self,
-        members: Range<usize>,
+        group: Range<usize>,
         draw: u64,
         qualifies: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         // One pass: each qualifying backend takes over with the probability of its weight among
         // those seen so far, which leaves every one with its share of the whole.
         let (mut chosen, mut total, mut draw) = (None, 0u64, draw);
-        for index in members.filter(|&index| qualifies(index)) {
+        for index in group.filter(|&index| qualifies(index)) {
             let weight = u64::from(self.weights[index]);
             total += weight;
             draw = split_mix(draw);

@@ -1,9 +1,9 @@
 //! A pool of backends and what is known of them; the handle behind `RegionRotateLayer`.
 
 mod alias;
+mod by_resource;
 mod choice;
 mod member;
-mod preference;
 mod probe;
 mod rendezvous;
 mod tried;
@@ -18,7 +18,7 @@ use std::{
 };
 
 use self::choice::Choice;
-pub(crate) use self::{member::Member, preference::Preference, probe::Probe, tried::Tried};
+pub(crate) use self::{member::Member, probe::Probe, tried::Tried};
 use super::{Backend, field, resource::Residents};
 use crate::{
     ConfigError,

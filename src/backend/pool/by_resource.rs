@@ -1,0 +1,63 @@
+//! Chooses for requests that belong to one resource, or whose prompt some backend has in its cache.
+
+use std::time::Instant;
+
+use super::{BackendPool, NOT_FORCED, Residents, Tried};
+use crate::cooldown::NextOpen;
+
+impl BackendPool {
+    /// An open backend that was not tried and that may have the request, as [`is_on`](Self::is_on)
+    /// says: for a first attempt the forced one if there is any, else the one that `key` leads to,
+    /// by which its prompt is cached, else any by `draw`.
+    pub(crate) fn choose_on(
+        &self,
+        resource: Option<&str>,
+        key: Option<u64>,
+        tried: &Tried,
+        now: Instant,
+        draw: u64,
+    ) -> Option<usize> {
+        let start = self.forced();
+        let qualifies = |index: usize| {
+            !tried.contains(index) && self.is_open(index, now) && self.is_on(resource, index)
+        };
+        if start != NOT_FORCED && tried.len() == 0 && qualifies(start) {
+            return Some(start);
+        }
+        let choice = &self.shared.choice;
+        match key {
+            Some(key) => choice.rendezvous(key, |index| self.member(index).seed(), qualifies),
+            None => choice.draw(draw, qualifies),
+        }
+    }
+
+    /// Whether this backend is on `resource`, where a request may go to no other.
+    pub(crate) fn is_on(&self, resource: Option<&str>, index: usize) -> bool {
+        resource.is_none_or(|resource| **self.member(index).resource() == *resource)
+    }
+
+    /// [`first_to_open`](Self::first_to_open) among those that may have the request.
+    pub(crate) fn first_to_open_on(
+        &self,
+        resource: Option<&str>,
+        tried: &Tried,
+        now: Instant,
+    ) -> Option<usize> {
+        let others = self.all_on(resource).filter(|&index| !tried.contains(index));
+        self.shared.cooldowns.first_to_open(others, now)
+    }
+
+    /// When the first backend is open that may have the request.
+    pub(crate) fn next_open_on(&self, resource: Option<&str>, now: Instant) -> NextOpen {
+        self.shared.cooldowns.next_open_of(self.all_on(resource), now)
+    }
+
+    /// The backends with their resources.
+    pub(crate) fn residents(&self) -> &Residents {
+        &self.shared.residents
+    }
+
+    fn all_on(&self, resource: Option<&str>) -> impl Iterator<Item = usize> {
+        (0..self.len()).filter(move |&index| self.is_on(resource, index))
+    }
+}
