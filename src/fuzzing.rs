@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Uri};
 
 use crate::{
     azure::{ApiCall, ApiPath, Kind},
-    backend::{self, CallerKeys, Deployment, Place},
+    backend::{self, BackendTarget, Deployment},
     classify::{self, NativeSpillover},
     gate::cost::{Usage, UsageScan},
     sticky::{AnswerScan, CacheAffinity, Reference, Shown},
@@ -33,26 +33,23 @@ pub fn write_retry_after(headers: &mut HeaderMap, wait: std::time::Duration) {
 
 /// Where a backend's requests go.
 #[derive(Debug)]
-pub struct Target(Place);
+pub struct Target(BackendTarget);
 
 impl Target {
     /// `None` when one of these is not what a backend can have.
     pub fn new(endpoint: &str, deployment: &str, version: &str, keeps_keys: bool) -> Option<Self> {
-        let endpoint = backend::parse_endpoint(endpoint).ok()?;
-        let deployment = match deployment {
-            "" => None,
-            name => Some(Deployment::new(name)?),
-        };
+        let mut target = backend::parse_endpoint(endpoint).ok()?;
+        if !deployment.is_empty() {
+            target.deployment = Some(Deployment::new(deployment)?);
+        }
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
-        Some(Self(Place {
-            scheme: endpoint.scheme,
-            authority: endpoint.authority,
-            base: endpoint.base,
-            deployment,
-            api_version: (!version.is_empty() && version.bytes().all(is_plain))
-                .then(|| version.into()),
-            keys: if keeps_keys { CallerKeys::Kept } else { CallerKeys::Dropped },
-        }))
+        if !version.is_empty() && version.bytes().all(is_plain) {
+            target.api_version = Some(version.into());
+        }
+        if keeps_keys {
+            target.dropped = &[];
+        }
+        Some(Self(target))
     }
 
     /// The base path: empty, or without a slash at its end.

@@ -11,7 +11,7 @@ use std::{fmt, sync::Arc};
 
 #[cfg(fuzzing)]
 pub(crate) use self::rewrite::{
-    CallerKeys, Place, parse_endpoint, replace_model, replace_model_field, rewrite_deployment,
+    BackendTarget, parse_endpoint, replace_model, replace_model_field, rewrite_deployment,
     rewrite_uri,
 };
 pub use self::{
@@ -46,7 +46,7 @@ pub struct Backend {
     name: Arc<str>,
     region: Option<Arc<str>>,
     quota: Option<Arc<str>>,
-    endpoint: rewrite::Endpoint,
+    endpoint: rewrite::BackendTarget,
     credential: Option<Result<Credential, ConfigError>>,
     deployment: Option<String>,
     api_version: Option<String>,
@@ -76,7 +76,7 @@ impl Backend {
             ));
         }
         let endpoint = rewrite::parse_endpoint(endpoint.as_ref())
-            .map_err(|error| field(&name, "endpoint", &error.to_string()))?;
+            .map_err(|problem| field(&name, "endpoint", problem))?;
         Ok(Self {
             name,
             region: None,
@@ -183,11 +183,12 @@ impl Backend {
 
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rewrite::BackendTarget { scheme, authority, base, .. } = &self.endpoint;
         f.debug_struct("Backend")
             .field("name", &self.name)
             .field("region", &self.region)
             .field("quota", &self.quota)
-            .field("endpoint", &self.endpoint)
+            .field("endpoint", &format_args!("{scheme}://{authority}{base}"))
             .field("credential", &self.credential)
             .field("deployment", &self.deployment)
             .field("api_version", &self.api_version)

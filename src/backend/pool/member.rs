@@ -9,7 +9,7 @@ use super::super::{
     credential::{Credential, Kind},
     field,
     resource::resource,
-    rewrite::{self, CallerKeys, Deployment, Place},
+    rewrite::{self, BackendTarget, Deployment},
     token::{AccessToken, TokenFuture},
 };
 use crate::{ConfigError, TryCloneBody, classify::Scope, hash::fnv1a};
@@ -24,7 +24,7 @@ pub(crate) struct Member {
     resource: Arc<str>,
     /// What tells it from other backends in hashes, in every process alike.
     seed: u64,
-    place: Place,
+    target: BackendTarget,
     host: HeaderValue,
     credential: Kind,
     image_deployment: Option<HeaderValue>,
@@ -41,22 +41,21 @@ impl Member {
                  `Credential::passthrough()`",
             ))
         })?;
-        let keys = match credential {
-            Kind::Passthrough => CallerKeys::Kept,
-            Kind::ApiKey(_) | Kind::Bearer(_) => CallerKeys::Dropped,
-        };
         let deployment = backend.deployment.map(|value| deployment(&name, &value)).transpose()?;
         let api_version = backend.api_version.map(|value| version(&name, value)).transpose()?;
         let images = backend.image_deployment;
         let image_deployment =
             images.map(|value| header_value(&name, "image_deployment", &value)).transpose()?;
-        let rewrite::Endpoint { scheme, authority, base } = backend.endpoint;
+        let mut target = BackendTarget { deployment, api_version, ..backend.endpoint };
+        if let Kind::Passthrough = credential {
+            target.dropped = &[];
+        }
         Ok(Self {
-            host: header_value(&name, "endpoint", authority.as_str())?,
+            host: header_value(&name, "endpoint", target.authority.as_str())?,
             name_header: header_value(&name, "name", &name)?,
-            resource: resource(authority.as_str(), &base),
+            resource: resource(target.authority.as_str(), &target.base),
             seed: fnv1a([name.as_bytes()]),
-            place: Place { scheme, authority, base, deployment, api_version, keys },
+            target,
             credential,
             image_deployment,
             region: backend.region,
@@ -75,7 +74,7 @@ impl Member {
 
     /// The deployment that is asked for, unless that is the caller's.
     pub(crate) fn deployment(&self) -> Option<&str> {
-        self.place.deployment.as_ref().map(|deployment| &**deployment.name())
+        self.target.deployment.as_ref().map(|deployment| &**deployment.name())
     }
 
     /// Whether a refusal of this backend with that scope concerns `other` too.
@@ -120,7 +119,7 @@ impl Member {
         token: Option<AccessToken>,
     ) {
         let spillover = self.spillover_of_caller(request);
-        rewrite::rewrite_request(request, &self.place);
+        rewrite::rewrite_request(request, &self.target);
         // How the caller came here says nothing of how the request goes on, and hyper-util refuses
         // to send one of HTTP/2 over HTTP/1.1.
         *request.version_mut() = Version::default();
@@ -138,11 +137,11 @@ impl Member {
         }
         let spillover = request.headers().get(SPILLOVER)?;
         let is_host = match request.uri().authority() {
-            Some(authority) => *authority == self.place.authority,
+            Some(authority) => *authority == self.target.authority,
             None => request.headers().get(header::HOST) == Some(&self.host),
         };
         // Of several resources behind one host, the base path tells which one.
-        let is_here = is_host && request.uri().path().starts_with(&*self.place.base);
+        let is_here = is_host && request.uri().path().starts_with(&*self.target.base);
         is_here.then(|| spillover.clone())
     }
 
@@ -289,7 +288,7 @@ impl fmt::Debug for Member {
             .field("name", &self.name)
             .field("region", &self.region)
             .field("quota", &self.quota)
-            .field("place", &self.place)
+            .field("target", &self.target)
             .field("credential", &Credential(self.credential.clone()))
             .finish_non_exhaustive()
     }

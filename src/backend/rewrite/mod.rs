@@ -14,9 +14,8 @@ pub(crate) use self::uri::rewrite_uri;
 pub(crate) use self::{
     body::rewrite_model,
     deployment::Deployment,
-    endpoint::{Endpoint, parse_endpoint},
+    endpoint::parse_endpoint,
     model::replace_model,
     multipart::replace_model_field,
-    query::CallerKeys,
-    uri::{Place, rewrite_deployment, rewrite_request},
+    uri::{BackendTarget, rewrite_deployment, rewrite_request},
 };

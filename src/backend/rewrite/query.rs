@@ -2,26 +2,23 @@
 
 use crate::azure::percent;
 
-/// What becomes of the keys in a caller's query: API Management takes a subscription key there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CallerKeys {
-    Kept,
-    Dropped,
-}
+/// The caller's keys in a query: API Management takes a subscription key there.
+pub(crate) const CALLER_KEYS: &[&str] = &["api-key", "subscription-key"];
 
 /// How a query is to be changed. Pairs that are not concerned stay byte for byte.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Edit<'a> {
     /// What `api-version` is to be; the caller's stays when there is none.
     pub(super) version: Option<&'a str>,
-    pub(super) keys: CallerKeys,
+    /// Names of pairs that are left out, each with a `k` in it.
+    pub(super) dropped: &'static [&'static str],
 }
 
 impl Edit<'_> {
     /// Whether `query` would be another one afterwards.
     pub(super) fn changes(self, query: &str) -> bool {
         self.version.is_some_and(|version| !is_said(query, version))
-            // Every key's name has a `k`, spelled out or not, and few other queries do.
+            // A dropped name has a `k`, spelled out or not, and few other queries do.
             || (query.bytes().any(|byte| matches!(byte, b'k' | b'K' | b'%'))
                 && query.split('&').any(|pair| self.drops(pair)))
     }
@@ -48,7 +45,7 @@ impl Edit<'_> {
     }
 
     fn drops(self, pair: &str) -> bool {
-        self.keys == CallerKeys::Dropped && KEYS.iter().any(|key| names(pair, key))
+        self.dropped.iter().any(|name| names(pair, name))
     }
 }
 
@@ -84,14 +81,13 @@ fn names(pair: &str, name: &str) -> bool {
 }
 
 const API_VERSION: &str = "api-version";
-const KEYS: [&str; 2] = ["api-key", "subscription-key"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const VERSIONED: Edit<'_> = Edit { version: Some("2025-01-01"), keys: CallerKeys::Kept };
-    const KEYLESS: Edit<'_> = Edit { version: None, keys: CallerKeys::Dropped };
+    const VERSIONED: Edit<'_> = Edit { version: Some("2025-01-01"), dropped: &[] };
+    const KEYLESS: Edit<'_> = Edit { version: None, dropped: CALLER_KEYS };
 
     fn written(edit: Edit<'_>, query: &str) -> String {
         let mut text = String::new();
@@ -156,7 +152,7 @@ mod tests {
         {
             assert!(!KEYLESS.changes(kept), "{kept}");
         }
-        let both = Edit { keys: CallerKeys::Dropped, ..VERSIONED };
+        let both = Edit { dropped: CALLER_KEYS, ..VERSIONED };
         assert_eq!(written(both, "api-key=x&api-version=1&a"), "?api-version=2025-01-01&a");
         assert!(both.changes("api-version=2025-01-01&api-key"));
         assert!(!VERSIONED.changes("api-version=2025-01-01&api-key"));

@@ -6,12 +6,12 @@ use http::{
     uri::{Authority, Parts, PathAndQuery, Scheme},
 };
 
-use super::{CallerKeys, body::rewrite_model, deployment::Deployment, query::Edit};
+use super::{body::rewrite_model, deployment::Deployment, query::Edit};
 use crate::{TryCloneBody, azure::ApiPath};
 
-/// Where a backend's requests go.
+/// Where a backend's requests go, and what is rewritten in them.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct BackendTarget {
     pub(crate) scheme: Scheme,
     pub(crate) authority: Authority,
     /// Empty or `/base/path`, no slash at its end.
@@ -20,64 +20,83 @@ pub(crate) struct Place {
     pub(crate) deployment: Option<Deployment>,
     /// Already valid in a query. The caller's stays when there is none.
     pub(crate) api_version: Option<Box<str>>,
-    pub(crate) keys: CallerKeys,
+    /// Pairs of the caller's query with these names are left out.
+    pub(crate) dropped: &'static [&'static str],
 }
 
-/// Makes `request` one of a place: its URI and, where that is what names the deployment, the
+/// Makes `request` one for a target: its URI and, where that is what names the deployment, the
 /// body's `model`. The path is read once for both.
-pub(crate) fn rewrite_request<B: TryCloneBody>(request: &mut Request<B>, place: &Place) {
-    let uri = if let Some(given) = place.keeps(request.uri()) {
-        place.at(given.clone())
+pub(crate) fn rewrite_request<B: TryCloneBody>(request: &mut Request<B>, target: &BackendTarget) {
+    let uri = if let Some(given) = target.keeps(request.uri()) {
+        target.at(given.clone())
     } else {
         let read = ApiPath::of(request.uri().path());
-        if let Some(deployment) = &place.deployment {
+        if let Some(deployment) = &target.deployment {
             rewrite_model(request, &read, deployment);
         }
-        move_uri(request.uri(), &read, place)
+        move_uri(request.uri(), &read, target)
     };
     *request.uri_mut() = uri;
 }
 
-/// The URI of one attempt: always with the place's scheme and authority, and a path.
+/// The URI of one attempt: always with the target's scheme and authority, and a path.
 ///
 /// The caller's base path ends before the first segment that is `openai`; without one the whole
-/// path goes behind the place's base. A classic path gets the place's deployment and api-version.
+/// path goes behind the target's base. A classic path gets the target's deployment and api-version.
 /// The caller's keys leave the query of either. A URI that would outgrow what `Uri` can hold keeps
 /// the rest of the caller's path and query. An unchanged path and query is shared, not copied.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn rewrite_uri(original: &Uri, place: &Place) -> Uri {
-    match place.keeps(original) {
-        Some(given) => place.at(given.clone()),
-        None => move_uri(original, &ApiPath::of(original.path()), place),
+pub(crate) fn rewrite_uri(original: &Uri, target: &BackendTarget) -> Uri {
+    match target.keeps(original) {
+        Some(given) => target.at(given.clone()),
+        None => move_uri(original, &ApiPath::of(original.path()), target),
     }
 }
 
 /// [`rewrite_uri`] for a URI that is to be changed, whose path is `read`.
-fn move_uri(original: &Uri, read: &ApiPath, place: &Place) -> Uri {
+fn move_uri(original: &Uri, read: &ApiPath, target: &BackendTarget) -> Uri {
     let path = match original.path() {
         // Asterisk form, and authority form or an absolute form without a path (RFC 9112,
         // section 3.2).
         "*" | "" => "/",
         path => path,
     };
-    let target = Target::at(place, path, read, original.query());
+    let (caller_base, rest) = path.split_at(read.base);
+    let (before, deployments, after) = match (read.deployment(), &target.deployment) {
+        (Some(segment), Some(deployment)) => (
+            &path[read.base..segment.start],
+            Some((&path[segment.clone()], deployment.segment())),
+            &path[segment.end..],
+        ),
+        _ => (rest, None, ""),
+    };
+    let is_same_path = same(caller_base, &target.base)
+        && deployments.is_none_or(|(given, wanted)| same(given, wanted));
+    let query = original.query();
+    let edit = |version| {
+        let edit = Edit { version, dropped: target.dropped };
+        edit.changes(query.unwrap_or_default()).then_some(edit)
+    };
+    let wanted_edit = edit(target.api_version.as_deref().filter(|_| read.is_classic()));
     let given = original.path_and_query().filter(|given| given.as_str().starts_with('/'));
     let path_and_query = match given {
-        Some(given) if target.is_as_given() => given.clone(),
-        _ => target
-            .build()
-            .or_else(|| Target::left_at(place, path, original.query()).build())
-            .unwrap_or_else(|| PathAndQuery::from_static("/")),
+        Some(given) if is_same_path && wanted_edit.is_none() => given.clone(),
+        _ => {
+            let deployment = deployments.map_or("", |(_, wanted)| wanted);
+            join(&[&target.base, before, deployment, after], query, wanted_edit)
+                .or_else(|| join(&[path], query, edit(None)))
+                .unwrap_or_else(|| PathAndQuery::from_static("/"))
+        }
     };
-    place.at(path_and_query)
+    target.at(path_and_query)
 }
 
-impl Place {
-    /// The path and query of a request that this place changes neither of, seen at a glance.
+impl BackendTarget {
+    /// The path and query of a request that this target changes neither of, seen at a glance.
     fn keeps<'a>(&self, original: &'a Uri) -> Option<&'a PathAndQuery> {
         let moves =
             !self.base.is_empty() || self.deployment.is_some() || self.api_version.is_some();
-        let edit = Edit { version: None, keys: self.keys };
+        let edit = Edit { version: None, dropped: self.dropped };
         original.path_and_query().filter(|given| {
             !moves
                 && given.path().starts_with("/openai/")
@@ -108,98 +127,33 @@ pub(crate) fn rewrite_deployment(
     if path[segment.clone()] == *deployment.segment() {
         return None;
     }
-    let target = Target {
-        has_path: false,
-        base: "",
-        before: &path[..segment.start],
-        deployment: deployment.segment(),
-        after: &path[segment.end..],
-        query: Query::Given(original.query()),
-    };
-    let path_and_query = target.build()?;
+    let pieces = [&path[..segment.start], deployment.segment(), &path[segment.end..]];
+    let path_and_query = join(&pieces, original.query(), None)?;
     let mut parts = original.clone().into_parts();
     parts.path_and_query = Some(path_and_query);
     Uri::from_parts(parts).ok()
 }
 
-/// The pieces of a new path and query, in their order.
-struct Target<'a> {
-    /// Whether the path that was given is this one already.
-    has_path: bool,
-    base: &'a str,
-    before: &'a str,
-    deployment: &'a str,
-    after: &'a str,
-    query: Query<'a>,
+/// A path in pieces, and a query, which stays as it is without an `edit`. `None` for more than a
+/// `Uri` can hold.
+fn join(path: &[&str], query: Option<&str>, edit: Option<Edit<'_>>) -> Option<PathAndQuery> {
+    // `Bytes` takes over a `String` without a second allocation only when it is exactly full.
+    let mut length = 0;
+    write(path, query, edit, &mut |piece| length += piece.len());
+    let mut text = String::with_capacity(length);
+    write(path, query, edit, &mut |piece| text.push_str(piece));
+    PathAndQuery::from_maybe_shared(Bytes::from(text)).ok()
 }
 
-enum Query<'a> {
-    Given(Option<&'a str>),
-    Changed(&'a str, Edit<'a>),
-}
-
-impl<'a> Target<'a> {
-    fn at(place: &'a Place, path: &'a str, read: &ApiPath, query: Option<&'a str>) -> Self {
-        let base = read.base;
-        let version = place.api_version.as_deref().filter(|_| read.is_classic());
-        let has_base = same(&path[..base], &place.base);
-        let (before, deployment, after) = match (read.deployment(), &place.deployment) {
-            (Some(segment), Some(deployment)) => (
-                &path[base..segment.start],
-                Some((&path[segment.clone()], deployment.segment())),
-                &path[segment.end..],
-            ),
-            _ => (&path[base..], None, ""),
-        };
-        Self {
-            has_path: has_base && deployment.is_none_or(|(given, new)| same(given, new)),
-            base: &place.base,
-            before,
-            deployment: deployment.map_or("", |(_, new)| new),
-            after,
-            query: Query::new(query, Edit { version, keys: place.keys }),
+fn write(path: &[&str], query: Option<&str>, edit: Option<Edit<'_>>, emit: &mut impl FnMut(&str)) {
+    path.iter().for_each(|piece| emit(piece));
+    match (query, edit) {
+        (query, Some(edit)) => edit.write(query.unwrap_or_default(), emit),
+        (Some(query), None) => {
+            emit("?");
+            emit(query);
         }
-    }
-
-    /// The path that was given and, but for the keys that must not stay, the query.
-    fn left_at(place: &'a Place, path: &'a str, query: Option<&'a str>) -> Self {
-        let query = Query::new(query, Edit { version: None, keys: place.keys });
-        Self { has_path: true, base: "", before: path, deployment: "", after: "", query }
-    }
-
-    const fn is_as_given(&self) -> bool {
-        self.has_path && matches!(self.query, Query::Given(_))
-    }
-
-    fn build(&self) -> Option<PathAndQuery> {
-        // `Bytes` takes over a `String` without a second allocation only when it is exactly full.
-        let mut length = 0;
-        self.write(&mut |piece| length += piece.len());
-        let mut text = String::with_capacity(length);
-        self.write(&mut |piece| text.push_str(piece));
-        PathAndQuery::from_maybe_shared(Bytes::from(text)).ok()
-    }
-
-    fn write(&self, emit: &mut impl FnMut(&str)) {
-        emit(self.base);
-        emit(self.before);
-        emit(self.deployment);
-        emit(self.after);
-        match self.query {
-            Query::Given(None) => {}
-            Query::Given(Some(query)) => {
-                emit("?");
-                emit(query);
-            }
-            Query::Changed(query, edit) => edit.write(query, emit),
-        }
-    }
-}
-
-impl<'a> Query<'a> {
-    fn new(given: Option<&'a str>, edit: Edit<'a>) -> Self {
-        let query = given.unwrap_or_default();
-        if edit.changes(query) { Self::Changed(query, edit) } else { Self::Given(given) }
+        (None, None) => {}
     }
 }
 
@@ -214,17 +168,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::backend::rewrite::{Endpoint, parse_endpoint};
+    use crate::backend::rewrite::parse_endpoint;
 
-    fn place(endpoint: &str, deployment: Option<&str>, api_version: Option<&str>) -> Place {
-        let Endpoint { scheme, authority, base } = parse_endpoint(endpoint).unwrap();
+    fn target(
+        endpoint: &str,
+        deployment: Option<&str>,
+        api_version: Option<&str>,
+    ) -> BackendTarget {
         let deployment = deployment.map(|name| Deployment::new(name).unwrap());
-        let (api_version, keys) = (api_version.map(Into::into), CallerKeys::Dropped);
-        Place { scheme, authority, base, deployment, api_version, keys }
+        let api_version = api_version.map(Into::into);
+        BackendTarget { deployment, api_version, ..parse_endpoint(endpoint).unwrap() }
     }
 
-    fn moved(original: &str, place: &Place) -> String {
-        rewrite_uri(&original.parse().unwrap(), place).to_string()
+    fn moved(original: &str, target: &BackendTarget) -> String {
+        rewrite_uri(&original.parse().unwrap(), target).to_string()
     }
 
     const WITH_DEPLOYMENT: &str = "completions chat/completions embeddings audio/transcriptions \
@@ -241,7 +198,7 @@ mod tests {
 
     #[test]
     fn every_classic_operation_with_a_deployment_changes_only_that_segment() {
-        let to = place("https://b.net", Some("openai"), Some("2025-01-01"));
+        let to = target("https://b.net", Some("openai"), Some("2025-01-01"));
         for operation in WITH_DEPLOYMENT.split(' ') {
             for from in ["gpt-4o", "chat", "openai", "deployments", "v1", "%6Ddl", "a%2Fb"] {
                 let path = format!("/openai/deployments/{from}/{operation}");
@@ -260,7 +217,7 @@ mod tests {
 
     #[test]
     fn classic_operations_without_a_deployment_get_the_api_version_and_keep_their_path() {
-        let to = place("https://b.net/base", Some("chat"), Some("2025-01-01"));
+        let to = target("https://b.net/base", Some("chat"), Some("2025-01-01"));
         for operation in WITHOUT_DEPLOYMENT.split(' ') {
             let path = format!("/openai/{operation}");
             assert_eq!(ApiPath::of(&path).deployment(), None);
@@ -274,7 +231,7 @@ mod tests {
 
     #[test]
     fn v1_operations_keep_path_and_query() {
-        let to = place("https://b.net/base", Some("chat"), Some("2025-01-01"));
+        let to = target("https://b.net/base", Some("chat"), Some("2025-01-01"));
         for operation in ON_V1.split(' ') {
             let path = format!("/openai/v1/{operation}");
             assert_eq!(ApiPath::of(&path).deployment(), None);
@@ -288,8 +245,8 @@ mod tests {
 
     #[test]
     fn the_base_of_the_caller_gives_way_to_that_of_the_backend() {
-        let rooted = place("https://b.net", None, Some("1"));
-        let based = place("http://b.net:8080/team/a", Some("a b/c%"), None);
+        let rooted = target("https://b.net", None, Some("1"));
+        let based = target("http://b.net:8080/team/a", Some("a b/c%"), None);
         for (original, to, expected) in [
             (
                 "/openai/deployments/d/x",
@@ -321,19 +278,19 @@ mod tests {
     #[test]
     fn an_unchanged_path_and_query_is_shared() {
         let original: Uri = "/openai/deployments/d/x?api-version=1&y=2".parse().unwrap();
-        for to in [place("https://b", None, None), place("https://b", Some("d"), Some("1"))] {
+        for to in [target("https://b", None, None), target("https://b", Some("d"), Some("1"))] {
             let uri = rewrite_uri(&original, &to);
             assert_eq!(uri, "https://b/openai/deployments/d/x?api-version=1&y=2");
             assert_eq!(uri.path().as_ptr(), original.path().as_ptr());
         }
-        let other = place("https://b", Some("e"), Some("1"));
+        let other = target("https://b", Some("e"), Some("1"));
         assert_ne!(rewrite_uri(&original, &other).path().as_ptr(), original.path().as_ptr());
     }
 
     #[test]
     fn a_uri_that_would_grow_too_long_keeps_its_path_and_query() {
         let path = format!("/openai/deployments/d/{}", "x".repeat(65_512));
-        let to = place("https://b.net/base", Some("a-longer-name"), None);
+        let to = target("https://b.net/base", Some("a-longer-name"), None);
         assert!(moved(&path, &to) == format!("https://b.net{path}"), "not printed: 64 KiB");
         let deployment = Deployment::new("a-longer-name").unwrap();
         assert_eq!(rewritten(&path, &deployment), None);
@@ -377,7 +334,7 @@ mod tests {
             name in prop_oneof![Just(None), Just(Some("chat"))],
         ) {
             let Ok(original) = format!("{host}{path}{query}").parse::<Uri>() else { return Ok(()) };
-            let to = place(&format!("https://b.net:8443{base}"), name, version);
+            let to = target(&format!("https://b.net:8443{base}"), name, version);
             let uri = rewrite_uri(&original, &to);
             prop_assert_eq!(uri.scheme_str(), Some("https"));
             prop_assert_eq!(uri.authority().unwrap().as_str(), "b.net:8443");
@@ -389,7 +346,7 @@ mod tests {
         #[test]
         fn any_text_that_is_a_uri_is_moved_without_panic(text in "\\PC{0,60}") {
             if let Ok(original) = text.parse::<Uri>() {
-                rewrite_uri(&original, &place("https://b.net", Some("d"), Some("1")));
+                rewrite_uri(&original, &target("https://b.net", Some("d"), Some("1")));
             }
         }
     }
