@@ -62,13 +62,6 @@ pub(crate) enum Field {
     Other,
 }
 
-/// Reads values of a body.
-pub(crate) trait FieldReader<'a> {
-    /// Reads, or skips, the value before which `scan` stands. `None` when it is broken: nothing
-    /// more is to be read then.
-    fn read(&mut self, field: Field, key: &'a [u8], scan: &mut Scan<'a>) -> Option<()>;
-}
-
 impl ScannedBody {
     pub(crate) fn new(content: Bytes, fields: BodyFields) -> Self {
         Self(Arc::new((content, fields)))
@@ -90,43 +83,49 @@ impl fmt::Debug for ScannedBody {
 }
 
 impl BodyFields {
-    /// Has `reader` read `content`, of which a scan found what is `known`, or else scans it. Gives
-    /// what that scan found, and whether everything was read.
+    /// Has `read` read `content`, of which a scan found what is `known`, or else scans it. Gives what
+    /// that scan found, and whether everything was read.
+    ///
+    /// It is called for each member, with its key, and reads or skips the value before which the scan
+    /// stands. It returns `None` when that is broken: nothing more is to be read then.
     pub(crate) fn read_or_scan<'a>(
         known: Option<&Self>,
         content: &'a [u8],
-        reader: &mut impl FieldReader<'a>,
+        read: impl FnMut(Field, &'a [u8], &mut Scan<'a>) -> Option<()>,
     ) -> (Option<Self>, bool) {
         match known {
-            Some(known) => (None, known.read(content, reader)),
+            Some(known) => (None, known.read(content, read)),
             None => {
-                let (scanned, is_read) = Self::scan(content, reader);
+                let (scanned, is_read) = Self::scan(content, read);
                 (Some(scanned), is_read)
             }
         }
     }
 
-    /// Has `reader` read `content` as [`read_or_scan`](Self::read_or_scan) does, where there is
-    /// nowhere to keep what a scan finds; whether everything was read.
+    /// Has `read` read `content` as [`read_or_scan`](Self::read_or_scan) does, where there is nowhere
+    /// to keep what a scan finds; whether everything was read.
     pub(crate) fn read_only<'a>(
         known: Option<&Self>,
         content: &'a [u8],
-        reader: &mut impl FieldReader<'a>,
+        mut read: impl FnMut(Field, &'a [u8], &mut Scan<'a>) -> Option<()>,
     ) -> bool {
         match known {
-            Some(known) => known.read(content, reader),
+            Some(known) => known.read(content, read),
             None => {
-                let read = Scan::of(content).document(|key, scan| {
+                let whole = Scan::of(content).document(|key, scan| {
                     let name = &content[key];
-                    reader.read(Field::named(name), name, scan)
+                    read(Field::named(name), name, scan)
                 });
-                read.is_some()
+                whole.is_some()
             }
         }
     }
 
-    /// Scans `content`, with `reader` reading along; also whether that read everything.
-    fn scan<'a>(content: &'a [u8], reader: &mut impl FieldReader<'a>) -> (Self, bool) {
+    /// Scans `content`, with `read` reading along; also whether that read everything.
+    fn scan<'a>(
+        content: &'a [u8],
+        mut read: impl FnMut(Field, &'a [u8], &mut Scan<'a>) -> Option<()>,
+    ) -> (Self, bool) {
         let (mut fields, mut is_reading) = (Self::default(), true);
         let mut scan = Scan::of(content);
         let whole = scan.document(|key, scan| {
@@ -134,7 +133,7 @@ impl BodyFields {
             let field = Field::named(name);
             scan.peek()?;
             let start = scan.at();
-            is_reading = is_reading && reader.read(field, name, scan).is_some();
+            is_reading = is_reading && read(field, name, scan).is_some();
             if !is_reading {
                 // What one reader takes for broken need not be so for others.
                 *scan = Scan::starting(content, start);
@@ -150,25 +149,23 @@ impl BodyFields {
         (fields, is_read)
     }
 
-    /// Has `reader` read what a scan of `content` found; whether that read everything.
-    fn read<'a>(&self, content: &'a [u8], reader: &mut impl FieldReader<'a>) -> bool {
-        let read = self.iter().try_for_each(|Member { field, key, value }| {
+    /// Has `read` read what a scan of `content` found; whether that read everything.
+    fn read<'a>(
+        &self,
+        content: &'a [u8],
+        mut read: impl FnMut(Field, &'a [u8], &mut Scan<'a>) -> Option<()>,
+    ) -> bool {
+        let all = self.iter().try_for_each(|Member { field, key, value }| {
             let mut scan = Scan::starting(content, value.start);
-            reader.read(*field, &content[key.clone()], &mut scan)
+            read(*field, &content[key.clone()], &mut scan)
         });
-        read.is_some() && self.is_whole
+        all.is_some() && self.is_whole
     }
 
-    /// What a scan of `content` finds whose reader skips everything.
+    /// What a scan of `content` finds from which nothing is read.
     #[cfg(test)]
     pub(crate) fn of(content: &[u8]) -> Self {
-        struct Skipping;
-        impl<'a> FieldReader<'a> for Skipping {
-            fn read(&mut self, _: Field, _: &'a [u8], scan: &mut Scan<'a>) -> Option<()> {
-                scan.skip().map(drop)
-            }
-        }
-        Self::scan(content, &mut Skipping).0
+        Self::scan(content, |_, _, scan| scan.skip().map(drop)).0
     }
 
     /// The members in their order; those before the fault, when the body is not whole.
@@ -256,14 +253,13 @@ mod tests {
 
     use super::*;
 
-    /// Skips every value, and breaks behind one that is called so.
-    #[derive(Default)]
-    struct Lengths(Vec<(Field, usize)>);
-
-    impl<'a> FieldReader<'a> for Lengths {
-        fn read(&mut self, field: Field, key: &'a [u8], scan: &mut Scan<'a>) -> Option<()> {
+    /// Skips every value, notes its length, and breaks behind one that is called so.
+    fn lengths<'a>(
+        noted: &mut Vec<(Field, usize)>,
+    ) -> impl FnMut(Field, &'a [u8], &mut Scan<'a>) -> Option<()> {
+        |field, key, scan| {
             let value = scan.skip()?;
-            self.0.push((field, value.len()));
+            noted.push((field, value.len()));
             (key != b"broken").then_some(())
         }
     }
@@ -271,12 +267,12 @@ mod tests {
     #[test]
     fn a_later_reader_is_given_what_the_first_one_was() {
         let body = br#"{"model":"a","x":[1], "messages" : [{"a":"b"}] ,"n":1,"mod\u0065l":"b"}"#;
-        let mut first = Lengths::default();
-        let (fields, is_read) = BodyFields::scan(body, &mut first);
-        first.0.retain(|(field, _)| *field != Field::Other);
-        let mut later = Lengths::default();
-        assert!(is_read && fields.read(body, &mut later));
-        assert_eq!(later.0, first.0);
+        let mut first = Vec::new();
+        let (fields, is_read) = BodyFields::scan(body, lengths(&mut first));
+        first.retain(|(field, _)| *field != Field::Other);
+        let mut later = Vec::new();
+        assert!(is_read && fields.read(body, lengths(&mut later)));
+        assert_eq!(later, first);
         let models = fields.iter().filter(|member| member.field == Field::Model);
         let models: Vec<_> = models.map(|member| &body[member.value.clone()]).collect();
         assert_eq!(models, [b"\"a\"", b"\"b\""]);
@@ -285,11 +281,11 @@ mod tests {
     #[test]
     fn what_is_broken_for_one_reader_is_there_for_another() {
         let body = br#"{"broken":1,"model":"a","thread":{}}"#;
-        let (fields, is_read) = BodyFields::scan(body, &mut Lengths::default());
+        let (fields, is_read) = BodyFields::scan(body, lengths(&mut Vec::new()));
         assert!(!is_read);
-        let mut later = Lengths::default();
-        assert!(fields.read(body, &mut later));
-        assert_eq!(later.0, [(Field::Model, 3), (Field::Holder, 2)]);
+        let mut later = Vec::new();
+        assert!(fields.read(body, lengths(&mut later)));
+        assert_eq!(later, [(Field::Model, 3), (Field::Holder, 2)]);
     }
 
     #[test]
@@ -315,9 +311,8 @@ mod tests {
         #[test]
         fn no_body_panics(pieces in prop::collection::vec(prop::sample::select(PIECES), 0..20)) {
             let body = pieces.concat();
-            let mut reader = Lengths::default();
-            let (fields, is_read) = BodyFields::scan(body.as_bytes(), &mut reader);
-            prop_assert!(!is_read || fields.read(body.as_bytes(), &mut Lengths::default()));
+            let (fields, is_read) = BodyFields::scan(body.as_bytes(), lengths(&mut Vec::new()));
+            prop_assert!(!is_read || fields.read(body.as_bytes(), lengths(&mut Vec::new())));
         }
     }
 

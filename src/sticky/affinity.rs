@@ -5,10 +5,7 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 
 use crate::{
-    azure::{
-        fields::{BodyFields, Field, FieldReader},
-        json::Scan,
-    },
+    azure::fields::{BodyFields, Field},
     hash::fnv1a,
 };
 
@@ -46,52 +43,36 @@ impl CacheAffinity {
         if !has_key && self == Self::Key {
             return (None, None);
         }
-        let mut found = Found { content, key: None, instructions: None, prompt: None };
-        let (scanned, _) = BodyFields::read_or_scan(known, content, &mut found);
-        (
-            if self == Self::Key { found.key } else { found.key.or_else(|| found.prompt_key()) },
-            scanned,
-        )
-    }
-}
-
-/// What of a body a key is made of.
-struct Found<'a> {
-    content: &'a [u8],
-    key: Option<u64>,
-    instructions: Option<&'a [u8]>,
-    prompt: Option<&'a [u8]>,
-}
-
-impl Found<'_> {
-    /// The key that the beginning of the prompt is.
-    fn prompt_key(&self) -> Option<u64> {
-        let first = self.instructions.filter(|text| text[0] == b'"').unwrap_or_default();
-        let first = &first[..first.len().min(CHARACTERS)];
-        let second = self.prompt?.get(..CHARACTERS - first.len())?;
-        Some(fnv1a([first, second]))
-    }
-}
-
-impl<'a> FieldReader<'a> for Found<'a> {
-    fn read(&mut self, field: Field, _: &'a [u8], scan: &mut Scan<'a>) -> Option<()> {
-        let value = &self.content[scan.skip()?];
-        match field {
-            Field::PromptCacheKey if value.len() > 2 && value[0] == b'"' => {
-                self.key = Some(fnv1a([value]));
+        let (mut given, mut instructions, mut prompt) = (None, None, None);
+        let (scanned, _) = BodyFields::read_or_scan(known, content, |field, _, scan| {
+            let value = &content[scan.skip()?];
+            match field {
+                Field::PromptCacheKey if value.len() > 2 && value[0] == b'"' => {
+                    given = Some(fnv1a([value]));
+                }
+                // What a response is given before its input.
+                Field::Instructions => instructions = Some(value),
+                // A `prompt` that is an object is a stored one, beside the input.
+                Field::Messages | Field::Input | Field::Prompt
+                    if matches!(value.first(), Some(b'"' | b'[')) =>
+                {
+                    prompt = Some(value);
+                }
+                _ => {}
             }
-            // What a response is given before its input.
-            Field::Instructions => self.instructions = Some(value),
-            // A `prompt` that is an object is a stored one, beside the input.
-            Field::Messages | Field::Input | Field::Prompt
-                if matches!(value.first(), Some(b'"' | b'[')) =>
-            {
-                self.prompt = Some(value);
-            }
-            _ => {}
-        }
-        Some(())
+            Some(())
+        });
+        let by_prompt = || prompt.and_then(|prompt| prompt_key(instructions, prompt));
+        (if self == Self::Key { given } else { given.or_else(by_prompt) }, scanned)
     }
+}
+
+/// The key that the beginning of a prompt is.
+fn prompt_key(instructions: Option<&[u8]>, prompt: &[u8]) -> Option<u64> {
+    let first = instructions.filter(|text| text[0] == b'"').unwrap_or_default();
+    let first = &first[..first.len().min(CHARACTERS)];
+    let second = prompt.get(..CHARACTERS - first.len())?;
+    Some(fnv1a([first, second]))
 }
 
 /// As the body has them: escapes, quotes and roles count. The service looks at 256 tokens or so

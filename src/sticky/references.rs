@@ -6,7 +6,7 @@ use memchr::memmem::Finder;
 
 use crate::azure::{
     Kind,
-    fields::{BodyFields, Field, FieldReader},
+    fields::{BodyFields, Field},
     json::Scan,
 };
 
@@ -52,7 +52,8 @@ pub(super) fn read_known<'a>(
         return Read::default();
     }
     let mut walk = Walk { content, each, stored: None };
-    let (scanned, _) = BodyFields::read_or_scan(known, content, &mut walk);
+    let (scanned, _) =
+        BodyFields::read_or_scan(known, content, |field, key, scan| walk.read(field, key, scan));
     Read { stored: walk.stored, scanned }
 }
 
@@ -72,7 +73,7 @@ struct Walk<'a, F> {
     stored: Option<bool>,
 }
 
-impl<'a, F: FnMut(Reference<'a>)> FieldReader<'a> for Walk<'a, F> {
+impl<'a, F: FnMut(Reference<'a>)> Walk<'a, F> {
     fn read(&mut self, field: Field, key: &'a [u8], scan: &mut Scan<'a>) -> Option<()> {
         match field {
             Field::Id => self.id(scan),
@@ -97,9 +98,7 @@ impl<'a, F: FnMut(Reference<'a>)> FieldReader<'a> for Walk<'a, F> {
             _ => scan.skip().map(drop),
         }
     }
-}
 
-impl<'a, F: FnMut(Reference<'a>)> Walk<'a, F> {
     /// The input of a response, or what a conversation is given: a text, or items.
     fn items(&mut self, scan: &mut Scan<'a>) -> Option<()> {
         if scan.peek()? != b'[' {

@@ -3,10 +3,7 @@
 use bytes::Bytes;
 
 use super::{deployment::Deployment, splice::Edits};
-use crate::azure::{
-    fields::{BodyFields, Field, FieldReader},
-    json::Scan,
-};
+use crate::azure::fields::{BodyFields, Field};
 
 /// The body with every top-level `model` string replaced, other bytes as they were.
 ///
@@ -19,27 +16,16 @@ pub(crate) fn replace_model(
     known: Option<&BodyFields>,
     deployment: &Deployment,
 ) -> Option<Bytes> {
-    let mut models = Models { body, name: deployment.json(), edits: Edits::default() };
-    let is_whole = BodyFields::read_only(known, body, &mut models);
-    if is_whole { models.edits.apply(body) } else { None }
-}
-
-/// The edits of every `model` that is a string, and another one.
-struct Models<'a> {
-    body: &'a [u8],
-    name: &'a [u8],
-    edits: Edits<'a>,
-}
-
-impl<'a> FieldReader<'a> for Models<'a> {
-    fn read(&mut self, field: Field, _: &'a [u8], scan: &mut Scan<'a>) -> Option<()> {
+    let (name, mut edits) = (deployment.json(), Edits::default());
+    let is_whole = BodyFields::read_only(known, body, |field, _, scan| {
         let value = scan.skip()?;
-        let given = &self.body[value.clone()];
-        if field == Field::Model && given[0] == b'"' && *given != *self.name {
-            self.edits.push(value, self.name);
+        let given = &body[value.clone()];
+        if field == Field::Model && given[0] == b'"' && *given != *name {
+            edits.push(value, name);
         }
         Some(())
-    }
+    });
+    if is_whole { edits.apply(body) } else { None }
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use super::text::Text;
 use crate::azure::{
-    fields::{BodyFields, Field, FieldReader},
-    json::{Scan, count},
+    fields::{BodyFields, Field},
+    json::count,
 };
 
 /// What a request asks for.
@@ -23,13 +23,38 @@ impl<'a> Demand<'a> {
     /// Of a body in memory, of which a scan found what is `known`. It is read once, in leaps from
     /// quote to quote.
     pub(super) fn read(content: &'a [u8], known: Option<&BodyFields>) -> Self {
-        let demand = Self { prompt: 0.0, longest: None, choices: 1, model: None };
-        let mut reader = Reader { content, demand, text: Text::default() };
-        let is_read = BodyFields::read_only(known, content, &mut reader);
+        let mut demand = Self { prompt: 0.0, longest: None, choices: 1, model: None };
+        let mut text = Text::default();
+        let is_read = BodyFields::read_only(known, content, |field, key, scan| {
+            match field {
+                Field::Messages
+                | Field::Input
+                | Field::Prompt
+                | Field::Instructions
+                | Field::Suffix => {
+                    return text.add_prompt(content, scan);
+                }
+                // Schemas are part of the prompt, including their key names.
+                Field::Tools | Field::Schema => return text.add_schema(scan),
+                _ => {}
+            }
+            let value = &content[scan.skip()?];
+            match field {
+                Field::MaxOutput => {
+                    demand.longest = count(value, MOST_TOKENS).or(demand.longest);
+                }
+                Field::Choices => {
+                    let choices = count(value, MOST_CHOICES).unwrap_or(1);
+                    demand.choices = demand.choices.max(choices as u8);
+                }
+                Field::Model if key == b"model" => demand.model = Some(value),
+                _ => {}
+            }
+            Some(())
+        });
         if !is_read {
             return Self::unread(content.len());
         }
-        let Reader { mut demand, text, .. } = reader;
         demand.prompt = text.tokens().min(MOST_TOKENS as f64);
         demand
     }
@@ -48,44 +73,6 @@ impl<'a> Demand<'a> {
     /// Of a multipart body, which carries a file.
     pub(super) const fn upload() -> Self {
         Self { prompt: ATTACHMENT, longest: None, choices: 1, model: None }
-    }
-}
-
-/// Reads a demand from the members of a body.
-struct Reader<'a> {
-    content: &'a [u8],
-    demand: Demand<'a>,
-    text: Text,
-}
-
-impl<'a> FieldReader<'a> for Reader<'a> {
-    fn read(&mut self, field: Field, key: &'a [u8], scan: &mut Scan<'a>) -> Option<()> {
-        let Self { content, demand, text } = self;
-        match field {
-            Field::Messages
-            | Field::Input
-            | Field::Prompt
-            | Field::Instructions
-            | Field::Suffix => {
-                return text.add_prompt(content, scan);
-            }
-            // Schemas are part of the prompt, including their key names.
-            Field::Tools | Field::Schema => return text.add_schema(scan),
-            _ => {}
-        }
-        let value = &content[scan.skip()?];
-        match field {
-            Field::MaxOutput => {
-                demand.longest = count(value, MOST_TOKENS).or(demand.longest);
-            }
-            Field::Choices => {
-                let choices = count(value, MOST_CHOICES).unwrap_or(1);
-                demand.choices = demand.choices.max(choices as u8);
-            }
-            Field::Model if key == b"model" => demand.model = Some(value),
-            _ => {}
-        }
-        Some(())
     }
 }
 
