@@ -14,15 +14,17 @@ pub(crate) enum BodyModel {
     Nothing,
     /// Two different ones; which one the service would take is not known.
     TwoModels,
-    /// Said to be JSON, and whole, and none.
+    /// Whole, and not the JSON or the form that it is said to be.
     Unreadable,
 }
 
 /// Reads a body. `whole` says whether more would follow.
 pub(crate) fn asked_for(content_type: Option<&[u8]>, body: &[u8], whole: bool) -> BodyModel {
     match content_type {
-        Some(form) if starts_with_ignoring_case(form, b"multipart/") => form_model(form, body),
         _ if body.iter().all(u8::is_ascii_whitespace) => BodyModel::Nothing,
+        Some(form) if starts_with_ignoring_case(form, b"multipart/") => {
+            form_model(form, body, whole)
+        }
         Some(kind) => {
             let is_json = memmem::find(&kind.to_ascii_lowercase(), b"json").is_some();
             json_model(body, whole && is_json)
@@ -106,15 +108,23 @@ impl Visitor<'_> for IsModel {
     }
 }
 
-/// The content of every part named `model` that is there from its start to its end.
-fn form_model(content_type: &[u8], body: &[u8]) -> BodyModel {
+/// The content of every part named `model` that is there from its start to its end. A whole form
+/// that is broken may name another one where this reader stops, and is read by nobody.
+fn form_model(content_type: &[u8], body: &[u8], whole: bool) -> BodyModel {
+    // Whatever kind of multipart it is called, a server may read it as a form.
+    let parameters = memchr::memchr(b';', content_type).map_or(&b""[..], |at| &content_type[at..]);
+    let kind = [b"multipart/form-data", parameters].concat();
     let mut found = Found::default();
-    for part in Parts::of(body, content_type).into_iter().flatten().map_while(Result::ok) {
-        if part.is_model {
-            found.add(String::from_utf8_lossy(&body[part.content]).into_owned());
-        }
-    }
-    found.asked()
+    let read = Parts::of(body, &kind).and_then(|mut parts| {
+        parts.try_for_each(|part| {
+            let part = part?;
+            if part.is_model {
+                found.add(String::from_utf8_lossy(&body[part.content]).into_owned());
+            }
+            Ok(())
+        })
+    });
+    if whole && read.is_err() { BodyModel::Unreadable } else { found.asked() }
 }
 
 fn starts_with_ignoring_case(text: &[u8], start: &[u8]) -> bool {
@@ -167,5 +177,25 @@ mod tests {
         assert_eq!(asked_for(kind, doubled.as_bytes(), true), BodyModel::TwoModels);
         let begun = &form[..form.len() - 20];
         assert_eq!(asked_for(kind, begun.as_bytes(), false), BodyModel::Nothing);
+    }
+
+    #[test]
+    fn a_broken_form_hides_no_second_model() {
+        let field = |head: &str, content: &str| format!("{head}\r\n\r\n{content}\r\n");
+        let model_field = "content-disposition: form-data; name=model";
+        let (cheap, dear) = (field(model_field, "cheap"), field(model_field, "dear"));
+        let kind = Some(&b"multipart/form-data; boundary=XX"[..]);
+        for broken in [
+            format!("--XX\r\n{cheap}--XXjunk\r\n{dear}--XX\r\n{dear}--XX--\r\n"),
+            format!("--XX\r\n{cheap}--XX\r\nno header\r\n\r\n1\r\n--XX\r\n{dear}--XX--\r\n"),
+            format!("--XX\r\n{cheap}--XX\r\n{dear}"),
+            format!("\n--XX\n{dear}\n--XX--"),
+        ] {
+            let body = broken.as_bytes();
+            assert_eq!(asked_for(kind, body, true), BodyModel::Unreadable, "{broken}");
+        }
+        let mixed = format!("--XX\r\n{cheap}--XX--\r\n");
+        let kind = Some(&b"multipart/mixed; boundary=XX"[..]);
+        assert_eq!(asked_for(kind, mixed.as_bytes(), true), model("cheap"));
     }
 }

@@ -83,7 +83,9 @@ pub(crate) async fn by_body(
         }
         BodyModel::Nothing => unnamed(routes, allowed, request, backend),
         BodyModel::TwoModels => Err(bad("The body names two models.")),
-        BodyModel::Unreadable => Err(bad("The body is not valid JSON.")),
+        BodyModel::Unreadable => {
+            Err(bad("The body is not valid JSON, or not a valid form, as its content type says."))
+        }
     }
 }
 
