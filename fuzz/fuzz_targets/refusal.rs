@@ -17,6 +17,7 @@ fuzz_target!(|input: &[u8]| {
         b'0' => StatusCode::BAD_REQUEST,
         b'2' => StatusCode::OK,
         b'3' => StatusCode::FORBIDDEN,
+        b'4' => StatusCode::PAYLOAD_TOO_LARGE,
         b'5' => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::TOO_MANY_REQUESTS,
     };
@@ -31,7 +32,10 @@ fuzz_target!(|input: &[u8]| {
     }
     match &seen.refusal {
         None => assert!(seen.status == status && seen.headers.len() == 1, "nothing was found"),
-        Some(it) if it.reason() == Reason::ContextLength => assert_eq!(seen.status, 400),
+        Some(it) if it.reason() == Reason::ContextLength => {
+            let expected = if is_rewritten { StatusCode::BAD_REQUEST } else { status };
+            assert_eq!(seen.status, expected);
+        }
         Some(_) => assert_eq!(seen.status, 429),
     }
 
@@ -63,7 +67,7 @@ fn failed(members: &Members<'_>, seen: &Seen) -> Option<Reason> {
         return None;
     }
     let error = members.last("error")?;
-    let reason = fault::reason(error, false, false)?;
+    let reason = fault::reason_in_answer(error, false)?;
     let body = Members::parse(&seen.body).expect("a refusal is JSON");
     assert_eq!(body.last("error"), Some(error), "in its own words");
     assert_eq!(seen.headers["content-length"], seen.body.len().to_string());
@@ -95,11 +99,6 @@ fn refused(status: StatusCode, text: &str, members: &Members<'_>) -> Option<Reas
                 reason(false) == Some(Reason::Quota) || (is_gateways && lower.contains("quota"));
             is_spent.then_some(Reason::Quota)
         }
-        _ => {
-            let is = |name: &str| {
-                name.replace(['_', '-', ' '], "").eq_ignore_ascii_case("contextlengthexceeded")
-            };
-            (is(code) || is(kind)).then_some(Reason::ContextLength)
-        }
+        _ => fault::is_too_long(code, kind, message).then_some(Reason::ContextLength),
     }
 }

@@ -74,9 +74,10 @@ fn judge(name: &str, data: &str) -> Result<Step, Unclear> {
     let decide = |reason: Option<Reason>| reason.map_or(Step::Answer, Step::Refused);
     Ok(match name {
         _ if PREAMBLE.contains(&name) => Step::Next,
+        "error" if members.are_paid_for() => Step::Answer,
         "error" => decide(match members.last("error") {
-            Some(error) => fault::reason(error, false, false),
-            None => fault::reason(data, true, false),
+            Some(error) => fault::reason_in_answer(error, false),
+            None => fault::reason_in_answer(data, true),
         }),
         "response.failed" => {
             let response = members.last("response").unwrap_or_default();
@@ -86,7 +87,7 @@ fn judge(name: &str, data: &str) -> Result<Step, Unclear> {
             }
             match response.and_then(|it| it.last("error")).or_else(|| members.last("error")) {
                 None => Step::Next,
-                Some(error) => decide(fault::reason(error, false, false)),
+                Some(error) => decide(fault::reason_in_answer(error, false)),
             }
         }
         _ => Step::Answer,

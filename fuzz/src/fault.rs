@@ -1,4 +1,4 @@
-//! Reads errors from whole JSON, by the table of codes alone.
+//! Reads errors from whole JSON, by the tables of codes and words alone.
 
 use tower_spillover::classify::Reason;
 
@@ -19,7 +19,7 @@ pub fn reason_of(code: &str, kind: &str, message: &str, knows_it_refuses: bool) 
     let message = message.to_ascii_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
     let by_message = || {
-        if says(&["high demand", "peak load", "temporarily unable"]) {
+        if says(&OVERLOAD_IN_WORDS) {
             Some(Reason::Capacity)
         } else if says(&["rate limit", "ratelimit", "too many requests", "token limit is exceeded"])
         {
@@ -30,7 +30,7 @@ pub fn reason_of(code: &str, kind: &str, message: &str, knows_it_refuses: bool) 
     };
     if any(&QUOTA) {
         Some(Reason::Quota)
-    } else if any(&["nocapacity"]) {
+    } else if any(&OVERLOAD) {
         Some(Reason::Capacity)
     } else if any(&["ratelimitexceeded", "ratelimitreached", "ratelimiterror"]) {
         Some(Reason::Rate)
@@ -41,6 +41,25 @@ pub fn reason_of(code: &str, kind: &str, message: &str, knows_it_refuses: bool) 
     } else {
         None
     }
+}
+
+/// Why an error in the place of an answer is a refusal: as [`reason`] has it, or for its length.
+pub fn reason_in_answer(error: &str, ignores_kind: bool) -> Option<Reason> {
+    let (code, kind, message) = parts(error, ignores_kind);
+    let too_long = || is_too_long(code, kind, message).then_some(Reason::ContextLength);
+    reason_of(code, kind, message, false).or_else(too_long)
+}
+
+/// Whether an error with these parts says that the request is too long.
+pub fn is_too_long(code: &str, kind: &str, message: &str) -> bool {
+    let name = |name: &str| name.replace(['_', '-', ' '], "").to_ascii_lowercase();
+    if [name(code), name(kind)].iter().any(|name| TOO_LONG.contains(&name.as_str())) {
+        return true;
+    }
+    let says_nothing = code.bytes().all(|byte| byte.is_ascii_digit())
+        || BAD_REQUEST.contains(&name(code).as_str());
+    let message = message.to_ascii_lowercase();
+    says_nothing && TOO_LONG_IN_WORDS.iter().any(|phrase| message.contains(phrase))
 }
 
 /// Code, type and message.
@@ -66,3 +85,17 @@ const QUOTA: [&str; 5] = [
     "accessterminated",
     "quotaexceeded",
 ];
+const OVERLOAD: [&str; 5] = [
+    "nocapacity",
+    "serverisoverloaded",
+    "serviceunavailableerror",
+    "overloadederror",
+    "engineoverloadederror",
+];
+const OVERLOAD_IN_WORDS: [&str; 5] =
+    ["high demand", "peak load", "temporarily unable", "currently overloaded", "at capacity"];
+const TOO_LONG: [&str; 3] = ["contextlengthexceeded", "stringabovemaxlength", "tokenslimitreached"];
+const BAD_REQUEST: [&str; 4] =
+    ["badrequest", "badrequesterror", "invalidrequest", "invalidrequesterror"];
+const TOO_LONG_IN_WORDS: [&str; 3] =
+    ["maximum context length is", "exceeds the context window", "prompt is too long"];

@@ -102,8 +102,15 @@ impl<'a> ApiError<'a> {
         if is_silent { Self { message: body, ..fault } } else { fault }
     }
 
-    pub(crate) fn has_code(&self, code: &str) -> bool {
-        is(self.code, code) || is(self.kind, code)
+    /// Whether it says that the request is longer than the deployment takes: by its code or type or,
+    /// where they say no more than that the request is bad, in its words.
+    pub(crate) fn is_too_long(&self) -> bool {
+        if self.has_any(&TOO_LONG) {
+            return true;
+        }
+        let is_coded = !self.code.is_empty() && !is_number(self.code);
+        let is_believed = is_coded && !BAD_REQUEST.iter().any(|code| is(self.code, code));
+        !is_believed && says_any(self.message, &TOO_LONG_IN_WORDS)
     }
 
     /// Why a backend refuses with this error; `None` when it is no refusal, as far as it tells.
@@ -111,18 +118,16 @@ impl<'a> ApiError<'a> {
     /// A code that says something else is believed. One that only repeats a status, or none,
     /// leaves it to the message.
     pub(crate) fn reason(&self) -> Option<Reason> {
-        let names = [self.code, self.kind];
-        let any = |list: &[&str]| names.iter().any(|name| list.iter().any(|code| is(name, code)));
-        if any(&QUOTA) {
+        if self.has_any(&QUOTA) {
             return Some(Reason::Quota);
         }
-        if any(&CAPACITY) {
+        if self.has_any(&CAPACITY) {
             return Some(Reason::Capacity);
         }
-        if any(&RATE) {
+        if self.has_any(&RATE) {
             return Some(Reason::Rate);
         }
-        let throttled = any(&THROTTLED);
+        let throttled = self.has_any(&THROTTLED);
         let is_coded = !self.code.is_empty() && !is_number(self.code);
         if is_coded && !throttled {
             return None;
@@ -132,14 +137,9 @@ impl<'a> ApiError<'a> {
 
     /// Why, by the words of the message alone.
     pub(crate) fn reason_in_message(&self) -> Option<Reason> {
-        let message = self.message.to_ascii_lowercase();
-        let says = |phrases: &[&str]| {
-            phrases.iter().any(|phrase| memchr::memmem::find(&message, phrase.as_bytes()).is_some())
-        };
-        if says(&["high demand", "peak load", "temporarily unable"]) {
+        if says_any(self.message, &CAPACITY_IN_WORDS) {
             Some(Reason::Capacity)
-        } else if says(&["rate limit", "ratelimit", "too many requests", "token limit is exceeded"])
-        {
+        } else if says_any(self.message, &RATE_IN_WORDS) {
             Some(Reason::Rate)
         } else {
             None
@@ -147,8 +147,18 @@ impl<'a> ApiError<'a> {
     }
 
     pub(crate) fn says(&self, phrase: &str) -> bool {
-        memchr::memmem::find(&self.message.to_ascii_lowercase(), phrase.as_bytes()).is_some()
+        says_any(self.message, &[phrase])
     }
+
+    fn has_any(&self, codes: &[&str]) -> bool {
+        codes.iter().any(|code| is(self.code, code) || is(self.kind, code))
+    }
+}
+
+/// Whether any of these phrases, in lower case, is in `message`.
+fn says_any(message: &[u8], phrases: &[&str]) -> bool {
+    let message = message.to_ascii_lowercase();
+    phrases.iter().any(|phrase| memchr::memmem::find(&message, phrase.as_bytes()).is_some())
 }
 
 /// A text without the byte order mark that some proxies write before it (RFC 8259, section 8.1:
@@ -199,11 +209,31 @@ const QUOTA: [&str; 5] = [
     "accessterminated",
     "quotaexceeded",
 ];
-const CAPACITY: [&str; 1] = ["nocapacity"];
+/// The first is Azure's, the next two are those of overload within streams (opencode issue 25730,
+/// codex-lb issue 1313), the others those of models of other makers.
+const CAPACITY: [&str; 5] = [
+    "nocapacity",
+    "serverisoverloaded",
+    "serviceunavailableerror",
+    "overloadederror",
+    "engineoverloadederror",
+];
 /// Those of v1, of models as a service, and of models of other makers.
 const RATE: [&str; 3] = ["ratelimitexceeded", "ratelimitreached", "ratelimiterror"];
 /// Sent for both a rate and capacity.
 const THROTTLED: [&str; 2] = ["toomanyrequests", "429"];
+const CAPACITY_IN_WORDS: [&str; 5] =
+    ["high demand", "peak load", "temporarily unable", "currently overloaded", "at capacity"];
+const RATE_IN_WORDS: [&str; 4] =
+    ["rate limit", "ratelimit", "too many requests", "token limit is exceeded"];
+/// The request as a whole, one string of it, and the whole as models as a service put it.
+const TOO_LONG: [&str; 3] = ["contextlengthexceeded", "stringabovemaxlength", "tokenslimitreached"];
+/// What says no more than a status of 400.
+const BAD_REQUEST: [&str; 4] =
+    ["badrequest", "badrequesterror", "invalidrequest", "invalidrequesterror"];
+/// Those of chat, of the Responses API, and of Claude.
+const TOO_LONG_IN_WORDS: [&str; 3] =
+    ["maximum context length is", "exceeds the context window", "prompt is too long"];
 
 #[cfg(test)]
 mod tests {
@@ -234,6 +264,63 @@ mod tests {
             assert_reason(&format!("{{ \"id\": 1,\r\n \"error\" : {error} }}"), reason);
         }
         assert_reason(r#"{"statusCode":429,"message":"Rate limit is exceeded."}"#, Reason::Rate);
+    }
+
+    #[test]
+    fn overload_is_a_lack_of_capacity_in_all_its_words() {
+        for error in [
+            r#"{"type":"service_unavailable_error","code":"server_is_overloaded","message":"Our servers are currently overloaded. Please try again later."}"#,
+            r#"{"type":"service_unavailable_error","code":null}"#,
+            r#"{"type":"overloaded_error","message":"Overloaded"}"#,
+            r#"{"type":"engine_overloaded_error","message":"try again later"}"#,
+            r#"{"code":null,"message":"The engine is currently overloaded, please try again later"}"#,
+            r#"{"type":"server_error","code":null,"message":"That model is currently overloaded with other requests."}"#,
+            r#"{"code":null,"message":"Selected model is at capacity. Please try a different model."}"#,
+            r#"{"code":503,"message":"Selected model is at capacity."}"#,
+            r#""The engine is currently overloaded""#,
+        ] {
+            assert_reason(&format!(r#"{{"error":{error}}}"#), Reason::Capacity);
+        }
+        for error in [
+            r#"{"type":"server_error","code":"server_error","message":"The server had an error"}"#,
+            r#"{"type":"server_error","code":null,"message":"The server had an error"}"#,
+            r#"{"code":"ServiceUnavailable","message":"Try again later."}"#,
+        ] {
+            assert_reason(&format!(r#"{{"error":{error}}}"#), None);
+        }
+    }
+
+    #[test]
+    fn a_request_is_too_long_by_its_code_or_in_words_that_no_other_code_belies() {
+        const WORDS: &str = "This model's maximum context length is 128000 tokens.";
+        for (error, is_too_long) in [
+            (r#"{"code":"context_length_exceeded"}"#.to_owned(), true),
+            (r#"{"type":"ContextLengthExceeded","code":null}"#.to_owned(), true),
+            (r#"{"code":"string_above_max_length","message":"string too long"}"#.to_owned(), true),
+            (r#"{"code":"tokens_limit_reached"}"#.to_owned(), true),
+            (format!(r#"{{"code":400,"type":"BadRequestError","message":"{WORDS}"}}"#), true),
+            (format!(r#"{{"code":"400","message":"{WORDS}"}}"#), true),
+            (
+                format!(r#"{{"code":null,"type":"invalid_request_error","message":"{WORDS}"}}"#),
+                true,
+            ),
+            (format!(r#"{{"code":"invalid_request_error","message":"{WORDS}"}}"#), true),
+            (format!(r#""{WORDS}""#), true),
+            (r#"{"message":"Your input exceeds the context window of this model."}"#.to_owned(), true),
+            (
+                r#"{"type":"invalid_request_error","message":"prompt is too long: 200001 tokens > 200000 maximum"}"#
+                    .to_owned(),
+                true,
+            ),
+            (format!(r#"{{"code":"content_filter","message":"{WORDS}"}}"#), false),
+            (r#"{"code":400,"message":"messages is too long an array"}"#.to_owned(), false),
+            (r#"{"code":"413","message":"The request body is larger than 104857600 bytes."}"#.to_owned(), false),
+        ] {
+            let body = format!(r#"{{"error":{error}}}"#);
+            let fault = ApiError::in_body(body.as_bytes());
+            assert_eq!(fault.is_too_long(), is_too_long, "{error}");
+            assert_eq!(fault.reason(), None, "a fault of the request: {error}");
+        }
     }
 
     #[test]
@@ -270,7 +357,7 @@ mod tests {
     #[test]
     fn an_error_with_nothing_but_a_type_is_of_that_type_and_says_what_there_is() {
         let fault = ApiError::in_body(br#"{"type":"context_length_exceeded"}"#);
-        assert!(fault.has_code("contextlengthexceeded"));
+        assert!(fault.is_too_long());
         assert_eq!(
             ApiError::in_body(br#"{"type":"insufficient_quota"}"#).reason(),
             Some(Reason::Quota)

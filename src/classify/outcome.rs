@@ -15,7 +15,7 @@ pub enum Outcome {
     Answered,
     /// Refused for rate or capacity, with the time that the service asks for.
     Throttled(Hint),
-    /// Refused for nothing but its length: a 400 with [`Reason::ContextLength`]. The backend is well,
+    /// Refused for nothing but its length: a 400 or 413 with [`Reason::ContextLength`]. The backend is well,
     /// and another may take what this one does not. The head alone never says so.
     ContextTooLong,
     /// The server failed: 500, 502, 503 without a hint, 504; gRPC `UNAVAILABLE` without pushback.
@@ -65,7 +65,7 @@ impl Outcome {
     /// inside left in its extensions.
     ///
     /// The hint of a refusal that a layer of this crate left counts before the head's, that of a layer
-    /// that reads bodies where the head has none, or zero. A 400 is [`ContextTooLong`] when the
+    /// that reads bodies where the head has none, or zero. A 400 or 413 is [`ContextTooLong`] when the
     /// refusal says so. Otherwise it is as [`of`](Self::of) has it, at the same cost: the extension
     /// is looked up after a refusal only.
     ///
@@ -89,7 +89,7 @@ impl Outcome {
 
 /// Whether this is the refusal of a request that is too long for the deployment.
 fn is_context_too_long<B>(response: &Response<B>) -> bool {
-    response.status() == StatusCode::BAD_REQUEST
+    matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE)
         && Refusal::of(response).is_some_and(|it| it.reason() == Reason::ContextLength)
 }
 
@@ -242,13 +242,15 @@ mod tests {
     }
 
     #[test]
-    fn only_a_400_for_its_length_is_oversized() {
+    fn only_a_400_or_413_for_its_length_is_too_long() {
         let long = Refusal::new(Reason::ContextLength, Hint::None);
         assert_eq!(refused(400, &[], &long), Outcome::ContextTooLong);
+        assert_eq!(refused(413, &[], &long), Outcome::ContextTooLong);
         assert_eq!(refused(200, &[], &long), Outcome::Answered);
         assert_eq!(refused(404, &[], &long), Outcome::Answered);
         let rate = Refusal::new(Reason::Rate, Hint::None);
         assert_eq!(refused(400, &[], &rate), Outcome::Answered);
+        assert_eq!(refused(413, &[], &rate), Outcome::Answered);
     }
 
     proptest! {

@@ -108,6 +108,7 @@ fn may_precede(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::classify::Reason;
 
     fn read(text: &str) -> (bool, Beginning) {
         let mut status = Status::default();
@@ -176,5 +177,21 @@ mod tests {
         assert_refused(r#"{"status":"failed","error":null}"#, false);
         assert_refused(r#"{"status":"failed","error":{"code":"invalid_prompt"}}"#, false);
         assert_refused(r#"{"status":"failed","error":{"code":"429"}"#, false);
+    }
+
+    #[test]
+    fn a_failure_for_overload_or_length_is_a_refusal() {
+        let reason = |error: &str| match read(&format!(r#"{{"status":"failed",{error}}}"#)).1 {
+            Beginning::Refused(refused) => Some(refused.reason),
+            _ => None,
+        };
+        let overloaded = r#""error":{"code":"server_is_overloaded","message":"x"}"#;
+        assert_eq!(reason(overloaded), Some(Reason::Capacity));
+        let long = r#""error":{"code":"context_length_exceeded","message":"x"}"#;
+        assert_eq!(reason(long), Some(Reason::ContextLength));
+        let words = r#""error":{"code":null,"message":"Your input exceeds the context window of this model."}"#;
+        assert_eq!(reason(words), Some(Reason::ContextLength));
+        assert_eq!(reason(&format!(r#"{long},"usage":{{"input_tokens":9}}"#)), None);
+        assert_eq!(reason(r#""error":{"code":"server_error","message":"x"}"#), None);
     }
 }

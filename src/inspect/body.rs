@@ -24,15 +24,15 @@ pub(crate) struct Verdict {
 /// | 429 | what the error says, else a rate limit |
 /// | 503 | capacity, quota or rate, when the error says so |
 /// | 403 | quota, by the error's code or in API Management's words |
-/// | 400 | a context that is too long, by the error's code |
+/// | 400, 413 | a request that is too long, when the error says so |
 pub(crate) fn judge(status: StatusCode, body: &[u8]) -> Option<Verdict> {
     let fault = ApiError::in_body(body);
     let reason = match status {
         StatusCode::TOO_MANY_REQUESTS => Some(any_reason(&fault).unwrap_or(Reason::Rate)),
         StatusCode::SERVICE_UNAVAILABLE => unavailable(&fault),
         StatusCode::FORBIDDEN => forbidden(&fault),
-        StatusCode::BAD_REQUEST => {
-            fault.has_code("contextlengthexceeded").then_some(Reason::ContextLength)
+        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => {
+            fault.is_too_long().then_some(Reason::ContextLength)
         }
         _ => None,
     }?;
@@ -104,6 +104,12 @@ mod tests {
             r#"{"error":{"code":"503","message":"high demand"}}"#,
             Some((Reason::Capacity, None)),
         );
+        let overloaded = r#"{"error":{"type":"service_unavailable_error","code":"server_is_overloaded","message":"Please try again in 4 seconds."}}"#;
+        for status in [429, 503] {
+            assert_verdict(status, overloaded, Some((Reason::Capacity, Some(4))));
+        }
+        let words = r#"{"error":{"code":null,"message":"The engine is currently overloaded"}}"#;
+        assert_verdict(503, words, Some((Reason::Capacity, None)));
     }
 
     #[test]
@@ -123,16 +129,25 @@ mod tests {
     }
 
     #[test]
-    fn only_a_context_that_is_too_long_is_more_than_a_400() {
+    fn only_a_request_that_is_too_long_is_more_than_a_400_or_413() {
         let long = r#"{"error":{"message":"This model's maximum context length is 128000 tokens. Please retry after 5 seconds.","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#;
-        assert_verdict(400, long, Some((Reason::ContextLength, None)));
+        let words = r#"{"error":{"code":400,"message":"This model's maximum context length is 128000 tokens."}}"#;
+        let one = r#"{"error":{"code":"string_above_max_length","message":"Invalid 'input': string too long."}}"#;
+        let all = r#"{"error":{"code":"tokens_limit_reached","message":"Max size: 8000 tokens."}}"#;
+        for status in [400, 413] {
+            for answer in [long, words, one, all] {
+                assert_verdict(status, answer, Some((Reason::ContextLength, None)));
+            }
+        }
         for answer in [
+            r#"{"error":{"code":"413","message":"The request body is larger than 104857600 bytes."}}"#,
             r#"{"error":{"code":"content_filter","status":400,"innererror":{"code":"ResponsibleAIPolicyViolation"}}}"#,
             r#"{"error":{"code":"429","message":"rate limit"}}"#,
             r#"{"error":{"message":"context_length_exceeded"}}"#,
             "",
         ] {
             assert_verdict(400, answer, None);
+            assert_verdict(413, answer, None);
         }
         for status in [401, 404, 408, 500, 200] {
             assert_verdict(status, r#"{"error":{"code":"no_capacity"}}"#, None);

@@ -10,6 +10,7 @@ use super::{
     request_kind::RequestKind,
     stream::{Beginning, Preamble},
 };
+use crate::classify::Reason;
 
 /// What `pieces` are taken for, and how many of their bytes it took.
 fn read(sample: &Sample, pieces: &[&[u8]]) -> (Beginning, usize) {
@@ -43,7 +44,9 @@ fn tells(sample: &Sample, beginning: &Beginning) -> bool {
     match beginning {
         Beginning::Refused(refused) => {
             let reason = format!("{:?}", refused.reason).to_ascii_lowercase();
-            sample.verdict.starts_with("429") && sample.verdict.contains(&reason)
+            let told = sample.verdict.replace('-', "");
+            let status = if refused.reason == Reason::ContextLength { "400" } else { "429" };
+            told.starts_with(status) && told.contains(&reason)
         }
         // The head of one refuses already.
         Beginning::Answer | Beginning::Undecided => sample.verdict.starts_with("200"),
@@ -141,7 +144,7 @@ proptest! {
             sample.body = noise.clone().into_bytes();
             let (whole, _) = read(&sample, &[noise.as_bytes()]);
             prop_assert_eq!(read(&sample, &cut(noise.as_bytes(), &cuts)).0, whole);
-            for status in [429, 503, 403, 400] {
+            for status in [429, 503, 403, 400, 413] {
                 body::judge(status.try_into().unwrap(), noise.as_bytes());
             }
         }

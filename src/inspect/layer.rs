@@ -59,12 +59,17 @@ use super::Inspect;
 /// | answer | read | becomes |
 /// |---|---|---|
 /// | 429 | its body | the same, with its reason, and with the wait that its message asks for where no header asks for one outright |
-/// | 503 | its body | the same; a 429 when it tells of capacity, as API Management's "Backend pool … is temporarily unavailable" |
+/// | 503 | its body | the same; a 429 when it tells of capacity: `server_is_overloaded`, "currently overloaded", or API Management's "Backend pool … is temporarily unavailable" |
 /// | 403, JSON | its body | a 429 when API Management says that a quota is spent |
-/// | 400, JSON | its body | the same, with its reason, when the context is too long for the deployment |
-/// | 200, event stream | up to the first event of the answer | a 429 when that is an error for rate, capacity or quota, and no tokens were used |
+/// | 400 or 413, JSON | its body | the same, with its reason, when the request is too long for the deployment |
+/// | 200, event stream | up to the first event of the answer | a 429 when that is an error for rate, capacity or quota, a 400 when the request is too long, and no tokens were used |
 /// | 200, event stream of `/responses` with a `retry-after` of more than nothing | nothing | a 429 |
-/// | 200, JSON of `/responses` | up to its `status`; all of it when that is `failed` | a 429 when it failed for rate, capacity or quota without any output or used tokens |
+/// | 200, JSON of `/responses` | up to its `status`; all of it when that is `failed` | the same, when it failed without any output or used tokens |
+///
+/// Too long is what says so by its code (`context_length_exceeded`, `string_above_max_length`,
+/// `tokens_limit_reached`) or, where its code says no more than its status, in words ("maximum context
+/// length is"). Overload counts as a lack of capacity in all its words; a plain `server_error` is the
+/// caller's.
 ///
 /// Everything else is passed on: 401, 404, a content filter's 400 or error, an answer of whatever
 /// status whose body is compressed. What was read is given back frame by frame, as it came.
@@ -72,6 +77,8 @@ use super::Inspect;
 /// The sources: the page "Manage Azure OpenAI quota" for the 429s; earendil-works/pi issue 7983,
 /// openai-node pull request 2021 and sozercan/vekil pull requests 267 and 387 for the streams.
 /// Of eight captured, each of the five that were refused had `retry-after` and none of the others.
+/// opencode issue 25730 and openai/codex issue 43663 have the overload, sub2api issue 5093 and LobsterAI
+/// issue 60 the lengths.
 ///
 /// # Streams
 ///

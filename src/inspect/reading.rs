@@ -224,9 +224,10 @@ fn subject<R>(response: &Response<R>, asked: RequestKind) -> Result<Option<Subje
     let headers = response.headers();
     let kind = match response.status() {
         StatusCode::OK if asked == RequestKind::Stored => return Ok(None),
-        StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => {
-            ContentKind::of(headers)
-        }
+        StatusCode::OK
+        | StatusCode::BAD_REQUEST
+        | StatusCode::FORBIDDEN
+        | StatusCode::PAYLOAD_TOO_LARGE => ContentKind::of(headers),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => ContentKind::Other,
         _ => return Ok(None),
     };
@@ -241,7 +242,10 @@ fn subject<R>(response: &Response<R>, asked: RequestKind) -> Result<Option<Subje
         (StatusCode::OK, ContentKind::Json) if asked == RequestKind::Response => {
             Subject::Json(Status::default())
         }
-        (StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN, ContentKind::Json)
+        (
+            StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN | StatusCode::PAYLOAD_TOO_LARGE,
+            ContentKind::Json,
+        )
         | (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, _) => Subject::Refusal,
         _ => return Ok(None),
     };
@@ -286,14 +290,19 @@ fn throttle(head: &mut Parts, reason: Reason, wait: Option<Duration>) {
 /// An ordinary refusal in the place of an answer with this head.
 fn refuse<R>(mut head: Parts, refused: Refused) -> Response<ResponseBody<R>> {
     let Refused { reason, wait, body } = refused;
-    head.status = StatusCode::TOO_MANY_REQUESTS;
     for stale in [header::TRANSFER_ENCODING, header::CONTENT_ENCODING, header::TRAILER] {
         head.headers.remove(stale);
     }
     let json = header::HeaderValue::from_static("application/json");
     head.headers.insert(header::CONTENT_TYPE, json);
     head.headers.insert(header::CONTENT_LENGTH, body.len().into());
-    throttle(&mut head, reason, wait);
+    if reason == Reason::ContextLength {
+        head.status = StatusCode::BAD_REQUEST;
+        head.extensions.insert(Refusal::new(reason, Hint::None));
+    } else {
+        head.status = StatusCode::TOO_MANY_REQUESTS;
+        throttle(&mut head, reason, wait);
+    }
     Response::from_parts(head, ResponseBody::own(body))
 }
 

@@ -38,7 +38,7 @@ pub(crate) enum Beginning {
     Refused(Refused),
 }
 
-/// A refusal that was found in an answer.
+/// A refusal that was found in an answer, for rate, capacity or quota, or for the request's length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
     pub(crate) reason: Reason,
@@ -163,6 +163,7 @@ fn judge(event: Event, data: &[u8]) -> Beginning {
     match event {
         Event::Nameless | Event::Other => Beginning::Answer,
         Event::Preamble => Beginning::Undecided,
+        Event::Error if members.is_paid_for() => Beginning::Answer,
         Event::Error if !members.error.is_empty() => by_error(members.error),
         Event::Error => by_event(&members, data),
         Event::Failed => {
@@ -179,21 +180,24 @@ fn judge(event: Event, data: &[u8]) -> Beginning {
 
 /// Judges the value of an `error` member.
 pub(super) fn by_error(error: &[u8]) -> Beginning {
-    decide(&ApiError::of(error), || Bytes::from([b"{\"error\":", error, b"}"].concat()))
+    decide(&ApiError::of(error), |_| Bytes::from([b"{\"error\":", error, b"}"].concat()))
 }
 
 /// Judges an event that is the error itself: `{"type":"error","code":…,"message":…}`.
 fn by_event(members: &Members<'_>, data: &[u8]) -> Beginning {
     if !members.is_whole {
-        return decide(&ApiError::saying(data), || {
-            Bytes::from_static(br#"{"error":{"code":"429"}}"#)
+        return decide(&ApiError::saying(data), |reason| {
+            Bytes::from_static(match reason {
+                Reason::ContextLength => br#"{"error":{"code":"context_length_exceeded"}}"#,
+                _ => br#"{"error":{"code":"429"}}"#,
+            })
         });
     }
     let mut fault = *members;
     // The type is the event's, not the error's.
     fault.kind = b"";
     let fault = fault.as_error();
-    decide(&fault, || {
+    decide(&fault, |_| {
         let (code, message) = (or_null(members.code), or_null(members.message));
         Bytes::from([b"{\"error\":{\"code\":", code, b",\"message\":", message, b"}}"].concat())
     })
@@ -203,12 +207,18 @@ fn or_null(value: &[u8]) -> &[u8] {
     if value.is_empty() { b"null" } else { value }
 }
 
-fn decide(fault: &ApiError<'_>, body: impl FnOnce() -> Bytes) -> Beginning {
-    match fault.reason() {
+/// What an error in the place of an answer makes of it. One that says that the request is too long is
+/// the backend's limit, and another may take it.
+fn decide(fault: &ApiError<'_>, body: impl FnOnce(Reason) -> Bytes) -> Beginning {
+    let too_long = || fault.is_too_long().then_some(Reason::ContextLength);
+    match fault.reason().or_else(too_long) {
         None => Beginning::Answer,
         Some(reason) => {
-            let wait = message::wait(fault.message);
-            Beginning::Refused(Refused { reason, wait, body: body() })
+            let wait = match reason {
+                Reason::ContextLength => None,
+                _ => message::wait(fault.message),
+            };
+            Beginning::Refused(Refused { reason, wait, body: body(reason) })
         }
     }
 }
@@ -284,6 +294,54 @@ mod tests {
         let used =
             "event: response.failed\ndata: {\"response\":{\"usage\":{\"total_tokens\":9}}}\n\n";
         assert_eq!(read(used), Beginning::Answer);
+    }
+
+    #[test]
+    fn overload_is_a_refusal_in_an_error_and_in_a_failed_response() {
+        for error in [
+            r#"{"type":"service_unavailable_error","code":"server_is_overloaded","message":"x"}"#,
+            r#"{"code":null,"message":"The engine is currently overloaded"}"#,
+            r#"{"type":"overloaded_error","message":"Overloaded"}"#,
+        ] {
+            let body = format!(r#"{{"error":{error}}}"#);
+            for event in [
+                format!("event: error\ndata: {{\"type\":\"error\",\"error\":{error}}}\n\n"),
+                format!("event: response.failed\ndata: {{\"response\":{{\"error\":{error}}}}}\n\n"),
+                format!("data: {{\"error\":{error}}}\n\n"),
+            ] {
+                assert_refused(read(&event), Reason::Capacity, &body);
+            }
+        }
+        let failed =
+            r#"{"type":"server_error","code":"server_error","message":"The server had an error"}"#;
+        let event = format!("event: error\ndata: {{\"error\":{failed}}}\n\n");
+        assert_eq!(read(&event), Beginning::Answer);
+    }
+
+    #[test]
+    fn a_request_that_is_too_long_is_one_in_an_error_and_in_a_failed_response() {
+        for error in [
+            r#"{"code":"context_length_exceeded","message":"Retry after 3 seconds."}"#,
+            r#"{"code":400,"message":"This model's maximum context length is 8192 tokens."}"#,
+        ] {
+            let body = format!(r#"{{"error":{error}}}"#);
+            for event in [
+                format!("event: error\ndata: {{\"error\":{error}}}\n\n"),
+                format!("event: response.failed\ndata: {{\"response\":{{\"error\":{error}}}}}\n\n"),
+            ] {
+                let beginning = read(&event);
+                assert!(!matches!(&beginning, Beginning::Refused(it) if it.wait.is_some()));
+                assert_refused(beginning, Reason::ContextLength, &body);
+            }
+            let paid = format!(r#"{{"error":{error},"usage":{{"input_tokens":9}}}}"#);
+            let event = format!("event: response.failed\ndata: {{\"response\":{paid}}}\n\n");
+            assert_eq!(read(&event), Beginning::Answer);
+            let event = format!("event: error\ndata: {paid}\n\n");
+            assert_eq!(read(&event), Beginning::Answer);
+        }
+        let words = "event: error\ndata: maximum context length is 8192\n\n";
+        let body = r#"{"error":{"code":"context_length_exceeded"}}"#;
+        assert_refused(read(words), Reason::ContextLength, body);
     }
 
     #[test]

@@ -139,7 +139,7 @@ impl<X> MoveOn<X> {
         self.with(error(ErrorKind::Other))
     }
 
-    /// Whether a request moves on that is too long for the deployment that was asked: a 400 that a
+    /// Whether a request moves on that is too long for the deployment that was asked: a 400 or 413 that a
     /// layer inside, which reads bodies, found to be about nothing else. It counts as no failure, and
     /// takes nothing from the budget.
     ///

@@ -214,7 +214,11 @@ impl Session {
                     self.config.move_on.deposit();
                 }
             } else {
-                if response.status() == StatusCode::BAD_REQUEST {
+                // Only these may say that the request is too long.
+                if matches!(
+                    response.status(),
+                    StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE
+                ) {
                     outcome = Outcome::of_response(response, clock::wall);
                 }
                 self.note_spill(self.since, outcome, response);

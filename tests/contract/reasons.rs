@@ -337,7 +337,14 @@ async fn a_refusal_that_forbids_to_come_back_spills_its_own_request_only() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_too_long_for_the_ptu_spills_at_once_and_closes_nothing() {
-    let (ptu, standard) = (Leaf::playing([too_long()]), Leaf::playing([Answer::ok()]));
+    let as_413 = Answer::status(413).because(Reason::ContextLength, Hint::None);
+    for refused in [too_long(), as_413] {
+        too_long_for_the_ptu_spills_at_once_and_closes_nothing(refused).await;
+    }
+}
+
+async fn too_long_for_the_ptu_spills_at_once_and_closes_nothing(refused: Answer) {
+    let (ptu, standard) = (Leaf::playing([refused]), Leaf::playing([Answer::ok()]));
     let service = tiers(&ptu, &standard).layer(());
     for requests in 1..=2 {
         let (response, took) = ask(&service, 4_000).await;
@@ -367,8 +374,14 @@ async fn a_request_too_long_is_the_callers_where_it_may_not_spill() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_too_long_rotates_only_when_told_to() {
-    let leaf = regions([("a", too_long())]);
-    for (rotates, status, asked) in [(false, 400, 1), (true, 200, 2)] {
+    let as_413 = Answer::status(413).because(Reason::ContextLength, Hint::None);
+    for (answer, rotates, status, asked) in [
+        (too_long(), false, 400, 1),
+        (too_long(), true, 200, 2),
+        (as_413.clone(), false, 413, 1),
+        (as_413, true, 200, 2),
+    ] {
+        let leaf = regions([("a", answer)]);
         let pool = pool([backend("a"), backend("b")]);
         let layer =
             RegionRotateLayer::new(pool.clone()).move_on(MoveOn::new().context_length(rotates));

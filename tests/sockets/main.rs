@@ -5,6 +5,7 @@ mod cancellation;
 mod corpus;
 mod credentials;
 mod grpc;
+mod hidden_refusals;
 mod keep_alive;
 mod refusals;
 mod slow_upstreams;
