@@ -2,6 +2,7 @@
 //! decides.
 
 mod content;
+mod demand;
 pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod fields;
@@ -21,6 +22,7 @@ pub use self::{
     usage::{Usage, UsageScan},
 };
 pub(crate) use self::{
+    demand::Demand,
     operation::{ApiCall, Kind},
     path::segments,
 };

@@ -22,8 +22,6 @@
 //! assert_eq!(weights.actual(&Usage::new(11, 0, 14)), 53.0);
 //! ```
 
-mod scan;
-mod text;
 mod weights;
 
 use std::{fmt, sync::Arc};

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{EstimateCost, Head, Usage, scan::Demand};
+use super::{EstimateCost, Head, Usage};
 use crate::{
-    azure::{ApiPath, ContentKind, Operation, content_length},
+    azure::{ApiPath, ContentKind, Demand, Operation, content_length},
     backend::Deployment,
 };
 

@@ -4,7 +4,6 @@ use std::mem;
 
 use memchr::memchr_iter;
 
-use super::scan::{ATTACHMENT, BYTES_PER_TOKEN};
 use crate::azure::json::{Scan, Skipped};
 
 /// The text of a prompt so far.
@@ -77,6 +76,11 @@ fn is_attachment(kind: &[u8]) -> bool {
     )
 }
 
+/// What English text and code have on average (OpenAI's help page "What are tokens").
+pub(super) const BYTES_PER_TOKEN: f64 = 4.0;
+/// Tokens of an image of 1024 x 1024 pixels for gpt-4o: 85, and 170 for each of four tiles (Azure
+/// page "Use vision-enabled chat models").
+pub(super) const ATTACHMENT: f64 = 765.0;
 /// Tokens around each message: its role and two marks (OpenAI's cookbook, "How to count tokens
 /// with tiktoken").
 const MESSAGE: f64 = 4.0;

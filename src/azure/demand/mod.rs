@@ -1,28 +1,30 @@
 //! Reads from a request's body what it asks for, without a JSON tree.
 
-use super::text::Text;
-use crate::azure::{
+mod text;
+
+use self::text::{ATTACHMENT, BYTES_PER_TOKEN, Text};
+use super::{
     fields::{BodyFields, Field},
     json::count,
 };
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Demand<'a> {
+pub(crate) struct Demand<'a> {
     /// Tokens of the prompt.
-    pub(super) prompt: f64,
+    pub(crate) prompt: f64,
     /// The most tokens that one choice may have, if the body says.
-    pub(super) longest: Option<u64>,
+    pub(crate) longest: Option<u64>,
     /// How many choices are generated, returned or not.
-    pub(super) choices: u8,
+    pub(crate) choices: u8,
     /// The body's `model`: a JSON string, quotes included.
-    pub(super) model: Option<&'a [u8]>,
+    pub(crate) model: Option<&'a [u8]>,
 }
 
 impl<'a> Demand<'a> {
     /// Of a body in memory, of which a scan found what is `known`. It is read once, in leaps from
     /// quote to quote.
-    pub(super) fn read(content: &'a [u8], known: Option<&BodyFields>) -> Self {
+    pub(crate) fn read(content: &'a [u8], known: Option<&BodyFields>) -> Self {
         let mut demand = Self { prompt: 0.0, longest: None, choices: 1, model: None };
         let mut text = Text::default();
         let is_read = BodyFields::read_only(known, content, |field, key, scan| {
@@ -41,10 +43,10 @@ impl<'a> Demand<'a> {
             let value = &content[scan.skip()?];
             match field {
                 Field::MaxOutput => {
-                    demand.longest = count(value, MOST_TOKENS).or(demand.longest);
+                    demand.longest = count(value, MAX_TOKENS).or(demand.longest);
                 }
                 Field::Choices => {
-                    let choices = count(value, MOST_CHOICES).unwrap_or(1);
+                    let choices = count(value, MAX_CHOICES).unwrap_or(1);
                     demand.choices = demand.choices.max(choices as u8);
                 }
                 Field::Model if key == b"model" => demand.model = Some(value),
@@ -55,36 +57,31 @@ impl<'a> Demand<'a> {
         if !is_read {
             return Self::unread(content.len());
         }
-        demand.prompt = text.tokens().min(MOST_TOKENS as f64);
+        demand.prompt = text.tokens().min(MAX_TOKENS as f64);
         demand
     }
 
     /// Of a body of `length` bytes that is not JSON, or not there to be read.
-    pub(super) fn unread(length: usize) -> Self {
-        let prompt = (length as f64 / BYTES_PER_TOKEN).min(MOST_TOKENS as f64);
+    pub(crate) fn unread(length: usize) -> Self {
+        let prompt = (length as f64 / BYTES_PER_TOKEN).min(MAX_TOKENS as f64);
         Self { prompt, longest: None, choices: 1, model: None }
     }
 
     /// Of a request without a body: a list of models, a stored response.
-    pub(super) const fn nothing() -> Self {
+    pub(crate) const fn nothing() -> Self {
         Self { prompt: 0.0, longest: Some(0), choices: 1, model: None }
     }
 
     /// Of a multipart body, which carries a file.
-    pub(super) const fn upload() -> Self {
+    pub(crate) const fn upload() -> Self {
         Self { prompt: ATTACHMENT, longest: None, choices: 1, model: None }
     }
 }
 
-/// What English text and code have on average (OpenAI's help page "What are tokens").
-pub(super) const BYTES_PER_TOKEN: f64 = 4.0;
-/// Tokens of an image of 1024 x 1024 pixels for gpt-4o: 85, and 170 for each of four tiles (Azure
-/// page "Use vision-enabled chat models").
-pub(super) const ATTACHMENT: f64 = 765.0;
 /// The longest context that Azure serves is that of gpt-4.1, a little below this.
-const MOST_TOKENS: u64 = 1 << 20;
+const MAX_TOKENS: u64 = 1 << 20;
 /// The most choices that the service gives.
-const MOST_CHOICES: u64 = 128;
+const MAX_CHOICES: u64 = 128;
 
 #[cfg(test)]
 mod tests {
@@ -124,7 +121,7 @@ mod tests {
         for (body, longest) in [
             (r#"{"max_tokens":100}"#, Some(100)),
             (r#"{"max_completion_tokens" : 7e2 }"#, Some(700)),
-            (r#"{"max_output_tokens":99999999999999999999}"#, Some(MOST_TOKENS)),
+            (r#"{"max_output_tokens":99999999999999999999}"#, Some(MAX_TOKENS)),
             (r#"{"max_tokens":null,"max_completion_tokens":5}"#, Some(5)),
             (r#"{"max_completion_tokens":5,"max_tokens":null}"#, Some(5)),
             (r#"{"max_tokens":null}"#, None),
@@ -187,7 +184,7 @@ mod tests {
         for body in ["plain text, not JSON", r#"{"max_tokens":5"#, r#"["a list"]"#, "{} {}", "{]"] {
             assert_eq!(read(body), Demand::unread(body.len()), "{body}");
         }
-        assert_eq!(Demand::unread(usize::MAX).prompt, MOST_TOKENS as f64);
+        assert_eq!(Demand::unread(usize::MAX).prompt, MAX_TOKENS as f64);
     }
 
     proptest! {
@@ -219,7 +216,7 @@ mod tests {
             for wrapped in [&noise[..], pieces.as_bytes()] {
                 let body = [b"{\"messages\":[\"", wrapped, b"\"],\"n\":2}"].concat();
                 let demand = Demand::read(&body, None);
-                prop_assert!(demand.prompt >= 0.0 && demand.prompt <= MOST_TOKENS as f64);
+                prop_assert!(demand.prompt >= 0.0 && demand.prompt <= MAX_TOKENS as f64);
             }
         }
     }
