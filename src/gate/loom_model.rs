@@ -212,7 +212,7 @@ fn refusal(now: Instant, deadline: Duration) -> RefusedAttempt {
 }
 
 fn weight(gate: &Gate) -> Weight {
-    Weight { cost: 1.0, estimator: Arc::clone(&gate.shared.settings.cost) }
+    Weight { cost: 1.0, estimator: Arc::clone(&gate.shared.estimator) }
 }
 
 fn waits(gate: &Gate, deadline: Duration) -> Waiter {

@@ -56,20 +56,15 @@ pub struct Gate {
 }
 
 struct Shared {
-    settings: Settings,
+    mode: Mode,
+    standing_queue_interval: Option<Duration>,
+    estimator: Arc<dyn EstimateCost>,
     /// Whether requests have to pass through `core`. Changed only under its lock.
     busy: AtomicBool,
     core: Mutex<Core>,
     /// The last refusal, for [`Mode::Shared`].
     cooldown: Cooldowns,
     epoch: Instant,
-}
-
-#[derive(Clone, Debug)]
-struct Settings {
-    mode: Mode,
-    standing_queue_interval: Option<Duration>,
-    cost: Arc<dyn EstimateCost>,
 }
 
 /// The estimated cost of a request, and the estimator that will correct it.
@@ -114,17 +109,15 @@ pub enum Mode {
 impl Gate {
     /// An adaptive gate that has learned nothing yet.
     pub fn new() -> Self {
-        Self::with(Settings {
-            mode: Mode::Adaptive,
-            standing_queue_interval: Some(DEFAULT_STANDING_QUEUE_INTERVAL),
-            cost: Arc::new(TokenWeights::new()),
-        })
+        let interval = Some(DEFAULT_STANDING_QUEUE_INTERVAL);
+        Self::with(Mode::Adaptive, interval, Arc::new(TokenWeights::new()))
     }
 
     /// The rule. A gate whose settings change starts to learn again.
     #[must_use]
     pub fn mode(self, mode: Mode) -> Self {
-        self.change(|settings| settings.mode = mode)
+        let Shared { standing_queue_interval, estimator, .. } = &*self.shared;
+        Self::with(mode, *standing_queue_interval, Arc::clone(estimator))
     }
 
     /// How long a queue may stand before it is cut short: the length of the bursts that are to be
@@ -132,15 +125,15 @@ impl Gate {
     /// sustained overload every request waits for nothing.
     #[must_use]
     pub fn standing_queue_interval(self, interval: impl Into<Option<Duration>>) -> Self {
-        let interval = interval.into();
-        self.change(|settings| settings.standing_queue_interval = interval)
+        let Shared { mode, estimator, .. } = &*self.shared;
+        Self::with(*mode, interval.into(), Arc::clone(estimator))
     }
 
     /// How requests are weighed. Defaults to [`TokenWeights`].
     #[must_use]
     pub fn cost(self, cost: impl EstimateCost) -> Self {
-        let cost = Arc::new(cost);
-        self.change(|settings| settings.cost = cost)
+        let Shared { mode, standing_queue_interval, .. } = *self.shared;
+        Self::with(mode, standing_queue_interval, Arc::new(cost))
     }
 
     /// How far the PTU is above its limit, in weighted tokens, or below it when negative. `None`
@@ -168,11 +161,11 @@ impl Gate {
 
     /// The rule by which requests are admitted.
     pub fn get_mode(&self) -> Mode {
-        self.shared.settings.mode
+        self.shared.mode
     }
 
     pub(crate) fn is_adaptive(&self) -> bool {
-        self.shared.settings.mode == Mode::Adaptive
+        self.shared.mode == Mode::Adaptive
     }
 
     /// Whether requests have to be weighed and [admitted](Self::admit).
@@ -186,7 +179,7 @@ impl Gate {
         let fields = content.as_deref();
         let fields = fields.and_then(|body| ScannedBody::fields(request.extensions(), body));
         let head = Head::new(request.uri(), request.headers()).scanned(fields);
-        let shared = &self.shared.settings.cost;
+        let shared = &self.shared.estimator;
         let (cost, own) = shared.weigh(&head, content.as_deref());
         Weight { cost: sane(cost), estimator: own.unwrap_or_else(|| Arc::clone(shared)) }
     }
@@ -229,7 +222,7 @@ impl Gate {
 
     /// How much longer the primary is remembered to refuse.
     pub(crate) fn remembered(&self, now: Instant) -> Option<Duration> {
-        match self.shared.settings.mode {
+        match self.shared.mode {
             Mode::Adaptive => {
                 let closed_for =
                     self.is_busy().then(|| self.lock().bucket.closed_for(self.nanos(now)));
@@ -245,28 +238,28 @@ impl Gate {
 
     /// Remembers that the primary refuses, by the reference rule.
     pub(crate) fn remember(&self, now: Instant, closed: Duration) {
-        if self.shared.settings.mode == Mode::Shared {
+        if self.shared.mode == Mode::Shared {
             self.shared.cooldown.rest(0, now, closed);
         }
     }
 
-    fn with(settings: Settings) -> Self {
+    fn with(
+        mode: Mode,
+        standing_queue_interval: Option<Duration>,
+        estimator: Arc<dyn EstimateCost>,
+    ) -> Self {
         let epoch = clock::now();
         Self {
             shared: Arc::new(Shared {
+                mode,
+                standing_queue_interval,
+                estimator,
                 busy: AtomicBool::new(false),
-                core: Mutex::new(Core::new(settings.standing_queue_interval)),
+                core: Mutex::new(Core::new(standing_queue_interval)),
                 cooldown: Cooldowns::new(1, epoch),
                 epoch,
-                settings,
             }),
         }
-    }
-
-    fn change(self, change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = self.shared.settings.clone();
-        change(&mut settings);
-        Self::with(settings)
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -301,7 +294,9 @@ impl Default for Gate {
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gate")
-            .field("settings", &self.shared.settings)
+            .field("mode", &self.shared.mode)
+            .field("standing_queue_interval", &self.shared.standing_queue_interval)
+            .field("cost", &self.shared.estimator)
             .field("rate", &self.rate())
             .field("waiting", &self.waiting())
             .finish_non_exhaustive()
