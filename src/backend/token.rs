@@ -44,9 +44,9 @@ pub trait TokenSource: Send + Sync + 'static {
 pub struct AccessToken(HeaderValue);
 
 /// A token that is here, or on its way; returned by [`TokenSource::token`].
-pub struct TokenFuture(Kind);
+pub struct TokenFuture(TokenState);
 
-enum Kind {
+enum TokenState {
     Ready(Option<AccessToken>),
     Fetching(BoxFuture<'static, Result<AccessToken, TokenError>>),
 }
@@ -80,25 +80,25 @@ impl AccessToken {
 impl TokenFuture {
     /// A token that is at hand. Nothing is allocated.
     pub const fn ready(token: AccessToken) -> Self {
-        Self(Kind::Ready(Some(token)))
+        Self(TokenState::Ready(Some(token)))
     }
 
     /// A token that has to be fetched first.
     pub fn fetching(
         fetch: impl Future<Output = Result<AccessToken, TokenError>> + Send + 'static,
     ) -> Self {
-        Self(Kind::Fetching(Box::pin(fetch)))
+        Self(TokenState::Fetching(Box::pin(fetch)))
     }
 
     pub(crate) const fn is_ready(&self) -> bool {
-        matches!(self.0, Kind::Ready(_))
+        matches!(self.0, TokenState::Ready(_))
     }
 
     /// The token, when it is at hand.
     pub(crate) fn take_ready(&mut self) -> Option<AccessToken> {
         match &mut self.0 {
-            Kind::Ready(token) => token.take(),
-            Kind::Fetching(_) => None,
+            TokenState::Ready(token) => token.take(),
+            TokenState::Fetching(_) => None,
         }
     }
 }
@@ -108,10 +108,10 @@ impl Future for TokenFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            Kind::Ready(token) => {
+            TokenState::Ready(token) => {
                 Poll::Ready(Ok(token.take().expect("a token future is not polled again")))
             }
-            Kind::Fetching(fetch) => fetch.as_mut().poll(cx),
+            TokenState::Fetching(fetch) => fetch.as_mut().poll(cx),
         }
     }
 }
@@ -132,8 +132,8 @@ impl fmt::Debug for AccessToken {
 impl fmt::Debug for TokenFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Kind::Ready(_) => "TokenFuture::Ready(..)",
-            Kind::Fetching(_) => "TokenFuture::Fetching(..)",
+            TokenState::Ready(_) => "TokenFuture::Ready(..)",
+            TokenState::Fetching(_) => "TokenFuture::Fetching(..)",
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{deployment::Deployment, splice::Edits};
+use super::{deployment::Deployment, splice::BodyEdits};
 use crate::azure::fields::{BodyFields, Field};
 
 /// The body with every top-level `model` string replaced, other bytes as they were.
@@ -16,7 +16,7 @@ pub(crate) fn replace_model(
     known: Option<&BodyFields>,
     deployment: &Deployment,
 ) -> Option<Bytes> {
-    let (name, mut edits) = (deployment.json(), Edits::default());
+    let (name, mut edits) = (deployment.json(), BodyEdits::default());
     let is_whole = BodyFields::read_only(known, body, |field, _, scan| {
         let value = scan.skip()?;
         let given = &body[value.clone()];

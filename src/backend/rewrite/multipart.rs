@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{deployment::Deployment, splice::Edits};
+use super::{deployment::Deployment, splice::BodyEdits};
 use crate::azure::Parts;
 
 /// The form with the content of every part named `model` replaced, other bytes as they were, except
@@ -17,7 +17,7 @@ pub(crate) fn replace_model_field(
 ) -> Option<Bytes> {
     let name = deployment.name().as_bytes();
     let length = name.len().to_string();
-    let mut edits = Edits::default();
+    let mut edits = BodyEdits::default();
     for part in Parts::of(body, content_type).ok()? {
         let part = part.ok()?;
         if part.is_model && body[part.content.clone()] != *name {

@@ -7,20 +7,20 @@ pub(crate) const CALLER_KEYS: &[&str] = &["api-key", "subscription-key"];
 
 /// How a query is to be changed. Pairs that are not concerned stay byte for byte.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Edit<'a> {
+pub(super) struct QueryEdit<'a> {
     /// What `api-version` is to be; the caller's stays when there is none.
     pub(super) version: Option<&'a str>,
     /// Names of pairs that are left out, each with a `k` in it.
     pub(super) dropped: &'static [&'static str],
 }
 
-impl Edit<'_> {
+impl QueryEdit<'_> {
     /// Whether `query` would be another one afterwards.
     pub(super) fn changes(self, query: &str) -> bool {
         self.version.is_some_and(|version| !is_said(query, version))
             // A dropped name has a `k`, spelled out or not, and few other queries do.
             || (query.bytes().any(|byte| matches!(byte, b'k' | b'K' | b'%'))
-                && query.split('&').any(|pair| self.drops(pair)))
+                && query.split('&').any(|pair| self.drops(name_of(pair))))
     }
 
     /// Emits `?` and the changed query, or nothing when that is empty. The version takes the place
@@ -28,8 +28,11 @@ impl Edit<'_> {
     pub(super) fn write(self, query: &str, emit: &mut impl FnMut(&str)) {
         let mut separator = "?";
         let mut unsaid = self.version;
-        for pair in query.split('&').filter(|pair| !query.is_empty() && !self.drops(pair)) {
-            if self.version.is_none() || !names(pair, API_VERSION) {
+        for pair in query.split('&').filter(|_| !query.is_empty()) {
+            let name = name_of(pair);
+            if self.drops(name) {
+                continue;
+            } else if self.version.is_none() || !is_read_as(name, API_VERSION) {
                 emit(separator);
                 emit(pair);
             } else if let Some(version) = unsaid.take() {
@@ -44,14 +47,14 @@ impl Edit<'_> {
         }
     }
 
-    fn drops(self, pair: &str) -> bool {
-        self.dropped.iter().any(|name| names(pair, name))
+    fn drops(self, given: &[u8]) -> bool {
+        self.dropped.iter().any(|name| is_read_as(given, name))
     }
 }
 
 /// Whether `query` already says `version`, once and in the plain spelling.
 fn is_said(query: &str, version: &str) -> bool {
-    let mut pairs = query.split('&').filter(|pair| names(pair, API_VERSION));
+    let mut pairs = query.split('&').filter(|pair| is_read_as(name_of(pair), API_VERSION));
     let plain = pairs
         .next()
         .and_then(|pair| pair.strip_prefix(API_VERSION))
@@ -66,11 +69,15 @@ fn write_version(separator: &str, version: &str, emit: &mut impl FnMut(&str)) {
     emit(version);
 }
 
-/// Whether the service would read this pair as its `name`. Generous, since two versions in one
-/// query, or a key in the wrong place, are worse than a lost misspelling: ASP.NET query names
+/// The name of a pair, as it is written.
+fn name_of(pair: &str) -> &[u8] {
+    pair.split_once('=').map_or(pair, |(given, _)| given).as_bytes()
+}
+
+/// Whether the service would read a name that is `given` as this one. Generous, since two versions
+/// in one query, or a key in the wrong place, are worse than a lost misspelling: ASP.NET query names
 /// ignore case, and `%2D` is `-`.
-fn names(pair: &str, name: &str) -> bool {
-    let given = pair.split_once('=').map_or(pair, |(given, _)| given).as_bytes();
+fn is_read_as(given: &[u8], name: &str) -> bool {
     if given.len() == name.len() {
         return given.eq_ignore_ascii_case(name.as_bytes());
     }
@@ -86,10 +93,10 @@ const API_VERSION: &str = "api-version";
 mod tests {
     use super::*;
 
-    const VERSIONED: Edit<'_> = Edit { version: Some("2025-01-01"), dropped: &[] };
-    const KEYLESS: Edit<'_> = Edit { version: None, dropped: CALLER_KEYS };
+    const VERSIONED: QueryEdit<'_> = QueryEdit { version: Some("2025-01-01"), dropped: &[] };
+    const KEYLESS: QueryEdit<'_> = QueryEdit { version: None, dropped: CALLER_KEYS };
 
-    fn written(edit: Edit<'_>, query: &str) -> String {
+    fn written(edit: QueryEdit<'_>, query: &str) -> String {
         let mut text = String::new();
         edit.write(query, &mut |piece| text.push_str(piece));
         text
@@ -152,7 +159,7 @@ mod tests {
         {
             assert!(!KEYLESS.changes(kept), "{kept}");
         }
-        let both = Edit { dropped: CALLER_KEYS, ..VERSIONED };
+        let both = QueryEdit { dropped: CALLER_KEYS, ..VERSIONED };
         assert_eq!(written(both, "api-key=x&api-version=1&a"), "?api-version=2025-01-01&a");
         assert!(both.changes("api-version=2025-01-01&api-key"));
         assert!(!VERSIONED.changes("api-version=2025-01-01&api-key"));

@@ -7,15 +7,15 @@ use bytes::Bytes;
 /// One range of a body and what takes its place.
 pub(super) type Edit<'a> = (Range<usize>, &'a [u8]);
 
-/// Edits in the order of their ranges, which do not overlap. The first is kept inline: a body has
+/// BodyEdits in the order of their ranges, which do not overlap. The first is kept inline: a body has
 /// one `model`, so the list allocates only for duplicates.
 #[derive(Debug, Default)]
-pub(super) struct Edits<'a> {
+pub(super) struct BodyEdits<'a> {
     first: Option<Edit<'a>>,
     more: Vec<Edit<'a>>,
 }
 
-impl<'a> Edits<'a> {
+impl<'a> BodyEdits<'a> {
     pub(super) fn push(&mut self, range: Range<usize>, with: &'a [u8]) {
         if self.first.is_none() {
             self.first = Some((range, with));
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn only_the_ranges_change() {
-        let mut edits = Edits::default();
+        let mut edits = BodyEdits::default();
         assert_eq!(edits.apply(b"abcdef"), None);
         edits.push(1..2, b"xyz");
         assert_eq!(edits.apply(b"abcdef").unwrap(), "axyzcdef");

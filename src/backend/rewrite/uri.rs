@@ -6,7 +6,7 @@ use http::{
     uri::{Authority, Parts, PathAndQuery, Scheme},
 };
 
-use super::{body::rewrite_model, deployment::Deployment, query::Edit};
+use super::{body::rewrite_model, deployment::Deployment, query::QueryEdit};
 use crate::{TryCloneBody, azure::ApiPath};
 
 /// Where a backend's requests go, and what is rewritten in them.
@@ -74,7 +74,7 @@ fn move_uri(original: &Uri, read: &ApiPath, target: &BackendTarget) -> Uri {
         && deployments.is_none_or(|(given, wanted)| same(given, wanted));
     let query = original.query();
     let edit = |version| {
-        let edit = Edit { version, dropped: target.dropped };
+        let edit = QueryEdit { version, dropped: target.dropped };
         edit.changes(query.unwrap_or_default()).then_some(edit)
     };
     let wanted_edit = edit(target.api_version.as_deref().filter(|_| read.is_classic()));
@@ -96,7 +96,7 @@ impl BackendTarget {
     fn keeps<'a>(&self, original: &'a Uri) -> Option<&'a PathAndQuery> {
         let moves =
             !self.base.is_empty() || self.deployment.is_some() || self.api_version.is_some();
-        let edit = Edit { version: None, dropped: self.dropped };
+        let edit = QueryEdit { version: None, dropped: self.dropped };
         original.path_and_query().filter(|given| {
             !moves
                 && given.path().starts_with("/openai/")
@@ -136,7 +136,7 @@ pub(crate) fn rewrite_deployment(
 
 /// A path in pieces, and a query, which stays as it is without an `edit`. `None` for more than a
 /// `Uri` can hold.
-fn join(path: &[&str], query: Option<&str>, edit: Option<Edit<'_>>) -> Option<PathAndQuery> {
+fn join(path: &[&str], query: Option<&str>, edit: Option<QueryEdit<'_>>) -> Option<PathAndQuery> {
     // `Bytes` takes over a `String` without a second allocation only when it is exactly full.
     let mut length = 0;
     write(path, query, edit, &mut |piece| length += piece.len());
@@ -145,7 +145,12 @@ fn join(path: &[&str], query: Option<&str>, edit: Option<Edit<'_>>) -> Option<Pa
     PathAndQuery::from_maybe_shared(Bytes::from(text)).ok()
 }
 
-fn write(path: &[&str], query: Option<&str>, edit: Option<Edit<'_>>, emit: &mut impl FnMut(&str)) {
+fn write(
+    path: &[&str],
+    query: Option<&str>,
+    edit: Option<QueryEdit<'_>>,
+    emit: &mut impl FnMut(&str),
+) {
     path.iter().for_each(|piece| emit(piece));
     match (query, edit) {
         (query, Some(edit)) => edit.write(query.unwrap_or_default(), emit),
