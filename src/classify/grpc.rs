@@ -17,7 +17,9 @@ pub(super) enum Refusal {
 pub(super) fn is_spoken(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| {
         let prefix = kind.as_bytes().get(..GRPC.len());
-        prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(GRPC))
+        // From its end: `application/json` begins alike.
+        let is_same = |(given, own): (&u8, &u8)| given.eq_ignore_ascii_case(own);
+        prefix.is_some_and(|prefix| prefix.iter().zip(GRPC).rev().all(is_same))
     })
 }
 
