@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::Response;
+use http::{Extensions, Response};
 
 use super::{Hint, NativeSpillover, RefusedSpills, should_retry};
 
@@ -153,6 +153,12 @@ impl Refusal {
         }
     }
 
+    /// Leaves in the `extensions` of a response what its body says of the refusal. What layers inside
+    /// know beside that stays.
+    pub(crate) fn set_in(extensions: &mut Extensions, reason: Reason, hint: Hint) {
+        Self::edit(extensions, true, |refusal| (refusal.reason, refusal.hint) = (reason, hint));
+    }
+
     /// Changes what is known of `response` by a layer that has written `hint` into its head for all of
     /// its backends. What is not known yet is added if it `is_more` than the head says.
     pub(crate) fn rewrite<R>(
@@ -161,7 +167,7 @@ impl Refusal {
         is_more: bool,
         change: impl FnOnce(&mut Self),
     ) {
-        Self::edit(response, is_more, |refusal| {
+        Self::edit(response.extensions_mut(), is_more, |refusal| {
             (refusal.hint, refusal.is_own) = (hint, true);
             change(refusal);
         });
@@ -169,7 +175,7 @@ impl Refusal {
 
     /// Leaves `spills` for the layers outside, after those that are known already.
     pub(crate) fn add_spills<R>(response: &mut Response<R>, spills: &RefusedSpills) {
-        Self::edit(response, true, |refusal| {
+        Self::edit(response.extensions_mut(), true, |refusal| {
             let known = refusal.spills.take();
             refusal.spills = Some(known.map_or_else(|| spills.clone(), |it| spills.and(&it)));
         });
@@ -179,8 +185,7 @@ impl Refusal {
         self.reason = reason;
     }
 
-    fn edit<R>(response: &mut Response<R>, adds: bool, change: impl FnOnce(&mut Self)) {
-        let extensions = response.extensions_mut();
+    fn edit(extensions: &mut Extensions, adds: bool, change: impl FnOnce(&mut Self)) {
         if let Some(refusal) = extensions.get_mut() {
             change(refusal);
         } else if adds {

@@ -261,7 +261,7 @@ fn is_encoded(headers: &HeaderMap) -> bool {
 fn apply(head: &mut Parts, verdict: Verdict) {
     let Verdict { reason, wait } = verdict;
     if reason == Reason::ContextLength {
-        head.extensions.insert(Refusal::new(reason, Hint::None));
+        Refusal::set_in(&mut head.extensions, reason, Hint::None);
         return;
     }
     let is_throttled =
@@ -284,7 +284,7 @@ fn throttle(head: &mut Parts, reason: Reason, wait: Option<Duration>) {
         Outcome::Throttled(hint) => hint,
         _ => Hint::None,
     };
-    head.extensions.insert(Refusal::new(reason, found));
+    Refusal::set_in(&mut head.extensions, reason, found);
 }
 
 /// An ordinary refusal in the place of an answer with this head.

@@ -4,6 +4,7 @@ mod accounts;
 mod addressing;
 mod affinity;
 mod attempts;
+mod between_layers;
 mod bounds;
 mod cancellation;
 mod cloning;

@@ -1,0 +1,98 @@
+//! What a layer knows of a refusal reaches the layers outside of it, whatever stands between them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower_spillover::{
+    Backend, BackendPool, InspectLayer, RegionRotateLayer, ResponseBody, SmartFallbackLayer,
+};
+
+use crate::{
+    clock::timed,
+    leaf::{Answer, Broken, Kind, Leaf, account, every_error, request},
+};
+
+type Ask = Request<Full<Bytes>>;
+type Body = ResponseBody<Full<Bytes>>;
+type Rotate = RegionRotateLayer<Kind>;
+
+const BUSY: &str = r#"{"error":{"code":"429","message":"The deployment is busy."}}"#;
+
+fn backend(name: &str, resource: &str, deployment: &str) -> Backend {
+    let backend = Backend::new(name, format!("https://{resource}.example")).unwrap();
+    backend.deployment(deployment).api_key("key")
+}
+
+fn rotate<const N: usize>(backends: [Backend; N]) -> Rotate {
+    RegionRotateLayer::new(BackendPool::new(backends).unwrap()).move_on(every_error())
+}
+
+fn pool<const N: usize>(names: [&str; N]) -> Rotate {
+    rotate(names.map(|name| backend(name, name, name)))
+}
+
+/// The account of a request to `service`, and how long it took.
+async fn served<R>(
+    service: &(impl Service<Ask, Response = Response<R>, Error = Broken> + Clone),
+) -> (String, Duration) {
+    let (response, time) = timed(service.clone().oneshot(request())).await;
+    (account(&response.unwrap()).to_string(), time)
+}
+
+/// Two tiers, each with an `InspectLayer` outside.
+fn inspected(
+    ptu: Rotate,
+    standard: Rotate,
+    leaf: &Leaf,
+) -> impl Service<Ask, Response = Response<ResponseBody<Body>>, Error = Broken> + Clone {
+    let inspected =
+        |tier| ServiceBuilder::new().layer(InspectLayer::new()).layer(tier).into_inner();
+    SmartFallbackLayer::new(inspected(ptu), inspected(standard))
+        .move_on(every_error())
+        .max_wait(Duration::from_secs(20))
+        .layer(leaf.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn through_inspect_a_failing_pool_is_not_waited_for() {
+    let leaf = Leaf::new(|seen| match seen.host() {
+        "ptu.example" => Answer::broken(),
+        _ => Answer::ok(),
+    });
+    let service = inspected(pool(["ptu"]), pool(["standard"]), &leaf);
+    for account in ["primary failed, standard 200; spilled", "standard 200; spilled"] {
+        assert_eq!(served(&service).await, (account.to_owned(), Duration::ZERO));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn through_inspect_a_request_that_was_forbidden_to_come_back_does_not() {
+    let leaf = Leaf::new(|seen| match seen.host() {
+        "ptu.example" => Answer::refused(50).with("x-should-retry", "false").telling(BUSY),
+        _ => Answer::ok(),
+    });
+    let service = inspected(pool(["ptu"]), pool(["standard"]), &leaf);
+    let account = "ptu 429 (50 ms), standard 200; spilled".to_owned();
+    assert_eq!(served(&service).await, (account, Duration::ZERO));
+    assert_eq!(leaf.hosts(), ["ptu.example", "standard.example"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn through_inspect_the_fallback_leaves_out_what_native_spillover_tried() {
+    let leaf = Leaf::new(|seen| match seen.index {
+        0 => Answer::refused(60_000)
+            .with("x-ms-spillover-error", "429")
+            .with("x-ms-deployment-name", "gpt-4o")
+            .telling(BUSY),
+        _ => Answer::ok(),
+    });
+    let near = backend("near", "east", "gpt-4o").priority(1);
+    let far = backend("far", "sweden", "gpt-4o").priority(2);
+    let service =
+        inspected(rotate([backend("ptu", "east", "gpt-4o-ptu")]), rotate([near, far]), &leaf);
+    let account = "ptu 429 (60000 ms), far 200; spilled".to_owned();
+    assert_eq!(served(&service).await, (account, Duration::ZERO));
+}
