@@ -64,8 +64,9 @@ impl Outcome {
     /// Classifies a response by its head and, where that refuses, by the [`Refusal`] that a layer
     /// inside left in its extensions.
     ///
-    /// The hint of a refusal that a layer of this crate left counts before the head's, that of a layer
-    /// that reads bodies where the head has none, or zero. A 400 or 413 is [`ContextTooLong`] when the
+    /// The hint of a layer of this crate that sends requests on counts as long as the head still asks
+    /// for it: one that another layer wrote there counts instead. That of a layer that reads bodies
+    /// counts where the head has none, or zero. A 400 or 413 is [`ContextTooLong`] when the
     /// refusal says so. Otherwise it is as [`of`](Self::of) has it, at the same cost: the extension
     /// is looked up after a refusal only.
     ///
@@ -73,14 +74,17 @@ impl Outcome {
     #[inline]
     pub fn of_response<B>(response: &Response<B>, now: impl FnOnce() -> SystemTime) -> Self {
         if let StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE = response.status()
-            && let Some(hint) = Refusal::of(response).and_then(Refusal::hint_of_layer)
+            && let Some(refusal) = Refusal::of(response)
+            && let Some(hint) = refusal.hint_of_layer(response.headers())
         {
             return Self::Throttled(hint);
         }
         match Self::of(response.status(), response.headers(), now) {
-            Self::Throttled(hint) => Self::Throttled(
-                hint.or_longer(|| Refusal::of(response).map_or(Hint::None, Refusal::hint)),
-            ),
+            Self::Throttled(hint) => {
+                Self::Throttled(hint.or_longer(|| {
+                    Refusal::of(response).map_or(Hint::None, Refusal::hint_beside_head)
+                }))
+            }
             Self::Answered if is_context_too_long(response) => Self::ContextTooLong,
             outcome => outcome,
         }
@@ -122,7 +126,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::classify::heads::{NOW, any_head, head, never};
+    use crate::classify::{
+        heads::{NOW, any_head, head, never},
+        write_retry_after,
+    };
 
     #[track_caller]
     fn assert_outcome(status: u16, lines: &[(&'static str, &str)], expected: Outcome) {
@@ -239,6 +246,28 @@ mod tests {
         assert_eq!(refused(429, &[("retry-after-ms", "43")], &body), throttled(43));
         let silent = Refusal::new(Reason::Capacity, Hint::None);
         assert_eq!(refused(429, &[("retry-after", "0")], &silent), Outcome::Throttled(Hint::Zero));
+    }
+
+    #[test]
+    fn what_another_layer_wrote_counts_before_the_hint_of_a_pool() {
+        let outcome = |change: fn(&mut HeaderMap), reason| {
+            let mut response = Response::new(());
+            *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+            let written = write_retry_after(response.headers_mut(), Duration::from_millis(500));
+            Refusal::rewrite(&mut response, written, true, |refusal| refusal.set_reason(reason));
+            change(response.headers_mut());
+            Outcome::of_response(&response, never)
+        };
+        for reason in [Reason::Unknown, Reason::Rate] {
+            assert_eq!(outcome(|_| {}, reason), throttled(500));
+            let lengthen: fn(&mut HeaderMap) = |headers| {
+                headers.append("retry-after-ms", 3_000.into());
+            };
+            assert_eq!(outcome(lengthen, reason), throttled(3_000));
+        }
+        assert_eq!(outcome(HeaderMap::clear, Reason::Rate), throttled(500));
+        let as_without_one = Outcome::Throttled(Hint::None);
+        assert_eq!(outcome(HeaderMap::clear, Reason::Unknown), as_without_one);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use http::{Extensions, Response};
+use http::{Extensions, HeaderMap, Response};
 
-use super::{Hint, NativeSpillover, RefusedSpills, should_retry};
+use super::{Hint, NativeSpillover, RefusedSpills, should_retry, write_retry_after::still_asks};
 
 /// What is known of a refusal beside its head: a response extension.
 ///
@@ -13,7 +13,8 @@ use super::{Hint, NativeSpillover, RefusedSpills, should_retry};
 /// requests on add what a head cannot say. The layers around them steer by it; a refusal without one
 /// is what its head says.
 ///
-/// A layer of your own between them that changes the wait removes this extension too.
+/// A layer of your own between them changes the wait by the headers: where they do not ask for what
+/// this crate's layer wrote, they count.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Refusal {
     reason: Reason,
@@ -113,9 +114,15 @@ impl Refusal {
         matches!(self.hint, Hint::After(_)) && !self.is_guess
     }
 
-    /// The hint, where a layer that sends requests on wrote it.
-    pub(crate) fn hint_of_layer(&self) -> Option<Hint> {
-        (self.is_own && matches!(self.hint, Hint::After(_))).then_some(self.hint)
+    /// The hint that a layer which sends requests on wrote, as long as `headers` still ask for it.
+    pub(crate) fn hint_of_layer(&self, headers: &HeaderMap) -> Option<Hint> {
+        (self.is_own && still_asks(headers, self.hint)).then_some(self.hint)
+    }
+
+    /// The hint that counts where the head has none. That of a layer which gives no reason was in the
+    /// head, so another layer removed it.
+    pub(crate) fn hint_beside_head(&self) -> Hint {
+        if self.is_own && self.reason == Reason::Unknown { Hint::None } else { self.hint }
     }
 
     /// What `response`, a refusal that is classified with `hint`, means for a layer that waits for the

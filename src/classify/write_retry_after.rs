@@ -54,6 +54,16 @@ pub(crate) fn write_retry_after_final(headers: &mut HeaderMap, wait: Duration) -
     hint
 }
 
+/// Whether `headers` still ask for `hint` as [`write_wait`] had them ask. Then a reader gets it.
+pub(super) fn still_asks(headers: &HeaderMap, hint: Hint) -> bool {
+    let mut written = headers.get_all(&names::RETRY_AFTER_MS).iter();
+    let (Some(ms), None) = (written.next(), written.next()) else { return false };
+    let ms = ms.to_str().ok().and_then(|ms| ms.parse().ok());
+    // A pushback comes before all others.
+    ms.map(Duration::from_millis).map(Hint::After) == Some(hint)
+        && !headers.contains_key(&names::GRPC_RETRY_PUSHBACK_MS)
+}
+
 /// Asks OpenAI's clients not to come back, whatever else `headers` say.
 pub(crate) fn forbid_retry(headers: &mut HeaderMap) {
     headers.insert(&names::X_SHOULD_RETRY, HeaderValue::from_static("false"));
@@ -71,7 +81,7 @@ mod tests {
     use super::*;
     use crate::classify::{
         Outcome,
-        heads::{any_head, head, never},
+        heads::{NOW, any_head, head, never},
     };
 
     #[track_caller]
@@ -139,6 +149,26 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_reader_gets_what_headers_still_ask_for(
+            mut headers in any_head(),
+            ms in 1_u64..100_000_000,
+            others in any_head(),
+        ) {
+            let written = write_retry_after(&mut headers, Duration::from_millis(ms));
+            prop_assert_eq!(
+                still_asks(&headers, written),
+                written != Hint::TooLong && !headers.contains_key("grpc-retry-pushback-ms"),
+            );
+            for (name, value) in &others {
+                headers.append(name, value.clone());
+            }
+            if still_asks(&headers, written) {
+                let outcome = Outcome::of(StatusCode::TOO_MANY_REQUESTS, &headers, NOW);
+                prop_assert_eq!(outcome, Outcome::Throttled(written));
+            }
+        }
+
         #[test]
         fn a_reader_waits_as_announced_or_less_than_a_millisecond_more(
             mut headers in any_head(),

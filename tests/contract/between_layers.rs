@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_spillover::{
@@ -11,7 +11,7 @@ use tower_spillover::{
 };
 
 use crate::{
-    clock::timed,
+    clock::{ms, timed},
     leaf::{Answer, Broken, Kind, Leaf, account, every_error, request},
 };
 
@@ -95,4 +95,33 @@ async fn through_inspect_the_fallback_leaves_out_what_native_spillover_tried() {
         inspected(rotate([backend("ptu", "east", "gpt-4o-ptu")]), rotate([near, far]), &leaf);
     let account = "ptu 429 (60000 ms), far 200; spilled".to_owned();
     assert_eq!(served(&service).await, (account, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_of_the_callers_between_the_tiers_may_change_the_wait() {
+    for (asked, account, time) in [
+        ("3000", "ptu 429 (500 ms), standard 200; spilled", 0),
+        ("200", "ptu 429 (500 ms), ptu 200; waited 200 ms", 200),
+        ("500", "ptu 429 (500 ms), ptu 200; waited 500 ms", 500),
+    ] {
+        // Without a body that says why, the pool leaves headers and nothing else.
+        for refusal in [Answer::refused(500), Answer::refused(500).telling(BUSY)] {
+            let leaf = Leaf::playing([refusal, Answer::ok()]);
+            let change = move |mut response: Response<_>| {
+                if response.status() == StatusCode::TOO_MANY_REQUESTS {
+                    response.headers_mut().insert("retry-after-ms", asked.parse().unwrap());
+                }
+                response
+            };
+            let tier = |name| {
+                let tier = ServiceBuilder::new().map_response(change).layer(pool([name]));
+                tier.layer(InspectLayer::new()).service(leaf.clone())
+            };
+            let service = SmartFallbackLayer::new(tier("ptu"), tier("standard"))
+                .move_on(every_error())
+                .max_wait(Duration::from_secs(2))
+                .into_service();
+            assert_eq!(served(&service).await, (account.to_owned(), ms(time)));
+        }
+    }
 }
