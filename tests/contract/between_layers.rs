@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_spillover::{
     Backend, BackendPool, InspectLayer, RegionRotateLayer, ResponseBody, SmartFallbackLayer,
 };
@@ -31,7 +31,11 @@ fn rotate<const N: usize>(backends: [Backend; N]) -> Rotate {
 }
 
 fn pool<const N: usize>(names: [&str; N]) -> Rotate {
-    rotate(names.map(|name| backend(name, name, name)))
+    let mut priority = 0;
+    rotate(names.map(|name| {
+        priority += 1;
+        backend(name, name, name).priority(priority)
+    }))
 }
 
 /// The account of a request to `service`, and how long it took.
@@ -124,4 +128,53 @@ async fn a_layer_of_the_callers_between_the_tiers_may_change_the_wait() {
             assert_eq!(served(&service).await, (account.to_owned(), ms(time)));
         }
     }
+}
+
+/// Two tiers. The first is a pool of `a` and `b` over a pool that is new for each attempt, over these
+/// answers.
+async fn served_by_nested_pools<const N: usize>(answers: [Answer; N]) -> (String, Duration) {
+    let ptu = Leaf::playing(answers);
+    let inner = service_fn(move |request: Ask| pool(["in"]).layer(ptu.clone()).oneshot(request));
+    let standard = pool(["inner"]).layer(Leaf::playing([Answer::ok()]));
+    let service =
+        SmartFallbackLayer::new(pool(["a", "b"]).layer(inner), pool(["standard"]).layer(standard))
+            .move_on(every_error())
+            .max_wait(Duration::from_secs(20))
+            .into_service();
+    served(&service).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_keeps_what_the_pool_inside_of_it_forbade() {
+    let refusal = |word| Answer::refused(500).with("x-should-retry", word);
+    let spilled = "a 429 (500 ms), b 429 (500 ms), standard 200; spilled";
+    let waited = "a 429 (500 ms), b 429 (500 ms), a 200; waited 500 ms";
+    for (words, account, time) in [
+        (["false", "false"], spilled, 0),
+        (["true", "false"], spilled, 0),
+        (["false", "true"], waited, 500),
+        (["true", "true"], waited, 500),
+    ] {
+        let [first, second] = words.map(refusal);
+        let result = served_by_nested_pools([first, second, Answer::ok()]).await;
+        assert_eq!(result, (account.to_owned(), ms(time)), "{words:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_keeps_that_in_the_pool_inside_of_it_one_fails_before_another_reopens() {
+    let leaf = Leaf::new(|seen| match (seen.host(), seen.at.as_millis()) {
+        ("down.example", _) => Answer::broken(),
+        ("busy.example", 0..5_000) => Answer::refused(5_000),
+        _ => Answer::ok(),
+    });
+    let ptu = pool(["a"]).layer(pool(["down", "busy"]).layer(leaf.clone()));
+    let standard = pool(["standard"]).layer(pool(["inner"]).layer(leaf));
+    let service = SmartFallbackLayer::new(ptu, standard)
+        .move_on(every_error())
+        .max_wait(Duration::from_secs(20))
+        .into_service();
+    // The one that fails reopens after a second, which is no reason to come back then.
+    let account = "a 429 (1000 ms), a 200; waited 5000 ms";
+    assert_eq!(served(&service).await, (account.to_owned(), ms(5_000)));
 }

@@ -157,8 +157,11 @@ impl Session {
                 // That of one backend; another one is worth waiting for.
                 refusal.set_reason(Reason::Rate);
             }
-            (refusal.is_final, refusal.is_failing) = (is_final, is_failing);
-            refusal.refused_for = refused_for;
+            // Where this pool adds nothing, what a pool inside of it found stays.
+            refusal.is_final |= is_final;
+            if is_failing {
+                (refusal.is_failing, refusal.refused_for) = (true, refused_for);
+            }
             if spills.is_some() {
                 refusal.spills = spills;
             }
