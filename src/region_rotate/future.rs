@@ -43,7 +43,7 @@ pin_project! {
         Attempting { #[pin] attempt: F },
         // The token for it is not here yet, or the service is not ready.
         Readying,
-        // No backend was open at the call.
+        // No backend was open at the call; or, without a response, a refusal was returned.
         Closed { response: Option<Response<ResponseBody<R>>> },
     }
 }
@@ -104,7 +104,10 @@ where
                     let now = clock::now();
                     session.learn(now, outcome, &mut result);
                     if !is_kept || !session.choose_after(outcome, now) {
-                        return Poll::Ready(session.refused(now, outcome, result, is_kept));
+                        let response = session.refused(now, outcome, result, is_kept);
+                        // The caller may keep the finished future.
+                        this.state.set(State::Closed { response: None });
+                        return Poll::Ready(response);
                     }
                     // The attempt is dropped here, before anything else starts.
                     this.state.set(State::Readying);

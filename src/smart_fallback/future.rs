@@ -53,6 +53,8 @@ pin_project! {
         Queued { waiter: Box<Waiter> },
         // The tier is to be sent the request, and is not ready yet.
         Readying { tier: Tier },
+        // A refusal was returned.
+        Finished,
     }
 }
 
@@ -115,7 +117,11 @@ where
                         outcome => {
                             let (now, request) = (clock::now(), this.request.whole());
                             match session.refused(tier, now, outcome, &mut result, request) {
-                                NextStep::Return => return Poll::Ready(result),
+                                NextStep::Return => {
+                                    // The caller may keep the finished future.
+                                    this.state.set(State::Finished);
+                                    return Poll::Ready(result);
+                                }
                                 next => next,
                             }
                         }
@@ -161,6 +167,7 @@ where
                         }
                     }
                 }
+                StateProj::Finished => unreachable!("a finished future is not polled again"),
             };
             // The attempt is dropped here, before anything else starts.
             this.state.set(next.into());

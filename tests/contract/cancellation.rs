@@ -1,12 +1,20 @@
 //! A future that is dropped, at whatever point, leaves nothing behind.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use futures::{future::join_all, stream};
-use http::Request;
+use http::{Request, Response};
 use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use tokio::sync::Semaphore;
 use tokio_test::task;
 use tower::{
@@ -21,11 +29,11 @@ use tower_spillover::{
 
 use crate::{
     clock::{ms, pass},
-    leaf::{Answer, Broken, CLASSIC, Leaf, request},
+    leaf::{Answer, Broken, CLASSIC, Leaf, Put, every_error, request},
 };
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
-type Reply = http::Response<ResponseBody<http_body_util::Full<Bytes>>>;
+type Reply = Response<ResponseBody<Full<Bytes>>>;
 
 /// A stack in which a request goes through every state: it arrives in pieces, waits for a token,
 /// attempts, waits, readies, rotates and spills, over a client with a few permits.
@@ -195,4 +203,65 @@ async fn a_request_that_panics_in_the_client_leaves_the_others_alone() {
         assert_eq!(asked.await.is_err(), index == 1);
     }
     assert_eq!(client.under_way(), 0);
+}
+
+/// A client that counts the futures of its calls.
+#[derive(Clone)]
+struct Counting {
+    client: Leaf,
+    futures: Arc<AtomicUsize>,
+}
+
+/// A future of [`Counting`], counted until it is dropped.
+struct Counted {
+    answer: <Leaf as Service<Ask>>::Future,
+    futures: Arc<AtomicUsize>,
+}
+
+type Ask = Request<Full<Bytes>>;
+
+impl Service<Ask> for Counting {
+    type Response = Response<Full<Bytes>>;
+    type Error = Broken;
+    type Future = Counted;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        Service::<Ask>::poll_ready(&mut self.client, cx)
+    }
+
+    fn call(&mut self, request: Ask) -> Counted {
+        self.futures.fetch_add(1, Ordering::Relaxed);
+        Counted { answer: self.client.call(request), futures: Arc::clone(&self.futures) }
+    }
+}
+
+impl Future for Counted {
+    type Output = Result<Response<Full<Bytes>>, Broken>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.answer.as_mut().poll(cx)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.futures.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_future_that_is_kept_keeps_no_attempt_that_was_refused() {
+    async fn assert_none_is_left(mut service: impl Service<Ask>, futures: &AtomicUsize) {
+        let mut call = pin!(service.ready().await.ok().unwrap().call(request()));
+        _ = call.as_mut().await;
+        assert_eq!(futures.load(Ordering::Relaxed), 0);
+    }
+    for refusal in [Answer::refused(60_000), Answer::broken()] {
+        let futures = Arc::default();
+        let client = Counting { client: Leaf::playing([refusal]), futures: Arc::clone(&futures) };
+        let tiers = SmartFallbackLayer::new(Put(client.clone()), Put(client.clone()));
+        assert_none_is_left(tiers.move_on(every_error()).layer(()), &futures).await;
+        let layer = RegionRotateLayer::new(pool([backend("a").api_key("key")]));
+        assert_none_is_left(layer.move_on(every_error()).layer(client), &futures).await;
+    }
 }
