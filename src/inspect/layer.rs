@@ -82,10 +82,19 @@ use super::Inspect;
 ///
 /// # Streams
 ///
-/// `response.created`, `.in_progress` and `.queued` are held back, however long they are (one
-/// repeats the request, and had 61 KB), until the first event of another kind. From then on
-/// nothing is held, parsed or sent again. A caller sees the first event of the answer when it
-/// comes; the head, and the events before it, come together with it.
+/// What says that nothing happened yet is held back:
+///
+/// | event | held back |
+/// |---|---|
+/// | `response.created`, `.in_progress`, `.queued` | however long they are (one repeats the request, and had 61 KB); not of a response with `background`, whose id the caller comes back with |
+/// | `keepalive`, `ping`, comments | always |
+/// | a chunk of chat | with empty `choices`, as the filter's results for the prompt; not one that tells of used tokens |
+/// | of a name or type that is not known | with nothing but its type, ids, numbers and what is empty, up to 4 KiB |
+/// | any other, as all whose names begin with `response.` | never |
+///
+/// From the first event that is not held back nothing is held, parsed or sent again. A caller sees
+/// that event when it comes; the head, and the events before it, come together with it, and
+/// after [`preamble_time`](Self::preamble_time) in any case.
 ///
 /// Over HTTP/1.1, what is left of an answer after the event that refuses, or the head that does, is
 /// read and thrown away, so that its connection is not closed: up to 64 KiB of it, and for no
@@ -139,13 +148,16 @@ impl InspectLayer {
 
     /// How long the preamble of an answer may be held back.
     ///
-    /// Defaults to 30 s, which is nearly as long as the service has taken to find that it has no
-    /// capacity (1 to 34 s), and half of the minute after which proxies give up on an answer that
-    /// has not begun. Callers lose nothing by it but events that say that nothing happened yet.
-    /// Zero passes on what does not come with the head.
+    /// Defaults to 30 s, after which the service itself sends an event to keep a silent connection
+    /// alive: a caller never waits longer for a sign of life than without this layer. Longer times
+    /// count as that. It is nearly as long as the service has taken to find that it has no capacity
+    /// (1 to 34 s), and half of the minute after which proxies give up on an answer that has not begun.
+    /// Callers lose nothing by it but events that say that nothing happened yet. Zero passes on what
+    /// does not come with the head.
     #[must_use]
     pub const fn preamble_time(mut self, time: Duration) -> Self {
-        self.limits.preamble_ms = milliseconds(time);
+        let ms = milliseconds(time);
+        self.limits.preamble_ms = if ms > KEEP_ALIVE_MS { KEEP_ALIVE_MS } else { ms };
         self
     }
 
@@ -169,7 +181,8 @@ impl<S> Layer<S> for InspectLayer {
 }
 
 impl Limits {
-    const DEFAULT: Self = Self { body_ms: 1_000, preamble_ms: 30_000, preamble_bytes: 1 << 20 };
+    const DEFAULT: Self =
+        Self { body_ms: 1_000, preamble_ms: KEEP_ALIVE_MS, preamble_bytes: 1 << 20 };
 
     pub(super) const fn body_time(self) -> Duration {
         Duration::from_millis(self.body_ms as u64)
@@ -194,3 +207,6 @@ const fn milliseconds(time: Duration) -> u32 {
     let ms = time.as_millis();
     if ms > u32::MAX as u128 { u32::MAX } else { ms as u32 }
 }
+
+/// The interval of Azure's keep-alive events (vercel/ai issue 20574, openai-node issue 1965).
+const KEEP_ALIVE_MS: u32 = 30_000;

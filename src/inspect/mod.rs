@@ -1,7 +1,9 @@
 //! Reads refusals that only a body tells, and turns them into ordinary throttled responses.
 
 mod answer;
+mod background;
 mod body;
+mod event_kind;
 mod future;
 mod layer;
 mod reading;

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::{
+    background::Background,
+    event_kind::{EventKind, is_silent},
+};
 use crate::{
     azure::{
         error::{ApiError, Members},
@@ -16,14 +20,18 @@ use crate::{
 /// Reads the beginning of an event stream, in whatever pieces it comes, until it is decided.
 ///
 /// The events `response.created`, `.in_progress` and `.queued` decide nothing, however long they
-/// are: one echoes the whole request. An `error` is judged, and a `response.failed` that is not paid
-/// for. With any other event the answer has begun; its name is enough.
+/// are: one echoes the whole request. Only where they say that the response runs in the background the
+/// answer has begun, as its id is what the caller came for. Nor do events decide that keep the connection
+/// alive, chunks of chat whose choices are empty, and others without output. An `error` is judged, and
+/// a `response.failed` that is not paid for. With any other event the answer has begun; a name that is
+/// known is enough.
 #[derive(Debug, Default)]
 pub(crate) struct Preamble {
     lines: EventLines,
     /// The unfinished name of the event, as far as it may matter.
     name: Vec<u8>,
-    event: Event,
+    kind: EventKind,
+    background: Background,
     /// The data of the event, where it may matter.
     data: Vec<u8>,
 }
@@ -56,26 +64,12 @@ impl Refused {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Event {
-    /// Without a name: its data tells.
-    #[default]
-    Nameless,
-    Preamble,
-    Error,
-    Failed,
-    Other,
-}
-
 impl Preamble {
     /// The next bytes of the stream. Nothing that follows a decision is to be read.
     pub(crate) fn push(&mut self, mut bytes: &[u8]) -> Beginning {
         while let Some(part) = self.lines.next(&mut bytes) {
             let decided = match part {
-                Part::Value(field, text) => {
-                    self.keep(field, text);
-                    Beginning::Undecided
-                }
+                Part::Value(field, text) => self.keep(field, text),
                 Part::EndOfLine(field) => self.end_line(field),
                 Part::EndOfEvent => self.dispatch(),
             };
@@ -95,78 +89,69 @@ impl Preamble {
         }
     }
 
-    fn keep(&mut self, field: Field, text: &[u8]) {
+    fn keep(&mut self, field: Field, text: &[u8]) -> Beginning {
         match field {
             Field::Event => {
                 let room = MAX_NAME_BYTES.saturating_sub(self.name.len());
                 self.name.extend_from_slice(&text[..text.len().min(room)]);
+                Beginning::Undecided
             }
-            Field::Data if self.event == Event::Preamble => {}
-            Field::Data => self.data.extend_from_slice(text),
+            Field::Data => self.keep_data(text),
         }
     }
 
     fn end_line(&mut self, field: Field) -> Beginning {
         match field {
-            Field::Data if self.event == Event::Preamble => {}
-            Field::Data => self.data.push(b'\n'),
+            Field::Data => self.keep_data(b"\n"),
             Field::Event => {
-                self.event = Event::named(&self.name);
+                self.kind = EventKind::named(&self.name);
                 self.name.clear();
-                match self.event {
-                    Event::Other => return Beginning::Answer,
-                    Event::Preamble => self.data.clear(),
-                    _ => {}
+                if self.kind == EventKind::Answer {
+                    return Beginning::Answer;
                 }
+                // What came before the name.
+                let data = std::mem::take(&mut self.data);
+                self.keep_data(&data)
             }
         }
-        Beginning::Undecided
+    }
+
+    /// Keeps the data of an event, where it may matter.
+    fn keep_data(&mut self, text: &[u8]) -> Beginning {
+        let is_answer = match self.kind {
+            EventKind::Preamble => self.background.push(text),
+            EventKind::KeepAlive => false,
+            kind => {
+                self.data.extend_from_slice(text);
+                // An event that says nothing is short.
+                kind == EventKind::Unknown && self.data.len() > MAX_UNKNOWN_BYTES
+            }
+        };
+        if is_answer { Beginning::Answer } else { Beginning::Undecided }
     }
 
     fn dispatch(&mut self) -> Beginning {
-        let event = std::mem::take(&mut self.event);
+        let kind = std::mem::take(&mut self.kind);
         let data = std::mem::take(&mut self.data);
-        if data.is_empty() { Beginning::Undecided } else { judge(event, data.trim_ascii()) }
+        self.background = Background::default();
+        if data.is_empty() { Beginning::Undecided } else { judge(kind, data.trim_ascii()) }
     }
 }
 
-impl Event {
-    fn named(name: &[u8]) -> Self {
-        match name {
-            // Which is the name of those without one.
-            b"" | b"message" => Self::Nameless,
-            b"response.created" | b"response.in_progress" | b"response.queued" => Self::Preamble,
-            b"error" => Self::Error,
-            b"response.failed" => Self::Failed,
-            _ => Self::Other,
-        }
-    }
-
-    /// An event without a name has it in its data, or an error where a chat stream's choices are.
-    fn of(data: &Members<'_>) -> Self {
-        let kind = data.kind.strip_prefix(b"\"").and_then(|kind| kind.strip_suffix(b"\""));
-        match kind {
-            Some(kind) => Self::named(kind),
-            None if data.error.is_empty() => Self::Other,
-            None => Self::Error,
-        }
-    }
-}
-
-fn judge(event: Event, data: &[u8]) -> Beginning {
+fn judge(kind: EventKind, data: &[u8]) -> Beginning {
     let members = Members::of(data);
-    let event = match event {
-        Event::Nameless if !members.is_whole => Event::Other,
-        Event::Nameless => Event::of(&members),
+    let kind = match kind {
+        EventKind::Nameless if members.is_whole => EventKind::of(&members),
         named => named,
     };
-    match event {
-        Event::Nameless | Event::Other => Beginning::Answer,
-        Event::Preamble => Beginning::Undecided,
-        Event::Error if members.is_paid_for() => Beginning::Answer,
-        Event::Error if !members.error.is_empty() => by_error(members.error),
-        Event::Error => by_event(&members, data),
-        Event::Failed => {
+    match kind {
+        EventKind::Preamble if Background::default().push(data) => Beginning::Answer,
+        EventKind::Preamble | EventKind::KeepAlive => Beginning::Undecided,
+        EventKind::Answer => Beginning::Answer,
+        EventKind::Error if members.is_paid_for() => Beginning::Answer,
+        EventKind::Error if !members.error.is_empty() => by_error(members.error),
+        EventKind::Error => by_event(&members, data),
+        EventKind::Failed => {
             let response = Members::of(members.response);
             match (response.error, members.error) {
                 _ if response.is_paid_for() => Beginning::Answer,
@@ -175,6 +160,19 @@ fn judge(event: Event, data: &[u8]) -> Beginning {
                 (b"", error) | (error, _) => by_error(error),
             }
         }
+        EventKind::Nameless | EventKind::Unknown => by_data(&members, data),
+    }
+}
+
+/// Judges an event that nothing but its data can be told by.
+fn by_data(members: &Members<'_>, data: &[u8]) -> Beginning {
+    match () {
+        () if data.is_empty() => Beginning::Undecided,
+        () if !members.is_whole || members.is_paid_for() => Beginning::Answer,
+        // Where a chat stream's choices are.
+        () if !members.error.is_empty() => by_error(members.error),
+        () if is_silent(data) => Beginning::Undecided,
+        () => Beginning::Answer,
     }
 }
 
@@ -225,6 +223,8 @@ fn decide(fault: &ApiError<'_>, body: impl FnOnce(Reason) -> Bytes) -> Beginning
 
 /// Longer than the name of every event that is no answer.
 const MAX_NAME_BYTES: usize = 32;
+/// In bytes: far more than a name, an id and a few numbers take.
+const MAX_UNKNOWN_BYTES: usize = 4 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -262,7 +262,7 @@ mod tests {
         assert_refused(read(&event), Reason::Rate, error);
         let created = "event: message\ndata: {\"type\":\"response.created\"}\n\n";
         assert_refused(read(&format!("{created}{event}")), Reason::Rate, error);
-        let chunk = "event: message\ndata: {\"choices\":[]}\n\n";
+        let chunk = "event: message\ndata: {\"choices\":[{}]}\n\n";
         assert_eq!(read(&format!("{chunk}{event}")), Beginning::Answer);
     }
 
@@ -348,7 +348,7 @@ mod tests {
     fn the_name_of_an_event_is_forgotten_with_it() {
         let text = "event: error\n\ndata: {\"code\":\"429\"}\n\n";
         assert_eq!(read(text), Beginning::Answer, "an event without data is none");
-        let text = "event: response.created\ndata: {}\n\ndata: {\"choices\":[]}\n\n";
+        let text = "event: response.created\ndata: {}\n\ndata: {\"choices\":[{}]}\n\n";
         assert_eq!(read(text), Beginning::Answer);
     }
 
@@ -361,6 +361,85 @@ mod tests {
         assert_eq!(Preamble::default().finish(), Beginning::Undecided);
         assert_eq!(read("event: response.output_text.delta"), Beginning::Undecided);
         assert_eq!(read("event: response.output_text.delta\n"), Beginning::Answer);
+    }
+
+    const REFUSED: &str = "event: error\ndata: {\"error\":{\"code\":\"429\"}}\n\n";
+
+    #[test]
+    fn what_says_nothing_is_preamble() {
+        for preamble in [
+            "event: keepalive\ndata: {\"type\":\"keepalive\",\"sequence_number\":3}\n\n",
+            "data: {\"type\":\"keepalive\",\"sequence_number\":3}\n\n",
+            "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+            "event: ping\ndata: still here\n\n",
+            ": keep-alive\n\n",
+            "event: unknown\n\n",
+            "data:\n\n",
+            "event: unknown\ndata: {\"type\":\"unknown\",\"item_id\":\"a\",\"at\":1}\n\n",
+            "data: {\"type\":\"unknown\",\"at\":1}\n\n",
+            "data: {\"choices\":[],\"created\":0,\"id\":\"\",\"model\":\"gpt-4o\",\"prompt_filter_results\":[{\"prompt_index\":0}]}\n\n",
+            "data: {\"choices\":[],\"usage\":null}\n\n",
+            "data: {\"choices\":[],\"usage\":{\"total_tokens\":0}}\n\n",
+        ] {
+            assert_eq!(read(preamble), Beginning::Undecided, "{preamble}");
+            let text = preamble.repeat(3) + REFUSED;
+            assert_refused(read(&text), Reason::Rate, r#"{"error":{"code":"429"}}"#);
+        }
+    }
+
+    #[test]
+    fn an_event_with_output_is_the_answer_whether_its_name_is_known_or_not() {
+        for answer in [
+            "event: response.something_new\n",
+            "event: thread.run.created\n",
+            "event: unknown\ndata: {\"delta\":\"Hello\"}\n\n",
+            "event: unknown\ndata: Hello\n\n",
+            "event: unknown\ndata: {\"at\":1\n\n",
+            "event: unknown\ndata: {\"usage\":{\"total_tokens\":9}}\n\n",
+            "data: {\"type\":\"unknown\",\"delta\":\"Hello\"}\n\n",
+            "data: {\"choices\":[],\"usage\":{\"total_tokens\":9}}\n\n",
+            "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n",
+            "data: [DONE]\n\n",
+        ] {
+            assert_eq!(read(answer), Beginning::Answer, "{answer}");
+        }
+        // An error in it is one all the same.
+        let error = r#"{"error":{"code":"429"}}"#;
+        let event = format!("event: unknown\ndata: {error}\n\n");
+        assert_refused(read(&event), Reason::Rate, error);
+    }
+
+    #[test]
+    fn a_long_event_that_is_not_known_is_not_kept() {
+        let mut preamble = Preamble::default();
+        assert_eq!(preamble.push(b"event: unknown\ndata: {\"a\":1"), Beginning::Undecided);
+        let mut length = 0;
+        while preamble.push(&[b'1'; 1 << 10]) == Beginning::Undecided {
+            length += 1;
+        }
+        assert_eq!(length, 3, "and with the fourth KiB the answer has begun");
+        // Where its name comes last it is kept until then.
+        let late = format!("data: {}\nevent: unknown\n", "1".repeat(5 << 10));
+        assert_eq!(read(&late), Beginning::Answer);
+    }
+
+    #[test]
+    fn a_response_in_the_background_is_the_answer_with_its_id() {
+        let data = r#"{"type":"response.created","response":{"id":"resp_1","background":true,"#;
+        for event in [
+            format!("event: response.created\ndata: {data}"),
+            format!("event: response.queued\ndata: {data}"),
+            format!("data: {data}\nevent: response.created\n"),
+            format!("data: {data}\"a\":1}}}}\n\n"),
+        ] {
+            assert_eq!(read(&event), Beginning::Answer, "{event}");
+            let event = event.replace("true", "false");
+            assert_eq!(read(&event), Beginning::Undecided, "{event}");
+        }
+        // Each event is read by itself.
+        let first = "event: response.created\ndata: {\"response\":{\"background\":false}}\n\n";
+        let second = first.replace("false", "true");
+        assert_eq!(read(&format!("{first}{second}")), Beginning::Answer);
     }
 
     #[test]

@@ -12,11 +12,11 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use http::{Request, Response, Version};
 use http_body::{Body, Frame};
-use http_body_util::{Full, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_spillover::{
     InspectLayer, ResponseBody,
-    classify::{Hint, Reason, Refusal},
+    classify::{Hint, Outcome, Reason, Refusal},
 };
 
 use crate::{
@@ -133,6 +133,70 @@ fn streamed(
     (answer.body(StreamBody::new(pieces)).unwrap(), count)
 }
 
+fn later(
+    ms_later: u64,
+    piece: &'static str,
+) -> impl Stream<Item = Result<&'static str, Broken>> + Send + Sync + 'static {
+    stream::once(async move {
+        crate::clock::pass(ms(ms_later)).await;
+        Ok(piece)
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_after_events_that_say_nothing_is_one() {
+    for silent in [KEEP_ALIVE, ": note\n\n", UNKNOWN, FILTER] {
+        let pieces = stream::iter([Ok(CREATED)])
+            .chain(later(10_000, silent))
+            .chain(later(10_000, silent))
+            .chain(later(5_000, ERROR));
+        let (answer, took) = timed(inspected(streamed(pieces).0)).await;
+        assert_eq!(refusal(&answer), Some((Reason::Capacity, Hint::None)), "{silent}");
+        assert_eq!((answer.status().as_u16(), took.as_secs()), (429, 25), "{silent}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_say_nothing_are_held_no_longer_than_the_service_is_silent() {
+    let pieces = stream::iter([Ok(CREATED)])
+        .chain(later(20_000, KEEP_ALIVE))
+        .chain(later(20_000, KEEP_ALIVE))
+        .chain(later(20_000, ERROR));
+    let (answer, took) = timed(inspected(streamed(pieces).0)).await;
+    assert_eq!((answer.status().as_u16(), refusal(&answer)), (200, None));
+    assert!(took >= ms(30_000) && took <= ms(30_001), "{took:?}");
+    let text = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(text, [CREATED, KEEP_ALIVE, KEEP_ALIVE, ERROR].concat(), "as it came");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_in_the_background_is_passed_on_at_once() {
+    let pieces = stream::iter([Ok(BACKGROUND)]).chain(later(20_000, ERROR));
+    let (answer, took) = timed(inspected(streamed(pieces).0)).await;
+    assert_eq!((answer.status().as_u16(), took), (200, Duration::ZERO));
+    let mut body = answer.into_body();
+    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(first, BACKGROUND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_too_long_is_a_400_that_asks_for_no_wait() {
+    let error = r#""error":{"code":"context_length_exceeded","message":"Retry after 3 seconds."}"#;
+    let response = format!(r#"{{"status":"failed",{error},"output":[]}}"#);
+    let event = format!("event: response.failed\ndata: {{\"response\":{response}}}\n\n");
+    for (text, kind) in [(response, "application/json"), (event, "text/event-stream")] {
+        let answer = told(Answer::ok().telling(text).with("content-type", kind)).await;
+        assert_eq!(answer.status().as_u16(), 400, "{kind}");
+        assert_eq!(refusal(&answer), Some((Reason::ContextLength, Hint::None)), "{kind}");
+        assert_eq!(header(&answer, "retry-after-ms"), None);
+        assert_eq!(header(&answer, "content-type"), Some("application/json"));
+        let outcome = Outcome::of_response(&answer, || panic!("no date"));
+        assert_eq!(outcome, Outcome::ContextTooLong);
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, format!("{{{error}}}"), "in its own words");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_rest_of_a_refused_answer_delays_it_by_no_more_than_50_ms() {
     let rest = || stream::iter([Ok(ERROR), Ok(FAILED)]);
@@ -204,3 +268,11 @@ const ERROR: &str =
     "event: error\ndata: {\"error\":{\"code\":\"no_capacity\",\"message\":\"busy\"}}\n\n";
 const FAILED: &str =
     "event: response.failed\ndata: {\"response\":{\"status\":\"failed\",\"error\":null}}\n\n";
+const CREATED: &str =
+    "event: response.created\ndata: {\"response\":{\"id\":\"resp_1\",\"background\":false}}\n\n";
+const BACKGROUND: &str =
+    "event: response.created\ndata: {\"response\":{\"id\":\"resp_1\",\"background\":true}}\n\n";
+const KEEP_ALIVE: &str =
+    "event: keepalive\ndata: {\"type\":\"keepalive\",\"sequence_number\":1}\n\n";
+const UNKNOWN: &str = "event: news\ndata: {\"type\":\"news\",\"sequence_number\":1}\n\n";
+const FILTER: &str = "data: {\"choices\":[],\"prompt_filter_results\":[{\"prompt_index\":0}]}\n\n";

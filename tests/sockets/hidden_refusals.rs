@@ -47,7 +47,10 @@ impl Tiers {
 }
 
 async fn tier(name: &str, says: &Sample) -> (BackendPool, Raw) {
-    let server = Raw::saying([wire(says)]).await;
+    over(name, Raw::saying([wire(says)]).await)
+}
+
+fn over(name: &str, server: Raw) -> (BackendPool, Raw) {
     let backend = Backend::new(name, format!("http://{}", server.addr)).unwrap();
     (BackendPool::new([backend.api_key("key")]).unwrap(), server)
 }
@@ -135,4 +138,50 @@ async fn a_request_that_is_too_long_and_paid_for_is_not_sent_again() {
     let answer = Tiers::over(&ptu).await.ask(asking(&ptu)).await;
     assert_eq!((answer.status(), attempts(&answer)), (StatusCode::OK, vec![("ptu", 200)]));
     assert_eq!(whole(answer).await, ptu.body);
+}
+
+#[tokio::test]
+async fn a_refusal_after_events_that_say_nothing_spills() {
+    for name in [
+        "stream-keepalive.http",
+        "stream-keepalive-nameless.http",
+        "stream-comments.http",
+        "stream-unknown-event.http",
+        "chat-stream-filter-then-error.http",
+    ] {
+        let ptu = sample(name);
+        let answer = Tiers::over(&ptu).await.ask(asking(&ptu)).await;
+        assert_eq!(attempts(&answer), [("ptu", 429), ("standard", 200)], "{name}");
+        assert_eq!(whole(answer).await, sample("stream-served.http").body, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_carries_output_or_is_paid_for_is_never_sent_again() {
+    for name in [
+        "stream-keepalive-served.http",
+        "stream-unknown-output.http",
+        "chat-stream-usage-then-error.http",
+    ] {
+        let ptu = sample(name);
+        let answer = Tiers::over(&ptu).await.ask(asking(&ptu)).await;
+        assert_eq!(attempts(&answer), [("ptu", 200)], "{name}");
+        assert_eq!(whole(answer).await, ptu.body, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_response_in_the_background_gives_its_id_before_anything_else_happens() {
+    let mut ptu = sample("stream-background.http");
+    let first = ptu.body.windows(2).position(|end| end == b"\n\n").unwrap() + 2;
+    ptu.body.truncate(first);
+    let mut said = wire(&ptu);
+    // The stream is not over: nothing follows.
+    said.truncate(said.len() - "\r\n0\r\n\r\n".len());
+    let server = Raw::saying([said]).await;
+    let tiers = Tiers { ptu: over("ptu", server), ..Tiers::over(&ptu).await };
+    let mut answer = tiers.ask(asking(&ptu)).await;
+    assert_eq!(attempts(&answer), [("ptu", 200)]);
+    let event = soon(answer.body_mut().frame()).await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(event, ptu.body);
 }
