@@ -3,12 +3,12 @@
 mod answer;
 mod background;
 mod body;
+mod drain;
 mod event_kind;
 mod future;
 mod layer;
 mod reading;
 mod request_kind;
-mod rest;
 mod stream;
 
 #[cfg(test)]

@@ -14,9 +14,9 @@ use tokio::time::Sleep;
 use super::{
     answer::Status,
     body::{self, Verdict},
+    drain::Drain,
     layer::Limits,
     request_kind::RequestKind,
-    rest::Rest,
     stream::{Beginning, Preamble, Refused},
 };
 use crate::{
@@ -33,8 +33,8 @@ pub(super) struct Reading<R> {
     body: R,
     ahead: Ahead<R>,
     subject: Subject,
-    /// The refusal that the answer is, with what is left of it, which nobody wants.
-    refused: Option<(Refused, Rest)>,
+    /// The refusal that the answer is, and the drain of the rest of its body.
+    refused: Option<(Refused, Drain)>,
     /// How many bytes may be read, and for how long.
     limit: usize,
     time: Duration,
@@ -84,8 +84,8 @@ where
             Ok(None) => return Read::Answered(response.map(ResponseBody::upstream)),
             Ok(Some(subject)) => (subject, None),
             Err(refused) => {
-                let rest = Rest::of(response.version());
-                (Subject::Stream(Preamble::default()), Some((refused, rest)))
+                let drain = Drain::of(response.version());
+                (Subject::Stream(Preamble::default()), Some((refused, drain)))
             }
         };
         let (limit, time) = match subject {
@@ -111,8 +111,8 @@ where
     /// Reads on until it is decided what the answer is, and a refusal's connection is free.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Decision> {
         loop {
-            if let Some((refused, rest)) = &mut self.refused {
-                ready!(rest.poll(&mut self.body, cx));
+            if let Some((refused, drain)) = &mut self.refused {
+                ready!(drain.poll(&mut self.body, cx));
                 return Poll::Ready(Decision::Refuse(refused.clone()));
             }
             let decision = match self.poll_frame(cx) {
@@ -181,7 +181,7 @@ where
             Beginning::Answer => Some(Decision::Pass),
             Beginning::Refused(refused) => {
                 self.ahead = Ahead::default();
-                self.refused = Some((refused, Rest::of(self.head.version)));
+                self.refused = Some((refused, Drain::of(self.head.version)));
                 None
             }
             Beginning::Undecided => (self.ahead.weight() > self.limit).then(|| self.give_up()),
@@ -298,7 +298,7 @@ fn refuse<R>(mut head: Parts, refused: Refused) -> Response<ResponseBody<R>> {
     head.headers.insert(header::CONTENT_LENGTH, body.len().into());
     if reason == Reason::ContextLength {
         head.status = StatusCode::BAD_REQUEST;
-        head.extensions.insert(Refusal::new(reason, Hint::None));
+        Refusal::set_in(&mut head.extensions, reason, Hint::None);
     } else {
         head.status = StatusCode::TOO_MANY_REQUESTS;
         throttle(&mut head, reason, wait);

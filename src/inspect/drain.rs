@@ -1,4 +1,4 @@
-//! Reads on what nobody wants of a refused answer, so that its connection serves the next request.
+//! Drains a refused HTTP/1.1 response so that its connection can be reused.
 
 use std::{
     pin::Pin,
@@ -13,24 +13,24 @@ use tokio::time::Sleep;
 
 use crate::clock;
 
-/// How much may still be read of a refused answer, and for how long.
+/// How much may still be read of a refused response, and for how long.
 ///
-/// Of HTTP/1.1 a connection whose answer was not read to its end is closed (hyper 1.12,
+/// hyper closes an HTTP/1.1 connection whose response was not read to its end (hyper 1.12,
 /// `poll_drain_or_close_read`). The service ends its answer with the event that refuses, or one
 /// event later.
 #[derive(Debug)]
-pub(super) struct Rest {
-    left: usize,
+pub(super) struct Drain {
+    left_bytes: usize,
     /// Made when the body is first waited for.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Rest {
+impl Drain {
     /// Nothing of HTTP/2, where an answer that is dropped takes no more than its own stream with
     /// it.
     pub(super) fn of(version: Version) -> Self {
-        let left = if version <= Version::HTTP_11 { MOST } else { 0 };
-        Self { left, timer: None }
+        let left_bytes = if version <= Version::HTTP_11 { MAX_DRAINED_BYTES } else { 0 };
+        Self { left_bytes, timer: None }
     }
 
     /// Ready once `body` has ended or failed, or no more is to be read of it.
@@ -38,11 +38,11 @@ impl Rest {
     where
         R: Body + Unpin,
     {
-        while self.left > 0 && !body.is_end_stream() {
+        while self.left_bytes > 0 && !body.is_end_stream() {
             match Pin::new(&mut *body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     let length = frame.data_ref().map_or(0, Buf::remaining);
-                    self.left = self.left.saturating_sub(length.max(LIGHTEST));
+                    self.left_bytes = self.left_bytes.saturating_sub(length.max(MIN_FRAME_BYTES));
                 }
                 Poll::Ready(Some(Err(_)) | None) => break,
                 Poll::Pending => return self.poll_timer(cx),
@@ -52,15 +52,15 @@ impl Rest {
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let end = || clock::sleep_until(clock::now() + LONGEST);
+        let end = || clock::sleep_until(clock::now() + MAX_DRAIN_TIME);
         self.timer.get_or_insert_with(end).as_mut().poll(cx)
     }
 }
 
-/// As long as it takes to open a new connection to a region that is not far: whoever waits longer
-/// saves nothing.
-const LONGEST: Duration = Duration::from_millis(50);
-/// In bytes: a failed response repeats the request once more, which had 61 KB at most.
-const MOST: usize = 64 << 10;
-/// What an empty frame counts, in bytes: there is no end to those that a peer can send.
-const LIGHTEST: usize = 16;
+/// As long as it takes to open a new connection to a region that is not far: a longer wait saves
+/// nothing.
+const MAX_DRAIN_TIME: Duration = Duration::from_millis(50);
+/// A failed response repeats the request once more, which had 61 KB at most.
+const MAX_DRAINED_BYTES: usize = 64 << 10;
+/// What a frame counts at least: a peer can send any number of empty ones.
+const MIN_FRAME_BYTES: usize = 16;
