@@ -1,4 +1,4 @@
-//! MoveOn that move a request, their budget, and what a pool remembers of them.
+//! Failures that move a request, their budget, and what a pool remembers of them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,4 +1,4 @@
-//! MoveOn of the primary that spill, and a primary that is down.
+//! Failures of the primary that spill, and a primary that is down.
 
 use std::{future, pin::pin};
 
