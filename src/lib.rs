@@ -122,6 +122,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod attempts;
+#[doc(hidden)] // Public for the gateway, and not stable; users find `Usage` in `gate::cost`.
 pub mod azure;
 pub mod backend;
 pub mod body;

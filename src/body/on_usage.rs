@@ -29,8 +29,8 @@ pub trait UsageSink: Send + Sync + 'static {
 /// use tower::{ServiceBuilder, ServiceExt};
 /// use tower_spillover::{
 ///     Backend, BackendPool, RegionRotateLayer,
-///     azure::Usage,
 ///     body::{OnUsage, UsageSink},
+///     gate::cost::Usage,
 /// };
 ///
 /// #[derive(Default)]

@@ -30,6 +30,7 @@ use http::{HeaderMap, Uri};
 
 pub use self::weights::TokenWeights;
 use crate::azure::fields::BodyFields;
+#[doc(inline)]
 pub use crate::azure::{Usage, UsageScan};
 
 /// What a request takes out of a PTU's capacity, in weighted tokens.
