@@ -77,8 +77,10 @@
 //! # How they fit together
 //!
 //! **Layers speak 429.** A layer that cannot serve answers with a refusal whose `retry-after-ms`
-//! and `retry-after` tell when it could. The layer outside of it reads that without knowing what
-//! is inside, as does any client. The error type stays that of the wrapped service.
+//! and `retry-after` tell when it could, which any client reads. A layer of this crate outside of it
+//! reads the typed [`Refusal`](classify::Refusal) in the response's extensions first, and the
+//! headers where there is none, or where a layer of yours between them changed the wait. It need not
+//! know what is inside. The error type stays that of the wrapped service.
 //!
 //! **Memory lives in handles.** What one request learned serves the next ones. A [`BackendPool`]
 //! knows which backends rest, a [`Gate`] how full the PTU is and who waits for it. Both, and the
@@ -90,11 +92,11 @@
 //! | layer | reads | writes |
 //! |---|---|---|
 //! | [`ReplayLayer`] | body | body type |
-//! | [`SmartFallbackLayer`] | response head, overrides | which tier is called; [`Served`] |
-//! | [`RegionRotateLayer`] | response head; with [`Sticky`], what a request refers to and the ids in an answer; with `cache_affinity`, the prompt's key | scheme, authority, `Host`, base path, HTTP version, credentials (headers, and keys in the query), deployment (path segment, or `model` in a v1 body), `api-version`, `x-ms-spillover-deployment`, `x-ms-oai-image-generation-deployment`, [`Served`] |
+//! | [`SmartFallbackLayer`] | response head, [`Refusal`](classify::Refusal), overrides | which tier is called; of a refusal that it returns, the wait and [`Refusal`](classify::Refusal); [`Served`] |
+//! | [`RegionRotateLayer`] | response head, [`Refusal`](classify::Refusal); with [`Sticky`], what a request refers to and the ids in an answer; with `cache_affinity`, the prompt's key | scheme, authority, `Host`, base path, HTTP version, credentials (headers, and keys in the query), deployment (path segment, or `model` in a v1 body), `api-version`, `x-ms-spillover-deployment`, `x-ms-oai-image-generation-deployment`; of a refusal that it returns, the wait and [`Refusal`](classify::Refusal); [`Served`] |
 //! | [`DeploymentLayer`] | | deployment |
 //! | [`InspectLayer`] | response head; the body of a refusal, the beginning of a stream | a hidden refusal's status, headers and body; [`Refusal`](classify::Refusal) |
-//! | [`RetryAfterPolicy`] | response head, overrides | nothing |
+//! | [`RetryAfterPolicy`] | response head, [`Refusal`](classify::Refusal), overrides | nothing |
 //! | [`LimitAttemptsLayer`] | `x-stainless-retry-count` | [`AttemptBudget`] |
 //!
 //! Extensions of a request, [`MaxWait`] and [`Deadline`], change its limits; the extension
