@@ -53,7 +53,7 @@ pub(crate) fn rewrite_uri(original: &Uri, target: &BackendTarget) -> Uri {
     }
 }
 
-/// [`rewrite_uri`] for a URI that is to be changed, whose path is `read`.
+/// `rewrite_uri` for a URI that is to be changed, whose path is `read`.
 fn move_uri(original: &Uri, read: &ApiPath, target: &BackendTarget) -> Uri {
     let path = match original.path() {
         // Asterisk form, and authority form or an absolute form without a path (RFC 9112,
