@@ -1,16 +1,8 @@
 //! One scan over the top level of a request's body, for every reader of it.
 
-use std::{fmt, ops::Range, sync::Arc};
-
-use bytes::Bytes;
-use http::Extensions;
+use std::ops::Range;
 
 use super::json::Scan;
-
-/// A request extension: what the scan of its body found, for the layers inside of the one that
-/// needed it first. It holds for the very content that was scanned.
-#[derive(Clone)]
-pub(crate) struct ScannedBody(Arc<(Bytes, BodyFields)>);
 
 /// The members of a body that anything is read from, with the ranges of their values. The first
 /// reader reads along with the scan; later ones read the ranges.
@@ -62,26 +54,6 @@ pub(crate) enum Field {
     Other,
 }
 
-impl ScannedBody {
-    pub(crate) fn new(content: Bytes, fields: BodyFields) -> Self {
-        Self(Arc::new((content, fields)))
-    }
-
-    /// What a scan of `content` found, if there was one.
-    pub(crate) fn fields<'a>(extensions: &'a Extensions, content: &[u8]) -> Option<&'a BodyFields> {
-        let (scanned, fields) = &*extensions.get::<Self>()?.0;
-        // It is still held, so that nothing else can be where it is.
-        (scanned.as_ptr() == content.as_ptr() && scanned.len() == content.len()).then_some(fields)
-    }
-}
-
-/// Shows nothing of the body.
-impl fmt::Debug for ScannedBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScannedBody").finish_non_exhaustive()
-    }
-}
-
 impl BodyFields {
     /// Has `read` read `content`, of which a scan found what is `known`, or else scans it. Gives what
     /// that scan found, and whether everything was read.
@@ -126,14 +98,21 @@ impl BodyFields {
         content: &'a [u8],
         mut read: impl FnMut(Field, &'a [u8], &mut Scan<'a>) -> Option<()>,
     ) -> (Self, bool) {
+        Self::scan_at(content, |field, key, scan| read(field, &content[key], scan))
+    }
+
+    /// Scans `content`, with `read` given where each key is.
+    pub(super) fn scan_at<'a>(
+        content: &'a [u8],
+        mut read: impl FnMut(Field, Range<usize>, &mut Scan<'a>) -> Option<()>,
+    ) -> (Self, bool) {
         let (mut fields, mut is_reading) = (Self::default(), true);
         let mut scan = Scan::of(content);
         let whole = scan.document(|key, scan| {
-            let name = &content[key.clone()];
-            let field = Field::named(name);
+            let field = Field::named(&content[key.clone()]);
             scan.peek()?;
             let start = scan.at();
-            is_reading = is_reading && read(field, name, scan).is_some();
+            is_reading = is_reading && read(field, key.clone(), scan).is_some();
             if !is_reading {
                 // What one reader takes for broken need not be so for others.
                 *scan = Scan::starting(content, start);
@@ -286,18 +265,6 @@ mod tests {
         let mut later = Vec::new();
         assert!(fields.read(body, lengths(&mut later)));
         assert_eq!(later, [(Field::Model, 3), (Field::Holder, 2)]);
-    }
-
-    #[test]
-    fn a_scan_holds_for_the_very_content_alone() {
-        let body = Bytes::from_static(br#"{"n":1}"#);
-        let fields = BodyFields::of(&body);
-        let mut extensions = Extensions::new();
-        assert!(ScannedBody::fields(&extensions, &body).is_none());
-        extensions.insert(ScannedBody::new(body.clone(), fields));
-        assert!(ScannedBody::fields(&extensions, &body).is_some());
-        assert!(ScannedBody::fields(&extensions, &body[..3]).is_none());
-        assert!(ScannedBody::fields(&extensions, &Bytes::copy_from_slice(&body)).is_none());
     }
 
     #[test]

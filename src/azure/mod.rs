@@ -12,6 +12,7 @@ mod multipart;
 mod operation;
 mod path;
 pub mod percent;
+mod scanned_body;
 mod usage;
 
 pub use self::{
@@ -19,6 +20,7 @@ pub use self::{
     multipart::{BrokenForm, Part, Parts},
     operation::Operation,
     path::{ApiPath, Grammar},
+    scanned_body::ScannedBody,
     usage::{Usage, UsageScan},
 };
 pub(crate) use self::{

@@ -22,7 +22,7 @@ use self::{
 };
 use crate::{
     TryCloneBody,
-    azure::fields::ScannedBody,
+    azure::ScannedBody,
     cooldown::Cooldowns,
     sync::{AtomicBool, Mutex, MutexGuard, clock},
 };

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     TryCloneBody,
-    azure::{ApiCall, ApiPath, Kind, fields::ScannedBody, percent},
+    azure::{ApiCall, ApiPath, Kind, ScannedBody, percent},
     backend::Residents,
 };
 

@@ -10,7 +10,7 @@ use super::{
     learner::Learner,
 };
 use crate::{
-    BackendPool, TryCloneBody, azure::fields::ScannedBody, backend::Tried, body::ResponseTap,
+    BackendPool, TryCloneBody, azure::ScannedBody, backend::Tried, body::ResponseTap,
     cooldown::NextOpen,
 };
 

@@ -5,7 +5,7 @@ use http::{Request, header};
 use super::{Deployment, replace_model, replace_model_field};
 use crate::{
     TryCloneBody,
-    azure::{ApiPath, ContentKind, fields::ScannedBody},
+    azure::{ApiPath, ContentKind, ScannedBody},
 };
 
 /// Replaces the body's `model`, when that is what names the deployment and the body is in memory.

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use memchr::memmem;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use tower_spillover::azure::Parts;
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, Visitor};
+use serde_json::Value;
+use tower_spillover::azure::{Parts, ScannedBody};
 
 /// What a body, or the beginning of one, says of its model.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,29 +20,48 @@ pub(crate) enum BodyModel {
     Unreadable,
 }
 
-/// Reads a body. `whole` says whether more would follow.
-pub(crate) fn asked_for(content_type: Option<&[u8]>, body: &[u8], whole: bool) -> BodyModel {
-    match content_type {
-        _ if body.iter().all(u8::is_ascii_whitespace) => BodyModel::Nothing,
+/// Reads a body. `whole` says whether more would follow. Also returns what a scan found, if there
+/// was one.
+pub(crate) fn asked_for(
+    content_type: Option<&[u8]>,
+    body: &Bytes,
+    whole: bool,
+) -> (BodyModel, Option<ScannedBody>) {
+    let must_be_read = match content_type {
+        _ if body.iter().all(u8::is_ascii_whitespace) => return (BodyModel::Nothing, None),
         Some(form) if starts_with_ignoring_case(form, b"multipart/") => {
-            form_model(form, body, whole)
+            return (form_model(form, body, whole), None);
         }
-        Some(kind) => {
-            let is_json = memmem::find(&kind.to_ascii_lowercase(), b"json").is_some();
-            json_model(body, whole && is_json)
-        }
-        None => json_model(body, whole),
-    }
+        Some(kind) => whole && memmem::find(&kind.to_ascii_lowercase(), b"json").is_some(),
+        None => whole,
+    };
+    let (model, scanned) = json_model(body, must_be_read);
+    (model, Some(scanned))
 }
 
-fn json_model(body: &[u8], must_be_read: bool) -> BodyModel {
+/// Every key and value is checked: what the service would refuse is refused here, and no layer has to
+/// read it again.
+fn json_model(body: &Bytes, must_be_read: bool) -> (BodyModel, ScannedBody) {
     let mut found = Found::default();
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    let read = reader.deserialize_map(&mut found).and_then(|()| reader.end());
-    if must_be_read && read.is_err() {
-        return BodyModel::Unreadable;
-    }
-    found.asked()
+    let (scanned, is_read) = ScannedBody::scan(body, |key, text| {
+        if !IsModel.deserialize(&mut serde_json::Deserializer::from_slice(key)).ok()? {
+            return Some(read::<IgnoredAny>(text)?.1);
+        }
+        let (value, length) = read(text)?;
+        if let Value::String(model) = value {
+            found.add(model);
+        }
+        Some(length)
+    });
+    let model = if must_be_read && !is_read { BodyModel::Unreadable } else { found.asked() };
+    (model, scanned)
+}
+
+/// The value that `text` begins with, and its length.
+fn read<T: DeserializeOwned>(text: &[u8]) -> Option<(T, usize)> {
+    let mut values = serde_json::Deserializer::from_slice(text).into_iter();
+    let value = values.next()?.ok()?;
+    Some((value, values.byte_offset()))
 }
 
 #[derive(Default)]
@@ -63,25 +84,6 @@ impl Found {
             Some(model) => BodyModel::Model(model),
             None => BodyModel::Nothing,
         }
-    }
-}
-
-impl<'de> Visitor<'de> for &mut Found {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        while let Some(is_model) = members.next_key_seed(IsModel)? {
-            if !is_model {
-                members.next_value::<IgnoredAny>()?;
-            } else if let serde_json::Value::String(model) = members.next_value()? {
-                self.add(model);
-            }
-        }
-        Ok(())
     }
 }
 
@@ -133,10 +135,18 @@ fn starts_with_ignoring_case(text: &[u8], start: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn json(body: &str, whole: bool) -> BodyModel {
-        asked_for(Some(b"application/json; charset=utf-8"), body.as_bytes(), whole)
+        asked(Some(b"application/json; charset=utf-8"), body, whole)
+    }
+
+    fn asked(content_type: Option<&[u8]>, body: &str, whole: bool) -> BodyModel {
+        asked_for(content_type, &Bytes::copy_from_slice(body.as_bytes()), whole).0
     }
 
     fn model(name: &str) -> BodyModel {
@@ -153,7 +163,7 @@ mod tests {
             assert_eq!(json(body, true), model("gpt"), "{body}");
         }
         assert_eq!(json(r#"{"messages":[]}"#, true), BodyModel::Nothing);
-        assert_eq!(asked_for(None, b"", true), BodyModel::Nothing);
+        assert_eq!(asked(None, "", true), BodyModel::Nothing);
         assert_eq!(json(r#"{"model":"a","model":"b"}"#, true), BodyModel::TwoModels);
     }
 
@@ -163,8 +173,50 @@ mod tests {
         assert_eq!(json(begun, false), model("gpt"));
         assert_eq!(json(begun, true), BodyModel::Unreadable);
         assert_eq!(json("\u{feff}{\"model\":\"gpt\"}", true), BodyModel::Unreadable);
-        assert_eq!(asked_for(Some(b"audio/wav"), b"RIFF", true), BodyModel::Nothing);
+        assert_eq!(asked(Some(b"audio/wav"), "RIFF", true), BodyModel::Nothing);
     }
+
+    proptest! {
+        #[test]
+        fn what_serde_takes_for_no_object_is_unreadable(
+            pieces in prop::collection::vec(prop::sample::select(PIECES), 0..12),
+            noise in "[ -~]{0,9}",
+            is_noisy in any::<bool>(),
+        ) {
+            let mut body = [b"{", &*pieces.concat(), b"}"].concat();
+            if is_noisy {
+                body.splice(body.len() / 2..body.len() / 2, noise.bytes());
+            }
+            let is_object = serde_json::from_slice::<HashMap<String, IgnoredAny>>(&body).is_ok();
+            let (model, _) = asked_for(None, &body.into(), true);
+            prop_assert_eq!(model != BodyModel::Unreadable, is_object);
+        }
+    }
+
+    const PIECES: &[&[u8]] = &[
+        b"\"model\":",
+        b"\"mod\\u0065l\":",
+        b"\"\\ud800\":",
+        b"\"\xff\":",
+        b"\"x\":",
+        b"\"a\"",
+        b"\"\n\"",
+        b"\"\\x\"",
+        b"1",
+        b"01",
+        b"1.",
+        b"tru",
+        b"null",
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b"[1 2]",
+        b"[[]]",
+        b",",
+        b", ",
+        b"\xef\xbb\xbf",
+    ];
 
     #[test]
     fn a_form_names_its_model_in_a_field() {
@@ -172,11 +224,11 @@ mod tests {
                     \r\nname=\"model\"\r\n--XX\r\ncontent-disposition: form-data; name=\"model\"\
                     \r\n\r\nwhisper\r\n--XX--\r\n";
         let kind = Some(&b"Multipart/Form-Data; boundary=\"XX\""[..]);
-        assert_eq!(asked_for(kind, form.as_bytes(), true), model("whisper"));
+        assert_eq!(asked(kind, form, true), model("whisper"));
         let doubled = form.replace("filename=\"model\"", "x=y").replace("\"file\"", "model");
-        assert_eq!(asked_for(kind, doubled.as_bytes(), true), BodyModel::TwoModels);
+        assert_eq!(asked(kind, &doubled, true), BodyModel::TwoModels);
         let begun = &form[..form.len() - 20];
-        assert_eq!(asked_for(kind, begun.as_bytes(), false), BodyModel::Nothing);
+        assert_eq!(asked(kind, begun, false), BodyModel::Nothing);
     }
 
     #[test]
@@ -191,11 +243,10 @@ mod tests {
             format!("--XX\r\n{cheap}--XX\r\n{dear}"),
             format!("\n--XX\n{dear}\n--XX--"),
         ] {
-            let body = broken.as_bytes();
-            assert_eq!(asked_for(kind, body, true), BodyModel::Unreadable, "{broken}");
+            assert_eq!(asked(kind, &broken, true), BodyModel::Unreadable, "{broken}");
         }
         let mixed = format!("--XX\r\n{cheap}--XX--\r\n");
         let kind = Some(&b"multipart/mixed; boundary=XX"[..]);
-        assert_eq!(asked_for(kind, mixed.as_bytes(), true), model("cheap"));
+        assert_eq!(asked(kind, &mixed, true), model("cheap"));
     }
 }

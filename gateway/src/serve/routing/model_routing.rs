@@ -74,7 +74,12 @@ pub(crate) async fn by_body(
         ));
     }
     let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    match asked_for(content_type, &beginning, is_whole) {
+    let (model, scanned) = asked_for(content_type, &beginning, is_whole);
+    if let Some(scanned) = scanned.filter(|_| is_whole) {
+        // For the layers, and for what comes next.
+        request.extensions_mut().insert(scanned);
+    }
+    match model {
         BodyModel::Model(name) => by_name(routes, Some(&name)),
         // A form or a batch that another reader may find a model in.
         BodyModel::Nothing if allowed.is_restricted() && speaks_of_models(&beginning) => {
