@@ -9,7 +9,8 @@ use criterion::Criterion;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tower_spillover::{
     classify::{Hint, Outcome},
-    policy::{Backoff, CooldownPolicy, FallbackFacts, FallbackPolicy, WaitThenSpill},
+    policy::{CooldownPolicy, FallbackFacts, FallbackPolicy, WaitThenSpill},
+    retry_after::Backoff,
 };
 
 pub(crate) fn bench(criterion: &mut Criterion) {

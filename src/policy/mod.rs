@@ -4,18 +4,14 @@
 //! arguments, decisions go out as values, and the [services](crate) obey them. So a decision can
 //! be tested at the nanosecond, replayed, and measured alone.
 
-mod backoff;
 mod budget;
 mod cooldown_policy;
 mod error_kind;
 mod fallback;
 mod move_on;
 
-#[cfg(feature = "retry")]
-pub(crate) use self::backoff::spread;
 pub(crate) use self::fallback::assumed_wait;
 pub use self::{
-    backoff::Backoff,
     budget::RetryBudget,
     cooldown_policy::CooldownPolicy,
     error_kind::{ClassifyError, ErrorKind, ReturnErrors},

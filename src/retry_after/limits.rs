@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use super::RetryBudget;
-use crate::{
-    classify::Hint,
-    policy::{Backoff, spread},
-};
+use super::{Backoff, RetryBudget, backoff::spread};
+use crate::classify::Hint;
 
 #[derive(Clone, Debug)]
 pub(super) struct RetryLimits {

@@ -1,5 +1,6 @@
 //! A `tower::retry::Policy` that obeys Azure's hints exactly and refuses absurd ones.
 
+mod backoff;
 mod limits;
 mod wait;
 
@@ -12,14 +13,12 @@ use http::{Request, Response};
 use tower::retry::Policy;
 
 use self::limits::RetryLimits;
-pub use self::wait::Wait;
+pub use self::{backoff::Backoff, wait::Wait};
 pub use crate::policy::RetryBudget;
 use crate::{
     AttemptBudget, Deadline, Served, TryCloneBody,
     classify::{Outcome, Reason, Refusal},
-    clock,
-    policy::Backoff,
-    random, request_copy,
+    clock, random, request_copy,
 };
 
 /// Sends a refused request again, to the same place, when the refusal says it may come back.

@@ -8,7 +8,8 @@ use tower::{
     retry::{Retry, RetryLayer},
 };
 use tower_spillover::{
-    Deadline, ReplayLayer, RetryAfterPolicy, policy::Backoff, retry_after::RetryBudget,
+    Deadline, ReplayLayer, RetryAfterPolicy,
+    retry_after::{Backoff, RetryBudget},
 };
 
 use crate::{

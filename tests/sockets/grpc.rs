@@ -17,7 +17,7 @@ use tonic::{
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tower::{ServiceBuilder, retry::RetryLayer};
 use tower_spillover::{
-    ReplayLayer, RetryAfterPolicy, SmartFallback, policy::Backoff, replay::ReplayBody,
+    ReplayLayer, RetryAfterPolicy, SmartFallback, replay::ReplayBody, retry_after::Backoff,
 };
 
 use crate::clock::{Stopwatch, soon};

@@ -12,7 +12,7 @@ use std::time::Duration;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_spillover::policy::Backoff;
+/// use tower_spillover::retry_after::Backoff;
 ///
 /// let backoff = Backoff::new(Duration::from_secs(4), Duration::from_secs(2));
 /// let seconds = [0, 1, 2, 3].map(|n| backoff.wait(n, u64::MAX / 2).as_secs_f64().round());
@@ -49,7 +49,7 @@ impl Backoff {
 }
 
 /// The share of `width` that `draw` stands for: uniform in `0..width`.
-pub(crate) fn spread(width: Duration, draw: u64) -> Duration {
+pub(super) fn spread(width: Duration, draw: u64) -> Duration {
     const WHOLE: f64 = (1u64 << 53) as f64;
     width.mul_f64((draw >> 11) as f64 / WHOLE)
 }
