@@ -114,7 +114,8 @@ use super::Inspect;
 ///
 /// A chat answer in JSON pays for a look at the request's path, the status and the body's size
 /// hint, and for being moved into the other body type. It allocates nothing. An event of a
-/// preamble takes less than 0.2 us.
+/// preamble takes about 0.5 us, more than half of which finds out that it is of no response in the
+/// background; where it says so itself, as Azure's do early on, the rest of it is not looked at.
 ///
 /// [`Refusal`]: crate::classify::Refusal
 #[derive(Clone, Debug, Default)]
