@@ -119,8 +119,7 @@ fn inspection(value: &Value<'_>) -> Option<Inspection> {
     let mut section = value.section()?;
     let mut time =
         |key, most| section.get(key).and_then(|value| value.duration(Duration::ZERO, most));
-    let (body_time, preamble_time) =
-        (time("body_time", MINUTE), time("preamble_time", 10 * MINUTE));
+    let (body_time, preamble_time) = (time("body_time", MINUTE), time("preamble_time", MINUTE / 2));
     let limit = section.get("preamble_limit").and_then(|value| value.size(0, 64 << 20));
     section.finish();
     let preamble_limit = limit.and_then(|limit| usize::try_from(limit).ok());
