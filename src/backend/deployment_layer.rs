@@ -6,8 +6,8 @@ use http::Request;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::rewrite::{self, Deployment};
-use crate::{ConfigError, TryCloneBody, azure::ApiPath};
+use super::rewrite::{self, Deployment, RequestReading};
+use crate::{ConfigError, TryCloneBody};
 
 /// Addresses requests to another deployment of the resource that they go to anyway: replaces the
 /// deployment segment of a classic path, or `model` in the body of a v1 request, and nothing else.
@@ -81,9 +81,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let read = ApiPath::of(request.uri().path());
-        rewrite::rewrite_model(&mut request, &read, &self.deployment);
-        if let Some(uri) = rewrite::rewrite_deployment(request.uri(), &read, &self.deployment) {
+        let mut reading = RequestReading::default();
+        rewrite::rewrite_model(&mut request, &mut reading, &self.deployment);
+        let read = reading.path(request.uri());
+        if let Some(uri) = rewrite::rewrite_deployment(request.uri(), read, &self.deployment) {
             *request.uri_mut() = uri;
         }
         self.inner.call(request)

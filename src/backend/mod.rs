@@ -23,7 +23,7 @@ pub use self::{
 };
 pub(crate) use self::{
     pool::{Probe, Tried},
-    rewrite::Deployment,
+    rewrite::{Deployment, RequestReading},
 };
 use crate::ConfigError;
 

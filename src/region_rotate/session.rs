@@ -16,7 +16,7 @@ use http::{Extensions, Request, Response, StatusCode};
 use super::layer::RotateConfig;
 use crate::{
     AttemptBudget, ResponseBody, Served, TryCloneBody,
-    backend::{Probe, TokenError, TokenFuture, Tried},
+    backend::{Probe, RequestReading, TokenError, TokenFuture, Tried},
     body::{Admitted, Observer, UsageSinks},
     classify::{Outcome, RefusedSpill},
     clock,
@@ -39,6 +39,8 @@ pub(super) struct Session {
     /// Its bearer token, if it has one.
     token: Option<TokenFuture>,
     is_sent: bool,
+    /// What was read of the request to address it.
+    reading: RequestReading,
     /// Set when an outer gate admitted this request: its estimate overrides our cooldowns.
     is_admitted: bool,
     /// The attempts so far, without the one under way.
@@ -82,6 +84,7 @@ impl Session {
             since: now,
             token: None,
             is_sent: false,
+            reading: RequestReading::default(),
             is_admitted: overrides.get::<Admitted>().is_some(),
             served: Served::new(),
             guide,
@@ -182,7 +185,7 @@ impl Session {
             if self.is_sent { budget.reserve() } else { budget.reserve_first() }
         }
         self.is_sent = true;
-        self.config.pool.member(self.backend).address(request, token);
+        self.config.pool.member(self.backend).address(request, token, &mut self.reading);
     }
 
     /// What the result of an attempt is taken for.

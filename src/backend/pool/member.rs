@@ -9,7 +9,7 @@ use super::super::{
     credential::{Credential, Kind},
     field,
     resource::resource,
-    rewrite::{self, BackendTarget, Deployment},
+    rewrite::{self, BackendTarget, Deployment, RequestReading},
     token::{AccessToken, TokenFuture},
 };
 use crate::{ConfigError, TryCloneBody, classify::Scope, hash::fnv1a};
@@ -117,9 +117,10 @@ impl Member {
         &self,
         request: &mut Request<B>,
         token: Option<AccessToken>,
+        reading: &mut RequestReading,
     ) {
         let spillover = self.spillover_of_caller(request);
-        rewrite::rewrite_request(request, &self.target);
+        rewrite::rewrite_request(request, &self.target, reading);
         // How the caller came here says nothing of how the request goes on, and hyper-util refuses
         // to send one of HTTP/2 over HTTP/1.1.
         *request.version_mut() = Version::default();

@@ -1,21 +1,30 @@
 //! Names a backend's deployment in a request's body, where the path does not.
 
-use http::{Request, header};
+use http::{Request, Uri, header};
 
-use super::{Deployment, replace_model, replace_model_field};
+use super::{Deployment, model::ModelRanges, replace_model_field};
 use crate::{
     TryCloneBody,
     azure::{ApiPath, ContentKind, ScannedBody},
 };
 
+/// What was read of a request to address it. It holds for every attempt of the request, so that none
+/// but the first reads it.
+#[derive(Debug, Default)]
+pub(crate) struct RequestReading {
+    path: Option<ApiPath>,
+    models: Option<ModelRanges>,
+}
+
 /// Replaces the body's `model`, when that is what names the deployment and the body is in memory.
-/// A body that is still arriving is left as it is. `read` is the request's path.
+/// A body that is still arriving is left as it is. A form is read for every attempt: keeping what was
+/// found would take an allocation.
 pub(crate) fn rewrite_model<B: TryCloneBody>(
     request: &mut Request<B>,
-    read: &ApiPath,
+    reading: &mut RequestReading,
     deployment: &Deployment,
 ) {
-    if !read.names_model_in_body() {
+    if !reading.path(request.uri()).names_model_in_body() {
         return;
     }
     let Some(content) = request.body().content() else { return };
@@ -25,8 +34,11 @@ pub(crate) fn rewrite_model<B: TryCloneBody>(
             replace_model_field(&content, form.as_bytes(), deployment)
         }
         _ => {
-            let known = ScannedBody::fields(request.extensions(), &content);
-            replace_model(&content, known, deployment)
+            let known = || ScannedBody::fields(request.extensions(), &content);
+            let models = &mut reading.models;
+            models
+                .get_or_insert_with(|| ModelRanges::find(&content, known()))
+                .replace(&content, deployment)
         }
     };
     let Some(edited) = edited else { return };
@@ -34,6 +46,13 @@ pub(crate) fn rewrite_model<B: TryCloneBody>(
         *length = edited.len().into();
     }
     request.body_mut().replace_content(edited);
+}
+
+impl RequestReading {
+    /// The path of `uri`, the request's as it came.
+    pub(crate) fn path(&mut self, uri: &Uri) -> &ApiPath {
+        self.path.get_or_insert_with(|| ApiPath::of(uri.path()))
+    }
 }
 
 #[cfg(test)]
@@ -49,8 +68,8 @@ mod tests {
             .header(header::CONTENT_LENGTH, body.len())
             .body(Full::from(body))
             .expect("a valid request");
-        let read = ApiPath::of(request.uri().path());
-        rewrite_model(&mut request, &read, &Deployment::new("gpt-4o-sweden").expect("a name"));
+        let (mut reading, name) = (RequestReading::default(), Deployment::new("gpt-4o-sweden"));
+        rewrite_model(&mut request, &mut reading, &name.expect("a name"));
         request
     }
 
@@ -88,8 +107,23 @@ mod tests {
     #[test]
     fn a_request_without_a_body_is_left_alone() {
         let mut request = Request::get("/openai/v1/models").body(Empty::<Bytes>::new()).unwrap();
-        let read = ApiPath::of(request.uri().path());
-        rewrite_model(&mut request, &read, &Deployment::new("gpt-4o-sweden").expect("a name"));
+        let (mut reading, name) = (RequestReading::default(), Deployment::new("gpt-4o-sweden"));
+        rewrite_model(&mut request, &mut reading, &name.expect("a name"));
         assert!(request.headers().is_empty());
+    }
+
+    #[test]
+    fn a_later_attempt_goes_by_what_the_first_one_read() {
+        let body = r#"{"model":"gpt","model":"west","input":"hi"}"#;
+        let given = Request::post("/openai/v1/responses").body(Full::<Bytes>::from(body)).unwrap();
+        let mut reading = RequestReading::default();
+        for name in ["west", "gpt", "gpt-4o-sweden", "west"] {
+            let mut request = given.clone();
+            rewrite_model(&mut request, &mut reading, &Deployment::new(name).unwrap());
+            let expected = body.replace("gpt", "west").replace("west", name);
+            assert_eq!(text(request), expected);
+            assert!(reading.path.is_some());
+            assert_eq!(reading.models, Some(ModelRanges::Often(vec![9..14, 23..29])));
+        }
     }
 }

@@ -9,13 +9,12 @@ mod query;
 mod splice;
 mod uri;
 
-#[cfg(fuzzing)]
-pub(crate) use self::uri::rewrite_uri;
 pub(crate) use self::{
-    body::rewrite_model,
+    body::{RequestReading, rewrite_model},
     deployment::Deployment,
     endpoint::parse_endpoint,
-    model::replace_model,
     multipart::replace_model_field,
     uri::{BackendTarget, rewrite_deployment, rewrite_request},
 };
+#[cfg(fuzzing)]
+pub(crate) use self::{model::replace_model, uri::rewrite_uri};

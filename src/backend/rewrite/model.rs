@@ -1,31 +1,78 @@
 //! Replaces the top-level `model` of a JSON body without building a tree.
 
+use std::{ops::Range, slice};
+
 use bytes::Bytes;
 
 use super::{deployment::Deployment, splice::BodyEdits};
 use crate::azure::fields::{BodyFields, Field};
 
+/// Where the top-level `model` strings of a body are, in their order. One needs no allocation.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum ModelRanges {
+    #[default]
+    Nowhere,
+    Once(Range<usize>),
+    Often(Vec<Range<usize>>),
+}
+
+impl ModelRanges {
+    /// Those of `body`; none when it is not one whole JSON object.
+    ///
+    /// The scan is linear, does not recurse, and checks the grammar of the outermost object alone;
+    /// what is wrong further inside is for the service to refuse.
+    pub(super) fn find(body: &[u8], known: Option<&BodyFields>) -> Self {
+        let mut found = Self::Nowhere;
+        let is_whole = BodyFields::read_only(known, body, |field, _, scan| {
+            let value = scan.skip()?;
+            if field == Field::Model && body[value.start] == b'"' {
+                found.push(value);
+            }
+            Some(())
+        });
+        if is_whole { found } else { Self::Nowhere }
+    }
+
+    /// The body with every `model` replaced, other bytes as they were; `None` when there is none, or
+    /// none that is not the deployment already.
+    pub(super) fn replace(&self, body: &[u8], deployment: &Deployment) -> Option<Bytes> {
+        let (name, mut edits) = (deployment.json(), BodyEdits::default());
+        for range in self.as_slice() {
+            if body.get(range.clone())? != name {
+                edits.push(range.clone(), name);
+            }
+        }
+        edits.apply(body)
+    }
+
+    fn as_slice(&self) -> &[Range<usize>] {
+        match self {
+            Self::Nowhere => &[],
+            Self::Once(range) => slice::from_ref(range),
+            Self::Often(ranges) => ranges,
+        }
+    }
+
+    fn push(&mut self, range: Range<usize>) {
+        match self {
+            Self::Nowhere => *self = Self::Once(range),
+            Self::Once(first) => *self = Self::Often(vec![first.clone(), range]),
+            Self::Often(ranges) => ranges.push(range),
+        }
+    }
+}
+
 /// The body with every top-level `model` string replaced, other bytes as they were.
 ///
 /// `None` when there is nothing to replace: no such member, its value is not a string or is the
-/// deployment already, or the body is not one whole JSON object. The scan is linear, does not
-/// recurse, and checks the grammar of the outermost object alone; what is wrong further inside is
-/// for the service to refuse.
+/// deployment already, or the body is not one whole JSON object.
+#[cfg(any(test, fuzzing))]
 pub(crate) fn replace_model(
     body: &Bytes,
     known: Option<&BodyFields>,
     deployment: &Deployment,
 ) -> Option<Bytes> {
-    let (name, mut edits) = (deployment.json(), BodyEdits::default());
-    let is_whole = BodyFields::read_only(known, body, |field, _, scan| {
-        let value = scan.skip()?;
-        let given = &body[value.clone()];
-        if field == Field::Model && given[0] == b'"' && *given != *name {
-            edits.push(value, name);
-        }
-        Some(())
-    });
-    if is_whole { edits.apply(body) } else { None }
+    ModelRanges::find(body, known).replace(body, deployment)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use http::{
     uri::{Authority, Parts, PathAndQuery, Scheme},
 };
 
-use super::{body::rewrite_model, deployment::Deployment, query::QueryEdit};
+use super::{RequestReading, body::rewrite_model, deployment::Deployment, query::QueryEdit};
 use crate::{TryCloneBody, azure::ApiPath};
 
 /// Where a backend's requests go, and what is rewritten in them.
@@ -25,16 +25,19 @@ pub(crate) struct BackendTarget {
 }
 
 /// Makes `request` one for a target: its URI and, where that is what names the deployment, the
-/// body's `model`. The path is read once for both.
-pub(crate) fn rewrite_request<B: TryCloneBody>(request: &mut Request<B>, target: &BackendTarget) {
+/// body's `model`. What was read for an earlier attempt is in `reading`.
+pub(crate) fn rewrite_request<B: TryCloneBody>(
+    request: &mut Request<B>,
+    target: &BackendTarget,
+    reading: &mut RequestReading,
+) {
     let uri = if let Some(given) = target.keeps(request.uri()) {
         target.at(given.clone())
     } else {
-        let read = ApiPath::of(request.uri().path());
         if let Some(deployment) = &target.deployment {
-            rewrite_model(request, &read, deployment);
+            rewrite_model(request, reading, deployment);
         }
-        move_uri(request.uri(), &read, target)
+        move_uri(request.uri(), reading.path(request.uri()), target)
     };
     *request.uri_mut() = uri;
 }
