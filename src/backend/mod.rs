@@ -22,7 +22,7 @@ pub use self::{
     token::{AccessToken, TokenError, TokenFuture, TokenSource},
 };
 pub(crate) use self::{
-    pool::{Probe, Tried},
+    pool::{Probe, TriedSet},
     rewrite::{Deployment, RequestReading},
 };
 use crate::ConfigError;

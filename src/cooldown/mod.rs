@@ -61,13 +61,19 @@ impl Cooldowns {
     /// The backend rests for `rest`. A longer rest that is already known stays: two requests that
     /// were refused together may report in either order.
     pub(crate) fn rest(&self, index: usize, now: Instant, rest: Duration) {
-        self.rest_for(index, now, rest, CooldownReason::Refused);
+        self.cool_down_for(index, now, rest, CooldownReason::Refused);
     }
 
     /// The backend rests for `rest`, and is known to do so for a reason.
-    pub(crate) fn rest_for(&self, index: usize, now: Instant, rest: Duration, why: CooldownReason) {
+    pub(crate) fn cool_down_for(
+        &self,
+        index: usize,
+        now: Instant,
+        rest: Duration,
+        why: CooldownReason,
+    ) {
         let until = self.nanos(now).saturating_add(to_nanos(rest));
-        self.slots[index].rest_until(until, why);
+        self.slots[index].cool_down_until(until, why);
     }
 
     /// When the first of the backends is open; one whose quota is used up comes last, since it is
@@ -187,13 +193,13 @@ mod tests {
     #[test]
     fn a_quota_is_told_only_while_nothing_else_reopens() {
         let (cooldowns, now) = (Cooldowns::new(2, epoch()), epoch());
-        cooldowns.rest_for(0, now, 2 * SECOND, CooldownReason::Quota);
+        cooldowns.cool_down_for(0, now, 2 * SECOND, CooldownReason::Quota);
         let open = NextOpen { left: Duration::ZERO, why: None };
         assert_eq!(cooldowns.next_open(now), open, "the other one is open");
         cooldowns.rest(1, now, 3 * SECOND);
         let refused = NextOpen { left: 3 * SECOND, why: Some(CooldownReason::Refused) };
         assert_eq!(cooldowns.next_open(now), refused, "that one is worth waiting for");
-        cooldowns.rest_for(1, now, 4 * SECOND, CooldownReason::Quota);
+        cooldowns.cool_down_for(1, now, 4 * SECOND, CooldownReason::Quota);
         let spent = NextOpen { left: 2 * SECOND, why: Some(CooldownReason::Quota) };
         assert_eq!(cooldowns.next_open(now), spent);
     }

@@ -99,7 +99,7 @@ impl Slot {
     }
 
     /// The backend rests until then, unless a longer rest is already known.
-    pub(super) fn rest_until(&self, nanos: u64, why: CooldownReason) {
+    pub(super) fn cool_down_until(&self, nanos: u64, why: CooldownReason) {
         let Until(until) = Until::new(nanos, why);
         // A store would take the cache line from every reader, so it is made only to change it.
         if self.until.load(Ordering::Relaxed) < until {
@@ -108,7 +108,7 @@ impl Slot {
     }
 
     /// Whether the backend rests, probed or not.
-    pub(super) fn is_resting(&self, now: u64) -> bool {
+    pub(super) fn is_cooling_down(&self, now: u64) -> bool {
         self.until().nanos() > now
     }
 
@@ -132,7 +132,7 @@ impl Slot {
     pub(super) fn enter(&self, now: u64) -> Result<Option<u64>, Taken> {
         let claim = self.circuit.claim(millis(now))?;
         if let Some(claim) = claim
-            && self.is_resting(now)
+            && self.is_cooling_down(now)
         {
             // It failed again between the two looks.
             self.circuit.end(claim, false);
@@ -152,7 +152,7 @@ impl Slot {
     /// the first of them, the others are no further failure, even if it rests for longer because it
     /// refused another.
     pub(super) fn fail(&self, now: u64, rest: impl Fn(u32) -> Duration) {
-        let is_counted = self.failures() > 0 && self.is_resting(now);
+        let is_counted = self.failures() > 0 && self.is_cooling_down(now);
         if !is_counted && !self.is_failing(now) {
             self.count(None, now, rest);
         }
@@ -170,7 +170,10 @@ impl Slot {
 
     fn count(&self, claim: Option<u64>, now: u64, rest: impl Fn(u32) -> Duration) {
         self.circuit.fail(claim, millis(now), |failures| {
-            self.rest_until(now.saturating_add(to_nanos(rest(failures))), CooldownReason::Failed);
+            self.cool_down_until(
+                now.saturating_add(to_nanos(rest(failures))),
+                CooldownReason::Failed,
+            );
         });
     }
 }

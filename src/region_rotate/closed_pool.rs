@@ -5,14 +5,14 @@ use std::{fmt::Write, time::Instant};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use crate::{BackendPool, ResponseBody, backend::Tried};
+use crate::{BackendPool, ResponseBody, backend::TriedSet};
 
 /// Says to people, in a body of Azure's shape, which backends of `pool` were considered, those that
 /// the request `admits`, and why each was passed over. The time is for the caller to announce.
 pub(super) fn answer<R>(
     pool: &BackendPool,
     admits: impl Fn(usize) -> bool,
-    tried: &Tried,
+    tried: &TriedSet,
     now: Instant,
     status: StatusCode,
 ) -> Response<ResponseBody<R>> {
@@ -32,7 +32,7 @@ const NAMED: usize = 8;
 fn body(
     pool: &BackendPool,
     admits: impl Fn(usize) -> bool,
-    tried: &Tried,
+    tried: &TriedSet,
     now: Instant,
     status: StatusCode,
 ) -> String {

@@ -57,8 +57,8 @@ where
     /// The future of a call of `service`, whose inner service, `inner`, was polled ready.
     pub(super) fn new(service: &RegionRotate<S, X>, mut inner: S, mut request: Request<B>) -> Self {
         let (now, config) = (clock::now(), Arc::clone(&service.config));
-        let guide = config.guidance.guide(&config.pool, &mut request, now);
-        let mut session = Session::new(config, request.extensions(), guide, now, random::draw());
+        let routing = config.routing.route(&config.pool, &mut request, now);
+        let mut session = Session::new(config, request.extensions(), routing, now, random::draw());
         let is_open = session.choose(now);
         let (state, request) = if is_open && session.has_token() {
             let copy = SavedRequest::copy_if(session.may_go_on_after_this(), &request);

@@ -9,7 +9,7 @@ use super::RegionRotate;
 use crate::{
     BackendPool, Sticky,
     policy::{CooldownPolicy, MoveOn, ReturnErrors},
-    sticky::{CacheAffinity, Guidance, Residents, StickyTier},
+    sticky::{CacheAffinity, Residents, RoutingConfig, StickyTier},
 };
 
 /// A pool of regional backends behind one client: a refused region rests, the next one answers.
@@ -97,7 +97,7 @@ pub(super) struct RotateConfig {
     pub(super) max_attempts: usize,
     pub(super) move_on: MoveOn,
     pub(super) name_header: Option<HeaderName>,
-    pub(super) guidance: Guidance,
+    pub(super) routing: RoutingConfig,
 }
 
 impl RegionRotateLayer {
@@ -110,7 +110,7 @@ impl RegionRotateLayer {
                 max_attempts: usize::MAX,
                 move_on: MoveOn::new().context_length(MOVES_ON_CONTEXT_LENGTH),
                 name_header: None,
-                guidance: Guidance::default(),
+                routing: RoutingConfig::default(),
             }),
             classify_error: ReturnErrors,
         }
@@ -178,7 +178,7 @@ impl<X> RegionRotateLayer<X> {
     /// that layer's.
     #[must_use]
     pub fn sticky(mut self, sticky: Sticky) -> Self {
-        self.config_mut().guidance.sticky = Some(sticky);
+        self.config_mut().routing.sticky = Some(sticky);
         self
     }
 
@@ -200,7 +200,7 @@ impl<X> RegionRotateLayer<X> {
     /// Reading a body in memory costs 0.1 microseconds for each KiB, of one with a key 0.3.
     #[must_use]
     pub fn cache_affinity(mut self, affinity: CacheAffinity) -> Self {
-        self.config_mut().guidance.affinity = Some(affinity);
+        self.config_mut().routing.affinity = Some(affinity);
         self
     }
 
@@ -242,7 +242,7 @@ impl fmt::Debug for RotateConfig {
             .field("max_attempts", &self.max_attempts)
             .field("move_on", &self.move_on)
             .field("name_header", &self.name_header)
-            .field("guidance", &self.guidance)
+            .field("routing", &self.routing)
             .finish_non_exhaustive()
     }
 }

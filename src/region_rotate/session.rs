@@ -16,13 +16,13 @@ use http::{Extensions, Request, Response, StatusCode};
 use super::layer::RotateConfig;
 use crate::{
     AttemptBudget, ResponseBody, Served, TryCloneBody,
-    backend::{Probe, RequestReading, TokenError, TokenFuture, Tried},
+    backend::{Probe, RequestReading, TokenError, TokenFuture, TriedSet},
     body::{Admitted, Observer, UsageSinks},
     classify::{Outcome, RefusedSpill},
     clock,
     cooldown::NextOpen,
     policy::ClassifyError,
-    sticky::Guide,
+    sticky::Routing,
 };
 
 /// One request on its way through a pool.
@@ -31,7 +31,7 @@ pub(super) struct Session {
     draw: u64,
     arrival: Instant,
     /// Those that were asked, and those that would say the same.
-    tried: Tried,
+    tried: TriedSet,
     /// The index of the backend that was chosen last.
     backend: usize,
     /// When it was chosen.
@@ -46,7 +46,7 @@ pub(super) struct Session {
     /// The attempts so far, without the one under way.
     served: Served,
     /// Where the request belongs, if that matters.
-    guide: Option<Box<Guide>>,
+    routing: Option<Box<Routing>>,
     /// Reports what the answer used, to who asked for it.
     observer: Option<Box<Observer>>,
     cold: Option<Box<ColdState>>,
@@ -70,7 +70,7 @@ impl Session {
     pub(super) fn new(
         config: Arc<RotateConfig>,
         overrides: &Extensions,
-        guide: Option<Box<Guide>>,
+        routing: Option<Box<Routing>>,
         now: Instant,
         draw: u64,
     ) -> Self {
@@ -79,7 +79,7 @@ impl Session {
             config,
             draw,
             arrival: now,
-            tried: Tried::default(),
+            tried: TriedSet::default(),
             backend: 0,
             since: now,
             token: None,
@@ -87,7 +87,7 @@ impl Session {
             reading: RequestReading::default(),
             is_admitted: overrides.get::<Admitted>().is_some(),
             served: Served::new(),
-            guide,
+            routing,
             observer: None,
             cold: budget.map(|it| Box::new(ColdState { budget: Some(it), ..ColdState::default() })),
         };
@@ -238,27 +238,27 @@ impl Session {
 
     fn open(&self, now: Instant) -> Option<usize> {
         let pool = &self.config.pool;
-        match &self.guide {
+        match &self.routing {
             None => pool.choose(&self.tried, now, self.draw),
-            Some(guide) => guide.choose(pool, &self.tried, now, self.draw),
+            Some(routing) => routing.choose(pool, &self.tried, now, self.draw),
         }
     }
 
     /// The backend that reopens first, of those that refused and are not `left_out`.
-    fn first_to_open(&self, left_out: &Tried, now: Instant) -> Option<usize> {
+    fn first_to_open(&self, left_out: &TriedSet, now: Instant) -> Option<usize> {
         let pool = &self.config.pool;
-        match &self.guide {
+        match &self.routing {
             None => pool.first_to_open(left_out, now),
-            Some(guide) => guide.first_to_open(pool, left_out, now),
+            Some(routing) => routing.first_to_open(pool, left_out, now),
         }
     }
 
     /// When the first backend is open that the request may go to.
     fn next_open(&self, now: Instant) -> NextOpen {
         let pool = &self.config.pool;
-        match &self.guide {
+        match &self.routing {
             None => pool.next_open(now),
-            Some(guide) => guide.next_open(pool, now),
+            Some(routing) => routing.next_open(pool, now),
         }
     }
 

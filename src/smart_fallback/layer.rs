@@ -12,7 +12,7 @@ use crate::{
     cooldown::Cooldowns,
     gate::Mode,
     policy::{FallbackPolicy, MoveOn, ReturnErrors, WaitThenSpill},
-    sticky::{Residents, Split, Sticky, StickyTier},
+    sticky::{Residents, Sticky, StickyTier, TierMap},
 };
 
 /// PTU first; waits for it while `elapsed + retry_after <= max_wait`; otherwise spills.
@@ -93,7 +93,7 @@ pub(super) struct FallbackConfig {
     pub(super) standard: Option<Arc<str>>,
     /// Until when the primary's quota is used up, as far as is known.
     pub(super) quota: Arc<Cooldowns>,
-    pub(super) split: Option<Split>,
+    pub(super) split: Option<TierMap>,
 }
 
 impl<P, F> SmartFallbackLayer<P, F> {
@@ -193,7 +193,7 @@ impl<P, F, X> SmartFallbackLayer<P, F, X> {
         F: StickyTier,
     {
         let Self { primary, fallback, mut config, classify_error } = self;
-        let split = Split::new(sticky.clone(), primary.residents(), fallback.residents());
+        let split = TierMap::new(sticky.clone(), primary.residents(), fallback.residents());
         Arc::make_mut(&mut config).split = Some(split);
         let (primary, fallback) =
             (primary.with_sticky(sticky.clone()), fallback.with_sticky(sticky));

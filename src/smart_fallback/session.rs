@@ -24,7 +24,7 @@ use crate::{
     gate::{Admission, Permit, Waiter, Weight},
     overrides::Arrival,
     policy::ClassifyError,
-    sticky::Confined,
+    sticky::TierScope,
 };
 
 /// The two tiers.
@@ -49,7 +49,7 @@ pub(super) enum NextStep {
 pub(super) struct Session {
     config: Arc<FallbackConfig>,
     /// Where it may go, if it refers to what one resource holds.
-    confined: Confined,
+    confined: TierScope,
     /// When the request reached this tier.
     entered: Instant,
     /// Looked up when they are first needed.
@@ -74,7 +74,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) const fn new(config: Arc<FallbackConfig>, confined: Confined, now: Instant) -> Self {
+    pub(super) const fn new(
+        config: Arc<FallbackConfig>,
+        confined: TierScope,
+        now: Instant,
+    ) -> Self {
         Self {
             config,
             confined,

@@ -19,12 +19,12 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub(super) struct Binding {
     pub(super) held: Option<(Arc<str>, StickyMatch)>,
-    pub(super) lesson: Lesson,
+    pub(super) lesson: LearnScope,
 }
 
 /// What is to be learned from an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Lesson {
+pub(super) struct LearnScope {
     pub(super) ids: bool,
     pub(super) seals: bool,
 }
@@ -51,7 +51,7 @@ impl Binding {
         }
         // A file's content is its owner's words, whatever they look like.
         let is_content = request.uri().path().ends_with("/content");
-        let lesson = if is_content { Lesson::default() } else { Lesson::of(kind, stored) };
+        let lesson = if is_content { LearnScope::default() } else { LearnScope::of(kind, stored) };
         Self { held, lesson }
     }
 }
@@ -69,7 +69,7 @@ impl Sticky {
     }
 }
 
-impl Lesson {
+impl LearnScope {
     fn of(kind: Kind, stored: Option<bool>) -> Self {
         let ids = match kind {
             Kind::Free => false,
@@ -255,12 +255,15 @@ mod tests {
 
     #[test]
     fn an_answer_teaches_what_is_kept_of_it() {
-        assert_eq!(Lesson::of(Kind::Free, None), Lesson::default());
-        assert_eq!(Lesson::of(Kind::Chat, None), Lesson::default());
-        assert_eq!(Lesson::of(Kind::Chat, Some(true)), Lesson { ids: true, seals: false });
-        let all = Lesson { ids: true, seals: true };
-        assert_eq!([Lesson::of(Kind::Response, None), Lesson::of(Kind::Kept, None)], [all; 2]);
-        let unstored = Lesson::of(Kind::Response, Some(false));
-        assert_eq!(unstored, Lesson { ids: false, seals: true });
+        assert_eq!(LearnScope::of(Kind::Free, None), LearnScope::default());
+        assert_eq!(LearnScope::of(Kind::Chat, None), LearnScope::default());
+        assert_eq!(LearnScope::of(Kind::Chat, Some(true)), LearnScope { ids: true, seals: false });
+        let all = LearnScope { ids: true, seals: true };
+        assert_eq!(
+            [LearnScope::of(Kind::Response, None), LearnScope::of(Kind::Kept, None)],
+            [all; 2]
+        );
+        let unstored = LearnScope::of(Kind::Response, Some(false));
+        assert_eq!(unstored, LearnScope { ids: false, seals: true });
     }
 }

@@ -4,10 +4,10 @@ mod affinity;
 mod answer;
 mod binding;
 mod caller;
-mod guide;
-mod learner;
+mod id_learner;
 mod memory;
 mod references;
+mod routing;
 mod tier;
 
 use std::{
@@ -26,8 +26,8 @@ pub(crate) use self::{
     references::{Reference, read},
 };
 pub(crate) use self::{
-    guide::{Guidance, Guide},
-    tier::{Confined, Split},
+    routing::{Routing, RoutingConfig},
+    tier::{TierMap, TierScope},
 };
 use crate::{TryCloneBody, clock};
 pub use crate::{backend::Residents, served::StickyMatch};

@@ -22,7 +22,7 @@ pub trait StickyTier: Sized {
 
 /// The residents of two tiers.
 #[derive(Clone, Debug)]
-pub(crate) struct Split {
+pub(crate) struct TierMap {
     sticky: Sticky,
     both: Residents,
     primary: Residents,
@@ -31,7 +31,7 @@ pub(crate) struct Split {
 
 /// What two tiers are to know of a request that is held to a resource.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Confined {
+pub(crate) struct TierScope {
     /// The fallback does not have the resource.
     pub(crate) to_primary: bool,
     /// The primary does not have the resource.
@@ -40,7 +40,7 @@ pub(crate) struct Confined {
     pub(crate) is_apart: bool,
 }
 
-impl Split {
+impl TierMap {
     pub(crate) fn new(sticky: Sticky, primary: Residents, fallback: Residents) -> Self {
         Self { sticky, both: primary.clone().and(fallback.clone()), primary, fallback }
     }
@@ -50,7 +50,7 @@ impl Split {
         &self,
         request: &mut Request<B>,
         now: Instant,
-    ) -> Confined {
+    ) -> TierScope {
         let binding = Binding::take(&self.sticky, &self.both, request, now);
         let held = binding.held.as_ref();
         let confined = held.map(|(resource, _)| self.of(resource)).unwrap_or_default();
@@ -58,9 +58,9 @@ impl Split {
         confined
     }
 
-    fn of(&self, resource: &str) -> Confined {
+    fn of(&self, resource: &str) -> TierScope {
         let (primary, fallback) = (self.primary.holds(resource), self.fallback.holds(resource));
-        Confined {
+        TierScope {
             to_primary: primary && !fallback,
             to_fallback: fallback && !primary,
             is_apart: primary && self.primary.holds_others(resource),

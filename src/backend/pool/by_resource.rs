@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{BackendPool, NOT_FORCED, Residents, Tried};
+use super::{BackendPool, NOT_FORCED, Residents, TriedSet};
 use crate::cooldown::NextOpen;
 
 impl BackendPool {
@@ -13,7 +13,7 @@ impl BackendPool {
         &self,
         resource: Option<&str>,
         key: Option<u64>,
-        tried: &Tried,
+        tried: &TriedSet,
         now: Instant,
         draw: u64,
     ) -> Option<usize> {
@@ -40,7 +40,7 @@ impl BackendPool {
     pub(crate) fn first_to_open_on(
         &self,
         resource: Option<&str>,
-        tried: &Tried,
+        tried: &TriedSet,
         now: Instant,
     ) -> Option<usize> {
         let others = self.all_on(resource).filter(|&index| !tried.contains(index));

@@ -3,7 +3,7 @@
 use std::{ops::Range, time::Instant};
 
 use super::{
-    Tried,
+    TriedSet,
     alias::{self, Column},
     rendezvous::score,
 };
@@ -46,7 +46,7 @@ impl Choice {
     pub(super) fn choose(
         &self,
         cooldowns: &Cooldowns,
-        tried: &Tried,
+        tried: &TriedSet,
         now: Instant,
         draw: u64,
     ) -> Option<usize> {

@@ -3,10 +3,10 @@
 mod alias;
 mod by_resource;
 mod choice;
-mod member;
+mod prepared_backend;
 mod probe;
 mod rendezvous;
-mod tried;
+mod tried_set;
 
 use std::{
     fmt,
@@ -18,7 +18,7 @@ use std::{
 };
 
 use self::choice::Choice;
-pub(crate) use self::{member::Member, probe::Probe, tried::Tried};
+pub(crate) use self::{prepared_backend::PreparedBackend, probe::Probe, tried_set::TriedSet};
 use super::{Backend, field, resource::Residents};
 use crate::{
     ConfigError,
@@ -54,7 +54,7 @@ pub struct BackendPool {
 
 struct Shared {
     /// Sorted by priority; backends of one priority keep the order they were given in.
-    members: Box<[Member]>,
+    members: Box<[PreparedBackend]>,
     choice: Choice,
     cooldowns: Cooldowns,
     residents: Residents,
@@ -91,9 +91,9 @@ impl BackendPool {
             }
         }
         let shares: Vec<_> = backends.iter().map(|b| (b.priority, b.weight)).collect();
-        let members: Box<[Member]> =
-            backends.into_iter().map(Member::new).collect::<Result<_, _>>()?;
-        let resident = |m: &Member| (Arc::clone(m.name()), Arc::clone(m.resource()));
+        let members: Box<[PreparedBackend]> =
+            backends.into_iter().map(PreparedBackend::new).collect::<Result<_, _>>()?;
+        let resident = |m: &PreparedBackend| (Arc::clone(m.name()), Arc::clone(m.resource()));
         Ok(Self {
             shared: Arc::new(Shared {
                 residents: Residents::new(members.iter().map(resident)),
@@ -161,7 +161,7 @@ impl BackendPool {
     }
 
     /// An open backend that was not tried, for a first attempt the forced one if there is any.
-    pub(crate) fn choose(&self, tried: &Tried, now: Instant, draw: u64) -> Option<usize> {
+    pub(crate) fn choose(&self, tried: &TriedSet, now: Instant, draw: u64) -> Option<usize> {
         let Shared { choice, cooldowns, .. } = &*self.shared;
         let start = self.forced();
         if start != NOT_FORCED && tried.len() == 0 && cooldowns.is_open(start, now) {
@@ -176,12 +176,12 @@ impl BackendPool {
     }
 
     /// The backend that reopens first among those not tried, of those that refused.
-    pub(crate) fn first_to_open(&self, tried: &Tried, now: Instant) -> Option<usize> {
+    pub(crate) fn first_to_open(&self, tried: &TriedSet, now: Instant) -> Option<usize> {
         let others = (0..self.len()).filter(|&index| !tried.contains(index));
         self.shared.cooldowns.first_to_open(others, now)
     }
 
-    pub(crate) fn member(&self, index: usize) -> &Member {
+    pub(crate) fn member(&self, index: usize) -> &PreparedBackend {
         &self.shared.members[index]
     }
 
@@ -193,8 +193,14 @@ impl BackendPool {
         self.shared.cooldowns.is_open(index, now)
     }
 
-    pub(crate) fn rest_for(&self, index: usize, now: Instant, rest: Duration, why: CooldownReason) {
-        self.shared.cooldowns.rest_for(index, now, rest, why);
+    pub(crate) fn cool_down_for(
+        &self,
+        index: usize,
+        now: Instant,
+        rest: Duration,
+        why: CooldownReason,
+    ) {
+        self.shared.cooldowns.cool_down_for(index, now, rest, why);
     }
 
     /// The backend failed. What it did before says how long it rests.
@@ -203,7 +209,7 @@ impl BackendPool {
     }
 
     /// The other backends that a refusal of this one concerns.
-    pub(crate) fn sharers(&self, index: usize, scope: Scope) -> impl Iterator<Item = usize> {
+    pub(crate) fn quota_peers(&self, index: usize, scope: Scope) -> impl Iterator<Item = usize> {
         let own = self.member(index);
         let others = (0..self.len()).filter(move |&other| other != index);
         others.filter(move |&other| own.shares(scope, self.member(other)))

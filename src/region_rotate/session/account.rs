@@ -45,15 +45,16 @@ impl Session {
         status: StatusCode,
     ) -> Response<ResponseBody<R>> {
         let RotateConfig { pool, .. } = &*self.config;
-        let admits = |index| self.guide.as_ref().is_none_or(|guide| guide.admits(pool, index));
+        let admits =
+            |index| self.routing.as_ref().is_none_or(|routing| routing.admits(pool, index));
         let mut response = closed_pool::answer(pool, admits, &self.tried, now, status);
         self.speak_for_pool(&mut response, now);
         if let Some(budget) = self.budget().filter(|_| !self.is_sent) {
             budget.give_back();
         }
         self.served.set_own();
-        if let Some(guide) = &self.guide {
-            self.served.set_held(guide.held());
+        if let Some(routing) = &self.routing {
+            self.served.set_held(routing.held());
         }
         response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
         response
@@ -74,11 +75,11 @@ impl Session {
             true => observer.and_then(Observer::without_gate),
             false => observer,
         };
-        let learner = match &self.guide {
+        let learner = match &self.routing {
             None => None,
-            Some(guide) => {
-                self.served.set_held(guide.held());
-                guide.learner(&self.config.pool, self.backend)
+            Some(routing) => {
+                self.served.set_held(routing.held());
+                routing.learner(&self.config.pool, self.backend)
             }
         };
         let mut response = observed(result?, observer, learner);

@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 use super::Session;
 use crate::{
     ResponseBody, Served,
-    backend::Tried,
+    backend::TriedSet,
     classify::{
         Hint, NativeSpillover, Outcome, Reason, Refusal, Scope, write_retry_after,
         write_retry_after_final,
@@ -69,7 +69,7 @@ impl Session {
     /// The backend was not asked, since its token could not be had.
     pub(super) fn rest_without_token(&self, now: Instant) {
         let rest = self.config.cooldowns.after(Outcome::Failed);
-        self.config.pool.rest_for(self.backend, now, rest, CooldownReason::Refused);
+        self.config.pool.cool_down_for(self.backend, now, rest, CooldownReason::Refused);
     }
 
     fn failed(&mut self, now: Instant) {
@@ -118,15 +118,15 @@ impl Session {
                 (self.config.cooldowns.after(Outcome::Throttled(hint)), CooldownReason::Refused)
             }
         };
-        self.config.pool.rest_for(self.backend, now, rest, why);
+        self.config.pool.cool_down_for(self.backend, now, rest, why);
         let scope = match refusal {
             Some(refusal) if reason.is_some() => refusal.scope(),
             _ if response.status().is_client_error() => Scope::Quota,
             _ => Scope::Request,
         };
-        for sharer in self.config.pool.sharers(self.backend, scope) {
-            self.config.pool.rest_for(sharer, now, rest, why);
-            self.tried.insert(sharer);
+        for peer in self.config.pool.quota_peers(self.backend, scope) {
+            self.config.pool.cool_down_for(peer, now, rest, why);
+            self.tried.insert(peer);
         }
         if Refusal::forbids_retry(response, Served::is_on(response)) {
             self.cold().forbidding += 1;
@@ -170,7 +170,7 @@ impl Session {
 
     /// When the first backend is open of those that refused.
     fn soonest_refused(&self, now: Instant) -> Option<Duration> {
-        let backend = self.first_to_open(&Tried::default(), now)?;
+        let backend = self.first_to_open(&TriedSet::default(), now)?;
         self.config.pool.refuses_for(backend, now)
     }
 }

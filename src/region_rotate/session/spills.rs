@@ -65,7 +65,7 @@ impl Session {
         };
         for index in (0..pool.len()).filter(is_it) {
             if let Some(rest) = rest {
-                pool.rest_for(index, spill.at, rest, CooldownReason::Refused);
+                pool.cool_down_for(index, spill.at, rest, CooldownReason::Refused);
             }
             self.tried.insert(index);
         }

@@ -15,7 +15,7 @@ use super::super::{
 use crate::{ConfigError, TryCloneBody, classify::Scope, hash::fnv1a};
 
 /// A backend made ready: everything that a request is given is built once.
-pub(crate) struct Member {
+pub(crate) struct PreparedBackend {
     name: Arc<str>,
     region: Option<Arc<str>>,
     quota: Option<Arc<str>>,
@@ -30,7 +30,7 @@ pub(crate) struct Member {
     image_deployment: Option<HeaderValue>,
 }
 
-impl Member {
+impl PreparedBackend {
     pub(super) fn new(backend: Backend) -> Result<Self, ConfigError> {
         let name = backend.name;
         let Credential(credential) = backend.credential.unwrap_or_else(|| {
@@ -283,9 +283,9 @@ const API_KEY: HeaderName = HeaderName::from_static("api-key");
 const SPILLOVER: HeaderName = HeaderName::from_static("x-ms-spillover-deployment");
 const IMAGES: HeaderName = HeaderName::from_static("x-ms-oai-image-generation-deployment");
 
-impl fmt::Debug for Member {
+impl fmt::Debug for PreparedBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Member")
+        f.debug_struct("PreparedBackend")
             .field("name", &self.name)
             .field("region", &self.region)
             .field("quota", &self.quota)
@@ -301,11 +301,11 @@ mod tests {
 
     use super::*;
 
-    fn member(credential: Credential, image_deployment: Option<&str>) -> Member {
+    fn member(credential: Credential, image_deployment: Option<&str>) -> PreparedBackend {
         let backend = Backend::new("b", "https://b.net:8443").expect("an endpoint");
         let mut backend = backend.credential(credential);
         backend.image_deployment = image_deployment.map(Into::into);
-        Member::new(backend).expect("a valid backend")
+        PreparedBackend::new(backend).expect("a valid backend")
     }
 
     fn sorted(headers: &HeaderMap) -> Vec<(&str, &[u8], bool)> {

@@ -3,7 +3,7 @@
 /// Which backends one request has been sent to already: a set of indices that needs no memory of
 /// its own for the first one, wherever it is, nor for any among 64 backends.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tried {
+pub(crate) struct TriedSet {
     /// The word of the first index, which is kept as the first one.
     origin: usize,
     first: u64,
@@ -11,7 +11,7 @@ pub(crate) struct Tried {
     len: usize,
 }
 
-impl Tried {
+impl TriedSet {
     pub(crate) fn insert(&mut self, index: usize) {
         if self.len == 0 {
             self.origin = index / 64;
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn only_what_was_inserted_is_contained() {
-        let mut tried = Tried::default();
+        let mut tried = TriedSet::default();
         for index in [0, 63, 64, 999, 64] {
             tried.insert(index);
         }
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_first_index_takes_no_memory_wherever_it_is() {
-        let mut tried = Tried::default();
+        let mut tried = TriedSet::default();
         tried.insert(999);
         assert_eq!(tried.rest.capacity(), 0);
         tried.insert(3);

@@ -6,38 +6,38 @@ use http::Request;
 
 use super::{
     CacheAffinity, Sticky, StickyMatch,
-    binding::{Binding, Lesson},
-    learner::Learner,
+    binding::{Binding, LearnScope},
+    id_learner::IdLearner,
 };
 use crate::{
-    BackendPool, TryCloneBody, azure::ScannedBody, backend::Tried, body::ResponseTap,
+    BackendPool, TryCloneBody, azure::ScannedBody, backend::TriedSet, body::ResponseTap,
     cooldown::NextOpen,
 };
 
 /// What a pool's layer was told about where requests belong.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Guidance {
+pub(crate) struct RoutingConfig {
     pub(crate) sticky: Option<Sticky>,
     pub(crate) affinity: Option<CacheAffinity>,
 }
 
 /// Where one request belongs.
 #[derive(Debug)]
-pub(crate) struct Guide {
+pub(crate) struct Routing {
     held: Option<(Arc<str>, StickyMatch)>,
     key: Option<u64>,
-    lesson: Option<(Sticky, Lesson)>,
+    lesson: Option<(Sticky, LearnScope)>,
 }
 
-impl Guidance {
-    /// The guide of `request`; none for one that may go anywhere, and whose answer teaches nothing.
+impl RoutingConfig {
+    /// How `request` is routed; `None` for one that may go anywhere, and whose answer teaches nothing.
     #[inline]
-    pub(crate) fn guide<B: TryCloneBody>(
+    pub(crate) fn route<B: TryCloneBody>(
         &self,
         pool: &BackendPool,
         request: &mut Request<B>,
         now: Instant,
-    ) -> Option<Box<Guide>> {
+    ) -> Option<Box<Routing>> {
         if self.sticky.is_none() && self.affinity.is_none() {
             return None;
         }
@@ -50,21 +50,21 @@ impl Guidance {
         pool: &BackendPool,
         request: &mut Request<B>,
         now: Instant,
-    ) -> Option<Box<Guide>> {
-        let mut guide = Guide { held: None, key: None, lesson: None };
+    ) -> Option<Box<Routing>> {
+        let mut routing = Routing { held: None, key: None, lesson: None };
         if let Some(sticky) = &self.sticky {
             let residents = pool.residents();
             let binding = Binding::take(sticky, residents, request, now);
-            if binding.lesson != Lesson::default() {
-                guide.lesson = Some((sticky.clone(), binding.lesson));
+            if binding.lesson != LearnScope::default() {
+                routing.lesson = Some((sticky.clone(), binding.lesson));
             }
-            guide.held = binding.within(residents);
+            routing.held = binding.within(residents);
         }
         if let Some(affinity) = self.affinity {
-            guide.key = cache_key(affinity, request);
+            routing.key = cache_key(affinity, request);
         }
-        let guides = guide.held.is_some() || guide.key.is_some() || guide.lesson.is_some();
-        guides.then(|| Box::new(guide))
+        let is_needed = routing.held.is_some() || routing.key.is_some() || routing.lesson.is_some();
+        is_needed.then(|| Box::new(routing))
     }
 }
 
@@ -79,7 +79,7 @@ fn cache_key<B: TryCloneBody>(affinity: CacheAffinity, request: &mut Request<B>)
     key
 }
 
-impl Guide {
+impl Routing {
     /// Why the request is held.
     pub(crate) fn held(&self) -> Option<StickyMatch> {
         self.held.as_ref().map(|(_, held)| *held)
@@ -89,7 +89,7 @@ impl Guide {
     pub(crate) fn choose(
         &self,
         pool: &BackendPool,
-        tried: &Tried,
+        tried: &TriedSet,
         now: Instant,
         draw: u64,
     ) -> Option<usize> {
@@ -100,7 +100,7 @@ impl Guide {
     pub(crate) fn first_to_open(
         &self,
         pool: &BackendPool,
-        tried: &Tried,
+        tried: &TriedSet,
         now: Instant,
     ) -> Option<usize> {
         pool.first_to_open_on(self.resource(), tried, now)
@@ -120,7 +120,7 @@ impl Guide {
     pub(crate) fn learner(&self, pool: &BackendPool, index: usize) -> Option<Box<dyn ResponseTap>> {
         let (sticky, lesson) = self.lesson.as_ref()?;
         let resource = Arc::clone(pool.member(index).resource());
-        Some(Box::new(Learner::new(sticky.clone(), resource, *lesson)))
+        Some(Box::new(IdLearner::new(sticky.clone(), resource, *lesson)))
     }
 
     /// The only resource that the request may go to.

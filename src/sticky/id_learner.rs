@@ -5,28 +5,28 @@ use std::{fmt, sync::Arc};
 use super::{
     Sticky,
     answer::{AnswerScan, Shown},
-    binding::{Lesson, seal},
+    binding::{LearnScope, seal},
 };
 use crate::{body::ResponseTap, clock, hash::fnv1a};
 
 /// Watches an answer of one resource.
-pub(super) struct Learner {
+pub(super) struct IdLearner {
     sticky: Sticky,
     resource: Arc<str>,
-    lesson: Lesson,
+    lesson: LearnScope,
     scan: AnswerScan,
     /// Hashes of what was learned: most ids of a stream come several times.
     learned: Vec<u64>,
 }
 
-impl Learner {
-    pub(super) fn new(sticky: Sticky, resource: Arc<str>, lesson: Lesson) -> Self {
+impl IdLearner {
+    pub(super) fn new(sticky: Sticky, resource: Arc<str>, lesson: LearnScope) -> Self {
         let most = if lesson.seals { RESPONSE } else { BEGINNING };
         Self { sticky, resource, lesson, scan: AnswerScan::new(most), learned: Vec::new() }
     }
 }
 
-impl ResponseTap for Learner {
+impl ResponseTap for IdLearner {
     fn read(&mut self, piece: &[u8]) -> bool {
         let Self { sticky, resource, lesson, scan, learned } = self;
         scan.push(piece, |shown| {
@@ -47,9 +47,9 @@ impl ResponseTap for Learner {
     fn end(&mut self) {}
 }
 
-impl fmt::Debug for Learner {
+impl fmt::Debug for IdLearner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Learner").field("resource", &self.resource).finish_non_exhaustive()
+        f.debug_struct("IdLearner").field("resource", &self.resource).finish_non_exhaustive()
     }
 }
 
