@@ -21,6 +21,7 @@ const kinds = {
   401: OpenAI.AuthenticationError,
   403: OpenAI.PermissionDeniedError,
   404: OpenAI.NotFoundError,
+  413: OpenAI.APIError, // there is no class of its own
   429: OpenAI.RateLimitError,
   503: OpenAI.InternalServerError,
 };

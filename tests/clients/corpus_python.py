@@ -16,6 +16,7 @@ KINDS = {
     401: openai.AuthenticationError,
     403: openai.PermissionDeniedError,
     404: openai.NotFoundError,
+    413: openai.APIStatusError,  # there is no class of its own
     429: openai.RateLimitError,
     503: openai.InternalServerError,
 }
