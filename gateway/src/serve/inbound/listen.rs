@@ -1,6 +1,11 @@
 //! BoundedBody sockets: accepting, TLS, and the end of it all.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -60,6 +65,7 @@ impl Listener {
     ) {
         let (open, mut all_closed) = mpsc::channel::<()>(1);
         let mut is_accepting = true;
+        let mut warned_at: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 accepted = self.tcp.accept() => accepted,
@@ -73,8 +79,12 @@ impl Listener {
                 Err(error) if is_of_one_connection(&error) => {}
                 // No descriptors are left, or no memory: others have to end first.
                 Err(error) => {
-                    // Once, however long it lasts.
-                    if std::mem::take(&mut is_accepting) {
+                    // Once, however long it lasts, and however often a connection ends meanwhile.
+                    let now = clock::now();
+                    let is_first = std::mem::take(&mut is_accepting);
+                    let is_due = |at| now.saturating_duration_since(at) >= ACCEPT_WARNING_INTERVAL;
+                    if is_first && warned_at.is_none_or(is_due) {
+                        warned_at = Some(now);
                         tracing::warn!(target: TARGET, %error, "cannot accept connections");
                     }
                     clock::sleep(ACCEPT_PAUSE).await;
@@ -164,5 +174,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// What a client begins HTTP/2 with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// At the limit of descriptors each connection that ends lets another one in, 20 times a second.
+const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(10);
 /// Of log events: a part of their format, so it does not follow the place of this file.
 const TARGET: &str = "spillover::serve::listen";
