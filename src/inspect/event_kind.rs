@@ -5,7 +5,7 @@ use crate::azure::{error::Members, json::members};
 /// What an event is for the beginning of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum EventKind {
-    /// Without a name: its data tells.
+    /// Without a name: its data decides.
     #[default]
     Nameless,
     /// It repeats the request, and says that nothing happened yet.
@@ -14,7 +14,7 @@ pub(super) enum EventKind {
     KeepAlive,
     Error,
     Failed,
-    /// Of a name that is not known: its data tells.
+    /// Of an unknown name: its data decides.
     Unknown,
     /// The answer has begun, whatever its data is.
     Answer,

@@ -59,7 +59,7 @@ use super::Inspect;
 /// | answer | read | becomes |
 /// |---|---|---|
 /// | 429 | its body | the same, with its reason, and with the wait that its message asks for where no header asks for one outright |
-/// | 503 | its body | the same; a 429 when it tells of capacity: `server_is_overloaded`, "currently overloaded", or API Management's "Backend pool … is temporarily unavailable" |
+/// | 503 | its body | the same; a 429 when it names capacity: `server_is_overloaded`, "currently overloaded", or API Management's "Backend pool … is temporarily unavailable" |
 /// | 403, JSON | its body | a 429 when API Management says that a quota is spent |
 /// | 400 or 413, JSON | its body | the same, with its reason, when the request is too long for the deployment |
 /// | 200, event stream | up to the first event of the answer | a 429 when that is an error for rate, capacity or quota, a 400 when the request is too long, and no tokens were used |
@@ -88,7 +88,7 @@ use super::Inspect;
 /// |---|---|
 /// | `response.created`, `.in_progress`, `.queued` | however long they are (one repeats the request, and had 61 KB); not of a response with `background`, whose id the caller comes back with |
 /// | `keepalive`, `ping`, comments | always |
-/// | a chunk of chat | with empty `choices`, as the filter's results for the prompt; not one that tells of used tokens |
+/// | a chunk of chat | with empty `choices`, as the filter's results for the prompt; not one with used tokens |
 /// | of a name or type that is not known | with nothing but its type, ids, numbers and what is empty, up to 4 KiB |
 /// | any other, as all whose names begin with `response.` | never |
 ///

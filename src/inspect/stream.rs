@@ -164,7 +164,7 @@ fn judge(kind: EventKind, data: &[u8]) -> Beginning {
     }
 }
 
-/// Judges an event that nothing but its data can be told by.
+/// Judges an event by its data alone.
 fn by_data(members: &Members<'_>, data: &[u8]) -> Beginning {
     match () {
         () if data.is_empty() => Beginning::Undecided,
@@ -403,7 +403,7 @@ mod tests {
         ] {
             assert_eq!(read(answer), Beginning::Answer, "{answer}");
         }
-        // An error in it is one all the same.
+        // An error in it still counts.
         let error = r#"{"error":{"code":"429"}}"#;
         let event = format!("event: unknown\ndata: {error}\n\n");
         assert_refused(read(&event), Reason::Rate, error);

@@ -1,4 +1,4 @@
-//! Refusals that only a body tells, through both tiers: a PTU that answers as the corpus has it, and
+//! Refusals that only a body shows, through both tiers: a PTU that answers as the corpus has it, and
 //! a Standard deployment that serves.
 
 use std::time::Duration;

@@ -111,7 +111,7 @@ impl Visitor<'_> for IsModel {
 }
 
 /// The content of every part named `model` that is there from its start to its end. A whole form
-/// that is broken may name another one where this reader stops, and is read by nobody.
+/// that is broken may name another one behind the place where this reader stops, so it is refused.
 fn form_model(content_type: &[u8], body: &[u8], whole: bool) -> BodyModel {
     // Whatever kind of multipart it is called, a server may read it as a form.
     let parameters = memchr::memchr(b';', content_type).map_or(&b""[..], |at| &content_type[at..]);
