@@ -166,14 +166,17 @@ fn judge(kind: EventKind, data: &[u8]) -> Beginning {
 
 /// Judges an event by its data alone.
 fn by_data(members: &Members<'_>, data: &[u8]) -> Beginning {
-    match () {
-        () if data.is_empty() => Beginning::Undecided,
-        () if !members.is_whole || members.is_paid_for() => Beginning::Answer,
-        // Where a chat stream's choices are.
-        () if !members.error.is_empty() => by_error(members.error),
-        () if is_silent(data) => Beginning::Undecided,
-        () => Beginning::Answer,
+    if data.is_empty() {
+        return Beginning::Undecided;
     }
+    if !members.is_whole || members.is_paid_for() {
+        return Beginning::Answer;
+    }
+    // Where a chat stream's choices are.
+    if !members.error.is_empty() {
+        return by_error(members.error);
+    }
+    if is_silent(data) { Beginning::Undecided } else { Beginning::Answer }
 }
 
 /// Judges the value of an `error` member.

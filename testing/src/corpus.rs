@@ -28,6 +28,12 @@ impl Sample {
         samples
     }
 
+    /// The file of this name.
+    pub fn named(name: &str) -> Self {
+        let found = Self::all().into_iter().find(|sample| sample.name == name);
+        found.unwrap_or_else(|| panic!("no file is called {name}"))
+    }
+
     fn parse(path: &Path) -> Self {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         let text = fs::read_to_string(path).expect("a text");
@@ -54,5 +60,15 @@ impl Sample {
 
     pub fn is_stream(&self) -> bool {
         self.head.iter().any(|line| line.starts_with("content-type: text/event-stream"))
+    }
+
+    /// What a server says for this file. Like Azure's, a stream has no length.
+    pub fn wire(&self) -> Vec<u8> {
+        let (head, length) = (self.head.join("\r\n"), self.body.len());
+        let (begin, end) = match self.is_stream() {
+            true => (format!("transfer-encoding: chunked\r\n\r\n{length:x}\r\n"), "\r\n0\r\n\r\n"),
+            false => (format!("content-length: {length}\r\n\r\n"), ""),
+        };
+        [head.as_bytes(), b"\r\n", begin.as_bytes(), &self.body, end.as_bytes()].concat()
     }
 }

@@ -17,21 +17,6 @@ use crate::{
     stack::{Ask, attempts, read, send, stack, stream},
 };
 
-/// What a server says for this file of the corpus. Like Azure's, a stream has no length.
-fn wire(sample: &Sample) -> Vec<u8> {
-    let (head, length) = (sample.head.join("\r\n"), sample.body.len());
-    let (begin, end) = match sample.is_stream() {
-        true => (format!("transfer-encoding: chunked\r\n\r\n{length:x}\r\n"), "\r\n0\r\n\r\n"),
-        false => (format!("content-length: {length}\r\n\r\n"), ""),
-    };
-    [head.as_bytes(), b"\r\n", begin.as_bytes(), &sample.body, end.as_bytes()].concat()
-}
-
-fn sample(name: &str) -> Sample {
-    let found = Sample::all().into_iter().find(|sample| sample.name == name);
-    found.unwrap_or_else(|| panic!("no file is called {name}"))
-}
-
 /// The request that this file answers.
 fn asking(sample: &Sample) -> Ask {
     let body = Full::from(r#"{"model":"gpt-4o","stream":true}"#);
@@ -46,7 +31,7 @@ struct Two {
 
 impl Two {
     async fn saying(a: &Sample, b: &Sample) -> Self {
-        let servers = [Raw::saying([wire(a)]).await, Raw::saying([wire(b)]).await];
+        let servers = [Raw::saying([a.wire()]).await, Raw::saying([b.wire()]).await];
         let pool = BackendPool::new([backend("a", &servers[0]), backend("b", &servers[1])]);
         Self { pool: pool.unwrap(), servers }
     }
@@ -82,7 +67,7 @@ async fn lesson_12_a_stream_falls_back_before_its_first_event_and_never_after() 
         assert!(read(answer).await.ends_with(b"data: [DONE]\n\n"), "{protocol:?}");
     }
     for name in ["stream-error-later.http", "chat-stream-error-later.http"] {
-        let (later, served) = (sample(name), sample("stream-served.http"));
+        let (later, served) = (Sample::named(name), Sample::named("stream-served.http"));
         let two = Two::saying(&later, &served).await;
         let answer = two.ask(asking(&later)).await;
         assert_eq!(attempts(&answer), [("a", 200)], "{name}");
@@ -98,7 +83,7 @@ async fn lesson_13_a_refusal_within_a_200_is_a_refusal() {
         hidden.filter(|sample| sample.status() == 200 && sample.verdict.starts_with("429"));
     let hidden: Vec<_> = hidden.collect();
     assert!(hidden.len() > 10, "the corpus has them");
-    let served = sample("stream-served.http");
+    let served = Sample::named("stream-served.http");
     for refused in hidden {
         let two = Two::saying(&refused, &served).await;
         let answer = two.ask(asking(&refused)).await;
@@ -110,10 +95,10 @@ async fn lesson_13_a_refusal_within_a_200_is_a_refusal() {
 // The refusal of a stream does not reach the memory of who is well.
 #[tokio::test]
 async fn lesson_14_the_refusal_of_a_stream_is_remembered_like_any_other() {
-    let served = sample("stream-served.http");
+    let served = Sample::named("stream-served.http");
     for name in ["stream-retry-after.http", "stream-no-capacity.http", "body-no-capacity-wait.http"]
     {
-        let refused = sample(name);
+        let refused = Sample::named(name);
         let two = Two::saying(&refused, &served).await;
         whole(two.ask(asking(&refused)).await).await;
         let (_, rest) = two.pool.cooldowns().next().unwrap();
@@ -122,7 +107,7 @@ async fn lesson_14_the_refusal_of_a_stream_is_remembered_like_any_other() {
         assert_eq!(attempts(&answer), [("b", 200)], "{name}");
     }
     // The gate of a PTU remembers it too.
-    let refused = sample("stream-retry-after.http");
+    let refused = Sample::named("stream-retry-after.http");
     let two = Two::saying(&refused, &served).await;
     let [a, b] = &two.servers;
     let alone = |name, server| BackendPool::new([backend(name, server)]).unwrap();

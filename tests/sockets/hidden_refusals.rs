@@ -30,7 +30,7 @@ struct Tiers {
 
 impl Tiers {
     async fn over(ptu: &Sample) -> Self {
-        let standard = sample("stream-served.http");
+        let standard = Sample::named("stream-served.http");
         Self { ptu: tier("ptu", ptu).await, standard: tier("standard", &standard).await }
     }
 
@@ -47,27 +47,12 @@ impl Tiers {
 }
 
 async fn tier(name: &str, says: &Sample) -> (BackendPool, Raw) {
-    over(name, Raw::saying([wire(says)]).await)
+    over(name, Raw::saying([says.wire()]).await)
 }
 
 fn over(name: &str, server: Raw) -> (BackendPool, Raw) {
     let backend = Backend::new(name, format!("http://{}", server.addr)).unwrap();
     (BackendPool::new([backend.api_key("key")]).unwrap(), server)
-}
-
-fn sample(name: &str) -> Sample {
-    let found = Sample::all().into_iter().find(|sample| sample.name == name);
-    found.unwrap_or_else(|| panic!("no file is called {name}"))
-}
-
-/// What a server says for this file. Like Azure's, a stream has no length.
-fn wire(sample: &Sample) -> Vec<u8> {
-    let (head, length) = (sample.head.join("\r\n"), sample.body.len());
-    let (begin, end) = match sample.is_stream() {
-        true => (format!("transfer-encoding: chunked\r\n\r\n{length:x}\r\n"), "\r\n0\r\n\r\n"),
-        false => (format!("content-length: {length}\r\n\r\n"), ""),
-    };
-    [head.as_bytes(), b"\r\n", begin.as_bytes(), &sample.body, end.as_bytes()].concat()
 }
 
 fn asking(sample: &Sample) -> Ask {
@@ -89,19 +74,19 @@ async fn overload_in_any_of_its_words_spills() {
         "json-overloaded.http",
         "body-503-overloaded.http",
     ] {
-        let ptu = sample(name);
+        let ptu = Sample::named(name);
         let tiers = Tiers::over(&ptu).await;
         let answer = tiers.ask(asking(&ptu)).await;
         assert_eq!(attempts(&answer), [("ptu", 429), ("standard", 200)], "{name}");
         let refused = served(&answer).attempts().next().unwrap();
         assert_eq!(refused.reason(), Some(Reason::Capacity), "{name}");
-        assert_eq!(whole(answer).await, sample("stream-served.http").body, "{name}");
+        assert_eq!(whole(answer).await, Sample::named("stream-served.http").body, "{name}");
     }
 }
 
 #[tokio::test]
 async fn a_plain_server_error_within_a_stream_stays_what_it_is() {
-    let ptu = sample("stream-server-error.http");
+    let ptu = Sample::named("stream-server-error.http");
     let answer = Tiers::over(&ptu).await.ask(asking(&ptu)).await;
     assert_eq!(attempts(&answer), [("ptu", 200)]);
     assert_eq!(whole(answer).await, ptu.body);
@@ -119,7 +104,7 @@ async fn a_request_that_is_too_long_spills_however_the_ptu_says_so() {
         ("body-string-above-max-length.http", 400),
         ("body-tokens-limit-reached.http", 413),
     ] {
-        let ptu = sample(name);
+        let ptu = Sample::named(name);
         let tiers = Tiers::over(&ptu).await;
         // Once more: it has closed nothing.
         for _ in 0..2 {
@@ -127,14 +112,14 @@ async fn a_request_that_is_too_long_spills_however_the_ptu_says_so() {
             assert_eq!(attempts(&answer), [("ptu", status), ("standard", 200)], "{name}");
             let first = served(&answer).attempts().next().unwrap();
             assert_eq!(first.outcome(), Outcome::ContextTooLong, "{name}");
-            assert_eq!(whole(answer).await, sample("stream-served.http").body, "{name}");
+            assert_eq!(whole(answer).await, Sample::named("stream-served.http").body, "{name}");
         }
     }
 }
 
 #[tokio::test]
 async fn a_request_that_is_too_long_and_paid_for_is_not_sent_again() {
-    let ptu = sample("stream-context-length-after-usage.http");
+    let ptu = Sample::named("stream-context-length-after-usage.http");
     let answer = Tiers::over(&ptu).await.ask(asking(&ptu)).await;
     assert_eq!((answer.status(), attempts(&answer)), (StatusCode::OK, vec![("ptu", 200)]));
     assert_eq!(whole(answer).await, ptu.body);
@@ -149,10 +134,10 @@ async fn a_refusal_after_events_that_say_nothing_spills() {
         "stream-unknown-event.http",
         "chat-stream-filter-then-error.http",
     ] {
-        let ptu = sample(name);
+        let ptu = Sample::named(name);
         let answer = Tiers::over(&ptu).await.ask(asking(&ptu)).await;
         assert_eq!(attempts(&answer), [("ptu", 429), ("standard", 200)], "{name}");
-        assert_eq!(whole(answer).await, sample("stream-served.http").body, "{name}");
+        assert_eq!(whole(answer).await, Sample::named("stream-served.http").body, "{name}");
     }
 }
 
@@ -163,7 +148,7 @@ async fn what_carries_output_or_is_paid_for_is_never_sent_again() {
         "stream-unknown-output.http",
         "chat-stream-usage-then-error.http",
     ] {
-        let ptu = sample(name);
+        let ptu = Sample::named(name);
         let answer = Tiers::over(&ptu).await.ask(asking(&ptu)).await;
         assert_eq!(attempts(&answer), [("ptu", 200)], "{name}");
         assert_eq!(whole(answer).await, ptu.body, "{name}");
@@ -172,10 +157,10 @@ async fn what_carries_output_or_is_paid_for_is_never_sent_again() {
 
 #[tokio::test]
 async fn a_response_in_the_background_gives_its_id_before_anything_else_happens() {
-    let mut ptu = sample("stream-background.http");
+    let mut ptu = Sample::named("stream-background.http");
     let first = ptu.body.windows(2).position(|end| end == b"\n\n").unwrap() + 2;
     ptu.body.truncate(first);
-    let mut said = wire(&ptu);
+    let mut said = ptu.wire();
     // The stream is not over: nothing follows.
     said.truncate(said.len() - "\r\n0\r\n\r\n".len());
     let server = Raw::saying([said]).await;
