@@ -119,6 +119,8 @@ impl Cut {
 pub enum EmulatorError {
     /// A scripted [`Fault::reset`](crate::Fault::reset).
     Reset,
+    /// Nobody can connect: the resource has an [`Outage`](crate::Outage).
+    Down,
     /// A scripted [`Fault::cut_stream_after`](crate::Fault::cut_stream_after), from the
     /// body of an answer.
     Cut,
@@ -130,6 +132,7 @@ impl fmt::Display for EmulatorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Reset => "connection reset by the emulator",
+            Self::Down => "connection refused by the emulator",
             Self::Cut => "answer cut off by the emulator",
             Self::Request(_) => "the request's body failed",
         })

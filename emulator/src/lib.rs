@@ -84,6 +84,7 @@ use tokio::net::TcpListener;
 pub use crate::{
     body::{EmulatorBody, EmulatorError},
     fault::Fault,
+    outage::Outage,
     ptu::Ptu,
     resource::{Deployment, Pace, Resource},
     serve::Serving,
@@ -99,6 +100,7 @@ mod body;
 mod clock;
 mod fault;
 mod flight;
+mod outage;
 mod prompt_cache;
 mod ptu;
 mod registry;
@@ -149,6 +151,15 @@ impl Emulator {
     #[must_use]
     pub fn record(self) -> Self {
         self.registry.recording.store(true, Relaxed);
+        self
+    }
+
+    /// Spoils every request that has `marker` in its body or in the value of a header, on whichever
+    /// deployment: what fails everywhere, because of what it asks for. Faults that are scripted or
+    /// drawn wait for the requests after it. May be called for several markers.
+    #[must_use]
+    pub fn poison(self, marker: impl Into<String>, fault: Fault) -> Self {
+        self.registry.add_poison(marker.into(), fault);
         self
     }
 

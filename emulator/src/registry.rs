@@ -4,14 +4,18 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
+use memchr::memmem;
 
-use crate::{Received, Resource, Stats, clock::Clock, prompt_cache::PromptCache, site::Site};
+use crate::{
+    Fault, Outage, Received, Resource, Stats, clock::Clock, outage::Outages,
+    prompt_cache::PromptCache, site::Site,
+};
 
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -26,6 +30,8 @@ pub(crate) struct Registry {
     seed: AtomicU64,
     serial: AtomicU64,
     received: Mutex<VecDeque<Received>>,
+    /// What spoils a request that has it in its body or in a header.
+    poisons: RwLock<Vec<(String, Fault)>>,
 }
 
 impl Registry {
@@ -53,6 +59,7 @@ impl Registry {
             seed: AtomicU64::new(0),
             serial: AtomicU64::new(0),
             received: Mutex::default(),
+            poisons: RwLock::default(),
         };
         registry.reseed(0);
         registry
@@ -94,6 +101,27 @@ impl Registry {
     pub(crate) fn identity(&self) -> (u64, u64) {
         let serial = self.serial.fetch_add(1, Relaxed);
         (scramble(self.seed.load(Relaxed) ^ scramble(serial)), serial)
+    }
+
+    pub(crate) fn add_poison(&self, marker: String, fault: Fault) {
+        let mut poisons = self.poisons.write().unwrap_or_else(PoisonError::into_inner);
+        poisons.push((marker, fault));
+    }
+
+    /// The fault of the first marker that this request carries.
+    pub(crate) fn poison(&self, headers: &HeaderMap, body: &[u8]) -> Option<Fault> {
+        let poisons = self.poisons.read().unwrap_or_else(PoisonError::into_inner);
+        let carried = |marker: &str| {
+            let finds = |bytes: &[u8]| memmem::find(bytes, marker.as_bytes()).is_some();
+            finds(body) || headers.values().any(|value| finds(value.as_bytes()))
+        };
+        poisons.iter().find(|(marker, _)| carried(marker)).map(|(_, fault)| fault.clone())
+    }
+
+    /// When the resource at `place` cannot be connected to.
+    pub(crate) fn outages(&self, place: usize) -> Outages<'_> {
+        let place = &self.places[place];
+        Outages::new(&place.outages, self.seed.load(Relaxed) ^ u64::from(place.tag))
     }
 
     pub(crate) fn keep(&self, received: Received) {
@@ -149,6 +177,8 @@ pub(crate) struct Place {
     pub(crate) tag: u32,
     pub(crate) sites: Vec<Arc<Site>>,
     pub(crate) prompt_cache: Option<PromptCache>,
+    pub(crate) keep_alive: bool,
+    outages: Vec<Outage>,
     keys: Vec<String>,
     tokens: Vec<String>,
     by_name: HashMap<String, usize>,
@@ -171,6 +201,8 @@ impl Place {
             region: resource.region,
             sites,
             prompt_cache: resource.prompt_cache.map(PromptCache::new),
+            keep_alive: resource.keep_alive,
+            outages: resource.outages,
             keys: resource.keys,
             tokens: resource.tokens,
             by_name,
@@ -213,7 +245,7 @@ fn fingerprint(parts: &[&[u8]]) -> u64 {
 }
 
 /// The finaliser of splitmix64.
-fn scramble(number: u64) -> u64 {
+pub(crate) fn scramble(number: u64) -> u64 {
     let z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{Ptu, Standard};
+use crate::{Fault, Outage, Ptu, Standard};
 
 /// One Azure OpenAI resource: a host name, a region, keys and deployments.
 pub struct Resource {
@@ -12,6 +12,8 @@ pub struct Resource {
     pub(crate) tokens: Vec<String>,
     pub(crate) deployments: Vec<Deployment>,
     pub(crate) prompt_cache: Option<Duration>,
+    pub(crate) outages: Vec<Outage>,
+    pub(crate) keep_alive: bool,
 }
 
 impl Resource {
@@ -29,7 +31,14 @@ impl Resource {
             tokens: Vec::new(),
             deployments: Vec::new(),
             prompt_cache: None,
+            outages: Vec::new(),
+            keep_alive: true,
         }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The display name of the region, sent as `x-ms-region`.
@@ -67,6 +76,21 @@ impl Resource {
         self
     }
 
+    /// Adds a time when nobody can connect; without any the resource is always there.
+    #[must_use]
+    pub fn outage(mut self, outage: Outage) -> Self {
+        self.outages.push(outage);
+        self
+    }
+
+    /// Closes each HTTP/1.1 connection after one answer, so that every request has to connect. Kept
+    /// open by default, as the service does.
+    #[must_use]
+    pub const fn closes_connections(mut self) -> Self {
+        self.keep_alive = false;
+        self
+    }
+
     /// Adds a deployment.
     #[must_use]
     pub fn deployment(mut self, deployment: Deployment) -> Self {
@@ -97,6 +121,7 @@ pub struct Deployment {
     pub(crate) pace: Pace,
     pub(crate) spillover: Option<String>,
     pub(crate) hides_throttles: bool,
+    pub(crate) failures: Vec<(f64, Fault)>,
 }
 
 /// What limits a deployment.
@@ -148,6 +173,22 @@ impl Deployment {
         self
     }
 
+    /// Spoils a share of the requests, each by a draw of its own from the emulator's
+    /// [seed](crate::Emulator::seed): 0.01 is one in a hundred. Requests that a
+    /// [script](crate::Emulator::script) has a fault for are left to it. May be called for several
+    /// faults, whose shares add up; none by default.
+    ///
+    /// # Panics
+    ///
+    /// When the shares add up to more than 1, or one is negative or not a number.
+    #[must_use]
+    pub fn fails(mut self, share: f64, fault: Fault) -> Self {
+        let sum = self.failures.iter().map(|(share, _)| share).sum::<f64>() + share;
+        assert!(share >= 0.0 && sum <= 1.0 + 1e-9, "shares of requests lie between 0 and 1");
+        self.failures.push((share, fault));
+        self
+    }
+
     fn new(name: String, capacity: Capacity) -> Self {
         Self {
             model: name.clone(),
@@ -156,6 +197,7 @@ impl Deployment {
             pace: Pace::default(),
             spillover: None,
             hides_throttles: false,
+            failures: Vec::new(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The emulator behind a socket: HTTP/1.1 and HTTP/2 without TLS, and connection resets.
 
 use std::{
-    fmt, io,
+    fmt, io, iter,
     net::SocketAddr,
     pin::Pin,
     sync::{
@@ -24,7 +24,7 @@ use tokio::{
 };
 use tower_service::Service;
 
-use crate::{EmulatorError, EmulatorService, clock::Clock};
+use crate::{EmulatorError, EmulatorService};
 
 /// A listener at work. Dropping it closes the listener and its connections.
 pub struct Serving {
@@ -69,27 +69,68 @@ impl fmt::Debug for Serving {
 }
 
 async fn accept(service: EmulatorService, listener: TcpListener) {
+    let clock = service.clock();
+    let addr = listener.local_addr();
+    let mut listener = Some(listener);
     // Dropped with this task, and all connections with it.
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        match listener.accept().await {
+        if let Some((end, cuts)) = service.outages().now(clock.now()) {
+            for stream in listener.take().map(close).into_iter().flatten() {
+                connections.spawn(connection(service.clone(), stream));
+            }
+            if cuts {
+                connections.abort_all();
+            }
+            clock.sleep_until(end).await;
+            continue;
+        }
+        let Some(open) = &listener else {
+            // Somebody else may have the port for a moment, as the source of a connection.
+            match &addr {
+                Ok(addr) => listener = TcpListener::bind(addr).await.ok(),
+                Err(_) => return,
+            }
+            if listener.is_none() {
+                clock.sleep_until(clock.now().saturating_add(PORT_PAUSE)).await;
+            }
+            continue;
+        };
+        let accepted = match service.outages().next(clock.now()) {
+            None => open.accept().await,
+            Some(outage) => tokio::select! {
+                accepted = open.accept() => accepted,
+                () = clock.sleep_until(outage) => continue,
+            },
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let _ = stream.set_nodelay(true);
                 connections.spawn(connection(service.clone(), stream));
             }
             // A peer that left again, or no descriptors left: those need a moment to come back.
-            Err(_) => {
-                let clock = Clock::start();
-                clock.sleep_until(ACCEPT_PAUSE).await;
-            }
+            Err(_) => clock.sleep_until(clock.now().saturating_add(ACCEPT_PAUSE)).await,
         }
     }
+}
+
+/// Closes the listener. What connected before is handed on: it would be reset, and not refused.
+fn close(listener: TcpListener) -> Vec<TcpStream> {
+    let Ok(listener) = listener.into_std() else { return Vec::new() };
+    let accept = || {
+        let (stream, _) = listener.accept().ok()?;
+        stream.set_nonblocking(true).ok()?;
+        TcpStream::from_std(stream).ok()
+    };
+    iter::from_fn(accept).collect()
 }
 
 async fn connection(service: EmulatorService, stream: TcpStream) {
     let fuse = Arc::new(AtomicBool::new(false));
     let stream = Fused { stream, fuse: Arc::clone(&fuse) };
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().keep_alive(service.keeps_alive());
     let answer = service_fn(move |request: http::Request<Incoming>| {
         let answer = service.clone().call(request);
         let fuse = Arc::clone(&fuse);
@@ -102,9 +143,7 @@ async fn connection(service: EmulatorService, stream: TcpStream) {
         }
     });
     // How a connection ended is its client's business.
-    let _ = auto::Builder::new(TokioExecutor::new())
-        .serve_connection(TokioIo::new(stream), answer)
-        .await;
+    let _ = server.serve_connection(TokioIo::new(stream), answer).await;
 }
 
 /// A stream that answers nothing more once its fuse is blown, and closes with a reset (RST).
@@ -177,3 +216,4 @@ impl AsyncWrite for Fused {
 }
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+const PORT_PAUSE: Duration = Duration::from_millis(1);

@@ -23,6 +23,8 @@ use tower_service::Service;
 use crate::{
     EmulatorBody, EmulatorError, Received,
     answer::{errors, head},
+    clock::Clock,
+    outage::Outages,
     registry::{Place, Registry},
     visit::{self, Visit},
 };
@@ -60,6 +62,24 @@ impl EmulatorService {
         Self { registry, listener: Some(Listener { place, pause }) }
     }
 
+    /// Whether the resource's HTTP/1.1 connections take more than one request.
+    pub(crate) fn keeps_alive(&self) -> bool {
+        self.listener.is_none_or(|listener| self.registry.places[listener.place].keep_alive)
+    }
+
+    /// When the listener's resource cannot be connected to; never, without a listener.
+    pub(crate) fn outages(&self) -> Outages<'_> {
+        self.listener.map_or(Outages::NONE, |listener| self.registry.outages(listener.place))
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.registry.clock
+    }
+
+    fn is_down(&self, place: usize) -> bool {
+        self.registry.outages(place).now(self.registry.clock.now()).is_some()
+    }
+
     async fn answer<B>(self, request: Request<B>) -> Result<Response<EmulatorBody>, EmulatorError>
     where
         B: Body,
@@ -71,6 +91,9 @@ impl EmulatorService {
             Some(listener) => Some(listener.place),
             None => host(&head).and_then(|host| self.registry.place_at(host)),
         };
+        if self.listener.is_none() && index.is_some_and(|index| self.is_down(index)) {
+            return Err(EmulatorError::Down);
+        }
         let place = index.map(|index| &self.registry.places[index]);
         self.note(&head, place, body.as_ref());
         let authorized = self.check_keys(&head.headers, index, place);

@@ -29,6 +29,7 @@ pub(crate) struct Site {
     pub(crate) pace: Pace,
     pub(crate) spillover: Option<String>,
     pub(crate) hides_throttles: bool,
+    failures: Vec<(f64, Fault)>,
     state: Mutex<State>,
 }
 
@@ -38,6 +39,8 @@ struct State {
     script: VecDeque<Fault>,
     counts: Counts,
     draw: SmallRng,
+    /// Apart from `draw`, so that failures change no answer's length.
+    failure_draw: SmallRng,
 }
 
 #[derive(Debug)]
@@ -75,20 +78,32 @@ impl Site {
             pace: deployment.pace,
             spillover: deployment.spillover,
             hides_throttles: deployment.hides_throttles,
+            failures: deployment.failures,
             state: Mutex::new(State {
                 quota,
                 script: VecDeque::new(),
                 counts: Counts::default(),
                 draw: SmallRng::seed_from_u64(0),
+                failure_draw: SmallRng::seed_from_u64(0),
             }),
         }
     }
 
-    /// Counts an attempt and takes the fault scripted for it.
+    /// Counts an attempt and takes the fault scripted for it, or one that is drawn for it.
     pub(crate) fn arrive(&self) -> Option<Fault> {
         let mut state = self.lock();
         state.counts.attempts += 1;
-        state.script.pop_front()
+        if self.failures.is_empty() {
+            return state.script.pop_front();
+        }
+        // Drawn for every attempt, so that a script does not shift the failures after it.
+        let draw = state.failure_draw.random();
+        state.script.pop_front().or_else(|| fault_at(&self.failures, draw))
+    }
+
+    /// Counts an attempt that carries its own fault.
+    pub(crate) fn arrive_spoiled(&self) {
+        self.lock().counts.attempts += 1;
     }
 
     /// Puts a request to the quota.
@@ -184,12 +199,25 @@ impl Site {
     }
 
     pub(crate) fn reseed(&self, seed: u64) {
-        self.lock().draw = SmallRng::seed_from_u64(seed);
+        let mut state = self.lock();
+        state.draw = SmallRng::seed_from_u64(seed);
+        state.failure_draw = SmallRng::seed_from_u64(!seed);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The fault in whose share of 0 to 1 the draw falls.
+fn fault_at(failures: &[(f64, Fault)], mut draw: f64) -> Option<Fault> {
+    for (share, fault) in failures {
+        if draw < *share {
+            return Some(fault.clone());
+        }
+        draw -= share;
+    }
+    None
 }
 
 impl Quota {

@@ -57,6 +57,7 @@ pub(crate) async fn serve(visit: Visit<'_>, body: &Bytes) -> Answer {
         let listing = json::listing(visit.place, route.operation);
         return Ok(service::json(StatusCode::OK, EmulatorBody::whole(listing)));
     }
+    let poison = visit.registry.poison(&visit.head.headers, body);
     let body = ask::parse(body);
     let site = match visit.find(&route, &body) {
         Ok(site) => site,
@@ -70,7 +71,7 @@ pub(crate) async fn serve(visit: Visit<'_>, body: &Bytes) -> Answer {
         }
         Ok(ask)
     });
-    let call = Call { visit: &visit, route: &route, ask: &ask };
+    let call = Call { visit: &visit, route: &route, ask: &ask, poison };
     let first = call.attempt(site).await?;
     call.spill(site, first).await
 }
@@ -122,11 +123,19 @@ struct Call<'a> {
     visit: &'a Visit<'a>,
     route: &'a Route,
     ask: &'a Result<Ask, Complaint>,
+    /// What this request meets wherever it goes.
+    poison: Option<Fault>,
 }
 
 impl Call<'_> {
     async fn attempt(&self, site: &Arc<Site>) -> Answer {
-        let fault = site.arrive().unwrap_or_else(Fault::pass);
+        let fault = match &self.poison {
+            Some(poison) => {
+                site.arrive_spoiled();
+                poison.clone()
+            }
+            None => site.arrive().unwrap_or_else(Fault::pass),
+        };
         let mut response = match fault.kind {
             FaultKind::Reset => {
                 self.pass(fault.delay).await;

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use spillover_emulator::{Deployment, Emulator, Fault, Pace, Ptu, Resource, Serving, Standard};
 use tokio::net::TcpListener;
 
+mod outages;
+
 const VERSIONS: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
 
 /// The emulator, one of its resources behind a socket, and a client that speaks `version`.
@@ -26,16 +28,20 @@ struct Scene {
 
 impl Scene {
     async fn new(version: Version) -> Self {
+        Self::with(version, |east| east).await
+    }
+
+    /// `change` says what else the resource behind the socket does.
+    async fn with(version: Version, change: impl FnOnce(Resource) -> Resource) -> Self {
         let pace =
             Pace { first_token: Duration::from_millis(5), per_token: Duration::from_millis(2) };
         let ptu = Ptu::new(1_000.0).bucket_seconds(3.0);
-        let emulator = Emulator::new([
-            Resource::new("contoso-east")
-                .key("key-east")
-                .deployment(Deployment::ptu("ptu", ptu))
-                .deployment(Deployment::standard("std", Standard::unlimited()).pace(pace)),
-            Resource::new("contoso-sweden").key("key-sweden"),
-        ]);
+        let east = Resource::new("contoso-east")
+            .key("key-east")
+            .deployment(Deployment::ptu("ptu", ptu))
+            .deployment(Deployment::standard("std", Standard::unlimited()).pace(pace));
+        let emulator =
+            Emulator::new([change(east), Resource::new("contoso-sweden").key("key-sweden")]);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let serving = emulator.serve("contoso-east", listener);
         let client = Client::builder(TokioExecutor::new())
