@@ -1,0 +1,70 @@
+//! Whether failover ever costs availability: the gateway without and with it, before emulated
+//! resources that fail, over real sockets.
+//!
+//! ```console
+//! $ cargo test -p spillover --test availability                        # all rows, in about 80 s
+//! $ cargo test -p spillover --test availability -- --seconds 20 poison  # some of them, for longer
+//! ```
+//!
+//! It prints one table and ends with 1 when a row serves less with failover than without, or misses
+//! its bar. The configuration of each gateway and its log, with a line for each request, are in
+//! `target/tmp/availability`.
+
+mod callers;
+mod rows;
+mod scene;
+mod table;
+
+use std::{env, process::ExitCode, time::Duration};
+
+use futures::{StreamExt, stream};
+
+use crate::{rows::Row, scene::Run, table::Line};
+
+fn main() -> ExitCode {
+    let (seconds, words) = arguments();
+    let is_wanted =
+        |row: &Row| words.is_empty() || words.iter().any(|word| row.name.contains(word));
+    let rows = rows::all(Duration::from_secs(seconds)).into_iter().filter(is_wanted);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let lines = runtime.block_on(measured(rows.collect()));
+    print!("{}", table::render(&lines));
+    if !lines.is_empty() && lines.iter().all(Line::holds) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Busy rows one after the other, so that they have the machine for themselves; the others at once.
+async fn measured(rows: Vec<Row>) -> Vec<Line> {
+    let (busy, idle): (Vec<_>, Vec<_>) = rows.into_iter().partition(Row::is_busy);
+    let mut lines = Vec::new();
+    for row in busy {
+        let without = scene::run(&row, false).await;
+        lines.push(line(&row, &without, &scene::run(&row, true).await));
+    }
+    let idle = stream::iter(idle).map(async |row| {
+        let (without, with) = futures::join!(scene::run(&row, false), scene::run(&row, true));
+        line(&row, &without, &with)
+    });
+    lines.extend(idle.buffered(usize::MAX).collect::<Vec<_>>().await);
+    lines
+}
+
+fn line(row: &Row, without: &Run, with: &Run) -> Line {
+    let line = Line::new(row, without, with);
+    eprintln!("{}: done", row.name);
+    line
+}
+
+/// `--seconds N`, 6 without; other words choose rows by their names.
+fn arguments() -> (u64, Vec<String>) {
+    let mut words: Vec<_> = env::args().skip(1).collect();
+    let Some(at) = words.iter().position(|word| word == "--seconds") else { return (6, words) };
+    let stated = words.get(at + 1).and_then(|word| word.parse().ok());
+    let seconds = stated.filter(|seconds| (1..=600).contains(seconds));
+    let seconds = seconds.expect("--seconds takes a whole number from 1 to 600");
+    words.drain(at..=at + 1);
+    (seconds, words)
+}
