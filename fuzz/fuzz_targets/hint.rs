@@ -35,9 +35,10 @@ fuzz_target!(|text: &[u8]| {
         (_, Outcome::Throttled(Hint::After(wait))) => {
             assert!(!wait.is_zero() && wait <= Hint::LONGEST);
         }
-        (429 | 503 | 200, Outcome::Throttled(_)) | (500 | 502 | 503 | 504, Outcome::Failed) => {}
+        (429 | 500..=599 | 200, Outcome::Throttled(_))
+        | (500 | 502 | 503 | 504, Outcome::Failed) => {}
         (200, Outcome::Failed) => assert!(headers.contains_key("grpc-status")),
-        (429 | 500 | 502 | 503 | 504, outcome) => panic!("{status}: {outcome:?}"),
+        (429 | 529 | 500 | 502 | 503 | 504, outcome) => panic!("{status}: {outcome:?}"),
         (_, outcome) => assert_eq!(outcome, Outcome::Answered, "{status}"),
     }
 

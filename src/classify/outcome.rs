@@ -18,7 +18,7 @@ pub enum Outcome {
     /// Refused for nothing but its length: a 400 or 413 with [`Reason::ContextLength`]. The backend is well,
     /// and another may take what this one does not. The head alone never says so.
     ContextTooLong,
-    /// The server failed: 500, 502, 503 without a hint, 504; gRPC `UNAVAILABLE` without pushback.
+    /// The server failed: 500, 502, 503, 504 that ask for no wait; gRPC `UNAVAILABLE` without pushback.
     /// Others where a layer was told to take them for failures.
     Failed,
 }
@@ -28,15 +28,16 @@ impl Outcome {
     ///
     /// | status | outcome |
     /// |---|---|
-    /// | 429 | throttled, whatever [`Hint::read`] finds |
-    /// | 503 | throttled if it asks for a wait outright, legibly, else failed |
-    /// | 500, 502, 504 | failed |
+    /// | 429, 529 | throttled, whatever [`Hint::read`] finds |
+    /// | any other 5xx that asks for a wait outright, legibly | throttled |
+    /// | 500, 502, 503, 504 | failed |
     /// | 200, gRPC, `grpc-status: 8` in the head | throttled |
     /// | 200, gRPC, `grpc-status: 14` in the head | throttled if it has a pushback, else failed |
     /// | anything else | answered |
     ///
-    /// A 503 asks outright with `retry-after-ms`, `x-ms-retry-after-ms` or `retry-after`, zero
-    /// included; a rate-limit reset alone is no such request.
+    /// A 5xx asks outright with `retry-after-ms`, `x-ms-retry-after-ms` or `retry-after`, zero
+    /// included; a rate-limit reset alone is no such request. 529 is Anthropic's "overloaded", which
+    /// Foundry passes on, and says nothing else.
     ///
     /// In a gRPC response (`content-type: application/grpc`) the wait that `grpc-retry-pushback-ms`
     /// dictates comes before all others, and one that is negative or illegible forbids another
@@ -49,14 +50,11 @@ impl Outcome {
     pub fn of(status: StatusCode, headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Self {
         match status {
             StatusCode::OK if grpc::is_spoken(headers) => trailers_only(headers, now),
-            StatusCode::TOO_MANY_REQUESTS => {
+            status if is_refusal(status) => {
                 let dictated = grpc::dictated(headers);
                 Self::Throttled(dictated.unwrap_or_else(|| Hint::read(headers, now)))
             }
-            StatusCode::SERVICE_UNAVAILABLE => unavailable(headers, now),
-            StatusCode::INTERNAL_SERVER_ERROR
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::GATEWAY_TIMEOUT => Self::Failed,
+            status if status.is_server_error() => server_error(status, headers, now),
             _ => Self::Answered,
         }
     }
@@ -73,7 +71,7 @@ impl Outcome {
     /// [`ContextTooLong`]: Self::ContextTooLong
     #[inline]
     pub fn of_response<B>(response: &Response<B>, now: impl FnOnce() -> SystemTime) -> Self {
-        if let StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE = response.status()
+        if may_refuse(response.status())
             && let Some(refusal) = Refusal::of(response)
             && let Some(hint) = refusal.hint_of_layer(response.headers())
         {
@@ -97,14 +95,30 @@ fn is_context_too_long<B>(response: &Response<B>) -> bool {
         && Refusal::of(response).is_some_and(|it| it.reason() == Reason::ContextLength)
 }
 
-/// A 503 is about capacity only when it says when to come back.
-fn unavailable(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Outcome {
+/// Whether a response with this status refuses, whatever else it says.
+pub(crate) const fn is_refusal(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 529)
+}
+
+/// Whether a response with this status is a refusal, or one if it asks for a wait.
+const fn may_refuse(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 500..=599)
+}
+
+/// A server error is about capacity only when it says when to come back.
+#[cold]
+fn server_error(
+    status: StatusCode,
+    headers: &HeaderMap,
+    now: impl FnOnce() -> SystemTime,
+) -> Outcome {
     if let Some(pushback) = grpc::dictated(headers) {
         return Outcome::Throttled(pushback);
     }
-    match retry_after::read(headers, now) {
-        Hint::None => Outcome::Failed,
-        asked => Outcome::Throttled(asked.or_longer(|| reset::read(headers))),
+    match (retry_after::read(headers, now), status.as_u16()) {
+        (Hint::None, 500 | 502 | 503 | 504) => Outcome::Failed,
+        (Hint::None, _) => Outcome::Answered,
+        (asked, _) => Outcome::Throttled(asked.or_longer(|| reset::read(headers))),
     }
 }
 
@@ -145,7 +159,7 @@ mod tests {
     fn every_status_has_one_outcome_without_headers_and_never_reads_the_clock() {
         for status in 100..=999 {
             let expected = match status {
-                429 => Outcome::Throttled(Hint::None),
+                429 | 529 => Outcome::Throttled(Hint::None),
                 500 | 502 | 503 | 504 => Outcome::Failed,
                 _ => Outcome::Answered,
             };
@@ -154,26 +168,27 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_throttles_only_429_and_503() {
+    fn a_wait_makes_a_server_error_a_refusal_and_no_other_status() {
         let hint = [("retry-after-ms", "43"), ("retry-after", "1")];
-        for status in [200, 202, 302, 400, 401, 403, 404, 408, 409, 413, 501, 505] {
-            assert_outcome(status, &hint, Outcome::Answered);
+        for status in (100..=999).filter(|status| *status != 429) {
+            let expected = if status / 100 == 5 { throttled(43) } else { Outcome::Answered };
+            assert_outcome(status, &hint, expected);
         }
-        for status in [500, 502, 504] {
-            assert_outcome(status, &hint, Outcome::Failed);
-        }
-        assert_outcome(429, &hint, throttled(43));
-        assert_outcome(503, &hint, throttled(43));
     }
 
     #[test]
-    fn a_503_needs_a_wait_asked_for_outright() {
-        assert_outcome(503, &[("retry-after", "0")], Outcome::Throttled(Hint::Zero));
-        assert_outcome(503, &[("retry-after", "1e400")], Outcome::Throttled(Hint::TooLong));
-        assert_outcome(503, &[("retry-after", "soon")], Outcome::Failed);
-        assert_outcome(503, &[("x-ratelimit-reset-tokens", "55")], Outcome::Failed);
-        let both = [("retry-after", "0"), ("x-ratelimit-reset-tokens", "55")];
-        assert_outcome(503, &both, throttled(55_000));
+    fn a_server_error_needs_a_wait_asked_for_outright() {
+        for (status, without) in
+            [(500, Outcome::Failed), (503, Outcome::Failed), (501, Outcome::Answered)]
+        {
+            assert_outcome(status, &[("retry-after", "0")], Outcome::Throttled(Hint::Zero));
+            assert_outcome(status, &[("retry-after", "1e400")], Outcome::Throttled(Hint::TooLong));
+            assert_outcome(status, &[("retry-after", "soon")], without);
+            assert_outcome(status, &[("x-ratelimit-reset-tokens", "55")], without);
+            let both = [("retry-after", "0"), ("x-ratelimit-reset-tokens", "55")];
+            assert_outcome(status, &both, throttled(55_000));
+        }
+        assert_outcome(529, &[("retry-after", "2")], throttled(2_000));
     }
 
     #[test]

@@ -22,18 +22,18 @@ pub(crate) struct Verdict {
 /// | status | verdict |
 /// |---|---|
 /// | 429 | what the error says, else a rate limit |
+/// | 529 | what the error says, else capacity |
 /// | 503 | capacity, quota or rate, when the error says so |
 /// | 403 | quota, by the error's code or in API Management's words |
 /// | 400, 413 | a request that is too long, when the error says so |
 pub(crate) fn judge(status: StatusCode, body: &[u8]) -> Option<Verdict> {
     let fault = ApiError::in_body(body);
-    let reason = match status {
-        StatusCode::TOO_MANY_REQUESTS => Some(any_reason(&fault).unwrap_or(Reason::Rate)),
-        StatusCode::SERVICE_UNAVAILABLE => unavailable(&fault),
-        StatusCode::FORBIDDEN => forbidden(&fault),
-        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => {
-            fault.is_too_long().then_some(Reason::ContextLength)
-        }
+    let reason = match status.as_u16() {
+        429 => Some(any_reason(&fault).unwrap_or(Reason::Rate)),
+        529 => Some(any_reason(&fault).unwrap_or(Reason::Capacity)),
+        503 => unavailable(&fault),
+        403 => forbidden(&fault),
+        400 | 413 => fault.is_too_long().then_some(Reason::ContextLength),
         _ => None,
     }?;
     let wait = match reason {
@@ -83,6 +83,17 @@ mod tests {
         assert_verdict(429, r#"{"error":{"code":"server_error"}}"#, Some((Reason::Rate, None)));
         let busy = r#"{"error":{"code":"429","message":"The service is temporarily unable to process your request. Please retry after 3 seconds."}}"#;
         assert_verdict(429, busy, Some((Reason::Capacity, Some(3))));
+    }
+
+    #[test]
+    fn a_529_is_a_lack_of_capacity_unless_it_says_otherwise() {
+        for silent in ["", "<html></html>", r#"{"error":{"code":"server_error"}}"#] {
+            assert_verdict(529, silent, Some((Reason::Capacity, None)));
+        }
+        let overloaded = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded. Please retry after 3 seconds."}}"#;
+        assert_verdict(529, overloaded, Some((Reason::Capacity, Some(3))));
+        let rate = r#"{"type":"error","error":{"type":"rate_limit_error","message":"x"}}"#;
+        assert_verdict(529, rate, Some((Reason::Rate, None)));
     }
 
     #[test]

@@ -144,7 +144,7 @@ proptest! {
             sample.body = noise.clone().into_bytes();
             let (whole, _) = read(&sample, &[noise.as_bytes()]);
             prop_assert_eq!(read(&sample, &cut(noise.as_bytes(), &cuts)).0, whole);
-            for status in [429, 503, 403, 400, 413] {
+            for status in [429, 529, 503, 403, 400, 413] {
                 body::judge(status.try_into().unwrap(), noise.as_bytes());
             }
         }

@@ -59,6 +59,7 @@ use super::Inspect;
 /// | answer | read | becomes |
 /// |---|---|---|
 /// | 429 | its body | the same, with its reason, and with the wait that its message asks for where no header asks for one outright |
+/// | 529 | its body | the same, with its reason: a lack of capacity unless it says otherwise |
 /// | 503 | its body | the same; a 429 when it names capacity: `server_is_overloaded`, "currently overloaded", or API Management's "Backend pool … is temporarily unavailable" |
 /// | 403, JSON | its body | a 429 when API Management says that a quota is spent |
 /// | 400 or 413, JSON | its body | the same, with its reason, when the request is too long for the deployment |

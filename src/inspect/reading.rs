@@ -222,31 +222,25 @@ type Polled<R> = Poll<Option<Result<Frame<<R as Body>::Data>, <R as Body>::Error
 /// not.
 fn subject<R>(response: &Response<R>, asked: RequestKind) -> Result<Option<Subject>, Refused> {
     let headers = response.headers();
-    let kind = match response.status() {
-        StatusCode::OK if asked == RequestKind::Stored => return Ok(None),
-        StatusCode::OK
-        | StatusCode::BAD_REQUEST
-        | StatusCode::FORBIDDEN
-        | StatusCode::PAYLOAD_TOO_LARGE => ContentKind::of(headers),
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => ContentKind::Other,
+    let status = response.status().as_u16();
+    let kind = match status {
+        200 if asked == RequestKind::Stored => return Ok(None),
+        200 | 400 | 403 | 413 => ContentKind::of(headers),
+        429 | 503 | 529 => ContentKind::Other,
         _ => return Ok(None),
     };
-    let subject = match (response.status(), kind) {
-        (StatusCode::OK, ContentKind::EventStream) => {
+    let subject = match (status, kind) {
+        (200, ContentKind::EventStream) => {
             // Of no wait at all it has not been seen; the events will tell.
             if asked == RequestKind::Response && Hint::asked(headers, clock::wall) > Hint::Zero {
                 return Err(Refused::by_head());
             }
             Subject::Stream(Preamble::default())
         }
-        (StatusCode::OK, ContentKind::Json) if asked == RequestKind::Response => {
+        (200, ContentKind::Json) if asked == RequestKind::Response => {
             Subject::Json(Status::default())
         }
-        (
-            StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN | StatusCode::PAYLOAD_TOO_LARGE,
-            ContentKind::Json,
-        )
-        | (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, _) => Subject::Refusal,
+        (400 | 403 | 413, ContentKind::Json) | (429 | 503 | 529, _) => Subject::Refusal,
         _ => return Ok(None),
     };
     Ok((!is_encoded(headers)).then_some(subject))

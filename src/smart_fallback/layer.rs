@@ -60,7 +60,7 @@ use crate::{
 ///
 /// # What it does not do
 ///
-/// Only refusals (429, 503 with a hint, and their gRPC forms) move a request, and a 400 for its
+/// Only refusals (429, 529, a 5xx with a hint, and their gRPC forms) move a request, and a 400 for its
 /// [length](MoveOn::context_length). Any other answer of the primary, and any error, is the
 /// caller's, as in the reference script, unless others are to
 /// [spill](Self::move_on) too. The fallback is asked once; when it refuses as well, its response is

@@ -126,7 +126,7 @@ def wait_of(verdict, lines):
 def models(port):
     told, config = [], []
     for name, api, form, verdict in cases():
-        refuses = verdict[0] == "429"
+        refuses = verdict[0] in ("429", "529")
         # Another status is the caller's, so that the second backend is not asked.
         backends = {"one": [name], "two": [name, f"served-{api}-{form}"]} if refuses else {"one": [name]}
         for prefix, files in backends.items():

@@ -91,6 +91,25 @@ async fn a_refused_region_rests_exactly_as_long_as_it_asked_and_the_next_one_ans
 }
 
 #[tokio::test(start_paused = true)]
+async fn overload_and_any_server_error_that_asks_for_a_wait_are_refusals() {
+    for (answer, rest) in [
+        (Answer::status(529), 1_000),
+        (Answer::status(529).with("retry-after", "2"), 2_000),
+        (Answer::status(500).with("retry-after-ms", "43"), 43),
+        (Answer::status(501).with("retry-after", "3"), 3_000),
+        (Answer::status(504).with("retry-after", "4"), 4_000),
+    ] {
+        let pool = pool(["a", "b"]);
+        let leaf = regions([("a", answer)]);
+        let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::new());
+        let response = layer.layer(leaf).oneshot(request()).await.unwrap();
+        assert_eq!(asked(account(&response)), [("a", 0), ("b", 0)]);
+        assert_eq!(pool.cooldowns().collect::<Vec<_>>(), [("a", Some(ms(rest))), ("b", None)]);
+        assert_eq!(pool.failures().next(), Some(("a", 0)), "it was no failure");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_backend_is_asked_at_most_once_and_the_last_refusal_speaks_for_the_pool() {
     let leaf = Leaf::new(|seen| {
         let ms = match seen.host() {
@@ -204,7 +223,7 @@ async fn failures_move_a_request_only_when_told_to() {
         assert_eq!(account(&response).backend(), Some("b"), "{failure}");
         assert_eq!(account(&response).attempts().next().unwrap().outcome(), Outcome::Failed);
     }
-    for kept in [200, 301, 400, 401, 403, 404, 408, 409, 501] {
+    for kept in [200, 301, 400, 401, 403, 404, 408, 409] {
         let leaf = regions([("a", Answer::status(kept).with("retry-after", "1"))]);
         let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(MoveOn::of_servers());
         assert_eq!(ask(&layer, &leaf).await.unwrap().status().as_u16(), kept);

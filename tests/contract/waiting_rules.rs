@@ -54,8 +54,8 @@ async fn any_other_answer_of_the_primary_is_the_callers_untouched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hint_beside_another_status_than_429_and_503_moves_nothing() {
-    for status in [200, 400, 500, 502] {
+async fn a_hint_beside_a_status_that_is_no_refusal_or_server_error_moves_nothing() {
+    for status in [200, 302, 400, 408] {
         let ptu = Leaf::playing([Answer::status(status).with("retry-after", "1")]);
         let standard = Leaf::playing([Answer::ok()]);
         let (result, took) = through(WaitThenSpill, &ptu, &standard, request()).await;
@@ -65,11 +65,13 @@ async fn a_hint_beside_another_status_than_429_and_503_moves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_503_with_a_hint_is_a_refusal() {
-    let ptu = Leaf::playing([Answer::status(503).with("retry-after", "2"), Answer::ok()]);
-    let standard = Leaf::playing([Answer::ok()]);
-    let (result, took) = through(WaitThenSpill, &ptu, &standard, request()).await;
-    assert_eq!((result.unwrap().status().as_u16(), took, standard.len()), (200, 2_000, 0));
+async fn a_server_error_with_a_hint_is_a_refusal() {
+    for status in [500, 502, 503, 504, 529] {
+        let ptu = Leaf::playing([Answer::status(status).with("retry-after", "2"), Answer::ok()]);
+        let standard = Leaf::playing([Answer::ok()]);
+        let (result, took) = through(WaitThenSpill, &ptu, &standard, request()).await;
+        assert_eq!((result.unwrap().status().as_u16(), took, standard.len()), (200, 2_000, 0));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -242,7 +242,7 @@ fn pass_on(
             total: now.saturating_duration_since(guard.record.started),
             in_layers: now.saturating_duration_since(passed.sent),
         };
-        decision.write(&mut head.headers, head.status, passed.trace);
+        decision.write(&mut head.headers, passed.trace);
     }
     let kind = head.headers.get(header::CONTENT_TYPE);
     guard.record.streaming = ContentKind::named(kind) == ContentKind::EventStream;

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tower_spillover::{
     Served,
     classify::{Hint, Outcome, Reason},
@@ -24,13 +24,12 @@ pub(crate) struct DecisionHeaders<'a> {
 
 impl DecisionHeaders<'_> {
     /// Adds it to the head of the answer.
-    pub(crate) fn write(&self, headers: &mut HeaderMap, status: StatusCode, with_trace: bool) {
+    pub(crate) fn write(&self, headers: &mut HeaderMap, with_trace: bool) {
         let served = self.served;
         headers.reserve(8);
-        let is_refused = is_refusal(status, served);
         let tier = match served.backend() {
             None => "refused",
-            Some(_) if is_refused => "refused",
+            Some(_) if is_refusal(served) => "refused",
             Some(_) if served.spilled() => "spilled",
             Some(_) => self.first_tier,
         };
@@ -47,11 +46,9 @@ impl DecisionHeaders<'_> {
     }
 }
 
-fn is_refusal(status: StatusCode, served: &Served) -> bool {
-    let throttled = |outcome| matches!(outcome, Outcome::Throttled(_));
-    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
-        && (served.backend().is_none()
-            || served.attempts().next_back().is_some_and(|last| throttled(last.outcome())))
+fn is_refusal(served: &Served) -> bool {
+    let last = served.attempts().next_back();
+    last.is_some_and(|last| matches!(last.outcome(), Outcome::Throttled(_)))
 }
 
 /// The tier that answered and, when it was not at once, what came before.
