@@ -160,6 +160,12 @@ fn a_problem_is_told_in_these_words() {
             "sticky.capacity: 0 is out of range; use 1 to 10000000\nsticky.longest_age: \"1s\" is out of range; use 1m to 1year\nsticky.age: is not a key here; remove it, or use one of capacity, longest_age\nmodels.m.standard[0].quota: is empty; give it a value or remove it\nmodels.m.failures[0]: \"conect\" is not known; did you mean \"connect\"?\nmodels.m.failures[1]: is a whole number where text belongs; put it in quotes\nmodels.m.rotate_on_failure: stands beside `failures`; remove one of the two\nmodels.m.spill_long_context: would do nothing without both tiers; remove it or add the other tier\nmodels.m.rotate_long_context: is a whole number where true or false belongs; write it without quotes\nmodels.m.max_attempts: 0 is out of range; use 1 to 1000\nmodels.m.cache_affinity: \"keys\" is not known; did you mean \"key\"?\nmodels.m.sticky.default_backend: \"b\" is not known; use one of a\nmodels.m.sticky.capacity: is not a key here; remove it, or use one of default_backend\nmodels.m.inspect.body_time: \"2m\" is out of range; use 0s to 1m\nmodels.m.inspect.preamble_time: is a whole number where a duration belongs; write it like \"4s\" or \"250ms\"\nmodels.m.inspect.preamble_limit: \"1 TiB\" is not a size; write it like \"64 KiB\" or \"4 MiB\"\nmodels.m.inspect.x: is not a key here; remove it, or use one of body_time, preamble_time, preamble_limit",
         ),
         (
+            "models.m.failures = [\"424\", \"599\", \"429\", \"404\", \"413\", \"399\", \"600\", \"timeot\"]",
+            "",
+            "",
+            "models.m.failures[2]: \"429\" is a refusal, which moves on by itself; remove it\nmodels.m.failures[3]: \"404\" moves on by itself where it is the backend's own fault, and is the client's otherwise; remove it\nmodels.m.failures[4]: \"413\" is about the request; what is too long is for spill_long_context and rotate_long_context\nmodels.m.failures[5]: \"399\" is no status of an error; use 400 to 599\nmodels.m.failures[6]: \"600\" is no status of an error; use 400 to 599\nmodels.m.failures[7]: \"timeot\" is not known; did you mean \"timeout\"?",
+        ),
+        (
             "models.m.failures = { on = \"500\", budget = { moves = 0, per_success = 2, x = 1 }, x = 1 }\nmodels.m.sticky = \"on\"\nmodels.m.inspect = 1\nmodels.m.max_attempts = \"2\"\nmodels.m.rotate_long_context = \"no\"",
             "",
             "",

@@ -214,6 +214,7 @@ fn a_backend_is_named_by_who_may() {
 fn only_the_failures_that_are_listed_move_on_and_attempts_are_limited() {
     let sweden = storing("resp_1");
     let failing = Witness::new(|_| (503, "", String::new()));
+    let given_up = Witness::new(|_| (524, "", String::new()));
     let refusing = crate::witness::refusing();
     let breaking = TcpListener::bind("127.0.0.1:0").unwrap();
     let broken = format!("http://{}", breaking.local_addr().unwrap());
@@ -224,6 +225,8 @@ fn only_the_failures_that_are_listed_move_on_and_attempts_are_limited() {
         (failing.endpoint(), "failures = [\"503\"]", 200, 1),
         (failing.endpoint(), "rotate_on_failure = true", 200, 1),
         (failing.endpoint(), "failures = [\"503\"]\nmax_attempts = 1", 503, 1),
+        (given_up.endpoint(), "", 524, 0),
+        (given_up.endpoint(), "failures = [\"424\", \"524\"]", 200, 1),
         (&*broken, "", 502, 0),
         (&*broken, "failures = { on = [\"reset\"], budget = \"none\" }", 200, 1),
         (nobody, "", 200, 1),

@@ -9,6 +9,7 @@ mod cooldown_policy;
 mod error_kind;
 mod fallback;
 mod move_on;
+mod status_set;
 
 pub(crate) use self::fallback::assumed_wait;
 pub use self::{

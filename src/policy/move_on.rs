@@ -4,17 +4,17 @@ use std::{fmt, time::SystemTime};
 
 use http::{HeaderMap, Response, StatusCode};
 
-use super::{ClassifyError, ErrorKind, RetryBudget, ReturnErrors};
+use super::{ClassifyError, ErrorKind, RetryBudget, ReturnErrors, status_set::StatusSet};
 use crate::classify::{Outcome, should_retry};
 
 /// What sends a request on beside a refusal, to the next backend or to the other tier: failed
-/// answers, transport errors, and its length. Nothing does by default, with the exception that
-/// [`context_length`](Self::context_length) names.
+/// answers, transport errors, and its length.
 ///
 /// A 429 was not executed. A failure may have been, and a completion that is asked for twice is
-/// billed twice, so each kind is switched on by itself. `x-should-retry` of the service has the last
-/// word on kinds that were: with `false` the answer is the caller's, and with `true` any 5xx moves
-/// on as soon as one kind is switched on.
+/// billed twice, so each kind is switched on by itself, from [`none`](Self::none) or beside the
+/// [default](Self::new). `x-should-retry` of the service has the last word on kinds that were: with
+/// `false` the answer is the caller's, and with `true` any 5xx moves on as soon as one status is
+/// switched on.
 ///
 /// Every move takes one from a [`RetryBudget`], so that an outage does not double the load on what
 /// is left. A backend that failed is left alone, twice as long with every failure in a row, and is
@@ -28,7 +28,7 @@ use crate::classify::{Outcome, should_retry};
 /// fn kind(error: &Error) -> ErrorKind {
 ///     if error.is_connect() { ErrorKind::Connect } else { ErrorKind::Other }
 /// }
-/// let move_on = MoveOn::new()
+/// let move_on = MoveOn::none()
 ///     .unavailable()
 ///     .bad_gateway()
 ///     .errors(kind)
@@ -38,8 +38,9 @@ use crate::classify::{Outcome, should_retry};
 /// ```
 #[derive(Clone)]
 pub struct MoveOn<X = ReturnErrors> {
-    /// Statuses in the lower byte, kinds of errors above.
-    kinds: u16,
+    statuses: StatusSet,
+    /// A bit for each kind of error.
+    errors: u8,
     /// Where it was not said, the layer's default.
     context_length: Option<bool>,
     budget: Option<RetryBudget>,
@@ -50,7 +51,8 @@ impl MoveOn {
     /// None, with a budget of 500 moves and one more in five successes.
     pub fn new() -> Self {
         Self {
-            kinds: 0,
+            statuses: StatusSet::NONE,
+            errors: 0,
             context_length: None,
             budget: Some(RetryBudget::default()),
             classify: ReturnErrors,
@@ -70,40 +72,52 @@ impl<X> MoveOn<X> {
     /// request from arriving may do so on the way to another backend too.
     #[must_use]
     pub const fn request_timeout(self) -> Self {
-        self.with(REQUEST_TIMEOUT)
+        self.status(StatusCode::REQUEST_TIMEOUT)
     }
 
     /// 409: the request met another one on the same object. OpenAI's own clients try again; another
     /// resource does not have the object, so that this helps where requests have none.
     #[must_use]
     pub const fn conflict(self) -> Self {
-        self.with(CONFLICT)
+        self.status(StatusCode::CONFLICT)
     }
 
     /// 500: it went wrong while it was executed, and may be billed.
     #[must_use]
     pub const fn internal_error(self) -> Self {
-        self.with(INTERNAL_ERROR)
+        self.status(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// 502: something between here and the model failed, maybe after the model had begun.
     #[must_use]
     pub const fn bad_gateway(self) -> Self {
-        self.with(BAD_GATEWAY)
+        self.status(StatusCode::BAD_GATEWAY)
     }
 
     /// 503 without a hint, and gRPC `UNAVAILABLE`: mostly refused before it was executed. With a hint
     /// it is a refusal, and moves on in any case.
     #[must_use]
     pub const fn unavailable(self) -> Self {
-        self.with(UNAVAILABLE)
+        self.status(StatusCode::SERVICE_UNAVAILABLE)
     }
 
     /// 504: it took too long. The model may be busy with it still, and it is billed when it ends; a
     /// request that is slow by nature is slow everywhere.
     #[must_use]
     pub const fn gateway_timeout(self) -> Self {
-        self.with(GATEWAY_TIMEOUT)
+        self.status(StatusCode::GATEWAY_TIMEOUT)
+    }
+
+    /// Any other status from 400 to 599: 424 of a tool that failed, 431 of more than the ten headers of
+    /// its own that Azure takes, 499 of a proxy that was left, 524 of one that gave up.
+    ///
+    /// What has a meaning of its own keeps it, whatever is said here: 400 and 413 (the request, or its
+    /// [length](Self::context_length)), 401, 402, 403, 404 and 410 (the backend's configuration), 429 and
+    /// 529 (refusals).
+    #[must_use]
+    pub const fn status(mut self, status: StatusCode) -> Self {
+        self.statuses.insert(status.as_u16());
+        self
     }
 
     /// Has `kind` say what the errors of the client are, so that [`connect`](Self::connect),
@@ -111,32 +125,32 @@ impl<X> MoveOn<X> {
     /// on. By default every error is the caller's.
     #[must_use]
     pub fn errors<E, F: Fn(&E) -> ErrorKind>(self, kind: F) -> MoveOn<F> {
-        let Self { kinds, context_length, budget, .. } = self;
-        MoveOn { kinds, context_length, budget, classify: kind }
+        let Self { statuses, errors, context_length, budget, .. } = self;
+        MoveOn { statuses, errors, context_length, budget, classify: kind }
     }
 
     /// Errors of [`ErrorKind::Connect`], which should move on.
     #[must_use]
     pub const fn connect(self) -> Self {
-        self.with(error(ErrorKind::Connect))
+        self.error(ErrorKind::Connect)
     }
 
     /// Errors of [`ErrorKind::Reset`].
     #[must_use]
     pub const fn reset(self) -> Self {
-        self.with(error(ErrorKind::Reset))
+        self.error(ErrorKind::Reset)
     }
 
     /// Errors of [`ErrorKind::Timeout`].
     #[must_use]
     pub const fn timeout(self) -> Self {
-        self.with(error(ErrorKind::Timeout))
+        self.error(ErrorKind::Timeout)
     }
 
     /// Errors of [`ErrorKind::Other`].
     #[must_use]
     pub const fn other(self) -> Self {
-        self.with(error(ErrorKind::Other))
+        self.error(ErrorKind::Other)
     }
 
     /// Whether a request moves on that is too long for the deployment that was asked: a 400 or 413 that a
@@ -165,23 +179,23 @@ impl<X> MoveOn<X> {
         self
     }
 
-    const fn with(mut self, kind: u16) -> Self {
-        self.kinds |= kind;
+    const fn error(mut self, kind: ErrorKind) -> Self {
+        self.errors |= bit(kind);
         self
     }
 
     /// The set, with `context_length` where it was not said, and what finds the kind of an error.
     pub(crate) fn split(self, context_length: bool) -> (MoveOn, X) {
         let context_length = Some(self.context_length.unwrap_or(context_length));
-        let Self { kinds, budget, classify, .. } = self;
-        (MoveOn { kinds, context_length, budget, classify: ReturnErrors }, classify)
+        let Self { statuses, errors, budget, classify, .. } = self;
+        (MoveOn { statuses, errors, context_length, budget, classify: ReturnErrors }, classify)
     }
 }
 
 impl MoveOn {
     /// Whether any kind of failure is switched on, so that backends that failed have to be probed.
     pub(crate) const fn watches_failures(&self) -> bool {
-        self.kinds != 0
+        self.errors != 0 || !self.statuses.is_empty()
     }
 
     /// What the result of an attempt means for a layer with this set: all but
@@ -202,40 +216,32 @@ impl MoveOn {
                 outcome if self.includes_response(outcome, response) => Outcome::Failed,
                 _ => Outcome::Answered,
             },
-            Err(error) if errors.kind(error).is_some_and(|kind| self.includes_error(kind)) => {
+            Err(error) if errors.kind(error).is_some_and(|kind| self.errors & bit(kind) != 0) => {
                 Outcome::Failed
             }
             Err(_) => Outcome::Answered,
         }
     }
 
-    const fn includes_error(&self, kind: ErrorKind) -> bool {
-        self.kinds & error(kind) != 0
-    }
-
     /// Whether an answer that was no refusal is a failure to move on from.
     #[inline]
     fn includes_response<R>(&self, outcome: Outcome, response: &Response<R>) -> bool {
-        self.kinds & STATUSES != 0 && self.includes(outcome, response.status(), response.headers())
+        let status = response.status();
+        // The first is gRPC's, which comes with a 200.
+        (outcome == Outcome::Failed || status.is_client_error() || status.is_server_error())
+            && self.includes(outcome, status, response.headers())
     }
 
+    #[cold]
     fn includes(&self, outcome: Outcome, status: StatusCode, headers: &HeaderMap) -> bool {
-        let kind = match status {
-            StatusCode::REQUEST_TIMEOUT => REQUEST_TIMEOUT,
-            StatusCode::CONFLICT => CONFLICT,
-            StatusCode::INTERNAL_SERVER_ERROR => INTERNAL_ERROR,
-            StatusCode::BAD_GATEWAY => BAD_GATEWAY,
-            StatusCode::SERVICE_UNAVAILABLE => UNAVAILABLE,
-            StatusCode::GATEWAY_TIMEOUT => GATEWAY_TIMEOUT,
-            // That of gRPC.
-            _ if outcome == Outcome::Failed => UNAVAILABLE,
-            _ if status.is_server_error() => 0,
-            _ => return false,
+        let status = match outcome {
+            Outcome::Failed if !status.is_server_error() => StatusCode::SERVICE_UNAVAILABLE,
+            _ => status,
         };
         match should_retry(headers) {
             Some(false) => false,
-            Some(true) if status.is_server_error() => true,
-            _ => self.kinds & kind != 0,
+            Some(true) if status.is_server_error() => !self.statuses.is_empty(),
+            _ => self.statuses.contains(status.as_u16()),
         }
     }
 
@@ -267,23 +273,16 @@ impl Default for MoveOn {
 impl<X> fmt::Debug for MoveOn<X> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MoveOn")
-            .field("kinds", &format_args!("{:#b}", self.kinds))
+            .field("statuses", &self.statuses)
+            .field("errors", &format_args!("{:#b}", self.errors))
             .field("context_length", &self.context_length)
             .field("budget", &self.budget)
             .finish_non_exhaustive()
     }
 }
 
-const REQUEST_TIMEOUT: u16 = 1;
-const CONFLICT: u16 = 1 << 1;
-const INTERNAL_ERROR: u16 = 1 << 2;
-const BAD_GATEWAY: u16 = 1 << 3;
-const UNAVAILABLE: u16 = 1 << 4;
-const GATEWAY_TIMEOUT: u16 = 1 << 5;
-const STATUSES: u16 = 0xff;
-
-const fn error(kind: ErrorKind) -> u16 {
-    1 << (8 + kind as u16)
+const fn bit(kind: ErrorKind) -> u8 {
+    1 << kind as u8
 }
 
 #[cfg(test)]
@@ -311,6 +310,12 @@ mod tests {
     #[test]
     fn each_kind_is_switched_on_by_itself() {
         assert!(statuses(&MoveOn::new(), None).is_empty());
+        for status in (100..=999).map(|status| StatusCode::from_u16(status).expect("a status")) {
+            let has_another_meaning = matches!(status.as_u16(), 400..=404 | 410 | 413 | 429 | 529);
+            let is_named = (400..600).contains(&status.as_u16()) && !has_another_meaning;
+            let named: &[u16] = if is_named { &[status.as_u16()] } else { &[] };
+            assert_eq!(statuses(&MoveOn::new().status(status), None), named);
+        }
         for (failures, status) in [
             (MoveOn::new().request_timeout(), 408),
             (MoveOn::new().conflict(), 409),

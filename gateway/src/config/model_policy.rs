@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use toml::de::DeValue;
 use tower_spillover::sticky::CacheAffinity;
 
@@ -78,7 +79,27 @@ fn listed_failures(value: &Value<'_>) -> Failures {
 
 fn kinds(list: &Value<'_>) -> Vec<Failure> {
     let words = list.list().unwrap_or_default();
-    words.iter().filter_map(|word| word.one_of(&FAILURES)).collect()
+    words.iter().filter_map(failure).collect()
+}
+
+fn failure(value: &Value<'_>) -> Option<Failure> {
+    let word = value.text()?;
+    let Ok(status) = word.parse::<u16>() else { return value.one_of(&ERRORS) };
+    let wrong = match status {
+        429 | 529 => "is a refusal, which moves on by itself; remove it",
+        401 | 402 | 403 | 404 | 410 => {
+            "moves on by itself where it is the backend's own fault, and is the client's otherwise; \
+             remove it"
+        }
+        400 | 413 => {
+            "is about the request; what is too long is for spill_long_context and \
+             rotate_long_context"
+        }
+        400..600 => return StatusCode::from_u16(status).ok().map(Failure::Status),
+        _ => "is no status of an error; use 400 to 599",
+    };
+    value.report(format!("{word:?} {wrong}"));
+    None
 }
 
 fn move_budget(mut section: Section<'_>) -> MoveBudget {
@@ -131,24 +152,15 @@ const AFFINITIES: [(&str, Option<CacheAffinity>); 3] = [
     ("key", Some(CacheAffinity::Key)),
     ("key-or-prompt", Some(CacheAffinity::KeyOrPrompt)),
 ];
-const FAILURES: [(&str, Failure); 9] = [
-    ("connect", Failure::Connect),
-    ("reset", Failure::Reset),
-    ("timeout", Failure::Timeout),
-    ("408", Failure::RequestTimeout),
-    ("409", Failure::Conflict),
-    ("500", Failure::InternalError),
-    ("502", Failure::BadGateway),
-    ("503", Failure::Unavailable),
-    ("504", Failure::GatewayTimeout),
-];
+const ERRORS: [(&str, Failure); 3] =
+    [("connect", Failure::Connect), ("reset", Failure::Reset), ("timeout", Failure::Timeout)];
 /// What `rotate_on_failure = true` stands for.
 const OF_SERVERS: [Failure; 5] = [
     Failure::Connect,
-    Failure::InternalError,
-    Failure::BadGateway,
-    Failure::Unavailable,
-    Failure::GatewayTimeout,
+    Failure::Status(StatusCode::INTERNAL_SERVER_ERROR),
+    Failure::Status(StatusCode::BAD_GATEWAY),
+    Failure::Status(StatusCode::SERVICE_UNAVAILABLE),
+    Failure::Status(StatusCode::GATEWAY_TIMEOUT),
 ];
 const YEAR: Duration = Duration::from_secs(31_557_600);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use tower_spillover::sticky::CacheAffinity;
 
 /// Settings of the shared memory of ids, which are not per model. The defaults are the library's.
@@ -68,12 +69,8 @@ pub enum Failure {
     Reset,
     /// No head of an answer in time.
     Timeout,
-    RequestTimeout,
-    Conflict,
-    InternalError,
-    BadGateway,
-    Unavailable,
-    GatewayTimeout,
+    /// An answer with this status, which has no meaning of its own.
+    Status(StatusCode),
 }
 
 /// How many requests may move on after failures.

@@ -22,11 +22,6 @@ pub(crate) fn move_on(settings: &Failures) -> MoveOn<KindOf> {
         Failure::Connect => move_on.connect(),
         Failure::Reset => move_on.reset(),
         Failure::Timeout => move_on.timeout(),
-        Failure::RequestTimeout => move_on.request_timeout(),
-        Failure::Conflict => move_on.conflict(),
-        Failure::InternalError => move_on.internal_error(),
-        Failure::BadGateway => move_on.bad_gateway(),
-        Failure::Unavailable => move_on.unavailable(),
-        Failure::GatewayTimeout => move_on.gateway_timeout(),
+        Failure::Status(status) => move_on.status(*status),
     })
 }
