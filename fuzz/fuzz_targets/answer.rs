@@ -98,6 +98,9 @@ fn ids(members: &[(String, Tree)], is_outermost: bool, found: &mut Vec<(&'static
                 items.iter().for_each(|one| item(one, found));
             }
             ("item", value) if is_outermost => item(value, found),
+            ("file", Tree::Object(file)) if is_outermost => {
+                file.iter().for_each(|(key, value)| named(key, value, found));
+            }
             (key, value) => named(key, value, found),
         }
     }
@@ -109,6 +112,9 @@ fn item(value: &Tree, found: &mut Vec<(&'static str, Vec<u8>)>) {
         match (key.as_str(), value) {
             ("encrypted_content", Tree::Text(text)) if !text.is_empty() => {
                 found.push(("sealed", text.as_bytes()[..text.len().min(128)].to_vec()));
+            }
+            ("environment", Tree::Object(environment)) => {
+                environment.iter().for_each(|(key, value)| named(key, value, found));
             }
             (key, value) => named(key, value, found),
         }

@@ -41,12 +41,32 @@ impl<'a> Walk<'a> {
             | "input_file_id"
             | "training_file"
             | "validation_file" => self.id(value),
-            "conversation" => match value {
-                Tree::Object(members) => {
-                    members.iter().filter(|(key, _)| key == "id").for_each(|(_, id)| self.id(id));
-                }
+            "conversation" | "video" => match value {
+                Tree::Object(_) => self.id_of(value),
                 value => self.id(value),
             },
+            "prompt" => {
+                let Tree::Object(members) = value else { return };
+                for (key, value) in members {
+                    match (key.as_str(), value) {
+                        ("id", value) => self.id(value),
+                        ("variables", Tree::Object(all)) => {
+                            all.iter().for_each(|(_, value)| self.inner("", value, 6));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            "data_source" => {
+                if let Tree::Object(members) = value {
+                    for (key, value) in members {
+                        match (key.as_str(), value) {
+                            ("source", Tree::Object(_)) => self.id_of(value),
+                            (key, value) => self.inner(key, value, 6),
+                        }
+                    }
+                }
+            }
             "input" | "items" => {
                 if let Tree::Array(items) = value {
                     items.iter().for_each(|item| self.item(item));
@@ -63,9 +83,13 @@ impl<'a> Walk<'a> {
             | "tools"
             | "tool_resources"
             | "attachments"
-            | "data_source"
             | "file_id"
             | "file_ids"
+            | "files"
+            | "images"
+            | "input_reference"
+            | "mask"
+            | "skills"
             | "vector_store_ids"
             | "container" => self.inner(key, value, 6),
             _ => {}
@@ -88,6 +112,8 @@ impl<'a> Walk<'a> {
                     self.found.push(("sealed", text));
                 }
                 ("content" | "output", _) => self.inner(key, value, 6),
+                ("container_id", _) => self.recorded(value),
+                ("environment", _) => self.record(value),
                 _ => {}
             }
         }
@@ -98,14 +124,11 @@ impl<'a> Walk<'a> {
     }
 
     fn inner(&mut self, key: &str, value: &'a Tree, depth: u32) {
-        if ["metadata", "parameters", "schema", "json_schema", "arguments"].contains(&key) {
-            return;
-        }
         match value {
-            Tree::Text(_) => {
-                if ["file_id", "file_ids", "vector_store_ids", "container"].contains(&key) {
-                    self.id(value);
-                }
+            _ if WORDS.contains(&key) => {}
+            Tree::Text(_) if IDS.contains(&key) => self.id(value),
+            Tree::Array(records) if key == "annotations" => {
+                records.iter().for_each(|record| self.record(record));
             }
             Tree::Object(members) if depth > 0 => {
                 members.iter().for_each(|(key, value)| self.inner(key, value, depth - 1));
@@ -117,6 +140,28 @@ impl<'a> Walk<'a> {
         }
     }
 
+    fn record(&mut self, value: &'a Tree) {
+        let Tree::Object(members) = value else { return };
+        for (key, value) in members {
+            if ["container_id", "file_id"].contains(&key.as_str()) {
+                self.recorded(value);
+            }
+        }
+    }
+
+    fn recorded(&mut self, value: &'a Tree) {
+        if let Tree::Text(id) = value
+            && id.len() <= LONGEST_ID
+        {
+            self.found.push(("item", id));
+        }
+    }
+
+    fn id_of(&mut self, value: &'a Tree) {
+        let Tree::Object(members) = value else { return };
+        members.iter().filter(|(key, _)| key == "id").for_each(|(_, id)| self.id(id));
+    }
+
     fn id(&mut self, value: &'a Tree) {
         if let Tree::Text(id) = value
             && (1..=LONGEST_ID).contains(&id.len())
@@ -126,5 +171,10 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// What a caller says in its own words.
+const WORDS: [&str; 6] =
+    ["metadata", "attributes", "parameters", "schema", "json_schema", "arguments"];
+const IDS: [&str; 6] =
+    ["file_id", "file_ids", "vector_store_ids", "container", "container_id", "skill_id"];
 /// Wherever it is: a list is what the service takes.
 const LONGEST_ID: usize = 256;

@@ -43,7 +43,10 @@ pub(crate) enum Field {
     Choices,
     /// The id of something that one resource holds: `previous_response_id`, `thread_id`, ...
     Id,
+    /// An id, or an object that has it: `conversation`, `video`.
     Conversation,
+    /// What an evaluation runs over.
+    DataSource,
     /// What a conversation is given.
     Items,
     Store,
@@ -182,7 +185,8 @@ impl Field {
             | b"input_file_id"
             | b"training_file"
             | b"validation_file" => Self::Id,
-            b"conversation" => Self::Conversation,
+            b"conversation" | b"video" => Self::Conversation,
+            b"data_source" => Self::DataSource,
             b"items" => Self::Items,
             b"store" => Self::Store,
             b"prompt_cache_key" => Self::PromptCacheKey,
@@ -190,9 +194,13 @@ impl Field {
             | b"thread"
             | b"tool_resources"
             | b"attachments"
-            | b"data_source"
             | b"file_id"
             | b"file_ids"
+            | b"files"
+            | b"images"
+            | b"input_reference"
+            | b"mask"
+            | b"skills"
             | b"vector_store_ids"
             | b"container" => Self::Holder,
             _ if is_model(key) => Self::Model,

@@ -27,8 +27,10 @@ pub(crate) struct ApiCall<'a> {
 /// What may be referred to in a body, and learned from an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Nothing: embeddings, images, lists of models.
+    /// Nothing: embeddings, lists of models.
     Free,
+    /// Files that a model is shown, and nothing is kept of what it makes: an image that is edited.
+    Shown,
     /// A chat completion: it may show a file to the model, and may be stored.
     Chat,
     /// A response: it is stored unless it says otherwise.
@@ -129,7 +131,7 @@ const OPERATIONS: &[Operation] = &[
     Operation::free(&["audio", "translations"], "audio.translations"),
     Operation::free(&["audio", "speech"], "audio.speech"),
     Operation::free(&["images", "generations"], "images.generations"),
-    Operation::free(&["images", "edits"], "images.edits"),
+    Operation::free(&["images", "edits"], "images.edits").kind_of(Kind::Shown),
     Operation::free(&["images", "variations"], "images.variations"),
     Operation::free(&["models"], "models"),
     Operation::kept(&["files"], "files"),
@@ -141,11 +143,15 @@ const OPERATIONS: &[Operation] = &[
     Operation::kept(&["threads"], "threads"),
     Operation::kept(&["conversations"], "conversations"),
     Operation::kept(&["containers"], "containers"),
+    Operation::kept(&["skills"], "skills"),
     Operation::kept(&["vector_stores"], "vector_stores"),
     Operation::kept(&["fine_tuning", "jobs"], "fine_tuning"),
     Operation::free(&["fine_tuning"], "fine_tuning"),
     Operation::free(&["moderations"], "moderations"),
     Operation::kept(&["evals"], "evals"),
+    Operation::kept(&["videos", "edits"], "videos").without_id(),
+    Operation::kept(&["videos", "extensions"], "videos").without_id(),
+    Operation::kept(&["videos", "characters"], "videos"),
     Operation::kept(&["videos"], "videos"),
     Operation::kept(&["video", "generations", "jobs"], OTHER.label),
     Operation::kept(&["video", "generations"], OTHER.label),
@@ -191,6 +197,14 @@ mod tests {
             ("video/generations/gen_1/content/video", Kind::Kept, Some("gen_1")),
             ("videos", Kind::Kept, None),
             ("videos/video_1/content", Kind::Kept, Some("video_1")),
+            ("videos/edits", Kind::Kept, None),
+            ("videos/characters/char_1", Kind::Kept, Some("char_1")),
+            ("containers/cntr_1/files/cfile_1", Kind::Kept, Some("cntr_1")),
+            ("skills", Kind::Kept, None),
+            ("skills/skill_1/versions/2", Kind::Kept, Some("skill_1")),
+            ("evals/eval_1/runs/evalrun_1", Kind::Kept, Some("eval_1")),
+            ("images/edits", Kind::Shown, None),
+            ("images/generations", Kind::Free, None),
             ("realtime/calls/rtc_1/accept", Kind::Kept, Some("rtc_1")),
             ("realtime/client_secrets", Kind::Free, None),
             ("embeddings", Kind::Free, None),

@@ -19,8 +19,9 @@ pub(crate) enum Shown<'a> {
 /// place in the text and the value that it is in, at most [`LONGEST_ID`] bytes.
 ///
 /// Ids count where the service itself puts them: in the outermost object, in the object `response`
-/// of an event, in items (`item`, `output`, `data`, `generations`), and in the `conversation` that an
-/// answer belongs to. What a caller wrote and the service repeats, metadata and tools, is elsewhere.
+/// of an event, in items (`item`, `output`, `data`, `generations`), in the `conversation` that an
+/// answer belongs to, the `environment` that a tool worked in, and the `file` that an upload became.
+/// What a caller wrote and the service repeats, metadata and tools, is elsewhere.
 #[derive(Debug)]
 pub(crate) struct AnswerScan {
     /// How many bytes are still read.
@@ -43,6 +44,10 @@ enum Name {
     Sealed,
     Response,
     Conversation,
+    /// What a tool worked in.
+    Environment,
+    /// What an upload became.
+    File,
     /// A list of items.
     Items,
     Item,
@@ -149,11 +154,16 @@ impl AnswerScan {
     fn is_object(&self, depth: usize) -> bool {
         let is_part = match depth {
             1 => true,
-            2 => matches!(self.path[1], Name::Response | Name::Conversation),
+            2 => matches!(self.path[1], Name::Response | Name::Conversation | Name::File),
             3 => self.path[1] == Name::Response && self.path[2] == Name::Conversation,
             _ => false,
         };
-        is_part || self.is_item(depth)
+        is_part || self.is_item(depth) || self.is_environment(depth)
+    }
+
+    fn is_environment(&self, depth: usize) -> bool {
+        let innermost = depth.checked_sub(1).and_then(|at| self.path.get(at));
+        innermost == Some(&Name::Environment) && self.is_item(depth - 1)
     }
 
     fn is_item(&self, depth: usize) -> bool {
@@ -178,6 +188,8 @@ impl Name {
             b"encrypted_content" => Self::Sealed,
             b"response" => Self::Response,
             b"conversation" => Self::Conversation,
+            b"environment" => Self::Environment,
+            b"file" => Self::File,
             b"output" | b"data" | b"generations" => Self::Items,
             b"item" => Self::Item,
             _ => Self::Other,
@@ -189,7 +201,7 @@ impl Name {
     }
 }
 
-/// An item of a response of an event, and a list in it.
+/// An item of a response of an event, and a list or an object in it.
 const DEEPEST: usize = 5;
 /// Of the names that matter.
 const LONGEST_NAME: usize = "encrypted_content".len();
@@ -245,7 +257,11 @@ mod tests {
         "hyperparameters":{"result_files":["no"]}}]}"#;
 
     const TOOL: &str = r#"{"id":"resp_1","conversation":{"id":"conv_1","x":{"id":"no"}},"output":[
-        {"type":"code_interpreter_call","id":"ci_1","container_id":"cntr_1"}]}"#;
+        {"type":"code_interpreter_call","id":"ci_1","container_id":"cntr_1"},
+        {"type":"shell_call","id":"sh_1","environment":{"container_id":"cntr_2","x":{"id":"no"}}}]}"#;
+    const IN_TOOLS: [&str; 6] = ["resp_1", "conv_1", "ci_1", "cntr_1", "sh_1", "cntr_2"];
+    const UPLOAD: &str = r#"{"id":"upload_1","status":"completed",
+        "file":{"id":"file-1","x":{"id":"no"}},"x":{"file":{"id":"no"}}}"#;
 
     fn samples() -> Vec<(String, Vec<&'static str>)> {
         let all = ["resp_1", "rs_1", "#gAAA", "msg_1"];
@@ -266,8 +282,13 @@ mod tests {
             ),
             (JOB.to_owned(), vec!["task_1", "gen_1"]),
             (TUNING.to_owned(), vec!["ftjob-1", "file-1", "file-2", "ftjob-2", "file-3"]),
-            (TOOL.to_owned(), vec!["resp_1", "conv_1", "ci_1", "cntr_1"]),
-            (format!(r#"{{"response":{}}}"#, TOOL), vec!["resp_1", "conv_1", "ci_1", "cntr_1"]),
+            (TOOL.to_owned(), IN_TOOLS.to_vec()),
+            (format!(r#"{{"response":{}}}"#, TOOL), IN_TOOLS.to_vec()),
+            (
+                r#"{"item":{"id":"sh_1","environment":{"container_id":"cntr_2"}}}"#.to_owned(),
+                vec!["sh_1", "cntr_2"],
+            ),
+            (UPLOAD.to_owned(), vec!["upload_1", "file-1"]),
         ]
     }
 
@@ -296,6 +317,9 @@ mod tests {
             r#"{"response":{"encrypted_content":"gA"}}"#,
             r#"{"conversation":{"encrypted_content":"gA"}}"#,
             r#"{"conversation":"conv_1"}"#,
+            r#"{"environment":{"id":"cntr_1"}}"#,
+            r#"{"environment":{"container_id":"cntr_1"}}"#,
+            r#"{"file":"file-1"}"#,
             r#"{"output":{"x":{"id":"msg_1"}}}"#,
             r#"{"result_files":"file-1","y":{"result_files":["file-1"]}}"#,
             r#"{"result_files":{"x":"file-1"}}"#,

@@ -72,7 +72,7 @@ impl Sticky {
 impl LearnScope {
     fn of(kind: Kind, stored: Option<bool>) -> Self {
         let ids = match kind {
-            Kind::Free => false,
+            Kind::Free | Kind::Shown => false,
             Kind::Chat => stored == Some(true),
             Kind::Response => stored != Some(false),
             Kind::Kept => true,

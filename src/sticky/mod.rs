@@ -9,6 +9,7 @@ mod memory;
 mod references;
 mod routing;
 mod tier;
+mod walk;
 
 use std::{
     fmt,
@@ -86,9 +87,11 @@ pub use crate::{backend::Residents, served::StickyMatch};
 ///
 /// - an id in the path: `/responses/{id}`, and the like of `conversations`, `files`, `threads`,
 ///   `assistants`, `batches`, `vector_stores`, `fine_tuning/jobs`, `uploads`, `evals`,
-///   `containers`, `videos`, `video/generations`, `realtime/calls`, and stored chat completions;
+///   `containers`, `skills`, `videos`, `video/generations`, `realtime/calls`, and stored chat
+///   completions;
 /// - in the body `previous_response_id`, `conversation`, an `item_reference`, reasoning without its
-///   content, `assistant_id`, `thread_id`, a file, a vector store, a container;
+///   content, `assistant_id`, `thread_id`, a stored `prompt`, a video, and wherever they are in tools,
+///   messages, variables and sources of data: a file, a vector store, a container, a skill;
 /// - `encrypted_content`, which only the resource that encrypted it can read: another answers 400
 ///   `invalid_encrypted_content`;
 /// - a backend that the caller names: in the request extension [`StickTo`], the header
@@ -108,7 +111,10 @@ pub use crate::{backend::Residents, served::StickyMatch};
 /// 429 to a pinned client instead of redirecting it".)
 ///
 /// An item that a body carries in full, a message with its id, goes where that id is known to be if
-/// nothing else in the request is known, and is free when it is not known. Of what only one resource
+/// nothing else in the request is known, and is free when it is not known; so it is with the container
+/// that an earlier call of a tool worked in, and with what an earlier answer quoted. Where a request
+/// refers to things of two resources, it goes to that of the first which is known, the path before the
+/// body: no resource could answer it. Of what only one resource
 /// has, and of such items, the first 64 are looked up each. Any other id that is not known, made before this process began or
 /// forgotten, leads to the [default backend](Self::default_backend), and
 /// [`Served::held`](crate::Served::held) says so.
@@ -116,7 +122,7 @@ pub use crate::{backend::Residents, served::StickyMatch};
 /// # What is learned
 ///
 /// Of successful answers: the `id` of what was made, those of its items, of its conversation, thread
-/// or container and of the files that a batch or fine-tuning wrote, and the first 128 characters of
+/// or container and of the files that an upload became or a batch or fine-tuning wrote, and the first 128 characters of
 /// each `encrypted_content`, as hashes; 128 of them at most. The answer passes untouched and
 /// unbuffered; its first MiB is read, or the first 64 KiB of a chat completion. Nothing is learned
 /// from answers that are not stored (`store: false`, or a chat completion without `store: true`) but

@@ -4,18 +4,16 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-use crate::azure::{
-    Kind,
-    fields::{BodyFields, Field},
-    json::Scan,
-};
+use super::walk::Walk;
+use crate::azure::{Kind, fields::BodyFields};
 
 /// Something in a body that one resource may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reference<'a> {
     /// An id of something that is elsewhere: no other resource can answer.
     Id(&'a [u8]),
-    /// The id of an item that is here in full, which any resource can read.
+    /// The id of an item that is here in full, which any resource can read, or of what it was made
+    /// with.
     Item(&'a [u8]),
     /// What a resource has encrypted for itself.
     Sealed(&'a [u8]),
@@ -45,13 +43,14 @@ pub(super) fn read_known<'a>(
     // Inside a string the quotes of a name have backslashes before them.
     let worthwhile = match kind {
         Kind::Free => false,
+        Kind::Shown => FILE_ID.find(content).is_some(),
         Kind::Chat => FILE_ID.find(content).is_some() || STORE.find(content).is_some(),
         Kind::Response | Kind::Kept => true,
     };
     if !worthwhile {
         return Read::default();
     }
-    let mut walk = Walk { content, each, stored: None };
+    let mut walk = Walk::new(content, each);
     let (scanned, _) =
         BodyFields::read_or_scan(known, content, |field, key, scan| walk.read(field, key, scan));
     Read { stored: walk.stored, scanned }
@@ -67,122 +66,11 @@ pub(crate) fn read<'a>(
     read_known(content, None, kind, each).stored
 }
 
-struct Walk<'a, F> {
-    content: &'a [u8],
-    each: F,
-    stored: Option<bool>,
-}
-
-impl<'a, F: FnMut(Reference<'a>)> Walk<'a, F> {
-    fn read(&mut self, field: Field, key: &'a [u8], scan: &mut Scan<'a>) -> Option<()> {
-        match field {
-            Field::Id => self.id(scan),
-            Field::Conversation => match scan.peek()? {
-                b'{' => self.object(scan, |walk, key, scan| match key {
-                    b"id" => walk.id(scan),
-                    _ => scan.skip().map(drop),
-                }),
-                _ => self.id(scan),
-            },
-            Field::Input | Field::Items => self.items(scan),
-            Field::Store => {
-                let value = scan.skip()?;
-                self.stored = match &self.content[value] {
-                    b"true" => Some(true),
-                    b"false" => Some(false),
-                    _ => self.stored,
-                };
-                Some(())
-            }
-            Field::Messages | Field::Tools | Field::Holder => self.inner(key, scan, DEEPEST),
-            _ => scan.skip().map(drop),
-        }
-    }
-
-    /// The input of a response, or what a conversation is given: a text, or items.
-    fn items(&mut self, scan: &mut Scan<'a>) -> Option<()> {
-        if scan.peek()? != b'[' {
-            return scan.skip().map(drop);
-        }
-        scan.array(|scan| match scan.peek()? {
-            b'{' => self.item(scan),
-            _ => scan.skip().map(drop),
-        })
-    }
-
-    fn item(&mut self, scan: &mut Scan<'a>) -> Option<()> {
-        let (mut id, mut kind, mut is_sealed) = (None, &b""[..], false);
-        self.object(scan, |walk, key, scan| {
-            match key {
-                b"id" => id = walk.text(scan)?,
-                b"type" => kind = walk.text(scan)?.unwrap_or_default(),
-                b"encrypted_content" => {
-                    if let Some(text) = walk.text(scan)? {
-                        is_sealed = true;
-                        (walk.each)(Reference::Sealed(text));
-                    }
-                }
-                b"content" | b"output" => walk.inner(key, scan, DEEPEST)?,
-                _ => {
-                    scan.skip()?;
-                }
-            }
-            Some(())
-        })?;
-        if let Some(id) = id.filter(|id| id.len() <= LONGEST_ID) {
-            // Reasoning that is not sealed was left with the resource.
-            let needed = kind == b"item_reference" || (id.starts_with(b"rs_") && !is_sealed);
-            (self.each)(if needed { Reference::Id(id) } else { Reference::Item(id) });
-        }
-        Some(())
-    }
-
-    /// Files and the like inside of messages, tools and attachments.
-    fn inner(&mut self, key: &'a [u8], scan: &mut Scan<'a>, depth: u32) -> Option<()> {
-        match (scan.peek()?, key) {
-            // A caller's own words, whatever they look like.
-            (_, b"metadata" | b"parameters" | b"schema" | b"json_schema" | b"arguments") => {
-                scan.skip().map(drop)
-            }
-            (b'"', b"file_id" | b"file_ids" | b"vector_store_ids" | b"container") => self.id(scan),
-            (b'{', _) if depth > 0 => {
-                self.object(scan, |walk, key, scan| walk.inner(key, scan, depth - 1))
-            }
-            (b'[', _) if depth > 0 => scan.array(|scan| self.inner(key, scan, depth - 1)),
-            _ => scan.skip().map(drop),
-        }
-    }
-
-    fn object(
-        &mut self,
-        scan: &mut Scan<'a>,
-        mut each: impl FnMut(&mut Self, &'a [u8], &mut Scan<'a>) -> Option<()>,
-    ) -> Option<()> {
-        let content = self.content;
-        scan.object(|key, scan| each(self, &content[key], scan))
-    }
-
-    fn id(&mut self, scan: &mut Scan<'a>) -> Option<()> {
-        if let Some(id) = self.text(scan)?.filter(|id| (1..=LONGEST_ID).contains(&id.len())) {
-            (self.each)(Reference::Id(id));
-        }
-        Some(())
-    }
-
-    /// Skips a value, and gives it if it is a string, as it is written.
-    fn text(&mut self, scan: &mut Scan<'a>) -> Option<Option<&'a [u8]>> {
-        let value = &self.content[scan.skip()?];
-        Some(value.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")))
-    }
-}
-
 /// How much of encrypted content tells it from all other: a token of it begins with its time and
 /// random bytes.
 pub(super) const SEAL: usize = 128;
 /// The service's own ids have some 60 characters.
 pub(super) const LONGEST_ID: usize = 256;
-/// A file in a tool's container is 4 levels deep, a list of files counted.
-const DEEPEST: u32 = 6;
 static FILE_ID: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"file_id\""));
 static STORE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"store\""));
 
@@ -242,6 +130,105 @@ mod tests {
         ] {
             refers(Kind::Response, &body, expected);
         }
+    }
+
+    #[test]
+    fn a_shell_works_in_a_container_with_skills() {
+        let auto = json!({"type": "container_auto", "file_ids": ["file-1"], "skills": [
+            {"type": "skill_reference", "skill_id": "skill_1", "version": 2},
+            {"type": "inline", "name": "skill_id", "source": {"data": "skill_id"}}]});
+        let reference = json!({"type": "container_reference", "container_id": "cntr_1"});
+        for (environment, expected) in [
+            (auto, &["file-1", "skill_1"][..]),
+            (reference, &["cntr_1"]),
+            (json!({"type": "local", "skills": [{"name": "x", "path": "/skill_id"}]}), &[]),
+            (json!({"container_id": 5, "skills": {"skill_id": null}}), &[]),
+            (json!("container_id"), &[]),
+        ] {
+            let tool = json!({"type": "shell", "environment": environment});
+            refers(Kind::Response, &json!({"tools": [{"type": "x"}, tool]}), expected);
+        }
+    }
+
+    #[test]
+    fn a_stored_prompt_is_with_its_resource_and_so_are_the_files_in_its_variables() {
+        for (prompt, expected) in [
+            (json!({"id": "pmpt_1", "version": "2"}), &["pmpt_1"][..]),
+            (
+                json!({"id": "pmpt_1", "variables": {"id": "no", "file_id": "no",
+                    "document": {"type": "input_file", "file_id": "file-1"}}}),
+                &["pmpt_1", "file-1"],
+            ),
+            (json!("a prompt with \"id\": \"no\""), &[]),
+            (json!(["pmpt_1", {"id": "no"}]), &[]),
+            (json!({"id": {"id": "no"}, "variables": ["file_id"]}), &[]),
+            (json!(null), &[]),
+        ] {
+            refers(Kind::Response, &json!({"prompt": prompt, "input": "hi"}), expected);
+        }
+    }
+
+    #[test]
+    fn where_an_earlier_answer_worked_and_what_it_quoted_is_no_need() {
+        let quoted = json!({"type": "output_text", "annotations": [
+            {"type": "container_file_citation", "container_id": "cntr_2", "file_id": "cfile_1"}, 5]});
+        let body = json!({"input": [
+            {"type": "code_interpreter_call", "id": "ci_1", "container_id": "cntr_1"},
+            {"type": "shell_call", "environment": {"type": "x", "container_id": "cntr_1"}},
+            {"type": "shell_call", "environment": "container_id", "container_id": ["no"]},
+            {"role": "assistant", "content": [quoted]}]});
+        refers(Kind::Response, &body, &["~cntr_1", "~ci_1", "~cntr_1", "~cntr_2", "~cfile_1"]);
+    }
+
+    #[test]
+    fn an_image_is_edited_where_its_files_are() {
+        let images = json!([{"file_id": "file-1"}, {"image_url": "file_id"}, "file_id"]);
+        for (body, expected) in [
+            (json!({"images": images, "mask": {"file_id": "file-2"}}), &["file-1", "file-2"][..]),
+            (json!({"prompt": "draw a \"file_id\"", "images": [{"file_id": 5}]}), &[]),
+        ] {
+            refers(Kind::Shown, &body, expected);
+        }
+        let form = "--x\r\n\r\n\"file_id\": \"file-1\"\r\n--x--";
+        assert_eq!(found(Kind::Shown, form), (vec![], None));
+    }
+
+    #[test]
+    fn an_evaluation_runs_over_a_file_and_its_own_rows_are_content() {
+        let file = json!({"type": "jsonl", "source": {"type": "file_id", "id": "file-1"}});
+        let rows = json!({"type": "jsonl", "source": {"type": "file_content", "content": [
+            {"item": {"id": "no", "file_id": "no"}}]}});
+        for (source, expected) in
+            [(file, &["file-1"][..]), (rows, &[]), (json!({"source": "file_id"}), &[])]
+        {
+            refers(Kind::Kept, &json!({"name": "x", "data_source": source}), expected);
+        }
+        refers(Kind::Kept, &json!({"data_source": ["no"]}), &[]);
+    }
+
+    #[test]
+    fn what_is_made_of_files_skills_and_videos_refers_to_them() {
+        for (body, expected) in [
+            (
+                json!({"name": "x", "file_ids": ["file-1"], "skills": [{"skill_id": "skill_1"}]}),
+                &["file-1", "skill_1"][..],
+            ),
+            (
+                json!({"files": [{"file_id": "file-1", "attributes": {"file_id": "no"}}]}),
+                &["file-1"],
+            ),
+            (json!({"prompt": "go on", "video": {"id": "video_1"}}), &["video_1"]),
+            (json!({"prompt": "x", "input_reference": {"file_id": "file-1"}}), &["file-1"]),
+        ] {
+            refers(Kind::Kept, &body, expected);
+        }
+    }
+
+    #[test]
+    fn a_reference_is_found_behind_a_large_input() {
+        let tool = json!({"type": "shell", "environment": {"container_id": "cntr_1"}});
+        let input = json!([{"role": "user", "content": "file_id \" ".repeat(1 << 20)}]);
+        refers(Kind::Response, &json!({"input": input, "tools": [tool]}), &["cntr_1"]);
     }
 
     #[test]

@@ -165,6 +165,93 @@ async fn an_id_in_the_path_leads_to_what_it_names() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_goes_to_what_its_tools_prompt_images_and_sources_refer_to() {
+    let pool = Pool::new(&Sticky::new(), resources());
+    for maker in ["east", "west", "north"] {
+        let mut make = post("/openai/v1/containers", &json!({"name": "x"}));
+        make.extensions_mut().insert(StickTo::from(maker));
+        let (made, _) = pool.made(make).await;
+        let id = made["id"].as_str().unwrap();
+        let shell = |environment: Value| {
+            respond(json!({"model": "m", "tools": [{"type": "shell", "environment": environment}]}))
+        };
+        let source = json!({"type": "jsonl", "source": {"type": "file_id", "id": id}});
+        for request in [
+            shell(json!({"type": "container_reference", "container_id": id})),
+            shell(json!({"type": "container_auto", "skills": [{"skill_id": id}]})),
+            respond(json!({"prompt": {"id": id}})),
+            respond(json!({"input": [{"content": [{"type": "input_file", "file_id": id}]}]})),
+            post("/openai/v1/images/edits", &json!({"model": "m", "images": [{"file_id": id}]})),
+            post("/openai/v1/evals/eval_x/runs", &json!({"data_source": source})),
+            post("/openai/v1/videos/edits", &json!({"video": {"id": id}})),
+            Request::get(format!("/openai/v1/skills/{id}")).body(Full::default()).unwrap(),
+            Request::get(format!("/openai/v1/containers/{id}/files/x"))
+                .body(Full::default())
+                .unwrap(),
+        ] {
+            let asked = format!("{request:?}");
+            let answer = pool.ask(request).await;
+            assert_eq!(account(&answer).held(), Some(StickyMatch::ById), "{asked}");
+            assert_eq!(served_by(&answer), maker, "{asked}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_things_of_two_resources_the_first_that_is_known_leads() {
+    let pool = Pool::new(&Sticky::new(), resources());
+    let mut ids = Vec::new();
+    for maker in ["east", "west"] {
+        let mut make = respond(json!({"input": "hi"}));
+        make.extensions_mut().insert(StickTo::from(maker));
+        ids.push(pool.made(make).await.0["id"].as_str().unwrap().to_owned());
+    }
+    let quoting = |first: &str, second: &str| {
+        let body = format!(
+            r#"{{"previous_response_id":"{first}","tools":[{{"container":"{second}"}}],"input":"x"}}"#
+        );
+        Request::post(RESPONSES).body(Full::from(body)).unwrap()
+    };
+    for (first, second, maker) in [
+        (&*ids[0], &*ids[1], "east"),
+        (&ids[1], &ids[0], "west"),
+        ("resp_unknown", &ids[1], "west"),
+    ] {
+        assert_eq!(served_by(&pool.ask(quoting(first, second)).await), maker);
+        let message = json!({"attachments": [{"file_id": second}]});
+        let path = format!("/openai/v1/threads/{first}/messages");
+        assert_eq!(served_by(&pool.ask(post(&path, &message)).await), maker);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_upload_became_is_where_its_parts_are() {
+    let leaf = Leaf::new(|seen| {
+        let resource = seen.host().trim_end_matches(".example");
+        let file = json!({"id": format!("file-{resource}"), "object": "file"});
+        let upload = json!({"id": format!("upload_{resource}"), "object": "upload", "file": file});
+        Answer::ok().telling(upload.to_string())
+    });
+    let pool = Pool::new(&Sticky::new(), leaf);
+    for maker in ["east", "west", "north"] {
+        let mut begin = post("/openai/v1/uploads", &json!({"filename": "x", "bytes": 5}));
+        begin.extensions_mut().insert(StickTo::from(maker));
+        pool.made(begin).await;
+        for (path, body) in [
+            (format!("/openai/v1/uploads/upload_{maker}/parts"), json!("a part")),
+            (
+                format!("/openai/v1/uploads/upload_{maker}/complete"),
+                json!({"part_ids": ["part_1"]}),
+            ),
+            ("/openai/v1/vector_stores".to_owned(), json!({"file_ids": [format!("file-{maker}")]})),
+            (format!("/openai/v1/files/file-{maker}"), json!({})),
+        ] {
+            assert_eq!(served_by(&pool.ask(post(&path, &body)).await), maker, "{path}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unknown_id_goes_to_the_default_and_the_answer_says_so() {
     for (sticky, default) in [
         (Sticky::new(), "east"),
