@@ -2,6 +2,7 @@
 
 mod credential;
 mod deployment_layer;
+mod on_connect;
 mod pool;
 mod resource;
 mod rewrite;
@@ -17,12 +18,13 @@ pub(crate) use self::rewrite::{
 pub use self::{
     credential::Credential,
     deployment_layer::{DeploymentLayer, WithDeployment},
+    on_connect::OnConnect,
     pool::BackendPool,
     resource::Residents,
     token::{AccessToken, TokenError, TokenFuture, TokenSource},
 };
 pub(crate) use self::{
-    pool::{Probe, TriedSet},
+    pool::TriedSet,
     rewrite::{Deployment, RequestReading},
 };
 use crate::ConfigError;

@@ -25,10 +25,6 @@ pub struct Refusal {
     is_own: bool,
     /// Whether this request is not to come back.
     pub(crate) is_final: bool,
-    /// Whether of the backends of a closed pool one that fails reopens first. It may not be back then.
-    pub(crate) is_failing: bool,
-    /// Where it is so, when the first of those reopens that refused, and are worth waiting for.
-    pub(crate) refused_for: Option<Duration>,
     /// Where Azure spilled the request to by itself, and it was refused.
     pub(crate) spills: Option<RefusedSpills>,
 }
@@ -67,16 +63,7 @@ pub enum Scope {
 impl Refusal {
     /// A refusal for `reason` that asks to wait for `hint`, as a layer that reads bodies finds it.
     pub const fn new(reason: Reason, hint: Hint) -> Self {
-        Self {
-            reason,
-            hint,
-            is_guess: false,
-            is_own: false,
-            is_final: false,
-            is_failing: false,
-            refused_for: None,
-            spills: None,
-        }
+        Self { reason, hint, is_guess: false, is_own: false, is_final: false, spills: None }
     }
 
     /// Why.
@@ -132,9 +119,6 @@ impl Refusal {
         let known = Self::of(response).cloned();
         let mut refusal = known.unwrap_or(const { Self::new(Reason::Unknown, Hint::None) });
         refusal.hint = hint;
-        if let Some(refused) = refusal.refused_for {
-            (refusal.hint, refusal.is_failing) = (Hint::After(refused), false);
-        }
         if is_signed {
             return refusal;
         }

@@ -1,11 +1,15 @@
 //! Until when each of a few backends refuses, and which of them fail, shared by all clones.
 //!
-//! [`Slot`] has the two atomic words of one backend and the rules that tie them: until when it
-//! rests, and its circuit, which counts failures in a row and lets one request at a time find out
-//! whether it is back. [`Cooldowns`] is a row of slots with the epoch that their words count from.
+//! A backend that refuses is closed for a while. One that fails is never closed, only *deferred*: asked
+//! after those that do not. [`Slot`] has the atomic words of one backend and the rules that tie them: until
+//! when it refuses, and its [`Circuit`](circuit::Circuit), which finds out from many requests whether it
+//! fails, and lets one at a time find out whether it is back. [`Cooldowns`] is a row of slots with the
+//! epoch that their words count from.
 
 mod circuit;
+mod failure_count;
 mod slot;
+mod watch;
 
 use std::{
     cell::LazyCell,
@@ -13,7 +17,11 @@ use std::{
 };
 
 use self::slot::{Slot, Until, to_nanos};
-pub(crate) use self::{circuit::Taken, slot::CooldownReason};
+pub(crate) use self::{
+    circuit::{Failure, Seen, Taken},
+    slot::CooldownReason,
+    watch::Watch,
+};
 
 /// Until when each of a few backends is known to refuse.
 #[derive(Debug)]
@@ -42,15 +50,21 @@ impl Cooldowns {
         self.open_at(now)(index)
     }
 
-    /// Which backends are open. The instant is converted once, and for those alone that ever
-    /// rested.
+    /// Which backends are open: those that neither refuse nor are deferred. The instant is converted
+    /// once, and for those alone that ever were.
     #[inline]
     pub(crate) fn open_at(&self, now: Instant) -> impl Fn(usize) -> bool {
         let now = LazyCell::new(move || self.nanos(now));
         move |index| self.slots[index].is_open(|| *now)
     }
 
-    /// How long the backend will go on refusing; `None` when it is open.
+    /// Whether the backend refuses, whether or not it fails.
+    pub(crate) fn refuses(&self, index: usize, now: Instant) -> bool {
+        let slot = &self.slots[index];
+        !slot.is_untouched() && slot.refuses(self.nanos(now))
+    }
+
+    /// How long the backend will go on refusing; `None` when it does not.
     #[inline]
     pub(crate) fn remaining(&self, index: usize, now: Instant) -> Option<Duration> {
         let slot = &self.slots[index];
@@ -76,18 +90,9 @@ impl Cooldowns {
         self.slots[index].cool_down_until(until, why);
     }
 
-    /// When the first of the backends is open; one whose quota is used up comes last, since it is
+    /// When the first of `indices` refuses no longer; one whose quota is used up comes last, since it is
     /// not worth waiting for.
-    pub(crate) fn next_open(&self, now: Instant) -> NextOpen {
-        self.next_open_of(0..self.slots.len(), now)
-    }
-
-    /// When the first of `indices` is open.
-    pub(crate) fn next_open_of(
-        &self,
-        indices: impl Iterator<Item = usize>,
-        now: Instant,
-    ) -> NextOpen {
+    pub(crate) fn next_open(&self, indices: impl Iterator<Item = usize>, now: Instant) -> NextOpen {
         let now = self.nanos(now);
         let open = Until::open(now);
         let until = |index: usize| self.slots[index].reopens(now).unwrap_or(open);
@@ -98,52 +103,66 @@ impl Cooldowns {
         NextOpen { left, why: (!left.is_zero()).then(|| soonest.why()) }
     }
 
-    /// The one of `indices` that reopens first, of those that refused. What failed, or is under
-    /// probe, may not be there at all.
-    pub(crate) fn first_to_open(
-        &self,
-        indices: impl Iterator<Item = usize>,
-        now: Instant,
-    ) -> Option<usize> {
-        let now = self.nanos(now);
-        let slot = |index: usize| &self.slots[index];
-        let is_there = |&index: &usize| !slot(index).is_failing(now) && !slot(index).is_probed(now);
-        indices.filter(is_there).min_by_key(|&index| slot(index).until())
+    /// The one of `indices` that reopens first.
+    pub(crate) fn first_to_open(&self, indices: impl Iterator<Item = usize>) -> Option<usize> {
+        indices.min_by_key(|&index| self.slots[index].until())
     }
 
-    /// How often the backend failed in a row, up to 255 times.
-    pub(crate) fn failures(&self, index: usize) -> u32 {
-        self.slots[index].failures()
-    }
-
-    /// Claims the probe of a backend that is open; `None` when it needs none. A claim is to be given
-    /// back by [`leave`](Self::leave).
-    pub(crate) fn enter(&self, index: usize, now: Instant) -> Result<Option<u64>, Taken> {
+    /// How long the backend goes on being asked after the others, since it fails; `None` when it does
+    /// not.
+    pub(crate) fn deferred(&self, index: usize, now: Instant) -> Option<Duration> {
         let slot = &self.slots[index];
-        if slot.is_untouched() { Ok(None) } else { slot.enter(self.nanos(now)) }
+        if slot.is_untouched() { None } else { slot.deferred(self.nanos(now)) }
     }
 
-    /// Gives a claim back.
-    pub(crate) fn leave(&self, index: usize, claim: u64, is_back: bool) {
-        self.slots[index].leave(claim, is_back);
+    /// How often in a row the backend was found to fail, up to 255 times.
+    pub(crate) fn failures(&self, index: usize, now: Instant) -> u32 {
+        self.slots[index].failures(self.nanos(now))
     }
 
-    /// The backend failed, and rests for as long as `rest` gives for that many failures in a row.
-    ///
-    /// Requests that were under way together when it went down count as one failure.
-    pub(crate) fn fail(&self, index: usize, now: Instant, rest: impl Fn(u32) -> Duration) {
-        self.slots[index].fail(self.nanos(now), rest);
-    }
-
-    /// The probe of `claim` failed, which counts though it rests for what it refused another.
-    pub(crate) fn fail_probe(
+    /// Begins an attempt at a backend; `None` when there is nothing to judge its result by. One that is
+    /// deferred is asked only as the `last_resort`. What became of the attempt is to be told to
+    /// [`answered`](Self::answered), [`fail`](Self::fail) or [`leave`](Self::leave).
+    #[inline]
+    pub(crate) fn enter(
         &self,
         index: usize,
-        claim: u64,
         now: Instant,
-        rest: impl Fn(u32) -> Duration,
+        last_resort: bool,
+    ) -> Result<Option<Seen>, Taken> {
+        let slot = &self.slots[index];
+        if slot.is_untouched() { Ok(None) } else { slot.enter(self.nanos(now), last_resort) }
+    }
+
+    /// The attempt found out nothing.
+    pub(crate) fn leave(&self, index: usize, seen: Seen) {
+        self.slots[index].leave(seen);
+    }
+
+    /// The backend answered the attempt.
+    pub(crate) fn answered(&self, index: usize, seen: Seen, now: Instant) {
+        self.slots[index].answered(seen, self.nanos(now));
+    }
+
+    /// A connection to the backend stands, and the attempt has no answer yet.
+    pub(crate) fn connected(&self, index: usize, seen: Seen) {
+        self.slots[index].connected(seen);
+    }
+
+    /// An attempt failed. If that shows that the backend fails, it is deferred for as long as `rest` gives
+    /// for that many times in a row.
+    ///
+    /// It takes several failures: five of requests, fewer of connections, and as many as there are
+    /// answers. A failure that may be the request's fault is told once another backend has answered it.
+    pub(crate) fn fail(
+        &self,
+        index: usize,
+        seen: Option<Seen>,
+        failure: Failure,
+        now: Instant,
+        rest: impl FnOnce(u32) -> Duration,
     ) {
-        self.slots[index].fail_probe(claim, self.nanos(now), rest);
+        self.slots[index].fail(seen.unwrap_or(Seen::WELL), failure, self.nanos(now), rest);
     }
 
     fn nanos(&self, now: Instant) -> u64 {
@@ -184,10 +203,10 @@ mod tests {
         let (cooldowns, now) = (Cooldowns::new(3, epoch()), epoch());
         cooldowns.rest(0, now, 5 * SECOND);
         cooldowns.rest(1, now, 3 * SECOND);
-        assert_eq!(cooldowns.next_open(now).left, Duration::ZERO);
+        assert_eq!(cooldowns.next_open(0..3, now).left, Duration::ZERO);
         cooldowns.rest(2, now, 4 * SECOND);
-        assert_eq!(cooldowns.next_open(now).left, 3 * SECOND);
-        assert_eq!(cooldowns.next_open(now + 2 * SECOND).left, SECOND);
+        assert_eq!(cooldowns.next_open(0..3, now).left, 3 * SECOND);
+        assert_eq!(cooldowns.next_open(0..3, now + 2 * SECOND).left, SECOND);
     }
 
     #[test]
@@ -195,13 +214,13 @@ mod tests {
         let (cooldowns, now) = (Cooldowns::new(2, epoch()), epoch());
         cooldowns.cool_down_for(0, now, 2 * SECOND, CooldownReason::Quota);
         let open = NextOpen { left: Duration::ZERO, why: None };
-        assert_eq!(cooldowns.next_open(now), open, "the other one is open");
+        assert_eq!(cooldowns.next_open(0..2, now), open, "the other one is open");
         cooldowns.rest(1, now, 3 * SECOND);
         let refused = NextOpen { left: 3 * SECOND, why: Some(CooldownReason::Refused) };
-        assert_eq!(cooldowns.next_open(now), refused, "that one is worth waiting for");
+        assert_eq!(cooldowns.next_open(0..2, now), refused, "that one is worth waiting for");
         cooldowns.cool_down_for(1, now, 4 * SECOND, CooldownReason::Quota);
         let spent = NextOpen { left: 2 * SECOND, why: Some(CooldownReason::Quota) };
-        assert_eq!(cooldowns.next_open(now), spent);
+        assert_eq!(cooldowns.next_open(0..2, now), spent);
     }
 
     #[test]

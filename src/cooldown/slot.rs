@@ -1,17 +1,20 @@
-//! Until when one backend refuses, and whether it fails: both atomic words and their rules.
+//! Until when one backend refuses, and whether it fails: its atomic words and the rules that tie them.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use super::circuit::{Circuit, PROBE_LASTS, Taken};
+use super::circuit::{Circuit, Failure, LONGEST_PROBE_MS, Seen, Taken};
 use crate::sync::AtomicU64;
 
 /// What is known of one backend. Instants are nanoseconds since the epoch of all slots.
 ///
-/// Reading is one relaxed load. Nothing is published through `until` but the instant itself, so no
-/// stronger ordering is needed.
+/// Reading is one relaxed load of `noted` for a backend of which there is nothing to know. Nothing is
+/// published through a word but its own contents, so no stronger ordering is needed.
 #[derive(Debug)]
 pub(super) struct Slot {
-    /// Nanoseconds since the epoch, and below them why; zero for a backend that never rested.
+    /// Nothing is known of the backend from this instant on: neither rest nor failure. It only grows,
+    /// after what it stands for was written; zero for one that never refused nor failed.
+    noted: AtomicU64,
+    /// Until when it refuses, and below that why; zero for a backend that never refused.
     until: AtomicU64,
     circuit: Circuit,
 }
@@ -21,9 +24,8 @@ pub(super) struct Slot {
 #[repr(u8)]
 pub(crate) enum CooldownReason {
     Refused = 0,
-    Failed = 1,
     /// Not worth waiting for.
-    Quota = 2,
+    Quota = 1,
 }
 
 /// When a backend reopens, and what it rests for until then: the contents of a slot's first word.
@@ -50,7 +52,6 @@ impl Until {
     pub(super) const fn why(self) -> CooldownReason {
         match self.0 & WHY {
             0 => CooldownReason::Refused,
-            1 => CooldownReason::Failed,
             _ => CooldownReason::Quota,
         }
     }
@@ -58,20 +59,42 @@ impl Until {
 
 impl Slot {
     pub(super) fn new() -> Self {
-        Self { until: AtomicU64::new(0), circuit: Circuit::new() }
+        Self { noted: AtomicU64::new(0), until: AtomicU64::new(0), circuit: Circuit::new() }
     }
 
-    /// Whether it never rested, which needs no clock to know.
+    /// Whether it never refused nor failed, which needs no clock to know.
     #[inline]
     pub(super) fn is_untouched(&self) -> bool {
-        self.until() == Until::default()
+        self.noted.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether the backend is open; `now` is asked for only when it ever rested.
+    /// Whether the backend neither refuses nor is to be asked after the others; `now` is asked for only
+    /// when it ever was so.
     #[inline]
     pub(super) fn is_open(&self, now: impl FnOnce() -> u64) -> bool {
-        let until = self.until();
-        until == Until::default() || self.reopens_by(until, now()).is_none()
+        self.is_untouched() || !self.is_apart(now())
+    }
+
+    #[inline(never)]
+    fn is_apart(&self, now: u64) -> bool {
+        self.is_noted(now) && (self.until().nanos() > now || self.circuit.is_deferred(millis(now)))
+    }
+
+    /// Whether there is anything to know of the backend.
+    fn is_noted(&self, now: u64) -> bool {
+        self.noted.load(Ordering::Relaxed) > now
+    }
+
+    fn note_until(&self, nanos: u64) {
+        // A store would take the cache line from every reader, so it is made only to change it.
+        if self.noted.load(Ordering::Relaxed) < nanos {
+            self.noted.fetch_max(nanos, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the backend refuses.
+    pub(super) fn refuses(&self, now: u64) -> bool {
+        self.until().nanos() > now
     }
 
     pub(super) fn until(&self) -> Until {
@@ -83,102 +106,77 @@ impl Slot {
         self.reopens(now).map(|until| Duration::from_nanos(until.nanos() - now))
     }
 
-    /// When the backend is open, and what it rests for; `None` when it is.
+    /// Until when the backend refuses, and what for; `None` when it does not.
     pub(super) fn reopens(&self, now: u64) -> Option<Until> {
-        self.reopens_by(self.until(), now)
-    }
-
-    /// [`reopens`](Self::reopens), of which the first word was read.
-    #[inline]
-    fn reopens_by(&self, until: Until, now: u64) -> Option<Until> {
-        if until.nanos() > now {
-            return Some(until);
-        }
-        let is_probed = until != Until::default() && self.circuit.is_probed(millis(now));
-        is_probed.then(|| Until::new(now + to_nanos(PROBE_LASTS), CooldownReason::Failed))
+        Some(self.until()).filter(|until| until.nanos() > now)
     }
 
     /// The backend rests until then, unless a longer rest is already known.
     pub(super) fn cool_down_until(&self, nanos: u64, why: CooldownReason) {
-        let Until(until) = Until::new(nanos, why);
-        // A store would take the cache line from every reader, so it is made only to change it.
-        if self.until.load(Ordering::Relaxed) < until {
-            self.until.fetch_max(until, Ordering::Relaxed);
+        let until = Until::new(nanos, why);
+        if self.until.load(Ordering::Relaxed) < until.0 {
+            self.until.fetch_max(until.0, Ordering::Relaxed);
+            self.note_until(until.nanos());
         }
     }
 
-    /// Whether the backend rests, probed or not.
-    pub(super) fn is_cooling_down(&self, now: u64) -> bool {
-        self.until().nanos() > now
+    /// How long the backend is asked after the others.
+    pub(super) fn deferred(&self, now: u64) -> Option<Duration> {
+        let until = self.circuit.deferred_until(millis(now)).saturating_mul(NANOS_IN_MS);
+        (self.is_noted(now) && until > now).then(|| Duration::from_nanos(until - now))
     }
 
-    /// Whether the backend rests since it failed.
-    pub(super) fn is_failing(&self, now: u64) -> bool {
-        let until = self.until();
-        until.why() == CooldownReason::Failed && until.nanos() > now
+    pub(super) fn failures(&self, now: u64) -> u32 {
+        if self.is_noted(now) { self.circuit.failures() } else { 0 }
     }
 
-    /// Whether a request is finding out whether the backend is back.
-    pub(super) fn is_probed(&self, now: u64) -> bool {
-        self.circuit.is_probed(millis(now))
-    }
-
-    pub(super) fn failures(&self) -> u32 {
-        self.circuit.failures()
-    }
-
-    /// Claims the probe of a backend that is open; `None` when it needs none. A claim is to be given
-    /// back by [`leave`](Self::leave).
-    pub(super) fn enter(&self, now: u64) -> Result<Option<u64>, Taken> {
-        let claim = self.circuit.claim(millis(now))?;
-        if let Some(claim) = claim
-            && self.is_cooling_down(now)
-        {
-            // It failed again between the two looks.
-            self.circuit.end(claim, false);
-            return Err(Taken);
+    /// Begins an attempt; `None` when there is nothing to judge its result by. One that is deferred is
+    /// asked only as the `last_resort`.
+    pub(super) fn enter(&self, now: u64, last_resort: bool) -> Result<Option<Seen>, Taken> {
+        if !self.is_noted(now) {
+            return Ok(None);
         }
-        Ok(claim)
-    }
-
-    /// Gives a claim back.
-    pub(super) fn leave(&self, claim: u64, is_back: bool) {
-        self.circuit.end(claim, is_back);
-    }
-
-    /// The backend failed, and rests for as long as `rest` gives for that many failures in a row.
-    ///
-    /// Requests that were under way together when it went down fail together: while it rests for
-    /// the first of them, the others are no further failure, even if it rests for longer because it
-    /// refused another.
-    pub(super) fn fail(&self, now: u64, rest: impl Fn(u32) -> Duration) {
-        let is_counted = self.failures() > 0 && self.is_cooling_down(now);
-        if !is_counted && !self.is_failing(now) {
-            self.count(None, now, rest);
+        let seen = self.circuit.enter(millis(now), last_resort)?;
+        if seen.is_probe() {
+            let longest = now.saturating_add(LONGEST_PROBE_MS * NANOS_IN_MS);
+            self.note_until(longest.saturating_add(REMEMBERED_NANOS));
         }
+        Ok(Some(seen))
     }
 
-    /// The probe of `claim` failed, which counts though it rests for what it refused another.
-    pub(super) fn fail_probe(&self, claim: u64, now: u64, rest: impl Fn(u32) -> Duration) {
-        if self.circuit.is_probed_by(claim) {
-            self.count(Some(claim), now, rest);
-        } else {
-            // It hung for so long that others went on without it.
-            self.fail(now, rest);
+    /// The attempt found out nothing.
+    pub(super) fn leave(&self, seen: Seen) {
+        self.circuit.leave(seen);
+    }
+
+    pub(super) fn answered(&self, seen: Seen, now: u64) {
+        self.circuit.answered(seen, millis(now));
+    }
+
+    /// A connection to the backend stands.
+    pub(super) fn connected(&self, seen: Seen) {
+        self.circuit.connected(seen);
+    }
+
+    /// An attempt failed. If that shows that the backend fails, it is deferred for as long as `rest` gives
+    /// for that many times in a row.
+    pub(super) fn fail(
+        &self,
+        seen: Seen,
+        failure: Failure,
+        now: u64,
+        rest: impl FnOnce(u32) -> Duration,
+    ) {
+        if !self.is_noted(now) {
+            self.circuit.reset();
         }
-    }
-
-    fn count(&self, claim: Option<u64>, now: u64, rest: impl Fn(u32) -> Duration) {
-        self.circuit.fail(claim, millis(now), |failures| {
-            self.cool_down_until(
-                now.saturating_add(to_nanos(rest(failures))),
-                CooldownReason::Failed,
-            );
-        });
+        let deferred = self.circuit.fail(seen, failure, millis(now), rest);
+        let until = deferred.map_or(now, |until| until.saturating_mul(NANOS_IN_MS).max(now));
+        self.note_until(until.saturating_add(REMEMBERED_NANOS));
     }
 }
 
-/// 584 years fit, and 146 beside the reason.
+/// 584 years fit, and 292 beside the reason.
 pub(super) fn to_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -187,9 +185,13 @@ fn millis(nanos: u64) -> u64 {
     nanos / NANOS_IN_MS
 }
 
-const WHY_BITS: u32 = 2;
+const WHY_BITS: u32 = 1;
 const WHY: u64 = (1 << WHY_BITS) - 1;
 const NANOS_IN_MS: u64 = 1_000_000;
+
+/// How long failures are remembered after the last one, or after the backend was deferred. A backend
+/// that nobody asked for so long is taken to be well.
+const REMEMBERED_NANOS: u64 = 60_000 * NANOS_IN_MS;
 
 #[cfg(all(test, not(spillover_loom)))]
 mod tests {
@@ -198,90 +200,142 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn doubling(failures: u32) -> Duration {
-        SECOND * 2u32.pow(failures - 1)
+    fn doubling(times: u32) -> Duration {
+        SECOND * 2u32.pow(times - 1)
     }
 
-    #[test]
-    fn failures_in_a_row_make_longer_rests_and_a_success_forgets_them() {
-        let epoch = clock::now();
-        let cooldowns = Cooldowns::new(1, epoch);
-        let mut now = epoch;
-        assert_eq!(cooldowns.failures(0), 0);
-        for seconds in [1, 2, 4] {
-            cooldowns.fail(0, now, doubling);
-            assert_eq!(cooldowns.remaining(0, now), Some(seconds * SECOND));
-            now += seconds * SECOND;
-        }
-        let claim = cooldowns.enter(0, now).expect("nobody asks").expect("it failed last");
-        assert_eq!(cooldowns.failures(0), 3, "it is not back yet");
-        cooldowns.leave(0, claim, true);
-        assert_eq!(cooldowns.failures(0), 0);
-        assert!(matches!(cooldowns.enter(0, now), Ok(None)), "no probe is needed");
-        cooldowns.fail(0, now, doubling);
-        assert_eq!(cooldowns.remaining(0, now), Some(SECOND));
+    fn fail(cooldowns: &Cooldowns, seen: Option<Seen>, now: std::time::Instant) {
+        cooldowns.fail(0, seen, Failure::Answer, now, doubling);
     }
 
-    #[test]
-    fn requests_that_fail_together_are_one_failure() {
-        let now = clock::now();
+    /// A backend that was found to fail.
+    fn failing(now: std::time::Instant) -> Cooldowns {
         let cooldowns = Cooldowns::new(1, now);
-        (0..100).for_each(|_| cooldowns.fail(0, now, doubling));
-        assert_eq!(cooldowns.remaining(0, now), Some(SECOND));
+        (0..5).for_each(|_| fail(&cooldowns, None, now));
+        cooldowns
+    }
+
+    fn probe(cooldowns: &Cooldowns, now: std::time::Instant) -> Option<Seen> {
+        let seen = cooldowns.enter(0, now, false).expect("nobody asks").expect("it failed last");
+        assert!(seen.is_probe());
+        Some(seen)
     }
 
     #[test]
-    fn failures_beside_a_refusal_are_one_while_it_lasts() {
-        let epoch = clock::now();
-        let cooldowns = Cooldowns::new(1, epoch);
-        cooldowns.rest(0, epoch, 3 * SECOND);
-        (0..10).for_each(|_| cooldowns.fail(0, epoch, doubling));
-        assert_eq!(cooldowns.failures(0), 1);
-        cooldowns.fail(0, epoch + 3 * SECOND, doubling);
-        assert_eq!(cooldowns.failures(0), 2, "it was open again");
+    fn a_backend_that_fails_is_deferred_ever_longer_and_never_refuses() {
+        let mut now = clock::now();
+        let cooldowns = failing(now);
+        for (times, seconds) in [(1, 1), (2, 2), (3, 4)] {
+            assert_eq!(cooldowns.failures(0, now), times);
+            assert_eq!(cooldowns.deferred(0, now), Some(seconds * SECOND));
+            assert!(!cooldowns.is_open(0, now) && !cooldowns.refuses(0, now));
+            now += seconds * SECOND;
+            assert!(cooldowns.is_open(0, now));
+            fail(&cooldowns, probe(&cooldowns, now), now);
+        }
+        now += 8 * SECOND;
+        let seen = probe(&cooldowns, now);
+        assert_eq!(cooldowns.failures(0, now), 4, "it is not back yet");
+        cooldowns.answered(0, seen.unwrap(), now);
+        assert_eq!(cooldowns.failures(0, now), 0);
+        fail(&cooldowns, Some(Seen::WELL), now);
+        assert!(cooldowns.is_open(0, now), "the failures before are forgotten");
+    }
+
+    #[test]
+    fn requests_that_were_under_way_when_it_went_down_are_of_one_outage() {
+        let now = clock::now();
+        let cooldowns = failing(now);
+        (0..100).for_each(|_| fail(&cooldowns, None, now));
+        (0..100).for_each(|_| fail(&cooldowns, Some(Seen::WELL), now + 2 * SECOND));
+        assert_eq!(cooldowns.failures(0, now), 1);
+    }
+
+    #[test]
+    fn a_rest_for_a_refusal_and_failures_are_apart() {
+        let now = clock::now();
+        let cooldowns = failing(now);
+        cooldowns.rest(0, now, 3 * SECOND);
+        assert_eq!(cooldowns.remaining(0, now), Some(3 * SECOND));
+        assert_eq!(cooldowns.deferred(0, now), Some(SECOND));
+        assert_eq!(cooldowns.next_open(0..1, now).left, 3 * SECOND);
     }
 
     #[test]
     fn while_a_probe_is_under_way_only_its_own_failure_counts() {
         let epoch = clock::now();
-        let (cooldowns, now) = (Cooldowns::new(1, epoch), epoch + SECOND);
-        cooldowns.fail(0, epoch, doubling);
-        let claim = cooldowns.enter(0, now).expect("nobody asks").expect("it failed last");
-        cooldowns.fail(0, now, doubling);
-        assert_eq!(cooldowns.failures(0), 1, "another was sent before");
-        cooldowns.fail_probe(0, claim, now, doubling);
-        assert_eq!((cooldowns.failures(0), cooldowns.remaining(0, now)), (2, Some(2 * SECOND)));
-        let (claim, hung) = (claim, now + 2 * SECOND);
-        assert!(matches!(cooldowns.enter(0, hung), Ok(Some(_))));
-        cooldowns.fail_probe(0, claim, hung, doubling);
-        assert_eq!(cooldowns.failures(0), 2, "that was the probe before");
+        let (cooldowns, now) = (failing(epoch), epoch + SECOND);
+        let claim = probe(&cooldowns, now);
+        fail(&cooldowns, None, now);
+        let beside = cooldowns.enter(0, now, true).expect("the last resort");
+        fail(&cooldowns, beside, now);
+        assert_eq!(cooldowns.failures(0, now), 1);
+        fail(&cooldowns, claim, now);
+        assert_eq!((cooldowns.failures(0, now), cooldowns.deferred(0, now)), (2, Some(2 * SECOND)));
+        let hung = now + 2 * SECOND;
+        let next = probe(&cooldowns, hung);
+        fail(&cooldowns, claim, hung);
+        assert_eq!(cooldowns.failures(0, hung), 2, "that was the probe before");
         let later = hung + 61 * SECOND;
-        let another = cooldowns.enter(0, later).expect("one that hangs").expect("it failed last");
-        cooldowns.fail_probe(0, another, later, doubling);
-        cooldowns.fail_probe(0, claim, later, doubling);
-        assert_eq!(cooldowns.failures(0), 3, "while it rests");
+        let another = probe(&cooldowns, later);
+        fail(&cooldowns, another, later);
+        fail(&cooldowns, next, later);
+        assert_eq!(cooldowns.failures(0, later), 3);
     }
 
     #[test]
     fn one_request_at_a_time_finds_out_whether_it_is_back() {
         let epoch = clock::now();
-        let (cooldowns, now) = (Cooldowns::new(1, epoch), epoch + SECOND);
-        cooldowns.fail(0, epoch, doubling);
-        let claim = cooldowns.enter(0, now).expect("nobody asks").expect("it failed last");
-        assert!(!cooldowns.is_open(0, now) && cooldowns.enter(0, now).is_err());
-        assert_eq!(cooldowns.next_open(now).left, PROBE_LASTS);
-        cooldowns.leave(0, claim, false);
+        let (cooldowns, now) = (failing(epoch), epoch + SECOND);
+        let claim = probe(&cooldowns, now);
+        assert!(!cooldowns.is_open(0, now) && cooldowns.enter(0, now, false).is_err());
+        cooldowns.leave(0, claim.unwrap());
         assert!(cooldowns.is_open(0, now), "it left that to the next");
-        assert!(matches!(cooldowns.enter(0, now), Ok(Some(_))));
-        assert!(cooldowns.is_open(0, now + 61 * SECOND), "one that hangs is not waited for");
+        probe(&cooldowns, now);
+        assert!(cooldowns.is_open(0, now + 60 * SECOND), "one that hangs is not waited for");
+    }
+
+    #[test]
+    fn where_nothing_else_is_open_any_answer_ends_the_outage() {
+        let now = clock::now();
+        let cooldowns = failing(now);
+        let seen = cooldowns.enter(0, now, true).unwrap().unwrap();
+        assert!(!seen.is_probe());
+        cooldowns.answered(0, seen, now);
+        assert!(cooldowns.is_open(0, now));
+    }
+
+    #[test]
+    fn a_connection_ends_the_outage_of_a_backend_that_could_not_be_reached_and_no_other() {
+        for failure in [Failure::Connect, Failure::Answer] {
+            let epoch = clock::now();
+            let (cooldowns, now) = (Cooldowns::new(1, epoch), epoch + SECOND);
+            (0..5).for_each(|_| cooldowns.fail(0, None, failure, epoch, doubling));
+            let seen = probe(&cooldowns, now).unwrap();
+            cooldowns.connected(0, seen);
+            assert_eq!(cooldowns.is_open(0, now), failure == Failure::Connect);
+            cooldowns.leave(0, seen);
+            assert!(cooldowns.is_open(0, now));
+        }
+    }
+
+    #[test]
+    fn what_nobody_asked_about_for_a_minute_is_forgotten() {
+        let epoch = clock::now();
+        let (cooldowns, now) = (failing(epoch), epoch + 61 * SECOND);
+        assert_eq!(cooldowns.failures(0, now), 0);
+        assert!(matches!(cooldowns.enter(0, now, false), Ok(None)));
+        fail(&cooldowns, None, now);
+        assert!(cooldowns.is_open(0, now), "one failure of five");
     }
 
     #[test]
     fn a_refusal_alone_needs_no_probe() {
-        let epoch = clock::now();
-        let cooldowns = Cooldowns::new(1, epoch);
-        cooldowns.rest(0, epoch, SECOND);
-        assert!(matches!(cooldowns.enter(0, epoch + SECOND), Ok(None)));
+        let now = clock::now();
+        let cooldowns = Cooldowns::new(1, now);
+        cooldowns.rest(0, now, SECOND);
+        assert!(matches!(cooldowns.enter(0, now, true), Ok(Some(Seen::WELL))));
+        assert!(matches!(cooldowns.enter(0, now + SECOND, false), Ok(None)));
     }
 }
 
@@ -296,28 +350,28 @@ mod loom_model {
     use crate::{cooldown::Cooldowns, sync::clock};
 
     #[test]
-    fn of_two_requests_one_finds_out_and_none_does_so_while_it_rests() {
+    fn of_two_requests_one_finds_out_and_none_does_so_while_it_is_deferred() {
         loom::model(|| {
             let epoch = clock::now();
             let (second, now) = (Duration::from_secs(1), epoch + Duration::from_secs(1));
             let cooldowns = Arc::new(Cooldowns::new(1, epoch));
-            cooldowns.fail(0, epoch, |_| second);
-            let claim = cooldowns.enter(0, now).unwrap().expect("it failed last");
+            cooldowns.fail(0, None, Failure::Token, epoch, |_| second);
+            let claim = cooldowns.enter(0, now, false).unwrap().expect("it failed last");
             let failing = {
                 let cooldowns = Arc::clone(&cooldowns);
                 thread::spawn(move || {
-                    cooldowns.fail_probe(0, claim, now, |failures| {
-                        assert_eq!(failures, 2);
+                    cooldowns.fail(0, Some(claim), Failure::Answer, now, |times| {
+                        assert_eq!(times, 2);
                         second
                     });
-                    cooldowns.leave(0, claim, false);
+                    cooldowns.leave(0, claim);
                 })
             };
-            assert!(cooldowns.enter(0, now).is_err(), "it is probed, then it rests");
+            assert!(cooldowns.enter(0, now, false).is_err(), "it is probed, then it is deferred");
             failing.join().unwrap();
             let entering = [(); 2].map(|()| {
                 let cooldowns = Arc::clone(&cooldowns);
-                thread::spawn(move || cooldowns.enter(0, now + second).is_ok())
+                thread::spawn(move || cooldowns.enter(0, now + second, false).is_ok())
             });
             let entered = entering.map(|thread| thread.join().unwrap());
             assert_eq!(entered.iter().filter(|&&entered| entered).count(), 1);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::classify::{Hint, Outcome};
 
-/// How long a backend rests after a refusal or a failure.
+/// How long a backend rests after a refusal, and is asked after the others when it fails.
 ///
 /// ```
 /// use std::time::Duration;
@@ -38,9 +38,9 @@ impl CooldownPolicy {
         self
     }
 
-    /// The rest after a first server failure, a transport error, or a credential that could not be had.
-    /// Defaults to 1 s. It doubles with every failure that follows without a success in between, up
-    /// to the longest.
+    /// How long a backend is asked after the others once it was found to fail, or its credential could
+    /// not be had. Defaults to 1 s: a restart takes less. It doubles each time that it is found to fail
+    /// without an answer in between, up to the longest.
     #[must_use]
     pub const fn failed(mut self, failed: Duration) -> Self {
         self.failed = failed;
@@ -68,7 +68,7 @@ impl CooldownPolicy {
         self.longest
     }
 
-    /// How long a backend rests after so many failures in a row, from 1.
+    /// How long a backend is asked after the others that was found to fail so many times in a row, from 1.
     pub fn after_failures(&self, failures: u32) -> Duration {
         let doubled = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
         self.failed.saturating_mul(doubled).min(self.longest)

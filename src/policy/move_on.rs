@@ -17,9 +17,8 @@ use crate::classify::{Outcome, should_retry};
 /// switched on.
 ///
 /// Every move takes one from a [`RetryBudget`], so that an outage does not double the load on what
-/// is left. A backend that failed is left alone, twice as long with every failure in a row, and is
-/// then asked by one request at a time until it answers; see
-/// [`CooldownPolicy::failed`](super::CooldownPolicy::failed).
+/// is left. A backend that goes on failing is asked after the others, twice as long each time, and by one
+/// request at a time until it answers; see [`CooldownPolicy::failed`](super::CooldownPolicy::failed).
 ///
 /// ```
 /// use hyper_util::client::legacy::Error;

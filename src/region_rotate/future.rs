@@ -102,7 +102,7 @@ where
                         return Poll::Ready(session.answered(result, is_kept));
                     }
                     let now = clock::now();
-                    session.learn(now, outcome, &mut result);
+                    session.learn(now, outcome, &mut result, this.classify_error);
                     if !is_kept || !session.choose_after(outcome, now) {
                         let response = session.refused(now, outcome, result, is_kept);
                         // The caller may keep the finished future.
@@ -121,7 +121,7 @@ where
                         (now, session.without_token(now))
                     } else {
                         if let Err(error) = ready!(this.inner.poll_ready(cx)) {
-                            session.drop_probe();
+                            session.drop_watch();
                             return Poll::Ready(Err(error));
                         }
                         let Some(now) = session.closed_meanwhile() else {

@@ -68,8 +68,17 @@ use crate::{
 /// [`Refusal`](crate::classify::Refusal), and that a quota is used up. Nobody waits for that: such a
 /// backend rests as long as any, and a pool of nothing else says so to the layers around it.
 ///
-/// A backend that fails, where failures move requests, rests twice as long with every failure in a
-/// row, and then is asked by one request at a time until it answers.
+/// # Which backends fail
+///
+/// A backend that fails, where failures move requests, is asked later than the others, never refused on
+/// behalf of them: failures order, refusals close. It takes several failures of several requests: five
+/// within ten seconds, or three connections, and as many as there were answers beside them. A failure
+/// that may be the request's own fault counts once another backend has answered the same request; what
+/// fails everywhere says nothing of the backends. The backend is then asked after the others for
+/// [a second](CooldownPolicy::failed), twice as long each time, and by one request at a time until it
+/// answers or, if it could not be reached, until a [connection stands](crate::backend::OnConnect). Where
+/// all the others refuse or fail it is asked all the same: failures alone never make the pool answer
+/// by itself.
 ///
 /// # What it writes
 ///
@@ -137,7 +146,7 @@ impl<X> RegionRotateLayer<X> {
     /// [length](MoveOn::context_length): a 429 was not executed; a failure may have been, and a
     /// completion that is asked for twice is billed twice. Errors of connecting should move on.
     ///
-    /// A backend rests after a failure that moves the request.
+    /// A backend that goes on failing is asked after the others.
     ///
     /// ```
     /// # use tower_spillover::{Backend, BackendPool, RegionRotateLayer};

@@ -1,6 +1,7 @@
 //! What is known of one request on its way through a pool: where it was sent, where it goes next.
 
 mod account;
+mod after_failure;
 mod after_refusal;
 mod spills;
 
@@ -15,12 +16,12 @@ use http::{Extensions, Request, Response, StatusCode};
 
 use super::layer::RotateConfig;
 use crate::{
-    AttemptBudget, ResponseBody, Served, TryCloneBody,
-    backend::{Probe, RequestReading, TokenError, TokenFuture, TriedSet},
+    AttemptBudget, BackendPool, ResponseBody, Served, TryCloneBody,
+    backend::{OnConnect, RequestReading, TokenError, TokenFuture, TriedSet},
     body::{Admitted, Observer, UsageSinks},
     classify::{Outcome, RefusedSpill},
     clock,
-    cooldown::NextOpen,
+    cooldown::{Failure, Watch},
     policy::ClassifyError,
     sticky::Routing,
 };
@@ -57,12 +58,30 @@ pub(super) struct Session {
 struct ColdState {
     /// What all layers may do together.
     budget: Option<AttemptBudget>,
-    /// The attempt under way finds out whether the backend is back.
-    probe: Option<Probe>,
+    /// The backend of the attempt under way failed lately.
+    watch: Option<Watch<BackendPool>>,
+    /// Backends that failed this request.
+    failed: TriedSet,
+    /// Those of them that are charged with it if another backend answers.
+    suspects: Vec<(usize, Option<Watch<BackendPool>>)>,
     /// How many backends forbade to be asked again.
     forbidding: usize,
     /// Standard deployments that refused what Azure spilled to them.
     spills: Vec<RefusedSpill>,
+}
+
+impl ColdState {
+    /// Writes what layers inside are to know. Whether the request `is_sent` already.
+    fn extend(&self, extensions: &mut Extensions, is_sent: bool) {
+        if self.budget.is_some()
+            && let Some(budget) = extensions.get_mut::<AttemptBudget>()
+        {
+            if is_sent { budget.reserve() } else { budget.reserve_first() }
+        }
+        if let Some(act) = self.watch.as_ref().and_then(Watch::on_connect) {
+            OnConnect::insert(extensions, act);
+        }
+    }
 }
 
 impl Session {
@@ -98,25 +117,25 @@ impl Session {
     /// Chooses the next backend, and notes that it is tried; whether there is one.
     pub(super) fn choose(&mut self, now: Instant) -> bool {
         let backend = loop {
-            match self.may_go_on(self.served.attempts().len()).then(|| self.open(now)).flatten() {
-                Some(backend) if self.config.move_on.watches_failures() => {
-                    match Probe::begin(&self.config.pool, backend, now) {
-                        Ok(None) => self.drop_probe(),
-                        Ok(Some(probe)) => self.cold().probe = Some(probe),
-                        // Another request was faster; now it is not open to this one any more.
-                        Err(_) => continue,
-                    }
-                    break backend;
-                }
-                Some(backend) => break backend,
-                None if self.is_admitted && self.served.attempts().len() == 0 => {
-                    match self.first_to_open(&self.tried, now) {
+            let may_go_on = self.may_go_on(self.served.attempts().len());
+            let Some((backend, is_last)) = may_go_on.then(|| self.next(now)).flatten() else {
+                if self.is_admitted && self.served.attempts().len() == 0 {
+                    match self.first_to_open() {
                         Some(backend) => break backend,
                         None => return false,
                     }
                 }
-                None => return false,
+                return false;
+            };
+            if self.config.move_on.watches_failures() {
+                match Watch::begin(&self.config.pool, backend, now, is_last) {
+                    Ok(None) => self.drop_watch(),
+                    Ok(Some(watch)) => self.cold().watch = Some(watch),
+                    // Another request was faster; now it is not open to this one any more.
+                    Err(_) => continue,
+                }
             }
+            break backend;
         };
         self.backend = backend;
         self.since = now;
@@ -147,22 +166,22 @@ impl Session {
             true => StatusCode::TOO_MANY_REQUESTS,
             false => StatusCode::SERVICE_UNAVAILABLE,
         };
-        self.drop_probe(); // A token says nothing of the backend.
         self.note(None, Outcome::Failed, None);
-        self.rest_without_token(now);
+        self.failed(now, Failure::Token);
         status
     }
 
     /// Whether another request found the chosen backend closed since it was chosen: since when. The
     /// request was not sent to it then.
     pub(super) fn closed_meanwhile(&mut self) -> Option<Instant> {
-        if self.is_admitted || self.is_probing() {
+        if self.is_admitted {
             return None;
         }
         let now = clock::now();
-        if self.config.pool.is_open(self.backend, now) {
+        if !self.config.pool.refuses(self.backend, now) {
             return None;
         }
+        self.drop_watch();
         self.tried.remove(self.backend);
         Some(now)
     }
@@ -179,10 +198,8 @@ impl Session {
             // The copy of the request has them too, so an observer may be here since an earlier attempt.
             self.observer.get_or_insert_with(|| Box::new(Observer::new(Some(sinks))));
         }
-        if self.budget().is_some()
-            && let Some(budget) = request.extensions_mut().get_mut::<AttemptBudget>()
-        {
-            if self.is_sent { budget.reserve() } else { budget.reserve_first() }
+        if let Some(cold) = &self.cold {
+            cold.extend(request.extensions_mut(), self.is_sent);
         }
         self.is_sent = true;
         self.config.pool.member(self.backend).address(request, token, &mut self.reading);
@@ -207,9 +224,11 @@ impl Session {
     ) -> Result<Response<ResponseBody<R>>, E> {
         let mut outcome = Outcome::Answered;
         match &result {
-            Ok(response) if !response.status().is_server_error() => self.end_probe(),
+            Ok(response) if !response.status().is_server_error() => {
+                self.settle(response.status().is_success(), clock::now);
+            }
             // It does not move the request, but shows no backend that is well either.
-            _ => self.drop_probe(),
+            _ => self.drop_watch(),
         }
         if let Ok(response) = &result {
             if response.status().is_success() {
@@ -244,22 +263,31 @@ impl Session {
         }
     }
 
-    /// The backend that reopens first, of those that refused and are not `left_out`.
-    fn first_to_open(&self, left_out: &TriedSet, now: Instant) -> Option<usize> {
+    /// An open backend, or else one that fails, as the last resort.
+    fn next(&self, now: Instant) -> Option<(usize, bool)> {
+        if let Some(backend) = self.open(now) {
+            return Some((backend, false));
+        }
+        let pool = &self.config.pool;
+        let backend = match &self.routing {
+            None => pool.last_resort(&self.tried, now, self.draw),
+            Some(routing) => routing.last_resort(pool, &self.tried, now, self.draw),
+        };
+        backend.map(|backend| (backend, true))
+    }
+
+    /// Where all refuse, the backend that reopens first.
+    fn first_to_open(&self) -> Option<usize> {
         let pool = &self.config.pool;
         match &self.routing {
-            None => pool.first_to_open(left_out, now),
-            Some(routing) => routing.first_to_open(pool, left_out, now),
+            None => pool.first_to_open(&self.tried),
+            Some(routing) => routing.first_to_open(pool, &self.tried),
         }
     }
 
-    /// When the first backend is open that the request may go to.
-    fn next_open(&self, now: Instant) -> NextOpen {
-        let pool = &self.config.pool;
-        match &self.routing {
-            None => pool.next_open(now),
-            Some(routing) => routing.next_open(pool, now),
-        }
+    /// Whether the request may go to this backend, open or not.
+    fn admits(&self, index: usize) -> bool {
+        self.routing.as_ref().is_none_or(|routing| routing.admits(&self.config.pool, index))
     }
 
     /// Whether the request may go to another backend after so many `attempts`.

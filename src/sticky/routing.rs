@@ -9,10 +9,7 @@ use super::{
     binding::{Binding, LearnScope},
     id_learner::IdLearner,
 };
-use crate::{
-    BackendPool, TryCloneBody, azure::ScannedBody, backend::TriedSet, body::ResponseTap,
-    cooldown::NextOpen,
-};
+use crate::{BackendPool, TryCloneBody, azure::ScannedBody, backend::TriedSet, body::ResponseTap};
 
 /// What a pool's layer was told about where requests belong.
 #[derive(Clone, Debug, Default)]
@@ -96,24 +93,25 @@ impl Routing {
         pool.choose_on(self.resource(), self.key, tried, now, draw)
     }
 
-    /// The backend that reopens first among those not tried.
-    pub(crate) fn first_to_open(
+    /// Where none is open, one that was not tried, and fails, but does not refuse.
+    pub(crate) fn last_resort(
         &self,
         pool: &BackendPool,
         tried: &TriedSet,
         now: Instant,
+        draw: u64,
     ) -> Option<usize> {
-        pool.first_to_open_on(self.resource(), tried, now)
+        pool.last_resort_on(self.resource(), tried, now, draw)
+    }
+
+    /// The backend that reopens first among those not tried.
+    pub(crate) fn first_to_open(&self, pool: &BackendPool, tried: &TriedSet) -> Option<usize> {
+        pool.first_to_open_on(self.resource(), tried)
     }
 
     /// Whether the request may go to this backend.
     pub(crate) fn admits(&self, pool: &BackendPool, index: usize) -> bool {
         pool.is_on(self.resource(), index)
-    }
-
-    /// When the first backend is open that the request may go to.
-    pub(crate) fn next_open(&self, pool: &BackendPool, now: Instant) -> NextOpen {
-        pool.next_open_on(self.resource(), now)
     }
 
     /// Learns from a successful answer of this backend.

@@ -31,6 +31,12 @@ pub fn every_error<E>() -> MoveOn<Kind<E>> {
     MoveOn::new().errors(kind).other()
 }
 
+/// Every error of the client is one of connecting, and moves on.
+pub fn every_connect<E>() -> MoveOn<Kind<E>> {
+    let kind: Kind<E> = |_| ErrorKind::Connect;
+    MoveOn::new().errors(kind).connect()
+}
+
 /// A clonable client. Like a strict one it panics when it is called without being ready, and its
 /// readiness does not pass to its clones.
 pub struct Leaf {

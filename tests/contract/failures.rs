@@ -1,17 +1,21 @@
 //! Failures that move a request, their budget, and what a pool remembers of them.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    iter,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use http::{Response, StatusCode};
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
     Backend, BackendPool, RegionRotateLayer,
-    policy::{MoveOn, RetryBudget},
+    policy::{ClassifyError, MoveOn, RetryBudget},
 };
 
 use crate::{
     clock::{ms, pass},
-    leaf::{Answer, Leaf, account, every_error, request},
+    leaf::{Answer, Broken, Leaf, account, asked, every_connect, every_error, request},
 };
 
 fn pool<const N: usize>(names: [&str; N]) -> BackendPool {
@@ -41,6 +45,23 @@ fn leaf(answers: impl Into<Vec<Answer>>) -> Leaf {
         }
         _ => Answer::ok(),
     })
+}
+
+/// Has `a` found to fail, by as many requests as it takes.
+async fn fail_a(layer: &RegionRotateLayer<impl ClassifyError<Broken> + Clone>, leaf: &Leaf) {
+    for _ in 0..5 {
+        let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+        assert_eq!(account(&response).backend(), Some("b"));
+    }
+}
+
+fn deferred_a(pool: &BackendPool) -> Option<Duration> {
+    pool.deferred().next().unwrap().1
+}
+
+/// So many times this answer.
+fn times(count: usize, answer: Answer) -> impl Iterator<Item = Answer> {
+    iter::repeat_n(answer, count)
 }
 
 fn asked_a(leaf: &Leaf) -> usize {
@@ -134,8 +155,9 @@ async fn a_server_error_that_moves_no_request_shows_no_backend_that_is_well() {
         let pool = pool(["a", "b"]);
         let failures = MoveOn::new().unavailable();
         let layer = RegionRotateLayer::new(pool.clone()).move_on(failures);
-        let leaf = leaf([Answer::status(503), error.clone(), error.after(5_000)]);
-        layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+        let then = [error.clone(), error.after(5_000)];
+        let leaf = leaf(times(5, Answer::status(503)).chain(then).collect::<Vec<_>>());
+        fail_a(&layer, &leaf).await;
         pass(ms(1_000)).await;
         let probe = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
         assert_eq!(account(&probe).backend(), Some("a"));
@@ -149,27 +171,23 @@ async fn a_server_error_that_moves_no_request_shows_no_backend_that_is_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_success_forgets_the_failures_before_it() {
-    let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
-    let down = Answer::status(500);
-    let leaf = leaf([down.clone(), down.clone(), Answer::ok(), down]);
-    for (rest, seconds) in [(Some(1), 1), (Some(2), 2), (None, 0), (Some(1), 0)] {
+async fn an_answer_forgets_the_failures_before_it() {
+    // That of a backend that refuses too: it is there.
+    for answer in [Answer::ok(), Answer::refused(20)] {
+        let pool = pool(["a", "b"]);
+        let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
+        let down = Answer::status(500);
+        let leaf = leaf(times(6, down.clone()).chain([answer, down]).collect::<Vec<_>>());
+        fail_a(&layer, &leaf).await;
+        for seconds in [1, 2] {
+            assert_eq!(deferred_a(&pool), Some(ms(seconds * 1_000)));
+            pass(ms(seconds * 1_000)).await;
+            layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+        }
+        assert_eq!((deferred_a(&pool), pool.failures().next().unwrap().1), (None, 0));
+        pass(ms(20)).await;
         layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
-        assert_eq!(pool.cooldowns().next().unwrap().1, rest.map(|rest| ms(rest * 1_000)));
-        pass(ms(seconds * 1_000)).await;
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_refusal_forgets_the_failures_too_for_the_backend_is_there() {
-    let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
-    let leaf = leaf([Answer::status(500), Answer::refused(20), Answer::status(500)]);
-    for rest in [1_000, 20, 1_000] {
-        layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
-        assert_eq!(pool.cooldowns().next().unwrap().1, Some(ms(rest)));
-        pass(ms(rest)).await;
+        assert_eq!(deferred_a(&pool), None, "the first of another five");
     }
 }
 
@@ -177,8 +195,9 @@ async fn a_refusal_forgets_the_failures_too_for_the_backend_is_there() {
 async fn one_request_finds_out_whether_a_backend_is_back_and_the_others_go_elsewhere() {
     let pool = pool(["a", "b"]);
     let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
-    let leaf = leaf([Answer::status(500), Answer::ok().after(5_000)]);
-    layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+    let back = Answer::ok().after(5_000);
+    let leaf = leaf(times(5, Answer::status(500)).chain([back]).collect::<Vec<_>>());
+    fail_a(&layer, &leaf).await;
     pass(ms(1_000)).await;
     let probing = tokio::spawn(layer.layer(leaf.clone()).oneshot(request()));
     pass(ms(1)).await;
@@ -186,34 +205,39 @@ async fn one_request_finds_out_whether_a_backend_is_back_and_the_others_go_elsew
         let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
         assert_eq!(account(&response).backend(), Some("b"));
     }
-    assert_eq!(asked_a(&leaf), 2);
+    assert_eq!(asked_a(&leaf), 6);
     let response = probing.await.unwrap().unwrap();
     assert_eq!(account(&response).backend(), Some("a"));
     layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
-    assert_eq!(asked_a(&leaf), 3, "it is back for all");
+    assert_eq!(asked_a(&leaf), 7, "it is back for all");
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_nowhere_else_to_go_the_others_are_answered() {
+async fn with_nowhere_else_to_go_all_ask_the_backend_that_fails() {
     let pool = pool(["a"]);
-    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
-    let leaf = leaf([Answer::status(500), Answer::ok().after(5_000)]);
-    layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
-    pass(ms(1_000)).await;
-    let probing = tokio::spawn(layer.layer(leaf.clone()).oneshot(request()));
-    pass(ms(1)).await;
-    let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
-    assert_eq!((status(&response), account(&response).backend()), (429, None));
-    assert_eq!(crate::leaf::header(&response, "retry-after"), Some("1"));
-    assert_eq!(probing.await.unwrap().unwrap().status(), StatusCode::OK);
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(every_connect());
+    let leaf =
+        leaf(times(5, Answer::broken()).chain([Answer::ok().after(5_000)]).collect::<Vec<_>>());
+    for _ in 0..5 {
+        assert!(layer.layer(leaf.clone()).oneshot(request()).await.is_err());
+    }
+    assert_eq!(deferred_a(&pool), Some(ms(1_000)), "it is deferred to nobody");
+    for _ in 0..2 {
+        let asks = (0..20).map(|_| layer.layer(leaf.clone()).oneshot(request()));
+        for answer in futures::future::join_all(asks).await {
+            assert_eq!(answer.unwrap().status(), StatusCode::OK);
+        }
+        assert_eq!(deferred_a(&pool), None);
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_gives_up_leaves_it_to_the_next_to_find_out() {
     let pool = pool(["a", "b"]);
     let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
-    let leaf = leaf([Answer::status(500), Answer::ok().after(5_000), Answer::ok()]);
-    layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+    let then = [Answer::ok().after(5_000), Answer::ok()];
+    let leaf = leaf(times(5, Answer::status(500)).chain(then).collect::<Vec<_>>());
+    fail_a(&layer, &leaf).await;
     pass(ms(1_000)).await;
     let probing = tokio::spawn(layer.layer(leaf.clone()).oneshot(request()));
     pass(ms(1)).await;
@@ -224,15 +248,19 @@ async fn a_request_that_gives_up_leaves_it_to_the_next_to_find_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_that_move_a_request_are_remembered_like_failures() {
+async fn a_backend_that_cannot_be_connected_to_is_found_by_three_requests() {
     let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).move_on(every_error());
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(every_connect());
     let leaf = leaf([Answer::broken()]);
-    for seconds in [1, 2, 4] {
+    for asked in 1..=10 {
         let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
         assert_eq!(account(&response).backend(), Some("b"));
-        assert_eq!(pool.cooldowns().next().unwrap().1, Some(ms(seconds * 1_000)));
+        assert_eq!(asked_a(&leaf), asked.min(3));
+    }
+    for seconds in [1, 2, 4] {
+        assert_eq!(deferred_a(&pool), Some(ms(seconds * 1_000)));
         pass(ms(seconds * 1_000)).await;
+        layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
     }
 }
 
@@ -240,8 +268,9 @@ async fn errors_that_move_a_request_are_remembered_like_failures() {
 async fn an_error_that_is_the_callers_does_not_keep_the_others_away() {
     let pool = pool(["a", "b"]);
     let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
-    let leaf = leaf([Answer::status(500), Answer::broken(), Answer::ok()]);
-    layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+    let then = [Answer::broken(), Answer::ok()];
+    let leaf = leaf(times(5, Answer::status(500)).chain(then).collect::<Vec<_>>());
+    fail_a(&layer, &leaf).await;
     pass(ms(1_000)).await;
     let mut kept = Box::pin(layer.layer(leaf.clone()).oneshot(request()));
     assert!(kept.as_mut().await.is_err());
@@ -251,7 +280,7 @@ async fn an_error_that_is_the_callers_does_not_keep_the_others_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_that_come_together_are_one_even_while_it_rests_for_a_refusal() {
+async fn requests_that_fail_together_are_one_outage_even_while_it_rests_for_a_refusal() {
     let pool = pool(["a", "b"]);
     let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
     let leaf = leaf([Answer::refused(30_000).after(5), Answer::status(503).after(10)]);
@@ -264,12 +293,12 @@ async fn failures_that_come_together_are_one_even_while_it_rests_for_a_refusal()
 async fn a_late_failure_of_an_old_request_does_not_void_a_probe() {
     let pool = pool(["a", "b"]);
     let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
-    let leaf = leaf([
-        Answer::status(503).after(3_000),
-        Answer::status(503),
-        // The probe, from 1.2 s to 3.7 s.
-        Answer::ok().after(2_500),
-    ]);
+    // The probe takes from 1.2 s to 3.7 s.
+    let probe = Answer::ok().after(2_500);
+    let old = [Answer::status(503).after(3_000)];
+    let leaf = leaf(
+        old.into_iter().chain(times(5, Answer::status(503))).chain([probe]).collect::<Vec<_>>(),
+    );
     let send = |at: u64| {
         let service = layer.layer(leaf.clone());
         async move {
@@ -277,6 +306,57 @@ async fn a_late_failure_of_an_old_request_does_not_void_a_probe() {
             service.oneshot(request()).await.unwrap()
         }
     };
-    futures::future::join3(send(0), send(100), send(1_200)).await;
+    let down = async {
+        pass(ms(100)).await;
+        fail_a(&layer, &leaf).await;
+    };
+    futures::future::join3(send(0), down, send(1_200)).await;
     assert_eq!(pool.failures().next().unwrap(), ("a", 0), "its last answer is a success");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_on_every_backend_is_the_requests_own_fault() {
+    let pool = pool(["a", "b"]);
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
+    let poison = Leaf::playing([Answer::status(500)]);
+    for _ in 0..100 {
+        let response = layer.layer(poison.clone()).oneshot(request()).await.unwrap();
+        assert_eq!(status(&response), 500);
+    }
+    assert!(pool.failures().all(|(_, failures)| failures == 0));
+    assert_eq!(poison.len(), 200, "nobody is deferred");
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_among_many_more_answers_defer_no_backend() {
+    for (failure, kinds) in
+        [(Answer::status(500), every_error()), (Answer::broken(), every_connect())]
+    {
+        let pool = pool(["a", "b"]);
+        let layer = RegionRotateLayer::new(pool.clone()).move_on(kinds.internal_error());
+        let leaf = Leaf::new(move |seen| match seen.host() {
+            "a.example" if seen.index % 20 == 0 => failure.clone(),
+            _ => Answer::ok(),
+        });
+        for _ in 0..1_000 {
+            layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
+            assert_eq!(deferred_a(&pool), None);
+            pass(ms(10)).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_of_a_later_priority_is_asked_before_one_that_fails() {
+    let pool = pool(["a", "b", "c"]);
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
+    let leaf = Leaf::new(|seen| match seen.host() {
+        "a.example" => Answer::status(500),
+        "b.example" if seen.at.as_millis() > 0 => Answer::refused(60_000),
+        _ => Answer::ok(),
+    });
+    fail_a(&layer, &leaf).await;
+    pass(ms(1)).await;
+    let response = layer.layer(leaf).oneshot(request()).await.unwrap();
+    assert_eq!(asked(account(&response)), [("b", 0), ("c", 0)]);
 }

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use super::{BackendPool, NOT_FORCED, Residents, TriedSet};
-use crate::cooldown::NextOpen;
 
 impl BackendPool {
     /// An open backend that was not tried and that may have the request, as [`is_on`](Self::is_on)
@@ -31,6 +30,20 @@ impl BackendPool {
         }
     }
 
+    /// [`last_resort`](Self::last_resort) among those that may have the request.
+    #[cold]
+    pub(crate) fn last_resort_on(
+        &self,
+        resource: Option<&str>,
+        tried: &TriedSet,
+        now: Instant,
+        draw: u64,
+    ) -> Option<usize> {
+        self.shared.choice.draw(draw, |index| {
+            !tried.contains(index) && !self.refuses(index, now) && self.is_on(resource, index)
+        })
+    }
+
     /// Whether this backend is on `resource`, where a request may go to no other.
     pub(crate) fn is_on(&self, resource: Option<&str>, index: usize) -> bool {
         resource.is_none_or(|resource| **self.member(index).resource() == *resource)
@@ -41,15 +54,9 @@ impl BackendPool {
         &self,
         resource: Option<&str>,
         tried: &TriedSet,
-        now: Instant,
     ) -> Option<usize> {
         let others = self.all_on(resource).filter(|&index| !tried.contains(index));
-        self.shared.cooldowns.first_to_open(others, now)
-    }
-
-    /// When the first backend is open that may have the request.
-    pub(crate) fn next_open_on(&self, resource: Option<&str>, now: Instant) -> NextOpen {
-        self.shared.cooldowns.next_open_of(self.all_on(resource), now)
+        self.shared.cooldowns.first_to_open(others)
     }
 
     /// The backends with their resources.

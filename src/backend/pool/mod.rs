@@ -4,7 +4,6 @@ mod alias;
 mod by_resource;
 mod choice;
 mod prepared_backend;
-mod probe;
 mod rendezvous;
 mod tried_set;
 
@@ -18,16 +17,16 @@ use std::{
 };
 
 use self::choice::Choice;
-pub(crate) use self::{prepared_backend::PreparedBackend, probe::Probe, tried_set::TriedSet};
+pub(crate) use self::{prepared_backend::PreparedBackend, tried_set::TriedSet};
 use super::{Backend, field, resource::Residents};
 use crate::{
     ConfigError,
     classify::Scope,
     clock,
-    cooldown::{CooldownReason, Cooldowns, NextOpen},
+    cooldown::{CooldownReason, Cooldowns, Failure, NextOpen},
 };
 
-/// A pool of backends, and until when each of them is known to refuse.
+/// A pool of backends, until when each of them is known to refuse, and which of them fail.
 ///
 /// Clones share what they learn. The pool is made once and given to every layer that is to know
 /// the same: a layer that is applied again, once per route or per connection, goes on with what
@@ -110,7 +109,8 @@ impl BackendPool {
         self.shared.members.iter().map(|member| &**member.name())
     }
 
-    /// Every backend's name with how long it will go on resting; `None` while it is open.
+    /// Every backend's name with how long it will go on resting, since it refused; `None` while it does
+    /// not. One that fails does not rest; see [`deferred`](Self::deferred).
     pub fn cooldowns(&self) -> impl ExactSizeIterator<Item = (&str, Option<Duration>)> {
         self.resting(clock::now())
     }
@@ -121,11 +121,21 @@ impl BackendPool {
         self.shared.members.iter().map(|member| (&**member.name(), member.quota()))
     }
 
-    /// Every backend's name with how often it failed in a row; 0 for one that answered last, whether
-    /// or not it refused.
+    /// Every backend's name with how often in a row it was found to fail; 0 for one that answered
+    /// since, whether or not it refused. Once for an outage of a second, twice for one that the first
+    /// probe met, and so on; a few failures among answers do not count.
     pub fn failures(&self) -> impl ExactSizeIterator<Item = (&str, u32)> {
-        let failures = |index| self.shared.cooldowns.failures(index);
+        let now = clock::now();
+        let failures = move |index| self.shared.cooldowns.failures(index, now);
         self.names().enumerate().map(move |(index, name)| (name, failures(index)))
+    }
+
+    /// Every backend's name with how long it goes on being asked after the others, since it fails; `None`
+    /// while it does not. It is asked all the same when all the others refuse or fail.
+    pub fn deferred(&self) -> impl ExactSizeIterator<Item = (&str, Option<Duration>)> {
+        let now = clock::now();
+        let deferred = move |index| self.shared.cooldowns.deferred(index, now);
+        self.names().enumerate().map(move |(index, name)| (name, deferred(index)))
     }
 
     /// Makes every request of every clone start with the backend called `name` while it is open,
@@ -170,15 +180,20 @@ impl BackendPool {
         choice.choose(cooldowns, tried, now, draw)
     }
 
+    /// Where none is open, a backend that was not tried, and fails, but does not refuse.
+    pub(crate) fn last_resort(&self, tried: &TriedSet, now: Instant, draw: u64) -> Option<usize> {
+        self.last_resort_on(None, tried, now, draw)
+    }
+
     /// The index of the forced start, or [`NOT_FORCED`].
     fn forced(&self) -> usize {
         self.shared.start.load(Ordering::Relaxed)
     }
 
-    /// The backend that reopens first among those not tried, of those that refused.
-    pub(crate) fn first_to_open(&self, tried: &TriedSet, now: Instant) -> Option<usize> {
+    /// The backend that reopens first among those not tried.
+    pub(crate) fn first_to_open(&self, tried: &TriedSet) -> Option<usize> {
         let others = (0..self.len()).filter(|&index| !tried.contains(index));
-        self.shared.cooldowns.first_to_open(others, now)
+        self.shared.cooldowns.first_to_open(others)
     }
 
     pub(crate) fn member(&self, index: usize) -> &PreparedBackend {
@@ -189,8 +204,13 @@ impl BackendPool {
         self.shared.members.len()
     }
 
-    pub(crate) fn is_open(&self, index: usize, now: Instant) -> bool {
+    /// Whether the backend neither refuses nor fails.
+    fn is_open(&self, index: usize, now: Instant) -> bool {
         self.shared.cooldowns.is_open(index, now)
+    }
+
+    pub(crate) fn refuses(&self, index: usize, now: Instant) -> bool {
+        self.shared.cooldowns.refuses(index, now)
     }
 
     pub(crate) fn cool_down_for(
@@ -203,9 +223,15 @@ impl BackendPool {
         self.shared.cooldowns.cool_down_for(index, now, rest, why);
     }
 
-    /// The backend failed. What it did before says how long it rests.
-    pub(crate) fn fail(&self, index: usize, now: Instant, rest: impl Fn(u32) -> Duration) {
-        self.shared.cooldowns.fail(index, now, rest);
+    /// A backend that did not fail lately failed; see [`Watch::failed`](crate::cooldown::Watch::failed) for one that did.
+    pub(crate) fn fail(
+        &self,
+        index: usize,
+        failure: Failure,
+        now: Instant,
+        rest: impl FnOnce(u32) -> Duration,
+    ) {
+        self.shared.cooldowns.fail(index, None, failure, now, rest);
     }
 
     /// The other backends that a refusal of this one concerns.
@@ -215,16 +241,15 @@ impl BackendPool {
         others.filter(move |&other| own.shares(scope, self.member(other)))
     }
 
-    /// When the first backend is open.
-    pub(crate) fn next_open(&self, now: Instant) -> NextOpen {
-        self.shared.cooldowns.next_open(now)
+    /// When the first of `indices` refuses no longer.
+    pub(crate) fn next_open(&self, indices: impl Iterator<Item = usize>, now: Instant) -> NextOpen {
+        self.shared.cooldowns.next_open(indices, now)
     }
+}
 
-    /// How long this backend goes on refusing, where it is worth waiting for.
-    pub(crate) fn refuses_for(&self, index: usize, now: Instant) -> Option<Duration> {
-        let NextOpen { left, why } =
-            self.shared.cooldowns.next_open_of(std::iter::once(index), now);
-        (why == Some(CooldownReason::Refused)).then_some(left)
+impl AsRef<Cooldowns> for BackendPool {
+    fn as_ref(&self) -> &Cooldowns {
+        &self.shared.cooldowns
     }
 }
 

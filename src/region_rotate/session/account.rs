@@ -45,8 +45,7 @@ impl Session {
         status: StatusCode,
     ) -> Response<ResponseBody<R>> {
         let RotateConfig { pool, .. } = &*self.config;
-        let admits =
-            |index| self.routing.as_ref().is_none_or(|routing| routing.admits(pool, index));
+        let admits = |index| self.admits(index);
         let mut response = closed_pool::answer(pool, admits, &self.tried, now, status);
         self.speak_for_pool(&mut response, now);
         if let Some(budget) = self.budget().filter(|_| !self.is_sent) {

@@ -7,12 +7,12 @@ use http::{Response, StatusCode};
 use super::Session;
 use crate::{
     ResponseBody, Served,
-    backend::TriedSet,
     classify::{
         Hint, NativeSpillover, Outcome, Reason, Refusal, Scope, write_retry_after,
         write_retry_after_final,
     },
-    cooldown::CooldownReason,
+    cooldown::{CooldownReason, Failure, NextOpen},
+    policy::ClassifyError,
 };
 
 impl Session {
@@ -22,14 +22,15 @@ impl Session {
         now: Instant,
         outcome: Outcome,
         result: &mut Result<Response<R>, E>,
+        errors: &impl ClassifyError<E>,
     ) {
         match (outcome, &*result) {
-            (Outcome::Failed, _) => self.failed(now),
+            (Outcome::Failed, result) => self.failed(now, Failure::of(result, errors)),
             (Outcome::Throttled(hint), Ok(response)) => {
-                self.end_probe();
+                self.settle(false, || now);
                 self.throttled(now, hint, response);
             }
-            _ => self.end_probe(),
+            _ => self.settle(false, || now),
         }
         if let Ok(response) = &*result {
             self.note_spill(now, outcome, response);
@@ -66,46 +67,6 @@ impl Session {
         self.sign(result, is_kept)
     }
 
-    /// The backend was not asked, since its token could not be had.
-    pub(super) fn rest_without_token(&self, now: Instant) {
-        let rest = self.config.cooldowns.after(Outcome::Failed);
-        self.config.pool.cool_down_for(self.backend, now, rest, CooldownReason::Refused);
-    }
-
-    fn failed(&mut self, now: Instant) {
-        let probe = self.cold.as_mut().and_then(|cold| cold.probe.take());
-        let rest = |failures| self.config.cooldowns.after_failures(failures);
-        match probe {
-            Some(probe) => probe.failed(now, rest),
-            None => self.config.pool.fail(self.backend, now, rest),
-        }
-    }
-
-    /// Takes a move after a failure out of the budget, if there is anywhere to move to.
-    fn affords_move(&self, now: Instant) -> bool {
-        self.may_go_on(self.served.attempts().len())
-            && self.open(now).is_some()
-            && self.config.move_on.withdraw()
-    }
-
-    /// The backend answered, so the probe succeeded.
-    pub(super) fn end_probe(&mut self) {
-        if let Some(probe) = self.cold.as_mut().and_then(|cold| cold.probe.take()) {
-            probe.succeeded();
-        }
-    }
-
-    /// Nothing was found out about the chosen backend.
-    pub(in crate::region_rotate) fn drop_probe(&mut self) {
-        if let Some(cold) = &mut self.cold {
-            cold.probe = None;
-        }
-    }
-
-    pub(super) fn is_probing(&self) -> bool {
-        self.cold.as_ref().is_some_and(|cold| cold.probe.is_some())
-    }
-
     fn throttled<R>(&mut self, now: Instant, hint: Hint, response: &Response<R>) {
         let spillover = NativeSpillover::of(response.headers());
         let refusal = Refusal::of(response);
@@ -135,9 +96,7 @@ impl Session {
 
     /// Has a refusal speak for the whole pool: for its soonest reopening, not for one backend.
     pub(super) fn speak_for_pool<R>(&mut self, response: &mut Response<R>, now: Instant) {
-        let soonest = self.next_open(now);
-        let is_failing = soonest.why == Some(CooldownReason::Failed);
-        let refused_for = if is_failing { self.soonest_refused(now) } else { None };
+        let soonest = self.worth_coming_back(now);
         // A backend that this request may not go back to can be open already; "at once" is 1 ms.
         let left = soonest.left.max(Duration::from_millis(1));
         let forbidding = self.cold.as_ref().map_or(0, |cold| cold.forbidding);
@@ -149,7 +108,7 @@ impl Session {
             false => write_retry_after(headers, left),
         };
         let spills = self.take_spills();
-        let is_more = is_quota || is_final || is_failing || spills.is_some();
+        let is_more = is_quota || is_final || spills.is_some();
         Refusal::rewrite(response, hint, is_more, |refusal| {
             if is_quota {
                 refusal.set_reason(Reason::Quota);
@@ -159,18 +118,22 @@ impl Session {
             }
             // Where this pool adds nothing, what a pool inside of it found stays.
             refusal.is_final |= is_final;
-            if is_failing {
-                (refusal.is_failing, refusal.refused_for) = (true, refused_for);
-            }
             if spills.is_some() {
                 refusal.spills = spills;
             }
         });
     }
 
-    /// When the first backend is open of those that refused.
-    fn soonest_refused(&self, now: Instant) -> Option<Duration> {
-        let backend = self.first_to_open(&TriedSet::default(), now)?;
-        self.config.pool.refuses_for(backend, now)
+    /// When the first backend reopens that did not fail this request; where all did, they are given as
+    /// long as after a first failure.
+    fn worth_coming_back(&self, now: Instant) -> NextOpen {
+        let has_failed = |index| self.cold.as_ref().is_some_and(|cold| cold.failed.contains(index));
+        let mut others = (0..self.config.pool.len())
+            .filter(|&index| self.admits(index) && !has_failed(index))
+            .peekable();
+        if others.peek().is_none() {
+            return NextOpen { left: self.config.cooldowns.after(Outcome::Failed), why: None };
+        }
+        self.config.pool.next_open(others, now)
     }
 }

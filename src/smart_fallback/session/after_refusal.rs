@@ -19,17 +19,13 @@ pub(super) enum PrimaryRefusal {
     Wait,
     /// The quota is used up, for all requests.
     Quota,
-    /// The primary is closed since it fails.
-    Failing,
     /// The service does not want this request back.
     Final,
 }
 
 impl PrimaryRefusal {
     pub(super) fn of(refusal: &Refusal) -> Self {
-        if refusal.is_failing {
-            Self::Failing
-        } else if refusal.reason() == Reason::Quota {
+        if refusal.reason() == Reason::Quota {
             Self::Quota
         } else if refusal.is_final {
             Self::Final
@@ -112,12 +108,7 @@ impl Session {
         let meaning = PrimaryRefusal::of(refusal);
         let waits = meaning == PrimaryRefusal::Wait;
         self.closed = self.closed_by(refusal.hint());
-        self.is_forbidden = matches!(meaning, PrimaryRefusal::Failing | PrimaryRefusal::Final);
-        if meaning == PrimaryRefusal::Failing {
-            // Do not wait for a failing primary; and how full it is, it does not say.
-            (self.permit, self.since) = (None, now);
-            return request.map_or(NextStep::Return, |request| self.spill(now, request));
-        }
+        self.is_forbidden = meaning == PrimaryRefusal::Final;
         // Of a resource that is known apart from the others, the gate learns nothing.
         let is_apart = self.confined.is_apart;
         if meaning == PrimaryRefusal::Quota && !is_apart {

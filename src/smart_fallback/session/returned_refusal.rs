@@ -27,15 +27,11 @@ impl Session {
         let spent = self.config.quota.remaining(0, now);
         let left = self.primary_left(now);
         let primary = (spent.is_none() && !self.is_forbidden).then_some(left);
-        let opens = matches!(meaning, PrimaryRefusal::Wait | PrimaryRefusal::Failing);
-        let fallback = refusal.hint().duration().filter(|_| opens);
+        let fallback = refusal.hint().duration().filter(|_| meaning == PrimaryRefusal::Wait);
         if let Some(soonest) = primary.into_iter().chain(fallback).min() {
             let hint = write_retry_after(response.headers_mut(), soonest.max(TICK));
             Refusal::rewrite(response, hint, false, |refusal| {
                 refusal.is_final = false;
-                if primary == Some(soonest) {
-                    (refusal.is_failing, refusal.refused_for) = (false, None);
-                }
                 if is_quota {
                     refusal.set_reason(Reason::Rate);
                 }

@@ -1,0 +1,54 @@
+//! An attempt at a backend that failed lately: its result tells whether it still does.
+
+use std::time::{Duration, Instant};
+
+use super::{Cooldowns, Failure, Seen, Taken};
+
+/// An attempt at a backend that failed lately, with a handle of what is known of it. Of one that is taken
+/// to fail, one request at a time finds out whether it is back; dropped before it learns what became of
+/// it, it leaves that to the next.
+#[derive(Debug)]
+pub(crate) struct Watch<C: AsRef<Cooldowns>> {
+    cooldowns: C,
+    index: usize,
+    seen: Seen,
+}
+
+impl<C: AsRef<Cooldowns> + Clone> Watch<C> {
+    /// Begins an attempt; `None` when the backend did not fail lately. One that is deferred is asked
+    /// only as the `last_resort`.
+    #[inline]
+    pub(crate) fn begin(
+        cooldowns: &C,
+        index: usize,
+        now: Instant,
+        last_resort: bool,
+    ) -> Result<Option<Self>, Taken> {
+        let seen = cooldowns.as_ref().enter(index, now, last_resort)?;
+        Ok(seen.map(|seen| Self { cooldowns: cooldowns.clone(), index, seen }))
+    }
+
+    /// What to do once a connection stands, if there was none to be had.
+    pub(crate) fn on_connect(&self) -> Option<impl Fn() + use<C>> {
+        let Self { cooldowns, index, seen } = self;
+        let (cooldowns, index, seen) = (cooldowns.clone(), *index, *seen);
+        seen.is_unreachable().then_some(move || cooldowns.as_ref().connected(index, seen))
+    }
+
+    /// The backend answered.
+    pub(crate) fn answered(self, now: Instant) {
+        self.cooldowns.as_ref().answered(self.index, self.seen, now);
+    }
+
+    /// The attempt failed. If that shows that the backend fails, it is deferred for as long as `rest`
+    /// gives for that many times in a row.
+    pub(crate) fn failed(self, failure: Failure, now: Instant, rest: impl FnOnce(u32) -> Duration) {
+        self.cooldowns.as_ref().fail(self.index, Some(self.seen), failure, now, rest);
+    }
+}
+
+impl<C: AsRef<Cooldowns>> Drop for Watch<C> {
+    fn drop(&mut self) {
+        self.cooldowns.as_ref().leave(self.index, self.seen);
+    }
+}

@@ -1,0 +1,95 @@
+//! What a failure of one backend means for the pool and for the request.
+
+use std::{mem, time::Instant};
+
+use http::Response;
+
+use super::Session;
+use crate::{
+    BackendPool,
+    cooldown::{Failure, Watch},
+    policy::{ClassifyError, ErrorKind},
+};
+
+impl Failure {
+    /// What kind of failure a `result` is that failed.
+    pub(super) fn of<R, E>(
+        result: &Result<Response<R>, E>,
+        errors: &impl ClassifyError<E>,
+    ) -> Self {
+        let kind = result.as_ref().err().and_then(|error| errors.kind(error));
+        if kind == Some(ErrorKind::Connect) { Self::Connect } else { Self::Answer }
+    }
+}
+
+impl Session {
+    /// The chosen backend failed. Unless that cannot be the request's own fault, it is charged with it
+    /// only when another backend answers.
+    pub(super) fn failed(&mut self, now: Instant, failure: Failure) {
+        let backend = self.backend;
+        let cold = self.cold();
+        cold.failed.insert(backend);
+        let watch = cold.watch.take();
+        if failure == Failure::Answer {
+            cold.suspects.push((backend, watch));
+        } else {
+            self.charge(backend, watch, failure, now);
+        }
+    }
+
+    fn charge(
+        &self,
+        backend: usize,
+        watch: Option<Watch<BackendPool>>,
+        failure: Failure,
+        now: Instant,
+    ) {
+        let rest = |times| self.config.cooldowns.after_failures(times);
+        match watch {
+            Some(watch) => watch.failed(failure, now, rest),
+            None => self.config.pool.fail(backend, failure, now, rest),
+        }
+    }
+
+    /// Takes a move after a failure out of the budget, if there is anywhere to move to.
+    pub(super) fn affords_move(&self, now: Instant) -> bool {
+        self.may_go_on(self.served.attempts().len())
+            && self.next(now).is_some()
+            && self.config.move_on.withdraw()
+    }
+
+    /// The chosen backend answered. If it `served` the request, it was no fault of the request that others
+    /// failed it.
+    #[inline]
+    pub(super) fn settle(&mut self, served: bool, now: impl FnOnce() -> Instant) {
+        if let Some(cold) = &mut self.cold {
+            let suspects = if served { mem::take(&mut cold.suspects) } else { Vec::new() };
+            let watch = cold.watch.take();
+            if watch.is_some() || !suspects.is_empty() {
+                self.settle_at(now(), watch, suspects);
+            }
+        }
+    }
+
+    #[cold]
+    fn settle_at(
+        &self,
+        now: Instant,
+        watch: Option<Watch<BackendPool>>,
+        suspects: Vec<(usize, Option<Watch<BackendPool>>)>,
+    ) {
+        if let Some(watch) = watch {
+            watch.answered(now);
+        }
+        for (backend, watch) in suspects {
+            self.charge(backend, watch, Failure::Answer, now);
+        }
+    }
+
+    /// Nothing was found out about the chosen backend.
+    pub(in crate::region_rotate) fn drop_watch(&mut self) {
+        if let Some(cold) = &mut self.cold {
+            cold.watch = None;
+        }
+    }
+}
