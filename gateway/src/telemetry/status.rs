@@ -40,8 +40,9 @@ fn model(metrics: &Metrics, state: &RunningModel, config: Option<&Model>) -> Val
     let described = backends(ptu, standard).map(|(tier, backend)| {
         let seen = metrics.of(&state.name, &backend.name);
         let pool = if tier == PTU { &state.ptu } else { &state.standard };
-        let resting = pool.iter().flat_map(|pool| pool.cooldowns());
-        let resting = resting.filter(|(name, _)| *name == backend.name).find_map(|(_, left)| left);
+        let own = |(name, left): (&str, _)| left.filter(|_| *name == *backend.name);
+        let resting = pool.iter().flat_map(BackendPool::cooldowns).find_map(own);
+        let deferred = pool.iter().flat_map(BackendPool::deferred).find_map(own);
         let failures = pool.iter().flat_map(BackendPool::failures);
         let failures = failures.filter(|(name, _)| *name == backend.name).map(|(_, count)| count);
         json!({
@@ -51,6 +52,7 @@ fn model(metrics: &Metrics, state: &RunningModel, config: Option<&Model>) -> Val
             "region": backend.region,
             "quota": backend.quota,
             "cooldown_ms": resting.map_or(0, millis),
+            "deferred_ms": deferred.map_or(0, millis),
             "failures_in_a_row": failures.sum::<u32>(),
             "attempts": seen.as_ref().map(|seen| seen.attempts()).unwrap_or_default(),
             "refused_for": seen.as_ref().map(|seen| seen.reasons()).unwrap_or_default(),

@@ -47,9 +47,7 @@ impl ModelRoute {
 
     /// How long the whole PTU tier goes on refusing; `None` while it may answer, or when it fails.
     pub(crate) fn ptu_refuses_for(&self) -> Option<Duration> {
-        let ptu = self.model.ptu.as_ref()?;
-        let backends = ptu.cooldowns().zip(ptu.failures());
-        backends.map(|((_, resting), (_, failures))| resting.filter(|_| failures == 0)).min()?
+        self.model.ptu.as_ref()?.cooldowns().map(|(_, resting)| resting).min()?
     }
 
     /// Whether something that `request` refers to is known to be with one of its backends.
