@@ -66,7 +66,7 @@
 //! | a PTU with Standard behind it | [`SmartFallbackLayer`] over two tiers, or [`SmartFallbackLayer::deployments`] for two deployments of one resource |
 //! | two services that are not layers of one client | [`SmartFallback::new`], or [`SmartFallbackLayer::into_service`] with settings |
 //! | several regions or resources | [`RegionRotateLayer`] over a [`BackendPool`] |
-//! | one backend and nothing to turn to | [`RetryAfterPolicy`], with feature `retry` |
+//! | one backend or pool and nothing to turn to | [`WaitLayer`]; or [`RetryAfterPolicy`], with feature `retry`, which retries failures too |
 //! | refusals that only a body tells, inside of all others | [`InspectLayer`] |
 //! | responses that are continued, files, threads, batches | a [`Sticky`] for the outermost of these layers |
 //! | bodies that are still arriving, in servers and proxies | [`ReplayLayer`] outside of the others |
@@ -94,6 +94,7 @@
 //! | [`ReplayLayer`] | body | body type |
 //! | [`SmartFallbackLayer`] | response head, [`Refusal`](classify::Refusal), overrides | which tier is called; of a refusal that it returns, the wait and [`Refusal`](classify::Refusal); [`Served`] |
 //! | [`RegionRotateLayer`] | response head, [`Refusal`](classify::Refusal); with [`Sticky`], what a request refers to and the ids in an answer; with `cache_affinity`, the prompt's key | scheme, authority, `Host`, base path, HTTP version, credentials (headers, and keys in the query), deployment (path segment, or `model` in a v1 body), `api-version`, `x-ms-spillover-deployment`, `x-ms-oai-image-generation-deployment`; of a refusal that it returns, the wait and [`Refusal`](classify::Refusal); [`Served`] |
+//! | [`WaitLayer`] | response head, [`Refusal`](classify::Refusal), overrides | [`Served`] |
 //! | [`DeploymentLayer`] | | deployment |
 //! | [`InspectLayer`] | response head; the body of a refusal, the beginning of a stream | a hidden refusal's status, headers and body; [`Refusal`](classify::Refusal) |
 //! | [`RetryAfterPolicy`] | response head, [`Refusal`](classify::Refusal), overrides | nothing |
@@ -139,6 +140,7 @@ pub mod retry_after;
 pub mod served;
 pub mod smart_fallback;
 pub mod sticky;
+pub mod wait;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -169,6 +171,7 @@ pub use self::{
     served::Served,
     smart_fallback::{SmartFallback, SmartFallbackLayer},
     sticky::{StickTo, Sticky},
+    wait::WaitLayer,
 };
 
 /// The README's examples, compiled.

@@ -37,6 +37,9 @@ const LIMITS: &[(&str, u64, u64)] = &[
     ("served/Rotate 2, one resting", 2, 4),
     ("served/Rotate 100, one resting", 2, 4),
     ("served/Rotate 1000, one resting", 2, 4),
+    ("served/Wait", 2, 4),
+    // Each keeps a copy of its own.
+    ("served/Wait(Rotate 2)", 3, 5),
     ("served/Fallback(Rotate 1, Rotate 2)", 2, 4),
     ("served/Replay(Fallback(Rotate 1, Rotate 2))", 2, 4),
     // A pool with two backends keeps a copy of its own.

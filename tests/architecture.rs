@@ -22,6 +22,7 @@ const FLOORS: &[&[(&str, &str)]] = &[
         ("sticky", "requests that only one resource can answer"),
         ("inspect", "refusals that only a body shows"),
         ("replay", "bodies that are still arriving, kept to be sent again"),
+        ("wait", "an ordered wait for whatever refuses to reopen"),
     ],
     &[
         ("backend", "deployments, their credentials and addresses, pools of them"),
@@ -90,10 +91,14 @@ fn the_library_s_modules_import_one_another_in_no_circle() {
 }
 
 #[test]
-fn the_gate_s_core_imports_nothing_but_the_standard_library() {
-    for source in Source::of_tree(Path::new("src/gate/core")) {
+fn the_cores_import_nothing_but_the_standard_library() {
+    let mut cores = Source::of_tree(Path::new("src/gate/core"));
+    let wait = PathBuf::from("src/wait/core.rs");
+    let module = module_of_file(&wait);
+    cores.push(Source::read(wait, module));
+    for source in cores {
         for path in source.paths() {
-            let is_own = path.starts_with(&["gate".to_owned(), "core".to_owned()]);
+            let is_own = path.len() > 1 && path[1] == "core" && path[0] == source.module[0];
             let is_std = path.first().is_some_and(|first| first == "std");
             assert!(is_own || is_std, "{} imports {}", source.file.display(), path.join("::"));
         }

@@ -1,9 +1,7 @@
 //! PTU first, Standard when waiting for it would take too long: configuration and documentation.
 
-mod class;
 mod future;
 mod layer;
-mod limits;
 mod session;
 mod spill_budget;
 
@@ -18,11 +16,11 @@ use tower_service::Service;
 
 use self::layer::FallbackConfig;
 pub use self::{
-    class::Class,
     future::ResponseFuture,
     layer::SmartFallbackLayer,
     spill_budget::{SpillBudget, WhenSpent},
 };
+pub use crate::wait::Class;
 use crate::{
     TryCloneBody,
     policy::{ClassifyError, ReturnErrors},

@@ -16,7 +16,7 @@ use http::{Request, Response};
 use tokio::time::Sleep;
 
 use self::account::sign;
-use super::{layer::FallbackConfig, limits::RequestLimits};
+use super::layer::FallbackConfig;
 use crate::{
     AttemptBudget, Served, TryCloneBody,
     classify::{Hint, NativeSpillover, Outcome, RefusedSpills, utilization},
@@ -25,6 +25,7 @@ use crate::{
     overrides::Arrival,
     policy::ClassifyError,
     sticky::TierScope,
+    wait::RequestLimits,
 };
 
 /// The two tiers.
@@ -284,7 +285,9 @@ impl Session {
     }
 
     fn limits<B>(&mut self, request: &Request<B>) -> &RequestLimits {
-        let find = || RequestLimits::new(&self.config, request.extensions(), self.entered);
+        let FallbackConfig { max_wait, classes, .. } = &*self.config;
+        let extensions = request.extensions();
+        let find = || RequestLimits::new(*max_wait, classes, extensions, self.entered);
         self.limits.get_or_insert_with(find)
     }
 

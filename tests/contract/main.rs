@@ -18,6 +18,7 @@ mod probing;
 mod properties;
 mod readiness;
 mod reasons;
+mod reopening;
 mod replaying;
 mod retrying;
 mod rotation;

@@ -4,8 +4,10 @@ use std::time::Instant;
 
 use http::Request;
 
-use super::{NextStep, RequestLimits, Session, Tier};
-use crate::{TryCloneBody, classify::Outcome, clock, smart_fallback::WhenSpent};
+use super::{NextStep, Session, Tier};
+use crate::{
+    TryCloneBody, classify::Outcome, clock, smart_fallback::WhenSpent, wait::RequestLimits,
+};
 
 impl Session {
     /// Spills if class, budget and pinning allow it; otherwise the refusal is returned.

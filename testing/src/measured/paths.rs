@@ -20,7 +20,8 @@ use tower::{
 };
 use tower_spillover::{
     Backend, BackendPool, InspectLayer, RegionRotateLayer, ReplayLayer, ResponseBody,
-    RetryAfterPolicy, SmartFallbackLayer, policy::CooldownPolicy, region_rotate::RegionRotate,
+    RetryAfterPolicy, SmartFallbackLayer, WaitLayer, policy::CooldownPolicy,
+    region_rotate::RegionRotate,
 };
 
 use super::leaf::{Leaf, send};
@@ -57,6 +58,10 @@ pub const PATHS: &[Path] = &[
     path("served", "Rotate 2, one resting", |leaf| rotating(&leaf, &one_resting(2))),
     path("served", "Rotate 100, one resting", |leaf| rotating(&leaf, &one_resting(100))),
     path("served", "Rotate 1000, one resting", |leaf| rotating(&leaf, &one_resting(1000))),
+    path("served", "Wait", |leaf| over(&leaf, WaitLayer::new().layer(leaf.clone()))),
+    path("served", "Wait(Rotate 2)", |leaf| {
+        over(&leaf, WaitLayer::new().layer(rotate(pool(2), &leaf)))
+    }),
     path("served", "Fallback(Rotate 1, Rotate 2)", |leaf| {
         over(&leaf, two_tiers(&rotate(pool(1), &leaf), &rotate(pool(2), &leaf)).layer(()))
     }),

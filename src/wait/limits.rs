@@ -1,38 +1,44 @@
-//! What a request may do while the primary refuses: how long it waits, who goes before it.
+//! What a request may do while it is refused: how long it waits, who goes before it.
 
 use std::time::{Duration, Instant};
 
 use http::Extensions;
 
-use super::layer::FallbackConfig;
+use super::Class;
 use crate::{Deadline, MaxWait, Priority, overrides::Arrival};
 
 /// The limits of one request: the layer's, its class's and its own.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RequestLimits {
+pub(crate) struct RequestLimits {
     /// When the request reached the outermost tier.
-    pub(super) arrival: Instant,
+    pub(crate) arrival: Instant,
     /// The longest that it may wait, counted from its arrival.
-    pub(super) max_wait: Duration,
+    pub(crate) max_wait: Duration,
     /// Nor may it wait longer than this, whatever the reason.
-    pub(super) longest_wait: Duration,
-    pub(super) rank: u8,
-    pub(super) spills: bool,
+    pub(crate) longest_wait: Duration,
+    pub(crate) rank: u8,
+    pub(crate) spills: bool,
 }
 
 impl RequestLimits {
-    /// The limits of a request with these extensions, which reaches this tier now.
-    pub(super) fn new(config: &FallbackConfig, overrides: &Extensions, now: Instant) -> Self {
+    /// The limits of a request with these extensions, which reaches a layer of this `max_wait` and
+    /// these `classes` now.
+    pub(crate) fn new(
+        max_wait: Duration,
+        classes: &[Class],
+        overrides: &Extensions,
+        now: Instant,
+    ) -> Self {
         let arrival = overrides.get().map_or(now, |&Arrival(arrival)| arrival);
-        let class = overrides.get::<Priority>().and_then(|priority| {
-            config.classes.iter().find(|class| *class.name == *priority.as_str())
-        });
+        let class = overrides
+            .get::<Priority>()
+            .and_then(|priority| classes.iter().find(|class| *class.name == *priority.as_str()));
         let longest_wait = overrides.get().map_or(Duration::MAX, |&Deadline(deadline)| {
             deadline.saturating_duration_since(arrival)
         });
         let max_wait = match overrides.get() {
-            Some(&MaxWait(max_wait)) => max_wait,
-            None => class.and_then(|class| class.max_wait).unwrap_or(config.max_wait),
+            Some(&MaxWait(own)) => own,
+            None => class.and_then(|class| class.max_wait).unwrap_or(max_wait),
         };
         Self {
             arrival,
@@ -43,17 +49,22 @@ impl RequestLimits {
         }
     }
 
-    pub(super) fn elapsed(&self, now: Instant) -> Duration {
+    /// The same, for a request that does not wait any more.
+    pub(crate) fn ending(self, now: Instant) -> Self {
+        Self { max_wait: self.elapsed(now).min(self.max_wait), ..self }
+    }
+
+    pub(crate) fn elapsed(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.arrival)
     }
 
     /// The instant that is so long after the arrival.
-    pub(super) fn after(&self, wait: Duration) -> Instant {
+    pub(crate) fn after(&self, wait: Duration) -> Instant {
         self.arrival.checked_add(wait).unwrap_or(self.arrival + FOREVER)
     }
 
     /// The latest instant at which it may be sent anywhere.
-    pub(super) fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         self.after(self.max_wait)
     }
 }

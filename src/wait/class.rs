@@ -23,7 +23,8 @@ pub struct Class {
 }
 
 impl Class {
-    /// A class of the most urgent rank, with the layer's `max_wait`, that spills.
+    /// A class of the most urgent rank, with the layer's `max_wait`, that spills where there is
+    /// anywhere to spill to.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), rank: 0, max_wait: None, spills: true }
     }
@@ -45,7 +46,8 @@ impl Class {
     }
 
     /// Keeps the class from spilling. When its time is up, a request is sent to the primary once
-    /// more, and a refusal is the caller's, with its hint.
+    /// more, and a refusal is the caller's, with its hint. A [`WaitLayer`](crate::WaitLayer) has
+    /// nowhere to spill to.
     #[must_use]
     pub const fn never_spill(mut self) -> Self {
         self.spills = false;

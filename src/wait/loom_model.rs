@@ -1,0 +1,136 @@
+//! A loom model of the queue's edge: whoever's turn it is is woken, whatever happens meanwhile.
+//!
+//! Run as the model of the gate is, and of the same make: the timer never fires, so that a waiter that
+//! is not woken sleeps for good, which loom reports as a deadlock.
+
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{FutureExt, task::noop_waker_ref};
+use http::Extensions;
+use loom::{future::block_on, model::Builder, thread};
+
+use super::{Permit, Refused, RequestLimits, Turn, WaitQueue, Waiter};
+use crate::sync::clock;
+
+#[test]
+fn an_attempt_that_is_served_lets_two_more_go() {
+    two_waiters(|_, trying| trying.served());
+}
+
+#[test]
+fn an_attempt_that_is_lost_passes_its_turn_on() {
+    two_waiters(|_, trying| drop(trying));
+}
+
+#[test]
+fn a_refused_attempt_goes_first_again_and_passes_its_turn_on() {
+    two_waiters(|queue, trying| drop(block_on(refused(queue, Some(trying)))));
+}
+
+#[test]
+fn a_refused_attempt_that_is_given_up_passes_its_turn_on() {
+    two_waiters(|queue, trying| drop(refused(queue, Some(trying))));
+}
+
+#[test]
+fn a_waiter_that_is_given_up_passes_its_turn_on() {
+    explore(|| {
+        let (queue, trying) = opening();
+        let (fickle, patient) = (waits(&queue), waits(&queue));
+        let fickle = thread::spawn(move || drop(polled_once(fickle)));
+        let patient = thread::spawn(move || goes(block_on(patient)).served());
+        drop(trying);
+        fickle.join().unwrap();
+        patient.join().unwrap();
+        nothing_is_left(&queue);
+    });
+}
+
+#[test]
+fn a_newcomer_goes_or_is_woken() {
+    explore(|| {
+        let (queue, trying) = opening();
+        let newcomers = [(); 2].map(|()| {
+            let queue = queue.clone();
+            thread::spawn(move || arrives(&queue).served())
+        });
+        trying.served();
+        newcomers.into_iter().for_each(|newcomer| newcomer.join().unwrap());
+        nothing_is_left(&queue);
+    });
+}
+
+/// Runs `model` in every order that three threads can take with up to three preemptions, or as many
+/// as `LOOM_MAX_PREEMPTIONS` says.
+fn explore(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound.get_or_insert(3);
+    builder.check(model);
+}
+
+/// Two requests wait for what comes of the one that is tried, which `ends` at the same time.
+fn two_waiters(ends: impl Fn(&WaitQueue, Permit) + Copy + Send + Sync + 'static) {
+    explore(move || {
+        let (queue, trying) = opening();
+        let waiters = [(); 2].map(|()| {
+            let waiter = waits(&queue);
+            thread::spawn(move || goes(block_on(waiter)).served())
+        });
+        ends(&queue, trying);
+        waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+        nothing_is_left(&queue);
+    });
+}
+
+/// A queue in front of a service that refused and is open again, where one is tried.
+fn opening() -> (WaitQueue, Permit) {
+    clock::set(Duration::ZERO);
+    let queue = WaitQueue::new();
+    let trying = goes(block_on(refused(&queue, None)));
+    (queue, trying)
+}
+
+fn refused(queue: &WaitQueue, permit: Option<Permit>) -> Waiter {
+    let now = clock::now();
+    let waiter = queue.refused(permit, Refused { now, opens: now, remembers: false }, &limits());
+    waiter.expect("there is time left")
+}
+
+fn waits(queue: &WaitQueue) -> Waiter {
+    match queue.arrive(clock::now(), &limits()) {
+        Turn::Wait(waiter) => waiter,
+        Turn::Go(_) => panic!("another is being tried"),
+    }
+}
+
+fn arrives(queue: &WaitQueue) -> Permit {
+    match queue.arrive(clock::now(), &limits()) {
+        Turn::Wait(waiter) => goes(block_on(waiter)),
+        Turn::Go(permit) => permit,
+    }
+}
+
+fn goes(permit: Option<Permit>) -> Permit {
+    permit.expect("there is time left to go")
+}
+
+fn limits() -> RequestLimits {
+    RequestLimits::new(Duration::from_secs(30), &[], &Extensions::new(), clock::now())
+}
+
+/// The caller gives up: at its first look, whatever that brings.
+fn polled_once(mut waiter: Waiter) -> Option<Permit> {
+    match waiter.poll_unpin(&mut Context::from_waker(noop_waker_ref())) {
+        Poll::Ready(permit) => permit,
+        Poll::Pending => None,
+    }
+}
+
+/// Every place and every turn was given back: otherwise this blocks for good.
+fn nothing_is_left(queue: &WaitQueue) {
+    assert_eq!(queue.waiting(), 0);
+    arrives(queue).served();
+}

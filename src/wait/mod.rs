@@ -1,0 +1,90 @@
+//! Waits for a service that refuses to reopen, in order: configuration and documentation.
+
+mod class;
+mod core;
+mod future;
+mod layer;
+mod limits;
+mod queue;
+mod session;
+
+#[cfg(all(test, spillover_loom))]
+mod loom_model;
+
+use std::{
+    mem,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use tower_service::Service;
+
+use self::layer::WaitConfig;
+pub use self::{class::Class, future::ResponseFuture, layer::WaitLayer, queue::WaitQueue};
+pub(crate) use self::{
+    limits::RequestLimits,
+    queue::{Permit, Refused, Turn, Waiter},
+};
+use crate::TryCloneBody;
+
+/// Sends each request to a service and, when that refuses, again when it reopens. Made by
+/// [`WaitLayer`], where the rule is explained.
+///
+/// # Readiness
+///
+/// It is ready when the inner service is, and a call's first attempt goes to the service that was
+/// polled. A call that has to wait first drops it, so that a permit which came with its readiness is
+/// free at once. A clone is readied again before every later attempt.
+///
+/// # Cancel safety
+///
+/// While it waits, the future holds the request alone: no permit, no response, no connection.
+/// Dropping it at any point gives its place back and passes its turn on.
+///
+/// # Errors
+///
+/// Those of the inner service, unchanged. A refusal is a response.
+#[derive(Clone, Debug)]
+pub struct Wait<S> {
+    inner: S,
+    config: Arc<WaitConfig>,
+}
+
+impl<S> Wait<S> {
+    /// The wrapped service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The wrapped service, to be changed.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The wrapped service, unwrapped.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for Wait<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    B: TryCloneBody,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, B>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The readied service takes the first attempt or, unused, is dropped with its permit.
+        let unreadied = self.inner.clone();
+        let inner = mem::replace(&mut self.inner, unreadied);
+        ResponseFuture::new(self, inner, request)
+    }
+}

@@ -1,0 +1,243 @@
+//! The edge of an ordered wait: the lock, the timers and the wakers around `wait/core.rs`.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, PoisonError, atomic::Ordering},
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use super::{
+    RequestLimits,
+    core::{Core, Decision, Place},
+};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Sleep, clock};
+
+/// The requests that wait for a service to reopen; clones share them.
+///
+/// A [`WaitLayer`](super::WaitLayer) has one of its own, and so has a
+/// [`SmartFallbackLayer`](crate::SmartFallbackLayer) for its fallback. One that is handed in can be
+/// looked at.
+#[derive(Clone, Default)]
+pub struct WaitQueue {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Whether requests have to pass through `core`. Changed only under its lock.
+    busy: AtomicBool,
+    core: Mutex<Core>,
+}
+
+/// What a request is to do.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    Go(Permit),
+    Wait(Waiter),
+}
+
+/// A request in the queue. It resolves when it is its turn, or to `None` when that would come too
+/// late. Dropping it leaves the queue and passes the turn on.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    queue: WaitQueue,
+    /// `None` once the queue was left.
+    place: Option<Place>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+/// A turn to make one attempt. Dropped without an outcome, it passes the turn on.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    /// `None` where nobody waited, so that there is nothing to learn for others.
+    tracked: Option<(WaitQueue, Place)>,
+}
+
+/// A refused attempt of a request that may come again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refused {
+    pub(crate) now: Instant,
+    /// When the service serves it again, by its own word.
+    pub(crate) opens: Instant,
+    /// Whether the service remembers by itself what it refuses, so that others may ask it.
+    pub(crate) remembers: bool,
+}
+
+impl WaitQueue {
+    /// A queue in which nobody waits.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many requests wait.
+    pub fn waiting(&self) -> usize {
+        self.lock().waiting()
+    }
+
+    /// Whether requests have to [ask](Self::arrive) for their turn.
+    #[inline]
+    pub(crate) fn is_busy(&self) -> bool {
+        self.shared.busy.load(Ordering::Relaxed)
+    }
+
+    /// The turn of a request that has not been refused.
+    pub(crate) fn arrive(&self, now: Instant, limits: &RequestLimits) -> Turn {
+        let decision = self.look(None, |core| {
+            if core.is_idle() {
+                self.shared.busy.store(false, Ordering::Relaxed);
+                return Decision::Pass;
+            }
+            let place = core.place(limits.rank, limits.arrival);
+            core.on_arrival(now, place, limits.deadline())
+        });
+        match decision {
+            Decision::Go(place) => Turn::Go(Permit::tracked(self.clone(), place)),
+            Decision::Wait { place, .. } => Turn::Wait(Waiter::new(self.clone(), place)),
+            Decision::Pass | Decision::Late => Turn::Go(Permit::untracked()),
+        }
+    }
+
+    /// An attempt was refused. The request waits in its place; `None` when that would be in vain.
+    pub(crate) fn refused(
+        &self,
+        permit: Option<Permit>,
+        refused: Refused,
+        limits: &RequestLimits,
+    ) -> Option<Waiter> {
+        let Refused { now, opens, remembers } = refused;
+        let place = permit.and_then(Permit::take);
+        self.update(|core| {
+            self.shared.busy.store(true, Ordering::Relaxed);
+            let place = place.unwrap_or_else(|| core.place(limits.rank, limits.arrival));
+            let waits = core.on_refused(now, place, opens, remembers, limits.deadline());
+            waits.then(|| Waiter::new(self.clone(), place))
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        // Its state is valid between any two statements, so a panic elsewhere does no harm.
+        self.shared.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the core on behalf of the request of `place`, then wakes the request that goes next if
+    /// that is another than before.
+    fn look<T>(&self, place: Option<Place>, ask: impl FnOnce(&mut Core) -> T) -> T {
+        let (answer, head) = {
+            let mut core = self.lock();
+            let before = core.head();
+            let answer = ask(&mut core);
+            let changed = core.head() != before && core.head() != place;
+            (answer, changed.then(|| core.head_waker()).flatten())
+        };
+        if let Some(head) = head {
+            head.wake();
+        }
+        answer
+    }
+
+    /// Changes the core, then wakes whoever that concerns.
+    fn update<T>(&self, change: impl FnOnce(&mut Core) -> T) -> T {
+        let (result, head, in_vain) = {
+            let mut core = self.lock();
+            let result = change(&mut core);
+            (result, core.head_waker(), core.wakers_in_vain())
+        };
+        in_vain.into_iter().chain(head).for_each(|waker| waker.wake());
+        result
+    }
+}
+
+impl Waiter {
+    const fn new(queue: WaitQueue, place: Place) -> Self {
+        Self { queue, place: Some(place), sleep: None }
+    }
+
+    /// Sleeps until `until`, to look again; ready when that is now.
+    fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
+        let sleep = match &mut self.sleep {
+            Some(sleep) => {
+                clock::reset(sleep.as_mut(), until);
+                sleep
+            }
+            none => none.insert(clock::sleep_until(until)),
+        };
+        sleep.as_mut().poll(cx)
+    }
+}
+
+impl Future for Waiter {
+    type Output = Option<Permit>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Permit>> {
+        let place = self.place.expect("a waiter is not polled after it resolved");
+        let permit = loop {
+            let now = clock::now();
+            let decision = self.queue.look(Some(place), |core| {
+                let decision = core.on_turn(now, place);
+                core.wake_with(place, cx.waker());
+                decision
+            });
+            match decision {
+                Decision::Wait { until, .. } => ready!(self.poll_sleep(cx, until)),
+                Decision::Go(place) => break Some(Permit::tracked(self.queue.clone(), place)),
+                Decision::Late | Decision::Pass => break None,
+            }
+        };
+        self.place = None;
+        Poll::Ready(permit)
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.queue.update(|core| core.on_left(place));
+        }
+    }
+}
+
+impl Permit {
+    pub(crate) const fn untracked() -> Self {
+        Self { tracked: None }
+    }
+
+    const fn tracked(queue: WaitQueue, place: Place) -> Self {
+        Self { tracked: Some((queue, place)) }
+    }
+
+    /// The attempt is about to be made.
+    pub(crate) fn sent(&self, now: Instant) {
+        if let Some((queue, place)) = &self.tracked {
+            queue.update(|core| core.on_sent(now, *place));
+        }
+    }
+
+    /// The attempt was not refused.
+    pub(crate) fn served(mut self) {
+        if let Some((queue, place)) = self.tracked.take() {
+            let now = clock::now();
+            queue.update(|core| core.on_served(now, place));
+        }
+    }
+
+    fn take(mut self) -> Option<Place> {
+        self.tracked.take().map(|(_, place)| place)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some((queue, place)) = &self.tracked {
+            queue.update(|core| core.on_left(*place));
+        }
+    }
+}
+
+impl fmt::Debug for WaitQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaitQueue").field("waiting", &self.waiting()).finish_non_exhaustive()
+    }
+}

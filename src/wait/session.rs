@@ -1,0 +1,239 @@
+//! What is known of one request that may wait, and what it does next.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{Extensions, Request, Response};
+
+use super::{Permit, Refused, RequestLimits, Turn, Waiter, layer::WaitConfig};
+use crate::{
+    AttemptBudget, Served,
+    classify::{Hint, Outcome, Reason, Refusal},
+    clock,
+    overrides::Arrival,
+    policy::assumed_wait,
+    served::Attempt,
+};
+
+/// What happens next to a request.
+pub(super) enum NextStep {
+    Send,
+    Wait(Box<Waiter>),
+    /// Give the caller the refusal.
+    Return,
+}
+
+/// One request on its way through a service that may refuse it.
+pub(super) struct Session {
+    config: Arc<WaitConfig>,
+    arrival: Instant,
+    /// When the attempt under way was made, or the wait begun.
+    since: Instant,
+    cold: Option<Box<ColdState>>,
+}
+
+/// What only requests have that were refused, or met others that were.
+struct ColdState {
+    limits: RequestLimits,
+    permit: Option<Permit>,
+    refusals: u32,
+    is_sent: bool,
+    /// Whether a refusal of the attempt under way is the caller's.
+    is_last: bool,
+    served: Served,
+}
+
+impl Session {
+    #[inline]
+    pub(super) const fn new(config: Arc<WaitConfig>, now: Instant) -> Self {
+        Self { config, arrival: now, since: now, cold: None }
+    }
+
+    /// The first step of a request that arrives now.
+    #[inline]
+    pub(super) fn start<B>(&mut self, now: Instant, request: &Request<B>) -> NextStep {
+        match self.config.queue.is_busy() {
+            false => NextStep::Send,
+            true => self.arrive(now, request),
+        }
+    }
+
+    /// The step after a wait, which gave a `permit` or was too late.
+    pub(super) fn after_wait(&mut self, now: Instant, permit: Option<Permit>) {
+        let waited = now.saturating_duration_since(self.since);
+        self.since = now;
+        if let Some(cold) = &mut self.cold {
+            cold.served.add_wait(waited);
+            // Without a refusal to return, it is sent in any case.
+            cold.is_last = permit.is_none();
+            cold.permit = permit;
+        }
+    }
+
+    /// Writes the extensions of `request` that the layers inside read.
+    pub(super) fn prepare<B>(&mut self, request: &mut Request<B>) {
+        let Some(cold) = &mut self.cold else {
+            if let Some(budget) = request.extensions_mut().get_mut::<AttemptBudget>() {
+                budget.reserve_first();
+            }
+            return;
+        };
+        let now = clock::now();
+        self.since = now;
+        if let Some(permit) = &cold.permit {
+            permit.sent(now);
+        }
+        let extensions = request.extensions_mut();
+        // A layer inside this one must not start its waiting anew.
+        extensions.get_or_insert(Arrival(cold.limits.arrival));
+        if let Some(budget) = extensions.get_mut::<AttemptBudget>() {
+            if cold.is_sent { budget.reserve() } else { budget.reserve_first() }
+        }
+        cold.is_sent = true;
+    }
+
+    /// Whether a refusal of the attempt that is about to be made may be waited out.
+    pub(super) fn may_come_again(&self) -> bool {
+        self.cold.as_ref().is_none_or(|cold| !cold.is_last)
+    }
+
+    /// Passes the turn on now: the caller may keep the completed future alive.
+    pub(super) fn give_up(&mut self) {
+        self.cold = None;
+    }
+
+    /// Completes what the service answered, for the caller. Unless it `is_kept`, the request could not
+    /// have been sent again.
+    pub(super) fn answered<R, E>(&mut self, result: &mut Result<Response<R>, E>, is_kept: bool) {
+        let cold = self.cold.take();
+        if cold.as_ref().is_none_or(|cold| cold.served.is_plain())
+            && let Ok(response) = result
+            && let Some(served) = response.extensions_mut().get_mut::<Served>()
+        {
+            if !is_kept {
+                served.set_unreplayable();
+            }
+        } else {
+            let mut served = cold.as_ref().map_or_else(Served::new, |cold| cold.served.clone());
+            self.record(&mut served, result, Outcome::Answered);
+            sign(served, result, is_kept);
+        }
+        if let Some(permit) = cold.and_then(|cold| cold.permit)
+            && result.is_ok()
+        {
+            permit.served();
+        }
+    }
+
+    /// What follows a refusal with `hint`. Where that is to return it, `response` is completed for the
+    /// caller, as it is when the request is not `kept` and cannot be sent again.
+    pub(super) fn refused<B, R, E>(
+        &mut self,
+        hint: Hint,
+        result: &mut Result<Response<R>, E>,
+        kept: Option<&Request<B>>,
+    ) -> NextStep {
+        let Ok(response) = &*result else { return NextStep::Return };
+        let now = clock::now();
+        let remembers = Served::is_on(response);
+        let refusal = Refusal::read(response, hint, remembers);
+        let cold = self.cold.take();
+        let mut cold = cold.unwrap_or_else(|| self.cold(kept.map(Request::extensions)));
+        self.record(&mut cold.served, result, Outcome::Throttled(hint));
+        cold.refusals += 1;
+        cold.is_sent = true;
+        let opens = refused_for(&refusal, cold.refusals).and_then(|left| now.checked_add(left));
+        let comes_again = !cold.is_last && kept.is_some_and(|request| !is_out_of_attempts(request));
+        let permit = cold.permit.take();
+        let waiter = opens.and_then(|opens| {
+            let limits = match comes_again {
+                true => cold.limits,
+                // The others learn from it nevertheless.
+                false => cold.limits.ending(now),
+            };
+            self.config.queue.refused(permit, Refused { now, opens, remembers }, &limits)
+        });
+        self.since = now;
+        match waiter {
+            Some(waiter) => {
+                self.cold = Some(cold);
+                NextStep::Wait(Box::new(waiter))
+            }
+            None => {
+                sign(cold.served, result, kept.is_some());
+                NextStep::Return
+            }
+        }
+    }
+
+    fn arrive<B>(&mut self, now: Instant, request: &Request<B>) -> NextStep {
+        let mut cold = self.cold(Some(request.extensions()));
+        let next = match self.config.queue.arrive(now, &cold.limits) {
+            Turn::Go(permit) => {
+                cold.permit = Some(permit);
+                NextStep::Send
+            }
+            Turn::Wait(waiter) => NextStep::Wait(Box::new(waiter)),
+        };
+        self.cold = Some(cold);
+        next
+    }
+
+    fn cold(&self, overrides: Option<&Extensions>) -> Box<ColdState> {
+        let WaitConfig { max_wait, classes, .. } = &*self.config;
+        let none = Extensions::new();
+        let overrides = overrides.unwrap_or(&none);
+        Box::new(ColdState {
+            limits: RequestLimits::new(*max_wait, classes, overrides, self.arrival),
+            permit: None,
+            refusals: 0,
+            is_sent: false,
+            is_last: false,
+            served: Served::new(),
+        })
+    }
+
+    fn record<R, E>(
+        &self,
+        served: &mut Served,
+        result: &mut Result<Response<R>, E>,
+        outcome: Outcome,
+    ) {
+        let at = self.since.saturating_duration_since(self.arrival);
+        let status = result.as_ref().ok().map(Response::status);
+        let refused = outcome != Outcome::Answered;
+        let refusal = result.as_ref().ok().filter(|_| refused).and_then(Refusal::of);
+        let reason = refusal.and_then(Refusal::known_reason);
+        served.absorb(result.as_mut().ok().map(Response::extensions_mut), at, || {
+            Attempt::new(Arc::clone(&self.config.name), at, status, outcome).because(reason)
+        });
+    }
+}
+
+/// For how long a service that refused so often for `refusal` is closed, if that is worth waiting for:
+/// a used-up quota is not, nor what forbids to come back.
+pub(crate) fn refused_for(refusal: &Refusal, refusals: u32) -> Option<Duration> {
+    let helps = !refusal.is_final && refusal.reason() != Reason::Quota;
+    // A refusal that is over already would be met again in the same instant.
+    let wait = helps.then(|| assumed_wait(refusal.hint(), refusals)).flatten();
+    wait.map(|wait| wait.max(TICK))
+}
+
+fn sign<R, E>(mut served: Served, result: &mut Result<Response<R>, E>, is_kept: bool) {
+    if !is_kept {
+        served.set_unreplayable();
+    }
+    if let Ok(response) = result {
+        response.extensions_mut().insert(served);
+    }
+}
+
+/// Whether the layers have no attempt left for the request, all together.
+fn is_out_of_attempts<B>(request: &Request<B>) -> bool {
+    request.extensions().get().is_some_and(|budget: &AttemptBudget| !budget.any_left())
+}
+
+/// Timer granularity.
+const TICK: Duration = Duration::from_millis(1);
