@@ -299,6 +299,7 @@ impl fmt::Display for Attempt {
             Some(Reason::Capacity) => f.write_str(" no capacity")?,
             Some(Reason::Quota) => f.write_str(" no quota")?,
             Some(Reason::ContextLength) => f.write_str(" too long a request")?,
+            Some(Reason::ServiceTier) => f.write_str(" no such tier")?,
             Some(Reason::Rate | Reason::Unknown) | None => {}
         }
         match self.hint() {

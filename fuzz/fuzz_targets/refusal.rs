@@ -37,6 +37,9 @@ fuzz_target!(|input: &[u8]| {
             let expected = if is_rewritten { StatusCode::BAD_REQUEST } else { status };
             assert_eq!(seen.status, expected);
         }
+        Some(it) if it.reason() == Reason::ServiceTier => {
+            assert_eq!((seen.status, status), (StatusCode::BAD_REQUEST, StatusCode::BAD_REQUEST));
+        }
         Some(_) => assert_eq!(seen.status, if status == 529 { 529 } else { 429 }),
     }
 
@@ -101,6 +104,12 @@ fn refused(status: StatusCode, text: &str, members: &Members<'_>) -> Option<Reas
                 reason(false) == Some(Reason::Quota) || (is_gateways && lower.contains("quota"));
             is_spent.then_some(Reason::Quota)
         }
+        400 if is_about_tier(error) => Some(Reason::ServiceTier),
         _ => fault::is_too_long(code, kind, message).then_some(Reason::ContextLength),
     }
+}
+
+fn is_about_tier(error: &str) -> bool {
+    let members = Members::parse(error.as_bytes());
+    members.is_some_and(|its| matches!(its.last("param"), Some(r#""service_tier""#)))
 }

@@ -85,8 +85,9 @@ const QUOTA: [&str; 5] = [
     "accessterminated",
     "quotaexceeded",
 ];
-const OVERLOAD: [&str; 5] = [
+const OVERLOAD: [&str; 6] = [
     "nocapacity",
+    "resourceunavailable",
     "serverisoverloaded",
     "serviceunavailableerror",
     "overloadederror",

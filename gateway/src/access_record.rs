@@ -42,6 +42,7 @@ pub const fn reason(reason: Reason) -> &'static str {
         Reason::Capacity => "capacity",
         Reason::Quota => "quota",
         Reason::ContextLength => "context-length",
+        Reason::ServiceTier => "service-tier",
         _ => "other",
     }
 }

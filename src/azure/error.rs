@@ -1,7 +1,7 @@
 //! What an error object says about itself, and why a backend refuses by it.
 
 use super::json::{Token, Tokens, members};
-use crate::classify::Reason;
+use crate::classify::{Limit, Reason};
 
 /// An error, as the parts of its JSON text: strings without their quotes, escapes as written.
 #[derive(Clone, Copy, Debug, Default)]
@@ -10,6 +10,8 @@ pub(crate) struct ApiError<'a> {
     code: &'a [u8],
     kind: &'a [u8],
     pub(crate) message: &'a [u8],
+    /// The member of the request that it is about.
+    param: &'a [u8],
     /// API Management's form, `{"statusCode": 429, "message": "…"}`.
     pub(crate) is_gateways: bool,
 }
@@ -25,6 +27,7 @@ pub(crate) struct Members<'a> {
     pub(crate) kind: &'a [u8],
     pub(crate) code: &'a [u8],
     pub(crate) message: &'a [u8],
+    param: &'a [u8],
     status_code: &'a [u8],
     /// Whether the text was one whole object.
     pub(crate) is_whole: bool,
@@ -45,6 +48,7 @@ impl<'a> Members<'a> {
                 b"type" => &mut found.kind,
                 b"code" => &mut found.code,
                 b"message" => &mut found.message,
+                b"param" => &mut found.param,
                 b"statusCode" => &mut found.status_code,
                 _ => return Some(()),
             };
@@ -69,6 +73,7 @@ impl<'a> Members<'a> {
             code: bare(code),
             kind: bare(self.kind),
             message: bare(self.message),
+            param: bare(self.param),
             is_gateways: !self.status_code.is_empty(),
         }
     }
@@ -146,6 +151,22 @@ impl<'a> ApiError<'a> {
         }
     }
 
+    /// Which limit it says was exceeded: by its type, as OpenAI writes it, or in words.
+    pub(crate) fn limit(&self) -> Option<Limit> {
+        if is(self.kind, "tokens") || says_any(self.message, &TOKENS_IN_WORDS) {
+            Some(Limit::Tokens)
+        } else if is(self.kind, "requests") || says_any(self.message, &CALLS_IN_WORDS) {
+            Some(Limit::Calls)
+        } else {
+            None
+        }
+    }
+
+    /// Whether it says that the deployment does not offer the service tier that was asked for.
+    pub(crate) fn is_about_service_tier(&self) -> bool {
+        self.param == b"service_tier"
+    }
+
     pub(crate) fn says(&self, phrase: &str) -> bool {
         says_any(self.message, &[phrase])
     }
@@ -209,10 +230,11 @@ const QUOTA: [&str; 5] = [
     "accessterminated",
     "quotaexceeded",
 ];
-/// The first is Azure's, the next two are those of overload within streams (opencode issue 25730,
-/// codex-lb issue 1313), the others those of models of other makers.
-const CAPACITY: [&str; 5] = [
+/// The first is Azure's, the second that of its flex tier, the next two are those of overload within
+/// streams (opencode issue 25730, codex-lb issue 1313), the others those of models of other makers.
+const CAPACITY: [&str; 6] = [
     "nocapacity",
+    "resourceunavailable",
     "serverisoverloaded",
     "serviceunavailableerror",
     "overloadederror",
@@ -226,6 +248,10 @@ const CAPACITY_IN_WORDS: [&str; 5] =
     ["high demand", "peak load", "temporarily unable", "currently overloaded", "at capacity"];
 const RATE_IN_WORDS: [&str; 4] =
     ["rate limit", "ratelimit", "too many requests", "token limit is exceeded"];
+/// Azure's, OpenAI's ("on tokens per min (TPM)"), and API Management's.
+const TOKENS_IN_WORDS: [&str; 3] =
+    ["token rate limit", "tokens per min", "token limit is exceeded"];
+const CALLS_IN_WORDS: [&str; 3] = ["call rate limit", "request rate limit", "requests per min"];
 /// The request as a whole, one string of it, and the whole as models as a service put it.
 const TOO_LONG: [&str; 3] = ["contextlengthexceeded", "stringabovemaxlength", "tokenslimitreached"];
 /// What says no more than a status of 400.
@@ -320,6 +346,52 @@ mod tests {
             let fault = ApiError::in_body(body.as_bytes());
             assert_eq!(fault.is_too_long(), is_too_long, "{error}");
             assert_eq!(fault.reason(), None, "a fault of the request: {error}");
+        }
+    }
+
+    #[test]
+    fn the_limit_is_read_from_the_type_and_from_all_its_words() {
+        for (error, limit) in [
+            (
+                r#"{"code":"429","message":"Requests to the ChatCompletions_Create Operation under Azure OpenAI API version 2024-02-01 have exceeded token rate limit of your current OpenAI S0 pricing tier. Please retry after 86400 seconds."}"#,
+                Some(Limit::Tokens),
+            ),
+            (
+                r#"{"code":"429","message":"Your requests to gpt-4.1-nano for gpt-4.1-nano in Sweden Central have exceeded the token rate limit for your current AIServices S0 pricing tier."}"#,
+                Some(Limit::Tokens),
+            ),
+            (
+                r#"{"code":"429","message":"Requests to the Creates a completion Operation have exceeded call rate limit of your current OpenAI S0 pricing tier. Please retry after 3 seconds."}"#,
+                Some(Limit::Calls),
+            ),
+            (
+                r#"{"message":"Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 30601.","type":"tokens","code":"rate_limit_exceeded"}"#,
+                Some(Limit::Tokens),
+            ),
+            (r#"{"message":"Limit reached","type":"requests","code":"x"}"#, Some(Limit::Calls)),
+            (r#"{"code":"429","message":"Rate limit is exceeded. Try again in 2 seconds."}"#, None),
+        ] {
+            let body = format!(r#"{{"error":{error}}}"#);
+            assert_eq!(ApiError::in_body(body.as_bytes()).limit(), limit, "{error}");
+        }
+        let gateways =
+            br#"{"statusCode":429,"message":"Token limit is exceeded. Try again in 9 seconds."}"#;
+        assert_eq!(ApiError::in_body(gateways).limit(), Some(Limit::Tokens));
+    }
+
+    #[test]
+    fn only_the_parameter_says_that_it_is_about_the_service_tier() {
+        for (error, is_it) in [
+            (r#"{"code":"invalid_value","param":"service_tier","message":"x"}"#, true),
+            (r#"{"code":"invalid_value","param":"max_tokens","message":"service_tier"}"#, false),
+            (r#"{"param":null}"#, false),
+        ] {
+            let body = format!(r#"{{"error":{error}}}"#);
+            assert_eq!(
+                ApiError::in_body(body.as_bytes()).is_about_service_tier(),
+                is_it,
+                "{error}"
+            );
         }
     }
 

@@ -29,6 +29,7 @@
 pub(crate) mod duration;
 mod grpc;
 mod hint;
+mod limit;
 mod members;
 mod names;
 mod native_spillover;
@@ -50,6 +51,7 @@ mod oracle;
 
 pub use self::{
     hint::Hint,
+    limit::Limit,
     outcome::Outcome,
     refusal::{Reason, Refusal, Scope},
 };

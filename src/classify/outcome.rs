@@ -18,6 +18,9 @@ pub enum Outcome {
     /// Refused for nothing but its length: a 400 or 413 with [`Reason::ContextLength`]. The backend is well,
     /// and another may take what this one does not. The head alone never says so.
     ContextTooLong,
+    /// Refused for nothing but the service tier that it asks for: a 400 with [`Reason::ServiceTier`].
+    /// Another backend may offer it. The head alone never says so.
+    TierNotOffered,
     /// The server failed: 500, 502, 503, 504 that ask for no wait; gRPC `UNAVAILABLE` without pushback.
     /// Others where a layer was told to take them for failures.
     Failed,
@@ -65,10 +68,11 @@ impl Outcome {
     /// The hint of a layer of this crate that sends requests on counts as long as the head still asks
     /// for it: one that another layer wrote there counts instead. That of a layer that reads bodies
     /// counts where the head has none, or zero. A 400 or 413 is [`ContextTooLong`] when the
-    /// refusal says so. Otherwise it is as [`of`](Self::of) has it, at the same cost: the extension
+    /// refusal says so, and [`TierNotOffered`] likewise. Otherwise it is as [`of`](Self::of) has it, at the same cost: the extension
     /// is looked up after a refusal only.
     ///
     /// [`ContextTooLong`]: Self::ContextTooLong
+    /// [`TierNotOffered`]: Self::TierNotOffered
     #[inline]
     pub fn of_response<B>(response: &Response<B>, now: impl FnOnce() -> SystemTime) -> Self {
         if may_refuse(response.status())
@@ -83,16 +87,23 @@ impl Outcome {
                     Refusal::of(response).map_or(Hint::None, Refusal::hint_beside_head)
                 }))
             }
-            Self::Answered if is_context_too_long(response) => Self::ContextTooLong,
+            Self::Answered => of_request(response),
             outcome => outcome,
         }
     }
 }
 
-/// Whether this is the refusal of a request that is too long for the deployment.
-fn is_context_too_long<B>(response: &Response<B>) -> bool {
-    matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE)
-        && Refusal::of(response).is_some_and(|it| it.reason() == Reason::ContextLength)
+/// What an answer is that may refuse the request for what it is.
+#[inline]
+fn of_request<B>(response: &Response<B>) -> Outcome {
+    if !matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE) {
+        return Outcome::Answered;
+    }
+    match Refusal::of(response).map(Refusal::reason) {
+        Some(Reason::ContextLength) => Outcome::ContextTooLong,
+        Some(Reason::ServiceTier) => Outcome::TierNotOffered,
+        _ => Outcome::Answered,
+    }
 }
 
 /// Whether a response with this status refuses, whatever else it says.
@@ -295,6 +306,13 @@ mod tests {
         let rate = Refusal::new(Reason::Rate, Hint::None);
         assert_eq!(refused(400, &[], &rate), Outcome::Answered);
         assert_eq!(refused(413, &[], &rate), Outcome::Answered);
+    }
+
+    #[test]
+    fn a_400_for_its_service_tier_is_one_that_another_may_offer() {
+        let tier = Refusal::new(Reason::ServiceTier, Hint::None);
+        assert_eq!(refused(400, &[], &tier), Outcome::TierNotOffered);
+        assert_eq!(refused(404, &[], &tier), Outcome::Answered);
     }
 
     proptest! {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use http::{Extensions, HeaderMap, Response};
 
-use super::{Hint, NativeSpillover, RefusedSpills, should_retry, write_retry_after::still_asks};
+use super::{
+    Hint, Limit, NativeSpillover, RefusedSpills, should_retry, write_retry_after::still_asks,
+};
 
 /// What is known of a refusal beside its head: a response extension.
 ///
@@ -18,6 +20,8 @@ use super::{Hint, NativeSpillover, RefusedSpills, should_retry, write_retry_afte
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Refusal {
     reason: Reason,
+    /// Which limit it names in words, if any.
+    limit: Option<Limit>,
     hint: Hint,
     /// Whether the hint is an assumption, which says nothing of how full the backend is.
     is_guess: bool,
@@ -44,6 +48,9 @@ pub enum Reason {
     /// The request is longer than this deployment takes, though others may take it. It is no fault
     /// of the backend, which goes on serving.
     ContextLength,
+    /// The deployment does not offer the service tier that was asked for, though others may. Nor is
+    /// that a fault of the backend.
+    ServiceTier,
     /// No layer has read why.
     Unknown,
 }
@@ -63,12 +70,32 @@ pub enum Scope {
 impl Refusal {
     /// A refusal for `reason` that asks to wait for `hint`, as a layer that reads bodies finds it.
     pub const fn new(reason: Reason, hint: Hint) -> Self {
-        Self { reason, hint, is_guess: false, is_own: false, is_final: false, spills: None }
+        Self {
+            reason,
+            limit: None,
+            hint,
+            is_guess: false,
+            is_own: false,
+            is_final: false,
+            spills: None,
+        }
     }
 
     /// Why.
     pub const fn reason(&self) -> Reason {
         self.reason
+    }
+
+    /// Which limit was exceeded, where the words of the refusal name one.
+    pub const fn limit(&self) -> Option<Limit> {
+        self.limit
+    }
+
+    /// The refusal, with the limit that its words name.
+    #[must_use]
+    pub const fn of_limit(mut self, limit: Limit) -> Self {
+        self.limit = Some(limit);
+        self
     }
 
     /// How long to wait: as the backend asked by its headers or, where they are silent, its message;
@@ -82,7 +109,7 @@ impl Refusal {
         match self.reason {
             Reason::Rate | Reason::Quota => Scope::Quota,
             Reason::Capacity => Scope::Region,
-            Reason::ContextLength | Reason::Unknown => Scope::Request,
+            Reason::ContextLength | Reason::ServiceTier | Reason::Unknown => Scope::Request,
         }
     }
 
@@ -146,8 +173,15 @@ impl Refusal {
 
     /// Leaves in the `extensions` of a response what its body says of the refusal. What layers inside
     /// know beside that stays.
-    pub(crate) fn set_in(extensions: &mut Extensions, reason: Reason, hint: Hint) {
-        Self::edit(extensions, true, |refusal| (refusal.reason, refusal.hint) = (reason, hint));
+    pub(crate) fn set_in(
+        extensions: &mut Extensions,
+        reason: Reason,
+        limit: Option<Limit>,
+        hint: Hint,
+    ) {
+        Self::edit(extensions, true, |refusal| {
+            (refusal.reason, refusal.limit, refusal.hint) = (reason, limit, hint);
+        });
     }
 
     /// Changes what is known of `response` by a layer that has written `hint` into its head for all of

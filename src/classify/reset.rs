@@ -1,10 +1,11 @@
 //! When the exhausted dimension resets, for refusals that ask for no wait outright.
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 
 use super::{
-    Hint, duration, members,
-    names::{self, Dimension, REQUESTS, TOKENS},
+    Hint, duration,
+    limit::{Limit, Stock, both_spellings, stock},
+    names::{Dimension, REQUESTS, TOKENS},
     number,
 };
 
@@ -14,9 +15,9 @@ pub(super) fn read(headers: &HeaderMap) -> Hint {
     if tokens.max(requests) == Hint::None {
         return Hint::None;
     }
-    match named(headers) {
-        Some(Axis::Tokens) => return tokens,
-        Some(Axis::Requests) => return requests,
+    match Limit::named(headers) {
+        Some(Limit::Tokens) => return tokens,
+        Some(Limit::Calls) => return requests,
         None => {}
     }
     match (stock(headers, &TOKENS), stock(headers, &REQUESTS)) {
@@ -27,20 +28,6 @@ pub(super) fn read(headers: &HeaderMap) -> Hint {
         (Stock::Unknown, Stock::Unknown) => sooner(tokens, requests),
         (Stock::Left, Stock::Left) => Hint::None,
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Axis {
-    Tokens,
-    Requests,
-}
-
-/// What is left of a dimension.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stock {
-    Left,
-    Spent,
-    Unknown,
 }
 
 /// The longest positive reset of `dimension`; zero stands for "no information" there.
@@ -60,57 +47,6 @@ fn sooner(one: Hint, other: Hint) -> Hint {
         (Hint::None, known) | (known, Hint::None) => known,
         _ => one.min(other),
     }
-}
-
-/// The dimension that the service itself names as the reason.
-fn named(headers: &HeaderMap) -> Option<Axis> {
-    let by_type = both_spellings(headers, &names::RATELIMIT_TYPE).find_map(axis);
-    by_type.or_else(|| members::of(headers, &names::POLICY_ID).find_map(axis_of_policy))
-}
-
-fn axis(word: &[u8]) -> Option<Axis> {
-    let word = word.trim_ascii();
-    let is = |one: &str, many: &str| {
-        word.eq_ignore_ascii_case(many.as_bytes()) || word.eq_ignore_ascii_case(one.as_bytes())
-    };
-    if is("token", "tokens") {
-        Some(Axis::Tokens)
-    } else if is("request", "requests") {
-        Some(Axis::Requests)
-    } else {
-        None
-    }
-}
-
-/// `DeploymentRatelimit-Token` is about tokens.
-fn axis_of_policy(id: &[u8]) -> Option<Axis> {
-    let dash = id.iter().rposition(|byte| *byte == b'-')?;
-    axis(&id[dash + 1..])
-}
-
-/// What the `remaining` header says, read only to tell which reset matters: it is negative on
-/// successes too.
-fn stock(headers: &HeaderMap, dimension: &'static Dimension) -> Stock {
-    match least(headers, &dimension.remaining) {
-        None => Stock::Unknown,
-        Some(remaining) if remaining > 0.0 => Stock::Left,
-        // The Responses API says -1 of -1 for "not counted" (openai-dotnet issue 838).
-        Some(-1.0) if least(headers, &dimension.limit).is_none_or(|limit| limit == -1.0) => {
-            Stock::Unknown
-        }
-        Some(_) => Stock::Spent,
-    }
-}
-
-fn least(headers: &HeaderMap, names: &'static [HeaderName; 2]) -> Option<f64> {
-    both_spellings(headers, names).filter_map(number::parse).reduce(f64::min)
-}
-
-fn both_spellings<'a>(
-    headers: &'a HeaderMap,
-    names: &'static [HeaderName; 2],
-) -> impl Iterator<Item = &'a [u8]> {
-    names.iter().flat_map(|name| members::of(headers, name))
 }
 
 #[cfg(test)]

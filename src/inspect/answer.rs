@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn a_failure_for_overload_or_length_is_a_refusal() {
         let reason = |error: &str| match read(&format!(r#"{{"status":"failed",{error}}}"#)).1 {
-            Beginning::Refused(refused) => Some(refused.reason),
+            Beginning::Refused(refused) => Some(refused.verdict.reason),
             _ => None,
         };
         let overloaded = r#""error":{"code":"server_is_overloaded","message":"x"}"#;

@@ -6,14 +6,27 @@ use http::StatusCode;
 
 use crate::{
     azure::{error::ApiError, message},
-    classify::Reason,
+    classify::{Limit, Reason},
 };
 
 /// Why a backend refused, and how long its words ask to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) reason: Reason,
+    pub(crate) limit: Option<Limit>,
     pub(crate) wait: Option<Duration>,
+}
+
+impl Verdict {
+    /// Of a refusal for `reason`, which time mends unless it is the request's.
+    pub(super) fn of(fault: &ApiError<'_>, reason: Reason) -> Self {
+        let wait = match reason {
+            Reason::ContextLength | Reason::ServiceTier => None,
+            _ => message::wait(fault.message),
+        };
+        let limit = if reason == Reason::Rate { fault.limit() } else { None };
+        Self { reason, limit, wait }
+    }
 }
 
 /// Judges a response with `status` by its body, as much of it as there is. `None` when it is no
@@ -26,6 +39,7 @@ pub(crate) struct Verdict {
 /// | 503 | capacity, quota or rate, when the error says so |
 /// | 403 | quota, by the error's code or in API Management's words |
 /// | 400, 413 | a request that is too long, when the error says so |
+/// | 400 | a service tier that is not offered, when that is what the error is about |
 pub(crate) fn judge(status: StatusCode, body: &[u8]) -> Option<Verdict> {
     let fault = ApiError::in_body(body);
     let reason = match status.as_u16() {
@@ -33,14 +47,11 @@ pub(crate) fn judge(status: StatusCode, body: &[u8]) -> Option<Verdict> {
         529 => Some(any_reason(&fault).unwrap_or(Reason::Capacity)),
         503 => unavailable(&fault),
         403 => forbidden(&fault),
+        400 if fault.is_about_service_tier() => Some(Reason::ServiceTier),
         400 | 413 => fault.is_too_long().then_some(Reason::ContextLength),
         _ => None,
     }?;
-    let wait = match reason {
-        Reason::ContextLength => None,
-        _ => message::wait(fault.message),
-    };
-    Some(Verdict { reason, wait })
+    Some(Verdict::of(&fault, reason))
 }
 
 /// "Temporarily unable" is what the service says of every failure here.
@@ -70,9 +81,9 @@ mod tests {
     #[track_caller]
     fn assert_verdict(status: u16, body: &str, expected: Option<(Reason, Option<u64>)>) {
         let status = StatusCode::from_u16(status).unwrap();
-        let expected =
-            expected.map(|(reason, wait)| Verdict { reason, wait: wait.map(Duration::from_secs) });
-        assert_eq!(judge(status, body.as_bytes()), expected, "{status} {body}");
+        let expected = expected.map(|(reason, wait)| (reason, wait.map(Duration::from_secs)));
+        let verdict = judge(status, body.as_bytes());
+        assert_eq!(verdict.map(|it| (it.reason, it.wait)), expected, "{status} {body}");
     }
 
     #[test]
@@ -94,6 +105,30 @@ mod tests {
         assert_verdict(529, overloaded, Some((Reason::Capacity, Some(3))));
         let rate = r#"{"type":"error","error":{"type":"rate_limit_error","message":"x"}}"#;
         assert_verdict(529, rate, Some((Reason::Rate, None)));
+    }
+
+    #[test]
+    fn a_rate_limit_has_its_limit_and_nothing_else_has() {
+        let judged = |status: u16, body: &str| {
+            let status = StatusCode::from_u16(status).unwrap();
+            judge(status, body.as_bytes()).and_then(|verdict| verdict.limit)
+        };
+        let exceeded = |what| format!(r#"{{"error":{{"message":"exceeded {what} rate limit"}}}}"#);
+        assert_eq!(judged(429, &exceeded("token")), Some(Limit::Tokens));
+        assert_eq!(judged(429, &exceeded("call")), Some(Limit::Calls));
+        assert_eq!(judged(429, ""), None);
+        let full = r#"{"error":{"code":"no_capacity","message":"tokens per minute"}}"#;
+        assert_eq!(judged(429, full), None);
+    }
+
+    #[test]
+    fn only_a_400_about_it_says_that_a_service_tier_is_not_offered() {
+        let tier = r#"{"error":{"code":"invalid_value","param":"service_tier","message":"Please retry after 5 seconds."}}"#;
+        assert_verdict(400, tier, Some((Reason::ServiceTier, None)));
+        assert_verdict(413, tier, None);
+        assert_verdict(429, tier, Some((Reason::Rate, Some(5))));
+        let other = r#"{"error":{"code":"invalid_value","param":"messages"}}"#;
+        assert_verdict(400, other, None);
     }
 
     #[test]

@@ -62,7 +62,7 @@ use super::Inspect;
 /// | 529 | its body | the same, with its reason: a lack of capacity unless it says otherwise |
 /// | 503 | its body | the same; a 429 when it names capacity: `server_is_overloaded`, "currently overloaded", or API Management's "Backend pool … is temporarily unavailable" |
 /// | 403, JSON | its body | a 429 when API Management says that a quota is spent |
-/// | 400 or 413, JSON | its body | the same, with its reason, when the request is too long for the deployment |
+/// | 400 or 413, JSON | its body | the same, with its reason, when the request is too long for the deployment, or asks for a service tier that it does not offer |
 /// | 200, event stream | up to the first event of the answer | a 429 when that is an error for rate, capacity or quota, a 400 when the request is too long, and no tokens were used |
 /// | 200, event stream of `/responses` with a `retry-after` of more than nothing | nothing | a 429 |
 /// | 200, JSON of `/responses` | up to its `status`; all of it when that is `failed` | the same, when it failed without any output or used tokens |

@@ -253,9 +253,8 @@ fn is_encoded(headers: &HeaderMap) -> bool {
 
 /// Writes what the body of a refusal says into its head.
 fn apply(head: &mut Parts, verdict: Verdict) {
-    let Verdict { reason, wait } = verdict;
-    if reason == Reason::ContextLength {
-        Refusal::set_in(&mut head.extensions, reason, Hint::None);
+    if is_of_request(verdict.reason) {
+        Refusal::set_in(&mut head.extensions, verdict.reason, None, Hint::None);
         return;
     }
     let is_throttled =
@@ -263,11 +262,17 @@ fn apply(head: &mut Parts, verdict: Verdict) {
     if !is_throttled {
         head.status = StatusCode::TOO_MANY_REQUESTS;
     }
-    throttle(head, reason, wait);
+    throttle(head, verdict);
+}
+
+/// Whether it refuses the request, and says nothing of the backend.
+const fn is_of_request(reason: Reason) -> bool {
+    matches!(reason, Reason::ContextLength | Reason::ServiceTier)
 }
 
 /// Completes the head of a throttled response.
-fn throttle(head: &mut Parts, reason: Reason, wait: Option<Duration>) {
+fn throttle(head: &mut Parts, verdict: Verdict) {
+    let Verdict { reason, limit, wait } = verdict;
     // The time at which a limit resets is a guess; the words are meant for this refusal.
     let asked = Hint::asked(&head.headers, clock::wall);
     if let (Hint::None | Hint::Zero, Some(wait)) = (asked, wait) {
@@ -278,24 +283,24 @@ fn throttle(head: &mut Parts, reason: Reason, wait: Option<Duration>) {
         Outcome::Throttled(hint) => hint,
         _ => Hint::None,
     };
-    Refusal::set_in(&mut head.extensions, reason, found);
+    Refusal::set_in(&mut head.extensions, reason, limit, found);
 }
 
 /// An ordinary refusal in the place of an answer with this head.
 fn refuse<R>(mut head: Parts, refused: Refused) -> Response<ResponseBody<R>> {
-    let Refused { reason, wait, body } = refused;
+    let Refused { verdict, body } = refused;
     for stale in [header::TRANSFER_ENCODING, header::CONTENT_ENCODING, header::TRAILER] {
         head.headers.remove(stale);
     }
     let json = header::HeaderValue::from_static("application/json");
     head.headers.insert(header::CONTENT_TYPE, json);
     head.headers.insert(header::CONTENT_LENGTH, body.len().into());
-    if reason == Reason::ContextLength {
+    if is_of_request(verdict.reason) {
         head.status = StatusCode::BAD_REQUEST;
-        Refusal::set_in(&mut head.extensions, reason, Hint::None);
+        Refusal::set_in(&mut head.extensions, verdict.reason, None, Hint::None);
     } else {
         head.status = StatusCode::TOO_MANY_REQUESTS;
-        throttle(&mut head, reason, wait);
+        throttle(&mut head, verdict);
     }
     Response::from_parts(head, ResponseBody::own(body))
 }

@@ -1,18 +1,16 @@
 //! The beginning of an event stream: preamble, a refusal, or an answer that has begun.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 
 use super::{
     background::Background,
+    body::Verdict,
     event_kind::{EventKind, is_silent},
 };
 use crate::{
     azure::{
         error::{ApiError, Members},
         events::{EventLines, Field, Part},
-        message,
     },
     classify::Reason,
 };
@@ -49,9 +47,8 @@ pub(crate) enum Beginning {
 /// A refusal that was found in an answer, for rate, capacity or quota, or for the request's length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
-    pub(crate) reason: Reason,
-    /// How long its words ask to wait.
-    pub(crate) wait: Option<Duration>,
+    /// Why, and how long its words ask to wait.
+    pub(crate) verdict: Verdict,
     /// Its error in the shape of a refusal's body.
     pub(crate) body: Bytes,
 }
@@ -60,7 +57,8 @@ impl Refused {
     /// A refusal that the head of an answer tells alone.
     pub(crate) fn by_head() -> Self {
         let body = br#"{"error":{"code":"429","type":"too_many_requests","message":"The service asked to retry later instead of beginning its answer.","param":null}}"#;
-        Self { reason: Reason::Rate, wait: None, body: Bytes::from_static(body) }
+        let verdict = Verdict { reason: Reason::Rate, limit: None, wait: None };
+        Self { verdict, body: Bytes::from_static(body) }
     }
 }
 
@@ -215,11 +213,7 @@ fn decide(fault: &ApiError<'_>, body: impl FnOnce(Reason) -> Bytes) -> Beginning
     match fault.reason().or_else(too_long) {
         None => Beginning::Answer,
         Some(reason) => {
-            let wait = match reason {
-                Reason::ContextLength => None,
-                _ => message::wait(fault.message),
-            };
-            Beginning::Refused(Refused { reason, wait, body: body(reason) })
+            Beginning::Refused(Refused { verdict: Verdict::of(fault, reason), body: body(reason) })
         }
     }
 }
@@ -231,6 +225,8 @@ const MAX_UNKNOWN_BYTES: usize = 4 << 10;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn read(text: &str) -> Beginning {
@@ -240,7 +236,7 @@ mod tests {
     #[track_caller]
     fn assert_refused(beginning: Beginning, reason: Reason, body: &str) {
         let Beginning::Refused(refused) = beginning else { panic!("{beginning:?}") };
-        assert_eq!((refused.reason, &refused.body[..]), (reason, body.as_bytes()));
+        assert_eq!((refused.verdict.reason, &refused.body[..]), (reason, body.as_bytes()));
     }
 
     #[test]
@@ -279,7 +275,7 @@ mod tests {
     fn an_error_in_plain_words_is_one() {
         let refused = read("event: error\ndata: Rate limit. Retry after 3 seconds\n\n");
         let Beginning::Refused(refused) = refused else { panic!("{refused:?}") };
-        assert_eq!(refused.wait, Some(Duration::from_secs(3)));
+        assert_eq!(refused.verdict.wait, Some(Duration::from_secs(3)));
         assert_eq!(read("event: error\ndata: out of cheese\n\n"), Beginning::Answer);
     }
 
@@ -333,7 +329,7 @@ mod tests {
                 format!("event: response.failed\ndata: {{\"response\":{{\"error\":{error}}}}}\n\n"),
             ] {
                 let beginning = read(&event);
-                assert!(!matches!(&beginning, Beginning::Refused(it) if it.wait.is_some()));
+                assert!(!matches!(&beginning, Beginning::Refused(it) if it.verdict.wait.is_some()));
                 assert_refused(beginning, Reason::ContextLength, &body);
             }
             let paid = format!(r#"{{"error":{error},"usage":{{"input_tokens":9}}}}"#);

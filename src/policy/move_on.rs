@@ -8,7 +8,8 @@ use super::{ClassifyError, ErrorKind, RetryBudget, ReturnErrors, status_set::Sta
 use crate::classify::{Outcome, should_retry};
 
 /// What sends a request on beside a refusal, to the next backend or to the other tier: failed
-/// answers, transport errors, and its length.
+/// answers, transport errors, and its length. One whose service tier a deployment does not offer moves on
+/// in any case.
 ///
 /// A 429 was not executed. A failure may have been, and a completion that is asked for twice is
 /// billed twice, so each kind is switched on by itself, from [`none`](Self::none) or beside the
@@ -208,7 +209,7 @@ impl MoveOn {
     ) -> Outcome {
         match result {
             Ok(response) => match Outcome::of_response(response, now) {
-                Outcome::Throttled(hint) => Outcome::Throttled(hint),
+                moving @ (Outcome::Throttled(_) | Outcome::TierNotOffered) => moving,
                 Outcome::ContextTooLong if self.context_length == Some(true) => {
                     Outcome::ContextTooLong
                 }

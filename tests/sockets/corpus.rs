@@ -142,6 +142,7 @@ fn verdict<R>(answer: &Response<R>) -> String {
         Reason::Capacity => "capacity",
         Reason::Quota => "quota",
         Reason::ContextLength => "context-length",
+        Reason::ServiceTier => "service-tier",
         other => panic!("{other:?}"),
     };
     if status == StatusCode::TOO_MANY_REQUESTS {
