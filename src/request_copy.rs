@@ -3,9 +3,15 @@
 use std::mem;
 
 use bytes::{Buf, Bytes};
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
+    uri::PathAndQuery,
+};
 
-use crate::TryCloneBody;
+use crate::{
+    TryCloneBody, azure, body,
+    cooldown::{Load, Traffic, Weight},
+};
 
 /// A request that can be sent, or sent again.
 pub(crate) enum SavedRequest<B> {
@@ -20,7 +26,9 @@ pub(crate) enum SavedRequest<B> {
         extensions: Extensions,
         body: B,
     },
-    /// Sent without a copy: it cannot be sent again.
+    /// Sent without a copy: it cannot be sent again. A refusal can still be told to be about it.
+    Outline { method: Method, target: Option<PathAndQuery>, content: Option<Bytes> },
+    /// Sent without a copy.
     Nothing,
 }
 
@@ -41,6 +49,19 @@ impl<B: TryCloneBody> SavedRequest<B> {
         if may_be_resent { Self::copy(request) } else { Self::Nothing }
     }
 
+    /// A copy of `request` where it `may_be_resent` and its body can be sent twice; else as much as it
+    /// takes to tell what a refusal of it is about.
+    pub(crate) fn copy_or_outline(may_be_resent: bool, request: &Request<B>) -> Self {
+        match Self::copy_if(may_be_resent, request) {
+            Self::Nothing => Self::Outline {
+                method: request.method().clone(),
+                target: request.uri().path_and_query().cloned(),
+                content: request.body().content(),
+            },
+            copy => copy,
+        }
+    }
+
     fn copy(request: &Request<B>) -> Self {
         let Some(body) = request.body().try_clone() else { return Self::Nothing };
         Self::Copy {
@@ -56,7 +77,7 @@ impl<B: TryCloneBody> SavedRequest<B> {
 
 impl<B> SavedRequest<B> {
     pub(crate) const fn is_kept(&self) -> bool {
-        !matches!(self, Self::Nothing)
+        !matches!(self, Self::Outline { .. } | Self::Nothing)
     }
 
     /// The request as it was, to be looked at.
@@ -83,8 +104,43 @@ impl<B> SavedRequest<B> {
                 *request.extensions_mut() = extensions;
                 Some(request)
             }
+            Self::Outline { .. } | Self::Nothing => None,
+        }
+    }
+}
+
+impl<B: TryCloneBody> SavedRequest<B> {
+    fn parts(&self) -> Option<(&Method, &str, Option<Bytes>)> {
+        match self {
+            Self::Whole(request) => {
+                Some((request.method(), request.uri().path(), request.body().content()))
+            }
+            Self::Copy { method, uri, body, .. } => Some((method, uri.path(), body.content())),
+            Self::Outline { method, target, content } => {
+                let path = target.as_ref().map_or("/", PathAndQuery::path);
+                Some((method, path, content.clone()))
+            }
             Self::Nothing => None,
         }
+    }
+}
+
+impl<B: TryCloneBody> Load for SavedRequest<B> {
+    fn traffic(&self) -> Traffic {
+        let parts = self.parts();
+        parts.map_or(Traffic::Tokens, |(method, path, content)| {
+            azure::traffic(method, path, content.as_deref())
+        })
+    }
+
+    fn weight(&self) -> Weight {
+        if let Self::Whole(request) = self {
+            return request.weight();
+        }
+        let parts = self.parts();
+        parts.map_or(Weight::HEAVIEST, |(_, path, content)| {
+            body::weight(path, content.as_deref(), || None)
+        })
     }
 }
 

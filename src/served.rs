@@ -1,6 +1,6 @@
 //! The account of one request, left on its response: who answered, after what.
 
-use std::{fmt, iter, slice, sync::Arc, time::Duration};
+use std::{fmt, iter, num::NonZeroU32, slice, sync::Arc, time::Duration};
 
 use http::{Extensions, Response, StatusCode};
 
@@ -35,6 +35,7 @@ pub struct Served {
     spilled_by_azure: bool,
     replayable: bool,
     held: Option<StickyMatch>,
+    closed_from: Option<NonZeroU32>,
 }
 
 /// One attempt of a request.
@@ -105,6 +106,12 @@ impl Served {
         self.held
     }
 
+    /// From about how many tokens up nothing is open, where the request was refused or spilled for its
+    /// weight: a lighter one would have been sent. By the estimate of the layer that closed.
+    pub fn closed_from(&self) -> Option<u32> {
+        self.closed_from.map(NonZeroU32::get)
+    }
+
     /// Whether a layer of this crate has left its account on `response`.
     pub(crate) fn is_on<R>(response: &Response<R>) -> bool {
         response.extensions().get::<Self>().is_some()
@@ -121,6 +128,7 @@ impl Served {
             spilled_by_azure: false,
             replayable: true,
             held: None,
+            closed_from: None,
         }
     }
 
@@ -158,6 +166,10 @@ impl Served {
         self.held = held;
     }
 
+    pub(crate) fn set_closed_from(&mut self, tokens: Option<NonZeroU32>) {
+        self.closed_from = tokens;
+    }
+
     /// Whether any attempt was refused for rate or capacity.
     pub(crate) fn is_throttled(&self) -> bool {
         self.attempts().any(|attempt| matches!(attempt.outcome, Outcome::Throttled(_)))
@@ -165,7 +177,11 @@ impl Served {
 
     /// Whether this account says nothing that the account of an inner layer would not say.
     pub(crate) fn is_plain(&self) -> bool {
-        self.first.is_none() && self.waited.is_zero() && !self.spilled() && self.replayable
+        self.first.is_none()
+            && self.waited.is_zero()
+            && !self.spilled()
+            && self.replayable
+            && self.closed_from.is_none()
     }
 
     /// Takes over what an inner layer waited and whether it spilled. Its attempts are one here:
@@ -176,6 +192,7 @@ impl Served {
         self.spilled_by_azure = inner.spilled_by_azure;
         self.replayable &= inner.replayable;
         self.held = self.held.or(inner.held);
+        self.closed_from = self.closed_from.or(inner.closed_from);
     }
 
     /// Moves the account of an inner layer, whose clock started `offset` after this one's, out of
@@ -217,6 +234,7 @@ impl fmt::Display for Served {
             separator = ", ";
         }
         let waited = format_args!("waited {} ms", self.waited.as_millis());
+        let from = self.closed_from.map_or(0, NonZeroU32::get);
         for (is_so, remark) in [
             (!self.waited.is_zero(), waited),
             (self.spilled, format_args!("spilled")),
@@ -225,6 +243,7 @@ impl fmt::Display for Served {
             (self.held == Some(StickyMatch::ById), format_args!("held")),
             (self.held == Some(StickyMatch::Default), format_args!("held without knowing")),
             (!self.replayable, format_args!("not replayable")),
+            (from > 0, format_args!("closed from {from} tokens up")),
             (self.own, format_args!("no backend open")),
         ] {
             if is_so {

@@ -13,6 +13,7 @@ mod operation;
 mod path;
 pub mod percent;
 mod scanned_body;
+mod traffic;
 mod usage;
 
 pub use self::{
@@ -27,4 +28,5 @@ pub(crate) use self::{
     demand::Demand,
     operation::{ApiCall, Kind},
     path::segments,
+    traffic::{tokens, traffic},
 };

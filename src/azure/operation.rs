@@ -1,7 +1,10 @@
-//! The operations of the API: the one table that routes, metric labels, stickiness and the
-//! weighing of requests are derived from.
+//! The operations of the API: the one table that routes, metric labels, stickiness, and the weighing
+//! and telling apart of requests are derived from.
+
+use http::Method;
 
 use super::ApiPath;
+use crate::cooldown::Traffic;
 
 /// One operation of the API, or several that are alike in everything that is known of them.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,6 +17,8 @@ pub struct Operation {
     has_id: bool,
     /// Whether tokens are generated.
     has_output: bool,
+    /// What the service counts its `POST`s as.
+    traffic: Traffic,
 }
 
 /// What a path asks for.
@@ -74,6 +79,26 @@ impl Operation {
         self.kind
     }
 
+    /// What the service counts a request of `method` for `path` as, which has no query. Tokens are of
+    /// the default service tier, as far as a head tells.
+    pub(crate) fn traffic(method: &Method, path: &str) -> Traffic {
+        let api = ApiPath::of(path);
+        let Some(rest) = api.operation(path).filter(|rest| !rest.is_empty()) else {
+            return Traffic::Tokens;
+        };
+        if method != Method::POST || rest.ends_with("/cancel") {
+            return Traffic::Free;
+        }
+        let ApiCall { operation, id } = Self::find(rest);
+        match (id, operation.kind) {
+            // A run of a thread, or of an evaluation, generates tokens.
+            (Some(_), Kind::Kept) if rest.ends_with("/runs") => Traffic::Tokens,
+            // What is done to something that is kept.
+            (Some(_), _) if operation.traffic == Traffic::Tokens => Traffic::Stored,
+            _ => operation.traffic,
+        }
+    }
+
     /// The operation that `text` begins with, a path without the grammar's own segments.
     pub(super) fn find(text: &str) -> ApiCall<'_> {
         let found = OPERATIONS.iter().find_map(|it| Some((it, after(text, it.segments)?)));
@@ -83,11 +108,18 @@ impl Operation {
     }
 
     const fn free(segments: &'static [&'static str], label: &'static str) -> Self {
-        Self { segments, label, kind: Kind::Free, has_id: false, has_output: true }
+        let (kind, traffic) = (Kind::Free, Traffic::Tokens);
+        Self { segments, label, kind, has_id: false, has_output: true, traffic }
     }
 
     const fn kept(segments: &'static [&'static str], label: &'static str) -> Self {
-        Self { segments, label, kind: Kind::Kept, has_id: true, has_output: true }
+        let (kind, traffic) = (Kind::Kept, Traffic::Stored);
+        Self { segments, label, kind, has_id: true, has_output: true, traffic }
+    }
+
+    const fn counted_as(mut self, traffic: Traffic) -> Self {
+        self.traffic = traffic;
+        self
     }
 
     const fn kind_of(mut self, kind: Kind) -> Self {
@@ -118,43 +150,54 @@ fn after<'a>(text: &'a str, segments: &[&str]) -> Option<&'a str> {
 /// Azure page "Azure OpenAI in Foundry Models v1 REST API reference". Longer paths stand before
 /// those that they begin with.
 const OPERATIONS: &[Operation] = &[
-    Operation::kept(&["chat", "completions"], "chat.completions").kind_of(Kind::Chat),
+    Operation::kept(&["chat", "completions"], "chat.completions")
+        .kind_of(Kind::Chat)
+        .counted_as(Traffic::Tokens),
     // Operations of their own, which only look like ids.
-    Operation::kept(&["responses", "compact"], "responses").kind_of(Kind::Response).without_id(),
+    Operation::kept(&["responses", "compact"], "responses")
+        .kind_of(Kind::Response)
+        .without_id()
+        .counted_as(Traffic::Tokens),
     Operation::kept(&["responses", "input_tokens"], "responses")
         .kind_of(Kind::Response)
         .without_id(),
-    Operation::kept(&["responses"], "responses").kind_of(Kind::Response),
+    Operation::kept(&["responses"], "responses")
+        .kind_of(Kind::Response)
+        .counted_as(Traffic::Tokens),
     EMBEDDINGS,
     Operation::free(&["completions"], "completions"),
-    Operation::free(&["audio", "transcriptions"], "audio.transcriptions"),
-    Operation::free(&["audio", "translations"], "audio.translations"),
-    Operation::free(&["audio", "speech"], "audio.speech"),
-    Operation::free(&["images", "generations"], "images.generations"),
-    Operation::free(&["images", "edits"], "images.edits").kind_of(Kind::Shown),
-    Operation::free(&["images", "variations"], "images.variations"),
+    Operation::free(&["audio", "transcriptions"], "audio.transcriptions")
+        .counted_as(Traffic::Transcription),
+    Operation::free(&["audio", "translations"], "audio.translations")
+        .counted_as(Traffic::Transcription),
+    Operation::free(&["audio", "speech"], "audio.speech").counted_as(Traffic::Speech),
+    Operation::free(&["images", "generations"], "images.generations").counted_as(Traffic::Images),
+    Operation::free(&["images", "edits"], "images.edits")
+        .kind_of(Kind::Shown)
+        .counted_as(Traffic::Images),
+    Operation::free(&["images", "variations"], "images.variations").counted_as(Traffic::Images),
     Operation::free(&["models"], "models"),
     Operation::kept(&["files"], "files"),
     Operation::kept(&["uploads"], "uploads"),
     Operation::kept(&["batches"], "batches"),
     Operation::kept(&["assistants"], "assistants"),
     // Creates a thread and its run together.
-    Operation::kept(&["threads", "runs"], "threads").without_id(),
+    Operation::kept(&["threads", "runs"], "threads").without_id().counted_as(Traffic::Tokens),
     Operation::kept(&["threads"], "threads"),
     Operation::kept(&["conversations"], "conversations"),
     Operation::kept(&["containers"], "containers"),
     Operation::kept(&["skills"], "skills"),
     Operation::kept(&["vector_stores"], "vector_stores"),
     Operation::kept(&["fine_tuning", "jobs"], "fine_tuning"),
-    Operation::free(&["fine_tuning"], "fine_tuning"),
+    Operation::free(&["fine_tuning"], "fine_tuning").counted_as(Traffic::Stored),
     Operation::free(&["moderations"], "moderations"),
     Operation::kept(&["evals"], "evals"),
-    Operation::kept(&["videos", "edits"], "videos").without_id(),
-    Operation::kept(&["videos", "extensions"], "videos").without_id(),
-    Operation::kept(&["videos", "characters"], "videos"),
-    Operation::kept(&["videos"], "videos"),
-    Operation::kept(&["video", "generations", "jobs"], OTHER.label),
-    Operation::kept(&["video", "generations"], OTHER.label),
+    Operation::kept(&["videos", "edits"], "videos").without_id().counted_as(Traffic::Video),
+    Operation::kept(&["videos", "extensions"], "videos").without_id().counted_as(Traffic::Video),
+    Operation::kept(&["videos", "characters"], "videos").counted_as(Traffic::Video),
+    Operation::kept(&["videos"], "videos").counted_as(Traffic::Video),
+    Operation::kept(&["video", "generations", "jobs"], OTHER.label).counted_as(Traffic::Video),
+    Operation::kept(&["video", "generations"], OTHER.label).counted_as(Traffic::Video),
     Operation::kept(&["realtime", "calls"], OTHER.label),
 ];
 
@@ -234,6 +277,64 @@ mod tests {
             assert_eq!(Operation::of_rest(path).label(), label, "{path}");
         }
         assert_eq!(Operation::of("/openai/deployments/files/embeddings").label(), "embeddings");
+    }
+
+    #[test]
+    fn what_is_read_polled_listed_cancelled_or_deleted_is_counted_as_nothing() {
+        for (method, path) in [
+            (Method::GET, "/openai/v1/responses/resp_1"),
+            (Method::HEAD, "/openai/v1/files/file-1/content"),
+            (Method::GET, "/openai/v1/batches"),
+            (Method::GET, "/openai/v1/videos/video_1"),
+            (Method::GET, "/openai/models?api-version=1"),
+            (Method::DELETE, "/team/openai/v1/responses/resp_1"),
+            (Method::POST, "/openai/v1/responses/resp_1/cancel"),
+            (Method::POST, "/openai/fine_tuning/jobs/ftjob-1/cancel"),
+            (Method::POST, "/openai/threads/thread_1/runs/run_1/cancel"),
+        ] {
+            assert_eq!(Operation::traffic(&method, path), Traffic::Free, "{method} {path}");
+        }
+        // What these are, nobody knows.
+        for path in ["/", "/healthz", "/openai", "/anthropic/v1/messages"] {
+            assert_eq!(Operation::traffic(&Method::GET, path), Traffic::Tokens, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_the_service_limits_apart_is_told_apart() {
+        for (operation, traffic) in [
+            ("chat/completions", Traffic::Tokens),
+            ("chat/completions/chatcmpl-1", Traffic::Stored),
+            ("completions", Traffic::Tokens),
+            ("embeddings", Traffic::Tokens),
+            ("responses", Traffic::Tokens),
+            ("responses/compact", Traffic::Tokens),
+            ("responses/input_tokens", Traffic::Stored),
+            ("threads", Traffic::Stored),
+            ("threads/thread_1/messages", Traffic::Stored),
+            ("threads/thread_1/runs", Traffic::Tokens),
+            ("threads/runs", Traffic::Tokens),
+            ("evals/eval_1/runs", Traffic::Tokens),
+            ("files", Traffic::Stored),
+            ("uploads/upload_1/parts", Traffic::Stored),
+            ("vector_stores/vs_1/files", Traffic::Stored),
+            ("batches", Traffic::Stored),
+            ("fine_tuning/jobs", Traffic::Stored),
+            ("images/generations", Traffic::Images),
+            ("images/edits", Traffic::Images),
+            ("audio/speech", Traffic::Speech),
+            ("audio/transcriptions", Traffic::Transcription),
+            ("audio/translations", Traffic::Transcription),
+            ("videos", Traffic::Video),
+            ("videos/video_1/remix", Traffic::Video),
+            ("video/generations/jobs", Traffic::Video),
+            ("something/new", Traffic::Tokens),
+        ] {
+            for base in ["/openai/v1/", "/openai/deployments/files/", "/team/openai/"] {
+                let path = format!("{base}{operation}");
+                assert_eq!(Operation::traffic(&Method::POST, &path), traffic, "{path}");
+            }
+        }
     }
 
     #[test]

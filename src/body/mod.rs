@@ -1,5 +1,6 @@
 //! The bodies that pass through the layers: requests that can be sent again, responses.
 
+mod load;
 mod observe;
 mod on_usage;
 mod response;
@@ -8,6 +9,7 @@ mod try_clone;
 #[cfg(test)]
 pub(crate) use self::on_usage::tests as usage_tests;
 pub(crate) use self::{
+    load::weight,
     observe::{Observer, ResponseTap},
     on_usage::{Admitted, UsageSinks},
     response::Ahead,

@@ -70,6 +70,15 @@ impl Hint {
         }
     }
 
+    /// Whether it is longer than any window of the service's limits lasts, which are of a minute at most.
+    pub(crate) const fn is_beyond_windows(self) -> bool {
+        match self {
+            Self::After(wait) => wait.as_secs() > 60,
+            Self::TooLong => true,
+            Self::None | Self::Zero => false,
+        }
+    }
+
     /// A number of seconds, as it came from the network. Negative is [`Hint::None`].
     pub(super) fn from_seconds(seconds: f64) -> Self {
         if seconds == 0.0 {

@@ -1,11 +1,11 @@
 //! What is known of a refusal beside its head: the one extension that layers leave on it.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
-use http::{Extensions, HeaderMap, Response};
+use http::{Extensions, HeaderMap, Response, StatusCode};
 
 use super::{
-    Hint, Limit, NativeSpillover, RefusedSpills, should_retry, write_retry_after::still_asks,
+    Hint, Limit, NativeSpillover, RefusedSpills, names, should_retry, write_retry_after::still_asks,
 };
 
 /// What is known of a refusal beside its head: a response extension.
@@ -29,6 +29,9 @@ pub struct Refusal {
     is_own: bool,
     /// Whether this request is not to come back.
     pub(crate) is_final: bool,
+    /// From how many tokens up a layer's backends refuse, where that is all that keeps the request from
+    /// them.
+    pub(crate) closed_from: Option<NonZeroU32>,
     /// Where Azure spilled the request to by itself, and it was refused.
     pub(crate) spills: Option<RefusedSpills>,
 }
@@ -77,6 +80,7 @@ impl Refusal {
             is_guess: false,
             is_own: false,
             is_final: false,
+            closed_from: None,
             spills: None,
         }
     }
@@ -168,6 +172,32 @@ impl Refusal {
         match Self::of(response) {
             Some(refusal) if refusal.is_own => refusal.is_final,
             _ => !is_signed && should_retry(response.headers()) == Some(false),
+        }
+    }
+
+    /// Whether `response`, a refusal that is classified with `hint`, is about requests that are about as
+    /// heavy as the one that met it, and not about lighter ones.
+    ///
+    /// That is so when the limit of tokens was exceeded. Where nothing tells which one was, it is so when
+    /// the service asks for a longer wait than any window of its limits lasts: it does so of requests that
+    /// are larger than what is left of a limit.
+    pub(crate) fn is_about_weight<R>(response: &Response<R>, hint: Hint) -> bool {
+        let headers = response.headers();
+        let known = Self::of(response);
+        if let Some(pool) = known.filter(|refusal| refusal.is_own) {
+            return pool.closed_from.is_some();
+        }
+        if !matches!(known.map_or(Reason::Unknown, Self::reason), Reason::Rate | Reason::Unknown)
+            || response.status() != StatusCode::TOO_MANY_REQUESTS
+        {
+            return false;
+        }
+        let in_words = known.and_then(|refusal| refusal.limit);
+        match Limit::named(headers).or(in_words).or_else(|| Limit::spent(headers)) {
+            Some(limit) => limit == Limit::Tokens,
+            None => {
+                hint.is_beyond_windows() && !headers.contains_key(&names::GRPC_RETRY_PUSHBACK_MS)
+            }
         }
     }
 

@@ -8,19 +8,27 @@
 
 mod circuit;
 mod failure_count;
+mod load;
+mod marks;
 mod slot;
 mod watch;
 
 use std::{
     cell::LazyCell,
+    num::NonZeroU32,
     time::{Duration, Instant},
 };
 
-use self::slot::{Slot, Until, to_nanos};
 pub(crate) use self::{
     circuit::{Failure, Seen, Taken},
+    load::{Load, Traffic, Weight},
+    marks::Closed,
     slot::CooldownReason,
     watch::Watch,
+};
+use self::{
+    marks::Mark,
+    slot::{Slot, Until, to_nanos},
 };
 
 /// Until when each of a few backends is known to refuse.
@@ -34,10 +42,12 @@ pub(crate) struct Cooldowns {
 /// When the first of a few backends is open again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NextOpen {
-    /// How long until then; zero when one is open.
+    /// How long until then; zero when one is open. Of what is too heavy, how long the service said.
     pub(crate) left: Duration,
     /// What that one rests for.
     pub(crate) why: Option<CooldownReason>,
+    /// From how many tokens up it does so, unless it refuses all.
+    pub(crate) from: Option<NonZeroU32>,
 }
 
 impl Cooldowns {
@@ -46,25 +56,27 @@ impl Cooldowns {
         Self { epoch, slots: (0..len).map(|_| Slot::new()).collect() }
     }
 
-    pub(crate) fn is_open(&self, index: usize, now: Instant) -> bool {
-        self.open_at(now)(index)
+    /// Whether the backend is open for `load`: neither refuses it nor is deferred.
+    pub(crate) fn is_open(&self, index: usize, now: Instant, load: &dyn Load) -> bool {
+        self.open_at(now, load)(index)
     }
 
-    /// Which backends are open: those that neither refuse nor are deferred. The instant is converted
-    /// once, and for those alone that ever were.
+    /// Which backends are open for `load`: those that neither refuse it nor are deferred. What nobody
+    /// refuses has those open that refuse nothing. The instant is converted once, and for those alone
+    /// that ever were either.
     #[inline]
-    pub(crate) fn open_at(&self, now: Instant) -> impl Fn(usize) -> bool {
+    pub(crate) fn open_at(&self, now: Instant, load: &dyn Load) -> impl Fn(usize) -> bool {
         let now = LazyCell::new(move || self.nanos(now));
-        move |index| self.slots[index].is_open(|| *now)
+        move |index| self.slots[index].is_open(|| *now, load)
     }
 
-    /// Whether the backend refuses, whether or not it fails.
-    pub(crate) fn refuses(&self, index: usize, now: Instant) -> bool {
+    /// Whether the backend refuses `load`, whether or not it fails.
+    pub(crate) fn refuses(&self, index: usize, now: Instant, load: &dyn Load) -> bool {
         let slot = &self.slots[index];
-        !slot.is_untouched() && slot.refuses(self.nanos(now))
+        !slot.is_untouched() && slot.refuses(self.nanos(now), load)
     }
 
-    /// How long the backend will go on refusing; `None` when it does not.
+    /// How long the backend will go on refusing anything; `None` when it does not.
     #[inline]
     pub(crate) fn remaining(&self, index: usize, now: Instant) -> Option<Duration> {
         let slot = &self.slots[index];
@@ -72,40 +84,62 @@ impl Cooldowns {
         if slot.is_untouched() { None } else { slot.remaining(self.nanos(now)) }
     }
 
-    /// The backend rests for `rest`. A longer rest that is already known stays: two requests that
-    /// were refused together may report in either order.
+    /// The whole backend rests for `rest`.
     pub(crate) fn rest(&self, index: usize, now: Instant, rest: Duration) {
-        self.cool_down_for(index, now, rest, CooldownReason::Refused);
+        self.close(index, Closed::Backend, now, (rest, rest), CooldownReason::Refused);
     }
 
-    /// The backend rests for `rest`, and is known to do so for a reason.
-    pub(crate) fn cool_down_for(
+    /// What a refusal is about rests for the first of the two times, and the service said that it
+    /// refuses it for the second. A longer rest that is already known stays: two requests that were
+    /// refused together may report in either order.
+    pub(crate) fn close(
         &self,
         index: usize,
+        closed: Closed,
         now: Instant,
-        rest: Duration,
+        (rest, said): (Duration, Duration),
         why: CooldownReason,
     ) {
-        let until = self.nanos(now).saturating_add(to_nanos(rest));
-        self.slots[index].cool_down_until(until, why);
-    }
-
-    /// When the first of `indices` refuses no longer; one whose quota is used up comes last, since it is
-    /// not worth waiting for.
-    pub(crate) fn next_open(&self, indices: impl Iterator<Item = usize>, now: Instant) -> NextOpen {
         let now = self.nanos(now);
-        let open = Until::open(now);
-        let until = |index: usize| self.slots[index].reopens(now).unwrap_or(open);
-        let soonest =
-            indices.map(until).min_by_key(|until| (until.why() == CooldownReason::Quota, *until));
-        let soonest = soonest.unwrap_or_default();
-        let left = Duration::from_nanos(soonest.nanos().saturating_sub(now));
-        NextOpen { left, why: (!left.is_zero()).then(|| soonest.why()) }
+        let until = |time| Until::new(now.saturating_add(to_nanos(time)), why);
+        self.slots[index].close(closed, until(rest), until(said));
     }
 
-    /// The one of `indices` that reopens first.
-    pub(crate) fn first_to_open(&self, indices: impl Iterator<Item = usize>) -> Option<usize> {
-        indices.min_by_key(|&index| self.slots[index].until())
+    /// When the first of `indices` refuses `load` no longer; one whose quota is used up comes last, since
+    /// it is not worth waiting for.
+    pub(crate) fn next_open(
+        &self,
+        indices: impl Iterator<Item = usize>,
+        now: Instant,
+        load: &dyn Load,
+    ) -> NextOpen {
+        let now = self.nanos(now);
+        let mark = |index: usize| self.slots[index].mark(load);
+        let left = |mark: &Mark| match mark.until.nanos() > now {
+            true => mark.said.nanos().saturating_sub(now),
+            false => 0,
+        };
+        let marks = indices.map(mark).map(|mark| (left(&mark), mark));
+        let soonest = marks.min_by_key(|(left, mark)| {
+            (*left > 0 && mark.said.why() == CooldownReason::Quota, *left)
+        });
+        match soonest {
+            Some((left, mark)) if left > 0 => NextOpen {
+                left: Duration::from_nanos(left),
+                why: Some(mark.said.why()),
+                from: mark.from.and_then(Weight::tokens),
+            },
+            _ => NextOpen { left: Duration::ZERO, why: None, from: None },
+        }
+    }
+
+    /// The one of `indices` that reopens first for `load`.
+    pub(crate) fn first_to_open(
+        &self,
+        indices: impl Iterator<Item = usize>,
+        load: &dyn Load,
+    ) -> Option<usize> {
+        indices.min_by_key(|&index| self.slots[index].mark(load).until)
     }
 
     /// How long the backend goes on being asked after the others, since it fails; `None` when it does
@@ -175,15 +209,16 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const ANY: (Traffic, Weight) = (Traffic::Tokens, Weight::HEAVIEST);
 
     #[test]
     fn a_backend_rests_until_exactly_the_instant_named() {
         let (cooldowns, now) = (Cooldowns::new(2, epoch()), epoch());
         cooldowns.rest(1, now, SECOND);
-        assert!(cooldowns.is_open(0, now));
-        assert!(!cooldowns.is_open(1, now));
-        assert!(!cooldowns.is_open(1, now + SECOND - Duration::from_nanos(1)));
-        assert!(cooldowns.is_open(1, now + SECOND));
+        assert!(cooldowns.is_open(0, now, &ANY));
+        assert!(!cooldowns.is_open(1, now, &ANY));
+        assert!(!cooldowns.is_open(1, now + SECOND - Duration::from_nanos(1), &ANY));
+        assert!(cooldowns.is_open(1, now + SECOND, &ANY));
         assert_eq!(cooldowns.remaining(1, now), Some(SECOND));
         assert_eq!(cooldowns.remaining(1, now + SECOND), None);
     }
@@ -203,31 +238,31 @@ mod tests {
         let (cooldowns, now) = (Cooldowns::new(3, epoch()), epoch());
         cooldowns.rest(0, now, 5 * SECOND);
         cooldowns.rest(1, now, 3 * SECOND);
-        assert_eq!(cooldowns.next_open(0..3, now).left, Duration::ZERO);
+        assert_eq!(cooldowns.next_open(0..3, now, &ANY).left, Duration::ZERO);
         cooldowns.rest(2, now, 4 * SECOND);
-        assert_eq!(cooldowns.next_open(0..3, now).left, 3 * SECOND);
-        assert_eq!(cooldowns.next_open(0..3, now + 2 * SECOND).left, SECOND);
+        assert_eq!(cooldowns.next_open(0..3, now, &ANY).left, 3 * SECOND);
+        assert_eq!(cooldowns.next_open(0..3, now + 2 * SECOND, &ANY).left, SECOND);
     }
 
     #[test]
     fn a_quota_is_told_only_while_nothing_else_reopens() {
         let (cooldowns, now) = (Cooldowns::new(2, epoch()), epoch());
-        cooldowns.cool_down_for(0, now, 2 * SECOND, CooldownReason::Quota);
-        let open = NextOpen { left: Duration::ZERO, why: None };
-        assert_eq!(cooldowns.next_open(0..2, now), open, "the other one is open");
+        cooldowns.close(0, Closed::Backend, now, (2 * SECOND, 2 * SECOND), CooldownReason::Quota);
+        let open = NextOpen { left: Duration::ZERO, why: None, from: None };
+        assert_eq!(cooldowns.next_open(0..2, now, &ANY), open, "the other one is open");
         cooldowns.rest(1, now, 3 * SECOND);
-        let refused = NextOpen { left: 3 * SECOND, why: Some(CooldownReason::Refused) };
-        assert_eq!(cooldowns.next_open(0..2, now), refused, "that one is worth waiting for");
-        cooldowns.cool_down_for(1, now, 4 * SECOND, CooldownReason::Quota);
-        let spent = NextOpen { left: 2 * SECOND, why: Some(CooldownReason::Quota) };
-        assert_eq!(cooldowns.next_open(0..2, now), spent);
+        let refused = NextOpen { left: 3 * SECOND, why: Some(CooldownReason::Refused), from: None };
+        assert_eq!(cooldowns.next_open(0..2, now, &ANY), refused, "that one is worth waiting for");
+        cooldowns.close(1, Closed::Backend, now, (4 * SECOND, 4 * SECOND), CooldownReason::Quota);
+        let spent = NextOpen { left: 2 * SECOND, why: Some(CooldownReason::Quota), from: None };
+        assert_eq!(cooldowns.next_open(0..2, now, &ANY), spent);
     }
 
     #[test]
     fn an_endless_rest_does_not_overflow() {
         let (cooldowns, now) = (Cooldowns::new(1, epoch()), epoch());
         cooldowns.rest(0, now + SECOND, Duration::MAX);
-        assert!(!cooldowns.is_open(0, now + SECOND));
+        assert!(!cooldowns.is_open(0, now + SECOND, &ANY));
     }
 
     #[expect(clippy::disallowed_methods, reason = "an instant can be had in no other way")]

@@ -1,8 +1,15 @@
 //! Until when one backend refuses, and whether it fails: its atomic words and the rules that tie them.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{OnceLock, atomic::Ordering},
+    time::Duration,
+};
 
-use super::circuit::{Circuit, Failure, LONGEST_PROBE_MS, Seen, Taken};
+use super::{
+    circuit::{Circuit, Failure, LONGEST_PROBE_MS, Seen, Taken},
+    load::{Load, Traffic},
+    marks::{Closed, Mark, Marks, raise},
+};
 use crate::sync::AtomicU64;
 
 /// What is known of one backend. Instants are nanoseconds since the epoch of all slots.
@@ -14,8 +21,10 @@ pub(super) struct Slot {
     /// Nothing is known of the backend from this instant on: neither rest nor failure. It only grows,
     /// after what it stands for was written; zero for one that never refused nor failed.
     noted: AtomicU64,
-    /// Until when it refuses, and below that why; zero for a backend that never refused.
+    /// Until when it refuses everything, and below that why; zero for a backend that never did.
     until: AtomicU64,
+    /// Until when it refuses some of the traffic.
+    marks: OnceLock<Box<Marks>>,
     circuit: Circuit,
 }
 
@@ -34,15 +43,18 @@ pub(crate) enum CooldownReason {
 pub(super) struct Until(u64);
 
 impl Until {
-    const fn new(nanos: u64, why: CooldownReason) -> Self {
+    pub(super) const fn new(nanos: u64, why: CooldownReason) -> Self {
         let longest = u64::MAX >> WHY_BITS;
         let nanos = if nanos < longest { nanos } else { longest };
         Self(nanos << WHY_BITS | why as u64)
     }
 
-    /// For a backend that is open at `now`.
-    pub(super) const fn open(now: u64) -> Self {
-        Self(now << WHY_BITS)
+    pub(super) fn read(word: &AtomicU64) -> Self {
+        Self(word.load(Ordering::Relaxed))
+    }
+
+    pub(super) const fn word(self) -> u64 {
+        self.0
     }
 
     pub(super) const fn nanos(self) -> u64 {
@@ -59,7 +71,12 @@ impl Until {
 
 impl Slot {
     pub(super) fn new() -> Self {
-        Self { noted: AtomicU64::new(0), until: AtomicU64::new(0), circuit: Circuit::new() }
+        Self {
+            noted: AtomicU64::new(0),
+            until: AtomicU64::new(0),
+            marks: OnceLock::new(),
+            circuit: Circuit::new(),
+        }
     }
 
     /// Whether it never refused nor failed, which needs no clock to know.
@@ -68,16 +85,22 @@ impl Slot {
         self.noted.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether the backend neither refuses nor is to be asked after the others; `now` is asked for only
-    /// when it ever was so.
+    /// Whether the backend neither refuses `load` nor is to be asked after the others; `now` is asked
+    /// for only when it ever was so.
     #[inline]
-    pub(super) fn is_open(&self, now: impl FnOnce() -> u64) -> bool {
-        self.is_untouched() || !self.is_apart(now())
+    pub(super) fn is_open(&self, now: impl FnOnce() -> u64, load: &dyn Load) -> bool {
+        self.is_untouched() || !self.is_apart(now(), load)
     }
 
     #[inline(never)]
-    fn is_apart(&self, now: u64) -> bool {
-        self.is_noted(now) && (self.until().nanos() > now || self.circuit.is_deferred(millis(now)))
+    fn is_apart(&self, now: u64, load: &dyn Load) -> bool {
+        self.is_noted(now) && (self.is_worse(now, load) || self.circuit.is_deferred(millis(now)))
+    }
+
+    /// Whether another backend is better for `load`: this one refuses it or, where nothing is refused to
+    /// it, refuses anything.
+    fn is_worse(&self, now: u64, load: &dyn Load) -> bool {
+        self.latest().nanos() > now && (load.traffic() == Traffic::Free || self.refuses(now, load))
     }
 
     /// Whether there is anything to know of the backend.
@@ -92,32 +115,44 @@ impl Slot {
         }
     }
 
-    /// Whether the backend refuses.
-    pub(super) fn refuses(&self, now: u64) -> bool {
-        self.until().nanos() > now
+    /// Whether the backend refuses `load`.
+    pub(super) fn refuses(&self, now: u64, load: &dyn Load) -> bool {
+        self.mark(load).until.nanos() > now
     }
 
-    pub(super) fn until(&self) -> Until {
-        Until(self.until.load(Ordering::Relaxed))
+    /// What closes `load`.
+    pub(super) fn mark(&self, load: &dyn Load) -> Mark {
+        if load.traffic() == Traffic::Free {
+            return Mark::default();
+        }
+        let whole = Mark::of_all(Until::read(&self.until));
+        let part = self.marks.get().map_or_else(Mark::default, |marks| marks.of(load));
+        if part.until > whole.until { part } else { whole }
     }
 
+    /// The last instant at which anything is refused.
+    fn latest(&self) -> Until {
+        let whole = Until::read(&self.until);
+        self.marks.get().map_or(whole, |marks| marks.latest().max(whole))
+    }
+
+    /// How long anything goes on being refused.
     #[inline(never)]
     pub(super) fn remaining(&self, now: u64) -> Option<Duration> {
-        self.reopens(now).map(|until| Duration::from_nanos(until.nanos() - now))
+        let left = self.latest().nanos().checked_sub(now).filter(|&left| left > 0);
+        left.map(Duration::from_nanos)
     }
 
-    /// Until when the backend refuses, and what for; `None` when it does not.
-    pub(super) fn reopens(&self, now: u64) -> Option<Until> {
-        Some(self.until()).filter(|until| until.nanos() > now)
-    }
-
-    /// The backend rests until then, unless a longer rest is already known.
-    pub(super) fn cool_down_until(&self, nanos: u64, why: CooldownReason) {
-        let until = Until::new(nanos, why);
-        if self.until.load(Ordering::Relaxed) < until.0 {
-            self.until.fetch_max(until.0, Ordering::Relaxed);
-            self.note_until(until.nanos());
+    /// Closes what a refusal is about until then, unless a longer rest is already known. The service
+    /// `said` how long it refuses that, which may be more than is believed.
+    pub(super) fn close(&self, closed: Closed, until: Until, said: Until) {
+        let marks = || self.marks.get_or_init(|| Box::new(Marks::new()));
+        match closed {
+            Closed::Backend => raise(&self.until, until),
+            Closed::Kind(traffic) => marks().close(traffic, None, until, until),
+            Closed::From(traffic, weight) => marks().close(traffic, Some(weight), until, said),
         }
+        self.note_until(until.nanos());
     }
 
     /// How long the backend is asked after the others.
@@ -196,9 +231,13 @@ const REMEMBERED_NANOS: u64 = 60_000 * NANOS_IN_MS;
 #[cfg(all(test, not(spillover_loom)))]
 mod tests {
     use super::*;
-    use crate::{clock, cooldown::Cooldowns};
+    use crate::{
+        clock,
+        cooldown::{Cooldowns, Weight},
+    };
 
     const SECOND: Duration = Duration::from_secs(1);
+    const ANY: (Traffic, Weight) = (Traffic::Tokens, Weight::HEAVIEST);
 
     fn doubling(times: u32) -> Duration {
         SECOND * 2u32.pow(times - 1)
@@ -228,9 +267,9 @@ mod tests {
         for (times, seconds) in [(1, 1), (2, 2), (3, 4)] {
             assert_eq!(cooldowns.failures(0, now), times);
             assert_eq!(cooldowns.deferred(0, now), Some(seconds * SECOND));
-            assert!(!cooldowns.is_open(0, now) && !cooldowns.refuses(0, now));
+            assert!(!cooldowns.is_open(0, now, &ANY) && !cooldowns.refuses(0, now, &ANY));
             now += seconds * SECOND;
-            assert!(cooldowns.is_open(0, now));
+            assert!(cooldowns.is_open(0, now, &ANY));
             fail(&cooldowns, probe(&cooldowns, now), now);
         }
         now += 8 * SECOND;
@@ -239,7 +278,7 @@ mod tests {
         cooldowns.answered(0, seen.unwrap(), now);
         assert_eq!(cooldowns.failures(0, now), 0);
         fail(&cooldowns, Some(Seen::WELL), now);
-        assert!(cooldowns.is_open(0, now), "the failures before are forgotten");
+        assert!(cooldowns.is_open(0, now, &ANY), "the failures before are forgotten");
     }
 
     #[test]
@@ -258,7 +297,7 @@ mod tests {
         cooldowns.rest(0, now, 3 * SECOND);
         assert_eq!(cooldowns.remaining(0, now), Some(3 * SECOND));
         assert_eq!(cooldowns.deferred(0, now), Some(SECOND));
-        assert_eq!(cooldowns.next_open(0..1, now).left, 3 * SECOND);
+        assert_eq!(cooldowns.next_open(0..1, now, &ANY).left, 3 * SECOND);
     }
 
     #[test]
@@ -288,11 +327,11 @@ mod tests {
         let epoch = clock::now();
         let (cooldowns, now) = (failing(epoch), epoch + SECOND);
         let claim = probe(&cooldowns, now);
-        assert!(!cooldowns.is_open(0, now) && cooldowns.enter(0, now, false).is_err());
+        assert!(!cooldowns.is_open(0, now, &ANY) && cooldowns.enter(0, now, false).is_err());
         cooldowns.leave(0, claim.unwrap());
-        assert!(cooldowns.is_open(0, now), "it left that to the next");
+        assert!(cooldowns.is_open(0, now, &ANY), "it left that to the next");
         probe(&cooldowns, now);
-        assert!(cooldowns.is_open(0, now + 60 * SECOND), "one that hangs is not waited for");
+        assert!(cooldowns.is_open(0, now + 60 * SECOND, &ANY), "one that hangs is not waited for");
     }
 
     #[test]
@@ -302,7 +341,7 @@ mod tests {
         let seen = cooldowns.enter(0, now, true).unwrap().unwrap();
         assert!(!seen.is_probe());
         cooldowns.answered(0, seen, now);
-        assert!(cooldowns.is_open(0, now));
+        assert!(cooldowns.is_open(0, now, &ANY));
     }
 
     #[test]
@@ -313,9 +352,9 @@ mod tests {
             (0..5).for_each(|_| cooldowns.fail(0, None, failure, epoch, doubling));
             let seen = probe(&cooldowns, now).unwrap();
             cooldowns.connected(0, seen);
-            assert_eq!(cooldowns.is_open(0, now), failure == Failure::Connect);
+            assert_eq!(cooldowns.is_open(0, now, &ANY), failure == Failure::Connect);
             cooldowns.leave(0, seen);
-            assert!(cooldowns.is_open(0, now));
+            assert!(cooldowns.is_open(0, now, &ANY));
         }
     }
 
@@ -326,7 +365,7 @@ mod tests {
         assert_eq!(cooldowns.failures(0, now), 0);
         assert!(matches!(cooldowns.enter(0, now, false), Ok(None)));
         fail(&cooldowns, None, now);
-        assert!(cooldowns.is_open(0, now), "one failure of five");
+        assert!(cooldowns.is_open(0, now, &ANY), "one failure of five");
     }
 
     #[test]

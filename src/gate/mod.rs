@@ -8,7 +8,7 @@ mod waiter;
 mod loom_model;
 
 use std::{
-    fmt,
+    fmt, iter,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -23,7 +23,7 @@ use self::{
 use crate::{
     TryCloneBody,
     azure::ScannedBody,
-    cooldown::Cooldowns,
+    cooldown::{Closed, CooldownReason, Cooldowns, Load, NextOpen, Traffic},
     sync::{AtomicBool, Mutex, MutexGuard, clock},
 };
 
@@ -62,7 +62,8 @@ struct Shared {
     /// Whether requests have to pass through `core`. Changed only under its lock.
     busy: AtomicBool,
     core: Mutex<Core>,
-    /// The last refusal, for [`Mode::Shared`].
+    /// What is refused whatever the bucket's level: what is far too heavy, and other traffic than
+    /// tokens of the default service tier. In [`Mode::Shared`], all that is.
     cooldown: Cooldowns,
     epoch: Instant,
 }
@@ -185,11 +186,12 @@ impl Gate {
     }
 
     /// Admits a request of `cost` that has to be sent somewhere by `deadline`.
-    pub(crate) fn admit(&self, now: Instant, cost: f64, rank: u8, deadline: Instant) -> Admission {
-        let (now, deadline) = (self.nanos(now), self.nanos(deadline));
+    pub(crate) fn admit(&self, at: Instant, cost: f64, rank: u8, deadline: Instant) -> Admission {
+        let (now, deadline) = (self.nanos(at), self.nanos(deadline));
         let mut core = self.lock();
         if core.is_idle(now) {
-            self.shared.busy.store(false, Ordering::Relaxed);
+            let is_closing = self.shared.cooldown.remaining(0, at).is_some();
+            self.shared.busy.store(is_closing, Ordering::Relaxed);
             return Admission::Go(Permit::untracked());
         }
         match core.on_arrival(now, cost, rank, deadline) {
@@ -220,26 +222,43 @@ impl Gate {
         key.map(|key| Waiter::new(self.clone(), key, deadline))
     }
 
-    /// How much longer the primary is remembered to refuse.
-    pub(crate) fn remembered(&self, now: Instant) -> Option<Duration> {
+    /// Whether anything is known of what the primary refuses.
+    pub(crate) fn remembers(&self, now: Instant) -> bool {
         match self.shared.mode {
-            Mode::Adaptive => {
-                let closed_for =
-                    self.is_busy().then(|| self.lock().bucket.closed_for(self.nanos(now)));
-                closed_for
-                    .flatten()
-                    .and_then(|left| u64::try_from(left).ok())
-                    .map(Duration::from_nanos)
-            }
-            Mode::Shared => self.shared.cooldown.remaining(0, now),
-            Mode::Plain => None,
+            Mode::Adaptive => self.is_busy(),
+            Mode::Shared => self.shared.cooldown.remaining(0, now).is_some(),
+            Mode::Plain => false,
         }
     }
 
-    /// Remembers that the primary refuses, by the reference rule.
-    pub(crate) fn remember(&self, now: Instant, closed: Duration) {
-        if self.shared.mode == Mode::Shared {
-            self.shared.cooldown.rest(0, now, closed);
+    /// How much longer the primary is remembered to refuse `load`.
+    pub(crate) fn remembered(&self, now: Instant, load: &dyn Load) -> Option<Duration> {
+        if let Some(closed) = self.closed_for(now, load) {
+            return Some(closed.left);
+        }
+        if !self.is_adaptive() || !self.is_busy() || load.traffic() != Traffic::Tokens {
+            return None;
+        }
+        let left = self.lock().bucket.closed_for(self.nanos(now))?;
+        u64::try_from(left).ok().map(Duration::from_nanos)
+    }
+
+    /// How the primary refuses `load`, whatever the level of its bucket.
+    pub(crate) fn closed_for(&self, now: Instant, load: &dyn Load) -> Option<NextOpen> {
+        let next = self.shared.cooldown.next_open(iter::once(0), now, load);
+        (!next.left.is_zero()).then_some(next)
+    }
+
+    /// Remembers what the primary refuses, whatever the level of its bucket: for the first of `times`,
+    /// and for the second by its word.
+    pub(crate) fn close(&self, now: Instant, closed: Closed, times: (Duration, Duration)) {
+        if self.shared.mode == Mode::Plain {
+            return;
+        }
+        self.shared.cooldown.close(0, closed, now, times, CooldownReason::Refused);
+        if self.is_adaptive() {
+            let _core = self.lock();
+            self.shared.busy.store(true, Ordering::Relaxed);
         }
     }
 

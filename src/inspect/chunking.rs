@@ -45,7 +45,8 @@ fn tells(sample: &Sample, beginning: &Beginning) -> bool {
         Beginning::Refused(refused) => {
             let reason = format!("{:?}", refused.verdict.reason).to_ascii_lowercase();
             let told = sample.verdict.replace('-', "");
-            let status = if refused.verdict.reason == Reason::ContextLength { "400" } else { "429" };
+            let status =
+                if refused.verdict.reason == Reason::ContextLength { "400" } else { "429" };
             told.starts_with(status) && told.contains(&reason)
         }
         // The head of one refuses already.

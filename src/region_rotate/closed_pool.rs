@@ -1,61 +1,75 @@
 //! The answer of a pool that has no open backend.
 
-use std::{fmt::Write, time::Instant};
+use std::{fmt::Write, iter, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use crate::{BackendPool, ResponseBody, backend::TriedSet};
+use crate::{
+    BackendPool, ResponseBody,
+    backend::TriedSet,
+    cooldown::{Load, NextOpen},
+};
 
-/// Says to people, in a body of Azure's shape, which backends of `pool` were considered, those that
-/// the request `admits`, and why each was passed over. The time is for the caller to announce.
-pub(super) fn answer<R>(
-    pool: &BackendPool,
-    admits: impl Fn(usize) -> bool,
-    tried: &TriedSet,
-    now: Instant,
-    status: StatusCode,
-) -> Response<ResponseBody<R>> {
-    let text = Bytes::from(body(pool, admits, tried, now, status));
-    let mut response = Response::new(ResponseBody::own(text.clone()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.reserve(5);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CONTENT_LENGTH, text.len().into());
-    response
+/// A pool that has no open backend for a request.
+pub(super) struct ClosedPool<'a> {
+    pub(super) pool: &'a BackendPool,
+    pub(super) tried: &'a TriedSet,
+    pub(super) now: Instant,
+    pub(super) load: &'a dyn Load,
+}
+
+impl ClosedPool<'_> {
+    /// Says to people, in a body of Azure's shape, which backends were `considered`, and why each was
+    /// passed over. The time is for the caller to announce.
+    pub(super) fn answer<R>(
+        &self,
+        considered: impl Iterator<Item = usize>,
+        status: StatusCode,
+    ) -> Response<ResponseBody<R>> {
+        let text = Bytes::from(self.body(considered, status));
+        let mut response = Response::new(ResponseBody::own(text.clone()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.reserve(5);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_LENGTH, text.len().into());
+        response
+    }
+
+    fn body(&self, mut considered: impl Iterator<Item = usize>, status: StatusCode) -> String {
+        let is_refused = status == StatusCode::TOO_MANY_REQUESTS;
+        let kind = if is_refused { "too_many_requests" } else { "unavailable" };
+        let mut body = format!(
+            r#"{{"error":{{"code":"{}","type":"{kind}","message":"No backend is left to ask."#,
+            status.as_str()
+        );
+        for index in considered.by_ref().take(NAMED) {
+            let separator = if body.ends_with('.') { " " } else { ", " };
+            // Names are made of characters that JSON does not escape; see `Backend::new`.
+            let name = self.pool.member(index).name();
+            let NextOpen { left, from, .. } =
+                self.pool.next_open(iter::once(index), self.now, self.load);
+            let ms = left.as_millis();
+            _ = match from {
+                _ if ms == 0 && self.tried.contains(index) => {
+                    write!(body, "{separator}{name} was tried")
+                }
+                _ if ms == 0 => write!(body, "{separator}{name} is beyond max_attempts"),
+                None => write!(body, "{separator}{name} rests for {ms} ms"),
+                Some(from) => {
+                    write!(body, "{separator}{name} rests from {from} tokens up for {ms} ms")
+                }
+            };
+        }
+        let more = considered.count();
+        if more > 0 {
+            _ = write!(body, ", and {more} more");
+        }
+        body.push_str(r#".","param":null}}"#);
+        body
+    }
 }
 
 /// A pool may be large, and this is written for every request that it refuses.
 const NAMED: usize = 8;
-
-fn body(
-    pool: &BackendPool,
-    admits: impl Fn(usize) -> bool,
-    tried: &TriedSet,
-    now: Instant,
-    status: StatusCode,
-) -> String {
-    let kind =
-        if status == StatusCode::TOO_MANY_REQUESTS { "too_many_requests" } else { "unavailable" };
-    let mut body = format!(
-        r#"{{"error":{{"code":"{}","type":"{kind}","message":"No backend is left to ask."#,
-        status.as_str()
-    );
-    let considered = pool.resting(now).enumerate().filter(|(index, _)| admits(*index));
-    for (index, (name, resting)) in considered.take(NAMED) {
-        let separator = if body.ends_with('.') { " " } else { ", " };
-        // Names are made of characters that JSON does not escape; see `Backend::new`.
-        _ = match resting {
-            Some(left) => write!(body, "{separator}{name} rests for {} ms", left.as_millis()),
-            None if tried.contains(index) => write!(body, "{separator}{name} was tried"),
-            None => write!(body, "{separator}{name} is beyond max_attempts"),
-        };
-    }
-    let more = (0..pool.len()).filter(|index| admits(*index)).skip(NAMED).count();
-    if more > 0 {
-        _ = write!(body, ", and {more} more");
-    }
-    body.push_str(r#".","param":null}}"#);
-    body
-}

@@ -59,9 +59,9 @@ where
         let (now, config) = (clock::now(), Arc::clone(&service.config));
         let routing = config.routing.route(&config.pool, &mut request, now);
         let mut session = Session::new(config, request.extensions(), routing, now, random::draw());
-        let is_open = session.choose(now);
+        let is_open = session.choose(now, &request);
         let (state, request) = if is_open && session.has_token() {
-            let copy = SavedRequest::copy_if(session.may_go_on_after_this(), &request);
+            let copy = SavedRequest::copy_or_outline(session.may_go_on_after_this(), &request);
             session.address(&mut request);
             (State::Attempting { attempt: inner.call(request) }, copy)
         } else {
@@ -70,7 +70,7 @@ where
             let state = if is_open {
                 State::Readying
             } else {
-                let response = session.closed(now, StatusCode::TOO_MANY_REQUESTS);
+                let response = session.closed(now, StatusCode::TOO_MANY_REQUESTS, &request);
                 State::Closed { response: Some(response) }
             };
             (state, SavedRequest::Whole(request))
@@ -102,9 +102,10 @@ where
                         return Poll::Ready(session.answered(result, is_kept));
                     }
                     let now = clock::now();
-                    session.learn(now, outcome, &mut result, this.classify_error);
-                    if !is_kept || !session.choose_after(outcome, now) {
-                        let response = session.refused(now, outcome, result, is_kept);
+                    let request = &*this.request;
+                    session.learn(now, outcome, &mut result, this.classify_error, request);
+                    if !is_kept || !session.choose_after(outcome, now, request) {
+                        let response = session.refused(now, outcome, result, request);
                         // The caller may keep the finished future.
                         this.state.set(State::Closed { response: None });
                         return Poll::Ready(response);
@@ -124,10 +125,10 @@ where
                             session.drop_watch();
                             return Poll::Ready(Err(error));
                         }
-                        let Some(now) = session.closed_meanwhile() else {
+                        let Some(now) = session.closed_meanwhile(&*this.request) else {
                             let mut request = this.request.take().expect(KEPT);
-                            *this.request =
-                                SavedRequest::copy_if(session.may_go_on_after_this(), &request);
+                            let may_go_on = session.may_go_on_after_this();
+                            *this.request = SavedRequest::copy_or_outline(may_go_on, &request);
                             session.address(&mut request);
                             let attempt = this.inner.call(request);
                             this.state.set(State::Attempting { attempt });
@@ -137,8 +138,8 @@ where
                         *this.inner = this.inner.clone();
                         (now, StatusCode::TOO_MANY_REQUESTS)
                     };
-                    if !session.choose(now) {
-                        return Poll::Ready(Ok(session.closed(now, status)));
+                    if !session.choose(now, &*this.request) {
+                        return Poll::Ready(Ok(session.closed(now, status, &*this.request)));
                     }
                 }
                 StateProj::Closed { response } => {

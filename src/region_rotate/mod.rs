@@ -3,6 +3,7 @@
 mod closed_pool;
 mod future;
 mod layer;
+mod load_reading;
 #[cfg(test)]
 mod observing;
 mod session;

@@ -14,14 +14,14 @@ use std::{
 
 use http::{Extensions, Request, Response, StatusCode};
 
-use super::layer::RotateConfig;
+use super::{layer::RotateConfig, load_reading::LoadReading};
 use crate::{
     AttemptBudget, BackendPool, ResponseBody, Served, TryCloneBody,
     backend::{OnConnect, RequestReading, TokenError, TokenFuture, TriedSet},
     body::{Admitted, Observer, UsageSinks},
     classify::{Outcome, RefusedSpill},
     clock,
-    cooldown::{Failure, Watch},
+    cooldown::{Failure, Load, Watch},
     policy::ClassifyError,
     sticky::Routing,
 };
@@ -42,6 +42,8 @@ pub(super) struct Session {
     is_sent: bool,
     /// What was read of the request to address it.
     reading: RequestReading,
+    /// What was read of it to find out whether a refusal is about it.
+    load: LoadReading,
     /// Set when an outer gate admitted this request: its estimate overrides our cooldowns.
     is_admitted: bool,
     /// The attempts so far, without the one under way.
@@ -66,6 +68,8 @@ struct ColdState {
     suspects: Vec<(usize, Option<Watch<BackendPool>>)>,
     /// How many backends forbade to be asked again.
     forbidding: usize,
+    /// When the first of those reopens that refused what nobody else is refused for.
+    reopens: Option<Instant>,
     /// Standard deployments that refused what Azure spilled to them.
     spills: Vec<RefusedSpill>,
 }
@@ -104,6 +108,7 @@ impl Session {
             token: None,
             is_sent: false,
             reading: RequestReading::default(),
+            load: LoadReading::default(),
             is_admitted: overrides.get::<Admitted>().is_some(),
             served: Served::new(),
             routing,
@@ -115,12 +120,13 @@ impl Session {
     }
 
     /// Chooses the next backend, and notes that it is tried; whether there is one.
-    pub(super) fn choose(&mut self, now: Instant) -> bool {
+    pub(super) fn choose(&mut self, now: Instant, request: &dyn Load) -> bool {
         let backend = loop {
             let may_go_on = self.may_go_on(self.served.attempts().len());
-            let Some((backend, is_last)) = may_go_on.then(|| self.next(now)).flatten() else {
+            let Some((backend, is_last)) = may_go_on.then(|| self.next(now, request)).flatten()
+            else {
                 if self.is_admitted && self.served.attempts().len() == 0 {
-                    match self.first_to_open() {
+                    match self.first_to_open(request) {
                         Some(backend) => break backend,
                         None => return false,
                     }
@@ -173,12 +179,12 @@ impl Session {
 
     /// Whether another request found the chosen backend closed since it was chosen: since when. The
     /// request was not sent to it then.
-    pub(super) fn closed_meanwhile(&mut self) -> Option<Instant> {
+    pub(super) fn closed_meanwhile(&mut self, request: &dyn Load) -> Option<Instant> {
         if self.is_admitted {
             return None;
         }
         let now = clock::now();
-        if !self.config.pool.refuses(self.backend, now) {
+        if !self.config.pool.refuses(self.backend, now, &self.load.of(request)) {
             return None;
         }
         self.drop_watch();
@@ -255,33 +261,33 @@ impl Session {
         self.sign(result, is_kept)
     }
 
-    fn open(&self, now: Instant) -> Option<usize> {
-        let pool = &self.config.pool;
+    fn open(&self, now: Instant, request: &dyn Load) -> Option<usize> {
+        let (pool, load) = (&self.config.pool, &self.load.of(request));
         match &self.routing {
-            None => pool.choose(&self.tried, now, self.draw),
-            Some(routing) => routing.choose(pool, &self.tried, now, self.draw),
+            None => pool.choose(&self.tried, now, self.draw, load),
+            Some(routing) => routing.choose(pool, &self.tried, now, self.draw, load),
         }
     }
 
     /// An open backend, or else one that fails, as the last resort.
-    fn next(&self, now: Instant) -> Option<(usize, bool)> {
-        if let Some(backend) = self.open(now) {
+    fn next(&self, now: Instant, request: &dyn Load) -> Option<(usize, bool)> {
+        if let Some(backend) = self.open(now, request) {
             return Some((backend, false));
         }
-        let pool = &self.config.pool;
+        let (pool, load) = (&self.config.pool, &self.load.of(request));
         let backend = match &self.routing {
-            None => pool.last_resort(&self.tried, now, self.draw),
-            Some(routing) => routing.last_resort(pool, &self.tried, now, self.draw),
+            None => pool.last_resort(&self.tried, now, self.draw, load),
+            Some(routing) => routing.last_resort(pool, &self.tried, now, self.draw, load),
         };
         backend.map(|backend| (backend, true))
     }
 
     /// Where all refuse, the backend that reopens first.
-    fn first_to_open(&self) -> Option<usize> {
-        let pool = &self.config.pool;
+    fn first_to_open(&self, request: &dyn Load) -> Option<usize> {
+        let (pool, load) = (&self.config.pool, &self.load.of(request));
         match &self.routing {
-            None => pool.first_to_open(&self.tried),
-            Some(routing) => routing.first_to_open(pool, &self.tried),
+            None => pool.first_to_open(&self.tried, load),
+            Some(routing) => routing.first_to_open(pool, &self.tried, load),
         }
     }
 

@@ -21,6 +21,7 @@ use crate::{
     AttemptBudget, Served, TryCloneBody,
     classify::{Hint, NativeSpillover, Outcome, RefusedSpills, utilization},
     clock,
+    cooldown::{Load, NextOpen, Traffic, Weight as LoadWeight},
     gate::{Admission, Permit, Waiter, Weight},
     overrides::Arrival,
     policy::ClassifyError,
@@ -57,6 +58,8 @@ pub(super) struct Session {
     limits: Option<RequestLimits>,
     /// Weighed when it is first needed.
     weight: Option<Weight>,
+    /// Read when it is first needed.
+    traffic: Option<Traffic>,
     permit: Option<Permit>,
     refusals: u32,
     /// When the attempt under way was chosen, or the wait begun.
@@ -86,6 +89,7 @@ impl Session {
             entered: now,
             limits: None,
             weight: None,
+            traffic: None,
             permit: None,
             refusals: 0,
             since: now,
@@ -111,32 +115,39 @@ impl Session {
             // The tier knows whether this resource is closed, the gate does not.
             return NextStep::Send(Tier::Primary);
         }
-        let next = if self.config.gate.is_adaptive() {
-            // Most requests find the gate open, and are not even weighed.
-            if !self.config.gate.is_busy() {
-                return NextStep::Send(Tier::Primary);
-            }
-            if self.is_quota_spent(now) {
-                self.since = now;
-                self.spill(now, request)
-            } else {
-                let cost = self.weigh(request);
-                let limits = self.limits(request);
-                let (rank, deadline) = (limits.rank, limits.deadline());
-                let admission = self.config.gate.admit(now, cost, rank, deadline);
-                self.obey(admission, now, request)
-            }
-        } else {
-            match self.config.gate.remembered(now) {
-                None => NextStep::Send(Tier::Primary),
-                Some(_) if self.is_quota_spent(now) => {
-                    self.since = now;
-                    self.spill(now, request)
-                }
-                Some(left) => self.decide(Hint::After(left), left, now, request),
-            }
-        };
+        // Most requests find the gate open, and are not even weighed.
+        if !self.config.gate.remembers(now) {
+            return NextStep::Send(Tier::Primary);
+        }
+        let next = self.start_at_gate(now, request);
         self.or_last_attempt(next)
+    }
+
+    /// The first step of a request while the primary is known to refuse something.
+    fn start_at_gate<B: TryCloneBody>(&mut self, now: Instant, request: &Request<B>) -> NextStep {
+        let traffic = self.traffic(request);
+        if traffic == Traffic::Free {
+            // It costs the primary nothing, and may be what frees it.
+            self.confined.is_apart = true;
+            return NextStep::Send(Tier::Primary);
+        }
+        if self.is_quota_spent(now) {
+            self.since = now;
+            return self.spill(now, request);
+        }
+        let cost = self.weigh(request);
+        if let Some(NextOpen { left, from, .. }) = self.config.gate.closed_for(now, &self.load()) {
+            let served = self.served.get_or_insert_with(|| Box::new(Served::new()));
+            served.set_closed_from(from);
+            return self.decide(Hint::After(left), left, now, request);
+        }
+        if traffic != Traffic::Tokens || !self.config.gate.is_adaptive() {
+            return NextStep::Send(Tier::Primary);
+        }
+        let limits = self.limits(request);
+        let (rank, deadline) = (limits.rank, limits.deadline());
+        let admission = self.config.gate.admit(now, cost, rank, deadline);
+        self.obey(admission, now, request)
     }
 
     /// The step after a sleep.
@@ -281,7 +292,7 @@ impl Session {
 
     /// Whether the primary's quota is used up, as far as is known.
     fn is_quota_spent(&self, now: Instant) -> bool {
-        !self.config.quota.is_open(0, now)
+        self.config.quota.remaining(0, now).is_some()
     }
 
     fn limits<B>(&mut self, request: &Request<B>) -> &RequestLimits {
@@ -289,6 +300,16 @@ impl Session {
         let extensions = request.extensions();
         let find = || RequestLimits::new(*max_wait, classes, extensions, self.entered);
         self.limits.get_or_insert_with(find)
+    }
+
+    fn traffic<B: TryCloneBody>(&mut self, request: &Request<B>) -> Traffic {
+        *self.traffic.get_or_insert_with(|| request.traffic())
+    }
+
+    /// What is known of the request's load. It counts as the heaviest until it is weighed.
+    fn load(&self) -> (Traffic, LoadWeight) {
+        let weight = self.weight.as_ref().map(|weight| LoadWeight::of(weight.cost));
+        (self.traffic.unwrap_or(Traffic::Tokens), weight.unwrap_or(LoadWeight::HEAVIEST))
     }
 
     fn weigh<B: TryCloneBody>(&mut self, request: &Request<B>) -> f64 {

@@ -9,7 +9,10 @@ use super::{
     binding::{Binding, LearnScope},
     id_learner::IdLearner,
 };
-use crate::{BackendPool, TryCloneBody, azure::ScannedBody, backend::TriedSet, body::ResponseTap};
+use crate::{
+    BackendPool, TryCloneBody, azure::ScannedBody, backend::TriedSet, body::ResponseTap,
+    cooldown::Load,
+};
 
 /// What a pool's layer was told about where requests belong.
 #[derive(Clone, Debug, Default)]
@@ -89,8 +92,9 @@ impl Routing {
         tried: &TriedSet,
         now: Instant,
         draw: u64,
+        load: &dyn Load,
     ) -> Option<usize> {
-        pool.choose_on(self.resource(), self.key, tried, now, draw)
+        pool.choose_on(self.resource(), self.key, tried, now, draw, load)
     }
 
     /// Where none is open, one that was not tried, and fails, but does not refuse.
@@ -100,13 +104,19 @@ impl Routing {
         tried: &TriedSet,
         now: Instant,
         draw: u64,
+        load: &dyn Load,
     ) -> Option<usize> {
-        pool.last_resort_on(self.resource(), tried, now, draw)
+        pool.last_resort_on(self.resource(), tried, now, draw, load)
     }
 
     /// The backend that reopens first among those not tried.
-    pub(crate) fn first_to_open(&self, pool: &BackendPool, tried: &TriedSet) -> Option<usize> {
-        pool.first_to_open_on(self.resource(), tried)
+    pub(crate) fn first_to_open(
+        &self,
+        pool: &BackendPool,
+        tried: &TriedSet,
+        load: &dyn Load,
+    ) -> Option<usize> {
+        pool.first_to_open_on(self.resource(), tried, load)
     }
 
     /// Whether the request may go to this backend.

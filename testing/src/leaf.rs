@@ -207,9 +207,13 @@ impl Answer {
     }
 
     /// With what a layer that reads bodies found out.
-    pub fn because(mut self, reason: Reason, hint: Hint) -> Self {
-        let extensions = self.result.as_mut().unwrap().extensions_mut();
-        extensions.insert(Refusal::new(reason, hint));
+    pub fn because(self, reason: Reason, hint: Hint) -> Self {
+        self.leaving(Refusal::new(reason, hint))
+    }
+
+    /// With all that it found out.
+    pub fn leaving(mut self, refusal: Refusal) -> Self {
+        self.result.as_mut().unwrap().extensions_mut().insert(refusal);
         self
     }
 

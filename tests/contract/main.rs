@@ -22,6 +22,7 @@ mod reopening;
 mod replaying;
 mod retrying;
 mod rotation;
+mod scope;
 mod secrets;
 mod spilling_failures;
 mod sticking;

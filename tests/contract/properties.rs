@@ -49,17 +49,20 @@ impl Said {
         }
     }
 
-    /// How long a backend that says this rests, by the documented defaults.
-    fn rest(self) -> Option<Duration> {
-        let longest = Duration::from_secs(60);
-        Some(match self {
+    /// How long a backend that says this rests, by the documented defaults, and how long callers are
+    /// told: of what is longer than any window, which is about requests as heavy as these, its own word.
+    fn rest(self) -> Option<(Duration, Duration)> {
+        let (longest, day) = (Duration::from_secs(60), Duration::from_secs(86_400));
+        let believed = match self {
             Self::Served | Self::Missing => return None,
+            Self::For(wait) if wait >= 61_000 => return Some((longest, ms(wait).min(day))),
+            Self::Absurd => return Some((longest, day)),
             Self::For(wait) => ms(wait).min(longest),
             Self::Unsaid => ms(1_000),
             Self::Zero => CooldownPolicy::default().after(zero()),
-            Self::Absurd => longest,
             Self::Unavailable(s) => Duration::from_secs(s).min(longest),
-        })
+        };
+        Some((believed, believed))
     }
 }
 
@@ -178,13 +181,14 @@ async fn play(world: &World, mode: Mode) -> (Vec<Fate>, Vec<Seen>, Vec<Said>) {
     (fates, client.seen(), said)
 }
 
-/// Until when each backend is closed, by what it said before `attempt`.
-fn closed(seen: &[Seen], said: &[Said], attempt: usize) -> BTreeMap<usize, Duration> {
+/// Until when each backend is closed, and until when callers are told that it is, by what it said
+/// before `attempt`.
+fn closed(seen: &[Seen], said: &[Said], attempt: usize) -> BTreeMap<usize, (Duration, Duration)> {
     let mut closed = BTreeMap::new();
     for (seen, said) in seen.iter().zip(said).take(attempt) {
-        if let Some(rest) = said.rest() {
-            let until: &mut Duration = closed.entry(World::index(seen)).or_default();
-            *until = (*until).max(seen.at + rest);
+        if let Some((rest, told)) = said.rest() {
+            let until: &mut (Duration, Duration) = closed.entry(World::index(seen)).or_default();
+            *until = (*until).max((seen.at + rest, seen.at + told));
         }
     }
     closed
@@ -219,7 +223,7 @@ fn check_choice(
     attempt: usize,
 ) -> Result<(), TestCaseError> {
     let (closed, now) = (closed(seen, said, attempt), &seen[attempt]);
-    let is_open = |index: usize| closed.get(&index).is_none_or(|&until| until <= now.at);
+    let is_open = |index: usize| closed.get(&index).is_none_or(|&(until, _)| until <= now.at);
     let tried = |other: usize| {
         let mine = |seen: &&Seen| seen.header("x-id") == now.header("x-id");
         // The PTU may be asked again after a wait.
@@ -242,7 +246,10 @@ fn check_choice(
 fn soonest(world: &World, seen: &[Seen], said: &[Said], now: Duration) -> Duration {
     let closed = closed(seen, said, seen.partition_point(|seen| seen.at <= now));
     let backends = [0, 1].map(|tier| (0..world.tiers[tier].len()).map(move |i| tier * 3 + i));
-    let reopening = |index| closed.get(&index).copied().unwrap_or_default().saturating_sub(now);
+    let reopening = |index| {
+        let (until, told) = closed.get(&index).copied().unwrap_or_default();
+        if until > now { told - now } else { Duration::ZERO }
+    };
     backends.into_iter().flatten().map(reopening).min().expect("a tier has a backend")
 }
 

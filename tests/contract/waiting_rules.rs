@@ -96,7 +96,8 @@ async fn a_spilled_429_carries_the_soonest_hint_over_both_tiers() {
         (10_000, seconds("99999999"), ("10000", "10")),
         (10_000, Answer::status(429), ("10000", "10")),
         (10_000, Answer::refused(30_000).after(4_000), ("6000", "6")),
-        (86_400_000, seconds("86400"), ("60000", "60")),
+        (86_400_000, seconds("86400"), ("86400000", "86400")),
+        (60_000, seconds("86400"), ("60000", "60")),
         (10_000, Answer::status(503).with("retry-after", "7"), ("7000", "7")),
     ] {
         let ptu = Leaf::playing([Answer::refused(ptu)]);

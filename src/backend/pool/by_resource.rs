@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{BackendPool, NOT_FORCED, Residents, TriedSet};
+use crate::cooldown::Load;
 
 impl BackendPool {
     /// An open backend that was not tried and that may have the request, as [`is_on`](Self::is_on)
@@ -15,10 +16,11 @@ impl BackendPool {
         tried: &TriedSet,
         now: Instant,
         draw: u64,
+        load: &dyn Load,
     ) -> Option<usize> {
         let start = self.forced();
         let qualifies = |index: usize| {
-            !tried.contains(index) && self.is_open(index, now) && self.is_on(resource, index)
+            !tried.contains(index) && self.is_open(index, now, load) && self.is_on(resource, index)
         };
         if start != NOT_FORCED && tried.len() == 0 && qualifies(start) {
             return Some(start);
@@ -38,9 +40,10 @@ impl BackendPool {
         tried: &TriedSet,
         now: Instant,
         draw: u64,
+        load: &dyn Load,
     ) -> Option<usize> {
         self.shared.choice.draw(draw, |index| {
-            !tried.contains(index) && !self.refuses(index, now) && self.is_on(resource, index)
+            !tried.contains(index) && !self.refuses(index, now, load) && self.is_on(resource, index)
         })
     }
 
@@ -54,9 +57,10 @@ impl BackendPool {
         &self,
         resource: Option<&str>,
         tried: &TriedSet,
+        load: &dyn Load,
     ) -> Option<usize> {
         let others = self.all_on(resource).filter(|&index| !tried.contains(index));
-        self.shared.cooldowns.first_to_open(others)
+        self.shared.cooldowns.first_to_open(others, load)
     }
 
     /// The backends with their resources.

@@ -7,7 +7,10 @@ use super::{
     alias::{self, Column},
     rendezvous::score,
 };
-use crate::{cooldown::Cooldowns, random::split_mix};
+use crate::{
+    cooldown::{Cooldowns, Load},
+    random::split_mix,
+};
 
 /// Draws before the backends are looked at one by one. While most are open the first draw fits;
 /// with half of the weight resting, fifteen requests in sixteen need no more.
@@ -49,8 +52,9 @@ impl Choice {
         tried: &TriedSet,
         now: Instant,
         draw: u64,
+        load: &dyn Load,
     ) -> Option<usize> {
-        let is_open = cooldowns.open_at(now);
+        let is_open = cooldowns.open_at(now, load);
         self.draw(draw, |index| !tried.contains(index) && is_open(index))
     }
 

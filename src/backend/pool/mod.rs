@@ -23,7 +23,7 @@ use crate::{
     ConfigError,
     classify::Scope,
     clock,
-    cooldown::{CooldownReason, Cooldowns, Failure, NextOpen},
+    cooldown::{Closed, CooldownReason, Cooldowns, Failure, Load, NextOpen},
 };
 
 /// A pool of backends, until when each of them is known to refuse, and which of them fail.
@@ -109,8 +109,8 @@ impl BackendPool {
         self.shared.members.iter().map(|member| &**member.name())
     }
 
-    /// Every backend's name with how long it will go on resting, since it refused; `None` while it does
-    /// not. One that fails does not rest; see [`deferred`](Self::deferred).
+    /// Every backend's name with how long it will go on refusing anything, be it one kind of traffic or
+    /// what is heavy alone; `None` while it does not. One that fails does not rest; see [`deferred`](Self::deferred).
     pub fn cooldowns(&self) -> impl ExactSizeIterator<Item = (&str, Option<Duration>)> {
         self.resting(clock::now())
     }
@@ -171,18 +171,30 @@ impl BackendPool {
     }
 
     /// An open backend that was not tried, for a first attempt the forced one if there is any.
-    pub(crate) fn choose(&self, tried: &TriedSet, now: Instant, draw: u64) -> Option<usize> {
+    pub(crate) fn choose(
+        &self,
+        tried: &TriedSet,
+        now: Instant,
+        draw: u64,
+        load: &dyn Load,
+    ) -> Option<usize> {
         let Shared { choice, cooldowns, .. } = &*self.shared;
         let start = self.forced();
-        if start != NOT_FORCED && tried.len() == 0 && cooldowns.is_open(start, now) {
+        if start != NOT_FORCED && tried.len() == 0 && cooldowns.is_open(start, now, load) {
             return Some(start);
         }
-        choice.choose(cooldowns, tried, now, draw)
+        choice.choose(cooldowns, tried, now, draw, load)
     }
 
     /// Where none is open, a backend that was not tried, and fails, but does not refuse.
-    pub(crate) fn last_resort(&self, tried: &TriedSet, now: Instant, draw: u64) -> Option<usize> {
-        self.last_resort_on(None, tried, now, draw)
+    pub(crate) fn last_resort(
+        &self,
+        tried: &TriedSet,
+        now: Instant,
+        draw: u64,
+        load: &dyn Load,
+    ) -> Option<usize> {
+        self.last_resort_on(None, tried, now, draw, load)
     }
 
     /// The index of the forced start, or [`NOT_FORCED`].
@@ -191,9 +203,9 @@ impl BackendPool {
     }
 
     /// The backend that reopens first among those not tried.
-    pub(crate) fn first_to_open(&self, tried: &TriedSet) -> Option<usize> {
+    pub(crate) fn first_to_open(&self, tried: &TriedSet, load: &dyn Load) -> Option<usize> {
         let others = (0..self.len()).filter(|&index| !tried.contains(index));
-        self.shared.cooldowns.first_to_open(others)
+        self.shared.cooldowns.first_to_open(others, load)
     }
 
     pub(crate) fn member(&self, index: usize) -> &PreparedBackend {
@@ -204,23 +216,26 @@ impl BackendPool {
         self.shared.members.len()
     }
 
-    /// Whether the backend neither refuses nor fails.
-    fn is_open(&self, index: usize, now: Instant) -> bool {
-        self.shared.cooldowns.is_open(index, now)
+    /// Whether the backend neither refuses `load` nor fails.
+    fn is_open(&self, index: usize, now: Instant, load: &dyn Load) -> bool {
+        self.shared.cooldowns.is_open(index, now, load)
     }
 
-    pub(crate) fn refuses(&self, index: usize, now: Instant) -> bool {
-        self.shared.cooldowns.refuses(index, now)
+    pub(crate) fn refuses(&self, index: usize, now: Instant, load: &dyn Load) -> bool {
+        self.shared.cooldowns.refuses(index, now, load)
     }
 
-    pub(crate) fn cool_down_for(
+    /// What a refusal is about rests for the first of `times`; for the second, the service said that it
+    /// refuses it.
+    pub(crate) fn close(
         &self,
         index: usize,
+        closed: Closed,
         now: Instant,
-        rest: Duration,
+        times: (Duration, Duration),
         why: CooldownReason,
     ) {
-        self.shared.cooldowns.cool_down_for(index, now, rest, why);
+        self.shared.cooldowns.close(index, closed, now, times, why);
     }
 
     /// A backend that did not fail lately failed; see [`Watch::failed`](crate::cooldown::Watch::failed) for one that did.
@@ -241,9 +256,14 @@ impl BackendPool {
         others.filter(move |&other| own.shares(scope, self.member(other)))
     }
 
-    /// When the first of `indices` refuses no longer.
-    pub(crate) fn next_open(&self, indices: impl Iterator<Item = usize>, now: Instant) -> NextOpen {
-        self.shared.cooldowns.next_open(indices, now)
+    /// When the first of `indices` refuses `load` no longer.
+    pub(crate) fn next_open(
+        &self,
+        indices: impl Iterator<Item = usize>,
+        now: Instant,
+        load: &dyn Load,
+    ) -> NextOpen {
+        self.shared.cooldowns.next_open(indices, now, load)
     }
 }
 

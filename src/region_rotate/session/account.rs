@@ -9,7 +9,8 @@ use crate::{
     ResponseBody, Served,
     body::{Observer, ResponseTap},
     classify::{Outcome, Reason, Refusal},
-    region_rotate::{closed_pool, layer::RotateConfig},
+    cooldown::Load,
+    region_rotate::closed_pool::ClosedPool,
     served::Attempt,
 };
 
@@ -43,11 +44,13 @@ impl Session {
         &mut self,
         now: Instant,
         status: StatusCode,
+        request: &dyn Load,
     ) -> Response<ResponseBody<R>> {
-        let RotateConfig { pool, .. } = &*self.config;
-        let admits = |index| self.admits(index);
-        let mut response = closed_pool::answer(pool, admits, &self.tried, now, status);
-        self.speak_for_pool(&mut response, now);
+        let considered = (0..self.config.pool.len()).filter(|&index| self.admits(index));
+        let load = self.load.of(request);
+        let closed = ClosedPool { pool: &self.config.pool, tried: &self.tried, now, load: &load };
+        let mut response = closed.answer(considered, status);
+        self.speak_for_pool(&mut response, now, request);
         if let Some(budget) = self.budget().filter(|_| !self.is_sent) {
             budget.give_back();
         }

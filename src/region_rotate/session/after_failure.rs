@@ -7,7 +7,7 @@ use http::Response;
 use super::Session;
 use crate::{
     BackendPool,
-    cooldown::{Failure, Watch},
+    cooldown::{Failure, Load, Watch},
     policy::{ClassifyError, ErrorKind},
 };
 
@@ -52,9 +52,9 @@ impl Session {
     }
 
     /// Takes a move after a failure out of the budget, if there is anywhere to move to.
-    pub(super) fn affords_move(&self, now: Instant) -> bool {
+    pub(super) fn affords_move(&self, now: Instant, request: &dyn Load) -> bool {
         self.may_go_on(self.served.attempts().len())
-            && self.next(now).is_some()
+            && self.next(now, request).is_some()
             && self.config.move_on.withdraw()
     }
 

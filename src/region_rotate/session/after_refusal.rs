@@ -6,13 +6,14 @@ use http::{Response, StatusCode};
 
 use super::Session;
 use crate::{
-    ResponseBody, Served,
+    ResponseBody, Served, TryCloneBody,
     classify::{
         Hint, NativeSpillover, Outcome, Reason, Refusal, Scope, write_retry_after,
         write_retry_after_final,
     },
-    cooldown::{CooldownReason, Failure, NextOpen},
+    cooldown::{Closed, CooldownReason, Failure, Load, NextOpen, Traffic},
     policy::ClassifyError,
+    request_copy::SavedRequest,
 };
 
 impl Session {
@@ -23,12 +24,13 @@ impl Session {
         outcome: Outcome,
         result: &mut Result<Response<R>, E>,
         errors: &impl ClassifyError<E>,
+        request: &dyn Load,
     ) {
         match (outcome, &*result) {
             (Outcome::Failed, result) => self.failed(now, Failure::of(result, errors)),
             (Outcome::Throttled(hint), Ok(response)) => {
                 self.settle(false, || now);
-                self.throttled(now, hint, response);
+                self.throttled(now, hint, response, request);
             }
             _ => self.settle(false, || now),
         }
@@ -43,31 +45,38 @@ impl Session {
         &mut self,
         outcome: Outcome,
         now: Instant,
+        request: &dyn Load,
     ) -> bool {
-        (outcome != Outcome::Failed || self.affords_move(now)) && self.choose(now)
+        (outcome != Outcome::Failed || self.affords_move(now, request)) && self.choose(now, request)
     }
 
     /// What the caller gets of a refusal or a failure after which no other backend is asked.
-    pub(in crate::region_rotate) fn refused<R, E>(
+    pub(in crate::region_rotate) fn refused<B: TryCloneBody, R, E>(
         &mut self,
         now: Instant,
         outcome: Outcome,
         mut result: Result<Response<R>, E>,
-        is_kept: bool,
+        request: &SavedRequest<B>,
     ) -> Result<Response<ResponseBody<R>>, E> {
         match (outcome, &mut result) {
-            (Outcome::Throttled(_), Ok(response)) => self.speak_for_pool(response, now),
+            (Outcome::Throttled(_), Ok(response)) => self.speak_for_pool(response, now, request),
             (_, Ok(response)) => self.hand_on_spills(response),
             // A backend that refused is worth coming back for; the error would hide it.
             (_, Err(_)) if self.served.is_throttled() => {
-                return Ok(self.closed(now, StatusCode::TOO_MANY_REQUESTS));
+                return Ok(self.closed(now, StatusCode::TOO_MANY_REQUESTS, request));
             }
             (_, Err(_)) => {}
         }
-        self.sign(result, is_kept)
+        self.sign(result, request.is_kept())
     }
 
-    fn throttled<R>(&mut self, now: Instant, hint: Hint, response: &Response<R>) {
+    fn throttled<R>(
+        &mut self,
+        now: Instant,
+        hint: Hint,
+        response: &Response<R>,
+        request: &dyn Load,
+    ) {
         let spillover = NativeSpillover::of(response.headers());
         let refusal = Refusal::of(response);
         let reason = refusal.and_then(Refusal::known_reason);
@@ -79,24 +88,50 @@ impl Session {
                 (self.config.cooldowns.after(Outcome::Throttled(hint)), CooldownReason::Refused)
             }
         };
-        self.config.pool.cool_down_for(self.backend, now, rest, why);
+        if Refusal::forbids_retry(response, Served::is_on(response)) {
+            self.cold().forbidding += 1;
+        }
+        let load = self.load.of(request);
+        let closed = match load.traffic() {
+            Traffic::Free => {
+                // It closes nothing but itself.
+                let reopens = now.checked_add(rest);
+                let known = &mut self.cold().reopens;
+                *known = known.iter().copied().chain(reopens).min();
+                return;
+            }
+            _ if why == CooldownReason::Quota => Closed::Backend,
+            traffic if Refusal::is_about_weight(response, hint) => {
+                Closed::From(traffic, load.weight())
+            }
+            traffic => Closed::Kind(traffic),
+        };
+        // What is too heavy may be so for longer than is believed of all.
+        let said = match (closed, hint) {
+            (Closed::From(..), Hint::TooLong) => Hint::LONGEST,
+            (Closed::From(..), Hint::After(wait)) => wait.max(rest),
+            _ => rest,
+        };
+        self.config.pool.close(self.backend, closed, now, (rest, said), why);
         let scope = match refusal {
             Some(refusal) if reason.is_some() => refusal.scope(),
             _ if response.status().is_client_error() => Scope::Quota,
             _ => Scope::Request,
         };
         for peer in self.config.pool.quota_peers(self.backend, scope) {
-            self.config.pool.cool_down_for(peer, now, rest, why);
+            self.config.pool.close(peer, closed, now, (rest, said), why);
             self.tried.insert(peer);
-        }
-        if Refusal::forbids_retry(response, Served::is_on(response)) {
-            self.cold().forbidding += 1;
         }
     }
 
     /// Has a refusal speak for the whole pool: for its soonest reopening, not for one backend.
-    pub(super) fn speak_for_pool<R>(&mut self, response: &mut Response<R>, now: Instant) {
-        let soonest = self.worth_coming_back(now);
+    pub(super) fn speak_for_pool<R>(
+        &mut self,
+        response: &mut Response<R>,
+        now: Instant,
+        request: &dyn Load,
+    ) {
+        let soonest = self.worth_coming_back(now, request);
         // A backend that this request may not go back to can be open already; "at once" is 1 ms.
         let left = soonest.left.max(Duration::from_millis(1));
         let forbidding = self.cold.as_ref().map_or(0, |cold| cold.forbidding);
@@ -108,7 +143,8 @@ impl Session {
             false => write_retry_after(headers, left),
         };
         let spills = self.take_spills();
-        let is_more = is_quota || is_final || spills.is_some();
+        let is_more = is_quota || is_final || soonest.from.is_some() || spills.is_some();
+        self.served.set_closed_from(soonest.from);
         Refusal::rewrite(response, hint, is_more, |refusal| {
             if is_quota {
                 refusal.set_reason(Reason::Quota);
@@ -118,6 +154,7 @@ impl Session {
             }
             // Where this pool adds nothing, what a pool inside of it found stays.
             refusal.is_final |= is_final;
+            refusal.closed_from = soonest.from;
             if spills.is_some() {
                 refusal.spills = spills;
             }
@@ -126,14 +163,22 @@ impl Session {
 
     /// When the first backend reopens that did not fail this request; where all did, they are given as
     /// long as after a first failure.
-    fn worth_coming_back(&self, now: Instant) -> NextOpen {
+    fn worth_coming_back(&self, now: Instant, request: &dyn Load) -> NextOpen {
+        if let Some(reopens) = self.cold.as_ref().and_then(|cold| cold.reopens) {
+            let left = reopens.saturating_duration_since(now);
+            return NextOpen { left, why: Some(CooldownReason::Refused), from: None };
+        }
         let has_failed = |index| self.cold.as_ref().is_some_and(|cold| cold.failed.contains(index));
         let mut others = (0..self.config.pool.len())
             .filter(|&index| self.admits(index) && !has_failed(index))
             .peekable();
         if others.peek().is_none() {
-            return NextOpen { left: self.config.cooldowns.after(Outcome::Failed), why: None };
+            return NextOpen {
+                left: self.config.cooldowns.after(Outcome::Failed),
+                why: None,
+                from: None,
+            };
         }
-        self.config.pool.next_open(others, now)
+        self.config.pool.next_open(others, now, &self.load.of(request))
     }
 }

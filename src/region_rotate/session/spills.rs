@@ -8,7 +8,7 @@ use super::Session;
 use crate::{
     Served,
     classify::{Hint, NativeSpillover, Outcome, Refusal, RefusedSpill, RefusedSpills},
-    cooldown::CooldownReason,
+    cooldown::{Closed, CooldownReason, Traffic},
 };
 
 impl Session {
@@ -65,7 +65,9 @@ impl Session {
         };
         for index in (0..pool.len()).filter(is_it) {
             if let Some(rest) = rest {
-                pool.cool_down_for(index, spill.at, rest, CooldownReason::Refused);
+                // Azure spills requests of the default tier.
+                let closed = Closed::Kind(Traffic::Tokens);
+                pool.close(index, closed, spill.at, (rest, rest), CooldownReason::Refused);
             }
             self.tried.insert(index);
         }

@@ -8,6 +8,7 @@ use super::{NextStep, Session, Tier, account::sign};
 use crate::{
     AttemptBudget, Served, TryCloneBody,
     classify::{Hint, NativeSpillover, Outcome, Reason, Refusal, forbid_retry, utilization},
+    cooldown::{Closed, Traffic},
     gate::{self, Admission},
     policy::assumed_wait,
 };
@@ -73,7 +74,11 @@ impl Session {
             (Some(refusal), Ok(response)) => {
                 self.refusals += 1;
                 let utilization = utilization(response.headers());
-                let next = self.after_refusal(refusal, utilization, now, request);
+                let closed = self.closes(refusal, response, kept);
+                if let Some(Closed::From(_, weight)) = closed {
+                    served.set_closed_from(weight.least_alike().tokens());
+                }
+                let next = self.after_refusal(refusal, closed, utilization, now, request);
                 if matches!(next, NextStep::Return)
                     && PrimaryRefusal::of(refusal) == PrimaryRefusal::Quota
                 {
@@ -97,10 +102,30 @@ impl Session {
         next
     }
 
+    /// What a `refusal` of the primary closes, unless it tells how full its bucket is: what is far too
+    /// heavy, and other traffic than tokens of the default service tier.
+    fn closes<B: TryCloneBody, R>(
+        &mut self,
+        refusal: &Refusal,
+        response: &Response<R>,
+        kept: Option<&Request<B>>,
+    ) -> Option<Closed> {
+        let traffic = kept.map_or(Traffic::Tokens, |request| self.traffic(request));
+        let hint = refusal.hint();
+        if hint.is_beyond_windows() && Refusal::is_about_weight(response, hint) {
+            kept.map(|request| self.weigh(request));
+            let (_, weight) = self.load();
+            return Some(Closed::From(traffic, weight));
+        }
+        let is_of_bucket = traffic == Traffic::Tokens && self.config.gate.is_adaptive();
+        (!is_of_bucket).then_some(Closed::Kind(traffic))
+    }
+
     /// What follows a refusal of the primary; it is returned when the request cannot be sent again.
     fn after_refusal<B: TryCloneBody>(
         &mut self,
         refusal: &Refusal,
+        closed: Option<Closed>,
         utilization: Option<f64>,
         now: Instant,
         request: Option<&Request<B>>,
@@ -109,14 +134,20 @@ impl Session {
         let waits = meaning == PrimaryRefusal::Wait;
         self.closed = self.closed_by(refusal.hint());
         self.is_forbidden = meaning == PrimaryRefusal::Final;
-        // Of a resource that is known apart from the others, the gate learns nothing.
-        let is_apart = self.confined.is_apart;
+        // Of a resource that is known apart from the others, the gate learns nothing, nor of what costs
+        // no tokens.
+        let is_apart = self.confined.is_apart || self.traffic == Some(Traffic::Free);
         if meaning == PrimaryRefusal::Quota && !is_apart {
             self.config.quota.rest(0, now, self.closed);
         }
-        if is_apart || !self.config.gate.is_adaptive() {
-            if !is_apart {
-                self.config.gate.remember(now, self.closed);
+        if is_apart || closed.is_some() {
+            self.permit = None;
+            if let Some(closed) = closed.filter(|_| !is_apart) {
+                let believed = self.closed;
+                if matches!(closed, Closed::From(..)) {
+                    self.closed = refusal.hint().duration().unwrap_or(Hint::LONGEST);
+                }
+                self.config.gate.close(now, closed, (believed, self.closed));
             }
             if !waits {
                 self.since = now;

@@ -49,7 +49,8 @@ impl Session {
     }
 
     fn primary_left(&self, now: Instant) -> Duration {
-        let remembered = self.config.gate.remembered(now).filter(|_| !self.confined.is_apart);
+        let gate = (!self.confined.is_apart).then_some(&self.config.gate);
+        let remembered = gate.and_then(|gate| gate.remembered(now, &self.load()));
         remembered.unwrap_or_else(|| {
             self.closed.saturating_sub(now.saturating_duration_since(self.since))
         })

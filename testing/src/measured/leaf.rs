@@ -67,8 +67,8 @@ impl Leaf {
         ];
         let refusal = [
             ("content-type", "application/json"),
-            ("retry-after", "3600"),
-            ("retry-after-ms", "3600000"),
+            ("retry-after", "60"),
+            ("retry-after-ms", "60000"),
         ];
         let parked = Parked {
             request: Cell::new(None),

@@ -1,0 +1,37 @@
+//! The load that a request is for a backend.
+
+use http::Request;
+
+use super::TryCloneBody;
+use crate::{
+    azure,
+    cooldown::{Load, Traffic, Weight},
+};
+
+impl<B: TryCloneBody> Load for Request<B> {
+    fn traffic(&self) -> Traffic {
+        azure::traffic(self.method(), self.uri().path(), self.body().content().as_deref())
+    }
+
+    fn weight(&self) -> Weight {
+        let length = || azure::content_length(self.headers());
+        weight(self.uri().path(), self.body().content().as_deref(), length)
+    }
+}
+
+/// How heavy a request with this body is, or else with one of such a `length`. One of which nothing is
+/// known counts as the heaviest.
+pub(crate) fn weight(
+    path: &str,
+    content: Option<&[u8]>,
+    length: impl FnOnce() -> Option<u64>,
+) -> Weight {
+    let tokens = match content {
+        Some(content) => azure::tokens(path, Ok(content)),
+        None => match length() {
+            Some(length) => azure::tokens(path, Err(length)),
+            None => return Weight::HEAVIEST,
+        },
+    };
+    Weight::of(tokens)
+}
