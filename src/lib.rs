@@ -68,6 +68,7 @@
 //! | several regions or resources | [`RegionRotateLayer`] over a [`BackendPool`] |
 //! | one backend or pool and nothing to turn to | [`WaitLayer`]; or [`RetryAfterPolicy`], with feature `retry`, which retries failures too |
 //! | refusals that only a body tells, inside of all others | [`InspectLayer`] |
+//! | answers that do not begin in time, around the layers with the backends | [`FirstTokenLayer`] |
 //! | responses that are continued, files, threads, batches | a [`Sticky`] for the outermost of these layers |
 //! | bodies that are still arriving, in servers and proxies | [`ReplayLayer`] outside of the others |
 //!
@@ -98,6 +99,7 @@
 //! | [`DeploymentLayer`] | | deployment |
 //! | [`InspectLayer`] | response head; the body of a refusal, the beginning of a stream | a hidden refusal's status, headers and body; [`Refusal`](classify::Refusal) |
 //! | [`RetryAfterPolicy`] | response head, [`Refusal`](classify::Refusal), overrides | nothing |
+//! | [`FirstTokenLayer`] | [`Priority`], [`Deadline`], which attempts are under way | [`AttemptBudget`], [`MaxWait`] of a second attempt, [`Served`] |
 //! | [`LimitAttemptsLayer`] | `x-stainless-retry-count` | [`AttemptBudget`] |
 //!
 //! Extensions of a request, [`MaxWait`] and [`Deadline`], change its limits; the extension
@@ -130,6 +132,7 @@ pub mod azure;
 pub mod backend;
 pub mod body;
 pub mod classify;
+pub mod first_token;
 pub mod gate;
 pub mod inspect;
 pub mod policy;
@@ -155,6 +158,7 @@ mod overrides;
 pub mod random;
 mod request_copy;
 mod sync;
+mod twin;
 
 #[cfg(feature = "retry")]
 pub use self::retry_after::RetryAfterPolicy;
@@ -163,6 +167,7 @@ pub use self::{
     backend::{Backend, BackendPool, Credential},
     body::{ResponseBody, TryCloneBody},
     error::ConfigError,
+    first_token::FirstTokenLayer,
     gate::Gate,
     inspect::InspectLayer,
     overrides::{Deadline, MaxWait, Priority},

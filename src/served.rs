@@ -36,6 +36,20 @@ pub struct Served {
     replayable: bool,
     held: Option<StickyMatch>,
     closed_from: Option<NonZeroU32>,
+    late: Option<Late>,
+}
+
+/// What came of a second attempt at a request whose first token was late; see
+/// [`FirstTokenLayer`](crate::FirstTokenLayer).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Late {
+    /// The first attempt was given up for it.
+    MovedOn,
+    /// It was answered before the first attempt, which ran beside it.
+    HedgeWon,
+    /// The first attempt was answered before it.
+    HedgeLost,
 }
 
 /// One attempt of a request.
@@ -112,6 +126,12 @@ impl Served {
         self.closed_from.map(NonZeroU32::get)
     }
 
+    /// What came of a second attempt, if one was made since the first token was late. The attempts of
+    /// both are listed, those of the one that was not answered first.
+    pub fn late(&self) -> Option<Late> {
+        self.late
+    }
+
     /// Whether a layer of this crate has left its account on `response`.
     pub(crate) fn is_on<R>(response: &Response<R>) -> bool {
         response.extensions().get::<Self>().is_some()
@@ -129,6 +149,7 @@ impl Served {
             replayable: true,
             held: None,
             closed_from: None,
+            late: None,
         }
     }
 
@@ -193,6 +214,24 @@ impl Served {
         self.replayable &= inner.replayable;
         self.held = self.held.or(inner.held);
         self.closed_from = self.closed_from.or(inner.closed_from);
+        self.late = self.late.or(inner.late);
+    }
+
+    /// The account of a request that was sent twice, of which this is that of the sending whose answer
+    /// the caller gets; it began `offset` after the request's arrival. The `others` are the attempts of
+    /// the other sending.
+    pub(crate) fn beside(self, others: Vec<Attempt>, offset: Duration, late: Late) -> Self {
+        let before = others.len() + self.before;
+        // A rotation is one within a tier, and only if it comes before the answer.
+        let is_rotation = late != Late::HedgeLost && !self.spilled;
+        let mut served = Self::new();
+        others.into_iter().for_each(|attempt| served.push(attempt));
+        served.append(self, offset);
+        if !is_rotation {
+            served.before = before;
+        }
+        served.late = Some(late);
+        served
     }
 
     /// Moves the account of an inner layer, whose clock started `offset` after this one's, out of
@@ -266,9 +305,24 @@ impl Attempt {
         Self { backend, at, status, outcome, reason: None }
     }
 
+    /// Notes what came of it in the end.
+    pub(crate) fn set_result<R, E>(&mut self, result: &Result<Response<R>, E>) {
+        self.status = result.as_ref().ok().map(Response::status);
+        self.outcome = match result {
+            Ok(_) => Outcome::Answered,
+            Err(_) => Outcome::Failed,
+        };
+    }
+
     /// With why the backend refused, where that is known.
     pub(crate) fn because(mut self, reason: Option<Reason>) -> Self {
         self.reason = reason;
+        self
+    }
+
+    /// The same, begun at another time after the arrival.
+    pub(crate) fn begun(mut self, at: Duration) -> Self {
+        self.at = at;
         self
     }
 
@@ -282,7 +336,8 @@ impl Attempt {
         self.at
     }
 
-    /// The status of the answer; `None` for a transport error or a credential that could not be had.
+    /// The status of the answer; `None` for a transport error, a credential that could not be had, or
+    /// an attempt that was given up.
     pub fn status(&self) -> Option<StatusCode> {
         self.status
     }
@@ -306,12 +361,13 @@ impl Attempt {
     }
 }
 
-/// The backend, the status (`failed` without one), why it refused, if that is known and not a rate
+/// The backend, the status (`failed` or `late` without one), why it refused, if that is known and not a rate
 /// limit, and how long it asked to wait, if it did.
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.status {
             Some(status) => write!(f, "{} {}", self.backend, status.as_str())?,
+            None if self.outcome == Outcome::Late => write!(f, "{} late", self.backend)?,
             None => write!(f, "{} failed", self.backend)?,
         }
         match self.reason {

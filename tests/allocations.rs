@@ -46,6 +46,8 @@ const LIMITS: &[(&str, u64, u64)] = &[
     ("served/Replay(Fallback(Rotate 2, Rotate 2))", 3, 5),
     // A new path is written.
     ("served/the same, deployments named", 4, 6),
+    // A second copy of the head, and of two extensions in every copy.
+    ("served/FirstToken(Rotate 2)", 19, 21),
     // An answer that is not read.
     ("inspect/bare", 0, 0),
     ("inspect/bare, body wrapped", 0, 0),

@@ -15,6 +15,7 @@ const FLOORS: &[&[(&str, &str)]] = &[
     &[
         ("smart_fallback", "the PTU first, Standard when waiting would take too long"),
         ("region_rotate", "a pool of regional backends behind one client"),
+        ("first_token", "a second attempt when the first shows no output in time"),
         ("retry_after", "a `tower::retry::Policy` that obeys the service's hints"),
     ],
     &[
@@ -28,7 +29,10 @@ const FLOORS: &[&[(&str, &str)]] = &[
         ("backend", "deployments, their credentials and addresses, pools of them"),
         ("request_copy", "a request that was sent, kept to be sent again"),
     ],
-    &[("body", "bodies that can be sent again, and responses that are read in passing")],
+    &[
+        ("body", "bodies that can be sent again, and responses that are read in passing"),
+        ("twin", "two sendings of one request: where each is, and what came of it"),
+    ],
     &[
         ("served", "what was done for a request, left on its response"),
         ("policy", "what follows a refusal or a failure, and for how long"),

@@ -32,12 +32,19 @@ pub struct AttemptBudget {
     /// Whether the layer that passed the request on counted the attempt that is about to be made.
     /// It cannot know whether a layer inside of it makes more of them.
     is_reserved: bool,
+    /// Whether the request may be sent twice, and has a `Twin` that says where it is. It is told here,
+    /// since the layers inside look for this extension anyway.
+    has_twin: bool,
 }
 
 impl AttemptBudget {
     /// At most `attempts` of them, and one at least.
     pub fn at_most(attempts: u32) -> Self {
-        Self { left: Arc::new(AtomicU32::new(attempts.max(1))), is_reserved: false }
+        Self {
+            left: Arc::new(AtomicU32::new(attempts.max(1))),
+            is_reserved: false,
+            has_twin: false,
+        }
     }
 
     /// How many may still be made.
@@ -47,6 +54,14 @@ impl AttemptBudget {
 
     pub(crate) fn any_left(&self) -> bool {
         self.left() > 0
+    }
+
+    pub(crate) const fn has_twin(&self) -> bool {
+        self.has_twin
+    }
+
+    pub(crate) const fn set_twin(&mut self) {
+        self.has_twin = true;
     }
 
     /// Counts the first attempt of a layer, which a layer outside of it may have counted.

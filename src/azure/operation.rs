@@ -75,6 +75,11 @@ impl Operation {
         !SILENT.iter().any(ends_path)
     }
 
+    /// Whether it is in the table.
+    pub(crate) fn is_known(&self) -> bool {
+        *self != OTHER
+    }
+
     pub(crate) const fn kind(&self) -> Kind {
         self.kind
     }

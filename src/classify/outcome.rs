@@ -24,6 +24,10 @@ pub enum Outcome {
     /// The server failed: 500, 502, 503, 504 that ask for no wait; gRPC `UNAVAILABLE` without pushback.
     /// Others where a layer was told to take them for failures.
     Failed,
+    /// Given up without an answer: its first token was late, or that of another attempt at the same
+    /// request came before. It may have been carried out and billed. No head says so; see
+    /// [`FirstTokenLayer`](crate::FirstTokenLayer).
+    Late,
 }
 
 impl Outcome {

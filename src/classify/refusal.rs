@@ -32,6 +32,9 @@ pub struct Refusal {
     /// From how many tokens up a layer's backends refuse, where that is all that keeps the request from
     /// them.
     pub(crate) closed_from: Option<NonZeroU32>,
+    /// Whether another sending of this request is where this one would have gone, so that nobody else is
+    /// refused, and there is nothing to wait for.
+    pub(crate) is_elsewhere: bool,
     /// Where Azure spilled the request to by itself, and it was refused.
     pub(crate) spills: Option<RefusedSpills>,
 }
@@ -81,6 +84,7 @@ impl Refusal {
             is_own: false,
             is_final: false,
             closed_from: None,
+            is_elsewhere: false,
             spills: None,
         }
     }
@@ -234,6 +238,11 @@ impl Refusal {
             let known = refusal.spills.take();
             refusal.spills = Some(known.map_or_else(|| spills.clone(), |it| spills.and(&it)));
         });
+    }
+
+    /// Says that it is one of this sending alone: the request is with the backend it would go to.
+    pub(crate) fn set_elsewhere<R>(response: &mut Response<R>) {
+        Self::edit(response.extensions_mut(), true, |refusal| refusal.is_elsewhere = true);
     }
 
     pub(crate) const fn set_reason(&mut self, reason: Reason) {

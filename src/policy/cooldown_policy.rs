@@ -50,9 +50,10 @@ impl CooldownPolicy {
     /// How long a backend rests after `outcome`.
     pub fn after(&self, outcome: Outcome) -> Duration {
         let rest = match outcome {
-            Outcome::Answered | Outcome::ContextTooLong | Outcome::TierNotOffered => {
-                return Duration::ZERO;
-            }
+            Outcome::Answered
+            | Outcome::ContextTooLong
+            | Outcome::TierNotOffered
+            | Outcome::Late => return Duration::ZERO,
             Outcome::Throttled(Hint::After(wait)) => wait,
             Outcome::Throttled(Hint::TooLong) => self.longest,
             // Zero beside a refusal is a rounding error, but the backend means to be back at once.

@@ -4,6 +4,7 @@ mod account;
 mod after_failure;
 mod after_refusal;
 mod spills;
+mod twin;
 
 use std::{
     pin::Pin,
@@ -24,6 +25,7 @@ use crate::{
     cooldown::{Failure, Load, Watch},
     policy::ClassifyError,
     sticky::Routing,
+    twin::Twin,
 };
 
 /// One request on its way through a pool.
@@ -60,6 +62,8 @@ pub(super) struct Session {
 struct ColdState {
     /// What all layers may do together.
     budget: Option<AttemptBudget>,
+    /// The request may be sent twice; this is the sending that goes through here.
+    twin: Option<Twin>,
     /// The backend of the attempt under way failed lately.
     watch: Option<Watch<BackendPool>>,
     /// Backends that failed this request.
@@ -97,7 +101,6 @@ impl Session {
         now: Instant,
         draw: u64,
     ) -> Self {
-        let budget = overrides.get::<AttemptBudget>().cloned();
         let mut session = Self {
             config,
             draw,
@@ -113,8 +116,11 @@ impl Session {
             served: Served::new(),
             routing,
             observer: None,
-            cold: budget.map(|it| Box::new(ColdState { budget: Some(it), ..ColdState::default() })),
+            cold: None,
         };
+        if let Some(budget) = overrides.get() {
+            session.count_attempts(budget, overrides);
+        }
         session.leave_out(overrides);
         session
     }
@@ -206,6 +212,7 @@ impl Session {
         }
         if let Some(cold) = &self.cold {
             cold.extend(request.extensions_mut(), self.is_sent);
+            self.begin_beside_twin();
         }
         self.is_sent = true;
         self.config.pool.member(self.backend).address(request, token, &mut self.reading);

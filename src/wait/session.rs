@@ -213,9 +213,9 @@ impl Session {
 }
 
 /// For how long a service that refused so often for `refusal` is closed, if that is worth waiting for:
-/// a used-up quota is not, nor what forbids to come back.
+/// a used-up quota is not, nor what forbids to come back, nor what only this sending of a request met.
 pub(crate) fn refused_for(refusal: &Refusal, refusals: u32) -> Option<Duration> {
-    let helps = !refusal.is_final && refusal.reason() != Reason::Quota;
+    let helps = !refusal.is_final && !refusal.is_elsewhere && refusal.reason() != Reason::Quota;
     // A refusal that is over already would be met again in the same instant.
     let wait = helps.then(|| assumed_wait(refusal.hint(), refusals)).flatten();
     wait.map(|wait| wait.max(TICK))

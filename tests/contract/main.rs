@@ -9,6 +9,7 @@ mod bounds;
 mod cancellation;
 mod cloning;
 mod failures;
+mod first_token;
 mod gate;
 mod inspected;
 mod inspecting;

@@ -104,6 +104,11 @@ impl BackendPool {
         })
     }
 
+    /// Tells this pool from all others that there are.
+    pub(crate) fn id(&self) -> usize {
+        Arc::as_ptr(&self.shared).addr()
+    }
+
     /// The names of the backends, first priority first.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.shared.members.iter().map(|member| &**member.name())

@@ -51,6 +51,7 @@ impl Session {
         let closed = ClosedPool { pool: &self.config.pool, tried: &self.tried, now, load: &load };
         let mut response = closed.answer(considered, status);
         self.speak_for_pool(&mut response, now, request);
+        self.note_twin(&mut response);
         if let Some(budget) = self.budget().filter(|_| !self.is_sent) {
             budget.give_back();
         }

@@ -38,6 +38,7 @@ impl Session {
             self.note_spill(now, outcome, response);
         }
         self.record(result, outcome);
+        self.end_beside_twin();
     }
 
     /// Chooses the next backend after a refusal or a failure; whether there is one.
@@ -47,6 +48,7 @@ impl Session {
         now: Instant,
         request: &dyn Load,
     ) -> bool {
+        self.leave_out_twin();
         (outcome != Outcome::Failed || self.affords_move(now, request)) && self.choose(now, request)
     }
 

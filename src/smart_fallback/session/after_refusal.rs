@@ -130,6 +130,11 @@ impl Session {
         now: Instant,
         request: Option<&Request<B>>,
     ) -> NextStep {
+        if refusal.is_elsewhere {
+            // Of this sending alone: it has nothing to wait for, and the gate nothing to learn.
+            (self.permit, self.since) = (None, now);
+            return request.map_or(NextStep::Return, |request| self.spill(now, request));
+        }
         let meaning = PrimaryRefusal::of(refusal);
         let waits = meaning == PrimaryRefusal::Wait;
         self.closed = self.closed_by(refusal.hint());

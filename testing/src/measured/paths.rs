@@ -19,9 +19,9 @@ use tower::{
     util::MapResponseLayer,
 };
 use tower_spillover::{
-    Backend, BackendPool, InspectLayer, RegionRotateLayer, ReplayLayer, ResponseBody,
-    RetryAfterPolicy, SmartFallbackLayer, WaitLayer, policy::CooldownPolicy,
-    region_rotate::RegionRotate,
+    Backend, BackendPool, FirstTokenLayer, InspectLayer, RegionRotateLayer, ReplayLayer,
+    ResponseBody, RetryAfterPolicy, SmartFallbackLayer, WaitLayer, first_token::Limit,
+    policy::CooldownPolicy, region_rotate::RegionRotate,
 };
 
 use super::leaf::{Leaf, send};
@@ -74,6 +74,10 @@ pub const PATHS: &[Path] = &[
     path("served", "the same, deployments named", |leaf| {
         let (parked, mut service) = (leaf.parked(), stack(named("ptu"), named("standard"), &leaf));
         Box::new(move || parked.reclaim(send(&mut service, parked.restored_request())))
+    }),
+    path("served", "FirstToken(Rotate 2)", |leaf| {
+        let limit = Limit::hedge_after(HOUR);
+        over(&leaf, FirstTokenLayer::new(limit).layer(rotate(pool(2), &leaf)))
     }),
     // What an answer costs that is not read.
     path("inspect", "bare", |leaf| over(&leaf, leaf.clone())),

@@ -1,0 +1,258 @@
+//! What is known of a request that may be sent twice: when that is due, and which answer counts.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use http::{Request, Response};
+use tokio::time::Sleep;
+use tower_service::Service;
+
+use super::{
+    eligible::may_run_twice,
+    layer::{Config, Limit, Mode},
+};
+use crate::{
+    AttemptBudget, Deadline, MaxWait, Served, TryCloneBody, classify::Outcome, clock,
+    request_copy::SavedRequest, served::Late, twin::Twin,
+};
+
+/// Everything but the first sending itself.
+pub(super) struct Watch<S: Service<Request<B>>, B> {
+    /// Readied again before the second sending.
+    pub(super) inner: S,
+    pub(super) second: Second<S::Future>,
+    config: Arc<Config>,
+    limit: Limit,
+    /// What the second sending would send.
+    request: SavedRequest<B>,
+    twins: [Twin; 2],
+    timer: AttemptTimer,
+    /// When the second sending began.
+    second_at: Instant,
+    /// What one of them ended with, while the other may still be answered.
+    spare: Option<(Sending, Ended<S, B>)>,
+}
+
+type Ended<S, B> = Result<<S as Service<Request<B>>>::Response, <S as Service<Request<B>>>::Error>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sending {
+    First,
+    Second,
+}
+
+/// The second sending of a request.
+pub(super) enum Second<F> {
+    /// The first token is not late yet.
+    NotYet,
+    /// It is late, and the service is not ready for another request.
+    Readying,
+    UnderWay(Pin<Box<F>>),
+    /// It has ended, or there is to be none.
+    Never,
+}
+
+impl<S, B, R> Watch<S, B>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    B: TryCloneBody,
+{
+    /// Whether the attempt under way of the first sending has been without an answer for too long.
+    pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.timer.poll(self.twins[0].under_way(), self.limit.after, cx)
+    }
+
+    /// Whether the first is to be given up, since the second can be taken for accepted.
+    pub(super) fn poll_moved_on(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.limit.mode {
+            Mode::MoveOn => self.timer.poll(self.twins[1].under_way(), ACCEPTED_AFTER, cx),
+            Mode::Hedge => Poll::Pending,
+        }
+    }
+
+    /// Begins the second sending, if there may be one.
+    pub(super) fn begin(&mut self, now: Instant) {
+        let may_begin = self.request.whole().is_some_and(|request| {
+            let extensions = request.extensions();
+            extensions.get().is_none_or(|&Deadline(deadline)| now < deadline)
+                && extensions.get().is_none_or(AttemptBudget::any_left)
+                && may_run_twice(request)
+        });
+        let begins = may_begin && self.config.budget.withdraw();
+        self.second = if begins { Second::Readying } else { Second::Never };
+        self.timer.restart();
+    }
+
+    /// Sends the request a second time, by the service that is ready.
+    pub(super) fn send(&mut self, now: Instant) {
+        let mut request = self.request.take().expect("it is kept for the second sending");
+        // It may find nowhere to go, and is due again later then.
+        self.request = SavedRequest::copy_if(true, &request);
+        self.twins[1].clone().insert_in(request.extensions_mut());
+        // It is late already: where it would have to wait, it does not go.
+        request.extensions_mut().insert(MaxWait(Duration::ZERO));
+        self.second_at = now;
+        self.second = Second::UnderWay(Box::pin(self.inner.call(request)));
+    }
+
+    /// Takes what a sending ended with. Gives what the caller gets, unless the other one, which may be
+    /// the first that `is_first_left`, may still be answered.
+    pub(super) fn ended(
+        &mut self,
+        sending: Sending,
+        result: Result<Response<R>, S::Error>,
+        is_first_left: bool,
+    ) -> Option<Result<Response<R>, S::Error>> {
+        let was_sent = self.twins[1].was_sent();
+        if sending == Sending::Second && !was_sent {
+            // It found nowhere to go, so that nothing has changed.
+            self.config.budget.give_back();
+            // A service that cannot be readied is of no use any more.
+            self.second = if result.is_ok() { Second::NotYet } else { Second::Never };
+            self.timer.restart();
+            return self.spare.take().map(|(_, result)| result);
+        }
+        let is_other_left = match sending {
+            Sending::First => matches!(self.second, Second::Readying | Second::UnderWay(_)),
+            Sending::Second => is_first_left,
+        };
+        if sending == Sending::Second {
+            self.second = Second::Never;
+        }
+        if is_other_left && rank(&result) > Rank::Served {
+            self.twin(sending).end(|attempt| attempt.set_result(&result));
+            self.spare = Some((sending, result));
+            return None;
+        }
+        if is_other_left && !was_sent {
+            self.config.budget.give_back();
+        }
+        Some(self.settle(sending, result, was_sent))
+    }
+
+    /// What the caller gets: this, or what the other sending ended with if that is better.
+    fn settle(
+        &mut self,
+        mut sending: Sending,
+        mut result: Result<Response<R>, S::Error>,
+        was_sent_twice: bool,
+    ) -> Result<Response<R>, S::Error> {
+        if let Some((other, spare)) = self.spare.take() {
+            let (this, that) = (rank(&result), rank(&spare));
+            // Of two that are alike, the second knows what became of the first.
+            if that < this || (that == this && other == Sending::Second) {
+                self.twin(sending).end(|attempt| attempt.set_result(&result));
+                (sending, result) = (other, spare);
+            }
+        }
+        let Ok(response) = &mut result else { return result };
+        if response.status().is_success() {
+            self.config.budget.deposit();
+        }
+        if was_sent_twice && let Some(served) = response.extensions_mut().remove::<Served>() {
+            let late = match (sending, self.limit.mode) {
+                (Sending::First, _) => Late::HedgeLost,
+                (Sending::Second, Mode::MoveOn) => Late::MovedOn,
+                (Sending::Second, Mode::Hedge) => Late::HedgeWon,
+            };
+            let [first, second] = &self.twins;
+            let (others, offset) = match sending {
+                Sending::First => (second.attempts(), Duration::ZERO),
+                Sending::Second => (first.attempts(), first.since_arrival(self.second_at)),
+            };
+            response.extensions_mut().insert(served.beside(others, offset, late));
+        }
+        result
+    }
+}
+
+impl<S: Service<Request<B>>, B> Watch<S, B> {
+    /// Watches the first sending, which `twin` was given to, of a request of which `request` is a copy.
+    pub(super) fn new(
+        inner: S,
+        config: Arc<Config>,
+        limit: Limit,
+        request: SavedRequest<B>,
+        twin: &Twin,
+        now: Instant,
+    ) -> Self {
+        Self {
+            inner,
+            second: Second::NotYet,
+            config,
+            limit,
+            request,
+            twins: [twin.clone(), twin.other()],
+            timer: AttemptTimer::default(),
+            second_at: now,
+            spare: None,
+        }
+    }
+
+    const fn twin(&self, sending: Sending) -> &Twin {
+        &self.twins[sending as usize]
+    }
+}
+
+/// What a sending ended with: the less, the better for the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Served,
+    /// What every backend would say of this request.
+    Rejected,
+    /// Worth coming back for, after this time.
+    Refused(Duration),
+    Failed,
+    Broken,
+}
+
+fn rank<R, E>(result: &Result<Response<R>, E>) -> Rank {
+    let Ok(response) = result else { return Rank::Broken };
+    let status = response.status();
+    match Outcome::of_response(response, clock::wall) {
+        Outcome::Throttled(hint) => Rank::Refused(hint.duration().unwrap_or(Duration::MAX)),
+        Outcome::Answered if status.is_client_error() => Rank::Rejected,
+        Outcome::Answered if !status.is_server_error() => Rank::Served,
+        _ => Rank::Failed,
+    }
+}
+
+/// Runs while one attempt is under way, and anew with the next one.
+#[derive(Default)]
+struct AttemptTimer {
+    attempt: Option<u32>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl AttemptTimer {
+    /// Whether it has been under way for `time`, if this `attempt` is.
+    fn poll(&mut self, attempt: Option<u32>, time: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        if self.attempt != attempt {
+            self.attempt = attempt;
+            if attempt.is_some() {
+                let until = clock::now() + time;
+                match &mut self.sleep {
+                    Some(sleep) => clock::reset(sleep.as_mut(), until),
+                    None => self.sleep = Some(clock::sleep_until(until)),
+                }
+            }
+        }
+        match &mut self.sleep {
+            Some(sleep) if attempt.is_some() => sleep.as_mut().poll(cx),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Runs for its whole time again.
+    fn restart(&mut self) {
+        self.attempt = None;
+    }
+}
+
+/// After so long without an answer a request is taken for accepted: a refusal takes tens of
+/// milliseconds, over an ocean too.
+const ACCEPTED_AFTER: Duration = Duration::from_secs(1);

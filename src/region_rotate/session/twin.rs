@@ -1,0 +1,61 @@
+//! Beside another sending of the same request: tells where this one is, and leaves out where that is.
+
+use std::sync::Arc;
+
+use http::{Extensions, Response};
+
+use super::{ColdState, Session};
+use crate::{
+    AttemptBudget,
+    classify::{Outcome, Refusal},
+    served::Attempt,
+    twin::Twin,
+};
+
+impl Session {
+    /// Counts in `budget`, and goes beside another sending of the request if there may be one.
+    pub(super) fn count_attempts(&mut self, budget: &AttemptBudget, overrides: &Extensions) {
+        let twin = Twin::of(budget, overrides);
+        let cold = ColdState { budget: Some(budget.clone()), twin, ..ColdState::default() };
+        self.cold = Some(Box::new(cold));
+        self.leave_out_twin();
+    }
+
+    /// Leaves out the backend that has the other sending now.
+    pub(super) fn leave_out_twin(&mut self) {
+        let pool = self.config.pool.id();
+        if let Some(taken) = self.twin().and_then(|twin| twin.taken_by_other(pool)) {
+            self.tried.insert(taken);
+        }
+    }
+
+    /// Tells that the chosen backend is sent the request.
+    pub(super) fn begin_beside_twin(&self) {
+        if let Some(twin) = self.twin() {
+            let name = Arc::clone(self.config.pool.member(self.backend).name());
+            let attempt = Attempt::new(name, twin.since_arrival(self.since), None, Outcome::Late);
+            twin.begin(self.config.pool.id(), self.backend, attempt);
+        }
+    }
+
+    /// Tells what the last attempt came to.
+    pub(super) fn end_beside_twin(&self) {
+        if let Some(twin) = self.twin()
+            && let Some(last) = self.served.attempts().next_back()
+        {
+            twin.end(|attempt| *attempt = last.clone().begun(attempt.at()));
+        }
+    }
+
+    /// Says of an answer of the pool's own where that would be another one but for the other sending.
+    pub(super) fn note_twin<R>(&self, response: &mut Response<R>) {
+        let pool = self.config.pool.id();
+        if self.twin().and_then(|twin| twin.taken_by_other(pool)).is_some() {
+            Refusal::set_elsewhere(response);
+        }
+    }
+
+    fn twin(&self) -> Option<&Twin> {
+        self.cold.as_ref()?.twin.as_ref()
+    }
+}
