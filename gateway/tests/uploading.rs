@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     served::Gateway,
-    steering::{CHAT, JSON, gateway, status},
+    steering::{CHAT, JSON, gateway},
     witness::{Witness, serving},
 };
 

@@ -40,7 +40,7 @@ fn model(metrics: &Metrics, state: &RunningModel, config: Option<&Model>) -> Val
     let described = backends(ptu, standard).map(|(tier, backend)| {
         let seen = metrics.of(&state.name, &backend.name);
         let pool = if tier == PTU { &state.ptu } else { &state.standard };
-        let own = |(name, left): (&str, _)| left.filter(|_| *name == *backend.name);
+        let own = |(name, left): (&str, Option<Duration>)| left.filter(|_| *name == *backend.name);
         let resting = pool.iter().flat_map(BackendPool::cooldowns).find_map(own);
         let deferred = pool.iter().flat_map(BackendPool::deferred).find_map(own);
         let failures = pool.iter().flat_map(BackendPool::failures);
