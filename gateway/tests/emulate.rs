@@ -2,7 +2,10 @@
 
 use std::{fs, path::PathBuf};
 
-use crate::started::{Started, ran, stderr, stdout};
+use crate::{
+    served::ask,
+    started::{Started, ran, stderr, stdout},
+};
 
 const TWO: &str = r#"
 seed = 7
@@ -94,6 +97,31 @@ fn a_bad_file_is_refused_with_file_line_key_and_remedy_before_anything_listens()
     assert!(told.contains("`tokens_per_secnd`, expected one of `tokens_per_second`"), "{told}");
     let out = ran(&["emulate", "--config", "/nowhere/emulator.toml"]);
     assert!(stderr(&out).contains("/nowhere/emulator.toml: "), "{}", stderr(&out));
+}
+
+#[test]
+fn a_file_can_say_what_fails_how_often_and_when_nobody_can_connect() {
+    let text = TWO
+        .replace("standard = {}", "standard = {}\nfailures = [{ share = 1, status = 503 }]")
+        + "[[resources]]\nname = \"france\"\noutages = [{ share = 1 }]\nkeep_alive = false\n\
+           [[resources.deployments]]\nname = \"gpt-4o\"\nstandard = {}\n";
+    let text = format!("poison = [{{ marker = \"count to 13\", status = 418 }}]\n{text}");
+    let config = file("emulate-failing.toml", &text);
+    let mut emulator = Started::new(&["emulate", "--config", config.to_str().unwrap()]);
+    let [east, sweden, france] = [(); 3].map(|()| emulator.endpoint());
+    let keyed = [("api-key", "key-east")];
+    let path = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21";
+    let chat = |endpoint: &str, key: &[_], words| {
+        let body = format!(r#"{{"messages":[{{"role":"user","content":"{words}"}}]}}"#);
+        ask(endpoint.trim_start_matches("http://"), "POST", path, key, &body)
+            .map(|answer| answer.status())
+    };
+    assert_eq!(chat(&east, &keyed, "count to 12").unwrap(), 200);
+    assert_eq!(chat(&east, &keyed, "count to 13").unwrap(), 418);
+    let path_key = std::env::var("PATH").unwrap();
+    assert_eq!(chat(&sweden, &[("api-key", &path_key)], "count to 12").unwrap(), 503);
+    let refused = chat(&france, &[], "count to 12").unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
 #[test]

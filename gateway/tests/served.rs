@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
@@ -124,20 +124,31 @@ impl Gateway {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Answer {
-        let lines = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n{}\r\n{body}",
-            body.len(),
-            lines.collect::<String>(),
-        );
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        Answer(text)
+        ask(&self.address, method, path, headers, body).unwrap()
     }
+}
+
+/// One request on a connection of its own.
+pub(crate) fn ask(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> io::Result<Answer> {
+    let lines = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n{}\r\n{body}",
+        body.len(),
+        lines.collect::<String>(),
+    );
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.write_all(request.as_bytes())?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(Answer(text))
 }
 
 fn log_beside(config: &Path) -> (PathBuf, File) {

@@ -1,5 +1,6 @@
 //! The TOML of `spillover emulate`, read and checked.
 
+mod failing;
 mod fault;
 mod span;
 mod text;
@@ -15,6 +16,8 @@ use super::Site;
 /// What to emulate.
 pub(super) struct Wanted {
     pub(super) seed: u64,
+    /// Markers of requests, and what happens to those.
+    pub(super) poison: Vec<(String, Fault)>,
     pub(super) resources: Vec<WantedResource>,
 }
 
@@ -50,7 +53,10 @@ impl Wanted {
             resources.push(resource);
             scripts.extend(more);
         }
-        let emulator = Emulator::new(resources).seed(seed.unwrap_or(self.seed));
+        let mut emulator = Emulator::new(resources).seed(seed.unwrap_or(self.seed));
+        for (marker, fault) in self.poison {
+            emulator = emulator.poison(marker, fault);
+        }
         for script in scripts {
             emulator.script(&script.resource, &script.deployment, script.faults);
         }
@@ -85,8 +91,9 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Wanted, Vec<String>> {
         }
         resources.push(check.resource(resource));
     }
+    let poison = check.poison(&parsed.poison);
     if check.problems.is_empty() {
-        Ok(Wanted { seed: parsed.seed.unwrap_or(0), resources })
+        Ok(Wanted { seed: parsed.seed.unwrap_or(0), poison, resources })
     } else {
         Err(check.problems)
     }
@@ -115,6 +122,14 @@ impl Check<'_> {
         for token in text.token.iter().chain(&text.tokens) {
             resource = resource.token(self.secret(token));
         }
+        for outage in &text.outages {
+            if let Some(outage) = self.outage(outage) {
+                resource = resource.outage(outage);
+            }
+        }
+        if text.keep_alive == Some(false) {
+            resource = resource.closes_connections();
+        }
         if text.deployments.is_empty() {
             self.wrong(&text.name, "has no [[resources.deployments]]: add one");
         }
@@ -124,7 +139,7 @@ impl Check<'_> {
             if names[..index].contains(deployment.name.get_ref()) {
                 self.wrong(&deployment.name, "another deployment has this name: rename one");
             }
-            let faults = self.faults(&deployment);
+            let faults = self.faults(&deployment.faults);
             if !faults.is_empty() {
                 let deployment = deployment.name.get_ref().clone();
                 scripts.push(Script { resource: name.clone(), deployment, faults });
@@ -139,6 +154,9 @@ impl Check<'_> {
 
     fn deployment(&mut self, text: DeploymentText, names: &[String]) -> Option<Deployment> {
         let mut deployment = self.limited(&text)?;
+        for (share, fault) in self.failures(&text.failures) {
+            deployment = deployment.fails(share, fault);
+        }
         if let Some(model) = text.model {
             deployment = deployment.model(model);
         }
@@ -188,17 +206,6 @@ impl Check<'_> {
             ptu = ptu.output_weight(weight);
         }
         ptu
-    }
-
-    fn faults(&mut self, text: &DeploymentText) -> Vec<Fault> {
-        let mut faults = Vec::new();
-        for fault in &text.faults {
-            match fault.get_ref().faults() {
-                Ok(more) => faults.extend(more),
-                Err(problem) => self.wrong(fault, &problem),
-            }
-        }
-        faults
     }
 
     /// A key as it stands, or where `env:` or `file:` point to.

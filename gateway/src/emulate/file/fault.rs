@@ -1,4 +1,4 @@
-//! Scripted misbehaviour as TOML: which fault, how often, how late.
+//! Misbehaviour as TOML: which fault, how late, and to which requests.
 
 use std::collections::BTreeMap;
 
@@ -18,14 +18,55 @@ pub(super) struct FaultText {
     hidden_throttle: Option<Span>,
     after: Option<Span>,
     times: Option<u32>,
+    share: Option<f64>,
+    marker: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
     body: Option<String>,
 }
 
 impl FaultText {
-    /// The fault as often as it is wanted.
-    pub(super) fn faults(&self) -> Result<Vec<Fault>, String> {
+    /// Of the list `faults`: the fault as often as it is wanted.
+    pub(super) fn scripted(&self) -> Result<Vec<Fault>, String> {
+        if self.share.is_some() || self.marker.is_some() {
+            return Err(
+                "share belongs into `failures`, marker into `poison`: a fault in this list \
+                        happens to one request, whichever it is"
+                    .to_owned(),
+            );
+        }
+        let times = self.times.unwrap_or(1);
+        if times > MAX_TIMES {
+            return Err(format!("times is more than {MAX_TIMES}"));
+        }
+        Ok(vec![self.fault()?; times as usize])
+    }
+
+    /// Of the list `failures`: the share of the requests, and what happens to them.
+    pub(super) fn drawn(&self) -> Result<(f64, Fault), String> {
+        match self.share {
+            _ if self.times.is_some() || self.marker.is_some() => {
+                Err("times belongs into `faults`, marker into `poison`: remove it".to_owned())
+            }
+            Some(share) if (0.0..=1.0).contains(&share) => Ok((share, self.fault()?)),
+            _ => Err("needs a share of the requests from 0 to 1: add `share = 0.01`".to_owned()),
+        }
+    }
+
+    /// Of the list `poison`: what a request carries, and what happens to it.
+    pub(super) fn marked(&self) -> Result<(String, Fault), String> {
+        match &self.marker {
+            _ if self.times.is_some() || self.share.is_some() => {
+                Err("times belongs into `faults`, share into `failures`: remove it".to_owned())
+            }
+            Some(marker) if !marker.is_empty() => Ok((marker.clone(), self.fault()?)),
+            _ => Err("needs what a request has in its body or in a header: add \
+                      `marker = \"POISON\"`"
+                .to_owned()),
+        }
+    }
+
+    fn fault(&self) -> Result<Fault, String> {
         let mut fault = self.kind()?;
         for (name, value) in &self.headers {
             let legal = name.parse::<HeaderName>().is_ok() && HeaderValue::from_str(value).is_ok();
@@ -43,11 +84,7 @@ impl FaultText {
         if let Some(after) = self.after {
             fault = fault.after(after.0);
         }
-        let times = self.times.unwrap_or(1);
-        if times > MOST {
-            return Err(format!("times is more than {MOST}"));
-        }
-        Ok(vec![fault; times as usize])
+        Ok(fault)
     }
 
     fn kind(&self) -> Result<Fault, String> {
@@ -78,4 +115,4 @@ impl FaultText {
     }
 }
 
-const MOST: u32 = 100_000;
+const MAX_TIMES: u32 = 100_000;

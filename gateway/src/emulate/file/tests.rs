@@ -13,17 +13,7 @@ const HEAD: &str = "[[resources]]\nname = \"east\"\n";
 
 #[test]
 fn the_file_of_the_help_is_taken() {
-    let text = "seed = 7\n[[resources]]\nname = \"contoso-east\"\nregion = \"East US\"\n\
-        key = \"key-east\"\nlisten = \"127.0.0.1:8101\"\n\
-        [[resources.deployments]]\nname = \"gpt-4o-ptu\"\nmodel = \"gpt-4o\"\n\
-        ptu = { tokens_per_second = 5000, bucket = \"10s\", output_weight = 3 }\n\
-        pace = { first_token = \"200ms\", per_token = \"15ms\" }\n\
-        spillover = \"gpt-4o\"\nhides_throttles = false\n\
-        [[resources.deployments]]\nname = \"gpt-4o\"\n\
-        standard = { tokens_per_minute = 60000, requests_per_minute = 360 }\n\
-        faults = [{ pass = true, times = 2 },\n\
-        { status = 503, after = \"1s\", headers = { retry-after = \"5\" }, body = \"\" },\n\
-        { reset = true }, { cut_after = 3 }, { hidden_throttle = \"20s\" }]\n";
+    let text = include_str!("../example.toml");
     let wanted = parse(Path::new("e.toml"), text).map_err(|problems| problems.join("\n")).unwrap();
     assert_eq!(wanted.seed, 7);
     assert_eq!(wanted.resources[0].place.deployments, ["gpt-4o-ptu", "gpt-4o"]);
@@ -51,6 +41,33 @@ fn a_mistake_is_told_with_its_line_its_key_and_what_belongs_there() {
             "faults: status must lie",
         ),
         (format!("{HEAD}key = \"env:NOBODY_SET_THIS\"\n"), 3, "key: the variable NOBODY_SET_THIS"),
+        (
+            format!(
+                "{HEAD}{deployment}standard = {{}}\nfaults = [{{ reset = true, share = 1 }}]\n"
+            ),
+            6,
+            "faults: share belongs into `failures`",
+        ),
+        (
+            format!("{HEAD}{deployment}standard = {{}}\nfailures = [{{ status = 500 }}]\n"),
+            6,
+            "failures: needs a share of the requests from 0 to 1",
+        ),
+        (
+            format!(
+                "{HEAD}{deployment}standard = {{}}\nfailures = [{{ status = 500, share = 0.7 }}, \
+                 {{ reset = true, share = 0.4 }}]\n"
+            ),
+            6,
+            "the shares add up to more than 1",
+        ),
+        ("poison = [{ status = 500 }]\n".to_owned(), 1, "poison: needs what a request has"),
+        (format!("{HEAD}outages = [{{ at = \"1s\" }}]\n"), 3, "outages: is `{ at = "),
+        (
+            format!("{HEAD}outages = [{{ every = \"1s\", lasts = \"1s\" }}]\n"),
+            3,
+            "outages: lasts until the next one begins",
+        ),
         (HEAD.to_owned(), 2, "name: has no [[resources.deployments]]"),
         ("[[resources]]\nname = \"a b\"\n".to_owned(), 2, "name: is no host name"),
         (format!("{HEAD}{HEAD}"), 4, "name: another resource has this name"),

@@ -12,6 +12,8 @@ use super::{fault::FaultText, span::Span};
 pub(super) struct FileText {
     pub(super) seed: Option<u64>,
     #[serde(default)]
+    pub(super) poison: Vec<Spanned<FaultText>>,
+    #[serde(default)]
     pub(super) resources: Vec<ResourceText>,
 }
 
@@ -27,6 +29,9 @@ pub(super) struct ResourceText {
     #[serde(default)]
     pub(super) tokens: Vec<Spanned<String>>,
     pub(super) listen: Option<SocketAddr>,
+    pub(super) keep_alive: Option<bool>,
+    #[serde(default)]
+    pub(super) outages: Vec<Spanned<OutageText>>,
     #[serde(default)]
     pub(super) deployments: Vec<DeploymentText>,
 }
@@ -44,6 +49,17 @@ pub(super) struct DeploymentText {
     pub(super) hides_throttles: bool,
     #[serde(default)]
     pub(super) faults: Vec<Spanned<FaultText>>,
+    #[serde(default)]
+    pub(super) failures: Vec<Spanned<FaultText>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OutageText {
+    pub(super) at: Option<Span>,
+    pub(super) every: Option<Span>,
+    pub(super) lasts: Option<Span>,
+    pub(super) share: Option<f64>,
 }
 
 #[derive(Deserialize)]
