@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use serde_json::Value;
 
-use crate::routes::Operation;
+use crate::{routes::Operation, tier::Tier};
 
 /// The tokens of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub(crate) struct Ask {
     /// Reasoning that some resource has encrypted for itself.
     pub(crate) encrypted: Vec<String>,
     pub(crate) include_encrypted: bool,
+    /// `None` when the request does not name one; its answer does not either, then.
+    pub(crate) tier: Option<Tier>,
 }
 
 /// Why a body is refused with 400.
@@ -103,6 +105,7 @@ impl Ask {
                 .get("include")
                 .and_then(Value::as_array)
                 .is_some_and(|parts| parts.contains(&"reasoning.encrypted_content".into())),
+            tier: tier(body)?,
         })
     }
 }
@@ -189,6 +192,16 @@ fn flag(body: &Value, field: &'static str) -> Result<bool, Complaint> {
     match body.get(field) {
         None | Some(Value::Null) => Ok(false),
         Some(value) => value.as_bool().ok_or_else(|| wrong_type(field, "true or false")),
+    }
+}
+
+fn tier(body: &Value) -> Result<Option<Tier>, Complaint> {
+    match body.get("service_tier") {
+        None | Some(Value::Null) => Ok(None),
+        Some(name) => match name.as_str().and_then(Tier::parse) {
+            Some(tier) => Ok(Some(tier)),
+            None => Err(wrong_type("service_tier", "auto, default, flex or priority")),
+        },
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use crate::{Refusal, answer::head};
+
 /// What happens to one request instead of, or on top of, the ordinary answer.
 ///
 /// A fault is taken by the first request that reaches the scripted deployment, after its key was
@@ -13,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 #[derive(Clone, Debug)]
 pub struct Fault {
     pub(crate) kind: FaultKind,
+    pub(crate) silence: Duration,
     pub(crate) delay: Duration,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Option<Bytes>,
@@ -22,7 +25,7 @@ pub struct Fault {
 pub(crate) enum FaultKind {
     Pass,
     Status(StatusCode),
-    Hidden(Duration),
+    Refusal { refusal: Refusal, wait: Option<Duration>, in_stream: bool },
     Reset,
     Cut(usize),
 }
@@ -45,10 +48,10 @@ impl Fault {
         Self::new(FaultKind::Status(status))
     }
 
-    /// A refusal hidden in an event stream: status 200, `retry-after` in whole seconds, then the
-    /// events `response.created`, `error` and `response.failed`.
-    pub fn hidden_throttle(retry_after: Duration) -> Self {
-        Self::new(FaultKind::Hidden(retry_after))
+    /// Refuses in the words, with the status and the headers of `refusal`. No `retry-after` headers
+    /// unless [added](Self::retry_after).
+    pub fn refusal(refusal: Refusal) -> Self {
+        Self::new(FaultKind::Refusal { refusal, wait: None, in_stream: false })
     }
 
     /// Resets the connection instead of answering. In process the service fails with
@@ -88,6 +91,28 @@ impl Fault {
         self
     }
 
+    /// Says how long to wait: `retry-after-ms`, `retry-after` in whole seconds, rounded up, and in
+    /// words. On what is no [`Fault::refusal`] only the headers.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        if let FaultKind::Refusal { wait: stated, .. } = &mut self.kind {
+            *stated = Some(wait);
+        } else {
+            head::show_wait(wait, &mut self.headers);
+        }
+        self
+    }
+
+    /// Hides a [`Fault::refusal`] behind status 200, where an answer would be streamed: the events
+    /// that precede output, then an `error`. A response that is not streamed has status `failed`.
+    #[must_use]
+    pub fn in_stream(mut self) -> Self {
+        if let FaultKind::Refusal { in_stream, .. } = &mut self.kind {
+            *in_stream = true;
+        }
+        self
+    }
+
     /// Delays this fault, as [`Fault::delay`] does the ordinary answer.
     #[must_use]
     pub const fn after(mut self, delay: Duration) -> Self {
@@ -95,7 +120,21 @@ impl Fault {
         self
     }
 
+    /// Says nothing for so long, not even the head of an event stream; then comes what
+    /// [`Fault::after`] still holds back.
+    #[must_use]
+    pub const fn silent_for(mut self, silence: Duration) -> Self {
+        self.silence = silence;
+        self
+    }
+
     fn new(kind: FaultKind) -> Self {
-        Self { kind, delay: Duration::ZERO, headers: HeaderMap::new(), body: None }
+        Self {
+            kind,
+            silence: Duration::ZERO,
+            delay: Duration::ZERO,
+            headers: HeaderMap::new(),
+            body: None,
+        }
     }
 }

@@ -86,6 +86,7 @@ pub use crate::{
     fault::Fault,
     outage::Outage,
     ptu::Ptu,
+    refusal::Refusal,
     resource::{Deployment, Pace, Resource},
     serve::Serving,
     service::{EmulatorService, ResponseFuture},
@@ -97,12 +98,14 @@ use crate::{registry::Registry, site::Site};
 mod answer;
 mod ask;
 mod body;
+mod call;
 mod clock;
 mod fault;
 mod flight;
 mod outage;
 mod prompt_cache;
 mod ptu;
+mod refusal;
 mod registry;
 mod resource;
 mod routes;
@@ -111,6 +114,7 @@ mod service;
 mod site;
 mod standard;
 mod stats;
+mod tier;
 mod visit;
 
 /// Hidden: the simulator and the gateway's `load` replay traces against the emulator, and both read

@@ -15,6 +15,7 @@ pub struct Ptu {
     rate: f64,
     bucket_seconds: f64,
     output_weight: f64,
+    too_large: Option<(f64, Duration)>,
 }
 
 impl Ptu {
@@ -25,6 +26,7 @@ impl Ptu {
             rate: within(tokens_per_second, 1e-3, 1e8),
             bucket_seconds: 10.0,
             output_weight: 3.0,
+            too_large: None,
         }
     }
 
@@ -44,6 +46,14 @@ impl Ptu {
     #[must_use]
     pub const fn output_weight(mut self, weight: f64) -> Self {
         self.output_weight = within(weight, 0.0, 1_000.0);
+        self
+    }
+
+    /// Refuses each request that is estimated to cost more than `tokens`, whatever the level, with
+    /// this hint. Off by default.
+    #[must_use]
+    pub const fn refuses_above(mut self, tokens: u64, hint: Duration) -> Self {
+        self.too_large = Some((tokens as f64, hint));
         self
     }
 
@@ -78,6 +88,9 @@ impl Bucket {
 
     /// Takes `tokens` in, or tells in whole milliseconds when the level will be below 100 %.
     pub(crate) fn admit(&mut self, now: Duration, tokens: f64) -> Result<(), Duration> {
+        if let Some((_, hint)) = self.ptu.too_large.filter(|(limit, _)| tokens > *limit) {
+            return Err(hint);
+        }
         if let Some(over) = self.backlog(now).checked_sub(self.depth) {
             // The level is not *below* 100 % when the overshoot has drained exactly, hence the floor
             // plus one instead of a ceiling.
@@ -149,6 +162,15 @@ mod tests {
         assert_eq!(bucket.utilization(T0), 1.0);
         assert_eq!(bucket.admit(T0, 1.0), Err(Duration::from_millis(1)));
         assert_eq!(bucket.admit(T0 + Duration::from_nanos(1), 1.0), Ok(()));
+    }
+
+    #[test]
+    fn what_is_too_large_for_a_ptu_is_refused_at_any_level_and_adds_nothing() {
+        let day = Duration::from_secs(86_400);
+        let mut bucket = Bucket::new(Ptu::new(1_000.0).refuses_above(500, day));
+        assert_eq!(bucket.admit(T0, 500.5), Err(day));
+        assert_eq!(bucket.level(T0), 0.0);
+        assert_eq!(bucket.admit(T0, 500.0), Ok(()));
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub struct Resource {
     pub(crate) prompt_cache: Option<Duration>,
     pub(crate) outages: Vec<Outage>,
     pub(crate) keep_alive: bool,
+    pub(crate) http2_streams: Option<u32>,
 }
 
 impl Resource {
@@ -33,6 +34,7 @@ impl Resource {
             prompt_cache: None,
             outages: Vec::new(),
             keep_alive: true,
+            http2_streams: None,
         }
     }
 
@@ -91,6 +93,14 @@ impl Resource {
         self
     }
 
+    /// Takes so many requests at the same time on one HTTP/2 connection, and resets those beyond with
+    /// `REFUSED_STREAM` (RFC 9113 section 5.1.2). Defaults to hyper's limit, 200.
+    #[must_use]
+    pub const fn http2_streams(mut self, streams: u32) -> Self {
+        self.http2_streams = Some(streams);
+        self
+    }
+
     /// Adds a deployment.
     #[must_use]
     pub fn deployment(mut self, deployment: Deployment) -> Self {
@@ -121,7 +131,11 @@ pub struct Deployment {
     pub(crate) pace: Pace,
     pub(crate) spillover: Option<String>,
     pub(crate) hides_throttles: bool,
+    pub(crate) keepalive: Option<Duration>,
+    pub(crate) filters_prompts: bool,
     pub(crate) failures: Vec<(f64, Fault)>,
+    pub(crate) flex: Option<Standard>,
+    pub(crate) priority: Option<Standard>,
 }
 
 /// What limits a deployment.
@@ -173,6 +187,40 @@ impl Deployment {
         self
     }
 
+    /// Sends an event into each stream that was silent for so long (at least a millisecond): a
+    /// `keepalive` into those of responses, as the service does after 30 s, a comment into others. Off
+    /// by default.
+    #[must_use]
+    pub fn keepalive(mut self, silence: Duration) -> Self {
+        self.keepalive = Some(silence.max(Duration::from_millis(1)));
+        self
+    }
+
+    /// Begins each stream of chat with a chunk that has no choices but what the content filter says
+    /// of the prompt, as deployments with default filters do. Off by default.
+    #[must_use]
+    pub const fn filters_prompts(mut self) -> Self {
+        self.filters_prompts = true;
+        self
+    }
+
+    /// Has the service tier `flex`, with this capacity besides the deployment's quota: once that is
+    /// used up, requests of the tier are refused with [`Refusal::Flex`](crate::Refusal::Flex) and
+    /// others are not (Azure page "Flex processing"). Without it, as by default, they get 400.
+    #[must_use]
+    pub const fn flex(mut self, capacity: Standard) -> Self {
+        self.flex = Some(capacity);
+        self
+    }
+
+    /// Has the service tier `priority`, with this capacity: what is beyond it is served as default,
+    /// which the answer's `service_tier` says. Without it, as by default, such requests get 400.
+    #[must_use]
+    pub const fn priority(mut self, capacity: Standard) -> Self {
+        self.priority = Some(capacity);
+        self
+    }
+
     /// Spoils a share of the requests, each by a draw of its own from the emulator's
     /// [seed](crate::Emulator::seed): 0.01 is one in a hundred. Requests that a
     /// [script](crate::Emulator::script) has a fault for are left to it. May be called for several
@@ -197,7 +245,11 @@ impl Deployment {
             pace: Pace::default(),
             spillover: None,
             hides_throttles: false,
+            keepalive: None,
+            filters_prompts: false,
             failures: Vec::new(),
+            flex: None,
+            priority: None,
         }
     }
 }

@@ -130,7 +130,12 @@ async fn connection(service: EmulatorService, stream: TcpStream) {
     let fuse = Arc::new(AtomicBool::new(false));
     let stream = Fused { stream, fuse: Arc::clone(&fuse) };
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().keep_alive(service.keeps_alive());
+    if let Some(place) = service.place() {
+        server.http1().keep_alive(place.keep_alive);
+        if let Some(streams) = place.http2_streams {
+            server.http2().max_concurrent_streams(streams);
+        }
+    }
     let answer = service_fn(move |request: http::Request<Incoming>| {
         let answer = service.clone().call(request);
         let fuse = Arc::clone(&fuse);

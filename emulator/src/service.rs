@@ -62,9 +62,9 @@ impl EmulatorService {
         Self { registry, listener: Some(Listener { place, pause }) }
     }
 
-    /// Whether the resource's HTTP/1.1 connections take more than one request.
-    pub(crate) fn keeps_alive(&self) -> bool {
-        self.listener.is_none_or(|listener| self.registry.places[listener.place].keep_alive)
+    /// The resource of the listener, if there is one.
+    pub(crate) fn place(&self) -> Option<&Place> {
+        self.listener.map(|listener| &self.registry.places[listener.place])
     }
 
     /// When the listener's resource cannot be connected to; never, without a listener.

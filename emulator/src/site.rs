@@ -10,12 +10,13 @@ use http::HeaderValue;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
-    Counts, Deployment, Fault,
+    Counts, Deployment, Fault, Refusal,
     ask::{Ask, Bill},
     clock::Clock,
     ptu::Bucket,
     resource::{Capacity, Pace},
-    standard::{Axis, Reading, Windows},
+    standard::{Reading, Windows},
+    tier::{Tier, TierError, Tiers},
 };
 
 /// A deployment at work.
@@ -29,6 +30,8 @@ pub(crate) struct Site {
     pub(crate) pace: Pace,
     pub(crate) spillover: Option<String>,
     pub(crate) hides_throttles: bool,
+    pub(crate) keepalive: Option<Duration>,
+    pub(crate) filters_prompts: bool,
     failures: Vec<(f64, Fault)>,
     state: Mutex<State>,
 }
@@ -36,6 +39,7 @@ pub(crate) struct Site {
 #[derive(Debug)]
 struct State {
     quota: Quota,
+    tiers: Tiers,
     script: VecDeque<Fault>,
     counts: Counts,
     draw: SmallRng,
@@ -59,9 +63,12 @@ pub(crate) enum Gauge {
 /// The quota's verdict on a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Verdict {
-    Admitted(Bill),
-    /// Until when, and for which of a Standard deployment's quotas.
-    Refused(Duration, Option<Axis>),
+    /// At this cost, by this tier.
+    Admitted(Bill, Tier),
+    /// Of a tier that the deployment does not have.
+    NoTier(Tier),
+    /// For how long, and why.
+    Refused(Duration, Refusal),
 }
 
 impl Site {
@@ -78,9 +85,12 @@ impl Site {
             pace: deployment.pace,
             spillover: deployment.spillover,
             hides_throttles: deployment.hides_throttles,
+            keepalive: deployment.keepalive,
+            filters_prompts: deployment.filters_prompts,
             failures: deployment.failures,
             state: Mutex::new(State {
                 quota,
+                tiers: Tiers::new(deployment.flex, deployment.priority),
                 script: VecDeque::new(),
                 counts: Counts::default(),
                 draw: SmallRng::seed_from_u64(0),
@@ -113,14 +123,24 @@ impl Site {
         let now = clock.now();
         let mut bill =
             Bill { prompt: ask.prompt, cached: ask.cached, most: ask.most, completion: 0 };
+        let asked = ask.tier.unwrap_or(Tier::Default);
+        let tokens = bill.prompt.saturating_add(bill.most);
+        let tier = match state.tiers.admit(now, asked, tokens) {
+            Ok(tier) => tier,
+            Err(error) => {
+                let verdict = match error {
+                    TierError::Missing(tier) => Verdict::NoTier(tier),
+                    TierError::Refused(wait, refusal) => Verdict::Refused(wait, refusal),
+                };
+                return (verdict, state.quota.gauge(now));
+            }
+        };
         let outcome = match &mut state.quota {
             Quota::Ptu(bucket) => {
                 let estimate = bucket.ptu().cost(&bill, bill.most);
-                bucket.admit(now, estimate).map_err(|wait| (wait, None))
+                bucket.admit(now, estimate).map_err(|wait| (wait, Refusal::Utilization))
             }
-            Quota::Standard(windows) => windows
-                .admit(now, bill.prompt.saturating_add(bill.most))
-                .map_err(|refusal| (refusal.wait, Some(refusal.axis))),
+            Quota::Standard(windows) => windows.admit(now, tokens),
         };
         let gauge = state.quota.gauge(now);
         let verdict = match outcome {
@@ -132,9 +152,9 @@ impl Site {
                 };
                 state.counts.admitted += 1;
                 state.counts.prompt_tokens = state.counts.prompt_tokens.saturating_add(bill.prompt);
-                Verdict::Admitted(bill)
+                Verdict::Admitted(bill, tier)
             }
-            Err((wait, axis)) => Verdict::Refused(wait, axis),
+            Err((wait, refusal)) => Verdict::Refused(wait, refusal),
         };
         (verdict, gauge)
     }
@@ -192,6 +212,11 @@ impl Site {
 
     pub(crate) fn is_ptu(&self) -> bool {
         matches!(self.lock().quota, Quota::Ptu(_))
+    }
+
+    /// Why it refuses, where nothing else is said.
+    pub(crate) fn usual_refusal(&self) -> Refusal {
+        if self.is_ptu() { Refusal::Utilization } else { Refusal::Tokens }
     }
 
     pub(crate) fn counts(&self) -> Counts {

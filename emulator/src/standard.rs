@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::Refusal;
+
 /// The quota of a Standard deployment.
 ///
 /// As the Azure page "Manage quota" has it: the estimate of a request (prompt and `max_tokens`) is
@@ -12,6 +14,8 @@ use std::time::Duration;
 pub struct Standard {
     tokens: Option<u64>,
     requests: Option<u64>,
+    /// Of refusals for a request's size.
+    too_large_for: Option<Duration>,
 }
 
 impl Standard {
@@ -21,12 +25,13 @@ impl Standard {
         Self {
             tokens: Some(if tokens == 0 { 1 } else { tokens }),
             requests: Some(if requests == 0 { 1 } else { requests }),
+            too_large_for: None,
         }
     }
 
     /// No limits and no `x-ratelimit-*` headers.
     pub const fn unlimited() -> Self {
-        Self { tokens: None, requests: None }
+        Self { tokens: None, requests: None, too_large_for: None }
     }
 
     /// So many requests a minute instead of the default; the share of ten seconds, at least 1, is
@@ -36,20 +41,15 @@ impl Standard {
         self.requests = Some(requests);
         self
     }
-}
 
-/// Which quota is used up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Axis {
-    Tokens,
-    Requests,
-}
-
-/// A refusal: for which quota, and until when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Exhausted {
-    pub(crate) axis: Axis,
-    pub(crate) wait: Duration,
+    /// Refuses a request that is larger than what is left of the tokens, always with this hint,
+    /// instead of letting the last one overshoot: the service has been seen to send 86,400 s, while
+    /// smaller requests went on to pass.
+    #[must_use]
+    pub const fn refuses_by_size(mut self, hint: Duration) -> Self {
+        self.too_large_for = Some(hint);
+        self
+    }
 }
 
 /// One counter as the `x-ratelimit-*` headers show it.
@@ -68,6 +68,7 @@ pub(crate) struct Windows {
     begun: Option<Duration>,
     tokens: Option<Counter>,
     requests: Option<Counter>,
+    too_large_for: Option<Duration>,
 }
 
 impl Windows {
@@ -77,32 +78,38 @@ impl Windows {
             begun: None,
             tokens: quota.tokens.map(|limit| Counter::new(limit, MINUTE)),
             requests: quota.requests.map(|limit| Counter::new(per_ten_seconds(limit), TEN_SECONDS)),
+            too_large_for: quota.too_large_for,
         }
     }
 
     /// Counts a request of `tokens`; refuses it when a counter had reached its limit before.
     ///
     /// A refused request counts as one of the requests; its tokens would only make the hint a lie.
-    pub(crate) fn admit(&mut self, now: Duration, tokens: u64) -> Result<(), Exhausted> {
+    pub(crate) fn admit(&mut self, now: Duration, tokens: u64) -> Result<(), (Duration, Refusal)> {
         let age = self.age(now);
-        let mut refusal: Option<Exhausted> = None;
-        let counters = [(Axis::Requests, &mut self.requests), (Axis::Tokens, &mut self.tokens)];
-        for (axis, counter) in counters {
+        let mut refused: Option<(Duration, Refusal)> = None;
+        let counters = [(Refusal::Calls, &mut self.requests), (Refusal::Tokens, &mut self.tokens)];
+        for (refusal, counter) in counters {
             let Some(counter) = counter else { continue };
             // Both are open again only when the later one is.
             if let Some(wait) = counter.closed_for(age)
-                && refusal.is_none_or(|other| other.wait < wait)
+                && refused.is_none_or(|(other, _)| other < wait)
             {
-                refusal = Some(Exhausted { axis, wait });
+                refused = Some((wait, refusal));
             }
         }
-        let tokens = if refusal.is_some() { 0 } else { tokens };
+        if let (Some(hint), Some(counter)) = (self.too_large_for, &self.tokens)
+            && counter.used.saturating_add(tokens) > counter.limit
+        {
+            refused = Some((hint, Refusal::Tokens));
+        }
+        let tokens = if refused.is_some() { 0 } else { tokens };
         for (counter, amount) in [(&mut self.requests, 1), (&mut self.tokens, tokens)] {
             if let Some(counter) = counter {
                 counter.used = counter.used.saturating_add(amount);
             }
         }
-        refusal.map_or(Ok(()), Err)
+        refused.map_or(Ok(()), Err)
     }
 
     pub(crate) fn tokens(&self, now: Duration) -> Option<Reading> {
@@ -188,9 +195,8 @@ mod tests {
         assert_eq!(windows.admit(T0, 9_999), Ok(()));
         assert_eq!(windows.admit(after(1.0), 5_000), Ok(()), "the counter had not reached it");
         assert_eq!(windows.tokens(after(1.0)).unwrap().remaining, -4_999);
-        let refusal = windows.admit(after(20.5), 1).unwrap_err();
-        assert_eq!(refusal.axis, Axis::Tokens);
-        assert_eq!(refusal.wait, Duration::from_millis(39_500));
+        let refused = windows.admit(after(20.5), 1).unwrap_err();
+        assert_eq!(refused, (Duration::from_millis(39_500), Refusal::Tokens));
         assert!(windows.admit(after(59.999), 1).is_err());
         assert_eq!(windows.admit(after(60.0), 1), Ok(()));
         assert_eq!(windows.tokens(after(60.0)).unwrap().remaining, 9_999);
@@ -202,8 +208,8 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(windows.admit(T0, 0), Ok(()));
         }
-        let refusal = windows.admit(after(2.0), 0).unwrap_err();
-        assert_eq!(refusal, Exhausted { axis: Axis::Requests, wait: Duration::from_secs(8) });
+        let refused = windows.admit(after(2.0), 0).unwrap_err();
+        assert_eq!(refused, (Duration::from_secs(8), Refusal::Calls));
         assert_eq!(windows.admit(after(10.0), 0), Ok(()));
     }
 
@@ -211,8 +217,21 @@ mod tests {
     fn when_both_are_used_up_the_later_reset_is_told() {
         let mut windows = Windows::new(Standard::tokens_per_minute(1_000).requests_per_minute(6));
         assert_eq!(windows.admit(T0, 1_000), Ok(()));
-        let refusal = windows.admit(T0, 1).unwrap_err();
-        assert_eq!(refusal, Exhausted { axis: Axis::Tokens, wait: MINUTE });
+        assert_eq!(windows.admit(T0, 1), Err((MINUTE, Refusal::Tokens)));
+    }
+
+    #[test]
+    fn what_is_larger_than_the_rest_is_refused_for_a_day_and_smaller_ones_pass() {
+        const DAY: Duration = Duration::from_secs(86_400);
+        let quota = Standard::tokens_per_minute(10_000).refuses_by_size(DAY);
+        let mut windows = Windows::new(quota);
+        assert_eq!(windows.admit(T0, 10_001), Err((DAY, Refusal::Tokens)), "whatever is left");
+        assert_eq!(windows.admit(T0, 6_000), Ok(()));
+        assert_eq!(windows.admit(after(1.0), 4_001), Err((DAY, Refusal::Tokens)));
+        assert_eq!(windows.admit(after(2.0), 4_000), Ok(()));
+        assert_eq!(windows.tokens(after(2.0)).unwrap().remaining, 0);
+        assert_eq!(windows.admit(after(60.0), 10_001), Err((DAY, Refusal::Tokens)));
+        assert_eq!(windows.admit(after(60.0), 10_000), Ok(()));
     }
 
     #[test]
@@ -244,11 +263,11 @@ mod tests {
             let mut now = T0;
             for (gap, tokens) in arrivals {
                 now += Duration::from_millis(gap);
-                if let Err(refusal) = windows.admit(now, tokens) {
-                    prop_assert!(refusal.wait > Duration::ZERO && refusal.wait <= MINUTE);
-                    let early = now + refusal.wait - Duration::from_nanos(1);
+                if let Err((wait, _)) = windows.admit(now, tokens) {
+                    prop_assert!(wait > Duration::ZERO && wait <= MINUTE);
+                    let early = now + wait - Duration::from_nanos(1);
                     prop_assert!(windows.clone().admit(early, tokens).is_err());
-                    prop_assert!(windows.clone().admit(now + refusal.wait, tokens).is_ok());
+                    prop_assert!(windows.clone().admit(now + wait, tokens).is_ok());
                 }
             }
         }

@@ -55,7 +55,8 @@ pub struct Counts {
     pub admitted: u64,
     /// Answers with a success status.
     pub ok: u64,
-    /// Refusals: every 429, and those hidden in event streams.
+    /// Refusals: every 429, every [`Fault::refusal`](crate::Fault::refusal), and those hidden in event
+    /// streams.
     pub throttled: u64,
     /// Everything else: faulty requests, scripted errors and resets.
     pub failed: u64,

@@ -6,9 +6,10 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
+    Refusal,
     ask::Complaint,
     routes::{Grammar, Operation},
-    standard::Axis,
+    tier::Tier,
 };
 
 /// A host that no resource answers to: the gateway in front of the service speaks.
@@ -59,6 +60,16 @@ pub(crate) fn complaint(complaint: &Complaint) -> Value {
     }})
 }
 
+/// A service tier that the deployment does not have.
+pub(crate) fn missing_tier(tier: Tier) -> Value {
+    json!({"error": {
+        "message": format!("The service tier '{}' is not supported by this model.", tier.name()),
+        "type": "invalid_request_error",
+        "param": "service_tier",
+        "code": "unsupported_value",
+    }})
+}
+
 /// `previous_response_id` is known to the resource that made the response only.
 pub(crate) fn unknown_response(id: &str) -> Value {
     json!({"error": {
@@ -92,37 +103,58 @@ pub(crate) struct Refused<'a> {
 }
 
 impl Refused<'_> {
-    /// A 429 of a Standard deployment, or of a PTU when there is no axis.
-    pub(crate) fn body(&self, axis: Option<Axis>, wait: Option<Duration>) -> Value {
-        let message = self.message(axis, wait);
-        match self.grammar {
-            Grammar::Classic => coded("429", &message),
-            Grammar::V1 => json!({"error": {
-                "type": "too_many_requests",
-                "code": "rate_limit_exceeded",
+    pub(crate) fn body(&self, refusal: Refusal, wait: Option<Duration>) -> Value {
+        let message = self.message(refusal, wait);
+        match refusal {
+            Refusal::Utilization | Refusal::Tokens | Refusal::Calls
+                if self.grammar == Grammar::Classic =>
+            {
+                coded("429", &message)
+            }
+            Refusal::Overloaded => json!({"type": "error", "error": {
+                "type": refusal.kind(),
+                "message": message,
+            }}),
+            _ => json!({"error": {
+                "type": refusal.kind(),
+                "code": refusal.code(),
                 "message": message,
                 "param": null,
             }}),
         }
     }
 
-    pub(crate) fn message(&self, axis: Option<Axis>, wait: Option<Duration>) -> String {
-        let limit = match axis {
-            Some(Axis::Tokens) => "token rate limit",
-            Some(Axis::Requests) => "call rate limit",
-            // What a PTU writes is not public; its headers are.
-            None => "the capacity",
-        };
+    pub(crate) fn message(&self, refusal: Refusal, wait: Option<Duration>) -> String {
         let retry = wait.map_or_else(String::new, |wait| {
             format!(" Please retry after {} seconds.", whole_seconds(wait))
         });
-        match (self.grammar, axis) {
-            (_, None) => format!(
-                "Requests to the {} Operation have exceeded {limit} of the provisioned deployment {}.{retry}",
+        match refusal {
+            Refusal::Tokens => self.rate_message("token rate limit", &retry),
+            Refusal::Calls => self.rate_message("call rate limit", &retry),
+            Refusal::Utilization => format!(
+                "Requests to the {} Operation have exceeded the capacity of the provisioned \
+                 deployment {}.{retry}",
                 self.operation.name(),
                 self.deployment,
             ),
-            (Grammar::Classic, _) => format!(
+            Refusal::Capacity => format!(
+                "The system is currently experiencing high demand and cannot process your request. \
+                 Your request exceeds the maximum usage size allowed during peak load.{retry} For \
+                 improved capacity reliability, consider switching to Provisioned Throughput."
+            ),
+            Refusal::Flex => {
+                format!("There is no capacity for the service tier 'flex' at the moment.{retry}")
+            }
+            Refusal::Overloaded => "Overloaded".to_owned(),
+            Refusal::ServerOverloaded => {
+                "Our servers are currently overloaded. Please try again later.".to_owned()
+            }
+        }
+    }
+
+    fn rate_message(&self, limit: &str, retry: &str) -> String {
+        match self.grammar {
+            Grammar::Classic => format!(
                 "Requests to the {} Operation under Azure OpenAI API version {} have exceeded {limit} \
                  of your current OpenAI S0 pricing tier.{retry} Please go here: \
                  https://aka.ms/oai/quotaincrease if you would like to further increase the default \
@@ -130,7 +162,7 @@ impl Refused<'_> {
                 self.operation.name(),
                 self.api_version.filter(|version| is_plain(version)).unwrap_or("unknown"),
             ),
-            (Grammar::V1, _) => format!(
+            Grammar::V1 => format!(
                 "Your requests to {} for {} in {} have exceeded the {limit} for your current \
                  AIServices S0 pricing tier.{retry}",
                 self.deployment, self.model, self.region,
@@ -143,7 +175,10 @@ impl Refused<'_> {
 pub(crate) fn scripted(status: StatusCode) -> Value {
     match status.as_u16() {
         401 => wrong_key(),
+        402 => coded("402", "The subscription of this resource is not in good standing."),
+        403 => coded("403", "Access denied due to Virtual Network/Firewall rules."),
         404 => unknown_deployment(),
+        410 => coded("DeploymentDeprecated", "The model of this deployment has been retired."),
         500 => coded(
             "InternalServerError",
             "The server had an error processing your request. Sorry about that!",

@@ -4,11 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{
-    answer::errors::whole_seconds,
-    site::Gauge,
-    standard::{Axis, Reading},
-};
+use crate::{Refusal, answer::errors::whole_seconds, site::Gauge, standard::Reading};
 
 /// Adds what the quota shows of itself on every answer.
 pub(crate) fn show(gauge: &Gauge, headers: &mut HeaderMap) {
@@ -30,19 +26,23 @@ pub(crate) fn show(gauge: &Gauge, headers: &mut HeaderMap) {
     }
 }
 
+/// Adds which of a Standard deployment's quotas refused.
+pub(crate) fn show_axis(refusal: Refusal, headers: &mut HeaderMap) {
+    let (kind, policy) = match refusal {
+        Refusal::Tokens => ("Tokens", "DeploymentRatelimit-Token"),
+        Refusal::Calls => ("Requests", "DeploymentRatelimit-Call"),
+        _ => return,
+    };
+    headers.insert("x-ratelimit-type", HeaderValue::from_static(kind));
+    headers.insert("policy-id", HeaderValue::from_static(policy));
+}
+
 /// Adds the wait of a refusal: exact milliseconds, and seconds rounded up.
-pub(crate) fn show_wait(wait: Duration, axis: Option<Axis>, headers: &mut HeaderMap) {
+pub(crate) fn show_wait(wait: Duration, headers: &mut HeaderMap) {
     let millis = wait.as_nanos().div_ceil(1_000_000);
     let millis = u64::try_from(millis).unwrap_or(u64::MAX);
     headers.insert("retry-after-ms", HeaderValue::from(millis));
     headers.insert(http::header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
-    let (kind, policy) = match axis {
-        Some(Axis::Tokens) => ("Tokens", "DeploymentRatelimit-Token"),
-        Some(Axis::Requests) => ("Requests", "DeploymentRatelimit-Call"),
-        None => return,
-    };
-    headers.insert("x-ratelimit-type", HeaderValue::from_static(kind));
-    headers.insert("policy-id", HeaderValue::from_static(policy));
 }
 
 /// An id in the shape of a UUID, from two numbers.

@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
+use serde_json::Value;
+
 use crate::{
+    Refusal,
     answer::{Speech, words},
     registry::Place,
     routes::Operation,
@@ -26,9 +29,17 @@ pub(crate) fn response(speech: &Speech, status: &str) -> String {
     } else {
         (String::new(), "null".to_owned())
     };
+    let tier = speech.service_tier();
     format!(
-        r#"{{"id":"resp_{id}","object":"response","created_at":{created},"status":"{status}","error":null,"incomplete_details":null,"model":{model},"output":[{output}],"usage":{usage},"metadata":{{}}}}"#
+        r#"{{"id":"resp_{id}","object":"response","created_at":{created},"status":"{status}","error":null,"incomplete_details":null,"model":{model},"output":[{output}],"usage":{usage},"metadata":{{}}{tier}}}"#
     )
+}
+
+/// A response that was refused; the message is a JSON string.
+pub(crate) fn failed_response(speech: &Speech, refusal: Refusal, message: &Value) -> String {
+    let code = Value::from(refusal.code());
+    let error = format!(r#""error":{{"code":{code},"message":{message}}}"#);
+    response(speech, "failed").replacen(r#""error":null"#, &error, 1)
 }
 
 /// The output item that says something.
@@ -54,7 +65,7 @@ pub(crate) fn listing(place: &Place, operation: Operation) -> String {
     let mut list = String::from(r#"{"object":"list","data":["#);
     for (index, site) in place.sites.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
-        let id = serde_json::Value::from(site.name.as_str());
+        let id = Value::from(site.name.as_str());
         let model = &site.model_json;
         let _ = match operation {
             Operation::Deployments => write!(
@@ -75,8 +86,9 @@ fn chat(speech: &Speech) -> String {
     let Speech { id, model, created, .. } = speech;
     let text = words(speech.bill.completion);
     let (reason, usage) = (speech.finish_reason(), speech.usage());
+    let tier = speech.service_tier();
     format!(
-        r#"{{"id":"chatcmpl-{id}","object":"chat.completion","created":{created},"model":{model},"system_fingerprint":"fp_emulator","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}","refusal":null}},"logprobs":null,"finish_reason":"{reason}"}}],"usage":{usage}}}"#
+        r#"{{"id":"chatcmpl-{id}","object":"chat.completion","created":{created},"model":{model},"system_fingerprint":"fp_emulator","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}","refusal":null}},"logprobs":null,"finish_reason":"{reason}"}}],"usage":{usage}{tier}}}"#
     )
 }
 

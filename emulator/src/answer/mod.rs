@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{ask::Bill, routes::Operation};
 
 pub(crate) mod errors;
+pub(crate) mod events;
 pub(crate) mod head;
 pub(crate) mod json;
 pub(crate) mod sse;
@@ -25,11 +26,22 @@ pub(crate) struct Speech {
     pub(crate) include_encrypted: bool,
     pub(crate) dimensions: u64,
     pub(crate) inputs: u64,
+    /// The service tier that served a request which named one.
+    pub(crate) tier: Option<&'static str>,
+    /// Whether a stream of chat begins with what the content filter says.
+    pub(crate) filters_prompts: bool,
+    /// Events in the stream so far that say nothing, which count in sequence numbers.
+    pub(crate) keepalives: u64,
 }
 
 impl Speech {
     fn finish_reason(&self) -> &'static str {
         if self.truncated { "length" } else { "stop" }
+    }
+
+    /// The field `service_tier` with a comma before it, if the answer has it.
+    fn service_tier(&self) -> String {
+        self.tier.map_or_else(String::new, |tier| format!(r#","service_tier":"{tier}""#))
     }
 
     /// The `usage` object in the spelling of chat completions, completions and embeddings.

@@ -14,7 +14,10 @@ use super::*;
 mod answers;
 mod faults;
 mod quota;
+mod refusals;
 mod routing;
+mod silence;
+mod tiers;
 
 const CHAT_PTU: &str = "/openai/deployments/ptu/chat/completions?api-version=2024-02-01";
 const CHAT_STD: &str = "/openai/deployments/std/chat/completions?api-version=2024-02-01";

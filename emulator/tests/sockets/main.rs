@@ -15,6 +15,7 @@ use spillover_emulator::{Deployment, Emulator, Fault, Pace, Ptu, Resource, Servi
 use tokio::net::TcpListener;
 
 mod outages;
+mod streams;
 
 const VERSIONS: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
 

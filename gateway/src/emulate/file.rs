@@ -1,5 +1,6 @@
 //! The TOML of `spillover emulate`, read and checked.
 
+mod capacity;
 mod failing;
 mod fault;
 mod span;
@@ -7,10 +8,10 @@ mod text;
 
 use std::{env, fs, net::SocketAddr, path::Path};
 
-use spillover_emulator::{Deployment, Emulator, Fault, Pace, Ptu, Resource, Standard};
+use spillover_emulator::{Deployment, Emulator, Fault, Pace, Resource};
 use toml::Spanned;
 
-use self::text::{DeploymentText, FileText, PtuText, ResourceText, StandardText};
+use self::text::{DeploymentText, FileText, ResourceText};
 use super::Site;
 
 /// What to emulate.
@@ -130,6 +131,9 @@ impl Check<'_> {
         if text.keep_alive == Some(false) {
             resource = resource.closes_connections();
         }
+        if let Some(streams) = text.http2_streams {
+            resource = resource.http2_streams(streams);
+        }
         if text.deployments.is_empty() {
             self.wrong(&text.name, "has no [[resources.deployments]]: add one");
         }
@@ -157,6 +161,12 @@ impl Check<'_> {
         for (share, fault) in self.failures(&text.failures) {
             deployment = deployment.fails(share, fault);
         }
+        if let Some(capacity) = &text.flex {
+            deployment = deployment.flex(self.quota(capacity));
+        }
+        if let Some(capacity) = &text.priority {
+            deployment = deployment.priority(self.quota(capacity));
+        }
         if let Some(model) = text.model {
             deployment = deployment.model(model);
         }
@@ -172,40 +182,13 @@ impl Check<'_> {
             }
             deployment = deployment.spillover(to.into_inner());
         }
+        if let Some(silence) = text.keepalive {
+            deployment = deployment.keepalive(silence.0);
+        }
+        if text.filters_prompts {
+            deployment = deployment.filters_prompts();
+        }
         Some(if text.hides_throttles { deployment.hides_throttles() } else { deployment })
-    }
-
-    /// A deployment with its capacity, which must be of one kind.
-    fn limited(&mut self, text: &DeploymentText) -> Option<Deployment> {
-        let name = text.name.get_ref().clone();
-        match (&text.ptu, &text.standard) {
-            (Some(ptu), None) => Some(Deployment::ptu(name, self.ptu(ptu))),
-            (None, Some(standard)) => Some(Deployment::standard(name, quota(standard.get_ref()))),
-            _ => {
-                let problem = "needs either `ptu = { tokens_per_second = 5000 }` or \
-                               `standard = { tokens_per_minute = 60000 }`";
-                self.wrong(&text.name, problem);
-                None
-            }
-        }
-    }
-
-    fn ptu(&mut self, text: &Spanned<PtuText>) -> Ptu {
-        let capacity = text.get_ref();
-        if !(1e-3..=1e8).contains(&capacity.tokens_per_second) {
-            self.wrong(text, "tokens_per_second must lie between 0.001 and 100,000,000");
-        }
-        let mut ptu = Ptu::new(capacity.tokens_per_second);
-        if let Some(bucket) = &capacity.bucket {
-            ptu = ptu.bucket_seconds(bucket.get_ref().0.as_secs_f64());
-        }
-        if let Some(weight) = capacity.output_weight {
-            if !(0.0..=1_000.0).contains(&weight) {
-                self.wrong(text, "output_weight must lie between 0 and 1,000");
-            }
-            ptu = ptu.output_weight(weight);
-        }
-        ptu
     }
 
     /// A key as it stands, or where `env:` or `file:` point to.
@@ -230,17 +213,6 @@ impl Check<'_> {
             self.wrong(text, &fault);
         }
         read.unwrap_or_default()
-    }
-}
-
-fn quota(limits: &StandardText) -> Standard {
-    match (limits.tokens_per_minute, limits.requests_per_minute) {
-        (None, None) => Standard::unlimited(),
-        (Some(tokens), None) => Standard::tokens_per_minute(tokens),
-        (None, Some(requests)) => Standard::unlimited().requests_per_minute(requests),
-        (Some(tokens), Some(requests)) => {
-            Standard::tokens_per_minute(tokens).requests_per_minute(requests)
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
-use spillover_emulator::Fault;
+use spillover_emulator::{Fault, Refusal};
 
 use super::span::Span;
 
@@ -15,7 +15,10 @@ pub(super) struct FaultText {
     status: Option<u16>,
     reset: Option<bool>,
     cut_after: Option<usize>,
-    hidden_throttle: Option<Span>,
+    refusal: Option<RefusalText>,
+    retry_after: Option<Span>,
+    in_stream: Option<bool>,
+    silent: Option<Span>,
     after: Option<Span>,
     times: Option<u32>,
     share: Option<f64>,
@@ -81,10 +84,28 @@ impl FaultText {
             }
             fault = fault.body(body.clone());
         }
+        if self.in_stream == Some(true) {
+            if self.refusal.is_none() {
+                return Err("in_stream belongs to a refusal: add `refusal = \"tokens\"`".to_owned());
+            }
+            fault = fault.in_stream();
+        }
+        if let Some(wait) = self.retry_after {
+            fault = fault.retry_after(wait.0);
+        }
+        if let Some(silence) = self.silent {
+            fault = fault.silent_for(silence.0);
+        }
         if let Some(after) = self.after {
             fault = fault.after(after.0);
         }
         Ok(fault)
+    }
+
+    /// Whether it says what an ordinary answer is to be like.
+    fn alters_answers(&self) -> bool {
+        let times = [self.silent, self.after, self.retry_after];
+        times.iter().any(Option::is_some) || !self.headers.is_empty()
     }
 
     fn kind(&self) -> Result<Fault, String> {
@@ -93,25 +114,51 @@ impl FaultText {
             self.status.is_some(),
             self.reset == Some(true),
             self.cut_after.is_some(),
-            self.hidden_throttle.is_some(),
+            self.refusal.is_some(),
         ];
         match stated.iter().filter(|stated| **stated).count() {
-            0 if self.after.is_some() || !self.headers.is_empty() => return Ok(Fault::pass()),
+            0 if self.alters_answers() => return Ok(Fault::pass()),
             1 => {}
             _ => {
-                let kinds = "pass = true, status, reset = true, cut_after, hidden_throttle";
+                let kinds = "pass = true, status, refusal, reset = true, cut_after";
                 return Err(format!("a fault is exactly one of {kinds}"));
             }
         }
-        Ok(match (self.status, self.cut_after, self.hidden_throttle) {
+        Ok(match (self.status, self.cut_after, self.refusal) {
             // A head of 1xx would not be an answer.
             (Some(status @ 200..=599), ..) => Fault::status(status),
             (Some(_), ..) => return Err("status must lie between 200 and 599".to_owned()),
             (_, Some(events), _) => Fault::cut_stream_after(events),
-            (_, _, Some(wait)) => Fault::hidden_throttle(wait.0),
+            (_, _, Some(refusal)) => Fault::refusal(refusal.into()),
             _ if self.reset == Some(true) => Fault::reset(),
             _ => Fault::pass(),
         })
+    }
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RefusalText {
+    Utilization,
+    Tokens,
+    Calls,
+    Capacity,
+    Flex,
+    Overloaded,
+    ServerOverloaded,
+}
+
+impl From<RefusalText> for Refusal {
+    fn from(text: RefusalText) -> Self {
+        match text {
+            RefusalText::Utilization => Self::Utilization,
+            RefusalText::Tokens => Self::Tokens,
+            RefusalText::Calls => Self::Calls,
+            RefusalText::Capacity => Self::Capacity,
+            RefusalText::Flex => Self::Flex,
+            RefusalText::Overloaded => Self::Overloaded,
+            RefusalText::ServerOverloaded => Self::ServerOverloaded,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ fn the_file_of_the_help_is_taken() {
     let wanted = parse(Path::new("e.toml"), text).map_err(|problems| problems.join("\n")).unwrap();
     assert_eq!(wanted.seed, 7);
     assert_eq!(wanted.resources[0].place.deployments, ["gpt-4o-ptu", "gpt-4o"]);
-    assert_eq!(wanted.resources[0].scripts[0].faults.len(), 6, "two passes are two");
+    assert_eq!(wanted.resources[0].scripts[0].faults.len(), 8, "two passes are two");
 }
 
 #[test]
@@ -60,6 +60,28 @@ fn a_mistake_is_told_with_its_line_its_key_and_what_belongs_there() {
             ),
             6,
             "the shares add up to more than 1",
+        ),
+        (
+            format!("{HEAD}{deployment}standard = {{}}\nfaults = [{{ refusal = \"tokns\" }}]\n"),
+            6,
+            "refusal: unknown variant `tokns`, expected one of `utilization`, `tokens`",
+        ),
+        (
+            format!(
+                "{HEAD}{deployment}standard = {{}}\nfaults = [{{ reset = true, in_stream = true }}]\n"
+            ),
+            6,
+            "faults: in_stream belongs to a refusal",
+        ),
+        (
+            format!("{HEAD}{deployment}standard = {{ too_large_for = \"1day\" }}\n"),
+            5,
+            "standard: too_large_for is for what is left",
+        ),
+        (
+            format!("{HEAD}{deployment}ptu = {{ tokens_per_second = 5, largest_request = 7 }}\n"),
+            5,
+            "ptu: largest_request and too_large_for need each other",
         ),
         ("poison = [{ status = 500 }]\n".to_owned(), 1, "poison: needs what a request has"),
         (format!("{HEAD}outages = [{{ at = \"1s\" }}]\n"), 3, "outages: is `{ at = "),

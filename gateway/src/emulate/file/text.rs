@@ -30,6 +30,7 @@ pub(super) struct ResourceText {
     pub(super) tokens: Vec<Spanned<String>>,
     pub(super) listen: Option<SocketAddr>,
     pub(super) keep_alive: Option<bool>,
+    pub(super) http2_streams: Option<u32>,
     #[serde(default)]
     pub(super) outages: Vec<Spanned<OutageText>>,
     #[serde(default)]
@@ -43,10 +44,15 @@ pub(super) struct DeploymentText {
     pub(super) model: Option<String>,
     pub(super) ptu: Option<Spanned<PtuText>>,
     pub(super) standard: Option<Spanned<StandardText>>,
+    pub(super) flex: Option<Spanned<StandardText>>,
+    pub(super) priority: Option<Spanned<StandardText>>,
     pub(super) pace: Option<PaceText>,
     pub(super) spillover: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) hides_throttles: bool,
+    #[serde(default)]
+    pub(super) filters_prompts: bool,
+    pub(super) keepalive: Option<Span>,
     #[serde(default)]
     pub(super) faults: Vec<Spanned<FaultText>>,
     #[serde(default)]
@@ -68,6 +74,8 @@ pub(super) struct PtuText {
     pub(super) tokens_per_second: f64,
     pub(super) bucket: Option<Spanned<Span>>,
     pub(super) output_weight: Option<f64>,
+    pub(super) largest_request: Option<u64>,
+    pub(super) too_large_for: Option<Span>,
 }
 
 #[derive(Deserialize)]
@@ -75,6 +83,7 @@ pub(super) struct PtuText {
 pub(super) struct StandardText {
     pub(super) tokens_per_minute: Option<u64>,
     pub(super) requests_per_minute: Option<u64>,
+    pub(super) too_large_for: Option<Span>,
 }
 
 #[derive(Deserialize)]

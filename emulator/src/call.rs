@@ -1,0 +1,246 @@
+//! One operation on a deployment: its fault, its quota, its answer.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::Value;
+
+use crate::{
+    EmulatorBody, EmulatorError, Fault,
+    answer::{Speech, errors, head, json, sse},
+    ask::{Ask, Bill, Complaint},
+    body::Cut,
+    fault::FaultKind,
+    flight::Flight,
+    routes::{Grammar, Operation, Route},
+    service,
+    site::{Gauge, Site, Verdict},
+    visit::{Answer, Visit},
+};
+
+mod refused;
+
+/// One operation, which may be tried on a second deployment.
+pub(crate) struct Call<'a> {
+    pub(crate) visit: &'a Visit<'a>,
+    pub(crate) route: &'a Route,
+    pub(crate) ask: &'a Result<Ask, Complaint>,
+    /// What this request meets wherever it goes.
+    pub(crate) poison: Option<Fault>,
+}
+
+impl Call<'_> {
+    pub(crate) async fn attempt(&self, site: &Arc<Site>) -> Answer {
+        let fault = match &self.poison {
+            Some(poison) => {
+                site.arrive_spoiled();
+                poison.clone()
+            }
+            None => site.arrive().unwrap_or_else(Fault::pass),
+        };
+        self.pass(fault.silence).await;
+        let mut response = match fault.kind {
+            FaultKind::Reset => {
+                self.pass(fault.delay).await;
+                site.count_unserved(self.visit.registry.clock);
+                site.count(|counts| counts.failed += 1);
+                return Err(EmulatorError::Reset);
+            }
+            FaultKind::Status(status) => {
+                self.pass(fault.delay).await;
+                self.scripted(site, status, fault.body.as_ref())
+            }
+            FaultKind::Refusal { refusal, wait, in_stream } => {
+                self.pass(fault.delay).await;
+                let gauge = site.count_unserved(self.visit.registry.clock);
+                if in_stream && let Some(response) = self.hidden(site, refusal, wait, &gauge) {
+                    response
+                } else {
+                    self.refused(site, refusal, wait, &gauge)
+                }
+            }
+            FaultKind::Pass => self.ordinary(site, fault.delay, None).await,
+            FaultKind::Cut(events) => self.ordinary(site, fault.delay, Some(events)).await,
+        };
+        let headers = response.headers_mut();
+        if let Some(name) = &site.name_header {
+            headers.insert(DEPLOYMENT_NAME, name.clone());
+        }
+        for name in fault.headers.keys() {
+            headers.remove(name);
+        }
+        for (name, value) in &fault.headers {
+            headers.append(name, value.clone());
+        }
+        Ok(response)
+    }
+
+    /// Azure's own spillover, inside the resource: a failed answer of a PTU is replaced by the other
+    /// deployment's if that one succeeds, and marked if it does not.
+    pub(crate) async fn spill(&self, site: &Site, mut first: Response<EmulatorBody>) -> Answer {
+        let asked = self.visit.head.headers.get("x-ms-spillover-deployment");
+        let asked = asked.and_then(|name| name.to_str().ok());
+        let other = site.spillover.as_deref().or(asked);
+        // Responses cannot be spilled (Azure page "Manage traffic with spillover", limitations).
+        if first.status() == StatusCode::OK || self.route.operation == Operation::Responses {
+            return Ok(first);
+        }
+        let Some(other) = other.and_then(|other| self.visit.place.site(other)) else {
+            return Ok(first);
+        };
+        if !site.is_ptu() || other.name == site.name {
+            return Ok(first);
+        }
+        let mut second = self.attempt(other).await?;
+        if second.status() == StatusCode::OK {
+            if let Some(name) = &site.name_header {
+                let headers = second.headers_mut();
+                headers.insert("x-ms-spillover-from-deployment", name.clone());
+            }
+            return Ok(second);
+        }
+        let status = HeaderValue::from(second.status().as_u16());
+        first.headers_mut().insert("x-ms-spillover-error", status);
+        Ok(first)
+    }
+
+    async fn ordinary(
+        &self,
+        site: &Arc<Site>,
+        delay: Duration,
+        cut: Option<usize>,
+    ) -> Response<EmulatorBody> {
+        let clock = self.visit.registry.clock;
+        let begun = clock.now().saturating_add(delay);
+        let ask = match self.ask {
+            Ok(ask) => ask,
+            Err(complaint) => return self.faulty(site, &errors::complaint(complaint)),
+        };
+        if let Some(complaint) = self.foreign_state(ask) {
+            return self.faulty(site, &complaint);
+        }
+        let (verdict, gauge) = site.admit(clock, &self.with_cached(ask, clock.now()));
+        match verdict {
+            Verdict::Refused(wait, refusal) => {
+                self.pass(delay).await;
+                let hides = site.hides_throttles && self.route.grammar == Grammar::V1;
+                let hides = hides && ask.stream && self.route.operation == Operation::Responses;
+                if hides && let Some(hidden) = self.hidden(site, refusal, Some(wait), &gauge) {
+                    return hidden;
+                }
+                self.refused(site, refusal, Some(wait), &gauge)
+            }
+            Verdict::NoTier(tier) => self.faulty(site, &errors::missing_tier(tier)),
+            Verdict::Admitted(bill, tier) => {
+                if let Some(cache) = &self.visit.place.prompt_cache {
+                    cache.fill(&ask.beginnings, clock.now());
+                }
+                let flight = Flight::new(Arc::clone(site), clock, bill, begun, site.pace);
+                let mut speech = self.speech(site, ask, bill);
+                speech.tier = ask.tier.map(|_| tier.name());
+                self.served(site, flight, ask.stream, speech, &gauge, cut).await
+            }
+        }
+    }
+
+    /// What is asked for, with what the resource has in its cache of it.
+    fn with_cached<'s>(&self, ask: &'s Ask, now: Duration) -> Cow<'s, Ask> {
+        match &self.visit.place.prompt_cache {
+            Some(cache) if !ask.names_cached => {
+                let cached = cache.tokens(&ask.beginnings, now).min(ask.prompt);
+                Cow::Owned(Ask { cached, ..ask.clone() })
+            }
+            _ => Cow::Borrowed(ask),
+        }
+    }
+
+    async fn served(
+        &self,
+        site: &Site,
+        flight: Flight,
+        streams: bool,
+        speech: Speech,
+        gauge: &Gauge,
+        cut: Option<usize>,
+    ) -> Response<EmulatorBody> {
+        let clock = flight.clock();
+        let completion = speech.bill.completion;
+        let broken = cut.map(|events| (events, Cut::new(clock, self.visit.pause)));
+        let mut response = if streams && self.route.operation != Operation::Embeddings {
+            event_stream(EmulatorBody::events(sse::EventStream::new(
+                speech,
+                flight,
+                site.keepalive,
+                broken,
+            )))
+        } else {
+            let due = flight.due(completion);
+            if due > clock.now() {
+                clock.sleep_until(due).await;
+            }
+            let whole = json::whole(&speech);
+            let body = if let Some((_, cut)) = broken {
+                flight.abandon(completion / 2);
+                EmulatorBody::half(whole, cut)
+            } else {
+                flight.finish();
+                EmulatorBody::whole(whole)
+            };
+            service::json(StatusCode::OK, body)
+        };
+        site.count(|counts| counts.ok += 1);
+        head::show(gauge, response.headers_mut());
+        response
+    }
+
+    fn speech(&self, site: &Site, ask: &Ask, bill: Bill) -> Speech {
+        let (random, serial) = self.visit.registry.identity();
+        Speech {
+            operation: self.route.operation,
+            id: format!("{:08x}{random:016x}{serial:08x}", self.visit.place.tag),
+            model: Arc::clone(&site.model_json),
+            created: self.visit.registry.clock.unix_seconds(),
+            bill,
+            truncated: ask.truncated,
+            include_usage: ask.include_usage,
+            include_encrypted: ask.include_encrypted,
+            dimensions: ask.dimensions,
+            inputs: ask.inputs,
+            tier: None,
+            filters_prompts: site.filters_prompts,
+            keepalives: 0,
+        }
+    }
+
+    /// What the request refers to that another resource made, and nobody else can continue.
+    fn foreign_state(&self, ask: &Ask) -> Option<Value> {
+        let own = format!("{:08x}", self.visit.place.tag);
+        let made_here = |id: &str, prefix: &str| {
+            let rest = id.strip_prefix(prefix);
+            rest.is_some_and(|rest| rest.starts_with(&own))
+        };
+        if let Some(id) = ask.previous.as_deref()
+            && !made_here(id, "resp_")
+        {
+            return Some(errors::unknown_response(id));
+        }
+        let foreign = ask.encrypted.iter().any(|content| !made_here(content, "enc_"));
+        foreign.then(errors::unreadable_reasoning)
+    }
+
+    async fn pass(&self, delay: Duration) {
+        if !delay.is_zero() {
+            let clock = self.visit.registry.clock;
+            clock.sleep_until(clock.now().saturating_add(delay)).await;
+        }
+    }
+}
+
+fn event_stream(body: EmulatorBody) -> Response<EmulatorBody> {
+    let mut response = service::json(StatusCode::OK, body);
+    let kind = HeaderValue::from_static("text/event-stream; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+const DEPLOYMENT_NAME: &str = "x-ms-deployment-name";

@@ -1,0 +1,117 @@
+//! Answers that refuse or fail.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, StatusCode, header};
+use serde_json::Value;
+
+use super::{Call, event_stream};
+use crate::{
+    EmulatorBody, Refusal,
+    answer::{
+        errors::{self, Refused},
+        events, head, json,
+    },
+    ask::{Ask, Bill},
+    routes::{self, Operation},
+    service::{self, plain},
+    site::{Gauge, Site},
+};
+
+impl Call<'_> {
+    /// A request that no deployment could serve.
+    pub(super) fn faulty(&self, site: &Site, body: &Value) -> Response<EmulatorBody> {
+        let gauge = site.count_unserved(self.visit.registry.clock);
+        site.count(|counts| counts.failed += 1);
+        let mut response = plain(StatusCode::BAD_REQUEST, body);
+        head::show(&gauge, response.headers_mut());
+        response
+    }
+
+    pub(super) fn refused(
+        &self,
+        site: &Site,
+        refusal: Refusal,
+        wait: Option<Duration>,
+        gauge: &Gauge,
+    ) -> Response<EmulatorBody> {
+        site.count(|counts| counts.throttled += 1);
+        let body = self.who(site).body(refusal, wait);
+        let mut response = plain(refusal.status(), &body);
+        let headers = response.headers_mut();
+        head::show(gauge, headers);
+        head::show_axis(refusal, headers);
+        if let Some(wait) = wait {
+            head::show_wait(wait, headers);
+        }
+        response
+    }
+
+    /// The refusal behind status 200; `None` where the answer has no place for it.
+    pub(super) fn hidden(
+        &self,
+        site: &Site,
+        refusal: Refusal,
+        wait: Option<Duration>,
+        gauge: &Gauge,
+    ) -> Option<Response<EmulatorBody>> {
+        let streams = self.ask.as_ref().is_ok_and(|ask| ask.stream);
+        let message = self.who(site).message(refusal, None);
+        let speech = self.speech(site, &Ask::default(), Bill::default());
+        let mut response = match self.route.operation {
+            Operation::Embeddings => return None,
+            _ if streams => {
+                let events = events::hidden_refusal(&speech, refusal, &message);
+                event_stream(EmulatorBody::whole(events))
+            }
+            Operation::Responses => {
+                let failed = json::failed_response(&speech, refusal, &message.into());
+                service::json(StatusCode::OK, EmulatorBody::whole(failed))
+            }
+            _ => return None,
+        };
+        site.count(|counts| counts.throttled += 1);
+        let headers = response.headers_mut();
+        head::show(gauge, headers);
+        if let Some(wait) = wait {
+            // Seconds only: that is all that has been seen on such answers.
+            headers.insert(header::RETRY_AFTER, errors::whole_seconds(wait).into());
+        }
+        Some(response)
+    }
+
+    pub(super) fn scripted(
+        &self,
+        site: &Site,
+        status: StatusCode,
+        body: Option<&Bytes>,
+    ) -> Response<EmulatorBody> {
+        let gauge = site.count_unserved(self.visit.registry.clock);
+        site.count(|counts| match status {
+            StatusCode::TOO_MANY_REQUESTS => counts.throttled += 1,
+            status if status.is_success() => counts.ok += 1,
+            _ => counts.failed += 1,
+        });
+        let mut response = match body {
+            Some(body) => service::json(status, EmulatorBody::whole(body.clone())),
+            None if status == StatusCode::TOO_MANY_REQUESTS => {
+                plain(status, &self.who(site).body(site.usual_refusal(), None))
+            }
+            None => plain(status, &errors::scripted(status)),
+        };
+        head::show(&gauge, response.headers_mut());
+        response
+    }
+
+    fn who<'s>(&'s self, site: &'s Site) -> Refused<'s> {
+        Refused {
+            grammar: self.route.grammar,
+            operation: self.route.operation,
+            api_version: routes::api_version(self.visit.head.uri.query()),
+            model: &site.model,
+            deployment: &site.name,
+            region: &self.visit.place.region,
+        }
+    }
+}
