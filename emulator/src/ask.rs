@@ -1,7 +1,8 @@
 //! Reads a request body: what is asked for, and what it will cost.
 
-use http::HeaderMap;
-use serde_json::Value;
+use http::{HeaderMap, header::CONTENT_TYPE};
+use memchr::memmem;
+use serde_json::{Value, json};
 
 use crate::{routes::Operation, tier::Tier};
 
@@ -19,6 +20,8 @@ pub(crate) struct Bill {
 /// What a request asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ask {
+    /// It is limited as a request, and costs no tokens.
+    pub(crate) media: bool,
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
     pub(crate) prompt: u64,
@@ -38,6 +41,8 @@ pub(crate) struct Ask {
     pub(crate) dimensions: u64,
     pub(crate) inputs: u64,
     pub(crate) previous: Option<String>,
+    /// The id of something that another resource keeps.
+    pub(crate) foreign: Option<String>,
     /// Reasoning that some resource has encrypted for itself.
     pub(crate) encrypted: Vec<String>,
     pub(crate) include_encrypted: bool,
@@ -50,6 +55,23 @@ pub(crate) struct Ask {
 pub(crate) struct Complaint {
     pub(crate) message: String,
     pub(crate) param: Option<&'static str>,
+}
+
+/// The body as JSON; of a form its field `model` alone.
+pub(crate) fn body(headers: &HeaderMap, body: &[u8]) -> Result<Value, Complaint> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    if kind.is_some_and(|kind| kind.starts_with("multipart/form-data")) {
+        return Ok(json!({"model": form_model(body)}));
+    }
+    parse(body)
+}
+
+/// The value of the first field called `model` of a form (RFC 7578).
+fn form_model(body: &[u8]) -> Option<&str> {
+    let named = memmem::find(body, b"name=\"model\"")?;
+    let rest = &body[named..];
+    let rest = &rest[memmem::find(rest, b"\r\n\r\n")? + 4..];
+    std::str::from_utf8(&rest[..memmem::find(rest, b"\r\n")?]).ok()
 }
 
 /// The body as JSON; the complaint says where it breaks.
@@ -74,6 +96,9 @@ impl Ask {
         headers: &HeaderMap,
         body: &Value,
     ) -> Result<Self, Complaint> {
+        if operation.is_media() {
+            return Ok(Self { media: true, exact: Some(0), ..Self::default() });
+        }
         let subject = required(operation, body)?;
         let stated = longest(operation, body)?;
         let longest = stated.unwrap_or(DEFAULT_MAX_TOKENS);
@@ -84,6 +109,7 @@ impl Ask {
         let cached = named("x-emulator-cached-tokens", "emulator_cached_tokens");
         let previous = body.get("previous_response_id").and_then(Value::as_str);
         Ok(Self {
+            media: false,
             stream: flag(body, "stream")?,
             include_usage: body
                 .pointer("/stream_options/include_usage")
@@ -100,6 +126,7 @@ impl Ask {
             dimensions: number(body, "dimensions")?.unwrap_or(16).clamp(1, 4_096),
             inputs: inputs(subject),
             previous: previous.map(str::to_owned),
+            foreign: None,
             encrypted: encrypted(subject),
             include_encrypted: body
                 .get("include")
@@ -245,7 +272,6 @@ const MOST_TOKENS: u64 = 10_000_000;
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
 
     use super::*;
 

@@ -114,10 +114,12 @@ impl Call<'_> {
         let begun = clock.now().saturating_add(delay);
         let ask = match self.ask {
             Ok(ask) => ask,
-            Err(complaint) => return self.faulty(site, &errors::complaint(complaint)),
+            Err(complaint) => {
+                return self.faulty(site, StatusCode::BAD_REQUEST, &errors::complaint(complaint));
+            }
         };
-        if let Some(complaint) = self.foreign_state(ask) {
-            return self.faulty(site, &complaint);
+        if let Some((status, complaint)) = self.foreign_state(ask) {
+            return self.faulty(site, status, &complaint);
         }
         let (verdict, gauge) = site.admit(clock, &self.with_cached(ask, clock.now()));
         match verdict {
@@ -130,7 +132,9 @@ impl Call<'_> {
                 }
                 self.refused(site, refusal, Some(wait), &gauge)
             }
-            Verdict::NoTier(tier) => self.faulty(site, &errors::missing_tier(tier)),
+            Verdict::NoTier(tier) => {
+                self.faulty(site, StatusCode::BAD_REQUEST, &errors::missing_tier(tier))
+            }
             Verdict::Admitted(bill, tier) => {
                 if let Some(cache) = &self.visit.place.prompt_cache {
                     cache.fill(&ask.beginnings, clock.now());
@@ -179,6 +183,10 @@ impl Call<'_> {
                 clock.sleep_until(due).await;
             }
             let whole = json::whole(&speech);
+            if speech.operation == Operation::Videos {
+                let video = json::video(&speech, "completed");
+                self.visit.place.store.keep(&format!("video_{}", speech.id), video);
+            }
             let body = if let Some((_, cut)) = broken {
                 flight.abandon(completion / 2);
                 EmulatorBody::half(whole, cut)
@@ -188,6 +196,10 @@ impl Call<'_> {
             };
             service::json(StatusCode::OK, body)
         };
+        if self.route.operation == Operation::Speech {
+            let kind = HeaderValue::from_static("audio/mpeg");
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        }
         site.count(|counts| counts.ok += 1);
         head::show(gauge, response.headers_mut());
         response
@@ -213,19 +225,18 @@ impl Call<'_> {
     }
 
     /// What the request refers to that another resource made, and nobody else can continue.
-    fn foreign_state(&self, ask: &Ask) -> Option<Value> {
-        let own = format!("{:08x}", self.visit.place.tag);
-        let made_here = |id: &str, prefix: &str| {
-            let rest = id.strip_prefix(prefix);
-            rest.is_some_and(|rest| rest.starts_with(&own))
-        };
+    fn foreign_state(&self, ask: &Ask) -> Option<(StatusCode, Value)> {
+        let store = &self.visit.place.store;
         if let Some(id) = ask.previous.as_deref()
-            && !made_here(id, "resp_")
+            && !store.made(id, "resp_")
         {
-            return Some(errors::unknown_response(id));
+            return Some((StatusCode::BAD_REQUEST, errors::unknown_response(id)));
         }
-        let foreign = ask.encrypted.iter().any(|content| !made_here(content, "enc_"));
-        foreign.then(errors::unreadable_reasoning)
+        if ask.encrypted.iter().any(|content| !store.made(content, "enc_")) {
+            return Some((StatusCode::BAD_REQUEST, errors::unreadable_reasoning()));
+        }
+        let id = ask.foreign.as_deref()?;
+        Some((StatusCode::NOT_FOUND, errors::unknown_object(id)))
     }
 
     async fn pass(&self, delay: Duration) {

@@ -113,6 +113,7 @@ mod serve;
 mod service;
 mod site;
 mod standard;
+mod state;
 mod stats;
 mod tier;
 mod visit;

@@ -14,7 +14,7 @@ use memchr::memmem;
 
 use crate::{
     Fault, Outage, Received, Resource, Stats, clock::Clock, outage::Outages,
-    prompt_cache::PromptCache, site::Site,
+    prompt_cache::PromptCache, site::Site, state::Store,
 };
 
 #[derive(Debug)]
@@ -177,6 +177,7 @@ pub(crate) struct Place {
     pub(crate) tag: u32,
     pub(crate) sites: Vec<Arc<Site>>,
     pub(crate) prompt_cache: Option<PromptCache>,
+    pub(crate) store: Store,
     pub(crate) keep_alive: bool,
     pub(crate) http2_streams: Option<u32>,
     outages: Vec<Outage>,
@@ -195,8 +196,10 @@ impl Place {
             sites.push(Arc::new(Site::new(deployment)));
         }
         let tag = fingerprint(&[resource.name.as_bytes()]).to_le_bytes();
+        let tag = u32::from_le_bytes([tag[0], tag[1], tag[2], tag[3]]);
         Self {
-            tag: u32::from_le_bytes([tag[0], tag[1], tag[2], tag[3]]),
+            tag,
+            store: Store::new(tag, resource.creations_per_minute, resource.reads_per_minute),
             region_header: HeaderValue::from_str(&resource.region).ok(),
             name: resource.name,
             region: resource.region,

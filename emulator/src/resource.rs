@@ -15,6 +15,8 @@ pub struct Resource {
     pub(crate) outages: Vec<Outage>,
     pub(crate) keep_alive: bool,
     pub(crate) http2_streams: Option<u32>,
+    pub(crate) creations_per_minute: Option<u64>,
+    pub(crate) reads_per_minute: Option<u64>,
 }
 
 impl Resource {
@@ -35,6 +37,8 @@ impl Resource {
             outages: Vec::new(),
             keep_alive: true,
             http2_streams: None,
+            creations_per_minute: None,
+            reads_per_minute: None,
         }
     }
 
@@ -101,6 +105,23 @@ impl Resource {
         self
     }
 
+    /// Takes so many requests a minute that create what it keeps: files, parts of uploads, vector
+    /// stores, conversations and the like; judged as
+    /// [`requests_per_minute`](Standard::requests_per_minute) are. No limit by default.
+    #[must_use]
+    pub const fn creations_per_minute(mut self, requests: u64) -> Self {
+        self.creations_per_minute = Some(requests);
+        self
+    }
+
+    /// Takes so many requests a minute that read, list, cancel or delete what it keeps. They cost a
+    /// deployment nothing. No limit by default.
+    #[must_use]
+    pub const fn reads_per_minute(mut self, requests: u64) -> Self {
+        self.reads_per_minute = Some(requests);
+        self
+    }
+
     /// Adds a deployment.
     #[must_use]
     pub fn deployment(mut self, deployment: Deployment) -> Self {
@@ -131,6 +152,7 @@ pub struct Deployment {
     pub(crate) pace: Pace,
     pub(crate) spillover: Option<String>,
     pub(crate) hides_throttles: bool,
+    pub(crate) media_per_minute: Option<u64>,
     pub(crate) keepalive: Option<Duration>,
     pub(crate) filters_prompts: bool,
     pub(crate) failures: Vec<(f64, Fault)>,
@@ -184,6 +206,16 @@ impl Deployment {
     #[must_use]
     pub const fn hides_throttles(mut self) -> Self {
         self.hides_throttles = true;
+        self
+    }
+
+    /// Takes so many requests a minute that create images, sounds or videos, judged as
+    /// [`requests_per_minute`](Standard::requests_per_minute) are; the service's defaults are 2 to 9.
+    /// They cost none of the deployment's other quota, and reading their results costs nothing. No
+    /// limit by default.
+    #[must_use]
+    pub const fn media_per_minute(mut self, requests: u64) -> Self {
+        self.media_per_minute = Some(requests);
         self
     }
 
@@ -245,6 +277,7 @@ impl Deployment {
             pace: Pace::default(),
             spillover: None,
             hides_throttles: false,
+            media_per_minute: None,
             keepalive: None,
             filters_prompts: false,
             failures: Vec::new(),

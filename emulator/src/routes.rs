@@ -24,6 +24,12 @@ pub(crate) enum Operation {
     Completions,
     Embeddings,
     Responses,
+    Images,
+    ImageEdits,
+    Transcriptions,
+    Translations,
+    Speech,
+    Videos,
     Models,
     Deployments,
 }
@@ -36,9 +42,28 @@ impl Operation {
             Self::Completions => "Completions_Create",
             Self::Embeddings => "Embeddings_Create",
             Self::Responses => "Responses_Create",
+            Self::Images => "ImageGenerations_Create",
+            Self::ImageEdits => "ImageEdits_Create",
+            Self::Transcriptions => "Transcriptions_Create",
+            Self::Translations => "Translations_Create",
+            Self::Speech => "Speech_Create",
+            Self::Videos => "Videos_Create",
             Self::Models => "Models_List",
             Self::Deployments => "Deployments_List",
         }
+    }
+
+    /// Images, sounds and videos: limited by requests, not by tokens.
+    pub(crate) const fn is_media(self) -> bool {
+        matches!(
+            self,
+            Self::Images
+                | Self::ImageEdits
+                | Self::Transcriptions
+                | Self::Translations
+                | Self::Speech
+                | Self::Videos
+        )
     }
 
     pub(crate) const fn method(self) -> Method {
@@ -94,12 +119,20 @@ fn locate(path: &str) -> Option<Route> {
         "completions" => Operation::Completions,
         "embeddings" => Operation::Embeddings,
         "responses" => Operation::Responses,
+        "images/generations" => Operation::Images,
+        "images/edits" => Operation::ImageEdits,
+        "audio/transcriptions" => Operation::Transcriptions,
+        "audio/translations" => Operation::Translations,
+        "audio/speech" => Operation::Speech,
+        "videos" => Operation::Videos,
         "models" => Operation::Models,
         "deployments" => Operation::Deployments,
         _ => return None,
     };
-    let placed_in_path =
-        matches!(operation, Operation::Chat | Operation::Completions | Operation::Embeddings);
+    let placed_in_path = !matches!(
+        operation,
+        Operation::Responses | Operation::Videos | Operation::Models | Operation::Deployments
+    );
     // Classic paths name a deployment for some operations and must not for the others.
     if grammar == Grammar::Classic && placed_in_path != deployment.is_some() {
         return None;

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
-    Counts, Deployment, Fault, Refusal,
+    Counts, Deployment, Fault, Refusal, Standard,
     ask::{Ask, Bill},
     clock::Clock,
     ptu::Bucket,
@@ -40,6 +40,7 @@ pub(crate) struct Site {
 struct State {
     quota: Quota,
     tiers: Tiers,
+    media: Windows,
     script: VecDeque<Fault>,
     counts: Counts,
     draw: SmallRng,
@@ -58,6 +59,12 @@ enum Quota {
 pub(crate) enum Gauge {
     Utilization(f64),
     Windows { tokens: Option<Reading>, requests: Option<Reading> },
+}
+
+impl Gauge {
+    fn of(windows: &Windows, now: Duration) -> Self {
+        Self::Windows { tokens: windows.tokens(now), requests: windows.requests(now) }
+    }
 }
 
 /// The quota's verdict on a request.
@@ -90,6 +97,10 @@ impl Site {
             failures: deployment.failures,
             state: Mutex::new(State {
                 quota,
+                media: Windows::new(match deployment.media_per_minute {
+                    Some(requests) => Standard::unlimited().requests_per_minute(requests),
+                    None => Standard::unlimited(),
+                }),
                 tiers: Tiers::new(deployment.flex, deployment.priority),
                 script: VecDeque::new(),
                 counts: Counts::default(),
@@ -123,6 +134,16 @@ impl Site {
         let now = clock.now();
         let mut bill =
             Bill { prompt: ask.prompt, cached: ask.cached, most: ask.most, completion: 0 };
+        if ask.media {
+            let verdict = match state.media.admit(now, 0) {
+                Ok(()) => {
+                    state.counts.admitted += 1;
+                    Verdict::Admitted(bill, Tier::Default)
+                }
+                Err((wait, refusal)) => Verdict::Refused(wait, refusal),
+            };
+            return (verdict, Gauge::of(&state.media, now));
+        }
         let asked = ask.tier.unwrap_or(Tier::Default);
         let tokens = bill.prompt.saturating_add(bill.most);
         let tier = match state.tiers.admit(now, asked, tokens) {
@@ -249,9 +270,7 @@ impl Quota {
     fn gauge(&self, now: Duration) -> Gauge {
         match self {
             Self::Ptu(bucket) => Gauge::Utilization(bucket.utilization(now)),
-            Self::Standard(windows) => {
-                Gauge::Windows { tokens: windows.tokens(now), requests: windows.requests(now) }
-            }
+            Self::Standard(windows) => Gauge::of(windows, now),
         }
     }
 }

@@ -10,8 +10,8 @@ use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 use serde_json::Value;
 
 use crate::{
-    EmulatorBody, EmulatorError,
-    answer::{errors, json},
+    EmulatorBody, EmulatorError, Refusal,
+    answer::{errors, head, json},
     ask::{self, Ask, Complaint},
     call::Call,
     prompt_cache,
@@ -19,6 +19,7 @@ use crate::{
     routes::{self, Astray, Operation, Route},
     service::{self, plain},
     site::Site,
+    state::{StateError, StateRequest},
 };
 
 /// What stays the same while one request is served.
@@ -45,6 +46,9 @@ pub(crate) type Answer = Result<Response<EmulatorBody>, EmulatorError>;
 
 pub(crate) async fn serve(visit: Visit<'_>, body: &Bytes) -> Answer {
     let uri = &visit.head.uri;
+    if let Some(request) = StateRequest::read(&visit.head.method, uri.path(), uri.query()) {
+        return Ok(visit.kept(request, body));
+    }
     let route = match routes::route(&visit.head.method, uri.path(), uri.query()) {
         Ok(route) => route,
         Err(astray) => return Ok(visit.astray(astray)),
@@ -54,13 +58,14 @@ pub(crate) async fn serve(visit: Visit<'_>, body: &Bytes) -> Answer {
         return Ok(service::json(StatusCode::OK, EmulatorBody::whole(listing)));
     }
     let poison = visit.registry.poison(&visit.head.headers, body);
-    let body = ask::parse(body);
+    let body = ask::body(&visit.head.headers, body);
     let site = match visit.find(&route, &body) {
         Ok(site) => site,
         Err(refusal) => return Ok(*refusal),
     };
     let ask = body.and_then(|body| {
         let mut ask = Ask::read(route.operation, &visit.head.headers, &body)?;
+        ask.foreign = visit.place.store.foreign(&body).map(str::to_owned);
         if visit.place.prompt_cache.is_some() {
             let (tokens, is_named) = (ask.prompt, ask.names_prompt);
             ask.beginnings = prompt_cache::beginnings(&site.model, &body, tokens, is_named);
@@ -82,6 +87,34 @@ impl<'a> Visit<'a> {
                 let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, &body);
                 let allowed = HeaderValue::from_static(allowed);
                 response.headers_mut().insert(header::ALLOW, allowed);
+                response
+            }
+        }
+    }
+
+    /// What becomes of a request for what the resource keeps.
+    fn kept(&self, request: StateRequest<'_>, body: &Bytes) -> Response<EmulatorBody> {
+        let store = &self.place.store;
+        // Uploads are no JSON, and refer to nothing.
+        let body = ask::parse(body).unwrap_or_default();
+        let clock = self.registry.clock;
+        let answer = match store.foreign(&body) {
+            Some(id) => Err(StateError::Unknown(id.to_owned())),
+            None => {
+                let identity = self.registry.identity();
+                store.answer(request, clock.now(), clock.unix_seconds(), identity)
+            }
+        };
+        match answer {
+            Ok(answer) => plain(StatusCode::OK, &answer),
+            Err(StateError::Unknown(id)) => {
+                plain(StatusCode::NOT_FOUND, &errors::unknown_object(&id))
+            }
+            Err(StateError::Refused(wait)) => {
+                let body = errors::too_many_calls(wait);
+                let mut response = plain(StatusCode::TOO_MANY_REQUESTS, &body);
+                head::show_axis(Refusal::Calls, response.headers_mut());
+                head::show_wait(wait, response.headers_mut());
                 response
             }
         }

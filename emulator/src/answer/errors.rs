@@ -80,6 +80,16 @@ pub(crate) fn unknown_response(id: &str) -> Value {
     }})
 }
 
+/// What a resource keeps is known to it only.
+pub(crate) fn unknown_object(id: &str) -> Value {
+    json!({"error": {
+        "message": format!("No object with id '{id}' found."),
+        "type": "invalid_request_error",
+        "param": "id",
+        "code": "not_found",
+    }})
+}
+
 /// Encrypted reasoning can be read by the resource that made it only.
 pub(crate) fn unreadable_reasoning() -> Value {
     json!({"error": {
@@ -89,6 +99,12 @@ pub(crate) fn unreadable_reasoning() -> Value {
         "param": null,
         "code": "invalid_encrypted_content",
     }})
+}
+
+/// A refusal of requests that are for no deployment.
+pub(crate) fn too_many_calls(wait: Duration) -> Value {
+    let seconds = whole_seconds(wait);
+    coded("429", &format!("Rate limit is exceeded. Try again in {seconds} seconds."))
 }
 
 /// Who was refused, for the sentence that says so.

@@ -21,10 +21,15 @@ use crate::{
 
 impl Call<'_> {
     /// A request that no deployment could serve.
-    pub(super) fn faulty(&self, site: &Site, body: &Value) -> Response<EmulatorBody> {
+    pub(super) fn faulty(
+        &self,
+        site: &Site,
+        status: StatusCode,
+        body: &Value,
+    ) -> Response<EmulatorBody> {
         let gauge = site.count_unserved(self.visit.registry.clock);
         site.count(|counts| counts.failed += 1);
-        let mut response = plain(StatusCode::BAD_REQUEST, body);
+        let mut response = plain(status, body);
         head::show(&gauge, response.headers_mut());
         response
     }

@@ -13,10 +13,12 @@ use super::*;
 
 mod answers;
 mod faults;
+mod media;
 mod quota;
 mod refusals;
 mod routing;
 mod silence;
+mod state;
 mod tiers;
 
 const CHAT_PTU: &str = "/openai/deployments/ptu/chat/completions?api-version=2024-02-01";

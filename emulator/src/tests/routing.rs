@@ -86,7 +86,7 @@ async fn what_does_not_exist_is_refused_by_name() {
     };
     let (status, body) = check(Method::POST, &CHAT_PTU.replace("/ptu/", "/none/"), "{}").await;
     assert!(status == 404 && body.contains("DeploymentNotFound"), "{status} {body}");
-    let (status, _) = check(Method::POST, "/openai/v1/threads", "{}").await;
+    let (status, _) = check(Method::POST, "/openai/v1/moderations", "{}").await;
     assert_eq!(status, 404);
     let (status, _) = check(Method::GET, CHAT_PTU, "").await;
     assert_eq!(status, 405);

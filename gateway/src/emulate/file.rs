@@ -134,6 +134,12 @@ impl Check<'_> {
         if let Some(streams) = text.http2_streams {
             resource = resource.http2_streams(streams);
         }
+        if let Some(requests) = text.creations_per_minute {
+            resource = resource.creations_per_minute(requests);
+        }
+        if let Some(requests) = text.reads_per_minute {
+            resource = resource.reads_per_minute(requests);
+        }
         if text.deployments.is_empty() {
             self.wrong(&text.name, "has no [[resources.deployments]]: add one");
         }
@@ -166,6 +172,9 @@ impl Check<'_> {
         }
         if let Some(capacity) = &text.priority {
             deployment = deployment.priority(self.quota(capacity));
+        }
+        if let Some(requests) = text.media_per_minute {
+            deployment = deployment.media_per_minute(requests);
         }
         if let Some(model) = text.model {
             deployment = deployment.model(model);

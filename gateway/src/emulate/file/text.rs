@@ -31,6 +31,8 @@ pub(super) struct ResourceText {
     pub(super) listen: Option<SocketAddr>,
     pub(super) keep_alive: Option<bool>,
     pub(super) http2_streams: Option<u32>,
+    pub(super) creations_per_minute: Option<u64>,
+    pub(super) reads_per_minute: Option<u64>,
     #[serde(default)]
     pub(super) outages: Vec<Spanned<OutageText>>,
     #[serde(default)]
@@ -46,6 +48,7 @@ pub(super) struct DeploymentText {
     pub(super) standard: Option<Spanned<StandardText>>,
     pub(super) flex: Option<Spanned<StandardText>>,
     pub(super) priority: Option<Spanned<StandardText>>,
+    pub(super) media_per_minute: Option<u64>,
     pub(super) pace: Option<PaceText>,
     pub(super) spillover: Option<Spanned<String>>,
     #[serde(default)]
