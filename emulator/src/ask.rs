@@ -1,10 +1,9 @@
 //! Reads a request body: what is asked for, and what it will cost.
 
-use http::{HeaderMap, header::CONTENT_TYPE};
-use memchr::memmem;
-use serde_json::{Value, json};
+use http::HeaderMap;
+use serde_json::Value;
 
-use crate::{routes::Operation, tier::Tier};
+use crate::{request_body::Complaint, routes::Operation, tier::Tier};
 
 /// The tokens of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,46 +47,6 @@ pub(crate) struct Ask {
     pub(crate) include_encrypted: bool,
     /// `None` when the request does not name one; its answer does not either, then.
     pub(crate) tier: Option<Tier>,
-}
-
-/// Why a body is refused with 400.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Complaint {
-    pub(crate) message: String,
-    pub(crate) param: Option<&'static str>,
-}
-
-/// The body as JSON; of a form its field `model` alone.
-pub(crate) fn body(headers: &HeaderMap, body: &[u8]) -> Result<Value, Complaint> {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    if kind.is_some_and(|kind| kind.starts_with("multipart/form-data")) {
-        return Ok(json!({"model": form_model(body)}));
-    }
-    parse(body)
-}
-
-/// The value of the first field called `model` of a form (RFC 7578).
-fn form_model(body: &[u8]) -> Option<&str> {
-    let named = memmem::find(body, b"name=\"model\"")?;
-    let rest = &body[named..];
-    let rest = &rest[memmem::find(rest, b"\r\n\r\n")? + 4..];
-    std::str::from_utf8(&rest[..memmem::find(rest, b"\r\n")?]).ok()
-}
-
-/// The body as JSON; the complaint says where it breaks.
-pub(crate) fn parse(body: &[u8]) -> Result<Value, Complaint> {
-    let whole: Value = serde_json::from_slice(body).map_err(|error| Complaint {
-        message: format!("We could not parse the JSON body of your request: {error}."),
-        param: None,
-    })?;
-    if whole.is_object() {
-        Ok(whole)
-    } else {
-        Err(Complaint {
-            message: "The JSON body of your request is not an object.".to_owned(),
-            param: None,
-        })
-    }
 }
 
 impl Ask {
@@ -272,8 +231,10 @@ const MOST_TOKENS: u64 = 10_000_000;
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
+    use crate::request_body::parse;
 
     #[expect(clippy::needless_pass_by_value, reason = "reads better at the call")]
     fn read(operation: Operation, body: Value) -> Result<Ask, Complaint> {
@@ -326,8 +287,6 @@ mod tests {
         let negative = json!({"messages": messages, "max_tokens": -1});
         assert!(complaint(negative).message.contains("'max_tokens'"));
         assert_eq!(complaint(json!({"messages": messages, "stream": "yes"})).param, Some("stream"));
-        assert!(parse(b"{\"a\": }").unwrap_err().message.contains("line 1 column 7"));
-        assert!(parse(b"[]").unwrap_err().message.contains("not an object"));
     }
 
     #[test]

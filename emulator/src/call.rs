@@ -8,10 +8,11 @@ use serde_json::Value;
 use crate::{
     EmulatorBody, EmulatorError, Fault,
     answer::{Speech, errors, head, json, sse},
-    ask::{Ask, Bill, Complaint},
+    ask::{Ask, Bill},
     body::Cut,
     fault::FaultKind,
     flight::Flight,
+    request_body::Complaint,
     routes::{Grammar, Operation, Route},
     service,
     site::{Gauge, Site, Verdict},

@@ -83,11 +83,13 @@ use tokio::net::TcpListener;
 
 pub use crate::{
     body::{EmulatorBody, EmulatorError},
+    deployment::Deployment,
     fault::Fault,
     outage::Outage,
+    pace::Pace,
     ptu::Ptu,
     refusal::Refusal,
-    resource::{Deployment, Pace, Resource},
+    resource::Resource,
     serve::Serving,
     service::{EmulatorService, ResponseFuture},
     standard::Standard,
@@ -100,13 +102,16 @@ mod ask;
 mod body;
 mod call;
 mod clock;
+mod deployment;
 mod fault;
 mod flight;
 mod outage;
+mod pace;
 mod prompt_cache;
 mod ptu;
 mod refusal;
 mod registry;
+mod request_body;
 mod resource;
 mod routes;
 mod serve;

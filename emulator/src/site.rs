@@ -10,11 +10,11 @@ use http::HeaderValue;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
-    Counts, Deployment, Fault, Refusal, Standard,
+    Counts, Deployment, Fault, Pace, Refusal, Standard,
     ask::{Ask, Bill},
     clock::Clock,
+    deployment::Capacity,
     ptu::Bucket,
-    resource::{Capacity, Pace},
     standard::{Reading, Windows},
     tier::{Tier, TierError, Tiers},
 };

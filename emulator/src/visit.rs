@@ -12,10 +12,11 @@ use serde_json::Value;
 use crate::{
     EmulatorBody, EmulatorError, Refusal,
     answer::{errors, head, json},
-    ask::{self, Ask, Complaint},
+    ask::Ask,
     call::Call,
     prompt_cache,
     registry::{Place, Registry},
+    request_body::{self, Complaint},
     routes::{self, Astray, Operation, Route},
     service::{self, plain},
     site::Site,
@@ -58,7 +59,7 @@ pub(crate) async fn serve(visit: Visit<'_>, body: &Bytes) -> Answer {
         return Ok(service::json(StatusCode::OK, EmulatorBody::whole(listing)));
     }
     let poison = visit.registry.poison(&visit.head.headers, body);
-    let body = ask::body(&visit.head.headers, body);
+    let body = request_body::read(&visit.head.headers, body);
     let site = match visit.find(&route, &body) {
         Ok(site) => site,
         Err(refusal) => return Ok(*refusal),
@@ -96,7 +97,7 @@ impl<'a> Visit<'a> {
     fn kept(&self, request: StateRequest<'_>, body: &Bytes) -> Response<EmulatorBody> {
         let store = &self.place.store;
         // Uploads are no JSON, and refer to nothing.
-        let body = ask::parse(body).unwrap_or_default();
+        let body = request_body::parse(body).unwrap_or_default();
         let clock = self.registry.clock;
         let answer = match store.foreign(&body) {
             Some(id) => Err(StateError::Unknown(id.to_owned())),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Refusal,
-    ask::Complaint,
+    request_body::Complaint,
     routes::{Grammar, Operation},
     tier::Tier,
 };
