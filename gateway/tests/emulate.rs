@@ -1,9 +1,11 @@
 //! `spillover emulate`: what listens, what is refused, what it says at the end.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
+
+use spillover_testing::real::Stopwatch;
 
 use crate::{
-    served::ask,
+    served::{Answer, ask},
     started::{Started, ran, stderr, stdout},
 };
 
@@ -122,6 +124,115 @@ fn a_file_can_say_what_fails_how_often_and_when_nobody_can_connect() {
     assert_eq!(chat(&sweden, &[("api-key", &path_key)], "count to 12").unwrap(), 503);
     let refused = chat(&france, &[], "count to 12").unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+/// One resource that is open to everybody, and whose deployment is `gpt-4o`.
+fn one(name: &str, resource: &str, deployment: &str) -> (Started, String) {
+    let text = format!(
+        "[[resources]]\nname = \"east\"\n{resource}\n\
+         [[resources.deployments]]\nname = \"gpt-4o\"\n{deployment}\n"
+    );
+    let config = file(&format!("emulate-{name}.toml"), &text);
+    let mut emulator = Started::new(&["emulate", "--config", config.to_str().unwrap()]);
+    let endpoint = emulator.endpoint();
+    (emulator, endpoint.trim_start_matches("http://").to_owned())
+}
+
+fn chat(address: &str, tokens: u32, more: &str) -> Answer {
+    let body = format!(
+        r#"{{"model":"gpt-4o","messages":[{{"role":"user","content":"x"}}],"input":"x","max_tokens":1,
+        "metadata":{{"emulator_prompt_tokens":{tokens}}}{more}}}"#
+    );
+    ask(address, "POST", "/openai/v1/chat/completions", &[], &body).unwrap()
+}
+
+#[test]
+fn a_request_larger_than_the_rest_is_refused_for_a_day_while_smaller_ones_pass() {
+    let standard = "standard = { tokens_per_minute = 60000, too_large_for = \"1day\" }";
+    let (_emulator, address) = one("size", "", standard);
+    for _ in 0..2 {
+        let refused = chat(&address, 70_000, "");
+        assert_eq!((refused.status(), refused.header("retry-after")), (429, Some("86400")));
+        assert_eq!(refused.header("x-ratelimit-type"), Some("Tokens"));
+        assert!(refused.0.contains("token rate limit"), "{refused:?}");
+        assert_eq!(chat(&address, 1_000, "").status(), 200);
+    }
+}
+
+#[test]
+fn each_tier_and_each_kind_of_operation_has_its_own_limit() {
+    let deployment = "standard = { tokens_per_minute = 60000 }\n\
+         flex = { tokens_per_minute = 100, too_large_for = \"20s\" }\nmedia_per_minute = 3";
+    let (_emulator, address) = one("apart", "reads_per_minute = 6", deployment);
+    let flex = chat(&address, 1_000, r#","service_tier":"flex""#);
+    assert_eq!((flex.status(), flex.header("retry-after")), (429, Some("20")));
+    assert!(flex.0.contains(r#""code":"resource_unavailable""#), "{flex:?}");
+    let priority = chat(&address, 1_000, r#","service_tier":"priority""#);
+    assert_eq!(priority.status(), 400);
+    assert!(priority.0.contains(r#""param":"service_tier""#), "{priority:?}");
+    let default = chat(&address, 1_000, r#","service_tier":"auto""#);
+    assert!(default.0.contains(r#""service_tier":"default""#), "{default:?}");
+
+    let status = |method, path, body| ask(&address, method, path, &[], body).unwrap().status();
+    let video = r#"{"model":"gpt-4o","prompt":"a tide"}"#;
+    let videos = [(); 2].map(|()| status("POST", "/openai/v1/videos", video));
+    assert_eq!(videos, [200, 429]);
+    let files = [(); 2].map(|()| status("POST", "/openai/v1/files", "{}"));
+    assert_eq!(files, [200, 200]);
+    let lists = [(); 2].map(|()| status("GET", "/openai/v1/files", ""));
+    assert_eq!(lists, [200, 429]);
+    assert_eq!(chat(&address, 1_000, "").status(), 200);
+}
+
+#[test]
+fn refusals_stalls_and_keepalives_come_as_a_file_says() {
+    let deployment = "standard = {}\nkeepalive = \"30ms\"\nfaults = [\n\
+         { refusal = \"overloaded\", retry_after = \"7s\" },\n\
+         { refusal = \"capacity\", in_stream = true },\n\
+         { silent = \"150ms\" }, { after = \"150ms\" },\n]";
+    let (_emulator, address) = one("words", "", deployment);
+    let overloaded = chat(&address, 1, "");
+    assert_eq!((overloaded.status(), overloaded.header("retry-after-ms")), (529, Some("7000")));
+    assert!(overloaded.0.contains("overloaded_error"), "{overloaded:?}");
+    let hidden = chat(&address, 1, r#","stream":true"#);
+    assert_eq!(hidden.status(), 200);
+    assert!(hidden.0.contains(r#""code":"no_capacity""#), "{hidden:?}");
+    for (alive, silences) in [(false, "before the head"), (true, "after it")] {
+        let begun = Stopwatch::start();
+        let answer = chat(&address, 1, r#","stream":true"#);
+        assert!(begun.elapsed() >= Duration::from_millis(150), "{silences}");
+        assert_eq!(answer.0.contains(": keepalive"), alive, "{silences}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_restart_comes_when_a_file_says() {
+    let (_emulator, address) =
+        one("restart", "outages = [{ every = \"400ms\", lasts = \"200ms\" }]", "standard = {}");
+    let is_up = || std::net::TcpStream::connect(&address).is_ok();
+    for expected in [false, true, false] {
+        let changed = (0..300).any(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            is_up() == expected
+        });
+        assert!(changed, "it is up: {expected}");
+    }
+}
+
+#[test]
+fn the_example_is_a_file_that_it_takes() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/emulator.toml");
+    let text = fs::read_to_string(example).unwrap();
+    // Nothing is refused by chance here; what else is drawn follows the seed.
+    let text = text.replace(", { share = 0.001 }", "");
+    let anywhere = ["8101", "8102", "8103"].iter().fold(text, |text, port| text.replace(port, "0"));
+    let config = file("emulate-example.toml", &anywhere);
+    let mut emulator = Started::new(&["emulate", "--config", config.to_str().unwrap()]);
+    let statuses = [(); 3].map(|()| {
+        let endpoint = emulator.endpoint();
+        chat(endpoint.trim_start_matches("http://"), 40_000, "").status()
+    });
+    assert_eq!(statuses, [429, 200, 401]);
 }
 
 #[test]
