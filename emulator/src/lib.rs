@@ -68,11 +68,32 @@
 //! A resource with a [prompt cache](Resource::prompt_cache) finds out by itself how much of a prompt
 //! it has seen. Cached tokens are free on a PTU.
 //!
+//! # What goes wrong
+//!
+//! | who is affected | how |
+//! |---|---|
+//! | the next requests of a deployment | [`Emulator::script`], one [`Fault`] each |
+//! | a share of its requests | [`Deployment::fails`] |
+//! | one kind of request, everywhere | [`Emulator::poison`] |
+//! | whoever connects | [`Resource::outage`]: restarts, and connections that are refused |
+//! | large requests | [`Standard::refuses_by_size`], [`Ptu::refuses_above`] |
+//! | one service tier | [`Deployment::flex`], [`Deployment::priority`] |
+//! | images, sounds and videos | [`Deployment::media_per_minute`] |
+//! | what a resource keeps | [`Resource::creations_per_minute`], [`Resource::reads_per_minute`] |
+//!
+//! A fault is a status, a [`Refusal`] in the service's words, a reset, a cut or a silence. Draws follow
+//! the [seed](Emulator::seed).
+//!
+//! # What a resource keeps
+//!
+//! Files, uploads, batches, vector stores, containers, skills, evals, conversations, threads,
+//! assistants, prompts, fine-tuning jobs, realtime sessions, videos and responses can be made, listed,
+//! read, cancelled and deleted. Their ids are unknown to every other resource, in paths and in bodies.
+//!
 //! # What it does not do
 //!
-//! No tools, images, files, threads or stored responses; one choice, whatever `n` says; no
-//! `api-version` is ever too old. The depth of a real PTU's bucket, and the text of its 429, are not
-//! public.
+//! No tools, no contents of files, images and sounds; one choice, whatever `n` says; no `api-version`
+//! is ever too old. The depth of a real PTU's bucket, and the text of its 429, are not public.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
