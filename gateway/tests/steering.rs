@@ -221,7 +221,9 @@ fn only_the_failures_that_are_listed_move_on_and_attempts_are_limited() {
     std::thread::spawn(move || breaking.incoming().map_while(Result::ok).for_each(drop));
     let nobody = "http://127.0.0.1:1";
     for (number, (east, model, expected)) in [
-        (failing.endpoint(), "", 503),
+        (failing.endpoint(), "", 200),
+        (failing.endpoint(), "failures = []", 503),
+        (failing.endpoint(), "rotate_on_failure = false", 503),
         (failing.endpoint(), "failures = [\"503\"]", 200),
         (failing.endpoint(), "rotate_on_failure = true", 200),
         (failing.endpoint(), "failures = [\"503\"]\nmax_attempts = 1", 503),

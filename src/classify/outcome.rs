@@ -79,6 +79,21 @@ impl Outcome {
     /// [`TierNotOffered`]: Self::TierNotOffered
     #[inline]
     pub fn of_response<B>(response: &Response<B>, now: impl FnOnce() -> SystemTime) -> Self {
+        match Self::is_plain_success(response) {
+            true => Self::Answered,
+            false => Self::of_other(response, now),
+        }
+    }
+
+    /// Whether it is a 200 that is not gRPC's, as nearly every response is: there is nothing more to
+    /// look at.
+    #[inline]
+    pub(crate) fn is_plain_success<B>(response: &Response<B>) -> bool {
+        response.status() == StatusCode::OK && !grpc::is_spoken(response.headers())
+    }
+
+    #[inline(never)]
+    fn of_other<B>(response: &Response<B>, now: impl FnOnce() -> SystemTime) -> Self {
         if may_refuse(response.status())
             && let Some(refusal) = Refusal::of(response)
             && let Some(hint) = refusal.hint_of_layer(response.headers())

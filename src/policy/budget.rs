@@ -37,8 +37,12 @@ impl RetryBudget {
         Self { left: Arc::new(AtomicU64::new(capacity)), capacity, per_success }
     }
 
+    /// Puts the share of a success back. While the stock is full this is one load.
+    #[inline]
     pub(crate) fn deposit(&self) {
-        self.refill(self.per_success);
+        if self.left.load(Ordering::Relaxed) < self.capacity {
+            self.refill(self.per_success);
+        }
     }
 
     /// Puts a retry back that was not made after all.
@@ -46,6 +50,7 @@ impl RetryBudget {
         self.refill(RETRY);
     }
 
+    #[cold]
     fn refill(&self, amount: u64) {
         let Self { left, capacity, .. } = self;
         let mut known = left.load(Ordering::Relaxed);

@@ -12,8 +12,9 @@ use crate::classify::{Outcome, should_retry};
 /// in any case.
 ///
 /// A 429 was not executed. A failure may have been, and a completion that is asked for twice is
-/// billed twice, so each kind is switched on by itself, from [`none`](Self::none) or beside the
-/// [default](Self::new). `x-should-retry` of the service has the last word on kinds that were: with
+/// billed twice. So the [default](Self::new) is what Azure's own spillover takes upon itself, and what
+/// cannot have reached a model; timeouts and resets are switched on by those who would rather pay twice.
+/// `x-should-retry` of the service has the last word on kinds that were: with
 /// `false` the answer is the caller's, and with `true` any 5xx moves on as soon as one status is
 /// switched on.
 ///
@@ -28,11 +29,9 @@ use crate::classify::{Outcome, should_retry};
 /// fn kind(error: &Error) -> ErrorKind {
 ///     if error.is_connect() { ErrorKind::Connect } else { ErrorKind::Other }
 /// }
-/// let move_on = MoveOn::none()
-///     .unavailable()
-///     .bad_gateway()
+/// let move_on = MoveOn::new()
+///     .gateway_timeout()
 ///     .errors(kind)
-///     .connect()
 ///     .budget(RetryBudget::new(50, 0.1));
 /// # drop(move_on);
 /// ```
@@ -48,8 +47,23 @@ pub struct MoveOn<X = ReturnErrors> {
 }
 
 impl MoveOn {
-    /// None, with a budget of 500 moves and one more in five successes.
+    /// The default of all layers: 500, 502, 503 without a hint, and errors of connecting, where
+    /// [`errors`](Self::errors) tells which those are; with a budget of 500 moves and one more in five
+    /// successes.
+    ///
+    /// 500 and 503 spill in Azure's own spillover, beside 429 and a request that is
+    /// [too long](Self::context_length): such a request has failed or was not begun, and its caller would
+    /// ask again. A 502 is a gateway's 503, and without a connection nothing was sent. A 504, a timeout and a
+    /// connection that breaks leave a model at work that is paid for when it ends, so that they are not in
+    /// it.
+    ///
+    /// Source: Microsoft Learn, "Manage traffic with spillover for provisioned deployments".
     pub fn new() -> Self {
+        Self::none().internal_error().bad_gateway().unavailable().connect()
+    }
+
+    /// No failure, with the same budget.
+    pub fn none() -> Self {
         Self {
             statuses: StatusSet::NONE,
             errors: 0,
@@ -59,11 +73,9 @@ impl MoveOn {
         }
     }
 
-    /// 500, 502, 503 without a hint and 504: the failures that Azure's native spillover and the
-    /// Architecture Center's gateways move on, for whom an answer late counts more than one billed
-    /// twice.
+    /// The [default](Self::new) and 504, for whom an answer late counts more than one billed twice.
     pub fn of_servers() -> Self {
-        Self::new().internal_error().bad_gateway().unavailable().gateway_timeout()
+        Self::new().gateway_timeout()
     }
 }
 
@@ -129,7 +141,7 @@ impl<X> MoveOn<X> {
         MoveOn { statuses, errors, context_length, budget, classify: kind }
     }
 
-    /// Errors of [`ErrorKind::Connect`], which should move on.
+    /// Errors of [`ErrorKind::Connect`]: nothing was sent.
     #[must_use]
     pub const fn connect(self) -> Self {
         self.error(ErrorKind::Connect)
@@ -188,16 +200,13 @@ impl<X> MoveOn<X> {
     pub(crate) fn split(self, context_length: bool) -> (MoveOn, X) {
         let context_length = Some(self.context_length.unwrap_or(context_length));
         let Self { statuses, errors, budget, classify, .. } = self;
+        // Without anything to move for there is nothing to put aside.
+        let budget = budget.filter(|_| errors != 0 || !statuses.is_empty());
         (MoveOn { statuses, errors, context_length, budget, classify: ReturnErrors }, classify)
     }
 }
 
 impl MoveOn {
-    /// Whether any kind of failure is switched on, so that backends that failed have to be probed.
-    pub(crate) const fn watches_failures(&self) -> bool {
-        self.errors != 0 || !self.statuses.is_empty()
-    }
-
     /// What the result of an attempt means for a layer with this set: all but
     /// [`Outcome::Answered`] move the request.
     #[inline]
@@ -208,14 +217,8 @@ impl MoveOn {
         now: impl FnOnce() -> SystemTime,
     ) -> Outcome {
         match result {
-            Ok(response) => match Outcome::of_response(response, now) {
-                moving @ (Outcome::Throttled(_) | Outcome::TierNotOffered) => moving,
-                Outcome::ContextTooLong if self.context_length == Some(true) => {
-                    Outcome::ContextTooLong
-                }
-                outcome if self.includes_response(outcome, response) => Outcome::Failed,
-                _ => Outcome::Answered,
-            },
+            Ok(response) if Outcome::is_plain_success(response) => Outcome::Answered,
+            Ok(response) => self.classify_other(response, now),
             Err(error) if errors.kind(error).is_some_and(|kind| self.errors & bit(kind) != 0) => {
                 Outcome::Failed
             }
@@ -223,16 +226,23 @@ impl MoveOn {
         }
     }
 
-    /// Whether an answer that was no refusal is a failure to move on from.
-    #[inline]
-    fn includes_response<R>(&self, outcome: Outcome, response: &Response<R>) -> bool {
-        let status = response.status();
-        // The first is gRPC's, which comes with a 200.
-        (outcome == Outcome::Failed || status.is_client_error() || status.is_server_error())
-            && self.includes(outcome, status, response.headers())
+    #[inline(never)]
+    fn classify_other<R>(
+        &self,
+        response: &Response<R>,
+        now: impl FnOnce() -> SystemTime,
+    ) -> Outcome {
+        match Outcome::of_response(response, now) {
+            moving @ (Outcome::Throttled(_) | Outcome::TierNotOffered) => moving,
+            Outcome::ContextTooLong if self.context_length == Some(true) => Outcome::ContextTooLong,
+            outcome if self.includes(outcome, response.status(), response.headers()) => {
+                Outcome::Failed
+            }
+            _ => Outcome::Answered,
+        }
     }
 
-    #[cold]
+    /// Whether an answer that was no refusal is a failure to move on from.
     fn includes(&self, outcome: Outcome, status: StatusCode, headers: &HeaderMap) -> bool {
         let status = match outcome {
             Outcome::Failed if !status.is_server_error() => StatusCode::SERVICE_UNAVAILABLE,
@@ -245,6 +255,8 @@ impl MoveOn {
         }
     }
 
+    /// A request was served.
+    #[inline]
     pub(crate) fn deposit(&self) {
         if let Some(budget) = &self.budget {
             budget.deposit();
@@ -302,27 +314,33 @@ mod tests {
             *response.status_mut() = StatusCode::from_u16(*status).expect("a status");
             *response.headers_mut() = headers.clone();
             let outcome = Outcome::of(response.status(), &headers, || unreachable!());
-            failures.includes_response(outcome, &response)
+            failures.includes(outcome, response.status(), &headers)
         };
         (100..600).filter(is_included).collect()
     }
 
     #[test]
+    fn the_default_is_what_native_spillover_takes_upon_itself_and_what_was_not_sent() {
+        assert_eq!(statuses(&MoveOn::new(), None), [500, 502, 503]);
+        assert_eq!(MoveOn::new().errors, bit(ErrorKind::Connect));
+    }
+
+    #[test]
     fn each_kind_is_switched_on_by_itself() {
-        assert!(statuses(&MoveOn::new(), None).is_empty());
+        assert!(statuses(&MoveOn::none(), None).is_empty());
         for status in (100..=999).map(|status| StatusCode::from_u16(status).expect("a status")) {
             let has_another_meaning = matches!(status.as_u16(), 400..=404 | 410 | 413 | 429 | 529);
             let is_named = (400..600).contains(&status.as_u16()) && !has_another_meaning;
             let named: &[u16] = if is_named { &[status.as_u16()] } else { &[] };
-            assert_eq!(statuses(&MoveOn::new().status(status), None), named);
+            assert_eq!(statuses(&MoveOn::none().status(status), None), named);
         }
         for (failures, status) in [
-            (MoveOn::new().request_timeout(), 408),
-            (MoveOn::new().conflict(), 409),
-            (MoveOn::new().internal_error(), 500),
-            (MoveOn::new().bad_gateway(), 502),
-            (MoveOn::new().unavailable(), 503),
-            (MoveOn::new().gateway_timeout(), 504),
+            (MoveOn::none().request_timeout(), 408),
+            (MoveOn::none().conflict(), 409),
+            (MoveOn::none().internal_error(), 500),
+            (MoveOn::none().bad_gateway(), 502),
+            (MoveOn::none().unavailable(), 503),
+            (MoveOn::none().gateway_timeout(), 504),
         ] {
             assert_eq!(statuses(&failures, None), [status]);
         }
@@ -331,10 +349,10 @@ mod tests {
 
     #[test]
     fn the_service_has_the_last_word_on_what_is_switched_on() {
-        let one = MoveOn::new().unavailable();
+        let one = MoveOn::none().unavailable();
         assert!(statuses(&one, Some("false")).is_empty());
         assert_eq!(statuses(&one, Some("true")), (500..600).collect::<Vec<_>>());
-        assert!(statuses(&MoveOn::new(), Some("true")).is_empty());
+        assert!(statuses(&MoveOn::none(), Some("true")).is_empty());
     }
 
     #[test]
@@ -347,21 +365,20 @@ mod tests {
                 |kind| set.classify(&Err::<Response<()>, _>(kind), &errors, || unreachable!());
             KINDS.map(|kind| outcome(kind) == Outcome::Failed)
         };
-        let none = MoveOn::of_servers().errors((|kind| *kind) as fn(&ErrorKind) -> ErrorKind);
+        let none = MoveOn::none().errors((|kind| *kind) as fn(&ErrorKind) -> ErrorKind);
         assert_eq!(moving(none.clone()), [false; 4]);
         assert_eq!(moving(none.clone().connect()), [true, false, false, false]);
         assert_eq!(moving(none.clone().reset()), [false, true, false, false]);
         assert_eq!(moving(none.clone().timeout()), [false, false, true, false]);
         assert_eq!(moving(none.other()), [false, false, false, true]);
-        let (unknown, errors) = MoveOn::new().connect().other().split(false);
+        let (unknown, errors) = MoveOn::none().connect().other().split(false);
         let result = Err::<Response<()>, _>(());
         assert_eq!(unknown.classify(&result, &errors, || unreachable!()), Outcome::Answered);
     }
 
     #[test]
     fn a_word_on_statuses_does_not_switch_errors_on_nor_the_other_way_round() {
-        let errors = MoveOn::new().connect().reset().timeout().other();
-        assert!(errors.watches_failures());
+        let errors = MoveOn::none().connect().reset().timeout().other();
         assert!(statuses(&errors, None).is_empty() && statuses(&errors, Some("true")).is_empty());
     }
 
@@ -373,7 +390,7 @@ mod tests {
             (Some(false), true, false),
             (Some(true), false, true),
         ] {
-            let set = MoveOn::new();
+            let set = MoveOn::none();
             let set = said.map_or_else(|| set.clone(), |said| set.clone().context_length(said));
             let mut response = Response::new(());
             *response.status_mut() = StatusCode::BAD_REQUEST;

@@ -142,9 +142,10 @@ impl<X> RegionRotateLayer<X> {
         self
     }
 
-    /// Sends a request on after these failures too. By default after none, nor for its
-    /// [length](MoveOn::context_length): a 429 was not executed; a failure may have been, and a
-    /// completion that is asked for twice is billed twice. Errors of connecting should move on.
+    /// Sends a request on after these failures. By default after [those](MoveOn::new) that Azure's own
+    /// spillover takes upon itself, and not for its [length](MoveOn::context_length): a 429 was not
+    /// executed; any other failure may have been, and a completion that is asked for twice is billed
+    /// twice. Errors of connecting are among them once `errors` tells which they are.
     ///
     /// A backend that goes on failing is asked after the others.
     ///
@@ -158,7 +159,7 @@ impl<X> RegionRotateLayer<X> {
     /// fn kind(error: &Error) -> ErrorKind {
     ///     if error.is_connect() { ErrorKind::Connect } else { ErrorKind::Other }
     /// }
-    /// let layer = RegionRotateLayer::new(pool).move_on(MoveOn::new().errors(kind).connect());
+    /// let layer = RegionRotateLayer::new(pool).move_on(MoveOn::new().errors(kind));
     /// # drop(layer);
     /// # Ok(())
     /// # }

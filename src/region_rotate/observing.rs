@@ -105,11 +105,11 @@ async fn a_request_that_was_sent_again_is_told_once() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_or_failed_request_has_no_usage() {
     let (emulator, told) = (emulator(), Arc::<Told>::default());
-    emulator.script("east", "ptu", [Fault::reset(), Fault::status(400), Fault::status(500)]);
+    emulator.script("east", "ptu", [Fault::reset(), Fault::status(400), Fault::status(504)]);
     let service = pool(&emulator);
     assert!(service.clone().oneshot(ask(&told)).await.is_err());
     assert_eq!(told.all(), [None]);
-    for (status, times) in [(400, 2), (500, 3)] {
+    for (status, times) in [(400, 2), (504, 3)] {
         let response = service.clone().oneshot(ask(&told)).await.unwrap();
         assert_eq!(response.status(), status);
         assert_eq!(told.all(), vec![None; times], "its body is not waited for");

@@ -139,13 +139,11 @@ impl Session {
                 }
                 return false;
             };
-            if self.config.move_on.watches_failures() {
-                match Watch::begin(&self.config.pool, backend, now, is_last) {
-                    Ok(None) => self.drop_watch(),
-                    Ok(Some(watch)) => self.cold().watch = Some(watch),
-                    // Another request was faster; now it is not open to this one any more.
-                    Err(_) => continue,
-                }
+            match Watch::begin(&self.config.pool, backend, now, is_last) {
+                Ok(None) => self.drop_watch(),
+                Ok(Some(watch)) => self.cold().watch = Some(watch),
+                // Another request was faster; now it is not open to this one any more.
+                Err(_) => continue,
             }
             break backend;
         };
@@ -245,9 +243,7 @@ impl Session {
         }
         if let Ok(response) = &result {
             if response.status().is_success() {
-                if self.config.move_on.watches_failures() {
-                    self.config.move_on.deposit();
-                }
+                self.config.move_on.deposit();
             } else {
                 // Only these may say that the request is too long.
                 if matches!(

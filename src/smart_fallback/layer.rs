@@ -60,12 +60,12 @@ use crate::{
 ///
 /// # What it does not do
 ///
-/// Only refusals (429, 529, a 5xx with a hint, and their gRPC forms) move a request, and a 400 for its
-/// [length](MoveOn::context_length). Any other answer of the primary, and any error, is the
-/// caller's, as in the reference script, unless others are to
-/// [spill](Self::move_on) too. The fallback is asked once; when it refuses as well, its response is
-/// returned with the soonest time at which either tier is worth asking in `retry-after-ms` and
-/// `retry-after`.
+/// Only refusals (429, 529, a 5xx with a hint, and their gRPC forms), [failures](MoveOn::new) (500, 502,
+/// 503) and a 400 for its [length](MoveOn::context_length) move a request: what moves one in Azure's own
+/// spillover. Any other answer of the primary, and any error, is the caller's, as in the reference script,
+/// unless others are to [spill](Self::move_on) too. The fallback is asked once; when it refuses as well,
+/// its response is returned with the soonest time at which either tier is worth asking in
+/// `retry-after-ms` and `retry-after`.
 ///
 /// # Cost
 ///
@@ -200,10 +200,10 @@ impl<P, F, X> SmartFallbackLayer<P, F, X> {
         Self { primary, fallback, config, classify_error }
     }
 
-    /// Spills after these failures of the primary too, at once. By default after none, but a request
-    /// that is too [long](MoveOn::context_length) for it spills. A failure may have been carried out,
-    /// and is billed twice then; Azure's own spillover takes that for 500 and 503. A primary that
-    /// cannot be reached should spill. What the fallback answers is the caller's in any case.
+    /// Spills after these failures of the primary, at once. By default after [those](MoveOn::new) that
+    /// Azure's own spillover takes upon itself; any may have been carried out, and is billed twice then. A
+    /// primary that cannot be reached spills once `errors` tells which errors those are. What the fallback
+    /// answers is the caller's in any case.
     ///
     /// Where the primary is a pool that rotates on the same failures, it remembers which of its
     /// backends fail, and the next requests spill without asking them.
@@ -217,7 +217,7 @@ impl<P, F, X> SmartFallbackLayer<P, F, X> {
     ///     if error.is_connect() { ErrorKind::Connect } else { ErrorKind::Other }
     /// }
     /// let layer = SmartFallbackLayer::deployments("gpt-4o-ptu", "gpt-4o")?
-    ///     .move_on(MoveOn::new().errors(kind).connect());
+    ///     .move_on(MoveOn::new().errors(kind));
     /// # drop(layer);
     /// # Ok::<(), tower_spillover::ConfigError>(())
     /// ```

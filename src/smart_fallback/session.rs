@@ -249,9 +249,7 @@ impl Session {
         {
             permit.on_accepted(utilization(response.headers()));
         }
-        if self.config.move_on.watches_failures()
-            && result.as_ref().is_ok_and(|response| response.status().is_success())
-        {
+        if result.as_ref().is_ok_and(|response| response.status().is_success()) {
             self.config.move_on.deposit();
         }
         // Fast path: the inner layer's `Served` already describes this one attempt.

@@ -28,7 +28,7 @@ pub type Kind<E = Broken> = fn(&E) -> ErrorKind;
 /// Every error of the client moves on.
 pub fn every_error<E>() -> MoveOn<Kind<E>> {
     let kind: Kind<E> = |_| ErrorKind::Other;
-    MoveOn::new().errors(kind).other()
+    MoveOn::none().errors(kind).other()
 }
 
 /// Every error of the client is one of connecting, and moves on.

@@ -71,14 +71,14 @@ fn asked_a(leaf: &Leaf) -> usize {
 #[tokio::test(start_paused = true)]
 async fn only_the_kinds_that_are_switched_on_move_a_request() {
     for (code, failures) in [
-        (408, MoveOn::new().request_timeout()),
-        (409, MoveOn::new().conflict()),
-        (500, MoveOn::new().internal_error()),
-        (502, MoveOn::new().bad_gateway()),
-        (503, MoveOn::new().unavailable()),
-        (504, MoveOn::new().gateway_timeout()),
+        (408, MoveOn::none().request_timeout()),
+        (409, MoveOn::none().conflict()),
+        (500, MoveOn::none().internal_error()),
+        (502, MoveOn::none().bad_gateway()),
+        (503, MoveOn::none().unavailable()),
+        (504, MoveOn::none().gateway_timeout()),
     ] {
-        for (failures, expected) in [(MoveOn::new(), code), (failures, 200)] {
+        for (failures, expected) in [(MoveOn::none(), code), (failures, 200)] {
             let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(failures);
             let leaf = leaf([Answer::status(code)]);
             let response = layer.layer(leaf).oneshot(request()).await.unwrap();
@@ -89,7 +89,7 @@ async fn only_the_kinds_that_are_switched_on_move_a_request() {
 
 #[tokio::test(start_paused = true)]
 async fn the_service_can_forbid_a_move_and_ask_for_one() {
-    let failures = MoveOn::new().unavailable();
+    let failures = MoveOn::none().unavailable();
     for (code, word, expected) in
         [(503, "false", 503), (500, "true", 200), (500, "false", 500), (400, "true", 400)]
     {
@@ -137,7 +137,7 @@ async fn an_answer_that_is_no_success_refills_no_budget() {
         Answer::status(503).with("x-should-retry", "false"),
         Answer::status(401),
     ] {
-        let failures = MoveOn::new().unavailable().budget(RetryBudget::new(1, 1.0));
+        let failures = MoveOn::none().unavailable().budget(RetryBudget::new(1, 1.0));
         let ask = |answer: Answer| {
             let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(failures.clone());
             layer.layer(Leaf::playing([answer])).oneshot(request())
@@ -153,7 +153,7 @@ async fn an_answer_that_is_no_success_refills_no_budget() {
 async fn a_server_error_that_moves_no_request_shows_no_backend_that_is_well() {
     for error in [Answer::status(500), Answer::status(503).with("x-should-retry", "false")] {
         let pool = pool(["a", "b"]);
-        let failures = MoveOn::new().unavailable();
+        let failures = MoveOn::none().unavailable();
         let layer = RegionRotateLayer::new(pool.clone()).move_on(failures);
         let then = [error.clone(), error.after(5_000)];
         let leaf = leaf(times(5, Answer::status(503)).chain(then).collect::<Vec<_>>());

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, Response};
+use http::{HeaderName, Response, StatusCode};
 use http_body_util::Full;
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
@@ -101,7 +101,7 @@ async fn overload_and_any_server_error_that_asks_for_a_wait_are_refusals() {
     ] {
         let pool = pool(["a", "b"]);
         let leaf = regions([("a", answer)]);
-        let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::new());
+        let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::none());
         let response = layer.layer(leaf).oneshot(request()).await.unwrap();
         assert_eq!(asked(account(&response)), [("a", 0), ("b", 0)]);
         assert_eq!(pool.cooldowns().collect::<Vec<_>>(), [("a", Some(ms(rest))), ("b", None)]);
@@ -213,15 +213,31 @@ async fn a_backend_that_does_not_rest_is_not_asked_twice_by_one_request_either()
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_move_a_request_only_when_told_to() {
-    for failure in [500, 502, 503, 504] {
+async fn failures_move_a_request_as_far_as_they_are_in_the_set() {
+    for (failure, set, moves) in [
+        (500, MoveOn::new(), true),
+        (502, MoveOn::new(), true),
+        (503, MoveOn::new(), true),
+        (504, MoveOn::new(), false),
+        (500, MoveOn::none(), false),
+        (504, MoveOn::none(), false),
+        (501, MoveOn::of_servers(), false),
+        (504, MoveOn::of_servers(), true),
+        (424, MoveOn::of_servers(), false),
+        (424, MoveOn::none().status(StatusCode::FAILED_DEPENDENCY), true),
+    ] {
+        let leaf = regions([("a", Answer::status(failure))]);
+        let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(set);
+        let response = ask(&layer, &leaf).await.unwrap();
+        let (expected, attempts) = if moves { ("b", 2) } else { ("a", 1) };
+        assert_eq!((account(&response).backend(), leaf.len()), (Some(expected), attempts));
+        let first = account(&response).attempts().next().unwrap().outcome();
+        assert_eq!(first == Outcome::Failed, moves, "{failure}");
+    }
+    for (failure, expected) in [(500, "b"), (502, "b"), (503, "b"), (504, "a")] {
         let leaf = regions([("a", Answer::status(failure))]);
         let response = ask(&RegionRotateLayer::new(pool(["a", "b"])), &leaf).await.unwrap();
-        assert_eq!((response.status().as_u16(), leaf.len()), (failure, 1));
-        let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(MoveOn::of_servers());
-        let response = ask(&layer, &leaf).await.unwrap();
-        assert_eq!(account(&response).backend(), Some("b"), "{failure}");
-        assert_eq!(account(&response).attempts().next().unwrap().outcome(), Outcome::Failed);
+        assert_eq!(account(&response).backend(), Some(expected), "{failure} by default");
     }
     for kept in [200, 301, 400, 401, 403, 404, 408, 409] {
         let leaf = regions([("a", Answer::status(kept).with("retry-after", "1"))]);
@@ -237,7 +253,7 @@ async fn errors_move_a_request_only_when_told_to() {
     let error = ask(&RegionRotateLayer::new(pool(["a", "b"])), &leaf).await.unwrap_err();
     assert_eq!((error, leaf.len()), (Broken("reset by peer"), 1));
     let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(
-        MoveOn::new()
+        MoveOn::none()
             .errors(|error: &Broken| match error.0 {
                 "reset by peer" => ErrorKind::Reset,
                 _ => ErrorKind::Other,

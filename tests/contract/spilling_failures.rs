@@ -39,9 +39,9 @@ fn pools() -> Pools {
 #[tokio::test(start_paused = true)]
 async fn a_failure_is_the_callers_unless_its_kind_spills() {
     for (code, failures, expected) in [
-        (503, MoveOn::new(), 503),
-        (503, MoveOn::new().unavailable(), 200),
-        (500, MoveOn::new().unavailable(), 500),
+        (503, MoveOn::none(), 503),
+        (503, MoveOn::none().unavailable(), 200),
+        (500, MoveOn::none().unavailable(), 500),
         (404, MoveOn::of_servers(), 404),
     ] {
         let (primary, fallback) = (playing(Answer::status(code)), playing(Answer::ok()));
@@ -58,7 +58,7 @@ async fn a_transport_error_is_the_callers_unless_it_spills() {
     let layer = tiers(&primary, &fallback);
     assert!(layer.clone().layer(()).oneshot(request()).await.is_err());
     for (spills, is_served) in [(true, true), (false, false)] {
-        let errors = MoveOn::new().errors(move |_: &Broken| match spills {
+        let errors = MoveOn::none().errors(move |_: &Broken| match spills {
             true => ErrorKind::Connect,
             false => ErrorKind::Other,
         });
@@ -239,7 +239,7 @@ async fn beside_a_backend_that_fails_one_that_refuses_is_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_that_cannot_be_sent_again_holds_no_place_at_the_gate() {
-    for failures in [MoveOn::of_servers(), MoveOn::new()] {
+    for failures in [MoveOn::of_servers(), MoveOn::none()] {
         let primary = Leaf::new(|seen| match seen.index {
             0 => Answer::refused(1_000),
             1 => Answer::status(503),

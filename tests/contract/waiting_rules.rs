@@ -8,6 +8,7 @@ use http_body_util::Full;
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
     MaxWait, SmartFallbackLayer,
+    classify::{Hint, Reason},
     policy::{FallbackFacts, FallbackPolicy, Next, WaitThenSpill},
 };
 
@@ -37,9 +38,22 @@ impl FallbackPolicy for Always {
     }
 }
 
+// Microsoft Learn, "Manage traffic with spillover for provisioned deployments".
+#[tokio::test(start_paused = true)]
+async fn what_azures_own_spillover_moves_spills_by_default() {
+    let too_long = Answer::status(400).because(Reason::ContextLength, Hint::None);
+    for answer in [too_long, Answer::status(500), Answer::status(502), Answer::status(503)] {
+        let (ptu, standard) = (Leaf::playing([answer]), Leaf::playing([Answer::ok()]));
+        let (result, took) = through(WaitThenSpill, &ptu, &standard, request()).await;
+        let response = result.unwrap();
+        assert_eq!((response.status().as_u16(), took, ptu.len()), (200, 0, 1));
+        assert!(account(&response).spilled());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn any_other_answer_of_the_primary_is_the_callers_untouched() {
-    for status in [200, 201, 302, 400, 401, 403, 404, 408, 409, 500, 502, 503, 504] {
+    for status in [200, 201, 302, 400, 401, 403, 404, 408, 409, 501, 504] {
         let ptu = Leaf::playing([Answer::status(status).with("x-ms-region", "East US 2")]);
         let standard = Leaf::playing([Answer::ok()]);
         let (result, _) = through(WaitThenSpill, &ptu, &standard, request()).await;

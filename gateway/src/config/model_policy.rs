@@ -56,8 +56,12 @@ fn all_failures(failures: Option<Value<'_>>, shorthand: Option<Value<'_>>) -> Fa
     }
     match (failures, shorthand.and_then(|value| value.flag())) {
         (Some(value), _) => listed_failures(&value),
-        (None, Some(true)) => Failures { on: OF_SERVERS.to_vec(), ..Failures::default() },
-        (None, _) => Failures::default(),
+        (None, Some(true)) => {
+            let late = Failure::Status(StatusCode::GATEWAY_TIMEOUT);
+            Failures { on: [&Failures::USUAL[..], &[late]].concat(), ..Failures::default() }
+        }
+        (None, Some(false)) => Failures { on: vec![Failure::Connect], ..Failures::default() },
+        (None, None) => Failures::default(),
     }
 }
 
@@ -154,14 +158,6 @@ const AFFINITIES: [(&str, Option<CacheAffinity>); 3] = [
 ];
 const ERRORS: [(&str, Failure); 3] =
     [("connect", Failure::Connect), ("reset", Failure::Reset), ("timeout", Failure::Timeout)];
-/// What `rotate_on_failure = true` stands for.
-const OF_SERVERS: [Failure; 5] = [
-    Failure::Connect,
-    Failure::Status(StatusCode::INTERNAL_SERVER_ERROR),
-    Failure::Status(StatusCode::BAD_GATEWAY),
-    Failure::Status(StatusCode::SERVICE_UNAVAILABLE),
-    Failure::Status(StatusCode::GATEWAY_TIMEOUT),
-];
 const YEAR: Duration = Duration::from_secs(31_557_600);
 const MINUTE: Duration = Duration::from_secs(60);
 const MOST_ATTEMPTS: u64 = 1_000;

@@ -54,10 +54,21 @@ pub struct Inspection {
 /// The failures after which the next backend is asked, or the other tier.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failures {
-    /// Defaults to `Connect` alone: after any other the attempt may have been carried out and billed.
+    /// Defaults to `Connect`, 500, 502 and 503: what cannot have reached a model, and what Azure's own
+    /// spillover takes upon itself. After `Timeout` and `Reset` a model may be at work that is billed.
     pub on: Vec<Failure>,
     /// `None`: as many as fail.
     pub budget: Option<MoveBudget>,
+}
+
+impl Failures {
+    /// The default, as the library's `MoveOn::new`.
+    pub const USUAL: [Failure; 4] = [
+        Failure::Connect,
+        Failure::Status(StatusCode::INTERNAL_SERVER_ERROR),
+        Failure::Status(StatusCode::BAD_GATEWAY),
+        Failure::Status(StatusCode::SERVICE_UNAVAILABLE),
+    ];
 }
 
 /// What can go wrong with an attempt, other than that it is refused.
@@ -110,7 +121,7 @@ impl Default for Stickiness {
 
 impl Default for Failures {
     fn default() -> Self {
-        Self { on: vec![Failure::Connect], budget: Some(MoveBudget::default()) }
+        Self { on: Failures::USUAL.to_vec(), budget: Some(MoveBudget::default()) }
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) fn move_on(settings: &Failures) -> MoveOn<KindOf> {
         error if error.is_reset() => ErrorKind::Reset,
         UpstreamError::Client(_) => ErrorKind::Other,
     };
-    let none = MoveOn::new().budget(budget).errors(kind);
+    let none = MoveOn::none().budget(budget).errors(kind);
     settings.on.iter().fold(none, |move_on, failure| match failure {
         Failure::Connect => move_on.connect(),
         Failure::Reset => move_on.reset(),
