@@ -175,6 +175,11 @@ impl Served {
         self.before = self.before.max(before);
     }
 
+    /// The attempts from here on are those of the primary tier, after the fallback.
+    pub(crate) fn set_returned(&mut self) {
+        (self.spilled, self.before) = (false, self.attempts().len());
+    }
+
     pub(crate) fn set_spilled_by_azure(&mut self) {
         self.spilled_by_azure = true;
     }

@@ -149,6 +149,12 @@ impl Cooldowns {
         if slot.is_untouched() { None } else { slot.deferred(self.nanos(now)) }
     }
 
+    /// Whether failures of the backend are remembered, or a refusal.
+    pub(crate) fn is_noted(&self, index: usize, now: Instant) -> bool {
+        let slot = &self.slots[index];
+        !slot.is_untouched() && slot.is_noted(self.nanos(now))
+    }
+
     /// How often in a row the backend was found to fail, up to 255 times.
     pub(crate) fn failures(&self, index: usize, now: Instant) -> u32 {
         self.slots[index].failures(self.nanos(now))

@@ -104,7 +104,7 @@ impl Slot {
     }
 
     /// Whether there is anything to know of the backend.
-    fn is_noted(&self, now: u64) -> bool {
+    pub(super) fn is_noted(&self, now: u64) -> bool {
         self.noted.load(Ordering::Relaxed) > now
     }
 

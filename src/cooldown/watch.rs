@@ -28,6 +28,15 @@ impl<C: AsRef<Cooldowns> + Clone> Watch<C> {
         Ok(seen.map(|seen| Self { cooldowns: cooldowns.clone(), index, seen }))
     }
 
+    /// What an attempt was at a backend of which no failure was known when it began.
+    pub(crate) fn of_one_that_was_well(cooldowns: &C, index: usize) -> Self {
+        Self { cooldowns: cooldowns.clone(), index, seen: Seen::WELL }
+    }
+
+    pub(crate) const fn handle(&self) -> &C {
+        &self.cooldowns
+    }
+
     /// What to do once a connection stands, if there was none to be had.
     pub(crate) fn on_connect(&self) -> Option<impl Fn() + use<C>> {
         let Self { cooldowns, index, seen } = self;

@@ -23,7 +23,7 @@ use self::{
 use crate::{
     TryCloneBody,
     azure::ScannedBody,
-    cooldown::{Closed, CooldownReason, Cooldowns, Load, NextOpen, Traffic},
+    cooldown::{Closed, CooldownReason, Cooldowns, Load, NextOpen, Traffic, Watch},
     sync::{AtomicBool, Mutex, MutexGuard, clock},
 };
 
@@ -59,11 +59,12 @@ struct Shared {
     mode: Mode,
     standing_queue_interval: Option<Duration>,
     estimator: Arc<dyn EstimateCost>,
-    /// Whether requests have to pass through `core`. Changed only under its lock.
+    /// Whether requests have to pass through `core`, or the primary failed lately. Changed only under
+    /// its lock.
     busy: AtomicBool,
     core: Mutex<Core>,
     /// What is refused whatever the bucket's level: what is far too heavy, and other traffic than
-    /// tokens of the default service tier. In [`Mode::Shared`], all that is.
+    /// tokens of the default service tier; and failures. In [`Mode::Shared`], all that is refused.
     cooldown: Cooldowns,
     epoch: Instant,
 }
@@ -169,7 +170,7 @@ impl Gate {
         self.shared.mode == Mode::Adaptive
     }
 
-    /// Whether requests have to be weighed and [admitted](Self::admit).
+    /// Whether requests have to be weighed and [admitted](Self::admit), or the primary failed lately.
     pub(crate) fn is_busy(&self) -> bool {
         self.shared.busy.load(Ordering::Relaxed)
     }
@@ -190,9 +191,9 @@ impl Gate {
         let (now, deadline) = (self.nanos(at), self.nanos(deadline));
         let mut core = self.lock();
         if core.is_idle(now) {
-            let is_closing = self.shared.cooldown.remaining(0, at).is_some();
-            self.shared.busy.store(is_closing, Ordering::Relaxed);
-            return Admission::Go(Permit::untracked());
+            let is_known = self.shared.cooldown.is_noted(0, at);
+            self.shared.busy.store(is_known, Ordering::Relaxed);
+            return Admission::Go(Permit::untracked(self));
         }
         match core.on_arrival(now, cost, rank, deadline) {
             Decision::Go(attempt) => Admission::Go(Permit::tracked(self.clone(), attempt)),
@@ -222,12 +223,26 @@ impl Gate {
         key.map(|key| Waiter::new(self.clone(), key, deadline))
     }
 
-    /// Whether anything is known of what the primary refuses.
+    /// Whether the primary fails, and others are to be asked before it.
+    pub(crate) fn is_failing(&self, now: Instant) -> bool {
+        self.shared.cooldown.deferred(0, now).is_some()
+    }
+
+    /// What goes with a request that is not [admitted](Self::admit), if the primary failed lately.
+    pub(crate) fn pass(&self) -> Option<Permit> {
+        self.watch().map(Permit::watching)
+    }
+
+    /// An attempt at the primary whose result tells whether it still fails, if it failed lately.
+    fn watch(&self) -> Option<Box<Watch<Self>>> {
+        Watch::begin(self, 0, clock::now(), true).ok().flatten().map(Box::new)
+    }
+
+    /// Whether anything is known of what the primary refuses, or that it failed lately.
     pub(crate) fn remembers(&self, now: Instant) -> bool {
         match self.shared.mode {
             Mode::Adaptive => self.is_busy(),
-            Mode::Shared => self.shared.cooldown.remaining(0, now).is_some(),
-            Mode::Plain => false,
+            Mode::Shared | Mode::Plain => self.shared.cooldown.is_noted(0, now),
         }
     }
 
@@ -301,6 +316,12 @@ impl Gate {
 
     fn nanos(&self, instant: Instant) -> Nanos {
         nanos(instant.saturating_duration_since(self.shared.epoch))
+    }
+}
+
+impl AsRef<Cooldowns> for Gate {
+    fn as_ref(&self) -> &Cooldowns {
+        &self.shared.cooldown
     }
 }
 

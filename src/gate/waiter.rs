@@ -3,9 +3,9 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     body::{Admitted, UsageSink},
+    cooldown::{Failure, Watch},
     sync::{Sleep, clock},
 };
 
@@ -46,6 +47,8 @@ pub(crate) struct Waiter {
 pub(crate) struct Permit {
     /// `None` when nothing was known of the PTU, so that there is nothing to account for.
     tracked: Option<(Gate, TrackedAttempt)>,
+    /// The primary failed lately, or failed this request.
+    watch: Option<Box<Watch<Gate>>>,
 }
 
 impl Waiter {
@@ -112,12 +115,48 @@ impl Drop for Waiter {
 }
 
 impl Permit {
-    pub(super) const fn untracked() -> Self {
-        Self { tracked: None }
+    pub(super) fn untracked(gate: &Gate) -> Self {
+        Self { tracked: None, watch: gate.watch() }
     }
 
-    pub(super) const fn tracked(gate: Gate, attempt: TrackedAttempt) -> Self {
-        Self { tracked: Some((gate, attempt)) }
+    pub(super) fn tracked(gate: Gate, attempt: TrackedAttempt) -> Self {
+        Self { watch: gate.watch(), tracked: Some((gate, attempt)) }
+    }
+
+    /// What is left of a permit when the primary failed: the attempt counts as never made.
+    pub(crate) fn of_failed(permit: Option<Self>, gate: &Gate) -> Self {
+        let watch = permit.and_then(|mut permit| permit.watch.take());
+        Self::watching(watch.unwrap_or_else(|| Box::new(Watch::of_one_that_was_well(gate, 0))))
+    }
+
+    pub(super) const fn watching(watch: Box<Watch<Gate>>) -> Self {
+        Self { tracked: None, watch: Some(watch) }
+    }
+
+    /// Charges the primary with a failure.
+    pub(crate) fn failed(
+        mut self,
+        failure: Failure,
+        now: Instant,
+        rest: impl FnOnce(u32) -> Duration,
+    ) {
+        if let Some(watch) = self.watch.take() {
+            let gate = watch.handle().clone();
+            watch.failed(failure, now, rest);
+            gate.update(|_| gate.shared.busy.store(true, Ordering::Relaxed));
+        }
+    }
+
+    /// The primary answered, with whatever.
+    pub(crate) fn answered(&mut self) {
+        if let Some(watch) = self.watch.take() {
+            watch.answered(clock::now());
+        }
+    }
+
+    /// What to do once a connection to the primary stands, if there was none to be had.
+    pub(crate) fn on_connect(&self) -> Option<impl Fn() + use<>> {
+        self.watch.as_ref().and_then(|watch| watch.on_connect())
     }
 
     /// Has the actual cost of an attempt of `weight` reported once its answer has ended.
@@ -129,6 +168,7 @@ impl Permit {
 
     /// The attempt was admitted; its answer may carry the level as a share of the limit.
     pub(crate) fn on_accepted(mut self, utilization: Option<f64>) {
+        self.answered();
         if let Some((gate, attempt)) = self.tracked.take() {
             let now = gate.nanos(clock::now());
             gate.update(|core| {

@@ -1,5 +1,9 @@
 //! What transport errors are, as the caller's client knows and a layer does not.
 
+use http::Response;
+
+use crate::cooldown::Failure;
+
 /// What a transport error is.
 ///
 /// Only the caller knows what the errors of its client mean; a function of it says so once, to
@@ -41,5 +45,16 @@ impl<E> ClassifyError<E> for ReturnErrors {
 impl<E, F: Fn(&E) -> ErrorKind> ClassifyError<E> for F {
     fn kind(&self, error: &E) -> Option<ErrorKind> {
         Some(self(error))
+    }
+}
+
+impl Failure {
+    /// What kind of failure a `result` is that failed.
+    pub(crate) fn of<R, E>(
+        result: &Result<Response<R>, E>,
+        errors: &impl ClassifyError<E>,
+    ) -> Self {
+        let kind = result.as_ref().err().and_then(|error| errors.kind(error));
+        if kind == Some(ErrorKind::Connect) { Self::Connect } else { Self::Answer }
     }
 }

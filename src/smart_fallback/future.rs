@@ -116,7 +116,14 @@ where
                         }
                         outcome => {
                             let (now, request) = (clock::now(), this.request.whole());
-                            match session.refused(tier, now, outcome, &mut result, request) {
+                            match session.refused(
+                                tier,
+                                now,
+                                outcome,
+                                &mut result,
+                                this.classify_error,
+                                request,
+                            ) {
                                 NextStep::Return => {
                                     // The caller may keep the finished future.
                                     this.state.set(State::Finished);
@@ -156,7 +163,8 @@ where
                         }
                         None => {
                             let mut request = this.request.take().expect(KEPT);
-                            *this.request = SavedRequest::copy_if(tier == Tier::Primary, &request);
+                            *this.request =
+                                SavedRequest::copy_if(session.may_come_back(tier), &request);
                             session.prepare(tier, &mut request);
                             let attempt = match tier {
                                 Tier::Primary => Either::Left(this.primary.call(request)),

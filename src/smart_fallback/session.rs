@@ -2,6 +2,7 @@
 
 mod account;
 mod admission;
+mod after_failure;
 mod after_refusal;
 mod returned_refusal;
 mod spill;
@@ -19,7 +20,8 @@ use self::account::sign;
 use super::layer::FallbackConfig;
 use crate::{
     AttemptBudget, Served, TryCloneBody,
-    classify::{Hint, NativeSpillover, Outcome, RefusedSpills, utilization},
+    backend::OnConnect,
+    classify::{Hint, NativeSpillover, Outcome, RefusedSpills},
     clock,
     cooldown::{Load, NextOpen, Traffic, Weight as LoadWeight},
     gate::{Admission, Permit, Waiter, Weight},
@@ -69,6 +71,8 @@ pub(super) struct Session {
     /// Whether a refusal of the attempt under way is the caller's.
     is_last: bool,
     is_sent: bool,
+    /// Whether the fallback is asked first, since the primary fails.
+    is_reversed: bool,
     /// Whether the primary forbade this request to come back.
     is_forbidden: bool,
     /// Where Azure spilled to, and was refused.
@@ -96,6 +100,7 @@ impl Session {
             closed: Duration::ZERO,
             is_last: false,
             is_sent: false,
+            is_reversed: false,
             is_forbidden: false,
             spills: None,
             served: None,
@@ -123,8 +128,11 @@ impl Session {
         self.or_last_attempt(next)
     }
 
-    /// The first step of a request while the primary is known to refuse something.
+    /// The first step of a request while the primary is known to refuse something, or failed lately.
     fn start_at_gate<B: TryCloneBody>(&mut self, now: Instant, request: &Request<B>) -> NextStep {
+        if self.takes_fallback_first(now, request) {
+            return NextStep::Send(Tier::Fallback);
+        }
         let traffic = self.traffic(request);
         if traffic == Traffic::Free {
             // It costs the primary nothing, and may be what frees it.
@@ -142,6 +150,7 @@ impl Session {
             return self.decide(Hint::After(left), left, now, request);
         }
         if traffic != Traffic::Tokens || !self.config.gate.is_adaptive() {
+            self.permit = self.config.gate.pass();
             return NextStep::Send(Tier::Primary);
         }
         let limits = self.limits(request);
@@ -205,10 +214,13 @@ impl Session {
             // A tier inside this one must not start its waiting anew.
             extensions.get_or_insert(Arrival(limits.arrival));
         }
-        if let (Tier::Primary, Some(permit), Some(weight)) = (tier, &self.permit, &self.weight)
-            && let Some(observe) = permit.observe(weight)
-        {
-            extensions.insert(observe);
+        if let (Tier::Primary, Some(permit)) = (tier, &self.permit) {
+            if let Some(observe) = self.weight.as_ref().and_then(|weight| permit.observe(weight)) {
+                extensions.insert(observe);
+            }
+            if let Some(act) = permit.on_connect() {
+                OnConnect::insert(extensions, act);
+            }
         }
         if let Some(budget) = extensions.get_mut::<AttemptBudget>() {
             if self.is_sent { budget.reserve() } else { budget.reserve_first() }
@@ -242,12 +254,8 @@ impl Session {
         result: &mut Result<Response<R>, E>,
         is_kept: bool,
     ) {
-        if let Some(permit) = self.permit.take()
-            && let Ok(response) = &*result
-            && response.status().is_success()
-            && !NativeSpillover::has_served(response)
-        {
-            permit.on_accepted(utilization(response.headers()));
+        if let Some(permit) = self.permit.take() {
+            self.settle(tier, permit, result);
         }
         if result.as_ref().is_ok_and(|response| response.status().is_success()) {
             self.config.move_on.deposit();

@@ -10,6 +10,7 @@ use tower_spillover::{
     AttemptBudget, Backend, BackendPool, Gate, MaxWait, Priority, RegionRotateLayer, ResponseBody,
     SmartFallbackLayer,
     classify::{Hint, Reason},
+    gate::Mode,
     policy::{ErrorKind, MoveOn, RetryBudget},
     smart_fallback::{Class, SpillBudget},
 };
@@ -162,6 +163,8 @@ async fn a_primary_that_is_down_costs_no_request_and_no_wait() {
     let gate = Gate::new();
     let spilled = load(leaf.clone(), gate.clone(), 600).await;
     assert_eq!(spilled.len(), 600);
+    let asked = leaf.hosts().iter().filter(|host| *host == "ptu.example").count();
+    assert!(asked <= 12, "five, then one probe each time, ever more seldom: {asked}");
     assert!(!gate.is_pacing(), "it learned nothing");
 }
 
@@ -174,6 +177,120 @@ async fn after_an_outage_the_primary_is_used_as_before() {
     let spilled = load(leaf, Gate::new(), 1_200).await;
     // It rests at most twice as long as the outage took until then.
     assert!(spilled.iter().all(|number| (100..300).contains(number)), "{spilled:?}");
+}
+
+/// Has the primary found to fail: it does so five times, and the fallback answers.
+async fn fail<S, R>(service: &S)
+where
+    S: Service<Ask, Response = Response<R>, Error = Broken> + Clone,
+{
+    for _ in 0..5 {
+        service.clone().oneshot(request()).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_fails_is_asked_after_the_fallback_and_by_one_request_at_a_time() {
+    for mode in [Mode::Adaptive, Mode::Shared, Mode::Plain] {
+        let primary = Leaf::playing([Answer::status(500).after(10)]);
+        let layer = tiers(&primary, &playing(Answer::ok())).move_on(MoveOn::of_servers());
+        let service = layer.gate(Gate::new().mode(mode)).layer(());
+        fail(&service).await;
+        assert_eq!(primary.len(), 5);
+        for number in 0..20 {
+            let (response, took) = timed(service.clone().oneshot(request())).await;
+            let response = response.unwrap();
+            assert_eq!(asked(account(&response)), [("fallback", 0)], "{mode:?} {number}");
+            assert!(account(&response).spilled() && took.is_zero());
+        }
+        pass(ms(1_000)).await;
+        let asks = (0..20).map(|_| service.clone().oneshot(request()));
+        let served = futures::future::join_all(asks).await;
+        assert_eq!(primary.len(), 6, "{mode:?}");
+        assert!(served.iter().all(|served| served.as_ref().unwrap().status().is_success()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_fallback_refuses_or_fails_too_a_primary_that_fails_is_still_asked() {
+    for answer in [Answer::refused(30_000), Answer::status(500)] {
+        let primary = Leaf::new(|seen| match seen.index {
+            0..5 => Answer::status(500),
+            _ => Answer::ok(),
+        });
+        let fallback = Leaf::new(move |seen| match seen.index {
+            0..5 => Answer::ok(),
+            _ => answer.clone(),
+        });
+        let service = tiers(&primary, &fallback).move_on(MoveOn::of_servers()).layer(());
+        fail(&service).await;
+        let response = service.clone().oneshot(request()).await.unwrap();
+        assert_eq!(asked(account(&response)), [("fallback", 0), ("primary", 0)]);
+        assert!(!account(&response).spilled());
+        let response = service.clone().oneshot(request()).await.unwrap();
+        assert_eq!(asked(account(&response)), [("primary", 0)], "it is back");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_both_tiers_fail_with_is_the_callers_and_the_primary_s_no_fault() {
+    let primary = playing(Answer::status(500));
+    let fallback = playing(Answer::status(503));
+    let service = tiers(&primary, &fallback).move_on(MoveOn::of_servers()).layer(());
+    for number in 1..=50 {
+        let response = service.clone().oneshot(request()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!((primary.len(), fallback.len()), (number, number), "in this order");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_is_known_to_fail_takes_nothing_from_the_budget_of_failures() {
+    let failures = MoveOn::of_servers().budget(RetryBudget::new(6, 0.0));
+    let layer = tiers(&playing(Answer::status(500)), &playing(Answer::ok())).move_on(failures);
+    let service = layer.layer(());
+    fail(&service).await;
+    for _ in 0..100 {
+        let response = service.clone().oneshot(request()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    pass(ms(1_000)).await;
+    let response = service.clone().oneshot(request()).await.unwrap();
+    assert_eq!(asked(account(&response)), [("primary", 0), ("fallback", 0)], "the sixth move");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spill_that_is_not_paid_for_or_not_wanted_asks_a_primary_that_fails() {
+    let dollars = SpillBudget::requests(5, ms(60_000));
+    let stay = Class::new("stay").never_spill();
+    for (class, budget) in [("any", Some(dollars)), ("stay", None)] {
+        let primary = playing(Answer::status(500));
+        let mut layer = tiers(&primary, &playing(Answer::ok())).move_on(MoveOn::of_servers());
+        layer = layer.class(stay.clone());
+        if let Some(budget) = budget {
+            layer = layer.spill_budget(budget);
+        }
+        let service = layer.layer(());
+        fail(&service).await;
+        let mut request = request();
+        request.extensions_mut().insert(Priority::from(class));
+        let response = service.clone().oneshot(request).await.unwrap();
+        assert_eq!((response.status().as_u16(), primary.len()), (500, 6), "{class}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_among_many_more_answers_make_no_primary_come_second() {
+    let primary = Leaf::new(|seen| match seen.index % 20 {
+        0 => Answer::status(500),
+        _ => Answer::ok(),
+    });
+    let service = tiers(&primary, &playing(Answer::ok())).move_on(MoveOn::of_servers()).layer(());
+    for number in 1..=1_000 {
+        service.clone().oneshot(request()).await.unwrap();
+        assert_eq!(primary.len(), number);
+        pass(ms(10)).await;
+    }
 }
 
 fn tier(names: &[&str]) -> RegionRotateLayer<Kind> {

@@ -2,25 +2,11 @@
 
 use std::{mem, time::Instant};
 
-use http::Response;
-
 use super::Session;
 use crate::{
     BackendPool,
     cooldown::{Failure, Load, Watch},
-    policy::{ClassifyError, ErrorKind},
 };
-
-impl Failure {
-    /// What kind of failure a `result` is that failed.
-    pub(super) fn of<R, E>(
-        result: &Result<Response<R>, E>,
-        errors: &impl ClassifyError<E>,
-    ) -> Self {
-        let kind = result.as_ref().err().and_then(|error| errors.kind(error));
-        if kind == Some(ErrorKind::Connect) { Self::Connect } else { Self::Answer }
-    }
-}
 
 impl Session {
     /// The chosen backend failed. Unless that cannot be the request's own fault, it is charged with it

@@ -8,9 +8,9 @@ use super::{NextStep, Session, Tier, account::sign};
 use crate::{
     AttemptBudget, Served, TryCloneBody,
     classify::{Hint, NativeSpillover, Outcome, Reason, Refusal, forbid_retry, utilization},
-    cooldown::{Closed, Traffic},
+    cooldown::{Closed, Failure, Traffic},
     gate::{self, Admission},
-    policy::assumed_wait,
+    policy::{ClassifyError, assumed_wait},
 };
 
 /// What a refusal of the primary means for the request that met it.
@@ -45,8 +45,20 @@ impl Session {
         now: Instant,
         outcome: Outcome,
         result: &mut Result<Response<R>, E>,
+        errors: &impl ClassifyError<E>,
         kept: Option<&Request<B>>,
     ) -> NextStep {
+        let may_go_on = kept.is_some_and(|it| !self.is_last && !is_out_of_attempts(it));
+        if tier == Tier::Fallback
+            && may_go_on
+            && let Some(next) = self.after_fallback(outcome, now)
+        {
+            let mut served = self.served.take().unwrap_or_else(|| Box::new(Served::new()));
+            self.record(&mut served, tier, result, outcome);
+            served.set_returned();
+            self.served = Some(served);
+            return next;
+        }
         let refusal = match (outcome, &*result) {
             (Outcome::Throttled(hint), Ok(response)) => {
                 Some(Refusal::read(response, hint, Served::is_on(response)))
@@ -63,7 +75,7 @@ impl Session {
         if let (Ok(response), Tier::Primary) = (&mut *result, tier) {
             self.note_spills(response);
         }
-        let request = kept.filter(|request| !self.is_last && !is_out_of_attempts(request));
+        let request = kept.filter(|_| may_go_on);
         let next = match (&refusal, &mut *result) {
             (Some(refusal), Ok(response)) if tier == Tier::Fallback => {
                 if !self.confined.to_fallback {
@@ -73,6 +85,9 @@ impl Session {
             }
             (Some(refusal), Ok(response)) => {
                 self.refusals += 1;
+                if let Some(permit) = &mut self.permit {
+                    permit.answered();
+                }
                 let utilization = utilization(response.headers());
                 let closed = self.closes(refusal, response, kept);
                 if let Some(Closed::From(_, weight)) = closed {
@@ -86,8 +101,11 @@ impl Session {
                 }
                 next
             }
-            _ => {
-                self.give_up();
+            (_, result) => {
+                match (outcome, result) {
+                    (Outcome::Failed, result) => self.charge(Failure::of(result, errors), now),
+                    _ => self.give_up(),
+                }
                 request.map_or(NextStep::Return, |it| self.after_failure(outcome, now, it))
             }
         };

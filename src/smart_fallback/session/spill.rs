@@ -5,9 +5,7 @@ use std::time::Instant;
 use http::Request;
 
 use super::{NextStep, Session, Tier};
-use crate::{
-    TryCloneBody, classify::Outcome, clock, smart_fallback::WhenSpent, wait::RequestLimits,
-};
+use crate::{TryCloneBody, clock, smart_fallback::WhenSpent, wait::RequestLimits};
 
 impl Session {
     /// Spills if class, budget and pinning allow it; otherwise the refusal is returned.
@@ -40,34 +38,5 @@ impl Session {
                 self.start(now, request)
             }
         }
-    }
-
-    /// What follows when the primary failed, or the request is too long for it. It is no matter of
-    /// time, and the gate learns nothing from it.
-    pub(super) fn after_failure<B: TryCloneBody>(
-        &mut self,
-        outcome: Outcome,
-        now: Instant,
-        request: &Request<B>,
-    ) -> NextStep {
-        self.since = now;
-        // However soon the primary is open, this request has nothing to come back for.
-        self.is_forbidden = true;
-        if !self.limits(request).spills || self.confined.to_primary {
-            return NextStep::Return;
-        }
-        let has_failed = outcome == Outcome::Failed;
-        if has_failed && !self.config.move_on.withdraw() {
-            return NextStep::Return;
-        }
-        if let Some(budget) = self.config.spill_budget.clone()
-            && budget.take(now, || self.weigh(request)).is_err()
-        {
-            if has_failed {
-                self.config.move_on.give_back();
-            }
-            return NextStep::Return;
-        }
-        NextStep::Send(Tier::Fallback)
     }
 }

@@ -1,0 +1,125 @@
+//! What a failure means for the request, and for which tier is asked first from then on.
+
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+
+use super::{NextStep, Session, Tier};
+use crate::{
+    TryCloneBody,
+    classify::{NativeSpillover, Outcome, utilization},
+    clock,
+    cooldown::Failure,
+    gate::Permit,
+    policy::CooldownPolicy,
+};
+
+impl Session {
+    /// Whether the request goes to the fallback first: the primary fails, and nobody has to find out just
+    /// now whether it still does. That is no retry, and takes nothing from the budget of failures.
+    pub(super) fn takes_fallback_first<B: TryCloneBody>(
+        &mut self,
+        now: Instant,
+        request: &Request<B>,
+    ) -> bool {
+        let takes = self.config.gate.is_failing(now)
+            && self.limits(request).spills
+            && !self.confined.to_primary
+            && self.pays_for_spill(now, request);
+        if takes {
+            (self.is_reversed, self.since) = (true, now);
+        }
+        takes
+    }
+
+    /// Whether the request may be sent again after an attempt at `tier`.
+    pub(in crate::smart_fallback) const fn may_come_back(&self, tier: Tier) -> bool {
+        matches!(tier, Tier::Primary) || self.is_reversed
+    }
+
+    /// What follows when the fallback, asked first, refused or failed: the primary is asked after all.
+    pub(super) fn after_fallback(&mut self, outcome: Outcome, now: Instant) -> Option<NextStep> {
+        let turns =
+            self.is_reversed && (outcome != Outcome::Failed || self.config.move_on.withdraw());
+        turns.then(|| {
+            (self.is_reversed, self.since) = (false, now);
+            // It was there already.
+            self.confined.to_primary = true;
+            self.permit = self.config.gate.pass();
+            NextStep::Send(Tier::Primary)
+        })
+    }
+
+    /// What follows when the primary failed, or the request is too long for it. It is no matter of
+    /// time, and the gate learns nothing from it but that it fails.
+    pub(super) fn after_failure<B: TryCloneBody>(
+        &mut self,
+        outcome: Outcome,
+        now: Instant,
+        request: &Request<B>,
+    ) -> NextStep {
+        self.since = now;
+        // However soon the primary is open, this request has nothing to come back for.
+        self.is_forbidden = true;
+        if !self.limits(request).spills || self.confined.to_primary {
+            return NextStep::Return;
+        }
+        let has_failed = outcome == Outcome::Failed;
+        if has_failed && !self.config.move_on.withdraw() {
+            return NextStep::Return;
+        }
+        if !self.pays_for_spill(now, request) {
+            if has_failed {
+                self.config.move_on.give_back();
+            }
+            return NextStep::Return;
+        }
+        NextStep::Send(Tier::Fallback)
+    }
+
+    /// Takes a spill out of the budget; whether there was one.
+    fn pays_for_spill<B: TryCloneBody>(&mut self, now: Instant, request: &Request<B>) -> bool {
+        let budget = self.config.spill_budget.clone();
+        budget.is_none_or(|budget| budget.take(now, || self.weigh(request)).is_ok())
+    }
+
+    /// The primary failed. Unless that cannot be the request's own fault, it is charged with it only when
+    /// the fallback answers.
+    pub(super) fn charge(&mut self, failure: Failure, now: Instant) {
+        let permit = Permit::of_failed(self.permit.take(), &self.config.gate);
+        match failure {
+            Failure::Answer => self.permit = Some(permit),
+            _ => permit.failed(failure, now, self.rest()),
+        }
+    }
+
+    /// Tells what the answer of `tier` says of the primary, to which `permit` let the request.
+    pub(super) fn settle<R, E>(
+        &self,
+        tier: Tier,
+        mut permit: Permit,
+        result: &Result<Response<R>, E>,
+    ) {
+        let Ok(response) = result else { return };
+        match tier {
+            // The primary failed what the fallback serves.
+            Tier::Fallback if response.status().is_success() => {
+                permit.failed(Failure::Answer, clock::now(), self.rest());
+            }
+            Tier::Fallback => {}
+            Tier::Primary if response.status().is_server_error() => {}
+            Tier::Primary => {
+                permit.answered();
+                if response.status().is_success() && !NativeSpillover::has_served(response) {
+                    permit.on_accepted(utilization(response.headers()));
+                }
+            }
+        }
+    }
+
+    /// How long the primary is asked after the fallback once it was found to fail so many times in a row.
+    fn rest(&self) -> impl Fn(u32) -> Duration + use<> {
+        let cooldowns = CooldownPolicy::default().longest(self.config.longest_cooldown);
+        move |times| cooldowns.after_failures(times)
+    }
+}
