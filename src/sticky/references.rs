@@ -302,8 +302,11 @@ mod tests {
                     let (all, stored) = found(kind, body);
                     let mut count = 0;
                     let read = read_known(body.as_bytes(), Some(&known), kind, |_| count += 1);
-                    prop_assert_eq!((count, read.stored), (all.len(), stored));
-                    prop_assert!(read.scanned.is_none());
+                    prop_assert!(read.stored == stored && read.scanned.is_none());
+                    // Of a body that breaks a scan keeps the members before the one that does, and
+                    // reads into that.
+                    let breaks = serde_json::from_str::<Value>(body).is_err();
+                    prop_assert!(count == all.len() || breaks && count < all.len());
                 }
             }
         }
