@@ -208,6 +208,7 @@ fn refusal(now: Instant, deadline: Duration) -> RefusedAttempt {
         is_measured: true,
         utilization: None,
         deadline: now + deadline,
+        is_patient: false,
     }
 }
 

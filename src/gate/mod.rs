@@ -15,7 +15,10 @@ use std::{
 
 use http::Request;
 
-pub(crate) use self::waiter::{Admission, Permit, Waiter};
+pub(crate) use self::{
+    core::QueueKey as Place,
+    waiter::{Admission, Permit, Waiter},
+};
 use self::{
     core::{Core, Decision, Nanos, nanos, seconds},
     cost::{EstimateCost, Head, TokenWeights},
@@ -91,6 +94,8 @@ pub(crate) struct RefusedAttempt {
     /// The level that the refusal reports, as a share of the limit.
     pub(crate) utilization: Option<f64>,
     pub(crate) deadline: Instant,
+    /// Whether the request has nowhere else to go.
+    pub(crate) is_patient: bool,
 }
 
 /// The rule by which requests are admitted.
@@ -187,7 +192,31 @@ impl Gate {
     }
 
     /// Admits a request of `cost` that has to be sent somewhere by `deadline`.
-    pub(crate) fn admit(&self, at: Instant, cost: f64, rank: u8, deadline: Instant) -> Admission {
+    pub(crate) fn admit(&self, now: Instant, cost: f64, rank: u8, deadline: Instant) -> Admission {
+        self.arrive(now, deadline, |core, now, deadline| core.on_arrival(now, cost, rank, deadline))
+    }
+
+    /// Admits a request that has nowhere else to go: it waits while the PTU reopens by its `deadline`,
+    /// at the old `place` that it may have.
+    pub(crate) fn admit_patient(
+        &self,
+        now: Instant,
+        cost: f64,
+        rank: u8,
+        deadline: Instant,
+        place: Option<Place>,
+    ) -> Admission {
+        self.arrive(now, deadline, |core, now, deadline| {
+            core.on_patient_arrival(now, cost, rank, deadline, place)
+        })
+    }
+
+    fn arrive(
+        &self,
+        at: Instant,
+        deadline: Instant,
+        decide: impl FnOnce(&mut Core, Nanos, Nanos) -> Decision,
+    ) -> Admission {
         let (now, deadline) = (self.nanos(at), self.nanos(deadline));
         let mut core = self.lock();
         if core.is_idle(now) {
@@ -195,7 +224,7 @@ impl Gate {
             self.shared.busy.store(is_known, Ordering::Relaxed);
             return Admission::Go(Permit::untracked(self));
         }
-        match core.on_arrival(now, cost, rank, deadline) {
+        match decide(&mut core, now, deadline) {
             Decision::Go(attempt) => Admission::Go(Permit::tracked(self.clone(), attempt)),
             Decision::Wait { key, .. } => Admission::Wait(Waiter::new(self.clone(), key, deadline)),
             Decision::Spill => Admission::Spill,
@@ -218,7 +247,11 @@ impl Gate {
             if let Some(share) = refusal.utilization.filter(|_| is_measured) {
                 core.bucket.on_refusal_utilization(share, closed);
             }
-            core.on_refused(now, &attempt, closed, is_measured, deadline)
+            let key = core.on_refused(now, &attempt, closed, is_measured, deadline)?;
+            if refusal.is_patient {
+                core.on_no_alternative(key, deadline);
+            }
+            Some(key)
         });
         key.map(|key| Waiter::new(self.clone(), key, deadline))
     }

@@ -56,6 +56,11 @@ impl Waiter {
         Self { gate, key: Some(key), deadline, sleep: None }
     }
 
+    /// Where it stands, to come back to.
+    pub(crate) const fn place(&self) -> Option<QueueKey> {
+        self.key
+    }
+
     /// Sleeps until `until`, to look again; ready when that is now.
     fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Nanos) -> Poll<()> {
         let until = Duration::from_nanos(u64::try_from(until).unwrap_or(0));

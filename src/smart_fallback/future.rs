@@ -16,7 +16,7 @@ use tower_service::Service;
 
 use super::{
     SmartFallback,
-    session::{NextStep, Session, Tier},
+    session::{NextStep, Race, Session, Tier},
 };
 use crate::{
     TryCloneBody, classify::Outcome, clock, gate::Waiter, policy::ClassifyError,
@@ -48,9 +48,10 @@ pin_project! {
     enum State<P, F> {
         // The tier was sent the request.
         Attempting { tier: Tier, #[pin] attempt: Either<P, F> },
-        // No attempt, response or permit is held while it sleeps or is queued.
+        // No attempt, response or permit is held while it sleeps, is queued, or waits for either tier.
         Sleeping { sleep: Pin<Box<Sleep>> },
         Queued { waiter: Box<Waiter> },
+        Racing { race: Box<Race> },
         // The tier is to be sent the request, and is not ready yet.
         Readying { tier: Tier },
         // A refusal was returned.
@@ -106,7 +107,7 @@ where
         let session = this.session;
         loop {
             let next = match this.state.as_mut().project() {
-                // Attempting => Sleeping | Queued | Readying | Ready
+                // Attempting => Sleeping | Queued | Racing | Readying | Ready
                 StateProj::Attempting { tier, attempt } => {
                     let (tier, mut result) = (*tier, ready!(attempt.poll(cx)));
                     match session.classify(&result, this.classify_error) {
@@ -134,18 +135,25 @@ where
                         }
                     }
                 }
-                // Sleeping => Sleeping | Queued | Readying
+                // Sleeping => Sleeping | Queued | Racing | Readying
                 StateProj::Sleeping { sleep } => {
                     ready!(sleep.as_mut().poll(cx));
                     session.after_sleep(clock::now(), this.request.whole().expect(KEPT))
                 }
-                // Queued => Sleeping | Queued | Readying
+                // Queued => Sleeping | Queued | Racing | Readying
                 StateProj::Queued { waiter } => {
+                    let place = waiter.place();
                     let admission = ready!(Pin::new(&mut **waiter).poll(cx));
                     let request = this.request.whole().expect(KEPT);
-                    session.after_queue(clock::now(), admission, request)
+                    session.after_queue(clock::now(), admission, place, request)
                 }
-                // Readying => Attempting | Sleeping | Queued | Readying | Ready
+                // Racing => Sleeping | Queued | Racing | Readying
+                StateProj::Racing { race } => {
+                    let winner = ready!(Pin::new(&mut **race).poll(cx));
+                    let request = this.request.whole().expect(KEPT);
+                    session.after_race(clock::now(), winner, request)
+                }
+                // Readying => Attempting | Sleeping | Queued | Racing | Readying | Ready
                 StateProj::Readying { tier } => {
                     let tier = *tier;
                     let is_ready = match tier {
@@ -163,8 +171,8 @@ where
                         }
                         None => {
                             let mut request = this.request.take().expect(KEPT);
-                            *this.request =
-                                SavedRequest::copy_if(session.may_come_back(tier), &request);
+                            let is_kept = session.may_come_again(tier, &request);
+                            *this.request = SavedRequest::copy_if(is_kept, &request);
                             session.prepare(tier, &mut request);
                             let attempt = match tier {
                                 Tier::Primary => Either::Left(this.primary.call(request)),
@@ -189,6 +197,7 @@ impl<P, F> From<NextStep> for State<P, F> {
             NextStep::Send(tier) => Self::Readying { tier },
             NextStep::Sleep(sleep) => Self::Sleeping { sleep },
             NextStep::Queue(waiter) => Self::Queued { waiter },
+            NextStep::Race(race) => Self::Racing { race },
             NextStep::Return => unreachable!("without a refusal there is none to return"),
         }
     }

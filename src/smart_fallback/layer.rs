@@ -13,6 +13,7 @@ use crate::{
     gate::Mode,
     policy::{FallbackPolicy, MoveOn, ReturnErrors, WaitThenSpill},
     sticky::{Residents, Sticky, StickyTier, TierMap},
+    wait::WaitQueue,
 };
 
 /// PTU first; waits for it while `elapsed + retry_after <= max_wait`; otherwise spills.
@@ -63,14 +64,22 @@ use crate::{
 /// Only refusals (429, 529, a 5xx with a hint, and their gRPC forms), [failures](MoveOn::new) (500, 502,
 /// 503) and a 400 for its [length](MoveOn::context_length) move a request: what moves one in Azure's own
 /// spillover. Any other answer of the primary, and any error, is the caller's, as in the reference script,
-/// unless others are to [spill](Self::move_on) too. The fallback is asked once; when it refuses as well,
-/// its response is returned with the soonest time at which either tier is worth asking in
-/// `retry-after-ms` and `retry-after`.
+/// unless others are to [spill](Self::move_on) too.
+///
+/// # Where both refuse
+///
+/// A request that the fallback refuses as well waits for whichever tier reopens first, the primary by
+/// the gate's queue, the fallback in one that is ordered as [`WaitLayer`](crate::WaitLayer) explains,
+/// and keeps its place in both. Where neither reopens within its `max_wait`, it gets the fallback's
+/// response at once, with the soonest time at which either tier is worth asking in `retry-after-ms` and
+/// `retry-after`. A spill is paid for once out of the [budget](Self::spill_budget), however often the
+/// fallback is asked.
 ///
 /// # Cost
 ///
 /// On the way to the primary: a clone of the request's head, one clock read, one atomic load. On
-/// the way to the fallback while the primary is closed: no clone at all.
+/// the way to the fallback while the primary is closed, the same: the fallback may refuse too. A
+/// request that must not wait is not cloned there.
 #[derive(Clone)]
 pub struct SmartFallbackLayer<P, F, X = ReturnErrors> {
     primary: P,
@@ -94,6 +103,33 @@ pub(super) struct FallbackConfig {
     /// Until when the primary's quota is used up, as far as is known.
     pub(super) quota: Arc<Cooldowns>,
     pub(super) split: Option<TierMap>,
+    /// Whether there is no fallback.
+    pub(super) is_alone: bool,
+    /// Those that wait for the fallback to reopen.
+    pub(super) fallback_queue: WaitQueue,
+}
+
+impl<P: Clone> SmartFallbackLayer<P, P> {
+    /// `primary` without a fallback: a PTU alone, or a pool of several. Requests wait at the
+    /// [gate](Self::gate) for up to `max_wait`, and get the refusal after it, or at once where the
+    /// primary reopens later than that. Nothing spills.
+    ///
+    /// ```
+    /// use tower_spillover::{Backend, BackendPool, RegionRotateLayer, SmartFallbackLayer};
+    ///
+    /// # fn main() -> Result<(), tower_spillover::ConfigError> {
+    /// let ptu = Backend::new("ptu", "https://contoso.openai.azure.com")?.api_key("key");
+    /// let layer = SmartFallbackLayer::alone(RegionRotateLayer::new(BackendPool::new([ptu])?));
+    /// # drop(layer);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn alone(primary: P) -> Self {
+        // What stands in for the fallback is never asked; the services are of one type with it.
+        let mut layer = Self::new(primary.clone(), primary);
+        Arc::make_mut(&mut layer.config).is_alone = true;
+        layer
+    }
 }
 
 impl<P, F> SmartFallbackLayer<P, F> {
@@ -128,8 +164,9 @@ impl SmartFallbackLayer<DeploymentLayer, DeploymentLayer> {
 }
 
 impl<P, F, X> SmartFallbackLayer<P, F, X> {
-    /// The longest that a request may wait for the primary, counted from its arrival. Defaults to
-    /// 4 s, as in the reference script. [`MaxWait`](crate::MaxWait) changes it for one request.
+    /// The longest that a request may wait, counted from its arrival. Defaults to 4 s, as in the
+    /// reference script. [`MaxWait`](crate::MaxWait) changes it for one request. It waits for the
+    /// primary before it spills; and where the fallback refuses too, for whichever reopens first.
     #[must_use]
     pub fn max_wait(mut self, max_wait: Duration) -> Self {
         Arc::make_mut(&mut self.config).max_wait = max_wait;
@@ -168,6 +205,14 @@ impl<P, F, X> SmartFallbackLayer<P, F, X> {
         self.gate(Gate::new().mode(Mode::Plain))
     }
 
+    /// The queue of those that wait for the fallback to reopen, to look at it. By default the layer has
+    /// one of its own.
+    #[must_use]
+    pub fn fallback_queue(mut self, queue: WaitQueue) -> Self {
+        Arc::make_mut(&mut self.config).fallback_queue = queue;
+        self
+    }
+
     /// Adds a class of requests. Of two with one name, the first counts.
     #[must_use]
     pub fn class(mut self, class: Class) -> Self {
@@ -193,7 +238,8 @@ impl<P, F, X> SmartFallbackLayer<P, F, X> {
         F: StickyTier,
     {
         let Self { primary, fallback, mut config, classify_error } = self;
-        let split = TierMap::new(sticky.clone(), primary.residents(), fallback.residents());
+        let others = if config.is_alone { Residents::new([]) } else { fallback.residents() };
+        let split = TierMap::new(sticky.clone(), primary.residents(), others);
         Arc::make_mut(&mut config).split = Some(split);
         let (primary, fallback) =
             (primary.with_sticky(sticky.clone()), fallback.with_sticky(sticky));
@@ -287,7 +333,10 @@ impl<P: StickyTier, F: StickyTier, X> StickyTier for SmartFallbackLayer<P, F, X>
     }
 
     fn residents(&self) -> Residents {
-        self.primary.residents().and(self.fallback.residents())
+        match self.config.is_alone {
+            true => self.primary.residents(),
+            false => self.primary.residents().and(self.fallback.residents()),
+        }
     }
 }
 
@@ -313,6 +362,8 @@ impl fmt::Debug for FallbackConfig {
             .field("move_on", &self.move_on)
             .field("standard", &self.standard)
             .field("split", &self.split)
+            .field("is_alone", &self.is_alone)
+            .field("fallback_queue", &self.fallback_queue)
             .finish_non_exhaustive()
     }
 }
@@ -331,6 +382,8 @@ impl Default for FallbackConfig {
             standard: None,
             quota: Arc::new(Cooldowns::new(1, clock::now())),
             split: None,
+            is_alone: false,
+            fallback_queue: WaitQueue::new(),
         }
     }
 }

@@ -6,6 +6,7 @@ mod after_failure;
 mod after_refusal;
 mod returned_refusal;
 mod spill;
+mod waiting;
 
 use std::{
     pin::Pin,
@@ -17,6 +18,8 @@ use http::{Request, Response};
 use tokio::time::Sleep;
 
 use self::account::sign;
+use self::waiting::ColdState;
+pub(super) use self::waiting::Race;
 use super::layer::FallbackConfig;
 use crate::{
     AttemptBudget, Served, TryCloneBody,
@@ -24,7 +27,7 @@ use crate::{
     classify::{Hint, NativeSpillover, Outcome, RefusedSpills},
     clock,
     cooldown::{Load, NextOpen, Traffic, Weight as LoadWeight},
-    gate::{Admission, Permit, Waiter, Weight},
+    gate::{Admission, Permit, Place, Waiter, Weight},
     overrides::Arrival,
     policy::ClassifyError,
     sticky::TierScope,
@@ -45,6 +48,8 @@ pub(super) enum NextStep {
     Sleep(Pin<Box<Sleep>>),
     /// Wait for its turn at the gate.
     Queue(Box<Waiter>),
+    /// Wait for whichever tier reopens first.
+    Race(Box<Race>),
     /// Give the caller the refusal.
     Return,
 }
@@ -66,8 +71,8 @@ pub(super) struct Session {
     refusals: u32,
     /// When the attempt under way was chosen, or the wait begun.
     since: Instant,
-    /// How much longer the primary was going to refuse then.
-    closed: Duration,
+    /// Until when the primary refuses, as far as this request knows.
+    reopens: Instant,
     /// Whether a refusal of the attempt under way is the caller's.
     is_last: bool,
     is_sent: bool,
@@ -77,6 +82,7 @@ pub(super) struct Session {
     is_forbidden: bool,
     /// Where Azure spilled to, and was refused.
     spills: Option<RefusedSpills>,
+    cold: Option<Box<ColdState>>,
     /// The attempts and waits so far, once there were any.
     served: Option<Box<Served>>,
 }
@@ -97,12 +103,13 @@ impl Session {
             permit: None,
             refusals: 0,
             since: now,
-            closed: Duration::ZERO,
+            reopens: now,
             is_last: false,
             is_sent: false,
             is_reversed: false,
             is_forbidden: false,
             spills: None,
+            cold: None,
             served: None,
         }
     }
@@ -170,14 +177,18 @@ impl Session {
         self.start(now, request)
     }
 
-    /// The step after a place in the gate's queue was left by `admission`.
+    /// The step after a `place` in the gate's queue was left by `admission`.
     pub(super) fn after_queue<B: TryCloneBody>(
         &mut self,
         now: Instant,
         admission: Admission,
+        place: Option<Place>,
         request: &Request<B>,
     ) -> NextStep {
         self.note_wait(now);
+        if let Admission::Spill = admission {
+            self.cold().place = place;
+        }
         let next = self.obey(admission, now, request);
         self.or_last_attempt(next)
     }
@@ -226,6 +237,9 @@ impl Session {
             if self.is_sent { budget.reserve() } else { budget.reserve_first() }
         }
         self.is_sent = true;
+        if tier == Tier::Fallback {
+            self.on_sent_to_fallback();
+        }
         if tier == Tier::Fallback
             && let Some(mut spills) = self.spills.clone()
         {
@@ -257,6 +271,9 @@ impl Session {
         if let Some(permit) = self.permit.take() {
             self.settle(tier, permit, result);
         }
+        if self.cold.is_some() {
+            self.end_turn(result.is_ok());
+        }
         if result.as_ref().is_ok_and(|response| response.status().is_success()) {
             self.config.move_on.deposit();
         }
@@ -282,7 +299,7 @@ impl Session {
 
     /// Releases the permit now: the caller may keep the completed future alive.
     pub(super) fn give_up(&mut self) {
-        self.permit = None;
+        (self.permit, self.cold) = (None, None);
     }
 
     /// Without a refusal to return yet, makes one last attempt, and returns its answer.

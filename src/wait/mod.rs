@@ -25,6 +25,7 @@ pub use self::{class::Class, future::ResponseFuture, layer::WaitLayer, queue::Wa
 pub(crate) use self::{
     limits::RequestLimits,
     queue::{Permit, Refused, Turn, Waiter},
+    session::refused_for,
 };
 use crate::TryCloneBody;
 

@@ -62,7 +62,8 @@ pub(crate) struct Refused {
     pub(crate) now: Instant,
     /// When the service serves it again, by its own word.
     pub(crate) opens: Instant,
-    /// Whether the service remembers by itself what it refuses, so that others may ask it.
+    /// Whether the service remembers by itself what it refuses, or refuses nobody else for it, so that
+    /// others may ask it.
     pub(crate) remembers: bool,
 }
 

@@ -9,9 +9,10 @@ use http::{Extensions, Request, Response};
 
 use super::{Permit, Refused, RequestLimits, Turn, Waiter, layer::WaitConfig};
 use crate::{
-    AttemptBudget, Served,
+    AttemptBudget, Served, TryCloneBody,
     classify::{Hint, Outcome, Reason, Refusal},
     clock,
+    cooldown::{Load, Traffic},
     overrides::Arrival,
     policy::assumed_wait,
     served::Attempt,
@@ -53,8 +54,13 @@ impl Session {
 
     /// The first step of a request that arrives now.
     #[inline]
-    pub(super) fn start<B>(&mut self, now: Instant, request: &Request<B>) -> NextStep {
-        match self.config.queue.is_busy() {
+    pub(super) fn start<B: TryCloneBody>(
+        &mut self,
+        now: Instant,
+        request: &Request<B>,
+    ) -> NextStep {
+        // What costs no tokens, or of another kind, is not held up by what does.
+        match self.config.queue.is_busy() && request.traffic() == Traffic::Tokens {
             false => NextStep::Send,
             true => self.arrive(now, request),
         }
@@ -129,7 +135,7 @@ impl Session {
 
     /// What follows a refusal with `hint`. Where that is to return it, `response` is completed for the
     /// caller, as it is when the request is not `kept` and cannot be sent again.
-    pub(super) fn refused<B, R, E>(
+    pub(super) fn refused<B: TryCloneBody, R, E>(
         &mut self,
         hint: Hint,
         result: &mut Result<Response<R>, E>,
@@ -137,8 +143,11 @@ impl Session {
     ) -> NextStep {
         let Ok(response) = &*result else { return NextStep::Return };
         let now = clock::now();
-        let remembers = Served::is_on(response);
-        let refusal = Refusal::read(response, hint, remembers);
+        let is_signed = Served::is_on(response);
+        let refusal = Refusal::read(response, hint, is_signed);
+        let remembers = is_signed
+            || Refusal::is_about_weight(response, hint)
+            || kept.is_some_and(|request| request.traffic() != Traffic::Tokens);
         let cold = self.cold.take();
         let mut cold = cold.unwrap_or_else(|| self.cold(kept.map(Request::extensions)));
         self.record(&mut cold.served, result, Outcome::Throttled(hint));

@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -87,10 +88,14 @@ async fn a_closed_pool_answers_without_a_clone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_spills_at_once_is_not_cloned() {
-    let (ptu, standard) = (Leaf::playing([Answer::refused(60_000)]), Leaf::playing([Answer::ok()]));
-    let service = SmartFallbackLayer::new(Put(ptu), Put(standard.clone())).layer(());
-    assert_eq!(clones(service.clone()).await, 1, "the primary may refuse");
-    assert_eq!(clones(service).await, 0);
-    assert_eq!(standard.len(), 2);
+async fn a_request_that_spills_at_once_is_cloned_only_if_it_may_wait_for_the_fallback() {
+    for (max_wait, cloned) in [(Duration::ZERO, 0), (Duration::from_secs(4), 1)] {
+        let ptu = Leaf::playing([Answer::refused(60_000)]);
+        let standard = Leaf::playing([Answer::ok()]);
+        let layer = SmartFallbackLayer::new(Put(ptu), Put(standard.clone())).max_wait(max_wait);
+        let service = layer.layer(());
+        assert_eq!(clones(service.clone()).await, 1 + cloned, "the primary may refuse");
+        assert_eq!(clones(service).await, cloned);
+        assert_eq!(standard.len(), 2);
+    }
 }

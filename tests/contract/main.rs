@@ -8,6 +8,7 @@ mod between_layers;
 mod bounds;
 mod cancellation;
 mod cloning;
+mod either_tier;
 mod failures;
 mod first_token;
 mod gate;

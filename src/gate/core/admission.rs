@@ -70,11 +70,46 @@ impl Core {
         Decision::Wait { key, until: now }
     }
 
+    /// A request of `cost` that has nowhere else to go wants to be sent by `deadline`, at the old place
+    /// that it may have. It waits while the PTU reopens by then, whatever is predicted.
+    pub(crate) fn on_patient_arrival(
+        &mut self,
+        now: Nanos,
+        cost: f64,
+        rank: u8,
+        deadline: Nanos,
+        place: Option<QueueKey>,
+    ) -> Decision {
+        self.advance(now);
+        let key = place.unwrap_or_else(|| self.next_key(rank));
+        if self.queue.head().is_none_or(|(head, _)| key < head) && self.is_open(now) {
+            return Decision::Go(self.bucket.on_sent(now, key, cost));
+        }
+        if now >= deadline || self.reopens_after(deadline) {
+            return Decision::Spill;
+        }
+        self.queue.insert(key, cost, deadline);
+        self.on_no_alternative(key, deadline);
+        Decision::Wait { key, until: now }
+    }
+
+    /// The waiting request `key` has nowhere else to go: it may stay until its `deadline`.
+    pub(crate) fn on_no_alternative(&mut self, key: QueueKey, deadline: Nanos) {
+        if let Some(request) = self.queue.get_mut(key) {
+            (request.is_patient, request.latest) = (true, deadline);
+        }
+    }
+
     /// What the waiting request `key` is to do now. It leaves the queue unless it waits on.
     pub(crate) fn on_turn(&mut self, now: Nanos, key: QueueKey, deadline: Nanos) -> Decision {
         self.advance(now);
         let is_head = self.queue.head().is_some_and(|(head, _)| head == key);
-        let latest = self.bucket.latest_dispatch(deadline);
+        let is_patient = self.queue.get_mut(key).is_some_and(|request| request.is_patient);
+        let latest = match is_patient {
+            true if self.reopens_after(deadline) => now,
+            true => deadline,
+            false => self.bucket.latest_dispatch(deadline),
+        };
         if is_head && self.is_open(now) && now <= latest {
             let request = self.queue.remove(key).expect("the head is in the queue");
             return Decision::Go(self.bucket.on_sent(now, key, request.cost));
@@ -171,6 +206,10 @@ impl Core {
             turn.saturating_add(self.bucket.expected_drain_time(cost))
         });
         seconds(turn.saturating_sub(now))
+    }
+
+    fn reopens_after(&self, deadline: Nanos) -> bool {
+        self.bucket.sendable_at().is_some_and(|at| at > deadline)
     }
 
     /// Whether the head, or a new request when nothing waits, may go.

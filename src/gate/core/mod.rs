@@ -199,9 +199,9 @@ mod time;
 #[cfg(test)]
 mod model;
 
+pub(crate) use self::queue::QueueKey;
 pub(super) use self::{
     admission::{Core, Decision},
     bucket::TrackedAttempt,
-    queue::QueueKey,
     time::{Nanos, nanos, seconds},
 };

@@ -17,6 +17,8 @@ pub(super) struct QueuedRequest {
     pub(super) cost: f64,
     /// When it leaves at the latest.
     pub(super) latest: Nanos,
+    /// Whether it has nowhere else to go, so that no time need be kept back to send it there.
+    pub(super) is_patient: bool,
     pub(super) waker: Option<Waker>,
 }
 
@@ -30,7 +32,7 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn insert(&mut self, key: QueueKey, cost: f64, latest: Nanos) {
-        self.requests.insert(key, QueuedRequest { cost, latest, waker: None });
+        self.requests.insert(key, QueuedRequest { cost, latest, is_patient: false, waker: None });
         *self.cost.entry(key.rank).or_default() += cost;
     }
 

@@ -43,7 +43,8 @@ impl Session {
         let limits = *self.limits(request);
         let elapsed = limits.elapsed(now);
         let facts = FallbackFacts::new(hint, elapsed, limits.max_wait, self.refusals);
-        (self.since, self.closed) = (now, closed);
+        self.since = now;
+        self.note_closed(now, closed);
         let wait = match self.config.policy.next(&facts) {
             // A timer would take a millisecond over no time at all.
             Next::Wait(Duration::ZERO) if self.refusals < 2 => {

@@ -22,19 +22,14 @@ impl Session {
         now: Instant,
         request: &Request<B>,
     ) -> bool {
+        let limits = *self.limits(request);
         let takes = self.config.gate.is_failing(now)
-            && self.limits(request).spills
-            && !self.confined.to_primary
-            && self.pays_for_spill(now, request);
+            && self.may_spill(&limits)
+            && self.pay(now, request).is_ok();
         if takes {
             (self.is_reversed, self.since) = (true, now);
         }
         takes
-    }
-
-    /// Whether the request may be sent again after an attempt at `tier`.
-    pub(in crate::smart_fallback) const fn may_come_back(&self, tier: Tier) -> bool {
-        matches!(tier, Tier::Primary) || self.is_reversed
     }
 
     /// What follows when the fallback, asked first, refused or failed: the primary is asked after all.
@@ -61,26 +56,21 @@ impl Session {
         self.since = now;
         // However soon the primary is open, this request has nothing to come back for.
         self.is_forbidden = true;
-        if !self.limits(request).spills || self.confined.to_primary {
+        let limits = *self.limits(request);
+        if !self.may_spill(&limits) {
             return NextStep::Return;
         }
         let has_failed = outcome == Outcome::Failed;
         if has_failed && !self.config.move_on.withdraw() {
             return NextStep::Return;
         }
-        if !self.pays_for_spill(now, request) {
+        if self.pay(now, request).is_err() {
             if has_failed {
                 self.config.move_on.give_back();
             }
             return NextStep::Return;
         }
         NextStep::Send(Tier::Fallback)
-    }
-
-    /// Takes a spill out of the budget; whether there was one.
-    fn pays_for_spill<B: TryCloneBody>(&mut self, now: Instant, request: &Request<B>) -> bool {
-        let budget = self.config.spill_budget.clone();
-        budget.is_none_or(|budget| budget.take(now, || self.weigh(request)).is_ok())
     }
 
     /// The primary failed. Unless that cannot be the request's own fault, it is charged with it only when

@@ -59,9 +59,10 @@ impl Session {
             self.served = Some(served);
             return next;
         }
+        let is_signed = result.as_ref().is_ok_and(Served::is_on);
         let refusal = match (outcome, &*result) {
             (Outcome::Throttled(hint), Ok(response)) => {
-                Some(Refusal::read(response, hint, Served::is_on(response)))
+                Some(Refusal::read(response, hint, is_signed))
             }
             // What the fallback answers besides is the caller's.
             _ if tier == Tier::Fallback => {
@@ -78,10 +79,12 @@ impl Session {
         let request = kept.filter(|_| may_go_on);
         let next = match (&refusal, &mut *result) {
             (Some(refusal), Ok(response)) if tier == Tier::Fallback => {
-                if !self.confined.to_fallback {
+                let remembers = is_signed || Refusal::is_about_weight(response, refusal.hint());
+                let next = self.after_fallback_refusal(refusal, remembers, now, request);
+                if matches!(next, NextStep::Return) && !self.confined.to_fallback {
                     self.announce_soonest(response, refusal, now);
                 }
-                NextStep::Return
+                next
             }
             (Some(refusal), Ok(response)) => {
                 self.refusals += 1;
@@ -104,7 +107,7 @@ impl Session {
             (_, result) => {
                 match (outcome, result) {
                     (Outcome::Failed, result) => self.charge(Failure::of(result, errors), now),
-                    _ => self.give_up(),
+                    _ => self.permit = None,
                 }
                 request.map_or(NextStep::Return, |it| self.after_failure(outcome, now, it))
             }
@@ -155,29 +158,31 @@ impl Session {
         }
         let meaning = PrimaryRefusal::of(refusal);
         let waits = meaning == PrimaryRefusal::Wait;
-        self.closed = self.closed_by(refusal.hint());
+        let believed = self.closed_by(refusal.hint());
+        self.note_closed(now, believed);
         self.is_forbidden = meaning == PrimaryRefusal::Final;
         // Of a resource that is known apart from the others, the gate learns nothing, nor of what costs
         // no tokens.
         let is_apart = self.confined.is_apart || self.traffic == Some(Traffic::Free);
         if meaning == PrimaryRefusal::Quota && !is_apart {
-            self.config.quota.rest(0, now, self.closed);
+            self.config.quota.rest(0, now, believed);
         }
         if is_apart || closed.is_some() {
             self.permit = None;
+            let mut left = believed;
             if let Some(closed) = closed.filter(|_| !is_apart) {
-                let believed = self.closed;
                 if matches!(closed, Closed::From(..)) {
-                    self.closed = refusal.hint().duration().unwrap_or(Hint::LONGEST);
+                    left = refusal.hint().duration().unwrap_or(Hint::LONGEST);
+                    self.note_closed(now, left);
                 }
-                self.config.gate.close(now, closed, (believed, self.closed));
+                self.config.gate.close(now, closed, (believed, left));
             }
             if !waits {
                 self.since = now;
             }
             let Some(request) = request else { return NextStep::Return };
             return match waits {
-                true => self.decide(refusal.hint(), self.closed, now, request),
+                true => self.decide(refusal.hint(), left, now, request),
                 false => self.spill(now, request),
             };
         }
@@ -189,10 +194,11 @@ impl Session {
             rank: limits.map_or(0, |limits| limits.rank),
             sent_at: self.since,
             now,
-            closed: self.closed,
+            closed: believed,
             is_measured: refusal.is_measured(),
             utilization,
             deadline,
+            is_patient: limits.is_some_and(|limits| !self.may_spill(&limits)),
         };
         let waiter = self.config.gate.on_refused(self.permit.take(), &refusal);
         let admission = waiter.filter(|_| waits).map_or(Admission::Spill, Admission::Wait);

@@ -48,11 +48,9 @@ impl Session {
         }
     }
 
-    fn primary_left(&self, now: Instant) -> Duration {
+    pub(super) fn primary_left(&self, now: Instant) -> Duration {
         let gate = (!self.confined.is_apart).then_some(&self.config.gate);
         let remembered = gate.and_then(|gate| gate.remembered(now, &self.load()));
-        remembered.unwrap_or_else(|| {
-            self.closed.saturating_sub(now.saturating_duration_since(self.since))
-        })
+        remembered.unwrap_or_else(|| self.reopens.saturating_duration_since(now))
     }
 }

@@ -1,0 +1,291 @@
+//! Waits of a request that neither tier serves now: for whichever reopens first.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use http::Request;
+use tokio::time::Sleep;
+
+use super::{NextStep, RequestLimits, Session, TICK, Tier};
+use crate::{
+    TryCloneBody,
+    classify::Refusal,
+    clock,
+    cooldown::Traffic,
+    gate::{self, Admission},
+    wait::{self, Refused, Turn, refused_for},
+};
+
+/// A wait for whichever tier reopens first. Dropped, it leaves both queues.
+pub(in crate::smart_fallback) struct Race {
+    primary: Option<PrimaryWait>,
+    fallback: Option<wait::Waiter>,
+}
+
+/// A wait for the primary.
+pub(super) enum PrimaryWait {
+    /// At the gate, which lets requests go in order.
+    Queue(Box<gate::Waiter>),
+    /// Until an instant: of what the gate knows nothing, or by the rule of another mode than its own.
+    Sleep(Pin<Box<Sleep>>),
+}
+
+/// Which tier a request goes to after a wait.
+pub(in crate::smart_fallback) enum Winner {
+    Primary(gate::Permit),
+    /// The primary reopens by now.
+    PrimaryInTime,
+    Fallback(wait::Permit),
+    /// Neither reopened in time.
+    Neither,
+}
+
+/// What only requests have that met a closed fallback.
+#[derive(Default)]
+pub(super) struct ColdState {
+    /// Its place at the gate, to come back to.
+    pub(super) place: Option<gate::Place>,
+    /// Its turn to ask the fallback, while that reopens.
+    turn: Option<wait::Permit>,
+    /// Whether its spill was taken out of the budget.
+    pub(super) is_paid: bool,
+    /// How often the fallback refused it.
+    refusals: u32,
+}
+
+impl Future for Race {
+    type Output = Winner;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Winner> {
+        // The primary first, which is paid for whether it is used or not.
+        match &mut self.primary {
+            Some(PrimaryWait::Queue(waiter)) => match Pin::new(&mut **waiter).poll(cx) {
+                Poll::Ready(Admission::Go(permit)) => return Poll::Ready(Winner::Primary(permit)),
+                Poll::Ready(_) => self.primary = None,
+                Poll::Pending => {}
+            },
+            Some(PrimaryWait::Sleep(sleep)) => match sleep.as_mut().poll(cx) {
+                Poll::Ready(()) => return Poll::Ready(Winner::PrimaryInTime),
+                Poll::Pending => {}
+            },
+            None => {}
+        }
+        if let Some(waiter) = &mut self.fallback
+            && let Poll::Ready(turn) = Pin::new(waiter).poll(cx)
+        {
+            self.fallback = None;
+            if let Some(permit) = turn {
+                return Poll::Ready(Winner::Fallback(permit));
+            }
+        }
+        match (&self.primary, &self.fallback) {
+            (None, None) => Poll::Ready(Winner::Neither),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+impl Session {
+    /// Asks for a turn to ask the fallback, while that reopens.
+    pub(super) fn wait_for_fallback<B: TryCloneBody>(
+        &mut self,
+        now: Instant,
+        request: &Request<B>,
+    ) -> Option<NextStep> {
+        if !self.config.fallback_queue.is_busy() || self.traffic(request) != Traffic::Tokens {
+            return None;
+        }
+        let limits = *self.limits(request);
+        match self.config.fallback_queue.arrive(now, &limits) {
+            Turn::Go(permit) => {
+                self.cold().turn = Some(permit);
+                None
+            }
+            Turn::Wait(waiter) => Some(self.race(now, Some(waiter), request)),
+        }
+    }
+
+    /// What follows a refusal of the fallback, which `remembers` it, or refuses no others for it; it is
+    /// returned when the request cannot be sent again, and when neither tier reopens in time.
+    pub(super) fn after_fallback_refusal<B: TryCloneBody>(
+        &mut self,
+        refusal: &Refusal,
+        remembers: bool,
+        now: Instant,
+        request: Option<&Request<B>>,
+    ) -> NextStep {
+        let cold = self.cold();
+        cold.refusals += 1;
+        let (turn, refusals) = (cold.turn.take(), cold.refusals);
+        self.since = now;
+        let opens = refused_for(refusal, refusals).and_then(|left| now.checked_add(left));
+        let limits = match (request, &self.limits) {
+            (Some(request), _) => Some(*self.limits(request)),
+            // The others learn from it nevertheless.
+            (None, limits) => limits.map(|limits| limits.ending(now)),
+        };
+        let remembers = remembers || self.traffic.is_some_and(|it| it != Traffic::Tokens);
+        let waiter = opens.zip(limits).and_then(|(opens, limits)| {
+            self.config.fallback_queue.refused(turn, Refused { now, opens, remembers }, &limits)
+        });
+        let Some(request) = request else { return NextStep::Return };
+        match self.race(now, waiter, request) {
+            NextStep::Return if self.is_primary_open(now) => {
+                // Its time is up, and the primary had no turn for it yet.
+                self.is_last = true;
+                NextStep::Send(Tier::Primary)
+            }
+            next => next,
+        }
+    }
+
+    /// Waits for the primary, and for the fallback if there is a `waiter` for it.
+    fn race<B: TryCloneBody>(
+        &mut self,
+        now: Instant,
+        fallback: Option<wait::Waiter>,
+        request: &Request<B>,
+    ) -> NextStep {
+        let primary = match self.primary_wait(now, request) {
+            Some(Ok(permit)) => {
+                self.permit = Some(permit);
+                return NextStep::Send(Tier::Primary);
+            }
+            Some(Err(wait)) => Some(wait),
+            None => None,
+        };
+        match (primary, fallback) {
+            (None, None) => NextStep::Return,
+            (Some(PrimaryWait::Queue(waiter)), None) => NextStep::Queue(waiter),
+            (Some(PrimaryWait::Sleep(sleep)), None) => NextStep::Sleep(sleep),
+            (primary, fallback) => NextStep::Race(Box::new(Race { primary, fallback })),
+        }
+    }
+
+    /// The step of a request that may not go to the fallback: it waits for the primary, if that reopens
+    /// in time.
+    pub(super) fn wait_for_primary<B: TryCloneBody>(
+        &mut self,
+        now: Instant,
+        request: &Request<B>,
+    ) -> NextStep {
+        self.race(now, None, request)
+    }
+
+    /// The step after a race, which this tier won.
+    pub(in crate::smart_fallback) fn after_race<B: TryCloneBody>(
+        &mut self,
+        now: Instant,
+        winner: Winner,
+        request: &Request<B>,
+    ) -> NextStep {
+        self.note_wait(now);
+        let next = match winner {
+            Winner::Primary(permit) => {
+                self.permit = Some(permit);
+                NextStep::Send(Tier::Primary)
+            }
+            Winner::PrimaryInTime => return self.start(now, request),
+            Winner::Fallback(permit) => {
+                self.cold().turn = Some(permit);
+                self.pay_and_spill(now, request)
+            }
+            Winner::Neither => self.pay_and_spill(now, request),
+        };
+        self.or_last_attempt(next)
+    }
+
+    /// A wait for the primary that ends within the limits of the request; or leave to go there now.
+    fn primary_wait<B: TryCloneBody>(
+        &mut self,
+        now: Instant,
+        request: &Request<B>,
+    ) -> Option<Result<gate::Permit, PrimaryWait>> {
+        if self.is_forbidden || self.confined.to_fallback || self.is_quota_spent(now) {
+            return None;
+        }
+        let (limits, cost) = (*self.limits(request), self.weigh(request));
+        if limits.deadline() <= now {
+            return None;
+        }
+        let is_of_bucket = self.traffic(request) == Traffic::Tokens
+            && self.config.gate.is_adaptive()
+            && self.config.gate.closed_for(now, &self.load()).is_none();
+        if self.confined.is_apart || !is_of_bucket {
+            let until = now.checked_add(self.primary_left(now).max(TICK))?;
+            let fits = until <= limits.deadline();
+            return fits.then(|| Err(PrimaryWait::Sleep(clock::sleep_until(until))));
+        }
+        let place = self.cold.as_ref().and_then(|cold| cold.place);
+        let deadline = limits.deadline();
+        match self.config.gate.admit_patient(now, cost, limits.rank, deadline, place) {
+            Admission::Go(permit) => Some(Ok(permit)),
+            Admission::Wait(waiter) => {
+                self.cold().place = waiter.place();
+                Some(Err(PrimaryWait::Queue(Box::new(waiter))))
+            }
+            Admission::Spill => None,
+        }
+    }
+
+    /// Whether nothing is known against asking the primary, though the request has no turn.
+    fn is_primary_open(&self, now: Instant) -> bool {
+        !self.is_forbidden
+            && !self.confined.to_fallback
+            && !self.is_quota_spent(now)
+            && self.primary_left(now).is_zero()
+    }
+
+    /// Whether there is a fallback, and the request may go there.
+    pub(super) fn may_spill(&self, limits: &RequestLimits) -> bool {
+        limits.spills && !self.confined.to_primary && !self.config.is_alone
+    }
+
+    /// Whether a refusal of `tier` may be followed by another attempt, so that a copy of the request is
+    /// to be kept.
+    pub(in crate::smart_fallback) fn may_come_again<B>(
+        &mut self,
+        tier: Tier,
+        request: &Request<B>,
+    ) -> bool {
+        tier == Tier::Primary || self.is_reversed || !self.limits(request).max_wait.is_zero()
+    }
+
+    pub(super) fn note_closed(&mut self, now: Instant, closed: Duration) {
+        self.reopens = now.checked_add(closed).unwrap_or_else(|| now + FOREVER);
+    }
+
+    /// The turn to ask the fallback was used.
+    pub(super) fn on_sent_to_fallback(&self) {
+        if let Some(turn) = self.cold.as_ref().and_then(|cold| cold.turn.as_ref()) {
+            turn.sent(clock::now());
+        }
+    }
+
+    /// The turn to ask the fallback is not used.
+    pub(super) fn pass_turn_on(&mut self) {
+        if let Some(cold) = &mut self.cold {
+            cold.turn = None;
+        }
+    }
+
+    /// The attempt came to an end, in an answer or in an error.
+    pub(super) fn end_turn(&mut self, is_answered: bool) {
+        if let Some(turn) = self.cold.take().and_then(|cold| cold.turn)
+            && is_answered
+        {
+            turn.served();
+        }
+    }
+
+    pub(super) fn cold(&mut self) -> &mut ColdState {
+        self.cold.get_or_insert_default()
+    }
+}
+
+/// Longer than anything is closed.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3_600);
