@@ -136,3 +136,61 @@ pub(super) fn raise(word: &AtomicU64, until: Until) {
 
 /// Those that are marked: all but [`Traffic::Free`].
 const KINDS: usize = Traffic::Free as usize;
+
+#[cfg(all(test, not(spillover_loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        clock,
+        cooldown::{CooldownReason, Cooldowns},
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn tokens(tokens: f64) -> (Traffic, Weight) {
+        (Traffic::Tokens, Weight::of(tokens))
+    }
+
+    #[test]
+    fn a_kind_is_closed_alone_and_the_backend_with_all_but_what_is_free() {
+        let now = clock::now();
+        let cooldowns = Cooldowns::new(1, now);
+        let close =
+            |closed| cooldowns.close(0, closed, now, (SECOND, SECOND), CooldownReason::Refused);
+        close(Closed::Kind(Traffic::Flex));
+        for (traffic, is_closed) in [(Traffic::Flex, true), (Traffic::Tokens, false)] {
+            assert_eq!(cooldowns.refuses(0, now, &(traffic, Weight::HEAVIEST)), is_closed);
+        }
+        let read = (Traffic::Free, Weight::of(0.0));
+        assert!(!cooldowns.is_open(0, now, &read), "another is better");
+        close(Closed::Backend);
+        assert!(cooldowns.refuses(0, now, &(Traffic::Video, Weight::of(0.0))));
+        assert!(!cooldowns.refuses(0, now, &read));
+        assert!(cooldowns.is_open(0, now + SECOND, &tokens(1e6)));
+    }
+
+    #[test]
+    fn each_mark_keeps_its_time_and_its_word_and_the_longest_that_is_about_it_closes_a_request() {
+        let now = clock::now();
+        let cooldowns = Cooldowns::new(1, now);
+        for (weight, rest, said) in [(90_000.0, 60, 86_400), (9_000.0, 2, 2), (90_000.0, 30, 30)] {
+            let closed = Closed::From(Traffic::Tokens, Weight::of(weight));
+            let times = (rest * SECOND, said * SECOND);
+            cooldowns.close(0, closed, now, times, CooldownReason::Refused);
+        }
+        for (weight, left, said, from) in [
+            (1_000.0, 0, 0, false),
+            (8_000.0, 2, 2, true),
+            (40_000.0, 2, 2, true),
+            (80_000.0, 60, 86_400, true),
+        ] {
+            let next = cooldowns.next_open(0..1, now, &tokens(weight));
+            assert_eq!((next.left, next.said), (left * SECOND, said * SECOND), "{weight}");
+            assert_eq!(next.from.is_some(), from);
+        }
+        assert!(cooldowns.is_open(0, now + 2 * SECOND, &tokens(40_000.0)));
+        assert_eq!(cooldowns.remaining(0, now), Some(60 * SECOND));
+    }
+}

@@ -42,8 +42,10 @@ pub(crate) struct Cooldowns {
 /// When the first of a few backends is open again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NextOpen {
-    /// How long until then; zero when one is open. Of what is too heavy, how long the service said.
+    /// How long until then; zero when one is open.
     pub(crate) left: Duration,
+    /// How long the service said, which is longer where it is not believed.
+    pub(crate) said: Duration,
     /// What that one rests for.
     pub(crate) why: Option<CooldownReason>,
     /// From how many tokens up it does so, unless it refuses all.
@@ -115,21 +117,20 @@ impl Cooldowns {
     ) -> NextOpen {
         let now = self.nanos(now);
         let mark = |index: usize| self.slots[index].mark(load);
-        let left = |mark: &Mark| match mark.until.nanos() > now {
-            true => mark.said.nanos().saturating_sub(now),
-            false => 0,
-        };
-        let marks = indices.map(mark).map(|mark| (left(&mark), mark));
-        let soonest = marks.min_by_key(|(left, mark)| {
-            (*left > 0 && mark.said.why() == CooldownReason::Quota, *left)
+        let is_closed = |mark: &Mark| mark.until.nanos() > now;
+        let soonest = indices.map(mark).min_by_key(|mark| match is_closed(mark) {
+            true => Some((mark.until.why() == CooldownReason::Quota, mark.said)),
+            false => None,
         });
-        match soonest {
-            Some((left, mark)) if left > 0 => NextOpen {
-                left: Duration::from_nanos(left),
-                why: Some(mark.said.why()),
-                from: mark.from.and_then(Weight::tokens),
+        let left = |until: Until| Duration::from_nanos(until.nanos().saturating_sub(now));
+        match soonest.filter(is_closed) {
+            Some(Mark { until, said, from }) => NextOpen {
+                left: left(until),
+                said: left(said),
+                why: Some(until.why()),
+                from: from.and_then(Weight::tokens),
             },
-            _ => NextOpen { left: Duration::ZERO, why: None, from: None },
+            None => NextOpen { left: Duration::ZERO, said: Duration::ZERO, why: None, from: None },
         }
     }
 
@@ -254,13 +255,23 @@ mod tests {
     fn a_quota_is_told_only_while_nothing_else_reopens() {
         let (cooldowns, now) = (Cooldowns::new(2, epoch()), epoch());
         cooldowns.close(0, Closed::Backend, now, (2 * SECOND, 2 * SECOND), CooldownReason::Quota);
-        let open = NextOpen { left: Duration::ZERO, why: None, from: None };
+        let open = NextOpen { left: Duration::ZERO, said: Duration::ZERO, why: None, from: None };
         assert_eq!(cooldowns.next_open(0..2, now, &ANY), open, "the other one is open");
         cooldowns.rest(1, now, 3 * SECOND);
-        let refused = NextOpen { left: 3 * SECOND, why: Some(CooldownReason::Refused), from: None };
+        let refused = NextOpen {
+            left: 3 * SECOND,
+            said: 3 * SECOND,
+            why: Some(CooldownReason::Refused),
+            from: None,
+        };
         assert_eq!(cooldowns.next_open(0..2, now, &ANY), refused, "that one is worth waiting for");
         cooldowns.close(1, Closed::Backend, now, (4 * SECOND, 4 * SECOND), CooldownReason::Quota);
-        let spent = NextOpen { left: 2 * SECOND, why: Some(CooldownReason::Quota), from: None };
+        let spent = NextOpen {
+            left: 2 * SECOND,
+            said: 2 * SECOND,
+            why: Some(CooldownReason::Quota),
+            from: None,
+        };
         assert_eq!(cooldowns.next_open(0..2, now, &ANY), spent);
     }
 

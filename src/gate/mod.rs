@@ -282,7 +282,7 @@ impl Gate {
     /// How much longer the primary is remembered to refuse `load`.
     pub(crate) fn remembered(&self, now: Instant, load: &dyn Load) -> Option<Duration> {
         if let Some(closed) = self.closed_for(now, load) {
-            return Some(closed.left);
+            return Some(closed.said);
         }
         if !self.is_adaptive() || !self.is_busy() || load.traffic() != Traffic::Tokens {
             return None;

@@ -48,9 +48,9 @@ impl ClosedPool<'_> {
             let separator = if body.ends_with('.') { " " } else { ", " };
             // Names are made of characters that JSON does not escape; see `Backend::new`.
             let name = self.pool.member(index).name();
-            let NextOpen { left, from, .. } =
+            let NextOpen { said, from, .. } =
                 self.pool.next_open(iter::once(index), self.now, self.load);
-            let ms = left.as_millis();
+            let ms = said.as_millis();
             _ = match from {
                 _ if ms == 0 && self.tried.contains(index) => {
                     write!(body, "{separator}{name} was tried")

@@ -151,10 +151,11 @@ impl Session {
             return self.spill(now, request);
         }
         let cost = self.weigh(request);
-        if let Some(NextOpen { left, from, .. }) = self.config.gate.closed_for(now, &self.load()) {
+        let closed = self.config.gate.closed_for(now, &self.load());
+        if let Some(NextOpen { left, said, from, .. }) = closed {
             let served = self.served.get_or_insert_with(|| Box::new(Served::new()));
             served.set_closed_from(from);
-            return self.decide(Hint::After(left), left, now, request);
+            return self.decide(Hint::After(left), said, now, request);
         }
         if traffic != Traffic::Tokens || !self.config.gate.is_adaptive() {
             self.permit = self.config.gate.pass();

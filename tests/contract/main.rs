@@ -25,6 +25,7 @@ mod replaying;
 mod retrying;
 mod rotation;
 mod scope;
+mod scope_properties;
 mod secrets;
 mod spilling_failures;
 mod sticking;

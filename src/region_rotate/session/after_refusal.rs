@@ -135,7 +135,7 @@ impl Session {
     ) {
         let soonest = self.worth_coming_back(now, request);
         // A backend that this request may not go back to can be open already; "at once" is 1 ms.
-        let left = soonest.left.max(Duration::from_millis(1));
+        let left = soonest.said.max(Duration::from_millis(1));
         let forbidding = self.cold.as_ref().map_or(0, |cold| cold.forbidding);
         let is_final = forbidding > 0 && forbidding == self.served.attempts().len();
         let is_quota = soonest.why == Some(CooldownReason::Quota);
@@ -168,18 +168,15 @@ impl Session {
     fn worth_coming_back(&self, now: Instant, request: &dyn Load) -> NextOpen {
         if let Some(reopens) = self.cold.as_ref().and_then(|cold| cold.reopens) {
             let left = reopens.saturating_duration_since(now);
-            return NextOpen { left, why: Some(CooldownReason::Refused), from: None };
+            return NextOpen { left, said: left, why: Some(CooldownReason::Refused), from: None };
         }
         let has_failed = |index| self.cold.as_ref().is_some_and(|cold| cold.failed.contains(index));
         let mut others = (0..self.config.pool.len())
             .filter(|&index| self.admits(index) && !has_failed(index))
             .peekable();
         if others.peek().is_none() {
-            return NextOpen {
-                left: self.config.cooldowns.after(Outcome::Failed),
-                why: None,
-                from: None,
-            };
+            let left = self.config.cooldowns.after(Outcome::Failed);
+            return NextOpen { left, said: left, why: None, from: None };
         }
         self.config.pool.next_open(others, now, &self.load.of(request))
     }

@@ -169,20 +169,24 @@ impl Session {
         }
         if is_apart || closed.is_some() {
             self.permit = None;
-            let mut left = believed;
+            let (mut hint, mut left) = (refusal.hint(), believed);
             if let Some(closed) = closed.filter(|_| !is_apart) {
                 if matches!(closed, Closed::From(..)) {
-                    left = refusal.hint().duration().unwrap_or(Hint::LONGEST);
+                    left = hint.duration().unwrap_or(Hint::LONGEST);
                     self.note_closed(now, left);
                 }
                 self.config.gate.close(now, closed, (believed, left));
+                if self.config.gate.is_adaptive() {
+                    // Whoever can wait for that looks again then.
+                    hint = Hint::After(believed);
+                }
             }
             if !waits {
                 self.since = now;
             }
             let Some(request) = request else { return NextStep::Return };
             return match waits {
-                true => self.decide(refusal.hint(), left, now, request),
+                true => self.decide(hint, left, now, request),
                 false => self.spill(now, request),
             };
         }
