@@ -82,6 +82,11 @@ impl<B> SavedRequest<B> {
 
     /// The request as it was, to be looked at.
     pub(crate) fn whole(&mut self) -> Option<&Request<B>> {
+        self.whole_mut().map(|request| &*request)
+    }
+
+    /// The request as it was, to be changed.
+    pub(crate) fn whole_mut(&mut self) -> Option<&mut Request<B>> {
         if let Self::Copy { .. } = self {
             *self = self.take().map_or(Self::Nothing, Self::Whole);
         }

@@ -37,6 +37,7 @@ pub struct Served {
     held: Option<StickyMatch>,
     closed_from: Option<NonZeroU32>,
     late: Option<Late>,
+    as_default: bool,
 }
 
 /// What came of a second attempt at a request whose first token was late; see
@@ -132,6 +133,12 @@ impl Served {
         self.late
     }
 
+    /// Whether a request of the flex service tier went on as one of the default tier; see
+    /// [`flex_as_default`](crate::RegionRotateLayer::flex_as_default).
+    pub fn went_on_as_default(&self) -> bool {
+        self.as_default
+    }
+
     /// Whether a layer of this crate has left its account on `response`.
     pub(crate) fn is_on<R>(response: &Response<R>) -> bool {
         response.extensions().get::<Self>().is_some()
@@ -150,6 +157,7 @@ impl Served {
             held: None,
             closed_from: None,
             late: None,
+            as_default: false,
         }
     }
 
@@ -192,6 +200,10 @@ impl Served {
         self.held = held;
     }
 
+    pub(crate) fn set_as_default(&mut self) {
+        self.as_default = true;
+    }
+
     pub(crate) fn set_closed_from(&mut self, tokens: Option<NonZeroU32>) {
         self.closed_from = tokens;
     }
@@ -220,6 +232,7 @@ impl Served {
         self.held = self.held.or(inner.held);
         self.closed_from = self.closed_from.or(inner.closed_from);
         self.late = self.late.or(inner.late);
+        self.as_default |= inner.as_default;
     }
 
     /// The account of a request that was sent twice, of which this is that of the sending whose answer
@@ -288,6 +301,7 @@ impl fmt::Display for Served {
             (self.held == Some(StickyMatch::Default), format_args!("held without knowing")),
             (!self.replayable, format_args!("not replayable")),
             (from > 0, format_args!("closed from {from} tokens up")),
+            (self.as_default, format_args!("flex as default")),
             (self.own, format_args!("no backend open")),
         ] {
             if is_so {

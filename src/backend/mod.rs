@@ -25,7 +25,7 @@ pub use self::{
 };
 pub(crate) use self::{
     pool::TriedSet,
-    rewrite::{Deployment, RequestReading},
+    rewrite::{Deployment, RequestReading, ask_for_default_tier},
 };
 use crate::ConfigError;
 

@@ -59,9 +59,10 @@ where
         let (now, config) = (clock::now(), Arc::clone(&service.config));
         let routing = config.routing.route(&config.pool, &mut request, now);
         let mut session = Session::new(config, request.extensions(), routing, now, random::draw());
-        let is_open = session.choose(now, &request);
+        let is_open = session.choose(now, &request) || session.go_on_as_default(now, &mut request);
         let (state, request) = if is_open && session.has_token() {
-            let copy = SavedRequest::copy_or_outline(session.may_go_on_after_this(), &request);
+            let copy =
+                SavedRequest::copy_or_outline(session.may_go_on_after_this(&request), &request);
             session.address(&mut request);
             (State::Attempting { attempt: inner.call(request) }, copy)
         } else {
@@ -104,8 +105,11 @@ where
                     let now = clock::now();
                     let request = &*this.request;
                     session.learn(now, outcome, &mut result, this.classify_error, request);
-                    if !is_kept || !session.choose_after(outcome, now, request) {
-                        let response = session.refused(now, outcome, result, request);
+                    let goes_on = is_kept
+                        && (session.choose_after(outcome, now, request)
+                            || session.go_on_again_as_default(outcome, now, this.request));
+                    if !goes_on {
+                        let response = session.refused(now, outcome, result, this.request);
                         // The caller may keep the finished future.
                         this.state.set(State::Closed { response: None });
                         return Poll::Ready(response);
@@ -127,7 +131,7 @@ where
                         }
                         let Some(now) = session.closed_meanwhile(&*this.request) else {
                             let mut request = this.request.take().expect(KEPT);
-                            let may_go_on = session.may_go_on_after_this();
+                            let may_go_on = session.may_go_on_after_this(&request);
                             *this.request = SavedRequest::copy_or_outline(may_go_on, &request);
                             session.address(&mut request);
                             let attempt = this.inner.call(request);
@@ -138,7 +142,9 @@ where
                         *this.inner = this.inner.clone();
                         (now, StatusCode::TOO_MANY_REQUESTS)
                     };
-                    if !session.choose(now, &*this.request) {
+                    if !session.choose(now, &*this.request)
+                        && !session.go_on_again_as_default(Outcome::Answered, now, this.request)
+                    {
                         return Poll::Ready(Ok(session.closed(now, status, &*this.request)));
                     }
                 }

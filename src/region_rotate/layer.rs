@@ -60,6 +60,24 @@ use crate::{
 /// request that was refused by the last open backend gets that response with those two headers,
 /// so that no `retry-after: 86400` of one region speaks for all of them.
 ///
+/// # What a refusal closes
+///
+/// | refusal | closes the backend for | what goes on |
+/// |---|---|---|
+/// | 429 for the limit of tokens; 429 that asks for more than a minute and names no limit | requests of its kind with more than about half of its tokens | lighter ones: they are refused as often as the spread has powers of two |
+/// | 429 for the limit of calls, or that says nothing but a time; no capacity; a 5xx with a time | its kind of traffic | other kinds |
+/// | 429 for a quota that is used up | all but what costs nothing | |
+/// | a refusal of reading, polling, listing, cancelling or deleting | nothing | these pass whatever is closed, to an open backend first |
+/// | 400 for its service tier, or for its length where that [moves on](MoveOn::context_length) | nothing | the request goes on to the next backend |
+///
+/// Kinds of traffic are tokens of each service tier (`default` and `auto`, `flex`, `priority`), images,
+/// speech, transcriptions, videos, and what a resource is to keep (files, uploads, batches, vector
+/// stores): what the service limits apart. How heavy a request is, is estimated as the service does: its
+/// prompt, and the most that it may generate. Which limit was exceeded is read from `x-ratelimit-type`,
+/// `policy-id`, the message, or what remains. A backend is closed for no longer than
+/// [`CooldownPolicy::longest`], after which one request looks again; who is too heavy is told the time
+/// that the service said, and [`Served::closed_from`](crate::Served::closed_from) from where on.
+///
 /// # Which backends rest
 ///
 /// The one that refused; those that share its [`quota`](crate::Backend::quota), unless it refused
@@ -107,6 +125,7 @@ pub(super) struct RotateConfig {
     pub(super) move_on: MoveOn,
     pub(super) name_header: Option<HeaderName>,
     pub(super) routing: RoutingConfig,
+    pub(super) flex_as_default: bool,
 }
 
 impl RegionRotateLayer {
@@ -120,6 +139,7 @@ impl RegionRotateLayer {
                 move_on: MoveOn::new().context_length(MOVES_ON_CONTEXT_LENGTH),
                 name_header: None,
                 routing: RoutingConfig::default(),
+                flex_as_default: false,
             }),
             classify_error: ReturnErrors,
         }
@@ -214,6 +234,19 @@ impl<X> RegionRotateLayer<X> {
         self
     }
 
+    /// Lets a request with `service_tier: flex` that every backend refuses, or does not offer the tier
+    /// to, go on as one of the default tier: the body says `default` then, and every backend that is
+    /// open for such a request may be asked once more, within the [most
+    /// attempts](Self::max_attempts). [`Served`](crate::Served::went_on_as_default) tells.
+    ///
+    /// Off by default: the service itself never does so, the default tier costs twice as much, and who
+    /// asks for flex can usually wait (Azure page "Flex processing").
+    #[must_use]
+    pub fn flex_as_default(mut self, goes_on: bool) -> Self {
+        self.config_mut().flex_as_default = goes_on;
+        self
+    }
+
     fn config_mut(&mut self) -> &mut RotateConfig {
         Arc::make_mut(&mut self.config)
     }
@@ -253,6 +286,7 @@ impl fmt::Debug for RotateConfig {
             .field("move_on", &self.move_on)
             .field("name_header", &self.name_header)
             .field("routing", &self.routing)
+            .field("flex_as_default", &self.flex_as_default)
             .finish_non_exhaustive()
     }
 }

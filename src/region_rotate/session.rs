@@ -3,6 +3,7 @@
 mod account;
 mod after_failure;
 mod after_refusal;
+mod as_default;
 mod spills;
 mod twin;
 
@@ -197,8 +198,8 @@ impl Session {
     }
 
     /// Whether the request may go on to another backend after the attempt that is about to be made.
-    pub(super) fn may_go_on_after_this(&self) -> bool {
-        self.may_go_on(self.served.attempts().len() + 1)
+    pub(super) fn may_go_on_after_this(&self, request: &dyn Load) -> bool {
+        self.may_go_on(self.served.attempts().len() + 1) || self.may_become_default(request)
     }
 
     /// Addresses `request` to the chosen backend, with its credential.

@@ -302,6 +302,71 @@ async fn a_backend_without_the_service_tier_is_passed_over_and_not_blamed() {
     assert_eq!((response.status().as_u16(), nowhere.len()), (400, 2), "the caller's, as it came");
 }
 
+/// What each attempt asked for, in order.
+fn tiers_asked(leaf: &Leaf) -> Vec<(String, String)> {
+    let tier = |seen: &Seen| {
+        let body: serde_json::Value = serde_json::from_slice(&seen.body).unwrap();
+        (seen.host().to_owned(), body["service_tier"].as_str().unwrap().to_owned())
+    };
+    leaf.seen().iter().map(tier).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flex_request_that_is_refused_everywhere_goes_on_as_default_where_that_is_set() {
+    let flex = |seen: &Seen| String::from_utf8_lossy(&seen.body).contains("flex");
+    let unavailable = || Answer::refused(5_000).because(Reason::Capacity, Hint::After(ms(5_000)));
+    let not_offered = || Answer::status(400).because(Reason::ServiceTier, Hint::None);
+    for (names, answer) in [
+        (&["a"][..], unavailable()),
+        (&["a", "b"], unavailable()),
+        (&["a"], not_offered()),
+        (&["a", "b"], not_offered()),
+    ] {
+        let make = || BackendPool::new(names.iter().map(|name| backend(name))).unwrap();
+        let leaf = refusing(flex, answer.clone());
+        let refused = ask(&make(), &leaf, of_tier("flex")).await;
+        assert!(refused.status().is_client_error() && leaf.len() == names.len(), "not by itself");
+
+        let layer = RegionRotateLayer::new(make()).flex_as_default(true);
+        let leaf = refusing(flex, answer);
+        let response = layer.layer(leaf.clone()).oneshot(of_tier("flex")).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert!(account(&response).went_on_as_default());
+        let mut expected = vec!["flex"; names.len()];
+        expected.push("default");
+        let asked = tiers_asked(&leaf);
+        assert_eq!(asked.iter().map(|(_, tier)| &**tier).collect::<Vec<_>>(), expected);
+        let length: usize = leaf.seen().last().unwrap().body.len();
+        assert_eq!(length, of_tier("default").into_body().into_inner().unwrap().len());
+        let plain = layer.layer(leaf.clone()).oneshot(of_tier("default")).await.unwrap();
+        assert!(plain.status() == 200 && !account(&plain).went_on_as_default());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flex_request_that_is_known_to_be_refused_is_sent_as_default_at_once() {
+    let flex = |seen: &Seen| String::from_utf8_lossy(&seen.body).contains("flex");
+    let leaf = refusing(flex, Answer::refused(5_000));
+    let layer = RegionRotateLayer::new(pool(["a"])).flex_as_default(true);
+    for attempts in [2, 1] {
+        let response = layer.layer(leaf.clone()).oneshot(of_tier("flex")).await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), account(&response).attempts().len()),
+            (200, attempts)
+        );
+    }
+    for (most, asked) in [(usize::MAX, 4), (3, 3)] {
+        let leaf = Leaf::playing([Answer::refused(7_000)]);
+        let layer = RegionRotateLayer::new(pool(["b", "c"])).flex_as_default(true);
+        let service = layer.max_attempts(most).layer(leaf.clone());
+        let response = service.oneshot(of_tier("flex")).await.unwrap();
+        assert_eq!((response.status().as_u16(), leaf.len()), (429, asked));
+        // With the most attempts made, one backend is open still.
+        let told = if asked == 4 { "7000" } else { "1" };
+        assert_eq!(header(&response, "retry-after-ms"), Some(told));
+    }
+}
+
 mod tiers {
     //! The same in front of a PTU, whose gate knows its bucket.
 

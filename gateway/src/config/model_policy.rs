@@ -41,6 +41,7 @@ pub(super) fn read(section: &mut Section<'_>, ptu: &[Backend], standard: &[Backe
         failures: all_failures(failures, shorthand),
         spill_long_context: long.and_then(|value| value.flag()).unwrap_or(true),
         rotate_long_context: section.flag("rotate_long_context", false),
+        flex_as_default: section.flag("flex_as_default", false),
         max_attempts: attempts.and_then(|number| u32::try_from(number).ok()),
         cache_affinity: affinity.flatten(),
         sticky: sticky.unwrap_or_default(),

@@ -1,5 +1,6 @@
 //! Names a backend's deployment in a request's body, where the path does not.
 
+use bytes::Bytes;
 use http::{Request, Uri, header};
 
 use super::{Deployment, model::ModelRanges, replace_model_field};
@@ -41,11 +42,17 @@ pub(crate) fn rewrite_model<B: TryCloneBody>(
                 .replace(&content, deployment)
         }
     };
-    let Some(edited) = edited else { return };
-    if let Some(length) = request.headers_mut().get_mut(header::CONTENT_LENGTH) {
-        *length = edited.len().into();
+    if let Some(edited) = edited {
+        replace_content(request, edited);
     }
-    request.body_mut().replace_content(edited);
+}
+
+/// Puts this content in the place of the request's own.
+pub(super) fn replace_content<B: TryCloneBody>(request: &mut Request<B>, content: Bytes) {
+    if let Some(length) = request.headers_mut().get_mut(header::CONTENT_LENGTH) {
+        *length = content.len().into();
+    }
+    request.body_mut().replace_content(content);
 }
 
 impl RequestReading {

@@ -6,6 +6,7 @@ mod endpoint;
 mod model;
 mod multipart;
 mod query;
+mod service_tier;
 mod splice;
 mod uri;
 
@@ -14,6 +15,7 @@ pub(crate) use self::{
     deployment::Deployment,
     endpoint::parse_endpoint,
     multipart::replace_model_field,
+    service_tier::ask_for_default_tier,
     uri::{BackendTarget, rewrite_deployment, rewrite_request},
 };
 #[cfg(fuzzing)]

@@ -22,6 +22,9 @@ pub struct Steering {
     pub spill_long_context: bool,
     /// Whether it moves on within a tier, too. Defaults to no: the backends of a tier are one model.
     pub rotate_long_context: bool,
+    /// Whether a flex request that is refused everywhere goes on in the default service tier, where
+    /// what is used is paid for by the token. Defaults to no: it costs twice as much.
+    pub flex_as_default: bool,
     /// The most attempts for one request, over both tiers. Defaults to no limit but that each
     /// backend is asked once.
     pub max_attempts: Option<u32>,
@@ -105,6 +108,7 @@ impl Default for Steering {
             failures: Failures::default(),
             spill_long_context: true,
             rotate_long_context: false,
+            flex_as_default: false,
             max_attempts: None,
             cache_affinity: None,
             sticky: Stickiness::default(),

@@ -76,7 +76,9 @@ impl Stack {
         let leaf = leaf(upstream, steering.inspect.as_ref());
         let tiers = match (&running.ptu, &running.standard) {
             (Some(ptu), Some(standard)) => {
-                let layer = both(model, running, tier(ptu), tier(standard)).move_on(spilling);
+                // A PTU has one service tier; what is flex is to reach Standard as such.
+                let ptu = tier(ptu).flex_as_default(false);
+                let layer = both(model, running, ptu, tier(standard)).move_on(spilling);
                 let layer = match sticky {
                     Some(sticky) => layer.sticky(sticky.clone()),
                     None => layer,
@@ -162,7 +164,8 @@ fn tier(model: &Model, move_on: MoveOn<KindOf>, pool: BackendPool) -> TierLayer 
     let layer = RegionRotateLayer::new(pool)
         .cooldowns(CooldownPolicy::default().longest(model.longest_cooldown))
         .name_header(BACKEND)
-        .move_on(move_on);
+        .move_on(move_on)
+        .flex_as_default(model.steering.flex_as_default);
     match model.steering.cache_affinity {
         Some(affinity) => layer.cache_affinity(affinity),
         None => layer,
