@@ -14,6 +14,8 @@ mod operations;
 mod reload;
 mod renewal;
 mod requests;
+#[cfg(unix)]
+mod scope;
 mod serve;
 mod served;
 mod started;
