@@ -394,7 +394,8 @@ impl fmt::Display for Attempt {
             Some(Reason::Quota) => f.write_str(" no quota")?,
             Some(Reason::ContextLength) => f.write_str(" too long a request")?,
             Some(Reason::ServiceTier) => f.write_str(" no such tier")?,
-            Some(Reason::Rate | Reason::Unknown) | None => {}
+            Some(Reason::Misconfigured) => f.write_str(" misconfigured")?,
+            Some(Reason::Content | Reason::Rate | Reason::Unknown) | None => {}
         }
         match self.hint() {
             Hint::None => Ok(()),

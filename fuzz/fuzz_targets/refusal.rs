@@ -19,6 +19,7 @@ fuzz_target!(|input: &[u8]| {
         b'3' => StatusCode::FORBIDDEN,
         b'4' => StatusCode::PAYLOAD_TOO_LARGE,
         b'5' => StatusCode::SERVICE_UNAVAILABLE,
+        b'6' => StatusCode::NOT_FOUND,
         b'9' => StatusCode::from_u16(529).expect("a status"),
         _ => StatusCode::TOO_MANY_REQUESTS,
     };
@@ -39,6 +40,9 @@ fuzz_target!(|input: &[u8]| {
         }
         Some(it) if it.reason() == Reason::ServiceTier => {
             assert_eq!((seen.status, status), (StatusCode::BAD_REQUEST, StatusCode::BAD_REQUEST));
+        }
+        Some(it) if matches!(it.reason(), Reason::Content | Reason::Misconfigured) => {
+            assert_eq!(seen.status, status);
         }
         Some(_) => assert_eq!(seen.status, if status == 529 { 529 } else { 429 }),
     }
@@ -102,7 +106,11 @@ fn refused(status: StatusCode, text: &str, members: &Members<'_>) -> Option<Reas
             let is_gateways = its.is_some_and(|its| its.last("statusCode").is_some());
             let is_spent =
                 reason(false) == Some(Reason::Quota) || (is_gateways && lower.contains("quota"));
-            is_spent.then_some(Reason::Quota)
+            let is_filtered = fault::is_about_content(code, kind, message);
+            is_spent.then_some(Reason::Quota).or(is_filtered.then_some(Reason::Content))
+        }
+        404 => {
+            fault::is_missing_deployment(code, kind, message).then_some(Reason::Misconfigured)
         }
         400 if is_about_tier(error) => Some(Reason::ServiceTier),
         _ => fault::is_too_long(code, kind, message).then_some(Reason::ContextLength),

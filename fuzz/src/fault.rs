@@ -50,6 +50,38 @@ pub fn reason_in_answer(error: &str, ignores_kind: bool) -> Option<Reason> {
     reason_of(code, kind, message, false).or_else(too_long)
 }
 
+/// Whether an error with these parts says, beside a 404, that a deployment or an address is missing.
+pub fn is_missing_deployment(code: &str, kind: &str, message: &str) -> bool {
+    let name = |name: &str| name.replace(['_', '-', ' '], "").to_ascii_lowercase();
+    let named = ["deploymentnotfound", "modelnotfound", "unknownmodel"];
+    if [name(code), name(kind)].iter().any(|name| named.contains(&name.as_str())) {
+        return true;
+    }
+    let says_nothing = code.bytes().all(|byte| byte.is_ascii_digit())
+        || ["notfound", "resourcenotfound", "invalidrequesterror"].contains(&name(code).as_str());
+    let message = message.to_ascii_lowercase();
+    let words = [
+        "api deployment",
+        "resource not found",
+        "unknown model",
+        "you do not have access to it",
+        "404 not found",
+        "page not found",
+    ];
+    says_nothing && (message.is_empty() || words.iter().any(|words| message.contains(words)))
+}
+
+/// Whether an error with these parts is about what the request says.
+pub fn is_about_content(code: &str, kind: &str, message: &str) -> bool {
+    let name = |name: &str| name.replace(['_', '-', ' '], "").to_ascii_lowercase();
+    let named = ["contentfilter", "responsibleaipolicyviolation", "contentpolicyviolation"];
+    let message = message.to_ascii_lowercase();
+    let words =
+        ["content safety", "content management policy", "content filter", "content policy"];
+    [name(code), name(kind)].iter().any(|name| named.contains(&name.as_str()))
+        || words.iter().any(|words| message.contains(words))
+}
+
 /// Whether an error with these parts says that the request is too long.
 pub fn is_too_long(code: &str, kind: &str, message: &str) -> bool {
     let name = |name: &str| name.replace(['_', '-', ' '], "").to_ascii_lowercase();

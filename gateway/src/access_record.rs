@@ -43,6 +43,8 @@ pub const fn reason(reason: Reason) -> &'static str {
         Reason::Quota => "quota",
         Reason::ContextLength => "context-length",
         Reason::ServiceTier => "service-tier",
+        Reason::Misconfigured => "misconfigured",
+        Reason::Content => "content",
         _ => "other",
     }
 }

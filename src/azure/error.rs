@@ -118,6 +118,24 @@ impl<'a> ApiError<'a> {
         !is_believed && says_any(self.message, &TOO_LONG_IN_WORDS)
     }
 
+    /// Whether it says, beside a 404, that the backend lacks the deployment, or that there is no such
+    /// address: by its code or, where there is none or it says no more than its status, in its words. An
+    /// id that was not found is another matter.
+    pub(crate) fn is_missing_deployment(&self) -> bool {
+        if self.has_any(&NO_DEPLOYMENT) {
+            return true;
+        }
+        let is_believed =
+            !is_number(self.code) && !NOT_FOUND.iter().any(|code| is(self.code, code));
+        !is_believed && (self.message.is_empty() || says_any(self.message, &NO_DEPLOYMENT_IN_WORDS))
+    }
+
+    /// Whether it says that what the request asks for is refused, whatever backend is asked: a content
+    /// filter, or a policy on content.
+    pub(crate) fn is_about_content(&self) -> bool {
+        self.has_any(&CONTENT) || says_any(self.message, &CONTENT_IN_WORDS)
+    }
+
     /// Why a backend refuses with this error; `None` when it is no refusal, as far as it tells.
     ///
     /// A code that says something else is believed. One that only repeats a status, or none,
@@ -254,6 +272,25 @@ const TOKENS_IN_WORDS: [&str; 3] =
 const CALLS_IN_WORDS: [&str; 3] = ["call rate limit", "request rate limit", "requests per min"];
 /// The request as a whole, one string of it, and the whole as models as a service put it.
 const TOO_LONG: [&str; 3] = ["contextlengthexceeded", "stringabovemaxlength", "tokenslimitreached"];
+/// Azure's, OpenAI's, and that of Foundry's model inference.
+const NO_DEPLOYMENT: [&str; 3] = ["deploymentnotfound", "modelnotfound", "unknownmodel"];
+/// What says no more than a status of 404.
+const NOT_FOUND: [&str; 3] = ["notfound", "resourcenotfound", "invalidrequesterror"];
+/// Those of a deployment, of a path or version that a resource does not know, and of servers that are none.
+const NO_DEPLOYMENT_IN_WORDS: [&str; 6] = [
+    "api deployment",
+    "resource not found",
+    "unknown model",
+    "you do not have access to it",
+    "404 not found",
+    "page not found",
+];
+/// The filter of Azure, and the codes within it.
+const CONTENT: [&str; 3] =
+    ["contentfilter", "responsibleaipolicyviolation", "contentpolicyviolation"];
+/// API Management's `llm-content-safety`, and the filter.
+const CONTENT_IN_WORDS: [&str; 4] =
+    ["content safety", "content management policy", "content filter", "content policy"];
 /// What says no more than a status of 400.
 const BAD_REQUEST: [&str; 4] =
     ["badrequest", "badrequesterror", "invalidrequest", "invalidrequesterror"];

@@ -234,7 +234,8 @@ fn the_servers_around_the_service_are_understood() {
             of: "an API Management quota",
             status: 403,
             headers: &[("retry-after", "50"), ("content-type", "application/json")],
-            outcome: Outcome::Answered,
+            // Its body says that it is a refusal.
+            outcome: Outcome::Misconfigured,
         },
         Capture {
             of: "an API Management backend pool without a healthy member",
@@ -260,7 +261,7 @@ fn the_servers_around_the_service_are_understood() {
 #[test]
 fn errors_that_another_attempt_would_meet_again_are_answered() {
     let reset = [("retry-after", "1"), ("x-ratelimit-remaining-tokens", "0")];
-    for status in [400, 401, 403, 404, 408, 409, 413, 415, 422] {
+    for status in [400, 404, 408, 409, 413, 415, 422] {
         let status = StatusCode::from_u16(status).expect("a status");
         assert_eq!(Outcome::of(status, &head(&reset), never), Outcome::Answered, "{status}");
     }

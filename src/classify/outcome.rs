@@ -11,7 +11,7 @@ use super::{Hint, Reason, Refusal, grpc, reset, retry_after};
 #[non_exhaustive]
 pub enum Outcome {
     /// To be handed to the caller as it is: a success, or anything else that is the caller's to
-    /// judge (1xx, 3xx, 4xx but 429, and the 5xx not named below).
+    /// judge (1xx, 3xx, and the 4xx and 5xx not named below).
     Answered,
     /// Refused for rate or capacity, with the time that the service asks for.
     Throttled(Hint),
@@ -21,6 +21,11 @@ pub enum Outcome {
     /// Refused for nothing but the service tier that it asks for: a 400 with [`Reason::ServiceTier`].
     /// Another backend may offer it. The head alone never says so.
     TierNotOffered,
+    /// The backend cannot serve anybody until its configuration is mended: 401, 402, 403, 410, and a 404
+    /// with [`Reason::Misconfigured`]. Nothing was executed, and another backend may serve. It is the
+    /// caller's own fault, and so [`Answered`](Self::Answered) to a layer, where the credential is the
+    /// caller's.
+    Misconfigured,
     /// The server failed: 500, 502, 503, 504 that ask for no wait; gRPC `UNAVAILABLE` without pushback.
     /// Others where a layer was told to take them for failures.
     Failed,
@@ -38,6 +43,7 @@ impl Outcome {
     /// | 429, 529 | throttled, whatever [`Hint::read`] finds |
     /// | any other 5xx that asks for a wait outright, legibly | throttled |
     /// | 500, 502, 503, 504 | failed |
+    /// | 401, 402, 403, 410 | misconfigured |
     /// | 200, gRPC, `grpc-status: 8` in the head | throttled |
     /// | 200, gRPC, `grpc-status: 14` in the head | throttled if it has a pushback, else failed |
     /// | anything else | answered |
@@ -62,6 +68,7 @@ impl Outcome {
                 Self::Throttled(dictated.unwrap_or_else(|| Hint::read(headers, now)))
             }
             status if status.is_server_error() => server_error(status, headers, now),
+            status if matches!(status.as_u16(), 401..=403 | 410) => Self::Misconfigured,
             _ => Self::Answered,
         }
     }
@@ -71,12 +78,14 @@ impl Outcome {
     ///
     /// The hint of a layer of this crate that sends requests on counts as long as the head still asks
     /// for it: one that another layer wrote there counts instead. That of a layer that reads bodies
-    /// counts where the head has none, or zero. A 400 or 413 is [`ContextTooLong`] when the
-    /// refusal says so, and [`TierNotOffered`] likewise. Otherwise it is as [`of`](Self::of) has it, at the same cost: the extension
-    /// is looked up after a refusal only.
+    /// counts where the head has none, or zero. A 400 or 413 is [`ContextTooLong`], a 400
+    /// [`TierNotOffered`] and a 404 [`Misconfigured`] when the refusal says so, and a 403 that is about the
+    /// request's [content](Reason::Content) is answered. Otherwise it is as [`of`](Self::of) has it, at the
+    /// same cost: the extension is looked up after a refusal only.
     ///
     /// [`ContextTooLong`]: Self::ContextTooLong
     /// [`TierNotOffered`]: Self::TierNotOffered
+    /// [`Misconfigured`]: Self::Misconfigured
     #[inline]
     pub fn of_response<B>(response: &Response<B>, now: impl FnOnce() -> SystemTime) -> Self {
         match Self::is_plain_success(response) {
@@ -106,22 +115,26 @@ impl Outcome {
                     Refusal::of(response).map_or(Hint::None, Refusal::hint_beside_head)
                 }))
             }
-            Self::Answered => of_request(response),
+            outcome @ (Self::Answered | Self::Misconfigured)
+                if response.status().is_client_error() =>
+            {
+                client_error(outcome, response)
+            }
             outcome => outcome,
         }
     }
 }
 
-/// What an answer is that may refuse the request for what it is.
-#[inline]
-fn of_request<B>(response: &Response<B>) -> Outcome {
-    if !matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE) {
-        return Outcome::Answered;
-    }
-    match Refusal::of(response).map(Refusal::reason) {
-        Some(Reason::ContextLength) => Outcome::ContextTooLong,
-        Some(Reason::ServiceTier) => Outcome::TierNotOffered,
-        _ => Outcome::Answered,
+/// What an error of the client or of the configuration is by what its body says.
+#[cold]
+fn client_error<B>(by_head: Outcome, response: &Response<B>) -> Outcome {
+    let reason = Refusal::of(response).map_or(Reason::Unknown, Refusal::reason);
+    match (response.status().as_u16(), reason) {
+        (400 | 413, Reason::ContextLength) => Outcome::ContextTooLong,
+        (400 | 413, Reason::ServiceTier) => Outcome::TierNotOffered,
+        (404, Reason::Misconfigured) => Outcome::Misconfigured,
+        (403, Reason::Content) => Outcome::Answered,
+        _ => by_head,
     }
 }
 
@@ -191,6 +204,7 @@ mod tests {
             let expected = match status {
                 429 | 529 => Outcome::Throttled(Hint::None),
                 500 | 502 | 503 | 504 => Outcome::Failed,
+                401 | 402 | 403 | 410 => Outcome::Misconfigured,
                 _ => Outcome::Answered,
             };
             assert_outcome(status, &[], expected);
@@ -201,7 +215,11 @@ mod tests {
     fn a_wait_makes_a_server_error_a_refusal_and_no_other_status() {
         let hint = [("retry-after-ms", "43"), ("retry-after", "1")];
         for status in (100..=999).filter(|status| *status != 429) {
-            let expected = if status / 100 == 5 { throttled(43) } else { Outcome::Answered };
+            let expected = match status {
+                500..600 => throttled(43),
+                401..=403 | 410 => Outcome::Misconfigured,
+                _ => Outcome::Answered,
+            };
             assert_outcome(status, &hint, expected);
         }
     }
@@ -332,6 +350,19 @@ mod tests {
         let tier = Refusal::new(Reason::ServiceTier, Hint::None);
         assert_eq!(refused(400, &[], &tier), Outcome::TierNotOffered);
         assert_eq!(refused(404, &[], &tier), Outcome::Answered);
+    }
+
+    #[test]
+    fn what_the_body_says_of_a_deployment_or_of_content_counts() {
+        let missing = Refusal::new(Reason::Misconfigured, Hint::None);
+        assert_eq!(refused(404, &[], &missing), Outcome::Misconfigured);
+        assert_eq!(refused(400, &[], &missing), Outcome::Answered);
+        let filtered = Refusal::new(Reason::Content, Hint::None);
+        assert_eq!(refused(403, &[], &filtered), Outcome::Answered);
+        assert_eq!(refused(401, &[], &filtered), Outcome::Misconfigured);
+        let unknown = Refusal::new(Reason::Unknown, Hint::None);
+        assert_eq!(refused(403, &[], &unknown), Outcome::Misconfigured);
+        assert_eq!(refused(404, &[], &unknown), Outcome::Answered);
     }
 
     proptest! {

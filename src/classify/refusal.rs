@@ -57,6 +57,12 @@ pub enum Reason {
     /// The deployment does not offer the service tier that was asked for, though others may. Nor is
     /// that a fault of the backend.
     ServiceTier,
+    /// The backend cannot serve anybody until somebody mends its configuration: its credential, its
+    /// deployment, its account or its network rules. Nothing was executed.
+    Misconfigured,
+    /// What the request says is refused, by a content filter or a policy, wherever it is sent. It is no
+    /// fault of the backend.
+    Content,
     /// No layer has read why.
     Unknown,
 }
@@ -117,7 +123,11 @@ impl Refusal {
         match self.reason {
             Reason::Rate | Reason::Quota => Scope::Quota,
             Reason::Capacity => Scope::Region,
-            Reason::ContextLength | Reason::ServiceTier | Reason::Unknown => Scope::Request,
+            Reason::ContextLength
+            | Reason::ServiceTier
+            | Reason::Misconfigured
+            | Reason::Content
+            | Reason::Unknown => Scope::Request,
         }
     }
 
@@ -216,6 +226,15 @@ impl Refusal {
         Self::edit(extensions, true, |refusal| {
             (refusal.reason, refusal.limit, refusal.hint) = (reason, limit, hint);
         });
+    }
+
+    /// Withdraws that the backend is misconfigured: the credential was the caller's.
+    pub(crate) fn absolve(extensions: &mut Extensions) {
+        if let Some(refusal) = extensions.get_mut::<Self>()
+            && refusal.reason == Reason::Misconfigured
+        {
+            refusal.reason = Reason::Unknown;
+        }
     }
 
     /// Changes what is known of `response` by a layer that has written `hint` into its head for all of

@@ -21,7 +21,10 @@ impl Verdict {
     /// Of a refusal for `reason`, which time mends unless it is the request's.
     pub(super) fn of(fault: &ApiError<'_>, reason: Reason) -> Self {
         let wait = match reason {
-            Reason::ContextLength | Reason::ServiceTier => None,
+            Reason::ContextLength
+            | Reason::ServiceTier
+            | Reason::Content
+            | Reason::Misconfigured => None,
             _ => message::wait(fault.message),
         };
         let limit = if reason == Reason::Rate { fault.limit() } else { None };
@@ -37,7 +40,8 @@ impl Verdict {
 /// | 429 | what the error says, else a rate limit |
 /// | 529 | what the error says, else capacity |
 /// | 503 | capacity, quota or rate, when the error says so |
-/// | 403 | quota, by the error's code or in API Management's words |
+/// | 403 | quota, by the error's code or in API Management's words; content, when a filter or policy says so |
+/// | 404 | a missing deployment |
 /// | 400, 413 | a request that is too long, when the error says so |
 /// | 400 | a service tier that is not offered, when that is what the error is about |
 pub(crate) fn judge(status: StatusCode, body: &[u8]) -> Option<Verdict> {
@@ -47,6 +51,7 @@ pub(crate) fn judge(status: StatusCode, body: &[u8]) -> Option<Verdict> {
         529 => Some(any_reason(&fault).unwrap_or(Reason::Capacity)),
         503 => unavailable(&fault),
         403 => forbidden(&fault),
+        404 => fault.is_missing_deployment().then_some(Reason::Misconfigured),
         400 if fault.is_about_service_tier() => Some(Reason::ServiceTier),
         400 | 413 => fault.is_too_long().then_some(Reason::ContextLength),
         _ => None,
@@ -71,7 +76,8 @@ fn any_reason(fault: &ApiError<'_>) -> Option<Reason> {
 fn forbidden(fault: &ApiError<'_>) -> Option<Reason> {
     let is_spent =
         fault.reason() == Some(Reason::Quota) || fault.is_gateways && fault.says("quota");
-    is_spent.then_some(Reason::Quota)
+    let is_filtered = || fault.is_about_content().then_some(Reason::Content);
+    if is_spent { Some(Reason::Quota) } else { is_filtered() }
 }
 
 #[cfg(test)]
@@ -175,6 +181,42 @@ mod tests {
     }
 
     #[test]
+    fn a_403_of_a_filter_is_about_the_request() {
+        for answer in [
+            r#"{"statusCode":403,"message":"Request failed content safety check."}"#,
+            r#"{"error":{"code":"content_filter","message":"The response was filtered"}}"#,
+            r#"{"error":{"code":"403","message":"The prompt triggered Azure OpenAI's content management policy."}}"#,
+        ] {
+            assert_verdict(403, answer, Some((Reason::Content, None)));
+        }
+    }
+
+    #[test]
+    fn a_404_is_a_missing_deployment_or_address_unless_it_is_about_an_id() {
+        for answer in [
+            r#"{"error":{"code":"DeploymentNotFound","message":"The API deployment for this resource does not exist."}}"#,
+            r#"{"error":{"code":null,"message":"The API deployment for this resource does not exist."}}"#,
+            r#"{"error":{"code":"model_not_found","type":"invalid_request_error","message":"The model `gpt-9` does not exist or you do not have access to it."}}"#,
+            r#"{"error":{"code":"unknown_model","message":"Unknown model: gpt-9"}}"#,
+            r#"{"error":{"code":"404","message": "Resource not found"}}"#,
+            r#"{"error":"Resource not found"}"#,
+            r#"{ "statusCode": 404, "message": "Resource not found" }"#,
+            "<html><head><title>404 Not Found</title></head></html>",
+            "",
+        ] {
+            assert_verdict(404, answer, Some((Reason::Misconfigured, None)));
+        }
+        for answer in [
+            r#"{"error":{"code":"previous_response_not_found","param":"previous_response_id","message":"Previous response with id 'resp_1' not found."}}"#,
+            r#"{"error":{"code":null,"type":"invalid_request_error","param":"input","message":"Item with id 'rs_1' not found."}}"#,
+            r#"{"error":{"code":"not_found","message":"File file-1 not found"}}"#,
+            r#"{"error":{"code":"container_not_found","message":"Resource not found"}}"#,
+        ] {
+            assert_verdict(404, answer, None);
+        }
+    }
+
+    #[test]
     fn only_a_request_that_is_too_long_is_more_than_a_400_or_413() {
         let long = r#"{"error":{"message":"This model's maximum context length is 128000 tokens. Please retry after 5 seconds.","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#;
         let words = r#"{"error":{"code":400,"message":"This model's maximum context length is 128000 tokens."}}"#;
@@ -195,7 +237,7 @@ mod tests {
             assert_verdict(400, answer, None);
             assert_verdict(413, answer, None);
         }
-        for status in [401, 404, 408, 500, 200] {
+        for status in [401, 408, 500, 200] {
             assert_verdict(status, r#"{"error":{"code":"no_capacity"}}"#, None);
         }
     }

@@ -92,7 +92,8 @@ fn every_answer_that_comes_byte_by_byte_is_decided_as_soon_as_it_can_be() {
 fn every_refusal_is_judged_as_the_corpus_says() {
     for sample in Sample::all() {
         let status = sample.status().try_into().unwrap();
-        if sample.status() == 200 {
+        // What is stored is not read.
+        if sample.status() == 200 || sample.method != "POST" {
             continue;
         }
         let verdict = body::judge(status, &sample.body);
@@ -145,7 +146,7 @@ proptest! {
             sample.body = noise.clone().into_bytes();
             let (whole, _) = read(&sample, &[noise.as_bytes()]);
             prop_assert_eq!(read(&sample, &cut(noise.as_bytes(), &cuts)).0, whole);
-            for status in [429, 529, 503, 403, 400, 413] {
+            for status in [429, 529, 503, 404, 403, 400, 413] {
                 body::judge(status.try_into().unwrap(), noise.as_bytes());
             }
         }

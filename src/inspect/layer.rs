@@ -61,7 +61,8 @@ use super::Inspect;
 /// | 429 | its body | the same, with its reason, and with the wait that its message asks for where no header asks for one outright |
 /// | 529 | its body | the same, with its reason: a lack of capacity unless it says otherwise |
 /// | 503 | its body | the same; a 429 when it names capacity: `server_is_overloaded`, "currently overloaded", or API Management's "Backend pool … is temporarily unavailable" |
-/// | 403, JSON | its body | a 429 when API Management says that a quota is spent |
+/// | 403, JSON | its body | a 429 when API Management says that a quota is spent; the same, with its reason, when a filter or policy refuses the request's content |
+/// | 404 to a `POST` that cancels nothing | its body | the same, with its reason, when the deployment or the address is missing |
 /// | 400 or 413, JSON | its body | the same, with its reason, when the request is too long for the deployment, or asks for a service tier that it does not offer |
 /// | 200, event stream | up to the first event of the answer | a 429 when that is an error for rate, capacity or quota, a 400 when the request is too long, and no tokens were used |
 /// | 200, event stream of `/responses` with a `retry-after` of more than nothing | nothing | a 429 |
@@ -72,7 +73,7 @@ use super::Inspect;
 /// length is"). Overload counts as a lack of capacity in all its words; a plain `server_error` is the
 /// caller's.
 ///
-/// Everything else is passed on: 401, 404, a content filter's 400 or error, an answer of whatever
+/// Everything else is passed on: 401, a 404 of an id, a content filter's 400 or error, an answer of whatever
 /// status whose body is compressed. What was read is given back frame by frame, as it came.
 ///
 /// The sources: the page "Manage Azure OpenAI quota" for the 429s; earendil-works/pi issue 7983,

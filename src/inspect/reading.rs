@@ -225,8 +225,10 @@ fn subject<R>(response: &Response<R>, asked: RequestKind) -> Result<Option<Subje
     let status = response.status().as_u16();
     let kind = match status {
         200 if asked == RequestKind::Stored => return Ok(None),
+        // What is stored may be gone; that is no fault of the backend.
+        404 if asked == RequestKind::Stored => return Ok(None),
         200 | 400 | 403 | 413 => ContentKind::of(headers),
-        429 | 503 | 529 => ContentKind::Other,
+        404 | 429 | 503 | 529 => ContentKind::Other,
         _ => return Ok(None),
     };
     let subject = match (status, kind) {
@@ -240,7 +242,7 @@ fn subject<R>(response: &Response<R>, asked: RequestKind) -> Result<Option<Subje
         (200, ContentKind::Json) if asked == RequestKind::Response => {
             Subject::Json(Status::default())
         }
-        (400 | 403 | 413, ContentKind::Json) | (429 | 503 | 529, _) => Subject::Refusal,
+        (400 | 403 | 413, ContentKind::Json) | (404 | 429 | 503 | 529, _) => Subject::Refusal,
         _ => return Ok(None),
     };
     Ok((!is_encoded(headers)).then_some(subject))
@@ -253,7 +255,7 @@ fn is_encoded(headers: &HeaderMap) -> bool {
 
 /// Writes what the body of a refusal says into its head.
 fn apply(head: &mut Parts, verdict: Verdict) {
-    if is_of_request(verdict.reason) {
+    if is_lasting(verdict.reason) {
         Refusal::set_in(&mut head.extensions, verdict.reason, None, Hint::None);
         return;
     }
@@ -265,9 +267,13 @@ fn apply(head: &mut Parts, verdict: Verdict) {
     throttle(head, verdict);
 }
 
-/// Whether it refuses the request, and says nothing of the backend.
-const fn is_of_request(reason: Reason) -> bool {
-    matches!(reason, Reason::ContextLength | Reason::ServiceTier)
+/// Whether it refuses the request for what it is, or for how the backend is configured: no time mends
+/// that.
+const fn is_lasting(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ContextLength | Reason::ServiceTier | Reason::Content | Reason::Misconfigured
+    )
 }
 
 /// Completes the head of a throttled response.
@@ -295,7 +301,7 @@ fn refuse<R>(mut head: Parts, refused: Refused) -> Response<ResponseBody<R>> {
     let json = header::HeaderValue::from_static("application/json");
     head.headers.insert(header::CONTENT_TYPE, json);
     head.headers.insert(header::CONTENT_LENGTH, body.len().into());
-    if is_of_request(verdict.reason) {
+    if is_lasting(verdict.reason) {
         head.status = StatusCode::BAD_REQUEST;
         Refusal::set_in(&mut head.extensions, verdict.reason, None, Hint::None);
     } else {

@@ -18,6 +18,7 @@ pub struct CooldownPolicy {
     longest: Duration,
     unknown: Duration,
     failed: Duration,
+    misconfigured: [Duration; 2],
 }
 
 impl CooldownPolicy {
@@ -47,6 +48,18 @@ impl CooldownPolicy {
         self
     }
 
+    /// How long a backend is asked after all others once it was found to be
+    /// [misconfigured](Outcome::Misconfigured), and at most, as it doubles each time that one request finds
+    /// it no better.
+    ///
+    /// Defaults to a minute and an hour. A role assignment takes minutes to arrive and a new deployment up
+    /// to five, so that who mends it need not wait for long; what nobody mends costs one attempt an hour.
+    #[must_use]
+    pub const fn misconfigured(mut self, first: Duration, longest: Duration) -> Self {
+        self.misconfigured = [first, longest];
+        self
+    }
+
     /// How long a backend rests after `outcome`.
     pub fn after(&self, outcome: Outcome) -> Duration {
         let rest = match outcome {
@@ -54,6 +67,7 @@ impl CooldownPolicy {
             | Outcome::ContextTooLong
             | Outcome::TierNotOffered
             | Outcome::Late => return Duration::ZERO,
+            Outcome::Misconfigured => return self.after_misconfigured(1),
             Outcome::Throttled(Hint::After(wait)) => wait,
             Outcome::Throttled(Hint::TooLong) => self.longest,
             // Zero beside a refusal is a rounding error, but the backend means to be back at once.
@@ -73,8 +87,13 @@ impl CooldownPolicy {
 
     /// How long a backend is asked after the others that was found to fail so many times in a row, from 1.
     pub fn after_failures(&self, failures: u32) -> Duration {
-        let doubled = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
-        self.failed.saturating_mul(doubled).min(self.longest)
+        doubled(self.failed, failures).min(self.longest)
+    }
+
+    /// How long a backend rests that was found to be misconfigured so many times in a row, from 1.
+    pub fn after_misconfigured(&self, times: u32) -> Duration {
+        let [first, longest] = self.misconfigured;
+        doubled(first, times).min(longest)
     }
 }
 
@@ -84,8 +103,14 @@ impl Default for CooldownPolicy {
             longest: Duration::from_secs(60),
             unknown: Duration::from_secs(1),
             failed: Duration::from_secs(1),
+            misconfigured: [Duration::from_secs(60), Duration::from_secs(3_600)],
         }
     }
+}
+
+/// `first`, twice as long for every time after the first.
+fn doubled(first: Duration, times: u32) -> Duration {
+    first.saturating_mul(1u32.checked_shl(times.saturating_sub(1)).unwrap_or(u32::MAX))
 }
 
 /// Keeps a backend that goes on refusing with a hint of zero from being asked in a busy loop. A
@@ -120,5 +145,13 @@ mod tests {
         let seconds =
             [0, 1, 2, 3, 6, 7, 8, 33, u32::MAX].map(|n| rests.after_failures(n).as_secs());
         assert_eq!(seconds, [1, 1, 2, 4, 32, 60, 60, 60, 60]);
+    }
+
+    #[test]
+    fn what_is_misconfigured_rests_for_minutes_and_not_beyond_its_own_longest() {
+        let rests = CooldownPolicy::default().longest(Duration::from_secs(5));
+        let minutes =
+            [1, 2, 3, 6, 7, u32::MAX].map(|n| rests.after_misconfigured(n).as_secs() / 60);
+        assert_eq!(minutes, [1, 2, 4, 32, 60, 60]);
     }
 }

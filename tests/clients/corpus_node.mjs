@@ -19,9 +19,11 @@ const responses = new OpenAI({ baseURL: `${base}/openai/v1`, ...options });
 const kinds = {
   400: OpenAI.BadRequestError,
   401: OpenAI.AuthenticationError,
+  402: OpenAI.APIError, // there is no class of its own
   403: OpenAI.PermissionDeniedError,
   404: OpenAI.NotFoundError,
-  413: OpenAI.APIError, // there is no class of its own
+  410: OpenAI.APIError,
+  413: OpenAI.APIError,
   429: OpenAI.RateLimitError,
   503: OpenAI.InternalServerError,
 };

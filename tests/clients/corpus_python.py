@@ -14,9 +14,11 @@ responses = OpenAI(base_url=f"{BASE}/openai/v1", **OPTIONS)
 KINDS = {
     400: openai.BadRequestError,
     401: openai.AuthenticationError,
+    402: openai.APIStatusError,  # there is no class of its own
     403: openai.PermissionDeniedError,
     404: openai.NotFoundError,
-    413: openai.APIStatusError,  # there is no class of its own
+    410: openai.APIStatusError,
+    413: openai.APIStatusError,
     429: openai.RateLimitError,
     503: openai.InternalServerError,
 }

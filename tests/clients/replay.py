@@ -127,8 +127,9 @@ def models(port):
     told, config = [], []
     for name, api, form, verdict in cases():
         refuses = verdict[0] in ("429", "529")
-        # Another status is the caller's, so that the second backend is not asked.
-        backends = {"one": [name], "two": [name, f"served-{api}-{form}"]} if refuses else {"one": [name]}
+        # What is wrong with a backend moves on too; what is wrong with a request is the caller's.
+        moves = refuses or "misconfigured" in verdict or (verdict[0] in ("401", "402", "403", "410") and verdict[1] == "passes")
+        backends = {"one": [name], "two": [name, f"served-{api}-{form}"]} if moves else {"one": [name]}
         for prefix, files in backends.items():
             model = f"{prefix}-{name.removesuffix('.http')}"
             for priority, file in enumerate(files, 1):

@@ -367,7 +367,7 @@ async fn an_answer_that_is_compressed_or_of_another_kind_is_not_read() {
         compressed,
         reply(200, "audio/mpeg", Slow::new(&["a"], 50, &alive)),
         reply(400, "text/plain", Slow::new(&["a"], 50, &alive)),
-        reply(404, "application/json", Slow::new(&["a"], 50, &alive)),
+        reply(401, "application/json", Slow::new(&["a"], 50, &alive)),
         reply(500, "application/json", Slow::new(&["a"], 50, &alive)),
     ] {
         let (answer, took) = timed(inspected(InspectLayer::new(), answer)).await;

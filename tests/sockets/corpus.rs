@@ -143,6 +143,8 @@ fn verdict<R>(answer: &Response<R>) -> String {
         Reason::Quota => "quota",
         Reason::ContextLength => "context-length",
         Reason::ServiceTier => "service-tier",
+        Reason::Misconfigured => "misconfigured",
+        Reason::Content => "content",
         other => panic!("{other:?}"),
     };
     if status == StatusCode::TOO_MANY_REQUESTS {

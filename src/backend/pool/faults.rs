@@ -1,0 +1,74 @@
+//! Backends that are misconfigured: by which answer, and who is told once.
+
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Instant,
+};
+
+use http::StatusCode;
+
+use super::BackendPool;
+use crate::clock;
+
+/// What each backend answered that was found to be misconfigured last; it counts while the backend is
+/// known to fail.
+pub(super) struct Faults {
+    /// Zero for one that never was.
+    statuses: Box<[AtomicU16]>,
+    act: OnceLock<Act>,
+}
+
+type Act = Box<dyn Fn(&str, StatusCode) + Send + Sync>;
+
+impl Faults {
+    pub(super) fn new(len: usize) -> Self {
+        let statuses = (0..len).map(|_| AtomicU16::new(0)).collect();
+        Self { statuses, act: OnceLock::new() }
+    }
+}
+
+impl BackendPool {
+    /// Every backend's name with the status by which it was found to be
+    /// [misconfigured](crate::classify::Outcome::Misconfigured); `None` for one that is not, or has served
+    /// since. It is asked after all others, and by one request at a time.
+    pub fn misconfigured(&self) -> impl ExactSizeIterator<Item = (&str, Option<StatusCode>)> {
+        let now = clock::now();
+        self.names().enumerate().map(move |(index, name)| (name, self.fault(index, now)))
+    }
+
+    /// Calls `act` with the name of a backend that is found to be misconfigured, and with the status that
+    /// shows it: once until the backend has served again, not for each request. For a line in a log. Of
+    /// several calls the first counts, for all clones.
+    pub fn on_misconfigured(&self, act: impl Fn(&str, StatusCode) + Send + Sync + 'static) {
+        _ = self.shared.faults.act.set(Box::new(act));
+    }
+
+    /// By which status the backend is known to be misconfigured.
+    pub(crate) fn fault(&self, index: usize, now: Instant) -> Option<StatusCode> {
+        let status = self.shared.faults.statuses[index].load(Ordering::Relaxed);
+        let is_known = status != 0 && self.shared.cooldowns.failures(index, now) > 0;
+        StatusCode::from_u16(status).ok().filter(|_| is_known)
+    }
+
+    /// The backend was found to be misconfigured by `status`.
+    pub(crate) fn note_fault(&self, index: usize, status: StatusCode) {
+        let before = self.shared.faults.statuses[index].swap(status.as_u16(), Ordering::Relaxed);
+        // Of requests that find it out together, one tells.
+        if before != status.as_u16()
+            && let Some(act) = self.shared.faults.act.get()
+        {
+            act(self.member(index).name(), status);
+        }
+    }
+
+    /// The backend served a request, or fails otherwise.
+    pub(crate) fn forget_fault(&self, index: usize) {
+        let status = &self.shared.faults.statuses[index];
+        if status.load(Ordering::Relaxed) != 0 {
+            status.store(0, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Sends a request to the same backend again: with another token, or since it was not processed.
+
+use std::time::Instant;
+
+use http::{Response, StatusCode};
+
+use super::Session;
+use crate::{
+    backend::TokenFuture,
+    policy::{ClassifyError, ErrorKind},
+};
+
+/// Why a request is sent to the same backend again. Each is reason for it once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// The resource rejected the token.
+    Token,
+    Unprocessed,
+}
+
+impl Session {
+    /// Whether an attempt that ended with `error` was not processed, for the first time by this backend.
+    pub(super) fn was_unprocessed<E>(&self, error: &E, errors: &impl ClassifyError<E>) -> bool {
+        errors.kind(error) == Some(ErrorKind::Unprocessed) && self.is_first(Again::Unprocessed)
+    }
+
+    /// Whether the resource rejected the token, for the first time, so that another may help. The source is
+    /// told then.
+    pub(super) fn reject_token<R>(&self, response: &Response<R>) -> bool {
+        let token = self.token.as_ref().and_then(TokenFuture::get_ready);
+        let is_rejected = response.status() == StatusCode::UNAUTHORIZED;
+        match token.filter(|_| is_rejected && self.is_first(Again::Token)) {
+            Some(token) => {
+                self.member().reject(token);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether the request is sent to the same backend again.
+    pub(super) fn goes_again(&mut self, now: Instant) -> bool {
+        let (backend, attempts) = (self.backend, self.served.attempts().len());
+        let is_allowed = self.may_attempt(attempts);
+        let Some(cold) = &mut self.cold else { return false };
+        if !is_allowed {
+            cold.again = None;
+        }
+        let Some(why) = cold.again else { return false };
+        cold.sent_again[why as usize].insert(backend);
+        self.since = now;
+        self.token = self.member().token();
+        true
+    }
+
+    fn is_first(&self, why: Again) -> bool {
+        let sent = self.cold.as_ref().map(|cold| &cold.sent_again[why as usize]);
+        sent.is_none_or(|sent| !sent.contains(self.backend))
+    }
+}
