@@ -24,7 +24,7 @@ pub use self::{
     token::{AccessToken, TokenError, TokenFuture, TokenSource},
 };
 pub(crate) use self::{
-    pool::TriedSet,
+    pool::{PreparedBackend, TriedSet},
     rewrite::{Deployment, RequestReading, ask_for_default_tier},
 };
 use crate::ConfigError;

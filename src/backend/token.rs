@@ -37,10 +37,19 @@ type BoxError = Box<dyn Error + Send + Sync>;
 pub trait TokenSource: Send + Sync + 'static {
     /// A token that is valid now, or will be once the future resolves.
     fn token(&self) -> TokenFuture;
+
+    /// A resource rejected `token` with a 401, which this source gave out: it is to give out another one, if
+    /// it can have one. The request is then sent once more to the same backend.
+    ///
+    /// Many requests may say so of one token, so that a source which fetches anew does so once for all
+    /// of them, and not for a token that it has replaced already. By default nothing is done.
+    fn rejected(&self, token: &AccessToken) {
+        let _ = token;
+    }
 }
 
 /// An access token, ready to be sent. Its `Debug` does not show it.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct AccessToken(HeaderValue);
 
 /// A token that is here, or on its way; returned by [`TokenSource::token`].
@@ -95,9 +104,9 @@ impl TokenFuture {
     }
 
     /// The token, when it is at hand.
-    pub(crate) fn take_ready(&mut self) -> Option<AccessToken> {
-        match &mut self.0 {
-            TokenState::Ready(token) => token.take(),
+    pub(crate) const fn get_ready(&self) -> Option<&AccessToken> {
+        match &self.0 {
+            TokenState::Ready(token) => token.as_ref(),
             TokenState::Fetching(_) => None,
         }
     }

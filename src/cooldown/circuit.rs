@@ -29,6 +29,8 @@ pub(crate) enum Failure {
     Connect,
     /// The access token for it could not be had: one is enough to know.
     Token,
+    /// It is misconfigured: one is enough to know, and an answer of another kind says nothing of it.
+    Configuration,
     /// Any other, which may be the request's.
     Answer,
 }
@@ -144,7 +146,9 @@ impl Circuit {
         let known = self.word.load(Ordering::Relaxed);
         let is_news = match seen {
             // Whoever answers without failures in mind ends no outage, so each of these begins one.
-            Seen::WELL if failure == Failure::Token => !self.is_deferred(now),
+            Seen::WELL if matches!(failure, Failure::Token | Failure::Configuration) => {
+                !self.is_deferred(now)
+            }
             Seen::WELL => known == 0 && self.count.fail(failure, now),
             seen if seen.is_probe() => known == seen.0,
             // Asked as the last resort, it failed for longer than it was deferred.

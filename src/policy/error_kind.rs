@@ -13,14 +13,28 @@ use crate::cooldown::Failure;
 pub enum ErrorKind {
     /// It could not connect: nothing was sent, nothing can be billed.
     Connect,
-    /// The server closed the connection, or reset the stream, before any byte of the answer
-    /// (`GOAWAY`, `REFUSED_STREAM`): mostly it was not executed, yet it may have been.
+    /// The server closed the connection, or reset the stream, before any byte of the answer: mostly it
+    /// was not executed, yet it may have been.
     Reset,
     /// The head took too long: the model may be at work still, and is paid for.
     Timeout,
     /// Any other.
     Other,
+    /// The server did not process it, and says so: HTTP/2's `REFUSED_STREAM`, a `GOAWAY` for an earlier
+    /// stream; or as good as says so: a connection that was kept from an earlier request closed before any
+    /// byte of an answer. RFC 9113, section 8.7, has such a request sent again, and so has RFC 9110,
+    /// section 9.3.1, by custom.
+    ///
+    /// It is sent again to the same backend, once, marked [`SentAgain`]: that is no failure, and takes
+    /// nothing from the budget of moves. When that is not processed either, it is an error like
+    /// [`Connect`](Self::Connect).
+    Unprocessed,
 }
+
+/// The request was [not processed](ErrorKind::Unprocessed), and is sent to the same backend again: an
+/// extension that tells its client to use a connection that no other request had or has.
+#[derive(Clone, Copy, Debug)]
+pub struct SentAgain;
 
 /// Finds the kind of a transport error; implemented for functions and closures that return an
 /// [`ErrorKind`].
@@ -28,6 +42,10 @@ pub enum ErrorKind {
 /// The wrapped service's error type is its own, so that a layer cannot know which errors came before
 /// the request was sent; the default, [`ReturnErrors`], moves none.
 pub trait ClassifyError<E> {
+    /// Whether it ever finds a kind. Where it does, a request is kept for another attempt even if there is
+    /// no other backend.
+    const FINDS_KINDS: bool = true;
+
     /// The kind of `error`; `None` when it is the caller's, whatever it is.
     fn kind(&self, error: &E) -> Option<ErrorKind>;
 }
@@ -37,6 +55,8 @@ pub trait ClassifyError<E> {
 pub struct ReturnErrors;
 
 impl<E> ClassifyError<E> for ReturnErrors {
+    const FINDS_KINDS: bool = false;
+
     fn kind(&self, _: &E) -> Option<ErrorKind> {
         None
     }

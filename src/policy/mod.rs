@@ -15,7 +15,7 @@ pub(crate) use self::fallback::assumed_wait;
 pub use self::{
     budget::RetryBudget,
     cooldown_policy::CooldownPolicy,
-    error_kind::{ClassifyError, ErrorKind, ReturnErrors},
+    error_kind::{ClassifyError, ErrorKind, ReturnErrors, SentAgain},
     fallback::{FallbackFacts, FallbackPolicy, Next, WaitThenSpill},
     move_on::MoveOn,
 };

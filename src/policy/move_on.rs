@@ -141,7 +141,8 @@ impl<X> MoveOn<X> {
         MoveOn { statuses, errors, context_length, budget, classify: kind }
     }
 
-    /// Errors of [`ErrorKind::Connect`]: nothing was sent.
+    /// Errors of [`ErrorKind::Connect`], and [`ErrorKind::Unprocessed`] once it was sent again: nothing
+    /// was executed.
     #[must_use]
     pub const fn connect(self) -> Self {
         self.error(ErrorKind::Connect)
@@ -235,6 +236,7 @@ impl MoveOn {
         match Outcome::of_response(response, now) {
             moving @ (Outcome::Throttled(_) | Outcome::TierNotOffered) => moving,
             Outcome::ContextTooLong if self.context_length == Some(true) => Outcome::ContextTooLong,
+            Outcome::Misconfigured => Outcome::Misconfigured,
             outcome if self.includes(outcome, response.status(), response.headers()) => {
                 Outcome::Failed
             }
@@ -294,7 +296,10 @@ impl<X> fmt::Debug for MoveOn<X> {
 }
 
 const fn bit(kind: ErrorKind) -> u8 {
-    1 << kind as u8
+    match kind {
+        ErrorKind::Connect | ErrorKind::Unprocessed => 1,
+        kind => 1 << kind as u8,
+    }
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pin_project! {
 impl<S, X, B, R> ResponseFuture<S, X, B, R>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,
-    X: Clone,
+    X: ClassifyError<S::Error> + Clone,
     B: TryCloneBody,
 {
     /// The future of a call of `service`, whose inner service, `inner`, was polled ready.
@@ -61,8 +61,8 @@ where
         let mut session = Session::new(config, request.extensions(), routing, now, random::draw());
         let is_open = session.choose(now, &request) || session.go_on_as_default(now, &mut request);
         let (state, request) = if is_open && session.has_token() {
-            let copy =
-                SavedRequest::copy_or_outline(session.may_go_on_after_this(&request), &request);
+            let may_be_resent = session.may_be_sent_again(X::FINDS_KINDS, &request);
+            let copy = SavedRequest::copy_or_outline(may_be_resent, &request);
             session.address(&mut request);
             (State::Attempting { attempt: inner.call(request) }, copy)
         } else {
@@ -131,8 +131,8 @@ where
                         }
                         let Some(now) = session.closed_meanwhile(&*this.request) else {
                             let mut request = this.request.take().expect(KEPT);
-                            let may_go_on = session.may_go_on_after_this(&request);
-                            *this.request = SavedRequest::copy_or_outline(may_go_on, &request);
+                            let may_be_resent = session.may_be_sent_again(X::FINDS_KINDS, &request);
+                            *this.request = SavedRequest::copy_or_outline(may_be_resent, &request);
                             session.address(&mut request);
                             let attempt = this.inner.call(request);
                             this.state.set(State::Attempting { attempt });

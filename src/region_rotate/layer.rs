@@ -98,6 +98,21 @@ use crate::{
 /// all the others refuse or fail it is asked all the same: failures alone never make the pool answer
 /// by itself.
 ///
+/// # Which backends are misconfigured
+///
+/// The one that answers 401, 402, 403, 410 or, as a layer inside reads it, that it lacks the deployment:
+/// nothing was executed, and the request goes on as after a refusal, at no cost to any budget. The backend
+/// is asked after all others for [a minute](CooldownPolicy::misconfigured), twice as long each time, and by
+/// one request at a time; [`BackendPool::misconfigured`] tells. A token that is rejected is
+/// [replaced](crate::backend::TokenSource::rejected) first, and the request sent again to the same backend.
+/// Where all backends are alike the caller gets the answer as it came. With
+/// [`passthrough`](crate::Credential::passthrough) it is the caller's own, and nothing moves.
+///
+/// # What was not processed
+///
+/// A request that a backend [did not process](crate::policy::ErrorKind::Unprocessed) is sent to it again,
+/// once, which is no failure.
+///
 /// # What it writes
 ///
 /// Scheme, authority, `Host`, base path, HTTP version, deployment, `api-version` and every

@@ -3,6 +3,7 @@
 mod account;
 mod after_failure;
 mod after_refusal;
+mod again;
 mod as_default;
 mod spills;
 mod twin;
@@ -16,15 +17,16 @@ use std::{
 
 use http::{Extensions, Request, Response, StatusCode};
 
+use self::again::Again;
 use super::{layer::RotateConfig, load_reading::LoadReading};
 use crate::{
     AttemptBudget, BackendPool, ResponseBody, Served, TryCloneBody,
-    backend::{OnConnect, RequestReading, TokenError, TokenFuture, TriedSet},
+    backend::{OnConnect, PreparedBackend, RequestReading, TokenError, TokenFuture, TriedSet},
     body::{Admitted, Observer, UsageSinks},
-    classify::{Outcome, RefusedSpill},
+    classify::{Outcome, Refusal, RefusedSpill},
     clock,
     cooldown::{Failure, Load, Watch},
-    policy::ClassifyError,
+    policy::{ClassifyError, SentAgain},
     sticky::Routing,
     twin::Twin,
 };
@@ -71,6 +73,11 @@ struct ColdState {
     failed: TriedSet,
     /// Those of them that are charged with it if another backend answers.
     suspects: Vec<(usize, Option<Watch<BackendPool>>)>,
+    /// The request is to be sent to the same backend again, where that is possible: with another token, or
+    /// since it was not processed.
+    again: Option<Again>,
+    /// The backends to which it was sent again, by why.
+    sent_again: [TriedSet; 2],
     /// How many backends forbade to be asked again.
     forbidding: usize,
     /// When the first of those reopens that refused what nobody else is refused for.
@@ -86,6 +93,9 @@ impl ColdState {
             && let Some(budget) = extensions.get_mut::<AttemptBudget>()
         {
             if is_sent { budget.reserve() } else { budget.reserve_first() }
+        }
+        if self.again == Some(Again::Unprocessed) {
+            extensions.insert(SentAgain);
         }
         if let Some(act) = self.watch.as_ref().and_then(Watch::on_connect) {
             OnConnect::insert(extensions, act);
@@ -197,14 +207,19 @@ impl Session {
         Some(now)
     }
 
-    /// Whether the request may go on to another backend after the attempt that is about to be made.
-    pub(super) fn may_go_on_after_this(&self, request: &dyn Load) -> bool {
-        self.may_go_on(self.served.attempts().len() + 1) || self.may_become_default(request)
+    /// Whether the request may be sent again after the attempt that is about to be made: to another
+    /// backend, as one of the default service tier or, with another token or where it
+    /// `may_be_unprocessed`, to this one.
+    pub(super) fn may_be_sent_again(&self, may_be_unprocessed: bool, request: &dyn Load) -> bool {
+        let attempts = self.served.attempts().len() + 1;
+        self.may_go_on(attempts)
+            || ((may_be_unprocessed || self.token.is_some()) && self.may_attempt(attempts))
+            || self.may_become_default(request)
     }
 
     /// Addresses `request` to the chosen backend, with its credential.
     pub(super) fn address<B: TryCloneBody>(&mut self, request: &mut Request<B>) {
-        let token = self.token.take().and_then(|mut token| token.take_ready());
+        let token = self.token.as_ref().and_then(TokenFuture::get_ready).cloned();
         if let Some(sinks) = UsageSinks::take(request.extensions_mut()) {
             // The copy of the request has them too, so an observer may be here since an earlier attempt.
             self.observer.get_or_insert_with(|| Box::new(Observer::new(Some(sinks))));
@@ -224,7 +239,13 @@ impl Session {
         result: &Result<Response<R>, E>,
         errors: &impl ClassifyError<E>,
     ) -> Outcome {
-        self.config.move_on.classify(result, errors, clock::wall)
+        match result {
+            Err(error) if self.was_unprocessed(error, errors) => Outcome::Failed,
+            result => match self.config.move_on.classify(result, errors, clock::wall) {
+                Outcome::Misconfigured if self.member().is_callers() => Outcome::Answered,
+                outcome => outcome,
+            },
+        }
     }
 
     /// The answer of the chosen backend, for the caller. Unless it `is_kept`, the request could not
@@ -260,9 +281,17 @@ impl Session {
         if let Ok(response) = &mut result
             && !response.status().is_success()
         {
+            if self.member().is_callers() {
+                Refusal::absolve(response.extensions_mut());
+            }
             self.hand_on_spills(response);
         }
         self.sign(result, is_kept)
+    }
+
+    /// The chosen backend.
+    fn member(&self) -> &PreparedBackend {
+        self.config.pool.member(self.backend)
     }
 
     fn open(&self, now: Instant, request: &dyn Load) -> Option<usize> {
@@ -302,8 +331,12 @@ impl Session {
 
     /// Whether the request may go to another backend after so many `attempts`.
     fn may_go_on(&self, attempts: usize) -> bool {
-        self.tried.len() < self.config.pool.len()
-            && attempts < self.config.max_attempts
+        self.tried.len() < self.config.pool.len() && self.may_attempt(attempts)
+    }
+
+    /// Whether another attempt may be made after so many `attempts`.
+    fn may_attempt(&self, attempts: usize) -> bool {
+        attempts < self.config.max_attempts
             // A first attempt is made in any case; a layer outside may have counted it.
             && (!self.is_sent || self.budget().is_none_or(AttemptBudget::any_left))
     }

@@ -24,7 +24,7 @@ use super::layer::FallbackConfig;
 use crate::{
     AttemptBudget, Served, TryCloneBody,
     backend::OnConnect,
-    classify::{Hint, NativeSpillover, Outcome, RefusedSpills},
+    classify::{Hint, NativeSpillover, Outcome, Reason, Refusal, RefusedSpills},
     clock,
     cooldown::{Load, NextOpen, Traffic, Weight as LoadWeight},
     gate::{Admission, Permit, Place, Waiter, Weight},
@@ -258,7 +258,11 @@ impl Session {
         result: &Result<Response<R>, E>,
         errors: &impl ClassifyError<E>,
     ) -> Outcome {
-        self.config.move_on.classify(result, errors, clock::wall)
+        match self.config.move_on.classify(result, errors, clock::wall) {
+            // Whose credential it was, the layer inside knows.
+            Outcome::Misconfigured if !is_known_misconfigured(result) => Outcome::Answered,
+            outcome => outcome,
+        }
     }
 
     /// Completes what `tier` answered, for the caller. Unless it `is_kept`, the request could not have
@@ -340,6 +344,12 @@ impl Session {
         let weigh = || self.config.gate.weigh(request);
         self.weight.get_or_insert_with(weigh).cost
     }
+}
+
+/// Whether a layer inside found that the backend itself is at fault.
+fn is_known_misconfigured<R, E>(result: &Result<Response<R>, E>) -> bool {
+    let refusal = result.as_ref().ok().and_then(Refusal::of);
+    refusal.is_some_and(|refusal| refusal.reason() == Reason::Misconfigured)
 }
 
 /// Timer granularity; also the shortest wait announced to a caller.

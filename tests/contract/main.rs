@@ -15,6 +15,7 @@ mod gate;
 mod inspected;
 mod inspecting;
 mod learning;
+mod misconfigured;
 mod native_spillover;
 mod probing;
 mod properties;
@@ -31,6 +32,7 @@ mod spilling_failures;
 mod sticking;
 mod sticking_tiers;
 mod tokens;
+mod unprocessed;
 mod waiting;
 mod waiting_rules;
 

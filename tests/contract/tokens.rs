@@ -23,12 +23,13 @@ use crate::{
 #[derive(Clone)]
 struct Source {
     asked: Arc<AtomicUsize>,
+    rejected: Arc<AtomicUsize>,
     give: Arc<dyn Fn(usize) -> TokenFuture + Send + Sync>,
 }
 
 impl Source {
     fn new(give: impl Fn(usize) -> TokenFuture + Send + Sync + 'static) -> Self {
-        Self { asked: Arc::default(), give: Arc::new(give) }
+        Self { asked: Arc::default(), rejected: Arc::default(), give: Arc::new(give) }
     }
 
     fn failing() -> Self {
@@ -52,6 +53,11 @@ impl Source {
 impl TokenSource for Source {
     fn token(&self) -> TokenFuture {
         (self.give)(self.asked.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn rejected(&self, rejected: &AccessToken) {
+        let n = self.rejected.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(*rejected, token(n).unwrap(), "it is told which one");
     }
 }
 
@@ -88,6 +94,42 @@ async fn a_source_is_asked_for_every_attempt() {
     assert_eq!(sent, ["Bearer token-0", "Bearer token-1"]);
     layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
     assert_eq!(ready.asked(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_token_is_replaced_and_the_request_sent_again_to_the_same_backend() {
+    for slow in [0, 100] {
+        let source = Source::slow(slow);
+        let pool = pool([backend("a", &source)]);
+        let leaf = Leaf::new(|seen| match seen.header("authorization") {
+            Some("Bearer token-0") => Answer::status(401),
+            _ => Answer::ok(),
+        });
+        let service = RegionRotateLayer::new(pool.clone()).layer(leaf.clone());
+        let response = service.oneshot(request()).await.unwrap();
+        assert_eq!(response.status().as_u16(), 200);
+        let at = u128::from(slow);
+        assert_eq!(asked(account(&response)), [("a", 0), ("a", at)]);
+        assert_eq!(
+            (leaf.len(), source.asked(), source.rejected.load(Ordering::Relaxed)),
+            (2, 2, 1)
+        );
+        assert!(pool.deferred().all(|(_, left)| left.is_none()), "nothing is wrong with it");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_rejects_every_token_is_misconfigured() {
+    let source = Source::new(|n| TokenFuture::ready(token(n).unwrap()));
+    let pool = pool([backend("a", &source), keyed("b")]);
+    let leaf = Leaf::new(|seen| match seen.host() {
+        "a.example" => Answer::status(401),
+        _ => Answer::ok(),
+    });
+    let service = RegionRotateLayer::new(pool.clone()).layer(leaf);
+    let response = service.oneshot(request()).await.unwrap();
+    assert_eq!(asked(account(&response)), [("a", 0), ("a", 0), ("b", 0)]);
+    assert_eq!(pool.misconfigured().next().unwrap().1.map(|it| it.as_u16()), Some(401));
 }
 
 #[tokio::test(start_paused = true)]

@@ -42,9 +42,13 @@ impl BackendPool {
         draw: u64,
         load: &dyn Load,
     ) -> Option<usize> {
-        self.shared.choice.draw(draw, |index| {
+        let qualifies = |index: usize| {
             !tried.contains(index) && !self.refuses(index, now, load) && self.is_on(resource, index)
-        })
+        };
+        let choice = &self.shared.choice;
+        // One that is misconfigured will not serve, however often it is asked.
+        let may_serve = |index: usize| qualifies(index) && self.fault(index, now).is_none();
+        choice.draw(draw, may_serve).or_else(|| choice.draw(draw, qualifies))
     }
 
     /// Whether this backend is on `resource`, where a request may go to no other.

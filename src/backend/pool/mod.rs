@@ -3,6 +3,7 @@
 mod alias;
 mod by_resource;
 mod choice;
+mod faults;
 mod prepared_backend;
 mod rendezvous;
 mod tried_set;
@@ -16,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::choice::Choice;
+use self::{choice::Choice, faults::Faults};
 pub(crate) use self::{prepared_backend::PreparedBackend, tried_set::TriedSet};
 use super::{Backend, field, resource::Residents};
 use crate::{
@@ -57,6 +58,7 @@ struct Shared {
     choice: Choice,
     cooldowns: Cooldowns,
     residents: Residents,
+    faults: Faults,
     /// An index into `members`, or [`NOT_FORCED`].
     start: AtomicUsize,
 }
@@ -98,6 +100,7 @@ impl BackendPool {
                 residents: Residents::new(members.iter().map(resident)),
                 choice: Choice::new(&shares),
                 cooldowns: Cooldowns::new(members.len(), clock::now()),
+                faults: Faults::new(members.len()),
                 start: AtomicUsize::new(NOT_FORCED),
                 members,
             }),

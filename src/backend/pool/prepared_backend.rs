@@ -110,6 +110,18 @@ impl PreparedBackend {
         }
     }
 
+    /// Whether the credential is the caller's, who answers for it.
+    pub(crate) const fn is_callers(&self) -> bool {
+        matches!(self.credential, Kind::Passthrough)
+    }
+
+    /// The token of an attempt was rejected by the resource.
+    pub(crate) fn reject(&self, token: &AccessToken) {
+        if let Kind::Bearer(source) = &self.credential {
+            source.rejected(token);
+        }
+    }
+
     /// Makes `request` one for this backend: scheme, authority, `Host`, base path, deployment,
     /// `api-version`, HTTP version and every credential together, so that none is left from another
     /// resource. `token` is that of this attempt, where the credential has tokens.

@@ -2,9 +2,12 @@
 
 use std::{mem, time::Instant};
 
+use http::Response;
+
 use super::Session;
 use crate::{
     BackendPool,
+    classify::{Hint, Reason, Refusal},
     cooldown::{Failure, Load, Watch},
 };
 
@@ -23,6 +26,17 @@ impl Session {
         }
     }
 
+    /// The chosen backend is misconfigured, which its answer shows. Those around this layer are told.
+    pub(super) fn misconfigured<R>(&mut self, now: Instant, response: &mut Response<R>) {
+        Refusal::set_in(response.extensions_mut(), Reason::Misconfigured, None, Hint::None);
+        let backend = self.backend;
+        let cold = self.cold();
+        cold.failed.insert(backend);
+        let watch = cold.watch.take();
+        self.config.pool.note_fault(backend, response.status());
+        self.charge(backend, watch, Failure::Configuration, now);
+    }
+
     fn charge(
         &self,
         backend: usize,
@@ -30,7 +44,14 @@ impl Session {
         failure: Failure,
         now: Instant,
     ) {
-        let rest = |times| self.config.cooldowns.after_failures(times);
+        let cooldowns = &self.config.cooldowns;
+        let rest = |times| match failure {
+            Failure::Configuration => cooldowns.after_misconfigured(times),
+            _ => cooldowns.after_failures(times),
+        };
+        if failure != Failure::Configuration {
+            self.config.pool.forget_fault(backend);
+        }
         match watch {
             Some(watch) => watch.failed(failure, now, rest),
             None => self.config.pool.fail(backend, failure, now, rest),
@@ -65,6 +86,7 @@ impl Session {
         suspects: Vec<(usize, Option<Watch<BackendPool>>)>,
     ) {
         if let Some(watch) = watch {
+            self.config.pool.forget_fault(self.backend);
             watch.answered(now);
         }
         for (backend, watch) in suspects {

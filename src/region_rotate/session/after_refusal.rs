@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
 
-use super::Session;
+use super::{Session, again::Again};
 use crate::{
     ResponseBody, Served, TryCloneBody,
     classify::{
@@ -26,7 +26,17 @@ impl Session {
         errors: &impl ClassifyError<E>,
         request: &dyn Load,
     ) {
-        match (outcome, &*result) {
+        if let Some(cold) = &mut self.cold {
+            cold.again = None;
+        }
+        match (outcome, &mut *result) {
+            (Outcome::Failed, Err(error)) if self.was_unprocessed(error, errors) => {
+                self.cold().again = Some(Again::Unprocessed);
+            }
+            (Outcome::Misconfigured, Ok(response)) if self.reject_token(response) => {
+                self.cold().again = Some(Again::Token);
+            }
+            (Outcome::Misconfigured, Ok(response)) => self.misconfigured(now, response),
             (Outcome::Failed, result) => self.failed(now, Failure::of(result, errors)),
             (Outcome::Throttled(hint), Ok(response)) => {
                 self.settle(false, || now);
@@ -49,7 +59,9 @@ impl Session {
         request: &dyn Load,
     ) -> bool {
         self.leave_out_twin();
-        (outcome != Outcome::Failed || self.affords_move(now, request)) && self.choose(now, request)
+        self.goes_again(now)
+            || (outcome != Outcome::Failed || self.affords_move(now, request))
+                && self.choose(now, request)
     }
 
     /// What the caller gets of a refusal or a failure after which no other backend is asked.
@@ -62,6 +74,9 @@ impl Session {
     ) -> Result<Response<ResponseBody<R>>, E> {
         match (outcome, &mut result) {
             (Outcome::Throttled(_), Ok(response)) => self.speak_for_pool(response, now, request),
+            (Outcome::Misconfigured, Ok(_)) if self.served.is_throttled() => {
+                return Ok(self.closed(now, StatusCode::TOO_MANY_REQUESTS, request));
+            }
             (_, Ok(response)) => self.hand_on_spills(response),
             // A backend that refused is worth coming back for; the error would hide it.
             (_, Err(_)) if self.served.is_throttled() => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tower_spillover::{
     Backend, BackendPool, RegionRotateLayer,
-    backend::{TokenFuture, TokenSource},
+    backend::{AccessToken, TokenFuture, TokenSource},
     sticky::{Residents, StickyTier},
 };
 
@@ -71,5 +71,9 @@ struct Shared(AccessTokens);
 impl TokenSource for Shared {
     fn token(&self) -> TokenFuture {
         self.0.token()
+    }
+
+    fn rejected(&self, token: &AccessToken) {
+        self.0.rejected(token);
     }
 }
