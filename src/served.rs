@@ -70,8 +70,11 @@ pub enum StickyMatch {
     ByName,
     /// It refers to an id that this resource is known to hold.
     ById,
-    /// It refers to an id, or names a backend, that is not known: the resource is a guess, and an
-    /// answer that says "not found" may be wrong.
+    /// It lists, or creates something without referring to anything: the resource is its client's
+    /// home.
+    Home,
+    /// It refers to an id, or names a backend, that is not known: the resource is a guess, its client's
+    /// home, and an answer that says "not found" may be wrong.
     Default,
 }
 
@@ -298,6 +301,7 @@ impl fmt::Display for Served {
             (self.spilled_by_azure, format_args!("spilled by Azure")),
             (self.held == Some(StickyMatch::ByName), format_args!("held by name")),
             (self.held == Some(StickyMatch::ById), format_args!("held")),
+            (self.held == Some(StickyMatch::Home), format_args!("held at home")),
             (self.held == Some(StickyMatch::Default), format_args!("held without knowing")),
             (!self.replayable, format_args!("not replayable")),
             (from > 0, format_args!("closed from {from} tokens up")),

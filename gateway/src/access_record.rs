@@ -54,6 +54,7 @@ pub const fn held(held: StickyMatch) -> &'static str {
     match held {
         StickyMatch::ByName => "named",
         StickyMatch::ById => "known",
+        StickyMatch::Home => "home",
         StickyMatch::Default => "unknown",
     }
 }

@@ -101,7 +101,8 @@ fn an_id_leads_to_the_model_whose_backend_made_it() {
          key = \"env:AZURE_KEY\"\n",
         japan.endpoint()
     );
-    let gateway = gateway("models", [east.endpoint(), sweden.endpoint()], "", &other);
+    let sticky = "sticky = { default_backend = \"east\" }";
+    let gateway = gateway("models", [east.endpoint(), sweden.endpoint()], sticky, &other);
     assert_eq!(respond(&gateway, r#"{"model":"other","input":"a"}"#, &[]).status(), 200);
     for (id, backend, sticky) in [
         ("resp_japan", "japan", "known"),

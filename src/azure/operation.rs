@@ -62,6 +62,13 @@ impl Operation {
         self.label
     }
 
+    /// Whether a request needs no model: it is about what a resource keeps, of which it names one thing
+    /// in its path, or lists or adds to it without the capacity of a model.
+    pub fn needs_no_model(method: &Method, path: &str) -> bool {
+        let ApiCall { operation, id } = ApiPath::of(path).call(path);
+        id.is_some() || operation.lists_or_creates(method)
+    }
+
     /// Whether what ends `path`, whatever its grammar, is an operation that generates tokens or is
     /// not known.
     pub(crate) fn has_output(path: &str) -> bool {
@@ -82,6 +89,16 @@ impl Operation {
 
     pub(crate) const fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether a request without an id in its path is about what a resource keeps: it lists that, or
+    /// adds to it without the capacity of a model.
+    pub(crate) fn lists_or_creates(&self, method: &Method) -> bool {
+        match self.kind {
+            Kind::Free | Kind::Shown => false,
+            Kind::Chat | Kind::Response => *method != Method::POST,
+            Kind::Kept => *method != Method::POST || self.traffic == Traffic::Stored,
+        }
     }
 
     /// What the service counts a request of `method` for `path` as, which has no query. Tokens are of
@@ -203,7 +220,7 @@ const OPERATIONS: &[Operation] = &[
     Operation::kept(&["videos"], "videos").counted_as(Traffic::Video),
     Operation::kept(&["video", "generations", "jobs"], OTHER.label).counted_as(Traffic::Video),
     Operation::kept(&["video", "generations"], OTHER.label).counted_as(Traffic::Video),
-    Operation::kept(&["realtime", "calls"], OTHER.label),
+    Operation::kept(&["realtime", "calls"], OTHER.label).counted_as(Traffic::Tokens),
 ];
 
 /// Those without output, with which every request that is weighed is compared.
@@ -268,6 +285,43 @@ mod tests {
         assert_eq!(read(classic), (Kind::Chat, None));
         assert_eq!(read("/openai/v1/files/").1, None);
         assert_eq!(read("/elsewhere/files/file-1").0, Kind::Free);
+    }
+
+    #[test]
+    fn what_lists_or_creates_needs_no_model() {
+        for (method, operation, expected) in [
+            ("POST", "files", true),
+            ("GET", "files", true),
+            ("POST", "uploads", true),
+            ("POST", "batches", true),
+            ("GET", "batches", true),
+            ("POST", "vector_stores", true),
+            ("POST", "containers", true),
+            ("POST", "skills", true),
+            ("POST", "evals", true),
+            ("POST", "conversations", true),
+            ("POST", "assistants", true),
+            ("POST", "threads", true),
+            ("POST", "threads/runs", false),
+            ("GET", "fine_tuning/jobs", true),
+            ("POST", "responses", false),
+            ("POST", "responses/compact", false),
+            ("POST", "responses/input_tokens", false),
+            ("POST", "chat/completions", false),
+            ("GET", "chat/completions", true),
+            ("POST", "videos", false),
+            ("GET", "videos", true),
+            ("POST", "video/generations/jobs", false),
+            ("POST", "realtime/calls", false),
+            ("POST", "embeddings", false),
+            ("POST", "images/edits", false),
+            ("GET", "models", false),
+            ("GET", "fine_tuning/alpha", false),
+        ] {
+            let method: Method = method.parse().expect("a method");
+            let found = Operation::of_rest(operation);
+            assert_eq!(found.lists_or_creates(&method), expected, "{method} {operation}");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub use self::{
 };
 pub(crate) use self::{
     pool::{PreparedBackend, TriedSet},
+    resource::home,
     rewrite::{Deployment, RequestReading, ask_for_default_tier},
 };
 use crate::ConfigError;

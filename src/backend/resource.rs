@@ -1,43 +1,85 @@
 //! The resources that backends are on, told apart by their endpoints.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use crate::{hash::fnv1a, random::split_mix};
 
 /// The backends behind a layer, with their resources.
 #[derive(Clone, Debug, Default)]
-pub struct Residents(Vec<(Arc<str>, Arc<str>)>);
+pub struct Residents {
+    /// By name and resource, pool after pool.
+    pools: Vec<Vec<(Arc<str>, Arc<str>)>>,
+}
 
 impl Residents {
-    /// Backends by name and resource, in the order in which they are preferred.
+    /// The backends of one pool by name and resource, in the order in which they are preferred.
     pub(crate) fn new(backends: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) -> Self {
-        Self(backends.into_iter().collect())
+        Self { pools: vec![backends.into_iter().collect()] }
     }
 
     /// These, and then `others`.
     #[must_use]
     pub fn and(mut self, others: Self) -> Self {
-        self.0.extend(others.0);
+        self.pools.extend(others.pools);
         self
     }
 
     pub(crate) fn holds(&self, resource: &str) -> bool {
-        self.0.iter().any(|(_, other)| **other == *resource)
+        self.all().any(|(_, other)| **other == *resource)
     }
 
     /// Whether there are backends on any other resource.
     pub(crate) fn holds_others(&self, resource: &str) -> bool {
-        self.0.iter().any(|(_, other)| **other != *resource)
+        self.all().any(|(_, other)| **other != *resource)
     }
 
     /// The resource of the backend with this name.
     pub(crate) fn named(&self, name: &str) -> Option<Arc<str>> {
-        self.0.iter().find(|(other, _)| **other == *name).map(|(_, of)| Arc::clone(of))
+        self.all().find(|(other, _)| **other == *name).map(|(_, of)| Arc::clone(of))
     }
 
-    /// The resource of this backend or, without one, of the first.
-    pub(crate) fn default(&self, name: Option<&str>) -> Arc<str> {
-        let first = || self.0.first().map_or_else(|| "".into(), |(_, of)| Arc::clone(of));
-        name.and_then(|name| self.named(name)).unwrap_or_else(first)
+    /// Those on the resource of the backend with this name, if there is one, and all otherwise.
+    pub(crate) fn beside(&self, name: Option<&str>) -> Self {
+        let Some(resource) = name.and_then(|name| self.named(name)) else { return self.clone() };
+        let on_it = |pool: &Vec<(Arc<str>, Arc<str>)>| {
+            pool.iter().filter(|(_, of)| *of == resource).cloned().collect()
+        };
+        Self { pools: self.pools.iter().map(on_it).collect() }
     }
+
+    fn all(&self) -> impl Iterator<Item = &(Arc<str>, Arc<str>)> {
+        self.pools.iter().flatten()
+    }
+}
+
+/// The resource that `key` leads to, of those of the first of `stacks`.
+///
+/// It is one that most of the stacks have and, of these, most of their pools: whatever is kept there
+/// can be used with most of the models, and spill. Of several, rendezvous hashing takes one by name:
+/// each has its share of the keys, one that is added takes over its own share, and no other moves. No
+/// weight or priority counts, since what is kept needs no deployment.
+pub(crate) fn home<'a>(
+    key: u64,
+    stacks: impl IntoIterator<Item = &'a Residents>,
+) -> Option<Arc<str>> {
+    let mut stacks = stacks.into_iter().peekable();
+    let first = *stacks.peek()?;
+    let mut shares = HashMap::<&str, (usize, usize)>::new();
+    for stack in stacks {
+        let mut in_stack = HashSet::new();
+        for pool in &stack.pools {
+            let in_pool: HashSet<&str> = pool.iter().map(|(_, of)| &**of).collect();
+            in_pool.iter().for_each(|of| shares.entry(of).or_default().1 += 1);
+            in_stack.extend(in_pool);
+        }
+        in_stack.iter().for_each(|of| shares.entry(of).or_default().0 += 1);
+    }
+    let candidates = first.all().map(|(_, of)| of);
+    let score = |of: &Arc<str>| (shares[&**of], split_mix(key ^ fnv1a([of.as_bytes()])));
+    candidates.max_by_key(|of| score(of)).cloned()
 }
 
 /// What a resource is called, of which these are the endpoint's authority and base path.

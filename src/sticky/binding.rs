@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 use http::Request;
 
 use super::{
-    Sticky, StickyMatch, caller,
+    Home, Sticky, StickyMatch, caller,
     references::{self, Reference, SEAL},
 };
 use crate::{
@@ -42,10 +42,12 @@ impl Binding {
             return binding;
         }
         let name = caller::take_name(request);
+        let home = request.extensions_mut().remove::<Home>();
         let mut search = Search::new(sticky, residents, now);
         let Subject { kind, stored, scanned } = search.read(request);
         let named = name.map(|name| residents.named(name.as_str()).ok_or(()));
-        let held = search.finish(named);
+        let home = || home.unwrap_or_else(|| Home::of_sender(request.headers()));
+        let held = search.finish(named, home);
         if let Some(scanned) = scanned {
             request.extensions_mut().insert(scanned);
         }
@@ -93,6 +95,8 @@ struct Search<'a> {
     readable: Lookup,
     /// Whether something was found that no other resource can do without.
     is_needed: bool,
+    /// Whether the request lists or creates.
+    lists_or_creates: bool,
 }
 
 /// What a request is about.
@@ -120,6 +124,7 @@ impl<'a> Search<'a> {
             needed: Lookup::new(),
             readable: Lookup::new(),
             is_needed: false,
+            lists_or_creates: false,
         }
     }
 
@@ -134,6 +139,7 @@ impl<'a> Search<'a> {
             let id = if is_plain { Cow::Borrowed(id) } else { percent::decode(id).collect() };
             self.look_up(&id, true);
         }
+        self.lists_or_creates = id.is_none() && operation.lists_or_creates(request.method());
         let mut subject = Subject { kind, stored: None, scanned: None };
         if let Some(content) = request.body().content().filter(|_| kind != Kind::Free) {
             let known = ScannedBody::fields(request.extensions(), &content);
@@ -170,16 +176,19 @@ impl<'a> Search<'a> {
     }
 
     /// `named` is the resource of the backend that the caller named, if there is such a backend.
-    fn finish(self, named: Option<Result<Arc<str>, ()>>) -> Option<(Arc<str>, StickyMatch)> {
-        match (named, self.known()) {
-            (Some(Ok(resource)), _) => Some((resource, StickyMatch::ByName)),
-            (_, Some(resource)) => Some((Arc::clone(resource), StickyMatch::ById)),
-            (named, None) if self.is_needed || named.is_some() => {
-                let default = self.sticky.default_backend.as_deref();
-                Some((self.residents.default(default), StickyMatch::Default))
-            }
-            _ => None,
-        }
+    fn finish(
+        self,
+        named: Option<Result<Arc<str>, ()>>,
+        home: impl FnOnce() -> Home,
+    ) -> Option<(Arc<str>, StickyMatch)> {
+        let held = match (named, self.known()) {
+            (Some(Ok(resource)), _) => return Some((resource, StickyMatch::ByName)),
+            (_, Some(resource)) => return Some((Arc::clone(resource), StickyMatch::ById)),
+            (named, None) if self.is_needed || named.is_some() => StickyMatch::Default,
+            _ if self.lists_or_creates => StickyMatch::Home,
+            _ => return None,
+        };
+        Some((home().within(&self.sticky.homes(self.residents)), held))
     }
 }
 

@@ -4,6 +4,7 @@ mod affinity;
 mod answer;
 mod binding;
 mod caller;
+mod home;
 mod id_learner;
 mod memory;
 mod references;
@@ -20,7 +21,7 @@ use std::{
 use http::Request;
 
 use self::memory::Memory;
-pub use self::{affinity::CacheAffinity, caller::StickTo, tier::StickyTier};
+pub use self::{affinity::CacheAffinity, caller::StickTo, home::Home, tier::StickyTier};
 #[cfg(fuzzing)]
 pub(crate) use self::{
     answer::{AnswerScan, Shown},
@@ -116,8 +117,28 @@ pub use crate::{backend::Residents, served::StickyMatch};
 /// refers to things of two resources, it goes to that of the first which is known, the path before the
 /// body: no resource could answer it. Of what only one resource
 /// has, and of such items, the first 64 are looked up each. Any other id that is not known, made before this process began or
-/// forgotten, leads to the [default backend](Self::default_backend), and
-/// [`Served::held`](crate::Served::held) says so.
+/// forgotten, leads to the client's home, and [`Served::held`](crate::Served::held) says so.
+///
+/// # Homes
+///
+/// A list shows what one resource has, and a vector store takes files from the resource that it is on
+/// itself. So what is created without referring to anything, and what lists, goes to one resource for
+/// each client: its [`Home`], or the [default backend](Self::default_backend).
+///
+/// | request | where |
+/// |---|---|
+/// | `POST` of `files`, `uploads`, `vector_stores`, `batches`, `containers`, `skills`, `evals`, `conversations`, `assistants`, `threads`, `fine_tuning/jobs` | with what it refers to, else the home |
+/// | any other method for one of these, or for stored responses, chat completions and videos, without an id in the path: a list | the home |
+/// | `POST` of `responses`, `chat/completions`, `videos`, `realtime/calls`, which takes the capacity of a model | with what it refers to, else rotates; what it makes is known by its id |
+/// | anything with an id that is not known | the home, as a guess |
+/// | embeddings, audio, images, the list of models | rotates |
+///
+/// A home is chosen by name alone, so it stays the same whatever is refused, fails or is deferred, after
+/// a restart, and in every process: several of them need no common memory for files and what is made of
+/// them. It is chosen among all resources of all tiers, of these among the ones that most tiers share:
+/// there a request can spill that refers to a file. Weights and priorities do not count. A home that is
+/// resting answers 429 with its hint, as any resource does to what is held: nothing is created
+/// elsewhere.
 ///
 /// # What is learned
 ///
@@ -164,13 +185,20 @@ impl Sticky {
         self
     }
 
-    /// The backend that requests are held to whose ids are not known, by its name. By default, and
-    /// where no backend has that name, it is the first of the outermost layer: of its first tier,
-    /// of the first priority, as given to the pool.
+    /// The backend whose resource is the home of every client, by its name, and where requests go whose
+    /// ids are not known. By default, and where no backend has that name, each client has its
+    /// [`Home`]: so they spread over the resources.
     #[must_use]
     pub fn default_backend(mut self, name: impl Into<Arc<str>>) -> Self {
         self.default_backend = Some(name.into());
         self
+    }
+
+    /// Those of `residents` that a home may be with: all of them, or those on the resource of the
+    /// [default backend](Self::default_backend).
+    #[must_use]
+    pub fn homes(&self, residents: &Residents) -> Residents {
+        residents.beside(self.default_backend.as_deref())
     }
 
     /// Whether something that `request` refers to, in its path or its body, is known to be with one

@@ -12,6 +12,7 @@ mod either_tier;
 mod failures;
 mod first_token;
 mod gate;
+mod homes;
 mod inspected;
 mod inspecting;
 mod learning;

@@ -17,9 +17,9 @@ use crate::{
 };
 
 /// PTUs on `both` and `ptu-only`; Standard on `both` and `standard-only`.
-type Tiers = SmartFallbackLayer<RegionRotateLayer, RegionRotateLayer>;
+pub(crate) type Tiers = SmartFallbackLayer<RegionRotateLayer, RegionRotateLayer>;
 
-fn tiers(sticky: &Sticky, mode: Mode) -> Tiers {
+pub(crate) fn tiers(sticky: &Sticky, mode: Mode) -> Tiers {
     tiers_with(["both", "ptu-only"], sticky, mode)
 }
 
@@ -48,7 +48,7 @@ fn tiers_with<const N: usize>(ptus: [&str; N], sticky: &Sticky, mode: Mode) -> T
 }
 
 /// PTUs refuse for so long, Standard serves.
-fn closed_ptus(ms: u64) -> Leaf {
+pub(crate) fn closed_ptus(ms: u64) -> Leaf {
     Leaf::new(move |seen| {
         let is_ptu =
             seen.uri.path().contains("/ptu/") || seen.body.windows(5).any(|w| w == b"\"ptu\"");
@@ -62,7 +62,7 @@ fn named(name: &'static str) -> Request<Full<Bytes>> {
     request
 }
 
-async fn ask(
+pub(crate) async fn ask(
     tiers: &Tiers,
     leaf: &Leaf,
     request: Request<Full<Bytes>>,
@@ -70,7 +70,7 @@ async fn ask(
     tiers.layer(leaf.clone()).oneshot(request).await.unwrap()
 }
 
-const MODES: [Mode; 3] = [Mode::Adaptive, Mode::Shared, Mode::Plain];
+pub(crate) const MODES: [Mode; 3] = [Mode::Adaptive, Mode::Shared, Mode::Plain];
 
 #[tokio::test(start_paused = true)]
 async fn what_only_the_ptus_resource_holds_is_refused_and_never_spilled() {
@@ -158,7 +158,7 @@ async fn what_is_in_both_spills_to_the_other_deployment_of_its_resource_alone() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_id_goes_to_the_first_tiers_first_backend() {
+async fn an_unknown_id_goes_to_a_resource_that_both_tiers_have() {
     let leaf = Leaf::playing([Answer::ok()]);
     let response = ask(&tiers(&Sticky::new(), Mode::Adaptive), &leaf, continuing("resp_x")).await;
     assert_eq!(served_by(&response), "both-ptu");
