@@ -4,7 +4,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
 use tower_spillover::{
-    Served, azure::Usage, classify::Reason, served::Attempt, sticky::StickyMatch,
+    Served,
+    azure::Usage,
+    classify::{Outcome, Reason},
+    served::{Attempt, Late},
+    sticky::StickyMatch,
 };
 
 /// A request whose answer has gone out, or was given up.
@@ -49,6 +53,24 @@ pub const fn reason(reason: Reason) -> &'static str {
     }
 }
 
+/// Why an attempt gave no answer, likewise.
+pub fn reason_of(attempt: &Attempt) -> Option<&'static str> {
+    match attempt.outcome() {
+        Outcome::Late => Some("first-token-late"),
+        _ => attempt.reason().map(reason),
+    }
+}
+
+/// What came of a second attempt, likewise.
+pub const fn late(late: Late) -> &'static str {
+    match late {
+        Late::MovedOn => "moved-on",
+        Late::HedgeWon => "hedge-won",
+        Late::HedgeLost => "hedge-lost",
+        _ => "other",
+    }
+}
+
 /// Why a request was kept with one resource, likewise.
 pub const fn held(held: StickyMatch) -> &'static str {
     match held {
@@ -59,7 +81,7 @@ pub const fn held(held: StickyMatch) -> &'static str {
     }
 }
 
-/// Why the last backend that refused did so, where that is known.
-pub fn last_reason(served: &Served) -> Option<Reason> {
-    served.attempts().rev().find_map(Attempt::reason)
+/// Why the last attempt without an answer had none, where that is known.
+pub fn last_reason(served: &Served) -> Option<&'static str> {
+    served.attempts().rev().find_map(reason_of)
 }

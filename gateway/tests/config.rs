@@ -172,6 +172,24 @@ fn a_problem_is_told_in_these_words() {
             "models.m.failures.on: is text where a list belongs; put it in brackets\nmodels.m.failures.budget.moves: 0 is out of range; use 1 to 1000000\nmodels.m.failures.budget.per_success: is out of range; use 0 to 1\nmodels.m.failures.budget.x: is not a key here; remove it, or use one of moves, per_success\nmodels.m.failures.x: is not a key here; remove it, or use one of on, budget\nmodels.m.sticky: is text where true or false belongs; write it without quotes\nmodels.m.inspect: is a whole number where true or false belongs; write it without quotes\nmodels.m.max_attempts: is text where a whole number belongs; write it without quotes\nmodels.m.rotate_long_context: is text where true or false belongs; write it without quotes",
         ),
         (
+            "models.m.first_token = { after = \"30s\", mode = \"hedg\", budget = { moves = 0 }, x = 1 }",
+            "",
+            "classes.a.first_token = true\nclasses.b.first_token = { mode = \"hedge\" }",
+            "classes.a.first_token: is true or false where a table belongs; write it as a section or in braces\nclasses.b.first_token.after: is missing; it is when the first token is late, like after = \"8s\"\nmodels.m.first_token: would do nothing without a second backend; remove it or add one\nmodels.m.first_token.after: \"30s\" is out of range; use 50ms to 29s\nmodels.m.first_token.mode: \"hedg\" is not known; did you mean \"hedge\"?\nmodels.m.first_token.budget.moves: 0 is out of range; use 1 to 1000000\nmodels.m.first_token.x: is not a key here; remove it, or use one of after, mode, budget",
+        ),
+        (
+            "models.m.inspect = false",
+            "",
+            "classes.a.first_token = { after = \"2s\" }\nclasses.b.first_token = \"off\"",
+            "models.m.inspect: leaves the first token of a stream unknown, for which class \"a\" has a limit; remove one of the two",
+        ),
+        (
+            "models.m.inspect = { preamble_time = \"5s\" }",
+            "",
+            "classes.a.first_token = { after = \"2s\" }\nclasses.b.first_token = { after = \"5s\" }",
+            "models.m.inspect: holds a silent stream back for 5s, but class \"b\" gives it 5s until its first token; use a longer preamble_time",
+        ),
+        (
             "listen.address = \"127.0.0.1:80\"\nlisten.admin = \"127.0.0.1:80\"",
             "",
             "",

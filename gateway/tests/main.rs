@@ -6,6 +6,8 @@ mod delays;
 mod emulate;
 #[cfg(unix)]
 mod entra;
+#[cfg(unix)]
+mod first_token;
 mod inspecting;
 mod load;
 #[cfg(unix)]

@@ -144,6 +144,11 @@ impl Limit {
     pub const fn hedge_after(after: Duration) -> Self {
         Self { after, mode: Mode::Hedge }
     }
+
+    /// When the first token is late.
+    pub const fn after(&self) -> Duration {
+        self.after
+    }
 }
 
 impl Config {

@@ -8,11 +8,12 @@ use tower_spillover::Credential;
 use super::{
     Class, Client, Clients, Permissions,
     endpoint::strip_field,
+    first_token::of_class,
     model::Models,
     toml::{DAY, Section, Value},
 };
 
-type Classes = BTreeMap<String, Class>;
+pub(super) type Classes = BTreeMap<String, Class>;
 
 pub(super) fn classes(section: &Section<'_>) -> Classes {
     let mut classes = Classes::new();
@@ -24,6 +25,7 @@ pub(super) fn classes(section: &Section<'_>) -> Classes {
             rank: rank.and_then(|rank| u8::try_from(rank).ok()).unwrap_or_default(),
             max_wait: section.get("max_wait").and_then(|value| value.duration(Duration::ZERO, DAY)),
             spills: section.flag("spill", true),
+            first_token: section.get("first_token").and_then(|value| of_class(&value)),
         };
         section.finish();
         classes.insert(name.to_owned(), class);

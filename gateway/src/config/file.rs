@@ -1,6 +1,6 @@
 //! Reads the configuration file.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use toml::de::DeTable;
 
@@ -98,7 +98,7 @@ fn config<'a>(context: &'a ParseContext<'a>, root: &'a DeTable<'a>) -> Config {
     let entra = root.optional("entra").map(server::entra);
     let classes = client::classes(&root.section("classes"));
     let section = root.section("models");
-    let mut models = Models::read(&section);
+    let models = Models::read(&section, &classes);
     if let Some(first) = models.entra.first().filter(|_| entra.is_none() && !root.has("entra")) {
         let text = format!("is missing, and {first} needs it; add kind = \"workload\"");
         context.report(0..0, "entra", text);
@@ -107,10 +107,7 @@ fn config<'a>(context: &'a ParseContext<'a>, root: &'a DeTable<'a>) -> Config {
     let default_model = root.get("default_model").and_then(|value| models.find(&value));
     let clients: Clients = client::clients(root.section("clients"), &models, &classes);
     root.finish();
-    for model in models.models.values_mut() {
-        model.classes = classes.clone();
-    }
-    let models: BTreeMap<_, _> = models.models;
+    let models = models.models;
     Config { listen, limits, upstream, sticky, models, default_model, clients, entra, telemetry }
 }
 

@@ -4,6 +4,7 @@ mod check;
 mod client;
 mod endpoint;
 mod file;
+mod first_token;
 mod model;
 mod model_policy;
 mod nearest;
@@ -26,8 +27,9 @@ pub use self::{
     problem::Problems,
     settings::{
         Auth, Backend, Budget, Class, Client, Clients, Config, Entra, EntraKind, Failure, Failures,
-        GateSettings, Http2, Inspection, Limits, Listen, Model, MoveBudget, Permissions, Secret,
-        Steering, Stickiness, StickySettings, TelemetrySettings, Tls, Upstream,
+        FirstToken, GateSettings, Http2, Inspection, Limits, Listen, Model, MoveBudget,
+        Permissions, Secret, Steering, Stickiness, StickySettings, TelemetrySettings, Tls,
+        Upstream,
     },
     watch::{Hangup, Watch, open},
 };

@@ -8,6 +8,7 @@ use tower_spillover::{
 
 use super::{
     Auth, Backend, Budget, GateSettings, Model, Secret,
+    client::Classes,
     endpoint::strip_field,
     model_policy,
     toml::{DAY, Section, Value},
@@ -23,7 +24,7 @@ pub(super) struct Models {
 }
 
 impl Models {
-    pub(super) fn read(section: &Section<'_>) -> Self {
+    pub(super) fn read(section: &Section<'_>, classes: &Classes) -> Self {
         let mut models = Self::default();
         let entries = section.entries();
         if entries.is_empty() {
@@ -35,7 +36,7 @@ impl Models {
         }
         for (name, _, value) in entries {
             if let Some(section) = value.section() {
-                let model = models.model(name, section);
+                let model = models.model(name, section, classes);
                 models.models.insert(name.to_owned(), model);
             }
         }
@@ -53,7 +54,7 @@ impl Models {
         found
     }
 
-    fn model(&mut self, name: &str, mut section: Section<'_>) -> Model {
+    fn model(&mut self, name: &str, mut section: Section<'_>, classes: &Classes) -> Model {
         let mut taken = BTreeMap::new();
         let ptu = self.tier(section.get("ptu"), &mut taken);
         let standard = self.tier(section.get("standard"), &mut taken);
@@ -69,7 +70,7 @@ impl Models {
             budget.report("would do nothing without both tiers; remove it or add the other tier");
         }
         let aliases = section.get("aliases").map(|value| self.aliases(name, &value));
-        let steering = model_policy::read(&mut section, &ptu, &standard);
+        let steering = model_policy::read(&mut section, &ptu, &standard, classes);
         let model = Model {
             ptu,
             standard,
@@ -79,7 +80,7 @@ impl Models {
             spill_budget: budget.and_then(|value| spill_budget(value.section()?)),
             aliases: aliases.unwrap_or_default(),
             steering,
-            classes: BTreeMap::new(),
+            classes: classes.clone(),
         };
         section.finish();
         model

@@ -8,6 +8,8 @@ use tower_spillover::sticky::CacheAffinity;
 
 use super::{
     Backend, Failure, Failures, Inspection, MoveBudget, Steering, Stickiness, StickySettings,
+    client::Classes,
+    first_token,
     toml::{Section, Value},
 };
 
@@ -25,7 +27,12 @@ pub(super) fn memory(mut section: Section<'_>) -> StickySettings {
 }
 
 /// Reads the part of a model's `section` that steers between `ptu` and `standard`.
-pub(super) fn read(section: &mut Section<'_>, ptu: &[Backend], standard: &[Backend]) -> Steering {
+pub(super) fn read(
+    section: &mut Section<'_>,
+    ptu: &[Backend],
+    standard: &[Backend],
+    classes: &Classes,
+) -> Steering {
     let (failures, shorthand) = (section.get("failures"), section.get("rotate_on_failure"));
     let long = section.get("spill_long_context");
     if let Some(long) = long.as_ref().filter(|_| ptu.is_empty() || standard.is_empty()) {
@@ -37,6 +44,18 @@ pub(super) fn read(section: &mut Section<'_>, ptu: &[Backend], standard: &[Backe
         let names = ptu.iter().chain(standard).map(|backend| &*backend.name);
         stickiness(&value, &names.collect::<Vec<_>>())
     });
+    let inspect = section.get("inspect");
+    let inspected = inspect.as_ref().map_or_else(|| Some(Inspection::default()), inspection);
+    let first_token = section
+        .get("first_token")
+        .and_then(|value| first_token::of_model(&value, ptu.len() + standard.len()));
+    if let Some(inspect) = inspect {
+        let own = first_token.map(|own| ("first_token".to_owned(), own.limit));
+        let of_classes = classes
+            .iter()
+            .filter_map(|(name, class)| Some((format!("class {name:?}"), class.first_token??)));
+        first_token::check(&inspect, inspected.as_ref(), own.into_iter().chain(of_classes));
+    }
     Steering {
         failures: all_failures(failures, shorthand),
         spill_long_context: long.and_then(|value| value.flag()).unwrap_or(true),
@@ -45,9 +64,8 @@ pub(super) fn read(section: &mut Section<'_>, ptu: &[Backend], standard: &[Backe
         max_attempts: attempts.and_then(|number| u32::try_from(number).ok()),
         cache_affinity: affinity.flatten(),
         sticky: sticky.unwrap_or_default(),
-        inspect: section
-            .get("inspect")
-            .map_or_else(|| Some(Inspection::default()), |value| inspection(&value)),
+        inspect: inspected,
+        first_token,
     }
 }
 
@@ -76,7 +94,10 @@ fn listed_failures(value: &Value<'_>) -> Failures {
     let budget = match section.get("budget") {
         None => default.budget,
         Some(value) if matches!(value.value.as_str(), Some("none")) => None,
-        Some(value) => Some(value.section().map(move_budget).unwrap_or_default()),
+        Some(value) => {
+            let default = MoveBudget::default();
+            Some(value.section().map_or(default, |section| move_budget(section, default)))
+        }
     };
     section.finish();
     Failures { on, budget }
@@ -107,8 +128,7 @@ fn failure(value: &Value<'_>) -> Option<Failure> {
     None
 }
 
-fn move_budget(mut section: Section<'_>) -> MoveBudget {
-    let default = MoveBudget::default();
+pub(super) fn move_budget(mut section: Section<'_>, default: MoveBudget) -> MoveBudget {
     let moves = section.get("moves").and_then(|value| value.whole(1..MOST_MOVES + 1));
     let share = section.get("per_success").and_then(|value| value.number(0.0, 1.0));
     section.finish();

@@ -4,8 +4,10 @@ mod policy;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
+use tower_spillover::first_token::Limit;
+
 pub use self::policy::{
-    Failure, Failures, Inspection, MoveBudget, Steering, Stickiness, StickySettings,
+    Failure, Failures, FirstToken, Inspection, MoveBudget, Steering, Stickiness, StickySettings,
 };
 
 /// A configuration in which nothing can be wrong any more.
@@ -176,6 +178,8 @@ pub struct Class {
     pub max_wait: Option<Duration>,
     /// Defaults to yes.
     pub spills: bool,
+    /// Instead of the model's; `Some(None)` for none.
+    pub first_token: Option<Option<Limit>>,
 }
 
 /// Who may use the gateway.

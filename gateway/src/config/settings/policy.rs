@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use tower_spillover::sticky::CacheAffinity;
+use tower_spillover::{first_token::Limit, sticky::CacheAffinity};
 
 /// Settings of the shared memory of ids, which are not per model. The defaults are the library's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,17 @@ pub struct Steering {
     pub sticky: Stickiness,
     /// `None`: answers are passed on unread. Defaults to reading them.
     pub inspect: Option<Inspection>,
+    /// Defaults to none: a late answer is waited for.
+    pub first_token: Option<FirstToken>,
+}
+
+/// When the first token of an answer is late, and what happens then.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FirstToken {
+    /// Of requests whose class has none of its own.
+    pub limit: Limit,
+    /// Of second attempts, of all classes together. The library's own where there is none.
+    pub budget: Option<MoveBudget>,
 }
 
 /// Whether requests are kept with the resource that holds what they refer to.
@@ -113,6 +124,7 @@ impl Default for Steering {
             cache_affinity: None,
             sticky: Stickiness::default(),
             inspect: Some(Inspection::default()),
+            first_token: None,
         }
     }
 }

@@ -55,7 +55,8 @@ fn is_refusal(served: &Served) -> bool {
 fn decision(served: &Served, tier: &'static str) -> HeaderValue {
     let attempts = served.attempts().len();
     // That a rate was exceeded goes without saying.
-    let reason = access_record::last_reason(served).filter(|reason| *reason != Reason::Rate);
+    let reason = access_record::last_reason(served)
+        .filter(|reason| *reason != access_record::reason(Reason::Rate));
     let is_plain =
         attempts == 1 && served.waited().is_zero() && served.replayable() && reason.is_none();
     if is_plain && !served.spilled() {
@@ -68,12 +69,16 @@ fn decision(served: &Served, tier: &'static str) -> HeaderValue {
     if !served.replayable() {
         text.push_str("; not-replayable");
     }
+    if let Some(late) = served.late() {
+        text.push_str("; late=");
+        text.push_str(access_record::late(late));
+    }
     if served.spilled_by_azure() {
         text.push_str("; by-azure");
     }
     if let Some(reason) = reason {
         text.push_str("; reason=");
-        text.push_str(access_record::reason(reason));
+        text.push_str(reason);
     }
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(tier))
 }
@@ -128,8 +133,8 @@ impl fmt::Display for Trace<'_> {
                 Hint::Zero => f.write_str(r#","hint_ms":0"#)?,
                 _ => f.write_str(r#","hint_ms":null"#)?,
             }
-            match attempt.reason() {
-                Some(reason) => write!(f, r#","reason":"{}"}}"#, access_record::reason(reason))?,
+            match access_record::reason_of(attempt) {
+                Some(reason) => write!(f, r#","reason":"{reason}"}}"#)?,
                 None => f.write_str(r#","reason":null}"#)?,
             }
         }

@@ -4,6 +4,7 @@ pub(crate) mod classes;
 pub(crate) mod client;
 mod client_pool;
 pub(crate) mod error;
+mod first_token;
 pub(crate) mod gate;
 mod move_on;
 pub(crate) mod pools;

@@ -8,8 +8,8 @@ use tower::{
     util::{Either, MapResponse},
 };
 use tower_spillover::{
-    BackendPool, InspectLayer, LimitAttemptsLayer, RegionRotateLayer, ResponseBody, SmartFallback,
-    SmartFallbackLayer, Sticky,
+    BackendPool, FirstTokenLayer, InspectLayer, LimitAttemptsLayer, RegionRotateLayer,
+    ResponseBody, SmartFallback, SmartFallbackLayer, Sticky,
     inspect::Inspect,
     policy::{CooldownPolicy, MoveOn},
     region_rotate::RegionRotate,
@@ -20,6 +20,7 @@ use super::{
     client::UpstreamClient,
     client_pool::Download,
     error::UpstreamError,
+    first_token::{self, first_token},
     move_on::{KindOf, move_on},
     request_body::RequestBody,
 };
@@ -34,6 +35,8 @@ pub(crate) struct Stack {
     tiers: Tiers,
     /// Where attempts are limited.
     limit: Option<LimitAttemptsLayer>,
+    /// Where late first tokens are not waited for.
+    first_token: Option<FirstTokenLayer>,
     /// Whether answers are read, as far as they may be refusals.
     inspects: bool,
 }
@@ -92,7 +95,7 @@ impl Stack {
             }
         };
         let limit = steering.max_attempts.map(LimitAttemptsLayer::new);
-        Self { tiers, limit, inspects: steering.inspect.is_some() }
+        Self { tiers, limit, first_token: first_token(model), inspects: steering.inspect.is_some() }
     }
 
     pub(crate) async fn send(
@@ -102,6 +105,16 @@ impl Stack {
         if self.inspects {
             // A refusal that is compressed cannot be read.
             request.headers_mut().remove(header::ACCEPT_ENCODING);
+        }
+        if let Some(layer) = &self.first_token {
+            return match &self.tiers {
+                Tiers::Both(tiers) => {
+                    first_token::send(layer, self.limit, SmartFallback::clone(tiers), request).await
+                }
+                Tiers::Ptu(tier) | Tiers::Standard(tier) => {
+                    first_token::send(layer, self.limit, tier.clone(), request).await
+                }
+            };
         }
         match (&self.tiers, self.limit) {
             (Tiers::Both(tiers), None) => SmartFallback::clone(tiers).oneshot(request).await,

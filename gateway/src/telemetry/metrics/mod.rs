@@ -45,6 +45,7 @@ pub(crate) struct Metrics {
     to_head: Family<DecisionLabels, Histogram, fn() -> Histogram>,
     total: Family<DecisionLabels, Histogram, fn() -> Histogram>,
     waited: Family<ModelLabels, Histogram, fn() -> Histogram>,
+    late: Family<LateLabels, Counter>,
     attempts: Family<AttemptLabels, Counter>,
     hints: Family<BackendLabels, Histogram, fn() -> Histogram>,
     /// By model.
@@ -114,6 +115,12 @@ struct DecisionLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LateLabels {
+    model: Arc<str>,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TokenLabels {
     client: Arc<str>,
     model: Arc<str>,
@@ -135,6 +142,7 @@ impl Metrics {
             to_head: Family::new_with_constructor(latency),
             total: Family::new_with_constructor(latency),
             waited: Family::new_with_constructor(latency),
+            late: Family::default(),
             attempts: Family::default(),
             hints: Family::new_with_constructor(latency),
             backends: RwLock::default(),
@@ -159,6 +167,10 @@ impl Metrics {
         if let Some(served) = &record.served {
             let find = || self.waited.get_or_create_owned(&of_model());
             series.waited.get_or_init(find).observe(served.waited().as_secs_f64());
+            if let Some(late) = served.late().map(access_record::late) {
+                let labels = LateLabels { model: of_model().model, result: late };
+                self.late.get_or_create_owned(&labels).inc();
+            }
             for attempt in served.attempts() {
                 self.seen(labels, attempt.backend()).count(self, attempt);
             }
@@ -241,6 +253,9 @@ impl Metrics {
         registry.register_with_unit("time_to_end", help, seconds(), self.total.clone());
         let help = "Time that a request waited for a backend to reopen";
         registry.register_with_unit("waited", help, seconds(), self.waited.clone());
+        let help =
+            "Requests sent a second time since their first token was late, by what came of it";
+        registry.register("first_token_late", help, self.late.clone());
         let help = "Attempts, by status of the answer and reason of a refusal";
         registry.register("backend_attempts", help, self.attempts.clone());
         let help = "How long a backend asked to wait";
@@ -278,7 +293,7 @@ impl Seen {
 
     fn count(&self, metrics: &Metrics, attempt: &Attempt) {
         let status = attempt.status().map_or(0, |status| status.as_u16());
-        self.counter(metrics, status, attempt.reason().map(access_record::reason)).inc();
+        self.counter(metrics, status, access_record::reason_of(attempt)).inc();
         if let Outcome::Throttled(hint) = attempt.outcome() {
             *self.last_hint.lock().unwrap_or_else(PoisonError::into_inner) = Some(hint);
             let endless = (hint == Hint::TooLong).then_some(Hint::LONGEST);

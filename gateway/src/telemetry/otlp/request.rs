@@ -9,7 +9,7 @@ use tower_spillover::{Served, served::Attempt};
 
 use super::call::{self, signed};
 use crate::{
-    access_record::{held, last_reason, reason},
+    access_record::{held, last_reason, late},
     telemetry::{labels::Labels, metrics::millis, trace::Trace},
 };
 
@@ -80,7 +80,10 @@ fn attributes(labels: &Labels<'_>) -> Vec<KeyValue> {
     }
     let served = record.served.as_ref();
     if let Some(why) = served.and_then(last_reason) {
-        attributes.push(KeyValue::new("spillover.reason", reason(why)));
+        attributes.push(KeyValue::new("spillover.reason", why));
+    }
+    if let Some(second) = served.and_then(Served::late) {
+        attributes.push(KeyValue::new("spillover.late", late(second)));
     }
     if let Some(why) = served.and_then(Served::held) {
         attributes.push(KeyValue::new("spillover.sticky", held(why)));

@@ -1,0 +1,75 @@
+//! Reads when the first token of an answer is late, for a model and for a class.
+
+use std::time::Duration;
+
+use tower_spillover::first_token::Limit;
+
+use super::{
+    FirstToken, Inspection, MoveBudget,
+    model_policy::move_budget,
+    toml::{Section, Value},
+};
+
+/// That of a class: a limit of its own, or `"off"`.
+pub(super) fn of_class(value: &Value<'_>) -> Option<Option<Limit>> {
+    if let Some("off") = value.value.as_str() {
+        return Some(None);
+    }
+    let mut section = value.section()?;
+    let limit = limit(&mut section);
+    section.finish();
+    limit.map(Some)
+}
+
+/// That of a model with so many `backends`.
+pub(super) fn of_model(value: &Value<'_>, backends: usize) -> Option<FirstToken> {
+    let mut section = value.section()?;
+    if backends < 2 {
+        value.report("would do nothing without a second backend; remove it or add one");
+    }
+    let limit = limit(&mut section);
+    let budget = section.get("budget").and_then(|value| {
+        Some(move_budget(value.section()?, MoveBudget { moves: 10, per_success: 0.1 }))
+    });
+    section.finish();
+    limit.map(|limit| FirstToken { limit, budget })
+}
+
+/// Reports an `inspect` of a model by which one of the `limits` cannot be kept, each with whose it is.
+pub(super) fn check(
+    inspect: &Value<'_>,
+    settings: Option<&Inspection>,
+    limits: impl Iterator<Item = (String, Limit)>,
+) {
+    let Some((whose, limit)) = limits.max_by_key(|(_, limit)| limit.after()) else { return };
+    match settings {
+        None => inspect.report(format!(
+            "leaves the first token of a stream unknown, for which {whose} has a limit; remove one \
+             of the two"
+        )),
+        Some(&Inspection { preamble_time: Some(held), .. }) if limit.after() >= held => {
+            let [after, held] = [limit.after(), held].map(humantime::format_duration);
+            inspect.report(format!(
+                "holds a silent stream back for {held}, but {whose} gives it {after} until its \
+                 first token; use a longer preamble_time"
+            ));
+        }
+        Some(_) => {}
+    }
+}
+
+fn limit(section: &mut Section<'_>) -> Option<Limit> {
+    let after = section
+        .required("after", "it is when the first token is late, like after = \"8s\"")
+        .and_then(|value| value.duration(LEAST, MOST));
+    let mode = section.get("mode").and_then(|value| value.one_of(&MODES));
+    Some(mode.unwrap_or(Limit::move_on_after as fn(_) -> _)(after?))
+}
+
+const MODES: [(&str, fn(Duration) -> Limit); 2] =
+    [("move-on", Limit::move_on_after), ("hedge", Limit::hedge_after)];
+/// No model is faster over a network.
+const LEAST: Duration = Duration::from_millis(50);
+/// Less than `inspect.preamble_time`, which is 30 s by default and at most: then a silent stream is the
+/// caller's.
+const MOST: Duration = Duration::from_secs(29);
