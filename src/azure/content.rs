@@ -47,7 +47,7 @@ pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn has_prefix(kind: &[u8], prefix: &[u8]) -> bool {
+pub(super) fn has_prefix(kind: &[u8], prefix: &[u8]) -> bool {
     kind.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod events;
 pub(crate) mod fields;
 pub(crate) mod json;
 pub(crate) mod message;
+mod model_rename;
 mod multipart;
 mod operation;
 mod path;
@@ -18,6 +19,7 @@ mod usage;
 
 pub use self::{
     content::{ContentKind, content_length},
+    model_rename::ModelRename,
     multipart::{BrokenForm, Part, Parts},
     operation::Operation,
     path::{ApiPath, Grammar},
@@ -26,6 +28,7 @@ pub use self::{
 };
 pub(crate) use self::{
     demand::Demand,
+    model_rename::ModelReader,
     operation::{ApiCall, Kind},
     path::segments,
     traffic::{tokens, traffic},

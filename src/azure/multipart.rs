@@ -4,6 +4,8 @@ use std::{borrow::Cow, fmt, ops::Range};
 
 use memchr::{memchr, memmem};
 
+use super::content::has_prefix;
+
 /// The parts of a form, in their order.
 pub struct Parts<'a> {
     body: &'a [u8],
@@ -21,7 +23,7 @@ pub struct Part {
     /// What the part holds.
     pub content: Range<usize>,
     /// Whether the content is written as it is, not in a transfer encoding.
-    pub(crate) is_plain: bool,
+    pub is_plain: bool,
     /// The value of the part's own `Content-Length`.
     pub(crate) length: Option<Range<usize>>,
 }
@@ -77,10 +79,11 @@ impl fmt::Debug for Parts<'_> {
     }
 }
 
-/// The boundary of a form's content type.
-fn boundary(content_type: &[u8]) -> Option<Cow<'_, [u8]>> {
+/// The boundary of a form's content type. Whatever kind of multipart it is called, a server may read it
+/// as a form.
+pub(super) fn boundary(content_type: &[u8]) -> Option<Cow<'_, [u8]>> {
     let kind = content_type.split(|&byte| byte == b';').next()?;
-    if !kind.trim_ascii().eq_ignore_ascii_case(b"multipart/form-data") {
+    if !has_prefix(kind.trim_ascii(), b"multipart/") {
         return None;
     }
     parameter(content_type, b"boundary").filter(|boundary| !boundary.is_empty())
@@ -109,7 +112,7 @@ impl AfterDelimiter {
 }
 
 impl Part {
-    fn read(body: &[u8], range: Range<usize>) -> Option<Self> {
+    pub(super) fn read(body: &[u8], range: Range<usize>) -> Option<Self> {
         let bytes = &body[range.clone()];
         let (head, content) = if bytes.starts_with(b"\r\n") {
             (0, 2)

@@ -87,6 +87,12 @@ impl Operation {
         *self != OTHER
     }
 
+    /// Whether its body may name a model: not where files and the like are uploaded or kept, whose
+    /// bodies are the longest.
+    pub fn may_name_model(&self) -> bool {
+        !NAMELESS.contains(&self.label)
+    }
+
     pub(crate) const fn kind(&self) -> Kind {
         self.kind
     }
@@ -222,6 +228,10 @@ const OPERATIONS: &[Operation] = &[
     Operation::kept(&["video", "generations"], OTHER.label).counted_as(Traffic::Video),
     Operation::kept(&["realtime", "calls"], OTHER.label).counted_as(Traffic::Tokens),
 ];
+
+/// The labels of those whose bodies name no model.
+const NAMELESS: [&str; 7] =
+    ["files", "uploads", "batches", "conversations", "containers", "vector_stores", "models"];
 
 /// Those without output, with which every request that is weighed is compared.
 const SILENT: &[Operation] = &[EMBEDDINGS];

@@ -82,7 +82,8 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let mut reading = RequestReading::default();
-        rewrite::rewrite_model(&mut request, &mut reading, &self.deployment);
+        // What cannot be named is left as it is: this layer has no answer of its own.
+        let _ = rewrite::rewrite_model(&mut request, &mut reading, &self.deployment);
         let read = reading.path(request.uri());
         if let Some(uri) = rewrite::rewrite_deployment(request.uri(), read, &self.deployment) {
             *request.uri_mut() = uri;

@@ -26,7 +26,7 @@ pub use self::{
 pub(crate) use self::{
     pool::{PreparedBackend, TriedSet},
     resource::home,
-    rewrite::{Deployment, RequestReading, ask_for_default_tier},
+    rewrite::{Deployment, RequestReading, Unnameable, ask_for_default_tier},
 };
 use crate::ConfigError;
 

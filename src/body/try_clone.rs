@@ -4,6 +4,8 @@ use bytes::{Buf, Bytes};
 use http_body::Body;
 use http_body_util::{Empty, Full};
 
+use crate::azure::ModelRename;
+
 /// A request body that may be sent more than once.
 ///
 /// [`Clone`] would be too strong, since a body that is still arriving has no copy, and too weak,
@@ -24,6 +26,23 @@ pub trait TryCloneBody: Body + Sized {
     /// Replaces the whole content. It is called only after [`content`](Self::content) returned it.
     fn replace_content(&mut self, content: Bytes) {
         let _ = content;
+    }
+
+    /// Replaces the whole content by these pieces of it and of other text, which are joined by default.
+    /// A body that can keep them apart saves the copy; it is called for long contents.
+    fn replace_with_pieces(&mut self, pieces: Vec<Bytes>) {
+        self.replace_content(pieces.concat().into());
+    }
+
+    /// Has `rename` rename the model of a body that is still arriving; whether it will, which is no by
+    /// default. It is called only when [`content`](Self::content) returned nothing, for an attempt at
+    /// a backend whose deployment has a name of its own. A request that cannot be given that name is
+    /// refused.
+    ///
+    /// Where the body's length is known, so must it be afterwards: the service wants to be told.
+    fn rename_model(&mut self, rename: ModelRename) -> bool {
+        let _ = rename;
+        false
     }
 }
 

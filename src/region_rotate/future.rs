@@ -14,8 +14,8 @@ use tower_service::Service;
 
 use super::{RegionRotate, session::Session};
 use crate::{
-    ResponseBody, TryCloneBody, classify::Outcome, clock, policy::ClassifyError, random,
-    request_copy::SavedRequest,
+    ResponseBody, TryCloneBody, backend::Unnameable, classify::Outcome, clock,
+    policy::ClassifyError, random, request_copy::SavedRequest,
 };
 
 pin_project! {
@@ -63,8 +63,14 @@ where
         let (state, request) = if is_open && session.has_token() {
             let may_be_resent = session.may_be_sent_again(X::FINDS_KINDS, &request);
             let copy = SavedRequest::copy_or_outline(may_be_resent, &request);
-            session.address(&mut request);
-            (State::Attempting { attempt: inner.call(request) }, copy)
+            match session.address(&mut request) {
+                Ok(()) => (State::Attempting { attempt: inner.call(request) }, copy),
+                Err(Unnameable) => {
+                    inner = service.inner.clone();
+                    let response = Some(session.unnameable());
+                    (State::Closed { response }, SavedRequest::Nothing)
+                }
+            }
         } else {
             // An unused service gives the permit back that came with its readiness.
             inner = service.inner.clone();
@@ -133,7 +139,10 @@ where
                             let mut request = this.request.take().expect(KEPT);
                             let may_be_resent = session.may_be_sent_again(X::FINDS_KINDS, &request);
                             *this.request = SavedRequest::copy_or_outline(may_be_resent, &request);
-                            session.address(&mut request);
+                            if let Err(Unnameable) = session.address(&mut request) {
+                                *this.inner = this.inner.clone();
+                                return Poll::Ready(Ok(session.unnameable()));
+                            }
                             let attempt = this.inner.call(request);
                             this.state.set(State::Attempting { attempt });
                             continue;

@@ -119,8 +119,9 @@ use crate::{
 /// credential, together, on every attempt. The caller's authority is never used; a key goes to its
 /// own resource only, and one in the caller's query (`api-key`, `subscription-key`) to none, except
 /// with [`passthrough`](crate::Credential::passthrough). The body's `model` is replaced where a v1
-/// request names its deployment there, as long as the body is in memory (see
-/// [`ReplayLayer`](crate::ReplayLayer)).
+/// request names its deployment there: in memory, or on its way in a body that can
+/// ([`ReplayLayer`](crate::ReplayLayer)'s). A body that cannot is refused with a 413 before anything is
+/// sent, if it may name a model: no backend is sent a name that is not its own.
 ///
 /// # Cost
 ///

@@ -7,6 +7,7 @@ mod again;
 mod as_default;
 mod spills;
 mod twin;
+mod unnameable;
 
 use std::{
     pin::Pin,
@@ -21,7 +22,9 @@ use self::again::Again;
 use super::{layer::RotateConfig, load_reading::LoadReading};
 use crate::{
     AttemptBudget, BackendPool, ResponseBody, Served, TryCloneBody,
-    backend::{OnConnect, PreparedBackend, RequestReading, TokenError, TokenFuture, TriedSet},
+    backend::{
+        OnConnect, PreparedBackend, RequestReading, TokenError, TokenFuture, TriedSet, Unnameable,
+    },
     body::{Admitted, Observer, UsageSinks},
     classify::{Outcome, Refusal, RefusedSpill},
     clock,
@@ -218,8 +221,12 @@ impl Session {
     }
 
     /// Addresses `request` to the chosen backend, with its credential.
-    pub(super) fn address<B: TryCloneBody>(&mut self, request: &mut Request<B>) {
+    pub(super) fn address<B: TryCloneBody>(
+        &mut self,
+        request: &mut Request<B>,
+    ) -> Result<(), Unnameable> {
         let token = self.token.as_ref().and_then(TokenFuture::get_ready).cloned();
+        self.config.pool.member(self.backend).address(request, token, &mut self.reading)?;
         if let Some(sinks) = UsageSinks::take(request.extensions_mut()) {
             // The copy of the request has them too, so an observer may be here since an earlier attempt.
             self.observer.get_or_insert_with(|| Box::new(Observer::new(Some(sinks))));
@@ -229,7 +236,7 @@ impl Session {
             self.begin_beside_twin();
         }
         self.is_sent = true;
-        self.config.pool.member(self.backend).address(request, token, &mut self.reading);
+        Ok(())
     }
 
     /// What the result of an attempt is taken for.

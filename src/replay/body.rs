@@ -3,26 +3,32 @@
 use std::{
     fmt, mem,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    vec,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::TryCloneBody;
+use super::renaming::{End, Renaming};
+use crate::{TryCloneBody, azure::ModelRename};
 
 /// A request body that was kept whole, or is sent on while it arrives because it is too long.
 /// Made by [`ReplayLayer`](super::ReplayLayer).
 pub struct ReplayBody<B: Body> {
     kind: Kind<B>,
+    /// Whether there was no room for it, so that it is not kept for another attempt.
+    lacked_room: bool,
 }
 
 enum Kind<B: Body> {
     /// The whole body. It can be sent again.
     Kept { data: Bytes, trailers: Option<HeaderMap> },
-    /// What arrived before the limit or an error was met, then the rest of the body.
-    Arriving { data: Bytes, rest: B },
+    /// The whole body, with other text in some places, as it is for one backend.
+    Pieced { pieces: vec::IntoIter<Bytes>, trailers: Option<HeaderMap> },
+    /// What arrived before a limit was met, then the rest of the body.
+    Arriving { data: Bytes, rest: B, renaming: Option<Box<Renaming>> },
     /// What arrived before the error, then the error.
     Broken { data: Bytes, error: Option<B::Error> },
 }
@@ -30,40 +36,111 @@ enum Kind<B: Body> {
 impl<B: Body> ReplayBody<B> {
     /// Whether the body was kept whole, so that it can be sent again.
     pub const fn is_replayable(&self) -> bool {
-        matches!(self.kind, Kind::Kept { .. })
+        matches!(self.kind, Kind::Kept { .. } | Kind::Pieced { .. }) && !self.lacked_room
+    }
+
+    /// What there is of the body before more of it is polled: all of it, when it was kept.
+    pub fn beginning(&self) -> Bytes {
+        match &self.kind {
+            Kind::Kept { data, .. } | Kind::Arriving { data, .. } | Kind::Broken { data, .. } => {
+                data.clone()
+            }
+            Kind::Pieced { pieces, .. } => pieces.as_slice().concat().into(),
+        }
+    }
+
+    /// Whether it is not kept for another attempt because there was no room for it in the
+    /// [`ReplayTotal`](super::ReplayTotal).
+    pub const fn lacked_room(&self) -> bool {
+        self.lacked_room
+    }
+
+    /// The error that ended the body while it was kept, which then does not end it again.
+    pub fn take_error(&mut self) -> Option<B::Error> {
+        match &mut self.kind {
+            Kind::Broken { error, .. } => error.take(),
+            _ => None,
+        }
+    }
+
+    /// Whether the body ended before its end, because it named a model once more on its way to a
+    /// backend that calls it otherwise. A client that was told of its length breaks the request off.
+    pub fn is_cut_off(&self) -> bool {
+        match &self.kind {
+            Kind::Arriving { renaming: Some(renaming), .. } => renaming.end() == Some(End::CutOff),
+            _ => false,
+        }
     }
 
     pub(super) const fn kept(data: Bytes, trailers: Option<HeaderMap>) -> Self {
-        Self { kind: Kind::Kept { data, trailers } }
+        Self::of(Kind::Kept { data, trailers })
     }
 
     pub(super) const fn arriving(data: Bytes, rest: B) -> Self {
-        Self { kind: Kind::Arriving { data, rest } }
+        Self::of(Kind::Arriving { data, rest, renaming: None })
     }
 
     pub(super) const fn broken(data: Bytes, error: B::Error) -> Self {
-        Self { kind: Kind::Broken { data, error: Some(error) } }
+        Self::of(Kind::Broken { data, error: Some(error) })
+    }
+
+    /// The body, not kept for another attempt.
+    pub(super) fn once(self) -> Self {
+        Self { lacked_room: true, ..self }
+    }
+
+    const fn of(kind: Kind<B>) -> Self {
+        Self { kind, lacked_room: false }
     }
 }
 
 impl<B: Body + Unpin> TryCloneBody for ReplayBody<B> {
     fn try_clone(&self) -> Option<Self> {
-        match &self.kind {
-            Kind::Kept { data, trailers } => Some(Self::kept(data.clone(), trailers.clone())),
-            Kind::Arriving { .. } | Kind::Broken { .. } => None,
-        }
+        let kind = match &self.kind {
+            _ if self.lacked_room => return None,
+            Kind::Kept { data, trailers } => {
+                Kind::Kept { data: data.clone(), trailers: trailers.clone() }
+            }
+            Kind::Pieced { pieces, trailers } => {
+                Kind::Pieced { pieces: pieces.clone(), trailers: trailers.clone() }
+            }
+            Kind::Arriving { .. } | Kind::Broken { .. } => return None,
+        };
+        Some(Self::of(kind))
     }
 
     fn content(&self) -> Option<Bytes> {
-        match &self.kind {
-            Kind::Kept { data, .. } => Some(data.clone()),
-            Kind::Arriving { .. } | Kind::Broken { .. } => None,
-        }
+        let is_whole = matches!(self.kind, Kind::Kept { .. } | Kind::Pieced { .. });
+        is_whole.then(|| self.beginning())
     }
 
     fn replace_content(&mut self, content: Bytes) {
-        if let Kind::Kept { data, .. } = &mut self.kind {
-            *data = content;
+        match &mut self.kind {
+            Kind::Kept { data, .. } => *data = content,
+            Kind::Pieced { pieces, .. } => *pieces = vec![content].into_iter(),
+            Kind::Arriving { .. } | Kind::Broken { .. } => {}
+        }
+    }
+
+    fn replace_with_pieces(&mut self, new: Vec<Bytes>) {
+        if let Kind::Kept { trailers, .. } | Kind::Pieced { trailers, .. } = &mut self.kind {
+            let (pieces, trailers) = (new.into_iter(), trailers.take());
+            self.kind = Kind::Pieced { pieces, trailers };
+        }
+    }
+
+    fn rename_model(&mut self, rename: ModelRename) -> bool {
+        match &mut self.kind {
+            Kind::Kept { .. } | Kind::Pieced { .. } => false,
+            Kind::Arriving { data, rest, renaming, .. } => {
+                *renaming = Renaming::begin(rename, data, rest.size_hint()).map(Box::new);
+                renaming.is_some()
+            }
+            // Nothing of it is for a backend any more.
+            Kind::Broken { data, .. } => {
+                *data = Bytes::new();
+                true
+            }
         }
     }
 }
@@ -79,12 +156,21 @@ impl<B: Body + Unpin> Body for ReplayBody<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let (Kind::Kept { data, .. } | Kind::Arriving { data, .. } | Kind::Broken { data, .. }) =
-            &mut self.kind;
-        if !data.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(mem::take(data)))));
-        }
         match &mut self.kind {
+            Kind::Arriving { data, rest, renaming: Some(renaming), .. } => {
+                // Only another name would have needed it once more.
+                *data = Bytes::new();
+                poll_renamed(renaming, rest, cx)
+            }
+            Kind::Kept { data, .. } | Kind::Arriving { data, .. } | Kind::Broken { data, .. }
+                if !data.is_empty() =>
+            {
+                Poll::Ready(Some(Ok(Frame::data(mem::take(data)))))
+            }
+            Kind::Pieced { pieces, trailers } => {
+                let trailers = || trailers.take().map(Frame::trailers);
+                Poll::Ready(pieces.next().map(Frame::data).or_else(trailers).map(Ok))
+            }
             Kind::Kept { trailers, .. } => {
                 Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
             }
@@ -98,7 +184,11 @@ impl<B: Body + Unpin> Body for ReplayBody<B> {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Kept { data, trailers } => data.is_empty() && trailers.is_none(),
-            Kind::Arriving { data, rest } => data.is_empty() && rest.is_end_stream(),
+            Kind::Pieced { pieces, trailers } => pieces.len() == 0 && trailers.is_none(),
+            Kind::Arriving { renaming: Some(renaming), .. } => {
+                renaming.is_empty() && renaming.end().is_some()
+            }
+            Kind::Arriving { data, rest, .. } => data.is_empty() && rest.is_end_stream(),
             Kind::Broken { error, .. } => error.is_none(),
         }
     }
@@ -106,7 +196,13 @@ impl<B: Body + Unpin> Body for ReplayBody<B> {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Kept { data, .. } => SizeHint::with_exact(data.len() as u64),
-            Kind::Arriving { data, rest } => {
+            Kind::Pieced { pieces, .. } => {
+                SizeHint::with_exact(pieces.as_slice().iter().map(|piece| piece.len() as u64).sum())
+            }
+            Kind::Arriving { rest, renaming: Some(renaming), .. } => {
+                renaming.size_hint(rest.size_hint())
+            }
+            Kind::Arriving { data, rest, .. } => {
                 let (kept, rest) = (data.len() as u64, rest.size_hint());
                 let mut hint = SizeHint::new();
                 hint.set_lower(rest.lower().saturating_add(kept));
@@ -120,11 +216,33 @@ impl<B: Body + Unpin> Body for ReplayBody<B> {
     }
 }
 
+fn poll_renamed<B: Body + Unpin>(
+    renaming: &mut Renaming,
+    rest: &mut B,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    loop {
+        if let Some(frame) = renaming.next() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        if renaming.end().is_some() {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(Pin::new(&mut *rest).poll_frame(cx)).transpose()?;
+        match frame.map(|frame| frame.map_data(into_bytes).into_data()) {
+            Some(Ok(piece)) => renaming.push(&piece),
+            Some(Err(trailers)) => renaming.finish(Some(trailers)),
+            None => renaming.finish(None),
+        }
+    }
+}
+
 impl<B: Body> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A prompt is nobody's business but its size is.
         let (state, kept) = match &self.kind {
             Kind::Kept { data, .. } => ("kept", data.len()),
+            Kind::Pieced { pieces, .. } => ("kept", pieces.as_slice().iter().map(Bytes::len).sum()),
             Kind::Arriving { data, .. } => ("arriving", data.len()),
             Kind::Broken { data, .. } => ("broken", data.len()),
         };
@@ -145,12 +263,19 @@ impl Chunks {
         self.first.len().max(self.joined.len())
     }
 
-    pub(super) fn push(&mut self, chunk: impl Buf) {
+    pub(super) fn as_slice(&self) -> &[u8] {
+        if self.joined.is_empty() { &self.first } else { &self.joined }
+    }
+
+    /// Adds `chunk`. There will be `expected` bytes in all, as far as is known, so that they are not
+    /// copied again and again as they become more.
+    pub(super) fn push(&mut self, chunk: impl Buf, expected: usize) {
         if self.len() == 0 {
             self.first = into_bytes(chunk);
             return;
         }
         if self.joined.is_empty() {
+            self.joined.reserve(expected);
             self.joined.extend_from_slice(&mem::take(&mut self.first));
         }
         self.joined.reserve(chunk.remaining());
@@ -163,6 +288,6 @@ impl Chunks {
 }
 
 /// Without copying, when the chunk is `Bytes` already.
-fn into_bytes(mut chunk: impl Buf) -> Bytes {
+pub(super) fn into_bytes(mut chunk: impl Buf) -> Bytes {
     chunk.copy_to_bytes(chunk.remaining())
 }

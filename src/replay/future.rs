@@ -7,14 +7,18 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Buf;
-use http::{HeaderMap, Request, request::Parts};
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, Request, header, request::Parts};
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::body::{Chunks, ReplayBody};
-use crate::azure::content_length;
+use super::{
+    ReplayLayer,
+    body::{Chunks, ReplayBody},
+    total::Room,
+};
+use crate::azure::{ApiPath, ModelReader, content_length};
 
 pin_project! {
     /// The response future of [`Replay`](super::Replay).
@@ -32,7 +36,7 @@ pin_project! {
     #[project = StateProj]
     enum State<S, F, B> {
         // The body is arriving. The service is ready; the rest is taken when it is called.
-        Keeping { inner: S, keeping: Option<Keeping<B>>, limit: usize },
+        Keeping { inner: S, keeping: Option<Keeping<B>> },
         // The request was sent.
         Sent { #[pin] future: F },
     }
@@ -41,8 +45,18 @@ pin_project! {
 struct Keeping<B> {
     head: Parts,
     body: B,
+    /// Up to where the body is kept, whatever is in it.
+    limit: usize,
+    /// How long it will be at least, as far as is known.
+    expected: usize,
     chunks: Chunks,
+    room: Room,
+    lacks_room: bool,
     trailers: Option<HeaderMap>,
+    /// Looks for the model behind the limit, if it is asked for.
+    model: Option<Box<ModelReader>>,
+    /// How far.
+    searched: usize,
 }
 
 impl<S, B> ResponseFuture<S, B>
@@ -50,14 +64,33 @@ where
     S: Service<Request<ReplayBody<B>>>,
     B: Body + Unpin,
 {
-    pub(super) fn new(mut inner: S, request: Request<B>, limit: usize) -> Self {
+    pub(super) fn new(mut inner: S, request: Request<B>, layer: &ReplayLayer) -> Self {
         let (head, body) = request.into_parts();
-        let state = if exceeds(&head, &body, limit) {
-            let body = ReplayBody::arriving(bytes::Bytes::new(), body);
+        let expected = expected(&head, &body);
+        let model = if layer.until_model && names_model(&head) {
+            let reader = ModelReader::of(head.headers.get(header::CONTENT_TYPE));
+            Some(Box::new(reader)).filter(|reader| !reader.knows())
+        } else {
+            None
+        };
+        let limit = if expected > layer.limit { 0 } else { layer.limit };
+        let state = if expected > layer.limit && model.is_none() {
+            let body = ReplayBody::arriving(Bytes::new(), body);
             State::Sent { future: inner.call(Request::from_parts(head, body)) }
         } else {
-            let keeping = Keeping { head, body, chunks: Chunks::default(), trailers: None };
-            State::Keeping { inner, keeping: Some(keeping), limit }
+            let keeping = Keeping {
+                head,
+                body,
+                limit,
+                expected,
+                chunks: Chunks::default(),
+                room: Room::of(layer.total.clone()),
+                lacks_room: false,
+                trailers: None,
+                model,
+                searched: 0,
+            };
+            State::Keeping { inner, keeping: Some(keeping) }
         };
         Self { state }
     }
@@ -75,11 +108,11 @@ where
         loop {
             match state.as_mut().project() {
                 // Keeping => Sent
-                StateProj::Keeping { inner, keeping, limit } => {
+                StateProj::Keeping { inner, keeping } => {
                     let arriving = keeping.as_mut().expect("the state changes once it is taken");
-                    let error = ready!(arriving.poll_keep(cx, *limit));
+                    let end = ready!(arriving.poll_keep(cx));
                     let kept = keeping.take().expect("it was there a line ago");
-                    let future = inner.call(kept.into_request(error));
+                    let future = inner.call(kept.into_request(end));
                     state.set(State::Sent { future });
                 }
                 StateProj::Sent { future } => return future.poll(cx),
@@ -91,44 +124,70 @@ where
 /// How the keeping of a body ended.
 enum End<E> {
     Whole,
-    TooLong,
+    Enough,
     Error(E),
 }
 
 impl<B: Body + Unpin> Keeping<B> {
-    fn poll_keep(&mut self, cx: &mut Context<'_>, limit: usize) -> Poll<End<B::Error>> {
+    fn poll_keep(&mut self, cx: &mut Context<'_>) -> Poll<End<B::Error>> {
         loop {
             let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
                 return Poll::Ready(End::Whole);
             };
             match frame.map(Frame::into_data) {
-                Ok(Ok(data)) if data.has_remaining() => self.chunks.push(data),
+                Ok(Ok(data)) if data.has_remaining() => {
+                    self.lacks_room |= !self.room.take(data.remaining());
+                    self.chunks.push(data, self.expected);
+                    if self.is_enough() {
+                        return Poll::Ready(End::Enough);
+                    }
+                }
                 Ok(Ok(_)) => {}
                 Ok(Err(frame)) => self.trailers = frame.into_trailers().ok(),
                 Err(error) => return Poll::Ready(End::Error(error)),
             }
-            if self.chunks.len() > limit {
-                return Poll::Ready(End::TooLong);
-            }
         }
     }
 
+    /// Whether there is more than may be kept, and the model if that is looked for.
+    fn is_enough(&mut self) -> bool {
+        let (text, limit) = (self.chunks.as_slice(), if self.lacks_room { 0 } else { self.limit });
+        if text.len() <= limit {
+            return false;
+        }
+        let Some(model) = &mut self.model else { return true };
+        model.find(&text[self.searched..]);
+        self.searched = text.len();
+        model.knows() || (self.lacks_room && text.len() >= UNCOUNTED)
+    }
+
     fn into_request(self, end: End<B::Error>) -> Request<ReplayBody<B>> {
-        let data = self.chunks.join();
+        let data = self.room.hold(self.chunks.join());
+        // The model may have been the last that there was.
+        let ended = (self.model.is_some() || self.lacks_room) && self.body.is_end_stream();
         let body = match end {
-            End::Whole => ReplayBody::kept(data, self.trailers),
-            End::TooLong => ReplayBody::arriving(data, self.body),
             End::Error(error) => ReplayBody::broken(data, error),
+            End::Enough if !ended => ReplayBody::arriving(data, self.body),
+            End::Enough | End::Whole => ReplayBody::kept(data, self.trailers),
         };
-        Request::from_parts(self.head, body)
+        Request::from_parts(self.head, if self.lacks_room { body.once() } else { body })
     }
 }
 
-/// Whether a body is known to be too long before it arrives.
-fn exceeds(head: &Parts, body: &impl Body, limit: usize) -> bool {
+/// Bytes of a body that are read for its model even where there is no room for them: a connection
+/// buffers several times that much.
+const UNCOUNTED: usize = 64 << 10;
+
+/// How long a body is at least, as far as is known before it arrives.
+fn expected(head: &Parts, body: &impl Body) -> usize {
     let announced = content_length(&head.headers).unwrap_or(0);
-    let least = body.size_hint().lower().max(announced);
-    usize::try_from(least).map_or(true, |least| least > limit)
+    usize::try_from(body.size_hint().lower().max(announced)).unwrap_or(usize::MAX)
+}
+
+/// Whether the model of a request is to be found in its body.
+fn names_model(head: &Parts) -> bool {
+    let path = ApiPath::of(head.uri.path());
+    path.names_model_in_body() && path.call(head.uri.path()).operation.may_name_model()
 }
 
 impl<S, B> fmt::Debug for ResponseFuture<S, B>

@@ -2,6 +2,8 @@
 
 mod body;
 mod future;
+mod renaming;
+mod total;
 
 use std::{
     mem,
@@ -13,7 +15,7 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-pub use self::{body::ReplayBody, future::ResponseFuture};
+pub use self::{body::ReplayBody, future::ResponseFuture, total::ReplayTotal};
 
 /// Makes any request body one that can be sent again, by keeping it in memory before the first
 /// attempt, up to a limit.
@@ -23,7 +25,8 @@ pub use self::{body::ReplayBody, future::ResponseFuture};
 ///
 /// A body that turns out to be longer than the limit is sent on while it arrives, what was kept of
 /// it first, and gets a single attempt. A body whose `content-length` says so from the start is
-/// not kept at all. Keeping a body costs little time: a model cannot begin before the prompt has
+/// not kept at all. A backend whose deployment has a name of its own is sent that name even so, in a
+/// `model` that is renamed as it passes. Keeping a body costs little time: a model cannot begin before the prompt has
 /// arrived. API Management's `buffer-request-body` does the same.
 ///
 /// ```
@@ -79,11 +82,13 @@ pub use self::{body::ReplayBody, future::ResponseFuture};
 /// # Cost
 ///
 /// A body of one chunk is kept as it is, without being copied. Several chunks are copied into one.
-/// The limit and one chunk more are the most that is held for each request under way; the number of
-/// requests is for a concurrency limit to bound.
-#[derive(Clone, Copy, Debug)]
+/// The limit and one chunk more are the most that is held for each request under way;
+/// [`total`](Self::total) bounds what is held for all of them.
+#[derive(Clone, Debug)]
 pub struct ReplayLayer {
     limit: usize,
+    until_model: bool,
+    total: Option<ReplayTotal>,
 }
 
 /// The service of [`ReplayLayer`].
@@ -104,13 +109,34 @@ pub struct ReplayLayer {
 #[derive(Clone, Debug)]
 pub struct Replay<S> {
     inner: S,
-    limit: usize,
+    layer: ReplayLayer,
 }
 
 impl ReplayLayer {
     /// Keeps bodies of up to `limit` bytes. 4 MiB hold any prompt that a model accepts as text.
     pub const fn new(limit: usize) -> Self {
-        Self { limit }
+        Self { limit, until_model: false, total: None }
+    }
+
+    /// Keeps a body that is longer than the limit, too, until its `model` has arrived, where that is
+    /// what names the deployment: for what chooses by it. By default it does not, since a backend is
+    /// sent its own name in any case.
+    ///
+    /// A body that names its model last is kept whole then, whatever its length, and may be sent again.
+    /// Bound it by a limit of bodies or by [`total`](Self::total).
+    #[must_use]
+    pub const fn until_model(mut self) -> Self {
+        self.until_model = true;
+        self
+    }
+
+    /// Keeps no more than `total` has room for, with everything else that has a clone of it. By default
+    /// there is no such bound. A body for which there is no room gets a single attempt, and
+    /// [`Served::replayable`](crate::Served::replayable) tells.
+    #[must_use]
+    pub fn total(mut self, total: ReplayTotal) -> Self {
+        self.total = Some(total);
+        self
     }
 }
 
@@ -135,7 +161,7 @@ impl<S> Layer<S> for ReplayLayer {
     type Service = Replay<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Replay { inner, limit: self.limit }
+        Replay { inner, layer: self.clone() }
     }
 }
 
@@ -156,6 +182,6 @@ where
         // Work precedes the call, so the readied service moves into the future; its clone stays.
         let unreadied = self.inner.clone();
         let inner = mem::replace(&mut self.inner, unreadied);
-        ResponseFuture::new(inner, request, self.limit)
+        ResponseFuture::new(inner, request, &self.layer)
     }
 }

@@ -17,6 +17,7 @@ mod inspected;
 mod inspecting;
 mod learning;
 mod misconfigured;
+mod naming;
 mod native_spillover;
 mod probing;
 mod properties;

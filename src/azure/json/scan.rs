@@ -226,7 +226,7 @@ fn quote(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Where the first quote or backslash is, found in the same way.
-pub(super) fn quote_or_backslash(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn quote_or_backslash(bytes: &[u8]) -> Option<usize> {
     match near(bytes, |word| equal(word, b'"') | equal(word, b'\\')) {
         Ok(found) => Some(found),
         Err(at) => memchr2(b'"', b'\\', &bytes[at..]).map(|found| at + found),

@@ -9,7 +9,7 @@ use super::super::{
     credential::{Credential, Kind},
     field,
     resource::resource,
-    rewrite::{self, BackendTarget, Deployment, RequestReading},
+    rewrite::{self, BackendTarget, Deployment, RequestReading, Unnameable},
     token::{AccessToken, TokenFuture},
 };
 use crate::{ConfigError, TryCloneBody, classify::Scope, hash::fnv1a};
@@ -130,9 +130,9 @@ impl PreparedBackend {
         request: &mut Request<B>,
         token: Option<AccessToken>,
         reading: &mut RequestReading,
-    ) {
+    ) -> Result<(), Unnameable> {
         let spillover = self.spillover_of_caller(request);
-        rewrite::rewrite_request(request, &self.target, reading);
+        rewrite::rewrite_request(request, &self.target, reading)?;
         // How the caller came here says nothing of how the request goes on, and hyper-util refuses
         // to send one of HTTP/2 over HTTP/1.1.
         *request.version_mut() = Version::default();
@@ -140,6 +140,7 @@ impl PreparedBackend {
         if let Some(spillover) = spillover {
             request.headers_mut().insert(SPILLOVER, spillover);
         }
+        Ok(())
     }
 
     /// The deployment that Azure itself is to spill to, named by a caller who proves by itself who it

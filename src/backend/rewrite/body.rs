@@ -1,12 +1,11 @@
 //! Names a backend's deployment in a request's body, where the path does not.
 
-use bytes::Bytes;
 use http::{Request, Uri, header};
 
-use super::{Deployment, model::ModelRanges, replace_model_field};
+use super::{Deployment, model::ModelRanges, multipart::rename_field, splice::Edited};
 use crate::{
     TryCloneBody,
-    azure::{ApiPath, ContentKind, ScannedBody},
+    azure::{ApiPath, ContentKind, ModelRename, ScannedBody},
 };
 
 /// What was read of a request to address it. It holds for every attempt of the request, so that none
@@ -17,22 +16,27 @@ pub(crate) struct RequestReading {
     models: Option<ModelRanges>,
 }
 
-/// Replaces the body's `model`, when that is what names the deployment and the body is in memory.
-/// A body that is still arriving is left as it is. A form is read for every attempt: keeping what was
-/// found would take an allocation.
+/// The body may name a model that cannot be given the name of the deployment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unnameable;
+
+/// Replaces the body's `model`, when that is what names the deployment. A form is read for every
+/// attempt: keeping what was found would take an allocation.
 pub(crate) fn rewrite_model<B: TryCloneBody>(
     request: &mut Request<B>,
     reading: &mut RequestReading,
     deployment: &Deployment,
-) {
+) -> Result<(), Unnameable> {
     if !reading.path(request.uri()).names_model_in_body() {
-        return;
+        return Ok(());
     }
-    let Some(content) = request.body().content() else { return };
+    let Some(content) = request.body().content() else {
+        return rename_arriving(request, reading, deployment);
+    };
     let content_type = request.headers().get(header::CONTENT_TYPE);
     let edited = match (ContentKind::named(content_type), content_type) {
         (ContentKind::Multipart, Some(form)) => {
-            replace_model_field(&content, form.as_bytes(), deployment)
+            rename_field(&content, form.as_bytes(), deployment)?
         }
         _ => {
             let known = || ScannedBody::fields(request.extensions(), &content);
@@ -45,14 +49,48 @@ pub(crate) fn rewrite_model<B: TryCloneBody>(
     if let Some(edited) = edited {
         replace_content(request, edited);
     }
+    Ok(())
 }
 
 /// Puts this content in the place of the request's own.
-pub(super) fn replace_content<B: TryCloneBody>(request: &mut Request<B>, content: Bytes) {
+pub(super) fn replace_content<B: TryCloneBody>(request: &mut Request<B>, edited: Edited) {
     if let Some(length) = request.headers_mut().get_mut(header::CONTENT_LENGTH) {
-        *length = content.len().into();
+        *length = edited.len().into();
     }
-    request.body_mut().replace_content(content);
+    match edited {
+        Edited::Whole(content) => request.body_mut().replace_content(content),
+        Edited::Pieces(pieces) => request.body_mut().replace_with_pieces(pieces),
+    }
+}
+
+/// Has the body rename its model while it arrives.
+#[cold]
+fn rename_arriving<B: TryCloneBody>(
+    request: &mut Request<B>,
+    reading: &mut RequestReading,
+    deployment: &Deployment,
+) -> Result<(), Unnameable> {
+    let path = request.uri().path();
+    let operation = reading.path(request.uri()).call(path).operation;
+    if !operation.may_name_model() || request.body().is_end_stream() {
+        return Ok(());
+    }
+    let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
+    let rename = ModelRename::new(content_type.as_ref(), deployment.json(), deployment.name());
+    if !request.body_mut().rename_model(rename) {
+        let kind = ContentKind::named(content_type.as_ref());
+        let is_readable = matches!(kind, ContentKind::Json | ContentKind::Multipart);
+        return if is_readable || content_type.is_none() { Err(Unnameable) } else { Ok(()) };
+    }
+    // Without a header the client frames the body by what the body says of its length.
+    let exact = request.body().size_hint().exact();
+    let headers = request.headers_mut();
+    match (headers.get_mut(header::CONTENT_LENGTH), exact) {
+        (Some(length), Some(exact)) => *length = exact.into(),
+        (Some(_), None) => drop(headers.remove(header::CONTENT_LENGTH)),
+        (None, _) => {}
+    }
+    Ok(())
 }
 
 impl RequestReading {
@@ -64,7 +102,6 @@ impl RequestReading {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use http_body_util::{Empty, Full};
 
     use super::*;
@@ -76,7 +113,7 @@ mod tests {
             .body(Full::from(body))
             .expect("a valid request");
         let (mut reading, name) = (RequestReading::default(), Deployment::new("gpt-4o-sweden"));
-        rewrite_model(&mut request, &mut reading, &name.expect("a name"));
+        rewrite_model(&mut request, &mut reading, &name.expect("a name")).expect("in memory");
         request
     }
 
@@ -115,7 +152,7 @@ mod tests {
     fn a_request_without_a_body_is_left_alone() {
         let mut request = Request::get("/openai/v1/models").body(Empty::<Bytes>::new()).unwrap();
         let (mut reading, name) = (RequestReading::default(), Deployment::new("gpt-4o-sweden"));
-        rewrite_model(&mut request, &mut reading, &name.expect("a name"));
+        rewrite_model(&mut request, &mut reading, &name.expect("a name")).expect("in memory");
         assert!(request.headers().is_empty());
     }
 
@@ -126,7 +163,7 @@ mod tests {
         let mut reading = RequestReading::default();
         for name in ["west", "gpt", "gpt-4o-sweden", "west"] {
             let mut request = given.clone();
-            rewrite_model(&mut request, &mut reading, &Deployment::new(name).unwrap());
+            rewrite_model(&mut request, &mut reading, &Deployment::new(name).unwrap()).unwrap();
             let expected = body.replace("gpt", "west").replace("west", name);
             assert_eq!(text(request), expected);
             assert!(reading.path.is_some());

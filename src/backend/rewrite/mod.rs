@@ -11,12 +11,11 @@ mod splice;
 mod uri;
 
 pub(crate) use self::{
-    body::{RequestReading, rewrite_model},
+    body::{RequestReading, Unnameable, rewrite_model},
     deployment::Deployment,
     endpoint::parse_endpoint,
-    multipart::replace_model_field,
     service_tier::ask_for_default_tier,
     uri::{BackendTarget, rewrite_deployment, rewrite_request},
 };
 #[cfg(fuzzing)]
-pub(crate) use self::{model::replace_model, uri::rewrite_uri};
+pub(crate) use self::{model::replace_model, multipart::replace_model_field, uri::rewrite_uri};

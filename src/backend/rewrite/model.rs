@@ -4,7 +4,10 @@ use std::{ops::Range, slice};
 
 use bytes::Bytes;
 
-use super::{deployment::Deployment, splice::BodyEdits};
+use super::{
+    deployment::Deployment,
+    splice::{BodyEdits, Edited},
+};
 use crate::azure::fields::{BodyFields, Field};
 
 /// Where the top-level `model` strings of a body are, in their order. One needs no allocation.
@@ -35,7 +38,7 @@ impl ModelRanges {
 
     /// The body with every `model` replaced, other bytes as they were; `None` when there is none, or
     /// none that is not the deployment already.
-    pub(super) fn replace(&self, body: &[u8], deployment: &Deployment) -> Option<Bytes> {
+    pub(super) fn replace(&self, body: &Bytes, deployment: &Deployment) -> Option<Edited> {
         let (name, mut edits) = (deployment.json(), BodyEdits::default());
         for range in self.as_slice() {
             if body.get(range.clone())? != name {
@@ -72,7 +75,7 @@ pub(crate) fn replace_model(
     known: Option<&BodyFields>,
     deployment: &Deployment,
 ) -> Option<Bytes> {
-    ModelRanges::find(body, known).replace(body, deployment)
+    ModelRanges::find(body, known).replace(body, deployment).map(Edited::into_bytes)
 }
 
 #[cfg(test)]

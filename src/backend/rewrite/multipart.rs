@@ -2,7 +2,11 @@
 
 use bytes::Bytes;
 
-use super::{deployment::Deployment, splice::BodyEdits};
+use super::{
+    Unnameable,
+    deployment::Deployment,
+    splice::{BodyEdits, Edited},
+};
 use crate::azure::Parts;
 
 /// The form with the content of every part named `model` replaced, other bytes as they were, except
@@ -10,19 +14,24 @@ use crate::azure::Parts;
 ///
 /// `content_type` is the header's value, with the boundary. `None` when there is nothing to replace
 /// or the form is not whole and well-formed.
-pub(crate) fn replace_model_field(
+///
+/// # Errors
+///
+/// When a name is written in a transfer encoding, as no client does.
+pub(super) fn rename_field(
     body: &Bytes,
     content_type: &[u8],
     deployment: &Deployment,
-) -> Option<Bytes> {
+) -> Result<Option<Edited>, Unnameable> {
     let name = deployment.name().as_bytes();
     let length = name.len().to_string();
     let mut edits = BodyEdits::default();
-    for part in Parts::of(body, content_type).ok()? {
-        let part = part.ok()?;
+    let Ok(parts) = Parts::of(body, content_type) else { return Ok(None) };
+    for part in parts {
+        let Ok(part) = part else { return Ok(None) };
         if part.is_model && body[part.content.clone()] != *name {
             if !part.is_plain {
-                return None;
+                return Err(Unnameable);
             }
             if let Some(digits) = part.length {
                 edits.push(digits, length.as_bytes());
@@ -30,7 +39,17 @@ pub(crate) fn replace_model_field(
             edits.push(part.content, name);
         }
     }
-    edits.apply(body)
+    Ok(edits.apply(body))
+}
+
+/// `rename_field`, in one piece.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn replace_model_field(
+    body: &Bytes,
+    content_type: &[u8],
+    deployment: &Deployment,
+) -> Option<Bytes> {
+    rename_field(body, content_type, deployment).ok()?.map(Edited::into_bytes)
 }
 
 #[cfg(test)]
@@ -119,7 +138,7 @@ mod tests {
             (b"Multipart/Form-Data;charset=utf-8;Boundary=\"XX\"", true),
             (b"multipart/form-data ; a=\"; boundary=YY\" ; boundary = XX ; b=c", true),
             (b"multipart/form-data; boundary=\"X\\X\"", true),
-            (b"multipart/mixed; boundary=XX", false),
+            (b"multipart/mixed; boundary=XX", true),
             (b"application/json; boundary=XX", false),
             (b"multipart/form-data", false),
             (b"multipart/form-data; boundary=", false),

@@ -6,7 +6,9 @@ use http::{
     uri::{Authority, Parts, PathAndQuery, Scheme},
 };
 
-use super::{RequestReading, body::rewrite_model, deployment::Deployment, query::QueryEdit};
+use super::{
+    RequestReading, Unnameable, body::rewrite_model, deployment::Deployment, query::QueryEdit,
+};
 use crate::{TryCloneBody, azure::ApiPath};
 
 /// Where a backend's requests go, and what is rewritten in them.
@@ -30,16 +32,17 @@ pub(crate) fn rewrite_request<B: TryCloneBody>(
     request: &mut Request<B>,
     target: &BackendTarget,
     reading: &mut RequestReading,
-) {
+) -> Result<(), Unnameable> {
     let uri = if let Some(given) = target.keeps(request.uri()) {
         target.at(given.clone())
     } else {
         if let Some(deployment) = &target.deployment {
-            rewrite_model(request, reading, deployment);
+            rewrite_model(request, reading, deployment)?;
         }
         move_uri(request.uri(), reading.path(request.uri()), target)
     };
     *request.uri_mut() = uri;
+    Ok(())
 }
 
 /// The URI of one attempt: always with the target's scheme and authority, and a path.

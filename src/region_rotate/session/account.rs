@@ -52,15 +52,20 @@ impl Session {
         let mut response = closed.answer(considered, status);
         self.speak_for_pool(&mut response, now, request);
         self.note_twin(&mut response);
-        if let Some(budget) = self.budget().filter(|_| !self.is_sent) {
-            budget.give_back();
-        }
+        self.not_sent();
         self.served.set_own();
         if let Some(routing) = &self.routing {
             self.served.set_held(routing.held());
         }
         response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
         response
+    }
+
+    /// Gives the attempt back that a layer outside counted, if none was made.
+    pub(super) fn not_sent(&self) {
+        if let Some(budget) = self.budget().filter(|_| !self.is_sent) {
+            budget.give_back();
+        }
     }
 
     /// The answer of a backend, with the account of how it was come by.

@@ -1,0 +1,179 @@
+//! The parts called `model` of a form that passes piece by piece.
+
+use memchr::memmem::{self, Finder};
+
+use super::{Models, Span};
+use crate::azure::multipart::{Part, boundary};
+
+/// A position in a form (RFC 7578). Where it is broken, it looks for the next delimiter and goes on.
+#[derive(Clone)]
+pub(crate) struct FormReader {
+    at: At,
+    delimiter: Finder<'static>,
+    /// The end of what was read, in which a delimiter may have begun.
+    tail: Vec<u8>,
+    /// The head of a part, held back until it is whole.
+    pub(super) held: Vec<u8>,
+    pub(super) models: Models,
+}
+
+/// What comes next.
+#[derive(Clone, Copy)]
+enum At {
+    /// What stands before a delimiter: a part's content, or a preamble.
+    Content { is_model: bool },
+    /// The rest of a delimiter's line, of which these bytes were read.
+    Line(Line),
+    /// The head of a part.
+    Head,
+    /// Nothing that matters: an epilogue.
+    End,
+}
+
+#[derive(Clone, Copy)]
+enum Line {
+    Start,
+    Dash,
+    Padding,
+    Return,
+}
+
+impl FormReader {
+    /// `None` without a boundary.
+    pub(super) fn of(content_type: &[u8]) -> Option<Self> {
+        let delimiter = [b"\r\n--", &*boundary(content_type)?].concat();
+        Some(Self {
+            at: At::Content { is_model: false },
+            delimiter: Finder::new(&delimiter).into_owned(),
+            // The first delimiter has no line break before it when there is no preamble.
+            tail: b"\r\n".to_vec(),
+            held: Vec::new(),
+            models: Models::default(),
+        })
+    }
+
+    /// Whether no model can come any more.
+    pub(super) const fn is_done(&self) -> bool {
+        matches!(self.at, At::End)
+    }
+
+    pub(super) fn read(&mut self, piece: &[u8], emit: &mut impl FnMut(Span<'_>)) {
+        let mut at = 0;
+        while at < piece.len() {
+            let start = at;
+            match self.at {
+                At::End => {
+                    at = piece.len();
+                    emit(Span::Piece(start..at));
+                }
+                At::Content { is_model } => {
+                    let end = self.delimiter_end(&piece[at..]);
+                    at = end.map_or(piece.len(), |end| at + end);
+                    if !is_model {
+                        emit(Span::Piece(start..at));
+                    } else if end.is_some() {
+                        self.models.ended += 1;
+                        emit(Span::Text(self.delimiter.needle()));
+                    }
+                    if end.is_some() {
+                        self.at = At::Line(Line::Start);
+                    }
+                }
+                At::Line(line) => {
+                    match (line, piece[at]) {
+                        (Line::Start, b'-') => self.at = At::Line(Line::Dash),
+                        (Line::Dash, b'-') => self.at = At::End,
+                        (Line::Start | Line::Padding, b' ' | b'\t') => {
+                            self.at = At::Line(Line::Padding);
+                        }
+                        (Line::Start | Line::Padding, b'\r') => self.at = At::Line(Line::Return),
+                        (Line::Return, b'\n') => self.at = At::Head,
+                        // It only begins like a delimiter.
+                        _ => {
+                            self.at = At::Content { is_model: false };
+                            continue;
+                        }
+                    }
+                    at += 1;
+                    emit(Span::Piece(start..at));
+                }
+                At::Head => at += self.read_head(&piece[at..], emit),
+            }
+        }
+    }
+
+    /// Where the next delimiter ends, if it does in `rest`. Notes what may begin one otherwise.
+    fn delimiter_end(&mut self, rest: &[u8]) -> Option<usize> {
+        let (length, begun) = (self.delimiter.needle().len(), self.tail.len());
+        self.tail.extend_from_slice(&rest[..rest.len().min(length - 1)]);
+        let across = self.delimiter.find(&self.tail).map(|at| at + length - begun);
+        let found = across.or_else(|| self.delimiter.find(rest).map(|at| at + length));
+        if found.is_some() {
+            self.tail.clear();
+        } else {
+            if rest.len() >= length {
+                self.tail.clear();
+                self.tail.extend_from_slice(&rest[rest.len() - (length - 1)..]);
+            }
+            let surplus = self.tail.len().saturating_sub(length - 1);
+            self.tail.drain(..surplus);
+        }
+        found
+    }
+
+    /// Reads a part's head on; how much of `rest` belongs to it.
+    fn read_head(&mut self, rest: &[u8], emit: &mut impl FnMut(Span<'_>)) -> usize {
+        let known = self.held.len();
+        self.held.extend_from_slice(&rest[..rest.len().min(LONGEST_HEAD - known)]);
+        let whole = head_length(&self.held);
+        let delimiter =
+            self.delimiter.find(&self.held).map(|at| at + self.delimiter.needle().len());
+        let (end, next) = match (whole, delimiter) {
+            (Some(end), delimiter) if delimiter.is_none_or(|delimiter| end < delimiter) => {
+                self.held.truncate(end);
+                // The delimiter of an empty content may begin with the end of the head.
+                self.tail = b"\r\n".to_vec();
+                (end, At::Content { is_model: self.pass_head(emit) })
+            }
+            (_, Some(end)) => (end, At::Line(Line::Start)),
+            (_, None) if self.held.len() == LONGEST_HEAD => {
+                self.tail.clear();
+                (LONGEST_HEAD, At::Content { is_model: false })
+            }
+            (_, None) => return rest.len(),
+        };
+        if !matches!(next, At::Content { is_model: true }) {
+            emit(Span::Text(&self.held[..end]));
+        }
+        self.held.clear();
+        self.at = next;
+        end - known
+    }
+
+    /// Passes the head of a part on if that is a model, with the name after it; whether it is.
+    fn pass_head(&mut self, emit: &mut impl FnMut(Span<'_>)) -> bool {
+        let head = &*self.held;
+        let Some(part) = Part::read(head, 0..head.len()).filter(|part| part.is_model) else {
+            return false;
+        };
+        match part.length {
+            Some(digits) => {
+                emit(Span::Text(&head[..digits.start]));
+                emit(Span::NameLength);
+                emit(Span::Text(&head[digits.end..]));
+            }
+            None => emit(Span::Text(head)),
+        }
+        emit(Span::Name);
+        self.models.begun += 1;
+        true
+    }
+}
+
+/// The length of a part's head, with the empty line that ends it, if that is there.
+fn head_length(text: &[u8]) -> Option<usize> {
+    if text.starts_with(b"\r\n") { Some(2) } else { Some(memmem::find(text, b"\r\n\r\n")? + 4) }
+}
+
+/// Of the head of one part: those of forms have three lines.
+const LONGEST_HEAD: usize = 16 << 10;

@@ -1,0 +1,177 @@
+//! The top-level `model` of a JSON object that passes piece by piece.
+
+use super::{Models, Span};
+use crate::azure::{fields, json};
+
+/// A position in a JSON object. It checks the grammar of the outermost object alone, and passes what
+/// is broken on as it is: the service refuses it.
+#[derive(Clone, Default)]
+pub(crate) struct JsonReader {
+    at: At,
+    key: Key,
+    pub(super) models: Models,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Default)]
+enum At {
+    /// The object.
+    #[default]
+    Start,
+    /// A key's opening quote.
+    Key,
+    /// The rest of a key.
+    InKey {
+        is_escaped: bool,
+    },
+    Colon,
+    Value,
+    /// The rest of a string that is a value.
+    InText {
+        is_escaped: bool,
+        is_model: bool,
+    },
+    /// The rest of an array or object that is a value; in a string of it or not.
+    Nested {
+        depth: usize,
+        text: Option<bool>,
+    },
+    /// The rest of a number or a word.
+    Scalar,
+    Comma,
+    /// Nothing that matters.
+    End,
+}
+
+impl JsonReader {
+    /// Whether no model can come any more.
+    pub(super) const fn is_done(&self) -> bool {
+        matches!(self.at, At::End)
+    }
+
+    pub(super) fn read(&mut self, piece: &[u8], emit: &mut impl FnMut(Span<'_>)) {
+        let (mut at, mut stays_from) = (0, 0);
+        while let Some(rest @ [first, ..]) = piece.get(at..) {
+            match &mut self.at {
+                At::End => break,
+                At::InKey { is_escaped } => {
+                    let end = text_end(rest, is_escaped);
+                    self.key.push(&rest[..end.map_or(rest.len(), |end| end - 1)]);
+                    at += end.unwrap_or(rest.len());
+                    if end.is_some() {
+                        self.at = At::Colon;
+                    }
+                }
+                At::InText { is_escaped, is_model } => {
+                    let (end, is_model) = (text_end(rest, is_escaped), *is_model);
+                    at += end.unwrap_or(rest.len());
+                    if is_model {
+                        stays_from = at;
+                        self.models.ended += usize::from(end.is_some());
+                    }
+                    if end.is_some() {
+                        self.at = At::Comma;
+                    }
+                }
+                At::Nested { text: text @ Some(_), .. } => {
+                    let end = text.as_mut().and_then(|is_escaped| text_end(rest, is_escaped));
+                    at += end.unwrap_or(rest.len());
+                    if end.is_some() {
+                        *text = None;
+                    }
+                }
+                At::Nested { depth, text } => {
+                    at += json::mark(rest);
+                    match piece.get(at) {
+                        Some(b'"') => *text = Some(false),
+                        Some(b'{' | b'[') => *depth += 1,
+                        Some(_) if *depth > 1 => *depth -= 1,
+                        Some(_) => self.at = At::Comma,
+                        None => break,
+                    }
+                    at += 1;
+                }
+                At::Scalar => {
+                    at += rest.iter().take_while(|byte| !ends_scalar(**byte)).count();
+                    if at < piece.len() {
+                        self.at = At::Comma;
+                    }
+                }
+                At::Start | At::Key | At::Colon | At::Value | At::Comma => {
+                    if matches!(self.at, At::Value) && *first == b'"' && self.key.is_model() {
+                        self.models.begun += 1;
+                        emit(Span::Piece(stays_from..at));
+                        emit(Span::Name);
+                        stays_from = at + 1;
+                    }
+                    self.step(*first);
+                    at += 1;
+                }
+            }
+        }
+        emit(Span::Piece(stays_from..piece.len()));
+    }
+
+    /// Takes one byte between the strings and values.
+    fn step(&mut self, byte: u8) {
+        self.at = match (self.at, byte) {
+            (at, b' ' | b'\t' | b'\n' | b'\r') => at,
+            // A byte order mark, which some readers skip (RFC 8259, section 8.1).
+            (At::Start, 0xEF | 0xBB | 0xBF) => At::Start,
+            (At::Start, b'{') | (At::Comma, b',') => At::Key,
+            (At::Key, b'"') => {
+                self.key = Key::default();
+                At::InKey { is_escaped: false }
+            }
+            (At::Colon, b':') => At::Value,
+            (At::Value, b'"') => At::InText { is_escaped: false, is_model: self.key.is_model() },
+            (At::Value, b'{' | b'[') => At::Nested { depth: 1, text: None },
+            (At::Value, byte) if !ends_scalar(byte) => At::Scalar,
+            _ => At::End,
+        };
+    }
+}
+
+/// Where a string ends, its closing quote included; `None` in a later piece.
+fn text_end(bytes: &[u8], is_escaped: &mut bool) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        if *is_escaped {
+            bytes.get(at)?;
+            at += 1;
+            *is_escaped = false;
+        }
+        at += json::quote_or_backslash(&bytes[at..])? + 1;
+        if bytes[at - 1] == b'"' {
+            return Some(at);
+        }
+        *is_escaped = true;
+    }
+}
+
+const fn ends_scalar(byte: u8) -> bool {
+    matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// As much of a key as `model` can have, and one byte more.
+#[derive(Clone, Default)]
+struct Key {
+    bytes: [u8; LONGEST_MODEL_KEY + 1],
+    length: usize,
+}
+
+impl Key {
+    fn push(&mut self, text: &[u8]) {
+        let room = &mut self.bytes[self.length..];
+        let length = text.len().min(room.len());
+        room[..length].copy_from_slice(&text[..length]);
+        self.length += length;
+    }
+
+    fn is_model(&self) -> bool {
+        fields::is_model(&self.bytes[..self.length])
+    }
+}
+
+/// `model` with every letter written as `\u006d`.
+const LONGEST_MODEL_KEY: usize = 30;

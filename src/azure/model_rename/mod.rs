@@ -1,0 +1,166 @@
+//! The `model` of a body that passes piece by piece: found, and renamed on its way.
+
+mod form;
+mod json;
+
+use std::{fmt, ops::Range};
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+use self::{form::FormReader, json::JsonReader};
+use super::ContentKind;
+
+/// Renames the `model` of a body that is not in memory, while it passes: every top-level one of a JSON
+/// object, and every part of a form that is called so. All other bytes stay as they are.
+///
+/// A layer hands it to [`TryCloneBody::rename_model`](crate::TryCloneBody::rename_model).
+#[derive(Clone)]
+pub struct ModelRename {
+    reader: ModelReader,
+    /// As the grammar writes it: a JSON string with its quotes, or the content of a part.
+    name: Bytes,
+}
+
+impl ModelRename {
+    /// For a body of this `content_type`; the name is written as a string of JSON, and plainly.
+    pub(crate) fn new(content_type: Option<&HeaderValue>, json: &[u8], plain: &str) -> Self {
+        let reader = ModelReader::of(content_type);
+        let name = match reader {
+            ModelReader::Json(_) => json,
+            ModelReader::Form(_) | ModelReader::Nothing => plain.as_bytes(),
+        };
+        Self { reader, name: Bytes::copy_from_slice(name) }
+    }
+
+    /// Gives `out` what becomes of the next `piece` of the body, without copying what stays.
+    pub fn push(&mut self, piece: &Bytes, mut out: impl FnMut(Bytes)) {
+        let Self { reader, name } = self;
+        reader.read(piece, &mut |span| match span {
+            Span::Piece(range) if range.is_empty() => {}
+            Span::Piece(range) => out(piece.slice(range)),
+            Span::Text(text) => out(Bytes::copy_from_slice(text)),
+            Span::Name => out(name.clone()),
+            Span::NameLength => out(name.len().to_string().into()),
+        });
+    }
+
+    /// Gives `out` what was held back of a body that has ended.
+    pub fn finish(&mut self, out: impl FnOnce(Bytes)) {
+        if let ModelReader::Form(form) = &mut self.reader
+            && !form.held.is_empty()
+        {
+            out(std::mem::take(&mut form.held).into());
+        }
+    }
+
+    /// How many bytes are held back.
+    pub(crate) const fn held(&self) -> usize {
+        match &self.reader {
+            ModelReader::Form(form) => form.held.len(),
+            ModelReader::Json(_) | ModelReader::Nothing => 0,
+        }
+    }
+
+    /// How many models have been met so far.
+    pub(crate) const fn begun(&self) -> usize {
+        self.reader.models().begun
+    }
+
+    /// Whether at least one has been met, and all of those have passed.
+    pub(crate) const fn has_renamed(&self) -> bool {
+        let Models { begun, ended } = self.reader.models();
+        ended > 0 && begun == ended
+    }
+
+    /// Whether none can come any more.
+    pub(crate) const fn is_done(&self) -> bool {
+        self.reader.is_done()
+    }
+}
+
+/// Shows nothing of the body.
+impl fmt::Debug for ModelRename {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelRename").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Reads a body piece by piece, in as little memory as one head of a form takes.
+#[derive(Clone)]
+pub(crate) enum ModelReader {
+    Json(JsonReader),
+    Form(Box<FormReader>),
+    /// A form without a boundary.
+    Nothing,
+}
+
+/// How many models a body has named so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Models {
+    pub(crate) begun: usize,
+    pub(crate) ended: usize,
+}
+
+/// What becomes of a piece, in order.
+enum Span<'a> {
+    /// This range of the piece stays.
+    Piece(Range<usize>),
+    /// What was held back of earlier pieces.
+    Text(&'a [u8]),
+    /// The name takes the place of a model's.
+    Name,
+    /// The length of the name, in digits.
+    NameLength,
+}
+
+impl ModelReader {
+    /// A reader of bodies with this content type. What is no form may be JSON, whatever it is called.
+    pub(crate) fn of(content_type: Option<&HeaderValue>) -> Self {
+        match (ContentKind::named(content_type), content_type) {
+            (ContentKind::Multipart, Some(form)) => match FormReader::of(form.as_bytes()) {
+                Some(form) => Self::Form(Box::new(form)),
+                None => Self::Nothing,
+            },
+            _ => Self::Json(JsonReader::default()),
+        }
+    }
+
+    /// Reads the next piece, to find models in it.
+    pub(crate) fn find(&mut self, piece: &[u8]) {
+        self.read(piece, &mut |_| {});
+    }
+
+    /// Whether what follows can make no difference to a reader that wants one model: it has passed,
+    /// or none can come any more.
+    pub(crate) const fn knows(&self) -> bool {
+        self.is_done() || self.models().ended > 0
+    }
+
+    const fn is_done(&self) -> bool {
+        match self {
+            Self::Json(json) => json.is_done(),
+            Self::Form(form) => form.is_done(),
+            Self::Nothing => true,
+        }
+    }
+
+    fn read(&mut self, piece: &[u8], emit: &mut impl FnMut(Span<'_>)) {
+        match self {
+            Self::Json(json) => json.read(piece, emit),
+            Self::Form(form) => form.read(piece, emit),
+            Self::Nothing => emit(Span::Piece(0..piece.len())),
+        }
+    }
+
+    const fn models(&self) -> Models {
+        match self {
+            Self::Json(json) => json.models,
+            Self::Form(form) => form.models,
+            Self::Nothing => Models { begun: 0, ended: 0 },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
