@@ -11,6 +11,8 @@ mod first_token;
 mod inspecting;
 mod load;
 #[cfg(unix)]
+mod naming;
+#[cfg(unix)]
 mod operations;
 #[cfg(unix)]
 mod reload;

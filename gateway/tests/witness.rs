@@ -106,10 +106,30 @@ impl Asked {
             head.push(line);
         }
         let mut asked = Self { head, body: Vec::new(), at: now() };
-        let length = asked.header("content-length").map_or(0, |length| length.parse().unwrap());
-        asked.body.resize(length, 0);
-        reader.read_exact(&mut asked.body).ok()?;
+        if asked.header("transfer-encoding") == Some("chunked") {
+            asked.body = chunks(&mut reader)?;
+        } else {
+            let length = asked.header("content-length").map_or(0, |length| length.parse().unwrap());
+            asked.body.resize(length, 0);
+            reader.read_exact(&mut asked.body).ok()?;
+        }
         Some(asked)
+    }
+}
+
+/// A body in chunks, if it is whole.
+fn chunks(reader: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let length = usize::from_str_radix(line.trim_end(), 16).ok()?;
+        let mut chunk = vec![0; length + 2];
+        reader.read_exact(&mut chunk).ok()?;
+        if length == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(&chunk[..length]);
     }
 }
 

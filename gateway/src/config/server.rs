@@ -31,6 +31,16 @@ pub(super) fn listen(mut section: Section<'_>) -> Listen {
 pub(super) fn limits(mut section: Section<'_>) -> Limits {
     let body = size(&mut section, "body", 1 << 10, 4 << 30, 32 << 20);
     let replay = size(&mut section, "replay", 0, 1 << 30, 4 << 20);
+    let replay_total = section.get("replay_total").and_then(|value| {
+        let total = value.size(0, 1 << 40)?;
+        if total < replay {
+            value.report(
+                "is less than replay, what one request may keep; raise it, or lower replay",
+            );
+        }
+        Some(total)
+    });
+    let replay_total = replay_total.unwrap_or_else(|| replay.max(128 << 20));
     let headers = count(&mut section, "headers", 1, 10_000, 100);
     // hyper panics below 8 KiB.
     let head = size(&mut section, "head", 8 << 10, 1 << 20, 64 << 10);
@@ -41,6 +51,7 @@ pub(super) fn limits(mut section: Section<'_>) -> Limits {
     Limits {
         body,
         replay: in_memory(replay),
+        replay_total: usize::try_from(replay_total).unwrap_or(usize::MAX),
         headers,
         head: in_memory(head),
         concurrency,

@@ -74,8 +74,12 @@ impl Refusal {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "RequestTooLarge",
-            format!("The request body is longer than {limit} bytes."),
+            format!("The request body is longer than {limit} bytes (limits.body)."),
         )
+    }
+
+    pub(crate) fn two_models() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BadRequest", "The body names two models.")
     }
 }
 

@@ -100,6 +100,7 @@ fn config(models: BTreeMap<String, Model>) -> Config {
         limits: Limits {
             body: 1,
             replay: 1,
+            replay_total: 1,
             headers: 1,
             head: 1,
             concurrency: 1,

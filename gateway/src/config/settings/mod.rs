@@ -52,9 +52,13 @@ pub struct Tls {
 pub struct Limits {
     /// Bytes of a request body (413 beyond). Defaults to 32 MiB: audio for transcription may have 25 MB.
     pub body: u64,
-    /// Bytes of a request body that are kept for another attempt; a longer one gets one attempt.
-    /// Defaults to 4 MiB: a conversation with pictures.
+    /// Bytes of a request body that are kept for another attempt. A longer one gets one attempt,
+    /// except where it is read whole to find its model. Defaults to 4 MiB: a conversation with pictures.
     pub replay: usize,
+    /// Bytes of request bodies that are kept at the same time. A request for which there is no room
+    /// gets one attempt, and is refused (503) when its first 64 KiB do not name its model. Defaults
+    /// to 128 MiB, a quarter of what the Kubernetes manifest allows: 10,000 streams take up to 300 MiB.
+    pub replay_total: usize,
     /// Header lines of a request (431 beyond). Defaults to 100, as hyper does.
     pub headers: usize,
     /// Bytes of a request head (431 beyond). Defaults to 64 KiB: room for Entra ID tokens with many

@@ -10,6 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
+use tower_spillover::replay::ReplayTotal;
 
 use super::runtime::Runtime;
 use crate::{
@@ -22,6 +23,8 @@ pub(crate) struct Gateway {
     runtime: ArcSwap<Runtime>,
     observer: Arc<dyn Observe>,
     pub(crate) concurrency: Concurrency,
+    /// What all requests keep of their bodies.
+    pub(crate) kept: ReplayTotal,
     is_draining: AtomicBool,
     ids: Ids,
 }
@@ -29,6 +32,7 @@ pub(crate) struct Gateway {
 impl Gateway {
     pub(crate) fn new(runtime: Runtime, observer: Arc<dyn Observe>) -> Self {
         Self {
+            kept: ReplayTotal::new(runtime.config().limits.replay_total),
             runtime: ArcSwap::from_pointee(runtime),
             observer,
             concurrency: Concurrency::default(),
@@ -39,6 +43,7 @@ impl Gateway {
 
     /// Serves by another configuration from now on. Requests under way finish by theirs.
     pub(crate) fn replace(&self, runtime: Runtime) {
+        self.kept.set_limit(runtime.config().limits.replay_total);
         self.runtime.store(Arc::new(runtime));
     }
 

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use tower_spillover::{MaxWait, Priority, Served, azure::ContentKind};
+use tower_spillover::{MaxWait, Priority, ReplayLayer, Served, azure::ContentKind};
 
 use super::{
     admission, control::Control, gateway::Gateway, headers, listener_role::ListenerRole,
@@ -111,13 +111,25 @@ async fn exchange(
         }
     };
     let body = BoundedBody::new(body, limits.body, limits.idle_timeout);
-    let mut request = request_body::keep(limits.replay, Request::from_parts(head, body)).await;
+    let keeping = if !is_in_body {
+        ReplayLayer::new(limits.replay)
+    } else if allowed.is_restricted() {
+        // What is named further on would not be seen.
+        ReplayLayer::new(usize::try_from(limits.body).unwrap_or(usize::MAX))
+    } else {
+        ReplayLayer::new(limits.replay).until_model()
+    };
+    let keeping = keeping.total(gateway.kept.clone());
+    let mut request = request_body::keep(&keeping, Request::from_parts(head, body)).await;
+    if let Some(error) = request.body_mut().take_error() {
+        return Err(error.refusal(limits.body));
+    }
     let model = match known {
         Some(model) => model,
         None => {
             let backend = control.backend.as_ref();
             let model = if is_in_body {
-                model_routing::by_body(routes, allowed, &mut request, backend, limits.body).await?
+                model_routing::by_body(routes, allowed, &mut request, backend, limits).await?
             } else {
                 model_routing::unnamed(routes, allowed, &request, backend)?
             };

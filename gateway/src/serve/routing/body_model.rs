@@ -113,20 +113,22 @@ impl Visitor<'_> for IsModel {
 /// The content of every part named `model` that is there from its start to its end. A whole form
 /// that is broken may name another one behind the place where this reader stops, so it is refused.
 fn form_model(content_type: &[u8], body: &[u8], whole: bool) -> BodyModel {
-    // Whatever kind of multipart it is called, a server may read it as a form.
-    let parameters = memchr::memchr(b';', content_type).map_or(&b""[..], |at| &content_type[at..]);
-    let kind = [b"multipart/form-data", parameters].concat();
+    let Ok(parts) = Parts::of(body, content_type) else {
+        return if whole { BodyModel::Unreadable } else { BodyModel::Nothing };
+    };
     let mut found = Found::default();
-    let read = Parts::of(body, &kind).and_then(|mut parts| {
-        parts.try_for_each(|part| {
-            let part = part?;
-            if part.is_model {
+    for part in parts {
+        match part {
+            Ok(part) if part.is_model && !part.is_plain => return BodyModel::Unreadable,
+            Ok(part) if part.is_model => {
                 found.add(String::from_utf8_lossy(&body[part.content]).into_owned());
             }
-            Ok(())
-        })
-    });
-    if whole && read.is_err() { BodyModel::Unreadable } else { found.asked() }
+            Ok(_) => {}
+            Err(_) if whole => return BodyModel::Unreadable,
+            Err(_) => break,
+        }
+    }
+    found.asked()
 }
 
 fn starts_with_ignoring_case(text: &[u8], start: &[u8]) -> bool {

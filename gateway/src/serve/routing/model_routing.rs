@@ -1,9 +1,13 @@
 //! Chooses the model that serves a request.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, StatusCode, header};
 use memchr::memmem;
+use tower_spillover::{
+    TryCloneBody,
+    azure::{ContentKind, Operation, content_length},
+};
 
 use super::{
     allowed_models::AllowedModels,
@@ -12,7 +16,7 @@ use super::{
     routes::{ModelRoute, Routes},
 };
 use crate::{
-    config::Config,
+    config::{Config, Limits},
     serve::{refusal::Refusal, upstream::request_body::RequestBody},
 };
 
@@ -52,26 +56,21 @@ pub(crate) fn unnamed(
     }
 }
 
-/// The model that the body asks for; `limit` is that of the body.
+/// The model that the body asks for.
 pub(crate) async fn by_body(
     routes: &Routes,
     allowed: &AllowedModels,
     request: &mut Request<RequestBody>,
     backend: Option<&NamedBackend>,
-    limit: u64,
+    limits: &Limits,
 ) -> Result<Arc<ModelRoute>, Refusal> {
     let bad = |text: &'static str| Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", text);
     let beginning = request.body_mut().beginning().await;
-    let beginning = beginning.map_err(|error| error.refusal(limit))?;
-    let is_whole = request.body().is_kept();
+    let beginning = beginning.map_err(|error| error.refusal(limits.body))?;
+    let is_whole = request.body().content().is_some();
     if !is_whole && allowed.is_restricted() {
         // What is named further on cannot be seen.
-        return Err(Refusal::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "RequestTooLarge",
-            "The body is too long to see that it asks for a model that this client may use. Send \
-             it to /openai/deployments/{model}/{operation}.",
-        ));
+        return Err(unseen(request, limits));
     }
     let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     let (model, scanned) = asked_for(content_type, &beginning, is_whole);
@@ -86,13 +85,51 @@ pub(crate) async fn by_body(
             Err(bad("The body speaks of a model, and it cannot be seen that it is one that this \
                      client may use."))
         }
-        BodyModel::Nothing => unnamed(routes, allowed, request, backend),
-        BodyModel::TwoModels => Err(bad("The body names two models.")),
-        BodyModel::Unreadable => {
-            Err(bad("The body is not valid JSON, or not a valid form, as its content type says."))
+        // It may name one further on, which must not reach a backend that is called otherwise.
+        BodyModel::Nothing if !is_whole && may_name_model(request) => {
+            Err(if request.body().lacked_room() {
+                unseen(request, limits)
+            } else {
+                bad(UNREADABLE)
+            })
         }
+        BodyModel::Nothing => unnamed(routes, allowed, request, backend),
+        BodyModel::TwoModels => Err(Refusal::two_models()),
+        BodyModel::Unreadable => Err(bad(UNREADABLE)),
     }
 }
+
+/// Whether the body is of a kind, and for an operation, in which the layers look for a model.
+fn may_name_model(request: &Request<RequestBody>) -> bool {
+    let is_readable = match ContentKind::of(request.headers()) {
+        ContentKind::Json | ContentKind::Multipart => true,
+        ContentKind::Other => !request.headers().contains_key(header::CONTENT_TYPE),
+        ContentKind::EventStream => false,
+    };
+    is_readable && Operation::of(request.uri().path()).may_name_model()
+}
+
+/// There was no room to keep as much of the body as shows which model it asks for.
+fn unseen(request: &Request<RequestBody>, limits: &Limits) -> Refusal {
+    let (limit, way) =
+        (limits.replay_total, "or send it to /openai/deployments/{model}/{operation}");
+    if content_length(request.headers()).is_some_and(|length| length > limit as u64) {
+        let text = format!(
+            "The body is longer than the {limit} bytes that may be kept (limits.replay_total) to \
+             see which model it asks for. Name the model first, {way}."
+        );
+        return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestTooLarge", text);
+    }
+    let text = format!(
+        "Requests keep {limit} bytes already (limits.replay_total), so it cannot be seen which model \
+         the body asks for. Try again, name the model first, {way}."
+    );
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "ServerBusy", text)
+        .retry_after(Duration::from_secs(1))
+}
+
+const UNREADABLE: &str =
+    "The body is not valid JSON, or not a valid form, as its content type says.";
 
 /// Refuses a client that may not use the model.
 pub(crate) fn check_access(allowed: &AllowedModels, route: &ModelRoute) -> Result<(), Refusal> {

@@ -15,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tower::{Layer, Service};
-use tower_spillover::{ReplayLayer, TryCloneBody, replay::ReplayBody};
+use tower_spillover::{ReplayLayer, TryCloneBody, azure::ModelRename, replay::ReplayBody};
 
 use super::upload_progress::UploadProgress;
 use crate::serve::{clock, idle_timeout::IdleTimeout, refusal::Refusal};
@@ -33,6 +33,8 @@ pub(crate) struct BoundedBody {
 pub(crate) enum RequestBodyError {
     TooLong,
     Silent,
+    /// It named another model after the one that it was routed by, and was broken off.
+    TwoModels,
     Broken(hyper::Error),
 }
 
@@ -44,6 +46,7 @@ impl RequestBodyError {
             Self::Silent => {
                 (StatusCode::REQUEST_TIMEOUT, "RequestTimeout", "The body stopped arriving.")
             }
+            Self::TwoModels => return Refusal::two_models(),
             Self::Broken(_) => (StatusCode::BAD_REQUEST, "BadRequest", "The body broke off."),
         };
         Refusal::new(status, code, message)
@@ -114,10 +117,21 @@ impl RequestBody {
         self.progress.clone()
     }
 
-    /// The whole body when it is kept, otherwise what there is of it first.
+    /// Whether it was not kept because other requests keep as much as all of them may.
+    pub(crate) const fn lacked_room(&self) -> bool {
+        self.body.lacked_room()
+    }
+
+    /// Why it ended before its end while it was kept.
+    pub(crate) fn take_error(&mut self) -> Option<RequestBodyError> {
+        self.body.take_error()
+    }
+
+    /// The whole body when it is here, otherwise what there is of it first.
     pub(crate) async fn beginning(&mut self) -> Result<Bytes, RequestBodyError> {
-        if let Some(whole) = self.body.content() {
-            return Ok(whole);
+        let kept = self.body.beginning();
+        if !kept.is_empty() || self.body.content().is_some() {
+            return Ok(kept);
         }
         if self.peeked.is_none() {
             let first = self.body.frame().await.transpose()?;
@@ -139,6 +153,14 @@ impl TryCloneBody for RequestBody {
     fn replace_content(&mut self, content: Bytes) {
         self.body.replace_content(content);
     }
+
+    fn replace_with_pieces(&mut self, pieces: Vec<Bytes>) {
+        self.body.replace_with_pieces(pieces);
+    }
+
+    fn rename_model(&mut self, rename: ModelRename) -> bool {
+        self.body.rename_model(rename)
+    }
 }
 
 impl Body for RequestBody {
@@ -153,6 +175,9 @@ impl Body for RequestBody {
             Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
             None => Pin::new(&mut *self.body).poll_frame(cx),
         };
+        if matches!(next, Poll::Ready(None)) && self.body.is_cut_off() {
+            return Poll::Ready(Some(Err(RequestBodyError::TwoModels)));
+        }
         match &self.progress {
             Some(progress) if next.is_pending() => progress.await_client(),
             Some(progress) => progress.await_backend(clock::now()),
@@ -162,7 +187,8 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.peeked.is_none() && self.body.is_end_stream()
+        // An end that came too early has yet to be told.
+        self.peeked.is_none() && self.body.is_end_stream() && !self.body.is_cut_off()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -178,9 +204,12 @@ impl Body for RequestBody {
     }
 }
 
-/// Keeps the body up to `limit`, as the layer does for whatever is inside of it: here, nothing.
-pub(crate) async fn keep(limit: usize, request: Request<BoundedBody>) -> Request<RequestBody> {
-    let kept = ReplayLayer::new(limit).layer(Kept).call(request).await;
+/// Keeps the body as `layer` does for whatever is inside of it: here, nothing.
+pub(crate) async fn keep(
+    layer: &ReplayLayer,
+    request: Request<BoundedBody>,
+) -> Request<RequestBody> {
+    let kept = layer.layer(Kept).call(request).await;
     let Ok(request) = kept;
     request.map(RequestBody::new)
 }
@@ -208,6 +237,7 @@ impl fmt::Display for RequestBodyError {
         match self {
             Self::TooLong => f.write_str("the request body is too long"),
             Self::Silent => f.write_str("the request body stopped arriving"),
+            Self::TwoModels => f.write_str("the request body named a second model"),
             Self::Broken(error) => write!(f, "the request body broke off: {error}"),
         }
     }
