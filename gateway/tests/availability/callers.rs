@@ -12,18 +12,17 @@ use hyper_util::{
 use spillover_testing::real::Stopwatch;
 use tokio::task::JoinSet;
 
-use crate::rows::MODEL;
-
 pub(crate) struct Caller {
     pub(crate) per_second: u32,
-    pub(crate) body: String,
+    pub(crate) path: &'static str,
+    pub(crate) body: &'static str,
 }
 
-/// One request, and what became of it.
+/// One request, and what became of it. Times count from the beginning of the run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
-    /// Since the first request.
     pub(crate) at: Duration,
+    pub(crate) done: Duration,
     pub(crate) answer: Answer,
 }
 
@@ -39,28 +38,27 @@ pub(crate) enum Answer {
 
 impl Caller {
     /// Asks for as long as `lasts`, and waits for the last answer.
-    pub(crate) async fn call(self, address: &str, lasts: Duration) -> Vec<Sent> {
+    pub(crate) async fn call(self, address: &str, lasts: Duration, clock: Stopwatch) -> Vec<Sent> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new()).build(connector);
-        let uri = format!(
-            "http://{address}/openai/deployments/{MODEL}/chat/completions?api-version=2024-10-21"
-        );
-        let body = Bytes::from(self.body);
+        let uri = format!("http://{address}{}", self.path);
         let count = (lasts.as_secs_f64() * f64::from(self.per_second)) as u32;
         let mut calls = JoinSet::new();
         if count > 0 {
             let mut ticks = tokio::time::interval(Duration::from_secs(1) / self.per_second);
-            let begun = Stopwatch::start();
             for _ in 0..count {
                 ticks.tick().await;
-                let at = begun.elapsed();
+                let at = clock.elapsed();
                 let request = Request::post(&uri)
                     .header(CONTENT_TYPE, "application/json")
-                    .body(Full::from(body.clone()))
+                    .body(Full::from(self.body))
                     .expect("a valid request");
                 let client = client.clone();
-                calls.spawn(async move { Sent { at, answer: ask(&client, request).await } });
+                calls.spawn(async move {
+                    let answer = ask(&client, request).await;
+                    Sent { at, done: clock.elapsed(), answer }
+                });
             }
         }
         calls.join_all().await

@@ -13,12 +13,20 @@ pub(crate) struct Row {
     /// The model's settings with failover; without, no failure moves on.
     pub(crate) failover: &'static str,
     pub(crate) healthy_per_second: u32,
-    /// Requests that every deployment answers with 500. They are not counted.
-    pub(crate) poisoned_per_second: u32,
+    /// Another caller, who is not counted: what becomes of it is its own affair.
+    pub(crate) neighbour: Option<Neighbour>,
     pub(crate) lasts: Duration,
     /// Which resource restarts at each of [`RESTARTS`].
     pub(crate) restarts: &'static [usize],
     pub(crate) bar: Bar,
+}
+
+/// A caller whose requests fail or are refused wherever they go.
+#[derive(Clone, Copy)]
+pub(crate) struct Neighbour {
+    pub(crate) per_second: u32,
+    pub(crate) path: &'static str,
+    pub(crate) body: &'static str,
 }
 
 /// What must hold besides: with failover no less is served than without.
@@ -27,7 +35,7 @@ pub(crate) enum Bar {
     None,
     /// At least this share is served.
     Share(f64),
-    /// No more is lost than was under way at a resource that restarted.
+    /// Nothing is lost but what was under way while a resource restarted.
     UnderWay,
 }
 
@@ -44,17 +52,21 @@ pub(crate) fn all(lasts: Duration) -> Vec<Row> {
         ptus: 0,
         failover: r#"failures = ["connect", "500"]"#,
         healthy_per_second: per_second,
-        poisoned_per_second: 0,
+        neighbour: None,
         lasts,
         restarts: &[],
         bar: Bar::None,
     };
-    let poisoned = |name, per_second| Row {
-        poisoned_per_second: 1,
+    let beside = |name, resources, per_second, neighbour| Row {
+        neighbour: Some(neighbour),
         lasts: 2 * lasts,
         bar: Bar::Share(0.99),
-        ..row(name, || vec![standard("a"), standard("b"), standard("c")], per_second)
+        ..row(name, resources, per_second)
     };
+    let poison = Neighbour { per_second: 1, path: CHAT, body: POISON_BODY };
+    let huge = Neighbour { per_second: 2, path: CHAT, body: HUGE_BODY };
+    let flex = Neighbour { per_second: 2, path: CHAT, body: FLEX_BODY };
+    let videos = Neighbour { per_second: 2, path: VIDEOS, body: VIDEO_BODY };
     let restarting = |name, resources, restarts| Row {
         failover: "",
         lasts: Duration::from_secs(12),
@@ -77,8 +89,12 @@ pub(crate) fn all(lasts: Duration) -> Vec<Row> {
                 300,
             )
         },
-        poisoned("3 Standard, poison 1/s", 20),
-        poisoned("3 Standard, poison 1/s, quiet", 1),
+        beside("3 Standard, poison 1/s", three_standard, 20, poison),
+        beside("3 Standard, poison 1/s, quiet", three_standard, 1, poison),
+        beside("2 Standard, huge requests 2/s", two_limited, 20, huge),
+        Row { ptus: 1, ..beside("PTU + Standard, huge requests 2/s", limited_ptu, 20, huge) },
+        beside("2 Standard, flex refused 2/s", two_limited, 20, flex),
+        beside("2 Standard, videos refused 2/s", two_limited, 20, videos),
         restarting("1 Standard, restarts of 0.3 s", || vec![slow("a")], &[0, 0]),
         restarting("2 Standard, restarts of 0.3 s", || vec![slow("a"), slow("b")], &[0, 1]),
     ]
@@ -86,6 +102,27 @@ pub(crate) fn all(lasts: Duration) -> Vec<Row> {
 
 fn standard(name: &str) -> Resource {
     Resource::new(name).deployment(unlimited())
+}
+
+fn three_standard() -> Vec<Resource> {
+    ["a", "b", "c"].map(standard).into()
+}
+
+/// Refuse what is larger than the rest of a minute's tokens for a day; no flex, few videos.
+fn two_limited() -> Vec<Resource> {
+    ["a", "b"].map(limited).into()
+}
+
+fn limited_ptu() -> Vec<Resource> {
+    let ptu = Ptu::new(1e8).refuses_above(100_000, DAY);
+    vec![Resource::new("a").deployment(Deployment::ptu(MODEL, ptu)), limited("b")]
+}
+
+fn limited(name: &str) -> Resource {
+    let quota = Standard::tokens_per_minute(100_000).requests_per_minute(100_000);
+    let nothing = Standard::tokens_per_minute(1).refuses_by_size(Duration::from_secs(60));
+    let deployment = Deployment::standard(MODEL, quota.refuses_by_size(DAY)).flex(nothing);
+    Resource::new(name).deployment(deployment.media_per_minute(1))
 }
 
 fn failing(name: &str, share: f64) -> Resource {
@@ -112,6 +149,17 @@ fn unlimited() -> Deployment {
 }
 
 pub(crate) const MODEL: &str = "gpt-4o";
+pub(crate) const CHAT: &str = "/openai/v1/chat/completions";
+const VIDEOS: &str = "/openai/v1/videos";
+/// What every deployment answers with 500.
+pub(crate) const POISON: &str = "POISON";
+const POISON_BODY: &str = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"POISON"}]}"#;
+const HUGE_BODY: &str =
+    r#"{"model":"gpt-4o","messages":[{"role":"user","content":"Hello"}],"max_tokens":200000}"#;
+const FLEX_BODY: &str =
+    r#"{"model":"gpt-4o","messages":[{"role":"user","content":"Hello"}],"service_tier":"flex"}"#;
+const VIDEO_BODY: &str = r#"{"model":"gpt-4o","prompt":"a tide"}"#;
+const DAY: Duration = Duration::from_secs(86_400);
 /// When resources restart: between two requests of a caller who sends ten a second.
 pub(crate) const RESTARTS: [Duration; 2] =
     [Duration::from_millis(3_050), Duration::from_millis(7_050)];

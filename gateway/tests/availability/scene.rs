@@ -3,13 +3,14 @@
 use std::{
     fmt::Write as _,
     fs::{self, File},
+    ops::Range,
     path::PathBuf,
     process::Stdio,
     time::Duration,
 };
 
 use spillover_emulator::{Emulator, Fault, Serving};
-use spillover_testing::real::{pause, soon};
+use spillover_testing::real::{Stopwatch, pause, soon};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::TcpListener,
@@ -18,19 +19,27 @@ use tokio::{
 
 use crate::{
     callers::{Answer, Caller, Sent},
-    rows::{MODEL, RESTART, RESTARTS, Row},
+    rows::{CHAT, MODEL, Neighbour, POISON, RESTART, RESTARTS, Row},
 };
 
 /// What the healthy callers of one run saw.
 pub(crate) struct Run {
     pub(crate) sent: Vec<Sent>,
-    /// How many requests were under way at a resource when it restarted.
-    pub(crate) under_way: usize,
+    /// When a resource was away.
+    restarts: Vec<Range<Duration>>,
 }
 
 impl Run {
     pub(crate) fn count(&self, answer: Answer) -> usize {
         self.sent.iter().filter(|sent| sent.answer == answer).count()
+    }
+
+    /// How many were not served, and were not under way while a resource restarted.
+    pub(crate) fn lost_without_cause(&self) -> usize {
+        let is_cause =
+            |sent: &Sent, away: &Range<Duration>| sent.at < away.end && sent.done > away.start;
+        let lost = self.sent.iter().filter(|sent| sent.answer != Answer::Served);
+        lost.filter(|sent| !self.restarts.iter().any(|away| is_cause(sent, away))).count()
     }
 }
 
@@ -45,49 +54,44 @@ pub(crate) async fn run(row: &Row, failover: bool) -> Run {
     }
     let settings = if failover { row.failover } else { "failures = []" };
     let (_gateway, address) = gateway(row, settings, failover, &servings).await;
-    let calls = |word, per_second| {
-        let body = format!(r#"{{"messages":[{{"role":"user","content":"{word}"}}]}}"#);
-        Caller { per_second, body }.call(&address, row.lasts)
+    let clock = Stopwatch::start();
+    let caller =
+        |per_second, path, body| Caller { per_second, path, body }.call(&address, row.lasts, clock);
+    let healthy = caller(row.healthy_per_second, CHAT, HEALTHY);
+    let neighbour = async {
+        if let Some(Neighbour { per_second, path, body }) = row.neighbour {
+            // Just before the next healthy request, where there is one a second.
+            pause(900).await;
+            caller(per_second, path, body).await;
+        }
     };
-    let healthy = calls("Hello", row.healthy_per_second);
-    let poisoned = async {
-        // Just before the next healthy request, where there is one a second.
-        pause(900).await;
-        calls(POISON, row.poisoned_per_second).await
-    };
-    let restarts = restart(row, &emulator, &names, servings);
-    let (sent, _, _servings) = futures::join!(healthy, poisoned, restarts);
-    let cut = emulator.stats().total().abandoned as usize;
-    // Where there is another resource, nobody has to wait for the one that is away.
-    let waiting =
-        if names.len() > 1 { 0 } else { sent.iter().filter(|sent| is_away(row, sent.at)).count() };
-    Run { sent, under_way: cut + waiting }
+    let restarts = restart(row, clock, &emulator, &names, servings);
+    let (sent, (), (restarts, _servings)) = futures::join!(healthy, neighbour, restarts);
+    Run { sent, restarts }
 }
 
-/// Closes and opens the listeners as the row says.
+/// Closes and opens the listeners as the row says, and tells when they were closed.
 async fn restart(
     row: &Row,
+    clock: Stopwatch,
     emulator: &Emulator,
     names: &[String],
     servings: Vec<Serving>,
-) -> Vec<Serving> {
+) -> (Vec<Range<Duration>>, Vec<Serving>) {
     let mut servings: Vec<_> = servings.into_iter().map(Some).collect();
-    let mut passed = Duration::ZERO;
+    let mut restarts = Vec::new();
     for (resource, at) in row.restarts.iter().zip(RESTARTS) {
-        pause(at.saturating_sub(passed).as_millis() as u64).await;
+        pause(at.saturating_sub(clock.elapsed()).as_millis() as u64).await;
+        let begun = clock.elapsed();
         let serving = servings[*resource].take().expect("it is back from its last restart");
         let addr = serving.addr();
         serving.shutdown().await;
         pause(RESTART.as_millis() as u64).await;
         let listener = TcpListener::bind(addr).await.expect("the port is free again");
         servings[*resource] = Some(emulator.serve(&names[*resource], listener));
-        passed = at + RESTART;
+        restarts.push(begun..clock.elapsed());
     }
-    servings.into_iter().flatten().collect()
-}
-
-fn is_away(row: &Row, at: Duration) -> bool {
-    row.restarts.iter().zip(RESTARTS).any(|(_, begun)| (begun..begun + RESTART).contains(&at))
+    (restarts, servings.into_iter().flatten().collect())
 }
 
 /// `spillover serve` with these settings of its model, and where it listens.
@@ -132,4 +136,4 @@ async fn gateway(
     (child, address)
 }
 
-const POISON: &str = "POISON";
+const HEALTHY: &str = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"Hello"}]}"#;

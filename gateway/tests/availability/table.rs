@@ -22,7 +22,6 @@ impl Line {
     pub(crate) fn new(row: &Row, without: &Run, with: &Run) -> Self {
         let shares = [without, with].map(share);
         let noise = noise(without, with);
-        let lost = with.sent.len() - with.count(Answer::Served);
         let mut problems = Vec::new();
         if shares[1] + noise < shares[0] {
             problems.push("less than without".to_owned());
@@ -31,8 +30,8 @@ impl Line {
             Bar::Share(bar) if shares[1] < bar => {
                 problems.push(format!("less than {:.0} %", 100.0 * bar));
             }
-            Bar::UnderWay if lost > with.under_way => {
-                problems.push(format!("{lost} lost, {} were under way", with.under_way));
+            Bar::UnderWay if with.lost_without_cause() > 0 => {
+                problems.push(format!("{} lost that were not cut", with.lost_without_cause()));
             }
             _ => {}
         }
