@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use spillover_emulator::{Deployment, Fault, Outage, Pace, Ptu, Resource, Standard};
+use spillover_emulator::{Deployment, Fault, Outage, Pace, Ptu, Refusal, Resource, Standard};
 
 /// One line of the table.
 pub(crate) struct Row {
@@ -67,6 +67,11 @@ pub(crate) fn all(lasts: Duration) -> Vec<Row> {
     let huge = Neighbour { per_second: 2, path: CHAT, body: HUGE_BODY };
     let flex = Neighbour { per_second: 2, path: CHAT, body: FLEX_BODY };
     let videos = Neighbour { per_second: 2, path: VIDEOS, body: VIDEO_BODY };
+    let refused = |name, resources| Row {
+        lasts: 2 * lasts,
+        bar: Bar::Share(0.99),
+        ..row(name, resources, 20)
+    };
     let restarting = |name, resources, restarts| Row {
         failover: "",
         lasts: Duration::from_secs(12),
@@ -95,6 +100,12 @@ pub(crate) fn all(lasts: Duration) -> Vec<Row> {
         Row { ptus: 1, ..beside("PTU + Standard, huge requests 2/s", limited_ptu, 20, huge) },
         beside("2 Standard, flex refused 2/s", two_limited, 20, flex),
         beside("2 Standard, videos refused 2/s", two_limited, 20, videos),
+        Row { ptus: 1, ..refused("1 PTU, 5 % refused for 43 ms", || vec![hurried_ptu()]) },
+        refused("1 Standard, 5 % refused for 300 ms", || vec![hurried("a")]),
+        Row {
+            ptus: 1,
+            ..refused("PTU + Standard, 5 % refused", || vec![hurried_ptu(), hurried("b")])
+        },
         restarting("1 Standard, restarts of 0.3 s", || vec![slow("a")], &[0, 0]),
         restarting("2 Standard, restarts of 0.3 s", || vec![slow("a"), slow("b")], &[0, 1]),
     ]
@@ -132,6 +143,17 @@ fn failing(name: &str, share: f64) -> Resource {
 fn failing_ptu() -> Resource {
     let ptu = Deployment::ptu(MODEL, Ptu::new(1e8));
     Resource::new("a").deployment(ptu.fails(0.02, Fault::status(500)))
+}
+
+/// Refuses now and then, for no longer than anybody would wait.
+fn hurried(name: &str) -> Resource {
+    let fault = Fault::refusal(Refusal::Tokens).retry_after(Duration::from_millis(300));
+    Resource::new(name).deployment(unlimited().fails(0.05, fault))
+}
+
+fn hurried_ptu() -> Resource {
+    let fault = Fault::refusal(Refusal::Utilization).retry_after(Duration::from_millis(43));
+    Resource::new("a").deployment(Deployment::ptu(MODEL, Ptu::new(1e8)).fails(0.05, fault))
 }
 
 fn refusing_connections(name: &str) -> Resource {
