@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tower_spillover::{BackendPool, Gate, Sticky, smart_fallback::SpillBudget};
+use tower_spillover::{BackendPool, Gate, Sticky, smart_fallback::SpillBudget, wait::WaitQueue};
 
 use crate::config::Config;
 
@@ -24,5 +24,7 @@ pub struct RunningModel {
     pub gate: Option<Gate>,
     pub ptu: Option<BackendPool>,
     pub standard: Option<BackendPool>,
+    /// Those that wait for Standard to reopen.
+    pub standard_queue: WaitQueue,
     pub spill_budget: Option<SpillBudget>,
 }

@@ -36,7 +36,7 @@ fn cooldown(model: &RunningModel, record: &mut Record<'_>) {
     }
 }
 
-pub(crate) const GAUGES: [Gauge; 7] = [
+pub(crate) const GAUGES: [Gauge; 8] = [
     Gauge {
         name: "gate.level",
         help: "Weighted tokens above the PTU's limit; absent while it has room",
@@ -59,11 +59,21 @@ pub(crate) const GAUGES: [Gauge; 7] = [
     },
     Gauge {
         name: "gate.waiting",
-        help: "Requests in the queue",
+        help: "Requests that wait for the PTU",
         unit: "{request}",
         read: |model, record| {
             if let Some(gate) = &model.gate {
                 record(&[], gate.waiting() as f64);
+            }
+        },
+    },
+    Gauge {
+        name: "standard.waiting",
+        help: "Requests that wait for a Standard backend to reopen",
+        unit: "{request}",
+        read: |model, record| {
+            if model.standard.is_some() {
+                record(&[], model.standard_queue.waiting() as f64);
             }
         },
     },

@@ -18,6 +18,7 @@ use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_spillover::{
     Backend as PoolBackend, BackendPool, Gate, MaxWait, RegionRotateLayer, Served,
     SmartFallbackLayer, Sticky, azure::Usage, gate::Mode, smart_fallback::SpillBudget,
+    wait::WaitQueue,
 };
 
 use super::*;
@@ -64,6 +65,7 @@ fn running() -> Snapshot {
         gate: Some(Gate::new()),
         ptu: Some(pool(&ptu)),
         standard: Some(pool(&standard)),
+        standard_queue: WaitQueue::new(),
         spill_budget: Some(SpillBudget::requests(7, Duration::from_secs(60))),
     };
     let model = Model {
@@ -197,6 +199,7 @@ async fn a_spilled_request_is_counted_where_somebody_would_look_for_it() {
          backend=\"sweden\"} 0.0",
         "spillover_gate_waiting{model=\"gpt-4o\"} 0.0",
         "spillover_gate_mode{model=\"gpt-4o\",mode=\"adaptive\"} 1.0",
+        "spillover_standard_waiting{model=\"gpt-4o\"} 0.0",
         "spillover_spill_budget_left{model=\"gpt-4o\"} 7.0",
         "spillover_time_to_head_seconds_bucket{le=\"0.05\",model=\"gpt-4o\",\
          decision=\"standard\"} 1",
@@ -261,6 +264,7 @@ async fn the_status_names_models_backends_and_clients_and_no_key() {
     assert_eq!(status["clients"], serde_json::json!(["team-a"]));
     let model = &status["models"]["gpt-4o"];
     assert_eq!(model["gate"]["mode"], "adaptive");
+    assert_eq!(model["standard_waiting"], 0);
     assert_eq!(model["spill_budget_left"], 7.0);
     let ptu = &model["backends"][0];
     assert_eq!((&ptu["name"], &ptu["tier"]), (&"ptu-east".into(), &"ptu".into()));

@@ -91,13 +91,22 @@ fn running_model(
     let kept_gate = last
         .filter(|(settings, _)| model.ptu == settings.ptu && model.gate == settings.gate)
         .and_then(|(_, running)| running.gate.clone());
-    let has_both = ptu.is_some() && standard.is_some();
-    let gate = kept_gate.or_else(|| has_both.then(|| gate::gate(&model.gate)));
+    let gate = kept_gate.or_else(|| ptu.is_some().then(|| gate::gate(&model.gate)));
+    let standard_queue = last
+        .filter(|(settings, _)| model.standard == settings.standard)
+        .map(|(_, running)| running.standard_queue.clone());
     let spill_budget = last
         .filter(|(settings, _)| model.spill_budget == settings.spill_budget)
         .and_then(|(_, running)| running.spill_budget.clone())
         .or_else(|| model.spill_budget.as_ref().map(gate::spill_budget));
-    Ok(RunningModel { name: name.to_owned(), gate, ptu, standard, spill_budget })
+    Ok(RunningModel {
+        name: name.to_owned(),
+        gate,
+        ptu,
+        standard,
+        standard_queue: standard_queue.unwrap_or_default(),
+        spill_budget,
+    })
 }
 
 /// The last pool if its backends are the same.

@@ -9,10 +9,11 @@ use tower::{
 };
 use tower_spillover::{
     BackendPool, FirstTokenLayer, InspectLayer, LimitAttemptsLayer, RegionRotateLayer,
-    ResponseBody, SmartFallback, SmartFallbackLayer, Sticky,
+    ResponseBody, SmartFallback, SmartFallbackLayer, Sticky, WaitLayer,
     inspect::Inspect,
     policy::{CooldownPolicy, MoveOn},
     region_rotate::RegionRotate,
+    wait::Wait,
 };
 
 use super::{
@@ -25,7 +26,7 @@ use super::{
     request_body::RequestBody,
 };
 use crate::{
-    config::{Inspection, Model},
+    config::{Backend, Inspection, Model},
     snapshot::RunningModel,
 };
 
@@ -43,9 +44,9 @@ pub(crate) struct Stack {
 
 #[derive(Clone)]
 enum Tiers {
-    Both(Box<SmartFallback<Tier, Tier, KindOf>>),
-    Ptu(Tier),
-    Standard(Tier),
+    /// The PTU first, with Standard behind it or nothing.
+    Ptu(Box<SmartFallback<Tier, Tier, KindOf>>),
+    Standard(Wait<Tier>),
 }
 
 pub(crate) type Answer = Response<AnswerBody>;
@@ -72,26 +73,30 @@ impl Stack {
         let rotating = rotating.context_length(steering.rotate_long_context);
         let spilling = spilling.context_length(steering.spill_long_context);
         let tier = |pool: &BackendPool| tier(model, rotating.clone(), pool.clone());
-        let alone = |pool: &BackendPool| match sticky {
-            Some(sticky) => tier(pool).sticky(sticky.clone()),
-            None => tier(pool),
-        };
         let leaf = leaf(upstream, steering.inspect.as_ref());
         let tiers = match (&running.ptu, &running.standard) {
-            (Some(ptu), Some(standard)) => {
-                // A PTU has one service tier; what is flex is to reach Standard as such.
-                let ptu = tier(ptu).flex_as_default(false);
-                let layer = both(model, running, ptu, tier(standard)).move_on(spilling);
+            (Some(ptu), standard) => {
+                let layer = match standard {
+                    // A PTU has one service tier; what is flex is to reach Standard as such.
+                    Some(standard) => {
+                        SmartFallbackLayer::new(tier(ptu).flex_as_default(false), tier(standard))
+                    }
+                    None => SmartFallbackLayer::alone(tier(ptu)),
+                };
+                let layer = ptu_first(model, running, layer).move_on(spilling);
                 let layer = match sticky {
                     Some(sticky) => layer.sticky(sticky.clone()),
                     None => layer,
                 };
-                Tiers::Both(Box::new(layer.layer(leaf)))
+                Tiers::Ptu(Box::new(layer.layer(leaf)))
             }
-            (Some(ptu), None) => Tiers::Ptu(alone(ptu).layer(leaf)),
             (None, standard) => {
-                let pool = standard.as_ref().expect("a model has a tier");
-                Tiers::Standard(alone(pool).layer(leaf))
+                let tier = tier(standard.as_ref().expect("a model has a tier"));
+                let tier = match sticky {
+                    Some(sticky) => tier.sticky(sticky.clone()),
+                    None => tier,
+                };
+                Tiers::Standard(patient(model, running).layer(tier.layer(leaf)))
             }
         };
         let limit = steering.max_attempts.map(LimitAttemptsLayer::new);
@@ -108,21 +113,21 @@ impl Stack {
         }
         if let Some(layer) = &self.first_token {
             return match &self.tiers {
-                Tiers::Both(tiers) => {
+                Tiers::Ptu(tiers) => {
                     first_token::send(layer, self.limit, SmartFallback::clone(tiers), request).await
                 }
-                Tiers::Ptu(tier) | Tiers::Standard(tier) => {
+                Tiers::Standard(tier) => {
                     first_token::send(layer, self.limit, tier.clone(), request).await
                 }
             };
         }
         match (&self.tiers, self.limit) {
-            (Tiers::Both(tiers), None) => SmartFallback::clone(tiers).oneshot(request).await,
-            (Tiers::Both(tiers), Some(limit)) => {
+            (Tiers::Ptu(tiers), None) => SmartFallback::clone(tiers).oneshot(request).await,
+            (Tiers::Ptu(tiers), Some(limit)) => {
                 limit.layer(SmartFallback::clone(tiers)).oneshot(request).await
             }
-            (Tiers::Ptu(tier) | Tiers::Standard(tier), None) => tier.clone().oneshot(request).await,
-            (Tiers::Ptu(tier) | Tiers::Standard(tier), Some(limit)) => {
+            (Tiers::Standard(tier), None) => tier.clone().oneshot(request).await,
+            (Tiers::Standard(tier), Some(limit)) => {
                 limit.layer(tier.clone()).oneshot(request).await
             }
         }
@@ -131,7 +136,7 @@ impl Stack {
     /// What an answer of the first tier is called.
     pub(crate) const fn first_tier(&self) -> &'static str {
         match self.tiers {
-            Tiers::Both(_) | Tiers::Ptu(_) => "ptu",
+            Tiers::Ptu(_) => "ptu",
             Tiers::Standard(_) => "standard",
         }
     }
@@ -143,24 +148,17 @@ impl fmt::Debug for Stack {
     }
 }
 
-/// The layer of two tiers.
-fn both(
+/// The layer of a PTU, with its model's settings.
+fn ptu_first(
     model: &Model,
     running: &RunningModel,
-    ptu: TierLayer,
-    standard: TierLayer,
+    layer: SmartFallbackLayer<TierLayer, TierLayer>,
 ) -> SmartFallbackLayer<TierLayer, TierLayer> {
-    // What answers without an account of its own is called after its tier, or its only backend.
-    let name = |backends: &[crate::config::Backend], tier: &str| -> Arc<str> {
-        match backends {
-            [only] => (&*only.name).into(),
-            _ => tier.into(),
-        }
-    };
-    let mut layer = SmartFallbackLayer::new(ptu, standard)
+    let mut layer = layer
         .names(name(&model.ptu, "ptu"), name(&model.standard, "standard"))
         .max_wait(model.max_wait)
-        .longest_cooldown(model.longest_cooldown);
+        .longest_cooldown(model.longest_cooldown)
+        .fallback_queue(running.standard_queue.clone());
     if let Some(gate) = &running.gate {
         layer = layer.gate(gate.clone());
     }
@@ -171,6 +169,23 @@ fn both(
         layer = layer.spill_budget(budget.clone());
     }
     layer
+}
+
+/// The layer around Standard alone: it waits as a PTU's does.
+fn patient(model: &Model, running: &RunningModel) -> WaitLayer {
+    let layer = WaitLayer::new()
+        .name(name(&model.standard, "standard"))
+        .max_wait(model.max_wait)
+        .queue(running.standard_queue.clone());
+    classes(model).fold(layer, WaitLayer::class)
+}
+
+/// What answers without an account of its own is called after its tier, or its only backend.
+fn name(backends: &[Backend], tier: &str) -> Arc<str> {
+    match backends {
+        [only] => (&*only.name).into(),
+        _ => tier.into(),
+    }
 }
 
 fn tier(model: &Model, move_on: MoveOn<KindOf>, pool: BackendPool) -> TierLayer {
