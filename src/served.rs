@@ -328,15 +328,6 @@ impl Attempt {
         Self { backend, at, status, outcome, reason: None }
     }
 
-    /// Notes what came of it in the end.
-    pub(crate) fn set_result<R, E>(&mut self, result: &Result<Response<R>, E>) {
-        self.status = result.as_ref().ok().map(Response::status);
-        self.outcome = match result {
-            Ok(_) => Outcome::Answered,
-            Err(_) => Outcome::Failed,
-        };
-    }
-
     /// With why the backend refused, where that is known.
     pub(crate) fn because(mut self, reason: Option<Reason>) -> Self {
         self.reason = reason;

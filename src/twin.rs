@@ -49,6 +49,11 @@ impl Twin {
         Self { pair: Arc::clone(&self.pair), is_second: !self.is_second }
     }
 
+    /// Whether it began since the other one was late.
+    pub(crate) const fn is_second(&self) -> bool {
+        self.is_second
+    }
+
     /// Leaves it in the `extensions` of its request.
     pub(crate) fn insert_in(self, extensions: &mut Extensions) {
         extensions.get_or_insert_with(|| AttemptBudget::at_most(u32::MAX)).set_twin();
@@ -72,12 +77,11 @@ impl Twin {
         course.begun = course.begun.wrapping_add(1);
     }
 
-    /// Notes what came of the attempt under way, if there is one.
-    pub(crate) fn end(&self, change: impl FnOnce(&mut Attempt)) {
+    /// Notes what the attempt under way came to.
+    pub(crate) fn end(&self, attempt: Attempt) {
         let mut course = self.course();
-        if let Some((_, _, mut attempt)) = course.under_way.take() {
-            change(&mut attempt);
-            course.ended.push(attempt);
+        if let Some((_, _, begun)) = course.under_way.take() {
+            course.ended.push(attempt.begun(begun.at()));
         }
     }
 

@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use super::{
     layer::{Config, Limit},
-    watch::{Second, Sending, Watch},
+    sendings::{Second, Sending, Sendings},
 };
 use crate::{TryCloneBody, clock, request_copy::SavedRequest, twin::Twin};
 
@@ -30,18 +30,18 @@ pin_project! {
         #[pin]
         first: Option<S::Future>,
         // Boxed, so that a request whose first token is not awaited carries nothing for it.
-        watch: Option<Box<Watch<S, B>>>,
+        sendings: Option<Box<Sendings<S, B>>>,
     }
 }
 
 impl<S: Service<Request<B>>, B> ResponseFuture<S, B> {
     /// That of a request which may take its time.
     pub(super) const fn plain(first: S::Future) -> Self {
-        Self { first: Some(first), watch: None }
+        Self { first: Some(first), sendings: None }
     }
 
     /// The future of a call of `inner`, which was polled ready.
-    pub(super) fn watched(
+    pub(super) fn hurried(
         mut inner: S,
         config: Arc<Config>,
         limit: Limit,
@@ -57,8 +57,8 @@ impl<S: Service<Request<B>>, B> ResponseFuture<S, B> {
             SavedRequest::Nothing => Self::plain(inner.call(request)),
             copy => {
                 let first = Some(inner.call(request));
-                let watch = Watch::new(inner, config, limit, copy, &twin, now);
-                Self { first, watch: Some(Box::new(watch)) }
+                let sendings = Sendings::new(inner, config, limit, copy, &twin, now);
+                Self { first, sendings: Some(Box::new(sendings)) }
             }
         }
     }
@@ -73,30 +73,30 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Some(watch) = this.watch else {
+        let Some(both) = this.sendings else {
             return this.first.as_pin_mut().expect("it is never dropped").poll(cx);
         };
         if let Some(first) = this.first.as_mut().as_pin_mut()
             && let Poll::Ready(result) = first.poll(cx)
         {
             this.first.set(None);
-            if let Some(result) = watch.ended(Sending::First, result, false) {
+            if let Some(result) = both.ended(Sending::First, result, false) {
                 return Poll::Ready(result);
             }
         }
         loop {
-            match &mut watch.second {
+            match &mut both.second {
                 // NotYet => Readying | Never
                 Second::NotYet => {
-                    ready!(watch.poll_late(cx));
-                    watch.begin(clock::now());
+                    ready!(both.poll_late(cx));
+                    both.begin(clock::now());
                 }
                 // Readying => UnderWay | Never
-                Second::Readying => match ready!(watch.inner.poll_ready(cx)) {
-                    Ok(()) => watch.send(clock::now()),
+                Second::Readying => match ready!(both.inner.poll_ready(cx)) {
+                    Ok(()) => both.send(clock::now()),
                     Err(error) => {
                         let is_first_left = this.first.is_some();
-                        let ended = watch.ended(Sending::Second, Err(error), is_first_left);
+                        let ended = both.ended(Sending::Second, Err(error), is_first_left);
                         if let Some(result) = ended {
                             return Poll::Ready(result);
                         }
@@ -106,12 +106,12 @@ where
                 Second::UnderWay(second) => match second.as_mut().poll(cx) {
                     Poll::Ready(result) => {
                         let is_first_left = this.first.is_some();
-                        if let Some(result) = watch.ended(Sending::Second, result, is_first_left) {
+                        if let Some(result) = both.ended(Sending::Second, result, is_first_left) {
                             return Poll::Ready(result);
                         }
                     }
                     Poll::Pending => {
-                        if this.first.is_some() && watch.poll_moved_on(cx).is_ready() {
+                        if this.first.is_some() && both.poll_moved_on(cx).is_ready() {
                             this.first.set(None);
                         }
                         return Poll::Pending;

@@ -70,6 +70,11 @@ use crate::{Priority, policy::RetryBudget};
 /// neither with `background` nor with a `conversation`, and nothing that a resource would then hold
 /// twice, like a file or a batch.
 ///
+/// # What a pool learns from it
+///
+/// If another backend of the pool answers, a late first token counts as a failure of its backend: one
+/// that is late as often as not is asked after its neighbours. It is not closed.
+///
 /// # Cost
 ///
 /// **Both attempts may be billed.** Azure charges a prompt that it has begun to process, and a

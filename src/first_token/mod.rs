@@ -3,7 +3,7 @@
 mod eligible;
 mod future;
 mod layer;
-mod watch;
+mod sendings;
 
 use std::{
     mem,
@@ -81,7 +81,7 @@ where
                 // The readied service takes the first attempt, and is readied again for the second.
                 let unreadied = self.inner.clone();
                 let inner = mem::replace(&mut self.inner, unreadied);
-                ResponseFuture::watched(inner, Arc::clone(&self.config), limit, request)
+                ResponseFuture::hurried(inner, Arc::clone(&self.config), limit, request)
             }
             None => ResponseFuture::plain(self.inner.call(request)),
         }

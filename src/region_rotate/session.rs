@@ -285,13 +285,14 @@ impl Session {
             }
         }
         self.record(&mut result, outcome);
-        if let Ok(response) = &mut result
-            && !response.status().is_success()
-        {
-            if self.member().is_callers() {
-                Refusal::absolve(response.extensions_mut());
+        if !result.as_ref().is_ok_and(|response| response.status().is_success()) {
+            self.end_beside_twin();
+            if let Ok(response) = &mut result {
+                if self.member().is_callers() {
+                    Refusal::absolve(response.extensions_mut());
+                }
+                self.hand_on_spills(response);
             }
-            self.hand_on_spills(response);
         }
         self.sign(result, is_kept)
     }

@@ -17,7 +17,8 @@ use http_body::{Body, Frame};
 use http_body_util::Full;
 use tower::{Layer, Service, ServiceExt, retry::RetryLayer};
 use tower_spillover::{
-    Backend, BackendPool, RegionRotateLayer, RetryAfterPolicy, SmartFallbackLayer, TryCloneBody,
+    Backend, BackendPool, FirstTokenLayer, RegionRotateLayer, RetryAfterPolicy, SmartFallbackLayer,
+    TryCloneBody, first_token::Limit,
 };
 
 use crate::leaf::{Answer, CLASSIC, Leaf, Put};
@@ -75,6 +76,16 @@ async fn the_last_backend_of_a_pool_gets_the_request_itself() {
         assert_eq!(clones(rotate(["a", "b", "c"]).layer(leaf.clone())).await, cloned);
         assert_eq!(clones(rotate(["a", "b"]).max_attempts(1).layer(leaf.clone())).await, 0);
         assert_eq!(clones(rotate(["a"]).layer(leaf)).await, 0, "there is no other one");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_may_be_late_is_cloned_once_more() {
+    let leaf = Leaf::playing([Answer::ok()]);
+    let limit = Limit::hedge_after(std::time::Duration::from_secs(8));
+    for (limit, cloned) in [(Some(limit), 1), (None, 0)] {
+        let service = FirstTokenLayer::new(limit).layer(rotate(["a"]).layer(leaf.clone()));
+        assert_eq!(clones(service).await, cloned);
     }
 }
 

@@ -234,6 +234,25 @@ fn ordered<const N: usize>(names: [&str; N]) -> RegionRotateLayer {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_backend_that_is_late_again_and_again_is_asked_after_its_neighbours() {
+    let leaf = leaf([("a", slow(60_000)), ("b", slow(1_000))]);
+    let layer = FirstTokenLayer::new(MOVES_ON).budget(RetryBudget::new(1_000, 0.0));
+    let service = layer.layer(ordered(["a", "b"]).layer(leaf.clone()));
+    // Four in a second, for a minute and a half.
+    let mut calls = Vec::new();
+    for _ in 0..360 {
+        calls.push(tokio::spawn(service.clone().oneshot(request())));
+        pass(ms(250)).await;
+    }
+    let mut late = Vec::new();
+    for call in calls {
+        late.push(account(&call.await.unwrap().unwrap()).late().is_some());
+    }
+    let of = |part: &[bool]| part.iter().filter(|late| **late).count();
+    assert!(of(&late[120..]) <= 6, "one at a time finds out: {late:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_is_sent_a_second_time_once() {
     for limit in [MOVES_ON, HEDGES] {
         let leaf = leaf([("a", slow(90_000)), ("b", slow(90_000)), ("c", slow(0))]);

@@ -58,7 +58,7 @@ impl Session {
         now: Instant,
         request: &dyn Load,
     ) -> bool {
-        self.leave_out_twin();
+        _ = self.leave_out_twin();
         self.goes_again(now)
             || (outcome != Outcome::Failed || self.affords_move(now, request))
                 && self.choose(now, request)

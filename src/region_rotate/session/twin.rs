@@ -18,15 +18,19 @@ impl Session {
         let twin = Twin::of(budget, overrides);
         let cold = ColdState { budget: Some(budget.clone()), twin, ..ColdState::default() };
         self.cold = Some(Box::new(cold));
-        self.leave_out_twin();
+        if let Some(late) = self.leave_out_twin()
+            && self.twin().is_some_and(Twin::is_second)
+        {
+            // If another backend of the pool answers, the late one is charged as if it had failed.
+            self.cold().suspects.push((late, None));
+        }
     }
 
-    /// Leaves out the backend that has the other sending now.
-    pub(super) fn leave_out_twin(&mut self) {
-        let pool = self.config.pool.id();
-        if let Some(taken) = self.twin().and_then(|twin| twin.taken_by_other(pool)) {
-            self.tried.insert(taken);
-        }
+    /// Leaves out the backend that has the other sending now, and gives it.
+    pub(super) fn leave_out_twin(&mut self) -> Option<usize> {
+        let taken = self.taken_by_twin()?;
+        self.tried.insert(taken);
+        Some(taken)
     }
 
     /// Tells that the chosen backend is sent the request.
@@ -43,16 +47,19 @@ impl Session {
         if let Some(twin) = self.twin()
             && let Some(last) = self.served.attempts().next_back()
         {
-            twin.end(|attempt| *attempt = last.clone().begun(attempt.at()));
+            twin.end(last.clone());
         }
     }
 
     /// Says of an answer of the pool's own where that would be another one but for the other sending.
     pub(super) fn note_twin<R>(&self, response: &mut Response<R>) {
-        let pool = self.config.pool.id();
-        if self.twin().and_then(|twin| twin.taken_by_other(pool)).is_some() {
+        if self.taken_by_twin().is_some() {
             Refusal::set_elsewhere(response);
         }
+    }
+
+    fn taken_by_twin(&self) -> Option<usize> {
+        self.twin()?.taken_by_other(self.config.pool.id())
     }
 
     fn twin(&self) -> Option<&Twin> {

@@ -1,4 +1,4 @@
-//! What is known of a request that may be sent twice: when that is due, and which answer counts.
+//! Both sendings of one request: when the second is due, and which answer counts.
 
 use std::{
     pin::Pin,
@@ -20,8 +20,8 @@ use crate::{
     request_copy::SavedRequest, served::Late, twin::Twin,
 };
 
-/// Everything but the first sending itself.
-pub(super) struct Watch<S: Service<Request<B>>, B> {
+/// Both sendings of a request, but for the future of the first.
+pub(super) struct Sendings<S: Service<Request<B>>, B> {
     /// Readied again before the second sending.
     pub(super) inner: S,
     pub(super) second: Second<S::Future>,
@@ -56,7 +56,7 @@ pub(super) enum Second<F> {
     Never,
 }
 
-impl<S, B, R> Watch<S, B>
+impl<S, B, R> Sendings<S, B>
 where
     S: Service<Request<B>, Response = Response<R>>,
     B: TryCloneBody,
@@ -124,7 +124,6 @@ where
             self.second = Second::Never;
         }
         if is_other_left && rank(&result) > Rank::Served {
-            self.twin(sending).end(|attempt| attempt.set_result(&result));
             self.spare = Some((sending, result));
             return None;
         }
@@ -145,7 +144,6 @@ where
             let (this, that) = (rank(&result), rank(&spare));
             // Of two that are alike, the second knows what became of the first.
             if that < this || (that == this && other == Sending::Second) {
-                self.twin(sending).end(|attempt| attempt.set_result(&result));
                 (sending, result) = (other, spare);
             }
         }
@@ -170,8 +168,8 @@ where
     }
 }
 
-impl<S: Service<Request<B>>, B> Watch<S, B> {
-    /// Watches the first sending, which `twin` was given to, of a request of which `request` is a copy.
+impl<S: Service<Request<B>>, B> Sendings<S, B> {
+    /// The first sending has begun, with `twin`; `request` is a copy of what was sent.
     pub(super) fn new(
         inner: S,
         config: Arc<Config>,
@@ -191,10 +189,6 @@ impl<S: Service<Request<B>>, B> Watch<S, B> {
             second_at: now,
             spare: None,
         }
-    }
-
-    const fn twin(&self, sending: Sending) -> &Twin {
-        &self.twins[sending as usize]
     }
 }
 
