@@ -57,7 +57,9 @@ use crate::{Priority, policy::RetryBudget};
 /// whole answers take.
 ///
 /// The time counts from when a backend was sent the request. What it waits at a
-/// [`Gate`](crate::Gate), for a backend to reopen or for a token to be fetched is not in it.
+/// [`Gate`](crate::Gate), for a backend to reopen or for a token to be fetched is not in it. A
+/// [`RegionRotateLayer`](crate::RegionRotateLayer) inside says when that is: without one nothing is
+/// ever late.
 ///
 /// # Where the second attempt goes
 ///

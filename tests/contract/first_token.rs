@@ -316,6 +316,24 @@ async fn a_spilled_request_that_is_late_goes_to_another_backend_of_its_tier_or_b
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_spilled_request_that_is_late_with_nowhere_else_goes_on_and_closes_no_tier() {
+    let leaf = leaf([("ptu", Answer::refused(60_000)), ("std", slow(AFTER + 5_000))]);
+    let tiers = SmartFallbackLayer::new(rotate(["ptu"]), rotate(["std"]));
+    let service = FirstTokenLayer::new(HEDGES).layer(tiers.layer(leaf.clone()));
+    let mut late = task::spawn(service.clone().oneshot(request()));
+    assert_pending!(late.poll());
+    advance(ms(AFTER)).await;
+    assert_pending!(late.poll());
+    let mut next = task::spawn(service.oneshot(request()));
+    assert_pending!(next.poll());
+    let hosts = ["ptu", "std", "std"].map(|name| format!("{name}.example"));
+    assert_eq!(leaf.hosts(), hosts, "the next one spills at once");
+    advance(ms(5_000)).await;
+    let served = assert_ready_ok!(late.poll());
+    assert_eq!(account(&served).to_string(), "ptu 429 (60000 ms), std 200; spilled");
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_there_is_nowhere_to_go_the_first_goes_on_and_the_budget_is_left() {
     let budget = RetryBudget::new(1, 0.0);
     let late = || FirstTokenLayer::new(MOVES_ON).budget(budget.clone());
