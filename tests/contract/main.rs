@@ -9,6 +9,7 @@ mod bounds;
 mod cancellation;
 mod cloning;
 mod either_tier;
+mod failing_pools;
 mod failures;
 mod first_token;
 mod gate;
