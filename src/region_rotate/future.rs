@@ -10,6 +10,7 @@ use std::{
 
 use http::{Request, Response, StatusCode};
 use pin_project_lite::pin_project;
+use tokio::time::Sleep;
 use tower_service::Service;
 
 use super::{RegionRotate, session::Session};
@@ -43,6 +44,8 @@ pin_project! {
         Attempting { #[pin] attempt: F },
         // The token for it is not here yet, or the service is not ready.
         Readying,
+        // No backend is left but those that could not be connected to. Nothing is held meanwhile.
+        Pausing { sleep: Pin<Box<Sleep>> },
         // No backend was open at the call; or, without a response, a refusal was returned.
         Closed { response: Option<Response<ResponseBody<R>>> },
     }
@@ -100,7 +103,7 @@ where
         let session = this.session;
         loop {
             match this.state.as_mut().project() {
-                // Attempting => Readying | Ready
+                // Attempting => Readying | Pausing | Ready
                 StateProj::Attempting { attempt } => {
                     let mut result = ready!(attempt.poll(cx));
                     let is_kept = this.request.is_kept();
@@ -114,13 +117,29 @@ where
                     let goes_on = is_kept
                         && (session.choose_after(outcome, now, request)
                             || session.go_on_again_as_default(outcome, now, this.request));
-                    if !goes_on {
+                    // The attempt is dropped here, before anything else starts.
+                    if goes_on {
+                        this.state.set(State::Readying);
+                    } else if session.has_unreached()
+                        && let Some(request) = this.request.whole()
+                        && let Some(until) = session.pause(now, request.extensions())
+                    {
+                        this.state.set(State::Pausing { sleep: clock::sleep_until(until) });
+                    } else {
                         let response = session.refused(now, outcome, result, this.request);
                         // The caller may keep the finished future.
                         this.state.set(State::Closed { response: None });
                         return Poll::Ready(response);
                     }
-                    // The attempt is dropped here, before anything else starts.
+                }
+                // Pausing => Readying | Ready
+                StateProj::Pausing { sleep } => {
+                    ready!(sleep.as_mut().poll(cx));
+                    let (now, request) = (session.resume(), &*this.request);
+                    if !session.choose(now, request) {
+                        let status = StatusCode::TOO_MANY_REQUESTS;
+                        return Poll::Ready(Ok(session.closed(now, status, request)));
+                    }
                     this.state.set(State::Readying);
                 }
                 // Readying => Attempting | Readying | Ready

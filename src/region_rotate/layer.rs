@@ -1,6 +1,6 @@
 //! The layer of the region pool: its settings, with their defaults.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::HeaderName;
 use tower_layer::Layer;
@@ -138,6 +138,7 @@ pub(super) struct RotateConfig {
     pub(super) pool: BackendPool,
     pub(super) cooldowns: CooldownPolicy,
     pub(super) max_attempts: usize,
+    pub(super) connect_patience: Duration,
     pub(super) move_on: MoveOn,
     pub(super) name_header: Option<HeaderName>,
     pub(super) routing: RoutingConfig,
@@ -152,6 +153,7 @@ impl RegionRotateLayer {
                 pool,
                 cooldowns: CooldownPolicy::default(),
                 max_attempts: usize::MAX,
+                connect_patience: Duration::ZERO,
                 move_on: MoveOn::new().context_length(MOVES_ON_CONTEXT_LENGTH),
                 name_header: None,
                 routing: RoutingConfig::default(),
@@ -175,6 +177,23 @@ impl<X> RegionRotateLayer<X> {
     #[must_use]
     pub fn max_attempts(mut self, attempts: usize) -> Self {
         self.config_mut().max_attempts = attempts.max(1);
+        self
+    }
+
+    /// How long a request may go on trying to connect, from its arrival, where no backend is left that it
+    /// could go to: after pauses of 20 ms, 40 ms and so on it asks those again that could not be
+    /// reached. An error of connecting executed nothing, and a server that restarts is back before
+    /// long; one that is known to be down for more than [a second](CooldownPolicy::failed) is not
+    /// waited for. It needs [`MoveOn::connect`], takes one move from its budget each time, and keeps to
+    /// [`MaxWait`](crate::MaxWait), [`Deadline`](crate::Deadline),
+    /// [`AttemptBudget`](crate::AttemptBudget) and [`max_attempts`](Self::max_attempts).
+    ///
+    /// Defaults to zero: as the primary of a [`SmartFallbackLayer`](crate::SmartFallbackLayer), a pool
+    /// that cannot be reached is to spill at once. For one that nothing comes after, a second rides out
+    /// most restarts.
+    #[must_use]
+    pub fn connect_patience(mut self, patience: Duration) -> Self {
+        self.config_mut().connect_patience = patience;
         self
     }
 
@@ -299,6 +318,7 @@ impl fmt::Debug for RotateConfig {
             .field("pool", &self.pool)
             .field("cooldowns", &self.cooldowns)
             .field("max_attempts", &self.max_attempts)
+            .field("connect_patience", &self.connect_patience)
             .field("move_on", &self.move_on)
             .field("name_header", &self.name_header)
             .field("routing", &self.routing)

@@ -5,6 +5,7 @@ mod after_failure;
 mod after_refusal;
 mod again;
 mod as_default;
+mod pause;
 mod spills;
 mod twin;
 mod unnameable;
@@ -74,6 +75,10 @@ struct ColdState {
     watch: Option<Watch<BackendPool>>,
     /// Backends that failed this request.
     failed: TriedSet,
+    /// Those of them that could not be connected to, since the last pause.
+    unreached: Vec<usize>,
+    /// How often the request paused, to try those again.
+    pauses: u32,
     /// Those of them that are charged with it if another backend answers.
     suspects: Vec<(usize, Option<Watch<BackendPool>>)>,
     /// The request is to be sent to the same backend again, where that is possible: with another token, or

@@ -24,6 +24,7 @@ mod probing;
 mod properties;
 mod readiness;
 mod reasons;
+mod reconnecting;
 mod reopening;
 mod replaying;
 mod retrying;

@@ -257,6 +257,11 @@ impl BackendPool {
         self.shared.cooldowns.fail(index, None, failure, now, rest);
     }
 
+    /// How often in a row the backend was found to fail.
+    pub(crate) fn was_found_failing(&self, index: usize, now: Instant) -> u32 {
+        self.shared.cooldowns.failures(index, now)
+    }
+
     /// The other backends that a refusal of this one concerns.
     pub(crate) fn quota_peers(&self, index: usize, scope: Scope) -> impl Iterator<Item = usize> {
         let own = self.member(index);

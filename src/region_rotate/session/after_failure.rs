@@ -19,6 +19,9 @@ impl Session {
         let cold = self.cold();
         cold.failed.insert(backend);
         let watch = cold.watch.take();
+        if failure == Failure::Connect {
+            cold.unreached.push(backend);
+        }
         if failure == Failure::Answer {
             cold.suspects.push((backend, watch));
         } else {

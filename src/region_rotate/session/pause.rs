@@ -1,0 +1,58 @@
+//! Tries backends again that could not be connected to, after a short pause.
+
+use std::time::{Duration, Instant};
+
+use http::Extensions;
+
+use super::Session;
+use crate::{clock, wait::RequestLimits};
+
+impl Session {
+    /// Whether there are backends to try again that could not be reached.
+    pub(in crate::region_rotate) fn has_unreached(&self) -> bool {
+        self.cold.as_ref().is_some_and(|cold| !cold.unreached.is_empty())
+    }
+
+    /// Until when the request pauses, before it tries again to connect to the backends that could not
+    /// be reached: twice as long each time, as far as the layer and the request have the patience.
+    /// `None` where there is none to try, or where one is known to be down for longer than a restart
+    /// takes.
+    pub(in crate::region_rotate) fn pause(
+        &mut self,
+        now: Instant,
+        overrides: &Extensions,
+    ) -> Option<Instant> {
+        let patience = self.config.connect_patience;
+        if patience.is_zero() || !self.may_attempt(self.served.attempts().len()) {
+            return None;
+        }
+        let pool = &self.config.pool;
+        let cold = self.cold.as_mut()?;
+        cold.unreached.retain(|&backend| pool.was_found_failing(backend, now) <= 1);
+        if cold.unreached.is_empty() {
+            return None;
+        }
+        let limits = RequestLimits::new(Duration::MAX, &[], overrides, self.arrival);
+        let until = now + FIRST_PAUSE.saturating_mul(1 << cold.pauses.min(16));
+        if until > self.arrival + patience || until > limits.deadline() {
+            return None;
+        }
+        if !self.config.move_on.withdraw() {
+            return None;
+        }
+        cold.pauses += 1;
+        cold.unreached.drain(..).for_each(|backend| self.tried.remove(backend));
+        self.since = now;
+        Some(until)
+    }
+
+    /// The request goes on after a pause, at the instant that is returned.
+    pub(in crate::region_rotate) fn resume(&mut self) -> Instant {
+        let now = clock::now();
+        self.served.add_wait(now.saturating_duration_since(self.since));
+        now
+    }
+}
+
+/// A server that restarts is back within a few of them, and one that only dropped a connection at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
