@@ -8,6 +8,8 @@ mod emulate;
 mod entra;
 #[cfg(unix)]
 mod first_token;
+#[cfg(unix)]
+mod homes;
 mod inspecting;
 mod load;
 #[cfg(unix)]

@@ -52,7 +52,8 @@ pub enum Stickiness {
     Off,
     /// The default: "not found" is what another resource would say.
     On {
-        /// Where requests go whose ids are not known. The first backend without.
+        /// The home of every client, where requests go whose ids are not known, too. Without, each client
+        /// has one by its name.
         default_backend: Option<String>,
     },
 }

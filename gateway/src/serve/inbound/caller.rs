@@ -9,7 +9,10 @@ use http::StatusCode;
 
 use crate::{
     config::{Client, Permissions},
-    serve::{refusal::Refusal, routing::allowed_models::AllowedModels},
+    serve::{
+        refusal::Refusal,
+        routing::{allowed_models::AllowedModels, client_home::ClientHome},
+    },
 };
 
 /// One client.
@@ -17,6 +20,7 @@ use crate::{
 pub(crate) struct Caller {
     pub(crate) name: String,
     pub(crate) models: AllowedModels,
+    pub(crate) home: ClientHome,
     pub(crate) class: Option<String>,
     pub(crate) may: Permissions,
     rate: Option<Rate>,
@@ -39,29 +43,30 @@ impl Caller {
         }
     }
 
-    /// The one client where no key is required.
-    pub(crate) fn open() -> Self {
+    /// The one client where no key is required, whatever key it sends.
+    pub(crate) fn open(home: impl Fn(&str, &AllowedModels) -> ClientHome) -> Self {
         let may =
             Permissions { max_wait: true, class: true, no_spill: true, trace: true, backend: true };
-        Self {
-            name: "open".to_owned(),
-            models: AllowedModels::default(),
-            class: None,
-            may,
-            rate: None,
-        }
+        let (name, models) = ("open".to_owned(), AllowedModels::default());
+        Self { home: home(&name, &models), name, models, class: None, may, rate: None }
     }
 
     /// At the same rate, it keeps what it used of it `before`.
-    pub(crate) fn new(client: &Client, before: Option<&Self>) -> Self {
+    pub(crate) fn new(
+        client: &Client,
+        home: impl Fn(&str, &AllowedModels) -> ClientHome,
+        before: Option<&Self>,
+    ) -> Self {
         let rate = client.requests_per_second.map(|per_second| {
             let kept = before.and_then(|caller| caller.rate.clone());
             kept.filter(|rate| rate.per_second.to_bits() == per_second.to_bits())
                 .unwrap_or_else(|| Rate::new(per_second))
         });
+        let models = AllowedModels::new(client.models.clone());
         Self {
+            home: home(&client.name, &models),
             name: client.name.clone(),
-            models: AllowedModels::new(client.models.clone()),
+            models,
             class: client.class.clone(),
             may: client.may,
             rate,

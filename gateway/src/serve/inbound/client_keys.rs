@@ -9,7 +9,10 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use super::caller::Caller;
 use crate::{
     config::{Client, Clients},
-    serve::refusal::Refusal,
+    serve::{
+        refusal::Refusal,
+        routing::{allowed_models::AllowedModels, client_home::ClientHome},
+    },
 };
 
 /// The clients of a configuration.
@@ -24,14 +27,19 @@ pub(crate) struct ClientKeys {
 
 impl ClientKeys {
     /// A client that is still there, at the same rate, keeps what it has used of it.
-    pub(crate) fn new(clients: &Clients, before: Option<&Self>) -> Self {
+    pub(crate) fn new(
+        clients: &Clients,
+        home: impl Fn(&str, &AllowedModels) -> ClientHome,
+        before: Option<&Self>,
+    ) -> Self {
         match clients {
             Clients::Open => {
-                Self { callers: vec![Arc::new(Caller::open())], keys: Vec::new(), is_open: true }
+                let caller = Arc::new(Caller::open(home));
+                Self { callers: vec![caller], keys: Vec::new(), is_open: true }
             }
             Clients::Keyed(clients) => {
                 let last = |client: &Client| Some(&**before?.named(&client.name)?);
-                let callers = clients.iter().map(|client| Caller::new(client, last(client)));
+                let callers = clients.iter().map(|client| Caller::new(client, &home, last(client)));
                 let keys = (0..)
                     .zip(clients)
                     .flat_map(|(place, client)| client.keys.iter().map(move |key| (*key, place)));
@@ -91,9 +99,14 @@ mod tests {
     use std::time::Instant;
 
     use http::HeaderValue;
+    use tower_spillover::sticky::Home;
 
     use super::*;
     use crate::config::Permissions;
+
+    fn homeless(client: &str, _: &AllowedModels) -> ClientHome {
+        ClientHome { home: Home::of(client), model: None }
+    }
 
     fn table() -> ClientKeys {
         let client = |name: &str, keys: &[&str]| Client {
@@ -106,6 +119,7 @@ mod tests {
         };
         ClientKeys::new(
             &Clients::Keyed(vec![client("a", &["a1", "a2"]), client("b", &["b1"])]),
+            homeless,
             None,
         )
     }
@@ -143,6 +157,7 @@ mod tests {
             requests_per_second: Some(2.0),
             may: Permissions::default(),
         };
-        assert!(!used(&ClientKeys::new(&Clients::Keyed(vec![client]), Some(&before))));
+        let clients = Clients::Keyed(vec![client]);
+        assert!(!used(&ClientKeys::new(&clients, homeless, Some(&before))));
     }
 }

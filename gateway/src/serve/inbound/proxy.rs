@@ -97,7 +97,7 @@ async fn exchange(
     guard.permit = Some(admission::enter(&gateway.concurrency, limits.concurrency)?);
     let mut control = Control::read(&head.headers, caller)?;
 
-    let allowed = &caller.models;
+    let (allowed, home) = (&caller.models, &caller.home);
     let is_in_body = route.source == ModelSource::Body;
     let known = match &route.source {
         ModelSource::Path(name) => {
@@ -129,9 +129,9 @@ async fn exchange(
         None => {
             let backend = control.backend.as_ref();
             let model = if is_in_body {
-                model_routing::by_body(routes, allowed, &mut request, backend, limits).await?
+                model_routing::by_body(routes, allowed, home, &mut request, backend, limits).await?
             } else {
-                model_routing::unnamed(routes, allowed, &request, backend)?
+                model_routing::unnamed(routes, allowed, home, &request, backend)?
             };
             permitted(guard, allowed, model)?
         }
@@ -142,6 +142,9 @@ async fn exchange(
     let named = control.backend.take().map(|named| named.of(&model)).transpose()?;
     if let Some(named) = named.flatten() {
         request.extensions_mut().insert(named);
+    }
+    if model.is_sticky() {
+        request.extensions_mut().insert(home.home.clone());
     }
     headers::strip_request(request.headers_mut());
     let trace = control.trace;

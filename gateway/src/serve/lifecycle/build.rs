@@ -12,7 +12,11 @@ use crate::{
     entra,
     serve::{
         inbound::{client_keys::ClientKeys, runtime::Runtime},
-        routing::routes::{ModelRoute, Routes, StickyScope},
+        routing::{
+            allowed_models::AllowedModels,
+            client_home::ClientHome,
+            routes::{ModelRoute, Routes, StickyScope},
+        },
         upstream::{
             client::UpstreamClient,
             gate,
@@ -67,9 +71,11 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
         models.insert(name.clone(), running);
     }
     let sticky = limited(sticky, &config.sticky);
-    let clients = ClientKeys::new(&config.clients, last.map(|last| &last.clients));
     let snapshot = Arc::new(Snapshot { config, models, sticky });
     let routes = Routes::new(Arc::clone(&snapshot), routes);
+    let home = |client: &str, allowed: &AllowedModels| ClientHome::new(client, allowed, &routes);
+    let clients = &snapshot.config.clients;
+    let clients = ClientKeys::new(clients, home, last.map(|last| &last.clients));
     Ok(Runtime { snapshot, clients, routes, upstream, tokens })
 }
 

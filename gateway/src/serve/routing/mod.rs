@@ -2,6 +2,7 @@
 
 pub(crate) mod allowed_models;
 mod body_model;
+pub(crate) mod client_home;
 pub(crate) mod model_list;
 pub(crate) mod model_routing;
 pub(crate) mod named_backend;

@@ -12,6 +12,7 @@ use tower_spillover::{
 use super::{
     allowed_models::AllowedModels,
     body_model::{BodyModel, asked_for},
+    client_home::ClientHome,
     named_backend::NamedBackend,
     routes::{ModelRoute, Routes},
 };
@@ -42,17 +43,27 @@ pub(crate) fn by_name(routes: &Routes, name: Option<&str>) -> Result<Arc<ModelRo
 }
 
 /// The model of a request that names none: the one whose backends hold what it refers to, if that
-/// is known, and the default otherwise.
+/// is known, else the default, else one that has the client's home.
 pub(crate) fn unnamed(
     routes: &Routes,
     allowed: &AllowedModels,
+    home: &ClientHome,
     request: &Request<RequestBody>,
     backend: Option<&NamedBackend>,
 ) -> Result<Arc<ModelRoute>, Refusal> {
     let may_be = |model: &str| allowed.contains(model);
-    match routes.holder(request, backend.map(NamedBackend::name), may_be).cloned() {
-        Some(route) => Ok(route),
-        None => by_name(routes, None),
+    if let Some(route) = routes.holder(request, backend.map(NamedBackend::name), may_be) {
+        return Ok(Arc::clone(route));
+    }
+    let is_for_default = routes.unnamed().is_some_and(|route| may_be(&route.model.name));
+    match &home.model {
+        Some(model)
+            if !is_for_default
+                && Operation::needs_no_model(request.method(), request.uri().path()) =>
+        {
+            Ok(Arc::clone(model))
+        }
+        _ => by_name(routes, None),
     }
 }
 
@@ -60,6 +71,7 @@ pub(crate) fn unnamed(
 pub(crate) async fn by_body(
     routes: &Routes,
     allowed: &AllowedModels,
+    home: &ClientHome,
     request: &mut Request<RequestBody>,
     backend: Option<&NamedBackend>,
     limits: &Limits,
@@ -93,7 +105,7 @@ pub(crate) async fn by_body(
                 bad(UNREADABLE)
             })
         }
-        BodyModel::Nothing => unnamed(routes, allowed, request, backend),
+        BodyModel::Nothing => unnamed(routes, allowed, home, request, backend),
         BodyModel::TwoModels => Err(Refusal::two_models()),
         BodyModel::Unreadable => Err(bad(UNREADABLE)),
     }

@@ -50,6 +50,11 @@ impl ModelRoute {
         self.model.ptu.as_ref()?.cooldowns().map(|(_, resting)| resting).min()?
     }
 
+    /// Where a client's home may be; `None` where nothing is kept together.
+    pub(crate) fn homes(&self) -> Option<Residents> {
+        self.sticky.as_ref().map(|scope| scope.sticky.homes(&scope.residents))
+    }
+
     /// Whether something that `request` refers to is known to be with one of its backends.
     fn holds(&self, request: &Request<RequestBody>) -> bool {
         let knows = |scope: &StickyScope| scope.sticky.knows(request, &scope.residents);
@@ -91,15 +96,19 @@ impl Routes {
         if self.snapshot.models.len() < 2 {
             return None;
         }
-        let others = self.names().filter_map(|name| self.by_name.get(name));
-        let mut routes = self.default.iter().chain(others);
-        routes.find(|route| {
+        self.default_first().find(|route| {
             may_be(&route.model.name)
                 && match backend {
                     Some(name) => route.is_sticky() && route.has_backend(name),
                     None => route.holds(request),
                 }
         })
+    }
+
+    /// All models, the default one before the others, and again among them.
+    pub(crate) fn default_first(&self) -> impl Iterator<Item = &Arc<ModelRoute>> {
+        let all = self.names().filter_map(|name| self.by_name.get(name));
+        self.default.iter().chain(all)
     }
 
     /// The models' own names, without aliases.

@@ -103,12 +103,11 @@ async fn what_is_unknown_or_unnamed_is_refused_in_azure_s_words() {
     assert_eq!(code(&error), "DeploymentNotFound");
     assert!(!error.contains("slow") && !error.contains("ptu"), "{error}");
 
-    let files = Request::get(format!("{}/openai/v1/files", scene.server.url));
-    let answer = scene.send(files.body(Full::default()).unwrap()).await;
+    let post = |path: &str, body: &'static str| scene.post(path).body(Full::from(body)).unwrap();
+    let answer = scene.send(post("/openai/v1/responses", r#"{"input":"Hello"}"#)).await;
     assert_eq!(answer.status(), StatusCode::NOT_FOUND);
     assert!(text(answer).await.contains("default_model"), "the remedy");
 
-    let post = |path: &str, body: &'static str| scene.post(path).body(Full::from(body)).unwrap();
     let answer = scene.send(post("/chat/completions", HELLO)).await;
     assert_eq!((answer.status(), code(&text(answer).await)), (StatusCode::NOT_FOUND, "404".into()));
     for body in ["{", r#"{"model":"gpt-4o","model":"slow"}"#] {
