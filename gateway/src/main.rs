@@ -34,6 +34,9 @@ enum Command {
         /// The configuration, as TOML.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// Fail on settings that do nothing, too, instead of warning of them.
+        #[arg(long)]
+        strict: bool,
     },
     /// Serve a configuration or, without one, a demonstration with its own Azure.
     Serve {
@@ -62,7 +65,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Check { config } => config::check(&config),
+        Command::Check { config, strict } => config::check(&config, strict),
         Command::Serve { config, listen } => serve::run(config.as_deref(), listen),
         Command::Emulate(args) => emulate::run(&args),
         Command::Load(args) => load::run(*args),

@@ -34,9 +34,14 @@ impl Folder {
     }
 
     fn check(&self, text: &str) -> Output {
+        self.check_as(text, &[])
+    }
+
+    fn check_as(&self, text: &str, arguments: &[&str]) -> Output {
         fs::write(self.0.join("c.toml"), text).expect("a file");
         Command::new(env!("CARGO_BIN_EXE_spillover"))
             .args(["check", "--config", "c.toml"])
+            .args(arguments)
             .current_dir(&self.0)
             .env_clear()
             .env("EAST_KEY", CANARY)
@@ -68,10 +73,11 @@ fn the_example_is_good_and_summed_up_in_a_line() {
     let output = Folder::new().check(include_str!("../../examples/spillover.toml"));
     let told = String::from_utf8(output.stdout).expect("text");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(
         told,
         "c.toml: ok; https://127.0.0.1:8080; models: embeddings (1 PTU, 1 Standard), \
-         gpt-4o (1 PTU, 2 Standard); clients: team-a\n"
+         gpt-4o (1 PTU, 3 Standard); clients: team-a\n"
     );
 }
 
@@ -94,6 +100,205 @@ fn expect_each(cases: &[(&str, &str, &str, &str)]) {
             .map(|line| line.splitn(4, ':').nth(3).expect("a place").trim_start())
             .collect();
         assert_eq!(told.join("\n"), *expected, "{model} {backend} {rest}");
+    }
+}
+
+#[test]
+fn what_does_nothing_is_told_and_is_an_error_only_where_that_is_asked_for() {
+    let folder = Folder::new();
+    // What is set, and the same with what makes it do something.
+    for (key, idle, busy) in [
+        (
+            "classes.c.spill",
+            Sample { rest: "[classes.c]\nspill = false", ..ONE },
+            Sample { model: PTU, rest: "[classes.c]\nspill = false", ..ONE },
+        ),
+        (
+            "classes.c.rank",
+            Sample { model: "max_wait = \"0s\"", rest: "[classes.c]\nrank = 1", ..ONE },
+            Sample { rest: "[classes.c]\nrank = 1", ..ONE },
+        ),
+        (
+            "classes.c.first_token",
+            Sample { rest: "[classes.c]\nfirst_token = \"off\"", ..ONE },
+            Sample {
+                model: "first_token = { after = \"8s\" }",
+                other: KEY,
+                rest: "[classes.c]\nfirst_token = \"off\"",
+                ..ONE
+            },
+        ),
+        (
+            "classes.c.first_token",
+            Sample { rest: "[classes.c]\nfirst_token = { after = \"8s\" }", ..ONE },
+            Sample { other: KEY, rest: "[classes.c]\nfirst_token = { after = \"8s\" }", ..ONE },
+        ),
+        (
+            "classes.c",
+            Sample { rest: "[classes.c]\n[clients.c]\nKEYS", ..ONE },
+            Sample { rest: "[classes.c]\n[clients.c]\nKEYS\nclass = \"c\"", ..ONE },
+        ),
+        (
+            "classes.c",
+            Sample { rest: "[classes.c]\n[clients.c]\nKEYS", ..ONE },
+            Sample { rest: "[classes.c]\n[clients.c]\nKEYS\nmay = [\"class\"]", ..ONE },
+        ),
+        (
+            "clients.c.may[0]",
+            Sample { rest: "[clients.c]\nKEYS\nmay = [\"class\"]", ..ONE },
+            Sample { rest: "[classes.d]\n[clients.c]\nKEYS\nmay = [\"class\"]", ..ONE },
+        ),
+        (
+            "clients.c.may[0]",
+            Sample { rest: "[clients.c]\nKEYS\nmay = [\"no-spill\"]", ..ONE },
+            Sample { model: PTU, rest: "[clients.c]\nKEYS\nmay = [\"no-spill\"]", ..ONE },
+        ),
+        (
+            "clients.c.may[0]",
+            Sample {
+                model: "sticky = false",
+                rest: "[clients.c]\nKEYS\nmay = [\"backend\"]",
+                ..ONE
+            },
+            Sample { rest: "[clients.c]\nKEYS\nmay = [\"backend\"]", ..ONE },
+        ),
+        (
+            "default_model",
+            Sample {
+                top: "default_model = \"m\"",
+                rest: "OTHER\n[clients.c]\nKEYS\nmodels = [\"n\"]",
+                ..ONE
+            },
+            Sample {
+                top: "default_model = \"n\"",
+                rest: "OTHER\n[clients.c]\nKEYS\nmodels = [\"n\"]",
+                ..ONE
+            },
+        ),
+        (
+            "entra",
+            Sample { rest: "[entra]\nkind = \"workload\"", ..ONE },
+            Sample { other: "auth = \"entra\"", rest: "[entra]\nkind = \"workload\"", ..ONE },
+        ),
+        (
+            "sticky",
+            Sample { top: "sticky.capacity = 9", model: "sticky = false", ..ONE },
+            Sample { top: "sticky.capacity = 9", ..ONE },
+        ),
+        (
+            "telemetry.service_name",
+            Sample { top: "telemetry.service_name = \"x\"", ..ONE },
+            Sample { top: "telemetry = { service_name = \"x\", otlp = \"http://c:4318\" }", ..ONE },
+        ),
+        (
+            "limits.replay",
+            Sample { top: "limits = { replay = \"9 MiB\", body = \"8 MiB\" }", ..ONE },
+            Sample { top: "limits = { replay = \"8 MiB\", body = \"8 MiB\" }", ..ONE },
+        ),
+        (
+            "models.m.failures",
+            Sample { model: "failures = [\"500\"]", ..ONE },
+            Sample { model: "failures = [\"500\"]", other: KEY, ..ONE },
+        ),
+        (
+            "models.m.rotate_on_failure",
+            Sample { model: "rotate_on_failure = true", ..ONE },
+            Sample { model: "rotate_on_failure = true", other: KEY, ..ONE },
+        ),
+        (
+            "models.m.sticky",
+            Sample { model: "sticky = { default_backend = \"a\" }", ..ONE },
+            Sample { model: "sticky = { default_backend = \"a\" }", other: KEY, ..ONE },
+        ),
+        (
+            "models.m.cache_affinity",
+            Sample { model: "cache_affinity = \"key\"", ..ONE },
+            Sample { model: "cache_affinity = \"key\"", other: KEY, ..ONE },
+        ),
+        (
+            "models.m.rotate_long_context",
+            Sample { model: "rotate_long_context = true", ..ONE },
+            Sample { model: "rotate_long_context = true", other: KEY, ..ONE },
+        ),
+        (
+            "models.m.standard[0].quota",
+            Sample { backend: "quota = \"q\", KEY", other: "quota = \"r\", KEY", ..ONE },
+            Sample { backend: "quota = \"q\", KEY", other: "quota = \"q\", KEY", ..ONE },
+        ),
+        (
+            "models.m.standard[0].region",
+            Sample {
+                backend: "region = \"East US\", KEY",
+                other: "region = \"eastus\", deployment = \"d\", KEY",
+                ..ONE
+            },
+            Sample {
+                backend: "region = \"East US\", KEY",
+                other: "region = \"eastus\", KEY",
+                ..ONE
+            },
+        ),
+        (
+            "models.m.standard[0].weight",
+            Sample { backend: "weight = 2, KEY", other: "priority = 2, KEY", ..ONE },
+            Sample { backend: "weight = 2, KEY", other: KEY, ..ONE },
+        ),
+        (
+            "models.m.standard[0].priority",
+            Sample { backend: "priority = 2, KEY", ..ONE },
+            Sample { backend: "priority = 2, KEY", other: KEY, ..ONE },
+        ),
+    ] {
+        for (text, is_idle) in [(idle.text(), true), (busy.text(), false)] {
+            let output = folder.check(&text);
+            let told = String::from_utf8(output.stderr).expect("text");
+            assert_eq!(output.status.code(), Some(0), "{text}\n{told}");
+            assert!(!output.stdout.is_empty() && !told.contains(CANARY), "{told}");
+            let is_told = told.lines().any(|line| {
+                let place = line.starts_with("warning: c.toml:");
+                place && line.contains(&format!(" {key}: does nothing")) && line.contains("; ")
+            });
+            assert_eq!(is_told, is_idle, "{key}\n{text}\n{told}");
+            let strict = folder.check_as(&text, &["--strict"]).status.code();
+            assert_eq!(strict, Some(if told.is_empty() { 0 } else { 2 }), "{told}");
+        }
+    }
+}
+
+/// A good file in which something may do nothing. `KEY` and `KEYS` are of a backend and of a client,
+/// `OTHER` is another model.
+struct Sample {
+    top: &'static str,
+    model: &'static str,
+    backend: &'static str,
+    /// A second backend, if there is one.
+    other: &'static str,
+    rest: &'static str,
+}
+
+const ONE: Sample = Sample { top: "", model: "", backend: KEY, other: "", rest: "" };
+const KEY: &str = "KEY";
+const PTU: &str = r#"ptu = [{ name = "p", endpoint = "https://p.example", KEY }]"#;
+
+impl Sample {
+    fn text(&self) -> String {
+        let Self { top, model, backend, other, rest } = self;
+        let open = if rest.contains("[clients") { "" } else { "clients.open = true" };
+        let second = match *other {
+            "" => String::new(),
+            other => format!(r#", {{ name = "b", endpoint = "https://b.example", {other} }}"#),
+        };
+        let text = format!(
+            "{top}\n{open}\n[models.m]\n{model}\nstandard = [\
+             {{ name = \"a\", endpoint = \"https://a.example\", {backend} }}{second}]\n{rest}\n"
+        );
+        let other = r#"models.n.standard = [{ name = "n", endpoint = "https://n.example", KEY }]"#;
+        let (other, rest) = match text.contains("OTHER") {
+            true => (other, text.replace("OTHER", "")),
+            false => ("", text),
+        };
+        let text = format!("{other}\n{rest}").replace("KEYS", "keys = [\"env:TEAM_A_KEY\"]");
+        text.replace("KEY }", "key = \"env:EAST_KEY\" }")
     }
 }
 

@@ -236,3 +236,16 @@ fn a_folder_in_which_a_log_grows_holds_no_change_up() {
 
 const KEPT: &str = "configuration not reloaded; the last one stays";
 const RELOADED: &str = "configuration reloaded";
+
+#[test]
+fn what_does_nothing_is_logged_at_the_start_and_at_a_reload() {
+    let scene = Scene::new("idle");
+    let text = scene.config(0) + "priority = 2\n";
+    scene.write(&text);
+    let gateway = Gateway::start(&scene.config);
+    let told = |gateway: &Gateway| gateway.log().matches("does nothing").count();
+    gateway.eventually(|gateway| told(gateway) == 1);
+    assert!(gateway.log().contains(r#""key":"models.text.standard[0].priority""#));
+    scene.write(&(text + "weight = 3\n"));
+    gateway.eventually(|gateway| told(gateway) == 3);
+}

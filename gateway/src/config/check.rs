@@ -10,8 +10,9 @@ use std::{
 use super::{Clients, Config, file::load};
 
 /// Loads the configuration at `path` and says on standard error everything that is wrong with it
-/// (exit status 2), or on standard output what it configures (0). Nothing listens.
-pub fn check(path: &Path) -> ExitCode {
+/// (exit status 2), or on standard output what it configures (0). On standard error it says, too, what
+/// does nothing, which is wrong where the check is `strict`. Nothing listens.
+pub fn check(path: &Path, strict: bool) -> ExitCode {
     // A reader that went away is no failure of the check.
     match load(path) {
         Err(problems) => {
@@ -19,6 +20,12 @@ pub fn check(path: &Path) -> ExitCode {
             ExitCode::from(2)
         }
         Ok(config) => {
+            for problem in &config.idle {
+                let _ = writeln!(io::stderr().lock(), "warning: {problem}");
+            }
+            if strict && !config.idle.is_empty() {
+                return ExitCode::from(2);
+            }
             let _ = writeln!(io::stdout().lock(), "{}: ok; {}", path.display(), Summary(&config));
             ExitCode::SUCCESS
         }

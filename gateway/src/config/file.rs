@@ -7,10 +7,11 @@ use toml::de::DeTable;
 use super::{
     Clients, Config, client,
     endpoint::strip_field,
+    idle,
     model::{self, Models},
     model_policy,
-    parse_context::{self, Contents, Environment, ParseContext},
-    problem::{Problem, Problems},
+    parse_context::{self, Contents, Environment, Findings, ParseContext},
+    problem::{self, Problem, Problems},
     server,
     toml::Section,
 };
@@ -81,8 +82,12 @@ fn read_text<'a>(
         });
         return (Err(Problems::new(problems.collect())), Contents::new());
     }
-    let config = config(&context, root.get_ref());
-    let (problems, contents) = context.finish();
+    let mut config = config(&context, root.get_ref());
+    if !context.is_wrong() {
+        idle::warn(Section::new(&context, String::new(), 0..0, Some(root.get_ref())), &config);
+    }
+    let Findings { problems, warnings, contents } = context.finish();
+    config.idle = problem::in_order(warnings);
     let result = if problems.is_empty() { Ok(config) } else { Err(Problems::new(problems)) };
     (result, contents)
 }
@@ -108,7 +113,18 @@ fn config<'a>(context: &'a ParseContext<'a>, root: &'a DeTable<'a>) -> Config {
     let clients: Clients = client::clients(root.section("clients"), &models, &classes);
     root.finish();
     let models = models.models;
-    Config { listen, limits, upstream, sticky, models, default_model, clients, entra, telemetry }
+    Config {
+        listen,
+        limits,
+        upstream,
+        sticky,
+        models,
+        default_model,
+        clients,
+        entra,
+        telemetry,
+        idle: Vec::new(),
+    }
 }
 
 /// Asks the library itself, after everything of which it is known what it would say.

@@ -5,6 +5,7 @@ mod client;
 mod endpoint;
 mod file;
 mod first_token;
+mod idle;
 mod model;
 mod model_policy;
 mod nearest;
@@ -24,7 +25,7 @@ mod tests;
 pub use self::{
     check::check,
     file::parse,
-    problem::Problems,
+    problem::{Problem, Problems},
     settings::{
         Auth, Backend, Budget, Class, Client, Clients, Config, Entra, EntraKind, Failure, Failures,
         FirstToken, GateSettings, Http2, Inspection, Limits, Listen, Model, MoveBudget,

@@ -23,13 +23,21 @@ pub(super) struct ParseContext<'a> {
     file: &'a Path,
     text: &'a str,
     environment: &'a Environment<'a>,
-    problems: RefCell<Vec<Problem>>,
-    contents: RefCell<Contents>,
+    found: RefCell<Findings>,
+}
+
+/// What was found in a file, and in those it refers to.
+#[derive(Default)]
+pub(super) struct Findings {
+    pub(super) problems: Vec<Problem>,
+    /// Of what is allowed, and does nothing.
+    pub(super) warnings: Vec<Problem>,
+    pub(super) contents: Contents,
 }
 
 impl<'a> ParseContext<'a> {
     pub(super) fn new(file: &'a Path, text: &'a str, environment: &'a Environment<'a>) -> Self {
-        Self { file, text, environment, problems: RefCell::default(), contents: RefCell::default() }
+        Self { file, text, environment, found: RefCell::default() }
     }
 
     pub(super) fn report(
@@ -39,11 +47,16 @@ impl<'a> ParseContext<'a> {
         text: impl Into<String>,
     ) {
         let problem = Problem::new(self.file, self.text, span, key.into(), text.into());
-        self.problems.borrow_mut().push(problem);
+        self.found.borrow_mut().problems.push(problem);
+    }
+
+    pub(super) fn warn(&self, span: Range<usize>, key: impl Into<String>, text: impl Into<String>) {
+        let warning = Problem::new(self.file, self.text, span, key.into(), text.into());
+        self.found.borrow_mut().warnings.push(warning);
     }
 
     pub(super) fn is_wrong(&self) -> bool {
-        !self.problems.borrow().is_empty()
+        !self.found.borrow().problems.is_empty()
     }
 
     pub(super) fn variable(&self, name: &str) -> Option<String> {
@@ -54,12 +67,12 @@ impl<'a> ParseContext<'a> {
     pub(super) fn read(&self, path: &str) -> io::Result<Vec<u8>> {
         let path = self.file.parent().unwrap_or_else(|| Path::new("")).join(path);
         let bytes = read(&path);
-        note(&mut self.contents.borrow_mut(), path, bytes.as_deref().ok());
+        note(&mut self.found.borrow_mut().contents, path, bytes.as_deref().ok());
         bytes
     }
 
-    pub(super) fn finish(self) -> (Vec<Problem>, Contents) {
-        (self.problems.into_inner(), self.contents.into_inner())
+    pub(super) fn finish(self) -> Findings {
+        self.found.into_inner()
     }
 }
 

@@ -26,15 +26,20 @@ pub struct Problem {
 }
 
 impl Problems {
-    pub(super) fn new(mut problems: Vec<Problem>) -> Self {
-        problems.sort_by_key(|problem| (problem.line, problem.column));
-        Self(problems)
+    pub(super) fn new(problems: Vec<Problem>) -> Self {
+        Self(in_order(problems))
     }
 
     #[cfg(test)]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Problem> {
         self.0.iter()
     }
+}
+
+/// The problems in the order of the file.
+pub(super) fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort_by_key(|problem| (problem.line, problem.column));
+    problems
 }
 
 impl Problem {
@@ -61,6 +66,11 @@ impl Problem {
         }
     }
 
+    /// Its file, line and column.
+    pub(crate) fn place(&self) -> String {
+        format!("{}:{}:{}", self.file.display(), self.line, self.column)
+    }
+
     /// A problem with the file as a whole.
     pub(super) fn whole(file: &Path, text: String) -> Self {
         Self::new(file, "", 0..0, String::new(), text)
@@ -69,8 +79,8 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, column, key, text } = self;
-        write!(f, "{}:{line}:{column}: ", file.display())?;
+        let Self { key, text, .. } = self;
+        write!(f, "{}: ", self.place())?;
         if !key.is_empty() {
             write!(f, "{key}: ")?;
         }

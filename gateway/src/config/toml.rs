@@ -137,6 +137,10 @@ impl<'a> Value<'a> {
         self.context.report(self.span.clone(), self.key.clone(), text);
     }
 
+    pub(super) fn warn(&self, text: impl Into<String>) {
+        self.context.warn(self.span.clone(), self.key.clone(), text);
+    }
+
     pub(super) fn text(&self) -> Option<&'a str> {
         match self.value {
             DeValue::String(text) => Some(text),

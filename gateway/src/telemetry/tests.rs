@@ -123,6 +123,7 @@ fn config(models: BTreeMap<String, Model>) -> Config {
         clients: Clients::Keyed(vec![client]),
         entra: None,
         telemetry: telemetry(None),
+        idle: Vec::new(),
     }
 }
 

@@ -6,6 +6,8 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 use tower_spillover::first_token::Limit;
 
+use super::Problem;
+
 pub use self::policy::{
     Failure, Failures, FirstToken, Inspection, MoveBudget, Steering, Stickiness, StickySettings,
 };
@@ -24,6 +26,8 @@ pub struct Config {
     pub clients: Clients,
     pub entra: Option<Entra>,
     pub telemetry: TelemetrySettings,
+    /// What was set and does nothing, in the order of the file.
+    pub idle: Vec<Problem>,
 }
 
 #[derive(Clone, Debug)]

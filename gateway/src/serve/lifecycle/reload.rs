@@ -22,6 +22,13 @@ pub(crate) fn reload(gateway: &Gateway, config: Config) -> Result<(), String> {
     Ok(())
 }
 
+/// Logs what is set at `gateway` and does nothing.
+pub(crate) fn log_idle(gateway: &Gateway) {
+    for problem in &gateway.runtime().config().idle {
+        tracing::warn!(target: TARGET, key = problem.key, place = %problem.place(), "{}", problem.text);
+    }
+}
+
 /// A server whose configuration can become another.
 pub(crate) struct Reload {
     gateway: Arc<Gateway>,
@@ -57,6 +64,7 @@ impl Reload {
         let applied = |loaded| match self.apply(loaded) {
             Ok(fixed) => {
                 tracing::info!(target: TARGET, "configuration reloaded");
+                log_idle(&self.gateway);
                 for key in fixed {
                     tracing::warn!(
                         target: TARGET,

@@ -12,7 +12,12 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
 
-use super::{demo, reload::Reload, server::Server, signals::End};
+use super::{
+    demo,
+    reload::{self, Reload},
+    server::Server,
+    signals::End,
+};
 use crate::{
     access_record::AccessRecord,
     config::{self, Config, Hangup},
@@ -53,6 +58,7 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
     let server = Server::start(config, Arc::new(Observed(telemetry.clone()))).await?;
     // To be looked at once more when it has stopped.
     let gateway = Arc::clone(&server.gateway);
+    reload::log_idle(&gateway);
     let watched = Arc::downgrade(&gateway);
     telemetry.watch(move || watched.upgrade().map(|gateway| gateway.snapshot()));
     if let Some(admin) = &server.admin_url {

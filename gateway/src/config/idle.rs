@@ -1,0 +1,218 @@
+//! Settings that do nothing beside the others: allowed, and told, each with its remedy.
+
+use super::{
+    Auth, Backend, Client, Clients, Config, Model, Stickiness,
+    toml::{Section, Value},
+};
+
+/// Warns of what does nothing in a file that was read as `config`.
+pub(super) fn warn(mut file: Section<'_>, config: &Config) {
+    sections(&mut file, config);
+    for (name, _, value) in file.section("classes").entries() {
+        class(name, &value, config);
+    }
+    for (name, _, value) in file.section("models").entries() {
+        if let (Some(section), Some(settings)) = (value.section(), config.models.get(name)) {
+            model(section, settings);
+        }
+    }
+    if let Clients::Keyed(clients) = &config.clients {
+        let mut section = file.section("clients");
+        section.get("open");
+        for (name, _, value) in section.entries() {
+            let settings = clients.iter().find(|client| client.name == name);
+            if let (Some(section), Some(settings)) = (value.section(), settings) {
+                client(section, settings, config);
+            }
+        }
+    }
+}
+
+fn sections(file: &mut Section<'_>, config: &Config) {
+    if config.limits.replay as u64 > config.limits.body
+        && let Some(replay) = file.section("limits").get("replay")
+    {
+        replay.warn("does nothing beyond `body`, which is lower; lower it, or raise `body`");
+    }
+    let is_entra = |backend: &Backend| backend.auth == Auth::Entra;
+    if let Some(entra) = file.get("entra")
+        && !config.models.values().flat_map(backends).any(is_entra)
+    {
+        entra.warn("does nothing: no backend has auth = \"entra\"; remove it, or add that");
+    }
+    let is_off = |model: &Model| model.steering.sticky == Stickiness::Off;
+    if let Some(sticky) = file.get("sticky")
+        && config.models.values().all(is_off)
+    {
+        sticky.warn("does nothing: every model has sticky = false; remove it, or that");
+    }
+    if config.telemetry.otlp.is_none()
+        && let Some(name) = file.section("telemetry").get("service_name")
+    {
+        name.warn("does nothing without a collector; remove it, or add `otlp`");
+    }
+    if let (Some(default), Some(value)) = (&config.default_model, file.get("default_model"))
+        && let Clients::Keyed(clients) = &config.clients
+        && !clients.iter().any(|client| may_use(client, default))
+    {
+        value.warn(
+            "does nothing: no client may use the model; remove it, or add it to one's `models`",
+        );
+    }
+}
+
+fn class(name: &str, value: &Value<'_>, config: &Config) {
+    let Some(mut section) = value.section() else { return };
+    let may_have = |client: &Client| client.may.class || client.class.as_deref() == Some(name);
+    let is_reached = match &config.clients {
+        Clients::Open => true,
+        Clients::Keyed(clients) => clients.iter().any(may_have),
+    };
+    if !is_reached {
+        let text = format!(
+            "does nothing: no client has this class or may name it; remove it, or give one \
+             class = {name:?} or may = [\"class\"]"
+        );
+        value.warn(text);
+    }
+    let models = || config.models.values();
+    if let Some(spill) = section.get("spill")
+        && !models().any(spills)
+    {
+        spill.warn("does nothing: no model has both tiers; remove it, or add the other tier");
+    }
+    let class = models().find_map(|model| model.classes.get(name));
+    if let Some(value) = section.get("first_token")
+        && let Some(first_token) = class.and_then(|class| class.first_token)
+    {
+        let has_limit = |model: &Model| model.steering.first_token.is_some();
+        if first_token.is_none() && !models().any(has_limit) {
+            value.warn("does nothing: no model has a limit; remove it, or give one `first_token`");
+        } else if !models().any(|model| backends(model).count() > 1) {
+            value.warn("does nothing: no model has a second backend; remove it, or add one");
+        }
+    }
+    let waits =
+        |model: &Model| !class.and_then(|class| class.max_wait).unwrap_or(model.max_wait).is_zero();
+    if let Some(rank) = section.get("rank")
+        && !models().any(waits)
+    {
+        rank.warn(
+            "does nothing: requests of this class never wait; remove it, or raise `max_wait`",
+        );
+    }
+}
+
+fn model(mut section: Section<'_>, model: &Model) {
+    let is_alone = backends(model).count() == 1;
+    let rotates = model.ptu.len() > 1 || model.standard.len() > 1;
+    let only = "does nothing: the model has one backend; remove it, or add another";
+    for key in ["failures", "rotate_on_failure"] {
+        if let Some(failures) = section.get(key).filter(|_| is_alone) {
+            failures.warn(only);
+        }
+    }
+    if let Some(sticky) = section.get("sticky")
+        && let Stickiness::On { default_backend: Some(_) } = model.steering.sticky
+        && is_alone
+    {
+        sticky.warn(only);
+    }
+    let each = "does nothing: each tier has one backend; remove it, or add another";
+    if let Some(affinity) = section.get("cache_affinity")
+        && model.steering.cache_affinity.is_some()
+        && !rotates
+    {
+        affinity.warn(each);
+    }
+    if let Some(long) = section.get("rotate_long_context")
+        && model.steering.rotate_long_context
+        && !rotates
+    {
+        long.warn(each);
+    }
+    for (key, tier) in [("ptu", &model.ptu), ("standard", &model.standard)] {
+        let values = section.get(key).and_then(|value| value.list()).unwrap_or_default();
+        for (index, (value, backend)) in values.iter().zip(tier).enumerate() {
+            let others = tier.iter().enumerate().filter(|(other, _)| *other != index);
+            let others: Vec<_> = others.map(|(_, other)| other).collect();
+            if let Some(section) = value.section() {
+                self::backend(section, backend, &others);
+            }
+        }
+    }
+}
+
+/// `others` are those of its tier.
+fn backend(mut section: Section<'_>, backend: &Backend, others: &[&Backend]) {
+    let shares = |is_shared: &dyn Fn(&Backend) -> bool| others.iter().any(|it| is_shared(it));
+    if let Some(quota) = section.get("quota")
+        && !shares(&|other| other.quota == backend.quota)
+    {
+        quota
+            .warn("does nothing: no other backend of the tier has it; remove it, or name it there");
+    }
+    if let Some(region) = section.get("region")
+        && !shares(&|other| same_region(backend, other))
+    {
+        region.warn(
+            "does nothing: no other backend of the tier has it with the same deployment; remove it, \
+             or name it there",
+        );
+    }
+    if let Some(weight) = section.get("weight")
+        && !shares(&|other| other.priority == backend.priority)
+    {
+        weight.warn(
+            "does nothing: no other backend of the tier has the same priority; remove it, or give \
+             one that",
+        );
+    }
+    if let Some(priority) = section.get("priority")
+        && others.is_empty()
+    {
+        priority.warn("does nothing: the tier has one backend; remove it, or add another");
+    }
+}
+
+fn client(mut section: Section<'_>, client: &Client, config: &Config) {
+    let models = || config.models.iter().filter(|(name, _)| may_use(client, name));
+    let is_sticky = |model: &Model| model.steering.sticky != Stickiness::Off;
+    let words = section.get("may").and_then(|value| value.list()).unwrap_or_default();
+    for word in words {
+        let problem = match word.text() {
+            Some("class") if config.models.values().all(|model| model.classes.is_empty()) => {
+                "there is no class; remove it, or add [classes.NAME]"
+            }
+            Some("no-spill") if !models().any(|(_, model)| spills(model)) => {
+                "none of the client's models has both tiers; remove it, or add the other tier"
+            }
+            Some("backend") if !models().any(|(_, model)| is_sticky(model)) => {
+                "none of the client's models is sticky; remove it, or sticky = false"
+            }
+            _ => continue,
+        };
+        word.warn(format!("does nothing: {problem}"));
+    }
+}
+
+fn backends(model: &Model) -> impl Iterator<Item = &Backend> {
+    model.ptu.iter().chain(&model.standard)
+}
+
+fn spills(model: &Model) -> bool {
+    !model.ptu.is_empty() && !model.standard.is_empty()
+}
+
+fn may_use(client: &Client, model: &str) -> bool {
+    client.models.as_ref().is_none_or(|models| models.iter().any(|name| name == model))
+}
+
+/// As the library compares them: the service says `East US 2` and means `eastus2`.
+fn same_region(one: &Backend, other: &Backend) -> bool {
+    let letters = |backend: &Backend| {
+        let region = backend.region.as_ref()?;
+        Some(region.replace(' ', "").to_ascii_lowercase())
+    };
+    letters(one) == letters(other) && one.deployment == other.deployment
+}
