@@ -7,7 +7,7 @@ use super::{
     draws::{mix, share},
     load::Traffic,
 };
-use spillover_emulator::{Deployment, Emulator, Pace, Ptu, Resource, Standard};
+use spillover_emulator::{Deployment, Emulator, Fault, Pace, Ptu, Resource, Standard};
 use tower_spillover::ConfigError;
 
 /// How large the PTU is.
@@ -30,6 +30,8 @@ pub(super) struct Plan {
     pub(super) processes: usize,
     pub(super) deal: Deal,
     pub(super) standard_rate: Option<f64>,
+    /// The share of the attempts that a deployment answers with 500.
+    pub(super) failures: f64,
     pub(super) pace: Pace,
     pub(super) standing: Duration,
     /// Whether refusals say how long to wait.
@@ -48,6 +50,7 @@ impl Default for Plan {
             processes: 1,
             deal: Deal::RoundRobin,
             standard_rate: None,
+            failures: 0.0,
             pace: Pace {
                 first_token: Duration::from_millis(200),
                 per_token: Duration::from_millis(5),
@@ -77,6 +80,7 @@ impl Plan {
         within("processes", self.processes as f64, 1.0, 4_096.0)?;
         within("max_wait in seconds", self.max_wait.as_secs_f64(), 0.0, 86_400.0)?;
         within("standing in seconds", self.standing.as_secs_f64(), 0.1, 86_400.0)?;
+        within("failures", self.failures, 0.0, 1.0)?;
         if let Some(rate) = self.standard_rate {
             within("standard_rate", rate, 1.0, 1e8)?;
         }
@@ -111,9 +115,14 @@ impl Plan {
             per_token: self.pace.per_token.mul_f64(1.3),
         };
         let ptu = Ptu::new(self.ptu_rate).bucket_seconds(self.bucket_seconds);
-        let ptu = Deployment::ptu(PTU, ptu).pace(self.pace);
+        let failing = |deployment: Deployment| match self.failures {
+            0.0 => deployment,
+            share => deployment.fails(share, Fault::status(500)),
+        };
+        let ptu = failing(Deployment::ptu(PTU, ptu).pace(self.pace));
         let regions = RESOURCES.map(|name| {
-            Resource::new(name).deployment(Deployment::standard(STANDARD, standard).pace(slower))
+            let standard = Deployment::standard(STANDARD, standard).pace(slower);
+            Resource::new(name).deployment(failing(standard))
         });
         let [first, rest @ ..] = regions;
         Emulator::new([first.deployment(ptu)].into_iter().chain(rest)).seed(self.seed)

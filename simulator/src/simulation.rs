@@ -122,6 +122,14 @@ impl Simulation {
         self
     }
 
+    /// Every deployment answers this share of the attempts (0 to 1) with 500, each by a draw of its
+    /// own. Defaults to 0. The oracles know no failures.
+    #[must_use]
+    pub const fn failures(mut self, share: f64) -> Self {
+        self.plan.failures = share;
+        self
+    }
+
     /// How fast answers are generated, which is when a PTU's estimates are corrected. Defaults to
     /// 200 ms until the first token and 5 ms for each that follows; Standard takes 1.3 times as
     /// long.

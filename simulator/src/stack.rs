@@ -19,7 +19,7 @@ use super::{
 use spillover_emulator::EmulatorError;
 use tower_spillover::{
     Backend, BackendPool, ConfigError, Gate, RegionRotateLayer, RetryAfterPolicy,
-    SmartFallbackLayer, backend::DeploymentLayer, gate::Mode,
+    SmartFallbackLayer, backend::DeploymentLayer, gate::Mode, policy::MoveOn,
 };
 
 /// A stack, whatever it is made of.
@@ -56,11 +56,13 @@ fn gated(gate: Gate, plan: &Plan, network: Network) -> Result<Stack, ConfigError
     Ok(boxed(layer.max_wait(plan.max_wait).layer(network)))
 }
 
-/// Two deployments of one resource and no memory, as in the reference script.
+/// Two deployments of one resource and no memory, as in the reference script, which spills after a
+/// 429 and after nothing else.
 fn script(
     max_wait: Duration,
 ) -> Result<SmartFallbackLayer<DeploymentLayer, DeploymentLayer>, ConfigError> {
-    Ok(SmartFallbackLayer::deployments(PTU, STANDARD)?.forgetful().max_wait(max_wait))
+    let script = SmartFallbackLayer::deployments(PTU, STANDARD)?.forgetful();
+    Ok(script.move_on(MoveOn::none()).max_wait(max_wait))
 }
 
 fn ptu() -> Result<RegionRotateLayer, ConfigError> {

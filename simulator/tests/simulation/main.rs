@@ -4,6 +4,7 @@ mod bars;
 mod command;
 mod degradation;
 mod determinism;
+mod failures;
 mod limited;
 mod physics;
 mod recovery;

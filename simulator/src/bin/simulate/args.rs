@@ -69,6 +69,10 @@ pub(crate) struct Args {
     /// `max_tokens` alike [default: no limit].
     #[arg(long, value_name = "TOKENS")]
     standard_rate: Option<f64>,
+    /// The share of the attempts that each deployment answers with 500, of which an oracle knows
+    /// nothing.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    failures: f64,
     /// How long a burst may last before its queue counts as standing, for the policies that
     /// control that.
     #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
@@ -146,7 +150,7 @@ impl Args {
         if let Some(rate) = self.standard_rate {
             simulation = simulation.standard_rate(rate);
         }
-        simulation.processes(self.processes)
+        simulation.failures(self.failures).processes(self.processes)
     }
 
     /// The settings that the report takes over too.
