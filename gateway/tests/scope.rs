@@ -75,7 +75,13 @@ fn a_day_for_a_huge_request_leaves_lighter_ones_alone_and_is_told_to_the_huge_on
     for light in [100, 10_000, 50_000] {
         assert_eq!(backend(&chat(&gateway, light)), (200, Some("east")));
     }
-    assert_eq!(chat(&gateway, 70_000).status(), 429, "about as heavy");
+    let heavy = chat(&gateway, 70_000);
+    assert_eq!(heavy.status(), 429, "about as heavy");
+    let decision = heavy.header("x-spillover-decision").unwrap();
+    assert!(
+        decision.starts_with("refused; ") && decision.contains("; closed-from=50"),
+        "{decision}"
+    );
     assert_eq!((east.asked().len(), sweden.asked().len()), (4, 1));
 }
 

@@ -57,8 +57,12 @@ fn decision(served: &Served, tier: &'static str) -> HeaderValue {
     // That a rate was exceeded goes without saying.
     let reason = access_record::last_reason(served)
         .filter(|reason| *reason != access_record::reason(Reason::Rate));
-    let is_plain =
-        attempts == 1 && served.waited().is_zero() && served.replayable() && reason.is_none();
+    let is_plain = attempts == 1
+        && served.waited().is_zero()
+        && served.replayable()
+        && reason.is_none()
+        && served.closed_from().is_none()
+        && !served.went_on_as_default();
     if is_plain && !served.spilled() {
         return HeaderValue::from_static(tier);
     }
@@ -79,6 +83,12 @@ fn decision(served: &Served, tier: &'static str) -> HeaderValue {
     if let Some(reason) = reason {
         text.push_str("; reason=");
         text.push_str(reason);
+    }
+    if let Some(tokens) = served.closed_from() {
+        _ = write!(text, "; closed-from={tokens}-tokens");
+    }
+    if served.went_on_as_default() {
+        text.push_str("; as-default-tier");
     }
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(tier))
 }
