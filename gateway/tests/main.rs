@@ -21,6 +21,8 @@ mod reload;
 mod renewal;
 mod requests;
 #[cfg(unix)]
+mod restarts;
+#[cfg(unix)]
 mod scope;
 mod serve;
 mod served;

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, ToSocketAddrs},
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -28,7 +28,15 @@ impl Witness {
     pub(crate) fn new(
         answer: impl Fn(&Asked) -> (u16, &'static str, String) + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on("127.0.0.1:0", answer)
+    }
+
+    /// The same, at an address of the test's.
+    pub(crate) fn on(
+        address: impl ToSocketAddrs,
+        answer: impl Fn(&Asked) -> (u16, &'static str, String) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
         let (kept, answer) = (Arc::clone(&asked), Arc::new(answer));

@@ -11,12 +11,16 @@ use std::{
 use http::{Request, Response, Uri, uri::Scheme};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{self, Client, connect::HttpConnector},
+    client::legacy::{
+        self, Client,
+        connect::{CaptureConnection, HttpConnector, capture_connection},
+    },
     rt::{TokioExecutor, TokioTimer},
 };
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 use tower::Service;
+use tower_spillover::backend::OnConnect;
 
 use super::{
     client_pool::{ClientPool, Download, StreamPermit},
@@ -109,12 +113,14 @@ impl Service<Request<RequestBody>> for UpstreamClient {
             (pool.first(), None)
         };
         let (progress, longest) = (request.body_mut().watch(), self.head_timeout);
+        let connecting = Connecting::of(&mut request);
         Sending {
             answer: client.request(request),
             timer: clock::sleep(longest),
             progress,
             longest,
             permit,
+            connecting,
             call,
         }
     }
@@ -131,6 +137,8 @@ pin_project! {
         // How long a backend may take once it has the request.
         longest: Duration,
         permit: Option<StreamPermit>,
+        // Set where it is news that the backend can be connected to.
+        connecting: Option<Box<Connecting>>,
         call: Option<Box<Call>>,
     }
 }
@@ -146,6 +154,10 @@ impl Future for Sending {
             }
             Poll::Ready(Err(error)) => Err(UpstreamError::Client(error)),
             Poll::Pending => loop {
+                // A connection stands once the answer's future was polled with it.
+                if this.connecting.as_ref().is_some_and(|connecting| connecting.stands()) {
+                    this.connecting.take().into_iter().for_each(|it| it.on_connect.connected());
+                }
                 ready!(this.timer.as_mut().poll(cx));
                 let now = clock::now();
                 let left =
@@ -162,6 +174,23 @@ impl Future for Sending {
             call.end(answer.map_err(UpstreamError::kind));
         }
         Poll::Ready(answer)
+    }
+}
+
+/// Finds out when a request has a connection, for the layers that wait for one.
+struct Connecting {
+    connection: CaptureConnection,
+    on_connect: OnConnect,
+}
+
+impl Connecting {
+    fn of(request: &mut Request<RequestBody>) -> Option<Box<Self>> {
+        let on_connect = request.extensions_mut().remove()?;
+        Some(Box::new(Self { connection: capture_connection(request), on_connect }))
+    }
+
+    fn stands(&self) -> bool {
+        self.connection.connection_metadata().is_some()
     }
 }
 

@@ -1,6 +1,6 @@
 //! A model's stack of layers: rotation within each tier, spillover from one to the other.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, Request, Response, header};
 use tower::{
@@ -73,15 +73,18 @@ impl Stack {
         let rotating = rotating.context_length(steering.rotate_long_context);
         let spilling = spilling.context_length(steering.spill_long_context);
         let tier = |pool: &BackendPool| tier(model, rotating.clone(), pool.clone());
+        // What nothing comes after is tried again where it cannot be reached.
+        let patience = CONNECT_PATIENCE.min(model.max_wait);
+        let last = |pool: &BackendPool| tier(pool).connect_patience(patience);
         let leaf = leaf(upstream, steering.inspect.as_ref());
         let tiers = match (&running.ptu, &running.standard) {
             (Some(ptu), standard) => {
                 let layer = match standard {
                     // A PTU has one service tier; what is flex is to reach Standard as such.
                     Some(standard) => {
-                        SmartFallbackLayer::new(tier(ptu).flex_as_default(false), tier(standard))
+                        SmartFallbackLayer::new(tier(ptu).flex_as_default(false), last(standard))
                     }
-                    None => SmartFallbackLayer::alone(tier(ptu)),
+                    None => SmartFallbackLayer::alone(last(ptu)),
                 };
                 let layer = ptu_first(model, running, layer).move_on(spilling);
                 let layer = match sticky {
@@ -91,7 +94,7 @@ impl Stack {
                 Tiers::Ptu(Box::new(layer.layer(leaf)))
             }
             (None, standard) => {
-                let tier = tier(standard.as_ref().expect("a model has a tier"));
+                let tier = last(standard.as_ref().expect("a model has a tier"));
                 let tier = match sticky {
                     Some(sticky) => tier.sticky(sticky.clone()),
                     None => tier,
@@ -216,5 +219,8 @@ fn leaf(upstream: &UpstreamClient, inspection: Option<&Inspection>) -> Leaf {
     }
     Either::Left(layer.layer(upstream.clone()))
 }
+
+/// How long a request goes on trying to connect where nothing else is left: most restarts take less.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) const BACKEND: HeaderName = HeaderName::from_static("x-spillover-backend");
