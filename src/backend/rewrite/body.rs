@@ -102,6 +102,7 @@ impl RequestReading {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use http_body_util::{Empty, Full};
 
     use super::*;
