@@ -8,7 +8,10 @@ use super::{
     deployment::Deployment,
     splice::{BodyEdits, Edited},
 };
-use crate::azure::fields::{BodyFields, Field};
+use crate::azure::{
+    error::without_mark,
+    fields::{BodyFields, Field},
+};
 
 /// Where the top-level `model` strings of a body are, in their order. One needs no allocation.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,15 +28,29 @@ impl ModelRanges {
     /// The scan is linear, does not recurse, and checks the grammar of the outermost object alone;
     /// what is wrong further inside is for the service to refuse.
     pub(super) fn find(body: &[u8], known: Option<&BodyFields>) -> Self {
-        let mut found = Self::Nowhere;
-        let is_whole = BodyFields::read_only(known, body, |field, _, scan| {
+        Self::find_from(0, body, known).unwrap_or_else(|| Self::find_behind_mark(body))
+    }
+
+    /// Those of a body that is no object from its first byte on: a reader may skip a byte order mark.
+    #[cold]
+    fn find_behind_mark(body: &[u8]) -> Self {
+        match body.len() - without_mark(body).len() {
+            0 => Self::Nowhere,
+            mark => Self::find_from(mark, body, None).unwrap_or_default(),
+        }
+    }
+
+    /// `None` when there is not one whole object from `start` on.
+    fn find_from(start: usize, body: &[u8], known: Option<&BodyFields>) -> Option<Self> {
+        let (mut found, text) = (Self::Nowhere, &body[start..]);
+        let is_whole = BodyFields::read_only(known, text, |field, _, scan| {
             let value = scan.skip()?;
-            if field == Field::Model && body[value.start] == b'"' {
-                found.push(value);
+            if field == Field::Model && text[value.start] == b'"' {
+                found.push(value.start + start..value.end + start);
             }
             Some(())
         });
-        if is_whole { found } else { Self::Nowhere }
+        is_whole.then_some(found)
     }
 
     /// The body with every `model` replaced, other bytes as they were; `None` when there is none, or
@@ -99,6 +116,7 @@ mod tests {
                 " \r\n{\t\"model\" :\n\"ptu \\\"eu\\\"\" , \"n\" : -1.5e+3 } \n",
             ),
             (r#"{"mod\u0065l":"a"}"#, r#"{"mod\u0065l":"ptu \"eu\""}"#),
+            ("\u{feff}{\"model\":\"a\"}", "\u{feff}{\"model\":\"ptu \\\"eu\\\"\"}"),
             (r#"{"\u006D\u006f\u0064el":"a"}"#, r#"{"\u006D\u006f\u0064el":"ptu \"eu\""}"#),
             (
                 r#"{"model":"a","m":{"model":"x"},"model":null,"model":"b"}"#,
@@ -139,7 +157,7 @@ mod tests {
         for body in [
             "",
             " ",
-            "\u{feff}{\"model\":\"a\"}",
+            "\u{feff}\u{feff}{\"model\":\"a\"}",
             r#"{"model":"a"}}"#,
             r#"{"model":"a"}{"model":"b"}"#,
             r#"{"model":"a",}"#,
