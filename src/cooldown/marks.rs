@@ -21,12 +21,8 @@ pub(crate) enum Closed {
 
 /// Until when which requests are refused. Each mark holds by itself: a long one for heavy requests
 /// closes no lighter ones, and a short one for light requests does not shorten it.
-#[derive(Debug)]
-pub(super) struct Marks {
-    kinds: [OnceLock<Box<KindMarks>>; KINDS],
-    /// The last instant at which any of them holds.
-    latest: AtomicU64,
-}
+#[derive(Debug, Default)]
+pub(super) struct Marks([OnceLock<Box<KindMarks>>; KINDS]);
 
 /// The marks of one kind of traffic.
 #[derive(Debug)]
@@ -56,13 +52,9 @@ pub(super) struct Mark {
 }
 
 impl Marks {
-    pub(super) fn new() -> Self {
-        Self { kinds: std::array::from_fn(|_| OnceLock::new()), latest: AtomicU64::new(0) }
-    }
-
     /// Closes a kind, or what is heavy of it, until then. A longer time that is known stays.
     pub(super) fn close(&self, traffic: Traffic, from: Option<Weight>, until: Until, said: Until) {
-        let Some(kind) = self.kinds.get(traffic as usize) else { return };
+        let Some(kind) = self.0.get(traffic as usize) else { return };
         let kind = kind.get_or_init(|| Box::new(KindMarks::new()));
         match from {
             None => raise(&kind.all, until),
@@ -73,16 +65,20 @@ impl Marks {
                 kind.marked.fetch_or(1 << weight.index(), Ordering::Relaxed);
             }
         }
-        raise(&self.latest, until);
     }
 
-    pub(super) fn latest(&self) -> Until {
-        Until::read(&self.latest)
+    /// Whether any of them closes `load`, which is of this kind.
+    pub(super) fn refuse(&self, now: u64, traffic: Traffic, load: &dyn Load) -> bool {
+        let kind = self.0.get(traffic as usize).and_then(OnceLock::get);
+        kind.is_some_and(|kind| {
+            Until::read(&kind.all).nanos() > now
+                || kind.marked.load(Ordering::Relaxed) != 0 && kind.of(load).until.nanos() > now
+        })
     }
 
     /// What closes this request for longest.
     pub(super) fn of(&self, load: &dyn Load) -> Mark {
-        let kind = self.kinds.get(load.traffic() as usize).and_then(OnceLock::get);
+        let kind = self.0.get(load.traffic() as usize).and_then(OnceLock::get);
         kind.map_or_else(Mark::default, |kind| kind.of(load))
     }
 }

@@ -21,7 +21,9 @@ pub(super) struct Slot {
     /// Nothing is known of the backend from this instant on: neither rest nor failure. It only grows,
     /// after what it stands for was written; zero for one that never refused nor failed.
     noted: AtomicU64,
-    /// Until when it refuses everything, and below that why; zero for a backend that never did.
+    /// Until when it refuses anything, and below that why; zero for a backend that never did.
+    latest: AtomicU64,
+    /// Until when it refuses everything.
     until: AtomicU64,
     /// Until when it refuses some of the traffic.
     marks: OnceLock<Box<Marks>>,
@@ -73,6 +75,7 @@ impl Slot {
     pub(super) fn new() -> Self {
         Self {
             noted: AtomicU64::new(0),
+            latest: AtomicU64::new(0),
             until: AtomicU64::new(0),
             marks: OnceLock::new(),
             circuit: Circuit::new(),
@@ -100,7 +103,11 @@ impl Slot {
     /// Whether another backend is better for `load`: this one refuses it or, where nothing is refused to
     /// it, refuses anything.
     fn is_worse(&self, now: u64, load: &dyn Load) -> bool {
-        self.latest().nanos() > now && (load.traffic() == Traffic::Free || self.refuses(now, load))
+        self.refuses_any(now)
+            && match load.traffic() {
+                Traffic::Free => true,
+                traffic => self.refuses_kind(now, traffic, load),
+            }
     }
 
     /// Whether there is anything to know of the backend.
@@ -117,7 +124,21 @@ impl Slot {
 
     /// Whether the backend refuses `load`.
     pub(super) fn refuses(&self, now: u64, load: &dyn Load) -> bool {
-        self.mark(load).until.nanos() > now
+        self.refuses_any(now)
+            && match load.traffic() {
+                Traffic::Free => false,
+                traffic => self.refuses_kind(now, traffic, load),
+            }
+    }
+
+    /// Whether it refuses anything.
+    fn refuses_any(&self, now: u64) -> bool {
+        Until::read(&self.latest).nanos() > now
+    }
+
+    fn refuses_kind(&self, now: u64, traffic: Traffic, load: &dyn Load) -> bool {
+        Until::read(&self.until).nanos() > now
+            || self.marks.get().is_some_and(|marks| marks.refuse(now, traffic, load))
     }
 
     /// What closes `load`.
@@ -130,28 +151,23 @@ impl Slot {
         if part.until > whole.until { part } else { whole }
     }
 
-    /// The last instant at which anything is refused.
-    fn latest(&self) -> Until {
-        let whole = Until::read(&self.until);
-        self.marks.get().map_or(whole, |marks| marks.latest().max(whole))
-    }
-
     /// How long anything goes on being refused.
     #[inline(never)]
     pub(super) fn remaining(&self, now: u64) -> Option<Duration> {
-        let left = self.latest().nanos().checked_sub(now).filter(|&left| left > 0);
+        let left = Until::read(&self.latest).nanos().checked_sub(now).filter(|&left| left > 0);
         left.map(Duration::from_nanos)
     }
 
     /// Closes what a refusal is about until then, unless a longer rest is already known. The service
     /// `said` how long it refuses that, which may be more than is believed.
     pub(super) fn close(&self, closed: Closed, until: Until, said: Until) {
-        let marks = || self.marks.get_or_init(|| Box::new(Marks::new()));
+        let marks = || self.marks.get_or_init(|| Box::default());
         match closed {
             Closed::Backend => raise(&self.until, until),
             Closed::Kind(traffic) => marks().close(traffic, None, until, until),
             Closed::From(traffic, weight) => marks().close(traffic, Some(weight), until, said),
         }
+        raise(&self.latest, until);
         self.note_until(until.nanos());
     }
 

@@ -153,8 +153,10 @@ impl Session {
         let cost = self.weigh(request);
         let closed = self.config.gate.closed_for(now, &self.load());
         if let Some(NextOpen { left, said, from, .. }) = closed {
-            let served = self.served.get_or_insert_with(|| Box::new(Served::new()));
-            served.set_closed_from(from);
+            if from.is_some() {
+                let served = self.served.get_or_insert_with(|| Box::new(Served::new()));
+                served.set_closed_from(from);
+            }
             return self.decide(Hint::After(left), said, now, request);
         }
         if traffic != Traffic::Tokens || !self.config.gate.is_adaptive() {
@@ -174,6 +176,9 @@ impl Session {
         request: &Request<B>,
     ) -> NextStep {
         self.note_wait(now);
+        if let Some(served) = &mut self.served {
+            served.set_closed_from(None);
+        }
         // Another request may have been refused meanwhile.
         self.start(now, request)
     }
