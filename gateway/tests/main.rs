@@ -34,4 +34,6 @@ mod strain;
 #[cfg(unix)]
 mod uploading;
 #[cfg(unix)]
+mod waiting;
+#[cfg(unix)]
 mod witness;

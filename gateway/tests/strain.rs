@@ -153,7 +153,8 @@ fn a_body_that_cannot_be_sent_again_gets_one_attempt_and_the_answer_says_so() {
         let head = "HTTP/1.1 429 Too Many Requests\r\nretry-after-ms: 20\r\nconnection: close\r\n";
         asked.answer(&format!("{head}content-length: 0\r\n\r\n"));
     });
-    let gateway = Gateway::start(&configured("once", &url, "limits.replay = \"16 KiB\""));
+    let settings = "limits.replay = \"16 KiB\"\n[models.text]\nmax_wait = \"0s\"";
+    let gateway = Gateway::start(&configured("once", &url, settings));
     let (answer, _) = upload(&gateway, 8 << 10);
     assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("attempts=2"), "{answer}");
     assert_eq!(count.swap(0, Relaxed), 2, "a short one moves on to the other backend");

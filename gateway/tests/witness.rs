@@ -152,7 +152,7 @@ pub(crate) fn refusing() -> Witness {
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests tell when something came")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
