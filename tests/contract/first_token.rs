@@ -25,7 +25,7 @@ use tower_spillover::{
     backend::{AccessToken, TokenFuture, TokenSource},
     classify::Outcome,
     first_token::Limit,
-    policy::RetryBudget,
+    policy::{MoveOn, RetryBudget},
     served::Late,
     smart_fallback::{Class, SpillBudget},
 };
@@ -225,6 +225,16 @@ async fn what_the_first_went_through_is_told_too() {
     assert_eq!(account(&response).to_string(), "a 429 (30000 ms), b late, c 200");
     let moved = u128::from(AFTER + 40);
     assert_eq!(asked(account(&response)), [("a", 0), ("b", 40), ("c", moved)], "anew with b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_only_the_tiers_move_is_told_of_both_sendings() {
+    let leaf = leaf([("a", Answer::status(500)), ("b", slow(60_000)), ("c", slow(2_000))]);
+    let primary = rotate(["a"]).move_on(MoveOn::none());
+    let tiers = SmartFallbackLayer::new(primary, ordered(["b", "c"]));
+    let service = FirstTokenLayer::new(MOVES_ON).layer(tiers.layer(leaf.clone()));
+    let response = send(&service, request()).await;
+    assert_eq!(account(&response).to_string(), "a 500, b late, a 500, c 200; spilled");
 }
 
 /// One priority for each backend.
