@@ -62,12 +62,13 @@ fn limit(section: &mut Section<'_>) -> Option<Limit> {
     let after = section
         .required("after", "it is when the first token is late, like after = \"8s\"")
         .and_then(|value| value.duration(LEAST, MOST));
-    let mode = section.get("mode").and_then(|value| value.one_of(&MODES));
-    Some(mode.unwrap_or(Limit::move_on_after as fn(_) -> _)(after?))
+    let hedges = section.get("mode").and_then(|value| value.one_of(&MODES)).unwrap_or(false);
+    let limit = if hedges { Limit::hedge_after } else { Limit::move_on_after };
+    after.map(limit)
 }
 
-const MODES: [(&str, fn(Duration) -> Limit); 2] =
-    [("move-on", Limit::move_on_after), ("hedge", Limit::hedge_after)];
+/// Whether both attempts run.
+const MODES: [(&str, bool); 2] = [("move-on", false), ("hedge", true)];
 /// No model is faster over a network.
 const LEAST: Duration = Duration::from_millis(50);
 /// Less than `inspect.preamble_time`, which is 30 s by default and at most: then a silent stream is the
