@@ -215,6 +215,7 @@ const OPERATIONS: &[Operation] = &[
     Operation::kept(&["conversations"], "conversations"),
     Operation::kept(&["containers"], "containers"),
     Operation::kept(&["skills"], "skills"),
+    Operation::kept(&["prompts"], "prompts"),
     Operation::kept(&["vector_stores"], "vector_stores"),
     Operation::kept(&["fine_tuning", "jobs"], "fine_tuning"),
     Operation::free(&["fine_tuning"], "fine_tuning").counted_as(Traffic::Stored),
@@ -230,8 +231,16 @@ const OPERATIONS: &[Operation] = &[
 ];
 
 /// The labels of those whose bodies name no model.
-const NAMELESS: [&str; 7] =
-    ["files", "uploads", "batches", "conversations", "containers", "vector_stores", "models"];
+const NAMELESS: [&str; 8] = [
+    "files",
+    "uploads",
+    "batches",
+    "conversations",
+    "containers",
+    "skills",
+    "vector_stores",
+    "models",
+];
 
 /// Those without output, with which every request that is weighed is compared.
 const SILENT: &[Operation] = &[EMBEDDINGS];
@@ -276,6 +285,7 @@ mod tests {
             ("videos/characters/char_1", Kind::Kept, Some("char_1")),
             ("containers/cntr_1/files/cfile_1", Kind::Kept, Some("cntr_1")),
             ("skills", Kind::Kept, None),
+            ("prompts/pmpt_1", Kind::Kept, Some("pmpt_1")),
             ("skills/skill_1/versions/2", Kind::Kept, Some("skill_1")),
             ("evals/eval_1/runs/evalrun_1", Kind::Kept, Some("eval_1")),
             ("images/edits", Kind::Shown, None),

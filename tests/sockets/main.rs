@@ -6,6 +6,7 @@ mod corpus;
 mod credentials;
 mod grpc;
 mod hidden_refusals;
+mod homes;
 mod keep_alive;
 mod refusals;
 mod slow_upstreams;
