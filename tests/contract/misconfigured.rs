@@ -178,6 +178,27 @@ async fn a_tier_of_nothing_else_spills_and_takes_no_budget() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_tier_of_nothing_else_is_asked_after_the_other_until_it_is_mended() {
+    let leaf = Leaf::new(|seen| match seen.host() {
+        "ptu.example" if seen.at < ms(60_000) => Answer::status(401),
+        _ => Answer::ok(),
+    });
+    let tiers = SmartFallbackLayer::new(
+        RegionRotateLayer::new(pool(["ptu"])),
+        RegionRotateLayer::new(pool(["standard"])),
+    );
+    let service = tiers.layer(leaf.clone());
+    for _ in 0..3 {
+        service.clone().oneshot(request()).await.unwrap();
+    }
+    let hosts = ["ptu.example", "standard.example", "standard.example", "standard.example"];
+    assert_eq!(leaf.hosts(), hosts);
+    pass(ms(60_000)).await;
+    let response = service.oneshot(request()).await.unwrap();
+    assert_eq!(account(&response).backend(), Some("ptu"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_about_the_request_is_the_callers() {
     let file = Request::get("/openai/v1/files/file-1").body(Full::default()).unwrap();
     for (request, answer, status) in [

@@ -79,7 +79,7 @@ impl Session {
         let permit = Permit::of_failed(self.permit.take(), &self.config.gate);
         match failure {
             Failure::Answer => self.permit = Some(permit),
-            _ => permit.failed(failure, now, self.rest()),
+            _ => permit.failed(failure, now, self.rest(failure)),
         }
     }
 
@@ -94,7 +94,7 @@ impl Session {
         match tier {
             // The primary failed what the fallback serves.
             Tier::Fallback if response.status().is_success() => {
-                permit.failed(Failure::Answer, clock::now(), self.rest());
+                permit.failed(Failure::Answer, clock::now(), self.rest(Failure::Answer));
             }
             Tier::Fallback => {}
             Tier::Primary if response.status().is_server_error() => {}
@@ -108,8 +108,11 @@ impl Session {
     }
 
     /// How long the primary is asked after the fallback once it was found to fail so many times in a row.
-    fn rest(&self) -> impl Fn(u32) -> Duration + use<> {
+    fn rest(&self, failure: Failure) -> impl Fn(u32) -> Duration + use<> {
         let cooldowns = CooldownPolicy::default().longest(self.config.longest_cooldown);
-        move |times| cooldowns.after_failures(times)
+        move |times| match failure {
+            Failure::Configuration => cooldowns.after_misconfigured(times),
+            _ => cooldowns.after_failures(times),
+        }
     }
 }

@@ -107,6 +107,7 @@ impl Session {
             (_, result) => {
                 match (outcome, result) {
                     (Outcome::Failed, result) => self.charge(Failure::of(result, errors), now),
+                    (Outcome::Misconfigured, _) => self.charge(Failure::Configuration, now),
                     _ => self.permit = None,
                 }
                 request.map_or(NextStep::Return, |it| self.after_failure(outcome, now, it))
