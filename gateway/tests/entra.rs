@@ -91,6 +91,41 @@ fn many_waiters_share_one_fetch_and_the_token_goes_to_its_resource_only() {
 }
 
 #[test]
+fn a_rejected_token_is_fetched_anew_once_for_all_and_the_requests_are_sent_again() {
+    let first = Witness::new(|asked| match asked.header("authorization") {
+        Some("Bearer token-1") => (401, "", r#"{"error":{"code":"invalid_token"}}"#.to_owned()),
+        _ => (200, "content-type: application/json\r\n", "{}".to_owned()),
+    });
+    let (authority, second) = (authority(3_600), serving());
+    let gateway = gateway("entra-rejected", &authority, &first, &second);
+    thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                let answer = gateway.chat("text", &[]);
+                assert_eq!(answer.header("x-spillover-backend"), Some("first"), "{answer:?}");
+                assert_eq!(answer.status(), 200);
+            });
+        }
+    });
+    assert_eq!(authority.asked().len(), 2, "one more for all");
+    assert_eq!(bearers(&first.asked()), BTreeSet::from(["Bearer token-1", "Bearer token-2"]));
+    assert!(second.asked().is_empty());
+    assert!(!gateway.log().contains("misconfigured"), "{}", gateway.log());
+}
+
+#[test]
+fn a_resource_that_rejects_every_token_is_misconfigured_and_no_token_is_fetched_for_each_request() {
+    let first = Witness::new(|_| (401, "", "no such role".to_owned()));
+    let (authority, second) = (authority(3_600), serving());
+    let gateway = gateway("entra-role", &authority, &first, &second);
+    for _ in 0..10 {
+        assert_eq!(gateway.chat("text", &[]).header("x-spillover-backend"), Some("second"));
+    }
+    assert_eq!((authority.asked().len(), first.asked().len()), (2, 2));
+    gateway.eventually(|gateway| gateway.log().contains("misconfigured: 401 Unauthorized"));
+}
+
+#[test]
 fn a_backend_with_a_key_gets_no_token_when_one_with_a_token_refuses() {
     let (authority, first, second) = (authority(3_600), refusing(), serving());
     let gateway = gateway("entra-rotated", &authority, &first, &second);

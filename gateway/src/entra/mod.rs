@@ -19,7 +19,7 @@ use crate::config::{Entra, EntraKind};
 ///
 /// The first request fetches; later ones are served from memory. A token is refreshed in the
 /// background before it expires, by the smaller of five minutes and a tenth of its lifetime, and
-/// serves until it does. Clones share the token.
+/// serves until it does, or until a resource rejects it. Clones share the token.
 ///
 /// A workload identity is described by what its webhook puts into the environment:
 /// `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_FEDERATED_TOKEN_FILE`. A managed identity is asked
@@ -31,10 +31,11 @@ use crate::config::{Entra, EntraKind};
 pub(crate) fn source(
     entra: &Entra,
 ) -> Result<impl TokenSource + Clone + fmt::Debug + use<>, EntraError> {
-    let credential = credential::open(entra, |name| env::var(name).ok())?;
+    let (description, scope) = (entra.clone(), entra.scope.clone());
+    let open = move || credential::open(&description, |name| env::var(name).ok());
     let secret = match &entra.kind {
         EntraKind::ClientSecret { secret, .. } => Some(secret.clone()),
         EntraKind::Workload | EntraKind::Managed { .. } => None,
     };
-    Ok(Refreshed::new(credential, entra.scope.clone(), secret))
+    Refreshed::new(open, scope, secret)
 }

@@ -14,6 +14,7 @@ use futures::{
 use tokio::time::Instant;
 use tower_spillover::backend::{AccessToken, TokenError, TokenFuture, TokenSource};
 
+use super::error::EntraError;
 use crate::{config::Secret, http_client::chain};
 
 /// A credential with a cached token.
@@ -23,16 +24,23 @@ pub(super) struct Refreshed {
 }
 
 struct Inner {
-    credential: Arc<dyn TokenCredential>,
+    /// The SDK's credential, which keeps its tokens until they end.
+    credential: Mutex<Arc<dyn TokenCredential>>,
+    /// Makes another one, without any token.
+    open: Open,
     scope: String,
     /// What no error may show.
     secret: Option<Secret>,
     state: Mutex<State>,
 }
 
+type Open = Box<dyn Fn() -> Result<Arc<dyn TokenCredential>, EntraError> + Send + Sync>;
+
 #[derive(Default)]
 struct State {
     held: Option<Held>,
+    /// When the last token was dropped that a resource rejected.
+    rejected: Option<Instant>,
     fetch: Option<Fetch>,
     failed: Option<(Instant, Arc<str>)>,
 }
@@ -48,13 +56,19 @@ struct Held {
 type Fetch = Shared<BoxFuture<'static, Result<AccessToken, Arc<str>>>>;
 
 impl Refreshed {
+    /// Asks credentials that `open` makes for tokens.
+    ///
+    /// # Errors
+    ///
+    /// When the first one cannot be made.
     pub(super) fn new(
-        credential: Arc<dyn TokenCredential>,
+        open: impl Fn() -> Result<Arc<dyn TokenCredential>, EntraError> + Send + Sync + 'static,
         scope: String,
         secret: Option<Secret>,
-    ) -> Self {
-        let state = Mutex::default();
-        Self { inner: Arc::new(Inner { credential, scope, secret, state }) }
+    ) -> Result<Self, EntraError> {
+        let (credential, state) = (Mutex::new(open()?), Mutex::default());
+        let open = Box::new(open);
+        Ok(Self { inner: Arc::new(Inner { credential, open, scope, secret, state }) })
     }
 
     /// The fetch under way, or a new one, on a task of its own: it is for all, so it goes on when
@@ -92,6 +106,24 @@ impl TokenSource for Refreshed {
         let fetch = self.fetch(&mut state);
         TokenFuture::fetching(async move { fetch.await.map_err(|reason| error(&reason)) })
     }
+
+    /// Many requests may have been sent with the token: the first that says so drops it, and the fetch that
+    /// follows is for all. What rejects the next one as well is no matter of tokens.
+    fn rejected(&self, token: &AccessToken) {
+        let now = now();
+        let mut state = self.inner.lock();
+        let is_held = state.held.as_ref().is_some_and(|held| held.token == *token);
+        let is_early = state.rejected.is_some_and(|at| now < at + BETWEEN_REJECTIONS);
+        if !is_held || is_early {
+            return;
+        }
+        let credential = (self.inner.open)();
+        if let Ok(credential) = credential {
+            *self.inner.credential.lock().unwrap_or_else(PoisonError::into_inner) = credential;
+            (state.held, state.rejected) = (None, Some(now));
+            tracing::warn!(scope = &*self.inner.scope, "a resource rejected the access token");
+        }
+    }
 }
 
 impl fmt::Debug for Refreshed {
@@ -103,9 +135,10 @@ impl fmt::Debug for Refreshed {
 impl Inner {
     async fn refresh(&self) -> Result<AccessToken, Arc<str>> {
         let scopes = [&*self.scope];
+        let credential = self.credential.lock().unwrap_or_else(PoisonError::into_inner).clone();
         #[expect(clippy::disallowed_methods, reason = "the SDK obeys any retry-after")]
         let fetched =
-            tokio::time::timeout(LONGEST_FETCH, self.credential.get_token(&scopes, None)).await;
+            tokio::time::timeout(LONGEST_FETCH, credential.get_token(&scopes, None)).await;
         let fetched = match fetched {
             Ok(Ok(token)) => held(&token).map_err(|error| error.to_string()),
             Ok(Err(error)) => Err(self.scrub(chain(&error))),
@@ -169,6 +202,8 @@ fn now() -> Instant {
 const AHEAD: Duration = Duration::from_secs(300);
 /// How long a failure answers for the next fetch.
 const REMEMBERED: Duration = Duration::from_secs(1);
+/// How often a rejected token is dropped at most. Roles that are missing are not mended by tokens.
+const BETWEEN_REJECTIONS: Duration = Duration::from_secs(60);
 /// Requests wait for it, and it has two retries.
 const LONGEST_FETCH: Duration = Duration::from_secs(25);
 /// Entra's tokens live for 24 hours at most; an authority that says more is not believed.
@@ -219,7 +254,9 @@ mod tests {
             fetches: AtomicUsize::new(0),
         });
         let secret = Secret::new("canary-1".to_owned());
-        (Refreshed::new(Arc::clone(&authority) as _, "scope".to_owned(), Some(secret)), authority)
+        let opened = Arc::clone(&authority);
+        let open = move || Ok(Arc::clone(&opened) as Arc<dyn TokenCredential>);
+        (Refreshed::new(open, "scope".to_owned(), Some(secret)).expect("it opens"), authority)
     }
 
     #[expect(clippy::disallowed_methods, reason = "virtual time passes")]
@@ -300,6 +337,29 @@ mod tests {
         source.token().await.map(drop).expect_err("the second fetch fails");
         rest(Duration::from_secs(2)).await;
         source.token().await.expect("the third does not");
+        assert_eq!(fetches(&authority), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_storm_of_rejections_is_one_fetch_and_a_token_that_was_replaced_stays() {
+        let (source, authority) = refreshed(3_600, &[]);
+        let first = source.token().await.expect("a token");
+        let again = join_all((0..100).map(|_| {
+            source.rejected(&first);
+            source.token()
+        }));
+        let second = again.await.pop().expect("a hundred").expect("a token");
+        assert!(second != first);
+        source.rejected(&first);
+        assert!(source.token().now_or_never().is_some(), "the second one is held");
+        assert_eq!(fetches(&authority), 2);
+
+        source.rejected(&second);
+        source.token().await.expect("a token");
+        assert_eq!(fetches(&authority), 2, "no token helps, it seems");
+        rest(Duration::from_secs(60)).await;
+        source.rejected(&second);
+        source.token().await.expect("a token");
         assert_eq!(fetches(&authority), 3);
     }
 

@@ -141,7 +141,9 @@ async fn a_workload_sends_the_token_of_its_file() {
     };
     let credential = credential::open(&entra, variable);
     fs::remove_file(&file).expect("it was written");
-    let source = Refreshed::new(credential.expect("a good description"), entra.scope, None);
+    let credential = credential.expect("a good description");
+    let open = move || Ok(Arc::clone(&credential));
+    let source = Refreshed::new(open, entra.scope, None).expect("it opens");
     source.token().await.expect("a token");
     let seen = authority.seen().concat();
     assert!(seen.starts_with("POST /contoso/oauth2/v2.0/token |"), "{seen}");
