@@ -13,6 +13,8 @@ mod homes;
 mod inspecting;
 mod load;
 #[cfg(unix)]
+mod misconfigured;
+#[cfg(unix)]
 mod naming;
 #[cfg(unix)]
 mod operations;

@@ -36,7 +36,18 @@ fn cooldown(model: &RunningModel, record: &mut Record<'_>) {
     }
 }
 
-pub(crate) const GAUGES: [Gauge; 8] = [
+fn misconfigured(model: &RunningModel, record: &mut Record<'_>) {
+    for (tier, pool) in [(PTU, &model.ptu), (STANDARD, &model.standard)] {
+        for (backend, status) in pool.iter().flat_map(|pool| pool.misconfigured()) {
+            if let Some(status) = status {
+                let labels = [("tier", tier), ("backend", backend), ("status", status.as_str())];
+                record(&labels, 1.0);
+            }
+        }
+    }
+}
+
+pub(crate) const GAUGES: [Gauge; 9] = [
     Gauge {
         name: "gate.level",
         help: "Weighted tokens above the PTU's limit; absent while it has room",
@@ -112,5 +123,11 @@ pub(crate) const GAUGES: [Gauge; 8] = [
         help: "How much longer a backend is not asked; 0 while it is open",
         unit: "s",
         read: cooldown,
+    },
+    Gauge {
+        name: "backend.misconfigured",
+        help: "1 while a backend rejects its credential or lacks the deployment; absent otherwise",
+        unit: "1",
+        read: misconfigured,
     },
 ];

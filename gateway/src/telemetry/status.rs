@@ -43,6 +43,10 @@ fn model(metrics: &Metrics, state: &RunningModel, config: Option<&Model>) -> Val
         let own = |(name, left): (&str, Option<Duration>)| left.filter(|_| *name == *backend.name);
         let resting = pool.iter().flat_map(BackendPool::cooldowns).find_map(own);
         let deferred = pool.iter().flat_map(BackendPool::deferred).find_map(own);
+        let misconfigured = pool
+            .iter()
+            .flat_map(BackendPool::misconfigured)
+            .find_map(|(name, status)| status.filter(|_| *name == *backend.name));
         let failures = pool.iter().flat_map(BackendPool::failures);
         let failures = failures.filter(|(name, _)| *name == backend.name).map(|(_, count)| count);
         json!({
@@ -54,6 +58,7 @@ fn model(metrics: &Metrics, state: &RunningModel, config: Option<&Model>) -> Val
             "cooldown_ms": resting.map_or(0, millis),
             "deferred_ms": deferred.map_or(0, millis),
             "failures_in_a_row": failures.sum::<u32>(),
+            "misconfigured": misconfigured.map(|status| status.to_string()),
             "attempts": seen.as_ref().map(|seen| seen.attempts()).unwrap_or_default(),
             "refused_for": seen.as_ref().map(|seen| seen.reasons()).unwrap_or_default(),
             "last_hint": seen.and_then(|seen| seen.last_hint()).map(hint),

@@ -55,7 +55,16 @@ pub(crate) fn pool(
         }
     });
     let members = members.collect::<Result<Vec<_>, _>>()?;
-    BackendPool::new(members).map(Some).map_err(|error| error.to_string())
+    let pool = BackendPool::new(members).map_err(|error| error.to_string())?;
+    let model = name.to_owned();
+    pool.on_misconfigured(move |backend, status| {
+        tracing::error!(
+            model,
+            backend,
+            "misconfigured: {status}; it is asked last until it serves"
+        );
+    });
+    Ok(Some(pool))
 }
 
 /// The backends behind a model's tiers, the first of which is the one that is asked first.

@@ -1,0 +1,106 @@
+//! A backend's own fault: the request goes on, and status, metrics and one line of the log say so.
+
+use crate::{
+    steering::{JSON, body_of, gateway, get, in_front_of, status},
+    witness::{Witness, serving},
+};
+
+const MISSING: &str = include_str!("../../tests/corpus/body-deployment-not-found.http");
+const NO_MODEL: &str = include_str!("../../tests/corpus/body-model-not-found.http");
+const NO_PATH: &str = include_str!("../../tests/corpus/body-apim-not-found.http");
+const FIREWALL: &str = include_str!("../../tests/corpus/body-forbidden.http");
+const BLOCKED: &str = include_str!("../../tests/corpus/body-temporarily-blocked.http");
+const UNAUTHORIZED: &str = include_str!("../../tests/corpus/body-unauthorized.http");
+const UNPAID: &str = include_str!("../../tests/corpus/body-payment-required.http");
+const GONE: &str = include_str!("../../tests/corpus/body-gone.http");
+const FILTERED: &str = include_str!("../../tests/corpus/body-apim-content-safety.http");
+const NO_RESPONSE: &str = include_str!("../../tests/corpus/body-response-not-found.http");
+const NO_FILE: &str = include_str!("../../tests/corpus/body-file-not-found.http");
+
+fn saying(status: u16, sample: &'static str) -> Witness {
+    Witness::new(move |_| (status, JSON, body_of(sample)))
+}
+
+#[test]
+fn whatever_is_wrong_with_a_backend_the_next_one_serves() {
+    for (number, (code, sample)) in [
+        (401, UNAUTHORIZED),
+        (402, UNPAID),
+        (403, FIREWALL),
+        (403, BLOCKED),
+        (404, MISSING),
+        (404, NO_MODEL),
+        (404, NO_PATH),
+        (410, GONE),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (east, sweden) = (saying(code, sample), serving());
+        let gateway = in_front_of(&format!("misconfigured-{number}"), [&east, &sweden]);
+        for _ in 0..10 {
+            let answer = gateway.chat("gpt-4o", &[]);
+            assert_eq!(answer.header("x-spillover-backend"), Some("sweden"), "{answer:?}");
+            assert_eq!(answer.status(), 200);
+        }
+        assert_eq!((east.asked().len(), sweden.asked().len()), (1, 10), "{sample}");
+        let of_east = &status(&gateway)["models"]["gpt-4o"]["backends"][0];
+        let told = of_east["misconfigured"].as_str().unwrap();
+        assert!(told.starts_with(&code.to_string()), "{told}");
+        let metrics = get(&gateway, "/metrics").0;
+        let gauge = format!(
+            "spillover_backend_misconfigured{{model=\"gpt-4o\",tier=\"standard\",backend=\"east\",\
+             status=\"{code}\"}} 1"
+        );
+        assert!(metrics.contains(&gauge), "{metrics}");
+        gateway.eventually(|gateway| gateway.log().contains(&format!("misconfigured: {code} ")));
+        assert_eq!(gateway.log().matches("misconfigured: ").count(), 1, "{}", gateway.log());
+    }
+}
+
+#[test]
+fn the_decision_says_why() {
+    let (east, sweden) = (saying(401, UNAUTHORIZED), serving());
+    let gateway = in_front_of("misconfigured-decision", [&east, &sweden]);
+    let answer = gateway.chat("gpt-4o", &[]);
+    assert_eq!(
+        answer.header("x-spillover-decision"),
+        Some("standard; waited=0ms; attempts=2; rotated; reason=misconfigured")
+    );
+}
+
+#[test]
+fn where_all_are_alike_the_client_gets_the_answer_as_it_came() {
+    let backends = [saying(401, UNAUTHORIZED), saying(401, UNAUTHORIZED)];
+    let gateway = in_front_of("misconfigured-all", [&backends[0], &backends[1]]);
+    for _ in 0..3 {
+        let answer = gateway.chat("gpt-4o", &[]);
+        assert_eq!(answer.status(), 401);
+        assert!(answer.0.ends_with(&body_of(UNAUTHORIZED)), "{answer:?}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_the_clients_own() {
+    for (name, code, sample, method, path) in [
+        (
+            "filtered",
+            403,
+            FILTERED,
+            "POST",
+            "/openai/deployments/gpt-4o/chat/completions?api-version=1",
+        ),
+        ("response", 404, NO_RESPONSE, "POST", "/openai/v1/responses"),
+        ("file", 404, NO_FILE, "GET", "/openai/v1/files/file-1"),
+    ] {
+        let (east, sweden) = (saying(code, sample), saying(code, sample));
+        let endpoints = [east.endpoint(), sweden.endpoint()];
+        let gateway =
+            gateway(&format!("own-{name}"), endpoints, "", "default_model = \"gpt-4o\"\n");
+        let body = if method == "POST" { r#"{"model":"gpt-4o","input":"a"}"# } else { "" };
+        let answer = gateway.ask(method, path, &[], body);
+        assert_eq!(answer.status(), code, "{answer:?}");
+        assert_eq!(east.asked().len() + sweden.asked().len(), 1, "{name}");
+        assert!(!gateway.log().contains("misconfigured"), "{}", gateway.log());
+    }
+}
