@@ -33,6 +33,7 @@ mod started;
 mod steering;
 #[cfg(unix)]
 mod strain;
+mod unprocessed;
 #[cfg(unix)]
 mod uploading;
 #[cfg(unix)]

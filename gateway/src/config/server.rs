@@ -66,6 +66,11 @@ pub(super) fn upstream(mut section: Section<'_>) -> Upstream {
         connect_timeout: section.duration("connect_timeout", TICK, Duration::from_secs(5)),
         head_timeout: section.duration("head_timeout", TICK, Duration::from_secs(600)),
         idle_timeout: section.duration("idle_timeout", TICK, Duration::from_secs(120)),
+        idle_connection_timeout: section.duration(
+            "idle_connection_timeout",
+            TICK,
+            Duration::from_secs(90),
+        ),
         idle_connections: count(&mut section, "idle_connections", 0, 100_000, 256),
         http2: section.get("http2").and_then(|value| value.one_of(&http2)).unwrap_or_default(),
         trust: section.get("trust").and_then(|value| pem::trust(&value)).unwrap_or_default(),

@@ -114,6 +114,7 @@ fn config(models: BTreeMap<String, Model>) -> Config {
             head_timeout: second,
             idle_timeout: second,
             idle_connections: 1,
+            idle_connection_timeout: Duration::from_secs(1),
             http2: Http2::default(),
             trust: Vec::new(),
         },

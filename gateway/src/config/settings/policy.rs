@@ -138,7 +138,7 @@ impl Default for Stickiness {
 
 impl Default for Failures {
     fn default() -> Self {
-        Self { on: Failures::USUAL.to_vec(), budget: Some(MoveBudget::default()) }
+        Self { on: Self::USUAL.to_vec(), budget: Some(MoveBudget::default()) }
     }
 }
 

@@ -20,12 +20,13 @@ use hyper_util::{
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 use tower::Service;
-use tower_spillover::backend::OnConnect;
+use tower_spillover::{backend::OnConnect, policy::SentAgain};
 
 use super::{
     client_pool::{ClientPool, Download, StreamPermit},
     error::UpstreamError,
     request_body::RequestBody,
+    reuse::WatchReuse,
     upload_progress::UploadProgress,
 };
 use crate::{
@@ -40,11 +41,13 @@ use crate::{
 pub(crate) struct UpstreamClient {
     /// One for each thread that serves, whose connections are served there.
     pools: Arc<[ClientPool<HttpClient>]>,
+    /// Keeps no connection: each of its requests has one of its own.
+    fresh: HttpClient,
     http2: Http2,
     head_timeout: Duration,
 }
 
-type HttpClient = Client<HttpsConnector<HttpConnector>, RequestBody>;
+type HttpClient = Client<WatchReuse<HttpsConnector<HttpConnector>>, RequestBody>;
 
 impl UpstreamClient {
     /// A client without connections.
@@ -67,21 +70,24 @@ impl UpstreamClient {
             Http2::Always => connector.enable_http2().wrap_connector(tcp),
             Http2::Never => connector.enable_http1().wrap_connector(tcp),
         };
+        let connector = WatchReuse(connector);
         let (http2, idle_connections) = (settings.http2, settings.idle_connections);
-        let client = move || {
+        let idle_timeout = settings.idle_connection_timeout;
+        let client = move |idle_connections| {
             Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .pool_timer(TokioTimer::new())
                 .pool_max_idle_per_host(idle_connections)
-                // Azure's front ends close idle connections after four minutes.
-                .pool_idle_timeout(Duration::from_secs(90))
+                .pool_idle_timeout(idle_timeout)
                 .http2_only(http2 == Http2::Always)
                 .http2_keep_alive_interval(KEEP_ALIVE)
                 .http2_keep_alive_timeout(Duration::from_secs(20))
                 .build(connector.clone())
         };
+        let fresh = client(0);
+        let client = move || client(idle_connections);
         let pools = (0..workers::count()).map(|_| ClientPool::new(client.clone())).collect();
-        Ok(Self { pools, http2, head_timeout: settings.head_timeout })
+        Ok(Self { pools, fresh, http2, head_timeout: settings.head_timeout })
     }
 
     /// Whether a connection to `uri` may turn out to be an HTTP/2 one.
@@ -106,7 +112,10 @@ impl Service<Request<RequestBody>> for UpstreamClient {
     fn call(&mut self, mut request: Request<RequestBody>) -> Sending {
         let call = Trace::call(&mut request);
         let pool = &self.pools[workers::here()];
-        let (client, permit) = if self.may_share_connections(request.uri()) {
+        // What was not processed is to meet neither the limit nor the end of a connection again.
+        let (client, permit) = if request.extensions().get::<SentAgain>().is_some() {
+            (&self.fresh, None)
+        } else if self.may_share_connections(request.uri()) {
             let (client, permit) = pool.enter();
             (client, Some(permit))
         } else {

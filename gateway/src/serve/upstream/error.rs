@@ -4,7 +4,7 @@ use std::{error::Error, fmt};
 
 use hyper_util::client::legacy;
 
-use super::request_body::RequestBodyError;
+use super::{request_body::RequestBodyError, reuse};
 
 /// Why an attempt has no answer.
 #[derive(Debug)]
@@ -24,6 +24,20 @@ impl UpstreamError {
     pub(crate) fn is_reset(&self) -> bool {
         matches!(self, Self::Client(error) if !error.is_connect())
             && self.cause::<RequestBodyError>().is_none()
+    }
+
+    /// Whether the backend did not process the request, and says so, or as good as says so.
+    ///
+    /// An HTTP/2 server refuses a stream above its limit, or with the last stream of a connection that it
+    /// ends. An HTTP/1.1 server closes a connection that it kept just when it is used again.
+    pub(crate) fn is_unprocessed(&self) -> bool {
+        let Self::Client(error) = self else { return false };
+        let is_refused = |error: &h2::Error| {
+            let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            error.is_remote() && (is_refused || error.is_go_away())
+        };
+        self.is_reset()
+            && (self.cause::<h2::Error>().is_some_and(is_refused) || reuse::closed_on_reuse(error))
     }
 
     /// In a word, as traces have it.

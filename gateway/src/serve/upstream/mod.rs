@@ -9,5 +9,6 @@ pub(crate) mod gate;
 mod move_on;
 pub(crate) mod pools;
 pub(crate) mod request_body;
+mod reuse;
 pub(crate) mod stack;
 mod upload_progress;

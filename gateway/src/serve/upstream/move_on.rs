@@ -14,6 +14,7 @@ pub(crate) fn move_on(settings: &Failures) -> MoveOn<KindOf> {
     let kind: KindOf = |error| match error {
         UpstreamError::Silent => ErrorKind::Timeout,
         error if error.is_connect() => ErrorKind::Connect,
+        error if error.is_unprocessed() => ErrorKind::Unprocessed,
         error if error.is_reset() => ErrorKind::Reset,
         UpstreamError::Client(_) => ErrorKind::Other,
     };

@@ -1,0 +1,157 @@
+//! Whether a connection that was kept broke before any byte of an answer, as the socket saw it.
+
+use std::{
+    future::Future,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
+
+use http::{Extensions, Uri};
+use hyper_util::{
+    client::legacy::{
+        self,
+        connect::{Connected, Connection},
+    },
+    rt::TokioIo,
+};
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tower::Service;
+
+/// A connector whose HTTP/1.1 connections tell how far their last exchange came.
+#[derive(Clone, Debug)]
+pub(super) struct WatchReuse<C>(pub(super) C);
+
+/// What passed last on a connection: one of the constants below.
+#[derive(Clone, Debug, Default)]
+struct Last(Arc<AtomicU8>);
+
+/// Nothing yet, or a first request.
+const FIRST_REQUEST: u8 = 0;
+/// Bytes of an answer.
+const ANSWER: u8 = 1;
+/// A request, after an earlier answer.
+const NEXT_REQUEST: u8 = 2;
+
+/// Whether the connection of a failed attempt had served before, and closed before any byte of this
+/// answer.
+pub(super) fn closed_on_reuse(error: &legacy::Error) -> bool {
+    let Some(connected) = error.connect_info() else { return false };
+    let mut extras = Extensions::new();
+    connected.get_extras(&mut extras);
+    extras.get::<Last>().is_some_and(|last| last.0.load(Relaxed) == NEXT_REQUEST)
+}
+
+impl<C: Service<Uri>> Service<Uri> for WatchReuse<C> {
+    type Response = TokioIo<Watched<TokioIo<C::Response>>>;
+    type Error = C::Error;
+    type Future = Connecting<C::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), C::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Connecting<C::Future> {
+        Connecting { connecting: self.0.call(uri) }
+    }
+}
+
+pin_project! {
+    pub(super) struct Connecting<F> {
+        #[pin]
+        connecting: F,
+    }
+}
+
+impl<F, T, E> Future for Connecting<F>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    type Output = Result<TokioIo<Watched<TokioIo<T>>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let io = TokioIo::new(ready!(self.project().connecting.poll(cx))?);
+        Poll::Ready(Ok(TokioIo::new(Watched { io, last: Last(Arc::new(FIRST_REQUEST.into())) })))
+    }
+}
+
+pin_project! {
+    /// A connection that notes what passed last.
+    #[derive(Debug)]
+    pub(super) struct Watched<T> {
+        #[pin]
+        io: T,
+        last: Last,
+    }
+}
+
+impl<T> Watched<T> {
+    fn sends(last: &Last) {
+        if last.0.load(Relaxed) == ANSWER {
+            last.0.store(NEXT_REQUEST, Relaxed);
+        }
+    }
+}
+
+impl<T: Connection> Connection for Watched<T> {
+    fn connected(&self) -> Connected {
+        let connected = self.io.connected();
+        // On HTTP/2 requests and answers pass side by side, and its own errors say more.
+        if connected.is_negotiated_h2() { connected } else { connected.extra(self.last.clone()) }
+    }
+}
+
+impl<T: AsyncRead> AsyncRead for Watched<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.project();
+        let filled = buf.filled().len();
+        let result = this.io.poll_read(cx, buf);
+        if buf.filled().len() > filled {
+            this.last.0.store(ANSWER, Relaxed);
+        }
+        result
+    }
+}
+
+impl<T: AsyncWrite> AsyncWrite for Watched<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.project();
+        Self::sends(this.last);
+        this.io.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.project();
+        Self::sends(this.last);
+        this.io.poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().io.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().io.poll_shutdown(cx)
+    }
+}
