@@ -297,3 +297,25 @@ async fn waiters_for_the_fallback_are_served_in_order_and_newcomers_behind_them(
     assert!(served.is_sorted(), "{served:?}");
     assert_eq!(standard.times(), [0, 300, 400, 400, 500, 500, 500, 500, 600]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_that_is_asked_first_and_refuses_is_waited_for_too() {
+    for then in [Answer::refused(10_000), Answer::status(500)] {
+        let ptu = Leaf::new(move |seen| match seen.index {
+            0..5 => Answer::status(500),
+            _ => then.clone(),
+        });
+        let standard = Leaf::new(|seen| match seen.index {
+            5 => Answer::refused(300),
+            _ => Answer::ok(),
+        });
+        let layer = SmartFallbackLayer::new(Put(ptu.clone()), Put(standard.clone()));
+        let service = layer.layer(());
+        for _ in 0..5 {
+            assert!(ask(&service, request()).await.0.status().is_success());
+        }
+        let (response, took) = ask(&service, request()).await;
+        assert_eq!((response.status(), took), (StatusCode::OK, 300));
+        assert_eq!(asked(account(&response)), [("fallback", 0), ("primary", 0), ("fallback", 300)]);
+    }
+}

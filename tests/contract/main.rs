@@ -39,5 +39,6 @@ mod tokens;
 mod unprocessed;
 mod waiting;
 mod waiting_rules;
+mod winnable;
 
 use spillover_testing::{leaf, paused as clock};

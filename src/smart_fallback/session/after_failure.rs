@@ -38,8 +38,8 @@ impl Session {
             self.is_reversed && (outcome != Outcome::Failed || self.config.move_on.withdraw());
         turns.then(|| {
             (self.is_reversed, self.since) = (false, now);
-            // It was there already.
-            self.confined.to_primary = true;
+            // It was there already. Where that refused, it may reopen in time.
+            self.confined.to_primary |= !matches!(outcome, Outcome::Throttled(_));
             self.permit = self.config.gate.pass();
             NextStep::Send(Tier::Primary)
         })
@@ -59,6 +59,9 @@ impl Session {
         let limits = *self.limits(request);
         if !self.may_spill(&limits) {
             return NextStep::Return;
+        }
+        if let Some(next) = self.wait_again(now, request) {
+            return next;
         }
         let has_failed = outcome == Outcome::Failed;
         if has_failed && !self.config.move_on.withdraw() {

@@ -54,6 +54,9 @@ impl Session {
             && let Some(next) = self.after_fallback(outcome, now)
         {
             let mut served = self.served.take().unwrap_or_else(|| Box::new(Served::new()));
+            if let (Outcome::Throttled(hint), Ok(response)) = (outcome, &*result) {
+                self.note_fallback_refusal(hint, response, now);
+            }
             self.record(&mut served, tier, result, outcome);
             served.set_returned();
             self.served = Some(served);

@@ -7,13 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::Request;
+use http::{Request, Response};
 use tokio::time::Sleep;
 
 use super::{NextStep, RequestLimits, Session, TICK, Tier};
 use crate::{
-    TryCloneBody,
-    classify::Refusal,
+    Served, TryCloneBody,
+    classify::{Hint, Refusal},
     clock,
     cooldown::Traffic,
     gate::{self, Admission},
@@ -55,6 +55,8 @@ pub(super) struct ColdState {
     pub(super) is_paid: bool,
     /// How often the fallback refused it.
     refusals: u32,
+    /// What the fallback said that was asked before the primary.
+    refused: Option<Refused>,
 }
 
 impl Future for Race {
@@ -90,12 +92,46 @@ impl Future for Race {
 }
 
 impl Session {
+    /// Notes what the fallback said that was asked before the primary: it is waited for if the primary
+    /// does not serve either.
+    pub(super) fn note_fallback_refusal<R>(
+        &mut self,
+        hint: Hint,
+        response: &Response<R>,
+        now: Instant,
+    ) {
+        let is_signed = Served::is_on(response);
+        let refusal = Refusal::read(response, hint, is_signed);
+        let remembers = is_signed || Refusal::is_about_weight(response, hint);
+        let cold = self.cold();
+        cold.refusals += 1;
+        let opens = refused_for(&refusal, cold.refusals).and_then(|left| now.checked_add(left));
+        cold.refused = opens.map(|opens| Refused { now, opens, remembers });
+        // What is not worth waiting for is not asked again.
+        self.confined.to_primary |= opens.is_none();
+    }
+
+    /// Waits for a fallback that refused before the primary was asked.
+    pub(super) fn wait_again<B: TryCloneBody>(
+        &mut self,
+        now: Instant,
+        request: &Request<B>,
+    ) -> Option<NextStep> {
+        let refused = self.cold.as_mut()?.refused.take()?;
+        let limits = *self.limits(request);
+        let waiter = self.config.fallback_queue.refused(None, Refused { now, ..refused }, &limits);
+        Some(self.race(now, waiter, request))
+    }
+
     /// Asks for a turn to ask the fallback, while that reopens.
     pub(super) fn wait_for_fallback<B: TryCloneBody>(
         &mut self,
         now: Instant,
         request: &Request<B>,
     ) -> Option<NextStep> {
+        if let Some(next) = self.wait_again(now, request) {
+            return Some(next);
+        }
         if !self.config.fallback_queue.is_busy() || self.traffic(request) != Traffic::Tokens {
             return None;
         }
