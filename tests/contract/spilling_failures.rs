@@ -233,6 +233,21 @@ async fn while_the_fallback_refuses_or_fails_too_a_primary_that_fails_is_still_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fallback_that_refuses_for_a_moment_is_waited_for_beside_a_primary_that_fails() {
+    let primary = playing(Answer::status(500));
+    let fallback = Leaf::new(|seen| match (seen.index, seen.at.as_millis()) {
+        (0..5, _) | (_, 300..) => Answer::ok(),
+        _ => Answer::refused(300),
+    });
+    let service = tiers(&primary, &fallback).move_on(MoveOn::of_servers()).layer(());
+    fail(&service).await;
+    let (response, took) = timed(service.oneshot(request())).await;
+    let response = response.unwrap();
+    assert_eq!((response.status(), took), (StatusCode::OK, ms(300)), "{}", account(&response));
+    assert_eq!((primary.len(), account(&response).spilled()), (6, true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_both_tiers_fail_with_is_the_callers_and_the_primary_s_no_fault() {
     let primary = playing(Answer::status(500));
     let fallback = playing(Answer::status(503));

@@ -22,10 +22,11 @@ impl Session {
         now: Instant,
         request: &Request<B>,
     ) -> bool {
+        if !self.config.gate.is_failing(now) {
+            return false;
+        }
         let limits = *self.limits(request);
-        let takes = self.config.gate.is_failing(now)
-            && self.may_spill(&limits)
-            && self.pay(now, request).is_ok();
+        let takes = self.may_spill(&limits) && self.pay(now, request).is_ok();
         if takes {
             (self.is_reversed, self.since) = (true, now);
         }
