@@ -161,7 +161,7 @@ impl Slot {
     /// Closes what a refusal is about until then, unless a longer rest is already known. The service
     /// `said` how long it refuses that, which may be more than is believed.
     pub(super) fn close(&self, closed: Closed, until: Until, said: Until) {
-        let marks = || self.marks.get_or_init(|| Box::default());
+        let marks = || self.marks.get_or_init(Box::default);
         match closed {
             Closed::Backend => raise(&self.until, until),
             Closed::Kind(traffic) => marks().close(traffic, None, until, until),

@@ -93,7 +93,7 @@ async fn sent(request: Request<Arriving>, layer: ReplayLayer) -> (Sent, Response
 
 fn pool() -> BackendPool {
     let backend = |name: &str, priority| {
-        let backend = Backend::new(name, &format!("https://{name}.example")).unwrap();
+        let backend = Backend::new(name, format!("https://{name}.example")).unwrap();
         backend.deployment(format!("deployment-{name}")).api_key("k").priority(priority)
     };
     BackendPool::new([backend("a", 1), backend("b", 2)]).unwrap()
