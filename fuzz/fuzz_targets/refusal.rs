@@ -109,9 +109,7 @@ fn refused(status: StatusCode, text: &str, members: &Members<'_>) -> Option<Reas
             let is_filtered = fault::is_about_content(code, kind, message);
             is_spent.then_some(Reason::Quota).or(is_filtered.then_some(Reason::Content))
         }
-        404 => {
-            fault::is_missing_deployment(code, kind, message).then_some(Reason::Misconfigured)
-        }
+        404 => fault::is_missing_deployment(code, kind, message).then_some(Reason::Misconfigured),
         400 if is_about_tier(error) => Some(Reason::ServiceTier),
         _ => fault::is_too_long(code, kind, message).then_some(Reason::ContextLength),
     }

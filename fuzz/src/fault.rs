@@ -76,8 +76,7 @@ pub fn is_about_content(code: &str, kind: &str, message: &str) -> bool {
     let name = |name: &str| name.replace(['_', '-', ' '], "").to_ascii_lowercase();
     let named = ["contentfilter", "responsibleaipolicyviolation", "contentpolicyviolation"];
     let message = message.to_ascii_lowercase();
-    let words =
-        ["content safety", "content management policy", "content filter", "content policy"];
+    let words = ["content safety", "content management policy", "content filter", "content policy"];
     [name(code), name(kind)].iter().any(|name| named.contains(&name.as_str()))
         || words.iter().any(|words| message.contains(words))
 }
