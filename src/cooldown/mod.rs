@@ -74,8 +74,16 @@ impl Cooldowns {
 
     /// Whether the backend refuses `load`, whether or not it fails.
     pub(crate) fn refuses(&self, index: usize, now: Instant, load: &dyn Load) -> bool {
-        let slot = &self.slots[index];
-        !slot.is_untouched() && slot.refuses(self.nanos(now), load)
+        self.refusing_at(now, load)(index)
+    }
+
+    /// Which backends refuse `load`; the instant is converted once.
+    pub(crate) fn refusing_at(&self, now: Instant, load: &dyn Load) -> impl Fn(usize) -> bool {
+        let now = LazyCell::new(move || self.nanos(now));
+        move |index| {
+            let slot = &self.slots[index];
+            !slot.is_untouched() && slot.refuses(*now, load)
+        }
     }
 
     /// How long the backend will go on refusing anything; `None` when it does not.

@@ -42,9 +42,9 @@ impl BackendPool {
         draw: u64,
         load: &dyn Load,
     ) -> Option<usize> {
-        let qualifies = |index: usize| {
-            !tried.contains(index) && !self.refuses(index, now, load) && self.is_on(resource, index)
-        };
+        let refuses = self.shared.cooldowns.refusing_at(now, load);
+        let qualifies =
+            |index: usize| !tried.contains(index) && !refuses(index) && self.is_on(resource, index);
         let choice = &self.shared.choice;
         // One that is misconfigured will not serve, however often it is asked.
         let may_serve = |index: usize| qualifies(index) && self.fault(index, now).is_none();
