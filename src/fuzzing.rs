@@ -87,11 +87,12 @@ pub fn rewrite_form(body: &Bytes, content_type: &[u8], name: &str) -> Option<Opt
     Some(backend::replace_model_field(body, content_type, &deployment))
 }
 
-/// What a path is about: `free`, `chat`, `response` or `kept`, and the id in it.
+/// What a path is about: `free`, `shown`, `chat`, `response` or `kept`, and the id in it.
 pub fn operation(path: &str) -> (&'static str, Option<&str>) {
     let ApiCall { operation, id } = ApiPath::of(path).call(path);
     let kind = match operation.kind() {
         Kind::Free => "free",
+        Kind::Shown => "shown",
         Kind::Chat => "chat",
         Kind::Response => "response",
         Kind::Kept => "kept",
