@@ -23,6 +23,12 @@ pub trait TryCloneBody: Body + Sized {
         None
     }
 
+    /// As much of the content as is in memory, the whole of it by default. A body that is too long to be
+    /// kept is held to a resource by what its beginning refers to; see [`Sticky`](crate::Sticky).
+    fn content_so_far(&self) -> Option<Bytes> {
+        self.content()
+    }
+
     /// Replaces the whole content. It is called only after [`content`](Self::content) returned it.
     fn replace_content(&mut self, content: Bytes) {
         let _ = content;

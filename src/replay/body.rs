@@ -114,6 +114,10 @@ impl<B: Body + Unpin> TryCloneBody for ReplayBody<B> {
         is_whole.then(|| self.beginning())
     }
 
+    fn content_so_far(&self) -> Option<Bytes> {
+        Some(self.beginning())
+    }
+
     fn replace_content(&mut self, content: Bytes) {
         match &mut self.kind {
             Kind::Kept { data, .. } => *data = content,

@@ -141,12 +141,17 @@ impl<'a> Search<'a> {
         }
         self.lists_or_creates = id.is_none() && operation.lists_or_creates(request.method());
         let mut subject = Subject { kind, stored: None, scanned: None };
-        if let Some(content) = request.body().content().filter(|_| kind != Kind::Free) {
+        if kind == Kind::Free {
+            return subject;
+        }
+        let note = |reference: Reference<'_>| self.note(reference);
+        if let Some(content) = request.body().content() {
             let known = ScannedBody::fields(request.extensions(), &content);
-            let note = |reference: Reference<'_>| self.note(reference);
             let read = references::read_known(&content, known, kind, note);
             subject.stored = read.stored;
             subject.scanned = read.scanned.map(|fields| ScannedBody::new(content, fields));
+        } else if let Some(beginning) = request.body().content_so_far() {
+            subject.stored = references::read_known(&beginning, None, kind, note).stored;
         }
         subject
     }

@@ -151,7 +151,8 @@ pub use crate::{backend::Residents, served::StickyMatch};
 ///
 /// # Cost
 ///
-/// Bodies are read when they are in memory: 0.1 microseconds for each KiB of a chat completion, 0.3
+/// Bodies are read when they are in memory, and longer ones as far as they are: what such a body refers
+/// to behind that is not seen, and needs a backend that is named. It takes 0.1 microseconds for each KiB of a chat completion, 0.3
 /// of a response. What is read of an answer costs 0.6 microseconds for each KiB. Requests about
 /// nothing that is stored, such as embeddings, take 0.1 microseconds longer.
 #[derive(Clone)]

@@ -1,15 +1,17 @@
 //! Which requests a pool holds to one resource, what it learns, and how it refuses them.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, convert::Infallible};
 
 use bytes::Bytes;
+use futures::{StreamExt, stream};
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
-    Backend, BackendPool, Credential, RegionRotateLayer, ResponseBody, StickTo, Sticky,
-    sticky::StickyMatch,
+    Backend, BackendPool, Credential, RegionRotateLayer, ReplayLayer, ResponseBody, StickTo,
+    Sticky, sticky::StickyMatch,
 };
 
 use crate::{
@@ -221,6 +223,28 @@ async fn of_things_of_two_resources_the_first_that_is_known_leads() {
         let message = json!({"attachments": [{"file_id": second}]});
         let path = format!("/openai/v1/threads/{first}/messages");
         assert_eq!(served_by(&pool.ask(post(&path, &message)).await), maker);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_too_long_to_keep_goes_where_its_beginning_refers_to() {
+    let pool = Pool::new(&Sticky::new(), resources());
+    for _ in 0..10 {
+        let (answer, maker) = pool.made(respond(json!({"input": "hi"}))).await;
+        let id = answer["id"].as_str().unwrap();
+        let long =
+            format!(r#"{{"previous_response_id":"{id}","input":"{}"}}"#, "go on ".repeat(1_000));
+        let request = Request::post(RESPONSES)
+            .body(StreamBody::new(
+                stream::iter(
+                    long.as_bytes().chunks(100).map(Bytes::copy_from_slice).collect::<Vec<_>>(),
+                )
+                .map(|piece| Ok::<_, Infallible>(Frame::data(piece))),
+            ))
+            .unwrap();
+        let service = ReplayLayer::new(1_000).layer(pool.layer.layer(pool.leaf.clone()));
+        let next = service.oneshot(request).await.unwrap();
+        assert_eq!((served_by(&next), account(&next).held()), (maker, Some(StickyMatch::ById)));
     }
 }
 

@@ -150,6 +150,10 @@ impl TryCloneBody for RequestBody {
         self.body.content()
     }
 
+    fn content_so_far(&self) -> Option<Bytes> {
+        self.peeked.clone().or_else(|| self.body.content_so_far())
+    }
+
     fn replace_content(&mut self, content: Bytes) {
         self.body.replace_content(content);
     }
