@@ -46,7 +46,7 @@ pub(crate) struct Stack {
 enum Tiers {
     /// The PTU first, with Standard behind it or nothing.
     Ptu(Box<SmartFallback<Tier, Tier, KindOf>>),
-    Standard(Wait<Tier>),
+    Standard(Box<Wait<Tier>>),
 }
 
 pub(crate) type Answer = Response<AnswerBody>;
@@ -99,7 +99,7 @@ impl Stack {
                     Some(sticky) => tier.sticky(sticky.clone()),
                     None => tier,
                 };
-                Tiers::Standard(patient(model, running).layer(tier.layer(leaf)))
+                Tiers::Standard(Box::new(patient(model, running).layer(tier.layer(leaf))))
             }
         };
         let limit = steering.max_attempts.map(LimitAttemptsLayer::new);
@@ -120,7 +120,7 @@ impl Stack {
                     first_token::send(layer, self.limit, SmartFallback::clone(tiers), request).await
                 }
                 Tiers::Standard(tier) => {
-                    first_token::send(layer, self.limit, tier.clone(), request).await
+                    first_token::send(layer, self.limit, Wait::clone(tier), request).await
                 }
             };
         }
@@ -129,9 +129,9 @@ impl Stack {
             (Tiers::Ptu(tiers), Some(limit)) => {
                 limit.layer(SmartFallback::clone(tiers)).oneshot(request).await
             }
-            (Tiers::Standard(tier), None) => tier.clone().oneshot(request).await,
+            (Tiers::Standard(tier), None) => Wait::clone(tier).oneshot(request).await,
             (Tiers::Standard(tier), Some(limit)) => {
-                limit.layer(tier.clone()).oneshot(request).await
+                limit.layer(Wait::clone(tier)).oneshot(request).await
             }
         }
     }
