@@ -255,3 +255,14 @@ async fn it_is_asked_after_those_that_fail() {
     let response = layer.layer(leaf).oneshot(request()).await.unwrap();
     assert_eq!(asked(account(&response)), [("b", 0)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_known_to_refuse_is_worth_coming_back_for_too() {
+    let leaf = regions([("a", Answer::refused(500)), ("b", Answer::status(403))]);
+    let pool = pool(["a", "b"]);
+    ask(&pool, &leaf).await;
+    let response = ask(&pool, &leaf).await;
+    assert_eq!(asked(account(&response)), [("b", 0)]);
+    assert_eq!(response.status().as_u16(), 429);
+    assert_eq!(header(&response, "retry-after-ms"), Some("500"));
+}

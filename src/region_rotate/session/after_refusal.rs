@@ -74,7 +74,7 @@ impl Session {
     ) -> Result<Response<ResponseBody<R>>, E> {
         match (outcome, &mut result) {
             (Outcome::Throttled(_), Ok(response)) => self.speak_for_pool(response, now, request),
-            (Outcome::Misconfigured, Ok(_)) if self.served.is_throttled() => {
+            (Outcome::Misconfigured, Ok(_)) if self.is_any_refused(now, request) => {
                 return Ok(self.closed(now, StatusCode::TOO_MANY_REQUESTS, request));
             }
             (_, Ok(response)) => self.hand_on_spills(response),
@@ -85,6 +85,13 @@ impl Session {
             (_, Err(_)) => {}
         }
         self.sign(result, request.is_kept())
+    }
+
+    /// Whether a backend refused the request, or is known to refuse it.
+    fn is_any_refused(&self, now: Instant, request: &dyn Load) -> bool {
+        let (pool, load) = (&self.config.pool, &self.load.of(request));
+        self.served.is_throttled()
+            || (0..pool.len()).any(|index| self.admits(index) && pool.refuses(index, now, load))
     }
 
     fn throttled<R>(
