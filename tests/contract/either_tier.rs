@@ -319,3 +319,31 @@ async fn a_fallback_that_is_asked_first_and_refuses_is_waited_for_too() {
         assert_eq!(asked(account(&response)), [("fallback", 0), ("primary", 0), ("fallback", 300)]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_that_may_not_pay_when_the_fallback_reopens_keeps_its_place_at_the_primary() {
+    // So far away, the primary is too late for a request that is to be sent elsewhere in time.
+    let ptu = Leaf::new(|seen| match 2_000_u64.saturating_sub(seen.at.as_millis() as u64) {
+        0 => Answer::ok(),
+        left => Answer::refused(left).after(100),
+    });
+    let (gate, queue) = (Gate::new(), WaitQueue::new());
+    let layer = SmartFallbackLayer::new(Put(ptu.clone()), Put(reopening_at(500)));
+    let layer = layer.gate(gate.clone()).fallback_queue(queue.clone());
+    let service = layer.spill_budget(SpillBudget::requests(1, ms(60_000))).layer(());
+    // It pays, and leaves the fallback known as closed.
+    let paid = tokio::spawn(service.clone().oneshot(with(MaxWait(ms(1_000)))));
+    pass(ms(200)).await;
+    let unpaid = tokio::spawn({
+        let service = service.clone();
+        async move { ask(&service, with(MaxWait(ms(1_850)))).await }
+    });
+    pass(ms(1)).await;
+    assert_eq!((gate.waiting(), queue.waiting()), (1, 2), "it waits for both");
+    assert!(paid.await.unwrap().unwrap().status().is_success());
+    pass(ms(200)).await;
+    assert_eq!((gate.waiting(), queue.waiting()), (1, 0));
+    let (response, took) = unpaid.await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK, "{}", account(&response));
+    assert_eq!((asked(account(&response)).len(), took), (1, 1_800));
+}

@@ -71,7 +71,10 @@ impl Future for Race {
                 Poll::Pending => {}
             },
             Some(PrimaryWait::Sleep(sleep)) => match sleep.as_mut().poll(cx) {
-                Poll::Ready(()) => return Poll::Ready(Winner::PrimaryInTime),
+                Poll::Ready(()) => {
+                    self.fallback = None;
+                    return Poll::Ready(Winner::PrimaryInTime);
+                }
                 Poll::Pending => {}
             },
             None => {}
@@ -81,6 +84,8 @@ impl Future for Race {
         {
             self.fallback = None;
             if let Some(permit) = turn {
+                // It may come back to this place, and must have left it before.
+                self.primary = None;
                 return Poll::Ready(Winner::Fallback(permit));
             }
         }
