@@ -77,7 +77,7 @@ where
         let mut session = Session::new(config, confined.unwrap_or_default(), now);
         let (state, request) = match session.start(now, &request) {
             NextStep::Send(Tier::Primary) => {
-                let copy = SavedRequest::copy_if(true, &request);
+                let copy = SavedRequest::copy_or_outline(true, &request);
                 session.prepare(Tier::Primary, &mut request);
                 let attempt = Either::Left(primary.call(request));
                 (State::Attempting { tier: Tier::Primary, attempt }, copy)
@@ -116,6 +116,7 @@ where
                             return Poll::Ready(result);
                         }
                         outcome => {
+                            session.note_traffic(this.request);
                             let (now, request) = (clock::now(), this.request.whole());
                             match session.refused(
                                 tier,
@@ -172,7 +173,10 @@ where
                         None => {
                             let mut request = this.request.take().expect(KEPT);
                             let is_kept = session.may_come_again(tier, &request);
-                            *this.request = SavedRequest::copy_if(is_kept, &request);
+                            *this.request = match is_kept {
+                                true => SavedRequest::copy_or_outline(true, &request),
+                                false => SavedRequest::Nothing,
+                            };
                             session.prepare(tier, &mut request);
                             let attempt = match tier {
                                 Tier::Primary => Either::Left(this.primary.call(request)),

@@ -339,6 +339,11 @@ impl Session {
         *self.traffic.get_or_insert_with(|| request.traffic())
     }
 
+    /// Reads the kind of a request that came to no answer, even where it cannot be sent again.
+    pub(super) fn note_traffic(&mut self, request: &impl Load) {
+        self.traffic.get_or_insert_with(|| request.traffic());
+    }
+
     /// What is known of the request's load. It counts as the heaviest until it is weighed.
     fn load(&self) -> (Traffic, LoadWeight) {
         let weight = self.weight.as_ref().map(|weight| LoadWeight::of(weight.cost));

@@ -371,7 +371,8 @@ mod tiers {
     //! The same in front of a PTU, whose gate knows its bucket.
 
     use tower_spillover::{
-        Gate, SmartFallback, SmartFallbackLayer, gate::Mode, region_rotate::RegionRotate,
+        Gate, ReplayLayer, SmartFallback, SmartFallbackLayer, gate::Mode,
+        region_rotate::RegionRotate,
     };
 
     use super::*;
@@ -492,6 +493,24 @@ mod tiers {
             assert_eq!(gate.level(), None);
             pass(ms(30_000)).await;
             assert_eq!(send(&service, image()).await, ["ptu", "standard"], "{mode:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_not_kept_is_of_its_own_traffic_nevertheless() {
+        for mode in [Mode::Adaptive, Mode::Shared] {
+            let leaf = ptu(|seen| seen.uri.path().contains("audio"), Answer::refused(30_000));
+            let gate = Gate::new().mode(mode);
+            let service = ReplayLayer::new(4).layer(tiers(&leaf, &gate));
+            let ask = |request| {
+                let service = service.clone();
+                async move { service.oneshot(request).await.unwrap().status() }
+            };
+            let path = "/openai/v1/audio/transcriptions";
+            let audio = Request::post(path).body(Full::from("a long recording")).unwrap();
+            assert_eq!(ask(audio).await, 429, "{mode:?}");
+            assert_eq!(ask(chat(100)).await, 200, "{mode:?}");
+            assert_eq!(leaf.hosts(), ["ptu.example", "ptu.example"], "{mode:?}");
         }
     }
 

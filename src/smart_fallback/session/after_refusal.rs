@@ -135,7 +135,7 @@ impl Session {
         response: &Response<R>,
         kept: Option<&Request<B>>,
     ) -> Option<Closed> {
-        let traffic = kept.map_or(Traffic::Tokens, |request| self.traffic(request));
+        let (traffic, _) = self.load();
         let hint = refusal.hint();
         if hint.is_beyond_windows() && Refusal::is_about_weight(response, hint) {
             kept.map(|request| self.weigh(request));
