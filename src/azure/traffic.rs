@@ -1,6 +1,9 @@
 //! What a request is counted as: its kind of traffic, and the tokens that it may take.
 
+use std::sync::LazyLock;
+
 use http::Method;
+use memchr::memmem::Finder;
 
 use super::{Demand, Operation, error::without_mark, json::members};
 use crate::cooldown::Traffic;
@@ -34,13 +37,13 @@ pub(crate) fn tokens(path: &str, content: Result<&[u8], u64>) -> f64 {
 /// By the body's `service_tier`; `auto`, `default` and whatever is not known are the default one.
 fn of_tier(content: &[u8]) -> Traffic {
     let mut tier = Traffic::Tokens;
-    if memchr::memmem::find(content, TIER).is_none() {
+    if TIER.find(content).is_none() {
         return tier;
     }
     let content = without_mark(content);
     members(content, |key, scan| {
         let value = &content[scan.skip()?];
-        if content[key] == *TIER {
+        if content[key] == *TIER.needle() {
             tier = match value {
                 br#""flex""# => Traffic::Flex,
                 br#""priority""# => Traffic::Priority,
@@ -52,7 +55,7 @@ fn of_tier(content: &[u8]) -> Traffic {
     tier
 }
 
-const TIER: &[u8] = b"service_tier";
+static TIER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"service_tier"));
 
 /// What a request is taken to generate that does not say: an ordinary answer.
 const UNSTATED_OUTPUT: f64 = 256.0;

@@ -45,6 +45,10 @@ impl BackendPool {
         let refuses = self.shared.cooldowns.refusing_at(now, load);
         let qualifies =
             |index: usize| !tried.contains(index) && !refuses(index) && self.is_on(resource, index);
+        // A closed pool has none, and answers for every request.
+        if !(0..self.len()).any(qualifies) {
+            return None;
+        }
         let choice = &self.shared.choice;
         // One that is misconfigured will not serve, however often it is asked.
         let may_serve = |index: usize| qualifies(index) && self.fault(index, now).is_none();
