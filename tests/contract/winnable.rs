@@ -26,6 +26,8 @@ struct World {
     ptus: Vec<Schedule>,
     standards: Vec<Schedule>,
     requests: Vec<Asks>,
+    /// Whether each tier has another backend, which is misconfigured.
+    misconfigured: [bool; 2],
 }
 
 /// How long a backend is closed, then open, by turns; after the last it is open for good.
@@ -69,8 +71,8 @@ type Service = BoxCloneService<Request<Full<Bytes>>, Response<ResponseBody<Full<
 
 impl World {
     /// The backends of a tier are called after it.
-    fn pool(tier: &str, schedules: &[Schedule]) -> RegionRotateLayer {
-        let backends = (0..schedules.len()).map(|index| {
+    fn pool(tier: &str, schedules: &[Schedule], misconfigured: bool) -> RegionRotateLayer {
+        let backends = (0..schedules.len() + usize::from(misconfigured)).map(|index| {
             let endpoint = format!("https://{tier}-{index}.example");
             Backend::new(format!("{tier}-{index}"), endpoint).unwrap().api_key("key")
         });
@@ -83,7 +85,10 @@ impl World {
             let host = seen.host().trim_end_matches(".example");
             let (tier, index) = host.split_once('-').unwrap();
             let tier = if tier == "ptu" { &world.ptus } else { &world.standards };
-            match tier[index.parse::<usize>().unwrap()].left(seen.at.as_millis() as u64) {
+            let Some(schedule) = tier.get(index.parse::<usize>().unwrap()) else {
+                return Answer::status(403);
+            };
+            match schedule.left(seen.at.as_millis() as u64) {
                 None => Answer::ok(),
                 Some(left) => Answer::refused(left),
             }
@@ -92,18 +97,15 @@ impl World {
             let like_it = |name: &'static str| Class::new(name).rank(rank as u8);
             [like_it(plain), like_it(staying).never_spill()]
         });
+        let ptu = || Self::pool("ptu", &self.ptus, self.misconfigured[0]);
+        let standard = || Self::pool("standard", &self.standards, self.misconfigured[1]);
         if self.ptus.is_empty() {
             let layer = classes.fold(WaitLayer::new(), WaitLayer::class);
-            return BoxCloneService::new(
-                layer.layer(Self::pool("standard", &self.standards).layer(leaf)),
-            );
+            return BoxCloneService::new(layer.layer(standard().layer(leaf)));
         }
         let layer = match self.standards.is_empty() {
-            true => SmartFallbackLayer::alone(Self::pool("ptu", &self.ptus)),
-            false => SmartFallbackLayer::new(
-                Self::pool("ptu", &self.ptus),
-                Self::pool("standard", &self.standards),
-            ),
+            true => SmartFallbackLayer::alone(ptu()),
+            false => SmartFallbackLayer::new(ptu(), standard()),
         };
         let layer = layer.gate(Gate::new().mode(self.mode));
         BoxCloneService::new(classes.fold(layer, SmartFallbackLayer::class).layer(leaf))
@@ -171,9 +173,16 @@ fn asks() -> impl Strategy<Value = Asks> {
 fn worlds() -> impl Strategy<Value = World> {
     let mode = prop_oneof![Just(Mode::Adaptive), Just(Mode::Shared)];
     let tier = || prop::collection::vec(schedule(), 0..4);
-    (mode, tier(), tier(), prop::collection::vec(asks(), 1..25))
-        .prop_filter("a backend", |(_, ptus, standards, _)| ptus.len() + standards.len() > 0)
-        .prop_map(|(mode, ptus, standards, requests)| World { mode, ptus, standards, requests })
+    let misconfigured = any::<[bool; 2]>();
+    (mode, tier(), tier(), prop::collection::vec(asks(), 1..25), misconfigured)
+        .prop_filter("a backend", |(_, ptus, standards, ..)| ptus.len() + standards.len() > 0)
+        .prop_map(|(mode, ptus, standards, requests, misconfigured)| World {
+            mode,
+            ptus,
+            standards,
+            requests,
+            misconfigured,
+        })
 }
 
 /// By rank: of requests that may spill, and of those that may not.
