@@ -80,7 +80,7 @@ struct ColdState {
     /// How often the request paused, to try those again.
     pauses: u32,
     /// Those of them that are charged with it if another backend answers.
-    suspects: Vec<(usize, Option<Watch<BackendPool>>)>,
+    suspects: Vec<Suspect>,
     /// The request is to be sent to the same backend again, where that is possible: with another token, or
     /// since it was not processed.
     again: Option<Again>,
@@ -93,6 +93,9 @@ struct ColdState {
     /// Standard deployments that refused what Azure spilled to them.
     spills: Vec<RefusedSpill>,
 }
+
+/// A backend that failed a request, and with what it is charged if that was not the request's fault.
+type Suspect = (usize, Option<Watch<BackendPool>>, Failure);
 
 impl ColdState {
     /// Writes what layers inside are to know. Whether the request `is_sent` already.

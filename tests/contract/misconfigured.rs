@@ -266,3 +266,29 @@ async fn one_that_is_known_to_refuse_is_worth_coming_back_for_too() {
     assert_eq!(response.status().as_u16(), 429);
     assert_eq!(header(&response, "retry-after-ms"), Some("500"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_no_backend_has_is_not_missing_at_one_of_them() {
+    const UNKNOWN: &str = r#"{"error":{"code":"404","message":"Resource not found"}}"#;
+    let moderation = || {
+        let body = r#"{"model":"gpt-4o","input":"Hi"}"#;
+        Request::post("/openai/v1/moderations").body(Full::from(body)).unwrap()
+    };
+    let leaf = Leaf::new(|seen| match seen.uri.path().ends_with("moderations") {
+        true => Answer::status(404).telling(UNKNOWN),
+        false => Answer::ok(),
+    });
+    let (ptus, standards) = (pool(["ptu-1", "ptu-2"]), pool(["standard"]));
+    let layer = SmartFallbackLayer::new(
+        RegionRotateLayer::new(ptus.clone()),
+        RegionRotateLayer::new(standards.clone()),
+    );
+    let service = layer.layer(InspectLayer::new().layer(leaf));
+    for _ in 0..20 {
+        let response = service.clone().oneshot(moderation()).await.unwrap();
+        assert_eq!(response.status().as_u16(), 404);
+        let response = service.clone().oneshot(request()).await.unwrap();
+        assert_eq!(account(&response).to_string(), "ptu-1 200", "others are served as before");
+        assert_eq!((misconfigured(&ptus), deferred(&standards)), (vec![None; 2], vec![None]));
+    }
+}

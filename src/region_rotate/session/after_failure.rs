@@ -2,9 +2,9 @@
 
 use std::{mem, time::Instant};
 
-use http::Response;
+use http::{Response, StatusCode};
 
-use super::Session;
+use super::{Session, Suspect};
 use crate::{
     BackendPool,
     classify::{Hint, Reason, Refusal},
@@ -23,19 +23,25 @@ impl Session {
             cold.unreached.push(backend);
         }
         if failure == Failure::Answer {
-            cold.suspects.push((backend, watch));
+            cold.suspects.push((backend, watch, failure));
         } else {
             self.charge(backend, watch, failure, now);
         }
     }
 
     /// The chosen backend is misconfigured, which its answer shows. Those around this layer are told.
+    ///
+    /// That something is not there may be the request's own fault, which asks for a path or a deployment
+    /// that nobody has: the backend is charged with it only when another serves the request.
     pub(super) fn misconfigured<R>(&mut self, now: Instant, response: &mut Response<R>) {
         Refusal::set_in(response.extensions_mut(), Reason::Misconfigured, None, Hint::None);
         let backend = self.backend;
         let cold = self.cold();
         cold.failed.insert(backend);
         let watch = cold.watch.take();
+        if response.status() == StatusCode::NOT_FOUND {
+            return cold.suspects.push((backend, watch, Failure::Configuration));
+        }
         self.config.pool.note_fault(backend, response.status());
         self.charge(backend, watch, Failure::Configuration, now);
     }
@@ -82,18 +88,16 @@ impl Session {
     }
 
     #[cold]
-    fn settle_at(
-        &self,
-        now: Instant,
-        watch: Option<Watch<BackendPool>>,
-        suspects: Vec<(usize, Option<Watch<BackendPool>>)>,
-    ) {
+    fn settle_at(&self, now: Instant, watch: Option<Watch<BackendPool>>, suspects: Vec<Suspect>) {
         if let Some(watch) = watch {
             self.config.pool.forget_fault(self.backend);
             watch.answered(now);
         }
-        for (backend, watch) in suspects {
-            self.charge(backend, watch, Failure::Answer, now);
+        for (backend, watch, failure) in suspects {
+            if failure == Failure::Configuration {
+                self.config.pool.note_fault(backend, StatusCode::NOT_FOUND);
+            }
+            self.charge(backend, watch, failure, now);
         }
     }
 

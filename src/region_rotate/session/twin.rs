@@ -8,6 +8,7 @@ use super::{ColdState, Session};
 use crate::{
     AttemptBudget,
     classify::{Outcome, Refusal},
+    cooldown::Failure,
     served::Attempt,
     twin::Twin,
 };
@@ -22,7 +23,7 @@ impl Session {
             && self.twin().is_some_and(Twin::is_second)
         {
             // If another backend of the pool answers, the late one is charged as if it had failed.
-            self.cold().suspects.push((late, None));
+            self.cold().suspects.push((late, None, Failure::Answer));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 
 use super::{NextStep, Session, Tier, account::sign};
 use crate::{
@@ -110,6 +110,12 @@ impl Session {
             (_, result) => {
                 match (outcome, result) {
                     (Outcome::Failed, result) => self.charge(Failure::of(result, errors), now),
+                    // That something is not there may be the request's own fault.
+                    (Outcome::Misconfigured, Ok(response))
+                        if response.status() == StatusCode::NOT_FOUND =>
+                    {
+                        self.charge(Failure::Answer, now);
+                    }
                     (Outcome::Misconfigured, _) => self.charge(Failure::Configuration, now),
                     _ => self.permit = None,
                 }
