@@ -32,6 +32,13 @@ pub(crate) enum Traffic {
     Free,
 }
 
+impl Traffic {
+    /// Whether it asks for nothing of a deployment, but for what the resource keeps.
+    pub(crate) const fn is_of_resource(self) -> bool {
+        matches!(self, Self::Stored | Self::Free)
+    }
+}
+
 /// How heavy a request is: a third of a power of two of its tokens, from 64 up.
 ///
 /// Below 64 tokens all are alike: nearly every request is heavier. The highest stands for what is not

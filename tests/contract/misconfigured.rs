@@ -292,3 +292,29 @@ async fn what_no_backend_has_is_not_missing_at_one_of_them() {
         assert_eq!((misconfigured(&ptus), deferred(&standards)), (vec![None; 2], vec![None]));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_role_that_allows_no_uploads_is_no_matter_of_completions() {
+    for standard_allows in [false, true] {
+        let (ptus, standards) = (pool(["ptu-1", "ptu-2"]), pool(["standard"]));
+        let layer = SmartFallbackLayer::new(
+            RegionRotateLayer::new(ptus.clone()),
+            RegionRotateLayer::new(standards.clone()),
+        );
+        let leaf = Leaf::new(move |seen| match seen.uri.path().ends_with("files") {
+            true if !standard_allows || seen.host() != "standard.example" => Answer::status(403),
+            _ => Answer::ok(),
+        });
+        let service = layer.layer(leaf);
+        for upload in [true, false] {
+            let files = Request::builder().uri("/openai/v1/files");
+            let files = if upload { files.method("POST") } else { files };
+            let response = service.clone().oneshot(files.body(Full::default()).unwrap()).await;
+            let expected = if standard_allows { 200 } else { 403 };
+            assert_eq!(response.unwrap().status().as_u16(), expected);
+            let response = service.clone().oneshot(request()).await.unwrap();
+            assert_eq!(account(&response).to_string(), "ptu-1 200");
+            assert_eq!((misconfigured(&ptus), deferred(&standards)), (vec![None; 2], vec![None]));
+        }
+    }
+}

@@ -32,13 +32,22 @@ impl Session {
     /// The chosen backend is misconfigured, which its answer shows. Those around this layer are told.
     ///
     /// That something is not there may be the request's own fault, which asks for a path or a deployment
-    /// that nobody has: the backend is charged with it only when another serves the request.
-    pub(super) fn misconfigured<R>(&mut self, now: Instant, response: &mut Response<R>) {
+    /// that nobody has: the backend is charged with it only when another serves the request. A role that
+    /// allows completions and no uploads is no fault of those.
+    pub(super) fn misconfigured<R>(
+        &mut self,
+        now: Instant,
+        response: &mut Response<R>,
+        request: &dyn Load,
+    ) {
         Refusal::set_in(response.extensions_mut(), Reason::Misconfigured, None, Hint::None);
-        let backend = self.backend;
+        let (backend, traffic) = (self.backend, self.load.of(request).traffic());
         let cold = self.cold();
         cold.failed.insert(backend);
         let watch = cold.watch.take();
+        if traffic.is_of_resource() {
+            return;
+        }
         if response.status() == StatusCode::NOT_FOUND {
             return cold.suspects.push((backend, watch, Failure::Configuration));
         }

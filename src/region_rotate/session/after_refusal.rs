@@ -36,7 +36,9 @@ impl Session {
             (Outcome::Misconfigured, Ok(response)) if self.reject_token(response) => {
                 self.cold().again = Some(Again::Token);
             }
-            (Outcome::Misconfigured, Ok(response)) => self.misconfigured(now, response),
+            (Outcome::Misconfigured, Ok(response)) => {
+                self.misconfigured(now, response, request);
+            }
             (Outcome::Failed, result) => self.failed(now, Failure::of(result, errors)),
             (Outcome::Throttled(hint), Ok(response)) => {
                 self.settle(false, || now);

@@ -110,6 +110,10 @@ impl Session {
             (_, result) => {
                 match (outcome, result) {
                     (Outcome::Failed, result) => self.charge(Failure::of(result, errors), now),
+                    // Of a role that allows no uploads, completions know nothing.
+                    (Outcome::Misconfigured, _) if self.load().0.is_of_resource() => {
+                        self.permit = None;
+                    }
                     // That something is not there may be the request's own fault.
                     (Outcome::Misconfigured, Ok(response))
                         if response.status() == StatusCode::NOT_FOUND =>
