@@ -111,7 +111,8 @@ async fn a_retry_around_the_stack_waits_for_the_soonest_backend_of_all() {
         let tiers = SmartFallbackLayer::new(
             RegionRotateLayer::new(azure.pool([EAST_PTU])),
             RegionRotateLayer::new(azure.pool([EAST, "sweden/gpt-4o"])),
-        );
+        )
+        .max_wait(Duration::ZERO);
         let service = ServiceBuilder::new()
             .layer(RetryLayer::new(RetryAfterPolicy::new()))
             .layer(tiers)
