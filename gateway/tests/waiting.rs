@@ -157,3 +157,13 @@ fn a_crowd_at_a_closed_backend_is_served_in_full_and_asks_it_little() {
 }
 
 const CHAT: &str = r#"{"object":"chat.completion","choices":[]}"#;
+
+#[test]
+fn a_region_that_refuses_is_waited_for_beside_one_that_is_misconfigured() {
+    let (refusing, misconfigured) = (closed_for(1_000), Witness::new(|_| (401, "", String::new())));
+    let gateway = gateway("misconfigured", &[], &[&refusing, &misconfigured], "");
+    refused_at_once(&gateway, &[("x-spillover-class", "hasty")]);
+    // What another found refusing is worth coming back for: the 401 of our key is not the client's.
+    refused_at_once(&gateway, &[("x-spillover-class", "hasty")]);
+    served_after(&gateway, &[], 100, "standard-0");
+}
