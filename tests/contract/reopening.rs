@@ -103,6 +103,23 @@ async fn a_patient_pool_waits_for_the_first_of_its_backends_to_reopen() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_beside_a_refusal_does_not_end_the_wait_whichever_comes_first() {
+    for failing in ["a.example", "b.example"] {
+        // One fails for good, the other refuses for 187 ms.
+        let leaf = Leaf::new(move |seen| match seen.at.as_millis() as u64 {
+            _ if seen.host() == failing => Answer::status(500),
+            at if at < 187 => Answer::refused(187 - at),
+            _ => Answer::ok(),
+        });
+        let pool = pool(["a", "b"]);
+        let (response, took) =
+            timed(WaitLayer::new().layer(pool.layer(leaf)).oneshot(request())).await;
+        assert_eq!(response.unwrap().status(), StatusCode::OK, "{failing}");
+        assert!((ms(187)..ms(250)).contains(&took), "{took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_that_fits_exactly_is_made_and_a_longer_one_is_refused_at_once() {
     for (opens, limit, took) in [(300, 300, 300), (300, 299, 0), (300, 0, 0)] {
         for request in [|limit| with(MaxWait(ms(limit))), |limit| with(deadline(limit))] {

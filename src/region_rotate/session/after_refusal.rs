@@ -79,11 +79,11 @@ impl Session {
             (Outcome::Misconfigured, Ok(_)) if self.is_any_refused(now, request) => {
                 return Ok(self.closed(now, StatusCode::TOO_MANY_REQUESTS, request));
             }
-            (_, Ok(response)) => self.hand_on_spills(response),
-            // A backend that refused is worth coming back for; the error would hide it.
-            (_, Err(_)) if self.served.is_throttled() => {
+            // A backend that refused is worth coming back for; the failure of another would hide it.
+            (Outcome::Failed, _) if self.served.is_throttled() => {
                 return Ok(self.closed(now, StatusCode::TOO_MANY_REQUESTS, request));
             }
+            (_, Ok(response)) => self.hand_on_spills(response),
             (_, Err(_)) => {}
         }
         self.sign(result, request.is_kept())
