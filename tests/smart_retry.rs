@@ -111,7 +111,9 @@ async fn standard_is_asked_again_as_often_as_max_retries_says() {
         let (emulator, serving) = resource([refusal()]).await;
         let brief = Fault::status(429).header("retry-after-ms", "10");
         emulator.script("contoso", "gpt-4o", [brief]);
-        let output = ask(&serving, &[], &[("MAX_RETRIES", retries)]).await;
+        // Without a time to wait, in which a refusal as brief would be waited out.
+        let settings = [("MAX_RETRIES", retries), ("PTU_MAX_WAIT", "0")];
+        let output = ask(&serving, &[], &settings).await;
         let printed = [text(&output.stdout), text(&output.stderr)].concat();
         assert_eq!(output.status.success(), answered, "{printed}");
         assert_eq!(printed.contains("both deployments refuse: come back"), !answered, "{printed}");
