@@ -39,6 +39,7 @@ fuzz_target!(|text: &[u8]| {
         | (500 | 502 | 503 | 504, Outcome::Failed) => {}
         (200, Outcome::Failed) => assert!(headers.contains_key("grpc-status")),
         (429 | 529 | 500 | 502 | 503 | 504, outcome) => panic!("{status}: {outcome:?}"),
+        (401..=403 | 410, outcome) => assert_eq!(outcome, Outcome::Misconfigured, "{status}"),
         (_, outcome) => assert_eq!(outcome, Outcome::Answered, "{status}"),
     }
 
