@@ -194,7 +194,8 @@ impl Refusal {
     ///
     /// That is so when the limit of tokens was exceeded. Where nothing tells which one was, it is so when
     /// the service asks for a longer wait than any window of its limits lasts: it does so of requests that
-    /// are larger than what is left of a limit.
+    /// are larger than what is left of a limit. Where Azure spilled by itself, the words are those of the
+    /// deployment to which it did, and say nothing of the one that was asked.
     pub(crate) fn is_about_weight<R>(response: &Response<R>, hint: Hint) -> bool {
         let headers = response.headers();
         let known = Self::of(response);
@@ -203,6 +204,7 @@ impl Refusal {
         }
         if !matches!(known.map_or(Reason::Unknown, Self::reason), Reason::Rate | Reason::Unknown)
             || response.status() != StatusCode::TOO_MANY_REQUESTS
+            || NativeSpillover::of(headers).is_some_and(|it| it.is_of_standard())
         {
             return false;
         }

@@ -286,6 +286,22 @@ async fn the_wait_of_the_standard_deployment_is_not_that_of_the_ptu() {
     assert_eq!(standard.cooldowns().next().unwrap().1, Some(ms(30_000)));
 }
 
+/// It names the limit of tokens, and that is Standard's too.
+#[tokio::test(start_paused = true)]
+async fn a_caller_is_not_told_the_wait_of_the_standard_deployment_for_the_ptu() {
+    let refusal = Answer::refused(20_000)
+        .with("x-ms-spillover-from-deployment", "gpt-4o-ptu")
+        .with("x-ms-deployment-name", "gpt-4o")
+        .with("x-ratelimit-type", "Tokens");
+    let ptu = BackendPool::new([backend("ptu", "east", "gpt-4o-ptu")]).unwrap();
+    let service = RegionRotateLayer::new(ptu).layer(leaf(refusal));
+    for _ in 0..2 {
+        let response = service.clone().oneshot(request()).await.unwrap();
+        assert_eq!(header(&response, "retry-after-ms"), Some("1000"));
+        assert_eq!(account(&response).closed_from(), None);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_two_deployments_of_one_resource_the_other_is_not_asked_what_azure_asked() {
     let layer = SmartFallbackLayer::deployments("gpt-4o-ptu", "gpt-4o").unwrap();
