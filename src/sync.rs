@@ -1,5 +1,12 @@
 //! The locks, atomics and timer of what is shared, or what stands in for them in a loom model.
 
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Instant,
+};
+
 #[cfg(spillover_loom)]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
@@ -18,6 +25,23 @@ pub(crate) use crate::clock;
 
 #[cfg(spillover_loom)]
 pub(crate) use self::clock::Sleep;
+
+/// Sleeps until `until`, to look again, by the timer in `sleep`, which is made when it is first needed;
+/// ready when that is now.
+pub(crate) fn poll_sleep(
+    sleep: &mut Option<Pin<Box<Sleep>>>,
+    until: Instant,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    let sleep = match sleep {
+        Some(sleep) => {
+            clock::reset(sleep.as_mut(), until);
+            sleep
+        }
+        none => none.insert(clock::sleep_until(until)),
+    };
+    sleep.as_mut().poll(cx)
+}
 
 /// A clock that is set by hand, and a timer that never fires, so that whoever waits has to be
 /// woken.

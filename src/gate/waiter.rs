@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     body::{Admitted, UsageSink},
     cooldown::{Failure, Watch},
-    sync::{Sleep, clock},
+    sync::{Sleep, clock, poll_sleep},
 };
 
 /// What a request is to do.
@@ -60,20 +60,6 @@ impl Waiter {
     pub(crate) const fn place(&self) -> Option<QueueKey> {
         self.key
     }
-
-    /// Sleeps until `until`, to look again; ready when that is now.
-    fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Nanos) -> Poll<()> {
-        let until = Duration::from_nanos(u64::try_from(until).unwrap_or(0));
-        let until = self.gate.shared.epoch + until;
-        let sleep = match &mut self.sleep {
-            Some(sleep) => {
-                clock::reset(sleep.as_mut(), until);
-                sleep
-            }
-            none => none.insert(clock::sleep_until(until)),
-        };
-        sleep.as_mut().poll(cx)
-    }
 }
 
 impl Future for Waiter {
@@ -100,10 +86,12 @@ impl Future for Waiter {
             let admission = match decision {
                 Decision::Go(attempt) => Admission::Go(Permit::tracked(self.gate.clone(), attempt)),
                 Decision::Spill => Admission::Spill,
-                Decision::Wait { until, .. } => match self.poll_sleep(cx, until) {
-                    Poll::Ready(()) => continue,
-                    Poll::Pending => return Poll::Pending,
-                },
+                Decision::Wait { until, .. } => {
+                    let until = Duration::from_nanos(u64::try_from(until).unwrap_or(0));
+                    let until = self.gate.shared.epoch + until;
+                    ready!(poll_sleep(&mut self.sleep, until, cx));
+                    continue;
+                }
             };
             self.key = None;
             return Poll::Ready(admission);

@@ -13,7 +13,7 @@ use super::{
     RequestLimits,
     core::{Core, Decision, Place},
 };
-use crate::sync::{AtomicBool, Mutex, MutexGuard, Sleep, clock};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Sleep, clock, poll_sleep};
 
 /// The requests that wait for a service to reopen; clones share them.
 ///
@@ -155,18 +155,6 @@ impl Waiter {
     const fn new(queue: WaitQueue, place: Place) -> Self {
         Self { queue, place: Some(place), sleep: None }
     }
-
-    /// Sleeps until `until`, to look again; ready when that is now.
-    fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
-        let sleep = match &mut self.sleep {
-            Some(sleep) => {
-                clock::reset(sleep.as_mut(), until);
-                sleep
-            }
-            none => none.insert(clock::sleep_until(until)),
-        };
-        sleep.as_mut().poll(cx)
-    }
 }
 
 impl Future for Waiter {
@@ -182,7 +170,7 @@ impl Future for Waiter {
                 decision
             });
             match decision {
-                Decision::Wait { until, .. } => ready!(self.poll_sleep(cx, until)),
+                Decision::Wait { until, .. } => ready!(poll_sleep(&mut self.sleep, until, cx)),
                 Decision::Go(place) => break Some(Permit::tracked(self.queue.clone(), place)),
                 Decision::Late | Decision::Pass => break None,
             }
