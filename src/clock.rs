@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::time::Sleep;
@@ -27,6 +27,9 @@ pub(crate) fn wall() -> SystemTime {
 pub(crate) fn sleep_until(until: Instant) -> Pin<Box<Sleep>> {
     Box::pin(tokio::time::sleep_until(until.into()))
 }
+
+/// Timer granularity; also the shortest wait announced to a caller.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// Moves the end of a sleep.
 #[cfg_attr(spillover_loom, expect(dead_code, reason = "only the gate moves a sleep"))]

@@ -2,9 +2,9 @@
 
 use std::{fmt, iter, num::NonZeroU32, slice, sync::Arc, time::Duration};
 
-use http::{Extensions, Response, StatusCode};
+use http::{Response, StatusCode};
 
-use crate::classify::{Hint, Outcome, Reason};
+use crate::classify::{Hint, Outcome, Reason, Refusal};
 
 /// The account of one request: which backend answered, every attempt before it, and the time
 /// spent waiting. Each layer of this crate leaves it in the extensions of its response, where
@@ -255,20 +255,34 @@ impl Served {
         served
     }
 
-    /// Moves the account of an inner layer, whose clock started `offset` after this one's, out of
-    /// `extensions`, or makes one of a single attempt.
-    pub(crate) fn absorb(
+    /// Adds an attempt at `name`, whose `result` was taken for `outcome`: as the account of an inner layer
+    /// has it, whose clock started `at` after this one's, or as a single attempt.
+    pub(crate) fn absorb<R, E>(
         &mut self,
-        extensions: Option<&mut Extensions>,
-        offset: Duration,
-        attempt: impl FnOnce() -> Attempt,
+        name: &Arc<str>,
+        at: Duration,
+        result: &mut Result<Response<R>, E>,
+        outcome: Outcome,
     ) {
-        match extensions.and_then(Extensions::remove::<Self>) {
-            Some(inner) => self.append(inner, offset),
-            None => {
-                self.own = false;
-                self.push(attempt());
-            }
+        if let Ok(response) = result
+            && let Some(inner) = response.extensions_mut().remove()
+        {
+            return self.append(inner, at);
+        }
+        let response = result.as_ref().ok();
+        let refused = response.filter(|_| outcome != Outcome::Answered);
+        let reason = refused.and_then(Refusal::of).and_then(Refusal::known_reason);
+        let status = response.map(Response::status);
+        self.own = false;
+        self.push(Attempt::new(Arc::clone(name), at, status, outcome).because(reason));
+    }
+
+    /// Leaves the account on the response that the caller gets. Unless it `is_kept`, the request could
+    /// not have been sent again.
+    pub(crate) fn sign<R, E>(mut self, result: &mut Result<Response<R>, E>, is_kept: bool) {
+        if let Ok(response) = result {
+            self.replayable &= is_kept;
+            response.extensions_mut().insert(self);
         }
     }
 

@@ -7,6 +7,8 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
+use http::Extensions;
+
 pub use self::layer::{LimitAttempts, LimitAttemptsLayer};
 
 /// How many attempts all layers together may make for one request: a request extension.
@@ -64,8 +66,21 @@ impl AttemptBudget {
         self.has_twin = true;
     }
 
+    /// Whether nothing is left for a request with these extensions.
+    pub(crate) fn is_spent(overrides: &Extensions) -> bool {
+        overrides.get().is_some_and(|budget: &Self| !budget.any_left())
+    }
+
+    /// Counts the attempt that a layer is about to make of a request with these extensions, which
+    /// `is_sent` if the layer made others.
+    pub(crate) fn count(overrides: &mut Extensions, is_sent: bool) {
+        if let Some(budget) = overrides.get_mut::<Self>() {
+            if is_sent { budget.reserve() } else { budget.reserve_first() }
+        }
+    }
+
     /// Counts the first attempt of a layer, which a layer outside of it may have counted.
-    pub(crate) fn reserve_first(&mut self) {
+    fn reserve_first(&mut self) {
         if !self.is_reserved {
             self.reserve();
         }

@@ -100,10 +100,8 @@ type Suspect = (usize, Option<Watch<BackendPool>>, Failure);
 impl ColdState {
     /// Writes what layers inside are to know. Whether the request `is_sent` already.
     fn extend(&self, extensions: &mut Extensions, is_sent: bool) {
-        if self.budget.is_some()
-            && let Some(budget) = extensions.get_mut::<AttemptBudget>()
-        {
-            if is_sent { budget.reserve() } else { budget.reserve_first() }
+        if self.budget.is_some() {
+            AttemptBudget::count(extensions, is_sent);
         }
         if self.again == Some(Again::Unprocessed) {
             extensions.insert(SentAgain);

@@ -8,16 +8,11 @@ mod returned_refusal;
 mod spill;
 mod waiting;
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{pin::Pin, sync::Arc, time::Instant};
 
 use http::{Request, Response};
 use tokio::time::Sleep;
 
-use self::account::sign;
 use self::waiting::ColdState;
 pub(super) use self::waiting::Race;
 use super::layer::FallbackConfig;
@@ -25,7 +20,7 @@ use crate::{
     AttemptBudget, Served, TryCloneBody,
     backend::OnConnect,
     classify::{Hint, NativeSpillover, Outcome, Reason, Refusal, RefusedSpills},
-    clock,
+    clock::{self, TICK},
     cooldown::{Load, NextOpen, Traffic, Weight as LoadWeight},
     gate::{Admission, Permit, Place, Waiter, Weight},
     overrides::Arrival,
@@ -239,9 +234,7 @@ impl Session {
                 OnConnect::insert(extensions, act);
             }
         }
-        if let Some(budget) = extensions.get_mut::<AttemptBudget>() {
-            if self.is_sent { budget.reserve() } else { budget.reserve_first() }
-        }
+        AttemptBudget::count(extensions, self.is_sent);
         self.is_sent = true;
         if tier == Tier::Fallback {
             self.on_sent_to_fallback();
@@ -304,7 +297,7 @@ impl Session {
         if tier == Tier::Primary && result.as_ref().is_ok_and(NativeSpillover::has_served) {
             served.set_spilled_by_azure();
         }
-        sign(served, tier, result, is_kept);
+        served.sign(result, is_kept || tier == Tier::Fallback);
     }
 
     /// Releases the permit now: the caller may keep the completed future alive.
@@ -361,6 +354,3 @@ fn is_known_misconfigured<R, E>(result: &Result<Response<R>, E>) -> bool {
     let refusal = result.as_ref().ok().and_then(Refusal::of);
     refusal.is_some_and(|refusal| refusal.reason() == Reason::Misconfigured)
 }
-
-/// Timer granularity; also the shortest wait announced to a caller.
-const TICK: Duration = Duration::from_millis(1);

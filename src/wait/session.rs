@@ -11,11 +11,10 @@ use super::{Permit, Refused, RequestLimits, Turn, Waiter, layer::WaitConfig};
 use crate::{
     AttemptBudget, Served, TryCloneBody,
     classify::{Hint, Outcome, Reason, Refusal},
-    clock,
+    clock::{self, TICK},
     cooldown::{Load, Traffic},
     overrides::Arrival,
     policy::assumed_wait,
-    served::Attempt,
 };
 
 /// What happens next to a request.
@@ -81,10 +80,7 @@ impl Session {
     /// Writes the extensions of `request` that the layers inside read.
     pub(super) fn prepare<B>(&mut self, request: &mut Request<B>) {
         let Some(cold) = &mut self.cold else {
-            if let Some(budget) = request.extensions_mut().get_mut::<AttemptBudget>() {
-                budget.reserve_first();
-            }
-            return;
+            return AttemptBudget::count(request.extensions_mut(), false);
         };
         let now = clock::now();
         self.since = now;
@@ -94,9 +90,7 @@ impl Session {
         let extensions = request.extensions_mut();
         // A layer inside this one must not start its waiting anew.
         extensions.get_or_insert(Arrival(cold.limits.arrival));
-        if let Some(budget) = extensions.get_mut::<AttemptBudget>() {
-            if cold.is_sent { budget.reserve() } else { budget.reserve_first() }
-        }
+        AttemptBudget::count(extensions, cold.is_sent);
         cold.is_sent = true;
     }
 
@@ -124,7 +118,7 @@ impl Session {
         } else {
             let mut served = cold.as_ref().map_or_else(Served::new, |cold| cold.served.clone());
             self.record(&mut served, result, Outcome::Answered);
-            sign(served, result, is_kept);
+            served.sign(result, is_kept);
         }
         if let Some(permit) = cold.and_then(|cold| cold.permit)
             && result.is_ok()
@@ -154,7 +148,8 @@ impl Session {
         cold.refusals += 1;
         cold.is_sent = true;
         let opens = refused_for(&refusal, cold.refusals).and_then(|left| now.checked_add(left));
-        let comes_again = !cold.is_last && kept.is_some_and(|request| !is_out_of_attempts(request));
+        let comes_again = !cold.is_last
+            && kept.is_some_and(|request| !AttemptBudget::is_spent(request.extensions()));
         let permit = cold.permit.take();
         let waiter = opens.and_then(|opens| {
             let limits = match comes_again {
@@ -171,7 +166,7 @@ impl Session {
                 NextStep::Wait(Box::new(waiter))
             }
             None => {
-                sign(cold.served, result, kept.is_some());
+                cold.served.sign(result, kept.is_some());
                 NextStep::Return
             }
         }
@@ -211,13 +206,7 @@ impl Session {
         outcome: Outcome,
     ) {
         let at = self.since.saturating_duration_since(self.arrival);
-        let status = result.as_ref().ok().map(Response::status);
-        let refused = outcome != Outcome::Answered;
-        let refusal = result.as_ref().ok().filter(|_| refused).and_then(Refusal::of);
-        let reason = refusal.and_then(Refusal::known_reason);
-        served.absorb(result.as_mut().ok().map(Response::extensions_mut), at, || {
-            Attempt::new(Arc::clone(&self.config.name), at, status, outcome).because(reason)
-        });
+        served.absorb(&self.config.name, at, result, outcome);
     }
 }
 
@@ -229,20 +218,3 @@ pub(crate) fn refused_for(refusal: &Refusal, refusals: u32) -> Option<Duration> 
     let wait = helps.then(|| assumed_wait(refusal.hint(), refusals)).flatten();
     wait.map(|wait| wait.max(TICK))
 }
-
-fn sign<R, E>(mut served: Served, result: &mut Result<Response<R>, E>, is_kept: bool) {
-    if !is_kept {
-        served.set_unreplayable();
-    }
-    if let Ok(response) = result {
-        response.extensions_mut().insert(served);
-    }
-}
-
-/// Whether the layers have no attempt left for the request, all together.
-fn is_out_of_attempts<B>(request: &Request<B>) -> bool {
-    request.extensions().get().is_some_and(|budget: &AttemptBudget| !budget.any_left())
-}
-
-/// Timer granularity.
-const TICK: Duration = Duration::from_millis(1);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode};
 
-use super::{NextStep, Session, Tier, account::sign};
+use super::{NextStep, Session, Tier};
 use crate::{
     AttemptBudget, Served, TryCloneBody,
     classify::{Hint, NativeSpillover, Outcome, Reason, Refusal, forbid_retry, utilization},
@@ -48,7 +48,8 @@ impl Session {
         errors: &impl ClassifyError<E>,
         kept: Option<&Request<B>>,
     ) -> NextStep {
-        let may_go_on = kept.is_some_and(|it| !self.is_last && !is_out_of_attempts(it));
+        let may_go_on =
+            kept.is_some_and(|it| !self.is_last && !AttemptBudget::is_spent(it.extensions()));
         if tier == Tier::Fallback
             && may_go_on
             && let Some(next) = self.after_fallback(outcome, now)
@@ -133,7 +134,7 @@ impl Session {
         if let Ok(response) = result {
             self.hand_on_spills(response);
         }
-        sign(*served, tier, result, kept.is_some());
+        served.sign(result, kept.is_some() || tier == Tier::Fallback);
         next
     }
 
@@ -252,9 +253,4 @@ impl Session {
         let closed = assumed_wait(hint, self.refusals).unwrap_or(Duration::MAX);
         closed.min(self.config.longest_cooldown)
     }
-}
-
-/// Whether the layers have no attempt left for the request, all together.
-fn is_out_of_attempts<B>(request: &Request<B>) -> bool {
-    request.extensions().get().is_some_and(|budget: &AttemptBudget| !budget.any_left())
 }
