@@ -26,7 +26,7 @@ pub(crate) enum SavedRequest<B> {
         extensions: Extensions,
         body: B,
     },
-    /// Sent without a copy: it cannot be sent again. A refusal can still be told to be about it.
+    /// Sent without a copy: it cannot be sent again. What a refusal of it is about can still be read.
     Outline { method: Method, target: Option<PathAndQuery>, content: Option<Bytes> },
     /// Sent without a copy.
     Nothing,

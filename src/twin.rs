@@ -13,7 +13,7 @@ use crate::{AttemptBudget, served::Attempt};
 /// [`AttemptBudget`] says that there is one.
 ///
 /// The pools inside write where it is, the layer that started both reads it. Both are polled by one
-/// task, so that nobody waits for the locks.
+/// task, so that the locks are never contended.
 #[derive(Clone, Debug)]
 pub(crate) struct Twin {
     pair: Arc<Pair>,
@@ -31,7 +31,7 @@ struct Pair {
 #[derive(Debug, Default)]
 struct Course {
     /// The pool and the backend that were sent the request and did not answer yet, with the attempt
-    /// as it will be told if nothing comes of it.
+    /// as it is recorded if nothing comes of it.
     under_way: Option<(usize, usize, Attempt)>,
     ended: Vec<Attempt>,
     /// How many attempts were begun.

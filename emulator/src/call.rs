@@ -225,7 +225,7 @@ impl Call<'_> {
         }
     }
 
-    /// What the request refers to that another resource made, and nobody else can continue.
+    /// What the request refers to that another resource made, and only that one can continue.
     fn foreign_state(&self, ask: &Ask) -> Option<(StatusCode, Value)> {
         let store = &self.visit.place.store;
         if let Some(id) = ask.previous.as_deref()

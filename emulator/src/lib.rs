@@ -75,7 +75,7 @@
 //! | the next requests of a deployment | [`Emulator::script`], one [`Fault`] each |
 //! | a share of its requests | [`Deployment::fails`] |
 //! | one kind of request, everywhere | [`Emulator::poison`] |
-//! | whoever connects | [`Resource::outage`]: restarts, and connections that are refused |
+//! | connecting | [`Resource::outage`]: restarts, and connections that are refused |
 //! | large requests | [`Standard::refuses_by_size`], [`Ptu::refuses_above`] |
 //! | one service tier | [`Deployment::flex`], [`Deployment::priority`] |
 //! | images, sounds and videos | [`Deployment::media_per_minute`] |

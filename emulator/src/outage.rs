@@ -1,4 +1,4 @@
-//! When nobody can connect to a resource: restarts, and connections that are refused now and then.
+//! When a resource cannot be connected to: restarts, and connections that are refused now and then.
 
 use std::time::Duration;
 

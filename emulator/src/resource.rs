@@ -1,4 +1,4 @@
-//! What a resource is made of: its name, keys and deployments, and when nobody can connect.
+//! What a resource is made of: its name, keys, deployments and outages.
 
 use std::{fmt, time::Duration};
 
@@ -82,7 +82,7 @@ impl Resource {
         self
     }
 
-    /// Adds a time when nobody can connect; without any the resource is always there.
+    /// Adds a time at which it cannot be connected to; by default there is none.
     #[must_use]
     pub fn outage(mut self, outage: Outage) -> Self {
         self.outages.push(outage);

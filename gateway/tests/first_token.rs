@@ -1,4 +1,4 @@
-//! A late first token over sockets: who is asked, who answers, and how that is told.
+//! A late first token over sockets: who is asked, who answers, and what headers and metrics say.
 
 use std::{thread, time::Duration};
 

@@ -17,7 +17,7 @@ use crate::{
     witness::{Asked, Witness},
 };
 
-/// A resource that knows the files which were uploaded to it, and refuses while it is told to.
+/// A resource that knows the files which were uploaded to it, and refuses on demand.
 struct Resource {
     witness: Witness,
     refuses: Arc<AtomicBool>,
@@ -120,7 +120,7 @@ fn a_file_its_store_and_the_list_are_in_one_place_while_one_of_two_resources_ref
     assert_eq!(first.header("x-spillover-sticky"), Some("home"), "{first:?}");
     let home = backend(&first);
     let (mine, other) = if home == "east" { (&east, &west) } else { (&west, &east) };
-    // While the other one refuses whoever comes there by chance.
+    // While the other one refuses what comes there by chance.
     other.refuse(true);
     for _ in 0..5 {
         let answer = upload(&gateway, A);

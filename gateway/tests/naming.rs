@@ -376,7 +376,7 @@ fn a_body_beyond_the_limit_is_refused_before_anything_is_sent() {
         let body = sized(1_024 * KIB + 1, place, "gpt-4o");
         let upload = Upload { is_chunked, ..Upload::json(body) };
         let answer = scene.send(&upload);
-        // Its beginning is sent on where that names the model, and nothing tells of its length.
+        // Its beginning is sent on where that names the model, and its length is not known.
         if is_chunked && !matches!(place, Place::Last) {
             assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
         } else {

@@ -13,7 +13,7 @@ use crate::{
     witness::{Witness, serving},
 };
 
-/// An address at which nobody listens yet.
+/// An address without a listener, so far.
 fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

@@ -34,7 +34,7 @@ pub struct AttemptBudget {
     /// Whether the layer that passed the request on counted the attempt that is about to be made.
     /// It cannot know whether a layer inside of it makes more of them.
     is_reserved: bool,
-    /// Whether the request may be sent twice, and has a `Twin` that says where it is. It is told here,
+    /// Whether the request may be sent twice, and has a `Twin` that says where it is. It stands here,
     /// since the layers inside look for this extension anyway.
     has_twin: bool,
 }

@@ -108,7 +108,7 @@ impl Operation {
     }
 
     /// What the service counts a request of `method` for `path` as, which has no query. Tokens are of
-    /// the default service tier, as far as a head tells.
+    /// the default service tier, as far as a head shows.
     pub(crate) fn traffic(method: &Method, path: &str) -> Traffic {
         let api = ApiPath::of(path);
         let Some(rest) = api.operation(path).filter(|rest| !rest.is_empty()) else {
@@ -373,7 +373,7 @@ mod tests {
         ] {
             assert_eq!(Operation::traffic(&method, path), Traffic::Free, "{method} {path}");
         }
-        // What these are, nobody knows.
+        // Unknown operations.
         for path in ["/", "/healthz", "/openai", "/anthropic/v1/messages"] {
             assert_eq!(Operation::traffic(&Method::GET, path), Traffic::Tokens, "{path}");
         }

@@ -1,4 +1,4 @@
-//! How a client tells that a connection stands: one small request extension.
+//! How a client reports that a connection stands: one small request extension.
 
 use std::{fmt, sync::Arc};
 

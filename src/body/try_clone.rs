@@ -45,7 +45,7 @@ pub trait TryCloneBody: Body + Sized {
     /// a backend whose deployment has a name of its own. A request that cannot be given that name is
     /// refused.
     ///
-    /// Where the body's length is known, so must it be afterwards: the service wants to be told.
+    /// Where the body's length is known, so must it be afterwards: the service requires it.
     fn rename_model(&mut self, rename: ModelRename) -> bool {
         let _ = rename;
         false

@@ -21,7 +21,7 @@ pub enum Outcome {
     /// Refused for nothing but the service tier that it asks for: a 400 with [`Reason::ServiceTier`].
     /// Another backend may offer it. The head alone never says so.
     TierNotOffered,
-    /// The backend cannot serve anybody until its configuration is mended: 401, 402, 403, 410, and a 404
+    /// The backend can serve no request until its configuration is mended: 401, 402, 403, 410, and a 404
     /// with [`Reason::Misconfigured`]. Nothing was executed, and another backend may serve. It is the
     /// caller's own fault, and so [`Answered`](Self::Answered) to a layer, where the credential is the
     /// caller's.

@@ -32,7 +32,7 @@ pub struct Refusal {
     /// From how many tokens up a layer's backends refuse, where that is all that keeps the request from
     /// them.
     pub(crate) closed_from: Option<NonZeroU32>,
-    /// Whether another sending of this request is where this one would have gone, so that nobody else is
+    /// Whether another sending of this request is where this one would have gone, so that no other request is
     /// refused, and there is nothing to wait for.
     pub(crate) is_elsewhere: bool,
     /// Where Azure spilled the request to by itself, and it was refused.
@@ -57,7 +57,7 @@ pub enum Reason {
     /// The deployment does not offer the service tier that was asked for, though others may. Nor is
     /// that a fault of the backend.
     ServiceTier,
-    /// The backend cannot serve anybody until somebody mends its configuration: its credential, its
+    /// The backend can serve no request until its configuration is mended: its credential, its
     /// deployment, its account or its network rules. Nothing was executed.
     Misconfigured,
     /// What the request says is refused, by a content filter or a policy, wherever it is sent. It is no
@@ -192,7 +192,7 @@ impl Refusal {
     /// Whether `response`, a refusal that is classified with `hint`, is about requests that are about as
     /// heavy as the one that met it, and not about lighter ones.
     ///
-    /// That is so when the limit of tokens was exceeded. Where nothing tells which one was, it is so when
+    /// That is so when the limit of tokens was exceeded. Where the limit is not named, it is so when
     /// the service asks for a longer wait than any window of its limits lasts: it does so of requests that
     /// are larger than what is left of a limit. Where Azure spilled by itself, the words are those of the
     /// deployment to which it did, and say nothing of the one that was asked.

@@ -25,7 +25,7 @@ pub(crate) struct Taken;
 /// What kind of failure a backend is charged with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// No connection: it cannot be the request's fault, and whoever waits for one waits in vain.
+    /// No connection: it cannot be the request's fault, and a wait for one does not end.
     Connect,
     /// The access token for it could not be had: one is enough to know.
     Token,
@@ -82,7 +82,7 @@ impl Circuit {
         u32::try_from(self.word.load(Ordering::Relaxed) & TIMES).expect("a byte")
     }
 
-    /// Begins an attempt: as the probe, if the backend is deferred no longer and nobody else finds out.
+    /// Begins an attempt: as the probe, if the backend is deferred no longer and no other probe is under way.
     /// One that is deferred is asked only as the `last_resort`.
     pub(super) fn enter(&self, now: u64, last_resort: bool) -> Result<Seen, Taken> {
         let known = self.word.load(Ordering::Relaxed);
@@ -133,7 +133,7 @@ impl Circuit {
     }
 
     /// Counts a failure of the attempt. If that shows that the backend fails, it is deferred for as long
-    /// as `rest` gives for that many times in a row; tells until when then.
+    /// as `rest` gives for that many times in a row, and the end of that is returned.
     ///
     /// An attempt that was under way when the backend was found to fail is of that same outage.
     pub(super) fn fail(

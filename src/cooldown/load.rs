@@ -1,4 +1,4 @@
-//! What a backend tells requests apart by when it refuses: their kind of traffic, and their weight.
+//! By what a backend distinguishes requests when it refuses: their kind of traffic, and their weight.
 
 use std::num::NonZeroU32;
 
@@ -47,7 +47,7 @@ impl Traffic {
 pub(crate) struct Weight(u8);
 
 impl Weight {
-    /// So many are told apart; the last begins at 2^27 tokens, 128 choices of a million each.
+    /// The number of weights; the last begins at 2^27 tokens, 128 choices of a million each.
     pub(super) const COUNT: usize = 64;
     pub(crate) const HEAVIEST: Self = Self(63);
 

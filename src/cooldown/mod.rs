@@ -63,7 +63,7 @@ impl Cooldowns {
         self.open_at(now, load)(index)
     }
 
-    /// Which backends are open for `load`: those that neither refuse it nor are deferred. What nobody
+    /// Which backends are open for `load`: those that neither refuse it nor are deferred. What no backend
     /// refuses has those open that refuse nothing. The instant is converted once, and for those alone
     /// that ever were either.
     #[inline]
@@ -170,7 +170,7 @@ impl Cooldowns {
     }
 
     /// Begins an attempt at a backend; `None` when there is nothing to judge its result by. One that is
-    /// deferred is asked only as the `last_resort`. What became of the attempt is to be told to
+    /// deferred is asked only as the `last_resort`. The result of the attempt goes to
     /// [`answered`](Self::answered), [`fail`](Self::fail) or [`leave`](Self::leave).
     #[inline]
     pub(crate) fn enter(
@@ -202,7 +202,7 @@ impl Cooldowns {
     /// for that many times in a row.
     ///
     /// It takes several failures: five of requests, fewer of connections, and as many as there are
-    /// answers. A failure that may be the request's fault is told once another backend has answered it.
+    /// answers. A failure that may be the request's fault is reported once another backend has answered it.
     pub(crate) fn fail(
         &self,
         index: usize,

@@ -241,7 +241,7 @@ const WHY: u64 = (1 << WHY_BITS) - 1;
 const NANOS_IN_MS: u64 = 1_000_000;
 
 /// How long failures are remembered after the last one, or after the backend was deferred. A backend
-/// that nobody asked for so long is taken to be well.
+/// that was not asked for so long is taken to be well.
 const REMEMBERED_NANOS: u64 = 60_000 * NANOS_IN_MS;
 
 #[cfg(all(test, not(spillover_loom)))]

@@ -1,4 +1,4 @@
-//! An attempt at a backend that failed lately: its result tells whether it still does.
+//! An attempt at a backend that failed lately: its result shows whether it still does.
 
 use std::time::{Duration, Instant};
 

@@ -128,7 +128,7 @@ impl FirstTokenLayer {
 
     /// Bounds the second attempts. Defaults to 10 at once, and one more in ten successes, the example
     /// of gRPC proposal A6 for hedging: when everything is slow they add a tenth to the load and to
-    /// what is paid, which helps nobody if it is more. One that finds no backend to go to costs
+    /// what is paid, which helps no request if it is more. One that finds no backend to go to costs
     /// nothing.
     #[must_use]
     pub fn budget(mut self, budget: RetryBudget) -> Self {

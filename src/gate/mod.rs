@@ -266,7 +266,7 @@ impl Gate {
         self.watch().map(Permit::watching)
     }
 
-    /// An attempt at the primary whose result tells whether it still fails, if it failed lately.
+    /// An attempt at the primary whose result shows whether it still fails, if it failed lately.
     fn watch(&self) -> Option<Box<Watch<Self>>> {
         Watch::begin(self, 0, clock::now(), true).ok().flatten().map(Box::new)
     }

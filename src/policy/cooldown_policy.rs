@@ -53,7 +53,7 @@ impl CooldownPolicy {
     /// it no better.
     ///
     /// Defaults to a minute and an hour. A role assignment takes minutes to arrive and a new deployment up
-    /// to five, so that who mends it need not wait for long; what nobody mends costs one attempt an hour.
+    /// to five, so that a mended one is found soon; one that stays so costs one attempt an hour.
     #[must_use]
     pub const fn misconfigured(mut self, first: Duration, longest: Duration) -> Self {
         self.misconfigured = [first, longest];

@@ -32,7 +32,7 @@ pub enum ErrorKind {
 }
 
 /// The request was [not processed](ErrorKind::Unprocessed), and is sent to the same backend again: an
-/// extension that tells its client to use a connection that no other request had or has.
+/// extension that has its client use a connection that no other request had or has.
 #[derive(Clone, Copy, Debug)]
 pub struct SentAgain;
 

@@ -48,7 +48,7 @@ pub struct MoveOn<X = ReturnErrors> {
 
 impl MoveOn {
     /// The default of all layers: 500, 502, 503 without a hint, and errors of connecting, where
-    /// [`errors`](Self::errors) tells which those are; with a budget of 500 moves and one more in five
+    /// [`errors`](Self::errors) says which those are; with a budget of 500 moves and one more in five
     /// successes.
     ///
     /// 500 and 503 spill in Azure's own spillover, beside 429 and a request that is

@@ -1,4 +1,4 @@
-//! A set of the statuses that a layer may be told to take for failures.
+//! A set of the statuses that a layer takes for failures.
 
 use std::fmt;
 

@@ -75,7 +75,7 @@ use crate::{
 /// stores): what the service limits apart. How heavy a request is, is estimated as the service does: its
 /// prompt, and the most that it may generate. Which limit was exceeded is read from `x-ratelimit-type`,
 /// `policy-id`, the message, or what remains. A backend is closed for no longer than
-/// [`CooldownPolicy::longest`], after which one request looks again; who is too heavy is told the time
+/// [`CooldownPolicy::longest`], after which one request looks again; one that is too heavy gets the time
 /// that the service said, and [`Served::closed_from`](crate::Served::closed_from) from where on.
 ///
 /// # Which backends rest
@@ -95,7 +95,7 @@ use crate::{
 /// fails everywhere says nothing of the backends. The backend is then asked after the others for
 /// [a second](CooldownPolicy::failed), twice as long each time, and by one request at a time until it
 /// answers or, if it could not be reached, until a [connection stands](crate::backend::OnConnect). Where
-/// all the others refuse or fail it is asked all the same: failures alone never make the pool answer
+/// all the others refuse or fail it is asked nevertheless: failures alone never make the pool answer
 /// by itself.
 ///
 /// # Which backends are misconfigured
@@ -103,7 +103,7 @@ use crate::{
 /// The one that answers 401, 402, 403, 410 or, as a layer inside reads it, that it lacks the deployment:
 /// nothing was executed, and the request goes on as after a refusal, at no cost to any budget. The backend
 /// is asked after all others for [a minute](CooldownPolicy::misconfigured), twice as long each time, and by
-/// one request at a time; [`BackendPool::misconfigured`] tells. A token that is rejected is
+/// one request at a time; [`BackendPool::misconfigured`] lists them. A token that is rejected is
 /// [replaced](crate::backend::TokenSource::rejected) first, and the request sent again to the same backend.
 /// Where all backends are alike the caller gets the answer as it came. With
 /// [`passthrough`](crate::Credential::passthrough) it is the caller's own, and nothing moves.
@@ -200,7 +200,7 @@ impl<X> RegionRotateLayer<X> {
     /// Sends a request on after these failures. By default after [those](MoveOn::new) that Azure's own
     /// spillover takes upon itself, and not for its [length](MoveOn::context_length): a 429 was not
     /// executed; any other failure may have been, and a completion that is asked for twice is billed
-    /// twice. Errors of connecting are among them once `errors` tells which they are.
+    /// twice. Errors of connecting are among them once `errors` says which they are.
     ///
     /// A backend that goes on failing is asked after the others.
     ///
@@ -272,7 +272,7 @@ impl<X> RegionRotateLayer<X> {
     /// Lets a request with `service_tier: flex` that every backend refuses, or does not offer the tier
     /// to, go on as one of the default tier: the body says `default` then, and every backend that is
     /// open for such a request may be asked once more, within the [most
-    /// attempts](Self::max_attempts). [`Served`](crate::Served::went_on_as_default) tells.
+    /// attempts](Self::max_attempts). [`Served`](crate::Served::went_on_as_default) says so.
     ///
     /// Off by default: the service itself never does so, the default tier costs twice as much, and who
     /// asks for flex can usually wait (Azure page "Flex processing").

@@ -88,7 +88,7 @@ struct ColdState {
     sent_again: [TriedSet; 2],
     /// How many backends forbade to be asked again.
     forbidding: usize,
-    /// When the first of those reopens that refused what nobody else is refused for.
+    /// When the first of those reopens that refused an operation which costs nothing.
     reopens: Option<Instant>,
     /// Standard deployments that refused what Azure spilled to them.
     spills: Vec<RefusedSpill>,

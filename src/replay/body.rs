@@ -64,7 +64,7 @@ impl<B: Body> ReplayBody<B> {
     }
 
     /// Whether the body ended before its end, because it named a model once more on its way to a
-    /// backend that calls it otherwise. A client that was told of its length breaks the request off.
+    /// backend that calls it otherwise. A client that knows its length breaks the request off.
     pub fn is_cut_off(&self) -> bool {
         match &self.kind {
             Kind::Arriving { renaming: Some(renaming), .. } => renaming.end() == Some(End::CutOff),

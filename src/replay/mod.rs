@@ -132,7 +132,7 @@ impl ReplayLayer {
 
     /// Keeps no more than `total` has room for, with everything else that has a clone of it. By default
     /// there is no such bound. A body for which there is no room gets a single attempt, and
-    /// [`Served::replayable`](crate::Served::replayable) tells.
+    /// [`Served::replayable`](crate::Served::replayable) says so.
     #[must_use]
     pub fn total(mut self, total: ReplayTotal) -> Self {
         self.total = Some(total);

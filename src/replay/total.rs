@@ -14,7 +14,7 @@ use bytes::Bytes;
 ///
 /// A body for which there is no room is sent on while it arrives, and gets a single attempt; only as
 /// much of it is read first as a connection buffers anyway, 64 KiB, where its model is looked for.
-/// Bytes count from their arrival until the last copy of them is dropped, whoever holds it: a request
+/// Bytes count from their arrival until the last copy of them is dropped, whatever holds it: a request
 /// that waits, a connection that writes. Nobody waits for room, so that uploads cannot wait for one
 /// another.
 #[derive(Clone)]

@@ -248,7 +248,7 @@ impl<P, F, X> SmartFallbackLayer<P, F, X> {
 
     /// Spills after these failures of the primary, at once. By default after [those](MoveOn::new) that
     /// Azure's own spillover takes upon itself; any may have been carried out, and is billed twice then. A
-    /// primary that cannot be reached spills once `errors` tells which errors those are. What the fallback
+    /// primary that cannot be reached spills once `errors` says which errors those are. What the fallback
     /// answers is the caller's in any case.
     ///
     /// Where the primary is a pool that rotates on the same failures, it remembers which of its

@@ -14,7 +14,7 @@ use crate::{
 /// Everything of one client is kept on one resource. Which one follows from the client's name and the
 /// names of the resources alone: it is the same in every process, after a restart, and whatever is
 /// refused meanwhile; a resource that is added takes over its share of the clients, and moves no
-/// other. Without the extension clients are told apart by their `api-key`, or by a bearer token that is
+/// other. Without the extension clients are distinguished by their `api-key`, or by a bearer token that is
 /// no JWT, which would change every hour: those that send neither have one home together.
 ///
 /// ```
@@ -39,7 +39,7 @@ impl Home {
     /// The home in all of these stacks: a resource of the first, one that most of the others have,
     /// too.
     ///
-    /// It is for whoever has several stacks with one memory, one for each model: a file that is uploaded
+    /// It is for a process that has several stacks with one memory, one for each model: a file that is uploaded
     /// through the first of them can be used in the others then. A stack without that resource has a
     /// home of its own for the client.
     #[must_use]

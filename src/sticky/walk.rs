@@ -92,7 +92,7 @@ impl<'a, F: FnMut(Reference<'a>)> Walk<'a, F> {
                     }
                 }
                 b"content" | b"output" => walk.inner(key, scan, DEEPEST)?,
-                // Where a tool worked, which is told for the record.
+                // Where a tool worked: a record, which binds nothing.
                 b"container_id" => walk.recorded(scan)?,
                 b"environment" if scan.peek()? == b'{' => walk.record(scan)?,
                 _ => {
@@ -123,7 +123,7 @@ impl<'a, F: FnMut(Reference<'a>)> Walk<'a, F> {
                 b"file_id" | b"file_ids" | b"vector_store_ids" | b"container" | b"container_id"
                 | b"skill_id",
             ) => self.id(scan),
-            // What an earlier answer quoted from, which is told for the record.
+            // What an earlier answer quoted from: a record, which binds nothing.
             (b'[', b"annotations") => scan.array(|scan| match scan.peek()? {
                 b'{' => self.record(scan),
                 _ => scan.skip().map(drop),

@@ -45,7 +45,7 @@ pub(super) struct Core {
     /// Of those that wait: whose instant has come, and the others by their instant.
     due: BTreeSet<Place>,
     later: BTreeSet<(Instant, Place)>,
-    /// Until when nobody need ask, where the service has no memory of its own. Kept until something
+    /// Until when asking is of no use, where the service has no memory of its own. Kept until something
     /// was served again.
     closed_until: Option<Instant>,
     /// Attempts of which nothing is known yet, and from when silence says that they were not refused.
@@ -108,7 +108,7 @@ impl Core {
         deadline: Instant,
     ) -> bool {
         self.advance(now);
-        // What is under way was sent before, and tells nothing of the next opening.
+        // What is under way was sent before, and says nothing of the next opening.
         self.trying.clear();
         self.widened = 0;
         if !remembers {
@@ -189,7 +189,7 @@ impl Core {
         self.waiting.get(&self.head()?)?.waker.clone()
     }
 
-    /// Those that wait in vain since the service closed for longer.
+    /// Those whose time ends before the service reopens, since it closed for longer.
     pub(super) fn wakers_in_vain(&self) -> Vec<Waker> {
         let Some(until) = self.closed_until else { return Vec::new() };
         let in_vain = self.waiting.values().filter(|waiting| waiting.deadline < until);

@@ -1,4 +1,4 @@
-//! A loom model of the queue's edge: whoever's turn it is is woken, whatever happens meanwhile.
+//! A loom model of the queue's edge: the request whose turn it is is woken, whatever happens meanwhile.
 //!
 //! Run as the model of the gate is, and of the same make: the timer never fires, so that a waiter that
 //! is not woken sleeps for good, which loom reports as a deadlock.

@@ -52,7 +52,7 @@ pub(crate) struct Waiter {
 /// A turn to make one attempt. Dropped without an outcome, it passes the turn on.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    /// `None` where nobody waited, so that there is nothing to learn for others.
+    /// `None` where no request waited, so that there is nothing to learn for others.
     tracked: Option<(WaitQueue, Place)>,
 }
 
@@ -62,13 +62,13 @@ pub(crate) struct Refused {
     pub(crate) now: Instant,
     /// When the service serves it again, by its own word.
     pub(crate) opens: Instant,
-    /// Whether the service remembers by itself what it refuses, or refuses nobody else for it, so that
+    /// Whether the service remembers by itself what it refuses, or refuses no other request for it, so that
     /// others may ask it.
     pub(crate) remembers: bool,
 }
 
 impl WaitQueue {
-    /// A queue in which nobody waits.
+    /// An empty queue.
     pub fn new() -> Self {
         Self::default()
     }
@@ -101,7 +101,8 @@ impl WaitQueue {
         }
     }
 
-    /// An attempt was refused. The request waits in its place; `None` when that would be in vain.
+    /// An attempt was refused. The request waits in its place; `None` when its time ends before the
+    /// reopening.
     pub(crate) fn refused(
         &self,
         permit: Option<Permit>,
@@ -139,7 +140,7 @@ impl WaitQueue {
         answer
     }
 
-    /// Changes the core, then wakes whoever that concerns.
+    /// Changes the core, then wakes the requests that this concerns.
     fn update<T>(&self, change: impl FnOnce(&mut Core) -> T) -> T {
         let (result, head, in_vain) = {
             let mut core = self.lock();

@@ -294,7 +294,7 @@ async fn the_gate_of_a_tier_that_has_no_other_backend_learns_nothing_from_it() {
     assert_pending!(late.poll());
     advance(ms(AFTER)).await;
     assert_pending!(late.poll());
-    // The tier refused it for a moment, but nobody else.
+    // The tier refused it for a moment, and no other request.
     let mut next = [(); 3].map(|()| task::spawn(service.clone().oneshot(request())));
     next.iter_mut().for_each(|next| assert_pending!(next.poll()));
     let hosts = ["ptu", "std", "ptu", "ptu", "ptu"].map(|name| format!("{name}.example"));

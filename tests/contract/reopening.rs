@@ -388,7 +388,7 @@ async fn the_attempts_that_are_left_bound_the_waits() {
     let (response, took) = timed(service.oneshot(request())).await;
     assert_eq!(account(&response.unwrap()).attempts().len(), 3);
     assert_eq!((leaf.len(), took), (3, ms(200)));
-    // A pool that answers by itself has asked nobody.
+    // A pool that answers by itself has asked no backend.
     let leaf = Leaf::playing([Answer::refused(100), Answer::ok()]);
     let budget = AttemptBudget::at_most(2);
     let service = WaitLayer::new().layer(pool(["a"]).layer(leaf.clone()));

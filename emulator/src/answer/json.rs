@@ -92,7 +92,7 @@ pub(crate) fn video(speech: &Speech, status: &str) -> Value {
 fn media(speech: &Speech) -> String {
     match speech.operation {
         Operation::Transcriptions | Operation::Translations => json!({"text": words(4)}),
-        // "hi": nobody looks at it.
+        // "hi": it is not looked at.
         Operation::Images | Operation::ImageEdits => {
             json!({"created": speech.created, "data": [{"b64_json": "aGk="}]})
         }

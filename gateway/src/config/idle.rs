@@ -1,4 +1,4 @@
-//! Settings that do nothing beside the others: allowed, and told, each with its remedy.
+//! Settings that do nothing beside the others: allowed, with a warning and a remedy for each.
 
 use super::{
     Auth, Backend, Client, Clients, Config, Model, Stickiness,

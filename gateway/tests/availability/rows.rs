@@ -145,7 +145,7 @@ fn failing_ptu() -> Resource {
     Resource::new("a").deployment(ptu.fails(0.02, Fault::status(500)))
 }
 
-/// Refuses now and then, for no longer than anybody would wait.
+/// Refuses now and then, for less than `max_wait`.
 fn hurried(name: &str) -> Resource {
     let fault = Fault::refusal(Refusal::Tokens).retry_after(Duration::from_millis(300));
     Resource::new(name).deployment(unlimited().fails(0.05, fault))

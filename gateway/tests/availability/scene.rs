@@ -70,7 +70,7 @@ pub(crate) async fn run(row: &Row, failover: bool) -> Run {
     Run { sent, restarts }
 }
 
-/// Closes and opens the listeners as the row says, and tells when they were closed.
+/// Closes and opens the listeners as the row says, and returns when they were closed.
 async fn restart(
     row: &Row,
     clock: Stopwatch,

@@ -1,4 +1,4 @@
-//! Backends that are misconfigured: by which answer, and who is told once.
+//! Backends that are misconfigured: by which answer, and which request reports it.
 
 use std::{
     sync::{
@@ -56,7 +56,7 @@ impl BackendPool {
     /// The backend was found to be misconfigured by `status`.
     pub(crate) fn note_fault(&self, index: usize, status: StatusCode) {
         let before = self.shared.faults.statuses[index].swap(status.as_u16(), Ordering::Relaxed);
-        // Of requests that find it out together, one tells.
+        // Of requests that find it out together, one reports it.
         if before != status.as_u16()
             && let Some(act) = self.shared.faults.act.get()
         {

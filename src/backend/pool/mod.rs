@@ -139,7 +139,7 @@ impl BackendPool {
     }
 
     /// Every backend's name with how long it goes on being asked after the others, since it fails; `None`
-    /// while it does not. It is asked all the same when all the others refuse or fail.
+    /// while it does not. It is asked nevertheless when all the others refuse or fail.
     pub fn deferred(&self) -> impl ExactSizeIterator<Item = (&str, Option<Duration>)> {
         let now = clock::now();
         let deferred = move |index| self.shared.cooldowns.deferred(index, now);

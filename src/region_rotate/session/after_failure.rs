@@ -29,10 +29,11 @@ impl Session {
         }
     }
 
-    /// The chosen backend is misconfigured, which its answer shows. Those around this layer are told.
+    /// The chosen backend is misconfigured, which its answer shows. The layers around
+    /// this one find that in the refusal.
     ///
     /// That something is not there may be the request's own fault, which asks for a path or a deployment
-    /// that nobody has: the backend is charged with it only when another serves the request. A role that
+    /// that no backend has: the backend is charged with it only when another serves the request. A role that
     /// allows completions and no uploads is no fault of those.
     pub(super) fn misconfigured<R>(
         &mut self,

@@ -24,8 +24,8 @@ impl Session {
         errors.kind(error) == Some(ErrorKind::Unprocessed) && self.is_first(Again::Unprocessed)
     }
 
-    /// Whether the resource rejected the token, for the first time, so that another may help. The source is
-    /// told then.
+    /// Whether the resource rejected the token, for the first time, so that another may help; that is
+    /// reported to its source.
     pub(super) fn reject_token<R>(&self, response: &Response<R>) -> bool {
         let token = self.token.as_ref().and_then(TokenFuture::get_ready);
         let is_rejected = response.status() == StatusCode::UNAUTHORIZED;

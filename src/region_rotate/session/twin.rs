@@ -1,4 +1,4 @@
-//! Beside another sending of the same request: tells where this one is, and leaves out where that is.
+//! Beside another sending of the same request: reports where this one is, and leaves out where that is.
 
 use std::sync::Arc;
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Session {
-    /// Whether the request goes to the fallback first: the primary fails, and nobody has to find out just
+    /// Whether the request goes to the fallback first: the primary fails, and no probe of it is due just
     /// now whether it still does. That is no retry, and takes nothing from the budget of failures.
     pub(super) fn takes_fallback_first<B: TryCloneBody>(
         &mut self,

@@ -138,7 +138,7 @@ impl Session {
         next
     }
 
-    /// What a `refusal` of the primary closes, unless it tells how full its bucket is: what is far too
+    /// What a `refusal` of the primary closes, unless it is about the level of its bucket: what is far too
     /// heavy, and other traffic than tokens of the default service tier.
     fn closes<B: TryCloneBody, R>(
         &mut self,
@@ -192,7 +192,7 @@ impl Session {
                 }
                 self.config.gate.close(now, closed, (believed, left));
                 if self.config.gate.is_adaptive() {
-                    // Whoever can wait for that looks again then.
+                    // A request that can wait so long looks again then.
                     hint = Hint::After(believed);
                 }
             }

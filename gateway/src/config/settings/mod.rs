@@ -101,7 +101,7 @@ pub struct Upstream {
     pub head_timeout: Duration,
     /// Between two frames of an answer's body. Defaults to 2 min.
     pub idle_timeout: Duration,
-    /// How long a connection that nobody uses is kept. Defaults to 90 s: Azure's front ends close theirs
+    /// How long an unused connection is kept. Defaults to 90 s: Azure's front ends close theirs
     /// after four minutes, and one that is closed when it is used again costs a request its second attempt.
     pub idle_connection_timeout: Duration,
     /// Kept open to each backend. Defaults to 256.

@@ -191,7 +191,7 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        // An end that came too early has yet to be told.
+        // An end that came too early is still to be reported.
         self.peeked.is_none() && self.body.is_end_stream() && !self.body.is_cut_off()
     }
 
