@@ -133,6 +133,8 @@ def models(port):
         backends = {"one": [name], "two": [name, f"served-{api}-{form}"]} if moves else {"one": [name]}
         for prefix, files in backends.items():
             model = f"{prefix}-{name.removesuffix('.http')}"
+            # Refusals are the subject, not how long they are waited out.
+            config.append(f'[models."{model}"]\nmax_wait = "0s"\n')
             for priority, file in enumerate(files, 1):
                 config.append(
                     f'[[models."{model}".standard]]\nname = "{prefix}{priority}"\n'
