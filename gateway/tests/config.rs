@@ -226,19 +226,6 @@ fn what_does_nothing_is_told_and_is_an_error_only_where_that_is_asked_for() {
             Sample { backend: "quota = \"q\", KEY", other: "quota = \"q\", KEY", ..ONE },
         ),
         (
-            "models.m.standard[0].region",
-            Sample {
-                backend: "region = \"East US\", KEY",
-                other: "region = \"eastus\", deployment = \"d\", KEY",
-                ..ONE
-            },
-            Sample {
-                backend: "region = \"East US\", KEY",
-                other: "region = \"eastus\", KEY",
-                ..ONE
-            },
-        ),
-        (
             "models.m.standard[0].weight",
             Sample { backend: "weight = 2, KEY", other: "priority = 2, KEY", ..ONE },
             Sample { backend: "weight = 2, KEY", other: KEY, ..ONE },

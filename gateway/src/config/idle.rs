@@ -152,14 +152,6 @@ fn backend(mut section: Section<'_>, backend: &Backend, others: &[&Backend]) {
         quota
             .warn("does nothing: no other backend of the tier has it; remove it, or name it there");
     }
-    if let Some(region) = section.get("region")
-        && !shares(&|other| same_region(backend, other))
-    {
-        region.warn(
-            "does nothing: no other backend of the tier has it with the same deployment; remove it, \
-             or name it there",
-        );
-    }
     if let Some(weight) = section.get("weight")
         && !shares(&|other| other.priority == backend.priority)
     {
@@ -206,13 +198,4 @@ fn spills(model: &Model) -> bool {
 
 fn may_use(client: &Client, model: &str) -> bool {
     client.models.as_ref().is_none_or(|models| models.iter().any(|name| name == model))
-}
-
-/// As the library compares them: the service says `East US 2` and means `eastus2`.
-fn same_region(one: &Backend, other: &Backend) -> bool {
-    let letters = |backend: &Backend| {
-        let region = backend.region.as_ref()?;
-        Some(region.replace(' ', "").to_ascii_lowercase())
-    };
-    letters(one) == letters(other) && one.deployment == other.deployment
 }
