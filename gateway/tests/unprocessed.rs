@@ -18,10 +18,15 @@ use crate::{emulate, served::Gateway};
 
 /// `gpt-4o` on one backend.
 fn gateway(name: &str, backend: SocketAddr, rest: &str) -> Gateway {
+    gateway_then(name, backend, rest, "")
+}
+
+/// The same, with more at its end.
+fn gateway_then(name: &str, backend: SocketAddr, rest: &str, more: &str) -> Gateway {
     let text = format!(
         "listen.address = \"127.0.0.1:0\"\nclients.open = true\n{rest}\n\
          [[models.\"gpt-4o\".standard]]\nname = \"east\"\nendpoint = \"http://{backend}\"\n\
-         key = \"env:AZURE_KEY\"\n"
+         key = \"env:AZURE_KEY\"\n{more}"
     );
     Gateway::start(&emulate::file(&format!("unprocessed-{name}/g.toml"), &text))
 }
@@ -137,6 +142,39 @@ fn a_kept_connection_that_closes_when_it_is_used_again_loses_no_request() {
             scope.spawn(|| assert_eq!(gateway.chat("gpt-4o", &[]).status(), 200));
         }
     });
+}
+
+/// Serves one request, reads another one on the same connection, and goes down with it.
+fn going_down() -> SocketAddr {
+    let listener = listener();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        read_request(&stream).unwrap();
+        (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").unwrap();
+        read_request(&stream).unwrap();
+        drop(listener);
+    });
+    addr
+}
+
+#[test]
+fn a_request_with_which_a_server_goes_down_is_not_begun_elsewhere() {
+    let (gone, (other, asked)) = (going_down(), closing_after(9));
+    let second = format!(
+        "priority = 2\n[[models.\"gpt-4o\".standard]]\nname = \"west\"\nendpoint = \"http://{other}\"\n\
+         key = \"env:AZURE_KEY\"\npriority = 3\n"
+    );
+    let gateway = gateway_then("down", gone, "", &second);
+    assert_eq!(gateway.chat("gpt-4o", &[]).status(), 200);
+    let lost = gateway.chat("gpt-4o", &[]);
+    assert_eq!((lost.status(), asked.load(Ordering::Relaxed)), (502, 0), "{lost:?}");
+    let next = gateway.chat("gpt-4o", &[]);
+    assert_eq!(
+        (next.status(), asked.load(Ordering::Relaxed)),
+        (200, 1),
+        "nothing was sent: {next:?}"
+    );
 }
 
 #[test]

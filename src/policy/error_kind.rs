@@ -21,17 +21,24 @@ pub enum ErrorKind {
     /// Any other.
     Other,
     /// The server did not process it, and says so: HTTP/2's `REFUSED_STREAM`, a `GOAWAY` for an earlier
-    /// stream; or as good as says so: a connection that was kept from an earlier request closed before any
-    /// byte of an answer. RFC 9113, section 8.7, has such a request sent again, and so has RFC 9110,
-    /// section 9.3.1, by custom.
+    /// stream. RFC 9113, section 8.7, has such a request sent again.
     ///
     /// It is sent again to the same backend, once, marked [`SentAgain`]: that is no failure, and takes
     /// nothing from the budget of moves. When that is not processed either, it is an error like
     /// [`Connect`](Self::Connect).
     Unprocessed,
+    /// A connection that was kept from an earlier request closed before any byte of an answer: mostly the
+    /// server closed it for being idle just then, and did not process the request. RFC 9112, section
+    /// 9.3.1, and custom have it sent again.
+    ///
+    /// It is sent again like [`Unprocessed`](Self::Unprocessed). When the server cannot be connected to
+    /// then, it went down, maybe while it processed the request: that is an error like
+    /// [`Reset`](Self::Reset).
+    ClosedOnReuse,
 }
 
-/// The request was [not processed](ErrorKind::Unprocessed), and is sent to the same backend again: an
+/// The request was not processed, as [`ErrorKind::Unprocessed`] and [`ErrorKind::ClosedOnReuse`] have it,
+/// and is sent to the same backend again: an
 /// extension that has its client use a connection that no other request had or has.
 #[derive(Clone, Copy, Debug)]
 pub struct SentAgain;
@@ -65,6 +72,21 @@ impl<E> ClassifyError<E> for ReturnErrors {
 impl<E, F: Fn(&E) -> ErrorKind> ClassifyError<E> for F {
     fn kind(&self, error: &E) -> Option<ErrorKind> {
         Some(self(error))
+    }
+}
+
+/// The kinds of errors once a server closed a kept connection: one that cannot be connected to any more
+/// went down, maybe while it processed the request.
+pub(crate) struct AfterClose<'a, X>(pub(crate) &'a X);
+
+impl<E, X: ClassifyError<E>> ClassifyError<E> for AfterClose<'_, X> {
+    const FINDS_KINDS: bool = X::FINDS_KINDS;
+
+    fn kind(&self, error: &E) -> Option<ErrorKind> {
+        match self.0.kind(error) {
+            Some(ErrorKind::Connect) => Some(ErrorKind::Reset),
+            kind => kind,
+        }
     }
 }
 

@@ -11,7 +11,6 @@ mod fallback;
 mod move_on;
 mod status_set;
 
-pub(crate) use self::fallback::assumed_wait;
 pub use self::{
     budget::RetryBudget,
     cooldown_policy::CooldownPolicy,
@@ -19,3 +18,4 @@ pub use self::{
     fallback::{FallbackFacts, FallbackPolicy, Next, WaitThenSpill},
     move_on::MoveOn,
 };
+pub(crate) use self::{error_kind::AfterClose, fallback::assumed_wait};

@@ -297,7 +297,8 @@ impl<X> fmt::Debug for MoveOn<X> {
 
 const fn bit(kind: ErrorKind) -> u8 {
     match kind {
-        ErrorKind::Connect | ErrorKind::Unprocessed => 1,
+        ErrorKind::Unprocessed => bit(ErrorKind::Connect),
+        ErrorKind::ClosedOnReuse => bit(ErrorKind::Reset),
         kind => 1 << kind as u8,
     }
 }

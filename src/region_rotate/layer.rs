@@ -111,7 +111,8 @@ use crate::{
 /// # What was not processed
 ///
 /// A request that a backend [did not process](crate::policy::ErrorKind::Unprocessed) is sent to it again,
-/// once, which is no failure.
+/// once, which is no failure. So is one that met the [end of a kept
+/// connection](crate::policy::ErrorKind::ClosedOnReuse), as long as the backend can be connected to.
 ///
 /// # What it writes
 ///

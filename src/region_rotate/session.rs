@@ -30,7 +30,7 @@ use crate::{
     classify::{Outcome, Refusal, RefusedSpill},
     clock,
     cooldown::{Failure, Load, Watch},
-    policy::{ClassifyError, SentAgain},
+    policy::{AfterClose, ClassifyError, SentAgain},
     sticky::Routing,
     twin::Twin,
 };
@@ -85,7 +85,7 @@ struct ColdState {
     /// since it was not processed.
     again: Option<Again>,
     /// The backends to which it was sent again, by why.
-    sent_again: [TriedSet; 2],
+    sent_again: [TriedSet; 3],
     /// How many backends forbade to be asked again.
     forbidding: usize,
     /// When the first of those reopens that refused an operation which costs nothing.
@@ -103,7 +103,7 @@ impl ColdState {
         if self.budget.is_some() {
             AttemptBudget::count(extensions, is_sent);
         }
-        if self.again == Some(Again::Unprocessed) {
+        if let Some(Again::Unprocessed | Again::Closed) = self.again {
             extensions.insert(SentAgain);
         }
         if let Some(act) = self.watch.as_ref().and_then(Watch::on_connect) {
@@ -253,7 +253,10 @@ impl Session {
         errors: &impl ClassifyError<E>,
     ) -> Outcome {
         match result {
-            Err(error) if self.was_unprocessed(error, errors) => Outcome::Failed,
+            Err(error) if self.was_unprocessed(error, errors).is_some() => Outcome::Failed,
+            Err(_) if self.is_after_close() => {
+                self.config.move_on.classify(result, &AfterClose(errors), clock::wall)
+            }
             result => match self.config.move_on.classify(result, errors, clock::wall) {
                 Outcome::Misconfigured if self.member().is_callers() => Outcome::Answered,
                 outcome => outcome,

@@ -75,6 +75,9 @@ pub struct Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken(pub &'static str);
 
+/// The error of [`Answer::unreachable`].
+pub const UNREACHABLE: Broken = Broken("connection refused");
+
 impl Leaf {
     pub fn new(script: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
         let (start, script) = (paused::now(), Box::new(script));
@@ -198,6 +201,11 @@ impl Answer {
 
     pub fn broken() -> Self {
         Self { result: Err(Broken("reset by peer")), delay: Duration::ZERO }
+    }
+
+    /// No connection.
+    pub fn unreachable() -> Self {
+        Self { result: Err(UNREACHABLE), delay: Duration::ZERO }
     }
 
     pub fn with(mut self, name: &'static str, value: impl AsRef<str>) -> Self {

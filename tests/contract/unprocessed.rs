@@ -8,7 +8,7 @@ use tower_spillover::{
     policy::{ErrorKind, MoveOn, RetryBudget},
 };
 
-use crate::leaf::{Answer, Broken, CLASSIC, Leaf, account, asked, request};
+use crate::leaf::{Answer, Broken, CLASSIC, Leaf, UNREACHABLE, account, asked, request};
 
 fn pool<const N: usize>(names: [&str; N]) -> BackendPool {
     let mut priority = 0;
@@ -57,6 +57,47 @@ async fn once_and_then_it_is_like_a_backend_that_cannot_be_reached() {
     let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(unprocessed(MoveOn::none()));
     let error = layer.layer(leaf.clone()).oneshot(request()).await.unwrap_err();
     assert_eq!((error, leaf.len()), (Broken("reset by peer"), 5));
+}
+
+/// A client whose connections break in one way, or cannot be had.
+fn breaking(kind: ErrorKind) -> impl Fn(&Broken) -> ErrorKind + Clone {
+    move |error: &Broken| if *error == UNREACHABLE { ErrorKind::Connect } else { kind }
+}
+
+/// A server that closes a kept connection may have gone down with the request in its hands.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_gone_when_it_is_asked_again_may_have_processed_it() {
+    let client = || {
+        Leaf::new(|seen| match (seen.host(), seen.index) {
+            ("a.example", 0) => Answer::broken(),
+            ("a.example", _) => Answer::unreachable(),
+            _ => Answer::ok(),
+        })
+    };
+    for (kind, set, served) in [
+        (ErrorKind::ClosedOnReuse, MoveOn::new(), None),
+        (ErrorKind::ClosedOnReuse, MoveOn::new().reset(), Some("b")),
+        (ErrorKind::Unprocessed, MoveOn::new(), Some("b")),
+    ] {
+        let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(set.errors(breaking(kind)));
+        let result = layer.layer(client()).oneshot(request()).await;
+        let backend = result.as_ref().map(|response| account(response).backend());
+        assert_eq!(backend, served.map(Some).ok_or(&UNREACHABLE), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_connection_that_closes_is_replaced_once() {
+    let leaf = Leaf::playing([Answer::broken(), Answer::ok()]);
+    let set = MoveOn::none().errors(breaking(ErrorKind::ClosedOnReuse));
+    let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(set.clone());
+    let response = layer.layer(leaf).oneshot(request()).await.unwrap();
+    assert_eq!(asked(account(&response)), [("a", 0), ("a", 0)]);
+
+    let leaf = Leaf::playing([Answer::broken()]);
+    let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(set);
+    layer.layer(leaf.clone()).oneshot(request()).await.unwrap_err();
+    assert_eq!(leaf.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

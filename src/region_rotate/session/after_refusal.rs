@@ -29,10 +29,10 @@ impl Session {
         if let Some(cold) = &mut self.cold {
             cold.again = None;
         }
+        let unprocessed =
+            result.as_ref().err().and_then(|error| self.was_unprocessed(error, errors));
         match (outcome, &mut *result) {
-            (Outcome::Failed, Err(error)) if self.was_unprocessed(error, errors) => {
-                self.cold().again = Some(Again::Unprocessed);
-            }
+            _ if unprocessed.is_some() => self.cold().again = unprocessed,
             (Outcome::Misconfigured, Ok(response)) if self.reject_token(response) => {
                 self.cold().again = Some(Again::Token);
             }

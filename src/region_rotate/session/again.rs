@@ -16,12 +16,29 @@ pub(super) enum Again {
     /// The resource rejected the token.
     Token,
     Unprocessed,
+    /// The connection was kept from an earlier request, and closed.
+    Closed,
 }
 
 impl Session {
-    /// Whether an attempt that ended with `error` was not processed, for the first time by this backend.
-    pub(super) fn was_unprocessed<E>(&self, error: &E, errors: &impl ClassifyError<E>) -> bool {
-        errors.kind(error) == Some(ErrorKind::Unprocessed) && self.is_first(Again::Unprocessed)
+    /// Why a request whose attempt ended with `error` is sent to this backend again, for the first time,
+    /// if it was not processed, or mostly not.
+    pub(super) fn was_unprocessed<E>(
+        &self,
+        error: &E,
+        errors: &impl ClassifyError<E>,
+    ) -> Option<Again> {
+        let why = match errors.kind(error)? {
+            ErrorKind::Unprocessed => Again::Unprocessed,
+            ErrorKind::ClosedOnReuse => Again::Closed,
+            _ => return None,
+        };
+        self.is_first(why).then_some(why)
+    }
+
+    /// Whether the attempt under way is the second one, since a kept connection closed.
+    pub(super) fn is_after_close(&self) -> bool {
+        self.cold.as_ref().is_some_and(|cold| cold.again == Some(Again::Closed))
     }
 
     /// Whether the resource rejected the token, for the first time, so that another may help; that is

@@ -26,18 +26,19 @@ impl UpstreamError {
             && self.cause::<RequestBodyError>().is_none()
     }
 
-    /// Whether the backend did not process the request, and says so, or as good as says so.
-    ///
-    /// An HTTP/2 server refuses a stream above its limit, or with the last stream of a connection that it
-    /// ends. An HTTP/1.1 server closes a connection that it kept just when it is used again.
+    /// Whether an HTTP/2 server did not process the request, and says so: it refuses a stream above its
+    /// limit, or with the last stream of a connection that it ends.
     pub(crate) fn is_unprocessed(&self) -> bool {
-        let Self::Client(error) = self else { return false };
         let is_refused = |error: &h2::Error| {
             let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
             error.is_remote() && (is_refused || error.is_go_away())
         };
-        self.is_reset()
-            && (self.cause::<h2::Error>().is_some_and(is_refused) || reuse::closed_on_reuse(error))
+        self.is_reset() && self.cause::<h2::Error>().is_some_and(is_refused)
+    }
+
+    /// Whether an HTTP/1.1 server closed a connection that it kept, just when that was used again.
+    pub(crate) fn is_closed_on_reuse(&self) -> bool {
+        matches!(self, Self::Client(error) if reuse::closed_on_reuse(error)) && self.is_reset()
     }
 
     /// In a word, as traces have it.

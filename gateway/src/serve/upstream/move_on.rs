@@ -15,6 +15,7 @@ pub(crate) fn move_on(settings: &Failures) -> MoveOn<KindOf> {
         UpstreamError::Silent => ErrorKind::Timeout,
         error if error.is_connect() => ErrorKind::Connect,
         error if error.is_unprocessed() => ErrorKind::Unprocessed,
+        error if error.is_closed_on_reuse() => ErrorKind::ClosedOnReuse,
         error if error.is_reset() => ErrorKind::Reset,
         UpstreamError::Client(_) => ErrorKind::Other,
     };
