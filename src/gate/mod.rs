@@ -21,7 +21,7 @@ pub(crate) use self::{
 };
 use self::{
     core::{Core, Decision, Nanos, nanos, seconds},
-    cost::{EstimateCost, Head, TokenWeights},
+    cost::{EstimateCost, Head, TokenWeights, Usage},
 };
 use crate::{
     TryCloneBody,
@@ -77,6 +77,13 @@ struct Shared {
 pub(crate) struct Weight {
     pub(crate) cost: f64,
     estimator: Arc<dyn EstimateCost>,
+}
+
+impl Weight {
+    /// What the request cost in the end, by the estimator of its cost.
+    pub(crate) fn actual(&self, usage: &Usage) -> f64 {
+        sane(self.estimator.actual(usage))
+    }
 }
 
 /// A refused attempt.

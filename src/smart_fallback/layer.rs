@@ -73,7 +73,7 @@ use crate::{
 /// and keeps its place in both. Where neither reopens within its `max_wait`, it gets the fallback's
 /// response at once, with the soonest time at which either tier is worth asking in `retry-after-ms` and
 /// `retry-after`. A spill is paid for once out of the [budget](Self::spill_budget), however often the
-/// fallback is asked.
+/// fallback is asked, and not at all if it does not serve the request.
 ///
 /// # Cost
 ///

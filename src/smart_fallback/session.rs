@@ -237,7 +237,7 @@ impl Session {
         AttemptBudget::count(extensions, self.is_sent);
         self.is_sent = true;
         if tier == Tier::Fallback {
-            self.on_sent_to_fallback();
+            self.on_sent_to_fallback(extensions);
         }
         if tier == Tier::Fallback
             && let Some(mut spills) = self.spills.clone()
@@ -275,7 +275,7 @@ impl Session {
             self.settle(tier, permit, result);
         }
         if self.cold.is_some() {
-            self.end_turn(result.is_ok());
+            self.end_attempt(tier, result.as_ref().ok().map(Response::status));
         }
         if result.as_ref().is_ok_and(|response| response.status().is_success()) {
             self.config.move_on.deposit();
@@ -344,8 +344,12 @@ impl Session {
     }
 
     fn weigh<B: TryCloneBody>(&mut self, request: &Request<B>) -> f64 {
+        self.weight(request).cost
+    }
+
+    fn weight<B: TryCloneBody>(&mut self, request: &Request<B>) -> &Weight {
         let weigh = || self.config.gate.weigh(request);
-        self.weight.get_or_insert_with(weigh).cost
+        self.weight.get_or_insert_with(weigh)
     }
 }
 

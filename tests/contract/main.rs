@@ -32,6 +32,7 @@ mod rotation;
 mod scope;
 mod scope_properties;
 mod secrets;
+mod spill_budget;
 mod spilling_failures;
 mod sticking;
 mod sticking_tiers;

@@ -134,6 +134,8 @@ impl Session {
         if let Ok(response) = result {
             self.hand_on_spills(response);
         }
+        // The caller may keep the completed future alive.
+        self.cold = None;
         served.sign(result, kept.is_some() || tier == Tier::Fallback);
         next
     }

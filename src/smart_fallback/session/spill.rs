@@ -53,12 +53,13 @@ impl Session {
         now: Instant,
         request: &Request<B>,
     ) -> Result<(), (WhenSpent, Duration)> {
-        let is_free = self.confined.to_fallback || self.cold.as_ref().is_some_and(|it| it.is_paid);
+        let is_paid = self.cold.as_ref().is_some_and(|cold| cold.charge.is_some());
+        let is_free = self.confined.to_fallback || is_paid;
         let Some(budget) = self.config.spill_budget.clone().filter(|_| !is_free) else {
             return Ok(());
         };
-        budget.take(now, || self.weigh(request))?;
-        self.cold().is_paid = true;
+        let charge = budget.charge(now, || self.weight(request).clone())?;
+        self.cold().charge = Some(charge);
         Ok(())
     }
 

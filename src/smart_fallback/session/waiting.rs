@@ -7,16 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response};
+use http::{Extensions, Request, Response, StatusCode};
 use tokio::time::Sleep;
 
 use super::{NextStep, RequestLimits, Session, TICK, Tier};
 use crate::{
     Served, TryCloneBody,
+    body::OnUsage,
     classify::{Hint, Refusal},
     clock,
     cooldown::Traffic,
     gate::{self, Admission},
+    smart_fallback::spill_budget::Charge,
     wait::{self, Refused, Turn, refused_for},
 };
 
@@ -51,8 +53,8 @@ pub(super) struct ColdState {
     pub(super) place: Option<gate::Place>,
     /// Its turn to ask the fallback, while that reopens.
     turn: Option<wait::Permit>,
-    /// Whether its spill was taken out of the budget.
-    pub(super) is_paid: bool,
+    /// What its spill takes out of the budget, which is given back unless the fallback serves it.
+    pub(super) charge: Option<Charge>,
     /// How often the fallback refused it.
     refusals: u32,
     /// What the fallback said that was asked before the primary.
@@ -300,10 +302,14 @@ impl Session {
         self.reopens = now.checked_add(closed).unwrap_or_else(|| now + FOREVER);
     }
 
-    /// The turn to ask the fallback was used.
-    pub(super) fn on_sent_to_fallback(&self) {
-        if let Some(turn) = self.cold.as_ref().and_then(|cold| cold.turn.as_ref()) {
+    /// A request with these extensions is about to be sent to the fallback.
+    pub(super) fn on_sent_to_fallback(&self, extensions: &mut Extensions) {
+        let Some(cold) = &self.cold else { return };
+        if let Some(turn) = &cold.turn {
             turn.sent(clock::now());
+        }
+        if let Some(sink) = cold.charge.as_ref().and_then(Charge::sink) {
+            OnUsage::subscribe(extensions, sink);
         }
     }
 
@@ -314,12 +320,17 @@ impl Session {
         }
     }
 
-    /// The attempt came to an end, in an answer or in an error.
-    pub(super) fn end_turn(&mut self, is_answered: bool) {
-        if let Some(turn) = self.cold.take().and_then(|cold| cold.turn)
-            && is_answered
-        {
+    /// The attempt at `tier` came to an end: with a `status`, or in an error.
+    pub(super) fn end_attempt(&mut self, tier: Tier, status: Option<StatusCode>) {
+        let Some(ColdState { turn, charge, .. }) = self.cold.take().map(|cold| *cold) else {
+            return;
+        };
+        if let Some(turn) = turn.filter(|_| status.is_some()) {
             turn.served();
+        }
+        let is_served = tier == Tier::Fallback && status.is_some_and(|it| it.is_success());
+        if let Some(charge) = charge.filter(|_| is_served) {
+            charge.served();
         }
     }
 

@@ -1,0 +1,117 @@
+//! What one request takes out of a budget, from its spill to the end of its answer.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::{ONE_REQUEST, Spent, SpillBudget};
+use crate::{azure::Usage, body::UsageSink, gate::Weight};
+
+/// The charge of a request that is spilled. Dropped before the fallback has [served](Self::served) it, the
+/// charge is given back.
+#[derive(Debug)]
+pub(in crate::smart_fallback) struct Charge(Arc<Entry>);
+
+/// Lives as long as anything may still be found out about the request.
+struct Entry {
+    budget: SpillBudget,
+    window: u64,
+    /// What to estimate by, where tokens are counted.
+    weight: Option<Weight>,
+    /// Whether the answer of the fallback is on its way to the caller.
+    is_served: AtomicBool,
+    /// Whether the account has what was used, and not the estimate. Changed only under the budget's lock.
+    is_settled: AtomicBool,
+}
+
+impl Charge {
+    pub(super) fn new(budget: SpillBudget, window: u64, weight: Option<Weight>) -> Self {
+        let (is_served, is_settled) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self(Arc::new(Entry { budget, window, weight, is_served, is_settled }))
+    }
+
+    /// What is to be told the usage of the answer, where that is charged.
+    pub(in crate::smart_fallback) fn sink(&self) -> Option<Arc<impl UsageSink + use<>>> {
+        self.0.weight.is_some().then(|| Arc::clone(&self.0))
+    }
+
+    /// The fallback serves the request.
+    pub(in crate::smart_fallback) fn served(self) {
+        self.0.is_served.store(true, Ordering::Relaxed);
+        if self.0.weight.is_none() {
+            self.0.settle(|_| ONE_REQUEST);
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if !self.0.is_served() {
+            self.0.settle(|_| 0.0);
+        }
+    }
+}
+
+impl Entry {
+    fn estimate(&self) -> f64 {
+        self.weight.as_ref().map_or(ONE_REQUEST, |weight| weight.cost)
+    }
+
+    /// Puts what was `used` in the place of the estimate, unless the request is settled.
+    fn settle(&self, used: impl FnOnce(&Spent) -> f64) {
+        let mut spent = self.budget.lock();
+        if !self.is_settled.swap(true, Ordering::Relaxed) {
+            let used = used(&spent);
+            spent.settle(self.window, self.estimate(), used);
+        }
+    }
+
+    fn settle_without_usage(&self) {
+        self.settle(|spent| spent.without_usage(self.estimate()));
+    }
+
+    fn is_served(&self) -> bool {
+        self.is_served.load(Ordering::Relaxed)
+    }
+}
+
+impl UsageSink for Entry {
+    fn ended(&self, usage: Option<Usage>) {
+        let (Some(usage), Some(weight)) = (usage, &self.weight) else {
+            // An attempt that came to no answer has no usage either.
+            if self.is_served() {
+                self.settle_without_usage();
+            }
+            return;
+        };
+        // Standard bills what it had in its cache, too.
+        let used = weight.actual(&Usage { cached: 0, ..usage });
+        let mut spent = self.budget.lock();
+        if self.is_settled.swap(true, Ordering::Relaxed) {
+            // An answer that is refused after it used something is followed by another.
+            spent.add(self.window, used);
+        } else {
+            spent.settle(self.window, weight.cost, used);
+            spent.learn(weight.cost, used);
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        // A fallback without pools calls no sink.
+        if self.is_served() {
+            self.settle_without_usage();
+        }
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("window", &self.window).finish_non_exhaustive()
+    }
+}
