@@ -24,7 +24,7 @@ use crate::{
     emulate,
     served::Gateway,
     started::Started,
-    witness::{Witness, refusing, serving},
+    witness::{PAUSE, Witness, refusing, serving},
 };
 
 /// What must be read nowhere.
@@ -187,6 +187,36 @@ fn a_reload_keeps_what_is_spent_of_a_budget() {
     let text = fs::read_to_string(&scene.config).unwrap();
     fs::write(&scene.config, text.replace("requests = 9", "requests = 5")).unwrap();
     gateway.eventually(|_| has_left("5.0"));
+}
+
+#[test]
+fn a_budget_of_tokens_is_charged_with_what_answers_used() {
+    let scene = Scene::new("charged", "ptu", "");
+    let (first, last) = (
+        r#"data: {"choices":[]}"#,
+        r#"data: {"usage":{"prompt_tokens":11,"completion_tokens":7}}"#,
+    );
+    let second = Witness::new(move |_| {
+        let events = format!("{first}\n\n{PAUSE}{last}\n\ndata: [DONE]\n\n");
+        (200, "content-type: text/event-stream\r\n", events)
+    });
+    let text = fs::read_to_string(&scene.config).unwrap();
+    let text = text.replace("requests = 9", "tokens = 1000");
+    fs::write(&scene.config, text.replace(scene.second.endpoint(), second.endpoint())).unwrap();
+    let gateway = Gateway::start(&scene.config);
+    let read = |name: &str| -> f64 {
+        let page = gateway.ask("GET", "/metrics", &[], "").0;
+        let line = format!("spillover_spill_budget_{name}{{model=\"gpt-4o\"}} ");
+        page.lines().find_map(|other| other.strip_prefix(&line)).unwrap().parse().unwrap()
+    };
+    thread::scope(|scope| {
+        let call = scope.spawn(|| gateway.chat("gpt-4o", &[]));
+        gateway.eventually(|_| read("under_way") > 300.0);
+        assert!(read("left") < 700.0, "all 100 tokens that it may generate");
+        assert_eq!(call.join().unwrap().status(), 200);
+    });
+    let used = 11.0 + 3.0 * 7.0;
+    gateway.eventually(|_| (read("left"), read("under_way")) == (1_000.0 - used, 0.0));
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn misconfigured(model: &RunningModel, record: &mut Record<'_>) {
     }
 }
 
-pub(crate) const GAUGES: [Gauge; 9] = [
+pub(crate) const GAUGES: [Gauge; 10] = [
     Gauge {
         name: "gate.level",
         help: "Weighted tokens above the PTU's limit; absent while it has room",
@@ -115,6 +115,16 @@ pub(crate) const GAUGES: [Gauge; 9] = [
         read: |model, record| {
             if let Some(budget) = &model.spill_budget {
                 record(&[], budget.left());
+            }
+        },
+    },
+    Gauge {
+        name: "spill_budget.under_way",
+        help: "Of what is not left, what requests under way are estimated at and may give back",
+        unit: "1",
+        read: |model, record| {
+            if let Some(budget) = &model.spill_budget {
+                record(&[], budget.under_way());
             }
         },
     },

@@ -68,6 +68,7 @@ fn model(metrics: &Metrics, state: &RunningModel, config: Option<&Model>) -> Val
         "gate": state.gate.as_ref().map(gate),
         "standard_waiting": state.standard.as_ref().map(|_| state.standard_queue.waiting()),
         "spill_budget_left": state.spill_budget.as_ref().map(SpillBudget::left),
+        "spill_budget_under_way": state.spill_budget.as_ref().map(SpillBudget::under_way),
         "sticky": config.is_some_and(|model| model.steering.sticky != Stickiness::Off),
         "backends": described.collect::<Vec<_>>(),
     })

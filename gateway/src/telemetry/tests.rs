@@ -203,6 +203,7 @@ async fn a_spilled_request_is_counted_where_somebody_would_look_for_it() {
         "spillover_gate_mode{model=\"gpt-4o\",mode=\"adaptive\"} 1.0",
         "spillover_standard_waiting{model=\"gpt-4o\"} 0.0",
         "spillover_spill_budget_left{model=\"gpt-4o\"} 7.0",
+        "spillover_spill_budget_under_way{model=\"gpt-4o\"} 0.0",
         "spillover_time_to_head_seconds_bucket{le=\"0.05\",model=\"gpt-4o\",\
          decision=\"standard\"} 1",
         "spillover_time_to_end_seconds_sum{model=\"gpt-4o\",decision=\"standard\"} 2.0",
@@ -267,7 +268,10 @@ async fn the_status_names_models_backends_and_clients_and_no_key() {
     let model = &status["models"]["gpt-4o"];
     assert_eq!(model["gate"]["mode"], "adaptive");
     assert_eq!(model["standard_waiting"], 0);
-    assert_eq!(model["spill_budget_left"], 7.0);
+    assert_eq!(
+        (&model["spill_budget_left"], &model["spill_budget_under_way"]),
+        (&7.0.into(), &0.0.into())
+    );
     let ptu = &model["backends"][0];
     assert_eq!((&ptu["name"], &ptu["tier"]), (&"ptu-east".into(), &"ptu".into()));
     assert_eq!(ptu["host"], "ptu-east.example");
