@@ -328,6 +328,12 @@ fn a_problem_is_told_in_these_words() {
             "models.m.standard[0].endpoint: its scheme is neither `https` nor `http`; use `https`\nmodels.m.standard[0].key: is empty or has characters that a header cannot carry; trim line ends",
         ),
         (
+            "models.m.gate = { output_weight = -1, unstated_output = 2e6, unstated = 1 }",
+            "",
+            "",
+            "models.m.gate: would do nothing without a PTU tier; remove it or add `ptu`\nmodels.m.gate.output_weight: is out of range; use 0 to 1000\nmodels.m.gate.unstated_output: is out of range; use 0 to 1048576\nmodels.m.gate.unstated: is not a key here; remove it, or use one of mode, patience, output_weight, unstated_output",
+        ),
+        (
             "models.m.spill_budget = { window = \"0s\" }",
             "",
             "",

@@ -201,7 +201,8 @@ fn a_budget_of_tokens_is_charged_with_what_answers_used() {
         (200, "content-type: text/event-stream\r\n", events)
     });
     let text = fs::read_to_string(&scene.config).unwrap();
-    let text = text.replace("requests = 9", "tokens = 1000");
+    let budget = "gate = { unstated_output = 50 }\nspill_budget = { tokens = 1000";
+    let text = text.replace("spill_budget = { requests = 9", budget);
     fs::write(&scene.config, text.replace(scene.second.endpoint(), second.endpoint())).unwrap();
     let gateway = Gateway::start(&scene.config);
     let read = |name: &str| -> f64 {
@@ -209,14 +210,18 @@ fn a_budget_of_tokens_is_charged_with_what_answers_used() {
         let line = format!("spillover_spill_budget_{name}{{model=\"gpt-4o\"}} ");
         page.lines().find_map(|other| other.strip_prefix(&line)).unwrap().parse().unwrap()
     };
-    thread::scope(|scope| {
-        let call = scope.spawn(|| gateway.chat("gpt-4o", &[]));
-        gateway.eventually(|_| read("under_way") > 300.0);
-        assert!(read("left") < 700.0, "all 100 tokens that it may generate");
-        assert_eq!(call.join().unwrap().status(), 200);
-    });
-    let used = 11.0 + 3.0 * 7.0;
-    gateway.eventually(|_| (read("left"), read("under_way")) == (1_000.0 - used, 0.0));
+    let path = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21";
+    let mut left = 1_000.0;
+    for (body, estimate) in [(r#"{"max_tokens":100}"#, 300.0), (r#"{"stream":true}"#, 150.0)] {
+        thread::scope(|scope| {
+            let call = scope.spawn(|| gateway.ask("POST", path, &[], body));
+            gateway
+                .eventually(|_| (read("left"), read("under_way")) == (left - estimate, estimate));
+            assert_eq!(call.join().unwrap().status(), 200);
+        });
+        left -= 11.0 + 3.0 * 7.0;
+        gateway.eventually(|_| (read("left"), read("under_way")) == (left, 0.0));
+    }
 }
 
 #[test]

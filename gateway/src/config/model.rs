@@ -230,6 +230,7 @@ fn default_gate() -> GateSettings {
         mode: Mode::Adaptive,
         patience: Some(Duration::from_secs(20)),
         output_weight: 3.0,
+        unstated_output: 256.0,
     }
 }
 
@@ -243,11 +244,14 @@ fn gate_settings(mut section: Section<'_>) -> GateSettings {
         Some(value) => value.duration(MOMENT, DAY),
     };
     let weight = section.get("output_weight").and_then(|value| value.number(0.0, 1_000.0));
+    let unstated = section.get("unstated_output");
+    let unstated = unstated.and_then(|value| value.number(0.0, MOST_OUTPUT));
     section.finish();
     GateSettings {
         mode: mode.unwrap_or(default.mode),
         patience,
         output_weight: weight.unwrap_or(default.output_weight),
+        unstated_output: unstated.unwrap_or(default.unstated_output),
     }
 }
 
@@ -278,5 +282,7 @@ fn spill_budget(mut section: Section<'_>) -> Option<Budget> {
 /// An address to try other settings with.
 const PROBE: &str = "https://probe.invalid";
 const MOMENT: Duration = Duration::from_millis(1);
+/// No model generates more tokens in one answer; the library's own limit.
+const MOST_OUTPUT: f64 = 1_048_576.0;
 /// Weights and priorities beyond are slips.
 const MOST: u64 = 1_000_000;

@@ -48,8 +48,10 @@ impl TokenWeights {
     /// How many tokens a request is taken to generate that names no `max_tokens`,
     /// `max_completion_tokens` or `max_output_tokens` (0 to 1,048,576).
     ///
-    /// Defaults to 256, the size of an ordinary chat answer: what the service estimates for such
-    /// requests is not published.
+    /// Defaults to 256, the size of an ordinary chat answer. The service "estimates a value" for such requests,
+    /// which costs concurrency where their answers are short (Azure page "Provisioned throughput"); how large
+    /// it is, is not published. One that is too low has the gate take the PTU for less full than it is, until
+    /// the next refusal; one that is too high has it spill what would have been served.
     #[must_use]
     pub const fn unstated_output(mut self, tokens: f64) -> Self {
         self.unstated_output = within(tokens, 1_048_576.0);

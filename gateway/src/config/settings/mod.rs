@@ -168,6 +168,9 @@ pub struct GateSettings {
     pub patience: Option<Duration>,
     /// How many input tokens one output token costs. Defaults to 3, that of gpt-4o.
     pub output_weight: f64,
+    /// How many tokens the service takes a request to generate that states no `max_tokens`. Defaults to
+    /// 256, the library's own default.
+    pub unstated_output: f64,
 }
 
 /// What may be spilled: exactly one of `requests` and `tokens` is set.

@@ -171,7 +171,12 @@ fn config(endpoint: &str) -> Config {
         standard,
         max_wait: Duration::from_millis(500),
         longest_cooldown: Duration::from_secs(60),
-        gate: GateSettings { mode: Mode::Adaptive, patience: None, output_weight: 3.0 },
+        gate: GateSettings {
+            mode: Mode::Adaptive,
+            patience: None,
+            output_weight: 3.0,
+            unstated_output: 256.0,
+        },
         spill_budget: None,
         aliases: Vec::new(),
         steering: Steering::default(),

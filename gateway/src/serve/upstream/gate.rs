@@ -9,10 +9,11 @@ use tower_spillover::{
 use crate::config::{Budget, GateSettings};
 
 pub(crate) fn gate(settings: &GateSettings) -> Gate {
+    let weights = TokenWeights::new().output(settings.output_weight);
     Gate::new()
         .mode(settings.mode)
         .standing_queue_interval(settings.patience)
-        .cost(TokenWeights::new().output(settings.output_weight))
+        .cost(weights.unstated_output(settings.unstated_output))
 }
 
 pub(crate) fn spill_budget(budget: &Budget) -> SpillBudget {
