@@ -24,7 +24,7 @@ pub struct Refusal {
     limit: Option<Limit>,
     hint: Hint,
     /// Whether the hint is an assumption, which says nothing of how full the backend is.
-    is_guess: bool,
+    pub(crate) is_guess: bool,
     /// Whether a layer that sends requests on wrote it and the head, for all of its backends.
     is_own: bool,
     /// Whether this request is not to come back.

@@ -34,9 +34,12 @@ pub(super) struct Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum CooldownReason {
-    Refused = 0,
+    /// It refused, and how long it rests is an assumption.
+    Assumed = 0,
+    /// It refused for as long as it rests.
+    Refused = 1,
     /// Not worth waiting for.
-    Quota = 1,
+    Quota = 2,
 }
 
 /// When a backend reopens, and what it rests for until then: the contents of a slot's first word.
@@ -65,7 +68,8 @@ impl Until {
 
     pub(super) const fn why(self) -> CooldownReason {
         match self.0 & WHY {
-            0 => CooldownReason::Refused,
+            0 => CooldownReason::Assumed,
+            1 => CooldownReason::Refused,
             _ => CooldownReason::Quota,
         }
     }
@@ -227,7 +231,7 @@ impl Slot {
     }
 }
 
-/// 584 years fit, and 292 beside the reason.
+/// 584 years fit, and 146 beside the reason.
 pub(super) fn to_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -236,7 +240,7 @@ fn millis(nanos: u64) -> u64 {
     nanos / NANOS_IN_MS
 }
 
-const WHY_BITS: u32 = 1;
+const WHY_BITS: u32 = 2;
 const WHY: u64 = (1 << WHY_BITS) - 1;
 const NANOS_IN_MS: u64 = 1_000_000;
 

@@ -2,6 +2,8 @@
 
 mod future;
 mod layer;
+#[cfg(test)]
+mod measured;
 mod session;
 mod spill_budget;
 

@@ -68,6 +68,8 @@ pub(super) struct Session {
     since: Instant,
     /// Until when the primary refuses, as far as this request knows.
     reopens: Instant,
+    /// Whether the primary itself said so to this request.
+    is_measured: bool,
     /// Whether a refusal of the attempt under way is the caller's.
     is_last: bool,
     is_sent: bool,
@@ -99,6 +101,7 @@ impl Session {
             refusals: 0,
             since: now,
             reopens: now,
+            is_measured: false,
             is_last: false,
             is_sent: false,
             is_reversed: false,

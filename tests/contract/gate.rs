@@ -13,7 +13,8 @@ use http_body_util::Full;
 use tokio::task::JoinHandle;
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
-    Deadline, Gate, MaxWait, Priority, SmartFallback, SmartFallbackLayer,
+    Backend, BackendPool, Deadline, Gate, MaxWait, Priority, RegionRotateLayer, SmartFallback,
+    SmartFallbackLayer,
     gate::Mode,
     policy::WaitThenSpill,
     smart_fallback::{Class, SpillBudget, WhenSpent},
@@ -285,6 +286,32 @@ async fn a_class_that_never_spills_gets_the_refusal_with_its_hint() {
     let (response, took) = world.ask(cheap()).await;
     assert_eq!((response.status(), took), (StatusCode::OK, 3_000), "it waits when that can win");
     assert_eq!((world.standard.len(), world.gate.waiting()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_rate_is_learned_from_times_that_a_pool_assumes() {
+    for (is_hinted, is_learned) in [(true, true), (false, false)] {
+        let open_at = Mutex::new(Duration::ZERO);
+        let leaf = Leaf::new(move |seen| {
+            let mut open_at = open_at.lock().unwrap();
+            match open_at.checked_sub(seen.at).filter(|left| !left.is_zero()) {
+                Some(left) if is_hinted => Answer::refused(left.as_micros().div_ceil(1_000) as u64),
+                Some(_) => Answer::status(429),
+                None => {
+                    *open_at = seen.at + ms(700);
+                    Answer::ok()
+                }
+            }
+        });
+        let ptu = Backend::new("ptu", "https://ptu.example").unwrap().api_key("key");
+        let ptu = RegionRotateLayer::new(BackendPool::new([ptu]).unwrap());
+        let gate = Gate::new();
+        let layer = SmartFallbackLayer::alone(ptu).gate(gate.clone());
+        let service = layer.max_wait(Duration::from_secs(60)).layer(leaf);
+        let calls = (0..20).map(|_| service.clone().oneshot(request()));
+        assert!(join_all(calls).await.into_iter().all(|reply| reply.unwrap().status() == 200));
+        assert_eq!(gate.rate().is_some(), is_learned);
+    }
 }
 
 fn one_spill(when_spent: WhenSpent, mode: Mode) -> impl FnOnce(Layers) -> Layers {

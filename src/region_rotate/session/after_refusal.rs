@@ -110,8 +110,13 @@ impl Session {
             Some(Reason::Quota) => (self.config.cooldowns.after_quota(), CooldownReason::Quota),
             _ => {
                 let is_other = spillover.is_some_and(|spillover| spillover.is_of_standard());
-                let hint = if is_other { Hint::None } else { hint };
-                (self.config.cooldowns.after(Outcome::Throttled(hint)), CooldownReason::Refused)
+                match self.rest_after(if is_other { Hint::None } else { hint }) {
+                    // A layer inside assumed it.
+                    (rest, _) if refusal.is_some_and(|it| it.is_guess) => {
+                        (rest, CooldownReason::Assumed)
+                    }
+                    rest => rest,
+                }
             }
         };
         if Refusal::forbids_retry(response, Served::is_on(response)) {
@@ -150,6 +155,13 @@ impl Session {
         }
     }
 
+    /// How long a backend rests that refused with this hint, and whether the hint says so.
+    pub(super) fn rest_after(&self, hint: Hint) -> (Duration, CooldownReason) {
+        let rest = self.config.cooldowns.after(Outcome::Throttled(hint));
+        let is_said = hint == Hint::After(rest);
+        (rest, if is_said { CooldownReason::Refused } else { CooldownReason::Assumed })
+    }
+
     /// Has a refusal speak for the whole pool: for its soonest reopening, not for one backend.
     pub(super) fn speak_for_pool<R>(
         &mut self,
@@ -169,7 +181,9 @@ impl Session {
             false => write_retry_after(headers, left),
         };
         let spills = self.take_spills();
-        let is_more = is_quota || is_final || soonest.from.is_some() || spills.is_some();
+        // A backend that is open already is one that this request may not go back to.
+        let is_guess = soonest.why != Some(CooldownReason::Refused) || soonest.said.is_zero();
+        let is_more = is_guess || is_final || soonest.from.is_some() || spills.is_some();
         self.served.set_closed_from(soonest.from);
         Refusal::rewrite(response, hint, is_more, |refusal| {
             if is_quota {
@@ -178,6 +192,7 @@ impl Session {
                 // That of one backend; another one is worth waiting for.
                 refusal.set_reason(Reason::Rate);
             }
+            refusal.is_guess = is_guess;
             // Where this pool adds nothing, what a pool inside of it found stays.
             refusal.is_final |= is_final;
             refusal.closed_from = soonest.from;

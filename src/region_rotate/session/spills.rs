@@ -8,7 +8,7 @@ use super::Session;
 use crate::{
     Served,
     classify::{Hint, NativeSpillover, Outcome, Refusal, RefusedSpill, RefusedSpills},
-    cooldown::{Closed, CooldownReason, Traffic},
+    cooldown::{Closed, Traffic},
 };
 
 impl Session {
@@ -56,7 +56,7 @@ impl Session {
     /// they have its name, as far as both are known.
     fn leave_out_spill(&mut self, spill: &RefusedSpill, is_meant: impl Fn(Option<bool>) -> bool) {
         let pool = &self.config.pool;
-        let rest = spill.hint.map(|hint| self.config.cooldowns.after(Outcome::Throttled(hint)));
+        let rest = spill.hint.map(|hint| self.rest_after(hint));
         let is_it = |&index: &usize| {
             let member = pool.member(index);
             let names = spill.deployment.as_deref().zip(member.deployment());
@@ -64,10 +64,10 @@ impl Session {
             is_meant(is_named) && *member.resource() == spill.resource
         };
         for index in (0..pool.len()).filter(is_it) {
-            if let Some(rest) = rest {
+            if let Some((rest, why)) = rest {
                 // Azure spills requests of the default tier.
                 let closed = Closed::Kind(Traffic::Tokens);
-                pool.close(index, closed, spill.at, (rest, rest), CooldownReason::Refused);
+                pool.close(index, closed, spill.at, (rest, rest), why);
             }
             self.tried.insert(index);
         }

@@ -177,6 +177,9 @@ impl Session {
         let waits = meaning == PrimaryRefusal::Wait;
         let believed = self.closed_by(refusal.hint());
         self.note_closed(now, believed);
+        // What is not believed is no measurement either.
+        self.is_measured =
+            refusal.is_measured() && waits && refusal.hint() == Hint::After(believed);
         self.is_forbidden = meaning == PrimaryRefusal::Final;
         // Of a resource that is known apart from the others, the gate learns nothing, nor of what costs
         // no tokens.
@@ -216,7 +219,7 @@ impl Session {
             sent_at: self.since,
             now,
             closed: believed,
-            is_measured: refusal.is_measured(),
+            is_measured: self.is_measured,
             utilization,
             deadline,
             is_patient: limits.is_some_and(|limits| !self.may_spill(&limits)),

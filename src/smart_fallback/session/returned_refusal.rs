@@ -30,8 +30,12 @@ impl Session {
         let fallback = refusal.hint().duration().filter(|_| meaning == PrimaryRefusal::Wait);
         if let Some(soonest) = primary.into_iter().chain(fallback).min() {
             let hint = write_retry_after(response.headers_mut(), soonest.max(TICK));
-            Refusal::rewrite(response, hint, false, |refusal| {
-                refusal.is_final = false;
+            let is_measured = match primary {
+                Some(left) if left == soonest => self.is_measured && !left.is_zero(),
+                _ => refusal.is_measured(),
+            };
+            Refusal::rewrite(response, hint, !is_measured, |refusal| {
+                (refusal.is_final, refusal.is_guess) = (false, !is_measured);
                 if is_quota {
                     refusal.set_reason(Reason::Rate);
                 }
