@@ -298,6 +298,12 @@ impl Gate {
         u64::try_from(left).ok().map(Duration::from_nanos)
     }
 
+    /// How long a request of `rank` would wait that arrives now, as far as that can be predicted.
+    pub(crate) fn predicted_wait(&self, now: Instant, rank: u8) -> Duration {
+        let seconds = self.lock().predicted_wait(self.nanos(now), rank);
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+
     /// How the primary refuses `load`, whatever the level of its bucket.
     pub(crate) fn closed_for(&self, now: Instant, load: &dyn Load) -> Option<NextOpen> {
         let next = self.shared.cooldown.next_open(iter::once(0), now, load);

@@ -167,6 +167,10 @@ impl<P, F, X> SmartFallbackLayer<P, F, X> {
     /// The longest that a request may wait, counted from its arrival. Defaults to 4 s, as in the
     /// reference script. [`MaxWait`](crate::MaxWait) changes it for one request. It waits for the
     /// primary before it spills; and where the fallback refuses too, for whichever reopens first.
+    ///
+    /// It bounds waits, not attempts. A refusal that itself takes longer is followed at once: by the next
+    /// backend of a pool, by the fallback or, after the fallback, by a primary that is open again. The
+    /// caller gets a 429 where none of them is left.
     #[must_use]
     pub fn max_wait(mut self, max_wait: Duration) -> Self {
         Arc::make_mut(&mut self.config).max_wait = max_wait;
@@ -220,7 +224,8 @@ impl<P, F, X> SmartFallbackLayer<P, F, X> {
         self
     }
 
-    /// Bounds what is spilled. By default nothing does.
+    /// Bounds what is spilled. By default nothing does. What becomes of a request that it keeps from
+    /// spilling, [`WhenSpent`](super::WhenSpent) says.
     #[must_use]
     pub fn spill_budget(mut self, budget: SpillBudget) -> Self {
         Arc::make_mut(&mut self.config).spill_budget = Some(budget);

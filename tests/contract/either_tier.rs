@@ -347,3 +347,68 @@ async fn one_that_may_not_pay_when_the_fallback_reopens_keeps_its_place_at_the_p
     assert_eq!(response.status(), StatusCode::OK, "{}", account(&response));
     assert_eq!((asked(account(&response)).len(), took), (1, 1_800));
 }
+
+/// Refusals that take longer than a request may wait: what follows them follows at once, and nothing is
+/// waited for.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_comes_after_max_wait_is_followed_at_once_or_not_at_all() {
+    let slow = |ms| Answer::refused(ms).after(6_000);
+    let ok = Answer::ok;
+    for mode in [Mode::Adaptive, Mode::Shared, Mode::Plain] {
+        for (ptu, standard, times, status) in [
+            // The primary's hint is over soon, and it is spilled all the same.
+            ([slow(10), ok()], [ok(), ok()], [vec![0], vec![6_000]], 200),
+            ([slow(60_000), ok()], [ok(), ok()], [vec![0], vec![6_000]], 200),
+            // So that nobody has to wait, the primary is asked once more if it is open by now.
+            ([Answer::refused(5_000), ok()], [slow(10), ok()], [vec![0, 6_000], vec![0]], 200),
+            ([Answer::refused(9_000), ok()], [slow(10), ok()], [vec![0], vec![0]], 429),
+            ([slow(9_000), ok()], [slow(10), ok()], [vec![0], vec![6_000]], 429),
+        ] {
+            let [ptu, standard] = [ptu, standard].map(Leaf::playing);
+            let layer = SmartFallbackLayer::new(Put(ptu.clone()), Put(standard.clone()));
+            let service = layer.gate(Gate::new().mode(mode)).layer(());
+            let (response, _) = ask(&service, request()).await;
+            let asked = [ptu.times(), standard.times()];
+            assert_eq!((asked, response.status().as_u16()), (times, status), "{mode:?}");
+            assert_eq!(account(&response).waited(), Duration::ZERO, "{mode:?}");
+        }
+        let alone = Leaf::playing([slow(10), ok()]);
+        let layer = SmartFallbackLayer::alone(Put(alone.clone())).gate(Gate::new().mode(mode));
+        let (response, took) = ask(&layer.layer(()), request()).await;
+        assert_eq!((response.status().as_u16(), took, alone.times()), (429, 6_000, vec![0]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_ptu_of_a_pool_is_asked_once_however_slowly_they_refuse() {
+    let leaf = Leaf::new(|seen| match seen.host() {
+        "standard.example" => Answer::ok(),
+        _ => Answer::refused(10).after(3_000),
+    });
+    let layer = SmartFallbackLayer::new(pool(["ptu-1", "ptu-2"]), pool(["standard"]));
+    let (response, took) = ask(&layer.layer(leaf.clone()), request()).await;
+    assert_eq!(
+        (response.status(), took, leaf.times()),
+        (StatusCode::OK, 6_000, vec![0, 3_000, 6_000])
+    );
+    assert_eq!(account(&response).waited(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_refusal_of_what_may_not_be_spilled_is_returned_at_once() {
+    let slow = || Leaf::playing([Answer::refused(10).after(6_000), Answer::ok()]);
+    let of_class = with(Priority::from("batch"));
+    let spent = SpillBudget::requests(0, ms(60_000));
+    for (request, budget) in [(of_class, None), (request(), Some(spent))] {
+        let (ptu, standard) = (slow(), Leaf::playing([Answer::ok()]));
+        let mut layer = SmartFallbackLayer::new(Put(ptu.clone()), Put(standard.clone()))
+            .class(Class::new("batch").never_spill());
+        if let Some(budget) = budget {
+            layer = layer.spill_budget(budget);
+        }
+        let (response, took) = ask(&layer.layer(()), request).await;
+        assert_eq!((response.status(), took), (StatusCode::TOO_MANY_REQUESTS, 6_000));
+        assert_eq!((ptu.len(), standard.len()), (1, 0));
+        assert_eq!(header(&response, "retry-after-ms"), Some("10"));
+    }
+}

@@ -15,6 +15,7 @@ use tower::{Layer, ServiceExt};
 use tower_spillover::{
     Backend, BackendPool, Deadline, Gate, MaxWait, Priority, RegionRotateLayer, SmartFallback,
     SmartFallbackLayer,
+    classify::{Hint, Reason},
     gate::Mode,
     policy::WaitThenSpill,
     smart_fallback::{Class, SpillBudget, WhenSpent},
@@ -40,6 +41,16 @@ struct World {
 impl World {
     /// A PTU that admits one request in each `spacing` and says exactly when the next one fits.
     fn spaced(spacing: u64, trip: u64, configure: impl FnOnce(Layers) -> Layers) -> Self {
+        Self::spaced_before(Leaf::playing([Answer::ok()]), spacing, trip, configure)
+    }
+
+    /// The same with another Standard deployment.
+    fn spaced_before(
+        standard: Leaf,
+        spacing: u64,
+        trip: u64,
+        configure: impl FnOnce(Layers) -> Layers,
+    ) -> Self {
         let admitted = Arc::<Mutex<Vec<usize>>>::default();
         let (log, open_at) = (Arc::clone(&admitted), Mutex::new(Duration::ZERO));
         let ptu = Leaf::new(move |seen| {
@@ -53,19 +64,20 @@ impl World {
                 }
             }
         });
-        Self::over(ptu, admitted, configure)
+        Self::over(ptu, standard, admitted, configure)
     }
 
     fn playing(answers: impl Into<Vec<Answer>>, configure: impl FnOnce(Layers) -> Layers) -> Self {
-        Self::over(Leaf::playing(answers), Arc::default(), configure)
+        let standard = Leaf::playing([Answer::ok()]);
+        Self::over(Leaf::playing(answers), standard, Arc::default(), configure)
     }
 
     fn over(
         ptu: Leaf,
+        standard: Leaf,
         admitted: Arc<Mutex<Vec<usize>>>,
         configure: impl FnOnce(Layers) -> Layers,
     ) -> Self {
-        let standard = Leaf::playing([Answer::ok()]);
         let gate = Gate::new().standing_queue_interval(None);
         let layer = SmartFallbackLayer::new(Put(ptu.clone()), Put(standard.clone()));
         let service = configure(layer.gate(gate.clone())).layer(());
@@ -314,6 +326,30 @@ async fn no_rate_is_learned_from_times_that_a_pool_assumes() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_refused_spill_goes_back_to_wait_and_is_served_when_others_give_up() {
+    let standard = Leaf::playing([Answer::refused(60_000).after(100)]);
+    let world = World::spaced_before(standard, 100, 0, patient);
+    let ahead = world.begin(0..200).await;
+    pass(ms(10_000)).await;
+    assert!(world.gate.is_pacing() && world.gate.waiting() > 50, "{:?}", world.gate);
+    let waiting = world.gate.waiting();
+    let late = tokio::spawn(timed(world.send(with(MaxWait(ms(2_000)), numbered(999)))));
+    pass(ms(50)).await;
+    assert_eq!(world.standard.len(), 1, "its wait is predicted to be too long");
+    pass(ms(100)).await;
+    assert!(world.gate.waiting() >= waiting - 1, "it waits behind the others");
+    ahead[112..].iter().for_each(JoinHandle::abort);
+    let (reply, took) = late.await.unwrap();
+    let response = reply.unwrap();
+    assert_eq!(
+        (response.status(), account(&response).backend()),
+        (StatusCode::OK, Some("primary"))
+    );
+    assert!((ms(1_000)..ms(2_000)).contains(&took), "{took:?}");
+    assert_eq!(world.standard.len(), 1);
+}
+
 fn one_spill(when_spent: WhenSpent, mode: Mode) -> impl FnOnce(Layers) -> Layers {
     let budget = SpillBudget::requests(1, ms(5_000)).when_spent(when_spent);
     move |layer| {
@@ -325,16 +361,64 @@ fn one_spill(when_spent: WhenSpent, mode: Mode) -> impl FnOnce(Layers) -> Layers
 const MODES: [Mode; 3] = [Mode::Adaptive, Mode::Shared, Mode::Plain];
 
 #[tokio::test(start_paused = true)]
-async fn a_spent_budget_refuses_with_the_hint_of_the_ptu() {
+async fn a_spent_budget_refuses_with_the_time_of_the_ptu_or_of_the_next_window() {
     for mode in MODES {
-        let world = World::playing([Answer::refused(9_000)], one_spill(WhenSpent::Refuse, mode));
-        assert!(account(&world.ask(request()).await.0).spilled());
-        let (response, took) = world.ask(request()).await;
-        assert_eq!((response.status(), took), (StatusCode::TOO_MANY_REQUESTS, 0), "{mode:?}");
-        assert_eq!(header(&response, "retry-after-ms"), Some("9000"));
-        pass(ms(5_000)).await;
-        assert!(account(&world.ask(request()).await.0).spilled(), "in the next window");
+        for (said, told) in [(9_000, "5000"), (3_000, "3000")] {
+            let world = World::playing([Answer::refused(said)], one_spill(WhenSpent::Refuse, mode));
+            assert!(account(&world.ask(request()).await.0).spilled());
+            let (response, took) = world.ask(request()).await;
+            assert_eq!((response.status(), took), (StatusCode::TOO_MANY_REQUESTS, 0), "{mode:?}");
+            assert_eq!(header(&response, "retry-after-ms"), Some(told), "{mode:?}");
+            pass(ms(5_000)).await;
+            assert!(account(&world.ask(request()).await.0).spilled(), "in the next window");
+        }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_used_up_for_good_at_the_ptu_comes_back_for_the_next_window() {
+    let quota = || Answer::refused(20).because(Reason::Quota, Hint::After(ms(20)));
+    for answer in [quota(), Answer::refused(20).with("x-should-retry", "false")] {
+        let world = World::playing([answer], one_spill(WhenSpent::Refuse, Mode::Adaptive));
+        assert!(account(&world.ask(request()).await.0).spilled());
+        pass(ms(100)).await;
+        let (response, took) = world.ask(request()).await;
+        assert_eq!((response.status(), took), (StatusCode::TOO_MANY_REQUESTS, 0));
+        assert_eq!(header(&response, "retry-after-ms"), Some("4900"));
+        assert_eq!(header(&response, "x-should-retry"), Some("true"));
+    }
+}
+
+/// Twice as much arrives as a PTU serves whose rate is known, and nothing may be spilled.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_the_ptu_cannot_serve_in_time_is_refused_at_once_when_the_budget_is_spent() {
+    let budget = SpillBudget::requests(0, Duration::from_secs(3_600));
+    let configure = |layer: Layers| layer.max_wait(ms(2_000)).spill_budget(budget);
+    let world = World::spaced(100, 0, configure);
+    let mut calls = Vec::new();
+    for number in 0..400 {
+        let call = world.send(numbered(number));
+        calls.push(tokio::spawn(async move { timed(call).await }));
+        pass(ms(50)).await;
+    }
+    let replies = join_all(calls).await.into_iter().map(Result::unwrap).enumerate();
+    let (mut served, mut waited, mut hinted) = (0, 0, 0);
+    let learning = 50;
+    for (number, (reply, took)) in replies.skip(learning) {
+        let reply = reply.unwrap();
+        assert!(took <= ms(2_001), "{number}: {took:?}");
+        if reply.status().is_success() {
+            served += 1;
+            continue;
+        }
+        waited += usize::from(took > ms(1));
+        let wait: u64 = header(&reply, "retry-after-ms").unwrap().parse().unwrap();
+        hinted += usize::from((1_500..=2_500).contains(&wait));
+    }
+    let refused = 400 - learning - served;
+    assert!(served >= 174, "{served}: the PTU is as busy as ever");
+    assert!(waited * 10 <= refused, "{waited} of {refused} were refused after a wait");
+    assert!(hinted * 10 >= refused * 8, "{hinted} of {refused} were told the length of the queue");
 }
 
 #[tokio::test(start_paused = true)]
@@ -347,6 +431,24 @@ async fn a_spent_budget_waits_for_the_ptu() {
         assert_eq!((response.status(), took), (StatusCode::OK, 2_000), "{mode:?}");
         assert_eq!(world.standard.len(), 1);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_time_is_up_keeps_its_place_while_the_budget_is_spent() {
+    let budget = SpillBudget::requests(1, Duration::from_secs(3_600)).when_spent(WhenSpent::Wait);
+    let world = World::spaced(1_000, 0, |layer| layer.spill_budget(budget));
+    let waiting = |number, wait| world.send(with(MaxWait(ms(wait)), numbered(number)));
+    let open = world.send(numbered(0)).await.unwrap();
+    assert_eq!(open.status(), StatusCode::OK);
+    assert!(account(&waiting(1, 0).await.unwrap()).spilled());
+    let mut calls = Vec::new();
+    // The second of them is cut at 1.6 s, behind the first and before the third.
+    for (number, wait) in [(2, 8_000), (3, 1_500), (4, 8_000)] {
+        pass(ms(50)).await;
+        calls.push(tokio::spawn(waiting(number, wait)));
+    }
+    all_ok(calls).await;
+    assert_eq!((world.admitted(), world.standard.len()), (vec![0, 2, 3, 4], 1));
 }
 
 #[tokio::test(start_paused = true)]

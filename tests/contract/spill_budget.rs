@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::future::poll_immediate;
+use futures::future::{join_all, poll_immediate};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
@@ -24,12 +24,12 @@ use tower_spillover::{
     gate::cost::Usage,
     region_rotate::RegionRotate,
     replay::Replay,
-    smart_fallback::SpillBudget,
+    smart_fallback::{SpillBudget, WhenSpent},
 };
 
 use crate::{
-    clock::{ms, pass},
-    leaf::{Answer, Broken, Leaf, Put, request},
+    clock::{self, ms, pass, timed},
+    leaf::{Answer, Broken, Leaf, Put, account, request},
 };
 
 type Ask = Request<Full<Bytes>>;
@@ -330,4 +330,39 @@ async fn a_request_that_may_not_wait_is_charged_like_others() {
     let response = pools(&budget, [answer()]).oneshot(request).await.unwrap();
     response.into_body().collect().await.unwrap();
     assert_eq!(books(&budget), (USED, 0.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_wait_for_the_budget_spill_in_order_when_others_give_it_back() {
+    let budget = SpillBudget::tokens(1_000, MINUTE).when_spent(WhenSpent::Wait);
+    let service = pools(&budget, [answer().after(1_000)]);
+    let start = clock::now();
+    let calls = (0..4_u64).map(|number| {
+        let service = service.clone();
+        async move {
+            pass(ms(number * 10)).await;
+            let response = service.oneshot(ask()).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+            let spilled = account(&response).attempts().next_back().unwrap().at() + ms(number * 10);
+            response.into_body().collect().await.unwrap();
+            (spilled.as_millis(), start.elapsed().as_millis())
+        }
+    });
+    let served = join_all(calls).await;
+    let expected = [(0, 1_000), (1_000, 2_000), (2_000, 3_000), (3_000, 4_000)];
+    assert_eq!(served, expected, "each estimate is more than is left");
+    assert_eq!(budget.under_way(), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_the_budget_is_served_by_a_primary_that_reopens_before() {
+    let budget = SpillBudget::requests(0, MINUTE).when_spent(WhenSpent::Wait);
+    let ptu = Leaf::new(|seen| match 9_000_u64.saturating_sub(seen.at.as_millis() as u64) {
+        0 => Answer::ok(),
+        left => Answer::refused(left),
+    });
+    let standard = Leaf::playing([Answer::ok()]);
+    let layer = SmartFallbackLayer::new(Put(ptu), Put(standard.clone())).spill_budget(budget);
+    let (response, took) = timed(layer.layer(()).oneshot(ask())).await;
+    assert_eq!((response.unwrap().status(), took, standard.len()), (StatusCode::OK, ms(9_000), 0));
 }

@@ -184,7 +184,7 @@ impl Core {
     }
 
     /// How long a new request of `rank` would wait, in seconds.
-    fn predicted_wait(&self, now: Nanos, rank: u8) -> f64 {
+    pub(crate) fn predicted_wait(&self, now: Nanos, rank: u8) -> f64 {
         let Some(sendable_at) = self.bucket.sendable_at() else { return 0.0 };
         let closed = seconds(sendable_at.saturating_sub(now));
         let ahead = self.bucket.seconds_to_drain(|| self.queue.cost_ahead_of(rank));

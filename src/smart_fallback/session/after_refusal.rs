@@ -101,10 +101,11 @@ impl Session {
                     served.set_closed_from(weight.least_alike().tokens());
                 }
                 let next = self.after_refusal(refusal, closed, utilization, now, request);
-                if matches!(next, NextStep::Return)
-                    && PrimaryRefusal::of(refusal) == PrimaryRefusal::Quota
-                {
-                    forbid_retry(response.headers_mut());
+                if matches!(next, NextStep::Return) {
+                    if PrimaryRefusal::of(refusal) == PrimaryRefusal::Quota {
+                        forbid_retry(response.headers_mut());
+                    }
+                    self.announce_unpaid(response, refusal, now);
                 }
                 next
             }
@@ -212,7 +213,10 @@ impl Session {
         }
         // Without the request there is nothing to wait with, so that it need not queue.
         let limits = request.map(|request| *self.limits(request));
+        let longer = limits.filter(|_| waits);
+        let longer = longer.and_then(|limits| self.longer_wait(now, self.reopens, &limits));
         let deadline = limits.filter(|_| waits).map_or(now, |limits| limits.deadline());
+        let deadline = longer.as_ref().map_or(deadline, |(longer, _)| *longer);
         let refusal = gate::RefusedAttempt {
             cost: request.map_or(0.0, |request| self.weigh(request)),
             rank: limits.map_or(0, |limits| limits.rank),
@@ -222,10 +226,16 @@ impl Session {
             is_measured: self.is_measured,
             utilization,
             deadline,
-            is_patient: limits.is_some_and(|limits| !self.may_spill(&limits)),
+            is_patient: longer.is_some() || limits.is_some_and(|it| !self.may_spill(&it)),
         };
         let waiter = self.config.gate.on_refused(self.permit.take(), &refusal);
-        let admission = waiter.filter(|_| waits).map_or(Admission::Spill, Admission::Wait);
+        let admission = match (waiter.filter(|_| waits), longer) {
+            (Some(waiter), Some((_, budget))) => {
+                self.since = now;
+                return self.race_in_queue(waiter, budget);
+            }
+            (waiter, _) => waiter.map_or(Admission::Spill, Admission::Wait),
+        };
         match request {
             Some(request) => self.obey(admission, now, request),
             None => NextStep::Return,

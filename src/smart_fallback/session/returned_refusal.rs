@@ -52,6 +52,32 @@ impl Session {
         }
     }
 
+    /// Asks the caller to come back when the primary would serve it or the budget's next window begins,
+    /// whichever is sooner, after a `refusal` of the primary that was not spilled for lack of a budget.
+    pub(super) fn announce_unpaid<R>(
+        &self,
+        response: &mut Response<R>,
+        refusal: &Refusal,
+        now: Instant,
+    ) {
+        let Some(unpaid) = self.cold.as_ref().and_then(|cold| cold.unpaid) else { return };
+        let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
+        let is_worth_it = PrimaryRefusal::of(refusal) == PrimaryRefusal::Wait;
+        let said = refusal.hint().duration().filter(|_| is_worth_it);
+        let primary = said.map(|said| said.max(left(unpaid.served).unwrap_or_default()));
+        let soonest = primary.into_iter().chain(left(unpaid.next_window)).min();
+        if let Some(soonest) = soonest.filter(|_| soonest != said) {
+            let hint = write_retry_after(response.headers_mut(), soonest.max(TICK));
+            Refusal::rewrite(response, hint, true, |refusal| {
+                (refusal.is_final, refusal.is_guess) = (false, true);
+                if refusal.reason() == Reason::Quota {
+                    // That of the primary; Standard is worth coming back for.
+                    refusal.set_reason(Reason::Rate);
+                }
+            });
+        }
+    }
+
     pub(super) fn primary_left(&self, now: Instant) -> Duration {
         let gate = (!self.confined.is_apart).then_some(&self.config.gate);
         let remembered = gate.and_then(|gate| gate.remembered(now, &self.load()));

@@ -4,8 +4,16 @@ use std::time::{Duration, Instant};
 
 use http::Request;
 
-use super::{NextStep, Session, Tier};
-use crate::{TryCloneBody, clock, smart_fallback::WhenSpent, wait::RequestLimits};
+use super::{
+    NextStep, Session, Tier,
+    waiting::{OtherWait, Unpaid},
+};
+use crate::{
+    TryCloneBody,
+    cooldown::Traffic,
+    smart_fallback::{WhenSpent, spill_budget::BudgetWaiter},
+    wait::RequestLimits,
+};
 
 impl Session {
     /// Spills if class, budget and pinning allow it, when it is its turn; otherwise it waits for the
@@ -40,7 +48,7 @@ impl Session {
             Err((when_spent, left)) => {
                 self.pass_turn_on();
                 match when_spent {
-                    WhenSpent::Refuse => self.wait_for_primary(now, request),
+                    WhenSpent::Refuse => self.wait_or_refuse(now, left, request),
                     WhenSpent::Wait => self.wait_for_budget(now, left, request),
                 }
             }
@@ -63,7 +71,30 @@ impl Session {
         Ok(())
     }
 
-    /// Waits for the primary beyond `max_wait`, until the next window begins, which is `left` away.
+    /// Waits for the primary if that can serve the request in time, and is refused at once otherwise. The
+    /// next window begins when `left` is over.
+    fn wait_or_refuse<B: TryCloneBody>(
+        &mut self,
+        now: Instant,
+        left: Duration,
+        request: &Request<B>,
+    ) -> NextStep {
+        let limits = *self.limits(request);
+        let is_queued = self.config.gate.is_adaptive() && self.traffic(request) == Traffic::Tokens;
+        let wait = is_queued.then(|| self.config.gate.predicted_wait(now, limits.rank));
+        let wait = wait.unwrap_or_default();
+        let cold = self.cold();
+        cold.unpaid =
+            Some(Unpaid { next_window: now.checked_add(left), served: now.checked_add(wait) });
+        // One that has a place already is not behind those that wait.
+        if cold.place.is_none() && limits.elapsed(now).saturating_add(wait) > limits.max_wait {
+            return NextStep::Return;
+        }
+        self.wait_for_primary(now, request)
+    }
+
+    /// Waits for the primary beyond `max_wait`, in the place that the request has, and from then on for the
+    /// budget, whose next window begins when `left` is over.
     fn wait_for_budget<B: TryCloneBody>(
         &mut self,
         now: Instant,
@@ -71,16 +102,45 @@ impl Session {
         request: &Request<B>,
     ) -> NextStep {
         let limits = *self.limits(request);
+        match self.budget_waiter(&limits, now, now, left) {
+            Some((until, waiter)) => {
+                self.race(now, until, Some(OtherWait::Budget(waiter)), request)
+            }
+            None => NextStep::Return,
+        }
+    }
+
+    /// A wait for the budget, not before `from`, and until when the primary is waited for besides: until the
+    /// next window begins, when `left` is over. `None` where the time is up.
+    fn budget_waiter(
+        &self,
+        limits: &RequestLimits,
+        from: Instant,
+        now: Instant,
+        left: Duration,
+    ) -> Option<(Instant, BudgetWaiter)> {
         let elapsed = limits.elapsed(now);
         let longer = elapsed.saturating_add(left).min(limits.longest_wait);
-        if longer <= elapsed {
-            return NextStep::Return;
-        }
-        if longer <= limits.max_wait {
-            // The primary has been asked for that long already: only a new window helps.
-            return NextStep::Sleep(clock::sleep_until(limits.after(longer)));
-        }
-        self.limits = Some(RequestLimits { max_wait: longer, ..limits });
-        self.start(now, request)
+        let budget = self.config.spill_budget.as_ref().filter(|_| longer > elapsed)?;
+        let waiter = budget.wait(from, limits.after(limits.longest_wait));
+        Some((limits.after(longer), waiter))
+    }
+
+    /// How long a refused request waits in its place that the budget keeps from spilling, which the primary
+    /// serves again by `reopens`.
+    pub(super) fn longer_wait(
+        &self,
+        now: Instant,
+        reopens: Instant,
+        limits: &RequestLimits,
+    ) -> Option<(Instant, BudgetWaiter)> {
+        let is_paid = self.cold.as_ref().is_some_and(|cold| cold.charge.is_some());
+        let may_spill = !is_paid && self.may_spill(limits);
+        let budget = self.config.spill_budget.as_ref().filter(|_| may_spill)?;
+        let Some((WhenSpent::Wait, left)) = budget.refuses(now) else { return None };
+        // A wait that fits is for the primary alone.
+        let deadline = limits.deadline();
+        let from = if reopens <= deadline { deadline } else { now };
+        self.budget_waiter(limits, from, now, left)
     }
 }

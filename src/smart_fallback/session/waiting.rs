@@ -18,14 +18,20 @@ use crate::{
     clock,
     cooldown::Traffic,
     gate::{self, Admission},
-    smart_fallback::spill_budget::Charge,
+    smart_fallback::spill_budget::{BudgetWaiter, Charge},
     wait::{self, Refused, Turn, refused_for},
 };
 
 /// A wait for whichever tier reopens first. Dropped, it leaves both queues.
 pub(in crate::smart_fallback) struct Race {
     primary: Option<PrimaryWait>,
-    fallback: Option<wait::Waiter>,
+    other: Option<OtherWait>,
+}
+
+/// A wait beside that for the primary: one of a request that may not be spilled now.
+pub(super) enum OtherWait {
+    Fallback(wait::Waiter),
+    Budget(BudgetWaiter),
 }
 
 /// A wait for the primary.
@@ -42,6 +48,8 @@ pub(in crate::smart_fallback) enum Winner {
     /// The primary reopens by now.
     PrimaryInTime,
     Fallback(wait::Permit),
+    /// The budget has something left.
+    Budget,
     /// Neither reopened in time.
     Neither,
 }
@@ -55,10 +63,21 @@ pub(super) struct ColdState {
     turn: Option<wait::Permit>,
     /// What its spill takes out of the budget, which is given back unless the fallback serves it.
     pub(super) charge: Option<Charge>,
+    /// Set when it could not be spilled, since the budget was spent.
+    pub(super) unpaid: Option<Unpaid>,
     /// How often the fallback refused it.
     refusals: u32,
     /// What the fallback said that was asked before the primary.
     refused: Option<Refused>,
+}
+
+/// When a request that the budget keeps from spilling may be served.
+#[derive(Clone, Copy)]
+pub(super) struct Unpaid {
+    /// When it may be spilled again.
+    pub(super) next_window: Option<Instant>,
+    /// When the primary would serve it, by prediction.
+    pub(super) served: Option<Instant>,
 }
 
 impl Future for Race {
@@ -74,24 +93,31 @@ impl Future for Race {
             },
             Some(PrimaryWait::Sleep(sleep)) => match sleep.as_mut().poll(cx) {
                 Poll::Ready(()) => {
-                    self.fallback = None;
+                    self.other = None;
                     return Poll::Ready(Winner::PrimaryInTime);
                 }
                 Poll::Pending => {}
             },
             None => {}
         }
-        if let Some(waiter) = &mut self.fallback
-            && let Poll::Ready(turn) = Pin::new(waiter).poll(cx)
-        {
-            self.fallback = None;
-            if let Some(permit) = turn {
+        let winner = match &mut self.other {
+            Some(OtherWait::Fallback(waiter)) => {
+                Pin::new(waiter).poll(cx).map(|turn| turn.map(Winner::Fallback))
+            }
+            Some(OtherWait::Budget(waiter)) => {
+                Pin::new(waiter).poll(cx).map(|()| Some(Winner::Budget))
+            }
+            None => Poll::Pending,
+        };
+        if let Poll::Ready(winner) = winner {
+            self.other = None;
+            if let Some(winner) = winner {
                 // It may come back to this place, and must have left it before.
                 self.primary = None;
-                return Poll::Ready(Winner::Fallback(permit));
+                return Poll::Ready(winner);
             }
         }
-        match (&self.primary, &self.fallback) {
+        match (&self.primary, &self.other) {
             (None, None) => Poll::Ready(Winner::Neither),
             _ => Poll::Pending,
         }
@@ -127,7 +153,7 @@ impl Session {
         let refused = self.cold.as_mut()?.refused.take()?;
         let limits = *self.limits(request);
         let waiter = self.config.fallback_queue.refused(None, Refused { now, ..refused }, &limits);
-        Some(self.race(now, waiter, request))
+        Some(self.race(now, limits.deadline(), waiter.map(OtherWait::Fallback), request))
     }
 
     /// Asks for a turn to ask the fallback, while that reopens.
@@ -148,7 +174,10 @@ impl Session {
                 self.cold().turn = Some(permit);
                 None
             }
-            Turn::Wait(waiter) => Some(self.race(now, Some(waiter), request)),
+            Turn::Wait(waiter) => {
+                let waiter = OtherWait::Fallback(waiter);
+                Some(self.race(now, limits.deadline(), Some(waiter), request))
+            }
         }
     }
 
@@ -176,7 +205,8 @@ impl Session {
             self.config.fallback_queue.refused(turn, Refused { now, opens, remembers }, &limits)
         });
         let Some(request) = request else { return NextStep::Return };
-        match self.race(now, waiter, request) {
+        let deadline = self.limits(request).deadline();
+        match self.race(now, deadline, waiter.map(OtherWait::Fallback), request) {
             NextStep::Return if self.is_primary_open(now) => {
                 // Its time is up, and the primary had no turn for it yet.
                 self.is_last = true;
@@ -186,14 +216,15 @@ impl Session {
         }
     }
 
-    /// Waits for the primary, and for the fallback if there is a `waiter` for it.
-    fn race<B: TryCloneBody>(
+    /// Waits for the primary until `deadline`, and for what else there is to wait for.
+    pub(super) fn race<B: TryCloneBody>(
         &mut self,
         now: Instant,
-        fallback: Option<wait::Waiter>,
+        deadline: Instant,
+        other: Option<OtherWait>,
         request: &Request<B>,
     ) -> NextStep {
-        let primary = match self.primary_wait(now, request) {
+        let primary = match self.primary_wait(now, deadline, request) {
             Some(Ok(permit)) => {
                 self.permit = Some(permit);
                 return NextStep::Send(Tier::Primary);
@@ -201,12 +232,19 @@ impl Session {
             Some(Err(wait)) => Some(wait),
             None => None,
         };
-        match (primary, fallback) {
+        match (primary, other) {
             (None, None) => NextStep::Return,
             (Some(PrimaryWait::Queue(waiter)), None) => NextStep::Queue(waiter),
             (Some(PrimaryWait::Sleep(sleep)), None) => NextStep::Sleep(sleep),
-            (primary, fallback) => NextStep::Race(Box::new(Race { primary, fallback })),
+            (primary, other) => NextStep::Race(Box::new(Race { primary, other })),
         }
+    }
+
+    /// Waits in the queue of the gate, where it has a place again, and for the budget.
+    pub(super) fn race_in_queue(&mut self, waiter: gate::Waiter, budget: BudgetWaiter) -> NextStep {
+        self.cold().place = waiter.place();
+        let primary = Some(PrimaryWait::Queue(Box::new(waiter)));
+        NextStep::Race(Box::new(Race { primary, other: Some(OtherWait::Budget(budget)) }))
     }
 
     /// The step of a request that may not go to the fallback: it waits for the primary, if that reopens
@@ -216,7 +254,8 @@ impl Session {
         now: Instant,
         request: &Request<B>,
     ) -> NextStep {
-        self.race(now, None, request)
+        let deadline = self.limits(request).deadline();
+        self.race(now, deadline, None, request)
     }
 
     /// The step after a race, which this tier won.
@@ -232,7 +271,8 @@ impl Session {
                 self.permit = Some(permit);
                 NextStep::Send(Tier::Primary)
             }
-            Winner::PrimaryInTime => return self.start(now, request),
+            // What the primary serves by now is not spilled.
+            Winner::PrimaryInTime | Winner::Budget => return self.start(now, request),
             Winner::Fallback(permit) => {
                 self.cold().turn = Some(permit);
                 self.pay_and_spill(now, request)
@@ -242,17 +282,18 @@ impl Session {
         self.or_last_attempt(next)
     }
 
-    /// A wait for the primary that ends within the limits of the request; or leave to go there now.
+    /// A wait for the primary that ends by `deadline`; or leave to go there now.
     fn primary_wait<B: TryCloneBody>(
         &mut self,
         now: Instant,
+        deadline: Instant,
         request: &Request<B>,
     ) -> Option<Result<gate::Permit, PrimaryWait>> {
         if self.is_forbidden || self.confined.to_fallback || self.is_quota_spent(now) {
             return None;
         }
         let (limits, cost) = (*self.limits(request), self.weigh(request));
-        if limits.deadline() <= now {
+        if deadline <= now {
             return None;
         }
         let is_of_bucket = self.traffic(request) == Traffic::Tokens
@@ -260,11 +301,10 @@ impl Session {
             && self.config.gate.closed_for(now, &self.load()).is_none();
         if self.confined.is_apart || !is_of_bucket {
             let until = now.checked_add(self.primary_left(now).max(TICK))?;
-            let fits = until <= limits.deadline();
+            let fits = until <= deadline;
             return fits.then(|| Err(PrimaryWait::Sleep(clock::sleep_until(until))));
         }
         let place = self.cold.as_ref().and_then(|cold| cold.place);
-        let deadline = limits.deadline();
         match self.config.gate.admit_patient(now, cost, limits.rank, deadline, place) {
             Admission::Go(permit) => Some(Ok(permit)),
             Admission::Wait(waiter) => {

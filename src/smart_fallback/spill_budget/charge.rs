@@ -63,11 +63,12 @@ impl Entry {
 
     /// Puts what was `used` in the place of the estimate, unless the request is settled.
     fn settle(&self, used: impl FnOnce(&Spent) -> f64) {
-        let mut spent = self.budget.lock();
-        if !self.is_settled.swap(true, Ordering::Relaxed) {
-            let used = used(&spent);
-            spent.settle(self.window, self.estimate(), used);
-        }
+        self.budget.update(|spent| {
+            if !self.is_settled.swap(true, Ordering::Relaxed) {
+                let used = used(spent);
+                spent.settle(self.window, self.estimate(), used);
+            }
+        });
     }
 
     fn settle_without_usage(&self) {
@@ -90,14 +91,15 @@ impl UsageSink for Entry {
         };
         // Standard bills what it had in its cache, too.
         let used = weight.actual(&Usage { cached: 0, ..usage });
-        let mut spent = self.budget.lock();
-        if self.is_settled.swap(true, Ordering::Relaxed) {
-            // An answer that is refused after it used something is followed by another.
-            spent.add(self.window, used);
-        } else {
-            spent.settle(self.window, weight.cost, used);
-            spent.learn(weight.cost, used);
-        }
+        self.budget.update(|spent| {
+            if self.is_settled.swap(true, Ordering::Relaxed) {
+                // An answer that is refused after it used something is followed by another.
+                spent.add(self.window, used);
+            } else {
+                spent.settle(self.window, weight.cost, used);
+                spent.learn(weight.cost, used);
+            }
+        });
     }
 }
 

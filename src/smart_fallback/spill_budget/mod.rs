@@ -2,14 +2,15 @@
 
 mod charge;
 mod spent;
+mod waiter;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-pub(super) use self::charge::Charge;
-use self::spent::Spent;
+pub(super) use self::{charge::Charge, waiter::BudgetWaiter};
+use self::{spent::Spent, waiter::Waiting};
 use crate::{clock, gate::Weight};
 
 /// Bounds what is spilled to Standard in a window of time, and so what it costs at most. Clones
@@ -43,18 +44,27 @@ pub struct SpillBudget {
     counts_tokens: bool,
     window: Duration,
     when_spent: WhenSpent,
-    spent: Arc<Mutex<Spent>>,
+    account: Arc<Mutex<Account>>,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    spent: Spent,
+    /// The requests that wait for it to have something left.
+    waiting: Waiting,
 }
 
 /// What becomes of a request that would spill when the budget is spent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenSpent {
-    /// The caller gets the primary's refusal, with its hint.
+    /// It waits for the primary if that can serve it within its `max_wait`, as far as the gate predicts.
+    /// Otherwise the caller gets the primary's refusal at once, with the time until the primary would serve
+    /// it or the next window begins, whichever is sooner.
     #[default]
     Refuse,
-    /// It waits for the primary beyond its `max_wait`, until it is served there or the next window
-    /// begins, though not past its [`Deadline`](crate::Deadline).
+    /// It waits for the primary beyond its `max_wait`, in its place, until it is served there or the budget
+    /// has something left, though not past its [`Deadline`](crate::Deadline).
     Wait,
 }
 
@@ -66,7 +76,7 @@ impl SpillBudget {
             counts_tokens: false,
             window,
             when_spent: WhenSpent::default(),
-            spent: Arc::default(),
+            account: Arc::default(),
         }
     }
 
@@ -98,21 +108,19 @@ impl SpillBudget {
     /// How much may still be spilled in the window that is open now: requests or weighted tokens,
     /// whichever it counts.
     pub fn left(&self) -> f64 {
-        let now = clock::now();
-        let spent = self.lock();
-        if spent.is_open(now, self.window) {
-            (self.limit - spent.total()).max(0.0)
-        } else {
-            self.limit
+        let (now, account) = (clock::now(), self.lock());
+        match account.spent.left_of_window(now, self.window) {
+            Some(_) => (self.limit - account.spent.total()).max(0.0),
+            None => self.limit,
         }
     }
 
     /// How much of what is not left is of requests under way in the window that is open now. They may
     /// give it back.
     pub fn under_way(&self) -> f64 {
-        let now = clock::now();
-        let spent = self.lock();
-        if spent.is_open(now, self.window) { spent.under_way() } else { 0.0 }
+        let (now, account) = (clock::now(), self.lock());
+        let left = account.spent.left_of_window(now, self.window);
+        left.map_or(0.0, |_| account.spent.under_way())
     }
 
     /// Charges a request, which is weighed only when tokens are counted. When the budget is spent, says
@@ -123,18 +131,51 @@ impl SpillBudget {
         weigh: impl FnOnce() -> Weight,
     ) -> Result<Charge, (WhenSpent, Duration)> {
         let weight = self.counts_tokens.then(weigh);
-        let mut spent = self.lock();
-        let left = spent.begin_window(now, self.window);
-        if spent.total() >= self.limit {
+        let mut account = self.lock();
+        if let Some(left) = self.spent_for(&account, now) {
             return Err((self.when_spent, left));
         }
-        let window = spent.charge(weight.as_ref().map_or(ONE_REQUEST, |weight| weight.cost));
-        drop(spent);
+        account.spent.begin_window(now, self.window);
+        let estimate = weight.as_ref().map_or(ONE_REQUEST, |weight| weight.cost);
+        let window = account.spent.charge(estimate);
+        drop(account);
         Ok(Charge::new(self.clone(), window, weight))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Spent> {
-        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What would become of a request that spilled now, and how long it is until the next window begins, if
+    /// the budget is spent.
+    pub(super) fn refuses(&self, now: Instant) -> Option<(WhenSpent, Duration)> {
+        let left = self.spent_for(&self.lock(), now);
+        left.map(|left| (self.when_spent, left))
+    }
+
+    /// Waits, not before `from` and not beyond `until`, for the budget to have something left: when
+    /// requests under way give it back, or in the next window.
+    pub(super) fn wait(&self, from: Instant, until: Instant) -> BudgetWaiter {
+        BudgetWaiter::new(self.clone(), from, until)
+    }
+
+    /// Changes what is spent, then wakes the request that waits for what is left.
+    fn update(&self, change: impl FnOnce(&mut Spent)) {
+        let mut account = self.lock();
+        change(&mut account.spent);
+        let first = account.waiting.first().filter(|_| account.spent.total() < self.limit);
+        drop(account);
+        if let Some(first) = first {
+            first.wake();
+        }
+    }
+
+    /// How long it is until the next window begins, if nothing is left in the one that is open.
+    fn spent_for(&self, account: &Account, now: Instant) -> Option<Duration> {
+        match account.spent.left_of_window(now, self.window) {
+            Some(left) => (account.spent.total() >= self.limit).then_some(left),
+            None => (self.limit <= 0.0).then_some(self.window),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Account> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

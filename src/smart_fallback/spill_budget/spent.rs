@@ -18,19 +18,19 @@ pub(super) struct Spent {
 }
 
 impl Spent {
-    /// Whether the window is open at `now`.
-    pub(super) fn is_open(&self, now: Instant, window: Duration) -> bool {
-        self.age(now).is_some_and(|age| age < window)
+    /// How long the window stays open that is open at `now`, if any.
+    pub(super) fn left_of_window(&self, now: Instant, window: Duration) -> Option<Duration> {
+        let age = now.saturating_duration_since(self.since?);
+        window.checked_sub(age).filter(|left| !left.is_zero())
     }
 
-    /// Begins another window if none is open. Returns how long it is until the one after it.
-    pub(super) fn begin_window(&mut self, now: Instant, window: Duration) -> Duration {
-        if !self.is_open(now, window) {
+    /// Begins another window if none is open.
+    pub(super) fn begin_window(&mut self, now: Instant, window: Duration) {
+        if self.left_of_window(now, window).is_none() {
             self.since = Some(now);
             self.window += 1;
             (self.under_way, self.requests, self.used) = (0.0, 0, 0.0);
         }
-        self.age(now).map_or(window, |age| window.saturating_sub(age))
     }
 
     /// All that is charged to the window.
@@ -81,10 +81,6 @@ impl Spent {
             true => estimate * self.used_of_known / self.estimated_of_known,
             false => estimate,
         }
-    }
-
-    fn age(&self, now: Instant) -> Option<Duration> {
-        self.since.map(|since| now.saturating_duration_since(since))
     }
 }
 
@@ -147,7 +143,9 @@ mod tests {
                         let is_open = begun.is_some_and(|at| now - at < WINDOW);
                         let at = if is_open { begun.unwrap_or(now) } else { now };
                         begun = Some(at);
-                        prop_assert_eq!(spent.begin_window(now, WINDOW), WINDOW - (now - at));
+                        spent.begin_window(now, WINDOW);
+                        let left = WINDOW - (now - at);
+                        prop_assert_eq!(spent.left_of_window(now, WINDOW), Some(left));
                         let window = spent.charge(f64::from(estimate));
                         under_way.push((at, window, f64::from(estimate)));
                     }
@@ -168,7 +166,7 @@ mod tests {
                 prop_assert_eq!((spent.under_way(), spent.total()), (open, open + done));
                 prop_assert!(spent.under_way() >= 0.0);
                 prop_assert_eq!(
-                    spent.is_open(now, WINDOW),
+                    spent.left_of_window(now, WINDOW).is_some(),
                     begun.is_some_and(|at| now - at < WINDOW)
                 );
             }

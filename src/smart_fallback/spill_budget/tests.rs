@@ -1,6 +1,9 @@
 //! Charges from the spill to the end of the answer, by way of their sinks.
 
+use std::task::Context;
+
 use bytes::Bytes;
+use futures::{FutureExt, task::noop_waker_ref};
 use http::Request;
 use http_body_util::Full;
 use proptest::prelude::*;
@@ -52,7 +55,7 @@ fn a_spent_budget_tells_when_the_next_window_begins() {
     let left = Duration::from_secs(50);
     assert_eq!(spent, Err((WhenSpent::Refuse, left)), "clones share the budget");
     charge(&budget, now + WINDOW, 0).served();
-    assert_eq!(budget.lock().total(), 1.0);
+    assert_eq!(budget.lock().spent.total(), 1.0);
 }
 
 #[test]
@@ -79,7 +82,7 @@ fn tokens_count_by_their_estimate_until_the_answer_tells_its_usage() {
     first.served();
     assert_eq!(books(&budget), (0.0, 5_900.0), "its answer is on its way");
     sink.ended(Some(Usage::new(100, 60, 50)));
-    assert_eq!(budget.lock().total(), 5_150.0, "cached tokens are billed, too");
+    assert_eq!(budget.lock().spent.total(), 5_150.0, "cached tokens are billed, too");
     drop(crossing);
     assert_eq!(books(&budget), (850.0, 0.0));
 }
@@ -137,8 +140,55 @@ fn what_ends_after_its_window_changes_nothing_in_the_next() {
     late.served();
     sink.ended(Some(Usage::new(900, 0, 0)));
     drop(dropped);
-    let spent = budget.lock();
+    let spent = &budget.lock().spent;
     assert_eq!((spent.total(), spent.under_way()), (100.0, 100.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_waits_goes_on_when_anything_is_left() {
+    let (budget, now) = (SpillBudget::requests(1, WINDOW), clock::now());
+    let under_way = charge(&budget, now, 0);
+    let waiting = budget.wait(now, now + 2 * WINDOW);
+    let waiting = tokio::spawn(async move {
+        waiting.await;
+        clock::now() - now
+    });
+    clock::sleep_until(now + Duration::from_millis(1_500)).await;
+    drop(under_way);
+    assert_eq!(waiting.await.unwrap(), Duration::from_millis(1_500), "it was given back");
+
+    charge(&budget, clock::now(), 0).served();
+    budget.wait(now, now + 2 * WINDOW).await;
+    assert_eq!(clock::now() - now, WINDOW, "the next window begins");
+
+    charge(&budget, clock::now(), 0).served();
+    budget.wait(now, clock::now() + Duration::from_secs(1)).await;
+    assert_eq!(clock::now() - now, WINDOW + Duration::from_secs(1), "its time is up");
+
+    let later = clock::now() + WINDOW + Duration::from_secs(9);
+    budget.wait(later, later + WINDOW).await;
+    assert_eq!(clock::now(), later, "not before the time that is given");
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_wait_go_on_in_order_and_one_that_is_dropped_passes_its_turn_on() {
+    let (budget, now) = (SpillBudget::requests(1, WINDOW), clock::now());
+    let under_way = charge(&budget, now, 0);
+    let mut cx = Context::from_waker(noop_waker_ref());
+    let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(budget.wait(now, now + WINDOW))).collect();
+    assert!(waiting.iter_mut().all(|waiter| waiter.poll_unpin(&mut cx).is_pending()));
+    let woken = |budget: &SpillBudget| {
+        let first = budget.lock().waiting.first();
+        first.is_some()
+    };
+    drop(waiting.remove(0));
+    assert!(woken(&budget));
+    drop(under_way);
+    assert!(waiting[0].poll_unpin(&mut cx).is_ready());
+    let taken = charge(&budget, now, 0);
+    assert!(waiting[1].poll_unpin(&mut cx).is_pending(), "nothing is left for it");
+    drop((taken, waiting));
+    assert!(!woken(&budget), "all places were left");
 }
 
 /// What becomes of a request.
@@ -172,21 +222,21 @@ proptest! {
             }
             for (charge, estimate, end) in open.drain(..) {
                 let sink = charge.sink().expect("tokens are counted");
-                let before = budget.lock().total();
+                let before = budget.lock().spent.total();
                 match end {
                     End::Refused => {
                         sink.ended(None);
                         drop((charge, sink));
-                        prop_assert!((budget.lock().total() - (before - estimate as f64)).abs() < 1e-3);
+                        prop_assert!((budget.lock().spent.total() - (before - estimate as f64)).abs() < 1e-3);
                     }
                     End::Served(usage) => {
                         charge.served();
-                        let guess = budget.lock().without_usage(estimate as f64);
+                        let guess = budget.lock().spent.without_usage(estimate as f64);
                         sink.ended(usage.map(|tokens| Usage::new(0, 0, u64::from(tokens))));
                         used += usage.map_or(guess, f64::from);
                     }
                     End::Unread(is_first) => {
-                        let guess = budget.lock().without_usage(estimate as f64);
+                        let guess = budget.lock().spent.without_usage(estimate as f64);
                         if is_first {
                             drop(sink);
                             charge.served();
@@ -201,7 +251,7 @@ proptest! {
             }
             estimated = 0.0;
             prop_assert_eq!(budget.under_way(), 0.0);
-            prop_assert!((budget.lock().total() - used).abs() < 1e-3);
+            prop_assert!((budget.lock().spent.total() - used).abs() < 1e-3);
         }
     }
 }

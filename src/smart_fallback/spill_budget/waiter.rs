@@ -1,0 +1,96 @@
+//! A wait for a spent budget to have something left.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, Waker, ready},
+    time::Instant,
+};
+
+use super::SpillBudget;
+use crate::{
+    clock,
+    sync::{Sleep, poll_sleep},
+};
+
+/// The requests that wait, the first one first.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    wakers: BTreeMap<u64, Waker>,
+    next: u64,
+}
+
+/// A request that waits for the budget. Dropped, it passes its turn on.
+#[derive(Debug)]
+pub(in crate::smart_fallback) struct BudgetWaiter {
+    budget: SpillBudget,
+    from: Instant,
+    until: Instant,
+    /// Its place among those that wait, once it does.
+    place: Option<u64>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Waiting {
+    pub(super) fn first(&self) -> Option<Waker> {
+        self.wakers.first_key_value().map(|(_, waker)| waker.clone())
+    }
+}
+
+impl BudgetWaiter {
+    pub(super) const fn new(budget: SpillBudget, from: Instant, until: Instant) -> Self {
+        Self { budget, from, until, place: None, sleep: None }
+    }
+
+    /// Gives the place up, and wakes the next if there is anything left for it.
+    fn leave(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.budget.lock().waiting.wakers.remove(&place);
+            self.budget.update(|_| ());
+        }
+    }
+
+    /// How long to wait before another look, while nothing is left.
+    fn look(&mut self, now: Instant, waker: &Waker) -> Option<Instant> {
+        let mut account = self.budget.lock();
+        let left = self.budget.spent_for(&account, now)?;
+        let waiting = &mut account.waiting;
+        let place = *self.place.get_or_insert_with(|| {
+            waiting.next += 1;
+            waiting.next
+        });
+        waiting.wakers.insert(place, waker.clone());
+        Some(now.checked_add(left).map_or(self.until, |next| next.min(self.until)))
+    }
+}
+
+impl Future for BudgetWaiter {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let now = clock::now();
+            let until = if now >= self.until {
+                None
+            } else if now < self.from {
+                Some(self.from.min(self.until))
+            } else {
+                self.look(now, cx.waker())
+            };
+            match until {
+                Some(until) => ready!(poll_sleep(&mut self.sleep, until, cx)),
+                None => {
+                    self.leave();
+                    return Poll::Ready(());
+                }
+            }
+        }
+    }
+}
+
+impl Drop for BudgetWaiter {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
