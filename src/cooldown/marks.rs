@@ -67,6 +67,20 @@ impl Marks {
         }
     }
 
+    /// Until when a kind is closed, whatever the weight.
+    pub(super) fn of_kind(&self, traffic: Traffic) -> Option<&AtomicU64> {
+        self.0.get(traffic as usize).and_then(OnceLock::get).map(|kind| &kind.all)
+    }
+
+    /// Until when anything is closed.
+    pub(super) fn latest(&self) -> Until {
+        let kinds = self.0.iter().filter_map(OnceLock::get);
+        let words = kinds.flat_map(|kind| {
+            std::iter::once(&kind.all).chain(kind.weights.iter().map(|weight| &weight.until))
+        });
+        words.map(Until::read).max().unwrap_or_default()
+    }
+
     /// Whether any of them closes `load`, which is of this kind.
     pub(super) fn refuse(&self, now: u64, traffic: Traffic, load: &dyn Load) -> bool {
         let kind = self.0.get(traffic as usize).and_then(OnceLock::get);

@@ -39,6 +39,10 @@ pub(crate) struct Cooldowns {
     slots: Box<[Slot]>,
 }
 
+/// What was known of a kind of traffic of one backend.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClosedUntil(Until);
+
 /// When the first of a few backends is open again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NextOpen {
@@ -149,6 +153,16 @@ impl Cooldowns {
         load: &dyn Load,
     ) -> Option<usize> {
         indices.min_by_key(|&index| self.slots[index].mark(load).until)
+    }
+
+    /// Until when a kind of traffic is known to be refused as a whole, to [`reopen`](Self::reopen) it.
+    pub(crate) fn closed(&self, index: usize, traffic: Traffic) -> ClosedUntil {
+        ClosedUntil(self.slots[index].closed(traffic))
+    }
+
+    /// The backend served a request that was sent to it while `seen` was known, which is not true then.
+    pub(crate) fn reopen(&self, index: usize, traffic: Traffic, seen: ClosedUntil) {
+        self.slots[index].reopen(traffic, seen.0);
     }
 
     /// How long the backend goes on being asked after the others, since it fails; `None` when it does

@@ -175,6 +175,26 @@ impl Slot {
         self.note_until(until.nanos());
     }
 
+    /// Until when this kind is closed as a whole.
+    pub(super) fn closed(&self, traffic: Traffic) -> Until {
+        let word = self.marks.get().and_then(|marks| marks.of_kind(traffic));
+        word.map_or_else(Until::default, Until::read)
+    }
+
+    /// The backend served a request of this kind that was sent to it while the kind was known as closed
+    /// until `seen`: it is open, unless another refusal came meanwhile.
+    pub(super) fn reopen(&self, traffic: Traffic, seen: Until) {
+        let Some(marks) = self.marks.get() else { return };
+        let Some(word) = marks.of_kind(traffic) else { return };
+        let swap = |word: &AtomicU64, to: Until| {
+            word.compare_exchange(seen.word(), to.word(), Ordering::Relaxed, Ordering::Relaxed)
+        };
+        if swap(word, Until::default()).is_ok() {
+            // A refusal that comes at this instant may be lost, which costs another one.
+            _ = swap(&self.latest, Until::read(&self.until).max(marks.latest()));
+        }
+    }
+
     /// How long the backend is asked after the others.
     pub(super) fn deferred(&self, now: u64) -> Option<Duration> {
         let until = self.circuit.deferred_until(millis(now)).saturating_mul(NANOS_IN_MS);

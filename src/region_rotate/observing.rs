@@ -130,6 +130,26 @@ async fn a_request_that_a_gate_let_go_is_asked_of_the_backend_that_reopens_first
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_backend_that_served_what_a_gate_let_go_is_open_for_all() {
+    let (emulator, told) = (emulator(), Arc::<Told>::default());
+    emulator.script("east", "ptu", [Fault::status(429).header("retry-after-ms", "60000")]);
+    let pool = one();
+    let layer = RegionRotateLayer::new(pool.clone());
+    let service = tower_layer::Layer::layer(&layer, emulator.service());
+    let plain = || {
+        let mut request = ask(&told);
+        request.extensions_mut().clear();
+        request
+    };
+    let status = async |request| service.clone().oneshot(request).await.unwrap().status().as_u16();
+    assert_eq!(status(ask(&told)).await, 429);
+    assert_eq!(status(plain()).await, 429, "it is known to be closed");
+    assert_eq!(status(ask(&told)).await, 200);
+    assert_eq!(status(plain()).await, 200);
+    assert!(pool.cooldowns().all(|(_, left)| left.is_none()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_of_a_subscriber_is_not_taken_for_one_that_a_gate_let_go() {
     let (emulator, told) = (emulator(), Arc::<Told>::default());
     for resource in ["east", "sweden"] {

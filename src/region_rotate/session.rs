@@ -29,7 +29,7 @@ use crate::{
     body::{Admitted, Observer, UsageSinks},
     classify::{Outcome, Refusal, RefusedSpill},
     clock,
-    cooldown::{Failure, Load, Watch},
+    cooldown::{ClosedUntil, Cooldowns, Failure, Load, Traffic, Watch},
     policy::{AfterClose, ClassifyError, SentAgain},
     sticky::Routing,
     twin::Twin,
@@ -90,6 +90,8 @@ struct ColdState {
     forbidding: usize,
     /// When the first of those reopens that refused an operation which costs nothing.
     reopens: Option<Instant>,
+    /// What was known to be refused by the backend that a gate let the request go to nevertheless.
+    closed: Option<(usize, Traffic, ClosedUntil)>,
     /// Standard deployments that refused what Azure spilled to them.
     spills: Vec<RefusedSpill>,
 }
@@ -153,7 +155,13 @@ impl Session {
             else {
                 if self.is_admitted && self.served.attempts().len() == 0 {
                     match self.first_to_open(request) {
-                        Some(backend) => break backend,
+                        Some(backend) => {
+                            let traffic = self.load.of(request).traffic();
+                            let cooldowns: &Cooldowns = self.config.pool.as_ref();
+                            let closed = cooldowns.closed(backend, traffic);
+                            self.cold().closed = Some((backend, traffic, closed));
+                            break backend;
+                        }
                         None => return false,
                     }
                 }
@@ -282,6 +290,7 @@ impl Session {
         if let Ok(response) = &result {
             if response.status().is_success() {
                 self.config.move_on.deposit();
+                self.reopen();
             } else {
                 // Only these may say that the request is too long.
                 if matches!(
@@ -304,6 +313,17 @@ impl Session {
             }
         }
         self.sign(result, is_kept)
+    }
+
+    /// A backend that served what a gate let go is open, whatever it said before.
+    fn reopen(&mut self) {
+        if let Some((backend, traffic, seen)) =
+            self.cold.as_mut().and_then(|cold| cold.closed.take())
+            && backend == self.backend
+        {
+            let cooldowns: &Cooldowns = self.config.pool.as_ref();
+            cooldowns.reopen(backend, traffic, seen);
+        }
     }
 
     /// The chosen backend.
