@@ -330,22 +330,27 @@ async fn one_that_may_not_pay_when_the_fallback_reopens_keeps_its_place_at_the_p
     let (gate, queue) = (Gate::new(), WaitQueue::new());
     let layer = SmartFallbackLayer::new(Put(ptu.clone()), Put(reopening_at(500)));
     let layer = layer.gate(gate.clone()).fallback_queue(queue.clone());
-    let service = layer.spill_budget(SpillBudget::requests(1, ms(60_000))).layer(());
-    // It pays, and leaves the fallback known as closed.
-    let paid = tokio::spawn(service.clone().oneshot(with(MaxWait(ms(1_000)))));
+    let service = layer.spill_budget(SpillBudget::requests(2, ms(60_000))).layer(());
+    // The first pays, and leaves the fallback known as closed. The second will.
+    let brief = || tokio::spawn(service.clone().oneshot(with(MaxWait(ms(1_000)))));
+    let first = brief();
     pass(ms(200)).await;
+    let second = brief();
+    pass(ms(1)).await;
     let unpaid = tokio::spawn({
         let service = service.clone();
         async move { ask(&service, with(MaxWait(ms(1_850)))).await }
     });
     pass(ms(1)).await;
-    assert_eq!((gate.waiting(), queue.waiting()), (1, 2), "it waits for both");
-    assert!(paid.await.unwrap().unwrap().status().is_success());
+    assert_eq!((gate.waiting(), queue.waiting()), (1, 3), "it waits for both");
+    for paid in [first, second] {
+        assert!(paid.await.unwrap().unwrap().status().is_success());
+    }
     pass(ms(200)).await;
     assert_eq!((gate.waiting(), queue.waiting()), (1, 0));
     let (response, took) = unpaid.await.unwrap();
     assert_eq!(response.status(), StatusCode::OK, "{}", account(&response));
-    assert_eq!((asked(account(&response)).len(), took), (1, 1_800));
+    assert_eq!((asked(account(&response)).len(), took), (1, 1_799));
 }
 
 /// Refusals that take longer than a request may wait: what follows them follows at once, and nothing is
@@ -411,4 +416,19 @@ async fn a_slow_refusal_of_what_may_not_be_spilled_is_returned_at_once() {
         assert_eq!((ptu.len(), standard.len()), (1, 0));
         assert_eq!(header(&response, "retry-after-ms"), Some("10"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_may_not_be_spilled_does_not_wait_for_the_fallback() {
+    let budget = SpillBudget::requests(1, ms(60_000));
+    let queue = WaitQueue::new();
+    let layer = tiers(10_000, 3_000).spill_budget(budget).fallback_queue(queue.clone());
+    let service = layer.layer(());
+    let paid = tokio::spawn(service.clone().oneshot(request()));
+    pass(ms(100)).await;
+    assert_eq!(queue.waiting(), 1);
+    let (response, took) = ask(&service, request()).await;
+    assert_eq!((response.status(), took), (StatusCode::TOO_MANY_REQUESTS, 0));
+    assert_eq!(header(&response, "retry-after-ms"), Some("9900"));
+    assert!(paid.await.unwrap().unwrap().status().is_success());
 }

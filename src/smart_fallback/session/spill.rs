@@ -27,6 +27,10 @@ impl Session {
         if !self.may_spill(&limits) {
             return self.wait_for_primary(now, request);
         }
+        // It would wait for a turn that it may not use.
+        if self.unpaid(now, &limits).is_some() {
+            return self.pay_and_spill(now, request);
+        }
         match self.wait_for_fallback(now, request) {
             Some(next) => next,
             None => self.pay_and_spill(now, request),
@@ -126,6 +130,13 @@ impl Session {
         Some((limits.after(longer), waiter))
     }
 
+    /// What keeps a request from spilling that otherwise could: a spent budget, for how long.
+    fn unpaid(&self, now: Instant, limits: &RequestLimits) -> Option<(WhenSpent, Duration)> {
+        let is_paid = self.cold.as_ref().is_some_and(|cold| cold.charge.is_some());
+        let may_spill = !is_paid && self.may_spill(limits);
+        self.config.spill_budget.as_ref().filter(|_| may_spill)?.refuses(now)
+    }
+
     /// How long a refused request waits in its place that the budget keeps from spilling, which the primary
     /// serves again by `reopens`.
     pub(super) fn longer_wait(
@@ -134,10 +145,7 @@ impl Session {
         reopens: Instant,
         limits: &RequestLimits,
     ) -> Option<(Instant, BudgetWaiter)> {
-        let is_paid = self.cold.as_ref().is_some_and(|cold| cold.charge.is_some());
-        let may_spill = !is_paid && self.may_spill(limits);
-        let budget = self.config.spill_budget.as_ref().filter(|_| may_spill)?;
-        let Some((WhenSpent::Wait, left)) = budget.refuses(now) else { return None };
+        let Some((WhenSpent::Wait, left)) = self.unpaid(now, limits) else { return None };
         // A wait that fits is for the primary alone.
         let deadline = limits.deadline();
         let from = if reopens <= deadline { deadline } else { now };
