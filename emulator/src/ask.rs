@@ -54,13 +54,14 @@ impl Ask {
         operation: Operation,
         headers: &HeaderMap,
         body: &Value,
+        default_max_tokens: u64,
     ) -> Result<Self, Complaint> {
         if operation.is_media() {
             return Ok(Self { media: true, exact: Some(0), ..Self::default() });
         }
         let subject = required(operation, body)?;
         let stated = longest(operation, body)?;
-        let longest = stated.unwrap_or(DEFAULT_MAX_TOKENS);
+        let longest = stated.unwrap_or(default_max_tokens);
         let named = |header, field| named(headers, header, body, field);
         let exact = named("x-emulator-completion-tokens", "emulator_completion_tokens");
         let named_prompt = named("x-emulator-prompt-tokens", "emulator_prompt_tokens");
@@ -224,9 +225,9 @@ fn text_bytes(value: &Value) -> u64 {
 }
 
 /// What completions get when they do not say; Azure's default for its oldest operation.
-const DEFAULT_MAX_TOKENS: u64 = 16;
+pub(crate) const DEFAULT_MAX_TOKENS: u64 = 16;
 /// No request may name more: ten times the largest context there is, small enough to multiply.
-const MOST_TOKENS: u64 = 10_000_000;
+pub(crate) const MOST_TOKENS: u64 = 10_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -238,7 +239,7 @@ mod tests {
 
     #[expect(clippy::needless_pass_by_value, reason = "reads better at the call")]
     fn read(operation: Operation, body: Value) -> Result<Ask, Complaint> {
-        Ask::read(operation, &HeaderMap::new(), &body)
+        Ask::read(operation, &HeaderMap::new(), &body, DEFAULT_MAX_TOKENS)
     }
 
     #[test]
@@ -266,7 +267,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-emulator-prompt-tokens", "7".parse().unwrap());
         headers.insert("x-emulator-completion-tokens", "nonsense".parse().unwrap());
-        let ask = Ask::read(Operation::Chat, &headers, &body).unwrap();
+        let ask = Ask::read(Operation::Chat, &headers, &body, 16).unwrap();
         assert_eq!((ask.prompt, ask.exact), (7, Some(28)));
     }
 

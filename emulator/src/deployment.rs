@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{Fault, Pace, Ptu, Standard};
+use crate::{
+    Fault, Pace, Ptu, Standard,
+    ask::{DEFAULT_MAX_TOKENS, MOST_TOKENS},
+};
 
 /// One deployment of a model: provisioned or Standard.
 #[derive(Clone, Debug)]
@@ -11,6 +14,7 @@ pub struct Deployment {
     pub(crate) model: String,
     pub(crate) capacity: Capacity,
     pub(crate) pace: Pace,
+    pub(crate) default_max_tokens: u64,
     pub(crate) spillover: Option<String>,
     pub(crate) hides_throttles: bool,
     pub(crate) media_per_minute: Option<u64>,
@@ -50,6 +54,15 @@ impl Deployment {
     #[must_use]
     pub const fn pace(mut self, pace: Pace) -> Self {
         self.pace = pace;
+        self
+    }
+
+    /// What a request is reckoned with that states no `max_tokens` (10 million at most), and the most
+    /// that is drawn for it; a completion that it names is not cut to that. Defaults to 16, as for the
+    /// service's oldest operation; what the service assumes for others is not public.
+    #[must_use]
+    pub const fn default_max_tokens(mut self, tokens: u64) -> Self {
+        self.default_max_tokens = if tokens < MOST_TOKENS { tokens } else { MOST_TOKENS };
         self
     }
 
@@ -136,6 +149,7 @@ impl Deployment {
             name,
             capacity,
             pace: Pace::default(),
+            default_max_tokens: DEFAULT_MAX_TOKENS,
             spillover: None,
             hides_throttles: false,
             media_per_minute: None,

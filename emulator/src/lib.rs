@@ -60,7 +60,7 @@
 //! # What a request costs
 //!
 //! Its prompt has a token for every four bytes of text, and its completion is drawn between 1 and
-//! `max_tokens` (16 when it names none) from a generator with a [seed](Emulator::seed). To replay a
+//! `max_tokens` ([16](Deployment::default_max_tokens) when it names none) from a generator with a [seed](Emulator::seed). To replay a
 //! trace, a request names exact figures: in the headers `x-emulator-prompt-tokens`,
 //! `x-emulator-completion-tokens` and `x-emulator-cached-tokens`, or as `emulator_prompt_tokens` and so
 //! on in the body's `metadata`, as strings or numbers. A stated `max_tokens` still caps the completion.
@@ -230,6 +230,15 @@ impl Emulator {
     pub fn level(&self, resource: &str, deployment: &str) -> f64 {
         let site = self.site(resource, deployment);
         site.level(self.registry.clock).unwrap_or(0.0)
+    }
+
+    /// For how long a PTU deployment will refuse, if nothing is admitted or finished meanwhile; zero
+    /// for a Standard one.
+    ///
+    /// Hidden: the simulator judges by it, and a client of Azure cannot know it.
+    #[doc(hidden)]
+    pub fn closed_for(&self, resource: &str, deployment: &str) -> Duration {
+        self.site(resource, deployment).closed_for(self.registry.clock)
     }
 
     /// Plans faults for a deployment's next requests: each request takes one, in this order, after

@@ -122,6 +122,13 @@ impl Bucket {
         self.backlog(now).as_secs_f64() / self.ptu.bucket_seconds
     }
 
+    /// How long the level stays at the limit or above it, if nothing is added or taken.
+    pub(crate) fn closed_for(&self, now: Duration) -> Duration {
+        // At the limit exactly it is refused.
+        let over = self.backlog(now).checked_sub(self.depth);
+        over.map_or(Duration::ZERO, |over| over + Duration::from_nanos(1))
+    }
+
     fn backlog(&self, now: Duration) -> Duration {
         self.dry_at.saturating_sub(now)
     }
@@ -161,6 +168,8 @@ mod tests {
         assert_eq!(bucket.admit(T0, 3_000.0), Ok(()));
         assert_eq!(bucket.utilization(T0), 1.0);
         assert_eq!(bucket.admit(T0, 1.0), Err(Duration::from_millis(1)));
+        assert_eq!(bucket.closed_for(T0), Duration::from_nanos(1));
+        assert_eq!(bucket.closed_for(T0 + Duration::from_nanos(1)), Duration::ZERO);
         assert_eq!(bucket.admit(T0 + Duration::from_nanos(1), 1.0), Ok(()));
     }
 

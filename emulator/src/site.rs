@@ -28,6 +28,7 @@ pub(crate) struct Site {
     /// The model's name as a JSON string, quotes included.
     pub(crate) model_json: Arc<str>,
     pub(crate) pace: Pace,
+    pub(crate) default_max_tokens: u64,
     pub(crate) spillover: Option<String>,
     pub(crate) hides_throttles: bool,
     pub(crate) keepalive: Option<Duration>,
@@ -90,6 +91,7 @@ impl Site {
             model_json: serde_json::Value::from(deployment.model.as_str()).to_string().into(),
             model: deployment.model,
             pace: deployment.pace,
+            default_max_tokens: deployment.default_max_tokens,
             spillover: deployment.spillover,
             hides_throttles: deployment.hides_throttles,
             keepalive: deployment.keepalive,
@@ -216,6 +218,14 @@ impl Site {
         match &self.lock().quota {
             Quota::Ptu(bucket) => Some(bucket.level(clock.now())),
             Quota::Standard(_) => None,
+        }
+    }
+
+    /// For how long a PTU will refuse, if nothing is admitted or corrected meanwhile; zero on Standard.
+    pub(crate) fn closed_for(&self, clock: Clock) -> Duration {
+        match &self.lock().quota {
+            Quota::Ptu(bucket) => bucket.closed_for(clock.now()),
+            Quota::Standard(_) => Duration::ZERO,
         }
     }
 

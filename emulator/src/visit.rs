@@ -65,7 +65,8 @@ pub(crate) async fn serve(visit: Visit<'_>, body: &Bytes) -> Answer {
         Err(refusal) => return Ok(*refusal),
     };
     let ask = body.and_then(|body| {
-        let mut ask = Ask::read(route.operation, &visit.head.headers, &body)?;
+        let (headers, longest) = (&visit.head.headers, site.default_max_tokens);
+        let mut ask = Ask::read(route.operation, headers, &body, longest)?;
         ask.foreign = visit.place.store.foreign(&body).map(str::to_owned);
         if visit.place.prompt_cache.is_some() {
             let (tokens, is_named) = (ask.prompt, ask.names_prompt);
