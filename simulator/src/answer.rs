@@ -20,6 +20,11 @@ pub(super) fn without_hints<B>(mut refusal: Response<B>) -> Response<B> {
 /// An answer that does not tell what it used, in its body or by the PTU's utilisation.
 pub(super) async fn without_usage(mut answer: Response<EmulatorBody>) -> Answer {
     answer.headers_mut().remove(UTILIZATION);
+    let kind = answer.headers().get(header::CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
+        // Its caller did not ask for usage.
+        return Ok(answer);
+    }
     let (head, body) = answer.into_parts();
     let body = cut_usage(body.collect().await?.to_bytes());
     Ok(Response::from_parts(head, EmulatorBody::whole(body)))

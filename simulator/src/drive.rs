@@ -1,6 +1,9 @@
 //! The driver: sends a load through stacks of layers under a paused clock.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
@@ -13,7 +16,9 @@ use super::{
     draws::{seed_layers, share},
     ledger::{History, Ledger},
     load::{Ask, Traffic},
-    network::{Network, Number, World},
+    neighbour,
+    network::{Network, Number, Run},
+    open::OpenWatch,
     plan::{PTU, Plan, RESOURCES, STANDARD},
     region_chain,
     stack::{self, Stack, Wiring},
@@ -48,59 +53,70 @@ async fn drive(
     let emulator = plan.emulator();
     let ledger = Ledger::new(plan.processes, traffic.asks.len());
     let epoch = clock::now();
-    let world = Arc::new(World { plan: plan.clone(), ledger, epoch, emulator });
-    let network = || Network::new(Arc::clone(&world));
+    let watch = Mutex::new(OpenWatch::new(plan.open_limit()));
+    let run = Arc::new(Run { plan: plan.clone(), ledger, epoch, emulator, watch });
+    let network = || Network::new(Arc::clone(&run));
     let stacks: Vec<Stack> =
         (0..plan.processes).map(|_| wiring(plan, network())).collect::<Result<_, _>>()?;
-    let gauge = tokio::spawn(gauge(Arc::clone(&world), traffic.from, traffic.to));
+    let gauge = tokio::spawn(gauge(Arc::clone(&run), traffic.from, traffic.to));
+    if let Some(neighbour) = plan.neighbour {
+        let traffic = neighbour.draw(plan.seed, plan.ptu_rate, traffic.to)?;
+        tokio::spawn(neighbour::live(Arc::clone(&run), traffic, neighbour.when_refused));
+    }
     let uri = region_chain::uri(RESOURCES[0], STANDARD);
     let mut calls: Vec<JoinHandle<()>> = Vec::with_capacity(traffic.asks.len());
     let step = traffic.asks.len() / 1_000 + 1;
     for (index, ask) in traffic.asks.iter().enumerate() {
-        if ask.at > world.now() {
-            world.sleep_until(ask.at).await;
+        if ask.at > run.now() {
+            run.sleep_until(ask.at).await;
         }
         if index % step == 0 {
             progress(index as f64 / traffic.asks.len() as f64);
         }
         let process = plan.process(index);
-        let request = request(index, ask, &prompts.text(plan, index, ask), uri.clone());
-        calls.push(tokio::spawn(call(stacks[process].clone(), request, Arc::clone(&world))));
+        let mut request = request(plan, ask, &prompts.text(plan, index, ask), uri.clone());
+        request.extensions_mut().insert(Number(index));
+        calls.push(tokio::spawn(call(stacks[process].clone(), request, Arc::clone(&run))));
     }
     for call in calls {
         call.await.expect("a call does not panic and is not aborted");
     }
     let (levels, level_at) = gauge.await.expect("the gauge does not panic and is not aborted");
-    Ok(History { records: world.ledger.take(), levels, level_at })
+    let (records, noticed) = run.ledger.take();
+    let open = Some(run.watch.lock().expect("nobody panics with the lock").clone());
+    Ok(History { records, levels, level_at, noticed, open })
 }
 
 /// One request from its arrival until its answer is read.
-async fn call(stack: Stack, request: Request<Full<Bytes>>, world: Arc<World>) {
+async fn call(stack: Stack, request: Request<Full<Bytes>>, run: Arc<Run>) {
     let Number(index) = *request.extensions().get().expect("requests are numbered");
-    world.ledger.arrive(index, world.plan.process(index), world.now());
-    let answer = stack.oneshot(request).await.expect("no fault is scripted");
-    if answer.status() == StatusCode::TOO_MANY_REQUESTS && world.has_standard() {
-        world.ledger.refused_needlessly(index);
+    run.ledger.arrive(index, run.plan.process(index), run.now());
+    run.look();
+    if let Ok(answer) = stack.oneshot(request).await {
+        if answer.status() == StatusCode::TOO_MANY_REQUESTS && run.has_standard() {
+            run.ledger.refused_needlessly(index);
+        }
+        let mut body = answer.into_body();
+        // Layers may look at what passes.
+        while let Some(frame) = body.frame().await {
+            frame.expect("no body is cut");
+        }
     }
-    let mut body = answer.into_body();
-    // Layers may look at what passes.
-    while let Some(frame) = body.frame().await {
-        frame.expect("no fault is scripted");
-    }
-    world.ledger.finish(index, world.now());
+    run.ledger.finish(index, run.now());
+    run.look();
 }
 
 /// Reads the PTU's level each second, and where measuring begins and ends.
-async fn gauge(world: Arc<World>, from: Duration, to: Duration) -> (Vec<f64>, [f64; 2]) {
-    let level = || world.emulator.level(RESOURCES[0], PTU);
+async fn gauge(run: Arc<Run>, from: Duration, to: Duration) -> (Vec<f64>, [f64; 2]) {
+    let level = || run.emulator.level(RESOURCES[0], PTU);
     let (mut levels, mut level_at) = (Vec::new(), [0.0; 2]);
     let mut second = Duration::ZERO;
     let ends = [from, to];
     let mut end = 0;
     while end < ends.len() {
         let at = second.min(ends[end]);
-        if at > world.now() {
-            world.sleep_until(at).await;
+        if at > run.now() {
+            run.sleep_until(at).await;
         }
         if ends[end] <= second {
             level_at[end] = level();
@@ -135,17 +151,26 @@ impl Prompts {
     }
 }
 
-fn request(index: usize, ask: &Ask, prompt: &str, uri: Uri) -> Request<Full<Bytes>> {
-    let body = format!(
-        r#"{{"messages":[{{"role":"user","content":"{prompt}"}}],"max_tokens":{}}}"#,
-        ask.max_tokens
-    );
+pub(super) fn request(plan: &Plan, ask: &Ask, prompt: &str, uri: Uri) -> Request<Full<Bytes>> {
+    let mut body = format!(r#"{{"messages":[{{"role":"user","content":"{prompt}"}}]"#);
+    if ask.is_stated {
+        body += &format!(r#","max_tokens":{}"#, ask.max_tokens);
+    }
+    if plan.is_streamed {
+        body += r#","stream":true"#;
+        if plan.usage {
+            body += r#","stream_options":{"include_usage":true}"#;
+        }
+    }
+    body += "}";
     let mut request = Request::post(uri).body(Full::from(body)).expect("its parts are plain");
     let headers = request.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert("x-emulator-prompt-tokens", ask.prompt.into());
     headers.insert("x-emulator-completion-tokens", ask.output.into());
-    request.extensions_mut().insert(Number(index));
+    if ask.cached > 0 {
+        headers.insert("x-emulator-cached-tokens", ask.cached.into());
+    }
     request
 }
 

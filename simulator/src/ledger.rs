@@ -1,12 +1,12 @@
 //! What happened to every request, as seen from outside of the layers.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use super::plan::PTU_SERVER;
+use super::{open::OpenWatch, outage::Window, plan::PTU_SERVER};
 
 /// What happened to one request. Times count from the beginning.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,6 +16,8 @@ pub(super) struct Record {
     /// Attempts that were sent, to any server.
     pub(super) attempts: u32,
     pub(super) last_sent: Duration,
+    /// Attempts at the PTU, at most, that were sent within any four seconds.
+    pub(super) most_asks: u32,
     /// The server that accepted it, and when the accepted attempt reached it.
     pub(super) accepted: Option<(usize, Duration)>,
     /// Whether the PTU accepted it while an older request of its process was waiting.
@@ -33,6 +35,10 @@ pub(super) struct History {
     pub(super) levels: Vec<f64>,
     /// The level when measuring began, and when it ended.
     pub(super) level_at: [f64; 2],
+    /// When each outage's end was noticed: the first attempt after it reached the PTU.
+    pub(super) noticed: Vec<Option<Duration>>,
+    /// Whether the PTU stood open while somebody waited; nothing for an oracle.
+    pub(super) open: Option<OpenWatch>,
 }
 
 /// The account that the driver and the network keep together.
@@ -44,12 +50,20 @@ struct State {
     records: Vec<Record>,
     /// By process: requests that have arrived, have no attempt under way and no answer yet.
     waiting: Vec<BTreeSet<usize>>,
+    /// By request: when it was sent to the PTU in the last four seconds.
+    asks: Vec<VecDeque<Duration>>,
+    noticed: Vec<Option<Duration>>,
 }
 
 impl Ledger {
     pub(super) fn new(processes: usize, requests: usize) -> Self {
         let waiting = vec![BTreeSet::new(); processes];
-        Self(Mutex::new(State { records: vec![Record::default(); requests], waiting }))
+        Self(Mutex::new(State {
+            records: vec![Record::default(); requests],
+            waiting,
+            asks: vec![VecDeque::new(); requests],
+            noticed: Vec::new(),
+        }))
     }
 
     pub(super) fn arrive(&self, index: usize, process: usize, now: Duration) {
@@ -59,10 +73,18 @@ impl Ledger {
         state.waiting[process].insert(index);
     }
 
-    /// An attempt leaves; returns how many were made before it.
-    pub(super) fn send(&self, index: usize, now: Duration) -> u32 {
+    /// An attempt leaves for `server`; returns how many were made before it.
+    pub(super) fn send(&self, index: usize, server: usize, now: Duration) -> u32 {
         let state = &mut *self.lock();
         let record = &mut state.records[index];
+        if server == PTU_SERVER {
+            let asks = &mut state.asks[index];
+            asks.push_back(now);
+            while asks.front().is_some_and(|first| now - *first >= ASKS_WITHIN) {
+                asks.pop_front();
+            }
+            record.most_asks = record.most_asks.max(asks.len() as u32);
+        }
         record.attempts += 1;
         record.last_sent = now;
         state.waiting[record.process].remove(&index);
@@ -78,6 +100,20 @@ impl Ledger {
         record.overtook = server == PTU_SERVER && oldest.is_some_and(|&oldest| oldest < index);
     }
 
+    /// An attempt reached `server`.
+    pub(super) fn reach(&self, server: usize, now: Duration, outages: &[Window]) {
+        if server != PTU_SERVER || outages.is_empty() {
+            return;
+        }
+        let noticed = &mut self.lock().noticed;
+        noticed.resize(outages.len(), None);
+        for (noticed, window) in noticed.iter_mut().zip(outages) {
+            if now >= window.to {
+                noticed.get_or_insert(now);
+            }
+        }
+    }
+
     /// A refusal is back.
     pub(super) fn refused(&self, index: usize) {
         let state = &mut *self.lock();
@@ -89,6 +125,7 @@ impl Ledger {
         let state = &mut *self.lock();
         let record = &mut state.records[index];
         record.done = Some(now);
+        state.asks[index] = VecDeque::new();
         state.waiting[record.process].remove(&index);
     }
 
@@ -102,11 +139,20 @@ impl Ledger {
         self.lock().records[index].attempts
     }
 
-    pub(super) fn take(&self) -> Vec<Record> {
-        std::mem::take(&mut self.lock().records)
+    /// Whether any request has arrived, has no attempt under way and no answer yet.
+    pub(super) fn somebody_waits(&self) -> bool {
+        self.lock().waiting.iter().any(|waiting| !waiting.is_empty())
+    }
+
+    /// What became of the requests, and when the ends of outages were noticed.
+    pub(super) fn take(&self) -> (Vec<Record>, Vec<Option<Duration>>) {
+        let state = &mut *self.lock();
+        (std::mem::take(&mut state.records), std::mem::take(&mut state.noticed))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+const ASKS_WITHIN: Duration = Duration::from_secs(4);

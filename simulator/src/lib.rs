@@ -39,10 +39,14 @@ mod clock;
 mod conversations;
 mod draws;
 mod drive;
+mod hints;
 mod ledger;
 mod load;
+mod neighbour;
 mod network;
+mod open;
 mod oracle;
+mod outage;
 mod plan;
 mod policy;
 mod region_chain;
@@ -51,13 +55,18 @@ mod simulation;
 mod stack;
 mod summary;
 mod table;
+mod worlds;
 
 pub use self::{
     chart::{Curve, svg},
     conversations::{ConversationReport, Conversations},
-    load::{Load, Trace, TraceError},
+    hints::Hints,
+    load::{Load, MaxTokens, Size, Sizes, Trace, TraceError},
+    neighbour::{Neighbour, WhenRefused},
+    outage::Outage,
     policy::Policy,
-    report::{Added, Fate, RequestReport, Server, SimReport, Slot},
+    report::{Added, Fate, Open, OutageReport, RequestReport, Server, SimReport, Slot},
     simulation::{Deal, Simulation},
     table::table,
+    worlds::{Bar, Others, Rig, Verdict, World},
 };

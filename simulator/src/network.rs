@@ -3,31 +3,34 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use tower_service::Service;
 
 use super::{
     answer,
+    hints::Hints,
     ledger::Ledger,
+    open::OpenWatch,
     plan::{PTU, PTU_SERVER, Plan, RESOURCES, STANDARD},
 };
 use crate::clock;
-use spillover_emulator::{Emulator, EmulatorBody, EmulatorError, EmulatorService};
+use spillover_emulator::{Emulator, EmulatorBody, EmulatorError, ResponseFuture};
 
 /// What all parts of a run share.
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct Run {
     pub(super) plan: Plan,
     pub(super) ledger: Ledger,
     pub(super) epoch: Instant,
     pub(super) emulator: Emulator,
+    pub(super) watch: Mutex<OpenWatch>,
 }
 
 /// The number of a request in its traffic, as an extension.
@@ -37,13 +40,19 @@ pub(super) struct Number(pub(super) usize);
 /// The way to the emulator and back.
 #[derive(Clone, Debug)]
 pub(super) struct Network {
-    service: EmulatorService,
-    world: Arc<World>,
+    run: Arc<Run>,
 }
 
 pub(super) type Answer = Result<Response<EmulatorBody>, EmulatorError>;
 
-impl World {
+/// What a server did with a request at once.
+pub(super) enum Handed {
+    Answered(Answer),
+    /// It was let in, and its answer is being generated.
+    Admitted(ResponseFuture),
+}
+
+impl Run {
     pub(super) fn now(&self) -> Duration {
         clock::now().saturating_duration_since(self.epoch)
     }
@@ -57,62 +66,124 @@ impl World {
     pub(super) async fn sleep_until(&self, at: Duration) {
         clock::sleep_until(self.epoch + at).await;
     }
+
+    /// One way to or from `server`.
+    pub(super) async fn travel(&self, server: usize, request: usize, leg: u64) {
+        let delay = self.plan.delay(server, request, leg);
+        self.sleep_until(self.now() + delay).await;
+    }
+
+    /// Puts a request that has reached `server` to it.
+    pub(super) async fn hand_over(&self, server: usize, request: Request<Full<Bytes>>) -> Handed {
+        let now = self.now();
+        let mut windows = self.plan.outages.iter();
+        if server == PTU_SERVER
+            && let Some(window) = windows.find(|window| window.contains(now))
+        {
+            return Handed::Answered(window.answer());
+        }
+        let mut answer = self.emulator.service().call(request);
+        // Admission happens at the first poll: what is still pending then is being generated.
+        let early = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut answer).poll(cx))).await;
+        self.look();
+        match early {
+            Poll::Ready(answer) => Handed::Answered(answer),
+            Poll::Pending => Handed::Admitted(answer),
+        }
+    }
+
+    /// Judges how things stand after something happened.
+    pub(super) fn look(&self) {
+        let now = self.now();
+        let closed_for = self.closed_for(now);
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.observe(now, self.ledger.somebody_waits(), closed_for);
+    }
+
+    /// For how long the PTU will refuse, if nothing happens meanwhile.
+    fn closed_for(&self, now: Duration) -> Duration {
+        let level = self.emulator.closed_for(RESOURCES[0], PTU);
+        let out = self.plan.outages.iter().find(|window| window.contains(now));
+        out.map_or(level, |window| level.max(window.to - now))
+    }
+}
+
+impl Handed {
+    pub(super) async fn answer(self, run: &Run) -> Answer {
+        match self {
+            Self::Answered(answer) => answer,
+            Self::Admitted(answer) => {
+                let answer = answer.await;
+                run.look();
+                answer
+            }
+        }
+    }
+
+    pub(super) fn is_accepted(&self) -> bool {
+        match self {
+            Self::Answered(answer) => {
+                answer.as_ref().is_ok_and(|answer| answer.status().is_success())
+            }
+            Self::Admitted(_) => true,
+        }
+    }
 }
 
 impl Network {
-    pub(super) fn new(world: Arc<World>) -> Self {
-        Self { service: world.emulator.service(), world }
+    pub(super) fn new(run: Arc<Run>) -> Self {
+        Self { run }
     }
 
-    pub(super) fn world(&self) -> &Arc<World> {
-        &self.world
+    pub(super) fn run(&self) -> &Arc<Run> {
+        &self.run
     }
 
-    async fn deliver(mut self, request: Request<Full<Bytes>>) -> Answer {
-        let World { plan, ledger, .. } = &*self.world;
+    async fn deliver(self, request: Request<Full<Bytes>>) -> Answer {
+        let run = &*self.run;
+        let Run { plan, ledger, .. } = run;
         let index = number(&request);
         let server = server(request.uri());
-        let sent = self.world.now();
-        let leg = u64::from(ledger.send(index, sent)) * 2;
-        self.world.sleep_until(sent + plan.delay(server, index, leg)).await;
-        let reached = self.world.now();
-        let mut answer = self.service.call(request);
-        // Admission happens at the first poll: what is still pending then is being generated.
-        let early = std::future::poll_fn(|cx| match Pin::new(&mut answer).poll(cx) {
-            Poll::Ready(answer) => Poll::Ready(Some(answer)),
-            Poll::Pending => Poll::Ready(None),
-        });
-        let answer = match early.await {
-            Some(answer) => answer?,
-            None => {
-                ledger.accept(index, server, reached);
-                let answer = answer.await?;
-                self.travel_back(server, index, leg).await;
-                return self.as_told(answer).await;
-            }
-        };
-        if answer.status().is_success() {
+        let attempt = u64::from(ledger.send(index, server, run.now()));
+        run.look();
+        run.travel(server, index, 2 * attempt).await;
+        let reached = run.now();
+        ledger.reach(server, reached, &plan.outages);
+        let handed = run.hand_over(server, request).await;
+        let is_accepted = handed.is_accepted();
+        if is_accepted {
             ledger.accept(index, server, reached);
-            self.travel_back(server, index, leg).await;
-        } else {
-            self.travel_back(server, index, leg).await;
-            ledger.refused(index);
         }
-        self.as_told(answer).await
+        let answer = handed.answer(run).await;
+        if !is_accepted && server == PTU_SERVER && !plan.refusal_time.is_zero() {
+            run.sleep_until(run.now() + plan.refusal_time).await;
+        }
+        run.travel(server, index, 2 * attempt + 1).await;
+        if !is_accepted {
+            ledger.refused(index);
+            run.look();
+        }
+        self.as_told(answer?, server, [index as u64, attempt]).await
     }
 
     /// The answer without what this service does not tell.
-    async fn as_told(&self, answer: Response<EmulatorBody>) -> Answer {
-        let Plan { hints, usage, .. } = self.world.plan;
+    async fn as_told(
+        &self,
+        answer: Response<EmulatorBody>,
+        server: usize,
+        parts: [u64; 2],
+    ) -> Answer {
+        let Plan { hints, usage, seed, .. } = self.run.plan;
         if answer.status().is_success() {
             return if usage { Ok(answer) } else { answer::without_usage(answer).await };
         }
-        Ok(if hints { answer } else { answer::without_hints(answer) })
-    }
-
-    async fn travel_back(&self, server: usize, index: usize, leg: u64) {
-        let delay = self.world.plan.delay(server, index, leg + 1);
-        self.world.sleep_until(self.world.now() + delay).await;
+        let concerns = hints == Hints::Missing || server == PTU_SERVER;
+        let is_hint = answer.status() == StatusCode::TOO_MANY_REQUESTS;
+        Ok(if concerns && (is_hint || hints == Hints::Missing) {
+            hints.apply(answer, seed, parts)
+        } else {
+            answer
+        })
     }
 }
 

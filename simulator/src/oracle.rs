@@ -6,6 +6,7 @@ use super::{
     bucket::KnownBucket,
     ledger::{History, Record},
     load::{Ask, Traffic},
+    outage::Window,
     plan::{PTU_SERVER, Plan},
 };
 
@@ -59,10 +60,16 @@ impl Run<'_> {
     fn opening(&mut self) -> f64 {
         loop {
             let mark = self.marks.next_before(f64::INFINITY);
-            if self.bucket.opens_by(mark.unwrap_or(f64::INFINITY)) {
-                return self.bucket.now();
+            if !self.bucket.opens_by(mark.unwrap_or(f64::INFINITY)) {
+                self.marks.note(self.bucket.level(), &mut self.history);
+                continue;
             }
-            self.marks.note(self.bucket.level(), &mut self.history);
+            let opening = self.bucket.now();
+            let out = |window: &&Window| window.contains(Duration::from_secs_f64(opening));
+            match self.plan.outages.iter().find(out) {
+                Some(window) => self.pass(window.to.as_secs_f64()),
+                None => return opening,
+            }
         }
     }
 
@@ -88,6 +95,7 @@ impl Run<'_> {
             arrived: ask.at,
             attempts: 1,
             last_sent: sent,
+            most_asks: 1,
             accepted: Some((server, at)),
             overtook: false,
             needless: false,

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::{
-    Deal,
+    Deal, Hints, Neighbour,
     draws::{mix, share},
-    load::Traffic,
+    load::{MaxTokens, Shape, Traffic},
+    outage::Window,
 };
 use spillover_emulator::{Deployment, Emulator, Fault, Pace, Ptu, Resource, Standard};
 use tower_spillover::ConfigError;
@@ -15,6 +16,8 @@ use tower_spillover::ConfigError;
 pub(super) enum PtuSize {
     /// A share of the load's mean.
     Fraction(f64),
+    /// A share of the mean of what was drawn.
+    DrawnFraction(f64),
     /// Weighted tokens a second.
     Rate(f64),
 }
@@ -34,10 +37,18 @@ pub(super) struct Plan {
     pub(super) failures: f64,
     pub(super) pace: Pace,
     pub(super) standing: Duration,
-    /// Whether refusals say how long to wait.
-    pub(super) hints: bool,
+    /// What refusals say about how long to wait.
+    pub(super) hints: Hints,
     /// Whether answers say what they used.
     pub(super) usage: bool,
+    pub(super) is_streamed: bool,
+    pub(super) shape: Shape,
+    /// To the PTU and back.
+    pub(super) round_trip: Duration,
+    /// What a refusal of the PTU takes besides.
+    pub(super) refusal_time: Duration,
+    pub(super) outages: Vec<Window>,
+    pub(super) neighbour: Option<Neighbour>,
 }
 
 impl Default for Plan {
@@ -56,8 +67,14 @@ impl Default for Plan {
                 per_token: Duration::from_millis(5),
             },
             standing: Duration::from_secs(20),
-            hints: true,
+            hints: Hints::Exact,
             usage: true,
+            is_streamed: false,
+            shape: Shape::default(),
+            round_trip: Duration::from_millis(30),
+            refusal_time: Duration::ZERO,
+            outages: Vec::new(),
+            neighbour: None,
         }
     }
 }
@@ -69,22 +86,31 @@ impl Plan {
         size: PtuSize,
         traffic: &Traffic,
     ) -> Result<Self, ConfigError> {
+        let of = |share, mean| {
+            let rate = within("ptu_fraction", share, 1e-3, 1e3)? * mean;
+            within("ptu_fraction times the mean load", rate, 1e-3, 1e8)
+        };
         let ptu_rate = match size {
             PtuSize::Rate(rate) => within("ptu_rate", rate, 1e-3, 1e8)?,
-            PtuSize::Fraction(share) => {
-                let rate = within("ptu_fraction", share, 1e-3, 1e3)? * traffic.mean_load;
-                within("ptu_fraction times the mean load", rate, 1e-3, 1e8)?
-            }
+            PtuSize::Fraction(share) => of(share, traffic.mean_load)?,
+            PtuSize::DrawnFraction(share) => of(share, traffic.drawn_load())?,
         };
         within("bucket_seconds", self.bucket_seconds, 1e-3, 86_400.0)?;
         within("processes", self.processes as f64, 1.0, 4_096.0)?;
         within("max_wait in seconds", self.max_wait.as_secs_f64(), 0.0, 86_400.0)?;
         within("standing in seconds", self.standing.as_secs_f64(), 0.1, 86_400.0)?;
+        within("cached", self.shape.cached, 0.0, 1.0)?;
+        within("round_trip in seconds", self.round_trip.as_secs_f64(), 0.0, 60.0)?;
+        within("refusal_time in seconds", self.refusal_time.as_secs_f64(), 0.0, 3_600.0)?;
+        if let Some(neighbour) = self.neighbour {
+            within("the neighbour's share", neighbour.share, 1e-3, 100.0)?;
+        }
         within("failures", self.failures, 0.0, 1.0)?;
         if let Some(rate) = self.standard_rate {
             within("standard_rate", rate, 1.0, 1e8)?;
         }
-        Ok(Self { seed, ptu_rate, ..self.clone() })
+        let outages = self.outages.iter().map(|window| window.later(traffic.from)).collect();
+        Ok(Self { seed, ptu_rate, outages, ..self.clone() })
     }
 
     /// The process that request number `index` arrives at.
@@ -101,7 +127,13 @@ impl Plan {
     /// same for every policy.
     pub(super) fn delay(&self, server: usize, request: usize, leg: u64) -> Duration {
         let jitter = 0.8 + 0.4 * share(self.seed, &[DELAY, request as u64, leg]);
-        (ROUND_TRIPS[server] / 2).mul_f64(jitter)
+        ((self.round_trip + FURTHER[server]) / 2).mul_f64(jitter)
+    }
+
+    /// For how long the PTU may stand open while somebody waits.
+    pub(super) fn open_limit(&self) -> Duration {
+        // News of it takes a round trip, and an attempt another one.
+        if self.round_trip > SHORT_ROUND_TRIP { self.round_trip.mul_f64(2.5) } else { OPEN_LIMIT }
     }
 
     /// The PTU, the first Standard deployment beside it, and two more regions.
@@ -119,9 +151,13 @@ impl Plan {
             0.0 => deployment,
             share => deployment.fails(share, Fault::status(500)),
         };
-        let ptu = failing(Deployment::ptu(PTU, ptu).pace(self.pace));
+        let assuming = |deployment: Deployment| match self.shape.max_tokens {
+            MaxTokens::Unstated(tokens) => deployment.default_max_tokens(tokens),
+            _ => deployment,
+        };
+        let ptu = failing(assuming(Deployment::ptu(PTU, ptu)).pace(self.pace));
         let regions = RESOURCES.map(|name| {
-            let standard = Deployment::standard(STANDARD, standard).pace(slower);
+            let standard = assuming(Deployment::standard(STANDARD, standard)).pace(slower);
             Resource::new(name).deployment(failing(standard))
         });
         let [first, rest @ ..] = regions;
@@ -144,12 +180,12 @@ pub(super) const RESOURCES: [&str; 3] = ["contoso-east", "contoso-central", "con
 /// Servers by number: the PTU, then the regions in the order of their resources.
 pub(super) const PTU_SERVER: usize = 0;
 pub(super) const SERVERS: usize = 1 + RESOURCES.len();
-/// To the PTU and its region, a region in the same country, one abroad.
-const ROUND_TRIPS: [Duration; SERVERS] = [
-    Duration::from_millis(30),
-    Duration::from_millis(30),
-    Duration::from_millis(60),
-    Duration::from_millis(90),
-];
+/// How much longer a round trip takes than to the PTU and its region: to a region in the same
+/// country, and to one abroad.
+const FURTHER: [Duration; SERVERS] =
+    [Duration::ZERO, Duration::ZERO, Duration::from_millis(30), Duration::from_millis(60)];
+/// What a PTU may stand open while somebody waits, and up to which round trip.
+const OPEN_LIMIT: Duration = Duration::from_millis(500);
+const SHORT_ROUND_TRIP: Duration = Duration::from_millis(200);
 const DEAL: u64 = 10;
 const DELAY: u64 = 11;

@@ -47,10 +47,10 @@ impl Service<Request<Full<Bytes>>> for RandomPick {
     }
 
     fn call(&mut self, mut request: Request<Full<Bytes>>) -> Self::Future {
-        let world = self.network.world();
+        let run = self.network.run();
         let index = number(&request);
-        let attempt = u64::from(world.ledger.attempts(index));
-        let pick = mix(world.plan.seed, &[PICK, index as u64, attempt]) % SERVERS as u64;
+        let attempt = u64::from(run.ledger.attempts(index));
+        let pick = mix(run.plan.seed, &[PICK, index as u64, attempt]) % SERVERS as u64;
         *request.uri_mut() = self.uris[pick as usize].clone();
         let answer = self.network.call(request);
         Box::pin(async move { answer.await.map(without_hints) })

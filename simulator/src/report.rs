@@ -42,10 +42,42 @@ pub struct SimReport {
     /// How much later than `max_wait` after its arrival the last attempt of a request left, in
     /// milliseconds: the largest of all, negative when all were earlier.
     pub last_dispatch_over_ms: f64,
+    /// The longest that the PTU stood open, below 100 % of its level, while anybody waited for it:
+    /// one who had arrived, had no attempt under way and no answer yet. `None` for an oracle.
+    pub longest_open: Option<Open>,
+    /// Attempts at the PTU, at most, that were made for one request in any four seconds.
+    pub most_asks: u32,
+    /// What the outages were like, in their order.
+    pub outages: Vec<OutageReport>,
     /// Ten seconds at a time.
     pub slots: Vec<Slot>,
     /// Each request, by arrival.
     pub fates: Vec<RequestReport>,
+}
+
+/// How long the PTU stood open while somebody waited for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Open {
+    /// The longest, in milliseconds.
+    pub longest_ms: f64,
+    /// When it began, in seconds from the beginning of the run, warming up included.
+    pub began: f64,
+    /// How long it may be: 500 ms or, where a round trip takes more than 200 ms, 2.5 round trips.
+    pub limit_ms: f64,
+    /// How many times it was longer.
+    pub violations: usize,
+}
+
+/// What an outage of the PTU was like for callers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct OutageReport {
+    /// The 95th percentile of the latency added to those who arrived in it later than `max_wait`
+    /// after its beginning, in milliseconds.
+    pub added_p95_ms: f64,
+    /// How long after its end an attempt reached the PTU again, in milliseconds, if one did.
+    pub noticed_after_ms: Option<f64>,
 }
 
 /// Latency added, in milliseconds.
@@ -133,6 +165,20 @@ impl SimReport {
             "spilled_added_p50_ms": self.spilled_added_p50_ms.map(micros),
             "overtakes": self.overtakes,
             "refused": self.refused,
+            "last_dispatch_over_ms": micros(self.last_dispatch_over_ms),
+            "most_asks_in_4_s": self.most_asks,
+            "longest_open_ms": self.longest_open.map(|open| micros(open.longest_ms)),
+            "open_violations": self.longest_open.map(|open| open.violations),
+            "outages": self.outages.iter().copied().map(OutageReport::to_json).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl OutageReport {
+    fn to_json(self) -> Value {
+        json!({
+            "added_p95_ms": micros(self.added_p95_ms),
+            "noticed_after_ms": self.noticed_after_ms.map(micros),
         })
     }
 }

@@ -3,7 +3,10 @@
 use std::{ops::Range, time::Duration};
 
 use super::{
-    Load, Policy, SimReport, drive, oracle,
+    Hints, Load, MaxTokens, Neighbour, Outage, Policy, SimReport, Sizes, drive,
+    load::Traffic,
+    oracle,
+    outage::Window,
     plan::{Plan, PtuSize},
     summary::summarise,
 };
@@ -73,6 +76,14 @@ impl Simulation {
     #[must_use]
     pub const fn ptu_fraction(mut self, fraction: f64) -> Self {
         self.size = PtuSize::Fraction(fraction);
+        self
+    }
+
+    /// The PTU drains this share (above 0) of the mean of what a seed has drawn, which in a short run
+    /// of bursts is far from the load's own.
+    #[must_use]
+    pub const fn ptu_fraction_of_drawn(mut self, fraction: f64) -> Self {
+        self.size = PtuSize::DrawnFraction(fraction);
         self
     }
 
@@ -151,7 +162,7 @@ impl Simulation {
     /// errors of their own.
     #[must_use]
     pub const fn without_hints(mut self) -> Self {
-        self.plan.hints = false;
+        self.plan.hints = Hints::Missing;
         self
     }
 
@@ -160,6 +171,74 @@ impl Simulation {
     #[must_use]
     pub const fn without_usage(mut self) -> Self {
         self.plan.usage = false;
+        self
+    }
+
+    /// What the PTU's refusals say about how long they last. Defaults to the truth.
+    #[must_use]
+    pub const fn hints(mut self, hints: Hints) -> Self {
+        self.plan.hints = hints;
+        self
+    }
+
+    /// What requests say about the most that their answers may take. Defaults to one to two times the
+    /// answer, uniformly.
+    #[must_use]
+    pub const fn max_tokens(mut self, max_tokens: MaxTokens) -> Self {
+        self.plan.shape.max_tokens = max_tokens;
+        self
+    }
+
+    /// The sizes of a synthetic load's requests.
+    #[must_use]
+    pub const fn sizes(mut self, sizes: Sizes) -> Self {
+        self.plan.shape.sizes = sizes;
+        self
+    }
+
+    /// The share of each prompt (0 to 1) that the PTU has in its cache, which costs nothing there.
+    /// Defaults to 0.
+    #[must_use]
+    pub const fn cached(mut self, share: f64) -> Self {
+        self.plan.shape.cached = share;
+        self
+    }
+
+    /// Answers are event streams, which tell their usage unless [told not to](Self::without_usage).
+    #[must_use]
+    pub const fn streamed(mut self) -> Self {
+        self.plan.is_streamed = true;
+        self
+    }
+
+    /// The time to the PTU and its region and back; the other regions are 30 and 60 ms further away.
+    /// Defaults to 30 ms. Each way takes half, give or take a fifth.
+    #[must_use]
+    pub const fn round_trip(mut self, time: Duration) -> Self {
+        self.plan.round_trip = time;
+        self
+    }
+
+    /// What a refusal of the PTU takes besides the way back, its hint being from the beginning of
+    /// that time. Defaults to nothing.
+    #[must_use]
+    pub const fn refusal_time(mut self, time: Duration) -> Self {
+        self.plan.refusal_time = time;
+        self
+    }
+
+    /// The PTU serves nobody for so long, from `at` on, counted from the beginning of measuring. May
+    /// be called for several such times.
+    #[must_use]
+    pub fn outage(mut self, at: Duration, lasts: Duration, outage: Outage) -> Self {
+        self.plan.outages.push(Window { from: at, to: at + lasts, outage });
+        self
+    }
+
+    /// Another application fills a part of the PTU. The oracles have the PTU to themselves.
+    #[must_use]
+    pub const fn neighbour(mut self, neighbour: Neighbour) -> Self {
+        self.plan.neighbour = Some(neighbour);
         self
     }
 
@@ -190,7 +269,7 @@ impl Simulation {
         policy: Policy,
         progress: impl FnMut(f64),
     ) -> Result<SimReport, ConfigError> {
-        let traffic = self.load.draw(self.seed, self.warm_up, self.length)?;
+        let traffic = self.draw()?;
         let plan = self.plan.complete(self.seed, self.size, &traffic)?;
         let history = match policy {
             Policy::Oracle => oracle::run(&plan, &traffic, false),
@@ -207,7 +286,7 @@ impl Simulation {
     ///
     /// When a setting of the load cannot work.
     pub fn offered(&self) -> Result<(usize, Duration, f64), ConfigError> {
-        let traffic = self.load.draw(self.seed, self.warm_up, self.length)?;
+        let traffic = self.draw()?;
         let measured = traffic.asks.iter().filter(|ask| ask.at >= traffic.from).count();
         Ok((measured, traffic.to - traffic.from, traffic.mean_load))
     }
@@ -219,11 +298,19 @@ impl Simulation {
     ///
     /// When a setting of the load cannot work.
     pub fn bursts(&self) -> Result<Vec<Range<Duration>>, ConfigError> {
-        let traffic = self.load.draw(self.seed, self.warm_up, self.length)?;
+        let traffic = self.draw()?;
         let measured = |burst: &&Range<Duration>| (traffic.from..traffic.to).contains(&burst.end);
         let relative = |burst: &Range<Duration>| {
             burst.start.saturating_sub(traffic.from)..burst.end - traffic.from
         };
         Ok(traffic.bursts.iter().filter(measured).map(relative).collect())
+    }
+
+    pub(super) const fn process_count(&self) -> usize {
+        self.plan.processes
+    }
+
+    fn draw(&self) -> Result<Traffic, ConfigError> {
+        self.load.draw(self.seed, self.warm_up, self.length, &self.plan.shape)
     }
 }

@@ -19,7 +19,10 @@ use super::{
 use spillover_emulator::EmulatorError;
 use tower_spillover::{
     Backend, BackendPool, ConfigError, Gate, RegionRotateLayer, RetryAfterPolicy,
-    SmartFallbackLayer, backend::DeploymentLayer, gate::Mode, policy::MoveOn,
+    SmartFallbackLayer,
+    backend::DeploymentLayer,
+    gate::Mode,
+    policy::{ErrorKind, MoveOn},
 };
 
 /// A stack, whatever it is made of.
@@ -53,32 +56,43 @@ pub(super) fn wiring(policy: Policy) -> Result<Wiring, ConfigError> {
 /// Two tiers with a gate between the caller and the PTU.
 fn gated(gate: Gate, plan: &Plan, network: Network) -> Result<Stack, ConfigError> {
     let layer = SmartFallbackLayer::new(ptu()?, standard()?).gate(gate);
-    Ok(boxed(layer.max_wait(plan.max_wait).layer(network)))
+    Ok(boxed(layer.move_on(MoveOn::new().errors(KIND)).max_wait(plan.max_wait).layer(network)))
 }
 
 /// Two deployments of one resource and no memory, as in the reference script, which spills after a
-/// 429 and after nothing else.
+/// 429, when it cannot connect, and after nothing else.
 fn script(
     max_wait: Duration,
-) -> Result<SmartFallbackLayer<DeploymentLayer, DeploymentLayer>, ConfigError> {
+) -> Result<SmartFallbackLayer<DeploymentLayer, DeploymentLayer, Kind>, ConfigError> {
     let script = SmartFallbackLayer::deployments(PTU, STANDARD)?.forgetful();
-    Ok(script.move_on(MoveOn::none()).max_wait(max_wait))
+    Ok(script.move_on(MoveOn::none().connect().errors(KIND)).max_wait(max_wait))
 }
 
-fn ptu() -> Result<RegionRotateLayer, ConfigError> {
+fn ptu() -> Result<RegionRotateLayer<Kind>, ConfigError> {
     let backend = Backend::new(PTU, endpoint(RESOURCES[0]))?.deployment(PTU).api_key(KEY);
-    Ok(RegionRotateLayer::new(BackendPool::new([backend])?))
+    Ok(rotating(BackendPool::new([backend])?))
 }
 
 /// The deployment beside the PTU first, the other regions when that one refuses.
-fn standard() -> Result<RegionRotateLayer, ConfigError> {
+fn standard() -> Result<RegionRotateLayer<Kind>, ConfigError> {
     let backend = |(index, name): (usize, &&str)| {
         let backend = Backend::new(Arc::from(*name), endpoint(name))?;
         Ok(backend.api_key(KEY).priority(if index == 0 { 1 } else { 2 }))
     };
     let backends: Result<Vec<_>, ConfigError> = RESOURCES.iter().enumerate().map(backend).collect();
-    Ok(RegionRotateLayer::new(BackendPool::new(backends?)?))
+    Ok(rotating(BackendPool::new(backends?)?))
 }
+
+fn rotating(pool: BackendPool) -> RegionRotateLayer<Kind> {
+    RegionRotateLayer::new(pool).move_on(MoveOn::new().errors(KIND))
+}
+
+type Kind = fn(&EmulatorError) -> ErrorKind;
+
+const KIND: Kind = |error| match error {
+    EmulatorError::Down => ErrorKind::Connect,
+    _ => ErrorKind::Other,
+};
 
 fn endpoint(resource: &str) -> String {
     format!("https://{resource}.openai.azure.com")

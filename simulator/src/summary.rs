@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::{
-    Added, Fate, Policy, RequestReport, Server, SimReport, Slot,
+    Added, Fate, Open, OutageReport, Policy, RequestReport, Server, SimReport, Slot,
     ledger::{History, Record},
     load::{Ask, Traffic},
+    outage::Window,
     plan::{PTU_SERVER, Plan},
 };
 
@@ -51,6 +52,14 @@ pub(super) fn summarise(
         refused: share((requests - sums.served) as f64, requests as f64),
         refused_needlessly: share(sums.needless as f64, requests as f64),
         last_dispatch_over_ms: measured.iter().map(over).fold(f64::NEG_INFINITY, f64::max),
+        longest_open: history.open.as_ref().map(|watch| Open {
+            longest_ms: millis(watch.longest),
+            began: watch.longest_at.as_secs_f64(),
+            limit_ms: millis(plan.open_limit()),
+            violations: watch.violations,
+        }),
+        most_asks: measured.iter().map(|(record, _)| record.most_asks).max().unwrap_or(0),
+        outages: outages(plan, history),
         slots: slots(plan, traffic, history, &measured),
         fates: measured.iter().map(|(record, _)| fate(record, traffic.from)).collect(),
     }
@@ -97,6 +106,21 @@ fn utilisation(plan: &Plan, traffic: &Traffic, history: &History) -> f64 {
     let [before, after] = history.level_at;
     let capacity = plan.ptu_rate * (traffic.to - traffic.from).as_secs_f64();
     ((admitted + before - after) / capacity).clamp(0.0, 1.0)
+}
+
+fn outages(plan: &Plan, history: &History) -> Vec<OutageReport> {
+    let report = |(index, window): (usize, &Window)| {
+        let late = window.from + plan.max_wait..window.to;
+        let within = history.records.iter().filter(|record| late.contains(&record.arrived));
+        let mut added: Vec<f64> = within.filter_map(latency).collect();
+        added.sort_by(f64::total_cmp);
+        let noticed = history.noticed.get(index).copied().flatten();
+        OutageReport {
+            added_p95_ms: percentile(&added, 0.95),
+            noticed_after_ms: noticed.map(|at| millis(at - window.to)),
+        }
+    };
+    plan.outages.iter().enumerate().map(report).collect()
 }
 
 fn slots(

@@ -5,7 +5,8 @@ use super::SimReport;
 /// The reports as a Markdown table whose columns line up as plain text, a line for each.
 ///
 /// Shares are in percent, latencies in milliseconds. `over` is how much later than `max_wait` the
-/// last attempt of any request left.
+/// last attempt of any request left; `open`, the longest that the PTU stood open while anybody waited
+/// for it.
 pub fn table(reports: &[SimReport]) -> String {
     let mut rows = vec![HEAD.map(str::to_owned)];
     rows.extend(reports.iter().map(row));
@@ -39,6 +40,7 @@ fn row(report: &SimReport) -> [String; COLUMNS] {
         percent(report.refused),
         // Adding zero makes a negative zero an ordinary one.
         millis(report.last_dispatch_over_ms.round() + 0.0),
+        report.longest_open.map_or_else(|| "-".to_owned(), |open| millis(open.longest_ms)),
     ]
 }
 
@@ -66,8 +68,8 @@ fn rule(widths: &[usize; COLUMNS]) -> String {
     rule
 }
 
-const COLUMNS: usize = 13;
+const COLUMNS: usize = 14;
 const HEAD: [&str; COLUMNS] = [
     "policy", "util %", "spill %", "tokens %", "att/ok", "p50 ms", "p95 ms", "p99 ms", "mean ms",
-    "spl-p50", "overtk %", "429 %", "over ms",
+    "spl-p50", "overtk %", "429 %", "over ms", "open ms",
 ];

@@ -1,18 +1,21 @@
 //! The load: when requests arrive and what they cost.
 
+mod shape;
 mod synthetic;
 mod trace;
 
 use std::{ops::Range, time::Duration};
 
-pub use self::trace::{Trace, TraceError};
-use super::draws;
+pub(crate) use self::shape::Shape;
+pub use self::{
+    shape::{MaxTokens, Size, Sizes},
+    trace::{Trace, TraceError},
+};
 use tower_spillover::ConfigError;
 
 /// When requests arrive and how large they are.
 ///
-/// The synthetic loads have lognormal sizes: prompts of 800 tokens at the median (sigma 0.8) and
-/// answers of 200 (sigma 0.7), so 1,102 and 256 at the mean.
+/// The synthetic loads have [lognormal sizes](Sizes).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Load {
@@ -29,6 +32,19 @@ pub enum Load {
         /// Requests a second at the mean.
         rate: f64,
     },
+    /// Four times the rate for 15 s at the mean, then nothing for 45 s at the mean; both durations are
+    /// exponential.
+    OnOff {
+        /// Requests a second at the mean.
+        rate: f64,
+    },
+    /// So many requests at once, then a pause, over and over.
+    Volleys {
+        /// Requests that arrive together.
+        requests: u32,
+        /// From one volley to the next.
+        every: Duration,
+    },
 }
 
 /// One request of a load.
@@ -37,19 +53,28 @@ pub(crate) struct Ask {
     /// When it arrives, in whole milliseconds: finer time would not outlive the timers.
     pub(crate) at: Duration,
     pub(crate) prompt: u64,
+    /// The part of the prompt that a PTU has in its cache.
+    pub(crate) cached: u64,
     pub(crate) output: u64,
+    /// What the service reckons with.
     pub(crate) max_tokens: u64,
+    /// Whether the request says so.
+    pub(crate) is_stated: bool,
 }
 
 impl Ask {
     /// What it really costs, in weighted tokens.
     pub(crate) fn cost(&self) -> f64 {
-        self.prompt as f64 + OUTPUT_WEIGHT * self.output as f64
+        self.input() + OUTPUT_WEIGHT * self.output as f64
     }
 
     /// What a PTU reckons with until it is finished.
     pub(crate) fn estimate(&self) -> f64 {
-        self.prompt as f64 + OUTPUT_WEIGHT * self.max_tokens as f64
+        self.input() + OUTPUT_WEIGHT * self.max_tokens as f64
+    }
+
+    fn input(&self) -> f64 {
+        (self.prompt - self.cached) as f64
     }
 }
 
@@ -67,6 +92,14 @@ pub(crate) struct Traffic {
     pub(crate) bursts: Vec<Range<Duration>>,
 }
 
+impl Traffic {
+    /// Weighted tokens a second at the mean of what was drawn to be measured.
+    pub(crate) fn drawn_load(&self) -> f64 {
+        let measured = self.asks.iter().filter(|ask| ask.at >= self.from);
+        measured.map(Ask::cost).sum::<f64>() / (self.to - self.from).as_secs_f64()
+    }
+}
+
 impl Load {
     /// The requests of `warm_up` and the time after it: `length`, or all of a trace. The same for
     /// every policy.
@@ -75,19 +108,13 @@ impl Load {
         seed: u64,
         warm_up: Duration,
         length: Option<Duration>,
+        shape: &Shape,
     ) -> Result<Traffic, ConfigError> {
         match self {
-            Self::Trace(trace) => trace.draw(seed, warm_up, length),
-            Self::Poisson { rate } => synthetic::draw(*rate, false, seed, warm_up, length),
-            Self::Bursty { rate } => synthetic::draw(*rate, true, seed, warm_up, length),
+            Self::Trace(trace) => trace.draw(seed, warm_up, length, shape),
+            _ => synthetic::draw(self, seed, warm_up, length, shape),
         }
     }
-}
-
-/// `max_tokens` of a request: callers ask for up to twice what they get, uniformly.
-fn max_tokens(output: u64, seed: u64, index: usize) -> u64 {
-    let factor = 1.0 + draws::share(seed, &[MAX_TOKENS, index as u64]);
-    (output as f64 * factor).round() as u64
 }
 
 /// A PTU of gpt-4o serves 2,500 input or 833 output tokens a minute, so output weighs three times
@@ -95,4 +122,3 @@ fn max_tokens(output: u64, seed: u64, index: usize) -> u64 {
 pub(crate) const OUTPUT_WEIGHT: f64 = 3.0;
 /// What the emulator accepts at most; ten times the largest context there is.
 const MOST_TOKENS: u64 = 10_000_000;
-const MAX_TOKENS: u64 = 3;

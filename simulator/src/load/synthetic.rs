@@ -4,17 +4,18 @@ use std::{f64::consts::PI, ops::Range, time::Duration};
 
 use rand::{RngExt, rngs::SmallRng};
 
-use super::{Ask, OUTPUT_WEIGHT, Traffic, max_tokens};
+use super::{Load, OUTPUT_WEIGHT, Shape, Size, Traffic};
 use crate::draws;
 use tower_spillover::ConfigError;
 
 pub(super) fn draw(
-    rate: f64,
-    bursty: bool,
+    load: &Load,
     seed: u64,
     warm_up: Duration,
     length: Option<Duration>,
+    shape: &Shape,
 ) -> Result<Traffic, ConfigError> {
+    let rate = rate(load);
     if !(1e-3..=1e4).contains(&rate) {
         let problem = format!("{rate} requests a second: use a number from 0.001 to 10000");
         return Err(ConfigError::new("rate", problem));
@@ -26,20 +27,35 @@ pub(super) fn draw(
     }
     // Sizes have a generator of their own: they are the same at every rate.
     let mut sizes = draws::generator(seed, SIZES);
-    let mut arrivals = Arrivals::new(rate, bursty, draws::generator(seed, ARRIVALS));
+    let mut tails = draws::generator(seed, TAILS);
+    let mut arrivals = Arrivals::new(load, draws::generator(seed, ARRIVALS));
     let mut asks = Vec::new();
     loop {
         let at = Duration::from_millis((arrivals.next() * 1e3).ceil() as u64);
         if at >= to {
             break;
         }
-        let prompt = lognormal(&mut sizes, &PROMPT);
-        let output = lognormal(&mut sizes, &OUTPUT);
-        let max_tokens = max_tokens(output, seed, asks.len());
-        asks.push(Ask { at, prompt, output, max_tokens });
+        let prompt = lognormal(&mut sizes, &shape.sizes.prompt);
+        let mut output = lognormal(&mut sizes, &shape.sizes.output);
+        if let Some((share, times)) = shape.sizes.tail
+            && tails.random::<f64>() < share
+        {
+            output = ((output as f64 * times) as u64).clamp(1, super::MOST_TOKENS);
+        }
+        asks.push(shape.ask(seed, asks.len(), at, (prompt, output, None)));
     }
-    let mean_load = rate * (PROMPT.mean() + OUTPUT_WEIGHT * OUTPUT.mean());
+    let input = shape.sizes.prompt.mean() * (1.0 - shape.cached);
+    let mean_load = rate * (input + OUTPUT_WEIGHT * shape.sizes.mean_output());
     Ok(Traffic { asks, from: warm_up, to, mean_load, bursts: arrivals.bursts })
+}
+
+/// Requests a second at the mean.
+fn rate(load: &Load) -> f64 {
+    match load {
+        Load::Poisson { rate } | Load::Bursty { rate } | Load::OnOff { rate } => *rate,
+        Load::Volleys { requests, every } => f64::from(*requests) / every.as_secs_f64(),
+        Load::Trace(_) => unreachable!("a trace has arrivals of its own"),
+    }
 }
 
 /// Arrival times in seconds.
@@ -48,6 +64,10 @@ struct Arrivals {
     draw: SmallRng,
     now: f64,
     phase: Option<Phase>,
+    /// Times the rate, out of bursts and in them.
+    rates: [f64; 2],
+    /// How many arrive together and how far apart in seconds, and how many of them did already.
+    volley: Option<(u32, f64, u32)>,
     bursts: Vec<Range<Duration>>,
 }
 
@@ -59,21 +79,37 @@ struct Phase {
 }
 
 impl Arrivals {
-    fn new(rate: f64, bursty: bool, mut draw: SmallRng) -> Self {
-        let phase = bursty.then(|| {
+    fn new(load: &Load, mut draw: SmallRng) -> Self {
+        let phase = matches!(load, Load::Bursty { .. } | Load::OnOff { .. }).then(|| {
             let on = draw.random::<f64>() < ON_SECONDS / (ON_SECONDS + OFF_SECONDS);
             Phase::starting(on, 0.0, &mut draw)
         });
-        Self { rate, draw, now: 0.0, phase, bursts: Vec::new() }
+        let volley = match load {
+            Load::Volleys { requests, every } => Some((*requests, every.as_secs_f64(), 0)),
+            _ => None,
+        };
+        let rates = match load {
+            Load::OnOff { .. } => [0.0, (ON_SECONDS + OFF_SECONDS) / ON_SECONDS],
+            _ => [OFF_RATE, ON_RATE],
+        };
+        Self { rates, rate: rate(load), draw, now: 0.0, phase, volley, bursts: Vec::new() }
     }
 
     fn next(&mut self) -> f64 {
+        if let Some((requests, every, done)) = &mut self.volley {
+            if *done == *requests {
+                (self.now, *done) = (self.now + *every, 0);
+            }
+            *done += 1;
+            return self.now;
+        }
         let Some(phase) = &mut self.phase else {
             self.now += exponential(1.0 / self.rate, &mut self.draw);
             return self.now;
         };
         loop {
-            let rate = self.rate * if phase.on { ON_RATE } else { OFF_RATE };
+            let [off, on] = self.rates;
+            let rate = self.rate * if phase.on { on } else { off };
             let next = self.now + exponential(1.0 / rate, &mut self.draw);
             if next <= phase.until {
                 self.now = next;
@@ -99,18 +135,6 @@ impl Phase {
     }
 }
 
-/// A size in tokens.
-struct Size {
-    median: f64,
-    sigma: f64,
-}
-
-impl Size {
-    fn mean(&self) -> f64 {
-        self.median * (self.sigma * self.sigma / 2.0).exp()
-    }
-}
-
 fn lognormal(draw: &mut SmallRng, size: &Size) -> u64 {
     // Box and Muller: the half that is thrown away costs less than keeping it.
     let (u, v) = (1.0 - draw.random::<f64>(), draw.random::<f64>());
@@ -125,22 +149,32 @@ fn exponential(mean: f64, draw: &mut SmallRng) -> f64 {
 /// What is simulated of a load without an end.
 const LENGTH: Duration = Duration::from_secs(20 * 60);
 const MOST_REQUESTS: f64 = 2e7;
-const PROMPT: Size = Size { median: 800.0, sigma: 0.8 };
-const OUTPUT: Size = Size { median: 200.0, sigma: 0.7 };
 const ON_SECONDS: f64 = 15.0;
 const OFF_SECONDS: f64 = 45.0;
 const ON_RATE: f64 = 2.2;
 const OFF_RATE: f64 = 0.6;
 const ARRIVALS: u64 = 1;
 const SIZES: u64 = 2;
+const TAILS: u64 = 4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::Ask;
+
+    fn draw_all(
+        rate: f64,
+        bursty: bool,
+        seed: u64,
+        length: Duration,
+    ) -> Result<Traffic, ConfigError> {
+        let load = if bursty { Load::Bursty { rate } } else { Load::Poisson { rate } };
+        draw(&load, seed, Duration::ZERO, Some(length), &Shape::default())
+    }
 
     fn hour(bursty: bool, seed: u64) -> Traffic {
         let hours = Duration::from_secs(10 * 3_600);
-        draw(40.0, bursty, seed, Duration::ZERO, Some(hours)).expect("a good rate")
+        draw_all(40.0, bursty, seed, hours).expect("a good rate")
     }
 
     #[test]
@@ -201,8 +235,8 @@ mod tests {
     #[test]
     fn a_rate_that_cannot_be_is_refused() {
         for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            assert!(draw(rate, true, 1, Duration::ZERO, None).is_err(), "{rate}");
+            assert!(draw_all(rate, true, 1, LENGTH).is_err(), "{rate}");
         }
-        assert!(draw(1e4, false, 1, Duration::ZERO, Some(Duration::MAX)).is_err());
+        assert!(draw_all(1e4, false, 1, Duration::MAX).is_err());
     }
 }

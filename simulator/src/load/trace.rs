@@ -4,7 +4,7 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use spillover_emulator::timestamp;
 
-use super::{Ask, MOST_TOKENS, Traffic, max_tokens};
+use super::{Ask, MOST_TOKENS, Shape, Traffic};
 use tower_spillover::ConfigError;
 
 /// Recorded requests: when each arrived, its prompt and its answer in tokens.
@@ -82,13 +82,13 @@ impl Trace {
         seed: u64,
         warm_up: Duration,
         length: Option<Duration>,
+        shape: &Shape,
     ) -> Result<Traffic, ConfigError> {
         let end = length.map_or(Duration::MAX, |length| length.saturating_add(warm_up));
         let whole = |at: Duration| Duration::from_millis(at.as_micros().div_ceil(1_000) as u64);
         let asks: Vec<_> = (self.requests.iter().enumerate())
             .map(|(index, &(at, prompt, output))| {
-                let max_tokens = max_tokens(output, seed, index).min(MOST_TOKENS);
-                Ask { at: whole(at), prompt, output, max_tokens }
+                shape.ask(seed, index, whole(at), (prompt, output, None))
             })
             .take_while(|ask| ask.at < end)
             .collect();
@@ -179,7 +179,7 @@ mod tests {
         let trace = Trace::parse(&format!(
             "{HEAD}2023-11-16 18:17:04.0319600,3180,8\r\n\r\n2023-11-16 18:17:03.9799600,4808,10"
         ));
-        let traffic = trace.unwrap().draw(1, Duration::ZERO, None).unwrap();
+        let traffic = trace.unwrap().draw(1, Duration::ZERO, None, &Shape::default()).unwrap();
         let seen: Vec<_> = traffic.asks.iter().map(|a| (a.at.as_millis(), a.prompt)).collect();
         assert_eq!(seen, [(0, 4_808), (52, 3_180)]);
         assert!(traffic.asks.iter().all(|a| (a.output..=2 * a.output).contains(&a.max_tokens)));
@@ -188,7 +188,8 @@ mod tests {
     #[test]
     fn columns_are_found_by_name() {
         let text = "Model,GeneratedTokens,TIMESTAMP,ContextTokens\ngpt,7,2024-05-10 00:00:00,9";
-        let traffic = Trace::parse(text).unwrap().draw(1, Duration::ZERO, None).unwrap();
+        let traffic =
+            Trace::parse(text).unwrap().draw(1, Duration::ZERO, None, &Shape::default()).unwrap();
         assert_eq!((traffic.asks[0].prompt, traffic.asks[0].output), (9, 7));
     }
 

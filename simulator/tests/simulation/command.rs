@@ -56,6 +56,11 @@ fn json_has_one_object_for_each_policy_with_the_same_keys() {
             [
                 "added_ms",
                 "attempts_per_success",
+                "last_dispatch_over_ms",
+                "longest_open_ms",
+                "most_asks_in_4_s",
+                "open_violations",
+                "outages",
                 "overtakes",
                 "policy",
                 "refused",

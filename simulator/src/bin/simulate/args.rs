@@ -101,9 +101,17 @@ pub(crate) struct Args {
           conflicts_with_all = ["poisson", "bursty", "conversations", "json",
                                 "svg"])]
     pub(crate) report: Option<PathBuf>,
-    /// Seeds that the synthetic loads of --report are averaged over.
-    #[arg(long, value_name = "N", default_value_t = 2, requires = "report")]
-    pub(crate) seeds: u64,
+    /// Runs every world: what may be unlike the other loads here, a row for each, with what is asked of
+    /// the gate and does not hold. With --trace, that trace is two of them.
+    #[arg(long, conflicts_with_all = ["poisson", "bursty", "conversations", "json", "svg"])]
+    pub(crate) matrix: bool,
+    /// Runs the worlds alone that have one of these in their names, which commas separate.
+    #[arg(long, value_name = "NAMES",
+          conflicts_with_all = ["poisson", "bursty", "conversations", "json", "svg"])]
+    pub(crate) worlds: Option<String>,
+    /// Seeds that the synthetic loads of --report and the worlds are averaged over [default: 2 and 3].
+    #[arg(long, value_name = "N")]
+    pub(crate) seeds: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -6,6 +6,7 @@
 
 mod args;
 mod conversations;
+mod matrix;
 mod report;
 mod runs;
 
@@ -29,6 +30,9 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     if let Some(file) = &args.report {
         return report::write(args, file);
+    }
+    if args.matrix || args.worlds.is_some() {
+        return write(&matrix::compare(args)?);
     }
     if let Some(count) = args.conversations {
         return write(&conversations::compare(args, count)?);

@@ -84,7 +84,7 @@ fn synthetic(args: &Args, policies: &[Policy]) -> Vec<Section> {
          {} seeds, percentiles too.",
         minutes(args, &Load::Bursty { rate: 1.0 }),
         minutes(args, &Load::Poisson { rate: 1.0 }),
-        args.seeds
+        seeds_of(args)
     );
     let loads = [
         ("Bursty, 80 % of the PTU", Load::Bursty { rate: 32.0 }, 1.0 / 0.8),
@@ -182,9 +182,13 @@ fn minutes(args: &Args, load: &Load) -> f64 {
     args.minutes.map_or(usual, |length| length.as_secs_f64() / 60.0)
 }
 
+fn seeds_of(args: &Args) -> u64 {
+    args.seeds.unwrap_or(2).max(1)
+}
+
 /// Every policy with every seed, policies outermost.
 fn seeds(args: &Args, policies: &[Policy], simulation: &Simulation) -> Vec<runs::Job> {
-    let seeds = args.seed..args.seed.saturating_add(args.seeds.max(1));
+    let seeds = args.seed..args.seed.saturating_add(seeds_of(args));
     let of = |&policy: &Policy| {
         seeds.clone().map(move |seed| (simulation.clone().seed(seed), policy)).collect::<Vec<_>>()
     };
@@ -197,7 +201,8 @@ fn averages(reports: &[SimReport]) -> Vec<SimReport> {
     reports.chunk_by(same).map(average).collect()
 }
 
-fn average(runs: &[SimReport]) -> SimReport {
+/// The means of the runs; of what must not be, the worst.
+pub(crate) fn average(runs: &[SimReport]) -> SimReport {
     let mean =
         |figure: fn(&SimReport) -> f64| runs.iter().map(figure).sum::<f64>() / runs.len() as f64;
     let mut all = runs[0].clone();
@@ -216,6 +221,19 @@ fn average(runs: &[SimReport]) -> SimReport {
     all.overtakes = mean(|run| run.overtakes);
     all.refused = mean(|run| run.refused);
     let latest = runs.iter().map(|run| run.last_dispatch_over_ms);
+    let longest = runs.iter().filter_map(|run| run.longest_open);
+    let violations = longest.clone().map(|open| open.violations).sum();
+    all.longest_open = longest.max_by(|a, b| a.longest_ms.total_cmp(&b.longest_ms));
+    if let Some(open) = &mut all.longest_open {
+        open.violations = violations;
+    }
+    all.most_asks = runs.iter().map(|run| run.most_asks).max().unwrap_or(0);
+    for (index, outage) in all.outages.iter_mut().enumerate() {
+        let each = || runs.iter().map(|run| &run.outages[index]);
+        outage.added_p95_ms = each().map(|outage| outage.added_p95_ms).fold(0.0, f64::max);
+        let noticed = each().map(|outage| outage.noticed_after_ms.unwrap_or(f64::INFINITY));
+        outage.noticed_after_ms = Some(noticed.fold(0.0, f64::max)).filter(|ms| ms.is_finite());
+    }
     all.last_dispatch_over_ms = latest.fold(f64::NEG_INFINITY, f64::max);
     all
 }

@@ -1,0 +1,163 @@
+//! All worlds at once, as one table with verdicts.
+
+use std::{error::Error, fmt::Write};
+
+use spillover_simulator::{Others, Policy, SimReport, Trace, World};
+
+use crate::{args::Args, report::average, runs};
+
+/// What became of the policies in one world: means over the seeds.
+pub(crate) struct Row {
+    world: World,
+    by_policy: Vec<SimReport>,
+}
+
+/// Runs the worlds that `args` selects, and tells what became of every policy in each.
+pub(crate) fn compare(args: &Args) -> Result<String, Box<dyn Error>> {
+    let trace = args.read_trace()?;
+    let worlds = selected(args, trace.as_ref())?;
+    let rows = run(args, worlds)?;
+    Ok(tables(&rows)?)
+}
+
+pub(crate) fn selected(args: &Args, trace: Option<&Trace>) -> Result<Vec<World>, String> {
+    let mut worlds = World::all(trace);
+    if let Some(names) = &args.worlds {
+        let wanted: Vec<&str> = names.split(',').map(str::trim).collect();
+        if let Some(name) =
+            wanted.iter().find(|name| !worlds.iter().any(|w| w.name.contains(*name)))
+        {
+            let known: Vec<_> = worlds.iter().map(|world| world.name).collect();
+            return Err(format!("--worlds: no name has `{name}` in it: {}", known.join(", ")));
+        }
+        worlds.retain(|world| wanted.iter().any(|name| world.name.contains(name)));
+    }
+    Ok(worlds)
+}
+
+pub(crate) fn run(args: &Args, worlds: Vec<World>) -> Result<Vec<Row>, Box<dyn Error>> {
+    let policies = policies(args)?;
+    let seeds = args.seed..args.seed.saturating_add(args.seeds.unwrap_or(3).max(1));
+    let mut jobs = Vec::new();
+    for world in &worlds {
+        let mut simulation = world.simulation.clone();
+        if let Some(length) = args.minutes {
+            simulation = simulation.length(length);
+        }
+        for &policy in &policies {
+            jobs.extend(seeds.clone().map(|seed| (simulation.clone().seed(seed), policy)));
+        }
+    }
+    let mut reports = runs::batch(&jobs)?.into_iter();
+    let each = seeds.end - seeds.start;
+    let mut next = || average(&reports.by_ref().take(each as usize).collect::<Vec<_>>());
+    let row = |world| Row { world, by_policy: policies.iter().map(|_| next()).collect() };
+    Ok(worlds.into_iter().map(row).collect())
+}
+
+fn policies(args: &Args) -> Result<Vec<Policy>, String> {
+    if args.policy == "all" { Ok(POLICIES.to_vec()) } else { args.policies() }
+}
+
+impl Row {
+    fn of(&self, policy: Policy) -> Option<&SimReport> {
+        self.by_policy.iter().find(|report| report.policy == policy)
+    }
+
+    fn gate(&self) -> Option<&SimReport> {
+        self.of(Policy::GateStanding)
+    }
+
+    /// What does not hold of the gate, in words.
+    fn failures(&self, rows: &[Self]) -> Vec<String> {
+        let Some(gate) = self.gate() else { return Vec::new() };
+        let mut failures = Vec::new();
+        let percent = |report: &SimReport| 100.0 * report.spilled_tokens;
+        for (policy, points) in [(Policy::SpillFirst, 0.1), (Policy::Reference, 0.5)] {
+            let Some(other) = self.of(policy) else { continue };
+            let more = percent(gate) - percent(other);
+            if more > points {
+                failures.push(format!("{} + {more:.2}", policy.name()));
+            }
+        }
+        if let Some(open) = gate.longest_open
+            && self.world.is_alone()
+            && open.longest_ms > open.limit_ms
+        {
+            failures.push(format!("open {:.0} ms ({} times)", open.longest_ms, open.violations));
+        }
+        if gate.last_dispatch_over_ms > 1.0 {
+            failures.push(format!("{:.0} ms past max_wait", gate.last_dispatch_over_ms));
+        }
+        if gate.most_asks > 8 {
+            failures.push(format!("{} asks in 4 s", gate.most_asks));
+        }
+        for bar in &self.world.bars {
+            let elsewhere = bar.elsewhere();
+            let elsewhere = rows.iter().find(|row| Some(row.world.name) == elsewhere);
+            let others = Others {
+                reference: self.of(Policy::Reference),
+                oracle: self.of(Policy::Oracle),
+                elsewhere: elsewhere.and_then(Self::gate),
+            };
+            if let Some(verdict) = bar.judge(gate, &others).filter(|verdict| !verdict.holds) {
+                failures.push(format!("{}: {:.2}", verdict.asked, verdict.found));
+            }
+        }
+        failures
+    }
+}
+
+/// The worlds in words, and the figures of each.
+pub(crate) fn tables(rows: &[Row]) -> Result<String, std::fmt::Error> {
+    let mut text = String::from(HEAD);
+    let mut failing = 0;
+    for row in rows {
+        let failures = row.failures(rows);
+        failing += usize::from(!failures.is_empty());
+        let each = |figure: fn(&SimReport) -> Option<f64>, digits: usize| {
+            let cell = |policy: &Policy| match row.of(*policy).and_then(figure) {
+                Some(figure) => format!("{figure:.digits$}"),
+                None => "-".to_owned(),
+            };
+            POLICIES.iter().map(cell).collect::<Vec<_>>()
+        };
+        let tokens = each(|report| Some(100.0 * report.spilled_tokens), 2);
+        let mean = each(|report| Some(report.added.mean), 0);
+        let attempts = each(|report| Some(report.attempts_per_success), 2);
+        let p50 = each(|report| report.spilled_added_p50_ms, 0);
+        let open = each(|report| report.longest_open.map(|open| open.longest_ms), 0);
+        let most = each(|report| Some(f64::from(report.most_asks)), 0);
+        let over = each(|report| Some(report.last_dispatch_over_ms), 0);
+        let verdict = if failures.is_empty() { "ok".to_owned() } else { failures.join("; ") };
+        writeln!(
+            text,
+            "| {:<22} | {:>6} | {:>6} | {:>6} | {:>6} | {:>6} / {:>6} | {:>6} / {:>5} | {:>5} | \
+             {:>6} / {:>6} | {:>5} | {:>6} | {verdict} |",
+            row.world.name,
+            tokens[0],
+            tokens[1],
+            tokens[2],
+            tokens[3],
+            mean[1],
+            mean[2],
+            attempts[1],
+            attempts[2],
+            p50[2],
+            open[1],
+            open[2],
+            most[2],
+            over[2],
+        )?;
+    }
+    writeln!(text, "\n{failing} of {} worlds with a verdict against the gate.", rows.len())?;
+    Ok(text)
+}
+
+/// In the order of the columns.
+const POLICIES: [Policy; 4] =
+    [Policy::SpillFirst, Policy::Reference, Policy::GateStanding, Policy::Oracle];
+const HEAD: &str = "\
+| world                  | native |    ref |   gate | oracle | mean ref / gate |  att ref / gate | spl50 | open ref / gate | asks  |   over | against the gate |
+|------------------------|-------:|-------:|-------:|-------:|----------------:|---------------:|------:|----------------:|------:|-------:|------------------|
+";
