@@ -232,6 +232,16 @@ impl Emulator {
         site.level(self.registry.clock).unwrap_or(0.0)
     }
 
+    /// Gives a PTU deployment another capacity from now on, as an operator does who buys or returns
+    /// units. The level in tokens stays; a Standard deployment keeps its quota.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such deployment.
+    pub fn resize(&self, resource: &str, deployment: &str, ptu: Ptu) {
+        self.site(resource, deployment).resize(self.registry.clock, ptu);
+    }
+
     /// For how long a PTU deployment will refuse, if nothing is admitted or finished meanwhile; zero
     /// for a Standard one.
     ///

@@ -122,6 +122,13 @@ impl Bucket {
         self.backlog(now).as_secs_f64() / self.ptu.bucket_seconds
     }
 
+    /// From now on the capacity is another one; the level in tokens stays.
+    pub(crate) fn resize(&mut self, now: Duration, ptu: Ptu) {
+        let level = self.level(now);
+        *self = Self { dry_at: now, ..Self::new(ptu) };
+        self.add(now, level);
+    }
+
     /// How long the level stays at the limit or above it, if nothing is added or taken.
     pub(crate) fn closed_for(&self, now: Duration) -> Duration {
         // At the limit exactly it is refused.
@@ -180,6 +187,22 @@ mod tests {
         assert_eq!(bucket.admit(T0, 500.5), Err(day));
         assert_eq!(bucket.level(T0), 0.0);
         assert_eq!(bucket.admit(T0, 500.0), Ok(()));
+    }
+
+    #[test]
+    fn another_capacity_leaves_the_level_in_tokens() {
+        let mut bucket = bucket(1_000.0, 3.0);
+        bucket.add(T0, 4_000.0);
+        assert_eq!(bucket.closed_for(T0), Duration::from_nanos(1_000_000_001));
+        bucket.resize(T0, Ptu::new(500.0).bucket_seconds(3.0));
+        assert_eq!(bucket.level(T0), 4_000.0);
+        assert_eq!(
+            bucket.closed_for(T0),
+            Duration::from_nanos(5_000_000_001),
+            "(4000 - 1500) / 500"
+        );
+        bucket.resize(T0, Ptu::new(2_000.0).bucket_seconds(3.0));
+        assert_eq!(bucket.admit(T0, 1.0), Ok(()));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
-    Counts, Deployment, Fault, Pace, Refusal, Standard,
+    Counts, Deployment, Fault, Pace, Ptu, Refusal, Standard,
     ask::{Ask, Bill},
     clock::Clock,
     deployment::Capacity,
@@ -218,6 +218,13 @@ impl Site {
         match &self.lock().quota {
             Quota::Ptu(bucket) => Some(bucket.level(clock.now())),
             Quota::Standard(_) => None,
+        }
+    }
+
+    /// Gives a PTU another capacity; a Standard deployment keeps its quota.
+    pub(crate) fn resize(&self, clock: Clock, ptu: Ptu) {
+        if let Quota::Ptu(bucket) = &mut self.lock().quota {
+            bucket.resize(clock.now(), ptu);
         }
     }
 
