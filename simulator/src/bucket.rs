@@ -14,6 +14,9 @@ pub(super) struct KnownBucket {
     capacity: f64,
     level: f64,
     now: f64,
+    /// When the rate will be another one, the next one last.
+    changes: Vec<(f64, f64)>,
+    seconds: f64,
     corrections: BinaryHeap<Reverse<Correction>>,
 }
 
@@ -30,8 +33,16 @@ impl KnownBucket {
             capacity: rate * seconds,
             level: 0.0,
             now: 0.0,
+            changes: Vec::new(),
+            seconds,
             corrections: BinaryHeap::new(),
         }
+    }
+
+    /// The rate will be another one from these times on, and the capacity with it.
+    pub(super) fn change(&mut self, mut changes: Vec<(f64, f64)>) {
+        changes.sort_by(|a, b| b.0.total_cmp(&a.0));
+        self.changes = changes;
     }
 
     /// Lets time go on until the level is below the capacity, if nothing else is admitted, or
@@ -42,6 +53,9 @@ impl KnownBucket {
             let mut until = self.now + (self.level - self.capacity) / self.rate + 1e-9;
             if let Some(Reverse(next)) = self.corrections.peek() {
                 until = until.min(next.at);
+            }
+            if let Some((at, _)) = self.changes.last() {
+                until = until.min(*at);
             }
             self.advance(until.min(limit));
             if until > limit {
@@ -78,6 +92,17 @@ impl KnownBucket {
     }
 
     fn drain(&mut self, until: f64) {
+        while let Some(&(at, rate)) = self.changes.last()
+            && at <= until
+        {
+            self.changes.pop();
+            self.fall(at);
+            (self.rate, self.capacity) = (rate, rate * self.seconds);
+        }
+        self.fall(until);
+    }
+
+    fn fall(&mut self, until: f64) {
         if until > self.now {
             self.level = (self.level - (until - self.now) * self.rate).max(0.0);
             self.now = until;
@@ -119,6 +144,18 @@ mod tests {
         assert_eq!((bucket.now(), bucket.level()), (4.5, 3_500.0));
         assert!(bucket.opens_by(9.0));
         assert!((bucket.now() - 5.0).abs() < 1e-6, "(7000 - 3000) / 1000 after 1 s");
+    }
+
+    #[test]
+    fn another_rate_on_the_way_opens_it_later_or_sooner() {
+        for (rate, opens) in [(500.0, 9.0), (2_000.0, 2.0)] {
+            let mut bucket = KnownBucket::new(1_000.0, 3.0);
+            bucket.change(vec![(2.0, rate)]);
+            bucket.admit(7_000.0, 100.0, 0.0);
+            assert!(bucket.opens_by(f64::INFINITY));
+            // 5,000 are left at 2 s, beside a capacity of 1,500 or 6,000.
+            assert!((bucket.now() - opens).abs() < 1e-6, "{}", bucket.now());
+        }
     }
 
     #[test]

@@ -17,14 +17,15 @@ use super::{
     ledger::{History, Ledger},
     load::{Ask, Traffic},
     neighbour,
-    network::{Network, Number, Run},
+    network::{Number, Run},
     open::OpenWatch,
     plan::{PTU, Plan, RESOURCES, STANDARD},
+    processes::Processes,
     region_chain,
     stack::{self, Stack, Wiring},
 };
 use crate::clock;
-use tower_spillover::ConfigError;
+use tower_spillover::{ConfigError, Priority};
 
 pub(super) fn run(
     plan: &Plan,
@@ -55,15 +56,15 @@ async fn drive(
     let epoch = clock::now();
     let watch = Mutex::new(OpenWatch::new(plan.open_limit()));
     let run = Arc::new(Run { plan: plan.clone(), ledger, epoch, emulator, watch });
-    let network = || Network::new(Arc::clone(&run));
-    let stacks: Vec<Stack> =
-        (0..plan.processes).map(|_| wiring(plan, network())).collect::<Result<_, _>>()?;
+    let mut processes = Processes::begin(&run, wiring)?;
+    processes.crash_at_their_times(traffic.to);
+    tokio::spawn(resize(Arc::clone(&run)));
     let gauge = tokio::spawn(gauge(Arc::clone(&run), traffic.from, traffic.to));
     if let Some(neighbour) = plan.neighbour {
         let traffic = neighbour.draw(plan.seed, plan.ptu_rate, traffic.to)?;
         tokio::spawn(neighbour::live(Arc::clone(&run), traffic, neighbour.when_refused));
     }
-    let uri = region_chain::uri(RESOURCES[0], STANDARD);
+    let uris = RESOURCES.map(|resource| region_chain::uri(resource, STANDARD));
     let mut calls: Vec<JoinHandle<()>> = Vec::with_capacity(traffic.asks.len());
     let step = traffic.asks.len() / 1_000 + 1;
     for (index, ask) in traffic.asks.iter().enumerate() {
@@ -73,13 +74,21 @@ async fn drive(
         if index % step == 0 {
             progress(index as f64 / traffic.asks.len() as f64);
         }
-        let process = plan.process(index);
-        let mut request = request(plan, ask, &prompts.text(plan, index, ask), uri.clone());
+        let (life, stack) = processes.take(index)?;
+        let uri = uris[plan.home(index)].clone();
+        let mut request = request(plan, ask, &prompts.text(plan, index, ask), uri);
         request.extensions_mut().insert(Number(index));
-        calls.push(tokio::spawn(call(stacks[process].clone(), request, Arc::clone(&run))));
+        if let Some(class) = plan.class(index) {
+            request.extensions_mut().insert(Priority::from(class.name));
+        }
+        let call = tokio::spawn(call(stack, request, life.place, Arc::clone(&run)));
+        processes.hold(life, index, call.abort_handle());
+        calls.push(call);
     }
     for call in calls {
-        call.await.expect("a call does not panic and is not aborted");
+        if let Err(error) = call.await {
+            assert!(error.is_cancelled(), "a call does not panic: {error}");
+        }
     }
     let (levels, level_at) = gauge.await.expect("the gauge does not panic and is not aborted");
     let (records, noticed) = run.ledger.take();
@@ -88,9 +97,9 @@ async fn drive(
 }
 
 /// One request from its arrival until its answer is read.
-async fn call(stack: Stack, request: Request<Full<Bytes>>, run: Arc<Run>) {
+async fn call(stack: Stack, request: Request<Full<Bytes>>, place: usize, run: Arc<Run>) {
     let Number(index) = *request.extensions().get().expect("requests are numbered");
-    run.ledger.arrive(index, run.plan.process(index), run.now());
+    run.ledger.arrive(index, place, run.now());
     run.look();
     if let Ok(answer) = stack.oneshot(request).await {
         if answer.status() == StatusCode::TOO_MANY_REQUESTS && run.has_standard() {
@@ -106,9 +115,21 @@ async fn call(stack: Stack, request: Request<Full<Bytes>>, run: Arc<Run>) {
     run.look();
 }
 
+/// Gives the PTU another size at the times of the plan.
+async fn resize(run: Arc<Run>) {
+    for (at, factor) in &run.plan.resizes {
+        run.sleep_until(*at).await;
+        for (part, resource) in RESOURCES.iter().enumerate().take(run.plan.parts.len()) {
+            run.emulator.resize(resource, PTU, run.plan.ptu(part, *factor));
+        }
+        run.look();
+    }
+}
+
 /// Reads the PTU's level each second, and where measuring begins and ends.
 async fn gauge(run: Arc<Run>, from: Duration, to: Duration) -> (Vec<f64>, [f64; 2]) {
-    let level = || run.emulator.level(RESOURCES[0], PTU);
+    let parts = &RESOURCES[..run.plan.parts.len()];
+    let level = || parts.iter().map(|resource| run.emulator.level(resource, PTU)).sum();
     let (mut levels, mut level_at) = (Vec::new(), [0.0; 2]);
     let mut second = Duration::ZERO;
     let ends = [from, to];

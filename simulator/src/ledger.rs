@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use super::{open::OpenWatch, outage::Window, plan::PTU_SERVER};
+use super::{
+    open::OpenWatch,
+    outage::Window,
+    plan::{PTU_SERVER, is_ptu},
+};
 
 /// What happened to one request. Times count from the beginning.
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,7 +81,7 @@ impl Ledger {
     pub(super) fn send(&self, index: usize, server: usize, now: Duration) -> u32 {
         let state = &mut *self.lock();
         let record = &mut state.records[index];
-        if server == PTU_SERVER {
+        if is_ptu(server) {
             let asks = &mut state.asks[index];
             asks.push_back(now);
             while asks.front().is_some_and(|first| now - *first >= ASKS_WITHIN) {
@@ -97,7 +101,7 @@ impl Ledger {
         let record = &mut state.records[index];
         record.accepted = Some((server, now));
         let oldest = state.waiting[record.process].first();
-        record.overtook = server == PTU_SERVER && oldest.is_some_and(|&oldest| oldest < index);
+        record.overtook = is_ptu(server) && oldest.is_some_and(|&oldest| oldest < index);
     }
 
     /// An attempt reached `server`.
@@ -127,6 +131,13 @@ impl Ledger {
         record.done = Some(now);
         state.asks[index] = VecDeque::new();
         state.waiting[record.process].remove(&index);
+    }
+
+    /// The process of this request crashed, unless its caller had an answer before.
+    pub(super) fn lose(&self, index: usize, now: Duration) {
+        if self.lock().records[index].done.is_none() {
+            self.finish(index, now);
+        }
     }
 
     /// The caller has a 429 though some Standard deployment had quota.

@@ -35,12 +35,14 @@
 mod answer;
 mod bucket;
 mod chart;
+mod classes;
 mod clock;
 mod conversations;
 mod draws;
 mod drive;
 mod hints;
 mod ledger;
+mod lives;
 mod load;
 mod neighbour;
 mod network;
@@ -49,6 +51,7 @@ mod oracle;
 mod outage;
 mod plan;
 mod policy;
+mod processes;
 mod region_chain;
 mod report;
 mod simulation;
@@ -59,13 +62,17 @@ mod worlds;
 
 pub use self::{
     chart::{Curve, svg},
+    classes::{Budget, RequestClass},
     conversations::{ConversationReport, Conversations},
     hints::Hints,
+    lives::{Ending, Lives},
     load::{Load, MaxTokens, Size, Sizes, Trace, TraceError},
     neighbour::{Neighbour, WhenRefused},
     outage::Outage,
     policy::Policy,
-    report::{Added, Fate, Open, OutageReport, RequestReport, Server, SimReport, Slot},
+    report::{
+        Added, ClassReport, Fate, Open, OutageReport, RequestReport, Server, SimReport, Slot,
+    },
     simulation::{Deal, Simulation},
     table::table,
     worlds::{Bar, Others, Rig, Verdict, World},

@@ -18,7 +18,7 @@ use super::{
     hints::Hints,
     ledger::Ledger,
     open::OpenWatch,
-    plan::{PTU, PTU_SERVER, Plan, RESOURCES, STANDARD},
+    plan::{PTU, PTU_SERVER, Plan, RESOURCES, STANDARD, is_ptu, ptu_server},
 };
 use crate::clock;
 use spillover_emulator::{Emulator, EmulatorBody, EmulatorError, ResponseFuture};
@@ -102,9 +102,22 @@ impl Run {
 
     /// For how long the PTU will refuse, if nothing happens meanwhile.
     fn closed_for(&self, now: Duration) -> Duration {
-        let level = self.emulator.closed_for(RESOURCES[0], PTU);
-        let out = self.plan.outages.iter().find(|window| window.contains(now));
-        out.map_or(level, |window| level.max(window.to - now))
+        let parts = RESOURCES.iter().zip(&self.plan.parts);
+        let of_parts = parts.enumerate().map(|(index, (resource, _))| {
+            let level = self.emulator.closed_for(resource, PTU);
+            let mut outages = self.plan.outages.iter();
+            match outages.find(|window| index == 0 && window.contains(now)) {
+                Some(window) => level.max(window.to - now),
+                None => level,
+            }
+        });
+        of_parts.min().unwrap_or(Duration::ZERO)
+    }
+
+    /// A process crashed that had this request.
+    pub(super) fn lose(&self, index: usize) {
+        self.ledger.lose(index, self.now());
+        self.look();
     }
 }
 
@@ -154,8 +167,16 @@ impl Network {
         if is_accepted {
             ledger.accept(index, server, reached);
         }
-        let answer = handed.answer(run).await;
-        if !is_accepted && server == PTU_SERVER && !plan.refusal_time.is_zero() {
+        let answer = match handed {
+            // The service goes on with an answer whose caller is gone without a word.
+            Handed::Admitted(_) if plan.crashes() => {
+                let run = Arc::clone(&self.run);
+                let answer = tokio::spawn(async move { handed.answer(&run).await });
+                answer.await.expect("the service does not panic")
+            }
+            _ => handed.answer(run).await,
+        };
+        if !is_accepted && is_ptu(server) && !plan.refusal_time.is_zero() {
             run.sleep_until(run.now() + plan.refusal_time).await;
         }
         run.travel(server, index, 2 * attempt + 1).await;
@@ -177,7 +198,7 @@ impl Network {
         if answer.status().is_success() {
             return if usage { Ok(answer) } else { answer::without_usage(answer).await };
         }
-        let concerns = hints == Hints::Missing || server == PTU_SERVER;
+        let concerns = hints == Hints::Missing || is_ptu(server);
         let is_hint = answer.status() == StatusCode::TOO_MANY_REQUESTS;
         Ok(if concerns && (is_hint || hints == Hints::Missing) {
             hints.apply(answer, seed, parts)
@@ -207,12 +228,10 @@ pub(super) fn number(request: &Request<Full<Bytes>>) -> usize {
 }
 
 fn server(uri: &Uri) -> usize {
-    if uri.path().contains(PTU) {
-        return PTU_SERVER;
-    }
     let host = uri.host().unwrap_or_default();
     let region = RESOURCES.iter().position(|name| host.starts_with(name));
-    1 + region.expect("requests go to the emulated resources")
+    let region = region.expect("requests go to the emulated resources");
+    if uri.path().contains(PTU) { ptu_server(region) } else { 1 + region }
 }
 
 /// More than the longest way back, with which every hint comes late.

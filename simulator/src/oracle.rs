@@ -22,13 +22,15 @@ pub(super) fn run(plan: &Plan, traffic: &Traffic, standing: bool) -> History {
         marks: Marks::new(traffic),
         history: History::default(),
     };
+    run.bucket.change(plan.rates());
     let mut limit = Limit::new(plan, standing);
     for (index, ask) in traffic.asks.iter().enumerate() {
         let arrived = ask.at.as_secs_f64();
         run.pass(arrived);
         let opening = run.opening();
         let wait = opening - arrived;
-        if wait <= limit.at(arrived, wait) {
+        let most = plan.max_wait_of(index).as_secs_f64();
+        if wait <= limit.at(arrived, wait).min(most) {
             run.admit(index, ask, opening);
         } else {
             run.spill(index, ask);
@@ -117,7 +119,8 @@ struct Limit {
 
 impl Limit {
     fn new(plan: &Plan, standing: bool) -> Self {
-        let most = plan.max_wait.as_secs_f64();
+        let longest = plan.classes.iter().map(|class| class.max_wait).max();
+        let most = longest.unwrap_or(plan.max_wait).as_secs_f64();
         let interval = standing.then_some(plan.standing.as_secs_f64());
         Self { most, now: most, interval, ends: interval.unwrap_or(0.0), shortest: f64::INFINITY }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Deal, Hints, Neighbour,
+    Budget, Deal, Ending, Hints, Lives, Neighbour, RequestClass,
     draws::{mix, share},
     load::{MaxTokens, Shape, Traffic},
     outage::Window,
@@ -49,6 +49,13 @@ pub(super) struct Plan {
     pub(super) refusal_time: Duration,
     pub(super) outages: Vec<Window>,
     pub(super) neighbour: Option<Neighbour>,
+    pub(super) lives: Option<Lives>,
+    /// When the PTU drains so many times its rate from then on.
+    pub(super) resizes: Vec<(Duration, f64)>,
+    /// The PTU's parts, each in a resource of its own, as shares of its drain.
+    pub(super) parts: Vec<f64>,
+    pub(super) classes: Vec<RequestClass>,
+    pub(super) budget: Option<Budget>,
 }
 
 impl Default for Plan {
@@ -75,6 +82,11 @@ impl Default for Plan {
             refusal_time: Duration::ZERO,
             outages: Vec::new(),
             neighbour: None,
+            lives: None,
+            resizes: Vec::new(),
+            parts: vec![1.0],
+            classes: Vec::new(),
+            budget: None,
         }
     }
 }
@@ -105,12 +117,22 @@ impl Plan {
         if let Some(neighbour) = self.neighbour {
             within("the neighbour's share", neighbour.share, 1e-3, 100.0)?;
         }
+        for (_, factor) in &self.resizes {
+            within("the factor of a resize", *factor, 1e-3, 1e3)?;
+        }
+        within("parts of the PTU", self.parts.len() as f64, 1.0, RESOURCES.len() as f64)?;
+        within("the sum of the PTU's parts", self.parts.iter().sum(), 0.999, 1.001)?;
+        if !self.classes.is_empty() {
+            let shares = self.classes.iter().map(|class| class.share).sum();
+            within("the sum of the classes' shares", shares, 0.999, 1.001)?;
+        }
         within("failures", self.failures, 0.0, 1.0)?;
         if let Some(rate) = self.standard_rate {
             within("standard_rate", rate, 1.0, 1e8)?;
         }
         let outages = self.outages.iter().map(|window| window.later(traffic.from)).collect();
-        Ok(Self { seed, ptu_rate, outages, ..self.clone() })
+        let resizes = self.resizes.iter().map(|(at, factor)| (*at + traffic.from, *factor));
+        Ok(Self { seed, ptu_rate, outages, resizes: resizes.collect(), ..self.clone() })
     }
 
     /// The process that request number `index` arrives at.
@@ -123,11 +145,71 @@ impl Plan {
         }
     }
 
+    /// Whether processes end without a word.
+    pub(super) fn crashes(&self) -> bool {
+        self.lives.is_some_and(|lives| lives.ending == Ending::Crashes)
+    }
+
+    /// The class of request number `index`, if there are any.
+    pub(super) fn class(&self, index: usize) -> Option<&RequestClass> {
+        if self.classes.is_empty() {
+            return None;
+        }
+        let mut draw = share(self.seed, &[CLASS, index as u64]);
+        let found = self.classes.iter().find(|class| {
+            draw -= class.share;
+            draw < 0.0
+        });
+        found.or_else(|| self.classes.last())
+    }
+
+    /// The longest that request number `index` may wait.
+    pub(super) fn max_wait_of(&self, index: usize) -> Duration {
+        self.class(index).map_or(self.max_wait, |class| class.max_wait)
+    }
+
+    /// The resource whose PTU a caller without a pool asks with request number `index`: each as often
+    /// as its part is large.
+    pub(super) fn home(&self, index: usize) -> usize {
+        if self.parts.len() == 1 {
+            return 0;
+        }
+        let mut draw = share(self.seed, &[HOME, index as u64]);
+        let found = self.parts.iter().position(|part| {
+            draw -= part;
+            draw < 0.0
+        });
+        found.unwrap_or(0)
+    }
+
+    /// One part of the PTU at `factor` times its drain.
+    pub(super) fn ptu(&self, part: usize, factor: f64) -> Ptu {
+        Ptu::new(self.ptu_rate * self.parts[part] * factor).bucket_seconds(self.bucket_seconds)
+    }
+
+    /// The drain from each of these times on, in weighted tokens a second.
+    pub(super) fn rates(&self) -> Vec<(f64, f64)> {
+        let rate = |(at, factor): &(Duration, f64)| (at.as_secs_f64(), factor * self.ptu_rate);
+        self.resizes.iter().map(rate).collect()
+    }
+
+    /// The weighted tokens that the PTU can drain in this span.
+    pub(super) fn capacity(&self, from: Duration, to: Duration) -> f64 {
+        let (mut since, mut rate, mut tokens) = (from.as_secs_f64(), self.ptu_rate, 0.0);
+        let end = (to.as_secs_f64(), 0.0);
+        for (at, next) in self.rates().into_iter().chain([end]) {
+            let at = at.clamp(from.as_secs_f64(), to.as_secs_f64());
+            tokens += rate * (at - since);
+            (since, rate) = (at, next);
+        }
+        tokens
+    }
+
     /// The time of one way to or from `server`: half its round trip, give or take a fifth, the
     /// same for every policy.
     pub(super) fn delay(&self, server: usize, request: usize, leg: u64) -> Duration {
         let jitter = 0.8 + 0.4 * share(self.seed, &[DELAY, request as u64, leg]);
-        ((self.round_trip + FURTHER[server]) / 2).mul_f64(jitter)
+        ((self.round_trip + FURTHER[region(server)]) / 2).mul_f64(jitter)
     }
 
     /// For how long the PTU may stand open while somebody waits.
@@ -146,7 +228,6 @@ impl Plan {
             first_token: self.pace.first_token.mul_f64(1.3),
             per_token: self.pace.per_token.mul_f64(1.3),
         };
-        let ptu = Ptu::new(self.ptu_rate).bucket_seconds(self.bucket_seconds);
         let failing = |deployment: Deployment| match self.failures {
             0.0 => deployment,
             share => deployment.fails(share, Fault::status(500)),
@@ -155,13 +236,37 @@ impl Plan {
             MaxTokens::Unstated(tokens) => deployment.default_max_tokens(tokens),
             _ => deployment,
         };
-        let ptu = failing(assuming(Deployment::ptu(PTU, ptu)).pace(self.pace));
+        let ptu = |part| {
+            let ptu = Deployment::ptu(PTU, self.ptu(part, 1.0));
+            failing(assuming(ptu).pace(self.pace))
+        };
         let regions = RESOURCES.map(|name| {
             let standard = assuming(Deployment::standard(STANDARD, standard)).pace(slower);
             Resource::new(name).deployment(failing(standard))
         });
-        let [first, rest @ ..] = regions;
-        Emulator::new([first.deployment(ptu)].into_iter().chain(rest)).seed(self.seed)
+        let with_ptu = regions.into_iter().enumerate().map(|(index, region)| {
+            if index < self.parts.len() { region.deployment(ptu(index)) } else { region }
+        });
+        Emulator::new(with_ptu).seed(self.seed)
+    }
+}
+
+/// The number of the PTU, or of its part, in a resource.
+pub(super) const fn ptu_server(region: usize) -> usize {
+    if region == 0 { PTU_SERVER } else { RESOURCES.len() + region }
+}
+
+/// Whether a server is the PTU or a part of it.
+pub(super) const fn is_ptu(server: usize) -> bool {
+    server == PTU_SERVER || server >= SERVERS
+}
+
+/// The region of a server.
+const fn region(server: usize) -> usize {
+    match server {
+        PTU_SERVER => 0,
+        1..SERVERS => server - 1,
+        _ => server - RESOURCES.len(),
     }
 }
 
@@ -177,15 +282,18 @@ pub(super) const PTU: &str = "gpt-4o-ptu";
 pub(super) const STANDARD: &str = "gpt-4o";
 /// The resources: the first one has the PTU too.
 pub(super) const RESOURCES: [&str; 3] = ["contoso-east", "contoso-central", "contoso-west"];
-/// Servers by number: the PTU, then the regions in the order of their resources.
+/// Servers by number: the PTU, then the regions in the order of their resources, then what parts of
+/// the PTU the second and the third of them have.
 pub(super) const PTU_SERVER: usize = 0;
 pub(super) const SERVERS: usize = 1 + RESOURCES.len();
-/// How much longer a round trip takes than to the PTU and its region: to a region in the same
-/// country, and to one abroad.
-const FURTHER: [Duration; SERVERS] =
-    [Duration::ZERO, Duration::ZERO, Duration::from_millis(30), Duration::from_millis(60)];
+/// How much longer a round trip takes to a region than to the first one: to one in the same country,
+/// and to one abroad.
+const FURTHER: [Duration; RESOURCES.len()] =
+    [Duration::ZERO, Duration::from_millis(30), Duration::from_millis(60)];
 /// What a PTU may stand open while somebody waits, and up to which round trip.
 const OPEN_LIMIT: Duration = Duration::from_millis(500);
 const SHORT_ROUND_TRIP: Duration = Duration::from_millis(200);
+const CLASS: u64 = 12;
+const HOME: u64 = 13;
 const DEAL: u64 = 10;
 const DELAY: u64 = 11;

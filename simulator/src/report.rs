@@ -25,6 +25,9 @@ pub struct SimReport {
     pub spilled_requests: f64,
     /// The share of weighted tokens that Standard served: what is paid on top of the PTU.
     pub spilled_tokens: f64,
+    /// The share of weighted tokens that the PTU did not serve: what was spilled, and what nobody
+    /// served.
+    pub beside_ptu: f64,
     /// Attempts at any server for each request served.
     pub attempts_per_success: f64,
     /// Latency added to the requests served.
@@ -34,7 +37,8 @@ pub struct SimReport {
     /// The share of the PTU's admissions that overtook an older request of the same process, one
     /// that was waiting meanwhile.
     pub overtakes: f64,
-    /// The share of requests whose caller got a 429.
+    /// The share of requests whose caller got a 429 or, where the connection failed or the process
+    /// crashed, nothing.
     pub refused: f64,
     /// The share of requests whose caller got a 429 while a Standard deployment had quota left, and
     /// had it for longer than the 60 ms in which nobody can have learnt of it.
@@ -49,6 +53,10 @@ pub struct SimReport {
     pub most_asks: u32,
     /// What the outages were like, in their order.
     pub outages: Vec<OutageReport>,
+    /// What became of each class, in their order.
+    pub classes: Vec<ClassReport>,
+    /// Weighted tokens a minute that Standard served.
+    pub spilled_tokens_a_minute: f64,
     /// Ten seconds at a time.
     pub slots: Vec<Slot>,
     /// Each request, by arrival.
@@ -67,6 +75,22 @@ pub struct Open {
     pub limit_ms: f64,
     /// How many times it was longer.
     pub violations: usize,
+}
+
+/// What became of the requests of one class.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ClassReport {
+    /// Its name.
+    pub name: &'static str,
+    /// Requests that arrived.
+    pub requests: usize,
+    /// The share of their weighted tokens that Standard served.
+    pub spilled_tokens: f64,
+    /// The share of requests whose caller got no answer.
+    pub refused: f64,
+    /// Latency added to the requests served.
+    pub added: Added,
 }
 
 /// What an outage of the PTU was like for callers.
@@ -151,9 +175,6 @@ pub enum Server {
 impl SimReport {
     /// The figures as an object: shares as fractions, latencies in milliseconds.
     pub fn to_json(&self) -> Value {
-        let Added { p50, p95, p99, mean } = self.added;
-        // A tail of digits below the microsecond says nothing.
-        let [p50, p95, p99, mean] = [p50, p95, p99, mean].map(micros);
         json!({
             "policy": self.policy.name(),
             "requests": self.requests,
@@ -161,7 +182,9 @@ impl SimReport {
             "spilled_requests": self.spilled_requests,
             "spilled_tokens": self.spilled_tokens,
             "attempts_per_success": self.attempts_per_success,
-            "added_ms": {"p50": p50, "p95": p95, "p99": p99, "mean": mean},
+            "beside_ptu": self.beside_ptu,
+            "spilled_tokens_a_minute": self.spilled_tokens_a_minute.round(),
+            "added_ms": self.added.to_json(),
             "spilled_added_p50_ms": self.spilled_added_p50_ms.map(micros),
             "overtakes": self.overtakes,
             "refused": self.refused,
@@ -169,7 +192,29 @@ impl SimReport {
             "most_asks_in_4_s": self.most_asks,
             "longest_open_ms": self.longest_open.map(|open| micros(open.longest_ms)),
             "open_violations": self.longest_open.map(|open| open.violations),
+            "classes": self.classes.iter().copied().map(ClassReport::to_json).collect::<Vec<_>>(),
             "outages": self.outages.iter().copied().map(OutageReport::to_json).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl Added {
+    /// Of the four figures.
+    fn to_json(self) -> Value {
+        // A tail of digits below the microsecond says nothing.
+        let [p50, p95, p99, mean] = [self.p50, self.p95, self.p99, self.mean].map(micros);
+        json!({"p50": p50, "p95": p95, "p99": p99, "mean": mean})
+    }
+}
+
+impl ClassReport {
+    fn to_json(self) -> Value {
+        json!({
+            "name": self.name,
+            "requests": self.requests,
+            "spilled_tokens": self.spilled_tokens,
+            "refused": self.refused,
+            "added_ms": self.added.to_json(),
         })
     }
 }

@@ -3,7 +3,8 @@
 use std::{ops::Range, time::Duration};
 
 use super::{
-    Hints, Load, MaxTokens, Neighbour, Outage, Policy, SimReport, Sizes, drive,
+    Budget, Hints, Lives, Load, MaxTokens, Neighbour, Outage, Policy, RequestClass, SimReport,
+    Sizes, drive,
     load::Traffic,
     oracle,
     outage::Window,
@@ -242,6 +243,45 @@ impl Simulation {
         self
     }
 
+    /// The PTU drains so many times its drain from `at` on, counted from the beginning of measuring,
+    /// as if units were bought or returned. May be called for several times, in their order.
+    #[must_use]
+    pub fn resize(mut self, at: Duration, factor: f64) -> Self {
+        self.plan.resizes.push((at, factor));
+        self
+    }
+
+    /// Divides the PTU among up to three resources, by these shares of its drain. The layers have a
+    /// pool of them, and each request of the scripts goes to one of them, as often as its share says.
+    /// The oracles have one queue for one PTU.
+    #[must_use]
+    pub fn parts(mut self, shares: impl IntoIterator<Item = f64>) -> Self {
+        self.plan.parts = shares.into_iter().collect();
+        self
+    }
+
+    /// Processes begin and end while the run lasts. By default they live as long as it does.
+    #[must_use]
+    pub const fn lives(mut self, lives: Lives) -> Self {
+        self.plan.lives = Some(lives);
+        self
+    }
+
+    /// Adds a class of requests, which are dealt to the classes by their shares. By default there are
+    /// none. The oracles know of classes how long each may wait.
+    #[must_use]
+    pub fn class(mut self, class: RequestClass) -> Self {
+        self.plan.classes.push(class);
+        self
+    }
+
+    /// Bounds what policies with a gate may spill. By default nothing does.
+    #[must_use]
+    pub const fn budget(mut self, budget: Budget) -> Self {
+        self.plan.budget = Some(budget);
+        self
+    }
+
     /// Runs one policy.
     ///
     /// # Errors
@@ -306,8 +346,9 @@ impl Simulation {
         Ok(traffic.bursts.iter().filter(measured).map(relative).collect())
     }
 
-    pub(super) const fn process_count(&self) -> usize {
-        self.plan.processes
+    /// Whether one process has layers at a time.
+    pub(super) const fn is_alone(&self) -> bool {
+        self.plan.processes == 1 && self.plan.lives.is_none()
     }
 
     fn draw(&self) -> Result<Traffic, ConfigError> {

@@ -39,7 +39,9 @@ pub(super) type Wiring = fn(&Plan, Network) -> Result<Stack, ConfigError>;
 pub(super) fn wiring(policy: Policy) -> Result<Wiring, ConfigError> {
     Ok(match policy {
         Policy::SpillFirst => |_, network| Ok(boxed(script(Duration::ZERO)?.layer(network))),
-        Policy::Reference => |plan, network| Ok(boxed(script(plan.max_wait)?.layer(network))),
+        Policy::Reference => {
+            |plan, network| Ok(boxed(classed(script(plan.max_wait)?, plan).layer(network)))
+        }
         Policy::RegionChain => |_, network| {
             let chain = RetryAfterPolicy::api_management().budget(None);
             Ok(boxed(RetryLayer::new(chain).layer(RandomPick::new(network))))
@@ -55,8 +57,13 @@ pub(super) fn wiring(policy: Policy) -> Result<Wiring, ConfigError> {
 
 /// Two tiers with a gate between the caller and the PTU.
 fn gated(gate: Gate, plan: &Plan, network: Network) -> Result<Stack, ConfigError> {
-    let layer = SmartFallbackLayer::new(ptu()?, standard()?).gate(gate);
-    Ok(boxed(layer.move_on(MoveOn::new().errors(KIND)).max_wait(plan.max_wait).layer(network)))
+    let layer = SmartFallbackLayer::new(ptus(plan)?, standard()?).gate(gate);
+    let layer = classed(layer.move_on(MoveOn::new().errors(KIND)), plan);
+    let layer = match plan.budget {
+        Some(budget) => layer.spill_budget(budget.limit()),
+        None => layer,
+    };
+    Ok(boxed(layer.max_wait(plan.max_wait).layer(network)))
 }
 
 /// Two deployments of one resource and no memory, as in the reference script, which spills after a
@@ -68,9 +75,24 @@ fn script(
     Ok(script.move_on(MoveOn::none().connect().errors(KIND)).max_wait(max_wait))
 }
 
-fn ptu() -> Result<RegionRotateLayer<Kind>, ConfigError> {
-    let backend = Backend::new(PTU, endpoint(RESOURCES[0]))?.deployment(PTU).api_key(KEY);
-    Ok(rotating(BackendPool::new([backend])?))
+/// The PTU, or its parts, each as heavy as it is large.
+fn ptus(plan: &Plan) -> Result<RegionRotateLayer<Kind>, ConfigError> {
+    let backend = |(name, part): (&&str, &f64)| {
+        let backend = Backend::new(format!("{PTU}-{name}"), endpoint(name))?;
+        let weight = ((part * 100.0).round() as u32).max(1);
+        Ok(backend.deployment(PTU).api_key(KEY).weight(weight))
+    };
+    let backends: Result<Vec<_>, ConfigError> =
+        RESOURCES.iter().zip(&plan.parts).map(backend).collect();
+    Ok(rotating(BackendPool::new(backends?)?))
+}
+
+/// The classes of the plan, which requests name.
+fn classed<P, F, X>(
+    layer: SmartFallbackLayer<P, F, X>,
+    plan: &Plan,
+) -> SmartFallbackLayer<P, F, X> {
+    plan.classes.iter().fold(layer, |layer, class| layer.class(class.class()))
 }
 
 /// The deployment beside the PTU first, the other regions when that one refuses.

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::{
-    Added, Fate, Open, OutageReport, Policy, RequestReport, Server, SimReport, Slot,
+    Added, ClassReport, Fate, Open, OutageReport, Policy, RequestReport, Server, SimReport, Slot,
     ledger::{History, Record},
     load::{Ask, Traffic},
     outage::Window,
-    plan::{PTU_SERVER, Plan},
+    plan::{Plan, is_ptu},
 };
 
 pub(super) fn summarise(
@@ -29,9 +29,11 @@ pub(super) fn summarise(
         added.sort_by(f64::total_cmp);
         added
     };
-    let (all, spilled) = (added(|_| true), added(|server| server != PTU_SERVER));
-    let over = |(record, _): &(&Record, &Ask)| {
-        millis(record.last_sent.saturating_sub(record.arrived)) - millis(plan.max_wait)
+    let (all, spilled) = (added(|_| true), added(|server| !is_ptu(server)));
+    let numbered = (history.records.iter().zip(&traffic.asks).enumerate())
+        .filter(|(_, (_, ask))| (traffic.from..traffic.to).contains(&ask.at));
+    let over = |(index, (record, _)): (usize, (&Record, &Ask))| {
+        millis(record.last_sent.saturating_sub(record.arrived)) - millis(plan.max_wait_of(index))
     };
     SimReport {
         policy,
@@ -40,18 +42,14 @@ pub(super) fn summarise(
         utilisation: utilisation(plan, traffic, history),
         spilled_requests: share(sums.spilled as f64, requests as f64),
         spilled_tokens: share(sums.spilled_tokens, sums.tokens),
+        beside_ptu: share(sums.tokens - sums.ptu_tokens, sums.tokens),
         attempts_per_success: share(sums.attempts as f64, sums.served as f64),
-        added: Added {
-            p50: percentile(&all, 0.50),
-            p95: percentile(&all, 0.95),
-            p99: percentile(&all, 0.99),
-            mean: share(all.iter().sum(), all.len() as f64),
-        },
+        added: added_of(&all),
         spilled_added_p50_ms: (!spilled.is_empty()).then(|| percentile(&spilled, 0.50)),
         overtakes: share(sums.overtakes as f64, (sums.served - sums.spilled) as f64),
         refused: share((requests - sums.served) as f64, requests as f64),
         refused_needlessly: share(sums.needless as f64, requests as f64),
-        last_dispatch_over_ms: measured.iter().map(over).fold(f64::NEG_INFINITY, f64::max),
+        last_dispatch_over_ms: numbered.clone().map(over).fold(f64::NEG_INFINITY, f64::max),
         longest_open: history.open.as_ref().map(|watch| Open {
             longest_ms: millis(watch.longest),
             began: watch.longest_at.as_secs_f64(),
@@ -60,8 +58,41 @@ pub(super) fn summarise(
         }),
         most_asks: measured.iter().map(|(record, _)| record.most_asks).max().unwrap_or(0),
         outages: outages(plan, history),
+        classes: (plan.classes.iter())
+            .map(|class| {
+                let own = numbered.clone().filter(|(index, _)| {
+                    plan.class(*index).is_some_and(|other| other.name == class.name)
+                });
+                class_report(class.name, &own.map(|(_, measured)| measured).collect::<Vec<_>>())
+            })
+            .collect(),
+        spilled_tokens_a_minute: 60.0 * sums.spilled_tokens
+            / (traffic.to - traffic.from).as_secs_f64(),
         slots: slots(plan, traffic, history, &measured),
         fates: measured.iter().map(|(record, _)| fate(record, traffic.from)).collect(),
+    }
+}
+
+/// The figures of sorted latencies.
+fn added_of(added: &[f64]) -> Added {
+    Added {
+        p50: percentile(added, 0.50),
+        p95: percentile(added, 0.95),
+        p99: percentile(added, 0.99),
+        mean: share(added.iter().sum(), added.len() as f64),
+    }
+}
+
+fn class_report(name: &'static str, measured: &[(&Record, &Ask)]) -> ClassReport {
+    let sums = Sums::of(measured);
+    let mut added: Vec<f64> = measured.iter().filter_map(|(record, _)| latency(record)).collect();
+    added.sort_by(f64::total_cmp);
+    ClassReport {
+        name,
+        requests: measured.len(),
+        spilled_tokens: share(sums.spilled_tokens, sums.tokens),
+        refused: share((measured.len() - sums.served) as f64, measured.len() as f64),
+        added: added_of(&added),
     }
 }
 
@@ -72,6 +103,7 @@ struct Sums {
     served: usize,
     spilled: usize,
     spilled_tokens: f64,
+    ptu_tokens: f64,
     overtakes: usize,
     needless: usize,
 }
@@ -86,9 +118,11 @@ impl Sums {
             sums.needless += usize::from(record.needless);
             let Some(server) = server(record) else { continue };
             sums.served += 1;
-            if server != PTU_SERVER {
+            if !is_ptu(server) {
                 sums.spilled += 1;
                 sums.spilled_tokens += ask.cost();
+            } else {
+                sums.ptu_tokens += ask.cost();
             }
         }
         sums
@@ -99,12 +133,14 @@ impl Sums {
 /// less what is still there.
 fn utilisation(plan: &Plan, traffic: &Traffic, history: &History) -> f64 {
     let admitted = |(record, ask): (&Record, &Ask)| match record.accepted {
-        Some((PTU_SERVER, at)) if (traffic.from..traffic.to).contains(&at) => ask.cost(),
+        Some((server, at)) if is_ptu(server) && (traffic.from..traffic.to).contains(&at) => {
+            ask.cost()
+        }
         _ => 0.0,
     };
     let admitted: f64 = history.records.iter().zip(&traffic.asks).map(admitted).sum();
     let [before, after] = history.level_at;
-    let capacity = plan.ptu_rate * (traffic.to - traffic.from).as_secs_f64();
+    let capacity = plan.capacity(traffic.from, traffic.to);
     ((admitted + before - after) / capacity).clamp(0.0, 1.0)
 }
 
@@ -136,7 +172,7 @@ fn slots(
     for (record, ask) in measured {
         let slot = &mut slots[((ask.at - traffic.from).as_secs_f64() / SLOT) as usize];
         slot.arrived += 1;
-        slot.spilled += usize::from(server(record).is_some_and(|server| server != PTU_SERVER));
+        slot.spilled += usize::from(server(record).is_some_and(|server| !is_ptu(server)));
         let added = latency(record).unwrap_or(0.0);
         slot.added += added;
         slot.worst = slot.worst.max(added);
@@ -174,7 +210,7 @@ fn fate(record: &Record, from: Duration) -> RequestReport {
         attempts: record.attempts,
         last_dispatch: record.last_sent.saturating_sub(record.arrived),
         fate: match record.accepted {
-            Some((PTU_SERVER, at)) => Fate::Served(Server::Ptu, at - record.arrived),
+            Some((server, at)) if is_ptu(server) => Fate::Served(Server::Ptu, at - record.arrived),
             Some((server, at)) => Fate::Served(Server::Standard(server - 1), at - record.arrived),
             None => Fate::Refused,
         },

@@ -38,6 +38,24 @@ pub enum Load {
         /// Requests a second at the mean.
         rate: f64,
     },
+    /// A rate that rises and falls like a sine, from a tenth of the mean to 1.9 times it.
+    Day {
+        /// Requests a second at the mean.
+        rate: f64,
+        /// From one dawn to the next.
+        period: Duration,
+    },
+    /// A constant rate, but for one time in which it is so many times as high.
+    FlashCrowd {
+        /// Requests a second before and after.
+        rate: f64,
+        /// How many times as many come meanwhile.
+        times: f64,
+        /// When they begin to come, warming up included.
+        at: Duration,
+        /// For how long they come.
+        lasts: Duration,
+    },
     /// So many requests at once, then a pause, over and over.
     Volleys {
         /// Requests that arrive together.

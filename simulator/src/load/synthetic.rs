@@ -53,8 +53,26 @@ pub(super) fn draw(
 fn rate(load: &Load) -> f64 {
     match load {
         Load::Poisson { rate } | Load::Bursty { rate } | Load::OnOff { rate } => *rate,
+        Load::Day { rate, .. } | Load::FlashCrowd { rate, .. } => *rate,
         Load::Volleys { requests, every } => f64::from(*requests) / every.as_secs_f64(),
         Load::Trace(_) => unreachable!("a trace has arrivals of its own"),
+    }
+}
+
+/// Requests a second at one time of a load whose rate changes.
+fn rate_at(load: &Load, seconds: f64) -> f64 {
+    match load {
+        Load::Day { rate, period } => {
+            // It begins at dawn, halfway up.
+            let turn = seconds / period.as_secs_f64();
+            rate * (1.0 + SWING * (2.0 * PI * turn).sin())
+        }
+        Load::FlashCrowd { rate, times, at, lasts } => {
+            let since = seconds - at.as_secs_f64();
+            let is_on = (0.0..lasts.as_secs_f64()).contains(&since);
+            rate * if is_on { *times } else { 1.0 }
+        }
+        _ => rate(load),
     }
 }
 
@@ -66,6 +84,8 @@ struct Arrivals {
     phase: Option<Phase>,
     /// Times the rate, out of bursts and in them.
     rates: [f64; 2],
+    /// The load itself, where its rate changes with the time, and the highest of its rates.
+    changing: Option<(Load, f64)>,
     /// How many arrive together and how far apart in seconds, and how many of them did already.
     volley: Option<(u32, f64, u32)>,
     bursts: Vec<Range<Duration>>,
@@ -84,6 +104,12 @@ impl Arrivals {
             let on = draw.random::<f64>() < ON_SECONDS / (ON_SECONDS + OFF_SECONDS);
             Phase::starting(on, 0.0, &mut draw)
         });
+        let changing = match load {
+            Load::Day { rate, .. } => Some(rate * (1.0 + SWING)),
+            Load::FlashCrowd { rate, times, .. } => Some(rate * times.max(1.0)),
+            _ => None,
+        };
+        let changing = changing.map(|highest| (load.clone(), highest));
         let volley = match load {
             Load::Volleys { requests, every } => Some((*requests, every.as_secs_f64(), 0)),
             _ => None,
@@ -92,7 +118,16 @@ impl Arrivals {
             Load::OnOff { .. } => [0.0, (ON_SECONDS + OFF_SECONDS) / ON_SECONDS],
             _ => [OFF_RATE, ON_RATE],
         };
-        Self { rates, rate: rate(load), draw, now: 0.0, phase, volley, bursts: Vec::new() }
+        Self {
+            rates,
+            rate: rate(load),
+            draw,
+            now: 0.0,
+            phase,
+            changing,
+            volley,
+            bursts: Vec::new(),
+        }
     }
 
     fn next(&mut self) -> f64 {
@@ -102,6 +137,15 @@ impl Arrivals {
             }
             *done += 1;
             return self.now;
+        }
+        if let Some((load, highest)) = &self.changing {
+            // Of arrivals at the highest rate, as many stay as the rate of their time wants.
+            loop {
+                self.now += exponential(1.0 / highest, &mut self.draw);
+                if self.draw.random::<f64>() * highest < rate_at(load, self.now) {
+                    return self.now;
+                }
+            }
         }
         let Some(phase) = &mut self.phase else {
             self.now += exponential(1.0 / self.rate, &mut self.draw);
@@ -153,6 +197,8 @@ const ON_SECONDS: f64 = 15.0;
 const OFF_SECONDS: f64 = 45.0;
 const ON_RATE: f64 = 2.2;
 const OFF_RATE: f64 = 0.6;
+/// How far the rate of a day goes up and down, as a share of its mean.
+const SWING: f64 = 0.9;
 const ARRIVALS: u64 = 1;
 const SIZES: u64 = 2;
 const TAILS: u64 = 4;

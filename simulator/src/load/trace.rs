@@ -10,8 +10,18 @@ use tower_spillover::ConfigError;
 /// Recorded requests: when each arrived, its prompt and its answer in tokens.
 #[derive(Clone)]
 pub struct Trace {
-    /// Arrival since the first one, prompt, output; by arrival.
-    requests: Arc<[(Duration, u64, u64)]>,
+    requests: Arc<[Recorded]>,
+}
+
+/// One request of a trace.
+#[derive(Clone, Copy, Debug)]
+struct Recorded {
+    /// Since the first one.
+    at: Duration,
+    prompt: u64,
+    output: u64,
+    /// How much of the prompt was cached, if the trace tells.
+    cached: Option<u64>,
 }
 
 /// A line of a trace that cannot be read.
@@ -23,8 +33,9 @@ pub struct TraceError {
 
 impl Trace {
     /// Reads comma-separated values with the columns `TIMESTAMP`, `ContextTokens` and
-    /// `GeneratedTokens`, in any order and beside others, as in the AzurePublicDataset. Lines need
-    /// not be in the order of time; empty ones are skipped.
+    /// `GeneratedTokens`, in any order and beside others, as in the AzurePublicDataset, and
+    /// `CachedTokens` where there is such a column: the part of the prompt that costs a PTU nothing.
+    /// Lines need not be in the order of time; empty ones are skipped.
     ///
     /// # Errors
     ///
@@ -46,20 +57,30 @@ impl Trace {
             let problem = "there is no request after the column names".to_owned();
             return Err(TraceError { line: 2, problem });
         }
-        Ok(Self::new(requests))
+        Ok(Self::of(requests))
     }
 
     /// A trace of given requests: arrival, prompt tokens, generated tokens (10 million at most).
     pub fn new(requests: impl IntoIterator<Item = (Duration, u64, u64)>) -> Self {
-        let mut requests: Vec<_> = requests.into_iter().collect();
-        requests.sort_by_key(|(at, ..)| *at);
-        let first = requests.first().map_or(Duration::ZERO, |(at, ..)| *at);
-        for (at, prompt, output) in &mut requests {
+        let recorded = |(at, prompt, output)| Recorded { at, prompt, output, cached: None };
+        Self::of(requests.into_iter().map(recorded).collect())
+    }
+
+    fn of(mut requests: Vec<Recorded>) -> Self {
+        requests.sort_by_key(|request| request.at);
+        let first = requests.first().map_or(Duration::ZERO, |request| request.at);
+        for Recorded { at, prompt, output, cached } in &mut requests {
             *at -= first;
             *prompt = (*prompt).min(MOST_TOKENS);
             *output = (*output).min(MOST_TOKENS);
+            *cached = cached.map(|cached| cached.min(*prompt));
         }
         Self { requests: requests.into() }
+    }
+
+    /// Whether it tells how much of each prompt was cached.
+    pub fn tells_cached(&self) -> bool {
+        self.requests.iter().any(|request| request.cached.is_some())
     }
 
     /// How many requests it has.
@@ -74,7 +95,7 @@ impl Trace {
 
     /// The time from the first arrival to the last.
     pub fn length(&self) -> Duration {
-        self.requests.last().map_or(Duration::ZERO, |(at, ..)| *at)
+        self.requests.last().map_or(Duration::ZERO, |request| request.at)
     }
 
     pub(super) fn draw(
@@ -87,8 +108,8 @@ impl Trace {
         let end = length.map_or(Duration::MAX, |length| length.saturating_add(warm_up));
         let whole = |at: Duration| Duration::from_millis(at.as_micros().div_ceil(1_000) as u64);
         let asks: Vec<_> = (self.requests.iter().enumerate())
-            .map(|(index, &(at, prompt, output))| {
-                shape.ask(seed, index, whole(at), (prompt, output, None))
+            .map(|(index, &Recorded { at, prompt, output, cached })| {
+                shape.ask(seed, index, whole(at), (prompt, output, cached))
             })
             .take_while(|ask| ask.at < end)
             .collect();
@@ -129,6 +150,7 @@ impl Error for TraceError {}
 /// Where the columns are, and how many there are.
 struct Columns {
     at: [usize; 3],
+    cached: Option<usize>,
     count: usize,
 }
 
@@ -141,10 +163,11 @@ impl Columns {
                 format!("no column is called {name}; the first line must name {}", NAMES.join(","))
             })?;
         }
-        Ok(Self { at, count: names.len() })
+        let cached = names.iter().position(|column| *column == CACHED);
+        Ok(Self { at, cached, count: names.len() })
     }
 
-    fn request(&self, line: &str) -> Result<(Duration, u64, u64), String> {
+    fn request(&self, line: &str) -> Result<Recorded, String> {
         let fields: Vec<_> = line.split(',').map(str::trim).collect();
         if fields.len() != self.count {
             return Err(format!("{} fields where {} belong", fields.len(), self.count));
@@ -153,7 +176,9 @@ impl Columns {
         let at = timestamp::read(at).ok_or_else(|| {
             format!("{at:?} in {} is not a time like 2023-11-16 18:17:03.9799600", NAMES[0])
         })?;
-        Ok((at, tokens(prompt, NAMES[1])?, tokens(output, NAMES[2])?))
+        let cached = self.cached.map(|index| tokens(fields[index], CACHED)).transpose()?;
+        let (prompt, output) = (tokens(prompt, NAMES[1])?, tokens(output, NAMES[2])?);
+        Ok(Recorded { at, prompt, output, cached })
     }
 }
 
@@ -167,6 +192,7 @@ fn tokens(text: &str, column: &str) -> Result<u64, String> {
 }
 
 const NAMES: [&str; 3] = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"];
+const CACHED: &str = "CachedTokens";
 
 #[cfg(test)]
 mod tests {
@@ -191,6 +217,18 @@ mod tests {
         let traffic =
             Trace::parse(text).unwrap().draw(1, Duration::ZERO, None, &Shape::default()).unwrap();
         assert_eq!((traffic.asks[0].prompt, traffic.asks[0].output), (9, 7));
+    }
+
+    #[test]
+    fn a_column_of_cached_tokens_makes_prompts_cheaper() {
+        let text = "TIMESTAMP,CachedTokens,ContextTokens,GeneratedTokens\n\
+                    2024-05-10 00:00:00,600,900,7\n2024-05-10 00:00:01,50,40,7";
+        let trace = Trace::parse(text).unwrap();
+        assert!(trace.tells_cached());
+        let traffic = trace.draw(1, Duration::ZERO, None, &Shape::default()).unwrap();
+        let seen: Vec<_> = traffic.asks.iter().map(|ask| (ask.cached, ask.cost())).collect();
+        assert_eq!(seen, [(600, 321.0), (40, 21.0)], "no more than the prompt");
+        assert!(!Trace::parse(&text.replace("Cached", "Other")).unwrap().tells_cached());
     }
 
     #[test]

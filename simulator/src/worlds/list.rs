@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use super::{
     Bar::{
-        Attempts, MeanOfReference, Noticed, OutageP95, SpilledP50, TokensOver, TokensOverOracle,
-        TokensOverReference,
+        Attempts, Mean, MeanOfReference, Noticed, OutageP95, SpilledAMinute, SpilledP50,
+        TokensOver, TokensOverOracle, TokensOverReference,
     },
     World, around, base,
 };
-use crate::{Hints, Load, MaxTokens, Neighbour, Outage, Size, Sizes, Trace, WhenRefused};
+use crate::{
+    Budget, Ending, Hints, Lives, Load, MaxTokens, Neighbour, Outage, RequestClass, Size, Sizes,
+    Trace, WhenRefused,
+};
 use spillover_emulator::Pace;
 
 pub(super) fn all(trace: Option<&Trace>) -> Vec<World> {
@@ -23,7 +26,9 @@ pub(super) fn all(trace: Option<&Trace>) -> Vec<World> {
     worlds.extend(processes());
     worlds.extend(ways());
     worlds.extend(outages());
+    worlds.extend(loads());
     worlds.extend(sizes());
+    worlds.extend(choices());
     worlds.extend(volleys());
     worlds.extend(trace.into_iter().flat_map(traces));
     worlds
@@ -54,6 +59,29 @@ fn unsure_costs() -> Vec<World> {
         )
         .rig([49.9, 42.4, 62.5, 39.1])
         .bars([TokensOverReference(-1.7)]),
+        World::new(
+            "max-tokens-exact",
+            "max_tokens exact",
+            base().max_tokens(MaxTokens::Times(1.0)),
+        ),
+        World::new(
+            "max-tokens-x16",
+            "max_tokens 16 times the answer",
+            base().max_tokens(MaxTokens::Times(16.0)),
+        ),
+        World::new("streamed", "event streams with usage", base().streamed()),
+        World::new(
+            "streamed-untold",
+            "event streams without usage",
+            base().streamed().without_usage(),
+        ),
+        World::new(
+            "reasoning-tail",
+            "5 % of the answers are 20 times as long, at 15 ms a token",
+            base()
+                .sizes(Sizes { tail: Some((0.05, 20.0)), ..Sizes::default() })
+                .pace(Pace { per_token: Duration::from_millis(15), ..slow }),
+        ),
         World::new("cached-70", "70 % of each prompt is cached, and free", base().cached(0.7))
             .rig([24.9, 22.0, 21.1, 19.9])
             .bars([TokensOverReference(-1.0), MeanOfReference(1.0)]),
@@ -111,6 +139,11 @@ fn neighbours() -> Vec<World> {
             beside(true, WhenRefused::Hammers),
         )
         .rig([36.6, 9.0, 41.8, 0.8]),
+        World::new(
+            "neighbour-steady",
+            "own load 0.5; another application takes 0.5 evenly, and drops what is refused",
+            beside(false, WhenRefused::Drops),
+        ),
     ]
 }
 
@@ -118,6 +151,11 @@ fn neighbours() -> Vec<World> {
 fn processes() -> Vec<World> {
     let share = |processes| base().processes(processes);
     let bars = |attempts| [TokensOverReference(0.0), SpilledP50(20.0), Attempts(attempts)];
+    let lives = |lasts, pause, ending| Lives {
+        lasts: Duration::from_secs(lasts),
+        pause: Duration::from_secs(pause),
+        ending,
+    };
     vec![
         World::new("processes-4", "4 processes on one PTU", share(4))
             .rig([25.5, 22.7, 21.8, 20.7])
@@ -127,6 +165,21 @@ fn processes() -> Vec<World> {
             .bars(bars(1.5)),
         World::new("processes-64", "64 processes on one PTU", share(64))
             .rig([25.5, 22.7, 22.1, 20.7]),
+        World::new(
+            "processes-come-and-go",
+            "4 processes, of which each stops after 90 s, the next one 30 s later",
+            share(4).lives(lives(90, 30, Ending::Stops)),
+        ),
+        World::new(
+            "processes-crash",
+            "4 processes, of which each crashes after 90 s, the next one 30 s later",
+            share(4).lives(lives(90, 30, Ending::Crashes)),
+        ),
+        World::new(
+            "process-crashes",
+            "one process, which crashes every two minutes",
+            share(1).lives(lives(120, 0, Ending::Crashes)),
+        ),
     ]
 }
 
@@ -185,6 +238,66 @@ fn outages() -> Vec<World> {
     ]
 }
 
+/// The load, or the PTU, changes with the time.
+fn loads() -> Vec<World> {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let crowd = Load::FlashCrowd { rate: 6.0, times: 4.0, at: minutes(5), lasts: minutes(1) };
+    vec![
+        World::new(
+            "day",
+            "a rate like a sine, from a tenth of the PTU to 1.9 times it",
+            around(Load::Day { rate: 10.0, period: minutes(15) }),
+        ),
+        World::new(
+            "flash-crowd",
+            "four times the load for a minute; 0.7 of the PTU in all",
+            around(crowd).ptu_fraction_of_drawn(1.0 / 0.7),
+        ),
+        World::new(
+            "resize",
+            "half of the PTU after 5 min, 1.5 times it after 10",
+            base().resize(minutes(5), 0.5).resize(minutes(10), 1.5),
+        ),
+    ]
+}
+
+/// What callers may choose: pools, limits, classes, budgets.
+fn choices() -> Vec<World> {
+    let overload = around(Load::Poisson { rate: 12.0 }).ptu_fraction_of_drawn(1.0 / 1.2);
+    let class = |name, rank, max_wait| RequestClass { name, share: 0.5, rank, max_wait };
+    let budget = Budget { tokens: 500_000, window: Duration::from_secs(60), waits: false };
+    vec![
+        World::new(
+            "pool-of-three",
+            "PTUs of 60, 30 and 10 % in three regions",
+            base().parts([0.6, 0.3, 0.1]),
+        ),
+        World::new(
+            "standard-limited",
+            "three regions that grant as much as the load, together",
+            base().standard_rate(10.0 * (1_101.7 + 1.5 * 255.5)),
+        ),
+        World::new(
+            "classes",
+            "Poisson at 1.2: half is urgent with max_wait 0.5 s, half patient with 30 s",
+            overload.class(class("urgent", 0, Duration::from_millis(500))).class(class(
+                "patient",
+                1,
+                Duration::from_secs(30),
+            )),
+        ),
+        World::new(
+            "spill-budget",
+            "Poisson at 2.0, max_tokens 4,000, and a budget of 500,000 spilled tokens a minute",
+            around(Load::Poisson { rate: 20.0 })
+                .ptu_fraction_of_drawn(0.5)
+                .max_tokens(MaxTokens::Constant(4_000))
+                .budget(budget),
+        )
+        .bars([SpilledAMinute(450_000.0)]),
+    ]
+}
+
 /// Larger and smaller ones.
 fn sizes() -> Vec<World> {
     // Shorter than the others: their attempts are what the time of the whole is spent on.
@@ -197,6 +310,16 @@ fn sizes() -> Vec<World> {
         World::new("large-160", "160 requests/s, bucket 10 s", large(160.0, 8)).bars(bars()),
         World::new("large-400", "400 requests/s, bucket 10 s", large(400.0, 4)).bars(bars()),
         World::new("small-2", "2 requests/s", around(Load::Bursty { rate: 2.0 })),
+        World::new(
+            "small-2-long-hints",
+            "2 requests/s, max_tokens 4,000: hints of seconds that are true",
+            around(Load::Bursty { rate: 2.0 }).max_tokens(MaxTokens::Constant(4_000)),
+        ),
+        World::new(
+            "larger-than-bucket",
+            "a bucket of 0.1 s, which most requests fill alone",
+            base().bucket_seconds(0.1),
+        ),
     ]
 }
 
@@ -247,6 +370,20 @@ fn traces(trace: &Trace) -> Vec<World> {
             .ptu_fraction(fraction)
             .bucket_seconds(3.0)
     };
+    if trace.tells_cached() {
+        let slow = |millis| {
+            let first_token = Duration::from_millis(200);
+            around(1.0).pace(Pace { first_token, per_token: Duration::from_millis(millis) })
+        };
+        let bars = [TokensOverReference(0.0), Mean(1_000.0)];
+        return [
+            ("trace-cached-15ms", "a recorded load with its prefix cache, 15 ms a token", 15),
+            ("trace-cached-30ms", "a recorded load with its prefix cache, 30 ms a token", 30),
+            ("trace-cached-100ms", "a recorded load with its prefix cache, 100 ms a token", 100),
+        ]
+        .map(|(name, about, millis)| World::new(name, about, slow(millis)).bars(bars))
+        .into();
+    }
     // The gate of November 2026 spilled 0.29 and 0.77 points more than the oracle, at 0.255 and 0.315
     // of the reference's mean: at most 0.1 points more, and two thirds of the mean.
     vec![

@@ -41,13 +41,13 @@ pub struct Rig {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Bar {
-    /// Spilled weighted tokens, in percent.
+    /// Weighted tokens that the PTU did not serve, in percent.
     Tokens(f64),
-    /// So many points of spilled tokens more than in the world of this name.
+    /// So many points of them more than in the world of this name.
     TokensOver(&'static str, f64),
-    /// So many points of spilled tokens more than with the reference rule.
+    /// So many points of them more than with the reference rule.
     TokensOverReference(f64),
-    /// So many points of spilled tokens more than the oracle.
+    /// So many points of them more than with the oracle.
     TokensOverOracle(f64),
     /// The mean of the latency added, in milliseconds.
     Mean(f64),
@@ -60,6 +60,8 @@ pub enum Bar {
     /// The 95th percentile of the latency added in an outage after its first `max_wait`, in
     /// milliseconds.
     OutageP95(f64),
+    /// Weighted tokens a minute that are spilled, at least.
+    SpilledAMinute(f64),
     /// The time until the end of an outage is noticed, in milliseconds.
     Noticed(f64),
 }
@@ -76,7 +78,7 @@ impl World {
     /// Whether one process has the PTU to itself as far as it can: what the PTU is open for while it
     /// waits is its own doing.
     pub fn is_alone(&self) -> bool {
-        self.simulation.process_count() == 1
+        self.simulation.is_alone()
     }
 
     fn new(name: &'static str, about: &'static str, simulation: Simulation) -> Self {
@@ -149,7 +151,7 @@ impl Bar {
     /// What this bar says of the `gate` among `others`; nothing when what it compares with is not
     /// there.
     pub fn judge(&self, gate: &SimReport, others: &Others<'_>) -> Option<Verdict> {
-        let tokens = |report: &SimReport| 100.0 * report.spilled_tokens;
+        let tokens = |report: &SimReport| 100.0 * report.beside_ptu;
         let outage = gate.outages.first();
         let over = |other: &SimReport| tokens(gate) - tokens(other);
         let (asked, found, most) = match *self {
@@ -177,6 +179,11 @@ impl Bar {
                 most,
             ),
             Self::OutageP95(most) => (format!("p95 out <= {most} ms"), outage?.added_p95_ms, most),
+            Self::SpilledAMinute(least) => {
+                let found = gate.spilled_tokens_a_minute;
+                let asked = format!("{least:.0} tokens a minute spilled");
+                return Some(Verdict { asked, found, holds: found >= least });
+            }
             Self::Noticed(most) => {
                 let after = outage?.noticed_after_ms.unwrap_or(f64::INFINITY);
                 (format!("noticed <= {most} ms"), after, most)

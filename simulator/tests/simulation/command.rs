@@ -56,6 +56,8 @@ fn json_has_one_object_for_each_policy_with_the_same_keys() {
             [
                 "added_ms",
                 "attempts_per_success",
+                "beside_ptu",
+                "classes",
                 "last_dispatch_over_ms",
                 "longest_open_ms",
                 "most_asks_in_4_s",
@@ -68,6 +70,7 @@ fn json_has_one_object_for_each_policy_with_the_same_keys() {
                 "spilled_added_p50_ms",
                 "spilled_requests",
                 "spilled_tokens",
+                "spilled_tokens_a_minute",
                 "utilisation",
             ]
         );

@@ -72,7 +72,7 @@ impl Row {
     fn failures(&self, rows: &[Self]) -> Vec<String> {
         let Some(gate) = self.gate() else { return Vec::new() };
         let mut failures = Vec::new();
-        let percent = |report: &SimReport| 100.0 * report.spilled_tokens;
+        let percent = |report: &SimReport| 100.0 * report.beside_ptu;
         for (policy, points) in [(Policy::SpillFirst, 0.1), (Policy::Reference, 0.5)] {
             let Some(other) = self.of(policy) else { continue };
             let more = percent(gate) - percent(other);
@@ -122,7 +122,7 @@ pub(crate) fn tables(rows: &[Row]) -> Result<String, std::fmt::Error> {
             };
             POLICIES.iter().map(cell).collect::<Vec<_>>()
         };
-        let tokens = each(|report| Some(100.0 * report.spilled_tokens), 2);
+        let tokens = each(|report| Some(100.0 * report.beside_ptu), 2);
         let mean = each(|report| Some(report.added.mean), 0);
         let attempts = each(|report| Some(report.attempts_per_success), 2);
         let p50 = each(|report| report.spilled_added_p50_ms, 0);

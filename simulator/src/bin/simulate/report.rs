@@ -210,6 +210,8 @@ pub(crate) fn average(runs: &[SimReport]) -> SimReport {
     all.utilisation = mean(|run| run.utilisation);
     all.spilled_requests = mean(|run| run.spilled_requests);
     all.spilled_tokens = mean(|run| run.spilled_tokens);
+    all.beside_ptu = mean(|run| run.beside_ptu);
+    all.spilled_tokens_a_minute = mean(|run| run.spilled_tokens_a_minute);
     all.attempts_per_success = mean(|run| run.attempts_per_success);
     all.added.p50 = mean(|run| run.added.p50);
     all.added.p95 = mean(|run| run.added.p95);
