@@ -198,3 +198,37 @@ pub(super) fn request(plan: &Plan, ask: &Ask, prompt: &str, uri: Uri) -> Request
 /// A mebibyte: no prompt of the published traces comes near it.
 const LONGEST_PROMPT: usize = 1 << 20;
 const GUESS: u64 = 30;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{MaxTokens, load::Shape};
+
+    #[tokio::test]
+    async fn a_body_says_of_max_tokens_and_usage_what_its_caller_says() {
+        let body = async |plan: &Plan, max_tokens| {
+            let shape = Shape { max_tokens, ..Shape::default() };
+            let ask = shape.ask(1, 0, Duration::ZERO, (900, 300, Some(100)));
+            let request = request(plan, &ask, "x", region_chain::uri(RESOURCES[0], STANDARD));
+            assert_eq!(request.headers()["x-emulator-cached-tokens"], "100");
+            assert_eq!(request.headers()["x-emulator-completion-tokens"], ask.output.to_string());
+            let body = request.into_body().collect().await.expect("it is whole").to_bytes();
+            serde_json::from_slice::<Value>(&body).expect("it is JSON")
+        };
+        let mut plan = Plan::default();
+        let unstated = body(&plan, MaxTokens::Unstated(4_096)).await;
+        assert!(unstated.get("max_tokens").is_none() && unstated.get("stream").is_none());
+        assert_eq!(body(&plan, MaxTokens::Times(4.0)).await["max_tokens"], 1_200);
+        assert_eq!(body(&plan, MaxTokens::Constant(200)).await["max_tokens"], 200, "it ends there");
+        plan.is_streamed = true;
+        let told = body(&plan, MaxTokens::Times(1.0)).await;
+        assert_eq!(
+            (&told["stream"], &told["stream_options"]["include_usage"]),
+            (&Value::Bool(true), &Value::Bool(true))
+        );
+        plan.usage = false;
+        assert!(body(&plan, MaxTokens::Times(1.0)).await.get("stream_options").is_none());
+    }
+}

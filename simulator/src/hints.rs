@@ -75,3 +75,40 @@ pub(super) fn read<B>(refusal: &Response<B>) -> Option<Duration> {
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const IS_FALSE: u64 = 40;
 const HOW_FALSE: u64 = 41;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal() -> Response<()> {
+        let mut refusal = Response::new(());
+        say(&mut refusal, Duration::from_millis(1_234));
+        refusal
+    }
+
+    #[test]
+    fn a_refusal_says_the_truth_or_what_it_is_to_say() {
+        let told = |hints: Hints| read(&hints.apply(refusal(), 1, [7, 0]));
+        let ms = Duration::from_millis;
+        assert_eq!(told(Hints::Exact), Some(ms(1_234)));
+        assert_eq!(told(Hints::WholeSeconds), Some(ms(2_000)));
+        assert_eq!(told(Hints::Missing), None);
+        assert_eq!(told(Hints::Constant(ms(43))), Some(ms(43)));
+        assert_eq!(told(Hints::Constant(Duration::ZERO)), Some(ms(0)));
+    }
+
+    #[test]
+    fn a_share_of_hints_is_false_and_the_same_ones_for_a_seed() {
+        let (from, to) = (Duration::from_secs(5), Duration::from_secs(17));
+        let hints = Hints::False { share: 0.08, from, to };
+        let told = |seed| {
+            let one = |request| read(&hints.apply(refusal(), seed, [request, 0]));
+            (0..10_000).filter_map(one).filter(|hint| *hint >= from).collect::<Vec<_>>()
+        };
+        let lies = told(1);
+        assert!((700..900).contains(&lies.len()), "{} of 10,000", lies.len());
+        assert!(lies.iter().all(|hint| *hint <= to));
+        assert_eq!(lies, told(1));
+        assert_ne!(lies, told(2));
+    }
+}

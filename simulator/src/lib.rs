@@ -4,7 +4,9 @@
 //! spilled, how long callers wait, and how often the service is asked for one success. The layers
 //! are the real ones, the [emulator](spillover_emulator) plays the service, a network delays what
 //! passes between them, and tokio's paused clock jumps from one event to the next. A run is the
-//! same bit by bit for a seed, and every [`Policy`] meets the same requests.
+//! same bit by bit for a seed, and every [`Policy`] meets the same requests. A [`World`] is a setting
+//! with a name: what is unlike the usual load, such as hints that are false, and what is asked of the
+//! gate in it.
 //!
 //! ```
 //! use std::time::Duration;
@@ -27,8 +29,9 @@
 //!
 //! # What it does not do
 //!
-//! No network faults, no hedging; prompts are cached in [`Conversations`] alone; callers do not
-//! react to how they are served.
+//! No connection breaks under way, nothing is hedged; callers do not react to how they are served.
+//! [`Conversations`] have prompt caches that are filled by what was served where; elsewhere it is said
+//! beforehand what of a prompt is cached.
 //! Bucket depth and token estimate of a real PTU are not public. Trust the order of policies more
 //! than absolute figures.
 

@@ -39,26 +39,35 @@ impl Window {
     }
 
     pub(super) fn answer(&self) -> Answer {
-        let (status, hint, code) = match self.outage {
+        let mut response = match self.outage {
             Outage::Down => return Err(EmulatorError::Down),
-            Outage::Silent => (StatusCode::TOO_MANY_REQUESTS, None, "429"),
-            Outage::Throttling(hint) => (StatusCode::TOO_MANY_REQUESTS, Some(hint), "429"),
-            Outage::Unavailable => {
-                (StatusCode::SERVICE_UNAVAILABLE, Some(Duration::from_secs(5)), "503")
-            }
+            Outage::Silent | Outage::Throttling(_) => refusal(StatusCode::TOO_MANY_REQUESTS),
+            Outage::Unavailable => refusal(StatusCode::SERVICE_UNAVAILABLE),
         };
-        let body = format!(r#"{{"error":{{"code":"{code}","message":"The PTU is out."}}}}"#);
-        let mut response = Response::new(EmulatorBody::whole(body));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        match hint {
-            Some(hint) if self.outage == Outage::Unavailable => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from(hint.as_secs()));
+        match self.outage {
+            Outage::Throttling(hint) => hints::say(&mut response, hint),
+            Outage::Unavailable => {
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(5));
             }
-            Some(hint) => hints::say(&mut response, hint),
-            None => {}
+            Outage::Silent | Outage::Down => {}
         }
         Ok(response)
     }
+}
+
+/// What stands for a failed connection where only refusals are known: it outlasts every wait.
+pub(super) fn unreachable() -> Response<EmulatorBody> {
+    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE);
+    hints::say(&mut response, Duration::from_secs(86_400));
+    response
+}
+
+fn refusal(status: StatusCode) -> Response<EmulatorBody> {
+    let code = status.as_str();
+    let body = format!(r#"{{"error":{{"code":"{code}","message":"The PTU is out."}}}}"#);
+    let mut response = Response::new(EmulatorBody::whole(body));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
 }

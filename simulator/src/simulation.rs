@@ -346,6 +346,10 @@ impl Simulation {
         Ok(traffic.bursts.iter().filter(measured).map(relative).collect())
     }
 
+    pub(super) const fn has_neighbour(&self) -> bool {
+        self.plan.neighbour.is_some()
+    }
+
     /// Whether one process has layers at a time.
     pub(super) const fn is_alone(&self) -> bool {
         self.plan.processes == 1 && self.plan.lives.is_none()

@@ -6,13 +6,18 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use tower::{ServiceExt, retry::RetryLayer, util::BoxCloneService};
+use tower::{
+    ServiceExt,
+    retry::RetryLayer,
+    util::{BoxCloneService, MapResult},
+};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
     Policy,
-    network::Network,
+    network::{Answer, Network},
+    outage,
     plan::{PTU, Plan, RESOURCES, STANDARD},
     region_chain::RandomPick,
 };
@@ -38,9 +43,11 @@ pub(super) type Wiring = fn(&Plan, Network) -> Result<Stack, ConfigError>;
 /// How a policy's stack is made.
 pub(super) fn wiring(policy: Policy) -> Result<Wiring, ConfigError> {
     Ok(match policy {
-        Policy::SpillFirst => |_, network| Ok(boxed(script(Duration::ZERO)?.layer(network))),
+        Policy::SpillFirst => {
+            |_, network| Ok(boxed(script(Duration::ZERO)?.layer(reached(network))))
+        }
         Policy::Reference => {
-            |plan, network| Ok(boxed(classed(script(plan.max_wait)?, plan).layer(network)))
+            |plan, network| Ok(boxed(classed(script(plan.max_wait)?, plan).layer(reached(network))))
         }
         Policy::RegionChain => |_, network| {
             let chain = RetryAfterPolicy::api_management().budget(None);
@@ -67,12 +74,21 @@ fn gated(gate: Gate, plan: &Plan, network: Network) -> Result<Stack, ConfigError
 }
 
 /// Two deployments of one resource and no memory, as in the reference script, which spills after a
-/// 429, when it cannot connect, and after nothing else.
+/// 429 and after nothing else. What cannot be connected to is to spill at once, so that every policy
+/// serves all requests: it is told of a refusal that outlasts every `max_wait`.
 fn script(
     max_wait: Duration,
-) -> Result<SmartFallbackLayer<DeploymentLayer, DeploymentLayer, Kind>, ConfigError> {
+) -> Result<SmartFallbackLayer<DeploymentLayer, DeploymentLayer>, ConfigError> {
     let script = SmartFallbackLayer::deployments(PTU, STANDARD)?.forgetful();
-    Ok(script.move_on(MoveOn::none().connect().errors(KIND)).max_wait(max_wait))
+    Ok(script.move_on(MoveOn::none()).max_wait(max_wait))
+}
+
+/// The network, whose failed connections are refusals.
+fn reached(network: Network) -> MapResult<Network, fn(Answer) -> Answer> {
+    network.map_result(|answer| match answer {
+        Err(EmulatorError::Down) => Ok(outage::unreachable()),
+        other => other,
+    })
 }
 
 /// The PTU, or its parts, each as heavy as it is large.

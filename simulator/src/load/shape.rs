@@ -1,5 +1,7 @@
 //! What requests are like: their sizes, what they state of them, and what of them is cached.
 
+use std::time::Duration;
+
 use super::{Ask, MOST_TOKENS};
 use crate::draws;
 
@@ -24,8 +26,8 @@ pub struct Sizes {
     pub prompt: Size,
     /// Defaults to 200 tokens at the median with a sigma of 0.7, so 256 at the mean.
     pub output: Size,
-    /// Shares of the answers that are so many times as long: answers after long reasoning. Defaults
-    /// to none.
+    /// A share of the answers, 0 to 1, and how many times as long these are: those that follow long
+    /// reasoning. Defaults to none.
     pub tail: Option<(f64, f64)>,
 }
 
@@ -54,7 +56,7 @@ impl Size {
 }
 
 impl Sizes {
-    /// What a request costs at the mean, in weighted tokens, if nothing is cached.
+    /// The mean of the answers, those that are longer included.
     pub(super) fn mean_output(&self) -> f64 {
         let (share, times) = self.tail.unwrap_or((0.0, 1.0));
         self.output.mean() * (1.0 + share * (times - 1.0))
@@ -63,11 +65,11 @@ impl Sizes {
 
 impl Shape {
     /// Request number `index`, which arrives at `at`.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &self,
         seed: u64,
         index: usize,
-        at: std::time::Duration,
+        at: Duration,
         (prompt, output, cached): (u64, u64, Option<u64>),
     ) -> Ask {
         let times = |factor: f64| ((output as f64 * factor).round() as u64).min(MOST_TOKENS);

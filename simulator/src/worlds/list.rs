@@ -13,8 +13,8 @@ use super::{
     World, around, base,
 };
 use crate::{
-    Budget, Ending, Hints, Lives, Load, MaxTokens, Neighbour, Outage, RequestClass, Size, Sizes,
-    Trace, WhenRefused,
+    Budget, Ending, Hints, Lives, Load, MaxTokens, Neighbour, Outage, RequestClass, Simulation,
+    Size, Sizes, Trace, WhenRefused,
 };
 use spillover_emulator::Pace;
 
@@ -366,9 +366,7 @@ fn volleys() -> Vec<World> {
 /// A recorded load.
 fn traces(trace: &Trace) -> Vec<World> {
     let around = |fraction| {
-        crate::Simulation::new(Load::Trace(trace.clone()))
-            .ptu_fraction(fraction)
-            .bucket_seconds(3.0)
+        Simulation::new(Load::Trace(trace.clone())).ptu_fraction(fraction).bucket_seconds(3.0)
     };
     if trace.tells_cached() {
         let slow = |millis| {

@@ -103,6 +103,20 @@ fn a_wrong_line_and_wrong_arguments_are_explained() {
 }
 
 #[test]
+fn worlds_are_found_by_a_part_of_their_names_and_told_in_a_row_each() {
+    let output = simulate(&["--worlds", "hints-5s,base", "--minutes", "1", "--seeds", "1"]);
+    assert!(output.status.success(), "{output:?}");
+    let table = String::from_utf8_lossy(&output.stdout);
+    let names: Vec<_> = table.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    assert_eq!(names[..2], ["world", "base"], "{table}");
+    assert!(names.contains(&"hints-5s") && !names.contains(&"hints-none"), "{table}");
+    let output = simulate(&["--worlds", "base,nowhere"]);
+    assert!(!output.status.success());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("no name has `nowhere` in it: base, max-tokens-4000"), "{text}");
+}
+
+#[test]
 fn a_picture_is_drawn_and_a_table_printed() {
     let picture = file("picture.svg", "");
     let output = simulate(&[

@@ -8,6 +8,7 @@ mod failures;
 mod limited;
 mod physics;
 mod recovery;
+mod worlds;
 
 use std::time::Duration;
 

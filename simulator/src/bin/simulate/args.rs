@@ -4,7 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Parser, ValueEnum};
 use spillover_emulator::Pace;
-use spillover_simulator::{Deal, Load, Policy, Simulation, Trace};
+use spillover_simulator::{
+    Deal, Hints, Lives, Load, MaxTokens, Neighbour, Outage, Policy, Simulation, Trace,
+};
+
+use crate::settings::{self, seconds};
 
 /// Shows what a PTU and a `max_wait` buy: policies under a load, in virtual time.
 ///
@@ -12,11 +16,11 @@ use spillover_simulator::{Deal, Load, Policy, Simulation, Trace};
 /// and a seed gives the same figures every time. Every policy meets the same requests. "Added" is
 /// the time from a request's arrival until the accepted attempt reaches a server.
 #[derive(Debug, Parser)]
-#[command(group(ArgGroup::new("load").args(["trace", "poisson", "bursty", "conversations"])), max_term_width = 100,
+#[command(group(ArgGroup::new("load").args(["trace", "poisson", "bursty", "volleys", "conversations"])), max_term_width = 100,
     allow_negative_numbers = true)]
 pub(crate) struct Args {
     /// Recorded requests: a CSV file with the columns TIMESTAMP, ContextTokens and
-    /// GeneratedTokens, as in the AzurePublicDataset.
+    /// GeneratedTokens, as in the AzurePublicDataset, and CachedTokens where it tells them.
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
     /// Independent requests, so many a second.
@@ -25,6 +29,9 @@ pub(crate) struct Args {
     /// Bursts: 2.2 times RATE for about 15 s, 0.6 times RATE for about 45 s [default load, at 40].
     #[arg(long, value_name = "RATE")]
     bursty: Option<f64>,
+    /// N requests at once, every so many seconds: 14/13.
+    #[arg(long, value_name = "N/SECONDS", value_parser = settings::volleys)]
+    volleys: Option<Load>,
     /// Conversations that grow, so many at a time, over a PTU with a prompt cache in each of several
     /// resources: what is spilled with and without cache affinity.
     #[arg(long, value_name = "N", conflicts_with_all = ["svg", "policy", "processes", "ptu_rate"])]
@@ -89,6 +96,44 @@ pub(crate) struct Args {
     /// Milliseconds for each token after the first.
     #[arg(long, value_name = "MS", default_value_t = 5)]
     per_token: u64,
+    /// What requests say of the most that their answers take: up-to:2 times the answer, times:4 of it,
+    /// always 4000, or nothing, for which the service assumes none:4096 [default: up-to:2].
+    #[arg(long, value_name = "KIND", value_parser = settings::max_tokens)]
+    pub(crate) max_tokens: Option<MaxTokens>,
+    /// The share of each prompt that the PTU has in its cache.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub(crate) cached: f64,
+    /// Answers are event streams.
+    #[arg(long)]
+    pub(crate) streamed: bool,
+    /// What the PTU's 429s say of their length: exact, whole seconds, none, always so many
+    /// milliseconds, or false:0.08, of which that share says 5 to 17 s [default: exact].
+    #[arg(long, value_name = "KIND", value_parser = settings::hints, conflicts_with = "no_hints")]
+    pub(crate) hints: Option<Hints>,
+    /// Milliseconds to the PTU and back.
+    #[arg(long, value_name = "MS", default_value_t = 30)]
+    pub(crate) round_trip: u64,
+    /// Milliseconds that a refusal of the PTU takes besides.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub(crate) refusal_time: u64,
+    /// Another application takes this share of the PTU, in bursts unless `steady`, and drops what is
+    /// refused unless it `hammers`: 0.5,steady,hammers.
+    #[arg(long, value_name = "SHARE[,...]", value_parser = settings::neighbour)]
+    pub(crate) neighbour: Option<Neighbour>,
+    /// The PTU serves nobody from second AT on: 300+120:503, or :429 without hints, or :down. May be
+    /// given several times.
+    #[arg(long, value_name = "AT+SECONDS:KIND", value_parser = settings::outage)]
+    pub(crate) outage: Vec<(Duration, Duration, Outage)>,
+    /// The PTU drains so many times its drain from second AT on: 300:0.5. May be given several times.
+    #[arg(long, value_name = "AT:FACTOR", value_parser = settings::resize)]
+    pub(crate) resize: Vec<(Duration, f64)>,
+    /// The PTU is divided among two or three regions: 0.6,0.3,0.1.
+    #[arg(long, value_name = "SHARES", value_delimiter = ',')]
+    pub(crate) parts: Vec<f64>,
+    /// Each process lives for so many seconds, the next one follows after a pause: 90+30:stops or
+    /// 90+30:crashes.
+    #[arg(long, value_name = "SECONDS+PAUSE:ENDING", value_parser = settings::lives)]
+    pub(crate) lives: Option<Lives>,
     /// Prints an array with one object per policy instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
@@ -129,6 +174,9 @@ impl Args {
         if let Some(rate) = self.poisson {
             return Ok(Load::Poisson { rate });
         }
+        if let Some(volleys) = &self.volleys {
+            return Ok(volleys.clone());
+        }
         match self.read_trace()? {
             Some(trace) => Ok(Load::Trace(trace)),
             None => Ok(Load::Bursty { rate: self.bursty.unwrap_or(40.0) }),
@@ -158,7 +206,7 @@ impl Args {
         if let Some(rate) = self.standard_rate {
             simulation = simulation.standard_rate(rate);
         }
-        simulation.failures(self.failures).processes(self.processes)
+        settings::apply(self, simulation.failures(self.failures).processes(self.processes))
     }
 
     /// The settings that the report takes over too.
@@ -193,6 +241,7 @@ impl Args {
     /// What is simulated, in one line.
     pub(crate) fn title(&self, requests: usize, length: Duration, mean: f64) -> String {
         let load = match (&self.trace, self.poisson) {
+            _ if self.volleys.is_some() => "volleys".to_owned(),
             (Some(file), _) => {
                 let name = file.file_name().unwrap_or(file.as_os_str());
                 name.to_string_lossy().into_owned()
@@ -228,11 +277,6 @@ impl Args {
         };
         self.policy.split(',').map(name).collect()
     }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "a number of seconds is needed".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| "seconds from 0 on are needed".to_owned())
 }
 
 fn minutes(text: &str) -> Result<Duration, String> {

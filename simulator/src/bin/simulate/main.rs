@@ -9,6 +9,7 @@ mod conversations;
 mod matrix;
 mod report;
 mod runs;
+mod settings;
 
 use std::{error::Error, fs, io::Write, process::ExitCode};
 

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt::Write};
 
-use spillover_simulator::{Others, Policy, SimReport, Trace, World};
+use spillover_simulator::{Bar, Others, Policy, Rig, SimReport, Trace, World};
 
 use crate::{args::Args, report::average, runs};
 
@@ -71,44 +71,21 @@ impl Row {
     /// What does not hold of the gate, in words.
     fn failures(&self, rows: &[Self]) -> Vec<String> {
         let Some(gate) = self.gate() else { return Vec::new() };
-        let mut failures = Vec::new();
-        let percent = |report: &SimReport| 100.0 * report.beside_ptu;
-        for (policy, points) in [(Policy::SpillFirst, 0.1), (Policy::Reference, 0.5)] {
-            let Some(other) = self.of(policy) else { continue };
-            let more = percent(gate) - percent(other);
-            if more > points {
-                failures.push(format!("{} + {more:.2}", policy.name()));
-            }
-        }
-        if let Some(open) = gate.longest_open
-            && self.world.is_alone()
-            && open.longest_ms > open.limit_ms
-        {
-            failures.push(format!("open {:.0} ms ({} times)", open.longest_ms, open.violations));
-        }
-        if gate.last_dispatch_over_ms > 1.0 {
-            failures.push(format!("{:.0} ms past max_wait", gate.last_dispatch_over_ms));
-        }
-        if gate.most_asks > 8 {
-            failures.push(format!("{} asks in 4 s", gate.most_asks));
-        }
-        for bar in &self.world.bars {
-            let elsewhere = bar.elsewhere();
-            let elsewhere = rows.iter().find(|row| Some(row.world.name) == elsewhere);
-            let others = Others {
-                reference: self.of(Policy::Reference),
-                oracle: self.of(Policy::Oracle),
-                elsewhere: elsewhere.and_then(Self::gate),
-            };
-            if let Some(verdict) = bar.judge(gate, &others).filter(|verdict| !verdict.holds) {
-                failures.push(format!("{}: {:.2}", verdict.asked, verdict.found));
-            }
-        }
-        failures
+        let named = self.world.bars.iter().find_map(Bar::elsewhere);
+        let elsewhere = rows.iter().find(|row| Some(row.world.name) == named);
+        let others = Others {
+            native: self.of(Policy::SpillFirst),
+            reference: self.of(Policy::Reference),
+            oracle: self.of(Policy::Oracle),
+            elsewhere: elsewhere.and_then(Self::gate),
+        };
+        let verdicts = self.world.judge(gate, &others).into_iter();
+        let failing = verdicts.filter(|verdict| !verdict.holds);
+        failing.map(|verdict| format!("{}: {:.2}", verdict.asked, verdict.found)).collect()
     }
 }
 
-/// The worlds in words, and the figures of each.
+/// The figures of each world, and what does not hold of the gate there.
 pub(crate) fn tables(rows: &[Row]) -> Result<String, std::fmt::Error> {
     let mut text = String::from(HEAD);
     let mut failing = 0;
@@ -160,4 +137,27 @@ const POLICIES: [Policy; 4] =
 const HEAD: &str = "\
 | world                  | native |    ref |   gate | oracle | mean ref / gate |  att ref / gate | spl50 | open ref / gate | asks  |   over | against the gate |
 |------------------------|-------:|-------:|-------:|-------:|----------------:|---------------:|------:|----------------:|------:|-------:|------------------|
+";
+
+/// What is unlike the others in each world.
+pub(crate) fn list(rows: &[Row]) -> String {
+    let line = |row: &Row| format!("- `{}`: {};\n", row.world.name, row.world.about);
+    rows.iter().map(line).collect()
+}
+
+/// What an independent rig had found in some of the worlds.
+pub(crate) fn rig_table(rows: &[Row]) -> String {
+    let cell = |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), |it| format!("{it:.1}"));
+    let line = |row: &Row| {
+        let Rig { native, reference, gate, oracle, .. } = row.world.rig?;
+        let [native, reference, gate, oracle] = [native, reference, gate, oracle].map(cell);
+        let name = row.world.name;
+        Some(format!("| {name:<22} | {native:>6} | {reference:>6} | {gate:>6} | {oracle:>6} |\n"))
+    };
+    format!("{RIG_HEAD}{}", rows.iter().filter_map(line).collect::<String>())
+}
+
+const RIG_HEAD: &str = "\
+| world                  | native |    ref |   gate | oracle |
+|------------------------|-------:|-------:|-------:|-------:|
 ";

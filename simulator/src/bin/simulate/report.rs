@@ -4,7 +4,7 @@ use std::{env, error::Error, fmt::Write, fs, path::Path, time::Duration};
 
 use spillover_simulator::{Load, Policy, SimReport, Simulation, Trace, table};
 
-use crate::{args::Args, runs};
+use crate::{args::Args, matrix, runs};
 
 /// Runs everything and writes it to `file`.
 pub(crate) fn write(args: &Args, file: &Path) -> Result<(), Box<dyn Error>> {
@@ -23,10 +23,22 @@ pub(crate) fn write(args: &Args, file: &Path) -> Result<(), Box<dyn Error>> {
         }
         write!(text, "\n### {}\n\n{}", section.title, table(&averages(&own)))?;
     }
+    text.push_str(&worlds(args, trace.as_ref())?);
     let text = format!("{}\n", text.trim_end());
     fs::write(file, text).map_err(|error| format!("--report {}: {error}", file.display()))?;
     eprintln!("wrote {}", file.display());
     Ok(())
+}
+
+/// The worlds: what they are, what became of the policies, and what does not hold of the gate.
+fn worlds(args: &Args, trace: Option<&Trace>) -> Result<String, Box<dyn Error>> {
+    let rows = matrix::run(args, matrix::selected(args, trace)?)?;
+    Ok(format!(
+        "\n## Worlds\n\n{WORLDS}\n{}\n{}\n### Another rig\n\n{RIG}\n{}",
+        matrix::list(&rows),
+        matrix::tables(&rows)?,
+        matrix::rig_table(&rows)
+    ))
 }
 
 /// One table: what to run for it.
@@ -262,7 +274,9 @@ fn introduction(args: &Args) -> String {
          `mean`: latency added, from arrival until the accepted attempt reaches a server; \
          `spl-p50`: its median for what Standard served; `overtk`: the PTU's admissions that \
          overtook an older request of their process that was waiting; `429`: refusals that callers \
-         got; `over`: how much later than `max_wait` the last attempt of any request left, in ms.\n",
+         got; `over`: how much later than `max_wait` the last attempt of any request left, in ms; \
+         `open`: the longest that the PTU stood below 100 % while anybody waited who had no attempt \
+         under way, in ms.\n",
         command(),
         args.max_wait.as_secs_f64()
     )
@@ -276,3 +290,24 @@ fn command() -> String {
 
 /// 40 requests a second: prompts of 1,102 tokens, and a `max_tokens` of 1.5 times 256.
 const LIMIT: f64 = 40.0 * (1_101.7 + 1.5 * 255.5);
+
+const WORLDS: &str = "\
+Where nothing else is said: ten requests a second in bursts, on a PTU that drains the mean of what the seed has \
+drawn, with a bucket of 3 s; `max_wait` 4 s; Standard is ample; one process; no warming up, so that the gate \
+begins without knowing anything; 15 minutes. Figures are means over the seeds, those of what must not be (`open`, \
+`asks`, `over`) the worst.
+
+`native` is `spill-first`, and `gate` is `gate-standing`, the default of the layers. The first four columns are the weighted \
+tokens that the PTU did not serve, in percent; `mean`: latency added, in ms; `att`: attempts for each success; \
+`spl50`: the median added to the spilled; `open`: the longest that the PTU stood below 100 % while anybody waited \
+who had no attempt under way, in ms, judged at every event (an admission that fills the PTU ends it); `asks`: \
+attempts at the PTU for one request in any 4 s; `over`: how much later than its `max_wait` a request was sent, in \
+ms. What is asked everywhere: tokens no more than native + 0.1 and, without a neighbour, reference + 0.5; open no longer than 500 ms \
+(2.5 round trips of more than 200 ms) where there is one process; no more than 8 asks; nobody over by more than 1 \
+ms.
+";
+const RIG: &str = "\
+What a rig of its own found around the layers of November 2026 in worlds like these, in percent of the weighted \
+tokens. Its draws are others, so that levels differ by two points; the order of the policies is to be the same. The bars on \
+tokens above are distances to the reference rule in that rig.
+";

@@ -1,0 +1,179 @@
+//! Settings of more than one word, as the command line has them.
+
+use std::{str::FromStr, time::Duration};
+
+use spillover_simulator::{
+    Ending, Hints, Lives, Load, MaxTokens, Neighbour, Outage, Simulation, WhenRefused,
+};
+
+/// `up-to:2`, `times:4`, `4000`, or `none:4096`.
+pub(crate) fn max_tokens(text: &str) -> Result<MaxTokens, String> {
+    match text.split_once(':') {
+        None => Ok(MaxTokens::Constant(number(text)?)),
+        Some(("up-to", most)) => Ok(MaxTokens::UpTo(number(most)?)),
+        Some(("times", factor)) => Ok(MaxTokens::Times(number(factor)?)),
+        Some(("none", assumed)) => Ok(MaxTokens::Unstated(number(assumed)?)),
+        Some((kind, _)) => Err(format!("`{kind}` is none of up-to, times and none")),
+    }
+}
+
+/// `exact`, `seconds`, `none`, milliseconds, or `false:SHARE`.
+pub(crate) fn hints(text: &str) -> Result<Hints, String> {
+    let seconds = Duration::from_secs;
+    match text.split_once(':') {
+        Some(("false", share)) => {
+            Ok(Hints::False { share: share_of(share)?, from: seconds(5), to: seconds(17) })
+        }
+        Some((kind, _)) => Err(format!("`{kind}` is not `false`")),
+        None => match text {
+            "exact" => Ok(Hints::Exact),
+            "seconds" => Ok(Hints::WholeSeconds),
+            "none" => Ok(Hints::Missing),
+            millis => Ok(Hints::Constant(Duration::from_millis(number(millis)?))),
+        },
+    }
+}
+
+/// `SHARE`, then `steady` and `hammers` where it is so.
+pub(crate) fn neighbour(text: &str) -> Result<Neighbour, String> {
+    let mut words = text.split(',');
+    let share = number(words.next().unwrap_or_default())?;
+    let mut neighbour = Neighbour { share, is_bursty: true, when_refused: WhenRefused::Drops };
+    for word in words {
+        match word {
+            "steady" => neighbour.is_bursty = false,
+            "hammers" => neighbour.when_refused = WhenRefused::Hammers,
+            _ => return Err(format!("`{word}` is neither `steady` nor `hammers`")),
+        }
+    }
+    Ok(neighbour)
+}
+
+/// `AT+SECONDS:KIND`, the kind being `429`, `503` or `down`.
+pub(crate) fn outage(text: &str) -> Result<(Duration, Duration, Outage), String> {
+    let (times, kind) = pair(text, ':')?;
+    let (at, lasts) = pair(times, '+')?;
+    let outage = match kind {
+        "429" => Outage::Silent,
+        "503" => Outage::Unavailable,
+        "down" => Outage::Down,
+        _ => return Err(format!("`{kind}` is none of 429, 503 and down")),
+    };
+    Ok((seconds(at)?, seconds(lasts)?, outage))
+}
+
+/// `LASTS+PAUSE:ENDING`, the ending being `stops` or `crashes`.
+pub(crate) fn lives(text: &str) -> Result<Lives, String> {
+    let (times, ending) = pair(text, ':')?;
+    let (lasts, pause) = pair(times, '+')?;
+    let ending = match ending {
+        "stops" => Ending::Stops,
+        "crashes" => Ending::Crashes,
+        _ => return Err(format!("`{ending}` is neither `stops` nor `crashes`")),
+    };
+    Ok(Lives { lasts: seconds(lasts)?, pause: seconds(pause)?, ending })
+}
+
+/// `AT:FACTOR`.
+pub(crate) fn resize(text: &str) -> Result<(Duration, f64), String> {
+    let (at, factor) = pair(text, ':')?;
+    Ok((seconds(at)?, number(factor)?))
+}
+
+/// `N/SECONDS`.
+pub(crate) fn volleys(text: &str) -> Result<Load, String> {
+    let (requests, every) = pair(text, '/')?;
+    Ok(Load::Volleys { requests: number(requests)?, every: seconds(every)? })
+}
+
+/// A number of seconds from 0 on.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds is needed".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "seconds from 0 on are needed".to_owned())
+}
+
+/// The settings that `simulation` has besides.
+pub(crate) fn apply(args: &crate::args::Args, mut simulation: Simulation) -> Simulation {
+    if let Some(max_tokens) = args.max_tokens {
+        simulation = simulation.max_tokens(max_tokens);
+    }
+    if let Some(hints) = args.hints {
+        simulation = simulation.hints(hints);
+    }
+    if let Some(neighbour) = args.neighbour {
+        simulation = simulation.neighbour(neighbour);
+    }
+    if let Some(lives) = args.lives {
+        simulation = simulation.lives(lives);
+    }
+    if args.streamed {
+        simulation = simulation.streamed();
+    }
+    if !args.parts.is_empty() {
+        simulation = simulation.parts(args.parts.iter().copied());
+    }
+    for &(at, lasts, outage) in &args.outage {
+        simulation = simulation.outage(at, lasts, outage);
+    }
+    for &(at, factor) in &args.resize {
+        simulation = simulation.resize(at, factor);
+    }
+    simulation
+        .cached(args.cached)
+        .round_trip(Duration::from_millis(args.round_trip))
+        .refusal_time(Duration::from_millis(args.refusal_time))
+}
+
+fn share_of(text: &str) -> Result<f64, String> {
+    let share = number(text)?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("a share lies in 0 to 1".to_owned()) }
+}
+
+fn pair(text: &str, between: char) -> Result<(&str, &str), String> {
+    text.split_once(between).ok_or_else(|| format!("`{text}` has no `{between}`"))
+}
+
+fn number<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a number that fits"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn settings_are_read_as_the_help_has_them() {
+        assert_eq!(max_tokens("4000"), Ok(MaxTokens::Constant(4_000)));
+        assert_eq!(max_tokens("up-to:1.5"), Ok(MaxTokens::UpTo(1.5)));
+        assert_eq!(max_tokens("none:4096"), Ok(MaxTokens::Unstated(4_096)));
+        assert_eq!(hints("43"), Ok(Hints::Constant(Duration::from_millis(43))));
+        assert_eq!(hints("false:0.08"), Ok(Hints::False { share: 0.08, from: s(5), to: s(17) }));
+        let neighbour = neighbour("0.5,steady,hammers").unwrap();
+        assert_eq!((neighbour.share, neighbour.is_bursty), (0.5, false));
+        assert_eq!(neighbour.when_refused, WhenRefused::Hammers);
+        assert_eq!(outage("300+120:503"), Ok((s(300), s(120), Outage::Unavailable)));
+        let lives = lives("90+30:crashes").unwrap();
+        assert_eq!((lives.lasts, lives.pause, lives.ending), (s(90), s(30), Ending::Crashes));
+        assert_eq!(resize("300:0.5"), Ok((s(300), 0.5)));
+        let volleys = volleys("14/13").unwrap();
+        assert!(matches!(volleys, Load::Volleys { requests: 14, every } if every == s(13)));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_setting_is_said() {
+        for (error, words) in [
+            (max_tokens("most:4").unwrap_err(), "none of up-to, times and none"),
+            (hints("soon").unwrap_err(), "not a number"),
+            (hints("false:8").unwrap_err(), "0 to 1"),
+            (neighbour("0.5,loud").unwrap_err(), "`loud` is neither"),
+            (outage("300:503").unwrap_err(), "has no `+`"),
+            (lives("90+30:sleeps").unwrap_err(), "`sleeps` is neither"),
+        ] {
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! What is unlike the first world: what each setting does, and what every world is.
+
+use std::time::Duration;
+
+use spillover_simulator::{
+    Budget, Ending, Fate, Hints, Lives, Load, MaxTokens, Neighbour, Outage, Policy, RequestClass,
+    SimReport, Simulation, Trace, WhenRefused, World,
+};
+
+use crate::run;
+
+/// Ten requests a second in bursts on a PTU for them, two minutes of it.
+fn bursts() -> Simulation {
+    Simulation::new(Load::Bursty { rate: 10.0 })
+        .ptu_fraction_of_drawn(1.0)
+        .bucket_seconds(3.0)
+        .warm_up(Duration::ZERO)
+        .length(seconds(120))
+}
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn spilling(simulation: &Simulation) -> SimReport {
+    run(simulation, Policy::SpillFirst)
+}
+
+#[test]
+fn every_world_is_the_same_for_a_seed_and_brings_every_policy_the_same_requests() {
+    let at = |second| (seconds(second), 2_000, 300);
+    let trace = Trace::new((0..30).map(at));
+    let worlds = World::all(Some(&trace));
+    assert!(worlds.len() > 45, "{}", worlds.len());
+    for World { name, simulation, .. } in worlds {
+        let short = simulation.length(seconds(8));
+        let met = |policy| {
+            let report = run(&short, policy);
+            assert_eq!(report, run(&short, policy), "{name}: {policy}");
+            report.fates.iter().map(|fate| fate.arrived).collect::<Vec<_>>()
+        };
+        let arrivals = [Policy::SpillFirst, Policy::GateStanding, Policy::Oracle].map(met);
+        assert!(arrivals.iter().all(|others| *others == arrivals[0]), "{name}");
+    }
+}
+
+#[test]
+fn a_ptu_reckons_with_what_is_stated_or_with_what_it_assumes() {
+    let beside = |max_tokens| spilling(&bursts().max_tokens(max_tokens)).spilled_tokens;
+    let exact = beside(MaxTokens::Times(1.0));
+    let large = beside(MaxTokens::Constant(4_000));
+    assert!(large > exact + 0.05, "{large} and {exact}");
+    assert_eq!(beside(MaxTokens::Unstated(4_000)), large, "a caller without a gate states nothing");
+    let assumed_little = beside(MaxTokens::Unstated(16));
+    assert!(assumed_little < large - 0.05, "{assumed_little} and {large}");
+}
+
+#[test]
+fn what_is_cached_costs_the_ptu_nothing() {
+    let on = |cached| {
+        let load = Simulation::new(Load::Poisson { rate: 10.0 }).ptu_rate(10.0 * 1_900.0);
+        spilling(&load.bucket_seconds(1.0).length(seconds(120)).cached(cached))
+    };
+    let (fresh, cached) = (on(0.0), on(0.9));
+    assert!(fresh.utilisation > 0.9 && cached.utilisation < 0.6, "{}", cached.utilisation);
+    assert!(cached.spilled_tokens < fresh.spilled_tokens / 3.0);
+}
+
+#[test]
+fn hints_that_say_too_much_make_the_reference_rule_spill_and_those_of_none_make_it_ask_seldom() {
+    let told = |hints| run(&bursts().hints(hints), Policy::Reference);
+    let native = spilling(&bursts()).spilled_tokens;
+    let long = told(Hints::Constant(seconds(5)));
+    assert_eq!(long.spilled_tokens, native, "5 s are more than max_wait");
+    let exact = told(Hints::Exact);
+    let short = told(Hints::Constant(Duration::from_millis(20)));
+    assert!(short.attempts_per_success > 2.0 * exact.attempts_per_success);
+    for fewer in [Hints::WholeSeconds, Hints::Missing] {
+        let report = told(fewer);
+        assert!(report.attempts_per_success < exact.attempts_per_success, "{fewer:?}");
+    }
+    let open = told(Hints::WholeSeconds).longest_open.expect("it was watched");
+    assert!(open.longest_ms > 500.0 && open.violations > 0, "{open:?}");
+    let open = exact.longest_open.expect("it was watched");
+    assert!(open.longest_ms < 500.0 && open.violations == 0, "{open:?}");
+    let lies = told(Hints::False { share: 0.1, from: seconds(5), to: seconds(17) });
+    assert!(lies.spilled_tokens > exact.spilled_tokens + 0.003);
+}
+
+#[test]
+fn a_neighbour_takes_its_share_and_more_when_it_hammers() {
+    let own = bursts().ptu_fraction_of_drawn(2.0);
+    let beside = |when_refused| {
+        let neighbour = Neighbour { share: 0.5, is_bursty: true, when_refused };
+        spilling(&own.clone().neighbour(neighbour)).spilled_tokens
+    };
+    let alone = spilling(&own).spilled_tokens;
+    let (drops, hammers) = (beside(WhenRefused::Drops), beside(WhenRefused::Hammers));
+    assert!(drops > alone + 0.01 && hammers > drops + 0.01, "{alone} {drops} {hammers}");
+    let oracle = |load: &Simulation| run(load, Policy::Oracle).spilled_tokens;
+    let neighbour = Neighbour { share: 0.5, is_bursty: true, when_refused: WhenRefused::Hammers };
+    assert_eq!(oracle(&own), oracle(&own.clone().neighbour(neighbour)), "it has the PTU alone");
+}
+
+#[test]
+fn an_outage_serves_nobody_and_is_told_of() {
+    for outage in [Outage::Silent, Outage::Unavailable, Outage::Down] {
+        let out = bursts().length(seconds(200)).ptu_fraction_of_drawn(2.0);
+        let out = out.outage(seconds(100), seconds(60), outage);
+        for policy in [Policy::SpillFirst, Policy::Reference, Policy::GateStanding, Policy::Oracle]
+        {
+            let report = run(&out, policy);
+            let within = report.fates.iter().filter(|request| match request.fate {
+                Fate::Served(spillover_simulator::Server::Ptu, added) => {
+                    (seconds(100)..seconds(160)).contains(&(request.arrived + added))
+                }
+                _ => false,
+            });
+            assert_eq!(within.count(), 0, "{policy} {outage:?}");
+            assert_eq!(report.refused, 0.0, "{policy} {outage:?}");
+            assert!(report.spilled_requests > 0.1, "{policy} {outage:?}");
+        }
+        let told = spilling(&out).outages;
+        assert_eq!(told.len(), 1);
+        assert!(told[0].added_p95_ms < 70.0, "it waits for nothing: {told:?}");
+        assert!(told[0].noticed_after_ms.expect("it asks at once") < 1_500.0, "{told:?}");
+    }
+}
+
+#[test]
+fn slow_refusals_and_long_ways_take_their_time() {
+    let spilled = |simulation: Simulation| {
+        spilling(&simulation).spilled_added_p50_ms.expect("some are refused")
+    };
+    let (usual, far) = (spilled(bursts()), spilled(bursts().round_trip(seconds(1))));
+    assert!((40.0..55.0).contains(&usual), "{usual}");
+    assert!((1_400.0..1_650.0).contains(&far), "{far}");
+    let slow = spilled(bursts().refusal_time(seconds(2)));
+    assert!((2_040.0..2_055.0).contains(&slow), "{slow}");
+}
+
+#[test]
+fn a_crash_loses_what_waits_and_a_stop_nothing() {
+    let lives = |ending| Lives { lasts: seconds(20), pause: seconds(5), ending };
+    let ended = |ending| run(&bursts().processes(2).lives(lives(ending)), Policy::Reference);
+    let (stops, crashes) = (ended(Ending::Stops), ended(Ending::Crashes));
+    assert_eq!(stops.refused, 0.0);
+    assert!(crashes.refused > 0.001 && crashes.refused < 0.1, "{}", crashes.refused);
+    assert_eq!(stops.requests, crashes.requests);
+    let places = |report: &SimReport| {
+        report.fates.iter().filter(|fate| fate.process == 0).count() as f64 / report.requests as f64
+    };
+    assert!((places(&stops) - 0.5).abs() < 0.1, "while one is away the other has all");
+}
+
+#[test]
+fn a_resized_ptu_serves_as_its_size_is() {
+    let overload = Simulation::new(Load::Poisson { rate: 20.0 })
+        .ptu_fraction(0.5)
+        .bucket_seconds(1.0)
+        .length(seconds(200));
+    for policy in [Policy::SpillFirst, Policy::Oracle] {
+        let served = |simulation: &Simulation| 1.0 - run(simulation, policy).spilled_tokens;
+        let usual = served(&overload);
+        let halved = served(&overload.clone().resize(seconds(100), 0.5));
+        assert!((halved / usual - 0.75).abs() < 0.03, "{policy}: {halved} of {usual}");
+        let report = run(&overload.clone().resize(seconds(100), 0.5), policy);
+        assert!(report.utilisation > 0.97, "{policy}: {}", report.utilisation);
+    }
+}
+
+#[test]
+fn a_ptu_in_parts_serves_about_as_much_as_a_whole_one() {
+    let (whole, parts) = (bursts(), bursts().parts([0.5, 0.3, 0.2]));
+    for policy in [Policy::SpillFirst, Policy::GateStanding] {
+        let (whole, parts) = (run(&whole, policy), run(&parts, policy));
+        let more = parts.spilled_tokens - whole.spilled_tokens;
+        assert!(more.abs() < 0.05, "{policy}: {more}");
+    }
+}
+
+#[test]
+fn classes_wait_as_long_as_each_may() {
+    let class = |name, rank, max_wait| RequestClass { name, share: 0.5, rank, max_wait };
+    let overload = bursts().class(class("urgent", 0, Duration::from_millis(500))).class(class(
+        "patient",
+        1,
+        seconds(10),
+    ));
+    for policy in [Policy::Reference, Policy::GateStanding] {
+        let report = run(&overload, policy);
+        let [urgent, patient] = &report.classes[..] else { panic!("two classes: {report:?}") };
+        assert_eq!(urgent.requests + patient.requests, report.requests);
+        assert!(urgent.added.p99 < 700.0, "{policy}: {}", urgent.added.p99);
+        assert!(patient.added.p99 > 2_000.0, "{policy}: {}", patient.added.p99);
+        assert!(report.last_dispatch_over_ms <= 50.0, "{policy}: beside its own max_wait");
+    }
+}
+
+#[test]
+fn a_spent_budget_refuses_and_what_nobody_served_is_no_gain() {
+    let budget = Budget { tokens: 100_000, window: seconds(60), waits: false };
+    let report = run(&bursts().budget(budget), Policy::GateStanding);
+    assert!(report.refused > 0.05, "{}", report.refused);
+    assert!(report.spilled_tokens_a_minute < 120_000.0, "{}", report.spilled_tokens_a_minute);
+    assert!(report.beside_ptu > report.spilled_tokens + 0.03);
+    let free = run(&bursts(), Policy::GateStanding);
+    assert_eq!(free.beside_ptu, free.spilled_tokens);
+}
+
+#[test]
+fn loads_change_with_the_time() {
+    let count = |load, from: u64, to: u64| {
+        let all = Simulation::new(load).warm_up(Duration::ZERO).length(seconds(400));
+        let report = run(&all, Policy::Oracle);
+        let within = |at: &Duration| (seconds(from)..seconds(to)).contains(at);
+        let arrived = report.fates.iter().map(|fate| fate.arrived).filter(within);
+        arrived.count() as f64 / (to - from) as f64
+    };
+    let day = || Load::Day { rate: 20.0, period: seconds(400) };
+    assert!((count(day(), 80, 120) / 38.0 - 1.0).abs() < 0.15, "1.9 times the mean at noon");
+    assert!(count(day(), 290, 310) < 4.0, "a tenth at midnight");
+    let crowd =
+        || Load::FlashCrowd { rate: 10.0, times: 5.0, at: seconds(100), lasts: seconds(50) };
+    assert!((count(crowd(), 100, 150) / 50.0 - 1.0).abs() < 0.15);
+    assert!((count(crowd(), 150, 400) / 10.0 - 1.0).abs() < 0.15);
+    let volleys = || Load::Volleys { requests: 14, every: seconds(13) };
+    assert_eq!(count(volleys(), 13, 26) * 13.0, 14.0);
+    let on_off = count(Load::OnOff { rate: 10.0 }, 0, 400);
+    assert!((3.0..20.0).contains(&on_off), "{on_off}");
+}
+
+#[test]
+fn event_streams_are_corrected_as_whole_answers_are() {
+    let whole = spilling(&bursts()).spilled_tokens;
+    let streamed = spilling(&bursts().streamed()).spilled_tokens;
+    assert!((whole - streamed).abs() < 0.005, "{whole} and {streamed}");
+}
