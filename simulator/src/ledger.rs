@@ -54,6 +54,7 @@ struct State {
     records: Vec<Record>,
     /// By process: requests that have arrived, have no attempt under way and no answer yet.
     waiting: Vec<BTreeSet<usize>>,
+    waiting_count: usize,
     /// By request: when it was sent to the PTU in the last four seconds.
     asks: Vec<VecDeque<Duration>>,
     noticed: Vec<Option<Duration>>,
@@ -65,6 +66,7 @@ impl Ledger {
         Self(Mutex::new(State {
             records: vec![Record::default(); requests],
             waiting,
+            waiting_count: 0,
             asks: vec![VecDeque::new(); requests],
             noticed: Vec::new(),
         }))
@@ -74,7 +76,7 @@ impl Ledger {
         let state = &mut *self.lock();
         state.records[index].process = process;
         state.records[index].arrived = now;
-        state.waiting[process].insert(index);
+        state.wait(index);
     }
 
     /// An attempt leaves for `server`; returns how many were made before it.
@@ -91,8 +93,9 @@ impl Ledger {
         }
         record.attempts += 1;
         record.last_sent = now;
-        state.waiting[record.process].remove(&index);
-        record.attempts - 1
+        let earlier = record.attempts - 1;
+        state.go(index);
+        earlier
     }
 
     /// An attempt reached a server that accepts it.
@@ -121,7 +124,7 @@ impl Ledger {
     /// A refusal is back.
     pub(super) fn refused(&self, index: usize) {
         let state = &mut *self.lock();
-        state.waiting[state.records[index].process].insert(index);
+        state.wait(index);
     }
 
     /// The caller has an answer.
@@ -130,7 +133,7 @@ impl Ledger {
         let record = &mut state.records[index];
         record.done = Some(now);
         state.asks[index] = VecDeque::new();
-        state.waiting[record.process].remove(&index);
+        state.go(index);
     }
 
     /// The process of this request crashed, unless its caller had an answer before.
@@ -152,7 +155,7 @@ impl Ledger {
 
     /// Whether any request has arrived, has no attempt under way and no answer yet.
     pub(super) fn somebody_waits(&self) -> bool {
-        self.lock().waiting.iter().any(|waiting| !waiting.is_empty())
+        self.lock().waiting_count > 0
     }
 
     /// What became of the requests, and when the ends of outages were noticed.
@@ -163,6 +166,18 @@ impl Ledger {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn wait(&mut self, index: usize) {
+        let process = self.records[index].process;
+        self.waiting_count += usize::from(self.waiting[process].insert(index));
+    }
+
+    fn go(&mut self, index: usize) {
+        let process = self.records[index].process;
+        self.waiting_count -= usize::from(self.waiting[process].remove(&index));
     }
 }
 
