@@ -14,6 +14,12 @@ pub(crate) fn draw() -> u64 {
     }
 }
 
+/// A draw as a number from 0 to 1.
+pub(crate) fn share() -> f64 {
+    const WHOLE: f64 = (1_u64 << 53) as f64;
+    (draw() >> 11) as f64 / WHOLE
+}
+
 /// The next number after `number` in a sequence, or a hash of it (SplitMix64: G. L. Steele, D. Lea,
 /// C. H. Flood, "Fast splittable pseudorandom number generators", 2014).
 pub const fn split_mix(number: u64) -> u64 {

@@ -24,7 +24,9 @@ use loom::{
     thread,
 };
 
-use super::{Admission, Gate, Permit, RefusedAttempt, Waiter, Weight, cost::Usage};
+use super::{
+    Admission, Contention, Gate, Knowledge, Permit, RefusedAttempt, Waiter, Weight, cost::Usage,
+};
 use crate::sync::clock;
 
 #[test]
@@ -33,8 +35,8 @@ fn one_probe_that_is_lost_hands_over_to_the_next_of_two_waiters() {
 }
 
 #[test]
-fn an_accepted_probe_hands_over_and_widens_the_window_by_one() {
-    two_waiters(2, |_, probe| probe.on_accepted(None));
+fn an_accepted_probe_hands_over_to_the_next_of_two_waiters() {
+    two_waiters(1, |_, probe| probe.on_accepted(None));
 }
 
 #[test]
@@ -98,14 +100,30 @@ fn an_answer_that_cost_less_than_estimated_brings_the_turn_nearer() {
     explore(|| {
         let gate = pacing();
         let big = Weight { cost: 1_000.0, ..weight(&gate) };
-        let admission = gate.admit(clock::now(), big.cost, 0, clock::now() + DEADLINE);
-        let sent = goes(admission);
+        let mut sent = goes(admit(&gate, big.cost, DEADLINE));
         let answer = sent.observe(&big).expect("it is tracked");
         sent.on_accepted(None);
         let waiter = waits(&gate, DEADLINE);
         let waiter = thread::spawn(move || goes(block_on(waiter)).on_accepted(None));
         answer.0.ended(Some(Usage::new(0, 0, 0)));
         waiter.join().unwrap();
+        assert_eq!(gate.waiting(), 0);
+    });
+}
+
+#[test]
+fn those_who_wait_in_vain_are_woken_and_spill() {
+    explore(|| {
+        let gate = pacing();
+        let sent = goes(admit(&gate, 20.0, TICK));
+        let hopeless = [(); 2].map(|()| {
+            let waiter = waits(&gate, Duration::from_millis(1_500));
+            thread::spawn(move || assert!(matches!(block_on(waiter), Admission::Spill)))
+        });
+        let closed = Duration::from_secs(2);
+        let refusal = RefusedAttempt { closed, ..refusal(clock::now(), TICK) };
+        assert!(gate.on_refused(Some(sent), &refusal).is_none());
+        hopeless.into_iter().for_each(|waiter| waiter.join().unwrap());
         assert_eq!(gate.waiting(), 0);
     });
 }
@@ -174,27 +192,33 @@ where
 /// A gate that knows no rate, at time zero, whose PTU refused and is being probed.
 fn probing() -> (Gate, Permit) {
     let now = clock::set(Duration::ZERO);
-    let gate = Gate::new();
+    let gate = new_gate();
     let waiter = gate.on_refused(None, &refusal(now, DEADLINE)).expect("there is time left");
     let probe = goes(block_on(waiter));
     (gate, probe)
 }
 
-/// A gate that has learned a rate of 100 and trusts it. Its PTU is at the limit.
+/// A gate that has measured a rate of 100. Its PTU is at the limit.
 fn pacing() -> Gate {
-    clock::set(Duration::ZERO);
-    let gate = Gate::new();
-    for second in 0.. {
-        let now = clock::set(Duration::from_secs(second));
-        drop(gate.on_refused(None, &refusal(now, DEADLINE)));
-        if gate.is_pacing() {
+    let mut now = clock::set(Duration::ZERO);
+    let gate = new_gate();
+    drop(gate.on_refused(None, &RefusedAttempt { cost: 100.0, ..refusal(now, DEADLINE) }));
+    for second in 0_u32.. {
+        clock::set(Duration::from_secs(second.into()) + TICK);
+        goes(admit(&gate, 100.0, DEADLINE)).on_accepted(None);
+        now = clock::set(Duration::from_secs((second + 1).into()));
+        let probe = goes(admit(&gate, 0.0, DEADLINE));
+        drop(gate.on_refused(Some(probe), &refusal(now, DEADLINE)));
+        if gate.state().is_some_and(|state| state.knowledge() == Knowledge::Measured) {
             break;
         }
-        let mut core = gate.lock();
-        core.on_untracked_refusal(gate.nanos(now), 100.0, 0);
-        core.bucket.on_accepted(gate.nanos(now));
     }
     gate
+}
+
+/// One that leaves nothing to chance, which only the timer would bring to an end.
+fn new_gate() -> Gate {
+    Gate::new().contention(Contention::Compete)
 }
 
 /// A refusal at `now` with the hint to try again at once.
@@ -213,12 +237,16 @@ fn refusal(now: Instant, deadline: Duration) -> RefusedAttempt {
 }
 
 fn weight(gate: &Gate) -> Weight {
-    Weight { cost: 1.0, estimator: Arc::clone(&gate.shared.estimator) }
+    Weight { cost: 1.0, estimator: Arc::clone(&gate.shared.settings.estimator) }
 }
 
-fn waits(gate: &Gate, deadline: Duration) -> Waiter {
+fn admit(gate: &Gate, cost: f64, max_wait: Duration) -> Admission {
     let now = clock::now();
-    match gate.admit(now, 1.0, 0, now + deadline) {
+    gate.admit(now, cost, 0, now + max_wait)
+}
+
+fn waits(gate: &Gate, max_wait: Duration) -> Waiter {
+    match admit(gate, 30.0, max_wait) {
         Admission::Wait(waiter) => waiter,
         other => panic!("the gate is closed, not {other:?}"),
     }
@@ -232,8 +260,7 @@ fn goes(admission: Admission) -> Permit {
 }
 
 fn arrives(gate: &Gate) -> Permit {
-    let now = clock::now();
-    match gate.admit(now, 1.0, 0, now + DEADLINE) {
+    match admit(gate, 1.0, DEADLINE) {
         Admission::Wait(waiter) => goes(block_on(waiter)),
         admission => goes(admission),
     }

@@ -2,6 +2,7 @@
 
 mod core;
 pub mod cost;
+mod state;
 mod waiter;
 
 #[cfg(all(test, spillover_loom))]
@@ -16,32 +17,49 @@ use std::{
 use http::Request;
 
 pub(crate) use self::{
-    core::QueueKey as Place,
+    core::Place,
     waiter::{Admission, Permit, Waiter},
 };
 use self::{
-    core::{Core, Decision, Nanos, nanos, seconds},
+    core::{Applicant, Core, Decision, Nanos, Refused, nanos, seconds},
     cost::{EstimateCost, Head, TokenWeights, Usage},
+};
+pub use self::{
+    core::{Contention, Knowledge},
+    state::GateState,
 };
 use crate::{
     TryCloneBody,
     azure::ScannedBody,
     cooldown::{Closed, CooldownReason, Cooldowns, Load, NextOpen, Traffic, Watch},
+    random,
     sync::{AtomicBool, Mutex, MutexGuard, clock},
 };
 
 /// A model of a PTU and the queue in front of it; clones share both.
 ///
-/// A PTU refuses while its bucket is full and says exactly for how long. So every refusal is a
-/// measurement: two of them, with the cost admitted in between, give the rate at which the bucket
-/// drains, and from that follows when each request in a queue can be admitted. The gate paces
-/// requests by it. They go first in, first out, each at the instant at which there is room for it;
-/// one whose wait would exceed its `max_wait` spills at once instead of after it; and a standing
-/// queue is cut short, because waiting in it saves nothing.
+/// A PTU refuses while its bucket is full and says for how long. So every refusal is a measurement: the
+/// cost that was admitted between two of them, divided by the time in which it drained, is the rate at
+/// which the bucket drains. The gate sums both over the last seconds of drain and paces requests by their
+/// quotient: first in, first out, each at the instant at which there is room for it.
 ///
-/// While the PTU does not refuse, requests pass the gate with one atomic load. While the rate is
-/// not known, or other processes fill the same PTU so that measurements contradict each other, the
-/// gate obeys the hints alone, one attempt at a time.
+/// - **Prediction.** On arrival a request's wait is predicted, with what is ahead of it and the more
+///   urgent ones that are to be expected. Where that exceeds its `max_wait`, it spills at once.
+/// - **Hints are evidence.** One that fits the model is believed. One that is much longer is probed, until
+///   it is confirmed or refuted; one that is always the same measures nothing.
+/// - **Probes.** Nobody is refused who comes too late, so a model that is too high would never show. A
+///   little after each hint an attempt is made ahead of the model; while silence says that it was
+///   admitted, more follow, so that the PTU is not open for more than half a second while somebody waits.
+/// - **Standing queues.** Waiting in a queue that does not empty saves nothing. It is cut short, after
+///   [a time](Self::standing_queue_interval).
+/// - **Outages.** Where nothing has been admitted for long although it was asked for, requests spill at
+///   once, and one in a second asks whether it is over.
+/// - **Others on the same PTU** are told by openings that they take. [`Contention`] says whether the gate
+///   gives way to them.
+///
+/// While the PTU does not refuse, requests pass the gate with one atomic load. From the first refusal until
+/// the rate is known, an attempt is made whenever the one before it was not refused, and the queue empties
+/// as fast as the PTU admits. [`Gate::state`] tells what the gate goes by, since when, and why.
 ///
 /// ```
 /// use std::time::Duration;
@@ -59,9 +77,7 @@ pub struct Gate {
 }
 
 struct Shared {
-    mode: Mode,
-    standing_queue_interval: Option<Duration>,
-    estimator: Arc<dyn EstimateCost>,
+    settings: Settings,
     /// Whether requests have to pass through `core`, or the primary failed lately. Changed only under
     /// its lock.
     busy: AtomicBool,
@@ -70,6 +86,14 @@ struct Shared {
     /// tokens of the default service tier; and failures. In [`Mode::Shared`], all that is refused.
     cooldown: Cooldowns,
     epoch: Instant,
+}
+
+#[derive(Clone, Debug)]
+struct Settings {
+    mode: Mode,
+    standing_queue_interval: Option<Duration>,
+    contention: Contention,
+    estimator: Arc<dyn EstimateCost>,
 }
 
 /// The estimated cost of a request, and the estimator that will correct it.
@@ -123,31 +147,55 @@ pub enum Mode {
 impl Gate {
     /// An adaptive gate that has learned nothing yet.
     pub fn new() -> Self {
-        let interval = Some(DEFAULT_STANDING_QUEUE_INTERVAL);
-        Self::with(Mode::Adaptive, interval, Arc::new(TokenWeights::new()))
+        Self::with(Settings {
+            mode: Mode::Adaptive,
+            standing_queue_interval: Some(DEFAULT_STANDING_QUEUE_INTERVAL),
+            contention: Contention::default(),
+            estimator: Arc::new(TokenWeights::new()),
+        })
     }
 
     /// The rule. A gate whose settings change starts to learn again.
     #[must_use]
     pub fn mode(self, mode: Mode) -> Self {
-        let Shared { standing_queue_interval, estimator, .. } = &*self.shared;
-        Self::with(mode, *standing_queue_interval, Arc::clone(estimator))
+        Self::with(Settings { mode, ..self.shared.settings.clone() })
     }
 
     /// How long a queue may stand before it is cut short: the length of the bursts that are to be
-    /// ridden out. Defaults to 20 s. `None` never cuts it: least spill under bursts, but under
-    /// sustained overload every request waits for nothing.
+    /// ridden out. Defaults to a minute, or fifteen times `max_wait` where that is longer. `None` never cuts
+    /// it: least spill under bursts, but under sustained overload every request waits for nothing.
+    ///
+    /// A cut halves what a request may wait, again and again while the queue stands. Behind a queue, small
+    /// requests wait for a smaller share of their time than large ones, unless this is `None`: spilling them
+    /// costs little.
     #[must_use]
     pub fn standing_queue_interval(self, interval: impl Into<Option<Duration>>) -> Self {
-        let Shared { mode, estimator, .. } = &*self.shared;
-        Self::with(*mode, interval.into(), Arc::clone(estimator))
+        let standing_queue_interval = interval.into();
+        Self::with(Settings { standing_queue_interval, ..self.shared.settings.clone() })
+    }
+
+    /// How it behaves where others fill the same PTU. Defaults to [`Contention::Yield`].
+    #[must_use]
+    pub fn contention(self, contention: Contention) -> Self {
+        Self::with(Settings { contention, ..self.shared.settings.clone() })
     }
 
     /// How requests are weighed. Defaults to [`TokenWeights`].
     #[must_use]
     pub fn cost(self, cost: impl EstimateCost) -> Self {
-        let Shared { mode, standing_queue_interval, .. } = *self.shared;
-        Self::with(mode, standing_queue_interval, Arc::new(cost))
+        Self::with(Settings { estimator: Arc::new(cost), ..self.shared.settings.clone() })
+    }
+
+    /// What is known of the PTU, since when, and why. `None` in another [mode](Self::mode) than
+    /// [`Mode::Adaptive`], which learns nothing.
+    pub fn state(&self) -> Option<GateState> {
+        if !self.is_adaptive() {
+            return None;
+        }
+        let now = self.nanos(clock::now());
+        let (evidence, since) = self.lock().evidence(now);
+        let lasted = u64::try_from(now.saturating_sub(since)).unwrap_or(0);
+        Some(GateState::new(evidence, Duration::from_nanos(lasted)))
     }
 
     /// How far the PTU is above its limit, in weighted tokens, or below it when negative. `None`
@@ -163,9 +211,9 @@ impl Gate {
         self.lock().bucket.rate()
     }
 
-    /// Whether measurements agree so well that requests are paced by the learned rate.
+    /// Whether requests are paced by a rate that was measured.
     pub fn is_pacing(&self) -> bool {
-        self.is_busy() && self.lock().bucket.is_trusted()
+        self.is_busy() && self.lock().bucket.is_modelled()
     }
 
     /// How many requests wait for the PTU.
@@ -175,11 +223,16 @@ impl Gate {
 
     /// The rule by which requests are admitted.
     pub fn get_mode(&self) -> Mode {
-        self.shared.mode
+        self.shared.settings.mode
+    }
+
+    /// How it behaves where others fill the same PTU.
+    pub fn get_contention(&self) -> Contention {
+        self.shared.settings.contention
     }
 
     pub(crate) fn is_adaptive(&self) -> bool {
-        self.shared.mode == Mode::Adaptive
+        self.shared.settings.mode == Mode::Adaptive
     }
 
     /// Whether requests have to be weighed and [admitted](Self::admit), or the primary failed lately.
@@ -193,14 +246,16 @@ impl Gate {
         let fields = content.as_deref();
         let fields = fields.and_then(|body| ScannedBody::fields(request.extensions(), body));
         let head = Head::new(request.uri(), request.headers()).scanned(fields);
-        let shared = &self.shared.estimator;
+        let shared = &self.shared.settings.estimator;
         let (cost, own) = shared.weigh(&head, content.as_deref());
         Weight { cost: sane(cost), estimator: own.unwrap_or_else(|| Arc::clone(shared)) }
     }
 
     /// Admits a request of `cost` that has to be sent somewhere by `deadline`.
     pub(crate) fn admit(&self, now: Instant, cost: f64, rank: u8, deadline: Instant) -> Admission {
-        self.arrive(now, deadline, |core, now, deadline| core.on_arrival(now, cost, rank, deadline))
+        self.arrive(now, deadline, |core, now, deadline| {
+            core.on_arrival(now, &Applicant { cost, rank, deadline })
+        })
     }
 
     /// Admits a request that has nowhere else to go: it waits while the PTU reopens by its `deadline`,
@@ -214,7 +269,7 @@ impl Gate {
         place: Option<Place>,
     ) -> Admission {
         self.arrive(now, deadline, |core, now, deadline| {
-            core.on_patient_arrival(now, cost, rank, deadline, place)
+            core.on_patient_arrival(now, &Applicant { cost, rank, deadline }, place)
         })
     }
 
@@ -232,8 +287,16 @@ impl Gate {
             return Admission::Go(Permit::untracked(self));
         }
         match decide(&mut core, now, deadline) {
-            Decision::Go(attempt) => Admission::Go(Permit::tracked(self.clone(), attempt)),
-            Decision::Wait { key, .. } => Admission::Wait(Waiter::new(self.clone(), key, deadline)),
+            Decision::Go(attempt) => {
+                // An early attempt brings the next one nearer.
+                let wakers = core.take_wakers(now);
+                drop(core);
+                wakers.wake();
+                Admission::Go(Permit::tracked(self.clone(), attempt))
+            }
+            Decision::Wait { place, .. } => {
+                Admission::Wait(Waiter::new(self.clone(), place, deadline))
+            }
             Decision::Spill => Admission::Spill,
         }
     }
@@ -244,23 +307,21 @@ impl Gate {
         permit: Option<Permit>,
         refusal: &RefusedAttempt,
     ) -> Option<Waiter> {
-        let RefusedAttempt { cost, rank, closed, is_measured, .. } = *refusal;
+        let RefusedAttempt { cost, rank, closed, is_measured, is_patient, .. } = *refusal;
         let (sent_at, now) = (self.nanos(refusal.sent_at), self.nanos(refusal.now));
         let deadline = self.nanos(refusal.deadline);
+        let hint = is_measured.then_some(closed);
+        let refused = Refused { hint, deadline, draw: random::share(), is_patient };
         let attempt = permit.and_then(Permit::take);
-        let key = self.update(|core| {
+        let place = self.update(|core| {
             self.shared.busy.store(true, Ordering::Relaxed);
             let attempt = attempt.unwrap_or_else(|| core.on_untracked_refusal(sent_at, cost, rank));
-            if let Some(share) = refusal.utilization.filter(|_| is_measured) {
-                core.bucket.on_refusal_utilization(share, closed);
+            if let (Some(share), Some(hint)) = (refusal.utilization, hint) {
+                core.bucket.on_refusal_utilization(share, hint);
             }
-            let key = core.on_refused(now, &attempt, closed, is_measured, deadline)?;
-            if refusal.is_patient {
-                core.on_no_alternative(key, deadline);
-            }
-            Some(key)
+            core.on_refused(now, &attempt, &refused)
         });
-        key.map(|key| Waiter::new(self.clone(), key, deadline))
+        place.map(|place| Waiter::new(self.clone(), place, deadline))
     }
 
     /// Whether the primary fails, and others are to be asked before it.
@@ -280,7 +341,7 @@ impl Gate {
 
     /// Whether anything is known of what the primary refuses, or that it failed lately.
     pub(crate) fn remembers(&self, now: Instant) -> bool {
-        match self.shared.mode {
+        match self.shared.settings.mode {
             Mode::Adaptive => self.is_busy(),
             Mode::Shared | Mode::Plain => self.shared.cooldown.is_noted(0, now),
         }
@@ -294,13 +355,16 @@ impl Gate {
         if !self.is_adaptive() || !self.is_busy() || load.traffic() != Traffic::Tokens {
             return None;
         }
-        let left = self.lock().bucket.closed_for(self.nanos(now))?;
-        u64::try_from(left).ok().map(Duration::from_nanos)
+        // What it guesses is no news for callers.
+        let core = self.lock();
+        let now = self.nanos(now);
+        let until = core.bucket.refuses_until().filter(|until| *until > now)?;
+        u64::try_from(until - now).ok().map(Duration::from_nanos)
     }
 
     /// How long a request of `rank` would wait that arrives now, as far as that can be predicted.
     pub(crate) fn predicted_wait(&self, now: Instant, rank: u8) -> Duration {
-        let seconds = self.lock().predicted_wait(self.nanos(now), rank);
+        let seconds = self.lock().wait_of_newcomer(self.nanos(now), rank);
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
@@ -313,7 +377,7 @@ impl Gate {
     /// Remembers what the primary refuses, whatever the level of its bucket: for the first of `times`,
     /// and for the second by its word.
     pub(crate) fn close(&self, now: Instant, closed: Closed, times: (Duration, Duration)) {
-        if self.shared.mode == Mode::Plain {
+        if self.shared.settings.mode == Mode::Plain {
             return;
         }
         self.shared.cooldown.close(0, closed, now, times, CooldownReason::Refused);
@@ -323,19 +387,14 @@ impl Gate {
         }
     }
 
-    fn with(
-        mode: Mode,
-        standing_queue_interval: Option<Duration>,
-        estimator: Arc<dyn EstimateCost>,
-    ) -> Self {
+    fn with(settings: Settings) -> Self {
         let epoch = clock::now();
+        let core = Core::new(settings.standing_queue_interval, settings.contention);
         Self {
             shared: Arc::new(Shared {
-                mode,
-                standing_queue_interval,
-                estimator,
+                settings,
                 busy: AtomicBool::new(false),
-                core: Mutex::new(Core::new(standing_queue_interval)),
+                core: Mutex::new(core),
                 cooldown: Cooldowns::new(1, epoch),
                 epoch,
             }),
@@ -347,16 +406,15 @@ impl Gate {
         self.shared.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the core, then wakes the head of the queue, which may be able to go earlier now.
+    /// Changes the core, then wakes those for whom that may have changed something.
     fn update<T>(&self, change: impl FnOnce(&mut Core) -> T) -> T {
-        let (result, head) = {
+        let now = self.nanos(clock::now());
+        let (result, wakers) = {
             let mut core = self.lock();
             let result = change(&mut core);
-            (result, core.head_waker())
+            (result, core.take_wakers(now))
         };
-        if let Some(head) = head {
-            head.wake();
-        }
+        wakers.wake();
         result
     }
 
@@ -380,9 +438,8 @@ impl Default for Gate {
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gate")
-            .field("mode", &self.shared.mode)
-            .field("standing_queue_interval", &self.shared.standing_queue_interval)
-            .field("cost", &self.shared.estimator)
+            .field("settings", &self.shared.settings)
+            .field("state", &self.state())
             .field("rate", &self.rate())
             .field("waiting", &self.waiting())
             .finish_non_exhaustive()
@@ -395,7 +452,7 @@ fn sane(cost: f64) -> f64 {
 }
 
 /// The table of constants in `core` shows what half and double of it cost.
-const DEFAULT_STANDING_QUEUE_INTERVAL: Duration = Duration::from_secs(20);
+const DEFAULT_STANDING_QUEUE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The largest cost of one request, in weighted tokens: sums of it stay exact to a
 /// fraction of a token.

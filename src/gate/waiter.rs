@@ -10,14 +10,14 @@ use std::{
 
 use super::{
     Gate, Weight,
-    core::{Decision, Nanos, QueueKey, TrackedAttempt},
+    core::{Decision, Nanos, Place, TrackedAttempt},
     cost::{EstimateCost, Usage},
     sane,
 };
 use crate::{
     body::{Admitted, UsageSink},
     cooldown::{Failure, Watch},
-    sync::{Sleep, clock, poll_sleep},
+    sync::{AtomicBool, Sleep, clock, poll_sleep},
 };
 
 /// What a request is to do.
@@ -36,7 +36,7 @@ pub(crate) enum Admission {
 pub(crate) struct Waiter {
     gate: Gate,
     /// `None` once the queue was left.
-    key: Option<QueueKey>,
+    place: Option<Place>,
     deadline: Nanos,
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -47,18 +47,20 @@ pub(crate) struct Waiter {
 pub(crate) struct Permit {
     /// `None` when nothing was known of the PTU, so that there is nothing to account for.
     tracked: Option<(Gate, TrackedAttempt)>,
+    /// Who waits for the end of the answer, if there will be one.
+    correction: Option<Arc<CostCorrection>>,
     /// The primary failed lately, or failed this request.
     watch: Option<Box<Watch<Gate>>>,
 }
 
 impl Waiter {
-    pub(super) const fn new(gate: Gate, key: QueueKey, deadline: Nanos) -> Self {
-        Self { gate, key: Some(key), deadline, sleep: None }
+    pub(super) const fn new(gate: Gate, place: Place, deadline: Nanos) -> Self {
+        Self { gate, place: Some(place), deadline, sleep: None }
     }
 
     /// Where it stands, to come back to.
-    pub(crate) const fn place(&self) -> Option<QueueKey> {
-        self.key
+    pub(crate) const fn place(&self) -> Option<Place> {
+        self.place
     }
 }
 
@@ -66,22 +68,22 @@ impl Future for Waiter {
     type Output = Admission;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Admission> {
-        let key = self.key.expect("a waiter is not polled after it resolved");
+        let place = self.place.expect("a waiter is not polled after it resolved");
         loop {
             let now = self.gate.nanos(clock::now());
-            let (decision, head) = {
+            let (decision, wakers) = {
                 let mut core = self.gate.lock();
-                let decision = core.on_turn(now, key, self.deadline);
-                let head = if let Decision::Wait { .. } = decision {
-                    core.wake_with(key, cx.waker());
+                let decision = core.on_turn(now, place, self.deadline);
+                let wakers = if let Decision::Wait { .. } = decision {
+                    core.wake_with(place, cx.waker());
                     None
                 } else {
-                    core.head_waker()
+                    Some(core.take_wakers(now))
                 };
-                (decision, head)
+                (decision, wakers)
             };
-            if let Some(head) = head {
-                head.wake();
+            if let Some(wakers) = wakers {
+                wakers.wake();
             }
             let admission = match decision {
                 Decision::Go(attempt) => Admission::Go(Permit::tracked(self.gate.clone(), attempt)),
@@ -93,7 +95,7 @@ impl Future for Waiter {
                     continue;
                 }
             };
-            self.key = None;
+            self.place = None;
             return Poll::Ready(admission);
         }
     }
@@ -101,19 +103,19 @@ impl Future for Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        if let Some(key) = self.key {
-            self.gate.update(|core| core.on_left(key));
+        if let Some(place) = self.place {
+            self.gate.update(|core| core.on_left(place));
         }
     }
 }
 
 impl Permit {
     pub(super) fn untracked(gate: &Gate) -> Self {
-        Self { tracked: None, watch: gate.watch() }
+        Self { tracked: None, correction: None, watch: gate.watch() }
     }
 
     pub(super) fn tracked(gate: Gate, attempt: TrackedAttempt) -> Self {
-        Self { watch: gate.watch(), tracked: Some((gate, attempt)) }
+        Self { watch: gate.watch(), correction: None, tracked: Some((gate, attempt)) }
     }
 
     /// What is left of a permit when the primary failed: the attempt counts as never made.
@@ -123,7 +125,7 @@ impl Permit {
     }
 
     pub(super) const fn watching(watch: Box<Watch<Gate>>) -> Self {
-        Self { tracked: None, watch: Some(watch) }
+        Self { tracked: None, correction: None, watch: Some(watch) }
     }
 
     /// Charges the primary with a failure.
@@ -153,19 +155,25 @@ impl Permit {
     }
 
     /// Has the actual cost of an attempt of `weight` reported once its answer has ended.
-    pub(crate) fn observe(&self, weight: &Weight) -> Option<Admitted> {
+    pub(crate) fn observe(&mut self, weight: &Weight) -> Option<Admitted> {
         let (gate, attempt) = self.tracked.clone()?;
         let estimator = Arc::clone(&weight.estimator);
-        Some(Admitted(Arc::new(CostCorrection { gate, attempt, estimator })))
+        let is_admitted = AtomicBool::new(false);
+        let correction = Arc::new(CostCorrection { gate, attempt, estimator, is_admitted });
+        self.correction = Some(Arc::clone(&correction));
+        Some(Admitted(correction))
     }
 
     /// The attempt was admitted; its answer may carry the level as a share of the limit.
     pub(crate) fn on_accepted(mut self, utilization: Option<f64>) {
         self.answered();
+        if let Some(correction) = self.correction.take() {
+            correction.is_admitted.store(true, Ordering::Relaxed);
+        }
         if let Some((gate, attempt)) = self.tracked.take() {
             let now = gate.nanos(clock::now());
             gate.update(|core| {
-                core.bucket.on_accepted(now);
+                core.bucket.on_accepted(now, &attempt);
                 if let Some(share) = utilization {
                     core.bucket.on_utilization(now, &attempt, share);
                 }
@@ -188,17 +196,22 @@ impl Drop for Permit {
 }
 
 /// Corrects the modelled level once an answer's usage is known.
+#[derive(Debug)]
 struct CostCorrection {
     gate: Gate,
     attempt: TrackedAttempt,
     estimator: Arc<dyn EstimateCost>,
+    /// Of refused attempts, too, somebody reads the body, or drops it.
+    is_admitted: AtomicBool,
 }
 
 impl UsageSink for CostCorrection {
     fn ended(&self, usage: Option<Usage>) {
-        if let Some(usage) = usage {
-            let actual = sane(self.estimator.actual(&usage));
-            self.gate.update(|core| core.bucket.on_usage(&self.attempt, actual));
+        if !self.is_admitted.load(Ordering::Relaxed) {
+            return;
         }
+        let actual = usage.map(|usage| sane(self.estimator.actual(&usage)));
+        let now = self.gate.nanos(clock::now());
+        self.gate.update(|core| core.bucket.on_ended(now, &self.attempt, actual));
     }
 }

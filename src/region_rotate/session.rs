@@ -153,19 +153,16 @@ impl Session {
             let may_go_on = self.may_go_on(self.served.attempts().len());
             let Some((backend, is_last)) = may_go_on.then(|| self.next(now, request)).flatten()
             else {
-                if self.is_admitted && self.served.attempts().len() == 0 {
-                    match self.first_to_open(request) {
-                        Some(backend) => {
-                            let traffic = self.load.of(request).traffic();
-                            let cooldowns: &Cooldowns = self.config.pool.as_ref();
-                            let closed = cooldowns.closed(backend, traffic);
-                            self.cold().closed = Some((backend, traffic, closed));
-                            break backend;
-                        }
-                        None => return false,
+                match self.closed_to_ask(request) {
+                    Some(backend) => {
+                        let traffic = self.load.of(request).traffic();
+                        let cooldowns: &Cooldowns = self.config.pool.as_ref();
+                        let closed = cooldowns.closed(backend, traffic);
+                        self.cold().closed = Some((backend, traffic, closed));
+                        break backend;
                     }
+                    None => return false,
                 }
-                return false;
             };
             match Watch::begin(&self.config.pool, backend, now, is_last) {
                 Ok(None) => self.drop_watch(),
@@ -364,6 +361,16 @@ impl Session {
     /// Whether the request may go to this backend, open or not.
     fn admits(&self, index: usize) -> bool {
         self.routing.as_ref().is_none_or(|routing| routing.admits(&self.config.pool, index))
+    }
+
+    /// The closed backend that the request may be sent to: an outer gate has let it go to find out whether
+    /// one is open after all, and none has refused it yet.
+    fn closed_to_ask(&self, request: &dyn Load) -> Option<usize> {
+        let attempts = self.served.attempts().len();
+        let may_ask = self.is_admitted
+            && !self.served.is_throttled()
+            && (attempts == 0 || self.may_go_on(attempts));
+        may_ask.then(|| self.first_to_open(request)).flatten()
     }
 
     /// Whether the request may go to another backend after so many `attempts`.

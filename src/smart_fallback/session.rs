@@ -229,7 +229,7 @@ impl Session {
             // A tier inside this one must not start its waiting anew.
             extensions.get_or_insert(Arrival(limits.arrival));
         }
-        if let (Tier::Primary, Some(permit)) = (tier, &self.permit) {
+        if let (Tier::Primary, Some(permit)) = (tier, &mut self.permit) {
             if let Some(observe) = self.weight.as_ref().and_then(|weight| permit.observe(weight)) {
                 extensions.insert(observe);
             }

@@ -60,23 +60,23 @@ async fn a_spill_is_no_rotation_and_a_rotation_no_spill() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_of_the_other_backend_after_a_wait_is_a_rotation_too() {
-    let leaf = refusing_once([("a", 3_000), ("b", 1_000)]);
+    let leaf = refusing_once([("a", 300), ("b", 100)]);
     let tiers = SmartFallbackLayer::new(rotate(["a", "b"]), rotate(["c"]));
     let served = served(tiers.layer(leaf)).await;
-    assert_eq!((served.backend(), served.waited()), (Some("b"), ms(1_000)));
+    assert_eq!((served.backend(), served.waited()), (Some("b"), ms(100)));
     assert!(served.rotated() && !served.spilled(), "{served}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn tiers_within_a_tier_count_as_tiers() {
     let ptus = || SmartFallbackLayer::new(rotate(["ptu-1"]), rotate(["ptu-2"])).max_wait(ms(0));
-    let leaf = refusing_once([("ptu-1", 900), ("ptu-2", 900)]);
+    let leaf = refusing_once([("ptu-1", 300), ("ptu-2", 300)]);
     let outer = SmartFallbackLayer::new(ptus(), rotate(["east"])).max_wait(ms(0));
     let spilled = served(outer.layer(leaf)).await;
     assert_eq!((spilled.backend(), spilled.rotated()), (Some("east"), false));
-    let leaf = refusing_once([("ptu-1", 900), ("ptu-2", 900)]);
+    let leaf = refusing_once([("ptu-1", 300), ("ptu-2", 300)]);
     let waited = served(SmartFallbackLayer::new(ptus(), rotate(["east"])).layer(leaf)).await;
-    assert_eq!((waited.backend(), waited.waited()), (Some("ptu-1"), ms(900)));
+    assert_eq!((waited.backend(), waited.waited()), (Some("ptu-1"), ms(300)));
     assert!(!waited.spilled() && !waited.rotated(), "{waited}");
 }
 

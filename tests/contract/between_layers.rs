@@ -107,7 +107,7 @@ async fn a_layer_of_the_callers_between_the_tiers_may_change_the_wait() {
     for (asked, account, time) in [
         ("3000", "ptu 429 (500 ms), standard 200; spilled", 0),
         ("200", "ptu 429 (500 ms), ptu 200; waited 200 ms", 200),
-        ("500", "ptu 429 (500 ms), ptu 200; waited 500 ms", 500),
+        ("300", "ptu 429 (500 ms), ptu 200; waited 300 ms", 300),
     ] {
         // Without a body that says why, the pool leaves headers and nothing else.
         for refusal in [Answer::refused(500), Answer::refused(500).telling(BUSY)] {
@@ -147,14 +147,14 @@ async fn served_by_nested_pools<const N: usize>(answers: [Answer; N]) -> (String
 
 #[tokio::test(start_paused = true)]
 async fn a_pool_keeps_what_the_pool_inside_of_it_forbade() {
-    let refusal = |word| Answer::refused(500).with("x-should-retry", word);
-    let spilled = "a 429 (500 ms), b 429 (500 ms), standard 200; spilled";
-    let waited = "a 429 (500 ms), b 429 (500 ms), a 200; waited 500 ms";
+    let refusal = |word| Answer::refused(300).with("x-should-retry", word);
+    let spilled = "a 429 (300 ms), b 429 (300 ms), standard 200; spilled";
+    let waited = "a 429 (300 ms), b 429 (300 ms), a 200; waited 300 ms";
     for (words, account, time) in [
         (["false", "false"], spilled, 0),
         (["true", "false"], spilled, 0),
-        (["false", "true"], waited, 500),
-        (["true", "true"], waited, 500),
+        (["false", "true"], waited, 300),
+        (["true", "true"], waited, 300),
     ] {
         let [first, second] = words.map(refusal);
         let result = served_by_nested_pools([first, second, Answer::ok()]).await;
@@ -166,7 +166,7 @@ async fn a_pool_keeps_what_the_pool_inside_of_it_forbade() {
 async fn a_pool_tells_when_the_one_reopens_that_refused_beside_one_that_fails() {
     let leaf = Leaf::new(|seen| match (seen.host(), seen.at.as_millis()) {
         ("down.example", _) => Answer::broken(),
-        ("busy.example", 0..5_000) => Answer::refused(5_000),
+        ("busy.example", 0..300) => Answer::refused(300),
         _ => Answer::ok(),
     });
     let ptu = pool(["a"]).layer(pool(["down", "busy"]).layer(leaf.clone()));
@@ -175,6 +175,6 @@ async fn a_pool_tells_when_the_one_reopens_that_refused_beside_one_that_fails() 
         .move_on(every_error())
         .max_wait(Duration::from_secs(20))
         .into_service();
-    let account = "a 429 (5000 ms), a 200; waited 5000 ms";
-    assert_eq!(served(&service).await, (account.to_owned(), ms(5_000)));
+    let account = "a 429 (300 ms), a 200; waited 300 ms";
+    assert_eq!(served(&service).await, (account.to_owned(), ms(300)));
 }

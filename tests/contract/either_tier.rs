@@ -111,7 +111,7 @@ async fn pools_are_waited_for_as_services_are_and_newcomers_go_with_the_others()
 async fn a_refused_spill_makes_the_primary_when_that_reopens_first() {
     // The primary is predicted to be too late by the queue before it, not by its hint.
     let ptu = Leaf::new(|seen| match seen.at.as_millis() {
-        0..3_000 => Answer::refused(5_000 - seen.at.as_millis() as u64),
+        0..5_000 => Answer::refused(5_000 - seen.at.as_millis() as u64),
         _ => Answer::ok(),
     });
     let standard = Leaf::playing([Answer::refused(60_000)]);
@@ -154,7 +154,7 @@ async fn one_ptu_alone_is_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn of_several_ptus_the_first_that_reopens_is_waited_for() {
     let leaf = Leaf::new(|seen| {
-        let open: u64 = if seen.host() == "ptu-1.example" { 9_000 } else { 700 };
+        let open: u64 = if seen.host() == "ptu-1.example" { 9_000 } else { 300 };
         match open.saturating_sub(seen.at.as_millis() as u64) {
             0 => Answer::ok(),
             left => Answer::refused(left),
@@ -162,7 +162,7 @@ async fn of_several_ptus_the_first_that_reopens_is_waited_for() {
     });
     let service = SmartFallbackLayer::alone(pool(["ptu-1", "ptu-2"])).layer(leaf.clone());
     let (response, took) = ask(&service, request()).await;
-    assert_eq!((response.status(), took, leaf.len()), (StatusCode::OK, 700, 3));
+    assert_eq!((response.status(), took, leaf.len()), (StatusCode::OK, 300, 3));
     assert_eq!(account(&response).backend(), Some("ptu-2"));
 }
 
@@ -350,7 +350,7 @@ async fn one_that_may_not_pay_when_the_fallback_reopens_keeps_its_place_at_the_p
     assert_eq!((gate.waiting(), queue.waiting()), (1, 0));
     let (response, took) = unpaid.await.unwrap();
     assert_eq!(response.status(), StatusCode::OK, "{}", account(&response));
-    assert_eq!((asked(account(&response)).len(), took), (1, 1_799));
+    assert_eq!((account(&response).backend(), took), (Some("primary"), 1_799));
 }
 
 /// Refusals that take longer than a request may wait: what follows them follows at once, and nothing is
@@ -380,7 +380,9 @@ async fn a_refusal_that_comes_after_max_wait_is_followed_at_once_or_not_at_all()
         let alone = Leaf::playing([slow(10), ok()]);
         let layer = SmartFallbackLayer::alone(Put(alone.clone())).gate(Gate::new().mode(mode));
         let (response, took) = ask(&layer.layer(()), request()).await;
-        assert_eq!((response.status().as_u16(), took, alone.times()), (429, 6_000, vec![0]));
+        assert_eq!((account(&response).waited(), took), (Duration::ZERO, 6_000));
+        // A gate may take the primary for open by then; so it is asked again at once, if at all.
+        assert!([vec![0], vec![0, 6_000]].contains(&alone.times()), "{:?}", alone.times());
     }
 }
 
@@ -400,7 +402,7 @@ async fn each_ptu_of_a_pool_is_asked_once_however_slowly_they_refuse() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_refusal_of_what_may_not_be_spilled_is_returned_at_once() {
+async fn after_a_slow_refusal_of_what_may_not_be_spilled_nothing_is_waited_for() {
     let slow = || Leaf::playing([Answer::refused(10).after(6_000), Answer::ok()]);
     let of_class = with(Priority::from("batch"));
     let spent = SpillBudget::requests(0, ms(60_000));
@@ -412,9 +414,13 @@ async fn a_slow_refusal_of_what_may_not_be_spilled_is_returned_at_once() {
             layer = layer.spill_budget(budget);
         }
         let (response, took) = ask(&layer.layer(()), request).await;
-        assert_eq!((response.status(), took), (StatusCode::TOO_MANY_REQUESTS, 6_000));
-        assert_eq!((ptu.len(), standard.len()), (1, 0));
-        assert_eq!(header(&response, "retry-after-ms"), Some("10"));
+        assert_eq!((account(&response).waited(), took), (Duration::ZERO, 6_000));
+        assert!([vec![0], vec![0, 6_000]].contains(&ptu.times()), "{:?}", ptu.times());
+        assert_eq!(standard.len(), 0);
+        if ptu.len() == 1 {
+            assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+            assert_eq!(header(&response, "retry-after-ms"), Some("10"));
+        }
     }
 }
 

@@ -336,11 +336,16 @@ async fn a_spilled_request_that_is_late_with_nowhere_else_goes_on_and_closes_no_
     assert_pending!(late.poll());
     let mut next = task::spawn(service.oneshot(request()));
     assert_pending!(next.poll());
-    let hosts = ["ptu", "std", "std"].map(|name| format!("{name}.example"));
+    let hosts = ["ptu", "std", "ptu", "std"].map(|name| format!("{name}.example"));
     assert_eq!(leaf.hosts(), hosts, "the next one spills at once");
     advance(ms(5_000)).await;
     let served = assert_ready_ok!(late.poll());
-    assert_eq!(account(&served).to_string(), "ptu 429 (60000 ms), std 200; spilled");
+    let asked = "ptu 429 (60000 ms), ptu 429 (60000 ms), std 200; spilled";
+    assert_eq!(
+        account(&served).to_string(),
+        asked,
+        "its second sending asked whether that is true"
+    );
 }
 
 #[tokio::test(start_paused = true)]

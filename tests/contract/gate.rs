@@ -196,7 +196,7 @@ async fn nobody_is_sent_anywhere_later_than_max_wait() {
 async fn no_attempt_is_made_whose_refusal_would_come_back_too_late() {
     let world = World::playing([Answer::refused(100).after(20)], |layer| layer.max_wait(ms(115)));
     assert!(account(&world.ask(request()).await.0).spilled());
-    assert_eq!((world.ptu.times(), world.standard.times()), (vec![0], vec![85]));
+    assert_eq!((world.ptu.times(), world.standard.times()), (vec![0], vec![20]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -270,17 +270,17 @@ async fn urgent_ranks_go_first_and_equals_in_order() {
 #[tokio::test(start_paused = true)]
 async fn a_class_has_its_own_max_wait_and_an_unknown_one_the_layers() {
     let quick = Class::new("quick").max_wait(ms(200));
-    for (name, spilled, time) in [("quick", true, 0), ("unheard-of", false, 1_000)] {
-        let world = World::playing([Answer::refused(1_000), Answer::ok()], |layer| {
+    for (name, spilled, time) in [("quick", true, 0), ("unheard-of", false, 300)] {
+        let world = World::playing([Answer::refused(300), Answer::ok()], |layer| {
             layer.class(quick.clone())
         });
         let (response, took) = world.ask(with(Priority::from(name), request())).await;
         assert_eq!((account(&response).spilled(), took), (spilled, time), "{name}");
     }
-    let world = World::playing([Answer::refused(1_000), Answer::ok()], |layer| layer.class(quick));
+    let world = World::playing([Answer::refused(300), Answer::ok()], |layer| layer.class(quick));
     let both = with(MaxWait(ms(2_000)), with(Priority::from("quick"), request()));
     let (response, took) = world.ask(both).await;
-    assert_eq!((account(&response).spilled(), took), (false, 1_000), "a request's own goes first");
+    assert_eq!((account(&response).spilled(), took), (false, 300), "a request's own goes first");
 }
 
 #[tokio::test(start_paused = true)]
@@ -301,8 +301,9 @@ async fn a_class_that_never_spills_gets_the_refusal_with_its_hint() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_rate_is_learned_from_times_that_a_pool_assumes() {
-    for (is_hinted, is_learned) in [(true, true), (false, false)] {
+async fn times_that_a_pool_assumes_do_not_raise_the_rate_that_is_learned() {
+    let mut rates = Vec::new();
+    for is_hinted in [true, false] {
         let open_at = Mutex::new(Duration::ZERO);
         let leaf = Leaf::new(move |seen| {
             let mut open_at = open_at.lock().unwrap();
@@ -322,8 +323,10 @@ async fn no_rate_is_learned_from_times_that_a_pool_assumes() {
         let service = layer.max_wait(Duration::from_secs(60)).layer(leaf);
         let calls = (0..20).map(|_| service.clone().oneshot(request()));
         assert!(join_all(calls).await.into_iter().all(|reply| reply.unwrap().status() == 200));
-        assert_eq!(gate.rate().is_some(), is_learned);
+        rates.push(gate.rate().expect("what was admitted in that time"));
     }
+    // Without hints the PTU idles now and then, which counts as time to drain.
+    assert!((0.6..1.1).contains(&(rates[1] / rates[0])), "{rates:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,6 +13,7 @@ mod failing_pools;
 mod failures;
 mod first_token;
 mod gate;
+mod gate_state;
 mod homes;
 mod inspected;
 mod inspecting;

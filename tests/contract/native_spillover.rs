@@ -236,7 +236,8 @@ async fn azure_is_not_made_to_ask_its_exhausted_deployment_over_and_over() {
     let client = leaf(refusal.clone());
     let layer = SmartFallbackLayer::deployments("gpt-4o-ptu", "gpt-4o").unwrap();
     layer.layer(client.clone()).oneshot(request()).await.unwrap();
-    assert!(client.len() <= 5, "{} in four seconds", client.len());
+    // A request asks eight times at most, and is spilled.
+    assert!(client.len() <= 9, "{} in four seconds", client.len());
 
     let standard = BackendPool::new([backend("near", "east", "gpt-4o")]).unwrap();
     let ptu = BackendPool::new([backend("ptu", "east", "gpt-4o-ptu")]).unwrap();
@@ -246,7 +247,8 @@ async fn azure_is_not_made_to_ask_its_exhausted_deployment_over_and_over() {
     );
     let client = leaf(refusal);
     let (_, took) = timed(layer.layer(client.clone()).oneshot(request())).await;
-    assert!(client.len() <= 5, "{} in four seconds", client.len());
+    // And as often again where it waits for whichever tier reopens first.
+    assert!(client.len() <= 17, "{} in four seconds", client.len());
     let rest = standard.cooldowns().next().unwrap().1.unwrap();
     assert!(took + rest <= ms(14_000), "it counts from when it was said: {took:?} and {rest:?}");
 }

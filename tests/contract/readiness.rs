@@ -14,7 +14,7 @@ use tower::{
     retry::RetryLayer,
 };
 use tower_spillover::{
-    Backend, BackendPool, RegionRotateLayer, ReplayLayer, RetryAfterPolicy, SmartFallback,
+    Backend, BackendPool, MaxWait, RegionRotateLayer, ReplayLayer, RetryAfterPolicy, SmartFallback,
     SmartFallbackLayer, backend::DeploymentLayer, replay::ReplayBody,
 };
 use tower_test::mock::{self, Handle};
@@ -224,21 +224,25 @@ fn limited(leaf: &Leaf, permits: &Arc<Semaphore>) -> ConcurrencyLimit<Leaf> {
 #[tokio::test(start_paused = true)]
 async fn a_readied_primary_that_is_not_used_gives_its_permit_back_within_the_call() {
     let (ptu, standard) =
-        (Leaf::playing([Answer::refused(10_000)]), Leaf::playing([Answer::ok().after(5_000)]));
+        (Leaf::playing([Answer::refused(300), Answer::ok()]), Leaf::playing([Answer::ok()]));
     let permits = Arc::new(Semaphore::new(1));
     let mut service = SmartFallback::new(limited(&ptu, &permits), standard);
-    through(&mut service, request()).await.unwrap();
+    let hasty = || {
+        let mut request = request();
+        request.extensions_mut().insert(MaxWait(ms(100)));
+        request
+    };
+    through(&mut service, hasty()).await.unwrap();
     readied(&mut service).await;
     assert_eq!(permits.available_permits(), 0, "readiness holds it");
-    let spilling = service.call(request());
-    assert_eq!(permits.available_permits(), 1, "the primary is closed until 10 s");
+    let spilling = service.call(hasty());
+    assert_eq!(permits.available_permits(), 1, "the primary is closed until 300 ms");
     drop(spilling);
     readied(&mut service).await;
-    pass(ms(2_000)).await;
     let waiting = service.call(request());
-    assert_eq!(permits.available_permits(), 1, "and closed for 3 s more");
+    assert_eq!(permits.available_permits(), 1, "and waits for it without");
     waiting.await.unwrap();
-    assert_eq!((ptu.times(), permits.available_permits()), (vec![0, 10_000], 1));
+    assert_eq!((ptu.times(), permits.available_permits()), (vec![0, 300], 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -256,13 +260,13 @@ async fn a_readied_service_of_a_closed_pool_gives_its_permit_back_within_the_cal
 #[tokio::test(start_paused = true)]
 async fn waiting_holds_no_permit_and_neither_does_a_refusal_that_is_passed_on() {
     let ptu =
-        Leaf::playing([Answer::refused(1_000).after(100), Answer::refused(9_000), Answer::ok()]);
+        Leaf::playing([Answer::refused(300).after(100), Answer::refused(9_000), Answer::ok()]);
     let standard = Leaf::playing([Answer::ok().after(1_000)]);
     let (on_ptu, on_standard) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)));
     let service = SmartFallback::new(limited(&ptu, &on_ptu), limited(&standard, &on_standard));
     let watch = async {
-        // Attempting until 100, waiting until 1000, then on the fallback until 2000.
-        for (time, free) in [(50, [0, 1]), (500, [1, 1]), (999, [1, 1]), (1_500, [1, 0])] {
+        // Attempting until 100, waiting until 300, then on the fallback until 1300.
+        for (time, free) in [(50, [0, 1]), (200, [1, 1]), (299, [1, 1]), (800, [1, 0])] {
             pass(ms(time) - ptu.elapsed()).await;
             let seen = [&on_ptu, &on_standard].map(|permits| permits.available_permits());
             assert_eq!(seen, free, "at {time}");
@@ -301,7 +305,7 @@ async fn a_primary_that_closed_while_it_was_readied_is_not_asked() {
 
 #[tokio::test(start_paused = true)]
 async fn the_layers_work_over_a_buffer_of_one_place_and_leave_it_free() {
-    let ptu = Leaf::playing([Answer::refused(1_000), Answer::refused(30_000), Answer::ok()]);
+    let ptu = Leaf::playing([Answer::refused(300), Answer::refused(30_000), Answer::ok()]);
     let standard = Leaf::playing([Answer::ok()]);
     let tier = |leaf: &Leaf| Put(Buffer::<Ask, _>::new(leaf.clone(), 1));
     let service = SmartFallbackLayer::new(tier(&ptu), tier(&standard)).layer(());
@@ -309,7 +313,7 @@ async fn the_layers_work_over_a_buffer_of_one_place_and_leave_it_free() {
         let response = service.clone().oneshot(request()).await.unwrap();
         assert!(account(&response).spilled());
     }
-    assert_eq!((ptu.times(), standard.len()), (vec![0, 1_000], 3));
+    assert_eq!((ptu.times(), standard.len()), (vec![0, 300], 3));
     let client = Buffer::<Ask, _>::new(Leaf::playing([Answer::refused(500)]), 1);
     let service = RegionRotateLayer::new(pool(["a", "b", "c"])).layer(client);
     for _ in 0..5 {

@@ -175,7 +175,7 @@ async fn a_connection_that_stands_ends_an_outage_long_before_the_answer() {
     for _ in 0..3 {
         assert_eq!(ask().await, "primary failed, std 200; spilled");
     }
-    pass(ms(999)).await;
+    pass(ms(899)).await;
     assert_eq!(ask().await, "std 200; spilled");
     pass(ms(1)).await;
     let (probe, beside) = futures::join!(ask(), async {

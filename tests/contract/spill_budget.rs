@@ -341,7 +341,9 @@ async fn requests_that_wait_for_the_budget_spill_in_order_when_others_give_it_ba
         let service = service.clone();
         async move {
             pass(ms(number * 10)).await;
-            let response = service.oneshot(ask()).await.unwrap();
+            let mut request = ask();
+            request.extensions_mut().insert(MaxWait(Duration::ZERO));
+            let response = service.oneshot(request).await.unwrap();
             assert_eq!(response.status(), StatusCode::OK);
             let spilled = account(&response).attempts().next_back().unwrap().at() + ms(number * 10);
             response.into_body().collect().await.unwrap();

@@ -97,7 +97,7 @@ async fn what_only_the_ptus_resource_holds_is_refused_and_never_spilled() {
 async fn it_waits_for_the_ptu_like_any_other() {
     for (mode, alone) in MODES.into_iter().flat_map(|mode| [(mode, true), (mode, false)]) {
         let leaf = Leaf::new(|seen| match seen.index {
-            0 => Answer::refused(700),
+            0 => Answer::refused(300),
             _ => Answer::ok(),
         });
         let tiers = match alone {
@@ -106,7 +106,7 @@ async fn it_waits_for_the_ptu_like_any_other() {
         };
         let (response, took) = timed(ask(&tiers, &leaf, named("ptu-only"))).await;
         assert_eq!(served_by(&response), "ptu-only", "{mode:?}");
-        assert!((700..900).contains(&took.as_millis()), "{mode:?}: {took:?}");
+        assert!((300..500).contains(&took.as_millis()), "{mode:?}: {took:?}");
         assert_eq!(leaf.hosts(), ["ptu-only.example"; 2]);
     }
 }

@@ -44,18 +44,18 @@ fn with<T: Clone + Send + Sync + 'static>(extension: T) -> Request<Full<Bytes>> 
 #[tokio::test(start_paused = true)]
 async fn waits_exactly_as_long_as_the_primary_asks_and_asks_it_again() {
     let (ptu, standard) =
-        (Leaf::playing([Answer::refused(1_500), Answer::ok()]), Leaf::playing([Answer::ok()]));
+        (Leaf::playing([Answer::refused(300), Answer::ok()]), Leaf::playing([Answer::ok()]));
     let (response, took) = ask(&tiers(&ptu, &standard).layer(()), request()).await;
-    assert_eq!((response.status(), took), (StatusCode::OK, 1_500));
-    assert_eq!((ptu.times(), standard.len()), (vec![0, 1_500], 0));
+    assert_eq!((response.status(), took), (StatusCode::OK, 300));
+    assert_eq!((ptu.times(), standard.len()), (vec![0, 300], 0));
     let served = account(&response);
-    assert_eq!(asked(served), [("primary", 0), ("primary", 1_500)]);
-    assert_eq!((served.waited(), served.spilled(), served.rotated()), (ms(1_500), false, false));
+    assert_eq!(asked(served), [("primary", 0), ("primary", 300)]);
+    assert_eq!((served.waited(), served.spilled(), served.rotated()), (ms(300), false, false));
     let first = served.attempts().next().unwrap();
-    assert_eq!(first.outcome(), Outcome::Throttled(Hint::After(ms(1_500))));
+    assert_eq!(first.outcome(), Outcome::Throttled(Hint::After(ms(300))));
     assert_eq!(
         (first.status(), first.hint()),
-        (Some(StatusCode::TOO_MANY_REQUESTS), Hint::After(ms(1_500)))
+        (Some(StatusCode::TOO_MANY_REQUESTS), Hint::After(ms(300)))
     );
 }
 
@@ -84,7 +84,7 @@ async fn a_wait_that_fits_exactly_is_made_and_one_a_millisecond_longer_is_not() 
 async fn a_request_refused_again_after_waiting_counts_from_its_arrival() {
     let ptu = Leaf::playing([Answer::refused(1_500)]);
     let standard = Leaf::playing([Answer::ok()]);
-    let (response, took) = ask(&tiers(&ptu, &standard).layer(()), request()).await;
+    let (response, took) = ask(&by_the_rule(&ptu, &standard).layer(()), request()).await;
     assert_eq!((took, ptu.times()), (3_000, vec![0, 1_500, 3_000]), "3000 + 1500 > 4000");
     let served = account(&response);
     assert_eq!(
@@ -108,24 +108,39 @@ async fn two_services_have_the_settings_of_the_layer_that_they_come_from() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_that_find_the_primary_closed_do_not_touch_it() {
-    let ptu = Leaf::playing([Answer::refused(10_000), Answer::ok()]);
+    let ptu = Leaf::playing([Answer::refused(300), Answer::ok()]);
     let standard = Leaf::playing([Answer::ok()]);
-    let service = tiers(&ptu, &standard).layer(());
+    let service = tiers(&ptu, &standard).max_wait(ms(200)).layer(());
     ask(&service, request()).await;
-    pass(ms(1_000)).await;
+    pass(ms(50)).await;
     let (response, took) = ask(&service, request()).await;
-    assert_eq!((took, ptu.len(), standard.len()), (0, 1, 2), "9000 are left");
+    assert_eq!((took, ptu.len(), standard.len()), (0, 1, 2), "250 are left");
     assert_eq!(asked(account(&response)), [("fallback", 0)]);
-    pass(ms(4_999)).await;
+    pass(ms(49)).await;
     let (response, took) = ask(&service, request()).await;
-    assert_eq!((took, account(&response).spilled()), (0, true), "4001 are left");
+    assert_eq!((took, account(&response).spilled()), (0, true), "201 are left");
     pass(ms(1)).await;
     let (response, took) = ask(&service, request()).await;
-    assert_eq!((took, account(&response).spilled()), (4_000, false), "4000 are left");
-    assert_eq!(ptu.times(), [0, 10_000]);
-    assert_eq!(asked(account(&response)), [("primary", 4_000)]);
+    assert_eq!((took, account(&response).spilled()), (200, false), "200 are left");
+    assert_eq!(ptu.times(), [0, 300]);
+    assert_eq!(asked(account(&response)), [("primary", 200)]);
     let (_, took) = ask(&service, request()).await;
     assert_eq!(took, 0, "it is open again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn now_and_then_a_request_asks_whether_a_long_hint_is_true() {
+    let ptu = Leaf::new(|seen| match 10_000_u64.saturating_sub(seen.at.as_millis() as u64) {
+        0 => Answer::ok(),
+        left => Answer::refused(left),
+    });
+    let service = tiers(&ptu, &Leaf::playing([Answer::ok()])).layer(());
+    for _ in 0..600 {
+        let (response, took) = ask(&service, request()).await;
+        assert_eq!((took, account(&response).spilled()), (0, true));
+        pass(ms(10)).await;
+    }
+    assert!((6..=12).contains(&ptu.len()), "{:?} in six seconds", ptu.times());
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,8 +195,8 @@ async fn refusals_without_a_time_never_make_a_busy_loop() {
         let (response, took) =
             ask(&tiers(&ptu, &Leaf::playing([Answer::ok()])).layer(()), request()).await;
         assert!(account(&response).spilled());
-        // 5 + 10 + ... + 320 = 635, then 640 each: 635 + 5 * 640 = 3835.
-        assert_eq!((ptu.len(), took), (13, 3_835));
+        // 25 + 50 + 100 + 200 + 400, then 400 each: eight times in four seconds at most.
+        assert_eq!((ptu.len(), took), (8, 1_575));
     }
 }
 
@@ -203,20 +218,20 @@ async fn a_pool_whose_backend_refuses_for_no_time_is_not_asked_in_a_busy_loop_ei
 
 #[tokio::test(start_paused = true)]
 async fn one_request_may_have_a_max_wait_of_its_own() {
-    let ptu = Leaf::playing([Answer::refused(10_000), Answer::ok()]);
+    let ptu = Leaf::playing([Answer::refused(300), Answer::ok()]);
     let service = tiers(&ptu, &Leaf::playing([Answer::ok()])).layer(());
     let (response, took) = ask(&service, with(MaxWait(Duration::ZERO))).await;
     assert_eq!((account(&response).spilled(), took), (true, 0));
-    let (response, took) = ask(&service, with(MaxWait(ms(9_999)))).await;
+    let (response, took) = ask(&service, with(MaxWait(ms(299)))).await;
     assert_eq!((account(&response).spilled(), took), (true, 0));
     let (response, took) = ask(&service, with(MaxWait(Duration::MAX))).await;
-    assert_eq!((account(&response).spilled(), took), (false, 10_000));
+    assert_eq!((account(&response).spilled(), took), (false, 300));
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_wait_would_end_after_the_deadline() {
-    for (deadline, took, spilled) in [(1_500, 1_500, false), (1_499, 0, true), (0, 0, true)] {
-        let ptu = Leaf::playing([Answer::refused(1_500), Answer::ok()]);
+    for (deadline, took, spilled) in [(300, 300, false), (299, 0, true), (0, 0, true)] {
+        let ptu = Leaf::playing([Answer::refused(300), Answer::ok()]);
         let service = tiers(&ptu, &Leaf::playing([Answer::ok()])).layer(());
         let deadline = Deadline((clock::now() + ms(deadline)).into_std());
         let (response, actual) = ask(&service, with(deadline)).await;
@@ -241,8 +256,12 @@ async fn nested_tiers_share_one_max_wait_from_the_arrival() {
     let second = Leaf::playing([Answer::refused(1_000), Answer::refused(1)]);
     let standard = Leaf::playing([Answer::ok()]);
     let inner = SmartFallbackLayer::new(Put(second.clone()), Put(standard.clone()))
-        .names("ptu-2", "standard");
-    let service = SmartFallbackLayer::new(Put(first), inner).names("ptu-1", "").layer(());
+        .names("ptu-2", "standard")
+        .gate(Gate::new().mode(Mode::Shared));
+    let service = SmartFallbackLayer::new(Put(first), inner)
+        .names("ptu-1", "")
+        .gate(Gate::new().mode(Mode::Shared))
+        .layer(());
     let (response, took) = timed(service.oneshot(request())).await;
     let response = response.unwrap();
     assert_eq!(took, ms(4_000));

@@ -141,22 +141,32 @@ impl World {
 fn check(world: &World) -> Result<(), TestCaseError> {
     let fates = paused(world.play());
     for (asks, fate) in world.requests.iter().zip(fates) {
-        let may = |schedules: &[Schedule]| {
-            schedules.iter().any(|it| it.serves_within(asks.at, asks.max_wait))
+        let may = |max_wait| {
+            let may = |schedules: &[Schedule]| {
+                schedules.iter().any(|it| it.serves_within(asks.at, max_wait))
+            };
+            let stays = !asks.spills && !world.ptus.is_empty();
+            may(&world.ptus) || !stays && may(&world.standards)
         };
-        let stays = !asks.spills && !world.ptus.is_empty();
-        let is_winnable = may(&world.ptus) || !stays && may(&world.standards);
         let Some((is_served, took)) = fate else { continue };
-        prop_assert_eq!(is_served, is_winnable, "{:?} after {} ms", asks, took);
         prop_assert!(took <= asks.max_wait, "{:?} took {} ms", asks, took);
-        prop_assert!(is_served || took == 0, "{:?} waited in vain for {} ms", asks, took);
+        let is_winnable = may(asks.max_wait);
+        // A PTU is a bucket to an adaptive gate, which lets one go at an opening and the next ones soon after.
+        let is_close = asks.max_wait.checked_sub(SOON).is_none_or(|wait| !may(wait));
+        if world.mode == Mode::Adaptive && is_winnable && is_close {
+            continue;
+        }
+        prop_assert_eq!(is_served, is_winnable, "{:?} after {} ms", asks, took);
+        // It finds out soon that the PTU is closed, where no hint says so.
+        let in_vain = if world.mode == Mode::Adaptive { SOON } else { 0 };
+        prop_assert!(is_served || took <= in_vain, "{:?} waited in vain for {} ms", asks, took);
     }
     Ok(())
 }
 
 fn schedule() -> impl Strategy<Value = Schedule> {
     prop_oneof![
-        3 => prop::collection::vec((1..6_000_u64, 100..2_000_u64), 0..4),
+        3 => prop::collection::vec((1..6_000_u64, SOON..2_000), 0..4),
         1 => (6_000..30_000_u64).prop_map(|closed| vec![(closed, 1_000)]),
     ]
     .prop_map(Schedule)
@@ -184,6 +194,9 @@ fn worlds() -> impl Strategy<Value = World> {
             misconfigured,
         })
 }
+
+/// A PTU that is never open for half a second while somebody waits may be open for less unseen.
+const SOON: u64 = 600;
 
 /// By rank: of requests that may spill, and of those that may not.
 const CLASSES: [[&str; 2]; 2] = [["soon", "soon here"], ["later", "later here"]];

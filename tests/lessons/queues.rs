@@ -26,7 +26,7 @@ fn limited(leaf: &Leaf, most: usize) -> ConcurrencyLimit<Leaf> {
 // The client is gone: upstream goes on burning, or the queue still holds its place.
 #[tokio::test(start_paused = true)]
 async fn lesson_15_who_leaves_leaves_the_queue_and_the_backend() {
-    let ptu = Leaf::new(|seen| match ms(1_000).checked_sub(seen.at) {
+    let ptu = Leaf::new(|seen| match ms(390).checked_sub(seen.at) {
         Some(left) if !left.is_zero() => Answer::refused(left.as_millis() as u64),
         _ => Answer::ok().after(60_000),
     });
@@ -34,7 +34,7 @@ async fn lesson_15_who_leaves_leaves_the_queue_and_the_backend() {
     let service = tiers(&ptu, &Leaf::playing([Answer::ok()])).gate(gate.clone()).layer(());
     let waiting: Vec<_> =
         (0..20).map(|_| tokio::spawn(service.clone().oneshot(request()))).collect();
-    pass(ms(500)).await;
+    pass(ms(200)).await;
     assert_eq!(gate.waiting(), 20);
     waiting[..19].iter().for_each(|gone| gone.abort());
     pass(ms(1)).await;

@@ -40,8 +40,7 @@ impl Tiers {
             RegionRotateLayer::new(self.standard.0.clone()),
         );
         let client: Client<_> = Protocol::Http1.client();
-        let service =
-            tiers.max_wait(Duration::from_millis(500)).layer(InspectLayer::new().layer(client));
+        let service = tiers.max_wait(Duration::ZERO).layer(InspectLayer::new().layer(client));
         soon(service.oneshot(request)).await.unwrap()
     }
 }

@@ -17,7 +17,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tower::{Layer, ServiceBuilder, ServiceExt, retry::RetryLayer};
-use tower_spillover::{BackendPool, InspectLayer, MaxWait, RegionRotateLayer, RetryAfterPolicy};
+use tower_spillover::{
+    BackendPool, Gate, InspectLayer, RegionRotateLayer, RetryAfterPolicy, SmartFallbackLayer,
+    gate::Contention,
+};
 
 use crate::{
     azure::{Azure, backend_at, refused_for},
@@ -68,12 +71,19 @@ async fn spilling_at_once_within_a_resource_takes_a_second_connection_and_no_thi
     let azure = Azure::open(&["east"]).await;
     let proxy = Proxy::to(azure.addr("east"), Spoil::Nothing).await;
     let pool = |name| BackendPool::new([backend_at(name, proxy.addr)]).unwrap();
-    let stack = stack(Protocol::Http1, pool(EAST_PTU), pool(EAST));
+    // Others seem to take each opening, so that a gate which yields would leave some of them out.
+    let tiers = SmartFallbackLayer::new(
+        RegionRotateLayer::new(pool(EAST_PTU)),
+        RegionRotateLayer::new(pool(EAST)),
+    );
+    let service = tiers
+        .gate(Gate::new().contention(Contention::Compete))
+        .max_wait(Duration::ZERO)
+        .layer(Protocol::Http1.client());
+    let stack = Stack::new(service);
     for _ in 0..20 {
         azure.script(EAST_PTU, [refused_for(5)]);
-        let mut request = chat();
-        request.extensions_mut().insert(MaxWait(Duration::ZERO));
-        let answer = send(&stack, request).await;
+        let answer = send(&stack, chat()).await;
         assert_eq!(attempts(&answer), [(EAST_PTU, 429), (EAST, 200)]);
         read(answer).await;
         pause(8).await;

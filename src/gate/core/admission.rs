@@ -3,10 +3,13 @@
 use std::{task::Waker, time::Duration};
 
 use super::{
+    arrivals::Arrivals,
     bucket::{Bucket, TrackedAttempt},
-    queue::{Queue, QueueKey},
-    standing_queue::StandingQueue,
-    time::{Nanos, SECOND, seconds},
+    contention::Contention,
+    knowledge::{Evidence, Knowledge, Noted},
+    queue::{Asks, MAX_QUEUE_WALKED, Place, Queue},
+    standing_queue::{Newcomer, StandingQueue},
+    time::{Nanos, SECOND, from_seconds, seconds},
 };
 
 /// What a gate knows of its PTU, and the requests that wait for it.
@@ -14,8 +17,12 @@ use super::{
 pub(crate) struct Core {
     pub(crate) bucket: Bucket,
     queue: Queue,
+    arrivals: Arrivals,
     standing_queue: StandingQueue,
-    next_order: u64,
+    noted: Noted,
+    next_order: u32,
+    /// Those that are to be woken although it is not their turn: they would wait in vain.
+    hopeless: Vec<Waker>,
 }
 
 /// What a request is to do.
@@ -24,107 +31,138 @@ pub(crate) enum Decision {
     Go(TrackedAttempt),
     /// It waits in the queue. Ask [again](Core::on_turn) at `until`, or when woken.
     Wait {
-        key: QueueKey,
+        place: Place,
         until: Nanos,
     },
     Spill,
 }
 
+/// A request that wants to be admitted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Applicant {
+    pub(crate) cost: f64,
+    pub(crate) rank: u8,
+    /// When it is to be sent somewhere at the latest.
+    pub(crate) deadline: Nanos,
+}
+
+/// A refused attempt, and what its request may still do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refused {
+    /// For how long the PTU is closed by its own word, from when it decided.
+    pub(crate) hint: Option<Duration>,
+    pub(crate) deadline: Nanos,
+    /// A random number from 0 to 1.
+    pub(crate) draw: f64,
+    /// Whether the request has nowhere else to go.
+    pub(crate) is_patient: bool,
+}
+
 impl Core {
-    pub(crate) fn new(standing_queue_interval: Option<Duration>) -> Self {
+    pub(crate) fn new(standing_queue_interval: Option<Duration>, contention: Contention) -> Self {
         Self {
-            bucket: Bucket::new(),
+            bucket: Bucket::new(contention),
             queue: Queue::default(),
+            arrivals: Arrivals::default(),
             standing_queue: StandingQueue::new(standing_queue_interval),
+            noted: Noted::default(),
             next_order: 0,
+            hopeless: Vec::new(),
         }
     }
 
-    /// A request of `cost` arrives, to be sent by `deadline` at the latest.
-    pub(crate) fn on_arrival(
-        &mut self,
-        now: Nanos,
-        cost: f64,
-        rank: u8,
-        deadline: Nanos,
-    ) -> Decision {
+    /// A request arrives.
+    pub(crate) fn on_arrival(&mut self, now: Nanos, applicant: &Applicant) -> Decision {
+        let Applicant { cost, rank, deadline } = *applicant;
         self.advance(now);
         self.bucket.on_arrival(cost);
-        let key = self.next_key(rank);
+        self.arrivals.on_arrival(now, rank, cost);
+        let place = self.new_place(rank, now);
         let latest = self.bucket.latest_dispatch(deadline);
         let budget = seconds(latest.saturating_sub(now).max(0));
-        let wait = self.predicted_wait(now, rank);
-        let requests = self.bucket.requests_drained_in(wait);
-        self.standing_queue.on_arrival(seconds(now), wait, budget, requests);
-        let is_first = self.queue.head().is_none_or(|(head, _)| key < head);
-        if is_first && self.is_open(now) {
-            return Decision::Go(self.bucket.on_sent(now, key, cost));
+        let wait = self.predicted_wait(now, rank, self.queue.cost_ahead_of(rank));
+        self.standing_queue.on_arrival(seconds(now), wait, budget);
+        if self.is_first(place) && (self.is_open(now) || self.bucket.is_due_anyway(now)) {
+            return Decision::Go(self.bucket.on_sent(now, place, Asks::NONE, cost));
         }
-        // A prediction has an error; a hint alone is exact.
-        let safety = if self.bucket.is_trusted() { WAIT_SAFETY_FACTOR } else { 1.0 };
-        let allowed = self.standing_queue.allowed_wait(budget) / safety;
+        let mut allowed = self.allowed_wait(place, cost, budget);
+        if !self.is_first(place) {
+            allowed /= WAIT_SAFETY_FACTOR;
+        }
         if wait > allowed && self.wait_without_expired(now, rank) > allowed {
             return Decision::Spill;
         }
-        self.queue.insert(key, cost, latest);
-        Decision::Wait { key, until: now }
+        self.queue.insert(place, cost, Asks::NONE, latest);
+        Decision::Wait { place, until: now }
     }
 
-    /// A request of `cost` that has nowhere else to go wants to be sent by `deadline`, at the old place
-    /// that it may have. It waits while the PTU reopens by then, whatever is predicted.
+    /// A request that has nowhere else to go wants to be sent, at the old place that it may have. It waits
+    /// while the PTU reopens in time, whatever is predicted.
     pub(crate) fn on_patient_arrival(
         &mut self,
         now: Nanos,
-        cost: f64,
-        rank: u8,
-        deadline: Nanos,
-        place: Option<QueueKey>,
+        applicant: &Applicant,
+        place: Option<Place>,
     ) -> Decision {
+        let Applicant { cost, rank, deadline } = *applicant;
         self.advance(now);
-        let key = place.unwrap_or_else(|| self.next_key(rank));
-        if self.queue.head().is_none_or(|(head, _)| key < head) && self.is_open(now) {
-            return Decision::Go(self.bucket.on_sent(now, key, cost));
+        let place = place.unwrap_or_else(|| self.new_place(rank, now));
+        if self.is_first(place) && (self.is_open(now) || self.bucket.is_due_anyway(now)) {
+            return Decision::Go(self.bucket.on_sent(now, place, Asks::NONE, cost));
         }
         if now >= deadline || self.reopens_after(deadline) {
             return Decision::Spill;
         }
-        self.queue.insert(key, cost, deadline);
-        self.on_no_alternative(key, deadline);
-        Decision::Wait { key, until: now }
+        self.queue.insert(place, cost, Asks::NONE, deadline);
+        self.on_no_alternative(place, deadline);
+        Decision::Wait { place, until: now }
     }
 
-    /// The waiting request `key` has nowhere else to go: it may stay until its `deadline`.
-    pub(crate) fn on_no_alternative(&mut self, key: QueueKey, deadline: Nanos) {
-        if let Some(request) = self.queue.get_mut(key) {
+    /// The request that waits at `place` has nowhere else to go: it may stay until its `deadline`.
+    fn on_no_alternative(&mut self, place: Place, deadline: Nanos) {
+        if let Some(request) = self.queue.get_mut(place) {
             (request.is_patient, request.latest) = (true, deadline);
         }
     }
 
-    /// What the waiting request `key` is to do now. It leaves the queue unless it waits on.
-    pub(crate) fn on_turn(&mut self, now: Nanos, key: QueueKey, deadline: Nanos) -> Decision {
+    /// What the request that waits at `place` is to do now. It leaves the queue unless it waits on.
+    pub(crate) fn on_turn(&mut self, now: Nanos, place: Place, deadline: Nanos) -> Decision {
         self.advance(now);
-        let is_head = self.queue.head().is_some_and(|(head, _)| head == key);
-        let is_patient = self.queue.get_mut(key).is_some_and(|request| request.is_patient);
+        let reserved = self.bucket.latest_dispatch(deadline);
+        let reopens_late = self.reopens_after(deadline);
+        let Some(request) = self.queue.get_mut(place) else { return Decision::Spill };
+        let (is_patient, may_ask_at) = (request.is_patient, request.asks.next_at());
         let latest = match is_patient {
-            true if self.reopens_after(deadline) => now,
+            true if reopens_late => now,
             true => deadline,
-            false => self.bucket.latest_dispatch(deadline),
+            // The reserve may have grown since, and so may its wait, beyond hope.
+            false => reserved.min(request.latest),
         };
-        if is_head && self.is_open(now) && now <= latest {
-            let request = self.queue.remove(key).expect("the head is in the queue");
-            return Decision::Go(self.bucket.on_sent(now, key, request.cost));
+        let asks = self.queue.next_to_ask(now).filter(|(next, _)| *next == place);
+        let due = asks.map(|(_, at)| self.bucket.next_attempt_at().max(at));
+        if due.is_some_and(|due| due <= now) && now <= latest {
+            let request = self.queue.remove(place).expect("it is in the queue");
+            return Decision::Go(self.bucket.on_sent(now, place, request.asks, request.cost));
         }
-        if now >= latest {
-            self.queue.remove(key);
+        // The PTU must not stay open for one that has asked it too often.
+        let is_spent = asks.is_some_and(|(_, at)| at > now.saturating_add(MAX_UNASKED_NS));
+        if now >= latest || (is_spent && !is_patient && self.is_open(now)) {
+            self.queue.remove(place);
             return Decision::Spill;
         }
-        let due = if is_head { self.bucket.next_attempt_at() } else { Nanos::MAX };
-        Decision::Wait { key, until: due.max(now).min(latest) }
+        let turn = if due.is_some() { self.bucket.next_attempt_at() } else { Nanos::MAX };
+        let until = match may_ask_at > now {
+            true if is_spent && !is_patient => may_ask_at.min(turn),
+            // Then it may go before those who may ask now, and nobody tells it.
+            true => may_ask_at,
+            false => turn,
+        };
+        Decision::Wait { place, until: until.max(now).min(latest) }
     }
 
-    /// The waiting request `key` was given up.
-    pub(crate) fn on_left(&mut self, key: QueueKey) {
-        self.queue.remove(key);
+    /// The request that waits at `place` was given up.
+    pub(crate) fn on_left(&mut self, place: Place) {
+        self.queue.remove(place);
     }
 
     /// An attempt that was made at `sent_at`, while nothing was known of the PTU, is about to be
@@ -135,32 +173,56 @@ impl Core {
         cost: f64,
         rank: u8,
     ) -> TrackedAttempt {
-        let key = self.next_key(rank);
-        self.bucket.on_untracked_refusal(sent_at, key, cost)
+        let place = self.new_place(rank, sent_at);
+        self.bucket.on_untracked_refusal(sent_at, place, cost)
     }
 
-    /// `attempt` was refused: the PTU is `closed` for so long from when it decided, which is
-    /// measured unless it is a guess. The request goes back to its old place in the queue; `None`
-    /// when the PTU reopens after its `deadline`.
+    /// `attempt` was refused. The request goes back to its old place in the queue; `None` when it would
+    /// wait there in vain.
     pub(crate) fn on_refused(
         &mut self,
         now: Nanos,
         attempt: &TrackedAttempt,
-        closed: Duration,
-        is_measured: bool,
-        deadline: Nanos,
-    ) -> Option<QueueKey> {
-        let reopens = self.bucket.on_refused(now, attempt, closed, is_measured);
-        if reopens > deadline {
+        refused: &Refused,
+    ) -> Option<Place> {
+        let Refused { deadline, is_patient, .. } = *refused;
+        let reopening = self.bucket.on_refused(now, attempt, refused.hint, refused.draw);
+        if reopening.is_news {
+            self.give_up_the_hopeless(now);
+        }
+        // What answers give back may reopen it sooner, and is in the prediction of one that may spill.
+        if is_patient && reopening.at > deadline {
             return None;
         }
-        self.queue.insert(attempt.key, attempt.cost, self.bucket.latest_dispatch(deadline));
-        Some(attempt.key)
+        let TrackedAttempt { place, cost, .. } = *attempt;
+        // One that was expected is not held against the request.
+        let asks = match reopening.was_expected {
+            true => attempt.asks.clone(),
+            false => attempt.asks.and_at(attempt.sent_at),
+        };
+        if is_patient {
+            self.queue.insert(place, cost, asks, deadline);
+            self.on_no_alternative(place, deadline);
+            return Some(place);
+        }
+        let latest = self.bucket.latest_dispatch(deadline);
+        let budget = seconds(latest.saturating_sub(now));
+        // One that was sent before anything was known arrives only now.
+        let allowed = match attempt.is_untracked {
+            true => self.allowed_wait(place, cost, budget),
+            false => budget,
+        };
+        let wait = self.predicted_wait(now, place.rank, self.queue.cost_before(place));
+        if wait > allowed {
+            return None;
+        }
+        self.queue.insert(place, cost, asks, latest);
+        Some(place)
     }
 
-    /// Has `waker` woken when it may be the turn of the waiting request `key`.
-    pub(crate) fn wake_with(&mut self, key: QueueKey, waker: &Waker) {
-        if let Some(request) = self.queue.get_mut(key) {
+    /// Has `waker` woken when it may be the turn of the request that waits at `place`.
+    pub(crate) fn wake_with(&mut self, place: Place, waker: &Waker) {
+        if let Some(request) = self.queue.get_mut(place) {
             match &mut request.waker {
                 Some(old) => old.clone_from(waker),
                 none => *none = Some(waker.clone()),
@@ -168,9 +230,13 @@ impl Core {
         }
     }
 
-    /// The waker to call after any change: that of the request at the head of the queue.
-    pub(crate) fn head_waker(&self) -> Option<Waker> {
-        self.queue.head().and_then(|(_, request)| request.waker.clone())
+    /// The wakers to call after any change: that of the request whose turn it may be now, and those of
+    /// requests that wait in vain.
+    pub(crate) fn take_wakers(&mut self, now: Nanos) -> Wakers {
+        self.noted.note(now, self.bucket.evidence(now).knowledge());
+        let next = self.queue.next_to_ask(now).map(|(place, _)| place);
+        let next = next.and_then(|place| self.queue.get_mut(place)?.waker.clone());
+        Wakers { next, hopeless: std::mem::take(&mut self.hopeless) }
     }
 
     /// Whether the PTU has so much capacity to spare that requests need not pass here.
@@ -179,72 +245,119 @@ impl Core {
         self.bucket.closed_for(now).is_none()
     }
 
+    /// What speaks for what is known of the PTU, and since when that is known.
+    pub(crate) fn evidence(&mut self, now: Nanos) -> (Evidence, Nanos) {
+        self.advance(now);
+        let evidence = self.bucket.evidence(now);
+        self.noted.note(now, evidence.knowledge());
+        (evidence, self.noted.since())
+    }
+
     pub(crate) fn waiting(&self) -> usize {
         self.queue.len()
     }
 
-    /// How long a new request of `rank` would wait, in seconds.
-    pub(crate) fn predicted_wait(&self, now: Nanos, rank: u8) -> f64 {
-        let Some(sendable_at) = self.bucket.sendable_at() else { return 0.0 };
-        let closed = seconds(sendable_at.saturating_sub(now));
-        let ahead = self.bucket.seconds_to_drain(|| self.queue.cost_ahead_of(rank));
-        (closed + ahead).max(0.0)
+    /// How long a request of `rank` would wait that arrives now, in seconds.
+    pub(crate) fn wait_of_newcomer(&self, now: Nanos, rank: u8) -> f64 {
+        let wait = self.predicted_wait(now, rank, self.queue.cost_ahead_of(rank));
+        wait.min(self.wait_without_expired(now, rank))
+    }
+
+    /// How long a request of `rank` would wait behind so much `queued` cost, in seconds, with the more
+    /// urgent ones that are to be expected meanwhile.
+    fn predicted_wait(&self, now: Nanos, rank: u8, queued: f64) -> f64 {
+        let urgent = self.bucket.share_of(self.arrivals.before(now, rank));
+        self.bucket.wait_behind(now, queued) / (1.0 - urgent.min(MAX_URGENT_SHARE))
     }
 
     /// How long a new request of `rank` would wait, in seconds, without those ahead of it that
     /// will have given up by their turn. In a long queue they make no difference.
     fn wait_without_expired(&self, now: Nanos, rank: u8) -> f64 {
-        let Some(sendable_at) = self.bucket.sendable_at().filter(|_| self.bucket.is_trusted())
-        else {
-            return f64::INFINITY;
-        };
-        if self.queue.len() > MAX_QUEUE_WALKED {
+        if !self.bucket.is_modelled() || self.queue.len() > MAX_QUEUE_WALKED {
             return f64::INFINITY;
         }
-        let turn = self.queue.ahead_of(rank).fold(sendable_at.max(now), |turn, request| {
-            let cost = if turn <= request.latest { request.cost } else { 0.0 };
-            turn.saturating_add(self.bucket.expected_drain_time(cost))
+        let queued = self.queue.ahead_of(rank).fold(0.0, |queued, request| {
+            let turn = now.saturating_add(from_seconds(self.bucket.wait_behind(now, queued)));
+            if turn <= request.latest { queued + request.cost } else { queued }
         });
-        seconds(turn.saturating_sub(now))
+        self.predicted_wait(now, rank, queued)
     }
 
+    /// The longest wait that is worth beginning, in seconds, of a request that has a `budget`.
+    fn allowed_wait(&self, place: Place, cost: f64, budget: f64) -> f64 {
+        let size = self.bucket.size(cost);
+        let newcomer = Newcomer { budget, size, is_behind: !self.is_first(place) };
+        self.standing_queue.allowed_wait(&newcomer)
+    }
+
+    /// Has those leave the queue whose turn will come far too late, by what has just become known.
+    fn give_up_the_hopeless(&mut self, now: Nanos) {
+        let mut queued = 0.0;
+        for request in self.queue.iter_mut() {
+            let wait = from_seconds(HOPE * self.bucket.wait_behind(now, queued));
+            if request.is_patient || now.saturating_add(wait) <= request.latest {
+                queued += request.cost;
+            } else {
+                request.latest = now;
+                self.hopeless.extend(request.waker.take());
+            }
+        }
+    }
+
+    /// Whether the PTU is known to refuse until after the `deadline`. The model may be wrong, and is no
+    /// reason to refuse a request that has nowhere else to go.
     fn reopens_after(&self, deadline: Nanos) -> bool {
-        self.bucket.sendable_at().is_some_and(|at| at > deadline)
+        self.bucket.refuses_until().is_some_and(|at| at > deadline)
     }
 
-    /// Whether the head, or a new request when nothing waits, may go.
+    /// Whether nobody waits before `place`.
+    fn is_first(&self, place: Place) -> bool {
+        self.queue.head().is_none_or(|(head, _)| place < head)
+    }
+
     fn is_open(&self, now: Nanos) -> bool {
         now >= self.bucket.next_attempt_at()
     }
 
-    fn next_key(&mut self, rank: u8) -> QueueKey {
-        let key = QueueKey { rank, order: self.next_order };
-        self.next_order += 1;
-        key
+    fn new_place(&mut self, rank: u8, since: Nanos) -> Place {
+        self.next_order = self.next_order.wrapping_add(1);
+        Place { rank, since, order: self.next_order }
     }
 
     /// Brings what is known up to `now`.
     fn advance(&mut self, now: Nanos) {
-        let Some(closed_for) = self.bucket.closed_for(now) else { return };
-        if closed_for < -QUEUE_EMPTY_AFTER_NS {
-            self.standing_queue.on_empty();
-        }
-        if closed_for < -IDLE_AFTER_NS && self.queue.is_empty() {
+        if self.queue.is_empty() && self.bucket.is_idle(now) {
             self.bucket.on_idle();
-        } else {
-            self.bucket.advance(now);
+            self.standing_queue.on_idle(seconds(now));
+            self.noted.note(now, Knowledge::Open);
+        }
+    }
+}
+
+/// Whom to wake.
+#[derive(Debug)]
+pub(crate) struct Wakers {
+    next: Option<Waker>,
+    hopeless: Vec<Waker>,
+}
+
+impl Wakers {
+    pub(crate) fn wake(self) {
+        for waker in self.next.into_iter().chain(self.hopeless) {
+            waker.wake();
         }
     }
 }
 
 // What halving and doubling these does is in the table of the module `core`.
 
-/// After so long below the limit the gate is idle: few buckets are less than a second deep.
-const IDLE_AFTER_NS: Nanos = SECOND;
-/// After so long below the limit the queue counts as emptied.
-const QUEUE_EMPTY_AFTER_NS: Nanos = SECOND / 2;
 /// Safety factor on predicted waits: a request that queues and then times out has waited for
 /// nothing and delayed those behind it.
-const WAIT_SAFETY_FACTOR: f64 = 1.05;
-/// The longest queue that is walked through, request by request, to predict a wait.
-const MAX_QUEUE_WALKED: usize = 64;
+pub(super) const WAIT_SAFETY_FACTOR: f64 = 1.05;
+/// How long a request whose turn it is waits to ask once more, before it gives up.
+pub(super) const MAX_UNASKED_NS: Nanos = SECOND / 2;
+/// A request gives up when this share of its predicted wait is more than it has left: spilling cannot be
+/// undone.
+pub(super) const HOPE: f64 = 0.9;
+/// More urgent requests take no more of the PTU than this, for the prediction.
+pub(super) const MAX_URGENT_SHARE: f64 = 0.9;

@@ -3,79 +3,131 @@
 use std::time::Duration;
 
 use super::{
+    admissions::Admissions,
     bucket_depth::BucketDepth,
-    capacity_probe::Prober,
-    queue::QueueKey,
-    rate_estimator::DrainRate,
-    time::{Nanos, SECOND, nanos, seconds},
+    contention::{Contention, Rivals},
+    costs::Costs,
+    drain_rate::{DrainRate, Refusal},
+    hints::{Claim, Hints},
+    knowledge::Evidence,
+    prober::{Pace, Prober, Told},
+    queue::{Asks, Place},
+    round_trip::RoundTrip,
+    time::{MILLISECOND, Nanos, SECOND, from_seconds, nanos, seconds},
 };
 
 /// A model of the PTU's leaky bucket, from what its refusals and answers say.
 ///
-/// A refusal says exactly how long the level stays above the limit. From there the level is
-/// modelled: it rises by the cost of what is sent and falls at the learned [`DrainRate`]. While
-/// that rate is not trusted, only hints and [probes](Prober) count.
+/// A refusal says how long the level stays above the limit. From there the level is modelled: it rises
+/// by the cost of what is sent and falls at the learned [`DrainRate`]. [`Hints`] judges what refusals say,
+/// and the [`Prober`] whether the model still holds.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     /// When the level falls below the limit; `None` while nothing is known of it.
     below_limit_at: Option<Nanos>,
     drain_rate: DrainRate,
+    costs: Costs,
+    hints: Hints,
     prober: Prober,
+    round_trip: RoundTrip,
+    admissions: Admissions,
+    rivals: Rivals,
     depth: BucketDepth,
     /// The cost of all that was sent and not refused, corrected by what it cost in the end.
     admitted: f64,
-    /// What requests cost in the end, as a share of their estimate.
-    cost_ratio: f64,
-    /// The mean estimated cost of a request.
-    mean_cost: f64,
-    /// The network's share of a refusal's latency, there and back.
-    round_trip: Nanos,
+    /// The cost of all that was sent.
+    sent: f64,
+    /// Whether the last refusal had a hint that is believed.
+    is_hinted: bool,
+    /// How often it was refused.
+    refusals: u32,
 }
 
 /// An attempt that the model accounts for.
 #[derive(Clone, Debug)]
 pub(crate) struct TrackedAttempt {
-    pub(super) key: QueueKey,
+    pub(super) place: Place,
     pub(super) cost: f64,
-    sent_at: Nanos,
-    /// [`Bucket::admitted`] when it was sent.
+    /// Those before it.
+    pub(super) asks: Asks,
+    pub(super) sent_at: Nanos,
+    /// [`Bucket::admitted`] before it was sent, and [`Bucket::sent`] after.
     admitted_before: f64,
+    sent_after: f64,
+    /// The share of its cost that the level was raised by.
+    share: f64,
+    /// Whether it was sent while nothing was known of the PTU.
+    pub(super) is_untracked: bool,
+}
+
+/// What a refusal changed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reopening {
+    pub(super) at: Nanos,
+    /// Whether it is much later than was modelled, so that others may wait in vain.
+    pub(super) is_news: bool,
+    /// Whether the refusal was expected: the attempt was made while the PTU was known to be closed.
+    pub(super) was_expected: bool,
 }
 
 impl Bucket {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(contention: Contention) -> Self {
         Self {
             below_limit_at: None,
             drain_rate: DrainRate::new(),
+            costs: Costs::new(),
+            hints: Hints::new(),
             prober: Prober::new(),
+            round_trip: RoundTrip::new(),
+            admissions: Admissions::new(),
+            rivals: Rivals::new(contention),
             depth: BucketDepth::new(),
             admitted: 0.0,
-            cost_ratio: 1.0,
-            mean_cost: 0.0,
-            round_trip: 0,
+            sent: 0.0,
+            is_hinted: false,
+            refusals: 0,
         }
     }
 
     /// A request of `cost` arrives, whether or not it will be sent.
     pub(super) fn on_arrival(&mut self, cost: f64) {
-        let is_first = self.mean_cost == 0.0;
-        self.mean_cost += if is_first { cost } else { MEAN_COST_WEIGHT * (cost - self.mean_cost) };
+        self.costs.on_arrival(cost);
     }
 
     /// An attempt is made.
-    pub(super) fn on_sent(&mut self, now: Nanos, key: QueueKey, cost: f64) -> TrackedAttempt {
-        let attempt = TrackedAttempt { key, cost, sent_at: now, admitted_before: self.admitted };
-        self.admitted += cost;
-        let is_below = self.prober.on_sent(now, self.drain_rate.trust());
-        if self.is_trusted() {
-            let arrives = now.saturating_add(self.round_trip / 2);
-            let fill = self.drain_time(cost);
-            // How far below the limit the level is cannot be observed; the next refusal will tell.
-            self.below_limit_at = self.below_limit_at.map(|at| {
-                let at = if is_below { at.min(arrives) } else { at };
-                at.max(now - MAX_MODELLED_SPARE_NS).saturating_add(fill)
-            });
+    pub(super) fn on_sent(
+        &mut self,
+        now: Nanos,
+        place: Place,
+        asks: Asks,
+        cost: f64,
+    ) -> TrackedAttempt {
+        let silence = self.round_trip.silence();
+        if let Some(sent_at) = self.prober.silent_attempt(now, silence) {
+            self.on_admitted(now, sent_at);
         }
+        self.sent += cost;
+        let share = self.rivals.pace();
+        let attempt = TrackedAttempt {
+            place,
+            cost,
+            asks,
+            sent_at: now,
+            admitted_before: self.admitted,
+            sent_after: self.sent,
+            share,
+            is_untracked: false,
+        };
+        self.admitted += cost;
+        self.costs.on_sent(cost);
+        let is_below = self.pace().is_some_and(|pace| self.prober.on_sent(now, &pace));
+        let arrives = now.saturating_add(self.round_trip.one_way());
+        let fill = self.drain_time(share * cost);
+        // How far below the limit the level is cannot be observed; the next refusal will tell.
+        self.below_limit_at = self.below_limit_at.map(|at| {
+            let at = if is_below { at.min(arrives) } else { at };
+            at.max(now - MAX_MODELLED_SPARE_NS).saturating_add(fill)
+        });
         attempt
     }
 
@@ -84,54 +136,111 @@ impl Bucket {
     pub(super) fn on_untracked_refusal(
         &mut self,
         sent_at: Nanos,
-        key: QueueKey,
+        place: Place,
         cost: f64,
     ) -> TrackedAttempt {
+        self.costs.on_arrival(cost);
         self.prober.on_untracked_refusal();
         if self.below_limit_at.is_none() {
             self.drain_rate.on_first_refusal(seconds(sent_at));
+            self.prober.on_first_refusal(sent_at, self.costs.duration());
+            self.admissions.on_first_refusal(sent_at);
         }
-        let admitted_before = self.admitted;
-        self.admitted += cost;
-        TrackedAttempt { key, cost, sent_at, admitted_before }
+        TrackedAttempt {
+            place,
+            cost,
+            asks: Asks::NONE,
+            sent_at,
+            admitted_before: self.admitted,
+            sent_after: self.sent,
+            share: 1.0,
+            is_untracked: true,
+        }
     }
 
-    /// `attempt` was refused with the hint that the PTU is `closed` for so long, which is measured
-    /// unless it is a guess. Returns when the PTU reopens by that.
+    /// `attempt` was refused, with a `hint` if there was one. `draw` is a random number from 0 to 1.
     pub(super) fn on_refused(
         &mut self,
         now: Nanos,
         attempt: &TrackedAttempt,
-        closed: Duration,
-        is_measured: bool,
-    ) -> Nanos {
-        self.on_cancelled(attempt);
-        // Clamped: anything longer is server latency, not network distance.
-        let took = now.saturating_sub(attempt.sent_at).clamp(0, MAX_ROUND_TRIP_NS);
-        // The minimum is the network's; longer samples include connecting or queueing. It may
-        // grow a little at each refusal, so that it follows a route that became longer.
-        self.round_trip = match self.round_trip {
-            0 => took,
-            known => took.min(known + known / ROUND_TRIP_GROWTH_DIVISOR),
-        };
-        // It was decided half a round trip ago, which is when the hint begins to count.
-        let decided = now - self.round_trip / 2;
-        let reopens = decided.saturating_add(nanos(closed));
-        let (seen, later) = self.seen_by(attempt, reopens);
-        if is_measured {
-            self.drain_rate.on_refused(seconds(decided), closed.as_secs_f64(), seen);
+        hint: Option<Duration>,
+        draw: f64,
+    ) -> Reopening {
+        self.refusals = self.refusals.saturating_add(1);
+        self.round_trip.on_refused(now.saturating_sub(attempt.sent_at));
+        // The PTU decides when an attempt arrives. What takes longer than the network does takes long to
+        // come back.
+        let arrived = attempt.sent_at.saturating_add(self.round_trip.one_way()).min(now);
+        if let Some(at) = self.below_limit_at.filter(|_| arrived < self.prober.refused_at()) {
+            // A later decision is known already, and knows of no attempt that was refused before it.
+            if !attempt.is_untracked {
+                self.uncount(attempt);
+            }
+            return Reopening { at, is_news: false, was_expected: false };
         }
-        self.prober.on_refused();
-        self.below_limit_at = Some(reopens.saturating_add(later));
-        reopens
+        if !attempt.is_untracked {
+            self.give_back(attempt);
+        }
+        // What was sent after it comes on top of what the hint knew of.
+        let later = (self.sent - attempt.sent_after).max(0.0);
+        let is_news = self.prober.is_news(attempt.sent_at);
+        let hint = hint.map(nanos).filter(|&hint| {
+            if is_news {
+                self.hints.on_hint(hint);
+            }
+            !self.hints.are_constant()
+        });
+        if is_news {
+            self.on_news(now, attempt, arrived, hint, later);
+        }
+        let is_early = arrived.saturating_add(MILLISECOND) < self.prober.closed_until();
+        let claim = hint.map(|hint| self.claim(arrived, hint, later));
+        let believed = claim.filter(|claim| !self.is_modelled() || self.hints.believe(claim));
+        let error = believed.and_then(|claim| self.model_error(attempt, &claim));
+        let excess = believed.map_or(0, |claim| claim.hint);
+        self.is_hinted = believed.is_some();
+        if self.drought(now) > 0.0 {
+            // Whatever keeps it closed, the bucket's drain does not.
+            self.drain_rate.on_ran_dry();
+        } else {
+            self.drain_rate.on_refused(Refusal {
+                at: seconds(arrived),
+                excess: seconds(excess),
+                admitted: self.admitted - later,
+            });
+        }
+        self.prober.on_refused(&Told {
+            now,
+            decided: arrived,
+            closed_until: arrived.saturating_add(excess),
+            error,
+            fill: self.fill(),
+        });
+        let was_expected = is_early && self.prober.is_explained();
+        if is_news && !was_expected {
+            self.admissions.on_refused();
+        }
+        let refusals = self.admissions.refusals();
+        let reopens = match believed {
+            Some(claim) => {
+                let opens_at = (later == 0.0).then(|| arrived.saturating_add(claim.hint));
+                self.rivals.on_hint(claim.hint, opens_at);
+                claim.reopens.saturating_add(self.rivals.passed_over(refusals, draw))
+            }
+            None => {
+                self.rivals.on_unknown();
+                arrived.saturating_add(self.guess(refusals))
+            }
+        };
+        let modelled = self.below_limit_at.replace(reopens);
+        let is_news = modelled.is_none_or(|at| reopens.saturating_sub(at) > MIN_NEWS_NS);
+        Reopening { at: reopens, is_news, was_expected }
     }
 
-    /// An attempt was admitted.
-    pub(crate) fn on_accepted(&mut self, now: Nanos) {
-        self.prober.on_ended();
-        if !self.is_trusted() && self.below_limit_at.is_some_and(|at| at <= now) {
-            self.prober.on_admitted();
-        }
+    /// An attempt was admitted: its answer begins.
+    pub(crate) fn on_accepted(&mut self, now: Nanos, attempt: &TrackedAttempt) {
+        self.prober.on_known(attempt.sent_at);
+        self.on_admitted(now, attempt.sent_at);
     }
 
     /// A refusal that lasts for `closed` came with the level as a `share` of the limit.
@@ -143,15 +252,14 @@ impl Bucket {
     ///
     /// The header does not say whether that is the level before the request was added or when the
     /// answer began, so the higher of the two readings is taken. It only ever lowers the modelled
-    /// level: the next refusal corrects a model that is too low; nothing else would correct one
-    /// that is too high.
+    /// level: the next refusal corrects a model that is too low.
     pub(crate) fn on_utilization(&mut self, now: Nanos, attempt: &TrackedAttempt, share: f64) {
         let (Some(at), Some(depth)) = (self.below_limit_at, self.depth.seconds()) else { return };
-        if !self.is_trusted() {
+        if !self.is_modelled() {
             return;
         }
-        let one_way = self.round_trip / 2;
-        let over = ((share - 1.0) * depth * 1e9) as Nanos; // saturates
+        let one_way = self.round_trip.one_way();
+        let over = from_seconds((share - 1.0) * depth);
         let since = self.drain_time(self.admitted - attempt.admitted_before);
         let before =
             attempt.sent_at.saturating_add(one_way).saturating_add(over).saturating_add(since);
@@ -164,30 +272,26 @@ impl Bucket {
 
     /// `attempt` ended without an answer that says whether it was admitted.
     pub(crate) fn on_cancelled(&mut self, attempt: &TrackedAttempt) {
-        self.prober.on_ended();
-        self.admitted -= attempt.cost;
-        self.shift(-attempt.cost);
+        self.prober.on_cancelled(attempt.sent_at);
+        self.give_back(attempt);
     }
 
-    /// `attempt`, which was admitted, cost `actual` in the end.
-    pub(crate) fn on_usage(&mut self, attempt: &TrackedAttempt, actual: f64) {
-        let difference = actual - attempt.cost;
-        self.admitted += difference;
-        if attempt.cost > 0.0 {
-            self.cost_ratio += COST_RATIO_WEIGHT * (actual / attempt.cost - self.cost_ratio);
+    /// The answer to `attempt`, which was admitted, is over. `actual` is what it cost, if that is known.
+    pub(crate) fn on_ended(&mut self, now: Nanos, attempt: &TrackedAttempt, actual: Option<f64>) {
+        self.rivals.on_unknown();
+        self.costs.on_ended(attempt.cost, seconds(now.saturating_sub(attempt.sent_at)));
+        if let Some(actual) = actual {
+            self.costs.on_usage(attempt.cost, actual);
+            self.admitted += actual - attempt.cost;
+            self.shift(attempt.share * (actual - attempt.cost));
         }
-        self.shift(difference);
     }
 
     /// The PTU has had capacity to spare for so long that nothing is known of its level.
     pub(super) const fn on_idle(&mut self) {
         self.below_limit_at = None;
+        self.hints.on_idle();
         self.drain_rate.on_ran_dry();
-    }
-
-    /// Lets the rate drift up to `now`.
-    pub(super) fn advance(&mut self, now: Nanos) {
-        self.drain_rate.advance(seconds(now), self.mean_cost);
     }
 
     /// How much longer the PTU refuses; negative when it has capacity to spare, `None` while
@@ -196,102 +300,215 @@ impl Bucket {
         self.below_limit_at.map(|at| at.saturating_sub(now))
     }
 
-    /// The learned drain rate in weighted tokens a second.
-    pub(crate) fn rate(&self) -> Option<f64> {
-        Some(self.drain_rate.rate()).filter(|&rate| rate > 0.0)
+    /// Whether the PTU has had capacity to spare for so long by `now` that it is left alone, or nothing was
+    /// heard of it for so long that nobody knows. Where refusals are slow, the last one says nothing of that
+    /// yet.
+    pub(super) fn is_idle(&self, now: Nanos) -> bool {
+        let told = now.saturating_sub(self.prober.told_at());
+        let is_open = self.closed_for(now).is_some_and(|closed| closed < -IDLE_AFTER_NS);
+        is_open && told > IDLE_AFTER_NS + self.round_trip.usual()
+            || self.below_limit_at.is_some() && told > FORGOTTEN_AFTER_NS
     }
 
-    /// Whether measurements agree so well that the level is modelled by the learned rate.
-    pub(crate) fn is_trusted(&self) -> bool {
-        self.drain_rate.is_trusted()
+    /// The learned drain rate in weighted tokens a second.
+    pub(crate) fn rate(&self) -> Option<f64> {
+        Some(self.drain_rate.get()).filter(|&rate| rate > 0.0)
+    }
+
+    /// Whether the level is modelled by a rate that was measured.
+    pub(crate) fn is_modelled(&self) -> bool {
+        self.drain_rate.is_known()
+    }
+
+    /// The cost of what was sent and has not ended.
+    #[cfg(test)]
+    pub(super) const fn in_flight(&self) -> f64 {
+        self.costs.in_flight()
+    }
+
+    /// What is gone by at `now`, and why.
+    pub(super) fn evidence(&self, now: Nanos) -> Evidence {
+        let (dry, rate) = (self.drought(now), self.drain_rate.get());
+        if self.below_limit_at.is_none() {
+            Evidence::Open
+        } else if dry > 0.0 {
+            Evidence::Outage { dry, refusals: self.admissions.refusals() }
+        } else if let Some((hint, expected)) = self.hints.doubted() {
+            Evidence::DoubtedHint { hint: seconds(hint), expected }
+        } else if let Some(hint) = self.hints.constant() {
+            Evidence::ConstantHint { hint: seconds(hint) }
+        } else if !self.drain_rate.is_settled() {
+            Evidence::Learning { refusals: self.refusals, rate: self.rate() }
+        } else if self.rivals.are_there() {
+            Evidence::Shared { rate, lost: self.rivals.lost_share() }
+        } else {
+            Evidence::Measured { rate }
+        }
     }
 
     /// When a request sent then reaches the PTU at the instant at which its level falls below the
     /// limit.
     pub(super) fn sendable_at(&self) -> Option<Nanos> {
-        self.below_limit_at.map(|at| at.saturating_sub(self.round_trip / 2))
+        self.below_limit_at.map(|at| at.saturating_sub(self.round_trip.one_way()))
+    }
+
+    /// Until when a request that is sent is known to be refused, by a hint that is believed.
+    pub(crate) fn refuses_until(&self) -> Option<Nanos> {
+        let until = self.prober.closed_until().saturating_sub(self.round_trip.one_way());
+        self.below_limit_at.map(|_| until)
     }
 
     /// When the next attempt is to be made: by the model, or as a probe.
-    pub(super) fn next_attempt_at(&self) -> Nanos {
-        let Some(at) = self.sendable_at() else { return Nanos::MIN };
-        self.prober.next_attempt_at(at, self.drain_rate.trust(), self.round_trip)
+    pub(crate) fn next_attempt_at(&self) -> Nanos {
+        self.pace().map_or(Nanos::MIN, |pace| self.prober.next_attempt_at(&pace))
+    }
+
+    /// Whether a request that will not wait may ask the PTU by the way, since nobody did for long.
+    pub(super) fn is_due_anyway(&self, now: Nanos) -> bool {
+        self.prober.is_due_anyway(now)
     }
 
     /// When a request with this `deadline` is to be sent at the latest: a refusal must be back in
-    /// time for it to be sent elsewhere, and the known round trip is the shortest.
+    /// time for it to be sent elsewhere, even if it takes as long as the slowest one.
     pub(super) fn latest_dispatch(&self, deadline: Nanos) -> Nanos {
-        deadline.saturating_sub(self.round_trip * SPILL_RESERVE_HALF_TRIPS / 2)
+        deadline.saturating_sub(self.round_trip.spill_reserve())
     }
 
-    /// How long waiting requests of this estimated `cost` take to drain, in seconds; zero while
-    /// the rate is not trusted.
-    pub(super) fn seconds_to_drain(&self, cost: impl FnOnce() -> f64) -> f64 {
-        if self.is_trusted() { self.cost_ratio * cost() / self.drain_rate.rate() } else { 0.0 }
+    /// How long a request waits behind so much `queued` cost, in seconds.
+    pub(super) fn wait_behind(&self, now: Nanos, queued: f64) -> f64 {
+        let Some(sendable_at) = self.sendable_at() else { return 0.0 };
+        let closed = seconds(sendable_at.saturating_sub(now)).max(0.0);
+        let modelled =
+            self.rate().map_or(closed, |rate| self.costs.wait_behind(closed, queued, rate));
+        modelled.max(self.drought(now))
     }
 
-    /// How long a waiting request of this estimated `cost` takes to drain.
-    pub(super) fn expected_drain_time(&self, cost: f64) -> Nanos {
-        self.drain_time(self.cost_ratio * cost)
-    }
-
-    /// How many requests of the mean cost drain in so many `seconds`.
-    pub(super) fn requests_drained_in(&self, seconds: f64) -> f64 {
-        if self.mean_cost > 0.0 { seconds * self.drain_rate.rate() / self.mean_cost } else { 0.0 }
-    }
-
-    /// The cost that the refusal of `attempt` knew of, and how long it takes to drain what came
-    /// later.
-    fn seen_by(&self, attempt: &TrackedAttempt, reopens: Nanos) -> (f64, Nanos) {
-        if !self.is_trusted() {
-            return (attempt.admitted_before, 0);
+    /// How long at least, in seconds, because nothing was admitted for as long.
+    pub(super) fn drought(&self, now: Nanos) -> f64 {
+        if self.is_hinted {
+            return 0.0;
         }
-        // What was sent after it comes on top of what the hint knew of, unless it overtook it on
-        // the way. The two can only be told apart when much was sent, and by a model that is not
-        // being checked.
-        let later = self.drain_time((self.admitted - attempt.admitted_before).max(0.0));
-        let expected = self.below_limit_at.map_or(reopens, |at| at.saturating_sub(later));
-        let is_doubtful = self.prober.is_checking() || later < MIN_OVERTAKING_DRAIN_NS;
-        if !is_doubtful && reopens.saturating_sub(expected) > later / OVERTAKING_DIVISOR {
-            (self.admitted, 0)
-        } else {
-            (attempt.admitted_before, later)
+        self.admissions.drought(now, self.fill())
+    }
+
+    /// `cost` as a multiple of the mean.
+    pub(super) fn size(&self, cost: f64) -> f64 {
+        let mean = self.costs.mean();
+        if mean > 0.0 { cost / mean } else { 1.0 }
+    }
+
+    /// The share of the PTU that this much `cost` a second takes.
+    pub(super) fn share_of(&self, cost_per_second: f64) -> f64 {
+        self.rate().map_or(0.0, |rate| self.costs.ratio() * cost_per_second / rate)
+    }
+
+    /// What is known from an attempt that was made after the last refusal was known.
+    fn on_news(
+        &mut self,
+        now: Nanos,
+        attempt: &TrackedAttempt,
+        arrived: Nanos,
+        hint: Option<Nanos>,
+        later: f64,
+    ) {
+        let silent = self.prober.silent_attempt(now, self.round_trip.silence());
+        if let Some(sent_at) = silent.filter(|sent_at| *sent_at < attempt.sent_at) {
+            self.on_admitted(now, sent_at);
         }
+        if self.admissions.refusals() == 0 {
+            self.rivals.on_admitted();
+        } else if let Some(excess) = hint.filter(|_| later == 0.0 && !attempt.is_untracked) {
+            self.rivals.on_refused_alone(arrived, excess, self.round_trip.one_way() / 2);
+        }
+    }
+
+    fn on_admitted(&mut self, now: Nanos, sent_at: Nanos) {
+        self.admissions.on_admitted(sent_at, self.prober.refused_at());
+        self.prober.on_admitted(sent_at, sent_at.saturating_add(self.round_trip.one_way()));
+        if self.admissions.refusals() == 0 {
+            self.hints.on_admitted(now);
+        }
+    }
+
+    fn claim(&self, decided: Nanos, hint: Nanos, later: f64) -> Claim {
+        let expected = self.below_limit_at.map_or(0, |at| at.saturating_sub(decided)).max(0);
+        Claim {
+            decided,
+            hint,
+            reopens: decided.saturating_add(hint).saturating_add(self.drain_time(later)),
+            expected: seconds(expected),
+            fill: self.rate().map_or(UNKNOWN_FILL_S, |rate| self.costs.mean() / rate),
+        }
+    }
+
+    /// By how many seconds the model was wrong before `claim`.
+    fn model_error(&self, attempt: &TrackedAttempt, claim: &Claim) -> Option<f64> {
+        let at = self.below_limit_at.filter(|_| !attempt.is_untracked)?;
+        Some(seconds(claim.reopens.saturating_sub(at).abs()))
+    }
+
+    /// How long the PTU is taken to be closed without a hint: longer the more often it refused.
+    fn guess(&self, refusals: u32) -> Nanos {
+        let doublings = refusals.saturating_sub(1).min(MAX_GUESS_DOUBLINGS);
+        let guess = GUESS_FILLS * self.fill() * f64::from(2_u32.pow(doublings));
+        from_seconds(guess.max(seconds(self.round_trip.silence())).min(MAX_GUESS_S))
+    }
+
+    /// How long a request of the mean cost takes to drain, in seconds.
+    fn fill(&self) -> f64 {
+        self.rate().map_or(UNKNOWN_FILL_S, |rate| self.costs.ratio() * self.costs.mean() / rate)
+    }
+
+    fn pace(&self) -> Option<Pace> {
+        Some(Pace {
+            sendable_at: self.sendable_at()?,
+            is_modelled: self.is_modelled(),
+            silence: self.round_trip.silence(),
+            round_trip: self.round_trip.network(),
+            yields: self.rivals.are_yielded_to(),
+        })
+    }
+
+    /// An attempt that was counted was not admitted.
+    fn give_back(&mut self, attempt: &TrackedAttempt) {
+        self.uncount(attempt);
+        self.shift(-(attempt.share * attempt.cost));
+    }
+
+    fn uncount(&mut self, attempt: &TrackedAttempt) {
+        self.admitted -= attempt.cost;
+        self.costs.on_gone(attempt.cost);
     }
 
     /// The level turns out to be higher by `cost` than modelled.
     fn shift(&mut self, cost: f64) {
-        if self.is_trusted() {
-            let time = self.drain_time(cost);
-            self.below_limit_at = self.below_limit_at.map(|at| at.saturating_add(time));
-        }
+        let time = self.drain_time(cost);
+        self.below_limit_at = self.below_limit_at.map(|at| at.saturating_add(time));
+        self.prober.on_lowered(time.min(0).saturating_neg());
     }
 
     /// How long the PTU takes to drain `cost`; zero while its rate is not known.
     fn drain_time(&self, cost: f64) -> Nanos {
-        let rate = self.drain_rate.rate();
-        if rate > 0.0 { (cost / rate * 1e9) as Nanos } else { 0 } // saturates
+        self.rate().map_or(0, |rate| from_seconds(cost / rate))
     }
 }
 
 // What halving and doubling these does is in the table of the module `core`.
 
-/// Weight of a new request in the mean estimated cost.
-const MEAN_COST_WEIGHT: f64 = 0.05;
-/// Weight of a new answer in the ratio of actual to estimated cost.
-const COST_RATIO_WEIGHT: f64 = 0.02;
-/// The longest latency of a refusal that is taken for the network's.
-const MAX_ROUND_TRIP_NS: Nanos = SECOND / 10;
-/// At each refusal the round trip may grow by one part in so many.
-const ROUND_TRIP_GROWTH_DIVISOR: Nanos = 16;
-/// What a request keeps of its time to be refused and sent elsewhere, in half round trips.
-const SPILL_RESERVE_HALF_TRIPS: Nanos = 3;
+/// After so long below the limit the gate is idle: few buckets are less than a second deep.
+pub(super) const IDLE_AFTER_NS: Nanos = SECOND;
+/// After so long without a refusal, whatever it said is forgotten: answers have ended since, unseen.
+pub(super) const FORGOTTEN_AFTER_NS: Nanos = 10 * SECOND;
+/// A refusal is news to those who wait when the PTU reopens so much later than was modelled.
+pub(super) const MIN_NEWS_NS: Nanos = SECOND / 4;
+/// How long a request takes to drain, in seconds, before anything is known.
+pub(super) const UNKNOWN_FILL_S: f64 = 0.05;
+/// How long the PTU is taken to be closed by a first refusal without a hint, in times to drain a
+/// request; how often that is doubled; and the longest time in seconds.
+pub(super) const GUESS_FILLS: f64 = 0.5;
+pub(super) const MAX_GUESS_DOUBLINGS: u32 = 16;
+pub(super) const MAX_GUESS_S: f64 = 0.49;
 /// A reported utilisation is off by one part in so many of its age.
-const UTILIZATION_AGE_DIVISOR: Nanos = 16;
-/// How much has to have been sent after a refused attempt, in time to drain it, before its hint is
-/// searched for it.
-const MIN_OVERTAKING_DRAIN_NS: Nanos = SECOND / 10;
-/// A hint that is longer than expected by more than one part in so many of that time knew of it.
-const OVERTAKING_DIVISOR: Nanos = 2;
+pub(super) const UTILIZATION_AGE_DIVISOR: Nanos = 16;
 /// How far below the limit the level is modelled, in time to drain it.
-const MAX_MODELLED_SPARE_NS: Nanos = 60 * SECOND;
+pub(super) const MAX_MODELLED_SPARE_NS: Nanos = 60 * SECOND;

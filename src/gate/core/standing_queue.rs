@@ -2,115 +2,192 @@
 
 use std::time::Duration;
 
-/// How much of its `max_wait` a request may use, from 0 to 1.
+/// How much of its `max_wait` a request may use.
 ///
 /// A queue that forms in a burst empties when the burst ends, and the requests in it fill capacity
 /// that would have gone to waste. A queue that does not empty saves nothing: as many requests
-/// spill as without it, and all the others wait besides. So when a queue has kept most of the
-/// allowed wait for the [interval](crate::Gate::standing_queue_interval), the allowed wait is halved, and halved
-/// again every few seconds while the queue stands. It is restored in full as soon as the PTU has
-/// capacity to spare. The idea is that of CoDel (RFC 8289), applied to the choice between waiting
-/// and paying.
+/// spill as without it, and all the others wait besides. So when the predicted wait has not been
+/// below a small target for the [interval](crate::Gate::standing_queue_interval), the allowed wait is
+/// halved, and halved again every few seconds while the queue stands. It grows back slowly while the
+/// queue empties again and again, and faster while the PTU has capacity to spare. The idea is that of
+/// CoDel (RFC 8289), applied to the choice between waiting and paying.
+///
+/// Target and interval grow with `max_wait`: who allows for half a minute rides out longer bursts.
+///
+/// Spilling saves time by the request and costs money by the token. So, when a queue is ahead of it, a
+/// request that is smaller than the mean may wait for a smaller share of its time.
 #[derive(Clone, Debug)]
 pub(super) struct StandingQueue {
     /// Seconds that a queue may stand before the first cut; `None` never cuts.
     interval: Option<f64>,
     /// The share of a request's time that it may wait.
     share: f64,
-    /// Whether most of the allowed wait was needed at the last arrival.
-    is_long: bool,
-    /// When the share is cut while the queue is long, or relaxed while it is short, in seconds.
+    /// When the predicted wait was last below the target, in seconds.
+    emptied_at: f64,
+    /// When the share may change next, in seconds.
     change_at: f64,
+    /// Since when the PTU has capacity to spare, in seconds.
+    idle_since: Option<f64>,
+}
+
+/// A request that arrives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Newcomer {
+    /// Seconds that it may wait.
+    pub(super) budget: f64,
+    /// Its cost as a multiple of the mean.
+    pub(super) size: f64,
+    /// Whether other requests are ahead of it.
+    pub(super) is_behind: bool,
 }
 
 impl StandingQueue {
     pub(super) fn new(interval: Option<Duration>) -> Self {
-        let interval = interval.map(|interval| interval.as_secs_f64());
-        Self { interval, share: 1.0, is_long: false, change_at: 0.0 }
-    }
-
-    /// The longest wait that is worth beginning when `budget` seconds are left.
-    pub(super) fn allowed_wait(&self, budget: f64) -> f64 {
-        budget.min((budget * self.share).max(MIN_ALLOWED_WAIT_S))
-    }
-
-    /// A request arrives at `now` (seconds) and would have to wait for `wait` of `budget` seconds,
-    /// behind so many other `requests`.
-    pub(super) fn on_arrival(&mut self, now: f64, wait: f64, budget: f64, requests: f64) {
-        let Some(interval) = self.interval else { return };
-        // Ignore short queues: even at 120 % load a queue of ten drains in time in one case out
-        // of six.
-        let is_ignored = self.share >= 1.0 && requests <= MAX_IGNORED_REQUESTS;
-        let is_long = !is_ignored && wait > budget * self.share * LONG_WAIT_SHARE;
-        if is_long != self.is_long {
-            self.is_long = is_long;
-            self.change_at = now + if is_long { interval } else { RELAX_INTERVAL_S };
-        } else if now >= self.change_at {
-            (self.share, self.change_at) = if is_long {
-                ((self.share * CUT_FACTOR).max(MIN_SHARE), now + CUT_INTERVAL_S)
-            } else {
-                ((self.share * RELAX_FACTOR).min(1.0), now + RELAX_INTERVAL_S)
-            };
+        Self {
+            interval: interval.map(|interval| interval.as_secs_f64()),
+            share: 1.0,
+            emptied_at: 0.0,
+            change_at: 0.0,
+            idle_since: Some(0.0),
         }
     }
 
-    /// The PTU has capacity to spare: the queue has emptied.
-    pub(super) const fn on_empty(&mut self) {
-        self.share = 1.0;
-        self.is_long = false;
-        self.change_at = 0.0;
+    /// The longest wait, in seconds, that is worth beginning.
+    pub(super) fn allowed_wait(&self, newcomer: &Newcomer) -> f64 {
+        let budget = newcomer.budget;
+        if self.interval.is_none() || !newcomer.is_behind {
+            return budget;
+        }
+        let shared = budget.min((budget * self.share).max(2.0 * TARGET_S));
+        let worth = newcomer.size.max(0.0).sqrt().max(MIN_WORTH);
+        (shared * worth).min(budget)
+    }
+
+    /// A request arrives at `now` (seconds) that would have to wait for `wait` of its `budget` seconds.
+    pub(super) fn on_arrival(&mut self, now: f64, wait: f64, budget: f64) {
+        let Some(interval) = self.interval else { return };
+        let interval = interval.max(INTERVAL_WAITS * budget);
+        if let Some(since) = self.idle_since.take() {
+            self.grow(IDLE_GROWTH_PER_S.powf((now - since).min(MAX_IDLE_S)));
+            self.emptied_at = now;
+        }
+        if wait <= TARGET_S.max(TARGET_SHARE * budget) {
+            self.emptied_at = now;
+            if now >= self.change_at {
+                self.grow(GROWTH);
+                self.change_at = now + interval;
+            }
+            return;
+        }
+        // Once it was cut, a queue that stands again is no burst.
+        let patience = (interval * self.share).max(CUT_INTERVAL_S);
+        if now - self.emptied_at >= patience && now >= self.change_at {
+            self.share = (self.share * CUT_FACTOR).max(MIN_SHARE);
+            self.change_at = now + CUT_INTERVAL_S;
+        }
+    }
+
+    /// The PTU has capacity to spare from `now` (seconds) on.
+    pub(super) const fn on_idle(&mut self, now: f64) {
+        if self.idle_since.is_none() {
+            self.idle_since = Some(now);
+        }
+    }
+
+    fn grow(&mut self, factor: f64) {
+        self.share = (self.share * factor).min(1.0);
     }
 }
 
 // What halving and doubling these does is in the table of the module `core`.
 
-/// Seconds of waiting that are always allowed: a few requests' worth of a busy PTU.
-const MIN_ALLOWED_WAIT_S: f64 = 0.1;
-/// The smallest share that cuts lead to.
-const MIN_SHARE: f64 = 0.02;
-/// A queue of so many requests is not long, however long they wait.
-const MAX_IGNORED_REQUESTS: f64 = 6.0;
-/// A wait above this share of the allowed one is long.
-const LONG_WAIT_SHARE: f64 = 0.5;
+/// A predicted wait, in seconds and as a share of the allowed time, below which the queue has emptied.
+/// Twice as many seconds are always allowed.
+const TARGET_S: f64 = 0.1;
+const TARGET_SHARE: f64 = 0.025;
+/// A queue may stand at least for so many times the allowed time.
+const INTERVAL_WAITS: f64 = 15.0;
 /// What a cut leaves of the share, and the seconds between two cuts.
 const CUT_FACTOR: f64 = 0.5;
 const CUT_INTERVAL_S: f64 = 3.0;
-/// What the share grows by after so many seconds of a short queue.
-const RELAX_FACTOR: f64 = 1.25;
-const RELAX_INTERVAL_S: f64 = 20.0;
+/// The smallest share that cuts lead to.
+const MIN_SHARE: f64 = 0.02;
+/// What the share grows by in an interval in which the queue empties.
+const GROWTH: f64 = 1.25;
+/// What it grows by in a second without any queue, and for how many seconds at most.
+const IDLE_GROWTH_PER_S: f64 = 1.15;
+const MAX_IDLE_S: f64 = 1_000.0;
+/// The smallest share of the allowed wait that a small request is left with.
+const MIN_WORTH: f64 = 0.05;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MEAN: Newcomer = Newcomer { budget: 4.0, size: 1.0, is_behind: true };
+
     fn observed(interval: Option<u64>, seconds: u32, wait: f64) -> StandingQueue {
         let mut standing = StandingQueue::new(interval.map(Duration::from_secs));
         for second in 0..seconds {
-            standing.on_arrival(f64::from(second), wait, 4.0, 100.0);
+            standing.on_arrival(f64::from(second), wait, 4.0);
         }
         standing
     }
 
     #[test]
     fn a_burst_shorter_than_the_interval_may_wait_in_full() {
-        assert_eq!(observed(Some(20), 20, 3.9).allowed_wait(4.0), 4.0);
+        assert_eq!(observed(Some(60), 60, 3.9).allowed_wait(&MEAN), 4.0);
     }
 
     #[test]
     fn a_queue_that_stands_is_cut_again_and_again() {
-        assert_eq!(observed(Some(20), 22, 3.9).allowed_wait(4.0), 2.0);
-        assert_eq!(observed(Some(20), 60, 3.9).allowed_wait(4.0), MIN_ALLOWED_WAIT_S);
+        assert_eq!(observed(Some(60), 62, 3.9).allowed_wait(&MEAN), 2.0);
+        assert_eq!(observed(Some(60), 120, 3.9).allowed_wait(&MEAN), 2.0 * TARGET_S);
     }
 
     #[test]
-    fn a_queue_that_emptied_may_wait_in_full_again() {
-        let mut standing = observed(Some(20), 60, 3.9);
-        standing.on_empty();
-        assert_eq!(standing.allowed_wait(4.0), 4.0);
+    fn a_queue_that_is_cut_grows_back_slowly_and_is_cut_sooner_when_it_stands_again() {
+        let mut standing = observed(Some(60), 62, 3.9);
+        standing.on_arrival(62.0, 0.05, 4.0);
+        assert_eq!(standing.allowed_wait(&MEAN), 2.0, "one short wait is no empty queue");
+        standing.on_arrival(70.0, 0.05, 4.0);
+        assert_eq!(standing.allowed_wait(&MEAN), 2.5);
+        for second in 71..=130 {
+            standing.on_arrival(f64::from(second), 2.4, 4.0);
+        }
+        assert_eq!(standing.allowed_wait(&MEAN), 1.25, "after 40 s and not after 60");
+    }
+
+    #[test]
+    fn a_quiet_time_restores_it() {
+        let mut standing = observed(Some(60), 62, 3.9);
+        standing.on_idle(62.0);
+        standing.on_idle(66.0);
+        standing.on_arrival(67.0, 3.0, 4.0);
+        assert_eq!(standing.allowed_wait(&MEAN), 4.0, "five seconds double it");
+    }
+
+    #[test]
+    fn who_allows_for_long_waits_rides_out_long_bursts() {
+        let mut standing = StandingQueue::new(Some(Duration::from_secs(60)));
+        for second in 0..440 {
+            standing.on_arrival(f64::from(second), 29.0, 30.0);
+        }
+        assert_eq!(standing.allowed_wait(&Newcomer { budget: 30.0, ..MEAN }), 30.0);
+    }
+
+    #[test]
+    fn behind_others_small_requests_wait_for_less_and_none_for_more_than_allowed() {
+        let standing = observed(Some(60), 1, 0.0);
+        assert_eq!(standing.allowed_wait(&Newcomer { size: 0.25, ..MEAN }), 2.0);
+        assert_eq!(standing.allowed_wait(&Newcomer { size: 9.0, ..MEAN }), 4.0);
+        let alone = Newcomer { size: 0.0, is_behind: false, ..MEAN };
+        assert_eq!(standing.allowed_wait(&alone), 4.0, "it delays nobody");
     }
 
     #[test]
     fn without_an_interval_nothing_is_cut() {
-        assert_eq!(observed(None, 600, 3.9).allowed_wait(4.0), 4.0);
+        let standing = observed(None, 600, 3.9);
+        assert_eq!(standing.allowed_wait(&Newcomer { size: 0.01, ..MEAN }), 4.0);
     }
 }

@@ -14,5 +14,12 @@ pub(crate) fn nanos(duration: Duration) -> Nanos {
     Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
 }
 
+/// Saturates.
+pub(super) fn from_seconds(seconds: f64) -> Nanos {
+    (seconds * 1e9) as Nanos
+}
+
 pub(super) const SECOND: Nanos = 1_000_000_000;
 pub(super) const MILLISECOND: Nanos = 1_000_000;
+/// So long ago that nothing follows from it, and still far from overflowing.
+pub(super) const NEVER: Nanos = Nanos::MIN / 4;

@@ -80,7 +80,7 @@ impl Session {
     /// Takes a move after a failure out of the budget, if there is anywhere to move to.
     pub(super) fn affords_move(&self, now: Instant, request: &dyn Load) -> bool {
         self.may_go_on(self.served.attempts().len())
-            && self.next(now, request).is_some()
+            && (self.next(now, request).is_some() || self.closed_to_ask(request).is_some())
             && self.config.move_on.withdraw()
     }
 

@@ -116,7 +116,13 @@ impl Session {
         let cooldowns = CooldownPolicy::default().longest(self.config.longest_cooldown);
         move |times| match failure {
             Failure::Configuration => cooldowns.after_misconfigured(times),
+            // To try whether it can be connected to costs nothing, and the primary is paid for.
+            Failure::Connect => cooldowns.after_failures(1).min(MAX_UNCONNECTED),
             _ => cooldowns.after_failures(times),
         }
     }
 }
+
+/// How long a primary rests at most that cannot be connected to, so that its return is noticed within a
+/// second.
+const MAX_UNCONNECTED: Duration = Duration::from_millis(900);

@@ -47,6 +47,8 @@ impl Lot {
             Box::new(move |request| Box::pin(service.clone().call(request).map(drop)) as Parked);
         let lot = Self { gate, asked, send };
         drop(lot.park());
+        // The gate keeps for good which ranks there are: it notes that at the first request that waits.
+        drop(lot.park());
         lot
     }
 

@@ -2,6 +2,7 @@
 
 mod cases;
 mod draw;
+mod history;
 mod probing;
 mod reference;
 mod woken;
@@ -11,44 +12,81 @@ use std::{sync::Arc, task::Waker, time::Duration};
 use proptest::{prelude::*, test_runner::TestCaseResult};
 
 use self::{
-    draw::Draw,
-    reference::{Attempt, Expected, Reference},
+    draw::{Draw, Scale},
+    history::Attempt,
+    reference::{Expected, Newly, Reference, Word},
     woken::Woken,
 };
-use super::{Core, Decision, Nanos, QueueKey, TrackedAttempt};
+use super::{
+    Applicant, Contention, Core, Decision, Knowledge, Nanos, Place, Refused, TrackedAttempt,
+    queue::{ASKS_TIME_NS, MAX_ASKS},
+    time::SECOND,
+};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_gate_that_probes_does_what_the_reference_does(
+    fn a_gate_that_knows_little_does_what_the_reference_does(
         events in prop::collection::vec(any::<u64>(), 1..28),
     ) {
-        let mut pair = Pair::new();
-        pair.run(&events)?;
+        Pair::new(Contention::Yield).run(&events, Draw::usual)?;
     }
 
     #[test]
-    fn a_gate_that_paces_does_what_the_reference_does(
+    fn a_gate_that_measured_does_what_the_reference_does(
         events in prop::collection::vec(any::<u64>(), 1..20),
     ) {
-        let mut pair = Pair::new();
+        let mut pair = Pair::new(Contention::Yield);
         pair.learn(0)?;
-        pair.run(&events)?;
+        pair.run(&events, Draw::usual)?;
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 6_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_gate_that_checks_its_model_does_what_the_reference_does(
-        events in prop::collection::vec(any::<u64>(), 1..20),
+    fn a_gate_far_from_its_ptu_does_what_the_reference_does(
+        (round_trip, events) in (0_i64..4, prop::collection::vec(any::<u64>(), 1..20)),
     ) {
-        let mut pair = Pair::new();
+        let mut pair = Pair::new(Contention::Yield);
+        pair.learn([SECOND / 1_000, SECOND / 50, SECOND / 5, SECOND / 2][round_trip as usize])?;
+        pair.run(&events, Draw::usual)?;
+    }
+
+    #[test]
+    fn a_gate_beside_others_does_what_the_reference_does(
+        (yields, events) in (any::<bool>(), prop::collection::vec(any::<u64>(), 1..20)),
+    ) {
+        let contention = if yields { Contention::Yield } else { Contention::Compete };
+        let mut pair = Pair::new(contention);
         pair.learn(SECOND / 50)?;
-        pair.pace(7)?;
-        pair.run(&events)?;
+        pair.lose()?;
+        pair.run(&events, Draw::usual)?;
+    }
+
+    #[test]
+    fn requests_that_are_refused_again_and_again_do_what_the_reference_does(
+        (knows, events) in (any::<bool>(), prop::collection::vec(any::<u64>(), 20..60)),
+    ) {
+        let mut pair = Pair::new(Contention::Yield);
+        if knows {
+            pair.learn(0)?;
+        }
+        pair.run(&events, Draw::refusing)?;
+    }
+
+    #[test]
+    fn no_number_is_too_large_for_a_gate(
+        (knows, events) in (any::<bool>(), prop::collection::vec(any::<u64>(), 1..24)),
+    ) {
+        let mut pair = Pair::new(Contention::Yield);
+        if knows {
+            pair.learn(SECOND / 50)?;
+        }
+        pair.scale = Scale::Absurd;
+        pair.run(&events, Draw::usual)?;
     }
 }
 
@@ -56,17 +94,25 @@ proptest! {
 struct Pair {
     core: Core,
     reference: Reference,
+    scale: Scale,
     now: Nanos,
     waiting: Vec<Waiting>,
     under_way: Vec<UnderWay>,
-    /// What was admitted, and whose cost is not known yet.
+    /// What was admitted, and has not ended.
     answered: Vec<(TrackedAttempt, Attempt)>,
+    /// Requests that left the queue, and may come back to their place.
+    gone: Vec<Request>,
+}
+
+#[derive(Clone, Copy)]
+struct Request {
+    place: Place,
+    cost: f64,
+    deadline: Nanos,
 }
 
 struct Waiting {
-    key: QueueKey,
-    cost: f64,
-    deadline: Nanos,
+    request: Request,
     /// When it will look unwoken.
     looks_at: Nanos,
     woken: Arc<Woken>,
@@ -81,122 +127,223 @@ struct UnderWay {
     deadline: Nanos,
 }
 
+/// One of the things that may happen.
+#[derive(Clone, Copy)]
+enum Kind {
+    Arrive,
+    /// Somebody comes who has nowhere else to go.
+    ArrivePatient,
+    /// A request goes past the gate, though that is busy: its last attempt failed.
+    PassBy,
+    /// Time passes.
+    Pass,
+    /// Time passes until somebody looks.
+    LookNext,
+    LookAround,
+    /// Somebody looks too soon.
+    Look,
+    Refuse,
+    RefuseLast,
+    Accept,
+    Lose,
+    End,
+    Leave,
+}
+
 impl Pair {
-    fn new() -> Self {
+    fn new(contention: Contention) -> Self {
         let interval = Some(Duration::from_secs(5));
         Self {
-            core: Core::new(interval),
-            reference: Reference::new(interval),
-            now: 0,
+            core: Core::new(interval, contention),
+            reference: Reference::new(interval, contention),
+            scale: Scale::Usual,
+            now: SECOND,
             waiting: Vec::new(),
             under_way: Vec::new(),
             answered: Vec::new(),
+            gone: Vec::new(),
         }
     }
 
-    fn run(&mut self, events: &[u64]) -> TestCaseResult {
+    fn run(&mut self, events: &[u64], kind: impl Fn(&mut Draw) -> Kind) -> TestCaseResult {
         for &word in events {
-            self.happen(&mut Draw(word))?;
+            let mut draw = Draw(word);
+            let kind = kind(&mut draw);
+            self.happen(kind, &mut draw)?;
             self.check()?;
         }
         self.leave_all()
     }
 
-    /// A PTU that drains 100 a second refuses every second, until that is trusted.
+    /// A PTU that drains 100 a second refuses every second, until that was measured.
     fn learn(&mut self, round_trip: Nanos) -> TestCaseResult {
+        let first = UnderWay { tracked: None, at: self.now, cost: 0.0, rank: 0, deadline: 0 };
+        self.now += round_trip;
+        self.refuse(first, &measured(Duration::ZERO))?;
         for _ in 0..20 {
-            self.now += SECOND;
-            let at = self.now - round_trip;
-            let probe = UnderWay { tracked: None, at, cost: 0.0, rank: 0, deadline: 0 };
-            self.refuse(probe, Duration::ZERO, true)?;
-            if self.core.bucket.is_trusted() {
-                return Ok(());
+            let refused_at = self.now;
+            self.now += SECOND / 1_000;
+            let sent = self.goes(100.0)?;
+            self.accept(sent);
+            self.now = refused_at - round_trip + SECOND;
+            let sent = self.goes(0.0)?;
+            self.now += round_trip;
+            self.refuse(sent, &measured(Duration::ZERO))?;
+            if self.core.evidence(self.now).0.knowledge() == Knowledge::Measured {
+                return self.check();
             }
-            let sent = self.core.on_untracked_refusal(self.now, 100.0, 0);
-            let attempt = self.reference.untracked(self.now, 100.0, 0);
-            self.accept(sent, attempt);
         }
-        panic!("measurements that agree are trusted");
+        panic!("it was measured often enough");
     }
 
-    /// As many attempts, each admitted when it is its turn.
-    fn pace(&mut self, attempts: usize) -> TestCaseResult {
-        for _ in 0..attempts {
-            self.now = self.now.max(self.reference.due());
-            let decision = self.core.on_arrival(self.now, 10.0, 0, self.now);
-            let (key, expected) = self.reference.arrive(self.now, 10.0, 0, self.now);
-            prop_assert_eq!(expected, Expected::Go);
-            let Decision::Go(sent) = decision else { panic!("it is open") };
-            let attempt = self.reference.send(self.now, key, 10.0);
-            self.accept(sent, attempt);
-            self.check()?;
+    /// Others take the next openings.
+    fn lose(&mut self) -> TestCaseResult {
+        for index in 0..8 {
+            self.now = self.now.max(self.core.bucket.next_attempt_at());
+            let sent = self.goes(0.0)?;
+            self.now += SECOND / 50;
+            self.refuse(sent, &measured(Duration::from_millis(60 + 5 * index)))?;
+        }
+        prop_assert_eq!(self.core.evidence(self.now).0.knowledge(), Knowledge::Shared);
+        self.check()
+    }
+
+    fn goes(&mut self, cost: f64) -> Result<UnderWay, TestCaseError> {
+        // When it is refused, it does not wait again.
+        self.arrive(cost, u8::MAX, 0)?;
+        let sent = self.under_way.pop();
+        sent.ok_or_else(|| TestCaseError::fail("it is open"))
+    }
+
+    fn happen(&mut self, kind: Kind, draw: &mut Draw) -> TestCaseResult {
+        let (now, scale) = (self.now, self.scale);
+        match kind {
+            Kind::Arrive => {
+                let deadline = now.saturating_add(draw.max_wait(scale));
+                self.arrive(draw.cost(scale), draw.rank(), deadline)?;
+            }
+            Kind::ArrivePatient => self.arrive_patient(draw)?,
+            Kind::PassBy => {
+                let (cost, rank) = (draw.cost(scale), draw.rank());
+                let deadline = now.saturating_add(draw.max_wait(scale));
+                self.under_way.push(UnderWay { tracked: None, at: now, cost, rank, deadline });
+            }
+            Kind::Pass => self.now += draw.passing(scale),
+            Kind::LookNext => {
+                let next = self.waiting.iter().map(|waiting| waiting.looks_at).min();
+                let next = next.filter(|at| *at < now.saturating_add(MAX_PASSING_NS));
+                self.now = self.now.max(next.unwrap_or(now));
+                self.look_around()?;
+            }
+            Kind::LookAround => self.look_around()?,
+            Kind::Look => {
+                if let Some(index) = draw.index(&self.waiting) {
+                    self.look(index)?;
+                }
+            }
+            Kind::Refuse => {
+                if let Some(index) = draw.index(&self.under_way) {
+                    let refused = self.under_way.swap_remove(index);
+                    self.refuse(refused, &draw.refusal(scale))?;
+                }
+            }
+            Kind::RefuseLast => {
+                if let Some(refused) = self.under_way.pop() {
+                    self.refuse(refused, &draw.refusal(scale))?;
+                }
+            }
+            Kind::Accept => {
+                if let Some(index) = draw.index(&self.under_way) {
+                    let accepted = self.under_way.swap_remove(index);
+                    self.accept(accepted);
+                }
+            }
+            Kind::Lose => {
+                if let Some(index) = draw.index(&self.under_way) {
+                    let lost = self.under_way.swap_remove(index);
+                    self.lose_attempt(lost);
+                }
+            }
+            Kind::End => {
+                if let Some(index) = draw.index(&self.answered) {
+                    let actual = (draw.below(4) > 0).then(|| draw.cost(scale));
+                    self.end(index, actual);
+                }
+            }
+            Kind::Leave => {
+                if let Some(index) = draw.index(&self.waiting) {
+                    self.leave(index);
+                }
+            }
         }
         Ok(())
     }
 
-    /// One of the things that may happen, by the numbers drawn.
-    fn happen(&mut self, draw: &mut Draw) -> TestCaseResult {
-        match draw.below(16) {
-            0..4 => self.arrive(draw),
-            4 => {
-                self.now += draw.time([0, SECOND / 1_000, SECOND / 10, 3 * SECOND]);
-                Ok(())
-            }
-            5..7 => {
-                let next = self.waiting.iter().map(|waiting| waiting.looks_at).min();
-                self.now = self.now.max(next.unwrap_or(self.now));
-                self.look_around()
-            }
-            7 => self.look_around(),
-            8 => match draw.index(&self.waiting) {
-                Some(index) => self.look(index),
-                None => Ok(()),
-            },
-            9..12 => match draw.index(&self.under_way) {
-                Some(index) => {
-                    let under_way = self.under_way.swap_remove(index);
-                    let closed = draw.time([0, SECOND / 20, SECOND, 3 * SECOND]);
-                    let closed = Duration::from_nanos(closed.unsigned_abs());
-                    self.refuse(under_way, closed, draw.below(4) > 0)
-                }
-                None => Ok(()),
-            },
-            kind => {
-                match kind {
-                    12 | 13 => self.answer(draw),
-                    14 => self.finish(draw),
-                    _ => self.give_up(draw),
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn arrive(&mut self, draw: &mut Draw) -> TestCaseResult {
-        let longest = [0, SECOND / 20, SECOND, 5 * SECOND];
-        let (now, deadline) = (self.now, self.now + draw.time(longest));
-        let (rank, cost) = (draw.rank(), draw.cost());
-        let is_idle = self.core.is_idle(now);
-        prop_assert_eq!(is_idle, self.reference.is_idle(now));
-        if is_idle {
-            self.under_way.push(UnderWay { tracked: None, at: now, cost, rank, deadline });
+    fn arrive(&mut self, cost: f64, rank: u8, deadline: Nanos) -> TestCaseResult {
+        if self.passes_unasked(cost, rank, deadline)? {
             return Ok(());
         }
-        let may_probe = self.may_probe();
-        let decision = self.core.on_arrival(now, cost, rank, deadline);
-        let (key, expected) = self.reference.arrive(now, cost, rank, deadline);
+        let decision = self.core.on_arrival(self.now, &Applicant { cost, rank, deadline });
+        let newly = Newly { cost, rank, deadline };
+        let (place, expected) = self.reference.arrive(self.now, &newly);
+        self.decided(&decision, expected, Request { place, cost, deadline })
+    }
+
+    fn arrive_patient(&mut self, draw: &mut Draw) -> TestCaseResult {
+        let old = draw.index(&self.gone).filter(|_| draw.below(3) > 0);
+        let request = old.map(|index| self.gone.swap_remove(index));
+        let (cost, rank) = match request {
+            Some(Request { cost, place, .. }) => (cost, place.rank),
+            None => (draw.cost(self.scale), draw.rank()),
+        };
+        let deadline = self.now.saturating_add(draw.max_wait(self.scale));
+        if self.passes_unasked(cost, rank, deadline)? {
+            return Ok(());
+        }
+        let (newly, old) = (Newly { cost, rank, deadline }, request.map(|request| request.place));
+        let applicant = Applicant { cost, rank, deadline };
+        let decision = self.core.on_patient_arrival(self.now, &applicant, old);
+        let (place, expected) = self.reference.arrive_patient(self.now, &newly, old);
+        self.decided(&decision, expected, Request { place, cost, deadline })
+    }
+
+    fn passes_unasked(
+        &mut self,
+        cost: f64,
+        rank: u8,
+        deadline: Nanos,
+    ) -> Result<bool, TestCaseError> {
+        let is_idle = self.core.is_idle(self.now);
+        prop_assert_eq!(is_idle, self.reference.is_idle(self.now));
+        if is_idle {
+            let at = self.now;
+            self.under_way.push(UnderWay { tracked: None, at, cost, rank, deadline });
+        }
+        Ok(is_idle)
+    }
+
+    /// What was decided on the request that has just come.
+    fn decided(
+        &mut self,
+        decision: &Decision,
+        expected: Expected,
+        request: Request,
+    ) -> TestCaseResult {
         let was = match decision {
             Decision::Go(sent) => {
-                prop_assert!(may_probe);
-                self.go(sent, key, cost, deadline);
+                self.go(sent.clone(), request)?;
+                self.wake();
                 Expected::Go
             }
-            Decision::Wait { key: given, .. } => {
-                prop_assert_eq!(given, key);
-                self.wait(key, cost, deadline);
+            Decision::Wait { place, until } => {
+                prop_assert_eq!((*place, *until), (request.place, self.now));
+                self.wait(request);
                 Expected::Wait
             }
-            Decision::Spill => Expected::Spill,
+            Decision::Spill => {
+                self.gone.push(request);
+                Expected::Spill
+            }
         };
         prop_assert_eq!(was, expected);
         Ok(())
@@ -205,10 +352,10 @@ impl Pair {
     /// What a waiter does when it is polled.
     fn look(&mut self, index: usize) -> TestCaseResult {
         let now = self.now;
-        let Waiting { key, cost, deadline, .. } = self.waiting[index];
-        let may_probe = self.may_probe();
-        let decision = self.core.on_turn(now, key, deadline);
-        let (expected, until) = self.reference.turn(now, key, deadline);
+        let request @ Request { place, deadline, .. } = self.waiting[index].request;
+        let leaves_at = self.reference.leaves_at(now, place, deadline);
+        let decision = self.core.on_turn(now, place, deadline);
+        let (expected, until) = self.reference.turn(now, place, deadline);
         let was = match decision {
             Decision::Wait { until: looks_at, .. } => {
                 prop_assert_eq!(looks_at, until);
@@ -216,20 +363,20 @@ impl Pair {
                 let waiting = &mut self.waiting[index];
                 waiting.woken.forget();
                 waiting.looks_at = looks_at;
-                self.core.wake_with(key, &Waker::from(Arc::clone(&waiting.woken)));
+                self.core.wake_with(place, &Waker::from(Arc::clone(&waiting.woken)));
                 Expected::Wait
             }
             Decision::Go(sent) => {
-                prop_assert!(may_probe);
-                prop_assert!(now <= self.reference.latest(deadline), "none goes too late");
+                prop_assert!(now <= leaves_at, "none goes too late");
                 self.waiting.swap_remove(index);
-                self.go(sent, key, cost, deadline);
-                self.wake_head();
+                self.go(sent, request)?;
+                self.wake();
                 Expected::Go
             }
             Decision::Spill => {
                 self.waiting.swap_remove(index);
-                self.wake_head();
+                self.gone.push(request);
+                self.wake();
                 Expected::Spill
             }
         };
@@ -245,13 +392,23 @@ impl Pair {
         Ok(())
     }
 
-    fn go(&mut self, sent: TrackedAttempt, key: QueueKey, cost: f64, deadline: Nanos) {
-        let attempt = self.reference.send(self.now, key, cost);
+    /// An attempt goes: the first one in line that may ask the PTU.
+    fn go(&mut self, sent: TrackedAttempt, request: Request) -> TestCaseResult {
+        let (now, Request { place, cost, deadline }) = (self.now, request);
+        for other in &self.reference.waiting {
+            let may_ask = self.reference.history.may_ask_at(other.place) <= now;
+            prop_assert!(other.place >= place || !may_ask, "{:?} was first", other.place);
+        }
+        let attempt = self.reference.send(now, place, cost);
+        let asks = self.reference.history.asks(place);
+        let lately = asks.iter().filter(|at| **at > now - ASKS_TIME_NS);
+        prop_assert!(lately.count() <= MAX_ASKS, "{asks:?}");
         let tracked = Some((sent, attempt));
-        self.under_way.push(UnderWay { tracked, at: self.now, cost, rank: key.rank, deadline });
+        self.under_way.push(UnderWay { tracked, at: now, cost, rank: place.rank, deadline });
+        Ok(())
     }
 
-    fn refuse(&mut self, refused: UnderWay, closed: Duration, measured: bool) -> TestCaseResult {
+    fn refuse(&mut self, refused: UnderWay, word: &Word) -> TestCaseResult {
         let UnderWay { tracked, at, cost, rank, deadline } = refused;
         let (sent, attempt) = tracked.unwrap_or_else(|| {
             (
@@ -259,111 +416,91 @@ impl Pair {
                 self.reference.untracked(at, cost, rank),
             )
         });
-        let key = self.core.on_refused(self.now, &sent, closed, measured, deadline);
-        let expected = self.reference.refused(self.now, attempt, closed, measured, deadline);
-        prop_assert_eq!(key, expected);
-        if let Some(key) = key {
-            self.wait(key, cost, deadline);
+        let Word { hint, draw, is_patient, .. } = *word;
+        let word = Word { deadline, ..*word };
+        let refused = Refused { hint, deadline, draw, is_patient };
+        let place = self.core.on_refused(self.now, &sent, &refused);
+        let expected = self.reference.refused(self.now, attempt, &word);
+        prop_assert_eq!(place, expected);
+        let request = Request { place: sent.place, cost, deadline };
+        match place {
+            Some(_) => self.wait(request),
+            None => self.gone.push(request),
         }
-        self.wake_head();
+        self.wake();
         Ok(())
     }
 
-    /// An attempt is admitted, or lost.
-    fn answer(&mut self, draw: &mut Draw) {
-        let Some(index) = draw.index(&self.under_way) else { return };
-        let is_lost = draw.below(3) == 0;
-        match self.under_way.swap_remove(index).tracked {
-            Some((sent, attempt)) if is_lost => self.lose(&sent, attempt),
-            Some((sent, attempt)) => self.accept(sent, attempt),
-            None => {}
+    fn accept(&mut self, accepted: UnderWay) {
+        if let Some((sent, attempt)) = accepted.tracked {
+            self.core.bucket.on_accepted(self.now, &sent);
+            self.reference.accepted(self.now, attempt);
+            self.answered.push((sent, attempt));
+            self.wake();
         }
     }
 
-    /// An answer has come to its end, and says what it cost.
-    fn finish(&mut self, draw: &mut Draw) {
-        let Some(index) = draw.index(&self.answered) else { return };
+    fn lose_attempt(&mut self, lost: UnderWay) {
+        if let Some((sent, attempt)) = lost.tracked {
+            self.core.bucket.on_cancelled(&sent);
+            self.reference.lost(attempt);
+            self.wake();
+        }
+    }
+
+    /// An answer has come to its end, and may say what it cost.
+    fn end(&mut self, index: usize, actual: Option<f64>) {
         let (sent, attempt) = self.answered.swap_remove(index);
-        let actual = draw.cost();
-        self.core.bucket.on_usage(&sent, actual);
-        self.reference.finished(attempt, actual);
-        self.wake_head();
+        self.core.bucket.on_ended(self.now, &sent, actual);
+        self.reference.ended(self.now, attempt, actual);
+        self.wake();
     }
 
-    fn give_up(&mut self, draw: &mut Draw) {
-        if let Some(index) = draw.index(&self.waiting) {
-            self.leave(index);
-        }
-    }
-
-    fn accept(&mut self, sent: TrackedAttempt, attempt: Attempt) {
-        self.core.bucket.on_accepted(self.now);
-        self.reference.accepted(self.now);
-        self.answered.push((sent, attempt));
-        self.wake_head();
-    }
-
-    fn lose(&mut self, sent: &TrackedAttempt, attempt: Attempt) {
-        self.core.bucket.on_cancelled(sent);
-        self.reference.gone(attempt);
-        self.wake_head();
-    }
-
-    fn wait(&mut self, key: QueueKey, cost: f64, deadline: Nanos) {
+    fn wait(&mut self, request: Request) {
         // A new waiter is polled at once.
-        let (looks_at, woken) = (self.now, Arc::default());
-        self.waiting.push(Waiting { key, cost, deadline, looks_at, woken });
+        self.waiting.push(Waiting { request, looks_at: self.now, woken: Arc::default() });
     }
 
     fn leave(&mut self, index: usize) {
-        let key = self.waiting.swap_remove(index).key;
-        self.core.on_left(key);
-        self.reference.leave(key);
-        self.wake_head();
+        let request = self.waiting.swap_remove(index).request;
+        self.core.on_left(request.place);
+        self.reference.leave(request.place);
+        self.gone.push(request);
+        self.wake();
     }
 
-    fn wake_head(&self) {
-        if let Some(waker) = self.core.head_waker() {
-            waker.wake();
-        }
+    fn wake(&mut self) {
+        self.core.take_wakers(self.now).wake();
     }
 
     fn is_up(&self, waiting: &Waiting) -> bool {
         waiting.looks_at <= self.now || waiting.woken.get()
     }
 
-    /// Whether so few attempts are under way whose silence says nothing yet that one more may be
-    /// made, as far as that matters.
-    fn may_probe(&self) -> bool {
-        if self.reference.trusted_rate().is_some() || self.reference.below_limit_at().is_none() {
-            return true;
-        }
-        let silence = self.reference.long_silence();
-        let tracked = self.under_way.iter().filter(|under_way| under_way.tracked.is_some());
-        let unheard = tracked.filter(|under_way| under_way.at + silence > self.now);
-        unheard.count() < self.reference.window()
-    }
-
     fn check(&self) -> TestCaseResult {
         let Self { core, reference, now, .. } = self;
+        let bucket = &core.bucket;
         prop_assert_eq!(core.waiting(), reference.waiting.len());
         prop_assert_eq!(core.waiting(), self.waiting.len());
-        prop_assert_eq!(
-            core.bucket.closed_for(*now),
-            reference.below_limit_at().map(|at| at - now)
-        );
-        prop_assert_eq!(core.bucket.is_trusted(), reference.trusted_rate().is_some());
-        prop_assert_eq!(core.bucket.rate().unwrap_or(0.0), reference.rate());
-        let tracked = self.under_way.iter().filter(|under_way| under_way.tracked.is_some());
-        prop_assert_eq!(tracked.count(), reference.under_way());
-        let head = reference.head();
-        for waiting in &self.waiting {
-            if self.is_up(waiting) {
-                continue;
-            }
-            prop_assert!(waiting.looks_at <= waiting.deadline, "none sleeps past its time");
-            if head == Some(waiting.key) {
-                prop_assert!(waiting.looks_at <= reference.due(), "the head sleeps on");
+        let below_at = reference.history.below_limit_at();
+        prop_assert_eq!(bucket.closed_for(*now), below_at.map(|at| at.saturating_sub(*now)));
+        prop_assert_eq!(bucket.rate(), reference.rate());
+        prop_assert!(bucket.rate().is_none_or(f64::is_finite));
+        prop_assert_eq!(bucket.in_flight(), reference.history.in_flight());
+        let attempt_at = bucket.next_attempt_at();
+        prop_assert_eq!(attempt_at, reference.next_attempt_at());
+        prop_assert!(bucket.wait_behind(*now, 1e12) >= 0.0, "it is a number");
+        if !reference.rivals.are_yielded_to() && below_at.is_some() {
+            prop_assert!(attempt_at <= reference.is_asked_by(), "the PTU may be open");
+        }
+        let next = reference.next_to_ask(*now);
+        for waiting in self.waiting.iter().filter(|waiting| !self.is_up(waiting)) {
+            let place = waiting.request.place;
+            let leaves_at = reference.waiting(place).latest;
+            prop_assert!(waiting.looks_at <= leaves_at.max(*now), "none sleeps past its time");
+            if let Some((_, may_ask_at)) = next.filter(|(next, _)| *next == place) {
+                let due = attempt_at.max(may_ask_at).max(*now);
+                prop_assert!(waiting.looks_at <= due, "it sleeps on");
             }
         }
         Ok(())
@@ -375,24 +512,35 @@ impl Pair {
             self.leave(0);
             self.check()?;
         }
-        for under_way in std::mem::take(&mut self.under_way) {
-            if let Some((sent, attempt)) = under_way.tracked {
-                self.lose(&sent, attempt);
-            }
+        while let Some(lost) = self.under_way.pop() {
+            self.lose_attempt(lost);
         }
-        prop_assert_eq!(self.core.waiting(), 0);
-        let Some(closed_for) = self.core.bucket.closed_for(self.now) else { return Ok(()) };
-        self.now += closed_for.max(0);
+        while !self.answered.is_empty() {
+            self.end(0, None);
+        }
+        self.check()?;
+        prop_assert_eq!(self.core.bucket.in_flight(), 0.0);
+        if self.core.bucket.closed_for(self.now).is_none_or(|closed| closed > MAX_PASSING_NS) {
+            return Ok(());
+        }
+        self.now = self.now.max(self.core.bucket.next_attempt_at());
         // Two, since silence alone lets one go.
         for _ in 0..2 {
-            let decision = self.core.on_arrival(self.now, 1.0, u8::MAX, self.now);
+            let applicant = Applicant { cost: 1.0, rank: u8::MAX, deadline: self.now };
+            let decision = self.core.on_arrival(self.now, &applicant);
             prop_assert!(matches!(decision, Decision::Go(_)), "an attempt is still counted");
             let Decision::Go(sent) = decision else { unreachable!() };
             self.core.bucket.on_cancelled(&sent);
         }
-        prop_assert!(self.core.is_idle(self.now + 100 * SECOND));
+        prop_assert!(self.core.is_idle(self.now + 100 * MAX_PASSING_NS));
         Ok(())
     }
 }
 
-const SECOND: Nanos = 1_000_000_000;
+/// A refusal with a hint, for good.
+const fn measured(hint: Duration) -> Word {
+    Word { hint: Some(hint), draw: 0.5, deadline: 0, is_patient: false }
+}
+
+/// No more time passes at once, and nothing is waited for that is further away.
+const MAX_PASSING_NS: Nanos = 100_000 * SECOND;

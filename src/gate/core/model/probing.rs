@@ -1,111 +1,177 @@
-//! When the naive gate sends a probe, out of the history.
+//! When the naive gate makes the next attempt, out of the history.
 
-use super::reference::{Event, Reference};
-use crate::gate::core::{Nanos, rate_estimator::Trust};
-
-/// SentBecause an attempt was made.
-pub(super) enum SentBecause {
-    /// Nothing was known of the PTU.
-    Unasked,
-    /// It was its turn by the model, or an answer made room.
-    Turn,
-    /// A trusted model is to be checked.
-    Check,
-    /// Silence says that the level is below the limit, as this one will find it when it `arrives`.
-    Silence { arrives: Nanos },
-}
+use super::{
+    history::{Event, Refused, Sent, SentBecause},
+    reference::Reference,
+};
+use crate::gate::core::{
+    Nanos,
+    prober::{
+        CHECK_AND_TRIP_S, CHECK_FILLS, ERROR_WEIGHT, EXPLAINED_S, EXPLAINED_SHARE, FAR_NS,
+        INITIAL_ERROR, MAX_CHECK_S, MAX_FAR_WINDOW, MAX_SURE_ERROR, MAX_WINDOW, MIN_CHECK_S,
+        MIN_ERROR_TIME_S, MIN_FAR_CHECK_S, UNASKED_NS, UNSURE_CHECK_NS, YIELDING_CHECK_NS,
+    },
+    time::{NEVER, from_seconds, seconds},
+};
 
 impl Reference {
-    /// When the head is to go.
-    pub(super) fn due(&self) -> Nanos {
-        let Some(at) = self.below_limit_at() else { return Nanos::MIN };
-        let at = at - self.round_trip() / 2;
-        let last = self.history.iter().rev().find_map(|event| match event {
-            Event::Sent { why: SentBecause::Unasked, .. } => None,
-            Event::Sent { at, .. } => Some(*at),
-            _ => None,
-        });
-        let is_silent_at = last.map_or(Nanos::MIN, |at| at + self.long_silence());
-        match self.trust() {
-            Trust::Trusted if self.is_checking() => at.min(is_silent_at),
-            Trust::Trusted => at,
-            _ if self.under_way() < self.window() => at,
-            _ => at.max(is_silent_at),
-        }
+    /// When the next attempt is to be made.
+    pub(super) fn next_attempt_at(&self) -> Nanos {
+        let Some(sendable_at) = self.sendable_at() else { return Nanos::MIN };
+        let in_time = if self.rate().is_some() || self.first_sent().is_none() {
+            sendable_at
+        } else {
+            sendable_at.max(self.silent_since() + self.gap())
+        };
+        in_time.min(self.early().map_or_else(|| self.check_at(), |early| early + self.gap()))
     }
 
-    /// For how long an attempt has to be silent to say something.
-    pub(super) fn long_silence(&self) -> Nanos {
-        let round_trip = self.round_trip();
-        let silence = Nanos::max(round_trip + round_trip / 2, 20_000_000);
-        match self.trust() {
-            Trust::Contradicted => silence * 10,
-            _ => silence / Nanos::try_from(self.window()).expect("few attempts are made"),
-        }
-    }
-
-    /// SentBecause an attempt is made that goes `now`.
+    /// Why an attempt is made that goes `now`.
     pub(super) fn why(&self, now: Nanos) -> SentBecause {
-        let arrives = now + self.round_trip() / 2;
-        let (made, check_after) = self.attempts();
-        let is_full = self.under_way() >= self.window();
-        match self.trust() {
-            Trust::Trusted if made == check_after => SentBecause::Check,
-            Trust::Trusted if made > check_after => SentBecause::Silence { arrives },
-            // What was sent before the refusal was not silent after it.
-            Trust::TooFew if made > 0 && is_full => SentBecause::Silence { arrives },
-            _ => SentBecause::Turn,
+        let is_silent = |since: Nanos| now >= since + self.gap();
+        match self.early() {
+            Some(early) if is_silent(early) => {
+                SentBecause::Silence { arrives: now + self.round_trip.one_way() }
+            }
+            Some(_) => SentBecause::Turn,
+            None if self.sendable_at().is_some_and(|at| now < at) => SentBecause::Early,
+            None if self.rate().is_none()
+                && self.first_sent().is_some()
+                && is_silent(self.silent_since()) =>
+            {
+                SentBecause::Another
+            }
+            None => SentBecause::Turn,
         }
     }
 
-    /// The attempts whose answer is awaited.
-    pub(super) fn under_way(&self) -> usize {
-        self.history.iter().fold(0, |count, event| match event {
-            Event::Sent { .. } => count + 1,
-            Event::Gone { .. } | Event::Accepted { .. } => count - 1,
-            _ => count,
+    /// The first attempt since the last refusal, unless that came to nothing, or one that nothing was known
+    /// of was refused.
+    pub(super) fn first_sent(&self) -> Option<Nanos> {
+        self.history.since_refusal().1.iter().fold(None, |first, event| match event {
+            Event::Sent(sent) if sent.is_modelled() => first.or(Some(sent.at)),
+            Event::Sent(_) => None,
+            Event::Gone { attempt, .. } => first.filter(|at| *at != self.history.sent(*attempt).at),
+            _ => first,
         })
     }
 
-    /// One attempt after a refusal, or when a check begins, and one more for each since that was
-    /// admitted or made because of silence.
-    pub(super) fn window(&self) -> usize {
-        let is_start = |event: &&Event| {
-            matches!(event, Event::Refused { .. } | Event::Sent { why: SentBecause::Check, .. })
-        };
-        let widens = |event: &&Event| {
-            matches!(
-                event,
-                Event::Accepted { widens: true }
-                    | Event::Sent { why: SentBecause::Silence { .. }, .. }
-            )
-        };
-        let since = self.history.iter().rev().take_while(|event| !is_start(event));
-        1 + since.filter(widens).count()
+    /// Whether the PTU was not asked for so long that a request may ask that will not wait.
+    pub(super) fn is_due_anyway(&self, now: Nanos) -> bool {
+        let refused_at = self.history.since_refusal().0.map_or(NEVER, |refused| refused.decided);
+        let last_sent = self.last_sent().map_or(NEVER, |(_, sent)| sent.at);
+        now - refused_at.max(last_sent) >= UNASKED_NS
     }
 
-    /// How many attempts were made since the last refusal, and after how many the model is
-    /// checked.
-    fn attempts(&self) -> (usize, usize) {
-        let (mut made, mut check_after) = (0, 8);
-        for event in &self.history {
-            match event {
-                Event::Sent { why: SentBecause::Unasked, .. } => (made, check_after) = (0, 8),
-                Event::Sent { .. } => made += 1,
-                Event::Refused { .. } => {
-                    if made >= check_after {
-                        check_after = usize::min(check_after * 2, 64);
-                    }
-                    made = 0;
-                }
-                _ => {}
-            }
+    /// Until when the PTU need not be asked, whatever is modelled: known to be closed, or silence is waited
+    /// for; and a little longer.
+    pub(super) fn is_asked_by(&self) -> Nanos {
+        let known = self.history.closed_until().saturating_add(UNSURE_CHECK_NS);
+        known.max(self.early().map_or(NEVER, |early| early + self.round_trip.silence()))
+    }
+
+    /// How long an attempt has to be silent.
+    fn gap(&self) -> Nanos {
+        self.round_trip.silence() / self.window()
+    }
+
+    /// How many attempts silence is waited for at a time: the more of them were silent since the last
+    /// refusal.
+    fn window(&self) -> Nanos {
+        let is_far = self.round_trip.network() > FAR_NS;
+        let window = self.attempts().fold(1, |window, sent| match sent.why {
+            SentBecause::Silence { .. } if is_far => (2 * window).min(MAX_FAR_WINDOW),
+            SentBecause::Silence { .. } => (window + 1).min(MAX_WINDOW),
+            SentBecause::Another => (window + 1).min(MAX_FAR_WINDOW),
+            _ => window,
+        });
+        Nanos::from(window)
+    }
+
+    /// The last attempt before its turn since the last refusal, unless it came to nothing.
+    fn early(&self) -> Option<Nanos> {
+        let is_early = |why| matches!(why, SentBecause::Early | SentBecause::Silence { .. });
+        self.history.since_refusal().1.iter().fold(None, |early, event| match event {
+            Event::Sent(sent) if is_early(sent.why) => Some(sent.at),
+            Event::Gone { attempt, .. } => early.filter(|at| *at != self.history.sent(*attempt).at),
+            _ => early,
+        })
+    }
+
+    /// The last attempt, unless it is known how that ended.
+    fn silent_since(&self) -> Nanos {
+        let Some((index, last)) = self.last_sent() else { return NEVER };
+        let is_known = self.history.0[index..]
+            .iter()
+            .any(|event| matches!(event, Event::Known { sent_at } if *sent_at == last.at));
+        if is_known { NEVER } else { last.at }
+    }
+
+    fn last_sent(&self) -> Option<(usize, Sent)> {
+        let events = self.history.0.iter().enumerate().rev();
+        events.into_iter().find_map(|(index, event)| match event {
+            Event::Sent(sent) if sent.is_modelled() => Some((index, *sent)),
+            _ => None,
+        })
+    }
+
+    /// Attempts since the last refusal.
+    fn attempts(&self) -> impl Iterator<Item = Sent> {
+        self.history.since_refusal().1.iter().filter_map(|event| match event {
+            Event::Sent(sent) => Some(*sent),
+            _ => None,
+        })
+    }
+
+    /// When an attempt is made before its turn, the first since the last refusal.
+    fn check_at(&self) -> Nanos {
+        let closed_until = self.history.closed_until();
+        if self.rivals.are_yielded_to() {
+            return closed_until.saturating_add(YIELDING_CHECK_NS);
         }
-        (made, check_after)
+        let fill = self.history.since_refusal().0.map_or(0.0, |last| last.fill);
+        let near = (CHECK_FILLS * fill).clamp(MIN_CHECK_S, MAX_CHECK_S);
+        let far = (CHECK_AND_TRIP_S - seconds(self.round_trip.network())).max(MIN_FAR_CHECK_S);
+        let check = closed_until.saturating_add(from_seconds(near.min(far)));
+        match self.history.since_refusal().0 {
+            Some(last) if !self.is_sure() => check.min(last.decided + UNSURE_CHECK_NS),
+            _ => check,
+        }
     }
 
-    pub(super) fn is_checking(&self) -> bool {
-        let (made, check_after) = self.attempts();
-        made >= check_after
+    /// Whether the last refusal was as the model had it, which is usual, and nothing unseen lowers the level.
+    fn is_sure(&self) -> bool {
+        let Some(last) = self.history.since_refusal().0 else { return false };
+        let settled_at = self.history.0.iter().rev().find_map(|event| match event {
+            Event::Sent(Sent { why: SentBecause::Unasked { settled_at }, .. }) => *settled_at,
+            _ => None,
+        });
+        last.is_explained()
+            && self.usual_error() <= MAX_SURE_ERROR
+            && settled_at.is_none_or(|at| last.decided >= at)
+    }
+
+    /// The smoothed error of the model in seconds a second.
+    fn usual_error(&self) -> f64 {
+        let refusals = self.history.0.iter().filter_map(|event| match event {
+            Event::Refused(refused) => Some(refused),
+            _ => None,
+        });
+        let (error, _) = refusals.fold((INITIAL_ERROR, NEVER), |(usual, last), refused| {
+            let time = seconds(refused.decided - last).max(MIN_ERROR_TIME_S);
+            let usual = refused
+                .error
+                .map_or(usual, |error| usual + ERROR_WEIGHT * ((error / time).min(1.0) - usual));
+            (usual, refused.decided)
+        });
+        error
+    }
+}
+
+impl Refused {
+    /// Whether it was as the model had it.
+    pub(super) fn is_explained(&self) -> bool {
+        let hint = seconds(self.closed_until - self.decided);
+        self.error.is_some_and(|error| error <= EXPLAINED_SHARE * hint + EXPLAINED_S)
     }
 }

@@ -1,66 +1,72 @@
 //! A naive gate: it keeps the whole history, and works everything out of it again each time.
 
-use std::time::Duration;
+use std::{
+    cmp::Ordering::{Greater, Less},
+    time::Duration,
+};
 
-use super::probing::SentBecause;
+use super::history::{Attempt, Event, History, Refused, Sent, SentBecause, drain_time};
 use crate::gate::core::{
-    Nanos, QueueKey, nanos,
-    rate_estimator::{DrainRate, Trust},
+    Contention, Nanos, Place,
+    admission::{HOPE, MAX_UNASKED_NS, MAX_URGENT_SHARE, WAIT_SAFETY_FACTOR},
+    admissions::Admissions,
+    bucket::{
+        FORGOTTEN_AFTER_NS, GUESS_FILLS, IDLE_AFTER_NS, MAX_GUESS_DOUBLINGS, MAX_GUESS_S,
+        MIN_NEWS_NS, UNKNOWN_FILL_S,
+    },
+    contention::Rivals,
+    costs::Costs,
+    drain_rate::{self, DrainRate},
+    hints::{Claim, Hints},
+    nanos,
+    prober::{MIN_SETTLING_S, SETTLING_ANSWERS},
+    queue::MAX_QUEUE_WALKED,
+    round_trip::RoundTrip,
     seconds,
-    standing_queue::StandingQueue,
+    standing_queue::{Newcomer, StandingQueue},
+    time::{MILLISECOND, NEVER, from_seconds},
 };
 
 /// What [`Core`](crate::gate::core::Core) claims to be, in the plainest code.
 ///
 /// The formulas are in the units of the core, nanoseconds and whole weighted tokens, so that both
-/// have to agree to the last digit. Only the drain rate and the standing-queue rule are shared.
+/// have to agree to the last digit. Only what estimates one thing, and has tests of its own, is shared.
 pub(super) struct Reference {
     drain_rate: DrainRate,
+    costs: Costs,
+    hints: Hints,
+    admissions: Admissions,
+    pub(super) rivals: Rivals,
+    pub(super) round_trip: RoundTrip,
     standing_queue: StandingQueue,
     pub(super) waiting: Vec<QueuedRequest>,
-    pub(super) history: Vec<Event>,
-    orders: u64,
+    pub(super) history: History,
+    orders: u32,
 }
 
+#[derive(Clone, Copy)]
 pub(super) struct QueuedRequest {
-    key: QueueKey,
-    cost: f64,
-    latest: Nanos,
+    pub(super) place: Place,
+    pub(super) cost: f64,
+    pub(super) latest: Nanos,
+    pub(super) is_patient: bool,
 }
 
-/// An attempt: where it stands in the history.
-pub(super) type Attempt = usize;
+/// A request that comes, or comes back.
+#[derive(Clone, Copy)]
+pub(super) struct Newly {
+    pub(super) cost: f64,
+    pub(super) rank: u8,
+    pub(super) deadline: Nanos,
+}
 
-pub(super) enum Event {
-    Arrived {
-        cost: f64,
-    },
-    Sent {
-        key: QueueKey,
-        cost: f64,
-        at: Nanos,
-        rate: Option<f64>,
-        why: SentBecause,
-    },
-    Gone {
-        attempt: Attempt,
-        rate: Option<f64>,
-    },
-    Accepted {
-        widens: bool,
-    },
-    Finished {
-        attempt: Attempt,
-        actual: f64,
-        rate: Option<f64>,
-    },
-    /// What was sent after it, and it did not know of, takes `later` to drain.
-    Refused {
-        took: Nanos,
-        reopens: Nanos,
-        later: Nanos,
-    },
-    Idle,
+/// What a refusal says, and what its request may still do.
+#[derive(Clone, Copy)]
+pub(super) struct Word {
+    pub(super) hint: Option<Duration>,
+    pub(super) draw: f64,
+    pub(super) deadline: Nanos,
+    pub(super) is_patient: bool,
 }
 
 #[derive(Debug, PartialEq)]
@@ -71,299 +77,457 @@ pub(super) enum Expected {
 }
 
 impl Reference {
-    pub(super) fn new(interval: Option<Duration>) -> Self {
+    pub(super) fn new(interval: Option<Duration>, contention: Contention) -> Self {
         Self {
             drain_rate: DrainRate::new(),
+            costs: Costs::new(),
+            hints: Hints::new(),
+            admissions: Admissions::new(),
+            rivals: Rivals::new(contention),
+            round_trip: RoundTrip::new(),
             standing_queue: StandingQueue::new(interval),
             waiting: Vec::new(),
-            history: Vec::new(),
+            history: History::default(),
             orders: 0,
         }
     }
 
     pub(super) fn is_idle(&mut self, now: Nanos) -> bool {
         self.look(now);
-        self.below_limit_at().is_none()
+        self.history.below_limit_at().is_none()
     }
 
-    pub(super) fn arrive(
-        &mut self,
-        now: Nanos,
-        cost: f64,
-        rank: u8,
-        deadline: Nanos,
-    ) -> (QueueKey, Expected) {
+    pub(super) fn arrive(&mut self, now: Nanos, newly: &Newly) -> (Place, Expected) {
         self.look(now);
-        self.history.push(Event::Arrived { cost });
-        let key = self.key(rank);
+        let Newly { cost, rank, deadline } = *newly;
+        self.costs.on_arrival(cost);
+        self.history.0.push(Event::Arrived { at: now, rank, cost });
+        let place = self.place(rank, now);
         let latest = self.latest(deadline);
-        let (wait, budget) = (self.predicted_wait(now, rank), seconds((latest - now).max(0)));
-        let mean = self.mean();
-        let requests = if mean > 0.0 { wait * self.drain_rate.rate() / mean } else { 0.0 };
-        self.standing_queue.on_arrival(seconds(now), wait, budget, requests);
-        let allowed = self.standing_queue.allowed_wait(budget);
-        let allowed = if self.trusted_rate().is_some() { allowed / 1.05 } else { allowed };
-        let overtakes_all = self.waiting.iter().all(|other| goes_before(key, other.key));
-        let expected = if overtakes_all && self.due() <= now {
+        let budget = seconds(latest.saturating_sub(now).max(0));
+        let wait = self.wait(now, rank, cost_of(&self.ahead_of(place)));
+        self.standing_queue.on_arrival(seconds(now), wait, budget);
+        let mut allowed = self.allowed_wait(place, cost, budget);
+        if !self.ahead_of(place).is_empty() {
+            allowed /= WAIT_SAFETY_FACTOR;
+        }
+        let expected = if self.is_asking(now, place) {
             Expected::Go
-        } else if wait > allowed && self.wait_behind(now, rank).is_none_or(|wait| wait > allowed) {
+        } else if wait > allowed && self.wait_without_expired(now, place) > allowed {
             Expected::Spill
         } else {
-            self.waiting.push(QueuedRequest { key, cost, latest });
+            self.waiting.push(QueuedRequest { place, cost, latest, is_patient: false });
             Expected::Wait
         };
-        (key, expected)
+        (place, expected)
     }
 
-    /// What the request at `key` is to do, and until when it is to wait.
-    pub(super) fn turn(&mut self, now: Nanos, key: QueueKey, deadline: Nanos) -> (Expected, Nanos) {
+    /// A request comes that has nowhere else to go, or comes back to its `place`.
+    pub(super) fn arrive_patient(
+        &mut self,
+        now: Nanos,
+        newly: &Newly,
+        place: Option<Place>,
+    ) -> (Place, Expected) {
         self.look(now);
-        let is_head = self.head() == Some(key);
-        let due = is_head.then(|| self.due());
-        let latest = self.latest(deadline);
-        if now <= latest && due.is_some_and(|due| due <= now) {
+        let Newly { cost, rank, deadline } = *newly;
+        let place = place.unwrap_or_else(|| self.place(rank, now));
+        self.history.0.push(Event::CameBack { place });
+        let expected = if self.is_asking(now, place) {
+            Expected::Go
+        } else if now >= deadline || self.reopens_after(deadline) {
+            Expected::Spill
+        } else {
+            self.waiting.push(QueuedRequest { place, cost, latest: deadline, is_patient: true });
+            Expected::Wait
+        };
+        (place, expected)
+    }
+
+    /// What the request at `place` is to do, and until when it is to wait.
+    pub(super) fn turn(&mut self, now: Nanos, place: Place, deadline: Nanos) -> (Expected, Nanos) {
+        self.look(now);
+        let latest = self.leaves_at(now, place, deadline);
+        let is_patient = self.waiting(place).is_patient;
+        let (next, may_ask_at) = self.next_to_ask(now).expect("it waits itself");
+        let attempt_at = self.next_attempt_at();
+        let is_next = next == place;
+        if is_next && may_ask_at <= now && attempt_at <= now && now <= latest {
             return (Expected::Go, now);
         }
-        if now >= latest {
-            self.leave(key);
+        // An open PTU waits for no request that may not ask it soon.
+        let is_spent = is_next && !is_patient && may_ask_at > now.saturating_add(MAX_UNASKED_NS);
+        if now >= latest || (is_spent && attempt_at <= now) {
+            self.leave(place);
             return (Expected::Spill, now);
         }
-        (Expected::Wait, due.map_or(latest, |due| due.min(latest)))
+        let own = self.history.may_ask_at(place);
+        let turn = if is_next { attempt_at } else { Nanos::MAX };
+        let until = match own > now {
+            true if is_spent => own.min(attempt_at),
+            true => own,
+            false => turn,
+        };
+        (Expected::Wait, until.min(latest))
+    }
+
+    /// When the request at `place` spills.
+    pub(super) fn leaves_at(&self, now: Nanos, place: Place, deadline: Nanos) -> Nanos {
+        let request = self.waiting(place);
+        if !request.is_patient {
+            request.latest.min(self.latest(deadline))
+        } else if self.reopens_after(deadline) {
+            now
+        } else {
+            deadline
+        }
+    }
+
+    pub(super) fn waiting(&self, place: Place) -> &QueuedRequest {
+        let request = self.waiting.iter().find(|request| request.place == place);
+        request.expect("it waits")
+    }
+
+    /// Whose turn it is, and when that one may ask.
+    pub(super) fn next_to_ask(&self, now: Nanos) -> Option<(Place, Nanos)> {
+        let mut places: Vec<_> = self.waiting.iter().map(|request| request.place).collect();
+        places.sort_by(|a, b| if goes_before(*a, *b) { Less } else { Greater });
+        let asks = places.into_iter().map(|place| (place, self.history.may_ask_at(place).max(now)));
+        asks.min_by_key(|(_, at)| *at)
     }
 
     /// An attempt goes, from the queue or past it.
-    pub(super) fn send(&mut self, now: Nanos, key: QueueKey, cost: f64) -> Attempt {
-        self.leave(key);
-        let (rate, why) = (self.trusted_rate(), self.why(now));
-        self.history.push(Event::Sent { key, cost, at: now, rate, why });
-        self.history.len() - 1
+    pub(super) fn send(&mut self, now: Nanos, place: Place, cost: f64) -> Attempt {
+        self.leave(place);
+        let silent = self.first_sent().filter(|at| now >= at + self.round_trip.silence());
+        if let Some(at) = silent {
+            self.admitted(now, at);
+        }
+        let (rate, why, share) = (self.rate(), self.why(now), self.rivals.pace());
+        self.costs.on_sent(cost);
+        self.history.0.push(Event::Sent(Sent { place, cost, share, at: now, rate, why }));
+        self.history.0.len() - 1
     }
 
     /// An attempt that was sent while nothing was known moves no level.
     pub(super) fn untracked(&mut self, at: Nanos, cost: f64, rank: u8) -> Attempt {
-        let key = self.key(rank);
-        if self.below_limit_at().is_none() {
+        let place = self.place(rank, at);
+        self.costs.on_arrival(cost);
+        let settled_at = self.history.below_limit_at().is_none().then(|| {
             self.drain_rate.on_first_refusal(seconds(at));
-        }
-        self.history.push(Event::Sent { key, cost, at, rate: None, why: SentBecause::Unasked });
-        self.history.len() - 1
+            self.admissions.on_first_refusal(at);
+            let answers = SETTLING_ANSWERS * self.costs.duration();
+            at + from_seconds(MIN_SETTLING_S.max(answers))
+        });
+        let why = SentBecause::Unasked { settled_at };
+        self.history.0.push(Event::Sent(Sent { place, cost, share: 1.0, at, rate: None, why }));
+        self.history.0.len() - 1
     }
 
-    pub(super) fn refused(
-        &mut self,
-        now: Nanos,
-        attempt: Attempt,
-        closed: Duration,
-        is_measured: bool,
-        deadline: Nanos,
-    ) -> Option<QueueKey> {
-        let (key, cost, at) = self.sent(attempt);
-        let took = (now - at).clamp(0, 100_000_000);
-        let round_trip = shortest(self.round_trip(), took);
-        let decided = now - round_trip / 2;
-        let reopens = decided + nanos(closed);
-        self.gone(attempt);
-        let (seen, later) = self.seen_by(attempt, reopens);
-        if is_measured {
-            self.drain_rate.on_refused(seconds(decided), closed.as_secs_f64(), seen);
-        }
-        self.history.push(Event::Refused { took, reopens, later });
-        (reopens <= deadline).then(|| {
-            self.waiting.push(QueuedRequest { key, cost, latest: self.latest(deadline) });
-            key
-        })
-    }
-
-    pub(super) fn accepted(&mut self, now: Nanos) {
-        let is_open = self.below_limit_at().is_some_and(|at| at <= now);
-        let widens = is_open && self.trusted_rate().is_none();
-        self.history.push(Event::Accepted { widens });
-    }
-
-    pub(super) fn gone(&mut self, attempt: Attempt) {
-        self.history.push(Event::Gone { attempt, rate: self.trusted_rate() });
-    }
-
-    pub(super) fn finished(&mut self, attempt: Attempt, actual: f64) {
-        self.history.push(Event::Finished { attempt, actual, rate: self.trusted_rate() });
-    }
-
-    pub(super) fn leave(&mut self, key: QueueKey) {
-        self.waiting.retain(|other| other.key != key);
-    }
-
-    pub(super) fn head(&self) -> Option<QueueKey> {
-        let keys = self.waiting.iter().map(|request| request.key);
-        keys.reduce(|a, b| if goes_before(a, b) { a } else { b })
-    }
-
-    /// When the level falls below the limit, by the last refusal and all that came after it.
-    pub(super) fn below_limit_at(&self) -> Option<Nanos> {
-        let is_start = |event: &Event| matches!(event, Event::Refused { .. } | Event::Idle);
-        let start = self.history.iter().rposition(is_start)?;
-        let Event::Refused { reopens, later, .. } = self.history[start] else {
-            return None;
-        };
-        let mut below_at = reopens + later;
-        for event in &self.history[start + 1..] {
-            match *event {
-                Event::Sent { cost, at, rate: Some(rate), ref why, .. } => {
-                    if let SentBecause::Silence { arrives } = *why {
-                        below_at = below_at.min(arrives);
-                    }
-                    below_at =
-                        below_at.max(at - MAX_MODELLED_SPARE_NS) + drain_time(cost, Some(rate));
-                }
-                Event::Finished { attempt, actual, rate } => {
-                    below_at += drain_time(actual - self.sent(attempt).1, rate);
-                }
-                Event::Gone { attempt, rate } => {
-                    below_at += drain_time(-self.sent(attempt).1, rate);
-                }
-                _ => {}
+    pub(super) fn refused(&mut self, now: Nanos, attempt: Attempt, word: &Word) -> Option<Place> {
+        let sent @ Sent { place, cost, at, .. } = self.history.sent(attempt);
+        self.round_trip.on_refused(now - at);
+        let decided = (at + self.round_trip.one_way()).min(now);
+        let known = self.history.since_refusal().0.filter(|last| decided < last.decided);
+        if let Some(at) = self.history.below_limit_at().filter(|_| known.is_some()) {
+            if sent.is_modelled() {
+                self.costs.on_gone(cost);
+                self.history.0.push(Event::Gone { attempt, rate: None });
             }
+            return self.wait_again(now, sent.is_modelled(), word, place, cost, at);
         }
-        Some(below_at)
+        if sent.is_modelled() {
+            self.gone(attempt);
+        }
+        let later = self.history.later(attempt);
+        let is_news = self.history.since_refusal().0.is_none_or(|last| at >= last.at);
+        let mut hint = word.hint.map(nanos);
+        if let (Some(hint), true) = (hint, is_news) {
+            self.hints.on_hint(hint);
+        }
+        if self.hints.are_constant() {
+            hint = None;
+        }
+        if is_news {
+            let is_alone = later == 0.0 && sent.is_modelled();
+            self.learn_of_others(now, at, decided, hint.filter(|_| is_alone));
+        }
+        let modelled = self.history.below_limit_at();
+        let claim = hint.map(|hint| Claim {
+            decided,
+            hint,
+            reopens: decided.saturating_add(hint).saturating_add(drain_time(later, self.rate())),
+            expected: seconds(modelled.map_or(0, |at| at.saturating_sub(decided).max(0))),
+            fill: self.rate().map_or(UNKNOWN_FILL_S, |rate| self.costs.mean() / rate),
+        });
+        let believed = claim.filter(|claim| self.rate().is_none() || self.hints.believe(claim));
+        let was_modelled = modelled.filter(|_| sent.is_modelled());
+        let error = believed.zip(was_modelled);
+        let error = error.map(|(claim, at)| seconds(claim.reopens.saturating_sub(at).abs()));
+        let excess = believed.map_or(0, |claim| claim.hint);
+        let is_hinted = believed.is_some();
+        if !is_hinted && self.admissions.drought(now, self.fill()) > 0.0 {
+            self.drain_rate.on_ran_dry();
+        } else {
+            let admitted = self.history.admitted() - later;
+            let (at, excess) = (seconds(decided), seconds(excess));
+            self.drain_rate.on_refused(drain_rate::Refusal { at, excess, admitted });
+        }
+        let closed_until = decided.saturating_add(excess);
+        let mut refused = Refused {
+            attempt,
+            at: now,
+            decided,
+            closed_until,
+            error,
+            fill: self.fill(),
+            reopens: 0,
+            is_hinted,
+            was_expected: false,
+        };
+        let was_closed = decided + MILLISECOND < self.history.closed_until();
+        refused.was_expected = was_closed && refused.is_explained();
+        if is_news && !refused.was_expected {
+            self.admissions.on_refused();
+        }
+        let refusals = self.admissions.refusals();
+        refused.reopens = if let Some(claim) = believed {
+            let opens_at = (later == 0.0).then(|| decided.saturating_add(claim.hint));
+            self.rivals.on_hint(claim.hint, opens_at);
+            claim.reopens.saturating_add(self.rivals.passed_over(refusals, word.draw))
+        } else {
+            self.rivals.on_unknown();
+            decided + self.guess(refusals)
+        };
+        self.history.0.push(Event::Refused(refused));
+        if modelled.is_none_or(|at| refused.reopens.saturating_sub(at) > MIN_NEWS_NS) {
+            self.give_up_the_hopeless(now);
+        }
+        self.wait_again(now, sent.is_modelled(), word, place, cost, refused.reopens)
     }
 
-    pub(super) fn trust(&self) -> Trust {
-        self.drain_rate.trust()
+    pub(super) fn accepted(&mut self, now: Nanos, attempt: Attempt) {
+        let sent_at = self.history.sent(attempt).at;
+        self.history.0.push(Event::Known { sent_at });
+        self.admitted(now, sent_at);
     }
 
-    pub(super) fn trusted_rate(&self) -> Option<f64> {
-        self.drain_rate.is_trusted().then(|| self.drain_rate.rate())
+    /// An attempt came to nothing.
+    pub(super) fn lost(&mut self, attempt: Attempt) {
+        let sent_at = self.history.sent(attempt).at;
+        self.history.0.push(Event::Known { sent_at });
+        self.gone(attempt);
     }
 
-    pub(super) fn rate(&self) -> f64 {
-        self.drain_rate.rate()
+    /// An answer is over.
+    pub(super) fn ended(&mut self, now: Nanos, attempt: Attempt, actual: Option<f64>) {
+        let Sent { cost, at, .. } = self.history.sent(attempt);
+        self.rivals.on_unknown();
+        self.costs.on_ended(cost, seconds(now - at));
+        if let Some(actual) = actual {
+            self.costs.on_usage(cost, actual);
+        }
+        let actual = actual.unwrap_or(cost);
+        self.history.0.push(Event::Ended { attempt, actual, rate: self.rate() });
+    }
+
+    pub(super) fn leave(&mut self, place: Place) {
+        self.waiting.retain(|other| other.place != place);
+    }
+
+    pub(super) fn rate(&self) -> Option<f64> {
+        self.drain_rate.is_known().then(|| self.drain_rate.get())
+    }
+
+    pub(super) fn sendable_at(&self) -> Option<Nanos> {
+        let below_at = self.history.below_limit_at()?;
+        Some(below_at.saturating_sub(self.round_trip.one_way()))
+    }
+
+    /// Whether the PTU is known to refuse until after `deadline`.
+    fn reopens_after(&self, deadline: Nanos) -> bool {
+        let until = self.history.closed_until().saturating_sub(self.round_trip.one_way());
+        self.history.below_limit_at().is_some() && until > deadline
     }
 
     /// The last instant at which a request may go that has to be sent somewhere by `deadline`.
     pub(super) fn latest(&self, deadline: Nanos) -> Nanos {
-        let round_trip = self.round_trip();
-        deadline - round_trip - round_trip / 2
+        deadline.saturating_sub(self.round_trip.spill_reserve())
     }
 
-    /// Each look finds that the queue has emptied or that the gate is idle, or lets the rate drift.
+    pub(super) fn fill(&self) -> f64 {
+        let actual = self.costs.ratio() * self.costs.mean();
+        self.rate().map_or(UNKNOWN_FILL_S, |rate| actual / rate)
+    }
+
+    /// Each look may find that the gate is idle.
     fn look(&mut self, now: Nanos) {
-        let Some(at) = self.below_limit_at() else { return };
-        if now - at > 500_000_000 {
-            self.standing_queue.on_empty();
-        }
-        if now - at > 1_000_000_000 && self.waiting.is_empty() {
+        let Some(at) = self.history.below_limit_at() else { return };
+        let told_at = self.history.since_refusal().0.map_or(NEVER, |last| last.at);
+        let is_open = at.saturating_sub(now) < -IDLE_AFTER_NS;
+        let told = now - told_at;
+        let is_idle = is_open && told > IDLE_AFTER_NS + self.round_trip.usual();
+        if self.waiting.is_empty() && (is_idle || told > FORGOTTEN_AFTER_NS) {
+            self.hints.on_idle();
             self.drain_rate.on_ran_dry();
-            self.history.push(Event::Idle);
-        } else {
-            self.drain_rate.advance(seconds(now), self.mean());
+            self.standing_queue.on_idle(seconds(now));
+            self.history.0.push(Event::Idle);
         }
     }
 
-    fn key(&mut self, rank: u8) -> QueueKey {
+    fn place(&mut self, rank: u8, since: Nanos) -> Place {
         self.orders += 1;
-        QueueKey { rank, order: self.orders - 1 }
+        Place { rank, since, order: self.orders }
     }
 
-    fn predicted_wait(&self, now: Nanos, rank: u8) -> f64 {
-        let Some(at) = self.below_limit_at() else { return 0.0 };
-        let closed = seconds(at - self.round_trip() / 2 - now);
-        let ahead: f64 = self.ahead_of(rank).iter().map(|request| request.cost).sum();
-        let ahead = self.trusted_rate().map_or(0.0, |rate| self.ratio() * ahead / rate);
-        (closed + ahead).max(0.0)
+    /// Whether a request that has just come asks the PTU.
+    fn is_asking(&self, now: Nanos, place: Place) -> bool {
+        let is_first = self.waiting.iter().all(|other| goes_before(place, other.place));
+        is_first && (self.next_attempt_at() <= now || self.is_due_anyway(now))
     }
 
-    /// The same without those that will have left by their turn; `None` when that is not worth
-    /// knowing, or not known.
-    fn wait_behind(&self, now: Nanos, rank: u8) -> Option<f64> {
-        let (at, rate) = (self.below_limit_at()?, self.trusted_rate()?);
-        let mut turn = Nanos::max(at - self.round_trip() / 2, now);
-        for request in self.ahead_of(rank) {
-            if request.latest >= turn {
-                turn += drain_time(self.ratio() * request.cost, Some(rate));
-            }
-        }
-        (self.waiting.len() <= 64).then(|| seconds(turn - now))
-    }
-
-    /// Who goes before a newcomer of `rank`, in the order in which they go.
-    fn ahead_of(&self, rank: u8) -> Vec<&QueuedRequest> {
-        let ahead = self.waiting.iter().filter(|request| request.key.rank <= rank);
-        let mut ahead: Vec<_> = ahead.collect();
-        ahead.sort_by_key(|request| (request.key.rank, request.key.order));
+    /// Those who go before `place`, the first one first.
+    fn ahead_of(&self, place: Place) -> Vec<QueuedRequest> {
+        let ahead = self.waiting.iter().filter(|request| goes_before(request.place, place));
+        let mut ahead: Vec<_> = ahead.copied().collect();
+        ahead.sort_by(|a, b| if goes_before(a.place, b.place) { Less } else { Greater });
         ahead
     }
 
-    /// The cost that the refusal of `attempt` knew of, and how long the rest takes to drain.
-    fn seen_by(&self, attempt: Attempt, reopens: Nanos) -> (f64, Nanos) {
-        let (before, all) = (admitted(&self.history[..attempt]), admitted(&self.history));
-        let Some(rate) = self.trusted_rate() else { return (before, 0) };
-        let later = drain_time((all - before).max(0.0), Some(rate));
-        // By the model, a hint that knew of everything would say this.
-        let overtaken = self.below_limit_at().is_some_and(|at| reopens > at - later + later / 2);
-        if overtaken && later >= 100_000_000 && !self.is_checking() {
-            (all, 0)
+    /// How long a request of `rank` waits behind so much `queued` cost, and urgent ones to come.
+    fn wait(&self, now: Nanos, rank: u8, queued: f64) -> f64 {
+        let urgent = self.history.urgent(now, rank);
+        let share = self.rate().map_or(0.0, |rate| self.costs.ratio() * urgent / rate);
+        self.wait_behind(now, queued) / (1.0 - share.min(MAX_URGENT_SHARE))
+    }
+
+    fn wait_behind(&self, now: Nanos, queued: f64) -> f64 {
+        let Some(at) = self.sendable_at() else { return 0.0 };
+        let closed = seconds(at.saturating_sub(now)).max(0.0);
+        let rate = self.rate();
+        let drained = rate.map_or(closed, |rate| self.costs.wait_behind(closed, queued, rate));
+        drained.max(self.drought(now))
+    }
+
+    /// The same without those who will have left by their turn; endless where that is not worth knowing.
+    fn wait_without_expired(&self, now: Nanos, place: Place) -> f64 {
+        if self.rate().is_none() || self.waiting.len() > MAX_QUEUE_WALKED {
+            return f64::INFINITY;
+        }
+        let mut staying = Vec::new();
+        for request in self.ahead_of(place) {
+            let turn = from_seconds(self.wait_behind(now, cost_of(&staying)));
+            if now.saturating_add(turn) <= request.latest {
+                staying.push(request);
+            }
+        }
+        self.wait(now, place.rank, cost_of(&staying))
+    }
+
+    fn allowed_wait(&self, place: Place, cost: f64, budget: f64) -> f64 {
+        let mean = self.costs.mean();
+        let size = if mean > 0.0 { cost / mean } else { 1.0 };
+        let is_behind = !self.ahead_of(place).is_empty();
+        let newcomer = Newcomer { budget, size, is_behind };
+        self.standing_queue.allowed_wait(&newcomer)
+    }
+
+    fn drought(&self, now: Nanos) -> f64 {
+        let last = self.history.since_refusal().0;
+        if last.is_some_and(|refused| refused.is_hinted) {
+            0.0
         } else {
-            (before, later)
+            self.admissions.drought(now, self.fill())
         }
     }
 
-    fn mean(&self) -> f64 {
-        self.history.iter().fold(0.0, |mean, event| match event {
-            Event::Arrived { cost } if mean == 0.0 => *cost,
-            Event::Arrived { cost } => mean + 0.05 * (cost - mean),
-            _ => mean,
-        })
+    fn guess(&self, refusals: u32) -> Nanos {
+        let doublings = refusals.saturating_sub(1).min(MAX_GUESS_DOUBLINGS);
+        let guess = GUESS_FILLS * self.fill() * f64::powi(2.0, doublings.cast_signed());
+        from_seconds(guess.max(seconds(self.round_trip.silence())).min(MAX_GUESS_S))
     }
 
-    fn ratio(&self) -> f64 {
-        self.history.iter().fold(1.0, |ratio, event| match *event {
-            Event::Finished { attempt, actual, .. } => match self.sent(attempt) {
-                (_, cost, _) if cost > 0.0 => ratio + 0.02 * (actual / cost - ratio),
-                _ => ratio,
-            },
-            _ => ratio,
-        })
+    fn gone(&mut self, attempt: Attempt) {
+        self.costs.on_gone(self.history.sent(attempt).cost);
+        self.history.0.push(Event::Gone { attempt, rate: self.rate() });
     }
 
-    pub(super) fn round_trip(&self) -> Nanos {
-        self.history.iter().fold(0, |known, event| match event {
-            Event::Refused { took, .. } => shortest(known, *took),
-            _ => known,
-        })
+    /// An attempt of `sent_at` was admitted.
+    fn admitted(&mut self, now: Nanos, sent_at: Nanos) {
+        let refused_at = self.history.since_refusal().0.map_or(NEVER, |last| last.decided);
+        self.admissions.on_admitted(sent_at, refused_at);
+        let arrived = sent_at + self.round_trip.one_way();
+        self.history.0.push(Event::Admitted { sent_at, arrived });
+        if self.admissions.refusals() == 0 {
+            self.hints.on_admitted(now);
+        }
     }
 
-    fn sent(&self, attempt: Attempt) -> (QueueKey, f64, Nanos) {
-        match self.history[attempt] {
-            Event::Sent { key, cost, at, .. } => (key, cost, at),
-            _ => unreachable!("an attempt was sent"),
+    /// An attempt of `sent_at` that was made after the last refusal was known, is refused.
+    fn learn_of_others(
+        &mut self,
+        now: Nanos,
+        sent_at: Nanos,
+        decided: Nanos,
+        hint_alone: Option<Nanos>,
+    ) {
+        let silence = self.round_trip.silence();
+        let silent = self.first_sent().filter(|first| now >= first + silence && *first < sent_at);
+        if let Some(first) = silent {
+            self.admitted(now, first);
+        }
+        if self.admissions.refusals() == 0 {
+            self.rivals.on_admitted();
+        } else if let Some(hint) = hint_alone {
+            self.rivals.on_refused_alone(decided, hint, self.round_trip.one_way() / 2);
+        }
+    }
+
+    /// Where a refused request waits again.
+    fn wait_again(
+        &mut self,
+        now: Nanos,
+        is_modelled: bool,
+        word: &Word,
+        place: Place,
+        cost: f64,
+        reopens: Nanos,
+    ) -> Option<Place> {
+        let Word { deadline, is_patient, .. } = *word;
+        let latest = if is_patient { deadline } else { self.latest(deadline) };
+        let budget = seconds(latest.saturating_sub(now));
+        let wait = self.wait(now, place.rank, cost_of(&self.ahead_of(place)));
+        let allowed = match is_modelled {
+            true => budget,
+            false => self.allowed_wait(place, cost, budget),
+        };
+        if (is_patient && reopens > deadline) || (!is_patient && wait > allowed) {
+            return None;
+        }
+        self.waiting.push(QueuedRequest { place, cost, latest, is_patient });
+        Some(place)
+    }
+
+    fn give_up_the_hopeless(&mut self, now: Nanos) {
+        let last = Place { rank: u8::MAX, since: Nanos::MAX, order: u32::MAX };
+        let mut queued = 0.0;
+        for request in self.ahead_of(last) {
+            let turn = now.saturating_add(from_seconds(HOPE * self.wait_behind(now, queued)));
+            if request.is_patient || turn <= request.latest {
+                queued += request.cost;
+                continue;
+            }
+            let hopeless = self.waiting.iter_mut().find(|other| other.place == request.place);
+            hopeless.expect("it waits").latest = now;
         }
     }
 }
 
-/// The cost of all that was sent and not refused or lost, corrected where the end is known.
-fn admitted(history: &[Event]) -> f64 {
-    let cost = |attempt: Attempt| match history[attempt] {
-        Event::Sent { cost, .. } => cost,
-        _ => unreachable!("an attempt was sent"),
-    };
-    history.iter().fold(0.0, |sum, event| match *event {
-        Event::Sent { cost, .. } => sum + cost,
-        Event::Gone { attempt, .. } => sum - cost(attempt),
-        Event::Finished { attempt, actual, .. } => sum + actual - cost(attempt),
-        _ => sum,
-    })
+fn cost_of(requests: &[QueuedRequest]) -> f64 {
+    requests.iter().map(|request| request.cost).sum()
 }
 
-fn goes_before(a: QueueKey, b: QueueKey) -> bool {
-    a.rank < b.rank || (a.rank == b.rank && a.order < b.order)
+fn goes_before(a: Place, b: Place) -> bool {
+    a.rank < b.rank
+        || a.rank == b.rank && (a.since < b.since || a.since == b.since && a.order < b.order)
 }
-
-fn drain_time(cost: f64, rate: Option<f64>) -> Nanos {
-    rate.map_or(0, |rate| (cost / rate * 1e9) as Nanos)
-}
-
-/// The shortest round trip, which may have become a little longer since.
-fn shortest(known: Nanos, took: Nanos) -> Nanos {
-    if known == 0 { took } else { took.min(known + known / 16) }
-}
-
-const MAX_MODELLED_SPARE_NS: Nanos = 60_000_000_000;

@@ -1,0 +1,168 @@
+//! What requests cost: by their estimates, and in the end.
+
+/// Smoothed costs of requests.
+#[derive(Clone, Debug)]
+pub(super) struct Costs {
+    /// The mean estimate.
+    mean: f64,
+    /// Decaying sums over answers: what was estimated, and what they cost in the end.
+    estimated: f64,
+    actual: f64,
+    /// The cost that was sent and whose answers are not over.
+    in_flight: f64,
+    /// How long an attempt takes until its answer is over, in seconds.
+    duration: f64,
+}
+
+impl Costs {
+    pub(super) const fn new() -> Self {
+        Self { mean: 0.0, estimated: 0.0, actual: 0.0, in_flight: 0.0, duration: 0.0 }
+    }
+
+    /// A request of `cost` arrives, whether or not it will be sent.
+    pub(super) fn on_arrival(&mut self, cost: f64) {
+        let is_first = self.mean == 0.0;
+        self.mean += if is_first { cost } else { MEAN_WEIGHT * (cost - self.mean) };
+    }
+
+    pub(super) fn on_sent(&mut self, cost: f64) {
+        self.in_flight += cost;
+    }
+
+    /// An attempt came to nothing.
+    pub(super) fn on_gone(&mut self, cost: f64) {
+        self.in_flight = (self.in_flight - cost).max(0.0);
+    }
+
+    /// An answer is over, so many seconds after its attempt was sent.
+    pub(super) fn on_ended(&mut self, cost: f64, after: f64) {
+        self.on_gone(cost);
+        self.duration +=
+            if self.duration == 0.0 { after } else { DURATION_WEIGHT * (after - self.duration) };
+    }
+
+    pub(super) fn on_usage(&mut self, cost: f64, actual: f64) {
+        self.estimated = SUM_DECAY * self.estimated + cost;
+        self.actual = SUM_DECAY * self.actual + actual;
+    }
+
+    /// The mean estimate; zero before the first request.
+    pub(super) const fn mean(&self) -> f64 {
+        self.mean
+    }
+
+    /// What requests cost in the end, as a share of their estimates.
+    pub(super) fn ratio(&self) -> f64 {
+        if self.estimated > 0.0 { self.actual / self.estimated } else { 1.0 }
+    }
+
+    /// How long answers take, in seconds.
+    pub(super) const fn duration(&self) -> f64 {
+        self.duration
+    }
+
+    #[cfg(test)]
+    pub(super) const fn in_flight(&self) -> f64 {
+        self.in_flight
+    }
+
+    /// How long the next in line waits, in seconds, when the level is above the limit for `closed` seconds
+    /// and so much is queued before it, at a known `rate`.
+    ///
+    /// A queue drains by estimates first. What answers cost less is given back when they end: at an
+    /// even pace, over the time that an answer takes, for what is under way; and only after that time
+    /// for what is queued.
+    pub(super) fn wait_behind(&self, closed: f64, queued: f64, rate: f64) -> f64 {
+        let (closed, queued) = (closed.max(0.0), queued / rate);
+        let (ratio, duration) = (self.ratio(), self.duration);
+        if duration <= 0.0 {
+            return closed + ratio * queued;
+        }
+        let given_back = ((1.0 - ratio) * self.in_flight / rate).max(0.0);
+        let sooner = (closed + queued) / (1.0 + given_back / duration);
+        if sooner <= duration {
+            return sooner;
+        }
+        // By then all that is under way has been given back, and what is queued for longer than an answer
+        // takes: wait = closed - given_back + queued * (ratio + (1 - ratio) * duration / wait).
+        let (b, c) = (closed - given_back + ratio * queued, (1.0 - ratio) * duration * queued);
+        (0.5 * (b + (b * b + 4.0 * c).max(0.0).sqrt())).max(0.0)
+    }
+}
+
+// What halving and doubling these does is in the table of the module `core`.
+
+/// Weight of a new request in the mean estimate.
+const MEAN_WEIGHT: f64 = 0.05;
+/// What is kept of the sums at each answer: about the last fifty count.
+const SUM_DECAY: f64 = 0.98;
+/// Weight of a new answer in the time that answers take.
+const DURATION_WEIGHT: f64 = 0.05;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(estimate: f64, actual: f64, seconds: f64) -> Costs {
+        let mut costs = Costs::new();
+        for _ in 0..200 {
+            costs.on_sent(estimate);
+            costs.on_ended(estimate, seconds);
+            costs.on_usage(estimate, actual);
+        }
+        costs
+    }
+
+    #[test]
+    fn the_ratio_is_that_of_the_sums_and_no_mean_of_ratios() {
+        let mut costs = Costs::new();
+        for _ in 0..200 {
+            costs.on_usage(1_000.0, 1_000.0);
+            costs.on_usage(10.0, 0.0);
+        }
+        assert!((costs.ratio() - 0.99).abs() < 0.005, "{}", costs.ratio());
+    }
+
+    #[test]
+    fn exact_estimates_drain_one_after_the_other() {
+        let costs = answers(100.0, 100.0, 1.0);
+        assert!((costs.wait_behind(0.5, 1_000.0, 100.0) - 10.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn before_any_answer_nothing_is_given_back() {
+        assert_eq!(Costs::new().wait_behind(0.5, 1_000.0, 100.0), 10.5);
+    }
+
+    #[test]
+    fn what_answers_give_back_shortens_the_wait() {
+        let mut costs = answers(1_000.0, 100.0, 2.0);
+        let alone = costs.wait_behind(1.0, 0.0, 1_000.0);
+        costs.on_sent(4_000.0);
+        let others_end = costs.wait_behind(1.0, 0.0, 1_000.0);
+        // 3.6 s are given back over two seconds.
+        assert!(
+            (alone - 1.0).abs() < 1e-9 && (others_end - 1.0 / 2.8).abs() < 0.01,
+            "{others_end}"
+        );
+    }
+
+    #[test]
+    fn a_long_queue_drains_at_what_it_costs_in_the_end() {
+        let costs = answers(1_000.0, 100.0, 1.0);
+        let wait = costs.wait_behind(0.0, 1_000_000.0, 1_000.0);
+        assert!((100.0..110.0).contains(&wait), "{wait} for 1,000 s of estimates");
+        let short = costs.wait_behind(0.0, 800.0, 1_000.0);
+        assert!((short - 0.8).abs() < 1e-9, "nothing is given back so soon: {short}");
+    }
+
+    #[test]
+    fn the_two_ways_to_reckon_agree_where_they_meet() {
+        let mut costs = answers(1_000.0, 300.0, 2.0);
+        costs.on_sent(1_000.0);
+        // At 2.7 s of queue the wait is as long as an answer takes.
+        let (below, above) =
+            (costs.wait_behind(0.0, 2_699.9, 1_000.0), costs.wait_behind(0.0, 2_700.1, 1_000.0));
+        assert!((above - below).abs() < 0.001 && (below - 2.0).abs() < 0.01, "{below} {above}");
+    }
+}

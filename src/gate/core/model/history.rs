@@ -1,0 +1,251 @@
+//! All that has happened to a gate, and what follows from it.
+
+use crate::gate::core::{
+    Nanos, Place,
+    arrivals::MEMORY_S,
+    bucket::MAX_MODELLED_SPARE_NS,
+    queue::{ASKS_TIME_NS, MAX_ASKS},
+    time::{NEVER, from_seconds, seconds},
+};
+
+#[derive(Default)]
+pub(super) struct History(pub(super) Vec<Event>);
+
+/// An attempt: where it stands in the history.
+pub(super) type Attempt = usize;
+
+/// A `rate` is that of the time, if it was known.
+pub(super) enum Event {
+    Arrived {
+        at: Nanos,
+        rank: u8,
+        cost: f64,
+    },
+    /// A request wants to be sent at an old place again.
+    CameBack {
+        place: Place,
+    },
+    Sent(Sent),
+    /// How an attempt of this instant ended is known, and it was not refused.
+    Known {
+        sent_at: Nanos,
+    },
+    /// An attempt was admitted, which arrived so.
+    Admitted {
+        sent_at: Nanos,
+        arrived: Nanos,
+    },
+    /// An attempt was refused, or came to nothing; without a `rate` when the level knows nothing of it.
+    Gone {
+        attempt: Attempt,
+        rate: Option<f64>,
+    },
+    Ended {
+        attempt: Attempt,
+        actual: f64,
+        rate: Option<f64>,
+    },
+    Refused(Refused),
+    Idle,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Sent {
+    pub(super) place: Place,
+    pub(super) cost: f64,
+    /// By how much of that it puts the next attempt off.
+    pub(super) share: f64,
+    pub(super) at: Nanos,
+    pub(super) rate: Option<f64>,
+    pub(super) why: SentBecause,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Refused {
+    pub(super) attempt: Attempt,
+    /// When it was known here.
+    pub(super) at: Nanos,
+    pub(super) decided: Nanos,
+    /// Until when the PTU refuses by its hint, if that was believed.
+    pub(super) closed_until: Nanos,
+    pub(super) error: Option<f64>,
+    /// How long a request took to drain, in seconds.
+    pub(super) fill: f64,
+    /// When the next attempt can be admitted.
+    pub(super) reopens: Nanos,
+    /// Whether its hint was believed.
+    pub(super) is_hinted: bool,
+    /// Whether the attempt was made while the PTU was known to be closed.
+    pub(super) was_expected: bool,
+}
+
+/// Why an attempt was made.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum SentBecause {
+    /// Nothing was known of the PTU; or not until `settled_at`, after a quiet time.
+    Unasked { settled_at: Option<Nanos> },
+    /// It was its turn by the model, or the first one without a model.
+    Turn,
+    /// The one before it was silent, where there is no model.
+    Another,
+    /// Its turn is later by the model, which is to be checked.
+    Early,
+    /// Silence says that the level is below the limit, as this one finds it when it `arrives`.
+    Silence { arrives: Nanos },
+}
+
+impl History {
+    /// When the level falls below the limit, by the last refusal and all that came after it.
+    pub(super) fn below_limit_at(&self) -> Option<Nanos> {
+        let start = self.0.iter().rposition(|it| matches!(it, Event::Refused(_) | Event::Idle))?;
+        let Event::Refused(Refused { reopens, .. }) = self.0[start] else { return None };
+        let mut below_at = reopens;
+        for event in &self.0[start + 1..] {
+            match event {
+                Event::Sent(sent) if sent.is_modelled() => {
+                    if let SentBecause::Silence { arrives } = sent.why {
+                        below_at = below_at.min(arrives);
+                    }
+                    below_at = below_at
+                        .max(sent.at - MAX_MODELLED_SPARE_NS)
+                        .saturating_add(drain_time(sent.share * sent.cost, sent.rate));
+                }
+                other => below_at = below_at.saturating_add(self.correction(other)),
+            }
+        }
+        Some(below_at)
+    }
+
+    /// Until when the last refusal says that the PTU refuses, less what was given back since then, unless it
+    /// admitted something.
+    pub(super) fn closed_until(&self) -> Nanos {
+        let (last, since) = self.since_refusal();
+        let Some(last) = last else { return NEVER };
+        since.iter().fold(last.closed_until, |until, event| match *event {
+            Event::Admitted { sent_at, arrived } if sent_at >= last.at => until.min(arrived),
+            _ => until.saturating_sub(self.correction(event).min(0).saturating_neg()),
+        })
+    }
+
+    /// The last refusal, and what came after it.
+    pub(super) fn since_refusal(&self) -> (Option<Refused>, &[Event]) {
+        let last = self.0.iter().rposition(|event| matches!(event, Event::Refused(_)));
+        match last.map(|last| (&self.0[last], &self.0[last + 1..])) {
+            Some((Event::Refused(refused), since)) => (Some(*refused), since),
+            _ => (None, &self.0),
+        }
+    }
+
+    /// The cost of all that was sent and not refused or lost, corrected where the end is known.
+    pub(super) fn admitted(&self) -> f64 {
+        self.0.iter().fold(0.0, |sum, event| match *event {
+            Event::Sent(sent) if sent.is_modelled() => sum + sent.cost,
+            Event::Gone { attempt, .. } => sum - self.sent(attempt).cost,
+            Event::Ended { attempt, actual, .. } => sum + (actual - self.sent(attempt).cost),
+            _ => sum,
+        })
+    }
+
+    /// The cost that was sent after `attempt`.
+    pub(super) fn later(&self, attempt: Attempt) -> f64 {
+        self.0[attempt + 1..].iter().fold(0.0, |sum, event| match event {
+            Event::Sent(sent) if sent.is_modelled() => sum + sent.cost,
+            _ => sum,
+        })
+    }
+
+    /// What is more urgent than `rank`: the cost that arrives in a second, as remembered `now`.
+    pub(super) fn urgent(&self, now: Nanos, rank: u8) -> f64 {
+        let remembered = |time: Nanos| (-seconds(time).max(0.0) / MEMORY_S).exp();
+        let mut ranks = Vec::new();
+        for event in &self.0 {
+            match event {
+                Event::Arrived { rank: urgent, .. }
+                    if *urgent < rank && !ranks.contains(urgent) =>
+                {
+                    ranks.push(*urgent);
+                }
+                _ => {}
+            }
+        }
+        let of_rank = |urgent: u8| {
+            let (sum, at) = self.0.iter().fold((0.0, now), |(sum, last), event| match *event {
+                Event::Arrived { at, rank, cost } if rank == urgent => {
+                    (sum * remembered(at - last) + cost / MEMORY_S, at)
+                }
+                _ => (sum, last),
+            });
+            sum * remembered(now - at)
+        };
+        ranks.into_iter().map(of_rank).sum()
+    }
+
+    /// When the request at `place` asked the PTU, since it came or came back, but for the times when it was
+    /// expected to be refused.
+    pub(super) fn asks(&self, place: Place) -> Vec<Nanos> {
+        let mut asks = Vec::new();
+        let mut expected = Vec::new();
+        for (index, event) in self.0.iter().enumerate().rev() {
+            match event {
+                Event::CameBack { place: back } if *back == place => break,
+                Event::Refused(refused) if refused.was_expected => expected.push(refused.attempt),
+                Event::Sent(sent) if sent.place == place && !expected.contains(&index) => {
+                    asks.push(sent.at);
+                }
+                _ => {}
+            }
+        }
+        asks.reverse();
+        asks
+    }
+
+    /// When the request at `place` may ask.
+    pub(super) fn may_ask_at(&self, place: Place) -> Nanos {
+        let asks = self.asks(place);
+        let eighth_last = asks.len().checked_sub(MAX_ASKS).map(|index| asks[index]);
+        eighth_last.map_or(NEVER, |at| at + ASKS_TIME_NS)
+    }
+
+    /// The attempts that are neither refused nor lost nor over.
+    pub(super) fn in_flight(&self) -> f64 {
+        self.0.iter().fold(0.0, |sum, event| match *event {
+            Event::Sent(sent) if sent.is_modelled() => sum + sent.cost,
+            Event::Gone { attempt, .. } | Event::Ended { attempt, .. } => {
+                sum - self.sent(attempt).cost
+            }
+            _ => sum,
+        })
+    }
+
+    pub(super) fn sent(&self, attempt: Attempt) -> Sent {
+        match self.0[attempt] {
+            Event::Sent(sent) => sent,
+            _ => unreachable!("an attempt was sent"),
+        }
+    }
+
+    /// By how much the level moves, in time to drain it.
+    fn correction(&self, event: &Event) -> Nanos {
+        match *event {
+            Event::Gone { attempt, rate } => {
+                let Sent { cost, share, .. } = self.sent(attempt);
+                drain_time(-(share * cost), rate)
+            }
+            Event::Ended { attempt, actual, rate } => {
+                let Sent { cost, share, .. } = self.sent(attempt);
+                drain_time(share * (actual - cost), rate)
+            }
+            _ => 0,
+        }
+    }
+}
+
+impl Sent {
+    pub(super) const fn is_modelled(&self) -> bool {
+        !matches!(self.why, SentBecause::Unasked { .. })
+    }
+}
+
+pub(super) fn drain_time(cost: f64, rate: Option<f64>) -> Nanos {
+    rate.map_or(0, |rate| from_seconds(cost / rate))
+}

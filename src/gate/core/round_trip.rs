@@ -1,0 +1,119 @@
+//! How long refusals take: on the network, as a rule, and at the longest.
+
+use super::time::{MILLISECOND, Nanos, SECOND};
+
+/// What the latencies of refusals say, until the first one nothing.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RoundTrip {
+    /// The network's share, there and back: about the shortest latency.
+    network: Nanos,
+    usual: Nanos,
+    longest: Nanos,
+}
+
+impl RoundTrip {
+    pub(super) const fn new() -> Self {
+        Self { network: 0, usual: 0, longest: 0 }
+    }
+
+    /// A refusal `took` so long from when its attempt was sent.
+    pub(super) fn on_refused(&mut self, took: Nanos) {
+        let took = took.max(0);
+        let near = took.min(MAX_NETWORK_NS);
+        // Longer samples include connecting and queueing. The shortest may grow a little at each
+        // refusal, so that it follows a route that became longer.
+        self.network = match self.network {
+            0 => near,
+            known => near.min(known + known / NETWORK_GROWTH_DIVISOR),
+        };
+        self.usual = match self.usual {
+            0 => took,
+            known => known + (took - known) / USUAL_DIVISOR,
+        };
+        self.longest = took.max(self.longest - (self.longest - took) / LONGEST_DECAY_DIVISOR);
+    }
+
+    /// From here to the PTU, or back.
+    pub(super) const fn one_way(&self) -> Nanos {
+        self.network / 2
+    }
+
+    pub(super) const fn network(&self) -> Nanos {
+        self.network
+    }
+
+    pub(super) const fn usual(&self) -> Nanos {
+        self.usual
+    }
+
+    /// How long an attempt has to go unrefused to count as admitted.
+    pub(super) fn silence(&self) -> Nanos {
+        (self.usual * SILENCE_HALF_TRIPS / 2).max(MIN_SILENCE_NS)
+    }
+
+    /// What a request keeps of its time to be refused and sent elsewhere.
+    pub(super) fn spill_reserve(&self) -> Nanos {
+        let slowest = self.longest + self.longest / RESERVE_MARGIN_DIVISOR;
+        slowest.max(self.network * SILENCE_HALF_TRIPS / 2)
+    }
+}
+
+// What halving and doubling these does is in the table of the module `core`.
+
+/// What lasts longer is a server's doing and no network's: then the PTU decided early on.
+const MAX_NETWORK_NS: Nanos = 400 * MILLISECOND;
+/// At each refusal the network's share may grow by one part in so many.
+const NETWORK_GROWTH_DIVISOR: Nanos = 16;
+/// The usual latency averages about so many refusals.
+const USUAL_DIVISOR: Nanos = 16;
+/// At each refusal the longest latency loses one part in so many of what it is above it.
+const LONGEST_DECAY_DIVISOR: Nanos = 512;
+/// The reserve exceeds the longest latency by one part in so many.
+const RESERVE_MARGIN_DIVISOR: Nanos = 16;
+/// How long silence has to last, in half usual latencies: a refusal takes two.
+const SILENCE_HALF_TRIPS: Nanos = 3;
+/// The shortest silence that counts: a refusal may be slow for once.
+const MIN_SILENCE_NS: Nanos = SECOND / 50;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Nanos = MILLISECOND;
+
+    fn after(latencies: &[Nanos]) -> RoundTrip {
+        let mut trip = RoundTrip::new();
+        for ms in latencies {
+            trip.on_refused(ms * MS);
+        }
+        trip
+    }
+
+    #[test]
+    fn the_network_takes_about_the_shortest_latency_and_may_become_slower() {
+        assert_eq!(after(&[45, 30, 90]).network(), 30 * MS + 30 * MS / 16);
+        let slower = after(&[[30; 1].as_slice(), &[60; 30]].concat());
+        assert_eq!(slower.network(), 60 * MS);
+    }
+
+    #[test]
+    fn a_refusal_that_took_seconds_is_a_slow_server_and_no_far_network() {
+        let slow = after(&[2_000]);
+        assert_eq!((slow.one_way(), slow.silence()), (200 * MS, 3_000 * MS));
+        assert!(slow.spill_reserve() > 2_000 * MS, "the next one may take as long");
+    }
+
+    #[test]
+    fn the_reserve_remembers_a_slow_refusal_for_hundreds() {
+        let one_in_fifty = after(&[[2_000; 1].as_slice(), &[30; 50]].concat());
+        assert!(one_in_fifty.spill_reserve() > 1_850 * MS, "{}", one_in_fifty.spill_reserve());
+        let forgotten = after(&[[2_000; 1].as_slice(), &[30; 4_000]].concat());
+        assert!(forgotten.spill_reserve() < 60 * MS, "{}", forgotten.spill_reserve());
+    }
+
+    #[test]
+    fn before_the_first_refusal_nothing_is_kept_back() {
+        assert_eq!(RoundTrip::new().spill_reserve(), 0);
+        assert_eq!(RoundTrip::new().silence(), MIN_SILENCE_NS);
+    }
+}
