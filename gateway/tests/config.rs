@@ -221,6 +221,16 @@ fn what_does_nothing_is_told_and_is_an_error_only_where_that_is_asked_for() {
             Sample { model: "rotate_long_context = true", other: KEY, ..ONE },
         ),
         (
+            "models.m.gate.contention",
+            Sample { model: GATE_SHARED, ..ONE },
+            Sample { model: GATE_ADAPTIVE, ..ONE },
+        ),
+        (
+            "models.m.gate.patience",
+            Sample { model: GATE_SHARED, ..ONE },
+            Sample { model: GATE_ADAPTIVE, ..ONE },
+        ),
+        (
             "models.m.standard[0].quota",
             Sample { backend: "quota = \"q\", KEY", other: "quota = \"r\", KEY", ..ONE },
             Sample { backend: "quota = \"q\", KEY", other: "quota = \"q\", KEY", ..ONE },
@@ -266,6 +276,10 @@ struct Sample {
 const ONE: Sample = Sample { top: "", model: "", backend: KEY, other: "", rest: "" };
 const KEY: &str = "KEY";
 const PTU: &str = r#"ptu = [{ name = "p", endpoint = "https://p.example", KEY }]"#;
+const GATE_SHARED: &str = r#"gate = { mode = "shared", contention = "compete", patience = "9s" }
+ptu = [{ name = "p", endpoint = "https://p.example", KEY }]"#;
+const GATE_ADAPTIVE: &str = r#"gate = { contention = "compete", patience = "9s" }
+ptu = [{ name = "p", endpoint = "https://p.example", KEY }]"#;
 
 impl Sample {
     fn text(&self) -> String {
@@ -331,7 +345,13 @@ fn a_problem_is_told_in_these_words() {
             "models.m.gate = { output_weight = -1, unstated_output = 2e6, unstated = 1 }",
             "",
             "",
-            "models.m.gate: would do nothing without a PTU tier; remove it or add `ptu`\nmodels.m.gate.output_weight: is out of range; use 0 to 1000\nmodels.m.gate.unstated_output: is out of range; use 0 to 1048576\nmodels.m.gate.unstated: is not a key here; remove it, or use one of mode, patience, output_weight, unstated_output",
+            "models.m.gate: would do nothing without a PTU tier; remove it or add `ptu`\nmodels.m.gate.output_weight: is out of range; use 0 to 1000\nmodels.m.gate.unstated_output: is out of range; use 0 to 1048576\nmodels.m.gate.unstated: is not a key here; remove it, or use one of mode, contention, patience, output_weight, unstated_output",
+        ),
+        (
+            "models.m.gate = { contention = \"fair\" }",
+            "",
+            "",
+            "models.m.gate: would do nothing without a PTU tier; remove it or add `ptu`\nmodels.m.gate.contention: \"fair\" is not known; use one of yield, compete",
         ),
         (
             "models.m.spill_budget = { window = \"0s\" }",

@@ -253,7 +253,14 @@ fn pages_logs_and_exports_tell_what_happened_and_no_secret() {
         let document: serde_json::Value = serde_json::from_str(document).unwrap();
         let first = &document["models"]["gpt-4o"]["backends"][0];
         assert_eq!((&first["name"], &first["attempts"]["429"]), (&"first".into(), &1.into()));
-        assert_eq!(document["models"]["gpt-4o"]["gate"]["mode"], "adaptive");
+        let gate = &document["models"]["gpt-4o"]["gate"];
+        assert_eq!((&gate["mode"], &gate["contention"]), (&"adaptive".into(), &"yield".into()));
+        let [state, since, why] = ["state", "since", "why"].map(|key| gate[key].as_str().unwrap());
+        assert!(["learning", "doubting"].contains(&state), "after one refusal: {gate}");
+        assert!(since.starts_with("20") && since.ends_with('Z'), "{gate}");
+        assert!(why.contains("refusal") || why.contains("hint"), "{gate}");
+        let line = format!("spillover_gate_state{{model=\"gpt-4o\",state=\"{state}\"}} 1.0");
+        assert!(metrics.0.lines().any(|other| other == line), "{line} is not in {metrics:?}");
         pages = metrics.0 + &status.0;
     });
     let log = fs::read_to_string(scene.config.with_file_name("gateway.log")).unwrap();

@@ -1,5 +1,7 @@
 //! Settings that do nothing beside the others: allowed, with a warning and a remedy for each.
 
+use tower_spillover::gate::Mode;
+
 use super::{
     Auth, Backend, Client, Clients, Config, Model, Stickiness,
     toml::{Section, Value},
@@ -130,6 +132,15 @@ fn model(mut section: Section<'_>, model: &Model) {
         && !rotates
     {
         long.warn(each);
+    }
+    if let Some(mut gate) = section.get("gate").and_then(|value| value.section())
+        && model.gate.mode != Mode::Adaptive
+    {
+        for key in ["contention", "patience"] {
+            if let Some(value) = gate.get(key) {
+                value.warn("does nothing in this `mode`; remove it, or set mode = \"adaptive\"");
+            }
+        }
     }
     for (key, tier) in [("ptu", &model.ptu), ("standard", &model.standard)] {
         let values = section.get(key).and_then(|value| value.list()).unwrap_or_default();

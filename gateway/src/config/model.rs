@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use tower_spillover::{
-    Backend as Probe, BackendPool, ConfigError, Credential, backend::DeploymentLayer, gate::Mode,
+    Backend as Probe, BackendPool, ConfigError, Credential,
+    backend::DeploymentLayer,
+    gate::{Contention, Mode},
 };
 
 use super::{
@@ -228,7 +230,8 @@ fn check_name(value: &Value<'_>, name: &str) {
 fn default_gate() -> GateSettings {
     GateSettings {
         mode: Mode::Adaptive,
-        patience: Some(Duration::from_secs(20)),
+        contention: Contention::Yield,
+        patience: Some(Duration::from_secs(60)),
         output_weight: 3.0,
         unstated_output: 256.0,
     }
@@ -238,6 +241,8 @@ fn gate_settings(mut section: Section<'_>) -> GateSettings {
     let modes = [("adaptive", Mode::Adaptive), ("shared", Mode::Shared), ("plain", Mode::Plain)];
     let default = default_gate();
     let mode = section.get("mode").and_then(|value| value.one_of(&modes));
+    let contentions = [("yield", Contention::Yield), ("compete", Contention::Compete)];
+    let contention = section.get("contention").and_then(|value| value.one_of(&contentions));
     let patience = match section.get("patience") {
         None => default.patience,
         Some(value) if matches!(value.value.as_str(), Some("never")) => None,
@@ -249,6 +254,7 @@ fn gate_settings(mut section: Section<'_>) -> GateSettings {
     section.finish();
     GateSettings {
         mode: mode.unwrap_or(default.mode),
+        contention: contention.unwrap_or(default.contention),
         patience,
         output_weight: weight.unwrap_or(default.output_weight),
         unstated_output: unstated.unwrap_or(default.unstated_output),

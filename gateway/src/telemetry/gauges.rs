@@ -1,6 +1,6 @@
 //! Gauges of gates, budgets and pools, read when they are scraped or exported.
 
-use tower_spillover::gate::Mode;
+use tower_spillover::gate::{Contention, Mode};
 
 use super::labels::{PTU, STANDARD};
 use crate::snapshot::RunningModel;
@@ -27,6 +27,15 @@ pub(crate) const fn mode(mode: Mode) -> &'static str {
     }
 }
 
+/// The name of how a gate behaves beside others.
+pub(crate) const fn contention(contention: Contention) -> &'static str {
+    match contention {
+        Contention::Yield => "yield",
+        Contention::Compete => "compete",
+        _ => "other",
+    }
+}
+
 fn cooldown(model: &RunningModel, record: &mut Record<'_>) {
     for (tier, pool) in [(PTU, &model.ptu), (STANDARD, &model.standard)] {
         for (backend, resting) in pool.iter().flat_map(|pool| pool.cooldowns()) {
@@ -47,7 +56,7 @@ fn misconfigured(model: &RunningModel, record: &mut Record<'_>) {
     }
 }
 
-pub(crate) const GAUGES: [Gauge; 10] = [
+pub(crate) const GAUGES: [Gauge; 11] = [
     Gauge {
         name: "gate.level",
         help: "Weighted tokens above the PTU's limit; absent while it has room",
@@ -95,6 +104,16 @@ pub(crate) const GAUGES: [Gauge; 10] = [
         read: |model, record| {
             if let Some(gate) = &model.gate {
                 record(&[], f64::from(u8::from(gate.is_pacing())));
+            }
+        },
+    },
+    Gauge {
+        name: "gate.state",
+        help: "1 for what the gate goes by; absent in modes that learn nothing",
+        unit: "1",
+        read: |model, record| {
+            if let Some(state) = model.gate.as_ref().and_then(|gate| gate.state()) {
+                record(&[("state", state.knowledge().as_str())], 1.0);
             }
         },
     },

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use tower_spillover::{BackendPool, Gate, classify::Hint, smart_fallback::SpillBudget};
 
 use super::{
-    gauges::mode,
+    clock::time_of_day,
+    gauges::{contention, mode},
     labels::{PTU, backends, host},
     metrics::{Metrics, millis},
 };
@@ -75,8 +76,14 @@ fn model(metrics: &Metrics, state: &RunningModel, config: Option<&Model>) -> Val
 }
 
 fn gate(gate: &Gate) -> Value {
+    let state = gate.state();
+    let since = state.and_then(|state| time_of_day().checked_sub(state.lasted()));
     json!({
         "mode": mode(gate.get_mode()),
+        "contention": contention(gate.get_contention()),
+        "state": state.map(|state| state.knowledge().as_str()),
+        "since": since.map(|since| humantime::format_rfc3339_millis(since).to_string()),
+        "why": state.map(|state| state.why().to_string()),
         "level": gate.level(),
         "rate": gate.rate(),
         "waiting": gate.waiting(),

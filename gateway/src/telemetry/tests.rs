@@ -17,7 +17,10 @@ use tokio::net::TcpListener;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_spillover::{
     Backend as PoolBackend, BackendPool, Gate, MaxWait, RegionRotateLayer, Served,
-    SmartFallbackLayer, Sticky, azure::Usage, gate::Mode, smart_fallback::SpillBudget,
+    SmartFallbackLayer, Sticky,
+    azure::Usage,
+    gate::{Contention, Mode},
+    smart_fallback::SpillBudget,
     wait::WaitQueue,
 };
 
@@ -75,6 +78,7 @@ fn running() -> Snapshot {
         longest_cooldown: Duration::from_secs(60),
         gate: GateSettings {
             mode: Mode::Adaptive,
+            contention: Contention::Yield,
             patience: None,
             output_weight: 3.0,
             unstated_output: 256.0,
@@ -205,6 +209,7 @@ async fn a_spilled_request_is_counted_where_somebody_would_look_for_it() {
         "spillover_backend_cooldown_seconds{model=\"gpt-4o\",tier=\"standard\",\
          backend=\"sweden\"} 0.0",
         "spillover_gate_waiting{model=\"gpt-4o\"} 0.0",
+        "spillover_gate_state{model=\"gpt-4o\",state=\"learning\"} 1.0",
         "spillover_gate_mode{model=\"gpt-4o\",mode=\"adaptive\"} 1.0",
         "spillover_standard_waiting{model=\"gpt-4o\"} 0.0",
         "spillover_spill_budget_left{model=\"gpt-4o\"} 7.0",

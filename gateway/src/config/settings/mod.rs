@@ -164,7 +164,9 @@ pub enum Auth {
 pub struct GateSettings {
     /// Defaults to `adaptive`.
     pub mode: tower_spillover::gate::Mode,
-    /// `None`: a standing queue is never cut. Defaults to 20 s, the gate's own default.
+    /// Defaults to `yield`, the gate's own default.
+    pub contention: tower_spillover::gate::Contention,
+    /// `None`: a standing queue is never cut. Defaults to 60 s, the gate's own default.
     pub patience: Option<Duration>,
     /// How many input tokens one output token costs. Defaults to 3, that of gpt-4o.
     pub output_weight: f64,

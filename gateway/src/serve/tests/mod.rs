@@ -23,7 +23,7 @@ use hyper_util::{
 };
 use spillover_emulator::{Deployment, Emulator, Pace, Ptu, Resource, Serving, Standard};
 use tokio::net::TcpListener;
-use tower_spillover::gate::Mode;
+use tower_spillover::gate::{Contention, Mode};
 
 use super::{
     lifecycle::{reload::reload, server::Server},
@@ -173,6 +173,7 @@ fn config(endpoint: &str) -> Config {
         longest_cooldown: Duration::from_secs(60),
         gate: GateSettings {
             mode: Mode::Adaptive,
+            contention: Contention::Yield,
             patience: None,
             output_weight: 3.0,
             unstated_output: 256.0,

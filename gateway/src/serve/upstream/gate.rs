@@ -12,6 +12,7 @@ pub(crate) fn gate(settings: &GateSettings) -> Gate {
     let weights = TokenWeights::new().output(settings.output_weight);
     Gate::new()
         .mode(settings.mode)
+        .contention(settings.contention)
         .standing_queue_interval(settings.patience)
         .cost(weights.unstated_output(settings.unstated_output))
 }
