@@ -22,6 +22,9 @@ pub enum Policy {
     Gate,
     /// The layers with the gate and its control of standing queues.
     GateStanding,
+    /// The same, which [competes](tower_spillover::gate::Contention::Compete) for the PTU. Not in
+    /// [`Policy::ALL`]: alone on a PTU it does the same as [`GateStanding`](Self::GateStanding).
+    GateCompete,
     /// The bound: a queue that knows the bucket exactly and has no network in between.
     Oracle,
     /// The bound with control of standing queues. Not in [`Policy::ALL`].
@@ -49,9 +52,15 @@ impl Policy {
             Self::Shared => "shared",
             Self::Gate => "gate",
             Self::GateStanding => "gate-standing",
+            Self::GateCompete => "gate-compete",
             Self::Oracle => "oracle",
             Self::OracleStanding => "oracle-standing",
         }
+    }
+
+    /// Every policy.
+    fn known() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().chain([Self::GateCompete, Self::OracleStanding])
     }
 
     /// Whether `max_wait` makes a difference to it.
@@ -61,7 +70,7 @@ impl Policy {
 
     /// Whether it looks into requests to weigh them.
     pub(super) const fn weighs(self) -> bool {
-        matches!(self, Self::Gate | Self::GateStanding)
+        matches!(self, Self::Gate | Self::GateStanding | Self::GateCompete)
     }
 }
 
@@ -75,9 +84,8 @@ impl FromStr for Policy {
     type Err = ConfigError;
 
     fn from_str(name: &str) -> Result<Self, ConfigError> {
-        let known = || Self::ALL.into_iter().chain([Self::OracleStanding]);
-        known().find(|policy| policy.name() == name).ok_or_else(|| {
-            let known = known().map(Self::name).collect::<Vec<_>>().join(", ");
+        Self::known().find(|policy| policy.name() == name).ok_or_else(|| {
+            let known = Self::known().map(Self::name).collect::<Vec<_>>().join(", ");
             ConfigError::new("policy", format!("none is called `{name}`: use `all` or {known}"))
         })
     }
@@ -89,7 +97,7 @@ mod tests {
 
     #[test]
     fn every_policy_is_found_by_its_name() {
-        for policy in Policy::ALL.into_iter().chain([Policy::OracleStanding]) {
+        for policy in Policy::known() {
             assert_eq!(policy.to_string().parse(), Ok(policy));
         }
         let error = "oracles".parse::<Policy>().unwrap_err();

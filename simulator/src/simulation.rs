@@ -350,6 +350,11 @@ impl Simulation {
         self.plan.neighbour.is_some()
     }
 
+    /// Whether others fill the same PTU: processes with layers, or a neighbour.
+    pub(super) const fn is_contended(&self) -> bool {
+        self.plan.processes > 1 || self.has_neighbour()
+    }
+
     /// Whether one process has layers at a time.
     pub(super) const fn is_alone(&self) -> bool {
         self.plan.processes == 1 && self.plan.lives.is_none()

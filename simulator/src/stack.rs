@@ -26,7 +26,7 @@ use tower_spillover::{
     Backend, BackendPool, ConfigError, Gate, RegionRotateLayer, RetryAfterPolicy,
     SmartFallbackLayer,
     backend::DeploymentLayer,
-    gate::Mode,
+    gate::{Contention, Mode},
     policy::{ErrorKind, MoveOn},
 };
 
@@ -58,6 +58,9 @@ pub(super) fn wiring(policy: Policy) -> Result<Wiring, ConfigError> {
             |plan, network| gated(Gate::new().standing_queue_interval(None), plan, network)
         }
         Policy::GateStanding => |plan, network| gated(Gate::new(), plan, network),
+        Policy::GateCompete => {
+            |plan, network| gated(Gate::new().contention(Contention::Compete), plan, network)
+        }
         Policy::Oracle | Policy::OracleStanding => unreachable!("an oracle has no layers"),
     })
 }

@@ -70,13 +70,8 @@ impl Bar {
     /// The PTU's standing open is asked about where there is one process, since none knows how long
     /// those beside it wait. Where another application hammers the PTU, only who asks as often has as
     /// much of it as with the reference rule, so that nothing is asked about that beside a neighbour.
-    pub const EVERYWHERE: [Self; 5] = [
-        Self::TokensOverNative(0.1),
-        Self::TokensOverReference(0.5),
-        Self::Open,
-        Self::Over(1.0),
-        Self::Asks(8.0),
-    ];
+    pub const EVERYWHERE: [Self; 4] =
+        [Self::TokensOverNative(0.1), Self::TokensOverReference(0.5), Self::Open, Self::Over(1.0)];
 
     /// The world that it compares with, if it does.
     pub const fn elsewhere(&self) -> Option<&'static str> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::{
     Bar::{
-        Attempts, Mean, MeanOfReference, Noticed, OutageP95, SpilledAMinute, SpilledP50,
-        TokensOver, TokensOverOracle, TokensOverReference,
+        self, Asks, Attempts, Mean, MeanOfReference, Noticed, OutageP95, SpilledAMinute,
+        SpilledP50, TokensOver, TokensOverOracle, TokensOverReference,
     },
     World, around, base,
 };
@@ -88,6 +88,11 @@ fn unsure_costs() -> Vec<World> {
     ]
 }
 
+/// At most so many attempts at the PTU for one request in four seconds. That is asked where hints are of
+/// no help. Elsewhere attempts are made whose refusal is expected, to find out whether the model is right:
+/// they are not held against a request.
+const FEW_ASKS: Bar = Asks(8.0);
+
 /// What refusals say is not the truth, or less.
 fn hints() -> Vec<World> {
     let seconds = Duration::from_secs;
@@ -103,14 +108,16 @@ fn hints() -> Vec<World> {
             .bars([TokensOver("base", 0.2)]),
         World::new("hints-5s", "every hint says 5 s", constant(seconds(5)))
             .rig([24.5, 24.5, 33.2, 19.6])
-            .bars([TokensOverReference(0.0)]),
+            .bars([TokensOverReference(0.0), FEW_ASKS]),
         World::new(
             "hints-43ms",
             "every hint says 43 ms: mostly too short",
             constant(Duration::from_millis(43)),
-        ),
-        World::new("hints-zero", "every hint says 0", constant(Duration::ZERO)),
-        World::new("hints-none", "429s without hints", base().hints(Hints::Missing)),
+        )
+        .bars([FEW_ASKS]),
+        World::new("hints-zero", "every hint says 0", constant(Duration::ZERO)).bars([FEW_ASKS]),
+        World::new("hints-none", "429s without hints", base().hints(Hints::Missing))
+            .bars([FEW_ASKS]),
         World::new(
             "hints-whole-seconds",
             "hints in whole seconds, rounded up",
@@ -211,7 +218,7 @@ fn outages() -> Vec<World> {
         let (at, lasts) = (Duration::from_secs(300), Duration::from_secs(120));
         base().ptu_fraction_of_drawn(2.0).outage(at, lasts, outage)
     };
-    let bars = || [OutageP95(100.0), Noticed(1_000.0)];
+    let bars = || [OutageP95(100.0), Noticed(1_000.0), FEW_ASKS];
     vec![
         World::new(
             "outage-429",

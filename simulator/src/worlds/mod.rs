@@ -49,6 +49,11 @@ impl World {
         list::all(trace)
     }
 
+    /// Whether others fill the same PTU, so that yielding and competing differ.
+    pub const fn is_contended(&self) -> bool {
+        self.simulation.is_contended()
+    }
+
     /// What is asked of the gate in this world, and what was found: what is asked everywhere first.
     pub fn judge(&self, gate: &SimReport, others: &Others<'_>) -> Vec<Verdict> {
         let is_asked = |bar: &&Bar| match bar {

@@ -110,10 +110,22 @@ fn worlds_are_found_by_a_part_of_their_names_and_told_in_a_row_each() {
     let names: Vec<_> = table.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
     assert_eq!(names[..2], ["world", "base"], "{table}");
     assert!(names.contains(&"hints-5s") && !names.contains(&"hints-none"), "{table}");
+    assert!(!table.contains("yield"), "nobody else is there: {table}");
     let output = simulate(&["--worlds", "base,nowhere"]);
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("no name has `nowhere` in it: base, max-tokens-4000"), "{text}");
+}
+
+#[test]
+fn where_others_fill_the_same_ptu_yielding_and_competing_are_both_shown() {
+    let output =
+        simulate(&["--worlds", "neighbour-hammers,base", "--minutes", "1", "--seeds", "1"]);
+    assert!(output.status.success(), "{output:?}");
+    let table = String::from_utf8_lossy(&output.stdout);
+    let (_, contended) = table.split_once("Where others fill the same PTU").expect("its heading");
+    assert!(contended.contains("ref / yield / compete"), "{table}");
+    assert!(contended.contains("| neighbour-hammers") && !contended.contains("| base"), "{table}");
 }
 
 #[test]

@@ -18,12 +18,12 @@ fn limited(kind: Load, times: f64, minutes: u64) -> Simulation {
 /// The gate reaches `attempts` and `mean`, and the region chain uses the PTU no more than `chain`.
 ///
 /// A request that the regions refuse comes back to the gate behind those that queued meanwhile, whose
-/// waits were promised to them. One that was waiting until its time was up asks the regions one after
+/// waits were promised to them; early attempts are overtaken too. One that was waiting until its time was up asks the regions one after
 /// the other, which takes a round trip each.
 fn assert_spared(limited: &Simulation, attempts: f64, mean: f64, chain: f64) -> f64 {
     let gate = run(limited, Policy::GateStanding);
     assert_spilling(&gate, attempts);
-    assert!(gate.overtakes <= 0.03, "overtakes: {}", gate.overtakes);
+    assert!(gate.overtakes <= 0.045, "overtakes: {}", gate.overtakes);
     let late = gate.last_dispatch_over_ms;
     assert!(late <= 2.0 * ROUND_TRIP_MS, "{late} ms past max_wait");
     assert_eq!(gate.refused_needlessly, 0.0, "a 429 while a region had quota");
@@ -41,14 +41,14 @@ const ROUND_TRIP_MS: f64 = 18.0;
 #[test]
 fn bursts_within_the_limits_are_served_by_ptu_and_regions_without_a_429() {
     let bursts = limited(Load::Bursty { rate: 40.0 }, 1.0, 5);
-    // A run this short is half learning: over twenty minutes it is 1.04 attempts.
-    assert_eq!(assert_spared(&bursts, 1.08, 685.0, 0.35), 0.0);
+    assert_eq!(assert_spared(&bursts, 1.06, 400.0, 0.35), 0.0);
 }
 
 #[test]
 fn overload_that_the_regions_can_take_is_served_without_a_429() {
     let overload = limited(Load::Poisson { rate: 60.0 }, 1.5, 5);
-    assert_eq!(assert_spared(&overload, 1.09, 200.0, 0.6), 0.0);
+    // The first minute, in which nothing tells that the queue stands, is a fifth of the mean.
+    assert_eq!(assert_spared(&overload, 1.12, 220.0, 0.6), 0.0);
 }
 
 /// As much arrives as PTU and regions grant together, so that by chance some minutes bring more
@@ -56,7 +56,7 @@ fn overload_that_the_regions_can_take_is_served_without_a_429() {
 #[test]
 fn at_the_limit_of_everything_a_caller_gets_a_429_only_when_no_region_has_quota() {
     let overload = limited(Load::Poisson { rate: 80.0 }, 2.0, 4);
-    let refused = assert_spared(&overload, 1.07, 650.0, 0.99);
+    let refused = assert_spared(&overload, 1.10, 560.0, 0.99);
     // Without a wait for whichever reopens first, three in a hundred, and 262 ms.
-    assert!(refused <= 0.011, "{refused}");
+    assert!(refused <= 0.008, "{refused}");
 }

@@ -21,7 +21,7 @@ fn attempts_within(report: &SimReport, stretches: &[Range<Duration>]) -> f64 {
 
 #[test]
 fn a_second_after_a_burst_nearly_every_request_is_sent_once() {
-    let bursts = load(Load::Bursty { rate: 40.0 }, 1.0, 5);
+    let bursts = load(Load::Bursty { rate: 40.0 }, 1.0, 4);
     let ends = bursts.bursts().expect("a good rate");
     let next = ends.iter().skip(1).map(|burst| burst.start).chain([Duration::MAX]);
     // From one second after a burst until the next, and the first two seconds of that: the queue

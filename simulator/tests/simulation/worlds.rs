@@ -103,6 +103,19 @@ fn a_neighbour_takes_its_share_and_more_when_it_hammers() {
 }
 
 #[test]
+fn who_competes_has_more_of_the_ptu_beside_one_that_hammers_and_no_more_when_alone() {
+    let own = bursts().ptu_fraction_of_drawn(2.0);
+    let gates = |load: &Simulation| {
+        [Policy::GateStanding, Policy::GateCompete].map(|policy| run(load, policy).spilled_tokens)
+    };
+    let neighbour = Neighbour { share: 0.5, is_bursty: true, when_refused: WhenRefused::Hammers };
+    let [yields, competes] = gates(&own.clone().length(seconds(300)).seed(3).neighbour(neighbour));
+    assert!(competes < yields - 0.02, "{competes} and {yields}");
+    let [yields, competes] = gates(&own);
+    assert_eq!(yields, competes, "nobody else is there");
+}
+
+#[test]
 fn an_outage_serves_nobody_and_is_told_of() {
     for outage in [Outage::Silent, Outage::Unavailable, Outage::Down] {
         let out = bursts().length(seconds(170)).ptu_fraction_of_drawn(2.0);
@@ -236,9 +249,10 @@ fn event_streams_are_corrected_as_whole_answers_are() {
     assert!((whole - streamed).abs() < 0.005, "{whole} and {streamed}");
 }
 
-/// What does not hold of the gate in one world of a sample of the matrix, and is known. The sample is
-/// five minutes of one seed, whose base is about as the mean of many.
-type Known = (&'static str, &'static [&'static str]);
+/// What does not hold of the gate in one world of a sample of the matrix, and is known: what is asked,
+/// and what is found at most. The sample is five minutes of one seed, whose base is about as the mean of
+/// many.
+type Known = (&'static str, &'static [(&'static str, f64)]);
 
 fn assert_nothing_new(sample: &[Known]) {
     let worlds = World::all(None);
@@ -251,7 +265,7 @@ fn assert_nothing_new(sample: &[Known]) {
         for Verdict { asked, found, holds, .. } in
             world.judge(&run(&brief, Policy::GateStanding), &others)
         {
-            let is_known = known.iter().any(|known| asked.starts_with(known));
+            let is_known = known.iter().any(|&(known, most)| asked == known && found <= most);
             assert!(holds || is_known, "{name}: {asked}: {found}");
         }
     }
@@ -260,19 +274,28 @@ fn assert_nothing_new(sample: &[Known]) {
 #[test]
 fn nothing_new_is_wrong_with_the_gate_where_it_knows_less_of_costs_and_hints() {
     assert_nothing_new(&[
-        ("base", &["open"]),
-        ("max-tokens-4000", &["tokens", "open"]),
-        ("max-tokens-unstated", &["tokens", "open"]),
-        ("hints-false-8", &["tokens", "open"]),
-        ("hints-5s", &["tokens", "open"]),
+        ("base", &[]),
+        ("max-tokens-4000", &[]),
+        // The service reckons with 4,096 tokens for an answer of 256, and takes them back when the answer
+        // ends: the level falls by much at once, and how much is known when it has happened.
+        ("max-tokens-unstated", &[("open <= 500 ms", 1_000.0), ("tokens <= reference +0", 0.4)]),
+        ("hints-false-8", &[]),
+        ("hints-5s", &[]),
+        ("hints-none", &[]),
     ]);
 }
 
 #[test]
 fn nothing_new_is_wrong_with_the_gate_where_others_ways_and_pauses_mislead_it() {
     assert_nothing_new(&[
-        ("neighbour-drops", &["tokens", "open", "asks"]),
-        ("round-trip-300", &["tokens", "open", "over"]),
-        ("volleys-x4", &["tokens", "spilled p50", "open"]),
+        // To yield is the default: openings that it lost make it leave the next ones to the other, which
+        // drops what is refused and does not take them.
+        ("neighbour-drops", &[("tokens <= native +0.1", 1.5), ("open <= 500 ms", 2_600.0)]),
+        // What an attempt finds is known after 300 ms, and the next ones go by it.
+        ("round-trip-300", &[("open <= 750 ms", 1_300.0), ("tokens <= reference -0.7", 0.2)]),
+        ("volleys-x1", &[]),
+        // 14 requests at once find a PTU that has been idle, which admits as many as come before it is
+        // over 100 %: one large request more or less is points.
+        ("volleys-x4", &[("tokens <= reference +0.5", 2.5), ("tokens <= reference +0", 2.5)]),
     ]);
 }

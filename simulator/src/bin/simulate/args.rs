@@ -61,7 +61,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
     /// `all`, or names separated by commas: spill-first, reference, region-chain, shared, gate,
-    /// gate-standing, oracle, oracle-standing.
+    /// gate-standing, gate-compete, oracle, oracle-standing. `all` is without gate-compete and
+    /// oracle-standing.
     #[arg(long, value_name = "NAMES", default_value = "all")]
     pub(crate) policy: String,
     /// Simulates so many minutes [default: all of a trace, 20 of other loads; 10 of the Poisson

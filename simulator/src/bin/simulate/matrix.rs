@@ -17,7 +17,9 @@ pub(crate) fn compare(args: &Args) -> Result<String, Box<dyn Error>> {
     let trace = args.read_trace()?;
     let worlds = selected(args, trace.as_ref())?;
     let rows = run(args, worlds)?;
-    Ok(tables(&rows)?)
+    let contended = contended_table(&rows);
+    let heading = if contended.is_empty() { "" } else { "\nWhere others fill the same PTU:\n\n" };
+    Ok(format!("{}{heading}{contended}", tables(&rows)?))
 }
 
 pub(crate) fn selected(args: &Args, trace: Option<&Trace>) -> Result<Vec<World>, String> {
@@ -36,7 +38,7 @@ pub(crate) fn selected(args: &Args, trace: Option<&Trace>) -> Result<Vec<World>,
 }
 
 pub(crate) fn run(args: &Args, worlds: Vec<World>) -> Result<Vec<Row>, Box<dyn Error>> {
-    let policies = policies(args)?;
+    let policies = |world: &World| policies(args, world);
     let seeds = args.seed..args.seed.saturating_add(args.seeds.unwrap_or(3).max(1));
     let mut jobs = Vec::new();
     for world in &worlds {
@@ -44,19 +46,27 @@ pub(crate) fn run(args: &Args, worlds: Vec<World>) -> Result<Vec<Row>, Box<dyn E
         if let Some(length) = args.minutes {
             simulation = simulation.length(length);
         }
-        for &policy in &policies {
+        for policy in policies(world)? {
             jobs.extend(seeds.clone().map(|seed| (simulation.clone().seed(seed), policy)));
         }
     }
     let mut reports = runs::batch(&jobs)?.into_iter();
     let each = seeds.end - seeds.start;
     let mut next = || average(&reports.by_ref().take(each as usize).collect::<Vec<_>>());
-    let row = |world| Row { world, by_policy: policies.iter().map(|_| next()).collect() };
-    Ok(worlds.into_iter().map(row).collect())
+    let row = |world| {
+        let by_policy = policies(&world)?.iter().map(|_| next()).collect();
+        Ok(Row { world, by_policy })
+    };
+    worlds.into_iter().map(row).collect()
 }
 
-fn policies(args: &Args) -> Result<Vec<Policy>, String> {
-    if args.policy == "all" { Ok(POLICIES.to_vec()) } else { args.policies() }
+/// What runs in `world`: to compete is something else only where others fill the same PTU.
+fn policies(args: &Args, world: &World) -> Result<Vec<Policy>, String> {
+    if args.policy != "all" {
+        return args.policies();
+    }
+    let competes = world.is_contended().then_some(Policy::GateCompete);
+    Ok(POLICIES.into_iter().chain(competes).collect())
 }
 
 impl Row {
@@ -137,6 +147,35 @@ const POLICIES: [Policy; 4] =
 const HEAD: &str = "\
 | world                  | native |    ref |   gate | oracle | mean ref / gate |  att ref / gate | spl50 | open ref / gate | asks  |   over | against the gate |
 |------------------------|-------:|-------:|-------:|-------:|----------------:|---------------:|------:|----------------:|------:|-------:|------------------|
+";
+
+/// The gate that yields, the default, beside one that competes; empty where none of `rows` shows both.
+pub(crate) fn contended_table(rows: &[Row]) -> String {
+    let line = |row: &Row| {
+        let reference = row.of(Policy::Reference)?;
+        let gates = [row.gate()?, row.of(Policy::GateCompete)?];
+        let all = [reference, gates[0], gates[1]];
+        let [tokens, tokens_yielding, tokens_competing] = all.map(|it| 100.0 * it.beside_ptu);
+        let [attempts, attempts_yielding, attempts_competing] =
+            all.map(|it| it.attempts_per_success);
+        let [mean, mean_yielding, mean_competing] = all.map(|it| it.added.mean);
+        let [p50_yielding, p50_competing] =
+            gates.map(|it| it.spilled_added_p50_ms.unwrap_or_default());
+        Some(format!(
+            "| {:<22} | {tokens:>6.2} / {tokens_yielding:>6.2} / {tokens_competing:>6.2} | \
+             {attempts:>6.2} / {attempts_yielding:>5.2} / {attempts_competing:>5.2} | \
+             {mean:>5.0} / {mean_yielding:>5.0} / {mean_competing:>5.0} | \
+             {p50_yielding:>5.0} / {p50_competing:>5.0} |\n",
+            row.world.name
+        ))
+    };
+    let lines: String = rows.iter().filter_map(line).collect();
+    if lines.is_empty() { lines } else { format!("{CONTENDED_HEAD}{lines}") }
+}
+
+const CONTENDED_HEAD: &str = "\
+| world                  | tokens ref / yield / compete | att ref / yield / compete | mean ref / yield / compete | spl50 yield / compete |
+|------------------------|-----------------------------:|--------------------------:|---------------------------:|----------------------:|
 ";
 
 /// What is unlike the others in each world.

@@ -34,9 +34,10 @@ pub(crate) fn write(args: &Args, file: &Path) -> Result<(), Box<dyn Error>> {
 fn worlds(args: &Args, trace: Option<&Trace>) -> Result<String, Box<dyn Error>> {
     let rows = matrix::run(args, matrix::selected(args, trace)?)?;
     Ok(format!(
-        "\n## Worlds\n\n{WORLDS}\n{}\n{}\n### Another rig\n\n{RIG}\n{}",
+        "\n## Worlds\n\n{WORLDS}\n{}\n{}\n### Yielding and competing\n\n{CONTENDED}\n{}\n### Another rig\n\n{RIG}\n{}",
         matrix::list(&rows),
         matrix::tables(&rows)?,
+        matrix::contended_table(&rows),
         matrix::rig_table(&rows)
     ))
 }
@@ -303,8 +304,13 @@ tokens that the PTU did not serve, in percent; `mean`: latency added, in ms; `at
 who had no attempt under way, in ms, judged at every event (an admission that fills the PTU ends it); `asks`: \
 attempts at the PTU for one request in any 4 s; `over`: how much later than its `max_wait` a request was sent, in \
 ms. What is asked everywhere: tokens no more than native + 0.1 and, without a neighbour, reference + 0.5; open no longer than 500 ms \
-(2.5 round trips of more than 200 ms) where there is one process; no more than 8 asks; nobody over by more than 1 \
-ms.
+(2.5 round trips of more than 200 ms) where there is one process; nobody over by more than 1 ms. No more than 8 \
+asks are asked for where hints are no help: elsewhere an attempt that the model expects to be refused, made to find out \
+whether the model is right, is not held against its request.
+";
+const CONTENDED: &str = "\
+Where others fill the same PTU, other processes or another application, a gate may yield, which is the default, or \
+compete (`Contention`). The policies are `reference`, `gate-standing` and `gate-compete`.
 ";
 const RIG: &str = "\
 What a rig of its own found around the layers of November 2026 in worlds like these, in percent of the weighted \
