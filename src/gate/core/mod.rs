@@ -238,11 +238,11 @@
 //! | `INTERVAL_WAITS` | waits | 15.0 | wait30: spilled +0.5 | unstated: mean 1581, attempts 3.62, p50 1215; max4000: spilled -0.6, mean 1105 |
 //! | `CUT_FACTOR` | factor | 0.5 | noise | r40p12: mean 2092; unstated: mean 1581, attempts 3.62, p50 1215 |
 //! | `CUT_INTERVAL_S` | s | 3.0 | noise | unstated: mean 1431, attempts 3.54 |
-//! | `MIN_SHARE` | share | 0.02 | not run | not run |
-//! | `GROWTH` | factor | 1.25 | not run | not run |
-//! | `IDLE_GROWTH_PER_S` | 1 / s | 1.15 | not run | not run |
-//! | `MAX_IDLE_S` | s | 1_000.0 | not run | not run |
-//! | `MIN_WORTH` | share | 0.05 | not run | not run |
+//! | `MIN_SHARE` | share | 0.02 | noise | noise |
+//! | `GROWTH` | factor | 1.25 | noise | unstated: mean 1426, attempts 3.49; r40p12: mean 282 |
+//! | `IDLE_GROWTH_PER_S` | 1 / s | 1.15 | noise | noise |
+//! | `MAX_IDLE_S` | s | 1_000.0 | none | none |
+//! | `MIN_WORTH` | share | 0.05 | none | none |
 
 mod admission;
 mod admissions;
