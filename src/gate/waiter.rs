@@ -47,6 +47,8 @@ pub(crate) struct Waiter {
 pub(crate) struct Permit {
     /// `None` when nothing was known of the PTU, so that there is nothing to account for.
     tracked: Option<(Gate, TrackedAttempt)>,
+    /// Whether the gate let it go all the same.
+    is_passing: bool,
     /// Who waits for the end of the answer, if there will be one.
     correction: Option<Arc<CostCorrection>>,
     /// The primary failed lately, or failed this request.
@@ -111,11 +113,12 @@ impl Drop for Waiter {
 
 impl Permit {
     pub(super) fn untracked(gate: &Gate) -> Self {
-        Self { tracked: None, correction: None, watch: gate.watch() }
+        Self { tracked: None, is_passing: true, correction: None, watch: gate.watch() }
     }
 
     pub(super) fn tracked(gate: Gate, attempt: TrackedAttempt) -> Self {
-        Self { watch: gate.watch(), correction: None, tracked: Some((gate, attempt)) }
+        let watch = gate.watch();
+        Self { tracked: Some((gate, attempt)), is_passing: false, correction: None, watch }
     }
 
     /// What is left of a permit when the primary failed: the attempt counts as never made.
@@ -125,7 +128,7 @@ impl Permit {
     }
 
     pub(super) const fn watching(watch: Box<Watch<Gate>>) -> Self {
-        Self { tracked: None, correction: None, watch: Some(watch) }
+        Self { tracked: None, is_passing: false, correction: None, watch: Some(watch) }
     }
 
     /// Charges the primary with a failure.
@@ -154,8 +157,12 @@ impl Permit {
         self.watch.as_ref().and_then(|watch| watch.on_connect())
     }
 
-    /// Has the actual cost of an attempt of `weight` reported once its answer has ended.
+    /// Has the actual cost of an attempt of `weight` reported once its answer has ended, if the gate accounts
+    /// for it, and tells a pool inside that the gate let it go, whatever that pool remembers.
     pub(crate) fn observe(&mut self, weight: &Weight) -> Option<Admitted> {
+        if self.is_passing {
+            return Some(Admitted(Arc::new(Unaccounted)));
+        }
         let (gate, attempt) = self.tracked.clone()?;
         let estimator = Arc::clone(&weight.estimator);
         let is_admitted = AtomicBool::new(false);
@@ -193,6 +200,13 @@ impl Drop for Permit {
             gate.update(|core| core.bucket.on_cancelled(attempt));
         }
     }
+}
+
+/// What an attempt costs that moves no modelled level.
+struct Unaccounted;
+
+impl UsageSink for Unaccounted {
+    fn ended(&self, _: Option<Usage>) {}
 }
 
 /// Corrects the modelled level once an answer's usage is known.

@@ -102,6 +102,23 @@ async fn through_inspect_the_fallback_leaves_out_what_native_spillover_tried() {
     assert_eq!(served(&service).await, (account, Duration::ZERO));
 }
 
+/// A refusal counts what the callers stated, and their answers used a tenth of that.
+#[tokio::test(start_paused = true)]
+async fn after_a_pause_the_ptu_is_asked_though_its_pool_remembers_a_refusal() {
+    let leaf = Leaf::new(|seen| match seen.index {
+        0 => Answer::refused(34_000),
+        _ => Answer::ok(),
+    });
+    let service = SmartFallbackLayer::new(pool(["ptu"]), pool(["standard"]))
+        .max_wait(Duration::from_secs(4))
+        .layer(leaf.clone());
+    assert!(served(&service).await.0.ends_with("standard 200; spilled"));
+    tokio::time::advance(Duration::from_secs(13)).await;
+    for _ in 0..2 {
+        assert_eq!(served(&service).await, ("ptu 200".to_owned(), Duration::ZERO));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_layer_of_the_callers_between_the_tiers_may_change_the_wait() {
     for (asked, account, time) in [
