@@ -90,27 +90,28 @@ impl fmt::Debug for OnUsage {
     }
 }
 
-/// A request extension: a gate let the request go, and its sink is to have the cost of the answer.
-/// A pool asks the backend that reopens first when none is open, since the gate knows better when
-/// that is.
+/// A request extension: a gate let the request go, and its sink, if it has one, is to have the cost of
+/// the answer. A pool asks the backend that reopens first when none is open, since the gate knows better
+/// when that is.
 #[derive(Clone)]
-pub(crate) struct Admitted(pub(crate) Arc<dyn UsageSink>);
+pub(crate) struct Admitted(pub(crate) Option<Arc<dyn UsageSink>>);
 
 /// All that a request's answer is observed for.
 pub(crate) struct UsageSinks {
-    gate: Option<Admitted>,
+    gate: Option<Arc<dyn UsageSink>>,
     subscribed: Option<OnUsage>,
 }
 
 impl UsageSinks {
     /// Takes them out of the request's `extensions`, if there are any.
     pub(crate) fn take(extensions: &mut Extensions) -> Option<Self> {
-        let (gate, subscribed) = (extensions.remove(), extensions.remove());
+        let gate = extensions.remove().and_then(|Admitted(sink)| sink);
+        let subscribed = extensions.remove();
         (gate.is_some() || subscribed.is_some()).then_some(Self { gate, subscribed })
     }
 
     pub(super) fn ended(&self, usage: Option<Usage>) {
-        if let Some(Admitted(sink)) = &self.gate {
+        if let Some(sink) = &self.gate {
             sink.ended(usage);
         }
         if let Some(subscribed) = &self.subscribed {
@@ -121,7 +122,7 @@ impl UsageSinks {
     /// Calls the gate, without a usage, and gives it up. Returns whether there are others.
     pub(super) fn dismiss_gate(&mut self) -> bool {
         let has_others = self.subscribed.is_some();
-        if has_others && let Some(Admitted(sink)) = self.gate.take() {
+        if has_others && let Some(sink) = self.gate.take() {
             sink.ended(None);
         }
         has_others
@@ -140,7 +141,7 @@ pub(crate) mod tests {
 
     impl Told {
         pub(crate) fn observe(self: &Arc<Self>) -> Admitted {
-            Admitted(Arc::clone(self) as Arc<dyn UsageSink>)
+            Admitted(Some(Arc::clone(self) as Arc<dyn UsageSink>))
         }
 
         pub(crate) fn all(&self) -> Vec<Option<Usage>> {

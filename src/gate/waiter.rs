@@ -161,14 +161,14 @@ impl Permit {
     /// for it, and tells a pool inside that the gate let it go, whatever that pool remembers.
     pub(crate) fn observe(&mut self, weight: &Weight) -> Option<Admitted> {
         if self.is_passing {
-            return Some(Admitted(Arc::new(Unaccounted)));
+            return Some(Admitted(None));
         }
         let (gate, attempt) = self.tracked.clone()?;
         let estimator = Arc::clone(&weight.estimator);
         let is_admitted = AtomicBool::new(false);
         let correction = Arc::new(CostCorrection { gate, attempt, estimator, is_admitted });
         self.correction = Some(Arc::clone(&correction));
-        Some(Admitted(correction))
+        Some(Admitted(Some(correction)))
     }
 
     /// The attempt was admitted; its answer may carry the level as a share of the limit.
@@ -200,13 +200,6 @@ impl Drop for Permit {
             gate.update(|core| core.bucket.on_cancelled(attempt));
         }
     }
-}
-
-/// What an attempt costs that moves no modelled level.
-struct Unaccounted;
-
-impl UsageSink for Unaccounted {
-    fn ended(&self, _: Option<Usage>) {}
 }
 
 /// Corrects the modelled level once an answer's usage is known.
