@@ -82,7 +82,7 @@ impl Core {
         let budget = seconds(latest.saturating_sub(now).max(0));
         let wait = self.predicted_wait(now, rank, self.queue.cost_ahead_of(rank));
         self.standing_queue.on_arrival(seconds(now), wait, budget);
-        if self.is_first(place) && (self.is_open(now) || self.bucket.is_due_anyway(now)) {
+        if self.may_go(now, place) {
             return Decision::Go(self.bucket.on_sent(now, place, Asks::NONE, cost));
         }
         let mut allowed = self.allowed_wait(place, cost, budget);
@@ -107,22 +107,14 @@ impl Core {
         let Applicant { cost, rank, deadline } = *applicant;
         self.advance(now);
         let place = place.unwrap_or_else(|| self.new_place(rank, now));
-        if self.is_first(place) && (self.is_open(now) || self.bucket.is_due_anyway(now)) {
+        if self.may_go(now, place) {
             return Decision::Go(self.bucket.on_sent(now, place, Asks::NONE, cost));
         }
         if now >= deadline || self.reopens_after(deadline) {
             return Decision::Spill;
         }
-        self.queue.insert(place, cost, Asks::NONE, deadline);
-        self.on_no_alternative(place, deadline);
+        self.queue.insert_patient(place, cost, Asks::NONE, deadline);
         Decision::Wait { place, until: now }
-    }
-
-    /// The request that waits at `place` has nowhere else to go: it may stay until its `deadline`.
-    fn on_no_alternative(&mut self, place: Place, deadline: Nanos) {
-        if let Some(request) = self.queue.get_mut(place) {
-            (request.is_patient, request.latest) = (true, deadline);
-        }
     }
 
     /// What the request that waits at `place` is to do now. It leaves the queue unless it waits on.
@@ -201,8 +193,7 @@ impl Core {
             false => attempt.asks.and_at(attempt.sent_at),
         };
         if is_patient {
-            self.queue.insert(place, cost, asks, deadline);
-            self.on_no_alternative(place, deadline);
+            self.queue.insert_patient(place, cost, asks, deadline);
             return Some(place);
         }
         let latest = self.bucket.latest_dispatch(deadline);
@@ -308,6 +299,11 @@ impl Core {
     /// reason to refuse a request that has nowhere else to go.
     fn reopens_after(&self, deadline: Nanos) -> bool {
         self.bucket.refuses_until().is_some_and(|at| at > deadline)
+    }
+
+    /// Whether a request that has just come to `place` is sent at once.
+    fn may_go(&self, now: Nanos, place: Place) -> bool {
+        self.is_first(place) && (self.is_open(now) || self.bucket.is_due_anyway(now))
     }
 
     /// Whether nobody waits before `place`.

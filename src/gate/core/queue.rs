@@ -67,9 +67,17 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn insert(&mut self, place: Place, cost: f64, asks: Asks, latest: Nanos) {
-        let request = QueuedRequest { cost, latest, is_patient: false, asks, waker: None };
+        self.add(place, QueuedRequest { cost, latest, is_patient: false, asks, waker: None });
+    }
+
+    /// The same for a request that has nowhere else to go.
+    pub(super) fn insert_patient(&mut self, place: Place, cost: f64, asks: Asks, latest: Nanos) {
+        self.add(place, QueuedRequest { cost, latest, is_patient: true, asks, waker: None });
+    }
+
+    fn add(&mut self, place: Place, request: QueuedRequest) {
+        *self.cost.entry(place.rank).or_default() += request.cost;
         self.requests.insert(place, request);
-        *self.cost.entry(place.rank).or_default() += cost;
     }
 
     pub(super) fn remove(&mut self, place: Place) -> Option<QueuedRequest> {
