@@ -78,7 +78,9 @@ impl Models {
             standard,
             max_wait: section.duration("max_wait", Duration::ZERO, Duration::from_secs(4)),
             longest_cooldown: section.duration("longest_cooldown", MOMENT, Duration::from_secs(60)),
-            gate: gate.and_then(|value| value.section()).map_or_else(default_gate, gate_settings),
+            gate: gate
+                .and_then(|value| value.section())
+                .map_or_else(GateSettings::default, gate_settings),
             spill_budget: budget.and_then(|value| spill_budget(value.section()?)),
             aliases: aliases.unwrap_or_default(),
             steering,
@@ -227,19 +229,9 @@ fn check_name(value: &Value<'_>, name: &str) {
     }
 }
 
-fn default_gate() -> GateSettings {
-    GateSettings {
-        mode: Mode::Adaptive,
-        contention: Contention::Yield,
-        patience: Some(Duration::from_secs(60)),
-        output_weight: 3.0,
-        unstated_output: 256.0,
-    }
-}
-
 fn gate_settings(mut section: Section<'_>) -> GateSettings {
     let modes = [("adaptive", Mode::Adaptive), ("shared", Mode::Shared), ("plain", Mode::Plain)];
-    let default = default_gate();
+    let default = GateSettings::default();
     let mode = section.get("mode").and_then(|value| value.one_of(&modes));
     let contentions = [("yield", Contention::Yield), ("compete", Contention::Compete)];
     let contention = section.get("contention").and_then(|value| value.one_of(&contentions));

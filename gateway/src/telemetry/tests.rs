@@ -17,11 +17,7 @@ use tokio::net::TcpListener;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_spillover::{
     Backend as PoolBackend, BackendPool, Gate, MaxWait, RegionRotateLayer, Served,
-    SmartFallbackLayer, Sticky,
-    azure::Usage,
-    gate::{Contention, Mode},
-    smart_fallback::SpillBudget,
-    wait::WaitQueue,
+    SmartFallbackLayer, Sticky, azure::Usage, smart_fallback::SpillBudget, wait::WaitQueue,
 };
 
 use super::*;
@@ -76,13 +72,7 @@ fn running() -> Snapshot {
         standard: vec![standard],
         max_wait: Duration::from_secs(4),
         longest_cooldown: Duration::from_secs(60),
-        gate: GateSettings {
-            mode: Mode::Adaptive,
-            contention: Contention::Yield,
-            patience: None,
-            output_weight: 3.0,
-            unstated_output: 256.0,
-        },
+        gate: GateSettings { patience: None, ..GateSettings::default() },
         spill_budget: None,
         aliases: Vec::new(),
         steering: Steering::default(),

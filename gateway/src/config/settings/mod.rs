@@ -175,6 +175,18 @@ pub struct GateSettings {
     pub unstated_output: f64,
 }
 
+impl Default for GateSettings {
+    fn default() -> Self {
+        Self {
+            mode: tower_spillover::gate::Mode::default(),
+            contention: tower_spillover::gate::Contention::default(),
+            patience: Some(Duration::from_secs(60)),
+            output_weight: 3.0,
+            unstated_output: 256.0,
+        }
+    }
+}
+
 /// What may be spilled: exactly one of `requests` and `tokens` is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {

@@ -23,7 +23,6 @@ use hyper_util::{
 };
 use spillover_emulator::{Deployment, Emulator, Pace, Ptu, Resource, Serving, Standard};
 use tokio::net::TcpListener;
-use tower_spillover::gate::{Contention, Mode};
 
 use super::{
     lifecycle::{reload::reload, server::Server},
@@ -171,13 +170,7 @@ fn config(endpoint: &str) -> Config {
         standard,
         max_wait: Duration::from_millis(500),
         longest_cooldown: Duration::from_secs(60),
-        gate: GateSettings {
-            mode: Mode::Adaptive,
-            contention: Contention::Yield,
-            patience: None,
-            output_weight: 3.0,
-            unstated_output: 256.0,
-        },
+        gate: GateSettings { patience: None, ..GateSettings::default() },
         spill_budget: None,
         aliases: Vec::new(),
         steering: Steering::default(),
