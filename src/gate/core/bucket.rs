@@ -326,7 +326,7 @@ impl Bucket {
         self.costs.in_flight()
     }
 
-    /// What is gone by at `now`, and why.
+    /// What the gate goes by at `now`, and why.
     pub(super) fn evidence(&self, now: Nanos) -> Evidence {
         let (dry, rate) = (self.drought(now), self.drain_rate.get());
         if self.below_limit_at.is_none() {
