@@ -76,9 +76,8 @@ impl Run {
     /// Puts a request that has reached `server` to it.
     pub(super) async fn hand_over(&self, server: usize, request: Request<Full<Bytes>>) -> Handed {
         let now = self.now();
-        let mut windows = self.plan.outages.iter();
         if server == PTU_SERVER
-            && let Some(window) = windows.find(|window| window.contains(now))
+            && let Some(window) = self.plan.outage_at(now)
         {
             return Handed::Answered(window.answer());
         }
@@ -105,8 +104,7 @@ impl Run {
         let parts = RESOURCES.iter().zip(&self.plan.parts);
         let of_parts = parts.enumerate().map(|(index, (resource, _))| {
             let level = self.emulator.closed_for(resource, PTU);
-            let mut outages = self.plan.outages.iter();
-            match outages.find(|window| index == 0 && window.contains(now)) {
+            match self.plan.outage_at(now).filter(|_| index == 0) {
                 Some(window) => level.max(window.to - now),
                 None => level,
             }

@@ -135,6 +135,11 @@ impl Plan {
         Ok(Self { seed, ptu_rate, outages, resizes: resizes.collect(), ..self.clone() })
     }
 
+    /// What the PTU does instead of what its level says.
+    pub(super) fn outage_at(&self, now: Duration) -> Option<&Window> {
+        self.outages.iter().find(|window| window.contains(now))
+    }
+
     /// The process that request number `index` arrives at.
     pub(super) fn process(&self, index: usize) -> usize {
         match self.deal {
