@@ -32,7 +32,6 @@ pub(crate) fn sleep_until(until: Instant) -> Pin<Box<Sleep>> {
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// Moves the end of a sleep.
-#[cfg_attr(spillover_loom, expect(dead_code, reason = "only the gate moves a sleep"))]
 pub(crate) fn reset(sleep: Pin<&mut Sleep>, until: Instant) {
     sleep.reset(until.into());
 }

@@ -105,7 +105,7 @@ fn an_answer_that_cost_less_than_estimated_brings_the_turn_nearer() {
         sent.on_accepted(None);
         let waiter = waits(&gate, DEADLINE);
         let waiter = thread::spawn(move || goes(block_on(waiter)).on_accepted(None));
-        answer.0.ended(Some(Usage::new(0, 0, 0)));
+        answer.0.expect("it was weighed by its tokens").ended(Some(Usage::new(0, 0, 0)));
         waiter.join().unwrap();
         assert_eq!(gate.waiting(), 0);
     });
