@@ -9,6 +9,7 @@ mod emulate;
 mod entra;
 mod http_client;
 mod load;
+mod output;
 mod serve;
 mod snapshot;
 mod telemetry;

@@ -35,6 +35,8 @@ mod steering;
 mod strain;
 mod unprocessed;
 #[cfg(unix)]
+mod unread_log;
+#[cfg(unix)]
 mod uploading;
 #[cfg(unix)]
 mod waiting;

@@ -5,7 +5,7 @@ use std::{
     io::{self, Read, Write},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::Command,
+    process::{ChildStderr, Command, Stdio},
     time::Duration,
 };
 
@@ -82,6 +82,23 @@ impl Gateway {
         let (log, stderr) = log_beside(config);
         let program = Started::with(&arguments, |command| keyed(command).stderr(stderr));
         Beginning { program, log }
+    }
+
+    /// Its log goes elsewhere.
+    pub(crate) fn logging_to(config: &Path, log: impl Into<Stdio>) -> Self {
+        let arguments = ["serve", "--config", config.to_str().unwrap()];
+        let program = Started::with(&arguments, |command| keyed(command).stderr(log));
+        Beginning { program, log: PathBuf::from("/dev/null") }.listening()
+    }
+
+    pub(crate) fn stderr(&mut self) -> ChildStderr {
+        self.program.stderr()
+    }
+
+    /// It must end well after SIGTERM.
+    #[cfg(unix)]
+    pub(crate) fn terminated(self) {
+        self.program.terminated();
     }
 
     /// Host and port.

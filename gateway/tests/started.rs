@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    process::{Child, ChildStdout, Command, Output, Stdio},
+    process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio},
 };
 
 /// Ends with the test.
@@ -21,8 +21,19 @@ impl Started {
         arguments: &[&str],
         change: impl FnOnce(&mut Command) -> &mut Command,
     ) -> Self {
-        let mut command = command(arguments);
-        let mut child = change(&mut command).stdout(Stdio::piped()).spawn().unwrap();
+        Self::of(change(&mut command(arguments)))
+    }
+
+    /// Started by a shell, which calls it `$0`, and the arguments `$1` and so on.
+    #[cfg(unix)]
+    pub(crate) fn shell(text: &str, arguments: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", text, env!("CARGO_BIN_EXE_spillover")]).args(arguments);
+        Self::of(shell.env("AZURE_KEY", "azure-key").env("TEAM_B_KEY", "key-b"))
+    }
+
+    fn of(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }
     }
@@ -37,6 +48,11 @@ impl Started {
         let line = self.line();
         let words = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}"));
         words.split(' ').next().unwrap().to_owned()
+    }
+
+    /// Its standard error, which was to be piped.
+    pub(crate) fn stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().expect("it is piped, and was not taken")
     }
 
     pub(crate) fn pid(&self) -> String {

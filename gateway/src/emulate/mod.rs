@@ -12,6 +12,7 @@ use spillover_emulator::Stats;
 
 use self::listen::Listening;
 pub(crate) use self::{args::EmulateArgs, demo::start as demo, site::Site};
+use crate::output;
 
 /// Emulates until it is told to stop, then says what came in.
 pub(crate) fn run(args: &EmulateArgs) -> ExitCode {
@@ -73,6 +74,6 @@ fn summary(stats: &Stats) -> String {
 }
 
 fn fail(problem: &str) -> ExitCode {
-    eprintln!("{problem}");
+    output::report(problem);
     ExitCode::FAILURE
 }

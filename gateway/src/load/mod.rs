@@ -20,6 +20,7 @@ use std::{
 
 pub(crate) use self::args::LoadArgs;
 use self::{args::Api, outcome::Run, plan::Plan, report::Out, targets::Target};
+use crate::output;
 
 /// Runs a load; fails when nothing was answered.
 pub(crate) fn run(args: LoadArgs) -> ExitCode {
@@ -27,7 +28,7 @@ pub(crate) fn run(args: LoadArgs) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(problem) => {
-            eprintln!("{problem}");
+            output::report(&problem);
             ExitCode::FAILURE
         }
     }

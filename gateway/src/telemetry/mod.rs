@@ -20,14 +20,17 @@ use std::{
 
 use http::HeaderMap;
 
-pub(crate) use self::trace::{Call, Trace};
 use self::{
     clock::now,
     error::TelemetryError,
     labels::Labels,
-    logs::writer::Lines,
+    logs::{keyless::KeylessLines, writer::Lines},
     metrics::{Metrics, scrape},
     otlp::Export,
+};
+pub(crate) use self::{
+    logs::panics::log as log_panics,
+    trace::{Call, Trace},
 };
 use crate::{access_record::AccessRecord, config::TelemetrySettings, snapshot::Snapshot};
 
@@ -45,6 +48,7 @@ struct Inner {
     metrics: Metrics,
     export: Option<Export>,
     lines: Lines,
+    keyless: KeylessLines,
     started: Instant,
 }
 
@@ -59,7 +63,9 @@ impl Telemetry {
         let export = telemetry.otlp.as_deref();
         let export = export.map(|to| Export::new(to, &telemetry.service_name)).transpose();
         let export = export.map_err(|error| TelemetryError::new("otlp", error))?;
-        let inner = Inner { metrics: Metrics::new(), export, lines, started: now() };
+        let (metrics, started) = (Metrics::new(lines.dropped()), now());
+        let keyless = KeylessLines::new(started);
+        let inner = Inner { metrics, export, lines, keyless, started };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -100,7 +106,11 @@ impl Telemetry {
         self.inner.metrics.in_flight.dec();
         let labels = Labels::of(record, running);
         self.inner.metrics.count(&labels);
-        logs::request_line::write(&labels, trace);
+        let now = record.started + record.total;
+        self.inner.keyless.tell(now);
+        if !record.client.is_empty() || self.inner.keyless.take(now) {
+            logs::request_line::write(&labels, trace);
+        }
         if let Some(export) = &self.inner.export {
             export.export(&labels, trace);
         }
@@ -123,12 +133,12 @@ impl Telemetry {
         if let Some(export) = &self.inner.export {
             export.shutdown();
         }
-        self.inner.lines.drain();
+        self.inner.lines.flush();
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.lines.drain();
+        self.lines.flush();
     }
 }

@@ -13,6 +13,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn as hyper_service};
 use hyper_util::rt::TokioIo;
+use prometheus_client::metrics::counter::Counter;
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_spillover::{
@@ -236,7 +237,7 @@ async fn names_that_clients_make_up_become_no_labels() {
 #[tokio::test]
 async fn counting_a_request_like_an_earlier_one_allocates_nothing() {
     let running = running();
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(Counter::default());
     let record = spilled(&running).await;
     let labels = Labels::of(&record, &running);
     metrics.count(&labels);

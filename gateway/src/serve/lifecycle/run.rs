@@ -1,7 +1,6 @@
 //! `spillover serve`, from its arguments to its end.
 
 use std::{
-    io::{self, Write},
     net::SocketAddr,
     path::Path,
     process::ExitCode,
@@ -21,6 +20,7 @@ use super::{
 use crate::{
     access_record::AccessRecord,
     config::{self, Config, Hangup},
+    output::{self, announce},
     serve::record::observe::Observe,
     snapshot::Snapshot,
     telemetry::{self, Telemetry, Trace},
@@ -41,7 +41,7 @@ pub(crate) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            eprintln!("{problem}");
+            output::report(&problem);
             ExitCode::FAILURE
         }
     }
@@ -55,6 +55,7 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
         config.listen.address = address;
     }
     let telemetry = Telemetry::new(&config.telemetry).map_err(|error| error.to_string())?;
+    telemetry::log_panics();
     let server = Server::start(config, Arc::new(Observed(telemetry.clone()))).await?;
     // To be looked at once more when it has stopped.
     let gateway = Arc::clone(&server.gateway);
@@ -131,11 +132,4 @@ impl Observe for Observed {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         Some(response)
     }
-}
-
-/// One line on standard output, even if it is not read.
-fn announce(line: &str) {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{line}");
-    let _ = out.flush();
 }

@@ -1,6 +1,8 @@
 //! Logs: the subscriber, its filter, and its format.
 
 mod json;
+pub(super) mod keyless;
+pub(super) mod panics;
 pub(super) mod request_line;
 pub(super) mod writer;
 
@@ -19,8 +21,7 @@ use crate::config::TelemetrySettings;
 /// Makes this process log to standard error, unless it logs already.
 pub(crate) fn install(telemetry: &TelemetrySettings) -> Result<Lines, TelemetryError> {
     let lines = Lines::new();
-    let writer = lines.clone();
-    let subscriber = subscriber(telemetry, move || writer.clone())?;
+    let subscriber = subscriber(telemetry, lines.clone())?;
     // A process has one subscriber; it stays when a configuration is loaded again.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         lines.start().map_err(|error| TelemetryError::new("log", error))?;

@@ -9,15 +9,38 @@ use std::{
     time::Duration,
 };
 
+use prometheus_client::metrics::counter::Counter;
+use tracing::Metadata;
+use tracing_subscriber::fmt::MakeWriter;
+
 /// Takes lines without a system call for each; clones take them for the same thread.
+///
+/// Nothing waits for the reader of standard error. What that reader leaves is dropped beyond a
+/// bound, counted, and told of by a line of its own when lines are written again.
 #[derive(Clone)]
 pub(crate) struct Lines(Arc<Shared>);
 
 struct Shared {
-    waiting: Mutex<Vec<u8>>,
+    waiting: Mutex<Waiting>,
     has_lines: Condvar,
-    /// What is being written, empty between two batches. The holder of the lock writes.
-    turn: Mutex<Vec<u8>>,
+    is_written: Condvar,
+    dropped: Counter,
+}
+
+#[derive(Default)]
+struct Waiting {
+    lines: Vec<u8>,
+    /// Whether the thread is writing what it took last.
+    is_writing: bool,
+    /// Dropped since a line told of it.
+    untold: u64,
+}
+
+/// Takes the lines of one event.
+pub(crate) struct Line<'a> {
+    lines: &'a Lines,
+    /// The one that tells of dropped lines, for which there is always room.
+    is_told_always: bool,
 }
 
 impl Lines {
@@ -25,7 +48,8 @@ impl Lines {
         Self(Arc::new(Shared {
             waiting: Mutex::default(),
             has_lines: Condvar::new(),
-            turn: Mutex::default(),
+            is_written: Condvar::new(),
+            dropped: Counter::default(),
         }))
     }
 
@@ -40,40 +64,102 @@ impl Lines {
         thread.spawn(move || lines.write_forever()).map(drop)
     }
 
-    /// Writes what waits, and returns when it is written.
-    pub(crate) fn drain(&self) {
-        let mut batch = locked(&self.0.turn);
-        mem::swap(&mut *batch, &mut *locked(&self.0.waiting));
-        // When standard error is gone, there is no other place to report it.
-        let _ = io::stderr().lock().write_all(&batch);
-        batch.clear();
+    /// How many lines were dropped.
+    pub(crate) fn dropped(&self) -> Counter {
+        self.0.dropped.clone()
+    }
+
+    /// Returns when all is written, or when that takes too long: no reader, no end of the wait.
+    pub(crate) fn flush(&self) {
+        let is_pending = |waiting: &mut Waiting| waiting.is_writing || !waiting.lines.is_empty();
+        let waiting = self.waiting();
+        drop(self.0.is_written.wait_timeout_while(waiting, LONGEST_FLUSH, is_pending));
     }
 
     fn write_forever(&self) {
+        let mut batch = Vec::new();
         loop {
-            let waiting = locked(&self.0.waiting);
-            let has_lines = self.0.has_lines.wait_while(waiting, |waiting| waiting.is_empty());
-            drop(has_lines);
+            let waiting = self.waiting();
+            drop(self.0.has_lines.wait_while(waiting, |waiting| waiting.lines.is_empty()));
             // More lines come in the meantime, and need no wake-up.
             thread::sleep(PAUSE);
-            self.drain();
+            let mut waiting = self.waiting();
+            mem::swap(&mut batch, &mut waiting.lines);
+            waiting.is_writing = true;
+            drop(waiting);
+            let written = write_all(&batch);
+            self.end_batch(&batch[written..]);
+            batch.clear();
+            // What a reader that was slow for once made large.
+            batch.shrink_to(KEPT_CAPACITY);
         }
+    }
+
+    /// After a batch of which the `rest` could not be written: standard error is closed, or a file
+    /// on a full disk.
+    fn end_batch(&self, rest: &[u8]) {
+        let mut waiting = self.waiting();
+        let untold = if rest.is_empty() { mem::take(&mut waiting.untold) } else { 0 };
+        self.drop_lines(&mut waiting, rest);
+        drop(waiting);
+        if untold > 0 {
+            tracing::warn!(target: TARGET, lines = untold, "log lines were dropped");
+        }
+        self.waiting().is_writing = false;
+        self.0.is_written.notify_all();
+    }
+
+    fn drop_lines(&self, waiting: &mut Waiting, lines: &[u8]) {
+        let count = memchr::memchr_iter(b'\n', lines).count() as u64;
+        waiting.untold += count;
+        self.0.dropped.inc_by(count);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Write for Lines {
+/// Writes to standard error, and returns how much of it could be written.
+fn write_all(mut lines: &[u8]) -> usize {
+    let whole = lines.len();
+    while !lines.is_empty() {
+        match io::stderr().write(lines) {
+            Ok(0) => break,
+            Ok(count) => lines = &lines[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Where somebody else made it so: a terminal, or a pipe that is shared.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(PAUSE),
+            Err(_) => break,
+        }
+    }
+    whole - lines.len()
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { lines: self, is_told_always: false }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line<'a> {
+        Line { lines: self, is_told_always: metadata.target() == TARGET }
+    }
+}
+
+impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut waiting = locked(&self.0.waiting);
-        let is_first = waiting.is_empty();
-        waiting.extend_from_slice(line);
-        let is_full = waiting.len() > MOST_WAITING;
+        let mut waiting = self.lines.waiting();
+        if waiting.lines.len() + line.len() > MOST_WAITING && !self.is_told_always {
+            self.lines.drop_lines(&mut waiting, line);
+            return Ok(line.len());
+        }
+        let is_first = waiting.lines.is_empty();
+        waiting.lines.extend_from_slice(line);
         drop(waiting);
         if is_first {
-            self.0.has_lines.notify_one();
-        }
-        // The reader of standard error is slow: slow down what logs.
-        if is_full {
-            self.drain();
+            self.lines.0.has_lines.notify_one();
         }
         Ok(line.len())
     }
@@ -85,14 +171,16 @@ impl Write for Lines {
 
 impl fmt::Debug for Lines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Lines").field(&locked(&self.0.waiting).len()).finish()
+        f.debug_tuple("Lines").field(&self.waiting().lines.len()).finish()
     }
-}
-
-fn locked(buffer: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
-    buffer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How late a line may be.
 const PAUSE: Duration = Duration::from_millis(5);
-const MOST_WAITING: usize = 256 * 1024;
+/// Bytes that wait while others are written: 6,500 requests, a fifth of a second at full load.
+const MOST_WAITING: usize = 4 << 20;
+const KEPT_CAPACITY: usize = 256 << 10;
+/// Of an exit. A reader that is there takes milliseconds.
+const LONGEST_FLUSH: Duration = Duration::from_millis(500);
+/// Of the line that tells of dropped ones.
+const TARGET: &str = "spillover::log";

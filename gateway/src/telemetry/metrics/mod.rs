@@ -128,7 +128,8 @@ struct TokenLabels {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    /// With `dropped_lines`, which the log counts.
+    pub(crate) fn new(dropped_lines: Counter) -> Self {
         let latency: fn() -> Histogram = || Histogram::new(LATENCIES);
         let metrics = Self {
             registry: Registry::with_prefix("spillover"),
@@ -147,7 +148,7 @@ impl Metrics {
             hints: Family::new_with_constructor(latency),
             backends: RwLock::default(),
         };
-        metrics.registered()
+        metrics.registered(dropped_lines)
     }
 
     /// Counts a request and its attempts.
@@ -237,7 +238,7 @@ impl Metrics {
         })
     }
 
-    fn registered(mut self) -> Self {
+    fn registered(mut self, dropped_lines: Counter) -> Self {
         let registry = &mut self.registry;
         let seconds = || Unit::Seconds;
         registry.register("requests", "Requests, by who answered", self.requests.clone());
@@ -260,6 +261,8 @@ impl Metrics {
         registry.register("backend_attempts", help, self.attempts.clone());
         let help = "How long a backend asked to wait";
         registry.register_with_unit("backend_hint", help, seconds(), self.hints.clone());
+        let help = "Log lines that the reader of standard error left no room for";
+        registry.register("log_lines_dropped", help, dropped_lines);
         self
     }
 }
