@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use spillover_testing::real::Stopwatch;
+
 use crate::{emulate, served::Gateway, started::Started};
 
 /// One client and no backend that is there.
