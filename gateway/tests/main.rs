@@ -28,6 +28,8 @@ mod restarts;
 mod scope;
 mod serve;
 mod served;
+#[cfg(unix)]
+mod slow_backends;
 mod started;
 #[cfg(unix)]
 mod steering;

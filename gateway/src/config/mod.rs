@@ -28,9 +28,9 @@ pub use self::{
     problem::{Problem, Problems},
     settings::{
         Auth, Backend, Budget, Class, Client, Clients, Config, Entra, EntraKind, Failure, Failures,
-        FirstToken, GateSettings, Http2, Inspection, Limits, Listen, Model, MoveBudget,
-        Permissions, Secret, Steering, Stickiness, StickySettings, TelemetrySettings, Tls,
-        Upstream,
+        FirstToken, GateSettings, HeadTimeout, Http2, Inspection, Limits, Listen, Model,
+        MoveBudget, Permissions, Secret, Steering, Stickiness, StickySettings, TelemetrySettings,
+        Tls, Upstream,
     },
     watch::{Hangup, Watch, open},
 };

@@ -13,6 +13,7 @@ use super::{
     client::Classes,
     endpoint::strip_field,
     model_policy,
+    server::head_timeout,
     toml::{DAY, Section, Value},
 };
 
@@ -78,6 +79,7 @@ impl Models {
             standard,
             max_wait: section.duration("max_wait", Duration::ZERO, Duration::from_secs(4)),
             longest_cooldown: section.duration("longest_cooldown", MOMENT, Duration::from_secs(60)),
+            head_timeout: head_timeout(&mut section),
             gate: gate
                 .and_then(|value| value.section())
                 .map_or_else(GateSettings::default, gate_settings),

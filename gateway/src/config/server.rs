@@ -8,8 +8,8 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Entra, EntraKind, Http2, Limits, Listen, Secret, TelemetrySettings, Upstream, pem,
-    toml::{Section, Value},
+    Entra, EntraKind, HeadTimeout, Http2, Limits, Listen, Secret, TelemetrySettings, Upstream, pem,
+    toml::{DAY, Section, Value},
 };
 
 pub(super) fn listen(mut section: Section<'_>) -> Listen {
@@ -64,7 +64,7 @@ pub(super) fn upstream(mut section: Section<'_>) -> Upstream {
     let http2 = [("auto", Http2::Auto), ("always", Http2::Always), ("never", Http2::Never)];
     let upstream = Upstream {
         connect_timeout: section.duration("connect_timeout", TICK, Duration::from_secs(5)),
-        head_timeout: section.duration("head_timeout", TICK, Duration::from_secs(600)),
+        head_timeout: head_timeout(&mut section).unwrap_or_default(),
         idle_timeout: section.duration("idle_timeout", TICK, Duration::from_secs(120)),
         idle_connection_timeout: section.duration(
             "idle_connection_timeout",
@@ -77,6 +77,10 @@ pub(super) fn upstream(mut section: Section<'_>) -> Upstream {
     };
     section.finish();
     upstream
+}
+
+pub(super) fn head_timeout(section: &mut Section<'_>) -> Option<HeadTimeout> {
+    Some(section.get("head_timeout")?.duration(TICK, DAY)?.into())
 }
 
 pub(super) fn telemetry(mut section: Section<'_>) -> TelemetrySettings {

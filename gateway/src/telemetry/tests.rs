@@ -73,6 +73,7 @@ fn running() -> Snapshot {
         standard: vec![standard],
         max_wait: Duration::from_secs(4),
         longest_cooldown: Duration::from_secs(60),
+        head_timeout: None,
         gate: GateSettings { patience: None, ..GateSettings::default() },
         spill_budget: None,
         aliases: Vec::new(),
@@ -111,7 +112,7 @@ fn config(models: BTreeMap<String, Model>) -> Config {
         },
         upstream: Upstream {
             connect_timeout: second,
-            head_timeout: second,
+            head_timeout: second.into(),
             idle_timeout: second,
             idle_connections: 1,
             idle_connection_timeout: Duration::from_secs(1),

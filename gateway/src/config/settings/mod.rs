@@ -92,13 +92,13 @@ pub enum Http2 {
 /// How backends are reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// Defaults to 5 s: a handshake across an ocean takes under 1 s, and a lost SYN is sent again
+    /// For everything until a request can be sent: the name, the connection, and TLS. A backend that
+    /// takes longer counts as one that cannot be reached. Defaults to 5 s: a handshake across an ocean takes under 1 s, and a lost SYN is sent again
     /// after 1 s and 3 s.
     pub connect_timeout: Duration,
     /// From the end of the request until the head of the answer (504 beyond), what a client takes to
-    /// send it not counted. Defaults to 10 min, the timeout of OpenAI's own clients: a reasoning
-    /// model is silent for minutes.
-    pub head_timeout: Duration,
+    /// send it not counted.
+    pub head_timeout: HeadTimeout,
     /// Between two frames of an answer's body. Defaults to 2 min.
     pub idle_timeout: Duration,
     /// How long an unused connection is kept. Defaults to 90 s: Azure's front ends close theirs
@@ -111,6 +111,30 @@ pub struct Upstream {
     pub trust: Vec<u8>,
 }
 
+/// How long the head of an answer may take. A configured time is for both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadTimeout {
+    /// Of a stream. Defaults to 2 min: the service sends the head, and what it found in the prompt,
+    /// before the model begins, and nobody looks at an empty window for longer.
+    pub stream: Duration,
+    /// Of an answer that comes whole, with its head after its last token. Defaults to 10 min, the
+    /// timeout of OpenAI's own clients: 32,768 tokens take so long, and a reasoning model is silent for
+    /// minutes.
+    pub whole: Duration,
+}
+
+impl Default for HeadTimeout {
+    fn default() -> Self {
+        Self { stream: Duration::from_secs(120), whole: Duration::from_secs(600) }
+    }
+}
+
+impl From<Duration> for HeadTimeout {
+    fn from(longest: Duration) -> Self {
+        Self { stream: longest, whole: longest }
+    }
+}
+
 /// A model: a PTU tier, a Standard tier, or both.
 #[derive(Debug)]
 pub struct Model {
@@ -121,6 +145,8 @@ pub struct Model {
     /// The longest that a backend is left alone, whatever it says. Defaults to 60 s: no window of
     /// Azure is longer.
     pub longest_cooldown: Duration,
+    /// Instead of that of `upstream`.
+    pub head_timeout: Option<HeadTimeout>,
     pub gate: GateSettings,
     pub spill_budget: Option<Budget>,
     /// Other names of it.

@@ -83,7 +83,8 @@ async fn one_request_too_many_is_told_to_come_back() {
 #[tokio::test]
 async fn a_backend_that_does_not_answer_in_time_is_a_504() {
     let scene =
-        Scene::with(|config| config.upstream.head_timeout = Duration::from_millis(100)).await;
+        Scene::with(|config| config.upstream.head_timeout = Duration::from_millis(100).into())
+            .await;
     scene.emulator.script("east", "ptu", [Fault::delay(Duration::from_secs(5))]);
     let answer = scene.chat("gpt-4o").await;
     assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);

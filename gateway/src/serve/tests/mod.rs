@@ -170,6 +170,7 @@ fn config(endpoint: &str) -> Config {
         standard,
         max_wait: Duration::from_millis(500),
         longest_cooldown: Duration::from_secs(60),
+        head_timeout: None,
         gate: GateSettings { patience: None, ..GateSettings::default() },
         spill_budget: None,
         aliases: Vec::new(),

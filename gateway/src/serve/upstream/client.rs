@@ -24,13 +24,14 @@ use tower_spillover::{backend::OnConnect, policy::SentAgain};
 
 use super::{
     client_pool::{ClientPool, Download, StreamPermit},
+    connect_timeout::ConnectTimeout,
     error::UpstreamError,
     request_body::RequestBody,
     reuse::WatchReuse,
     upload_progress::UploadProgress,
 };
 use crate::{
-    config::{self, Http2},
+    config::{self, HeadTimeout, Http2},
     serve::{clock, workers},
     telemetry::{Call, Trace},
     tls_roots,
@@ -44,10 +45,11 @@ pub(crate) struct UpstreamClient {
     /// Keeps no connection: each of its requests has one of its own.
     fresh: HttpClient,
     http2: Http2,
-    head_timeout: Duration,
+    head_timeout: HeadTimeout,
 }
 
-type HttpClient = Client<WatchReuse<HttpsConnector<HttpConnector>>, RequestBody>;
+type Connector = WatchReuse<ConnectTimeout<HttpsConnector<HttpConnector>>>;
+type HttpClient = Client<Connector, RequestBody>;
 
 impl UpstreamClient {
     /// A client without connections.
@@ -70,7 +72,7 @@ impl UpstreamClient {
             Http2::Always => connector.enable_http2().wrap_connector(tcp),
             Http2::Never => connector.enable_http1().wrap_connector(tcp),
         };
-        let connector = WatchReuse(connector);
+        let connector = WatchReuse(ConnectTimeout::new(connector, settings.connect_timeout));
         let (http2, idle_connections) = (settings.http2, settings.idle_connections);
         let idle_timeout = settings.idle_connection_timeout;
         let client = move |idle_connections| {
@@ -88,6 +90,11 @@ impl UpstreamClient {
         let client = move || client(idle_connections);
         let pools = (0..workers::count()).map(|_| ClientPool::new(client.clone())).collect();
         Ok(Self { pools, fresh, http2, head_timeout: settings.head_timeout })
+    }
+
+    /// With the same connections.
+    pub(crate) fn head_timeout(&self, head_timeout: Option<HeadTimeout>) -> Self {
+        Self { head_timeout: head_timeout.unwrap_or(self.head_timeout), ..self.clone() }
     }
 
     /// Whether a connection to `uri` may turn out to be an HTTP/2 one.
@@ -121,7 +128,9 @@ impl Service<Request<RequestBody>> for UpstreamClient {
         } else {
             (pool.first(), None)
         };
-        let (progress, longest) = (request.body_mut().watch(), self.head_timeout);
+        let progress = request.body_mut().watch();
+        let is_stream = request.body().asks_for_stream();
+        let longest = if is_stream { self.head_timeout.stream } else { self.head_timeout.whole };
         let connecting = Connecting::of(&mut request);
         Sending {
             answer: client.request(request),

@@ -3,6 +3,7 @@
 pub(crate) mod classes;
 pub(crate) mod client;
 mod client_pool;
+mod connect_timeout;
 pub(crate) mod error;
 mod first_token;
 pub(crate) mod gate;

@@ -14,6 +14,7 @@ use http::{Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use memchr::memmem;
 use tower::{Layer, Service};
 use tower_spillover::{ReplayLayer, TryCloneBody, azure::ModelRename, replay::ReplayBody};
 
@@ -96,13 +97,20 @@ pub(crate) struct RequestBody {
     peeked: Option<Bytes>,
     /// Updated by everything that goes on to a backend.
     progress: Option<UploadProgress>,
+    asks_for_stream: bool,
     /// Apart, because a client's queue has room for many requests.
     body: Box<ReplayBody<BoundedBody>>,
 }
 
 impl RequestBody {
     pub(crate) fn new(body: ReplayBody<BoundedBody>) -> Self {
-        Self { peeked: None, progress: None, body: Box::new(body) }
+        let asks_for_stream = asks_for_stream(&body.beginning());
+        Self { peeked: None, progress: None, asks_for_stream, body: Box::new(body) }
+    }
+
+    /// Whether it asks for a stream, as far as can be seen.
+    pub(crate) const fn asks_for_stream(&self) -> bool {
+        self.asks_for_stream
     }
 
     pub(crate) const fn is_kept(&self) -> bool {
@@ -143,7 +151,9 @@ impl RequestBody {
 
 impl TryCloneBody for RequestBody {
     fn try_clone(&self) -> Option<Self> {
-        ReplayBody::try_clone(&self.body).map(Self::new)
+        let body = Box::new(ReplayBody::try_clone(&self.body)?);
+        let asks_for_stream = self.asks_for_stream;
+        Some(Self { peeked: None, progress: None, asks_for_stream, body })
     }
 
     fn content(&self) -> Option<Bytes> {
@@ -208,6 +218,18 @@ impl Body for RequestBody {
     }
 }
 
+/// Whether there is `"stream": true` in it. Within a text, its quotes would be escaped.
+fn asks_for_stream(json: &[u8]) -> bool {
+    let mut places = memmem::find_iter(json, STREAM);
+    places.any(|place| {
+        let rest = json[place + STREAM.len()..].trim_ascii_start();
+        let value = rest.strip_prefix(b":").map(<[u8]>::trim_ascii_start);
+        value.is_some_and(|value| value.starts_with(b"true"))
+    })
+}
+
+const STREAM: &[u8] = br#""stream""#;
+
 /// Keeps the body as `layer` does for whatever is inside of it: here, nothing.
 pub(crate) async fn keep(
     layer: &ReplayLayer,
@@ -248,3 +270,23 @@ impl fmt::Display for RequestBodyError {
 }
 
 impl Error for RequestBodyError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_asked_for_by_a_member_and_not_within_a_text() {
+        for (json, asks) in [
+            (r#"{"model":"m","stream":true}"#, true),
+            ("{ \"stream\" :\n\ttrue }", true),
+            (r#"{"stream":false}"#, false),
+            (r#"{"input":"say {\"stream\":true}"}"#, false),
+            (r#"{"stream"#, false),
+            (r#"{"stream_options":{"include_usage":true}}"#, false),
+            ("", false),
+        ] {
+            assert_eq!(asks_for_stream(json.as_bytes()), asks, "{json}");
+        }
+    }
+}

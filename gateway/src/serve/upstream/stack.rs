@@ -76,6 +76,7 @@ impl Stack {
         // What nothing comes after is tried again where it cannot be reached.
         let patience = CONNECT_PATIENCE.min(model.max_wait);
         let last = |pool: &BackendPool| tier(pool).connect_patience(patience);
+        let upstream = &upstream.head_timeout(model.head_timeout);
         let leaf = leaf(upstream, steering.inspect.as_ref());
         let tiers = match (&running.ptu, &running.standard) {
             (Some(ptu), standard) => {
