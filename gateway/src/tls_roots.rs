@@ -1,12 +1,15 @@
-//! Which certificates are trusted of servers that the gateway and its tools call.
+//! Which certificates are trusted: of servers that the gateway and its tools call, and of its clients.
 
 use std::sync::Arc;
 
 use tokio_rustls::rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
-    pki_types::{CertificateDer, pem::PemObject},
+    pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
+
+use crate::config::ClientTls;
 
 /// TLS to servers of the public authorities (Mozilla's list, compiled in), and of those in `pem`.
 ///
@@ -18,6 +21,34 @@ pub(crate) fn tls(pem: Option<&[u8]>) -> Result<ClientConfig, String> {
         .with_safe_default_protocol_versions()
         .map_err(|error| format!("TLS cannot be set up: {error}"))?;
     Ok(config.with_root_certificates(roots(pem)?).with_no_client_auth())
+}
+
+/// Who may connect with a certificate of which authority.
+///
+/// # Errors
+///
+/// What is wrong with the authorities or the lists of revoked certificates.
+pub(crate) fn clients(settings: &ClientTls) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&settings.authorities) {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    let provider = Arc::new(ring::default_provider());
+    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    if let Some(pem) = &settings.revoked {
+        let lists =
+            CertificateRevocationListDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+        let lists = lists.map_err(|error| error.to_string())?;
+        if lists.is_empty() {
+            return Err("no list of revoked certificates in PEM".to_owned());
+        }
+        builder = builder.with_crls(lists);
+    }
+    if !settings.is_required {
+        builder = builder.allow_unauthenticated();
+    }
+    builder.build().map_err(|error| error.to_string())
 }
 
 fn roots(pem: Option<&[u8]>) -> Result<RootCertStore, String> {

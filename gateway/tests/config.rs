@@ -1,5 +1,7 @@
 //! `spillover check`: every problem by its place and remedy, and never a secret.
 
+mod identities;
+
 use std::{
     fs,
     path::PathBuf,
@@ -321,13 +323,13 @@ fn a_problem_is_told_in_these_words() {
             "",
             "",
             "open = true",
-            "open: is not a key here; remove it, or use one of listen, limits, upstream, sticky, telemetry, entra, classes, models, default_model, clients",
+            "open: is not a key here; remove it, or use one of listen, limits, upstream, sticky, telemetry, entra, tokens, classes, models, default_model, clients",
         ),
         (
             "",
             "",
             "[clients]\nopen = false\n[models]\nm.max_wait = \"1s\"\n[x]",
-            "clients: names nobody who may use the gateway; add [clients.NAME] with keys, or open = true\nmodels.m: has no backend; add [[models.m.standard]]\nx: is not a key here; remove it, or use one of listen, limits, upstream, sticky, telemetry, entra, classes, models, default_model, clients",
+            "clients: names nobody who may use the gateway; add [clients.NAME] with keys, or open = true\nmodels.m: has no backend; add [[models.m.standard]]\nx: is not a key here; remove it, or use one of listen, limits, upstream, sticky, telemetry, entra, tokens, classes, models, default_model, clients",
         ),
         (
             "",

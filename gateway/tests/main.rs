@@ -1,5 +1,6 @@
 //! The gateway as its users meet it: the real binary, over real sockets.
 
+mod client_certificates;
 mod config;
 #[cfg(unix)]
 mod delays;
@@ -35,6 +36,8 @@ mod started;
 mod steering;
 #[cfg(unix)]
 mod strain;
+#[cfg(unix)]
+mod tokens;
 mod unprocessed;
 #[cfg(unix)]
 mod unread_log;

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use tower_spillover::Credential;
 
 use super::{
-    Class, Client, Clients, Permissions,
+    Class, Client, Clients, Identities, Permissions,
     endpoint::strip_field,
     first_token::of_class,
     model::Models,
@@ -33,7 +33,18 @@ pub(super) fn classes(section: &Section<'_>) -> Classes {
     classes
 }
 
-pub(super) fn clients(mut section: Section<'_>, models: &Models, classes: &Classes) -> Clients {
+/// Where identities come from, besides keys.
+pub(super) struct Sources {
+    pub(super) tokens: bool,
+    pub(super) certificates: bool,
+}
+
+pub(super) fn clients(
+    mut section: Section<'_>,
+    models: &Models,
+    classes: &Classes,
+    sources: &Sources,
+) -> Clients {
     let open = section.get("open");
     let is_open = open.as_ref().and_then(Value::flag);
     let entries = section.entries();
@@ -48,12 +59,12 @@ pub(super) fn clients(mut section: Section<'_>, models: &Models, classes: &Class
         ),
         _ => {}
     }
-    let mut owners = BTreeMap::new();
+    let mut owners = Owners::default();
     let mut clients = Vec::new();
     for (name, _, value) in entries {
         check_name(&value, name);
         if let Some(section) = value.section() {
-            clients.push(client(name, section, models, classes, &mut owners));
+            clients.push(client(name, section, models, classes, sources, &mut owners));
         }
     }
     if is_open == Some(true) { Clients::Open } else { Clients::Keyed(clients) }
@@ -64,9 +75,15 @@ fn client(
     mut section: Section<'_>,
     models: &Models,
     classes: &Classes,
-    owners: &mut BTreeMap<[u8; 32], String>,
+    sources: &Sources,
+    owners: &mut Owners,
 ) -> Client {
-    let keys = section.required("keys", "add keys = [\"sha256:...\"] or [\"env:NAME\"]");
+    let identities = identities(&mut section, sources, owners);
+    let keys = if identities == Identities::default() && !has_identities(&section) {
+        section.required("keys", "add keys = [\"sha256:...\"] or [\"env:NAME\"]")
+    } else {
+        section.get("keys")
+    };
     let allowed = section.get("models").and_then(|value| value.list());
     let class = section.get("class").and_then(|value| {
         let class = value.text()?;
@@ -79,7 +96,8 @@ fn client(
     let rate = section.get("requests_per_second");
     let client = Client {
         name: name.to_owned(),
-        keys: keys.map(|value| hashes(&value, owners)).unwrap_or_default(),
+        keys: keys.map(|value| hashes(&value, &mut owners.keys)).unwrap_or_default(),
+        identities,
         models: allowed.map(|list| list.iter().filter_map(|value| models.find(value)).collect()),
         class,
         requests_per_second: rate.and_then(|value| value.number(0.001, 1_000_000.0)),
@@ -88,6 +106,61 @@ fn client(
     section.finish();
     client
 }
+
+/// Who has what already.
+#[derive(Default)]
+struct Owners {
+    keys: BTreeMap<[u8; 32], String>,
+    /// By the key of the list, and the name in it.
+    names: BTreeMap<(&'static str, String), String>,
+}
+
+fn identities(section: &mut Section<'_>, sources: &Sources, owners: &mut Owners) -> Identities {
+    let mut names = |key: &'static str, is_possible: bool, needs: &str| {
+        let Some(list) = section.get(key) else { return Vec::new() };
+        if !is_possible {
+            list.report(format!("would never fit anything; add {needs}"));
+        }
+        let values = list.list().unwrap_or_default();
+        let texts = values.iter().filter_map(|value| {
+            let text = value.name()?.to_owned();
+            let text = if key == CERTIFICATES { certificate_name(value, text)? } else { text };
+            if let Some(owner) = owners.names.insert((key, text.clone()), value.key.clone()) {
+                value.report(format!("is {owner}, too; leave it to one client"));
+            }
+            Some(text)
+        });
+        texts.collect()
+    };
+    let tokens = "[tokens] with the issuer";
+    Identities {
+        roles: names("roles", sources.tokens, tokens),
+        groups: names("groups", sources.tokens, tokens),
+        subjects: names("subjects", sources.tokens, tokens),
+        certificates: names(CERTIFICATES, sources.certificates, "client_ca to listen.tls"),
+    }
+}
+
+fn has_identities(section: &Section<'_>) -> bool {
+    ["roles", "groups", "subjects", CERTIFICATES].iter().any(|key| section.has(key))
+}
+
+/// A name as it is compared: DNS names in lower case.
+fn certificate_name(value: &Value<'_>, name: String) -> Option<String> {
+    if name.contains("://") || name.starts_with("CN=") {
+        return Some(name);
+    }
+    let is_dns = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._*".contains(&byte));
+    if !is_dns {
+        value.report(format!(
+            "{name:?} is not a name of a certificate; use a URI, a DNS name, or \"CN=NAME\""
+        ));
+        return None;
+    }
+    Some(name.to_ascii_lowercase())
+}
+
+const CERTIFICATES: &str = "certificates";
 
 fn hashes(list: &Value<'_>, owners: &mut BTreeMap<[u8; 32], String>) -> Vec<[u8; 32]> {
     let Some(values) = list.list() else { return Vec::new() };

@@ -12,7 +12,7 @@ use super::{
     model_policy,
     parse_context::{self, Contents, Environment, Findings, ParseContext},
     problem::{self, Problem, Problems},
-    server,
+    server, tokens,
     toml::Section,
 };
 
@@ -101,6 +101,7 @@ fn config<'a>(context: &'a ParseContext<'a>, root: &'a DeTable<'a>) -> Config {
     let sticky = model_policy::memory(root.section("sticky"));
     let telemetry = server::telemetry(root.section("telemetry"));
     let entra = root.optional("entra").map(server::entra);
+    let tokens = root.optional("tokens").and_then(tokens::tokens);
     let classes = client::classes(&root.section("classes"));
     let section = root.section("models");
     let models = Models::read(&section, &classes);
@@ -110,7 +111,13 @@ fn config<'a>(context: &'a ParseContext<'a>, root: &'a DeTable<'a>) -> Config {
     }
     check_pools(&models, &section);
     let default_model = root.get("default_model").and_then(|value| models.find(&value));
-    let clients: Clients = client::clients(root.section("clients"), &models, &classes);
+    let has_authority = listen.tls.as_ref().is_some_and(|tls| tls.client.is_some());
+    let sources = client::Sources {
+        tokens: root.has("tokens"),
+        // What is wrong with the TLS of the listener was reported already.
+        certificates: has_authority || context.is_wrong(),
+    };
+    let clients: Clients = client::clients(root.section("clients"), &models, &classes, &sources);
     root.finish();
     let models = models.models;
     Config {
@@ -121,6 +128,7 @@ fn config<'a>(context: &'a ParseContext<'a>, root: &'a DeTable<'a>) -> Config {
         models,
         default_model,
         clients,
+        tokens,
         entra,
         telemetry,
         idle: Vec::new(),

@@ -42,6 +42,7 @@ fn sections(file: &mut Section<'_>, config: &Config) {
     {
         entra.warn("does nothing: no backend has auth = \"entra\"; remove it, or add that");
     }
+    identities(file, config);
     let is_off = |model: &Model| model.steering.sticky == Stickiness::Off;
     if let Some(sticky) = file.get("sticky")
         && config.models.values().all(is_off)
@@ -59,6 +60,31 @@ fn sections(file: &mut Section<'_>, config: &Config) {
     {
         value.warn(
             "does nothing: no client may use the model; remove it, or add it to one's `models`",
+        );
+    }
+}
+
+/// Where identities come from that no client has.
+fn identities(file: &mut Section<'_>, config: &Config) {
+    let has = |is_one: &dyn Fn(&Client) -> bool| match &config.clients {
+        Clients::Open => false,
+        Clients::Keyed(clients) => clients.iter().any(is_one),
+    };
+    if let Some(tokens) = file.get("tokens")
+        && !has(&|client| client.identities.has_claims())
+    {
+        tokens.warn(
+            "does nothing: no client has roles, groups or subjects; remove it, or give one some",
+        );
+    }
+    if let Some(client) = config.listen.tls.as_ref().and_then(|tls| tls.client.as_ref())
+        && !client.is_required
+        && !has(&|client| !client.identities.certificates.is_empty())
+        && let Some(authorities) = file.section("listen").section("tls").get("client_ca")
+    {
+        authorities.warn(
+            "does nothing: no client has certificates; remove it, give one some, or set \
+             client_required = true",
         );
     }
 }

@@ -16,6 +16,7 @@ mod quantity;
 mod secret;
 mod server;
 mod settings;
+mod tokens;
 mod toml;
 mod watch;
 
@@ -27,10 +28,10 @@ pub use self::{
     file::parse,
     problem::{Problem, Problems},
     settings::{
-        Auth, Backend, Budget, Class, Client, Clients, Config, Entra, EntraKind, Failure, Failures,
-        FirstToken, GateSettings, HeadTimeout, Http2, Inspection, Limits, Listen, Model,
-        MoveBudget, Permissions, Secret, Steering, Stickiness, StickySettings, TelemetrySettings,
-        Tls, Upstream,
+        Auth, Backend, Budget, Class, Client, ClientTls, Clients, Config, Entra, EntraKind,
+        Failure, Failures, FirstToken, GateSettings, HeadTimeout, Http2, Identities, Inspection,
+        Issuer, Limits, Listen, Model, MoveBudget, Permissions, Secret, Steering, Stickiness,
+        StickySettings, TelemetrySettings, Tls, Tokens, Upstream,
     },
     watch::{Hangup, Watch, open},
 };

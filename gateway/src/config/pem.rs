@@ -11,9 +11,10 @@ use tokio_rustls::rustls::{
 };
 
 use super::{
-    Secret, Tls,
+    ClientTls, Secret, Tls,
     toml::{Section, Value},
 };
+use crate::tls_roots;
 
 /// A certificate chain and its key, which fit each other.
 pub(super) fn tls(mut section: Section<'_>) -> Option<Tls> {
@@ -25,11 +26,12 @@ pub(super) fn tls(mut section: Section<'_>) -> Option<Tls> {
         .required("key", "name a PEM file with the private key, as file:PATH")
         .and_then(|value| Some((value.secret()?, value)))
         .and_then(|(secret, value)| Some((private_key(&value, &secret)?, secret, value)));
+    let client = client(&mut section);
     section.finish();
     let (chain, certificates) = chain?;
     let (der, key, value) = key?;
     match serve_with(chain, der) {
-        Ok(()) => Some(Tls { certificates, key }),
+        Ok(()) => Some(Tls { certificates, key, client }),
         Err(Error::InconsistentKeys(_)) => {
             value.report("is not the key of the first certificate; use the one it was issued for");
             None
@@ -39,6 +41,32 @@ pub(super) fn tls(mut section: Section<'_>) -> Option<Tls> {
             None
         }
     }
+}
+
+/// Who issues the certificates of clients, and which of them are revoked.
+fn client(section: &mut Section<'_>) -> Option<ClientTls> {
+    let authorities = section.get("client_ca");
+    let revoked = section.get("client_crl");
+    let required = section.get("client_required");
+    let Some(authorities) = authorities else {
+        for value in revoked.iter().chain(&required) {
+            value.report("does nothing without client_ca; add it, or remove this");
+        }
+        return None;
+    };
+    let client = ClientTls {
+        authorities: trust(&authorities)?,
+        revoked: match &revoked {
+            Some(value) => Some(value.file()?),
+            None => None,
+        },
+        is_required: required.and_then(|value| value.flag()).unwrap_or_default(),
+    };
+    if let Err(error) = tls_roots::clients(&client) {
+        let value = revoked.as_ref().unwrap_or(&authorities);
+        value.report(format!("cannot be used ({error}); it has to be PEM, as X.509 has it"));
+    }
+    Some(client)
 }
 
 /// Certificates to trust.

@@ -13,6 +13,7 @@ pub(crate) struct Refusal {
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
     is_final: bool,
+    challenge: Option<HeaderValue>,
 }
 
 impl Refusal {
@@ -21,7 +22,10 @@ impl Refusal {
         code: &'static str,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { status, code, message: message.into(), retry_after: None, is_final: false }
+        let challenge =
+            (status == StatusCode::UNAUTHORIZED).then_some(HeaderValue::from_static("Bearer"));
+        let message = message.into();
+        Self { status, code, message, retry_after: None, is_final: false, challenge }
     }
 
     /// Says when it is worth asking again.
@@ -33,6 +37,12 @@ impl Refusal {
     /// Says that it is not to be asked again: what was asked for may still be under way.
     pub(crate) fn not_again(mut self) -> Self {
         self.is_final = true;
+        self
+    }
+
+    /// Says what is wrong with a token, as RFC 6750 has it.
+    pub(crate) fn challenge(mut self, challenge: HeaderValue) -> Self {
+        self.challenge = Some(challenge);
         self
     }
 
@@ -54,8 +64,8 @@ impl Refusal {
         if self.is_final {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        if let Some(challenge) = self.challenge {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         *response.body_mut() = text;
         response

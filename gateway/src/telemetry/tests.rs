@@ -24,8 +24,8 @@ use tower_spillover::{
 use super::*;
 use crate::{
     config::{
-        Auth, Backend, Client, Clients, Config, GateSettings, Http2, Limits, Listen, Model,
-        Permissions, Secret, Steering, StickySettings, Upstream,
+        Auth, Backend, Client, Clients, Config, GateSettings, Http2, Identities, Limits, Listen,
+        Model, Permissions, Secret, Steering, StickySettings, Upstream,
     },
     snapshot::RunningModel,
 };
@@ -93,6 +93,7 @@ fn config(models: BTreeMap<String, Model>) -> Config {
     let client = Client {
         name: "team-a".to_owned(),
         keys: vec![[7; 32]],
+        identities: Identities::default(),
         models: None,
         class: None,
         requests_per_second: None,
@@ -123,6 +124,7 @@ fn config(models: BTreeMap<String, Model>) -> Config {
         sticky: StickySettings::default(),
         default_model: None,
         clients: Clients::Keyed(vec![client]),
+        tokens: None,
         entra: None,
         telemetry: telemetry(None),
         idle: Vec::new(),

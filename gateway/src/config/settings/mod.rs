@@ -1,5 +1,6 @@
 //! The settings of the gateway, as everything else reads them.
 
+mod identity;
 mod policy;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
@@ -8,6 +9,7 @@ use tower_spillover::first_token::Limit;
 
 use super::Problem;
 
+pub use self::identity::{Identities, Issuer, Tokens};
 pub use self::policy::{
     Failure, Failures, FirstToken, Inspection, MoveBudget, Steering, Stickiness, StickySettings,
 };
@@ -24,6 +26,8 @@ pub struct Config {
     /// The model that serves names that are not configured, if any.
     pub default_model: Option<String>,
     pub clients: Clients,
+    /// The tokens that clients may show instead of a key.
+    pub tokens: Option<Tokens>,
     pub entra: Option<Entra>,
     pub telemetry: TelemetrySettings,
     /// What was set and does nothing, in the order of the file.
@@ -49,6 +53,18 @@ pub struct Listen {
 pub struct Tls {
     pub certificates: Vec<u8>,
     pub key: Secret,
+    pub client: Option<ClientTls>,
+}
+
+/// Which certificates clients may show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTls {
+    /// The authorities that issue them, as PEM.
+    pub authorities: Vec<u8>,
+    /// Lists of revoked ones, as PEM. With any, each authority needs one.
+    pub revoked: Option<Vec<u8>>,
+    /// Whether a client without one is turned away in the handshake. Defaults to no.
+    pub is_required: bool,
 }
 
 /// What a client may ask of the gateway. Every limit has a status of its own.
@@ -250,6 +266,7 @@ pub struct Client {
     pub name: String,
     /// SHA-256 of each of its keys.
     pub keys: Vec<[u8; 32]>,
+    pub identities: Identities,
     /// By configured name, aliases resolved. `None`: all of them.
     pub models: Option<Vec<String>>,
     /// The class of its requests, which exists. `None`: none.

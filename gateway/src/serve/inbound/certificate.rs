@@ -8,10 +8,11 @@ use tokio_rustls::{
     rustls::{
         self, ServerConfig,
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+        server::WebPkiClientVerifier,
     },
 };
 
-use crate::config::Tls;
+use crate::{config::Tls, tls_roots};
 
 /// A certificate chain and its key. Clones are renewed together.
 #[derive(Clone, Debug)]
@@ -51,10 +52,16 @@ impl Renewal {
         let key = PrivateKeyDer::from_pem_slice(tls.key.expose().as_bytes())
             .map_err(|_| "key: not a private key in PEM".to_owned())?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let clients = match &tls.client {
+            Some(client) => {
+                tls_roots::clients(client).map_err(|error| format!("client_ca: {error}"))?
+            }
+            None => WebPkiClientVerifier::no_client_auth(),
+        };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(chain, key)
             .map_err(|error| error.to_string())?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

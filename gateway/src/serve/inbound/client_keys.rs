@@ -1,18 +1,16 @@
-//! Checks the key that a client sends.
+//! Who has which key, and which name in tokens and certificates.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use super::caller::Caller;
+use super::{caller::Caller, client_certificate::CertificateNames};
 use crate::{
-    config::{Client, Clients},
-    serve::{
-        refusal::Refusal,
-        routing::{allowed_models::AllowedModels, client_home::ClientHome},
-    },
+    client_tokens::Claims,
+    config::{Client, Clients, Identities},
+    serve::routing::{allowed_models::AllowedModels, client_home::ClientHome},
 };
 
 /// The clients of a configuration.
@@ -22,7 +20,18 @@ pub(crate) struct ClientKeys {
     callers: Vec<Arc<Caller>>,
     /// Every key with the place of its client.
     keys: Vec<([u8; 32], u32)>,
+    /// The place of the client that has a name.
+    names: HashMap<Kind, HashMap<String, u32>>,
     is_open: bool,
+}
+
+/// What a client is known by, besides its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Subject,
+    Role,
+    Group,
+    Certificate,
 }
 
 impl ClientKeys {
@@ -35,7 +44,12 @@ impl ClientKeys {
         match clients {
             Clients::Open => {
                 let caller = Arc::new(Caller::open(home));
-                Self { callers: vec![caller], keys: Vec::new(), is_open: true }
+                Self {
+                    callers: vec![caller],
+                    keys: Vec::new(),
+                    names: HashMap::new(),
+                    is_open: true,
+                }
             }
             Clients::Keyed(clients) => {
                 let last = |client: &Client| Some(&**before?.named(&client.name)?);
@@ -46,31 +60,39 @@ impl ClientKeys {
                 Self {
                     callers: callers.map(Arc::new).collect(),
                     keys: keys.collect(),
+                    names: names(clients),
                     is_open: false,
                 }
             }
         }
     }
 
-    /// Finds out who sent these headers.
-    pub(crate) fn admit(&self, headers: &HeaderMap) -> Result<&Arc<Caller>, Refusal> {
-        let found = if self.is_open {
-            self.callers.first()
-        } else {
-            presented(headers).and_then(|key| self.caller_of(key))
-        };
-        found.ok_or_else(|| {
-            Refusal::new(
-                StatusCode::UNAUTHORIZED,
-                "401",
-                "Access denied due to invalid subscription key. Send a key of this gateway as \
-                 api-key, or as Authorization: Bearer.",
-            )
-        })
+    /// The one client where no key is required.
+    pub(crate) fn open(&self) -> Option<&Arc<Caller>> {
+        self.callers.first().filter(|_| self.is_open)
+    }
+
+    /// The client whose certificate has one of these names.
+    pub(crate) fn by_certificate(&self, names: &CertificateNames) -> Option<&Arc<Caller>> {
+        self.first(names.iter().map(|name| (Kind::Certificate, name)))
+    }
+
+    /// The client that a token is of, by its subject, roles or groups.
+    pub(crate) fn by_claims(&self, claims: &Claims) -> Option<&Arc<Caller>> {
+        let subjects = claims.subjects().map(|name| (Kind::Subject, name));
+        let roles = claims.roles().map(|name| (Kind::Role, name));
+        let groups = claims.groups().map(|name| (Kind::Group, name));
+        self.first(subjects.chain(roles).chain(groups))
+    }
+
+    /// Of several clients, the one that comes first in the configuration.
+    fn first<'a>(&self, names: impl Iterator<Item = (Kind, &'a str)>) -> Option<&Arc<Caller>> {
+        let place = names.filter_map(|(kind, name)| self.names.get(&kind)?.get(name)).min()?;
+        self.callers.get(usize::try_from(*place).ok()?)
     }
 
     /// Compares with every key, so that the time does not depend on which one fits.
-    fn caller_of(&self, key: &[u8]) -> Option<&Arc<Caller>> {
+    pub(crate) fn by_key(&self, key: &[u8]) -> Option<&Arc<Caller>> {
         let digest: [u8; 32] = Sha256::digest(key).into();
         let mut found = u32::MAX;
         for (known, place) in &self.keys {
@@ -85,8 +107,24 @@ impl ClientKeys {
     }
 }
 
+fn names(clients: &[Client]) -> HashMap<Kind, HashMap<String, u32>> {
+    let mut names = HashMap::<_, HashMap<_, _>>::new();
+    for (place, client) in (0..).zip(clients) {
+        let Identities { roles, groups, subjects, certificates } = &client.identities;
+        for (kind, list) in [
+            (Kind::Subject, subjects),
+            (Kind::Role, roles),
+            (Kind::Group, groups),
+            (Kind::Certificate, certificates),
+        ] {
+            names.entry(kind).or_default().extend(list.iter().map(|name| (name.clone(), place)));
+        }
+    }
+    names
+}
+
 /// The key that a client shows, as Azure's and OpenAI's libraries send theirs.
-fn presented(headers: &HeaderMap) -> Option<&[u8]> {
+pub(crate) fn presented(headers: &HeaderMap) -> Option<&[u8]> {
     if let Some(key) = headers.get("api-key") {
         return Some(key.as_bytes());
     }
@@ -112,6 +150,7 @@ mod tests {
         let client = |name: &str, keys: &[&str]| Client {
             name: name.to_owned(),
             keys: keys.iter().map(|key| Sha256::digest(key).into()).collect(),
+            identities: Identities::default(),
             models: Some(vec!["gpt-4o".to_owned()]),
             class: None,
             requests_per_second: Some(2.0),
@@ -129,7 +168,7 @@ mod tests {
             http::HeaderName::from_static(name),
             HeaderValue::from_static(value),
         )]);
-        table().admit(&headers).ok().map(|caller| caller.name.clone())
+        presented(&headers).and_then(|key| table().by_key(key).map(|caller| caller.name.clone()))
     }
 
     #[test]
@@ -139,7 +178,7 @@ mod tests {
         assert_eq!(asked("authorization", "Basic b1"), None);
         assert_eq!(asked("api-key", "a"), None);
         assert_eq!(asked("api-key", ""), None);
-        assert!(table().admit(&HeaderMap::new()).is_err());
+        assert!(presented(&HeaderMap::new()).is_none());
     }
 
     #[test]
@@ -152,6 +191,7 @@ mod tests {
         let client = Client {
             name: "a".to_owned(),
             keys: Vec::new(),
+            identities: Identities::default(),
             models: None,
             class: None,
             requests_per_second: Some(2.0),

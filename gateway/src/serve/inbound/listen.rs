@@ -15,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     certificate::Certificate,
+    client_certificate::CertificateNames,
     connection::{self, Protocol},
     listener_role::ListenerRole,
 };
@@ -144,7 +145,7 @@ async fn plain(role: ListenerRole, stream: TcpStream, mut stop: watch::Receiver<
 }
 
 async fn secure(
-    role: ListenerRole,
+    mut role: ListenerRole,
     stream: TcpStream,
     tls: TlsAcceptor,
     stop: watch::Receiver<bool>,
@@ -154,6 +155,7 @@ async fn secure(
     let handshake = Box::pin(clock::timeout(head_timeout, tls.accept(stream)));
     match handshake.await {
         Ok(Ok(stream)) => {
+            role.peer = CertificateNames::of(stream.get_ref().1.peer_certificates());
             let protocol = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
                 Some(b"http/1.1") => Protocol::Http1,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
-use super::gateway::Gateway;
+use super::{client_certificate::CertificateNames, gateway::Gateway};
 
 /// What is behind a listener.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub(crate) struct ListenerRole {
     pages: Pages,
     /// Whether requests for models pass here.
     pub(crate) has_models: bool,
+    /// Who the client of the connection is by its certificate.
+    pub(crate) peer: Option<CertificateNames>,
 }
 
 /// Which pages about the gateway itself there are.
@@ -27,11 +29,11 @@ pub(crate) enum Pages {
 
 impl ListenerRole {
     pub(crate) fn public(gateway: &Arc<Gateway>, pages: Pages) -> Self {
-        Self { gateway: Arc::clone(gateway), pages, has_models: true }
+        Self { gateway: Arc::clone(gateway), pages, has_models: true, peer: None }
     }
 
     pub(crate) fn admin(gateway: &Arc<Gateway>) -> Self {
-        Self { gateway: Arc::clone(gateway), pages: Pages::All, has_models: false }
+        Self { gateway: Arc::clone(gateway), pages: Pages::All, has_models: false, peer: None }
     }
 
     /// A page about the gateway itself, which is there without a key.

@@ -1,8 +1,10 @@
 //! From a client's socket to the head of its answer: connections, keys, limits, and the proxy.
 
 mod admission;
+mod authentication;
 mod caller;
 pub(crate) mod certificate;
+mod client_certificate;
 pub(crate) mod client_keys;
 mod connection;
 mod control;

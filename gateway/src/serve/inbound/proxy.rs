@@ -11,7 +11,8 @@ use hyper::body::Incoming;
 use tower_spillover::{MaxWait, Priority, ReplayLayer, Served, azure::ContentKind};
 
 use super::{
-    admission, control::Control, gateway::Gateway, headers, listener_role::ListenerRole,
+    admission, authentication::authenticate, client_certificate::CertificateNames,
+    control::Control, gateway::Gateway, headers, listener_role::ListenerRole,
     response_body::ResponseBody, runtime::Runtime,
 };
 use crate::{
@@ -56,7 +57,8 @@ pub(crate) async fn answer(
     let (observer, snapshot) = (Arc::clone(gateway.observer()), Arc::clone(&runtime.snapshot));
     let mut guard = Box::new(RequestGuard::new(observer, snapshot, busy, id, started));
     let id = guard.id();
-    let mut response = match exchange(&gateway, &runtime, &mut guard, request).await {
+    let peer = role.peer.as_ref();
+    let mut response = match exchange(&gateway, &runtime, peer, &mut guard, request).await {
         Ok(Reply::Passed(passed)) => pass_on(passed, runtime.config(), guard),
         Ok(Reply::Own(page)) => own(page, guard),
         Err(refusal) => own(refusal.into_response(), guard),
@@ -82,6 +84,7 @@ struct Passed {
 async fn exchange(
     gateway: &Gateway,
     runtime: &Runtime,
+    peer: Option<&CertificateNames>,
     guard: &mut RequestGuard,
     request: Request<Incoming>,
 ) -> Result<Reply, Refusal> {
@@ -91,7 +94,8 @@ async fn exchange(
     admission::refuse_tunnels(&head)?;
     let route = Route::of(&head.method, head.uri.path()).ok_or_else(Refusal::not_found)?;
     guard.record.operation = route.operation;
-    let caller = runtime.clients.admit(&head.headers)?;
+    let Runtime { clients, verifier, .. } = runtime;
+    let caller = authenticate(clients, verifier.as_deref(), &head.headers, peer).await?;
     guard.record.client.push_str(&caller.name);
     admission::check_limits(caller, limits, &head.headers, guard.record.started)?;
     guard.permit = Some(admission::enter(&gateway.concurrency, limits.concurrency)?);

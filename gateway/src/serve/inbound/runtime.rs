@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::client_keys::ClientKeys;
 use crate::{
+    client_tokens::Verifier,
     config::Config,
     serve::{
         routing::routes::Routes,
@@ -20,6 +21,8 @@ pub(crate) struct Runtime {
     /// For the next configuration, if it has the same settings.
     pub(crate) upstream: UpstreamClient,
     pub(crate) tokens: Option<AccessTokens>,
+    /// Of the tokens that clients show.
+    pub(crate) verifier: Option<Arc<Verifier>>,
 }
 
 impl Runtime {

@@ -8,6 +8,7 @@ use std::{
 use tower_spillover::{BackendPool, Sticky};
 
 use crate::{
+    client_tokens::Verifier,
     config::{self, Auth, Backend, Config, Model, Stickiness, StickySettings},
     entra,
     serve::{
@@ -49,6 +50,17 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
             (Some(Arc::new(tokens) as AccessTokens), false)
         }
     };
+    let verifier = match (&config.tokens, last) {
+        // With the keys of the issuer, which may be out of reach.
+        (Some(tokens), Some(last)) if last.config().tokens.as_ref() == Some(tokens) => {
+            last.verifier.clone()
+        }
+        (Some(tokens), _) => {
+            let verifier = Verifier::new(tokens).map_err(|error| format!("tokens: {error}"))?;
+            Some(Arc::new(verifier))
+        }
+        (None, _) => None,
+    };
     // No reload forgets where ids are: a resource that is still configured holds what it held.
     let sticky = last.map(|last| last.snapshot.sticky.clone()).unwrap_or_default();
     let (mut routes, mut models) = (HashMap::new(), BTreeMap::new());
@@ -76,7 +88,7 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
     let home = |client: &str, allowed: &AllowedModels| ClientHome::new(client, allowed, &routes);
     let clients = &snapshot.config.clients;
     let clients = ClientKeys::new(clients, home, last.map(|last| &last.clients));
-    Ok(Runtime { snapshot, clients, routes, upstream, tokens })
+    Ok(Runtime { snapshot, clients, routes, upstream, tokens, verifier })
 }
 
 /// The pools, the gate and the budget of a model: those of the last configuration where their

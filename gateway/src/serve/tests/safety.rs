@@ -7,12 +7,13 @@ use hyper_util::rt::TokioIo;
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::config::{Client as Customer, Clients, Permissions};
+use crate::config::{Client as Customer, Clients, Identities, Permissions};
 
 fn customer(name: &str, key: &str) -> Customer {
     Customer {
         name: name.to_owned(),
         keys: vec![Sha256::digest(key).into()],
+        identities: Identities::default(),
         models: Some(vec!["gpt-4o".to_owned()]),
         class: None,
         requests_per_second: None,

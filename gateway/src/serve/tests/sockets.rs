@@ -153,7 +153,8 @@ fn tls_client(
 async fn tls_offers_both_versions_and_backends_behind_tls_are_reached() {
     let front = |config: &mut Config| {
         let key = String::from_utf8(include_bytes!("tls/key.pem").to_vec()).unwrap();
-        config.listen.tls = Some(Tls { certificates: CERTIFICATE.into(), key: Secret::new(key) });
+        config.listen.tls =
+            Some(Tls { certificates: CERTIFICATE.into(), key: Secret::new(key), client: None });
     };
     let inner = Scene::with(front).await;
     for (protocols, version) in [

@@ -1,0 +1,101 @@
+//! Decides whether a token is the issuer's, for this gateway, and of now.
+
+use std::{fmt, sync::Arc};
+
+use jsonwebtoken::{Validation, decode, decode_header, errors::ErrorKind};
+use serde_json::{Map, Value};
+
+use super::{
+    claims::Claims,
+    keys::{KeyCache, NoKeys},
+    signature,
+};
+use crate::config::{Issuer, Tokens};
+
+/// Verifies the tokens of one issuer.
+pub(crate) struct Verifier {
+    settings: Arc<Tokens>,
+    keys: KeyCache,
+}
+
+/// Why a token lets nobody in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TokenError {
+    /// With what is wrong with it, and nothing of it.
+    Invalid(&'static str),
+    /// The issuer's keys were never there.
+    NoKeys,
+}
+
+impl Verifier {
+    /// Nothing is fetched yet.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no client for the issuer's documents.
+    pub(crate) fn new(settings: &Tokens) -> Result<Self, String> {
+        signature::install();
+        let settings = Arc::new(settings.clone());
+        let keys = KeyCache::new(Arc::clone(&settings)).map_err(|error| error.to_string())?;
+        Ok(Self { settings, keys })
+    }
+
+    /// What the token says, when all of it is right.
+    pub(crate) async fn verify(&self, token: &str) -> Result<Claims, TokenError> {
+        let invalid = TokenError::Invalid;
+        if token.len() > LONGEST_TOKEN {
+            return Err(invalid("it is longer than 32 KiB"));
+        }
+        let header = decode_header(token).map_err(|error| invalid(reason(error.kind())))?;
+        let id = header.kid.ok_or_else(|| invalid("it names no key"))?;
+        let key = self.keys.get(&id).await.map_err(|NoKeys| TokenError::NoKeys)?;
+        let key = key.ok_or_else(|| invalid("its key is not one of the issuer's"))?;
+        if !key.algorithms.contains(&header.alg) {
+            return Err(invalid("its algorithm is not that of its key"));
+        }
+        let mut validation = Validation::new(header.alg);
+        validation.validate_nbf = true;
+        validation.leeway = LEEWAY_S;
+        validation.set_required_spec_claims(&["exp", "iss", "aud"]);
+        validation.set_issuer(&self.settings.issuer.names());
+        validation.set_audience(&self.settings.audience);
+        let claims = decode::<Map<String, Value>>(token, &key.decoding, &validation)
+            .map_err(|error| invalid(reason(error.kind())))?
+            .claims;
+        let claims = Claims::new(claims);
+        match &self.settings.issuer {
+            Issuer::Tenant { id, .. } if claims.tenant() != Some(id) => {
+                Err(invalid("it is of another tenant"))
+            }
+            _ => Ok(claims),
+        }
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Whether it is meant as a token: a JSON object in Base64, and something after a dot.
+pub(crate) fn looks_like_token(credential: &str) -> bool {
+    credential.starts_with("ey") && credential.contains('.')
+}
+
+const fn reason(kind: &ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::ExpiredSignature => "it has expired",
+        ErrorKind::ImmatureSignature => "it is not valid yet",
+        ErrorKind::InvalidIssuer => "it is of another issuer",
+        ErrorKind::InvalidAudience => "it is for another audience",
+        ErrorKind::InvalidSignature => "its signature is wrong",
+        ErrorKind::MissingRequiredClaim(_) => "it lacks exp, iss or aud",
+        _ => "it is not a token as RFC 7519 has it, signed by RSA or ECDSA",
+    }
+}
+
+/// Clocks differ. The library's own default.
+const LEEWAY_S: u64 = 60;
+/// Entra lists up to 200 groups, which take 8 KiB.
+const LONGEST_TOKEN: usize = 32 << 10;

@@ -1,0 +1,81 @@
+//! Who sent a request: by the certificate of its connection, its key, or its token.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::{
+    caller::Caller,
+    client_certificate::CertificateNames,
+    client_keys::{ClientKeys, presented},
+};
+use crate::{
+    client_tokens::{Claims, TokenError, Verifier, looks_like_token},
+    serve::refusal::Refusal,
+};
+
+/// Finds out who sent these headers on a connection of `peer`.
+///
+/// A certificate that is a client's decides: libraries insist on sending some key. Of keys, only
+/// the one header is looked at that [`presented`] chooses.
+pub(crate) async fn authenticate<'a>(
+    clients: &'a ClientKeys,
+    tokens: Option<&Verifier>,
+    headers: &HeaderMap,
+    peer: Option<&CertificateNames>,
+) -> Result<&'a Arc<Caller>, Refusal> {
+    if let Some(caller) = clients.open() {
+        return Ok(caller);
+    }
+    if let Some(caller) = peer.and_then(|peer| clients.by_certificate(peer)) {
+        return Ok(caller);
+    }
+    let Some(credential) = presented(headers) else { return Err(unknown()) };
+    if let Some(caller) = clients.by_key(credential) {
+        return Ok(caller);
+    }
+    let token = str::from_utf8(credential).ok().filter(|text| looks_like_token(text));
+    let (Some(tokens), Some(token)) = (tokens, token) else { return Err(unknown()) };
+    let claims = tokens.verify(token).await.map_err(refusal)?;
+    clients.by_claims(&claims).ok_or_else(|| nobody(&claims))
+}
+
+fn unknown() -> Refusal {
+    Refusal::new(
+        StatusCode::UNAUTHORIZED,
+        "401",
+        "Access denied due to invalid subscription key. Send a key of this gateway as \
+         api-key, or as Authorization: Bearer.",
+    )
+}
+
+fn refusal(error: TokenError) -> Refusal {
+    match error {
+        TokenError::Invalid(reason) => {
+            let message = format!("Access denied due to an invalid token: {reason}.");
+            let challenge =
+                format!("Bearer error=\"invalid_token\", error_description=\"{reason}\"");
+            let challenge = HeaderValue::try_from(challenge);
+            let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "401", message);
+            refusal.challenge(challenge.unwrap_or(HeaderValue::from_static("Bearer")))
+        }
+        TokenError::NoKeys => Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ServiceUnavailable",
+            "The token cannot be verified: its issuer could not be reached yet.",
+        )
+        .retry_after(Duration::from_secs(2)),
+    }
+}
+
+/// The token is good, and no client's.
+fn nobody(claims: &Claims) -> Refusal {
+    let message = if claims.leaves_groups_out() {
+        "The token leaves out its groups, which are too many. Use app roles, or have the \
+         application issue only groups that are assigned to it."
+    } else {
+        "No client of this gateway has a role, a group or the subject of the token."
+    };
+    Refusal::new(StatusCode::FORBIDDEN, "403", message)
+        .challenge(HeaderValue::from_static("Bearer error=\"insufficient_scope\""))
+}
