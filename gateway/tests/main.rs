@@ -31,6 +31,8 @@ mod serve;
 mod served;
 #[cfg(unix)]
 mod slow_backends;
+#[cfg(unix)]
+mod slow_clients;
 mod started;
 #[cfg(unix)]
 mod steering;

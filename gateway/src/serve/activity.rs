@@ -1,11 +1,13 @@
 //! What happens on a connection, noted by its requests and bytes, for the task that watches it.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 
 use http::Version;
+
+use super::delivery::Delivery;
 
 /// What is going on on a connection, for the task that watches it.
 #[derive(Debug, Default)]
@@ -20,20 +22,46 @@ pub(crate) struct Activity {
     is_multiplexed: AtomicBool,
     /// Whether the client does not take what it is sent.
     is_stuck: AtomicBool,
+    /// Of the answer under way on HTTP/1.1.
+    delivery: Arc<Delivery>,
+    /// Of the stream that was begun last on HTTP/2, until its task takes it.
+    of_stream: Mutex<Option<Arc<Delivery>>>,
 }
 
 /// A request under way on a connection.
 #[derive(Debug)]
-pub(crate) struct Busy(Arc<Activity>);
+pub(crate) struct Busy {
+    activity: Arc<Activity>,
+    pub(crate) delivery: Arc<Delivery>,
+}
 
 impl Activity {
     pub(crate) fn begin(self: Arc<Self>, version: Version) -> Busy {
         self.requests.fetch_add(1, Relaxed);
         self.begun.fetch_add(1, Relaxed);
-        if version == Version::HTTP_2 {
+        let delivery = if version == Version::HTTP_2 {
             self.is_multiplexed.store(true, Relaxed);
-        }
-        Busy(self)
+            let delivery = Arc::<Delivery>::default();
+            *self.of_stream() = Some(Arc::clone(&delivery));
+            delivery
+        } else {
+            Arc::clone(&self.delivery)
+        };
+        Busy { activity: self, delivery }
+    }
+
+    /// Of the answer under way on HTTP/1.1.
+    pub(crate) fn delivery(&self) -> Arc<Delivery> {
+        Arc::clone(&self.delivery)
+    }
+
+    /// Of the stream that was begun last.
+    pub(crate) fn take_delivery(&self) -> Option<Arc<Delivery>> {
+        self.of_stream().take()
+    }
+
+    fn of_stream(&self) -> MutexGuard<'_, Option<Arc<Delivery>>> {
+        self.of_stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something was read.
@@ -69,7 +97,11 @@ impl Activity {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.is_heard.store(false, Relaxed);
-        self.0.requests.fetch_sub(1, Relaxed);
+        // On HTTP/2 its stream goes on until the client has taken all of the answer.
+        if Arc::ptr_eq(&self.delivery, &self.activity.delivery) {
+            self.delivery.await_backend();
+        }
+        self.activity.is_heard.store(false, Relaxed);
+        self.activity.requests.fetch_sub(1, Relaxed);
     }
 }

@@ -7,8 +7,10 @@
 //! room, and `config` and `telemetry` import nothing of `serve`.
 
 mod activity;
+mod client_patience;
 mod clock;
 mod concurrency;
+mod delivery;
 mod idle_timeout;
 mod inbound;
 mod lifecycle;

@@ -89,8 +89,10 @@ pub struct Limits {
     pub concurrency: usize,
     /// How long a client may take over its request head. Defaults to 30 s, as hyper does.
     pub head_timeout: Duration,
-    /// How long a connection may be idle. Defaults to 5 min, longer than the 4 min of Azure's load
-    /// balancer, so that the client's side closes first.
+    /// How long a connection may be idle, and a request may wait for its client: to send more of its
+    /// body, or to take its answer. In all, a request waits for its client four times as long, beyond
+    /// what 1 KiB a second takes. Defaults to 5 min, longer than the 4 min of Azure's load balancer, so
+    /// that the client's side closes first.
     pub idle_timeout: Duration,
 }
 

@@ -10,9 +10,10 @@ use std::{
 };
 
 use futures::FutureExt;
-use hyper::service::service_fn;
+use http::Request;
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use tokio::{
@@ -20,10 +21,15 @@ use tokio::{
     sync::watch,
 };
 
-use super::{listener_role::ListenerRole, proxy};
+use super::{
+    listener_role::ListenerRole,
+    proxy,
+    silence::{End, Silence},
+    streams::Streams,
+};
 use crate::{
     config::Limits,
-    serve::{activity::Activity, clock},
+    serve::{activity::Activity, delivery::Delivering},
 };
 
 /// What is spoken on a connection.
@@ -50,15 +56,19 @@ pub(crate) async fn serve<I>(
     let io = Watched { io, activity: Arc::clone(&activity) };
     let service = {
         let activity = Arc::clone(&activity);
-        service_fn(move |request| {
+        service_fn(move |request: Request<Incoming>| {
+            let busy = Arc::clone(&activity).begin(request.version());
             // On its own, so that nothing of it is kept while the answer streams.
-            let answer = Box::pin(proxy::answer(role.clone(), Arc::clone(&activity), request));
+            let answer = Box::pin(proxy::answer(role.clone(), busy, request));
             answer.map(Ok::<_, Infallible>)
         })
     };
-    let builder = builder(&limits, protocol);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
-    let mut silence = pin!(silence(&activity, &limits));
+    let streams = Streams::new(Arc::clone(&activity), limits.idle_timeout);
+    let builder = builder(&limits, protocol, streams);
+    let connection = builder.serve_connection(TokioIo::new(io), service);
+    let delivering = Delivering::new(connection, activity.delivery(), limits.idle_timeout);
+    let mut connection = pin!(delivering);
+    let mut silence = Silence::new(&activity, &limits);
     let mut is_stopping = false;
     loop {
         tokio::select! {
@@ -67,21 +77,22 @@ pub(crate) async fn serve<I>(
             _ = connection.as_mut() => return,
             _ = stop.wait_for(|stop| *stop), if !is_stopping => {
                 is_stopping = true;
-                connection.as_mut().graceful_shutdown();
+                connection.as_mut().inner().graceful_shutdown();
             }
-            end = silence.as_mut(), if !is_stopping => match end {
+            end = silence.next() => match end {
                 End::Now => return,
+                End::Orderly if is_stopping => {}
                 End::Orderly => {
                     is_stopping = true;
-                    connection.as_mut().graceful_shutdown();
+                    connection.as_mut().inner().graceful_shutdown();
                 }
             }
         }
     }
 }
 
-fn builder(limits: &Limits, protocol: Protocol) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn builder(limits: &Limits, protocol: Protocol, streams: Streams) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(streams);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -103,37 +114,6 @@ fn builder(limits: &Limits, protocol: Protocol) -> auto::Builder<TokioExecutor> 
         Protocol::Http1 => builder.http1_only(),
         Protocol::Http2 => builder.http2_only(),
         Protocol::Either => builder,
-    }
-}
-
-enum End {
-    /// Whatever is under way.
-    Now,
-    /// After what is under way.
-    Orderly,
-}
-
-/// Looks again and again, instead of setting a timer for every request.
-async fn silence(activity: &Activity, limits: &Limits) -> End {
-    let shortest = limits.head_timeout.min(limits.idle_timeout);
-    let look = (shortest / 4).clamp(Duration::from_millis(20), Duration::from_secs(10));
-    let (mut idle, mut heard, mut stuck) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
-    let mut begun = 0;
-    loop {
-        clock::sleep(look).await;
-        let before = std::mem::replace(&mut begun, activity.begun());
-        let is_idle = activity.is_idle() && before == begun;
-        // Nothing was ever asked, or the head of a request began and does not end.
-        let is_head_due = begun == 0 || activity.is_head_begun();
-        idle = if is_idle { idle + look } else { Duration::ZERO };
-        heard = if is_idle && is_head_due { heard + look } else { Duration::ZERO };
-        stuck = if activity.is_stuck() { stuck + look } else { Duration::ZERO };
-        if heard > limits.head_timeout || stuck > limits.idle_timeout {
-            return End::Now;
-        }
-        if idle > limits.idle_timeout {
-            return End::Orderly;
-        }
     }
 }
 
@@ -188,7 +168,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        // TLS keeps what it was given, and writes it here.
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.note(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

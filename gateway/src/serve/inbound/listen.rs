@@ -148,12 +148,17 @@ async fn secure(
     mut role: ListenerRole,
     stream: TcpStream,
     tls: TlsAcceptor,
-    stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
 ) {
     let head_timeout = role.gateway.runtime().config().limits.head_timeout;
     // The handshake leaves nothing behind but its stream.
-    let handshake = Box::pin(clock::timeout(head_timeout, tls.accept(stream)));
-    match handshake.await {
+    let mut handshake = Box::pin(clock::timeout(head_timeout, tls.accept(stream)));
+    let shaken = tokio::select! {
+        shaken = handshake.as_mut() => shaken,
+        _ = stop.wait_for(|stop| *stop) => return,
+    };
+    drop(handshake);
+    match shaken {
         Ok(Ok(stream)) => {
             role.peer = CertificateNames::of(stream.get_ref().1.peer_certificates());
             let protocol = match stream.get_ref().1.alpn_protocol() {

@@ -15,3 +15,5 @@ pub(crate) mod listener_role;
 mod proxy;
 mod response_body;
 pub(crate) mod runtime;
+mod silence;
+mod streams;

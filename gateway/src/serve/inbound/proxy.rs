@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::Config,
     serve::{
-        activity::Activity,
+        activity::Busy,
         clock,
         record::{decision_headers::DecisionHeaders, request_guard::RequestGuard},
         refusal::Refusal,
@@ -40,12 +40,12 @@ use crate::{
 /// Answers any request there can be.
 pub(crate) async fn answer(
     role: ListenerRole,
-    activity: Arc<Activity>,
+    busy: Busy,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let started = clock::now();
-    let busy = activity.begin(request.version());
     if let Some(page) = role.page(request.uri().path()) {
+        busy.delivery.offer(0);
         return page.map(|text| ResponseBody::own(text, None));
     }
     if !role.has_models {

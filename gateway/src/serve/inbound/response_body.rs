@@ -37,7 +37,7 @@ pub(crate) enum ResponseBodyError {
 
 impl ResponseBody {
     pub(crate) fn own(text: Bytes, guard: Option<Box<RequestGuard>>) -> Self {
-        Self { kind: Kind::Own(Some(text).filter(|text| !text.is_empty())), guard }.checked()
+        Self { kind: Kind::Own(Some(text).filter(|text| !text.is_empty())), guard }.begun()
     }
 
     pub(crate) fn passing(
@@ -46,15 +46,23 @@ impl ResponseBody {
         guard: Box<RequestGuard>,
     ) -> Self {
         let idle = IdleTimeout::new(idle_timeout);
-        Self { kind: Kind::Passing { body: Box::pin(body), idle }, guard: Some(guard) }.checked()
+        Self { kind: Kind::Passing { body: Box::pin(body), idle }, guard: Some(guard) }.begun()
     }
 
     /// A body that is over before it began is never polled.
-    fn checked(mut self) -> Self {
+    fn begun(mut self) -> Self {
+        self.offer(0);
         if self.is_end_stream() {
             self.complete();
         }
         self
+    }
+
+    /// The client is to take so much.
+    fn offer(&self, bytes: usize) {
+        if let Some(guard) = &self.guard {
+            guard.busy.delivery.offer(bytes as u64);
+        }
     }
 
     fn complete(&mut self) {
@@ -72,22 +80,30 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
-        let next = match &mut self.kind {
+        let Self { kind, guard } = &mut *self;
+        let next = match kind {
             Kind::Own(text) => text.take().map(|text| Ok(Frame::data(text))),
             Kind::Passing { body, idle } => {
                 if let Poll::Ready(next) = body.as_mut().poll_frame(cx) {
                     idle.reset();
                     next.map(|frame| frame.map_err(ResponseBodyError::Broken))
                 } else {
+                    if let Some(guard) = guard {
+                        guard.busy.delivery.await_backend();
+                    }
                     ready!(idle.poll(cx));
                     Some(Err(ResponseBodyError::Silent))
                 }
             }
         };
         match &next {
-            // Do not poll after end of stream.
-            Some(Ok(_)) if self.is_end_stream() => self.complete(),
-            Some(Ok(_)) => {}
+            // Not polled again after the end of the stream.
+            Some(Ok(frame)) => {
+                self.offer(frame.data_ref().map_or(0, Bytes::len));
+                if self.is_end_stream() {
+                    self.complete();
+                }
+            }
             Some(Err(_)) => {
                 // First the body, which says what was used when it is dropped.
                 self.kind = Kind::Own(None);

@@ -31,7 +31,7 @@ pub(crate) struct RequestGuard {
     pub(crate) permit: Option<ConcurrencyPermit>,
     observer: Arc<dyn Observe>,
     snapshot: Arc<Snapshot>,
-    _busy: Busy,
+    pub(crate) busy: Busy,
 }
 
 /// The usage of the last answer that had one.
@@ -73,7 +73,7 @@ impl RequestGuard {
             complete: false,
         };
         observer.arrived();
-        Self { record, trace: None, usage: None, permit: None, observer, snapshot, _busy: busy }
+        Self { record, trace: None, usage: None, permit: None, observer, snapshot, busy }
     }
 
     /// Begins to trace the request, where traces are exported.

@@ -19,14 +19,14 @@ use tower::{Layer, Service};
 use tower_spillover::{ReplayLayer, TryCloneBody, azure::ModelRename, replay::ReplayBody};
 
 use super::upload_progress::UploadProgress;
-use crate::serve::{clock, idle_timeout::IdleTimeout, refusal::Refusal};
+use crate::serve::{client_patience::ClientPatience, clock, refusal::Refusal};
 
 /// A body as it arrives, up to a length.
 #[derive(Debug)]
 pub(crate) struct BoundedBody {
     incoming: Incoming,
     left: u64,
-    idle: IdleTimeout,
+    patience: ClientPatience,
 }
 
 /// Why a request's body did not arrive whole.
@@ -56,7 +56,7 @@ impl RequestBodyError {
 
 impl BoundedBody {
     pub(crate) const fn new(incoming: Incoming, limit: u64, idle_timeout: Duration) -> Self {
-        Self { incoming, left: limit, idle: IdleTimeout::new(idle_timeout) }
+        Self { incoming, left: limit, patience: ClientPatience::new(idle_timeout) }
     }
 }
 
@@ -69,13 +69,13 @@ impl Body for BoundedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-            ready!(self.idle.poll(cx));
+            ready!(self.patience.poll(cx));
             return Poll::Ready(Some(Err(RequestBodyError::Silent)));
         };
-        self.idle.reset();
         Poll::Ready(next.map(|frame| {
             let frame = frame.map_err(RequestBodyError::Broken)?;
             let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            self.patience.passed(length);
             self.left = self.left.checked_sub(length).ok_or(RequestBodyError::TooLong)?;
             Ok(frame)
         }))
