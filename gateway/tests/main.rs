@@ -20,6 +20,8 @@ mod naming;
 #[cfg(unix)]
 mod operations;
 #[cfg(unix)]
+mod places;
+#[cfg(unix)]
 mod reload;
 mod renewal;
 mod requests;

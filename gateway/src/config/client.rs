@@ -101,6 +101,10 @@ fn client(
         models: allowed.map(|list| list.iter().filter_map(|value| models.find(value)).collect()),
         class,
         requests_per_second: rate.and_then(|value| value.number(0.001, 1_000_000.0)),
+        concurrency: section
+            .get("concurrency")
+            .and_then(|value| value.whole(1..1_000_001))
+            .and_then(|count| usize::try_from(count).ok()),
         may: section.get("may").map(|value| permissions(&value)).unwrap_or_default(),
     };
     section.finish();

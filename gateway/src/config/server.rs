@@ -45,6 +45,7 @@ pub(super) fn limits(mut section: Section<'_>) -> Limits {
     // hyper panics below 8 KiB.
     let head = size(&mut section, "head", 8 << 10, 1 << 20, 64 << 10);
     let concurrency = count(&mut section, "concurrency", 1, 1_000_000, 20_000);
+    let share = section.get("client_share").and_then(|value| value.number(0.01, 1.0));
     let head_timeout = section.duration("head_timeout", TICK, Duration::from_secs(30));
     let idle_timeout = section.duration("idle_timeout", TICK, Duration::from_secs(300));
     section.finish();
@@ -55,6 +56,7 @@ pub(super) fn limits(mut section: Section<'_>) -> Limits {
         headers,
         head: in_memory(head),
         concurrency,
+        client_share: share.unwrap_or(0.5),
         head_timeout,
         idle_timeout,
     }

@@ -14,6 +14,7 @@ mod delivery;
 mod idle_timeout;
 mod inbound;
 mod lifecycle;
+mod peers;
 mod record;
 mod refusal;
 mod routing;

@@ -97,6 +97,7 @@ fn config(models: BTreeMap<String, Model>) -> Config {
         models: None,
         class: None,
         requests_per_second: None,
+        concurrency: None,
         may: Permissions::default(),
     };
     Config {
@@ -108,6 +109,7 @@ fn config(models: BTreeMap<String, Model>) -> Config {
             headers: 1,
             head: 1,
             concurrency: 1,
+            client_share: 1.0,
             head_timeout: second,
             idle_timeout: second,
         },

@@ -87,6 +87,11 @@ pub struct Limits {
     /// Requests at the same time (503 beyond). Defaults to 20,000: twice the 10,000 streams that it
     /// is built for.
     pub concurrency: usize,
+    /// Of these, what one client may take while nobody else takes any (503 beyond); where no key is
+    /// required, what one address may take. Two that take what they can get have less each, so that there
+    /// is always room for another. A client that is alone in the configuration may take all. Defaults to
+    /// 0.5: 10,000 streams.
+    pub client_share: f64,
     /// How long a client may take over its request head. Defaults to 30 s, as hyper does.
     pub head_timeout: Duration,
     /// How long a connection may be idle, and a request may wait for its client: to send more of its
@@ -275,6 +280,8 @@ pub struct Client {
     pub class: Option<String>,
     /// `None`: as many as come.
     pub requests_per_second: Option<f64>,
+    /// Requests at the same time. `None`: the share of `limits`.
+    pub concurrency: Option<usize>,
     /// What it may ask for by header.
     pub may: Permissions,
 }

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, Method, StatusCode, header};
 use tower_spillover::azure::content_length;
 
-use super::caller::Caller;
+use super::{caller::Caller, gateway::Gateway, runtime::Runtime};
 use crate::{
     config::Limits,
     serve::{
-        concurrency::{Concurrency, ConcurrencyPermit},
+        concurrency::{ClientLimit, Concurrency, ConcurrencyPermit, Full},
         refusal::Refusal,
         routing::route,
     },
@@ -59,15 +59,28 @@ pub(crate) fn check_limits(
     Ok(())
 }
 
-/// Counts a request among those under way, if there may be one more.
-pub(crate) fn enter(concurrency: &Concurrency, limit: usize) -> Result<ConcurrencyPermit, Refusal> {
-    concurrency.enter(limit).ok_or_else(|| {
-        Refusal::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "ServerBusy",
-            format!("The gateway has {limit} requests under way already."),
-        )
-        .retry_after(Duration::from_secs(1))
+/// Counts a request among those under way, in all and of its client, if there may be one more.
+pub(crate) fn enter(
+    gateway: &Gateway,
+    runtime: &Runtime,
+    caller: &Caller,
+    of_address: &Concurrency,
+) -> Result<ConcurrencyPermit, Refusal> {
+    let Limits { concurrency: limit, client_share, .. } = runtime.config().limits;
+    let share = if runtime.clients.is_alone() { 1.0 } else { client_share };
+    let of_client = caller.concurrency.map_or(ClientLimit::Share(share), ClientLimit::Count);
+    let own = caller.under_way.as_ref().unwrap_or(of_address);
+    gateway.concurrency.enter(own, limit, of_client).map_err(|full| {
+        let text = match full {
+            Full::All => format!("The gateway has {limit} requests under way already."),
+            Full::Client(count) => {
+                format!(
+                    "This client has {count} requests under way, and is to leave room for others."
+                )
+            }
+        };
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "ServerBusy", text)
+            .retry_after(Duration::from_secs(1))
     })
 }
 

@@ -10,6 +10,7 @@ use http::StatusCode;
 use crate::{
     config::{Client, Permissions},
     serve::{
+        concurrency::Concurrency,
         refusal::Refusal,
         routing::{allowed_models::AllowedModels, client_home::ClientHome},
     },
@@ -24,6 +25,10 @@ pub(crate) struct Caller {
     pub(crate) class: Option<String>,
     pub(crate) may: Permissions,
     rate: Option<Rate>,
+    /// Its requests under way; where no key is required, those of an address count instead.
+    pub(crate) under_way: Option<Concurrency>,
+    /// Of them, instead of a share of all.
+    pub(crate) concurrency: Option<usize>,
 }
 
 impl Caller {
@@ -48,10 +53,12 @@ impl Caller {
         let may =
             Permissions { max_wait: true, class: true, no_spill: true, trace: true, backend: true };
         let (name, models) = ("open".to_owned(), AllowedModels::default());
-        Self { home: home(&name, &models), name, models, class: None, may, rate: None }
+        let home = home(&name, &models);
+        let (class, rate, under_way, concurrency) = (None, None, None, None);
+        Self { name, models, home, class, may, rate, under_way, concurrency }
     }
 
-    /// At the same rate, it keeps what it used of it `before`.
+    /// It keeps what it has under way and, at the same rate, what it used of it `before`.
     pub(crate) fn new(
         client: &Client,
         home: impl Fn(&str, &AllowedModels) -> ClientHome,
@@ -70,6 +77,8 @@ impl Caller {
             class: client.class.clone(),
             may: client.may,
             rate,
+            under_way: Some(before.and_then(|caller| caller.under_way.clone()).unwrap_or_default()),
+            concurrency: client.concurrency,
         }
     }
 }

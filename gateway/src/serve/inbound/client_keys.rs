@@ -67,6 +67,11 @@ impl ClientKeys {
         }
     }
 
+    /// Whether all requests are of one client, with nobody to leave room for.
+    pub(crate) fn is_alone(&self) -> bool {
+        !self.is_open && self.callers.len() == 1
+    }
+
     /// The one client where no key is required.
     pub(crate) fn open(&self) -> Option<&Arc<Caller>> {
         self.callers.first().filter(|_| self.is_open)
@@ -154,6 +159,7 @@ mod tests {
             models: Some(vec!["gpt-4o".to_owned()]),
             class: None,
             requests_per_second: Some(2.0),
+            concurrency: None,
             may: Permissions::default(),
         };
         ClientKeys::new(
@@ -195,6 +201,7 @@ mod tests {
             models: None,
             class: None,
             requests_per_second: Some(2.0),
+            concurrency: None,
             may: Permissions::default(),
         };
         let clients = Clients::Keyed(vec![client]);

@@ -14,7 +14,7 @@ use tower_spillover::replay::ReplayTotal;
 
 use super::runtime::Runtime;
 use crate::{
-    serve::{clock, concurrency::Concurrency, record::observe::Observe},
+    serve::{clock, concurrency::Concurrency, peers::Peers, record::observe::Observe},
     snapshot::Snapshot,
 };
 
@@ -23,6 +23,7 @@ pub(crate) struct Gateway {
     runtime: ArcSwap<Runtime>,
     observer: Arc<dyn Observe>,
     pub(crate) concurrency: Concurrency,
+    pub(crate) peers: Peers,
     /// What all requests keep of their bodies.
     pub(crate) kept: ReplayTotal,
     is_draining: AtomicBool,
@@ -36,6 +37,7 @@ impl Gateway {
             runtime: ArcSwap::from_pointee(runtime),
             observer,
             concurrency: Concurrency::default(),
+            peers: Peers::default(),
             is_draining: AtomicBool::new(false),
             ids: Ids::new(),
         }

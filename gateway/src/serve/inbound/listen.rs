@@ -73,9 +73,10 @@ impl Listener {
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     is_accepting = true;
-                    self.connect(&role, &workers, stream, stop.clone(), open.clone());
+                    let role = role.at(peer.ip());
+                    self.connect(role, &workers, stream, stop.clone(), open.clone());
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 // No descriptors are left, or no memory: others have to end first.
@@ -102,14 +103,13 @@ impl Listener {
     /// Serves a connection in a task of its own, which is as large as the connection needs.
     fn connect(
         &self,
-        role: &ListenerRole,
+        role: ListenerRole,
         workers: &Workers,
         stream: TcpStream,
         stop: watch::Receiver<bool>,
         open: mpsc::Sender<()>,
     ) {
         let _ = stream.set_nodelay(true);
-        let role = role.clone();
         match self.tls.as_ref().map(Certificate::acceptor) {
             Some(tls) => workers.serve(stream, |stream, guard| async move {
                 secure(role, stream, tls, stop).await;

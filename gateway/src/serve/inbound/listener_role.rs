@@ -1,11 +1,12 @@
 //! What a listener leads to: models, pages about the gateway, or both.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::{client_certificate::CertificateNames, gateway::Gateway};
+use crate::serve::concurrency::Concurrency;
 
 /// What is behind a listener.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub(crate) struct ListenerRole {
     pub(crate) has_models: bool,
     /// Who the client of the connection is by its certificate.
     pub(crate) peer: Option<CertificateNames>,
+    /// The requests under way of the address that it comes from.
+    pub(crate) of_address: Concurrency,
 }
 
 /// Which pages about the gateway itself there are.
@@ -29,11 +32,21 @@ pub(crate) enum Pages {
 
 impl ListenerRole {
     pub(crate) fn public(gateway: &Arc<Gateway>, pages: Pages) -> Self {
-        Self { gateway: Arc::clone(gateway), pages, has_models: true, peer: None }
+        Self::new(gateway, pages, true)
     }
 
     pub(crate) fn admin(gateway: &Arc<Gateway>) -> Self {
-        Self { gateway: Arc::clone(gateway), pages: Pages::All, has_models: false, peer: None }
+        Self::new(gateway, Pages::All, false)
+    }
+
+    fn new(gateway: &Arc<Gateway>, pages: Pages, has_models: bool) -> Self {
+        let (gateway, of_address) = (Arc::clone(gateway), Concurrency::default());
+        Self { gateway, pages, has_models, peer: None, of_address }
+    }
+
+    /// Of a connection from `address`.
+    pub(crate) fn at(&self, address: IpAddr) -> Self {
+        Self { of_address: self.gateway.peers.count(address), ..self.clone() }
     }
 
     /// A page about the gateway itself, which is there without a key.

@@ -11,9 +11,8 @@ use hyper::body::Incoming;
 use tower_spillover::{MaxWait, Priority, ReplayLayer, Served, azure::ContentKind};
 
 use super::{
-    admission, authentication::authenticate, client_certificate::CertificateNames,
-    control::Control, gateway::Gateway, headers, listener_role::ListenerRole,
-    response_body::ResponseBody, runtime::Runtime,
+    admission, authentication::authenticate, control::Control, headers,
+    listener_role::ListenerRole, response_body::ResponseBody, runtime::Runtime,
 };
 use crate::{
     config::Config,
@@ -51,14 +50,13 @@ pub(crate) async fn answer(
     if !role.has_models {
         return Refusal::not_found().into_response().map(|text| ResponseBody::own(text, None));
     }
-    let gateway = role.gateway;
+    let gateway = &role.gateway;
     let id = request_id(request.headers()).unwrap_or_else(|| gateway.next_id());
     let runtime = gateway.runtime();
     let (observer, snapshot) = (Arc::clone(gateway.observer()), Arc::clone(&runtime.snapshot));
     let mut guard = Box::new(RequestGuard::new(observer, snapshot, busy, id, started));
     let id = guard.id();
-    let peer = role.peer.as_ref();
-    let mut response = match exchange(&gateway, &runtime, peer, &mut guard, request).await {
+    let mut response = match exchange(&role, &runtime, &mut guard, request).await {
         Ok(Reply::Passed(passed)) => pass_on(passed, runtime.config(), guard),
         Ok(Reply::Own(page)) => own(page, guard),
         Err(refusal) => own(refusal.into_response(), guard),
@@ -82,9 +80,8 @@ struct Passed {
 }
 
 async fn exchange(
-    gateway: &Gateway,
+    role: &ListenerRole,
     runtime: &Runtime,
-    peer: Option<&CertificateNames>,
     guard: &mut RequestGuard,
     request: Request<Incoming>,
 ) -> Result<Reply, Refusal> {
@@ -95,10 +92,11 @@ async fn exchange(
     let route = Route::of(&head.method, head.uri.path()).ok_or_else(Refusal::not_found)?;
     guard.record.operation = route.operation;
     let Runtime { clients, verifier, .. } = runtime;
-    let caller = authenticate(clients, verifier.as_deref(), &head.headers, peer).await?;
+    let caller =
+        authenticate(clients, verifier.as_deref(), &head.headers, role.peer.as_ref()).await?;
     guard.record.client.push_str(&caller.name);
     admission::check_limits(caller, limits, &head.headers, guard.record.started)?;
-    guard.permit = Some(admission::enter(&gateway.concurrency, limits.concurrency)?);
+    guard.permit = Some(admission::enter(&role.gateway, runtime, caller, &role.of_address)?);
     let mut control = Control::read(&head.headers, caller)?;
 
     let (allowed, home) = (&caller.models, &caller.home);
@@ -123,7 +121,7 @@ async fn exchange(
     } else {
         ReplayLayer::new(limits.replay).until_model()
     };
-    let keeping = keeping.total(gateway.kept.clone());
+    let keeping = keeping.total(role.gateway.kept.clone());
     let mut request = request_body::keep(&keeping, Request::from_parts(head, body)).await;
     if let Some(error) = request.body_mut().take_error() {
         return Err(error.refusal(limits.body));

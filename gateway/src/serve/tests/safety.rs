@@ -17,6 +17,8 @@ fn customer(name: &str, key: &str) -> Customer {
         models: Some(vec!["gpt-4o".to_owned()]),
         class: None,
         requests_per_second: None,
+
+        concurrency: None,
         may: Permissions::default(),
     }
 }
