@@ -8,6 +8,7 @@ mod completions;
 mod config;
 mod emulate;
 mod entra;
+mod files;
 mod http_client;
 mod load;
 mod output;

@@ -18,6 +18,8 @@ mod misconfigured;
 #[cfg(unix)]
 mod naming;
 #[cfg(unix)]
+mod odd_files;
+#[cfg(unix)]
 mod operations;
 #[cfg(unix)]
 mod places;
@@ -31,6 +33,8 @@ mod restarts;
 mod scope;
 mod serve;
 mod served;
+#[cfg(unix)]
+mod signals;
 #[cfg(unix)]
 mod slow_backends;
 #[cfg(unix)]

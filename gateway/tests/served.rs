@@ -95,6 +95,11 @@ impl Gateway {
         self.program.stderr()
     }
 
+    /// It must end well by itself.
+    pub(crate) fn ended(self) {
+        self.program.ended();
+    }
+
     /// It must end well after SIGTERM.
     #[cfg(unix)]
     pub(crate) fn terminated(self) {

@@ -68,8 +68,13 @@ impl Started {
 
     /// Everything that it prints after SIGTERM; it must end well.
     #[cfg(unix)]
-    pub(crate) fn terminated(mut self) -> String {
+    pub(crate) fn terminated(self) -> String {
         self.signal("TERM");
+        self.ended()
+    }
+
+    /// Everything that it prints until its end, which must be a good one.
+    pub(crate) fn ended(mut self) -> String {
         let rest: Vec<_> = self.lines.by_ref().map(Result::unwrap).collect();
         assert!(self.child.wait().unwrap().success());
         rest.join("\n")

@@ -1,6 +1,6 @@
 //! Reads the configuration file.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use toml::de::DeTable;
 
@@ -15,6 +15,7 @@ use super::{
     server, tokens,
     toml::Section,
 };
+use crate::files::{self, LARGEST, PATIENCE};
 
 /// The configuration in the file at `path`, with the secrets that it refers to.
 ///
@@ -23,7 +24,7 @@ use super::{
 /// Everything that is wrong with it. What is not TOML is reported alone, because the rest of such
 /// a file looks wrong for that reason.
 pub fn load(path: &Path) -> Result<Config, Problems> {
-    read(path, &variable).result
+    read(path, &variable, PATIENCE).result
 }
 
 /// The configuration in `text`, which refers to no files.
@@ -33,7 +34,7 @@ pub fn load(path: &Path) -> Result<Config, Problems> {
 /// As of [`load`].
 pub fn parse(text: &str, environment: &Environment<'_>) -> Result<Config, Problems> {
     let path = Path::new("");
-    read_text(path, text, ParseContext::new(path, text, environment)).0
+    read_text(path, text, ParseContext::new(path, text, environment, PATIENCE)).0
 }
 
 /// The environment of the process.
@@ -47,9 +48,10 @@ pub(super) struct Reading {
     pub(super) contents: Contents,
 }
 
-pub(super) fn read(path: &Path, environment: &Environment<'_>) -> Reading {
+/// Pipes are waited for with `patience`.
+pub(super) fn read(path: &Path, environment: &Environment<'_>, patience: Duration) -> Reading {
     let mut contents = Contents::new();
-    let bytes = parse_context::read(path);
+    let bytes = files::read(path, LARGEST, patience);
     parse_context::note(&mut contents, path.to_owned(), bytes.as_deref().ok());
     let whole = |text| Err(Problems::new(vec![Problem::whole(path, text)]));
     let result = match bytes.map(String::from_utf8) {
@@ -59,7 +61,7 @@ pub(super) fn read(path: &Path, environment: &Environment<'_>) -> Reading {
         }
         Ok(Err(_)) => whole("is not text; write it as UTF-8".to_owned()),
         Ok(Ok(text)) => {
-            let context = ParseContext::new(path, &text, environment);
+            let context = ParseContext::new(path, &text, environment, patience);
             let (config, more) = read_text(path, &text, context);
             contents.extend(more);
             config

@@ -3,15 +3,16 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
-    fs::File,
-    io::{self, Read},
+    io,
     ops::Range,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
+use crate::files;
 
 /// What the files that a configuration was made of contained; `None` for an unreadable one.
 pub(super) type Contents = BTreeMap<PathBuf, Option<[u8; 32]>>;
@@ -23,6 +24,8 @@ pub(super) struct ParseContext<'a> {
     file: &'a Path,
     text: &'a str,
     environment: &'a Environment<'a>,
+    /// With files that are pipes.
+    patience: Duration,
     found: RefCell<Findings>,
 }
 
@@ -36,8 +39,13 @@ pub(super) struct Findings {
 }
 
 impl<'a> ParseContext<'a> {
-    pub(super) fn new(file: &'a Path, text: &'a str, environment: &'a Environment<'a>) -> Self {
-        Self { file, text, environment, found: RefCell::default() }
+    pub(super) fn new(
+        file: &'a Path,
+        text: &'a str,
+        environment: &'a Environment<'a>,
+        patience: Duration,
+    ) -> Self {
+        Self { file, text, environment, patience, found: RefCell::default() }
     }
 
     pub(super) fn report(
@@ -66,7 +74,7 @@ impl<'a> ParseContext<'a> {
     /// What a file named in this one contains; its path is relative to this one.
     pub(super) fn read(&self, path: &str) -> io::Result<Vec<u8>> {
         let path = self.file.parent().unwrap_or_else(|| Path::new("")).join(path);
-        let bytes = read(&path);
+        let bytes = files::read(&path, files::LARGEST, self.patience);
         note(&mut self.found.borrow_mut().contents, path, bytes.as_deref().ok());
         bytes
     }
@@ -74,16 +82,6 @@ impl<'a> ParseContext<'a> {
     pub(super) fn finish(self) -> Findings {
         self.found.into_inner()
     }
-}
-
-/// What a file contains, which is short.
-pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(io::Error::other("it is larger than 1 MiB"));
-    }
-    Ok(bytes)
 }
 
 pub(super) fn note(contents: &mut Contents, path: PathBuf, bytes: Option<&[u8]>) {
@@ -97,6 +95,3 @@ pub(super) fn reason(error: &io::Error) -> String {
     let mut letters = text.chars();
     letters.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(letters).collect()
 }
-
-/// No configuration, key or certificate is larger; `/dev/zero` is.
-const LARGEST: u64 = 1 << 20;

@@ -8,6 +8,7 @@ use super::{
     file::{Reading, read},
     parse_context::Contents,
 };
+use crate::files;
 
 const EXAMPLE: &str = include_str!("../../../examples/spillover.toml");
 const CANARY: &str = "canary-4fd1c0de";
@@ -30,7 +31,7 @@ fn folder(name: &str) -> PathBuf {
 fn reading(folder: &std::path::Path, text: &[u8]) -> Reading {
     let file = folder.join("spillover.toml");
     fs::write(&file, text).expect("a file");
-    read(&file, &|name| Some(format!("{CANARY}-{name}")))
+    read(&file, &|name| Some(format!("{CANARY}-{name}")), files::PATIENCE)
 }
 
 #[test]

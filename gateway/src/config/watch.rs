@@ -14,6 +14,7 @@ use super::{
     file::{self, Reading, variable},
     parse_context::Contents,
 };
+use crate::files::PATIENCE;
 
 /// The configuration at `path`, and what notices that it has become another.
 ///
@@ -21,7 +22,7 @@ use super::{
 ///
 /// As of [`load`](file::load).
 pub fn open(path: &Path) -> Result<(Config, Watch), Problems> {
-    let Reading { result, contents } = file::read(path, &variable);
+    let Reading { result, contents } = file::read(path, &variable, PATIENCE);
     Ok((result?, Watch { path: path.to_owned(), seen: contents }))
 }
 
@@ -75,7 +76,9 @@ impl Watch {
 
 async fn read(path: &Path) -> Reading {
     let path = path.to_owned();
-    tokio::task::spawn_blocking(move || file::read(&path, &variable))
+    // A pipe that stands where a file was would hold up the next change.
+    let patience = Duration::ZERO;
+    tokio::task::spawn_blocking(move || file::read(&path, &variable, patience))
         .await
         .expect("reading a configuration does not panic")
 }

@@ -6,13 +6,14 @@ mod fault;
 mod span;
 mod text;
 
-use std::{env, fs, net::SocketAddr, path::Path};
+use std::{env, net::SocketAddr, path::Path};
 
 use spillover_emulator::{Deployment, Emulator, Fault, Pace, Resource};
 use toml::Spanned;
 
 use self::text::{DeploymentText, FileText, ResourceText};
 use super::Site;
+use crate::files;
 
 /// What to emulate.
 pub(super) struct Wanted {
@@ -67,7 +68,7 @@ impl Wanted {
 
 /// All that is wrong with a file is told at once, except where it cannot be parsed.
 pub(super) fn load(file: &Path) -> Result<Wanted, Vec<String>> {
-    let text = fs::read_to_string(file)
+    let text = files::read_text(file, files::LARGEST, files::PATIENCE)
         .map_err(|error| vec![format!("{}: {error}: check --config", file.display())])?;
     parse(file, &text)
 }
@@ -206,7 +207,7 @@ impl Check<'_> {
         let read = if let Some(name) = stated.strip_prefix("env:") {
             env::var(name).map_err(|_| format!("the variable {name} is not set: set it"))
         } else if let Some(path) = stated.strip_prefix("file:") {
-            fs::read_to_string(path)
+            files::read_text(path.as_ref(), files::LARGEST, files::PATIENCE)
                 .map(|secret| secret.trim_end().to_owned())
                 .map_err(|error| format!("the file {path} cannot be read: {error}"))
         } else {

@@ -1,6 +1,6 @@
 //! The connections of the load tester: HTTP/1.1 or HTTP/2, with and without TLS, by rustls and ring.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -12,7 +12,7 @@ use hyper_util::{
 use tokio_rustls::rustls::ClientConfig;
 
 use super::args::LoadArgs;
-use crate::tls_roots;
+use crate::{files, tls_roots};
 
 pub(super) type Client = Legacy<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
@@ -41,6 +41,7 @@ pub(super) fn client(args: &LoadArgs) -> Result<Client, String> {
 fn tls(trust: Option<&Path>) -> Result<ClientConfig, String> {
     let Some(file) = trust else { return tls_roots::tls(None) };
     let wrong = |problem: String| format!("{}: {problem}: check --trust", file.display());
-    let pem = fs::read(file).map_err(|error| wrong(error.to_string()))?;
+    let pem = files::read(file, files::LARGEST, files::PATIENCE)
+        .map_err(|error| wrong(error.to_string()))?;
     tls_roots::tls(Some(&pem)).map_err(wrong)
 }

@@ -1,12 +1,12 @@
 //! Whom the load tester asks: the reference's `json.env`, TOML, or the command line.
 
-use std::{env, fmt, fs, path::Path};
+use std::{env, fmt, path::Path};
 
 use http::{HeaderName, HeaderValue, Uri, header};
 use serde::Deserialize;
 
 use super::args::{Api, Grammar, Header, LoadArgs};
-use crate::emulate::Site;
+use crate::{emulate::Site, files};
 
 /// A checked target.
 #[derive(Clone)]
@@ -76,7 +76,7 @@ struct FileText {
 }
 
 fn read(file: &Path) -> Result<Vec<TargetText>, String> {
-    let text = fs::read_to_string(file)
+    let text = files::read_text(file, files::LARGEST, files::PATIENCE)
         .map_err(|error| format!("{}: {error}: check --targets", file.display()))?;
     // Windows editors, and so the reference's users, begin files with a mark.
     let text = text.trim_start_matches('\u{feff}');
@@ -135,8 +135,10 @@ fn credential(key: &str, header: Header) -> Result<(HeaderName, HeaderValue), St
         Some(Source::Env(name)) => {
             env::var(name).map_err(|_| format!("key: the variable {name} is not set: set it"))?
         }
-        Some(Source::File(path)) => fs::read_to_string(path)
-            .map_err(|error| format!("key: the file {path} cannot be read: {error}"))?,
+        Some(Source::File(path)) => {
+            files::read_text(path.as_ref(), files::LARGEST, files::PATIENCE)
+                .map_err(|error| format!("key: the file {path} cannot be read: {error}"))?
+        }
     };
     let (name, value) = match header {
         Header::ApiKey => (HeaderName::from_static("api-key"), secret.trim().to_owned()),

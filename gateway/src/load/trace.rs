@@ -1,8 +1,10 @@
 //! Recorded arrivals, from files with the columns of the Azure LLM inference traces.
 
-use std::{fs, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use spillover_emulator::timestamp;
+
+use crate::files;
 
 /// One recorded request: when it arrived after the first one, and its tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +16,7 @@ pub(super) struct Recorded {
 
 /// By arrival; an error names the file and the line.
 pub(super) fn load(file: &Path) -> Result<Vec<Recorded>, String> {
-    let text = fs::read_to_string(file)
+    let text = files::read_text(file, LARGEST_TRACE, files::PATIENCE)
         .map_err(|error| format!("{}: {error}: check --trace", file.display()))?;
     parse(&text).map_err(|(line, problem)| format!("{}:{line}: {problem}", file.display()))
 }
@@ -60,6 +62,8 @@ fn request(fields: &[&str], columns: [usize; 3], count: usize) -> Result<Recorde
 }
 
 const NAMES: [&str; 3] = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"];
+/// Bytes: the longest of the published traces, of a week, has a third.
+const LARGEST_TRACE: u64 = 4 << 30;
 const MOST_TOKENS: u64 = 2_000_000;
 
 #[cfg(test)]

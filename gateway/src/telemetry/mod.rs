@@ -133,6 +133,10 @@ impl Telemetry {
         if let Some(export) = &self.inner.export {
             export.shutdown();
         }
+    }
+
+    /// Returns when all lines are written, or half a second later.
+    pub(crate) fn flush_log(&self) {
         self.inner.lines.flush();
     }
 }

@@ -50,7 +50,10 @@ pub(crate) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> ExitCode {
 async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), String> {
     // Before anything else: a signal without a handler ends the process.
     let mut end = End::new().map_err(|error| format!("cannot hear signals: {error}"))?;
-    let (mut config, source) = Source::open(file).await?;
+    let (mut config, source) = tokio::select! {
+        opened = Source::open(file) => opened?,
+        () = end.heard() => return Ok(()),
+    };
     if let Some(address) = listen {
         config.listen.address = address;
     }
@@ -80,9 +83,17 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
         () = end.heard() => {}
         () = follow => {}
     }
-    server.stop().await;
-    // What is left to export is sent, which blocks.
-    let _ = tokio::task::spawn_blocking(|| telemetry.shutdown()).await;
+    let exporting = telemetry.clone();
+    let stopped = async {
+        server.stop().await;
+        // What is left to export is sent, which blocks.
+        let _ = tokio::task::spawn_blocking(|| exporting.shutdown()).await;
+    };
+    tokio::select! {
+        () = stopped => {}
+        () = end.heard() => tracing::warn!(target: TARGET, "a second signal ended the drain"),
+    }
+    telemetry.flush_log();
     drop(gateway);
     Ok(())
 }
@@ -101,7 +112,10 @@ impl Source {
         };
         // Heard while the file is still read: it is read again then.
         let hangup = Hangup::new();
-        let (config, watch) = config::open(file).map_err(|problems| problems.to_string())?;
+        let file = file.to_owned();
+        let opened = tokio::task::spawn_blocking(move || config::open(&file)).await;
+        let opened = opened.map_err(|error| error.to_string())?;
+        let (config, watch) = opened.map_err(|problems| problems.to_string())?;
         Ok((config, Self::File(watch, hangup)))
     }
 }
@@ -133,3 +147,6 @@ impl Observe for Observed {
         Some(response)
     }
 }
+
+/// Of log events: a part of their format, so it does not follow the place of this file.
+const TARGET: &str = "spillover::serve";

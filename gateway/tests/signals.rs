@@ -1,0 +1,85 @@
+//! Signals that end `spillover serve`: the first one drains, the second one does not wait.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use spillover_testing::real::Stopwatch;
+
+use crate::{emulate, served::Gateway, started::Started};
+
+/// In front of a backend that never answers, with a drain that nobody waits for.
+fn draining(name: &str) -> (Gateway, TcpStream) {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = format!(
+        "listen.address = \"127.0.0.1:0\"\nlisten.drain = \"1h\"\nclients.open = true\n\
+         [[models.text.standard]]\nname = \"a\"\nendpoint = \"http://{}\"\nkey = \"env:AZURE_KEY\"\n",
+        silent.local_addr().unwrap()
+    );
+    let (sender, arrived) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let mut held = Vec::new();
+        for stream in silent.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4_096]);
+            held.push(stream);
+            let _ = sender.send(());
+        }
+    });
+    let gateway = Gateway::start(&emulate::file(&format!("{name}/g.toml"), &text));
+    let mut stream = TcpStream::connect(gateway.address()).unwrap();
+    let request = "POST /openai/deployments/text/chat/completions HTTP/1.1\r\nhost: x\r\n\
+                   content-length: 15\r\n\r\n{\"messages\":[]}";
+    stream.write_all(request.as_bytes()).unwrap();
+    arrived.recv_timeout(Duration::from_secs(10)).expect("the request is under way");
+    (gateway, stream)
+}
+
+#[test]
+fn a_second_signal_of_either_kind_ends_a_drain_at_once() {
+    for (index, (first, second)) in
+        [("TERM", "TERM"), ("INT", "INT"), ("TERM", "INT"), ("INT", "TERM")].into_iter().enumerate()
+    {
+        let (gateway, _stream) = draining(&format!("signals-{index}"));
+        gateway.signal(first);
+        gateway.eventually(|gateway| TcpStream::connect(gateway.address()).is_err());
+        thread::sleep(Duration::from_millis(200));
+        let begun = Stopwatch::start();
+        gateway.signal(second);
+        gateway.ended();
+        assert!(
+            begun.elapsed() < Duration::from_secs(3),
+            "{first}, {second}: {:?}",
+            begun.elapsed()
+        );
+    }
+}
+
+#[test]
+fn one_signal_waits_for_what_is_under_way() {
+    let (gateway, mut stream) = draining("signals-one");
+    gateway.signal("TERM");
+    gateway.eventually(|gateway| TcpStream::connect(gateway.address()).is_err());
+    stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    assert!(stream.read(&mut [0; 16]).is_err(), "the request is still under way");
+    gateway.signal("TERM");
+    gateway.ended();
+}
+
+#[test]
+fn a_signal_ends_a_start_that_waits_for_its_configuration() {
+    let config: PathBuf = emulate::file("signals-start/g.toml", "");
+    fs::remove_file(&config).unwrap();
+    assert!(Command::new("mkfifo").arg(&config).status().unwrap().success());
+    let started = Started::new(&["serve", "--config", config.to_str().unwrap()]);
+    thread::sleep(Duration::from_millis(500));
+    let begun = Stopwatch::start();
+    started.terminated();
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
