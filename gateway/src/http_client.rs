@@ -1,6 +1,6 @@
 //! The client for the gateway's own requests: for access tokens and for telemetry.
 
-use std::{error::Error, io, time::Duration};
+use std::{collections::BTreeMap, error::Error, io, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -10,14 +10,19 @@ use hyper_util::{
     client::legacy::{Client as HyperClient, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use tokio_rustls::rustls::crypto::ring;
+
+use crate::{
+    dial::{Dialer, EnvironmentProxies, Proxies},
+    tls_roots,
+};
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// An HTTP/1.1 client with TLS by rustls and ring. It follows no redirects and keeps few
-/// connections: what it is used for happens every few seconds.
+/// connections: what it is used for happens every few seconds. It goes through the proxies of the
+/// environment.
 #[derive(Clone, Debug)]
-pub(crate) struct Client(HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub(crate) struct Client(HyperClient<HttpsConnector<Dialer>, Full<Bytes>>);
 
 impl Client {
     /// # Errors
@@ -28,11 +33,13 @@ impl Client {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let tls = tls_roots::tls(None)?;
+        let proxies = Proxies::new(BTreeMap::new(), EnvironmentProxies::of_process());
         let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(ring::default_provider())?
+            .with_tls_config(tls.clone())
             .https_or_http()
             .enable_http1()
-            .wrap_connector(tcp);
+            .wrap_connector(Dialer::new(tcp, tls, proxies));
         let client = HyperClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)

@@ -6,6 +6,7 @@ mod access_record;
 mod client_tokens;
 mod completions;
 mod config;
+mod dial;
 mod emulate;
 mod entra;
 mod files;

@@ -1,6 +1,7 @@
 //! `spillover check`: every problem by its place and remedy, and never a secret.
 
 mod identities;
+mod proxies;
 
 use std::{
     fs,
@@ -49,6 +50,7 @@ impl Folder {
             .env("EAST_KEY", CANARY)
             .env("TEAM_A_KEY", format!("{CANARY}-a"))
             .env("ENTRA_SECRET", CANARY)
+            .env("PROXY", "http://me:canary@proxy.example:3128")
             .env("EMPTY", " ")
             .env("BROKEN", format!("{CANARY}\n{CANARY}"))
             .output()

@@ -16,6 +16,8 @@ mod load;
 #[cfg(unix)]
 mod misconfigured;
 #[cfg(unix)]
+mod names;
+#[cfg(unix)]
 mod naming;
 #[cfg(unix)]
 mod odd_files;
@@ -23,6 +25,8 @@ mod odd_files;
 mod operations;
 #[cfg(unix)]
 mod places;
+#[cfg(unix)]
+mod proxies;
 #[cfg(unix)]
 mod reload;
 mod renewal;

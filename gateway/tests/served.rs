@@ -77,10 +77,21 @@ impl Gateway {
         Self::begin(config).listening()
     }
 
+    /// With these variables in its environment.
+    pub(crate) fn start_with(config: &Path, variables: &[(&str, &str)]) -> Self {
+        Self::begin_with(config, variables).listening()
+    }
+
     pub(crate) fn begin(config: &Path) -> Beginning {
+        Self::begin_with(config, &[])
+    }
+
+    fn begin_with(config: &Path, variables: &[(&str, &str)]) -> Beginning {
         let arguments = ["serve", "--config", config.to_str().unwrap()];
         let (log, stderr) = log_beside(config);
-        let program = Started::with(&arguments, |command| keyed(command).stderr(stderr));
+        let variables = variables.iter().copied();
+        let program =
+            Started::with(&arguments, |command| keyed(command).envs(variables).stderr(stderr));
         Beginning { program, log }
     }
 

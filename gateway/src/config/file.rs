@@ -12,7 +12,7 @@ use super::{
     model_policy,
     parse_context::{self, Contents, Environment, Findings, ParseContext},
     problem::{self, Problem, Problems},
-    server, tokens,
+    proxy, server, tokens,
     toml::Section,
 };
 use crate::files::{self, LARGEST, PATIENCE};
@@ -99,7 +99,7 @@ fn config<'a>(context: &'a ParseContext<'a>, root: &'a DeTable<'a>) -> Config {
     let mut root = Section::new(context, String::new(), 0..0, Some(root));
     let listen = server::listen(root.section("listen"));
     let limits = server::limits(root.section("limits"));
-    let upstream = server::upstream(root.section("upstream"));
+    let mut upstream = server::upstream(root.section("upstream"));
     let sticky = model_policy::memory(root.section("sticky"));
     let telemetry = server::telemetry(root.section("telemetry"));
     let entra = root.optional("entra").map(server::entra);
@@ -121,6 +121,8 @@ fn config<'a>(context: &'a ParseContext<'a>, root: &'a DeTable<'a>) -> Config {
     };
     let clients: Clients = client::clients(root.section("clients"), &models, &classes, &sources);
     root.finish();
+    proxy::check_environment(context);
+    upstream.proxies = models.proxies.own;
     let models = models.models;
     Config {
         listen,

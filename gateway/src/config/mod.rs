@@ -12,6 +12,7 @@ mod nearest;
 mod parse_context;
 mod pem;
 mod problem;
+mod proxy;
 mod quantity;
 mod secret;
 mod server;

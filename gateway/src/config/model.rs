@@ -13,6 +13,7 @@ use super::{
     client::Classes,
     endpoint::strip_field,
     model_policy,
+    proxy::ServerProxies,
     server::head_timeout,
     toml::{DAY, Section, Value},
 };
@@ -24,6 +25,7 @@ pub(super) struct Models {
     pub(super) names: BTreeMap<String, String>,
     /// Where a backend says `auth = "entra"` first.
     pub(super) entra: Vec<String>,
+    pub(super) proxies: ServerProxies,
 }
 
 impl Models {
@@ -147,6 +149,7 @@ impl Models {
         let endpoint = section
             .required("endpoint", "write it like \"https://contoso.openai.azure.com\"")
             .and_then(|value| value.endpoint(allow_http, "use https://, or allow_http = true"));
+        self.proxies.read(section, endpoint);
         let auth = self.auth(section);
         let backend = Backend {
             name: name.unwrap_or_default(),

@@ -1,6 +1,7 @@
 //! The sections about the gateway itself: sockets, limits, telemetry, tokens.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
@@ -73,9 +74,15 @@ pub(super) fn upstream(mut section: Section<'_>) -> Upstream {
             TICK,
             Duration::from_secs(90),
         ),
+        connection_age: section.duration(
+            "connection_age",
+            Duration::from_secs(1),
+            Duration::from_secs(600),
+        ),
         idle_connections: count(&mut section, "idle_connections", 0, 100_000, 256),
         http2: section.get("http2").and_then(|value| value.one_of(&http2)).unwrap_or_default(),
         trust: section.get("trust").and_then(|value| pem::trust(&value)).unwrap_or_default(),
+        proxies: BTreeMap::new(),
     };
     section.finish();
     upstream

@@ -1,6 +1,6 @@
 //! The connections of the load tester: HTTP/1.1 or HTTP/2, with and without TLS, by rustls and ring.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -12,9 +12,12 @@ use hyper_util::{
 use tokio_rustls::rustls::ClientConfig;
 
 use super::args::LoadArgs;
-use crate::{files, tls_roots};
+use crate::{
+    dial::{Dialer, EnvironmentProxies, Proxies},
+    files, tls_roots,
+};
 
-pub(super) type Client = Legacy<HttpsConnector<HttpConnector>, Full<Bytes>>;
+pub(super) type Client = Legacy<HttpsConnector<Dialer>, Full<Bytes>>;
 
 /// A client that follows no redirect and sends nothing twice.
 pub(super) fn client(args: &LoadArgs) -> Result<Client, String> {
@@ -22,11 +25,13 @@ pub(super) fn client(args: &LoadArgs) -> Result<Client, String> {
     http.enforce_http(false);
     http.set_nodelay(true);
     let tls = tls(args.trust.as_deref())?;
+    let proxies = Proxies::new(BTreeMap::new(), EnvironmentProxies::of_process());
+    let dialer = Dialer::new(http, tls.clone(), proxies);
     let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
     let connector = if args.http2 {
-        https.enable_http2().wrap_connector(http)
+        https.enable_http2().wrap_connector(dialer)
     } else {
-        https.enable_http1().wrap_connector(http)
+        https.enable_http1().wrap_connector(dialer)
     };
     let client = Legacy::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())

@@ -120,6 +120,8 @@ fn config(models: BTreeMap<String, Model>) -> Config {
             idle_connections: 1,
             idle_connection_timeout: Duration::from_secs(1),
             http2: Http2::default(),
+            connection_age: second,
+            proxies: BTreeMap::new(),
             trust: Vec::new(),
         },
         models,

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 use tower_spillover::first_token::Limit;
 
 use super::Problem;
+use crate::dial::{OwnProxy, Place};
 
 pub use self::identity::{Identities, Issuer, Tokens};
 pub use self::policy::{
@@ -130,8 +131,13 @@ pub struct Upstream {
     /// Kept open to each backend. Defaults to 256.
     pub idle_connections: usize,
     pub http2: Http2,
+    /// How long new requests go to the connections of a client. Defaults to 10 min: names lead elsewhere
+    /// after a failover, and a busy connection has no reason of its own to notice.
+    pub connection_age: Duration,
     /// More certificates to trust than the public ones, as PEM.
     pub trust: Vec<u8>,
+    /// Of servers for which backends say so, instead of the environment's.
+    pub proxies: BTreeMap<Place, OwnProxy>,
 }
 
 /// How long the head of an answer may take. A configured time is for both.

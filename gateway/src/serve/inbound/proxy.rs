@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    http_client,
     serve::{
         activity::Busy,
         clock,
@@ -189,12 +190,7 @@ fn failure(error: &UpstreamError, limit: u64, model: &ModelRoute) -> Refusal {
     if let Some(upload) = error.cause::<RequestBodyError>() {
         return upload.refusal(limit);
     }
-    tracing::warn!(
-        target: TARGET,
-        error = %error,
-        cause = error.cause::<std::io::Error>().map(tracing::field::display),
-        "no answer"
-    );
+    tracing::warn!(target: TARGET, error = http_client::chain(error), "no answer");
     match error {
         // The backend may go on and bill an answer that has no reader.
         UpstreamError::Silent => Refusal::new(

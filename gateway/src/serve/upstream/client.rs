@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     config::{self, HeadTimeout, Http2},
+    dial::{Dialer, EnvironmentProxies, Proxies},
     serve::{clock, workers},
     telemetry::{Call, Trace},
     tls_roots,
@@ -48,7 +49,7 @@ pub(crate) struct UpstreamClient {
     head_timeout: HeadTimeout,
 }
 
-type Connector = WatchReuse<ConnectTimeout<HttpsConnector<HttpConnector>>>;
+type Connector = WatchReuse<ConnectTimeout<HttpsConnector<Dialer>>>;
 type HttpClient = Client<Connector, RequestBody>;
 
 impl UpstreamClient {
@@ -66,15 +67,17 @@ impl UpstreamClient {
         let trusted = Some(&*settings.trust).filter(|pem| !pem.is_empty());
         let tls =
             tls_roots::tls(trusted).map_err(|problem| format!("upstream.trust: {problem}"))?;
+        let proxies = Proxies::new(settings.proxies.clone(), EnvironmentProxies::of_process());
+        let dialer = Dialer::new(tcp, tls.clone(), proxies);
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
         let connector = match settings.http2 {
-            Http2::Auto => connector.enable_all_versions().wrap_connector(tcp),
-            Http2::Always => connector.enable_http2().wrap_connector(tcp),
-            Http2::Never => connector.enable_http1().wrap_connector(tcp),
+            Http2::Auto => connector.enable_all_versions().wrap_connector(dialer),
+            Http2::Always => connector.enable_http2().wrap_connector(dialer),
+            Http2::Never => connector.enable_http1().wrap_connector(dialer),
         };
         let connector = WatchReuse(ConnectTimeout::new(connector, settings.connect_timeout));
         let (http2, idle_connections) = (settings.http2, settings.idle_connections);
-        let idle_timeout = settings.idle_connection_timeout;
+        let (idle_timeout, age) = (settings.idle_connection_timeout, settings.connection_age);
         let client = move |idle_connections| {
             Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -88,7 +91,7 @@ impl UpstreamClient {
         };
         let fresh = client(0);
         let client = move || client(idle_connections);
-        let pools = (0..workers::count()).map(|_| ClientPool::new(client.clone())).collect();
+        let pools = (0..workers::count()).map(|_| ClientPool::new(client.clone(), age)).collect();
         Ok(Self { pools, fresh, http2, head_timeout: settings.head_timeout })
     }
 
@@ -120,13 +123,16 @@ impl Service<Request<RequestBody>> for UpstreamClient {
         let call = Trace::call(&mut request);
         let pool = &self.pools[workers::here()];
         // What was not processed is to meet neither the limit nor the end of a connection again.
+        let kept;
         let (client, permit) = if request.extensions().get::<SentAgain>().is_some() {
             (&self.fresh, None)
         } else if self.may_share_connections(request.uri()) {
-            let (client, permit) = pool.enter();
-            (client, Some(permit))
+            let (client, permit) = pool.enter(clock::now());
+            kept = client;
+            (&**kept, Some(permit))
         } else {
-            (pool.first(), None)
+            kept = pool.first(clock::now());
+            (&**kept, None)
         };
         let progress = request.body_mut().watch();
         let is_stream = request.body().asks_for_stream();

@@ -2,14 +2,17 @@
 
 use std::{
     fmt,
+    ops::Deref,
     pin::Pin,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -18,16 +21,25 @@ use hyper::body::Incoming;
 /// takes on one of them.
 ///
 /// A client keeps one HTTP/2 connection to a host. What is sent when all its streams are taken
-/// would wait, uncounted, until one of them ends.
+/// would wait, uncounted, until one of them ends. A client of a certain age gives way to another: its
+/// connections end with what is under way on them, and new ones find out where names lead now.
 pub(crate) struct ClientPool<C> {
     make: Box<dyn Fn() -> C + Send + Sync>,
+    age: Duration,
     clients: Box<[PooledClient<C>]>,
 }
 
 #[derive(Debug)]
 struct PooledClient<C> {
-    client: OnceLock<C>,
+    client: ArcSwapOption<AgingClient<C>>,
     streams: Arc<AtomicUsize>,
+}
+
+/// A client that takes new requests until an instant.
+#[derive(Debug)]
+pub(crate) struct AgingClient<C> {
+    client: C,
+    until: Instant,
 }
 
 /// A stream on a client, counted until it is dropped.
@@ -35,31 +47,50 @@ struct PooledClient<C> {
 pub(crate) struct StreamPermit(Arc<AtomicUsize>);
 
 impl<C> ClientPool<C> {
-    pub(crate) fn new(make: impl Fn() -> C + Send + Sync + 'static) -> Self {
-        let client = || PooledClient { client: OnceLock::new(), streams: Arc::default() };
-        Self { make: Box::new(make), clients: (0..MAX_CLIENTS).map(|_| client()).collect() }
+    pub(crate) fn new(make: impl Fn() -> C + Send + Sync + 'static, age: Duration) -> Self {
+        let client = || PooledClient { client: ArcSwapOption::empty(), streams: Arc::default() };
+        Self { make: Box::new(make), age, clients: (0..MAX_CLIENTS).map(|_| client()).collect() }
     }
 
     /// The first client, for connections that take one request at a time.
-    pub(crate) fn first(&self) -> &C {
-        self.clients[0].client.get_or_init(&self.make)
+    pub(crate) fn first(&self, now: Instant) -> Arc<AgingClient<C>> {
+        self.young(&self.clients[0], now)
     }
 
     /// The first client with room for a stream; when none has any, the one with the fewest.
-    pub(crate) fn enter(&self) -> (&C, StreamPermit) {
+    pub(crate) fn enter(&self, now: Instant) -> (Arc<AgingClient<C>>, StreamPermit) {
         let has_room =
             |client: &&PooledClient<C>| client.streams.load(Relaxed) < MAX_STREAMS_PER_CLIENT;
         let fewest = || self.clients.iter().min_by_key(|client| client.streams.load(Relaxed));
         let client = self.clients.iter().find(has_room).or_else(fewest).expect("there are clients");
         client.streams.fetch_add(1, Relaxed);
-        (client.client.get_or_init(&self.make), StreamPermit(Arc::clone(&client.streams)))
+        (self.young(client, now), StreamPermit(Arc::clone(&client.streams)))
+    }
+
+    fn young(&self, place: &PooledClient<C>, now: Instant) -> Arc<AgingClient<C>> {
+        match place.client.load_full() {
+            Some(client) if now < client.until => client,
+            _ => {
+                let client = AgingClient { client: (self.make)(), until: now + self.age };
+                let client = Arc::new(client);
+                place.client.store(Some(Arc::clone(&client)));
+                client
+            }
+        }
+    }
+}
+
+impl<C> Deref for AgingClient<C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        &self.client
     }
 }
 
 impl<C: fmt::Debug> fmt::Debug for ClientPool<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let used = self.clients.iter().take_while(|client| client.client.get().is_some());
-        f.debug_list().entries(used).finish()
+        f.debug_list().entries(self.clients.iter().map_while(|it| it.client.load_full())).finish()
     }
 }
 
@@ -107,3 +138,22 @@ impl Body for Download {
 const MAX_STREAMS_PER_CLIENT: usize = 100;
 /// As many streams as there is room for requests, and more.
 const MAX_CLIENTS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_of_age_gives_way_to_another() {
+        #[expect(clippy::disallowed_methods, reason = "an instant to count from")]
+        let now = Instant::now();
+        let made = Arc::new(AtomicUsize::new(0));
+        let pool = ClientPool::new(move || made.fetch_add(1, Relaxed), Duration::from_secs(600));
+        let second = Duration::from_secs(1);
+        assert_eq!([**pool.first(now), **pool.first(now + 599 * second)], [0, 0]);
+        let (old, permit) = pool.enter(now + 599 * second);
+        assert_eq!([**pool.first(now + 600 * second), **old], [1, 0], "what is under way goes on");
+        assert_eq!(**pool.enter(now + 601 * second).0, 1);
+        drop(permit);
+    }
+}
