@@ -346,6 +346,24 @@ fn a_problem_is_told_in_these_words() {
             "models.m.standard[0].endpoint: its scheme is neither `https` nor `http`; use `https`\nmodels.m.standard[0].key: is empty or has characters that a header cannot carry; trim line ends",
         ),
         (
+            "",
+            "",
+            "listen.cors = { origins = [\"*\", \"https://a/b\"], headers = [\"a b\"], credentials = true }",
+            "listen.cors.origins[0]: stands beside other origins, and means all of them; remove it, or them\nlisten.cors.headers[0]: \"a b\" is not the name of a header; use letters, digits and -\nlisten.cors.credentials: stands beside origins = [\"*\"], which browsers refuse; name the origins",
+        ),
+        (
+            "",
+            "",
+            "listen.cors = { origins = [\"https://a/b\", \"app.example\", \"https://u@a\"] }",
+            "listen.cors.origins[0]: \"https://a/b\" is not an origin; write its scheme, host and port, such as \"https://app.example.com\"\nlisten.cors.origins[1]: \"app.example\" is not an origin; write its scheme, host and port, such as \"https://app.example.com\"\nlisten.cors.origins[2]: \"https://u@a\" is not an origin; write its scheme, host and port, such as \"https://app.example.com\"",
+        ),
+        (
+            "",
+            "",
+            "listen.cors = {}",
+            "listen.cors.origins: is missing; add origins = [\"https://app.example.com\"]",
+        ),
+        (
             "models.m.gate = { output_weight = -1, unstated_output = 2e6, unstated = 1 }",
             "",
             "",

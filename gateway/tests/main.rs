@@ -1,7 +1,10 @@
 //! The gateway as its users meet it: the real binary, over real sockets.
 
+#[cfg(unix)]
+mod answers_arrive;
 mod client_certificates;
 mod config;
+mod cors;
 #[cfg(unix)]
 mod delays;
 mod emulate;

@@ -15,7 +15,7 @@ use tokio_rustls::{
 
 use crate::{emulate, served::Gateway};
 
-const FIRST: [&str; 2] = [
+pub(crate) const FIRST: [&str; 2] = [
     include_str!("../src/serve/tests/tls/cert.pem"),
     include_str!("../src/serve/tests/tls/key.pem"),
 ];
@@ -23,7 +23,7 @@ const SECOND: [&str; 2] =
     [include_str!("tls/renewed-cert.pem"), include_str!("tls/renewed-key.pem")];
 
 /// A handshake that only this certificate satisfies.
-async fn handshake(address: &str, certificate: &str) -> Option<TlsStream<TcpStream>> {
+pub(crate) async fn handshake(address: &str, certificate: &str) -> Option<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -54,19 +54,24 @@ fn put(folder: &Path, [certificate, key]: [&str; 2]) {
     fs::write(folder.join("tls.key"), key).unwrap();
 }
 
-#[tokio::test]
-#[expect(clippy::disallowed_methods, reason = "files change in real time")]
-async fn new_handshakes_see_a_renewed_certificate_and_open_connections_go_on() {
+/// A gateway with the first certificate.
+pub(crate) fn secured(file: &str) -> Gateway {
     let config = emulate::file(
-        "renewal/g.toml",
+        file,
         "clients.open = true\nlisten = { address = \"127.0.0.1:0\", \
          tls = { certificates = \"tls.crt\", key = \"file:tls.key\" } }\n\
          [[models.text.standard]]\nname = \"a\"\nendpoint = \"http://127.0.0.1:1\"\n\
          key = \"env:AZURE_KEY\"\n",
     );
-    let folder = config.parent().unwrap();
-    put(folder, FIRST);
-    let gateway = Gateway::start(&config);
+    put(config.parent().unwrap(), FIRST);
+    Gateway::start(&config)
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "files change in real time")]
+async fn new_handshakes_see_a_renewed_certificate_and_open_connections_go_on() {
+    let gateway = secured("renewal/g.toml");
+    let folder = gateway.folder();
     let open = handshake(gateway.address(), FIRST[0]).await.expect("the first is served");
     assert!(handshake(gateway.address(), SECOND[0]).await.is_none());
 

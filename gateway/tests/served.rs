@@ -126,6 +126,11 @@ impl Gateway {
         self.program.pid()
     }
 
+    /// Where its configuration is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.log.parent().unwrap()
+    }
+
     /// What it logged so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()

@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod cors;
 mod endpoint;
 mod file;
 mod first_token;
@@ -29,10 +30,10 @@ pub use self::{
     file::parse,
     problem::{Problem, Problems},
     settings::{
-        Auth, Backend, Budget, Class, Client, ClientTls, Clients, Config, Entra, EntraKind,
+        Auth, Backend, Budget, Class, Client, ClientTls, Clients, Config, Cors, Entra, EntraKind,
         Failure, Failures, FirstToken, GateSettings, HeadTimeout, Http2, Identities, Inspection,
-        Issuer, Limits, Listen, Model, MoveBudget, Permissions, Secret, Steering, Stickiness,
-        StickySettings, TelemetrySettings, Tls, Tokens, Upstream,
+        Issuer, Limits, Listen, Model, MoveBudget, Origins, Permissions, Secret, Steering,
+        Stickiness, StickySettings, TelemetrySettings, Tls, Tokens, Upstream,
     },
     watch::{Hangup, Watch, open},
 };

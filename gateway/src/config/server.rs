@@ -9,7 +9,8 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Entra, EntraKind, HeadTimeout, Http2, Limits, Listen, Secret, TelemetrySettings, Upstream, pem,
+    Entra, EntraKind, HeadTimeout, Http2, Limits, Listen, Secret, TelemetrySettings, Upstream,
+    cors, pem,
     toml::{DAY, Section, Value},
 };
 
@@ -25,8 +26,9 @@ pub(super) fn listen(mut section: Section<'_>) -> Listen {
         Some(admin)
     });
     let drain = section.duration("drain", Duration::ZERO, Duration::from_secs(30));
+    let cors = section.optional("cors").map(cors::cors);
     section.finish();
-    Listen { address, tls, admin, drain }
+    Listen { address, tls, admin, drain, cors }
 }
 
 pub(super) fn limits(mut section: Section<'_>) -> Limits {

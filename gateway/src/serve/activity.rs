@@ -1,10 +1,14 @@
 //! What happens on a connection, noted by its requests and bytes, for the task that watches it.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    task::Context,
 };
 
+use futures::task::AtomicWaker;
 use http::Version;
 
 use super::delivery::Delivery;
@@ -26,6 +30,14 @@ pub(crate) struct Activity {
     delivery: Arc<Delivery>,
     /// Of the stream that was begun last on HTTP/2, until its task takes it.
     of_stream: Mutex<Option<Arc<Delivery>>>,
+    /// Whether the body of a request was given up before its end.
+    is_body_left: AtomicBool,
+    /// HTTP/1.1, whose clients know interim answers, and nothing of an answer has been written.
+    takes_interim: AtomicBool,
+    /// Whether the client sends nothing more, and waits for an answer.
+    is_half_closed: AtomicBool,
+    /// Of a body that waits for more.
+    upload: AtomicWaker,
 }
 
 /// A request under way on a connection.
@@ -47,6 +59,7 @@ impl Activity {
         } else {
             Arc::clone(&self.delivery)
         };
+        self.takes_interim.store(version == Version::HTTP_11, Relaxed);
         Busy { activity: self, delivery }
     }
 
@@ -76,6 +89,46 @@ impl Activity {
         }
     }
 
+    /// Some of an answer was written.
+    pub(crate) fn note_answer(&self) {
+        if self.takes_interim.load(Relaxed) {
+            self.takes_interim.store(false, Relaxed);
+        }
+    }
+
+    /// Whether an interim answer can be written now.
+    pub(crate) fn takes_interim(&self) -> bool {
+        self.takes_interim.load(Relaxed) && !self.is_stuck()
+    }
+
+    /// Whether one request is being answered whose client may have said all that it will.
+    pub(crate) fn is_exchange(&self) -> bool {
+        !self.is_idle() && !self.is_multiplexed.load(Relaxed)
+    }
+
+    /// The client sends nothing more.
+    pub(crate) fn half_close(&self) {
+        self.is_half_closed.store(true, Relaxed);
+        self.upload.wake();
+    }
+
+    /// Whether a body for which more is needed gets no more; wakes when that becomes so.
+    pub(crate) fn is_upload_over(&self, cx: &mut Context<'_>) -> bool {
+        self.upload.register(cx.waker());
+        self.is_half_closed.load(Relaxed)
+    }
+
+    /// The body of a request is read no further.
+    pub(crate) fn note_body_left(&self) {
+        self.is_body_left.store(true, Relaxed);
+    }
+
+    /// Whether the client may still be sending what is not read any more: the body of a request, or a
+    /// head that could not be.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.is_body_left.load(Relaxed) || self.is_head_begun()
+    }
+
     /// How many requests there have been.
     pub(crate) fn begun(&self) -> usize {
         self.begun.load(Relaxed)
@@ -92,6 +145,13 @@ impl Activity {
 
     pub(crate) fn is_stuck(&self) -> bool {
         self.is_stuck.load(Relaxed)
+    }
+}
+
+impl Busy {
+    /// What happens on its connection.
+    pub(crate) fn activity(&self) -> Arc<Activity> {
+        Arc::clone(&self.activity)
     }
 }
 

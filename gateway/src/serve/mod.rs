@@ -18,6 +18,7 @@ mod peers;
 mod record;
 mod refusal;
 mod routing;
+mod upload;
 mod upstream;
 mod workers;
 

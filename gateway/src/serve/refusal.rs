@@ -71,6 +71,10 @@ impl Refusal {
         response
     }
 
+    pub(crate) fn bad_gateway(message: &'static str) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "BadGateway", message)
+    }
+
     pub(crate) fn not_found() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,

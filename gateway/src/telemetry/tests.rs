@@ -101,7 +101,7 @@ fn config(models: BTreeMap<String, Model>) -> Config {
         may: Permissions::default(),
     };
     Config {
-        listen: Listen { address, tls: None, admin: None, drain: second },
+        listen: Listen { address, tls: None, admin: None, drain: second, cors: None },
         limits: Limits {
             body: 1,
             replay: 1,

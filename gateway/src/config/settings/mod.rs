@@ -1,5 +1,6 @@
 //! The settings of the gateway, as everything else reads them.
 
+mod cors;
 mod identity;
 mod policy;
 
@@ -10,9 +11,12 @@ use tower_spillover::first_token::Limit;
 use super::Problem;
 use crate::dial::{OwnProxy, Place};
 
-pub use self::identity::{Identities, Issuer, Tokens};
-pub use self::policy::{
-    Failure, Failures, FirstToken, Inspection, MoveBudget, Steering, Stickiness, StickySettings,
+pub use self::{
+    cors::{Cors, Origins},
+    identity::{Identities, Issuer, Tokens},
+    policy::{
+        Failure, Failures, FirstToken, Inspection, MoveBudget, Steering, Stickiness, StickySettings,
+    },
 };
 
 /// A configuration in which nothing can be wrong any more.
@@ -47,6 +51,8 @@ pub struct Listen {
     /// How long streams may go on after a signal to stop. Defaults to 30 s, which is what Kubernetes
     /// gives a pod.
     pub drain: Duration,
+    /// `None`: browsers keep the pages of other origins from reading any answer.
+    pub cors: Option<Cors>,
 }
 
 /// PEM, read and parsed when the configuration was checked.

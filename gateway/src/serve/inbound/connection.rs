@@ -1,13 +1,6 @@
 //! One inbound connection: HTTP/1.1 or HTTP/2, watched for silence, ended in an orderly way.
 
-use std::{
-    convert::Infallible,
-    io,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use http::Request;
@@ -17,7 +10,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     sync::watch,
 };
 
@@ -26,6 +19,7 @@ use super::{
     proxy,
     silence::{End, Silence},
     streams::Streams,
+    watched::Watched,
 };
 use crate::{
     config::Limits,
@@ -53,10 +47,11 @@ pub(crate) async fn serve<I>(
 {
     let limits = role.gateway.runtime().config().limits.clone();
     let activity = Arc::new(Activity::default());
-    let io = Watched { io, activity: Arc::clone(&activity) };
+    let io = Watched::new(io, Arc::clone(&activity));
     let service = {
         let activity = Arc::clone(&activity);
         service_fn(move |request: Request<Incoming>| {
+            // At once: hyper reads on before it polls what answers.
             let busy = Arc::clone(&activity).begin(request.version());
             // On its own, so that nothing of it is kept while the answer streams.
             let answer = Box::pin(proxy::answer(role.clone(), busy, request));
@@ -114,67 +109,6 @@ fn builder(limits: &Limits, protocol: Protocol, streams: Streams) -> auto::Build
         Protocol::Http1 => builder.http1_only(),
         Protocol::Http2 => builder.http2_only(),
         Protocol::Either => builder,
-    }
-}
-
-/// A stream that notes what happens on it.
-struct Watched<I> {
-    io: I,
-    activity: Arc<Activity>,
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.io).poll_read(cx, buf);
-        if read.is_ready() {
-            self.activity.note_read();
-        }
-        read
-    }
-}
-
-impl<I> Watched<I> {
-    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
-        self.activity.note_written(written.is_pending());
-        written
-    }
-}
-
-impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.note(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.note(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // TLS keeps what it was given, and writes it here.
-        let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        self.note(flushed)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

@@ -18,11 +18,13 @@ pub(crate) fn strip_request(headers: &mut HeaderMap) {
     });
 }
 
-/// Keeps what a backend's connection needs, and its cookies, from going to the client.
+/// Keeps what a backend's connection needs, its cookies, and what it says to browsers of its own origin
+/// from going to the client.
 pub(crate) fn strip_answer(headers: &mut HeaderMap) {
     strip(headers, |name| {
         is_hop_by_hop(name)
             || *name == header::SET_COOKIE
+            || name.as_str().starts_with("access-control-")
             || matches!(
                 name.as_str(),
                 "x-spillover-decision" | "x-spillover-sticky" | "x-spillover-trace"
@@ -96,7 +98,13 @@ mod tests {
     #[test]
     fn an_answer_keeps_what_it_says_of_itself() {
         let own = [("x-ms-region", "East US"), ("trailer", "x-checksum")];
-        let mut headers = map(&[("set-cookie", "a"), ("connection", "keep-alive"), own[0], own[1]]);
+        let mut headers = map(&[
+            ("set-cookie", "a"),
+            ("access-control-allow-origin", "*"),
+            ("connection", "keep-alive"),
+            own[0],
+            own[1],
+        ]);
         strip_answer(&mut headers);
         assert_eq!(headers, map(&own));
     }

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use tower_spillover::{MaxWait, Priority, ReplayLayer, Served, azure::ContentKind};
 
 use super::{
-    admission, authentication::authenticate, control::Control, headers,
+    admission, authentication::authenticate, control::Control, cors, headers,
     listener_role::ListenerRole, response_body::ResponseBody, runtime::Runtime,
 };
 use crate::{
@@ -27,7 +27,9 @@ use crate::{
             model_list, model_routing,
             route::{ModelSource, Route},
             routes::ModelRoute,
+            spelling,
         },
+        upload::Upload,
         upstream::{
             classes::never_spilling,
             error::UpstreamError,
@@ -44,6 +46,7 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let started = clock::now();
+    let request = request.map(|incoming| Upload::new(incoming, busy.activity()));
     if let Some(page) = role.page(request.uri().path()) {
         busy.delivery.offer(0);
         return page.map(|text| ResponseBody::own(text, None));
@@ -57,12 +60,16 @@ pub(crate) async fn answer(
     let (observer, snapshot) = (Arc::clone(gateway.observer()), Arc::clone(&runtime.snapshot));
     let mut guard = Box::new(RequestGuard::new(observer, snapshot, busy, id, started));
     let id = guard.id();
+    let origin = request.headers().get(header::ORIGIN).cloned();
     let mut response = match exchange(&role, &runtime, &mut guard, request).await {
-        Ok(Reply::Passed(passed)) => pass_on(passed, runtime.config(), guard),
+        Ok(Reply::Passed(passed)) => pass_on(passed, runtime.config(), guard).await,
         Ok(Reply::Own(page)) => own(page, guard),
         Err(refusal) => own(refusal.into_response(), guard),
     };
     response.headers_mut().insert(REQUEST_ID, id);
+    if let Some(cors) = &runtime.config().listen.cors {
+        cors::mark(cors, origin.as_ref(), response.headers_mut());
+    }
     response
 }
 
@@ -84,11 +91,17 @@ async fn exchange(
     role: &ListenerRole,
     runtime: &Runtime,
     guard: &mut RequestGuard,
-    request: Request<Incoming>,
+    request: Request<Upload>,
 ) -> Result<Reply, Refusal> {
     let (limits, routes) = (&runtime.config().limits, &runtime.routes);
     let (mut head, body) = request.into_parts();
     guard.begin_trace(&mut head.headers);
+    if let Some(answer) = cors::preflight(runtime.config().listen.cors.as_ref(), &head) {
+        return Ok(Reply::Own(answer));
+    }
+    if let Some(uri) = spelling::plain(&head.uri) {
+        head.uri = uri;
+    }
     admission::refuse_tunnels(&head)?;
     let route = Route::of(&head.method, head.uri.path()).ok_or_else(Refusal::not_found)?;
     guard.record.operation = route.operation;
@@ -207,16 +220,15 @@ fn failure(error: &UpstreamError, limit: u64, model: &ModelRoute) -> Refusal {
                 "The PTU refuses, and no Standard backend could be reached.",
             )
             .retry_after(left),
-            None => {
-                Refusal::new(StatusCode::BAD_GATEWAY, "BadGateway", "No backend could be reached.")
-                    .retry_after(Duration::from_secs(1))
-            }
+            None => Refusal::bad_gateway("No backend could be reached.")
+                .retry_after(Duration::from_secs(1)),
         },
-        UpstreamError::Client(_) => Refusal::new(
-            StatusCode::BAD_GATEWAY,
-            "BadGateway",
-            "The connection to the backend broke before it answered.",
-        ),
+        UpstreamError::Client(_) => {
+            Refusal::bad_gateway("The connection to the backend broke before it answered.")
+        }
+        UpstreamError::TwoLengths => {
+            Refusal::bad_gateway("The backend's answer says in two ways how long it is.")
+        }
     }
 }
 
@@ -226,7 +238,7 @@ fn own(response: Response<Bytes>, mut guard: Box<RequestGuard>) -> Response<Resp
     response.map(|text| ResponseBody::own(text, Some(guard)))
 }
 
-fn pass_on(
+async fn pass_on(
     passed: Passed,
     config: &Config,
     mut guard: Box<RequestGuard>,
@@ -234,18 +246,17 @@ fn pass_on(
     let (mut head, body) = passed.answer.into_parts();
     let now = clock::now();
     let served: Option<Served> = head.extensions.remove();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        let refusal = Refusal::bad_gateway("The backend changed protocols without being asked.");
+        guard.record.served = served;
+        return instead(refusal, &mut head.headers, guard);
+    }
     if head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED {
         // A client that followed it would carry its key of this gateway to another host.
-        let refusal = Refusal::new(
-            StatusCode::BAD_GATEWAY,
-            "BadGateway",
-            "The backend redirects, which this gateway does not follow.",
-        );
-        let name = head.headers.remove(BACKEND);
+        let refusal =
+            Refusal::bad_gateway("The backend redirects, which this gateway does not follow.");
         guard.record.served = served;
-        let mut response = own(refusal.into_response(), guard);
-        response.headers_mut().extend(name.map(|name| (BACKEND, name)));
-        return response;
+        return instead(refusal, &mut head.headers, guard);
     }
     headers::strip_answer(&mut head.headers);
     if let Some(served) = &served {
@@ -261,7 +272,24 @@ fn pass_on(
     guard.record.streaming = ContentKind::named(kind) == ContentKind::EventStream;
     guard.head(head.status, served, now);
     let idle_timeout = config.upstream.idle_timeout;
-    Response::from_parts(head, ResponseBody::passing(body, idle_timeout, guard))
+    // The head of a stream is news of its own: its first event may take minutes.
+    let waits = !guard.record.streaming;
+    match ResponseBody::passing(body, idle_timeout, waits, guard).await {
+        Ok(body) => Response::from_parts(head, body),
+        Err((error, guard)) => instead(error.refusal(), &mut head.headers, guard),
+    }
+}
+
+/// Answers a refusal where a backend's answer is of no use; the head says which backend's it was.
+fn instead(
+    refusal: Refusal,
+    headers: &mut HeaderMap,
+    guard: Box<RequestGuard>,
+) -> Response<ResponseBody> {
+    let name = headers.remove(BACKEND);
+    let mut response = own(refusal.into_response(), guard);
+    response.headers_mut().extend(name.map(|name| (BACKEND, name)));
+    response
 }
 
 /// The client's own id, when it is one.

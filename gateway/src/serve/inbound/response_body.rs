@@ -3,16 +3,19 @@
 use std::{
     error::Error,
     fmt,
+    future::poll_fn,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::serve::{
-    idle_timeout::IdleTimeout, record::request_guard::RequestGuard, upstream::stack::AnswerBody,
+    idle_timeout::IdleTimeout, record::request_guard::RequestGuard, refusal::Refusal,
+    upstream::stack::AnswerBody,
 };
 
 /// A body of the gateway's own, or a backend's.
@@ -25,7 +28,13 @@ pub(crate) struct ResponseBody {
 
 enum Kind {
     Own(Option<Bytes>),
-    Passing { body: Pin<Box<AnswerBody>>, idle: IdleTimeout },
+    Passing {
+        first: Option<Frame<Bytes>>,
+        body: Pin<Box<AnswerBody>>,
+        idle: IdleTimeout,
+    },
+    /// To be reported next.
+    Failed(Option<ResponseBodyError>),
 }
 
 /// Why an answer broke off.
@@ -40,13 +49,34 @@ impl ResponseBody {
         Self { kind: Kind::Own(Some(text).filter(|text| !text.is_empty())), guard }.begun()
     }
 
-    pub(crate) fn passing(
+    /// With `waits` its first frame is there before its head goes out.
+    ///
+    /// # Errors
+    ///
+    /// When it fails before its first frame, so that something else can be answered.
+    pub(crate) async fn passing(
         body: AnswerBody,
         idle_timeout: Duration,
+        waits: bool,
         guard: Box<RequestGuard>,
-    ) -> Self {
-        let idle = IdleTimeout::new(idle_timeout);
-        Self { kind: Kind::Passing { body: Box::pin(body), idle }, guard: Some(guard) }.begun()
+    ) -> Result<Self, (ResponseBodyError, Box<RequestGuard>)> {
+        let (mut body, mut idle) = (Box::pin(body), IdleTimeout::new(idle_timeout));
+        let first = if body.is_end_stream() {
+            None
+        } else {
+            poll_fn(|cx| match next(&mut body, &mut idle, cx) {
+                Poll::Pending if !waits => Poll::Ready(None),
+                next => next,
+            })
+            .await
+        };
+        match first.transpose() {
+            Ok(first) => {
+                let kind = Kind::Passing { first, body, idle };
+                Ok(Self { kind, guard: Some(guard) }.begun())
+            }
+            Err(error) => Err((error, guard)),
+        }
     }
 
     /// A body that is over before it began is never polled.
@@ -83,18 +113,17 @@ impl Body for ResponseBody {
         let Self { kind, guard } = &mut *self;
         let next = match kind {
             Kind::Own(text) => text.take().map(|text| Ok(Frame::data(text))),
-            Kind::Passing { body, idle } => {
-                if let Poll::Ready(next) = body.as_mut().poll_frame(cx) {
-                    idle.reset();
-                    next.map(|frame| frame.map_err(ResponseBodyError::Broken))
-                } else {
-                    if let Some(guard) = guard {
+            Kind::Passing { first, body, idle } => match first.take() {
+                Some(first) => Some(Ok(first)),
+                None => {
+                    let next = next(body, idle, cx);
+                    if let (Poll::Pending, Some(guard)) = (&next, guard) {
                         guard.busy.delivery.await_backend();
                     }
-                    ready!(idle.poll(cx));
-                    Some(Err(ResponseBodyError::Silent))
+                    ready!(next)
                 }
-            }
+            },
+            Kind::Failed(error) => return Poll::Ready(error.take().map(Err)),
         };
         match &next {
             // Not polled again after the end of the stream.
@@ -106,8 +135,12 @@ impl Body for ResponseBody {
             }
             Some(Err(_)) => {
                 // First the body, which says what was used when it is dropped.
-                self.kind = Kind::Own(None);
+                self.kind = Kind::Failed(next.and_then(Result::err));
                 self.guard = None;
+                // hyper discards what it has not written yet when a body fails, and writes it when a
+                // body is pending.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             None => self.complete(),
         }
@@ -117,16 +150,59 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Own(text) => text.is_none(),
-            Kind::Passing { body, .. } => body.is_end_stream(),
+            Kind::Passing { first, body, .. } => first.is_none() && body.is_end_stream(),
+            Kind::Failed(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
-            Kind::Passing { body, .. } => body.size_hint(),
+            Kind::Passing { first: None, body, .. } => body.size_hint(),
+            Kind::Passing { first: Some(first), body, .. } => {
+                let length = first.data_ref().map_or(0, Bytes::len) as u64;
+                let mut hint = body.size_hint();
+                if let Some(upper) = hint.upper() {
+                    hint.set_upper(upper.saturating_add(length));
+                }
+                hint.set_lower(hint.lower().saturating_add(length));
+                hint
+            }
+            Kind::Failed(_) => SizeHint::default(),
         }
     }
+}
+
+impl ResponseBodyError {
+    /// What the client is answered where nothing of the answer has gone out.
+    pub(crate) fn refusal(&self) -> Refusal {
+        match self {
+            Self::Broken(_) => {
+                Refusal::bad_gateway("The backend's answer broke off before its first byte.")
+            }
+            // The backend may go on and bill an answer that has no reader.
+            Self::Silent => Refusal::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "GatewayTimeout",
+                "The backend's answer stopped before its first byte.",
+            )
+            .not_again(),
+        }
+    }
+}
+
+/// The next frame, unless it takes too long.
+fn next(
+    body: &mut Pin<Box<AnswerBody>>,
+    idle: &mut IdleTimeout,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
+    let Poll::Ready(next) = body.as_mut().poll_frame(cx) else {
+        ready!(idle.poll(cx));
+        return Poll::Ready(Some(Err(ResponseBodyError::Silent)));
+    };
+    idle.reset();
+    Poll::Ready(next.map(|frame| frame.map_err(ResponseBodyError::Broken)))
 }
 
 impl fmt::Display for ResponseBodyError {

@@ -8,3 +8,4 @@ pub(crate) mod model_routing;
 pub(crate) mod named_backend;
 pub(crate) mod route;
 pub(crate) mod routes;
+pub(crate) mod spelling;

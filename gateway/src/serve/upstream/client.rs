@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, Uri, uri::Scheme};
+use http::{Request, Response, Uri, header, uri::Scheme};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{
@@ -173,6 +173,9 @@ impl Future for Sending {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let answer = match this.answer.poll(cx) {
+            Poll::Ready(Ok(response)) if has_two_lengths(&response) => {
+                Err(UpstreamError::TwoLengths)
+            }
             Poll::Ready(Ok(response)) => {
                 Ok(response.map(|body| Download::new(body, this.permit.take())))
             }
@@ -199,6 +202,12 @@ impl Future for Sending {
         }
         Poll::Ready(answer)
     }
+}
+
+/// HTTP/2 knows no `transfer-encoding`, and its own checks refuse one.
+fn has_two_lengths<B>(response: &Response<B>) -> bool {
+    let headers = response.headers();
+    headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH)
 }
 
 /// Finds out when a request has a connection, for the layers that wait for one.

@@ -12,6 +12,8 @@ pub(crate) enum UpstreamError {
     Client(legacy::Error),
     /// No head of an answer came in time.
     Silent,
+    /// Its head has a length and is chunked: others would see its end elsewhere (RFC 9112 section 6.3).
+    TwoLengths,
 }
 
 impl UpstreamError {
@@ -22,8 +24,13 @@ impl UpstreamError {
 
     /// Whether the connection to the backend broke before it answered, by no fault of the client.
     pub(crate) fn is_reset(&self) -> bool {
-        matches!(self, Self::Client(error) if !error.is_connect())
-            && self.cause::<RequestBodyError>().is_none()
+        match self {
+            Self::Client(error) => {
+                !error.is_connect() && self.cause::<RequestBodyError>().is_none()
+            }
+            Self::TwoLengths => true,
+            Self::Silent => false,
+        }
     }
 
     /// Whether an HTTP/2 server did not process the request, and says so: it refuses a stream above its
@@ -45,7 +52,7 @@ impl UpstreamError {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Client(error) if error.is_connect() => "connect",
-            Self::Client(_) => "broken",
+            Self::Client(_) | Self::TwoLengths => "broken",
             Self::Silent => "timeout",
         }
     }
@@ -54,7 +61,7 @@ impl UpstreamError {
     pub(crate) fn cause<T: Error + 'static>(&self) -> Option<&T> {
         let mut next: Option<&(dyn Error + 'static)> = match self {
             Self::Client(error) => Some(error),
-            Self::Silent => None,
+            Self::Silent | Self::TwoLengths => None,
         };
         while let Some(error) = next {
             if let Some(found) = error.downcast_ref() {
@@ -71,6 +78,9 @@ impl fmt::Display for UpstreamError {
         match self {
             Self::Client(error) => error.fmt(f),
             Self::Silent => f.write_str("no answer in time"),
+            Self::TwoLengths => {
+                f.write_str("an answer with both content-length and transfer-encoding")
+            }
         }
     }
 }
@@ -79,7 +89,7 @@ impl Error for UpstreamError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Client(error) => error.source(),
-            Self::Silent => None,
+            Self::Silent | Self::TwoLengths => None,
         }
     }
 }

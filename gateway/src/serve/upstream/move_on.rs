@@ -17,7 +17,7 @@ pub(crate) fn move_on(settings: &Failures) -> MoveOn<KindOf> {
         error if error.is_unprocessed() => ErrorKind::Unprocessed,
         error if error.is_closed_on_reuse() => ErrorKind::ClosedOnReuse,
         error if error.is_reset() => ErrorKind::Reset,
-        UpstreamError::Client(_) => ErrorKind::Other,
+        UpstreamError::Client(_) | UpstreamError::TwoLengths => ErrorKind::Other,
     };
     let none = MoveOn::none().budget(budget).errors(kind);
     settings.on.iter().fold(none, |move_on, failure| match failure {

@@ -13,18 +13,17 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use memchr::memmem;
 use tower::{Layer, Service};
 use tower_spillover::{ReplayLayer, TryCloneBody, azure::ModelRename, replay::ReplayBody};
 
 use super::upload_progress::UploadProgress;
-use crate::serve::{client_patience::ClientPatience, clock, refusal::Refusal};
+use crate::serve::{client_patience::ClientPatience, clock, refusal::Refusal, upload::Upload};
 
 /// A body as it arrives, up to a length.
 #[derive(Debug)]
 pub(crate) struct BoundedBody {
-    incoming: Incoming,
+    upload: Upload,
     left: u64,
     patience: ClientPatience,
 }
@@ -37,6 +36,8 @@ pub(crate) enum RequestBodyError {
     /// It named another model after the one that it was routed by, and was broken off.
     TwoModels,
     Broken(hyper::Error),
+    /// The client half closed its connection.
+    BrokenOff,
 }
 
 impl RequestBodyError {
@@ -48,15 +49,17 @@ impl RequestBodyError {
                 (StatusCode::REQUEST_TIMEOUT, "RequestTimeout", "The body stopped arriving.")
             }
             Self::TwoModels => return Refusal::two_models(),
-            Self::Broken(_) => (StatusCode::BAD_REQUEST, "BadRequest", "The body broke off."),
+            Self::Broken(_) | Self::BrokenOff => {
+                (StatusCode::BAD_REQUEST, "BadRequest", "The body broke off.")
+            }
         };
         Refusal::new(status, code, message)
     }
 }
 
 impl BoundedBody {
-    pub(crate) const fn new(incoming: Incoming, limit: u64, idle_timeout: Duration) -> Self {
-        Self { incoming, left: limit, patience: ClientPatience::new(idle_timeout) }
+    pub(crate) const fn new(upload: Upload, limit: u64, idle_timeout: Duration) -> Self {
+        Self { upload, left: limit, patience: ClientPatience::new(idle_timeout) }
     }
 }
 
@@ -68,7 +71,10 @@ impl Body for BoundedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
-        let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+        let Poll::Ready(next) = Pin::new(&mut self.upload).poll_frame(cx) else {
+            if self.upload.is_broken_off(cx) {
+                return Poll::Ready(Some(Err(RequestBodyError::BrokenOff)));
+            }
             ready!(self.patience.poll(cx));
             return Poll::Ready(Some(Err(RequestBodyError::Silent)));
         };
@@ -82,11 +88,11 @@ impl Body for BoundedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.upload.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.upload.size_hint()
     }
 }
 
@@ -264,6 +270,7 @@ impl fmt::Display for RequestBodyError {
             Self::TooLong => f.write_str("the request body is too long"),
             Self::Silent => f.write_str("the request body stopped arriving"),
             Self::TwoModels => f.write_str("the request body named a second model"),
+            Self::BrokenOff => f.write_str("the request body broke off"),
             Self::Broken(error) => write!(f, "the request body broke off: {error}"),
         }
     }

@@ -1,4 +1,5 @@
-//! Whether a connection that was kept broke before any byte of an answer, as the socket saw it.
+//! Connections to backends: whether one that was kept broke before any byte of an answer, and answers to
+//! requests that a backend read no further.
 
 use std::{
     future::Future,
@@ -76,17 +77,26 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let io = TokioIo::new(ready!(self.project().connecting.poll(cx))?);
-        Poll::Ready(Ok(TokioIo::new(Watched { io, last: Last(Arc::new(FIRST_REQUEST.into())) })))
+        Poll::Ready(Ok(TokioIo::new(Watched {
+            io,
+            last: Last(Arc::new(FIRST_REQUEST.into())),
+            is_write_broken: false,
+        })))
     }
 }
 
 pin_project! {
     /// A connection that notes what passed last.
+    ///
+    /// A backend may answer the beginning of a request and close the connection. hyper gives up when it
+    /// cannot write, before it has read what there is; so what cannot be written is discarded, and how
+    /// the connection ended is left to its reader.
     #[derive(Debug)]
     pub(super) struct Watched<T> {
         #[pin]
         io: T,
         last: Last,
+        is_write_broken: bool,
     }
 }
 
@@ -129,8 +139,12 @@ impl<T: AsyncWrite> AsyncWrite for Watched<T> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
+        if *this.is_write_broken {
+            return Poll::Ready(Ok(buf.len()));
+        }
         Self::sends(this.last);
-        this.io.poll_write(cx, buf)
+        let written = this.io.poll_write(cx, buf);
+        or_discarded(written, buf.len(), this.is_write_broken)
     }
 
     fn poll_write_vectored(
@@ -139,8 +153,13 @@ impl<T: AsyncWrite> AsyncWrite for Watched<T> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        if *this.is_write_broken {
+            return Poll::Ready(Ok(length));
+        }
         Self::sends(this.last);
-        this.io.poll_write_vectored(cx, bufs)
+        let written = this.io.poll_write_vectored(cx, bufs);
+        or_discarded(written, length, this.is_write_broken)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -148,10 +167,31 @@ impl<T: AsyncWrite> AsyncWrite for Watched<T> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().io.poll_flush(cx)
+        let this = self.project();
+        let flushed =
+            if *this.is_write_broken { Poll::Ready(Ok(())) } else { this.io.poll_flush(cx) };
+        or_discarded(flushed, (), this.is_write_broken)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.project().io.poll_shutdown(cx)
+    }
+}
+
+/// What was written, or all of it when the other side takes nothing more.
+fn or_discarded<T>(
+    written: Poll<io::Result<T>>,
+    all: T,
+    is_write_broken: &mut bool,
+) -> Poll<io::Result<T>> {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    match written {
+        Poll::Ready(Err(error))
+            if matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset) =>
+        {
+            *is_write_broken = true;
+            Poll::Ready(Ok(all))
+        }
+        written => written,
     }
 }
