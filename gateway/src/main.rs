@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "nothing outside of a binary can reach it")]
 
 mod access_record;
+mod api;
 mod client_tokens;
 mod completions;
 mod config;

@@ -103,7 +103,10 @@ fn expect_each(cases: &[(&str, &str, &str, &str)]) {
             .lines()
             .map(|line| line.splitn(4, ':').nth(3).expect("a place").trim_start())
             .collect();
-        assert_eq!(told.join("\n"), *expected, "{model} {backend} {rest}");
+        let expected = expected
+            .replace("OP\n", "write it like \"POST /openai/v1/new-thing\" or \"GET /openai/v1/new-thing/{id}\", without a query\n")
+            .replace("NEVER", "carries a credential, or is about one connection, and never goes upstream; remove it");
+        assert_eq!(told.join("\n"), expected, "{model} {backend} {rest}");
     }
 }
 
@@ -112,6 +115,16 @@ fn what_does_nothing_is_told_and_is_an_error_only_where_that_is_asked_for() {
     let folder = Folder::new();
     // What is set, and the same with what makes it do something.
     for (key, idle, busy) in [
+        (
+            "operations.allow[0]",
+            Sample { rest: "[operations]\nallow = [\"POST /openai/v1/responses\"]", ..ONE },
+            Sample { rest: "[operations]\nallow = [\"PUT /openai/v1/responses\"]", ..ONE },
+        ),
+        (
+            "upstream.headers[0]",
+            Sample { rest: "[upstream]\nheaders = [\"user-agent\"]", ..ONE },
+            Sample { rest: "[upstream]\nheaders = [\"x-mine\"]", ..ONE },
+        ),
         (
             "classes.c.spill",
             Sample { rest: "[classes.c]\nspill = false", ..ONE },
@@ -325,13 +338,13 @@ fn a_problem_is_told_in_these_words() {
             "",
             "",
             "open = true",
-            "open: is not a key here; remove it, or use one of listen, limits, upstream, sticky, telemetry, entra, tokens, classes, models, default_model, clients",
+            "open: is not a key here; remove it, or use one of listen, limits, upstream, operations, sticky, telemetry, entra, tokens, classes, models, default_model, clients",
         ),
         (
             "",
             "",
             "[clients]\nopen = false\n[models]\nm.max_wait = \"1s\"\n[x]",
-            "clients: names nobody who may use the gateway; add [clients.NAME] with keys, or open = true\nmodels.m: has no backend; add [[models.m.standard]]\nx: is not a key here; remove it, or use one of listen, limits, upstream, sticky, telemetry, entra, tokens, classes, models, default_model, clients",
+            "clients: names nobody who may use the gateway; add [clients.NAME] with keys, or open = true\nmodels.m: has no backend; add [[models.m.standard]]\nx: is not a key here; remove it, or use one of listen, limits, upstream, operations, sticky, telemetry, entra, tokens, classes, models, default_model, clients",
         ),
         (
             "",
@@ -434,6 +447,18 @@ fn a_problem_is_told_in_these_words() {
             "",
             "",
             "listen.admin: is the address that clients use; choose another port",
+        ),
+        (
+            "operations.allow = [\"/openai/v1/x\", \"post /openai/v1/x\", \"POST /v1/x\", \"POST /openai/v1/x?y\", \"POST /openai/v1/../x\", \"TRACE /openai/v1/x\", 5]\noperations.x = 1",
+            "",
+            "",
+            "operations.allow[0]: \"/openai/v1/x\" is not an operation; OP\noperations.allow[1]: \"post /openai/v1/x\" is not an operation; OP\noperations.allow[2]: \"POST /v1/x\" is not an operation; OP\noperations.allow[3]: \"POST /openai/v1/x?y\" is not an operation; OP\noperations.allow[4]: \"POST /openai/v1/../x\" is not an operation; OP\noperations.allow[5]: would open a tunnel or show the backend's key; remove it\noperations.allow[6]: is a whole number where text belongs; put it in quotes\noperations.x: is not a key here; remove it, or use one of allow",
+        ),
+        (
+            "upstream.headers = [\"x y\", \"api-key\", \"Cookie\", \"transfer-encoding\", \"X-Mine\"]",
+            "",
+            "",
+            "upstream.headers[0]: \"x y\" is not the name of a header; write it like \"x-policy-id\"\nupstream.headers[1]: NEVER\nupstream.headers[2]: NEVER\nupstream.headers[3]: NEVER",
         ),
         (
             "clients.a.keys = [\"env:EAST_KEY\"]\nclients.b.keys = [\"env:EAST_KEY\"]\nclients.c.keys = []",

@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use crate::{
     emulate,
-    served::{Answer, Gateway},
+    served::{Answer, Gateway, TEAM_B},
     steering::{gateway, get, respond},
     witness::{PAUSE, Witness, serving},
 };
@@ -111,10 +111,10 @@ fn a_class_has_its_own_limit_or_none() {
     let (east, sweden) = (slow(1_500), serving());
     let gateway = in_front_of("class", [&east, &sweden], model, rest);
     for (class, answered_by) in [("hurry", "sweden"), ("batch", "east")] {
-        let answer = gateway.chat("gpt-4o", &[KEY, ("x-spillover-class", class)]);
+        let answer = gateway.chat("gpt-4o", &[TEAM_B, ("x-spillover-class", class)]);
         assert_eq!(backend(&answer), Some(answered_by), "{class}");
     }
-    assert_eq!(backend(&gateway.chat("gpt-4o", &[KEY])), Some("east"), "the model's");
+    assert_eq!(backend(&gateway.chat("gpt-4o", &[TEAM_B])), Some("east"), "the model's");
 }
 
 #[test]
@@ -171,4 +171,3 @@ const PLAIN: &str = r#"{"model":"gpt-4o","input":"x"}"#;
 const OUTPUT: &str = "event: response.output_text.delta\ndata: {\"delta\":\"Hello\"}\n\n";
 const JSON: &str = "content-type: application/json\r\n";
 const EVENTS: &str = "content-type: text/event-stream\r\n";
-const KEY: (&str, &str) = ("api-key", "key-b");

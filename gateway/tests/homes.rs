@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     emulate,
-    served::{Answer, Gateway},
+    served::{Answer, Gateway, TEAM_A as A, TEAM_B as B},
     witness::{Asked, Witness},
 };
 
@@ -89,10 +89,8 @@ fn config(rest: &str, models: &[(&str, &[(&str, &Resource)])]) -> String {
 
 const OPEN: &str = "clients.open = true";
 const TWO_CLIENTS: &str =
-    "[clients.a]\nkeys = [\"env:AZURE_KEY\"]\n[clients.b]\nkeys = [\"env:TEAM_B_KEY\"]\n";
+    "[clients.a]\nkeys = [\"env:TEAM_A_KEY\"]\n[clients.b]\nkeys = [\"env:TEAM_B_KEY\"]\n";
 const JSON: &str = "content-type: application/json\r\n";
-const A: (&str, &str) = ("api-key", "azure-key");
-const B: (&str, &str) = ("api-key", "key-b");
 
 fn upload(gateway: &Gateway, key: (&str, &str)) -> Answer {
     gateway.ask("POST", "/openai/v1/files", &[key], "")
@@ -155,7 +153,7 @@ fn clients_have_homes_of_their_own_and_a_reload_keeps_them() {
     let mut settings = String::new();
     let mut keys = Vec::new();
     for client in &clients {
-        let key = format!("key-of-{client}");
+        let key = format!("a-long-key-of-{client}");
         settings += &format!("[clients.{client}]\nkeys = [\"sha256:{}\"]\n", sha256(&key));
         keys.push(key);
     }
@@ -259,7 +257,7 @@ fn models_that_share_nothing_need_a_default_and_a_client_of_one_model_needs_none
     let (east, west) = (Resource::new("east"), Resource::new("west"));
     let models: [(&str, &[(&str, &Resource)]); 2] =
         [("big", &[("east", &east)]), ("small", &[("west", &west)])];
-    let clients = "[clients.a]\nkeys = [\"env:AZURE_KEY\"]\n\
+    let clients = "[clients.a]\nkeys = [\"env:TEAM_A_KEY\"]\n\
                    [clients.b]\nkeys = [\"env:TEAM_B_KEY\"]\nmodels = [\"small\"]\n";
     let gateway = gateway("apart", clients, &models);
     let refused = upload(&gateway, A);

@@ -224,10 +224,13 @@ fn certificates_and_keys_are_taken_from_where_the_arguments_say() {
         ),
     );
     let mut gateway = Started::with(&["serve", "--config", config.to_str().unwrap()], |command| {
-        command.env("MINE", "my-key").env("SWEDEN", "key-sweden").stderr(Stdio::null())
+        command
+            .env("MINE", "my-own-key-of-the-gateway")
+            .env("SWEDEN", "key-sweden")
+            .stderr(Stdio::null())
     });
     let endpoint = gateway.endpoint();
-    let key = key("load-trust.key", "my-key");
+    let key = key("load-trust.key", "my-own-key-of-the-gateway");
     let targets =
         format!("[[targets]]\nendpoint = \"{endpoint}\"\nkey = \"{key}\"\nheader = \"bearer\"");
     let targets = file("load-trust-targets.toml", &targets);

@@ -1,6 +1,8 @@
 //! The gateway as its users meet it: the real binary, over real sockets.
 
 #[cfg(unix)]
+mod allowed;
+#[cfg(unix)]
 mod answers_arrive;
 mod client_certificates;
 mod config;
@@ -13,8 +15,12 @@ mod entra;
 #[cfg(unix)]
 mod first_token;
 #[cfg(unix)]
+mod header_hygiene;
+#[cfg(unix)]
 mod homes;
 mod inspecting;
+#[cfg(unix)]
+mod known_operations;
 mod load;
 #[cfg(unix)]
 mod misconfigured;

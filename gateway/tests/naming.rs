@@ -354,8 +354,10 @@ fn a_client_of_some_models_may_name_them_in_a_body_of_every_length() {
     {
         for (model, status) in [("gpt-4o", 200), ("other", 403)] {
             let body = sized(length, place, model);
-            let answer =
-                scene.send(&Upload { headers: "api-key: key-b\r\n", ..Upload::json(body) });
+            let answer = scene.send(&Upload {
+                headers: "api-key: a-key-of-team-b-0001\r\n",
+                ..Upload::json(body)
+            });
             assert!(
                 answer.starts_with(&format!("HTTP/1.1 {status}")),
                 "{model} {length}: {answer}"
@@ -363,7 +365,8 @@ fn a_client_of_some_models_may_name_them_in_a_body_of_every_length() {
             assert_eq!(scene.asked(&mut known).len(), usize::from(status == 200));
         }
         let two = sized(length, place, "gpt-4o").replacen('{', "{\"model\":\"other\",", 1);
-        let answer = scene.send(&Upload { headers: "api-key: key-b\r\n", ..Upload::json(two) });
+        let answer = scene
+            .send(&Upload { headers: "api-key: a-key-of-team-b-0001\r\n", ..Upload::json(two) });
         assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
         assert!(scene.asked(&mut known).is_empty());
     }

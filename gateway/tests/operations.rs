@@ -283,16 +283,17 @@ fn pages_logs_and_exports_tell_what_happened_and_no_secret() {
 }
 
 /// A connection that waits for its answer.
-fn asking(endpoint: &str, path: &str) -> TcpStream {
+/// Sends a method with its path, and no body.
+fn asking(endpoint: &str, what: &str) -> TcpStream {
     let mut stream = TcpStream::connect(endpoint.strip_prefix("http://").unwrap()).unwrap();
-    let head = format!("GET {path} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n");
+    let head = format!("{what} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     stream
 }
 
 fn page(endpoint: &str, path: &str) -> String {
     let mut text = String::new();
-    asking(endpoint, path).read_to_string(&mut text).unwrap();
+    asking(endpoint, &format!("GET {path}")).read_to_string(&mut text).unwrap();
     text
 }
 

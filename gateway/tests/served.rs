@@ -166,6 +166,17 @@ impl Gateway {
     }
 }
 
+/// Sends these bytes as they are on a connection of its own.
+pub(crate) fn ask_raw(address: &str, request: &[u8]) -> Answer {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(request).unwrap();
+    let mut text = Vec::new();
+    // It may be closed with what was not read.
+    let _ = stream.read_to_end(&mut text);
+    Answer(String::from_utf8_lossy(&text).into_owned())
+}
+
 /// One request on a connection of its own.
 pub(crate) fn ask(
     address: &str,
@@ -196,8 +207,14 @@ fn log_beside(config: &Path) -> (PathBuf, File) {
 }
 
 fn keyed(command: &mut Command) -> &mut Command {
-    command.env("AZURE_KEY", "azure-key").env("TEAM_B_KEY", "key-b")
+    let keys = [("TEAM_A_KEY", TEAM_A.1), ("TEAM_B_KEY", TEAM_B.1), ("OPERATOR_KEY", OPERATOR.1)];
+    command.env("AZURE_KEY", "azure-key").envs(keys)
 }
+
+/// The keys of clients, which are in the environment of every gateway.
+pub(crate) const TEAM_A: (&str, &str) = ("api-key", "a-key-of-team-a-0001");
+pub(crate) const TEAM_B: (&str, &str) = ("api-key", "a-key-of-team-b-0001");
+pub(crate) const OPERATOR: (&str, &str) = ("api-key", "a-key-of-operators-0001");
 
 /// An answer as it came over the wire.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     emulate,
-    served::{Answer, Gateway},
+    served::{Answer, Gateway, TEAM_A, TEAM_B},
     witness::{Asked, Witness, serving},
 };
 
@@ -186,11 +186,11 @@ fn what_azure_spilled_is_told_and_counted() {
 #[test]
 fn a_backend_is_named_by_who_may() {
     let [east, sweden] = ["resp_east", "resp_sweden"].map(storing);
-    let clients = "[clients.a]\nkeys = [\"env:AZURE_KEY\"]\nmay = [\"backend\"]\n\
+    let clients = "[clients.a]\nkeys = [\"env:TEAM_A_KEY\"]\nmay = [\"backend\"]\n\
                    [clients.b]\nkeys = [\"env:TEAM_B_KEY\"]\n";
     let endpoints = [east.endpoint(), sweden.endpoint()];
     let gateway = gateway("named", endpoints, "", clients);
-    let (a, b) = (("api-key", "azure-key"), ("api-key", "key-b"));
+    let (a, b) = (TEAM_A, TEAM_B);
     let (header, cookie) =
         (("x-spillover-backend", "sweden"), ("cookie", "x=J\u{fc}; spillover-backend = sweden"));
     for (client, named, status, backend, sticky) in [

@@ -20,6 +20,8 @@ pub struct Parts<'a> {
 pub struct Part {
     /// Whether the part is the field `model`.
     pub is_model: bool,
+    /// The part's own header lines, without the empty one that ends them.
+    pub head: Range<usize>,
     /// What the part holds.
     pub content: Range<usize>,
     /// Whether the content is written as it is, not in a transfer encoding.
@@ -124,6 +126,7 @@ impl Part {
             is_model: false,
             is_plain: true,
             length: None,
+            head: range.start..range.start + head,
             content: range.start + content..range.end,
         };
         let mut at = range.start;

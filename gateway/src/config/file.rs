@@ -9,7 +9,7 @@ use super::{
     endpoint::strip_field,
     idle,
     model::{self, Models},
-    model_policy,
+    model_policy, operations,
     parse_context::{self, Contents, Environment, Findings, ParseContext},
     problem::{self, Problem, Problems},
     proxy, server, tokens,
@@ -100,6 +100,7 @@ fn config<'a>(context: &'a ParseContext<'a>, root: &'a DeTable<'a>) -> Config {
     let listen = server::listen(root.section("listen"));
     let limits = server::limits(root.section("limits"));
     let mut upstream = server::upstream(root.section("upstream"));
+    let operations = operations::operations(root.section("operations"));
     let sticky = model_policy::memory(root.section("sticky"));
     let telemetry = server::telemetry(root.section("telemetry"));
     let entra = root.optional("entra").map(server::entra);
@@ -128,6 +129,7 @@ fn config<'a>(context: &'a ParseContext<'a>, root: &'a DeTable<'a>) -> Config {
         listen,
         limits,
         upstream,
+        operations,
         sticky,
         models,
         default_model,

@@ -10,6 +10,7 @@ mod idle;
 mod model;
 mod model_policy;
 mod nearest;
+mod operations;
 mod parse_context;
 mod pem;
 mod problem;
@@ -30,10 +31,10 @@ pub use self::{
     file::parse,
     problem::{Problem, Problems},
     settings::{
-        Auth, Backend, Budget, Class, Client, ClientTls, Clients, Config, Cors, Entra, EntraKind,
-        Failure, Failures, FirstToken, GateSettings, HeadTimeout, Http2, Identities, Inspection,
-        Issuer, Limits, Listen, Model, MoveBudget, Origins, Permissions, Secret, Steering,
-        Stickiness, StickySettings, TelemetrySettings, Tls, Tokens, Upstream,
+        AllowedOperation, Auth, Backend, Budget, Class, Client, ClientTls, Clients, Config, Cors,
+        Entra, EntraKind, Failure, Failures, FirstToken, GateSettings, HeadTimeout, Http2,
+        Identities, Inspection, Issuer, Limits, Listen, Model, MoveBudget, Origins, Permissions,
+        Secret, Steering, Stickiness, StickySettings, TelemetrySettings, Tls, Tokens, Upstream,
     },
     watch::{Hangup, Watch, open},
 };

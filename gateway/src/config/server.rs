@@ -10,7 +10,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     Entra, EntraKind, HeadTimeout, Http2, Limits, Listen, Secret, TelemetrySettings, Upstream,
-    cors, pem,
+    cors,
+    operations::headers,
+    pem,
     toml::{DAY, Section, Value},
 };
 
@@ -85,6 +87,7 @@ pub(super) fn upstream(mut section: Section<'_>) -> Upstream {
         http2: section.get("http2").and_then(|value| value.one_of(&http2)).unwrap_or_default(),
         trust: section.get("trust").and_then(|value| pem::trust(&value)).unwrap_or_default(),
         proxies: BTreeMap::new(),
+        headers: section.get("headers").map(|list| headers(&list)).unwrap_or_default(),
     };
     section.finish();
     upstream

@@ -12,6 +12,8 @@ pub(crate) struct Refusal {
     code: &'static str,
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
+    /// The methods that a path has.
+    allow: Option<String>,
     is_final: bool,
     challenge: Option<HeaderValue>,
 }
@@ -25,7 +27,13 @@ impl Refusal {
         let challenge =
             (status == StatusCode::UNAUTHORIZED).then_some(HeaderValue::from_static("Bearer"));
         let message = message.into();
-        Self { status, code, message, retry_after: None, is_final: false, challenge }
+        Self { status, code, message, retry_after: None, allow: None, is_final: false, challenge }
+    }
+
+    /// Says which methods the path has, with commas between them.
+    pub(crate) fn allow(mut self, methods: &str) -> Self {
+        self.allow = Some(methods.to_owned());
+        self
     }
 
     /// Says when it is worth asking again.
@@ -60,6 +68,9 @@ impl Refusal {
             headers.insert(RETRY_AFTER_MS, millis.into());
             headers.insert(header::RETRY_AFTER, millis.div_ceil(1_000).into());
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("true"));
+        }
+        if let Some(methods) = self.allow.and_then(|methods| methods.try_into().ok()) {
+            headers.insert(header::ALLOW, methods);
         }
         if self.is_final {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));

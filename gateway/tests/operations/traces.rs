@@ -163,7 +163,7 @@ fn a_call_whose_client_leaves_ends_with_it() {
     fs::write(&scene.config, text.replace(scene.first.endpoint(), slow.endpoint())).unwrap();
     let arguments = ["serve", "--config", scene.config.to_str().unwrap()];
     let mut gateway = Started::with(&arguments, |command| command.stderr(Stdio::null()));
-    let client = asking(&gateway.endpoint(), "/openai/deployments/gpt-4o/embeddings");
+    let client = asking(&gateway.endpoint(), "POST /openai/deployments/gpt-4o/embeddings");
     slow.wait_for(|asked| !asked.is_empty());
     drop(client);
     gateway.signal("TERM");

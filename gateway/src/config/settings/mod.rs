@@ -6,6 +6,7 @@ mod policy;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
+use http::{HeaderName, Method};
 use tower_spillover::first_token::Limit;
 
 use super::Problem;
@@ -25,6 +26,8 @@ pub struct Config {
     pub listen: Listen,
     pub limits: Limits,
     pub upstream: Upstream,
+    /// What passes besides the operations of the API.
+    pub operations: Vec<AllowedOperation>,
     pub sticky: StickySettings,
     /// By the name that clients use: the deployment of a classic path, or `model` in a v1 body.
     pub models: BTreeMap<String, Model>,
@@ -144,6 +147,16 @@ pub struct Upstream {
     pub trust: Vec<u8>,
     /// Of servers for which backends say so, instead of the environment's.
     pub proxies: BTreeMap<Place, OwnProxy>,
+    /// Those of a request that go upstream besides what Azure's and OpenAI's clients send.
+    pub headers: Vec<HeaderName>,
+}
+
+/// An operation that the gateway does not know, and lets pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedOperation {
+    pub method: Method,
+    /// A whole path, in which a segment in braces stands for any one.
+    pub path: String,
 }
 
 /// How long the head of an answer may take. A configured time is for both.

@@ -11,11 +11,11 @@ use crate::{
     serve::{
         concurrency::{ClientLimit, Concurrency, ConcurrencyPermit, Full},
         refusal::Refusal,
-        routing::route,
+        routing::{known_operations, route},
     },
 };
 
-/// Refuses what is no exchange of one request and one answer, and what would show a key.
+/// Refuses what is no exchange of one request and one answer, and what no server would read.
 pub(crate) fn refuse_tunnels(head: &http::request::Parts) -> Result<(), Refusal> {
     if head.headers.contains_key(header::UPGRADE) && asks_for_websocket(&head.headers)
         || route::is_realtime(head.uri.path())
@@ -27,13 +27,12 @@ pub(crate) fn refuse_tunnels(head: &http::request::Parts) -> Result<(), Refusal>
              itself.",
         ));
     }
-    // An answer to TRACE would show the key that the backend was sent.
-    if head.method == Method::CONNECT || head.method == Method::TRACE {
-        return Err(Refusal::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "MethodNotAllowed",
-            "The method does not pass this gateway.",
-        ));
+    if head.method == Method::CONNECT {
+        return Err(known_operations::not_allowed("DELETE, GET, POST"));
+    }
+    if head.uri.path_and_query().is_some_and(|uri| uri.as_str().len() > MAX_URI_BYTES) {
+        let text = format!("The path and query are longer than {MAX_URI_BYTES} bytes.");
+        return Err(Refusal::new(StatusCode::URI_TOO_LONG, "UriTooLong", text));
     }
     Ok(())
 }
@@ -90,3 +89,6 @@ fn asks_for_websocket(headers: &HeaderMap) -> bool {
         value.split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
     })
 }
+
+/// What all servers take at least (RFC 9110, section 4.1).
+const MAX_URI_BYTES: usize = 8_000;

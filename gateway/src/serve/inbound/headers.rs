@@ -1,46 +1,30 @@
-//! Removes what is meant for one connection, or for the gateway, from requests and answers.
+//! Chooses what of the headers goes upstream, and what of an answer's comes down.
 
 use http::{HeaderMap, HeaderName, header};
 
-/// Keeps the caller's credentials, its words to the gateway and what its connection needs from
-/// going upstream; trailers of requests do not go either.
-pub(crate) fn strip_request(headers: &mut HeaderMap) {
-    strip(headers, |name| {
-        is_hop_by_hop(name)
-            || *name == header::AUTHORIZATION
-            || *name == header::COOKIE
-            || *name == header::EXPECT
-            || *name == header::HOST
-            || *name == header::TRAILER
-            || matches!(name.as_str(), "api-key" | "x-api-key" | "http2-settings")
-            || name.as_str().starts_with("ocp-apim-")
-            || name.as_str().starts_with("x-spillover-")
-    });
+use crate::api::headers::{is_credential, is_hop_by_hop, passes_upstream};
+
+/// Lets through what Azure's and OpenAI's clients say of a request, and `more`. Whatever else there is
+/// stays here: the caller's credentials, its words to the gateway, what its connection needs, and what a
+/// server behind a front door would take for the word of that. (The service answers 431 to more than ten
+/// headers of a request that it does not know.) Trailers of requests do not go either.
+pub(crate) fn strip_request(headers: &mut HeaderMap, more: &[HeaderName]) {
+    strip(headers, |name| !passes_upstream(name, more));
 }
 
-/// Keeps what a backend's connection needs, its cookies, and what it says to browsers of its own origin
-/// from going to the client.
+/// Keeps what a backend's connection needs, what it says to browsers of its own origin, and whatever would leave a credential or a state with the
+/// client, which knows the gateway as one host, from going down.
 pub(crate) fn strip_answer(headers: &mut HeaderMap) {
     strip(headers, |name| {
         is_hop_by_hop(name)
-            || *name == header::SET_COOKIE
+            || is_credential(name)
             || name.as_str().starts_with("access-control-")
+            || STATE.contains(&name.as_str())
             || matches!(
                 name.as_str(),
                 "x-spillover-decision" | "x-spillover-sticky" | "x-spillover-trace"
             )
     });
-}
-
-/// RFC 9110 section 7.6.1, with the fields that other proxies use the same way. `Trailer` is none of
-/// them: what an answer says of its trailers lets hyper pass them to a client that takes them.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    *name == header::CONNECTION
-        || *name == header::TE
-        || *name == header::TRANSFER_ENCODING
-        || *name == header::UPGRADE
-        || *name == "keep-alive"
-        || name.as_str().starts_with("proxy-")
 }
 
 fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
@@ -58,6 +42,21 @@ fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
         headers.remove(name);
     }
 }
+
+/// What a client would keep for the host that it talks to.
+const STATE: &[&str] = &[
+    "accept-ch",
+    "alt-svc",
+    "clear-site-data",
+    "expect-ct",
+    "nel",
+    "public-key-pins",
+    "report-to",
+    "reporting-endpoints",
+    "set-cookie",
+    "set-cookie2",
+    "strict-transport-security",
+];
 
 #[cfg(test)]
 mod tests {
@@ -88,11 +87,22 @@ mod tests {
             ("proxy-authorization", "x"),
             ("transfer-encoding", "chunked"),
             ("x-spillover-class", "batch"),
+            ("x-forwarded-host", "x"),
+            ("x-policy-id", "x"),
             ("content-length", "2"),
             ("user-agent", "me"),
         ]);
-        strip_request(&mut headers);
+        strip_request(&mut headers, &[]);
         assert_eq!(headers, map(&[("content-length", "2"), ("user-agent", "me")]));
+    }
+
+    #[test]
+    fn what_is_allowed_goes_and_a_credential_never_does() {
+        let own = [("x-policy-id", "strict"), ("x-stainless-lang", "python")];
+        let mut headers = map(&[own[0], own[1], ("cookie", "a"), ("api-key", "k"), ("te", "x")]);
+        let more = ["x-policy-id", "cookie", "api-key", "te"].map(HeaderName::from_static);
+        strip_request(&mut headers, &more);
+        assert_eq!(headers, map(&own));
     }
 
     #[test]

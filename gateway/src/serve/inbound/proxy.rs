@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
+use http_body::Body;
 use hyper::body::Incoming;
 use tower_spillover::{MaxWait, Priority, ReplayLayer, Served, azure::ContentKind};
 
@@ -24,7 +25,8 @@ use crate::{
         refusal::Refusal,
         routing::{
             allowed_models::AllowedModels,
-            model_list, model_routing,
+            known_operations, model_list, model_routing,
+            named_models::NamedModels,
             route::{ModelSource, Route},
             routes::ModelRoute,
             spelling,
@@ -104,6 +106,7 @@ async fn exchange(
     }
     admission::refuse_tunnels(&head)?;
     let route = Route::of(&head.method, head.uri.path()).ok_or_else(Refusal::not_found)?;
+    known_operations::check(&head.method, head.uri.path(), &runtime.config().operations)?;
     guard.record.operation = route.operation;
     let Runtime { clients, verifier, .. } = runtime;
     let caller =
@@ -114,7 +117,10 @@ async fn exchange(
     let mut control = Control::read(&head.headers, caller)?;
 
     let (allowed, home) = (&caller.models, &caller.home);
-    let is_in_body = route.source == ModelSource::Body;
+    let names = NamedModels { routes, allowed };
+    names.check_head(&head)?;
+    let is_in_body = route.source == ModelSource::Body
+        || route.source == ModelSource::Nowhere && !body.is_end_stream();
     let known = match &route.source {
         ModelSource::Path(name) => {
             Some(permitted(guard, allowed, model_routing::by_name(routes, Some(name))?)?)
@@ -127,18 +133,22 @@ async fn exchange(
         }
     };
     let body = BoundedBody::new(body, limits.body, limits.idle_timeout);
-    let keeping = if !is_in_body {
-        ReplayLayer::new(limits.replay)
-    } else if allowed.is_restricted() {
+    let keeping = if allowed.is_restricted() {
         // What is named further on would not be seen.
         ReplayLayer::new(usize::try_from(limits.body).unwrap_or(usize::MAX))
-    } else {
+    } else if is_in_body {
         ReplayLayer::new(limits.replay).until_model()
+    } else {
+        ReplayLayer::new(limits.replay)
     };
     let keeping = keeping.total(role.gateway.kept.clone());
     let mut request = request_body::keep(&keeping, Request::from_parts(head, body)).await;
     if let Some(error) = request.body_mut().take_error() {
         return Err(error.refusal(limits.body));
+    }
+    if allowed.is_restricted() {
+        let body = model_routing::whole(&request, limits)?;
+        names.check_body(request.uri().path(), request.headers(), &body, is_in_body)?;
     }
     let model = match known {
         Some(model) => model,
@@ -162,7 +172,7 @@ async fn exchange(
     if model.is_sticky() {
         request.extensions_mut().insert(home.home.clone());
     }
-    headers::strip_request(request.headers_mut());
+    headers::strip_request(request.headers_mut(), &runtime.config().upstream.headers);
     let trace = control.trace;
     set_limits(control, &mut request);
     if let Some(trace) = &guard.trace {

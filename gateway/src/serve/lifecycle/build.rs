@@ -164,8 +164,8 @@ fn uses_tokens(model: &Model) -> bool {
     model.ptu.iter().chain(&model.standard).any(|backend| backend.auth == Auth::Entra)
 }
 
-/// Whether the client of one serves the other. The idle timeout is not the client's.
+/// Whether the client of one serves the other. The idle timeout and the headers are not the client's.
 fn same_client(settings: &config::Upstream, last: &config::Upstream) -> bool {
-    let idle_timeout = last.idle_timeout;
-    config::Upstream { idle_timeout, ..settings.clone() } == *last
+    let (idle_timeout, headers) = (last.idle_timeout, last.headers.clone());
+    config::Upstream { idle_timeout, headers, ..settings.clone() } == *last
 }

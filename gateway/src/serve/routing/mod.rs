@@ -3,9 +3,12 @@
 pub(crate) mod allowed_models;
 mod body_model;
 pub(crate) mod client_home;
+pub(crate) mod known_operations;
 pub(crate) mod model_list;
 pub(crate) mod model_routing;
 pub(crate) mod named_backend;
+pub(crate) mod named_models;
 pub(crate) mod route;
 pub(crate) mod routes;
 pub(crate) mod spelling;
+mod strict_form;

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
-use memchr::memmem;
 use tower_spillover::{
     TryCloneBody,
     azure::{ContentKind, Operation, content_length},
@@ -67,6 +67,11 @@ pub(crate) fn unnamed(
     }
 }
 
+/// The whole body, of a request that is refused unless all of it can be seen.
+pub(crate) fn whole(request: &Request<RequestBody>, limits: &Limits) -> Result<Bytes, Refusal> {
+    request.body().content().ok_or_else(|| unseen(request, limits))
+}
+
 /// The model that the body asks for.
 pub(crate) async fn by_body(
     routes: &Routes,
@@ -80,10 +85,6 @@ pub(crate) async fn by_body(
     let beginning = request.body_mut().beginning().await;
     let beginning = beginning.map_err(|error| error.refusal(limits.body))?;
     let is_whole = request.body().content().is_some();
-    if !is_whole && allowed.is_restricted() {
-        // What is named further on cannot be seen.
-        return Err(unseen(request, limits));
-    }
     let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     let (model, scanned) = asked_for(content_type, &beginning, is_whole);
     if let Some(scanned) = scanned.filter(|_| is_whole) {
@@ -92,11 +93,6 @@ pub(crate) async fn by_body(
     }
     match model {
         BodyModel::Model(name) => by_name(routes, Some(&name)),
-        // A form or a batch that another reader may find a model in.
-        BodyModel::Nothing if allowed.is_restricted() && speaks_of_models(&beginning) => {
-            Err(bad("The body speaks of a model, and it cannot be seen that it is one that this \
-                     client may use."))
-        }
         // It may name one further on, which must not reach a backend that is called otherwise.
         BodyModel::Nothing if !is_whole && may_name_model(request) => {
             Err(if request.body().lacked_room() {
@@ -149,12 +145,6 @@ pub(crate) fn check_access(allowed: &AllowedModels, route: &ModelRoute) -> Resul
         return Ok(());
     }
     Err(Refusal::new(StatusCode::FORBIDDEN, "403", "This client may not use the model."))
-}
-
-/// A JSON body that was read whole and names no model may say the word as well, which is the price
-/// of a client that may not use every model.
-fn speaks_of_models(body: &[u8]) -> bool {
-    memmem::find(&body.to_ascii_lowercase(), b"\"model\"").is_some()
 }
 
 /// The class, if the model has it: the number of other names has no bound.

@@ -34,8 +34,8 @@ impl<'a> Route<'a> {
         if is_ambiguous(path) {
             return None;
         }
-        let in_body =
-            if *method == Method::POST { ModelSource::Body } else { ModelSource::Nowhere };
+        let has_no_body = [Method::GET, Method::HEAD, Method::DELETE].contains(method);
+        let in_body = if has_no_body { ModelSource::Nowhere } else { ModelSource::Body };
         let read = ApiPath::of(path);
         let operation = read.operation(path).filter(|operation| !operation.is_empty())?;
         let source = match read.grammar() {

@@ -80,6 +80,11 @@ impl Routes {
         self.by_name.get(name).or_else(stand_in)
     }
 
+    /// The model that the configuration calls `name`, as its own name or another.
+    pub(crate) fn configured(&self, name: &str) -> Option<&Arc<ModelRoute>> {
+        self.by_name.get(name)
+    }
+
     /// The model of requests that name none.
     pub(crate) const fn unnamed(&self) -> Option<&Arc<ModelRoute>> {
         self.default.as_ref()

@@ -1,0 +1,80 @@
+//! The headers of requests that belong to the API, and those that belong to one connection.
+
+use http::{HeaderName, header};
+
+/// Whether a header goes upstream, where the configuration names `more`.
+pub(crate) fn passes_upstream(name: &HeaderName, more: &[HeaderName]) -> bool {
+    let text = name.as_str();
+    UPSTREAM.contains(&text)
+        || text.starts_with("x-stainless-")
+        || more.contains(name) && !is_ours(name) && !is_hop_by_hop(name)
+}
+
+/// What is between the caller and the gateway alone.
+fn is_ours(name: &HeaderName) -> bool {
+    is_credential(name)
+        || name.as_str().starts_with("x-spillover-")
+        || [header::COOKIE, header::EXPECT, header::HOST, header::TRAILER].contains(name)
+        || *name == "http2-settings"
+}
+
+pub(crate) fn is_credential(name: &HeaderName) -> bool {
+    *name == header::AUTHORIZATION
+        || matches!(name.as_str(), "api-key" | "x-api-key" | "authentication-info")
+        || name.as_str().starts_with("ocp-apim-")
+}
+
+/// RFC 9110 section 7.6.1, with the fields that other proxies use the same way. `Trailer` is none of
+/// them: what an answer says of its trailers lets hyper pass them to a client that takes them.
+pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    *name == header::CONNECTION
+        || *name == header::TE
+        || *name == header::TRANSFER_ENCODING
+        || *name == header::UPGRADE
+        || *name == "keep-alive"
+        || name.as_str().starts_with("proxy-")
+}
+
+/// What the API reads, what HTTP says of a body and of the answer that is wanted, and what clients and
+/// their traces are known by.
+const UPSTREAM: &[&str] = &[
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "api-version",
+    "cache-control",
+    "client-request-id",
+    "content-digest",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-md5",
+    "content-type",
+    "date",
+    "idempotency-key",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "last-event-id",
+    "openai-beta",
+    "openai-organization",
+    "openai-project",
+    "prefer",
+    "range",
+    "return-client-request-id",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+    "x-client-request-id",
+    "x-correlation-id",
+    "x-ms-client-request-id",
+    "x-ms-date",
+    "x-ms-oai-image-generation-deployment",
+    "x-ms-return-client-request-id",
+    "x-ms-useragent",
+    "x-request-id",
+];

@@ -1,0 +1,41 @@
+//! Nothing but operations of the API is sent to a backend with its key.
+
+use http::{Method, StatusCode};
+
+use crate::{
+    api::operations::{self, is_like},
+    config::AllowedOperation,
+    serve::refusal::Refusal,
+};
+
+/// Refuses what is neither an operation of the API nor allowed by the configuration.
+///
+/// # Errors
+///
+/// 404 for a path that no operation has, 405 with `allow` for a method that its operations do not have.
+pub(crate) fn check(
+    method: &Method,
+    path: &str,
+    allowed: &[AllowedOperation],
+) -> Result<(), Refusal> {
+    let mut methods: Vec<&str> = operations::methods(path).collect();
+    let here = allowed.iter().filter(|operation| is_like(&operation.path, path));
+    methods.extend(here.map(|operation| operation.method.as_str()));
+    if methods.contains(&method.as_str()) {
+        return Ok(());
+    }
+    if methods.is_empty() {
+        return Err(Refusal::not_found());
+    }
+    methods.sort_unstable();
+    methods.dedup();
+    Err(not_allowed(&methods.join(", ")))
+}
+
+pub(crate) fn not_allowed(methods: &str) -> Refusal {
+    let message = format!(
+        "The method is not one of this path: {methods}. Others pass where [operations] of the \
+         gateway's configuration names them."
+    );
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).allow(methods)
+}
