@@ -237,7 +237,7 @@ async fn a_name_is_meant_as_it_stands() {
     {
         let other = scene.authority.named(serial as u64 + 1, name);
         assert_eq!(scene.status(Some(&other), "text", "").await, 401, "{name}");
-        let keyed = scene.status(Some(&other), "text", "api-key: key-b\r\n").await;
+        let keyed = scene.status(Some(&other), "text", "api-key: a-key-of-team-b-0001\r\n").await;
         assert_eq!(keyed, 200, "a key is one still");
     }
 }
@@ -246,14 +246,17 @@ async fn a_name_is_meant_as_it_stands() {
 async fn a_certificate_decides_before_the_key_that_a_library_insists_on() {
     let scene = Scene::new("dummy", "");
     let mesh = scene.authority.named(1, "spiffe://cluster/ns/team-a");
-    for header in ["api-key: unused\r\n", "authorization: Bearer eyJ.a.b\r\n", "api-key: key-b\r\n"]
-    {
+    for header in [
+        "api-key: unused\r\n",
+        "authorization: Bearer eyJ.a.b\r\n",
+        "api-key: a-key-of-team-b-0001\r\n",
+    ] {
         assert_eq!(scene.status(Some(&mesh), "text", header).await, 200, "{header}");
     }
     scene.gateway.eventually(|_| scene.clients() == ["mesh"; 3]);
     // Whoever has none needs a key.
     assert_eq!(scene.status(None, "text", "").await, 401);
-    assert_eq!(scene.status(None, "text", "api-key: key-b\r\n").await, 200);
+    assert_eq!(scene.status(None, "text", "api-key: a-key-of-team-b-0001\r\n").await, 200);
 }
 
 #[tokio::test]
@@ -289,7 +292,8 @@ async fn only_a_certificate_of_the_authority_that_is_for_clients_and_of_now_is_l
         ("its own", own),
     ] {
         assert_eq!(scene.status(Some(&identity), "text", "").await, 0, "{what}");
-        let keyed = scene.status(Some(&identity), "text", "api-key: key-b\r\n").await;
+        let keyed =
+            scene.status(Some(&identity), "text", "api-key: a-key-of-team-b-0001\r\n").await;
         assert_eq!(keyed, 0, "{what}: a bad certificate is worse than none");
     }
     assert!(scene.azure.asked().is_empty());
@@ -298,9 +302,9 @@ async fn only_a_certificate_of_the_authority_that_is_for_clients_and_of_now_is_l
 #[tokio::test]
 async fn where_a_certificate_is_required_nobody_connects_without() {
     let scene = Scene::new("required", ", client_required = true");
-    assert_eq!(scene.status(None, "text", "api-key: key-b\r\n").await, 0);
+    assert_eq!(scene.status(None, "text", "api-key: a-key-of-team-b-0001\r\n").await, 0);
     let other = scene.authority.named(1, "someone.example");
-    assert_eq!(scene.status(Some(&other), "text", "api-key: key-b\r\n").await, 200);
+    assert_eq!(scene.status(Some(&other), "text", "api-key: a-key-of-team-b-0001\r\n").await, 200);
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ impl Started {
     pub(crate) fn shell(text: &str, arguments: &[&str]) -> Self {
         let mut shell = Command::new("sh");
         shell.args(["-c", text, env!("CARGO_BIN_EXE_spillover")]).args(arguments);
-        Self::of(shell.env("AZURE_KEY", "azure-key").env("TEAM_B_KEY", "key-b"))
+        Self::of(shell.env("AZURE_KEY", "azure-key").env("TEAM_B_KEY", "a-key-of-team-b-0001"))
     }
 
     fn of(command: &mut Command) -> Self {

@@ -139,7 +139,9 @@ fn a_token_lets_in_whom_its_role_names_and_goes_no_further() {
 #[test]
 fn a_static_key_works_beside_tokens() {
     let scene = Scene::new("key");
-    for (header, key) in [("authorization", "Bearer key-b"), ("api-key", "key-b")] {
+    for (header, key) in
+        [("authorization", "Bearer a-key-of-team-b-0001"), ("api-key", "a-key-of-team-b-0001")]
+    {
         assert_eq!(scene.gateway.chat("text", &[(header, key)]).status(), 200);
     }
     let answer = scene.gateway.chat("text", &[("authorization", "Bearer another-key")]);
@@ -337,7 +339,10 @@ fn an_issuer_that_was_never_there_is_no_reason_to_refuse_for_good() {
     ] {
         let scene = Scene::new(&format!("absent-{name}"));
         *scene.issuer.keys.lock().unwrap() = (status, keys);
-        assert_eq!(scene.gateway.chat("text", &[("api-key", "key-b")]).status(), 200);
+        assert_eq!(
+            scene.gateway.chat("text", &[("api-key", "a-key-of-team-b-0001")]).status(),
+            200
+        );
         let answer = scene.chat(&scene.token(&json!({})));
         assert_eq!(answer.status(), 503, "{name}: {answer:?}");
         assert_eq!(answer.header("retry-after"), Some("2"));
@@ -371,7 +376,7 @@ fn a_slow_issuer_holds_up_nobody_who_has_a_key() {
         let waiting =
             scope.spawn(move || gateway.chat("text", &[("authorization", &bearer)]).status());
         for _ in 0..5 {
-            assert_eq!(gateway.chat("text", &[("api-key", "key-b")]).status(), 200);
+            assert_eq!(gateway.chat("text", &[("api-key", "a-key-of-team-b-0001")]).status(), 200);
         }
         assert!(!waiting.is_finished());
         assert_eq!(waiting.join().unwrap(), 503);

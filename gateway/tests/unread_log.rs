@@ -79,7 +79,7 @@ fn serves_unread(name: &str, count: usize) {
     let mut gateway = Gateway::logging_to(&configured(name), Stdio::piped());
     let unread = gateway.stderr();
     let begun = Stopwatch::start();
-    assert_eq!(answered(gateway.address(), count, NOWHERE, "key-b", "404"), count);
+    assert_eq!(answered(gateway.address(), count, NOWHERE, "a-key-of-team-b-0001", "404"), count);
     println!("{count} answers in {:?}, {} lines dropped", begun.elapsed(), dropped(&gateway));
     assert!(dropped(&gateway) > 0);
     assert_eq!(gateway.ask("GET", "/healthz", &[], "").status(), 200);
@@ -102,7 +102,7 @@ fn an_unread_log_stops_none_of_100_000_requests() {
 fn one_line_tells_how_many_were_dropped_when_somebody_reads_again() {
     let mut gateway = Gateway::logging_to(&configured("read-again"), Stdio::piped());
     let mut log = BufReader::new(gateway.stderr());
-    assert_eq!(answered(gateway.address(), 24_000, NOWHERE, "key-b", "404"), 24_000);
+    assert_eq!(answered(gateway.address(), 24_000, NOWHERE, "a-key-of-team-b-0001", "404"), 24_000);
     let lost = dropped(&gateway);
     assert!(lost > 0);
     let (mut line, mut whole) = (String::new(), 0);
@@ -117,7 +117,10 @@ fn one_line_tells_how_many_were_dropped_when_somebody_reads_again() {
         whole += u64::from(event["message"] == "request");
     }
     assert_eq!(whole + lost, 24_000, "each was written or counted");
-    assert_eq!(gateway.ask("GET", NOWHERE, &[("api-key", "key-b")], "").status(), 404);
+    assert_eq!(
+        gateway.ask("GET", NOWHERE, &[("api-key", "a-key-of-team-b-0001")], "").status(),
+        404
+    );
     line.clear();
     log.read_line(&mut line).unwrap();
     assert!(line.contains("\"message\":\"request\""), "{line}");
@@ -136,7 +139,7 @@ fn a_full_disk_a_closed_log_and_a_reader_that_left_are_survived() {
     };
     for (name, log) in [("full", full()), ("left", left())] {
         let gateway = Gateway::logging_to(&configured(name), log);
-        assert_eq!(answered(gateway.address(), 400, NOWHERE, "key-b", "404"), 400);
+        assert_eq!(answered(gateway.address(), 400, NOWHERE, "a-key-of-team-b-0001", "404"), 400);
         gateway.eventually(|gateway| dropped(gateway) >= 400);
         assert!(ends(gateway), "{name}");
     }
@@ -145,7 +148,7 @@ fn a_full_disk_a_closed_log_and_a_reader_that_left_are_survived() {
     let mut closed = Started::shell(command, &[config.to_str().unwrap()]);
     let address = closed.endpoint();
     let address = address.strip_prefix("http://").unwrap();
-    assert_eq!(answered(address, 400, NOWHERE, "key-b", "404"), 400);
+    assert_eq!(answered(address, 400, NOWHERE, "a-key-of-team-b-0001", "404"), 400);
     closed.terminated();
 }
 
@@ -183,12 +186,14 @@ fn what_cannot_be_printed_changes_no_exit_status() {
 #[test]
 fn what_anybody_can_cause_is_logged_at_a_bounded_rate() {
     let gateway = Gateway::start(&configured("keyless"));
-    for (path, key, status) in
-        [(NOWHERE, "wrong", "401"), ("/", "key-b", "404"), ("/openai/realtime", "", "501")]
-    {
+    for (path, key, status) in [
+        (NOWHERE, "wrong", "401"),
+        ("/", "a-key-of-team-b-0001", "404"),
+        ("/openai/realtime", "", "501"),
+    ] {
         assert_eq!(answered(gateway.address(), 1_200, path, key, status), 1_200, "{path}");
     }
-    assert_eq!(answered(gateway.address(), 400, NOWHERE, "key-b", "404"), 400);
+    assert_eq!(answered(gateway.address(), 400, NOWHERE, "a-key-of-team-b-0001", "404"), 400);
     let count = |gateway: &Gateway, what: &str| {
         gateway.log().lines().filter(|line| line.contains(what)).count()
     };
@@ -218,7 +223,7 @@ fn an_unread_standard_output_stops_no_start() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_spillover"))
         .args(["serve", "--listen", &address, "--config", config.to_str().unwrap()])
         .env("AZURE_KEY", "azure-key")
-        .env("TEAM_B_KEY", "key-b")
+        .env("TEAM_B_KEY", "a-key-of-team-b-0001")
         .stdout(filled.try_clone().unwrap())
         .stderr(filled)
         .spawn()
@@ -228,7 +233,7 @@ fn an_unread_standard_output_stops_no_start() {
         assert!(begun.elapsed() < Duration::from_secs(10));
         thread::sleep(Duration::from_millis(20));
     }
-    assert_eq!(answered(&address, 400, NOWHERE, "key-b", "404"), 400);
+    assert_eq!(answered(&address, 400, NOWHERE, "a-key-of-team-b-0001", "404"), 400);
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
     assert!(child.wait().unwrap().success());
     drop(reader);

@@ -13,7 +13,7 @@ pub(crate) struct Refusal {
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
     /// The methods that a path has.
-    allow: Option<String>,
+    allow: Option<Box<str>>,
     is_final: bool,
     challenge: Option<HeaderValue>,
 }
@@ -32,7 +32,7 @@ impl Refusal {
 
     /// Says which methods the path has, with commas between them.
     pub(crate) fn allow(mut self, methods: &str) -> Self {
-        self.allow = Some(methods.to_owned());
+        self.allow = Some(methods.into());
         self
     }
 
@@ -69,7 +69,8 @@ impl Refusal {
             headers.insert(header::RETRY_AFTER, millis.div_ceil(1_000).into());
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("true"));
         }
-        if let Some(methods) = self.allow.and_then(|methods| methods.try_into().ok()) {
+        if let Some(methods) = self.allow.and_then(|methods| HeaderValue::try_from(&*methods).ok())
+        {
             headers.insert(header::ALLOW, methods);
         }
         if self.is_final {
