@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 use crate::{
     emulate,
     served::{Answer, Gateway, TEAM_B},
-    steering::{gateway, get, respond},
+    steering::{gateway, respond},
     witness::{PAUSE, Witness, serving},
 };
 
@@ -55,7 +55,7 @@ fn a_late_head_moves_the_request_on_and_everything_tells_so() {
     );
     assert_eq!((east.asked().len(), sweden.asked().len()), (1, 1));
     assert_eq!(east.asked()[0].body, sweden.asked()[0].body);
-    let metrics = get(&gateway, "/metrics").0;
+    let metrics = gateway.page("/metrics").0;
     for line in [
         "spillover_first_token_late_total{model=\"gpt-4o\",result=\"moved-on\"} 1",
         "backend=\"east\",status=\"failed\",reason=\"first-token-late\"} 1",
@@ -145,7 +145,7 @@ fn waiting_at_the_gate_is_not_late_and_a_ptu_that_is_late_spills() {
         });
     let standard = serving();
     let text = format!(
-        "listen.address = \"127.0.0.1:0\"\nclients.open = true\n[models.\"gpt-4o\"]\n{MOVES_ON}\n\
+        "listen.address = \"127.0.0.1:0\"\nlisten.admin = \"127.0.0.1:0\"\nclients.open = true\n[models.\"gpt-4o\"]\n{MOVES_ON}\n\
          ptu = [{{ name = \"ptu\", endpoint = \"{}\", key = \"env:AZURE_KEY\" }}]\n\
          standard = [{{ name = \"std\", endpoint = \"{}\", key = \"env:AZURE_KEY\" }}]\n",
         ptu.endpoint(),

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    steering::{JSON, NO_QUOTA, STREAM, body_of, gateway, get, in_front_of, respond, status},
+    steering::{JSON, NO_QUOTA, STREAM, body_of, gateway, in_front_of, respond, status},
     witness::{Asked, PAUSE, Witness},
 };
 
@@ -25,7 +25,7 @@ fn a_refusal_hidden_in_a_stream_moves_on_and_the_client_sees_a_clean_stream() {
     let trace: Value = serde_json::from_str(answer.header("x-spillover-trace").unwrap()).unwrap();
     assert_eq!((&trace[0]["reason"], &trace[0]["hint_ms"]), (&"capacity".into(), &8_000.into()));
     assert_eq!((&trace[0]["status"], &trace[1]["reason"]), (&429.into(), &Value::Null));
-    let metrics = get(&gateway, "/metrics").0;
+    let metrics = gateway.page("/metrics").0;
     let attempts = "spillover_backend_attempts_total{model=\"gpt-4o\",tier=\"standard\",";
     for line in [
         "backend=\"east\",status=\"429\",reason=\"capacity\"} 1",

@@ -1,6 +1,8 @@
 //! The gateway as its users meet it: the real binary, over real sockets.
 
 #[cfg(unix)]
+mod admin;
+#[cfg(unix)]
 mod allowed;
 #[cfg(unix)]
 mod answers_arrive;

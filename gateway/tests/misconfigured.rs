@@ -1,7 +1,7 @@
 //! A backend's own fault: the request goes on, and status, metrics and one line of the log say so.
 
 use crate::{
-    steering::{JSON, body_of, gateway, get, in_front_of, status},
+    steering::{JSON, body_of, gateway, in_front_of, status},
     witness::{Witness, serving},
 };
 
@@ -47,7 +47,7 @@ fn whatever_is_wrong_with_a_backend_the_next_one_serves() {
         let of_east = &status(&gateway)["models"]["gpt-4o"]["backends"][0];
         let told = of_east["misconfigured"].as_str().unwrap();
         assert!(told.starts_with(&code.to_string()), "{told}");
-        let metrics = get(&gateway, "/metrics").0;
+        let metrics = gateway.page("/metrics").0;
         let gauge = format!(
             "spillover_backend_misconfigured{{model=\"gpt-4o\",tier=\"standard\",backend=\"east\",\
              status=\"{code}\"}} 1"

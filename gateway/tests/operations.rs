@@ -48,6 +48,7 @@ impl Scene {
             r#"
             [listen]
             address = "127.0.0.1:0"
+            admin = "127.0.0.1:0"
             [clients]
             open = true
             [models."gpt-4o"]
@@ -176,7 +177,7 @@ fn a_reload_keeps_what_is_spent_of_a_budget() {
     assert_eq!(gateway.chat("gpt-4o", &[]).status(), 200);
     let has_left = |number: &str| {
         let line = format!("spillover_spill_budget_left{{model=\"gpt-4o\"}} {number}");
-        gateway.ask("GET", "/metrics", &[], "").0.lines().any(|other| other == line)
+        gateway.page("/metrics").0.lines().any(|other| other == line)
     };
     assert!(has_left("8.0"));
     // The signal is heard once the file is watched, which is a moment after it listens.
@@ -206,7 +207,7 @@ fn a_budget_of_tokens_is_charged_with_what_answers_used() {
     fs::write(&scene.config, text.replace(scene.second.endpoint(), second.endpoint())).unwrap();
     let gateway = Gateway::start(&scene.config);
     let read = |name: &str| -> f64 {
-        let page = gateway.ask("GET", "/metrics", &[], "").0;
+        let page = gateway.page("/metrics").0;
         let line = format!("spillover_spill_budget_{name}{{model=\"gpt-4o\"}} ");
         page.lines().find_map(|other| other.strip_prefix(&line)).unwrap().parse().unwrap()
     };
@@ -237,7 +238,7 @@ fn pages_logs_and_exports_tell_what_happened_and_no_secret() {
             assert_eq!(page.status(), 200);
             assert!(page.0.ends_with(expected), "{page:?}");
         }
-        let metrics = gateway.ask("GET", "/metrics", &[], "");
+        let metrics = gateway.page("/metrics");
         assert!(metrics.header("content-type").unwrap().starts_with("application/openmetrics-"));
         for line in [
             "spillover_spilled_requests_total{model=\"gpt-4o\"} 1",
@@ -248,7 +249,7 @@ fn pages_logs_and_exports_tell_what_happened_and_no_secret() {
         ] {
             assert!(metrics.0.lines().any(|other| other == line), "{line} is not in {metrics:?}");
         }
-        let status = gateway.ask("GET", "/-/status", &[], "");
+        let status = gateway.page("/-/status");
         let (_, document) = status.0.split_once("\r\n\r\n").unwrap();
         let document: serde_json::Value = serde_json::from_str(document).unwrap();
         let first = &document["models"]["gpt-4o"]["backends"][0];

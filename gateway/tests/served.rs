@@ -43,6 +43,7 @@ impl Azure {
 pub(crate) struct Gateway {
     program: Started,
     address: String,
+    admin: Option<String>,
     log: PathBuf,
 }
 
@@ -54,9 +55,10 @@ pub(crate) struct Beginning {
 
 impl Beginning {
     pub(crate) fn listening(mut self) -> Gateway {
-        let url = self.program.endpoint();
+        let (url, admin) = self.program.endpoints();
         let (_, address) = url.split_once("://").unwrap();
-        Gateway { program: self.program, address: address.to_owned(), log: self.log }
+        let admin = admin.map(|admin| admin.strip_prefix("http://").unwrap().to_owned());
+        Gateway { program: self.program, address: address.to_owned(), admin, log: self.log }
     }
 
     pub(crate) fn pid(&self) -> String {
@@ -147,6 +149,11 @@ impl Gateway {
             is_so(self)
         });
         assert!(is_so, "{}", self.log());
+    }
+
+    /// A page for operators.
+    pub(crate) fn page(&self, path: &str) -> Answer {
+        ask(self.admin.as_ref().unwrap(), "GET", path, &[], "").unwrap()
     }
 
     /// A chat completion by the classic grammar.

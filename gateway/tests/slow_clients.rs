@@ -25,7 +25,7 @@ const BODY: &str = r#"{"messages":[{"role":"user","content":"Hello"}],"max_token
 /// One backend, so many places, and half a second for whatever a client has to do.
 fn configured(name: &str, endpoint: &str) -> PathBuf {
     let text = format!(
-        "listen.address = \"127.0.0.1:0\"\nclients.open = true\n\
+        "listen.address = \"127.0.0.1:0\"\nlisten.admin = \"127.0.0.1:0\"\nclients.open = true\n\
          [limits]\nconcurrency = {PLACES}\nidle_timeout = \"500ms\"\nhead_timeout = \"500ms\"\n\
          [[models.text.standard]]\nname = \"a\"\nendpoint = \"{endpoint}\"\n\
          key = \"env:AZURE_KEY\"\n"
@@ -61,7 +61,7 @@ fn endless(name: &str) -> Gateway {
 }
 
 fn under_way(gateway: &Gateway) -> usize {
-    let page = gateway.ask("GET", "/metrics", &[], "").0;
+    let page = gateway.page("/metrics").0;
     let line = page.lines().find_map(|line| line.strip_prefix("spillover_requests_in_flight "));
     line.unwrap_or_else(|| panic!("{page}")).parse().unwrap()
 }

@@ -43,11 +43,21 @@ impl Started {
         self.lines.next().expect("it is still printing").unwrap()
     }
 
-    /// The address of the next line, which must say that something listens.
+    /// The address of the next line, which must say that something listens; one for operators may come
+    /// before it.
     pub(crate) fn endpoint(&mut self) -> String {
-        let line = self.line();
+        self.endpoints().0
+    }
+
+    /// The address for clients, and that for operators if there is one.
+    pub(crate) fn endpoints(&mut self) -> (String, Option<String>) {
+        let mut line = self.line();
+        let admin = line.strip_prefix("admin on ").map(str::to_owned);
+        if admin.is_some() {
+            line = self.line();
+        }
         let words = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}"));
-        words.split(' ').next().unwrap().to_owned()
+        (words.split(' ').next().unwrap().to_owned(), admin)
     }
 
     /// Its standard error, which was to be piped.

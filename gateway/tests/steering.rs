@@ -18,7 +18,7 @@ pub(crate) fn gateway(name: &str, [east, sweden]: [&str; 2], model: &str, rest: 
         format!("clients.open = true\n{rest}")
     };
     let text = format!(
-        "listen.address = \"127.0.0.1:0\"\n{rest}\n[models.\"gpt-4o\"]\n{model}\n\
+        "listen.address = \"127.0.0.1:0\"\nlisten.admin = \"127.0.0.1:0\"\n{rest}\n[models.\"gpt-4o\"]\n{model}\n\
          [[models.\"gpt-4o\".standard]]\nname = \"east\"\nendpoint = \"{east}\"\n\
          key = \"env:AZURE_KEY\"\nquota = \"one\"\n\
          [[models.\"gpt-4o\".standard]]\nname = \"sweden\"\nendpoint = \"{sweden}\"\n\
@@ -42,7 +42,7 @@ pub(crate) fn get(gateway: &Gateway, path: &str) -> Answer {
 }
 
 pub(crate) fn status(gateway: &Gateway) -> Value {
-    let page = get(gateway, "/-/status").0;
+    let page = gateway.page("/-/status").0;
     let (_, text) = page.split_once("\r\n\r\n").unwrap();
     serde_json::from_str(text).unwrap()
 }
@@ -159,7 +159,7 @@ fn what_azure_spilled_is_told_and_counted() {
     let east = Witness::new(|_| (200, SPILLED, CHAT.to_owned()));
     let sweden = storing("resp_1");
     let text = format!(
-        "listen.address = \"127.0.0.1:0\"\nclients.open = true\n\
+        "listen.address = \"127.0.0.1:0\"\nlisten.admin = \"127.0.0.1:0\"\nclients.open = true\n\
          [models.\"gpt-4o\"]\n\
          ptu = [{{ name = \"ptu\", endpoint = \"{}\", key = \"env:AZURE_KEY\" }}]\n\
          standard = [{{ name = \"sweden\", endpoint = \"{}\", key = \"env:AZURE_KEY\" }}]\n",
@@ -172,7 +172,7 @@ fn what_azure_spilled_is_told_and_counted() {
     assert_eq!(decision, Some("spilled; waited=0ms; attempts=1; by-azure"), "{answer:?}");
     assert_eq!(answer.header("x-spillover-backend"), Some("ptu"));
     let is_counted = |gateway: &Gateway| {
-        let metrics = get(gateway, "/metrics").0;
+        let metrics = gateway.page("/metrics").0;
         [
             "spillover_spilled_requests_total{model=\"gpt-4o\"} 1",
             "spillover_spilled_tokens_total{model=\"gpt-4o\"} 18",
@@ -281,7 +281,7 @@ fn a_backend_that_stays_silent_is_left_where_timeouts_move() {
 fn a_standard_tier_that_is_not_there_does_not_hide_when_the_ptu_reopens() {
     let ptu = crate::witness::refusing();
     let text = format!(
-        "listen.address = \"127.0.0.1:0\"\nclients.open = true\n[models.\"gpt-4o\"]\n\
+        "listen.address = \"127.0.0.1:0\"\nlisten.admin = \"127.0.0.1:0\"\nclients.open = true\n[models.\"gpt-4o\"]\n\
          ptu = [{{ name = \"ptu\", endpoint = \"{}\", key = \"env:AZURE_KEY\" }}]\n\
          standard = [{{ name = \"nowhere\", endpoint = \"http://127.0.0.1:1\", key = \"env:AZURE_KEY\" }}]\n",
         ptu.endpoint()
@@ -298,7 +298,7 @@ fn a_standard_tier_that_is_not_there_does_not_hide_when_the_ptu_reopens() {
 fn a_ptu_that_nobody_reaches_costs_no_request_while_standard_serves() {
     let standard = serving();
     let text = format!(
-        "listen.address = \"127.0.0.1:0\"\nclients.open = true\n[models.\"gpt-4o\"]\n\
+        "listen.address = \"127.0.0.1:0\"\nlisten.admin = \"127.0.0.1:0\"\nclients.open = true\n[models.\"gpt-4o\"]\n\
          ptu = [{{ name = \"ptu\", endpoint = \"http://127.0.0.1:1\", key = \"env:AZURE_KEY\" }}]\n\
          standard = [{{ name = \"standard\", endpoint = \"{}\", key = \"env:AZURE_KEY\" }}]\n",
         standard.endpoint()
@@ -319,7 +319,7 @@ fn a_ptu_that_nobody_reaches_is_counted_as_itself() {
     for (names, counted) in [(&["only"][..], "only"), (&["first", "second"], "ptu")] {
         let ptus: Vec<_> = names.iter().map(|name| ptu.replace("NAME", name)).collect();
         let text = format!(
-            "listen.address = \"127.0.0.1:0\"\nclients.open = true\n[models.\"gpt-4o\"]\n\
+            "listen.address = \"127.0.0.1:0\"\nlisten.admin = \"127.0.0.1:0\"\nclients.open = true\n[models.\"gpt-4o\"]\n\
              ptu = [{}]\n\
              standard = [{{ name = \"sweden\", endpoint = \"{}\", key = \"env:AZURE_KEY\" }}]\n",
             ptus.join(", "),
@@ -327,7 +327,7 @@ fn a_ptu_that_nobody_reaches_is_counted_as_itself() {
         );
         let gateway = Gateway::start(&emulate::file(&format!("steering-{counted}/g.toml"), &text));
         assert_eq!(gateway.chat("gpt-4o", &[]).status(), 200);
-        let metrics = get(&gateway, "/metrics").0;
+        let metrics = gateway.page("/metrics").0;
         let line = format!(
             "spillover_backend_attempts_total{{model=\"gpt-4o\",tier=\"ptu\",backend=\"{counted}\""
         );
@@ -343,7 +343,7 @@ fn conversations_stay_with_the_backend_that_has_their_cache() {
         format!("{{ name = \"{name}\", endpoint = \"{endpoint}\", key = \"env:AZURE_KEY\" }}")
     });
     let text = format!(
-        "listen.address = \"127.0.0.1:0\"\nclients.open = true\n[models.\"gpt-4o\"]\n\
+        "listen.address = \"127.0.0.1:0\"\nlisten.admin = \"127.0.0.1:0\"\nclients.open = true\n[models.\"gpt-4o\"]\n\
          cache_affinity = \"key\"\nstandard = [{}]\n",
         tables.collect::<Vec<_>>().join(", ")
     );
@@ -380,7 +380,7 @@ fn a_context_that_is_too_long_for_one_backend_goes_where_it_is_told_to() {
     .enumerate()
     {
         let text = format!(
-            "listen.address = \"127.0.0.1:0\"\nclients.open = true\n[models.\"gpt-4o\"]\n{model}\n\
+            "listen.address = \"127.0.0.1:0\"\nlisten.admin = \"127.0.0.1:0\"\nclients.open = true\n[models.\"gpt-4o\"]\n{model}\n\
              {}{}priority = 2\n",
             tier(first, "short", &short),
             tier("standard", "long", &long)

@@ -16,7 +16,7 @@ use crate::{emulate, served::Gateway, started::Started};
 
 /// One client and no backend that is there.
 fn configured(name: &str) -> PathBuf {
-    let text = "listen.address = \"127.0.0.1:0\"\nlisten.drain = \"1s\"\n\
+    let text = "listen.address = \"127.0.0.1:0\"\nlisten.admin = \"127.0.0.1:0\"\nlisten.drain = \"1s\"\n\
                 [clients.a]\nkeys = [\"env:TEAM_B_KEY\"]\n[[models.text.standard]]\n\
                 name = \"none\"\nendpoint = \"http://127.0.0.1:9\"\nkey = \"env:AZURE_KEY\"\n";
     emulate::file(&format!("{name}/g.toml"), text)
@@ -61,7 +61,7 @@ fn answer(stream: &mut BufReader<TcpStream>) -> String {
 }
 
 fn dropped(gateway: &Gateway) -> u64 {
-    let page = gateway.ask("GET", "/metrics", &[], "").0;
+    let page = gateway.page("/metrics").0;
     let line =
         page.lines().find_map(|line| line.strip_prefix("spillover_log_lines_dropped_total "));
     line.unwrap_or_else(|| panic!("{page}")).parse().unwrap()
@@ -200,7 +200,7 @@ fn what_anybody_can_cause_is_logged_at_a_bounded_rate() {
     gateway.eventually(|gateway| count(gateway, "\"client\":\"a\"") == 400);
     let lines = gateway.log().lines().count();
     assert!((500..=720).contains(&lines), "{lines} lines");
-    let metrics = gateway.ask("GET", "/metrics", &[], "").0;
+    let metrics = gateway.page("/metrics").0;
     assert!(metrics.contains("status=\"401\",decision=\"gateway\"} 1200"), "{metrics}");
 }
 

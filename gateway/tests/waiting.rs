@@ -31,7 +31,7 @@ fn closed_for(ms: u64) -> Witness {
 /// A gateway in front of PTUs and Standard backends, with `settings` among those of the model.
 fn gateway(name: &str, ptus: &[&Witness], standards: &[&Witness], settings: &str) -> Gateway {
     let mut text = format!(
-        "listen.address = \"127.0.0.1:0\"\nclients.open = true\n\
+        "listen.address = \"127.0.0.1:0\"\nlisten.admin = \"127.0.0.1:0\"\nclients.open = true\n\
          [classes.hasty]\nmax_wait = \"0s\"\n\
          [classes.batch]\nrank = 1\nmax_wait = \"30s\"\nspill = false\n\
          [models.\"gpt-4o\"]\n{settings}\n"

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use tower_spillover::Credential;
 
 use super::{
-    Class, Client, Clients, Identities, Permissions,
+    Class, Client, Clients, Identities, Permissions, client_key,
     endpoint::strip_field,
     first_token::of_class,
     model::Models,
@@ -190,6 +190,10 @@ fn hash(value: &Value<'_>) -> Option<[u8; 32]> {
         if hash.is_none() {
             value.report("is not a SHA-256; write its 64 hexadecimal digits after sha256:");
         }
+        if hash.as_ref().is_some_and(client_key::is_of_no_key) {
+            value.report("is the hash of nothing, or of a placeholder; hash a key: printf %s KEY | sha256sum");
+            return None;
+        }
         return hash;
     }
     if !text.starts_with("env:") && !text.starts_with("file:") {
@@ -201,6 +205,10 @@ fn hash(value: &Value<'_>) -> Option<[u8; 32]> {
     }
     let secret = value.secret()?;
     Credential::api_key(secret.expose()).map_err(|error| value.report(strip_field(&error))).ok()?;
+    if let Some(weakness) = client_key::weakness(secret.expose()) {
+        value.report(weakness);
+        return None;
+    }
     Some(Sha256::digest(secret.expose()).into())
 }
 
@@ -223,13 +231,14 @@ fn permissions(list: &Value<'_>) -> Permissions {
             Some("no-spill") => may.no_spill = true,
             Some("trace") => may.trace = true,
             Some("backend") => may.backend = true,
+            Some("operate") => may.operate = true,
             Some(other) => value.unknown(other, &PERMISSIONS),
         }
     }
     may
 }
 
-const PERMISSIONS: [&str; 5] = ["max-wait", "class", "no-spill", "trace", "backend"];
+const PERMISSIONS: [&str; 6] = ["max-wait", "class", "no-spill", "trace", "backend", "operate"];
 
 /// Names travel in headers and as labels of metrics.
 fn check_name(value: &Value<'_>, name: &str) {

@@ -1,4 +1,5 @@
-//! Settings that do nothing beside the others: allowed, with a warning and a remedy for each.
+//! Settings that do nothing beside the others, and pages that nobody sees: allowed, with a warning and a
+//! remedy for each.
 
 use tower_spillover::gate::Mode;
 
@@ -31,6 +32,16 @@ pub(super) fn warn(mut file: Section<'_>, config: &Config) {
 }
 
 fn sections(file: &mut Section<'_>, config: &Config) {
+    let may_operate = match &config.clients {
+        Clients::Open => false,
+        Clients::Keyed(clients) => clients.iter().any(|client| client.may.operate),
+    };
+    if config.listen.admin.is_none() && !may_operate {
+        let listen = file.section("listen");
+        let text = "is missing, and no client may operate, so /metrics and /-/status are shown to \
+                    nobody; add admin = \"127.0.0.1:9090\", or give a client may = [\"operate\"]";
+        listen.context.warn(listen.span.clone(), listen.path("admin"), text);
+    }
     if config.limits.replay as u64 > config.limits.body
         && let Some(replay) = file.section("limits").get("replay")
     {

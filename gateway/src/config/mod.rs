@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod client_key;
 mod cors;
 mod endpoint;
 mod file;

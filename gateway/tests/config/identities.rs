@@ -105,7 +105,7 @@ fn a_source_of_identities_that_no_client_has_does_nothing_and_is_told() {
         (format!("clients.open = true\n{tls}, client_required = true }}\n{model}"), None),
         (format!("{tls} }}\n{model}[clients.a]\ncertificates = [\"spiffe://x/a\"]"), None),
     ] {
-        let output = folder.check(&text);
+        let output = folder.check(&format!("listen.admin = \"127.0.0.1:9\"\n{text}"));
         let warnings = String::from_utf8(output.stderr).expect("text");
         assert!(output.status.success(), "{text}\n{warnings}");
         match told {

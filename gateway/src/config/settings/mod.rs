@@ -48,8 +48,8 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Plain HTTP without.
     pub tls: Option<Tls>,
-    /// Where `/metrics`, `/-/status`, `/healthz` and `/readyz` are served besides `address`; when
-    /// it is set, the first two are served nowhere else.
+    /// Where `/metrics` and `/-/status` are served, without a key, and `/healthz` and `/readyz` too. At
+    /// `address` the first two are for clients that may `operate`.
     pub admin: Option<SocketAddr>,
     /// How long streams may go on after a signal to stop. Defaults to 30 s, which is what Kubernetes
     /// gives a pod.
@@ -307,7 +307,7 @@ pub struct Client {
     pub requests_per_second: Option<f64>,
     /// Requests at the same time. `None`: the share of `limits`.
     pub concurrency: Option<usize>,
-    /// What it may ask for by header.
+    /// What it may ask for by header, and whether it may see what is for operators.
     pub may: Permissions,
 }
 
@@ -318,6 +318,8 @@ pub struct Permissions {
     pub no_spill: bool,
     pub trace: bool,
     pub backend: bool,
+    /// Whether it is shown `/metrics` and `/-/status`.
+    pub operate: bool,
 }
 
 /// How tokens for `auth = "entra"` are got.

@@ -50,8 +50,14 @@ impl Caller {
 
     /// The one client where no key is required, whatever key it sends.
     pub(crate) fn open(home: impl Fn(&str, &AllowedModels) -> ClientHome) -> Self {
-        let may =
-            Permissions { max_wait: true, class: true, no_spill: true, trace: true, backend: true };
+        let may = Permissions {
+            max_wait: true,
+            class: true,
+            no_spill: true,
+            trace: true,
+            backend: true,
+            operate: false,
+        };
         let (name, models) = ("open".to_owned(), AllowedModels::default());
         let home = home(&name, &models);
         let (class, rate, under_way, concurrency) = (None, None, None, None);

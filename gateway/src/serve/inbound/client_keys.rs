@@ -72,6 +72,11 @@ impl ClientKeys {
         !self.is_open && self.callers.len() == 1
     }
 
+    /// Whether some client may see what is for operators.
+    pub(crate) fn may_operate(&self) -> bool {
+        self.callers.iter().any(|caller| caller.may.operate)
+    }
+
     /// The one client where no key is required.
     pub(crate) fn open(&self) -> Option<&Arc<Caller>> {
         self.callers.first().filter(|_| self.is_open)

@@ -3,16 +3,16 @@
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 
-use super::{client_certificate::CertificateNames, gateway::Gateway};
+use super::{authentication::authenticate, client_certificate::CertificateNames, gateway::Gateway};
 use crate::serve::concurrency::Concurrency;
+use crate::serve::{refusal::Refusal, routing::known_operations};
 
 /// What is behind a listener.
 #[derive(Clone, Debug)]
 pub(crate) struct ListenerRole {
     pub(crate) gateway: Arc<Gateway>,
-    pages: Pages,
     /// Whether requests for models pass here.
     pub(crate) has_models: bool,
     /// Who the client of the connection is by its certificate.
@@ -21,27 +21,18 @@ pub(crate) struct ListenerRole {
     pub(crate) of_address: Concurrency,
 }
 
-/// Which pages about the gateway itself there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pages {
-    /// Whether it is well.
-    Health,
-    /// Metrics and status besides.
-    All,
-}
-
 impl ListenerRole {
-    pub(crate) fn public(gateway: &Arc<Gateway>, pages: Pages) -> Self {
-        Self::new(gateway, pages, true)
+    pub(crate) fn public(gateway: &Arc<Gateway>) -> Self {
+        Self::new(gateway, true)
     }
 
     pub(crate) fn admin(gateway: &Arc<Gateway>) -> Self {
-        Self::new(gateway, Pages::All, false)
+        Self::new(gateway, false)
     }
 
-    fn new(gateway: &Arc<Gateway>, pages: Pages, has_models: bool) -> Self {
+    fn new(gateway: &Arc<Gateway>, has_models: bool) -> Self {
         let (gateway, of_address) = (Arc::clone(gateway), Concurrency::default());
-        Self { gateway, pages, has_models, peer: None, of_address }
+        Self { gateway, has_models, peer: None, of_address }
     }
 
     /// Of a connection from `address`.
@@ -49,26 +40,51 @@ impl ListenerRole {
         Self { of_address: self.gateway.peers.count(address), ..self.clone() }
     }
 
-    /// A page about the gateway itself, which is there without a key.
-    pub(crate) fn page(&self, path: &str) -> Option<Response<Bytes>> {
-        if path.starts_with("/openai/") {
-            return None;
+    /// A page about the gateway itself. Whether it is well is there without a key; everything else is,
+    /// too, at an address that is for operators alone.
+    pub(crate) async fn page<B>(&self, request: &Request<B>) -> Option<Response<Bytes>> {
+        let path = request.uri().path();
+        let is_open = match path {
+            "/healthz" | "/readyz" => true,
+            "/metrics" | "/-/status" => false,
+            _ => return None,
+        };
+        if ![Method::GET, Method::HEAD].contains(request.method()) {
+            return Some(known_operations::not_allowed("GET, HEAD").into_response());
+        }
+        if !is_open
+            && self.has_models
+            && let Err(refusal) = self.admit_operator(request.headers()).await
+        {
+            return Some(refusal.into_response());
         }
         let text = |status, text: &'static [u8]| {
             let mut response = Response::new(Bytes::from_static(text));
             *response.status_mut() = status;
-            response
+            Some(response)
         };
         match path {
-            "/healthz" => Some(text(StatusCode::OK, b"ok\n")),
+            "/healthz" => text(StatusCode::OK, b"ok\n"),
             "/readyz" if self.gateway.is_draining() => {
-                Some(text(StatusCode::SERVICE_UNAVAILABLE, b"draining\n"))
+                text(StatusCode::SERVICE_UNAVAILABLE, b"draining\n")
             }
-            "/readyz" => Some(text(StatusCode::OK, b"ready\n")),
-            _ if self.pages == Pages::All => {
-                self.gateway.observer().page(path, &self.gateway.snapshot())
-            }
-            _ => None,
+            "/readyz" => text(StatusCode::OK, b"ready\n"),
+            _ => self.gateway.observer().page(path, &self.gateway.snapshot()),
         }
+    }
+
+    /// Where no client may operate, there are no such pages.
+    async fn admit_operator(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let runtime = self.gateway.runtime();
+        if !runtime.clients.may_operate() {
+            return Err(Refusal::not_found());
+        }
+        let (clients, verifier) = (&runtime.clients, runtime.verifier.as_deref());
+        let caller = authenticate(clients, verifier, headers, self.peer.as_ref()).await?;
+        if caller.may.operate {
+            return Ok(());
+        }
+        let text = "This client may not see what is for operators.";
+        Err(Refusal::new(StatusCode::FORBIDDEN, "403", text))
     }
 }

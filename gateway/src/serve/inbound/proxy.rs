@@ -49,7 +49,7 @@ pub(crate) async fn answer(
 ) -> Response<ResponseBody> {
     let started = clock::now();
     let request = request.map(|incoming| Upload::new(incoming, busy.activity()));
-    if let Some(page) = role.page(request.uri().path()) {
+    if let Some(page) = role.page(&request).await {
         busy.delivery.offer(0);
         return page.map(|text| ResponseBody::own(text, None));
     }

@@ -65,13 +65,16 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
     reload::log_idle(&gateway);
     let watched = Arc::downgrade(&gateway);
     telemetry.watch(move || watched.upgrade().map(|gateway| gateway.snapshot()));
-    if let Some(admin) = &server.admin_url {
-        announce(&format!("admin on {admin}"));
-    }
+    let admin = server.admin_url.as_ref().map(|admin| format!("admin on {admin}"));
     if let Source::Demo(_) = source {
         announce(&demo::curl(&server.url));
+    } else {
+        admin.iter().for_each(|line| announce(line));
     }
     announce(&format!("listening on {}", server.url));
+    if let (Source::Demo(_), Some(line)) = (&source, &admin) {
+        announce(&format!("{line} (/metrics and /-/status)"));
+    }
     let reload = Reload::new(&server.gateway, server.certificate.clone(), listen);
     let follow = async {
         match source {

@@ -9,10 +9,8 @@ use crate::{
     config::Config,
     serve::{
         inbound::{
-            certificate::Certificate,
-            gateway::Gateway,
-            listen::Listener,
-            listener_role::{ListenerRole, Pages},
+            certificate::Certificate, gateway::Gateway, listen::Listener,
+            listener_role::ListenerRole,
         },
         record::observe::Observe,
         workers::Workers,
@@ -47,13 +45,12 @@ impl Server {
         let workers = Workers::start().map_err(|error| format!("cannot start threads: {error}"))?;
         let workers = Arc::new(workers);
         let (stop, stopped) = watch::channel(false);
-        let pages = if admin.is_some() { Pages::Health } else { Pages::All };
         Ok(Self {
             url: public.url(),
             admin_url: admin.as_ref().map(Listener::url),
             certificate: public.certificate(),
             serving: tokio::spawn(public.serve(
-                ListenerRole::public(&gateway, pages),
+                ListenerRole::public(&gateway),
                 Arc::clone(&workers),
                 stopped,
             )),
