@@ -253,7 +253,7 @@ fn issuers_of_tokens_and_collectors_are_reached_through_the_proxy_of_the_environ
     let token = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImsifQ.e30.AA";
     assert_eq!(gateway.chat("text", &[("api-key", token)]).status(), 503);
     assert_eq!(
-        gateway.chat("text", &[("api-key", "key-b")]).header("x-spillover-backend"),
+        gateway.chat("text", &[("api-key", "a-key-of-team-b-0001")]).header("x-spillover-backend"),
         Some("b")
     );
     gateway.signal("TERM");
