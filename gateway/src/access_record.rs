@@ -35,8 +35,35 @@ pub struct AccessRecord {
     /// Until its last byte did.
     pub total: Duration,
     pub usage: Option<Usage>,
-    /// Whether the whole body went out.
-    pub complete: bool,
+    pub ended: Ended,
+}
+
+/// Who ended a request, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The whole answer went out, the mark at the end of an event stream included.
+    Complete,
+    /// The client left before that, or did not take what it was sent.
+    ClientGone,
+    /// The backend's side broke the connection or the stream.
+    Reset,
+    /// Nothing more came from the backend for `upstream.idle_timeout`.
+    Stalled,
+    /// The backend ended its answer early: before its length, or without the mark at its end.
+    Cut,
+}
+
+impl Ended {
+    /// As labels and logs have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::ClientGone => "client-gone",
+            Self::Reset => "reset",
+            Self::Stalled => "stalled",
+            Self::Cut => "cut",
+        }
+    }
 }
 
 /// Why a backend refused, as headers, labels and logs have it.

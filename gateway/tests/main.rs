@@ -13,6 +13,8 @@ mod cors;
 mod delays;
 mod emulate;
 #[cfg(unix)]
+mod endings;
+#[cfg(unix)]
 mod entra;
 #[cfg(unix)]
 mod first_token;

@@ -23,6 +23,7 @@ use tower_spillover::{
 
 use super::*;
 use crate::{
+    access_record::Ended,
     config::{
         Auth, Backend, Client, Clients, Config, GateSettings, Http2, Identities, Limits, Listen,
         Model, Permissions, Secret, Steering, StickySettings, Upstream,
@@ -181,7 +182,7 @@ fn recorded(status: StatusCode, served: Option<Served>) -> AccessRecord {
         to_head: Duration::from_millis(30),
         total: Duration::from_secs(2),
         usage: Some(Usage::new(100, 40, 7)),
-        complete: true,
+        ended: Ended::Complete,
     }
 }
 

@@ -280,6 +280,10 @@ async fn pass_on(
     }
     let kind = head.headers.get(header::CONTENT_TYPE);
     guard.record.streaming = ContentKind::named(kind) == ContentKind::EventStream;
+    let is_compressed = head.headers.contains_key(header::CONTENT_ENCODING);
+    if guard.record.streaming && head.status.is_success() && !is_compressed {
+        guard.expect_end_mark();
+    }
     guard.head(head.status, served, now);
     let idle_timeout = config.upstream.idle_timeout;
     // The head of a stream is news of its own: its first event may take minutes.

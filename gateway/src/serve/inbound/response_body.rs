@@ -4,6 +4,7 @@ use std::{
     error::Error,
     fmt,
     future::poll_fn,
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -13,9 +14,12 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::serve::{
-    idle_timeout::IdleTimeout, record::request_guard::RequestGuard, refusal::Refusal,
-    upstream::stack::AnswerBody,
+use crate::{
+    access_record::Ended,
+    serve::{
+        idle_timeout::IdleTimeout, record::request_guard::RequestGuard, refusal::Refusal,
+        upstream::stack::AnswerBody,
+    },
 };
 
 /// A body of the gateway's own, or a backend's.
@@ -128,12 +132,18 @@ impl Body for ResponseBody {
         match &next {
             // Not polled again after the end of the stream.
             Some(Ok(frame)) => {
+                if let (Some(guard), Some(data)) = (&mut self.guard, frame.data_ref()) {
+                    guard.passes(data);
+                }
                 self.offer(frame.data_ref().map_or(0, Bytes::len));
                 if self.is_end_stream() {
                     self.complete();
                 }
             }
-            Some(Err(_)) => {
+            Some(Err(error)) => {
+                if let Some(guard) = &mut self.guard {
+                    guard.record.ended = error.ended();
+                }
                 // First the body, which says what was used when it is dropped.
                 self.kind = Kind::Failed(next.and_then(Result::err));
                 self.guard = None;
@@ -189,6 +199,14 @@ impl ResponseBodyError {
             .not_again(),
         }
     }
+
+    fn ended(&self) -> Ended {
+        match self {
+            Self::Silent => Ended::Stalled,
+            Self::Broken(error) if is_end_of_file(error) => Ended::Cut,
+            Self::Broken(_) => Ended::Reset,
+        }
+    }
 }
 
 /// The next frame, unless it takes too long.
@@ -203,6 +221,23 @@ fn next(
     };
     idle.reset();
     Poll::Ready(next.map(|frame| frame.map_err(ResponseBodyError::Broken)))
+}
+
+/// Whether the connection ended in an orderly way, but too early.
+fn is_end_of_file(error: &hyper::Error) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        let io = error.downcast_ref::<io::Error>();
+        let io = io.or_else(|| error.downcast_ref::<h2::Error>()?.get_io());
+        // What HTTP/2 calls a broken pipe: nothing was written.
+        let is_end =
+            |kind| matches!(kind, io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe);
+        if io.is_some_and(|error| is_end(error.kind())) {
+            return true;
+        }
+        next = error.source();
+    }
+    error.is_incomplete_message()
 }
 
 impl fmt::Display for ResponseBodyError {

@@ -1,5 +1,6 @@
 //! What is recorded of one request, and the headers that explain its answer.
 
 pub(crate) mod decision_headers;
+mod end_mark;
 pub(crate) mod observe;
 pub(crate) mod request_guard;

@@ -12,9 +12,9 @@ use tower_spillover::{
     body::{OnUsage, UsageSink},
 };
 
-use super::observe::Observe;
+use super::{end_mark::EndMark, observe::Observe};
 use crate::{
-    access_record::AccessRecord,
+    access_record::{AccessRecord, Ended},
     serve::{activity::Busy, clock, concurrency::ConcurrencyPermit},
     snapshot::Snapshot,
     telemetry::Trace,
@@ -25,6 +25,8 @@ pub(crate) struct RequestGuard {
     pub(crate) record: AccessRecord,
     /// Where traces are exported.
     pub(crate) trace: Option<Trace>,
+    /// Of an event stream.
+    end_mark: Option<EndMark>,
     /// What the answer used, once the layers sent the request.
     usage: Option<Arc<LastUsage>>,
     /// Of the concurrency that is limited.
@@ -70,10 +72,11 @@ impl RequestGuard {
             to_head: Duration::ZERO,
             total: Duration::ZERO,
             usage: None,
-            complete: false,
+            ended: Ended::ClientGone,
         };
         observer.arrived();
-        Self { record, trace: None, usage: None, permit: None, observer, snapshot, busy }
+        let (trace, end_mark, usage, permit) = (None, None, None, None);
+        Self { record, trace, end_mark, usage, permit, observer, snapshot, busy }
     }
 
     /// Begins to trace the request, where traces are exported.
@@ -95,9 +98,22 @@ impl RequestGuard {
         OnUsage::subscribe(extensions, Arc::clone(usage));
     }
 
-    /// The whole answer went out.
-    pub(crate) const fn complete(&mut self) {
-        self.record.complete = true;
+    /// The answer is an event stream that can be read.
+    pub(crate) fn expect_end_mark(&mut self) {
+        self.end_mark = Some(EndMark::default());
+    }
+
+    /// A piece of the answer goes out.
+    pub(crate) fn passes(&mut self, piece: &[u8]) {
+        if let Some(mark) = &mut self.end_mark {
+            mark.push(piece);
+        }
+    }
+
+    /// The backend's answer came to its end, or the gateway's own did.
+    pub(crate) fn complete(&mut self) {
+        let is_whole = self.end_mark.as_ref().is_none_or(EndMark::is_seen);
+        self.record.ended = if is_whole { Ended::Complete } else { Ended::Cut };
     }
 
     pub(crate) fn id(&self) -> HeaderValue {
@@ -116,6 +132,11 @@ impl Drop for RequestGuard {
             .usage
             .take()
             .and_then(|usage| *usage.0.lock().unwrap_or_else(PoisonError::into_inner));
+        // A client that has all of a stream need not wait for the end of its answer.
+        if record.ended == Ended::ClientGone && self.end_mark.as_ref().is_some_and(EndMark::is_seen)
+        {
+            record.ended = Ended::Complete;
+        }
         // Before the request is reported: who hears of its end may send another.
         self.permit = None;
         self.observer.finished(&self.record, self.trace.as_ref(), &self.snapshot);

@@ -29,7 +29,7 @@ use super::{
     record::observe::Observe,
 };
 use crate::{
-    access_record::AccessRecord,
+    access_record::{AccessRecord, Ended},
     config::{self, Auth, Backend, Config, GateSettings, Model, Secret, Steering, Stickiness},
     snapshot::Snapshot,
     telemetry::Trace,
@@ -65,7 +65,7 @@ impl Observe for Accounts {
             model: record.model.clone(),
             operation: record.operation,
             streaming: record.streaming,
-            complete: record.complete,
+            complete: record.ended == Ended::Complete,
             prompt: record.usage.map(|usage| usage.prompt),
         });
     }

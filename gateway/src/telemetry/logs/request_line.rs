@@ -33,7 +33,7 @@ pub(crate) fn write(labels: &Labels<'_>, trace: Option<&Trace>) {
         prompt_tokens = record.usage.map(|tokens| tokens.prompt),
         cached_tokens = record.usage.map(|tokens| tokens.cached),
         completion_tokens = record.usage.map(|tokens| tokens.completion),
-        complete = record.complete,
+        ended = record.ended.as_str(),
         trace_id = trace.map(|trace| tracing::field::display(trace.id())),
         "request",
     );

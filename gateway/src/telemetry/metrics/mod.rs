@@ -39,6 +39,7 @@ pub(crate) struct Metrics {
     names: Names,
     recent: Recent,
     requests: Family<RequestLabels, Counter>,
+    ended: Family<EndedLabels, Counter>,
     tokens: Family<TokenLabels, Counter>,
     spilled: Family<ModelLabels, Counter>,
     spilled_tokens: Family<ModelLabels, Counter>,
@@ -109,6 +110,13 @@ struct RequestLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndedLabels {
+    client: Arc<str>,
+    model: Arc<str>,
+    ended: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DecisionLabels {
     model: Arc<str>,
     decision: &'static str,
@@ -137,6 +145,7 @@ impl Metrics {
             names: Names::default(),
             recent: Recent::new(),
             requests: Family::default(),
+            ended: Family::default(),
             tokens: Family::default(),
             spilled: Family::default(),
             spilled_tokens: Family::default(),
@@ -156,6 +165,8 @@ impl Metrics {
         let record = labels.record;
         let series = self.recent.series(labels, || self.series(labels));
         series.requests.inc();
+        let find = || self.ended_counter(labels);
+        series.ended[record.ended as usize].get_or_init(find).inc();
         series.to_head.observe(record.to_head.as_secs_f64());
         series.total.observe(record.total.as_secs_f64());
         let of_model = || ModelLabels { model: self.names.intern(labels.model) };
@@ -205,11 +216,18 @@ impl Metrics {
             requests: self.requests.get_or_create_owned(&of_request),
             to_head: self.to_head.get_or_create_owned(&of_decision),
             total: self.total.get_or_create_owned(&of_decision),
+            ended: Default::default(),
             waited: OnceLock::new(),
             spilled: OnceLock::new(),
             spilled_tokens: OnceLock::new(),
             tokens: OnceLock::new(),
         })
+    }
+
+    fn ended_counter(&self, labels: &Labels<'_>) -> Counter {
+        let (client, model) = (self.names.intern(labels.client), self.names.intern(labels.model));
+        let ended = labels.record.ended.as_str();
+        self.ended.get_or_create_owned(&EndedLabels { client, model, ended })
     }
 
     fn token_counters(&self, labels: &Labels<'_>) -> [Counter; 3] {
@@ -242,6 +260,7 @@ impl Metrics {
         let registry = &mut self.registry;
         let seconds = || Unit::Seconds;
         registry.register("requests", "Requests, by who answered", self.requests.clone());
+        registry.register("requests_ended", "Requests, by who ended them", self.ended.clone());
         registry.register("requests_in_flight", "Requests under way", self.in_flight.clone());
         registry.register("tokens", "Tokens that backends counted", self.tokens.clone());
         let help = "Requests that Standard answered for a PTU, Azure's own spillover included";

@@ -20,6 +20,8 @@ pub(crate) struct Series {
     pub(crate) requests: Counter,
     pub(crate) to_head: Histogram,
     pub(crate) total: Histogram,
+    /// By who ended them.
+    pub(crate) ended: [OnceLock<Counter>; 5],
     pub(crate) waited: OnceLock<Histogram>,
     pub(crate) spilled: OnceLock<Counter>,
     pub(crate) spilled_tokens: OnceLock<Counter>,

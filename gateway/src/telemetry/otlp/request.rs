@@ -9,7 +9,7 @@ use tower_spillover::{Served, served::Attempt};
 
 use super::call::{self, signed};
 use crate::{
-    access_record::{held, last_reason, late},
+    access_record::{Ended, held, last_reason, late},
     telemetry::{labels::Labels, metrics::millis, trace::Trace},
 };
 
@@ -29,7 +29,7 @@ pub(crate) fn end(labels: &Labels<'_>, trace: Option<&Trace>) {
     for attempt in others {
         add_event(&mut span, labels, attempt);
     }
-    if record.status.is_server_error() || !record.complete {
+    if record.status.is_server_error() || record.ended != Ended::Complete {
         span.set_status(Status::error(""));
     }
     span.end_with_timestamp(record.at.checked_add(record.total).unwrap_or(record.at));
@@ -62,7 +62,7 @@ fn attributes(labels: &Labels<'_>) -> Vec<KeyValue> {
         KeyValue::new("spillover.operation", labels.operation),
         KeyValue::new("spillover.decision", labels.decision.as_str()),
         KeyValue::new("spillover.streaming", record.streaming),
-        KeyValue::new("spillover.complete", record.complete),
+        KeyValue::new("spillover.ended", record.ended.as_str()),
         KeyValue::new("spillover.to_head_ms", signed(millis(record.to_head))),
     ]);
     if let Some(backend) = labels.backend() {

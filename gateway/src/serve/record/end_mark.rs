@@ -1,0 +1,150 @@
+//! Whether an event stream came to the end that its operation has.
+
+use memchr::memchr;
+
+/// Reads the events of a stream as they pass, as far as their last one can be told from the others,
+/// in constant memory.
+#[derive(Debug, Default)]
+pub(crate) struct EndMark {
+    /// The beginning of the line under way.
+    line: Vec<u8>,
+    /// What has been read of the event under way, or else of the last one.
+    event: Event,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Event {
+    /// The next field begins another one.
+    #[default]
+    Ended,
+    EndedAsLast,
+    Begun,
+    /// By its name it is the last one, or is not.
+    Named,
+    Last,
+}
+
+impl EndMark {
+    /// The next bytes of the stream, in whatever pieces they come.
+    pub(crate) fn push(&mut self, mut piece: &[u8]) {
+        while let Some(end) = memchr(b'\n', piece) {
+            if self.line.is_empty() {
+                self.event = self.event.after(&piece[..end.min(LONGEST_PREFIX)]);
+            } else {
+                self.keep(&piece[..end]);
+                self.event = self.event.after(&self.line);
+                self.line.clear();
+            }
+            piece = &piece[end + 1..];
+        }
+        self.keep(piece);
+    }
+
+    /// Whether the last event so far is one that ends a stream.
+    pub(crate) fn is_seen(&self) -> bool {
+        matches!(self.event.after(&self.line), Event::Last | Event::EndedAsLast)
+    }
+
+    fn keep(&mut self, piece: &[u8]) {
+        let room = LONGEST_PREFIX - self.line.len();
+        self.line.extend_from_slice(&piece[..piece.len().min(room)]);
+    }
+}
+
+impl Event {
+    /// With another line, of which this is the beginning.
+    fn after(self, line: &[u8]) -> Self {
+        let line = line.trim_ascii_end();
+        if line.is_empty() {
+            return if matches!(self, Self::Last | Self::EndedAsLast) {
+                Self::EndedAsLast
+            } else {
+                Self::Ended
+            };
+        }
+        if let Some(name) = line.strip_prefix(b"event:") {
+            return if is_last(name.trim_ascii_start()) { Self::Last } else { Self::Named };
+        }
+        match line.strip_prefix(b"data:").map(<[u8]>::trim_ascii_start) {
+            Some(b"[DONE]") => Self::Last,
+            // A name says more than the data that follow it.
+            Some(_) if self == Self::Named || self == Self::Last => self,
+            Some(data) if kind(data).is_some_and(is_last) => Self::Last,
+            Some(_) => Self::Begun,
+            // A comment, or a field without a say.
+            None => self,
+        }
+    }
+}
+
+/// What an object without a name calls itself, where it does so at its beginning.
+fn kind(data: &[u8]) -> Option<&[u8]> {
+    let rest = data.strip_prefix(b"{")?.trim_ascii_start().strip_prefix(b"\"type\"")?;
+    let rest =
+        rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
+    rest.get(..memchr(b'"', rest)?)
+}
+
+/// Whether an event of this name is the last of its stream. The parts of a response end as well:
+/// `response.output_text.done` is not the end of it.
+fn is_last(name: &[u8]) -> bool {
+    let mut parts = name.split(|byte| *byte == b'.');
+    let is_part = parts.next() == Some(b"response") && parts.count() > 1;
+    let last = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
+    let ends = [&b"completed"[..], b"done", b"failed", b"incomplete", b"cancelled", b"error"];
+    !is_part && ends.contains(&last)
+}
+
+/// Longer than any name of an event.
+const LONGEST_PREFIX: usize = 96;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENDS: [(&str, bool); 14] = [
+        ("data: {\"choices\":[]}\n\ndata: [DONE]\n\n", true),
+        ("data:{\"choices\":[]}\r\n\r\ndata:[DONE]", true),
+        ("data: [DONE]\n\n: keep-alive\n\n", true),
+        ("data: {\"choices\":[]}\n\n", false),
+        ("data: {\"choices\":[]}\n\ndata: [DO", false),
+        ("data: {\"content\":\"data: [DONE]\"}\n\n", false),
+        ("data: [DONE]\n\ndata: {\"choices\":[]}\n\n", false),
+        ("event: response.completed\ndata: {\"type\":\"response.completed\"}\n\n", true),
+        ("event: response.output_text.done\ndata: {}\n\n", false),
+        ("event: response.created\ndata: {\"type\":\"response.completed\"}\n\n", false),
+        ("event: error\ndata: {}\n\n", true),
+        ("data: {\"type\": \"transcript.text.done\", \"text\":\"a\"}\n\n", true),
+        ("data: {\"type\":\"transcript.text.delta\"}\n\n", false),
+        ("", false),
+    ];
+
+    #[test]
+    fn a_stream_has_its_end_when_its_last_event_is_one_that_ends_it() {
+        for (stream, is_whole) in ENDS {
+            let mut mark = EndMark::default();
+            mark.push(stream.as_bytes());
+            assert_eq!(mark.is_seen(), is_whole, "{stream}");
+        }
+    }
+
+    #[test]
+    fn the_pieces_in_which_a_stream_comes_do_not_matter() {
+        for (stream, is_whole) in ENDS {
+            for size in [1, 2, 3, 7] {
+                let mut mark = EndMark::default();
+                stream.as_bytes().chunks(size).for_each(|piece| mark.push(piece));
+                assert_eq!(mark.is_seen(), is_whole, "{size}: {stream}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_line_takes_more_memory_than_a_name() {
+        let mut mark = EndMark::default();
+        for _ in 0..100 {
+            mark.push(&[b'x'; 1000]);
+        }
+        assert!(mark.line.len() <= LONGEST_PREFIX);
+    }
+}
