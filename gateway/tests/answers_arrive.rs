@@ -12,7 +12,7 @@ use spillover_testing::real::Stopwatch;
 
 use crate::{
     emulate, renewal,
-    served::{Answer, Gateway},
+    served::{Answer, Gateway, OPERATOR},
     witness::{Witness, serving},
 };
 
@@ -21,7 +21,7 @@ fn gateway(name: &str, backend: &str, rest: &str) -> Gateway {
     let text = format!(
         "listen.address = \"127.0.0.1:0\"\n{rest}\n\
          [clients.any]\nkeys = [\"env:TEAM_B_KEY\"]\nmodels = [\"gpt-4o\"]\n\
-         [clients.rare]\nkeys = [\"env:AZURE_KEY\"]\nrequests_per_second = 0.01\n\
+         [clients.rare]\nkeys = [\"env:TEAM_A_KEY\"]\nrequests_per_second = 0.01\n\
          [models.other]\n[[models.other.standard]]\nname = \"a\"\nendpoint = \"{backend}\"\n\
          key = \"env:AZURE_KEY\"\n\
          [[models.\"gpt-4o\".standard]]\nname = \"east\"\nendpoint = \"{backend}\"\n\
@@ -30,7 +30,7 @@ fn gateway(name: &str, backend: &str, rest: &str) -> Gateway {
     Gateway::start(&emulate::file(&format!("answers-{name}/g.toml"), &text))
 }
 
-const KEY: &str = "api-key: key-b\r\n";
+const KEY: &str = "api-key: a-key-of-team-b-0001\r\n";
 const CHAT: &str = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21";
 
 /// Sends all of a body before it reads anything, as blocking clients do; the error that sending met, and
@@ -72,9 +72,9 @@ fn framings() -> [(&'static str, String, Vec<u8>); 2] {
 fn a_refusal_during_an_upload_is_read_by_a_client_that_sends_all_of_it() {
     let long = gateway("too-long", serving().endpoint(), "limits.body = \"1 MiB\"");
     let gateway = gateway("refusals", serving().endpoint(), "");
-    let rare = "api-key: azure-key\r\n";
+    let rare = "api-key: a-key-of-team-a-0001\r\n";
     let other = "/openai/deployments/other/chat/completions?api-version=2024-10-21";
-    assert_eq!(gateway.chat("gpt-4o", &[("api-key", "azure-key")]).status(), 200);
+    assert_eq!(gateway.chat("gpt-4o", &[("api-key", "a-key-of-team-a-0001")]).status(), 200);
     for (framing, line, body) in framings() {
         for (status, method, path, lines) in [
             (401, "POST", CHAT, ""),
@@ -153,7 +153,7 @@ fn a_busy_gateway_says_so_to_a_client_that_is_still_sending() {
     });
     let gateway = gateway("busy", slow.endpoint(), "limits.concurrency = 1");
     thread::scope(|scope| {
-        scope.spawn(|| gateway.chat("gpt-4o", &[("api-key", "key-b")]));
+        scope.spawn(|| gateway.chat("gpt-4o", &[("api-key", "a-key-of-team-b-0001")]));
         slow.wait_for(|asked| !asked.is_empty());
         let (_, line, body) = &framings()[0];
         let (error, answer) =
@@ -182,10 +182,13 @@ fn a_backend_s_early_answer_arrives_during_an_upload() {
                     {\"error\":\"b\"}";
         let _ = (&*stream).write_all(text.as_bytes());
     });
-    let gateway = gateway("early", &hasty, "limits.replay = \"1 KiB\"");
+    // Of a client of some models, the body would be read first.
+    let rest = "limits.replay = \"1 KiB\"\n[clients.whole]\nkeys = [\"env:OPERATOR_KEY\"]";
+    let key = format!("{}: {}\r\n", OPERATOR.0, OPERATOR.1);
+    let gateway = gateway("early", &hasty, rest);
     for (framing, line, body) in framings() {
         let (error, answer) =
-            send_all(&gateway, &head("POST", CHAT, &format!("{KEY}{line}")), &body);
+            send_all(&gateway, &head("POST", CHAT, &format!("{key}{line}")), &body);
         assert!(answer.starts_with("HTTP/1.1 413 "), "{framing}: {answer} {error:?}");
         assert!(answer.ends_with("{\"error\":\"b\"}"), "{framing}: {answer}");
         assert_eq!(error, None, "{framing}");
@@ -216,7 +219,7 @@ fn answer_to(name: &str, bytes: &str) -> Answer {
         let _ = (&*stream).read(&mut body);
         let _ = (&*stream).write_all(bytes);
     });
-    gateway(name, &backend, "").chat("gpt-4o", &[("api-key", "key-b")])
+    gateway(name, &backend, "").chat("gpt-4o", &[("api-key", "a-key-of-team-b-0001")])
 }
 
 #[test]
@@ -368,7 +371,9 @@ fn a_body_that_half_closes_too_early_is_refused() {
 fn other_spellings_of_a_path_are_served_and_no_others() {
     let backend = serving();
     let gateway = gateway("paths", backend.endpoint(), "");
-    let ask = |target: &str| gateway.ask("POST", target, &[("api-key", "key-b")], "{}").status();
+    let ask = |target: &str| {
+        gateway.ask("POST", target, &[("api-key", "a-key-of-team-b-0001")], "{}").status()
+    };
     let chat = "openai/deployments/gpt-4o/chat/completions";
     for path in [
         format!("//{chat}"),
@@ -384,7 +389,7 @@ fn other_spellings_of_a_path_are_served_and_no_others() {
     ] {
         let path = path.as_str();
         let body = "{\"model\":\"gpt-4o\"}";
-        let answer = gateway.ask("POST", path, &[("api-key", "key-b")], body);
+        let answer = gateway.ask("POST", path, &[("api-key", "a-key-of-team-b-0001")], body);
         assert_eq!(answer.status(), 200, "{path}: {answer:?}");
     }
     for asked in backend.asked() {

@@ -17,7 +17,7 @@ fn gateway(name: &str, backend: &Witness, cors: &str) -> Gateway {
     Gateway::start(&emulate::file(&format!("cors-{name}/g.toml"), &text))
 }
 
-const KEY: (&str, &str) = ("api-key", "key-b");
+const KEY: (&str, &str) = ("api-key", "a-key-of-team-b-0001");
 const PAGE: (&str, &str) = ("origin", "https://app.example");
 const CHAT: &str = "/openai/v1/chat/completions";
 
