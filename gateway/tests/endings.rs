@@ -39,7 +39,7 @@ const ENDINGS: [(&str, &str); 11] = [
 
 fn gateway(name: &str, backend: &str, http2: &str, collector: &Witness) -> Gateway {
     let mut text = format!(
-        "clients.open = true\n[listen]\naddress = \"127.0.0.1:0\"\n\
+        "clients.open = true\n[listen]\naddress = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\
          [upstream]\nidle_timeout = \"500ms\"\nhttp2 = \"{http2}\"\n\
          [telemetry]\notlp = \"{}\"\n",
         collector.endpoint()
@@ -138,7 +138,7 @@ fn check(gateway: &Gateway, collector: &Witness) {
     let expected = ENDINGS.map(|(model, ended)| (model.to_owned(), ended.to_owned())).into();
     gateway.eventually(|gateway| logged(gateway).len() == ENDINGS.len());
     assert_eq!(logged(gateway), expected);
-    let metrics = gateway.ask("GET", "/metrics", &[], "").0;
+    let metrics = gateway.page("/metrics").0;
     for (model, ended) in ENDINGS {
         let line = format!(
             "spillover_requests_ended_total{{client=\"open\",model=\"{model}\",ended=\"{ended}\"}} 1"
