@@ -25,6 +25,8 @@ mod toml;
 mod watch;
 
 #[cfg(test)]
+mod reference_page;
+#[cfg(test)]
 mod tests;
 
 pub use self::{

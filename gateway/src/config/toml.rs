@@ -32,6 +32,8 @@ impl<'a> Section<'a> {
 
     pub(super) fn get(&mut self, key: &'static str) -> Option<Value<'a>> {
         self.known.push(key);
+        #[cfg(test)]
+        super::reference_page::note(self.path(key));
         let (_, value) = self.table?.iter().find(|(name, _)| name.get_ref() == key)?;
         Some(Value {
             context: self.context,
