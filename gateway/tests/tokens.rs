@@ -330,6 +330,19 @@ fn the_last_keys_stay_when_the_issuer_is_down_and_a_reload_keeps_them() {
 }
 
 #[test]
+fn another_issuer_or_audience_takes_effect_by_a_reload() {
+    let scene = Scene::new("reload");
+    assert_eq!(scene.chat(&scene.token(&json!({}))).status(), 200);
+    let next = Issuer::new(&[Signer::rsa().jwk("k2")]);
+    let text = config(&next, &scene.azure).replace(AUDIENCE, "api://next");
+    std::fs::write(&scene.path, text).unwrap();
+    let claims = changed(next.claims(), &json!({ "aud": "api://next" }));
+    let token = scene.signer.token("k2", &claims);
+    scene.gateway.eventually(|_| scene.chat(&token).status() == 200);
+    scene.refused(&scene.token(&json!({})), "not one of the issuer's");
+}
+
+#[test]
 fn an_issuer_that_was_never_there_is_no_reason_to_refuse_for_good() {
     for (name, status, keys) in [
         ("error", 503, "{}".to_owned()),

@@ -12,7 +12,7 @@ use tokio::{
     net::TcpListener,
     task::{AbortHandle, JoinSet},
 };
-use tower_service::Service as _;
+use tower::Service as _;
 
 use super::{args::EmulateArgs, file::Place};
 

@@ -100,6 +100,8 @@ const LONGEST_PREFIX: usize = 96;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const ENDS: [(&str, bool); 14] = [
@@ -128,14 +130,16 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_pieces_in_which_a_stream_comes_do_not_matter() {
-        for (stream, is_whole) in ENDS {
-            for size in [1, 2, 3, 7] {
-                let mut mark = EndMark::default();
-                stream.as_bytes().chunks(size).for_each(|piece| mark.push(piece));
-                assert_eq!(mark.is_seen(), is_whole, "{size}: {stream}");
-            }
+    proptest! {
+        #[test]
+        fn the_pieces_in_which_a_stream_comes_do_not_matter(
+            stream in "(data: ?|event: ?|id: |:|\\[DONE\\]|response\\.completed|\\{\"type\":|\"|\r|\n|\n\n|x){0,20}",
+            size in 1..9_usize,
+        ) {
+            let (mut whole, mut pieces) = (EndMark::default(), EndMark::default());
+            whole.push(stream.as_bytes());
+            stream.as_bytes().chunks(size).for_each(|piece| pieces.push(piece));
+            prop_assert_eq!(whole.is_seen(), pieces.is_seen());
         }
     }
 
