@@ -330,6 +330,27 @@ fn the_last_keys_stay_when_the_issuer_is_down_and_a_reload_keeps_them() {
 }
 
 #[test]
+fn another_provider_is_known_by_its_address_and_has_subjects_of_its_own() {
+    let signer = Signer::ec();
+    let issuer = Issuer::new(&[signer.jwk("k1")]);
+    let tenant = format!("tenant = \"{TENANT}\"");
+    let authority = format!("authority = \"{}\"", issuer.witness.endpoint());
+    let text = config(&issuer, &serving())
+        .replace(&tenant, &format!("issuer = \"{}\"", issuer.name()))
+        .replace(&authority, "");
+    let gateway = Gateway::start(&emulate::file("tokens-provider/g.toml", &text));
+    let status = |changes: Value| {
+        let claims = changed(issuer.claims(), &changes);
+        let bearer = format!("Bearer {}", signer.token("k1", &claims));
+        gateway.chat("text", &[("authorization", &bearer)]).status()
+    };
+    assert_eq!(status(json!({ "tid": null, "roles": null, "sub": "object-robot" })), 200);
+    // There, `oid` is nobody's word, and Entra's first issuer is another one.
+    assert_eq!(status(json!({ "roles": null, "oid": "object-robot" })), 403);
+    assert_eq!(status(json!({ "iss": format!("https://sts.windows.net/{TENANT}/") })), 401);
+}
+
+#[test]
 fn another_issuer_or_audience_takes_effect_by_a_reload() {
     let scene = Scene::new("reload");
     assert_eq!(scene.chat(&scene.token(&json!({}))).status(), 200);

@@ -4,11 +4,14 @@ use serde_json::{Map, Value};
 
 /// The claims of a token.
 #[derive(Debug)]
-pub(crate) struct Claims(Map<String, Value>);
+pub(crate) struct Claims {
+    claims: Map<String, Value>,
+    is_entra: bool,
+}
 
 impl Claims {
-    pub(super) const fn new(claims: Map<String, Value>) -> Self {
-        Self(claims)
+    pub(super) const fn new(claims: Map<String, Value>, is_entra: bool) -> Self {
+        Self { claims, is_entra }
     }
 
     /// The tenant that issued it.
@@ -17,9 +20,10 @@ impl Claims {
     }
 
     /// Whom it was issued to. `oid` is Entra's: `sub` differs there between the applications that a
-    /// token is for.
+    /// token is for. Of another provider, it may say whatever a user likes.
     pub(crate) fn subjects(&self) -> impl Iterator<Item = &str> {
-        [self.text("sub"), self.text("oid")].into_iter().flatten()
+        let object = self.text("oid").filter(|_| self.is_entra);
+        [self.text("sub"), object].into_iter().flatten()
     }
 
     pub(crate) fn roles(&self) -> impl Iterator<Item = &str> {
@@ -32,18 +36,18 @@ impl Claims {
 
     /// Whether its groups were left out because they are too many (Entra's "overage").
     pub(crate) fn leaves_groups_out(&self) -> bool {
-        let elsewhere = self.0.get("_claim_names").and_then(Value::as_object);
+        let elsewhere = self.claims.get("_claim_names").and_then(Value::as_object);
         elsewhere.is_some_and(|names| names.contains_key("groups"))
-            || self.0.get("hasgroups").is_some_and(|flag| *flag == Value::Bool(true))
+            || self.claims.get("hasgroups").is_some_and(|flag| *flag == Value::Bool(true))
     }
 
     fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).and_then(Value::as_str)
+        self.claims.get(name).and_then(Value::as_str)
     }
 
     /// A list, or one text, as some providers write a list of one.
     fn list(&self, name: &str) -> impl Iterator<Item = &str> {
-        let value = self.0.get(name);
+        let value = self.claims.get(name);
         let list = value.and_then(Value::as_array).into_iter().flatten();
         list.chain(value).filter_map(Value::as_str)
     }

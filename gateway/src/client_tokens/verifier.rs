@@ -62,7 +62,8 @@ impl Verifier {
         let claims = decode::<Map<String, Value>>(token, &key.decoding, &validation)
             .map_err(|error| invalid(reason(error.kind())))?
             .claims;
-        let claims = Claims::new(claims);
+        let is_entra = matches!(self.settings.issuer, Issuer::Tenant { .. });
+        let claims = Claims::new(claims, is_entra);
         match &self.settings.issuer {
             Issuer::Tenant { id, .. } if claims.tenant() != Some(id) => {
                 Err(invalid("it is of another tenant"))
