@@ -63,7 +63,8 @@ enum Command {
 
 /// Ten thousand streams keep twenty thousand of hyper's buffers of 8 KiB, each with little in it.
 /// Aligned to pages, as they are here, most of that is never touched; and what a peak took goes back
-/// to the system after it.
+/// to the system ten seconds after it, by a thread of the allocator's: without one, it would go back bit by
+/// bit with later requests, as it does where musl is the C library.
 #[cfg(not(test))] // Tests count allocations with one of their own.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -26,6 +26,8 @@ mod inspecting;
 #[cfg(unix)]
 mod known_operations;
 mod load;
+#[cfg(target_os = "linux")]
+mod memory;
 #[cfg(unix)]
 mod misconfigured;
 #[cfg(unix)]
