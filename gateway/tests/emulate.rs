@@ -31,6 +31,8 @@ standard = {}
 pub(crate) fn file(name: &str, text: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gateway").join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
+    // An earlier run may have left a pipe, which waits for a reader.
+    let _ = fs::remove_file(&path);
     fs::write(&path, text).unwrap();
     path
 }

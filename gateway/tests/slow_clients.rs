@@ -197,6 +197,31 @@ fn a_client_of_either_protocol_that_stops_reading_loses_its_place() {
     drop((plain, multiplexed));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_every_place_that_way_shuts_others_out_for_no_longer_than_the_limit() {
+    let azure = Azure::new("every-place");
+    let text = std::fs::read_to_string(configured("every-place", azure.endpoint(0))).unwrap();
+    let all = text.replace("[limits]\n", "[limits]\nclient_share = 1\n");
+    let gateway = Gateway::start(&emulate::file("every-place/g.toml", &all));
+    let trickled = (0..PLACES / 2).map(|_| {
+        let mut stream = TcpStream::connect(gateway.address()).unwrap();
+        let head = format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    });
+    let trickled = trickled.collect::<Vec<_>>();
+    let mut send = connected(&gateway, 65_535).await;
+    let mut streams = Vec::new();
+    for _ in 0..PLACES / 2 {
+        send = send.ready().await.unwrap();
+        streams.push(send.send_request(request(), false).unwrap());
+    }
+    gateway.eventually(|gateway| under_way(gateway) == PLACES);
+    assert_eq!(gateway.chat("text", &[]).status(), 503);
+    gateway.eventually(|gateway| gateway.chat("text", &[]).status() == 200);
+    drop((trickled, streams));
+}
+
 /// All that a client writes on an HTTP/2 connection for one request: nothing that it is sent is
 /// answered, nor read. It has a large window.
 fn unanswered(path: &str) -> Vec<u8> {
