@@ -2,7 +2,9 @@
 
 mod proxy;
 
-use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, net::SocketAddr, path::PathBuf, process::Stdio, sync::Arc, time::Duration,
+};
 
 use bytes::Bytes;
 use http::Response;
@@ -22,7 +24,8 @@ use tokio_rustls::{
 use self::proxy::{Manner, Proxy};
 use crate::{
     emulate,
-    served::Gateway,
+    served::{Gateway, ask},
+    started::Started,
     witness::{Witness, serving},
 };
 
@@ -187,6 +190,21 @@ fn backends_on_this_machine_are_reached_straight_unless_they_say_otherwise() {
     assert_eq!(gateway.chat("text", &[]).status(), 200);
     assert_eq!(proxy.asked().len(), 1);
     assert!(proxy.asked()[0].starts_with(&format!("CONNECT {target} ")), "{:?}", proxy.asked());
+}
+
+#[test]
+fn the_demonstration_stays_on_this_machine() {
+    let proxy = Proxy::to(Manner::Connect, ([127, 0, 0, 1], 9).into());
+    let mut demo = Started::with(&["serve", "--listen", "127.0.0.1:0"], |command| {
+        command.env("ALL_PROXY", proxy.url("http")).stderr(Stdio::null())
+    });
+    assert!(demo.line().starts_with("curl "));
+    let gateway = demo.endpoint();
+    let (_, address) = gateway.split_once("://").unwrap();
+    let path = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21";
+    let body = r#"{"messages":[{"role":"user","content":"Hello"}]}"#;
+    assert_eq!(ask(address, "POST", path, &[], body).unwrap().status(), 200);
+    assert!(proxy.asked().is_empty(), "{:?}", proxy.asked());
 }
 
 #[test]
