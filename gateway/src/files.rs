@@ -58,7 +58,18 @@ fn open(path: &Path) -> io::Result<File> {
     options.read(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
-    options.open(path)
+    let mut opened = options.open(path);
+    for _ in 0..DESCRIPTOR_RETRIES {
+        // None are left: others have to be closed first, and that says nothing about the file.
+        let is_starved =
+            |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENFILE | libc::EMFILE));
+        if !opened.as_ref().is_err_and(is_starved) {
+            break;
+        }
+        thread::sleep(DESCRIPTOR_PAUSE);
+        opened = options.open(path);
+    }
+    opened
 }
 
 /// Reads what there is, and says whether that was the end.
@@ -86,4 +97,6 @@ const fn is_pipe(_: FileType) -> bool {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// More than any configuration, key, or list of targets.
 pub(crate) const LARGEST: u64 = 1 << 20;
+const DESCRIPTOR_RETRIES: u32 = 50;
+const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(10);

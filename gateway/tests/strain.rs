@@ -211,7 +211,8 @@ fn trailers_of_an_answer_pass_to_a_client_that_takes_them() {
 #[test]
 fn without_descriptors_it_waits_and_serves_again_when_connections_have_closed() {
     let azure = Azure::new("descriptors");
-    let gateway = Gateway::start(&configured("descriptors", azure.endpoint(0), ""));
+    let config = configured("descriptors", azure.endpoint(0), "");
+    let gateway = Gateway::start(&config);
     let limit = ["--pid", &gateway.pid(), "--nofile=64:64"];
     assert!(Command::new("prlimit").args(limit).status().unwrap().success());
     assert_eq!(gateway.chat("text", &[]).status(), 200);
@@ -229,4 +230,9 @@ fn without_descriptors_it_waits_and_serves_again_when_connections_have_closed() 
     drop(crowd);
     // The first ones may still find no descriptor for the backend.
     gateway.eventually(|gateway| gateway.chat("text", &[]).status() == 200);
+    // And it is told of changes again.
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("[[models.text.", "[[models.other.")).unwrap();
+    gateway
+        .eventually(|gateway| gateway.chat("other", &[]).header("x-spillover-backend").is_some());
 }

@@ -51,8 +51,10 @@ impl Watch {
     ) {
         let Self { path, mut seen } = self;
         let (sender, mut changes) = mpsc::channel(1);
+        let mut is_watched = true;
         loop {
-            let watcher = watcher(&seen, &sender);
+            let watcher = watcher(&seen, &sender, is_watched);
+            is_watched = watcher.is_some();
             // What changed before the watcher stood is not reported by it.
             let reading = read(&path).await;
             if reading.contents != seen {
@@ -63,6 +65,7 @@ impl Watch {
             let is_asked_for = tokio::select! {
                 () = hangup.received() => true,
                 () = settled(&mut changes) => false,
+                () = moment(), if !is_watched => false,
             };
             let Reading { result, contents } = read(&path).await;
             if is_asked_for || contents != seen {
@@ -93,9 +96,20 @@ async fn settled(changes: &mut mpsc::Receiver<()>) {
     let _ = tokio::time::timeout(LONGEST_UNREST, quiet).await;
 }
 
+/// Until it is tried again to watch.
+#[expect(clippy::disallowed_methods, reason = "files are waited for here")]
+async fn moment() {
+    tokio::time::sleep(LONGEST_UNREST).await;
+}
+
 /// A watcher of everything whose change can change the files in `contents`. Without one, for
-/// example because the system has no more to give, SIGHUP remains.
-fn watcher(contents: &Contents, changes: &mpsc::Sender<()>) -> Option<RecommendedWatcher> {
+/// example because the system has no more to give, the files are read every now and then. That is told
+/// once, where there was one before.
+fn watcher(
+    contents: &Contents,
+    changes: &mpsc::Sender<()>,
+    is_watched: bool,
+) -> Option<RecommendedWatcher> {
     let changes = changes.clone();
     let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         // Reading is reported too, and reading is what a change leads to.
@@ -105,7 +119,11 @@ fn watcher(contents: &Contents, changes: &mpsc::Sender<()>) -> Option<Recommende
         }
     });
     let mut watcher = watcher
-        .inspect_err(|error| tracing::warn!(%error, "the configuration is not watched"))
+        .inspect_err(|error| {
+            if is_watched {
+                tracing::warn!(%error, "the configuration is not watched");
+            }
+        })
         .ok()?;
     for place in contents.keys().flat_map(|file| places(file)).collect::<BTreeSet<_>>() {
         if let Err(error) = watcher.watch(&place, RecursiveMode::NonRecursive) {
