@@ -12,6 +12,7 @@ use crate::{
     body::Cut,
     fault::FaultKind,
     flight::Flight,
+    realtime,
     request_body::Complaint,
     routes::{Grammar, Operation, Route},
     service,
@@ -168,6 +169,11 @@ impl Call<'_> {
         gauge: &Gauge,
         cut: Option<usize>,
     ) -> Response<EmulatorBody> {
+        if self.route.operation == Operation::Realtime {
+            flight.finish();
+            site.count(|counts| counts.ok += 1);
+            return realtime::open(self.visit.head, &site.model);
+        }
         let clock = flight.clock();
         let completion = speech.bill.completion;
         let broken = cut.map(|events| (events, Cut::new(clock, self.visit.pause)));

@@ -90,6 +90,12 @@
 //! assistants, prompts, fine-tuning jobs, realtime sessions, videos and responses can be made, listed,
 //! read, cancelled and deleted. Their ids are unknown to every other resource, in paths and in bodies.
 //!
+//! # Realtime
+//!
+//! Over a socket, `/openai/realtime?deployment=` and `/openai/v1/realtime?model=` open a WebSocket, which a
+//! resource limits as it limits media. A session answers `session.update`, `conversation.item.create` and
+//! `response.create` with a few events of text.
+//!
 //! # What it does not do
 //!
 //! No tools, no contents of files, images and sounds; one choice, whatever `n` says; no `api-version`
@@ -130,6 +136,7 @@ mod outage;
 mod pace;
 mod prompt_cache;
 mod ptu;
+mod realtime;
 mod refusal;
 mod registry;
 mod request_body;

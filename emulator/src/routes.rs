@@ -7,7 +7,7 @@ use http::Method;
 pub(crate) struct Route {
     pub(crate) grammar: Grammar,
     pub(crate) operation: Operation,
-    /// From the path; `None` when the body's `model` names the deployment.
+    /// From the path, or the query of a session; `None` when the body's `model` names the deployment.
     pub(crate) deployment: Option<String>,
 }
 
@@ -30,6 +30,7 @@ pub(crate) enum Operation {
     Translations,
     Speech,
     Videos,
+    Realtime,
     Models,
     Deployments,
 }
@@ -48,12 +49,13 @@ impl Operation {
             Self::Translations => "Translations_Create",
             Self::Speech => "Speech_Create",
             Self::Videos => "Videos_Create",
+            Self::Realtime => "Realtime_Connect",
             Self::Models => "Models_List",
             Self::Deployments => "Deployments_List",
         }
     }
 
-    /// Images, sounds and videos: limited by requests, not by tokens.
+    /// Images, sounds, videos and sessions: limited by requests, not by tokens.
     pub(crate) const fn is_media(self) -> bool {
         matches!(
             self,
@@ -63,12 +65,13 @@ impl Operation {
                 | Self::Translations
                 | Self::Speech
                 | Self::Videos
+                | Self::Realtime
         )
     }
 
     pub(crate) const fn method(self) -> Method {
         match self {
-            Self::Models | Self::Deployments => Method::GET,
+            Self::Realtime | Self::Models | Self::Deployments => Method::GET,
             _ => Method::POST,
         }
     }
@@ -84,7 +87,7 @@ pub(crate) enum Astray {
 
 /// The route of a request; the classic grammar needs an `api-version`.
 pub(crate) fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, Astray> {
-    let route = locate(path).ok_or(Astray::NotFound)?;
+    let mut route = locate(path).ok_or(Astray::NotFound)?;
     if route.grammar == Grammar::Classic && api_version(query).is_none() {
         return Err(Astray::NotFound);
     }
@@ -92,15 +95,23 @@ pub(crate) fn route(method: &Method, path: &str, query: Option<&str>) -> Result<
         let allowed = if route.operation.method() == Method::GET { "GET" } else { "POST" };
         return Err(Astray::Method(allowed));
     }
+    if route.operation == Operation::Realtime {
+        let name = if route.grammar == Grammar::Classic { "deployment" } else { "model" };
+        route.deployment = Some(value(query, name).and_then(decode).unwrap_or_default());
+    }
     Ok(route)
 }
 
 /// The value of `api-version`, if there is one.
 pub(crate) fn api_version(query: Option<&str>) -> Option<&str> {
+    value(query, "api-version")
+}
+
+fn value<'a>(query: Option<&'a str>, wanted: &str) -> Option<&'a str> {
     query?
         .split('&')
         .filter_map(|pair| pair.split_once('='))
-        .find(|(name, value)| *name == "api-version" && !value.is_empty())
+        .find(|(name, value)| *name == wanted && !value.is_empty())
         .map(|(_, value)| value)
 }
 
@@ -125,13 +136,18 @@ fn locate(path: &str) -> Option<Route> {
         "audio/translations" => Operation::Translations,
         "audio/speech" => Operation::Speech,
         "videos" => Operation::Videos,
+        "realtime" => Operation::Realtime,
         "models" => Operation::Models,
         "deployments" => Operation::Deployments,
         _ => return None,
     };
     let placed_in_path = !matches!(
         operation,
-        Operation::Responses | Operation::Videos | Operation::Models | Operation::Deployments
+        Operation::Responses
+            | Operation::Videos
+            | Operation::Realtime
+            | Operation::Models
+            | Operation::Deployments
     );
     // Classic paths name a deployment for some operations and must not for the others.
     if grammar == Grammar::Classic && placed_in_path != deployment.is_some() {
@@ -206,6 +222,15 @@ mod tests {
         assert!(post("/openai/responses").is_ok());
         assert!(post("/openai/deployments/a/responses").is_err());
         assert!(post("/openai/chat/completions").is_err());
+    }
+
+    #[test]
+    fn a_session_names_its_deployment_in_the_query() {
+        let get = |path, query| route(&Method::GET, path, Some(query)).unwrap().deployment;
+        let classic = get("/openai/realtime", "api-version=1&deployment=gpt%2Drt");
+        assert_eq!(classic.as_deref(), Some("gpt-rt"));
+        assert_eq!(get("/openai/v1/realtime", "model=rt").as_deref(), Some("rt"));
+        assert_eq!(get("/openai/v1/realtime", "deployment=rt").as_deref(), Some(""));
     }
 
     #[test]

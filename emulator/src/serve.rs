@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -24,7 +24,7 @@ use tokio::{
 };
 use tower_service::Service;
 
-use crate::{EmulatorError, EmulatorService};
+use crate::{EmulatorError, EmulatorService, realtime::Session};
 
 /// A listener at work. Dropping it closes the listener and its connections.
 pub struct Serving {
@@ -136,11 +136,17 @@ async fn connection(service: EmulatorService, stream: TcpStream) {
             server.http2().max_concurrent_streams(streams);
         }
     }
+    let session = Arc::<Mutex<Option<Session>>>::default();
+    let opened = Arc::clone(&session);
     let answer = service_fn(move |request: http::Request<Incoming>| {
         let answer = service.clone().call(request);
-        let fuse = Arc::clone(&fuse);
+        let (fuse, opened) = (Arc::clone(&fuse), Arc::clone(&opened));
         async move {
-            let answer = answer.await;
+            let mut answer = answer.await;
+            if let Ok(answer) = &mut answer {
+                let session = answer.extensions_mut().remove();
+                *opened.lock().unwrap_or_else(PoisonError::into_inner) = session;
+            }
             if matches!(answer, Err(EmulatorError::Reset)) {
                 fuse.store(true, Relaxed);
             }
@@ -148,7 +154,11 @@ async fn connection(service: EmulatorService, stream: TcpStream) {
         }
     });
     // How a connection ended is its client's business.
-    let _ = server.serve_connection(TokioIo::new(stream), answer).await;
+    let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), answer).await;
+    let session = session.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(session) = session {
+        session.talk().await;
+    }
 }
 
 /// A stream that answers nothing more once its fuse is blown, and closes with a reset (RST).

@@ -59,7 +59,11 @@ pub(crate) async fn serve(visit: Visit<'_>, body: &Bytes) -> Answer {
         return Ok(service::json(StatusCode::OK, EmulatorBody::whole(listing)));
     }
     let poison = visit.registry.poison(&visit.head.headers, body);
-    let body = request_body::read(&visit.head.headers, body);
+    // A handshake has none.
+    let body = match route.operation {
+        Operation::Realtime => Ok(Value::Null),
+        _ => request_body::read(&visit.head.headers, body),
+    };
     let site = match visit.find(&route, &body) {
         Ok(site) => site,
         Err(refusal) => return Ok(*refusal),

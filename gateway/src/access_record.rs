@@ -35,6 +35,8 @@ pub struct AccessRecord {
     /// Until its last byte did.
     pub total: Duration,
     pub usage: Option<Usage>,
+    /// What passed after the answer, where that opened a session.
+    pub session: Option<SessionRecord>,
     pub ended: Ended,
 }
 
@@ -64,6 +66,16 @@ impl Ended {
             Self::Cut => "cut",
         }
     }
+}
+
+/// A realtime session that has ended.
+#[derive(Debug)]
+pub struct SessionRecord {
+    /// Bytes that were passed on, frames and all.
+    pub from_client: u64,
+    pub from_backend: u64,
+    /// `client` or `backend`, whichever closed it; `idle`; `broken`; `cut` at the end of a drain.
+    pub end: &'static str,
 }
 
 /// Why a backend refused, as headers, labels and logs have it.

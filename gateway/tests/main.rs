@@ -73,4 +73,6 @@ mod uploading;
 #[cfg(unix)]
 mod waiting;
 #[cfg(unix)]
+mod websockets;
+#[cfg(unix)]
 mod witness;

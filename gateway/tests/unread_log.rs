@@ -189,7 +189,7 @@ fn what_anybody_can_cause_is_logged_at_a_bounded_rate() {
     for (path, key, status) in [
         (NOWHERE, "wrong", "401"),
         ("/", "a-key-of-team-b-0001", "404"),
-        ("/openai/realtime", "", "501"),
+        ("/openai/realtime", "", "426"),
     ] {
         assert_eq!(answered(gateway.address(), 1_200, path, key, status), 1_200, "{path}");
     }

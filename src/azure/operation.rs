@@ -114,7 +114,8 @@ impl Operation {
         let Some(rest) = api.operation(path).filter(|rest| !rest.is_empty()) else {
             return Traffic::Tokens;
         };
-        if method != Method::POST || rest.ends_with("/cancel") {
+        let opens_session = rest == "realtime" && method == Method::GET;
+        if (method != Method::POST && !opens_session) || rest.ends_with("/cancel") {
             return Traffic::Free;
         }
         let ApiCall { operation, id } = Self::find(rest);
@@ -228,6 +229,7 @@ const OPERATIONS: &[Operation] = &[
     Operation::kept(&["video", "generations", "jobs"], OTHER.label).counted_as(Traffic::Video),
     Operation::kept(&["video", "generations"], OTHER.label).counted_as(Traffic::Video),
     Operation::kept(&["realtime", "calls"], OTHER.label).counted_as(Traffic::Tokens),
+    REALTIME,
 ];
 
 /// The labels of those whose bodies name no model.
@@ -245,6 +247,8 @@ const NAMELESS: [&str; 8] = [
 /// Those without output, with which every request that is weighed is compared.
 const SILENT: &[Operation] = &[EMBEDDINGS];
 
+/// Sessions, and what they are prepared by.
+const REALTIME: Operation = Operation::free(&["realtime"], "realtime");
 const EMBEDDINGS: Operation = Operation::free(&["embeddings"], "embeddings").without_output();
 const OTHER: Operation = Operation::free(&[], "other");
 
@@ -370,8 +374,16 @@ mod tests {
             (Method::POST, "/openai/v1/responses/resp_1/cancel"),
             (Method::POST, "/openai/fine_tuning/jobs/ftjob-1/cancel"),
             (Method::POST, "/openai/threads/thread_1/runs/run_1/cancel"),
+            (Method::GET, "/openai/v1/realtime/calls/rtc_1"),
         ] {
             assert_eq!(Operation::traffic(&method, path), Traffic::Free, "{method} {path}");
+        }
+        for path in ["/openai/realtime", "/openai/v1/realtime"] {
+            assert_eq!(
+                Operation::traffic(&Method::GET, path),
+                Traffic::Tokens,
+                "a session: {path}"
+            );
         }
         // Unknown operations.
         for path in ["/", "/healthz", "/openai", "/anthropic/v1/messages"] {

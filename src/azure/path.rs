@@ -72,6 +72,11 @@ impl ApiPath {
         matches!(self.grammar, Grammar::V1 | Grammar::Resource)
     }
 
+    /// Whether this opens a realtime session, whose deployment is in its query.
+    pub fn names_model_in_query(&self, path: &str) -> bool {
+        self.names_model_in_body() && self.operation(path) == Some("realtime")
+    }
+
     /// Whether the path takes an `api-version`.
     pub(crate) const fn is_classic(&self) -> bool {
         !matches!(self.grammar, Grammar::V1 | Grammar::Foreign)

@@ -1,6 +1,9 @@
 //! What happens on a connection, noted by its requests and bytes, for the task that watches it.
 
 use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -38,6 +41,17 @@ pub(crate) struct Activity {
     is_half_closed: AtomicBool,
     /// Of a body that waits for more.
     upload: AtomicWaker,
+    is_tunnel: AtomicBool,
+    tunnel: Mutex<Option<Tunnel>>,
+}
+
+/// What a connection is used for once HTTP is over on it.
+pub(crate) struct Tunnel(pub(crate) Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tunnel")
+    }
 }
 
 /// A request under way on a connection.
@@ -103,7 +117,7 @@ impl Activity {
 
     /// Whether one request is being answered whose client may have said all that it will.
     pub(crate) fn is_exchange(&self) -> bool {
-        !self.is_idle() && !self.is_multiplexed.load(Relaxed)
+        !self.is_idle() && !self.is_multiplexed.load(Relaxed) && !self.is_tunnel.load(Relaxed)
     }
 
     /// The client sends nothing more.
@@ -129,6 +143,17 @@ impl Activity {
         self.is_body_left.load(Relaxed) || self.is_head_begun()
     }
 
+    /// HTTP ends on the connection with the answer to this request.
+    pub(crate) fn become_tunnel(&self, tunnel: Tunnel) {
+        self.is_tunnel.store(true, Relaxed);
+        *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
+    }
+
+    /// What comes after HTTP. It holds a request of this connection, so that it has to be taken.
+    pub(crate) fn take_tunnel(&self) -> Option<Tunnel> {
+        self.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// How many requests there have been.
     pub(crate) fn begun(&self) -> usize {
         self.begun.load(Relaxed)
@@ -140,7 +165,8 @@ impl Activity {
 
     /// Whether the head of a request may have begun. On HTTP/2 more than requests is read.
     pub(crate) fn is_head_begun(&self) -> bool {
-        self.is_heard.load(Relaxed) && !self.is_multiplexed.load(Relaxed)
+        let is_http_1 = !self.is_multiplexed.load(Relaxed) && !self.is_tunnel.load(Relaxed);
+        is_http_1 && self.is_heard.load(Relaxed)
     }
 
     pub(crate) fn is_stuck(&self) -> bool {

@@ -12,8 +12,8 @@ pub(crate) struct Refusal {
     code: &'static str,
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
-    /// The methods that a path has.
-    allow: Option<Box<str>>,
+    /// What would be answered instead: the methods of the path, or another protocol.
+    instead: Option<Box<(HeaderName, HeaderValue)>>,
     is_final: bool,
     challenge: Option<HeaderValue>,
 }
@@ -27,12 +27,15 @@ impl Refusal {
         let challenge =
             (status == StatusCode::UNAUTHORIZED).then_some(HeaderValue::from_static("Bearer"));
         let message = message.into();
-        Self { status, code, message, retry_after: None, allow: None, is_final: false, challenge }
+        let is_final = false;
+        let (retry_after, instead) = (None, None);
+        Self { status, code, message, retry_after, instead, is_final, challenge }
     }
 
     /// Says which methods the path has, with commas between them.
     pub(crate) fn allow(mut self, methods: &str) -> Self {
-        self.allow = Some(methods.into());
+        let methods = HeaderValue::try_from(methods).ok();
+        self.instead = methods.map(|methods| Box::new((header::ALLOW, methods)));
         self
     }
 
@@ -69,10 +72,7 @@ impl Refusal {
             headers.insert(header::RETRY_AFTER, millis.div_ceil(1_000).into());
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("true"));
         }
-        if let Some(methods) = self.allow.and_then(|methods| HeaderValue::try_from(&*methods).ok())
-        {
-            headers.insert(header::ALLOW, methods);
-        }
+        headers.extend(self.instead.map(|it| *it));
         if self.is_final {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
@@ -81,6 +81,13 @@ impl Refusal {
         }
         *response.body_mut() = text;
         response
+    }
+
+    /// The request is for another protocol than it came by.
+    pub(crate) fn upgrade(to: &'static str, message: &'static str) -> Self {
+        let refusal = Self::new(StatusCode::UPGRADE_REQUIRED, "UpgradeRequired", message);
+        let to = (header::UPGRADE, HeaderValue::from_static(to));
+        Self { instead: Some(Box::new(to)), ..refusal }
     }
 
     pub(crate) fn bad_gateway(message: &'static str) -> Self {

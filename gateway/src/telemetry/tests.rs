@@ -182,6 +182,7 @@ fn recorded(status: StatusCode, served: Option<Served>) -> AccessRecord {
         to_head: Duration::from_millis(30),
         total: Duration::from_secs(2),
         usage: Some(Usage::new(100, 40, 7)),
+        session: None,
         ended: Ended::Complete,
     }
 }

@@ -1,4 +1,4 @@
-//! Rewrites a query: one `api-version`, and none of the caller's keys.
+//! Rewrites a query: one `api-version`, none of the caller's keys, and the deployment of a session.
 
 use crate::azure::percent;
 
@@ -12,12 +12,24 @@ pub(super) struct QueryEdit<'a> {
     pub(super) version: Option<&'a str>,
     /// Names of pairs that are left out, each with a `k` in it.
     pub(super) dropped: &'static [&'static str],
+    /// Where the query names the deployment.
+    pub(super) model: Option<QueryModel<'a>>,
+}
+
+/// The deployment in the query of a realtime session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QueryModel<'a> {
+    /// `deployment` in a classic query, `model` in one of v1; the service is given no other.
+    pub(super) name: &'static str,
+    /// Percent-encoded.
+    pub(super) deployment: &'a str,
 }
 
 impl QueryEdit<'_> {
     /// Whether `query` would be another one afterwards.
     pub(super) fn changes(self, query: &str) -> bool {
-        self.version.is_some_and(|version| !is_said(query, version))
+        self.model.is_some()
+            || self.version.is_some_and(|version| !is_said(query, version))
             // A dropped name has a `k`, spelled out or not, and few other queries do.
             || (query.bytes().any(|byte| matches!(byte, b'k' | b'K' | b'%'))
                 && query.split('&').any(|pair| self.drops(name_of(pair))))
@@ -30,7 +42,7 @@ impl QueryEdit<'_> {
         let mut unsaid = self.version;
         for pair in query.split('&').filter(|_| !query.is_empty()) {
             let name = name_of(pair);
-            if self.drops(name) {
+            if self.drops(name) || self.model.is_some_and(|_| names_model(name)) {
                 continue;
             } else if self.version.is_none() || !is_read_as(name, API_VERSION) {
                 emit(separator);
@@ -44,12 +56,20 @@ impl QueryEdit<'_> {
         }
         if let Some(version) = unsaid {
             write_version(separator, version, emit);
+            separator = "&";
+        }
+        if let Some(QueryModel { name, deployment }) = self.model {
+            [separator, name, "=", deployment].into_iter().for_each(emit);
         }
     }
 
     fn drops(self, given: &[u8]) -> bool {
         self.dropped.iter().any(|name| is_read_as(given, name))
     }
+}
+
+fn names_model(name: &[u8]) -> bool {
+    is_read_as(name, "deployment") || is_read_as(name, "model")
 }
 
 /// Whether `query` already says `version`, once and in the plain spelling.
@@ -93,13 +113,30 @@ const API_VERSION: &str = "api-version";
 mod tests {
     use super::*;
 
-    const VERSIONED: QueryEdit<'_> = QueryEdit { version: Some("2025-01-01"), dropped: &[] };
-    const KEYLESS: QueryEdit<'_> = QueryEdit { version: None, dropped: CALLER_KEYS };
+    const VERSIONED: QueryEdit<'_> =
+        QueryEdit { version: Some("2025-01-01"), dropped: &[], model: None };
+    const KEYLESS: QueryEdit<'_> = QueryEdit { version: None, dropped: CALLER_KEYS, model: None };
 
     fn written(edit: QueryEdit<'_>, query: &str) -> String {
         let mut text = String::new();
         edit.write(query, &mut |piece| text.push_str(piece));
         text
+    }
+
+    #[test]
+    fn a_session_names_the_deployment_of_the_backend_once() {
+        let model = Some(QueryModel { name: "deployment", deployment: "rt%20east" });
+        let edit = QueryEdit { model, ..VERSIONED };
+        for (query, expected) in [
+            ("", "?api-version=2025-01-01&deployment=rt%20east"),
+            ("deployment=a&x=1", "?x=1&api-version=2025-01-01&deployment=rt%20east"),
+            (
+                "Model=a&api-version=1&%64eployment=b",
+                "?api-version=2025-01-01&deployment=rt%20east",
+            ),
+        ] {
+            assert_eq!(written(edit, query), expected, "{query}");
+        }
     }
 
     #[test]

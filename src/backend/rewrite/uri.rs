@@ -7,7 +7,10 @@ use http::{
 };
 
 use super::{
-    RequestReading, Unnameable, body::rewrite_model, deployment::Deployment, query::QueryEdit,
+    RequestReading, Unnameable,
+    body::rewrite_model,
+    deployment::Deployment,
+    query::{QueryEdit, QueryModel},
 };
 use crate::{TryCloneBody, azure::ApiPath};
 
@@ -79,8 +82,13 @@ fn move_uri(original: &Uri, read: &ApiPath, target: &BackendTarget) -> Uri {
     let is_same_path = same(caller_base, &target.base)
         && deployments.is_none_or(|(given, wanted)| same(given, wanted));
     let query = original.query();
+    let model = target.deployment.as_ref().filter(|_| read.names_model_in_query(path));
+    let model = model.map(|deployment| QueryModel {
+        name: if read.is_classic() { "deployment" } else { "model" },
+        deployment: deployment.segment(),
+    });
     let edit = |version| {
-        let edit = QueryEdit { version, dropped: target.dropped };
+        let edit = QueryEdit { version, dropped: target.dropped, model };
         edit.changes(query.unwrap_or_default()).then_some(edit)
     };
     let wanted_edit = edit(target.api_version.as_deref().filter(|_| read.is_classic()));
@@ -102,7 +110,7 @@ impl BackendTarget {
     fn keeps<'a>(&self, original: &'a Uri) -> Option<&'a PathAndQuery> {
         let moves =
             !self.base.is_empty() || self.deployment.is_some() || self.api_version.is_some();
-        let edit = QueryEdit { version: None, dropped: self.dropped };
+        let edit = QueryEdit { version: None, dropped: self.dropped, model: None };
         original.path_and_query().filter(|given| {
             !moves
                 && given.path().starts_with("/openai/")
@@ -251,6 +259,21 @@ mod tests {
                 moved(&format!("{path}?api-version=preview"), &to),
                 format!("https://b.net/base{path}?api-version=preview")
             );
+        }
+    }
+
+    #[test]
+    fn a_realtime_session_names_its_deployment_in_the_query() {
+        let to = target("https://b.net", Some("rt"), Some("2025-01-01"));
+        for (given, expected) in [
+            (
+                "/openai/realtime?api-version=1&deployment=gpt&x=1",
+                "/openai/realtime?api-version=2025-01-01&x=1&deployment=rt",
+            ),
+            ("/openai/v1/realtime?model=gpt", "/openai/v1/realtime?model=rt"),
+            ("/openai/v1/realtime/calls?model=gpt", "/openai/v1/realtime/calls?model=gpt"),
+        ] {
+            assert_eq!(moved(given, &to), format!("https://b.net{expected}"));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode};
 use tower_spillover::azure::content_length;
 
 use super::{caller::Caller, gateway::Gateway, runtime::Runtime};
@@ -11,22 +11,12 @@ use crate::{
     serve::{
         concurrency::{ClientLimit, Concurrency, ConcurrencyPermit, Full},
         refusal::Refusal,
-        routing::{known_operations, route},
+        routing::known_operations,
     },
 };
 
 /// Refuses what is no exchange of one request and one answer, and what no server would read.
-pub(crate) fn refuse_tunnels(head: &http::request::Parts) -> Result<(), Refusal> {
-    if head.headers.contains_key(header::UPGRADE) && asks_for_websocket(&head.headers)
-        || route::is_realtime(head.uri.path())
-    {
-        return Err(Refusal::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "NotImplemented",
-            "Realtime sessions over WebSocket do not pass this gateway. Connect to the resource \
-             itself.",
-        ));
-    }
+pub(crate) fn check_target(head: &http::request::Parts) -> Result<(), Refusal> {
     if head.method == Method::CONNECT {
         return Err(known_operations::not_allowed("DELETE, GET, POST"));
     }
@@ -80,13 +70,6 @@ pub(crate) fn enter(
         };
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "ServerBusy", text)
             .retry_after(Duration::from_secs(1))
-    })
-}
-
-fn asks_for_websocket(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::UPGRADE).iter();
-    values.filter_map(|value| value.to_str().ok()).any(|value| {
-        value.split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
     })
 }
 

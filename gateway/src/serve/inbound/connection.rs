@@ -23,7 +23,10 @@ use super::{
 };
 use crate::{
     config::Limits,
-    serve::{activity::Activity, delivery::Delivering},
+    serve::{
+        activity::{Activity, Tunnel},
+        delivery::Delivering,
+    },
 };
 
 /// What is spoken on a connection.
@@ -60,7 +63,7 @@ pub(crate) async fn serve<I>(
     };
     let streams = Streams::new(Arc::clone(&activity), limits.idle_timeout);
     let builder = builder(&limits, protocol, streams);
-    let connection = builder.serve_connection(TokioIo::new(io), service);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
     let delivering = Delivering::new(connection, activity.delivery(), limits.idle_timeout);
     let mut connection = pin!(delivering);
     let mut silence = Silence::new(&activity, &limits);
@@ -69,13 +72,13 @@ pub(crate) async fn serve<I>(
         tokio::select! {
             biased;
             // How a connection ended is its client's business.
-            _ = connection.as_mut() => return,
+            _ = connection.as_mut() => break,
             _ = stop.wait_for(|stop| *stop), if !is_stopping => {
                 is_stopping = true;
                 connection.as_mut().inner().graceful_shutdown();
             }
             end = silence.next() => match end {
-                End::Now => return,
+                End::Now => break drop(activity.take_tunnel()),
                 End::Orderly if is_stopping => {}
                 End::Orderly => {
                     is_stopping = true;
@@ -83,6 +86,9 @@ pub(crate) async fn serve<I>(
                 }
             }
         }
+    }
+    if let Some(Tunnel(tunnel)) = activity.take_tunnel() {
+        tunnel.await;
     }
 }
 

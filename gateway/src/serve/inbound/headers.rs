@@ -12,8 +12,9 @@ pub(crate) fn strip_request(headers: &mut HeaderMap, more: &[HeaderName]) {
     strip(headers, |name| !passes_upstream(name, more));
 }
 
-/// Keeps what a backend's connection needs, what it says to browsers of its own origin, and whatever would leave a credential or a state with the
-/// client, which knows the gateway as one host, from going down.
+/// Keeps what a backend's connection needs, what it says to browsers of its own origin, and whatever
+/// would leave a credential or a state with the client, which knows the gateway as one host, from going
+/// down.
 pub(crate) fn strip_answer(headers: &mut HeaderMap) {
     strip(headers, |name| {
         is_hop_by_hop(name)

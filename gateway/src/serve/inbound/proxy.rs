@@ -1,25 +1,34 @@
 //! One request, from its head to the head of its answer.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tower_spillover::{MaxWait, Priority, ReplayLayer, Served, azure::ContentKind};
 
 use super::{
-    admission, authentication::authenticate, control::Control, cors, headers,
-    listener_role::ListenerRole, response_body::ResponseBody, runtime::Runtime,
+    admission,
+    authentication::authenticate,
+    control::Control,
+    cors,
+    handshake::{self, Handshake},
+    headers,
+    listener_role::ListenerRole,
+    response_body::ResponseBody,
+    runtime::Runtime,
+    tunnel,
 };
 use crate::{
     config::Config,
     http_client,
     serve::{
-        activity::Busy,
+        activity::{Busy, Tunnel},
         clock,
         record::{decision_headers::DecisionHeaders, request_guard::RequestGuard},
         refusal::Refusal,
@@ -34,6 +43,7 @@ use crate::{
         upload::Upload,
         upstream::{
             classes::never_spilling,
+            client::OpensSession,
             error::UpstreamError,
             request_body::{self, BoundedBody, RequestBody, RequestBodyError},
             stack::{Answer, BACKEND},
@@ -87,6 +97,8 @@ struct Passed {
     sent: Instant,
     first_tier: &'static str,
     trace: bool,
+    /// The client's connection, where it asked for a WebSocket.
+    client: Option<OnUpgrade>,
 }
 
 async fn exchange(
@@ -104,7 +116,8 @@ async fn exchange(
     if let Some(uri) = spelling::plain(&head.uri) {
         head.uri = uri;
     }
-    admission::refuse_tunnels(&head)?;
+    admission::check_target(&head)?;
+    let handshake = Handshake::of(&mut head)?;
     let route = Route::of(&head.method, head.uri.path()).ok_or_else(Refusal::not_found)?;
     known_operations::check(&head.method, head.uri.path(), &runtime.config().operations)?;
     guard.record.operation = route.operation;
@@ -125,7 +138,13 @@ async fn exchange(
         ModelSource::Path(name) => {
             Some(permitted(guard, allowed, model_routing::by_name(routes, Some(name))?)?)
         }
-        ModelSource::Nowhere | ModelSource::Body => None,
+        ModelSource::Nowhere | ModelSource::Body => match &handshake {
+            Some(Handshake { model, .. }) => {
+                let model = model_routing::by_name(routes, model.as_deref())?;
+                Some(permitted(guard, allowed, model)?)
+            }
+            None => None,
+        },
         ModelSource::List(None) => return Ok(Reply::Own(model_list::all(routes, allowed))),
         ModelSource::List(Some(id)) => {
             let model = permitted(guard, allowed, model_routing::by_name(routes, Some(id))?)?;
@@ -172,18 +191,26 @@ async fn exchange(
     if model.is_sticky() {
         request.extensions_mut().insert(home.home.clone());
     }
-    headers::strip_request(request.headers_mut(), &runtime.config().upstream.headers);
+    let mut more = Cow::Borrowed(&*runtime.config().upstream.headers);
+    if handshake.is_some() {
+        more.to_mut().extend(handshake::HEADERS);
+    }
+    headers::strip_request(request.headers_mut(), &more);
     let trace = control.trace;
     set_limits(control, &mut request);
     if let Some(trace) = &guard.trace {
         request.extensions_mut().insert(trace.clone());
     }
     guard.observe_usage(request.extensions_mut());
+    let client = handshake.map(|handshake| handshake.client);
+    if client.is_some() {
+        request.extensions_mut().insert(OpensSession);
+    }
     let sent = clock::now();
     let answer = model.stack.send(request).await;
     let answer = answer.map_err(|error| failure(&error, limits.body, &model))?;
     let first_tier = model.stack.first_tier();
-    Ok(Reply::Passed(Passed { answer, sent, first_tier, trace }))
+    Ok(Reply::Passed(Passed { answer, sent, first_tier, trace, client }))
 }
 
 /// Records the model that was asked for, and refuses a client that may not use it.
@@ -256,7 +283,10 @@ async fn pass_on(
     let (mut head, body) = passed.answer.into_parts();
     let now = clock::now();
     let served: Option<Served> = head.extensions.remove();
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+    let backend = head.extensions.remove::<OnUpgrade>();
+    let is_switch = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    let session = passed.client.zip(backend).filter(|_| is_switch);
+    if is_switch && session.is_none() {
         let refusal = Refusal::bad_gateway("The backend changed protocols without being asked.");
         guard.record.served = served;
         return instead(refusal, &mut head.headers, guard);
@@ -277,6 +307,16 @@ async fn pass_on(
             in_layers: now.saturating_duration_since(passed.sent),
         };
         decision.write(&mut head.headers, passed.trace);
+    }
+    if let Some((client, backend)) = session {
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        guard.head(head.status, served, now);
+        guard.record.streaming = true;
+        let activity = guard.busy.activity();
+        let tunnel = tunnel::carry(client, backend, config.limits.idle_timeout, guard);
+        activity.become_tunnel(Tunnel(Box::pin(tunnel)));
+        return Response::from_parts(head, ResponseBody::own(Bytes::new(), None));
     }
     let kind = head.headers.get(header::CONTENT_TYPE);
     guard.record.streaming = ContentKind::named(kind) == ContentKind::EventStream;

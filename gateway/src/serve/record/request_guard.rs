@@ -72,6 +72,7 @@ impl RequestGuard {
             to_head: Duration::ZERO,
             total: Duration::ZERO,
             usage: None,
+            session: None,
             ended: Ended::ClientGone,
         };
         observer.arrived();

@@ -66,13 +66,6 @@ fn listed(id: &str) -> Option<ModelSource<'_>> {
     }
 }
 
-/// Whether this opens a realtime session, which needs a WebSocket.
-pub(crate) fn is_realtime(path: &str) -> bool {
-    path.strip_prefix("/openai/")
-        .map(|rest| rest.strip_prefix("v1/").unwrap_or(rest))
-        .is_some_and(|rest| rest == "realtime" || rest.starts_with("realtime?"))
-}
-
 /// Whether servers differ in what they take the path for.
 fn is_ambiguous(path: &str) -> bool {
     let plain = |byte: u8| byte != b'%' && byte != b'\\' && byte != b';';

@@ -151,16 +151,16 @@ async fn the_list_of_models_is_the_gateway_s_own() {
 }
 
 #[tokio::test]
-async fn a_websocket_is_refused_as_not_implemented() {
+async fn a_websocket_for_something_else_is_refused_so_that_clients_do_without() {
     let scene = Scene::new().await;
-    let request = Request::get(format!("{}/openai/realtime?deployment=gpt-4o", scene.server.url))
+    let request = Request::get(format!("{}/openai/v1/responses", scene.server.url))
         .header("connection", "Upgrade")
         .header("upgrade", "websocket")
         .body(Full::default())
         .unwrap();
     let answer = scene.send(request).await;
-    assert_eq!(answer.status(), StatusCode::NOT_IMPLEMENTED);
-    assert_eq!(code(&text(answer).await), "NotImplemented");
+    assert_eq!(answer.status(), StatusCode::UPGRADE_REQUIRED);
+    assert_eq!(code(&text(answer).await), "UpgradeRequired");
 }
 
 #[tokio::test]

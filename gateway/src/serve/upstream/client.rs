@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, Uri, header, uri::Scheme};
+use http::{HeaderValue, Request, Response, Uri, header, uri::Scheme};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{
@@ -38,6 +38,10 @@ use crate::{
     tls_roots,
 };
 
+/// On a request that opens a WebSocket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpensSession;
+
 /// A service for one attempt at one backend. Clones share its connections. It follows no redirect.
 #[derive(Clone, Debug)]
 pub(crate) struct UpstreamClient {
@@ -45,6 +49,8 @@ pub(crate) struct UpstreamClient {
     pools: Arc<[ClientPool<HttpClient>]>,
     /// Keeps no connection: each of its requests has one of its own.
     fresh: HttpClient,
+    /// The same, and speaks HTTP/1.1, which can become a WebSocket.
+    sessions: HttpClient,
     http2: Http2,
     head_timeout: HeadTimeout,
 }
@@ -69,7 +75,9 @@ impl UpstreamClient {
             tls_roots::tls(trusted).map_err(|problem| format!("upstream.trust: {problem}"))?;
         let proxies = Proxies::new(settings.proxies.clone(), EnvironmentProxies::of_process());
         let dialer = Dialer::new(tcp, tls.clone(), proxies);
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+        let https = |tls| HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+        let http_1 = https(tls.clone()).enable_http1().wrap_connector(dialer.clone());
+        let connector = https(tls);
         let connector = match settings.http2 {
             Http2::Auto => connector.enable_all_versions().wrap_connector(dialer),
             Http2::Always => connector.enable_http2().wrap_connector(dialer),
@@ -90,9 +98,12 @@ impl UpstreamClient {
                 .build(connector.clone())
         };
         let fresh = client(0);
+        let http_1 = WatchReuse(ConnectTimeout::new(http_1, settings.connect_timeout));
+        let sessions =
+            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(http_1);
         let client = move || client(idle_connections);
         let pools = (0..workers::count()).map(|_| ClientPool::new(client.clone(), age)).collect();
-        Ok(Self { pools, fresh, http2, head_timeout: settings.head_timeout })
+        Ok(Self { pools, fresh, sessions, http2, head_timeout: settings.head_timeout })
     }
 
     /// With the same connections.
@@ -124,7 +135,12 @@ impl Service<Request<RequestBody>> for UpstreamClient {
         let pool = &self.pools[workers::here()];
         // What was not processed is to meet neither the limit nor the end of a connection again.
         let kept;
-        let (client, permit) = if request.extensions().get::<SentAgain>().is_some() {
+        let (client, permit) = if request.extensions().get::<OpensSession>().is_some() {
+            let headers = request.headers_mut();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            (&self.sessions, None)
+        } else if request.extensions().get::<SentAgain>().is_some() {
             (&self.fresh, None)
         } else if self.may_share_connections(request.uri()) {
             let (client, permit) = pool.enter(clock::now());

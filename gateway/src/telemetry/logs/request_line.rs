@@ -10,7 +10,7 @@ use crate::{
 /// One event for a finished request. Nothing in it comes from a header, a body or a key.
 pub(crate) fn write(labels: &Labels<'_>, trace: Option<&Trace>) {
     let record = labels.record;
-    let served = record.served.as_ref();
+    let (served, session) = (record.served.as_ref(), record.session.as_ref());
     tracing::info!(
         target: "spillover::request",
         id = record.id.as_str(),
@@ -33,6 +33,9 @@ pub(crate) fn write(labels: &Labels<'_>, trace: Option<&Trace>) {
         prompt_tokens = record.usage.map(|tokens| tokens.prompt),
         cached_tokens = record.usage.map(|tokens| tokens.cached),
         completion_tokens = record.usage.map(|tokens| tokens.completion),
+        from_client_bytes = session.map(|session| session.from_client),
+        from_backend_bytes = session.map(|session| session.from_backend),
+        session_end = session.map(|session| session.end),
         ended = record.ended.as_str(),
         trace_id = trace.map(|trace| tracing::field::display(trace.id())),
         "request",

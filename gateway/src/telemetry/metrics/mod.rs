@@ -47,6 +47,8 @@ pub(crate) struct Metrics {
     total: Family<DecisionLabels, Histogram, fn() -> Histogram>,
     waited: Family<ModelLabels, Histogram, fn() -> Histogram>,
     late: Family<LateLabels, Counter>,
+    sessions: Family<SessionLabels, Counter>,
+    session_bytes: Family<SessionBytesLabels, Counter>,
     attempts: Family<AttemptLabels, Counter>,
     hints: Family<BackendLabels, Histogram, fn() -> Histogram>,
     /// By model.
@@ -135,6 +137,18 @@ struct TokenLabels {
     kind: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SessionLabels {
+    model: Arc<str>,
+    end: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SessionBytesLabels {
+    model: Arc<str>,
+    from: &'static str,
+}
+
 impl Metrics {
     /// With `dropped_lines`, which the log counts.
     pub(crate) fn new(dropped_lines: Counter) -> Self {
@@ -153,6 +167,8 @@ impl Metrics {
             total: Family::new_with_constructor(latency),
             waited: Family::new_with_constructor(latency),
             late: Family::default(),
+            sessions: Family::default(),
+            session_bytes: Family::default(),
             attempts: Family::default(),
             hints: Family::new_with_constructor(latency),
             backends: RwLock::default(),
@@ -185,6 +201,16 @@ impl Metrics {
             }
             for attempt in served.attempts() {
                 self.seen(labels, attempt.backend()).count(self, attempt);
+            }
+        }
+        if let Some(session) = &record.session {
+            let (model, end) = (of_model().model, session.end);
+            self.sessions.get_or_create_owned(&SessionLabels { model, end }).inc();
+            for (from, bytes) in
+                [("client", session.from_client), ("backend", session.from_backend)]
+            {
+                let labels = SessionBytesLabels { model: of_model().model, from };
+                self.session_bytes.get_or_create_owned(&labels).inc_by(bytes);
             }
         }
         if let Some(Usage { prompt, cached, completion, .. }) = record.usage {
@@ -276,6 +302,10 @@ impl Metrics {
         let help =
             "Requests sent a second time since their first token was late, by what came of it";
         registry.register("first_token_late", help, self.late.clone());
+        let help = "Realtime sessions that have ended, by how";
+        registry.register("sessions", help, self.sessions.clone());
+        let help = "Bytes that passed in realtime sessions";
+        registry.register_with_unit("session", help, Unit::Bytes, self.session_bytes.clone());
         let help = "Attempts, by status of the answer and reason of a refusal";
         registry.register("backend_attempts", help, self.attempts.clone());
         let help = "How long a backend asked to wait";

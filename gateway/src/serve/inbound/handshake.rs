@@ -1,0 +1,173 @@
+//! Requests for a WebSocket: which are carried, who sends them, and for which model.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
+use hyper::upgrade::OnUpgrade;
+use tower_spillover::azure::{ApiPath, percent};
+
+use crate::serve::refusal::Refusal;
+
+/// The first request of a realtime session.
+pub(super) struct Handshake {
+    /// The deployment that the query names, decoded.
+    pub(super) model: Option<String>,
+    /// What becomes of the connection to the client.
+    pub(super) client: OnUpgrade,
+}
+
+impl Handshake {
+    /// Reads the head of a request, and takes the key out of where only browsers put it; `None` for a
+    /// request that is no handshake.
+    ///
+    /// # Errors
+    ///
+    /// When a session is asked for without a WebSocket, or a WebSocket for something else. Clients that
+    /// can do without one go on at a 426 (RFC 9110 section 15.5.22).
+    pub(super) fn of(head: &mut Parts) -> Result<Option<Self>, Refusal> {
+        let path = head.uri.path();
+        let is_session = ApiPath::of(path).names_model_in_query(path);
+        let client = head.extensions.remove::<OnUpgrade>();
+        let client = client.filter(|_| head.method == Method::GET && is_websocket(&head.headers));
+        match (client, is_session) {
+            (Some(client), true) => {
+                let model = model(head.uri.query().unwrap_or_default())?;
+                move_key(head);
+                Ok(Some(Self { model, client }))
+            }
+            (None, true) => Err(Refusal::upgrade(
+                "websocket",
+                "A realtime session needs a WebSocket over HTTP/1.1.",
+            )),
+            (Some(_), false) => Err(Refusal::upgrade(
+                "HTTP/1.1",
+                "Only realtime sessions are carried over WebSocket. Send a plain request.",
+            )),
+            (None, false) => Ok(None),
+        }
+    }
+}
+
+fn is_websocket(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::UPGRADE).iter();
+    values.filter_map(|value| value.to_str().ok()).any(|value| {
+        value.split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
+    })
+}
+
+/// The one model that a query names, as a deployment or as a model.
+fn model(query: &str) -> Result<Option<String>, Refusal> {
+    let unclear = || {
+        let text = "The query has to name one deployment or model.";
+        Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", text)
+    };
+    let mut found = None;
+    for (name, value) in pairs(query) {
+        if !["deployment", "model"].iter().any(|known| name.eq_ignore_ascii_case(known)) {
+            continue;
+        }
+        let value = value.filter(|value| !value.is_empty()).ok_or_else(unclear)?;
+        if found.as_ref().is_some_and(|known| *known != value) {
+            return Err(unclear());
+        }
+        found = Some(value);
+    }
+    Ok(found.map(Cow::into_owned))
+}
+
+/// Pairs with a name that can be decoded; the value is `None` where it cannot be.
+fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Option<Cow<'_, str>>)> {
+    query.split('&').filter_map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Some((percent::decode_text(name)?, percent::decode_text(value)))
+    })
+}
+
+/// Browsers can set no header of a handshake: their key is one of the protocols that they offer, as
+/// OpenAI's libraries write it, or in the query. It is read as any other key, and goes no further.
+fn move_key(head: &mut Parts) {
+    let offered = head.headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let offered: Vec<String> = offered
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|protocol| protocol.trim().to_owned())
+        .collect();
+    let (keys, protocols): (Vec<_>, Vec<_>) =
+        offered.into_iter().partition(|protocol| protocol.starts_with(KEY_PROTOCOL));
+    let mut key = keys.first().map(|protocol| protocol[KEY_PROTOCOL.len()..].to_owned());
+    if !keys.is_empty() {
+        head.headers.remove(header::SEC_WEBSOCKET_PROTOCOL);
+        if let Ok(protocols) = HeaderValue::try_from(protocols.join(", "))
+            && !protocols.is_empty()
+        {
+            head.headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocols);
+        }
+    }
+    if key.is_none() {
+        let query = head.uri.query().unwrap_or_default();
+        let mut keys = pairs(query).filter(|(name, _)| name.eq_ignore_ascii_case("api-key"));
+        key = keys.next().and_then(|(_, value)| value).map(Cow::into_owned);
+    }
+    let has_key = [API_KEY, header::AUTHORIZATION].iter().any(|it| head.headers.contains_key(it));
+    if let Some(key) = key.filter(|_| !has_key)
+        && let Ok(key) = HeaderValue::try_from(key)
+    {
+        head.headers.insert(API_KEY, key);
+    }
+}
+
+/// What both sides of a WebSocket agree on (RFC 6455 section 11.3), which goes to the backend.
+pub(super) const HEADERS: [HeaderName; 4] = [
+    header::SEC_WEBSOCKET_EXTENSIONS,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_PROTOCOL,
+    header::SEC_WEBSOCKET_VERSION,
+];
+const API_KEY: HeaderName = HeaderName::from_static("api-key");
+const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn moved(target: &str, protocols: &str) -> (Option<String>, Option<String>) {
+        let request = Request::get(target).header(header::SEC_WEBSOCKET_PROTOCOL, protocols);
+        let (mut head, ()) = request.body(()).expect("a request").into_parts();
+        move_key(&mut head);
+        let read = |name: HeaderName| {
+            head.headers.get(name).map(|value| value.to_str().expect("text").to_owned())
+        };
+        (read(API_KEY), read(header::SEC_WEBSOCKET_PROTOCOL))
+    }
+
+    #[test]
+    fn the_key_of_a_browser_is_read_and_goes_no_further() {
+        let some = |text: &str| Some(text.to_owned());
+        for (target, protocols, expected) in [
+            ("/", "realtime,openai-insecure-api-key.k, a", (some("k"), some("realtime, a"))),
+            ("/", "openai-insecure-api-key.k", (some("k"), None)),
+            ("/?a=1&Api%2Dkey=k", "realtime", (some("k"), some("realtime"))),
+            ("/", "realtime", (None, some("realtime"))),
+        ] {
+            assert_eq!(moved(target, protocols), expected, "{target} {protocols}");
+        }
+    }
+
+    #[test]
+    fn a_query_names_one_model() {
+        for (query, expected) in [
+            ("deployment=gpt%2D4o&x=1", Some(Some("gpt-4o"))),
+            ("model=a&deployment=a", Some(Some("a"))),
+            ("x=1", Some(None)),
+            ("model=a&deployment=b", None),
+            ("model=a&Model=b", None),
+            ("model=", None),
+            ("model=%ff", None),
+        ] {
+            let model = model(query).ok();
+            assert_eq!(model.as_ref().map(Option::as_deref), expected, "{query}");
+        }
+    }
+}
