@@ -45,6 +45,11 @@ impl Workers {
         Ok(Self { workers })
     }
 
+    /// Tasks that have not ended: of connections, and of those to backends.
+    pub(crate) fn tasks(&self) -> usize {
+        self.workers.iter().map(|worker| worker.runtime.metrics().num_alive_tasks()).sum()
+    }
+
     /// Has the thread with the fewest connections serve `stream`.
     pub(crate) fn serve<F>(
         &self,

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::ExitCode,
-    sync::Arc,
+    sync::{Arc, OnceLock, Weak},
     time::{Instant, SystemTime},
 };
 
@@ -21,7 +21,7 @@ use crate::{
     access_record::AccessRecord,
     config::{self, Config, Hangup},
     output::{self, announce},
-    serve::record::observe::Observe,
+    serve::{record::observe::Observe, workers::Workers},
     snapshot::Snapshot,
     telemetry::{self, Telemetry, Trace},
 };
@@ -59,7 +59,10 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
     }
     let telemetry = Telemetry::new(&config.telemetry).map_err(|error| error.to_string())?;
     telemetry::log_panics();
-    let server = Server::start(config, Arc::new(Observed(telemetry.clone()))).await?;
+    let workers = Arc::<OnceLock<Weak<Workers>>>::default();
+    let observed = Observed { telemetry: telemetry.clone(), workers: Arc::clone(&workers) };
+    let server = Server::start(config, Arc::new(observed)).await?;
+    let _ = workers.set(Weak::clone(&server.workers));
     // To be looked at once more when it has stopped.
     let gateway = Arc::clone(&server.gateway);
     reload::log_idle(&gateway);
@@ -124,25 +127,34 @@ impl Source {
 }
 
 /// Telemetry as the observer of requests.
-struct Observed(Telemetry);
+struct Observed {
+    telemetry: Telemetry,
+    /// Once they have started.
+    workers: Arc<OnceLock<Weak<Workers>>>,
+}
 
 impl Observe for Observed {
     fn arrived(&self) {
-        self.0.arrived();
+        self.telemetry.arrived();
     }
 
     fn trace(&self, at: SystemTime, started: Instant, headers: &mut HeaderMap) -> Option<Trace> {
-        self.0.trace(at, started, headers)
+        self.telemetry.trace(at, started, headers)
     }
 
     fn finished(&self, record: &AccessRecord, trace: Option<&Trace>, running: &Snapshot) {
-        self.0.finished(record, trace, running);
+        self.telemetry.finished(record, trace, running);
     }
 
     fn page(&self, path: &str, running: &Snapshot) -> Option<Response<Bytes>> {
         let (kind, text) = match path {
-            "/metrics" => (telemetry::CONTENT_TYPE, self.0.metrics(running)),
-            "/-/status" => ("application/json", format!("{:#}\n", self.0.status(running))),
+            "/metrics" => (telemetry::CONTENT_TYPE, self.telemetry.metrics(running)),
+            "/-/status" => {
+                let mut status = self.telemetry.status(running);
+                let workers = self.workers.get().and_then(Weak::upgrade);
+                status["tasks"] = workers.map_or(0, |workers| workers.tasks()).into();
+                ("application/json", format!("{status:#}\n"))
+            }
             _ => return None,
         };
         let mut response = Response::new(Bytes::from(text));

@@ -1,6 +1,6 @@
 //! The listening server: started, drained, stopped.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -24,6 +24,7 @@ pub(crate) struct Server {
     pub(crate) admin_url: Option<String>,
     /// With TLS.
     pub(crate) certificate: Option<Certificate>,
+    pub(crate) workers: Weak<Workers>,
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
     /// Open until the end, so that it shows the draining too.
@@ -46,6 +47,7 @@ impl Server {
         let workers = Arc::new(workers);
         let (stop, stopped) = watch::channel(false);
         Ok(Self {
+            workers: Arc::downgrade(&workers),
             url: public.url(),
             admin_url: admin.as_ref().map(Listener::url),
             certificate: public.certificate(),
