@@ -17,6 +17,8 @@ pub enum Hints {
     WholeSeconds,
     /// Nothing.
     Missing,
+    /// The truth, or nothing, each in about half of the refusals.
+    HalfMissing,
     /// Always the same, whatever the truth.
     Constant(Duration),
     /// The truth, but for a share of refusals that say something else, from the one time to the
@@ -42,6 +44,11 @@ impl Hints {
         match self {
             Self::Exact => {}
             Self::Missing => return without_hints(refusal),
+            Self::HalfMissing => {
+                if share(seed, &[IS_MISSING, request, attempt]) < 0.5 {
+                    return without_hints(refusal);
+                }
+            }
             Self::WholeSeconds => {
                 refusal.headers_mut().remove(RETRY_AFTER_MS);
             }
@@ -75,6 +82,7 @@ pub(super) fn read<B>(refusal: &Response<B>) -> Option<Duration> {
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const IS_FALSE: u64 = 40;
 const HOW_FALSE: u64 = 41;
+const IS_MISSING: u64 = 42;
 
 #[cfg(test)]
 mod tests {
@@ -95,6 +103,13 @@ mod tests {
         assert_eq!(told(Hints::Missing), None);
         assert_eq!(told(Hints::Constant(ms(43))), Some(ms(43)));
         assert_eq!(told(Hints::Constant(Duration::ZERO)), Some(ms(0)));
+    }
+
+    #[test]
+    fn half_of_the_hints_are_missing() {
+        let told = |request| read(&Hints::HalfMissing.apply(refusal(), 1, [request, 0]));
+        let missing = (0..10_000).filter(|request| told(*request).is_none()).count();
+        assert!((4_800..5_200).contains(&missing), "{missing} of 10,000");
     }
 
     #[test]

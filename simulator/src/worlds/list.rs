@@ -55,7 +55,7 @@ fn unsure_costs() -> Vec<World> {
         World::new(
             "minute-long-answers",
             "answers of a minute, max_tokens 4,000",
-            at_4000.pace(slow),
+            at_4000.clone().pace(slow),
         )
         .rig([49.9, 42.4, 62.5, 39.1])
         .bars([TokensOverReference(-1.7)]),
@@ -81,6 +81,20 @@ fn unsure_costs() -> Vec<World> {
             base()
                 .sizes(Sizes { tail: Some((0.05, 20.0)), ..Sizes::default() })
                 .pace(Pace { per_token: Duration::from_millis(15), ..slow }),
+        ),
+        World::new(
+            "untold-4000",
+            "event streams without usage, max_tokens 4,000",
+            at_4000.clone().streamed().without_usage(),
+        ),
+        World::new(
+            "sizes-apart",
+            "sizes that differ a hundredfold",
+            base().sizes(Sizes {
+                prompt: Size { median: 800.0, sigma: 1.6 },
+                output: Size { median: 200.0, sigma: 1.4 },
+                tail: None,
+            }),
         ),
         World::new("cached-70", "70 % of each prompt is cached, and free", base().cached(0.7))
             .rig([24.9, 22.0, 21.1, 19.9])
@@ -119,6 +133,11 @@ fn hints() -> Vec<World> {
         World::new("hints-none", "429s without hints", base().hints(Hints::Missing))
             .bars([FEW_ASKS]),
         World::new(
+            "hints-half-missing",
+            "every second 429 is without a hint",
+            base().hints(Hints::HalfMissing),
+        ),
+        World::new(
             "hints-whole-seconds",
             "hints in whole seconds, rounded up",
             base().hints(Hints::WholeSeconds),
@@ -128,9 +147,9 @@ fn hints() -> Vec<World> {
 
 /// Another application on the same PTU.
 fn neighbours() -> Vec<World> {
+    let neighbour = |share, is_bursty, when_refused| Neighbour { share, is_bursty, when_refused };
     let beside = |is_bursty, when_refused| {
-        let neighbour = Neighbour { share: 0.5, is_bursty, when_refused };
-        base().ptu_fraction_of_drawn(2.0).neighbour(neighbour)
+        base().ptu_fraction_of_drawn(2.0).neighbour(neighbour(0.5, is_bursty, when_refused))
     };
     vec![
         World::new(
@@ -150,6 +169,16 @@ fn neighbours() -> Vec<World> {
             "neighbour-steady",
             "own load 0.5; another application takes 0.5 evenly, and drops what is refused",
             beside(false, WhenRefused::Drops),
+        ),
+        World::new(
+            "neighbour-large",
+            "own load 0.25; another application takes 0.75 in bursts, and drops what is refused",
+            base().ptu_fraction_of_drawn(4.0).neighbour(neighbour(0.75, true, WhenRefused::Drops)),
+        ),
+        World::new(
+            "neighbour-overloads",
+            "own load 0.5; another application takes 1.2 in bursts, and drops what is refused",
+            base().ptu_fraction_of_drawn(2.0).neighbour(neighbour(1.2, true, WhenRefused::Drops)),
         ),
     ]
 }
@@ -172,6 +201,11 @@ fn processes() -> Vec<World> {
             .bars(bars(1.5)),
         World::new("processes-64", "64 processes on one PTU", share(64))
             .rig([25.5, 22.7, 22.1, 20.7]),
+        World::new(
+            "processes-8-small",
+            "8 processes on a PTU of 4 requests/s",
+            around(Load::Bursty { rate: 4.0 }).processes(8),
+        ),
         World::new(
             "processes-come-and-go",
             "4 processes, of which each stops after 90 s, the next one 30 s later",
@@ -207,6 +241,16 @@ fn ways() -> Vec<World> {
         )
         .rig([24.5, 22.6, 26.7, 19.6])
         .bars([TokensOverReference(0.0)]),
+        World::new(
+            "round-trip-5",
+            "a round trip takes 5 ms",
+            base().round_trip(Duration::from_millis(5)),
+        ),
+        World::new(
+            "max-wait-200ms",
+            "max_wait is 200 ms",
+            base().max_wait(Duration::from_millis(200)),
+        ),
         World::new("max-wait-30", "max_wait is 30 s", base().max_wait(Duration::from_secs(30)))
             .rig([0.0, 12.6, 14.9, 0.0]),
     ]
@@ -264,6 +308,13 @@ fn loads() -> Vec<World> {
             "resize",
             "half of the PTU after 5 min, 1.5 times it after 10",
             base().resize(minutes(5), 0.5).resize(minutes(10), 1.5),
+        ),
+        World::new(
+            "resize-each-minute",
+            "half of the PTU and 1.5 times it by turns, a minute each",
+            (1..15).fold(base(), |world, minute| {
+                world.resize(minutes(minute), if minute % 2 == 1 { 0.5 } else { 1.5 })
+            }),
         ),
     ]
 }

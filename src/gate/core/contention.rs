@@ -9,20 +9,20 @@ use super::time::{MILLISECOND, Nanos, from_seconds, seconds};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Contention {
+    /// Asks at every opening, and before it is expected where others have just been sooner.
+    ///
+    /// The default, since it never leaves the PTU to others for whom it is no more than as good: beside
+    /// applications that fill it in bursts, or that ask again and again by the reference rule, only attempts
+    /// win.
+    #[default]
+    Compete,
     /// Draws lots for the next openings, the more of them the more often it lost, and seldom looks for
     /// capacity that nobody announced.
     ///
-    /// The default, since others on a PTU are mostly replicas that do the same: simulated with 4 and 16
-    /// processes (`benches/SIMULATION.md`), it makes three quarters and half of the attempts of
-    /// [`Compete`](Self::Compete) and spills no more.
-    #[default]
+    /// Right where all that fills the PTU are replicas of one gateway: simulated with 4 and 16 processes
+    /// (`benches/SIMULATION.md`), it makes two thirds and a third of the attempts of
+    /// [`Compete`](Self::Compete). Other applications are left what they take.
     Yield,
-    /// Asks at every opening, and looks for capacity in between, as if it were alone.
-    ///
-    /// Right beside applications that ask again and again by the reference rule: against them only
-    /// attempts win. It takes from others what it gains, and replicas of one gateway should not do it to
-    /// each other: each opening would be asked for several times.
-    Compete,
 }
 
 /// What attempts at openings say about others on the same PTU.
@@ -67,6 +67,11 @@ impl Rivals {
         self.opens_at = None;
     }
 
+    /// Hints measure nothing, so that none of them led to an opening.
+    pub(super) const fn on_constant_hints(&mut self) {
+        self.lost = 0.0;
+    }
+
     /// Whether others fill the same PTU.
     pub(super) fn are_there(&self) -> bool {
         self.lost > MIN_LOST_SHARE
@@ -85,7 +90,16 @@ impl Rivals {
     /// The share of its cost by which an attempt puts the next one off. The measured rate is what others
     /// left to a gate that asked for no more than that: one that keeps to it is left less and less.
     pub(super) fn pace(&self) -> f64 {
-        if self.are_yielded_to() { SHARED_PACE } else { 1.0 }
+        match self.rule {
+            _ if !self.are_there() => 1.0,
+            Contention::Yield => YIELDING_PACE,
+            Contention::Compete => COMPETING_PACE,
+        }
+    }
+
+    /// The share of a predicted wait that counts.
+    pub(super) fn hope(&self) -> f64 {
+        1.0 - MAX_HOPE * self.lost
     }
 
     /// For how long openings are left to others after so many refusals in a row, by a `draw` from 0 to
@@ -110,7 +124,10 @@ const LOST_WEIGHT: f64 = 0.05;
 /// Others are there when they took more than this share. Alone, it is zero but for errors.
 const MIN_LOST_SHARE: f64 = 0.15;
 /// The share of its cost by which an attempt puts off the next one beside others.
-const SHARED_PACE: f64 = 0.6;
+const YIELDING_PACE: f64 = 0.6;
+const COMPETING_PACE: f64 = 0.2;
+/// By which share a predicted wait may turn out shorter, where others take every opening.
+const MAX_HOPE: f64 = 0.6;
 /// Weight of a new hint, its longest length in seconds, and the length before the first one.
 const HINT_WEIGHT: f64 = 0.05;
 const MAX_HINT_S: f64 = 1.0;
@@ -166,6 +183,16 @@ mod tests {
         assert_eq!([2, 3, 4].map(longest), [0.05, 0.15, 0.35]);
         assert_eq!(longest(40), MAX_PASSED_OVER_S);
         assert_eq!(rivals.passed_over(9, 0.0), 0, "a lot may be the next one");
+    }
+
+    #[test]
+    fn the_more_openings_others_took_the_less_of_a_wait_is_counted_on() {
+        let mut rivals = Rivals::new(Contention::Compete);
+        assert_eq!((rivals.pace(), rivals.hope()), (1.0, 1.0), "it is alone");
+        rivals.lost = 0.5;
+        assert_eq!((rivals.pace(), rivals.hope()), (COMPETING_PACE, 0.7));
+        rivals.on_constant_hints();
+        assert_eq!((rivals.pace(), rivals.hope()), (1.0, 1.0), "their hints led to no opening");
     }
 
     #[test]

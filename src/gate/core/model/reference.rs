@@ -203,7 +203,8 @@ impl Reference {
         if let Some(at) = silent {
             self.admitted(now, at);
         }
-        let (rate, why, share) = (self.rate(), self.why(now), self.rivals.pace());
+        let (rate, why) = (self.rate(), self.why(now));
+        let share = self.rivals.pace();
         self.costs.on_sent(cost);
         self.history.0.push(Event::Sent(Sent { place, cost, share, at: now, rate, why }));
         self.history.0.len() - 1
@@ -239,7 +240,9 @@ impl Reference {
         if sent.is_modelled() {
             self.gone(attempt);
         }
-        let later = self.history.later(attempt);
+        let sent_later = self.history.later(attempt);
+        let later = sent_later.iter().fold(0.0, |sum, sent| sum + sent.cost);
+        let raised = sent_later.iter().fold(0.0, |sum, sent| sum + sent.share * sent.cost);
         let is_news = self.history.since_refusal().0.is_none_or(|last| at >= last.at);
         let mut hint = word.hint.map(nanos);
         if let (Some(hint), true) = (hint, is_news) {
@@ -247,6 +250,7 @@ impl Reference {
         }
         if self.hints.are_constant() {
             hint = None;
+            self.rivals.on_constant_hints();
         }
         if is_news {
             let is_alone = later == 0.0 && sent.is_modelled();
@@ -256,7 +260,7 @@ impl Reference {
         let claim = hint.map(|hint| Claim {
             decided,
             hint,
-            reopens: decided.saturating_add(hint).saturating_add(drain_time(later, self.rate())),
+            reopens: decided.saturating_add(hint).saturating_add(drain_time(raised, self.rate())),
             expected: seconds(modelled.map_or(0, |at| at.saturating_sub(decided).max(0))),
             fill: self.rate().map_or(UNKNOWN_FILL_S, |rate| self.costs.mean() / rate),
         });
@@ -406,7 +410,10 @@ impl Reference {
         let closed = seconds(at.saturating_sub(now)).max(0.0);
         let rate = self.rate();
         let drained = rate.map_or(closed, |rate| self.costs.wait_behind(closed, queued, rate));
-        drained.max(self.drought(now))
+        let hope = self.hope() * self.rivals.hope();
+        let told = self.history.closed_until().saturating_sub(self.round_trip.one_way());
+        let told = seconds(told.saturating_sub(now)).min(drained);
+        (hope * drained).max(told).max(self.drought(now))
     }
 
     /// The same without those who will have left by their turn; endless where that is not worth knowing.
