@@ -1,12 +1,20 @@
 //! Clients that are known by the certificate of their connection.
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
-    SanType, SerialNumber, date_time_ymd,
+    SanType, SerialNumber, date_time_ymd, string::Ia5String,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,9 +24,10 @@ use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
     rustls::{
-        ClientConfig, RootCertStore,
+        ALL_VERSIONS, ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion,
         crypto::ring,
         pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+        version::{TLS12, TLS13},
     },
 };
 
@@ -87,6 +96,73 @@ impl Authority {
     }
 }
 
+/// What connects with `identity`, and keeps sessions to resume.
+fn client(
+    identity: Option<&Identity>,
+    protocol: &[u8],
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(SERVER[0].as_bytes()).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        Some((certificate, key)) => {
+            config.with_client_auth_cert(vec![certificate.clone()], key.clone_key()).unwrap()
+        }
+        None => config.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Arc::new(config)
+}
+
+#[expect(clippy::disallowed_methods, reason = "certificates expire in real time")]
+fn expiring(params: &mut CertificateParams) {
+    params.not_after = (SystemTime::now() + Duration::from_secs(2)).into();
+}
+
+#[expect(clippy::disallowed_methods, reason = "certificates expire in real time")]
+async fn expiry() {
+    tokio::time::sleep(Duration::from_millis(2_200)).await;
+}
+
+/// Sends a request and reads until the end of the connection, or of an answer with its length.
+async fn exchange(stream: &mut TlsStream<TcpStream>, model: &str, header: &str) -> Answer {
+    let body = r#"{"messages":[]}"#;
+    let request = format!(
+        "POST /openai/deployments/{model}/chat/completions?api-version=1 HTTP/1.1\r\n\
+         host: gateway\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n{header}\r\n{body}",
+        body.len()
+    );
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    while !is_whole(&answer) || header.contains("connection: close") {
+        match stream.read_buf(&mut answer).await {
+            Ok(1..) => {}
+            _ => break,
+        }
+    }
+    Answer(String::from_utf8(answer).unwrap())
+}
+
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    length.is_some_and(|length| length.parse() == Ok(body.len()))
+}
+
+/// The status of an answer on an HTTP/2 connection; 0 without one.
+async fn http2_status(sender: &mut SendRequest<Full<Bytes>>) -> u16 {
+    let uri = "https://localhost/openai/deployments/text/chat/completions?api-version=1";
+    let request = http::Request::post(uri).header("content-type", "application/json");
+    let request = request.body(Full::new(Bytes::from_static(b"{\"messages\":[]}"))).unwrap();
+    sender.send_request(request).await.map_or(0, |answer| answer.status().as_u16())
+}
+
 struct Scene {
     authority: Authority,
     azure: Witness,
@@ -140,39 +216,21 @@ impl Scene {
     }
 
     async fn connect(&self, identity: Option<&Identity>, protocol: &[u8]) -> TlsStream<TcpStream> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(SERVER[0].as_bytes()).unwrap()).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let mut config = match identity {
-            Some((certificate, key)) => {
-                config.with_client_auth_cert(vec![certificate.clone()], key.clone_key()).unwrap()
-            }
-            None => config.with_no_client_auth(),
-        };
-        config.alpn_protocols = vec![protocol.to_vec()];
+        // By TLS 1.3 a client is through before the server has looked at its certificate.
+        self.connect_as(&client(identity, protocol, ALL_VERSIONS)).await.unwrap()
+    }
+
+    async fn connect_as(&self, client: &Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.gateway.address()).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        // By TLS 1.3 a client is through before the server has looked at its certificate.
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+        TlsConnector::from(Arc::clone(client)).connect(name, stream).await
     }
 
     /// `None` where the connection is refused.
     async fn ask(&self, identity: Option<&Identity>, model: &str, header: &str) -> Option<Answer> {
         let mut stream = self.connect(identity, b"http/1.1").await;
-        let body = r#"{"messages":[]}"#;
-        let request = format!(
-            "POST /openai/deployments/{model}/chat/completions?api-version=1 HTTP/1.1\r\n\
-             host: gateway\r\nconnection: close\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\n{header}\r\n{body}",
-            body.len()
-        );
-        let _ = stream.write_all(request.as_bytes()).await;
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
-        Some(Answer(String::from_utf8(answer).unwrap())).filter(|answer| !answer.0.is_empty())
+        let answer = exchange(&mut stream, model, &format!("connection: close\r\n{header}")).await;
+        Some(answer).filter(|answer| !answer.0.is_empty())
     }
 
     async fn status(&self, identity: Option<&Identity>, model: &str, header: &str) -> u16 {
@@ -240,6 +298,107 @@ async fn a_name_is_meant_as_it_stands() {
         let keyed = scene.status(Some(&other), "text", "api-key: a-key-of-team-b-0001\r\n").await;
         assert_eq!(keyed, 200, "a key is one still");
     }
+}
+
+#[tokio::test]
+async fn a_name_is_one_of_its_kind_alone() {
+    let scene = Scene::new("kinds", "");
+    let san = |name: &str, kind: fn(Ia5String) -> SanType| kind(name.try_into().unwrap());
+    for (serial, name) in [
+        san("CN=team-c", SanType::URI),
+        san("host.team-b.example", SanType::URI),
+        san("spiffe://cluster/ns/team-a", SanType::DnsName),
+        san("CN=team-c", SanType::DnsName),
+        san("host.team-b.example", SanType::Rfc822Name),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let what = format!("{name:?}");
+        let other = scene.authority.issue(serial as u64 + 1, |params| {
+            params.distinguished_name.push(DnType::CommonName, "someone");
+            params.subject_alt_names.push(name);
+        });
+        assert_eq!(scene.status(Some(&other), "other", "").await, 401, "{what}");
+    }
+    let common = ["CN=team-c", "spiffe://cluster/ns/team-a", "host.team-b.example"];
+    for (serial, name) in (10..).zip(common) {
+        let other = scene.authority.named(serial, &format!("CN={name}"));
+        assert_eq!(scene.status(Some(&other), "other", "").await, 401, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_subject_with_several_common_names_has_none() {
+    let scene = Scene::new("several", "");
+    for (serial, names) in (1..).zip([["team-c", "someone"], ["someone", "team-c"]]) {
+        let other = scene.authority.issue(serial, |params| {
+            // By its number, or the second would take the place of the first.
+            let kinds = [DnType::CommonName, DnType::CustomDnType(vec![2, 5, 4, 3])];
+            for (kind, name) in kinds.into_iter().zip(names) {
+                params.distinguished_name.push(kind, name);
+            }
+        });
+        assert_eq!(scene.status(Some(&other), "text", "").await, 401, "{names:?}");
+    }
+    // Its other names are its own.
+    let mesh = scene.authority.issue(3, |params| {
+        let uri = "spiffe://cluster/ns/team-a".try_into().unwrap();
+        params.subject_alt_names.push(SanType::URI(uri));
+        params.distinguished_name.push(DnType::CommonName, "team-c");
+        params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), "someone");
+    });
+    assert_eq!(scene.status(Some(&mesh), "text", "").await, 200);
+    scene.gateway.eventually(|_| scene.clients().last().is_some_and(|it| it == "mesh"));
+}
+
+#[tokio::test]
+async fn no_session_is_resumed_past_the_verification_of_a_certificate() {
+    let scene = Scene::new("resumed", "");
+    let mesh = |params: &mut CertificateParams| {
+        let uri = "spiffe://cluster/ns/team-a".try_into().unwrap();
+        params.subject_alt_names.push(SanType::URI(uri));
+        expiring(params);
+    };
+    let short = scene.authority.issue(1, mesh);
+    let clients = [&TLS12, &TLS13].map(|version| client(Some(&short), b"http/1.1", &[version]));
+    for client in &clients {
+        for _ in 0..2 {
+            let mut stream = scene.connect_as(client).await.unwrap();
+            assert_eq!(exchange(&mut stream, "text", "").await.status(), 200);
+            assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+        }
+    }
+    expiry().await;
+    for client in &clients {
+        let Ok(mut stream) = scene.connect_as(client).await else { continue };
+        let answer = exchange(&mut stream, "text", "api-key: a-key-of-team-b-0001\r\n").await;
+        assert_eq!(answer.0, "");
+    }
+    assert_eq!(scene.azure.asked().len(), 4);
+}
+
+#[tokio::test]
+async fn a_connection_does_not_outlive_its_certificate() {
+    let scene = Scene::new("outlived", "");
+    let short = scene.authority.issue(1, |params| {
+        let uri = "spiffe://cluster/ns/team-a".try_into().unwrap();
+        params.subject_alt_names.push(SanType::URI(uri));
+        expiring(params);
+    });
+    let mut first = scene.connect(Some(&short), b"http/1.1").await;
+    let io = TokioIo::new(scene.connect(Some(&short), b"h2").await);
+    let (mut second, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let driver = tokio::spawn(connection);
+    assert_eq!(exchange(&mut first, "text", "").await.status(), 200);
+    assert_eq!(http2_status(&mut second).await, 200);
+    expiry().await;
+    let answer = exchange(&mut first, "text", "api-key: a-key-of-team-b-0001\r\n").await;
+    assert_eq!(answer.0, "", "it ended");
+    assert_eq!(http2_status(&mut second).await, 0, "it ended");
+    driver.await.unwrap().unwrap();
+    assert_eq!(scene.azure.asked().len(), 2);
 }
 
 #[tokio::test]
@@ -338,11 +497,7 @@ async fn every_stream_of_an_http2_connection_is_its_certificates() {
         hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
     let driver = tokio::spawn(connection);
     for _ in 0..3 {
-        let uri = "https://localhost/openai/deployments/text/chat/completions?api-version=1";
-        let request = http::Request::post(uri).header("content-type", "application/json");
-        let body = http_body_util::Full::new(bytes::Bytes::from_static(b"{\"messages\":[]}"));
-        let answer = sender.send_request(request.body(body).unwrap()).await.unwrap();
-        assert_eq!(answer.status(), 200);
+        assert_eq!(http2_status(&mut sender).await, 200);
     }
     drop(sender);
     driver.abort();

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use tower_spillover::Credential;
 
 use super::{
-    Class, Client, Clients, Identities, Permissions, client_key,
+    CertificateName, Class, Client, Clients, Identities, Permissions, client_key,
     endpoint::strip_field,
     first_token::of_class,
     model::Models,
@@ -128,7 +128,11 @@ fn identities(section: &mut Section<'_>, sources: &Sources, owners: &mut Owners)
         let values = list.list().unwrap_or_default();
         let texts = values.iter().filter_map(|value| {
             let text = value.name()?.to_owned();
-            let text = if key == CERTIFICATES { certificate_name(value, text)? } else { text };
+            let text = if key == CERTIFICATES {
+                certificate_name(value, &text)?.to_string()
+            } else {
+                text
+            };
             if let Some(owner) = owners.names.insert((key, text.clone()), value.key.clone()) {
                 value.report(format!("is {owner}, too; leave it to one client"));
             }
@@ -141,7 +145,10 @@ fn identities(section: &mut Section<'_>, sources: &Sources, owners: &mut Owners)
         roles: names("roles", sources.tokens, tokens),
         groups: names("groups", sources.tokens, tokens),
         subjects: names("subjects", sources.tokens, tokens),
-        certificates: names(CERTIFICATES, sources.certificates, "client_ca to listen.tls"),
+        certificates: names(CERTIFICATES, sources.certificates, "client_ca to listen.tls")
+            .iter()
+            .filter_map(|name| CertificateName::read(name))
+            .collect(),
     }
 }
 
@@ -149,19 +156,14 @@ fn has_identities(section: &Section<'_>) -> bool {
     ["roles", "groups", "subjects", CERTIFICATES].iter().any(|key| section.has(key))
 }
 
-/// A name as it is compared: DNS names in lower case.
-fn certificate_name(value: &Value<'_>, name: String) -> Option<String> {
-    if name.contains("://") || name.starts_with("CN=") {
-        return Some(name);
-    }
-    let is_dns = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._*".contains(&byte));
-    if !is_dns {
+fn certificate_name(value: &Value<'_>, text: &str) -> Option<CertificateName> {
+    let name = CertificateName::read(text);
+    if name.is_none() {
         value.report(format!(
-            "{name:?} is not a name of a certificate; use a URI, a DNS name, or \"CN=NAME\""
+            "{text:?} is not a name of a certificate; use a URI, a DNS name, or \"CN=NAME\""
         ));
-        return None;
     }
-    Some(name.to_ascii_lowercase())
+    name
 }
 
 const CERTIFICATES: &str = "certificates";

@@ -34,10 +34,11 @@ pub use self::{
     file::parse,
     problem::{Problem, Problems},
     settings::{
-        AllowedOperation, Auth, Backend, Budget, Class, Client, ClientTls, Clients, Config, Cors,
-        Entra, EntraKind, Failure, Failures, FirstToken, GateSettings, HeadTimeout, Http2,
-        Identities, Inspection, Issuer, Limits, Listen, Model, MoveBudget, Origins, Permissions,
-        Secret, Steering, Stickiness, StickySettings, TelemetrySettings, Tls, Tokens, Upstream,
+        AllowedOperation, Auth, Backend, Budget, CertificateName, Class, Client, ClientTls,
+        Clients, Config, Cors, Entra, EntraKind, Failure, Failures, FirstToken, GateSettings,
+        HeadTimeout, Http2, Identities, Inspection, Issuer, Limits, Listen, Model, MoveBudget,
+        Origins, Permissions, Secret, Steering, Stickiness, StickySettings, TelemetrySettings, Tls,
+        Tokens, Upstream,
     },
     watch::{Hangup, Watch, open},
 };

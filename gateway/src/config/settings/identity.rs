@@ -1,5 +1,7 @@
 //! Who clients are, besides their keys: by tokens of an issuer, by certificates of an authority.
 
+use std::fmt;
+
 /// Which tokens clients may show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tokens {
@@ -24,8 +26,40 @@ pub struct Identities {
     pub roles: Vec<String>,
     pub groups: Vec<String>,
     pub subjects: Vec<String>,
-    /// Names in certificates: a URI, a DNS name, or `CN=` and a common name.
-    pub certificates: Vec<String>,
+    pub certificates: Vec<CertificateName>,
+}
+
+/// A name in a certificate. The same text of another kind is another name: an authority that lets its
+/// clients choose names of one kind does not let them choose those of the others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CertificateName {
+    Uri(String),
+    /// In lower case.
+    Dns(String),
+    Common(String),
+}
+
+impl CertificateName {
+    /// As it is configured: a URI, a DNS name, or `CN=` and a common name.
+    pub fn read(text: &str) -> Option<Self> {
+        if let Some(name) = text.strip_prefix("CN=") {
+            return Some(Self::Common(name.to_owned())).filter(|_| !name.is_empty());
+        }
+        if text.contains("://") {
+            return Some(Self::Uri(text.to_owned()));
+        }
+        let is_dns = |byte: u8| byte.is_ascii_alphanumeric() || b"-._*".contains(&byte);
+        text.bytes().all(is_dns).then(|| Self::Dns(text.to_ascii_lowercase()))
+    }
+}
+
+impl fmt::Display for CertificateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uri(name) | Self::Dns(name) => f.write_str(name),
+            Self::Common(name) => write!(f, "CN={name}"),
+        }
+    }
 }
 
 impl Issuer {

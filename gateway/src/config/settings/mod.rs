@@ -14,7 +14,7 @@ use crate::dial::{OwnProxy, Place};
 
 pub use self::{
     cors::{Cors, Origins},
-    identity::{Identities, Issuer, Tokens},
+    identity::{CertificateName, Identities, Issuer, Tokens},
     policy::{
         Failure, Failures, FirstToken, Inspection, MoveBudget, Steering, Stickiness, StickySettings,
     },

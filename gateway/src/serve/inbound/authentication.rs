@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::{
     caller::Caller,
-    client_certificate::CertificateNames,
+    client_certificate::ClientCertificate,
     client_keys::{ClientKeys, presented},
 };
 use crate::{
@@ -16,14 +16,18 @@ use crate::{
 
 /// Finds out who sent these headers on a connection of `peer`.
 ///
-/// A certificate that is a client's decides: libraries insist on sending some key. Of keys, only
-/// the one header is looked at that [`presented`] chooses.
+/// A certificate that is a client's decides: libraries insist on sending some key. One that has
+/// expired since its handshake is worse than none, as it is in a handshake. Of keys, only the one
+/// header is looked at that [`presented`] chooses.
 pub(crate) async fn authenticate<'a>(
     clients: &'a ClientKeys,
     tokens: Option<&Verifier>,
     headers: &HeaderMap,
-    peer: Option<&CertificateNames>,
+    peer: Option<&ClientCertificate>,
 ) -> Result<&'a Arc<Caller>, Refusal> {
+    if peer.is_some_and(ClientCertificate::is_expired) {
+        return Err(expired());
+    }
     if let Some(caller) = clients.open() {
         return Ok(caller);
     }
@@ -38,6 +42,14 @@ pub(crate) async fn authenticate<'a>(
     let (Some(tokens), Some(token)) = (tokens, token) else { return Err(unknown()) };
     let claims = tokens.verify(token).await.map_err(refusal)?;
     clients.by_claims(&claims).ok_or_else(|| nobody(&claims))
+}
+
+fn expired() -> Refusal {
+    Refusal::new(
+        StatusCode::UNAUTHORIZED,
+        "401",
+        "The client certificate of this connection has expired. Connect again with one of now.",
+    )
 }
 
 fn unknown() -> Refusal {

@@ -8,7 +8,7 @@ use tokio_rustls::{
     rustls::{
         self, ServerConfig,
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-        server::WebPkiClientVerifier,
+        server::{NoServerSessionStorage, WebPkiClientVerifier},
     },
 };
 
@@ -64,6 +64,11 @@ impl Renewal {
             .with_client_cert_verifier(clients)
             .with_single_cert(chain, key)
             .map_err(|error| error.to_string())?;
+        if tls.client.is_some() {
+            // A session that is resumed brings the client's certificate along, as it was verified once.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self(Arc::new(config)))
     }

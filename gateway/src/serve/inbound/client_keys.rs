@@ -6,10 +6,10 @@ use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use super::{caller::Caller, client_certificate::CertificateNames};
+use super::{caller::Caller, client_certificate::ClientCertificate};
 use crate::{
     client_tokens::Claims,
-    config::{Client, Clients, Identities},
+    config::{CertificateName, Client, Clients, Identities},
     serve::routing::{allowed_models::AllowedModels, client_home::ClientHome},
 };
 
@@ -20,18 +20,19 @@ pub(crate) struct ClientKeys {
     callers: Vec<Arc<Caller>>,
     /// Every key with the place of its client.
     keys: Vec<([u8; 32], u32)>,
-    /// The place of the client that has a name.
+    /// The place of the client that has a name in certificates.
+    certificates: HashMap<CertificateName, u32>,
+    /// The place of the client that has a name in tokens.
     names: HashMap<Kind, HashMap<String, u32>>,
     is_open: bool,
 }
 
-/// What a client is known by, besides its keys.
+/// Where a token has a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     Subject,
     Role,
     Group,
-    Certificate,
 }
 
 impl ClientKeys {
@@ -47,6 +48,7 @@ impl ClientKeys {
                 Self {
                     callers: vec![caller],
                     keys: Vec::new(),
+                    certificates: HashMap::new(),
                     names: HashMap::new(),
                     is_open: true,
                 }
@@ -60,6 +62,7 @@ impl ClientKeys {
                 Self {
                     callers: callers.map(Arc::new).collect(),
                     keys: keys.collect(),
+                    certificates: certificates(clients),
                     names: names(clients),
                     is_open: false,
                 }
@@ -82,9 +85,9 @@ impl ClientKeys {
         self.callers.first().filter(|_| self.is_open)
     }
 
-    /// The client whose certificate has one of these names.
-    pub(crate) fn by_certificate(&self, names: &CertificateNames) -> Option<&Arc<Caller>> {
-        self.first(names.iter().map(|name| (Kind::Certificate, name)))
+    /// The client that has one of the names of a certificate.
+    pub(crate) fn by_certificate(&self, certificate: &ClientCertificate) -> Option<&Arc<Caller>> {
+        self.first(certificate.names().iter().filter_map(|name| self.certificates.get(name)))
     }
 
     /// The client that a token is of, by its subject, roles or groups.
@@ -92,13 +95,13 @@ impl ClientKeys {
         let subjects = claims.subjects().map(|name| (Kind::Subject, name));
         let roles = claims.roles().map(|name| (Kind::Role, name));
         let groups = claims.groups().map(|name| (Kind::Group, name));
-        self.first(subjects.chain(roles).chain(groups))
+        let all = subjects.chain(roles).chain(groups);
+        self.first(all.filter_map(|(kind, name)| self.names.get(&kind)?.get(name)))
     }
 
     /// Of several clients, the one that comes first in the configuration.
-    fn first<'a>(&self, names: impl Iterator<Item = (Kind, &'a str)>) -> Option<&Arc<Caller>> {
-        let place = names.filter_map(|(kind, name)| self.names.get(&kind)?.get(name)).min()?;
-        self.callers.get(usize::try_from(*place).ok()?)
+    fn first<'a>(&self, places: impl Iterator<Item = &'a u32>) -> Option<&Arc<Caller>> {
+        self.callers.get(usize::try_from(*places.min()?).ok()?)
     }
 
     /// Compares with every key, so that the time does not depend on which one fits.
@@ -117,16 +120,20 @@ impl ClientKeys {
     }
 }
 
+fn certificates(clients: &[Client]) -> HashMap<CertificateName, u32> {
+    let names = |client: &Client| client.identities.certificates.clone().into_iter();
+    (0..)
+        .zip(clients)
+        .flat_map(|(place, client)| names(client).map(move |name| (name, place)))
+        .collect()
+}
+
 fn names(clients: &[Client]) -> HashMap<Kind, HashMap<String, u32>> {
     let mut names = HashMap::<_, HashMap<_, _>>::new();
     for (place, client) in (0..).zip(clients) {
-        let Identities { roles, groups, subjects, certificates } = &client.identities;
-        for (kind, list) in [
-            (Kind::Subject, subjects),
-            (Kind::Role, roles),
-            (Kind::Group, groups),
-            (Kind::Certificate, certificates),
-        ] {
+        let Identities { roles, groups, subjects, certificates: _ } = &client.identities;
+        for (kind, list) in [(Kind::Subject, subjects), (Kind::Role, roles), (Kind::Group, groups)]
+        {
             names.entry(kind).or_default().extend(list.iter().map(|name| (name.clone(), place)));
         }
     }

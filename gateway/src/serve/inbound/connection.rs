@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
-use futures::FutureExt;
+use futures::{FutureExt, future::OptionFuture};
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -38,8 +38,8 @@ pub(crate) enum Protocol {
     Either,
 }
 
-/// Serves a connection until it ends, its client is silent for too long, or `stop` turns true and
-/// its requests are done.
+/// Serves a connection until it ends, its client is silent for too long, or its requests are done
+/// after `stop` turned true or the client's certificate expired.
 pub(crate) async fn serve<I>(
     role: ListenerRole,
     io: I,
@@ -51,6 +51,8 @@ pub(crate) async fn serve<I>(
     let limits = role.gateway.runtime().config().limits.clone();
     let activity = Arc::new(Activity::default());
     let io = Watched::new(io, Arc::clone(&activity));
+    let peer = role.peer.clone();
+    let mut expiry = peer.as_ref().map(|peer| Box::pin(peer.expired()));
     let service = {
         let activity = Arc::clone(&activity);
         service_fn(move |request: Request<Incoming>| {
@@ -74,6 +76,10 @@ pub(crate) async fn serve<I>(
             // How a connection ended is its client's business.
             _ = connection.as_mut() => break,
             _ = stop.wait_for(|stop| *stop), if !is_stopping => {
+                is_stopping = true;
+                connection.as_mut().inner().graceful_shutdown();
+            }
+            Some(()) = OptionFuture::from(expiry.as_mut()), if !is_stopping => {
                 is_stopping = true;
                 connection.as_mut().inner().graceful_shutdown();
             }

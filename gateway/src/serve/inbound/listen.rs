@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     certificate::Certificate,
-    client_certificate::CertificateNames,
+    client_certificate::ClientCertificate,
     connection::{self, Protocol},
     listener_role::ListenerRole,
 };
@@ -160,7 +160,14 @@ async fn secure(
     drop(handshake);
     match shaken {
         Ok(Ok(stream)) => {
-            role.peer = CertificateNames::of(stream.get_ref().1.peer_certificates());
+            let shown = stream.get_ref().1.peer_certificates();
+            role.peer = match shown.map(ClientCertificate::of).transpose() {
+                Ok(peer) => peer,
+                Err(error) => {
+                    tracing::debug!(target: TARGET, %error, "client certificate cannot be read");
+                    return;
+                }
+            };
             let protocol = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
                 Some(b"http/1.1") => Protocol::Http1,

@@ -5,7 +5,9 @@ use std::{net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
-use super::{authentication::authenticate, client_certificate::CertificateNames, gateway::Gateway};
+use super::{
+    authentication::authenticate, client_certificate::ClientCertificate, gateway::Gateway,
+};
 use crate::serve::concurrency::Concurrency;
 use crate::serve::{refusal::Refusal, routing::known_operations};
 
@@ -15,8 +17,8 @@ pub(crate) struct ListenerRole {
     pub(crate) gateway: Arc<Gateway>,
     /// Whether requests for models pass here.
     pub(crate) has_models: bool,
-    /// Who the client of the connection is by its certificate.
-    pub(crate) peer: Option<CertificateNames>,
+    /// What the client of the connection showed in the handshake.
+    pub(crate) peer: Option<ClientCertificate>,
     /// The requests under way of the address that it comes from.
     pub(crate) of_address: Concurrency,
 }
