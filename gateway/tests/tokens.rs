@@ -202,6 +202,8 @@ fn a_token_that_is_not_for_this_gateway_is_refused_and_told_why() {
         (json!({ "iss": format!("https://sts.windows.net/{another}/") }), "another issuer"),
         (json!({ "iss": scene.issuer.name() + "/" }), "another issuer"),
         (json!({ "iss": "https://login.microsoftonline.com/common/v2.0" }), "another issuer"),
+        (json!({ "iss": [scene.issuer.name()] }), "another issuer"),
+        (json!({ "iss": [scene.issuer.name(), "https://evil.example"] }), "another issuer"),
         (json!({ "iss": null }), "lacks exp, iss or aud"),
         (json!({ "iss": 1 }), "lacks exp, iss or aud"),
         (json!({ "aud": "https://graph.microsoft.com" }), "another audience"),

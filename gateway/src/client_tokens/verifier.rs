@@ -62,6 +62,10 @@ impl Verifier {
         let claims = decode::<Map<String, Value>>(token, &key.decoding, &validation)
             .map_err(|error| invalid(reason(error.kind())))?
             .claims;
+        // One, and not several (RFC 7519 section 4.1.1), which the library lets pass.
+        if !claims.get("iss").is_some_and(Value::is_string) {
+            return Err(invalid(reason(&ErrorKind::InvalidIssuer)));
+        }
         let is_entra = matches!(self.settings.issuer, Issuer::Tenant { .. });
         let claims = Claims::new(claims, is_entra);
         match &self.settings.issuer {
