@@ -70,6 +70,7 @@ enum Command {
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    output::survive_limits();
     match Cli::parse().command {
         Command::Check { config, strict } => config::check(&config, strict),
         Command::Serve { config, listen } => serve::run(config.as_deref(), listen),

@@ -2,10 +2,17 @@
 
 use std::{
     io::{self, Write},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
+
+/// Lets a write fail that would make a file larger than the process may make it (RLIMIT_FSIZE), as one
+/// to a full disk does: without a handler, SIGXFSZ ends the process.
+pub(crate) fn survive_limits() {
+    #[cfg(unix)]
+    let _ = signal_hook::flag::register(libc::SIGXFSZ, Arc::default());
+}
 
 /// One line on standard output.
 pub(crate) fn announce(line: &str) {

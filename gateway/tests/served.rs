@@ -104,6 +104,13 @@ impl Gateway {
         Beginning { program, log: PathBuf::from("/dev/null") }.listening()
     }
 
+    /// As [`Started::shell`] starts it, with a log elsewhere.
+    #[cfg(unix)]
+    pub(crate) fn shell(text: &str, arguments: &[&str]) -> Self {
+        let program = Started::shell(text, arguments);
+        Beginning { program, log: PathBuf::from("/dev/null") }.listening()
+    }
+
     pub(crate) fn stderr(&mut self) -> ChildStderr {
         self.program.stderr()
     }

@@ -154,6 +154,30 @@ fn a_full_disk_a_closed_log_and_a_reader_that_left_are_survived() {
 
 #[cfg(target_os = "linux")]
 #[test]
+fn a_log_at_its_largest_size_or_only_to_be_read_loses_lines_and_counts_them() {
+    for (name, command) in [
+        // Of 512 bytes each: not a whole number of lines.
+        ("largest", "ulimit -f 20; exec \"$0\" serve --config \"$1\" 2>\"$2\""),
+        ("largest-appended", "ulimit -f 20; exec \"$0\" serve --config \"$1\" 2>>\"$2\""),
+        ("read-only", "exec \"$0\" serve --config \"$1\" 2<\"$2\""),
+    ] {
+        let config = configured(name);
+        let log = config.with_file_name("log");
+        std::fs::write(&log, "").unwrap();
+        let arguments = [config.to_str().unwrap(), log.to_str().unwrap()];
+        let gateway = Gateway::shell(command, &arguments);
+        assert_eq!(answered(gateway.address(), 400, NOWHERE, "a-key-of-team-b-0001", "404"), 400);
+        let whole = |text: &str| text.lines().filter(|line| line.ends_with("request\"}")).count();
+        gateway.eventually(|gateway| {
+            let written = whole(&std::fs::read_to_string(&log).unwrap());
+            dropped(gateway) > 300 && dropped(gateway) + written as u64 >= 400
+        });
+        assert!(ends(gateway), "{name}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
 fn what_cannot_be_printed_changes_no_exit_status() {
     let none = PathBuf::from("/nowhere/g.toml");
     for command in ["check", "serve", "emulate"] {
@@ -166,6 +190,13 @@ fn what_cannot_be_printed_changes_no_exit_status() {
                 .code()
         };
         assert_eq!(ended("/dev/full"), ended("/dev/null"), "{command}");
+        let at_its_largest = Command::new("sh")
+            .args(["-c", "ulimit -f 0; exec \"$0\" \"$1\" --config /nowhere/g.toml 2>\"$2\""])
+            .args([env!("CARGO_BIN_EXE_spillover"), command])
+            .arg(configured(&format!("largest-{command}")).with_file_name("error"))
+            .status()
+            .unwrap();
+        assert_eq!(at_its_largest.code(), ended("/dev/null"), "{command}");
     }
     // A start that fails, with a pipe that is full already.
     let (reader, mut writer) = std::io::pipe().unwrap();

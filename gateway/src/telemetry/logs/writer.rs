@@ -2,8 +2,10 @@
 
 use std::{
     fmt,
+    fs::File,
     io::{self, Write},
     mem,
+    os::fd::AsFd,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -57,11 +59,13 @@ impl Lines {
     ///
     /// # Errors
     ///
-    /// When the system has no thread to give.
+    /// When the system has no thread to give, or no descriptor.
     pub(crate) fn start(&self) -> io::Result<()> {
         let lines = self.clone();
+        // The standard library takes lines for written where standard error cannot be written to.
+        let log = File::from(io::stderr().as_fd().try_clone_to_owned()?);
         let thread = thread::Builder::new().name("log".to_owned());
-        thread.spawn(move || lines.write_forever()).map(drop)
+        thread.spawn(move || lines.write_forever(&log)).map(drop)
     }
 
     /// How many lines were dropped.
@@ -76,7 +80,7 @@ impl Lines {
         drop(self.0.is_written.wait_timeout_while(waiting, LONGEST_FLUSH, is_pending));
     }
 
-    fn write_forever(&self) {
+    fn write_forever(&self, log: &File) {
         let mut batch = Vec::new();
         loop {
             let waiting = self.waiting();
@@ -87,7 +91,7 @@ impl Lines {
             mem::swap(&mut batch, &mut waiting.lines);
             waiting.is_writing = true;
             drop(waiting);
-            let written = write_all(&batch);
+            let written = write_all(log, &batch);
             self.end_batch(&batch[written..]);
             batch.clear();
             // What a reader that was slow for once made large.
@@ -120,11 +124,11 @@ impl Lines {
     }
 }
 
-/// Writes to standard error, and returns how much of it could be written.
-fn write_all(mut lines: &[u8]) -> usize {
+/// Returns how much of it could be written.
+fn write_all(mut log: &File, mut lines: &[u8]) -> usize {
     let whole = lines.len();
     while !lines.is_empty() {
-        match io::stderr().write(lines) {
+        match log.write(lines) {
             Ok(0) => break,
             Ok(count) => lines = &lines[count..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
