@@ -10,36 +10,65 @@ use std::{
 
 /// What the file at `path` contains, which is at most `largest` bytes.
 ///
+/// # Errors
+///
+/// As of [`read_pieces`], and when it is larger.
+pub(crate) fn read(path: &Path, largest: u64, patience: Duration) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    read_pieces(path, patience, |piece| {
+        bytes.extend_from_slice(piece);
+        match bytes.len() as u64 > largest {
+            true => Err(io::Error::other(format!("it is larger than {} MiB", largest >> 20))),
+            false => Ok(()),
+        }
+    })?;
+    Ok(bytes)
+}
+
+/// Hands over what the file at `path` contains, piece by piece, until `take` fails.
+///
 /// A pipe, or a terminal, is read until its writer closes it, for as long as `patience`; nothing is
 /// waited for in any other file.
 ///
 /// # Errors
 ///
 /// When it cannot be read to its end, or is no file.
-pub(crate) fn read(path: &Path, largest: u64, patience: Duration) -> io::Result<Vec<u8>> {
-    let file = open(path)?;
+pub(crate) fn read_pieces<E: From<io::Error>>(
+    path: &Path,
+    patience: Duration,
+    mut take: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut file = open(path)?;
     let kind = file.metadata()?.file_type();
     if kind.is_dir() {
-        return Err(io::Error::other("it is a directory"));
+        return Err(io::Error::other("it is a directory").into());
     }
-    let mut bytes = Vec::new();
-    // One more shows that there is more.
-    let mut file = file.take(largest.saturating_add(1));
-    let mut left = patience;
-    while !read_on(&mut file, kind, &mut bytes)? {
+    let (mut piece, mut left) = (vec![0; PIECE], patience);
+    // A pipe that nobody has begun to write to looks as if it had ended.
+    let mut may_end = !is_pipe(kind);
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) if may_end => return Ok(()),
+            Ok(0) => {}
+            Ok(count) => {
+                take(&piece[..count])?;
+                may_end = true;
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
         if left.is_zero() {
-            return Err(io::Error::other(match patience.is_zero() {
+            let problem = match patience.is_zero() {
                 true => "it is a pipe or a terminal, and not a file".to_owned(),
                 false => format!("it did not end within {} s", patience.as_secs()),
-            }));
+            };
+            return Err(io::Error::other(problem).into());
         }
         thread::sleep(PAUSE);
         left = left.saturating_sub(PAUSE);
     }
-    if bytes.len() as u64 > largest {
-        return Err(io::Error::other(format!("it is larger than {} MiB", largest >> 20)));
-    }
-    Ok(bytes)
 }
 
 /// As [`read`], of a text.
@@ -72,17 +101,6 @@ fn open(path: &Path) -> io::Result<File> {
     opened
 }
 
-/// Reads what there is, and says whether that was the end.
-fn read_on(file: &mut impl Read, kind: FileType, bytes: &mut Vec<u8>) -> io::Result<bool> {
-    match file.read_to_end(bytes) {
-        // Nobody has begun to write.
-        Ok(_) if bytes.is_empty() && is_pipe(kind) => Ok(false),
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 #[cfg(unix)]
 fn is_pipe(kind: FileType) -> bool {
     std::os::unix::fs::FileTypeExt::is_fifo(&kind)
@@ -97,6 +115,7 @@ const fn is_pipe(_: FileType) -> bool {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// More than any configuration, key, or list of targets.
 pub(crate) const LARGEST: u64 = 1 << 20;
+const PIECE: usize = 64 << 10;
 const DESCRIPTOR_RETRIES: u32 = 50;
 const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(10);

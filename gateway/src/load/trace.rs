@@ -1,6 +1,6 @@
 //! Recorded arrivals, from files with the columns of the Azure LLM inference traces.
 
-use std::{path::Path, time::Duration};
+use std::{fmt, io, path::Path, time::Duration};
 
 use spillover_emulator::timestamp;
 
@@ -16,35 +16,118 @@ pub(super) struct Recorded {
 
 /// By arrival; an error names the file and the line.
 pub(super) fn load(file: &Path) -> Result<Vec<Recorded>, String> {
-    let text = files::read_text(file, LARGEST_TRACE, files::PATIENCE)
-        .map_err(|error| format!("{}: {error}: check --trace", file.display()))?;
-    parse(&text).map_err(|(line, problem)| format!("{}:{line}: {problem}", file.display()))
+    let mut trace = Trace::default();
+    let read = files::read_pieces(file, files::PATIENCE, |piece| trace.take(piece));
+    let requests = read.and_then(|()| trace.end());
+    requests.map_err(|problem| format!("{}{problem}: check --trace", file.display()))
 }
 
-fn parse(text: &str) -> Result<Vec<Recorded>, (usize, String)> {
-    let mut lines = text.lines().enumerate();
-    let head = lines.next().map_or("", |(_, head)| head.trim_start_matches('\u{feff}'));
-    let names: Vec<_> = head.split(',').map(str::trim).collect();
+/// What is read of a trace so far: each line is checked before the next one is read, so that what is
+/// none ends soon, however long it is.
+#[derive(Default)]
+struct Trace {
+    /// How many columns there are, and which of them count; `None` before the first line.
+    columns: Option<(usize, [usize; 3])>,
+    requests: Vec<Recorded>,
+    /// Of a line that has not ended yet.
+    begun: Vec<u8>,
+    lines: usize,
+}
+
+#[derive(Debug)]
+enum Problem {
+    File(io::Error),
+    Line(usize, String),
+}
+
+impl Trace {
+    fn take(&mut self, mut piece: &[u8]) -> Result<(), Problem> {
+        while let Some(end) = memchr::memchr(b'\n', piece) {
+            self.begin(&piece[..end])?;
+            self.end_line()?;
+            piece = &piece[end + 1..];
+        }
+        self.begin(piece)
+    }
+
+    fn begin(&mut self, part: &[u8]) -> Result<(), Problem> {
+        if self.begun.len() + part.len() > LONGEST_LINE {
+            let problem = format!("the line is longer than {LONGEST_LINE} bytes");
+            return Err(Problem::Line(self.lines + 1, problem));
+        }
+        self.begun.extend_from_slice(part);
+        Ok(())
+    }
+
+    fn end_line(&mut self) -> Result<(), Problem> {
+        self.lines += 1;
+        let begun = std::mem::take(&mut self.begun);
+        let read = match str::from_utf8(&begun) {
+            Ok(line) => self.line(line.trim()),
+            Err(_) => Err("it is not text in UTF-8".to_owned()),
+        };
+        self.begun = begun;
+        self.begun.clear();
+        read.map_err(|problem| Problem::Line(self.lines, problem))
+    }
+
+    fn line(&mut self, line: &str) -> Result<(), String> {
+        let Some((count, columns)) = self.columns else {
+            self.columns = Some(columns(line)?);
+            return Ok(());
+        };
+        if line.is_empty() {
+            return Ok(());
+        }
+        if self.requests.len() == MOST_REQUESTS {
+            return Err(format!("there are more than {MOST_REQUESTS} requests"));
+        }
+        let fields: Vec<_> = line.split(',').map(str::trim).collect();
+        self.requests.push(request(&fields, columns, count)?);
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<Vec<Recorded>, Problem> {
+        if !self.begun.is_empty() || self.lines == 0 {
+            self.end_line()?;
+        }
+        let mut requests = self.requests;
+        requests.sort_by_key(|request| request.at);
+        let none = || Problem::Line(self.lines + 1, "there is no request".to_owned());
+        let first = requests.first().ok_or_else(none)?.at;
+        for request in &mut requests {
+            request.at -= first;
+        }
+        Ok(requests)
+    }
+}
+
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Self {
+        Self::File(error)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(error) => write!(f, ": {error}"),
+            Self::Line(line, problem) => write!(f, ":{line}: {problem}"),
+        }
+    }
+}
+
+fn columns(head: &str) -> Result<(usize, [usize; 3]), String> {
+    let names: Vec<_> = head.trim_start_matches('\u{feff}').split(',').map(str::trim).collect();
     let mut columns = [0; 3];
     for (column, wanted) in columns.iter_mut().zip(NAMES) {
         let found = names.iter().position(|name| *name == wanted);
         *column = found.ok_or_else(|| {
             let all = NAMES.join(",");
-            (1, format!("no column is called {wanted}: the first line must name {all}"))
+            format!("no column is called {wanted}: the first line must name {all}")
         })?;
     }
-    let mut requests = Vec::new();
-    for (index, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
-        let fields: Vec<_> = line.split(',').map(str::trim).collect();
-        let read = request(&fields, columns, names.len());
-        requests.push(read.map_err(|problem| (index + 1, problem))?);
-    }
-    requests.sort_by_key(|request| request.at);
-    let first = requests.first().ok_or_else(|| (2, "there is no request".to_owned()))?.at;
-    for request in &mut requests {
-        request.at -= first;
-    }
-    Ok(requests)
+    Ok((names.len(), columns))
 }
 
 fn request(fields: &[&str], columns: [usize; 3], count: usize) -> Result<Recorded, String> {
@@ -62,13 +145,22 @@ fn request(fields: &[&str], columns: [usize; 3], count: usize) -> Result<Recorde
 }
 
 const NAMES: [&str; 3] = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"];
-/// Bytes: the longest of the published traces, of a week, has a third.
-const LARGEST_TRACE: u64 = 4 << 30;
+/// The lines of the published traces have 50.
+const LONGEST_LINE: usize = 4 << 10;
+/// The longest of the published traces, of a week, has half of them.
+const MOST_REQUESTS: usize = 50_000_000;
 const MOST_TOKENS: u64 = 2_000_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(text: &str) -> Result<Vec<Recorded>, Problem> {
+        let mut trace = Trace::default();
+        // In pieces, as they are read.
+        text.as_bytes().chunks(7).try_for_each(|piece| trace.take(piece))?;
+        trace.end()
+    }
 
     #[test]
     fn arrivals_count_from_the_first_whatever_the_order_of_lines_and_columns() {
@@ -88,8 +180,10 @@ mod tests {
             (format!("{head}\n2023-11-16 18:17:03,1\n"), 3),
             (format!("{head}yesterday,1,1\n"), 2),
             (format!("{head}2023-11-16 18:17:03,1,2000001\n"), 2),
+            (format!("{head}2023-11-16 18:17:03,1,1\n{}", " ".repeat(LONGEST_LINE + 1)), 3),
         ] {
-            assert_eq!(parse(&text).unwrap_err().0, line, "{text}");
+            let problem = parse(&text).unwrap_err();
+            assert!(matches!(problem, Problem::Line(at, _) if at == line), "{text}: {problem}");
         }
     }
 }
