@@ -144,7 +144,7 @@ fn a_model_of_others_is_refused_wherever_json_names_it() {
             "/openai/v1/realtime/client_secrets",
             r#"{"session":{"audio":{"input":{"transcription":{"model":"dear"}}}}}"#,
         ),
-        ("/openai/v1/fine_tuning/jobs", r#"{"model":"dear","training_file":"file-1"}"#),
+        ("/openai/v1/fine_tuning/jobs", r#"{"model":"dear"}"#),
         ("/openai/v1/assistants", r#"{"model":"dear"}"#),
         ("/openai/v1/threads/runs", r#"{"assistant":{"model":"dear"}}"#),
         ("/openai/v1/evals", r#"{"testing_criteria":[{"type":"score_model","model":"dear"}]}"#),

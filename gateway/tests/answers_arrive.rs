@@ -185,10 +185,11 @@ fn a_backend_s_early_answer_arrives_during_an_upload() {
     // Of a client of some models, the body would be read first.
     let rest = "limits.replay = \"1 KiB\"\n[clients.whole]\nkeys = [\"env:OPERATOR_KEY\"]";
     let key = format!("{}: {}\r\n", OPERATOR.0, OPERATOR.1);
+    let embeddings = "/openai/deployments/gpt-4o/embeddings?api-version=1";
     let gateway = gateway("early", &hasty, rest);
     for (framing, line, body) in framings() {
         let (error, answer) =
-            send_all(&gateway, &head("POST", CHAT, &format!("{key}{line}")), &body);
+            send_all(&gateway, &head("POST", embeddings, &format!("{key}{line}")), &body);
         assert!(answer.starts_with("HTTP/1.1 413 "), "{framing}: {answer} {error:?}");
         assert!(answer.ends_with("{\"error\":\"b\"}"), "{framing}: {answer}");
         assert_eq!(error, None, "{framing}");

@@ -88,8 +88,8 @@ fn config(rest: &str, models: &[(&str, &[(&str, &Resource)])]) -> String {
 }
 
 const OPEN: &str = "clients.open = true";
-const TWO_CLIENTS: &str =
-    "[clients.a]\nkeys = [\"env:TEAM_A_KEY\"]\n[clients.b]\nkeys = [\"env:TEAM_B_KEY\"]\n";
+const TWO_CLIENTS: &str = "sticky.unknown = \"serve\"\n[clients.a]\nkeys = [\"env:TEAM_A_KEY\"]\n\
+     [clients.b]\nkeys = [\"env:TEAM_B_KEY\"]\n";
 const JSON: &str = "content-type: application/json\r\n";
 
 fn upload(gateway: &Gateway, key: (&str, &str)) -> Answer {

@@ -6,6 +6,8 @@ mod admin;
 mod allowed;
 #[cfg(unix)]
 mod answers_arrive;
+#[cfg(unix)]
+mod apart;
 mod client_certificates;
 mod config;
 mod cors;

@@ -93,6 +93,17 @@ impl Operation {
         !NAMELESS.contains(&self.label)
     }
 
+    /// Whether its requests may refer to what a resource keeps, or add to it.
+    pub fn may_refer(&self) -> bool {
+        self.kind != Kind::Free
+    }
+
+    /// Whether a request lists what a resource keeps: not what one thing that it names has.
+    pub fn is_list(method: &Method, path: &str) -> bool {
+        let ApiCall { operation, id } = ApiPath::of(path).call(path);
+        id.is_none() && *method != Method::POST && operation.lists_or_creates(method)
+    }
+
     pub(crate) const fn kind(&self) -> Kind {
         self.kind
     }

@@ -2,10 +2,11 @@
 
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
-use http::Request;
+use http::{Method, Request};
 
 use super::{
     Home, Sticky, StickyMatch, caller,
+    memory::Found,
     references::{self, Reference, SEAL},
 };
 use crate::{
@@ -27,6 +28,31 @@ pub(super) struct Binding {
 pub(super) struct LearnScope {
     pub(super) ids: bool,
     pub(super) seals: bool,
+    /// Whose it is.
+    pub(super) owner: Option<u64>,
+}
+
+/// Whose the things are that a request refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Ownership {
+    /// The client's own, or nothing.
+    Own,
+    /// Some of it nobody is known to own: it was made before this process began or by another one, or is
+    /// forgotten, or does not exist.
+    Unknown,
+    /// Some of it is another client's.
+    Others,
+}
+
+impl Ownership {
+    pub(super) const fn of(found: &Found) -> Self {
+        match found {
+            Found::Own(_) => Self::Own,
+            Found::Unowned(_) | Found::Unknown => Self::Unknown,
+            Found::Others => Self::Others,
+        }
+    }
 }
 
 impl Binding {
@@ -43,10 +69,13 @@ impl Binding {
         }
         let name = caller::take_name(request);
         let home = request.extensions_mut().remove::<Home>();
-        let mut search = Search::new(sticky, residents, now);
+        let owner = home.as_ref().and_then(Home::owner);
+        let mut search = Search::new(sticky, residents, owner, now);
         let Subject { kind, stored, scanned } = search.read(request);
         let named = name.map(|name| residents.named(name.as_str()).ok_or(()));
         let home = || home.unwrap_or_else(|| Home::of_sender(request.headers()));
+        // A list shows what others made, too.
+        let is_list = search.lists_or_creates && *request.method() != Method::POST;
         let held = search.finish(named, home);
         if let Some(scanned) = scanned {
             request.extensions_mut().insert(scanned);
@@ -54,6 +83,7 @@ impl Binding {
         // A file's content is its owner's words, whatever they look like.
         let is_content = request.uri().path().ends_with("/content");
         let lesson = if is_content { LearnScope::default() } else { LearnScope::of(kind, stored) };
+        let lesson = LearnScope { owner: owner.filter(|_| !is_list && lesson.ids), ..lesson };
         Self { held, lesson }
     }
 }
@@ -65,9 +95,22 @@ impl Sticky {
         residents: &Residents,
         now: Instant,
     ) -> bool {
-        let mut search = Search::new(self, residents, now);
+        let owner = request.extensions().get().and_then(Home::owner);
+        let mut search = Search::new(self, residents, owner, now);
         search.read(request);
         search.known().is_some()
+    }
+
+    pub(super) fn ownership_at<B: TryCloneBody>(
+        &self,
+        request: &Request<B>,
+        home: &Home,
+        now: Instant,
+    ) -> Ownership {
+        let residents = Residents::default();
+        let mut search = Search::new(self, &residents, home.owner(), now);
+        search.read(request);
+        search.ownership
     }
 }
 
@@ -81,14 +124,18 @@ impl LearnScope {
         };
         // Whether anyone asked for it or not: what is compacted comes sealed, and so does what is
         // fetched. It can be read where it was made alone, even if nothing was stored there.
-        Self { ids, seals: matches!(kind, Kind::Response | Kind::Kept) }
+        Self { ids, seals: matches!(kind, Kind::Response | Kind::Kept), owner: None }
     }
 }
 
 struct Search<'a> {
     sticky: &'a Sticky,
     residents: &'a Residents,
+    /// Whose request it is, where clients own what they make.
+    asker: Option<u64>,
     now: Instant,
+    /// Whose all that is, so far, which the request cannot do without.
+    ownership: Ownership,
     /// Who has what no other resource can do without.
     needed: Lookup,
     /// Who has an item that any resource can read. It counts where nothing else is known.
@@ -116,11 +163,18 @@ struct Lookup {
 }
 
 impl<'a> Search<'a> {
-    const fn new(sticky: &'a Sticky, residents: &'a Residents, now: Instant) -> Self {
+    const fn new(
+        sticky: &'a Sticky,
+        residents: &'a Residents,
+        asker: Option<u64>,
+        now: Instant,
+    ) -> Self {
         Self {
             sticky,
             residents,
+            asker,
             now,
+            ownership: Ownership::Own,
             needed: Lookup::new(),
             readable: Lookup::new(),
             is_needed: false,
@@ -137,7 +191,7 @@ impl<'a> Search<'a> {
             let is_plain = !id.contains('%');
             let id = id.as_bytes();
             let id = if is_plain { Cow::Borrowed(id) } else { percent::decode(id).collect() };
-            self.look_up(&id, true);
+            self.look_up(&id, true, self.asker);
         }
         self.lists_or_creates = id.is_none() && operation.lists_or_creates(request.method());
         let mut subject = Subject { kind, stored: None, scanned: None };
@@ -158,22 +212,37 @@ impl<'a> Search<'a> {
 
     fn note(&mut self, reference: Reference<'_>) {
         match reference {
-            Reference::Id(id) => self.look_up(id, true),
-            Reference::Item(id) => self.look_up(id, false),
-            Reference::Sealed(text) => self.look_up(seal(text), true),
+            Reference::Id(id) => self.look_up(id, true, self.asker),
+            Reference::Item(id) => self.look_up(id, false, self.asker),
+            // Who has it was given it, and no other resource can read it.
+            Reference::Sealed(text) => self.look_up(seal(text), true, None),
         }
     }
 
-    fn look_up(&mut self, id: &[u8], is_needed: bool) {
+    /// Looks `id` up for `asker`.
+    fn look_up(&mut self, id: &[u8], is_needed: bool, asker: Option<u64>) {
         self.is_needed |= is_needed;
-        let Self { sticky, residents, now, needed, readable, .. } = self;
+        let Self { sticky, residents, now, needed, readable, ownership, .. } = self;
         let lookup = if is_needed { needed } else { readable };
-        if lookup.known.is_some() || lookup.left == 0 {
+        let is_settled = lookup.known.is_some() || lookup.left == 0;
+        // Whose it is counts for every one of them.
+        if is_settled && !(is_needed && asker.is_some()) {
+            return;
+        }
+        let found = sticky.find(id, asker, *now);
+        if is_needed && asker.is_some() {
+            *ownership = (*ownership).max(Ownership::of(&found));
+        }
+        if is_settled {
             return;
         }
         lookup.left -= 1;
+        let known = match found {
+            Found::Own(resource) | Found::Unowned(resource) => Some(resource),
+            Found::Others | Found::Unknown => None,
+        };
         // A backend that was taken out of the configuration holds nothing any more.
-        lookup.known = sticky.find(id, *now).filter(|resource| residents.holds(resource));
+        lookup.known = known.filter(|resource| residents.holds(resource));
     }
 
     fn known(&self) -> Option<&Arc<str>> {
@@ -226,7 +295,7 @@ mod tests {
     #[test]
     fn what_path_and_body_refer_to_is_known_to_be_with_its_resource_alone() {
         let (sticky, now, east) = (Sticky::new(), clock::now(), Arc::<str>::from("east.example"));
-        sticky.learn(b"resp_1", &east, now);
+        sticky.learn(b"resp_1", &east, None, now);
         let here = Residents::new([("east".into(), east)]);
         let elsewhere = Residents::new([("west".into(), "west.example".into())]);
         let request = |path: &str, body: &'static str| {
@@ -271,13 +340,16 @@ mod tests {
     fn an_answer_teaches_what_is_kept_of_it() {
         assert_eq!(LearnScope::of(Kind::Free, None), LearnScope::default());
         assert_eq!(LearnScope::of(Kind::Chat, None), LearnScope::default());
-        assert_eq!(LearnScope::of(Kind::Chat, Some(true)), LearnScope { ids: true, seals: false });
-        let all = LearnScope { ids: true, seals: true };
+        assert_eq!(
+            LearnScope::of(Kind::Chat, Some(true)),
+            LearnScope { ids: true, seals: false, owner: None }
+        );
+        let all = LearnScope { ids: true, seals: true, owner: None };
         assert_eq!(
             [LearnScope::of(Kind::Response, None), LearnScope::of(Kind::Kept, None)],
             [all; 2]
         );
         let unstored = LearnScope::of(Kind::Response, Some(false));
-        assert_eq!(unstored, LearnScope { ids: false, seals: true });
+        assert_eq!(unstored, LearnScope { ids: false, seals: true, owner: None });
     }
 }

@@ -28,12 +28,25 @@ pub struct Home {
     key: u64,
     /// Where it is, if that was settled for several stacks.
     resource: Option<Arc<str>>,
+    /// Whether what is made belongs to its client.
+    is_owner: bool,
 }
 
 impl Home {
     /// The home of the client with this name.
     pub fn of(client: &str) -> Self {
-        Self { key: fnv1a([client.as_bytes()]), resource: None }
+        Self { key: fnv1a([client.as_bytes()]), resource: None, is_owner: false }
+    }
+
+    /// The home of a client that owns what it makes: see [`Sticky::ownership`](super::Sticky::ownership).
+    #[must_use]
+    pub fn owned(self) -> Self {
+        Self { is_owner: true, ..self }
+    }
+
+    /// By what its client's things are known, if it owns them.
+    pub(super) fn owner(&self) -> Option<u64> {
+        self.is_owner.then_some(self.key)
     }
 
     /// The home in all of these stacks: a resource of the first, one that most of the others have,
@@ -55,7 +68,7 @@ impl Home {
     /// The home of the client that sends these headers.
     pub(super) fn of_sender(headers: &HeaderMap) -> Self {
         let key = headers.get("api-key").map(|key| key.as_bytes()).or_else(|| bearer(headers));
-        Self { key: fnv1a(key), resource: None }
+        Self { key: fnv1a(key), resource: None, is_owner: false }
     }
 
     /// The resource that it is on, among these.

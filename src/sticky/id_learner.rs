@@ -38,7 +38,7 @@ impl ResponseTap for IdLearner {
             let hash = fnv1a([id]);
             if !id.is_empty() && learned.len() < MOST && !learned.contains(&hash) {
                 learned.push(hash);
-                sticky.learn(id, resource, clock::now());
+                sticky.learn(id, resource, lesson.owner, clock::now());
             }
         });
         !self.scan.is_over()

@@ -7,18 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Which resource holds what, by a hash of its id.
+/// Which resource holds what, and who owns it, by a hash of its id.
 ///
 /// Hashed with a key of its own, so that nobody can make ids that fall together; among as many as
 /// fit, two do by chance once in a billion memories, and then a request goes to a resource that
 /// does not know its id.
 #[derive(Debug)]
 pub(super) struct Memory {
+    /// Of ids of one owner: nobody's use up what others are known by.
     pub(super) capacity: usize,
     pub(super) longest_age: Duration,
     holders: HashMap<u64, Holder>,
-    /// By their last use, oldest first; of an id that was used since, older entries stay behind.
-    uses: VecDeque<(u64, u64)>,
+    owners: HashMap<Option<u64>, Uses>,
     used: u64,
     hasher: RandomState,
 }
@@ -26,9 +26,30 @@ pub(super) struct Memory {
 #[derive(Debug)]
 struct Holder {
     resource: Arc<str>,
+    owner: Option<u64>,
     at: Instant,
     /// The number of the last use.
     used: u64,
+}
+
+/// The ids of one owner.
+#[derive(Debug, Default)]
+struct Uses {
+    /// By their last use, oldest first; of an id that was used since, older entries stay behind.
+    queue: VecDeque<(u64, u64)>,
+    /// How many ids are held.
+    held: usize,
+}
+
+/// What is known of an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Its resource, and that who asks owns it, or nobody is asking.
+    Own(Arc<str>),
+    /// Its resource alone.
+    Unowned(Arc<str>),
+    Others,
+    Unknown,
 }
 
 impl Memory {
@@ -37,7 +58,7 @@ impl Memory {
             capacity,
             longest_age,
             holders: HashMap::new(),
-            uses: VecDeque::new(),
+            owners: HashMap::new(),
             used: 0,
             hasher: RandomState::new(),
         }
@@ -47,67 +68,101 @@ impl Memory {
         self.holders.len()
     }
 
-    /// `id` is held by `resource`, as an answer of it shows.
-    pub(super) fn learn(&mut self, id: &[u8], resource: &Arc<str>, now: Instant) {
+    /// `id` is held by `resource`, as an answer of it to `owner` shows. Who owned it first goes on to.
+    pub(super) fn learn(
+        &mut self,
+        id: &[u8],
+        resource: &Arc<str>,
+        owner: Option<u64>,
+        now: Instant,
+    ) {
         let id = self.hasher.hash_one(id);
-        let used = self.note_use(id);
+        let known = self.young(id, now).map(|holder| holder.owner);
+        if known.is_some_and(|known| known.is_some() && known != owner) {
+            return;
+        }
+        self.forget(id);
+        let used = self.note_use(id, owner);
         let resource = Arc::clone(resource);
-        self.holders.insert(id, Holder { resource, at: now, used });
-        self.drop_expired(now);
-        while self.holders.len() > self.capacity {
-            self.drop_oldest();
+        self.holders.insert(id, Holder { resource, owner, at: now, used });
+        self.uses(owner).held += 1;
+        self.drop_expired(owner, now);
+        while self.uses(owner).held > self.capacity {
+            self.drop_oldest(owner);
         }
-        self.compact();
+        self.compact(owner);
     }
 
-    /// The resource that holds `id`, which counts as a use of it.
-    pub(super) fn find(&mut self, id: &[u8], now: Instant) -> Option<Arc<str>> {
+    /// What `asker` is to know of `id`, which counts as a use of it unless it is another's. Without an
+    /// asker all of it is one's own.
+    pub(super) fn find(&mut self, id: &[u8], asker: Option<u64>, now: Instant) -> Found {
         let id = self.hasher.hash_one(id);
-        let holder = self.holders.get(&id)?;
-        if now.saturating_duration_since(holder.at) >= self.longest_age {
-            self.holders.remove(&id);
-            return None;
+        let Some(holder) = self.young(id, now) else {
+            self.forget(id);
+            return Found::Unknown;
+        };
+        let (owner, resource) = (holder.owner, Arc::clone(&holder.resource));
+        if asker.is_some() && owner.is_some() && asker != owner {
+            return Found::Others;
         }
-        let used = self.note_use(id);
-        let holder = self.holders.get_mut(&id)?;
-        (holder.at, holder.used) = (now, used);
-        let resource = Arc::clone(&holder.resource);
-        self.compact();
-        Some(resource)
+        let used = self.note_use(id, owner);
+        if let Some(holder) = self.holders.get_mut(&id) {
+            (holder.at, holder.used) = (now, used);
+        }
+        self.compact(owner);
+        if asker == owner || asker.is_none() {
+            Found::Own(resource)
+        } else {
+            Found::Unowned(resource)
+        }
     }
 
-    fn note_use(&mut self, id: u64) -> u64 {
+    fn young(&self, id: u64, now: Instant) -> Option<&Holder> {
+        let holder = self.holders.get(&id)?;
+        (now.saturating_duration_since(holder.at) < self.longest_age).then_some(holder)
+    }
+
+    fn uses(&mut self, owner: Option<u64>) -> &mut Uses {
+        self.owners.entry(owner).or_default()
+    }
+
+    fn forget(&mut self, id: u64) {
+        if let Some(holder) = self.holders.remove(&id) {
+            self.uses(holder.owner).held -= 1;
+        }
+    }
+
+    fn note_use(&mut self, id: u64, owner: Option<u64>) -> u64 {
         self.used = self.used.wrapping_add(1);
-        self.uses.push_back((id, self.used));
-        self.used
+        let used = self.used;
+        self.uses(owner).queue.push_back((id, used));
+        used
     }
 
-    fn drop_expired(&mut self, now: Instant) {
-        while let Some((id, used)) = self.uses.front() {
-            let holder = self.holders.get(id).filter(|holder| holder.used == *used);
-            let is_young =
-                |holder: &Holder| now.saturating_duration_since(holder.at) < self.longest_age;
-            if holder.is_some_and(is_young) {
+    fn drop_expired(&mut self, owner: Option<u64>, now: Instant) {
+        while let Some(&(id, used)) = self.uses(owner).queue.front() {
+            if self.young(id, now).is_some_and(|holder| holder.used == used) {
                 break;
             }
-            self.drop_oldest();
+            self.drop_oldest(owner);
         }
     }
 
     /// Takes the oldest use off, and its id unless that was used since.
-    fn drop_oldest(&mut self) {
-        let Some((id, used)) = self.uses.pop_front() else { return };
+    fn drop_oldest(&mut self, owner: Option<u64>) {
+        let Some((id, used)) = self.uses(owner).queue.pop_front() else { return };
         if self.holders.get(&id).is_some_and(|holder| holder.used == used) {
-            self.holders.remove(&id);
+            self.forget(id);
         }
     }
 
     /// Keeps the list of uses shorter than twice what is held, at a cost that is spread over as
     /// many uses.
-    fn compact(&mut self) {
-        if self.uses.len() > 2 * self.holders.len() + SPARE {
-            let holders = &self.holders;
-            self.uses.retain(|(id, used)| holders.get(id).is_some_and(|held| held.used == *used));
+    fn compact(&mut self, owner: Option<u64>) {
+        let holders = &self.holders;
+        let uses = self.owners.entry(owner).or_default();
+        if uses.queue.len() > 2 * uses.held + SPARE {
+            uses.queue.retain(|(id, used)| holders.get(id).is_some_and(|held| held.used == *used));
         }
     }
 }
@@ -130,34 +185,56 @@ mod tests {
     #[test]
     fn the_id_that_was_used_longest_ago_makes_room() {
         let (mut memory, now) = (Memory::new(2, HOUR), clock::now());
-        memory.learn(b"one", &named("east"), now);
-        memory.learn(b"two", &named("west"), now);
-        assert_eq!(memory.find(b"one", now).as_deref(), Some("east"));
-        memory.learn(b"three", &named("east"), now);
-        assert_eq!(memory.find(b"two", now), None);
-        assert_eq!(memory.find(b"one", now).as_deref(), Some("east"));
+        memory.learn(b"one", &named("east"), None, now);
+        memory.learn(b"two", &named("west"), None, now);
+        assert_eq!(memory.find(b"one", None, now), Found::Own(named("east")));
+        memory.learn(b"three", &named("east"), None, now);
+        assert_eq!(memory.find(b"two", None, now), Found::Unknown);
+        assert_eq!(memory.find(b"one", None, now), Found::Own(named("east")));
         assert_eq!(memory.len(), 2);
     }
 
     #[test]
     fn an_id_is_forgotten_when_it_was_not_used_for_so_long() {
         let (mut memory, now) = (Memory::new(9, HOUR), clock::now());
-        memory.learn(b"one", &named("east"), now);
-        memory.learn(b"two", &named("east"), now);
-        assert!(memory.find(b"one", now + HOUR / 2).is_some());
-        assert!(memory.find(b"two", now + HOUR).is_none());
-        assert!(memory.find(b"one", now + HOUR).is_some(), "its use counts");
-        memory.learn(b"three", &named("east"), now + 2 * HOUR);
+        memory.learn(b"one", &named("east"), None, now);
+        memory.learn(b"two", &named("east"), None, now);
+        assert!(memory.find(b"one", None, now + HOUR / 2) != Found::Unknown);
+        assert!(memory.find(b"two", None, now + HOUR) == Found::Unknown);
+        assert!(memory.find(b"one", None, now + HOUR) != Found::Unknown, "its use counts");
+        memory.learn(b"three", &named("east"), None, now + 2 * HOUR);
         assert_eq!(memory.len(), 1, "what has expired goes without being asked for");
     }
 
     #[test]
     fn an_id_that_is_seen_again_elsewhere_is_there() {
         let (mut memory, now) = (Memory::new(9, HOUR), clock::now());
-        memory.learn(b"one", &named("east"), now);
-        memory.learn(b"one", &named("west"), now);
-        assert_eq!(memory.find(b"one", now).as_deref(), Some("west"));
+        memory.learn(b"one", &named("east"), None, now);
+        memory.learn(b"one", &named("west"), None, now);
+        assert_eq!(memory.find(b"one", None, now), Found::Own(named("west")));
         assert_eq!(memory.len(), 1);
+    }
+
+    #[test]
+    fn one_owner_s_ids_are_not_shown_to_another_and_make_none_of_its_go() {
+        let (mut memory, now) = (Memory::new(2, HOUR), clock::now());
+        let (east, [a, b]) = (named("east"), [Some(1), Some(2)]);
+        memory.learn(b"one", &east, a, now);
+        for id in 0..9_u8 {
+            memory.learn(&[id], &east, b, now);
+        }
+        assert_eq!(memory.find(b"one", a, now), Found::Own(Arc::clone(&east)));
+        assert_eq!(memory.find(b"one", b, now), Found::Others);
+        assert_eq!(memory.find(b"two", b, now), Found::Unknown);
+        assert_eq!(memory.len(), 3);
+        memory.learn(b"one", &east, b, now);
+        memory.learn(b"one", &east, None, now);
+        assert_eq!(memory.find(b"one", a, now), Found::Own(Arc::clone(&east)), "it is the first's");
+        memory.learn(b"listed", &east, None, now);
+        assert_eq!(memory.find(b"listed", b, now), Found::Unowned(Arc::clone(&east)));
+        memory.learn(b"listed", &east, b, now);
+        assert_eq!(memory.find(b"listed", a, now), Found::Others);
+        assert_eq!(memory.find(b"one", a, now + HOUR), Found::Unknown);
     }
 
     proptest! {
@@ -170,13 +247,13 @@ mod tests {
             for (learns, id, seconds) in steps {
                 now += Duration::from_secs(seconds);
                 if learns {
-                    memory.learn(&[id], &named("east"), now);
-                    prop_assert_eq!(memory.find(&[id], now).is_some(), capacity > 0);
+                    memory.learn(&[id], &named("east"), None, now);
+                    prop_assert_eq!(memory.find(&[id], None, now) != Found::Unknown, capacity > 0);
                 } else {
-                    memory.find(&[id], now);
+                    memory.find(&[id], None, now);
                 }
                 prop_assert!(memory.len() <= capacity);
-                prop_assert!(memory.uses.len() <= 2 * capacity + SPARE + 2);
+                prop_assert!(memory.uses(None).queue.len() <= 2 * capacity + SPARE + 2);
             }
         }
     }

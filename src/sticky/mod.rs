@@ -20,8 +20,10 @@ use std::{
 
 use http::Request;
 
-use self::memory::Memory;
-pub use self::{affinity::CacheAffinity, caller::StickTo, home::Home, tier::StickyTier};
+use self::memory::{Found, Memory};
+pub use self::{
+    affinity::CacheAffinity, binding::Ownership, caller::StickTo, home::Home, tier::StickyTier,
+};
 #[cfg(fuzzing)]
 pub(crate) use self::{
     answer::{AnswerScan, Shown},
@@ -170,8 +172,8 @@ impl Sticky {
         }
     }
 
-    /// The most ids that are known at a time; beyond them the one goes that was used longest ago.
-    /// Holds for all clones. Defaults to 65,536, which takes some 10 MiB at most.
+    /// The most ids that are known at a time, of each client that [owns](Home::owned) its things and of all
+    /// others together; beyond them the one goes that was used longest ago. Holds for all clones. Defaults to 65,536, which takes some 10 MiB at most.
     #[must_use]
     pub fn capacity(self, ids: usize) -> Self {
         self.lock().capacity = ids;
@@ -228,6 +230,36 @@ impl Sticky {
         self.knows_at(request, residents, clock::now())
     }
 
+    /// Whose the things are that `request` refers to, in its path or its body, for the client of `home`,
+    /// which [owns](Home::owned) what it makes.
+    ///
+    /// What is made by requests with such a home is known to be that client's; so is, from then on, what it
+    /// is the first to refer to with success. What a list shows is nobody's. It is for a process that keeps
+    /// clients apart, and refuses what is another's before a layer is asked: the layers refuse nothing for
+    /// it, and only keep what others own from leading a request anywhere. The body has to be in memory.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use http_body_util::Empty;
+    /// use tower_spillover::{Sticky, sticky::{Home, Ownership}};
+    /// # use bytes::Bytes;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///
+    /// let request = Request::get("/openai/v1/responses/resp_1").body(Empty::<Bytes>::new())?;
+    /// let home = Home::of("team-a").owned();
+    /// assert_eq!(Sticky::new().ownership(&request, &home), Ownership::Unknown);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn ownership<B: TryCloneBody>(&self, request: &Request<B>, home: &Home) -> Ownership {
+        self.ownership_at(request, home, clock::now())
+    }
+
+    /// Whose the thing with this id is, for the client of `home`.
+    pub fn ownership_of(&self, id: &str, home: &Home) -> Ownership {
+        Ownership::of(&self.find(id.as_bytes(), home.owner(), clock::now()))
+    }
+
     /// How many ids are known.
     pub fn len(&self) -> usize {
         self.lock().len()
@@ -238,12 +270,12 @@ impl Sticky {
         self.len() == 0
     }
 
-    fn learn(&self, id: &[u8], resource: &Arc<str>, now: Instant) {
-        self.lock().learn(id, resource, now);
+    fn learn(&self, id: &[u8], resource: &Arc<str>, owner: Option<u64>, now: Instant) {
+        self.lock().learn(id, resource, owner, now);
     }
 
-    fn find(&self, id: &[u8], now: Instant) -> Option<Arc<str>> {
-        self.lock().find(id, now)
+    fn find(&self, id: &[u8], asker: Option<u64>, now: Instant) -> Found {
+        self.lock().find(id, asker, now)
     }
 
     fn lock(&self) -> MutexGuard<'_, Memory> {

@@ -94,8 +94,14 @@ fn client(
         Some(class.to_owned())
     });
     let rate = section.get("requests_per_second");
+    let group = section.get("group").and_then(|value| {
+        let group = value.name()?;
+        check_name(&value, group);
+        Some(group.to_owned())
+    });
     let client = Client {
         name: name.to_owned(),
+        group,
         keys: keys.map(|value| hashes(&value, &mut owners.keys)).unwrap_or_default(),
         identities,
         models: allowed.map(|list| list.iter().filter_map(|value| models.find(value)).collect()),

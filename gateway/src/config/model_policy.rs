@@ -19,8 +19,12 @@ pub(super) fn memory(mut section: Section<'_>) -> StickySettings {
     let capacity = section.get("capacity").and_then(|value| value.whole(1..MOST_IDS + 1));
     let capacity = capacity.and_then(|number| usize::try_from(number).ok());
     let age = section.get("longest_age").and_then(|value| value.duration(MINUTE, YEAR));
+    let unknown = section.get("unknown");
+    let words = [("serve", true), ("refuse", false)];
+    let serves_unknown = unknown.and_then(|value| value.one_of(&words));
     section.finish();
     StickySettings {
+        serves_unknown,
         capacity: capacity.unwrap_or(default.capacity),
         longest_age: age.unwrap_or(default.longest_age),
     }

@@ -93,6 +93,7 @@ fn config(models: BTreeMap<String, Model>) -> Config {
     let address = "127.0.0.1:0".parse().expect("an address");
     let client = Client {
         name: "team-a".to_owned(),
+        group: None,
         keys: vec![[7; 32]],
         identities: Identities::default(),
         models: None,

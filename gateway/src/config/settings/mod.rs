@@ -301,6 +301,8 @@ pub struct Client {
     pub identities: Identities,
     /// By configured name, aliases resolved. `None`: all of them.
     pub models: Option<Vec<String>>,
+    /// Those of one group share what they store. `None`: it has that for itself.
+    pub group: Option<String>,
     /// The class of its requests, which exists. `None`: none.
     pub class: Option<String>,
     /// `None`: as many as come.
@@ -320,6 +322,13 @@ pub struct Permissions {
     pub backend: bool,
     /// Whether it is shown `/metrics` and `/-/status`.
     pub operate: bool,
+}
+
+impl Client {
+    /// By what name the things that it stores are known.
+    pub fn owner(&self) -> &str {
+        self.group.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// How tokens for `auth = "entra"` are got.

@@ -12,6 +12,9 @@ pub struct StickySettings {
     pub capacity: usize,
     /// Of an id that is not used. Defaults to 30 days.
     pub longest_age: Duration,
+    /// Whether ids are served of which no owner is known. Defaults to yes where all clients share what they
+    /// store, and to no otherwise: such an id may be another client's.
+    pub serves_unknown: Option<bool>,
 }
 
 /// What moves a model's requests besides refusals, and what keeps them.
@@ -110,7 +113,11 @@ pub struct MoveBudget {
 
 impl Default for StickySettings {
     fn default() -> Self {
-        Self { capacity: 1 << 16, longest_age: Duration::from_secs(30 * 24 * 3_600) }
+        Self {
+            capacity: 1 << 16,
+            longest_age: Duration::from_secs(30 * 24 * 3_600),
+            serves_unknown: None,
+        }
     }
 }
 

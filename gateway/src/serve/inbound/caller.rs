@@ -77,7 +77,7 @@ impl Caller {
         });
         let models = AllowedModels::new(client.models.clone());
         Self {
-            home: home(&client.name, &models),
+            home: home(client.owner(), &models),
             name: client.name.clone(),
             models,
             class: client.class.clone(),

@@ -25,6 +25,7 @@ pub(crate) struct ClientKeys {
     /// The place of the client that has a name in tokens.
     names: HashMap<Kind, HashMap<String, u32>>,
     is_open: bool,
+    are_apart: bool,
 }
 
 /// Where a token has a name.
@@ -51,6 +52,7 @@ impl ClientKeys {
                     certificates: HashMap::new(),
                     names: HashMap::new(),
                     is_open: true,
+                    are_apart: false,
                 }
             }
             Clients::Keyed(clients) => {
@@ -65,6 +67,7 @@ impl ClientKeys {
                     certificates: certificates(clients),
                     names: names(clients),
                     is_open: false,
+                    are_apart: clients.iter().any(|client| client.owner() != clients[0].owner()),
                 }
             }
         }
@@ -73,6 +76,11 @@ impl ClientKeys {
     /// Whether all requests are of one client, with nobody to leave room for.
     pub(crate) fn is_alone(&self) -> bool {
         !self.is_open && self.callers.len() == 1
+    }
+
+    /// Whether not all clients share what they store.
+    pub(crate) const fn are_apart(&self) -> bool {
+        self.are_apart
     }
 
     /// Whether some client may see what is for operators.
@@ -166,6 +174,7 @@ mod tests {
     fn table() -> ClientKeys {
         let client = |name: &str, keys: &[&str]| Client {
             name: name.to_owned(),
+            group: None,
             keys: keys.iter().map(|key| Sha256::digest(key).into()).collect(),
             identities: Identities::default(),
             models: Some(vec!["gpt-4o".to_owned()]),
@@ -208,6 +217,7 @@ mod tests {
         assert!(used(&before) && used(&before) && !used(&before));
         let client = Client {
             name: "a".to_owned(),
+            group: None,
             keys: Vec::new(),
             identities: Identities::default(),
             models: None,

@@ -16,6 +16,7 @@ mod headers;
 mod linger;
 pub(crate) mod listen;
 pub(crate) mod listener_role;
+mod own_list;
 mod proxy;
 mod response_body;
 pub(crate) mod runtime;

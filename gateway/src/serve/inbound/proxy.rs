@@ -20,6 +20,7 @@ use super::{
     handshake::{self, Handshake},
     headers,
     listener_role::ListenerRole,
+    own_list::{self, Listed},
     response_body::ResponseBody,
     runtime::Runtime,
     tunnel,
@@ -36,6 +37,7 @@ use crate::{
             allowed_models::AllowedModels,
             known_operations, model_list, model_routing,
             named_models::NamedModels,
+            ownership::{self, Own},
             route::{ModelSource, Route},
             routes::ModelRoute,
             spelling,
@@ -120,7 +122,8 @@ async fn exchange(
     let handshake = Handshake::of(&mut head)?;
     let route = Route::of(&head.method, head.uri.path()).ok_or_else(Refusal::not_found)?;
     known_operations::check(&head.method, head.uri.path(), &runtime.config().operations)?;
-    guard.record.operation = route.operation;
+    let operation = route.operation;
+    guard.record.operation = operation;
     let Runtime { clients, verifier, .. } = runtime;
     let caller =
         authenticate(clients, verifier.as_deref(), &head.headers, role.peer.as_ref()).await?;
@@ -152,7 +155,22 @@ async fn exchange(
         }
     };
     let body = BoundedBody::new(body, limits.body, limits.idle_timeout);
-    let keeping = if allowed.is_restricted() {
+    let mut request = Request::from_parts(head, body);
+    let serves_unknown = runtime.config().sticky.serves_unknown;
+    let own = Own {
+        sticky: &runtime.snapshot.sticky,
+        home: &home.home,
+        serves_unknown: serves_unknown.unwrap_or_else(|| !clients.are_apart()),
+    };
+    let is_apart = clients.are_apart() || serves_unknown == Some(false);
+    let is_checked = (is_apart || allowed.is_restricted()) && ownership::may_refer(&request);
+    request.extensions_mut().insert(home.home.clone());
+    if is_checked {
+        // Ids are learned from what can be read.
+        request.headers_mut().remove(header::ACCEPT_ENCODING);
+    }
+    let sees_all = allowed.is_restricted() || is_checked && !ownership::is_upload(&request);
+    let keeping = if sees_all {
         // What is named further on would not be seen.
         ReplayLayer::new(usize::try_from(limits.body).unwrap_or(usize::MAX))
     } else if is_in_body {
@@ -161,13 +179,21 @@ async fn exchange(
         ReplayLayer::new(limits.replay)
     };
     let keeping = keeping.total(role.gateway.kept.clone());
-    let mut request = request_body::keep(&keeping, Request::from_parts(head, body)).await;
+    let mut request = request_body::keep(&keeping, request).await;
     if let Some(error) = request.body_mut().take_error() {
         return Err(error.refusal(limits.body));
     }
     if allowed.is_restricted() {
         let body = model_routing::whole(&request, limits)?;
         names.check_body(request.uri().path(), request.headers(), &body, is_in_body)?;
+    }
+    if is_checked {
+        if sees_all {
+            model_routing::whole(&request, limits)?;
+        }
+        // What a batch asks for was seen when its file came, if it came from this client.
+        let must_own = allowed.is_restricted() && operation == "batches";
+        own.check(&request, must_own)?;
     }
     let model = match known {
         Some(model) => model,
@@ -188,9 +214,6 @@ async fn exchange(
     if let Some(named) = named.flatten() {
         request.extensions_mut().insert(named);
     }
-    if model.is_sticky() {
-        request.extensions_mut().insert(home.home.clone());
-    }
     let mut more = Cow::Borrowed(&*runtime.config().upstream.headers);
     if handshake.is_some() {
         more.to_mut().extend(handshake::HEADERS);
@@ -207,7 +230,23 @@ async fn exchange(
         request.extensions_mut().insert(OpensSession);
     }
     let sent = clock::now();
-    let answer = model.stack.send(request).await;
+    let answer = if is_apart && ownership::is_list(request.method(), request.uri()) {
+        match own_list::list(&model.stack, request, own, runtime.config()).await {
+            Listed::Answer(answer) => Ok(answer),
+            Listed::Failed(error) => Err(error),
+            Listed::Own(mut head, text) => {
+                guard.record.served = head.extensions.remove();
+                headers::strip_answer(&mut head.headers);
+                return Ok(Reply::Own(Response::from_parts(head, text)));
+            }
+            Listed::Unreadable(mut head, refusal) => {
+                guard.record.served = head.extensions.remove();
+                return Err(refusal);
+            }
+        }
+    } else {
+        model.stack.send(request).await
+    };
     let answer = answer.map_err(|error| failure(&error, limits.body, &model))?;
     let first_tier = model.stack.first_tier();
     Ok(Reply::Passed(Passed { answer, sent, first_tier, trace, client }))

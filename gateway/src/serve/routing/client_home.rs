@@ -9,7 +9,7 @@ use super::{
     routes::{ModelRoute, Routes},
 };
 
-/// The home of one client, which follows from its name and the configuration alone.
+/// The home of one client or group, which follows from its name and the configuration alone.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientHome {
     /// For the layers of every model.
@@ -22,13 +22,13 @@ pub(crate) struct ClientHome {
 impl ClientHome {
     /// The home is with the default model, if the client has that, and with as many of its other models
     /// as can be.
-    pub(crate) fn new(client: &str, allowed: &AllowedModels, routes: &Routes) -> Self {
+    pub(crate) fn new(owner: &str, allowed: &AllowedModels, routes: &Routes) -> Self {
         let (models, homes): (Vec<_>, Vec<Residents>) = routes
             .default_first()
             .filter(|route| allowed.contains(&route.model.name))
             .filter_map(|route| Some((route, route.homes()?)))
             .unzip();
-        let home = Home::of(client).among(&homes);
+        let home = Home::of(owner).owned().among(&homes);
         let is_shared = homes.iter().all(|residents| home.is_with(residents));
         let model = models.first().filter(|_| is_shared).map(|route| Arc::clone(route));
         Self { home, model }

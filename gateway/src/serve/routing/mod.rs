@@ -8,6 +8,7 @@ pub(crate) mod model_list;
 pub(crate) mod model_routing;
 pub(crate) mod named_backend;
 pub(crate) mod named_models;
+pub(crate) mod ownership;
 pub(crate) mod route;
 pub(crate) mod routes;
 pub(crate) mod spelling;

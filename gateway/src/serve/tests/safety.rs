@@ -12,6 +12,7 @@ use crate::config::{Client as Customer, Clients, Identities, Permissions};
 fn customer(name: &str, key: &str) -> Customer {
     Customer {
         name: name.to_owned(),
+        group: None,
         keys: vec![Sha256::digest(key).into()],
         identities: Identities::default(),
         models: Some(vec!["gpt-4o".to_owned()]),

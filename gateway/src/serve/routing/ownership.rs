@@ -1,0 +1,165 @@
+//! Keeps clients apart: what one of them stores at a resource is not there for the others.
+
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use memchr::memmem;
+use tower_spillover::{
+    Sticky, TryCloneBody,
+    azure::{Operation, percent},
+    sticky::{Home, Ownership},
+};
+
+use super::strict_form;
+use crate::serve::{refusal::Refusal, upstream::request_body::RequestBody};
+
+/// What is one client's own.
+#[derive(Clone, Copy)]
+pub(crate) struct Own<'a> {
+    pub(crate) sticky: &'a Sticky,
+    pub(crate) home: &'a Home,
+    /// Whether what nobody is known to own is for everybody.
+    pub(crate) serves_unknown: bool,
+}
+
+impl Own<'_> {
+    /// Refuses a request that refers to what is not for this client. `must_own` where what nobody is known
+    /// to own is not for it either.
+    ///
+    /// # Errors
+    ///
+    /// The same for what another client made and for what does not exist. Also for a body that could refer
+    /// to something in a way that is not seen.
+    pub(crate) fn check(
+        self,
+        request: &Request<RequestBody>,
+        must_own: bool,
+    ) -> Result<(), Refusal> {
+        let serves_unknown = self.serves_unknown && !must_own;
+        let own = Self { serves_unknown, ..self };
+        if is_form(request) {
+            own.check_form(request)?;
+        } else if request.body().content().is_some_and(|body| has_needless_escape(&body)) {
+            let text = "The body spells letters as escapes. Write them as they are.";
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", text));
+        }
+        if is_list(request.method(), request.uri()) {
+            own.check_cursors(request.uri())?;
+        }
+        own.admit(self.sticky.ownership(request, self.home))
+    }
+
+    /// Whether a list shows this to the client.
+    pub(crate) fn shows(self, id: &str) -> bool {
+        self.admit(self.sticky.ownership_of(id, self.home)).is_ok()
+    }
+
+    /// Where a page of a list begins or ends tells whether there is such a thing.
+    fn check_cursors(self, uri: &Uri) -> Result<(), Refusal> {
+        for (key, id) in pairs(uri) {
+            if matches!(&*key, "after" | "before") && !id.is_empty() && !self.shows(&id) {
+                return Err(not_found());
+            }
+        }
+        Ok(())
+    }
+
+    /// The fields of a form that name something; what is uploaded is content.
+    fn check_form(self, request: &Request<RequestBody>) -> Result<(), Refusal> {
+        if is_upload(request) {
+            return Ok(());
+        }
+        let kind = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let body = request.body().content().unwrap_or_default();
+        let Some(fields) = strict_form::fields(kind.unwrap_or_default(), &body) else {
+            let text = "It cannot be seen what the form refers to.";
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", text));
+        };
+        for field in fields.iter().filter(|field| !field.is_file) {
+            let names_id = field.name.to_ascii_lowercase().contains("id");
+            if names_id && !std::str::from_utf8(field.content).is_ok_and(|id| self.shows(id.trim()))
+            {
+                return Err(not_found());
+            }
+        }
+        Ok(())
+    }
+
+    fn admit(self, ownership: Ownership) -> Result<(), Refusal> {
+        match ownership {
+            Ownership::Own => Ok(()),
+            Ownership::Unknown if self.serves_unknown => Ok(()),
+            _ => Err(not_found()),
+        }
+    }
+}
+
+/// Whether a request is one for which clients are kept apart.
+pub(crate) fn may_refer<B>(request: &Request<B>) -> bool {
+    Operation::of(request.uri().path()).may_refer()
+}
+
+/// Whether the content of a file is all that the request may have.
+pub(crate) fn is_upload<B>(request: &Request<B>) -> bool {
+    is_form(request) && matches!(Operation::of(request.uri().path()).label(), "files" | "uploads")
+}
+
+/// Whether what the resource keeps is listed, whoever made it.
+pub(crate) fn is_list(method: &Method, uri: &Uri) -> bool {
+    Operation::is_list(method, uri.path())
+}
+
+fn is_form<B>(request: &Request<B>) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.to_ascii_lowercase().trim_ascii().starts_with(b"multipart/"))
+}
+
+/// The parameters of a query, decoded.
+pub(crate) fn pairs(uri: &Uri) -> impl Iterator<Item = (String, String)> {
+    let pairs = uri.query().unwrap_or_default().split('&');
+    pairs.filter(|pair| !pair.is_empty()).map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let text =
+            |text: &str| percent::decode_text(text).unwrap_or_else(|| text.into()).into_owned();
+        (text(key), text(value))
+    })
+}
+
+/// Whether a letter, a digit, `_` or `-` is written as an escape, which no client does: names and ids are
+/// compared as they are written.
+fn has_needless_escape(body: &[u8]) -> bool {
+    memmem::find_iter(body, b"\\u00").any(|at| {
+        let backslashes = body[..at].iter().rev().take_while(|&&byte| byte == b'\\').count();
+        let digits = body.get(at + 4..at + 6).and_then(|digits| std::str::from_utf8(digits).ok());
+        let letter = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        backslashes % 2 == 0 && letter.is_some_and(is_plain)
+    })
+}
+
+/// One answer for all that is not there for a client.
+fn not_found() -> Refusal {
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "The request refers to something that does not exist, or that was not made by this client \
+         through this gateway (sticky.unknown in its configuration).",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_as_an_escape_is_needless_and_a_backslash_before_it_is_text() {
+        for (body, expected) in [
+            (r#"{"file\u005fid":"a"}"#, true),
+            (r#"{"file_id":"\u0061"}"#, true),
+            (r#"{"a":"\\\u0061"}"#, true),
+            (r#"{"a":"\\u0061"}"#, false),
+            (r#"{"a":"\u00e4\u003c\u000a\u2028"}"#, false),
+            (r#"{"a":"\u00"#, false),
+        ] {
+            assert_eq!(has_needless_escape(body.as_bytes()), expected, "{body}");
+        }
+    }
+}
