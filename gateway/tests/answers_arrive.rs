@@ -96,6 +96,88 @@ fn a_refusal_during_an_upload_is_read_by_a_client_that_sends_all_of_it() {
     }
 }
 
+/// The head of a request and its answer, then the body and, unless the answer said that the connection
+/// closes, a chat on the same connection and its answer.
+fn one_after_another(gateway: &Gateway, begun: &str, rest: &[u8]) -> (String, Option<String>) {
+    let mut stream = TcpStream::connect(gateway.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(begun.as_bytes()).unwrap();
+    let first = one_answer(&mut stream);
+    if first.contains("\r\nconnection: close\r\n") {
+        return (first, None);
+    }
+    stream.write_all(rest).unwrap();
+    thread::sleep(Duration::from_millis(50));
+    let next = head("POST", CHAT, &format!("{KEY}content-length: 2\r\n")) + "{}";
+    stream.write_all(next.as_bytes()).unwrap();
+    (first, Some(one_answer(&mut stream)))
+}
+
+/// As far as it comes.
+fn one_answer(stream: &mut TcpStream) -> String {
+    let (mut answer, mut byte) = (String::new(), [0]);
+    let is_whole = |answer: &str| {
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "))?;
+        Some(body.len() >= length.parse().ok()?)
+    };
+    while is_whole(&answer) != Some(true) && matches!(stream.read(&mut byte), Ok(1)) {
+        answer.push(char::from(byte[0]));
+    }
+    answer
+}
+
+#[test]
+fn a_connection_goes_on_after_an_early_refusal_or_was_said_to_close() {
+    let long = gateway("on-too-long", serving().endpoint(), "limits.body = \"1 KiB\"");
+    let gateway = gateway("on", serving().endpoint(), "");
+    let other = "/openai/deployments/other/chat/completions?api-version=2024-10-21";
+    let rare = "api-key: a-key-of-team-a-0001\r\n";
+    assert_eq!(gateway.chat("gpt-4o", &[("api-key", "a-key-of-team-a-0001")]).status(), 200);
+    let chunks = [b"10000\r\n".to_vec(), vec![b' '; 65_536], b"\r\n0\r\n\r\n".to_vec()].concat();
+    for (framing, goes_on, rest) in [
+        ("content-length: 100\r\n", true, vec![b' '; 100]),
+        ("content-length: 200000\r\n", true, vec![b' '; 200_000]),
+        ("content-length: 3000000\r\n", false, vec![b' '; 3_000_000]),
+        ("content-length: 2000\r\nexpect: 100-continue\r\n", false, vec![b' '; 2_000]),
+        ("transfer-encoding: chunked\r\n", false, chunks),
+    ] {
+        for (status, method, path, lines) in [
+            (401, "POST", CHAT, ""),
+            (403, "POST", other, KEY),
+            (404, "POST", "/nowhere", KEY),
+            (405, "PUT", CHAT, KEY),
+            (413, "POST", CHAT, KEY),
+            (429, "POST", CHAT, rare),
+        ] {
+            if status == 413 && (rest.len() < 1_024 || framing.starts_with("transfer")) {
+                continue;
+            }
+            let gateway = if status == 413 { &long } else { &gateway };
+            let begun = head(method, path, &format!("{lines}{framing}"));
+            let (first, next) = one_after_another(gateway, &begun, &rest);
+            assert!(first.starts_with(&format!("HTTP/1.1 {status} ")), "{framing}{first}");
+            assert_eq!(next.is_some(), goes_on, "{framing}{first}");
+            let is_served = next.as_ref().is_none_or(|next| next.starts_with("HTTP/1.1 200 "));
+            assert!(is_served, "{framing}{status}: {next:?}");
+        }
+    }
+}
+
+#[test]
+fn a_whole_request_that_is_refused_leaves_its_connection_open() {
+    let gateway = gateway("whole", serving().endpoint(), "");
+    for (framing, body) in
+        [("content-length: 2\r\n", "{}"), ("content-length: 0\r\n", ""), ("", "")]
+    {
+        let begun = head("POST", CHAT, framing) + body;
+        let (first, next) = one_after_another(&gateway, &begun, b"");
+        assert!(first.starts_with("HTTP/1.1 401 "), "{first}");
+        let next = next.unwrap_or_else(|| panic!("{framing}: {first}"));
+        assert!(next.starts_with("HTTP/1.1 200 "), "{framing}: {next}");
+    }
+}
+
 #[tokio::test]
 async fn a_refusal_is_read_through_tls_too() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::Context,
 };
@@ -14,7 +14,7 @@ use std::{
 use futures::task::AtomicWaker;
 use http::Version;
 
-use super::delivery::Delivery;
+use super::{delivery::Delivery, upload_rest::UploadRest};
 
 /// What is going on on a connection, for the task that watches it.
 #[derive(Debug, Default)]
@@ -33,6 +33,10 @@ pub(crate) struct Activity {
     delivery: Arc<Delivery>,
     /// Of the stream that was begun last on HTTP/2, until its task takes it.
     of_stream: Mutex<Option<Arc<Delivery>>>,
+    /// Bytes that the body under way on HTTP/1.1 still has, `u64::MAX` where nothing says how many.
+    upload_left: AtomicU64,
+    /// Of a body that was answered before its end, and has little left.
+    pub(crate) upload_rest: UploadRest,
     /// Whether the body of a request was given up before its end.
     is_body_left: AtomicBool,
     /// HTTP/1.1, whose clients know interim answers, and nothing of an answer has been written.
@@ -117,7 +121,7 @@ impl Activity {
 
     /// Whether one request is being answered whose client may have said all that it will.
     pub(crate) fn is_exchange(&self) -> bool {
-        !self.is_idle() && !self.is_multiplexed.load(Relaxed) && !self.is_tunnel.load(Relaxed)
+        !self.is_idle() && self.is_http_1()
     }
 
     /// The client sends nothing more.
@@ -130,6 +134,19 @@ impl Activity {
     pub(crate) fn is_upload_over(&self, cx: &mut Context<'_>) -> bool {
         self.upload.register(cx.waker());
         self.is_half_closed.load(Relaxed)
+    }
+
+    /// How much the body under way on HTTP/1.1 still has.
+    pub(crate) fn note_upload_left(&self, bytes: u64) {
+        self.upload_left.store(bytes, Relaxed);
+    }
+
+    /// Whether the client cannot go on after the answer under way: on HTTP/1.1, where too much of a body
+    /// is left to be read before the next request, or no more can come.
+    pub(crate) fn is_last_exchange(&self) -> bool {
+        self.is_http_1()
+            && (self.is_half_closed.load(Relaxed)
+                || self.upload_left.load(Relaxed) > UploadRest::MOST_BYTES)
     }
 
     /// The body of a request is read no further.
@@ -165,8 +182,11 @@ impl Activity {
 
     /// Whether the head of a request may have begun. On HTTP/2 more than requests is read.
     pub(crate) fn is_head_begun(&self) -> bool {
-        let is_http_1 = !self.is_multiplexed.load(Relaxed) && !self.is_tunnel.load(Relaxed);
-        is_http_1 && self.is_heard.load(Relaxed)
+        self.is_http_1() && self.is_heard.load(Relaxed)
+    }
+
+    fn is_http_1(&self) -> bool {
+        !self.is_multiplexed.load(Relaxed) && !self.is_tunnel.load(Relaxed)
     }
 
     pub(crate) fn is_stuck(&self) -> bool {

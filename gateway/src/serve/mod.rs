@@ -19,6 +19,7 @@ mod record;
 mod refusal;
 mod routing;
 mod upload;
+mod upload_rest;
 mod upstream;
 mod workers;
 

@@ -1,9 +1,9 @@
 //! One inbound connection: HTTP/1.1 or HTTP/2, watched for silence, ended in an orderly way.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::OptionFuture};
-use http::Request;
+use http::{HeaderValue, Request, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -60,7 +60,14 @@ pub(crate) async fn serve<I>(
             let busy = Arc::clone(&activity).begin(request.version());
             // On its own, so that nothing of it is kept while the answer streams.
             let answer = Box::pin(proxy::answer(role.clone(), busy, request));
-            answer.map(Ok::<_, Infallible>)
+            let activity = Arc::clone(&activity);
+            answer.map(move |mut response| {
+                if activity.is_last_exchange() {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
+                Ok::<_, Infallible>(response)
+            })
         })
     };
     let streams = Streams::new(Arc::clone(&activity), limits.idle_timeout);
@@ -75,6 +82,7 @@ pub(crate) async fn serve<I>(
             biased;
             // How a connection ended is its client's business.
             _ = connection.as_mut() => break,
+            () = poll_fn(|cx| activity.upload_rest.poll_discard(cx)) => {}
             _ = stop.wait_for(|stop| *stop), if !is_stopping => {
                 is_stopping = true;
                 connection.as_mut().inner().graceful_shutdown();

@@ -60,7 +60,7 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let started = clock::now();
-    let request = request.map(|incoming| Upload::new(incoming, busy.activity()));
+    let request = Upload::of(request, busy.activity());
     if let Some(page) = role.page(&request).await {
         busy.delivery.offer(0);
         return page.map(|text| ResponseBody::own(text, None));
