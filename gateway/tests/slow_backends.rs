@@ -4,16 +4,25 @@ use std::{
     io::{Read, Write},
     net::TcpListener,
     path::PathBuf,
+    sync::Arc,
     thread,
     time::Duration,
 };
 
 use spillover_testing::real::Stopwatch;
+use tokio_rustls::rustls::{
+    ServerConfig, ServerConnection, StreamOwned,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 
 use crate::{
     emulate,
     served::{Answer, Azure, Gateway},
 };
+
+const CERTIFICATE: &str = include_str!("../src/serve/tests/tls/cert.pem");
+const KEY: &str = include_str!("../src/serve/tests/tls/key.pem");
 
 /// Accepts connections, says `greeting` on each after its first bytes, and nothing more.
 fn hung(greeting: &'static [u8]) -> String {
@@ -29,6 +38,30 @@ fn hung(greeting: &'static [u8]) -> String {
         }
     });
     address
+}
+
+/// Takes connections with TLS that are to be HTTP/2 ones, and never says a word on them.
+fn hung_after_tls() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let chain = vec![CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let config = Arc::new(config);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let tls = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = StreamOwned::new(tls, stream.unwrap());
+            thread::spawn(move || while matches!(stream.read(&mut [0; 4_096]), Ok(1..)) {});
+        }
+    });
+    format!("https://localhost:{port}")
 }
 
 /// `first` is asked before `next`, where there is one.
@@ -79,6 +112,37 @@ fn a_tls_handshake_that_hangs_with_nothing_behind_it_is_a_502_that_may_be_repeat
     let (answer, took) = timed(&gateway);
     assert_eq!((answer.status(), answer.header("x-should-retry")), (502, Some("true")));
     assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[test]
+fn an_http2_backend_that_says_nothing_fails_over_like_one_that_cannot_be_connected_to() {
+    let azure = Azure::new("hung-http2");
+    let trust = emulate::file("hung-http2.pem", CERTIFICATE);
+    let plain = format!("http://{}", hung(b""));
+    for (name, http2, first) in [("tls", "auto", hung_after_tls()), ("plain", "always", plain)] {
+        let settings = format!(
+            "upstream.connect_timeout = \"300ms\"\nupstream.head_timeout = \"4s\"\n\
+             upstream.http2 = \"{http2}\"\nupstream.trust = {trust:?}"
+        );
+        let config =
+            configured(&format!("hung-{name}"), &settings, &first, Some(azure.endpoint(0)));
+        let gateway = Gateway::start(&config);
+        thread::scope(|scope| {
+            for _ in 0..5 {
+                scope.spawn(|| {
+                    let (answer, took) = timed(&gateway);
+                    assert_eq!(answer.header("x-spillover-backend"), Some("next"), "{answer:?}");
+                    assert!(took < Duration::from_secs(3), "{name}: {took:?}");
+                });
+            }
+        });
+        let settings = format!("{settings}\nmodels.text.max_wait = \"0s\"");
+        let config = configured(&format!("hung-{name}-alone"), &settings, &first, None);
+        let gateway = Gateway::start(&config);
+        let (answer, took) = timed(&gateway);
+        assert_eq!((answer.status(), answer.header("x-should-retry")), (502, Some("true")));
+        assert!(took < Duration::from_secs(3), "{name}: {took:?}");
+    }
 }
 
 #[test]

@@ -26,6 +26,7 @@ use super::{
     client_pool::{ClientPool, Download, StreamPermit},
     connect_timeout::ConnectTimeout,
     error::UpstreamError,
+    preface,
     request_body::RequestBody,
     reuse::WatchReuse,
     upload_progress::UploadProgress,
@@ -83,7 +84,10 @@ impl UpstreamClient {
             Http2::Always => connector.enable_http2().wrap_connector(dialer),
             Http2::Never => connector.enable_http1().wrap_connector(dialer),
         };
-        let connector = WatchReuse(ConnectTimeout::new(connector, settings.connect_timeout));
+        let longest = settings.connect_timeout;
+        let connector = ConnectTimeout::new(connector, longest);
+        let is_always_h2 = settings.http2 == Http2::Always;
+        let connector = WatchReuse { connector, is_always_h2, longest };
         let (http2, idle_connections) = (settings.http2, settings.idle_connections);
         let (idle_timeout, age) = (settings.idle_connection_timeout, settings.connection_age);
         let client = move |idle_connections| {
@@ -98,7 +102,8 @@ impl UpstreamClient {
                 .build(connector.clone())
         };
         let fresh = client(0);
-        let http_1 = WatchReuse(ConnectTimeout::new(http_1, settings.connect_timeout));
+        let http_1 = ConnectTimeout::new(http_1, longest);
+        let http_1 = WatchReuse { connector: http_1, is_always_h2: false, longest };
         let sessions =
             Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(http_1);
         let client = move || client(idle_connections);
@@ -239,7 +244,8 @@ impl Connecting {
     }
 
     fn stands(&self) -> bool {
-        self.connection.connection_metadata().is_some()
+        // On HTTP/2, a server that took it and says nothing is not there.
+        self.connection.connection_metadata().as_ref().is_some_and(|it| !preface::is_awaited(it))
     }
 }
 

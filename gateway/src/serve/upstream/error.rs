@@ -4,7 +4,7 @@ use std::{error::Error, fmt};
 
 use hyper_util::client::legacy;
 
-use super::{request_body::RequestBodyError, reuse};
+use super::{preface, request_body::RequestBodyError, reuse};
 
 /// Why an attempt has no answer.
 #[derive(Debug)]
@@ -17,17 +17,16 @@ pub(crate) enum UpstreamError {
 }
 
 impl UpstreamError {
-    /// Whether the backend cannot have seen the request.
+    /// Whether the backend cannot have seen the request, or never said a word of HTTP/2.
     pub(crate) fn is_connect(&self) -> bool {
-        matches!(self, Self::Client(error) if error.is_connect())
+        let is_late = |error: &legacy::Error| error.connect_info().is_some_and(preface::is_late);
+        matches!(self, Self::Client(error) if error.is_connect() || is_late(error))
     }
 
     /// Whether the connection to the backend broke before it answered, by no fault of the client.
     pub(crate) fn is_reset(&self) -> bool {
         match self {
-            Self::Client(error) => {
-                !error.is_connect() && self.cause::<RequestBodyError>().is_none()
-            }
+            Self::Client(_) => !self.is_connect() && self.cause::<RequestBodyError>().is_none(),
             Self::TwoLengths => true,
             Self::Silent => false,
         }
@@ -51,7 +50,7 @@ impl UpstreamError {
     /// In a word, as traces have it.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Self::Client(error) if error.is_connect() => "connect",
+            Self::Client(_) if self.is_connect() => "connect",
             Self::Client(_) | Self::TwoLengths => "broken",
             Self::Silent => "timeout",
         }

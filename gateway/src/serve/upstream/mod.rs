@@ -9,6 +9,7 @@ mod first_token;
 pub(crate) mod gate;
 mod move_on;
 pub(crate) mod pools;
+mod preface;
 pub(crate) mod request_body;
 mod reuse;
 pub(crate) mod stack;

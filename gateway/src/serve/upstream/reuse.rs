@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicU8, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use http::{Extensions, Uri};
@@ -24,9 +25,19 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower::Service;
 
-/// A connector whose HTTP/1.1 connections tell how far their last exchange came.
+use super::preface::Preface;
+use crate::serve::clock;
+
+/// A connector whose HTTP/1.1 connections tell how far their last exchange came, and whose HTTP/2
+/// connections whether anything was ever heard on them.
 #[derive(Clone, Debug)]
-pub(super) struct WatchReuse<C>(pub(super) C);
+pub(super) struct WatchReuse<C> {
+    pub(super) connector: C,
+    /// Whether all connections are HTTP/2 ones, also without TLS.
+    pub(super) is_always_h2: bool,
+    /// How long a connection may take, until its server's first word on HTTP/2.
+    pub(super) longest: Duration,
+}
 
 /// What passed last on a connection: one of the constants below.
 #[derive(Clone, Debug, Default)]
@@ -48,17 +59,19 @@ pub(super) fn closed_on_reuse(error: &legacy::Error) -> bool {
     extras.get::<Last>().is_some_and(|last| last.0.load(Relaxed) == NEXT_REQUEST)
 }
 
-impl<C: Service<Uri>> Service<Uri> for WatchReuse<C> {
+impl<C: Service<Uri, Response: Connection>> Service<Uri> for WatchReuse<C> {
     type Response = TokioIo<Watched<TokioIo<C::Response>>>;
     type Error = C::Error;
     type Future = Connecting<C::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), C::Error>> {
-        self.0.poll_ready(cx)
+        self.connector.poll_ready(cx)
     }
 
     fn call(&mut self, uri: Uri) -> Connecting<C::Future> {
-        Connecting { connecting: self.0.call(uri) }
+        let (is_always_h2, longest) = (self.is_always_h2, self.longest);
+        let connecting = self.connector.call(uri);
+        Connecting { connecting, is_always_h2, longest, begun: clock::now() }
     }
 }
 
@@ -66,20 +79,27 @@ pin_project! {
     pub(super) struct Connecting<F> {
         #[pin]
         connecting: F,
+        is_always_h2: bool,
+        longest: Duration,
+        begun: Instant,
     }
 }
 
 impl<F, T, E> Future for Connecting<F>
 where
     F: Future<Output = Result<T, E>>,
+    T: Connection,
 {
     type Output = Result<TokioIo<Watched<TokioIo<T>>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let io = TokioIo::new(ready!(self.project().connecting.poll(cx))?);
+        let this = self.project();
+        let io = TokioIo::new(ready!(this.connecting.poll(cx))?);
+        let is_h2 = *this.is_always_h2 || io.connected().is_negotiated_h2();
         Poll::Ready(Ok(TokioIo::new(Watched {
             io,
             last: Last(Arc::new(FIRST_REQUEST.into())),
+            preface: is_h2.then(|| Preface::new(*this.begun, *this.longest)),
             is_write_broken: false,
         })))
     }
@@ -96,6 +116,8 @@ pin_project! {
         #[pin]
         io: T,
         last: Last,
+        // Of HTTP/2.
+        preface: Option<Preface>,
         is_write_broken: bool,
     }
 }
@@ -112,7 +134,10 @@ impl<T: Connection> Connection for Watched<T> {
     fn connected(&self) -> Connected {
         let connected = self.io.connected();
         // On HTTP/2 requests and answers pass side by side, and its own errors say more.
-        if connected.is_negotiated_h2() { connected } else { connected.extra(self.last.clone()) }
+        match &self.preface {
+            Some(preface) => connected.extra(preface.state()),
+            None => connected.extra(self.last.clone()),
+        }
     }
 }
 
@@ -127,6 +152,10 @@ impl<T: AsyncRead> AsyncRead for Watched<T> {
         let result = this.io.poll_read(cx, buf);
         if buf.filled().len() > filled {
             this.last.0.store(ANSWER, Relaxed);
+            this.preface.iter_mut().for_each(Preface::heard);
+        }
+        if let (Poll::Pending, Some(preface)) = (&result, this.preface) {
+            return preface.poll_late(cx).map(Err);
         }
         result
     }
