@@ -98,3 +98,63 @@ fn until(own: &X509Certificate<'_>, chain: &[X509Certificate<'_>]) -> i64 {
 }
 
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+    };
+    use tower_spillover::sticky::Home;
+
+    use super::*;
+    use crate::{
+        config::Clients,
+        serve::{
+            inbound::{authentication::authenticate, client_keys::ClientKeys},
+            routing::client_home::ClientHome,
+        },
+    };
+
+    fn named(name: &str, year: i32) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.not_after = date_time_ymd(year, 1, 1);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+    }
+
+    /// A certificate of now by an issuer until `issuer`, whose own issuer is there until `root`.
+    fn chain(issuer: i32, root: i32) -> Vec<CertificateDer<'static>> {
+        let key = || KeyPair::generate().unwrap();
+        let root = CertifiedIssuer::self_signed(named("root", root), key()).unwrap();
+        let other = named("other", 2001).signed_by(&key(), &root).unwrap();
+        let issuer = CertifiedIssuer::signed_by(named("issuer", issuer), key(), &root).unwrap();
+        let own = named("own", 2100).signed_by(&key(), &issuer).unwrap();
+        [&own, &other, issuer.as_ref(), root.as_ref()].map(|it| it.der().clone()).to_vec()
+    }
+
+    #[test]
+    fn it_is_valid_as_long_as_those_that_issued_it() {
+        for (issuer, root, is_expired) in
+            [(2100, 2100, false), (2001, 2100, true), (2100, 2001, false)]
+        {
+            let certificate = ClientCertificate::of(&chain(issuer, root)).unwrap();
+            assert_eq!(certificate.is_expired(), is_expired, "{issuer}, {root}");
+            assert_eq!(certificate.names(), [CertificateName::Common("own".to_owned())]);
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_is_let_in_with_one_that_has_expired() {
+        let home = |name: &str, _: &_| ClientHome { home: Home::of(name), model: None };
+        let clients = ClientKeys::new(&Clients::Open, home, None);
+        for (issuer, is_let_in) in [(2100, true), (2001, false)] {
+            let certificate = ClientCertificate::of(&chain(issuer, 2100)).unwrap();
+            let caller = authenticate(&clients, None, &HeaderMap::new(), Some(&certificate)).await;
+            assert_eq!(caller.is_ok(), is_let_in);
+            let status = caller.err().map(|refusal| refusal.into_response().status());
+            assert_eq!(status, (!is_let_in).then_some(StatusCode::UNAUTHORIZED));
+        }
+    }
+}
