@@ -6,7 +6,7 @@ mod file;
 mod listen;
 mod site;
 
-use std::{fmt::Write as _, io, process::ExitCode};
+use std::{fmt::Write as _, io, pin::pin, process::ExitCode};
 
 use spillover_emulator::Stats;
 
@@ -20,19 +20,30 @@ pub(crate) fn run(args: &EmulateArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("no runtime: {error}")),
     };
-    match runtime.block_on(emulate(args)) {
+    let emulated = runtime.block_on(emulate(args));
+    // A file may still be waited for.
+    runtime.shutdown_background();
+    match emulated {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => fail(&problem),
     }
 }
 
 async fn emulate(args: &EmulateArgs) -> Result<(), String> {
-    let wanted = match &args.config {
-        Some(file) => file::load(file).map_err(|problems| problems.join("\n"))?,
+    // Before anything else: a signal without a handler ends the process.
+    let mut stop = pin!(listen::told_to_stop()?);
+    let wanted = match args.config.clone() {
+        Some(file) => {
+            let loading = tokio::task::spawn_blocking(move || file::load(&file));
+            let loaded = tokio::select! {
+                loaded = loading => loaded.map_err(|error| error.to_string())?,
+                () = stop.as_mut() => return Ok(()),
+            };
+            loaded.map_err(|problems| problems.join("\n"))?
+        }
         None => demo::wanted(),
     };
     let (emulator, places) = wanted.emulator(args.seed);
-    let stop = listen::told_to_stop()?;
     let listening = Listening::start(&emulator, &places, args).await?;
     let said = io::Write::write_all(&mut io::stdout(), listening.lines().as_bytes());
     said.map_err(|error| format!("nobody reads what is printed: {error}"))?;
