@@ -2,7 +2,12 @@
 
 mod issuer;
 
-use std::{thread, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    thread,
+    time::Duration,
+};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use ring::hmac;
@@ -417,4 +422,43 @@ fn a_slow_issuer_holds_up_nobody_who_has_a_key() {
         assert!(!waiting.is_finished());
         assert_eq!(waiting.join().unwrap(), 503);
     });
+}
+
+#[test]
+fn few_tokens_wait_for_a_slow_issuer_and_the_others_are_asked_to_come_again() {
+    let signer = Signer::rsa();
+    let slow = Witness::new(|_| {
+        thread::sleep(Duration::from_secs(4));
+        (500, "", String::new())
+    });
+    let issuer = Issuer { witness: slow, keys: Default::default() };
+    let path = emulate::file("tokens-flood/g.toml", &config(&issuer, &serving()));
+    let gateway = Gateway::start(&path);
+    let request = format!(
+        "POST /openai/deployments/text/chat/completions HTTP/1.1\r\nhost: x\r\n\
+         authorization: Bearer {}\r\ncontent-length: 2\r\n\r\n{{}}",
+        signer.token("k1", &issuer.claims())
+    );
+    let streams = (0..300).map(|_| {
+        let mut stream = TcpStream::connect(gateway.address()).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        stream
+    });
+    let mut streams = streams.collect::<Vec<_>>();
+    thread::sleep(Duration::from_millis(300));
+    let mut refusals = Vec::new();
+    let mut buffer = [0; 4_096];
+    for stream in &mut streams {
+        if let Ok(length) = stream.read(&mut buffer) {
+            refusals.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+        }
+    }
+    let waiting = 300 - refusals.len();
+    assert!((1..=100).contains(&waiting), "{waiting} wait");
+    for refusal in refusals {
+        assert!(refusal.starts_with("HTTP/1.1 503 "), "{refusal}");
+        assert!(refusal.contains("\r\nretry-after: 2\r\n"), "{refusal}");
+    }
+    assert_eq!(gateway.chat("text", &[("api-key", "a-key-of-team-b-0001")]).status(), 200);
 }

@@ -9,7 +9,7 @@ use futures::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::document::{self, Key, Keys};
 use crate::{
@@ -28,6 +28,8 @@ struct Inner {
     client: Client,
     settings: Arc<Tokens>,
     state: Mutex<State>,
+    /// Of the tokens that wait for a fetch.
+    waiters: Semaphore,
 }
 
 #[derive(Default)]
@@ -43,13 +45,14 @@ struct State {
 /// Ends when the state has changed, whether or not it is still waited for.
 type Fetch = Shared<BoxFuture<'static, ()>>;
 
-/// No key was fetched yet.
+/// The key is not there yet, and may be later.
 #[derive(Debug)]
 pub(super) struct NoKeys;
 
 impl KeyCache {
     pub(super) fn new(settings: Arc<Tokens>) -> Result<Self, BoxError> {
-        let inner = Inner { client: Client::new()?, settings, state: Mutex::default() };
+        let waiters = Semaphore::new(MOST_WAITERS);
+        let inner = Inner { client: Client::new()?, settings, state: Mutex::default(), waiters };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -73,6 +76,8 @@ impl KeyCache {
             fetch
         };
         if let Some(fetch) = fetch {
+            // Whose tokens they are is not known yet: no limit of a client holds for them.
+            let _waiter = self.inner.waiters.try_acquire().map_err(|_| NoKeys)?;
             fetch.await;
         }
         let state = self.inner.lock();
@@ -134,3 +139,5 @@ const LONGEST_AGE: Duration = Duration::from_secs(3_600);
 const BETWEEN_FETCHES: Duration = Duration::from_secs(30);
 const WITHOUT_KEYS: Duration = Duration::from_secs(2);
 const LONGEST_FETCH: Duration = Duration::from_secs(10);
+/// Each is a request of somebody unknown, with a token of up to 32 KiB.
+const MOST_WAITERS: usize = 100;

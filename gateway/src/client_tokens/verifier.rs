@@ -23,7 +23,7 @@ pub(crate) struct Verifier {
 pub(crate) enum TokenError {
     /// With what is wrong with it, and nothing of it.
     Invalid(&'static str),
-    /// The issuer's keys were never there.
+    /// The issuer's keys are not there yet.
     NoKeys,
 }
 

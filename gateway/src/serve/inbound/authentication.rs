@@ -74,7 +74,7 @@ fn refusal(error: TokenError) -> Refusal {
         TokenError::NoKeys => Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "ServiceUnavailable",
-            "The token cannot be verified: its issuer could not be reached yet.",
+            "The token cannot be verified yet: the keys of its issuer have not been fetched.",
         )
         .retry_after(Duration::from_secs(2)),
     }
