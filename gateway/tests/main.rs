@@ -72,6 +72,8 @@ mod unprocessed;
 mod unread_log;
 #[cfg(unix)]
 mod uploading;
+#[cfg(target_os = "linux")]
+mod vanished_clients;
 #[cfg(unix)]
 mod waiting;
 #[cfg(unix)]

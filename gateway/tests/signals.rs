@@ -85,3 +85,30 @@ fn a_signal_ends_a_start_that_waits_for_its_configuration() {
         assert!(begun.elapsed() < Duration::from_secs(3), "{command}: {:?}", begun.elapsed());
     }
 }
+
+#[test]
+fn connections_without_a_request_hold_up_no_drain() {
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &settings].concat();
+    // GET, http, `/` and an authority: answered 404.
+    let headers = [0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84, 1, 1, b'x'];
+    let asked = [preface.as_slice(), &headers].concat();
+    for (name, sent) in [
+        ("preface", preface.as_slice()),
+        ("asked", &asked),
+        ("half-a-head", b"GET / HTTP/1.1\r\nho"),
+        ("half-behind", b"GET / HTTP/1.1\r\nhost: x\r\n\r\nGET / HT"),
+    ] {
+        let text = "listen.address = \"127.0.0.1:0\"\nlisten.drain = \"20s\"\nclients.open = true\n\
+                    [[models.text.standard]]\nname = \"a\"\nendpoint = \"http://127.0.0.1:9\"\n\
+                    key = \"env:AZURE_KEY\"\n";
+        let gateway = Gateway::start(&emulate::file(&format!("drain-{name}/g.toml"), text));
+        // It answers nothing that it is sent.
+        let mut frozen = TcpStream::connect(gateway.address()).unwrap();
+        frozen.write_all(sent).unwrap();
+        thread::sleep(Duration::from_millis(200));
+        let begun = Stopwatch::start();
+        gateway.terminated();
+        assert!(begun.elapsed() < Duration::from_secs(5), "{name}: {:?}", begun.elapsed());
+    }
+}

@@ -284,6 +284,31 @@ fn a_connection_without_a_whole_request_is_closed() {
 }
 
 #[test]
+fn a_head_that_begins_behind_a_request_has_the_time_of_a_head() {
+    let azure = Azure::new("behind");
+    let text = std::fs::read_to_string(configured("behind", azure.endpoint(0))).unwrap();
+    let patient = text.replace("idle_timeout = \"500ms\"", "idle_timeout = \"1h\"");
+    let gateway = Gateway::start(&emulate::file("behind/g.toml", &patient));
+    let whole = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    let chat =
+        format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{BODY}", BODY.len());
+    for first in [whole, &chat] {
+        let mut stream = TcpStream::connect(gateway.address()).unwrap();
+        stream.write_all(format!("{first}GET / HTTP/1.1\r\nho").as_bytes()).unwrap();
+        assert!(closes(&mut stream), "{first}");
+        let mut idle = TcpStream::connect(gateway.address()).unwrap();
+        idle.write_all(first.as_bytes()).unwrap();
+        thread::sleep(Duration::from_millis(1_200));
+        idle.write_all(whole.as_bytes()).unwrap();
+        thread::sleep(Duration::from_millis(100));
+        let mut answers = vec![0; 65_536];
+        let length = idle.read(&mut answers).unwrap();
+        let answers = String::from_utf8_lossy(&answers[..length]).matches("HTTP/1.1 200").count();
+        assert_eq!(answers, 2, "one that only waits is kept: {first}");
+    }
+}
+
+#[test]
 fn a_client_that_never_finishes_its_tls_handshake_is_closed_and_holds_up_no_drain() {
     let folder = emulate::file("handshake/cert.pem", include_str!("tls/cert.pem"));
     emulate::file("handshake/key.pem", include_str!("tls/key.pem"));

@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    task::Context,
+    task::{Context, Poll, ready},
 };
 
 use futures::task::AtomicWaker;
@@ -23,8 +23,12 @@ pub(crate) struct Activity {
     requests: AtomicUsize,
     /// How many there have been.
     begun: AtomicUsize,
-    /// Whether something was heard since the last request ended.
+    /// Whether something was heard that the last request did not end with.
     is_heard: AtomicBool,
+    /// Whether more is waited for, so that nothing that was read is left over.
+    awaits_bytes: AtomicBool,
+    /// Counts what the client has a part in while no request is under way.
+    moves: AtomicUsize,
     /// HTTP/2, on which more than requests is heard.
     is_multiplexed: AtomicBool,
     /// Whether the client does not take what it is sent.
@@ -43,6 +47,8 @@ pub(crate) struct Activity {
     takes_interim: AtomicBool,
     /// Whether the client sends nothing more, and waits for an answer.
     is_half_closed: AtomicBool,
+    /// Whether it does, though not all that it sent was read.
+    has_finished: AtomicBool,
     /// Of a body that waits for more.
     upload: AtomicWaker,
     is_tunnel: AtomicBool,
@@ -95,9 +101,30 @@ impl Activity {
         self.of_stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something was read.
-    pub(crate) fn note_read(&self) {
-        self.is_heard.store(true, Relaxed);
+    /// Something was read, or nothing is there to be.
+    pub(crate) fn note_read(&self, is_pending: bool) {
+        self.awaits_bytes.store(is_pending, Relaxed);
+        if !is_pending {
+            self.is_heard.store(true, Relaxed);
+            if self.is_multiplexed.load(Relaxed) {
+                self.moves.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    /// What was read of a request has been taken. On HTTP/1.1 more is read only when nothing is left
+    /// over, such as a part of the next head.
+    fn end_request(&self) {
+        self.is_heard.store(!self.awaits_bytes.load(Relaxed), Relaxed);
+    }
+
+    /// The client took some of what it was sent.
+    pub(crate) fn note_taken(&self) {
+        self.moves.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn moves(&self) -> usize {
+        self.moves.load(Relaxed)
     }
 
     /// Something was written, or could not be.
@@ -124,6 +151,17 @@ impl Activity {
         !self.is_idle() && self.is_http_1()
     }
 
+    /// The client sends nothing more, and some of what it sent may not be read yet.
+    pub(crate) fn note_finished(&self) {
+        self.has_finished.store(true, Relaxed);
+    }
+
+    /// Whether a client whose request is being answered sends nothing more, so that it may have gone.
+    pub(crate) fn may_have_gone(&self) -> bool {
+        let is_over = self.is_half_closed.load(Relaxed) || self.has_finished.load(Relaxed);
+        is_over && self.is_exchange()
+    }
+
     /// The client sends nothing more.
     pub(crate) fn half_close(&self) {
         self.is_half_closed.store(true, Relaxed);
@@ -147,6 +185,13 @@ impl Activity {
         self.is_http_1()
             && (self.is_half_closed.load(Relaxed)
                 || self.upload_left.load(Relaxed) > UploadRest::MOST_BYTES)
+    }
+
+    /// Waits for rests of bodies, and is ready whenever one has been discarded.
+    pub(crate) fn poll_upload_rest(&self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.upload_rest.poll_discard(cx));
+        self.end_request();
+        Poll::Ready(())
     }
 
     /// The body of a request is read no further.
@@ -207,7 +252,7 @@ impl Drop for Busy {
         if Arc::ptr_eq(&self.delivery, &self.activity.delivery) {
             self.delivery.await_backend();
         }
-        self.activity.is_heard.store(false, Relaxed);
+        self.activity.end_request();
         self.activity.requests.fetch_sub(1, Relaxed);
     }
 }

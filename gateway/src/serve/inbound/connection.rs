@@ -1,6 +1,12 @@
 //! One inbound connection: HTTP/1.1 or HTTP/2, watched for silence, ended in an orderly way.
 
-use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{FutureExt, future::OptionFuture};
 use http::{HeaderValue, Request, header};
@@ -15,6 +21,7 @@ use tokio::{
 };
 
 use super::{
+    client_socket::ClientSocket,
     listener_role::ListenerRole,
     proxy,
     silence::{End, Silence},
@@ -25,6 +32,7 @@ use crate::{
     config::Limits,
     serve::{
         activity::{Activity, Tunnel},
+        clock,
         delivery::Delivering,
     },
 };
@@ -38,12 +46,16 @@ pub(crate) enum Protocol {
     Either,
 }
 
-/// Serves a connection until it ends, its client is silent for too long, or its requests are done
-/// after `stop` turned true or the client's certificate expired.
+/// Serves a connection until it ends, its client has gone or is silent for too long, or its requests are
+/// done after `stop` turned true or the client's certificate expired.
+///
+/// `client` is the socket beneath `io`.
 pub(crate) async fn serve<I>(
     role: ListenerRole,
     io: I,
+    client: ClientSocket,
     protocol: Protocol,
+    accepted: Instant,
     mut stop: watch::Receiver<bool>,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -75,16 +87,23 @@ pub(crate) async fn serve<I>(
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
     let delivering = Delivering::new(connection, activity.delivery(), limits.idle_timeout);
     let mut connection = pin!(delivering);
-    let mut silence = Silence::new(&activity, &limits);
+    let spent = clock::now().saturating_duration_since(accepted);
+    let mut silence = Silence::new(&activity, &limits, spent);
+    let mut reset = pin!(client.reset());
+    let mut finished = pin!(client.finished().fuse());
     let mut is_stopping = false;
     loop {
         tokio::select! {
             biased;
             // How a connection ended is its client's business.
             _ = connection.as_mut() => break,
-            () = poll_fn(|cx| activity.upload_rest.poll_discard(cx)) => {}
-            _ = stop.wait_for(|stop| *stop), if !is_stopping => {
+            // Whatever is under way; streams of HTTP/2 end with their connection.
+            () = reset.as_mut() => break drop(activity.take_tunnel()),
+            () = finished.as_mut() => activity.note_finished(),
+            () = poll_fn(|cx| activity.poll_upload_rest(cx)) => {}
+            _ = stop.wait_for(|stop| *stop), if !silence.is_stopping() => {
                 is_stopping = true;
+                silence.stop();
                 connection.as_mut().inner().graceful_shutdown();
             }
             Some(()) = OptionFuture::from(expiry.as_mut()), if !is_stopping => {

@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     certificate::Certificate,
     client_certificate::ClientCertificate,
+    client_socket::ClientSocket,
     connection::{self, Protocol},
     listener_role::ListenerRole,
 };
@@ -126,6 +127,7 @@ impl Listener {
 /// Looks at the first bytes without taking them: a reader of HTTP that got them apart from the rest
 /// would make twice the room.
 async fn plain(role: ListenerRole, stream: TcpStream, mut stop: watch::Receiver<bool>) {
+    let accepted = clock::now();
     let head_timeout = role.gateway.runtime().config().limits.head_timeout;
     let mut first = [0; PREFACE.len()];
     let looked = {
@@ -141,7 +143,8 @@ async fn plain(role: ListenerRole, stream: TcpStream, mut stop: watch::Receiver<
         part if PREFACE.starts_with(part) => Protocol::Either,
         _ => Protocol::Http1,
     };
-    connection::serve(role, stream, protocol, stop).await;
+    let client = ClientSocket::new(stream);
+    connection::serve(role, client.clone(), client, protocol, accepted, stop).await;
 }
 
 async fn secure(
@@ -150,9 +153,11 @@ async fn secure(
     tls: TlsAcceptor,
     mut stop: watch::Receiver<bool>,
 ) {
+    let accepted = clock::now();
     let head_timeout = role.gateway.runtime().config().limits.head_timeout;
+    let client = ClientSocket::new(stream);
     // The handshake leaves nothing behind but its stream.
-    let mut handshake = Box::pin(clock::timeout(head_timeout, tls.accept(stream)));
+    let mut handshake = Box::pin(clock::timeout(head_timeout, tls.accept(client.clone())));
     let shaken = tokio::select! {
         shaken = handshake.as_mut() => shaken,
         _ = stop.wait_for(|stop| *stop) => return,
@@ -173,7 +178,7 @@ async fn secure(
                 Some(b"http/1.1") => Protocol::Http1,
                 _ => Protocol::Either,
             };
-            connection::serve(role, stream, protocol, stop).await;
+            connection::serve(role, stream, client, protocol, accepted, stop).await;
         }
         Ok(Err(error)) => tracing::debug!(target: TARGET, %error, "TLS handshake failed"),
         Err(_) => tracing::debug!(target: TARGET, "TLS handshake took too long"),

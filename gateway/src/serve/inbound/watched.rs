@@ -9,25 +9,39 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{half_closed::HalfClosed, linger::Linger};
+use super::{linger::Linger, probe::Probe};
 use crate::serve::activity::Activity;
 
 /// A stream that notes what happens on it.
 pub(super) struct Watched<I> {
     io: I,
     activity: Arc<Activity>,
-    half_closed: Option<HalfClosed>,
+    /// Whether the end of what the client sends was read.
+    has_ended: bool,
+    reads: usize,
+    probe: Option<Probe>,
     linger: Option<Linger>,
 }
 
 impl<I> Watched<I> {
     pub(super) fn new(io: I, activity: Arc<Activity>) -> Self {
-        Self { io, activity, half_closed: None, linger: None }
+        Self { io, activity, has_ended: false, reads: 0, probe: None, linger: None }
     }
 
     fn note<T>(&self, written: Poll<T>) -> Poll<T> {
         self.activity.note_written(written.is_pending());
         written
+    }
+}
+
+impl<I: AsyncWrite + Unpin> Watched<I> {
+    /// Ready with an error when the client has gone.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let Self { io, activity, reads, probe, .. } = self;
+        if !activity.may_have_gone() {
+            return Poll::Pending;
+        }
+        probe.get_or_insert_with(|| Probe::new(*reads)).poll(io, activity, *reads, cx)
     }
 }
 
@@ -37,21 +51,24 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<I> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { io, activity, half_closed, .. } = &mut *self;
-        if half_closed.is_none() {
+        if !self.has_ended {
+            let Self { io, activity, .. } = &mut *self;
             let before = buf.filled().len();
-            let read = ready!(Pin::new(&mut *io).poll_read(cx, buf));
-            activity.note_read();
+            let read = Pin::new(io).poll_read(cx, buf);
+            activity.note_read(read.is_pending());
+            let read = ready!(read);
             let is_end = read.is_ok() && buf.filled().len() == before && buf.remaining() > 0;
             if !is_end || !activity.is_exchange() {
+                self.reads = self.reads.wrapping_add(1);
                 return Poll::Ready(read);
             }
             activity.half_close();
+            self.has_ended = true;
         }
-        if !activity.is_exchange() {
+        if !self.activity.is_exchange() {
             return Poll::Ready(Ok(()));
         }
-        half_closed.get_or_insert_with(HalfClosed::new).poll(io, activity, cx).map(Err)
+        self.poll_gone(cx).map(Err)
     }
 }
 
@@ -63,6 +80,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     ) -> Poll<io::Result<usize>> {
         self.activity.note_answer();
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        if written.is_ready() {
+            self.activity.note_taken();
+        }
         self.note(written)
     }
 
@@ -73,6 +93,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     ) -> Poll<io::Result<usize>> {
         self.activity.note_answer();
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        if written.is_ready() {
+            self.activity.note_taken();
+        }
         self.note(written)
     }
 
@@ -81,6 +104,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes whenever it is polled, and reads only what it has use for.
+        if let Poll::Ready(error) = self.poll_gone(cx) {
+            return Poll::Ready(Err(error));
+        }
         // TLS keeps what it was given, and writes it here.
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
         self.note(flushed)
