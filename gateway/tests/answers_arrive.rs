@@ -332,6 +332,7 @@ fn a_head_that_is_not_http_is_a_bad_gateway() {
     let broken = [
         ("lengths", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{} "),
         ("list", "HTTP/1.1 200 OK\r\ncontent-length: 2, 3\r\n\r\n{} "),
+        ("word", "HTTP/1.1 200 OK\r\ncontent-length: 2, x\r\n\r\n{}"),
         ("sign", "HTTP/1.1 200 OK\r\ncontent-length: +2\r\n\r\n{}"),
         (
             "both",
@@ -354,6 +355,20 @@ fn a_head_that_is_not_http_is_a_bad_gateway() {
     for (name, bytes) in broken {
         let answer = answer_to(&format!("head-{name}"), bytes);
         assert_eq!(answer.status(), 502, "{name}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_length_that_is_said_twice_comes_down_once() {
+    for (name, said) in
+        [("list", "2, 2"), ("lines", "2\r\ncontent-length: 2"), ("tight", "2,2 , 2")]
+    {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {said}\r\n\r\n{{}}");
+        let answer = answer_to(&format!("twice-{name}"), &head);
+        let lengths =
+            answer.0.to_lowercase().lines().filter(|it| it.starts_with("content-length")).count();
+        assert_eq!((answer.status(), lengths), (200, 1), "{name}: {answer:?}");
+        assert_eq!(answer.header("content-length"), Some("2"), "{name}");
     }
 }
 

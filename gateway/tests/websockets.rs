@@ -8,13 +8,19 @@ use std::{
 use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, Uri};
 use spillover_testing::real::{pause, soon};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{
         self, Message,
         client::IntoClientRequest,
-        handshake::server::{ErrorResponse, Request, Response},
+        handshake::{
+            derive_accept_key,
+            server::{ErrorResponse, Request, Response},
+        },
     },
 };
 
@@ -183,6 +189,16 @@ async fn the_key_of_a_browser_lets_it_in_and_goes_no_further() {
     let (mut client, _) = open(&gateway, &by_query, &[]).await.unwrap();
     echo(&mut client, "hello").await;
     assert!(!format!("{:?}", seen.0.lock().unwrap()).contains("team-b-0001"));
+    for other in [
+        "realtime, OpenAI-Insecure-API-Key.a-key-of-team-b-0001",
+        "realtime, \"openai-insecure-api-key.a-key-of-team-b-0001\"",
+        "realtime, openai-ephemeral-key.a-key-of-team-b-0001",
+    ] {
+        let headers = [KEY, ("sec-websocket-protocol", other)];
+        let (_, headers) = open(&gateway, CLASSIC, &headers).await.unwrap();
+        assert_eq!(headers["sec-websocket-protocol"], "realtime", "{other}");
+    }
+    assert!(!format!("{:?}", seen.0.lock().unwrap()).contains("team-b-0001"));
     for wrong in ["realtime", "realtime, openai-insecure-api-key.wrong"] {
         let protocols = [("sec-websocket-protocol", wrong)];
         assert_eq!(open(&gateway, CLASSIC, &protocols).await.unwrap_err().0, 401, "{wrong}");
@@ -345,4 +361,58 @@ async fn a_session_can_be_rehearsed_against_the_emulator() {
 async fn event(client: &mut Client) -> serde_json::Value {
     let message = soon(client.next()).await.unwrap().unwrap();
     serde_json::from_str(message.to_text().unwrap()).unwrap()
+}
+
+/// A backend that answers every handshake by a 101 with these lines, `ACCEPT` filled in.
+async fn switching(lines: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = String::new();
+                let mut bytes = [0; 4096];
+                while !head.contains("\r\n\r\n") {
+                    let Ok(count @ 1..) = stream.read(&mut bytes).await else { return };
+                    head += &String::from_utf8_lossy(&bytes[..count]);
+                }
+                let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: "));
+                let accept = derive_accept_key(key.unwrap_or_default().as_bytes());
+                let lines = lines.replace("ACCEPT", &accept);
+                let answer = format!("HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n");
+                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.read(&mut bytes).await;
+            });
+        }
+    });
+    addr
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_to_something_else_than_was_asked_for_is_a_bad_gateway() {
+    const SOUND: &str =
+        "Upgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\n";
+    let sound = gateway("switch-sound", &[switching(SOUND).await], "");
+    assert!(open(&sound, CLASSIC, &[KEY]).await.is_ok());
+    let accepted = "sec-websocket-accept: ACCEPT\r\n";
+    let upgrade = "upgrade: websocket\r\nconnection: upgrade\r\n";
+    for (name, head, more) in [
+        ("bare", "", ""),
+        ("accept", accepted, ""),
+        ("h2c", "upgrade: h2c\r\nconnection: upgrade\r\n", accepted),
+        ("two", "upgrade: websocket, h2c\r\nconnection: upgrade\r\n", accepted),
+        ("hop", "upgrade: websocket\r\n", accepted),
+        ("missing", upgrade, ""),
+        ("wrong", upgrade, "sec-websocket-accept: AAAA\r\n"),
+        ("twice", upgrade, "sec-websocket-accept: ACCEPT\r\nsec-websocket-accept: ACCEPT\r\n"),
+        ("length", upgrade, "sec-websocket-accept: ACCEPT\r\ncontent-length: 5\r\n"),
+        ("chunks", upgrade, "sec-websocket-accept: ACCEPT\r\ntransfer-encoding: chunked\r\n"),
+        ("protocol", upgrade, "sec-websocket-accept: ACCEPT\r\nsec-websocket-protocol: x\r\n"),
+        ("extension", upgrade, "sec-websocket-accept: ACCEPT\r\nsec-websocket-extensions: x\r\n"),
+    ] {
+        let lines: &'static str = format!("{head}{more}").leak();
+        let gateway = gateway(&format!("switch-{name}"), &[switching(lines).await], "");
+        let refused = open(&gateway, CLASSIC, &[KEY]).await.map(|_| ()).unwrap_err();
+        assert_eq!(refused.0, 502, "{name}: {refused:?}");
+    }
 }

@@ -6,14 +6,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, reque
 use hyper::upgrade::OnUpgrade;
 use tower_spillover::azure::{ApiPath, percent};
 
+use super::opening::Opening;
 use crate::serve::refusal::Refusal;
 
 /// The first request of a realtime session.
 pub(super) struct Handshake {
     /// The deployment that the query names, decoded.
     pub(super) model: Option<String>,
-    /// What becomes of the connection to the client.
-    pub(super) client: OnUpgrade,
+    pub(super) opening: Opening,
 }
 
 impl Handshake {
@@ -33,7 +33,7 @@ impl Handshake {
             (Some(client), true) => {
                 let model = model(head.uri.query().unwrap_or_default())?;
                 move_key(head);
-                Ok(Some(Self { model, client }))
+                Ok(Some(Self { model, opening: Opening::new(client, &head.headers) }))
             }
             (None, true) => Err(Refusal::upgrade(
                 "websocket",
@@ -88,20 +88,17 @@ fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Option<Cow<'_, str>
 fn move_key(head: &mut Parts) {
     let offered = head.headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let offered: Vec<String> = offered
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|protocol| str::from_utf8(protocol).ok())
         .map(|protocol| protocol.trim().to_owned())
         .collect();
-    let (keys, protocols): (Vec<_>, Vec<_>) =
-        offered.into_iter().partition(|protocol| protocol.starts_with(KEY_PROTOCOL));
-    let mut key = keys.first().map(|protocol| protocol[KEY_PROTOCOL.len()..].to_owned());
-    if !keys.is_empty() {
-        head.headers.remove(header::SEC_WEBSOCKET_PROTOCOL);
-        if let Ok(protocols) = HeaderValue::try_from(protocols.join(", "))
-            && !protocols.is_empty()
-        {
-            head.headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocols);
-        }
+    let mut key = offered.iter().find_map(|protocol| key_in(protocol)).map(str::to_owned);
+    let protocols: Vec<String> = offered.into_iter().filter(|it| is_protocol(it)).collect();
+    head.headers.remove(header::SEC_WEBSOCKET_PROTOCOL);
+    if let Ok(protocols) = HeaderValue::try_from(protocols.join(", "))
+        && !protocols.is_empty()
+    {
+        head.headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocols);
     }
     if key.is_none() {
         let query = head.uri.query().unwrap_or_default();
@@ -116,6 +113,20 @@ fn move_key(head: &mut Parts) {
     }
 }
 
+fn key_in(protocol: &str) -> Option<&str> {
+    let (name, key) = protocol.split_at_checked(KEY_PROTOCOL.len())?;
+    name.eq_ignore_ascii_case(KEY_PROTOCOL).then_some(key)
+}
+
+/// Whether an offer is a token (RFC 6455 section 4.1) that carries no credential.
+fn is_protocol(offered: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let lower = offered.to_ascii_lowercase();
+    !offered.is_empty()
+        && offered.bytes().all(plain)
+        && !CREDENTIALS.iter().any(|word| lower.contains(word))
+}
+
 /// What both sides of a WebSocket agree on (RFC 6455 section 11.3), which goes to the backend.
 pub(super) const HEADERS: [HeaderName; 4] = [
     header::SEC_WEBSOCKET_EXTENSIONS,
@@ -125,6 +136,8 @@ pub(super) const HEADERS: [HeaderName; 4] = [
 ];
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
 const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
+/// In the names of protocols that are there to carry a credential, of any service.
+const CREDENTIALS: [&str; 6] = ["key", "token", "bearer", "authorization", "secret", "password"];
 
 #[cfg(test)]
 mod tests {
@@ -150,6 +163,10 @@ mod tests {
             ("/", "openai-insecure-api-key.k", (some("k"), None)),
             ("/?a=1&Api%2Dkey=k", "realtime", (some("k"), some("realtime"))),
             ("/", "realtime", (None, some("realtime"))),
+            ("/", "OpenAI-Insecure-API-Key.k, realtime", (some("k"), some("realtime"))),
+            ("/", "realtime, \"openai-insecure-api-key.k\"", (None, some("realtime"))),
+            ("/", "openai-ephemeral-key.k, Bearer.k, my-api_key.k, a", (None, some("a"))),
+            ("/", "realtime, openai-project.p", (None, some("realtime, openai-project.p"))),
         ] {
             assert_eq!(moved(target, protocols), expected, "{target} {protocols}");
         }

@@ -16,6 +16,7 @@ mod headers;
 mod linger;
 pub(crate) mod listen;
 pub(crate) mod listener_role;
+mod opening;
 mod own_list;
 mod probe;
 mod proxy;

@@ -20,6 +20,7 @@ use super::{
     handshake::{self, Handshake},
     headers,
     listener_role::ListenerRole,
+    opening::Opening,
     own_list::{self, Listed},
     response_body::ResponseBody,
     runtime::Runtime,
@@ -99,8 +100,8 @@ struct Passed {
     sent: Instant,
     first_tier: &'static str,
     trace: bool,
-    /// The client's connection, where it asked for a WebSocket.
-    client: Option<OnUpgrade>,
+    /// Where the client asked for a WebSocket.
+    opening: Option<Opening>,
 }
 
 async fn exchange(
@@ -225,8 +226,8 @@ async fn exchange(
         request.extensions_mut().insert(trace.clone());
     }
     guard.observe_usage(request.extensions_mut());
-    let client = handshake.map(|handshake| handshake.client);
-    if client.is_some() {
+    let opening = handshake.map(|handshake| handshake.opening);
+    if opening.is_some() {
         request.extensions_mut().insert(OpensSession);
     }
     let sent = clock::now();
@@ -249,7 +250,7 @@ async fn exchange(
     };
     let answer = answer.map_err(|error| failure(&error, limits.body, &model))?;
     let first_tier = model.stack.first_tier();
-    Ok(Reply::Passed(Passed { answer, sent, first_tier, trace, client }))
+    Ok(Reply::Passed(Passed { answer, sent, first_tier, trace, opening }))
 }
 
 /// Records the model that was asked for, and refuses a client that may not use it.
@@ -324,9 +325,11 @@ async fn pass_on(
     let served: Option<Served> = head.extensions.remove();
     let backend = head.extensions.remove::<OnUpgrade>();
     let is_switch = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    let session = passed.client.zip(backend).filter(|_| is_switch);
+    let opening = passed.opening.filter(|it| is_switch && it.is_answered_by(&head.headers));
+    let session = opening.map(|opening| opening.client).zip(backend);
     if is_switch && session.is_none() {
-        let refusal = Refusal::bad_gateway("The backend changed protocols without being asked.");
+        let refusal =
+            Refusal::bad_gateway("The backend changed to a protocol that it was not asked for.");
         guard.record.served = served;
         return instead(refusal, &mut head.headers, guard);
     }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, Uri, header, uri::Scheme};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header, uri::Scheme};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{
@@ -194,12 +194,10 @@ impl Future for Sending {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let answer = match this.answer.poll(cx) {
-            Poll::Ready(Ok(response)) if has_two_lengths(&response) => {
-                Err(UpstreamError::TwoLengths)
-            }
-            Poll::Ready(Ok(response)) => {
-                Ok(response.map(|body| Download::new(body, this.permit.take())))
-            }
+            Poll::Ready(Ok(mut response)) => match settle_length(response.headers_mut()) {
+                Some(()) => Ok(response.map(|body| Download::new(body, this.permit.take()))),
+                None => Err(UpstreamError::TwoLengths),
+            },
             Poll::Ready(Err(error)) => Err(UpstreamError::Client(error)),
             Poll::Pending => loop {
                 // A connection stands once the answer's future was polled with it.
@@ -225,10 +223,29 @@ impl Future for Sending {
     }
 }
 
-/// HTTP/2 knows no `transfer-encoding`, and its own checks refuse one.
-fn has_two_lengths<B>(response: &Response<B>) -> bool {
-    let headers = response.headers();
-    headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH)
+/// Leaves one length where the same was said several times (RFC 9110 section 8.6); `None` when what is
+/// said differs, is no number, or stands beside a `transfer-encoding`.
+fn settle_length(headers: &mut HeaderMap) -> Option<()> {
+    let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
+    let (Some(first), others) = (values.next(), values.next().is_some()) else { return Some(()) };
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return None;
+    }
+    if !others && first.as_bytes().iter().all(u8::is_ascii_digit) && !first.is_empty() {
+        return Some(());
+    }
+    let mut length = None;
+    for value in headers.get_all(header::CONTENT_LENGTH) {
+        for said in value.to_str().ok()?.split(',').map(str::trim) {
+            let is_number = !said.is_empty() && said.bytes().all(|byte| byte.is_ascii_digit());
+            let said = said.parse::<u64>().ok().filter(|_| is_number)?;
+            if length.replace(said).is_some_and(|known| known != said) {
+                return None;
+            }
+        }
+    }
+    headers.insert(header::CONTENT_LENGTH, length?.into());
+    Some(())
 }
 
 /// Finds out when a request has a connection, for the layers that wait for one.
