@@ -255,7 +255,7 @@ fn pages_logs_and_exports_tell_what_happened_and_no_secret() {
         let first = &document["models"]["gpt-4o"]["backends"][0];
         assert_eq!((&first["name"], &first["attempts"]["429"]), (&"first".into(), &1.into()));
         let gate = &document["models"]["gpt-4o"]["gate"];
-        assert_eq!((&gate["mode"], &gate["contention"]), (&"adaptive".into(), &"compete".into()));
+        assert_eq!((&gate["mode"], &gate["contention"]), (&"adaptive".into(), &"yield".into()));
         let [state, since, why] = ["state", "since", "why"].map(|key| gate[key].as_str().unwrap());
         assert!(["learning", "doubting"].contains(&state), "after one refusal: {gate}");
         assert!(since.starts_with("20") && since.ends_with('Z'), "{gate}");

@@ -22,9 +22,9 @@ pub enum Policy {
     Gate,
     /// The layers with the gate and its control of standing queues.
     GateStanding,
-    /// The same, which [yields](tower_spillover::gate::Contention::Yield) the PTU to others. Not in
+    /// The same, which [competes](tower_spillover::gate::Contention::Compete) for the PTU. Not in
     /// [`Policy::ALL`]: alone on a PTU it does the same as [`GateStanding`](Self::GateStanding).
-    GateYield,
+    GateCompete,
     /// The bound: a queue that knows the bucket exactly and has no network in between.
     Oracle,
     /// The bound with control of standing queues. Not in [`Policy::ALL`].
@@ -52,7 +52,7 @@ impl Policy {
             Self::Shared => "shared",
             Self::Gate => "gate",
             Self::GateStanding => "gate-standing",
-            Self::GateYield => "gate-yield",
+            Self::GateCompete => "gate-compete",
             Self::Oracle => "oracle",
             Self::OracleStanding => "oracle-standing",
         }
@@ -60,7 +60,7 @@ impl Policy {
 
     /// Every policy.
     fn known() -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().chain([Self::GateYield, Self::OracleStanding])
+        Self::ALL.into_iter().chain([Self::GateCompete, Self::OracleStanding])
     }
 
     /// Whether `max_wait` makes a difference to it.
@@ -70,7 +70,7 @@ impl Policy {
 
     /// Whether it looks into requests to weigh them.
     pub(super) const fn weighs(self) -> bool {
-        matches!(self, Self::Gate | Self::GateStanding | Self::GateYield)
+        matches!(self, Self::Gate | Self::GateStanding | Self::GateCompete)
     }
 }
 

@@ -58,8 +58,8 @@ pub(super) fn wiring(policy: Policy) -> Result<Wiring, ConfigError> {
             |plan, network| gated(Gate::new().standing_queue_interval(None), plan, network)
         }
         Policy::GateStanding => |plan, network| gated(Gate::new(), plan, network),
-        Policy::GateYield => {
-            |plan, network| gated(Gate::new().contention(Contention::Yield), plan, network)
+        Policy::GateCompete => {
+            |plan, network| gated(Gate::new().contention(Contention::Compete), plan, network)
         }
         Policy::Oracle | Policy::OracleStanding => unreachable!("an oracle has no layers"),
     })

@@ -54,8 +54,8 @@ use crate::{
 ///   [a time](Self::standing_queue_interval).
 /// - **Outages.** Where nothing has been admitted for long although it was asked for, requests spill at
 ///   once, and one in a second asks whether it is over.
-/// - **Others on the same PTU** are told by openings that they take. Beside them the gate asks more often,
-///   and counts on less of a predicted wait; or it gives way to them, as [`Contention`] says.
+/// - **Others on the same PTU** are told by openings that they take. [`Contention`] says whether the gate
+///   gives way to them.
 ///
 /// While the PTU does not refuse, requests pass the gate with one atomic load. From the first refusal until
 /// the rate is known, an attempt is made whenever the one before it was not refused, and the queue empties
@@ -174,7 +174,7 @@ impl Gate {
         Self::with(Settings { standing_queue_interval, ..self.shared.settings.clone() })
     }
 
-    /// How it behaves where others fill the same PTU. Defaults to [`Contention::Compete`].
+    /// How it behaves where others fill the same PTU. Defaults to [`Contention::Yield`].
     #[must_use]
     pub fn contention(self, contention: Contention) -> Self {
         Self::with(Settings { contention, ..self.shared.settings.clone() })

@@ -14,7 +14,7 @@ use http_body_util::Full;
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
     Gate, MaxWait, SmartFallback, SmartFallbackLayer,
-    gate::{Contention, GateState, Knowledge, Mode},
+    gate::{GateState, Knowledge, Mode},
 };
 
 use crate::{
@@ -43,10 +43,6 @@ struct Trouble {
 
 impl World {
     fn new(mode: Mode) -> Self {
-        Self::with(Gate::new().mode(mode))
-    }
-
-    fn with(gate: Gate) -> Self {
         let (trouble, opens_at) = (Arc::<Trouble>::default(), Arc::<Mutex<Duration>>::default());
         let (inner, opens) = (Arc::clone(&trouble), Arc::clone(&opens_at));
         let ptu = Leaf::new(move |seen| {
@@ -64,6 +60,7 @@ impl World {
             };
             Answer::refused(hint)
         });
+        let gate = Gate::new().mode(mode);
         let standard = Leaf::playing([Answer::ok()]);
         let layer = SmartFallbackLayer::new(Put(ptu), Put(standard)).gate(gate.clone());
         let (service, start) = (layer.layer(()), crate::clock::now());
@@ -126,15 +123,15 @@ async fn under_load_it_says_what_it_measured_and_afterwards_that_the_ptu_is_open
 
 #[tokio::test(start_paused = true)]
 async fn a_neighbour_that_takes_openings_is_told_with_its_share() {
-    let world = World::with(Gate::new().contention(Contention::Yield));
+    let world = World::new(Mode::Adaptive);
     let (opens_at, start) = (Arc::clone(&world.opens_at), world.start);
     let neighbour = tokio::spawn(async move {
         loop {
             // It is sooner at every opening of half a second, and then leaves as many alone.
-            for index in 0..10 {
+            for _ in 0..10 {
                 let at = *opens_at.lock().unwrap();
                 pass(at.saturating_sub(start.elapsed() + ms(1))).await;
-                *opens_at.lock().unwrap() = start.elapsed() + SPACING + ms(4 * index);
+                *opens_at.lock().unwrap() = start.elapsed() + SPACING;
             }
             pass(ms(500)).await;
         }

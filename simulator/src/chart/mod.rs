@@ -155,7 +155,7 @@ const fn color(policy: Policy) -> (&'static str, &'static str) {
         Policy::Shared => ("#e69f00", "8 3 2 3"),
         Policy::Gate => ("#0072b2", ""),
         Policy::GateStanding => ("#009e73", ""),
-        Policy::GateYield => ("#56b4e9", ""),
+        Policy::GateCompete => ("#56b4e9", ""),
         Policy::Oracle => ("#000000", "4 2"),
         Policy::OracleStanding => ("#666666", "4 2"),
     }

@@ -34,7 +34,7 @@ pub(crate) fn assert_spilling(report: &SimReport, most_attempts: f64) {
 
 #[test]
 fn lasting_overload_uses_the_ptu_in_full_asks_once_and_makes_nobody_wait_for_nothing() {
-    for (times, attempts, mean, minutes) in [(1.2, 1.15, 300.0, 12), (2.0, 1.10, 150.0, 4)] {
+    for (times, attempts, mean, minutes) in [(1.2, 1.15, 280.0, 12), (2.0, 1.10, 140.0, 4)] {
         let overload = load(Load::Poisson { rate: 40.0 * times }, 1.0 / times, minutes);
         let report = run(&overload, Policy::GateStanding);
         assert_polite(&report, attempts, 0.035);

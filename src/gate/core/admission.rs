@@ -187,7 +187,11 @@ impl Core {
             return None;
         }
         let TrackedAttempt { place, cost, .. } = *attempt;
-        let asks = attempt.asks.and_at(attempt.sent_at, reopening.asks);
+        // One that was expected is not held against the request.
+        let asks = match reopening.was_expected {
+            true => attempt.asks.clone(),
+            false => attempt.asks.and_at(attempt.sent_at),
+        };
         if is_patient {
             self.queue.insert_patient(place, cost, asks, deadline);
             return Some(place);

@@ -1,6 +1,6 @@
 //! The mirrored bucket: how full the PTU is, and when the next attempt may be made.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use super::{
     admissions::Admissions,
@@ -11,7 +11,7 @@ use super::{
     hints::{Claim, Hints},
     knowledge::Evidence,
     prober::{Pace, Prober, Told},
-    queue::{ASKS_WITHOUT_HINT, Asks, Place},
+    queue::{Asks, Place},
     round_trip::RoundTrip,
     time::{MILLISECOND, Nanos, SECOND, from_seconds, nanos, seconds},
 };
@@ -35,9 +35,8 @@ pub(crate) struct Bucket {
     depth: BucketDepth,
     /// The cost of all that was sent and not refused, corrected by what it cost in the end.
     admitted: f64,
-    /// How many attempts were made, and those of late that were not refused.
-    sent: u64,
-    unrefused: VecDeque<Unrefused>,
+    /// The cost of all that was sent.
+    sent: f64,
     /// Whether the last refusal had a hint that is believed.
     is_hinted: bool,
     /// How often it was refused.
@@ -52,24 +51,13 @@ pub(crate) struct TrackedAttempt {
     /// Those before it.
     pub(super) asks: Asks,
     pub(super) sent_at: Nanos,
-    /// Tells those apart that were sent at the same time.
-    number: u64,
-    /// [`Bucket::admitted`] before it was sent.
+    /// [`Bucket::admitted`] before it was sent, and [`Bucket::sent`] after.
     admitted_before: f64,
+    sent_after: f64,
     /// The share of its cost that the level was raised by.
     share: f64,
     /// Whether it was sent while nothing was known of the PTU.
     pub(super) is_untracked: bool,
-}
-
-/// An attempt that was not refused, at least not yet.
-#[derive(Clone, Copy, Debug)]
-struct Unrefused {
-    sent_at: Nanos,
-    number: u64,
-    cost: f64,
-    /// The share of its cost that the level was raised by.
-    share: f64,
 }
 
 /// What a refusal changed.
@@ -78,13 +66,12 @@ pub(super) struct Reopening {
     pub(super) at: Nanos,
     /// Whether it is much later than was modelled, so that others may wait in vain.
     pub(super) is_news: bool,
-    /// As how many of its request's asks it counts: as none if the refusal was expected, since the attempt
-    /// was made while the PTU was known to be closed; and as more than one without a hint to go by.
-    pub(super) asks: usize,
+    /// Whether the refusal was expected: the attempt was made while the PTU was known to be closed.
+    pub(super) was_expected: bool,
 }
 
 impl Bucket {
-    pub(super) fn new(contention: Contention) -> Self {
+    pub(super) const fn new(contention: Contention) -> Self {
         Self {
             below_limit_at: None,
             drain_rate: DrainRate::new(),
@@ -96,8 +83,7 @@ impl Bucket {
             rivals: Rivals::new(contention),
             depth: BucketDepth::new(),
             admitted: 0.0,
-            sent: 0,
-            unrefused: VecDeque::new(),
+            sent: 0.0,
             is_hinted: false,
             refusals: 0,
         }
@@ -120,21 +106,19 @@ impl Bucket {
         if let Some(sent_at) = self.prober.silent_attempt(now, silence) {
             self.on_admitted(now, sent_at);
         }
-        self.sent += 1;
+        self.sent += cost;
         let share = self.rivals.pace();
         let attempt = TrackedAttempt {
             place,
             cost,
             asks,
             sent_at: now,
-            number: self.sent,
             admitted_before: self.admitted,
+            sent_after: self.sent,
             share,
             is_untracked: false,
         };
         self.admitted += cost;
-        self.forget_until((now - FORGOTTEN_AFTER_NS, 0));
-        self.unrefused.push_back(Unrefused { sent_at: now, number: self.sent, cost, share });
         self.costs.on_sent(cost);
         let is_below = self.pace().is_some_and(|pace| self.prober.on_sent(now, &pace));
         let arrives = now.saturating_add(self.round_trip.one_way());
@@ -167,8 +151,8 @@ impl Bucket {
             cost,
             asks: Asks::NONE,
             sent_at,
-            number: u64::MAX,
             admitted_before: self.admitted,
+            sent_after: self.sent,
             share: 1.0,
             is_untracked: true,
         }
@@ -192,15 +176,13 @@ impl Bucket {
             if !attempt.is_untracked {
                 self.uncount(attempt);
             }
-            return Reopening { at, is_news: false, asks: 1 };
+            return Reopening { at, is_news: false, was_expected: false };
         }
         if !attempt.is_untracked {
             self.give_back(attempt);
         }
         // What was sent after it comes on top of what the hint knew of.
-        self.forget_until((attempt.sent_at, attempt.number));
-        let later = self.unrefused.iter().fold(0.0, |sum, it| sum + it.cost);
-        let raised = self.unrefused.iter().fold(0.0, |sum, it| sum + it.share * it.cost);
+        let later = (self.sent - attempt.sent_after).max(0.0);
         let is_news = self.prober.is_news(attempt.sent_at);
         let hint = hint.map(nanos).filter(|&hint| {
             if is_news {
@@ -208,14 +190,11 @@ impl Bucket {
             }
             !self.hints.are_constant()
         });
-        if self.hints.are_constant() {
-            self.rivals.on_constant_hints();
-        }
         if is_news {
             self.on_news(now, attempt, arrived, hint, later);
         }
         let is_early = arrived.saturating_add(MILLISECOND) < self.prober.closed_until();
-        let claim = hint.map(|hint| self.claim(arrived, hint, raised));
+        let claim = hint.map(|hint| self.claim(arrived, hint, later));
         let believed = claim.filter(|claim| !self.is_modelled() || self.hints.believe(claim));
         let error = believed.and_then(|claim| self.model_error(attempt, &claim));
         let excess = believed.map_or(0, |claim| claim.hint);
@@ -255,12 +234,7 @@ impl Bucket {
         };
         let modelled = self.below_limit_at.replace(reopens);
         let is_news = modelled.is_none_or(|at| reopens.saturating_sub(at) > MIN_NEWS_NS);
-        let asks = match self.is_hinted {
-            _ if was_expected => 0,
-            true => 1,
-            false => ASKS_WITHOUT_HINT,
-        };
-        Reopening { at: reopens, is_news, asks }
+        Reopening { at: reopens, is_news, was_expected }
     }
 
     /// An attempt was admitted: its answer begins.
@@ -408,13 +382,7 @@ impl Bucket {
             self.rate().map_or(closed, |rate| self.costs.wait_behind(closed, queued, rate));
         // What a hint says that is believed, no hope makes shorter.
         let told = self.refuses_until().map_or(0.0, |until| seconds(until.saturating_sub(now)));
-        (self.hope() * modelled).max(told.min(modelled)).max(self.drought(now))
-    }
-
-    /// The share of a predicted wait that counts: less where the model was too high, or may be, since
-    /// others leave more than they did as soon as they have less to ask for.
-    fn hope(&self) -> f64 {
-        self.prober.hope() * self.rivals.hope()
+        (self.rivals.hope() * modelled).max(told.min(modelled)).max(self.drought(now))
     }
 
     /// How long at least, in seconds, because nothing was admitted for as long.
@@ -464,13 +432,12 @@ impl Bucket {
         }
     }
 
-    /// What a hint says, when the level was raised by so much cost since.
-    fn claim(&self, decided: Nanos, hint: Nanos, raised: f64) -> Claim {
+    fn claim(&self, decided: Nanos, hint: Nanos, later: f64) -> Claim {
         let expected = self.below_limit_at.map_or(0, |at| at.saturating_sub(decided)).max(0);
         Claim {
             decided,
             hint,
-            reopens: decided.saturating_add(hint).saturating_add(self.drain_time(raised)),
+            reopens: decided.saturating_add(hint).saturating_add(self.drain_time(later)),
             expected: seconds(expected),
             fill: self.rate().map_or(UNKNOWN_FILL_S, |rate| self.costs.mean() / rate),
         }
@@ -511,17 +478,8 @@ impl Bucket {
     }
 
     fn uncount(&mut self, attempt: &TrackedAttempt) {
-        self.unrefused.retain(|it| it.number != attempt.number);
         self.admitted -= attempt.cost;
         self.costs.on_gone(attempt.cost);
-    }
-
-    /// Forgets attempts up to that of this time and number: they are older than any refusal to come.
-    fn forget_until(&mut self, last: (Nanos, u64)) {
-        let is_old = |it: &Unrefused| (it.sent_at, it.number) <= last;
-        while self.unrefused.front().is_some_and(is_old) {
-            self.unrefused.pop_front();
-        }
     }
 
     /// The level turns out to be higher by `cost` than modelled.

@@ -9,20 +9,19 @@ use super::time::{MILLISECOND, Nanos, from_seconds, seconds};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Contention {
-    /// Asks at every opening, and before it is expected where others have just been sooner.
-    ///
-    /// The default, since it never leaves the PTU to others for whom it is no more than as good: beside
-    /// applications that fill it in bursts, or that ask again and again by the reference rule, only attempts
-    /// win.
-    #[default]
-    Compete,
     /// Draws lots for the next openings, the more of them the more often it lost, and seldom looks for
     /// capacity that nobody announced.
     ///
-    /// Right where all that fills the PTU are replicas of one gateway: simulated with 4 and 16 processes
-    /// (`benches/SIMULATION.md`), it makes two thirds and a third of the attempts of
-    /// [`Compete`](Self::Compete). Other applications are left what they take.
+    /// The default, since others on a PTU are mostly replicas that do the same: with 4 and 16 processes it
+    /// makes two thirds and a third of the attempts of [`Compete`](Self::Compete), and what spills does so
+    /// at once. Other applications are left what they take.
+    #[default]
     Yield,
+    /// Asks at every opening, and before it is expected where others have just been sooner.
+    ///
+    /// Right beside applications that fill the PTU in bursts, or that ask again and again by the reference
+    /// rule: against them only attempts win, and by yielding the gate spills more than without it.
+    Compete,
 }
 
 /// What attempts at openings say about others on the same PTU.
@@ -67,11 +66,6 @@ impl Rivals {
         self.opens_at = None;
     }
 
-    /// Hints measure nothing, so that none of them led to an opening.
-    pub(super) const fn on_constant_hints(&mut self) {
-        self.lost = 0.0;
-    }
-
     /// Whether others fill the same PTU.
     pub(super) fn are_there(&self) -> bool {
         self.lost > MIN_LOST_SHARE
@@ -99,7 +93,10 @@ impl Rivals {
 
     /// The share of a predicted wait that counts.
     pub(super) fn hope(&self) -> f64 {
-        1.0 - MAX_HOPE * self.lost
+        match self.rule {
+            Contention::Yield => 1.0,
+            Contention::Compete => 1.0 - MAX_HOPE * self.lost,
+        }
     }
 
     /// For how long openings are left to others after so many refusals in a row, by a `draw` from 0 to
@@ -126,7 +123,8 @@ const MIN_LOST_SHARE: f64 = 0.15;
 /// The share of its cost by which an attempt puts off the next one beside others.
 const YIELDING_PACE: f64 = 0.6;
 const COMPETING_PACE: f64 = 0.2;
-/// By which share a predicted wait may turn out shorter, where others take every opening.
+/// By which share a predicted wait may turn out shorter for one that competes, where others take every
+/// opening: they leave more as soon as they have less to ask for.
 const MAX_HOPE: f64 = 0.6;
 /// Weight of a new hint, its longest length in seconds, and the length before the first one.
 const HINT_WEIGHT: f64 = 0.05;
@@ -186,13 +184,13 @@ mod tests {
     }
 
     #[test]
-    fn the_more_openings_others_took_the_less_of_a_wait_is_counted_on() {
+    fn the_more_openings_others_took_the_less_of_a_wait_one_that_competes_counts_on() {
         let mut rivals = Rivals::new(Contention::Compete);
         assert_eq!((rivals.pace(), rivals.hope()), (1.0, 1.0), "it is alone");
         rivals.lost = 0.5;
         assert_eq!((rivals.pace(), rivals.hope()), (COMPETING_PACE, 0.7));
-        rivals.on_constant_hints();
-        assert_eq!((rivals.pace(), rivals.hope()), (1.0, 1.0), "their hints led to no opening");
+        rivals.rule = Contention::Yield;
+        assert_eq!((rivals.pace(), rivals.hope()), (YIELDING_PACE, 1.0));
     }
 
     #[test]

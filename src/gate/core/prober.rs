@@ -45,8 +45,6 @@ pub(super) struct Prober {
     fill: f64,
     /// Until when answers of requests that went past the gate may lower the level unseen.
     settled_at: Nanos,
-    /// The smoothed share of early attempts that were admitted: the model was too high.
-    found: f64,
 }
 
 /// What the times of attempts depend on.
@@ -93,7 +91,6 @@ impl Prober {
             error: INITIAL_ERROR,
             fill: 0.0,
             settled_at: NEVER,
-            found: 0.0,
         }
     }
 
@@ -116,7 +113,6 @@ impl Prober {
         match self.early_at {
             Some(at) if now >= at + gap => {
                 is_below = true;
-                self.note_check(true);
                 self.early_at = Some(now);
                 self.window = if pace.round_trip > FAR_NS {
                     (2 * self.window).min(MAX_FAR_WINDOW)
@@ -152,9 +148,6 @@ impl Prober {
         if let Some(error) = told.error {
             let time = seconds(told.decided.saturating_sub(self.refused_at)).max(MIN_ERROR_TIME_S);
             self.error += ERROR_WEIGHT * ((error / time).min(1.0) - self.error);
-        }
-        if self.early_at.is_some() {
-            self.note_check(false);
         }
         (self.closed_until, self.fill) = (told.closed_until, told.fill);
         (self.refused_at, self.told_at) = (told.decided, told.now);
@@ -224,18 +217,6 @@ impl Prober {
         now.saturating_sub(self.refused_at.max(self.last_sent)) >= UNASKED_NS
     }
 
-    /// The share of a predicted wait that counts, after what early attempts have found.
-    pub(super) fn hope(&self) -> f64 {
-        1.0 - MAX_HOPE * self.found
-    }
-
-    /// The first early attempt since the last refusal was admitted, or not.
-    fn note_check(&mut self, is_found: bool) {
-        if self.window == 1 {
-            self.found += FOUND_WEIGHT * (f64::from(u8::from(is_found)) - self.found);
-        }
-    }
-
     /// When an attempt is made early.
     fn check_at(&self, pace: &Pace) -> Nanos {
         if pace.yields {
@@ -285,10 +266,6 @@ pub(super) const INITIAL_ERROR: f64 = 0.1;
 /// How long unseen answers lower the level: in seconds at least, and in times that an answer takes.
 pub(super) const MIN_SETTLING_S: f64 = 3.0;
 pub(super) const SETTLING_ANSWERS: f64 = 2.0;
-/// Weight of a new early attempt in the share of those that were admitted, and by which share
-/// a predicted wait may turn out shorter where all of them are.
-pub(super) const FOUND_WEIGHT: f64 = 0.05;
-pub(super) const MAX_HOPE: f64 = 0.5;
 /// A network whose round trip is longer is far: silence comes so late that attempts are doubled.
 pub(super) const FAR_NS: Nanos = SECOND / 10;
 /// The most attempts in the time of one silence: near, and where more could not be taken back.
@@ -366,24 +343,6 @@ mod tests {
         let due = Pace { sendable_at: 350 * MS, ..pace() };
         assert!(!prober.on_sent(350 * MS, &due), "another one, in its time, says nothing");
         assert!(prober.on_sent(385 * MS, &pace()));
-    }
-
-    #[test]
-    fn the_more_early_attempts_are_admitted_the_less_the_model_is_counted_on() {
-        let mut prober = refused(0);
-        for second in 1..=40 {
-            let now = second * 1_000 * MS;
-            prober.on_sent(now, &pace());
-            (1..=3).for_each(|_| _ = prober.on_sent(prober.next_attempt_at(&pace()), &pace()));
-            prober.on_refused(&told(now + 500 * MS, now + 500 * MS, 0, None));
-        }
-        assert!((0.5..0.6).contains(&prober.hope()), "{}", prober.hope());
-        for second in 41..=80 {
-            let now = second * 1_000 * MS;
-            prober.on_sent(now, &pace());
-            prober.on_refused(&told(now + 30 * MS, now + 15 * MS, 0, None));
-        }
-        assert!(prober.hope() > 0.9, "{}", prober.hope());
     }
 
     #[test]

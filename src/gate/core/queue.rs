@@ -49,14 +49,10 @@ impl Asks {
         self.0.as_ref().map_or(NEVER, |asks| asks[0]).saturating_add(ASKS_TIME_NS)
     }
 
-    /// With one more, that counts so many `times`.
-    pub(super) fn and_at(&self, at: Nanos, times: usize) -> Self {
-        if times == 0 {
-            return self.clone();
-        }
+    pub(super) fn and_at(&self, at: Nanos) -> Self {
         let mut asks = self.0.clone().unwrap_or_else(|| Box::new([NEVER; MAX_ASKS]));
-        asks.rotate_left(times);
-        asks[MAX_ASKS - times..].fill(at);
+        asks.rotate_left(1);
+        asks[MAX_ASKS - 1] = at;
         Self(Some(asks))
     }
 }
@@ -167,10 +163,8 @@ impl Queue {
 
 // What halving and doubling these does is in the table of the module `core`.
 
-/// How often a request may ask the PTU, and in what time: ten times a second where hints tell when, and
-/// twice a second where they do not.
-pub(super) const MAX_ASKS: usize = 40;
-pub(super) const ASKS_WITHOUT_HINT: usize = 5;
+/// How often a request may ask the PTU, and in what time: as often as twice a second.
+pub(super) const MAX_ASKS: usize = 8;
 pub(super) const ASKS_TIME_NS: Nanos = 4 * SECOND;
 /// The longest queue that is walked through, request by request, to predict a wait.
 pub(super) const MAX_QUEUE_WALKED: usize = 64;
@@ -211,19 +205,19 @@ mod tests {
     }
 
     #[test]
-    fn without_hints_a_request_asks_eight_times_in_four_seconds_at_most() {
+    fn a_request_asks_eight_times_in_four_seconds_at_most() {
         let ask = |mut asks: Asks, from: Nanos, to: Nanos| {
             let mut times = Vec::new();
             for now in (from..to).step_by(SECOND as usize / 100) {
                 if asks.next_at() <= now {
-                    asks = asks.and_at(now, ASKS_WITHOUT_HINT);
+                    asks = asks.and_at(now);
                     times.push(now);
                 }
             }
             times
         };
         assert_eq!(ask(Asks::NONE, 0, 20 * SECOND).len(), 40);
-        let mut times = ask(Asks::NONE.and_at(0, ASKS_WITHOUT_HINT), 39 * SECOND / 10, 9 * SECOND);
+        let mut times = ask(Asks::NONE.and_at(0), 39 * SECOND / 10, 9 * SECOND);
         times.insert(0, 0);
         let is_within = |from: Nanos, at: Nanos| (from..from + 4 * SECOND).contains(&at);
         let within = |from| times.iter().filter(|at| is_within(from, **at)).count();
@@ -233,7 +227,7 @@ mod tests {
     #[test]
     fn the_next_in_line_asks_while_the_first_may_not() {
         let mut queue = Queue::default();
-        let often = (0..8).fold(Asks::NONE, |asks, _| asks.and_at(0, ASKS_WITHOUT_HINT));
+        let often = (0..8).fold(Asks::NONE, |asks, _| asks.and_at(0));
         queue.insert(place(0, 0), 1.0, often, 0);
         assert_eq!(queue.next_to_ask(0), Some((place(0, 0), 4 * SECOND)));
         queue.insert(place(0, 1), 1.0, Asks::NONE, 0);

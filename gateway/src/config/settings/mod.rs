@@ -238,7 +238,7 @@ pub enum Auth {
 pub struct GateSettings {
     /// Defaults to `adaptive`.
     pub mode: tower_spillover::gate::Mode,
-    /// Defaults to `compete`, the gate's own default.
+    /// Defaults to `yield`, the gate's own default.
     pub contention: tower_spillover::gate::Contention,
     /// `None`: a standing queue is never cut. Defaults to 60 s, the gate's own default.
     pub patience: Option<Duration>,

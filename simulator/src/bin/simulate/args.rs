@@ -61,7 +61,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
     /// `all`, or names separated by commas: spill-first, reference, region-chain, shared, gate,
-    /// gate-standing, gate-yield, oracle, oracle-standing. `all` is without gate-yield and
+    /// gate-standing, gate-compete, oracle, oracle-standing. `all` is without gate-compete and
     /// oracle-standing.
     #[arg(long, value_name = "NAMES", default_value = "all")]
     pub(crate) policy: String,

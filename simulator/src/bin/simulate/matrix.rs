@@ -60,13 +60,13 @@ pub(crate) fn run(args: &Args, worlds: Vec<World>) -> Result<Vec<Row>, Box<dyn E
     worlds.into_iter().map(row).collect()
 }
 
-/// What runs in `world`: to yield is something else only where others fill the same PTU.
+/// What runs in `world`: to compete is something else only where others fill the same PTU.
 fn policies(args: &Args, world: &World) -> Result<Vec<Policy>, String> {
     if args.policy != "all" {
         return args.policies();
     }
-    let yields = world.is_contended().then_some(Policy::GateYield);
-    Ok(POLICIES.into_iter().chain(yields).collect())
+    let competes = world.is_contended().then_some(Policy::GateCompete);
+    Ok(POLICIES.into_iter().chain(competes).collect())
 }
 
 impl Row {
@@ -149,11 +149,11 @@ const HEAD: &str = "\
 |------------------------|-------:|-------:|-------:|-------:|----------------:|---------------:|------:|----------------:|------:|-------:|------------------|
 ";
 
-/// The gate that yields beside one that competes, the default; empty where none of `rows` shows both.
+/// The gate that yields, the default, beside one that competes; empty where none of `rows` shows both.
 pub(crate) fn contended_table(rows: &[Row]) -> String {
     let line = |row: &Row| {
         let reference = row.of(Policy::Reference)?;
-        let gates = [row.of(Policy::GateYield)?, row.gate()?];
+        let gates = [row.gate()?, row.of(Policy::GateCompete)?];
         let all = [reference, gates[0], gates[1]];
         let [tokens, tokens_yielding, tokens_competing] = all.map(|it| 100.0 * it.beside_ptu);
         let [attempts, attempts_yielding, attempts_competing] =

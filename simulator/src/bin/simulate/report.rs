@@ -309,8 +309,8 @@ asks are asked for where hints are no help: elsewhere an attempt that the model 
 whether the model is right, is not held against its request.
 ";
 const CONTENDED: &str = "\
-Where others fill the same PTU, other processes or another application, a gate may yield, or \
-compete, which is the default (`Contention`). The policies are `reference`, `gate-yield` and `gate-standing`.
+Where others fill the same PTU, other processes or another application, a gate may yield, which is the default, or \
+compete (`Contention`). The policies are `reference`, `gate-standing` and `gate-compete`.
 ";
 const RIG: &str = "\
 What a rig of its own found around the layers of November 2026 in worlds like these, in percent of the weighted \

@@ -41,16 +41,6 @@ fn a_refusal_adds_what_was_sent_after_it() {
 }
 
 #[test]
-fn what_was_sent_after_a_refused_attempt_and_refused_itself_adds_nothing() {
-    let (mut core, now) = paced();
-    let first = goes(&mut core, now, 0.0);
-    let second = goes(&mut core, now, 100.0);
-    refuse(&mut core, now, &second, Some(450), 0);
-    refuse(&mut core, now, &first, Some(400), 0);
-    assert_eq!(closed_ms(&core, now), Some(400));
-}
-
-#[test]
 fn a_request_that_will_have_given_up_is_not_waited_for() {
     let (mut core, now) = paced();
     goes(&mut core, now, 100.0);

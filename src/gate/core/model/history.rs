@@ -3,8 +3,8 @@
 use crate::gate::core::{
     Nanos, Place,
     arrivals::MEMORY_S,
-    bucket::{FORGOTTEN_AFTER_NS, MAX_MODELLED_SPARE_NS},
-    queue::{ASKS_TIME_NS, ASKS_WITHOUT_HINT, MAX_ASKS},
+    bucket::MAX_MODELLED_SPARE_NS,
+    queue::{ASKS_TIME_NS, MAX_ASKS},
     time::{NEVER, from_seconds, seconds},
 };
 
@@ -146,32 +146,12 @@ impl History {
         })
     }
 
-    /// What was sent after `attempt`, and after all whose refusal was the last word for a time, and was
-    /// neither refused nor lost itself. What is very old makes no difference.
-    pub(super) fn later(&self, attempt: Attempt) -> Vec<Sent> {
-        let mut later: Vec<(Attempt, Sent)> = Vec::new();
-        for (index, event) in self.0.iter().enumerate() {
-            match event {
-                Event::Sent(sent) if sent.is_modelled() => {
-                    later.retain(|(_, old)| old.at >= sent.at - FORGOTTEN_AFTER_NS);
-                    later.push((index, *sent));
-                }
-                Event::Refused(refused) => self.retain_after(refused.attempt, &mut later),
-                Event::Gone { attempt, .. } => later.retain(|(index, _)| index != attempt),
-                _ => {}
-            }
-        }
-        self.retain_after(attempt, &mut later);
-        later.into_iter().map(|(_, sent)| sent).collect()
-    }
-
-    fn retain_after(&self, attempt: Attempt, later: &mut Vec<(Attempt, Sent)>) {
-        let refused = self.sent(attempt);
-        let is_old = |index, sent: &Sent| {
-            sent.at < refused.at
-                || sent.at == refused.at && (index <= attempt || !refused.is_modelled())
-        };
-        later.retain(|(index, sent)| !is_old(*index, sent));
+    /// The cost that was sent after `attempt`.
+    pub(super) fn later(&self, attempt: Attempt) -> f64 {
+        self.0[attempt + 1..].iter().fold(0.0, |sum, event| match event {
+            Event::Sent(sent) if sent.is_modelled() => sum + sent.cost,
+            _ => sum,
+        })
     }
 
     /// What is more urgent than `rank`: the cost that arrives in a second, as remembered `now`.
@@ -201,18 +181,16 @@ impl History {
     }
 
     /// When the request at `place` asked the PTU, since it came or came back, but for the times when it was
-    /// expected to be refused. Those count several times whose refusal had no hint that was believed.
+    /// expected to be refused.
     pub(super) fn asks(&self, place: Place) -> Vec<Nanos> {
         let mut asks = Vec::new();
-        let (mut expected, mut unhinted) = (Vec::new(), Vec::new());
+        let mut expected = Vec::new();
         for (index, event) in self.0.iter().enumerate().rev() {
             match event {
                 Event::CameBack { place: back } if *back == place => break,
                 Event::Refused(refused) if refused.was_expected => expected.push(refused.attempt),
-                Event::Refused(refused) if !refused.is_hinted => unhinted.push(refused.attempt),
                 Event::Sent(sent) if sent.place == place && !expected.contains(&index) => {
-                    let times = if unhinted.contains(&index) { ASKS_WITHOUT_HINT } else { 1 };
-                    asks.extend(std::iter::repeat_n(sent.at, times));
+                    asks.push(sent.at);
                 }
                 _ => {}
             }
@@ -224,8 +202,8 @@ impl History {
     /// When the request at `place` may ask.
     pub(super) fn may_ask_at(&self, place: Place) -> Nanos {
         let asks = self.asks(place);
-        let last_that_counts = asks.len().checked_sub(MAX_ASKS).map(|index| asks[index]);
-        last_that_counts.map_or(NEVER, |at| at + ASKS_TIME_NS)
+        let eighth_last = asks.len().checked_sub(MAX_ASKS).map(|index| asks[index]);
+        eighth_last.map_or(NEVER, |at| at + ASKS_TIME_NS)
     }
 
     /// The attempts that are neither refused nor lost nor over.
@@ -237,11 +215,6 @@ impl History {
             }
             _ => sum,
         })
-    }
-
-    /// Whether its refusal was the last word for a time.
-    pub(super) fn is_refused(&self, attempt: Attempt) -> bool {
-        self.0.iter().any(|it| matches!(it, Event::Refused(refused) if refused.attempt == attempt))
     }
 
     pub(super) fn sent(&self, attempt: Attempt) -> Sent {

@@ -19,7 +19,7 @@ use self::{
 };
 use super::{
     Applicant, Contention, Core, Decision, Knowledge, Nanos, Place, Refused, TrackedAttempt,
-    queue::{ASKS_TIME_NS, ASKS_WITHOUT_HINT, MAX_ASKS},
+    queue::{ASKS_TIME_NS, MAX_ASKS},
     time::SECOND,
 };
 
@@ -402,8 +402,7 @@ impl Pair {
         let attempt = self.reference.send(now, place, cost);
         let asks = self.reference.history.asks(place);
         let lately = asks.iter().filter(|at| **at > now - ASKS_TIME_NS);
-        // The last one before may count as several.
-        prop_assert!(lately.count() < MAX_ASKS + ASKS_WITHOUT_HINT, "{asks:?}");
+        prop_assert!(lately.count() <= MAX_ASKS, "{asks:?}");
         let tracked = Some((sent, attempt));
         self.under_way.push(UnderWay { tracked, at: now, cost, rank: place.rank, deadline });
         Ok(())

@@ -8,9 +8,8 @@ use crate::gate::core::{
     Nanos,
     prober::{
         CHECK_AND_TRIP_S, CHECK_FILLS, ERROR_WEIGHT, EXPLAINED_S, EXPLAINED_SHARE, FAR_NS,
-        FOUND_WEIGHT, INITIAL_ERROR, MAX_CHECK_S, MAX_FAR_WINDOW, MAX_HOPE, MAX_SURE_ERROR,
-        MAX_WINDOW, MIN_CHECK_S, MIN_ERROR_TIME_S, MIN_FAR_CHECK_S, UNASKED_NS, UNSURE_CHECK_NS,
-        YIELDING_CHECK_NS,
+        INITIAL_ERROR, MAX_CHECK_S, MAX_FAR_WINDOW, MAX_SURE_ERROR, MAX_WINDOW, MIN_CHECK_S,
+        MIN_ERROR_TIME_S, MIN_FAR_CHECK_S, UNASKED_NS, UNSURE_CHECK_NS, YIELDING_CHECK_NS,
     },
     time::{NEVER, from_seconds, seconds},
 };
@@ -55,36 +54,6 @@ impl Reference {
             Event::Gone { attempt, .. } => first.filter(|at| *at != self.history.sent(*attempt).at),
             _ => first,
         })
-    }
-
-    /// What is counted on of a predicted wait, after what the first early attempts after each refusal
-    /// have found.
-    pub(super) fn hope(&self) -> f64 {
-        let mut found = 0.0;
-        let (mut early, mut is_first) = (None, true);
-        for event in &self.history.0 {
-            let is_found = match event {
-                Event::Sent(Sent { why: SentBecause::Silence { .. }, .. }) => Some(true),
-                Event::Refused(_) if early.is_some() => Some(false),
-                _ => None,
-            };
-            if let Some(is_found) = is_found.filter(|_| is_first) {
-                found += FOUND_WEIGHT * (f64::from(u8::from(is_found)) - found);
-            }
-            match event {
-                Event::Sent(Sent { why: SentBecause::Early, at, .. }) => early = Some(*at),
-                Event::Sent(Sent { why: SentBecause::Silence { .. }, at, .. }) => {
-                    (early, is_first) = (Some(*at), false);
-                }
-                Event::Sent(Sent { why: SentBecause::Another, .. }) => is_first = false,
-                Event::Gone { attempt, .. } if !self.history.is_refused(*attempt) => {
-                    early = early.filter(|at| *at != self.history.sent(*attempt).at);
-                }
-                Event::Refused(_) => (early, is_first) = (None, true),
-                _ => {}
-            }
-        }
-        1.0 - MAX_HOPE * found
     }
 
     /// Whether the PTU was not asked for so long that a request may ask that will not wait.

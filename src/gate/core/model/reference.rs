@@ -203,8 +203,7 @@ impl Reference {
         if let Some(at) = silent {
             self.admitted(now, at);
         }
-        let (rate, why) = (self.rate(), self.why(now));
-        let share = self.rivals.pace();
+        let (rate, why, share) = (self.rate(), self.why(now), self.rivals.pace());
         self.costs.on_sent(cost);
         self.history.0.push(Event::Sent(Sent { place, cost, share, at: now, rate, why }));
         self.history.0.len() - 1
@@ -240,9 +239,7 @@ impl Reference {
         if sent.is_modelled() {
             self.gone(attempt);
         }
-        let sent_later = self.history.later(attempt);
-        let later = sent_later.iter().fold(0.0, |sum, sent| sum + sent.cost);
-        let raised = sent_later.iter().fold(0.0, |sum, sent| sum + sent.share * sent.cost);
+        let later = self.history.later(attempt);
         let is_news = self.history.since_refusal().0.is_none_or(|last| at >= last.at);
         let mut hint = word.hint.map(nanos);
         if let (Some(hint), true) = (hint, is_news) {
@@ -250,7 +247,6 @@ impl Reference {
         }
         if self.hints.are_constant() {
             hint = None;
-            self.rivals.on_constant_hints();
         }
         if is_news {
             let is_alone = later == 0.0 && sent.is_modelled();
@@ -260,7 +256,7 @@ impl Reference {
         let claim = hint.map(|hint| Claim {
             decided,
             hint,
-            reopens: decided.saturating_add(hint).saturating_add(drain_time(raised, self.rate())),
+            reopens: decided.saturating_add(hint).saturating_add(drain_time(later, self.rate())),
             expected: seconds(modelled.map_or(0, |at| at.saturating_sub(decided).max(0))),
             fill: self.rate().map_or(UNKNOWN_FILL_S, |rate| self.costs.mean() / rate),
         });
@@ -410,10 +406,9 @@ impl Reference {
         let closed = seconds(at.saturating_sub(now)).max(0.0);
         let rate = self.rate();
         let drained = rate.map_or(closed, |rate| self.costs.wait_behind(closed, queued, rate));
-        let hope = self.hope() * self.rivals.hope();
         let told = self.history.closed_until().saturating_sub(self.round_trip.one_way());
         let told = seconds(told.saturating_sub(now)).min(drained);
-        (hope * drained).max(told).max(self.drought(now))
+        (self.rivals.hope() * drained).max(told).max(self.drought(now))
     }
 
     /// The same without those who will have left by their turn; endless where that is not worth knowing.
