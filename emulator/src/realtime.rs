@@ -49,6 +49,20 @@ pub(crate) fn open(head: &Parts, model: &str) -> Response<EmulatorBody> {
         let error = json!({"error": {"code": "UpgradeRequired", "message": message}});
         return plain(StatusCode::UPGRADE_REQUIRED, &error);
     };
+    let is_version = |value: &HeaderValue| value.as_bytes().trim_ascii() == b"13";
+    if !head.headers.get(header::SEC_WEBSOCKET_VERSION).is_some_and(is_version) {
+        let message = "The version of WebSocket is 13.";
+        let error = json!({"error": {"code": "UpgradeRequired", "message": message}});
+        let mut response = plain(StatusCode::UPGRADE_REQUIRED, &error);
+        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, 13.into());
+        return response;
+    }
+    // 16 bytes in base64 (RFC 6455 section 4.1).
+    if key.as_bytes().trim_ascii().len() != 24 {
+        let error =
+            json!({"error": {"code": "BadRequest", "message": "Sec-WebSocket-Key is no key."}});
+        return plain(StatusCode::BAD_REQUEST, &error);
+    }
     let accept = derive_accept_key(key.as_bytes());
     let mut response = Response::new(EmulatorBody::whole(""));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

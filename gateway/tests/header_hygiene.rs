@@ -46,6 +46,9 @@ fn what_a_front_door_or_a_server_behind_it_would_obey_stays_here() {
         "ocp-apim-subscription-key",
         "cookie",
         "x-spillover-anything",
+        "x-stainless-api-key",
+        "x-stainless-authorization",
+        "x-stainless-anything",
     ];
     let (east, sweden) = (serving(), serving());
     let gateway = in_front_of("stay", [&east, &sweden]);
@@ -55,6 +58,50 @@ fn what_a_front_door_or_a_server_behind_it_would_obey_stays_here() {
     let asked = &east.asked()[0];
     assert!(asked.head.iter().all(|line| !line.contains("canary")), "{:?}", asked.head);
     assert_eq!(asked.header("api-key"), Some("azure-key"));
+}
+
+#[test]
+fn a_credential_in_a_query_stays_here() {
+    let (east, sweden) = (serving(), serving());
+    let gateway = in_front_of("query", [&east, &sweden]);
+    for name in [
+        "api-key",
+        "api_key",
+        "Api_Key",
+        "API%2DKEY",
+        "Authorization",
+        "access_token",
+        "code",
+        "Key",
+        "%6bey",
+        "Ocp-Apim-Subscription-Key",
+        "subscription-key",
+        "x=1;api-key",
+    ] {
+        let path = format!("{CHAT}&{name}=canary");
+        let answer = gateway.ask("POST", &path, &[], r#"{"messages":[]}"#);
+        assert_eq!(answer.status(), 200, "{name}: {answer:?}");
+    }
+    let path = "/openai/v1/files?after=f&limit=2&key=canary&purpose=batch&include[]=a";
+    assert_eq!(gateway.ask("GET", path, &[], "").status(), 200);
+    let asked: Vec<_> = east.asked().into_iter().chain(sweden.asked()).collect();
+    let asked: Vec<_> = asked.iter().map(|asked| &asked.head[0]).collect();
+    assert!(asked.iter().all(|line| !line.contains("canary")), "{asked:?}");
+    for kept in ["?api-version=2024-10-21 ", "?after=f&limit=2&purpose=batch&include[]=a "] {
+        assert!(asked.iter().any(|line| line.contains(kept)), "{kept}: {asked:?}");
+    }
+}
+
+#[test]
+fn what_a_server_in_front_of_the_gateway_would_obey_does_not_come_down() {
+    let answer = "x-accel-redirect: /canary\r\nX-Accel-Buffering: canary\r\nx-sendfile: canary\r\n\
+                  x-lighttpd-send-file: canary\r\nrefresh: 0; url=http://canary\r\n";
+    let east = Witness::new(move |_| (200, answer, "{}".to_owned()));
+    let sweden = serving();
+    let gateway = in_front_of("accel", [&east, &sweden]);
+    let answer = gateway.chat("gpt-4o", &[]);
+    assert_eq!(answer.status(), 200);
+    assert!(!answer.0.contains("canary"), "{answer:?}");
 }
 
 #[test]

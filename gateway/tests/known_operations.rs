@@ -42,6 +42,41 @@ fn a_method_that_a_path_does_not_have_is_told_those_that_it_has() {
 }
 
 #[test]
+fn a_segment_that_servers_read_in_different_ways_is_not_found() {
+    let (east, sweden) = (serving(), serving());
+    let gateway = in_front_of("segments", [&east, &sweden]);
+    for segment in [
+        "%ff",
+        "%c0%ae%c0%ae",
+        "%e0%80%af",
+        "a%",
+        "%4",
+        "%zz",
+        "%0d%0a",
+        "%09",
+        "%7f",
+        "%3b",
+        "%3F",
+        "%23",
+        "%ef%bc%8e%ef%bc%8e",
+        "%c2%85",
+    ] {
+        let answer = ask(&gateway, "GET", &format!("/openai/v1/files/{segment}"));
+        assert_eq!(answer.status(), 404, "{segment}");
+        let path = format!("/openai/v1/responses/{segment}/input_items");
+        assert_eq!(ask(&gateway, "GET", &path).status(), 404, "{segment}");
+    }
+    assert_eq!((east.asked().len(), sweden.asked().len()), (0, 0));
+    for segment in ["file%2D1", "ft:gpt-4o:me::1", "k%c3%bchl", "a%20b"] {
+        assert_eq!(
+            ask(&gateway, "GET", &format!("/openai/v1/files/{segment}")).status(),
+            200,
+            "{segment}"
+        );
+    }
+}
+
+#[test]
 fn a_longer_path_than_servers_read_is_refused() {
     let (east, sweden) = (serving(), serving());
     let gateway = in_front_of("uri", [&east, &sweden]);

@@ -6,7 +6,7 @@ use http::{HeaderName, header};
 pub(crate) fn passes_upstream(name: &HeaderName, more: &[HeaderName]) -> bool {
     let text = name.as_str();
     UPSTREAM.contains(&text)
-        || text.starts_with("x-stainless-")
+        || text.strip_prefix("x-stainless-").is_some_and(|rest| STAINLESS.contains(&rest))
         || more.contains(name) && !is_ours(name) && !is_hop_by_hop(name)
 }
 
@@ -34,6 +34,26 @@ pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
         || *name == "keep-alive"
         || name.as_str().starts_with("proxy-")
 }
+
+/// What OpenAI's libraries say of themselves, behind `x-stainless-`.
+const STAINLESS: &[&str] = &[
+    "arch",
+    "async",
+    "custom-poll-interval",
+    "helper",
+    "helper-method",
+    "lang",
+    "os",
+    "package-version",
+    "poll-helper",
+    "raw-response",
+    "read-timeout",
+    "retry-count",
+    "runtime",
+    "runtime-version",
+    "stream-helper",
+    "timeout",
+];
 
 /// What the API reads, what HTTP says of a body and of the answer that is wanted, and what clients and
 /// their traces are known by.

@@ -2,15 +2,30 @@
 
 use crate::azure::percent;
 
-/// The caller's keys in a query: API Management takes a subscription key there.
-pub(crate) const CALLER_KEYS: &[&str] = &["api-key", "subscription-key"];
+/// The caller's keys in a query, as Azure, API Management, Functions, OAuth and others name them there.
+/// None of them is a parameter of the API.
+pub(crate) const CALLER_KEYS: &[&str] = &[
+    "access-token",
+    "access_token",
+    "api-key",
+    "api_key",
+    "apikey",
+    "authorization",
+    "code",
+    "key",
+    "ocp-apim-subscription-key",
+    "subscription-key",
+    "subscription_key",
+    "token",
+    "x-api-key",
+];
 
 /// How a query is to be changed. Pairs that are not concerned stay byte for byte.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueryEdit<'a> {
     /// What `api-version` is to be; the caller's stays when there is none.
     pub(super) version: Option<&'a str>,
-    /// Names of pairs that are left out, each with a `k` in it.
+    /// Names of pairs that are left out.
     pub(super) dropped: &'static [&'static str],
     /// Where the query names the deployment.
     pub(super) model: Option<QueryModel<'a>>,
@@ -30,9 +45,7 @@ impl QueryEdit<'_> {
     pub(super) fn changes(self, query: &str) -> bool {
         self.model.is_some()
             || self.version.is_some_and(|version| !is_said(query, version))
-            // A dropped name has a `k`, spelled out or not, and few other queries do.
-            || (query.bytes().any(|byte| matches!(byte, b'k' | b'K' | b'%'))
-                && query.split('&').any(|pair| self.drops(name_of(pair))))
+            || query.split('&').any(|pair| self.drops(pair))
     }
 
     /// Emits `?` and the changed query, or nothing when that is empty. The version takes the place
@@ -42,7 +55,7 @@ impl QueryEdit<'_> {
         let mut unsaid = self.version;
         for pair in query.split('&').filter(|_| !query.is_empty()) {
             let name = name_of(pair);
-            if self.drops(name) || self.model.is_some_and(|_| names_model(name)) {
+            if self.drops(pair) || self.model.is_some_and(|_| names_model(name)) {
                 continue;
             } else if self.version.is_none() || !is_read_as(name, API_VERSION) {
                 emit(separator);
@@ -63,8 +76,12 @@ impl QueryEdit<'_> {
         }
     }
 
-    fn drops(self, given: &[u8]) -> bool {
-        self.dropped.iter().any(|name| is_read_as(given, name))
+    /// Some servers take a semicolon for an ampersand.
+    fn drops(self, pair: &str) -> bool {
+        pair.split(';').map(name_of).any(|given| {
+            let given = given.strip_prefix(b"+").unwrap_or(given);
+            self.dropped.iter().any(|name| is_read_as(given, name))
+        })
     }
 }
 
@@ -188,12 +205,15 @@ mod tests {
             ("a=1&API-Key=x&api-version=y&Subscription%2Dkey=z&&b", "?a=1&api-version=y&&b"),
             ("api-key=x&a", "?a"),
             ("a&api-key=x", "?a"),
+            ("Api_Key=x&AUTHORIZATION=y&access_token=z&a", "?a"),
+            ("code=x&key=y&OCP-Apim-Subscription-Key=z&a", "?a"),
+            ("a=1;api-key=x&b=%3B", "?b=%3B"),
+            ("after=k&limit=2&include[]=x&model=m&%6Bey=1", "?after=k&limit=2&include[]=x&model=m"),
         ] {
             assert_eq!(written(KEYLESS, query), expected, "{query}");
             assert!(KEYLESS.changes(query), "{query}");
         }
-        for kept in ["", "a", "a=api-key", "x-api-key=1", "api_key=2", "api-key2=3", "api-version"]
-        {
+        for kept in ["", "a", "a=api-key", "api-key2=3", "after=token", "codes=1", "api-version"] {
             assert!(!KEYLESS.changes(kept), "{kept}");
         }
         let both = QueryEdit { dropped: CALLER_KEYS, ..VERSIONED };

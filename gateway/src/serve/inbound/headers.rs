@@ -20,6 +20,7 @@ pub(crate) fn strip_answer(headers: &mut HeaderMap) {
         is_hop_by_hop(name)
             || is_credential(name)
             || name.as_str().starts_with("access-control-")
+            || name.as_str().starts_with("x-accel-")
             || STATE.contains(&name.as_str())
             || matches!(
                 name.as_str(),
@@ -44,7 +45,8 @@ fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
     }
 }
 
-/// What a client would keep for the host that it talks to.
+/// What a client would keep for the host that it talks to, what would send a page elsewhere, and what a
+/// server in front of this one would obey, as it does `X-Accel-Redirect`.
 const STATE: &[&str] = &[
     "accept-ch",
     "alt-svc",
@@ -52,11 +54,14 @@ const STATE: &[&str] = &[
     "expect-ct",
     "nel",
     "public-key-pins",
+    "refresh",
     "report-to",
     "reporting-endpoints",
     "set-cookie",
     "set-cookie2",
     "strict-transport-security",
+    "x-lighttpd-send-file",
+    "x-sendfile",
 ];
 
 #[cfg(test)]

@@ -68,14 +68,33 @@ fn listed(id: &str) -> Option<ModelSource<'_>> {
 
 /// Whether servers differ in what they take the path for.
 fn is_ambiguous(path: &str) -> bool {
-    let plain = |byte: u8| byte != b'%' && byte != b'\\' && byte != b';';
-    let unclear = !path.bytes().all(plain) && {
-        let lower = path.to_ascii_lowercase();
-        ["%2f", "%5c", "%00", "%25", "%2e", "\\", ";"].iter().any(|sign| lower.contains(sign))
-    };
-    unclear
+    let is_unclear =
+        path.bytes().any(|byte| !byte.is_ascii() || matches!(byte, b'%' | b'\\' | b';'))
+            && percent::decode_text(path).is_none_or(|read| {
+                path.contains(['\\', ';'])
+                    || escaped(path).any(is_structure)
+                    || read.contains(is_unlike_itself)
+            });
+    is_unclear
         || path.split('/').skip(1).any(|segment| matches!(segment, "." | ".."))
         || path.contains("//")
+}
+
+/// What is written as an escape.
+fn escaped(path: &str) -> impl Iterator<Item = u8> {
+    path.split('%').skip(1).filter_map(|rest| u8::from_str_radix(rest.get(..2)?, 16).ok())
+}
+
+/// What would part a path, end it, or stand for another escape, if it was read once more.
+fn is_structure(byte: u8) -> bool {
+    byte.is_ascii_control() || b"/\\.%;?#".contains(&byte)
+}
+
+/// Controls, and letters that some servers replace by those of ASCII: full-width ones, and other dots and
+/// slashes.
+fn is_unlike_itself(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{ff00}'..='\u{ffef}' | '\u{2024}'..='\u{2026}' | '\u{2044}' | '\u{2215}' | '\u{3002}' | '\u{fffd}')
 }
 
 /// Whether the first segment is one of the grammar's, spelled otherwise.
@@ -168,6 +187,23 @@ mod tests {
             "/openai/V1/responses",
             "/openai/v1//responses",
             "/other/openai/v1/responses",
+            "/openai/v1/files/%ff",
+            "/openai/v1/files/%c0%ae%c0%ae",
+            "/openai/v1/files/%e0%80%af",
+            "/openai/v1/files/a%",
+            "/openai/v1/files/%4",
+            "/openai/v1/files/%zz",
+            "/openai/v1/files/%+1",
+            "/openai/v1/files/a%0d%0ab",
+            "/openai/v1/files/%09",
+            "/openai/v1/files/%7f",
+            "/openai/v1/files/%c2%85",
+            "/openai/v1/files/a%3bb",
+            "/openai/v1/files/a%3Fb",
+            "/openai/v1/files/a%23b",
+            "/openai/v1/files/%ef%bc%8e%ef%bc%8e",
+            "/openai/v1/files/%EF%BC%8F",
+            "/openai/deployments/gpt%3f/chat/completions",
         ] {
             assert_eq!(read(path), None, "{path}");
         }
