@@ -14,6 +14,10 @@ struct Scene {
 
 impl Scene {
     fn new(name: &str) -> Self {
+        Self::with(name, "")
+    }
+
+    fn with(name: &str, more: &str) -> Self {
         let witness = serving();
         let backend = |model: &str| {
             format!(
@@ -23,7 +27,7 @@ impl Scene {
             )
         };
         let text = format!(
-            "default_model = \"cheap\"\nlisten.address = \"127.0.0.1:0\"\n\
+            "{more}default_model = \"cheap\"\nlisten.address = \"127.0.0.1:0\"\n\
              [clients.team-a]\nkeys = [\"env:TEAM_A_KEY\"]\nmodels = [\"cheap\"]\n\
              [clients.team-b]\nkeys = [\"env:TEAM_B_KEY\"]\n\
              [models.cheap]\naliases = [\"cheap-2\"]\n{}{}",
@@ -80,6 +84,8 @@ impl Scene {
     }
 }
 
+/// So that it is the model which decides, and not whose the thing is.
+const SERVES_UNKNOWN: &str = "sticky.unknown = \"serve\"\n";
 const JSON: (&str, &str) = ("content-type", "application/json");
 const FORM: (&str, &str) = ("content-type", "multipart/form-data; boundary=XX");
 const RESPONSES: &str = "/openai/v1/responses";
@@ -154,7 +160,10 @@ fn a_model_of_others_is_refused_wherever_json_names_it() {
         ),
         ("/openai/v1/batches", r#"{"input_blob":"https://a.example/lines.jsonl"}"#),
         ("/openai/v1/uploads", r#"{"purpose":"batch","bytes":1}"#),
-        (RESPONSES, r#"{"prompt":{"id":"pmpt_1"}}"#),
+        ("/openai/v1/uploads", r#"{"Purpose":" batch ","bytes":1}"#),
+        ("/openai/v1/uploads", r#"{"purpose":"user_data","purpose":"batch"}"#),
+        ("/openai/v1/uploads", r#"{"purpose":["batch"]}"#),
+        ("/openai/v1/files/import", r#"{"purpose":"batch\u0000","content_url":"https://a"}"#),
     ] {
         scene.refuses(&[403], |scene| scene.json(path, body), body);
     }
@@ -162,6 +171,96 @@ fn a_model_of_others_is_refused_wherever_json_names_it() {
     scene.refuses(&[400, 403], |scene| scene.json(RESPONSES, twice), twice);
     let twice = r#"{"model":"cheap","m\u006Fdel":"dear"}"#;
     scene.refuses(&[400, 403], |scene| scene.json(RESPONSES, twice), twice);
+}
+
+#[test]
+fn a_model_is_named_by_one_text_or_the_request_is_refused() {
+    let scene = Scene::new("one-text");
+    for body in [
+        r#"{"model":null}"#,
+        r#"{"model":false}"#,
+        r#"{"model":1}"#,
+        r#"{"model":{"id":"cheap"}}"#,
+        r#"{"model":["cheap"]}"#,
+        r#"{"model":"cheap","model":null}"#,
+        r#"{"model":null,"model":"cheap"}"#,
+        r#"{"model":"cheap","model":["cheap"]}"#,
+        r#"{"model":"cheap","model":{"id":"dear"}}"#,
+        r#"{"model":"cheap"," model":"dear"}"#,
+        r#"{"model":"cheap","tools":[{"model":{"id":"dear"}}]}"#,
+        r#"{"model":"cheap","tools":[{"model":[{"id":"dear"}]}]}"#,
+        r#"{"model":"cheap","tools":[{"model":false}]}"#,
+    ] {
+        for path in [RESPONSES, CLASSIC] {
+            scene.refuses(&[400, 403], |scene| scene.json(path, body), body);
+        }
+    }
+}
+
+#[test]
+fn a_stored_prompt_does_not_choose_the_model() {
+    let scene = Scene::with("prompt", SERVES_UNKNOWN);
+    let secrets = "/openai/v1/realtime/client_secrets";
+    for (path, body) in [
+        (RESPONSES, r#"{"prompt":{"id":"pmpt_1"}}"#),
+        (RESPONSES, r#"{"Prompt":{"ID":"pmpt_1"}}"#),
+        (RESPONSES, r#"{"prompt":[{"id":"pmpt_1"}]}"#),
+        (RESPONSES, r#"{"prompt":{"id":"pmpt_1"},"Model":"cheap"}"#),
+        (RESPONSES, r#"{"prompt":{"id":"pmpt_1"},"model":null}"#),
+        ("/openai/v1/responses/compact", r#"{"prompt":{"id":"pmpt_1"}}"#),
+        (secrets, r#"{"session":{"prompt":{"id":"pmpt_1"}}}"#),
+        (secrets, r#"{"session":{"prompt":{"id":"pmpt_1"},"model":null}}"#),
+        (secrets, r#"{"session":{"prompt":{"id":"pmpt_1"},"model":"cheap","model":null}}"#),
+        (secrets, r#"{"session":{"type":"realtime"}}"#),
+        (secrets, ""),
+    ] {
+        scene.refuses(&[400, 403], |scene| scene.json(path, body), body);
+    }
+    for (path, body) in [
+        (RESPONSES, r#"{"prompt":{"id":"pmpt_1","variables":{"model":"x"}},"model":"cheap"}"#),
+        (secrets, r#"{"session":{"prompt":{"id":"pmpt_1"},"model":"cheap"}}"#),
+        ("/openai/v1/completions", r#"{"model":"cheap","prompt":["Hi"]}"#),
+    ] {
+        assert_eq!(scene.json(path, body), 200, "{body}");
+    }
+}
+
+#[test]
+fn what_others_made_does_not_choose_the_model() {
+    let scene = Scene::with("ids", SERVES_UNKNOWN);
+    for (path, body) in [
+        ("/openai/threads/runs", r#"{"assistant_id":"asst_1","thread":{}}"#),
+        ("/openai/threads/thread_1/runs", r#"{"assistant_id":"asst_1"}"#),
+        ("/openai/v1/evals/eval_1/runs", r#"{"data_source":{"type":"jsonl"}}"#),
+        ("/openai/v1/videos/video_1/remix", r#"{"prompt":"x"}"#),
+        ("/openai/v1/videos/extensions", r#"{"video":{"id":"video_1"}}"#),
+        ("/openai/v1/fine_tuning/jobs/ftjob-1/resume", ""),
+        ("/openai/v1/batches", r#"{"input_file_id":"file-1"}"#),
+    ] {
+        scene.refuses(&[403, 404], |scene| scene.json(path, body), path);
+    }
+    let named = r#"{"assistant_id":"asst_1","model":"cheap","thread":{}}"#;
+    assert_eq!(scene.json("/openai/threads/runs", named), 200);
+}
+
+#[test]
+fn a_session_description_is_one_where_it_is_said_to_be() {
+    let scene = Scene::new("sdp");
+    let calls = "/openai/v1/realtime/calls?model=cheap";
+    let sdp = |path: &str, body: &str| {
+        scene.post(path, &[("content-type", "application/sdp")], body.as_bytes()).status()
+    };
+    assert_eq!(sdp(calls, "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\n"), 200);
+    let json = r#"{"model":"cheap","tools":[{"type":"image_generation","model":"dear"}]}"#;
+    for (path, body) in [
+        (RESPONSES, json),
+        (CLASSIC, r#"{"model":"dear"}"#),
+        (calls, json),
+        (RESPONSES, "v=0\r\n"),
+        ("/openai/v1/batches", r#"{"input_blob":"https://a"}"#),
+    ] {
+        scene.refuses(&[400, 403], |_| sdp(path, body), body);
+    }
 }
 
 #[test]
@@ -244,6 +343,82 @@ fn a_form_names_a_model_that_the_client_may_use_or_is_refused() {
 }
 
 #[test]
+fn the_session_of_a_call_is_json_that_can_be_read() {
+    let scene = Scene::new("session");
+    let send = |head: &str, session: &[u8]| {
+        let offer = part("name=\"sdp\"", "v=0");
+        let start = format!("{offer}--XX\r\ncontent-disposition: form-data; {head}\r\n\r\n");
+        let form = [start.as_bytes(), session, b"\r\n--XX--\r\n"].concat();
+        scene.post("/openai/v1/realtime/calls", &[FORM], &form).status()
+    };
+    let session = "name=\"session\"";
+    assert_eq!(send(session, br#"{"type":"realtime","model":"cheap"}"#), 200);
+    let dear = r#"{"type":"realtime","model":"dear"}"#;
+    let utf16 = |to: fn(u16) -> [u8; 2]| dear.encode_utf16().flat_map(to).collect::<Vec<u8>>();
+    let deep = format!(r#"{{"x":{}{},"model":"dear"}}"#, "[".repeat(200), "]".repeat(200));
+    for (head, text) in [
+        (session, dear.as_bytes()),
+        ("name=session; filename=\"s.json\"", dear.as_bytes()),
+        ("name=\"Session\"", dear.as_bytes()),
+        ("name=\"session[]\"", dear.as_bytes()),
+        (session, format!("\u{feff}{dear}").as_bytes()),
+        (session, format!("\u{a0}{dear}").as_bytes()),
+        (session, format!("\u{b}{dear}").as_bytes()),
+        (session, format!("/**/{dear}").as_bytes()),
+        (session, format!("{dear}\0").as_bytes()),
+        (session, &utf16(u16::to_le_bytes)),
+        (session, &utf16(u16::to_be_bytes)),
+        (session, deep.as_bytes()),
+        (session, br#"{"model":"dear",}"#),
+        (session, br#"{"x":NaN,"model":"dear"}"#),
+        (session, br#"{"x":1e999,"model":"dear"}"#),
+        (session, br#"{"x":"\ud800","model":"dear"}"#),
+        (session, b"{\"x\":\"\xff\",\"model\":\"dear\"}"),
+        (session, b"{\"x\":\"a\nb\",\"model\":\"dear\"}"),
+        (session, br#""{\"model\":\"dear\"}""#),
+        (session, br#"{"prompt":{"id":"pmpt_1"}}"#),
+        ("name=\"session[prompt][id]\"", b"pmpt_1"),
+        ("name=\"tools\"", br#"[{"model":"dear",}]"#),
+    ] {
+        let what = format!("{head} {}", String::from_utf8_lossy(text));
+        scene.refuses(&[400, 403], |_| send(head, text), &what);
+    }
+}
+
+#[test]
+fn what_a_file_is_for_is_said_plainly() {
+    let scene = Scene::new("purpose");
+    let file = part("name=\"file\"; filename=\"in.jsonl\"", r#"{"body":{"model":"dear"}}"#);
+    for purpose in [
+        part("name=\"purp%6fse\"", "batch"),
+        part("name=\"purpose[]\"", "batch"),
+        part("name=\"Purpose\"", "batch"),
+        part("name=\"purpose\"", "\"batch\""),
+        part("name=\"purpose\"", "\u{feff}batch"),
+        part("name=\"purpose\"", "\0batch"),
+        part("name=\"purpose\"", "\u{a0}batch"),
+        part("name=\"purpose\"", "Batch"),
+        part("name=\"purpose\"", "batch "),
+        part("name=\"purpose\"; filename=x", "batch"),
+        part("name=\"purpose\"", "user_data") + &part("name=\"purpose\"", "batch"),
+        String::new(),
+    ] {
+        let form = format!("{purpose}{file}--XX--\r\n");
+        for path in ["/openai/v1/files", "/openai/v1/uploads"] {
+            scene.refuses(&[400, 403], |scene| scene.form(path, &form), &form);
+        }
+    }
+    let form = format!("{}--XX--\r\n", part("name=purpose", "batch"));
+    scene.refuses(&[403], |scene| scene.form("/openai/v1/uploads", &form), "in pieces");
+    for purpose in ["user_data", "fine-tune"] {
+        let form = format!("{}{file}--XX--\r\n", part("name=\"purpose\"", purpose));
+        assert_eq!(scene.form("/openai/v1/files", &form), 200, "{form}");
+        let json = format!(r#"{{"purpose":"{purpose}","filename":"a"}}"#);
+        assert_eq!(scene.json("/openai/v1/uploads", &json), 200, "{json}");
+    }
+}
+
+#[test]
 fn the_input_of_a_batch_names_models_that_the_client_may_use() {
     let scene = Scene::new("batch");
     let upload = |purpose: &str, lines: &[&str]| {
@@ -266,6 +441,13 @@ fn the_input_of_a_batch_names_models_that_the_client_may_use() {
         &[&line(r#""model":"cheap","m\u006fdel":"dear""#)],
         &[&nested],
         &[&by_path],
+        &[&by_path.replace("\"url\"", "\"Url\"")],
+        &[&by_path.replace("deployments", "deployment\\u0073")],
+        &[&cheap.replace("}}", r#"},"body":{"input":"Hi"}}"#)],
+        &[&cheap.replace("}}", r#"},"Body":{"model":"cheap"}}"#)],
+        &[&cheap.replace("\"body\"", "\"Body\"")],
+        &[&line(r#""Model":"cheap""#)],
+        &[&line(r#""model":"cheap","model":null"#)],
         &["no json"],
     ] {
         let form = upload("batch", lines);

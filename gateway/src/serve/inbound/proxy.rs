@@ -184,16 +184,16 @@ async fn exchange(
     if let Some(error) = request.body_mut().take_error() {
         return Err(error.refusal(limits.body));
     }
+    let mut must_own = false;
     if allowed.is_restricted() {
         let body = model_routing::whole(&request, limits)?;
-        names.check_body(request.uri().path(), request.headers(), &body, is_in_body)?;
+        let (method, path) = (request.method(), request.uri().path());
+        must_own = names.check_body(method, path, request.headers(), &body, is_in_body)?;
     }
     if is_checked {
         if sees_all {
             model_routing::whole(&request, limits)?;
         }
-        // What a batch asks for was seen when its file came, if it came from this client.
-        let must_own = allowed.is_restricted() && operation == "batches";
         own.check(&request, must_own)?;
     }
     let model = match known {

@@ -6,6 +6,7 @@ pub(crate) mod client_home;
 pub(crate) mod known_operations;
 pub(crate) mod model_list;
 pub(crate) mod model_routing;
+mod model_walk;
 pub(crate) mod named_backend;
 pub(crate) mod named_models;
 pub(crate) mod ownership;

@@ -4,15 +4,13 @@
 //! which the backend takes by the name that it reads. So every member is looked at whose name says that
 //! it selects a model, wherever it stands, and what readers could take differently is refused.
 
-use std::{borrow::Cow, cell::Cell};
-
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use tower_spillover::azure::{Operation, percent};
+use http::{HeaderMap, Method, StatusCode, header};
+use tower_spillover::azure::{ApiPath, percent};
 
 use super::{
     allowed_models::AllowedModels,
+    model_walk::{self, Found, letters, selects_model},
     routes::Routes,
     strict_form::{self, Field},
 };
@@ -39,32 +37,74 @@ impl NamedModels<'_> {
         for (key, value) in pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
             let [key, value] = [key, value].map(|text| text.replace('+', " "));
             let key = percent::decode_text(&key).ok_or_else(|| bad(UNREADABLE))?;
-            if selects_model(&key) {
+            if selects_model(&letters(&key)) {
                 self.check(&percent::decode_text(&value).ok_or_else(|| bad(UNREADABLE))?)?;
             }
         }
-        for (_, value) in head.headers.iter().filter(|(name, _)| selects_model(name.as_str())) {
+        for (_, value) in
+            head.headers.iter().filter(|(name, _)| selects_model(&letters(name.as_str())))
+        {
             self.check(value.to_str().map_err(|_| bad(UNREADABLE))?.trim())?;
         }
         Ok(())
     }
 
     /// Checks what a whole body names. The gateway routes by its outermost `model` itself where
-    /// `is_routed`, and writes the backend's own name in its place.
+    /// `is_routed`, and writes the backend's own name in its place. Tells whether the request is for this
+    /// client only if it made what the request refers to, because that chooses the model.
     ///
     /// # Errors
     ///
     /// When something is not for this client, or cannot be read.
     pub(crate) fn check_body(
         self,
+        method: &Method,
         path: &str,
         headers: &HeaderMap,
         body: &Bytes,
         is_routed: bool,
-    ) -> Result<(), Refusal> {
-        if !self.allowed.is_restricted() || body.is_empty() {
-            return Ok(());
+    ) -> Result<bool, Refusal> {
+        if !self.allowed.is_restricted() {
+            return Ok(false);
         }
+        let rest = ApiPath::of(path).operation(path).unwrap_or_default();
+        let rest: Vec<&str> = rest.split('/').filter(|segment| !segment.is_empty()).collect();
+        let named = if body.is_empty() {
+            Named::Nowhere
+        } else {
+            self.check_content(&rest, headers, body, is_routed)?
+        };
+        if *method != Method::POST {
+            return Ok(rest == ["batches"]);
+        }
+        match *rest {
+            // A secret opens sessions past the gateway, with any model if it names none.
+            ["realtime", "client_secrets"] | ["realtime", "calls", _, "accept"]
+                if named == Named::Nowhere =>
+            {
+                Err(unseen())
+            }
+            // What a batch asks for was seen when its file came, if it came from this client. What is
+            // below has the model of something else, or its graders.
+            ["batches", ..]
+            | ["evals", _, "runs", ..]
+            | ["threads", _, "runs", _, "submit_tool_outputs"]
+            | ["videos", _, "remix"]
+            | ["fine_tuning", "jobs", _, _, ..] => Ok(true),
+            ["threads", "runs"] | ["threads", _, "runs"] | ["videos", "edits" | "extensions"] => {
+                Ok(named != Named::Outermost)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn check_content(
+        self,
+        rest: &[&str],
+        headers: &HeaderMap,
+        body: &Bytes,
+        is_routed: bool,
+    ) -> Result<Named, Refusal> {
         let encodings = headers.get_all(header::CONTENT_ENCODING).iter();
         if encodings
             .into_iter()
@@ -84,82 +124,109 @@ impl NamedModels<'_> {
         let (essence, parameters) = kind.split_once(';').unwrap_or((&kind, ""));
         match essence.trim() {
             essence if essence.starts_with("multipart/") => {
-                self.check_form(path, headers, body, is_routed)
+                self.check_form(rest, headers, body, is_routed)
             }
-            // A session description, which names no model.
-            "application/sdp" => Ok(()),
+            // A session description, which names no model, and is no JSON.
+            "application/sdp" if rest == ["realtime", "calls"] && body.starts_with(b"v=0") => {
+                Ok(Named::Nowhere)
+            }
             // Whatever it is called, the service may read it as JSON.
             _ => {
                 if parameters.contains("charset") && !parameters.replace('"', "").contains("=utf-8")
                 {
                     return Err(unsupported("JSON is UTF-8 (RFC 8259)."));
                 }
-                self.check_json(path, body, is_routed)
+                self.check_json(rest, body, is_routed)
             }
         }
     }
 
-    fn check_json(self, path: &str, body: &[u8], is_routed: bool) -> Result<(), Refusal> {
-        let mut found = Found::default();
-        found.walk(self, body, is_routed)?;
-        let operation = Operation::of(path).label();
+    fn check_json(self, rest: &[&str], body: &[u8], is_routed: bool) -> Result<Named, Refusal> {
+        let found = self.walk(body, is_routed)?;
         // What a batch asks for stands in a file that is not seen here.
-        let is_unseen = match operation {
-            "batches" => found.has_input_blob,
-            "files" | "uploads" => found.is_for_batch,
-            // The model stands in the prompt.
-            "responses" => found.has_stored_prompt && !found.has_model,
+        let is_unseen = match *rest {
+            ["batches"] => found.has_input_blob,
+            ["files", ..] | ["uploads"] => !is_other_purpose(&found.purposes),
             _ => false,
         };
-        if is_unseen {
-            let text = "It cannot be seen which model is asked for. Name it in the body, and upload \
-                        the input of a batch as one form.";
-            return Err(Refusal::new(StatusCode::FORBIDDEN, "403", text));
-        }
-        Ok(())
+        if is_unseen { Err(unseen()) } else { Ok(Named::in_object(&found)) }
     }
 
     fn check_form(
         self,
-        path: &str,
+        rest: &[&str],
         headers: &HeaderMap,
         body: &[u8],
         is_routed: bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Named, Refusal> {
         let kind = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
         let fields = strict_form::fields(kind.unwrap_or_default(), body);
         let fields = fields.ok_or_else(|| bad(UNREADABLE))?;
+        let (mut named, mut purposes) = (Named::Nowhere, Vec::new());
         for Field { name, is_file, content } in &fields {
             let text = || std::str::from_utf8(content).map_err(|_| bad(UNREADABLE));
             let name = percent::decode_text(name).ok_or_else(|| bad(UNREADABLE))?;
-            if selects_model(&name) && !(is_routed && name == "model") {
-                self.check(text()?)?;
-            } else if !is_file && matches!(content.trim_ascii_start(), [b'{' | b'[', ..]) {
-                // The session of a call. What is no JSON is nothing but text to the service.
-                if Found::default().walk_if_json(self, content) == Some(false) {
-                    return Err(forbidden());
+            match &*letters(&name) {
+                "purpose" if name != "purpose" => return Err(bad(PURPOSE)),
+                "purpose" => purposes.push(text()?.to_owned()),
+                letters if selects_model(letters) => {
+                    if !(is_routed && name == "model") {
+                        self.check(text()?)?;
+                    }
+                    if name == "model" {
+                        named = Named::Outermost;
+                    }
                 }
+                // The session of a call.
+                "session" => named = named.max(Named::in_object(&self.walk(content, false)?)),
+                letters if letters.ends_with("promptid") => return Err(unseen()),
+                // Plain text, whatever it looks like.
+                "prompt" => {}
+                _ if !is_file && looks_like_json(content) => {
+                    self.walk_value(content)?;
+                }
+                _ => {}
             }
         }
-        if Operation::of(path).label() == "files" && fields.iter().any(is_batch_purpose) {
-            for field in fields.iter().filter(|field| !is_purpose(field)) {
+        if matches!(rest, ["files"] | ["uploads"]) && !is_other_purpose(&purposes) {
+            if rest == ["uploads"] {
+                // Its content comes in pieces.
+                return Err(unseen());
+            }
+            if purposes != ["batch"] {
+                return Err(bad(PURPOSE));
+            }
+            for field in fields.iter().filter(|field| field.name != "purpose") {
                 self.check_batch(field.content)?;
             }
         }
-        Ok(())
+        Ok(named)
     }
 
     /// Checks the input of a batch: a request in each line.
     fn check_batch(self, lines: &[u8]) -> Result<(), Refusal> {
         let lines = lines.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
         for line in lines.filter(|line| !line.is_empty()) {
-            let mut found = Found::default();
-            found.walk(self, line, false)?;
-            if !found.has_inner_model || found.has_deployment_url {
-                return Err(bad("Each line of a batch has to name its model in `body`."));
+            let found = self.walk(line, false)?;
+            if !found.has_request || found.has_odd_url {
+                return Err(bad("Each line of a batch has to name its model in `body`, once."));
             }
         }
         Ok(())
+    }
+
+    /// Walks through a text that has to be an object.
+    fn walk(self, text: &[u8], is_routed: bool) -> Result<Found, Refusal> {
+        let (found, is_allowed) = model_walk::object(text, is_routed, &|name| self.permits(name))
+            .filter(|(found, _)| found.is_object)
+            .ok_or_else(|| bad(UNREADABLE))?;
+        admit(found, is_allowed)
+    }
+
+    fn walk_value(self, text: &[u8]) -> Result<Found, Refusal> {
+        let (found, is_allowed) =
+            model_walk::value(text, &|name| self.permits(name)).ok_or_else(|| bad(UNREADABLE))?;
+        admit(found, is_allowed)
     }
 
     fn check(self, name: &str) -> Result<(), Refusal> {
@@ -172,188 +239,62 @@ impl NamedModels<'_> {
     }
 }
 
-/// Whether the name of a member, a field, a header or a parameter says that its value selects a model,
-/// in whatever case and with whatever between its words.
-fn selects_model(name: &str) -> bool {
-    let letters =
-        name.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase());
-    let name: Vec<u8> = letters.collect();
-    let ends = ["model", "models", "modelid", "modelname", "engine"];
-    ends.iter().any(|end| name.ends_with(end.as_bytes()))
-        || memchr::memmem::find(&name, b"deployment").is_some()
+/// Where a body names a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Named {
+    Nowhere,
+    /// In something that the body has.
+    Within,
+    Outermost,
 }
 
-fn is_purpose(field: &Field<'_>) -> bool {
-    field.name.trim().eq_ignore_ascii_case("purpose")
-}
-
-fn is_batch_purpose(field: &Field<'_>) -> bool {
-    is_purpose(field) && field.content.to_ascii_lowercase().trim_ascii().starts_with(b"batch")
-}
-
-/// What a walk through a JSON text found.
-#[derive(Default)]
-struct Found {
-    has_model: bool,
-    /// In `body`, as a request of a batch has it.
-    has_inner_model: bool,
-    has_deployment_url: bool,
-    has_input_blob: bool,
-    has_stored_prompt: bool,
-    is_for_batch: bool,
-}
-
-impl Found {
-    fn walk(
-        &mut self,
-        names: NamedModels<'_>,
-        text: &[u8],
-        is_routed: bool,
-    ) -> Result<(), Refusal> {
-        let is_allowed = Cell::new(true);
-        let walk = Walk { names, is_allowed: &is_allowed, place: Place::Outermost { is_routed } };
-        let text = std::str::from_utf8(text).map_err(|_| bad(UNREADABLE))?;
-        let mut json = serde_json::Deserializer::from_str(text);
-        let found = walk.deserialize(&mut json).map_err(|_| bad(UNREADABLE))?;
-        json.end().map_err(|_| bad(UNREADABLE))?;
-        *self = found.ok_or_else(|| bad(UNREADABLE))?;
-        if is_allowed.get() { Ok(()) } else { Err(forbidden()) }
-    }
-
-    /// Whether all is allowed in a text that is JSON.
-    fn walk_if_json(&mut self, names: NamedModels<'_>, text: &[u8]) -> Option<bool> {
-        let is_allowed = Cell::new(true);
-        let walk = Walk { names, is_allowed: &is_allowed, place: Place::Inner };
-        let mut json = serde_json::Deserializer::from_slice(text);
-        walk.deserialize(&mut json).ok()?;
-        json.end().ok()?;
-        Some(is_allowed.get())
-    }
-}
-
-/// A walk through a JSON value; gives what was found in an outermost object.
-#[derive(Clone, Copy)]
-struct Walk<'a> {
-    names: NamedModels<'a>,
-    is_allowed: &'a Cell<bool>,
-    place: Place,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// The outermost object, whose `model` the gateway routes by, or does not.
-    Outermost {
-        is_routed: bool,
-    },
-    /// The request in a line of a batch.
-    Request,
-    Inner,
-    /// The value of a member that selects a model.
-    Selector,
-    /// The value of the outermost `model`, by which the request is routed if it is a text.
-    Routed,
-    /// What else is found by: its text is given.
-    Word,
-}
-
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
-    /// `None` for what is no object.
-    type Value = Option<Found>;
-
-    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<Self::Value, D::Error> {
-        value.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Walk<'_> {
-    type Value = Option<Found>;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        if self.place == Place::Selector && !self.names.permits(text) {
-            self.is_allowed.set(false);
+impl Named {
+    const fn in_object(found: &Found) -> Self {
+        match found {
+            Found { has_model: true, .. } => Self::Outermost,
+            Found { names_any: true, .. } => Self::Within,
+            _ => Self::Nowhere,
         }
-        if self.place != Place::Word {
-            return Ok(None);
-        }
-        let text = text.trim().to_ascii_lowercase();
-        Ok(Some(Found {
-            is_for_batch: text.starts_with("batch"),
-            has_deployment_url: text.contains("deployment") || text.contains('%'),
-            ..Found::default()
-        }))
     }
+}
 
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(None)
+fn admit(found: Found, is_allowed: bool) -> Result<Found, Refusal> {
+    if !is_allowed {
+        Err(forbidden())
+    } else if found.has_stored_prompt {
+        // The model stands in the prompt.
+        Err(unseen())
+    } else {
+        Ok(found)
     }
+}
 
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
+/// Whether a file is plainly said to be for something else than a batch.
+fn is_other_purpose(purposes: &[String]) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-');
+    matches!(purposes, [purpose] if purpose != "batch" && !purpose.is_empty() && purpose.bytes().all(is_plain))
+}
 
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Self::Value, A::Error> {
-        let is_selector = matches!(self.place, Place::Selector | Place::Routed);
-        let place = if is_selector { Place::Selector } else { Place::Inner };
-        while values.next_element_seed(Walk { place, ..self })?.is_some() {}
-        Ok(None)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut found = Found::default();
-        let is_outermost = matches!(self.place, Place::Outermost { .. });
-        while let Some(key) = members.next_key::<Cow<'_, str>>()? {
-            let key = key.trim();
-            if OWN_WORDS.iter().any(|own| key.eq_ignore_ascii_case(own)) {
-                members.next_value::<IgnoredAny>()?;
-                continue;
-            }
-            let place = match (self.place, key) {
-                (Place::Outermost { is_routed: true }, "model") => Place::Routed,
-                _ if selects_model(key) => Place::Selector,
-                (Place::Outermost { .. }, "body") => Place::Request,
-                (Place::Outermost { .. }, "purpose" | "url") => Place::Word,
-                _ => Place::Inner,
-            };
-            let inner = members.next_value_seed(Walk { place, ..self })?;
-            found.has_model |= key == "model";
-            match (key, inner) {
-                ("body", Some(request)) if is_outermost => {
-                    found.has_inner_model |= request.has_model;
-                }
-                ("prompt", Some(_)) if is_outermost => found.has_stored_prompt = true,
-                ("purpose", Some(word)) if is_outermost => found.is_for_batch |= word.is_for_batch,
-                ("url", Some(word)) if is_outermost => {
-                    found.has_deployment_url |= word.has_deployment_url;
-                }
-                _ => {}
-            }
-            found.has_input_blob |= is_outermost && key.to_ascii_lowercase().contains("blob");
-        }
-        Ok(Some(found))
-    }
+/// Whether some reader could take a text for JSON that has members, whatever stands before it.
+fn looks_like_json(text: &[u8]) -> bool {
+    matches!(text.iter().find(|byte| byte.is_ascii_graphic()), Some(b'{' | b'['))
 }
 
 fn forbidden() -> Refusal {
     Refusal::new(
         StatusCode::FORBIDDEN,
         "403",
-        "This client may not use a model or deployment that the request names.",
+        "This client may not use a model or deployment that the request names, or `model` is not one \
+         text.",
+    )
+}
+
+fn unseen() -> Refusal {
+    Refusal::new(
+        StatusCode::FORBIDDEN,
+        "403",
+        "It cannot be seen which model is asked for. Name it in the body, and upload the input of a \
+         batch as one form.",
     )
 }
 
@@ -365,7 +306,6 @@ fn bad(text: &'static str) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", text)
 }
 
-/// Members in which a caller has words of its own, of which the service takes none for a model.
-const OWN_WORDS: [&str; 3] = ["metadata", "attributes", "variables"];
+const PURPOSE: &str = "The form has to say in one field `purpose`, plainly, what the file is for.";
 const UNREADABLE: &str = "It cannot be seen that this client may use what the request asks for: it is \
                           not UTF-8, not valid JSON, not a plain form, or names something twice.";
