@@ -98,6 +98,8 @@ fn a_key_that_anybody_could_guess_is_refused_at_the_start_and_at_a_reload() {
         ("", "is empty"),
         (" \n", "is empty"),
         ("change-me-please-now", "is a placeholder"),
+        ("abcdefghijklm", "is a sequence"),
+        ("my-api-key-0001", "is made of words that stand for a key"),
     ]
     .into_iter()
     .enumerate()
@@ -117,4 +119,11 @@ fn a_key_that_anybody_could_guess_is_refused_at_the_start_and_at_a_reload() {
     let told = crate::started::stderr(&output);
     assert!(told.contains("clients.a.keys[0]: is the hash of nothing"), "{told}");
     assert!(!told.contains(nothing));
+    emulate::file("admin-weak/same", "a-key-of-a-backend-0001");
+    let text = "[clients.a]\nkeys = [\"file:same\"]\n[[models.m.standard]]\nname = \"e\"\n\
+                endpoint = \"http://127.0.0.1:9\"\nkey = \"file:same\"\n";
+    let config = emulate::file("admin-weak/same.toml", text);
+    let output = crate::started::ran(&["check", "--config", config.to_str().unwrap()]);
+    let told = crate::started::stderr(&output);
+    assert!(told.contains("is the same key as that of a backend of models.m"), "{told}");
 }

@@ -464,7 +464,7 @@ fn a_problem_is_told_in_these_words() {
             "clients.a.keys = [\"env:EAST_KEY\"]\nclients.b.keys = [\"env:EAST_KEY\"]\nclients.c.keys = []",
             "",
             "# clients",
-            "clients.b.keys[0]: is the same key as clients.a.keys[0]; give each client its own\nclients.c.keys: has no key, so nobody could use it; add one",
+            "clients.a.keys[0]: is the same key as that of a backend of models.m; give each client its own\nclients.b.keys[0]: is the same key as clients.a.keys[0]; give each client its own\nclients.c.keys: has no key, so nobody could use it; add one",
         ),
     ]);
 }

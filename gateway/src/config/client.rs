@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use tower_spillover::Credential;
 
 use super::{
-    CertificateName, Class, Client, Clients, Identities, Permissions, client_key,
+    Auth, CertificateName, Class, Client, Clients, Identities, Permissions, client_key,
     endpoint::strip_field,
     first_token::of_class,
     model::Models,
@@ -60,6 +60,7 @@ pub(super) fn clients(
         _ => {}
     }
     let mut owners = Owners::default();
+    owners.keys.extend(backend_keys(models));
     let mut clients = Vec::new();
     for (name, _, value) in entries {
         check_name(&value, name);
@@ -115,6 +116,19 @@ fn client(
     };
     section.finish();
     client
+}
+
+/// The keys of backends: a client that had one would do without this gateway.
+fn backend_keys(models: &Models) -> impl Iterator<Item = ([u8; 32], String)> {
+    models.models.iter().flat_map(|(name, model)| {
+        model.ptu.iter().chain(&model.standard).filter_map(move |backend| match &backend.auth {
+            Auth::Key(key) if !key.expose().is_empty() => {
+                let owner = format!("that of a backend of models.{name}");
+                Some((Sha256::digest(key.expose()).into(), owner))
+            }
+            _ => None,
+        })
+    })
 }
 
 /// Who has what already.

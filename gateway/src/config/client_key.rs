@@ -21,18 +21,41 @@ pub(super) fn weakness(key: &str) -> Option<String> {
         || key.contains("{{")
     {
         "is a placeholder".to_owned()
+    } else if is_sequence(&letters) {
+        "is a sequence".to_owned()
+    } else if is_of_words(&letters) {
+        "is made of words that stand for a key".to_owned()
     } else {
         return None;
     };
     Some(format!("{is}; use a random one: openssl rand -hex 24"))
 }
 
+/// Whether most letters or digits follow the one before, up or down, as in `123456789012`.
+fn is_sequence(letters: &str) -> bool {
+    let steps = letters.as_bytes().windows(2).map(|pair| (pair[0], pair[1]));
+    let follows =
+        steps.filter(|&(one, next)| one.abs_diff(next) <= 1 || (one, next) == (b'9', b'0'));
+    4 * follows.count() >= 3 * letters.len()
+}
+
+/// Whether nothing is left without digits and the words that stand for a key, as in `my-api-key-1`.
+fn is_of_words(letters: &str) -> bool {
+    let letters: String = letters.chars().filter(char::is_ascii_alphabetic).collect();
+    let mut rest = &*letters;
+    while let Some(after) = WORDS.iter().find_map(|word| rest.strip_prefix(word)) {
+        rest = after;
+    }
+    rest.is_empty() && !letters.is_empty()
+}
+
 /// Whether a hash is that of nothing, of white space or of a placeholder, as a command gives it that was
-/// not given the key.
+/// not given the key; or is all zeros, which stand for one.
 pub(super) fn is_of_no_key(hash: &[u8; 32]) -> bool {
-    let words = ["", " ", "KEY", "key", "<key>", "$KEY", "secret", "password", "change-me"];
-    let mut all = words.iter().chain(&PLACEHOLDERS);
-    all.any(|word| [*word, &format!("{word}\n")].iter().any(|text| *hash == digest(text)))
+    let mut all = HASHED.iter().chain(&PLACEHOLDERS).chain(&WORDS);
+    let is_of =
+        |text: &str| ["", "\n", "\r\n"].iter().any(|end| *hash == digest(&format!("{text}{end}")));
+    *hash == [0; 32] || all.any(|word| is_of(word) || is_of(&word.to_ascii_uppercase()))
 }
 
 fn digest(text: &str) -> [u8; 32] {
@@ -42,8 +65,47 @@ fn digest(text: &str) -> [u8; 32] {
 /// So many random letters and digits take longer to guess than a gateway lives.
 const LEAST: usize = 12;
 const LEAST_DIFFERENT: usize = 6;
+/// What stands in examples of commands and in lists of the most used passwords. A hash shows nothing of its
+/// key, so only what is known in full can be found.
+const HASHED: [&str; 29] = [
+    "",
+    " ",
+    "$key",
+    "$api_key",
+    "${key}",
+    "<key>",
+    "<your-api-key>",
+    "your_api_key",
+    "your-api-key",
+    "your_api_key_here",
+    "your-api-key-here",
+    "your_key",
+    "your-key",
+    "my-key",
+    "my-api-key",
+    "my-secret-key",
+    "api_key",
+    "api-key",
+    "change-me",
+    "change_me",
+    "null",
+    "none",
+    "undefined",
+    "password1",
+    "password123",
+    "123456",
+    "12345678",
+    "123456789",
+    "letmein",
+];
+/// Of which keys in examples are made, with digits and signs between them.
+const WORDS: [&str; 17] = [
+    "admin", "api", "client", "default", "demo", "dummy", "example", "foo", "key", "my", "openai",
+    "root", "sample", "secret", "test", "token", "user",
+];
 /// Letters and digits of words that stand where a key belongs.
-const PLACEHOLDERS: [&str; 10] = [
+const PLACEHOLDERS: [&str; 11] = [
+    "qwerty",
     "changeme",
     "changeit",
     "changethis",
@@ -78,6 +140,13 @@ mod tests {
             "${SPILLOVER_KEY}",
             "{{ spillover.key }}",
             "placeholder-0123",
+            "123456789012",
+            "abcdefghijkl",
+            "0123456789abcdef",
+            "zyxwvutsrqpo",
+            "secret-key-1",
+            "my-api-key-1",
+            "test_api_token_42",
         ] {
             assert!(weakness(key).is_some(), "{key}");
         }
@@ -91,6 +160,10 @@ mod tests {
         for (text, expected) in [("", true), ("\n", true), ("changeme\n", true), ("KEY", true)] {
             assert_eq!(is_of_no_key(&digest(text)), expected, "{text}");
         }
+        for text in ["test", "admin\n", "null", "password123", "YOUR_API_KEY", "NULL\r\n", "$KEY"] {
+            assert!(is_of_no_key(&digest(text)), "{text}");
+        }
+        assert!(is_of_no_key(&[0; 32]));
         assert!(!is_of_no_key(&digest("a-key-of-team-a-0001")));
     }
 }
