@@ -367,7 +367,7 @@ fn a_client_of_some_models_may_name_them_in_a_body_of_every_length() {
         let two = sized(length, place, "gpt-4o").replacen('{', "{\"model\":\"other\",", 1);
         let answer = scene
             .send(&Upload { headers: "api-key: a-key-of-team-b-0001\r\n", ..Upload::json(two) });
-        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
         assert!(scene.asked(&mut known).is_empty());
     }
 }
