@@ -1,11 +1,13 @@
 //! The page of the documentation that lists every key, against the code that reads them.
 
-use std::{cell::RefCell, collections::BTreeSet, fs, process, thread, time::Duration};
+use std::{cell::RefCell, collections::BTreeSet, fs, thread};
 
-use super::file::{Reading, read};
+use super::{
+    file::Reading,
+    tests::{EXAMPLE, folder, reading},
+};
 
 const PAGE: &str = include_str!("../../../docs/configuration.md");
-const EXAMPLE: &str = include_str!("../../../examples/spillover.toml");
 
 thread_local! {
     static ASKED: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
@@ -67,23 +69,8 @@ fn asked(text: &str) -> BTreeSet<String> {
 }
 
 fn debug_of(text: &str) -> String {
-    let thread = thread::current().id();
-    let folder =
-        std::env::temp_dir().join(format!("spillover-reference-{}-{thread:?}", process::id()));
-    fs::create_dir_all(folder.join("tls")).expect("a folder");
-    fs::create_dir_all(folder.join("secrets")).expect("a folder");
-    for (file, text) in [
-        ("tls/cert.pem", include_str!("../../tests/tls/cert.pem")),
-        ("tls/ca.pem", include_str!("../../tests/tls/cert.pem")),
-        ("tls/key.pem", include_str!("../../tests/tls/key.pem")),
-        ("secrets/onprem", "a-secret-of-a-backend"),
-    ] {
-        fs::write(folder.join(file), text).expect("a file");
-    }
-    let file = folder.join("spillover.toml");
-    fs::write(&file, text).expect("a file");
-    let Reading { result, .. } =
-        read(&file, &|name| Some(format!("a-secret-called-{name}")), Duration::from_secs(1));
+    let folder = folder(&format!("reference-{:?}", thread::current().id()));
+    let Reading { result, .. } = reading(&folder, text.as_bytes());
     fs::remove_dir_all(folder).expect("a folder");
     let mut config = result.unwrap_or_else(|problems| panic!("{problems}\n{text}"));
     // Warnings name lines.

@@ -10,10 +10,10 @@ use super::{
 };
 use crate::files;
 
-const EXAMPLE: &str = include_str!("../../../examples/spillover.toml");
+pub(super) const EXAMPLE: &str = include_str!("../../../examples/spillover.toml");
 const CANARY: &str = "canary-4fd1c0de";
 
-fn folder(name: &str) -> PathBuf {
+pub(super) fn folder(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("spillover-config-{}-{name}", process::id()));
     fs::create_dir_all(folder.join("tls")).expect("a folder");
     fs::create_dir_all(folder.join("secrets")).expect("a folder");
@@ -28,7 +28,7 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
-fn reading(folder: &std::path::Path, text: &[u8]) -> Reading {
+pub(super) fn reading(folder: &std::path::Path, text: &[u8]) -> Reading {
     let file = folder.join("spillover.toml");
     fs::write(&file, text).expect("a file");
     read(&file, &|name| Some(format!("{CANARY}-{name}")), files::PATIENCE)
