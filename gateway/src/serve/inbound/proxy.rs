@@ -1,57 +1,19 @@
 //! One request, from its head to the head of its answer.
 
-use std::{
-    borrow::Cow,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use http_body::Body;
-use hyper::{body::Incoming, upgrade::OnUpgrade};
-use tower_spillover::{MaxWait, Priority, ReplayLayer, Served, azure::ContentKind};
+use http::{HeaderMap, HeaderName, Request, Response, header};
+use hyper::body::Incoming;
 
 use super::{
-    admission,
-    authentication::authenticate,
-    control::Control,
     cors,
-    handshake::{self, Handshake},
-    headers,
+    exchange::{self, Reply},
     listener_role::ListenerRole,
-    opening::Opening,
-    own_list::{self, Listed},
+    passing,
     response_body::ResponseBody,
-    runtime::Runtime,
-    tunnel,
 };
-use crate::{
-    config::Config,
-    http_client,
-    serve::{
-        activity::{Busy, Tunnel},
-        clock,
-        record::{decision_headers::DecisionHeaders, request_guard::RequestGuard},
-        refusal::Refusal,
-        routing::{
-            allowed_models::AllowedModels,
-            known_operations, model_list, model_routing,
-            named_models::NamedModels,
-            ownership::{self, Own},
-            route::{ModelSource, Route},
-            routes::ModelRoute,
-            spelling,
-        },
-        upload::Upload,
-        upstream::{
-            classes::never_spilling,
-            client::OpensSession,
-            error::UpstreamError,
-            request_body::{self, BoundedBody, RequestBody, RequestBodyError},
-            stack::{Answer, BACKEND},
-        },
-    },
+use crate::serve::{
+    activity::Busy, clock, record::request_guard::RequestGuard, refusal::Refusal, upload::Upload,
 };
 
 /// Answers any request there can be.
@@ -76,315 +38,15 @@ pub(crate) async fn answer(
     let mut guard = Box::new(RequestGuard::new(observer, snapshot, busy, id, started));
     let id = guard.id();
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let mut response = match exchange(&role, &runtime, &mut guard, request).await {
-        Ok(Reply::Passed(passed)) => pass_on(passed, runtime.config(), guard).await,
-        Ok(Reply::Own(page)) => own(page, guard),
-        Err(refusal) => own(refusal.into_response(), guard),
+    let mut response = match exchange::exchange(&role, &runtime, &mut guard, request).await {
+        Ok(Reply::Passed(passed)) => passing::pass_on(passed, runtime.config(), guard).await,
+        Ok(Reply::Own(page)) => passing::own(page, guard),
+        Err(refusal) => passing::own(refusal.into_response(), guard),
     };
     response.headers_mut().insert(REQUEST_ID, id);
     if let Some(cors) = &runtime.config().listen.cors {
         cors::mark(cors, origin.as_ref(), response.headers_mut());
     }
-    response
-}
-
-enum Reply {
-    Passed(Passed),
-    Own(Response<Bytes>),
-}
-
-/// An answer of the layers, with what is to be said of it.
-struct Passed {
-    answer: Answer,
-    /// When the layers got the request.
-    sent: Instant,
-    first_tier: &'static str,
-    trace: bool,
-    /// Where the client asked for a WebSocket.
-    opening: Option<Opening>,
-}
-
-async fn exchange(
-    role: &ListenerRole,
-    runtime: &Runtime,
-    guard: &mut RequestGuard,
-    request: Request<Upload>,
-) -> Result<Reply, Refusal> {
-    let (limits, routes) = (&runtime.config().limits, &runtime.routes);
-    let (mut head, body) = request.into_parts();
-    guard.begin_trace(&mut head.headers);
-    if let Some(answer) = cors::preflight(runtime.config().listen.cors.as_ref(), &head) {
-        return Ok(Reply::Own(answer));
-    }
-    if let Some(uri) = spelling::plain(&head.uri) {
-        head.uri = uri;
-    }
-    admission::check_target(&head)?;
-    let handshake = Handshake::of(&mut head)?;
-    let route = Route::of(&head.method, head.uri.path()).ok_or_else(Refusal::not_found)?;
-    known_operations::check(&head.method, head.uri.path(), &runtime.config().operations)?;
-    let operation = route.operation;
-    guard.record.operation = operation;
-    let Runtime { clients, verifier, .. } = runtime;
-    let caller =
-        authenticate(clients, verifier.as_deref(), &head.headers, role.peer.as_ref()).await?;
-    guard.record.client.push_str(&caller.name);
-    admission::check_limits(caller, limits, &head.headers, guard.record.started)?;
-    guard.permit = Some(admission::enter(&role.gateway, runtime, caller, &role.of_address)?);
-    let mut control = Control::read(&head.headers, caller)?;
-
-    let (allowed, home) = (&caller.models, &caller.home);
-    let names = NamedModels { routes, allowed };
-    names.check_head(&head)?;
-    let is_in_body = route.source == ModelSource::Body
-        || route.source == ModelSource::Nowhere && !body.is_end_stream();
-    let known = match &route.source {
-        ModelSource::Path(name) => {
-            Some(permitted(guard, allowed, model_routing::by_name(routes, Some(name))?)?)
-        }
-        ModelSource::Nowhere | ModelSource::Body => match &handshake {
-            Some(Handshake { model, .. }) => {
-                let model = model_routing::by_name(routes, model.as_deref())?;
-                Some(permitted(guard, allowed, model)?)
-            }
-            None => None,
-        },
-        ModelSource::List(None) => return Ok(Reply::Own(model_list::all(routes, allowed))),
-        ModelSource::List(Some(id)) => {
-            let model = permitted(guard, allowed, model_routing::by_name(routes, Some(id))?)?;
-            return Ok(Reply::Own(model_list::one(&model.model.name)));
-        }
-    };
-    let body = BoundedBody::new(body, limits.body, limits.idle_timeout);
-    let mut request = Request::from_parts(head, body);
-    let serves_unknown = runtime.config().sticky.serves_unknown;
-    let own = Own {
-        sticky: &runtime.snapshot.sticky,
-        home: &home.home,
-        serves_unknown: serves_unknown.unwrap_or_else(|| !clients.are_apart()),
-    };
-    let is_apart = clients.are_apart() || serves_unknown == Some(false);
-    let is_checked = (is_apart || allowed.is_restricted()) && ownership::may_refer(&request);
-    request.extensions_mut().insert(home.home.clone());
-    if is_checked {
-        // Ids are learned from what can be read.
-        request.headers_mut().remove(header::ACCEPT_ENCODING);
-    }
-    let sees_all = allowed.is_restricted() || is_checked && !ownership::is_upload(&request);
-    let keeping = if sees_all {
-        // What is named further on would not be seen.
-        ReplayLayer::new(usize::try_from(limits.body).unwrap_or(usize::MAX))
-    } else if is_in_body {
-        ReplayLayer::new(limits.replay).until_model()
-    } else {
-        ReplayLayer::new(limits.replay)
-    };
-    let keeping = keeping.total(role.gateway.kept.clone());
-    let mut request = request_body::keep(&keeping, request).await;
-    if let Some(error) = request.body_mut().take_error() {
-        return Err(error.refusal(limits.body));
-    }
-    let mut must_own = false;
-    if allowed.is_restricted() {
-        let body = model_routing::whole(&request, limits)?;
-        let (method, path) = (request.method(), request.uri().path());
-        must_own = names.check_body(method, path, request.headers(), &body, is_in_body)?;
-    }
-    if is_checked {
-        if sees_all {
-            model_routing::whole(&request, limits)?;
-        }
-        own.check(&request, must_own)?;
-    }
-    let model = match known {
-        Some(model) => model,
-        None => {
-            let backend = control.backend.as_ref();
-            let model = if is_in_body {
-                model_routing::by_body(routes, allowed, home, &mut request, backend, limits).await?
-            } else {
-                model_routing::unnamed(routes, allowed, home, &request, backend)?
-            };
-            permitted(guard, allowed, model)?
-        }
-    };
-    if let Some(class) = &control.class {
-        guard.record.class = Some(model_routing::class(runtime.config(), &model, class)?);
-    }
-    let named = control.backend.take().map(|named| named.of(&model)).transpose()?;
-    if let Some(named) = named.flatten() {
-        request.extensions_mut().insert(named);
-    }
-    let mut more = Cow::Borrowed(&*runtime.config().upstream.headers);
-    if handshake.is_some() {
-        more.to_mut().extend(handshake::HEADERS);
-    }
-    headers::strip_request(request.headers_mut(), &more);
-    let trace = control.trace;
-    set_limits(control, &mut request);
-    if let Some(trace) = &guard.trace {
-        request.extensions_mut().insert(trace.clone());
-    }
-    guard.observe_usage(request.extensions_mut());
-    let opening = handshake.map(|handshake| handshake.opening);
-    if opening.is_some() {
-        request.extensions_mut().insert(OpensSession);
-    }
-    let sent = clock::now();
-    let answer = if is_apart && ownership::is_list(request.method(), request.uri()) {
-        match own_list::list(&model.stack, request, own, runtime.config()).await {
-            Listed::Answer(answer) => Ok(answer),
-            Listed::Failed(error) => Err(error),
-            Listed::Own(mut head, text) => {
-                guard.record.served = head.extensions.remove();
-                headers::strip_answer(&mut head.headers);
-                return Ok(Reply::Own(Response::from_parts(head, text)));
-            }
-            Listed::Unreadable(mut head, refusal) => {
-                guard.record.served = head.extensions.remove();
-                return Err(refusal);
-            }
-        }
-    } else {
-        model.stack.send(request).await
-    };
-    let answer = answer.map_err(|error| failure(&error, limits.body, &model))?;
-    let first_tier = model.stack.first_tier();
-    Ok(Reply::Passed(Passed { answer, sent, first_tier, trace, opening }))
-}
-
-/// Records the model that was asked for, and refuses a client that may not use it.
-fn permitted(
-    guard: &mut RequestGuard,
-    allowed: &AllowedModels,
-    model: Arc<ModelRoute>,
-) -> Result<Arc<ModelRoute>, Refusal> {
-    guard.record.model = Some(model.model.name.clone());
-    model_routing::check_access(allowed, &model)?;
-    Ok(model)
-}
-
-/// Hands the layers the wait and the class that the request asked for.
-fn set_limits(control: Control, request: &mut Request<RequestBody>) {
-    let Control { max_wait, class, no_spill, .. } = control;
-    let class = if no_spill { Some(never_spilling(class.as_deref())) } else { class };
-    if let Some(max_wait) = max_wait {
-        request.extensions_mut().insert(MaxWait(max_wait));
-    }
-    if let Some(class) = class {
-        request.extensions_mut().insert(Priority::from(class));
-    }
-}
-
-fn failure(error: &UpstreamError, limit: u64, model: &ModelRoute) -> Refusal {
-    if let Some(upload) = error.cause::<RequestBodyError>() {
-        return upload.refusal(limit);
-    }
-    tracing::warn!(target: TARGET, error = http_client::chain(error), "no answer");
-    match error {
-        // The backend may go on and bill an answer that has no reader.
-        UpstreamError::Silent => Refusal::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "GatewayTimeout",
-            "The backend did not answer in time.",
-        )
-        .not_again(),
-        error if error.is_connect() => match model.ptu_refuses_for() {
-            // The PTU will reopen: say when; a 502 would hide that.
-            Some(left) => Refusal::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "429",
-                "The PTU refuses, and no Standard backend could be reached.",
-            )
-            .retry_after(left),
-            None => Refusal::bad_gateway("No backend could be reached.")
-                .retry_after(Duration::from_secs(1)),
-        },
-        UpstreamError::Client(_) => {
-            Refusal::bad_gateway("The connection to the backend broke before it answered.")
-        }
-        UpstreamError::TwoLengths => {
-            Refusal::bad_gateway("The backend's answer says in two ways how long it is.")
-        }
-    }
-}
-
-fn own(response: Response<Bytes>, mut guard: Box<RequestGuard>) -> Response<ResponseBody> {
-    let served = guard.record.served.take();
-    guard.head(response.status(), served, clock::now());
-    response.map(|text| ResponseBody::own(text, Some(guard)))
-}
-
-async fn pass_on(
-    passed: Passed,
-    config: &Config,
-    mut guard: Box<RequestGuard>,
-) -> Response<ResponseBody> {
-    let (mut head, body) = passed.answer.into_parts();
-    let now = clock::now();
-    let served: Option<Served> = head.extensions.remove();
-    let backend = head.extensions.remove::<OnUpgrade>();
-    let is_switch = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    let opening = passed.opening.filter(|it| is_switch && it.is_answered_by(&head.headers));
-    let session = opening.map(|opening| opening.client).zip(backend);
-    if is_switch && session.is_none() {
-        let refusal =
-            Refusal::bad_gateway("The backend changed to a protocol that it was not asked for.");
-        guard.record.served = served;
-        return instead(refusal, &mut head.headers, guard);
-    }
-    if head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED {
-        // A client that followed it would carry its key of this gateway to another host.
-        let refusal =
-            Refusal::bad_gateway("The backend redirects, which this gateway does not follow.");
-        guard.record.served = served;
-        return instead(refusal, &mut head.headers, guard);
-    }
-    headers::strip_answer(&mut head.headers);
-    if let Some(served) = &served {
-        let decision = DecisionHeaders {
-            served,
-            first_tier: passed.first_tier,
-            total: now.saturating_duration_since(guard.record.started),
-            in_layers: now.saturating_duration_since(passed.sent),
-        };
-        decision.write(&mut head.headers, passed.trace);
-    }
-    if let Some((client, backend)) = session {
-        head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        head.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        guard.head(head.status, served, now);
-        guard.record.streaming = true;
-        let activity = guard.busy.activity();
-        let tunnel = tunnel::carry(client, backend, config.limits.idle_timeout, guard);
-        activity.become_tunnel(Tunnel(Box::pin(tunnel)));
-        return Response::from_parts(head, ResponseBody::own(Bytes::new(), None));
-    }
-    let kind = head.headers.get(header::CONTENT_TYPE);
-    guard.record.streaming = ContentKind::named(kind) == ContentKind::EventStream;
-    let is_compressed = head.headers.contains_key(header::CONTENT_ENCODING);
-    if guard.record.streaming && head.status.is_success() && !is_compressed {
-        guard.expect_end_mark();
-    }
-    guard.head(head.status, served, now);
-    let idle_timeout = config.upstream.idle_timeout;
-    // The head of a stream is news of its own: its first event may take minutes.
-    let waits = !guard.record.streaming;
-    match ResponseBody::passing(body, idle_timeout, waits, guard).await {
-        Ok(body) => Response::from_parts(head, body),
-        Err((error, guard)) => instead(error.refusal(), &mut head.headers, guard),
-    }
-}
-
-/// Answers a refusal where a backend's answer is of no use; the head says which backend's it was.
-fn instead(
-    refusal: Refusal,
-    headers: &mut HeaderMap,
-    guard: Box<RequestGuard>,
-) -> Response<ResponseBody> {
-    let name = headers.remove(BACKEND);
-    let mut response = own(refusal.into_response(), guard);
-    response.headers_mut().extend(name.map(|name| (BACKEND, name)));
     response
 }
 
@@ -396,5 +58,3 @@ fn request_id(headers: &HeaderMap) -> Option<String> {
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Of log events: a part of their format, so it does not follow the place of this file.
-const TARGET: &str = "spillover::serve::exchange";
