@@ -1,12 +1,16 @@
 //! The one place of the library that draws random numbers.
 
-use std::cell::Cell;
+use std::{
+    cell::{Cell, RefCell},
+    hash::{BuildHasher, RandomState},
+};
 
-/// The random number that a request's decisions are made from.
-#[expect(clippy::disallowed_methods, reason = "the one random draw")]
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+
+/// The random number that a request's decisions are made from: spread, not secret.
 pub(crate) fn draw() -> u64 {
     match SEEDED.get() {
-        None => rand::random(),
+        None => GENERATOR.with_borrow_mut(SmallRng::next_u64),
         Some((seed, drawn)) => {
             SEEDED.set(Some((seed, drawn.wrapping_add(1))));
             split_mix(split_mix(seed) ^ split_mix(drawn))
@@ -30,6 +34,11 @@ pub const fn split_mix(number: u64) -> u64 {
 }
 
 thread_local! {
+    /// Starts elsewhere on every thread and in every process: `RandomState` has its keys from the
+    /// operating system.
+    static GENERATOR: RefCell<SmallRng> =
+        RefCell::new(SmallRng::seed_from_u64(RandomState::new().hash_one(())));
+
     /// The seed and how many numbers were drawn from it.
     static SEEDED: Cell<Option<(u64, u64)>> = const { Cell::new(None) };
 }
@@ -68,5 +77,13 @@ mod tests {
         assert_eq!(run(1), run(1));
         assert_ne!(run(1), run(2));
         assert_ne!(draw(), draw(), "outside of a simulation they draw from entropy");
+    }
+
+    #[test]
+    fn threads_draw_other_numbers_than_one_another() {
+        let threads = [(); 8].map(|()| std::thread::spawn(draw));
+        let mut drawn = threads.map(|thread| thread.join().expect("a number"));
+        drawn.sort_unstable();
+        assert!(drawn.windows(2).all(|pair| pair[0] != pair[1]), "{drawn:?}");
     }
 }

@@ -110,6 +110,15 @@ fn the_cores_import_nothing_but_the_standard_library() {
 }
 
 #[test]
+fn one_module_draws_random_numbers() {
+    let drawing = Library::read().sources.into_iter().filter(|source| {
+        source.paths().iter().any(|path| path[0] == "rand") || source.code.contains("rand::")
+    });
+    let files: Vec<PathBuf> = drawing.map(|source| source.file).collect();
+    assert_eq!(files, [Path::new("src/random.rs")]);
+}
+
+#[test]
 fn the_emulator_knows_nothing_of_the_layers() {
     for source in Source::of_tree(Path::new("emulator/src")) {
         assert!(

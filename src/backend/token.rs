@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures::future::BoxFuture;
+use futures_core::future::BoxFuture;
 use http::HeaderValue;
 
 type BoxError = Box<dyn Error + Send + Sync>;

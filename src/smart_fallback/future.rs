@@ -8,7 +8,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use futures::future::Either;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
@@ -46,8 +45,8 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<P, F> {
-        // The tier was sent the request.
-        Attempting { tier: Tier, #[pin] attempt: Either<P, F> },
+        // A tier was sent the request.
+        Attempting { #[pin] attempt: Attempt<P, F> },
         // No attempt, response or permit is held while it sleeps, is queued, or waits for either tier.
         Sleeping { sleep: Pin<Box<Sleep>> },
         Queued { waiter: Box<Waiter> },
@@ -56,6 +55,14 @@ pin_project! {
         Readying { tier: Tier },
         // A refusal was returned.
         Finished,
+    }
+}
+
+pin_project! {
+    #[project = AttemptProj]
+    enum Attempt<P, F> {
+        Primary { #[pin] future: P },
+        Fallback { #[pin] future: F },
     }
 }
 
@@ -79,8 +86,8 @@ where
             NextStep::Send(Tier::Primary) => {
                 let copy = SavedRequest::copy_or_outline(true, &request);
                 session.prepare(Tier::Primary, &mut request);
-                let attempt = Either::Left(primary.call(request));
-                (State::Attempting { tier: Tier::Primary, attempt }, copy)
+                let attempt = Attempt::Primary { future: primary.call(request) };
+                (State::Attempting { attempt }, copy)
             }
             next => {
                 // An unused service gives the permit back that came with its readiness.
@@ -108,8 +115,9 @@ where
         loop {
             let next = match this.state.as_mut().project() {
                 // Attempting => Sleeping | Queued | Racing | Readying | Ready
-                StateProj::Attempting { tier, attempt } => {
-                    let (tier, mut result) = (*tier, ready!(attempt.poll(cx)));
+                StateProj::Attempting { attempt } => {
+                    let tier = attempt.tier();
+                    let mut result = ready!(attempt.poll(cx));
                     match session.classify(&result, this.classify_error) {
                         Outcome::Answered => {
                             session.answered(tier, &mut result, this.request.is_kept());
@@ -179,10 +187,14 @@ where
                             };
                             session.prepare(tier, &mut request);
                             let attempt = match tier {
-                                Tier::Primary => Either::Left(this.primary.call(request)),
-                                Tier::Fallback => Either::Right(this.fallback.call(request)),
+                                Tier::Primary => {
+                                    Attempt::Primary { future: this.primary.call(request) }
+                                }
+                                Tier::Fallback => {
+                                    Attempt::Fallback { future: this.fallback.call(request) }
+                                }
                             };
-                            this.state.set(State::Attempting { tier, attempt });
+                            this.state.set(State::Attempting { attempt });
                             continue;
                         }
                     }
@@ -191,6 +203,26 @@ where
             };
             // The attempt is dropped here, before anything else starts.
             this.state.set(next.into());
+        }
+    }
+}
+
+impl<P, F> Attempt<P, F> {
+    const fn tier(&self) -> Tier {
+        match self {
+            Self::Primary { .. } => Tier::Primary,
+            Self::Fallback { .. } => Tier::Fallback,
+        }
+    }
+}
+
+impl<P: Future, F: Future<Output = P::Output>> Future for Attempt<P, F> {
+    type Output = P::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            AttemptProj::Primary { future } => future.poll(cx),
+            AttemptProj::Fallback { future } => future.poll(cx),
         }
     }
 }
