@@ -144,6 +144,7 @@ const NAMES: [&str; 24] = [
     "policy-id",
     "grpc-status",
     "grpc-retry-pushback-ms",
+    "grpc-status-details-bin",
     "content-type",
     "azure-openai-deployment-utilization",
     "x-should-retry",

@@ -48,6 +48,7 @@ const NAMES: &[&str] = &[
     "content-type",
     "grpc-retry-pushback-ms",
     "grpc-status",
+    "grpc-status-details-bin",
     "policy-id",
     "retry-after",
     "retry-after-ms",
@@ -100,6 +101,7 @@ const VALUES: &[&str] = &[
     "Requests",
     "DeploymentRatelimit-Token",
     "-",
+    "CAgaNgoodHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUucnBjLlJldHJ5SW5mbxIKCggIARCAyrXuAQ",
     "application/grpc",
     "application/json",
 ];

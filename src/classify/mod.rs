@@ -38,6 +38,7 @@ mod outcome;
 mod refusal;
 mod reset;
 mod retry_after;
+mod retry_info;
 mod should_retry;
 mod utilization;
 mod write_retry_after;

@@ -55,5 +55,7 @@ pub(super) static RATELIMIT_TYPE: [HeaderName; 2] =
 pub(super) static POLICY_ID: HeaderName = HeaderName::from_static("policy-id");
 
 pub(super) static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(super) static GRPC_STATUS_DETAILS: HeaderName =
+    HeaderName::from_static("grpc-status-details-bin");
 pub(super) static GRPC_RETRY_PUSHBACK_MS: HeaderName =
     HeaderName::from_static("grpc-retry-pushback-ms");

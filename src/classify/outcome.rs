@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, Response, StatusCode};
 
-use super::{Hint, Reason, Refusal, grpc, reset, retry_after};
+use super::{Hint, Reason, Refusal, grpc, reset, retry_after, retry_info};
 
 /// What became of an attempt, as far as its response head tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Outcome {
     /// | 500, 502, 503, 504 | failed |
     /// | 401, 402, 403, 410 | misconfigured |
     /// | 200, gRPC, `grpc-status: 8` in the head | throttled |
-    /// | 200, gRPC, `grpc-status: 14` in the head | throttled if it has a pushback, else failed |
+    /// | 200, gRPC, `grpc-status: 14` in the head | throttled if it asks for a wait, else failed |
     /// | anything else | answered |
     ///
     /// A 5xx asks outright with `retry-after-ms`, `x-ms-retry-after-ms` or `retry-after`, zero
@@ -54,7 +54,9 @@ impl Outcome {
     ///
     /// In a gRPC response (`content-type: application/grpc`) the wait that `grpc-retry-pushback-ms`
     /// dictates comes before all others, and one that is negative or illegible forbids another
-    /// attempt: [`Hint::TooLong`]. A gRPC status that follows a body is not seen.
+    /// attempt: [`Hint::TooLong`]. Without one, what `google.rpc.RetryInfo` asks for in
+    /// `grpc-status-details-bin` counts, for status 8 after [`Hint::read`]. A gRPC status that follows a
+    /// body is not seen.
     ///
     /// `remaining` headers never make a response throttled: they are negative on successes too.
     ///
@@ -171,8 +173,14 @@ fn trailers_only(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Outco
     };
     match (grpc::pushback(headers), refusal) {
         (Some(pushback), _) => Outcome::Throttled(pushback),
-        (None, grpc::Refusal::ResourceExhausted) => Outcome::Throttled(Hint::read(headers, now)),
-        (None, grpc::Refusal::Unavailable) => Outcome::Failed,
+        (None, grpc::Refusal::ResourceExhausted) => {
+            let hint = Hint::read(headers, now);
+            Outcome::Throttled(hint.or_longer(|| retry_info::read(headers)))
+        }
+        (None, grpc::Refusal::Unavailable) => match retry_info::read(headers) {
+            Hint::None => Outcome::Failed,
+            asked => Outcome::Throttled(asked),
+        },
     }
 }
 
@@ -260,16 +268,28 @@ mod tests {
         assert_outcome(200, &with(&pushback), throttled(250));
         let forbidden = [("grpc-retry-pushback-ms", "-1"), ("retry-after-ms", "9")];
         assert_outcome(200, &with(&forbidden), Outcome::Throttled(Hint::TooLong));
+        assert_outcome(200, &with(&[RETRY_INFO]), throttled(1_500));
+        assert_outcome(200, &with(&[RETRY_INFO, ("retry-after", "2")]), throttled(2_000));
+        assert_outcome(200, &with(&[RETRY_INFO, pushback[0]]), throttled(250));
     }
 
     #[test]
-    fn a_trailers_only_unavailability_is_a_failure_unless_it_pushes_back() {
+    fn a_trailers_only_unavailability_is_a_failure_unless_it_asks_for_a_wait() {
         let grpc = [("content-type", "application/grpc+proto"), ("grpc-status", "14")];
         let with = |lines: &[(&'static str, &'static str)]| [&grpc, lines].concat();
         assert_outcome(200, &with(&[]), Outcome::Failed);
         assert_outcome(200, &with(&[("retry-after", "2")]), Outcome::Failed);
         assert_outcome(200, &with(&[("grpc-retry-pushback-ms", "40")]), throttled(40));
+        assert_outcome(200, &with(&[RETRY_INFO]), throttled(1_500));
+        assert_outcome(200, &with(&[RETRY_INFO, ("grpc-retry-pushback-ms", "40")]), throttled(40));
+        assert_outcome(200, &with(&[("grpc-status-details-bin", "CA")]), Outcome::Failed);
     }
+
+    /// A `google.rpc.Status` that asks for 1.5 s.
+    const RETRY_INFO: (&str, &str) = (
+        "grpc-status-details-bin",
+        "CAgaNgoodHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUucnBjLlJldHJ5SW5mbxIKCggIARCAyrXuAQ",
+    );
 
     #[test]
     fn other_grpc_statuses_and_none_are_answers() {

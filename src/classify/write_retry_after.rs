@@ -10,7 +10,8 @@ use super::{Hint, names};
 ///
 /// `retry-after-ms` is rounded up to a millisecond and `retry-after` to a second, so that no reader
 /// comes early: [`Hint::read`](super::Hint::read) gets `wait` back, or less than 1 ms more. A
-/// pushback that the server dictated to gRPC clients is replaced too. Rate-limit headers stay, as
+/// pushback that the server dictated to gRPC clients is replaced too, and comes before what a status's
+/// details ask for. Rate-limit headers stay, as
 /// they describe the service; only beside a wait of zero would their resets be taken for the wait,
 /// so there they go.
 ///
@@ -39,7 +40,8 @@ pub(crate) fn write_wait(headers: &mut HeaderMap, wait: Duration) -> Hint {
             headers.remove(reset);
         }
     }
-    if headers.contains_key(&names::GRPC_RETRY_PUSHBACK_MS) {
+    let grpc = [&names::GRPC_RETRY_PUSHBACK_MS, &names::GRPC_STATUS_DETAILS];
+    if grpc.iter().any(|name| headers.contains_key(*name)) {
         headers.insert(&names::GRPC_RETRY_PUSHBACK_MS, ms.clone());
     }
     headers.insert(&names::RETRY_AFTER_MS, ms);
@@ -146,6 +148,18 @@ mod tests {
         write_retry_after(&mut headers, Duration::from_millis(20));
         let hint = Hint::After(Duration::from_millis(20));
         assert_eq!(Outcome::of(StatusCode::OK, &headers, never), Outcome::Throttled(hint));
+        // So it does instead of a `RetryInfo` of 1.5 s.
+        let details =
+            "CAgaNgoodHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUucnBjLlJldHJ5SW5mbxIKCggIARCAyrXuAQ";
+        for status in ["8", "14"] {
+            let mut headers = head(&[
+                ("content-type", "application/grpc"),
+                ("grpc-status", status),
+                ("grpc-status-details-bin", details),
+            ]);
+            write_retry_after(&mut headers, Duration::from_millis(20));
+            assert_eq!(Outcome::of(StatusCode::OK, &headers, never), Outcome::Throttled(hint));
+        }
     }
 
     proptest! {
