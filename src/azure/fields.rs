@@ -210,7 +210,7 @@ impl Field {
 }
 
 /// Whether a raw key with escapes means `model`. Of JSON's escapes only `\u` can spell a letter.
-pub(super) fn is_model(key: &[u8]) -> bool {
+pub(crate) fn is_model(key: &[u8]) -> bool {
     let mut rest = key;
     for expected in MODEL {
         rest = match rest {

@@ -28,7 +28,8 @@ pub use self::{
 };
 pub(crate) use self::{
     demand::Demand,
-    model_rename::ModelReader,
+    model_rename::{MODEL_PART, ModelReader},
+    multipart::boundary,
     operation::{ApiCall, Kind},
     path::segments,
     traffic::{tokens, traffic},

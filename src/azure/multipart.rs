@@ -83,7 +83,7 @@ impl fmt::Debug for Parts<'_> {
 
 /// The boundary of a form's content type. Whatever kind of multipart it is called, a server may read it
 /// as a form.
-pub(super) fn boundary(content_type: &[u8]) -> Option<Cow<'_, [u8]>> {
+pub(crate) fn boundary(content_type: &[u8]) -> Option<Cow<'_, [u8]>> {
     let kind = content_type.split(|&byte| byte == b';').next()?;
     if !has_prefix(kind.trim_ascii(), b"multipart/") {
         return None;

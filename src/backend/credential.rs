@@ -20,10 +20,13 @@ pub(super) enum Kind {
     ApiKey(HeaderValue),
     Bearer(Arc<dyn TokenSource>),
     Passthrough,
+    None,
 }
 
 impl Credential {
-    /// The key of the resource, sent as `api-key`.
+    /// The key of the resource, sent as `api-key`: of another
+    /// [provider](crate::Backend::provider) than Azure as `Authorization: Bearer`, or as Anthropic's
+    /// `x-api-key`.
     ///
     /// # Errors
     ///
@@ -41,6 +44,12 @@ impl Credential {
             })?;
         value.set_sensitive(true);
         Ok(Self(Kind::ApiKey(value)))
+    }
+
+    /// No credential, for a backend that authenticates otherwise: by its network, by mutual TLS, or
+    /// behind a sidecar that adds one. The caller's go, as they do for every other.
+    pub const fn none() -> Self {
+        Self(Kind::None)
     }
 
     /// A source of Microsoft Entra ID tokens, sent as `Authorization: Bearer`. It is asked for
@@ -66,6 +75,7 @@ impl fmt::Debug for Credential {
             Kind::ApiKey(_) => "ApiKey(..)",
             Kind::Bearer(_) => "Bearer(..)",
             Kind::Passthrough => "Passthrough",
+            Kind::None => "None",
         })
     }
 }

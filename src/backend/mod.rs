@@ -28,7 +28,10 @@ pub(crate) use self::{
     resource::home,
     rewrite::{Deployment, RequestReading, Unnameable, ask_for_default_tier},
 };
-use crate::ConfigError;
+use crate::{
+    ConfigError,
+    classify::{Classify, Provider, Rules},
+};
 
 /// One deployment on one Azure OpenAI resource, as a member of a [`BackendPool`].
 ///
@@ -54,6 +57,8 @@ pub struct Backend {
     deployment: Option<String>,
     api_version: Option<String>,
     image_deployment: Option<String>,
+    provider: Option<Provider>,
+    rules: Option<Rules>,
     weight: u32,
     priority: u32,
 }
@@ -63,7 +68,9 @@ impl Backend {
     ///
     /// `endpoint` is what the Azure portal shows, `https://contoso.openai.azure.com`, or the
     /// address of a gateway in front of it, with or without a base path. A pasted `/openai` or
-    /// `/openai/v1` at its end is cut off, since requests bring it themselves.
+    /// `/openai/v1` at its end is cut off, since requests bring it themselves. That of another
+    /// [provider](Self::provider) is the base address that OpenAI's clients are given,
+    /// `https://api.openai.com/v1`.
     ///
     /// # Errors
     ///
@@ -89,9 +96,34 @@ impl Backend {
             deployment: None,
             api_version: None,
             image_deployment: None,
+            provider: None,
+            rules: None,
             weight: 1,
             priority: 1,
         })
+    }
+
+    /// Whose API answers here. Defaults to [`Provider::Azure`].
+    ///
+    /// It decides how refusals are read and where a request goes. Behind the endpoint of any other
+    /// provider are OpenAI's paths: `/openai/v1/chat/completions` and
+    /// `/openai/deployments/gpt-4o/chat/completions` both become `/v1/chat/completions`, the latter with
+    /// its deployment, or that of [`deployment`](Self::deployment), as the body's `model`, and without
+    /// `api-version`. The [key](Self::api_key) goes into the header that the provider reads it from.
+    ///
+    /// An endpoint without a path means `/v1`, and `/openai/v1` for `bedrock-runtime`.
+    #[must_use]
+    pub const fn provider(mut self, provider: Provider) -> Self {
+        self.provider = Some(provider);
+        self
+    }
+
+    /// The rules by which refusals of this backend are read. Defaults to those of its
+    /// [provider](Self::provider).
+    #[must_use]
+    pub fn classify(mut self, rules: impl Classify) -> Self {
+        self.rules = Some(Rules::new(rules));
+        self
     }
 
     /// The region: `East US 2`. Backends of one pool with one region and one deployment rest together
@@ -124,7 +156,7 @@ impl Backend {
         self
     }
 
-    /// The key of the resource, sent as `api-key`.
+    /// The key of the resource, sent as `api-key`, or as the [provider](Self::provider) wants it.
     #[must_use]
     pub fn api_key(mut self, key: impl AsRef<str>) -> Self {
         let credential = Credential::api_key(key.as_ref());
@@ -186,11 +218,12 @@ impl Backend {
 
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rewrite::BackendTarget { scheme, authority, base, .. } = &self.endpoint;
+        let rewrite::BackendTarget { scheme, authority, pasted: base, .. } = &self.endpoint;
         f.debug_struct("Backend")
             .field("name", &self.name)
             .field("region", &self.region)
             .field("quota", &self.quota)
+            .field("provider", &self.provider.unwrap_or_default())
             .field("endpoint", &format_args!("{scheme}://{authority}{base}"))
             .field("credential", &self.credential)
             .field("deployment", &self.deployment)

@@ -24,6 +24,9 @@
 //! and leaves the reason as a [`Refusal`], which also carries what one layer of this crate knows of a
 //! refusal and the head cannot say to those around it.
 //!
+//! That is how Azure OpenAI writes its heads, and the default. Other providers have rules of their own:
+//! [`Classify`] is the trait of them, and [`Provider`] has those that are well known.
+//!
 //! A success costs the comparison of its status and one header lookup; nothing allocates.
 
 pub(crate) mod duration;
@@ -35,12 +38,15 @@ mod names;
 mod native_spillover;
 mod number;
 mod outcome;
+mod provider;
 mod refusal;
 mod reset;
 mod retry_after;
 mod retry_info;
+mod rules;
 mod should_retry;
 mod utilization;
+mod verdict;
 mod write_retry_after;
 
 #[cfg(test)]
@@ -54,10 +60,13 @@ pub use self::{
     hint::Hint,
     limit::Limit,
     outcome::Outcome,
+    provider::Provider,
     refusal::{Reason, Refusal, Scope},
+    verdict::{Classify, Verdict},
 };
 pub(crate) use self::{
     native_spillover::{NativeSpillover, RefusedSpill, RefusedSpills},
+    rules::Rules,
     should_retry::should_retry,
     utilization::utilization,
     write_retry_after::{forbid_retry, write_retry_after, write_retry_after_final, write_wait},

@@ -7,7 +7,7 @@ use http::{HeaderMap, Response, StatusCode};
 use super::{Hint, Reason, Refusal, grpc, reset, retry_after, retry_info};
 
 /// What became of an attempt, as far as its response head tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
     /// To be handed to the caller as it is: a success, or anything else that is the caller's to
@@ -105,11 +105,27 @@ impl Outcome {
 
     #[inline(never)]
     fn of_other<B>(response: &Response<B>, now: impl FnOnce() -> SystemTime) -> Self {
-        if may_refuse(response.status())
+        if response.status().as_u16() >= 400
             && let Some(refusal) = Refusal::of(response)
-            && let Some(hint) = refusal.hint_of_layer(response.headers())
         {
-            return Self::Throttled(hint);
+            let headers = response.headers();
+            if may_refuse(response.status())
+                && let Some(hint) = refusal.hint_of_layer(headers)
+            {
+                return Self::Throttled(hint);
+            }
+            // `now` is called once: nothing below is reached after it.
+            if refusal.has_verdict() {
+                let asked = || Hint::asked(headers, now);
+                return match refusal.verdict(headers, asked) {
+                    Some(outcome @ (Self::Answered | Self::Misconfigured))
+                        if response.status().is_client_error() =>
+                    {
+                        client_error(outcome, response)
+                    }
+                    outcome => outcome.unwrap_or(Self::Answered),
+                };
+            }
         }
         match Self::of(response.status(), response.headers(), now) {
             Self::Throttled(hint) => {

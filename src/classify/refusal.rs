@@ -5,7 +5,8 @@ use std::{num::NonZeroU32, time::Duration};
 use http::{Extensions, HeaderMap, Response, StatusCode};
 
 use super::{
-    Hint, Limit, NativeSpillover, RefusedSpills, names, should_retry, write_retry_after::still_asks,
+    Hint, Limit, NativeSpillover, Outcome, RefusedSpills, Verdict, names, should_retry,
+    write_retry_after::still_asks,
 };
 
 /// What is known of a refusal beside its head: a response extension.
@@ -37,6 +38,8 @@ pub struct Refusal {
     pub(crate) is_elsewhere: bool,
     /// Where Azure spilled the request to by itself, and it was refused.
     pub(crate) spills: Option<RefusedSpills>,
+    /// What the rules of another provider than Azure took the head for.
+    verdict: Option<Outcome>,
 }
 
 /// What a backend refuses for.
@@ -92,6 +95,7 @@ impl Refusal {
             closed_from: None,
             is_elsewhere: false,
             spills: None,
+            verdict: None,
         }
     }
 
@@ -151,6 +155,29 @@ impl Refusal {
         (self.is_own && still_asks(headers, self.hint)).then_some(self.hint)
     }
 
+    /// Whether the rules of a provider have read the head.
+    pub(super) const fn has_verdict(&self) -> bool {
+        self.verdict.is_some()
+    }
+
+    /// What the rules of a provider took the head for, as long as `headers` do not ask for another wait:
+    /// then a layer between wrote it, which counts.
+    pub(super) fn verdict(
+        &self,
+        headers: &HeaderMap,
+        asked: impl FnOnce() -> Hint,
+    ) -> Option<Outcome> {
+        match self.verdict? {
+            Outcome::Throttled(hint @ Hint::After(_)) if !still_asks(headers, hint) => {
+                Some(Outcome::Throttled(asked()))
+            }
+            Outcome::Throttled(hint @ (Hint::None | Hint::Zero)) => {
+                Some(Outcome::Throttled(hint.or_longer(asked)))
+            }
+            outcome => Some(outcome),
+        }
+    }
+
     /// The hint that counts where the head has none. That of a layer which gives no reason was in the
     /// head, so another layer removed it.
     pub(crate) fn hint_beside_head(&self) -> Hint {
@@ -202,6 +229,9 @@ impl Refusal {
         if let Some(pool) = known.filter(|refusal| refusal.is_own) {
             return pool.closed_from.is_some();
         }
+        if let Some(read) = known.filter(|refusal| refusal.has_verdict()) {
+            return read.limit == Some(Limit::Tokens);
+        }
         if !matches!(known.map_or(Reason::Unknown, Self::reason), Reason::Rate | Reason::Unknown)
             || response.status() != StatusCode::TOO_MANY_REQUESTS
             || NativeSpillover::of(headers).is_some_and(|it| it.is_of_standard())
@@ -227,15 +257,40 @@ impl Refusal {
     ) {
         Self::edit(extensions, true, |refusal| {
             (refusal.reason, refusal.limit, refusal.hint) = (reason, limit, hint);
+            let agrees = match refusal.verdict {
+                Some(Outcome::Throttled(_)) => true,
+                Some(Outcome::Misconfigured) => reason == Reason::Misconfigured,
+                _ => false,
+            };
+            if !agrees {
+                refusal.verdict = None;
+            }
+        });
+    }
+
+    /// Leaves in the `extensions` of a response what the rules of a provider found in its head. What its
+    /// body said stays.
+    pub(super) fn set_verdict(extensions: &mut Extensions, verdict: Verdict) {
+        Self::edit(extensions, true, |refusal| {
+            refusal.verdict = Some(verdict.outcome);
+            refusal.limit = refusal.limit.or(verdict.limit);
+            if refusal.reason == Reason::Unknown {
+                refusal.reason = verdict.reason;
+            }
+            if let Outcome::Throttled(hint) = verdict.outcome {
+                refusal.hint = hint;
+            }
         });
     }
 
     /// Withdraws that the backend is misconfigured: the credential was the caller's.
     pub(crate) fn absolve(extensions: &mut Extensions) {
-        if let Some(refusal) = extensions.get_mut::<Self>()
-            && refusal.reason == Reason::Misconfigured
-        {
+        let Some(refusal) = extensions.get_mut::<Self>() else { return };
+        if refusal.reason == Reason::Misconfigured {
             refusal.reason = Reason::Unknown;
+        }
+        if refusal.verdict == Some(Outcome::Misconfigured) {
+            refusal.verdict = Some(Outcome::Answered);
         }
     }
 
@@ -248,7 +303,8 @@ impl Refusal {
         change: impl FnOnce(&mut Self),
     ) {
         Self::edit(response.extensions_mut(), is_more, |refusal| {
-            (refusal.hint, refusal.is_own) = (hint, true);
+            // From here on the head says it all.
+            (refusal.hint, refusal.is_own, refusal.verdict) = (hint, true, None);
             change(refusal);
         });
     }

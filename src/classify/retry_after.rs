@@ -19,7 +19,8 @@ fn milliseconds(headers: &HeaderMap, name: &'static HeaderName) -> Hint {
     longest.unwrap_or(Hint::None)
 }
 
-fn seconds_or_date(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Hint {
+/// `retry-after` alone.
+pub(super) fn seconds_or_date(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Hint {
     let now = LazyCell::new(now);
     let lines = headers.get_all(RETRY_AFTER).iter();
     let longest = lines.map(|line| longest(line.as_bytes(), &now)).max();

@@ -6,7 +6,11 @@ use http::Request;
 use tower_layer::Layer;
 
 use super::FirstToken;
-use crate::{Priority, policy::RetryBudget};
+use crate::{
+    Priority,
+    classify::{Classify, Rules},
+    policy::RetryBudget,
+};
 
 /// Sends a request a second time, to another backend, when the first token of its answer is late.
 ///
@@ -108,13 +112,15 @@ pub(super) struct Config {
     limit: Option<Limit>,
     classes: Vec<(Arc<str>, Option<Limit>)>,
     pub(super) budget: RetryBudget,
+    pub(super) rules: Rules,
 }
 
 impl FirstTokenLayer {
     /// With this limit for requests whose class has none of its own; `None` for none.
     pub fn new(limit: impl Into<Option<Limit>>) -> Self {
         let budget = RetryBudget::new(BUDGET_AT_ONCE, BUDGET_PER_SUCCESS);
-        let config = Config { limit: limit.into(), classes: Vec::new(), budget };
+        let rules = Rules::AZURE;
+        let config = Config { limit: limit.into(), classes: Vec::new(), budget, rules };
         Self { config: Arc::new(config) }
     }
 
@@ -133,6 +139,13 @@ impl FirstTokenLayer {
     #[must_use]
     pub fn budget(mut self, budget: RetryBudget) -> Self {
         Arc::make_mut(&mut self.config).budget = budget;
+        self
+    }
+
+    /// The rules by which the answers of a service are read that is no pool. Defaults to Azure's.
+    #[must_use]
+    pub fn classify(mut self, rules: impl Classify) -> Self {
+        Arc::make_mut(&mut self.config).rules = Rules::new(rules);
         self
     }
 }

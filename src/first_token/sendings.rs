@@ -104,9 +104,12 @@ where
     pub(super) fn ended(
         &mut self,
         sending: Sending,
-        result: Result<Response<R>, S::Error>,
+        mut result: Result<Response<R>, S::Error>,
         is_first_left: bool,
     ) -> Option<Result<Response<R>, S::Error>> {
+        if let Ok(response) = &mut result {
+            self.config.rules.apply(response, Served::is_on, clock::wall);
+        }
         let was_sent = self.twins[1].was_sent();
         if sending == Sending::Second && !was_sent {
             // It found nowhere to go, so that nothing has changed.

@@ -17,7 +17,7 @@ use super::{
     reading::{Read, Reading},
     request_kind::RequestKind,
 };
-use crate::ResponseBody;
+use crate::{ResponseBody, Served, classify::Rules, clock};
 
 pin_project! {
     /// The response future of [`Inspect`](super::Inspect).
@@ -27,14 +27,15 @@ pin_project! {
         sent: Option<F>,
         asked: RequestKind,
         limits: Limits,
+        rules: Rules,
         // Boxed, so that an answer that is not read carries nothing for it.
         reading: Option<Box<Reading<R>>>,
     }
 }
 
 impl<F, R> ResponseFuture<F, R> {
-    pub(super) const fn new(future: F, asked: RequestKind, limits: Limits) -> Self {
-        Self { sent: Some(future), asked, limits, reading: None }
+    pub(super) const fn new(future: F, asked: RequestKind, limits: Limits, rules: Rules) -> Self {
+        Self { sent: Some(future), asked, limits, rules, reading: None }
     }
 }
 
@@ -84,7 +85,8 @@ where
     ) -> Poll<Response<ResponseBody<R>>> {
         let mut this = self.project();
         this.sent.set(None);
-        let response = Response::from_parts(head, body);
+        let mut response = Response::from_parts(head, body);
+        this.rules.apply(&mut response, Served::is_on, clock::wall);
         follow(this.reading, Reading::begin(response, *this.asked, *this.limits, cx))
     }
 

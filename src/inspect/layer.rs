@@ -5,6 +5,7 @@ use std::time::Duration;
 use tower_layer::Layer;
 
 use super::Inspect;
+use crate::classify::{Classify, Rules};
 
 /// Reads what the head of an answer does not say: why a backend refuses, how long its words ask
 /// to wait, and refusals that hide in a 200.
@@ -123,6 +124,7 @@ use super::Inspect;
 #[derive(Clone, Debug, Default)]
 pub struct InspectLayer {
     limits: Limits,
+    rules: Rules,
 }
 
 /// Small, as every request carries them.
@@ -136,7 +138,17 @@ pub(super) struct Limits {
 impl InspectLayer {
     /// Inspects with the default limits.
     pub const fn new() -> Self {
-        Self { limits: Limits::DEFAULT }
+        Self { limits: Limits::DEFAULT, rules: Rules::AZURE }
+    }
+
+    /// The rules by which the heads of answers are read, before their bodies are. Defaults to Azure's.
+    ///
+    /// Inside of a [`RegionRotateLayer`](crate::RegionRotateLayer) it is better to leave that to the
+    /// [backends](crate::Backend::classify), of which each has its provider.
+    #[must_use]
+    pub fn classify(mut self, rules: impl Classify) -> Self {
+        self.rules = Rules::new(rules);
+        self
     }
 
     /// How long the body of a refusal may take to arrive after its head.
@@ -179,7 +191,7 @@ impl<S> Layer<S> for InspectLayer {
     type Service = Inspect<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Inspect { inner, limits: self.limits }
+        Inspect { inner, limits: self.limits, rules: self.rules.clone() }
     }
 }
 

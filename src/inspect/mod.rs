@@ -23,7 +23,7 @@ use tower_service::Service;
 
 pub use self::{future::ResponseFuture, layer::InspectLayer};
 use self::{layer::Limits, request_kind::RequestKind};
-use crate::ResponseBody;
+use crate::{ResponseBody, classify::Rules};
 
 /// The service of [`InspectLayer`].
 ///
@@ -44,6 +44,7 @@ use crate::ResponseBody;
 pub struct Inspect<S> {
     inner: S,
     limits: Limits,
+    rules: Rules,
 }
 
 impl<S> Inspect<S> {
@@ -81,6 +82,6 @@ where
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let asked = RequestKind::by(&request);
-        ResponseFuture::new(self.inner.call(request), asked, self.limits)
+        ResponseFuture::new(self.inner.call(request), asked, self.limits, self.rules.clone())
     }
 }

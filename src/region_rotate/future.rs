@@ -106,6 +106,7 @@ where
                 // Attempting => Readying | Pausing | Ready
                 StateProj::Attempting { attempt } => {
                     let mut result = ready!(attempt.poll(cx));
+                    session.read(&mut result);
                     let is_kept = this.request.is_kept();
                     let outcome = session.classify(&result, this.classify_error);
                     if outcome == Outcome::Answered {

@@ -250,6 +250,16 @@ impl Session {
         Ok(())
     }
 
+    /// Has the answer of the chosen backend say what it means by the rules of its provider.
+    #[inline]
+    pub(super) fn read<R, E>(&self, result: &mut Result<Response<R>, E>) {
+        if let Ok(response) = result
+            && response.status().as_u16() >= 400
+        {
+            self.member().rules().apply(response, Served::is_on, clock::wall);
+        }
+    }
+
     /// What the result of an attempt is taken for.
     #[inline]
     pub(super) fn classify<R, E>(

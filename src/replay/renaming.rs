@@ -29,7 +29,8 @@ impl Renaming {
     pub(super) fn begin(rename: ModelRename, data: &Bytes, rest: SizeHint) -> Option<Self> {
         let mut renaming = Self { rename, ready: VecDeque::new(), is_fixed: false, end: None };
         renaming.push(data);
-        renaming.is_fixed = rest.exact().is_some();
+        // What is added at the end has a length that no head can announce.
+        renaming.is_fixed = rest.exact().is_some() && !renaming.rename.may_add();
         let is_known = renaming.rename.has_renamed() || renaming.rename.is_done();
         (is_known || !renaming.is_fixed || rest.exact() == Some(0)).then_some(renaming)
     }

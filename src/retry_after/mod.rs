@@ -17,7 +17,7 @@ pub use self::{backoff::Backoff, wait::Wait};
 pub use crate::policy::RetryBudget;
 use crate::{
     AttemptBudget, Deadline, Served, TryCloneBody,
-    classify::{Outcome, Reason, Refusal},
+    classify::{Classify, Outcome, Reason, Refusal, Rules},
     clock, random, request_copy,
 };
 
@@ -55,6 +55,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct RetryAfterPolicy {
     limits: Arc<RetryLimits>,
+    rules: Rules,
     retries: u32,
     /// When the request has waited long enough; unknown before its first attempt, or endless.
     until: Option<Instant>,
@@ -136,6 +137,14 @@ impl RetryAfterPolicy {
         self.limit(|limits| limits.jitter = share)
     }
 
+    /// The rules by which the service's refusals are read. Defaults to Azure's. What a layer of this
+    /// crate that sends requests on answers is not read by them.
+    #[must_use]
+    pub fn classify(mut self, rules: impl Classify) -> Self {
+        self.rules = Rules::new(rules);
+        self
+    }
+
     /// The budget that all requests of this policy and its clones draw their retries from; `None`
     /// for no budget.
     #[must_use]
@@ -145,7 +154,7 @@ impl RetryAfterPolicy {
     }
 
     fn with(limits: RetryLimits) -> Self {
-        Self { limits: Arc::new(limits), retries: 0, until: None }
+        Self { limits: Arc::new(limits), rules: Rules::AZURE, retries: 0, until: None }
     }
 
     fn limit(mut self, change: impl FnOnce(&mut RetryLimits)) -> Self {
@@ -168,7 +177,8 @@ impl<B: TryCloneBody, R, E> Policy<Request<B>, Response<R>, E> for RetryAfterPol
         request: &mut Request<B>,
         result: &mut Result<Response<R>, E>,
     ) -> Option<Self::Future> {
-        let response = result.as_ref().ok()?;
+        let response = result.as_mut().ok()?;
+        self.rules.apply(response, Served::is_on, clock::wall);
         let Outcome::Throttled(hint) = Outcome::of_response(response, clock::wall) else {
             if response.status().is_success() {
                 self.limits.deposit();

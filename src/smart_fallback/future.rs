@@ -118,6 +118,7 @@ where
                 StateProj::Attempting { attempt } => {
                     let tier = attempt.tier();
                     let mut result = ready!(attempt.poll(cx));
+                    session.read(&mut result);
                     match session.classify(&result, this.classify_error) {
                         Outcome::Answered => {
                             session.answered(tier, &mut result, this.request.is_kept());

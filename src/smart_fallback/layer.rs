@@ -8,6 +8,7 @@ use super::{Class, SmartFallback, SpillBudget};
 use crate::{
     ConfigError, Gate,
     backend::DeploymentLayer,
+    classify::{Classify, Rules},
     clock,
     cooldown::Cooldowns,
     gate::Mode,
@@ -107,6 +108,8 @@ pub(super) struct FallbackConfig {
     pub(super) is_alone: bool,
     /// Those that wait for the fallback to reopen.
     pub(super) fallback_queue: WaitQueue,
+    /// By which the answers of tiers are read that are no pools.
+    pub(super) rules: Rules,
 }
 
 impl<P: Clone> SmartFallbackLayer<P, P> {
@@ -280,6 +283,15 @@ impl<P, F, X> SmartFallbackLayer<P, F, X> {
         SmartFallbackLayer { primary, fallback, config, classify_error }
     }
 
+    /// The rules by which the answers of both tiers are read. Defaults to Azure's. A tier with a
+    /// [`RegionRotateLayer`](crate::RegionRotateLayer) is not read by them: its backends have
+    /// [rules](crate::Backend::classify) of their own, so that the tiers may be of different providers.
+    #[must_use]
+    pub fn classify(mut self, rules: impl Classify) -> Self {
+        Arc::make_mut(&mut self.config).rules = Rules::new(rules);
+        self
+    }
+
     /// Decides by `policy`, from hints and one memory of them ([`Mode::Shared`]), instead of by an
     /// adaptive gate.
     #[must_use]
@@ -389,6 +401,7 @@ impl Default for FallbackConfig {
             split: None,
             is_alone: false,
             fallback_queue: WaitQueue::new(),
+            rules: Rules::AZURE,
         }
     }
 }

@@ -252,6 +252,14 @@ impl Session {
         }
     }
 
+    /// Has the answer of a tier that is no pool say what it means by the tier's own rules.
+    #[inline]
+    pub(super) fn read<R, E>(&self, result: &mut Result<Response<R>, E>) {
+        if let Ok(response) = result {
+            self.config.rules.apply(response, Served::is_on, clock::wall);
+        }
+    }
+
     /// What the result of an attempt is taken for.
     #[inline]
     pub(super) fn classify<R, E>(

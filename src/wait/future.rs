@@ -88,6 +88,7 @@ where
                 // Attempting => Waiting | Ready
                 StateProj::Attempting { attempt } => {
                     let mut result = ready!(attempt.poll(cx));
+                    session.read(&mut result);
                     let outcome = match &result {
                         Ok(response) => Outcome::of_response(response, clock::wall),
                         Err(_) => Outcome::Answered,

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tower_layer::Layer;
 
 use super::{Class, Wait, WaitQueue};
+use crate::classify::{Classify, Rules};
 
 /// Waits until a service that refuses reopens, and sends the request again, within its `max_wait`.
 ///
@@ -65,6 +66,7 @@ pub(super) struct WaitConfig {
     pub(super) classes: Vec<Class>,
     pub(super) name: Arc<str>,
     pub(super) queue: WaitQueue,
+    pub(super) rules: Rules,
 }
 
 impl WaitLayer {
@@ -75,6 +77,7 @@ impl WaitLayer {
             classes: Vec::new(),
             name: "service".into(),
             queue: WaitQueue::new(),
+            rules: Rules::AZURE,
         };
         Self { config: Arc::new(config) }
     }
@@ -102,6 +105,15 @@ impl WaitLayer {
     #[must_use]
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         Arc::make_mut(&mut self.config).name = name.into();
+        self
+    }
+
+    /// The rules by which the service's refusals are read. Defaults to Azure's. Around a
+    /// [`RegionRotateLayer`](crate::RegionRotateLayer) there is nothing for them to read: its backends
+    /// have [rules](crate::Backend::classify) of their own.
+    #[must_use]
+    pub fn classify(mut self, rules: impl Classify) -> Self {
+        Arc::make_mut(&mut self.config).rules = Rules::new(rules);
         self
     }
 

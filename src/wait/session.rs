@@ -104,6 +104,14 @@ impl Session {
         self.cold = None;
     }
 
+    /// Has the answer of the service say what it means by the service's own rules.
+    #[inline]
+    pub(super) fn read<R, E>(&self, result: &mut Result<Response<R>, E>) {
+        if let Ok(response) = result {
+            self.config.rules.apply(response, Served::is_on, clock::wall);
+        }
+    }
+
     /// Completes what the service answered, for the caller. Unless it `is_kept`, the request could not
     /// have been sent again.
     pub(super) fn answered<R, E>(&mut self, result: &mut Result<Response<R>, E>, is_kept: bool) {

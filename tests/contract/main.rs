@@ -23,6 +23,7 @@ mod naming;
 mod native_spillover;
 mod probing;
 mod properties;
+mod providers;
 mod readiness;
 mod reasons;
 mod reconnecting;

@@ -15,6 +15,8 @@ pub(crate) struct FormReader {
     /// The head of a part, held back until it is whole.
     pub(super) held: Vec<u8>,
     pub(super) models: Models,
+    /// Whether the two dashes that end the form are held back until they are whole.
+    pub(super) holds_end: bool,
 }
 
 /// What comes next.
@@ -49,6 +51,7 @@ impl FormReader {
             tail: b"\r\n".to_vec(),
             held: Vec::new(),
             models: Models::default(),
+            holds_end: false,
         })
     }
 
@@ -81,6 +84,20 @@ impl FormReader {
                 }
                 At::Line(line) => {
                     match (line, piece[at]) {
+                        (Line::Start, b'-') if self.holds_end => {
+                            self.at = At::Line(Line::Dash);
+                            at += 1;
+                            continue;
+                        }
+                        (Line::Dash, b'-') if self.holds_end => {
+                            if self.models.begun == 0 {
+                                emit(Span::End { is_first: true });
+                            }
+                            emit(Span::Text(b"--"));
+                            self.at = At::End;
+                            at += 1;
+                            continue;
+                        }
                         (Line::Start, b'-') => self.at = At::Line(Line::Dash),
                         (Line::Dash, b'-') => self.at = At::End,
                         (Line::Start | Line::Padding, b' ' | b'\t') => {
@@ -90,6 +107,9 @@ impl FormReader {
                         (Line::Return, b'\n') => self.at = At::Head,
                         // It only begins like a delimiter.
                         _ => {
+                            if self.holds_end && matches!(line, Line::Dash) {
+                                emit(Span::Text(b"-"));
+                            }
                             self.at = At::Content { is_model: false };
                             continue;
                         }

@@ -1,5 +1,7 @@
 //! The top-level `model` of a JSON object that passes piece by piece.
 
+use std::ops::Range;
+
 use super::{Models, Span};
 use crate::azure::{fields, json};
 
@@ -104,12 +106,25 @@ impl JsonReader {
                         emit(Span::Name);
                         stays_from = at + 1;
                     }
+                    let is_first = matches!(self.at, At::Key);
+                    if *first == b'}' && (is_first || matches!(self.at, At::Comma)) {
+                        self.end(stays_from..at, is_first, emit);
+                        stays_from = at;
+                    }
                     self.step(*first);
                     at += 1;
                 }
             }
         }
         emit(Span::Piece(stays_from..piece.len()));
+    }
+
+    /// Notes the end of the object, of which this range of the piece stays before it.
+    fn end(&self, stays: Range<usize>, is_first: bool, emit: &mut impl FnMut(Span<'_>)) {
+        emit(Span::Piece(stays));
+        if self.models.begun == 0 {
+            emit(Span::End { is_first });
+        }
     }
 
     /// Takes one byte between the strings and values.

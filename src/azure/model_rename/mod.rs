@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use self::{form::FormReader, json::JsonReader};
-use super::ContentKind;
+use super::{ContentKind, multipart::boundary};
 
 /// Renames the `model` of a body that is not in memory, while it passes: every top-level one of a JSON
 /// object, and every part of a form that is called so. All other bytes stay as they are.
@@ -20,6 +20,16 @@ pub struct ModelRename {
     reader: ModelReader,
     /// As the grammar writes it: a JSON string with its quotes, or the content of a part.
     name: Bytes,
+    /// What is written where the body ends without having named a model, with the name behind it; nothing
+    /// where the model may be named elsewhere.
+    missing: Option<Missing>,
+}
+
+/// How a model is added to a body: the text before its name, and behind it.
+#[derive(Clone)]
+struct Missing {
+    before: Bytes,
+    behind: Bytes,
 }
 
 impl ModelRename {
@@ -30,18 +40,55 @@ impl ModelRename {
             ModelReader::Json(_) => json,
             ModelReader::Form(_) | ModelReader::Nothing => plain.as_bytes(),
         };
-        Self { reader, name: Bytes::copy_from_slice(name) }
+        Self { reader, name: Bytes::copy_from_slice(name), missing: None }
+    }
+
+    /// The same, and names the model of a body that does not name one: its path does, and it is to be
+    /// sent where none does.
+    pub(crate) fn adding(mut self, content_type: Option<&HeaderValue>) -> Self {
+        self.missing = match &mut self.reader {
+            ModelReader::Json(_) => {
+                Some(Missing { before: Bytes::from_static(br#""model":"#), behind: Bytes::new() })
+            }
+            ModelReader::Form(form) => {
+                form.holds_end = true;
+                let delimiter = content_type.and_then(|it| boundary(it.as_bytes()));
+                delimiter.map(|delimiter| Missing {
+                    before: Bytes::from_static(MODEL_PART),
+                    behind: [b"\r\n--", &*delimiter].concat().into(),
+                })
+            }
+            ModelReader::Nothing => None,
+        };
+        self
+    }
+
+    /// Whether the body may be longer afterwards than can be known before its end.
+    pub(crate) const fn may_add(&self) -> bool {
+        self.missing.is_some()
     }
 
     /// Gives `out` what becomes of the next `piece` of the body, without copying what stays.
     pub fn push(&mut self, piece: &Bytes, mut out: impl FnMut(Bytes)) {
-        let Self { reader, name } = self;
+        let Self { reader, name, missing } = self;
         reader.read(piece, &mut |span| match span {
             Span::Piece(range) if range.is_empty() => {}
             Span::Piece(range) => out(piece.slice(range)),
             Span::Text(text) => out(Bytes::copy_from_slice(text)),
             Span::Name => out(name.clone()),
             Span::NameLength => out(name.len().to_string().into()),
+            Span::End { is_first } => {
+                if let Some(Missing { before, behind }) = missing {
+                    if !is_first {
+                        out(Bytes::from_static(b","));
+                    }
+                    out(before.clone());
+                    out(name.clone());
+                    if !behind.is_empty() {
+                        out(behind.clone());
+                    }
+                }
+            }
         });
     }
 
@@ -95,6 +142,9 @@ pub(crate) enum ModelReader {
     Nothing,
 }
 
+/// The head of a part with a model, from the line of its delimiter on.
+pub(crate) const MODEL_PART: &[u8] = b"\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n";
+
 /// How many models a body has named so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Models {
@@ -112,6 +162,9 @@ enum Span<'a> {
     Name,
     /// The length of the name, in digits.
     NameLength,
+    /// The body ends here without having named a model. Another member of it may be the first one; a part
+    /// of a form needs no sign between it and the others.
+    End { is_first: bool },
 }
 
 impl ModelReader {

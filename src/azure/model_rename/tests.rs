@@ -67,6 +67,42 @@ fn what_is_no_top_level_model_stays() {
     expect("multipart/form-data", "--XX\r\n", "--XX\r\n");
 }
 
+/// As [`expect`], where the model is to be named in any case.
+fn expect_named(kind: &str, body: &str, expected: &str) {
+    let header = HeaderValue::from_str(kind).unwrap();
+    for piece in [1, 2, 3, 7, 16, 64, body.len().max(1)] {
+        let rename = ModelRename::new(Some(&header), b"\"to\"", "to");
+        let (mut rename, mut out) = (rename.adding(Some(&header)), Vec::new());
+        for piece in body.as_bytes().chunks(piece) {
+            rename.push(&Bytes::copy_from_slice(piece), |piece| out.extend_from_slice(&piece));
+        }
+        rename.finish(|held| out.extend_from_slice(&held));
+        assert_eq!(String::from_utf8_lossy(&out), expected, "in pieces of {piece}: {body}");
+    }
+}
+
+#[test]
+fn a_model_that_is_missing_is_named_at_the_end_and_one_that_is_not_in_its_place() {
+    for (body, expected) in [
+        ("{}", r#"{"model":"to"}"#),
+        (r#" { "x" : [{"model":"a"}] } "#, r#" { "x" : [{"model":"a"}] ,"model":"to"} "#),
+        (r#"{"x":"}"}"#, r#"{"x":"}","model":"to"}"#),
+        (r#"{"x":1,"model":"a"}"#, r#"{"x":1,"model":"to"}"#),
+        ("[]", "[]"),
+        (r#"{"x":1"#, r#"{"x":1"#),
+        ("", ""),
+    ] {
+        expect_named("application/json", body, expected);
+    }
+    let file = part("name=\"file\"; filename=\"a\"", "x\r\n--XY\r\n-");
+    let own = part("name=\"model\"", "to");
+    expect_named(FORM, &format!("{file}--XX--\r\n"), &format!("{file}{own}--XX--\r\n"));
+    let named = format!("{}{file}--XX--\r\nepilogue", part("name=\"model\"", "w"));
+    expect_named(FORM, &named, &format!("{own}{file}--XX--\r\nepilogue"));
+    let dashes = format!("{}--XX-\r\n", part("name=\"a\"", "--XX-x"));
+    expect_named(FORM, &dashes, &dashes);
+}
+
 fn part(head: &str, content: &str) -> String {
     format!("--XX\r\nContent-Disposition: form-data; {head}\r\n\r\n{content}\r\n")
 }

@@ -4,6 +4,7 @@ mod alias;
 mod by_resource;
 mod choice;
 mod faults;
+mod origin;
 mod prepared_backend;
 mod rendezvous;
 mod tried_set;

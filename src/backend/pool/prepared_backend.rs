@@ -9,10 +9,15 @@ use super::super::{
     credential::{Credential, Kind},
     field,
     resource::resource,
-    rewrite::{self, BackendTarget, Deployment, RequestReading, Unnameable},
+    rewrite::{self, BackendTarget, Deployment, Paths, RequestReading, Unnameable},
     token::{AccessToken, TokenFuture},
 };
-use crate::{ConfigError, TryCloneBody, classify::Scope, hash::fnv1a};
+use super::origin;
+use crate::{
+    ConfigError, TryCloneBody,
+    classify::{Provider, Rules, Scope},
+    hash::fnv1a,
+};
 
 /// A backend made ready: everything that a request is given is built once.
 pub(crate) struct PreparedBackend {
@@ -27,13 +32,18 @@ pub(crate) struct PreparedBackend {
     target: BackendTarget,
     host: HeaderValue,
     credential: Kind,
+    /// The header that the key goes into.
+    key_header: HeaderName,
     image_deployment: Option<HeaderValue>,
+    /// The version of its API that a provider wants named, if the caller names none.
+    version: Option<(HeaderName, HeaderValue)>,
+    rules: Rules,
 }
 
 impl PreparedBackend {
     pub(super) fn new(backend: Backend) -> Result<Self, ConfigError> {
         let name = backend.name;
-        let Credential(credential) = backend.credential.unwrap_or_else(|| {
+        let Credential(mut credential) = backend.credential.unwrap_or_else(|| {
             Err(field(
                 &name,
                 "credential",
@@ -47,9 +57,28 @@ impl PreparedBackend {
         let image_deployment =
             images.map(|value| header_value(&name, "image_deployment", &value)).transpose()?;
         let mut target = BackendTarget { deployment, api_version, ..backend.endpoint };
-        if let Kind::Passthrough = credential {
-            target.dropped = &[];
+        origin::direct(&mut target, backend.provider, &credential)
+            .map_err(|(wrong, problem)| field(&name, wrong, &problem))?;
+        let provider = backend.provider.unwrap_or_default();
+        if image_deployment.is_some() && target.paths == Paths::OpenAi {
+            let problem = format!("is Azure's: leave it out with the provider `{provider}`");
+            return Err(field(&name, "image_deployment", &problem));
         }
+        let key_header = match provider {
+            Provider::Azure => API_KEY,
+            Provider::Anthropic => X_API_KEY,
+            _ => {
+                if let Kind::ApiKey(key) = &mut credential {
+                    *key = as_bearer(key);
+                }
+                header::AUTHORIZATION
+            }
+        };
+        let anthropic = provider == Provider::Anthropic;
+        let rules = || match provider {
+            Provider::Azure => Rules::AZURE,
+            provider => Rules::new(provider),
+        };
         Ok(Self {
             host: header_value(&name, "endpoint", target.authority.as_str())?,
             name_header: header_value(&name, "name", &name)?,
@@ -57,7 +86,10 @@ impl PreparedBackend {
             seed: fnv1a([name.as_bytes()]),
             target,
             credential,
+            key_header,
             image_deployment,
+            version: anthropic.then_some((ANTHROPIC_VERSION, ANTHROPIC_DATE)),
+            rules: backend.rules.unwrap_or_else(rules),
             region: backend.region,
             quota: backend.quota,
             name,
@@ -106,13 +138,23 @@ impl PreparedBackend {
     pub(crate) fn token(&self) -> Option<TokenFuture> {
         match &self.credential {
             Kind::Bearer(source) => Some(source.token()),
-            Kind::ApiKey(_) | Kind::Passthrough => None,
+            Kind::ApiKey(_) | Kind::Passthrough | Kind::None => None,
         }
     }
 
     /// Whether the credential is the caller's, who answers for it.
     pub(crate) const fn is_callers(&self) -> bool {
         matches!(self.credential, Kind::Passthrough)
+    }
+
+    /// The rules by which its answers are read.
+    pub(crate) const fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Whether it has OpenAI's paths, and nothing of Azure's.
+    const fn is_foreign(&self) -> bool {
+        matches!(self.target.paths, Paths::OpenAi)
     }
 
     /// The token of an attempt was rejected by the resource.
@@ -146,7 +188,7 @@ impl PreparedBackend {
     /// The deployment that Azure itself is to spill to, named by a caller who proves by itself who it
     /// is and has this resource in mind. For all others the name goes.
     fn spillover_of_caller<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
-        if !matches!(self.credential, Kind::Passthrough) {
+        if !matches!(self.credential, Kind::Passthrough) || self.is_foreign() {
             return None;
         }
         let spillover = request.headers().get(SPILLOVER)?;
@@ -164,14 +206,17 @@ impl PreparedBackend {
         if !self.replace_headers(headers, credential.as_ref()) {
             self.rebuild_headers(headers, credential);
         }
+        if let Some((name, version)) = &self.version {
+            headers.entry(name).or_insert_with(|| version.clone());
+        }
     }
 
-    /// What authenticates an attempt; `None` when the caller's own headers do.
+    /// What authenticates an attempt; `None` when the caller's own headers do, or nothing does.
     fn header(&self, token: Option<AccessToken>) -> Option<(HeaderName, HeaderValue)> {
         match (&self.credential, token) {
-            (Kind::Passthrough, _) => None,
+            (Kind::Passthrough | Kind::None, _) => None,
             (_, Some(token)) => Some((header::AUTHORIZATION, token.into_header())),
-            (Kind::ApiKey(key), None) => Some((API_KEY, key.clone())),
+            (Kind::ApiKey(key), None) => Some((self.key_header.clone(), key.clone())),
             (Kind::Bearer(_), None) => unreachable!("a bearer attempt has its token"),
         }
     }
@@ -186,7 +231,9 @@ impl PreparedBackend {
         let (mut hosts, mut credentials) = (0, usize::from(credential.is_none()));
         for (name, value) in headers.iter_mut() {
             match (Part::of(name), credential) {
-                (Part::Other, _) | (Part::Credential, None) => {}
+                (Part::Other, _) => {}
+                (Part::Credential, None) if self.is_callers() => {}
+                (Part::Account, _) if !self.is_foreign() || self.is_callers() => {}
                 (Part::Host, _) => {
                     value.clone_from(&self.host);
                     hosts += 1;
@@ -195,8 +242,10 @@ impl PreparedBackend {
                     value.clone_from(credential);
                     credentials += 1;
                 }
-                (Part::Images, _) if self.image_deployment.is_none() => {}
-                (Part::Credential | Part::Images | Part::Resource, _) => return false,
+                (Part::Images, _) if self.image_deployment.is_none() && !self.is_foreign() => {}
+                (Part::Credential | Part::Account | Part::Images | Part::Resource, _) => {
+                    return false;
+                }
             }
         }
         hosts <= 1 && credentials == 1
@@ -213,8 +262,9 @@ impl PreparedBackend {
         let names_images = self.image_deployment.is_some() && headers.contains_key(IMAGES);
         let foreign = |name: &&HeaderName| match Part::of(name) {
             Part::Host | Part::Resource => true,
-            Part::Credential => credential.is_some(),
-            Part::Images => names_images,
+            Part::Credential => !self.is_callers(),
+            Part::Account => self.is_foreign() && !self.is_callers(),
+            Part::Images => names_images || self.is_foreign(),
             Part::Other => false,
         };
         while let Some(name) = headers.keys().find(foreign).cloned() {
@@ -271,6 +321,8 @@ enum Part {
     /// What a caller proves who it is with. The cookie is API Management's
     /// `APIM-Backend-Affinity`, or somebody's session; it is no backend's business.
     Credential,
+    /// The organization and the project at OpenAI that the caller's own key is of.
+    Account,
     /// The deployment that the image generation tool uses.
     Images,
     /// What has a meaning at the resource, or the gateway, that the caller had in mind only: the
@@ -283,7 +335,10 @@ impl Part {
     fn of(name: &HeaderName) -> Self {
         match name.as_str() {
             "host" => Self::Host,
-            "api-key" | "authorization" | "cookie" | "proxy-authorization" => Self::Credential,
+            "api-key" | "authorization" | "cookie" | "proxy-authorization" | "x-api-key" => {
+                Self::Credential
+            }
+            "openai-organization" | "openai-project" => Self::Account,
             "x-ms-oai-image-generation-deployment" => Self::Images,
             "x-ms-spillover-deployment" => Self::Resource,
             name if name.starts_with("ocp-apim-") => Self::Resource,
@@ -292,7 +347,19 @@ impl Part {
     }
 }
 
+/// The value of `Authorization` with this key.
+fn as_bearer(key: &HeaderValue) -> HeaderValue {
+    let bearer = [b"Bearer ", key.as_bytes()].concat();
+    let mut value = HeaderValue::from_bytes(&bearer).expect("a key is a header value");
+    value.set_sensitive(true);
+    value
+}
+
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+/// The only one since it was introduced (Anthropic's page "Versions").
+const ANTHROPIC_DATE: HeaderValue = HeaderValue::from_static("2023-06-01");
 const SPILLOVER: HeaderName = HeaderName::from_static("x-ms-spillover-deployment");
 const IMAGES: HeaderName = HeaderName::from_static("x-ms-oai-image-generation-deployment");
 
@@ -321,6 +388,49 @@ mod tests {
         PreparedBackend::new(backend).expect("a valid backend")
     }
 
+    fn foreign(provider: Provider, credential: Credential) -> PreparedBackend {
+        let backend = Backend::new("b", "https://b.net:8443").expect("an endpoint");
+        PreparedBackend::new(backend.provider(provider).credential(credential)).expect("a backend")
+    }
+
+    #[test]
+    fn a_key_goes_into_the_header_that_its_provider_reads() {
+        for (provider, name, value) in [
+            (Provider::Azure, "api-key", "k"),
+            (Provider::OpenAi, "authorization", "Bearer k"),
+            (Provider::Anthropic, "x-api-key", "k"),
+            (Provider::Bedrock, "authorization", "Bearer k"),
+            (Provider::Mistral, "authorization", "Bearer k"),
+            (Provider::Http, "authorization", "Bearer k"),
+        ] {
+            let mut headers: HeaderMap = NAMES
+                .iter()
+                .map(|name| (HeaderName::from_static(name), HeaderValue::from_static("caller's")))
+                .collect();
+            let backend = foreign(provider, Credential::api_key("k").unwrap());
+            backend.address_headers(&mut headers, None);
+            for credential in ["api-key", "authorization", "x-api-key", "cookie"] {
+                let expected = (credential == name).then_some(value);
+                let sent = headers.get(credential);
+                assert_eq!(
+                    sent.map(HeaderValue::as_bytes),
+                    expected.map(str::as_bytes),
+                    "{provider}"
+                );
+                assert!(sent.is_none_or(HeaderValue::is_sensitive), "{provider}");
+            }
+            let is_azure = provider == Provider::Azure;
+            assert_eq!(headers.contains_key("openai-organization"), is_azure, "{provider}");
+            let version = headers.get("anthropic-version");
+            assert_eq!(version.is_some(), provider == Provider::Anthropic, "{provider}");
+        }
+        let mut named = HeaderMap::new();
+        named.insert(ANTHROPIC_VERSION, HeaderValue::from_static("2099-01-01"));
+        let claude = foreign(Provider::Anthropic, Credential::none());
+        claude.address_headers(&mut named, None);
+        assert_eq!(named["anthropic-version"], "2099-01-01");
+    }
+
     fn sorted(headers: &HeaderMap) -> Vec<(&str, &[u8], bool)> {
         let line = |(name, value)| {
             let (name, value): (&HeaderName, &HeaderValue) = (name, value);
@@ -334,6 +444,8 @@ mod tests {
     const NAMES: &[&str] = &[
         "host",
         "api-key",
+        "x-api-key",
+        "openai-organization",
         "authorization",
         "cookie",
         "x-ms-oai-image-generation-deployment",
@@ -347,11 +459,15 @@ mod tests {
         #[test]
         fn headers_replaced_in_their_place_are_those_of_a_rebuilt_head(
             names in prop::collection::vec(prop::sample::select(NAMES), 0..6),
-            kind in 0..3,
+            kind in 0..7,
             image_deployment in prop_oneof![Just(None), Just(Some("dalle"))],
         ) {
             let token = AccessToken::new("t").unwrap();
             let (member, token) = match kind {
+                3 => (member(Credential::none(), image_deployment), None),
+                4 => (foreign(Provider::OpenAi, Credential::api_key("key").unwrap()), None),
+                5 => (foreign(Provider::Anthropic, Credential::api_key("key").unwrap()), None),
+                6 => (foreign(Provider::Http, Credential::none()), None),
                 0 => (member(Credential::api_key("key").unwrap(), image_deployment), None),
                 1 => (member(Credential::passthrough(), image_deployment), None),
                 _ => (member(Credential::api_key("unused").unwrap(), image_deployment), Some(token)),
@@ -361,7 +477,9 @@ mod tests {
                 headers.append(name, HeaderValue::from_static("the caller's"));
             }
             let (mut replaced, mut rebuilt) = (headers.clone(), headers);
-            member.address_headers(&mut replaced, token.clone());
+            if !member.replace_headers(&mut replaced, member.header(token.clone()).as_ref()) {
+                member.rebuild_headers(&mut replaced, member.header(token.clone()));
+            }
             member.rebuild_headers(&mut rebuilt, member.header(token));
             prop_assert_eq!(sorted(&replaced), sorted(&rebuilt));
         }

@@ -5,7 +5,7 @@ use http::{Request, Uri, header};
 use super::{Deployment, model::ModelRanges, multipart::rename_field, splice::Edited};
 use crate::{
     TryCloneBody,
-    azure::{ApiPath, ContentKind, ModelRename, ScannedBody},
+    azure::{ApiPath, ContentKind, ModelRename, Operation, ScannedBody},
 };
 
 /// What was read of a request to address it. It holds for every attempt of the request, so that none
@@ -30,8 +30,17 @@ pub(crate) fn rewrite_model<B: TryCloneBody>(
     if !reading.path(request.uri()).names_model_in_body() {
         return Ok(());
     }
+    rename_model(request, reading, deployment)
+}
+
+/// Replaces the body's `model`, if it has one.
+pub(super) fn rename_model<B: TryCloneBody>(
+    request: &mut Request<B>,
+    reading: &mut RequestReading,
+    deployment: &Deployment,
+) -> Result<(), Unnameable> {
     let Some(content) = request.body().content() else {
-        return rename_arriving(request, reading, deployment);
+        return rename_arriving(request, deployment, false);
     };
     let content_type = request.headers().get(header::CONTENT_TYPE);
     let edited = match (ContentKind::named(content_type), content_type) {
@@ -63,20 +72,22 @@ pub(super) fn replace_content<B: TryCloneBody>(request: &mut Request<B>, edited:
     }
 }
 
-/// Has the body rename its model while it arrives.
+/// Has the body rename its model while it arrives, or name one at its end if it `is_missing` otherwise.
 #[cold]
-fn rename_arriving<B: TryCloneBody>(
+pub(super) fn rename_arriving<B: TryCloneBody>(
     request: &mut Request<B>,
-    reading: &mut RequestReading,
     deployment: &Deployment,
+    is_missing: bool,
 ) -> Result<(), Unnameable> {
-    let path = request.uri().path();
-    let operation = reading.path(request.uri()).call(path).operation;
+    let operation = Operation::of(request.uri().path());
     if !operation.may_name_model() || request.body().is_end_stream() {
         return Ok(());
     }
     let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
-    let rename = ModelRename::new(content_type.as_ref(), deployment.json(), deployment.name());
+    let mut rename = ModelRename::new(content_type.as_ref(), deployment.json(), deployment.name());
+    if is_missing {
+        rename = rename.adding(content_type.as_ref());
+    }
     if !request.body_mut().rename_model(rename) {
         let kind = ContentKind::named(content_type.as_ref());
         let is_readable = matches!(kind, ContentKind::Json | ContentKind::Multipart);

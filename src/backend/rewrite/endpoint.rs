@@ -2,7 +2,7 @@
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 
-use super::{BackendTarget, query::CALLER_KEYS};
+use super::{BackendTarget, Paths, query::CALLER_KEYS};
 
 /// The target at an endpoint as a user pastes it. White space around it, slashes at its end, and one
 /// `/openai` or `/openai/v1` at its end are cut off.
@@ -32,6 +32,8 @@ pub(crate) fn parse_endpoint(text: &str) -> Result<BackendTarget, &'static str> 
         scheme,
         authority,
         base: parse_base(path)?.into(),
+        pasted: path.trim_end_matches('/').into(),
+        paths: Paths::Azure,
         deployment: None,
         api_version: None,
         dropped: CALLER_KEYS,

@@ -3,8 +3,10 @@
 mod body;
 mod deployment;
 mod endpoint;
+mod foreign;
 mod model;
 mod multipart;
+mod naming;
 mod query;
 mod service_tier;
 mod splice;
@@ -14,8 +16,9 @@ pub(crate) use self::{
     body::{RequestReading, Unnameable, rewrite_model},
     deployment::Deployment,
     endpoint::parse_endpoint,
+    query::{CALLER_KEYS_AND_VERSION, VERSION},
     service_tier::ask_for_default_tier,
-    uri::{BackendTarget, rewrite_deployment, rewrite_request},
+    uri::{BackendTarget, Paths, rewrite_deployment, rewrite_request},
 };
 #[cfg(fuzzing)]
 pub(crate) use self::{model::replace_model, multipart::replace_model_field, uri::rewrite_uri};

@@ -20,6 +20,20 @@ pub(crate) const CALLER_KEYS: &[&str] = &[
     "x-api-key",
 ];
 
+/// The same, and what only Azure's paths have.
+pub(crate) const CALLER_KEYS_AND_VERSION: &[&str] = &{
+    let mut names = [API_VERSION; CALLER_KEYS.len() + 1];
+    let mut index = 0;
+    while index < CALLER_KEYS.len() {
+        names[index] = CALLER_KEYS[index];
+        index += 1;
+    }
+    names
+};
+
+/// What only Azure's paths have.
+pub(crate) const VERSION: &[&str] = &[API_VERSION];
+
 /// How a query is to be changed. Pairs that are not concerned stay byte for byte.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueryEdit<'a> {

@@ -10,6 +10,7 @@ use super::{
     RequestReading, Unnameable,
     body::rewrite_model,
     deployment::Deployment,
+    foreign,
     query::{QueryEdit, QueryModel},
 };
 use crate::{TryCloneBody, azure::ApiPath};
@@ -21,12 +22,24 @@ pub(crate) struct BackendTarget {
     pub(crate) authority: Authority,
     /// Empty or `/base/path`, no slash at its end.
     pub(crate) base: Box<str>,
+    /// The path of the endpoint as it was given, no slash at its end.
+    pub(crate) pasted: Box<str>,
+    pub(crate) paths: Paths,
     /// The caller's deployment stays when there is none.
     pub(crate) deployment: Option<Deployment>,
     /// Already valid in a query. The caller's stays when there is none.
     pub(crate) api_version: Option<Box<str>>,
     /// Pairs of the caller's query with these names are left out.
     pub(crate) dropped: &'static [&'static str],
+}
+
+/// Which paths follow the base of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Paths {
+    /// `/openai/deployments/{deployment}/{operation}` and `/openai/v1/{operation}`.
+    Azure,
+    /// `/{operation}`, the base being what OpenAI's clients call their base address.
+    OpenAi,
 }
 
 /// Makes `request` one for a target: its URI and, where that is what names the deployment, the
@@ -38,6 +51,8 @@ pub(crate) fn rewrite_request<B: TryCloneBody>(
 ) -> Result<(), Unnameable> {
     let uri = if let Some(given) = target.keeps(request.uri()) {
         target.at(given.clone())
+    } else if target.paths == Paths::OpenAi {
+        foreign::rewrite(request, target, reading)?
     } else {
         if let Some(deployment) = &target.deployment {
             rewrite_model(request, reading, deployment)?;
@@ -108,8 +123,10 @@ fn move_uri(original: &Uri, read: &ApiPath, target: &BackendTarget) -> Uri {
 impl BackendTarget {
     /// The path and query of a request that this target changes neither of, seen at a glance.
     fn keeps<'a>(&self, original: &'a Uri) -> Option<&'a PathAndQuery> {
-        let moves =
-            !self.base.is_empty() || self.deployment.is_some() || self.api_version.is_some();
+        let moves = !self.base.is_empty()
+            || self.deployment.is_some()
+            || self.api_version.is_some()
+            || self.paths == Paths::OpenAi;
         let edit = QueryEdit { version: None, dropped: self.dropped, model: None };
         original.path_and_query().filter(|given| {
             !moves
@@ -118,7 +135,7 @@ impl BackendTarget {
         })
     }
 
-    fn at(&self, path_and_query: PathAndQuery) -> Uri {
+    pub(super) fn at(&self, path_and_query: PathAndQuery) -> Uri {
         let mut parts = Parts::default();
         parts.scheme = Some(self.scheme.clone());
         parts.authority = Some(self.authority.clone());
@@ -150,7 +167,11 @@ pub(crate) fn rewrite_deployment(
 
 /// A path in pieces, and a query, which stays as it is without an `edit`. `None` for more than a
 /// `Uri` can hold.
-fn join(path: &[&str], query: Option<&str>, edit: Option<QueryEdit<'_>>) -> Option<PathAndQuery> {
+pub(super) fn join(
+    path: &[&str],
+    query: Option<&str>,
+    edit: Option<QueryEdit<'_>>,
+) -> Option<PathAndQuery> {
     // `Bytes` takes over a `String` without a second allocation only when it is exactly full.
     let mut length = 0;
     write(path, query, edit, &mut |piece| length += piece.len());

@@ -1,0 +1,106 @@
+//! Anthropic's API.
+//!
+//! Sources: Anthropic's pages "Errors" (429 `rate_limit_error`, 529 `overloaded_error`, 504
+//! `timeout_error`) and "Rate limits" (`retry-after` in seconds; limit, remaining and reset of requests,
+//! tokens, input and output tokens, resets in RFC 3339); anthropic-sdk-typescript issue 357, a 429 without
+//! `retry-after`, with the reset of its requests. Microsoft's page "Anthropic 529 overloaded_error" has the
+//! 429 of a spend limit, which asks for no wait and says why in its body.
+
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderName, StatusCode, header::DATE};
+
+use super::{Hint, Limit, Outcome, Reason, Verdict, by_status, throttled, timestamp};
+use crate::classify::{number, retry_after};
+
+pub(super) fn classify(
+    status: StatusCode,
+    headers: &HeaderMap,
+    now: &dyn Fn() -> SystemTime,
+) -> Verdict {
+    match status.as_u16() {
+        429 => {
+            let hint = retry_after::read(headers, now).or_longer(|| reset(headers, now));
+            Verdict::new(Outcome::Throttled(hint)).of_limit(spent(headers))
+        }
+        529 => throttled(retry_after::read(headers, now), Reason::Capacity),
+        _ => match retry_after::read(headers, now) {
+            // As its client libraries do, which wait for any 5xx that says how long.
+            hint if status.is_server_error() && hint != Hint::None => {
+                throttled(hint, Reason::Unknown)
+            }
+            _ => by_status(status),
+        },
+    }
+}
+
+/// A limit that is counted, and what its headers are called.
+struct Dimension {
+    limit: Limit,
+    remaining: HeaderName,
+    reset: HeaderName,
+}
+
+macro_rules! dimension {
+    ($limit:ident, $name:literal) => {
+        Dimension {
+            limit: Limit::$limit,
+            remaining: HeaderName::from_static(concat!(
+                "anthropic-ratelimit-",
+                $name,
+                "-remaining"
+            )),
+            reset: HeaderName::from_static(concat!("anthropic-ratelimit-", $name, "-reset")),
+        }
+    };
+}
+
+static DIMENSIONS: [Dimension; 6] = [
+    dimension!(Calls, "requests"),
+    dimension!(Tokens, "tokens"),
+    dimension!(Tokens, "input-tokens"),
+    dimension!(Tokens, "output-tokens"),
+    dimension!(Tokens, "priority-input-tokens"),
+    dimension!(Tokens, "priority-output-tokens"),
+];
+
+/// What is left of a limit; `None` where the head does not say.
+fn remaining(headers: &HeaderMap, dimension: &Dimension) -> Option<f64> {
+    number::parse(headers.get(&dimension.remaining)?.as_bytes())
+}
+
+/// The limit of which nothing is left: that of calls if it is one of several, since a lighter request
+/// would be refused too.
+fn spent(headers: &HeaderMap) -> Option<Limit> {
+    let is_spent = |it: &&Dimension| remaining(headers, it).is_some_and(|left| left <= 0.0);
+    let spent = DIMENSIONS.iter().filter(is_spent).map(|dimension| dimension.limit);
+    spent.min_by_key(|limit| *limit == Limit::Tokens)
+}
+
+/// When everything that is spent has been reset; where nothing is known to be spent, the soonest reset
+/// of a limit of which it is not known whether something is left.
+fn reset(headers: &HeaderMap, now: &dyn Fn() -> SystemTime) -> Hint {
+    let mut asked_at = None;
+    let (mut latest, mut soonest) = (None, None::<Duration>);
+    for dimension in &DIMENSIONS {
+        let left = remaining(headers, dimension);
+        if left.is_some_and(|left| left > 0.0) {
+            continue;
+        }
+        let Some(reset) = headers.get(&dimension.reset).and_then(timestamp::read) else { continue };
+        // The clock that the reset is of: this machine's may be another.
+        let from = *asked_at.get_or_insert_with(|| date(headers).unwrap_or_else(now));
+        let Some(wait) = reset.duration_since(from).ok().filter(|wait| !wait.is_zero()) else {
+            continue;
+        };
+        match left {
+            Some(_) => latest = latest.max(Some(wait)),
+            None => soonest = Some(soonest.map_or(wait, |known| known.min(wait))),
+        }
+    }
+    latest.or(soonest).map_or(Hint::None, Hint::from_wait)
+}
+
+fn date(headers: &HeaderMap) -> Option<SystemTime> {
+    httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()
+}

@@ -1,0 +1,81 @@
+//! Amazon Bedrock.
+//!
+//! Sources: the Bedrock user guide's "Troubleshooting Amazon Bedrock API error codes" and the API
+//! reference of `InvokeModel` (names and statuses); amazon-bedrock-client-for-mac issue 99 for a captured
+//! 429 with its `x-amzn-ErrorType`; epam/ai-dial-adapter-bedrock pull request 371, which found no
+//! `retry-after`. Protocols of AWS that are older than statuses send throttling errors as 400, so that the
+//! name of the error counts before its status.
+
+use std::time::SystemTime;
+
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use super::{Hint, Outcome, Reason, Verdict, by_status, throttled};
+use crate::classify::retry_after;
+
+pub(super) fn classify(
+    status: StatusCode,
+    headers: &HeaderMap,
+    now: &dyn Fn() -> SystemTime,
+) -> Verdict {
+    let asked = || retry_after::read(headers, now);
+    match (error(headers), status.as_u16()) {
+        (Some(Error::Throttling), _) => throttled(asked(), Reason::Rate),
+        (Some(Error::Unavailable), _) => throttled(asked(), Reason::Capacity),
+        (Some(Error::Quota), _) => throttled(Hint::TooLong, Reason::Quota),
+        (Some(Error::Model), _) => Outcome::Failed.into(),
+        (Some(Error::Misconfigured), _) => {
+            Verdict::new(Outcome::Misconfigured).because(Reason::Misconfigured)
+        }
+        (None, 429) => throttled(asked(), Reason::Rate),
+        (None, 503 | 529) => throttled(asked(), Reason::Capacity),
+        (None, _) => by_status(status),
+    }
+}
+
+/// What an error says by its name.
+#[derive(Clone, Copy)]
+enum Error {
+    /// The rate of the account.
+    Throttling,
+    /// The service or the model has no room, or is being loaded.
+    Unavailable,
+    /// What the account may have at all, which no wait changes.
+    Quota,
+    /// The model failed at the request.
+    Model,
+    /// The key, its permissions, or the model's name.
+    Misconfigured,
+}
+
+/// The error that `x-amzn-errortype` names. It may have a namespace before it and the address of its
+/// definition behind it: `ThrottlingException:http://internal.amazon.com/coral/com.amazon.bedrock/`.
+fn error(headers: &HeaderMap) -> Option<Error> {
+    let value = headers.get(&ERROR_TYPE)?.as_bytes();
+    let name = value.split(|byte| matches!(byte, b':' | b',' | b';')).next()?;
+    let name = name.rsplit(|byte| *byte == b'#').next()?.trim_ascii();
+    let name = name.strip_suffix(b"Exception").unwrap_or(name);
+    Some(match name {
+        b"Throttling"
+        | b"ThrottledRequest"
+        | b"TooManyRequests"
+        | b"RequestLimitExceeded"
+        | b"RequestThrottled"
+        | b"SlowDown" => Error::Throttling,
+        b"ServiceUnavailable" | b"ModelNotReady" => Error::Unavailable,
+        b"ServiceQuotaExceeded" | b"LimitExceeded" => Error::Quota,
+        b"ModelError" | b"ModelStreamError" | b"InternalServer" | b"InternalFailure" => {
+            Error::Model
+        }
+        b"AccessDenied"
+        | b"UnrecognizedClient"
+        | b"ExpiredToken"
+        | b"InvalidSignature"
+        | b"IncompleteSignature"
+        | b"MissingAuthenticationToken"
+        | b"ResourceNotFound" => Error::Misconfigured,
+        _ => return None,
+    })
+}
+
+static ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
