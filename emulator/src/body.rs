@@ -21,7 +21,13 @@ pub struct EmulatorBody(Kind);
 #[derive(Debug)]
 enum Kind {
     Whole(Bytes),
-    Half { length: u64, half: Bytes, cut: Cut },
+    /// Whole, but sent as a stream is, without a length.
+    Streamed(Bytes),
+    Half {
+        length: u64,
+        half: Bytes,
+        cut: Cut,
+    },
     Events(Box<EventStream>),
 }
 
@@ -30,6 +36,11 @@ impl EmulatorBody {
     #[doc(hidden)]
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
         Self(Kind::Whole(bytes.into()))
+    }
+
+    /// Events that are all known: their length is not announced, as it never is of a stream.
+    pub(crate) fn streamed(bytes: impl Into<Bytes>) -> Self {
+        Self(Kind::Streamed(bytes.into()))
     }
 
     /// Announces all of `bytes`, yields one half of them and breaks.
@@ -54,7 +65,7 @@ impl Body for EmulatorBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, EmulatorError>>> {
         let next = match &mut self.get_mut().0 {
-            Kind::Whole(bytes) => Ok(std::mem::take(bytes)),
+            Kind::Whole(bytes) | Kind::Streamed(bytes) => Ok(std::mem::take(bytes)),
             Kind::Half { half, .. } if !half.is_empty() => Ok(std::mem::take(half)),
             Kind::Half { cut, .. } => Err(ready!(cut.poll(cx))),
             Kind::Events(events) => match ready!(events.poll_next(cx)) {
@@ -71,7 +82,7 @@ impl Body for EmulatorBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Whole(bytes) => bytes.is_empty(),
+            Kind::Whole(bytes) | Kind::Streamed(bytes) => bytes.is_empty(),
             Kind::Half { .. } => false,
             Kind::Events(events) => events.is_over(),
         }
@@ -81,7 +92,7 @@ impl Body for EmulatorBody {
         match &self.0 {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Half { length, .. } => SizeHint::with_exact(*length),
-            Kind::Events(_) => SizeHint::default(),
+            Kind::Streamed(_) | Kind::Events(_) => SizeHint::default(),
         }
     }
 }

@@ -68,7 +68,7 @@ impl Call<'_> {
             Operation::Embeddings => return None,
             _ if streams => {
                 let events = events::hidden_refusal(&speech, refusal, &message);
-                event_stream(EmulatorBody::whole(events))
+                event_stream(EmulatorBody::streamed(events))
             }
             Operation::Responses => {
                 let failed = json::failed_response(&speech, refusal, &message.into());

@@ -1,5 +1,7 @@
 //! Refusals in the service's words, plain and behind status 200.
 
+use http_body::Body;
+
 use super::*;
 
 const RESPONSES: &str = "/openai/v1/responses";
@@ -48,7 +50,9 @@ async fn a_refusal_in_a_stream_follows_what_precedes_output() {
     assert!(kinds.eq(["response.created", "error", "response.failed"]), "{response}");
     assert_eq!(response.matches(r#""code":"server_is_overloaded""#).count(), 2, "{response}");
 
-    let chat = text(send(&emulator, streamed(CHAT_STD)).await).await;
+    let chat = send(&emulator, streamed(CHAT_STD)).await;
+    assert_eq!(chat.body().size_hint().exact(), None, "a stream has no length, over a socket too");
+    let chat = text(chat).await;
     let last = chat.trim_end().lines().next_back().unwrap();
     assert!(last.starts_with(r#"data: {"error":{"type":"service_unavailable_error""#), "{chat}");
 
