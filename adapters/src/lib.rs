@@ -2,10 +2,28 @@
 //!
 //! Each is a module behind a feature of its name, and none is on by default.
 //!
+//! | feature | for |
+//! |---|---|
+//! | `reqwest` | reqwest 0.13: its client under the layers, its requests and responses above them |
+//! | `reqwest-012` | the same for reqwest 0.12 |
+//! | `async-openai` | async-openai over the layers, by its `with_http_service` |
+//!
 //! A [`Call`] reaches through a client library that shows neither its requests nor its responses.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![allow(clippy::duplicate_mod, reason = "both versions of reqwest are served by the same files")]
+
+#[cfg(feature = "async-openai")]
+pub mod async_openai;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
+#[cfg(feature = "reqwest-012")]
+pub mod reqwest_012;
 
 mod call;
+#[cfg(any(feature = "reqwest", feature = "reqwest-012"))]
+mod exclusive;
+#[cfg(any(feature = "reqwest", feature = "reqwest-012"))]
+mod time_limit;
 
 pub use self::call::Call;

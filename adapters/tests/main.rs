@@ -1,0 +1,9 @@
+//! The adapters over sockets, against the emulator.
+
+#![allow(clippy::duplicate_mod, reason = "both versions of reqwest have the same tests")]
+
+mod async_openai;
+mod reqwest_012;
+mod reqwest_013;
+
+use spillover_testing::{azure, raw, real as clock, witness};
