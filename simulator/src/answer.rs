@@ -1,4 +1,4 @@
-//! What answers tell, taken from them for services and gateways that do not tell it.
+//! Strips hints and usage from answers, to simulate services and gateways that do not send them.
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, Response, header};
@@ -8,7 +8,7 @@ use memchr::memmem;
 use super::network::Answer;
 use spillover_emulator::EmulatorBody;
 
-/// A refusal without any header that tells how long it lasts or how much is left.
+/// Removes every header that says how long a refusal lasts or how much quota is left.
 pub(super) fn without_hints<B>(mut refusal: Response<B>) -> Response<B> {
     let headers = refusal.headers_mut();
     for name in headers.keys().filter(|name| tells(name)).cloned().collect::<Vec<_>>() {
@@ -17,12 +17,13 @@ pub(super) fn without_hints<B>(mut refusal: Response<B>) -> Response<B> {
     refusal
 }
 
-/// An answer that does not tell what it used, in its body or by the PTU's utilisation.
+/// Removes what an answer says about its usage: `usage` in the body and the PTU's utilisation
+/// header.
 pub(super) async fn without_usage(mut answer: Response<EmulatorBody>) -> Answer {
     answer.headers_mut().remove(UTILIZATION);
     let kind = answer.headers().get(header::CONTENT_TYPE);
     if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
-        // Its caller did not ask for usage.
+        // The emulator sends `usage` in a stream only on request, and this caller did not ask.
         return Ok(answer);
     }
     let (head, body) = answer.into_parts();
@@ -40,7 +41,7 @@ fn tells(name: &HeaderName) -> bool {
         || text == "policy-id"
 }
 
-/// `usage` is what the emulator's objects end with.
+/// The emulator's objects end with `usage`.
 fn cut_usage(body: Bytes) -> Bytes {
     let Some(at) = memmem::rfind(&body, br#","usage":"#) else { return body };
     let mut rest = BytesMut::from(&body[..at]);

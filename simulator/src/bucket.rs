@@ -1,20 +1,20 @@
-//! The leaky bucket of the emulator, with every future event of it known.
+//! The emulator's leaky bucket, with all its future corrections known.
 
 use std::{
     cmp::{Ordering, Reverse},
     collections::BinaryHeap,
 };
 
-/// A bucket whose past admissions are known with the times at which they will be corrected.
+/// A bucket that knows when each admission's estimate will be corrected.
 ///
-/// Times are seconds, levels weighted tokens. Time only goes on.
+/// Times are in seconds and never go back; levels are in weighted tokens.
 #[derive(Debug)]
 pub(super) struct KnownBucket {
     rate: f64,
     capacity: f64,
     level: f64,
     now: f64,
-    /// When the rate will be another one, the next one last.
+    /// Future changes of the rate, the next one last.
     changes: Vec<(f64, f64)>,
     seconds: f64,
     corrections: BinaryHeap<Reverse<Correction>>,
@@ -39,17 +39,17 @@ impl KnownBucket {
         }
     }
 
-    /// The rate will be another one from these times on, and the capacity with it.
+    /// Schedules changes of the rate, and with it of the capacity.
     pub(super) fn change(&mut self, mut changes: Vec<(f64, f64)>) {
         changes.sort_by(|a, b| b.0.total_cmp(&a.0));
         self.changes = changes;
     }
 
-    /// Lets time go on until the level is below the capacity, if nothing else is admitted, or
-    /// until `limit`; tells whether it is below.
+    /// Advances until the level is below the capacity, assuming no further admissions, or until
+    /// `limit`; returns whether it is below.
     pub(super) fn opens_by(&mut self, limit: f64) -> bool {
         while self.level >= self.capacity {
-            // A nanosecond more, as a level at the limit is refused.
+            // One nanosecond more: the service refuses at exactly 100 %.
             let mut until = self.now + (self.level - self.capacity) / self.rate + 1e-9;
             if let Some(Reverse(next)) = self.corrections.peek() {
                 until = until.min(next.at);
@@ -65,13 +65,13 @@ impl KnownBucket {
         true
     }
 
-    /// Takes `estimate` in now, and corrects it by `correction` at `at`.
+    /// Adds `estimate` to the level now, and schedules its `correction` for the time `at`.
     pub(super) fn admit(&mut self, estimate: f64, at: f64, correction: f64) {
         self.level += estimate;
         self.corrections.push(Reverse(Correction { at, tokens: correction }));
     }
 
-    /// Time goes on until `until`, with all corrections that are due on the way.
+    /// Advances to `until`, applying the corrections that fall due on the way.
     pub(super) fn advance(&mut self, until: f64) {
         while let Some(Reverse(next)) = self.corrections.peek().copied()
             && next.at <= until

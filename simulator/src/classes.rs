@@ -1,4 +1,4 @@
-//! Classes of requests, and what may be spilled.
+//! Request classes and the spill budget.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tower_spillover::smart_fallback::{Class, SpillBudget, WhenSpent};
 pub struct RequestClass {
     /// Its name.
     pub name: &'static str,
-    /// The share of the requests that are of it, 0 to 1; the shares of all classes make up 1.
+    /// The share of requests in this class, 0 to 1; the shares of all classes add up to 1.
     pub share: f64,
     /// Waiting requests of a lower rank go first.
     pub rank: u8,
@@ -17,14 +17,14 @@ pub struct RequestClass {
     pub max_wait: Duration,
 }
 
-/// What may be spilled in a window of time, by policies that have a gate.
+/// Limits spilling per window, for policies that have a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// Weighted tokens.
     pub tokens: u64,
-    /// In so long.
+    /// The window's length.
     pub window: Duration,
-    /// Whether requests wait for the PTU when it is spent, instead of being refused.
+    /// When the budget is spent: `true` lets requests wait for the PTU, `false` refuses them.
     pub waits: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The one place of the simulator that reads the clock and sleeps: tokio's, which is paused.
+//! The only module of the simulator that reads the clock or sleeps: tokio's clock, which is paused.
 
 use std::time::Instant;
 

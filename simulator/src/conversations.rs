@@ -1,4 +1,4 @@
-//! Conversations that grow over PTUs in several resources: what cache affinity buys.
+//! Simulates growing conversations over PTUs in several resources, to measure cache affinity.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use tower_spillover::{
     sticky::CacheAffinity,
 };
 
-/// Conversations in which every request repeats what was said before, over one PTU in each of
-/// several resources, each with a prompt cache of its own, and Standard behind them.
+/// Conversations in which every request repeats its history, over several resources with one PTU
+/// and prompt cache each, and Standard behind them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -46,27 +46,27 @@ pub struct Conversations {
     seed: u64,
 }
 
-/// What became of the conversations' requests. Shares are fractions of one.
+/// How the conversations' requests were served. Shares are fractions of one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ConversationReport {
     /// Requests that were measured.
     pub requests: usize,
-    /// The share of prompt tokens that were in the cache of the resource that served them.
+    /// The share of prompt tokens found in the cache of the serving resource.
     pub cached: f64,
     /// The share of requests that Standard served.
     pub spilled_requests: f64,
-    /// The share of weighted tokens that Standard served: what is paid on top of the PTUs.
+    /// The share of weighted tokens that Standard served, which are paid on top of the PTUs.
     pub spilled_tokens: f64,
 }
 
 impl Conversations {
-    /// So many conversations at a time, each of 8 turns at the mean, 20 s apart at the mean; a new
-    /// one follows each that ends. The first prompt has 1,000 to 2,000 tokens, each turn adds 50 to
-    /// 350 of the user's and an answer of 50 to 450.
+    /// `count` concurrent conversations with a mean of 8 turns, 20 s apart on average; a new one
+    /// follows each that ends. The first prompt has 1,000 to 2,000 tokens; each turn adds 50 to 350
+    /// user tokens and an answer of 50 to 450.
     ///
-    /// Four resources, whose PTUs together drain the mean of the load as it would be without any
-    /// cache; ten minutes after two of warming up; `max_wait` of four seconds; seed 1.
+    /// Defaults: four resources, whose PTUs together drain the mean load as it would be without
+    /// caching; ten minutes after two of warm-up; `max_wait` of four seconds; seed 1.
     pub const fn new(count: usize) -> Self {
         Self {
             count,
@@ -79,14 +79,14 @@ impl Conversations {
         }
     }
 
-    /// How many resources there are, with a PTU each (1 to 64). Defaults to 4.
+    /// The number of resources, with one PTU each (1 to 64). Defaults to 4.
     #[must_use]
     pub const fn resources(mut self, resources: usize) -> Self {
         self.resources = resources;
         self
     }
 
-    /// The PTUs together drain this share of the load's mean, of which nothing is cached (above 0).
+    /// The drain rate of the PTUs together, as a share of the mean load without caching (above 0).
     /// Defaults to 1.
     #[must_use]
     pub const fn ptu_fraction(mut self, fraction: f64) -> Self {
@@ -101,33 +101,33 @@ impl Conversations {
         self
     }
 
-    /// Simulates this long before anything is measured. Defaults to 2 min.
+    /// Simulates this long before measuring. Defaults to 2 min.
     #[must_use]
     pub const fn warm_up(mut self, warm_up: Duration) -> Self {
         self.warm_up = warm_up;
         self
     }
 
-    /// How long is measured. Defaults to 10 min.
+    /// How long to measure. Defaults to 10 min.
     #[must_use]
     pub const fn length(mut self, length: Duration) -> Self {
         self.length = length;
         self
     }
 
-    /// Seeds everything that is drawn. Defaults to 1.
+    /// Seeds every random draw. Defaults to 1.
     #[must_use]
     pub const fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Runs the conversations, with requests started by this affinity or by weight alone. The same
-    /// requests arrive at the same times in every run of a seed.
+    /// Runs the conversations. Each request goes first to the resource that `affinity` selects, or
+    /// by weight alone. A seed gives the same requests at the same times in every run.
     ///
     /// # Errors
     ///
-    /// When a setting is out of its range.
+    /// If a setting is out of range.
     pub fn run(
         &self,
         affinity: impl Into<Option<CacheAffinity>>,
@@ -164,8 +164,8 @@ impl Conversations {
         let mut turns = Vec::new();
         for slot in 0..self.count {
             let mut draw = draws::generator(self.seed, SLOTS + slot as u64);
-            // As if it had gone on before.
-            let mut now = -draw.random_range(0.0..TURNS * THINKING);
+            // Start in the middle of a conversation, as if it had begun before the run.
+            let mut now = -draw.random_range(0.0..MEAN_TURNS * MEAN_PAUSE_S);
             for serial in 0_u64.. {
                 let conversation = (slot as u64) << 32 | serial;
                 now = converse(conversation, now, until, &mut draw, &mut turns);
@@ -213,7 +213,7 @@ impl Conversations {
             Pace { first_token: Duration::from_millis(200), per_token: Duration::from_millis(5) };
         let resource = |index: usize| {
             Resource::new(name(index))
-                .prompt_cache(CACHED)
+                .prompt_cache(CACHE_LIFETIME)
                 .deployment(Deployment::ptu(PTU, Ptu::new(rate)).pace(pace))
                 .deployment(Deployment::standard(STANDARD, Standard::unlimited()).pace(pace))
         };
@@ -242,7 +242,7 @@ impl Conversations {
 }
 
 impl ConversationReport {
-    /// The figures as an object: shares as fractions.
+    /// The figures as a JSON object, with shares as fractions.
     pub fn to_json(&self) -> Value {
         json!({
             "requests": self.requests,
@@ -283,7 +283,7 @@ impl Turn {
     }
 }
 
-/// One conversation from `now` on; returns when it is over.
+/// Generates one conversation from `now` on; returns the time at which it ends.
 fn converse(
     conversation: u64,
     mut now: f64,
@@ -300,14 +300,14 @@ fn converse(
             turns.push(Turn { at, conversation, prompt, output });
         }
         prompt += output;
-        now -= THINKING * (1.0 - draw.random::<f64>()).ln();
-        if now >= until || draw.random::<f64>() < 1.0 / TURNS {
+        now -= MEAN_PAUSE_S * (1.0 - draw.random::<f64>()).ln();
+        if now >= until || draw.random::<f64>() < 1.0 / MEAN_TURNS {
             return now;
         }
     }
 }
 
-/// What was counted of some requests.
+/// Counts over some of the requests.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     requests: usize,
@@ -360,12 +360,13 @@ fn name(index: usize) -> String {
 
 const PTU: &str = "gpt-4o-ptu";
 const STANDARD: &str = "gpt-4o";
-/// How long a prompt stays in a cache that is not asked for it (Azure page "Prompt caching": 5 to
-/// 10 minutes).
-const CACHED: Duration = Duration::from_secs(8 * 60);
-/// At the mean, in a conversation, and between two of them in seconds.
-const TURNS: f64 = 8.0;
-const THINKING: f64 = 20.0;
+/// How long a cache keeps a prompt that is not used again (Azure page "Prompt caching": 5 to 10
+/// minutes).
+const CACHE_LIFETIME: Duration = Duration::from_secs(8 * 60);
+/// The mean number of turns in a conversation; `THINKING` is the mean pause between two turns, in
+/// seconds.
+const MEAN_TURNS: f64 = 8.0;
+const MEAN_PAUSE_S: f64 = 20.0;
 const SLOTS: u64 = 1 << 20;
 
 #[cfg(test)]

@@ -92,11 +92,11 @@ async fn drive(
     }
     let (levels, level_at) = gauge.await.expect("the gauge does not panic and is not aborted");
     let (records, noticed) = run.ledger.take();
-    let open = Some(run.watch.lock().expect("nobody panics with the lock").clone());
+    let open = Some(run.watch.lock().expect("no thread panics with the lock").clone());
     Ok(History { records, levels, level_at, noticed, open })
 }
 
-/// One request from its arrival until its answer is read.
+/// Drives one request from its arrival until its answer has been read.
 async fn call(stack: Stack, request: Request<Full<Bytes>>, place: usize, run: Arc<Run>) {
     let Number(index) = *request.extensions().get().expect("requests are numbered");
     run.ledger.arrive(index, place, run.now());
@@ -106,7 +106,7 @@ async fn call(stack: Stack, request: Request<Full<Bytes>>, place: usize, run: Ar
             run.ledger.refused_needlessly(index);
         }
         let mut body = answer.into_body();
-        // Layers may look at what passes.
+        // Read frame by frame: layers may inspect the body as it passes.
         while let Some(frame) = body.frame().await {
             frame.expect("no body is cut");
         }
@@ -115,7 +115,7 @@ async fn call(stack: Stack, request: Request<Full<Bytes>>, place: usize, run: Ar
     run.look();
 }
 
-/// Gives the PTU another size at the times of the plan.
+/// Resizes the PTU at the times of the plan.
 async fn resize(run: Arc<Run>) {
     for (at, factor) in &run.plan.resizes {
         run.sleep_until(*at).await;
@@ -126,7 +126,7 @@ async fn resize(run: Arc<Run>) {
     }
 }
 
-/// Reads the PTU's level each second, and where measuring begins and ends.
+/// Samples the PTU's level every second, and at the beginning and end of the measurement.
 async fn gauge(run: Arc<Run>, from: Duration, to: Duration) -> (Vec<f64>, [f64; 2]) {
     let parts = &RESOURCES[..run.plan.parts.len()];
     let level = || parts.iter().map(|resource| run.emulator.level(resource, PTU)).sum();
@@ -150,12 +150,12 @@ async fn gauge(run: Arc<Run>, from: Duration, to: Duration) -> (Vec<f64>, [f64; 
     (levels, level_at)
 }
 
-/// What is in a body. The emulator is told the exact costs in headers.
+/// What request bodies contain. The emulator reads the exact costs from headers.
 #[derive(Clone, Copy, Debug)]
 enum Prompts {
-    /// Next to nothing: it would only cost time.
+    /// Almost nothing, which saves time.
     Short,
-    /// Four bytes a token, give or take 15 %: what a layer that weighs requests goes by.
+    /// Four bytes per token, plus or minus 15 %, for layers that estimate cost from the body.
     Whole,
 }
 
@@ -166,7 +166,7 @@ impl Prompts {
             Self::Whole => {
                 let guess = 0.85 + 0.3 * share(plan.seed, &[GUESS, index as u64]);
                 let bytes = (4.0 * ask.prompt as f64 * guess) as usize;
-                "x".repeat(bytes.clamp(1, LONGEST_PROMPT))
+                "x".repeat(bytes.clamp(1, MAX_PROMPT_BYTES))
             }
         }
     }
@@ -195,8 +195,8 @@ pub(super) fn request(plan: &Plan, ask: &Ask, prompt: &str, uri: Uri) -> Request
     request
 }
 
-/// A mebibyte: no prompt of the published traces comes near it.
-const LONGEST_PROMPT: usize = 1 << 20;
+/// One mebibyte: far above any prompt of the published traces.
+const MAX_PROMPT_BYTES: usize = 1 << 20;
 const GUESS: u64 = 30;
 
 #[cfg(test)]

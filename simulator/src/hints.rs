@@ -1,4 +1,4 @@
-//! What the PTU's refusals say about how long they last.
+//! How the PTU's refusals state the time to wait.
 
 use std::time::Duration;
 
@@ -6,35 +6,35 @@ use http::{HeaderName, HeaderValue, Response, header};
 
 use super::{answer::without_hints, draws::share};
 
-/// What the PTU's refusals say about how long they last.
+/// How the PTU's refusals state the time to wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Hints {
-    /// The truth in milliseconds, and in whole seconds.
+    /// The true wait, in milliseconds and in whole seconds.
     #[default]
     Exact,
-    /// The truth in whole seconds alone, rounded up.
+    /// The true wait in whole seconds only, rounded up.
     WholeSeconds,
-    /// Nothing.
+    /// No hint.
     Missing,
-    /// The truth, or nothing, each in about half of the refusals.
+    /// The true wait or no hint, each in about half of the refusals.
     HalfMissing,
-    /// Always the same, whatever the truth.
+    /// Always this wait.
     Constant(Duration),
-    /// The truth, but for a share of refusals that say something else, from the one time to the
-    /// other, uniformly.
+    /// The true wait, except for a share of refusals whose hint is drawn uniformly between two
+    /// bounds.
     False {
-        /// The share, 0 to 1.
+        /// The share of false hints, 0 to 1.
         share: f64,
-        /// The shortest that is said instead.
+        /// The shortest false hint.
         from: Duration,
-        /// The longest.
+        /// The longest false hint.
         to: Duration,
     },
 }
 
 impl Hints {
-    /// The refusal as this service sends it, its draws made by `seed` and `parts`.
+    /// Rewrites the refusal as this service sends it; `seed` and `parts` fix the draws.
     pub(super) fn apply<B>(
         self,
         mut refusal: Response<B>,
@@ -64,7 +64,7 @@ impl Hints {
     }
 }
 
-/// Has a refusal say `hint`, in milliseconds and in seconds.
+/// Writes `hint` into the refusal, in milliseconds and in seconds.
 pub(super) fn say<B>(refusal: &mut Response<B>, hint: Duration) {
     let millis = u64::try_from(hint.as_millis()).unwrap_or(u64::MAX);
     let headers = refusal.headers_mut();

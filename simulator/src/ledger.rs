@@ -1,4 +1,4 @@
-//! What happened to every request, as seen from outside of the layers.
+//! Records what happened to every request, as seen from outside the layers.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -12,17 +12,17 @@ use super::{
     plan::{PTU_SERVER, is_ptu},
 };
 
-/// What happened to one request. Times count from the beginning.
+/// What happened to one request. Times count from the beginning of the run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Record {
     pub(super) process: usize,
     pub(super) arrived: Duration,
-    /// Attempts that were sent, to any server.
+    /// Attempts sent, to any server.
     pub(super) attempts: u32,
     pub(super) last_sent: Duration,
-    /// Attempts at the PTU, at most, that were sent within any four seconds.
+    /// The largest number of attempts sent to the PTU within any four seconds.
     pub(super) most_asks: u32,
-    /// The server that accepted it, and when the accepted attempt reached it.
+    /// The server that accepted it, and when the accepted attempt reached that server.
     pub(super) accepted: Option<(usize, Duration)>,
     /// Whether the PTU accepted it while an older request of its process was waiting.
     pub(super) overtook: bool,
@@ -31,7 +31,7 @@ pub(super) struct Record {
     pub(super) done: Option<Duration>,
 }
 
-/// All that a run left behind.
+/// The raw outcome of a run.
 #[derive(Debug, Default)]
 pub(super) struct History {
     pub(super) records: Vec<Record>,
@@ -39,23 +39,23 @@ pub(super) struct History {
     pub(super) levels: Vec<f64>,
     /// The level when measuring began, and when it ended.
     pub(super) level_at: [f64; 2],
-    /// When each outage's end was noticed: the first attempt after it reached the PTU.
+    /// When the end of each outage was noticed: the first later attempt that reached the PTU.
     pub(super) noticed: Vec<Option<Duration>>,
-    /// Whether the PTU stood open while somebody waited; nothing for an oracle.
+    /// How long the PTU stood open while a request waited; `None` for an oracle.
     pub(super) open: Option<OpenWatch>,
 }
 
-/// The account that the driver and the network keep together.
+/// Shared by the driver and the network.
 #[derive(Debug)]
 pub(super) struct Ledger(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     records: Vec<Record>,
-    /// By process: requests that have arrived, have no attempt under way and no answer yet.
+    /// By process: requests that have arrived, and have neither an attempt in flight nor an answer.
     waiting: Vec<BTreeSet<usize>>,
     waiting_count: usize,
-    /// By request: when it was sent to the PTU in the last four seconds.
+    /// By request: the times at which it was sent to the PTU in the last four seconds.
     asks: Vec<VecDeque<Duration>>,
     noticed: Vec<Option<Duration>>,
 }
@@ -79,7 +79,7 @@ impl Ledger {
         state.wait(index);
     }
 
-    /// An attempt leaves for `server`; returns how many were made before it.
+    /// Records an attempt at `server`; returns the number of earlier attempts.
     pub(super) fn send(&self, index: usize, server: usize, now: Duration) -> u32 {
         let state = &mut *self.lock();
         let record = &mut state.records[index];
@@ -98,7 +98,7 @@ impl Ledger {
         earlier
     }
 
-    /// An attempt reached a server that accepts it.
+    /// Records that `server` accepted an attempt.
     pub(super) fn accept(&self, index: usize, server: usize, now: Duration) {
         let state = &mut *self.lock();
         let record = &mut state.records[index];
@@ -107,7 +107,7 @@ impl Ledger {
         record.overtook = is_ptu(server) && oldest.is_some_and(|&oldest| oldest < index);
     }
 
-    /// An attempt reached `server`.
+    /// Records that an attempt reached `server`.
     pub(super) fn reach(&self, server: usize, now: Duration, outages: &[Window]) {
         if server != PTU_SERVER || outages.is_empty() {
             return;
@@ -121,13 +121,13 @@ impl Ledger {
         }
     }
 
-    /// A refusal is back.
+    /// Records that a refusal has come back.
     pub(super) fn refused(&self, index: usize) {
         let state = &mut *self.lock();
         state.wait(index);
     }
 
-    /// The caller has an answer.
+    /// Records that the caller has an answer.
     pub(super) fn finish(&self, index: usize, now: Duration) {
         let state = &mut *self.lock();
         let record = &mut state.records[index];
@@ -136,29 +136,29 @@ impl Ledger {
         state.go(index);
     }
 
-    /// The process of this request crashed, unless its caller had an answer before.
+    /// Records that the process of this request crashed, unless its caller already had an answer.
     pub(super) fn lose(&self, index: usize, now: Duration) {
         if self.lock().records[index].done.is_none() {
             self.finish(index, now);
         }
     }
 
-    /// The caller has a 429 though some Standard deployment had quota.
+    /// Records that the caller got a 429 although a Standard deployment had quota.
     pub(super) fn refused_needlessly(&self, index: usize) {
         self.lock().records[index].needless = true;
     }
 
-    /// How many attempts were made so far.
+    /// The number of attempts so far.
     pub(super) fn attempts(&self, index: usize) -> u32 {
         self.lock().records[index].attempts
     }
 
-    /// Whether any request has arrived, has no attempt under way and no answer yet.
-    pub(super) fn somebody_waits(&self) -> bool {
+    /// Whether any request has arrived and has neither an attempt in flight nor an answer.
+    pub(super) fn any_request_waits(&self) -> bool {
         self.lock().waiting_count > 0
     }
 
-    /// What became of the requests, and when the ends of outages were noticed.
+    /// Takes the records, and when the ends of outages were noticed.
     pub(super) fn take(&self) -> (Vec<Record>, Vec<Option<Duration>>) {
         let state = &mut *self.lock();
         (std::mem::take(&mut state.records), std::mem::take(&mut state.noticed))

@@ -1,19 +1,19 @@
 //! The layers over the emulator in virtual time: an hour of traffic in seconds.
 //!
-//! It answers what a setting buys before it is deployed: how much of a PTU is used, how much is
-//! spilled, how long callers wait, and how often the service is asked for one success. The layers
-//! are the real ones, the [emulator](spillover_emulator) plays the service, a network delays what
-//! passes between them, and tokio's paused clock jumps from one event to the next. A run is the
-//! same bit by bit for a seed, and every [`Policy`] meets the same requests. A [`World`] is a setting
-//! with a name: what is unlike the usual load, such as hints that are false, and what is asked of the
-//! gate in it.
+//! It shows the effect of a setting before it is deployed: how much of a PTU is used, how much is
+//! spilled, how long callers wait, and how many attempts one success takes. The layers are the real
+//! ones, the [emulator](spillover_emulator) plays the service, a network delays the messages
+//! between them, and tokio's paused clock jumps from one event to the next. Runs with the same seed
+//! are identical bit by bit, and every [`Policy`] gets the same requests. A [`World`] is a named
+//! variation of the usual setting, such as false hints, with requirements that the gate has to meet
+//! in it.
 //!
 //! ```
 //! use std::time::Duration;
 //! use spillover_simulator::{Load, Policy, Simulation};
 //!
 //! # fn main() -> Result<(), tower_spillover::ConfigError> {
-//! // A PTU for 20 requests a second, of which 24 arrive.
+//! A PTU sized for 20 requests per second, of which 24 arrive.
 //! let overload = Simulation::new(Load::Poisson { rate: 24.0 })
 //!     .ptu_fraction(1.0 / 1.2)
 //!     .bucket_seconds(1.0)
@@ -27,13 +27,13 @@
 //! # }
 //! ```
 //!
-//! # What it does not do
+//! # Limitations
 //!
-//! No connection breaks under way, nothing is hedged; callers do not react to how they are served.
-//! [`Conversations`] have prompt caches that are filled by what was served where; elsewhere it is said
-//! beforehand what of a prompt is cached.
-//! Bucket depth and token estimate of a real PTU are not public. Trust the order of policies more
-//! than absolute figures.
+//! Connections do not break in flight, requests are not hedged, and callers do not react to how
+//! they are served. Prompt caches are filled by the requests that were served only in
+//! [`Conversations`]; elsewhere the cached share of a prompt is an input. The bucket depth and the
+//! token estimate of a real PTU are not public. Trust the order of policies more than absolute
+//! figures.
 
 mod answer;
 mod bucket;

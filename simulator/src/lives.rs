@@ -1,14 +1,14 @@
-//! Processes that begin and end while a run lasts.
+//! Processes that start and end during a run.
 
 use std::time::Duration;
 
 /// How long a process lives, and how it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lives {
-    /// For how long it serves. With several processes, one ends after the other.
+    /// How long it serves. With several processes, they end one after the other.
     pub lasts: Duration,
-    /// From its end until the one that follows in its place, which knows nothing. Its requests go to
-    /// the next process that lives.
+    /// From its end until its successor starts, which knows nothing of earlier answers. Meanwhile
+    /// its requests go to the next live process.
     pub pause: Duration,
     /// How it ends.
     pub ending: Ending,
@@ -17,13 +17,13 @@ pub struct Lives {
 /// How a process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// It takes no more requests, and serves those that it has.
+    /// It accepts no more requests and finishes those it has.
     Stops,
-    /// What waits in it is dropped, and nobody sees the end of what it has under way.
+    /// Queued requests are dropped, and the ends of requests in flight are not observed.
     Crashes,
 }
 
-/// One process of those that follow each other in a place.
+/// One of the successive processes in a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Life {
     pub(super) place: usize,
@@ -31,12 +31,12 @@ pub(super) struct Life {
 }
 
 impl Lives {
-    /// Who takes a request at `now` that was to go to `place`.
+    /// The process that takes a request at `now` that was assigned to `place`.
     pub(super) fn at(&self, now: Duration, place: usize, places: usize) -> Life {
         let life = |place: usize| (self.age(now, place, places), place);
         let candidates = (0..places).map(|step| life((place + step) % places));
         let living = candidates.clone().find(|((_, age), _)| *age < self.lasts);
-        // When all are gone at once, one waits for its successor, which is taken to be there.
+        // If no process is alive, use the successor in this place early.
         let ((number, _), place) = living.unwrap_or_else(|| life(place));
         Life { place, number }
     }
@@ -55,7 +55,7 @@ impl Lives {
             .filter_map(|(number, end)| Some((number, end?)))
     }
 
-    /// Which process it is that a place has, and how long it has been there.
+    /// The number of the process in this place, and its age.
     fn age(&self, now: Duration, place: usize, places: usize) -> (u32, Duration) {
         let since = now + self.offset(place, places);
         let number = (since.as_nanos() / self.cycle().as_nanos()) as u32;
@@ -66,7 +66,7 @@ impl Lives {
         (self.lasts + self.pause).max(Duration::from_millis(1))
     }
 
-    /// The first of a place has lived for so long when the run begins.
+    /// The age of the first process in a place when the run begins.
     fn offset(&self, place: usize, places: usize) -> Duration {
         self.cycle().mul_f64(place as f64 / places as f64)
     }

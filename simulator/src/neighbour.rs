@@ -1,4 +1,4 @@
-//! Another application on the same PTU, which this one knows nothing of.
+//! Another application on the same PTU, unknown to the simulated one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,24 +15,23 @@ use super::{
 };
 use tower_spillover::ConfigError;
 
-/// Another application that fills a part of the PTU.
+/// Another application that uses a part of the PTU.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Neighbour {
-    /// The mean of its load, as a share of the PTU's drain.
+    /// Its mean load, as a share of the PTU's drain rate.
     pub share: f64,
     /// Whether its load comes in bursts, as in [`Load::OnOff`].
     pub is_bursty: bool,
-    /// What it does about refusals.
+    /// How it reacts to refusals.
     pub when_refused: WhenRefused,
 }
 
-/// What a neighbour does about a refusal.
+/// How a neighbour reacts to a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenRefused {
-    /// Serves the request elsewhere.
+    /// Sends the request elsewhere.
     Drops,
-    /// Waits as long as the hint says and asks again, by the rule of the reference script, for up to
-    /// 4 s.
+    /// Waits for the hint and retries, by the rule of the reference script, for up to 4 s.
     Hammers,
 }
 
@@ -60,7 +59,7 @@ pub(super) async fn live(run: Arc<Run>, traffic: Traffic, when_refused: WhenRefu
         if ask.at > run.now() {
             run.sleep_until(ask.at).await;
         }
-        tokio::spawn(send(Arc::clone(&run), NEIGHBOURS + index, ask, when_refused));
+        tokio::spawn(send(Arc::clone(&run), FIRST_NEIGHBOUR_INDEX + index, ask, when_refused));
     }
 }
 
@@ -95,6 +94,6 @@ fn request(run: &Run, index: usize, ask: &Ask) -> Request<Full<Bytes>> {
     request
 }
 
-/// Sets its requests apart from this application's in what is drawn for each.
-const NEIGHBOURS: usize = 1 << 40;
+/// Offset of its request numbers, which separates its draws from those of this application.
+const FIRST_NEIGHBOUR_INDEX: usize = 1 << 40;
 const PATIENCE: Duration = Duration::from_secs(4);

@@ -1,4 +1,4 @@
-//! The network between the layers and the emulator: it delays, and keeps account.
+//! The network between the layers and the emulator: delays messages and records what happens.
 
 use std::{
     future::Future,
@@ -23,7 +23,7 @@ use super::{
 use crate::clock;
 use spillover_emulator::{Emulator, EmulatorBody, EmulatorError, ResponseFuture};
 
-/// What all parts of a run share.
+/// Shared by all parts of a run.
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) plan: Plan,
@@ -33,11 +33,11 @@ pub(super) struct Run {
     pub(super) watch: Mutex<OpenWatch>,
 }
 
-/// The number of a request in its traffic, as an extension.
+/// A request's index in its traffic, as an extension.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Number(pub(super) usize);
 
-/// The way to the emulator and back.
+/// A connection from one process to the emulator.
 #[derive(Clone, Debug)]
 pub(super) struct Network {
     run: Arc<Run>,
@@ -45,10 +45,10 @@ pub(super) struct Network {
 
 pub(super) type Answer = Result<Response<EmulatorBody>, EmulatorError>;
 
-/// What a server did with a request at once.
+/// The immediate result of a request at a server.
 pub(super) enum Handed {
     Answered(Answer),
-    /// It was let in, and its answer is being generated.
+    /// Admitted; the answer is being generated.
     Admitted(ResponseFuture),
 }
 
@@ -57,23 +57,24 @@ impl Run {
         clock::now().saturating_duration_since(self.epoch)
     }
 
-    /// Whether any Standard deployment has quota, and had it for so long that it can be known.
+    /// Whether any Standard deployment has quota, and has had it for long enough for a client to
+    /// know.
     pub(super) fn has_standard(&self) -> bool {
         let open = |resource| self.emulator.open_for(resource, STANDARD);
-        RESOURCES.into_iter().filter_map(open).any(|since| since > NEWS)
+        RESOURCES.into_iter().filter_map(open).any(|since| since > MAX_NEWS_DELAY)
     }
 
     pub(super) async fn sleep_until(&self, at: Duration) {
         clock::sleep_until(self.epoch + at).await;
     }
 
-    /// One way to or from `server`.
+    /// Delays a message one way to or from `server`.
     pub(super) async fn travel(&self, server: usize, request: usize, leg: u64) {
         let delay = self.plan.delay(server, request, leg);
         self.sleep_until(self.now() + delay).await;
     }
 
-    /// Puts a request that has reached `server` to it.
+    /// Delivers a request that has reached `server`.
     pub(super) async fn hand_over(&self, server: usize, request: Request<Full<Bytes>>) -> Handed {
         let now = self.now();
         if server == PTU_SERVER
@@ -82,7 +83,8 @@ impl Run {
             return Handed::Answered(window.answer());
         }
         let mut answer = self.emulator.service().call(request);
-        // Admission happens at the first poll: what is still pending then is being generated.
+        // Admission happens at the first poll: if it is pending after that, the answer is being
+        // generated.
         let early = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut answer).poll(cx))).await;
         self.look();
         match early {
@@ -91,15 +93,15 @@ impl Run {
         }
     }
 
-    /// Judges how things stand after something happened.
+    /// Updates the open watch after an event.
     pub(super) fn look(&self) {
         let now = self.now();
         let closed_for = self.closed_for(now);
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        watch.observe(now, self.ledger.somebody_waits(), closed_for);
+        watch.observe(now, self.ledger.any_request_waits(), closed_for);
     }
 
-    /// For how long the PTU will refuse, if nothing happens meanwhile.
+    /// How long the PTU will refuse if nothing else happens.
     fn closed_for(&self, now: Duration) -> Duration {
         let parts = RESOURCES.iter().zip(&self.plan.parts);
         let of_parts = parts.enumerate().map(|(index, (resource, _))| {
@@ -112,7 +114,7 @@ impl Run {
         of_parts.min().unwrap_or(Duration::ZERO)
     }
 
-    /// A process crashed that had this request.
+    /// The process that had this request crashed.
     pub(super) fn lose(&self, index: usize) {
         self.ledger.lose(index, self.now());
         self.look();
@@ -166,7 +168,7 @@ impl Network {
             ledger.accept(index, server, reached);
         }
         let answer = match handed {
-            // The service goes on with an answer whose caller is gone without a word.
+            // The service finishes an answer even if its caller has crashed.
             Handed::Admitted(_) if plan.crashes() => {
                 let run = Arc::clone(&self.run);
                 let answer = tokio::spawn(async move { handed.answer(&run).await });
@@ -185,7 +187,7 @@ impl Network {
         self.as_told(answer?, server, [index as u64, attempt]).await
     }
 
-    /// The answer without what this service does not tell.
+    /// Strips what this service does not send from the answer.
     async fn as_told(
         &self,
         answer: Response<EmulatorBody>,
@@ -232,5 +234,5 @@ fn server(uri: &Uri) -> usize {
     if uri.path().contains(PTU) { ptu_server(region) } else { 1 + region }
 }
 
-/// More than the longest way back, with which every hint comes late.
-const NEWS: Duration = Duration::from_millis(60);
+/// More than the longest one-way delay.
+const MAX_NEWS_DELAY: Duration = Duration::from_millis(60);

@@ -1,23 +1,23 @@
-//! Whether the PTU stands open while somebody waits for it, judged at every event.
+//! Measures how long the PTU stands open while a request waits for it, updated at every event.
 
 use std::time::Duration;
 
-/// Watches for how long at a time the PTU was below its limit while any request waited: one that has
-/// arrived, has no attempt under way and no answer yet.
+/// Measures how long the PTU stays below its limit while any request waits: a request that has
+/// arrived, and has neither an attempt in flight nor an answer.
 ///
-/// Between two events the level falls evenly and nobody comes or goes, so that what was told at the
-/// first of them says all about the time until the second.
+/// Between two events the level falls at a constant rate and no request arrives or leaves, so the
+/// state at the first event determines everything until the second.
 #[derive(Clone, Debug)]
 pub(super) struct OpenWatch {
     limit: Duration,
-    /// Since when it is open while somebody waits; ahead of the clock while it is still closed.
+    /// Since when the PTU is open while a request waits; in the future while it is still closed.
     since: Option<Duration>,
-    /// Whether the time since then was found too long already.
+    /// Whether the current period has already been counted as a violation.
     is_counted: bool,
     pub(super) longest: Duration,
-    /// When the longest began.
+    /// When the longest period began.
     pub(super) longest_at: Duration,
-    /// How many times it was longer than the limit.
+    /// The number of periods longer than the limit.
     pub(super) violations: usize,
 }
 
@@ -33,8 +33,8 @@ impl OpenWatch {
         }
     }
 
-    /// How things stand after what happened `now`.
-    pub(super) fn observe(&mut self, now: Duration, somebody_waits: bool, closed_for: Duration) {
+    /// Records the state after an event at `now`.
+    pub(super) fn observe(&mut self, now: Duration, any_request_waits: bool, closed_for: Duration) {
         if let Some(since) = self.since
             && let Some(open) = now.checked_sub(since)
         {
@@ -47,8 +47,8 @@ impl OpenWatch {
             }
         }
         let goes_on = self.since.filter(|since| *since <= now && closed_for.is_zero());
-        self.since = somebody_waits.then(|| goes_on.unwrap_or(now + closed_for));
-        self.is_counted &= goes_on.is_some() && somebody_waits;
+        self.since = any_request_waits.then(|| goes_on.unwrap_or(now + closed_for));
+        self.is_counted &= goes_on.is_some() && any_request_waits;
     }
 }
 
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!((watch.longest, watch.longest_at, watch.violations), (ms(600), ms(1_300), 1));
         watch.observe(ms(9_000), true, ms(0));
         watch.observe(ms(9_100), false, ms(0));
-        assert_eq!((watch.longest, watch.violations), (ms(600), 1), "nobody waited until 9 s");
+        assert_eq!((watch.longest, watch.violations), (ms(600), 1), "no request waited until 9 s");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The bound: a queue that knows the bucket exactly and has no network in between.
+//! The upper bound: a queue that knows the bucket exactly, without a network.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use super::{
     plan::{PTU_SERVER, Plan},
 };
 
-/// Admits requests in the order of their arrival, each at the exact instant at which the bucket
-/// opens for it; one whose wait would exceed the limit spills when it arrives.
+/// Admits requests in order of arrival, each at the exact instant at which the bucket has room;
+/// spills a request on arrival if its wait would exceed the limit.
 ///
-/// Since nobody overtakes, what arrives later cannot delay a request: its wait is known when it
-/// arrives, from the admissions before it and the times at which those are finished.
+/// Requests are never overtaken, so later arrivals cannot delay one: its wait is known on arrival,
+/// from the earlier admissions and the times at which those finish.
 pub(super) fn run(plan: &Plan, traffic: &Traffic, standing: bool) -> History {
     let mut run = Run {
         plan,
@@ -48,7 +48,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Lets the bucket's time go on until `until`, and notes its level at the marks on the way.
+    /// Advances the bucket to `until` and samples its level at the marks on the way.
     fn pass(&mut self, until: f64) {
         while let Some(mark) = self.marks.next_before(until) {
             self.bucket.advance(mark);
@@ -57,8 +57,8 @@ impl Run<'_> {
         self.bucket.advance(until);
     }
 
-    /// When the bucket is open for the next in line. Its time goes on until then, which is as it
-    /// will be whether or not that request stays: nobody is admitted sooner.
+    /// When the bucket has room for the next request in line. Advances the bucket to that time;
+    /// this is safe even if the request spills, since no request is admitted sooner.
     fn opening(&mut self) -> f64 {
         loop {
             let mark = self.marks.next_before(f64::INFINITY);
@@ -106,14 +106,14 @@ impl Run<'_> {
     }
 }
 
-/// The longest wait that is worth it.
+/// The current wait limit.
 struct Limit {
     most: f64,
-    /// Half of it while a queue stands, and so on: the control of standing queues.
+    /// Halved while a queue stands, and halved again, as the control of standing queues does.
     now: f64,
     interval: Option<f64>,
     ends: f64,
-    /// The shortest predicted wait of the interval.
+    /// The shortest predicted wait in the interval.
     shortest: f64,
 }
 
@@ -129,9 +129,9 @@ impl Limit {
     fn at(&mut self, now: f64, wait: f64) -> f64 {
         let Some(interval) = self.interval else { return self.most };
         while now >= self.ends {
-            let standing = self.shortest > TARGET && self.shortest.is_finite();
+            let standing = self.shortest > STANDING_WAIT_S && self.shortest.is_finite();
             self.now = if standing { self.now / 2.0 } else { self.now * 1.25 };
-            self.now = self.now.max(2.0 * TARGET).min(self.most);
+            self.now = self.now.max(2.0 * STANDING_WAIT_S).min(self.most);
             self.ends += interval;
             self.shortest = f64::INFINITY;
         }
@@ -140,7 +140,7 @@ impl Limit {
     }
 }
 
-/// The times at which the level is noted: each second, and where measuring begins and ends.
+/// When the level is sampled: each second, and at the beginning and end of the measurement.
 struct Marks {
     second: f64,
     ends: [f64; 2],
@@ -172,5 +172,5 @@ impl Marks {
     }
 }
 
-/// Seconds of predicted wait that a standing queue stays above.
-const TARGET: f64 = 0.1;
+/// A queue stands if its predicted wait stays above this, in seconds.
+const STANDING_WAIT_S: f64 = 0.1;

@@ -1,4 +1,4 @@
-//! Times in which the PTU serves nobody.
+//! Outages of the PTU.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use super::{hints, network::Answer};
 use spillover_emulator::{EmulatorBody, EmulatorError};
 
-/// What the PTU does in a time in which it serves nobody.
+/// How the PTU fails during an outage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outage {
@@ -17,11 +17,11 @@ pub enum Outage {
     Throttling(Duration),
     /// It answers 503 with `retry-after: 5`.
     Unavailable,
-    /// It cannot be connected to.
+    /// It refuses connections.
     Down,
 }
 
-/// One such time. Its level goes on draining meanwhile.
+/// One outage. The bucket keeps draining meanwhile.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     pub(super) from: Duration,
@@ -55,7 +55,8 @@ impl Window {
     }
 }
 
-/// What stands for a failed connection where only refusals are known: it outlasts every wait.
+/// Represents a failed connection for policies that only know refusals: its hint outlasts every
+/// wait.
 pub(super) fn unreachable() -> Response<EmulatorBody> {
     let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE);
     hints::say(&mut response, Duration::from_secs(86_400));

@@ -1,4 +1,4 @@
-//! The settings that a run needs, checked.
+//! The validated settings of a run.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use super::{
 use spillover_emulator::{Deployment, Emulator, Fault, Pace, Ptu, Resource, Standard};
 use tower_spillover::ConfigError;
 
-/// How large the PTU is.
+/// The size of the PTU.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum PtuSize {
-    /// A share of the load's mean.
+    /// A share of the load's nominal mean.
     Fraction(f64),
-    /// A share of the mean of what was drawn.
+    /// A share of the mean of the drawn requests.
     DrawnFraction(f64),
-    /// Weighted tokens a second.
+    /// Weighted tokens per second.
     Rate(f64),
 }
 
@@ -26,33 +26,33 @@ pub(super) enum PtuSize {
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) seed: u64,
-    /// Weighted tokens a second.
+    /// Weighted tokens per second.
     pub(super) ptu_rate: f64,
     pub(super) bucket_seconds: f64,
     pub(super) max_wait: Duration,
     pub(super) processes: usize,
     pub(super) deal: Deal,
     pub(super) standard_rate: Option<f64>,
-    /// The share of the attempts that a deployment answers with 500.
+    /// The share of attempts that a deployment answers with 500.
     pub(super) failures: f64,
     pub(super) pace: Pace,
     pub(super) standing: Duration,
-    /// What refusals say about how long to wait.
+    /// How refusals state the time to wait.
     pub(super) hints: Hints,
-    /// Whether answers say what they used.
+    /// Whether answers contain usage.
     pub(super) usage: bool,
     pub(super) is_streamed: bool,
     pub(super) shape: Shape,
-    /// To the PTU and back.
+    /// The round trip to the PTU.
     pub(super) round_trip: Duration,
-    /// What a refusal of the PTU takes besides.
+    /// Additional time until a refusal of the PTU comes back.
     pub(super) refusal_time: Duration,
     pub(super) outages: Vec<Window>,
     pub(super) neighbour: Option<Neighbour>,
     pub(super) lives: Option<Lives>,
-    /// When the PTU drains so many times its rate from then on.
+    /// Times from which on the PTU's rate is multiplied by a factor.
     pub(super) resizes: Vec<(Duration, f64)>,
-    /// The PTU's parts, each in a resource of its own, as shares of its drain.
+    /// The PTU's parts, one per resource, as shares of its drain rate.
     pub(super) parts: Vec<f64>,
     pub(super) classes: Vec<RequestClass>,
     pub(super) budget: Option<Budget>,
@@ -135,12 +135,12 @@ impl Plan {
         Ok(Self { seed, ptu_rate, outages, resizes: resizes.collect(), ..self.clone() })
     }
 
-    /// What the PTU does instead of what its level says.
+    /// The outage at `now`, which overrides the PTU's level.
     pub(super) fn outage_at(&self, now: Duration) -> Option<&Window> {
         self.outages.iter().find(|window| window.contains(now))
     }
 
-    /// The process that request number `index` arrives at.
+    /// The process that handles request `index`.
     pub(super) fn process(&self, index: usize) -> usize {
         match self.deal {
             Deal::RoundRobin => index % self.processes,
@@ -150,12 +150,12 @@ impl Plan {
         }
     }
 
-    /// Whether processes end without a word.
+    /// Whether processes crash.
     pub(super) fn crashes(&self) -> bool {
         self.lives.is_some_and(|lives| lives.ending == Ending::Crashes)
     }
 
-    /// The class of request number `index`, if there are any.
+    /// The class of request `index`, if there are classes.
     pub(super) fn class(&self, index: usize) -> Option<&RequestClass> {
         if self.classes.is_empty() {
             return None;
@@ -168,13 +168,13 @@ impl Plan {
         found.or_else(|| self.classes.last())
     }
 
-    /// The longest that request number `index` may wait.
+    /// The `max_wait` of request `index`.
     pub(super) fn max_wait_of(&self, index: usize) -> Duration {
         self.class(index).map_or(self.max_wait, |class| class.max_wait)
     }
 
-    /// The resource whose PTU a caller without a pool asks with request number `index`: each as often
-    /// as its part is large.
+    /// The resource whose PTU a caller without a pool uses for request `index`, chosen in
+    /// proportion to the parts.
     pub(super) fn home(&self, index: usize) -> usize {
         if self.parts.len() == 1 {
             return 0;
@@ -187,12 +187,12 @@ impl Plan {
         found.unwrap_or(0)
     }
 
-    /// One part of the PTU at `factor` times its drain.
+    /// One part of the PTU, at `factor` times its drain rate.
     pub(super) fn ptu(&self, part: usize, factor: f64) -> Ptu {
         Ptu::new(self.ptu_rate * self.parts[part] * factor).bucket_seconds(self.bucket_seconds)
     }
 
-    /// The drain from each of these times on, in weighted tokens a second.
+    /// The drain rates and the times from which they apply, in weighted tokens per second.
     pub(super) fn rates(&self) -> Vec<(f64, f64)> {
         let rate = |(at, factor): &(Duration, f64)| (at.as_secs_f64(), factor * self.ptu_rate);
         self.resizes.iter().map(rate).collect()
@@ -210,20 +210,21 @@ impl Plan {
         tokens
     }
 
-    /// The time of one way to or from `server`: half its round trip, give or take a fifth, the
-    /// same for every policy.
+    /// The one-way delay to or from `server`: half its round trip, plus or minus a fifth, the same
+    /// for every policy.
     pub(super) fn delay(&self, server: usize, request: usize, leg: u64) -> Duration {
         let jitter = 0.8 + 0.4 * share(self.seed, &[DELAY, request as u64, leg]);
         ((self.round_trip + FURTHER[region(server)]) / 2).mul_f64(jitter)
     }
 
-    /// For how long the PTU may stand open while somebody waits.
+    /// How long the PTU may stand open while a request waits.
     pub(super) fn open_limit(&self) -> Duration {
-        // News of it takes a round trip, and an attempt another one.
+        // Allow one round trip for the news that it is open, and one for the attempt.
         if self.round_trip > SHORT_ROUND_TRIP { self.round_trip.mul_f64(2.5) } else { OPEN_LIMIT }
     }
 
-    /// The PTU, the first Standard deployment beside it, and two more regions.
+    /// The emulated resources: the first has the PTU and a Standard deployment, two more are in
+    /// other regions.
     pub(super) fn emulator(&self) -> Emulator {
         let standard = match self.standard_rate {
             None => Standard::unlimited(),
@@ -256,7 +257,7 @@ impl Plan {
     }
 }
 
-/// The number of the PTU, or of its part, in a resource.
+/// The server index of the PTU, or of its part, in a region.
 pub(super) const fn ptu_server(region: usize) -> usize {
     if region == 0 { PTU_SERVER } else { RESOURCES.len() + region }
 }
@@ -282,20 +283,20 @@ fn within(field: &str, value: f64, low: f64, high: f64) -> Result<f64, ConfigErr
     Err(ConfigError::new(field, format!("is {value}: use a number from {low} to {high}")))
 }
 
-/// The deployment names; every resource calls its Standard deployment alike.
+/// Deployment names; the Standard deployment has the same name in every resource.
 pub(super) const PTU: &str = "gpt-4o-ptu";
 pub(super) const STANDARD: &str = "gpt-4o";
-/// The resources: the first one has the PTU too.
+/// The resources; the first one has the PTU too.
 pub(super) const RESOURCES: [&str; 3] = ["contoso-east", "contoso-central", "contoso-west"];
-/// Servers by number: the PTU, then the regions in the order of their resources, then what parts of
-/// the PTU the second and the third of them have.
+/// Server indices: the PTU, then the regions in the order of their resources, then the parts of the
+/// PTU in the second and third resource.
 pub(super) const PTU_SERVER: usize = 0;
 pub(super) const SERVERS: usize = 1 + RESOURCES.len();
-/// How much longer a round trip takes to a region than to the first one: to one in the same country,
-/// and to one abroad.
+/// The additional round trip to each region: the first, one in the same country, and one abroad.
 const FURTHER: [Duration; RESOURCES.len()] =
     [Duration::ZERO, Duration::from_millis(30), Duration::from_millis(60)];
-/// What a PTU may stand open while somebody waits, and up to which round trip.
+/// The limit on the time the PTU may stand open while a request waits, and the round trip up to
+/// which it applies.
 const OPEN_LIMIT: Duration = Duration::from_millis(500);
 const SHORT_ROUND_TRIP: Duration = Duration::from_millis(200);
 const CLASS: u64 = 12;

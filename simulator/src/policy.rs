@@ -8,31 +8,31 @@ use tower_spillover::ConfigError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Policy {
-    /// Spills on the first 429: what Azure's own spillover does.
+    /// Spills on the first 429, like Azure's native spillover.
     SpillFirst,
-    /// The reference script: waits while `elapsed + retry_after <= max_wait`, and forgets
-    /// everything between requests.
+    /// The reference script: waits while `elapsed + retry_after <= max_wait`, and keeps no state
+    /// between requests.
     Reference,
-    /// The reference region chain: a random pick from the PTU and three regions, and after a 429
-    /// another one, after the waits of API Management's `retry`, whatever `retry-after` says.
+    /// The reference region chain: picks randomly among the PTU and three regions; after a 429 it
+    /// picks another one, after the waits of API Management's `retry`, ignoring `retry-after`.
     RegionChain,
-    /// The layers with shared memory alone.
+    /// The layers with shared cooldowns only.
     Shared,
     /// The layers with the gate.
     Gate,
-    /// The layers with the gate and its control of standing queues.
+    /// The layers with the gate and its standing-queue control.
     GateStanding,
-    /// The same, which [competes](tower_spillover::gate::Contention::Compete) for the PTU. Not in
-    /// [`Policy::ALL`]: alone on a PTU it does the same as [`GateStanding`](Self::GateStanding).
+    /// The same, but [competing](tower_spillover::gate::Contention::Compete) for the PTU. Not in
+    /// [`Policy::ALL`]: alone on a PTU it behaves like [`GateStanding`](Self::GateStanding).
     GateCompete,
-    /// The bound: a queue that knows the bucket exactly and has no network in between.
+    /// The upper bound: a queue that knows the bucket exactly, without a network.
     Oracle,
-    /// The bound with control of standing queues. Not in [`Policy::ALL`].
+    /// The upper bound with standing-queue control. Not in [`Policy::ALL`].
     OracleStanding,
 }
 
 impl Policy {
-    /// What `all` means.
+    /// The policies selected by `all`.
     pub const ALL: [Self; 7] = [
         Self::SpillFirst,
         Self::Reference,
@@ -43,7 +43,7 @@ impl Policy {
         Self::Oracle,
     ];
 
-    /// The name, as in reports and on command lines.
+    /// The name in reports and on command lines.
     pub const fn name(self) -> &'static str {
         match self {
             Self::SpillFirst => "spill-first",
@@ -63,12 +63,12 @@ impl Policy {
         Self::ALL.into_iter().chain([Self::GateCompete, Self::OracleStanding])
     }
 
-    /// Whether `max_wait` makes a difference to it.
+    /// Whether `max_wait` affects it.
     pub const fn waits(self) -> bool {
         !matches!(self, Self::SpillFirst | Self::RegionChain)
     }
 
-    /// Whether it looks into requests to weigh them.
+    /// Whether it estimates costs from request bodies.
     pub(super) const fn weighs(self) -> bool {
         matches!(self, Self::Gate | Self::GateStanding | Self::GateCompete)
     }

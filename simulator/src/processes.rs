@@ -1,4 +1,4 @@
-//! The processes of a run: each with layers of its own, some followed by others.
+//! The processes of a run: each has its own layers, and may have a successor.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,16 +15,16 @@ use super::{
 };
 use tower_spillover::ConfigError;
 
-/// One stack of layers in each place.
+/// One stack of layers per place.
 pub(super) struct Processes {
     run: Arc<Run>,
     wiring: Wiring,
-    /// By place: the number of the process there, and its layers.
+    /// By place: the number of the current process, and its layers.
     stacks: Vec<(u32, Stack)>,
     calls: Arc<Calls>,
 }
 
-/// The calls that a crash ends, by place: of which process and request each is.
+/// The calls in flight by place, with process and request, so that a crash can end them.
 #[derive(Debug)]
 struct Calls(Mutex<Vec<Vec<Held>>>);
 
@@ -39,7 +39,7 @@ impl Processes {
         Ok(Self { run: Arc::clone(run), wiring, stacks, calls: Arc::new(calls) })
     }
 
-    /// Has every process that is to crash do so at its time.
+    /// Crashes processes at their scheduled times.
     pub(super) fn crash_at_their_times(&self, until: Duration) {
         let Some(lives) = self.run.plan.lives.filter(|_| self.run.plan.crashes()) else { return };
         for place in 0..self.stacks.len() {
@@ -48,7 +48,7 @@ impl Processes {
         }
     }
 
-    /// The place and the layers of the process that a request arrives at.
+    /// The place and the layers of the process that handles a request.
     pub(super) fn take(&mut self, index: usize) -> Result<(Life, Stack), ConfigError> {
         let life = life(&self.run.plan, self.run.plan.process(index), &self.run);
         let (number, stack) = &mut self.stacks[life.place];
@@ -58,7 +58,7 @@ impl Processes {
         Ok((life, stack.clone()))
     }
 
-    /// A call that ends with its process.
+    /// Registers a call that ends when its process crashes.
     pub(super) fn hold(&self, life: Life, index: usize, call: AbortHandle) {
         if self.run.plan.crashes() {
             self.calls.lock()[life.place].push((life.number, index, call));

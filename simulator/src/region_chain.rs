@@ -1,4 +1,4 @@
-//! The reference region chain: a random pick each time, whatever is known.
+//! The reference region chain: an independent random pick for each attempt.
 
 use std::{
     future::Future,
@@ -19,8 +19,8 @@ use super::{
 };
 use spillover_emulator::{EmulatorBody, EmulatorError};
 
-/// Sends every attempt to any of the PTU and the regions, and hides the hints of refusals, since
-/// the chain's `retry` never reads them.
+/// Sends every attempt to a random PTU or region, and strips the hints of refusals, since the
+/// chain's `retry` never reads them.
 #[derive(Clone, Debug)]
 pub(super) struct RandomPick {
     network: Network,
@@ -57,7 +57,7 @@ impl Service<Request<Full<Bytes>>> for RandomPick {
     }
 }
 
-/// Where a chat completion of this deployment is asked for.
+/// The chat completions URI of this deployment.
 pub(super) fn uri(resource: &str, deployment: &str) -> Uri {
     let text = format!(
         "https://{resource}.openai.azure.com/openai/deployments/{deployment}/chat/completions\

@@ -1,4 +1,4 @@
-//! The outcome of a run: shares, latencies, and a course over time.
+//! The results of a run: shares, latencies, and figures over time.
 
 use std::time::Duration;
 
@@ -6,78 +6,79 @@ use serde_json::{Value, json};
 
 use super::Policy;
 
-/// What one policy made of a load.
+/// How one policy did under one load.
 ///
-/// Shares are fractions of one. A latency is the time that was added: from a request's arrival
-/// until the attempt that is accepted reaches its server.
+/// Shares are fractions of one. A latency is the added time: from a request's arrival until the
+/// accepted attempt reaches its server.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SimReport {
     /// The policy.
     pub policy: Policy,
-    /// The longest that a request was to wait for the PTU.
+    /// The wait limit of a request for the PTU.
     pub max_wait: Duration,
     /// Requests that arrived.
     pub requests: usize,
-    /// The PTU's share of time spent on tokens: what it served, over its drain.
+    /// The weighted tokens that the PTU served, over what it could drain.
     pub utilisation: f64,
     /// The share of requests that Standard served.
     pub spilled_requests: f64,
-    /// The share of weighted tokens that Standard served: what is paid on top of the PTU.
+    /// The share of weighted tokens that Standard served, which are paid on top of the PTU.
     pub spilled_tokens: f64,
-    /// The share of weighted tokens that the PTU did not serve: what was spilled, and what nobody
-    /// served.
+    /// The share of weighted tokens that the PTU did not serve: spilled, or not served at all.
     pub beside_ptu: f64,
-    /// Attempts at any server for each request served.
+    /// Attempts at any server per request served.
     pub attempts_per_success: f64,
-    /// Latency added to the requests served.
+    /// Added latency of the requests served.
     pub added: Added,
-    /// The median latency added to those that Standard served, in milliseconds, if there are any.
+    /// The median added latency of requests that Standard served, in milliseconds; `None` if there
+    /// are none.
     pub spilled_added_p50_ms: Option<f64>,
-    /// The share of the PTU's admissions that overtook an older request of the same process, one
-    /// that was waiting meanwhile.
+    /// The share of the PTU's admissions that overtook an older waiting request of the same
+    /// process.
     pub overtakes: f64,
-    /// The share of requests whose caller got a 429 or, where the connection failed or the process
-    /// crashed, nothing.
+    /// The share of requests whose caller got a 429, or no answer because the connection failed or
+    /// the process crashed.
     pub refused: f64,
-    /// The share of requests whose caller got a 429 while a Standard deployment had quota left, and
-    /// had it for longer than the 60 ms in which nobody can have learnt of it.
+    /// The share of requests whose caller got a 429 while a Standard deployment had quota, and had
+    /// had it for longer than the 60 ms that the news takes.
     pub refused_needlessly: f64,
     /// How much later than `max_wait` after its arrival the last attempt of a request left, in
-    /// milliseconds: the largest of all, negative when all were earlier.
+    /// milliseconds: the maximum over all requests, negative if all were earlier.
     pub last_dispatch_over_ms: f64,
-    /// The longest that the PTU stood open, below 100 % of its level, while anybody waited for it:
-    /// one who had arrived, had no attempt under way and no answer yet. `None` for an oracle.
+    /// The longest time that the PTU stood open, with a level below 100 %, while a request waited:
+    /// one that had arrived, and had neither an attempt in flight nor an answer. `None` for an
+    /// oracle.
     pub longest_open: Option<Open>,
-    /// Attempts at the PTU, at most, that were made for one request in any four seconds.
+    /// The largest number of attempts at the PTU for one request in any four seconds.
     pub most_asks: u32,
-    /// What the outages were like, in their order.
+    /// What callers saw of each outage, in order.
     pub outages: Vec<OutageReport>,
-    /// What became of each class, in their order.
+    /// The results of each class, in order.
     pub classes: Vec<ClassReport>,
-    /// Weighted tokens a minute that Standard served.
+    /// Weighted tokens per minute that Standard served.
     pub spilled_tokens_a_minute: f64,
-    /// Ten seconds at a time.
+    /// The run in slots of ten seconds.
     pub slots: Vec<Slot>,
     /// Each request, by arrival.
     pub fates: Vec<RequestReport>,
 }
 
-/// How long the PTU stood open while somebody waited for it.
+/// How long the PTU stood open while a request waited for it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Open {
-    /// The longest, in milliseconds.
+    /// The longest period, in milliseconds.
     pub longest_ms: f64,
-    /// When it began, in seconds from the beginning of the run, warming up included.
+    /// When it began, in seconds from the beginning of the run, warm-up included.
     pub began: f64,
-    /// How long it may be: 500 ms or, where a round trip takes more than 200 ms, 2.5 round trips.
+    /// The limit: 500 ms, or 2.5 round trips if a round trip takes more than 200 ms.
     pub limit_ms: f64,
-    /// How many times it was longer.
+    /// The number of periods longer than the limit.
     pub violations: usize,
 }
 
-/// What became of the requests of one class.
+/// The results of one class.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ClassReport {
@@ -89,22 +90,23 @@ pub struct ClassReport {
     pub spilled_tokens: f64,
     /// The share of requests whose caller got no answer.
     pub refused: f64,
-    /// Latency added to the requests served.
+    /// Added latency of the requests served.
     pub added: Added,
 }
 
-/// What an outage of the PTU was like for callers.
+/// What callers saw of an outage of the PTU.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct OutageReport {
-    /// The 95th percentile of the latency added to those who arrived in it later than `max_wait`
-    /// after its beginning, in milliseconds.
+    /// The 95th percentile of the added latency of requests that arrived in the outage, later than
+    /// `max_wait` after its beginning, in milliseconds.
     pub added_p95_ms: f64,
-    /// How long after its end an attempt reached the PTU again, in milliseconds, if one did.
+    /// How long after the outage's end an attempt reached the PTU, in milliseconds; `None` if none
+    /// did.
     pub noticed_after_ms: Option<f64>,
 }
 
-/// Latency added, in milliseconds.
+/// Added latency, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Added {
@@ -124,42 +126,42 @@ pub struct Added {
 pub struct Slot {
     /// Seconds from the beginning of measuring to the beginning of the slot.
     pub at: f64,
-    /// Requests that have arrived and are accepted by no server yet, at the mean.
+    /// The mean number of requests that have arrived and are not accepted by any server yet.
     pub queue: f64,
-    /// The level of the PTU's bucket at the mean, as a share of its capacity.
+    /// The mean level of the PTU's bucket, as a share of its capacity.
     pub level: f64,
     /// Requests of this slot that Standard served.
     pub spilled: usize,
     /// Requests of this slot.
     pub arrived: usize,
-    /// The mean latency added to the requests of this slot, in milliseconds.
+    /// The mean added latency of the requests of this slot, in milliseconds.
     pub added: f64,
-    /// The largest of them.
+    /// The maximum added latency, in milliseconds.
     pub worst: f64,
 }
 
-/// What became of one request.
+/// What happened to one request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RequestReport {
-    /// When it arrived, from the beginning of measuring.
+    /// Its arrival, counted from the beginning of the measurement.
     pub arrived: Duration,
     /// The process it arrived at.
     pub process: usize,
-    /// Attempts made, at any server.
+    /// Attempts at any server.
     pub attempts: u32,
     /// From its arrival until its last attempt left.
     pub last_dispatch: Duration,
-    /// Who served it.
+    /// How it ended.
     pub fate: Fate,
 }
 
-/// Who served a request.
+/// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// This server, so long after the arrival.
+    /// Served by this server, this long after its arrival.
     Served(Server, Duration),
-    /// Nobody: the caller got a 429.
+    /// Not served: the caller got a 429.
     Refused,
 }
 
@@ -173,7 +175,7 @@ pub enum Server {
 }
 
 impl SimReport {
-    /// The figures as an object: shares as fractions, latencies in milliseconds.
+    /// The figures as a JSON object: shares as fractions, latencies in milliseconds.
     pub fn to_json(&self) -> Value {
         json!({
             "policy": self.policy.name(),
@@ -201,7 +203,7 @@ impl SimReport {
 impl Added {
     /// Of the four figures.
     fn to_json(self) -> Value {
-        // A tail of digits below the microsecond says nothing.
+        // Digits below the microsecond are meaningless.
         let [p50, p95, p99, mean] = [self.p50, self.p95, self.p99, self.mean].map(micros);
         json!({"p50": p50, "p95": p95, "p99": p99, "mean": mean})
     }

@@ -1,4 +1,4 @@
-//! The stacks of layers that are compared.
+//! The stacks of layers to compare.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,17 +30,17 @@ use tower_spillover::{
     policy::{ErrorKind, MoveOn},
 };
 
-/// A stack, whatever it is made of.
+/// A type-erased stack.
 pub(super) type Stack = BoxCloneService<
     Request<Full<Bytes>>,
     Response<UnsyncBoxBody<Bytes, EmulatorError>>,
     EmulatorError,
 >;
 
-/// Makes the stack of one process; it is called inside of the runtime, once for each.
+/// Builds the stack of one process; called inside the runtime, once per process.
 pub(super) type Wiring = fn(&Plan, Network) -> Result<Stack, ConfigError>;
 
-/// How a policy's stack is made.
+/// The builder of a policy's stack.
 pub(super) fn wiring(policy: Policy) -> Result<Wiring, ConfigError> {
     Ok(match policy {
         Policy::SpillFirst => {
@@ -76,9 +76,9 @@ fn gated(gate: Gate, plan: &Plan, network: Network) -> Result<Stack, ConfigError
     Ok(boxed(layer.max_wait(plan.max_wait).layer(network)))
 }
 
-/// Two deployments of one resource and no memory, as in the reference script, which spills after a
-/// 429 and after nothing else. What cannot be connected to is to spill at once, so that every policy
-/// serves all requests: it is told of a refusal that outlasts every `max_wait`.
+/// Two deployments of one resource without shared state, as in the reference script, which spills
+/// only after a 429. An unreachable server has to spill at once, so that every policy serves all
+/// requests: it is presented as a refusal whose hint exceeds every `max_wait`.
 fn script(
     max_wait: Duration,
 ) -> Result<SmartFallbackLayer<DeploymentLayer, DeploymentLayer>, ConfigError> {
@@ -86,7 +86,7 @@ fn script(
     Ok(script.move_on(MoveOn::none()).max_wait(max_wait))
 }
 
-/// The network, whose failed connections are refusals.
+/// The network, with failed connections turned into refusals.
 fn reached(network: Network) -> MapResult<Network, fn(Answer) -> Answer> {
     network.map_result(|answer| match answer {
         Err(EmulatorError::Down) => Ok(outage::unreachable()),
@@ -94,7 +94,7 @@ fn reached(network: Network) -> MapResult<Network, fn(Answer) -> Answer> {
     })
 }
 
-/// The PTU, or its parts, each as heavy as it is large.
+/// The PTU, or its parts, weighted by their size.
 fn ptus(plan: &Plan) -> Result<RegionRotateLayer<Kind>, ConfigError> {
     let backend = |(name, part): (&&str, &f64)| {
         let backend = Backend::new(format!("{PTU}-{name}"), endpoint(name))?;
@@ -106,7 +106,7 @@ fn ptus(plan: &Plan) -> Result<RegionRotateLayer<Kind>, ConfigError> {
     Ok(rotating(BackendPool::new(backends?)?))
 }
 
-/// The classes of the plan, which requests name.
+/// Adds the plan's classes; each request names its class.
 fn classed<P, F, X>(
     layer: SmartFallbackLayer<P, F, X>,
     plan: &Plan,
@@ -114,7 +114,7 @@ fn classed<P, F, X>(
     plan.classes.iter().fold(layer, |layer, class| layer.class(class.class()))
 }
 
-/// The deployment beside the PTU first, the other regions when that one refuses.
+/// The deployment beside the PTU first, then the other regions.
 fn standard() -> Result<RegionRotateLayer<Kind>, ConfigError> {
     let backend = |(index, name): (usize, &&str)| {
         let backend = Backend::new(Arc::from(*name), endpoint(name))?;
@@ -152,5 +152,5 @@ where
     BoxCloneService::new(service.map_response(plain))
 }
 
-/// The emulated resources let everybody in; a pool wants a key all the same.
+/// The emulated resources require no key, but a pool does.
 const KEY: &str = "key";

@@ -1,4 +1,4 @@
-//! From what happened to each request to the figures of a report.
+//! Computes a report's figures from the records of the requests.
 
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ pub(super) fn summarise(
     }
 }
 
-/// The figures of sorted latencies.
+/// The percentiles and the mean of sorted latencies.
 fn added_of(added: &[f64]) -> Added {
     Added {
         p50: percentile(added, 0.50),
@@ -129,8 +129,8 @@ impl Sums {
     }
 }
 
-/// What the PTU worked off while measuring: what it admitted, and what was in its bucket before,
-/// less what is still there.
+/// What the PTU drained during the measurement: its admissions, plus the bucket's level at the
+/// beginning, minus the level at the end.
 fn utilisation(plan: &Plan, traffic: &Traffic, history: &History) -> f64 {
     let admitted = |(record, ask): (&Record, &Ask)| match record.accepted {
         Some((server, at)) if is_ptu(server) && (traffic.from..traffic.to).contains(&at) => {
@@ -166,11 +166,11 @@ fn slots(
     measured: &[(&Record, &Ask)],
 ) -> Vec<Slot> {
     let length = (traffic.to - traffic.from).as_secs_f64();
-    let count = (length / SLOT).ceil() as usize;
+    let count = (length / SLOT_S).ceil() as usize;
     let mut slots: Vec<Slot> =
-        (0..count).map(|index| Slot { at: index as f64 * SLOT, ..Slot::default() }).collect();
+        (0..count).map(|index| Slot { at: index as f64 * SLOT_S, ..Slot::default() }).collect();
     for (record, ask) in measured {
-        let slot = &mut slots[((ask.at - traffic.from).as_secs_f64() / SLOT) as usize];
+        let slot = &mut slots[((ask.at - traffic.from).as_secs_f64() / SLOT_S) as usize];
         slot.arrived += 1;
         slot.spilled += usize::from(server(record).is_some_and(|server| !is_ptu(server)));
         let added = latency(record).unwrap_or(0.0);
@@ -186,18 +186,18 @@ fn slots(
     for slot in &mut slots {
         slot.added /= (slot.arrived as f64).max(1.0);
         let from = (slot.at + traffic.from.as_secs_f64()).ceil() as usize;
-        let seconds = history.levels.iter().skip(from).take(SLOT as usize);
+        let seconds = history.levels.iter().skip(from).take(SLOT_S as usize);
         let (sum, count) = seconds.fold((0.0, 0.0), |(sum, n), level| (sum + level, n + 1.0));
         slot.level = share(sum, count) / capacity;
     }
     slots
 }
 
-/// Adds a request that waits from `from` to `to` to the mean queue of the slots on the way.
+/// Adds a request that waits from `from` to `to` to the mean queue of the slots in between.
 fn spread(slots: &mut [Slot], from: f64, to: f64, length: f64) {
-    let first = (from.max(0.0) / SLOT) as usize;
+    let first = (from.max(0.0) / SLOT_S) as usize;
     for slot in slots.iter_mut().skip(first).take_while(|slot| slot.at < to) {
-        let end = (slot.at + SLOT).min(length);
+        let end = (slot.at + SLOT_S).min(length);
         let within = (to.min(end) - from.max(slot.at)).max(0.0);
         slot.queue += within / (end - slot.at);
     }
@@ -221,7 +221,7 @@ fn server(record: &Record) -> Option<usize> {
     record.accepted.map(|(server, _)| server)
 }
 
-/// The latency added to a request that was served, in milliseconds.
+/// The added latency of a served request, in milliseconds.
 fn latency(record: &Record) -> Option<f64> {
     record.accepted.map(|(_, at)| millis(at.saturating_sub(record.arrived)))
 }
@@ -230,19 +230,19 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// The nearest rank of sorted values; 0 when there are none.
+/// The nearest rank of sorted values; 0 if there are none.
 fn percentile(sorted: &[f64], share: f64) -> f64 {
     let rank = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
 }
 
-/// `part` of `whole`; 0 of nothing.
+/// `part` of `whole`; 0 if `whole` is 0.
 fn share(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
-/// Seconds.
-const SLOT: f64 = 10.0;
+/// The length of a slot, in seconds.
+const SLOT_S: f64 = 10.0;
 
 #[cfg(test)]
 mod tests {

@@ -2,11 +2,12 @@
 
 use super::SimReport;
 
-/// The reports as a Markdown table whose columns line up as plain text, a line for each.
+/// Formats the reports as a Markdown table with one line each, whose columns also line up as plain
+/// text.
 ///
 /// Shares are in percent, latencies in milliseconds. `over` is how much later than `max_wait` the
-/// last attempt of any request left; `open`, the longest that the PTU stood open while anybody waited
-/// for it.
+/// last attempt of any request left; `open` is the longest time that the PTU stood open while any
+/// request waited for it.
 pub fn table(reports: &[SimReport]) -> String {
     let mut rows = vec![HEAD.map(str::to_owned)];
     rows.extend(reports.iter().map(row));
@@ -38,7 +39,7 @@ fn row(report: &SimReport) -> [String; COLUMNS] {
         report.spilled_added_p50_ms.map_or_else(|| "-".to_owned(), millis),
         percent(report.overtakes),
         percent(report.refused),
-        // Adding zero makes a negative zero an ordinary one.
+        // Adding zero turns a negative zero into a positive one.
         millis(report.last_dispatch_over_ms.round() + 0.0),
         report.longest_open.map_or_else(|| "-".to_owned(), |open| millis(open.longest_ms)),
     ]
@@ -60,7 +61,7 @@ fn line(row: &[String; COLUMNS], widths: &[usize; COLUMNS]) -> String {
 fn rule(widths: &[usize; COLUMNS]) -> String {
     let mut rule = String::from("|");
     for (column, &width) in widths.iter().enumerate() {
-        // A colon at the end aligns a column to the right.
+        // A trailing colon aligns a column to the right.
         let end = if column == 0 { "-" } else { ":" };
         rule.push_str(&format!("{}{end}|", "-".repeat(width + 1)));
     }

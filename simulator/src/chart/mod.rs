@@ -1,4 +1,4 @@
-//! A picture of runs, as SVG: their course over time, and what a setting buys.
+//! Draws runs as SVG: their figures over time, and the trade-off of `max_wait`.
 
 mod panel;
 
@@ -7,20 +7,20 @@ use std::fmt::Write;
 use self::panel::{Axis, Line, Panel, text};
 use super::{Policy, SimReport, Slot};
 
-/// What a policy makes of one load as `max_wait` changes.
+/// How one policy does under one load as `max_wait` varies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
     /// The policy.
     pub policy: Policy,
     /// `max_wait` in seconds, the share of tokens that spilled, and the 99th percentile of the
-    /// latency added, in milliseconds.
+    /// added latency in milliseconds.
     pub points: Vec<(f64, f64, f64)>,
 }
 
 type Point = (f64, f64, f64);
 
-/// Draws queue, level, spill and latency over time, a column for each report, and below them the
-/// curves. `title` says what was simulated.
+/// Draws queue, level, spill and latency over time, with a column for each report, and the curves
+/// below them. `title` describes the simulation.
 pub fn svg(title: &str, reports: &[SimReport], curves: &[Curve]) -> String {
     let columns = reports.len().max(1) as f64;
     let width = (INNER / columns - GAP).max(NARROWEST);
@@ -54,7 +54,7 @@ struct Metric {
     name: &'static str,
     /// The figure, and a second one to draw faintly behind it.
     of: fn(&Slot) -> (f64, Option<f64>),
-    /// What the axis reaches at least.
+    /// The minimum upper end of the axis.
     least: f64,
 }
 
@@ -67,7 +67,7 @@ impl Metric {
         first: bool,
         [x, y, width]: [f64; 3],
     ) {
-        // One scale for all policies, so that columns compare.
+        // One scale for all policies, so that columns can be compared.
         let slots = || all.iter().flat_map(|report| &report.slots);
         let figures = slots().map(|slot| (self.of)(slot).0).fold(self.least, f64::max);
         let top = figures.max(most(slots().filter_map(|slot| (self.of)(slot).1)));
@@ -91,19 +91,18 @@ impl Metric {
     }
 }
 
-/// What all but a hundredth of the values stay below: a rare spike is cut off, so that the rest can
-/// be read.
+/// The 99th percentile of the values: cuts off rare spikes, so that the rest stays readable.
 fn most(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() * 99 / 100).copied().unwrap_or(0.0)
 }
 
-/// Two panels side by side, then the legend that both share.
+/// Two panels side by side, then their shared legend.
 fn draw_curves(body: &mut String, curves: &[Curve], y: f64, total: f64) {
     let width = ((total - LEFT) / 2.0 - 135.0).clamp(260.0, 520.0);
     let column = |column: f64| LEFT + column * (width + 80.0);
-    text(body, LEFT, y - 24.0, "start", 14.0, "What max_wait buys");
+    text(body, LEFT, y - 24.0, "start", 14.0, "Choosing max_wait");
     let place = |x: f64| [x, y, width, CURVE_HEIGHT];
     draw_curve(body, curves, place(column(0.0)), "spilled tokens, %", |point| point.1 * 100.0);
     draw_curve(body, curves, place(column(1.0)), "added latency p99, ms", |point| point.2);
@@ -146,7 +145,7 @@ fn legend(body: &mut String, curves: &[Curve], x: f64, mut y: f64) {
     }
 }
 
-/// Okabe and Ito's colours, which most readers can tell apart, and dashes for the others.
+/// Okabe and Ito's colours, which most readers can distinguish, and dashes for the other policies.
 const fn color(policy: Policy) -> (&'static str, &'static str) {
     match policy {
         Policy::SpillFirst => ("#cc79a7", "2 3"),
@@ -178,7 +177,7 @@ fn spilled(slot: &Slot) -> (f64, Option<f64>) {
 
 const LEFT: f64 = 64.0;
 const TOP: f64 = 64.0;
-/// The width that columns share.
+/// The width shared by all columns.
 const INNER: f64 = 1_240.0;
 const NARROWEST: f64 = 200.0;
 const GAP: f64 = 18.0;

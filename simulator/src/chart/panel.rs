@@ -8,7 +8,7 @@ pub(super) struct Panel {
     pub(super) place: [f64; 4],
     pub(super) x: Axis,
     pub(super) y: Axis,
-    /// Whether it shows the name and the figures of its y axis; its neighbours share them.
+    /// Whether to label the y axis; the panels to the right share its labels.
     pub(super) first: bool,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Line {
 }
 
 impl Axis {
-    /// From 0 to `high`, or to the tick after it.
+    /// From 0 to the first tick at or above `high`.
     pub(super) fn linear(name: &'static str, high: f64) -> Self {
         Self::between(name, 0.0, high)
     }
@@ -42,13 +42,13 @@ impl Axis {
         Self { name, low, high: low + count * step, doubling: false }
     }
 
-    /// Equal ratios at equal distances.
+    /// Logarithmic, with ticks at powers of two.
     pub(super) fn doubling(name: &'static str, low: f64, high: f64) -> Self {
         let low = low.max(1e-3);
         Self { name, low, high: high.max(low * 2.0), doubling: true }
     }
 
-    /// Where `value` is, from 0 to 1.
+    /// The position of `value` on the axis, 0 to 1.
     fn share(&self, value: f64) -> f64 {
         let share = if self.doubling {
             (value.max(self.low) / self.low).ln() / (self.high / self.low).ln()
@@ -134,7 +134,7 @@ pub(super) fn text(body: &mut String, x: f64, y: f64, anchor: &str, size: f64, c
     );
 }
 
-/// The distance of ticks: 1, 2 or 5 times a power of ten, so that there are three to six.
+/// The distance between ticks: 1, 2 or 5 times a power of ten, giving three to six ticks.
 fn step(high: f64) -> f64 {
     let rough = (high / 5.0).max(1e-9);
     let power = 10f64.powf(rough.log10().floor());

@@ -21,46 +21,46 @@ use tower_spillover::ConfigError;
 pub enum Load {
     /// Recorded requests.
     Trace(Trace),
-    /// Independent requests, so many a second.
+    /// Independent requests, at a constant mean rate.
     Poisson {
-        /// Requests a second.
+        /// Requests per second.
         rate: f64,
     },
-    /// Bursts: 2.2 times the rate for 15 s at the mean, then 0.6 times it for 45 s at the mean;
+    /// Bursts: 2.2 times the rate for a mean of 15 s, then 0.6 times the rate for a mean of 45 s;
     /// both durations are exponential (a Markov-modulated Poisson process).
     Bursty {
-        /// Requests a second at the mean.
+        /// Mean requests per second.
         rate: f64,
     },
-    /// Four times the rate for 15 s at the mean, then nothing for 45 s at the mean; both durations are
-    /// exponential.
+    /// Four times the rate for a mean of 15 s, then no requests for a mean of 45 s; both durations
+    /// are exponential.
     OnOff {
-        /// Requests a second at the mean.
+        /// Mean requests per second.
         rate: f64,
     },
-    /// A rate that rises and falls like a sine, from a tenth of the mean to 1.9 times it.
+    /// A sinusoidal rate, from a tenth of the mean to 1.9 times the mean.
     Day {
-        /// Requests a second at the mean.
+        /// Mean requests per second.
         rate: f64,
-        /// From one dawn to the next.
+        /// The period of the sine.
         period: Duration,
     },
-    /// A constant rate, but for one time in which it is so many times as high.
+    /// A constant rate, except for one period in which it is `times` as high.
     FlashCrowd {
-        /// Requests a second before and after.
+        /// Requests per second before and after the crowd.
         rate: f64,
-        /// How many times as many come meanwhile.
+        /// The factor on the rate during the crowd.
         times: f64,
-        /// When they begin to come, warming up included.
+        /// When the crowd begins, counted from the beginning of the warm-up.
         at: Duration,
-        /// For how long they come.
+        /// How long the crowd lasts.
         lasts: Duration,
     },
-    /// So many requests at once, then a pause, over and over.
+    /// Groups of requests that arrive at once, at a fixed interval.
     Volleys {
-        /// Requests that arrive together.
+        /// Requests per volley.
         requests: u32,
-        /// From one volley to the next.
+        /// The interval between volleys.
         every: Duration,
     },
 }
@@ -68,25 +68,25 @@ pub enum Load {
 /// One request of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ask {
-    /// When it arrives, in whole milliseconds: finer time would not outlive the timers.
+    /// When it arrives, in whole milliseconds, the resolution of tokio's timers.
     pub(crate) at: Duration,
     pub(crate) prompt: u64,
-    /// The part of the prompt that a PTU has in its cache.
+    /// The part of the prompt that is in the PTU's cache.
     pub(crate) cached: u64,
     pub(crate) output: u64,
-    /// What the service reckons with.
+    /// The limit that the service uses for its estimate.
     pub(crate) max_tokens: u64,
-    /// Whether the request says so.
+    /// Whether the request contains `max_tokens`.
     pub(crate) is_stated: bool,
 }
 
 impl Ask {
-    /// What it really costs, in weighted tokens.
+    /// The actual cost in weighted tokens.
     pub(crate) fn cost(&self) -> f64 {
         self.input() + OUTPUT_WEIGHT * self.output as f64
     }
 
-    /// What a PTU reckons with until it is finished.
+    /// What a PTU charges until the request has finished.
     pub(crate) fn estimate(&self) -> f64 {
         self.input() + OUTPUT_WEIGHT * self.max_tokens as f64
     }
@@ -96,22 +96,22 @@ impl Ask {
     }
 }
 
-/// A load, drawn.
+/// A drawn load.
 #[derive(Clone, Debug)]
 pub(crate) struct Traffic {
     /// By arrival.
     pub(crate) asks: Vec<Ask>,
-    /// What arrives in this span is measured.
+    /// Arrivals in this span are measured.
     pub(crate) from: Duration,
     pub(crate) to: Duration,
-    /// Weighted tokens a second at the mean.
+    /// Mean weighted tokens per second.
     pub(crate) mean_load: f64,
-    /// When bursts began and ended, if the load tells.
+    /// When bursts began and ended, for loads that have bursts.
     pub(crate) bursts: Vec<Range<Duration>>,
 }
 
 impl Traffic {
-    /// Weighted tokens a second at the mean of what was drawn to be measured.
+    /// Mean weighted tokens per second of the drawn requests that are measured.
     pub(crate) fn drawn_load(&self) -> f64 {
         let measured = self.asks.iter().filter(|ask| ask.at >= self.from);
         measured.map(Ask::cost).sum::<f64>() / (self.to - self.from).as_secs_f64()
@@ -119,8 +119,8 @@ impl Traffic {
 }
 
 impl Load {
-    /// The requests of `warm_up` and the time after it: `length`, or all of a trace. The same for
-    /// every policy.
+    /// Draws the requests of `warm_up` and of the `length` that follows it, or all of a trace. They
+    /// are the same for every policy.
     pub(crate) fn draw(
         &self,
         seed: u64,
@@ -138,5 +138,5 @@ impl Load {
 /// A PTU of gpt-4o serves 2,500 input or 833 output tokens a minute, so output weighs three times
 /// as much (Azure page "Provisioned throughput").
 pub(crate) const OUTPUT_WEIGHT: f64 = 3.0;
-/// What the emulator accepts at most; ten times the largest context there is.
-const MOST_TOKENS: u64 = 10_000_000;
+/// The emulator's limit; ten times the largest context window.
+const MAX_TOKENS_PER_REQUEST: u64 = 10_000_000;

@@ -1,33 +1,33 @@
-//! What requests are like: their sizes, what they state of them, and what of them is cached.
+//! The properties of requests: sizes, `max_tokens`, and the cached share of the prompt.
 
 use std::time::Duration;
 
-use super::{Ask, MOST_TOKENS};
+use super::{Ask, MAX_TOKENS_PER_REQUEST};
 use crate::draws;
 
-/// What a request says about the most that its answer may take.
+/// The `max_tokens` of requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum MaxTokens {
-    /// One to so many times the answer, uniformly.
+    /// One to this many times the answer, uniformly.
     UpTo(f64),
-    /// So many times the answer, at least once.
+    /// This many times the answer (at least 1).
     Times(f64),
-    /// The same for every request. Answers end there.
+    /// The same for every request. Answers are cut at this length.
     Constant(u64),
-    /// Nothing, so that the service assumes this.
+    /// Not in the request; the service assumes this value.
     Unstated(u64),
 }
 
 /// The sizes of a synthetic load's requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sizes {
-    /// Defaults to 800 tokens at the median with a sigma of 0.8, so 1,102 at the mean.
+    /// Defaults to a median of 800 tokens with a sigma of 0.8, which is a mean of 1,102.
     pub prompt: Size,
-    /// Defaults to 200 tokens at the median with a sigma of 0.7, so 256 at the mean.
+    /// Defaults to a median of 200 tokens with a sigma of 0.7, which is a mean of 256.
     pub output: Size,
-    /// A share of the answers, 0 to 1, and how many times as long these are: those that follow long
-    /// reasoning. Defaults to none.
+    /// A share of the answers, 0 to 1, and the factor on their length, to model long reasoning.
+    /// Defaults to none.
     pub tail: Option<(f64, f64)>,
 }
 
@@ -36,16 +36,16 @@ pub struct Sizes {
 pub struct Size {
     /// Its median.
     pub median: f64,
-    /// The standard deviation of its logarithm; 0 makes all alike.
+    /// The standard deviation of its logarithm; 0 makes all sizes equal.
     pub sigma: f64,
 }
 
-/// What the requests of a run are like.
+/// The properties of a run's requests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub(crate) sizes: Sizes,
     pub(crate) max_tokens: MaxTokens,
-    /// The share of each prompt that is cached, where a trace does not tell.
+    /// The cached share of each prompt, for loads that do not specify it per request.
     pub(crate) cached: f64,
 }
 
@@ -56,7 +56,7 @@ impl Size {
 }
 
 impl Sizes {
-    /// The mean of the answers, those that are longer included.
+    /// The mean output, long answers included.
     pub(super) fn mean_output(&self) -> f64 {
         let (share, times) = self.tail.unwrap_or((0.0, 1.0));
         self.output.mean() * (1.0 + share * (times - 1.0))
@@ -72,7 +72,8 @@ impl Shape {
         at: Duration,
         (prompt, output, cached): (u64, u64, Option<u64>),
     ) -> Ask {
-        let times = |factor: f64| ((output as f64 * factor).round() as u64).min(MOST_TOKENS);
+        let times =
+            |factor: f64| ((output as f64 * factor).round() as u64).min(MAX_TOKENS_PER_REQUEST);
         let (max_tokens, is_stated) = match self.max_tokens {
             MaxTokens::UpTo(most) => {
                 let share = draws::share(seed, &[MAX_TOKENS, index as u64]);

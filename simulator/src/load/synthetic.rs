@@ -20,12 +20,12 @@ pub(super) fn draw(
         let problem = format!("{rate} requests a second: use a number from 0.001 to 10000");
         return Err(ConfigError::new("rate", problem));
     }
-    let to = warm_up.saturating_add(length.unwrap_or(LENGTH));
+    let to = warm_up.saturating_add(length.unwrap_or(DEFAULT_LENGTH));
     if to.as_secs_f64() * rate > MOST_REQUESTS {
         let problem = format!("{rate} a second for {} s are more than fit in memory", to.as_secs());
         return Err(ConfigError::new("rate", problem));
     }
-    // Sizes have a generator of their own: they are the same at every rate.
+    // Sizes have their own generator, so that they are the same at every rate.
     let mut sizes = draws::generator(seed, SIZES);
     let mut tails = draws::generator(seed, TAILS);
     let mut arrivals = Arrivals::new(load, draws::generator(seed, ARRIVALS));
@@ -40,7 +40,7 @@ pub(super) fn draw(
         if let Some((share, times)) = shape.sizes.tail
             && tails.random::<f64>() < share
         {
-            output = ((output as f64 * times) as u64).clamp(1, super::MOST_TOKENS);
+            output = ((output as f64 * times) as u64).clamp(1, super::MAX_TOKENS_PER_REQUEST);
         }
         asks.push(shape.ask(seed, asks.len(), at, (prompt, output, None)));
     }
@@ -49,7 +49,7 @@ pub(super) fn draw(
     Ok(Traffic { asks, from: warm_up, to, mean_load, bursts: arrivals.bursts })
 }
 
-/// Requests a second at the mean.
+/// Mean requests per second.
 fn rate(load: &Load) -> f64 {
     match load {
         Load::Poisson { rate } | Load::Bursty { rate } | Load::OnOff { rate } => *rate,
@@ -59,13 +59,13 @@ fn rate(load: &Load) -> f64 {
     }
 }
 
-/// Requests a second at one time of a load whose rate changes.
+/// Requests per second at a given time of a load whose rate changes.
 fn rate_at(load: &Load, seconds: f64) -> f64 {
     match load {
         Load::Day { rate, period } => {
-            // It begins at dawn, halfway up.
+            // Start at the mean, rising.
             let turn = seconds / period.as_secs_f64();
-            rate * (1.0 + SWING * (2.0 * PI * turn).sin())
+            rate * (1.0 + DAY_AMPLITUDE * (2.0 * PI * turn).sin())
         }
         Load::FlashCrowd { rate, times, at, lasts } => {
             let since = seconds - at.as_secs_f64();
@@ -82,16 +82,17 @@ struct Arrivals {
     draw: SmallRng,
     now: f64,
     phase: Option<Phase>,
-    /// Times the rate, out of bursts and in them.
+    /// The factors on the rate, outside and inside bursts.
     rates: [f64; 2],
-    /// The load itself, where its rate changes with the time, and the highest of its rates.
+    /// For a load whose rate changes over time: the load, and its highest rate.
     changing: Option<(Load, f64)>,
-    /// How many arrive together and how far apart in seconds, and how many of them did already.
+    /// Requests per volley, the interval in seconds, and the number of requests already drawn of
+    /// this volley.
     volley: Option<(u32, f64, u32)>,
     bursts: Vec<Range<Duration>>,
 }
 
-/// A stretch of one rate.
+/// A period of constant rate.
 struct Phase {
     on: bool,
     since: f64,
@@ -105,7 +106,7 @@ impl Arrivals {
             Phase::starting(on, 0.0, &mut draw)
         });
         let changing = match load {
-            Load::Day { rate, .. } => Some(rate * (1.0 + SWING)),
+            Load::Day { rate, .. } => Some(rate * (1.0 + DAY_AMPLITUDE)),
             Load::FlashCrowd { rate, times, .. } => Some(rate * times.max(1.0)),
             _ => None,
         };
@@ -139,7 +140,8 @@ impl Arrivals {
             return self.now;
         }
         if let Some((load, highest)) = &self.changing {
-            // Of arrivals at the highest rate, as many stay as the rate of their time wants.
+            // Thinning: draw at the highest rate, and keep each arrival with the probability rate /
+            // highest.
             loop {
                 self.now += exponential(1.0 / highest, &mut self.draw);
                 if self.draw.random::<f64>() * highest < rate_at(load, self.now) {
@@ -159,7 +161,7 @@ impl Arrivals {
                 self.now = next;
                 return next;
             }
-            // The exponential forgets, so the rest of the gap is drawn anew at the other rate.
+            // The exponential is memoryless, so redraw the rest of the gap at the new rate.
             self.now = phase.until;
             self.bursts.extend(phase.burst());
             *phase = Phase::starting(!phase.on, self.now, &mut self.draw);
@@ -180,25 +182,26 @@ impl Phase {
 }
 
 fn lognormal(draw: &mut SmallRng, size: &Size) -> u64 {
-    // Box and Muller: the half that is thrown away costs less than keeping it.
+    // Box and Muller. Discards the second value: storing it would cost more.
     let (u, v) = (1.0 - draw.random::<f64>(), draw.random::<f64>());
     let normal = (-2.0 * u.ln()).sqrt() * (2.0 * PI * v).cos();
-    ((size.median * (size.sigma * normal).exp()).round() as u64).clamp(1, super::MOST_TOKENS)
+    ((size.median * (size.sigma * normal).exp()).round() as u64)
+        .clamp(1, super::MAX_TOKENS_PER_REQUEST)
 }
 
 fn exponential(mean: f64, draw: &mut SmallRng) -> f64 {
     -mean * (1.0 - draw.random::<f64>()).ln()
 }
 
-/// What is simulated of a load without an end.
-const LENGTH: Duration = Duration::from_secs(20 * 60);
+/// The default length of a load that has no end.
+const DEFAULT_LENGTH: Duration = Duration::from_secs(20 * 60);
 const MOST_REQUESTS: f64 = 2e7;
 const ON_SECONDS: f64 = 15.0;
 const OFF_SECONDS: f64 = 45.0;
 const ON_RATE: f64 = 2.2;
 const OFF_RATE: f64 = 0.6;
-/// How far the rate of a day goes up and down, as a share of its mean.
-const SWING: f64 = 0.9;
+/// The amplitude of the `Day` load, as a share of its mean rate.
+const DAY_AMPLITUDE: f64 = 0.9;
 const ARRIVALS: u64 = 1;
 const SIZES: u64 = 2;
 const TAILS: u64 = 4;
@@ -281,7 +284,7 @@ mod tests {
     #[test]
     fn a_rate_that_cannot_be_is_refused() {
         for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            assert!(draw_all(rate, true, 1, LENGTH).is_err(), "{rate}");
+            assert!(draw_all(rate, true, 1, DEFAULT_LENGTH).is_err(), "{rate}");
         }
         assert!(draw_all(1e4, false, 1, Duration::MAX).is_err());
     }

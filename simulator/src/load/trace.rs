@@ -4,10 +4,10 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use spillover_emulator::timestamp;
 
-use super::{Ask, MOST_TOKENS, Shape, Traffic};
+use super::{Ask, MAX_TOKENS_PER_REQUEST, Shape, Traffic};
 use tower_spillover::ConfigError;
 
-/// Recorded requests: when each arrived, its prompt and its answer in tokens.
+/// Recorded requests: arrival times, and the tokens of prompts and answers.
 #[derive(Clone)]
 pub struct Trace {
     requests: Arc<[Recorded]>,
@@ -16,15 +16,15 @@ pub struct Trace {
 /// One request of a trace.
 #[derive(Clone, Copy, Debug)]
 struct Recorded {
-    /// Since the first one.
+    /// Time since the first request.
     at: Duration,
     prompt: u64,
     output: u64,
-    /// How much of the prompt was cached, if the trace tells.
+    /// The cached part of the prompt, if the trace has it.
     cached: Option<u64>,
 }
 
-/// A line of a trace that cannot be read.
+/// An unreadable line of a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceError {
     line: usize,
@@ -32,14 +32,14 @@ pub struct TraceError {
 }
 
 impl Trace {
-    /// Reads comma-separated values with the columns `TIMESTAMP`, `ContextTokens` and
-    /// `GeneratedTokens`, in any order and beside others, as in the AzurePublicDataset, and
-    /// `CachedTokens` where there is such a column: the part of the prompt that costs a PTU nothing.
-    /// Lines need not be in the order of time; empty ones are skipped.
+    /// Parses comma-separated values with the columns `TIMESTAMP`, `ContextTokens` and
+    /// `GeneratedTokens`, as in the AzurePublicDataset, and optionally `CachedTokens`: the part of
+    /// the prompt that costs a PTU nothing. Columns may be in any order, and others are ignored.
+    /// Lines need not be sorted by time; empty lines are skipped.
     ///
     /// # Errors
     ///
-    /// The number of the first line that is wrong, and what is wrong with it.
+    /// The number of the first invalid line, and what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, TraceError> {
         let mut lines = text.lines().enumerate();
         let columns = match lines.next() {
@@ -60,7 +60,7 @@ impl Trace {
         Ok(Self::of(requests))
     }
 
-    /// A trace of given requests: arrival, prompt tokens, generated tokens (10 million at most).
+    /// Makes a trace from arrival, prompt tokens and generated tokens (at most 10 million each).
     pub fn new(requests: impl IntoIterator<Item = (Duration, u64, u64)>) -> Self {
         let recorded = |(at, prompt, output)| Recorded { at, prompt, output, cached: None };
         Self::of(requests.into_iter().map(recorded).collect())
@@ -71,24 +71,24 @@ impl Trace {
         let first = requests.first().map_or(Duration::ZERO, |request| request.at);
         for Recorded { at, prompt, output, cached } in &mut requests {
             *at -= first;
-            *prompt = (*prompt).min(MOST_TOKENS);
-            *output = (*output).min(MOST_TOKENS);
+            *prompt = (*prompt).min(MAX_TOKENS_PER_REQUEST);
+            *output = (*output).min(MAX_TOKENS_PER_REQUEST);
             *cached = cached.map(|cached| cached.min(*prompt));
         }
         Self { requests: requests.into() }
     }
 
-    /// Whether it tells how much of each prompt was cached.
+    /// Whether the trace has the cached part of each prompt.
     pub fn tells_cached(&self) -> bool {
         self.requests.iter().any(|request| request.cached.is_some())
     }
 
-    /// How many requests it has.
+    /// The number of requests.
     pub fn len(&self) -> usize {
         self.requests.len()
     }
 
-    /// Whether it has none.
+    /// Whether the trace has no requests.
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
     }
@@ -113,8 +113,8 @@ impl Trace {
             })
             .take_while(|ask| ask.at < end)
             .collect();
-        // An hour's trace lasts an hour, not until its last request: a mean over less than a
-        // second would not be one.
+        // The trace ends just after its last request, but lasts at least a second: a mean over less
+        // than a second would be meaningless.
         let last = asks.last().map_or(Duration::ZERO, |ask| ask.at) + Duration::from_millis(1);
         let to = end.min(last).max(Duration::from_secs(1));
         if warm_up >= to {
@@ -147,7 +147,7 @@ impl fmt::Display for TraceError {
 
 impl Error for TraceError {}
 
-/// Where the columns are, and how many there are.
+/// The positions of the columns, and their number.
 struct Columns {
     at: [usize; 3],
     cached: Option<usize>,
@@ -184,7 +184,7 @@ impl Columns {
 
 fn tokens(text: &str, column: &str) -> Result<u64, String> {
     let problem = match text.parse() {
-        Ok(tokens) if tokens <= MOST_TOKENS => return Ok(tokens),
+        Ok(tokens) if tokens <= MAX_TOKENS_PER_REQUEST => return Ok(tokens),
         Ok(_) => "more than 10,000,000 tokens",
         Err(_) => "not a whole number of tokens",
     };

@@ -1,45 +1,46 @@
-//! What is asked of the gate, and whether it holds.
+//! The requirements on the gate, and whether it meets them.
 
 use crate::SimReport;
 
-/// A bound on one figure of the gate in a world, over the mean of the seeds; of what must not be, over
-/// the worst of them.
+/// An upper bound on one figure of the gate in a world, averaged over the seeds; figures with a
+/// limit use the worst seed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Bar {
-    /// So many points more of the weighted tokens that the PTU did not serve than with spilling on the
-    /// first 429.
+    /// Percentage points more of the weighted tokens not served by the PTU than with spilling on
+    /// the first 429.
     TokensOverNative(f64),
-    /// So many points of them more than with the reference rule.
+    /// Percentage points more of those tokens than with the reference rule.
     TokensOverReference(f64),
-    /// So many points of them more than with the oracle.
+    /// Percentage points more of those tokens than with the oracle.
     TokensOverOracle(f64),
-    /// So many points of them more than in the world of this name.
+    /// Percentage points more of those tokens than in the world of this name.
     TokensOver(&'static str, f64),
-    /// The mean of the latency added, in milliseconds.
+    /// The mean added latency, in milliseconds.
     Mean(f64),
-    /// That mean as a share of the reference rule's.
+    /// The mean added latency as a share of the reference rule's.
     MeanOfReference(f64),
-    /// Attempts for each success.
+    /// Attempts per success.
     Attempts(f64),
     /// Attempts at the PTU for one request in any four seconds.
     Asks(f64),
-    /// The median of the latency added to spilled requests, in milliseconds.
+    /// The median added latency of spilled requests, in milliseconds.
     SpilledP50(f64),
     /// How long after its `max_wait` a request is sent, in milliseconds.
     Over(f64),
-    /// How long the PTU stands open while anybody waits: as long as news of it and an attempt take.
+    /// How long the PTU stands open while a request waits: at most the time that news of it and one
+    /// attempt take.
     Open,
-    /// The 95th percentile of the latency added in an outage after its first `max_wait`, in
+    /// The 95th percentile of the added latency in an outage, after its first `max_wait`, in
     /// milliseconds.
     OutageP95(f64),
     /// The time until the end of an outage is noticed, in milliseconds.
     Noticed(f64),
-    /// Weighted tokens a minute that are spilled, at least.
+    /// Weighted tokens spilled per minute (a lower bound).
     SpilledAMinute(f64),
 }
 
-/// What a bar may compare the gate with.
+/// The reports that a bar may compare the gate with.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Others<'a> {
     /// Spilling on the first 429 in the same world.
@@ -52,28 +53,29 @@ pub struct Others<'a> {
     pub elsewhere: Option<&'a SimReport>,
 }
 
-/// What one bar says of the gate.
+/// The result of one bar.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Verdict {
-    /// What was asked, in words.
+    /// The requirement, in words.
     pub asked: String,
-    /// What was found, in the unit of the bar.
+    /// The figure found, in the unit of the bar.
     pub found: f64,
-    /// Whether it holds.
+    /// Whether the requirement is met.
     pub holds: bool,
 }
 
 impl Bar {
-    /// What is asked in every world: nobody who turns the gate on is worse off for it.
+    /// Required in every world: the gate never makes a caller worse off.
     ///
-    /// The PTU's standing open is asked about where there is one process, since none knows how long
-    /// those beside it wait. Where another application hammers the PTU, only who asks as often has as
-    /// much of it as with the reference rule, so that nothing is asked about that beside a neighbour.
+    /// The time that the PTU stands open is only required for a single process, since processes do
+    /// not know how long the others' requests wait. Beside another application, the tokens are not
+    /// compared with the reference rule: if that application hammers the PTU, only a client that
+    /// retries as often gets as much of it.
     pub const EVERYWHERE: [Self; 4] =
         [Self::TokensOverNative(0.1), Self::TokensOverReference(0.5), Self::Open, Self::Over(1.0)];
 
-    /// The world that it compares with, if it does.
+    /// The world that it compares with, if any.
     pub const fn elsewhere(&self) -> Option<&'static str> {
         match self {
             Self::TokensOver(world, _) => Some(world),
@@ -81,8 +83,7 @@ impl Bar {
         }
     }
 
-    /// What this bar says of the `gate` among `others`; nothing when what it compares with is not
-    /// there.
+    /// Judges the `gate` against `others`; `None` if the report to compare with is missing.
     pub fn judge(&self, gate: &SimReport, others: &Others<'_>) -> Option<Verdict> {
         let over = |other: &SimReport| 100.0 * (gate.beside_ptu - other.beside_ptu);
         let outage = gate.outages.first();
@@ -130,7 +131,7 @@ impl Bar {
                 return Some(Verdict { asked, found, holds: found >= least });
             }
         };
-        // A tail of digits that means nothing decides nothing.
+        // Ignore rounding errors.
         Some(Verdict { asked, found, holds: found <= most + 1e-9 })
     }
 }

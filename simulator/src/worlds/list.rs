@@ -1,7 +1,7 @@
-//! The worlds themselves.
+//! The list of worlds.
 //!
-//! What the rig found and what was asked beside it are figures of other draws of the same loads. So a
-//! bar is kept as its distance to what the reference rule spilled there.
+//! The rig's results and the requirements derived from them come from other draws of the same
+//! loads. A bar is therefore stated as a distance to what the reference rule spilled there.
 
 use std::time::Duration;
 
@@ -34,10 +34,10 @@ pub(super) fn all(trace: Option<&Trace>) -> Vec<World> {
     worlds
 }
 
-/// What a request costs is known late, or not as the service reckons it.
+/// The cost of a request is known late, or differs from the service's estimate.
 fn unsure_costs() -> Vec<World> {
     let at_4000 = base().max_tokens(MaxTokens::Constant(4_000));
-    // 256 tokens at the mean, a minute.
+    // 256 tokens on average, one minute.
     let slow =
         Pace { first_token: Duration::from_millis(200), per_token: Duration::from_millis(234) };
     let overload = around(Load::Poisson { rate: 12.0 }).ptu_fraction_of_drawn(1.0 / 1.2);
@@ -102,12 +102,12 @@ fn unsure_costs() -> Vec<World> {
     ]
 }
 
-/// At most so many attempts at the PTU for one request in four seconds. That is asked where hints are of
-/// no help. Elsewhere attempts are made whose refusal is expected, to find out whether the model is right:
-/// they are not held against a request.
-const FEW_ASKS: Bar = Asks(8.0);
+/// At most this many attempts at the PTU for one request in four seconds. Required where hints are
+/// no help. Elsewhere the gate sends probes that it expects to be refused, to check its model;
+/// those do not count against a request.
+const MAX_ASKS: Bar = Asks(8.0);
 
-/// What refusals say is not the truth, or less.
+/// Hints are false, missing or rounded.
 fn hints() -> Vec<World> {
     let seconds = Duration::from_secs;
     let false_ones =
@@ -122,16 +122,16 @@ fn hints() -> Vec<World> {
             .bars([TokensOver("base", 0.2)]),
         World::new("hints-5s", "every hint says 5 s", constant(seconds(5)))
             .rig([24.5, 24.5, 33.2, 19.6])
-            .bars([TokensOverReference(0.0), FEW_ASKS]),
+            .bars([TokensOverReference(0.0), MAX_ASKS]),
         World::new(
             "hints-43ms",
             "every hint says 43 ms: mostly too short",
             constant(Duration::from_millis(43)),
         )
-        .bars([FEW_ASKS]),
-        World::new("hints-zero", "every hint says 0", constant(Duration::ZERO)).bars([FEW_ASKS]),
+        .bars([MAX_ASKS]),
+        World::new("hints-zero", "every hint says 0", constant(Duration::ZERO)).bars([MAX_ASKS]),
         World::new("hints-none", "429s without hints", base().hints(Hints::Missing))
-            .bars([FEW_ASKS]),
+            .bars([MAX_ASKS]),
         World::new(
             "hints-half-missing",
             "every second 429 is without a hint",
@@ -183,7 +183,7 @@ fn neighbours() -> Vec<World> {
     ]
 }
 
-/// Several processes, which do not know of each other.
+/// Several independent processes.
 fn processes() -> Vec<World> {
     let share = |processes| base().processes(processes);
     let bars = |attempts| [TokensOverReference(0.0), SpilledP50(20.0), Attempts(attempts)];
@@ -224,7 +224,7 @@ fn processes() -> Vec<World> {
     ]
 }
 
-/// The way to the PTU is long, or what it does about refusals slow.
+/// A long round trip to the PTU, or slow refusals.
 fn ways() -> Vec<World> {
     vec![
         World::new(
@@ -256,13 +256,13 @@ fn ways() -> Vec<World> {
     ]
 }
 
-/// The PTU serves nobody for two minutes.
+/// Outages of the PTU of two minutes.
 fn outages() -> Vec<World> {
     let out = |outage| {
         let (at, lasts) = (Duration::from_secs(300), Duration::from_secs(120));
         base().ptu_fraction_of_drawn(2.0).outage(at, lasts, outage)
     };
-    let bars = || [OutageP95(100.0), Noticed(1_000.0), FEW_ASKS];
+    let bars = || [OutageP95(100.0), Noticed(1_000.0), MAX_ASKS];
     vec![
         World::new(
             "outage-429",
@@ -289,7 +289,7 @@ fn outages() -> Vec<World> {
     ]
 }
 
-/// The load, or the PTU, changes with the time.
+/// The load or the PTU changes over time.
 fn loads() -> Vec<World> {
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     let crowd = Load::FlashCrowd { rate: 6.0, times: 4.0, at: minutes(5), lasts: minutes(1) };
@@ -319,7 +319,7 @@ fn loads() -> Vec<World> {
     ]
 }
 
-/// What callers may choose: pools, limits, classes, budgets.
+/// Options: pools, limits, classes, budgets.
 fn choices() -> Vec<World> {
     let overload = around(Load::Poisson { rate: 12.0 }).ptu_fraction_of_drawn(1.0 / 1.2);
     let class = |name, rank, max_wait| RequestClass { name, share: 0.5, rank, max_wait };
@@ -356,9 +356,9 @@ fn choices() -> Vec<World> {
     ]
 }
 
-/// Larger and smaller ones.
+/// Large and small PTUs.
 fn sizes() -> Vec<World> {
-    // Shorter than the others: their attempts are what the time of the whole is spent on.
+    // Shorter than the others: their attempts dominate the run time.
     let large = |rate, minutes: u64| {
         let length = Duration::from_secs(60 * minutes);
         around(Load::Bursty { rate }).bucket_seconds(10.0).length(length)
@@ -381,7 +381,7 @@ fn sizes() -> Vec<World> {
     ]
 }
 
-/// Many requests at once, then a pause: what the demonstration shows.
+/// Many requests at once, then a pause, as in the demonstration.
 fn volleys() -> Vec<World> {
     let volleys = |max_tokens| {
         let load = Load::Volleys { requests: 14, every: Duration::from_secs(13) };
@@ -440,8 +440,8 @@ fn traces(trace: &Trace) -> Vec<World> {
         .map(|(name, about, millis)| World::new(name, about, slow(millis)).bars(bars))
         .into();
     }
-    // The gate of November 2026 spilled 0.29 and 0.77 points more than the oracle, at 0.255 and 0.315
-    // of the reference's mean: at most 0.1 points more, and two thirds of the mean.
+    // The gate of November 2026 spilled 0.29 and 0.77 points more than the oracle, at 0.255 and
+    // 0.315 of the reference's mean: allow at most 0.1 points more, and two thirds of the mean.
     vec![
         World::new("trace-0.7", "a recorded load on a PTU for 0.7 of it", around(0.7))
             .rig([76.66, 72.30, 0.0, 72.07])

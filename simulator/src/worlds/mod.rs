@@ -1,4 +1,4 @@
-//! Worlds: named settings in which policies are compared, with what is asked of the gate in each.
+//! Worlds: named settings to compare policies in, with the requirements on the gate in each.
 
 mod bar;
 mod list;
@@ -9,24 +9,24 @@ use std::time::Duration;
 
 use super::{Load, SimReport, Simulation, Trace};
 
-/// A setting in which policies are compared.
+/// A setting to compare policies in.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct World {
     /// Its name, in lower case with hyphens.
     pub name: &'static str,
-    /// What is unlike the [base](Self::all), in a few words.
+    /// How it differs from the [base](Self::all), in a few words.
     pub about: &'static str,
-    /// The setting, but for seed.
+    /// The setting, except for the seed.
     pub simulation: Simulation,
-    /// What is asked of the gate here, beside what is asked everywhere.
+    /// The requirements on the gate here, in addition to those of every world.
     pub bars: Vec<Bar>,
-    /// What an independent rig around the same layers had found here.
+    /// What an independent rig around the same layers measured here.
     pub rig: Option<Rig>,
 }
 
-/// Shares of weighted tokens that were spilled, in percent, with another rig: an order of policies to
-/// be met, and a rough size.
+/// Shares of weighted tokens that another rig spilled, in percent: the policies have to come in the
+/// same order, at roughly the same size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Rig {
@@ -36,25 +36,27 @@ pub struct Rig {
     pub reference: Option<f64>,
     /// The gate as it was in November 2026.
     pub gate: Option<f64>,
-    /// The bound.
+    /// The upper bound.
     pub oracle: Option<f64>,
 }
 
 impl World {
-    /// All worlds, those of a trace if there is one.
+    /// All worlds, including those of the trace if there is one.
     ///
-    /// Where nothing else is said: ten requests a second in bursts, a PTU that drains the mean of what was drawn, with
-    /// a bucket of 3 s; `max_wait` of 4 s; Standard is ample; one process, no warming up, 15 minutes.
+    /// Unless stated otherwise: ten requests per second in bursts; a PTU that drains the mean of
+    /// the drawn requests, with a bucket of 3 s; `max_wait` of 4 s; unlimited Standard; one
+    /// process, no warm-up, 15 minutes.
     pub fn all(trace: Option<&Trace>) -> Vec<Self> {
         list::all(trace)
     }
 
-    /// Whether others fill the same PTU, so that yielding and competing differ.
+    /// Whether others use the same PTU, so that yielding and competing differ.
     pub const fn is_contended(&self) -> bool {
         self.simulation.is_contended()
     }
 
-    /// What is asked of the gate in this world, and what was found: what is asked everywhere first.
+    /// The requirements on the gate in this world and what was found, the general requirements
+    /// first.
     pub fn judge(&self, gate: &SimReport, others: &Others<'_>) -> Vec<Verdict> {
         let is_asked = |bar: &&Bar| match bar {
             Bar::Open => self.simulation.is_alone(),
@@ -74,7 +76,7 @@ impl World {
         self
     }
 
-    /// In percent, 0 where it was not told.
+    /// In percent, 0 if not measured.
     fn rig(mut self, [native, reference, gate, oracle]: [f64; 4]) -> Self {
         let told = |figure: f64| (figure > 0.0).then_some(figure);
         self.rig = Some(Rig {
@@ -87,7 +89,7 @@ impl World {
     }
 }
 
-/// The load and the PTU that worlds are variations of.
+/// The load and the PTU that all worlds vary.
 fn base() -> Simulation {
     around(Load::Bursty { rate: 10.0 })
 }

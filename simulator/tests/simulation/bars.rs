@@ -1,4 +1,4 @@
-//! What the gate has to reach, through the real layers, with fixed seeds.
+//! The gate's requirements, measured through the real layers with fixed seeds.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use spillover_simulator::{Load, Policy, SimReport, Simulation, Trace};
 
 use crate::run;
 
-/// A PTU for 40 requests a second with a bucket of 10 s, filled before anything is measured.
+/// A PTU for 40 requests per second with a bucket of 10 s, which fills before the measurement.
 pub(crate) fn load(load: Load, ptu_fraction: f64, minutes: u64) -> Simulation {
     Simulation::new(load)
         .ptu_fraction(ptu_fraction)
@@ -14,10 +14,10 @@ pub(crate) fn load(load: Load, ptu_fraction: f64, minutes: u64) -> Simulation {
         .length(Duration::from_secs(60 * minutes))
 }
 
-/// What holds of the gate whatever comes, where the regions take what it spills.
+/// Required of the gate under any load, as long as the regions accept what it spills.
 ///
-/// While an attempt that was made early, to find out whether the model is right, is on its way back
-/// refused, the request behind it may be admitted. The lasting queue of an overload has most of them.
+/// While a probe (an early attempt that checks the model) is on its way back refused, the request
+/// behind it may be admitted. The standing queue of an overload has the most of these.
 pub(crate) fn assert_polite(report: &SimReport, most_attempts: f64, most_overtakes: f64) {
     assert_spilling(report, most_attempts);
     assert!(report.overtakes <= most_overtakes, "overtakes: {}", report.overtakes);
@@ -25,7 +25,7 @@ pub(crate) fn assert_polite(report: &SimReport, most_attempts: f64, most_overtak
     assert!(late <= 1.0, "{late} ms past max_wait");
 }
 
-/// What holds of it where the regions refuse too.
+/// Required of the gate even if the regions refuse.
 pub(crate) fn assert_spilling(report: &SimReport, most_attempts: f64) {
     let attempts = report.attempts_per_success;
     assert!(attempts <= most_attempts, "attempts per success: {attempts}");
@@ -47,14 +47,14 @@ fn lasting_overload_uses_the_ptu_in_full_asks_once_and_makes_nobody_wait_for_not
 fn bursts_spill_as_little_as_if_everything_were_known() {
     let bursts = load(Load::Bursty { rate: 32.0 }, 1.25, 20);
     let (gate, oracle) = (run(&bursts, Policy::Gate), run(&bursts, Policy::Oracle));
-    // At 1.053: a refusal in each third of a second while somebody waits is the price of a PTU that is
-    // never open for half a second.
+    // At 1.053 attempts: a PTU that never stands open for half a second while a request waits costs
+    // a refusal every third of a second.
     assert_polite(&gate, 1.06, 0.02);
     let more = gate.spilled_tokens - oracle.spilled_tokens;
     assert!(more <= 0.002, "{} points more than the oracle", more * 100.0);
 }
 
-/// Needs a trace whose path is in `SPILLOVER_TRACE`; without one there is nothing to check.
+/// Needs a trace whose path is in `SPILLOVER_TRACE`; checks nothing if that is not set.
 #[test]
 fn a_real_trace_is_served_with_few_attempts_and_a_fraction_of_the_waiting() {
     let Ok(path) = std::env::var("SPILLOVER_TRACE") else { return };
@@ -64,10 +64,10 @@ fn a_real_trace_is_served_with_few_attempts_and_a_fraction_of_the_waiting() {
         let hour =
             Simulation::new(Load::Trace(trace.clone())).ptu_fraction(fraction).bucket_seconds(3.0);
         let reference = run(&hour, Policy::Reference);
-        // A PTU for two requests a second, of which nearly always some wait: then a refusal in each third
-        // of a second, the price of never leaving it open for half a second, is one for four requests.
-        // Without its control of standing queues the gate spills 0.16 points more at 0.7: more requests
-        // wait, and more of them in vain.
+        // A PTU for two requests per second, with almost always one waiting: a refusal every third
+        // of a second, the price of never leaving it open for half a second, then costs one attempt
+        // per four requests. Without standing-queue control the gate spills 0.16 points more at
+        // 0.7: more requests wait, and more of them time out.
         for (policy, attempts, more, mean) in
             [(Policy::Gate, 1.31, 0.002, 0.34), (Policy::GateStanding, 1.28, 0.001, 0.21)]
         {

@@ -1,4 +1,4 @@
-//! The command line of `simulate`, as a stranger would use it.
+//! The command line of `simulate`.
 
 use std::{
     fs,
@@ -123,7 +123,7 @@ fn where_others_fill_the_same_ptu_yielding_and_competing_are_both_shown() {
         simulate(&["--worlds", "neighbour-hammers,base", "--minutes", "1", "--seeds", "1"]);
     assert!(output.status.success(), "{output:?}");
     let table = String::from_utf8_lossy(&output.stdout);
-    let (_, contended) = table.split_once("Where others fill the same PTU").expect("its heading");
+    let (_, contended) = table.split_once("Where others use the same PTU").expect("its heading");
     assert!(contended.contains("ref / yield / compete"), "{table}");
     assert!(contended.contains("| neighbour-hammers") && !contended.contains("| base"), "{table}");
 }
@@ -145,5 +145,5 @@ fn a_picture_is_drawn_and_a_table_printed() {
     let table = String::from_utf8_lossy(&output.stdout);
     assert!(table.contains("| oracle "), "{table}");
     let drawn = fs::read_to_string(picture).expect("it was written");
-    assert!(drawn.starts_with("<svg ") && drawn.contains("What max_wait buys"));
+    assert!(drawn.starts_with("<svg ") && drawn.contains("Choosing max_wait"));
 }

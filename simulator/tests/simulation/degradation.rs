@@ -1,4 +1,4 @@
-//! The gate when it is told less, or shares its PTU: never worse than the reference rule.
+//! The gate with less information, or on a shared PTU: never worse than the reference rule.
 
 use spillover_simulator::{Load, Policy, SimReport, Simulation};
 
@@ -8,10 +8,10 @@ fn bursts(minutes: u64) -> Simulation {
     load(Load::Bursty { rate: 40.0 }, 1.0, minutes)
 }
 
-/// At most so many `points` more of the tokens, fewer attempts, and nobody later than allowed.
+/// At most `points` more of the tokens, fewer attempts, and no request sent later than allowed.
 ///
-/// Overtaking is for early attempts that are on their way back refused, and, beside others, for requests
-/// that were refused eight times in four seconds, after which the next one asks.
+/// Two cases may overtake: early attempts that are on their way back refused, and, on a shared PTU,
+/// requests that were refused eight times in four seconds and then let the next one try.
 fn assert_no_worse(name: &str, gate: &SimReport, reference: &SimReport, points: f64) {
     let more = 100.0 * (gate.spilled_tokens - reference.spilled_tokens);
     assert!(more <= points, "{name}: {more:.2} points more");
@@ -33,13 +33,13 @@ fn told_less_the_gate_spills_less_than_the_reference_rule_that_is_told_as_little
     }
 }
 
-/// How many processes there are makes no difference to the reference rule, which shares nothing.
+/// The number of processes makes no difference to the reference rule, which shares nothing.
 #[test]
 fn up_to_16_processes_that_share_a_ptu_in_bursts_spill_less_than_the_reference_rule() {
     let bursts = bursts(4);
     let reference = run(&bursts, Policy::Reference);
-    // Not so with 64, which is known: of a PTU for 40 requests a second each has one in 1.6 s, and looks
-    // for openings as seldom. With three seeds they spill 0.26 to 0.66 points more.
+    // 64 processes are a known exception: each has one request in 1.6 s of a PTU for 40 per second,
+    // and so notices openings as rarely. With three seeds they spill 0.26 to 0.66 points more.
     for (processes, points) in [(1, -1.0), (4, -0.8), (16, -0.3), (64, 0.8)] {
         let shared = run(&bursts.clone().processes(processes), Policy::Gate);
         assert_no_worse(&format!("{processes} processes"), &shared, &reference, points);
@@ -48,12 +48,12 @@ fn up_to_16_processes_that_share_a_ptu_in_bursts_spill_less_than_the_reference_r
 
 #[test]
 fn processes_that_share_an_overloaded_ptu_spill_no_more_than_the_reference_rule() {
-    // A small PTU for long rather than a large one for a moment: who waits when the run ends has
-    // spilled nothing, which is four seconds of capacity.
+    // Use a small PTU for a long time, not a large one for a short time: requests that wait when
+    // the run ends have spilled nothing, which amounts to four seconds of capacity.
     let overload = load(Load::Poisson { rate: 12.0 }, 1.0 / 1.2, 6);
     let reference = run(&overload, Policy::Reference);
-    // The mean of the seeds 1 to 3 is 0.27 points fewer with one process, 0.05 fewer with 4, and as many
-    // with 16; this is the worst of the three, 0.10 points more with 1 and with 16.
+    // The mean of the seeds 1 to 3 is 0.27 points fewer with one process, 0.05 fewer with 4, and
+    // equal with 16; this is the worst of the three, 0.10 points more with 1 and with 16.
     for processes in [1, 4, 16] {
         let shared = run(&overload.clone().processes(processes), Policy::Gate);
         assert_no_worse(&format!("{processes} processes"), &shared, &reference, 0.2);

@@ -1,4 +1,4 @@
-//! The same seed gives the same figures, and all policies meet the same requests.
+//! The same seed gives the same figures, and all policies get the same requests.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use spillover_simulator::{Deal, Load, Simulation};
 
 use crate::{POLICIES, run};
 
-/// Everything that draws numbers is in it: three regions, processes, both jitters.
+/// Covers everything that draws numbers: three regions, processes, both jitters.
 fn mixed(seed: u64) -> Simulation {
     Simulation::new(Load::Bursty { rate: 10.0 })
         .length(Duration::from_secs(60))

@@ -1,4 +1,4 @@
-//! Deployments that fail now and then: what of it a caller sees.
+//! Deployments that fail now and then, as seen by callers.
 
 use spillover_simulator::Policy;
 
@@ -15,7 +15,7 @@ fn failures_order_the_backends_and_refuse_nobody() {
             assert!(report.refused <= bound, "{policy:?} at {share}: {}", report.refused);
             assert!(report.utilisation > 0.6, "{policy:?} at {share}: {}", report.utilisation);
         }
-        // The reference script spills after a 429, and after nothing else.
+        // The reference script spills only after a 429.
         let reference = run(&failing, Policy::Reference).refused;
         assert!(reference > share / 2.0, "{reference} at {share}");
     }

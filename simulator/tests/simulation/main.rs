@@ -1,4 +1,4 @@
-//! The simulator: whether its figures are those of the model, and the same every time.
+//! The simulator: its figures agree with the model, and repeat exactly.
 
 mod bars;
 mod command;
@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use spillover_simulator::{Load, Policy, SimReport, Simulation};
 
-/// What runs without a gate.
+/// The policies without a gate.
 const POLICIES: [Policy; 5] =
     [Policy::SpillFirst, Policy::Reference, Policy::RegionChain, Policy::Shared, Policy::Oracle];
 
-/// A load of so many times the PTU, which serves 40 requests a second.
+/// A load of this many times the PTU, which serves 40 requests per second.
 fn poisson(times: f64) -> Simulation {
     Simulation::new(Load::Poisson { rate: 40.0 * times })
         .ptu_fraction(1.0 / times)

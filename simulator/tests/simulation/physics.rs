@@ -92,7 +92,8 @@ fn nobody_is_lost_and_counts_add_up() {
     }
 }
 
-/// What the oracle's queue must be: in order, never full while it waits in vain, never too long.
+/// The oracle's queue is in order and its waits reach max_wait but not more; standing-queue control
+/// shortens them.
 #[test]
 fn the_oracle_admits_in_order_and_nobody_after_max_wait() {
     let load = poisson(1.5).max_wait(Duration::from_millis(1_500));
@@ -112,7 +113,7 @@ fn the_oracle_admits_in_order_and_nobody_after_max_wait() {
     assert!((controlled.spilled_tokens - report.spilled_tokens).abs() < 0.03);
 }
 
-/// 3 requests of 1,000 + 3 x 0 tokens meet a PTU of 1,000 tokens a second, bucket 1 s.
+/// 3 requests of 1,000 + 3 x 0 tokens arrive at a PTU of 1,000 tokens per second, bucket 1 s.
 #[test]
 fn a_trace_is_worked_off_as_reckoned_by_hand() {
     let at = |millis| (Duration::from_millis(millis), 1_000, 0);
@@ -125,8 +126,8 @@ fn a_trace_is_worked_off_as_reckoned_by_hand() {
         };
         report.fates.iter().map(added).collect()
     };
-    // The bucket is full after the first, drained to 900 at 100 ms, at 1,900 then: 1,800 at 200 ms,
-    // so that the third waits until 1,000 ms.
+    // The first fills the bucket, which has drained to 900 at 100 ms and holds 1,900 after the
+    // second: 1,800 at 200 ms, so the third waits until 1,000 ms.
     let oracle = added(&run(&simulation, Policy::Oracle));
     assert_eq!(
         oracle.iter().map(|added| added.round()).collect::<Vec<_>>(),

@@ -1,4 +1,4 @@
-//! What is left of a burst once it is over: the gate sends every request once again at once.
+//! After a burst, the gate sends every request immediately and once.
 
 use std::{ops::Range, time::Duration};
 
@@ -6,7 +6,7 @@ use spillover_simulator::{Fate, Load, Policy, SimReport};
 
 use crate::{bars::load, run};
 
-/// Attempts for each success of the requests that arrive in these stretches of time.
+/// Attempts per success of the requests that arrive in these periods.
 fn attempts_within(report: &SimReport, stretches: &[Range<Duration>]) -> f64 {
     let within = report.fates.iter().filter(|request| {
         let next = stretches.partition_point(|stretch| stretch.end <= request.arrived);
@@ -24,8 +24,8 @@ fn a_second_after_a_burst_nearly_every_request_is_sent_once() {
     let bursts = load(Load::Bursty { rate: 40.0 }, 1.0, 4);
     let ends = bursts.bursts().expect("a good rate");
     let next = ends.iter().skip(1).map(|burst| burst.start).chain([Duration::MAX]);
-    // From one second after a burst until the next, and the first two seconds of that: the queue
-    // of the burst is longest then.
+    // From one second after a burst until the next one, and the first two seconds of that, when the
+    // queue of the burst is longest.
     let calm: Vec<_> = (ends.iter().map(|burst| burst.end + SECOND).zip(next))
         .filter(|(from, to)| from < to)
         .map(|(from, to)| from..to)

@@ -1,4 +1,4 @@
-//! What is unlike the first world: what each setting does, and what every world is.
+//! The effect of each setting, and the properties of every world.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use spillover_simulator::{
 
 use crate::run;
 
-/// Ten requests a second in bursts on a PTU for them, two minutes of it.
+/// Ten requests per second in bursts on a PTU sized for them, for two minutes.
 fn bursts() -> Simulation {
     Simulation::new(Load::Bursty { rate: 10.0 })
         .ptu_fraction_of_drawn(1.0)
@@ -249,9 +249,9 @@ fn event_streams_are_corrected_as_whole_answers_are() {
     assert!((whole - streamed).abs() < 0.005, "{whole} and {streamed}");
 }
 
-/// What does not hold of the gate in one world of a sample of the matrix, and is known: what is asked,
-/// and what is found at most. The sample is five minutes of one seed, whose base is about as the mean of
-/// many.
+/// The known requirements that the gate does not meet in one world of a sample of the matrix, and
+/// the largest figure found. The sample is five minutes of one seed, whose base is close to the
+/// mean of many.
 type Known = (&'static str, &'static [(&'static str, f64)]);
 
 fn assert_nothing_new(sample: &[Known]) {
@@ -276,8 +276,8 @@ fn nothing_new_is_wrong_with_the_gate_where_it_knows_less_of_costs_and_hints() {
     assert_nothing_new(&[
         ("base", &[]),
         ("max-tokens-4000", &[]),
-        // The service reckons with 4,096 tokens for an answer of 256, and takes them back when the answer
-        // ends: the level falls by much at once, and how much is known when it has happened.
+        // The service charges 4,096 tokens for an answer of 256 and returns the difference when the
+        // answer ends: the level drops suddenly, by an amount that is not known before.
         ("max-tokens-unstated", &[("open <= 500 ms", 1_000.0), ("tokens <= reference +0", 0.4)]),
         ("hints-false-8", &[]),
         ("hints-5s", &[]),
@@ -288,14 +288,14 @@ fn nothing_new_is_wrong_with_the_gate_where_it_knows_less_of_costs_and_hints() {
 #[test]
 fn nothing_new_is_wrong_with_the_gate_where_others_ways_and_pauses_mislead_it() {
     assert_nothing_new(&[
-        // To yield is the default: openings that it lost make it leave the next ones to the other, which
-        // drops what is refused and does not take them.
+        // Yielding is the default: after losing openings the gate leaves the next ones to the other
+        // application, which drops refused requests and does not use them.
         ("neighbour-drops", &[("tokens <= native +0.1", 1.5), ("open <= 500 ms", 2_600.0)]),
-        // What an attempt finds is known after 300 ms, and the next ones go by it.
+        // The result of an attempt is known after 300 ms, and the next attempts are based on it.
         ("round-trip-300", &[("open <= 750 ms", 1_300.0), ("tokens <= reference -0.7", 0.2)]),
         ("volleys-x1", &[]),
-        // 14 requests at once find a PTU that has been idle, which admits as many as come before it is
-        // over 100 %: one large request more or less is points.
+        // 14 simultaneous requests find an idle PTU, which admits all that arrive before it exceeds
+        // 100 %: one large request more or less makes several points.
         ("volleys-x4", &[("tokens <= reference +0.5", 2.5), ("tokens <= reference +0", 2.5)]),
     ]);
 }

@@ -10,152 +10,154 @@ use spillover_simulator::{
 
 use crate::settings::{self, seconds};
 
-/// Shows what a PTU and a `max_wait` buy: policies under a load, in virtual time.
+/// Compares policies for a PTU under a load, in virtual time.
 ///
 /// The layers are the real ones, over an emulated Azure OpenAI; an hour of traffic takes seconds,
-/// and a seed gives the same figures every time. Every policy meets the same requests. "Added" is
-/// the time from a request's arrival until the accepted attempt reaches a server.
+/// and a seed always gives the same figures. Every policy gets the same requests. "Added" latency
+/// is the time from a request's arrival until the accepted attempt reaches a server.
 #[derive(Debug, Parser)]
 #[command(group(ArgGroup::new("load").args(["trace", "poisson", "bursty", "volleys", "conversations"])), max_term_width = 100,
     allow_negative_numbers = true)]
 pub(crate) struct Args {
-    /// Recorded requests: a CSV file with the columns TIMESTAMP, ContextTokens and
-    /// GeneratedTokens, as in the AzurePublicDataset, and CachedTokens where it tells them.
+    /// Recorded requests: a CSV file with the columns TIMESTAMP, ContextTokens and GeneratedTokens,
+    /// as in the AzurePublicDataset, and optionally CachedTokens.
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
-    /// Independent requests, so many a second.
+    /// Independent requests, at RATE per second.
     #[arg(long, value_name = "RATE")]
     poisson: Option<f64>,
-    /// Bursts: 2.2 times RATE for about 15 s, 0.6 times RATE for about 45 s [default load, at 40].
+    /// Bursts: 2.2 times RATE for about 15 s, then 0.6 times RATE for about 45 s [default load, at
+    /// 40].
     #[arg(long, value_name = "RATE")]
     bursty: Option<f64>,
-    /// N requests at once, every so many seconds: 14/13.
+    /// N requests at once, every SECONDS seconds: 14/13.
     #[arg(long, value_name = "N/SECONDS", value_parser = settings::volleys)]
     volleys: Option<Load>,
-    /// Conversations that grow, so many at a time, over a PTU with a prompt cache in each of several
-    /// resources: what is spilled with and without cache affinity.
+    /// COUNT concurrent conversations that grow, over several resources with one PTU and prompt
+    /// cache each: compares the spill with and without cache affinity.
     #[arg(long, value_name = "N", conflicts_with_all = ["svg", "policy", "processes", "ptu_rate"])]
     pub(crate) conversations: Option<usize>,
-    /// The resources of --conversations.
+    /// Number of resources for --conversations.
     #[arg(long, value_name = "N", default_value_t = 4, requires = "conversations")]
     pub(crate) resources: usize,
-    /// The PTU's drain as a share of the mean load in weighted tokens.
+    /// The PTU's drain rate as a share of the mean load in weighted tokens.
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, conflicts_with = "ptu_rate")]
     pub(crate) ptu_fraction: f64,
-    /// The PTU's drain in weighted tokens a second instead; an output token weighs 3.
+    /// The PTU's drain rate in weighted tokens per second instead; an output token weighs 3.
     #[arg(long, value_name = "TOKENS")]
     ptu_rate: Option<f64>,
-    /// The depth of the PTU's bucket, in seconds of its drain.
+    /// Depth of the PTU's bucket, in seconds of its drain rate.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     bucket: f64,
-    /// The longest that a request may wait for the PTU.
+    /// The longest that a request may wait for the PTU, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "4", value_parser = seconds)]
     pub(crate) max_wait: Duration,
-    /// Processes that share the PTU without knowing of each other.
+    /// Number of independent processes that share the PTU.
     #[arg(long, value_name = "N", default_value_t = 1)]
     processes: usize,
-    /// Which process a request arrives at.
+    /// How requests are assigned to processes.
     #[arg(long, value_enum, default_value_t = Dealt::RoundRobin)]
     deal: Dealt,
-    /// Seeds arrivals, sizes, delays and the layers' draws.
+    /// Seed for arrivals, sizes, delays and the layers' random draws.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
     /// `all`, or names separated by commas: spill-first, reference, region-chain, shared, gate,
-    /// gate-standing, gate-compete, oracle, oracle-standing. `all` is without gate-compete and
+    /// gate-standing, gate-compete, oracle, oracle-standing. `all` excludes gate-compete and
     /// oracle-standing.
     #[arg(long, value_name = "NAMES", default_value = "all")]
     pub(crate) policy: String,
-    /// Simulates so many minutes [default: all of a trace, 20 of other loads; 10 of the Poisson
-    /// loads of --report].
+    /// Minutes to simulate [default: all of a trace, 20 of other loads; 10 of the Poisson loads of
+    /// --report].
     #[arg(long, value_name = "M", value_parser = minutes)]
     pub(crate) minutes: Option<Duration>,
-    /// Simulates so many seconds more, at the start, that are not measured [default: 0 for a
-    /// trace, 60 for other loads].
+    /// Seconds to simulate first, without measuring [default: 0 for a trace, 60 for other loads].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) warm_up: Option<Duration>,
-    /// Limits the three Standard regions to so many tokens a second together, prompt and
-    /// `max_tokens` alike [default: no limit].
+    /// Token limit per second of the three Standard regions together, counting prompt and
+    /// `max_tokens` [default: no limit].
     #[arg(long, value_name = "TOKENS")]
     standard_rate: Option<f64>,
-    /// The share of the attempts that each deployment answers with 500, of which an oracle knows
-    /// nothing.
+    /// The share of attempts that each deployment answers with 500. The oracles ignore it.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     failures: f64,
-    /// How long a burst may last before its queue counts as standing, for the policies that
-    /// control that.
+    /// How long a burst may last before its queue counts as standing, for the policies that control
+    /// standing queues.
     #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
     standing: Duration,
-    /// Takes every hint from 429s, as gateways do that make errors of their own.
+    /// Strips every hint from 429s, like gateways that rewrite errors.
     #[arg(long)]
     no_hints: bool,
-    /// Takes what tells about their cost from answers, as event streams without usage do.
+    /// Strips usage from answers, like event streams without `include_usage`.
     #[arg(long)]
     no_usage: bool,
     /// Milliseconds until the first token of an answer.
     #[arg(long, value_name = "MS", default_value_t = 200)]
     first_token: u64,
-    /// Milliseconds for each token after the first.
+    /// Milliseconds per token after the first.
     #[arg(long, value_name = "MS", default_value_t = 5)]
     per_token: u64,
-    /// What requests say of the most that their answers take: up-to:2 times the answer, times:4 of it,
-    /// always 4000, or nothing, for which the service assumes none:4096 [default: up-to:2].
+    /// The `max_tokens` of requests: up-to:2 for one to two times the answer, times:4 for four
+    /// times, 4000 for a constant, or none:4096 if omitted, with what the service then assumes
+    /// [default: up-to:2].
     #[arg(long, value_name = "KIND", value_parser = settings::max_tokens)]
     pub(crate) max_tokens: Option<MaxTokens>,
-    /// The share of each prompt that the PTU has in its cache.
+    /// The share of each prompt that is in the PTU's cache.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub(crate) cached: f64,
-    /// Answers are event streams.
+    /// Answers are sent as event streams.
     #[arg(long)]
     pub(crate) streamed: bool,
-    /// What the PTU's 429s say of their length: exact, whole seconds, none, always so many
-    /// milliseconds, or false:0.08, of which that share says 5 to 17 s [default: exact].
+    /// How the PTU's 429s state the wait: exact, seconds (whole ones), none, a constant in
+    /// milliseconds, or false:0.08 for that share of false hints of 5 to 17 s [default: exact].
     #[arg(long, value_name = "KIND", value_parser = settings::hints, conflicts_with = "no_hints")]
     pub(crate) hints: Option<Hints>,
-    /// Milliseconds to the PTU and back.
+    /// Round trip to the PTU, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 30)]
     pub(crate) round_trip: u64,
-    /// Milliseconds that a refusal of the PTU takes besides.
+    /// Additional milliseconds until a refusal of the PTU comes back.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pub(crate) refusal_time: u64,
-    /// Another application takes this share of the PTU, in bursts unless `steady`, and drops what is
-    /// refused unless it `hammers`: 0.5,steady,hammers.
+    /// Another application uses this share of the PTU: in bursts unless `steady`; it drops refused
+    /// requests unless it `hammers`: 0.5,steady,hammers.
     #[arg(long, value_name = "SHARE[,...]", value_parser = settings::neighbour)]
     pub(crate) neighbour: Option<Neighbour>,
-    /// The PTU serves nobody from second AT on: 300+120:503, or :429 without hints, or :down. May be
-    /// given several times.
+    /// An outage of the PTU from second AT on: 300+120:503, or :429 without hints, or :down. May be
+    /// repeated.
     #[arg(long, value_name = "AT+SECONDS:KIND", value_parser = settings::outage)]
     pub(crate) outage: Vec<(Duration, Duration, Outage)>,
-    /// The PTU drains so many times its drain from second AT on: 300:0.5. May be given several times.
+    /// Multiplies the PTU's drain rate from second AT on: 300:0.5. May be repeated.
     #[arg(long, value_name = "AT:FACTOR", value_parser = settings::resize)]
     pub(crate) resize: Vec<(Duration, f64)>,
-    /// The PTU is divided among two or three regions: 0.6,0.3,0.1.
+    /// Divides the PTU between two or three regions: 0.6,0.3,0.1.
     #[arg(long, value_name = "SHARES", value_delimiter = ',')]
     pub(crate) parts: Vec<f64>,
-    /// Each process lives for so many seconds, the next one follows after a pause: 90+30:stops or
+    /// Lifetime and pause of each process in seconds, and how it ends: 90+30:stops or
     /// 90+30:crashes.
     #[arg(long, value_name = "SECONDS+PAUSE:ENDING", value_parser = settings::lives)]
     pub(crate) lives: Option<Lives>,
     /// Prints an array with one object per policy instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Draws queue, level, spill and latency over time, and what other values of max_wait buy.
+    /// Draws queue, level, spill and latency over time, and the trade-off for other values of
+    /// max_wait.
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
-    /// Writes the comparison that is kept in the repository, as Markdown, and nothing else. With
-    /// --trace, that trace is part of it.
+    /// Writes only the comparison that is kept in the repository, as Markdown. Includes a trace
+    /// given with --trace.
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "benches/SIMULATION.md",
           conflicts_with_all = ["poisson", "bursty", "conversations", "json",
                                 "svg"])]
     pub(crate) report: Option<PathBuf>,
-    /// Runs every world: what may be unlike the other loads here, a row for each, with what is asked of
-    /// the gate and does not hold. With --trace, that trace is two of them.
+    /// Runs every world (a variation of the base setting): one row each, and the gate's
+    /// requirements that fail. With --trace, includes the worlds of that trace.
     #[arg(long, conflicts_with_all = ["poisson", "bursty", "conversations", "json", "svg"])]
     pub(crate) matrix: bool,
-    /// Runs the worlds alone that have one of these in their names, which commas separate.
+    /// Runs only the worlds whose names contain one of these words, separated by commas.
     #[arg(long, value_name = "NAMES",
           conflicts_with_all = ["poisson", "bursty", "conversations", "json", "svg"])]
     pub(crate) worlds: Option<String>,
-    /// Seeds that the synthetic loads of --report and the worlds are averaged over [default: 2 and 3].
+    /// Number of seeds to average the synthetic loads of --report and the worlds over [default: 2
+    /// and 3].
     #[arg(long, value_name = "N")]
     pub(crate) seeds: Option<u64>,
 }
@@ -210,7 +212,7 @@ impl Args {
         settings::apply(self, simulation.failures(self.failures).processes(self.processes))
     }
 
-    /// The settings that the report takes over too.
+    /// The settings that --report shares.
     pub(crate) fn shared(&self, load: Load) -> Simulation {
         let mut simulation = Simulation::new(load)
             .seed(self.seed)
@@ -239,7 +241,7 @@ impl Args {
         simulation
     }
 
-    /// What is simulated, in one line.
+    /// Describes the simulation in one line.
     pub(crate) fn title(&self, requests: usize, length: Duration, mean: f64) -> String {
         let load = match (&self.trace, self.poisson) {
             _ if self.volleys.is_some() => "volleys".to_owned(),
@@ -263,7 +265,7 @@ impl Args {
         )
     }
 
-    /// The values of `max_wait` for the trade-off curve: around the one asked for.
+    /// The values of `max_wait` on the trade-off curve, around the given one.
     pub(crate) fn curve_waits(&self) -> Vec<Duration> {
         let middle = self.max_wait.max(Duration::from_millis(100));
         [0.125, 0.25, 0.5, 1.0, 2.0, 4.0].map(|factor| middle.mul_f64(factor)).to_vec()

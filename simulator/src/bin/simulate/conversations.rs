@@ -1,4 +1,4 @@
-//! What cache affinity buys conversations, as a table.
+//! Compares conversations with and without cache affinity, as a table.
 
 use std::error::Error;
 
@@ -8,7 +8,8 @@ use tower_spillover::{ConfigError, sticky::CacheAffinity};
 
 use crate::args::Args;
 
-/// Runs `count` conversations at a time without and with affinity, and tells what became of them.
+/// Runs `count` concurrent conversations without and with affinity, and reports how they were
+/// served.
 pub(crate) fn compare(args: &Args, count: usize) -> Result<String, Box<dyn Error>> {
     let mut conversations = Conversations::new(count)
         .resources(args.resources)

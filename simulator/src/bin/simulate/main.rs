@@ -1,8 +1,8 @@
-//! Shows what a PTU and a `max_wait` buy: policies under a load, in virtual time.
+//! Compares policies for a PTU under a load, in virtual time.
 //!
-//! `cargo run --release -p spillover-simulator -- --help` tells the options; without any, a bursty load
-//! on a PTU for its mean. `-- --trace FILE --ptu-fraction 0.7 --svg picture.svg` simulates a trace
-//! with the columns of the Azure LLM inference traces and draws it.
+//! `cargo run --release -p spillover-simulator -- --help` lists the options; the default is a
+//! bursty load on a PTU sized for its mean. `-- --trace FILE --ptu-fraction 0.7 --svg picture.svg`
+//! simulates a trace with the columns of the Azure LLM inference traces and draws it.
 
 mod args;
 mod conversations;
@@ -65,7 +65,7 @@ fn print(args: &Args, title: &str, reports: &[SimReport]) -> Result<(), Box<dyn 
 
 fn write(text: &str) -> Result<(), Box<dyn Error>> {
     match std::io::stdout().write_all(text.as_bytes()) {
-        // A reader that has seen enough, such as `head`, is no error.
+        // A reader such as `head` may close the pipe early; that is not an error.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => Ok(written?),
     }

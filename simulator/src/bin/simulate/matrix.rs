@@ -1,4 +1,4 @@
-//! All worlds at once, as one table with verdicts.
+//! Runs all worlds and prints one table with verdicts.
 
 use std::{error::Error, fmt::Write};
 
@@ -6,19 +6,19 @@ use spillover_simulator::{Bar, Others, Policy, Rig, SimReport, Trace, World};
 
 use crate::{args::Args, report::average, runs};
 
-/// What became of the policies in one world: means over the seeds.
+/// How each policy did in one world: means over the seeds.
 pub(crate) struct Row {
     world: World,
     by_policy: Vec<SimReport>,
 }
 
-/// Runs the worlds that `args` selects, and tells what became of every policy in each.
+/// Runs the worlds that `args` selects, and reports how each policy did in each.
 pub(crate) fn compare(args: &Args) -> Result<String, Box<dyn Error>> {
     let trace = args.read_trace()?;
     let worlds = selected(args, trace.as_ref())?;
     let rows = run(args, worlds)?;
     let contended = contended_table(&rows);
-    let heading = if contended.is_empty() { "" } else { "\nWhere others fill the same PTU:\n\n" };
+    let heading = if contended.is_empty() { "" } else { "\nWhere others use the same PTU:\n\n" };
     Ok(format!("{}{heading}{contended}", tables(&rows)?))
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args, worlds: Vec<World>) -> Result<Vec<Row>, Box<dyn E
     worlds.into_iter().map(row).collect()
 }
 
-/// What runs in `world`: to compete is something else only where others fill the same PTU.
+/// The policies to run in `world`: competing differs from yielding only on a contended PTU.
 fn policies(args: &Args, world: &World) -> Result<Vec<Policy>, String> {
     if args.policy != "all" {
         return args.policies();
@@ -78,7 +78,7 @@ impl Row {
         self.of(Policy::GateStanding)
     }
 
-    /// What does not hold of the gate, in words.
+    /// Describes the requirements that the gate does not meet.
     fn failures(&self, rows: &[Self]) -> Vec<String> {
         let Some(gate) = self.gate() else { return Vec::new() };
         let named = self.world.bars.iter().find_map(Bar::elsewhere);
@@ -95,7 +95,7 @@ impl Row {
     }
 }
 
-/// The figures of each world, and what does not hold of the gate there.
+/// A table of each world's figures, and the requirements that the gate does not meet.
 pub(crate) fn tables(rows: &[Row]) -> Result<String, std::fmt::Error> {
     let mut text = String::from(HEAD);
     let mut failing = 0;
@@ -137,11 +137,15 @@ pub(crate) fn tables(rows: &[Row]) -> Result<String, std::fmt::Error> {
             over[2],
         )?;
     }
-    writeln!(text, "\n{failing} of {} worlds with a verdict against the gate.", rows.len())?;
+    writeln!(
+        text,
+        "\n{failing} of {} worlds have a requirement that the gate does not meet.",
+        rows.len()
+    )?;
     Ok(text)
 }
 
-/// In the order of the columns.
+/// In column order.
 const POLICIES: [Policy; 4] =
     [Policy::SpillFirst, Policy::Reference, Policy::GateStanding, Policy::Oracle];
 const HEAD: &str = "\
@@ -149,7 +153,7 @@ const HEAD: &str = "\
 |------------------------|-------:|-------:|-------:|-------:|----------------:|---------------:|------:|----------------:|------:|-------:|------------------|
 ";
 
-/// The gate that yields, the default, beside one that competes; empty where none of `rows` shows both.
+/// Compares the default gate, which yields, with one that competes; empty if no row has both.
 pub(crate) fn contended_table(rows: &[Row]) -> String {
     let line = |row: &Row| {
         let reference = row.of(Policy::Reference)?;
@@ -178,13 +182,13 @@ const CONTENDED_HEAD: &str = "\
 |------------------------|-----------------------------:|--------------------------:|---------------------------:|----------------------:|
 ";
 
-/// What is unlike the others in each world.
+/// Lists how each world differs from the base.
 pub(crate) fn list(rows: &[Row]) -> String {
     let line = |row: &Row| format!("- `{}`: {};\n", row.world.name, row.world.about);
     rows.iter().map(line).collect()
 }
 
-/// What an independent rig had found in some of the worlds.
+/// The figures that an independent rig measured in some of the worlds.
 pub(crate) fn rig_table(rows: &[Row]) -> String {
     let cell = |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), |it| format!("{it:.1}"));
     let line = |row: &Row| {

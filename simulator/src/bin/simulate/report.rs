@@ -30,7 +30,7 @@ pub(crate) fn write(args: &Args, file: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The worlds: what they are, what became of the policies, and what does not hold of the gate.
+/// The worlds: their settings, how the policies did, and which requirements the gate does not meet.
 fn worlds(args: &Args, trace: Option<&Trace>) -> Result<String, Box<dyn Error>> {
     let rows = matrix::run(args, matrix::selected(args, trace)?)?;
     Ok(format!(
@@ -42,7 +42,7 @@ fn worlds(args: &Args, trace: Option<&Trace>) -> Result<String, Box<dyn Error>> 
     ))
 }
 
-/// One table: what to run for it.
+/// One table, and the runs it needs.
 struct Section {
     chapter: &'static str,
     about: String,
@@ -59,7 +59,7 @@ fn sections(args: &Args, trace: Option<&Trace>) -> Result<Vec<Section>, String> 
     sections.extend(synthetic(args, &policies));
     sections.extend(shared_ptu(args, &policies));
     sections.extend(limited_standard(args, &policies));
-    sections.extend(untold(args, &policies));
+    sections.extend(uninformed(args, &policies));
     Ok(sections)
 }
 
@@ -120,8 +120,8 @@ fn shared_ptu(args: &Args, policies: &[Policy]) -> Vec<Section> {
     let section = |processes: usize| Section {
         chapter: "Processes that share a PTU",
         about: format!(
-            "The bursty load at 100 % of the PTU, dealt to processes that do not know of each \
-             other. The oracle is one queue for all. One seed, {}.",
+            "The bursty load at 100 % of the PTU, distributed over independent processes. The \
+             oracle is one queue for all of them. One seed, {}.",
             args.seed
         ),
         title: format!("{processes} process(es)"),
@@ -144,37 +144,39 @@ fn limited_standard(args: &Args, policies: &[Policy]) -> Vec<Section> {
     let section = |(title, load, fraction): (&str, Load, f64)| Section {
         chapter: "Standard with limits",
         about: format!(
-            "Three regions that grant together what 40 requests a second count for there: prompt and \
-             `max_tokens`, each as one token. The script's policies know the first of them only. \
-             One seed, {}.",
+            "Three regions whose limits together allow 40 requests per second, counting prompt and \
+             `max_tokens` tokens alike. The script's policies use only the first region. One \
+             seed, {}.",
             args.seed
         ),
         title: title.to_owned(),
         jobs: {
-            let load = lasting(args, load).ptu_fraction(fraction).standard_rate(LIMIT);
+            let load = lasting(args, load)
+                .ptu_fraction(fraction)
+                .standard_rate(STANDARD_TOKENS_PER_SECOND);
             policies.iter().map(|&policy| (load.clone(), policy)).collect()
         },
     };
     loads.into_iter().map(section).collect()
 }
 
-fn untold(args: &Args, policies: &[Policy]) -> Vec<Section> {
+fn uninformed(args: &Args, policies: &[Policy]) -> Vec<Section> {
     let learning = [Policy::Reference, Policy::Gate, Policy::GateStanding];
     let policies: Vec<_> = policies.iter().copied().filter(|p| learning.contains(p)).collect();
     let load = lasting(args, Load::Bursty { rate: 40.0 });
     let section = |(title, simulation): (&str, Simulation)| Section {
-        chapter: "What is not told",
+        chapter: "Without hints or usage",
         about: format!(
-            "The bursty load at 100 % of the PTU, and a service that tells less: 429s without any \
-             header about waits or quotas, answers without `usage` and utilisation. One process, \
-             one seed, {}.",
+            "The bursty load at 100 % of the PTU, and a service that sends less information: 429s \
+             without any header about waits or quotas, answers without `usage` and utilisation. \
+             One process, one seed, {}.",
             args.seed
         ),
         title: title.to_owned(),
         jobs: policies.iter().map(|&policy| (simulation.clone(), policy)).collect(),
     };
     [
-        ("Everything is told", load.clone()),
+        ("With hints and usage", load.clone()),
         ("429s without hints", load.clone().without_hints()),
         ("Answers without usage", load.clone().without_usage()),
         ("Neither hints nor usage", load.without_hints().without_usage()),
@@ -183,13 +185,13 @@ fn untold(args: &Args, policies: &[Policy]) -> Vec<Section> {
     .into()
 }
 
-/// The settings that all synthetic loads share, and how long they last.
+/// The settings shared by all synthetic loads, and their length.
 fn lasting(args: &Args, load: Load) -> Simulation {
     let length = Duration::from_secs_f64(60.0 * minutes(args, &load));
     args.shared(load).length(length)
 }
 
-/// Lasting overload is alike from minute to minute; bursts take longer to even out.
+/// Sustained overload looks the same from minute to minute; bursts take longer to average out.
 fn minutes(args: &Args, load: &Load) -> f64 {
     let usual = if matches!(load, Load::Poisson { .. }) { 10.0 } else { 20.0 };
     args.minutes.map_or(usual, |length| length.as_secs_f64() / 60.0)
@@ -199,7 +201,7 @@ fn seeds_of(args: &Args) -> u64 {
     args.seeds.unwrap_or(2).max(1)
 }
 
-/// Every policy with every seed, policies outermost.
+/// Every policy with every seed, grouped by policy.
 fn seeds(args: &Args, policies: &[Policy], simulation: &Simulation) -> Vec<runs::Job> {
     let seeds = args.seed..args.seed.saturating_add(seeds_of(args));
     let of = |&policy: &Policy| {
@@ -208,13 +210,13 @@ fn seeds(args: &Args, policies: &[Policy], simulation: &Simulation) -> Vec<runs:
     policies.iter().flat_map(of).collect()
 }
 
-/// One report for each policy: the means of its runs.
+/// One report per policy: the means of its runs.
 fn averages(reports: &[SimReport]) -> Vec<SimReport> {
     let same = |a: &SimReport, b: &SimReport| a.policy == b.policy;
     reports.chunk_by(same).map(average).collect()
 }
 
-/// The means of the runs; of what must not be, the worst.
+/// The means of the runs; for figures with a limit, the worst.
 pub(crate) fn average(runs: &[SimReport]) -> SimReport {
     let mean =
         |figure: fn(&SimReport) -> f64| runs.iter().map(figure).sum::<f64>() / runs.len() as f64;
@@ -258,62 +260,62 @@ fn introduction(args: &Args) -> String {
         "# Simulation\n\nMade by `cargo run --release -p spillover-simulator -- {}`; a seed gives \
          the same figures on every run.\n\n\
          The policies are stacks of the crate's layers over its emulator, in virtual time:\n\n\
-         - `spill-first`: spills on the first 429, as Azure's own spillover does;\n\
-         - `reference`: waits while `elapsed + retry-after <= max_wait`, without memory;\n\
-         - `region-chain`: any of the PTU and three regions, and another one after each 429, with \
-           the waits of API Management's `retry` (0, 4, 6, 10, 18, 20, ... s);\n\
-         - `shared`: the layers with shared memory of refusals alone;\n\
-         - `gate`, `gate-standing`: the layers with admission to the PTU, without and with control \
-           of standing queues;\n\
-         - `oracle`: a queue that knows the bucket exactly and has no network in between, which \
-           nobody can beat by much.\n\n\
+         - `spill-first`: spills on the first 429, like Azure's native spillover;\n\
+         - `reference`: waits while `elapsed + retry-after <= max_wait`, keeps no state;\n\
+         - `region-chain`: picks randomly among the PTU and three regions, and again after each \
+           429, with the waits of API Management's `retry` (0, 4, 6, 10, 18, 20, ... s);\n\
+         - `shared`: the layers with shared cooldowns only;\n\
+         - `gate`, `gate-standing`: the layers with admission control for the PTU, without and \
+           with control of standing queues;\n\
+         - `oracle`: a queue that knows the bucket exactly, without a network: a bound that no \
+           policy can beat by much.\n\n\
          Costs are prompt + 3 x output tokens; callers set `max_tokens` to 1 to 2 times the answer. \
-         Round trips take 30 ms (PTU and the Standard deployment beside it), 60 and 90 ms, give or \
-         take a fifth. `max_wait` is {} s.\n\n\
-         Columns: `util`: the PTU's share of time spent on tokens; `spill`, `tokens`: requests and \
-         weighted tokens that Standard served; `att/ok`: attempts for each success; `p50` to \
-         `mean`: latency added, from arrival until the accepted attempt reaches a server; \
-         `spl-p50`: its median for what Standard served; `overtk`: the PTU's admissions that \
-         overtook an older request of their process that was waiting; `429`: refusals that callers \
-         got; `over`: how much later than `max_wait` the last attempt of any request left, in ms; \
-         `open`: the longest that the PTU stood below 100 % while anybody waited who had no attempt \
-         under way, in ms.\n",
+         Round trips take 30 ms (PTU and the Standard deployment beside it), 60 and 90 ms, plus or \
+         minus a fifth. `max_wait` is {} s.\n\n\
+         Columns: `util`: the weighted tokens that the PTU served, over what it could drain; \
+         `spill`, `tokens`: requests and weighted tokens that Standard served; `att/ok`: attempts \
+         per success; `p50` to `mean`: added latency, from arrival until the accepted attempt \
+         reaches a server; `spl-p50`: the median of the requests that Standard served; `overtk`: \
+         the PTU's admissions that overtook an older waiting request of their process; `429`: \
+         refusals that callers got; `over`: how much later than `max_wait` the last attempt of any \
+         request left, in ms; `open`: the longest time that the PTU stood below 100 % while a \
+         request without an attempt in flight waited, in ms.\n",
         command(),
         args.max_wait.as_secs_f64()
     )
 }
 
-/// The arguments, of files the names only.
+/// The command-line arguments, with file names in place of paths.
 fn command() -> String {
     let name = |word: String| word.rsplit('/').next().unwrap_or_default().to_owned();
     env::args().skip(1).map(name).collect::<Vec<_>>().join(" ")
 }
 
 /// 40 requests a second: prompts of 1,102 tokens, and a `max_tokens` of 1.5 times 256.
-const LIMIT: f64 = 40.0 * (1_101.7 + 1.5 * 255.5);
+const STANDARD_TOKENS_PER_SECOND: f64 = 40.0 * (1_101.7 + 1.5 * 255.5);
 
 const WORLDS: &str = "\
-Where nothing else is said: ten requests a second in bursts, on a PTU that drains the mean of what the seed has \
-drawn, with a bucket of 3 s; `max_wait` 4 s; Standard is ample; one process; no warming up, so that the gate \
-begins without knowing anything; 15 minutes. Figures are means over the seeds, those of what must not be (`open`, \
-`asks`, `over`) the worst.
+Unless stated otherwise: ten requests per second in bursts, on a PTU that drains the mean of what the seed has \
+drawn, with a bucket of 3 s; `max_wait` 4 s; unlimited Standard; one process; no warm-up, so that the gate \
+starts without an estimate; 15 minutes. Figures are means over the seeds; for figures with a limit (`open`, \
+`asks`, `over`) the worst seed.
 
 `native` is `spill-first`, and `gate` is `gate-standing`, the default of the layers. The first four columns are the weighted \
-tokens that the PTU did not serve, in percent; `mean`: latency added, in ms; `att`: attempts for each success; \
-`spl50`: the median added to the spilled; `open`: the longest that the PTU stood below 100 % while anybody waited \
-who had no attempt under way, in ms, judged at every event (an admission that fills the PTU ends it); `asks`: \
+tokens that the PTU did not serve, in percent; `mean`: added latency, in ms; `att`: attempts per success; \
+`spl50`: the median added latency of spilled requests; `open`: the longest time that the PTU stood below 100 % while a \
+request without an attempt in flight waited, in ms, judged at every event (an admission that fills the PTU ends it); `asks`: \
 attempts at the PTU for one request in any 4 s; `over`: how much later than its `max_wait` a request was sent, in \
-ms. What is asked everywhere: tokens no more than native + 0.1 and, without a neighbour, reference + 0.5; open no longer than 500 ms \
-(2.5 round trips of more than 200 ms) where there is one process; nobody over by more than 1 ms. No more than 8 \
-asks are asked for where hints are no help: elsewhere an attempt that the model expects to be refused, made to find out \
-whether the model is right, is not held against its request.
+ms. Required everywhere: tokens at most native + 0.1 and, without a neighbour, reference + 0.5; open at most 500 ms \
+(2.5 round trips if one takes more than 200 ms) with a single process; over at most 1 ms. At most 8 \
+asks are required only where hints are no help: elsewhere the gate sends probes that it expects to be refused, to check \
+its model, and these do not count against a request.
 ";
 const CONTENDED: &str = "\
-Where others fill the same PTU, other processes or another application, a gate may yield, which is the default, or \
+Where other processes or another application use the same PTU, a gate may yield, which is the default, or \
 compete (`Contention`). The policies are `reference`, `gate-standing` and `gate-compete`.
 ";
 const RIG: &str = "\
-What a rig of its own found around the layers of November 2026 in worlds like these, in percent of the weighted \
-tokens. Its draws are others, so that levels differ by two points; the order of the policies is to be the same. The bars on \
+Results of an independent rig around the layers of November 2026 in similar worlds, in percent of the weighted \
+tokens. Its draws differ, so levels deviate by up to two points; the policies have to come in the same order. The bars on \
 tokens above are distances to the reference rule in that rig.
 ";

@@ -8,7 +8,7 @@ use tower_spillover::ConfigError;
 
 use crate::args::Args;
 
-/// The policies asked for. Of `all`, those that this build cannot run are left out with a note.
+/// The requested policies. With `all`, skips those that this build cannot run, with a note.
 pub(crate) fn wired(args: &Args) -> Result<Vec<Policy>, String> {
     let policies = args.policies()?;
     if args.policy != "all" {
@@ -24,7 +24,7 @@ pub(crate) fn wired(args: &Args) -> Result<Vec<Policy>, String> {
     Ok(policies.into_iter().filter(wired).collect())
 }
 
-/// Runs every policy, and those that wait once more for each of `waits`.
+/// Runs every policy, and the policies that wait again for each of `waits`.
 pub(crate) fn all(
     simulation: &Simulation,
     policies: &[Policy],
@@ -50,13 +50,13 @@ pub(crate) fn all(
 /// One run of one policy.
 pub(crate) type Job = (Simulation, Policy);
 
-/// The reports of all jobs, in their order, without the fates of single requests: hundreds of runs
-/// would fill the memory with them.
+/// The reports of all jobs in order, without the per-request results: hundreds of runs would fill
+/// the memory with them.
 pub(crate) fn batch(jobs: &[Job]) -> Result<Vec<SimReport>, ConfigError> {
     let bar = ProgressBar::new(jobs.len() as u64 * 1_000);
-    let style = "{bar:40} {percent:>3} %  {elapsed} gone, {eta} to go  {msg}";
+    let style = "{bar:40} {percent:>3} %  elapsed {elapsed}, ETA {eta}  {msg}";
     bar.set_style(ProgressStyle::with_template(style).expect("the template is a valid one"));
-    // The long ones first, so that no thread is left alone with one of them at the end.
+    // Start the long jobs first, so that no thread is still busy with one at the end.
     let mut order: Vec<_> = (0..jobs.len()).collect();
     order.sort_by_key(|&index| !asks_often(jobs[index].1));
     let queue = Mutex::new(VecDeque::from(order));
@@ -95,12 +95,12 @@ fn run((simulation, policy): &Job, bar: &ProgressBar) -> Result<SimReport, Confi
     })
 }
 
-/// Whether it may make tens of attempts for one success, which is what a run's time is spent on.
+/// Whether `policy` may make tens of attempts per success, which dominate the run time.
 const fn asks_often(policy: Policy) -> bool {
     matches!(policy, Policy::Reference | Policy::Shared)
 }
 
-/// Whether this build can run `policy`: a second of it tells.
+/// Checks that this build can run `policy`, by simulating one second.
 fn runs(policy: Policy) -> Result<(), ConfigError> {
     let second = Duration::from_secs(1);
     let simulation = Simulation::new(Load::Poisson { rate: 1.0 }).length(second);

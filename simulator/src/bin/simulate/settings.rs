@@ -1,4 +1,4 @@
-//! Settings of more than one word, as the command line has them.
+//! Parses the structured option values of the command line.
 
 use std::{str::FromStr, time::Duration};
 
@@ -34,7 +34,7 @@ pub(crate) fn hints(text: &str) -> Result<Hints, String> {
     }
 }
 
-/// `SHARE`, then `steady` and `hammers` where it is so.
+/// `SHARE`, then optionally `steady` and `hammers`.
 pub(crate) fn neighbour(text: &str) -> Result<Neighbour, String> {
     let mut words = text.split(',');
     let share = number(words.next().unwrap_or_default())?;
@@ -49,7 +49,7 @@ pub(crate) fn neighbour(text: &str) -> Result<Neighbour, String> {
     Ok(neighbour)
 }
 
-/// `AT+SECONDS:KIND`, the kind being `429`, `503` or `down`.
+/// `AT+SECONDS:KIND`, where KIND is `429`, `503` or `down`.
 pub(crate) fn outage(text: &str) -> Result<(Duration, Duration, Outage), String> {
     let (times, kind) = pair(text, ':')?;
     let (at, lasts) = pair(times, '+')?;
@@ -62,7 +62,7 @@ pub(crate) fn outage(text: &str) -> Result<(Duration, Duration, Outage), String>
     Ok((seconds(at)?, seconds(lasts)?, outage))
 }
 
-/// `LASTS+PAUSE:ENDING`, the ending being `stops` or `crashes`.
+/// `LASTS+PAUSE:ENDING`, where ENDING is `stops` or `crashes`.
 pub(crate) fn lives(text: &str) -> Result<Lives, String> {
     let (times, ending) = pair(text, ':')?;
     let (lasts, pause) = pair(times, '+')?;
@@ -86,13 +86,13 @@ pub(crate) fn volleys(text: &str) -> Result<Load, String> {
     Ok(Load::Volleys { requests: number(requests)?, every: seconds(every)? })
 }
 
-/// A number of seconds from 0 on.
+/// A number of seconds, at least 0.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "a number of seconds is needed".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|_| "seconds from 0 on are needed".to_owned())
 }
 
-/// The settings that `simulation` has besides.
+/// Applies the remaining options to `simulation`.
 pub(crate) fn apply(args: &crate::args::Args, mut simulation: Simulation) -> Simulation {
     if let Some(max_tokens) = args.max_tokens {
         simulation = simulation.max_tokens(max_tokens);
