@@ -1,51 +1,51 @@
-//! Reads a request body: what is asked for, and what it will cost.
+//! Reads a request body: what it requests, and what that will cost.
 
 use http::HeaderMap;
 use serde_json::Value;
 
 use crate::{request_body::Complaint, routes::Operation, tier::Tier};
 
-/// The tokens of one request.
+/// The token counts of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bill {
     pub(crate) prompt: u64,
     pub(crate) cached: u64,
-    /// The most that may be generated, all choices together: what admission reckons with.
+    /// The maximum that may be generated, all choices together; admission uses it as the estimate.
     pub(crate) most: u64,
-    /// What is generated if nobody interrupts.
+    /// What is generated unless the client disconnects.
     pub(crate) completion: u64,
 }
 
 /// What a request asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ask {
-    /// It is limited as a request, and costs no tokens.
+    /// Limited by the number of requests; costs no tokens.
     pub(crate) media: bool,
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
     pub(crate) prompt: u64,
     pub(crate) cached: u64,
-    /// Whether the request names how much of it is cached, and how long its prompt is.
+    /// Whether the request specifies its cached tokens, and its prompt tokens.
     pub(crate) names_cached: bool,
     pub(crate) names_prompt: bool,
-    /// How its prompt begins, for a resource that caches prompts.
+    /// Hashes of the prompt's prefixes, for a resource that caches prompts.
     pub(crate) beginnings: Vec<u64>,
     pub(crate) most: u64,
-    /// `max_tokens` times choices is in `most`; this is one choice's share.
+    /// One choice's `max_tokens`; `most` has it times the number of choices.
     pub(crate) longest: u64,
-    /// The exact completion, if the request names one.
+    /// The exact completion length, if the request specifies one.
     pub(crate) exact: Option<u64>,
-    /// Whether `max_tokens` cut the exact completion short.
+    /// Whether `max_tokens` cuts the exact completion.
     pub(crate) truncated: bool,
     pub(crate) dimensions: u64,
     pub(crate) inputs: u64,
     pub(crate) previous: Option<String>,
-    /// The id of something that another resource keeps.
+    /// The id of an object that another resource keeps.
     pub(crate) foreign: Option<String>,
-    /// Reasoning that some resource has encrypted for itself.
+    /// Encrypted reasoning, which only the resource that made it can read.
     pub(crate) encrypted: Vec<String>,
     pub(crate) include_encrypted: bool,
-    /// `None` when the request does not name one; its answer does not either, then.
+    /// `None` if the request does not name one; then its answer does not either.
     pub(crate) tier: Option<Tier>,
 }
 
@@ -97,7 +97,7 @@ impl Ask {
     }
 }
 
-/// The field that no request of this kind can do without.
+/// The field that is mandatory for this operation.
 fn required(operation: Operation, body: &Value) -> Result<&Value, Complaint> {
     let field = match operation {
         Operation::Chat => "messages",
@@ -106,7 +106,7 @@ fn required(operation: Operation, body: &Value) -> Result<&Value, Complaint> {
     };
     let value = match body.get(field) {
         Some(value) => value,
-        // Completions may continue nothing, and a response may continue a conversation.
+        // Completions may have no prompt, and a response may continue a conversation without input.
         None if operation == Operation::Completions => &Value::Null,
         None if body.get("previous_response_id").is_some() => &Value::Null,
         None => {
@@ -122,7 +122,7 @@ fn required(operation: Operation, body: &Value) -> Result<&Value, Complaint> {
     Ok(value)
 }
 
-/// The most tokens one choice may have, if the body says.
+/// The most tokens that one choice may have, if the body limits them.
 fn longest(operation: Operation, body: &Value) -> Result<Option<u64>, Complaint> {
     if operation == Operation::Embeddings {
         return Ok(Some(0));
@@ -135,12 +135,12 @@ fn longest(operation: Operation, body: &Value) -> Result<Option<u64>, Complaint>
     Ok(None)
 }
 
-/// A count that the request names in a header or, failing that, in its metadata.
+/// A count from a header or, failing that, from the metadata.
 fn named(headers: &HeaderMap, header: &str, body: &Value, field: &str) -> Option<u64> {
     let from_header = || headers.get(header)?.to_str().ok()?.parse().ok();
     let from_metadata = || loose(body.get("metadata")?.get(field)?);
     let count: Option<u64> = from_header().or_else(from_metadata);
-    count.map(|count| count.min(MOST_TOKENS))
+    count.map(|count| count.min(MAX_STATED_TOKENS))
 }
 
 fn prompt_tokens(subject: &Value, body: &Value) -> u64 {
@@ -148,14 +148,14 @@ fn prompt_tokens(subject: &Value, body: &Value) -> u64 {
     (text_bytes(subject) + instructions).div_ceil(4).max(1)
 }
 
-/// How many choices are generated, returned or not.
+/// How many choices are generated, whether returned or not.
 fn choices(body: &Value) -> Result<u64, Complaint> {
     let returned = number(body, "n")?.unwrap_or(1);
     let best_of = number(body, "best_of")?.unwrap_or(1);
     Ok(returned.max(best_of).clamp(1, 128))
 }
 
-/// How many texts are to be embedded; a list of token ids is one text.
+/// How many texts to embed; a list of token ids is one text.
 fn inputs(subject: &Value) -> u64 {
     match subject.as_array() {
         Some(texts) if !texts.first().is_some_and(Value::is_number) => {
@@ -169,7 +169,7 @@ fn number(body: &Value, field: &'static str) -> Result<Option<u64>, Complaint> {
     match body.get(field) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => match value.as_u64() {
-            Some(number) => Ok(Some(number.min(MOST_TOKENS))),
+            Some(number) => Ok(Some(number.min(MAX_STATED_TOKENS))),
             None => Err(wrong_type(field, "a whole number, not negative")),
         },
     }
@@ -199,14 +199,14 @@ fn wrong_type(field: &'static str, expected: &str) -> Complaint {
     }
 }
 
-/// The encrypted reasoning among the input items of a response.
+/// The encrypted reasoning among a response's input items.
 fn encrypted(input: &Value) -> Vec<String> {
     let items = input.as_array().map_or(&[][..], Vec::as_slice);
     let content = |item: &Value| Some(item.get("encrypted_content")?.as_str()?.to_owned());
     items.iter().filter_map(content).collect()
 }
 
-/// A count written as a number or, as metadata has it, as a string.
+/// A count written as a number or, in metadata, as a string.
 fn loose(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
@@ -224,10 +224,11 @@ fn text_bytes(value: &Value) -> u64 {
     }
 }
 
-/// What completions get when they do not say; Azure's default for its oldest operation.
+/// The limit of completions that do not specify one: Azure's default for its oldest operation.
 pub(crate) const DEFAULT_MAX_TOKENS: u64 = 16;
-/// No request may name more: ten times the largest context there is, small enough to multiply.
-pub(crate) const MOST_TOKENS: u64 = 10_000_000;
+/// The upper limit on stated tokens: ten times the largest context window, small enough to
+/// multiply.
+pub(crate) const MAX_STATED_TOKENS: u64 = 10_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -295,7 +296,7 @@ mod tests {
         let body = json!({"prompt": "x", "max_tokens": u64::MAX, "n": u64::MAX,
             "metadata": {"emulator_prompt_tokens": "18446744073709551615"}});
         let ask = read(Operation::Completions, body).unwrap();
-        assert_eq!((ask.prompt, ask.most), (MOST_TOKENS, MOST_TOKENS * 128));
+        assert_eq!((ask.prompt, ask.most), (MAX_STATED_TOKENS, MAX_STATED_TOKENS * 128));
     }
 
     proptest! {

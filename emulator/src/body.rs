@@ -14,14 +14,14 @@ use tokio::time::Sleep;
 
 use crate::{answer::sse::EventStream, clock::Clock};
 
-/// A whole body, or an event stream that is generated while it is read.
+/// A complete body, or an event stream that is generated as it is read.
 #[derive(Debug)]
 pub struct EmulatorBody(Kind);
 
 #[derive(Debug)]
 enum Kind {
     Whole(Bytes),
-    /// Whole, but sent as a stream is, without a length.
+    /// Complete, but sent without a length, like a stream.
     Streamed(Bytes),
     Half {
         length: u64,
@@ -32,18 +32,18 @@ enum Kind {
 }
 
 impl EmulatorBody {
-    /// Hidden: the simulator hands on answers whose hints it took out.
+    /// Announces the length of `bytes`, sends half of them and breaks.
     #[doc(hidden)]
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
         Self(Kind::Whole(bytes.into()))
     }
 
-    /// Events that are all known: their length is not announced, as it never is of a stream.
+    /// A complete list of events. Like any stream's, their length is not announced.
     pub(crate) fn streamed(bytes: impl Into<Bytes>) -> Self {
         Self(Kind::Streamed(bytes.into()))
     }
 
-    /// Announces all of `bytes`, yields one half of them and breaks.
+    /// Announces the length of `bytes`, sends half of them and breaks.
     pub(crate) fn half(bytes: impl Into<Bytes>, cut: Cut) -> Self {
         let mut half = bytes.into();
         let length = half.len() as u64;
@@ -97,7 +97,7 @@ impl Body for EmulatorBody {
     }
 }
 
-/// Breaks a body, a moment late over a socket.
+/// Breaks a body; over a socket, after a short pause.
 #[derive(Debug)]
 pub(crate) struct Cut {
     clock: Clock,
@@ -106,7 +106,7 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    /// `pause` gives the connection time to send what came before: hyper throws away what is still
+    /// `pause` gives the connection time to send the preceding bytes: hyper discards what is still
     /// in its buffers when a body fails, and so does h2 when it resets a stream.
     pub(crate) fn new(clock: Clock, pause: Duration) -> Self {
         Self { clock, pause, sleep: None }
@@ -124,13 +124,13 @@ impl Cut {
     }
 }
 
-/// What an in-process caller gets where a caller over a socket sees its connection break.
+/// The error that an in-process caller gets where a caller over a socket sees its connection break.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum EmulatorError {
     /// A scripted [`Fault::reset`](crate::Fault::reset).
     Reset,
-    /// Nobody can connect: the resource has an [`Outage`](crate::Outage).
+    /// The connection is refused: the resource has an [`Outage`](crate::Outage).
     Down,
     /// A scripted [`Fault::cut_stream_after`](crate::Fault::cut_stream_after), from the
     /// body of an answer.

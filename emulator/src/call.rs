@@ -22,12 +22,12 @@ use crate::{
 
 mod refused;
 
-/// One operation, which may be tried on a second deployment.
+/// One operation, which may be tried on a second deployment too.
 pub(crate) struct Call<'a> {
     pub(crate) visit: &'a Visit<'a>,
     pub(crate) route: &'a Route,
     pub(crate) ask: &'a Result<Ask, Complaint>,
-    /// What this request meets wherever it goes.
+    /// A fault that this request meets on every deployment.
     pub(crate) poison: Option<Fault>,
 }
 
@@ -77,8 +77,8 @@ impl Call<'_> {
         Ok(response)
     }
 
-    /// Azure's own spillover, inside the resource: a failed answer of a PTU is replaced by the other
-    /// deployment's if that one succeeds, and marked if it does not.
+    /// Azure's native spillover, inside the resource: if a PTU's answer fails, the other
+    /// deployment's answer replaces it if that succeeds; otherwise the failed answer is marked.
     pub(crate) async fn spill(&self, site: &Site, mut first: Response<EmulatorBody>) -> Answer {
         let asked = self.visit.head.headers.get("x-ms-spillover-deployment");
         let asked = asked.and_then(|name| name.to_str().ok());
@@ -149,7 +149,7 @@ impl Call<'_> {
         }
     }
 
-    /// What is asked for, with what the resource has in its cache of it.
+    /// The request, with the cached part of its prompt filled in from the resource's cache.
     fn with_cached<'s>(&self, ask: &'s Ask, now: Duration) -> Cow<'s, Ask> {
         match &self.visit.place.prompt_cache {
             Some(cache) if !ask.names_cached => {
@@ -231,7 +231,7 @@ impl Call<'_> {
         }
     }
 
-    /// What the request refers to that another resource made, and only that one can continue.
+    /// State in the request that another resource made and only that resource can continue.
     fn foreign_state(&self, ask: &Ask) -> Option<(StatusCode, Value)> {
         let store = &self.visit.place.store;
         if let Some(id) = ask.previous.as_deref()

@@ -1,10 +1,10 @@
-//! The emulator's clock: time since it was made, and sleeping until a point of it.
+//! The emulator's clock: time since its creation, and sleeping until a deadline.
 
 use std::{pin::Pin, time::Duration};
 
 use tokio::time::{Instant, Sleep};
 
-/// Time counted from the emulator's making, so that the state machines need no instants.
+/// Time since the emulator's creation, so that the state machines need no instants.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     epoch: Instant,
@@ -21,8 +21,8 @@ impl Clock {
         Instant::now().saturating_duration_since(self.epoch)
     }
 
-    /// Unix seconds for `created` fields: a fixed date plus the time passed, so that a replay under
-    /// a paused clock prints the same bytes each time.
+    /// Unix seconds for `created` fields: a fixed date plus the elapsed time, so that a replay
+    /// under a paused clock prints the same bytes each time.
     pub(crate) fn unix_seconds(self) -> u64 {
         FIRST_DAY.saturating_add(self.now().as_secs())
     }
@@ -36,5 +36,5 @@ impl Clock {
 
 /// 2026-01-01T00:00:00Z.
 const FIRST_DAY: u64 = 1_767_225_600;
-/// Ten years: longer than any test, short enough for every platform's instants.
+/// Ten years: longer than any test, and within every platform's range of instants.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);

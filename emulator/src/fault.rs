@@ -1,4 +1,4 @@
-//! Scripted misbehaviour: one fault spoils one request.
+//! Scripted misbehaviour: one fault affects one request.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use crate::{Refusal, answer::head};
 
 /// What happens to one request instead of, or on top of, the ordinary answer.
 ///
-/// A fault is taken by the first request that reaches the scripted deployment, after its key was
-/// checked. Faults other than [`Fault::pass`] in its various forms leave a PTU's level alone; every
-/// request counts against the requests per minute of a Standard deployment.
+/// The first request that reaches the scripted deployment takes the fault, after its key was
+/// checked. Only [`Fault::pass`] and its variants change a PTU's level; every request counts
+/// against the requests per minute of a Standard deployment.
 #[derive(Clone, Debug)]
 pub struct Fault {
     pub(crate) kind: FaultKind,
@@ -31,25 +31,25 @@ pub(crate) enum FaultKind {
 }
 
 impl Fault {
-    /// The ordinary answer; useful to leave requests alone before the next fault, or with headers
-    /// added to it.
+    /// The ordinary answer; use it to let requests through before the next fault, or to add
+    /// headers.
     pub fn pass() -> Self {
         Self::new(FaultKind::Pass)
     }
 
-    /// Answers with this status and, unless [`Fault::body`] says otherwise, the body that Azure
-    /// sends with it. No `retry-after` headers unless added.
+    /// Answers with this status and Azure's body for it, unless [`Fault::body`] replaces it. Has no
+    /// `retry-after` headers unless added.
     ///
     /// # Panics
     ///
-    /// When `status` is not between 100 and 999.
+    /// If `status` is not between 100 and 999.
     pub fn status(status: u16) -> Self {
         let status = StatusCode::from_u16(status).expect("a fault's status is a valid one");
         Self::new(FaultKind::Status(status))
     }
 
-    /// Refuses in the words, with the status and the headers of `refusal`. No `retry-after` headers
-    /// unless [added](Self::retry_after).
+    /// Refuses with the status, headers and text of `refusal`. Has no `retry-after` headers unless
+    /// [added](Self::retry_after).
     pub fn refusal(refusal: Refusal) -> Self {
         Self::new(FaultKind::Refusal { refusal, wait: None, in_stream: false })
     }
@@ -60,22 +60,23 @@ impl Fault {
         Self::new(FaultKind::Reset)
     }
 
-    /// Waits before answering. An event stream opens at once and stalls before its first token, as
-    /// the service does when it is busy; anything else, faults included, is held back whole.
+    /// Waits before answering. An event stream opens immediately and stalls before its first token,
+    /// as the service does when it is busy; any other answer, including faults, is delayed
+    /// completely.
     pub fn delay(delay: Duration) -> Self {
         Self::pass().after(delay)
     }
 
-    /// Breaks the answer off: an event stream after `events` events, any other body half way.
+    /// Cuts the answer: an event stream after `events` events, any other body halfway.
     pub fn cut_stream_after(events: usize) -> Self {
         Self::new(FaultKind::Cut(events))
     }
 
-    /// Adds a header to the answer, replacing the emulator's own of that name.
+    /// Adds a header to the answer, replacing the emulator's own header of that name.
     ///
     /// # Panics
     ///
-    /// When the name or the value is not allowed in a header.
+    /// If the name or the value is not allowed in a header.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let name: HeaderName = name.parse().expect("a fault's header name is a valid one");
@@ -91,8 +92,8 @@ impl Fault {
         self
     }
 
-    /// Says how long to wait: `retry-after-ms`, `retry-after` in whole seconds, rounded up, and in
-    /// words. On what is no [`Fault::refusal`] only the headers.
+    /// Sets the wait: `retry-after-ms`, `retry-after` in whole seconds, rounded up, and the error
+    /// message. Only a [`Fault::refusal`] has it in the message.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         if let FaultKind::Refusal { wait: stated, .. } = &mut self.kind {
@@ -103,8 +104,9 @@ impl Fault {
         self
     }
 
-    /// Hides a [`Fault::refusal`] behind status 200, where an answer would be streamed: the events
-    /// that precede output, then an `error`. A response that is not streamed has status `failed`.
+    /// Hides a [`Fault::refusal`] behind status 200 if the answer would be streamed: the events
+    /// that precede output, then an `error`. A response that is not streamed gets the status
+    /// `failed`.
     #[must_use]
     pub fn in_stream(mut self) -> Self {
         if let FaultKind::Refusal { in_stream, .. } = &mut self.kind {
@@ -113,15 +115,15 @@ impl Fault {
         self
     }
 
-    /// Delays this fault, as [`Fault::delay`] does the ordinary answer.
+    /// Delays this fault, as [`Fault::delay`] delays the ordinary answer.
     #[must_use]
     pub const fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// Says nothing for so long, not even the head of an event stream; then comes what
-    /// [`Fault::after`] still holds back.
+    /// Sends nothing for this long, not even the head of an event stream; [`Fault::after`] delays
+    /// the answer after that.
     #[must_use]
     pub const fn silent_for(mut self, silence: Duration) -> Self {
         self.silence = silence;

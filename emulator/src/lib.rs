@@ -1,15 +1,15 @@
-//! An Azure OpenAI stand-in, as a tower service and over a socket.
+//! An emulated Azure OpenAI, as a tower service and over a socket.
 //!
-//! It refuses as the service refuses: a provisioned (PTU) deployment is a leaky bucket whose 429
-//! says to the millisecond when it opens again, a Standard deployment counts tokens a minute and
-//! requests in ten seconds. Answers are made-up words; quota, headers, error bodies, both URL
-//! grammars, keys and event streams are as documented or as captured from the service.
+//! It refuses like the service: a provisioned (PTU) deployment is a leaky bucket whose 429 states
+//! to the millisecond when it reopens, a Standard deployment counts tokens per minute and requests
+//! per ten seconds. Answers are made-up words; quota, headers, error bodies, both URL grammars,
+//! keys and event streams follow the documentation or captures from the service.
 //!
-//! Useful for testing whatever stands between a program and Azure OpenAI, in two ways that share all
-//! state:
+//! Use it to test anything between a program and Azure OpenAI. There are two ways in, which share
+//! all state:
 //!
 //! - [`Emulator::service`] is a tower service without sockets, exact under tokio's paused clock;
-//! - [`Emulator::serve`] puts one resource behind a listener, over HTTP/1.1 and HTTP/2.
+//! - [`Emulator::serve`] serves one resource on a listener, over HTTP/1.1 and HTTP/2.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -26,7 +26,7 @@
 //!     .deployment(Deployment::ptu("gpt-4o-ptu", Ptu::new(1_000.0).bucket_seconds(3.0)))
 //!     .deployment(Deployment::standard("gpt-4o", Standard::tokens_per_minute(60_000)))]);
 //!
-//! // 7,000 tokens come in while the bucket of 3,000 is still empty; the next request is refused.
+//! 7,000 tokens enter while the bucket of 3,000 is still empty; the next request is refused.
 //! let ask = |deployment: &str| {
 //!     Request::post(format!(
 //!         "https://contoso-east.openai.azure.com/openai/deployments/{deployment}/chat/completions\
@@ -57,49 +57,52 @@
 //! # }
 //! ```
 //!
-//! # What a request costs
+//! # The cost of a request
 //!
-//! Its prompt has a token for every four bytes of text, and its completion is drawn between 1 and
-//! `max_tokens` ([16](Deployment::default_max_tokens) when it names none) from a generator with a [seed](Emulator::seed). To replay a
-//! trace, a request names exact figures: in the headers `x-emulator-prompt-tokens`,
-//! `x-emulator-completion-tokens` and `x-emulator-cached-tokens`, or as `emulator_prompt_tokens` and so
-//! on in the body's `metadata`, as strings or numbers. A stated `max_tokens` still caps the completion.
+//! The prompt has one token per four bytes of text, and the completion length is drawn between 1
+//! and `max_tokens` ([16](Deployment::default_max_tokens) if omitted) from a generator with a
+//! [seed](Emulator::seed). To replay a trace, a request specifies exact counts: in the headers
+//! `x-emulator-prompt-tokens`, `x-emulator-completion-tokens` and `x-emulator-cached-tokens`, or as
+//! `emulator_prompt_tokens` and so on in the body's `metadata`, as strings or numbers. A stated
+//! `max_tokens` still caps the completion.
 //!
-//! A resource with a [prompt cache](Resource::prompt_cache) finds out by itself how much of a prompt
-//! it has seen. Cached tokens are free on a PTU.
+//! A resource with a [prompt cache](Resource::prompt_cache) determines the cached part of each
+//! prompt. Cached tokens are free on a PTU.
 //!
-//! # What goes wrong
+//! # Faults
 //!
-//! | who is affected | how |
+//! | affected | how |
 //! |---|---|
 //! | the next requests of a deployment | [`Emulator::script`], one [`Fault`] each |
 //! | a share of its requests | [`Deployment::fails`] |
 //! | one kind of request, everywhere | [`Emulator::poison`] |
-//! | connecting | [`Resource::outage`]: restarts, and connections that are refused |
+//! | connections | [`Resource::outage`]: restarts and refused connections |
 //! | large requests | [`Standard::refuses_by_size`], [`Ptu::refuses_above`] |
 //! | one service tier | [`Deployment::flex`], [`Deployment::priority`] |
 //! | images, sounds and videos | [`Deployment::media_per_minute`] |
-//! | what a resource keeps | [`Resource::creations_per_minute`], [`Resource::reads_per_minute`] |
+//! | stored objects | [`Resource::creations_per_minute`], [`Resource::reads_per_minute`] |
 //!
-//! A fault is a status, a [`Refusal`] in the service's words, a reset, a cut or a silence. Draws follow
-//! the [seed](Emulator::seed).
+//! A fault is a status, a [`Refusal`] with the service's text, a reset, a cut or a silence. Draws
+//! follow the [seed](Emulator::seed).
 //!
-//! # What a resource keeps
+//! # Stored objects
 //!
 //! Files, uploads, batches, vector stores, containers, skills, evals, conversations, threads,
-//! assistants, prompts, fine-tuning jobs, realtime sessions, videos and responses can be made, listed,
-//! read, cancelled and deleted. Their ids are unknown to every other resource, in paths and in bodies.
+//! assistants, prompts, fine-tuning jobs, realtime sessions, videos and responses can be created,
+//! listed, read, cancelled and deleted. Their ids are unknown to every other resource, in paths and
+//! in bodies.
 //!
 //! # Realtime
 //!
-//! Over a socket, `/openai/realtime?deployment=` and `/openai/v1/realtime?model=` open a WebSocket, which a
-//! resource limits as it limits media. A session answers `session.update`, `conversation.item.create` and
-//! `response.create` with a few events of text.
+//! Over a socket, `/openai/realtime?deployment=` and `/openai/v1/realtime?model=` open a WebSocket,
+//! to which the limits for media apply. A session answers `session.update`,
+//! `conversation.item.create` and `response.create` with a few text events.
 //!
-//! # What it does not do
+//! # Limitations
 //!
-//! No tools, no contents of files, images and sounds; one choice, whatever `n` says; no `api-version`
-//! is ever too old. The depth of a real PTU's bucket, and the text of its 429, are not public.
+//! No tools; files, images and sounds have no content; one choice, whatever `n` is; every
+//! `api-version` is accepted. The depth of a real PTU's bucket, and the text of its 429, are not
+//! public.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -151,28 +154,28 @@ mod stats;
 mod tier;
 mod visit;
 
-/// Hidden: the simulator and the gateway's `load` replay traces against the emulator, and both read
-/// the same files.
+/// Hidden: the simulator and the gateway's `load` replay traces against the emulator, and read the
+/// same files.
 #[doc(hidden)]
 pub mod timestamp;
 
 #[cfg(test)]
 mod tests;
 
-/// A handle to some emulated resources; clones share them.
+/// A handle to emulated resources; clones share them.
 ///
-/// Its clock starts when it is made, so under a paused tokio clock it belongs inside the runtime.
+/// Its clock starts when it is created, so with tokio's paused clock, create it inside the runtime.
 #[derive(Clone, Debug)]
 pub struct Emulator {
     registry: Arc<Registry>,
 }
 
 impl Emulator {
-    /// Emulates these resources, all quota unused.
+    /// Emulates these resources, with all quota unused.
     ///
     /// # Panics
     ///
-    /// When two resources, or two deployments of one resource, have the same name.
+    /// If two resources, or two deployments of one resource, have the same name.
     pub fn new(resources: impl IntoIterator<Item = Resource>) -> Self {
         Self { registry: Arc::new(Registry::new(resources.into_iter().collect())) }
     }
@@ -184,17 +187,17 @@ impl Emulator {
         self
     }
 
-    /// Keeps what arrives from now on for [`Emulator::received`]; of very many requests the last
-    /// 65,536. Off by default: it keeps whole bodies.
+    /// Records requests for [`Emulator::received`] from now on (the last 65,536). Off by default,
+    /// because it keeps whole bodies.
     #[must_use]
     pub fn record(self) -> Self {
         self.registry.recording.store(true, Relaxed);
         self
     }
 
-    /// Spoils every request that has `marker` in its body or in the value of a header, on whichever
-    /// deployment: what fails everywhere, because of what it asks for. Faults that are scripted or
-    /// drawn wait for the requests after it. May be called for several markers.
+    /// Applies `fault` to every request that has `marker` in its body or in a header value, on
+    /// every deployment, to simulate requests that fail everywhere because of their content.
+    /// Scripted and drawn faults are left for later requests. May be called for several markers.
     #[must_use]
     pub fn poison(self, marker: impl Into<String>, fault: Fault) -> Self {
         self.registry.add_poison(marker.into(), fault);
@@ -206,12 +209,12 @@ impl Emulator {
         EmulatorService::new(Arc::clone(&self.registry))
     }
 
-    /// Serves one resource on `listener`, whatever `Host` says, until the returned handle is
+    /// Serves one resource on `listener`, whatever the `Host` header, until the returned handle is
     /// dropped.
     ///
     /// # Panics
     ///
-    /// When there is no such resource, or outside a tokio runtime.
+    /// If there is no such resource, or outside a tokio runtime.
     pub fn serve(&self, resource: &str, listener: TcpListener) -> Serving {
         let place = self.registry.place_at(resource);
         let place = place.unwrap_or_else(|| panic!("no resource is called {resource}"));
@@ -219,50 +222,50 @@ impl Emulator {
         Serving::start(service, listener)
     }
 
-    /// What happened so far.
+    /// The counters so far.
     pub fn stats(&self) -> Stats {
         self.registry.stats()
     }
 
-    /// The requests recorded so far, in the order of their arrival.
+    /// The requests recorded so far, in order of arrival.
     pub fn received(&self) -> Vec<Received> {
         self.registry.received()
     }
 
-    /// The level of a PTU deployment in tokens at this moment; 0 for a Standard one.
+    /// The current level of a PTU deployment in tokens; 0 for a Standard deployment.
     ///
     /// # Panics
     ///
-    /// When there is no such deployment.
+    /// If there is no such deployment.
     pub fn level(&self, resource: &str, deployment: &str) -> f64 {
         let site = self.site(resource, deployment);
         site.level(self.registry.clock).unwrap_or(0.0)
     }
 
-    /// Gives a PTU deployment another capacity from now on, as an operator does who buys or returns
-    /// units. The level in tokens stays; a Standard deployment keeps its quota.
+    /// Changes the capacity of a PTU deployment from now on, as if units were bought or returned.
+    /// The level in tokens stays; a Standard deployment keeps its quota.
     ///
     /// # Panics
     ///
-    /// When there is no such deployment.
+    /// If there is no such deployment.
     pub fn resize(&self, resource: &str, deployment: &str, ptu: Ptu) {
         self.site(resource, deployment).resize(self.registry.clock, ptu);
     }
 
-    /// For how long a PTU deployment will refuse, if nothing is admitted or finished meanwhile; zero
-    /// for a Standard one.
+    /// How long a PTU deployment will refuse, assuming no further admissions or completions; zero
+    /// for a Standard deployment.
     ///
-    /// Hidden: the simulator judges by it, and a client of Azure cannot know it.
+    /// Hidden: only the simulator uses it to judge a run; a client of Azure cannot know it.
     #[doc(hidden)]
     pub fn closed_for(&self, resource: &str, deployment: &str) -> Duration {
         self.site(resource, deployment).closed_for(self.registry.clock)
     }
 
-    /// Plans faults for a deployment's next requests: each request takes one, in this order, after
-    /// those planned before.
+    /// Schedules faults for a deployment's next requests: each request takes one, in this order,
+    /// after those scheduled before.
     ///
     /// # Panics
-    ///
+    /// If there is no such deployment.
     /// When there is no such deployment.
     pub fn script(
         &self,
@@ -273,9 +276,9 @@ impl Emulator {
         self.site(resource, deployment).script(faults);
     }
 
-    /// For how long a Standard deployment has admitted whatever came; `None` while it refuses.
+    /// How long a Standard deployment has accepted every request; `None` while it refuses.
     ///
-    /// Hidden: the simulator's best possible caller knows it, and a client of Azure cannot.
+    /// Hidden: only the simulator uses it to judge a run; a client of Azure cannot know it.
     #[doc(hidden)]
     pub fn open_for(&self, resource: &str, deployment: &str) -> Option<Duration> {
         self.site(resource, deployment).open_for(self.registry.clock)

@@ -1,14 +1,14 @@
-//! When a resource cannot be connected to: restarts, and connections that are refused now and then.
+//! Outages of a resource's listener: restarts, and refused connections.
 
 use std::time::Duration;
 
 use crate::registry::scramble;
 
-/// A time during which a resource's listener is closed. Times count from the making of the
+/// A period in which a resource's listener is closed. Times count from the creation of the
 /// [`Emulator`](crate::Emulator).
 ///
-/// Over a socket a client's connection is refused. In process, and where resources share a port,
-/// the service fails with [`EmulatorError::Down`](crate::EmulatorError::Down).
+/// Over a socket, connections are refused. In process, and where resources share a port, the
+/// service fails with [`EmulatorError::Down`](crate::EmulatorError::Down).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outage(Kind);
 
@@ -20,39 +20,40 @@ enum Kind {
 }
 
 impl Outage {
-    /// One restart, `at` an instant. It cuts the connections that are open over a socket, and with
-    /// them the answers that are under way.
+    /// One restart, which begins `at`. Cuts open connections over a socket, and the answers in
+    /// flight on them.
     pub const fn at(at: Duration, lasts: Duration) -> Self {
         Self(Kind::Once { at, lasts })
     }
 
-    /// A restart at the end of each `period` (at least a millisecond), with cuts like those of
+    /// A restart at the end of each `period` (at least a millisecond), which cuts connections like
     /// [`Outage::at`].
     pub fn every(period: Duration, lasts: Duration) -> Self {
         Self(Kind::Every { period: period.max(Duration::from_millis(1)), lasts })
     }
 
-    /// Refuses a share of the connections, 0 to 1, and cuts none: the listener is closed for that
-    /// share of slices of two milliseconds, each by a draw of its own from the emulator's
+    /// Refuses a share of new connections, 0 to 1, and cuts none: closes the listener in that share
+    /// of two-millisecond slices, each drawn independently from the emulator's
     /// [seed](crate::Emulator::seed).
     ///
-    /// Only what connects notices:
-    /// [`Resource::closes_connections`](crate::Resource::closes_connections) makes every request do so.
+    /// Affects only new connections:
+    /// [`Resource::closes_connections`](crate::Resource::closes_connections) makes every request
+    /// open one.
     ///
     /// # Panics
     ///
-    /// When `share` does not lie between 0 and 1.
+    /// If `share` is not between 0 and 1.
     pub fn share(share: f64) -> Self {
         assert!((0.0..=1.0).contains(&share), "a share of connections lies between 0 and 1");
         Self(Kind::Share(share))
     }
 
-    /// Whether what is connected loses its connection.
+    /// Whether it cuts open connections.
     pub(crate) const fn cuts(&self) -> bool {
         !matches!(self.0, Kind::Share(_))
     }
 
-    /// When it ends, if it is on.
+    /// When it ends, if it is active.
     fn ends(&self, seed: u64, now: Duration) -> Option<Duration> {
         match self.0 {
             Kind::Once { at, lasts } => (at <= now).then_some(at.saturating_add(lasts)),
@@ -69,7 +70,7 @@ impl Outage {
         .filter(|end| *end > now)
     }
 
-    /// When it begins next; for a share, no later than it has to be asked again.
+    /// When it next begins; for a share, or when to call this again if that is earlier.
     fn begins(&self, seed: u64, now: Duration) -> Option<Duration> {
         match self.0 {
             Kind::Once { at, .. } => (at > now).then_some(at),
@@ -101,7 +102,7 @@ impl<'a> Outages<'a> {
         Self { outages, seed }
     }
 
-    /// When the latest outage that is on ends, and whether one of them cuts connections.
+    /// When the active outages end, and whether one of them cuts connections.
     pub(crate) fn now(&self, now: Duration) -> Option<(Duration, bool)> {
         let on = self
             .outages
@@ -110,7 +111,7 @@ impl<'a> Outages<'a> {
         on.reduce(|(end, cuts), (other, also)| (end.max(other), cuts || also))
     }
 
-    /// When to look again, while none is on.
+    /// When to check again, if none is active.
     pub(crate) fn next(&self, now: Duration) -> Option<Duration> {
         self.outages.iter().filter_map(|outage| outage.begins(self.seed, now)).min()
     }
@@ -129,8 +130,8 @@ fn is_closed(share: f64, seed: u64, slice: u32) -> bool {
     (draw as f64) < share * u64::MAX as f64
 }
 
-/// Short beside the time between two connections of most tests, so that each has a draw of its own; long
-/// beside closing and binding.
+/// Shorter than the time between two connections of most tests, so that each has its own draw;
+/// longer than closing and binding take.
 const SLICE: Duration = Duration::from_millis(2);
 /// Two seconds.
 const MAX_SLICES_AHEAD: u32 = 1_000;

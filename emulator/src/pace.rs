@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The time an answer takes. The default is none at all.
+/// How long an answer takes. Defaults to zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pace {
     /// From the arrival of a request to its first generated token.
@@ -12,13 +12,14 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// When `tokens` tokens are there, counted from the arrival; zero tokens take as long as one.
+    /// When `tokens` tokens are generated, counted from the arrival; zero tokens take as long as
+    /// one.
     pub(crate) fn time_for(&self, tokens: u64) -> Duration {
         let more = u32::try_from(tokens.saturating_sub(1)).unwrap_or(u32::MAX);
         self.first_token.saturating_add(self.per_token.saturating_mul(more))
     }
 
-    /// How many tokens are there `age` after the arrival.
+    /// How many tokens are generated `age` after the arrival.
     pub(crate) fn tokens_by(&self, age: Duration) -> u64 {
         let Some(generating) = age.checked_sub(self.first_token) else {
             return 0;

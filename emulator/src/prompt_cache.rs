@@ -1,4 +1,4 @@
-//! The prompts that a resource has in its cache, by how they begin.
+//! The prompt cache of a resource, keyed by prompt prefixes.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-/// Hashes of the beginnings of prompts, one for every [`STEP`] tokens, with when each was last used.
+/// Hashes of prompt prefixes, one per [`STEP`] tokens, with the time of their last use.
 #[derive(Debug)]
 pub(crate) struct PromptCache {
     keep: Duration,
@@ -20,7 +20,7 @@ impl PromptCache {
         Self { keep, beginnings: Mutex::default() }
     }
 
-    /// How many tokens are cached of a prompt with these beginnings.
+    /// The number of cached tokens of a prompt with these prefixes.
     pub(crate) fn tokens(&self, beginnings: &[u64], now: Duration) -> u64 {
         let known = self.lock();
         let is_known = |beginning: &&u64| {
@@ -29,14 +29,14 @@ impl PromptCache {
         beginnings.iter().take_while(is_known).count() as u64 * STEP
     }
 
-    /// A prompt with these beginnings was processed.
+    /// Stores the prefixes of a processed prompt.
     pub(crate) fn fill(&self, beginnings: &[u64], now: Duration) {
         let mut known = self.lock();
         known.extend(beginnings.iter().map(|&beginning| (beginning, now)));
-        if known.len() > MOST {
+        if known.len() > MAX_PREFIXES {
             known.retain(|_, used| now.saturating_sub(*used) <= self.keep);
         }
-        if known.len() > MOST {
+        if known.len() > MAX_PREFIXES {
             known.clear();
         }
     }
@@ -46,16 +46,16 @@ impl PromptCache {
     }
 }
 
-/// A hash of each beginning of a prompt, [`STEP`] tokens after another. Prompts of one
-/// `prompt_cache_key` share a cache. Where a request names its size, in place of a text of that
-/// size, prompts of one key are taken to begin alike.
+/// Hashes each prefix of a prompt, in steps of [`STEP`] tokens. Prompts with the same
+/// `prompt_cache_key` share a cache. If a request specifies its size without a text of that size,
+/// all prompts of one key count as having the same prefix.
 pub(crate) fn beginnings(model: &str, body: &Value, tokens: u64, is_named: bool) -> Vec<u64> {
     let key = body.get("prompt_cache_key").and_then(Value::as_str).unwrap_or_default();
     let mut hash = Hash { state: 0xcbf2_9ce4_8422_2325, count: 0, steps: Vec::new() };
     for byte in model.bytes().chain([0]).chain(key.bytes()).chain([0]) {
         hash.mix(byte);
     }
-    let steps = usize::try_from(tokens / STEP).unwrap_or(usize::MAX).min(MOST_STEPS);
+    let steps = usize::try_from(tokens / STEP).unwrap_or(usize::MAX).min(MAX_PREFIXES_PER_PROMPT);
     if is_named {
         return (0..steps as u64).map(|step| hash.state ^ scramble(step)).collect();
     }
@@ -66,7 +66,7 @@ pub(crate) fn beginnings(model: &str, body: &Value, tokens: u64, is_named: bool)
     hash.steps
 }
 
-/// FNV-1a, read off every [`STEP`] tokens of text.
+/// FNV-1a, sampled every [`STEP`] tokens of text.
 struct Hash {
     state: u64,
     count: u64,
@@ -107,13 +107,13 @@ const fn scramble(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The shortest prompt that the service caches (Azure page "Prompt caching"). It goes on in steps
-/// of 128, which matters less.
+/// The shortest prompt that the service caches (Azure page "Prompt caching"). Longer ones are
+/// cached in steps of 128, a detail that this emulator leaves out.
 const STEP: u64 = 1_024;
 const BYTES_PER_TOKEN: u64 = 4;
-/// Of a prompt, and of all.
-const MOST_STEPS: usize = 1 << 10;
-const MOST: usize = 1 << 20;
+/// Limits the prefixes of one prompt; `MAX_PREFIXES` limits those of all prompts.
+const MAX_PREFIXES_PER_PROMPT: usize = 1 << 10;
+const MAX_PREFIXES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -153,6 +153,6 @@ mod tests {
         assert_eq!(cache.tokens(&named("k", 10_000), NOW), 2_048);
         assert_eq!(cache.tokens(&named("k", 1_500), NOW), 1_024);
         assert_eq!(cache.tokens(&named("other", 3_000), NOW), 0);
-        assert_eq!(named("k", u64::MAX).len(), MOST_STEPS);
+        assert_eq!(named("k", u64::MAX).len(), MAX_PREFIXES_PER_PROMPT);
     }
 }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use crate::ask::Bill;
 
-/// The capacity of a provisioned deployment: how fast it drains and how deep it is.
+/// The capacity of a provisioned deployment: its drain rate and its depth.
 ///
-/// The model is the one of the Azure page "Provisioned throughput": a request adds an estimate of its
-/// cost when it arrives (prompt tokens less cached ones, plus weighted `max_tokens`), its completion
+/// The model follows the Azure page "Provisioned throughput": a request adds an estimate of its
+/// cost on arrival (prompt tokens minus cached ones, plus weighted `max_tokens`), its completion
 /// corrects the estimate, the level drains continuously, and a request that finds the level at or
-/// above 100 % is refused with the time until it is below.
+/// above 100 % is refused with the time until it falls below.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ptu {
     rate: f64,
@@ -19,8 +19,8 @@ pub struct Ptu {
 }
 
 impl Ptu {
-    /// A deployment that drains `tokens_per_second` weighted tokens a second (0.001 to 100 million;
-    /// values outside are moved to the nearest end, NaN to the lower one).
+    /// A deployment that drains `tokens_per_second` weighted tokens per second (0.001 to 100
+    /// million; values outside are clamped, and NaN becomes the minimum).
     pub const fn new(tokens_per_second: f64) -> Self {
         Self {
             rate: within(tokens_per_second, 1e-3, 1e8),
@@ -30,17 +30,17 @@ impl Ptu {
         }
     }
 
-    /// The depth of the bucket in seconds of drain (0.001 to 86,400).
+    /// The depth of the bucket in seconds of its drain rate (0.001 to 86,400).
     ///
-    /// Defaults to 10: Azure does not publish the depth, and ten seconds let a burst through whose
-    /// refusals then last tens of milliseconds, as operators report.
+    /// Defaults to 10. Azure does not publish the depth; with ten seconds, refusals after a burst
+    /// last tens of milliseconds, as operators report.
     #[must_use]
     pub const fn bucket_seconds(mut self, seconds: f64) -> Self {
         self.bucket_seconds = within(seconds, 1e-3, 86_400.0);
         self
     }
 
-    /// How many input tokens one output token costs (0 to 1,000).
+    /// The weight of an output token relative to an input token (0 to 1,000).
     ///
     /// Defaults to 3: a PTU of gpt-4o serves 2,500 input or 833 output tokens a minute.
     #[must_use]
@@ -49,8 +49,8 @@ impl Ptu {
         self
     }
 
-    /// Refuses each request that is estimated to cost more than `tokens`, whatever the level, with
-    /// this hint. Off by default.
+    /// Refuses each request whose estimated cost exceeds `tokens`, whatever the level, with this
+    /// hint. Off by default.
     #[must_use]
     pub const fn refuses_above(mut self, tokens: u64, hint: Duration) -> Self {
         self.too_large = Some((tokens as f64, hint));
@@ -62,14 +62,14 @@ impl Ptu {
         self.rate * self.bucket_seconds
     }
 
-    /// What a request costs that takes `bill`'s prompt and generates `output` tokens.
+    /// The cost of a request with `bill`'s prompt and `output` generated tokens.
     pub(crate) fn cost(&self, bill: &Bill, output: u64) -> f64 {
         bill.prompt.saturating_sub(bill.cached) as f64 + self.output_weight * output as f64
     }
 }
 
-/// The bucket itself: its level is kept as the instant at which it runs dry, in whole nanoseconds,
-/// so that nothing needs settling and the hint of a refusal is exact.
+/// The bucket itself. It stores its level as the instant at which it will be empty, in whole
+/// nanoseconds, so that it needs no updates over time and the hints are exact.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bucket {
     ptu: Ptu,
@@ -86,14 +86,14 @@ impl Bucket {
         &self.ptu
     }
 
-    /// Takes `tokens` in, or tells in whole milliseconds when the level will be below 100 %.
+    /// Adds `tokens`, or returns in whole milliseconds when the level will be below 100 %.
     pub(crate) fn admit(&mut self, now: Duration, tokens: f64) -> Result<(), Duration> {
         if let Some((_, hint)) = self.ptu.too_large.filter(|(limit, _)| tokens > *limit) {
             return Err(hint);
         }
         if let Some(over) = self.backlog(now).checked_sub(self.depth) {
-            // The level is not *below* 100 % when the overshoot has drained exactly, hence the floor
-            // plus one instead of a ceiling.
+            // When exactly the overshoot has drained, the level is not yet *below* 100 %, hence
+            // floor plus one, not ceiling.
             let millis = over.as_millis().saturating_add(1);
             return Err(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)));
         }
@@ -101,9 +101,9 @@ impl Bucket {
         Ok(())
     }
 
-    /// Adds `tokens` to the level whatever it is; never takes it below zero.
+    /// Adds `tokens` to the level unconditionally; the level never falls below zero.
     pub(crate) fn add(&mut self, now: Duration, tokens: f64) {
-        let time = Duration::from_secs_f64((tokens.abs() / self.ptu.rate).min(LONGEST));
+        let time = Duration::from_secs_f64((tokens.abs() / self.ptu.rate).min(MAX_FILL_S));
         let dry_at = self.dry_at.max(now);
         self.dry_at = if tokens < 0.0 {
             dry_at.saturating_sub(time).max(now)
@@ -117,21 +117,21 @@ impl Bucket {
         self.backlog(now).as_secs_f64() * self.ptu.rate
     }
 
-    /// The level as a share of the capacity; 1.0 and more is refused.
+    /// The level as a share of the capacity; requests are refused from 1.0 on.
     pub(crate) fn utilization(&self, now: Duration) -> f64 {
         self.backlog(now).as_secs_f64() / self.ptu.bucket_seconds
     }
 
-    /// From now on the capacity is another one; the level in tokens stays.
+    /// Changes the capacity from now on; the level in tokens stays.
     pub(crate) fn resize(&mut self, now: Duration, ptu: Ptu) {
         let level = self.level(now);
         *self = Self { dry_at: now, ..Self::new(ptu) };
         self.add(now, level);
     }
 
-    /// How long the level stays at the limit or above it, if nothing is added or taken.
+    /// How long the level stays at or above the limit, assuming no changes.
     pub(crate) fn closed_for(&self, now: Duration) -> Duration {
-        // At the limit exactly it is refused.
+        // A level of exactly 100 % is refused.
         let over = self.backlog(now).checked_sub(self.depth);
         over.map_or(Duration::ZERO, |over| over + Duration::from_nanos(1))
     }
@@ -145,8 +145,8 @@ const fn within(value: f64, low: f64, high: f64) -> f64 {
     if value >= low { value.min(high) } else { low }
 }
 
-/// A year, in seconds: no single request may fill the bucket for longer.
-const LONGEST: f64 = 31_536_000.0;
+/// One year, in seconds: the longest time for which a single request may fill the bucket.
+const MAX_FILL_S: f64 = 31_536_000.0;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! A realtime session: the handshake, and a small conversation in text.
+//! A realtime session: the handshake, and a short text conversation.
 
 use std::{
     fmt,
@@ -21,7 +21,7 @@ use crate::{EmulatorBody, service::plain};
 
 type Talking = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What becomes of the connection after the answer to a handshake, as an extension of that answer.
+/// The session that follows a handshake, as an extension of its answer.
 #[derive(Clone)]
 pub(crate) struct Session(Arc<Mutex<Option<Talking>>>);
 
@@ -40,7 +40,7 @@ impl fmt::Debug for Session {
     }
 }
 
-/// Answers a handshake. In process, where no connection is, it is refused as a plain request.
+/// Answers a handshake. In process, where there is no connection, refuses it as a plain request.
 pub(crate) fn open(head: &Parts, model: &str) -> Response<EmulatorBody> {
     let upgrade = head.extensions.get::<OnUpgrade>().cloned();
     let key = head.headers.get(header::SEC_WEBSOCKET_KEY);
@@ -76,7 +76,7 @@ pub(crate) fn open(head: &Parts, model: &str) -> Response<EmulatorBody> {
     let model = model.to_owned();
     let talking: Talking = Box::pin(async move {
         if let Ok(upgraded) = upgrade.await {
-            // How a session ends is its client's business.
+            // An error at the end of a session only concerns its client.
             let _ = talk(upgraded, &model).await;
         }
     });
@@ -100,7 +100,7 @@ async fn talk(upgraded: Upgraded, model: &str) -> Result<(), Error> {
     }
 }
 
-/// The service's events after one of a client.
+/// The service's events in reply to one of a client's.
 fn answers(message: &Message, session: &Value) -> Vec<Value> {
     let event: Value =
         message.to_text().ok().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();

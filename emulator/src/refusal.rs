@@ -1,12 +1,12 @@
-//! Why a deployment refuses, and what the service calls that.
+//! The reasons for which a deployment refuses, and the service's names for them.
 
 use http::StatusCode;
 
-/// Why a deployment refuses. Each reason has a status, a code and words of its own.
+/// Why a deployment refuses. Each reason has its own status, code and message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// A PTU's level is at 100 %: 429. What it writes is not public; its headers are.
+    /// A PTU's level is at 100 %: 429. The message is not public; the headers are.
     Utilization,
     /// The tokens per minute are used up, or would be by this request: 429, `x-ratelimit-type: Tokens`.
     Tokens,
@@ -17,7 +17,7 @@ pub enum Refusal {
     /// The service tier `flex` has no capacity: 429, code `resource_unavailable` (Azure page "Flex
     /// processing").
     Flex,
-    /// 529, type `overloaded_error`, as models of Anthropic say it.
+    /// 529, type `overloaded_error`, as sent by Anthropic models.
     Overloaded,
     /// 503, code `server_is_overloaded`, type `service_unavailable_error`.
     ServerOverloaded,

@@ -1,4 +1,4 @@
-//! Everything the emulator's handles share: resources, deployments at work, counters.
+//! The state shared by the emulator's handles: resources, active deployments, counters.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -30,7 +30,7 @@ pub(crate) struct Registry {
     seed: AtomicU64,
     serial: AtomicU64,
     received: Mutex<VecDeque<Received>>,
-    /// What spoils a request that has it in its body or in a header.
+    /// Faults by marker; a request with the marker in its body or a header gets the fault.
     poisons: RwLock<Vec<(String, Fault)>>,
 }
 
@@ -73,7 +73,7 @@ impl Registry {
         }
     }
 
-    /// The index of the resource that answers to `host`, a port allowed.
+    /// The index of the resource with the host name `host`, with or without a port.
     pub(crate) fn place_at(&self, host: &str) -> Option<usize> {
         let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
         let lower;
@@ -91,13 +91,13 @@ impl Registry {
         self.places[self.place_at(resource)?].site(deployment)
     }
 
-    /// Whether `secret` opens some resource, but not the one at `place`.
+    /// Whether `secret` belongs to some resource other than the one at `place`.
     pub(crate) fn is_misplaced(&self, secret: &[u8], place: Option<usize>) -> bool {
         let owners = self.owners.0.get(secret);
         owners.is_some_and(|owners| place.is_none_or(|place| !owners.contains(&place)))
     }
 
-    /// Two numbers that no other request gets, the same in each run of one seed.
+    /// Two numbers unique to each request, the same in every run of one seed.
     pub(crate) fn identity(&self) -> (u64, u64) {
         let serial = self.serial.fetch_add(1, Relaxed);
         (scramble(self.seed.load(Relaxed) ^ scramble(serial)), serial)
@@ -108,7 +108,7 @@ impl Registry {
         poisons.push((marker, fault));
     }
 
-    /// The fault of the first marker that this request carries.
+    /// The fault of the first marker that this request contains.
     pub(crate) fn poison(&self, headers: &HeaderMap, body: &[u8]) -> Option<Fault> {
         let poisons = self.poisons.read().unwrap_or_else(PoisonError::into_inner);
         let carried = |marker: &str| {
@@ -118,7 +118,7 @@ impl Registry {
         poisons.iter().find(|(marker, _)| carried(marker)).map(|(_, fault)| fault.clone())
     }
 
-    /// When the resource at `place` cannot be connected to.
+    /// The outages of the resource at `place`.
     pub(crate) fn outages(&self, place: usize) -> Outages<'_> {
         let place = &self.places[place];
         Outages::new(&place.outages, self.seed.load(Relaxed) ^ u64::from(place.tag))
@@ -126,7 +126,7 @@ impl Registry {
 
     pub(crate) fn keep(&self, received: Received) {
         let mut kept = self.received.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == MOST_RECEIVED {
+        if kept.len() == MAX_RECORDED_REQUESTS {
             kept.pop_front();
         }
         kept.push_back(received);
@@ -158,7 +158,7 @@ impl Registry {
     }
 }
 
-/// Which resources a key or token opens. Never printed.
+/// Which resources a key or token belongs to. Never printed.
 #[derive(Default)]
 struct Owners(HashMap<Box<[u8]>, Vec<usize>>);
 
@@ -168,12 +168,12 @@ impl fmt::Debug for Owners {
     }
 }
 
-/// A resource at work.
+/// A resource in operation.
 pub(crate) struct Place {
     pub(crate) name: String,
     pub(crate) region: String,
     pub(crate) region_header: Option<HeaderValue>,
-    /// Marks what only this resource knows, such as its stored responses.
+    /// Identifies objects that only this resource knows, such as its stored responses.
     pub(crate) tag: u32,
     pub(crate) sites: Vec<Arc<Site>>,
     pub(crate) prompt_cache: Option<PromptCache>,
@@ -259,5 +259,5 @@ pub(crate) fn scramble(number: u64) -> u64 {
 
 const DOMAINS: [&str; 3] =
     [".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"];
-/// How many requests a recording keeps; the oldest go first.
-const MOST_RECEIVED: usize = 65_536;
+/// How many requests a recording keeps; the oldest are dropped first.
+const MAX_RECORDED_REQUESTS: usize = 65_536;

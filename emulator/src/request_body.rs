@@ -1,4 +1,4 @@
-//! The body of a request: JSON, or a form of which only the model counts.
+//! Reads a request body: JSON, or a form, of which only the model is used.
 
 use http::{HeaderMap, header::CONTENT_TYPE};
 use memchr::memmem;
@@ -11,7 +11,7 @@ pub(crate) struct Complaint {
     pub(crate) param: Option<&'static str>,
 }
 
-/// The body as JSON; of a form its field `model` alone.
+/// The body as JSON; of a form, only its field `model`.
 pub(crate) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Value, Complaint> {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     if kind.is_some_and(|kind| kind.starts_with("multipart/form-data")) {
@@ -20,7 +20,7 @@ pub(crate) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Value, Complaint>
     parse(body)
 }
 
-/// The value of the first field called `model` of a form (RFC 7578).
+/// The value of the first field named `model` of a form (RFC 7578).
 fn form_model(body: &[u8]) -> Option<&str> {
     let named = memmem::find(body, b"name=\"model\"")?;
     let rest = &body[named..];
@@ -28,7 +28,7 @@ fn form_model(body: &[u8]) -> Option<&str> {
     std::str::from_utf8(&rest[..memmem::find(rest, b"\r\n")?]).ok()
 }
 
-/// The body as JSON; the complaint says where it breaks.
+/// The body as JSON; the error says where it is invalid.
 pub(crate) fn parse(body: &[u8]) -> Result<Value, Complaint> {
     let whole: Value = serde_json::from_slice(body).map_err(|error| Complaint {
         message: format!("We could not parse the JSON body of your request: {error}."),

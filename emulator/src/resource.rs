@@ -1,4 +1,4 @@
-//! What a resource is made of: its name, keys, deployments and outages.
+//! A resource's configuration: its name, keys, deployments and outages.
 
 use std::{fmt, time::Duration};
 
@@ -20,12 +20,11 @@ pub struct Resource {
 }
 
 impl Resource {
-    /// A resource called `name`: in process it answers to the hosts `name`,
-    /// `name.openai.azure.com`, `name.services.ai.azure.com` and `name.cognitiveservices.azure.com`,
-    /// whatever the case.
+    /// A resource with this name: in process it has the hosts `name`, `name.openai.azure.com`,
+    /// `name.services.ai.azure.com` and `name.cognitiveservices.azure.com`, case-insensitive.
     ///
     /// It starts in `East US`, without deployments and without keys; a resource without keys and
-    /// tokens lets everybody in.
+    /// tokens accepts every request.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -54,50 +53,50 @@ impl Resource {
         self
     }
 
-    /// Adds a key, accepted as `api-key: KEY` and, as SDKs send it on v1 paths, as
-    /// `Authorization: Bearer KEY`.
+    /// Adds a key, accepted as `api-key: KEY` and as `Authorization: Bearer KEY`, which SDKs send
+    /// on v1 paths.
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.keys.push(key.into());
         self
     }
 
-    /// Adds an Entra ID token, accepted as `Authorization: Bearer TOKEN` only. One token may belong
-    /// to several resources.
+    /// Adds an Entra ID token, accepted only as `Authorization: Bearer TOKEN`. Several resources
+    /// may have the same token.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.tokens.push(token.into());
         self
     }
 
-    /// Caches how prompts begin, in steps of 1,024 tokens, for so long after their last use. Prompts
-    /// of one `prompt_cache_key` and one model share a cache; where a request names its prompt's
-    /// size, all of one key are taken to begin alike. Off by default.
+    /// Caches prompt prefixes, in steps of 1,024 tokens, until they have been unused for `keep`.
+    /// Prompts with the same `prompt_cache_key` and model share a cache; if requests specify their
+    /// prompt size, all prompts of one key count as having the same prefix. Off by default.
     ///
     /// The service keeps them for minutes, at most for a day (Azure page "Prompt caching"), and
-    /// what is cached in one resource is not in another.
+    /// resources do not share caches.
     #[must_use]
     pub const fn prompt_cache(mut self, keep: Duration) -> Self {
         self.prompt_cache = Some(keep);
         self
     }
 
-    /// Adds a time at which it cannot be connected to; by default there is none.
+    /// Adds an outage; none by default.
     #[must_use]
     pub fn outage(mut self, outage: Outage) -> Self {
         self.outages.push(outage);
         self
     }
 
-    /// Closes each HTTP/1.1 connection after one answer, so that every request has to connect. Kept
-    /// open by default, as the service does.
+    /// Closes each HTTP/1.1 connection after one answer, so that every request has to connect. By
+    /// default connections stay open, as with the service.
     #[must_use]
     pub const fn closes_connections(mut self) -> Self {
         self.keep_alive = false;
         self
     }
 
-    /// Takes so many requests at the same time on one HTTP/2 connection, and resets those beyond with
+    /// Limits the concurrent requests on one HTTP/2 connection, and resets those beyond with
     /// `REFUSED_STREAM` (RFC 9113 section 5.1.2). Defaults to hyper's limit, 200.
     #[must_use]
     pub const fn http2_streams(mut self, streams: u32) -> Self {
@@ -105,17 +104,17 @@ impl Resource {
         self
     }
 
-    /// Takes so many requests a minute that create what it keeps: files, parts of uploads, vector
-    /// stores, conversations and the like; judged as
-    /// [`requests_per_minute`](crate::Standard::requests_per_minute) are. No limit by default.
+    /// Limits the requests per minute that create stored objects: files, parts of uploads, vector
+    /// stores, conversations and the like; over the same windows as
+    /// [`requests_per_minute`](crate::Standard::requests_per_minute). Unlimited by default.
     #[must_use]
     pub const fn creations_per_minute(mut self, requests: u64) -> Self {
         self.creations_per_minute = Some(requests);
         self
     }
 
-    /// Takes so many requests a minute that read, list, cancel or delete what it keeps. They cost a
-    /// deployment nothing. No limit by default.
+    /// Limits the requests per minute that read, list, cancel or delete stored objects. They use no
+    /// quota of a deployment. Unlimited by default.
     #[must_use]
     pub const fn reads_per_minute(mut self, requests: u64) -> Self {
         self.reads_per_minute = Some(requests);
@@ -132,7 +131,7 @@ impl Resource {
 
 impl fmt::Debug for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Keys and tokens are counted, never printed.
+        // Shows the number of keys and tokens, never their values.
         f.debug_struct("Resource")
             .field("name", &self.name)
             .field("region", &self.region)

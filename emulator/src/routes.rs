@@ -1,13 +1,13 @@
-//! Reads both URL grammars: which operation, on which deployment.
+//! Parses both URL grammars into an operation and a deployment.
 
 use http::Method;
 
-/// Where a request wants to go.
+/// The target of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) grammar: Grammar,
     pub(crate) operation: Operation,
-    /// From the path, or the query of a session; `None` when the body's `model` names the deployment.
+    /// From the path, or the query of a session; `None` if the body's `model` names the deployment.
     pub(crate) deployment: Option<String>,
 }
 
@@ -36,7 +36,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    /// The name in the service's refusals.
+    /// The operation's name in error messages.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Chat => "ChatCompletions_Create",
@@ -77,15 +77,15 @@ impl Operation {
     }
 }
 
-/// Why there is no route.
+/// Why a request has no route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Astray {
     NotFound,
-    /// The operation exists with this method.
+    /// The operation exists, but with this method.
     Method(&'static str),
 }
 
-/// The route of a request; the classic grammar needs an `api-version`.
+/// Finds the route of a request; the classic grammar requires an `api-version`.
 pub(crate) fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, Astray> {
     let mut route = locate(path).ok_or(Astray::NotFound)?;
     if route.grammar == Grammar::Classic && api_version(query).is_none() {
@@ -102,7 +102,7 @@ pub(crate) fn route(method: &Method, path: &str, query: Option<&str>) -> Result<
     Ok(route)
 }
 
-/// The value of `api-version`, if there is one.
+/// The value of `api-version`, if present.
 pub(crate) fn api_version(query: Option<&str>) -> Option<&str> {
     value(query, "api-version")
 }
@@ -149,14 +149,14 @@ fn locate(path: &str) -> Option<Route> {
             | Operation::Models
             | Operation::Deployments
     );
-    // Classic paths name a deployment for some operations and must not for the others.
+    // Some operations require a deployment in a classic path, and the others forbid it.
     if grammar == Grammar::Classic && placed_in_path != deployment.is_some() {
         return None;
     }
     Some(Route { grammar, operation, deployment })
 }
 
-/// Percent-decoding (RFC 3986 section 2.1); `None` when broken or not UTF-8.
+/// Percent-decoding (RFC 3986 section 2.1); `None` if invalid or not UTF-8.
 fn decode(segment: &str) -> Option<String> {
     if segment.is_empty() {
         return None;

@@ -1,4 +1,4 @@
-//! The emulator behind a socket: HTTP/1.1 and HTTP/2 without TLS, and connection resets.
+//! Serves the emulator on a socket: HTTP/1.1 and HTTP/2 without TLS, with connection resets.
 
 use std::{
     fmt, io, iter,
@@ -26,7 +26,7 @@ use tower_service::Service;
 
 use crate::{EmulatorError, EmulatorService, realtime::Session};
 
-/// A listener at work. Dropping it closes the listener and its connections.
+/// A running server. Dropping it closes the listener and its connections.
 pub struct Serving {
     addr: SocketAddr,
     task: JoinHandle<()>,
@@ -38,7 +38,7 @@ impl Serving {
         Self { addr, task: tokio::spawn(accept(service, listener)) }
     }
 
-    /// Where it listens.
+    /// The address of the listener.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
@@ -48,10 +48,10 @@ impl Serving {
         format!("http://{}", self.addr)
     }
 
-    /// Closes the listener and its connections, and returns when that is done.
+    /// Closes the listener and its connections, and waits until that is done.
     pub async fn shutdown(mut self) {
         self.task.abort();
-        // An aborted task ends with an error that says so.
+        // An aborted task ends with an error, which is expected here.
         let _ = (&mut self.task).await;
     }
 }
@@ -72,7 +72,7 @@ async fn accept(service: EmulatorService, listener: TcpListener) {
     let clock = service.clock();
     let addr = listener.local_addr();
     let mut listener = Some(listener);
-    // Dropped with this task, and all connections with it.
+    // Dropping this task drops all its connections.
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -87,7 +87,7 @@ async fn accept(service: EmulatorService, listener: TcpListener) {
             continue;
         }
         let Some(open) = &listener else {
-            // Somebody else may have the port for a moment, as the source of a connection.
+            // The port may be in use briefly as the source port of another connection.
             match &addr {
                 Ok(addr) => listener = TcpListener::bind(addr).await.ok(),
                 Err(_) => return,
@@ -109,13 +109,14 @@ async fn accept(service: EmulatorService, listener: TcpListener) {
                 let _ = stream.set_nodelay(true);
                 connections.spawn(connection(service.clone(), stream));
             }
-            // A peer that left again, or no descriptors left: those need a moment to come back.
+            // The peer has already left, or there are no descriptors: pause before the next
+            // attempt.
             Err(_) => clock.sleep_until(clock.now().saturating_add(ACCEPT_PAUSE)).await,
         }
     }
 }
 
-/// Closes the listener. What connected before is handed on: it would be reset, and not refused.
+/// Closes the listener. Returns the connections in its backlog, which would be reset, not refused.
 fn close(listener: TcpListener) -> Vec<TcpStream> {
     let Ok(listener) = listener.into_std() else { return Vec::new() };
     let accept = || {
@@ -153,7 +154,7 @@ async fn connection(service: EmulatorService, stream: TcpStream) {
             answer
         }
     });
-    // How a connection ended is its client's business.
+    // An error at the end of a connection only concerns its client.
     let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), answer).await;
     let session = session.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(session) = session {
@@ -161,7 +162,7 @@ async fn connection(service: EmulatorService, stream: TcpStream) {
     }
 }
 
-/// A stream that answers nothing more once its fuse is blown, and closes with a reset (RST).
+/// A stream that stops sending once its fuse is set, and closes with a reset (RST).
 struct Fused {
     stream: TcpStream,
     fuse: Arc<AtomicBool>,
@@ -224,7 +225,7 @@ impl AsyncWrite for Fused {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // An orderly end (FIN) would come before the reset.
+        // An orderly end (FIN) would precede the reset.
         self.check()?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }

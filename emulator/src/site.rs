@@ -1,4 +1,4 @@
-//! A deployment at work: its quota, its script, its counters.
+//! A deployment in operation: its quota, its script, its counters.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,7 @@ use crate::{
     tier::{Tier, TierError, Tiers},
 };
 
-/// A deployment at work.
+/// A deployment in operation.
 #[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) name: String,
@@ -45,7 +45,7 @@ struct State {
     script: VecDeque<Fault>,
     counts: Counts,
     draw: SmallRng,
-    /// Apart from `draw`, so that failures change no answer's length.
+    /// Separate from `draw`, so that failures do not change answer lengths.
     failure_draw: SmallRng,
 }
 
@@ -55,7 +55,7 @@ enum Quota {
     Standard(Windows),
 }
 
-/// What the quota headers of an answer show.
+/// The values of an answer's quota headers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Gauge {
     Utilization(f64),
@@ -68,14 +68,14 @@ impl Gauge {
     }
 }
 
-/// The quota's verdict on a request.
+/// The quota's decision on a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Verdict {
     /// At this cost, by this tier.
     Admitted(Bill, Tier),
-    /// Of a tier that the deployment does not have.
+    /// The deployment does not have this tier.
     NoTier(Tier),
-    /// For how long, and why.
+    /// For this long, and why.
     Refused(Duration, Refusal),
 }
 
@@ -112,27 +112,27 @@ impl Site {
         }
     }
 
-    /// Counts an attempt and takes the fault scripted for it, or one that is drawn for it.
+    /// Counts an attempt and takes its scripted fault, or draws one.
     pub(crate) fn arrive(&self) -> Option<Fault> {
         let mut state = self.lock();
         state.counts.attempts += 1;
         if self.failures.is_empty() {
             return state.script.pop_front();
         }
-        // Drawn for every attempt, so that a script does not shift the failures after it.
+        // Draw for every attempt, so that a script does not shift later failures.
         let draw = state.failure_draw.random();
         state.script.pop_front().or_else(|| fault_at(&self.failures, draw))
     }
 
-    /// Counts an attempt that carries its own fault.
+    /// Counts an attempt that already has a fault.
     pub(crate) fn arrive_spoiled(&self) {
         self.lock().counts.attempts += 1;
     }
 
-    /// Puts a request to the quota.
+    /// Applies the quota to a request.
     pub(crate) fn admit(&self, clock: Clock, ask: &Ask) -> (Verdict, Gauge) {
         let mut state = self.lock();
-        // Read under the lock, so that no two requests disagree about the order of time.
+        // Read under the lock, so that requests agree on the order of time.
         let now = clock.now();
         let mut bill =
             Bill { prompt: ask.prompt, cached: ask.cached, most: ask.most, completion: 0 };
@@ -182,8 +182,8 @@ impl Site {
         (verdict, gauge)
     }
 
-    /// Counts a request that failed before the quota was asked: it costs a Standard deployment one
-    /// of its requests all the same, and a PTU nothing.
+    /// Counts a request that failed before the quota was applied: it uses one request of a Standard
+    /// deployment's quota, and none of a PTU's.
     pub(crate) fn count_unserved(&self, clock: Clock) -> Gauge {
         let mut state = self.lock();
         let now = clock.now();
@@ -193,7 +193,7 @@ impl Site {
         state.quota.gauge(now)
     }
 
-    /// Corrects the estimate of an admitted request by what it really took.
+    /// Corrects the estimate of an admitted request by its actual cost.
     pub(crate) fn settle(&self, now: Duration, bill: &Bill, generated: u64, complete: bool) {
         let mut state = self.lock();
         if let Quota::Ptu(bucket) = &mut state.quota {
@@ -213,7 +213,7 @@ impl Site {
         self.lock().script.extend(faults);
     }
 
-    /// The PTU level in tokens; `None` on Standard.
+    /// The PTU level in tokens; `None` for Standard.
     pub(crate) fn level(&self, clock: Clock) -> Option<f64> {
         match &self.lock().quota {
             Quota::Ptu(bucket) => Some(bucket.level(clock.now())),
@@ -221,14 +221,14 @@ impl Site {
         }
     }
 
-    /// Gives a PTU another capacity; a Standard deployment keeps its quota.
+    /// Changes a PTU's capacity; a Standard deployment keeps its quota.
     pub(crate) fn resize(&self, clock: Clock, ptu: Ptu) {
         if let Quota::Ptu(bucket) = &mut self.lock().quota {
             bucket.resize(clock.now(), ptu);
         }
     }
 
-    /// For how long a PTU will refuse, if nothing is admitted or corrected meanwhile; zero on Standard.
+    /// How long a PTU will refuse, assuming no admissions or corrections; zero for Standard.
     pub(crate) fn closed_for(&self, clock: Clock) -> Duration {
         match &self.lock().quota {
             Quota::Ptu(bucket) => bucket.closed_for(clock.now()),
@@ -236,8 +236,8 @@ impl Site {
         }
     }
 
-    /// For how long a Standard deployment has had quota: since its window began, as long as that
-    /// is not used up.
+    /// How long a Standard deployment has had quota: since its window began, unless the quota is
+    /// used up.
     pub(crate) fn open_for(&self, clock: Clock) -> Option<Duration> {
         let Gauge::Windows { tokens, requests } = self.lock().quota.gauge(clock.now()) else {
             return None;
@@ -252,7 +252,7 @@ impl Site {
         matches!(self.lock().quota, Quota::Ptu(_))
     }
 
-    /// Why it refuses, where nothing else is said.
+    /// The reason for a refusal if no other is given.
     pub(crate) fn usual_refusal(&self) -> Refusal {
         if self.is_ptu() { Refusal::Utilization } else { Refusal::Tokens }
     }
@@ -272,7 +272,7 @@ impl Site {
     }
 }
 
-/// The fault in whose share of 0 to 1 the draw falls.
+/// Selects the fault whose share of 0 to 1 contains the draw.
 fn fault_at(failures: &[(f64, Fault)], mut draw: f64) -> Option<Fault> {
     for (share, fault) in failures {
         if draw < *share {

@@ -6,20 +6,21 @@ use crate::Refusal;
 
 /// The quota of a Standard deployment.
 ///
-/// As the Azure page "Manage quota" has it: the estimate of a request (prompt and `max_tokens`) is
-/// added to a counter when it arrives; once the counter has reached the tokens per minute, requests
-/// are refused until it is reset. Requests per minute are judged over windows of ten seconds. Refused
-/// and failed requests count as requests too, so hammering makes things worse.
+/// Follows the Azure page "Manage quota": the estimate of a request (prompt and `max_tokens`) is
+/// added to a counter on arrival; once the counter has reached the tokens per minute, requests are
+/// refused until it is reset. Requests per minute are enforced over windows of ten seconds. Refused
+/// and failed requests count as requests too, so frequent retries make things worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standard {
     tokens: Option<u64>,
     requests: Option<u64>,
-    /// Of refusals for a request's size.
+    /// The hint of refusals for a request's size.
     too_large_for: Option<Duration>,
 }
 
 impl Standard {
-    /// So many tokens a minute (at least 1), and 6 requests a minute for every 1,000 of them, as Azure grants.
+    /// A limit on tokens per minute (at least 1), and 6 requests per minute for every 1,000 of
+    /// them, Azure's ratio.
     pub const fn tokens_per_minute(tokens: u64) -> Self {
         let requests = (tokens / 1_000).saturating_mul(6);
         Self {
@@ -34,17 +35,17 @@ impl Standard {
         Self { tokens: None, requests: None, too_large_for: None }
     }
 
-    /// So many requests a minute instead of the default; the share of ten seconds, at least 1, is
-    /// what each window lets through.
+    /// Sets the requests per minute instead of the default; each window of ten seconds allows its
+    /// share, at least 1.
     #[must_use]
     pub const fn requests_per_minute(mut self, requests: u64) -> Self {
         self.requests = Some(requests);
         self
     }
 
-    /// Refuses a request that is larger than what is left of the tokens, always with this hint,
-    /// instead of letting the last one overshoot: the service has been seen to send 86,400 s, while
-    /// smaller requests went on to pass.
+    /// Refuses a request that is larger than the remaining tokens, always with this hint, instead
+    /// of letting the last one overshoot: the service was observed to send 86,400 s while smaller
+    /// requests continued to pass.
     #[must_use]
     pub const fn refuses_by_size(mut self, hint: Duration) -> Self {
         self.too_large_for = Some(hint);
@@ -52,11 +53,11 @@ impl Standard {
     }
 }
 
-/// One counter as the `x-ratelimit-*` headers show it.
+/// One counter, in the form of the `x-ratelimit-*` headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reading {
     pub(crate) limit: u64,
-    /// Negative once the last admitted request overshot, as the service sends it.
+    /// Negative after the last admitted request overshot, as the service sends it.
     pub(crate) remaining: i64,
     pub(crate) reset: Duration,
     pub(crate) period: Duration,
@@ -82,16 +83,17 @@ impl Windows {
         }
     }
 
-    /// Counts a request of `tokens`; refuses it when a counter had reached its limit before.
+    /// Counts a request of `tokens`; refuses it if a counter had already reached its limit.
     ///
-    /// A refused request counts as one of the requests; its tokens would only make the hint a lie.
+    /// A refused request counts as a request; counting its tokens would make the hint too short.
     pub(crate) fn admit(&mut self, now: Duration, tokens: u64) -> Result<(), (Duration, Refusal)> {
         let age = self.age(now);
         let mut refused: Option<(Duration, Refusal)> = None;
         let counters = [(Refusal::Calls, &mut self.requests), (Refusal::Tokens, &mut self.tokens)];
         for (refusal, counter) in counters {
             let Some(counter) = counter else { continue };
-            // Both are open again only when the later one is.
+            // Requests pass again only when both counters are below their limits, so use the longer
+            // wait.
             if let Some(wait) = counter.closed_for(age)
                 && refused.is_none_or(|(other, _)| other < wait)
             {
@@ -142,7 +144,7 @@ impl Counter {
         Self { limit, period, window: 0, used: 0 }
     }
 
-    /// How long the limit stays reached, if it is; moves on to the window of `age`.
+    /// How long the counter stays at its limit, if it is; first advances to the window of `age`.
     fn closed_for(&mut self, age: Duration) -> Option<Duration> {
         let window = self.window_at(age);
         if window > self.window {

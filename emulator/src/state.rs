@@ -1,4 +1,5 @@
-//! What a resource keeps: files, conversations, containers and the like, by ids that only it knows.
+//! Stored objects: files, conversations, containers and the like, with ids that only their resource
+//! knows.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{Standard, routes, standard::Windows};
 
-/// One kind of thing that resources keep.
+/// One type of stored object.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Collection {
     segment: &'static str,
@@ -19,7 +20,7 @@ pub(crate) struct Collection {
     object: &'static str,
 }
 
-/// A request that is for no deployment, but for what the resource keeps.
+/// A request for the resource's stored objects, not for a deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StateRequest<'a> {
     pub(crate) collection: &'static Collection,
@@ -33,12 +34,12 @@ pub(crate) enum Action<'a> {
     Read(&'a str),
     Update(&'a str),
     Delete(&'a str),
-    /// What is below a thing: the rest of the path, and whether something is made there.
+    /// Below an object: the rest of the path, and whether the request creates something there.
     Below(&'a str, &'a str, bool),
 }
 
 impl<'a> StateRequest<'a> {
-    /// `None` when the path is another operation's.
+    /// `None` if the path belongs to another operation.
     pub(crate) fn read(method: &Method, path: &'a str, query: Option<&str>) -> Option<Self> {
         let rest = path.strip_prefix("/openai/")?;
         let rest = match rest.strip_prefix("v1/") {
@@ -54,7 +55,7 @@ impl<'a> StateRequest<'a> {
         let (id, deeper) = rest.split_once('/').unwrap_or((rest, ""));
         let action = match (method.as_str(), id, deeper) {
             ("GET", "", _) => Action::List,
-            // A deployment makes those.
+            // A deployment creates those.
             ("POST", "", _) if MADE_BY_MODELS.contains(&collection.segment) => return None,
             ("POST", "", _) => Action::Create,
             ("GET", id, "") => Action::Read(id),
@@ -68,13 +69,13 @@ impl<'a> StateRequest<'a> {
         Some(Self { collection, action })
     }
 
-    /// Whether something new is kept afterwards.
+    /// Whether the request creates an object.
     pub(crate) const fn creates(&self) -> bool {
         matches!(self.action, Action::Create | Action::Below(_, _, true))
     }
 }
 
-/// What one resource keeps, and how often a minute it takes requests for it.
+/// The stored objects of one resource, and the rate limits on requests for them.
 #[derive(Debug)]
 pub(crate) struct Store {
     tag: u32,
@@ -83,17 +84,17 @@ pub(crate) struct Store {
 
 #[derive(Debug)]
 struct State {
-    /// Null when it was deleted.
+    /// Null once deleted.
     objects: BTreeMap<String, Value>,
     creations: Windows,
     others: Windows,
 }
 
-/// Why a request for what is kept is not answered.
+/// Why a request for stored objects is not answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StateError {
     Unknown(String),
-    /// Requests are used up for so long.
+    /// The requests are used up for this long.
     Refused(Duration),
 }
 
@@ -109,7 +110,7 @@ impl Store {
         Self { tag, state: Mutex::new(state) }
     }
 
-    /// Answers a request; `serial` is a number that no other request has.
+    /// Answers a request; `serial` is unique to the request.
     pub(crate) fn answer(
         &self,
         request: StateRequest<'_>,
@@ -166,18 +167,18 @@ impl Store {
         }
     }
 
-    /// Keeps what a deployment made.
+    /// Stores an object that a deployment created.
     pub(crate) fn keep(&self, id: &str, object: Value) {
         self.lock().keep(id.to_owned(), object);
     }
 
-    /// Whether this resource made `id`, whose kind is called `prefix`.
+    /// Whether this resource created `id`, whose type has this `prefix`.
     pub(crate) fn made(&self, id: &str, prefix: &str) -> bool {
         let rest = id.strip_prefix(prefix);
         rest.is_some_and(|rest| rest.starts_with(&format!("{:08x}", self.tag)))
     }
 
-    /// The first id in `body` of something that another resource keeps.
+    /// The first id in `body` of an object of another resource.
     pub(crate) fn foreign<'b>(&self, body: &'b Value) -> Option<&'b str> {
         match body {
             Value::String(text) => {
@@ -194,7 +195,7 @@ impl Store {
         match state.objects.get(id) {
             Some(Value::Null) => {}
             Some(object) if id.starts_with(collection.prefix) => return Ok(object.clone()),
-            // Every response is stored; the store need not grow with each of them.
+            // Every response counts as stored, so that the store does not grow with each of them.
             None if collection.segment == "responses" && self.made(id, collection.prefix) => {
                 return Ok(json!({"id": id, "object": "response", "status": "completed",
                     "error": null, "output": []}));
@@ -222,7 +223,7 @@ impl State {
     }
 }
 
-/// Whether `text` has the shape of an id of the emulator's.
+/// Whether `text` looks like one of the emulator's ids.
 fn is_id(text: &str, prefix: &str) -> bool {
     let rest = text.strip_prefix(prefix);
     rest.is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
@@ -253,11 +254,11 @@ const COLLECTIONS: [Collection; 15] = [
     collection("prompts", "pmpt_", "prompt"),
     collection("realtime/sessions", "sess_", "realtime.session"),
 ];
-/// Collections whose things come from a model.
+/// Collections whose objects come from a model.
 const MADE_BY_MODELS: [&str; 2] = ["responses", "videos"];
-/// What ends a thing, and makes nothing.
+/// Actions that end an object and create none.
 const ENDS: [&str; 2] = ["cancel", "complete"];
-/// Of all kinds together; the first by name goes.
+/// For all types together; beyond it, the first id in order is dropped.
 const MAX_OBJECTS: usize = 16_384;
 
 #[cfg(test)]

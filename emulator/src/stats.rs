@@ -1,4 +1,4 @@
-//! What the emulator saw: counters for assertions, and the requests themselves.
+//! What the emulator observed: counters for assertions, and the requests themselves.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -14,15 +14,15 @@ pub struct Stats {
     /// Requests refused with 401.
     pub unauthorized: u64,
     /// Keys or tokens of one resource that were sent to another one, or to a host that does not
-    /// exist: the key-leak detector. Counted once for each header that carried one.
+    /// exist; detects leaked keys. Counts each header that had one.
     pub misplaced: u64,
-    /// Requests that reached no deployment: unknown host, operation, method or deployment, or a body
-    /// that could not be read.
+    /// Requests that reached no deployment: unknown host, operation, method or deployment, or an
+    /// unreadable body.
     pub unrouted: u64,
 }
 
 impl Stats {
-    /// The counters of one deployment; zeros when there is none of that name.
+    /// The counters of one deployment; zeros if there is no such deployment.
     pub fn of(&self, resource: &str, deployment: &str) -> Counts {
         let key = (resource.to_owned(), deployment.to_owned());
         self.deployments.get(&key).copied().unwrap_or_default()
@@ -49,9 +49,9 @@ impl Stats {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Requests that reached the deployment with a right key.
+    /// Requests that reached the deployment with a valid key.
     pub attempts: u64,
-    /// Requests that the quota let in.
+    /// Requests that the quota admitted.
     pub admitted: u64,
     /// Answers with a success status.
     pub ok: u64,
@@ -60,7 +60,7 @@ pub struct Counts {
     pub throttled: u64,
     /// Everything else: faulty requests, scripted errors and resets.
     pub failed: u64,
-    /// Admitted requests whose answer was not generated to its end: the client went away, or a
+    /// Admitted requests whose answer was not generated to its end: the client disconnected, or a
     /// scripted cut.
     pub abandoned: u64,
     /// Prompt tokens of the admitted requests, cached ones included.

@@ -1,10 +1,10 @@
-//! Service tiers: what a request may ask for, and what a deployment has of it.
+//! Service tiers: which one a request selects, and the capacity a deployment has for each.
 
 use std::time::Duration;
 
 use crate::{Refusal, Standard, standard::Windows};
 
-/// A service tier, as `service_tier` of a request and of its answer names it. `auto` is the default.
+/// A service tier, as in the `service_tier` of a request and of its answer. `auto` is the default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tier {
     Default,
@@ -31,17 +31,17 @@ impl Tier {
     }
 }
 
-/// The capacity of a deployment's tiers besides the default one.
+/// The capacity of a deployment's tiers, except the default one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tiers {
     flex: Option<Windows>,
     priority: Option<Windows>,
 }
 
-/// Why a tier does not take a request.
+/// Why a tier does not accept a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TierError {
-    /// The deployment does not have it.
+    /// The deployment does not have this tier.
     Missing(Tier),
     Refused(Duration, Refusal),
 }
@@ -51,8 +51,8 @@ impl Tiers {
         Self { flex: flex.map(Windows::new), priority: priority.map(Windows::new) }
     }
 
-    /// The tier that serves a request of `tokens`: priority is served as default beyond its
-    /// capacity, and flex is refused.
+    /// The tier that serves a request of `tokens`. Beyond its capacity, priority is served as
+    /// default, and flex is refused.
     pub(crate) fn admit(
         &mut self,
         now: Duration,

@@ -1,11 +1,11 @@
-//! Timestamps as traces spell them, read into a point on one line of time.
+//! Parses the timestamp formats of traces into one time line.
 
 use std::time::Duration;
 
-/// Reads `2023-11-16 18:17:03.9799600` or `2024-05-10T00:00:00.009930+00:00`: a date, a blank or
-/// `T`, a time with at most nine fractional digits, perhaps `Z` or an offset.
+/// Parses `2023-11-16 18:17:03.9799600` or `2024-05-10T00:00:00.009930+00:00`: a date, a blank or
+/// `T`, a time with at most nine fractional digits, optionally `Z` or an offset.
 ///
-/// The result counts from the year 0, so that only differences of two of them mean anything.
+/// The result counts from the year 0; only the difference of two results is meaningful.
 pub fn read(text: &str) -> Option<Duration> {
     let (date, rest) = text.split_once([' ', 'T'])?;
     let (clock, offset) = split_offset(rest.trim_end())?;
@@ -20,7 +20,7 @@ pub fn read(text: &str) -> Option<Duration> {
         && hour < 24
         && minute < 60
         && second < 61;
-    // A day on top, so that no offset leads below zero.
+    // Add one day, so that no offset leads below zero.
     let whole = ((days(year, month, day) + 1) * 24 + hour) * 3_600 + minute * 60 + second;
     let whole = whole.checked_add_signed(-offset)?;
     fits.then(|| Duration::new(whole, nanos))
@@ -48,7 +48,7 @@ fn seconds(text: &str) -> Option<(u64, u32)> {
     Some((digits(whole, 2)?, nanos))
 }
 
-/// A number of exactly so many digits.
+/// A number of exactly `count` digits.
 fn digits(text: &str, count: usize) -> Option<u64> {
     let legible = text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
     legible.then(|| text.parse().ok()).flatten()

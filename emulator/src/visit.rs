@@ -1,4 +1,4 @@
-//! One authorised request at its resource: which operation it is for, and on which deployment.
+//! One authenticated request at its resource: finds its operation and its deployment.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -23,7 +23,7 @@ use crate::{
     state::{StateError, StateRequest},
 };
 
-/// What stays the same while one request is served.
+/// The context of one request.
 pub(crate) struct Visit<'a> {
     pub(crate) registry: &'a Arc<Registry>,
     pub(crate) place: &'a Place,
@@ -59,7 +59,7 @@ pub(crate) async fn serve(visit: Visit<'_>, body: &Bytes) -> Answer {
         return Ok(service::json(StatusCode::OK, EmulatorBody::whole(listing)));
     }
     let poison = visit.registry.poison(&visit.head.headers, body);
-    // A handshake has none.
+    // A handshake has no body.
     let body = match route.operation {
         Operation::Realtime => Ok(Value::Null),
         _ => request_body::read(&visit.head.headers, body),
@@ -98,10 +98,10 @@ impl<'a> Visit<'a> {
         }
     }
 
-    /// What becomes of a request for what the resource keeps.
+    /// Answers a request for stored objects.
     fn kept(&self, request: StateRequest<'_>, body: &Bytes) -> Response<EmulatorBody> {
         let store = &self.place.store;
-        // Uploads are no JSON, and refer to nothing.
+        // Uploads are not JSON, and contain no references.
         let body = request_body::parse(body).unwrap_or_default();
         let clock = self.registry.clock;
         let answer = match store.foreign(&body) {
@@ -126,7 +126,7 @@ impl<'a> Visit<'a> {
         }
     }
 
-    /// The deployment that the path or, on v1 paths, the body's `model` names.
+    /// The deployment named by the path or, on v1 paths, by the body's `model`.
     fn find(
         &self,
         route: &Route,

@@ -1,4 +1,4 @@
-//! The bodies of refusals, word for word where the service's words are known.
+//! The bodies of refusals, verbatim where the service's text is known.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     tier::Tier,
 };
 
-/// A host that no resource answers to: the gateway in front of the service speaks.
+/// For a host that no resource has: the answer of the gateway in front of the service.
 pub(crate) fn unknown_host() -> Value {
     json!({"statusCode": 404, "message": "Resource not found"})
 }
@@ -60,7 +60,7 @@ pub(crate) fn complaint(complaint: &Complaint) -> Value {
     }})
 }
 
-/// A service tier that the deployment does not have.
+/// The deployment does not offer this service tier.
 pub(crate) fn missing_tier(tier: Tier) -> Value {
     json!({"error": {
         "message": format!("The service tier '{}' is not supported by this model.", tier.name()),
@@ -70,7 +70,7 @@ pub(crate) fn missing_tier(tier: Tier) -> Value {
     }})
 }
 
-/// `previous_response_id` is known to the resource that made the response only.
+/// Only the resource that made a response knows its `previous_response_id`.
 pub(crate) fn unknown_response(id: &str) -> Value {
     json!({"error": {
         "message": format!("Previous response with id '{id}' not found."),
@@ -80,7 +80,7 @@ pub(crate) fn unknown_response(id: &str) -> Value {
     }})
 }
 
-/// What a resource keeps is known to it only.
+/// Only the resource that keeps an object knows its id.
 pub(crate) fn unknown_object(id: &str) -> Value {
     json!({"error": {
         "message": format!("No object with id '{id}' found."),
@@ -90,7 +90,7 @@ pub(crate) fn unknown_object(id: &str) -> Value {
     }})
 }
 
-/// Encrypted reasoning can be read by the resource that made it only.
+/// Only the resource that made encrypted reasoning can read it.
 pub(crate) fn unreadable_reasoning() -> Value {
     json!({"error": {
         "message": "The encrypted content could not be verified. Reason: Encrypted content could \
@@ -101,13 +101,13 @@ pub(crate) fn unreadable_reasoning() -> Value {
     }})
 }
 
-/// A refusal of requests that are for no deployment.
+/// Refuses a request for the resource itself, not for a deployment.
 pub(crate) fn too_many_calls(wait: Duration) -> Value {
     let seconds = whole_seconds(wait);
     coded("429", &format!("Rate limit is exceeded. Try again in {seconds} seconds."))
 }
 
-/// Who was refused, for the sentence that says so.
+/// Who was refused, for the error message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refused<'a> {
     pub(crate) grammar: Grammar,
@@ -187,7 +187,7 @@ impl Refused<'_> {
     }
 }
 
-/// The body of a scripted status that brings none of its own; success statuses get an empty object.
+/// The default body of a scripted status; success statuses get an empty object.
 pub(crate) fn scripted(status: StatusCode) -> Value {
     match status.as_u16() {
         401 => wrong_key(),
@@ -210,7 +210,7 @@ pub(crate) fn scripted(status: StatusCode) -> Value {
     }
 }
 
-/// Seconds as `retry-after` has them: rounded up, at least one.
+/// Whole seconds for `retry-after`: rounded up, at least one.
 pub(crate) fn whole_seconds(wait: Duration) -> u64 {
     let started = u64::from(wait.subsec_nanos() > 0);
     wait.as_secs().saturating_add(started).max(1)
@@ -220,7 +220,7 @@ fn coded(code: &str, message: &str) -> Value {
     json!({"error": {"code": code, "message": message}})
 }
 
-/// Only what looks like a version is repeated, so that nothing else ever is.
+/// Repeat only what looks like a version, so that no other input is echoed.
 fn is_plain(version: &str) -> bool {
     version.len() <= 32 && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }

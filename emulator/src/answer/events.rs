@@ -8,7 +8,7 @@ use crate::{
     routes::Operation,
 };
 
-/// The stream of a refusal that hides behind status 200: what precedes output, then an error.
+/// A refusal hidden in a stream of status 200: the events that precede output, then an error.
 pub(crate) fn hidden_refusal(speech: &Speech, refusal: Refusal, message: &str) -> String {
     let (kind, code) = (refusal.kind(), serde_json::Value::from(refusal.code()));
     let message = serde_json::Value::from(message);
@@ -116,7 +116,7 @@ fn close_response(speech: &Speech, at: u64) -> Option<String> {
     Some(event(speech, kind, number, &rest))
 }
 
-/// Says that nothing is there yet, before the token at `at`.
+/// A keep-alive event before the token at `at`.
 pub(super) fn keepalive(speech: &Speech, at: u64) -> String {
     if speech.operation != Operation::Responses {
         return ": keepalive\n\n".to_owned();
@@ -151,7 +151,7 @@ fn text_chunk(speech: &Speech, text: &str, reason: Option<&str>) -> String {
     data(speech, &choice, "null")
 }
 
-/// What the content filter says of the prompt.
+/// The content filter's results for the prompt.
 fn filter_chunk(speech: &Speech) -> String {
     let Speech { model, .. } = speech;
     format!(
@@ -170,7 +170,7 @@ fn data(speech: &Speech, choices: &str, usage: &str) -> String {
     };
     let Speech { id, model, created, .. } = speech;
     let tier = speech.service_tier();
-    // `usage` appears, as null, in every chunk of a stream that was asked to end with it.
+    // In a stream that ends with `usage`, every earlier chunk has it as null.
     let usage = if speech.include_usage { format!(r#","usage":{usage}"#) } else { String::new() };
     format!(
         "data: {{\"id\":\"{prefix}{id}\",\"object\":\"{object}\",\"created\":{created},\"model\":{model},\"choices\":[{choices}]{usage}{tier}}}\n\n"

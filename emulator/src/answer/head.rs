@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{Refusal, answer::errors::whole_seconds, site::Gauge, standard::Reading};
 
-/// Adds what the quota shows of itself on every answer.
+/// Adds the quota headers that every answer has.
 pub(crate) fn show(gauge: &Gauge, headers: &mut HeaderMap) {
     match gauge {
         Gauge::Utilization(share) => {
@@ -26,7 +26,7 @@ pub(crate) fn show(gauge: &Gauge, headers: &mut HeaderMap) {
     }
 }
 
-/// Adds which of a Standard deployment's quotas refused.
+/// Adds the header that names which quota of a Standard deployment refused.
 pub(crate) fn show_axis(refusal: Refusal, headers: &mut HeaderMap) {
     let (kind, policy) = match refusal {
         Refusal::Tokens => ("Tokens", "DeploymentRatelimit-Token"),
@@ -37,7 +37,7 @@ pub(crate) fn show_axis(refusal: Refusal, headers: &mut HeaderMap) {
     headers.insert("policy-id", HeaderValue::from_static(policy));
 }
 
-/// Adds the wait of a refusal: exact milliseconds, and seconds rounded up.
+/// Adds the wait of a refusal: exact in milliseconds, and in seconds, rounded up.
 pub(crate) fn show_wait(wait: Duration, headers: &mut HeaderMap) {
     let millis = wait.as_nanos().div_ceil(1_000_000);
     let millis = u64::try_from(millis).unwrap_or(u64::MAX);

@@ -11,7 +11,7 @@ use crate::{
     routes::Operation,
 };
 
-/// The body of a success that is not streamed.
+/// The body of a success without streaming.
 pub(crate) fn whole(speech: &Speech) -> String {
     match speech.operation {
         Operation::Completions => completion(speech),
@@ -22,7 +22,7 @@ pub(crate) fn whole(speech: &Speech) -> String {
     }
 }
 
-/// The response object as it stands at `status`; its output and usage are there once completed.
+/// The response object in state `status`; it has output and usage only when completed.
 pub(crate) fn response(speech: &Speech, status: &str) -> String {
     let Speech { id, model, created, .. } = speech;
     let (output, usage) = if status == "completed" {
@@ -36,14 +36,14 @@ pub(crate) fn response(speech: &Speech, status: &str) -> String {
     )
 }
 
-/// A response that was refused; the message is a JSON string.
+/// The object of a refused response; the message is a JSON string.
 pub(crate) fn failed_response(speech: &Speech, refusal: Refusal, message: &Value) -> String {
     let code = Value::from(refusal.code());
     let error = format!(r#""error":{{"code":{code},"message":{message}}}"#);
     response(speech, "failed").replacen(r#""error":null"#, &error, 1)
 }
 
-/// The output item that says something.
+/// The output item with the answer's text.
 pub(crate) fn message(speech: &Speech) -> String {
     let text = words(speech.bill.completion);
     format!(
@@ -52,7 +52,7 @@ pub(crate) fn message(speech: &Speech) -> String {
     )
 }
 
-/// The output item after it, if it was asked for: only the resource of the id can read it again.
+/// The encrypted reasoning that follows, if requested: only the resource of the id can read it.
 fn reasoning(speech: &Speech) -> String {
     if !speech.include_encrypted {
         return String::new();
@@ -61,7 +61,7 @@ fn reasoning(speech: &Speech) -> String {
     format!(r#",{{"id":"rs_{id}","type":"reasoning","summary":[],"encrypted_content":"enc_{id}"}}"#)
 }
 
-/// The deployments of a resource, as both lists show them.
+/// The deployments of a resource, in the format of either list operation.
 pub(crate) fn listing(place: &Place, operation: Operation) -> String {
     let mut list = String::from(r#"{"object":"list","data":["#);
     for (index, site) in place.sites.iter().enumerate() {
@@ -83,7 +83,7 @@ pub(crate) fn listing(place: &Place, operation: Operation) -> String {
     list
 }
 
-/// A video as its resource keeps it.
+/// A video in the form that its resource stores.
 pub(crate) fn video(speech: &Speech, status: &str) -> Value {
     let Speech { id, created, .. } = speech;
     json!({"id": format!("video_{id}"), "object": "video", "created_at": created, "status": status})
@@ -92,7 +92,7 @@ pub(crate) fn video(speech: &Speech, status: &str) -> Value {
 fn media(speech: &Speech) -> String {
     match speech.operation {
         Operation::Transcriptions | Operation::Translations => json!({"text": words(4)}),
-        // "hi": it is not looked at.
+        // "hi" in base64: clients do not decode it.
         Operation::Images | Operation::ImageEdits => {
             json!({"created": speech.created, "data": [{"b64_json": "aGk="}]})
         }
@@ -128,7 +128,7 @@ fn embeddings(speech: &Speech) -> String {
         let _ = write!(data, r#"{comma}{{"object":"embedding","index":{index},"embedding":["#);
         for dimension in 0..speech.dimensions {
             let comma = if dimension == 0 { "" } else { "," };
-            // Any fixed numbers between -0.5 and 0.5 do.
+            // Any fixed numbers between -0.5 and 0.5 will do.
             let value = ((index * 31 + dimension * 17) % 101) as f64 / 100.0 - 0.5;
             let _ = write!(data, "{comma}{value:.2}");
         }

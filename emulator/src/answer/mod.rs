@@ -1,4 +1,4 @@
-//! Answers: what a success says, whole or as events, and what a refusal says.
+//! Answers: the content of a success, in one piece or as events, and of a refusal.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ pub(crate) mod head;
 pub(crate) mod json;
 pub(crate) mod sse;
 
-/// What one success is made of.
+/// The content of one success.
 #[derive(Clone, Debug)]
 pub(crate) struct Speech {
     pub(crate) operation: Operation,
-    /// Without the prefix of its kind.
+    /// Without the prefix of its object type.
     pub(crate) id: String,
     /// A JSON string, quotes included.
     pub(crate) model: Arc<str>,
@@ -22,15 +22,15 @@ pub(crate) struct Speech {
     pub(crate) bill: Bill,
     pub(crate) truncated: bool,
     pub(crate) include_usage: bool,
-    /// Whether a response carries encrypted reasoning.
+    /// Whether the response contains encrypted reasoning.
     pub(crate) include_encrypted: bool,
     pub(crate) dimensions: u64,
     pub(crate) inputs: u64,
-    /// The service tier that served a request which named one.
+    /// The service tier that served the request, if the request named one.
     pub(crate) tier: Option<&'static str>,
-    /// Whether a stream of chat begins with what the content filter says.
+    /// Whether a chat stream begins with the content filter's results.
     pub(crate) filters_prompts: bool,
-    /// Events in the stream so far that say nothing, which count in sequence numbers.
+    /// Keep-alive events sent so far; they count in sequence numbers.
     pub(crate) keepalives: u64,
 }
 
@@ -39,12 +39,12 @@ impl Speech {
         if self.truncated { "length" } else { "stop" }
     }
 
-    /// The field `service_tier` with a comma before it, if the answer has it.
+    /// The field `service_tier` with a comma before it, if the answer has one.
     fn service_tier(&self) -> String {
         self.tier.map_or_else(String::new, |tier| format!(r#","service_tier":"{tier}""#))
     }
 
-    /// The `usage` object in the spelling of chat completions, completions and embeddings.
+    /// The `usage` object with the field names of chat completions, completions and embeddings.
     fn usage(&self) -> String {
         let Bill { prompt, cached, completion, .. } = self.bill;
         let total = prompt.saturating_add(completion);
@@ -53,7 +53,7 @@ impl Speech {
         )
     }
 
-    /// The `usage` object in the spelling of responses.
+    /// The `usage` object with the field names of responses.
     fn responses_usage(&self) -> String {
         let Bill { prompt, cached, completion, .. } = self.bill;
         let total = prompt.saturating_add(completion);
@@ -63,7 +63,7 @@ impl Speech {
     }
 }
 
-/// The token at `index` of every completion: a short word that needs no escaping in JSON.
+/// The token at `index` of every completion: a short word that JSON need not escape.
 fn word(index: u64) -> &'static str {
     match index {
         0 => "the",

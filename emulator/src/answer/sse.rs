@@ -1,4 +1,4 @@
-//! Successes as server-sent events, one token an event, generated while they are read.
+//! Successes as server-sent events, one token per event, generated as they are read.
 
 use std::{
     pin::Pin,
@@ -17,14 +17,14 @@ use crate::{
     flight::Flight,
 };
 
-/// The events of one answer: some to open, one a token, some to close.
+/// The events of one answer: opening events, one per token, closing events.
 #[derive(Debug)]
 pub(crate) struct EventStream {
     speech: Speech,
-    /// Taken when the last token is out, or the stream is cut.
+    /// Taken when the last token has been sent, or when the stream is cut.
     flight: Option<Flight>,
     sleep: Option<Pin<Box<Sleep>>>,
-    /// After how much silence an event says that nothing is there yet, and since when it is silent.
+    /// The silence after which to send a keep-alive event, and when the silence began.
     keepalive: Option<(Duration, Duration)>,
     step: Step,
     sent: usize,
@@ -40,7 +40,7 @@ enum Step {
 }
 
 impl EventStream {
-    /// `cut` breaks the stream after so many events.
+    /// `cut` breaks the stream after that many events.
     pub(crate) fn new(
         speech: Speech,
         flight: Flight,
@@ -98,7 +98,7 @@ impl EventStream {
         }
     }
 
-    /// Goes to sleep when the next token is not there yet.
+    /// Registers a wake-up if the next token is not due yet.
     fn sleep_until_due(&mut self) -> bool {
         let Some((clock, due)) = self.due() else { return false };
         let silent_until = self.keepalive.map(|(silence, since)| since.saturating_add(silence));
@@ -106,7 +106,7 @@ impl EventStream {
         true
     }
 
-    /// When the next token is there, if it is not yet.
+    /// When the next token is due, if it is in the future.
     fn due(&self) -> Option<(Clock, Duration)> {
         let (Step::Token(index), Some(flight)) = (self.step, &self.flight) else {
             return None;
@@ -115,7 +115,7 @@ impl EventStream {
         (due > flight.clock().now()).then(|| (flight.clock(), due))
     }
 
-    /// The event of a silence that has lasted long enough.
+    /// The keep-alive event, if the silence has lasted long enough.
     fn keep_alive(&mut self) -> Option<String> {
         let (clock, _) = self.due()?;
         let (silence, since) = self.keepalive?;
@@ -143,7 +143,7 @@ impl EventStream {
         }
     }
 
-    /// The event of this step, if it has one, and the step after it.
+    /// The event of this step, if any, and the next step.
     fn render(&self) -> (Option<String>, Step) {
         let speech = &self.speech;
         match self.step {
@@ -165,7 +165,7 @@ impl EventStream {
 }
 
 impl Step {
-    /// How many tokens went out before this step; all of them when it is past.
+    /// How many tokens precede this step; after the tokens, all of them.
     const fn tokens(self) -> u64 {
         match self {
             Self::Open(_) => 0,

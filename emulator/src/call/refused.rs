@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl Call<'_> {
-    /// A request that no deployment could serve.
+    /// Refuses a request that no deployment could serve.
     pub(super) fn faulty(
         &self,
         site: &Site,
@@ -53,7 +53,7 @@ impl Call<'_> {
         response
     }
 
-    /// The refusal behind status 200; `None` where the answer has no place for it.
+    /// A refusal behind status 200; `None` if this kind of answer cannot hide one.
     pub(super) fn hidden(
         &self,
         site: &Site,
@@ -80,7 +80,7 @@ impl Call<'_> {
         let headers = response.headers_mut();
         head::show(gauge, headers);
         if let Some(wait) = wait {
-            // Seconds only: that is all that has been seen on such answers.
+            // Seconds only: nothing else was observed on such answers.
             headers.insert(header::RETRY_AFTER, errors::whole_seconds(wait).into());
         }
         Some(response)

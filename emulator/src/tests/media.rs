@@ -1,4 +1,4 @@
-//! Images, sounds and videos, which have limits of their own.
+//! Images, sounds and videos, which have their own limits.
 
 use super::*;
 

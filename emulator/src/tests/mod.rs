@@ -42,7 +42,8 @@ fn emulator() -> Emulator {
     Emulator::new([east, sweden]).seed(7)
 }
 
-/// A request to the resource in the east, of `prompt` tokens in and `completion` out.
+/// A request to the resource in the east, with `prompt` input tokens and `completion` output
+/// tokens.
 fn ask(path: &str, prompt: u64, completion: u64) -> Request<Full<Bytes>> {
     let body = json!({
         "model": "std",

@@ -35,7 +35,7 @@ async fn a_ptu_counts_the_estimate_until_the_answer_is_there() {
     headers.insert("x-emulator-completion-tokens", "11".parse().unwrap());
     let call = tokio::spawn(emulator.service().call(request));
     pass(millis(100)).await;
-    // 300 prompt tokens less 200 cached, 3 x 500 of output, 10 drained.
+    // 300 prompt tokens minus 200 cached, plus 3 x 500 of output, minus 10 drained.
     assert_eq!(emulator.level("contoso-sweden", "ptu").round(), 1_590.0);
     let response = call.await.unwrap().unwrap();
     // 3 x 11 instead of 3 x 500; 200 + 10 x 10 ms have passed.
@@ -57,7 +57,7 @@ async fn a_caller_that_goes_away_pays_for_what_was_generated() {
     pass(millis(300)).await;
     call.abort();
     assert!(call.await.is_err());
-    // Tokens came at 200, 210 ... 300 ms: eleven.
+    // Tokens arrived at 200, 210 ... 300 ms: eleven.
     assert_eq!(emulator.level("contoso-sweden", "ptu").round(), 1_000.0 + 33.0 - 30.0);
 
     pass(millis(10_030)).await;
@@ -67,7 +67,7 @@ async fn a_caller_that_goes_away_pays_for_what_was_generated() {
         body.frame().await.unwrap().unwrap();
     }
     drop(body);
-    // The opening event, then three tokens; the third was there after 220 ms.
+    // The opening event, then three tokens; the third was due after 220 ms.
     assert_eq!(emulator.level("contoso-sweden", "ptu").round(), 1_000.0 + 9.0 - 22.0);
     let counts = emulator.stats().of("contoso-sweden", "ptu");
     assert_eq!((counts.admitted, counts.ok, counts.abandoned), (2, 1, 2));

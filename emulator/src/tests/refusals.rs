@@ -1,4 +1,4 @@
-//! Refusals in the service's words, plain and behind status 200.
+//! Refusals with the service's text, plain and behind status 200.
 
 use http_body::Body;
 

@@ -1,4 +1,4 @@
-//! Hosts, keys, paths and bodies that lead somewhere or nowhere.
+//! Hosts, keys, paths and bodies, with and without a route.
 
 use super::*;
 

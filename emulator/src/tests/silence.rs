@@ -1,4 +1,4 @@
-//! Silences before and in answers, and what breaks them.
+//! Silences before and inside answers, and keep-alive events.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What one resource keeps and the others do not know.
+//! Objects that one resource stores and the others do not know.
 
 use super::*;
 

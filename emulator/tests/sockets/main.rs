@@ -1,4 +1,4 @@
-//! The emulator over real sockets, spoken to by hyper's client in HTTP/1.1 and HTTP/2.
+//! The emulator over real sockets, with hyper's client over HTTP/1.1 and HTTP/2.
 
 use std::{error::Error, io, time::Duration};
 
@@ -19,7 +19,7 @@ mod streams;
 
 const VERSIONS: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
 
-/// The emulator, one of its resources behind a socket, and a client that speaks `version`.
+/// The emulator, one of its resources behind a socket, and a client for `version`.
 struct Scene {
     emulator: Emulator,
     serving: Serving,
@@ -32,7 +32,7 @@ impl Scene {
         Self::with(version, |east| east).await
     }
 
-    /// `change` says what else the resource behind the socket does.
+    /// `change` configures the resource behind the socket.
     async fn with(version: Version, change: impl FnOnce(Resource) -> Resource) -> Self {
         let pace =
             Pace { first_token: Duration::from_millis(5), per_token: Duration::from_millis(2) };

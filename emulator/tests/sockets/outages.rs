@@ -1,4 +1,4 @@
-//! Listeners that are closed for a while.
+//! Listeners that are closed for a time.
 
 use spillover_emulator::Outage;
 

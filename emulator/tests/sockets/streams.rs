@@ -17,7 +17,7 @@ async fn what_is_beyond_the_streams_of_a_connection_was_not_processed() {
         .await
         .unwrap();
     tokio::spawn(connection);
-    // All at once, before the server could say how many it takes.
+    // All at once, before the server could announce its limit.
     let burst = (0..40)
         .map(|_| sender.clone().send_request(scene.request("std", "key-east", &chat(1, 1, false))));
     let answers = future::join_all(burst).await;
