@@ -1,4 +1,4 @@
-//! Emulated Azure resources on loopback, and the backends that lead to them.
+//! Emulated Azure resources on loopback, and backends for them.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -9,15 +9,15 @@ use tower_spillover::{Backend, BackendPool};
 pub const PTU: &str = "gpt-4o-ptu";
 pub const STANDARD: &str = "gpt-4o";
 
-/// Resources behind a socket each. Backends are called `RESOURCE/DEPLOYMENT`.
+/// Resources with one socket each. Backends are called `RESOURCE/DEPLOYMENT`.
 pub struct Azure {
     pub emulator: Emulator,
     servings: BTreeMap<String, Serving>,
 }
 
 impl Azure {
-    /// Resources with a key of their own, a PTU and a Standard deployment, which only refuse what
-    /// they are told to refuse.
+    /// Starts resources with one key, PTU and Standard deployment each, which refuse only what a
+    /// test scripts.
     pub async fn open(resources: &[&str]) -> Self {
         Self::with(resources, |resource| {
             resource
@@ -75,13 +75,13 @@ impl Azure {
         self.emulator.stats().of(resource, deployment)
     }
 
-    /// All requests that reached a deployment.
+    /// The number of requests that reached a deployment.
     pub fn attempts(&self) -> u64 {
         self.emulator.stats().total().attempts
     }
 }
 
-/// The backend called `RESOURCE/DEPLOYMENT`, by way of `addr`.
+/// The backend called `RESOURCE/DEPLOYMENT`, reached at `addr`.
 pub fn backend_at(name: &str, addr: SocketAddr) -> Backend {
     let (resource, deployment) = name.split_once('/').expect("RESOURCE/DEPLOYMENT");
     Backend::new(name, format!("http://{addr}"))
@@ -94,7 +94,7 @@ pub fn key_of(resource: &str) -> String {
     format!("key-of-{resource}")
 }
 
-/// A refusal for so many milliseconds.
+/// A refusal with a hint of `ms` milliseconds.
 pub fn refused_for(ms: u64) -> Fault {
     Fault::status(429).header("retry-after-ms", &ms.to_string())
 }

@@ -1,4 +1,4 @@
-//! Reads the corpus: responses with what they are to be taken for.
+//! Reads the corpus: responses with the expected classification.
 
 use std::{fs, path::Path};
 
@@ -9,7 +9,7 @@ pub struct Sample {
     pub method: String,
     pub path: String,
     pub verdict: String,
-    /// Its lines, the first of which is the status.
+    /// Its lines; the first is the status line.
     pub head: Vec<String>,
     pub body: Vec<u8>,
 }
@@ -28,7 +28,7 @@ impl Sample {
         samples
     }
 
-    /// The file of this name.
+    /// The file with this name.
     pub fn named(name: &str) -> Self {
         let found = Self::all().into_iter().find(|sample| sample.name == name);
         found.unwrap_or_else(|| panic!("no file is called {name}"))
@@ -62,7 +62,7 @@ impl Sample {
         self.head.iter().any(|line| line.starts_with("content-type: text/event-stream"))
     }
 
-    /// What a server says for this file. Like Azure's, a stream has no length.
+    /// The bytes a server sends for this file. Like Azure's, a stream has no length.
     pub fn wire(&self) -> Vec<u8> {
         let (head, length) = (self.head.join("\r\n"), self.body.len());
         let (begin, end) = match self.is_stream() {

@@ -1,4 +1,4 @@
-//! How long streams take that are only a few milliseconds long.
+//! Measures streams that last only a few milliseconds.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,8 +12,8 @@ use crate::{
     stack::stream,
 };
 
-/// How long a stream of a few tokens takes, but for the slower three quarters, which tell of the
-/// machine. The first ones are left out, since a new connection is acknowledged at once.
+/// The first quartile of the time that a stream of a few tokens takes; slower ones measure the
+/// machine. Skips the first streams, because a new connection acknowledges immediately.
 pub async fn quickest_quarter(addr: SocketAddr, key: &str) -> Duration {
     let client: Client<_> = Protocol::Http1.client();
     let mut times = Vec::new();
@@ -35,5 +35,5 @@ pub async fn quickest_quarter(addr: SocketAddr, key: &str) -> Duration {
     times[times.len() / 4]
 }
 
-/// Five tokens take 5 ms and a little, and the kernel's delayed acknowledgement 40 ms.
+/// Five tokens take a little over 5 ms, and the kernel's delayed acknowledgement 40 ms.
 pub const BAR: Duration = Duration::from_millis(30);

@@ -1,4 +1,4 @@
-//! A TCP proxy that spoils its first connection, and counts.
+//! A TCP proxy that disturbs its first connection, and counts.
 
 use std::{
     io,
@@ -21,23 +21,23 @@ use tokio::{
 
 use crate::real::pause;
 
-/// What happens to the answers on the first connection; later connections are sound.
+/// What happens to the answers on the first connection; later connections work.
 #[derive(Clone, Copy, Debug)]
 pub enum Spoil {
     Nothing,
-    /// Held back this long.
+    /// Delayed by this time.
     Delay(Duration),
     /// One byte at a time.
     Trickle,
-    /// A reset (RST) after so many bytes.
+    /// A reset (RST) after this many bytes.
     ResetAfter(usize),
-    /// The end (FIN) after so many bytes, while requests are still taken.
+    /// The end (FIN) after this many bytes, while requests are still accepted.
     HalfCloseAfter(usize),
-    /// Nothing more after so many bytes.
+    /// Stalls after this many bytes.
     StallAfter(usize),
 }
 
-/// A proxy at work. Dropping it stops accepting.
+/// A running proxy. Dropping it stops accepting.
 pub struct Proxy {
     pub addr: SocketAddr,
     counters: Arc<Counters>,
@@ -66,7 +66,7 @@ impl Proxy {
         self.counters.connections.load(Relaxed)
     }
 
-    /// The bytes of requests passed on so far.
+    /// The request bytes forwarded so far.
     pub fn uploaded(&self) -> usize {
         self.counters.uploaded.load(Relaxed)
     }
@@ -87,7 +87,7 @@ async fn accept(
     while let Ok((client, _)) = listener.accept().await {
         let first = counters.connections.fetch_add(1, Relaxed) == 0;
         let spoil = if first { spoil } else { Spoil::Nothing };
-        // How a connection ends is the test's business.
+        // Tests check the end of a connection at the client.
         tokio::spawn(connection(client, upstream, spoil, Arc::clone(&counters)));
     }
 }
@@ -156,7 +156,7 @@ async fn download(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, spoil: Spoil)
     }
     match spoil {
         Spoil::ResetAfter(_) => {
-            // What was passed on has to be read before the reset overtakes it.
+            // Let the client read what was forwarded before the reset overtakes it.
             pause(10).await;
             to.as_ref().set_zero_linger()
         }

@@ -1,4 +1,4 @@
-//! A client that answers as a test scripts it, and notes what it was sent.
+//! A client with scripted answers, which records the requests.
 
 use std::{
     fmt,
@@ -22,23 +22,23 @@ use tower_spillover::{
 
 use crate::paused;
 
-/// Finds the kind of an error.
+/// Maps an error to its kind.
 pub type Kind<E = Broken> = fn(&E) -> ErrorKind;
 
-/// Every error of the client moves on.
+/// Every error of the client moves on to the next backend.
 pub fn every_error<E>() -> MoveOn<Kind<E>> {
     let kind: Kind<E> = |_| ErrorKind::Other;
     MoveOn::none().errors(kind).other()
 }
 
-/// Every error of the client is one of connecting, and moves on.
+/// Every error of the client is a connection error, and moves on to the next backend.
 pub fn every_connect<E>() -> MoveOn<Kind<E>> {
     let kind: Kind<E> = |_| ErrorKind::Connect;
     MoveOn::new().errors(kind).connect()
 }
 
-/// A clonable client. Like a strict one it panics when it is called without being ready, and its
-/// readiness does not pass to its clones.
+/// A clonable client. It panics when called without being ready, and clones do not inherit
+/// readiness, as the tower contract allows.
 pub struct Leaf {
     shared: Arc<Shared>,
     ready: bool,
@@ -48,14 +48,14 @@ struct Shared {
     start: Instant,
     script: Box<dyn Fn(&Seen) -> Answer + Send + Sync>,
     seen: Mutex<Vec<Seen>>,
-    /// Held by every request under way.
+    /// Held by every request in flight.
     under_way: Arc<()>,
 }
 
-/// One request, as the client got it.
+/// One request as the client received it.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// Its place among all requests, from 0.
+    /// Its index among all requests, from 0.
     pub index: usize,
     pub at: Duration,
     pub version: Version,
@@ -64,7 +64,7 @@ pub struct Seen {
     pub body: Bytes,
 }
 
-/// What the client answers, after how long.
+/// An answer of the client, and the delay before it.
 #[derive(Clone, Debug)]
 pub struct Answer {
     result: Result<Response<Full<Bytes>>, Broken>,
@@ -85,7 +85,7 @@ impl Leaf {
         Self { shared: Arc::new(Shared { start, script, seen, under_way }), ready: false }
     }
 
-    /// Gives these answers in turn, and then the last one for good.
+    /// Plays these answers in turn, then repeats the last one.
     pub fn playing(answers: impl Into<Vec<Answer>>) -> Self {
         let answers = answers.into();
         Self::new(move |seen| answers[seen.index.min(answers.len() - 1)].clone())
@@ -95,12 +95,12 @@ impl Leaf {
         self.shared.seen.lock().unwrap().clone()
     }
 
-    /// The time since it was made.
+    /// The time since its creation.
     pub fn elapsed(&self) -> Duration {
         self.shared.start.elapsed()
     }
 
-    /// How many requests were neither answered nor dropped.
+    /// The number of requests that are neither answered nor dropped.
     pub fn under_way(&self) -> usize {
         Arc::strong_count(&self.shared.under_way) - 1
     }
@@ -109,12 +109,12 @@ impl Leaf {
         self.seen().len()
     }
 
-    /// When the requests came, in milliseconds.
+    /// The arrival times of the requests, in milliseconds.
     pub fn times(&self) -> Vec<u128> {
         self.seen().iter().map(|seen| seen.at.as_millis()).collect()
     }
 
-    /// Where the requests went.
+    /// The hosts of the requests.
     pub fn hosts(&self) -> Vec<String> {
         self.seen().iter().map(|seen| seen.host().to_owned()).collect()
     }
@@ -193,7 +193,7 @@ impl Answer {
         Self::status(200)
     }
 
-    /// A PTU's refusal, with both headers.
+    /// A PTU's refusal, with both hint headers.
     pub fn refused(ms: u64) -> Self {
         let seconds = ms.div_ceil(1_000).to_string();
         Self::status(429).with("retry-after-ms", ms.to_string()).with("retry-after", seconds)
@@ -203,7 +203,7 @@ impl Answer {
         Self { result: Err(Broken("reset by peer")), delay: Duration::ZERO }
     }
 
-    /// No connection.
+    /// A refused connection.
     pub fn unreachable() -> Self {
         Self { result: Err(UNREACHABLE), delay: Duration::ZERO }
     }
@@ -214,18 +214,18 @@ impl Answer {
         self
     }
 
-    /// With what a layer that reads bodies found out.
+    /// With a refusal as a layer that inspects bodies reports it.
     pub fn because(self, reason: Reason, hint: Hint) -> Self {
         self.leaving(Refusal::new(reason, hint))
     }
 
-    /// With all that it found out.
+    /// With this complete `Refusal`.
     pub fn leaving(mut self, refusal: Refusal) -> Self {
         self.result.as_mut().unwrap().extensions_mut().insert(refusal);
         self
     }
 
-    /// With this body instead, of JSON or of events.
+    /// With this body, of JSON or of events.
     pub fn telling(mut self, body: impl Into<Bytes>) -> Self {
         let body = body.into();
         let kind = if body.starts_with(b"{") { "application/json" } else { "text/event-stream" };
@@ -250,7 +250,7 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// A layer that puts a given service in the place of what it is applied to.
+/// A layer that replaces the inner service with a given one.
 #[derive(Clone, Debug)]
 pub struct Put<S>(pub S);
 
@@ -268,12 +268,12 @@ pub fn request() -> Request<Full<Bytes>> {
     Request::post(CLASSIC).body(Full::from(r#"{"messages":[]}"#)).unwrap()
 }
 
-/// The account on a response.
+/// The `Served` of a response.
 pub fn account<R>(response: &Response<R>) -> &Served {
     response.extensions().get().expect("a response of these layers has an account")
 }
 
-/// The backends asked, with the milliseconds at which they were.
+/// The backends that were called, and when, in milliseconds.
 pub fn asked(served: &Served) -> Vec<(&str, u128)> {
     served.attempts().map(|attempt| (attempt.backend(), attempt.at().as_millis())).collect()
 }
@@ -291,7 +291,7 @@ where
     String::from_utf8(body.to_vec()).unwrap()
 }
 
-/// Readies a service for one of these requests.
+/// Waits until a service is ready for these requests.
 pub async fn readied<S>(service: &mut S) -> &mut S
 where
     S: Service<Request<Full<Bytes>>, Error: fmt::Debug>,

@@ -1,8 +1,8 @@
-//! What the tests and benches of this workspace share.
+//! Shared by the tests and benches of this workspace.
 //!
-//! The library's unit tests are built with a copy of the library of their own, whose types are not
-//! those of the copy that this crate is built with. They use [`corpus`] and [`prompts`] alone,
-//! which have none of them in them.
+//! The library's unit tests are built with their own copy of the library, whose types differ from
+//! those of the copy that this crate is built with. They use only [`corpus`] and [`prompts`], which
+//! contain none of the library's types.
 
 #![allow(missing_docs, missing_debug_implementations, reason = "only tests use it")]
 #![allow(clippy::len_without_is_empty, clippy::new_without_default, reason = "only tests use it")]

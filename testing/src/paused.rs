@@ -18,14 +18,14 @@ pub const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// What `work` gives, and how long it took.
+/// The result of `work`, and how long it took.
 pub async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
     let start = now();
     let result = work.await;
     (result, start.elapsed())
 }
 
-/// Runs `work` to its end in a runtime of its own whose clock is paused.
+/// Runs `work` to completion in a new runtime whose clock is paused.
 pub fn paused<T>(work: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true).build().expect("a runtime").block_on(work)

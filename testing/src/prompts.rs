@@ -1,4 +1,4 @@
-//! Bodies as clients send them, and what a tree makes of their prompts.
+//! Request bodies as clients send them, and a reference estimate of their prompts.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ pub fn requests() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// The body as a client writes it that escapes whatever is not ASCII, such as Python's `json`.
+/// The body as written by clients that escape all non-ASCII characters, such as Python's `json`.
 pub fn ascii(body: &Value) -> String {
     let mut units = [0; 2];
     let mut text = String::new();
@@ -33,8 +33,8 @@ pub fn ascii(body: &Value) -> String {
     text
 }
 
-/// Tokens of a prompt, field by field: four bytes of text, four tokens around a message, one for
-/// an id, 765 for an image, and the tools as compact JSON without its marks.
+/// Tokens of a prompt, field by field: four bytes of text per token, four tokens around a message,
+/// one for an id, 765 for an image, and the tools as compact JSON without its punctuation.
 pub fn prompt_tokens(body: &Value) -> f64 {
     let prompts = ["messages", "input", "prompt", "suffix", "instructions"];
     let schemas = ["tools", "response_format", "text"];

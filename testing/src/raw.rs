@@ -1,4 +1,4 @@
-//! A server that says exactly the bytes it is told, and never hangs up first.
+//! A server that sends exactly the given bytes, and never closes a connection first.
 
 use std::{future, net::SocketAddr, sync::Arc};
 
@@ -8,7 +8,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// A server at work. Dropping it closes all connections.
+/// A running server. Dropping it closes all connections.
 pub struct Raw {
     pub addr: SocketAddr,
     task: JoinHandle<()>,
@@ -16,8 +16,8 @@ pub struct Raw {
 
 impl Raw {
     /// Answers the first request of connection `n` with `answers[n]`, later connections with the
-    /// last of them, as soon as the request's head is there. Whatever follows the head of a
-    /// request is left unread.
+    /// last of them, as soon as the request's head has arrived. Does not read anything after the
+    /// head.
     pub async fn saying<const N: usize>(answers: [impl Into<Vec<u8>>; N]) -> Self {
         let answers: Arc<[Vec<u8>]> = answers.into_iter().map(Into::into).collect();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

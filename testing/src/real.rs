@@ -1,11 +1,11 @@
-//! Real time, which these tests cannot do without.
+//! Real time, which tests with sockets need.
 
 use std::{
     future::Future,
     time::{Duration, Instant},
 };
 
-/// Fails the test when `future` hangs.
+/// Fails the test if `future` does not complete within 5 s.
 #[expect(clippy::disallowed_methods, reason = "sockets live in real time")]
 pub async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(5), future).await.expect("an end within 5 s")

@@ -1,4 +1,4 @@
-//! The stack under test, its requests, and how an answer was served.
+//! The stack under test, its requests, and the attempts behind an answer.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub fn rotation(protocol: Protocol, pool: BackendPool) -> Stack {
     BoxCloneSyncService::new(ServiceBuilder::new().layer(rotate).service(protocol.client()))
 }
 
-/// A chat completion that a caller addressed to a resource of its own.
+/// A chat completion that the caller addressed to some other resource.
 pub fn chat() -> Ask {
     ask(CLASSIC, r#"{"messages": [{"role": "user", "content": "hello"}]}"#)
 }
@@ -44,7 +44,7 @@ pub fn chat_v1() -> Ask {
     ask(V1, r#"{"model": "whatever", "messages": [{"role": "user", "content": "hello"}]}"#)
 }
 
-/// An event stream of so many tokens.
+/// An event stream with this many tokens.
 pub fn stream(tokens: u32) -> Ask {
     let body = format!(
         r#"{{"messages": [{{"role": "user", "content": "hello"}}], "stream": true,
@@ -71,13 +71,13 @@ pub fn served<B>(response: &Response<B>) -> &Served {
     response.extensions().get().expect("the account of the request")
 }
 
-/// The backends that were asked and their statuses; 0 for none.
+/// The backends that were called, and their statuses; 0 for no response.
 pub fn attempts<B>(response: &Response<B>) -> Vec<(&str, u16)> {
     let status = |attempt: &Attempt| attempt.status().map_or(0, |status| status.as_u16());
     served(response).attempts().map(|attempt| (attempt.backend(), status(attempt))).collect()
 }
 
-/// The whole body, which must arrive in full.
+/// The whole body, which must arrive completely.
 pub async fn read(answer: Answer) -> Bytes {
     soon(answer.into_body().collect()).await.expect("a whole body").to_bytes()
 }

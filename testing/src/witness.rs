@@ -1,4 +1,4 @@
-//! A server that notes request heads, authority included, and answers as it is told.
+//! A server that records request heads, authority included, and sends scripted answers.
 
 use std::{
     convert::Infallible,
@@ -16,7 +16,7 @@ use hyper_util::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 
-/// A server at work. Dropping it stops accepting.
+/// A running server. Dropping it stops accepting.
 pub struct Witness {
     pub addr: SocketAddr,
     heads: Heads,
@@ -33,7 +33,7 @@ impl Witness {
         Self::listen(answer, true).await
     }
 
-    /// Answers as soon as the head is there, and never reads a body.
+    /// Answers as soon as the head has arrived, and never reads a body.
     pub async fn hasty(
         answer: impl Fn(usize) -> Response<Full<Bytes>> + Clone + Send + 'static,
     ) -> Self {
@@ -74,7 +74,7 @@ impl Witness {
                     });
                     tokio::spawn(async move {
                         let server = auto::Builder::new(TokioExecutor::new());
-                        // How a connection ended is its client's business.
+                        // Tests check the end of a connection at the client.
                         let _ = server.serve_connection(TokioIo::new(stream), service).await;
                     });
                 }

@@ -1,4 +1,4 @@
-//! A ready service that parks what it is given, so that nothing is built per request.
+//! A ready service that parks what it is given, so that no request is built while measuring.
 
 use std::{
     cell::Cell,
@@ -22,19 +22,19 @@ pub struct Leaf {
     parked: Rc<Parked>,
 }
 
-/// What goes round between a caller and its leaves.
+/// The parts that circulate between a caller and its leaves.
 pub struct Parked {
     request: Cell<Option<request::Parts>>,
     response: Cell<Option<(HeaderMap, Extensions)>>,
-    /// Cloned when no leaf was reached, so that there is nothing parked.
+    /// Cloned if a request reached no leaf, so that nothing is parked.
     template: request::Parts,
     body: Bytes,
     refusal: HeaderMap,
-    /// Whether responses come with extensions, as those of hyper-util's client do.
+    /// Whether responses have extensions, like those of hyper-util's client.
     extended: bool,
 }
 
-/// What the client of a connection attaches to every response.
+/// What a connection's client attaches to every response.
 #[derive(Clone)]
 struct Connected;
 
@@ -49,7 +49,8 @@ impl Leaf {
         Self::with(true)
     }
 
-    /// The same leaf, answering 429. The head of a refusal is cloned: whoever moves on drops it.
+    /// The same leaf, answering 429. Clones the head of a refusal, since a layer that moves on
+    /// drops it.
     pub fn refusing(&self) -> Self {
         Self { status: StatusCode::TOO_MANY_REQUESTS, ..self.clone() }
     }
@@ -119,15 +120,15 @@ impl Parked {
         Request::from_parts(parts, Full::new(self.body.clone()))
     }
 
-    /// The same, with the path that it had before a backend's deployment was written into it.
+    /// The same, with the path it had before a backend's deployment was written into it.
     pub fn restored_request(&self) -> Request<Full<Bytes>> {
         let mut request = self.request();
         *request.uri_mut() = self.template.uri.clone();
         request
     }
 
-    /// Takes a response back. Its extensions are emptied or, where the leaf attaches one itself,
-    /// kept without what the layers left.
+    /// Takes a response back. Clears its extensions or, if the leaf attaches one, keeps that and
+    /// removes the layers'.
     pub fn reclaim<B>(&self, response: Response<B>) {
         let (head, _) = response.into_parts();
         if head.status != StatusCode::OK {
@@ -143,7 +144,7 @@ impl Parked {
     }
 }
 
-/// Readies `service`, calls it, and polls the answer, which has to be there at once.
+/// Readies `service`, calls it, and polls the answer, which has to be ready immediately.
 pub fn send<S, B, R>(service: &mut S, request: Request<B>) -> Response<R>
 where
     S: Service<Request<B>, Response = Response<R>, Error = Infallible>,
@@ -179,7 +180,7 @@ pub fn template() -> request::Parts {
     request.into_parts().0
 }
 
-/// Headers as they come off a connection: their values share a buffer.
+/// Headers as they arrive on a connection: their values share a buffer.
 fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
     let text: String = lines.iter().map(|&(_, value)| value).collect();
     let mut rest = Bytes::from(text);

@@ -1,4 +1,4 @@
-//! A gate that is closed for an hour, and requests that wait at it.
+//! A gate that is closed for an hour, and requests waiting at it.
 
 use std::{
     cell::Cell,
@@ -25,11 +25,11 @@ pub struct Lot {
     send: Box<dyn Fn(Request<Full<Bytes>>) -> Parked>,
 }
 
-/// A request that waits.
+/// A waiting request.
 pub type Parked = Pin<Box<dyn Future<Output = ()>>>;
 
 impl Lot {
-    /// Needs a runtime with timers, as whatever is parked does.
+    /// Needs a runtime with timers, as do the parked requests.
     pub fn closed() -> Self {
         let (gate, asked) = (Gate::new(), Rc::new(Cell::new(0)));
         let (counter, leaf) = (Rc::clone(&asked), Leaf::new());
@@ -47,12 +47,13 @@ impl Lot {
             Box::new(move |request| Box::pin(service.clone().call(request).map(drop)) as Parked);
         let lot = Self { gate, asked, send };
         drop(lot.park());
-        // The gate keeps for good which ranks there are: it notes that at the first request that waits.
+        // The gate keeps a permanent list of its ranks, which it creates at the first request that
+        // waits.
         drop(lot.park());
         lot
     }
 
-    /// Sends a request whose head and body of 2 KiB are its own, and leaves it waiting.
+    /// Sends a request with its own head and body of 2 KiB, and leaves it waiting.
     pub fn park(&self) -> Parked {
         let body = Bytes::from(vec![b'x'; BODY]);
         let mut parked = (self.send)(Request::from_parts(template(), Full::new(body)));
@@ -61,7 +62,7 @@ impl Lot {
         parked
     }
 
-    /// How often the primary was asked.
+    /// How often the primary was called.
     pub fn asked(&self) -> usize {
         self.asked.get()
     }

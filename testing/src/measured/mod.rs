@@ -1,4 +1,4 @@
-//! What the benches time and the tests count: paths of a request over a client that costs nothing.
+//! What the benches time and the tests count: request paths over a client without any cost.
 
 pub mod leaf;
 pub mod lot;

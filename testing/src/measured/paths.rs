@@ -1,4 +1,4 @@
-//! The ways a request can go, each as a closure that sends one request.
+//! The paths of a request, each as a closure that sends one request.
 
 use std::{
     cell::Cell,
@@ -29,11 +29,11 @@ use super::leaf::{Leaf, send};
 /// Sends one request.
 pub type Send = Box<dyn FnMut()>;
 
-/// One way that a request can go.
+/// One path of a request.
 pub struct Path {
     pub group: &'static str,
     pub name: &'static str,
-    /// Builds the services, over a leaf that it is given.
+    /// Builds the services over a given leaf.
     pub build: fn(Leaf) -> Send,
 }
 
@@ -41,7 +41,7 @@ const fn path(group: &'static str, name: &'static str, build: fn(Leaf) -> Send) 
     Path { group, name, build }
 }
 
-/// Every path, beside its baselines.
+/// Every path, after its baselines.
 pub const PATHS: &[Path] = &[
     // The first attempt is answered.
     path("served", "bare", |leaf| over(&leaf, leaf.clone())),
@@ -79,9 +79,9 @@ pub const PATHS: &[Path] = &[
         let limit = Limit::hedge_after(HOUR);
         over(&leaf, FirstTokenLayer::new(limit).layer(rotate(pool(2), &leaf)))
     }),
-    // What an answer costs that is not read.
+    // The cost of a response that is not inspected.
     path("inspect", "bare", |leaf| over(&leaf, leaf.clone())),
-    // What any layer pays that gives the body another type.
+    // The cost of any layer that changes the body's type.
     path("inspect", "bare, body wrapped", |leaf| {
         over(&leaf, MapResponseLayer::new(wrap).layer(leaf.clone()))
     }),
@@ -95,7 +95,7 @@ pub const PATHS: &[Path] = &[
         let inspect = InspectLayer::new().layer(leaf.clone());
         over(&leaf, RegionRotateLayer::new(pool(2)).layer(inspect))
     }),
-    // The first attempt is refused, the second one answered.
+    // The first attempt is refused, the second is answered.
     path("refused", "bare, twice", |leaf| {
         let (parked, mut first, mut second) = (leaf.parked(), leaf.refusing(), leaf);
         Box::new(move || {
@@ -160,7 +160,7 @@ fn rotating(leaf: &Leaf, pool: &BackendPool) -> Send {
     over(leaf, rotate(pool.clone(), leaf))
 }
 
-/// The first answer to every request is a refusal, after which no backend rests.
+/// The first answer to every request is a refusal, after which no backend cools down.
 fn restless(leaf: &Leaf, pool: BackendPool) -> Send {
     let layer = RegionRotateLayer::new(pool).cooldowns(no_rests());
     over(leaf, layer.layer(Alternating::new(leaf)))
@@ -178,7 +178,7 @@ fn two_tiers<P: Clone, F: Clone>(
     .longest_cooldown(HOUR)
 }
 
-/// Two tiers, the first of which has refused one request for longer than this runs.
+/// Two tiers, of which the first has refused one request for longer than this runs.
 fn closed<P, F, R>(leaf: &Leaf, primary: &P, fallback: &F) -> Send
 where
     P: Service<Request<Full<Bytes>>, Response = Response<R>, Error = Infallible> + Clone + 'static,
@@ -220,7 +220,7 @@ fn pool(count: usize) -> BackendPool {
     BackendPool::new(backends(count)).expect("a valid pool")
 }
 
-/// Two backends with a deployment and an api-version of their own.
+/// Two backends, each with its own deployment and api-version.
 fn named(deployment: &str) -> BackendPool {
     let named = |backend: Backend| backend.deployment(deployment).api_version("2025-04-01-preview");
     BackendPool::new(backends(2).map(named)).expect("a valid pool")
@@ -254,7 +254,7 @@ fn no_rests() -> CooldownPolicy {
     CooldownPolicy::default().longest(NOTHING)
 }
 
-/// What one writes by hand: so many retries of a 429, at once.
+/// A handwritten policy: this many immediate retries of a 429.
 #[derive(Clone)]
 struct HandPolicy(u32);
 
@@ -276,7 +276,7 @@ impl<B: Clone, R, E> Policy<Request<B>, Response<R>, E> for HandPolicy {
     }
 }
 
-/// A leaf that refuses and answers by turns.
+/// A leaf that refuses and answers alternately.
 #[derive(Clone)]
 struct Alternating {
     refusing: Leaf,
@@ -311,7 +311,7 @@ impl<B> Service<Request<B>> for Alternating {
 const NOTHING: Duration = Duration::ZERO;
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Gives the body of an answer another type, and does nothing else.
+/// Changes the type of a body, and does nothing else.
 #[inline]
 fn wrap(response: Response<Full<Bytes>>) -> Response<Either<Full<Bytes>, Full<Bytes>>> {
     response.map(Either::Left)
