@@ -4,7 +4,7 @@ use std::{fmt, iter, num::NonZeroU32, slice, sync::Arc, time::Duration};
 
 use http::{Response, StatusCode};
 
-use crate::classify::{Hint, Outcome, Reason, Refusal};
+use crate::classify::{Hint, Outcome, Reason, Refusal, utilization};
 
 /// The account of one request: which backend answered, every attempt before it, and the time
 /// spent waiting. Each layer of this crate leaves it in the extensions of its response, where
@@ -61,6 +61,8 @@ pub struct Attempt {
     status: Option<StatusCode>,
     outcome: Outcome,
     reason: Option<Reason>,
+    /// In tenths of a percent.
+    utilization: Option<u16>,
 }
 
 /// Why a request was kept with one resource; see [`Sticky`](crate::Sticky).
@@ -172,6 +174,14 @@ impl Served {
         }
     }
 
+    /// The backend of the last attempt refused, and said how full it is.
+    pub(crate) fn set_utilization(&mut self, share: f64) {
+        if let Some(last) = self.rest.last_mut().or(self.first.as_mut()) {
+            // The cast saturates; Azure says tenths of a percent.
+            last.utilization = Some((share * 1e3).round() as u16);
+        }
+    }
+
     pub(crate) fn set_own(&mut self) {
         self.own = true;
     }
@@ -274,7 +284,11 @@ impl Served {
         let reason = refused.and_then(Refusal::of).and_then(Refusal::known_reason);
         let status = response.map(Response::status);
         self.own = false;
+        let share = refused.and_then(|response| utilization(response.headers()));
         self.push(Attempt::new(Arc::clone(name), at, status, outcome).because(reason));
+        if let Some(share) = share {
+            self.set_utilization(share);
+        }
     }
 
     /// Leaves the account on the response that the caller gets. Unless it `is_kept`, the request could
@@ -339,7 +353,7 @@ impl Attempt {
         status: Option<StatusCode>,
         outcome: Outcome,
     ) -> Self {
-        Self { backend, at, status, outcome, reason: None }
+        Self { backend, at, status, outcome, reason: None, utilization: None }
     }
 
     /// With why the backend refused, where that is known.
@@ -378,6 +392,13 @@ impl Attempt {
     /// Why the backend refused, where a layer that reads bodies told.
     pub fn reason(&self) -> Option<Reason> {
         self.reason
+    }
+
+    /// How full the PTU that refused said it is, as a share of its limit: 1.016 for `101.6%` in
+    /// `azure-openai-deployment-utilization`. `None` unless it refused and said so; of an answer,
+    /// [`classify::utilization`](crate::classify::utilization) reads it.
+    pub fn utilization(&self) -> Option<f64> {
+        self.utilization.map(|tenths| f64::from(tenths) / 1e3)
     }
 
     /// How long the backend asked to wait; [`Hint::None`] unless it refused.

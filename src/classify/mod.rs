@@ -62,12 +62,12 @@ pub use self::{
     outcome::Outcome,
     provider::Provider,
     refusal::{Reason, Refusal, Scope},
+    utilization::utilization,
     verdict::{Classify, Verdict},
 };
 pub(crate) use self::{
     native_spillover::{NativeSpillover, RefusedSpill, RefusedSpills},
     rules::Rules,
     should_retry::should_retry,
-    utilization::utilization,
     write_retry_after::{forbid_retry, write_retry_after, write_retry_after_final, write_wait},
 };

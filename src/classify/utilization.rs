@@ -4,9 +4,12 @@ use http::{HeaderMap, HeaderName};
 
 use super::number;
 
-/// The level of a PTU as a share of its limit: 1.016 for `101.6%`. `None` where an answer does not
-/// tell, as Standard deployments' never do. The value may be empty (Azure/azure-openai-benchmark).
-pub(crate) fn utilization(headers: &HeaderMap) -> Option<f64> {
+/// The level of a PTU as a share of its limit, by the header `azure-openai-deployment-utilization` of an
+/// answer: 1.016 for `101.6%`.
+///
+/// `None` where the header is missing, as on every answer of a Standard deployment, or cannot be read. It
+/// may be empty (Azure/azure-openai-benchmark, `oairequester.py`).
+pub fn utilization(headers: &HeaderMap) -> Option<f64> {
     let value = headers.get(UTILIZATION)?.as_bytes().trim_ascii();
     let percent = number::parse(value.strip_suffix(b"%").unwrap_or(value))?;
     (0.0..=HIGHEST).contains(&percent).then_some(percent / 100.0)

@@ -206,6 +206,15 @@ impl Gate {
         Some(seconds(core.bucket.closed_for(now)?) * core.bucket.rate()?)
     }
 
+    /// How full the PTU is by the gate's estimate, as a share of its limit: 1.016 where it is 1.6 % above.
+    ///
+    /// `None` until refusals that report their utilization (`azure-openai-deployment-utilization`) agree
+    /// on how deep its bucket is, and while nothing is known of its [`level`](Self::level).
+    pub fn utilization(&self) -> Option<f64> {
+        let now = self.nanos(clock::now());
+        self.lock().bucket.utilization(now)
+    }
+
     /// The learned drain rate of the PTU in weighted tokens per second, if any.
     pub fn rate(&self) -> Option<f64> {
         self.lock().bucket.rate()

@@ -294,6 +294,12 @@ impl Bucket {
         self.drain_rate.on_ran_dry();
     }
 
+    /// The modelled level as a share of the limit, where the depth of the bucket is known.
+    pub(crate) fn utilization(&self, now: Nanos) -> Option<f64> {
+        let over = seconds(self.closed_for(now)?);
+        Some((1.0 + over / self.depth.seconds()?).max(0.0))
+    }
+
     /// How much longer the PTU refuses; negative when it has capacity to spare, `None` while
     /// nothing is known of its level.
     pub(crate) fn closed_for(&self, now: Nanos) -> Option<Nanos> {

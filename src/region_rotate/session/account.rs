@@ -8,7 +8,7 @@ use super::{Session, spills::note_spilled};
 use crate::{
     ResponseBody, Served,
     body::{Observer, ResponseTap},
-    classify::{Outcome, Reason, Refusal},
+    classify::{Outcome, Reason, Refusal, utilization},
     cooldown::Load,
     region_rotate::closed_pool::ClosedPool,
     served::Attempt,
@@ -21,7 +21,11 @@ impl Session {
         let status = result.as_ref().ok().map(Response::status);
         let refused = result.as_ref().ok().filter(|_| outcome != Outcome::Answered);
         let reason = refused.and_then(Refusal::of).and_then(Refusal::known_reason);
+        let share = refused.and_then(|response| utilization(response.headers()));
         self.note(status, outcome, reason);
+        if let Some(share) = share {
+            self.served.set_utilization(share);
+        }
         if let Some(inner) = result.as_mut().ok().and_then(|r| r.extensions_mut().remove()) {
             self.served.adopt(&inner);
         }

@@ -424,6 +424,20 @@ fn an_answer_that_reports_a_higher_level_is_left_to_the_next_refusal() {
     assert_eq!(core.bucket.closed_for(now), modelled);
 }
 
+#[test]
+fn how_full_the_ptu_is_is_known_once_its_depth_is() {
+    let (core, now) = paced();
+    assert_eq!(core.bucket.utilization(now), None);
+    let (mut core, now) = of_ten_seconds();
+    goes(&mut core, now, 200.0);
+    let closed = core.bucket.closed_for(now).expect("it is closed") as f64 / 1e9;
+    let share = core.bucket.utilization(now).expect("its depth is known");
+    assert!((share - (1.0 + closed / 10.0)).abs() < 1e-6, "{share} with {closed}");
+    assert!(share > 1.15, "two seconds of ten on top: {share}");
+    let empty = core.bucket.utilization(now + 60 * SECOND);
+    assert!(empty.is_none_or(|share| share == 0.0), "{empty:?}");
+}
+
 /// A [`paced`] core whose refusals showed that the bucket is ten seconds deep.
 fn of_ten_seconds() -> (Core, Nanos) {
     let (mut core, now) = paced();
