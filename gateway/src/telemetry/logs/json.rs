@@ -101,7 +101,7 @@ impl Visit for Fields {
 }
 
 /// The inside of a JSON string (RFC 8259 section 7).
-struct Escaping<'a>(&'a mut String);
+pub(super) struct Escaping<'a>(pub(super) &'a mut String);
 
 impl Write for Escaping<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {

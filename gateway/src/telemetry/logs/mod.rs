@@ -2,6 +2,7 @@
 
 mod json;
 pub(super) mod keyless;
+mod logfmt;
 pub(super) mod panics;
 pub(super) mod request_line;
 pub(super) mod writer;
@@ -14,7 +15,7 @@ use tracing_subscriber::{
     layer::SubscriberExt,
 };
 
-use self::{json::Json, writer::Lines};
+use self::{json::Json, logfmt::Logfmt, writer::Lines};
 use super::error::TelemetryError;
 use crate::config::TelemetrySettings;
 
@@ -48,7 +49,7 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let layer = fmt::layer().with_writer(writer).with_ansi(false);
-    if is_json { layer.event_format(Json).boxed() } else { layer.boxed() }
+    if is_json { layer.event_format(Json).boxed() } else { layer.event_format(Logfmt).boxed() }
 }
 
 /// At TRACE, libraries print what they read from the wire, keys included.

@@ -28,6 +28,7 @@ pub(crate) fn write(labels: &Labels<'_>, trace: Option<&Trace>) {
         course = served.map(tracing::field::display),
         waited_ms = served.map_or(0, |served| millis(served.waited())),
         status = record.status.as_u16(),
+        first_token_ms = record.first_token.map(millis),
         to_head_ms = millis(record.to_head),
         total_ms = millis(record.total),
         prompt_tokens = record.usage.map(|tokens| tokens.prompt),
