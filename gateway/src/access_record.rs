@@ -30,6 +30,12 @@ pub struct AccessRecord {
     pub status: StatusCode,
     /// Which backend answered, what it took to get there; `None` where the gateway answered itself.
     pub served: Option<Served>,
+    /// What others call it.
+    pub ids: OtherIds,
+    /// The level of a PTU's bucket as a share of its limit, where the answer said it.
+    pub utilization: Option<f64>,
+    /// Until the first text of the model went out, of a stream.
+    pub first_token: Option<Duration>,
     /// Until the head of the answer went out.
     pub to_head: Duration,
     /// Until its last byte did.
@@ -39,6 +45,55 @@ pub struct AccessRecord {
     pub session: Option<SessionRecord>,
     pub ended: Ended,
 }
+
+impl AccessRecord {
+    /// Of a request that has just come.
+    pub fn new(id: String, at: SystemTime, started: Instant) -> Self {
+        Self {
+            id,
+            at,
+            started,
+            client: String::new(),
+            model: None,
+            class: None,
+            operation: "other",
+            streaming: false,
+            // What servers commonly note where the client left before there was an answer.
+            status: StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT),
+            served: None,
+            ids: OtherIds::default(),
+            utilization: None,
+            first_token: None,
+            to_head: Duration::ZERO,
+            total: Duration::ZERO,
+            usage: None,
+            session: None,
+            ended: Ended::ClientGone,
+        }
+    }
+}
+
+/// Ids under which others know a request, each with the name of the header that it was in.
+#[derive(Debug, Default)]
+pub struct OtherIds(String);
+
+impl OtherIds {
+    /// Adds one, whose name and value are of visible ASCII, unless it is there.
+    pub fn push(&mut self, name: &str, id: &str) {
+        if !self.iter().any(|other| other == (name, id)) {
+            self.0.reserve(LIKELY_IDS_BYTES.saturating_sub(self.0.len()));
+            self.0.extend([name, "=", id, "\n"]);
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        // No name has an equals sign.
+        self.0.lines().filter_map(|line| line.split_once('='))
+    }
+}
+
+/// Two UUIDs with their names.
+const LIKELY_IDS_BYTES: usize = 112;
 
 /// Who ended a request, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

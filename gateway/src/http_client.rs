@@ -29,11 +29,20 @@ impl Client {
     ///
     /// When the TLS provider lacks what TLS 1.2 and 1.3 need.
     pub(crate) fn new() -> Result<Self, BoxError> {
+        Self::trusting(None)
+    }
+
+    /// One that trusts the authorities in a text of PEM, too.
+    ///
+    /// # Errors
+    ///
+    /// As of [`new`](Self::new), and when there is no certificate in the text.
+    pub(crate) fn trusting(authorities: Option<&[u8]>) -> Result<Self, BoxError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let tls = tls_roots::tls(None)?;
+        let tls = tls_roots::tls(authorities)?;
         let proxies = Proxies::new(BTreeMap::new(), EnvironmentProxies::of_process());
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls.clone())

@@ -5,6 +5,7 @@
 mod access_record;
 mod api;
 mod client_tokens;
+mod command_key;
 mod completions;
 mod config;
 mod dial;
@@ -18,6 +19,8 @@ mod serve;
 mod snapshot;
 mod telemetry;
 mod tls_roots;
+mod utilization;
+mod why;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -56,6 +59,8 @@ enum Command {
     Emulate(emulate::EmulateArgs),
     /// Load targets with requests, and tell how they were served.
     Load(Box<load::LoadArgs>),
+    /// Say what a running gateway did for one request: each attempt, each wait, and why.
+    Why(why::WhyArgs),
     /// Print what a shell needs to complete this command's arguments.
     #[command(after_help = completions::EXAMPLES)]
     Completions { shell: clap_complete::Shell },
@@ -76,6 +81,7 @@ fn main() -> ExitCode {
         Command::Serve { config, listen } => serve::run(config.as_deref(), listen),
         Command::Emulate(args) => emulate::run(&args),
         Command::Load(args) => load::run(*args),
+        Command::Why(args) => why::run(&args),
         Command::Completions { shell } => {
             completions::print(Cli::command(), shell);
             ExitCode::SUCCESS

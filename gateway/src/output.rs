@@ -22,6 +22,19 @@ pub(crate) fn announce(line: &str) {
     });
 }
 
+/// A text on standard output, all of it.
+///
+/// # Errors
+///
+/// When it cannot be written; that its reader has gone is none.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
 /// Why the command ends, on standard error.
 pub(crate) fn report(problem: &str) {
     write(problem, |line| io::stderr().write_all(line));

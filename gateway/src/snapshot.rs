@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tower_spillover::{BackendPool, Gate, Sticky, smart_fallback::SpillBudget, wait::WaitQueue};
 
-use crate::config::Config;
+use crate::{config::Config, utilization::Utilizations};
 
 /// One loaded configuration and what it made.
 #[derive(Debug)]
@@ -27,4 +27,6 @@ pub struct RunningModel {
     /// Those that wait for Standard to reopen.
     pub standard_queue: WaitQueue,
     pub spill_budget: Option<SpillBudget>,
+    /// How full its PTUs say that they are.
+    pub utilizations: Utilizations,
 }

@@ -21,7 +21,7 @@ fn get(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> Answer {
     gateway.ask("GET", path, headers, "")
 }
 
-const PAGES: [&str; 2] = ["/metrics", "/-/status"];
+const PAGES: [&str; 3] = ["/metrics", "/-/status", "/-/requests"];
 const CLIENT: &str = "[clients.team-a]\nkeys = [\"env:TEAM_A_KEY\"]\n";
 const WITH_OPERATOR: &str = "[clients.team-a]\nkeys = [\"env:TEAM_A_KEY\"]\n\
     [clients.prometheus]\nkeys = [\"env:OPERATOR_KEY\"]\nmodels = []\nmay = [\"operate\"]\n";

@@ -45,6 +45,8 @@ mod places;
 #[cfg(unix)]
 mod proxies;
 #[cfg(unix)]
+mod questions;
+#[cfg(unix)]
 mod reload;
 mod renewal;
 mod requests;

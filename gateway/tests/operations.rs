@@ -168,6 +168,33 @@ fn gauges_and_histograms_reach_the_collector() {
     for name in ["gen_ai.client.token.usage", "gen_ai.client.operation.duration"] {
         assert!(metrics.iter().any(|metric| metric.name == name), "{name}");
     }
+    let of = |name: &str| {
+        let found = metrics.iter().rfind(|metric| metric.name == name);
+        found.and_then(|metric| metric.data.clone()).unwrap_or_else(|| panic!("{name}"))
+    };
+    let Data::Sum(requests) = of("spillover.requests") else { panic!("requests are counted") };
+    let Data::Histogram(waits) = of("spillover.wait.duration") else { panic!("waits are timed") };
+    for attributes in [&requests.data_points[0].attributes, &waits.data_points[0].attributes] {
+        for (key, value) in [
+            ("gen_ai.request.model", "gpt-4o"),
+            ("spillover.client", "open"),
+            ("spillover.decision", "standard"),
+            ("spillover.backend", "second"),
+        ] {
+            assert_eq!(attribute(attributes, key).as_deref(), Some(value), "{attributes:?}");
+        }
+    }
+    let Data::Sum(attempts) = of("spillover.attempts") else { panic!("attempts are counted") };
+    let mut attempts: Vec<_> = (attempts.data_points.iter())
+        .map(|point| {
+            let of = |key| attribute(&point.attributes, key).unwrap();
+            (of("spillover.backend"), of("spillover.tier"), of("http.response.status_code"))
+        })
+        .collect();
+    attempts.sort();
+    let expected = [("first", "ptu", "429"), ("second", "standard", "200")];
+    let expected = expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned()));
+    assert_eq!(attempts, expected);
 }
 
 #[test]
@@ -239,10 +266,11 @@ fn pages_logs_and_exports_tell_what_happened_and_no_secret() {
             assert!(page.0.ends_with(expected), "{page:?}");
         }
         let metrics = gateway.page("/metrics");
-        assert!(metrics.header("content-type").unwrap().starts_with("application/openmetrics-"));
+        assert!(metrics.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
         for line in [
-            "spillover_spilled_requests_total{model=\"gpt-4o\"} 1",
-            "spillover_tokens_total{client=\"open\",model=\"gpt-4o\",kind=\"prompt\"} 11",
+            "spillover_spilled_requests_total{client=\"open\",model=\"gpt-4o\",backend=\"second\"} 1",
+            "spillover_tokens_total{client=\"open\",model=\"gpt-4o\",backend=\"second\",\
+             tier=\"standard\",kind=\"prompt\"} 11",
             "spillover_gate_mode{model=\"gpt-4o\",mode=\"adaptive\"} 1.0",
             "spillover_backend_attempts_total{model=\"gpt-4o\",tier=\"ptu\",backend=\"first\",\
              status=\"429\",reason=\"rate\"} 1",

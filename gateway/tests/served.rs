@@ -158,6 +158,11 @@ impl Gateway {
         assert!(is_so, "{}", self.log());
     }
 
+    /// Host and port of the address for operators.
+    pub(crate) fn admin(&self) -> &str {
+        self.admin.as_deref().expect("the configuration has one")
+    }
+
     /// A page for operators.
     pub(crate) fn page(&self, path: &str) -> Answer {
         ask(self.admin.as_ref().unwrap(), "GET", path, &[], "").unwrap()

@@ -174,8 +174,9 @@ fn what_azure_spilled_is_told_and_counted() {
     let is_counted = |gateway: &Gateway| {
         let metrics = gateway.page("/metrics").0;
         [
-            "spillover_spilled_requests_total{model=\"gpt-4o\"} 1",
-            "spillover_spilled_tokens_total{model=\"gpt-4o\"} 18",
+            "spillover_spilled_requests_total{client=\"open\",model=\"gpt-4o\",backend=\"ptu\"} 1",
+            "spillover_spilled_tokens_total{client=\"open\",model=\"gpt-4o\",backend=\"ptu\",kind=\"prompt\"} 11",
+            "spillover_tokens_total{client=\"open\",model=\"gpt-4o\",backend=\"ptu\",tier=\"standard\",kind=\"completion\"} 7",
         ]
         .iter()
         .all(|line| metrics.contains(line))

@@ -38,8 +38,8 @@ fn sections(file: &mut Section<'_>, config: &Config) {
     };
     if config.listen.admin.is_none() && !may_operate {
         let listen = file.section("listen");
-        let text = "is missing, and no client may operate, so /metrics and /-/status are shown to \
-                    nobody; add admin = \"127.0.0.1:9090\", or give a client may = [\"operate\"]";
+        let text = "is missing, and no client may operate, so /metrics, /-/status and \
+                    /-/requests are shown to nobody; add admin = \"127.0.0.1:9090\", or give a client may = [\"operate\"]";
         listen.context.warn(listen.span.clone(), listen.path("admin"), text);
     }
     if config.limits.replay as u64 > config.limits.body

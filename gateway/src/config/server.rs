@@ -112,6 +112,7 @@ pub(super) fn telemetry(mut section: Section<'_>) -> TelemetrySettings {
         json: section.flag("json", true),
         otlp: section.get("otlp").and_then(|value| value.address().map(str::to_owned)),
         service_name: section.text("service_name").unwrap_or_else(|| "spillover".to_owned()),
+        recent_requests: count(&mut section, "recent_requests", 0, 100_000, 1_000),
     };
     section.finish();
     telemetry

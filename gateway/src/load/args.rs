@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, ValueEnum};
 
+use crate::command_key::KeyHeader;
+
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 #[command(group = ArgGroup::new("where").args(["targets", "endpoint"]).required(true))]
@@ -20,8 +22,8 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "SOURCE", requires = "endpoint", help_heading = "Targets")]
     pub(super) key: Option<String>,
     /// How keys are sent, where the file does not say.
-    #[arg(long, value_enum, default_value_t = Header::ApiKey, help_heading = "Targets")]
-    pub(super) header: Header,
+    #[arg(long, value_enum, default_value_t = KeyHeader::ApiKey, help_heading = "Targets")]
+    pub(super) header: KeyHeader,
     /// Certificates to trust beside the public authorities, as PEM.
     #[arg(long, value_name = "FILE", help_heading = "Targets")]
     pub(super) trust: Option<PathBuf>,
@@ -116,16 +118,6 @@ pub(crate) struct LoadArgs {
     /// One JSON object on stdout; progress goes to stderr.
     #[arg(long, help_heading = "Output")]
     pub(super) json: bool,
-}
-
-/// The header that carries a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Header {
-    /// `api-key: KEY`.
-    ApiKey,
-    /// `Authorization: Bearer KEY`.
-    Bearer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

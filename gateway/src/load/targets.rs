@@ -1,12 +1,16 @@
 //! Whom the load tester asks: the reference's `json.env`, TOML, or the command line.
 
-use std::{env, fmt, path::Path};
+use std::{fmt, path::Path};
 
-use http::{HeaderName, HeaderValue, Uri, header};
+use http::{HeaderName, HeaderValue, Uri};
 use serde::Deserialize;
 
-use super::args::{Api, Grammar, Header, LoadArgs};
-use crate::{emulate::Site, files};
+use super::args::{Api, Grammar, LoadArgs};
+use crate::{
+    command_key::{self, KeyHeader, escaped},
+    emulate::Site,
+    files,
+};
 
 /// A checked target.
 #[derive(Clone)]
@@ -21,7 +25,7 @@ impl Target {
     pub(super) fn all(args: &LoadArgs) -> Result<Vec<Self>, String> {
         let Some(file) = &args.targets else {
             let key = args.key.clone();
-            if key.as_deref().is_some_and(|key| source(key).is_none()) {
+            if key.as_deref().is_some_and(|key| !command_key::is_reference(key)) {
                 return Err(
                     "--key must be env:NAME or file:PATH: others can see a command line".to_owned()
                 );
@@ -47,7 +51,7 @@ impl Target {
         let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
         let key = match &text.key {
             None => None,
-            Some(key) => Some(credential(key, text.header.unwrap_or(args.header))?),
+            Some(key) => Some(command_key::credential(key, text.header.unwrap_or(args.header))?),
         };
         Ok(Self { name: text.name.unwrap_or(authority), uri, key })
     }
@@ -65,7 +69,7 @@ struct TargetText {
     name: Option<String>,
     endpoint: String,
     key: Option<String>,
-    header: Option<Header>,
+    header: Option<KeyHeader>,
 }
 
 #[derive(Deserialize)]
@@ -127,48 +131,4 @@ fn address(endpoint: &str, args: &LoadArgs) -> Result<Uri, String> {
         }
     };
     whole.parse().map_err(|_| wrong())
-}
-
-fn credential(key: &str, header: Header) -> Result<(HeaderName, HeaderValue), String> {
-    let secret = match source(key) {
-        None => key.to_owned(),
-        Some(Source::Env(name)) => {
-            env::var(name).map_err(|_| format!("key: the variable {name} is not set: set it"))?
-        }
-        Some(Source::File(path)) => {
-            files::read_text(path.as_ref(), files::LARGEST, files::PATIENCE)
-                .map_err(|error| format!("key: the file {path} cannot be read: {error}"))?
-        }
-    };
-    let (name, value) = match header {
-        Header::ApiKey => (HeaderName::from_static("api-key"), secret.trim().to_owned()),
-        Header::Bearer => (header::AUTHORIZATION, format!("Bearer {}", secret.trim())),
-    };
-    let mut value = HeaderValue::from_str(&value)
-        .map_err(|_| "key: it has characters that no header may have".to_owned())?;
-    value.set_sensitive(true);
-    Ok((name, value))
-}
-
-enum Source<'a> {
-    Env(&'a str),
-    File(&'a str),
-}
-
-fn source(key: &str) -> Option<Source<'_>> {
-    let env = key.strip_prefix("env:").map(Source::Env);
-    env.or_else(|| key.strip_prefix("file:").map(Source::File))
-}
-
-/// Percent-encoding of everything but unreserved characters (RFC 3986 section 2.3).
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
 }

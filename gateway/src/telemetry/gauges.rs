@@ -2,7 +2,10 @@
 
 use tower_spillover::gate::{Contention, Mode};
 
-use super::labels::{PTU, STANDARD};
+use super::{
+    clock::now,
+    labels::{PTU, STANDARD},
+};
 use crate::snapshot::RunningModel;
 
 /// A number that is only looked at. `/metrics` has underscores where the name has dots.
@@ -13,6 +16,13 @@ pub(crate) struct Gauge {
     pub(crate) unit: &'static str,
     /// Gives what a model has of it: labels besides the model's name, and the number.
     pub(crate) read: fn(&RunningModel, &mut Record<'_>),
+}
+
+impl Gauge {
+    /// Whether it is a share, which `/metrics` calls a ratio.
+    pub(crate) fn is_ratio(&self) -> bool {
+        self.name.ends_with("utilization")
+    }
 }
 
 pub(crate) type Record<'s> = dyn FnMut(&[(&'static str, &str)], f64) + 's;
@@ -56,10 +66,35 @@ fn misconfigured(model: &RunningModel, record: &mut Record<'_>) {
     }
 }
 
-pub(crate) const GAUGES: [Gauge; 11] = [
+fn utilization(model: &RunningModel, record: &mut Record<'_>) {
+    for (backend, share) in model.utilizations.current(now()) {
+        record(&[("tier", PTU), ("backend", backend)], share);
+    }
+}
+
+pub(crate) const GAUGES: [Gauge; 13] = [
+    Gauge {
+        name: "backend.utilization",
+        help: "How full the PTU was by its last answer of the last minute, 1 at its limit; absent \
+               where no answer said it",
+        unit: "1",
+        read: utilization,
+    },
+    Gauge {
+        name: "gate.utilization",
+        help: "How full the PTU is by the gate's estimate, 1 at its limit; absent until refusals \
+               have shown how deep its bucket is, and while it has had room for long",
+        unit: "1",
+        read: |model, record| {
+            if let Some(share) = model.gate.as_ref().and_then(|gate| gate.utilization()) {
+                record(&[], share);
+            }
+        },
+    },
     Gauge {
         name: "gate.level",
-        help: "Weighted tokens above the PTU's limit; absent while it has room",
+        help: "Weighted tokens that the PTU is above its limit, negative below it; absent until the \
+               PTU refuses, and while it has had room for long",
         unit: "{token}",
         read: |model, record| {
             if let Some(level) = model.gate.as_ref().and_then(|gate| gate.level()) {

@@ -56,6 +56,34 @@ impl<'a> Labels<'a> {
         self.record.served.as_ref().and_then(Served::backend)
     }
 
+    /// What paid for the answer: `ptu` or `standard`, which Azure may have chosen within one resource.
+    pub(crate) const fn paid_tier(&self) -> &'static str {
+        match self.decision {
+            Decision::Ptu => PTU,
+            Decision::Standard | Decision::Refused | Decision::Gateway => STANDARD,
+        }
+    }
+
+    /// Whether Standard answered in place of a PTU.
+    pub(crate) fn is_spilled(&self) -> bool {
+        self.decision == Decision::Standard
+            && self.record.served.as_ref().is_some_and(Served::spilled)
+    }
+
+    /// Notes how full the backends of the request said that they are.
+    pub(crate) fn note_utilization(&self) {
+        let (Some(tiers), Some(served)) = (self.tiers, &self.record.served) else { return };
+        let started = self.record.started;
+        for attempt in served.attempts() {
+            if let Some(share) = attempt.utilization() {
+                tiers.utilizations.note(attempt.backend(), share, started + attempt.at());
+            }
+        }
+        if let (Some(share), Some(backend)) = (self.record.utilization, served.backend()) {
+            tiers.utilizations.note(backend, share, started + self.record.to_head);
+        }
+    }
+
     /// The host of the backend that answered.
     pub(crate) fn server_address(&self) -> Option<&'a str> {
         self.configured(self.backend()?).map(|backend| host(&backend.endpoint))

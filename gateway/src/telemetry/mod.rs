@@ -7,6 +7,7 @@ mod labels;
 mod logs;
 mod metrics;
 mod otlp;
+mod recent_requests;
 mod status;
 mod trace;
 
@@ -25,17 +26,16 @@ use self::{
     error::TelemetryError,
     labels::Labels,
     logs::{keyless::KeylessLines, writer::Lines},
-    metrics::{Metrics, scrape},
+    metrics::{Metrics, minute::SAMPLE_INTERVAL, scrape},
     otlp::Export,
+    recent_requests::RecentRequests,
 };
 pub(crate) use self::{
     logs::panics::log as log_panics,
+    metrics::negotiate::Format,
     trace::{Call, Trace},
 };
 use crate::{access_record::AccessRecord, config::TelemetrySettings, snapshot::Snapshot};
-
-/// The content type of [`Telemetry::metrics`]: OpenMetrics, which Prometheus reads.
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Counts, logs and exports; clones count together.
 #[derive(Clone, Debug)]
@@ -49,6 +49,7 @@ struct Inner {
     export: Option<Export>,
     lines: Lines,
     keyless: KeylessLines,
+    recent: RecentRequests,
     started: Instant,
 }
 
@@ -65,7 +66,8 @@ impl Telemetry {
         let export = export.map_err(|error| TelemetryError::new("otlp", error))?;
         let (metrics, started) = (Metrics::new(lines.dropped()), now());
         let keyless = KeylessLines::new(started);
-        let inner = Inner { metrics, export, lines, keyless, started };
+        let recent = RecentRequests::new(telemetry.recent_requests);
+        let inner = Inner { metrics, export, lines, keyless, recent, started };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -96,35 +98,59 @@ impl Telemetry {
         Some(export.trace((at, started), headers))
     }
 
-    /// Counts, logs and exports a request. To be called once for each that arrived.
-    pub(crate) fn finished(
-        &self,
-        record: &AccessRecord,
-        trace: Option<&Trace>,
-        running: &Snapshot,
-    ) {
+    /// Counts, logs, exports and keeps a request. To be called once for each that arrived.
+    pub(crate) fn finished(&self, record: AccessRecord, trace: Option<&Trace>, running: &Snapshot) {
         self.inner.metrics.in_flight.dec();
-        let labels = Labels::of(record, running);
+        let labels = Labels::of(&record, running);
         self.inner.metrics.count(&labels);
+        labels.note_utilization();
         let now = record.started + record.total;
         self.inner.keyless.tell(now);
-        if !record.client.is_empty() || self.inner.keyless.take(now) {
+        // What no client is known for may be a flood, which would push all others out.
+        let is_kept = !record.client.is_empty() || self.inner.keyless.take(now);
+        if is_kept {
             logs::request_line::write(&labels, trace);
         }
         if let Some(export) = &self.inner.export {
             export.export(&labels, trace);
         }
+        let decision = labels.decision;
+        if is_kept {
+            self.inner.recent.push(record, decision, trace.map(Trace::id));
+        }
     }
 
-    /// All metrics, as [`CONTENT_TYPE`] says.
-    pub(crate) fn metrics(&self, running: &Snapshot) -> String {
-        scrape::text(&self.inner.metrics, running)
+    /// Takes a sample of the counters every second, for the rates of the last minute, until it is dropped.
+    pub(crate) async fn sample(&self) {
+        let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
+        loop {
+            self.inner.metrics.minute.sample(now());
+            ticks.tick().await;
+        }
+    }
+
+    /// All metrics.
+    pub(crate) fn metrics(&self, running: &Snapshot, format: Format) -> String {
+        scrape::text(&self.inner.metrics, running, format)
+    }
+
+    /// The last requests that the `query` asks for, without their bodies.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the query.
+    pub(crate) fn recent_requests(
+        &self,
+        query: &str,
+        running: &Snapshot,
+    ) -> Result<serde_json::Value, String> {
+        self.inner.recent.document(query, running)
     }
 
     /// What is known of every model, backend and client; no keys.
     pub(crate) fn status(&self, running: &Snapshot) -> serde_json::Value {
         let uptime = now().saturating_duration_since(self.inner.started);
-        status::document(&self.inner.metrics, running, uptime)
+        status::document(&self.inner.metrics, running, now(), uptime)
     }
 
     /// Sends what was not exported yet. Blocks for a few seconds at most, so an async caller does

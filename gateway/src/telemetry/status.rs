@@ -1,6 +1,9 @@
 //! `/-/status`: what pools, gates and counters know, as JSON for people.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use tower_spillover::{BackendPool, Gate, classify::Hint, smart_fallback::SpillBudget};
@@ -17,10 +20,15 @@ use crate::{
 };
 
 /// The document, without anything secret: of an endpoint it has the host, of a client the name.
-pub(crate) fn document(metrics: &Metrics, running: &Snapshot, uptime: Duration) -> Value {
+pub(crate) fn document(
+    metrics: &Metrics,
+    running: &Snapshot,
+    now: Instant,
+    uptime: Duration,
+) -> Value {
     let models = running.models.iter().map(|(name, state)| {
         let config = running.config.models.get(name);
-        (name, model(metrics, state, config))
+        (name, model(metrics, state, config, now))
     });
     let clients: Vec<&str> = match &running.config.clients {
         Clients::Open => vec!["open"],
@@ -36,7 +44,7 @@ pub(crate) fn document(metrics: &Metrics, running: &Snapshot, uptime: Duration) 
     })
 }
 
-fn model(metrics: &Metrics, state: &RunningModel, config: Option<&Model>) -> Value {
+fn model(metrics: &Metrics, state: &RunningModel, config: Option<&Model>, now: Instant) -> Value {
     let (ptu, standard) = config.map_or((&[][..], &[][..]), |c| (&*c.ptu, &*c.standard));
     let described = backends(ptu, standard).map(|(tier, backend)| {
         let seen = metrics.of(&state.name, &backend.name);
@@ -60,12 +68,14 @@ fn model(metrics: &Metrics, state: &RunningModel, config: Option<&Model>) -> Val
             "deferred_ms": deferred.map_or(0, millis),
             "failures_in_a_row": failures.sum::<u32>(),
             "misconfigured": misconfigured.map(|status| status.to_string()),
+            "utilization_percent": state.utilizations.of(&backend.name, now).map(percent),
             "attempts": seen.as_ref().map(|seen| seen.attempts()).unwrap_or_default(),
             "refused_for": seen.as_ref().map(|seen| seen.reasons()).unwrap_or_default(),
             "last_hint": seen.and_then(|seen| seen.last_hint()).map(hint),
         })
     });
     json!({
+        "last_minute": metrics.minute.rates(&state.name, now),
         "gate": state.gate.as_ref().map(gate),
         "standard_waiting": state.standard.as_ref().map(|_| state.standard_queue.waiting()),
         "spill_budget_left": state.spill_budget.as_ref().map(SpillBudget::left),
@@ -84,11 +94,17 @@ fn gate(gate: &Gate) -> Value {
         "state": state.map(|state| state.knowledge().as_str()),
         "since": since.map(|since| humantime::format_rfc3339_millis(since).to_string()),
         "why": state.map(|state| state.why().to_string()),
+        "utilization_percent": gate.utilization().map(percent),
         "level": gate.level(),
         "rate": gate.rate(),
         "waiting": gate.waiting(),
         "pacing": gate.is_pacing(),
     })
+}
+
+/// To a tenth of a percent, as Azure says it.
+fn percent(share: f64) -> f64 {
+    (share * 1e3).round() / 10.0
 }
 
 fn hint(hint: Hint) -> Value {

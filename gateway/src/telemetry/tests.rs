@@ -29,13 +29,20 @@ use crate::{
         Model, Permissions, Secret, Steering, StickySettings, Upstream,
     },
     snapshot::RunningModel,
+    utilization::Utilizations,
 };
 
 const CANARY: &str = "canary-0123456789";
 
 fn telemetry(otlp: Option<String>) -> TelemetrySettings {
     let service_name = "spillover-test".to_owned();
-    TelemetrySettings { log: "trace".to_owned(), json: true, otlp, service_name }
+    TelemetrySettings {
+        log: "trace".to_owned(),
+        json: true,
+        otlp,
+        service_name,
+        recent_requests: 100,
+    }
 }
 
 fn backend(name: &str) -> Backend {
@@ -68,6 +75,7 @@ fn running() -> Snapshot {
         standard: Some(pool(&standard)),
         standard_queue: WaitQueue::new(),
         spill_budget: Some(SpillBudget::requests(7, Duration::from_secs(60))),
+        utilizations: Utilizations::new(["ptu-east"]),
     };
     let model = Model {
         ptu: vec![ptu],
@@ -170,9 +178,6 @@ async fn spilled(running: &Snapshot) -> AccessRecord {
 #[expect(clippy::disallowed_methods, reason = "a record says when its request began")]
 fn recorded(status: StatusCode, served: Option<Served>) -> AccessRecord {
     AccessRecord {
-        id: "request-1".to_owned(),
-        at: SystemTime::now(),
-        started: Instant::now(),
         client: "team-a".to_owned(),
         model: Some("gpt-4o".to_owned()),
         class: Some("batch".to_owned()),
@@ -183,8 +188,9 @@ fn recorded(status: StatusCode, served: Option<Served>) -> AccessRecord {
         to_head: Duration::from_millis(30),
         total: Duration::from_secs(2),
         usage: Some(Usage::new(100, 40, 7)),
-        session: None,
         ended: Ended::Complete,
+        first_token: Some(Duration::from_millis(250)),
+        ..AccessRecord::new("request-1".to_owned(), SystemTime::now(), Instant::now())
     }
 }
 
@@ -194,15 +200,19 @@ async fn a_spilled_request_is_counted_where_somebody_would_look_for_it() {
     let operations = Telemetry::new(&telemetry(None)).expect("good settings");
     operations.arrived();
     operations.arrived();
-    operations.finished(&spilled(&running).await, None, &running);
-    let text = operations.metrics(&running);
+    operations.finished(spilled(&running).await, None, &running);
+    let text = operations.metrics(&running, Format::OpenMetrics);
     for line in [
         "spillover_requests_total{client=\"team-a\",model=\"gpt-4o\",\
          operation=\"chat.completions\",status=\"200\",decision=\"standard\"} 1",
         "spillover_requests_in_flight 1",
-        "spillover_spilled_requests_total{model=\"gpt-4o\"} 1",
-        "spillover_spilled_tokens_total{model=\"gpt-4o\"} 107",
-        "spillover_tokens_total{client=\"team-a\",model=\"gpt-4o\",kind=\"cached\"} 40",
+        "spillover_spilled_requests_total{client=\"team-a\",model=\"gpt-4o\",\
+         backend=\"sweden\"} 1",
+        "spillover_spilled_tokens_total{client=\"team-a\",model=\"gpt-4o\",backend=\"sweden\",\
+         kind=\"prompt\"} 100",
+        "spillover_time_to_first_token_seconds_sum{model=\"gpt-4o\",decision=\"standard\"} 0.25",
+        "spillover_tokens_total{client=\"team-a\",model=\"gpt-4o\",backend=\"sweden\",\
+         tier=\"standard\",kind=\"cached\"} 40",
         "spillover_backend_attempts_total{model=\"gpt-4o\",tier=\"ptu\",backend=\"ptu-east\",\
          status=\"429\"} 1",
         "spillover_backend_attempts_total{model=\"gpt-4o\",tier=\"standard\",\
@@ -224,8 +234,12 @@ async fn a_spilled_request_is_counted_where_somebody_would_look_for_it() {
         assert!(text.lines().any(|other| other == line), "{line}\nis not in\n{text}");
     }
     assert_eq!(text.matches("# EOF").count(), 1);
-    operations.finished(&spilled(&running).await, None, &running);
-    assert!(operations.metrics(&running).contains("spillover_requests_in_flight 0"));
+    operations.finished(spilled(&running).await, None, &running);
+    assert!(
+        operations
+            .metrics(&running, Format::OpenMetrics)
+            .contains("spillover_requests_in_flight 0")
+    );
 }
 
 #[tokio::test]
@@ -237,9 +251,9 @@ async fn names_that_clients_make_up_become_no_labels() {
         record.client = format!("made-up-{number}");
         record.model = Some(format!("made-up-{number}"));
         record.operation = "other";
-        operations.finished(&record, None, &running);
+        operations.finished(record, None, &running);
     }
-    let text = operations.metrics(&running);
+    let text = operations.metrics(&running, Format::OpenMetrics);
     assert!(!text.contains("made-up"));
     let line = "spillover_requests_total{client=\"unknown\",model=\"unknown\",\
                 operation=\"other\",status=\"404\",decision=\"gateway\"} 100";
@@ -275,7 +289,7 @@ fn tracing_for_nobody_allocates_nothing_and_changes_nothing() {
 async fn the_status_names_models_backends_and_clients_and_no_key() {
     let running = running();
     let operations = Telemetry::new(&telemetry(None)).expect("good settings");
-    operations.finished(&spilled(&running).await, None, &running);
+    operations.finished(spilled(&running).await, None, &running);
     let status = operations.status(&running);
     assert_eq!(status["clients"], serde_json::json!(["team-a"]));
     let model = &status["models"]["gpt-4o"];
@@ -323,7 +337,7 @@ async fn a_request_is_one_line_and_no_key_is_printed_even_at_trace() {
         let running = running();
         let logging = tracing::subscriber::set_default(subscriber);
         let operations = Telemetry::new(&telemetry).expect("good settings");
-        operations.finished(&spilled(&running).await, None, &running);
+        operations.finished(spilled(&running).await, None, &running);
         tracing::trace!(target: "h2::hpack", key = CANARY, "decoded");
         drop(logging);
         let text = lines.text();
@@ -387,7 +401,7 @@ async fn a_request_reaches_the_collector_as_a_span_and_as_numbers() {
     let operations = Telemetry::new(&telemetry(Some(address))).expect("good settings");
     let record = spilled(&running).await;
     let trace = operations.trace(record.at, record.started, &mut HeaderMap::new());
-    operations.finished(&record, trace.as_ref(), &running);
+    operations.finished(record, trace.as_ref(), &running);
     tokio::task::spawn_blocking(|| operations.shutdown()).await.expect("it flushes");
     let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let sent = |to: &str| -> String {

@@ -48,8 +48,8 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Plain HTTP without.
     pub tls: Option<Tls>,
-    /// Where `/metrics` and `/-/status` are served, without a key, and `/healthz` and `/readyz` too. At
-    /// `address` the first two are for clients that may `operate`.
+    /// Where `/metrics`, `/-/status` and `/-/requests` are served, without a key, and `/healthz` and
+    /// `/readyz` too. At `address` the first three are for clients that may `operate`.
     pub admin: Option<SocketAddr>,
     /// How long streams may go on after a signal to stop. Defaults to 30 s, which is what Kubernetes
     /// gives a pod.
@@ -320,7 +320,7 @@ pub struct Permissions {
     pub no_spill: bool,
     pub trace: bool,
     pub backend: bool,
-    /// Whether it is shown `/metrics` and `/-/status`.
+    /// Whether it is shown `/metrics`, `/-/status` and `/-/requests`.
     pub operate: bool,
 }
 
@@ -353,12 +353,15 @@ pub enum EntraKind {
 pub struct TelemetrySettings {
     /// A filter as `RUST_LOG` takes it. Defaults to `info`.
     pub log: String,
-    /// Defaults to yes: logs are read by collectors first.
+    /// Defaults to yes: logs are read by collectors first. Otherwise lines are logfmt.
     pub json: bool,
     /// The endpoint of an OTLP collector (HTTP, protobuf).
     pub otlp: Option<String>,
     /// Defaults to `spillover`.
     pub service_name: String,
+    /// How many of the last requests `/-/requests` shows; none with 0. Defaults to 1,000: a quarter of a
+    /// minute at full load, hours of a small team, and half a megabyte.
+    pub recent_requests: usize,
 }
 
 /// Something that is never printed.

@@ -63,6 +63,7 @@ pub(super) async fn exchange(
     let (limits, routes) = (&runtime.config().limits, &runtime.routes);
     let (mut head, body) = request.into_parts();
     guard.begin_trace(&mut head.headers);
+    guard.record.ids.keep_of_request(&head.headers);
     if let Some(answer) = cors::preflight(runtime.config().listen.cors.as_ref(), &head) {
         return Ok(Reply::Own(answer));
     }
@@ -186,11 +187,13 @@ pub(super) async fn exchange(
             Listed::Answer(answer) => Ok(answer),
             Listed::Failed(error) => Err(error),
             Listed::Own(mut head, text) => {
+                guard.record.ids.keep_of_answer(&head.headers);
                 guard.record.served = head.extensions.remove();
                 headers::strip_answer(&mut head.headers);
                 return Ok(Reply::Own(Response::from_parts(head, text)));
             }
             Listed::Unreadable(mut head, refusal) => {
+                guard.record.ids.keep_of_answer(&head.headers);
                 guard.record.served = head.extensions.remove();
                 return Err(refusal);
             }

@@ -8,8 +8,9 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use super::{
     authentication::authenticate, client_certificate::ClientCertificate, gateway::Gateway,
 };
-use crate::serve::concurrency::Concurrency;
-use crate::serve::{refusal::Refusal, routing::known_operations};
+use crate::serve::{
+    concurrency::Concurrency, record::observe::Page, refusal::Refusal, routing::known_operations,
+};
 
 /// What is behind a listener.
 #[derive(Clone, Debug)]
@@ -48,7 +49,7 @@ impl ListenerRole {
         let path = request.uri().path();
         let is_open = match path {
             "/healthz" | "/readyz" => true,
-            "/metrics" | "/-/status" => false,
+            "/metrics" | "/-/status" | "/-/requests" => false,
             _ => return None,
         };
         if ![Method::GET, Method::HEAD].contains(request.method()) {
@@ -71,7 +72,11 @@ impl ListenerRole {
                 text(StatusCode::SERVICE_UNAVAILABLE, b"draining\n")
             }
             "/readyz" => text(StatusCode::OK, b"ready\n"),
-            _ => self.gateway.observer().page(path, &self.gateway.snapshot()),
+            _ => {
+                let query = request.uri().query().unwrap_or_default();
+                let page = Page { path, query, headers: request.headers() };
+                self.gateway.observer().page(&page, &self.gateway.snapshot())
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
-use tower_spillover::{Served, azure::ContentKind};
+use tower_spillover::{Served, azure::ContentKind, classify::utilization};
 
 use super::{headers, opening::Opening, response_body::ResponseBody, tunnel};
 use crate::{
@@ -47,6 +47,8 @@ pub(super) async fn pass_on(
 ) -> Response<ResponseBody> {
     let (mut head, body) = passed.answer.into_parts();
     let now = clock::now();
+    guard.record.ids.keep_of_answer(&head.headers);
+    guard.record.utilization = utilization(&head.headers);
     let served: Option<Served> = head.extensions.remove();
     let backend = head.extensions.remove::<OnUpgrade>();
     let is_switch = head.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -89,7 +91,7 @@ pub(super) async fn pass_on(
     guard.record.streaming = ContentKind::named(kind) == ContentKind::EventStream;
     let is_compressed = head.headers.contains_key(header::CONTENT_ENCODING);
     if guard.record.streaming && head.status.is_success() && !is_compressed {
-        guard.expect_end_mark();
+        guard.expect_events();
     }
     guard.head(head.status, served, now);
     let idle_timeout = config.upstream.idle_timeout;

@@ -26,6 +26,7 @@ use crate::{
         },
     },
     snapshot::{RunningModel, Snapshot},
+    utilization::Utilizations,
 };
 
 /// Puts a configuration to work. What `last` learned of backends that are the same stays.
@@ -117,6 +118,11 @@ fn running_model(
         .filter(|(settings, _)| model.spill_budget == settings.spill_budget)
         .and_then(|(_, running)| running.spill_budget.clone())
         .or_else(|| model.spill_budget.as_ref().map(gate::spill_budget));
+    let utilizations = last
+        .filter(|(settings, _)| model.ptu == settings.ptu)
+        .map(|(_, running)| running.utilizations.clone());
+    let utilizations = utilizations
+        .unwrap_or_else(|| Utilizations::new(model.ptu.iter().map(|backend| &*backend.name)));
     Ok(RunningModel {
         name: name.to_owned(),
         gate,
@@ -124,6 +130,7 @@ fn running_model(
         standard,
         standard_queue: standard_queue.unwrap_or_default(),
         spill_budget,
+        utilizations,
     })
 }
 

@@ -117,6 +117,10 @@ impl Reload {
             ("telemetry.json", telemetry.json != last_telemetry.json),
             ("telemetry.otlp", telemetry.otlp != last_telemetry.otlp),
             ("telemetry.service_name", telemetry.service_name != last_telemetry.service_name),
+            (
+                "telemetry.recent_requests",
+                telemetry.recent_requests != last_telemetry.recent_requests,
+            ),
         ];
         differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::{
     demo,
@@ -21,9 +21,13 @@ use crate::{
     access_record::AccessRecord,
     config::{self, Config, Hangup},
     output::{self, announce},
-    serve::{record::observe::Observe, workers::Workers},
+    serve::{
+        record::observe::{Observe, Page},
+        refusal::Refusal,
+        workers::Workers,
+    },
     snapshot::Snapshot,
-    telemetry::{self, Telemetry, Trace},
+    telemetry::{self, Format, Telemetry, Trace},
 };
 
 /// Serves the configuration in `file`, or without one a demonstration, until a signal ends it.
@@ -88,6 +92,7 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
     tokio::select! {
         () = end.heard() => {}
         () = follow => {}
+        () = telemetry.sample() => {}
     }
     let exporting = telemetry.clone();
     let stopped = async {
@@ -142,26 +147,50 @@ impl Observe for Observed {
         self.telemetry.trace(at, started, headers)
     }
 
-    fn finished(&self, record: &AccessRecord, trace: Option<&Trace>, running: &Snapshot) {
+    fn finished(&self, record: AccessRecord, trace: Option<&Trace>, running: &Snapshot) {
         self.telemetry.finished(record, trace, running);
     }
 
-    fn page(&self, path: &str, running: &Snapshot) -> Option<Response<Bytes>> {
-        let (kind, text) = match path {
-            "/metrics" => (telemetry::CONTENT_TYPE, self.telemetry.metrics(running)),
+    fn page(&self, page: &Page<'_>, running: &Snapshot) -> Option<Response<Bytes>> {
+        let (kind, text) = match page.path {
+            "/metrics" => {
+                let format = Format::of(accept(page.headers).as_deref());
+                (format.content_type(), self.telemetry.metrics(running, format))
+            }
+            "/-/requests" => match self.telemetry.recent_requests(page.query, running) {
+                Ok(requests) => (JSON, format!("{requests:#}\n")),
+                Err(problem) => {
+                    let refusal = Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", problem);
+                    return Some(refusal.into_response());
+                }
+            },
             "/-/status" => {
                 let mut status = self.telemetry.status(running);
                 let workers = self.workers.get().and_then(Weak::upgrade);
                 status["tasks"] = workers.map_or(0, |workers| workers.tasks()).into();
-                ("application/json", format!("{status:#}\n"))
+                (JSON, format!("{status:#}\n"))
             }
             _ => return None,
         };
         let mut response = Response::new(Bytes::from(text));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if page.path == "/metrics" {
+            headers.insert(header::VARY, HeaderValue::from_static("accept"));
+        }
         Some(response)
     }
 }
+
+/// All `Accept` headers as one.
+fn accept(headers: &HeaderMap) -> Option<String> {
+    let values: Vec<_> =
+        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    (!values.is_empty()).then(|| values.join(","))
+}
+
+const JSON: &str = "application/json";
 
 /// Of log events: a part of their format, so it does not follow the place of this file.
 const TARGET: &str = "spillover::serve";

@@ -18,10 +18,18 @@ pub(crate) trait Observe: Send + Sync + 'static {
     }
 
     /// A request is over, or was given up.
-    fn finished(&self, record: &AccessRecord, trace: Option<&Trace>, snapshot: &Snapshot);
+    fn finished(&self, record: AccessRecord, trace: Option<&Trace>, snapshot: &Snapshot);
 
     /// A page about the gateway itself, such as `/metrics`.
-    fn page(&self, _path: &str, _snapshot: &Snapshot) -> Option<Response<Bytes>> {
+    fn page(&self, _page: &Page<'_>, _snapshot: &Snapshot) -> Option<Response<Bytes>> {
         None
     }
+}
+
+/// Which page is asked for, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Page<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) query: &'a str,
+    pub(crate) headers: &'a HeaderMap,
 }

@@ -1,8 +1,9 @@
 //! The record of a request under way; it is handed in when the request is over.
 
 use std::{
+    mem,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
@@ -12,7 +13,7 @@ use tower_spillover::{
     body::{OnUsage, UsageSink},
 };
 
-use super::{end_mark::EndMark, observe::Observe};
+use super::{end_mark::EndMark, first_token::FirstToken, observe::Observe};
 use crate::{
     access_record::{AccessRecord, Ended},
     serve::{activity::Busy, clock, concurrency::ConcurrencyPermit},
@@ -27,6 +28,8 @@ pub(crate) struct RequestGuard {
     pub(crate) trace: Option<Trace>,
     /// Of an event stream.
     end_mark: Option<EndMark>,
+    /// Of an event stream that has shown no output yet.
+    first_token: Option<FirstToken>,
     /// What the answer used, once the layers sent the request.
     usage: Option<Arc<LastUsage>>,
     /// Of the concurrency that is limited.
@@ -57,27 +60,11 @@ impl RequestGuard {
         id: String,
         started: Instant,
     ) -> Self {
-        let record = AccessRecord {
-            id,
-            at: clock::date(),
-            started,
-            client: String::new(),
-            model: None,
-            class: None,
-            operation: "other",
-            streaming: false,
-            // What servers commonly note where the client left before there was an answer.
-            status: StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT),
-            served: None,
-            to_head: Duration::ZERO,
-            total: Duration::ZERO,
-            usage: None,
-            session: None,
-            ended: Ended::ClientGone,
-        };
+        let record = AccessRecord::new(id, clock::date(), started);
         observer.arrived();
-        let (trace, end_mark, usage, permit) = (None, None, None, None);
-        Self { record, trace, end_mark, usage, permit, observer, snapshot, busy }
+        let (trace, end_mark, first_token) = (None, None, None);
+        let (usage, permit) = (None, None);
+        Self { record, trace, end_mark, first_token, usage, permit, observer, snapshot, busy }
     }
 
     /// Begins to trace the request, where traces are exported.
@@ -100,14 +87,20 @@ impl RequestGuard {
     }
 
     /// The answer is an event stream that can be read.
-    pub(crate) fn expect_end_mark(&mut self) {
+    pub(crate) fn expect_events(&mut self) {
         self.end_mark = Some(EndMark::default());
+        self.first_token = Some(FirstToken::default());
     }
 
     /// A piece of the answer goes out.
     pub(crate) fn passes(&mut self, piece: &[u8]) {
         if let Some(mark) = &mut self.end_mark {
             mark.push(piece);
+        }
+        if self.first_token.as_mut().is_some_and(|token| token.is_in(piece)) {
+            self.first_token = None;
+            let since = clock::now().saturating_duration_since(self.record.started);
+            self.record.first_token = Some(since);
         }
     }
 
@@ -140,6 +133,8 @@ impl Drop for RequestGuard {
         }
         // Before the request is reported: who hears of its end may send another.
         self.permit = None;
-        self.observer.finished(&self.record, self.trace.as_ref(), &self.snapshot);
+        let (at, started) = (record.at, record.started);
+        let record = mem::replace(record, AccessRecord::new(String::new(), at, started));
+        self.observer.finished(record, self.trace.as_ref(), &self.snapshot);
     }
 }

@@ -59,7 +59,7 @@ struct Told {
 }
 
 impl Observe for Accounts {
-    fn finished(&self, record: &AccessRecord, _: Option<&Trace>, _: &Snapshot) {
+    fn finished(&self, record: AccessRecord, _: Option<&Trace>, _: &Snapshot) {
         self.0.lock().unwrap().push(Told {
             status: record.status,
             model: record.model.clone(),

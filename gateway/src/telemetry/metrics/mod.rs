@@ -1,6 +1,10 @@
 //! The counters and histograms; once a series exists, counting allocates nothing.
 
+mod edges;
+pub(super) mod minute;
 mod names;
+pub(crate) mod negotiate;
+mod plain_text;
 pub(super) mod scrape;
 mod series;
 
@@ -23,8 +27,9 @@ use tower_spillover::{
 };
 
 use super::{
-    labels::{Decision, Labels},
+    labels::{Labels, UNKNOWN},
     metrics::{
+        minute::{Counted, LastMinute},
         names::Names,
         series::{Recent, Series},
     },
@@ -36,13 +41,15 @@ use crate::access_record;
 pub(crate) struct Metrics {
     pub(crate) registry: Registry,
     pub(crate) in_flight: Gauge,
+    pub(crate) minute: LastMinute,
     names: Names,
     recent: Recent,
     requests: Family<RequestLabels, Counter>,
     ended: Family<EndedLabels, Counter>,
     tokens: Family<TokenLabels, Counter>,
-    spilled: Family<ModelLabels, Counter>,
-    spilled_tokens: Family<ModelLabels, Counter>,
+    spilled: Family<SpilledLabels, Counter>,
+    spilled_tokens: Family<SpilledTokenLabels, Counter>,
+    first_token: Family<DecisionLabels, Histogram, fn() -> Histogram>,
     to_head: Family<DecisionLabels, Histogram, fn() -> Histogram>,
     total: Family<DecisionLabels, Histogram, fn() -> Histogram>,
     waited: Family<ModelLabels, Histogram, fn() -> Histogram>,
@@ -134,6 +141,24 @@ struct LateLabels {
 struct TokenLabels {
     client: Arc<str>,
     model: Arc<str>,
+    backend: Arc<str>,
+    /// What paid for them.
+    tier: &'static str,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SpilledLabels {
+    client: Arc<str>,
+    model: Arc<str>,
+    backend: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SpilledTokenLabels {
+    client: Arc<str>,
+    model: Arc<str>,
+    backend: Arc<str>,
     kind: &'static str,
 }
 
@@ -152,10 +177,11 @@ struct SessionBytesLabels {
 impl Metrics {
     /// With `dropped_lines`, which the log counts.
     pub(crate) fn new(dropped_lines: Counter) -> Self {
-        let latency: fn() -> Histogram = || Histogram::new(LATENCIES);
+        let to_head: fn() -> Histogram = || Histogram::new(edges::FIRST_TOKEN);
         let metrics = Self {
             registry: Registry::with_prefix("spillover"),
             in_flight: Gauge::default(),
+            minute: LastMinute::default(),
             names: Names::default(),
             recent: Recent::new(),
             requests: Family::default(),
@@ -163,14 +189,15 @@ impl Metrics {
             tokens: Family::default(),
             spilled: Family::default(),
             spilled_tokens: Family::default(),
-            to_head: Family::new_with_constructor(latency),
-            total: Family::new_with_constructor(latency),
-            waited: Family::new_with_constructor(latency),
+            first_token: Family::new_with_constructor(to_head),
+            to_head: Family::new_with_constructor(to_head),
+            total: Family::new_with_constructor(|| Histogram::new(edges::WHOLE)),
+            waited: Family::new_with_constructor(|| Histogram::new(edges::WAIT)),
             late: Family::default(),
             sessions: Family::default(),
             session_bytes: Family::default(),
             attempts: Family::default(),
-            hints: Family::new_with_constructor(latency),
+            hints: Family::new_with_constructor(|| Histogram::new(edges::HINT)),
             backends: RwLock::default(),
         };
         metrics.registered(dropped_lines)
@@ -186,11 +213,13 @@ impl Metrics {
         series.to_head.observe(record.to_head.as_secs_f64());
         series.total.observe(record.total.as_secs_f64());
         let of_model = || ModelLabels { model: self.names.intern(labels.model) };
-        let is_spilled = labels.decision == Decision::Standard
-            && record.served.as_ref().is_some_and(|served| served.spilled());
+        if let Some(time) = record.first_token {
+            let find = || self.first_token.get_or_create_owned(&self.decision_labels(labels));
+            series.first_token.get_or_init(find).observe(time.as_secs_f64());
+        }
+        let is_spilled = labels.is_spilled();
         if is_spilled {
-            let find = || self.spilled.get_or_create_owned(&of_model());
-            series.spilled.get_or_init(find).inc();
+            series.spilled.get_or_init(|| self.spilled_counter(labels)).inc();
         }
         if let Some(served) = &record.served {
             let find = || self.waited.get_or_create_owned(&of_model());
@@ -219,9 +248,11 @@ impl Metrics {
                 counter.inc_by(number);
             }
             if is_spilled {
-                let find = || self.spilled_tokens.get_or_create_owned(&of_model());
-                let number = prompt.saturating_add(completion);
-                series.spilled_tokens.get_or_init(find).inc_by(number);
+                let find = || self.spilled_token_counters(labels);
+                let counters = series.spilled_tokens.get_or_init(find);
+                for (counter, number) in counters.iter().zip([prompt, cached, completion]) {
+                    counter.inc_by(number);
+                }
             }
         }
     }
@@ -235,19 +266,53 @@ impl Metrics {
     fn series(&self, labels: &Labels<'_>) -> Arc<Series> {
         let (client, model) = (self.names.intern(labels.client), self.names.intern(labels.model));
         let decision = labels.decision.as_str();
-        let of_decision = DecisionLabels { model: Arc::clone(&model), decision };
+        let of_decision = self.decision_labels(labels);
         let (operation, status) = (labels.operation, labels.record.status.as_u16());
         let of_request = RequestLabels { client, model, operation, status, decision };
+        let requests = self.requests.get_or_create_owned(&of_request);
+        let what = Counted::Requests(decision);
+        self.minute.add(&of_request.model, what, &of_request, &requests);
         Arc::new(Series {
-            requests: self.requests.get_or_create_owned(&of_request),
+            requests,
             to_head: self.to_head.get_or_create_owned(&of_decision),
             total: self.total.get_or_create_owned(&of_decision),
             ended: Default::default(),
             waited: OnceLock::new(),
             spilled: OnceLock::new(),
-            spilled_tokens: OnceLock::new(),
+            first_token: OnceLock::new(),
             tokens: OnceLock::new(),
+            spilled_tokens: OnceLock::new(),
         })
+    }
+
+    fn decision_labels(&self, labels: &Labels<'_>) -> DecisionLabels {
+        let model = self.names.intern(labels.model);
+        DecisionLabels { model, decision: labels.decision.as_str() }
+    }
+
+    fn spilled_counter(&self, labels: &Labels<'_>) -> Counter {
+        let client = self.names.intern(labels.client);
+        let model = self.names.intern(labels.model);
+        let backend = self.backend_name(labels);
+        let of_spilled = SpilledLabels { client, model, backend };
+        let counter = self.spilled.get_or_create_owned(&of_spilled);
+        self.minute.add(&of_spilled.model, Counted::Spilled, &of_spilled, &counter);
+        counter
+    }
+
+    fn spilled_token_counters(&self, labels: &Labels<'_>) -> [Counter; 3] {
+        TOKEN_KINDS.map(|kind| {
+            let client = self.names.intern(labels.client);
+            let model = self.names.intern(labels.model);
+            let backend = self.backend_name(labels);
+            let of_spilled = SpilledTokenLabels { client, model, backend, kind };
+            self.spilled_tokens.get_or_create_owned(&of_spilled)
+        })
+    }
+
+    /// The backend that answered.
+    fn backend_name(&self, labels: &Labels<'_>) -> Arc<str> {
+        self.names.intern(labels.backend().unwrap_or(UNKNOWN))
     }
 
     fn ended_counter(&self, labels: &Labels<'_>) -> Counter {
@@ -257,10 +322,14 @@ impl Metrics {
     }
 
     fn token_counters(&self, labels: &Labels<'_>) -> [Counter; 3] {
-        ["prompt", "cached", "completion"].map(|kind| {
+        TOKEN_KINDS.map(|kind| {
             let client = self.names.intern(labels.client);
             let model = self.names.intern(labels.model);
-            self.tokens.get_or_create_owned(&TokenLabels { client, model, kind })
+            let (backend, tier) = (self.backend_name(labels), labels.paid_tier());
+            let of_tokens = TokenLabels { client, model, backend, tier, kind };
+            let counter = self.tokens.get_or_create_owned(&of_tokens);
+            self.minute.add(&of_tokens.model, Counted::Tokens(kind), &of_tokens, &counter);
+            counter
         })
     }
 
@@ -288,11 +357,19 @@ impl Metrics {
         registry.register("requests", "Requests, by who answered", self.requests.clone());
         registry.register("requests_ended", "Requests, by who ended them", self.ended.clone());
         registry.register("requests_in_flight", "Requests under way", self.in_flight.clone());
-        registry.register("tokens", "Tokens that backends counted", self.tokens.clone());
+        let help = "Tokens that backends counted; cached ones are part of the prompt";
+        registry.register("tokens", help, self.tokens.clone());
         let help = "Requests that Standard answered for a PTU, Azure's own spillover included";
         registry.register("spilled_requests", help, self.spilled.clone());
-        let help = "Prompt and completion tokens of spilled requests";
+        let help = "Tokens of spilled requests; cached ones are part of the prompt";
         registry.register("spilled_tokens", help, self.spilled_tokens.clone());
+        let help = "From a request until the first text of the model, of a stream";
+        registry.register_with_unit(
+            "time_to_first_token",
+            help,
+            seconds(),
+            self.first_token.clone(),
+        );
         let help = "From a request until the head of its answer";
         registry.register_with_unit("time_to_head", help, seconds(), self.to_head.clone());
         let help = "From a request until the last byte of its answer";
@@ -380,6 +457,4 @@ fn title(status: u16) -> String {
     if status == 0 { "failed".to_owned() } else { status.to_string() }
 }
 
-/// Seconds: from a cache hit on the same rack to a reasoning model's long answer.
-const LATENCIES: [f64; 14] =
-    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
+const TOKEN_KINDS: [&str; 3] = ["prompt", "cached", "completion"];

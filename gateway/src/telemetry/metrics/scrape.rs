@@ -4,24 +4,27 @@ use std::sync::atomic::AtomicU64;
 
 use prometheus_client::{
     encoding::text,
-    metrics::{family::Family, gauge::Gauge, info::Info},
+    metrics::{family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
 
-use super::Metrics;
+use super::{Metrics, negotiate::Format, plain_text};
 use crate::{snapshot::Snapshot, telemetry::gauges::GAUGES};
 
 type GaugeLabels = Vec<(&'static str, String)>;
 type Real = Gauge<f64, AtomicU64>;
 
-/// Everything, in the OpenMetrics text format.
-pub(crate) fn text(metrics: &Metrics, running: &Snapshot) -> String {
+/// Everything, in one of the two text formats.
+pub(crate) fn text(metrics: &Metrics, running: &Snapshot, format: Format) -> String {
     let mut text = String::new();
     let written = text::encode_registry(&mut text, &metrics.registry)
         .and_then(|()| text::encode_registry(&mut text, &looked_at(running)))
         .and_then(|()| text::encode_eof(&mut text));
     written.expect("a string takes everything");
-    text
+    match format {
+        Format::Text => plain_text::of(&text),
+        Format::OpenMetrics | Format::OpenMetricsDraft => text,
+    }
 }
 
 /// Gauges that are made for one answer.
@@ -38,13 +41,17 @@ fn looked_at(running: &Snapshot) -> Registry {
             });
         }
         let name = gauge.name.replace('.', "_");
-        if gauge.unit == "s" {
-            registry.register_with_unit(name, gauge.help, Unit::Seconds, family);
-        } else {
-            registry.register(name, gauge.help, family);
+        match gauge.unit {
+            "s" => registry.register_with_unit(name, gauge.help, Unit::Seconds, family),
+            _ if gauge.is_ratio() => {
+                registry.register_with_unit(name, gauge.help, Unit::Other("ratio".into()), family);
+            }
+            _ => registry.register(name, gauge.help, family),
         }
     }
-    let version = [("version", env!("CARGO_PKG_VERSION"))];
-    registry.register("build", "The gateway", Info::new(version));
+    // An info of OpenMetrics has no equal in the older format: this is what both take.
+    let build: Family<GaugeLabels, Real> = Family::default();
+    build.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION").to_owned())]).set(1.0);
+    registry.register("build_info", "1, with the version of the gateway", build);
     registry
 }

@@ -24,9 +24,11 @@ pub(crate) struct Series {
     pub(crate) ended: [OnceLock<Counter>; 5],
     pub(crate) waited: OnceLock<Histogram>,
     pub(crate) spilled: OnceLock<Counter>,
-    pub(crate) spilled_tokens: OnceLock<Counter>,
-    /// Prompt, cached, completion.
+    /// Until the first token, of streams.
+    pub(crate) first_token: OnceLock<Histogram>,
+    /// Prompt, cached, completion; so are the next.
     pub(crate) tokens: OnceLock<[Counter; 3]>,
+    pub(crate) spilled_tokens: OnceLock<[Counter; 3]>,
 }
 
 /// Finds series again, on each thread those that it counted in last.
@@ -40,6 +42,7 @@ struct Entry {
     owner: u64,
     client: Box<str>,
     model: Box<str>,
+    backend: Box<str>,
     operation: &'static str,
     status: u16,
     decision: Decision,
@@ -78,6 +81,7 @@ impl Entry {
             owner,
             client: labels.client.into(),
             model: labels.model.into(),
+            backend: labels.backend().unwrap_or_default().into(),
             operation: labels.operation,
             status: labels.record.status.as_u16(),
             decision: labels.decision,
@@ -92,12 +96,14 @@ impl Entry {
             && self.operation == labels.operation
             && *self.client == *labels.client
             && *self.model == *labels.model
+            && *self.backend == *labels.backend().unwrap_or_default()
     }
 }
 
 /// Where series of such requests are kept; others may have to leave for them.
 fn place(labels: &Labels<'_>) -> usize {
-    let words = [labels.client, labels.model, labels.operation];
+    let backend = labels.backend().unwrap_or_default();
+    let words = [labels.client, labels.model, labels.operation, backend];
     let bytes = words.iter().flat_map(|word| word.bytes());
     let status = usize::from(labels.record.status.as_u16());
     let mix = |sum: usize, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte));

@@ -1,8 +1,9 @@
-//! OpenTelemetry: spans and the GenAI metrics of every request, in batches to a collector.
+//! OpenTelemetry: spans and metrics of every request, in batches to a collector.
 
 mod call;
 mod client;
 mod gauges;
+mod instruments;
 mod request;
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
 use http::HeaderMap;
 use opentelemetry::{
     KeyValue,
-    metrics::{Histogram, Meter, MeterProvider},
+    metrics::{Meter, MeterProvider},
     trace::TracerProvider,
 };
 use opentelemetry_otlp::{
@@ -27,7 +28,7 @@ use opentelemetry_sdk::{
     trace::{SdkTracer, SdkTracerProvider},
 };
 
-use self::client::Exporting;
+use self::{client::Exporting, instruments::Instruments};
 use super::{labels::Labels, trace::Trace};
 use crate::{http_client::BoxError, snapshot::Snapshot};
 
@@ -37,8 +38,7 @@ pub(crate) struct Export {
     tracer: SdkTracer,
     metrics: SdkMeterProvider,
     meter: Meter,
-    tokens: Histogram<u64>,
-    duration: Histogram<f64>,
+    instruments: Instruments,
 }
 
 impl Export {
@@ -47,20 +47,9 @@ impl Export {
         let base = endpoint.trim_end_matches('/');
         let (traces, metrics) = providers(base, service_name)?;
         let meter = metrics.meter("spillover");
-        let tokens = meter
-            .u64_histogram("gen_ai.client.token.usage")
-            .with_unit("{token}")
-            .with_description("Number of input and output tokens used")
-            .with_boundaries(TOKENS.to_vec())
-            .build();
-        let duration = meter
-            .f64_histogram("gen_ai.client.operation.duration")
-            .with_unit("s")
-            .with_description("GenAI operation duration")
-            .with_boundaries(SECONDS.to_vec())
-            .build();
+        let instruments = Instruments::new(&meter);
         let tracer = traces.tracer("spillover");
-        Ok(Self { traces, tracer, metrics, meter, tokens, duration })
+        Ok(Self { traces, tracer, metrics, meter, instruments })
     }
 
     pub(crate) fn trace(&self, arrived: (SystemTime, Instant), headers: &mut HeaderMap) -> Trace {
@@ -76,15 +65,7 @@ impl Export {
 
     pub(crate) fn export(&self, labels: &Labels<'_>, trace: Option<&Trace>) {
         request::end(labels, trace);
-        let mut attributes = request::metric_attributes(labels);
-        self.duration.record(labels.record.total.as_secs_f64(), &attributes);
-        if let Some(tokens) = labels.record.usage {
-            for (kind, number) in [("input", tokens.prompt), ("output", tokens.completion)] {
-                attributes.push(KeyValue::new("gen_ai.token.type", kind));
-                self.tokens.record(number, &attributes);
-                attributes.pop();
-            }
-        }
+        self.instruments.record(labels);
     }
 
     /// Sends what is left, spans and metrics at once. A collector that does not answer is not
@@ -143,24 +124,3 @@ fn providers(
 /// Of log events: a part of their format, so it does not follow the place of this file.
 const TARGET: &str = "spillover::operations::otlp";
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// As the semantic conventions for GenAI metrics advise.
-const TOKENS: [f64; 14] = [
-    1.0,
-    4.0,
-    16.0,
-    64.0,
-    256.0,
-    1024.0,
-    4096.0,
-    16_384.0,
-    65_536.0,
-    262_144.0,
-    1_048_576.0,
-    4_194_304.0,
-    16_777_216.0,
-    67_108_864.0,
-];
-/// As the semantic conventions for GenAI metrics advise.
-const SECONDS: [f64; 14] =
-    [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];

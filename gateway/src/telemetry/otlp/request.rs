@@ -52,21 +52,35 @@ pub(crate) fn metric_attributes(labels: &Labels<'_>) -> Vec<KeyValue> {
     attributes
 }
 
+/// What metrics and spans say of the gateway's part in a request.
+pub(crate) fn decision_attributes(labels: &Labels<'_>) -> Vec<KeyValue> {
+    let mut attributes = vec![
+        KeyValue::new("spillover.client", labels.client.to_owned()),
+        KeyValue::new("spillover.decision", labels.decision.as_str()),
+    ];
+    if let Some(backend) = labels.backend() {
+        attributes.push(KeyValue::new("spillover.backend", backend.to_owned()));
+    }
+    if let Some(why) = labels.record.served.as_ref().and_then(last_reason) {
+        attributes.push(KeyValue::new("spillover.reason", why));
+    }
+    attributes
+}
+
 fn attributes(labels: &Labels<'_>) -> Vec<KeyValue> {
     let record = labels.record;
     let mut attributes = metric_attributes(labels);
+    attributes.extend(decision_attributes(labels));
     attributes.extend([
         KeyValue::new("http.response.status_code", i64::from(record.status.as_u16())),
         KeyValue::new("spillover.request.id", record.id.clone()),
-        KeyValue::new("spillover.client", labels.client.to_owned()),
         KeyValue::new("spillover.operation", labels.operation),
-        KeyValue::new("spillover.decision", labels.decision.as_str()),
         KeyValue::new("spillover.streaming", record.streaming),
         KeyValue::new("spillover.ended", record.ended.as_str()),
         KeyValue::new("spillover.to_head_ms", signed(millis(record.to_head))),
     ]);
-    if let Some(backend) = labels.backend() {
-        attributes.push(KeyValue::new("spillover.backend", backend.to_owned()));
+    if let Some(time) = record.first_token {
+        attributes.push(KeyValue::new("spillover.first_token_ms", signed(millis(time))));
     }
     if let Some(class) = &record.class {
         attributes.push(KeyValue::new("spillover.class", class.clone()));
@@ -79,9 +93,6 @@ fn attributes(labels: &Labels<'_>) -> Vec<KeyValue> {
         ]);
     }
     let served = record.served.as_ref();
-    if let Some(why) = served.and_then(last_reason) {
-        attributes.push(KeyValue::new("spillover.reason", why));
-    }
     if let Some(second) = served.and_then(Served::late) {
         attributes.push(KeyValue::new("spillover.late", late(second)));
     }

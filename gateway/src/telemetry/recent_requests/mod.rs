@@ -1,0 +1,89 @@
+//! The last requests, kept in memory for `/-/requests`.
+
+mod document;
+mod filter;
+
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use opentelemetry::trace::TraceId;
+use serde_json::{Value, json};
+
+use self::filter::Filter;
+use super::labels::Decision;
+use crate::{access_record::AccessRecord, snapshot::Snapshot};
+
+/// A ring of the last requests that are over, without their bodies.
+///
+/// A request that ends takes its place with one atomic addition and moves its record there, so that nothing
+/// is copied; it locks only the place, which another thread has only while it reads the ring, or once so
+/// many requests have ended meanwhile.
+#[derive(Debug)]
+pub(crate) struct RecentRequests {
+    places: Box<[Mutex<Option<Finished>>]>,
+    count: AtomicU64,
+}
+
+/// A request that is over.
+#[derive(Debug)]
+struct Finished {
+    /// How many were kept before it.
+    number: u64,
+    record: AccessRecord,
+    decision: Decision,
+    trace: Option<TraceId>,
+}
+
+impl RecentRequests {
+    /// Keeps the last `size` requests.
+    pub(crate) fn new(size: usize) -> Self {
+        let places = (0..size).map(|_| Mutex::new(None)).collect();
+        Self { places, count: AtomicU64::new(0) }
+    }
+
+    /// Keeps a request, in the place of the oldest.
+    pub(crate) fn push(&self, record: AccessRecord, decision: Decision, trace: Option<TraceId>) {
+        if self.places.is_empty() {
+            return;
+        }
+        let number = self.count.fetch_add(1, Relaxed);
+        let index = usize::try_from(number % self.places.len() as u64).unwrap_or_default();
+        let finished = Finished { number, record, decision, trace };
+        let last = lock(&self.places[index]).replace(finished);
+        // After the lock.
+        drop(last);
+    }
+
+    /// Those that the `query` of the page asks for, the latest first.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the query, and how to write it.
+    pub(crate) fn document(&self, query: &str, running: &Snapshot) -> Result<Value, String> {
+        let filter = Filter::read(query)?;
+        let mut found = Vec::new();
+        for place in &self.places {
+            if let Some(finished) = &*lock(place)
+                && filter.takes(finished)
+            {
+                found.push((finished.number, document::of(finished, running)));
+            }
+        }
+        found.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
+        let matching = found.len();
+        found.truncate(filter.limit);
+        let requests: Vec<_> = found.into_iter().map(|(_, request)| request).collect();
+        Ok(json!({
+            "capacity": self.places.len(),
+            "finished": self.count.load(Relaxed),
+            "matching": matching,
+            "requests": requests,
+        }))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

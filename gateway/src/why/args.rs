@@ -1,0 +1,37 @@
+//! What `spillover why` takes.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct WhyArgs {
+    /// An id of the request: x-request-id or apim-request-id of its answer, x-ms-client-request-id that
+    /// its client sent, or the id of its trace.
+    #[arg(value_name = "REQUEST_ID")]
+    pub(super) id: String,
+    /// The gateway: listen.admin of its configuration, or its public address with the key of a client
+    /// that may operate.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090")]
+    pub(super) admin: String,
+    /// The key, as env:NAME or file:PATH: everybody on this machine sees a command line.
+    #[arg(long, value_name = "SOURCE")]
+    pub(super) key: Option<String>,
+    /// Certificates to trust beside the public authorities, as PEM.
+    #[arg(long, value_name = "FILE")]
+    pub(super) trust: Option<PathBuf>,
+    /// Prints the requests as /-/requests has them.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+const HELP: &str = "\
+Examples:
+  spillover why 2f1c9a34c0de5f66
+  spillover why 2f1c9a34c0de5f66 --admin https://gateway.contoso.com --key env:OPERATOR_KEY
+
+A gateway keeps its last requests in memory (telemetry.recent_requests, 1000 of them), each replica its \
+own. An id that a client used several times gives several stories.
+
+Exit status: 0 with a story; 1 where no request has the id; 2 where the gateway cannot be asked.";
