@@ -179,6 +179,26 @@ pub use self::{
     wait::WaitLayer,
 };
 
+/// The usual stack over a client `C`: a PTU first, Standard behind it, several backends in each. It is what
+/// a [`SmartFallbackLayer`] over two [`RegionRotateLayer`]s makes of a client, with a name for fields and
+/// signatures.
+///
+/// `X` says what the client's errors mean, [where they move a request on](policy::MoveOn::errors); a
+/// `fn(&E) -> ErrorKind` can be named.
+///
+/// ```
+/// use hyper_util::client::legacy::{Client, connect::HttpConnector};
+/// # use {bytes::Bytes, http_body_util::Full};
+/// use tower_spillover::PtuFirst;
+///
+/// #[derive(Clone)]
+/// struct App {
+///     azure: PtuFirst<Client<HttpConnector, Full<Bytes>>>,
+/// }
+/// ```
+pub type PtuFirst<C, X = policy::ReturnErrors> =
+    SmartFallback<region_rotate::RegionRotate<C, X>, region_rotate::RegionRotate<C, X>, X>;
+
 /// The README's examples, compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

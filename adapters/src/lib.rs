@@ -7,6 +7,8 @@
 //! | `reqwest` | reqwest 0.13: its client under the layers, its requests and responses above them |
 //! | `reqwest-012` | the same for reqwest 0.12 |
 //! | `async-openai` | async-openai over the layers, by its `with_http_service` |
+//! | `axum` | a reverse proxy of axum, and who served a request as a part of a handler's response |
+//! | `tonic` | gRPC: channels under the layers, refusals as gRPC clients read them |
 //!
 //! A [`Call`] reaches through a client library that shows neither its requests nor its responses.
 
@@ -15,10 +17,14 @@
 
 #[cfg(feature = "async-openai")]
 pub mod async_openai;
+#[cfg(feature = "axum")]
+pub mod axum;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 #[cfg(feature = "reqwest-012")]
 pub mod reqwest_012;
+#[cfg(feature = "tonic")]
+pub mod tonic;
 
 mod call;
 #[cfg(any(feature = "reqwest", feature = "reqwest-012"))]

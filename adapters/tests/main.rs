@@ -3,6 +3,8 @@
 #![allow(clippy::duplicate_mod, reason = "both versions of reqwest have the same tests")]
 
 mod async_openai;
+mod axum_proxy;
+mod grpc;
 mod reqwest_012;
 mod reqwest_013;
 

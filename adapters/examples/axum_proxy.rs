@@ -1,25 +1,23 @@
 //! A reverse proxy in front of Azure OpenAI: any body, any path, event streams as they come.
 //!
-//! `cargo run --example axum_proxy`
+//! `cargo run -p tower-spillover-adapters --features axum --example axum_proxy`
 
 use std::{error::Error, time::Duration};
 
-use axum::{Router, body::Body, error_handling::HandleErrorLayer};
+use axum::Router;
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, Request, Response, StatusCode,
-    header::{self, CONTENT_TYPE},
-};
+use http::{HeaderName, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::{
-    client::legacy::{Client, Error as ClientError, connect::HttpConnector},
+    client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
 use spillover_emulator::{Deployment, Emulator, Fault, Pace, Ptu, Resource, Serving, Standard};
 use tokio::net::TcpListener;
-use tower::ServiceBuilder;
-use tower_spillover::{Backend, BackendPool, RegionRotateLayer, ReplayLayer, SmartFallbackLayer};
+use tower::Layer;
+use tower_spillover::{Backend, BackendPool, RegionRotateLayer, SmartFallbackLayer};
+use tower_spillover_adapters::axum::proxy;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -65,58 +63,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 fn proxy_to(ptu: BackendPool, standard: BackendPool) -> Router {
     let by_name = HeaderName::from_static("x-served-by");
+    let ptu = RegionRotateLayer::new(ptu).name_header(by_name.clone());
+    let standard = RegionRotateLayer::new(standard).name_header(by_name);
     let mut tcp = HttpConnector::new();
     tcp.set_nodelay(true);
-    let azure = ServiceBuilder::new()
-        // An axum service cannot fail, and the layers keep the client's errors as they are.
-        .layer(HandleErrorLayer::new(|error: ClientError| async move {
-            eprintln!("upstream: {error}");
-            StatusCode::BAD_GATEWAY
-        }))
-        .map_request(|mut request: Request<Body>| {
-            remove_hop_by_hop(request.headers_mut());
-            request
-        })
-        .map_response(|mut response: Response<_>| {
-            remove_hop_by_hop(response.headers_mut());
-            response
-        })
-        // Bodies from a socket have to be kept for a second attempt; prompts are short.
-        .layer(ReplayLayer::new(4 << 20))
-        .layer(
-            SmartFallbackLayer::new(
-                RegionRotateLayer::new(ptu).name_header(by_name.clone()),
-                RegionRotateLayer::new(standard).name_header(by_name),
-            )
-            .max_wait(Duration::from_secs(4)),
-        )
-        .service(Client::builder(TokioExecutor::new()).build(tcp));
-    Router::new().fallback_service(azure)
-}
-
-/// Removes what is meant for one connection only (RFC 9110 section 7.6.1).
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    let always = [
-        header::CONNECTION,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-    ];
-    for name in always.into_iter().chain(named) {
-        headers.remove(name);
-    }
+    let client = Client::builder(TokioExecutor::new()).build(tcp);
+    Router::new().fallback_service(proxy(SmartFallbackLayer::new(ptu, standard).layer(client)))
 }
 
 /// A client of the proxy: any OpenAI client with the proxy as its endpoint.

@@ -1,6 +1,6 @@
 //! gRPC: a refused call is made again when `grpc-retry-pushback-ms` says so.
 //!
-//! `cargo run --example tonic_client`
+//! `cargo run -p tower-spillover-adapters --features tonic --example tonic_client`
 
 use std::{
     error::Error,
@@ -11,11 +11,9 @@ use std::{
     time::Duration,
 };
 
-use http::Request;
 use tokio::net::TcpListener;
 use tonic::{
     Code, Status,
-    body::Body,
     metadata::MetadataMap,
     service::InterceptorLayer,
     transport::{Endpoint, Server, server::TcpIncoming},
@@ -23,8 +21,9 @@ use tonic::{
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
-use tower::{ServiceBuilder, retry::RetryLayer};
-use tower_spillover::{ReplayLayer, RetryAfterPolicy, replay::ReplayBody};
+use tower::ServiceBuilder;
+use tower_spillover::{ReplayLayer, WaitLayer};
+use tower_spillover_adapters::tonic::GrpcChannel;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -36,9 +35,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let service = ServiceBuilder::new()
         // A tonic body can be sent once. This keeps it: for unary calls, whose body ends by itself.
         .layer(ReplayLayer::new(64 << 10))
-        .layer(RetryLayer::new(RetryAfterPolicy::new().max_wait(Duration::from_secs(2))))
-        .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
-        .service(channel);
+        .layer(WaitLayer::new().max_wait(Duration::from_secs(2)))
+        .service(GrpcChannel::new(channel));
 
     let mut health = HealthClient::new(service);
     let answer = health.check(HealthCheckRequest::default()).await?.into_inner();
