@@ -135,7 +135,7 @@ fn who_is_alone_may_take_every_place_and_so_may_all_with_a_share_of_one() {
     assert_eq!(scene.crowd(30, "a").0.len(), 20);
     let scene = Scene::new("places-all", &format!("limits.client_share = 1\n{}", keyed("")));
     let (_places, refusal) = scene.crowd(30, "a");
-    assert!(refusal.unwrap().contains("The gateway has 20 requests under way already."));
+    assert!(refusal.unwrap().contains("The gateway already has 20 requests in flight."));
 }
 
 /// Asks from another address of this machine.

@@ -1,4 +1,4 @@
-//! What happens on a connection, noted by its requests and bytes, for the task that watches it.
+//! Activity of a connection: recorded by its requests and its I/O, read by its idle watchdog.
 
 use std::{
     fmt,
@@ -16,46 +16,46 @@ use http::Version;
 
 use super::{delivery::Delivery, upload_rest::UploadRest};
 
-/// What is going on on a connection, for the task that watches it.
+/// Activity of a connection, read by its idle watchdog.
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
-    /// Requests under way.
+    /// Requests in flight.
     requests: AtomicUsize,
-    /// How many there have been.
+    /// Requests begun so far.
     begun: AtomicUsize,
-    /// Whether something was heard that the last request did not end with.
+    /// Whether bytes were read after the end of the last request.
     is_heard: AtomicBool,
-    /// Whether more is waited for, so that nothing that was read is left over.
+    /// Whether the reader waits for more bytes, so that no bytes are left unparsed.
     awaits_bytes: AtomicBool,
-    /// Counts what the client has a part in while no request is under way.
+    /// Counts client progress (reads and accepted writes) while no request is in flight.
     moves: AtomicUsize,
-    /// HTTP/2, on which more than requests is heard.
+    /// HTTP/2, where more than requests is read.
     is_multiplexed: AtomicBool,
-    /// Whether the client does not take what it is sent.
+    /// Whether the client does not accept what is written.
     is_stuck: AtomicBool,
-    /// Of the answer under way on HTTP/1.1.
+    /// The delivery of the current answer on HTTP/1.1.
     delivery: Arc<Delivery>,
-    /// Of the stream that was begun last on HTTP/2, until its task takes it.
+    /// The delivery of the stream begun last on HTTP/2, until its task takes it.
     of_stream: Mutex<Option<Arc<Delivery>>>,
-    /// Bytes that the body under way on HTTP/1.1 still has, `u64::MAX` where nothing says how many.
+    /// Bytes left of the current body on HTTP/1.1, `u64::MAX` if the length is unknown.
     upload_left: AtomicU64,
-    /// Of a body that was answered before its end, and has little left.
+    /// The rest of a body that was answered before its end, if it is short.
     pub(crate) upload_rest: UploadRest,
-    /// Whether the body of a request was given up before its end.
+    /// Whether a request's body was abandoned before its end.
     is_body_left: AtomicBool,
-    /// HTTP/1.1, whose clients know interim answers, and nothing of an answer has been written.
+    /// HTTP/1.1, whose clients accept interim responses, and no byte of an answer has been written.
     takes_interim: AtomicBool,
-    /// Whether the client sends nothing more, and waits for an answer.
+    /// Whether the client has half closed the connection and waits for an answer.
     is_half_closed: AtomicBool,
-    /// Whether it does, though not all that it sent was read.
+    /// Whether it has half closed the connection, although not all it sent has been read.
     has_finished: AtomicBool,
-    /// Of a body that waits for more.
+    /// Wakes a body that waits for more.
     upload: AtomicWaker,
     is_tunnel: AtomicBool,
     tunnel: Mutex<Option<Tunnel>>,
 }
 
-/// What a connection is used for once HTTP is over on it.
+/// Takes over a connection when HTTP on it has ended.
 pub(crate) struct Tunnel(pub(crate) Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl fmt::Debug for Tunnel {
@@ -64,7 +64,7 @@ impl fmt::Debug for Tunnel {
     }
 }
 
-/// A request under way on a connection.
+/// A request in flight on a connection.
 #[derive(Debug)]
 pub(crate) struct Busy {
     activity: Arc<Activity>,
@@ -87,12 +87,12 @@ impl Activity {
         Busy { activity: self, delivery }
     }
 
-    /// Of the answer under way on HTTP/1.1.
+    /// The delivery of the current answer on HTTP/1.1.
     pub(crate) fn delivery(&self) -> Arc<Delivery> {
         Arc::clone(&self.delivery)
     }
 
-    /// Of the stream that was begun last.
+    /// The delivery of the stream begun last.
     pub(crate) fn take_delivery(&self) -> Option<Arc<Delivery>> {
         self.of_stream().take()
     }
@@ -101,7 +101,7 @@ impl Activity {
         self.of_stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something was read, or nothing is there to be.
+    /// Records a read, or that there was nothing to read.
     pub(crate) fn note_read(&self, is_pending: bool) {
         self.awaits_bytes.store(is_pending, Relaxed);
         if !is_pending {
@@ -112,13 +112,13 @@ impl Activity {
         }
     }
 
-    /// What was read of a request has been taken. On HTTP/1.1 more is read only when nothing is left
-    /// over, such as a part of the next head.
+    /// Records that the bytes of a request have been consumed. On HTTP/1.1 the next read only
+    /// happens when no bytes are left over, such as a part of the next head.
     fn end_request(&self) {
         self.is_heard.store(!self.awaits_bytes.load(Relaxed), Relaxed);
     }
 
-    /// The client took some of what it was sent.
+    /// Records that the client accepted some of what it was sent.
     pub(crate) fn note_taken(&self) {
         self.moves.fetch_add(1, Relaxed);
     }
@@ -127,96 +127,98 @@ impl Activity {
         self.moves.load(Relaxed)
     }
 
-    /// Something was written, or could not be.
+    /// Records a write, or that it was not possible.
     pub(crate) fn note_written(&self, is_stuck: bool) {
         if is_stuck != self.is_stuck.load(Relaxed) {
             self.is_stuck.store(is_stuck, Relaxed);
         }
     }
 
-    /// Some of an answer was written.
+    /// Records that part of an answer was written.
     pub(crate) fn note_answer(&self) {
         if self.takes_interim.load(Relaxed) {
             self.takes_interim.store(false, Relaxed);
         }
     }
 
-    /// Whether an interim answer can be written now.
+    /// Whether an interim response can be written now.
     pub(crate) fn takes_interim(&self) -> bool {
         self.takes_interim.load(Relaxed) && !self.is_stuck()
     }
 
-    /// Whether one request is being answered whose client may have said all that it will.
+    /// Whether exactly one request is in flight and its client may send nothing more.
     pub(crate) fn is_exchange(&self) -> bool {
         !self.is_idle() && self.is_http_1()
     }
 
-    /// The client sends nothing more, and some of what it sent may not be read yet.
+    /// Records that the client sends nothing more, although some of it may not have been read yet.
     pub(crate) fn note_finished(&self) {
         self.has_finished.store(true, Relaxed);
     }
 
-    /// Whether a client whose request is being answered sends nothing more, so that it may have gone.
+    /// Whether the client of a request in flight sends nothing more, so that it may have
+    /// disconnected.
     pub(crate) fn may_have_gone(&self) -> bool {
         let is_over = self.is_half_closed.load(Relaxed) || self.has_finished.load(Relaxed);
         is_over && self.is_exchange()
     }
 
-    /// The client sends nothing more.
+    /// Records that the client sends nothing more.
     pub(crate) fn half_close(&self) {
         self.is_half_closed.store(true, Relaxed);
         self.upload.wake();
     }
 
-    /// Whether a body for which more is needed gets no more; wakes when that becomes so.
+    /// Whether a body that needs more bytes will get none; wakes when that becomes true.
     pub(crate) fn is_upload_over(&self, cx: &mut Context<'_>) -> bool {
         self.upload.register(cx.waker());
         self.is_half_closed.load(Relaxed)
     }
 
-    /// How much the body under way on HTTP/1.1 still has.
+    /// Records how many bytes the current body on HTTP/1.1 has left.
     pub(crate) fn note_upload_left(&self, bytes: u64) {
         self.upload_left.store(bytes, Relaxed);
     }
 
-    /// Whether the client cannot go on after the answer under way: on HTTP/1.1, where too much of a body
-    /// is left to be read before the next request, or no more can come.
+    /// Whether the connection cannot be reused after the current answer: on HTTP/1.1, if too much
+    /// of a body would have to be read before the next request, or nothing more can arrive.
     pub(crate) fn is_last_exchange(&self) -> bool {
         self.is_http_1()
             && (self.is_half_closed.load(Relaxed)
-                || self.upload_left.load(Relaxed) > UploadRest::MOST_BYTES)
+                || self.upload_left.load(Relaxed) > UploadRest::MAX_BYTES)
     }
 
-    /// Waits for rests of bodies, and is ready whenever one has been discarded.
+    /// Waits for rests of bodies; ready each time one has been discarded.
     pub(crate) fn poll_upload_rest(&self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.upload_rest.poll_discard(cx));
         self.end_request();
         Poll::Ready(())
     }
 
-    /// The body of a request is read no further.
+    /// Records that a request's body is no longer read.
     pub(crate) fn note_body_left(&self) {
         self.is_body_left.store(true, Relaxed);
     }
 
-    /// Whether the client may still be sending what is not read any more: the body of a request, or a
-    /// head that could not be.
+    /// Whether the client may still be sending bytes that will not be read: a request's body, or an
+    /// invalid head.
     pub(crate) fn is_cut_short(&self) -> bool {
         self.is_body_left.load(Relaxed) || self.is_head_begun()
     }
 
-    /// HTTP ends on the connection with the answer to this request.
+    /// Ends HTTP on the connection with the answer to this request.
     pub(crate) fn become_tunnel(&self, tunnel: Tunnel) {
         self.is_tunnel.store(true, Relaxed);
         *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
     }
 
-    /// What comes after HTTP. It holds a request of this connection, so that it has to be taken.
+    /// Takes the tunnel that follows HTTP. It holds a request of this connection, so it must be
+    /// taken.
     pub(crate) fn take_tunnel(&self) -> Option<Tunnel> {
         self.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// How many requests there have been.
+    /// The number of requests so far.
     pub(crate) fn begun(&self) -> usize {
         self.begun.load(Relaxed)
     }
@@ -225,7 +227,7 @@ impl Activity {
         self.requests.load(Relaxed) == 0
     }
 
-    /// Whether the head of a request may have begun. On HTTP/2 more than requests is read.
+    /// Whether a request's head may have begun. On HTTP/2 more than requests is read.
     pub(crate) fn is_head_begun(&self) -> bool {
         self.is_http_1() && self.is_heard.load(Relaxed)
     }
@@ -240,7 +242,7 @@ impl Activity {
 }
 
 impl Busy {
-    /// What happens on its connection.
+    /// The activity of its connection.
     pub(crate) fn activity(&self) -> Arc<Activity> {
         Arc::clone(&self.activity)
     }
@@ -248,7 +250,7 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        // On HTTP/2 its stream goes on until the client has taken all of the answer.
+        // On HTTP/2, the delivery continues until the client has accepted the whole answer.
         if Arc::ptr_eq(&self.delivery, &self.activity.delivery) {
             self.delivery.await_backend();
         }

@@ -1,4 +1,4 @@
-//! How long a request may wait for its client, which has to send or to take something.
+//! Limits how long a request waits for its client to send or to accept something.
 
 use std::{
     pin::Pin,
@@ -10,15 +10,15 @@ use tokio::time::Sleep;
 
 use super::clock;
 
-/// Waits for a client: for `limits.idle_timeout` at a time, and four times that in all, beyond what
-/// 1 KiB a second takes. A client that sends or takes a byte now and then holds its place no longer than
-/// one that is silent four times.
+/// Waits for a client: at most `limits.idle_timeout` at a time, and four times that in total,
+/// beyond the time that the bytes take at 1 KiB/s. A client that trickles single bytes holds its
+/// place no longer than one that is silent four times.
 ///
-/// Its timer is made by the first wait: most of what is waited for is there.
+/// The first wait creates the timer: most data is already there.
 #[derive(Debug)]
 pub(crate) struct ClientPatience {
     longest: Duration,
-    /// Of all waits together.
+    /// The time left for all waits together.
     left: Duration,
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -26,10 +26,10 @@ pub(crate) struct ClientPatience {
 
 impl ClientPatience {
     pub(crate) const fn new(longest: Duration) -> Self {
-        Self { longest, left: longest.saturating_mul(WAITS), since: None, timer: None }
+        Self { longest, left: longest.saturating_mul(MAX_IDLE_PERIODS), since: None, timer: None }
     }
 
-    /// It is not, or no longer, the client that is waited for.
+    /// Stops the timer: the request no longer waits for its client.
     pub(crate) fn rest(&mut self) {
         if let Some(since) = self.since.take() {
             let waited = clock::now().saturating_duration_since(since);
@@ -37,14 +37,15 @@ impl ClientPatience {
         }
     }
 
-    /// So many bytes came, or went.
+    /// Records that bytes were received or accepted.
     pub(crate) fn passed(&mut self, bytes: u64) {
         self.rest();
-        let earned = Duration::from_millis(bytes.saturating_mul(1_000) / SLOWEST);
-        self.left = self.left.saturating_add(earned).min(self.longest.saturating_mul(WAITS));
+        let earned = Duration::from_millis(bytes.saturating_mul(1_000) / MIN_BYTES_PER_SECOND);
+        self.left =
+            self.left.saturating_add(earned).min(self.longest.saturating_mul(MAX_IDLE_PERIODS));
     }
 
-    /// The client is waited for; ready when that has been so for too long.
+    /// Waits for the client; ready when that has lasted too long.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let longest = self.longest.min(self.left);
         let timer = self.timer.get_or_insert_with(|| Box::pin(clock::sleep(longest)));
@@ -56,10 +57,11 @@ impl ClientPatience {
     }
 }
 
-/// How many times over a client may be silent.
-const WAITS: u32 = 4;
-/// Bytes a second, in all. Apache asks for 500 of a request's body, and Kestrel for 240 each way.
-const SLOWEST: u64 = 1 << 10;
+/// The total time, in multiples of the idle timeout.
+const MAX_IDLE_PERIODS: u32 = 4;
+/// The minimum average rate, in bytes per second. Apache requires 500 for a request's body, and
+/// Kestrel 240 in each direction.
+const MIN_BYTES_PER_SECOND: u64 = 1 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -69,7 +71,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// How long a client of 10 s at a time is waited for that passes `bytes` every 9 s.
+    /// How long a client with a timeout of 10 s is waited for if it passes `bytes` every 9 s.
     async fn waited(bytes: u64) -> u64 {
         let mut patience = ClientPatience::new(10 * SECOND);
         let begun = clock::timer_now();

@@ -1,4 +1,4 @@
-//! The one place of the gateway's server that reads the clock and makes timers.
+//! The only module of the gateway's server that reads the clock and creates timers.
 
 use std::{
     future::Future,

@@ -1,46 +1,47 @@
-//! How many requests are under way, in all and of each client, for the limits on them.
+//! Counts requests in flight, in total and per client, for the concurrency limits.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-/// A count of requests; clones count together.
+/// A count of requests; clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Concurrency(Arc<AtomicUsize>);
 
-/// One of the requests under way, until it is dropped.
+/// One request in flight, counted until dropped.
 #[derive(Debug)]
 pub(crate) struct ConcurrencyPermit {
     _all: Counted,
     _own: Counted,
 }
 
-/// How many of all places one client may take.
+/// The part of all places that one client may use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum ClientLimit {
     Count(usize),
-    /// So much of them while nobody else takes any. Several clients that take what they can get share
-    /// in the same way, and leave room: one that has few under way always finds a place.
+    /// This share of its own and the free places together, so of all places while no other client
+    /// uses any. Several clients that take as many as they can get share equally and leave room:
+    /// a client with few requests always finds a place.
     Share(f64),
 }
 
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Full {
-    /// They are all taken.
+    /// All places are taken.
     All,
-    /// The client has as many as it may have.
+    /// The client has as many requests as it may have.
     Client(usize),
 }
 
 impl Concurrency {
-    /// Takes one of `limit` places for a client of which `own` are under way. The limits are
-    /// arguments because a reload changes them.
+    /// Takes one of `limit` places for a client, whose own count is `own`. The limits are arguments
+    /// because a reload changes them.
     ///
     /// # Errors
     ///
-    /// When there is none for it.
+    /// If there is no place for it.
     pub(crate) fn enter(
         &self,
         own: &Self,
@@ -48,7 +49,7 @@ impl Concurrency {
         of_client: ClientLimit,
     ) -> Result<ConcurrencyPermit, Full> {
         let free = limit.saturating_sub(self.0.load(Relaxed));
-        // What is refused for its client's sake is never counted in all.
+        // Check the client first, so that its excess requests never count in the total.
         let used_by_client = own.0.fetch_add(1, Relaxed);
         let own = Counted(own.clone());
         let may_enter = match of_client {
@@ -65,13 +66,13 @@ impl Concurrency {
         Ok(ConcurrencyPermit { _all: Counted(self.clone()), _own: own })
     }
 
-    /// Whether anything else counts here.
+    /// Whether anything else uses this count.
     pub(crate) fn is_shared(&self) -> bool {
         Arc::strong_count(&self.0) > 1
     }
 }
 
-/// Counts until it is dropped.
+/// One count, released on drop.
 #[derive(Debug)]
 struct Counted(Concurrency);
 
@@ -85,7 +86,7 @@ impl Drop for Counted {
 mod tests {
     use super::*;
 
-    /// How many places clients get that all take what they can, in turn.
+    /// How many places each client gets if all take as many as they can, in turn.
     fn taken(limit: usize, share: f64, clients: usize) -> Vec<usize> {
         let all = Concurrency::default();
         let own = vec![Concurrency::default(); clients].into_iter().map(|_| Concurrency::default());

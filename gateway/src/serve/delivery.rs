@@ -1,4 +1,4 @@
-//! An answer on its way to its client: whether the client or the backend is waited for.
+//! Tracks an answer on its way to the client: whether it waits for the client or the backend.
 
 use std::{
     future::Future,
@@ -15,33 +15,33 @@ use pin_project_lite::pin_project;
 
 use super::client_patience::ClientPatience;
 
-/// How far an answer came: of one stream of HTTP/2, or of one connection of HTTP/1.1 after another.
+/// The progress of an answer: of one HTTP/2 stream, or of one HTTP/1.1 connection after another.
 ///
-/// A connection asks for the next piece of an answer when the client has taken the last one, or left
-/// room for it. Until then nothing of the answer is polled, so it cannot notice itself that its client
-/// does not read: that takes whoever polls the stream or the connection.
+/// A connection polls an answer for its next piece when the client has accepted the last one, or
+/// has left room for it. Until then the answer is not polled and cannot notice that its client does
+/// not read; the task that polls the stream or the connection has to.
 #[derive(Debug, Default)]
 pub(crate) struct Delivery {
     awaits_client: AtomicBool,
-    /// Bytes, and one more for each piece.
+    /// Bytes, plus one for each piece.
     offered: AtomicU64,
 }
 
 impl Delivery {
-    /// A piece is there for the client to take.
+    /// A piece is ready for the client.
     pub(crate) fn offer(&self, bytes: u64) {
         self.awaits_client.store(true, Relaxed);
         self.offered.fetch_add(bytes.saturating_add(1), Relaxed);
     }
 
-    /// The client has taken all there is.
+    /// The client has accepted everything so far.
     pub(crate) fn await_backend(&self) {
         self.awaits_client.store(false, Relaxed);
     }
 }
 
 pin_project! {
-    /// A stream, or a connection, until it ends or its client does not take its answer.
+    /// Polls a stream or a connection until it ends, or its client does not accept the answer.
     pub(crate) struct Delivering<F> {
         #[pin]
         inner: F,
@@ -62,7 +62,7 @@ impl<F> Delivering<F> {
 }
 
 impl<F: Future> Future for Delivering<F> {
-    /// `None` for a client that does not take its answer.
+    /// `None` if the client does not accept the answer.
     type Output = Option<F::Output>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -1,4 +1,4 @@
-//! The time that a body may send nothing.
+//! Limits how long a body may send nothing.
 
 use std::{
     future::Future,
@@ -11,8 +11,8 @@ use tokio::time::Sleep;
 
 use super::clock;
 
-/// Notices that nothing has come for too long. Its timer is made by the first wait: most bodies
-/// are there when they are asked for.
+/// Detects that a body has sent nothing for too long. The first wait creates the timer: most bodies
+/// are ready when polled.
 #[derive(Debug)]
 pub(crate) struct IdleTimeout {
     longest: Duration,
@@ -25,12 +25,12 @@ impl IdleTimeout {
         Self { longest, timer: None, is_waiting: false }
     }
 
-    /// Something came.
+    /// Something arrived.
     pub(crate) const fn reset(&mut self) {
         self.is_waiting = false;
     }
 
-    /// Nothing came yet; ready when that has been so for too long.
+    /// Nothing has arrived; ready when that has lasted too long.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(clock::sleep(self.longest)));
         if !self.is_waiting {

@@ -1,10 +1,11 @@
 //! `spillover serve`: the gateway's server, from its sockets to the layers.
 //!
-//! The rooms import one another one way: `lifecycle` builds, starts, reloads and stops; `inbound`
-//! takes a request from its socket to the head of its answer; `routing` finds its model; `upstream`
-//! sends it to that model's backends; `record`, filled by `inbound`, is reported at the end of it.
-//! The files beside them (clock, timeout, counts, threads, the gateway's own refusals) import no
-//! room, and `config` and `telemetry` import nothing of `serve`.
+//! Its modules depend on one another in one direction: `lifecycle` builds, starts, reloads and
+//! stops; `inbound` takes a request from its socket to the head of its answer; `routing` finds its
+//! model; `upstream` sends it to that model's backends; `record`, filled by `inbound`, is reported
+//! when the request ends. The files beside them (clock, timeout, counts, threads, the gateway's own
+//! refusals) import none of these modules, and `config` and `telemetry` import nothing from
+//! `serve`.
 
 mod activity;
 mod client_patience;

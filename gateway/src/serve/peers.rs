@@ -1,4 +1,4 @@
-//! The requests under way of each address, which is all that is known of who needs no key.
+//! Requests in flight by address, the only identity of clients without keys.
 
 use std::{
     collections::HashMap,
@@ -8,25 +8,25 @@ use std::{
 
 use super::concurrency::Concurrency;
 
-/// A count for each address that is connected.
+/// A counter for each connected address.
 #[derive(Debug, Default)]
 pub(crate) struct Peers(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
     counts: HashMap<IpAddr, Concurrency>,
-    /// So many may be known before those that are gone are forgotten.
+    /// The number of entries at which those without requests are removed.
     most: usize,
 }
 
 impl Peers {
-    /// The count of an address; of the whole subnet in IPv6, where a host has as many addresses as it
-    /// likes.
+    /// The counter of an address; in IPv6, of its whole subnet, since a host can use any address in
+    /// it.
     pub(crate) fn count(&self, address: IpAddr) -> Concurrency {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.counts.len() >= known.most {
             known.counts.retain(|_, count| count.is_shared());
-            known.most = (known.counts.len() * 2).max(FEW);
+            known.most = (known.counts.len() * 2).max(MIN_FORGET_COUNT);
         }
         known.counts.entry(subnet(address)).or_default().clone()
     }
@@ -41,7 +41,7 @@ fn subnet(address: IpAddr) -> IpAddr {
     }
 }
 
-const FEW: usize = 64;
+const MIN_FORGET_COUNT: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -66,6 +66,6 @@ mod tests {
         for host in 0..10_000_u32 {
             peers.count(IpAddr::V4(host.into()));
         }
-        assert!(peers.0.lock().unwrap().counts.len() <= FEW);
+        assert!(peers.0.lock().unwrap().counts.len() <= MIN_FORGET_COUNT);
     }
 }

@@ -1,18 +1,18 @@
-//! What the gateway says when it cannot pass a request on, in the shape of Azure's errors.
+//! The gateway's own error responses, in the format of Azure's errors.
 
 use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
-/// An answer of the gateway's own.
+/// An error response of the gateway.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
-    /// What would be answered instead: the methods of the path, or another protocol.
+    /// Names the alternative: the methods of the path, or another protocol.
     instead: Option<Box<(HeaderName, HeaderValue)>>,
     is_final: bool,
     challenge: Option<HeaderValue>,
@@ -32,26 +32,26 @@ impl Refusal {
         Self { status, code, message, retry_after, instead, is_final, challenge }
     }
 
-    /// Says which methods the path has, with commas between them.
+    /// Names the allowed methods, separated by commas.
     pub(crate) fn allow(mut self, methods: &str) -> Self {
         let methods = HeaderValue::try_from(methods).ok();
         self.instead = methods.map(|methods| Box::new((header::ALLOW, methods)));
         self
     }
 
-    /// Says when it is worth asking again.
+    /// Sets when a retry makes sense.
     pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
-    /// Says that it is not to be asked again: what was asked for may still be under way.
+    /// Forbids a retry: the request may still be running at a backend.
     pub(crate) fn not_again(mut self) -> Self {
         self.is_final = true;
         self
     }
 
-    /// Says what is wrong with a token, as RFC 6750 has it.
+    /// Describes what is wrong with a token, as in RFC 6750.
     pub(crate) fn challenge(mut self, challenge: HeaderValue) -> Self {
         self.challenge = Some(challenge);
         self
@@ -83,7 +83,7 @@ impl Refusal {
         response
     }
 
-    /// The request is for another protocol than it came by.
+    /// The request requires another protocol.
     pub(crate) fn upgrade(to: &'static str, message: &'static str) -> Self {
         let refusal = Self::new(StatusCode::UPGRADE_REQUIRED, "UpgradeRequired", message);
         let to = (header::UPGRADE, HeaderValue::from_static(to));

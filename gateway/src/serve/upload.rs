@@ -13,21 +13,21 @@ use hyper::body::Incoming;
 
 use super::activity::Activity;
 
-/// A body that says on its connection how much of it is left, and leaves that to the connection when it is
-/// dropped before its end.
+/// A body that records on its connection how much of it is left. If it is dropped before its end,
+/// the connection gets the rest.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    /// Always there, until it is dropped.
+    /// Present until dropped.
     incoming: Option<Incoming>,
     activity: Arc<Activity>,
     is_http_1: bool,
-    /// The client may wait for an interim answer, which is written when the body is asked for.
+    /// The client may wait for an interim response, which is sent when the body is first polled.
     is_held_back: bool,
     has_ended: bool,
 }
 
 impl Upload {
-    /// The request with its body.
+    /// Wraps a request's body.
     pub(crate) fn of(request: Request<Incoming>, activity: Arc<Activity>) -> Request<Self> {
         let is_http_1 = request.version() < Version::HTTP_2;
         let is_held_back = request.headers().contains_key(header::EXPECT);
@@ -40,7 +40,7 @@ impl Upload {
         })
     }
 
-    /// Whether a body that is pending was broken off by a client that half closed its connection.
+    /// Whether a pending body was broken off because the client half closed its connection.
     pub(crate) fn is_broken_off(&self, cx: &mut Context<'_>) -> bool {
         self.activity.is_upload_over(cx)
     }

@@ -10,11 +10,11 @@ use futures::task::AtomicWaker;
 use http_body::Body;
 use hyper::body::Incoming;
 
-/// A body that nothing needs any more, until the task of its connection has read and discarded it: the
-/// next request begins behind it. A client that is told nothing else sends that request on the same
-/// connection, and loses it when the connection is closed instead.
+/// An unneeded body, until its connection's task has read and discarded it: the next request begins
+/// after it. Without other notice, a client sends that request on the same connection, and loses it
+/// if the connection is closed instead.
 ///
-/// No timer is needed: meanwhile the connection counts as one without a request.
+/// Needs no timer: meanwhile the connection counts as one without a request.
 #[derive(Debug, Default)]
 pub(crate) struct UploadRest {
     body: Mutex<Option<Incoming>>,
@@ -22,15 +22,15 @@ pub(crate) struct UploadRest {
 }
 
 impl UploadRest {
-    /// Above that, reading costs more than another connection. What Go's server takes.
-    pub(crate) const MOST_BYTES: u64 = 256 << 10;
+    /// Above this, reading costs more than a new connection. Go's server uses the same limit.
+    pub(crate) const MAX_BYTES: u64 = 256 << 10;
 
     pub(crate) fn leave(&self, body: Incoming) {
         *self.body.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
         self.left.wake();
     }
 
-    /// Ready whenever a rest has been discarded.
+    /// Ready each time a rest has been discarded.
     pub(crate) fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.left.register(cx.waker());
         let mut rest = self.body.lock().unwrap_or_else(PoisonError::into_inner);

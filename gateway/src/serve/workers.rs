@@ -1,4 +1,5 @@
-//! One runtime per core: a connection, its requests and their backends' stay on one thread.
+//! One runtime per core: a connection, its requests and their backend connections stay on one
+//! thread.
 
 use std::{
     cell::Cell,
@@ -19,9 +20,9 @@ use tokio::{
 
 /// The threads that serve connections.
 ///
-/// A request that stays on one thread wakes no other: a runtime whose threads share their tasks
-/// spends a good part of a short request on handing it from one core to another and back. Envoy and
-/// nginx are made alike. Dropping this ends the threads, and what they serve.
+/// A request that stays on one thread wakes no other: a work-stealing runtime spends a good part of
+/// a short request moving it between cores. Envoy and nginx work in the same way. Dropping this
+/// ends the threads and everything they serve.
 pub(crate) struct Workers {
     workers: Box<[Worker]>,
 }
@@ -29,28 +30,28 @@ pub(crate) struct Workers {
 struct Worker {
     runtime: Handle,
     connections: Arc<AtomicUsize>,
-    /// Ends the thread when it is dropped.
+    /// Dropping it ends the thread.
     _stay: oneshot::Sender<()>,
 }
 
-/// A connection on its thread. It counts until it is dropped.
+/// A connection on its thread, counted until dropped.
 pub(crate) struct ConnectionGuard(Arc<AtomicUsize>);
 
 impl Workers {
     /// # Errors
     ///
-    /// When the system gives no thread.
+    /// If the system cannot create a thread.
     pub(crate) fn start() -> io::Result<Self> {
         let workers = (0..count()).map(Worker::new).collect::<io::Result<_>>()?;
         Ok(Self { workers })
     }
 
-    /// Tasks that have not ended: of connections, and of those to backends.
+    /// Unfinished tasks: of connections, and of connections to backends.
     pub(crate) fn tasks(&self) -> usize {
         self.workers.iter().map(|worker| worker.runtime.metrics().num_alive_tasks()).sum()
     }
 
-    /// Has the thread with the fewest connections serve `stream`.
+    /// Serves `stream` on the thread with the fewest connections.
     pub(crate) fn serve<F>(
         &self,
         stream: TcpStream,
@@ -62,7 +63,7 @@ impl Workers {
         let worker = fewest.expect("there is a core");
         worker.connections.fetch_add(1, Relaxed);
         let guard = ConnectionGuard(Arc::clone(&worker.connections));
-        // It leaves the poller of the thread that accepted it.
+        // Deregister from the accepting thread's reactor.
         let Ok(stream) = stream.into_std() else { return };
         worker.runtime.spawn(async move {
             if let Ok(stream) = TcpStream::from_std(stream) {
@@ -80,7 +81,7 @@ impl Worker {
         thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             INDEX.set(index);
             let _ = runtime.block_on(end);
-            // What did not end in the drain time is cut off.
+            // Cuts off whatever did not end in the drain time.
             runtime.shutdown_background();
         })?;
         Ok(Self { runtime: handle, connections: Arc::default(), _stay: stay })
@@ -93,12 +94,12 @@ impl Drop for ConnectionGuard {
     }
 }
 
-/// How many threads serve.
+/// The number of serving threads.
 pub(crate) fn count() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// Which of them this one is; the first for any other thread.
+/// The index of the current one; 0 on any other thread.
 pub(crate) fn here() -> usize {
     INDEX.get()
 }

@@ -1,4 +1,4 @@
-//! What lets a request in: its method, its client, and the limits on both.
+//! Request admission: method, target, and limits.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,8 @@ use crate::{
     },
 };
 
-/// Refuses what is no exchange of one request and one answer, and what no server would read.
+/// Refuses requests that are not one exchange of request and answer, and targets too long for
+/// servers.
 pub(crate) fn check_target(head: &http::request::Parts) -> Result<(), Refusal> {
     if head.method == Method::CONNECT {
         return Err(known_operations::not_allowed("DELETE, GET, POST"));
@@ -27,7 +28,7 @@ pub(crate) fn check_target(head: &http::request::Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses what is beyond the limits of a client, or of any request.
+/// Refuses requests beyond the limits for any request, or the rate of their client.
 pub(crate) fn check_limits(
     caller: &Caller,
     limits: &Limits,
@@ -48,7 +49,7 @@ pub(crate) fn check_limits(
     Ok(())
 }
 
-/// Counts a request among those under way, in all and of its client, if there may be one more.
+/// Counts a request as in flight, in total and per client, if the limits allow one more.
 pub(crate) fn enter(
     gateway: &Gateway,
     runtime: &Runtime,
@@ -61,10 +62,10 @@ pub(crate) fn enter(
     let own = caller.under_way.as_ref().unwrap_or(of_address);
     gateway.concurrency.enter(own, limit, of_client).map_err(|full| {
         let text = match full {
-            Full::All => format!("The gateway has {limit} requests under way already."),
+            Full::All => format!("The gateway already has {limit} requests in flight."),
             Full::Client(count) => {
                 format!(
-                    "This client has {count} requests under way, and is to leave room for others."
+                    "This client already has {count} requests in flight; it must leave room for others."
                 )
             }
         };
@@ -73,5 +74,5 @@ pub(crate) fn enter(
     })
 }
 
-/// What all servers take at least (RFC 9110, section 4.1).
+/// The length that all servers should support (RFC 9110, section 4.1).
 const MAX_URI_BYTES: usize = 8_000;

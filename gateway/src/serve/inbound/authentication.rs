@@ -1,4 +1,4 @@
-//! Who sent a request: by the certificate of its connection, its key, or its token.
+//! Authenticates a request by its connection's certificate, its key, or its token.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,11 +14,11 @@ use crate::{
     serve::refusal::Refusal,
 };
 
-/// Finds out who sent these headers on a connection of `peer`.
+/// Finds the client that sent these headers on a connection of `peer`.
 ///
-/// A certificate that is a client's decides: libraries insist on sending some key. One that has
-/// expired since its handshake is worse than none, as it is in a handshake. Of keys, only the one
-/// header is looked at that [`presented`] chooses.
+/// A certificate that maps to a client takes precedence: libraries always send some key. One that
+/// has expired since its handshake is refused, as in a handshake. Of the headers with keys, only
+/// the one that [`presented`] selects is used.
 pub(crate) async fn authenticate<'a>(
     clients: &'a ClientKeys,
     tokens: Option<&Verifier>,
@@ -41,14 +41,14 @@ pub(crate) async fn authenticate<'a>(
     let token = str::from_utf8(credential).ok().filter(|text| looks_like_token(text));
     let (Some(tokens), Some(token)) = (tokens, token) else { return Err(unknown()) };
     let claims = tokens.verify(token).await.map_err(refusal)?;
-    clients.by_claims(&claims).ok_or_else(|| nobody(&claims))
+    clients.by_claims(&claims).ok_or_else(|| unknown_client(&claims))
 }
 
 fn expired() -> Refusal {
     Refusal::new(
         StatusCode::UNAUTHORIZED,
         "401",
-        "The client certificate of this connection has expired. Connect again with one of now.",
+        "The client certificate of this connection has expired. Connect again with a valid one.",
     )
 }
 
@@ -80,13 +80,13 @@ fn refusal(error: TokenError) -> Refusal {
     }
 }
 
-/// The token is good, and no client's.
-fn nobody(claims: &Claims) -> Refusal {
+/// The token is valid, but does not map to a client.
+fn unknown_client(claims: &Claims) -> Refusal {
     let message = if claims.leaves_groups_out() {
         "The token leaves out its groups, which are too many. Use app roles, or have the \
          application issue only groups that are assigned to it."
     } else {
-        "No client of this gateway has a role, a group or the subject of the token."
+        "No client of this gateway matches a role, a group or the subject of the token."
     };
     Refusal::new(StatusCode::FORBIDDEN, "403", message)
         .challenge(HeaderValue::from_static("Bearer error=\"insufficient_scope\""))

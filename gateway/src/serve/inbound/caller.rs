@@ -1,4 +1,4 @@
-//! What one client may do, and how often.
+//! One client: its permissions and its limits.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -25,14 +25,14 @@ pub(crate) struct Caller {
     pub(crate) class: Option<String>,
     pub(crate) may: Permissions,
     rate: Option<Rate>,
-    /// Its requests under way; where no key is required, those of an address count instead.
+    /// Its requests in flight; if no key is required, the requests of the address count instead.
     pub(crate) under_way: Option<Concurrency>,
-    /// Of them, instead of a share of all.
+    /// Its own limit on them, instead of a share of the total.
     pub(crate) concurrency: Option<usize>,
 }
 
 impl Caller {
-    /// Takes a request out of the client's rate.
+    /// Takes one request from the client's rate limit.
     pub(crate) fn take(&self, now: Instant) -> Result<(), Refusal> {
         match &self.rate {
             None => Ok(()),
@@ -48,7 +48,7 @@ impl Caller {
         }
     }
 
-    /// The one client where no key is required, whatever key it sends.
+    /// The anonymous client, if no key is required; it accepts any key.
     pub(crate) fn open(home: impl Fn(&str, &AllowedModels) -> ClientHome) -> Self {
         let may = Permissions {
             max_wait: true,
@@ -64,7 +64,8 @@ impl Caller {
         Self { name, models, home, class, may, rate, under_way, concurrency }
     }
 
-    /// It keeps what it has under way and, at the same rate, what it used of it `before`.
+    /// Keeps the requests in flight of `before` and, if the rate is the same, what it has used of
+    /// it.
     pub(crate) fn new(
         client: &Client,
         home: impl Fn(&str, &AllowedModels) -> ClientHome,
@@ -89,7 +90,7 @@ impl Caller {
     }
 }
 
-/// A token bucket that holds one second's worth, and one request at least.
+/// A token bucket with a capacity of one second, but at least one request.
 #[derive(Clone, Debug)]
 struct Rate {
     per_second: f64,

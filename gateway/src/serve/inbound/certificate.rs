@@ -1,4 +1,4 @@
-//! What connections are encrypted with; it can be renewed while it is in use.
+//! The server certificate of TLS connections, which can be renewed in use.
 
 use std::sync::Arc;
 
@@ -14,23 +14,23 @@ use tokio_rustls::{
 
 use crate::{config::Tls, tls_roots};
 
-/// A certificate chain and its key. Clones are renewed together.
+/// A certificate chain and its key. A renewal applies to all clones.
 #[derive(Clone, Debug)]
 pub(crate) struct Certificate(Arc<ArcSwap<ServerConfig>>);
 
-/// One that can take the place of another.
+/// A validated replacement.
 pub(crate) struct Renewal(Arc<ServerConfig>);
 
 impl Certificate {
     /// # Errors
     ///
-    /// When the certificate or its key is unusable.
+    /// If the certificate or its key is unusable.
     pub(crate) fn new(tls: &Tls) -> Result<Self, String> {
         let Renewal(config) = Renewal::new(tls)?;
         Ok(Self(Arc::new(ArcSwap::new(config))))
     }
 
-    /// Handshakes from now on see the other one; connections stay as they are.
+    /// Uses the replacement in handshakes from now on; open connections keep theirs.
     pub(crate) fn renew(&self, renewal: Renewal) {
         self.0.store(renewal.0);
     }
@@ -43,12 +43,12 @@ impl Certificate {
 impl Renewal {
     /// # Errors
     ///
-    /// As of [`Certificate::new`].
+    /// As in [`Certificate::new`].
     pub(crate) fn new(tls: &Tls) -> Result<Self, String> {
         let chain =
             CertificateDer::pem_slice_iter(&tls.certificates).collect::<Result<Vec<_>, _>>();
         let chain = chain.map_err(|error| format!("certificates: {error:?}"))?;
-        // An error of the parser could repeat what it read.
+        // The parser's error could contain what it read.
         let key = PrivateKeyDer::from_pem_slice(tls.key.expose().as_bytes())
             .map_err(|_| "key: not a private key in PEM".to_owned())?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -65,7 +65,7 @@ impl Renewal {
             .with_single_cert(chain, key)
             .map_err(|error| error.to_string())?;
         if tls.client.is_some() {
-            // A session that is resumed brings the client's certificate along, as it was verified once.
+            // A resumed session would bring back the client's certificate as it was verified once.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }

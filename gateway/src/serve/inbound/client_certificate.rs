@@ -1,4 +1,4 @@
-//! What the certificate of a client says: who it is, and for how long.
+//! A client's certificate: the names in it, and how long it is valid.
 
 use std::{
     sync::Arc,
@@ -13,23 +13,23 @@ use x509_parser::{
 
 use crate::{config::CertificateName, serve::clock};
 
-/// The certificate of the client at the other end of a connection, which the handshake has verified.
+/// The certificate of a connection's client, verified by the handshake.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientCertificate(Arc<Verified>);
 
 #[derive(Debug)]
 struct Verified {
     names: Box<[CertificateName]>,
-    /// The last instant at which it, and each certificate that the client shows for it, is valid.
+    /// The last instant at which the whole chain that the client presented is valid.
     until: SystemTime,
 }
 
 impl ClientCertificate {
-    /// Of the chain that a client shows, its own first.
+    /// Reads the chain that a client presents, its own certificate first.
     ///
     /// # Errors
     ///
-    /// When it cannot be read.
+    /// If it cannot be read.
     pub(crate) fn of(chain: &[CertificateDer<'_>]) -> Result<Self, X509Error> {
         let chain = chain.iter().map(|der| Ok(X509Certificate::from_der(der)?.1));
         let chain = chain.collect::<Result<Vec<_>, X509Error>>()?;
@@ -51,7 +51,8 @@ impl ClientCertificate {
     /// Returns when it has expired.
     pub(crate) async fn expired(&self) {
         while let Some(left) = self.left() {
-            // The date may be set meanwhile. `until` is still within.
+            // The system clock may be set meanwhile, so sleep in short steps. `until` itself is
+            // still valid.
             clock::sleep((left + Duration::from_millis(1)).min(LONGEST_SLEEP)).await;
         }
     }
@@ -61,7 +62,7 @@ impl ClientCertificate {
     }
 }
 
-/// A subject with several common names has none: which one an authority has looked at is not known.
+/// Ignores a subject with several common names: the authority may have verified only one of them.
 fn names(certificate: &X509Certificate<'_>) -> Result<Vec<CertificateName>, X509Error> {
     let alternative = certificate.subject_alternative_name()?;
     let alternative = alternative.iter().flat_map(|names| &names.value.general_names);
@@ -79,8 +80,8 @@ fn names(certificate: &X509Certificate<'_>) -> Result<Vec<CertificateName>, X509
     Ok(names)
 }
 
-/// In seconds: the end of `own`, or of an issuer of it in `chain`. The configured authorities, which
-/// sign themselves, are trusted whatever their dates.
+/// In seconds: when `own` or one of its issuers in `chain` expires first. The configured
+/// authorities, which are self-signed, are trusted regardless of their dates.
 fn until(own: &X509Certificate<'_>, chain: &[X509Certificate<'_>]) -> i64 {
     let end = |certificate: &X509Certificate<'_>| certificate.validity().not_after.timestamp();
     let (mut until, mut issued) = (end(own), own);
@@ -88,7 +89,8 @@ fn until(own: &X509Certificate<'_>, chain: &[X509Certificate<'_>]) -> i64 {
         let is_issuer = |other: &&X509Certificate<'_>| {
             other.subject() == issued.issuer() && other.subject() != other.issuer()
         };
-        // Of several for one name, whichever was verified, the last one to end.
+        // Of several certificates for one name, any may have been verified: use the one that
+        // expires last.
         let issuer = chain[1..].iter().filter(is_issuer).max_by_key(|issuer| end(issuer));
         let Some(issuer) = issuer else { break };
         until = until.min(end(issuer));
@@ -124,7 +126,7 @@ mod tests {
         params
     }
 
-    /// A certificate of now by an issuer until `issuer`, whose own issuer is there until `root`.
+    /// A current certificate whose issuer expires at `issuer`, and whose root expires at `root`.
     fn chain(issuer: i32, root: i32) -> Vec<CertificateDer<'static>> {
         let key = || KeyPair::generate().unwrap();
         let root = CertifiedIssuer::self_signed(named("root", root), key()).unwrap();

@@ -1,4 +1,4 @@
-//! Who has which key, and which name in tokens and certificates.
+//! Maps keys, and names in tokens and certificates, to clients.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -16,19 +16,19 @@ use crate::{
 /// The clients of a configuration.
 #[derive(Debug)]
 pub(crate) struct ClientKeys {
-    /// Only one, without keys, where no key is required.
+    /// A single anonymous client if no key is required.
     callers: Vec<Arc<Caller>>,
-    /// Every key with the place of its client.
+    /// Hashes of all keys, with the index of their client.
     keys: Vec<([u8; 32], u32)>,
-    /// The place of the client that has a name in certificates.
+    /// The index of the client with a name in certificates.
     certificates: HashMap<CertificateName, u32>,
-    /// The place of the client that has a name in tokens.
+    /// The index of the client with a name in tokens.
     names: HashMap<Kind, HashMap<String, u32>>,
     is_open: bool,
     are_apart: bool,
 }
 
-/// Where a token has a name.
+/// Where in a token a name is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     Subject,
@@ -37,7 +37,7 @@ enum Kind {
 }
 
 impl ClientKeys {
-    /// A client that is still there, at the same rate, keeps what it has used of it.
+    /// Clients that are still configured with the same rate keep what they have used of it.
     pub(crate) fn new(
         clients: &Clients,
         home: impl Fn(&str, &AllowedModels) -> ClientHome,
@@ -73,32 +73,32 @@ impl ClientKeys {
         }
     }
 
-    /// Whether all requests are of one client, with nobody to leave room for.
+    /// Whether all requests belong to one client, so that there are no others to leave room for.
     pub(crate) fn is_alone(&self) -> bool {
         !self.is_open && self.callers.len() == 1
     }
 
-    /// Whether not all clients share what they store.
+    /// Whether some clients do not share stored objects.
     pub(crate) const fn are_apart(&self) -> bool {
         self.are_apart
     }
 
-    /// Whether some client may see what is for operators.
+    /// Whether some client may see the operators' pages.
     pub(crate) fn may_operate(&self) -> bool {
         self.callers.iter().any(|caller| caller.may.operate)
     }
 
-    /// The one client where no key is required.
+    /// The anonymous client, if no key is required.
     pub(crate) fn open(&self) -> Option<&Arc<Caller>> {
         self.callers.first().filter(|_| self.is_open)
     }
 
-    /// The client that has one of the names of a certificate.
+    /// The client with one of the names of a certificate.
     pub(crate) fn by_certificate(&self, certificate: &ClientCertificate) -> Option<&Arc<Caller>> {
         self.first(certificate.names().iter().filter_map(|name| self.certificates.get(name)))
     }
 
-    /// The client that a token is of, by its subject, roles or groups.
+    /// The client of a token, by its subject, roles or groups.
     pub(crate) fn by_claims(&self, claims: &Claims) -> Option<&Arc<Caller>> {
         let subjects = claims.subjects().map(|name| (Kind::Subject, name));
         let roles = claims.roles().map(|name| (Kind::Role, name));
@@ -107,12 +107,12 @@ impl ClientKeys {
         self.first(all.filter_map(|(kind, name)| self.names.get(&kind)?.get(name)))
     }
 
-    /// Of several clients, the one that comes first in the configuration.
+    /// Of several clients, the first in the configuration.
     fn first<'a>(&self, places: impl Iterator<Item = &'a u32>) -> Option<&Arc<Caller>> {
         self.callers.get(usize::try_from(*places.min()?).ok()?)
     }
 
-    /// Compares with every key, so that the time does not depend on which one fits.
+    /// Compares with every key, so that the time does not depend on which one matches.
     pub(crate) fn by_key(&self, key: &[u8]) -> Option<&Arc<Caller>> {
         let digest: [u8; 32] = Sha256::digest(key).into();
         let mut found = u32::MAX;
@@ -148,7 +148,7 @@ fn names(clients: &[Client]) -> HashMap<Kind, HashMap<String, u32>> {
     names
 }
 
-/// The key that a client shows, as Azure's and OpenAI's libraries send theirs.
+/// The key in the headers, in any form that Azure's and OpenAI's libraries send.
 pub(crate) fn presented(headers: &HeaderMap) -> Option<&[u8]> {
     if let Some(key) = headers.get("api-key") {
         return Some(key.as_bytes());

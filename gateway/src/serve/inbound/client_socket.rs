@@ -1,4 +1,4 @@
-//! The socket of a client, whose end is noticed while nothing of it is read.
+//! A client's socket, whose end is detected even while nothing is read from it.
 
 use std::{
     io::{self, IoSlice},
@@ -14,11 +14,12 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A socket that is read and written by one, beneath TLS or not, and watched by another.
+/// A socket that is shared: hyper reads and writes it, beneath TLS or not, and a watcher observes
+/// it.
 ///
-/// hyper reads no further while it keeps bytes that it has no use for yet: a body whose backend does not
-/// take it, a request behind the one under way. Behind these bytes it would not see that the client has
-/// gone.
+/// hyper stops reading while it holds bytes that it cannot use yet: a body that its backend does
+/// not accept, or a pipelined request. Behind these bytes it would not see that the client has
+/// disconnected.
 #[derive(Clone, Debug)]
 pub(super) struct ClientSocket(Arc<TcpStream>);
 
@@ -27,18 +28,19 @@ impl ClientSocket {
         Self(Arc::new(stream))
     }
 
-    /// Returns when the connection was reset, or timed out: nothing that is written arrives any more.
+    /// Returns when the connection was reset or timed out, so that no write arrives any more.
     pub(super) async fn reset(&self) {
         if self.0.ready(Interest::ERROR).await.is_err() {
-            // The runtime ends.
+            // The runtime is shutting down.
             std::future::pending().await
         }
     }
 
-    /// Returns when the client has sent all that it will, though not all may have been read.
+    /// Returns when the client has half closed the connection, even if not everything has been
+    /// read.
     pub(super) async fn finished(&self) {
-        // What this interest stands for, as nothing is registered for urgent data. Elsewhere the end is
-        // seen when all before it has been read.
+        // This interest reports a half close, as no urgent data is registered. On other systems the
+        // end is seen only after all data before it has been read.
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if self.0.ready(Interest::PRIORITY).await.is_ok() {
             return;

@@ -1,4 +1,4 @@
-//! One inbound connection: HTTP/1.1 or HTTP/2, watched for silence, ended in an orderly way.
+//! Serves one inbound connection: HTTP/1.1 or HTTP/2, with idle timeouts and an orderly end.
 
 use std::{
     convert::Infallible,
@@ -37,17 +37,17 @@ use crate::{
     },
 };
 
-/// What is spoken on a connection.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Protocol {
     Http1,
     Http2,
-    /// Decided by the first bytes.
+    /// Detected from the first bytes.
     Either,
 }
 
-/// Serves a connection until it ends, its client has gone or is silent for too long, or its requests are
-/// done after `stop` turned true or the client's certificate expired.
+/// Serves a connection until it ends, its client disconnects or is silent for too long, or until
+/// its requests are done after `stop` turned true or the client's certificate expired.
 ///
 /// `client` is the socket beneath `io`.
 pub(crate) async fn serve<I>(
@@ -68,9 +68,9 @@ pub(crate) async fn serve<I>(
     let service = {
         let activity = Arc::clone(&activity);
         service_fn(move |request: Request<Incoming>| {
-            // At once: hyper reads on before it polls what answers.
+            // Count the request right away: hyper reads on before it polls the answer's future.
             let busy = Arc::clone(&activity).begin(request.version());
-            // On its own, so that nothing of it is kept while the answer streams.
+            // Boxed on its own, so that none of it is kept while the answer streams.
             let answer = Box::pin(proxy::answer(role.clone(), busy, request));
             let activity = Arc::clone(&activity);
             answer.map(move |mut response| {
@@ -95,9 +95,9 @@ pub(crate) async fn serve<I>(
     loop {
         tokio::select! {
             biased;
-            // How a connection ended is its client's business.
+            // An error at the end of a connection only concerns its client.
             _ = connection.as_mut() => break,
-            // Whatever is under way; streams of HTTP/2 end with their connection.
+            // Drops the requests in flight; HTTP/2 streams end with their connection.
             () = reset.as_mut() => break drop(activity.take_tunnel()),
             () = finished.as_mut() => activity.note_finished(),
             () = poll_fn(|cx| activity.poll_upload_rest(cx)) => {}
@@ -130,11 +130,11 @@ fn builder(limits: &Limits, protocol: Protocol, streams: Streams) -> auto::Build
     builder
         .http1()
         .timer(TokioTimer::new())
-        // It would count idle time between requests as well; see `silence`.
+        // hyper's timeout would include the idle time between requests; see `silence`.
         .header_read_timeout(None)
         .max_buf_size(limits.head.max(MIN_BUFFER_BYTES));
     if limits.headers > DEFAULT_HEADER_LINES {
-        // Asked for fewer, it does more.
+        // A lower limit makes hyper allocate its own header array; only raise it.
         builder.http1().max_headers(limits.headers);
     }
     builder
@@ -151,9 +151,9 @@ fn builder(limits: &Limits, protocol: Protocol, streams: Streams) -> auto::Build
     }
 }
 
-/// What hyper asks for.
+/// hyper's minimum.
 const MIN_BUFFER_BYTES: usize = 8 * 1024;
-/// What hyper has room for by default; more than the limit is refused later on.
+/// hyper's default capacity; requests with more headers than the limit are refused later.
 const DEFAULT_HEADER_LINES: usize = 100;
 const MAX_STREAMS_PER_CONNECTION: u32 = 1_000;
 const PING_INTERVAL: Duration = Duration::from_secs(30);

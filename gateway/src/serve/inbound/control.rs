@@ -1,4 +1,4 @@
-//! What a request may ask of the gateway by header: its wait, class, backend and so on.
+//! The options that a request can set by header: wait, class, backend and so on.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use tower_spillover::StickTo;
 use super::caller::Caller;
 use crate::serve::{refusal::Refusal, routing::named_backend::NamedBackend};
 
-/// What a request asked for, as far as its client may.
+/// A request's options, as far as its client is allowed to set them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Control {
     pub(crate) max_wait: Option<Duration>,
-    /// The client's own class where it named none.
+    /// The client's own class if the request names none.
     pub(crate) class: Option<String>,
     pub(crate) no_spill: bool,
     pub(crate) trace: bool,
@@ -20,12 +20,11 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Reads the headers.
+    /// Reads the option headers.
     ///
     /// # Errors
     ///
-    /// When one has no meaning, or is not for this client to set: it would be wrong to act as if
-    /// it had been heard.
+    /// If a header is invalid or not allowed for this client: ignoring it silently would be wrong.
     pub(crate) fn read(headers: &HeaderMap, caller: &Caller) -> Result<Self, Refusal> {
         let mut control = Self { class: caller.class.clone(), ..Self::default() };
         let may_ask = |name: &HeaderName| {
@@ -37,7 +36,7 @@ impl Control {
         let may = caller.may;
         control.backend = match permitted(headers, "x-spillover-backend", may.backend)? {
             Some(name) => Some(NamedBackend::Header(name.to_owned())),
-            // It was not meant as a request: it is not heard, as other cookies are not.
+            // A cookie is sent implicitly; ignore it without the permission instead of refusing.
             None if may.backend => StickTo::in_cookie(headers)
                 .map(|name| NamedBackend::Cookie(name.as_str().to_owned())),
             None => None,
@@ -83,5 +82,5 @@ fn unclear(name: &str, expected: &str) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", format!("{name} has to be {expected}."))
 }
 
-/// No request is parked for longer, whatever it asks for.
+/// The upper limit of a wait, whatever the request asks for.
 const MAX_WAIT: Duration = Duration::from_secs(600);

@@ -1,4 +1,4 @@
-//! Answers the preflights of browsers, and says which pages may read an answer.
+//! Answers browsers' preflights, and decides which pages may read an answer.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts};
@@ -8,7 +8,7 @@ use crate::{
     serve::refusal::Refusal,
 };
 
-/// The answer to a preflight, which has no key and never goes to a backend; `None` for other requests.
+/// Answers a preflight, which has no key and never goes to a backend; `None` for other requests.
 pub(super) fn preflight(cors: Option<&Cors>, head: &Parts) -> Option<Response<Bytes>> {
     let is_preflight = head.method == Method::OPTIONS
         && head.headers.contains_key(header::ORIGIN)
@@ -20,11 +20,11 @@ pub(super) fn preflight(cors: Option<&Cors>, head: &Parts) -> Option<Response<By
         |message| Some(Refusal::new(StatusCode::FORBIDDEN, "403", message).into_response());
     let Some(cors) = cors else {
         return refused(
-            "This gateway is not for web pages of other origins: listen.cors is not set.",
+            "This gateway does not accept web pages of other origins: listen.cors is not set.",
         );
     };
     if allowed(cors, head.headers.get(header::ORIGIN)).is_none() {
-        return refused("The origin is none of listen.cors.origins.");
+        return refused("The origin is not in listen.cors.origins.");
     }
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -43,7 +43,7 @@ pub(super) fn preflight(cors: Option<&Cors>, head: &Parts) -> Option<Response<By
     Some(response)
 }
 
-/// Says on any answer whether a page of `origin` may read it, and which of its headers.
+/// Adds to an answer whether a page of `origin` may read it, and which of its headers.
 pub(super) fn mark(cors: &Cors, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
     headers.append(header::VARY, HeaderValue::from_static("origin"));
     let Some(allowed) = allowed(cors, origin) else { return };
@@ -55,7 +55,7 @@ pub(super) fn mark(cors: &Cors, origin: Option<&HeaderValue>, headers: &mut Head
     }
 }
 
-/// What a browser is told of its page's origin; `None` where that may read nothing.
+/// The allowed origin for a page of `origin`; `None` if it may not read answers.
 fn allowed(cors: &Cors, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
     let origin = origin?;
     match &cors.origins {
@@ -67,7 +67,7 @@ fn allowed(cors: &Cors, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
 const ASKED: HeaderValue =
     HeaderValue::from_static("access-control-request-method, access-control-request-headers");
-/// Those that clients decide by, and those that say what happened.
+/// Headers that clients base decisions on, and headers that explain what happened.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "retry-after, retry-after-ms, x-should-retry, x-request-id, x-spillover-backend, \
      x-spillover-decision, x-spillover-sticky, x-spillover-trace, x-ratelimit-limit-requests, \

@@ -1,4 +1,4 @@
-//! What becomes of a request: refused, answered here, or sent through the layers.
+//! Decides about a request: refuses it, answers it here, or sends it through the layers.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -49,11 +49,11 @@ pub(super) enum Reply {
     Own(Response<Bytes>),
 }
 
-/// Takes a request as far as the head of an answer.
+/// Takes a request to the head of an answer.
 ///
 /// # Errors
 ///
-/// When this gateway refuses it, or no backend answers.
+/// If this gateway refuses it, or no backend answers.
 pub(super) async fn exchange(
     role: &ListenerRole,
     runtime: &Runtime,
@@ -118,12 +118,12 @@ pub(super) async fn exchange(
     let is_checked = (is_apart || allowed.is_restricted()) && ownership::may_refer(&request);
     request.extensions_mut().insert(home.home.clone());
     if is_checked {
-        // Ids are learned from what can be read.
+        // Ids can be learned only from uncompressed answers.
         request.headers_mut().remove(header::ACCEPT_ENCODING);
     }
     let sees_all = allowed.is_restricted() || is_checked && !ownership::is_upload(&request);
     let keeping = if sees_all {
-        // What is named further on would not be seen.
+        // A model named beyond the kept part of the body would go unnoticed.
         ReplayLayer::new(usize::try_from(limits.body).unwrap_or(usize::MAX))
     } else if is_in_body {
         ReplayLayer::new(limits.replay).until_model()
@@ -206,7 +206,7 @@ pub(super) async fn exchange(
     Ok(Reply::Passed(Passed { answer, sent, first_tier, trace, opening }))
 }
 
-/// Records the model that was asked for, and refuses a client that may not use it.
+/// Records the requested model, and refuses a client that may not use it.
 fn permitted(
     guard: &mut RequestGuard,
     allowed: &AllowedModels,
@@ -217,7 +217,7 @@ fn permitted(
     Ok(model)
 }
 
-/// Hands the layers the wait and the class that the request asked for.
+/// Passes the requested wait and class to the layers.
 fn set_limits(control: Control, request: &mut Request<RequestBody>) {
     let Control { max_wait, class, no_spill, .. } = control;
     let class = if no_spill { Some(never_spilling(class.as_deref())) } else { class };
@@ -235,7 +235,7 @@ fn failure(error: &UpstreamError, limit: u64, model: &ModelRoute) -> Refusal {
     }
     tracing::warn!(target: TARGET, error = http_client::chain(error), "no answer");
     match error {
-        // The backend may go on and bill an answer that has no reader.
+        // The backend may go on and bill an answer that is never read.
         UpstreamError::Silent => Refusal::new(
             StatusCode::GATEWAY_TIMEOUT,
             "GatewayTimeout",
@@ -247,7 +247,7 @@ fn failure(error: &UpstreamError, limit: u64, model: &ModelRoute) -> Refusal {
             Some(left) => Refusal::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "429",
-                "The PTU refuses, and no Standard backend could be reached.",
+                "The PTU is at capacity, and no Standard backend could be reached.",
             )
             .retry_after(left),
             None => Refusal::bad_gateway("No backend could be reached.")
@@ -257,10 +257,10 @@ fn failure(error: &UpstreamError, limit: u64, model: &ModelRoute) -> Refusal {
             Refusal::bad_gateway("The connection to the backend broke before it answered.")
         }
         UpstreamError::TwoLengths => {
-            Refusal::bad_gateway("The backend's answer says in two ways how long it is.")
+            Refusal::bad_gateway("The backend's answer has two conflicting lengths.")
         }
     }
 }
 
-/// Of log events: a part of their format, so it does not follow the place of this file.
+/// For log events; part of their format, so it does not change with the module path.
 const TARGET: &str = "spillover::serve::exchange";

@@ -1,4 +1,4 @@
-//! What every connection shares: the configuration at work, counts, and the observer of requests.
+//! The state shared by all connections: the active configuration, counters, and the observer.
 
 use std::{
     fmt,
@@ -24,7 +24,7 @@ pub(crate) struct Gateway {
     observer: Arc<dyn Observe>,
     pub(crate) concurrency: Concurrency,
     pub(crate) peers: Peers,
-    /// What all requests keep of their bodies.
+    /// The memory that all kept request bodies use.
     pub(crate) kept: ReplayTotal,
     is_draining: AtomicBool,
     ids: Ids,
@@ -43,7 +43,7 @@ impl Gateway {
         }
     }
 
-    /// Serves by another configuration from now on. Requests under way finish by theirs.
+    /// Activates another configuration. Requests in flight finish with theirs.
     pub(crate) fn replace(&self, runtime: Runtime) {
         self.kept.set_limit(runtime.config().limits.replay_total);
         self.runtime.store(Arc::new(runtime));
@@ -53,7 +53,7 @@ impl Gateway {
         self.runtime.load_full()
     }
 
-    /// The configuration at work.
+    /// The active configuration.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.runtime.load().snapshot)
     }
@@ -81,7 +81,7 @@ impl fmt::Debug for Gateway {
     }
 }
 
-/// Ids of requests: a part for the process, and a count.
+/// Request ids: a random part for the process, and a counter.
 struct Ids {
     process: u64,
     count: AtomicU64,

@@ -1,4 +1,4 @@
-//! Requests for a WebSocket: which are carried, who sends them, and for which model.
+//! Requests for a WebSocket: whether they are accepted, the client's key, and the model.
 
 use std::borrow::Cow;
 
@@ -11,19 +11,19 @@ use crate::serve::refusal::Refusal;
 
 /// The first request of a realtime session.
 pub(super) struct Handshake {
-    /// The deployment that the query names, decoded.
+    /// The deployment named by the query, decoded.
     pub(super) model: Option<String>,
     pub(super) opening: Opening,
 }
 
 impl Handshake {
-    /// Reads the head of a request, and takes the key out of where only browsers put it; `None` for a
-    /// request that is no handshake.
+    /// Reads a request's head, and moves the key from where browsers put it; `None` for a request
+    /// that is not a handshake.
     ///
     /// # Errors
     ///
-    /// When a session is asked for without a WebSocket, or a WebSocket for something else. Clients that
-    /// can do without one go on at a 426 (RFC 9110 section 15.5.22).
+    /// If a session is requested without a WebSocket, or a WebSocket for another operation. Clients
+    /// that can do without a WebSocket continue after a 426 (RFC 9110 section 15.5.22).
     pub(super) fn of(head: &mut Parts) -> Result<Option<Self>, Refusal> {
         let path = head.uri.path();
         let is_session = ApiPath::of(path).names_model_in_query(path);
@@ -75,7 +75,7 @@ fn model(query: &str) -> Result<Option<String>, Refusal> {
     Ok(found.map(Cow::into_owned))
 }
 
-/// Pairs with a name that can be decoded; the value is `None` where it cannot be.
+/// Pairs whose name can be decoded; the value is `None` if it cannot be decoded.
 fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Option<Cow<'_, str>>)> {
     query.split('&').filter_map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -83,8 +83,8 @@ fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Option<Cow<'_, str>
     })
 }
 
-/// Browsers can set no header of a handshake: their key is one of the protocols that they offer, as
-/// OpenAI's libraries write it, or in the query. It is read as any other key, and goes no further.
+/// Browsers cannot set headers of a handshake: they send the key as one of the offered protocols,
+/// as OpenAI's libraries do, or in the query. It is treated like any other key, and not forwarded.
 fn move_key(head: &mut Parts) {
     let offered = head.headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let offered: Vec<String> = offered
@@ -118,7 +118,7 @@ fn key_in(protocol: &str) -> Option<&str> {
     name.eq_ignore_ascii_case(KEY_PROTOCOL).then_some(key)
 }
 
-/// Whether an offer is a token (RFC 6455 section 4.1) that carries no credential.
+/// Whether an offer is a token (RFC 6455 section 4.1) without a credential.
 fn is_protocol(offered: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     let lower = offered.to_ascii_lowercase();
@@ -127,7 +127,7 @@ fn is_protocol(offered: &str) -> bool {
         && !CREDENTIALS.iter().any(|word| lower.contains(word))
 }
 
-/// What both sides of a WebSocket agree on (RFC 6455 section 11.3), which goes to the backend.
+/// The headers of the WebSocket negotiation (RFC 6455 section 11.3), which go to the backend.
 pub(super) const HEADERS: [HeaderName; 4] = [
     header::SEC_WEBSOCKET_EXTENSIONS,
     header::SEC_WEBSOCKET_KEY,
@@ -136,7 +136,7 @@ pub(super) const HEADERS: [HeaderName; 4] = [
 ];
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
 const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
-/// In the names of protocols that are there to carry a credential, of any service.
+/// Words in the names of protocols that carry a credential, of any service.
 const CREDENTIALS: [&str; 6] = ["key", "token", "bearer", "authorization", "secret", "password"];
 
 #[cfg(test)]

@@ -1,20 +1,19 @@
-//! Chooses what of the headers goes upstream, and what of an answer's comes down.
+//! Filters the headers that go upstream, and the headers of answers.
 
 use http::{HeaderMap, HeaderName, header};
 
 use crate::api::headers::{is_credential, is_hop_by_hop, passes_upstream};
 
-/// Lets through what Azure's and OpenAI's clients say of a request, and `more`. Whatever else there is
-/// stays here: the caller's credentials, its words to the gateway, what its connection needs, and what a
-/// server behind a front door would take for the word of that. (The service answers 431 to more than ten
-/// headers of a request that it does not know.) Trailers of requests do not go either.
+/// Keeps the headers that Azure's and OpenAI's clients use, and `more`. Removes everything else:
+/// the caller's credentials, options for the gateway, connection headers, and headers that a server
+/// behind a trusted proxy would believe. (The service answers 431 to a request with more than ten
+/// unknown headers.) Trailers of requests are dropped too.
 pub(crate) fn strip_request(headers: &mut HeaderMap, more: &[HeaderName]) {
     strip(headers, |name| !passes_upstream(name, more));
 }
 
-/// Keeps what a backend's connection needs, what it says to browsers of its own origin, and whatever
-/// would leave a credential or a state with the client, which knows the gateway as one host, from going
-/// down.
+/// Removes connection headers, headers for browsers of the backend's own origin, and headers that
+/// would leave a credential or state with the client, to which the gateway is a single host.
 pub(crate) fn strip_answer(headers: &mut HeaderMap) {
     strip(headers, |name| {
         is_hop_by_hop(name)
@@ -45,8 +44,8 @@ fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
     }
 }
 
-/// What a client would keep for the host that it talks to, what would send a page elsewhere, and what a
-/// server in front of this one would obey, as it does `X-Accel-Redirect`.
+/// Headers whose values a client would store for this host, that would redirect a page, or that a
+/// server in front of the gateway would obey, such as `X-Accel-Redirect`.
 const STATE: &[&str] = &[
     "accept-ch",
     "alt-svc",

@@ -14,11 +14,11 @@ use tokio::{
 
 use crate::serve::clock;
 
-/// What is left of the time and the bytes for a client to stop sending.
+/// The time and the bytes left for a client to stop sending.
 ///
-/// Closing a socket that has unread bytes resets the connection, and a client that is still sending loses
-/// an answer that it did not read yet (RFC 9112 section 9.6). So where a request was answered before its
-/// end, what the client goes on sending is read and discarded for a while.
+/// Closing a socket that has unread bytes resets the connection, and a client that is still sending
+/// loses an answer that it has not read yet (RFC 9112 section 9.6). So if a request was answered
+/// before its end, read and discard what the client sends for a while.
 pub(super) struct Linger {
     end: Pin<Box<Sleep>>,
     silence: Pin<Box<Sleep>>,
@@ -34,7 +34,7 @@ impl Linger {
         }
     }
 
-    /// Ready when the client has closed too, or is waited for no longer.
+    /// Ready when the client has closed too, or the time or the bytes are used up.
     pub(super) fn poll<I: AsyncRead + Unpin>(
         &mut self,
         io: &mut I,
@@ -56,15 +56,15 @@ impl Linger {
             self.bytes -= length;
             self.silence.as_mut().reset(clock::timer_now() + LINGER_SILENCE);
         }
-        // Other connections have their turn.
+        // Give other connections a turn.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 }
 
-/// In all, and without a byte. nginx waits 30 s and 5 s.
+/// In total, and without receiving a byte. nginx uses 30 s and 5 s.
 const LINGER_TIME: Duration = Duration::from_secs(10);
 const LINGER_SILENCE: Duration = Duration::from_secs(2);
-/// Twice the longest body by default.
+/// Twice the default limit on bodies.
 const LINGER_BYTES: usize = 64 << 20;
 const READS_PER_POLL: usize = 32;

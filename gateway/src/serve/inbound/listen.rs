@@ -1,4 +1,4 @@
-//! BoundedBody sockets: accepting, TLS, and the end of it all.
+//! Listening sockets: accepting, TLS, and shutdown.
 
 use std::{
     io,
@@ -25,7 +25,7 @@ use crate::{
     serve::{clock, workers::Workers},
 };
 
-/// A socket that is bound.
+/// A bound socket.
 pub(crate) struct Listener {
     tcp: TcpListener,
     tls: Option<Certificate>,
@@ -34,7 +34,7 @@ pub(crate) struct Listener {
 impl Listener {
     /// # Errors
     ///
-    /// When the address is taken or not this machine's, or a certificate or key is unusable.
+    /// If the address is in use or not local, or a certificate or key is unusable.
     pub(crate) async fn bind(address: SocketAddr, tls: Option<&Tls>) -> Result<Self, String> {
         let tls = tls.map(Certificate::new).transpose();
         let tls = tls.map_err(|error| format!("listen.tls: {error}"))?;
@@ -44,7 +44,7 @@ impl Listener {
         Ok(Self { tcp, tls })
     }
 
-    /// Where it listens, as a client writes it.
+    /// The listener's URL, as a client writes it.
     pub(crate) fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let address =
@@ -52,13 +52,13 @@ impl Listener {
         format!("{scheme}://{address}")
     }
 
-    /// What it encrypts with, if anything.
+    /// The TLS certificate, if there is one.
     pub(crate) fn certificate(&self) -> Option<Certificate> {
         self.tls.clone()
     }
 
-    /// Serves connections until `stop` turns true, then waits until the last of them is done, but
-    /// no longer than the configuration at work says.
+    /// Serves connections until `stop` turns true, then waits for the last of them to finish, but
+    /// no longer than the active configuration's drain time.
     pub(crate) async fn serve(
         self,
         role: ListenerRole,
@@ -80,9 +80,10 @@ impl Listener {
                     self.connect(role, &workers, stream, stop.clone(), open.clone());
                 }
                 Err(error) if is_of_one_connection(&error) => {}
-                // No descriptors are left, or no memory: others have to end first.
+                // Out of descriptors or memory: other connections have to end first.
                 Err(error) => {
-                    // Once, however long it lasts, and however often a connection ends meanwhile.
+                    // Warn once, however long it lasts and however often connections end in
+                    // between.
                     let now = clock::now();
                     let is_first = std::mem::take(&mut is_accepting);
                     let is_due = |at| now.saturating_duration_since(at) >= ACCEPT_WARNING_INTERVAL;
@@ -101,7 +102,7 @@ impl Listener {
         }
     }
 
-    /// Serves a connection in a task of its own, which is as large as the connection needs.
+    /// Serves a connection in its own task, which is as large as the connection needs.
     fn connect(
         &self,
         role: ListenerRole,
@@ -124,8 +125,8 @@ impl Listener {
     }
 }
 
-/// Looks at the first bytes without taking them: a reader of HTTP that got them apart from the rest
-/// would make twice the room.
+/// Peeks at the first bytes without consuming them: passing them separately to hyper's reader would
+/// double its buffer.
 async fn plain(role: ListenerRole, stream: TcpStream, mut stop: watch::Receiver<bool>) {
     let accepted = clock::now();
     let head_timeout = role.gateway.runtime().config().limits.head_timeout;
@@ -156,7 +157,7 @@ async fn secure(
     let accepted = clock::now();
     let head_timeout = role.gateway.runtime().config().limits.head_timeout;
     let client = ClientSocket::new(stream);
-    // The handshake leaves nothing behind but its stream.
+    // Boxed: only the stream outlives the handshake.
     let mut handshake = Box::pin(clock::timeout(head_timeout, tls.accept(client.clone())));
     let shaken = tokio::select! {
         shaken = handshake.as_mut() => shaken,
@@ -190,10 +191,10 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// What a client begins HTTP/2 with (RFC 9113 section 3.4).
+/// The HTTP/2 client preface (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// At the limit of descriptors each connection that ends lets another one in, 20 times a second.
+/// At the limit of descriptors, each connection that ends admits another one, 20 times per second.
 const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(10);
-/// Of log events: a part of their format, so it does not follow the place of this file.
+/// For log events; part of their format, so it does not change with the module path.
 const TARGET: &str = "spillover::serve::listen";

@@ -1,4 +1,4 @@
-//! What a listener leads to: models, pages about the gateway, or both.
+//! What a listener serves: models, the gateway's own pages, or both.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -12,15 +12,15 @@ use crate::serve::{
     concurrency::Concurrency, record::observe::Page, refusal::Refusal, routing::known_operations,
 };
 
-/// What is behind a listener.
+/// What a listener serves.
 #[derive(Clone, Debug)]
 pub(crate) struct ListenerRole {
     pub(crate) gateway: Arc<Gateway>,
-    /// Whether requests for models pass here.
+    /// Whether it accepts requests for models.
     pub(crate) has_models: bool,
-    /// What the client of the connection showed in the handshake.
+    /// The client certificate of the connection's handshake.
     pub(crate) peer: Option<ClientCertificate>,
-    /// The requests under way of the address that it comes from.
+    /// The requests in flight of the client's address.
     pub(crate) of_address: Concurrency,
 }
 
@@ -38,13 +38,13 @@ impl ListenerRole {
         Self { gateway, has_models, peer: None, of_address }
     }
 
-    /// Of a connection from `address`.
+    /// The role for a connection from `address`.
     pub(crate) fn at(&self, address: IpAddr) -> Self {
         Self { of_address: self.gateway.peers.count(address), ..self.clone() }
     }
 
-    /// A page about the gateway itself. Whether it is well is there without a key; everything else is,
-    /// too, at an address that is for operators alone.
+    /// Serves a page about the gateway itself. The health pages require no key; on an address for
+    /// operators only, the other pages require none either.
     pub(crate) async fn page<B>(&self, request: &Request<B>) -> Option<Response<Bytes>> {
         let path = request.uri().path();
         let is_open = match path {
@@ -80,7 +80,7 @@ impl ListenerRole {
         }
     }
 
-    /// Where no client may operate, there are no such pages.
+    /// If no client may see the operators' pages, they do not exist.
     async fn admit_operator(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let runtime = self.gateway.runtime();
         if !runtime.clients.may_operate() {
@@ -91,7 +91,7 @@ impl ListenerRole {
         if caller.may.operate {
             return Ok(());
         }
-        let text = "This client may not see what is for operators.";
+        let text = "This client may not see the operators' pages.";
         Err(Refusal::new(StatusCode::FORBIDDEN, "403", text))
     }
 }

@@ -1,13 +1,13 @@
-//! What a client asked of a WebSocket, and whether a backend's 101 is the answer to it.
+//! A WebSocket handshake in progress, and whether a backend's 101 completes it.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use hyper::upgrade::OnUpgrade;
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 
-/// The client's side of a handshake that is under way.
+/// The client's side of a handshake in progress.
 pub(super) struct Opening {
-    /// What becomes of the connection to the client.
+    /// Resolves to the upgraded connection of the client.
     pub(super) client: OnUpgrade,
     asked: Asked,
 }
@@ -19,13 +19,13 @@ struct Asked {
 }
 
 impl Opening {
-    /// `headers` are those that go to the backend.
+    /// `headers` are the ones that go to the backend.
     pub(super) fn new(client: OnUpgrade, headers: &HeaderMap) -> Self {
         Self { client, asked: Asked::of(headers) }
     }
 
-    /// Whether a 101 with these headers opens the session that was asked for. What is taken for one and
-    /// is none would hand the client the bytes of another protocol (RFC 6455 section 4.1).
+    /// Whether a 101 with these headers opens the requested session. Accepting any other would give
+    /// the client the bytes of another protocol (RFC 6455 section 4.1).
     pub(super) fn is_answered_by(&self, headers: &HeaderMap) -> bool {
         self.asked.is_answered_by(headers)
     }
@@ -65,7 +65,8 @@ fn only(words: &[String], expected: &str) -> bool {
     matches!(words, [word] if word.eq_ignore_ascii_case(expected))
 }
 
-/// The words of a list, without their parameters; one that is no text stands as it can be read.
+/// The elements of a list header, without their parameters; a value that is not text is read
+/// lossily.
 fn words(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     let values =
         headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));

@@ -1,7 +1,7 @@
-//! A list of what a resource keeps, with nothing in it that is not the client's.
+//! Filters a resource's list to the objects of the requesting client.
 //!
-//! A page may so become shorter than was asked for. One of which nothing is left is passed over, since
-//! clients take an empty page for the last one.
+//! A page may become shorter than requested. Pages that become empty are skipped, because clients
+//! take an empty page for the last one.
 
 use bytes::Bytes;
 use http::{Request, Uri, header, response};
@@ -23,17 +23,17 @@ use crate::{
     },
 };
 
-/// What a list became.
+/// The result of listing.
 pub(super) enum Listed {
-    /// No list: a refusal.
+    /// Not a list: a refusal.
     Answer(Answer),
     Own(response::Parts, Bytes),
     Failed(UpstreamError),
-    /// Of the backend whose head this is.
+    /// From the backend with this head.
     Unreadable(response::Parts, Refusal),
 }
 
-/// Asks for a list, and takes out what is not the client's.
+/// Requests a list, and removes the objects of other clients.
 pub(super) async fn list(
     stack: &Stack,
     mut request: Request<RequestBody>,
@@ -64,10 +64,10 @@ pub(super) async fn list(
         let after = last.zip(next).and_then(|(last, next)| behind(next, &last));
         pages += 1;
         match after {
-            Some(next) if !is_left && goes_on && pages < MOST_PAGES => request = next,
+            Some(next) if !is_left && goes_on && pages < MAX_PAGES => request = next,
             _ if !is_left && goes_on => {
                 let text =
-                    "The next things of this client in the list are behind too many of others.";
+                    "The next objects of this client follow too many objects of other clients.";
                 return Listed::Unreadable(head, Refusal::bad_gateway(text));
             }
             _ => {
@@ -80,7 +80,8 @@ pub(super) async fn list(
     }
 }
 
-/// The page with the client's own, and the last id that it had before; `None` for what is no list.
+/// Keeps the client's own objects, and returns the page's last id before that; `None` if it is not
+/// a list.
 fn filtered(mut page: Value, own: Own<'_>) -> Option<(Value, Option<String>)> {
     let data = page.get_mut("data")?.as_array_mut()?;
     let id = |item: &Value| item["id"].as_str().map(str::to_owned);
@@ -96,7 +97,7 @@ fn filtered(mut page: Value, own: Own<'_>) -> Option<(Value, Option<String>)> {
     Some((page, last))
 }
 
-/// The request for what comes after `last`, unless it goes backwards.
+/// The request for the page after `last`, unless it lists backwards.
 fn behind(mut request: Request<RequestBody>, last: &str) -> Option<Request<RequestBody>> {
     let is_backward = pairs(request.uri()).any(|(key, id)| key == "before" && !id.is_empty());
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
@@ -121,7 +122,7 @@ fn copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     Some(copy)
 }
 
-/// A page has a hundred things at most, and those of no list are large.
+/// A page has at most a hundred objects; large objects do not occur in lists.
 const MAX_PAGE_BYTES: usize = 8 << 20;
-/// One client has nothing among so many things of others, at 20 to a page by default.
-const MOST_PAGES: usize = 20;
+/// Allows for a client that has none of this many pages of objects, 20 per page by default.
+const MAX_PAGES: usize = 20;

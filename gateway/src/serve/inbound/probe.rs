@@ -1,4 +1,4 @@
-//! Finds out whether a client that sends nothing more is still there.
+//! Detects whether a half-closed client is still there.
 
 use std::{
     future::Future,
@@ -12,17 +12,18 @@ use tokio::{io::AsyncWrite, time::Sleep};
 
 use crate::serve::{activity::Activity, clock};
 
-/// What is written now and then to a client that sends nothing more while its request is being answered:
-/// it half closed its connection, or it has gone.
+/// Probes a client that sends nothing more while its request is in flight: it has half closed its
+/// connection, or it has disconnected.
 ///
-/// TCP says the same of both until something is written. So an interim answer is, which HTTP/1.1 clients
-/// have to discard (RFC 9110 section 15.2): one that has gone resets the connection. A client that gets
-/// its answer before that sees nothing of it. One that may go on sending is never written to: the `fetch`
-/// of Node.js fails at an interim answer that it did not ask for.
+/// TCP cannot distinguish the two until something is written. So the probe writes an interim
+/// response, which HTTP/1.1 clients must discard (RFC 9110 section 15.2): a client that has
+/// disconnected resets the connection. A client that gets its answer first never sees the probe.
+/// Clients that may still send are not probed: the `fetch` of Node.js fails on an interim response
+/// that it did not ask for.
 pub(super) struct Probe {
     next: Pin<Box<Sleep>>,
     probes: usize,
-    /// How many there were when this began to wait.
+    /// The number of reads when the wait began.
     reads: usize,
 }
 
@@ -31,7 +32,7 @@ impl Probe {
         Self { next: Box::pin(clock::sleep(PROBES[0])), probes: 0, reads }
     }
 
-    /// Ready with an error when the client has gone.
+    /// Ready with an error when the client has disconnected.
     pub(super) fn poll<I: AsyncWrite + Unpin>(
         &mut self,
         io: &mut I,
@@ -42,13 +43,13 @@ impl Probe {
         loop {
             ready!(self.next.as_mut().poll(cx));
             if reads != self.reads {
-                // It was heard meanwhile.
+                // The client has sent something meanwhile.
                 (self.reads, self.probes) = (reads, 0);
                 self.next.as_mut().reset(clock::timer_now() + PROBES[0]);
                 continue;
             }
             if activity.takes_interim() {
-                // As short as it is, it goes out whole or not at all.
+                // It is so short that it is written completely or not at all.
                 match Pin::new(&mut *io).poll_write(cx, INTERIM) {
                     Poll::Ready(Ok(INTERIM_BYTES)) | Poll::Pending => {}
                     Poll::Ready(Ok(_)) => return Poll::Ready(io::ErrorKind::WriteZero.into()),
@@ -67,6 +68,6 @@ impl Probe {
 
 const INTERIM: &[u8; INTERIM_BYTES] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const INTERIM_BYTES: usize = 25;
-/// The first is answered by a reset, which takes a round trip, and the second one fails.
+/// The first probe provokes a reset, which takes a round trip; the second one then fails.
 const PROBES: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(250)];
 const LATER_PROBES: Duration = Duration::from_secs(10);

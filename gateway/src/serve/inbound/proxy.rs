@@ -16,7 +16,7 @@ use crate::serve::{
     activity::Busy, clock, record::request_guard::RequestGuard, refusal::Refusal, upload::Upload,
 };
 
-/// Answers any request there can be.
+/// Answers any request.
 pub(crate) async fn answer(
     role: ListenerRole,
     busy: Busy,
@@ -50,7 +50,7 @@ pub(crate) async fn answer(
     response
 }
 
-/// The client's own id, when it is one.
+/// The client's own request id, if valid.
 fn request_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get(REQUEST_ID)?.to_str().ok()?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');

@@ -1,4 +1,5 @@
-//! An answer's body on its way out: passed on frame by frame, watched, and never waited for long.
+//! An answer's body on its way to the client: forwarded frame by frame, recorded, with idle
+//! timeouts.
 
 use std::{
     error::Error,
@@ -22,9 +23,9 @@ use crate::{
     },
 };
 
-/// A body of the gateway's own, or a backend's.
+/// The gateway's own body, or a backend's.
 pub(crate) struct ResponseBody {
-    /// Before the guard, which is to have its usage: fields are dropped in their order.
+    /// Before the guard, because dropping it reports the usage: fields are dropped in order.
     kind: Kind,
     /// Until the last frame.
     guard: Option<Box<RequestGuard>>,
@@ -37,7 +38,7 @@ enum Kind {
         body: Pin<Box<AnswerBody>>,
         idle: IdleTimeout,
     },
-    /// To be reported next.
+    /// The error to return next.
     Failed(Option<ResponseBodyError>),
 }
 
@@ -53,11 +54,11 @@ impl ResponseBody {
         Self { kind: Kind::Own(Some(text).filter(|text| !text.is_empty())), guard }.begun()
     }
 
-    /// With `waits` its first frame is there before its head goes out.
+    /// With `waits`, waits for the first frame before returning.
     ///
     /// # Errors
     ///
-    /// When it fails before its first frame, so that something else can be answered.
+    /// If it fails before its first frame, so that another answer can be sent.
     pub(crate) async fn passing(
         body: AnswerBody,
         idle_timeout: Duration,
@@ -83,7 +84,7 @@ impl ResponseBody {
         }
     }
 
-    /// A body that is over before it began is never polled.
+    /// A body that is empty from the start is never polled.
     fn begun(mut self) -> Self {
         self.offer(0);
         if self.is_end_stream() {
@@ -92,7 +93,7 @@ impl ResponseBody {
         self
     }
 
-    /// The client is to take so much.
+    /// Records that a piece is ready for the client.
     fn offer(&self, bytes: usize) {
         if let Some(guard) = &self.guard {
             guard.busy.delivery.offer(bytes as u64);
@@ -130,7 +131,7 @@ impl Body for ResponseBody {
             Kind::Failed(error) => return Poll::Ready(error.take().map(Err)),
         };
         match &next {
-            // Not polled again after the end of the stream.
+            // Do not poll after end of stream.
             Some(Ok(frame)) => {
                 if let (Some(guard), Some(data)) = (&mut self.guard, frame.data_ref()) {
                     guard.passes(data);
@@ -144,11 +145,11 @@ impl Body for ResponseBody {
                 if let Some(guard) = &mut self.guard {
                     guard.record.ended = error.ended();
                 }
-                // First the body, which says what was used when it is dropped.
+                // The body first: dropping it reports the usage.
                 self.kind = Kind::Failed(next.and_then(Result::err));
                 self.guard = None;
-                // hyper discards what it has not written yet when a body fails, and writes it when a
-                // body is pending.
+                // When a body fails, hyper discards what it has not written yet; when a body is
+                // pending, hyper writes it. So return pending once.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -184,13 +185,13 @@ impl Body for ResponseBody {
 }
 
 impl ResponseBodyError {
-    /// What the client is answered where nothing of the answer has gone out.
+    /// The answer to send if nothing of this one has been sent.
     pub(crate) fn refusal(&self) -> Refusal {
         match self {
             Self::Broken(_) => {
                 Refusal::bad_gateway("The backend's answer broke off before its first byte.")
             }
-            // The backend may go on and bill an answer that has no reader.
+            // The backend may go on and bill an answer that is never read.
             Self::Silent => Refusal::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 "GatewayTimeout",
@@ -209,7 +210,7 @@ impl ResponseBodyError {
     }
 }
 
-/// The next frame, unless it takes too long.
+/// The next frame, or a timeout.
 fn next(
     body: &mut Pin<Box<AnswerBody>>,
     idle: &mut IdleTimeout,
@@ -229,7 +230,7 @@ fn is_end_of_file(error: &hyper::Error) -> bool {
     while let Some(error) = next {
         let io = error.downcast_ref::<io::Error>();
         let io = io.or_else(|| error.downcast_ref::<h2::Error>()?.get_io());
-        // What HTTP/2 calls a broken pipe: nothing was written.
+        // HTTP/2 reports this as a broken pipe, although nothing was written.
         let is_end =
             |kind| matches!(kind, io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe);
         if io.is_some_and(|error| is_end(error.kind())) {

@@ -13,15 +13,15 @@ use crate::{
     snapshot::Snapshot,
 };
 
-/// A configuration with what was made of it.
+/// A configuration and what was built from it.
 pub(crate) struct Runtime {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) clients: ClientKeys,
     pub(crate) routes: Routes,
-    /// For the next configuration, if it has the same settings.
+    /// Reused by the next configuration if its settings are the same.
     pub(crate) upstream: UpstreamClient,
     pub(crate) tokens: Option<AccessTokens>,
-    /// Of the tokens that clients show.
+    /// Verifies the tokens of clients.
     pub(crate) verifier: Option<Arc<Verifier>>,
 }
 

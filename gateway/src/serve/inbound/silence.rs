@@ -1,4 +1,4 @@
-//! How long a connection may be silent: before a request, within its head, between requests.
+//! Connection idle timeouts: before a request, within its head, and between requests.
 
 use std::{mem, time::Duration};
 
@@ -7,28 +7,28 @@ use crate::{
     serve::{activity::Activity, clock},
 };
 
-/// How a connection is to end.
+/// How to end a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Whatever is under way.
+    /// Drops requests in flight.
     Now,
-    /// After what is under way.
+    /// After the requests in flight.
     Orderly,
 }
 
-/// Looks at a connection again and again, instead of setting a timer for every request.
+/// Checks a connection periodically, instead of setting a timer for every request.
 #[derive(Debug)]
 pub(crate) struct Silence<'a> {
     activity: &'a Activity,
     limits: &'a Limits,
     look: Duration,
-    /// For how long no request has been under way.
+    /// How long no request has been in flight.
     idle: Duration,
-    /// For how long, of that, a head has been waited for.
+    /// How much of that time a head was awaited.
     heard: Duration,
-    /// For how long nothing could be written.
+    /// How long nothing could be written.
     stuck: Duration,
-    /// For how long nothing has moved on it, of the time without a request.
+    /// How long there was no progress, of the time without a request.
     still: Duration,
     begun: usize,
     moves: usize,
@@ -36,7 +36,7 @@ pub(crate) struct Silence<'a> {
 }
 
 impl<'a> Silence<'a> {
-    /// Of a connection whose handshake took `spent` of the time for its first head.
+    /// For a connection whose handshake used `spent` of the time for its first head.
     pub(crate) fn new(activity: &'a Activity, limits: &'a Limits, spent: Duration) -> Self {
         let shortest = limits.head_timeout.min(limits.idle_timeout);
         let look = (shortest / 4).clamp(Duration::from_millis(20), Duration::from_secs(10));
@@ -55,8 +55,8 @@ impl<'a> Silence<'a> {
         }
     }
 
-    /// The gateway stops: a connection without a request has a moment left, to read its last answer and
-    /// to take note of the end.
+    /// The gateway stops: a connection without a request gets a moment to read its last answer and
+    /// to notice the end.
     pub(crate) fn stop(&mut self) {
         self.is_stopping = true;
         self.still = Duration::ZERO;
@@ -67,12 +67,12 @@ impl<'a> Silence<'a> {
         self.is_stopping
     }
 
-    /// When the connection is to end. One that was to end in an orderly way, and does not, is to end
-    /// now.
+    /// Returns when the connection has to end. A connection that should end in an orderly way, and
+    /// does not, has to end now.
     ///
     /// # Cancel safety
     ///
-    /// A look that was waited for is waited for again.
+    /// A wait that was dropped is repeated.
     pub(crate) async fn next(&mut self) -> End {
         loop {
             clock::sleep(self.look).await;
@@ -88,7 +88,7 @@ impl<'a> Silence<'a> {
         let moves = mem::replace(&mut self.moves, activity.moves());
         let is_idle = activity.is_idle() && before == self.begun;
         let is_still = is_idle && !activity.is_stuck() && moves == self.moves;
-        // Nothing was ever asked, or the head of a request began and does not end.
+        // No request yet, or a request's head has begun and not ended.
         let is_head_due = self.begun == 0 || activity.is_head_begun();
         let longer = |time: Duration, is_so| if is_so { time + look } else { Duration::ZERO };
         self.idle = longer(self.idle, is_idle);

@@ -1,4 +1,4 @@
-//! The streams of an HTTP/2 connection, each in a task of its own.
+//! Runs the streams of an HTTP/2 connection, each in its own task.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,9 +6,9 @@ use hyper::rt::Executor;
 
 use crate::serve::{activity::Activity, delivery::Delivering};
 
-/// Runs what hyper asks it to: the exchange on one stream, right after its request was handed to the
-/// service. One whose client does not take its answer is dropped, which resets the stream; the others
-/// of the connection go on.
+/// Spawns hyper's stream tasks: the exchange on one stream, right after its request was passed to
+/// the service. If the client does not accept the answer, the task is dropped, which resets the
+/// stream; the other streams of the connection go on.
 #[derive(Clone)]
 pub(crate) struct Streams {
     activity: Arc<Activity>,

@@ -1,4 +1,4 @@
-//! A realtime session: bytes pass both ways until one side ends it.
+//! A realtime session: copies bytes both ways until one side ends it.
 
 use std::{
     io,
@@ -15,8 +15,8 @@ use crate::{
     serve::{clock, record::request_guard::RequestGuard},
 };
 
-/// Carries a session between a client and a backend that both have agreed to it. Dropping the future
-/// closes both connections.
+/// Carries an accepted session between a client and a backend. Dropping the future closes both
+/// connections.
 pub(super) async fn carry(
     client: OnUpgrade,
     backend: OnUpgrade,
@@ -30,14 +30,14 @@ pub(super) async fn carry(
     };
 }
 
-/// A session under way, which is recorded however it ends.
+/// A session in progress, which is recorded however it ends.
 struct Session {
     guard: Box<RequestGuard>,
     passed: Passed,
     end: &'static str,
 }
 
-/// Bytes that were passed on.
+/// The bytes copied in each direction.
 #[derive(Default)]
 struct Passed {
     from_client: AtomicU64,
@@ -66,7 +66,7 @@ impl Drop for Session {
     }
 }
 
-/// Returns how it ended.
+/// Copies until one side ends; returns how it ended.
 async fn pass(
     client: Upgraded,
     backend: Upgraded,
@@ -80,7 +80,7 @@ async fn pass(
     let ended = |end: io::Result<()>, by| if end.is_ok() { by } else { "broken" };
     tokio::select! {
         end = &mut up => {
-            // What the other side still says to that, above all its own farewell.
+            // Forward the other side's reply, in particular its close frame.
             let _ = clock::timeout(CLOSE_TIME, down).await;
             ended(end, "client")
         }
@@ -92,7 +92,7 @@ async fn pass(
     }
 }
 
-/// Passes on what comes until there is no more, and then says so.
+/// Copies until the end of the stream, and then half closes the other side.
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -109,13 +109,14 @@ async fn pump(
             to.write_all(&room[..length]).await?;
             to.flush().await
         };
-        // One that takes nothing holds up its own direction only, so that `silence` may not see it.
+        // A side that accepts nothing blocks only its own direction, which `silence` may not
+        // notice.
         clock::timeout(idle, write).await.map_err(|_| io::ErrorKind::TimedOut)??;
         passed.fetch_add(length as u64, Relaxed);
     }
 }
 
-/// Ready when nothing was passed on for `longest`, give or take a quarter.
+/// Ready when nothing was copied for `longest`, plus or minus a quarter.
 async fn silence(longest: Duration, passed: &Passed) {
     let (mut quiet, mut seen) = (0, passed.total());
     while quiet < LOOKS_PER_TIMEOUT {
@@ -126,8 +127,8 @@ async fn silence(longest: Duration, passed: &Passed) {
     }
 }
 
-/// For the rest of a session after one side has ended it.
+/// The time for the rest of a session after one side has ended it.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
-/// Each way. A second of the service's audio is 64 KiB, in several messages.
+/// Per direction. A second of the service's audio is 64 KiB, in several messages.
 const BUFFER_BYTES: usize = 8 << 10;
 const LOOKS_PER_TIMEOUT: u32 = 4;

@@ -1,4 +1,4 @@
-//! The stream of an inbound connection, which notes what happens on it.
+//! The stream of an inbound connection, which records its activity.
 
 use std::{
     io,
@@ -12,11 +12,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{linger::Linger, probe::Probe};
 use crate::serve::activity::Activity;
 
-/// A stream that notes what happens on it.
+/// A stream that records its activity.
 pub(super) struct Watched<I> {
     io: I,
     activity: Arc<Activity>,
-    /// Whether the end of what the client sends was read.
+    /// Whether the client's end of stream was read.
     has_ended: bool,
     reads: usize,
     probe: Option<Probe>,
@@ -35,7 +35,7 @@ impl<I> Watched<I> {
 }
 
 impl<I: AsyncWrite + Unpin> Watched<I> {
-    /// Ready with an error when the client has gone.
+    /// Ready with an error when the client has disconnected.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let Self { io, activity, reads, probe, .. } = self;
         if !activity.may_have_gone() {
@@ -104,11 +104,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper flushes whenever it is polled, and reads only what it has use for.
+        // hyper flushes whenever it is polled, but reads only what it can use.
         if let Poll::Ready(error) = self.poll_gone(cx) {
             return Poll::Ready(Err(error));
         }
-        // TLS keeps what it was given, and writes it here.
+        // TLS buffers written data and writes it here.
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
         self.note(flushed)
     }

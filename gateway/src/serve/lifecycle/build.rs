@@ -1,4 +1,4 @@
-//! Makes a configuration ready to serve; a reload keeps what it can of the last one.
+//! Builds a runtime from a configuration; a reload keeps what it can of the last one.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -29,11 +29,11 @@ use crate::{
     utilization::Utilizations,
 };
 
-/// Puts a configuration to work. What `last` learned of backends that are the same stays.
+/// Builds a configuration's runtime. Keeps what `last` learned about backends that are unchanged.
 ///
 /// # Errors
 ///
-/// When a backend or a certificate cannot work; nothing has changed then.
+/// If a backend or a certificate is unusable; nothing has changed then.
 pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime, String> {
     let upstream = match last {
         Some(last) if same_client(&config.upstream, &last.config().upstream) => {
@@ -52,7 +52,7 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
         }
     };
     let verifier = match (&config.tokens, last) {
-        // With the keys of the issuer, which may be out of reach.
+        // Keep the issuer's keys: the issuer may be unreachable now.
         (Some(tokens), Some(last)) if last.config().tokens.as_ref() == Some(tokens) => {
             last.verifier.clone()
         }
@@ -62,7 +62,7 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
         }
         (None, _) => None,
     };
-    // No reload forgets where ids are: a resource that is still configured holds what it held.
+    // A reload keeps the sticky ids: a resource that is still configured keeps its entries.
     let sticky = last.map(|last| last.snapshot.sticky.clone()).unwrap_or_default();
     let (mut routes, mut models) = (HashMap::new(), BTreeMap::new());
     for (name, model) in &config.models {
@@ -92,8 +92,8 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
     Ok(Runtime { snapshot, clients, routes, upstream, tokens, verifier })
 }
 
-/// The pools, the gate and the budget of a model: those of the last configuration where their
-/// settings are the same, so that what they learned is not lost.
+/// The pools, the gate and the budget of a model: reused from the last configuration if their
+/// settings are the same, so that they keep what they learned.
 fn running_model(
     name: &str,
     model: &Model,
@@ -147,7 +147,7 @@ fn pool(
     }
 }
 
-/// What keeps a model's requests with the backend that holds what they refer to.
+/// Keeps a model's requests with the backend that stores what they refer to.
 fn sticky_scope(
     settings: &Stickiness,
     memory: &Sticky,
@@ -171,7 +171,8 @@ fn uses_tokens(model: &Model) -> bool {
     model.ptu.iter().chain(&model.standard).any(|backend| backend.auth == Auth::Entra)
 }
 
-/// Whether the client of one serves the other. The idle timeout and the headers are not the client's.
+/// Whether two configurations can share a client. The idle timeout and the headers are applied
+/// elsewhere.
 fn same_client(settings: &config::Upstream, last: &config::Upstream) -> bool {
     let (idle_timeout, headers) = (last.idle_timeout, last.headers.clone());
     config::Upstream { idle_timeout, headers, ..settings.clone() } == *last

@@ -1,4 +1,4 @@
-//! Puts changed configurations to work, and logs which keys take a restart.
+//! Applies changed configurations, and logs which keys require a restart.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -11,37 +11,37 @@ use crate::{
     },
 };
 
-/// Serves by another configuration from now on. Requests under way finish by theirs.
+/// Serves with another configuration from now on. Requests in flight finish with theirs.
 ///
 /// # Errors
 ///
-/// When it cannot work; the last one stays then.
+/// If it is invalid; the last one stays active.
 pub(crate) fn reload(gateway: &Gateway, config: Config) -> Result<(), String> {
     let last = gateway.runtime();
     gateway.replace(build::runtime(config, Some(&last))?);
     Ok(())
 }
 
-/// Logs what is set at `gateway` and does nothing.
+/// Logs settings of `gateway` that have no effect.
 pub(crate) fn log_idle(gateway: &Gateway) {
     for problem in &gateway.runtime().config().idle {
         tracing::warn!(target: TARGET, key = problem.key, place = %problem.place(), "{}", problem.text);
     }
 }
 
-/// A server whose configuration can become another.
+/// A server whose configuration can be reloaded.
 pub(crate) struct Reload {
     gateway: Arc<Gateway>,
     certificate: Option<Certificate>,
-    /// Where it listens, whatever the file says.
+    /// The address from the command line, which overrides the file.
     forced: Option<SocketAddr>,
-    /// What it was started with.
+    /// The listener settings at the start.
     listen: Listen,
     telemetry: TelemetrySettings,
 }
 
 impl Reload {
-    /// Of a server that was just started with `gateway`'s configuration.
+    /// For a server that was just started with `gateway`'s configuration.
     pub(crate) fn new(
         gateway: &Arc<Gateway>,
         certificate: Option<Certificate>,
@@ -58,8 +58,8 @@ impl Reload {
         }
     }
 
-    /// Applies the configuration whenever it becomes another, or when it is asked to by `hangup`.
-    /// One that is wrong changes nothing. It goes on until it is dropped.
+    /// Applies the configuration whenever the file changes, or on `hangup`. An invalid one changes
+    /// nothing. Runs until it is dropped.
     pub(crate) async fn follow(self, watch: Watch, hangup: Hangup) {
         let applied = |loaded| match self.apply(loaded) {
             Ok(fixed) => {
@@ -84,7 +84,7 @@ impl Reload {
         watch.run(hangup, |loaded| applied(loaded.map_err(|problems| problems.to_string()))).await;
     }
 
-    /// The keys that differ from those at work and stay as they were.
+    /// Returns the changed keys that keep their value until a restart.
     fn apply(&self, loaded: Result<Config, String>) -> Result<Vec<&'static str>, String> {
         let mut config = loaded?;
         if let Some(address) = self.forced {
@@ -111,7 +111,7 @@ impl Reload {
         let differs = [
             ("listen.address", listen.address != last.address),
             ("listen.admin", listen.admin != last.admin),
-            // Whether there is one; a certificate in another's place is renewed.
+            // Only its presence requires a restart; a replaced certificate is reloaded.
             ("listen.tls", listen.tls.is_some() != last.tls.is_some()),
             ("telemetry.log", telemetry.log != last_telemetry.log),
             ("telemetry.json", telemetry.json != last_telemetry.json),
@@ -126,5 +126,5 @@ impl Reload {
     }
 }
 
-/// Of log events: a part of their format, so it does not follow the place of this file.
+/// For log events; part of their format, so it does not change with the module path.
 const TARGET: &str = "spillover::serve::reload";

@@ -1,4 +1,4 @@
-//! `spillover serve`, from its arguments to its end.
+//! `spillover serve`, from its arguments to its exit.
 
 use std::{
     net::SocketAddr,
@@ -30,13 +30,13 @@ use crate::{
     telemetry::{self, Format, Telemetry, Trace},
 };
 
-/// Serves the configuration in `file`, or without one a demonstration, until a signal ends it.
+/// Serves the configuration in `file`, or a demonstration without one, until a signal ends it.
 pub(crate) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let served = match runtime {
         Ok(runtime) => {
             let served = runtime.block_on(serve(file, listen));
-            // What did not end in the drain time is cut off.
+            // Cuts off whatever did not end in the drain time.
             runtime.shutdown_background();
             served
         }
@@ -67,7 +67,7 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
     let observed = Observed { telemetry: telemetry.clone(), workers: Arc::clone(&workers) };
     let server = Server::start(config, Arc::new(observed)).await?;
     let _ = workers.set(Weak::clone(&server.workers));
-    // To be looked at once more when it has stopped.
+    // Kept for a last look after it has stopped.
     let gateway = Arc::clone(&server.gateway);
     reload::log_idle(&gateway);
     let watched = Arc::downgrade(&gateway);
@@ -97,7 +97,7 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
     let exporting = telemetry.clone();
     let stopped = async {
         server.stop().await;
-        // What is left to export is sent, which blocks.
+        // Sends what is left to export, which blocks.
         let _ = tokio::task::spawn_blocking(|| exporting.shutdown()).await;
     };
     tokio::select! {
@@ -109,7 +109,7 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
     Ok(())
 }
 
-/// Where a configuration came from.
+/// The origin of a configuration.
 enum Source {
     File(config::Watch, Hangup),
     Demo(demo::Azure),
@@ -121,7 +121,7 @@ impl Source {
             let (azure, config) = demo::start().await.map_err(|error| error.to_string())?;
             return Ok((config, Self::Demo(azure)));
         };
-        // Heard while the file is still read: it is read again then.
+        // Register first: a signal that arrives while the file is read causes another read.
         let hangup = Hangup::new();
         let file = file.to_owned();
         let opened = tokio::task::spawn_blocking(move || config::open(&file)).await;
@@ -134,7 +134,7 @@ impl Source {
 /// Telemetry as the observer of requests.
 struct Observed {
     telemetry: Telemetry,
-    /// Once they have started.
+    /// Set once they have started.
     workers: Arc<OnceLock<Weak<Workers>>>,
 }
 
@@ -183,7 +183,7 @@ impl Observe for Observed {
     }
 }
 
-/// All `Accept` headers as one.
+/// Joins all `Accept` headers.
 fn accept(headers: &HeaderMap) -> Option<String> {
     let values: Vec<_> =
         headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
@@ -192,5 +192,5 @@ fn accept(headers: &HeaderMap) -> Option<String> {
 
 const JSON: &str = "application/json";
 
-/// Of log events: a part of their format, so it does not follow the place of this file.
+/// For log events; part of their format, so it does not change with the module path.
 const TARGET: &str = "spillover::serve";

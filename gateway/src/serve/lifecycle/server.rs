@@ -17,12 +17,12 @@ use crate::{
     },
 };
 
-/// A gateway that listens.
+/// A listening gateway.
 pub(crate) struct Server {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) url: String,
     pub(crate) admin_url: Option<String>,
-    /// With TLS.
+    /// If it serves TLS.
     pub(crate) certificate: Option<Certificate>,
     pub(crate) workers: Weak<Workers>,
     stop: watch::Sender<bool>,
@@ -34,7 +34,7 @@ pub(crate) struct Server {
 impl Server {
     /// # Errors
     ///
-    /// When something in `config` cannot work here, such as an address that is taken.
+    /// If something in `config` cannot work here, such as an address in use.
     pub(crate) async fn start(config: Config, observer: Arc<dyn Observe>) -> Result<Self, String> {
         let settings = config.listen.clone();
         let gateway = Arc::new(Gateway::new(build::runtime(config, None)?, observer));
@@ -69,10 +69,11 @@ impl Server {
         })
     }
 
-    /// Takes no more connections, and returns when the last one is done or the time for that is up.
+    /// Stops accepting, and returns when the last connection has finished or the drain time is
+    /// over.
     pub(crate) async fn stop(self) {
         self.gateway.drain();
-        // Fails without receivers, which are gone when they have stopped.
+        // An error means that no receivers are left, because they have stopped already.
         let _ = self.stop.send(true);
         let _ = self.serving.await;
         if let Some(admin) = self.admin {

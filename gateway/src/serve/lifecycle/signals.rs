@@ -1,10 +1,10 @@
-//! The signals that a server hears, from its first moment on.
+//! The signals of a server, registered from its start.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Those that end it.
+/// The signals that end it.
 pub(crate) struct End {
     terminate: Signal,
     interrupt: Signal,

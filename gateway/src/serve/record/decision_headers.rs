@@ -13,17 +13,17 @@ use tower_spillover::{
 
 use crate::access_record;
 
-/// What became of a request, up to the head of its answer.
+/// What happened to a request, up to the head of its answer.
 pub(crate) struct DecisionHeaders<'a> {
     pub(crate) served: &'a Served,
     pub(crate) first_tier: &'static str,
-    /// Since its head arrived, and since the layers got it.
+    /// Since its head arrived; `sent` counts since the layers received it.
     pub(crate) total: Duration,
     pub(crate) in_layers: Duration,
 }
 
 impl DecisionHeaders<'_> {
-    /// Adds it to the head of the answer.
+    /// Adds the headers to an answer.
     pub(crate) fn write(&self, headers: &mut HeaderMap, with_trace: bool) {
         let served = self.served;
         headers.reserve(8);
@@ -51,10 +51,10 @@ fn is_refusal(served: &Served) -> bool {
     last.is_some_and(|last| matches!(last.outcome(), Outcome::Throttled(_)))
 }
 
-/// The tier that answered and, when it was not at once, what came before.
+/// The tier that answered and, if that was not the first attempt, what preceded it.
 fn decision(served: &Served, tier: &'static str) -> HeaderValue {
     let attempts = served.attempts().len();
-    // That a rate was exceeded goes without saying.
+    // Omit the usual reason, an exceeded rate.
     let reason = access_record::last_reason(served)
         .filter(|reason| *reason != access_record::reason(Reason::Rate));
     let is_plain = attempts == 1
@@ -99,7 +99,7 @@ fn written(what: &impl fmt::Display) -> Option<HeaderValue> {
     HeaderValue::try_from(text).ok()
 }
 
-/// How long the request waited, how long the last backend took, and both with all the rest.
+/// How long the request waited, how long the last backend took, and the total time.
 struct Timing<'a>(&'a DecisionHeaders<'a>);
 
 impl fmt::Display for Timing<'_> {
@@ -124,13 +124,13 @@ impl fmt::Display for Millis {
     }
 }
 
-/// Every attempt as JSON. Names are made of characters that JSON does not escape.
+/// Every attempt as JSON. Names consist of characters that need no escaping in JSON.
 struct Trace<'a>(&'a Served);
 
 impl fmt::Display for Trace<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('[')?;
-        for (index, attempt) in self.0.attempts().take(MOST_TRACED).enumerate() {
+        for (index, attempt) in self.0.attempts().take(MAX_TRACED_ATTEMPTS).enumerate() {
             let separator = if index == 0 { "" } else { "," };
             let (name, at) = (attempt.backend(), attempt.at().as_millis());
             write!(f, r#"{separator}{{"backend":"{name}","at_ms":{at},"status":"#)?;
@@ -152,8 +152,8 @@ impl fmt::Display for Trace<'_> {
     }
 }
 
-/// Header lines have limits too.
-const MOST_TRACED: usize = 32;
+/// Header lines are limited in length.
+const MAX_TRACED_ATTEMPTS: usize = 32;
 const DECISION: HeaderName = HeaderName::from_static("x-spillover-decision");
 const STICKY: HeaderName = HeaderName::from_static("x-spillover-sticky");
 const TRACE: HeaderName = HeaderName::from_static("x-spillover-trace");

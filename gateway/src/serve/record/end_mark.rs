@@ -1,35 +1,35 @@
-//! Whether an event stream came to the end that its operation has.
+//! Detects whether an event stream reached the end of its operation.
 
 use memchr::memchr;
 
-/// Reads the events of a stream as they pass, as far as their last one can be told from the others,
-/// in constant memory.
+/// Reads a stream's events as they pass, just far enough to recognise the last one, in constant
+/// memory.
 #[derive(Debug, Default)]
 pub(crate) struct EndMark {
-    /// The beginning of the line under way.
+    /// The beginning of the current line.
     line: Vec<u8>,
-    /// What has been read of the event under way, or else of the last one.
+    /// What is known of the current event, or else of the last one.
     event: Event,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Event {
-    /// The next field begins another one.
+    /// The next field begins another event.
     #[default]
     Ended,
     EndedAsLast,
     Begun,
-    /// By its name it is the last one, or is not.
+    /// Its name decides whether it is the last one.
     Named,
     Last,
 }
 
 impl EndMark {
-    /// The next bytes of the stream, in whatever pieces they come.
+    /// The next bytes of the stream, in any chunking.
     pub(crate) fn push(&mut self, mut piece: &[u8]) {
         while let Some(end) = memchr(b'\n', piece) {
             if self.line.is_empty() {
-                self.event = self.event.after(&piece[..end.min(LONGEST_PREFIX)]);
+                self.event = self.event.after(&piece[..end.min(MAX_PREFIX_BYTES)]);
             } else {
                 self.keep(&piece[..end]);
                 self.event = self.event.after(&self.line);
@@ -40,19 +40,19 @@ impl EndMark {
         self.keep(piece);
     }
 
-    /// Whether the last event so far is one that ends a stream.
+    /// Whether the last event so far ends a stream.
     pub(crate) fn is_seen(&self) -> bool {
         matches!(self.event.after(&self.line), Event::Last | Event::EndedAsLast)
     }
 
     fn keep(&mut self, piece: &[u8]) {
-        let room = LONGEST_PREFIX - self.line.len();
+        let room = MAX_PREFIX_BYTES - self.line.len();
         self.line.extend_from_slice(&piece[..piece.len().min(room)]);
     }
 }
 
 impl Event {
-    /// With another line, of which this is the beginning.
+    /// The state after another line, which begins with `line`.
     fn after(self, line: &[u8]) -> Self {
         let line = line.trim_ascii_end();
         if line.is_empty() {
@@ -67,17 +67,17 @@ impl Event {
         }
         match line.strip_prefix(b"data:").map(<[u8]>::trim_ascii_start) {
             Some(b"[DONE]") => Self::Last,
-            // A name says more than the data that follow it.
+            // The name takes precedence over the data that follow it.
             Some(_) if self == Self::Named || self == Self::Last => self,
             Some(data) if kind(data).is_some_and(is_last) => Self::Last,
             Some(_) => Self::Begun,
-            // A comment, or a field without a say.
+            // A comment, or an irrelevant field.
             None => self,
         }
     }
 }
 
-/// What an object without a name calls itself, where it does so at its beginning.
+/// The type of an unnamed event's object, if it is at its beginning.
 fn kind(data: &[u8]) -> Option<&[u8]> {
     let rest = data.strip_prefix(b"{")?.trim_ascii_start().strip_prefix(b"\"type\"")?;
     let rest =
@@ -85,7 +85,7 @@ fn kind(data: &[u8]) -> Option<&[u8]> {
     rest.get(..memchr(b'"', rest)?)
 }
 
-/// Whether an event of this name is the last of its stream. The parts of a response end as well:
+/// Whether an event of this name is the last of its stream. Parts of a response end too:
 /// `response.output_text.done` is not the end of it.
 fn is_last(name: &[u8]) -> bool {
     let mut parts = name.split(|byte| *byte == b'.');
@@ -95,8 +95,8 @@ fn is_last(name: &[u8]) -> bool {
     !is_part && ends.contains(&last)
 }
 
-/// Longer than any name of an event.
-const LONGEST_PREFIX: usize = 96;
+/// Longer than any event name.
+const MAX_PREFIX_BYTES: usize = 96;
 
 #[cfg(test)]
 mod tests {
@@ -149,6 +149,6 @@ mod tests {
         for _ in 0..100 {
             mark.push(&[b'x'; 1000]);
         }
-        assert!(mark.line.len() <= LONGEST_PREFIX);
+        assert!(mark.line.len() <= MAX_PREFIX_BYTES);
     }
 }

@@ -1,4 +1,4 @@
-//! What is recorded of one request, and the headers that explain its answer.
+//! The record of a request, and the headers that explain its answer.
 
 pub(crate) mod decision_headers;
 mod end_mark;

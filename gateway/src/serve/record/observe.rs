@@ -1,4 +1,4 @@
-//! What is reported of the gateway's requests, and what pages show of it.
+//! Receives reports on the gateway's requests, and serves pages about them.
 
 use std::time::{Instant, SystemTime};
 
@@ -9,15 +9,15 @@ use crate::{access_record::AccessRecord, snapshot::Snapshot, telemetry::Trace};
 
 /// Counts, logs and exports what the gateway does.
 pub(crate) trait Observe: Send + Sync + 'static {
-    /// A request has come, and will be finished.
+    /// A request has arrived; `finished` will follow.
     fn arrived(&self) {}
 
-    /// Begins to trace a request that arrived at this time; `headers` may continue a trace.
+    /// Starts a trace of a request that arrived at this time; `headers` may continue a trace.
     fn trace(&self, _at: SystemTime, _started: Instant, _headers: &mut HeaderMap) -> Option<Trace> {
         None
     }
 
-    /// A request is over, or was given up.
+    /// A request has ended, or was abandoned.
     fn finished(&self, record: AccessRecord, trace: Option<&Trace>, snapshot: &Snapshot);
 
     /// A page about the gateway itself, such as `/metrics`.

@@ -1,4 +1,4 @@
-//! The record of a request under way; it is handed in when the request is over.
+//! The record of a request in flight, reported when the request ends.
 
 use std::{
     mem,
@@ -21,18 +21,18 @@ use crate::{
     telemetry::Trace,
 };
 
-/// Dropping it is the end of the request, however that came about.
+/// Dropping it ends the request, for whatever reason.
 pub(crate) struct RequestGuard {
     pub(crate) record: AccessRecord,
-    /// Where traces are exported.
+    /// If traces are exported.
     pub(crate) trace: Option<Trace>,
-    /// Of an event stream.
+    /// For an event stream.
     end_mark: Option<EndMark>,
-    /// Of an event stream that has shown no output yet.
+    /// For an event stream without output so far.
     first_token: Option<FirstToken>,
-    /// What the answer used, once the layers sent the request.
+    /// The answer's usage, once the layers have sent the request.
     usage: Option<Arc<LastUsage>>,
-    /// Of the concurrency that is limited.
+    /// Its place in the concurrency limits.
     pub(crate) permit: Option<ConcurrencyPermit>,
     observer: Arc<dyn Observe>,
     snapshot: Arc<Snapshot>,
@@ -45,7 +45,7 @@ struct LastUsage(Mutex<Option<Usage>>);
 
 impl UsageSink for LastUsage {
     fn ended(&self, usage: Option<Usage>) {
-        // A tier that refused has none to say.
+        // A refusal has no usage.
         if usage.is_some() {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = usage;
         }
@@ -67,20 +67,20 @@ impl RequestGuard {
         Self { record, trace, end_mark, first_token, usage, permit, observer, snapshot, busy }
     }
 
-    /// Begins to trace the request, where traces are exported.
+    /// Starts a trace of the request, if traces are exported.
     pub(crate) fn begin_trace(&mut self, headers: &mut HeaderMap) {
         let AccessRecord { at, started, .. } = self.record;
         self.trace = self.observer.trace(at, started, headers);
     }
 
-    /// The head of the answer goes out.
+    /// The head of the answer is sent.
     pub(crate) fn head(&mut self, status: StatusCode, served: Option<Served>, now: Instant) {
         self.record.status = status;
         self.record.served = served;
         self.record.to_head = now.saturating_duration_since(self.record.started);
     }
 
-    /// Asks the layers, by the `extensions` of the request, what the answer uses.
+    /// Subscribes, through the request's `extensions`, to the usage of the answer.
     pub(crate) fn observe_usage(&mut self, extensions: &mut Extensions) {
         let usage = self.usage.insert(Arc::default());
         OnUsage::subscribe(extensions, Arc::clone(usage));
@@ -92,7 +92,7 @@ impl RequestGuard {
         self.first_token = Some(FirstToken::default());
     }
 
-    /// A piece of the answer goes out.
+    /// A piece of the answer is sent.
     pub(crate) fn passes(&mut self, piece: &[u8]) {
         if let Some(mark) = &mut self.end_mark {
             mark.push(piece);
@@ -104,7 +104,7 @@ impl RequestGuard {
         }
     }
 
-    /// The backend's answer came to its end, or the gateway's own did.
+    /// The answer reached its end.
     pub(crate) fn complete(&mut self) {
         let is_whole = self.end_mark.as_ref().is_none_or(EndMark::is_seen);
         self.record.ended = if is_whole { Ended::Complete } else { Ended::Cut };
@@ -126,12 +126,12 @@ impl Drop for RequestGuard {
             .usage
             .take()
             .and_then(|usage| *usage.0.lock().unwrap_or_else(PoisonError::into_inner));
-        // A client that has all of a stream need not wait for the end of its answer.
+        // A client that has received all of a stream need not wait for the end of its answer.
         if record.ended == Ended::ClientGone && self.end_mark.as_ref().is_some_and(EndMark::is_seen)
         {
             record.ended = Ended::Complete;
         }
-        // Before the request is reported: who hears of its end may send another.
+        // Before the request is reported: a client that sees it end may send another.
         self.permit = None;
         let (at, started) = (record.at, record.started);
         let record = mem::replace(record, AccessRecord::new(String::new(), at, started));

@@ -1,6 +1,6 @@
 //! The models that a client may use.
 
-/// By configured name; `None`: all of them.
+/// By configured name; `None`: all models.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AllowedModels(Option<Vec<String>>);
 
@@ -13,7 +13,7 @@ impl AllowedModels {
         self.0.as_ref().is_none_or(|names| names.iter().any(|name| name == model))
     }
 
-    /// Whether some models are not for this client.
+    /// Whether this client may not use some of the models.
     pub(crate) const fn is_restricted(&self) -> bool {
         self.0.is_some()
     }

@@ -1,4 +1,4 @@
-//! Reads which model a body asks for, in JSON and in forms, whole or only its beginning.
+//! Finds the model in a body, in JSON and in forms, complete or only its beginning.
 
 use std::fmt;
 
@@ -8,19 +8,19 @@ use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, Vis
 use serde_json::Value;
 use tower_spillover::azure::{Parts, ScannedBody};
 
-/// What a body, or the beginning of one, says of its model.
+/// What a body, or the beginning of one, says about its model.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum BodyModel {
     Model(String),
-    /// No model, in as much as was read.
+    /// No model in the part that was read.
     Nothing,
-    /// Two different ones; which one the service would take is not known.
+    /// Two different models; it is unknown which one the service would use.
     TwoModels,
-    /// Whole, and not the JSON or the form that it is said to be.
+    /// Complete, but not valid JSON or not a valid form.
     Unreadable,
 }
 
-/// Reads a body. `whole` says whether more would follow. Also returns what a scan found, if there
+/// Reads a body. `whole` means that nothing follows. Also returns the result of a scan, if there
 /// was one.
 pub(crate) fn asked_for(
     content_type: Option<&[u8]>,
@@ -39,8 +39,8 @@ pub(crate) fn asked_for(
     (model, Some(scanned))
 }
 
-/// Every key and value is checked: what the service would refuse is refused here, and no layer has to
-/// read it again.
+/// Validates every key and value, so that what the service would refuse is refused here and the
+/// layers need not parse it again.
 fn json_model(body: &Bytes, must_be_read: bool) -> (BodyModel, ScannedBody) {
     let mut found = Found::default();
     let (scanned, is_read) = ScannedBody::scan(body, |key, text| {
@@ -57,7 +57,7 @@ fn json_model(body: &Bytes, must_be_read: bool) -> (BodyModel, ScannedBody) {
     (model, scanned)
 }
 
-/// The value that `text` begins with, and its length.
+/// The value at the beginning of `text`, and its length.
 fn read<T: DeserializeOwned>(text: &[u8]) -> Option<(T, usize)> {
     let mut values = serde_json::Deserializer::from_slice(text).into_iter();
     let value = values.next()?.ok()?;
@@ -87,7 +87,7 @@ impl Found {
     }
 }
 
-/// Whether a key is `model`, without keeping it.
+/// Whether a key is `model`, without storing it.
 struct IsModel;
 
 impl<'de> DeserializeSeed<'de> for IsModel {
@@ -110,8 +110,8 @@ impl Visitor<'_> for IsModel {
     }
 }
 
-/// The content of every part named `model` that is there from its start to its end. A whole form
-/// that is broken may name another one behind the place where this reader stops, so it is refused.
+/// The content of every complete part named `model`. A complete but invalid form may name another
+/// model after the place where this reader stops, so it is refused.
 fn form_model(content_type: &[u8], body: &[u8], whole: bool) -> BodyModel {
     let Ok(parts) = Parts::of(body, content_type) else {
         return if whole { BodyModel::Unreadable } else { BodyModel::Nothing };

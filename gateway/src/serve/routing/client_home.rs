@@ -1,4 +1,4 @@
-//! Where a client's things are kept: on a resource that its models share.
+//! A client's home: the resource that its models share for stored objects.
 
 use std::sync::Arc;
 
@@ -9,19 +9,19 @@ use super::{
     routes::{ModelRoute, Routes},
 };
 
-/// The home of one client or group, which follows from its name and the configuration alone.
+/// The home of one client or group, determined only by its name and the configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientHome {
     /// For the layers of every model.
     pub(crate) home: Home,
-    /// The model through which requests go that name none, where no default model is for them; `None`
-    /// when the client's models share no resource.
+    /// The model for requests that name none, if the client may not use a default model; `None` if
+    /// the client's models share no resource.
     pub(crate) model: Option<Arc<ModelRoute>>,
 }
 
 impl ClientHome {
-    /// The home is with the default model, if the client has that, and with as many of its other models
-    /// as can be.
+    /// Prefers a home on the default model, if the client may use it, that as many of its other
+    /// models as possible share.
     pub(crate) fn new(owner: &str, allowed: &AllowedModels, routes: &Routes) -> Self {
         let (models, homes): (Vec<_>, Vec<Residents>) = routes
             .default_first()

@@ -1,4 +1,4 @@
-//! Nothing but operations of the API is sent to a backend with its key.
+//! Sends only known API operations to a backend.
 
 use http::{Method, StatusCode};
 
@@ -8,11 +8,11 @@ use crate::{
     serve::refusal::Refusal,
 };
 
-/// Refuses what is neither an operation of the API nor allowed by the configuration.
+/// Refuses requests that are neither an API operation nor allowed by the configuration.
 ///
 /// # Errors
 ///
-/// 404 for a path that no operation has, 405 with `allow` for a method that its operations do not have.
+/// 404 if no operation has the path, 405 with `allow` if its operations do not have the method.
 pub(crate) fn check(
     method: &Method,
     path: &str,

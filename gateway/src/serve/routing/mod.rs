@@ -1,4 +1,4 @@
-//! Which model serves a request: by its path, its body, or what it refers to.
+//! Finds the model of a request: by its path, its body, or what it refers to.
 
 pub(crate) mod allowed_models;
 mod body_model;

@@ -1,6 +1,6 @@
-//! The list of models, as OpenAI's clients read it: those that the asking client may use.
+//! Lists the models that the requesting client may use, in OpenAI's format.
 //!
-//! A backend would list its own, by names that are not used here.
+//! A backend would list its own names, which are not used here.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
@@ -24,7 +24,7 @@ fn page(page: &Value) -> Response<Bytes> {
     response
 }
 
-/// When it was made is not known here, and clients want a number.
+/// The creation time is unknown, but clients expect a number.
 fn model(name: &str) -> Value {
     json!({ "id": name, "object": "model", "created": 0, "owned_by": "azure" })
 }

@@ -21,7 +21,7 @@ use crate::{
     serve::{refusal::Refusal, upstream::request_body::RequestBody},
 };
 
-/// The model called `name`, or the one for requests that name none.
+/// The model named `name`, or the one for requests that name none.
 pub(crate) fn by_name(routes: &Routes, name: Option<&str>) -> Result<Arc<ModelRoute>, Refusal> {
     let found = match name {
         Some(name) => routes.named(name),
@@ -42,8 +42,8 @@ pub(crate) fn by_name(routes: &Routes, name: Option<&str>) -> Result<Arc<ModelRo
     })
 }
 
-/// The model of a request that names none: the one whose backends hold what it refers to, if that
-/// is known, else the default, else one that has the client's home.
+/// The model for a request that names none: the one whose backends are known to store what it
+/// refers to, else the default, else one on the client's home.
 pub(crate) fn unnamed(
     routes: &Routes,
     allowed: &AllowedModels,
@@ -67,12 +67,12 @@ pub(crate) fn unnamed(
     }
 }
 
-/// The whole body, of a request that is refused unless all of it can be seen.
+/// The complete body of a request that is refused unless all of it can be inspected.
 pub(crate) fn whole(request: &Request<RequestBody>, limits: &Limits) -> Result<Bytes, Refusal> {
     request.body().content().ok_or_else(|| unseen(request, limits))
 }
 
-/// The model that the body asks for.
+/// The model named in the body.
 pub(crate) async fn by_body(
     routes: &Routes,
     allowed: &AllowedModels,
@@ -88,12 +88,13 @@ pub(crate) async fn by_body(
     let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     let (model, scanned) = asked_for(content_type, &beginning, is_whole);
     if let Some(scanned) = scanned.filter(|_| is_whole) {
-        // For the layers, and for what comes next.
+        // For the layers and for later checks.
         request.extensions_mut().insert(scanned);
     }
     match model {
         BodyModel::Model(name) => by_name(routes, Some(&name)),
-        // It may name one further on, which must not reach a backend that is called otherwise.
+        // A model may follow beyond the part that was read, and must not reach a backend with
+        // another name.
         BodyModel::Nothing if !is_whole && may_name_model(request) => {
             Err(if request.body().lacked_room() {
                 unseen(request, limits)
@@ -107,7 +108,7 @@ pub(crate) async fn by_body(
     }
 }
 
-/// Whether the body is of a kind, and for an operation, in which the layers look for a model.
+/// Whether the layers look for a model in bodies of this type and operation.
 fn may_name_model(request: &Request<RequestBody>) -> bool {
     let is_readable = match ContentKind::of(request.headers()) {
         ContentKind::Json | ContentKind::Multipart => true,
@@ -117,7 +118,7 @@ fn may_name_model(request: &Request<RequestBody>) -> bool {
     is_readable && Operation::of(request.uri().path()).may_name_model()
 }
 
-/// There was no room to keep as much of the body as shows which model it asks for.
+/// The body could not be kept far enough to find its model.
 fn unseen(request: &Request<RequestBody>, limits: &Limits) -> Refusal {
     let (limit, way) =
         (limits.replay_total, "or send it to /openai/deployments/{model}/{operation}");
@@ -137,7 +138,7 @@ fn unseen(request: &Request<RequestBody>, limits: &Limits) -> Refusal {
 }
 
 const UNREADABLE: &str =
-    "The body is not valid JSON, or not a valid form, as its content type says.";
+    "The body is not valid JSON or not a valid form, contrary to its content type.";
 
 /// Refuses a client that may not use the model.
 pub(crate) fn check_access(allowed: &AllowedModels, route: &ModelRoute) -> Result<(), Refusal> {
@@ -147,7 +148,7 @@ pub(crate) fn check_access(allowed: &AllowedModels, route: &ModelRoute) -> Resul
     Err(Refusal::new(StatusCode::FORBIDDEN, "403", "This client may not use the model."))
 }
 
-/// The class, if the model has it: the number of other names has no bound.
+/// The class, if the model has it; other names would make metric labels unbounded.
 pub(crate) fn class(config: &Config, route: &ModelRoute, class: &str) -> Result<String, Refusal> {
     let model = config.models.get(&route.model.name);
     if model.is_some_and(|model| model.classes.contains_key(class)) {
@@ -156,6 +157,6 @@ pub(crate) fn class(config: &Config, route: &ModelRoute, class: &str) -> Result<
     Err(Refusal::new(
         StatusCode::BAD_REQUEST,
         "BadRequest",
-        "x-spillover-class names no class of the gateway.",
+        "x-spillover-class names an unknown class.",
     ))
 }

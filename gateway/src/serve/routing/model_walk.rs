@@ -1,34 +1,34 @@
-//! Walks through a JSON value, strictly, and looks at every member that selects a model.
+//! Walks a JSON value strictly, checking every member that selects a model.
 
 use std::{borrow::Cow, cell::Cell};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// What a walk found.
+/// The result of a walk.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) is_object: bool,
-    /// Its own `model` is a text.
+    /// It has a `model` that is a string.
     pub(super) has_model: bool,
-    /// Some `model` in it is a text.
+    /// Some `model` in it is a string.
     pub(super) names_any: bool,
-    /// Something in it has a stored prompt, which names a model, and no `model` in its place.
+    /// Something in it has a stored prompt, which names a model, without a `model` beside it.
     pub(super) has_stored_prompt: bool,
-    /// One `body` that names its model, as a request of a batch has it.
+    /// It has one `body` that names its model, like a request in a batch.
     pub(super) has_request: bool,
-    /// A `url` that names a deployment, or could.
+    /// A `url` that names a deployment, or might.
     pub(super) has_odd_url: bool,
     pub(super) has_input_blob: bool,
-    /// As they are written; empty for what is no text.
+    /// As written; empty for values that are not strings.
     pub(super) purposes: Vec<String>,
     is_text: bool,
     word: Option<String>,
-    /// It, or something in this list, has an `id`.
+    /// It, or an element of this list, has an `id`.
     has_id: bool,
 }
 
-/// Walks through a text whose outermost object the gateway routes by if `is_routed`. Tells also whether
-/// all that it names is allowed. `None` for what is not JSON in UTF-8.
+/// Walks a text whose outermost object the gateway routes by if `is_routed`. Also returns whether
+/// everything it names is allowed. `None` if it is not JSON in UTF-8.
 pub(super) fn object(
     text: &[u8],
     is_routed: bool,
@@ -52,19 +52,19 @@ fn walk(text: &[u8], place: Place, permits: &dyn Fn(&str) -> bool) -> Option<(Fo
     Some((found, !seen.is_refused.get()))
 }
 
-/// The letters and digits of the name of a member, a field, a header or a parameter, in one case.
+/// The letters and digits of a name (of a member, field, header or parameter), in lower case.
 pub(super) fn letters(name: &str) -> String {
     let letters = name.chars().filter(char::is_ascii_alphanumeric);
     letters.map(|letter| letter.to_ascii_lowercase()).collect()
 }
 
-/// Whether a name of these letters says that its value selects a model.
+/// Whether a name with these letters selects a model by its value.
 pub(super) fn selects_model(letters: &str) -> bool {
     let ends = ["model", "models", "modelid", "modelname", "engine"];
     ends.iter().any(|end| letters.ends_with(end)) || letters.contains("deployment")
 }
 
-/// What was seen anywhere.
+/// What was seen anywhere in the value.
 #[derive(Default)]
 struct Seen {
     is_refused: Cell<bool>,
@@ -81,25 +81,25 @@ struct Walk<'a> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// The outermost object, whose `model` the gateway routes by, or does not.
+    /// The outermost object; the gateway may route by its `model`.
     Outermost {
         is_routed: bool,
     },
     Inner,
-    /// An object of a JSON schema, whose members have names of the caller's.
+    /// An object of a JSON schema, whose member names the caller chooses.
     Properties,
-    /// The value of a member that selects a model, or has such a name in a schema.
+    /// The value of a member that selects a model, or of one in a schema with such a name.
     Selector {
         in_schema: bool,
     },
     /// The value of the outermost `model`, by which the request is routed.
     Routed,
-    /// A text that is needed.
+    /// A string that is needed.
     Word,
 }
 
 impl Walk<'_> {
-    /// A value that can be no name of a model.
+    /// A value that cannot name a model.
     fn other(self) -> Found {
         if self.place == (Place::Selector { in_schema: false }) {
             self.seen.is_refused.set(true);
@@ -161,7 +161,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
         Ok(self.other())
     }
 
-    /// Nothing is named.
+    /// A null names nothing.
     fn visit_unit<E>(self) -> Result<Found, E> {
         Ok(Found::default())
     }
@@ -233,8 +233,8 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 }
 
-/// Members in which a caller has words of its own, of which the service takes none for a model.
+/// Members whose content the caller chooses and the service never uses as a model.
 const OWN_WORDS: [&str; 3] = ["metadata", "attributes", "variables"];
-/// Members of a JSON schema that have schemas by names of the caller's.
+/// Members of a JSON schema that contain schemas under names that the caller chooses.
 const SCHEMAS: [&str; 5] =
     ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas"];

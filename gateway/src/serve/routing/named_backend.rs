@@ -1,4 +1,4 @@
-//! The backend that a request names by header or cookie.
+//! The backend that a request selects by header or cookie.
 
 use http::StatusCode;
 use tower_spillover::StickTo;
@@ -6,11 +6,11 @@ use tower_spillover::StickTo;
 use super::routes::ModelRoute;
 use crate::serve::refusal::Refusal;
 
-/// The backend that a request names.
+/// The backend that a request selects.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NamedBackend {
     Header(String),
-    /// Which a browser sends along, and which may be older than the configuration.
+    /// Sent implicitly by a browser, and possibly older than the configuration.
     Cookie(String),
 }
 
@@ -21,16 +21,16 @@ impl NamedBackend {
         }
     }
 
-    /// The backend as the layers take it, if `route` has it. A cookie may name one that is gone.
+    /// The backend for the layers, if `route` has it. A cookie may name one that no longer exists.
     ///
     /// # Errors
     ///
-    /// When a header names a backend that the model does not have.
+    /// If a header names a backend that the model does not have.
     pub(crate) fn of(self, route: &ModelRoute) -> Result<Option<StickTo>, Refusal> {
         let problem = if !route.is_sticky() {
             "The model does not keep requests with a backend: sticky is false in its configuration."
         } else if !route.has_backend(self.name()) {
-            "x-spillover-backend names no backend of the model."
+            "x-spillover-backend names an unknown backend."
         } else {
             let (Self::Header(name) | Self::Cookie(name)) = self;
             return Ok(Some(StickTo::from(name)));

@@ -1,8 +1,10 @@
-//! Checks every model and deployment that a request names, for a client that may not use all of them.
+//! Checks every model and deployment that a request names, for a client that may not use all of
+//! them.
 //!
-//! The model that a request is routed by is one of many: tools, graders, sessions and batches name more,
-//! which the backend takes by the name that it reads. So every member is looked at whose name says that
-//! it selects a model, wherever it stands, and what readers could take differently is refused.
+//! The model that a request is routed by is one of many: tools, graders, sessions and batches name
+//! others, which the backend uses under the name that it reads. So every member whose name says
+//! that it selects a model is checked, at any depth, and anything that parsers could interpret
+//! differently is refused.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
@@ -16,7 +18,7 @@ use super::{
 };
 use crate::serve::refusal::Refusal;
 
-/// What a client's requests may name.
+/// The models that a client's requests may name.
 #[derive(Clone, Copy)]
 pub(crate) struct NamedModels<'a> {
     pub(crate) routes: &'a Routes,
@@ -24,11 +26,11 @@ pub(crate) struct NamedModels<'a> {
 }
 
 impl NamedModels<'_> {
-    /// Checks what the query and the headers name.
+    /// Checks the models in the query and the headers.
     ///
     /// # Errors
     ///
-    /// When it is not for this client.
+    /// If one is not allowed for this client.
     pub(crate) fn check_head(self, head: &http::request::Parts) -> Result<(), Refusal> {
         if !self.allowed.is_restricted() {
             return Ok(());
@@ -49,13 +51,13 @@ impl NamedModels<'_> {
         Ok(())
     }
 
-    /// Checks what a whole body names. The gateway routes by its outermost `model` itself where
-    /// `is_routed`, and writes the backend's own name in its place. Tells whether the request is for this
-    /// client only if it made what the request refers to, because that chooses the model.
+    /// Checks the models in a complete body. If `is_routed`, the gateway routes by the outermost
+    /// `model` itself and replaces it with the backend's own name. Returns whether the client must
+    /// own what the request refers to, because that selects the model.
     ///
     /// # Errors
     ///
-    /// When something is not for this client, or cannot be read.
+    /// If a model is not allowed for this client, or the body cannot be read.
     pub(crate) fn check_body(
         self,
         method: &Method,
@@ -78,14 +80,14 @@ impl NamedModels<'_> {
             return Ok(rest == ["batches"]);
         }
         match *rest {
-            // A secret opens sessions past the gateway, with any model if it names none.
+            // A secret opens sessions directly, with any model if it names none.
             ["realtime", "client_secrets"] | ["realtime", "calls", _, "accept"]
                 if named == Named::Nowhere =>
             {
                 Err(unseen())
             }
-            // What a batch asks for was seen when its file came, if it came from this client. What is
-            // below has the model of something else, or its graders.
+            // The requests of a batch were checked when its file was uploaded, if this client did
+            // that. The operations below use the model of another object, or of its graders.
             ["batches", ..]
             | ["evals", _, "runs", ..]
             | ["threads", _, "runs", _, "submit_tool_outputs"]
@@ -126,11 +128,11 @@ impl NamedModels<'_> {
             essence if essence.starts_with("multipart/") => {
                 self.check_form(rest, headers, body, is_routed)
             }
-            // A session description, which names no model, and is no JSON.
+            // A session description, which names no model, and is not JSON.
             "application/sdp" if rest == ["realtime", "calls"] && body.starts_with(b"v=0") => {
                 Ok(Named::Nowhere)
             }
-            // Whatever it is called, the service may read it as JSON.
+            // The service may read it as JSON whatever its type.
             _ => {
                 if parameters.contains("charset") && !parameters.replace('"', "").contains("=utf-8")
                 {
@@ -143,7 +145,7 @@ impl NamedModels<'_> {
 
     fn check_json(self, rest: &[&str], body: &[u8], is_routed: bool) -> Result<Named, Refusal> {
         let found = self.walk(body, is_routed)?;
-        // What a batch asks for stands in a file that is not seen here.
+        // The requests of a batch are in a file that is not checked here.
         let is_unseen = match *rest {
             ["batches"] => found.has_input_blob,
             ["files", ..] | ["uploads"] => !is_other_purpose(&found.purposes),
@@ -180,7 +182,7 @@ impl NamedModels<'_> {
                 // The session of a call.
                 "session" => named = named.max(Named::in_object(&self.walk(content, false)?)),
                 letters if letters.ends_with("promptid") => return Err(unseen()),
-                // Plain text, whatever it looks like.
+                // Plain text, even if it looks like JSON.
                 "prompt" => {}
                 _ if !is_file && looks_like_json(content) => {
                     self.walk_value(content)?;
@@ -190,7 +192,7 @@ impl NamedModels<'_> {
         }
         if matches!(rest, ["files"] | ["uploads"]) && !is_other_purpose(&purposes) {
             if rest == ["uploads"] {
-                // Its content comes in pieces.
+                // Its content arrives in parts.
                 return Err(unseen());
             }
             if purposes != ["batch"] {
@@ -203,7 +205,7 @@ impl NamedModels<'_> {
         Ok(named)
     }
 
-    /// Checks the input of a batch: a request in each line.
+    /// Checks the input of a batch: one request per line.
     fn check_batch(self, lines: &[u8]) -> Result<(), Refusal> {
         let lines = lines.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
         for line in lines.filter(|line| !line.is_empty()) {
@@ -215,7 +217,7 @@ impl NamedModels<'_> {
         Ok(())
     }
 
-    /// Walks through a text that has to be an object.
+    /// Walks a text that has to be an object.
     fn walk(self, text: &[u8], is_routed: bool) -> Result<Found, Refusal> {
         let (found, is_allowed) = model_walk::object(text, is_routed, &|name| self.permits(name))
             .filter(|(found, _)| found.is_object)
@@ -233,7 +235,7 @@ impl NamedModels<'_> {
         if self.permits(name) { Ok(()) } else { Err(forbidden()) }
     }
 
-    /// No default stands in for a name that the gateway does not have: the backend would take it.
+    /// No default replaces an unknown name here, because the backend would use it.
     fn permits(self, name: &str) -> bool {
         self.routes.configured(name).is_some_and(|route| self.allowed.contains(&route.model.name))
     }
@@ -243,7 +245,7 @@ impl NamedModels<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Named {
     Nowhere,
-    /// In something that the body has.
+    /// Inside something in the body.
     Within,
     Outermost,
 }
@@ -262,20 +264,20 @@ fn admit(found: Found, is_allowed: bool) -> Result<Found, Refusal> {
     if !is_allowed {
         Err(forbidden())
     } else if found.has_stored_prompt {
-        // The model stands in the prompt.
+        // The stored prompt names the model.
         Err(unseen())
     } else {
         Ok(found)
     }
 }
 
-/// Whether a file is plainly said to be for something else than a batch.
+/// Whether a file is declared unambiguously for another purpose than a batch.
 fn is_other_purpose(purposes: &[String]) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-');
     matches!(purposes, [purpose] if purpose != "batch" && !purpose.is_empty() && purpose.bytes().all(is_plain))
 }
 
-/// Whether some reader could take a text for JSON that has members, whatever stands before it.
+/// Whether some parser could take a text for a JSON object, whatever precedes it.
 fn looks_like_json(text: &[u8]) -> bool {
     matches!(text.iter().find(|byte| byte.is_ascii_graphic()), Some(b'{' | b'['))
 }
@@ -306,6 +308,6 @@ fn bad(text: &'static str) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", text)
 }
 
-const PURPOSE: &str = "The form has to say in one field `purpose`, plainly, what the file is for.";
+const PURPOSE: &str = "The form has to state the file's purpose in a single plain field `purpose`.";
 const UNREADABLE: &str = "It cannot be seen that this client may use what the request asks for: it is \
                           not UTF-8, not valid JSON, not a plain form, or names something twice.";

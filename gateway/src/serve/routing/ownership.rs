@@ -1,4 +1,4 @@
-//! Keeps clients apart: what one of them stores at a resource is not there for the others.
+//! Isolates clients: objects that one of them stores at a resource are invisible to the others.
 
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use memchr::memmem;
@@ -11,23 +11,23 @@ use tower_spillover::{
 use super::strict_form;
 use crate::serve::{refusal::Refusal, upstream::request_body::RequestBody};
 
-/// What is one client's own.
+/// The objects of one client.
 #[derive(Clone, Copy)]
 pub(crate) struct Own<'a> {
     pub(crate) sticky: &'a Sticky,
     pub(crate) home: &'a Home,
-    /// Whether what nobody is known to own is for everybody.
+    /// Whether objects without a known owner are visible to all clients.
     pub(crate) serves_unknown: bool,
 }
 
 impl Own<'_> {
-    /// Refuses a request that refers to what is not for this client. `must_own` where what nobody is known
-    /// to own is not for it either.
+    /// Refuses a request that refers to objects of another client. With `must_own`, also to objects
+    /// without a known owner.
     ///
     /// # Errors
     ///
-    /// The same for what another client made and for what does not exist. Also for a body that could refer
-    /// to something in a way that is not seen.
+    /// The same error for another client's object and for one that does not exist. Also if a body
+    /// could refer to an object in a way that is not detected.
     pub(crate) fn check(
         self,
         request: &Request<RequestBody>,
@@ -47,12 +47,12 @@ impl Own<'_> {
         own.admit(self.sticky.ownership(request, self.home))
     }
 
-    /// Whether a list shows this to the client.
+    /// Whether a list shows this object to the client.
     pub(crate) fn shows(self, id: &str) -> bool {
         self.admit(self.sticky.ownership_of(id, self.home)).is_ok()
     }
 
-    /// Where a page of a list begins or ends tells whether there is such a thing.
+    /// Where a page of a list begins or ends reveals whether an object exists.
     fn check_cursors(self, uri: &Uri) -> Result<(), Refusal> {
         for (key, id) in pairs(uri) {
             if matches!(&*key, "after" | "before") && !id.is_empty() && !self.shows(&id) {
@@ -62,7 +62,7 @@ impl Own<'_> {
         Ok(())
     }
 
-    /// The fields of a form that name something; what is uploaded is content.
+    /// Checks the fields of a form that name objects; uploads are content.
     fn check_form(self, request: &Request<RequestBody>) -> Result<(), Refusal> {
         if is_upload(request) {
             return Ok(());
@@ -92,17 +92,17 @@ impl Own<'_> {
     }
 }
 
-/// Whether a request is one for which clients are kept apart.
+/// Whether clients are isolated for this request.
 pub(crate) fn may_refer<B>(request: &Request<B>) -> bool {
     Operation::of(request.uri().path()).may_refer()
 }
 
-/// Whether the content of a file is all that the request may have.
+/// Whether the request may contain only the content of a file.
 pub(crate) fn is_upload<B>(request: &Request<B>) -> bool {
     is_form(request) && matches!(Operation::of(request.uri().path()).label(), "files" | "uploads")
 }
 
-/// Whether what the resource keeps is listed, whoever made it.
+/// Whether the request lists objects of all clients.
 pub(crate) fn is_list(method: &Method, uri: &Uri) -> bool {
     Operation::is_list(method, uri.path())
 }
@@ -123,8 +123,8 @@ pub(crate) fn pairs(uri: &Uri) -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// Whether a letter, a digit, `_` or `-` is written as an escape, which no client does: names and ids are
-/// compared as they are written.
+/// Whether a letter, a digit, `_` or `-` is escaped, which no client does: names and ids are
+/// compared as written.
 fn has_needless_escape(body: &[u8]) -> bool {
     memmem::find_iter(body, b"\\u00").any(|at| {
         let backslashes = body[..at].iter().rev().take_while(|&&byte| byte == b'\\').count();
@@ -135,7 +135,7 @@ fn has_needless_escape(body: &[u8]) -> bool {
     })
 }
 
-/// One answer for all that is not there for a client.
+/// The same answer for everything that a client may not see.
 fn not_found() -> Refusal {
     Refusal::new(
         StatusCode::NOT_FOUND,

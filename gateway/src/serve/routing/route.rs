@@ -1,4 +1,4 @@
-//! Reads a request's path: which operation it asks for, and where its model is named.
+//! Parses a request's path: the operation, and where its model is named.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use tower_spillover::azure::{ApiPath, Grammar, Operation, percent};
 /// A path that belongs to Azure OpenAI.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Route<'a> {
-    /// One of a closed set, so that it can label a metric.
+    /// From a closed set, so that it can label a metric.
     pub(crate) operation: &'static str,
     pub(crate) source: ModelSource<'a>,
 }
@@ -20,15 +20,15 @@ pub(crate) enum ModelSource<'a> {
     Path(Cow<'a, str>),
     /// By `model` in the body, if it has one.
     Body,
-    /// Nowhere: the operation is the resource's.
+    /// Nowhere: the operation belongs to the resource.
     Nowhere,
-    /// The list of models is asked for, or the one with this name, decoded.
+    /// Lists the models, or the one with this name, decoded.
     List(Option<Cow<'a, str>>),
 }
 
 impl<'a> Route<'a> {
-    /// `None` for a path that is not Azure OpenAI's, or that the service could read as another one
-    /// than the gateway does: spelled with dot segments, encoded slashes, or other letters.
+    /// `None` if the path is not Azure OpenAI's, or if the service could interpret it differently
+    /// from the gateway: with dot segments, encoded slashes, or other letters.
     pub(crate) fn of(method: &Method, path: &'a str) -> Option<Self> {
         let rest = path.strip_prefix("/openai/")?;
         if is_ambiguous(path) {
@@ -58,7 +58,7 @@ impl<'a> Route<'a> {
 fn listed(id: &str) -> Option<ModelSource<'_>> {
     match id.strip_prefix('/') {
         None if id.is_empty() => Some(ModelSource::List(None)),
-        // A longer word, or something below a model.
+        // A longer word, or an operation on a model.
         None => Some(ModelSource::Nowhere),
         Some(id) if id.contains('/') => Some(ModelSource::Nowhere),
         Some("") => Some(ModelSource::List(None)),
@@ -66,7 +66,7 @@ fn listed(id: &str) -> Option<ModelSource<'_>> {
     }
 }
 
-/// Whether servers differ in what they take the path for.
+/// Whether servers differ in how they interpret the path.
 fn is_ambiguous(path: &str) -> bool {
     let is_unclear =
         path.bytes().any(|byte| !byte.is_ascii() || matches!(byte, b'%' | b'\\' | b';'))
@@ -80,24 +80,24 @@ fn is_ambiguous(path: &str) -> bool {
         || path.contains("//")
 }
 
-/// What is written as an escape.
+/// The escaped bytes.
 fn escaped(path: &str) -> impl Iterator<Item = u8> {
     path.split('%').skip(1).filter_map(|rest| u8::from_str_radix(rest.get(..2)?, 16).ok())
 }
 
-/// What would part a path, end it, or stand for another escape, if it was read once more.
+/// Bytes that would separate or end a path, or start another escape, if it was decoded again.
 fn is_structure(byte: u8) -> bool {
     byte.is_ascii_control() || b"/\\.%;?#".contains(&byte)
 }
 
-/// Controls, and letters that some servers replace by those of ASCII: full-width ones, and other dots and
-/// slashes.
+/// Control characters, and characters that some servers replace by ASCII: full-width forms, and
+/// other dots and slashes.
 fn is_unlike_itself(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{ff00}'..='\u{ffef}' | '\u{2024}'..='\u{2026}' | '\u{2044}' | '\u{2215}' | '\u{3002}' | '\u{fffd}')
 }
 
-/// Whether the first segment is one of the grammar's, spelled otherwise.
+/// Whether the first segment is one of the grammar's in another spelling.
 fn is_respelled(path: &str) -> bool {
     let segment = path.split('/').next().unwrap_or_default();
     segment.contains('%')

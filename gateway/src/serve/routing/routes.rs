@@ -1,4 +1,4 @@
-//! The models by name: what a request is routed to.
+//! The models by name, to route requests to.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -18,16 +18,16 @@ pub(crate) struct Routes {
     default: Option<Arc<ModelRoute>>,
 }
 
-/// A model at work.
+/// A configured model.
 #[derive(Debug)]
 pub(crate) struct ModelRoute {
     pub(crate) model: Arc<RunningModel>,
     pub(crate) stack: Stack,
-    /// Where its requests are kept with what they refer to.
+    /// If its requests stay with what they refer to.
     pub(crate) sticky: Option<StickyScope>,
 }
 
-/// What shows that a request belongs to one of a model's backends.
+/// Detects that a request belongs to one of a model's backends.
 #[derive(Debug)]
 pub(crate) struct StickyScope {
     pub(crate) sticky: Sticky,
@@ -35,7 +35,7 @@ pub(crate) struct StickyScope {
 }
 
 impl ModelRoute {
-    /// Whether its requests are kept with what they refer to.
+    /// Whether its requests stay with what they refer to.
     pub(crate) const fn is_sticky(&self) -> bool {
         self.sticky.is_some()
     }
@@ -45,17 +45,17 @@ impl ModelRoute {
         pools.flat_map(BackendPool::names).any(|known| known == name)
     }
 
-    /// How long the whole PTU tier goes on refusing; `None` while it may answer, or when it fails.
+    /// How long the whole PTU tier will refuse; `None` if it may answer, or fails.
     pub(crate) fn ptu_refuses_for(&self) -> Option<Duration> {
         self.model.ptu.as_ref()?.cooldowns().map(|(_, resting)| resting).min()?
     }
 
-    /// Where a client's home may be; `None` where nothing is kept together.
+    /// The candidates for a client's home; `None` if the model is not sticky.
     pub(crate) fn homes(&self) -> Option<Residents> {
         self.sticky.as_ref().map(|scope| scope.sticky.homes(&scope.residents))
     }
 
-    /// Whether something that `request` refers to is known to be with one of its backends.
+    /// Whether something that `request` refers to is known to be at one of its backends.
     fn holds(&self, request: &Request<RequestBody>) -> bool {
         let knows = |scope: &StickyScope| scope.sticky.knows(request, &scope.residents);
         self.sticky.as_ref().is_some_and(knows)
@@ -72,26 +72,26 @@ impl Routes {
         Self { snapshot, by_name, default }
     }
 
-    /// The model called `name`, by its own name or another; the default model where there is one
-    /// and the configuration names it.
+    /// The model named `name`, by its own name or an alias; else the default model, if the
+    /// configuration has one.
     pub(crate) fn named(&self, name: &str) -> Option<&Arc<ModelRoute>> {
         let has_default = self.snapshot.config.default_model.is_some();
         let stand_in = || self.default.as_ref().filter(|_| has_default);
         self.by_name.get(name).or_else(stand_in)
     }
 
-    /// The model that the configuration calls `name`, as its own name or another.
+    /// The model configured as `name`, its own name or an alias.
     pub(crate) fn configured(&self, name: &str) -> Option<&Arc<ModelRoute>> {
         self.by_name.get(name)
     }
 
-    /// The model of requests that name none.
+    /// The model for requests that name none.
     pub(crate) const fn unnamed(&self) -> Option<&Arc<ModelRoute>> {
         self.default.as_ref()
     }
 
-    /// The model that a request belongs to which names none, by the backend that it names or by what
-    /// it refers to: the default model, or the first other one, for which `may_be` returns true.
+    /// The model of a request that names none, determined by the backend that it names or by what
+    /// it refers to: the first, starting with the default model, for which `may_be` returns true.
     pub(crate) fn holder(
         &self,
         request: &Request<RequestBody>,
@@ -110,7 +110,7 @@ impl Routes {
         })
     }
 
-    /// All models, the default one before the others, and again among them.
+    /// All models, the default one first; it appears twice.
     pub(crate) fn default_first(&self) -> impl Iterator<Item = &Arc<ModelRoute>> {
         let all = self.names().filter_map(|name| self.by_name.get(name));
         self.default.iter().chain(all)

@@ -1,12 +1,13 @@
-//! Other spellings of a path that every server takes for the same one.
+//! Normalises spellings of a path that every server interprets in the same way.
 
 use http::{Uri, uri::PathAndQuery};
 
-/// The target without empty segments, `.` segments and a slash at its end: what base URLs and paths that
-/// are put together leave behind. `None` when it has none of them.
+/// The target without empty segments, `.` segments and a trailing slash, which result from joining
+/// base URLs and paths. `None` if it has none of them.
 ///
-/// What servers differ in stays as it is, for [`Route::of`](super::route::Route::of) to refuse: `..`,
-/// everything encoded, and a deployment without a name, after which the operation would be read as one.
+/// Leaves spellings that servers interpret differently for [`Route::of`](super::route::Route::of)
+/// to refuse: `..`, all escapes, and a deployment without a name, whose operation would be taken
+/// for the name.
 pub(crate) fn plain(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
     let is_plain = !path.contains("//") && !path.contains("/.") && !path.ends_with('/');

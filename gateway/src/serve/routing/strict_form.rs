@@ -1,7 +1,7 @@
-//! Reads a form that every reader takes for the same, and no other.
+//! Reads only forms that every parser interprets in the same way.
 //!
-//! Servers differ in what they make of a field that is named twice, of lines that end in a line feed
-//! alone, of a preamble. Where a form decides what a client may do, only one without any of this counts.
+//! Servers differ in how they treat repeated fields, bare line feeds, or a preamble. If a form
+//! decides what a client may do, only one without any of these is accepted.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ pub(super) struct Field<'a> {
     pub(super) content: &'a [u8],
 }
 
-/// The fields of a form, in their order; `None` when readers could differ about it.
+/// The fields of a form, in order; `None` if parsers could disagree about it.
 pub(super) fn fields<'a>(content_type: &[u8], body: &'a [u8]) -> Option<Vec<Field<'a>>> {
     let (kind, parameters) = value(std::str::from_utf8(content_type).ok()?)?;
     let [(name, boundary)] = &*parameters else { return None };
@@ -27,7 +27,7 @@ pub(super) fn fields<'a>(content_type: &[u8], body: &'a [u8]) -> Option<Vec<Fiel
     let parts = Parts::of(body, content_type).ok()?.collect::<Result<Vec<_>, _>>().ok()?;
     let end = parts.last().map_or(0, |part| part.content.end + 2);
     let rest = body.get(end..)?.strip_prefix(&*delimiter)?.strip_prefix(b"--")?;
-    // A preamble, an epilogue, and delimiters that another reader finds within a part.
+    // No preamble, no epilogue, and no delimiters that another parser would find inside a part.
     let is_alone = body.starts_with(&delimiter)
         && rest.trim_ascii().is_empty()
         && memmem::find_iter(body, &delimiter).count() == parts.len() + 1;
@@ -41,7 +41,7 @@ fn field(body: &[u8], head: Range<usize>, content: Range<usize>) -> Option<Field
     let head = std::str::from_utf8(&body[head]).ok()?;
     let (mut disposition, mut kind) = (None, None);
     for line in head.split("\r\n") {
-        // Nothing folded, and no line ends otherwise.
+        // No folded headers, and no other line endings.
         if line.starts_with([' ', '\t']) || line.contains(|c: char| c.is_control() && c != '\t') {
             return None;
         }
@@ -77,12 +77,12 @@ fn field(body: &[u8], head: Range<usize>, content: Range<usize>) -> Option<Field
             _ => return None,
         }
     }
-    // It says in which letters the others are written.
+    // It changes the encoding of the other fields.
     let name = name.filter(|name| name != "_charset_")?;
     Some(Field { name, is_file, content: &body[content] })
 }
 
-/// A word and its parameters: `form-data; name="file"`.
+/// A value and its parameters: `form-data; name="file"`.
 fn value(text: &str) -> Option<(&str, Vec<(&str, String)>)> {
     let (word, mut rest) = text.split_at(text.find(';').unwrap_or(text.len()));
     let mut parameters = Vec::new();
@@ -110,8 +110,8 @@ fn value(text: &str) -> Option<(&str, Vec<(&str, String)>)> {
     rest.trim_start_matches(';').trim().is_empty().then(|| (word.trim(), parameters))
 }
 
-/// What stands before the closing quote, and what comes after it. Browsers write a quote as `%22`, others
-/// put a backslash before it, and some servers take that for one of a path.
+/// The text before the closing quote, and the rest. Browsers write a quote as `%22`, others escape
+/// it with a backslash, which some servers take for part of a path.
 fn quoted_text(quoted: &str) -> Option<(String, &str)> {
     let (text, after) = quoted.split_once('"')?;
     (!text.contains('\\')).then(|| (text.to_owned(), after))

@@ -1,4 +1,4 @@
-//! What is too long, too many or too slow.
+//! Requests that are too long, too many or too slow.
 
 use spillover_emulator::Fault;
 use tokio::{

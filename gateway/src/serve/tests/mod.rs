@@ -1,4 +1,4 @@
-//! The server over real sockets, in front of the emulator or of a witness.
+//! The server over real sockets, in front of the emulator or of a recording server.
 
 mod limits;
 mod requests;
@@ -35,7 +35,7 @@ use crate::{
     telemetry::Trace,
 };
 
-/// A gateway, with what is behind it and a client in front.
+/// A gateway with its backends and a client.
 struct Scene {
     emulator: Emulator,
     server: Server,
@@ -44,7 +44,7 @@ struct Scene {
     _azure: Serving,
 }
 
-/// What the server told of its requests: status, tokens, completeness and the rest.
+/// The server's reports on its requests: status, tokens, completeness and the rest.
 #[derive(Clone, Default)]
 struct Accounts(Arc<Mutex<Vec<Told>>>);
 
@@ -72,7 +72,7 @@ impl Observe for Accounts {
 }
 
 impl Accounts {
-    /// The accounts, once there are `count`.
+    /// The reports, once there are `count`.
     async fn wait_for(&self, count: usize) -> Vec<Told> {
         for _ in 0..200 {
             let told = self.0.lock().unwrap().clone();
@@ -90,7 +90,7 @@ impl Scene {
         Self::with(|_| {}).await
     }
 
-    /// `change` has the last word on the configuration.
+    /// `change` adjusts the configuration last.
     async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let pace = Pace { first_token: Duration::ZERO, per_token: Duration::from_millis(30) };
         let emulator = Emulator::new([Resource::new("east")

@@ -1,4 +1,4 @@
-//! Which stack a request goes to, and what its answer says of the way.
+//! Which stack a request goes to, and how its answer's headers describe that.
 
 use serde_json::{Value, json};
 use spillover_emulator::Fault;

@@ -1,4 +1,4 @@
-//! Who gets in, and what never passes.
+//! Authentication, and what is never forwarded.
 
 use std::convert::Infallible;
 
@@ -80,7 +80,7 @@ async fn a_client_above_its_rate_is_told_when_to_come_back() {
     assert_eq!(said(answer.headers(), "retry-after"), Some("1"));
 }
 
-/// A server that keeps what it is sent, and answers with what must not come through.
+/// A server that records requests, and answers with headers that must not be forwarded.
 async fn witness(status: u16) -> (String, Arc<Mutex<Vec<Request<()>>>>) {
     let seen = Arc::<Mutex<Vec<Request<()>>>>::default();
     let listener = listener().await;

@@ -86,8 +86,8 @@ async fn http_2_without_tls_is_spoken_on_the_same_port() {
     assert_eq!(scene.chat("gpt-4o").await.version(), http::Version::HTTP_11);
 }
 
-/// A backend that takes a hundred streams on a connection, and begins answers without an end. Its
-/// address, and how many connections there were.
+/// A backend that accepts a hundred streams per connection and starts endless answers. Returns its
+/// address, and the number of connections.
 async fn endless() -> (String, Arc<AtomicUsize>) {
     let listener = listener().await;
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -118,7 +118,7 @@ async fn more_streams_than_a_connection_takes_open_another_one() {
         model.standard = vec![backend("endless", &url, "endless")];
     })
     .await;
-    // Spread over the threads, each has more than a hundred.
+    // Spread over the threads, each gets more than a hundred.
     let count = workers::count() * 110;
     let all = futures::future::join_all((0..count).map(|_| scene.chat("slow")));
     let answers = clock::timeout(Duration::from_secs(10), all).await.expect("none has to wait");

@@ -1,4 +1,4 @@
-//! What the record says an answer used, however the answer came about and ended.
+//! The usage in the record, however the answer came about and ended.
 
 use std::{future::ready, io};
 
@@ -11,7 +11,7 @@ use spillover_emulator::Fault;
 use super::*;
 use crate::serve::clock;
 
-/// How a stream goes on behind the event that has its usage.
+/// How a stream continues after the event with its usage.
 #[derive(Clone, Copy)]
 enum Rest {
     Silence,
@@ -19,7 +19,7 @@ enum Rest {
     End,
 }
 
-/// A backend whose answers are of this kind and end so. Its address.
+/// A backend whose answers have this kind and ending. Returns its address.
 async fn answering(kind: &'static str, headers: &'static [(&str, &str)], rest: Rest) -> String {
     let listener = listener().await;
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -50,7 +50,7 @@ fn answer(
     answer.body(StreamBody::new(frames))
 }
 
-/// Fails once what was sent before is on its way.
+/// Fails once everything before it has been sent.
 async fn gone() -> io::Result<Frame<Bytes>> {
     clock::sleep(Duration::from_millis(50)).await;
     Err(io::Error::other("gone"))
@@ -105,7 +105,7 @@ async fn what_azure_spilled_was_used_too() {
 #[tokio::test]
 async fn it_is_that_of_the_answer_that_goes_out() {
     let scene = Scene::new().await;
-    // The PTU is busy from the second request on, so a gate watches the same answers.
+    // The PTU is busy from the second request on, so a gate observes the same answers.
     let refusal = || Fault::status(429).header("retry-after-ms", "60000");
     scene.emulator.script("east", "ptu", [refusal()]);
     for count in 1..=3 {
@@ -125,7 +125,7 @@ async fn it_is_that_of_the_answer_that_goes_out() {
 async fn a_busy_ptu_s_answer_is_counted_for_gate_and_record() {
     let scene = Scene::new().await;
     scene.emulator.script("east", "ptu", [Fault::status(429).header("retry-after-ms", "50")]);
-    // The first one waits for the PTU, and goes by the gate's leave.
+    // The first one waits for the PTU, with a permit from the gate.
     let answer = scene.chat("gpt-4o").await;
     let decision = said(answer.headers(), "x-spillover-decision").unwrap().to_owned();
     assert!(decision.starts_with("ptu; waited="), "{decision}");

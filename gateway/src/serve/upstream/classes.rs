@@ -4,8 +4,8 @@ use tower_spillover::smart_fallback::Class;
 
 use crate::config::Model;
 
-/// The name of the class like `class` that never spills, or like that of requests without one. No
-/// configured name has a space.
+/// The name of the class like `class` that never spills, or of the one like requests without a
+/// class. Configured names have no spaces, so it is unique.
 pub(crate) fn never_spilling(class: Option<&str>) -> String {
     format!("{} no-spill", class.unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! The client that reaches the backends, with its timeouts.
+//! The HTTP client for backends, with its timeouts.
 
 use std::{
     future::Future,
@@ -39,18 +39,18 @@ use crate::{
     tls_roots,
 };
 
-/// On a request that opens a WebSocket.
+/// Marks a request that opens a WebSocket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OpensSession;
 
-/// A service for one attempt at one backend. Clones share its connections. It follows no redirect.
+/// Sends one attempt to one backend. Clones share its connections. Does not follow redirects.
 #[derive(Clone, Debug)]
 pub(crate) struct UpstreamClient {
-    /// One for each thread that serves, whose connections are served there.
+    /// One per serving thread, whose connections stay on that thread.
     pools: Arc<[ClientPool<HttpClient>]>,
-    /// Keeps no connection: each of its requests has one of its own.
+    /// Keeps no connections: each request opens a new one.
     fresh: HttpClient,
-    /// The same, and speaks HTTP/1.1, which can become a WebSocket.
+    /// The same over HTTP/1.1, so that connections can become WebSockets.
     sessions: HttpClient,
     http2: Http2,
     head_timeout: HeadTimeout,
@@ -64,7 +64,7 @@ impl UpstreamClient {
     ///
     /// # Errors
     ///
-    /// When the certificates to trust cannot be read.
+    /// If the certificates to trust cannot be read.
     pub(crate) fn new(settings: &config::Upstream) -> Result<Self, String> {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
@@ -111,12 +111,12 @@ impl UpstreamClient {
         Ok(Self { pools, fresh, sessions, http2, head_timeout: settings.head_timeout })
     }
 
-    /// With the same connections.
+    /// Shares the connections.
     pub(crate) fn head_timeout(&self, head_timeout: Option<HeadTimeout>) -> Self {
         Self { head_timeout: head_timeout.unwrap_or(self.head_timeout), ..self.clone() }
     }
 
-    /// Whether a connection to `uri` may turn out to be an HTTP/2 one.
+    /// Whether a connection to `uri` may turn out to be HTTP/2.
     fn may_share_connections(&self, uri: &Uri) -> bool {
         match self.http2 {
             Http2::Auto => uri.scheme() == Some(&Scheme::HTTPS),
@@ -138,7 +138,7 @@ impl Service<Request<RequestBody>> for UpstreamClient {
     fn call(&mut self, mut request: Request<RequestBody>) -> Sending {
         let call = Trace::call(&mut request);
         let pool = &self.pools[workers::here()];
-        // What was not processed is to meet neither the limit nor the end of a connection again.
+        // An unprocessed request must not meet the stream limit or the end of a connection again.
         let kept;
         let (client, permit) = if request.extensions().get::<OpensSession>().is_some() {
             let headers = request.headers_mut();
@@ -172,7 +172,7 @@ impl Service<Request<RequestBody>> for UpstreamClient {
 }
 
 pin_project! {
-    /// An attempt under way.
+    /// An attempt in flight.
     pub(crate) struct Sending {
         #[pin]
         answer: legacy::ResponseFuture,
@@ -182,7 +182,7 @@ pin_project! {
         // How long a backend may take once it has the request.
         longest: Duration,
         permit: Option<StreamPermit>,
-        // Set where it is news that the backend can be connected to.
+        // Set if the layers wait to learn that the backend can be connected to.
         connecting: Option<Box<Connecting>>,
         call: Option<Box<Call>>,
     }
@@ -200,7 +200,7 @@ impl Future for Sending {
             },
             Poll::Ready(Err(error)) => Err(UpstreamError::Client(error)),
             Poll::Pending => loop {
-                // A connection stands once the answer's future was polled with it.
+                // The connection is established once the answer's future was polled with it.
                 if this.connecting.as_ref().is_some_and(|connecting| connecting.stands()) {
                     this.connecting.take().into_iter().for_each(|it| it.on_connect.connected());
                 }
@@ -209,7 +209,7 @@ impl Future for Sending {
                 let left =
                     this.progress.as_ref().and_then(|progress| progress.left(*this.longest, now));
                 match left {
-                    // It was the client that took so long.
+                    // The time was spent waiting for the client's upload; extend the timer.
                     Some(left) => this.timer.as_mut().reset((now + left).into()),
                     None => break Err(UpstreamError::Silent),
                 }
@@ -223,8 +223,8 @@ impl Future for Sending {
     }
 }
 
-/// Leaves one length where the same was said several times (RFC 9110 section 8.6); `None` when what is
-/// said differs, is no number, or stands beside a `transfer-encoding`.
+/// Reduces repeated equal lengths to one (RFC 9110 section 8.6); `None` if they differ, are not
+/// numbers, or appear with a `transfer-encoding`.
 fn settle_length(headers: &mut HeaderMap) -> Option<()> {
     let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
     let (Some(first), others) = (values.next(), values.next().is_some()) else { return Some(()) };
@@ -248,7 +248,7 @@ fn settle_length(headers: &mut HeaderMap) -> Option<()> {
     Some(())
 }
 
-/// Finds out when a request has a connection, for the layers that wait for one.
+/// Detects when a request has a connection, for the layers that wait for one.
 struct Connecting {
     connection: CaptureConnection,
     on_connect: OnConnect,
@@ -261,7 +261,7 @@ impl Connecting {
     }
 
     fn stands(&self) -> bool {
-        // On HTTP/2, a server that took it and says nothing is not there.
+        // On HTTP/2, a server that accepted the connection but sent nothing does not count.
         self.connection.connection_metadata().as_ref().is_some_and(|it| !preface::is_awaited(it))
     }
 }

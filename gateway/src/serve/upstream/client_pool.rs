@@ -1,4 +1,4 @@
-//! Connections for more streams than one HTTP/2 connection takes.
+//! Pools clients, to have more streams than one HTTP/2 connection allows.
 
 use std::{
     fmt,
@@ -17,12 +17,12 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-/// Clients side by side. Each has its own connections, and no more streams at a time than a server
-/// takes on one of them.
+/// Parallel clients. Each has its own connections, and at most as many concurrent streams as a
+/// server allows on one of them.
 ///
-/// A client keeps one HTTP/2 connection to a host. What is sent when all its streams are taken
-/// would wait, uncounted, until one of them ends. A client of a certain age gives way to another: its
-/// connections end with what is under way on them, and new ones find out where names lead now.
+/// A client keeps one HTTP/2 connection to a host. Requests beyond its stream limit would wait,
+/// uncounted, until a stream ends. A client is replaced at a certain age: its connections end with
+/// the requests in flight on them, and new ones resolve the host names again.
 pub(crate) struct ClientPool<C> {
     make: Box<dyn Fn() -> C + Send + Sync>,
     age: Duration,
@@ -35,14 +35,14 @@ struct PooledClient<C> {
     streams: Arc<AtomicUsize>,
 }
 
-/// A client that takes new requests until an instant.
+/// A client that accepts new requests until an instant.
 #[derive(Debug)]
 pub(crate) struct AgingClient<C> {
     client: C,
     until: Instant,
 }
 
-/// A stream on a client, counted until it is dropped.
+/// A stream on a client, counted until dropped.
 #[derive(Debug)]
 pub(crate) struct StreamPermit(Arc<AtomicUsize>);
 
@@ -52,12 +52,12 @@ impl<C> ClientPool<C> {
         Self { make: Box::new(make), age, clients: (0..MAX_CLIENTS).map(|_| client()).collect() }
     }
 
-    /// The first client, for connections that take one request at a time.
+    /// The first client, for connections that carry one request at a time.
     pub(crate) fn first(&self, now: Instant) -> Arc<AgingClient<C>> {
         self.young(&self.clients[0], now)
     }
 
-    /// The first client with room for a stream; when none has any, the one with the fewest.
+    /// The first client with room for a stream, or the one with the fewest streams.
     pub(crate) fn enter(&self, now: Instant) -> (Arc<AgingClient<C>>, StreamPermit) {
         let has_room =
             |client: &&PooledClient<C>| client.streams.load(Relaxed) < MAX_STREAMS_PER_CLIENT;
@@ -133,10 +133,10 @@ impl Body for Download {
     }
 }
 
-/// Streams on one connection. RFC 9113 section 6.5.2 recommends that servers take no fewer, and
-/// that is what many take.
+/// Streams on one connection. RFC 9113 section 6.5.2 recommends at least this limit to servers, and
+/// many use exactly this one.
 const MAX_STREAMS_PER_CLIENT: usize = 100;
-/// As many streams as there is room for requests, and more.
+/// More streams than there can be requests.
 const MAX_CLIENTS: usize = 256;
 
 #[cfg(test)]

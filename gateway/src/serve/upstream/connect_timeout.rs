@@ -1,4 +1,4 @@
-//! The time that a connection to a backend may take, all of it.
+//! A timeout for the whole process of connecting to a backend.
 
 use std::{
     io,
@@ -12,8 +12,8 @@ use tower::Service;
 
 use crate::{http_client::BoxError, serve::clock};
 
-/// A connector that gives up after a time, whatever it waits for: a name, a connection, or the other
-/// side of a TLS handshake. It fails as one that found nobody does.
+/// A connector that gives up after a time, whatever it is waiting for: name resolution, a
+/// connection, or a TLS handshake. Fails with a connection error.
 #[derive(Clone, Debug)]
 pub(super) struct ConnectTimeout<C> {
     connector: C,

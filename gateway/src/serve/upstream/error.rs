@@ -10,20 +10,21 @@ use super::{preface, request_body::RequestBodyError, reuse};
 #[derive(Debug)]
 pub(crate) enum UpstreamError {
     Client(legacy::Error),
-    /// No head of an answer came in time.
+    /// The head of an answer did not arrive in time.
     Silent,
-    /// Its head has a length and is chunked: others would see its end elsewhere (RFC 9112 section 6.3).
+    /// The head has a length and is chunked: other parsers would see another end (RFC 9112 section
+    /// 6.3).
     TwoLengths,
 }
 
 impl UpstreamError {
-    /// Whether the backend cannot have seen the request, or never said a word of HTTP/2.
+    /// Whether the backend cannot have seen the request, or has never sent any HTTP/2 frame.
     pub(crate) fn is_connect(&self) -> bool {
         let is_late = |error: &legacy::Error| error.connect_info().is_some_and(preface::is_late);
         matches!(self, Self::Client(error) if error.is_connect() || is_late(error))
     }
 
-    /// Whether the connection to the backend broke before it answered, by no fault of the client.
+    /// Whether the connection broke before the backend answered, not because of the client.
     pub(crate) fn is_reset(&self) -> bool {
         match self {
             Self::Client(_) => !self.is_connect() && self.cause::<RequestBodyError>().is_none(),
@@ -32,8 +33,8 @@ impl UpstreamError {
         }
     }
 
-    /// Whether an HTTP/2 server did not process the request, and says so: it refuses a stream above its
-    /// limit, or with the last stream of a connection that it ends.
+    /// Whether an HTTP/2 server states that it did not process the request: it refuses a stream
+    /// above its limit, or closes the connection with an earlier last stream.
     pub(crate) fn is_unprocessed(&self) -> bool {
         let is_refused = |error: &h2::Error| {
             let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
@@ -42,12 +43,12 @@ impl UpstreamError {
         self.is_reset() && self.cause::<h2::Error>().is_some_and(is_refused)
     }
 
-    /// Whether an HTTP/1.1 server closed a connection that it kept, just when that was used again.
+    /// Whether an HTTP/1.1 server closed an idle connection just when it was reused.
     pub(crate) fn is_closed_on_reuse(&self) -> bool {
         matches!(self, Self::Client(error) if reuse::closed_on_reuse(error)) && self.is_reset()
     }
 
-    /// In a word, as traces have it.
+    /// A single word, for traces.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Client(_) if self.is_connect() => "connect",

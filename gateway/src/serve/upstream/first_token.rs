@@ -1,4 +1,4 @@
-//! The layer that does not wait for a late first token, where one is configured.
+//! Adds the layer that moves on after a late first token, if configured.
 
 use std::{future::Future, pin::Pin};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::config::Model;
 
-/// That of a model, where it or a class has a limit.
+/// The layer of a model, if the model or one of its classes has a limit.
 pub(super) fn first_token(model: &Model) -> Option<FirstTokenLayer> {
     let own = model.steering.first_token;
     let is_limited =
@@ -33,8 +33,8 @@ pub(super) fn first_token(model: &Model) -> Option<FirstTokenLayer> {
 
 type Sent = Pin<Box<dyn Future<Output = Result<Answer, UpstreamError>> + Send>>;
 
-/// Sends `request` through `tiers` within `layer`. Boxed, so that requests of other models do not carry
-/// the room of two attempts.
+/// Sends `request` through `tiers` inside `layer`. Boxed, so that requests of other models do not
+/// carry the space for two attempts.
 pub(super) fn send<S>(
     layer: &FirstTokenLayer,
     limit: Option<LimitAttemptsLayer>,

@@ -1,4 +1,4 @@
-//! The gate of a model and the budget of what it spills.
+//! The gate of a model and its spill budget.
 
 use tower_spillover::{
     Gate,

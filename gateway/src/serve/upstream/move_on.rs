@@ -5,10 +5,10 @@ use tower_spillover::policy::{ErrorKind, MoveOn, RetryBudget};
 use super::error::UpstreamError;
 use crate::config::{Failure, Failures};
 
-/// The kind of an attempt's error, which the layers decide by.
+/// Maps an attempt's error to the kind that the layers decide by.
 pub(crate) type KindOf = fn(&UpstreamError) -> ErrorKind;
 
-/// What moves on beside refusals.
+/// What moves a request on, apart from refusals.
 pub(crate) fn move_on(settings: &Failures) -> MoveOn<KindOf> {
     let budget = settings.budget.map(|budget| RetryBudget::new(budget.moves, budget.per_success));
     let kind: KindOf = |error| match error {

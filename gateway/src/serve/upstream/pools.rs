@@ -1,4 +1,4 @@
-//! The pool of a tier: its backends, with their credentials.
+//! Builds the pool of a tier: its backends, with their credentials.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use tower_spillover::{
 
 use crate::{config::Auth, snapshot::RunningModel};
 
-/// Where access tokens for backends come from.
+/// The source of access tokens for backends.
 pub(crate) type AccessTokens = Arc<dyn TokenSource>;
 
-/// A pool of one tier's backends.
+/// Builds the pool of one tier's backends.
 ///
 /// # Errors
 ///
-/// When a backend cannot work.
+/// If a backend is invalid.
 pub(crate) fn pool(
     name: &str,
     backends: &[crate::config::Backend],
@@ -29,8 +29,8 @@ pub(crate) fn pool(
     let members = backends.iter().map(|backend| {
         let mut member = Backend::new(&*backend.name, &backend.endpoint)
             .map_err(|error| error.to_string())?
-            // Without it the caller's spelling of the model would be asked for: an alias, or
-            // whatever else the default model serves.
+            // Otherwise the caller's name for the model would be used: an alias, or any name that
+            // the default model serves.
             .deployment(backend.deployment.as_deref().unwrap_or(name))
             .weight(backend.weight)
             .priority(backend.priority);
@@ -67,7 +67,7 @@ pub(crate) fn pool(
     Ok(Some(pool))
 }
 
-/// The backends behind a model's tiers, the first of which is the one that is asked first.
+/// The backends of a model's tiers, in order of preference.
 pub(crate) fn residents(running: &RunningModel) -> Residents {
     let pools = running.ptu.iter().chain(&running.standard);
     let residents = pools.map(|pool| RegionRotateLayer::new(pool.clone()).residents());

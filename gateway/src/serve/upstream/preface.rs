@@ -1,4 +1,4 @@
-//! The beginning of an HTTP/2 connection, which counts as a part of connecting.
+//! A timeout for the server's HTTP/2 preface, which counts as part of connecting.
 
 use std::{
     io,
@@ -18,19 +18,20 @@ use tokio::time::Sleep;
 
 use crate::serve::clock;
 
-/// Until when a server has to say its first word, which is SETTINGS (RFC 9113 section 3.4), and comes
-/// before anything that answers a request.
+/// The time by which a server has to send its first frame, which is SETTINGS (RFC 9113 section 3.4)
+/// and precedes every response.
 ///
-/// Requests are on their way by then. They are sent elsewhere when it says nothing: servers say
-/// their SETTINGS as soon as they begin with a connection, so this one has begun with none of them.
+/// Requests have been sent by then. If the server sends nothing, they go to another backend:
+/// servers send SETTINGS as soon as they start handling a connection, so this one has not started
+/// any of them.
 #[derive(Debug)]
 pub(super) struct Preface {
-    /// Until something was read.
+    /// Present until something was read.
     timer: Option<Pin<Box<Sleep>>>,
     state: State,
 }
 
-/// How far the beginning came: one of the constants below.
+/// The progress of the preface: one of the constants below.
 #[derive(Clone, Debug)]
 pub(super) struct State(Arc<AtomicU8>);
 
@@ -39,14 +40,14 @@ const HEARD: u8 = 1;
 const LATE: u8 = 2;
 
 impl Preface {
-    /// Of a connection that was begun at `begun`, and may take `longest`.
+    /// For a connection that began at `begun` and may take `longest`.
     pub(super) fn new(begun: Instant, longest: Duration) -> Self {
         let passed = clock::now().saturating_duration_since(begun);
         let timer = Some(Box::pin(clock::sleep(longest.saturating_sub(passed))));
         Self { timer, state: State(Arc::new(AWAITED.into())) }
     }
 
-    /// For whoever holds the connection.
+    /// For the owner of the connection.
     pub(super) fn state(&self) -> State {
         self.state.clone()
     }
@@ -57,7 +58,7 @@ impl Preface {
         self.state.0.store(HEARD, Relaxed);
     }
 
-    /// Fails, once it is too late, where nothing can be read.
+    /// Fails after the timeout, if nothing can be read.
     pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let Some(timer) = &mut self.timer else { return Poll::Pending };
         ready!(timer.poll_unpin(cx));
@@ -67,12 +68,12 @@ impl Preface {
     }
 }
 
-/// Whether a connection is one of HTTP/2 whose server has said nothing so far.
+/// Whether this is an HTTP/2 connection whose server has sent nothing so far.
 pub(super) fn is_awaited(connected: &Connected) -> bool {
     state(connected).is_some_and(|state| state != HEARD)
 }
 
-/// Whether it ended for that.
+/// Whether the connection ended for that reason.
 pub(super) fn is_late(connected: &Connected) -> bool {
     state(connected) == Some(LATE)
 }

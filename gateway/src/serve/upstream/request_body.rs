@@ -1,4 +1,4 @@
-//! A request's body on its way in: bounded in length and in silence, kept or peeked into.
+//! A request's body: limited in length and silence, kept or streamed.
 
 use std::{
     convert::Infallible,
@@ -28,7 +28,7 @@ pub(crate) struct BoundedBody {
     patience: ClientPatience,
 }
 
-/// Why a request's body did not arrive whole.
+/// Why a request's body did not arrive completely.
 #[derive(Debug)]
 pub(crate) enum RequestBodyError {
     TooLong,
@@ -41,7 +41,7 @@ pub(crate) enum RequestBodyError {
 }
 
 impl RequestBodyError {
-    /// What the client is answered; `limit` is that of the body.
+    /// The answer for the client; `limit` is the limit on the body.
     pub(crate) fn refusal(&self, limit: u64) -> Refusal {
         let (status, code, message) = match self {
             Self::TooLong => return Refusal::too_large(limit),
@@ -96,15 +96,15 @@ impl Body for BoundedBody {
     }
 }
 
-/// A body as it goes to the layers: kept whole, or streaming through with its first piece looked
-/// at.
+/// A body on its way to the layers: kept completely, or streamed after its first piece was
+/// inspected.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
     peeked: Option<Bytes>,
-    /// Updated by everything that goes on to a backend.
+    /// Updated by everything that goes to a backend.
     progress: Option<UploadProgress>,
     asks_for_stream: bool,
-    /// Apart, because a client's queue has room for many requests.
+    /// Boxed: hyper-util's queue stores requests by value.
     body: Box<ReplayBody<BoundedBody>>,
 }
 
@@ -114,7 +114,7 @@ impl RequestBody {
         Self { peeked: None, progress: None, asks_for_stream, body: Box::new(body) }
     }
 
-    /// Whether it asks for a stream, as far as can be seen.
+    /// Whether it asks for a stream, as far as the inspected part shows.
     pub(crate) const fn asks_for_stream(&self) -> bool {
         self.asks_for_stream
     }
@@ -123,7 +123,7 @@ impl RequestBody {
         self.body.is_replayable()
     }
 
-    /// The progress of the upload; `None` for a body that is kept, for which no backend waits.
+    /// The progress of the upload; `None` for a kept body, for which no backend waits.
     pub(crate) fn watch(&mut self) -> Option<UploadProgress> {
         if !self.is_kept() {
             self.progress = Some(UploadProgress::begin(clock::now()));
@@ -131,17 +131,17 @@ impl RequestBody {
         self.progress.clone()
     }
 
-    /// Whether it was not kept because other requests keep as much as all of them may.
+    /// Whether it was not kept because the kept bodies of all requests have reached their limit.
     pub(crate) const fn lacked_room(&self) -> bool {
         self.body.lacked_room()
     }
 
-    /// Why it ended before its end while it was kept.
+    /// Why it ended early while it was being kept.
     pub(crate) fn take_error(&mut self) -> Option<RequestBodyError> {
         self.body.take_error()
     }
 
-    /// The whole body when it is here, otherwise what there is of it first.
+    /// The complete body if it is here, otherwise its first piece.
     pub(crate) async fn beginning(&mut self) -> Result<Bytes, RequestBodyError> {
         let kept = self.body.beginning();
         if !kept.is_empty() || self.body.content().is_some() {
@@ -207,7 +207,7 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        // An end that came too early is still to be reported.
+        // An early end has not been reported yet.
         self.peeked.is_none() && self.body.is_end_stream() && !self.body.is_cut_off()
     }
 
@@ -224,7 +224,7 @@ impl Body for RequestBody {
     }
 }
 
-/// Whether there is `"stream": true` in it. Within a text, its quotes would be escaped.
+/// Whether it contains `"stream": true`. Inside a string, the quotes would be escaped.
 fn asks_for_stream(json: &[u8]) -> bool {
     let mut places = memmem::find_iter(json, STREAM);
     places.any(|place| {
@@ -236,7 +236,7 @@ fn asks_for_stream(json: &[u8]) -> bool {
 
 const STREAM: &[u8] = br#""stream""#;
 
-/// Keeps the body as `layer` does for whatever is inside of it: here, nothing.
+/// Keeps the body as `layer` does, around a service that does nothing.
 pub(crate) async fn keep(
     layer: &ReplayLayer,
     request: Request<BoundedBody>,
@@ -246,7 +246,7 @@ pub(crate) async fn keep(
     request.map(RequestBody::new)
 }
 
-/// A service that hands a request back.
+/// A service that returns the request.
 #[derive(Clone, Copy)]
 struct Kept;
 

@@ -1,4 +1,5 @@
-//! Connections to backends: whether one that was kept broke before any byte of an answer, and answers to
+//! Watches backend connections: whether a reused one broke before any byte of an answer, and
+//! whether a backend answered a request without reading all of it.
 //! requests that a backend read no further.
 
 use std::{
@@ -28,18 +29,18 @@ use tower::Service;
 use super::preface::Preface;
 use crate::serve::clock;
 
-/// A connector whose HTTP/1.1 connections tell how far their last exchange came, and whose HTTP/2
-/// connections whether anything was ever heard on them.
+/// A connector whose HTTP/1.1 connections record how far their last exchange got, and whose HTTP/2
+/// connections record whether the server ever sent anything.
 #[derive(Clone, Debug)]
 pub(super) struct WatchReuse<C> {
     pub(super) connector: C,
-    /// Whether all connections are HTTP/2 ones, also without TLS.
+    /// Whether all connections are HTTP/2, even without TLS.
     pub(super) is_always_h2: bool,
-    /// How long a connection may take, until its server's first word on HTTP/2.
+    /// How long a connection may take, including the server's first HTTP/2 frame.
     pub(super) longest: Duration,
 }
 
-/// What passed last on a connection: one of the constants below.
+/// The last thing seen on a connection: one of the constants below.
 #[derive(Clone, Debug, Default)]
 struct Last(Arc<AtomicU8>);
 
@@ -106,17 +107,17 @@ where
 }
 
 pin_project! {
-    /// A connection that notes what passed last.
+    /// A connection that records the last thing seen.
     ///
-    /// A backend may answer the beginning of a request and close the connection. hyper gives up when it
-    /// cannot write, before it has read what there is; so what cannot be written is discarded, and how
-    /// the connection ended is left to its reader.
+    /// A backend may answer the beginning of a request and close the connection. hyper gives up on
+    /// a failed write before it has read what there is, so failed writes are discarded, and the
+    /// reader reports how the connection ended.
     #[derive(Debug)]
     pub(super) struct Watched<T> {
         #[pin]
         io: T,
         last: Last,
-        // Of HTTP/2.
+        // For HTTP/2.
         preface: Option<Preface>,
         is_write_broken: bool,
     }
@@ -133,7 +134,7 @@ impl<T> Watched<T> {
 impl<T: Connection> Connection for Watched<T> {
     fn connected(&self) -> Connected {
         let connected = self.io.connected();
-        // On HTTP/2 requests and answers pass side by side, and its own errors say more.
+        // On HTTP/2, requests and answers overlap, and its own errors are more precise.
         match &self.preface {
             Some(preface) => connected.extra(preface.state()),
             None => connected.extra(self.last.clone()),
@@ -207,7 +208,7 @@ impl<T: AsyncWrite> AsyncWrite for Watched<T> {
     }
 }
 
-/// What was written, or all of it when the other side takes nothing more.
+/// What was written, or everything if the other side accepts nothing more.
 fn or_discarded<T>(
     written: Poll<io::Result<T>>,
     all: T,

@@ -1,4 +1,4 @@
-//! A model's stack of layers: rotation within each tier, spillover from one to the other.
+//! A model's stack of layers: rotation within each tier, spillover between them.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -30,37 +30,37 @@ use crate::{
     snapshot::RunningModel,
 };
 
-/// What a model's requests go through.
+/// The layers for a model's requests.
 #[derive(Clone)]
 pub(crate) struct Stack {
     tiers: Tiers,
-    /// Where attempts are limited.
+    /// If attempts are limited.
     limit: Option<LimitAttemptsLayer>,
-    /// Where late first tokens are not waited for.
+    /// If late first tokens are not waited for.
     first_token: Option<FirstTokenLayer>,
-    /// Whether answers are read, as far as they may be refusals.
+    /// Whether answers are inspected for refusals.
     inspects: bool,
 }
 
 #[derive(Clone)]
 enum Tiers {
-    /// The PTU first, with Standard behind it or nothing.
+    /// The PTU first, optionally with Standard behind it.
     Ptu(Box<SmartFallback<Tier, Tier, KindOf>>),
     Standard(Box<Wait<Tier>>),
 }
 
 pub(crate) type Answer = Response<AnswerBody>;
 pub(crate) type AnswerBody = ResponseBody<Read>;
-/// An answer's body, of which the beginning may have been read.
+/// An answer's body whose beginning may have been inspected.
 pub(crate) type Read = ResponseBody<Download>;
 type Tier = RegionRotate<Leaf, KindOf>;
 type TierLayer = RegionRotateLayer<KindOf>;
-/// What is inside of all layers but one.
+/// The innermost services, inside all layers.
 type Leaf = Either<Inspect<UpstreamClient>, Unread>;
 type Unread = MapResponse<UpstreamClient, fn(Response<Download>) -> Response<Read>>;
 impl Stack {
-    /// The layers of a model over `upstream`, around the memory in `running` and, where its requests
-    /// are kept with what they refer to, `sticky`.
+    /// Builds a model's layers over `upstream`, with the shared state in `running` and, if its
+    /// requests are sticky, `sticky`.
     pub(crate) fn new(
         model: &Model,
         running: &RunningModel,
@@ -68,12 +68,12 @@ impl Stack {
         sticky: Option<&Sticky>,
     ) -> Self {
         let steering = &model.steering;
-        // The budget of moves is one for both tiers; spilling has its own.
+        // Both tiers share the budget for moving on; spilling has its own.
         let [rotating, spilling] = [(); 2].map(|()| move_on(&steering.failures));
         let rotating = rotating.context_length(steering.rotate_long_context);
         let spilling = spilling.context_length(steering.spill_long_context);
         let tier = |pool: &BackendPool| tier(model, rotating.clone(), pool.clone());
-        // What nothing comes after is tried again where it cannot be reached.
+        // The last tier retries connecting, because nothing follows it.
         let patience = CONNECT_PATIENCE.min(model.max_wait);
         let last = |pool: &BackendPool| tier(pool).connect_patience(patience);
         let upstream = &upstream.head_timeout(model.head_timeout);
@@ -81,7 +81,7 @@ impl Stack {
         let tiers = match (&running.ptu, &running.standard) {
             (Some(ptu), standard) => {
                 let layer = match standard {
-                    // A PTU has one service tier; what is flex is to reach Standard as such.
+                    // A PTU has one service tier; flex requests have to reach Standard as flex.
                     Some(standard) => {
                         SmartFallbackLayer::new(tier(ptu).flex_as_default(false), last(standard))
                     }
@@ -112,7 +112,7 @@ impl Stack {
         mut request: Request<RequestBody>,
     ) -> Result<Answer, UpstreamError> {
         if self.inspects {
-            // A refusal that is compressed cannot be read.
+            // A compressed refusal cannot be inspected.
             request.headers_mut().remove(header::ACCEPT_ENCODING);
         }
         if let Some(layer) = &self.first_token {
@@ -137,7 +137,7 @@ impl Stack {
         }
     }
 
-    /// What an answer of the first tier is called.
+    /// The label of the first tier.
     pub(crate) const fn first_tier(&self) -> &'static str {
         match self.tiers {
             Tiers::Ptu(_) => "ptu",
@@ -175,7 +175,7 @@ fn ptu_first(
     layer
 }
 
-/// The layer around Standard alone: it waits as a PTU's does.
+/// The layer around Standard alone: it waits like a PTU's does.
 fn patient(model: &Model, running: &RunningModel) -> WaitLayer {
     let layer = WaitLayer::new()
         .name(name(&model.standard, "standard"))
@@ -184,7 +184,7 @@ fn patient(model: &Model, running: &RunningModel) -> WaitLayer {
     classes(model).fold(layer, WaitLayer::class)
 }
 
-/// What answers without an account of its own is called after its tier, or its only backend.
+/// The name for answers without a `Served`: the tier's, or that of its only backend.
 fn name(backends: &[Backend], tier: &str) -> Arc<str> {
     match backends {
         [only] => (&*only.name).into(),
@@ -221,7 +221,7 @@ fn leaf(upstream: &UpstreamClient, inspection: Option<&Inspection>) -> Leaf {
     Either::Left(layer.layer(upstream.clone()))
 }
 
-/// How long a request goes on trying to connect where nothing else is left: most restarts take less.
+/// How long a request retries connecting if nothing else is left: most restarts take less.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) const BACKEND: HeaderName = HeaderName::from_static("x-spillover-backend");

@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Since when a backend has had all of a request that came so far. Clones are of one request.
+/// Since when a backend has had everything of a request that has arrived. Clones belong to one
+/// request.
 #[derive(Clone, Debug)]
 pub(crate) struct UploadProgress {
     begun: Instant,
@@ -21,18 +22,18 @@ impl UploadProgress {
         Self { begun: now, since: Arc::default() }
     }
 
-    /// The client has to send more.
+    /// The upload waits for the client.
     pub(crate) fn await_client(&self) {
         self.since.store(OF_CLIENT, Relaxed);
     }
 
-    /// The backend has got something more.
+    /// The backend has received another part.
     pub(crate) fn await_backend(&self, now: Instant) {
         let since = now.saturating_duration_since(self.begun).as_millis();
         self.since.store(u64::try_from(since).unwrap_or(OF_CLIENT), Relaxed);
     }
 
-    /// How much longer the backend may take at least, of `longest`; `None` when that is over.
+    /// How much longer the backend may take, out of `longest`; `None` if that is over.
     pub(crate) fn left(&self, longest: Duration, now: Instant) -> Option<Duration> {
         let since = match self.since.load(Relaxed) {
             OF_CLIENT => return Some(longest),
