@@ -13,7 +13,7 @@ pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// The wall clock. Only an HTTP-date is compared with it.
+/// The wall clock. Only an HTTP-date and the end of an access token are compared with it.
 #[expect(clippy::disallowed_methods, reason = "the one wall clock read")]
 pub(crate) fn wall() -> SystemTime {
     SystemTime::now()

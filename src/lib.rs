@@ -120,6 +120,11 @@
 //! # Features
 //!
 //! - `retry`: [`RetryAfterPolicy`], which needs `tower`.
+//! - `entra`: `Backend::entra`, access tokens of Microsoft Entra ID by the credentials of the Azure SDK,
+//!   which needs `azure_core`.
+//!
+//! Other clients than hyper's (reqwest, async-openai, rig) and servers are served by the crate
+//! `tower-spillover-adapters`.
 //!
 //! [`DeploymentLayer`]: backend::DeploymentLayer
 //! [`RetryAfterPolicy`]: #features
@@ -132,6 +137,8 @@ pub mod azure;
 pub mod backend;
 pub mod body;
 pub mod classify;
+#[cfg(feature = "entra")]
+pub mod entra;
 pub mod first_token;
 pub mod gate;
 pub mod inspect;

@@ -19,6 +19,7 @@ const FLOORS: &[&[(&str, &str)]] = &[
         ("retry_after", "a `tower::retry::Policy` that obeys the service's hints"),
     ],
     &[
+        ("entra", "tokens from the credentials of the Azure SDK, fetched once for all requests"),
         ("gate", "admission to the PTU: paces requests, queues them, or spills them"),
         ("sticky", "requests that only one resource can answer"),
         ("inspect", "refusals that only a body shows"),

@@ -130,6 +130,12 @@ impl TokenError {
     pub fn new(reason: impl Into<BoxError>) -> Self {
         Self(reason.into())
     }
+
+    /// Without the words that every such error begins with.
+    #[cfg(feature = "entra")]
+    pub(crate) fn reason(&self) -> &(dyn Error + Send + Sync) {
+        &*self.0
+    }
 }
 
 impl fmt::Debug for AccessToken {

@@ -4,6 +4,7 @@ mod axum_routes;
 mod cancellation;
 mod corpus;
 mod credentials;
+mod entra;
 mod grpc;
 mod hidden_refusals;
 mod homes;
