@@ -2,24 +2,20 @@
 
 mod credential;
 mod error;
-mod refresh;
 mod transport;
 
 #[cfg(test)]
 mod tests;
 
-use std::{env, fmt};
+use std::env;
 
-use tower_spillover::backend::TokenSource;
+use tower_spillover::entra::{EntraTokens, TokenEvent};
 
-use self::{error::EntraError, refresh::Refreshed};
+use self::error::EntraError;
 use crate::config::{Entra, EntraKind};
 
-/// A source of tokens for the scope of `entra`, by the identity that it describes.
-///
-/// The first request fetches; later ones are served from memory. A token is refreshed in the
-/// background before it expires, by the smaller of five minutes and a tenth of its lifetime, and
-/// serves until it does, or until a resource rejects it. Clones share the token.
+/// A source of tokens for the scope of `entra`, by the identity that it describes. Clones share the
+/// token.
 ///
 /// A workload identity is described by what its webhook puts into the environment:
 /// `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_FEDERATED_TOKEN_FILE`. A managed identity is asked
@@ -28,14 +24,20 @@ use crate::config::{Entra, EntraKind};
 /// # Errors
 ///
 /// When something of the description is missing or cannot be used. Nothing is fetched yet.
-pub(crate) fn source(
-    entra: &Entra,
-) -> Result<impl TokenSource + Clone + fmt::Debug + use<>, EntraError> {
-    let (description, scope) = (entra.clone(), entra.scope.clone());
+pub(crate) fn source(entra: &Entra) -> Result<EntraTokens, EntraError> {
+    let description = entra.clone();
     let open = move || credential::open(&description, |name| env::var(name).ok());
-    let secret = match &entra.kind {
-        EntraKind::ClientSecret { secret, .. } => Some(secret.clone()),
-        EntraKind::Workload | EntraKind::Managed { .. } => None,
+    let tokens = EntraTokens::opened_by(open)?.scope(&*entra.scope);
+    let tokens = match &entra.kind {
+        EntraKind::ClientSecret { secret, .. } => tokens.secret(secret.expose()),
+        EntraKind::Workload | EntraKind::Managed { .. } => tokens,
     };
-    Refreshed::new(open, scope, secret)
+    let scope = entra.scope.clone();
+    Ok(tokens.on_event(move |event| match event {
+        TokenEvent::Rejected => {
+            tracing::warn!(scope, "a resource rejected the access token");
+        }
+        TokenEvent::Failed(reason) => tracing::warn!(scope, reason, "no access token"),
+        event => tracing::warn!(scope, "{event:?}"),
+    }))
 }

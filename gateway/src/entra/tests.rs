@@ -17,9 +17,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
-use tower_spillover::backend::TokenSource;
+use tower_spillover::{backend::TokenSource, entra::EntraTokens};
 
-use super::{credential, refresh::Refreshed, source};
+use super::{credential, source};
 use crate::config::{Entra, EntraKind, Secret};
 
 /// What it answers, and `METHOD target | x-identity-header | body` of each request.
@@ -142,8 +142,7 @@ async fn a_workload_sends_the_token_of_its_file() {
     let credential = credential::open(&entra, variable);
     fs::remove_file(&file).expect("it was written");
     let credential = credential.expect("a good description");
-    let open = move || Ok(Arc::clone(&credential));
-    let source = Refreshed::new(open, entra.scope, None).expect("it opens");
+    let source = EntraTokens::from(credential).scope(entra.scope);
     source.token().await.expect("a token");
     let seen = authority.seen().concat();
     assert!(seen.starts_with("POST /contoso/oauth2/v2.0/token |"), "{seen}");
