@@ -1,6 +1,7 @@
 //! `spillover check`: every problem by its place and remedy, and never a secret.
 
 mod identities;
+mod providers;
 mod proxies;
 
 use std::{
@@ -52,6 +53,7 @@ impl Folder {
             .env("ENTRA_SECRET", CANARY)
             .env("PROXY", "http://me:canary@proxy.example:3128")
             .env("EMPTY", " ")
+            .env("AWS_KEY", "AKIAEXAMPLEEXAMPLE00")
             .env("BROKEN", format!("{CANARY}\n{CANARY}"))
             .output()
             .expect("the binary runs")

@@ -43,6 +43,8 @@ mod operations;
 #[cfg(unix)]
 mod places;
 #[cfg(unix)]
+mod providers;
+#[cfg(unix)]
 mod proxies;
 #[cfg(unix)]
 mod questions;

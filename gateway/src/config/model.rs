@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tower_spillover::{
     Backend as Probe, BackendPool, ConfigError, Credential,
     backend::DeploymentLayer,
+    classify::Provider,
     gate::{Contention, Mode},
 };
 
@@ -150,10 +151,18 @@ impl Models {
             .required("endpoint", "write it like \"https://contoso.openai.azure.com\"")
             .and_then(|value| value.endpoint(allow_http, "use https://, or allow_http = true"));
         self.proxies.read(section, endpoint);
-        let auth = self.auth(section);
+        let provider = section.get("provider");
+        let is_named = provider.is_some();
+        let provider = provider.and_then(|value| {
+            let provider = value.text()?.parse::<Provider>();
+            provider.map_err(|error| value.report(strip_field(&error))).ok()
+        });
+        let auth = self.auth(section, provider.unwrap_or_default());
+        let is_whole = name.is_some() && endpoint.is_some() && is_named == provider.is_some();
         let backend = Backend {
             name: name.unwrap_or_default(),
             endpoint: endpoint.unwrap_or(PROBE).to_owned(),
+            provider,
             auth,
             deployment: probed(section, "deployment", Probe::deployment),
             api_version: probed(section, "api_version", Probe::api_version),
@@ -163,22 +172,34 @@ impl Models {
             priority: share(section, "priority"),
             weight: share(section, "weight"),
         };
+        if is_whole {
+            check_together(section, &backend);
+        }
         Some(backend)
     }
 
-    fn auth(&mut self, section: &mut Section<'_>) -> Auth {
+    fn auth(&mut self, section: &mut Section<'_>, provider: Provider) -> Auth {
         let (auth, key) = (section.get("auth"), section.get("key"));
         match (&auth, &key) {
             (None, None) => {
-                section.report(
-                    "has neither `key` nor `auth`; add key = \"env:NAME\" or auth = \"entra\"",
-                );
+                section.report(if provider == Provider::Azure {
+                    "has neither `key` nor `auth`; add key = \"env:NAME\", auth = \"entra\", or \
+                     auth = \"none\" where the network authenticates"
+                } else {
+                    "has neither `key` nor `auth`; add key = \"env:NAME\", or auth = \"none\" where \
+                     the network authenticates"
+                });
             }
             (Some(auth), Some(_)) => auth.report("stands beside `key`; remove one of the two"),
             (Some(_), None) | (None, Some(_)) => {}
         }
-        let entra = auth.and_then(|value| value.one_of(&[("entra", ())]));
-        if entra.is_some() {
+        let word = auth.as_ref().and_then(|value| value.one_of(&AUTHS));
+        if word == Some(Word::Entra) {
+            if let Some(auth) = auth.filter(|_| provider != Provider::Azure) {
+                auth.report(format!(
+                    "is for Azure, and the provider is \"{provider}\"; use key = \"env:NAME\""
+                ));
+            }
             self.entra.push(section.path("auth"));
         }
         let key = key.and_then(|value| {
@@ -187,25 +208,65 @@ impl Models {
             usable.map_err(|error| value.report(strip_field(&error))).ok()?;
             Some(secret)
         });
-        match (key, entra) {
+        match (key, word) {
             (Some(key), _) => Auth::Key(key),
-            (None, Some(())) => Auth::Entra,
+            (None, Some(Word::Entra)) => Auth::Entra,
+            (None, Some(Word::None)) => Auth::None,
             (None, None) => Auth::Key(Secret::new(String::new())),
         }
     }
 }
 
+/// What `auth` may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Entra,
+    None,
+}
+
+const AUTHS: [(&str, Word); 2] = [("entra", Word::Entra), ("none", Word::None)];
+
+/// Reports what of a backend cannot work together, at the key that is to be changed: whose parts were
+/// all found good.
+fn check_together(section: &mut Section<'_>, backend: &Backend) {
+    let Err(error) = probe(backend).and_then(|probe| BackendPool::new([probe])) else { return };
+    let key = match error.field().rsplit(' ').next() {
+        Some("endpoint") => "endpoint",
+        Some("api_version") => "api_version",
+        Some("image_deployment") => "image_deployment",
+        Some("api_key") => "key",
+        // The pool as a whole is asked about it.
+        _ => return,
+    };
+    match section.get(key) {
+        Some(value) => value.report(strip_field(&error)),
+        None => section.report(strip_field(&error)),
+    }
+}
+
+/// A backend as the library would have it, with something in place of a key that is missing.
+fn probe(backend: &Backend) -> Result<Probe, ConfigError> {
+    let credential = match &backend.auth {
+        Auth::Key(key) if !key.expose().is_empty() => Credential::api_key(key.expose())?,
+        Auth::Key(_) | Auth::Entra => Credential::api_key("a token")?,
+        Auth::None => Credential::none(),
+    };
+    let mut probe = Probe::new(backend.name.as_str(), &backend.endpoint)?.credential(credential);
+    if let Some(provider) = backend.provider {
+        probe = probe.provider(provider);
+    }
+    if let Some(version) = &backend.api_version {
+        probe = probe.api_version(version);
+    }
+    if let Some(deployment) = &backend.image_deployment {
+        probe = probe.image_deployment(deployment);
+    }
+    Ok(probe.weight(backend.weight).priority(backend.priority))
+}
+
 /// What the library says of a tier as a whole, whose parts were all found good.
 pub(super) fn pool(backends: &[Backend]) -> Result<BackendPool, ConfigError> {
-    let probes = backends.iter().map(|backend| {
-        let key = Credential::api_key(match &backend.auth {
-            Auth::Key(key) => key.expose(),
-            Auth::Entra => "a token",
-        })?;
-        let probe = Probe::new(backend.name.as_str(), &backend.endpoint)?;
-        Ok(probe.credential(key).weight(backend.weight).priority(backend.priority))
-    });
-    BackendPool::new(probes.collect::<Result<Vec<_>, ConfigError>>()?)
+    BackendPool::new(backends.iter().map(probe).collect::<Result<Vec<_>, ConfigError>>()?)
 }
 
 /// A text that the library has to take as a setting of a backend.

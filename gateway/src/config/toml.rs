@@ -31,7 +31,9 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn get(&mut self, key: &'static str) -> Option<Value<'a>> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         #[cfg(test)]
         super::reference_page::note(self.path(key));
         let (_, value) = self.table?.iter().find(|(name, _)| name.get_ref() == key)?;

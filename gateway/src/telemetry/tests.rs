@@ -49,6 +49,7 @@ fn backend(name: &str) -> Backend {
     Backend {
         name: name.to_owned(),
         endpoint: format!("https://{name}.example:8443/base"),
+        provider: None,
         auth: Auth::Key(Secret::new(CANARY.to_owned())),
         deployment: None,
         api_version: None,

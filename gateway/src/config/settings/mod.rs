@@ -7,7 +7,7 @@ mod policy;
 use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 use http::{HeaderName, Method};
-use tower_spillover::first_token::Limit;
+use tower_spillover::{classify::Provider, first_token::Limit};
 
 use super::Problem;
 use crate::dial::{OwnProxy, Place};
@@ -211,8 +211,10 @@ pub struct Backend {
     /// As `tower_spillover::Backend::new` takes it. `http://` only to this machine, or where the file
     /// says `allow_http = true`.
     pub endpoint: String,
+    /// Whose API it is; Azure's without.
+    pub provider: Option<Provider>,
     pub auth: Auth,
-    /// The client's name for the model without.
+    /// The client's name for the model without. At other providers the name of a model.
     pub deployment: Option<String>,
     /// Of classic paths. The client's without.
     pub api_version: Option<String>,
@@ -232,6 +234,8 @@ pub enum Auth {
     Key(Secret),
     /// By the `[entra]` section.
     Entra,
+    /// The network lets in who may come.
+    None,
 }
 
 #[derive(Clone, Debug, PartialEq)]

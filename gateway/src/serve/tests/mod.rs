@@ -152,6 +152,7 @@ fn backend(name: &str, endpoint: &str, deployment: &str) -> Backend {
     Backend {
         name: name.to_owned(),
         endpoint: endpoint.to_owned(),
+        provider: None,
         auth: Auth::Key(Secret::new("azure-key".to_owned())),
         deployment: Some(deployment.to_owned()),
         api_version: None,

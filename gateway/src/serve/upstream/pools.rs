@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tower_spillover::{
     Backend, BackendPool, RegionRotateLayer,
-    backend::{AccessToken, TokenFuture, TokenSource},
+    backend::{AccessToken, Credential, TokenFuture, TokenSource},
     sticky::{Residents, StickyTier},
 };
 
@@ -34,6 +34,9 @@ pub(crate) fn pool(
             .deployment(backend.deployment.as_deref().unwrap_or(name))
             .weight(backend.weight)
             .priority(backend.priority);
+        if let Some(provider) = backend.provider {
+            member = member.provider(provider);
+        }
         if let Some(version) = &backend.api_version {
             member = member.api_version(version);
         }
@@ -48,6 +51,7 @@ pub(crate) fn pool(
         }
         match &backend.auth {
             Auth::Key(key) => Ok(member.api_key(key.expose())),
+            Auth::None => Ok(member.credential(Credential::none())),
             Auth::Entra => match tokens {
                 Some(tokens) => Ok(member.bearer(Shared(Arc::clone(tokens)))),
                 None => Err(format!("backend `{}`: auth: needs [entra]", backend.name)),
