@@ -1,9 +1,12 @@
 //! The account of one request, left on its response: who answered, after what.
 
-use std::{fmt, iter, num::NonZeroU32, slice, sync::Arc, time::Duration};
+mod why;
+
+use std::{fmt, iter, slice, sync::Arc, time::Duration};
 
 use http::{Response, StatusCode};
 
+pub use self::why::{TimeAndLimit, Why};
 use crate::classify::{Hint, Outcome, Reason, Refusal, utilization};
 
 /// The account of one request: which backend answered, every attempt before it, and the time
@@ -27,7 +30,7 @@ pub struct Served {
     first: Option<Attempt>,
     rest: Vec<Attempt>,
     /// How many attempts came before the tier of the last one.
-    before: usize,
+    before: u32,
     /// Whether the answer is a layer's own.
     own: bool,
     waited: Duration,
@@ -35,7 +38,9 @@ pub struct Served {
     spilled_by_azure: bool,
     replayable: bool,
     held: Option<StickyMatch>,
-    closed_from: Option<NonZeroU32>,
+    why_waited: Option<Why>,
+    why_spilled: Option<Why>,
+    why_refused: Option<Why>,
     late: Option<Late>,
     as_default: bool,
 }
@@ -112,7 +117,7 @@ impl Served {
     /// Whether the answer came after another backend of the same tier, that is, of the same pool,
     /// had been tried. A spill alone is no rotation.
     pub fn rotated(&self) -> bool {
-        let of_tier = self.attempts().skip(self.before);
+        let of_tier = self.attempts().skip(self.before as usize);
         self.backend().is_some_and(|last| of_tier.map(Attempt::backend).any(|name| name != last))
     }
 
@@ -126,10 +131,27 @@ impl Served {
         self.held
     }
 
-    /// From about how many tokens up nothing is open, where the request was refused or spilled for its
-    /// weight: a lighter one would have been sent. By the estimate of the layer that closed.
-    pub fn closed_from(&self) -> Option<u32> {
-        self.closed_from.map(NonZeroU32::get)
+    /// Why the request did not just go its way: why it was refused, or else why it spilled, waited, or left
+    /// the last backend that did not serve it. `None` where the first attempt was answered at once.
+    pub fn why(&self) -> Option<Why> {
+        let moved_on = || self.attempts().rev().find_map(Attempt::why);
+        self.why_refused.or_else(|| self.why_spilled()).or(self.why_waited).or_else(moved_on)
+    }
+
+    /// Why it waited, if it did; of several waits, the last one.
+    pub fn why_waited(&self) -> Option<Why> {
+        self.why_waited
+    }
+
+    /// Why it was sent to the fallback, if it was, or that Azure did so by itself.
+    pub fn why_spilled(&self) -> Option<Why> {
+        self.why_spilled.or_else(|| self.spilled_by_azure.then_some(Why::ByAzure))
+    }
+
+    /// Why its caller got a refusal, or a failure, instead of another attempt. `None` where a backend's
+    /// answer is the caller's in any case.
+    pub fn why_refused(&self) -> Option<Why> {
+        self.why_refused
     }
 
     /// What came of a second attempt, if one was made since the first token was late. The attempts of
@@ -160,7 +182,9 @@ impl Served {
             spilled_by_azure: false,
             replayable: true,
             held: None,
-            closed_from: None,
+            why_waited: None,
+            why_spilled: None,
+            why_refused: None,
             late: None,
             as_default: false,
         }
@@ -186,19 +210,26 @@ impl Served {
         self.own = true;
     }
 
-    pub(crate) fn add_wait(&mut self, waited: Duration) {
+    pub(crate) fn add_wait(&mut self, waited: Duration, why: Option<Why>) {
         self.waited = self.waited.saturating_add(waited);
+        self.why_waited = why.or(self.why_waited);
     }
 
     /// The attempts from number `before` on are those of the fallback tier.
-    pub(crate) fn set_spilled(&mut self, before: usize) {
-        self.spilled = true;
-        self.before = self.before.max(before);
+    pub(crate) fn set_spilled(&mut self, before: usize, why: Option<Why>) {
+        (self.spilled, self.why_spilled) = (true, why);
+        self.before = self.before.max(count(before));
+    }
+
+    /// The caller gets a refusal or a failure.
+    pub(crate) fn set_why_refused(&mut self, why: Option<Why>) {
+        self.why_refused = why;
     }
 
     /// The attempts from here on are those of the primary tier, after the fallback.
     pub(crate) fn set_returned(&mut self) {
-        (self.spilled, self.before) = (false, self.attempts().len());
+        (self.spilled, self.why_spilled) = (false, None);
+        self.before = count(self.attempts().len());
     }
 
     pub(crate) fn set_spilled_by_azure(&mut self) {
@@ -217,10 +248,6 @@ impl Served {
         self.as_default = true;
     }
 
-    pub(crate) fn set_closed_from(&mut self, tokens: Option<NonZeroU32>) {
-        self.closed_from = tokens;
-    }
-
     /// Whether any attempt was refused for rate or capacity.
     pub(crate) fn is_throttled(&self) -> bool {
         self.attempts().any(|attempt| matches!(attempt.outcome, Outcome::Throttled(_)))
@@ -228,22 +255,19 @@ impl Served {
 
     /// Whether this account says nothing that the account of an inner layer would not say.
     pub(crate) fn is_plain(&self) -> bool {
-        self.first.is_none()
-            && self.waited.is_zero()
-            && !self.spilled()
-            && self.replayable
-            && self.closed_from.is_none()
+        self.first.is_none() && self.waited.is_zero() && !self.spilled() && self.replayable
     }
 
     /// Takes over what an inner layer waited and whether it spilled. Its attempts are one here:
     /// that at the backend which this layer chose for them.
     pub(crate) fn adopt(&mut self, inner: &Self) {
-        self.add_wait(inner.waited);
+        self.add_wait(inner.waited, inner.why_waited);
         self.spilled = inner.spilled;
         self.spilled_by_azure = inner.spilled_by_azure;
+        // Why an attempt before it was not the last one, its own account says.
+        (self.why_spilled, self.why_refused) = (inner.why_spilled, inner.why_refused);
         self.replayable &= inner.replayable;
         self.held = self.held.or(inner.held);
-        self.closed_from = self.closed_from.or(inner.closed_from);
         self.late = self.late.or(inner.late);
         self.as_default |= inner.as_default;
     }
@@ -252,7 +276,7 @@ impl Served {
     /// the caller gets; it began `offset` after the request's arrival. The `others` are the attempts of
     /// the other sending.
     pub(crate) fn beside(self, others: Vec<Attempt>, offset: Duration, late: Late) -> Self {
-        let before = others.len() + self.before;
+        let before = count(others.len()) + self.before;
         // A rotation is one within a tier, and only if it comes before the answer.
         let is_rotation = late != Late::HedgeLost && !self.spilled;
         let mut served = Self::new();
@@ -283,7 +307,8 @@ impl Served {
         let refused = response.filter(|_| outcome != Outcome::Answered);
         let reason = refused.and_then(Refusal::of).and_then(Refusal::known_reason);
         let status = response.map(Response::status);
-        self.own = false;
+        (self.own, self.spilled) = (false, false);
+        (self.why_spilled, self.why_refused) = (None, None);
         let share = refused.and_then(|response| utilization(response.headers()));
         self.push(Attempt::new(Arc::clone(name), at, status, outcome).because(reason));
         if let Some(share) = share {
@@ -305,7 +330,7 @@ impl Served {
         self.own = inner.own;
         // A tier that has no tiers inside goes on where it was left when it is asked again.
         if self.before + inner.before > 0 {
-            self.before = self.attempts().len() + inner.before;
+            self.before = count(self.attempts().len()) + inner.before;
         }
         for mut attempt in inner.first.into_iter().chain(inner.rest) {
             attempt.at = attempt.at.saturating_add(offset);
@@ -321,20 +346,21 @@ impl fmt::Display for Served {
             write!(f, "{separator}{attempt}")?;
             separator = ", ";
         }
-        let waited = format_args!("waited {} ms", self.waited.as_millis());
-        let from = self.closed_from.map_or(0, NonZeroU32::get);
+        let waited = self.waited.as_millis();
         for (is_so, remark) in [
-            (!self.waited.is_zero(), waited),
-            (self.spilled, format_args!("spilled")),
+            (
+                !self.waited.is_zero(),
+                format_args!("waited {waited} ms{}", Because(self.why_waited)),
+            ),
+            (self.spilled, format_args!("spilled{}", Because(self.why_spilled))),
             (self.spilled_by_azure, format_args!("spilled by Azure")),
             (self.held == Some(StickyMatch::ByName), format_args!("held by name")),
             (self.held == Some(StickyMatch::ById), format_args!("held")),
             (self.held == Some(StickyMatch::Home), format_args!("held at home")),
             (self.held == Some(StickyMatch::Default), format_args!("held without knowing")),
             (!self.replayable, format_args!("not replayable")),
-            (from > 0, format_args!("closed from {from} tokens up")),
             (self.as_default, format_args!("flex as default")),
-            (self.own, format_args!("no backend open")),
+            (self.why_refused.is_some(), format_args!("refused{}", Because(self.why_refused))),
         ] {
             if is_so {
                 separator = if separator.is_empty() { "" } else { "; " };
@@ -343,6 +369,20 @@ impl fmt::Display for Served {
             }
         }
         Ok(())
+    }
+}
+
+/// A number of attempts, which no request makes so many of.
+fn count(attempts: usize) -> u32 {
+    u32::try_from(attempts).unwrap_or(u32::MAX)
+}
+
+/// A reason behind a remark.
+struct Because(Option<Why>);
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |why| write!(f, ": {why}"))
     }
 }
 
@@ -392,6 +432,11 @@ impl Attempt {
     /// Why the backend refused, where a layer that reads bodies told.
     pub fn reason(&self) -> Option<Reason> {
         self.reason
+    }
+
+    /// Why the request was not answered by it; `None` where it was, whatever the status.
+    pub fn why(&self) -> Option<Why> {
+        Why::of(self)
     }
 
     /// How full the PTU that refused said it is, as a share of its limit: 1.016 for `101.6%` in
@@ -476,10 +521,12 @@ mod tests {
         served.push(attempt("b", 503, Outcome::Throttled(Hint::TooLong)));
         served.push(attempt("c", 500, Outcome::Failed));
         assert_eq!(served.to_string(), "a failed, b 429, b 503 (too long), c 500");
-        served.add_wait(Duration::from_micros(1_999));
-        served.set_spilled(1);
+        served.add_wait(Duration::from_micros(1_999), None);
+        served.set_spilled(1, Some(Why::Failed));
         served.set_unreplayable();
-        assert!(served.to_string().ends_with("c 500; waited 1 ms; spilled; not replayable"));
+        assert!(
+            served.to_string().ends_with("c 500; waited 1 ms; spilled: failed; not replayable")
+        );
     }
 
     #[test]

@@ -15,6 +15,20 @@ fn every_link_between_pages_leads_to_a_file_and_a_heading() {
     assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
 }
 
+#[test]
+fn every_reason_is_on_the_page_of_the_reasons() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let code = fs::read_to_string(root.join("src/served/why.rs")).unwrap();
+    let page = fs::read_to_string(root.join("docs/reasons.md")).unwrap();
+    let labels =
+        code.lines().filter_map(|line| line.trim().strip_prefix("Self::")?.split_once("=> \""));
+    let labels: Vec<_> = labels.filter_map(|(_, rest)| rest.strip_suffix("\",")).collect();
+    assert!(labels.len() > 20, "{labels:?}");
+    let is_missing = |label: &&&str| !page.contains(&format!("`{label}`"));
+    let missing: Vec<_> = labels.iter().filter(is_missing).collect();
+    assert!(missing.is_empty(), "docs/reasons.md lacks {missing:?}");
+}
+
 /// Every page below `folder`, but for what is built or installed there.
 fn markdown(folder: &Path, pages: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {

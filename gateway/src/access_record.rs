@@ -7,7 +7,7 @@ use tower_spillover::{
     Served,
     azure::Usage,
     classify::{Outcome, Reason},
-    served::{Attempt, Late},
+    served::{Attempt, Late, Why},
     sticky::StickyMatch,
 };
 
@@ -175,7 +175,17 @@ pub const fn held(held: StickyMatch) -> &'static str {
     }
 }
 
-/// Why the last attempt without an answer had none, where that is known.
-pub fn last_reason(served: &Served) -> Option<&'static str> {
-    served.attempts().rev().find_map(reason_of)
+/// Why the request waited, spilled and was refused, as far as it did.
+pub fn reasons(served: &Served) -> impl Iterator<Item = (&'static str, Why)> {
+    let reasons = [
+        ("waited", served.why_waited()),
+        ("spilled", served.why_spilled()),
+        ("refused", served.why_refused()),
+    ];
+    reasons.into_iter().filter_map(|(event, why)| Some((event, why?)))
+}
+
+/// Why the request did not just go its way, likewise.
+pub fn why(served: &Served) -> Option<&'static str> {
+    served.why().map(|why| why.label())
 }

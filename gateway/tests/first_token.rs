@@ -46,7 +46,7 @@ fn a_late_head_moves_the_request_on_and_everything_tells_so() {
     let answer = gateway.chat("gpt-4o", &[("x-spillover-trace", "true")]);
     assert_eq!(backend(&answer), Some("sweden"));
     let decision = answer.header("x-spillover-decision").unwrap();
-    let told = "standard; waited=0ms; attempts=2; rotated; late=moved-on; reason=first-token-late";
+    let told = "standard; why=first-token-late; waited=0ms; attempts=2; rotated; late=moved-on";
     assert_eq!(decision, told);
     let trace = answer.header("x-spillover-trace").unwrap();
     assert!(
@@ -159,7 +159,7 @@ fn waiting_at_the_gate_is_not_late_and_a_ptu_that_is_late_spills() {
     let spilled = gateway.chat("gpt-4o", &[]);
     assert_eq!(backend(&spilled), Some("std"));
     let decision = spilled.header("x-spillover-decision").unwrap();
-    assert_eq!(decision, "spilled; waited=0ms; attempts=2; late=moved-on; reason=first-token-late");
+    assert_eq!(decision, "spilled; why=first-token-late; waited=0ms; attempts=2; late=moved-on");
     let kept = gateway.chat("gpt-4o", &[("x-spillover-no-spill", "true")]);
     assert_eq!(backend(&kept), Some("ptu"), "{kept:?}");
 }

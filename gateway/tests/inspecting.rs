@@ -20,7 +20,7 @@ fn a_refusal_hidden_in_a_stream_moves_on_and_the_client_sees_a_clean_stream() {
     assert!(answer.0.ends_with(&body_of(SERVED)), "{answer:?}");
     assert_eq!(
         answer.header("x-spillover-decision"),
-        Some("standard; waited=0ms; attempts=2; rotated; reason=capacity")
+        Some("standard; why=capacity; waited=0ms; attempts=2; rotated")
     );
     let trace: Value = serde_json::from_str(answer.header("x-spillover-trace").unwrap()).unwrap();
     assert_eq!((&trace[0]["reason"], &trace[0]["hint_ms"]), (&"capacity".into(), &8_000.into()));
@@ -33,7 +33,7 @@ fn a_refusal_hidden_in_a_stream_moves_on_and_the_client_sees_a_clean_stream() {
     ] {
         assert!(metrics.contains(&format!("{attempts}{line}")), "{metrics}");
     }
-    gateway.eventually(|gateway| gateway.log().contains(r#""reason":"capacity""#));
+    gateway.eventually(|gateway| gateway.log().contains(r#""why":"capacity""#));
 }
 
 #[test]

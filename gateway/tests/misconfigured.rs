@@ -65,7 +65,7 @@ fn the_decision_says_why() {
     let answer = gateway.chat("gpt-4o", &[]);
     assert_eq!(
         answer.header("x-spillover-decision"),
-        Some("standard; waited=0ms; attempts=2; rotated; reason=misconfigured")
+        Some("standard; why=misconfigured; waited=0ms; attempts=2; rotated")
     );
 }
 

@@ -202,7 +202,10 @@ fn every_attempt_has_the_name_of_its_backend() {
             assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         } else {
             assert_eq!(names, [east], "{length} {place:?}: {answer}");
-            assert!(answer.contains("; attempts=1; not-replayable\r\n"), "{answer}");
+            assert!(
+                answer.contains("; why=not-replayable; waited=0ms; attempts=1\r\n"),
+                "{answer}"
+            );
         }
     }
 }
@@ -427,7 +430,7 @@ fn requests_get_one_attempt_while_uploads_hold_all_that_may_be_held() {
     let small = Upload::json(sized(8 * KIB, Place::Last, "gpt-4o"));
     let answer = scene.send(&small);
     assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
-    assert!(answer.contains("; attempts=1; not-replayable\r\n"), "{answer}");
+    assert!(answer.contains("; why=not-replayable; waited=0ms; attempts=1\r\n"), "{answer}");
     let [("east", asked)] = &scene.asked(&mut known)[..] else { panic!("{answer}") };
     assert!(
         asked.body

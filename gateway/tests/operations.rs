@@ -297,7 +297,7 @@ fn pages_logs_and_exports_tell_what_happened_and_no_secret() {
     let lines: Vec<serde_json::Value> = lines.collect();
     let told = lines.iter().find(|line| line["message"] == "request").unwrap();
     assert_eq!((&told["decision"], &told["status"]), (&"standard".into(), &200.into()));
-    assert_eq!(told["course"], "first 429 (30000 ms), second 200; spilled");
+    assert_eq!(told["course"], "first 429 (30000 ms), second 200; spilled: never-waits");
     assert_eq!(told["trace_id"].as_str().map(str::len), Some(32));
 
     let exported = scene.collector.asked();

@@ -323,7 +323,10 @@ fn a_log_that_is_not_json_is_logfmt() {
     let log = gateway.log();
     let line = log.lines().find(|line| line.contains(" id=mine ")).unwrap();
     assert!(line.starts_with("ts=20") && line.contains(" level=info msg=request "), "{line}");
-    assert!(line.contains(" course=\"ptu-east 429 (30000 ms), sweden 200; spilled\""), "{line}");
+    assert!(
+        line.contains(" course=\"ptu-east 429 (30000 ms), sweden 200; spilled: hint (30s > "),
+        "{line}"
+    );
     assert!(line.ends_with(" target=spillover::request"), "{line}");
 }
 

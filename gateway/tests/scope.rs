@@ -79,7 +79,7 @@ fn a_day_for_a_huge_request_leaves_lighter_ones_alone_and_is_told_to_the_huge_on
     assert_eq!(heavy.status(), 429, "about as heavy");
     let decision = heavy.header("x-spillover-decision").unwrap();
     assert!(
-        decision.starts_with("refused; ") && decision.contains("; closed-from=52"),
+        decision.starts_with("refused; why=weight (from 52") && decision.contains(" tokens); "),
         "{decision}"
     );
     assert_eq!((east.asked().len(), sweden.asked().len()), (4, 1));

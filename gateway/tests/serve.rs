@@ -119,7 +119,7 @@ fn a_full_ptu_spills_as_far_as_headers_classes_and_the_budget_let_it() {
     assert_eq!(spilled.status(), 200, "{spilled:?}");
     assert_eq!(spilled.header("x-spillover-backend"), Some("sweden"), "{spilled:?}");
     let decision = spilled.header("x-spillover-decision").unwrap();
-    assert!(decision.starts_with("spilled; waited="), "{decision}");
+    assert!(decision.starts_with("spilled; why=hint ("), "{decision}");
     let trace = spilled.header("x-spillover-trace").unwrap();
     assert!(trace.contains("\"backend\":\"ptu-east\"") && trace.contains("429"), "{trace}");
     for stay in [("x-spillover-no-spill", "true"), ("x-spillover-class", "batch")] {

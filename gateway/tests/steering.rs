@@ -169,7 +169,7 @@ fn what_azure_spilled_is_told_and_counted() {
     let gateway = Gateway::start(&emulate::file("steering-azure/g.toml", &text));
     let answer = gateway.chat("gpt-4o", &[]);
     let decision = answer.header("x-spillover-decision");
-    assert_eq!(decision, Some("spilled; waited=0ms; attempts=1; by-azure"), "{answer:?}");
+    assert_eq!(decision, Some("spilled; why=by-azure; waited=0ms; attempts=1"), "{answer:?}");
     assert_eq!(answer.header("x-spillover-backend"), Some("ptu"));
     let is_counted = |gateway: &Gateway| {
         let metrics = gateway.page("/metrics").0;
@@ -309,7 +309,10 @@ fn a_ptu_that_nobody_reaches_costs_no_request_while_standard_serves() {
         let answer = gateway.chat("gpt-4o", &[]);
         assert_eq!(answer.status(), 200, "{number} {answer:?}");
         let decision = answer.header("x-spillover-decision").unwrap();
-        assert!(decision.starts_with("spilled; waited=0ms"), "{number} {decision}");
+        assert!(
+            decision.starts_with("spilled; why=fail") && decision.contains("; waited=0ms"),
+            "{number} {decision}"
+        );
     }
 }
 

@@ -161,7 +161,7 @@ fn a_body_that_cannot_be_sent_again_gets_one_attempt_and_the_answer_says_so() {
     thread::sleep(Duration::from_millis(50));
     let (answer, _) = upload(&gateway, 1 << 20);
     assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
-    assert!(answer.contains("; attempts=1; not-replayable\r\n"), "{answer}");
+    assert!(answer.contains("; why=not-replayable; waited=0ms; attempts=1\r\n"), "{answer}");
     assert_eq!(count.load(Relaxed), 1);
 }
 

@@ -332,7 +332,7 @@ async fn a_session_can_be_rehearsed_against_the_emulator() {
     );
     let gateway = Gateway::start(&emulate::file("websockets-emulated/g.toml", &text));
     for (backend, decision) in
-        [("east", "standard"), ("sweden", "standard; waited=0ms; attempts=2")]
+        [("east", "standard"), ("sweden", "standard; why=rate; waited=0ms; attempts=2")]
     {
         let (mut client, headers) =
             open(&gateway, "/openai/v1/realtime?model=rt", &[KEY]).await.unwrap();

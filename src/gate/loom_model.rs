@@ -43,7 +43,7 @@ fn an_accepted_probe_hands_over_to_the_next_of_two_waiters() {
 fn a_refused_probe_goes_first_again_and_then_hands_over() {
     two_waiters(1, |gate, probe| {
         let refused = gate.on_refused(Some(probe), &refusal(clock::now(), DEADLINE));
-        block_on(refused.expect("there is time left"))
+        block_on(refused.expect("there is time left").0)
     });
 }
 
@@ -72,7 +72,7 @@ fn a_head_whose_time_is_up_hands_its_turn_over() {
         let (gate, probe) = probing();
         let (hasty, patient) = (waits(&gate, TICK), waits(&gate, DEADLINE));
         clock::set(2 * TICK);
-        let hasty = thread::spawn(move || assert!(matches!(block_on(hasty), Admission::Spill)));
+        let hasty = thread::spawn(move || assert!(matches!(block_on(hasty), Admission::Spill(_))));
         let patient = thread::spawn(move || drop(goes(block_on(patient))));
         drop(probe);
         hasty.join().unwrap();
@@ -118,11 +118,11 @@ fn those_who_wait_in_vain_are_woken_and_spill() {
         let sent = goes(admit(&gate, 20.0, TICK));
         let hopeless = [(); 2].map(|()| {
             let waiter = waits(&gate, Duration::from_millis(1_500));
-            thread::spawn(move || assert!(matches!(block_on(waiter), Admission::Spill)))
+            thread::spawn(move || assert!(matches!(block_on(waiter), Admission::Spill(_))))
         });
         let closed = Duration::from_secs(2);
         let refusal = RefusedAttempt { closed, ..refusal(clock::now(), TICK) };
-        assert!(gate.on_refused(Some(sent), &refusal).is_none());
+        assert!(gate.on_refused(Some(sent), &refusal).is_err());
         hopeless.into_iter().for_each(|waiter| waiter.join().unwrap());
         assert_eq!(gate.waiting(), 0);
     });
@@ -140,7 +140,7 @@ fn nobody_waits_at_a_gate_that_is_passed_unasked() {
             thread::spawn(move || {
                 let waiter = gate.on_refused(None, &refusal(now, DEADLINE));
                 busy_while_somebody_waits(&gate);
-                drop(goes(block_on(waiter.expect("there is time left"))));
+                drop(goes(block_on(waiter.expect("there is time left").0)));
             })
         };
         let newcomer = {
@@ -193,7 +193,8 @@ where
 fn probing() -> (Gate, Permit) {
     let now = clock::set(Duration::ZERO);
     let gate = new_gate();
-    let waiter = gate.on_refused(None, &refusal(now, DEADLINE)).expect("there is time left");
+    let refused = gate.on_refused(None, &refusal(now, DEADLINE));
+    let (waiter, _) = refused.expect("there is time left");
     let probe = goes(block_on(waiter));
     (gate, probe)
 }
@@ -247,7 +248,7 @@ fn admit(gate: &Gate, cost: f64, max_wait: Duration) -> Admission {
 
 fn waits(gate: &Gate, max_wait: Duration) -> Waiter {
     match admit(gate, 30.0, max_wait) {
-        Admission::Wait(waiter) => waiter,
+        Admission::Wait(waiter, _) => waiter,
         other => panic!("the gate is closed, not {other:?}"),
     }
 }
@@ -261,7 +262,7 @@ fn goes(admission: Admission) -> Permit {
 
 fn arrives(gate: &Gate) -> Permit {
     match admit(gate, 1.0, DEADLINE) {
-        Admission::Wait(waiter) => goes(block_on(waiter)),
+        Admission::Wait(waiter, _) => goes(block_on(waiter)),
         admission => goes(admission),
     }
 }

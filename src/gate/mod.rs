@@ -16,10 +16,6 @@ use std::{
 
 use http::Request;
 
-pub(crate) use self::{
-    core::Place,
-    waiter::{Admission, Permit, Waiter},
-};
 use self::{
     core::{Applicant, Core, Decision, Nanos, Refused, nanos, seconds},
     cost::{EstimateCost, Head, TokenWeights, Usage},
@@ -27,6 +23,10 @@ use self::{
 pub use self::{
     core::{Contention, Knowledge},
     state::GateState,
+};
+pub(crate) use self::{
+    core::{Place, SpillReason},
+    waiter::{Admission, Permit, Waiter},
 };
 use crate::{
     TryCloneBody,
@@ -304,18 +304,23 @@ impl Gate {
                 Admission::Go(Permit::tracked(self.clone(), attempt))
             }
             Decision::Wait { place, .. } => {
-                Admission::Wait(Waiter::new(self.clone(), place, deadline))
+                let predicted = core.wait_at(now, place);
+                Admission::Wait(Waiter::new(self.clone(), place, deadline), predicted)
             }
-            Decision::Spill => Admission::Spill,
+            Decision::Spill(cause) => Admission::Spill(cause),
         }
     }
 
-    /// An attempt was refused. The request waits again; `None` when it would come too late.
+    /// An attempt was refused. The request waits again, by prediction for so many seconds.
+    ///
+    /// # Errors
+    ///
+    /// When waiting would not help it.
     pub(crate) fn on_refused(
         &self,
         permit: Option<Permit>,
         refusal: &RefusedAttempt,
-    ) -> Option<Waiter> {
+    ) -> Result<(Waiter, f64), SpillReason> {
         let RefusedAttempt { cost, rank, closed, is_measured, is_patient, .. } = *refusal;
         let (sent_at, now) = (self.nanos(refusal.sent_at), self.nanos(refusal.now));
         let deadline = self.nanos(refusal.deadline);
@@ -328,9 +333,10 @@ impl Gate {
             if let (Some(share), Some(hint)) = (refusal.utilization, hint) {
                 core.bucket.on_refusal_utilization(share, hint);
             }
-            core.on_refused(now, &attempt, &refused)
+            let place = core.on_refused(now, &attempt, &refused)?;
+            Ok((place, core.wait_at(now, place)))
         });
-        place.map(|place| Waiter::new(self.clone(), place, deadline))
+        place.map(|(place, wait)| (Waiter::new(self.clone(), place, deadline), wait))
     }
 
     /// Whether the primary fails, and others are to be asked before it.

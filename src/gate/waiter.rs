@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     Gate, Weight,
-    core::{Decision, Nanos, Place, TrackedAttempt},
+    core::{Decision, Nanos, Place, SpillReason, TrackedAttempt},
     cost::{EstimateCost, Usage},
     sane,
 };
@@ -24,9 +24,10 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Admission {
     Go(Permit),
-    Wait(Waiter),
-    /// Waiting would not help.
-    Spill,
+    /// Wait, by prediction for so many seconds.
+    Wait(Waiter, f64),
+    /// Waiting would not help, or did not.
+    Spill(SpillReason),
 }
 
 /// A request in the gate's queue. It resolves when the request may go, or has to spill.
@@ -89,7 +90,7 @@ impl Future for Waiter {
             }
             let admission = match decision {
                 Decision::Go(attempt) => Admission::Go(Permit::tracked(self.gate.clone(), attempt)),
-                Decision::Spill => Admission::Spill,
+                Decision::Spill(cause) => Admission::Spill(cause),
                 Decision::Wait { until, .. } => {
                     let until = Duration::from_nanos(u64::try_from(until).unwrap_or(0));
                     let until = self.gate.shared.epoch + until;

@@ -76,7 +76,7 @@ use crate::{
 /// prompt, and the most that it may generate. Which limit was exceeded is read from `x-ratelimit-type`,
 /// `policy-id`, the message, or what remains. A backend is closed for no longer than
 /// [`CooldownPolicy::longest`], after which one request looks again; one that is too heavy gets the time
-/// that the service said, and [`Served::closed_from`](crate::Served::closed_from) from where on.
+/// that the service said, and [`Why::Weight`](crate::served::Why::Weight) from where on.
 ///
 /// # Which backends rest
 ///

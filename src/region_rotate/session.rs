@@ -9,6 +9,7 @@ mod pause;
 mod spills;
 mod twin;
 mod unnameable;
+mod why;
 
 use std::{
     pin::Pin,
@@ -73,6 +74,8 @@ struct ColdState {
     twin: Option<Twin>,
     /// The backend of the attempt under way failed lately.
     watch: Option<Watch<BackendPool>>,
+    /// Whether the budget did not allow to move on after a failure.
+    is_unaffordable: bool,
     /// Backends that failed this request.
     failed: TriedSet,
     /// Those of them that could not be connected to, since the last pause.

@@ -7,6 +7,7 @@ mod after_refusal;
 mod returned_refusal;
 mod spill;
 mod waiting;
+mod why;
 
 use std::{pin::Pin, sync::Arc, time::Instant};
 
@@ -25,6 +26,7 @@ use crate::{
     gate::{Admission, Permit, Place, Waiter, Weight},
     overrides::Arrival,
     policy::ClassifyError,
+    served::Why,
     sticky::TierScope,
     wait::RequestLimits,
 };
@@ -75,8 +77,14 @@ pub(super) struct Session {
     is_sent: bool,
     /// Whether the fallback is asked first, since the primary fails.
     is_reversed: bool,
+    /// Whether it belongs to a resource of the primary.
+    is_bound: bool,
     /// Whether the primary forbade this request to come back.
     is_forbidden: bool,
+    /// Why it is sent to the fallback or, where it may not be, why a refusal is the caller's.
+    why: Option<Why>,
+    /// Why it waits now.
+    why_waits: Option<Why>,
     /// Where Azure spilled to, and was refused.
     spills: Option<RefusedSpills>,
     cold: Option<Box<ColdState>>,
@@ -92,6 +100,7 @@ impl Session {
     ) -> Self {
         Self {
             config,
+            is_bound: confined.to_primary,
             confined,
             entered: now,
             limits: None,
@@ -106,6 +115,8 @@ impl Session {
             is_sent: false,
             is_reversed: false,
             is_forbidden: false,
+            why: None,
+            why_waits: None,
             spills: None,
             cold: None,
             served: None,
@@ -119,6 +130,7 @@ impl Session {
         request: &Request<B>,
     ) -> NextStep {
         if self.confined.to_fallback {
+            self.why = Some(Why::Sticky);
             return NextStep::Send(Tier::Fallback);
         }
         if self.confined.is_apart {
@@ -145,16 +157,14 @@ impl Session {
             return NextStep::Send(Tier::Primary);
         }
         if self.is_quota_spent(now) {
-            self.since = now;
+            (self.since, self.why) = (now, Some(Why::Quota));
             return self.spill(now, request);
         }
         let cost = self.weigh(request);
         let closed = self.config.gate.closed_for(now, &self.load());
         if let Some(NextOpen { left, said, from, .. }) = closed {
-            if from.is_some() {
-                let served = self.served.get_or_insert_with(|| Box::new(Served::new()));
-                served.set_closed_from(from);
-            }
+            let limits = *self.limits(request);
+            self.why = Some(self.why_closed(left, from, now, &limits));
             return self.decide(Hint::After(left), said, now, request);
         }
         if traffic != Traffic::Tokens || !self.config.gate.is_adaptive() {
@@ -174,9 +184,6 @@ impl Session {
         request: &Request<B>,
     ) -> NextStep {
         self.note_wait(now);
-        if let Some(served) = &mut self.served {
-            served.set_closed_from(None);
-        }
         // Another request may have been refused meanwhile.
         self.start(now, request)
     }
@@ -190,7 +197,7 @@ impl Session {
         request: &Request<B>,
     ) -> NextStep {
         self.note_wait(now);
-        if let Admission::Spill = admission {
+        if let Admission::Spill(_) = admission {
             self.cold().place = place;
         }
         let next = self.obey(admission, now, request);
@@ -199,7 +206,8 @@ impl Session {
 
     fn note_wait(&mut self, now: Instant) {
         let waited = now.saturating_duration_since(self.since);
-        self.served.get_or_insert_with(|| Box::new(Served::new())).add_wait(waited);
+        let why = self.why_waits.take();
+        self.served.get_or_insert_with(|| Box::new(Served::new())).add_wait(waited, why);
         self.since = now;
     }
 
@@ -297,7 +305,7 @@ impl Session {
             && let Some(served) = response.extensions_mut().get_mut::<Served>()
         {
             match tier {
-                Tier::Fallback => served.set_spilled(0),
+                Tier::Fallback => served.set_spilled(0, self.why),
                 Tier::Primary if !is_kept => served.set_unreplayable(),
                 Tier::Primary => {}
             }

@@ -58,6 +58,11 @@ impl RequestLimits {
         now.saturating_duration_since(self.arrival)
     }
 
+    /// How much of its longest wait is left.
+    pub(crate) fn left(&self, now: Instant) -> Duration {
+        self.max_wait.saturating_sub(self.elapsed(now))
+    }
+
     /// The instant that is so long after the arrival.
     pub(crate) fn after(&self, wait: Duration) -> Instant {
         self.arrival.checked_add(wait).unwrap_or(self.arrival + FOREVER)

@@ -15,6 +15,7 @@ use crate::{
     cooldown::{Load, Traffic},
     overrides::Arrival,
     policy::assumed_wait,
+    served::{TimeAndLimit, Why},
 };
 
 /// What happens next to a request.
@@ -42,6 +43,8 @@ struct ColdState {
     is_sent: bool,
     /// Whether a refusal of the attempt under way is the caller's.
     is_last: bool,
+    /// Why it waits now.
+    why_waits: Option<Why>,
     served: Served,
 }
 
@@ -70,7 +73,7 @@ impl Session {
         let waited = now.saturating_duration_since(self.since);
         self.since = now;
         if let Some(cold) = &mut self.cold {
-            cold.served.add_wait(waited);
+            cold.served.add_wait(waited, cold.why_waits.take());
             // Without a refusal to return, it is sent in any case.
             cold.is_last = permit.is_none();
             cold.permit = permit;
@@ -170,10 +173,16 @@ impl Session {
         self.since = now;
         match waiter {
             Some(waiter) => {
+                let closed =
+                    opens.map_or(Duration::ZERO, |opens| opens.saturating_duration_since(now));
+                let times = TimeAndLimit::new(closed, cold.limits.left(now));
+                cold.why_waits = Some(Why::Hint(times));
                 self.cold = Some(cold);
                 NextStep::Wait(Box::new(waiter))
             }
             None => {
+                let why = cold.why_returned(&refusal, kept, now);
+                cold.served.set_why_refused(Some(why));
                 cold.served.sign(result, kept.is_some());
                 NextStep::Return
             }
@@ -187,7 +196,10 @@ impl Session {
                 cold.permit = Some(permit);
                 NextStep::Send
             }
-            Turn::Wait(waiter) => NextStep::Wait(Box::new(waiter)),
+            Turn::Wait(waiter) => {
+                cold.why_waits = Some(Why::Behind);
+                NextStep::Wait(Box::new(waiter))
+            }
         };
         self.cold = Some(cold);
         next
@@ -203,6 +215,7 @@ impl Session {
             refusals: 0,
             is_sent: false,
             is_last: false,
+            why_waits: None,
             served: Served::new(),
         })
     }
@@ -215,6 +228,31 @@ impl Session {
     ) {
         let at = self.since.saturating_duration_since(self.arrival);
         served.absorb(&self.config.name, at, result, outcome);
+    }
+}
+
+impl ColdState {
+    /// Why a `refusal` is the caller's: what a pool inside found besides that all of it is closed, or that
+    /// it is too long a wait.
+    fn why_returned<B>(&self, refusal: &Refusal, kept: Option<&Request<B>>, now: Instant) -> Why {
+        let closed = assumed_wait(refusal.hint(), self.refusals).unwrap_or(Hint::LONGEST);
+        let (limits, inner) = (&self.limits, self.served.why_refused());
+        match kept {
+            // The last attempt keeps no copy.
+            _ if self.is_last => {
+                Why::Deadline(TimeAndLimit::new(limits.elapsed(now), limits.max_wait))
+            }
+            None => Why::NotReplayable,
+            Some(request) if AttemptBudget::is_spent(request.extensions()) => Why::Attempts,
+            Some(_) if refusal.reason() == Reason::Quota => Why::Quota,
+            Some(_) if refusal.is_final => Why::Forbidden,
+            Some(_) if refusal.is_elsewhere => Why::FirstTokenLate,
+            Some(_) => match inner {
+                Some(why) if !matches!(why, Why::AllClosed(_)) => why,
+                _ if limits.max_wait.is_zero() => Why::NeverWaits,
+                _ => Why::Hint(TimeAndLimit::new(closed, limits.left(now))),
+            },
+        }
     }
 }
 

@@ -102,8 +102,14 @@ async fn the_answer_of_a_closed_pool_is_no_backends_even_after_attempts() {
     let service = service.layer(refusing_once([("ptu", 9_000)]));
     let own = served(service.clone()).await;
     assert_eq!((own.backend(), own.spilled(), own.rotated()), (None, true, false));
-    assert_eq!(own.to_string(), "ptu 429 (9000 ms); spilled; no backend open");
-    assert_eq!(served(service).await.to_string(), "spilled; no backend open");
+    assert_eq!(
+        own.to_string(),
+        "ptu 429 (9000 ms); spilled: hint (9s > 4s); refused: fallback-closed"
+    );
+    assert_eq!(
+        served(service).await.to_string(),
+        "spilled: queue (9s > 4s); refused: fallback-closed"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,7 +118,7 @@ async fn an_account_is_a_line_in_a_log() {
     let line = |leaf: Leaf| async move { served(tiers().layer(leaf)).await.to_string() };
     assert_eq!(line(refusing_once([])).await, "ptu 200");
     let waited = line(refusing_once([("ptu", 43)])).await;
-    assert_eq!(waited, "ptu 429 (43 ms), ptu 200; waited 43 ms");
+    assert_eq!(waited, "ptu 429 (43 ms), ptu 200; waited 43 ms: queue (43ms of 4s)");
     let spilled = line(refusing_once([("ptu", 9_000), ("east", 0)])).await;
-    assert_eq!(spilled, "ptu 429 (9000 ms), east 429 (0 ms), west 200; spilled");
+    assert_eq!(spilled, "ptu 429 (9000 ms), east 429 (0 ms), west 200; spilled: hint (9s > 4s)");
 }

@@ -68,7 +68,7 @@ async fn through_inspect_a_failing_pool_is_not_waited_for() {
     });
     let service = inspected(pool(["ptu"]), pool(["standard"]), &leaf);
     for _ in 0..2 {
-        let account = "primary failed, standard 200; spilled".to_owned();
+        let account = "primary failed, standard 200; spilled: failed".to_owned();
         assert_eq!(served(&service).await, (account, Duration::ZERO));
     }
 }
@@ -80,7 +80,7 @@ async fn through_inspect_a_request_that_was_forbidden_to_come_back_does_not() {
         _ => Answer::ok(),
     });
     let service = inspected(pool(["ptu"]), pool(["standard"]), &leaf);
-    let account = "ptu 429 (50 ms), standard 200; spilled".to_owned();
+    let account = "ptu 429 (50 ms), standard 200; spilled: forbidden".to_owned();
     assert_eq!(served(&service).await, (account, Duration::ZERO));
     assert_eq!(leaf.hosts(), ["ptu.example", "standard.example"]);
 }
@@ -98,7 +98,7 @@ async fn through_inspect_the_fallback_leaves_out_what_native_spillover_tried() {
     let far = backend("far", "sweden", "gpt-4o").priority(2);
     let service =
         inspected(rotate([backend("ptu", "east", "gpt-4o-ptu")]), rotate([near, far]), &leaf);
-    let account = "ptu 429 (60000 ms), far 200; spilled".to_owned();
+    let account = "ptu 429 (60000 ms), far 200; spilled: hint (60s > 20s)".to_owned();
     assert_eq!(served(&service).await, (account, Duration::ZERO));
 }
 
@@ -112,7 +112,7 @@ async fn after_a_pause_the_ptu_is_asked_though_its_pool_remembers_a_refusal() {
     let service = SmartFallbackLayer::new(pool(["ptu"]), pool(["standard"]))
         .max_wait(Duration::from_secs(4))
         .layer(leaf.clone());
-    assert!(served(&service).await.0.ends_with("standard 200; spilled"));
+    assert!(served(&service).await.0.ends_with("standard 200; spilled: hint (34s > 4s)"));
     tokio::time::advance(Duration::from_secs(13)).await;
     for _ in 0..2 {
         assert_eq!(served(&service).await, ("ptu 200".to_owned(), Duration::ZERO));
@@ -122,9 +122,9 @@ async fn after_a_pause_the_ptu_is_asked_though_its_pool_remembers_a_refusal() {
 #[tokio::test(start_paused = true)]
 async fn a_layer_of_the_callers_between_the_tiers_may_change_the_wait() {
     for (asked, account, time) in [
-        ("3000", "ptu 429 (500 ms), standard 200; spilled", 0),
-        ("200", "ptu 429 (500 ms), ptu 200; waited 200 ms", 200),
-        ("300", "ptu 429 (500 ms), ptu 200; waited 300 ms", 300),
+        ("3000", "ptu 429 (500 ms), standard 200; spilled: hint (3s > 2s)", 0),
+        ("200", "ptu 429 (500 ms), ptu 200; waited 200 ms: queue (200ms of 2s)", 200),
+        ("300", "ptu 429 (500 ms), ptu 200; waited 300 ms: queue (300ms of 2s)", 300),
     ] {
         // Without a body that says why, the pool leaves headers and nothing else.
         for refusal in [Answer::refused(500), Answer::refused(500).telling(BUSY)] {
@@ -165,8 +165,8 @@ async fn served_by_nested_pools<const N: usize>(answers: [Answer; N]) -> (String
 #[tokio::test(start_paused = true)]
 async fn a_pool_keeps_what_the_pool_inside_of_it_forbade() {
     let refusal = |word| Answer::refused(300).with("x-should-retry", word);
-    let spilled = "a 429 (300 ms), b 429 (300 ms), standard 200; spilled";
-    let waited = "a 429 (300 ms), b 429 (300 ms), a 200; waited 300 ms";
+    let spilled = "a 429 (300 ms), b 429 (300 ms), standard 200; spilled: forbidden";
+    let waited = "a 429 (300 ms), b 429 (300 ms), a 200; waited 300 ms: queue (300ms of 20s)";
     for (words, account, time) in [
         (["false", "false"], spilled, 0),
         (["true", "false"], spilled, 0),
@@ -192,6 +192,6 @@ async fn a_pool_tells_when_the_one_reopens_that_refused_beside_one_that_fails() 
         .move_on(every_error())
         .max_wait(Duration::from_secs(20))
         .into_service();
-    let account = "a 429 (300 ms), a 200; waited 300 ms";
+    let account = "a 429 (300 ms), a 200; waited 300 ms: queue (300ms of 20s)";
     assert_eq!(served(&service).await, (account.to_owned(), ms(300)));
 }

@@ -234,7 +234,7 @@ async fn a_failure_that_only_the_tiers_move_is_told_of_both_sendings() {
     let tiers = SmartFallbackLayer::new(primary, ordered(["b", "c"]));
     let service = FirstTokenLayer::new(MOVES_ON).layer(tiers.layer(leaf.clone()));
     let response = send(&service, request()).await;
-    assert_eq!(account(&response).to_string(), "a 500, b late, a 500, c 200; spilled");
+    assert_eq!(account(&response).to_string(), "a 500, b late, a 500, c 200; spilled: failed");
 }
 
 /// One priority for each backend.
@@ -280,7 +280,7 @@ async fn a_tier_without_another_backend_spills() {
     let service = FirstTokenLayer::new(MOVES_ON).layer(tiers.layer(leaf.clone()));
     let response = send(&service, request()).await;
     let served = account(&response);
-    assert_eq!(served.to_string(), "ptu late, std 200; spilled");
+    assert_eq!(served.to_string(), "ptu late, std 200; spilled: first-token-late");
     assert!(served.spilled() && !served.rotated());
     assert_eq!(served.late(), Some(Late::MovedOn));
 }
@@ -340,7 +340,7 @@ async fn a_spilled_request_that_is_late_with_nowhere_else_goes_on_and_closes_no_
     assert_eq!(leaf.hosts(), hosts, "the next one spills at once");
     advance(ms(5_000)).await;
     let served = assert_ready_ok!(late.poll());
-    let asked = "ptu 429 (60000 ms), ptu 429 (60000 ms), std 200; spilled";
+    let asked = "ptu 429 (60000 ms), ptu 429 (60000 ms), std 200; spilled: hint (60s > 4s)";
     assert_eq!(
         account(&served).to_string(),
         asked,

@@ -42,6 +42,7 @@ mod tokens;
 mod unprocessed;
 mod waiting;
 mod waiting_rules;
+mod why;
 mod winnable;
 
 use spillover_testing::{leaf, paused as clock};

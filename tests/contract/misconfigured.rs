@@ -172,7 +172,7 @@ async fn a_tier_of_nothing_else_spills_and_takes_no_budget() {
         assert_eq!((response.status().as_u16(), served.spilled()), (200, true));
         assert_eq!(
             served.to_string(),
-            format!("ptu {status} misconfigured, standard 200; spilled")
+            format!("ptu {status} misconfigured, standard 200; spilled: misconfigured")
         );
     }
 }

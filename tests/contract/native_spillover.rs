@@ -300,7 +300,7 @@ async fn a_caller_is_not_told_the_wait_of_the_standard_deployment_for_the_ptu() 
     for _ in 0..2 {
         let response = service.clone().oneshot(request()).await.unwrap();
         assert_eq!(header(&response, "retry-after-ms"), Some("1000"));
-        assert_eq!(account(&response).closed_from(), None);
+        assert_eq!(account(&response).why().and_then(|why| why.tokens()), None);
     }
 }
 

@@ -173,10 +173,10 @@ async fn a_connection_that_stands_ends_an_outage_long_before_the_answer() {
     let service = tiers.layer(slow());
     let ask = async || account(&service.clone().oneshot(request()).await.unwrap()).to_string();
     for _ in 0..3 {
-        assert_eq!(ask().await, "primary failed, std 200; spilled");
+        assert_eq!(ask().await, "primary failed, std 200; spilled: failed");
     }
     pass(ms(899)).await;
-    assert_eq!(ask().await, "std 200; spilled");
+    assert_eq!(ask().await, "std 200; spilled: failing");
     pass(ms(1)).await;
     let (probe, beside) = futures::join!(ask(), async {
         pass(ms(1)).await;

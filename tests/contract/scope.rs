@@ -88,7 +88,7 @@ async fn the_huge_one_is_told_the_truth() {
     pass(ms(20_000)).await;
     let closed = ask(&pool, &leaf, chat(100_000)).await;
     assert_eq!(header(&closed, "retry-after"), Some("86380"));
-    let from = account(&closed).closed_from().unwrap();
+    let from = account(&closed).why_refused().unwrap().tokens().unwrap();
     assert!((50_001..=67_000).contains(&from), "{from}");
     assert!(text(closed).await.contains(&format!("a rests from {from} tokens up for 86380000 ms")));
     pass(ms(40_000)).await;
@@ -421,10 +421,10 @@ mod tiers {
         for _ in 0..2 {
             let response = service.clone().oneshot(chat(100_000)).await.unwrap();
             let served = account(&response);
-            assert!(served.spilled() && served.closed_from().is_some(), "{served}");
+            assert!(served.why_spilled().is_some_and(|why| why.tokens().is_some()), "{served}");
         }
         let response = service.clone().oneshot(chat(100)).await.unwrap();
-        assert_eq!(account(&response).closed_from(), None);
+        assert_eq!(account(&response).why(), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -435,7 +435,7 @@ mod tiers {
             let response = service.clone().oneshot(chat(100_000)).await.unwrap();
             assert_eq!(header(&response, "retry-after"), Some("86400"));
             assert_eq!(header(&response, "x-should-retry"), Some("false"));
-            assert!(account(&response).closed_from().is_some());
+            assert!(account(&response).why().is_some_and(|why| why.tokens().is_some()));
         }
         assert_eq!(leaf.len(), 2);
         assert_eq!(send(&service, chat(10)).await, ["ptu"]);

@@ -34,7 +34,20 @@ pub(crate) enum Decision {
         place: Place,
         until: Nanos,
     },
-    Spill,
+    Spill(SpillReason),
+}
+
+/// Why waiting would not help a request, or did not. Times are in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum SpillReason {
+    /// It would have to wait for longer than is worth beginning.
+    Queue { wait: f64, allowed: f64 },
+    /// The same, where the time that is worth beginning was cut short.
+    StandingQueue { wait: f64, allowed: f64 },
+    /// Its time is up, or the PTU is known to reopen after it.
+    Late,
+    /// It has asked too often.
+    Asked,
 }
 
 /// A request that wants to be admitted.
@@ -90,7 +103,7 @@ impl Core {
             allowed /= WAIT_SAFETY_FACTOR;
         }
         if wait > allowed && self.wait_without_expired(now, rank) > allowed {
-            return Decision::Spill;
+            return Decision::Spill(self.cause(wait, allowed, budget));
         }
         self.queue.insert(place, cost, Asks::NONE, latest);
         Decision::Wait { place, until: now }
@@ -111,7 +124,7 @@ impl Core {
             return Decision::Go(self.bucket.on_sent(now, place, Asks::NONE, cost));
         }
         if now >= deadline || self.reopens_after(deadline) {
-            return Decision::Spill;
+            return Decision::Spill(SpillReason::Late);
         }
         self.queue.insert_patient(place, cost, Asks::NONE, deadline);
         Decision::Wait { place, until: now }
@@ -122,7 +135,9 @@ impl Core {
         self.advance(now);
         let reserved = self.bucket.latest_dispatch(deadline);
         let reopens_late = self.reopens_after(deadline);
-        let Some(request) = self.queue.get_mut(place) else { return Decision::Spill };
+        let Some(request) = self.queue.get_mut(place) else {
+            return Decision::Spill(SpillReason::Late);
+        };
         let (is_patient, may_ask_at) = (request.is_patient, request.asks.next_at());
         let latest = match is_patient {
             true if reopens_late => now,
@@ -139,8 +154,15 @@ impl Core {
         // The PTU must not stay open for one that has asked it too often.
         let is_spent = asks.is_some_and(|(_, at)| at > now.saturating_add(MAX_UNASKED_NS));
         if now >= latest || (is_spent && !is_patient && self.is_open(now)) {
+            let (wait, left) = (self.wait_at(now, place), seconds(reserved.saturating_sub(now)));
             self.queue.remove(place);
-            return Decision::Spill;
+            return Decision::Spill(match left {
+                _ if is_patient || left <= 0.0 => SpillReason::Late,
+                _ if now < latest => SpillReason::Asked,
+                // It was given up before its time, by what had become known.
+                _ if wait > left => SpillReason::Queue { wait, allowed: left },
+                _ => SpillReason::Late,
+            });
         }
         let turn = if due.is_some() { self.bucket.next_attempt_at() } else { Nanos::MAX };
         let until = match may_ask_at > now {
@@ -169,14 +191,17 @@ impl Core {
         self.bucket.on_untracked_refusal(sent_at, place, cost)
     }
 
-    /// `attempt` was refused. The request goes back to its old place in the queue; `None` when it would
-    /// wait there in vain.
+    /// `attempt` was refused. The request goes back to its old place in the queue.
+    ///
+    /// # Errors
+    ///
+    /// When waiting there would not help it.
     pub(crate) fn on_refused(
         &mut self,
         now: Nanos,
         attempt: &TrackedAttempt,
         refused: &Refused,
-    ) -> Option<Place> {
+    ) -> Result<Place, SpillReason> {
         let Refused { deadline, is_patient, .. } = *refused;
         let reopening = self.bucket.on_refused(now, attempt, refused.hint, refused.draw);
         if reopening.is_news {
@@ -184,7 +209,7 @@ impl Core {
         }
         // What answers give back may reopen it sooner, and is in the prediction of one that may spill.
         if is_patient && reopening.at > deadline {
-            return None;
+            return Err(SpillReason::Late);
         }
         let TrackedAttempt { place, cost, .. } = *attempt;
         // One that was expected is not held against the request.
@@ -194,7 +219,7 @@ impl Core {
         };
         if is_patient {
             self.queue.insert_patient(place, cost, asks, deadline);
-            return Some(place);
+            return Ok(place);
         }
         let latest = self.bucket.latest_dispatch(deadline);
         let budget = seconds(latest.saturating_sub(now));
@@ -203,12 +228,12 @@ impl Core {
             true => self.allowed_wait(place, cost, budget),
             false => budget,
         };
-        let wait = self.predicted_wait(now, place.rank, self.queue.cost_before(place));
+        let wait = self.wait_at(now, place);
         if wait > allowed {
-            return None;
+            return Err(self.cause(wait, allowed, budget));
         }
         self.queue.insert(place, cost, asks, latest);
-        Some(place)
+        Ok(place)
     }
 
     /// Has `waker` woken when it may be the turn of the request that waits at `place`.
@@ -254,6 +279,11 @@ impl Core {
         wait.min(self.wait_without_expired(now, rank))
     }
 
+    /// How long the request at `place` waits from now on, in seconds.
+    pub(crate) fn wait_at(&self, now: Nanos, place: Place) -> f64 {
+        self.predicted_wait(now, place.rank, self.queue.cost_before(place))
+    }
+
     /// How long a request of `rank` would wait behind so much `queued` cost, in seconds, with the more
     /// urgent ones that are to be expected meanwhile.
     fn predicted_wait(&self, now: Nanos, rank: u8, queued: f64) -> f64 {
@@ -279,6 +309,14 @@ impl Core {
         let size = self.bucket.size(cost);
         let newcomer = Newcomer { budget, size, is_behind: !self.is_first(place) };
         self.standing_queue.allowed_wait(&newcomer)
+    }
+
+    /// Why a request does not begin a `wait` of more than it is `allowed`, of the `budget` that it has.
+    fn cause(&self, wait: f64, allowed: f64, budget: f64) -> SpillReason {
+        match wait <= budget && self.standing_queue.is_cut() {
+            true => SpillReason::StandingQueue { wait, allowed },
+            false => SpillReason::Queue { wait, allowed },
+        }
     }
 
     /// Has those leave the queue whose turn will come far too late, by what has just become known.

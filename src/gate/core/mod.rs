@@ -269,7 +269,7 @@ mod time;
 #[cfg(test)]
 mod model;
 
-pub(crate) use self::queue::Place;
+pub(crate) use self::{admission::SpillReason, queue::Place};
 pub(super) use self::{
     admission::{Applicant, Core, Decision, Refused},
     bucket::TrackedAttempt,

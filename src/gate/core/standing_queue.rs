@@ -63,6 +63,12 @@ impl StandingQueue {
         (shared * worth).min(budget)
     }
 
+    /// Whether a queue has been standing for so long that requests may wait for a smaller share of their
+    /// time.
+    pub(super) fn is_cut(&self) -> bool {
+        self.interval.is_some() && self.share < 1.0
+    }
+
     /// A request arrives at `now` (seconds) that would have to wait for `wait` of its `budget` seconds.
     pub(super) fn on_arrival(&mut self, now: f64, wait: f64, budget: f64) {
         let Some(interval) = self.interval else { return };

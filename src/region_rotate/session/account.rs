@@ -11,7 +11,7 @@ use crate::{
     classify::{Outcome, Reason, Refusal, utilization},
     cooldown::Load,
     region_rotate::closed_pool::ClosedPool,
-    served::Attempt,
+    served::{Attempt, Why},
 };
 
 impl Session {
@@ -54,8 +54,13 @@ impl Session {
         let load = self.load.of(request);
         let closed = ClosedPool { pool: &self.config.pool, tried: &self.tried, now, load: &load };
         let mut response = closed.answer(considered, status);
-        self.speak_for_pool(&mut response, now, request);
+        let soonest = self.speak_for_pool(&mut response, now, request);
         self.note_twin(&mut response);
+        match status {
+            StatusCode::TOO_MANY_REQUESTS => self.note_why_refused(&soonest, true),
+            // The last backend's token could not be had.
+            _ => self.served.set_why_refused(Some(Why::Failed)),
+        }
         self.not_sent();
         self.served.set_own();
         if let Some(routing) = &self.routing {

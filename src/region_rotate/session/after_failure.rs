@@ -78,10 +78,12 @@ impl Session {
     }
 
     /// Takes a move after a failure out of the budget, if there is anywhere to move to.
-    pub(super) fn affords_move(&self, now: Instant, request: &dyn Load) -> bool {
-        self.may_go_on(self.served.attempts().len())
-            && (self.next(now, request).is_some() || self.closed_to_ask(request).is_some())
-            && self.config.move_on.withdraw()
+    pub(super) fn affords_move(&mut self, now: Instant, request: &dyn Load) -> bool {
+        let has_another = self.may_go_on(self.served.attempts().len())
+            && (self.next(now, request).is_some() || self.closed_to_ask(request).is_some());
+        let is_affordable = has_another && self.config.move_on.withdraw();
+        self.cold().is_unaffordable = has_another && !is_affordable;
+        is_affordable
     }
 
     /// The chosen backend answered. If it `served` the request, it was no fault of the request that others

@@ -74,8 +74,12 @@ impl Session {
         mut result: Result<Response<R>, E>,
         request: &SavedRequest<B>,
     ) -> Result<Response<ResponseBody<R>>, E> {
+        self.note_why_failed(outcome, request.is_kept());
         match (outcome, &mut result) {
-            (Outcome::Throttled(_), Ok(response)) => self.speak_for_pool(response, now, request),
+            (Outcome::Throttled(_), Ok(response)) => {
+                let soonest = self.speak_for_pool(response, now, request);
+                self.note_why_refused(&soonest, request.is_kept());
+            }
             (Outcome::Misconfigured, Ok(_)) if self.is_any_refused(now, request) => {
                 return Ok(self.closed(now, StatusCode::TOO_MANY_REQUESTS, request));
             }
@@ -168,12 +172,11 @@ impl Session {
         response: &mut Response<R>,
         now: Instant,
         request: &dyn Load,
-    ) {
+    ) -> NextOpen {
         let soonest = self.worth_coming_back(now, request);
         // A backend that this request may not go back to can be open already; "at once" is 1 ms.
         let left = soonest.said.max(Duration::from_millis(1));
-        let forbidding = self.cold.as_ref().map_or(0, |cold| cold.forbidding);
-        let is_final = forbidding > 0 && forbidding == self.served.attempts().len();
+        let is_final = self.is_forbidden();
         let is_quota = soonest.why == Some(CooldownReason::Quota);
         let headers = response.headers_mut();
         let hint = match is_quota || is_final {
@@ -184,7 +187,6 @@ impl Session {
         // A backend that is open already is one that this request may not go back to.
         let is_guess = soonest.why != Some(CooldownReason::Refused) || soonest.said.is_zero();
         let is_more = is_guess || is_final || soonest.from.is_some() || spills.is_some();
-        self.served.set_closed_from(soonest.from);
         Refusal::rewrite(response, hint, is_more, |refusal| {
             if is_quota {
                 refusal.set_reason(Reason::Quota);
@@ -200,6 +202,13 @@ impl Session {
                 refusal.spills = spills;
             }
         });
+        soonest
+    }
+
+    /// Whether all that were asked forbade to come back.
+    pub(super) fn is_forbidden(&self) -> bool {
+        let forbidding = self.cold.as_ref().map_or(0, |cold| cold.forbidding);
+        forbidding > 0 && forbidding == self.served.attempts().len()
     }
 
     /// When the first backend reopens that did not fail this request; where all did, they are given as

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::Extensions;
 
 use super::Session;
-use crate::{clock, wait::RequestLimits};
+use crate::{clock, served::Why, wait::RequestLimits};
 
 impl Session {
     /// Whether there are backends to try again that could not be reached.
@@ -49,7 +49,8 @@ impl Session {
     /// The request goes on after a pause, at the instant that is returned.
     pub(in crate::region_rotate) fn resume(&mut self) -> Instant {
         let now = clock::now();
-        self.served.add_wait(now.saturating_duration_since(self.since));
+        let waited = now.saturating_duration_since(self.since);
+        self.served.add_wait(waited, Some(Why::Unreachable));
         now
     }
 }

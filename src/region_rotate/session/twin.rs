@@ -54,9 +54,14 @@ impl Session {
 
     /// Says of an answer of the pool's own where that would be another one but for the other sending.
     pub(super) fn note_twin<R>(&self, response: &mut Response<R>) {
-        if self.taken_by_twin().is_some() {
+        if self.is_beside_twin() {
             Refusal::set_elsewhere(response);
         }
+    }
+
+    /// Whether a backend of the pool has the other sending of the request now.
+    pub(super) fn is_beside_twin(&self) -> bool {
+        self.taken_by_twin().is_some()
     }
 
     fn taken_by_twin(&self) -> Option<usize> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::Session;
-use crate::{ResponseBody, Served};
+use crate::{ResponseBody, Served, served::Why};
 
 impl Session {
     /// Nothing was sent, and no other backend is asked: it could not name the model either.
@@ -22,6 +22,7 @@ impl Session {
         headers.insert(header::CONTENT_LENGTH, text.len().into());
         self.served.set_own();
         self.served.set_unreplayable();
+        self.served.set_why_refused(Some(Why::NotReplayable));
         response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
         response
     }

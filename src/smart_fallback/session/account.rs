@@ -17,7 +17,7 @@ impl Session {
         let before = served.attempts().len();
         served.absorb(&self.config.names[tier as usize], at, result, outcome);
         if tier == Tier::Fallback {
-            served.set_spilled(before);
+            served.set_spilled(before, self.why);
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     clock,
     gate::Admission,
     policy::{FallbackFacts, Next},
+    served::Why,
 };
 
 impl Session {
@@ -27,12 +28,19 @@ impl Session {
                 self.permit = Some(permit);
                 NextStep::Send(Tier::Primary)
             }
-            Admission::Wait(waiter) => NextStep::Queue(Box::new(waiter)),
-            Admission::Spill => self.spill(now, request),
+            Admission::Wait(waiter, predicted) => {
+                self.why_waits = Some(Self::why_queued(predicted, now, self.limits(request)));
+                NextStep::Queue(Box::new(waiter))
+            }
+            Admission::Spill(cause) => {
+                self.why = Some(Self::why_lost(cause, now, self.limits(request)));
+                self.spill(now, request)
+            }
         }
     }
 
-    /// What the policy wants about a primary that is `closed` for so long.
+    /// What the policy wants about a primary that is `closed` for so long, which is [why](Self::why) it is
+    /// asked.
     pub(super) fn decide<B: TryCloneBody>(
         &mut self,
         hint: Hint,
@@ -45,7 +53,14 @@ impl Session {
         let facts = FallbackFacts::new(hint, elapsed, limits.max_wait, self.refusals);
         self.since = now;
         self.note_closed(now, closed);
-        let wait = match self.config.policy.next(&facts) {
+        let next = self.config.policy.next(&facts);
+        if !matches!(next, Next::Wait(_))
+            && hint.duration().is_some_and(|it| it <= limits.left(now))
+        {
+            // The default would have waited.
+            self.why = Some(Why::Policy);
+        }
+        let wait = match next {
             // A timer would take a millisecond over no time at all.
             Next::Wait(Duration::ZERO) if self.refusals < 2 => {
                 return NextStep::Send(Tier::Primary);
@@ -58,7 +73,10 @@ impl Session {
         // A policy may be wrong; `max_wait` holds nevertheless.
         let fits = elapsed.saturating_add(wait) <= limits.max_wait && !wait.is_zero();
         match now.checked_add(wait).filter(|_| fits) {
-            Some(until) => NextStep::Sleep(clock::sleep_until(until)),
+            Some(until) => {
+                self.why_waits = self.why;
+                NextStep::Sleep(clock::sleep_until(until))
+            }
             None => self.spill(now, request),
         }
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 
-use super::{NextStep, Session, Tier};
+use super::{NextStep, Session, Tier, why::why_failed};
 use crate::{
     TryCloneBody,
     classify::{NativeSpillover, Outcome, utilization},
@@ -12,6 +12,7 @@ use crate::{
     cooldown::Failure,
     gate::Permit,
     policy::CooldownPolicy,
+    served::Why,
 };
 
 impl Session {
@@ -28,7 +29,7 @@ impl Session {
         let limits = *self.limits(request);
         let takes = self.may_spill(&limits) && self.pay(now, request).is_ok();
         if takes {
-            (self.is_reversed, self.since) = (true, now);
+            (self.is_reversed, self.since, self.why) = (true, now, Some(Why::Failing));
         }
         takes
     }
@@ -57,8 +58,10 @@ impl Session {
         self.since = now;
         // However soon the primary is open, this request has nothing to come back for.
         self.is_forbidden = true;
+        self.why = Some(why_failed(outcome));
         let limits = *self.limits(request);
         if !self.may_spill(&limits) {
+            self.why = self.why_not_spilled(&limits);
             return NextStep::Return;
         }
         if let Some(next) = self.wait_again(now, request) {
@@ -66,9 +69,11 @@ impl Session {
         }
         let has_failed = outcome == Outcome::Failed;
         if has_failed && !self.config.move_on.withdraw() {
+            self.why = Some(Why::RetryBudget);
             return NextStep::Return;
         }
         if self.pay(now, request).is_err() {
+            self.why = Some(Why::SpillBudget);
             if has_failed {
                 self.config.move_on.give_back();
             }

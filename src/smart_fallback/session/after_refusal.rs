@@ -9,8 +9,9 @@ use crate::{
     AttemptBudget, Served, TryCloneBody,
     classify::{Hint, NativeSpillover, Outcome, Reason, Refusal, forbid_retry, utilization},
     cooldown::{Closed, Failure, Traffic},
-    gate::{self, Admission},
+    gate::{self, Admission, SpillReason},
     policy::{ClassifyError, assumed_wait},
+    served::Why,
 };
 
 /// What a refusal of the primary means for the request that met it.
@@ -32,6 +33,15 @@ impl PrimaryRefusal {
             Self::Final
         } else {
             Self::Wait
+        }
+    }
+
+    /// Why waiting does not help, where that is so.
+    const fn why_final(self) -> Option<Why> {
+        match self {
+            Self::Wait => None,
+            Self::Quota => Some(Why::Quota),
+            Self::Final => Some(Why::Forbidden),
         }
     }
 }
@@ -77,6 +87,8 @@ impl Session {
         };
         let mut served = self.served.take().unwrap_or_else(|| Box::new(Served::new()));
         self.record(&mut served, tier, result, outcome);
+        // What follows may note a wait in it.
+        self.served = Some(served);
         if let (Ok(response), Tier::Primary) = (&mut *result, tier) {
             self.note_spills(response);
         }
@@ -97,9 +109,6 @@ impl Session {
                 }
                 let utilization = utilization(response.headers());
                 let closed = self.closes(refusal, response, kept);
-                if let Some(Closed::From(_, weight)) = closed {
-                    served.set_closed_from(weight.least_alike().tokens());
-                }
                 let next = self.after_refusal(refusal, closed, utilization, now, request);
                 if matches!(next, NextStep::Return) {
                     if PrimaryRefusal::of(refusal) == PrimaryRefusal::Quota {
@@ -129,9 +138,10 @@ impl Session {
             }
         };
         if !matches!(next, NextStep::Return) {
-            self.served = Some(served);
             return next;
         }
+        let mut served = self.served.take().unwrap_or_else(|| Box::new(Served::new()));
+        served.set_why_refused(self.why_returned(tier, refusal.as_ref(), kept));
         if let Ok(response) = result {
             self.hand_on_spills(response);
         }
@@ -171,7 +181,7 @@ impl Session {
     ) -> NextStep {
         if refusal.is_elsewhere {
             // Of this sending alone: it has nothing to wait for, and the gate nothing to learn.
-            (self.permit, self.since) = (None, now);
+            (self.permit, self.since, self.why) = (None, now, Some(Why::FirstTokenLate));
             return request.map_or(NextStep::Return, |request| self.spill(now, request));
         }
         let meaning = PrimaryRefusal::of(refusal);
@@ -206,6 +216,14 @@ impl Session {
                 self.since = now;
             }
             let Some(request) = request else { return NextStep::Return };
+            let limits = *self.limits(request);
+            let from = match closed {
+                Some(Closed::From(_, weight)) if !is_apart => weight.least_alike().tokens(),
+                _ => None,
+            };
+            self.why = Some(meaning.why_final().unwrap_or_else(|| {
+                self.why_closed(hint.duration().unwrap_or(left), from, now, &limits)
+            }));
             return match waits {
                 true => self.decide(hint, left, now, request),
                 false => self.spill(now, request),
@@ -229,17 +247,24 @@ impl Session {
             is_patient: longer.is_some() || limits.is_some_and(|it| !self.may_spill(&it)),
         };
         let waiter = self.config.gate.on_refused(self.permit.take(), &refusal);
-        let admission = match (waiter.filter(|_| waits), longer) {
-            (Some(waiter), Some((_, budget))) => {
-                self.since = now;
-                return self.race_in_queue(waiter, budget);
+        let (Some(request), Some(limits)) = (request, limits) else { return NextStep::Return };
+        self.since = now;
+        let cause = match (waiter, longer) {
+            (Ok((waiter, predicted)), Some((_, budget))) if waits => {
+                return self.race_in_queue(waiter, predicted, budget);
             }
-            (waiter, _) => waiter.map_or(Admission::Spill, Admission::Wait),
+            (Ok((waiter, predicted)), None) if waits => {
+                return self.obey(Admission::Wait(waiter, predicted), now, request);
+            }
+            // It leaves the queue here.
+            (waiter, _) => waiter.err().unwrap_or(SpillReason::Late),
         };
-        match request {
-            Some(request) => self.obey(admission, now, request),
-            None => NextStep::Return,
-        }
+        self.why = Some(match meaning.why_final() {
+            Some(why) => why,
+            None if believed > limits.left(now) => self.why_closed(believed, None, now, &limits),
+            None => Self::why_lost(cause, now, &limits),
+        });
+        self.spill(now, request)
     }
 
     /// Notes where Azure spilled to already, and was refused: nothing is spilled there again.

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     TryCloneBody,
     cooldown::Traffic,
+    served::Why,
     smart_fallback::{WhenSpent, spill_budget::BudgetWaiter},
     wait::RequestLimits,
 };
@@ -25,6 +26,7 @@ impl Session {
     ) -> NextStep {
         let limits = *self.limits(request);
         if !self.may_spill(&limits) {
+            self.why = self.why_not_spilled(&limits);
             return self.wait_for_primary(now, request);
         }
         // It would wait for a turn that it may not use.
@@ -45,11 +47,13 @@ impl Session {
     ) -> NextStep {
         let limits = *self.limits(request);
         if !self.may_spill(&limits) && !self.confined.to_fallback {
+            self.why = self.why_not_spilled(&limits);
             return NextStep::Return;
         }
         match self.pay(now, request) {
             Ok(()) => NextStep::Send(Tier::Fallback),
             Err((when_spent, left)) => {
+                self.why = Some(Why::SpillBudget);
                 self.pass_turn_on();
                 match when_spent {
                     WhenSpent::Refuse => self.wait_or_refuse(now, left, request),

@@ -18,6 +18,7 @@ use crate::{
     clock,
     cooldown::Traffic,
     gate::{self, Admission},
+    served::Why,
     smart_fallback::spill_budget::{BudgetWaiter, Charge},
     wait::{self, Refused, Turn, refused_for},
 };
@@ -36,8 +37,8 @@ pub(super) enum OtherWait {
 
 /// A wait for the primary.
 pub(super) enum PrimaryWait {
-    /// At the gate, which lets requests go in order.
-    Queue(Box<gate::Waiter>),
+    /// At the gate, which lets requests go in order; by prediction for so many seconds.
+    Queue(Box<gate::Waiter>, f64),
     /// Until an instant: of what the gate knows nothing, or by the rule of another mode than its own.
     Sleep(Pin<Box<Sleep>>),
 }
@@ -86,7 +87,7 @@ impl Future for Race {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Winner> {
         // The primary first, which is paid for whether it is used or not.
         match &mut self.primary {
-            Some(PrimaryWait::Queue(waiter)) => match Pin::new(&mut **waiter).poll(cx) {
+            Some(PrimaryWait::Queue(waiter, _)) => match Pin::new(&mut **waiter).poll(cx) {
                 Poll::Ready(Admission::Go(permit)) => return Poll::Ready(Winner::Primary(permit)),
                 Poll::Ready(_) => self.primary = None,
                 Poll::Pending => {}
@@ -232,18 +233,37 @@ impl Session {
             Some(Err(wait)) => Some(wait),
             None => None,
         };
+        let limits = *self.limits(request);
+        let why = match (&primary, &other) {
+            (None, None) => return NextStep::Return,
+            (_, Some(OtherWait::Fallback(_))) => Why::FallbackClosed,
+            (_, Some(OtherWait::Budget(_))) => Why::SpillBudget,
+            (Some(PrimaryWait::Queue(_, predicted)), None) => {
+                Self::why_queued(*predicted, now, &limits)
+            }
+            (Some(PrimaryWait::Sleep(sleep)), None) => {
+                let closed = sleep.deadline().into_std().saturating_duration_since(now);
+                self.why_closed(closed, None, now, &limits)
+            }
+        };
+        self.why_waits = Some(why);
         match (primary, other) {
-            (None, None) => NextStep::Return,
-            (Some(PrimaryWait::Queue(waiter)), None) => NextStep::Queue(waiter),
+            (Some(PrimaryWait::Queue(waiter, _)), None) => NextStep::Queue(waiter),
             (Some(PrimaryWait::Sleep(sleep)), None) => NextStep::Sleep(sleep),
             (primary, other) => NextStep::Race(Box::new(Race { primary, other })),
         }
     }
 
     /// Waits in the queue of the gate, where it has a place again, and for the budget.
-    pub(super) fn race_in_queue(&mut self, waiter: gate::Waiter, budget: BudgetWaiter) -> NextStep {
+    pub(super) fn race_in_queue(
+        &mut self,
+        waiter: gate::Waiter,
+        predicted: f64,
+        budget: BudgetWaiter,
+    ) -> NextStep {
         self.cold().place = waiter.place();
-        let primary = Some(PrimaryWait::Queue(Box::new(waiter)));
+        self.why_waits = Some(Why::SpillBudget);
+        let primary = Some(PrimaryWait::Queue(Box::new(waiter), predicted));
         NextStep::Race(Box::new(Race { primary, other: Some(OtherWait::Budget(budget)) }))
     }
 
@@ -277,7 +297,12 @@ impl Session {
                 self.cold().turn = Some(permit);
                 self.pay_and_spill(now, request)
             }
-            Winner::Neither => self.pay_and_spill(now, request),
+            Winner::Neither => {
+                if let None | Some(Why::SpillBudget) = self.why {
+                    self.why = Some(Self::why_late(now, self.limits(request)));
+                }
+                self.pay_and_spill(now, request)
+            }
         };
         self.or_last_attempt(next)
     }
@@ -307,11 +332,11 @@ impl Session {
         let place = self.cold.as_ref().and_then(|cold| cold.place);
         match self.config.gate.admit_patient(now, cost, limits.rank, deadline, place) {
             Admission::Go(permit) => Some(Ok(permit)),
-            Admission::Wait(waiter) => {
+            Admission::Wait(waiter, predicted) => {
                 self.cold().place = waiter.place();
-                Some(Err(PrimaryWait::Queue(Box::new(waiter))))
+                Some(Err(PrimaryWait::Queue(Box::new(waiter), predicted)))
             }
-            Admission::Spill => None,
+            Admission::Spill(_) => None,
         }
     }
 

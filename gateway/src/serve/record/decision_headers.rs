@@ -8,7 +8,8 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tower_spillover::{
     Served,
-    classify::{Hint, Outcome, Reason},
+    classify::{Hint, Outcome},
+    served::Why,
 };
 
 use crate::access_record;
@@ -51,41 +52,32 @@ fn is_refusal(served: &Served) -> bool {
     last.is_some_and(|last| matches!(last.outcome(), Outcome::Throttled(_)))
 }
 
-/// The tier that answered and, if that was not the first attempt, what preceded it.
+/// The tier that answered and, when it was not at once, why, and what came before.
 fn decision(served: &Served, tier: &'static str) -> HeaderValue {
-    let attempts = served.attempts().len();
-    // Omit the usual reason, an exceeded rate.
-    let reason = access_record::last_reason(served)
-        .filter(|reason| *reason != access_record::reason(Reason::Rate));
+    let (attempts, why) = (served.attempts().len(), served.why());
     let is_plain = attempts == 1
         && served.waited().is_zero()
         && served.replayable()
-        && reason.is_none()
-        && served.closed_from().is_none()
+        && why.is_none()
         && !served.went_on_as_default();
     if is_plain && !served.spilled() {
         return HeaderValue::from_static(tier);
     }
-    let mut text = format!("{tier}; waited={}ms; attempts={attempts}", served.waited().as_millis());
+    let mut text = String::with_capacity(LIKELY_DECISION_BYTES);
+    text.push_str(tier);
+    if let Some(why) = why {
+        _ = write!(text, "; why={why}");
+    }
+    _ = write!(text, "; waited={}ms; attempts={attempts}", served.waited().as_millis());
     if served.rotated() {
         text.push_str("; rotated");
     }
-    if !served.replayable() {
+    if !served.replayable() && why != Some(Why::NotReplayable) {
         text.push_str("; not-replayable");
     }
     if let Some(late) = served.late() {
         text.push_str("; late=");
         text.push_str(access_record::late(late));
-    }
-    if served.spilled_by_azure() {
-        text.push_str("; by-azure");
-    }
-    if let Some(reason) = reason {
-        text.push_str("; reason=");
-        text.push_str(reason);
-    }
-    if let Some(tokens) = served.closed_from() {
-        _ = write!(text, "; closed-from={tokens}-tokens");
     }
     if served.went_on_as_default() {
         text.push_str("; as-default-tier");
@@ -152,6 +144,8 @@ impl fmt::Display for Trace<'_> {
     }
 }
 
+/// Bytes of most decisions that are not plain.
+const LIKELY_DECISION_BYTES: usize = 80;
 /// Header lines are limited in length.
 const MAX_TRACED_ATTEMPTS: usize = 32;
 const DECISION: HeaderName = HeaderName::from_static("x-spillover-decision");

@@ -97,7 +97,7 @@ async fn what_azure_spilled_was_used_too() {
     let scene = scene(&answering("text/event-stream", spilled, Rest::End).await).await;
     let answer = scene.chat("gpt-4o").await;
     let decision = said(answer.headers(), "x-spillover-decision").unwrap();
-    assert!(decision.ends_with("; by-azure"), "{decision}");
+    assert!(decision.starts_with("spilled; why=by-azure; "), "{decision}");
     text(answer).await;
     assert_eq!(scene.accounts.wait_for(1).await[0].prompt, Some(7));
 }
@@ -128,7 +128,7 @@ async fn a_busy_ptu_s_answer_is_counted_for_gate_and_record() {
     // The first one waits for the PTU, with a permit from the gate.
     let answer = scene.chat("gpt-4o").await;
     let decision = said(answer.headers(), "x-spillover-decision").unwrap().to_owned();
-    assert!(decision.starts_with("ptu; waited="), "{decision}");
+    assert!(decision.starts_with("ptu; why=queue ("), "{decision}");
     text(answer).await;
     let told = scene.accounts.wait_for(1).await;
     assert!(told[0].complete && told[0].prompt.is_some(), "{told:?}");

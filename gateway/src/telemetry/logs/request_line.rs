@@ -22,7 +22,7 @@ pub(crate) fn write(labels: &Labels<'_>, trace: Option<&Trace>) {
         backend = labels.backend(),
         decision = labels.decision.as_str(),
         attempts = served.map_or(0, |served| served.attempts().len()),
-        reason = served.and_then(access_record::last_reason),
+        why = served.and_then(access_record::why),
         late = served.and_then(Served::late).map(access_record::late),
         sticky = served.and_then(Served::held).map(access_record::held),
         course = served.map(tracing::field::display),

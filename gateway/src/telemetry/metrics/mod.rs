@@ -53,6 +53,7 @@ pub(crate) struct Metrics {
     to_head: Family<DecisionLabels, Histogram, fn() -> Histogram>,
     total: Family<DecisionLabels, Histogram, fn() -> Histogram>,
     waited: Family<ModelLabels, Histogram, fn() -> Histogram>,
+    decisions: Family<WhyLabels, Counter>,
     late: Family<LateLabels, Counter>,
     sessions: Family<SessionLabels, Counter>,
     session_bytes: Family<SessionBytesLabels, Counter>,
@@ -132,6 +133,13 @@ struct DecisionLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WhyLabels {
+    model: Arc<str>,
+    event: &'static str,
+    why: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LateLabels {
     model: Arc<str>,
     result: &'static str,
@@ -193,6 +201,7 @@ impl Metrics {
             to_head: Family::new_with_constructor(to_head),
             total: Family::new_with_constructor(|| Histogram::new(edges::WHOLE)),
             waited: Family::new_with_constructor(|| Histogram::new(edges::WAIT)),
+            decisions: Family::default(),
             late: Family::default(),
             sessions: Family::default(),
             session_bytes: Family::default(),
@@ -224,6 +233,10 @@ impl Metrics {
         if let Some(served) = &record.served {
             let find = || self.waited.get_or_create_owned(&of_model());
             series.waited.get_or_init(find).observe(served.waited().as_secs_f64());
+            for (event, why) in access_record::reasons(served) {
+                let (model, why) = (of_model().model, why.label());
+                self.decisions.get_or_create_owned(&WhyLabels { model, event, why }).inc();
+            }
             if let Some(late) = served.late().map(access_record::late) {
                 let labels = LateLabels { model: of_model().model, result: late };
                 self.late.get_or_create_owned(&labels).inc();
@@ -376,6 +389,8 @@ impl Metrics {
         registry.register_with_unit("time_to_end", help, seconds(), self.total.clone());
         let help = "Time that a request waited for a backend to reopen";
         registry.register_with_unit("waited", help, seconds(), self.waited.clone());
+        let help = "Waits, spills and refusals of requests, by why";
+        registry.register("decisions", help, self.decisions.clone());
         let help =
             "Requests sent a second time since their first token was late, by what came of it";
         registry.register("first_token_late", help, self.late.clone());

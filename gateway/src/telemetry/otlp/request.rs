@@ -9,7 +9,7 @@ use tower_spillover::{Served, served::Attempt};
 
 use super::call::{self, signed};
 use crate::{
-    access_record::{Ended, held, last_reason, late},
+    access_record::{self, Ended, held, late},
     telemetry::{labels::Labels, metrics::millis, trace::Trace},
 };
 
@@ -61,8 +61,8 @@ pub(crate) fn decision_attributes(labels: &Labels<'_>) -> Vec<KeyValue> {
     if let Some(backend) = labels.backend() {
         attributes.push(KeyValue::new("spillover.backend", backend.to_owned()));
     }
-    if let Some(why) = labels.record.served.as_ref().and_then(last_reason) {
-        attributes.push(KeyValue::new("spillover.reason", why));
+    if let Some(why) = labels.record.served.as_ref().and_then(access_record::why) {
+        attributes.push(KeyValue::new("spillover.why", why));
     }
     attributes
 }

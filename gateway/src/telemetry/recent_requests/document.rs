@@ -37,7 +37,7 @@ pub(super) fn of(finished: &Finished, running: &Snapshot) -> Value {
         "streaming": record.streaming,
         "status": record.status.as_u16(),
         "decision": finished.decision.as_str(),
-        "why": served.and_then(access_record::last_reason),
+        "why": served.map(why),
         "backend": served.and_then(Served::backend),
         "rotated": served.is_some_and(Served::rotated),
         "spilled": served.is_some_and(Served::spilled),
@@ -56,6 +56,15 @@ pub(super) fn of(finished: &Finished, running: &Snapshot) -> Value {
         "ids": ids,
         "trace_id": finished.trace.map(|trace| trace.to_string()),
     })
+}
+
+/// Why it waited, spilled and was refused, as far as it did.
+fn why(served: &Served) -> Value {
+    let mut reasons = Map::new();
+    for (event, why) in access_record::reasons(served) {
+        reasons.insert(event.to_owned(), json!({ "label": why.label(), "text": why.to_string() }));
+    }
+    reasons.into()
 }
 
 fn of_attempt(attempt: &Attempt, tier: Option<&'static str>) -> Value {

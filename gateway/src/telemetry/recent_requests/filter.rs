@@ -84,7 +84,8 @@ fn has_id(finished: &Finished, id: &str) -> bool {
 /// Whether the request went on, waited or was refused for `why`, or one of its attempts was.
 fn has_reason(finished: &Finished, why: &str) -> bool {
     let Some(served) = &finished.record.served else { return false };
-    served.attempts().any(|attempt| access_record::reason_of(attempt) == Some(why))
+    access_record::reasons(served).any(|(_, reason)| reason.label() == why)
+        || served.attempts().any(|attempt| access_record::reason_of(attempt) == Some(why))
 }
 
 const DEFAULT_LIMIT: usize = 100;

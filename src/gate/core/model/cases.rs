@@ -134,7 +134,7 @@ fn refusals_that_were_expected_count_neither_as_asks_nor_for_a_drought() {
             // The level is as it was modelled.
             let hint = Duration::from_nanos((start + 2 * SECOND - now).unsigned_abs());
             let refused = Refused { hint: Some(hint), is_patient: true, ..refusal(None, deadline) };
-            assert_eq!(core.on_refused(now, &sent, &refused), Some(place));
+            assert_eq!(core.on_refused(now, &sent, &refused), Ok(place));
             asked += 1;
         }
     }
@@ -151,7 +151,7 @@ fn an_arrival_does_not_move_the_attempt_that_somebody_sleeps_for() {
     let attempt_at = core.bucket.next_attempt_at();
     for _ in 0..200 {
         let decision = arrives(&mut core, now, 0.0, 1, 0);
-        assert!(matches!(decision, Decision::Spill), "{decision:?}");
+        assert!(matches!(decision, Decision::Spill(_)), "{decision:?}");
     }
     assert_eq!(core.bucket.next_attempt_at(), attempt_at, "they would wake nobody");
 }
@@ -217,7 +217,7 @@ fn when_nothing_is_admitted_for_long_all_spill_at_once_but_for_one_a_second() {
                 waited += u32::from(tenth >= 50);
                 core.on_left(place);
             }
-            Decision::Spill => {}
+            Decision::Spill(_) => {}
         }
     }
     assert_eq!(core.evidence(start + 15 * SECOND).0.knowledge(), Knowledge::Outage);
@@ -235,7 +235,7 @@ fn those_who_wait_leave_when_a_refusal_makes_that_hopeless() {
     core.take_wakers(now).wake();
     assert!(looks.get() && !lasting_looks.get());
     let later = now + MS;
-    assert!(matches!(core.on_turn(later, hasty, now + 3 * SECOND / 2), Decision::Spill));
+    assert!(matches!(core.on_turn(later, hasty, now + 3 * SECOND / 2), Decision::Spill(_)));
     core.take_wakers(later).wake();
     assert!(lasting_looks.get(), "it is the next one now");
     let decision = core.on_turn(later, lasting, now + 9 * SECOND);
@@ -277,9 +277,9 @@ fn where_refusals_are_slow_requests_leave_in_time_to_be_sent_elsewhere() {
         panic!("it has two seconds")
     };
     assert!(until <= now + 2 * SECOND, "the next refusal may take two seconds as well");
-    assert!(matches!(core.on_turn(now + 2 * SECOND, place, now + 4 * SECOND), Decision::Spill));
+    assert!(matches!(core.on_turn(now + 2 * SECOND, place, now + 4 * SECOND), Decision::Spill(_)));
     let decision = arrives(&mut core, now, 10.0, 0, 2 * SECOND);
-    assert!(matches!(decision, Decision::Spill), "it has no time at all: {decision:?}");
+    assert!(matches!(decision, Decision::Spill(_)), "it has no time at all: {decision:?}");
 }
 
 #[test]
@@ -289,7 +289,10 @@ fn a_patient_request_waits_whatever_is_predicted() {
     core.bucket.on_accepted(now, &sent);
     waits(&mut core, now, 50.0, 9 * SECOND);
     let applicant = applicant(now, 10.0, 0, 3_200 * MS);
-    assert!(matches!(core.on_arrival(now, &applicant), Decision::Spill), "its turn comes too late");
+    assert!(
+        matches!(core.on_arrival(now, &applicant), Decision::Spill(_)),
+        "its turn comes too late"
+    );
     let decision = core.on_patient_arrival(now, &applicant, None);
     let Decision::Wait { place, .. } = decision else { panic!("{decision:?}") };
     let Decision::Wait { until, .. } = core.on_turn(now, place, applicant.deadline) else {
@@ -306,7 +309,7 @@ fn a_patient_request_leaves_when_the_ptu_reopens_too_late() {
     let decision = core.on_patient_arrival(now, &applicant, None);
     let Decision::Wait { place, .. } = decision else { panic!("{decision:?}") };
     refuse(&mut core, now, &refused, Some(2_500), 0);
-    assert!(matches!(core.on_turn(now, place, applicant.deadline), Decision::Spill));
+    assert!(matches!(core.on_turn(now, place, applicant.deadline), Decision::Spill(_)));
 }
 
 #[test]
@@ -322,7 +325,7 @@ fn a_patient_request_waits_where_an_admission_refuted_a_long_hint() {
     refuse(&mut core, early, &sent, Some(29_600), 0);
     let applicant = |now| applicant(now, 10.0, 0, 2 * SECOND);
     let decision = core.on_patient_arrival(early, &applicant(early), None);
-    assert!(matches!(decision, Decision::Spill), "it is known to be closed: {decision:?}");
+    assert!(matches!(decision, Decision::Spill(_)), "it is known to be closed: {decision:?}");
     let again = early + SECOND;
     let sent = goes(&mut core, again, 10.0);
     core.bucket.on_accepted(again, &sent);
@@ -370,7 +373,7 @@ fn who_asked_too_often_lets_others_ask_and_then_goes_first_again() {
         now = now.max(core.bucket.next_attempt_at());
         let Decision::Go(sent) = core.on_turn(now, first, deadline) else { panic!("it may ask") };
         let refused = Refused { is_patient: true, ..refusal(Some(5), deadline) };
-        assert_eq!(core.on_refused(now, &sent, &refused), Some(first));
+        assert_eq!(core.on_refused(now, &sent, &refused), Ok(first));
         now += 10 * MS;
     }
     now = now.max(core.bucket.next_attempt_at());
@@ -380,7 +383,7 @@ fn who_asked_too_often_lets_others_ask_and_then_goes_first_again() {
     assert!((start + 4 * SECOND..=now + 4 * SECOND).contains(&until), "nobody need wake it");
     let Decision::Go(sent) = core.on_turn(now, second, deadline) else { panic!("it may ask") };
     let refused = Refused { is_patient: true, ..refusal(Some(5), deadline) };
-    assert_eq!(core.on_refused(now, &sent, &refused), Some(second));
+    assert_eq!(core.on_refused(now, &sent, &refused), Ok(second));
     let then = until.max(core.bucket.next_attempt_at());
     assert!(matches!(core.on_turn(then, second, deadline), Decision::Wait { .. }));
     assert!(matches!(core.on_turn(then, first, deadline), Decision::Go(_)));
@@ -395,12 +398,12 @@ fn who_asked_too_often_spills_when_the_ptu_is_open_and_nobody_else_asks() {
     for _ in 0..MAX_ASKS {
         now = now.max(core.bucket.next_attempt_at());
         let Decision::Go(sent) = core.on_turn(now, place, deadline) else { panic!("it may ask") };
-        assert_eq!(core.on_refused(now, &sent, &refusal(Some(5), deadline)), Some(place));
+        assert_eq!(core.on_refused(now, &sent, &refusal(Some(5), deadline)), Ok(place));
         now += 10 * MS;
     }
     now = now.max(core.bucket.next_attempt_at());
     assert!(now < start + 3 * SECOND, "it would have to wait for a second");
-    assert!(matches!(core.on_turn(now, place, deadline), Decision::Spill));
+    assert!(matches!(core.on_turn(now, place, deadline), Decision::Spill(_)));
 }
 
 #[test]
@@ -515,7 +518,7 @@ fn refuse(
     max_wait: Nanos,
 ) -> Option<Place> {
     let hint_ms = hint_ms.map(Nanos::unsigned_abs);
-    core.on_refused(now, attempt, &refusal(hint_ms, now + max_wait))
+    core.on_refused(now, attempt, &refusal(hint_ms, now + max_wait)).ok()
 }
 
 fn closed_ms(core: &Core, now: Nanos) -> Option<Nanos> {

@@ -340,7 +340,7 @@ impl Pair {
                 self.wait(request);
                 Expected::Wait
             }
-            Decision::Spill => {
+            Decision::Spill(_) => {
                 self.gone.push(request);
                 Expected::Spill
             }
@@ -373,7 +373,7 @@ impl Pair {
                 self.wake();
                 Expected::Go
             }
-            Decision::Spill => {
+            Decision::Spill(_) => {
                 self.waiting.swap_remove(index);
                 self.gone.push(request);
                 self.wake();
@@ -419,7 +419,7 @@ impl Pair {
         let Word { hint, draw, is_patient, .. } = *word;
         let word = Word { deadline, ..*word };
         let refused = Refused { hint, deadline, draw, is_patient };
-        let place = self.core.on_refused(self.now, &sent, &refused);
+        let place = self.core.on_refused(self.now, &sent, &refused).ok();
         let expected = self.reference.refused(self.now, attempt, &word);
         prop_assert_eq!(place, expected);
         let request = Request { place: sent.place, cost, deadline };
