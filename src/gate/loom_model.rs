@@ -1,14 +1,13 @@
-//! A loom model of the gate's edge: a request that can go is woken, whatever happens meanwhile.
+//! A loom model of the gate's edge: a request that can go is woken in every interleaving.
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg spillover_loom" CARGO_TARGET_DIR=target/loom cargo test --lib loom_
 //! ```
 //!
-//! What runs here is the gate itself, with loom's locks and atomics, in the orders that three
-//! threads can take (all those with three preemptions; `LOOM_MAX_PREEMPTIONS` allows more). The
-//! [timer](crate::sync) never fires, so a waiter that is not woken sleeps for good, which loom
-//! reports as a deadlock. (The name of the cfg is private because `--cfg loom` takes `tokio::net`
-//! away.)
+//! This runs the gate itself, with loom's locks and atomics, through every interleaving of three
+//! threads (with up to three preemptions; `LOOM_MAX_PREEMPTIONS` allows more). The
+//! [timer](crate::sync) never fires, so a waiter that is not woken sleeps forever, which loom reports
+//! as a deadlock. (The cfg has a private name because `--cfg loom` removes `tokio::net`.)
 
 use std::{
     sync::Arc,
@@ -112,24 +111,24 @@ fn an_answer_that_cost_less_than_estimated_brings_the_turn_nearer() {
 }
 
 #[test]
-fn those_who_wait_in_vain_are_woken_and_spill() {
+fn requests_that_became_too_late_are_woken_and_spill() {
     explore(|| {
         let gate = pacing();
         let sent = goes(admit(&gate, 20.0, TICK));
-        let hopeless = [(); 2].map(|()| {
+        let late = [(); 2].map(|()| {
             let waiter = waits(&gate, Duration::from_millis(1_500));
             thread::spawn(move || assert!(matches!(block_on(waiter), Admission::Spill(_))))
         });
         let closed = Duration::from_secs(2);
         let refusal = RefusedAttempt { closed, ..refusal(clock::now(), TICK) };
         assert!(gate.on_refused(Some(sent), &refusal).is_err());
-        hopeless.into_iter().for_each(|waiter| waiter.join().unwrap());
+        late.into_iter().for_each(|waiter| waiter.join().unwrap());
         assert_eq!(gate.waiting(), 0);
     });
 }
 
 #[test]
-fn nobody_waits_at_a_gate_that_is_passed_unasked() {
+fn no_request_waits_at_an_idle_gate() {
     explore(|| {
         let (gate, probe) = probing();
         drop(probe);
@@ -139,7 +138,7 @@ fn nobody_waits_at_a_gate_that_is_passed_unasked() {
             let gate = gate.clone();
             thread::spawn(move || {
                 let waiter = gate.on_refused(None, &refusal(now, DEADLINE));
-                busy_while_somebody_waits(&gate);
+                busy_while_a_request_waits(&gate);
                 drop(goes(block_on(waiter.expect("there is time left").0)));
             })
         };
@@ -147,7 +146,7 @@ fn nobody_waits_at_a_gate_that_is_passed_unasked() {
             let gate = gate.clone();
             thread::spawn(move || drop(arrives(&gate)))
         };
-        busy_while_somebody_waits(&gate);
+        busy_while_a_request_waits(&gate);
         refused.join().unwrap();
         newcomer.join().unwrap();
         nothing_is_left(&gate);
@@ -155,16 +154,16 @@ fn nobody_waits_at_a_gate_that_is_passed_unasked() {
     });
 }
 
-/// Runs `model` in every order that three threads can take with up to three preemptions, or as many
-/// as `LOOM_MAX_PREEMPTIONS` says.
+/// Runs `model` in every interleaving of three threads with up to three preemptions, or as many as
+/// `LOOM_MAX_PREEMPTIONS` says.
 fn explore(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound.get_or_insert(3);
     builder.check(model);
 }
 
-/// Two requests wait for the answer of a probe, which is `ended` at the same time. What that
-/// returns is held for a while as an attempt under way, if it is one.
+/// Two requests wait for the outcome of a probe, which is `ended` concurrently. If that returns an
+/// attempt, it is held for a while.
 fn two_waiters<T>(window: usize, ended: impl Fn(&Gate, Permit) -> T + Copy + Send + Sync + 'static)
 where
     T: 'static,
@@ -178,7 +177,7 @@ where
             thread::spawn(move || {
                 let permit = goes(block_on(waiter));
                 assert!(under_way.fetch_add(1, Ordering::Relaxed) < window);
-                busy_while_somebody_waits(&gate);
+                busy_while_a_request_waits(&gate);
                 under_way.fetch_sub(1, Ordering::Relaxed);
                 drop(permit);
             })
@@ -189,7 +188,7 @@ where
     });
 }
 
-/// A gate that knows no rate, at time zero, whose PTU refused and is being probed.
+/// A gate at time zero without a rate, whose PTU refused and is being probed.
 fn probing() -> (Gate, Permit) {
     let now = clock::set(Duration::ZERO);
     let gate = new_gate();
@@ -199,7 +198,7 @@ fn probing() -> (Gate, Permit) {
     (gate, probe)
 }
 
-/// A gate that has measured a rate of 100. Its PTU is at the limit.
+/// A gate that has measured a rate of 100, and whose PTU is at its limit.
 fn pacing() -> Gate {
     let mut now = clock::set(Duration::ZERO);
     let gate = new_gate();
@@ -217,12 +216,12 @@ fn pacing() -> Gate {
     gate
 }
 
-/// One that leaves nothing to chance, which only the timer would bring to an end.
+/// A gate that competes: yielding draws lots, which only the timer would end.
 fn new_gate() -> Gate {
     Gate::new().contention(Contention::Compete)
 }
 
-/// A refusal at `now` with the hint to try again at once.
+/// A refusal at `now` with a hint of zero.
 fn refusal(now: Instant, deadline: Duration) -> RefusedAttempt {
     RefusedAttempt {
         cost: 1.0,
@@ -267,7 +266,7 @@ fn arrives(gate: &Gate) -> Permit {
     }
 }
 
-/// The caller gives up: at its first look, whatever that brings.
+/// The caller drops the waiter after its first poll, whatever that returns.
 fn polled_once(mut waiter: Waiter) -> Option<Admission> {
     match waiter.poll_unpin(&mut Context::from_waker(noop_waker_ref())) {
         Poll::Ready(admission) => Some(admission),
@@ -275,12 +274,12 @@ fn polled_once(mut waiter: Waiter) -> Option<Admission> {
     }
 }
 
-fn busy_while_somebody_waits(gate: &Gate) {
+fn busy_while_a_request_waits(gate: &Gate) {
     let core = gate.lock();
     assert!(core.waiting() == 0 || gate.is_busy());
 }
 
-/// Every place and every attempt was given back: otherwise this blocks for good.
+/// Every queue position and attempt was given back; otherwise this blocks forever.
 fn nothing_is_left(gate: &Gate) {
     assert_eq!(gate.waiting(), 0);
     drop(arrives(gate));

@@ -25,7 +25,7 @@ pub use self::{
     state::GateState,
 };
 pub(crate) use self::{
-    core::{Place, SpillReason},
+    core::{QueueKey, SpillReason},
     waiter::{Admission, Permit, Waiter},
 };
 use crate::{
@@ -38,28 +38,31 @@ use crate::{
 
 /// A model of a PTU and the queue in front of it; clones share both.
 ///
-/// A PTU refuses while its bucket is full and says for how long. So every refusal is a measurement: the
-/// cost that was admitted between two of them, divided by the time in which it drained, is the rate at
-/// which the bucket drains. The gate sums both over the last seconds of drain and paces requests by their
-/// quotient: first in, first out, each at the instant at which there is room for it.
+/// A PTU refuses while its bucket is full, and says for how long. So every refusal is a measurement:
+/// the cost admitted between two refusals, divided by the time in which it drained, is the drain rate
+/// of the bucket. The gate sums both over the last seconds of drain and paces requests by their
+/// quotient: first in, first out, each dispatched as soon as there is room for it.
 ///
-/// - **Prediction.** On arrival a request's wait is predicted, with what is ahead of it and the more
-///   urgent ones that are to be expected. Where that exceeds its `max_wait`, it spills at once.
-/// - **Hints are evidence.** One that fits the model is believed. One that is much longer is probed, until
-///   it is confirmed or refuted; one that is always the same measures nothing.
-/// - **Probes.** Nobody is refused who comes too late, so a model that is too high would never show. A
-///   little after each hint an attempt is made ahead of the model; while silence says that it was
-///   admitted, more follow, so that the PTU is not open for more than half a second while somebody waits.
-/// - **Standing queues.** Waiting in a queue that does not empty saves nothing. It is cut short, after
-///   [a time](Self::standing_queue_interval).
-/// - **Outages.** Where nothing has been admitted for long although it was asked for, requests spill at
-///   once, and one in a second asks whether it is over.
-/// - **Others on the same PTU** are told by openings that they take. [`Contention`] says whether the gate
-///   gives way to them.
+/// - **Prediction.** The wait of an arriving request is predicted from the cost ahead of it and from
+///   the more urgent requests that are expected. If it exceeds the request's `max_wait`, the request
+///   spills immediately.
+/// - **Hints are evidence.** A hint that fits the model is believed. A much longer one is probed
+///   until it is confirmed or refuted. A hint that is always the same measures nothing.
+/// - **Probes.** A request that is sent too late is not refused, so a model that is too high would
+///   never show. A little after each hint the gate makes an attempt ahead of the model. While silence
+///   shows that it was admitted, more follow, so that the PTU is not open for more than half a second
+///   while requests wait.
+/// - **Standing queues.** Waiting in a queue that does not drain saves nothing. It is cut short after
+///   an [interval](Self::standing_queue_interval).
+/// - **Outages.** If nothing has been admitted for long although attempts were made, requests spill
+///   immediately, and one per second probes whether the outage is over.
+/// - **Others on the same PTU** are detected by the openings that they take. [`Contention`] sets
+///   whether the gate yields to them.
 ///
-/// While the PTU does not refuse, requests pass the gate with one atomic load. From the first refusal until
-/// the rate is known, an attempt is made whenever the one before it was not refused, and the queue empties
-/// as fast as the PTU admits. [`Gate::state`] tells what the gate goes by, since when, and why.
+/// While the PTU does not refuse, a request passes the gate with one atomic load. From the first
+/// refusal until the rate is known, an attempt is made whenever the previous one was not refused, and
+/// the queue drains as fast as the PTU admits. [`Gate::state`] reports what the gate currently knows,
+/// since when, and why.
 ///
 /// ```
 /// use std::time::Duration;
@@ -78,12 +81,13 @@ pub struct Gate {
 
 struct Shared {
     settings: Settings,
-    /// Whether requests have to pass through `core`, or the primary failed lately. Changed only under
-    /// its lock.
+    /// Whether requests must be admitted by `core`, or the primary failed lately. Written only under
+    /// the lock of `core`.
     busy: AtomicBool,
     core: Mutex<Core>,
-    /// What is refused whatever the bucket's level: what is far too heavy, and other traffic than
-    /// tokens of the default service tier; and failures. In [`Mode::Shared`], all that is refused.
+    /// What the primary refuses whatever the level of its bucket: requests that are far too heavy,
+    /// and traffic other than tokens of the default service tier; and its failures. In
+    /// [`Mode::Shared`], every refusal.
     cooldown: Cooldowns,
     epoch: Instant,
 }
@@ -104,7 +108,7 @@ pub(crate) struct Weight {
 }
 
 impl Weight {
-    /// What the request cost in the end, by the estimator of its cost.
+    /// The actual cost of the request, by the same estimator.
     pub(crate) fn actual(&self, usage: &Usage) -> f64 {
         sane(self.estimator.actual(usage))
     }
@@ -118,29 +122,29 @@ pub(crate) struct RefusedAttempt {
     pub(crate) sent_at: Instant,
     /// When it was refused.
     pub(crate) now: Instant,
-    /// For how long the primary stays closed.
+    /// How long the primary stays closed.
     pub(crate) closed: Duration,
-    /// Whether `closed` is the hint of the primary, and not a guess.
+    /// Whether `closed` is the primary's own hint, not a guess.
     pub(crate) is_measured: bool,
-    /// The level that the refusal reports, as a share of the limit.
+    /// The level reported by the refusal, as a share of the limit.
     pub(crate) utilization: Option<f64>,
     pub(crate) deadline: Instant,
     /// Whether the request has nowhere else to go.
     pub(crate) is_patient: bool,
 }
 
-/// The rule by which requests are admitted.
+/// The rule that admits requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
     /// The mirrored bucket with its queue.
     #[default]
     Adaptive,
-    /// The rule of the reference script, `elapsed + retry_after <= max_wait`, with one memory of
-    /// the last refusal for all requests.
+    /// The rule of the reference script, `elapsed + retry_after <= max_wait`, with one record of the
+    /// last refusal for all requests.
     Shared,
-    /// The rule of the reference script without any memory, so that each request meets its own
-    /// refusals. For comparison; under load it costs tens of attempts for every success.
+    /// The rule of the reference script without that record, so that each request meets its own
+    /// refusals. For comparison only: under load it costs tens of attempts per success.
     Plain,
 }
 
@@ -155,26 +159,26 @@ impl Gate {
         })
     }
 
-    /// The rule. A gate whose settings change starts to learn again.
+    /// The rule that admits requests. Changing a setting resets what the gate has learned.
     #[must_use]
     pub fn mode(self, mode: Mode) -> Self {
         Self::with(Settings { mode, ..self.shared.settings.clone() })
     }
 
-    /// How long a queue may stand before it is cut short: the length of the bursts that are to be
-    /// ridden out. Defaults to a minute, or fifteen times `max_wait` where that is longer. `None` never cuts
-    /// it: least spill under bursts, but under sustained overload every request waits for nothing.
+    /// How long a queue may stand before it is cut short: the longest burst to ride out. Defaults to
+    /// a minute, or to fifteen times `max_wait` if that is longer. `None` never cuts it: least spill
+    /// under bursts, but under sustained overload every request waits for nothing.
     ///
-    /// A cut halves what a request may wait, again and again while the queue stands. Behind a queue, small
-    /// requests wait for a smaller share of their time than large ones, unless this is `None`: spilling them
-    /// costs little.
+    /// A cut halves the time that a request may wait, again and again while the queue stands. Unless
+    /// this is `None`, small requests behind a queue also wait for a smaller share of their time than
+    /// large ones, because spilling them costs little.
     #[must_use]
     pub fn standing_queue_interval(self, interval: impl Into<Option<Duration>>) -> Self {
         let standing_queue_interval = interval.into();
         Self::with(Settings { standing_queue_interval, ..self.shared.settings.clone() })
     }
 
-    /// How it behaves where others fill the same PTU. Defaults to [`Contention::Yield`].
+    /// How the gate behaves when others fill the same PTU. Defaults to [`Contention::Yield`].
     #[must_use]
     pub fn contention(self, contention: Contention) -> Self {
         Self::with(Settings { contention, ..self.shared.settings.clone() })
@@ -186,8 +190,8 @@ impl Gate {
         Self::with(Settings { estimator: Arc::new(cost), ..self.shared.settings.clone() })
     }
 
-    /// What is known of the PTU, since when, and why. `None` in another [mode](Self::mode) than
-    /// [`Mode::Adaptive`], which learns nothing.
+    /// What the gate knows of the PTU, since when, and why. `None` in every [mode](Self::mode) but
+    /// [`Mode::Adaptive`], the only one that learns.
     pub fn state(&self) -> Option<GateState> {
         if !self.is_adaptive() {
             return None;
@@ -198,44 +202,44 @@ impl Gate {
         Some(GateState::new(evidence, Duration::from_nanos(lasted)))
     }
 
-    /// How far the PTU is above its limit, in weighted tokens, or below it when negative. `None`
-    /// while nothing is known of it, which is the case when it has capacity to spare.
+    /// How far the PTU is above its limit, in weighted tokens; negative below the limit. `None` while
+    /// the level is unknown, as it is when the PTU has spare capacity.
     pub fn level(&self) -> Option<f64> {
         let now = self.nanos(clock::now());
         let core = self.lock();
         Some(seconds(core.bucket.closed_for(now)?) * core.bucket.rate()?)
     }
 
-    /// How full the PTU is by the gate's estimate, as a share of its limit: 1.016 where it is 1.6 % above.
+    /// The modelled level as a share of the PTU's limit: 1.016 is 1.6 % above it.
     ///
     /// `None` until refusals that report their utilization (`azure-openai-deployment-utilization`) agree
-    /// on how deep its bucket is, and while nothing is known of its [`level`](Self::level).
+    /// on the depth of the bucket, and while the [`level`](Self::level) is unknown.
     pub fn utilization(&self) -> Option<f64> {
         let now = self.nanos(clock::now());
         self.lock().bucket.utilization(now)
     }
 
-    /// The learned drain rate of the PTU in weighted tokens per second, if any.
+    /// The learned drain rate of the PTU in weighted tokens per second, if known.
     pub fn rate(&self) -> Option<f64> {
         self.lock().bucket.rate()
     }
 
-    /// Whether requests are paced by a rate that was measured.
+    /// Whether a measured drain rate paces requests.
     pub fn is_pacing(&self) -> bool {
         self.is_busy() && self.lock().bucket.is_modelled()
     }
 
-    /// How many requests wait for the PTU.
+    /// The number of requests that wait for the PTU.
     pub fn waiting(&self) -> usize {
         self.lock().waiting()
     }
 
-    /// The rule by which requests are admitted.
+    /// The rule that admits requests.
     pub fn get_mode(&self) -> Mode {
         self.shared.settings.mode
     }
 
-    /// How it behaves where others fill the same PTU.
+    /// How the gate behaves when others fill the same PTU.
     pub fn get_contention(&self) -> Contention {
         self.shared.settings.contention
     }
@@ -244,7 +248,7 @@ impl Gate {
         self.shared.settings.mode == Mode::Adaptive
     }
 
-    /// Whether requests have to be weighed and [admitted](Self::admit), or the primary failed lately.
+    /// Whether requests must be weighed and [admitted](Self::admit), or the primary failed lately.
     pub(crate) fn is_busy(&self) -> bool {
         self.shared.busy.load(Ordering::Relaxed)
     }
@@ -260,22 +264,22 @@ impl Gate {
         Weight { cost: sane(cost), estimator: own.unwrap_or_else(|| Arc::clone(shared)) }
     }
 
-    /// Admits a request of `cost` that has to be sent somewhere by `deadline`.
+    /// Admits a request of `cost` that must be sent somewhere by `deadline`.
     pub(crate) fn admit(&self, now: Instant, cost: f64, rank: u8, deadline: Instant) -> Admission {
         self.arrive(now, deadline, |core, now, deadline| {
             core.on_arrival(now, &Applicant { cost, rank, deadline })
         })
     }
 
-    /// Admits a request that has nowhere else to go: it waits while the PTU reopens by its `deadline`,
-    /// at the old `place` that it may have.
+    /// Admits a request that has nowhere else to go. It waits as long as the PTU reopens by its
+    /// `deadline`, at its old `place` if it has one.
     pub(crate) fn admit_patient(
         &self,
         now: Instant,
         cost: f64,
         rank: u8,
         deadline: Instant,
-        place: Option<Place>,
+        place: Option<QueueKey>,
     ) -> Admission {
         self.arrive(now, deadline, |core, now, deadline| {
             core.on_patient_arrival(now, &Applicant { cost, rank, deadline }, place)
@@ -297,7 +301,7 @@ impl Gate {
         }
         match decide(&mut core, now, deadline) {
             Decision::Go(attempt) => {
-                // An early attempt brings the next one nearer.
+                // An early attempt moves the next one forward.
                 let wakers = core.take_wakers(now);
                 drop(core);
                 wakers.wake();
@@ -311,11 +315,11 @@ impl Gate {
         }
     }
 
-    /// An attempt was refused. The request waits again, by prediction for so many seconds.
+    /// An attempt was refused. The request waits again; also returns its predicted wait in seconds.
     ///
     /// # Errors
     ///
-    /// When waiting would not help it.
+    /// If waiting would not help it.
     pub(crate) fn on_refused(
         &self,
         permit: Option<Permit>,
@@ -339,22 +343,22 @@ impl Gate {
         place.map(|(place, wait)| (Waiter::new(self.clone(), place, deadline), wait))
     }
 
-    /// Whether the primary fails, and others are to be asked before it.
+    /// Whether the primary fails, so that others are called before it.
     pub(crate) fn is_failing(&self, now: Instant) -> bool {
         self.shared.cooldown.deferred(0, now).is_some()
     }
 
-    /// What goes with a request that is not [admitted](Self::admit), if the primary failed lately.
+    /// The permit of a request that is not [admitted](Self::admit), if the primary failed lately.
     pub(crate) fn pass(&self) -> Option<Permit> {
         self.watch().map(Permit::watching)
     }
 
-    /// An attempt at the primary whose result shows whether it still fails, if it failed lately.
+    /// An attempt at the primary whose outcome shows whether it still fails, if it failed lately.
     fn watch(&self) -> Option<Box<Watch<Self>>> {
         Watch::begin(self, 0, clock::now(), true).ok().flatten().map(Box::new)
     }
 
-    /// Whether anything is known of what the primary refuses, or that it failed lately.
+    /// Whether any refusal or recent failure of the primary is known.
     pub(crate) fn remembers(&self, now: Instant) -> bool {
         match self.shared.settings.mode {
             Mode::Adaptive => self.is_busy(),
@@ -362,7 +366,7 @@ impl Gate {
         }
     }
 
-    /// How much longer the primary is remembered to refuse `load`.
+    /// How much longer the primary is known to refuse `load`.
     pub(crate) fn remembered(&self, now: Instant, load: &dyn Load) -> Option<Duration> {
         if let Some(closed) = self.closed_for(now, load) {
             return Some(closed.said);
@@ -370,27 +374,27 @@ impl Gate {
         if !self.is_adaptive() || !self.is_busy() || load.traffic() != Traffic::Tokens {
             return None;
         }
-        // What it guesses is no news for callers.
+        // Guesses are not reported to callers.
         let core = self.lock();
         let now = self.nanos(now);
         let until = core.bucket.refuses_until().filter(|until| *until > now)?;
         u64::try_from(until - now).ok().map(Duration::from_nanos)
     }
 
-    /// How long a request of `rank` would wait that arrives now, as far as that can be predicted.
+    /// The predicted wait of a request of `rank` that arrives now.
     pub(crate) fn predicted_wait(&self, now: Instant, rank: u8) -> Duration {
         let seconds = self.lock().wait_of_newcomer(self.nanos(now), rank);
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
-    /// How the primary refuses `load`, whatever the level of its bucket.
+    /// When the primary next accepts `load` and why it refuses it, whatever the level of its bucket.
     pub(crate) fn closed_for(&self, now: Instant, load: &dyn Load) -> Option<NextOpen> {
         let next = self.shared.cooldown.next_open(iter::once(0), now, load);
         (!next.left.is_zero()).then_some(next)
     }
 
-    /// Remembers what the primary refuses, whatever the level of its bucket: for the first of `times`,
-    /// and for the second by its word.
+    /// Records what the primary refuses, whatever the level of its bucket: for the first of `times`,
+    /// and by its own hint for the second.
     pub(crate) fn close(&self, now: Instant, closed: Closed, times: (Duration, Duration)) {
         if self.shared.settings.mode == Mode::Plain {
             return;
@@ -417,11 +421,11 @@ impl Gate {
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
-        // Its state is valid between any two statements, so a panic elsewhere does no harm.
+        // The state is valid between any two statements, so a panic elsewhere does no harm.
         self.shared.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the core, then wakes those for whom that may have changed something.
+    /// Changes the core, then wakes the waiters that the change may concern.
     fn update<T>(&self, change: impl FnOnce(&mut Core) -> T) -> T {
         let now = self.nanos(clock::now());
         let (result, wakers) = {
@@ -461,12 +465,12 @@ impl fmt::Debug for Gate {
     }
 }
 
-/// A custom estimator may return anything.
+/// Clamps the result of a custom estimator, which may be anything.
 fn sane(cost: f64) -> f64 {
     if cost.is_finite() { cost.clamp(0.0, MAX_COST) } else { 0.0 }
 }
 
-/// The table of constants in `core` shows what half and double of it cost.
+/// The table of constants in `core/mod.rs` shows the effect of halving and doubling it.
 const DEFAULT_STANDING_QUEUE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The largest cost of one request, in weighted tokens: sums of it stay exact to a

@@ -1,12 +1,12 @@
-//! What a gate knows of its PTU, in words.
+//! What a gate knows of its PTU, as readable text.
 
 use std::{fmt, time::Duration};
 
 use super::core::{Evidence, Knowledge};
 
-/// What a [`Gate`](crate::Gate) goes by, for how long it has, and why.
+/// What a [`Gate`](crate::Gate) bases its decisions on, for how long, and why.
 ///
-/// Its `Display` says all of it, like `measured for 74 s: the PTU drains 18,683 weighted tokens/s`.
+/// `Display` shows all three, like `measured for 74 s: the PTU drains 18,683 weighted tokens/s`.
 #[derive(Clone, Copy, PartialEq)]
 pub struct GateState {
     evidence: Evidence,
@@ -18,18 +18,19 @@ impl GateState {
         Self { evidence, lasted }
     }
 
-    /// What it goes by.
+    /// The state of its knowledge.
     pub const fn knowledge(&self) -> Knowledge {
         self.evidence.knowledge()
     }
 
-    /// For how long it has gone by that. A change that only time brings, like the end of a busy time,
-    /// counts from when it was noticed: at the next request, or when it is asked for.
+    /// How long that has been so. A change that only time brings, like the end of a busy period,
+    /// counts from when it was noticed: at the next request, or at the next call of
+    /// [`Gate::state`](crate::Gate::state).
     pub const fn lasted(&self) -> Duration {
         self.lasted
     }
 
-    /// Why, with the figures that speak for it: a sentence without a full stop, for people. Its words may
+    /// The reason with its figures: a sentence without a full stop, for people. The wording may
     /// change in any release.
     pub fn why(&self) -> impl fmt::Display + use<> {
         Why(self.evidence)
@@ -75,7 +76,7 @@ impl fmt::Display for Why {
                 write!(f, "a hint of {} where {} was expected", Time(hint), Time(expected))
             }
             Evidence::ConstantHint { hint } => {
-                write!(f, "every refusal has the same hint of {}, which says nothing", Time(hint))
+                write!(f, "every refusal has the same hint of {}, so it is ignored", Time(hint))
             }
             Evidence::Outage { dry, refusals } => write!(
                 f,
@@ -104,7 +105,7 @@ impl fmt::Display for Time {
     }
 }
 
-/// Weighted tokens a second.
+/// Weighted tokens per second.
 struct Rate(f64);
 
 impl fmt::Display for Rate {
@@ -155,7 +156,7 @@ mod tests {
             ),
             (
                 Evidence::ConstantHint { hint: 5.0 },
-                "doubting for 74 s: every refusal has the same hint of 5.0 s, which says nothing",
+                "doubting for 74 s: every refusal has the same hint of 5.0 s, so it is ignored",
             ),
             (
                 Evidence::Outage { dry: 7.2, refusals: 14 },

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     Gate, Weight,
-    core::{Decision, Nanos, Place, SpillReason, TrackedAttempt},
+    core::{Decision, Nanos, QueueKey, SpillReason, TrackedAttempt},
     cost::{EstimateCost, Usage},
     sane,
 };
@@ -24,45 +24,45 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Admission {
     Go(Permit),
-    /// Wait, by prediction for so many seconds.
+    /// Wait, with the predicted wait in seconds.
     Wait(Waiter, f64),
     /// Waiting would not help, or did not.
     Spill(SpillReason),
 }
 
-/// A request in the gate's queue. It resolves when the request may go, or has to spill.
+/// A request in the gate's queue. It resolves when the request may be sent, or must spill.
 ///
 /// Dropping it leaves the queue and wakes the request that is then at the head.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     gate: Gate,
-    /// `None` once the queue was left.
-    place: Option<Place>,
+    /// `None` once it has left the queue.
+    place: Option<QueueKey>,
     deadline: Nanos,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-/// Permission for one attempt. Report its outcome through it: dropped without, the attempt counts
-/// as never made.
+/// Permission for one attempt. The outcome is reported through it; if it is dropped unreported, the
+/// attempt counts as never made.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    /// `None` when nothing was known of the PTU, so that there is nothing to account for.
+    /// `None` if nothing was known of the PTU, so that there is nothing to account for.
     tracked: Option<(Gate, TrackedAttempt)>,
-    /// Whether the gate let it go all the same.
+    /// Whether a gate let the attempt go although it tracks nothing.
     is_passing: bool,
-    /// Who waits for the end of the answer, if there will be one.
+    /// Corrects the modelled cost when the answer ends, if there is one.
     correction: Option<Arc<CostCorrection>>,
-    /// The primary failed lately, or failed this request.
+    /// Set if the primary failed lately, or failed this request.
     watch: Option<Box<Watch<Gate>>>,
 }
 
 impl Waiter {
-    pub(super) const fn new(gate: Gate, place: Place, deadline: Nanos) -> Self {
+    pub(super) const fn new(gate: Gate, place: QueueKey, deadline: Nanos) -> Self {
         Self { gate, place: Some(place), deadline, sleep: None }
     }
 
-    /// Where it stands, to come back to.
-    pub(crate) const fn place(&self) -> Option<Place> {
+    /// Its position in the queue, to return to.
+    pub(crate) const fn place(&self) -> Option<QueueKey> {
         self.place
     }
 }
@@ -122,7 +122,7 @@ impl Permit {
         Self { tracked: Some((gate, attempt)), is_passing: false, correction: None, watch }
     }
 
-    /// What is left of a permit when the primary failed: the attempt counts as never made.
+    /// What remains of a permit after the primary failed: the attempt counts as never made.
     pub(crate) fn of_failed(permit: Option<Self>, gate: &Gate) -> Self {
         let watch = permit.and_then(|mut permit| permit.watch.take());
         Self::watching(watch.unwrap_or_else(|| Box::new(Watch::of_one_that_was_well(gate, 0))))
@@ -132,7 +132,7 @@ impl Permit {
         Self { tracked: None, is_passing: false, correction: None, watch: Some(watch) }
     }
 
-    /// Charges the primary with a failure.
+    /// Records a failure of the primary.
     pub(crate) fn failed(
         mut self,
         failure: Failure,
@@ -146,20 +146,21 @@ impl Permit {
         }
     }
 
-    /// The primary answered, with whatever.
+    /// The primary answered, whatever the status.
     pub(crate) fn answered(&mut self) {
         if let Some(watch) = self.watch.take() {
             watch.answered(clock::now());
         }
     }
 
-    /// What to do once a connection to the primary stands, if there was none to be had.
+    /// Called once a connection to the primary stands, if none could be made before.
     pub(crate) fn on_connect(&self) -> Option<impl Fn() + use<>> {
         self.watch.as_ref().and_then(|watch| watch.on_connect())
     }
 
-    /// Has the actual cost of an attempt of `weight` reported once its answer has ended, if the gate accounts
-    /// for it, and tells a pool inside that the gate let it go, whatever that pool remembers.
+    /// Has the actual cost of an attempt of `weight` reported when its answer ends, if the gate
+    /// tracks it. Also informs an inner pool that the gate let the request go, which overrides that
+    /// pool's cooldowns.
     pub(crate) fn observe(&mut self, weight: &Weight) -> Option<Admitted> {
         if self.is_passing {
             return Some(Admitted(None));
@@ -172,7 +173,7 @@ impl Permit {
         Some(Admitted(Some(correction)))
     }
 
-    /// The attempt was admitted; its answer may carry the level as a share of the limit.
+    /// The attempt was admitted. Its answer may report the level as a share of the limit.
     pub(crate) fn on_accepted(mut self, utilization: Option<f64>) {
         self.answered();
         if let Some(correction) = self.correction.take() {
@@ -189,7 +190,7 @@ impl Permit {
         }
     }
 
-    /// The attempt that the gate accounts for, if any.
+    /// The tracked attempt, if any.
     pub(super) fn take(mut self) -> Option<TrackedAttempt> {
         self.tracked.take().map(|(_, attempt)| attempt)
     }
@@ -209,7 +210,7 @@ struct CostCorrection {
     gate: Gate,
     attempt: TrackedAttempt,
     estimator: Arc<dyn EstimateCost>,
-    /// Of refused attempts, too, somebody reads the body, or drops it.
+    /// The body of a refused attempt is read or dropped, too; it must not count.
     is_admitted: AtomicBool,
 }
 

@@ -23,7 +23,7 @@ use crate::{
     classify::{Hint, NativeSpillover, Outcome, Reason, Refusal, RefusedSpills},
     clock::{self, TICK},
     cooldown::{Load, NextOpen, Traffic, Weight as LoadWeight},
-    gate::{Admission, Permit, Place, Waiter, Weight},
+    gate::{Admission, Permit, QueueKey, Waiter, Weight},
     overrides::Arrival,
     policy::ClassifyError,
     served::Why,
@@ -193,7 +193,7 @@ impl Session {
         &mut self,
         now: Instant,
         admission: Admission,
-        place: Option<Place>,
+        place: Option<QueueKey>,
         request: &Request<B>,
     ) -> NextStep {
         self.note_wait(now);

@@ -7,12 +7,12 @@ use super::{
     bucket::{Bucket, TrackedAttempt},
     contention::Contention,
     knowledge::{Evidence, Knowledge, Noted},
-    queue::{Asks, MAX_QUEUE_WALKED, Place, Queue},
+    queue::{Asks, MAX_QUEUE_WALKED, Queue, QueueKey},
     standing_queue::{Newcomer, StandingQueue},
     time::{Nanos, SECOND, from_seconds, seconds},
 };
 
-/// What a gate knows of its PTU, and the requests that wait for it.
+/// A gate's model of its PTU, and the requests that wait for it.
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) bucket: Bucket,
@@ -21,17 +21,17 @@ pub(crate) struct Core {
     standing_queue: StandingQueue,
     noted: Noted,
     next_order: u32,
-    /// Those that are to be woken although it is not their turn: they would wait in vain.
-    hopeless: Vec<Waker>,
+    /// Wakers of requests that give up although it is not their turn: their turn would come too late.
+    giving_up: Vec<Waker>,
 }
 
-/// What a request is to do.
+/// What a request does next.
 #[derive(Debug)]
 pub(crate) enum Decision {
     Go(TrackedAttempt),
-    /// It waits in the queue. Ask [again](Core::on_turn) at `until`, or when woken.
+    /// It waits in the queue. Call [`on_turn`](Core::on_turn) again at `until`, or when woken.
     Wait {
-        place: Place,
+        place: QueueKey,
         until: Nanos,
     },
     Spill(SpillReason),
@@ -40,29 +40,29 @@ pub(crate) enum Decision {
 /// Why waiting would not help a request, or did not. Times are in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum SpillReason {
-    /// It would have to wait for longer than is worth beginning.
+    /// The predicted wait is longer than is worth starting.
     Queue { wait: f64, allowed: f64 },
-    /// The same, where the time that is worth beginning was cut short.
+    /// The same, after a standing queue cut the allowed wait short.
     StandingQueue { wait: f64, allowed: f64 },
-    /// Its time is up, or the PTU is known to reopen after it.
+    /// Its time is up, or the PTU is known to reopen too late.
     Late,
-    /// It has asked too often.
+    /// It has used up its attempts.
     Asked,
 }
 
-/// A request that wants to be admitted.
+/// A request to be admitted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Applicant {
     pub(crate) cost: f64,
     pub(crate) rank: u8,
-    /// When it is to be sent somewhere at the latest.
+    /// The latest time at which it must be sent somewhere.
     pub(crate) deadline: Nanos,
 }
 
 /// A refused attempt, and what its request may still do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refused {
-    /// For how long the PTU is closed by its own word, from when it decided.
+    /// How long the PTU stays closed according to its hint, from when it decided.
     pub(crate) hint: Option<Duration>,
     pub(crate) deadline: Nanos,
     /// A random number from 0 to 1.
@@ -80,11 +80,10 @@ impl Core {
             standing_queue: StandingQueue::new(standing_queue_interval),
             noted: Noted::default(),
             next_order: 0,
-            hopeless: Vec::new(),
+            giving_up: Vec::new(),
         }
     }
 
-    /// A request arrives.
     pub(crate) fn on_arrival(&mut self, now: Nanos, applicant: &Applicant) -> Decision {
         let Applicant { cost, rank, deadline } = *applicant;
         self.advance(now);
@@ -109,13 +108,13 @@ impl Core {
         Decision::Wait { place, until: now }
     }
 
-    /// A request that has nowhere else to go wants to be sent, at the old place that it may have. It waits
-    /// while the PTU reopens in time, whatever is predicted.
+    /// A request that has nowhere else to go arrives, or returns to its old `place`. It waits as long
+    /// as the PTU reopens in time, whatever the prediction.
     pub(crate) fn on_patient_arrival(
         &mut self,
         now: Nanos,
         applicant: &Applicant,
-        place: Option<Place>,
+        place: Option<QueueKey>,
     ) -> Decision {
         let Applicant { cost, rank, deadline } = *applicant;
         self.advance(now);
@@ -130,8 +129,9 @@ impl Core {
         Decision::Wait { place, until: now }
     }
 
-    /// What the request that waits at `place` is to do now. It leaves the queue unless it waits on.
-    pub(crate) fn on_turn(&mut self, now: Nanos, place: Place, deadline: Nanos) -> Decision {
+    /// Decides what the request waiting at `place` does now. It leaves the queue unless it keeps
+    /// waiting.
+    pub(crate) fn on_turn(&mut self, now: Nanos, place: QueueKey, deadline: Nanos) -> Decision {
         self.advance(now);
         let reserved = self.bucket.latest_dispatch(deadline);
         let reopens_late = self.reopens_after(deadline);
@@ -142,7 +142,7 @@ impl Core {
         let latest = match is_patient {
             true if reopens_late => now,
             true => deadline,
-            // The reserve may have grown since, and so may its wait, beyond hope.
+            // The reserve may have grown since, and the wait may have become too long.
             false => reserved.min(request.latest),
         };
         let asks = self.queue.next_to_ask(now).filter(|(next, _)| *next == place);
@@ -151,15 +151,15 @@ impl Core {
             let request = self.queue.remove(place).expect("it is in the queue");
             return Decision::Go(self.bucket.on_sent(now, place, request.asks, request.cost));
         }
-        // The PTU must not stay open for one that has asked it too often.
-        let is_spent = asks.is_some_and(|(_, at)| at > now.saturating_add(MAX_UNASKED_NS));
+        // The PTU must not stay open for a request that has used up its attempts.
+        let is_spent = asks.is_some_and(|(_, at)| at > now.saturating_add(MAX_WAIT_TO_ASK_NS));
         if now >= latest || (is_spent && !is_patient && self.is_open(now)) {
             let (wait, left) = (self.wait_at(now, place), seconds(reserved.saturating_sub(now)));
             self.queue.remove(place);
             return Decision::Spill(match left {
                 _ if is_patient || left <= 0.0 => SpillReason::Late,
                 _ if now < latest => SpillReason::Asked,
-                // It was given up before its time, by what had become known.
+                // A refusal made it give up before its time.
                 _ if wait > left => SpillReason::Queue { wait, allowed: left },
                 _ => SpillReason::Late,
             });
@@ -167,19 +167,20 @@ impl Core {
         let turn = if due.is_some() { self.bucket.next_attempt_at() } else { Nanos::MAX };
         let until = match may_ask_at > now {
             true if is_spent && !is_patient => may_ask_at.min(turn),
-            // Then it may go before those who may ask now, and nobody tells it.
+            // Then it may go before requests that may make an attempt now, and no waker is called for
+            // that.
             true => may_ask_at,
             false => turn,
         };
         Decision::Wait { place, until: until.max(now).min(latest) }
     }
 
-    /// The request that waits at `place` was given up.
-    pub(crate) fn on_left(&mut self, place: Place) {
+    /// The request waiting at `place` was dropped.
+    pub(crate) fn on_left(&mut self, place: QueueKey) {
         self.queue.remove(place);
     }
 
-    /// An attempt that was made at `sent_at`, while nothing was known of the PTU, is about to be
+    /// An attempt that was sent at `sent_at`, while nothing was known of the PTU, is about to be
     /// [refused](Self::on_refused).
     pub(crate) fn on_untracked_refusal(
         &mut self,
@@ -191,28 +192,29 @@ impl Core {
         self.bucket.on_untracked_refusal(sent_at, place, cost)
     }
 
-    /// `attempt` was refused. The request goes back to its old place in the queue.
+    /// `attempt` was refused. Its request returns to its old place in the queue.
     ///
     /// # Errors
     ///
-    /// When waiting there would not help it.
+    /// If waiting there would not help it.
     pub(crate) fn on_refused(
         &mut self,
         now: Nanos,
         attempt: &TrackedAttempt,
         refused: &Refused,
-    ) -> Result<Place, SpillReason> {
+    ) -> Result<QueueKey, SpillReason> {
         let Refused { deadline, is_patient, .. } = *refused;
         let reopening = self.bucket.on_refused(now, attempt, refused.hint, refused.draw);
         if reopening.is_news {
-            self.give_up_the_hopeless(now);
+            self.give_up_late_requests(now);
         }
-        // What answers give back may reopen it sooner, and is in the prediction of one that may spill.
+        // Answers in flight may reopen it sooner; the prediction for requests that can spill includes
+        // that.
         if is_patient && reopening.at > deadline {
             return Err(SpillReason::Late);
         }
         let TrackedAttempt { place, cost, .. } = *attempt;
-        // One that was expected is not held against the request.
+        // A refusal that was expected is not held against the request.
         let asks = match reopening.was_expected {
             true => attempt.asks.clone(),
             false => attempt.asks.and_at(attempt.sent_at),
@@ -223,7 +225,7 @@ impl Core {
         }
         let latest = self.bucket.latest_dispatch(deadline);
         let budget = seconds(latest.saturating_sub(now));
-        // One that was sent before anything was known arrives only now.
+        // A request that was sent before anything was known is new to the queue.
         let allowed = match attempt.is_untracked {
             true => self.allowed_wait(place, cost, budget),
             false => budget,
@@ -236,8 +238,8 @@ impl Core {
         Ok(place)
     }
 
-    /// Has `waker` woken when it may be the turn of the request that waits at `place`.
-    pub(crate) fn wake_with(&mut self, place: Place, waker: &Waker) {
+    /// Registers `waker` to be called when it may be the turn of the request waiting at `place`.
+    pub(crate) fn wake_with(&mut self, place: QueueKey, waker: &Waker) {
         if let Some(request) = self.queue.get_mut(place) {
             match &mut request.waker {
                 Some(old) => old.clone_from(waker),
@@ -246,22 +248,22 @@ impl Core {
         }
     }
 
-    /// The wakers to call after any change: that of the request whose turn it may be now, and those of
-    /// requests that wait in vain.
+    /// The wakers to call after any change: that of the request whose turn it may be now, and those
+    /// of requests that give up.
     pub(crate) fn take_wakers(&mut self, now: Nanos) -> Wakers {
         self.noted.note(now, self.bucket.evidence(now).knowledge());
         let next = self.queue.next_to_ask(now).map(|(place, _)| place);
         let next = next.and_then(|place| self.queue.get_mut(place)?.waker.clone());
-        Wakers { next, hopeless: std::mem::take(&mut self.hopeless) }
+        Wakers { next, giving_up: std::mem::take(&mut self.giving_up) }
     }
 
-    /// Whether the PTU has so much capacity to spare that requests need not pass here.
+    /// Whether the PTU has so much spare capacity that requests need not pass through here.
     pub(crate) fn is_idle(&mut self, now: Nanos) -> bool {
         self.advance(now);
         self.bucket.closed_for(now).is_none()
     }
 
-    /// What speaks for what is known of the PTU, and since when that is known.
+    /// The evidence for what is known of the PTU, and since when it has been known.
     pub(crate) fn evidence(&mut self, now: Nanos) -> (Evidence, Nanos) {
         self.advance(now);
         let evidence = self.bucket.evidence(now);
@@ -273,26 +275,26 @@ impl Core {
         self.queue.len()
     }
 
-    /// How long a request of `rank` would wait that arrives now, in seconds.
+    /// How long a request of `rank` that arrives now would wait, in seconds.
     pub(crate) fn wait_of_newcomer(&self, now: Nanos, rank: u8) -> f64 {
         let wait = self.predicted_wait(now, rank, self.queue.cost_ahead_of(rank));
         wait.min(self.wait_without_expired(now, rank))
     }
 
-    /// How long the request at `place` waits from now on, in seconds.
-    pub(crate) fn wait_at(&self, now: Nanos, place: Place) -> f64 {
+    /// How long the request at `place` still waits, in seconds.
+    pub(crate) fn wait_at(&self, now: Nanos, place: QueueKey) -> f64 {
         self.predicted_wait(now, place.rank, self.queue.cost_before(place))
     }
 
-    /// How long a request of `rank` would wait behind so much `queued` cost, in seconds, with the more
-    /// urgent ones that are to be expected meanwhile.
+    /// How long a request of `rank` would wait behind a cost of `queued`, in seconds, including the
+    /// more urgent requests expected meanwhile.
     fn predicted_wait(&self, now: Nanos, rank: u8, queued: f64) -> f64 {
         let urgent = self.bucket.share_of(self.arrivals.before(now, rank));
         self.bucket.wait_behind(now, queued) / (1.0 - urgent.min(MAX_URGENT_SHARE))
     }
 
-    /// How long a new request of `rank` would wait, in seconds, without those ahead of it that
-    /// will have given up by their turn. In a long queue they make no difference.
+    /// How long a new request of `rank` would wait, in seconds, without the requests ahead of it that
+    /// will have given up before their turn. In a long queue those make no difference.
     fn wait_without_expired(&self, now: Nanos, rank: u8) -> f64 {
         if !self.bucket.is_modelled() || self.queue.len() > MAX_QUEUE_WALKED {
             return f64::INFINITY;
@@ -304,14 +306,14 @@ impl Core {
         self.predicted_wait(now, rank, queued)
     }
 
-    /// The longest wait that is worth beginning, in seconds, of a request that has a `budget`.
-    fn allowed_wait(&self, place: Place, cost: f64, budget: f64) -> f64 {
+    /// The longest wait worth starting, in seconds, for a request with this `budget`.
+    fn allowed_wait(&self, place: QueueKey, cost: f64, budget: f64) -> f64 {
         let size = self.bucket.size(cost);
         let newcomer = Newcomer { budget, size, is_behind: !self.is_first(place) };
         self.standing_queue.allowed_wait(&newcomer)
     }
 
-    /// Why a request does not begin a `wait` of more than it is `allowed`, of the `budget` that it has.
+    /// Why a request does not start a `wait` that is longer than `allowed`, given its `budget`.
     fn cause(&self, wait: f64, allowed: f64, budget: f64) -> SpillReason {
         match wait <= budget && self.standing_queue.is_cut() {
             true => SpillReason::StandingQueue { wait, allowed },
@@ -319,33 +321,33 @@ impl Core {
         }
     }
 
-    /// Has those leave the queue whose turn will come far too late, by what has just become known.
-    fn give_up_the_hopeless(&mut self, now: Nanos) {
+    /// Makes requests give up whose turn comes far too late, given what has just become known.
+    fn give_up_late_requests(&mut self, now: Nanos) {
         let mut queued = 0.0;
         for request in self.queue.iter_mut() {
-            let wait = from_seconds(HOPE * self.bucket.wait_behind(now, queued));
+            let wait = from_seconds(GIVE_UP_SHARE * self.bucket.wait_behind(now, queued));
             if request.is_patient || now.saturating_add(wait) <= request.latest {
                 queued += request.cost;
             } else {
                 request.latest = now;
-                self.hopeless.extend(request.waker.take());
+                self.giving_up.extend(request.waker.take());
             }
         }
     }
 
-    /// Whether the PTU is known to refuse until after the `deadline`. The model may be wrong, and is no
-    /// reason to refuse a request that has nowhere else to go.
+    /// Whether the PTU is known to refuse until after the `deadline`. The model alone may be wrong,
+    /// and is no reason to refuse a request that has nowhere else to go.
     fn reopens_after(&self, deadline: Nanos) -> bool {
         self.bucket.refuses_until().is_some_and(|at| at > deadline)
     }
 
-    /// Whether a request that has just come to `place` is sent at once.
-    fn may_go(&self, now: Nanos, place: Place) -> bool {
+    /// Whether a request that has just reached `place` is sent immediately.
+    fn may_go(&self, now: Nanos, place: QueueKey) -> bool {
         self.is_first(place) && (self.is_open(now) || self.bucket.is_due_anyway(now))
     }
 
-    /// Whether nobody waits before `place`.
-    fn is_first(&self, place: Place) -> bool {
+    /// Whether no request waits ahead of `place`.
+    fn is_first(&self, place: QueueKey) -> bool {
         self.queue.head().is_none_or(|(head, _)| place < head)
     }
 
@@ -353,12 +355,12 @@ impl Core {
         now >= self.bucket.next_attempt_at()
     }
 
-    fn new_place(&mut self, rank: u8, since: Nanos) -> Place {
+    fn new_place(&mut self, rank: u8, since: Nanos) -> QueueKey {
         self.next_order = self.next_order.wrapping_add(1);
-        Place { rank, since, order: self.next_order }
+        QueueKey { rank, since, order: self.next_order }
     }
 
-    /// Brings what is known up to `now`.
+    /// Advances the state to `now`.
     fn advance(&mut self, now: Nanos) {
         if self.queue.is_empty() && self.bucket.is_idle(now) {
             self.bucket.on_idle();
@@ -368,30 +370,30 @@ impl Core {
     }
 }
 
-/// Whom to wake.
+/// The wakers to call once the lock is released.
 #[derive(Debug)]
 pub(crate) struct Wakers {
     next: Option<Waker>,
-    hopeless: Vec<Waker>,
+    giving_up: Vec<Waker>,
 }
 
 impl Wakers {
     pub(crate) fn wake(self) {
-        for waker in self.next.into_iter().chain(self.hopeless) {
+        for waker in self.next.into_iter().chain(self.giving_up) {
             waker.wake();
         }
     }
 }
 
-// What halving and doubling these does is in the table of the module `core`.
+// The table in `core/mod.rs` shows the effect of halving and doubling these.
 
 /// Safety factor on predicted waits: a request that queues and then times out has waited for
 /// nothing and delayed those behind it.
 pub(super) const WAIT_SAFETY_FACTOR: f64 = 1.05;
-/// How long a request whose turn it is waits to ask once more, before it gives up.
-pub(super) const MAX_UNASKED_NS: Nanos = SECOND / 2;
-/// A request gives up when this share of its predicted wait is more than it has left: spilling cannot be
-/// undone.
-pub(super) const HOPE: f64 = 0.9;
-/// More urgent requests take no more of the PTU than this, for the prediction.
+/// How long the request at the head may have to wait for its next allowed attempt before it gives up.
+pub(super) const MAX_WAIT_TO_ASK_NS: Nanos = SECOND / 2;
+/// A request gives up when this share of its predicted wait exceeds what it has left. It is below 1
+/// because a spill cannot be undone.
+pub(super) const GIVE_UP_SHARE: f64 = 0.9;
+/// The largest share of the PTU that more urgent requests take in a prediction.
 pub(super) const MAX_URGENT_SHARE: f64 = 0.9;

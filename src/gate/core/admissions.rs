@@ -1,11 +1,11 @@
-//! Evidence that the PTU admits: since when, and after how many refusals.
+//! Evidence that the PTU admits: the last admission, and the refusals since.
 
 use super::time::{NEVER, Nanos, seconds};
 
-/// What is known of the last admission.
+/// The last admission, and the refusals since.
 #[derive(Clone, Debug)]
 pub(super) struct Admissions {
-    /// Refusals since then, each of an attempt that was made after the one before it was known.
+    /// Refusals since then. Only an attempt made after the previous refusal was known counts.
     refusals: u32,
     last: Nanos,
 }
@@ -27,7 +27,7 @@ impl Admissions {
         self.refusals = self.refusals.saturating_add(1);
     }
 
-    /// Until `now`, nothing was known of the PTU: it admitted whatever came.
+    /// Until `now` nothing was known of the PTU, so it admitted everything.
     pub(super) const fn on_first_refusal(&mut self, now: Nanos) {
         (self.refusals, self.last) = (0, now);
     }
@@ -36,10 +36,10 @@ impl Admissions {
         self.refusals
     }
 
-    /// How long a request has to wait at least, in seconds, because nothing was admitted for as long
-    /// though it was asked for: what has lasted for some time lasts as long again, in the median, where
-    /// nothing else is known (the rule of Gott, or of Lindy). Zero while nothing is out of the ordinary
-    /// for a PTU that admits a request in `fill` seconds.
+    /// The shortest wait to expect, in seconds, because nothing was admitted for that long although
+    /// attempts were made. With no other information, what has lasted for some time lasts as long
+    /// again, in the median (Gott's rule, also called the Lindy effect). Zero while the gap is normal
+    /// for a PTU that admits a request every `fill` seconds.
     pub(super) fn drought(&self, now: Nanos, fill: f64) -> f64 {
         let dry = seconds(now.saturating_sub(self.last));
         let is_dry =
@@ -48,11 +48,11 @@ impl Admissions {
     }
 }
 
-// What halving and doubling these does is in the table of the module `core`.
+// The table in `core/mod.rs` shows the effect of halving and doubling these.
 
-/// So many refusals in a row, one after the other, make a drought.
+/// Consecutive refusals, one after the other, that make a drought.
 const MIN_REFUSALS: u32 = 3;
-/// The shortest drought, in seconds, and in times to drain a request.
+/// The shortest drought, in seconds and in times to drain a request.
 const MIN_DROUGHT_S: f64 = 1.0;
 const MIN_DROUGHT_FILLS: f64 = 4.0;
 

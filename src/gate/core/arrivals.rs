@@ -1,11 +1,11 @@
-//! How much arrives in each rank, for those that will be overtaken.
+//! Arrival rates by rank, to predict how often a waiting request will be overtaken.
 
 use super::time::{Nanos, seconds};
 
-/// The smoothed cost that arrives in a second, by rank.
+/// Smoothed cost per second that arrives, by rank.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
-    /// By rank; few are ever used.
+    /// Unsorted; few ranks are ever used.
     ranks: Vec<Rank>,
 }
 
@@ -18,12 +18,12 @@ struct Rank {
 
 impl Rank {
     fn at(&self, now: Nanos) -> f64 {
-        self.cost_per_second * (-seconds(now.saturating_sub(self.at)).max(0.0) / MEMORY_S).exp()
+        self.cost_per_second
+            * (-seconds(now.saturating_sub(self.at)).max(0.0) / ARRIVAL_WINDOW_S).exp()
     }
 }
 
 impl Arrivals {
-    /// A request of `cost` arrives.
     pub(super) fn on_arrival(&mut self, now: Nanos, rank: u8, cost: f64) {
         let known = self.ranks.iter().position(|known| known.rank == rank);
         let index = known.unwrap_or_else(|| {
@@ -31,21 +31,21 @@ impl Arrivals {
             self.ranks.len() - 1
         });
         let known = &mut self.ranks[index];
-        known.cost_per_second = known.at(now) + cost / MEMORY_S;
+        known.cost_per_second = known.at(now) + cost / ARRIVAL_WINDOW_S;
         known.at = now;
     }
 
-    /// The cost a second that is more urgent than `rank`.
+    /// The cost per second of all ranks more urgent than `rank`.
     pub(super) fn before(&self, now: Nanos, rank: u8) -> f64 {
         let urgent = self.ranks.iter().filter(|other| other.rank < rank);
         urgent.map(|other| other.at(now)).sum()
     }
 }
 
-// What halving and doubling it does is in the table of the module `core`.
+// The table in `core/mod.rs` shows the effect of halving and doubling this.
 
-/// Seconds of arrivals that are remembered.
-pub(super) const MEMORY_S: f64 = 10.0;
+/// Time constant of the arrival rates, in seconds.
+pub(super) const ARRIVAL_WINDOW_S: f64 = 10.0;
 
 #[cfg(test)]
 mod tests {

@@ -7,23 +7,23 @@ use super::{
     bucket_depth::BucketDepth,
     contention::{Contention, Rivals},
     costs::Costs,
-    drain_rate::{DrainRate, Refusal},
+    drain_rate::{DrainRate, Sample},
     hints::{Claim, Hints},
     knowledge::Evidence,
-    prober::{Pace, Prober, Told},
-    queue::{Asks, Place},
+    prober::{Pace, Prober, PtuRefusal},
+    queue::{Asks, QueueKey},
     round_trip::RoundTrip,
     time::{MILLISECOND, Nanos, SECOND, from_seconds, nanos, seconds},
 };
 
-/// A model of the PTU's leaky bucket, from what its refusals and answers say.
+/// A model of the PTU's leaky bucket, built from its refusals and answers.
 ///
-/// A refusal says how long the level stays above the limit. From there the level is modelled: it rises
-/// by the cost of what is sent and falls at the learned [`DrainRate`]. [`Hints`] judges what refusals say,
-/// and the [`Prober`] whether the model still holds.
+/// A refusal says how long the level stays above the limit. From there the level is modelled: the
+/// cost of attempts raises it, and it falls at the learned [`DrainRate`]. [`Hints`] judges the hints
+/// of refusals, and the [`Prober`] whether the model still holds.
 #[derive(Debug)]
 pub(crate) struct Bucket {
-    /// When the level falls below the limit; `None` while nothing is known of it.
+    /// When the level falls below the limit; `None` while it is unknown.
     below_limit_at: Option<Nanos>,
     drain_rate: DrainRate,
     costs: Costs,
@@ -33,28 +33,28 @@ pub(crate) struct Bucket {
     admissions: Admissions,
     rivals: Rivals,
     depth: BucketDepth,
-    /// The cost of all that was sent and not refused, corrected by what it cost in the end.
+    /// Total cost sent and not refused, with actual costs where they are known.
     admitted: f64,
-    /// The cost of all that was sent.
+    /// Total cost sent.
     sent: f64,
     /// Whether the last refusal had a hint that is believed.
     is_hinted: bool,
-    /// How often it was refused.
+    /// Refusals so far.
     refusals: u32,
 }
 
 /// An attempt that the model accounts for.
 #[derive(Clone, Debug)]
 pub(crate) struct TrackedAttempt {
-    pub(super) place: Place,
+    pub(super) place: QueueKey,
     pub(super) cost: f64,
-    /// Those before it.
+    /// Its request's earlier attempts.
     pub(super) asks: Asks,
     pub(super) sent_at: Nanos,
     /// [`Bucket::admitted`] before it was sent, and [`Bucket::sent`] after.
     admitted_before: f64,
     sent_after: f64,
-    /// The share of its cost that the level was raised by.
+    /// The share of its cost that raised the level.
     share: f64,
     /// Whether it was sent while nothing was known of the PTU.
     pub(super) is_untracked: bool,
@@ -64,7 +64,7 @@ pub(crate) struct TrackedAttempt {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reopening {
     pub(super) at: Nanos,
-    /// Whether it is much later than was modelled, so that others may wait in vain.
+    /// Whether it is much later than was modelled, so that waiting requests may have become too late.
     pub(super) is_news: bool,
     /// Whether the refusal was expected: the attempt was made while the PTU was known to be closed.
     pub(super) was_expected: bool,
@@ -94,11 +94,10 @@ impl Bucket {
         self.costs.on_arrival(cost);
     }
 
-    /// An attempt is made.
     pub(super) fn on_sent(
         &mut self,
         now: Nanos,
-        place: Place,
+        place: QueueKey,
         asks: Asks,
         cost: f64,
     ) -> TrackedAttempt {
@@ -123,7 +122,7 @@ impl Bucket {
         let is_below = self.pace().is_some_and(|pace| self.prober.on_sent(now, &pace));
         let arrives = now.saturating_add(self.round_trip.one_way());
         let fill = self.drain_time(share * cost);
-        // How far below the limit the level is cannot be observed; the next refusal will tell.
+        // The depth of the level below the limit cannot be observed; the next refusal corrects it.
         self.below_limit_at = self.below_limit_at.map(|at| {
             let at = if is_below { at.min(arrives) } else { at };
             at.max(now - MAX_MODELLED_SPARE_NS).saturating_add(fill)
@@ -131,12 +130,12 @@ impl Bucket {
         attempt
     }
 
-    /// An attempt that was made at `sent_at`, while nothing was known of the PTU, is about to be
+    /// An attempt that was sent at `sent_at`, while nothing was known of the PTU, is about to be
     /// [refused](Self::on_refused).
     pub(super) fn on_untracked_refusal(
         &mut self,
         sent_at: Nanos,
-        place: Place,
+        place: QueueKey,
         cost: f64,
     ) -> TrackedAttempt {
         self.costs.on_arrival(cost);
@@ -168,11 +167,12 @@ impl Bucket {
     ) -> Reopening {
         self.refusals = self.refusals.saturating_add(1);
         self.round_trip.on_refused(now.saturating_sub(attempt.sent_at));
-        // The PTU decides when an attempt arrives. What takes longer than the network does takes long to
-        // come back.
+        // The PTU decides when an attempt arrives. Time beyond the network's is spent on the way
+        // back.
         let arrived = attempt.sent_at.saturating_add(self.round_trip.one_way()).min(now);
         if let Some(at) = self.below_limit_at.filter(|_| arrived < self.prober.refused_at()) {
-            // A later decision is known already, and knows of no attempt that was refused before it.
+            // A later decision is known already, and does not include attempts that were refused
+            // before it.
             if !attempt.is_untracked {
                 self.uncount(attempt);
             }
@@ -181,7 +181,7 @@ impl Bucket {
         if !attempt.is_untracked {
             self.give_back(attempt);
         }
-        // What was sent after it comes on top of what the hint knew of.
+        // The cost sent after it is not included in the hint.
         let later = (self.sent - attempt.sent_after).max(0.0);
         let is_news = self.prober.is_news(attempt.sent_at);
         let hint = hint.map(nanos).filter(|&hint| {
@@ -200,16 +200,16 @@ impl Bucket {
         let excess = believed.map_or(0, |claim| claim.hint);
         self.is_hinted = believed.is_some();
         if self.drought(now) > 0.0 {
-            // Whatever keeps it closed, the bucket's drain does not.
+            // The bucket's drain is not what keeps it closed.
             self.drain_rate.on_ran_dry();
         } else {
-            self.drain_rate.on_refused(Refusal {
+            self.drain_rate.on_refused(Sample {
                 at: seconds(arrived),
                 excess: seconds(excess),
                 admitted: self.admitted - later,
             });
         }
-        self.prober.on_refused(&Told {
+        self.prober.on_refused(&PtuRefusal {
             now,
             decided: arrived,
             closed_until: arrived.saturating_add(excess),
@@ -243,15 +243,15 @@ impl Bucket {
         self.on_admitted(now, attempt.sent_at);
     }
 
-    /// A refusal that lasts for `closed` came with the level as a `share` of the limit.
+    /// A refusal for `closed` reported the level as a `share` of the limit.
     pub(crate) fn on_refusal_utilization(&mut self, share: f64, closed: Duration) {
         self.depth.on_refused(share, closed.as_secs_f64());
     }
 
-    /// The answer to `attempt`, which was admitted, came with the level as a `share` of the limit.
+    /// The answer to `attempt`, which was admitted, reported the level as a `share` of the limit.
     ///
     /// The header does not say whether that is the level before the request was added or when the
-    /// answer began, so the higher of the two readings is taken. It only ever lowers the modelled
+    /// answer began, so the higher of the two readings is used. It only ever lowers the modelled
     /// level: the next refusal corrects a model that is too low.
     pub(crate) fn on_utilization(&mut self, now: Nanos, attempt: &TrackedAttempt, share: f64) {
         let (Some(at), Some(depth)) = (self.below_limit_at, self.depth.seconds()) else { return };
@@ -264,19 +264,19 @@ impl Bucket {
         let before =
             attempt.sent_at.saturating_add(one_way).saturating_add(over).saturating_add(since);
         let answering = now.saturating_sub(one_way).saturating_add(over);
-        // The longer ago, the more the rate's own error is in it.
+        // The older the attempt, the more of the rate's own error is included.
         let age = now.saturating_sub(attempt.sent_at);
         let slack = one_way.saturating_add(age / UTILIZATION_AGE_DIVISOR);
         self.below_limit_at = Some(at.min(before.max(answering).saturating_add(slack)));
     }
 
-    /// `attempt` ended without an answer that says whether it was admitted.
+    /// `attempt` ended without an answer that shows whether it was admitted.
     pub(crate) fn on_cancelled(&mut self, attempt: &TrackedAttempt) {
         self.prober.on_cancelled(attempt.sent_at);
         self.give_back(attempt);
     }
 
-    /// The answer to `attempt`, which was admitted, is over. `actual` is what it cost, if that is known.
+    /// The answer to `attempt`, which was admitted, ended. `actual` is its cost, if known.
     pub(crate) fn on_ended(&mut self, now: Nanos, attempt: &TrackedAttempt, actual: Option<f64>) {
         self.rivals.on_unknown();
         self.costs.on_ended(attempt.cost, seconds(now.saturating_sub(attempt.sent_at)));
@@ -287,36 +287,36 @@ impl Bucket {
         }
     }
 
-    /// The PTU has had capacity to spare for so long that nothing is known of its level.
+    /// The PTU has had spare capacity for so long that its level is unknown.
     pub(super) const fn on_idle(&mut self) {
         self.below_limit_at = None;
         self.hints.on_idle();
         self.drain_rate.on_ran_dry();
     }
 
-    /// The modelled level as a share of the limit, where the depth of the bucket is known.
+    /// The modelled level as a share of the limit, if the depth of the bucket is known.
     pub(crate) fn utilization(&self, now: Nanos) -> Option<f64> {
         let over = seconds(self.closed_for(now)?);
         Some((1.0 + over / self.depth.seconds()?).max(0.0))
     }
 
-    /// How much longer the PTU refuses; negative when it has capacity to spare, `None` while
-    /// nothing is known of its level.
+    /// How much longer the PTU refuses; negative when it has spare capacity, `None` while its level
+    /// is unknown.
     pub(crate) fn closed_for(&self, now: Nanos) -> Option<Nanos> {
         self.below_limit_at.map(|at| at.saturating_sub(now))
     }
 
-    /// Whether the PTU has had capacity to spare for so long by `now` that it is left alone, or nothing was
-    /// heard of it for so long that nobody knows. Where refusals are slow, the last one says nothing of that
-    /// yet.
+    /// Whether the PTU has had spare capacity for so long by `now` that the gate may step aside, or
+    /// its last refusal is so old that the level is unknown. If refusals are slow, the last one may
+    /// not have arrived yet.
     pub(super) fn is_idle(&self, now: Nanos) -> bool {
-        let told = now.saturating_sub(self.prober.told_at());
+        let silent_for = now.saturating_sub(self.prober.refusal_known_at());
         let is_open = self.closed_for(now).is_some_and(|closed| closed < -IDLE_AFTER_NS);
-        is_open && told > IDLE_AFTER_NS + self.round_trip.usual()
-            || self.below_limit_at.is_some() && told > FORGOTTEN_AFTER_NS
+        is_open && silent_for > IDLE_AFTER_NS + self.round_trip.usual()
+            || self.below_limit_at.is_some() && silent_for > FORGOTTEN_AFTER_NS
     }
 
-    /// The learned drain rate in weighted tokens a second.
+    /// The learned drain rate in weighted tokens per second.
     pub(crate) fn rate(&self) -> Option<f64> {
         Some(self.drain_rate.get()).filter(|&rate| rate > 0.0)
     }
@@ -326,13 +326,13 @@ impl Bucket {
         self.drain_rate.is_known()
     }
 
-    /// The cost of what was sent and has not ended.
+    /// The cost of attempts that have not ended.
     #[cfg(test)]
     pub(super) const fn in_flight(&self) -> f64 {
         self.costs.in_flight()
     }
 
-    /// What the gate goes by at `now`, and why.
+    /// What the gate bases its decisions on at `now`, with the figures.
     pub(super) fn evidence(&self, now: Nanos) -> Evidence {
         let (dry, rate) = (self.drought(now), self.drain_rate.get());
         if self.below_limit_at.is_none() {
@@ -352,8 +352,7 @@ impl Bucket {
         }
     }
 
-    /// When a request sent then reaches the PTU at the instant at which its level falls below the
-    /// limit.
+    /// When to send a request so that it reaches the PTU as its level falls below the limit.
     pub(super) fn sendable_at(&self) -> Option<Nanos> {
         self.below_limit_at.map(|at| at.saturating_sub(self.round_trip.one_way()))
     }
@@ -364,34 +363,34 @@ impl Bucket {
         self.below_limit_at.map(|_| until)
     }
 
-    /// When the next attempt is to be made: by the model, or as a probe.
+    /// When to make the next attempt: by the model, or as a probe.
     pub(crate) fn next_attempt_at(&self) -> Nanos {
         self.pace().map_or(Nanos::MIN, |pace| self.prober.next_attempt_at(&pace))
     }
 
-    /// Whether a request that will not wait may ask the PTU by the way, since nobody did for long.
+    /// Whether a request that will not wait may probe, since no attempt was made for long.
     pub(super) fn is_due_anyway(&self, now: Nanos) -> bool {
         self.prober.is_due_anyway(now)
     }
 
-    /// When a request with this `deadline` is to be sent at the latest: a refusal must be back in
-    /// time for it to be sent elsewhere, even if it takes as long as the slowest one.
+    /// The latest time to send a request with this `deadline`: a refusal must be back in time to
+    /// spill, even if it takes as long as the slowest one.
     pub(super) fn latest_dispatch(&self, deadline: Nanos) -> Nanos {
         deadline.saturating_sub(self.round_trip.spill_reserve())
     }
 
-    /// How long a request waits behind so much `queued` cost, in seconds.
+    /// How long a request waits behind a cost of `queued`, in seconds.
     pub(super) fn wait_behind(&self, now: Nanos, queued: f64) -> f64 {
         let Some(sendable_at) = self.sendable_at() else { return 0.0 };
         let closed = seconds(sendable_at.saturating_sub(now)).max(0.0);
         let modelled =
             self.rate().map_or(closed, |rate| self.costs.wait_behind(closed, queued, rate));
-        // What a hint says that is believed, no hope makes shorter.
-        let told = self.refuses_until().map_or(0.0, |until| seconds(until.saturating_sub(now)));
-        (self.rivals.hope() * modelled).max(told.min(modelled)).max(self.drought(now))
+        // The discount does not apply to a hint that is believed.
+        let hinted = self.refuses_until().map_or(0.0, |until| seconds(until.saturating_sub(now)));
+        (self.rivals.wait_factor() * modelled).max(hinted.min(modelled)).max(self.drought(now))
     }
 
-    /// How long at least, in seconds, because nothing was admitted for as long.
+    /// The shortest wait to expect, in seconds, because nothing was admitted for that long.
     pub(super) fn drought(&self, now: Nanos) -> f64 {
         if self.is_hinted {
             return 0.0;
@@ -405,12 +404,12 @@ impl Bucket {
         if mean > 0.0 { cost / mean } else { 1.0 }
     }
 
-    /// The share of the PTU that this much `cost` a second takes.
+    /// The share of the PTU that `cost_per_second` takes.
     pub(super) fn share_of(&self, cost_per_second: f64) -> f64 {
         self.rate().map_or(0.0, |rate| self.costs.ratio() * cost_per_second / rate)
     }
 
-    /// What is known from an attempt that was made after the last refusal was known.
+    /// Evidence from an attempt that was made after the last refusal was known.
     fn on_news(
         &mut self,
         now: Nanos,
@@ -449,13 +448,13 @@ impl Bucket {
         }
     }
 
-    /// By how many seconds the model was wrong before `claim`.
+    /// The error of the model before `claim`, in seconds.
     fn model_error(&self, attempt: &TrackedAttempt, claim: &Claim) -> Option<f64> {
         let at = self.below_limit_at.filter(|_| !attempt.is_untracked)?;
         Some(seconds(claim.reopens.saturating_sub(at).abs()))
     }
 
-    /// How long the PTU is taken to be closed without a hint: longer the more often it refused.
+    /// How long the PTU is assumed to stay closed without a hint: longer after each refusal.
     fn guess(&self, refusals: u32) -> Nanos {
         let doublings = refusals.saturating_sub(1).min(MAX_GUESS_DOUBLINGS);
         let guess = GUESS_FILLS * self.fill() * f64::from(2_u32.pow(doublings));
@@ -488,7 +487,7 @@ impl Bucket {
         self.costs.on_gone(attempt.cost);
     }
 
-    /// The level turns out to be higher by `cost` than modelled.
+    /// The level turns out to be `cost` higher than modelled.
     fn shift(&mut self, cost: f64) {
         let time = self.drain_time(cost);
         self.below_limit_at = self.below_limit_at.map(|at| at.saturating_add(time));
@@ -501,22 +500,22 @@ impl Bucket {
     }
 }
 
-// What halving and doubling these does is in the table of the module `core`.
+// The table in `core/mod.rs` shows the effect of halving and doubling these.
 
-/// After so long below the limit the gate is idle: few buckets are less than a second deep.
+/// Time below the limit after which the gate is idle: few buckets are less than a second deep.
 pub(super) const IDLE_AFTER_NS: Nanos = SECOND;
-/// After so long without a refusal, whatever it said is forgotten: answers have ended since, unseen.
+/// Time without a refusal after which the last one is forgotten: answers have ended unseen since.
 pub(super) const FORGOTTEN_AFTER_NS: Nanos = 10 * SECOND;
-/// A refusal is news to those who wait when the PTU reopens so much later than was modelled.
+/// How much later than modelled the PTU must reopen for waiting requests to be reconsidered.
 pub(super) const MIN_NEWS_NS: Nanos = SECOND / 4;
 /// How long a request takes to drain, in seconds, before anything is known.
 pub(super) const UNKNOWN_FILL_S: f64 = 0.05;
-/// How long the PTU is taken to be closed by a first refusal without a hint, in times to drain a
-/// request; how often that is doubled; and the longest time in seconds.
+/// How long the PTU is assumed to stay closed after a first refusal without a hint, in times to drain
+/// a request; how often that doubles; and the longest assumption in seconds.
 pub(super) const GUESS_FILLS: f64 = 0.5;
 pub(super) const MAX_GUESS_DOUBLINGS: u32 = 16;
 pub(super) const MAX_GUESS_S: f64 = 0.49;
-/// A reported utilisation is off by one part in so many of its age.
+/// A reported utilisation is off by up to one part in this many of its age.
 pub(super) const UTILIZATION_AGE_DIVISOR: Nanos = 16;
 /// How far below the limit the level is modelled, in time to drain it.
 pub(super) const MAX_MODELLED_SPARE_NS: Nanos = 60 * SECOND;

@@ -2,13 +2,13 @@
 
 /// The depth of the bucket in seconds of its drain.
 ///
-/// A PTU's answers carry `azure-openai-deployment-utilization`, the level as a share of the limit.
-/// A refusal says the same in time, so the two together give the depth, and from then on every
-/// answer gives the level. Azure does not say how the share is measured, and it is rounded. So the
+/// A PTU's answers carry `azure-openai-deployment-utilization`, the level as a share of the limit. A
+/// refusal states the same excess in time, so the two together give the depth, and from then on every
+/// answer gives the level. Azure does not document how the share is measured, and rounds it. So the
 /// depth is used only while a few refusals agree on it.
 #[derive(Clone, Debug)]
 pub(super) struct BucketDepth {
-    /// Decaying sums over refusals: of their hints in seconds, and of their shares above 1.
+    /// Decaying sums over refusals: hints in seconds, and shares above 1.
     hints: f64,
     shares: f64,
     /// The smoothed relative error of the hint that the depth predicts.
@@ -20,7 +20,7 @@ impl BucketDepth {
         Self { hints: 0.0, shares: 0.0, deviation: 0.0 }
     }
 
-    /// A refusal at a level of `share` said that it lasts for `hint` seconds.
+    /// A refusal at a level of `share` had a hint of `hint` seconds.
     pub(super) fn on_refused(&mut self, share: f64, hint: f64) {
         let over = share - 1.0;
         if over.is_nan() || over <= 0.0 || hint <= 0.0 {
@@ -44,13 +44,13 @@ impl BucketDepth {
     }
 }
 
-// What halving and doubling these does is in the table of the module `core`.
+// The table in `core/mod.rs` shows the effect of halving and doubling these.
 
-/// What is kept of the sums at each refusal: about the last fifty count.
+/// Share of the sums kept at each refusal: about the last fifty count.
 const SUM_DECAY_PER_REFUSAL: f64 = 0.98;
-/// The sum of shares above 1 that outweighs their rounding.
+/// The smallest sum of shares above 1 that outweighs their rounding.
 const MIN_SHARE_SUM: f64 = 0.02;
-/// Shares are rounded to a tenth of a percent, in all known examples.
+/// Shares are rounded to a tenth of a percent in every known example.
 const UTILIZATION_ROUNDING: f64 = 0.001;
 /// The deviation below which refusals agree, and the weight of a new error in it.
 const MAX_TRUSTED_DEVIATION: f64 = 0.25;

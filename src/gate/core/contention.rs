@@ -2,37 +2,40 @@
 
 use super::time::{MILLISECOND, Nanos, from_seconds, seconds};
 
-/// How a gate behaves where others, other processes or other applications, fill the same PTU.
+/// How a gate behaves when others, processes or applications, fill the same PTU.
 ///
-/// It tells that by attempts which arrive when the PTU should have reopened, with nothing sent in
-/// between, and are refused: somebody else was sooner. Alone on a PTU, both do the same.
+/// It detects them by attempts that arrive when the PTU should have reopened, with nothing sent in
+/// between, and are refused: another client was faster. Alone on a PTU, both variants behave the
+/// same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Contention {
-    /// Draws lots for the next openings, the more of them the more often it lost, and seldom looks for
-    /// capacity that nobody announced.
+    /// Draws lots to sit out openings, more of them the more openings it lost, and seldom looks for
+    /// capacity beyond what hints announce.
     ///
-    /// The default, since others on a PTU are mostly replicas that do the same: with 4 and 16 processes it
-    /// makes two thirds and a third of the attempts of [`Compete`](Self::Compete), and what spills does so
-    /// at once. Other applications are left what they take.
+    /// The default, since others on a PTU are mostly replicas that do the same. With 4 and 16
+    /// processes it makes two thirds and one third of the attempts of [`Compete`](Self::Compete), and
+    /// requests that spill do so immediately. Other applications keep what they take.
     #[default]
     Yield,
-    /// Asks at every opening, and before it is expected where others have just been sooner.
+    /// Makes an attempt at every opening, and before the expected opening when others have just been
+    /// faster.
     ///
-    /// Right beside applications that fill the PTU in bursts, or that ask again and again by the reference
-    /// rule: against them only attempts win, and by yielding the gate spills more than without it.
+    /// Use it beside applications that fill the PTU in bursts, or that retry by the rule of the
+    /// reference script: only attempts win against those, and a gate that yields to them spills more
+    /// than no gate.
     Compete,
 }
 
-/// What attempts at openings say about others on the same PTU.
+/// What attempts at openings reveal about others on the same PTU.
 #[derive(Clone, Debug)]
 pub(super) struct Rivals {
     rule: Contention,
-    /// The smoothed share of openings that somebody else took.
+    /// The smoothed share of openings that others took.
     lost: f64,
     /// The smoothed length of hints, in seconds: about half the time between two openings.
     hint: f64,
-    /// When the PTU reopens by the last hint, if nothing that was sent can have closed it again.
+    /// When the PTU reopens by the last hint, unless something sent since may have closed it again.
     opens_at: Option<Nanos>,
 }
 
@@ -41,8 +44,8 @@ impl Rivals {
         Self { rule, lost: 0.0, hint: INITIAL_HINT_S, opens_at: None }
     }
 
-    /// An attempt that arrived at `arrived` was refused for `excess` more, the only one since the last
-    /// refusal.
+    /// An attempt that arrived at `arrived`, the only one since the last refusal, was refused for
+    /// another `excess`.
     pub(super) fn on_refused_alone(&mut self, arrived: Nanos, excess: Nanos, error: Nanos) {
         if self.opens_at.is_some_and(|at| arrived + MILLISECOND >= at) {
             self.note(excess > error);
@@ -54,14 +57,14 @@ impl Rivals {
         self.note(false);
     }
 
-    /// The last refusal led to an opening, unless something was sent that it does not know of.
+    /// The last refusal announced an opening, unless something was sent that it does not account for.
     pub(super) fn on_hint(&mut self, hint: Nanos, opens_at: Option<Nanos>) {
         self.hint += HINT_WEIGHT * (seconds(hint).min(MAX_HINT_S) - self.hint);
         self.opens_at = opens_at;
     }
 
-    /// What the level does until the opening is not known any more: there was no hint, or an answer ended
-    /// and the service corrected its estimate by nobody knows how much.
+    /// The level until the opening has become unpredictable: there was no hint, or an answer ended
+    /// and the service corrected its estimate by an unknown amount.
     pub(super) const fn on_unknown(&mut self) {
         self.opens_at = None;
     }
@@ -76,13 +79,14 @@ impl Rivals {
         self.lost
     }
 
-    /// Whether it gives way to them.
+    /// Whether this gate yields to them.
     pub(super) fn are_yielded_to(&self) -> bool {
         self.rule == Contention::Yield && self.are_there()
     }
 
-    /// The share of its cost by which an attempt puts the next one off. The measured rate is what others
-    /// left to a gate that asked for no more than that: one that keeps to it is left less and less.
+    /// The share of its cost by which an attempt postpones the next one. The measured rate is what
+    /// others left to a gate that asked for no more than that; a gate that keeps to it is left less
+    /// and less.
     pub(super) fn pace(&self) -> f64 {
         match self.rule {
             _ if !self.are_there() => 1.0,
@@ -91,16 +95,16 @@ impl Rivals {
         }
     }
 
-    /// The share of a predicted wait that counts.
-    pub(super) fn hope(&self) -> f64 {
+    /// The share of a predicted wait to count on.
+    pub(super) fn wait_factor(&self) -> f64 {
         match self.rule {
             Contention::Yield => 1.0,
-            Contention::Compete => 1.0 - MAX_HOPE * self.lost,
+            Contention::Compete => 1.0 - MAX_WAIT_DISCOUNT * self.lost,
         }
     }
 
-    /// For how long openings are left to others after so many refusals in a row, by a `draw` from 0 to
-    /// 1: binary exponential backoff, as on a shared cable (IEEE 802.3), with openings for slots.
+    /// How long to leave openings to others after `refusals` in a row, by a `draw` from 0 to 1:
+    /// binary exponential backoff, as on shared Ethernet (IEEE 802.3), with openings for slots.
     pub(super) fn passed_over(&self, refusals: u32, draw: f64) -> Nanos {
         if !self.are_yielded_to() || refusals < 2 {
             return 0;
@@ -114,25 +118,25 @@ impl Rivals {
     }
 }
 
-// What halving and doubling these does is in the table of the module `core`.
+// The table in `core/mod.rs` shows the effect of halving and doubling these.
 
 /// Weight of a new attempt in the share of openings that others took.
 const LOST_WEIGHT: f64 = 0.05;
-/// Others are there when they took more than this share. Alone, it is zero but for errors.
+/// The share of lost openings above which others are present. Alone, it is zero but for errors.
 const MIN_LOST_SHARE: f64 = 0.15;
-/// The share of its cost by which an attempt puts off the next one beside others.
+/// The share of its cost by which an attempt postpones the next one when others are present.
 const YIELDING_PACE: f64 = 0.6;
 const COMPETING_PACE: f64 = 0.2;
-/// By which share a predicted wait may turn out shorter for one that competes, where others take every
-/// opening: they leave more as soon as they have less to ask for.
-const MAX_HOPE: f64 = 0.6;
-/// Weight of a new hint, its longest length in seconds, and the length before the first one.
+/// The largest discount on a predicted wait for a gate that competes, when others take every opening:
+/// they leave more once they have fewer requests to send.
+const MAX_WAIT_DISCOUNT: f64 = 0.6;
+/// Weight of a new hint, the longest hint counted, in seconds, and the value before the first one.
 const HINT_WEIGHT: f64 = 0.05;
 const MAX_HINT_S: f64 = 1.0;
 const INITIAL_HINT_S: f64 = 0.05;
-/// How often the number of openings to draw from is doubled.
+/// The number of openings to draw from doubles at most this often.
 const MAX_DOUBLINGS: u32 = 4;
-/// The longest time, in seconds, for which openings are left to others.
+/// The longest time to leave openings to others, in seconds.
 const MAX_PASSED_OVER_S: f64 = 0.45;
 
 #[cfg(test)]
@@ -142,7 +146,7 @@ mod tests {
     const MS: Nanos = MILLISECOND;
 
     #[test]
-    fn it_takes_several_lost_openings_to_tell_that_others_are_there() {
+    fn it_takes_several_lost_openings_to_detect_others() {
         let mut rivals = Rivals::new(Contention::Yield);
         let lose = |rivals: &mut Rivals| {
             rivals.on_hint(40 * MS, Some(40 * MS));
@@ -157,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_came_in_time_can_have_lost() {
+    fn only_an_attempt_in_time_can_lose_an_opening() {
         let mut rivals = Rivals::new(Contention::Yield);
         for _ in 0..50 {
             rivals.on_hint(40 * MS, Some(40 * MS));
@@ -186,15 +190,15 @@ mod tests {
     #[test]
     fn the_more_openings_others_took_the_less_of_a_wait_one_that_competes_counts_on() {
         let mut rivals = Rivals::new(Contention::Compete);
-        assert_eq!((rivals.pace(), rivals.hope()), (1.0, 1.0), "it is alone");
+        assert_eq!((rivals.pace(), rivals.wait_factor()), (1.0, 1.0), "it is alone");
         rivals.lost = 0.5;
-        assert_eq!((rivals.pace(), rivals.hope()), (COMPETING_PACE, 0.7));
+        assert_eq!((rivals.pace(), rivals.wait_factor()), (COMPETING_PACE, 0.7));
         rivals.rule = Contention::Yield;
-        assert_eq!((rivals.pace(), rivals.hope()), (YIELDING_PACE, 1.0));
+        assert_eq!((rivals.pace(), rivals.wait_factor()), (YIELDING_PACE, 1.0));
     }
 
     #[test]
-    fn who_competes_passes_nothing_over_and_yields_to_nobody() {
+    fn a_gate_that_competes_skips_no_opening_and_never_yields() {
         let mut rivals = Rivals::new(Contention::Compete);
         rivals.on_hint(40 * MS, Some(40 * MS));
         (0..9).for_each(|_| rivals.on_refused_alone(40 * MS, 30 * MS, 8 * MS));

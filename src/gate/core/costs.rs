@@ -1,16 +1,16 @@
-//! What requests cost: by their estimates, and in the end.
+//! What requests cost: estimated, and actual.
 
 /// Smoothed costs of requests.
 #[derive(Clone, Debug)]
 pub(super) struct Costs {
     /// The mean estimate.
     mean: f64,
-    /// Decaying sums over answers: what was estimated, and what they cost in the end.
+    /// Decaying sums over answers: estimated and actual cost.
     estimated: f64,
     actual: f64,
-    /// The cost that was sent and whose answers are not over.
+    /// The estimated cost of attempts whose answers have not ended.
     in_flight: f64,
-    /// How long an attempt takes until its answer is over, in seconds.
+    /// Time from sending an attempt to the end of its answer, in seconds.
     duration: f64,
 }
 
@@ -29,12 +29,12 @@ impl Costs {
         self.in_flight += cost;
     }
 
-    /// An attempt came to nothing.
+    /// An attempt was refused or cancelled.
     pub(super) fn on_gone(&mut self, cost: f64) {
         self.in_flight = (self.in_flight - cost).max(0.0);
     }
 
-    /// An answer is over, so many seconds after its attempt was sent.
+    /// An answer ended, `after` seconds after its attempt was sent.
     pub(super) fn on_ended(&mut self, cost: f64, after: f64) {
         self.on_gone(cost);
         self.duration +=
@@ -51,7 +51,7 @@ impl Costs {
         self.mean
     }
 
-    /// What requests cost in the end, as a share of their estimates.
+    /// Actual cost as a share of the estimate.
     pub(super) fn ratio(&self) -> f64 {
         if self.estimated > 0.0 { self.actual / self.estimated } else { 1.0 }
     }
@@ -66,12 +66,12 @@ impl Costs {
         self.in_flight
     }
 
-    /// How long the next in line waits, in seconds, when the level is above the limit for `closed` seconds
-    /// and so much is queued before it, at a known `rate`.
+    /// How long the next in line waits, in seconds, when the level is above the limit for `closed`
+    /// seconds and a cost of `queued` is ahead of it, at a known `rate`.
     ///
-    /// A queue drains by estimates first. What answers cost less is given back when they end: at an
-    /// even pace, over the time that an answer takes, for what is under way; and only after that time
-    /// for what is queued.
+    /// A queue first drains by its estimates. What answers cost less than estimated is given back
+    /// when they end: for attempts in flight, evenly over the time that an answer takes; for queued
+    /// requests, only after that time.
     pub(super) fn wait_behind(&self, closed: f64, queued: f64, rate: f64) -> f64 {
         let (closed, queued) = (closed.max(0.0), queued / rate);
         let (ratio, duration) = (self.ratio(), self.duration);
@@ -83,20 +83,21 @@ impl Costs {
         if sooner <= duration {
             return sooner;
         }
-        // By then all that is under way has been given back, and what is queued for longer than an answer
-        // takes: wait = closed - given_back + queued * (ratio + (1 - ratio) * duration / wait).
+        // By then everything in flight has been given back, and so has the part of the queue that was
+        // sent longer than an answer ago: wait = closed - given_back + queued * (ratio + (1 - ratio)
+        // * duration / wait).
         let (b, c) = (closed - given_back + ratio * queued, (1.0 - ratio) * duration * queued);
         (0.5 * (b + (b * b + 4.0 * c).max(0.0).sqrt())).max(0.0)
     }
 }
 
-// What halving and doubling these does is in the table of the module `core`.
+// The table in `core/mod.rs` shows the effect of halving and doubling these.
 
 /// Weight of a new request in the mean estimate.
 const MEAN_WEIGHT: f64 = 0.05;
-/// What is kept of the sums at each answer: about the last fifty count.
+/// Share of the sums kept at each answer: about the last fifty count.
 const SUM_DECAY: f64 = 0.98;
-/// Weight of a new answer in the time that answers take.
+/// Weight of a new answer in the mean duration of answers.
 const DURATION_WEIGHT: f64 = 0.05;
 
 #[cfg(test)]
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_ways_to_reckon_agree_where_they_meet() {
+    fn both_formulas_agree_at_their_boundary() {
         let mut costs = answers(1_000.0, 300.0, 2.0);
         costs.on_sent(1_000.0);
         // At 2.7 s of queue the wait is as long as an answer takes.

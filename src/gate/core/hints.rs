@@ -1,52 +1,53 @@
-//! What the hints of refusals are worth: which are believed, probed, or no hints at all.
+//! Judges the hints of refusals: believed, probed, or treated as absent.
 
 use super::time::{MILLISECOND, NEVER, Nanos, seconds};
 
-/// Which hints are believed.
+/// Decides which hints to believe.
 ///
-/// A hint is evidence. One that fits the model, or is not much longer than a request takes to drain, is
-/// believed. A longer one is *doubted*: the PTU is asked again when the model expects it to reopen, and
-/// then at growing intervals. A second refusal whose hint leads to the same instant confirms the first;
-/// an admission before that instant refutes it. Once long hints have been confirmed several times for
-/// each one that was refuted, they are believed at once.
+/// A hint is evidence. A hint that fits the model, or is not much longer than a request takes to
+/// drain, is believed. A longer one is *doubted*: the gate probes when the model expects the PTU to
+/// reopen, and then at growing intervals. A second refusal whose hint points to the same instant
+/// confirms the first; an admission before that instant refutes it. Once enough long hints have been
+/// confirmed for each refuted one, they are believed immediately.
 ///
-/// A hint that is the same each time counts nothing down: it measures nothing, and is none.
+/// A hint that is the same every time does not count down: it measures nothing, and is treated as
+/// absent.
 #[derive(Clone, Debug)]
 pub(super) struct Hints {
     last: Nanos,
-    /// The smoothed share of hints that were the same as the one before.
+    /// The smoothed share of hints that repeated the previous one.
     repeats: f64,
     doubt: Option<Doubt>,
-    /// How many long hints were confirmed, and how many refuted; old ones fade.
+    /// How many long hints were confirmed and refuted; old ones fade.
     confirmed: f64,
     refuted: f64,
-    /// The longest hint of late that was confirmed, in seconds.
+    /// The longest recent hint that was confirmed, in seconds.
     longest: f64,
 }
 
 /// A hint that is neither believed nor refuted yet.
 #[derive(Clone, Copy, Debug)]
 struct Doubt {
-    /// When it was given.
+    /// When the PTU gave it.
     at: Nanos,
-    /// When it says that the PTU reopens.
+    /// When the PTU reopens, according to it.
     reopens: Nanos,
     hint: Nanos,
-    /// How long it was expected to stay closed instead, in seconds.
+    /// How long the model expected the PTU to stay closed instead, in seconds.
     expected: f64,
 }
 
-/// A hint, and what was expected instead.
+/// A hint, and what the model expected instead.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Claim {
-    /// When the PTU decided.
+    /// When the PTU decided to refuse.
     pub(super) decided: Nanos,
     pub(super) hint: Nanos,
-    /// When it reopens by that, with all that was sent since.
+    /// When the PTU reopens according to the hint, with everything sent since.
     pub(super) reopens: Nanos,
-    /// How long the model expected it to stay closed, in seconds.
+    /// How long the model expected the PTU to stay closed, in seconds.
     pub(super) expected: f64,
-    /// How long a request takes to drain before its answer corrects it, in seconds.
+    /// How long a request takes to drain, in seconds, before its answer corrects the estimate.
     pub(super) fill: f64,
 }
 
@@ -55,24 +56,24 @@ impl Hints {
         Self { last: NEVER, repeats: 0.0, doubt: None, confirmed: 0.5, refuted: 0.5, longest: 0.0 }
     }
 
-    /// Notes a hint that came after the last one was known.
+    /// Records a hint that came after the last one was known.
     pub(super) fn on_hint(&mut self, hint: Nanos) {
         let repeats = hint > MIN_REPEATED_NS && hint.saturating_sub(self.last).abs() <= MILLISECOND;
         self.repeats += REPEATS_WEIGHT * (f64::from(u8::from(repeats)) - self.repeats);
         self.last = hint;
     }
 
-    /// Whether hints are always the same.
+    /// Whether every hint is the same.
     pub(super) fn are_constant(&self) -> bool {
         self.repeats >= MIN_CONSTANT_SHARE
     }
 
-    /// The hint that they all are.
+    /// The hint that every refusal carries, if they are constant.
     pub(super) fn constant(&self) -> Option<Nanos> {
         self.are_constant().then_some(self.last)
     }
 
-    /// Whether `claim` is believed. One that is not is doubted from now on.
+    /// Whether to believe `claim`. If not, it is doubted from now on.
     pub(super) fn believe(&mut self, claim: &Claim) -> bool {
         let usual = DOUBT_FACTOR * (claim.expected + claim.fill);
         if seconds(claim.hint) <= usual.max(MIN_DOUBTED_S) {
@@ -89,7 +90,7 @@ impl Hints {
             let off = seconds((claim.reopens - doubt.reopens).abs());
             let blur = claim.fill.min(MAX_BLUR_S);
             if off <= MAX_DRIFT * apart + blur {
-                // Two hints that are the same are also that close, if they are given one after the other.
+                // Two equal hints are that close, too, if one is given right after the other.
                 if apart < MIN_CONFIRMATION_S.max(2.0 * blur) {
                     return false;
                 }
@@ -120,7 +121,7 @@ impl Hints {
         }
     }
 
-    /// The hint that is neither believed nor refuted, and the time in seconds that was expected instead.
+    /// The doubted hint, and the time in seconds that the model expected instead.
     pub(super) fn doubted(&self) -> Option<(Nanos, f64)> {
         self.doubt.map(|doubt| (doubt.hint, doubt.expected))
     }
@@ -131,39 +132,40 @@ impl Hints {
 
     fn fade(&mut self) {
         if self.confirmed + self.refuted > MAX_REMEMBERED {
-            self.confirmed *= FADING;
-            self.refuted *= FADING;
+            self.confirmed *= FADE_FACTOR;
+            self.refuted *= FADE_FACTOR;
         }
     }
 }
 
-// What halving and doubling these does is in the table of the module `core`.
+// The table in `core/mod.rs` shows the effect of halving and doubling these.
 
-/// Shorter hints repeat by chance: they are whole milliseconds.
+/// Shorter hints repeat by chance, since they are whole milliseconds.
 const MIN_REPEATED_NS: Nanos = 20 * MILLISECOND;
-/// Weight of a new hint in the share of those that repeat, and the share from which on they are constant.
+/// Weight of a new hint in the share of repeats, and the share at which hints count as constant.
 const REPEATS_WEIGHT: f64 = 0.2;
 const MIN_CONSTANT_SHARE: f64 = 0.5;
-/// A hint is doubted above so many times the time that was expected and a request more.
+/// A hint is doubted above this multiple of the expected time plus one request.
 const DOUBT_FACTOR: f64 = 3.0;
-/// The shortest hint, in seconds, that is doubted: waiting for it in vain costs little.
+/// The shortest hint that is doubted, in seconds: believing a shorter false one costs little.
 const MIN_DOUBTED_S: f64 = 0.3;
-/// Long hints are believed at once while fewer than one in so many was refuted.
+/// Long hints are believed immediately while refuted ones are below this share of confirmed ones.
 const MAX_REFUTED_RATIO: f64 = 0.2;
-/// Up to so many times the longest that was confirmed, of which so much is kept at each confirmation.
+/// The longest believed hint as a multiple of the longest confirmed one, and the share of that kept
+/// at each confirmation.
 const CREDIBLE_FACTOR: f64 = 1.5;
 const LONGEST_DECAY: f64 = 0.95;
-/// By how much of the time between them two hints may differ that lead to the same instant.
+/// How much two hints for the same instant may differ, as a share of the time between them.
 const MAX_DRIFT: f64 = 0.25;
-/// By how much more, in seconds, at most: one request of another process.
+/// The most they may differ on top of that, in seconds: one request of another process.
 const MAX_BLUR_S: f64 = 0.2;
-/// How far apart, in seconds, two hints have to be that confirm one another.
+/// The shortest time between two hints, in seconds, for one to confirm the other.
 const MIN_CONFIRMATION_S: f64 = 0.15;
-/// An admission so long before a hint's end refutes it.
+/// An admission at least this long before the end of a hint refutes it.
 const MIN_REFUTED_NS: Nanos = 50 * MILLISECOND;
-/// So many long hints are remembered, and what is kept of each count when there are more.
+/// How many long hints are remembered, and the share of each count kept beyond that.
 const MAX_REMEMBERED: f64 = 20.0;
-const FADING: f64 = 0.9;
+const FADE_FACTOR: f64 = 0.9;
 
 #[cfg(test)]
 mod tests {
@@ -192,7 +194,7 @@ mod tests {
     fn a_long_hint_is_confirmed_by_one_that_counts_down() {
         let mut hints = Hints::new();
         assert!(!hints.believe(&claim(0, 5_000)));
-        assert!(!hints.believe(&claim(100, 4_900)), "too soon to tell");
+        assert!(!hints.believe(&claim(100, 4_900)), "too soon to confirm");
         assert!(hints.believe(&claim(300, 4_700)));
         assert_eq!(hints.doubted(), None);
     }

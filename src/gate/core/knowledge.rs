@@ -1,31 +1,31 @@
-//! What a gate knows of its PTU, for those who look.
+//! What a gate knows of its PTU, as callers see it.
 
 use super::time::Nanos;
 
-/// What a [`Gate`](crate::Gate) goes by.
+/// What a [`Gate`](crate::Gate) bases its decisions on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Knowledge {
-    /// The PTU does not refuse: requests pass unasked.
+    /// The PTU does not refuse: requests pass without being weighed or queued.
     #[default]
     Open,
-    /// It refuses, and too little was seen yet to know how fast it drains: hints are obeyed, and
-    /// attempts are made whenever the one before was not refused.
+    /// It refuses, and the drain rate is not known yet: hints are obeyed, and an attempt is made
+    /// whenever the previous one was not refused.
     Learning,
-    /// The drain rate was measured: requests are paced and waits are predicted by it.
+    /// The drain rate was measured: it paces requests and predicts waits.
     Measured,
     /// Others fill the same PTU: the measured rate is the share that they leave.
     Shared,
-    /// What the PTU says does not fit what was measured: its hints are probed, or taken for none where they
-    /// are always the same.
+    /// The PTU's hints do not fit the measurements: they are probed, or ignored if they are always
+    /// the same.
     Doubting,
-    /// Nothing was admitted for long, though it was asked for: who arrives spills at once, and one request
-    /// a second asks whether it is over.
+    /// Nothing was admitted for long, although attempts were made: requests spill on arrival, and one
+    /// per second probes for the end of it.
     Outage,
 }
 
 impl Knowledge {
-    /// Its name in lower case, as metrics have it.
+    /// The name in lower case, as metrics show it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -38,11 +38,11 @@ impl Knowledge {
     }
 }
 
-/// The figures that speak for a [`Knowledge`]. Times are in seconds, rates in weighted tokens a second.
+/// The figures behind a [`Knowledge`]. Times are in seconds, rates in weighted tokens per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Evidence {
     Open,
-    /// So many refusals so far, and the rate that they give for now.
+    /// Refusals so far, and the rate that they give for now.
     Learning {
         refusals: u32,
         rate: Option<f64>,
@@ -60,11 +60,11 @@ pub(crate) enum Evidence {
         hint: f64,
         expected: f64,
     },
-    /// The hint that every refusal has.
+    /// The hint that every refusal carries.
     ConstantHint {
         hint: f64,
     },
-    /// For how long nothing was admitted, and how often it was refused meanwhile.
+    /// For how long nothing was admitted, and how often the PTU refused meanwhile.
     Outage {
         dry: f64,
         refusals: u32,

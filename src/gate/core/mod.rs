@@ -1,124 +1,129 @@
-//! The pure core of the gate: facts and the time come in, decisions go out.
+//! The pure core of the gate: facts and the time go in, decisions come out.
 //!
-//! Nothing here reads a clock, draws, locks, sleeps or knows HTTP: every method takes `now`, and a refusal
-//! takes its random draw. The edge around it (`gate/mod.rs`, `gate/waiter.rs`) holds the mutex, the timer
-//! and the futures.
+//! Nothing here reads a clock, draws random numbers, locks, sleeps or knows HTTP. Every method takes
+//! `now`, and a refusal brings its random draw. The edge around the core (`gate/mod.rs`,
+//! `gate/waiter.rs`) owns the mutex, the timer and the futures.
 //!
 //! # What a PTU does
 //!
-//! A PTU deployment is a leaky bucket. A request adds its estimated cost to the level, the level
-//! drains at a constant rate that the number of PTUs sets, and an answer corrects the estimate when
-//! it ends. A request that arrives while the level is above 100 % is refused with 429 and
-//! `retry-after-ms`, the time until the level is below 100 % again. On a busy deployment that is
-//! tens of milliseconds: the bucket admits about one request each time it opens.
+//! A PTU deployment is a leaky bucket. A request adds its estimated cost to the level. The level
+//! drains at a constant rate, set by the number of PTUs. When the answer ends, the service replaces
+//! the estimate with the actual cost. A request that arrives while the level is above 100 % is
+//! refused with 429 and `retry-after-ms`, the time until the level is below 100 % again. On a busy
+//! deployment that is tens of milliseconds: the bucket admits about one request each time it opens.
 //!
-//! The capacity is paid for whether it is used or not, and the alternative, a Standard deployment,
-//! is paid for by the token. So the gate has two aims: the PTU must not idle while a request waits
-//! for it, and a request that will not be served there in time must be sent elsewhere at once and
-//! not after its `max_wait`.
+//! PTU capacity is paid for whether it is used or not; the alternative, a Standard deployment, is
+//! paid for by the token. So the gate has two aims. The PTU must not idle while a request waits for
+//! it. And a request that the PTU will not serve in time must spill immediately, not after its
+//! `max_wait`.
 //!
-//! # What may be wrong
+//! # What can go wrong
 //!
-//! Nothing of that can be relied on. Estimates are off by a factor of ten, since callers state a
-//! `max_tokens` far above what they use, or none; answers take a minute; others fill the same PTU; hints
-//! are rounded, missing, constant, too short, or false; refusals take seconds; a deployment is resized or
-//! gone for minutes. So each fact is used for what it proves, and every conclusion is checked.
+//! None of these inputs is reliable. Estimates are off by a factor of ten, because callers set
+//! `max_tokens` far above what they use, or omit it. Answers take a minute. Other clients fill the
+//! same PTU. Hints are rounded, missing, constant, too short, or false. Refusals take seconds. A
+//! deployment is resized, or disappears for minutes. So the gate uses each fact only for what it
+//! proves, and checks every conclusion.
 //!
-//! # How fast it drains: sums
+//! # Drain rate: a quotient of sums
 //!
-//! Two refusals, with the cost admitted in between, give the drain rate: `cost / (time + hint2 - hint1)`.
-//! `drain_rate.rs` divides sums over the last seconds instead of averaging quotients, so that what is wrong
-//! at the end of one stretch is made good at the beginning of the next. It works without hints, and beside
-//! others, where it is the share that they leave.
+//! Two refusals, with the cost admitted in between, give the drain rate:
+//! `cost / (time + hint2 - hint1)`. `drain_rate.rs` divides sums over the last seconds rather than
+//! averaging quotients, so an error at the end of one interval cancels at the start of the next. This
+//! works without hints, too. When others fill the same PTU, it measures the share that they leave.
 //!
-//! # When it reopens: the model
+//! # Reopening: the model
 //!
-//! `bucket.rs` keeps one number, the instant at which the level falls below 100 %. A refusal sets
-//! it. A request that is sent moves it later by `cost / rate`, an answer that cost less than
-//! estimated moves it earlier. Costs are in weighted tokens; their unit cancels out, since the rate
-//! is measured in the same one. `bucket_depth.rs` learns how utilisation headers relate to hints,
-//! so that an admitted answer can lower the modelled level, too.
+//! `bucket.rs` keeps one number: the instant at which the level falls below 100 %. A refusal sets it,
+//! an attempt moves it later by `cost / rate`, and an answer that cost less than estimated moves it
+//! earlier. Costs are in weighted tokens; the unit cancels out, because the rate is measured in the
+//! same one. `bucket_depth.rs` learns how utilisation headers relate to hints, so that the header on
+//! a successful answer can lower the modelled level, too.
 //!
 //! # What a hint proves
 //!
-//! `hints.rs`: a hint that fits the model, or is not much longer than a request takes to drain, is believed.
-//! A longer one is doubted: the PTU is asked again when the model expects it to reopen, and then at
-//! doubling gaps, until a second hint that leads to the same instant confirms the first one, or an
-//! admission refutes it. A hint that is always the same is none. Where there is none, the PTU is asked
-//! again after half the time that a request takes, and after twice that each time, up to half a second.
+//! `hints.rs` believes a hint that fits the model or is not much longer than one request takes to
+//! drain. It doubts a longer one: the gate probes when the model expects the PTU to reopen, and then
+//! at doubling intervals, until a second hint that points to the same instant confirms the first, or
+//! an admission refutes it. A hint that never changes counts as no hint. Without a hint, the gate
+//! tries again after half the time that one request takes to drain, doubling up to half a second.
 //!
-//! # When it is asked: never half a second unasked
+//! # Probing: at most half a second without an attempt
 //!
-//! A model that is too low corrects itself: the next request is refused. One that is too high would never
-//! be found out, because requests that are sent too late are not refused. So `prober.rs` makes an attempt
-//! before its time whenever nothing has proved the PTU closed for a third of a second while somebody waits.
-//! A refusal is back within a round trip while an answer takes seconds, so silence for one and a half round
-//! trips counts as an admission; then the model was too high, and further attempts follow faster and
-//! faster, until one is refused. While nobody waits, one request in each second asks by the way.
+//! A model that is too low corrects itself: the next request is refused. A model that is too high
+//! would never show, because a request that is sent too late is not refused. So while requests wait
+//! and nothing has proved the PTU closed for a third of a second, `prober.rs` makes an attempt ahead
+//! of the model. A refusal comes back within one round trip, an answer takes seconds, so silence for
+//! one and a half round trips counts as an admission. Then the model was too high, and further
+//! attempts follow faster and faster until one is refused. While no request waits, one arriving
+//! request per second is sent as a probe.
 //!
-//! `queue.rs` orders waiting requests by rank, then by arrival. Only the first is sent, at the
-//! instant at which it will arrive just as the level falls below 100 %, half a round trip ahead.
-//! A refused request returns to its old place. So nothing is overtaken, and at saturation each
-//! opening of the bucket meets one attempt and not a crowd of them. Only a request that has asked eight
-//! times in four seconds lets the next one go before it, or gives up.
+//! `queue.rs` orders waiting requests by rank, then by arrival. Only the head is dispatched, half a
+//! round trip ahead, so that it arrives just as the level falls below 100 %. A refused request
+//! returns to its old place. So nothing is overtaken, and at saturation each opening of the bucket
+//! meets one attempt instead of a crowd. Only a request that has made eight attempts within four
+//! seconds lets the next one go first, or gives up.
 //!
 //! # Prediction: wait or spill
 //!
-//! On arrival a request's wait is predicted: the time until the level is below 100 %, and then the
-//! cost ahead of it in the queue divided by the rate, less what answers under way will give back by then
-//! (`costs.rs`), and more where more urgent requests are to be expected (`arrivals.rs`). If that exceeds
-//! what is left of its `max_wait`, it spills at once (`admission.rs`). So does a refused request that
-//! comes back to the queue, and one that waits while a refusal tells that its turn will come far too late.
-//! What is kept back of `max_wait` is the time to be refused and sent elsewhere, as slow as refusals may
-//! be (`round_trip.rs`).
+//! The wait of an arriving request is predicted: the time until the level is below 100 %, plus the
+//! cost ahead of it in the queue divided by the rate, less what answers in flight will give back by
+//! then (`costs.rs`), and more if more urgent requests are expected (`arrivals.rs`). If the
+//! prediction exceeds what is left of its `max_wait`, the request spills immediately
+//! (`admission.rs`). So does a refused request that returns to the queue, and a waiting one when a
+//! refusal shows that its turn will come far too late. Part of `max_wait` is held in reserve for one
+//! refusal and the spill, sized by how slow refusals have been (`round_trip.rs`).
 //!
 //! # Outages
 //!
-//! Where nothing was admitted for longer than a request takes to drain, though it was asked for, no hint
-//! and no rate says when that ends. What has lasted for some time will last about as long again:
-//! `admissions.rs` predicts so long a wait. So after the first `max_wait` nobody waits any more, and one
-//! request a second finds out when it is over.
+//! If nothing has been admitted for longer than a request takes to drain, although attempts were
+//! made, neither a hint nor the rate says when that will end. What has lasted for some time will last
+//! about as long again, and `admissions.rs` predicts a wait of that length. So after the first
+//! `max_wait` every request spills on arrival, and one per second probes for the end of the outage.
 //!
-//! # Others on the same PTU
+//! # Other clients of the same PTU
 //!
-//! An attempt that arrives when the PTU should have reopened, with nothing sent in between, and is refused,
-//! met somebody else. `contention.rs` counts them. What the gate measures then is no property of the PTU but
-//! what others leave it, and who keeps to that is left less and less. A gate that yields asks for fewer
-//! openings, by lot, and looks seldom for capacity that nobody announced: with replicas that do the same each
-//! opening is asked for about once, but another application takes whatever it likes. One that competes asks
-//! again after a fifth of the time that its share would take: the refusal tells exactly when the next opening
-//! is, and who comes in time gets it. The more openings others took, the less of a predicted wait it counts
-//! on: they may be gone in a moment.
+//! An attempt that arrives when the PTU should have reopened, with nothing sent in between, and is
+//! refused, lost to another client. `contention.rs` counts these. The rate that the gate then
+//! measures is not a property of the PTU but what others leave, and a gate that keeps to it is left
+//! less and less. A gate that yields draws lots to sit out openings, and seldom looks for capacity
+//! beyond what hints announce: replicas that do the same together make about one attempt per opening,
+//! but another application takes whatever it likes. A gate that competes tries again after a fifth of
+//! the time that its share would take: the refusal gives the exact time of the next opening, and the
+//! first to arrive gets it. The more openings others took, the less of a predicted wait a competing
+//! gate counts on: they may be gone in a moment.
 //!
-//! # The standing queue
+//! # Standing queues
 //!
-//! Waiting saves money only if it fills capacity that would otherwise idle, which is so while a
-//! queue forms in a burst and empties after it. Under lasting overload the queue never empties: as
-//! many requests spill as without it, and all others wait as well. `standing_queue.rs` is CoDel's
-//! answer (RFC 8289) applied to that choice: once the predicted wait has not been below a small target
-//! for an interval, the allowed wait is halved, and halved again while that lasts. And as waiting costs time
-//! by the request and saves money by the token, small requests in a queue wait for less.
+//! Waiting saves money only if it fills capacity that would otherwise idle. That holds while a queue
+//! forms in a burst and drains after it. Under sustained overload the queue never empties: as many
+//! requests spill as without a queue, and all the others wait as well. `standing_queue.rs` applies
+//! CoDel's answer (RFC 8289) to this choice: once the predicted wait has stayed above a small target
+//! for an interval, the allowed wait is halved, and halved again while that lasts. And since waiting
+//! costs time per request but saves money per token, small requests in a queue wait for less.
 //!
-//! # What is given up
+//! # Trade-offs
 //!
-//! - Optimal admission: against a queue that knows the bucket exactly, 0.3 to 1.5 points more tokens
-//!   spill in `benches/SIMULATION.md` (one process).
-//! - Attempts: one refusal in each third of a second of waiting is the price of never leaving the PTU open
-//!   for half a second. On a large PTU that is nothing, on one of two requests a second every third attempt.
+//! - Optimal admission: compared with a queue that knows the bucket exactly, 0.3 to 1.5 points more
+//!   tokens spill in `benches/SIMULATION.md` (one process).
+//! - Attempts: never leaving the PTU open for half a second costs one refusal per third of a second
+//!   of waiting. On a large PTU that is nothing; on one of two requests a second it is every third
+//!   attempt.
 //! - Coordination between processes: each learns from its own refusals. The gain shrinks with the
 //!   share of a process; one gateway for all of them restores it.
-//! - What the service assumes for an unstated `max_tokens` is not learned: in refusals it cannot be told
-//!   from the rate and from what others add. Where it is known, it can be
+//! - The service's own assumption for an unstated `max_tokens` is not learned: refusals cannot
+//!   separate it from the rate and from the load of others. If it is known, it can be
 //!   [set](crate::gate::cost::TokenWeights::unstated_output).
 //! - Fairness by size: a large request at the head delays small ones behind it.
 //!
 //! # Constants
 //!
-//! Why each is what it is stands beside it in its file. What half and double of it do was measured in an event
-//! simulation of this core alone, without layers and sockets: in a copy every value was changed, one at a time,
-//! and the loads below ran with three seeds, 15 minutes each. Of factors above 1 the excess was scaled, of
-//! decays the complement. The loads are 10 requests a second in bursts around a PTU for their mean, bucket
-//! 3 s, `max_wait` 4 s, round trip 30 ms, from a cold start, unless said.
+//! Each constant gives its reason where it is defined. The effect of halving and doubling it was
+//! measured in an event simulation of this core alone, without layers or sockets: one value was
+//! changed at a time, and each of the loads below ran with three seeds, 15 minutes each. For factors
+//! above 1 the excess over 1 was scaled, for decays the complement. Unless noted, a load is 10
+//! requests a second in bursts, on a PTU sized for their mean, with a bucket of 3 s, `max_wait` 4 s,
+//! a round trip of 30 ms, and a cold start.
 //!
 //! | load | what is different | spilled tokens | mean wait | attempts per success | longest time open |
 //! |---|---|---:|---:|---:|---:|
@@ -136,25 +141,27 @@
 //! | outage429 | two minutes of 429 without a hint | 29.1 % | 522 ms | 1.14 | 0.45 s |
 //! | wait30 | `max_wait` 30 s | 12.8 % | 7,991 ms | 1.28 | 0.40 s |
 //!
-//! Listed are the two clearest moves among those of a quarter of a point of spilled tokens (half a point in
-//! unstated, pause1 and wait30), an eighth of the mean wait and 40 ms, 0.06 attempts (0.18 in unstated), a
-//! quarter of a second of time open, 60 ms of the median of the spilled, or a 95th percentile above 150 ms
-//! in the outage: any change reorders all later events, and smaller moves are noise. "None" means that no load
-//! reaches the constant: none has ranks, for example. Where half or double looks no worse, that is no proof.
+//! The table lists the two clearest changes of each constant. A change is listed from a quarter of a
+//! point of spilled tokens (half a point in unstated, pause1 and wait30), an eighth of the mean wait
+//! and 40 ms, 0.06 attempts (0.18 in unstated), a quarter of a second of time open, 60 ms of the
+//! median wait of spilled requests, or a 95th percentile above 150 ms in the outage. Any change
+//! reorders all later events, so smaller ones are noise. "None" means that no load exercises the
+//! constant: no load has ranks, for example. A value that looks no worse when halved or doubled is
+//! not thereby proven.
 //!
 //! | constant | unit | value | halved | doubled |
 //! |---|---|---:|---|---|
 //! | **`admission.rs`** | | | | |
 //! | `WAIT_SAFETY_FACTOR` | factor | 1.05 | max4000: spilled -0.2; trace07: open 0.6 | unstated: spilled -0.6, mean 1470, attempts 3.51 |
-//! | `MAX_UNASKED_NS` | time | SECOND / 2 | none | pause1: open 0.6 |
-//! | `HOPE` | share | 0.9 | unstated: mean 1450 | unstated: mean 1414, attempts 3.49, p50 745 |
+//! | `MAX_WAIT_TO_ASK_NS` | time | SECOND / 2 | none | pause1: open 0.6 |
+//! | `GIVE_UP_SHARE` | share | 0.9 | unstated: mean 1450 | unstated: mean 1414, attempts 3.49, p50 745 |
 //! | `MAX_URGENT_SHARE` | share | 0.9 | none | none |
 //! | **`admissions.rs`** | | | | |
 //! | `MIN_REFUSALS` | requests | 3 | noise | unstated: mean 1433, attempts 3.49, p50 338 |
 //! | `MIN_DROUGHT_S` | s | 1.0 | unstated: attempts 3.56 | unstated: p50 205 |
 //! | `MIN_DROUGHT_FILLS` | fills | 4.0 | procs4: spilled -0.3 | unstated: mean 1399, p50 107; procs4: spilled -0.2 |
 //! | **`arrivals.rs`** | | | | |
-//! | `MEMORY_S` | s | 10.0 | none | none |
+//! | `ARRIVAL_WINDOW_S` | s | 10.0 | none | none |
 //! | **`bucket.rs`** | | | | |
 //! | `IDLE_AFTER_NS` | time | SECOND | nb-drop: open 0.7; trace07: open 0.6 | noise |
 //! | `FORGOTTEN_AFTER_NS` | time | 10 * SECOND | noise | none |
@@ -176,7 +183,7 @@
 //! | `MIN_LOST_SHARE` | share | 0.15 | nb-drop: open 1.4 | noise |
 //! | `YIELDING_PACE` | share | 0.6 | procs4: attempts 1.51 | nb-drop: spilled +0.5, open 1.3; procs4: attempts 1.23 |
 //! | `COMPETING_PACE` | share | 0.2 | nb-drop: spilled -0.3, attempts 1.52; procs4: attempts 2.55 | nb-drop: spilled +0.6, attempts 1.19; procs4: attempts 1.95 |
-//! | `MAX_HOPE` | share | 0.6 | procs4: mean 896 | procs4: spilled -0.2, mean 1324 |
+//! | `MAX_WAIT_DISCOUNT` | share | 0.6 | procs4: mean 896 | procs4: spilled -0.2, mean 1324 |
 //! | `HINT_WEIGHT` | share | 0.05 | noise | noise |
 //! | `MAX_HINT_S` | s | 1.0 | noise | none |
 //! | `INITIAL_HINT_S` | s | 0.05 | noise | noise |
@@ -187,8 +194,8 @@
 //! | `SUM_DECAY` | share | 0.98 | nb-drop: open 0.9; max4000: spilled -0.3 | nb-drop: spilled -0.6; max4000: spilled -0.3 |
 //! | `DURATION_WEIGHT` | share | 0.05 | unstated: mean 1406; nb-drop: spilled -0.4 | noise |
 //! | **`drain_rate.rs`** | | | | |
-//! | `MEMORY_S` | s | 10.0 | max4000: spilled -0.3 | unstated: mean 1437, p50 381; nb-drop: open 1.1 |
-//! | `MIN_STRETCH_S` | s | 0.5 | nb-drop: spilled -0.8 | nb-drop: spilled -0.4, open 0.9; max4000: spilled -0.3 |
+//! | `RATE_SAMPLE_WINDOW_S` | s | 10.0 | max4000: spilled -0.3 | unstated: mean 1437, p50 381; nb-drop: open 1.1 |
+//! | `MIN_INTERVAL_S` | s | 0.5 | nb-drop: spilled -0.8 | nb-drop: spilled -0.4, open 0.9; max4000: spilled -0.3 |
 //! | `MIN_DRAIN_S` | s | 0.05 | unstated: p50 232; max4000: spilled -0.4 | unstated: mean 1468, attempts 3.54, p50 234; max4000: spilled -0.4 |
 //! | `SETTLING_S` | s | 3.0 | unstated: p50 557; nb-drop: spilled -0.6 | nb-drop: spilled -0.5 |
 //! | **`hints.rs`** | | | | |
@@ -205,7 +212,7 @@
 //! | `MIN_CONFIRMATION_S` | s | 0.15 | noise | noise |
 //! | `MIN_REFUTED_NS` | time | 50 * MILLISECOND | none | none |
 //! | `MAX_REMEMBERED` | share | 20.0 | none | none |
-//! | `FADING` | share | 0.9 | none | none |
+//! | `FADE_FACTOR` | share | 0.9 | none | none |
 //! | **`prober.rs`** | | | | |
 //! | `CHECK_FILLS` | fills | 10.0 | max4000: spilled -0.3; r40p12: attempts 1.20 | noise |
 //! | `MIN_CHECK_S` | s | 0.1 | noise | max4000: spilled -0.3 |
@@ -214,7 +221,7 @@
 //! | `MIN_FAR_CHECK_S` | s | 0.05 | none | none |
 //! | `UNSURE_CHECK_NS` | time | 400 * MILLISECOND | pause1: spilled +5.6, mean 330, attempts 2.65, open 0.4; nb-drop: spilled -0.8 | unstated: mean 1427, open 0.9, p50 445; pause1: attempts 2.20 |
 //! | `YIELDING_CHECK_NS` | time | 2_500 * MILLISECOND | noise | procs4: open 4.3 |
-//! | `UNASKED_NS` | time | 900 * MILLISECOND | noise | none |
+//! | `BYPASS_AFTER_NS` | time | 900 * MILLISECOND | noise | none |
 //! | `EXPLAINED_SHARE` | share | 0.1 | unstated: mean 1495, attempts 3.51, p50 471 | noise |
 //! | `EXPLAINED_S` | s | 0.05 | unstated: mean 1468, attempts 3.55, p50 541 | nb-drop: open 1.7; unstated: mean 1415, p50 498 |
 //! | `MAX_SURE_ERROR` | share | 0.5 | noise | unstated: mean 1420, open 0.7 |
@@ -223,12 +230,12 @@
 //! | `INITIAL_ERROR` | share | 0.1 | none | none |
 //! | `MIN_SETTLING_S` | s | 3.0 | unstated: mean 1420, p50 307 | pause1: open 0.3 |
 //! | `SETTLING_ANSWERS` | answers | 2.0 | pause1: open 0.4 | noise |
-//! | `FAR_NS` | time | SECOND / 10 | none | none |
+//! | `FAR_ROUND_TRIP_NS` | time | SECOND / 10 | none | none |
 //! | `MAX_WINDOW` | requests | 1_000 | none | none |
 //! | `MAX_FAR_WINDOW` | requests | 64 | none | none |
 //! | **`queue.rs`** | | | | |
-//! | `MAX_ASKS` | requests | 8 | pause1: spilled +7.8, mean 327, attempts 2.23, open 0.4; unstated: spilled +2.5, mean 938, attempts 2.85, open 1.0, p50 1454 | noise |
-//! | `ASKS_TIME_NS` | time | 4 * SECOND | noise | none |
+//! | `MAX_ASKS_PER_WINDOW` | requests | 8 | pause1: spilled +7.8, mean 327, attempts 2.23, open 0.4; unstated: spilled +2.5, mean 938, attempts 2.85, open 1.0, p50 1454 | noise |
+//! | `ASK_WINDOW_NS` | time | 4 * SECOND | noise | none |
 //! | `MAX_QUEUE_WALKED` | requests | 64 | noise | noise |
 //! | **`round_trip.rs`** | | | | |
 //! | `MAX_NETWORK_NS` | time | 400 * MILLISECOND | none | none |
@@ -245,10 +252,10 @@
 //! | `CUT_FACTOR` | factor | 0.5 | noise | r40p12: mean 2092; unstated: mean 1581, attempts 3.62, p50 1215 |
 //! | `CUT_INTERVAL_S` | s | 3.0 | noise | unstated: mean 1431, attempts 3.54 |
 //! | `MIN_SHARE` | share | 0.02 | noise | noise |
-//! | `GROWTH` | factor | 1.25 | noise | unstated: mean 1426, attempts 3.49; r40p12: mean 282 |
+//! | `GROWTH_PER_INTERVAL` | factor | 1.25 | noise | unstated: mean 1426, attempts 3.49; r40p12: mean 282 |
 //! | `IDLE_GROWTH_PER_S` | 1 / s | 1.15 | noise | noise |
 //! | `MAX_IDLE_S` | s | 1_000.0 | none | none |
-//! | `MIN_WORTH` | share | 0.05 | none | none |
+//! | `MIN_SIZE_SHARE` | share | 0.05 | none | none |
 
 mod admission;
 mod admissions;
@@ -269,7 +276,7 @@ mod time;
 #[cfg(test)]
 mod model;
 
-pub(crate) use self::{admission::SpillReason, queue::Place};
+pub(crate) use self::{admission::SpillReason, queue::QueueKey};
 pub(super) use self::{
     admission::{Applicant, Core, Decision, Refused},
     bucket::TrackedAttempt,

@@ -4,19 +4,19 @@ use std::{collections::BTreeMap, task::Waker};
 
 use super::time::{NEVER, Nanos, SECOND};
 
-/// A place in the queue: urgent ranks first, and whoever came first within a rank. It is kept when a
-/// request is refused and waits again, so that no later one overtakes it.
+/// A position in the queue: urgent ranks first, then by arrival. A refused request keeps it while it
+/// waits again, so that no later one overtakes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct QueueKey {
     pub(super) rank: u8,
-    /// When the request came.
+    /// When the request arrived.
     pub(super) since: Nanos,
-    /// Tells those apart that came at the same time.
+    /// Distinguishes requests that arrived at the same time.
     pub(super) order: u32,
 }
 
-impl Place {
-    /// The first and the last place that `rank` has.
+impl QueueKey {
+    /// The first and the last position of `rank`.
     const fn ends_of(rank: u8) -> (Self, Self) {
         let first = Self { rank, since: Nanos::MIN, order: 0 };
         (first, Self { rank, since: Nanos::MAX, order: u32::MAX })
@@ -26,61 +26,62 @@ impl Place {
 #[derive(Debug)]
 pub(super) struct QueuedRequest {
     pub(super) cost: f64,
-    /// When it leaves at the latest.
+    /// The latest time at which it leaves the queue.
     pub(super) latest: Nanos,
-    /// Whether it has nowhere else to go, so that no time need be kept back to send it there.
+    /// Whether it has nowhere else to go, so that no time is reserved for a spill.
     pub(super) is_patient: bool,
     pub(super) asks: Asks,
     pub(super) waker: Option<Waker>,
 }
 
-/// When a request has asked the PTU lately in vain, the longest ago first: [`MAX_ASKS`] times in
-/// [`ASKS_TIME_NS`] at most, since somebody else may have more luck, or nobody.
+/// When a request made its recent unsuccessful attempts, oldest first: at most
+/// [`MAX_ASKS_PER_WINDOW_PER_WINDOW`] within [`ASK_WINDOW_NS`], so that a request that keeps being refused lets
+/// others try.
 ///
-/// Most requests that wait have not asked yet, and take no room for it.
+/// Not allocated for requests that have made no attempt yet, which are most.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Asks(Option<Box<[Nanos; MAX_ASKS]>>);
+pub(super) struct Asks(Option<Box<[Nanos; MAX_ASKS_PER_WINDOW]>>);
 
 impl Asks {
     pub(super) const NONE: Self = Self(None);
 
-    /// When it may ask again.
+    /// When it may make another attempt.
     pub(super) fn next_at(&self) -> Nanos {
-        self.0.as_ref().map_or(NEVER, |asks| asks[0]).saturating_add(ASKS_TIME_NS)
+        self.0.as_ref().map_or(NEVER, |asks| asks[0]).saturating_add(ASK_WINDOW_NS)
     }
 
     pub(super) fn and_at(&self, at: Nanos) -> Self {
-        let mut asks = self.0.clone().unwrap_or_else(|| Box::new([NEVER; MAX_ASKS]));
+        let mut asks = self.0.clone().unwrap_or_else(|| Box::new([NEVER; MAX_ASKS_PER_WINDOW]));
         asks.rotate_left(1);
-        asks[MAX_ASKS - 1] = at;
+        asks[MAX_ASKS_PER_WINDOW - 1] = at;
         Self(Some(asks))
     }
 }
 
-/// Entering, leaving and finding the head take logarithmic time.
+/// Waiting requests. Insertion, removal and finding the head take logarithmic time.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    requests: BTreeMap<Place, QueuedRequest>,
-    /// The cost that waits in each rank; few ranks are ever used.
+    requests: BTreeMap<QueueKey, QueuedRequest>,
+    /// The total cost waiting in each rank; few ranks are ever used.
     cost: BTreeMap<u8, f64>,
 }
 
 impl Queue {
-    pub(super) fn insert(&mut self, place: Place, cost: f64, asks: Asks, latest: Nanos) {
+    pub(super) fn insert(&mut self, place: QueueKey, cost: f64, asks: Asks, latest: Nanos) {
         self.add(place, QueuedRequest { cost, latest, is_patient: false, asks, waker: None });
     }
 
-    /// The same for a request that has nowhere else to go.
-    pub(super) fn insert_patient(&mut self, place: Place, cost: f64, asks: Asks, latest: Nanos) {
+    /// Like [`insert`](Self::insert), for a request that has nowhere else to go.
+    pub(super) fn insert_patient(&mut self, place: QueueKey, cost: f64, asks: Asks, latest: Nanos) {
         self.add(place, QueuedRequest { cost, latest, is_patient: true, asks, waker: None });
     }
 
-    fn add(&mut self, place: Place, request: QueuedRequest) {
+    fn add(&mut self, place: QueueKey, request: QueuedRequest) {
         *self.cost.entry(place.rank).or_default() += request.cost;
         self.requests.insert(place, request);
     }
 
-    pub(super) fn remove(&mut self, place: Place) -> Option<QueuedRequest> {
+    pub(super) fn remove(&mut self, place: QueueKey) -> Option<QueuedRequest> {
         let request = self.requests.remove(&place)?;
         if let Some(cost) = self.cost.get_mut(&place.rank) {
             *cost -= request.cost;
@@ -92,18 +93,19 @@ impl Queue {
         Some(request)
     }
 
-    pub(super) fn get_mut(&mut self, place: Place) -> Option<&mut QueuedRequest> {
+    pub(super) fn get_mut(&mut self, place: QueueKey) -> Option<&mut QueuedRequest> {
         self.requests.get_mut(&place)
     }
 
-    pub(super) fn head(&self) -> Option<(Place, &QueuedRequest)> {
+    pub(super) fn head(&self) -> Option<(QueueKey, &QueuedRequest)> {
         self.requests.first_key_value().map(|(key, request)| (*key, request))
     }
 
-    /// The first request that may ask the PTU now, or else the one that may ask soonest, and when that is.
-    pub(super) fn next_to_ask(&self, now: Nanos) -> Option<(Place, Nanos)> {
+    /// The first request that may make an attempt now, or else the earliest to be allowed one, and
+    /// when.
+    pub(super) fn next_to_ask(&self, now: Nanos) -> Option<(QueueKey, Nanos)> {
         let asks = self.requests.iter().map(|(place, request)| (*place, request.asks.next_at()));
-        let mut soonest: Option<(Place, Nanos)> = None;
+        let mut soonest: Option<(QueueKey, Nanos)> = None;
         for (place, at) in asks {
             if at <= now {
                 return Some((place, now));
@@ -123,17 +125,18 @@ impl Queue {
         self.requests.is_empty()
     }
 
-    /// The requests that go before a new one of `rank`, the first one first.
+    /// The requests ahead of a new one of `rank`, in order.
     pub(super) fn ahead_of(&self, rank: u8) -> impl Iterator<Item = &QueuedRequest> {
-        self.requests.range(..=Place::ends_of(rank).1).map(|(_, request)| request)
+        self.requests.range(..=QueueKey::ends_of(rank).1).map(|(_, request)| request)
     }
 
-    /// The cost that goes before `place`; within its rank only as far as few go before it, or few behind.
-    pub(super) fn cost_before(&self, place: Place) -> f64 {
-        let Place { rank, .. } = place;
+    /// The cost ahead of `place`. Exact within its rank only if few requests are before it, or few
+    /// behind; otherwise all of the rank counts.
+    pub(super) fn cost_before(&self, place: QueueKey) -> f64 {
+        let QueueKey { rank, .. } = place;
         let urgent: f64 = self.cost.range(..rank).map(|(_, cost)| cost).sum();
         let equal = self.cost.get(&rank).copied().unwrap_or_default();
-        let (first, last) = Place::ends_of(rank);
+        let (first, last) = QueueKey::ends_of(rank);
         let mut before = self.requests.range(first..place).map(|(_, request)| request.cost);
         let mut behind = self.requests.range(place..=last).map(|(_, request)| request.cost);
         let (mut cost_before, mut cost_behind) = (0.0, 0.0);
@@ -150,23 +153,23 @@ impl Queue {
         urgent + equal
     }
 
-    /// All requests, the first one first.
+    /// All requests, in order.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut QueuedRequest> {
         self.requests.values_mut()
     }
 
-    /// The cost that goes before a new request of `rank`.
+    /// The cost ahead of a new request of `rank`.
     pub(super) fn cost_ahead_of(&self, rank: u8) -> f64 {
         self.cost.range(..=rank).map(|(_, cost)| cost).sum()
     }
 }
 
-// What halving and doubling these does is in the table of the module `core`.
+// The table in `core/mod.rs` shows the effect of halving and doubling these.
 
-/// How often a request may ask the PTU, and in what time: as often as twice a second.
-pub(super) const MAX_ASKS: usize = 8;
-pub(super) const ASKS_TIME_NS: Nanos = 4 * SECOND;
-/// The longest queue that is walked through, request by request, to predict a wait.
+/// How many attempts a request may make, and in what time: on average two per second.
+pub(super) const MAX_ASKS_PER_WINDOW: usize = 8;
+pub(super) const ASK_WINDOW_NS: Nanos = 4 * SECOND;
+/// The longest queue that is walked request by request to predict a wait.
 pub(super) const MAX_QUEUE_WALKED: usize = 64;
 
 #[cfg(test)]
@@ -175,8 +178,8 @@ mod tests {
 
     use super::*;
 
-    fn place(rank: u8, since: Nanos) -> Place {
-        Place { rank, since, order: 0 }
+    fn place(rank: u8, since: Nanos) -> QueueKey {
+        QueueKey { rank, since, order: 0 }
     }
 
     #[test]
@@ -242,7 +245,7 @@ mod tests {
         queue.insert(place(0, 0), 5.0, Asks::NONE, 0);
         assert_eq!(queue.cost_before(place(1, 20)), 25.0);
         assert_eq!(queue.cost_before(place(1, 980)), 985.0);
-        assert_eq!(queue.cost_before(place(1, 500)), 1_005.0, "nobody counts them");
+        assert_eq!(queue.cost_before(place(1, 500)), 1_005.0, "too deep in the queue to count");
     }
 
     proptest! {
@@ -252,7 +255,7 @@ mod tests {
         fn it_is_what_a_sorted_list_is(
             steps in prop::collection::vec((253..=u8::MAX, 0_i64..6, 0_u32..100), 0..30),
         ) {
-            let (mut queue, mut list) = (Queue::default(), Vec::<(Place, f64)>::new());
+            let (mut queue, mut list) = (Queue::default(), Vec::<(QueueKey, f64)>::new());
             for (rank, since, cost) in steps {
                 let (key, cost) = (place(rank, since), f64::from(cost));
                 let known = list.iter().position(|&(other, _)| other == key);

@@ -1,11 +1,11 @@
-//! How long refusals take: on the network, as a rule, and at the longest.
+//! How long refusals take: the network's share, the usual latency, and the longest.
 
 use super::time::{MILLISECOND, Nanos, SECOND};
 
-/// What the latencies of refusals say, until the first one nothing.
+/// Latencies of refusals; all zero until the first one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RoundTrip {
-    /// The network's share, there and back: about the shortest latency.
+    /// The network round trip: about the shortest latency.
     network: Nanos,
     usual: Nanos,
     longest: Nanos,
@@ -16,11 +16,11 @@ impl RoundTrip {
         Self { network: 0, usual: 0, longest: 0 }
     }
 
-    /// A refusal `took` so long from when its attempt was sent.
+    /// A refusal came back `took` after its attempt was sent.
     pub(super) fn on_refused(&mut self, took: Nanos) {
         let took = took.max(0);
         let near = took.min(MAX_NETWORK_NS);
-        // Longer samples include connecting and queueing. The shortest may grow a little at each
+        // Longer samples include connecting and queueing. The minimum may grow a little at each
         // refusal, so that it follows a route that became longer.
         self.network = match self.network {
             0 => near,
@@ -33,7 +33,7 @@ impl RoundTrip {
         self.longest = took.max(self.longest - (self.longest - took) / LONGEST_DECAY_DIVISOR);
     }
 
-    /// From here to the PTU, or back.
+    /// Half a round trip.
     pub(super) const fn one_way(&self) -> Nanos {
         self.network / 2
     }
@@ -46,33 +46,34 @@ impl RoundTrip {
         self.usual
     }
 
-    /// How long an attempt has to go unrefused to count as admitted.
+    /// How long an attempt must go unrefused to count as admitted.
     pub(super) fn silence(&self) -> Nanos {
         (self.usual * SILENCE_HALF_TRIPS / 2).max(MIN_SILENCE_NS)
     }
 
-    /// What a request keeps of its time to be refused and sent elsewhere.
+    /// The part of a request's time reserved for a refusal and a spill.
     pub(super) fn spill_reserve(&self) -> Nanos {
         let slowest = self.longest + self.longest / RESERVE_MARGIN_DIVISOR;
         slowest.max(self.network * SILENCE_HALF_TRIPS / 2)
     }
 }
 
-// What halving and doubling these does is in the table of the module `core`.
+// The table in `core/mod.rs` shows the effect of halving and doubling these.
 
-/// What lasts longer is a server's doing and no network's: then the PTU decided early on.
+/// Clamp: anything longer is server latency, not network distance, and the PTU decided early on.
 const MAX_NETWORK_NS: Nanos = 400 * MILLISECOND;
-/// At each refusal the network's share may grow by one part in so many.
+/// Each refusal may raise the network round trip by one part in this many.
 const NETWORK_GROWTH_DIVISOR: Nanos = 16;
-/// The usual latency averages about so many refusals.
+/// The usual latency averages about this many refusals.
 const USUAL_DIVISOR: Nanos = 16;
-/// At each refusal the longest latency loses one part in so many of what it is above it.
+/// Each refusal lowers the longest latency by one part in this many of what it exceeds the new one
+/// by.
 const LONGEST_DECAY_DIVISOR: Nanos = 512;
-/// The reserve exceeds the longest latency by one part in so many.
+/// The reserve exceeds the longest latency by one part in this many.
 const RESERVE_MARGIN_DIVISOR: Nanos = 16;
-/// How long silence has to last, in half usual latencies: a refusal takes two.
+/// How long silence must last, in half usual latencies: a refusal takes two.
 const SILENCE_HALF_TRIPS: Nanos = 3;
-/// The shortest silence that counts: a refusal may be slow for once.
+/// The shortest silence that counts, because a single refusal may be slow.
 const MIN_SILENCE_NS: Nanos = SECOND / 50;
 
 #[cfg(test)]

@@ -4,33 +4,34 @@ use std::time::Duration;
 
 /// How much of its `max_wait` a request may use.
 ///
-/// A queue that forms in a burst empties when the burst ends, and the requests in it fill capacity
-/// that would have gone to waste. A queue that does not empty saves nothing: as many requests
-/// spill as without it, and all the others wait besides. So when the predicted wait has not been
-/// below a small target for the [interval](crate::Gate::standing_queue_interval), the allowed wait is
-/// halved, and halved again every few seconds while the queue stands. It grows back slowly while the
-/// queue empties again and again, and faster while the PTU has capacity to spare. The idea is that of
-/// CoDel (RFC 8289), applied to the choice between waiting and paying.
+/// A queue that forms in a burst drains when the burst ends, and its requests fill capacity that
+/// would have gone to waste. A queue that does not drain saves nothing: as many requests spill as
+/// without it, and all the others wait besides. So when the predicted wait has not been below a small
+/// target for the [interval](crate::Gate::standing_queue_interval), the allowed wait is halved, and
+/// halved again every few seconds while the queue stands. It grows back slowly while the queue keeps
+/// draining, and faster while the PTU has spare capacity. The idea is CoDel's (RFC 8289), applied to
+/// the choice between waiting and paying.
 ///
-/// Target and interval grow with `max_wait`: who allows for half a minute rides out longer bursts.
+/// Target and interval grow with `max_wait`: a caller that allows half a minute rides out longer
+/// bursts.
 ///
-/// Spilling saves time by the request and costs money by the token. So, when a queue is ahead of it, a
-/// request that is smaller than the mean may wait for a smaller share of its time.
+/// Spilling saves time per request but costs money per token. So behind a queue, a request that is
+/// smaller than the mean may wait for a smaller share of its time.
 #[derive(Clone, Debug)]
 pub(super) struct StandingQueue {
     /// Seconds that a queue may stand before the first cut; `None` never cuts.
     interval: Option<f64>,
-    /// The share of a request's time that it may wait.
+    /// The share of its time that a request may wait.
     share: f64,
     /// When the predicted wait was last below the target, in seconds.
     emptied_at: f64,
-    /// When the share may change next, in seconds.
+    /// The earliest next change of the share, in seconds.
     change_at: f64,
-    /// Since when the PTU has capacity to spare, in seconds.
+    /// Since when the PTU has had spare capacity, in seconds.
     idle_since: Option<f64>,
 }
 
-/// A request that arrives.
+/// An arriving request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Newcomer {
     /// Seconds that it may wait.
@@ -52,24 +53,23 @@ impl StandingQueue {
         }
     }
 
-    /// The longest wait, in seconds, that is worth beginning.
+    /// The longest wait worth starting, in seconds.
     pub(super) fn allowed_wait(&self, newcomer: &Newcomer) -> f64 {
         let budget = newcomer.budget;
         if self.interval.is_none() || !newcomer.is_behind {
             return budget;
         }
         let shared = budget.min((budget * self.share).max(2.0 * TARGET_S));
-        let worth = newcomer.size.max(0.0).sqrt().max(MIN_WORTH);
+        let worth = newcomer.size.max(0.0).sqrt().max(MIN_SIZE_SHARE);
         (shared * worth).min(budget)
     }
 
-    /// Whether a queue has been standing for so long that requests may wait for a smaller share of their
-    /// time.
+    /// Whether a queue has stood for so long that the allowed wait is cut.
     pub(super) fn is_cut(&self) -> bool {
         self.interval.is_some() && self.share < 1.0
     }
 
-    /// A request arrives at `now` (seconds) that would have to wait for `wait` of its `budget` seconds.
+    /// A request arrives at `now` (seconds) and would have to wait for `wait` of its `budget` seconds.
     pub(super) fn on_arrival(&mut self, now: f64, wait: f64, budget: f64) {
         let Some(interval) = self.interval else { return };
         let interval = interval.max(INTERVAL_WAITS * budget);
@@ -80,20 +80,20 @@ impl StandingQueue {
         if wait <= TARGET_S.max(TARGET_SHARE * budget) {
             self.emptied_at = now;
             if now >= self.change_at {
-                self.grow(GROWTH);
+                self.grow(GROWTH_PER_INTERVAL);
                 self.change_at = now + interval;
             }
             return;
         }
-        // Once it was cut, a queue that stands again is no burst.
-        let patience = (interval * self.share).max(CUT_INTERVAL_S);
-        if now - self.emptied_at >= patience && now >= self.change_at {
+        // After a cut, a queue that stands again is not a burst.
+        let stands_for = (interval * self.share).max(CUT_INTERVAL_S);
+        if now - self.emptied_at >= stands_for && now >= self.change_at {
             self.share = (self.share * CUT_FACTOR).max(MIN_SHARE);
             self.change_at = now + CUT_INTERVAL_S;
         }
     }
 
-    /// The PTU has capacity to spare from `now` (seconds) on.
+    /// The PTU has spare capacity from `now` (seconds) on.
     pub(super) const fn on_idle(&mut self, now: f64) {
         if self.idle_since.is_none() {
             self.idle_since = Some(now);
@@ -105,26 +105,26 @@ impl StandingQueue {
     }
 }
 
-// What halving and doubling these does is in the table of the module `core`.
+// The table in `core/mod.rs` shows the effect of halving and doubling these.
 
-/// A predicted wait, in seconds and as a share of the allowed time, below which the queue has emptied.
-/// Twice as many seconds are always allowed.
+/// A predicted wait, in seconds and as a share of the allowed time, below which the queue counts as
+/// empty. Twice the seconds are always allowed.
 const TARGET_S: f64 = 0.1;
 const TARGET_SHARE: f64 = 0.025;
-/// A queue may stand at least for so many times the allowed time.
+/// The shortest interval before a cut, as a multiple of the allowed time.
 const INTERVAL_WAITS: f64 = 15.0;
-/// What a cut leaves of the share, and the seconds between two cuts.
+/// The factor of one cut, and the seconds between two cuts.
 const CUT_FACTOR: f64 = 0.5;
 const CUT_INTERVAL_S: f64 = 3.0;
 /// The smallest share that cuts lead to.
 const MIN_SHARE: f64 = 0.02;
-/// What the share grows by in an interval in which the queue empties.
-const GROWTH: f64 = 1.25;
-/// What it grows by in a second without any queue, and for how many seconds at most.
+/// The factor by which the share grows in an interval in which the queue drains.
+const GROWTH_PER_INTERVAL: f64 = 1.25;
+/// The factor by which it grows per second without a queue, and the most seconds counted.
 const IDLE_GROWTH_PER_S: f64 = 1.15;
 const MAX_IDLE_S: f64 = 1_000.0;
-/// The smallest share of the allowed wait that a small request is left with.
-const MIN_WORTH: f64 = 0.05;
+/// The smallest share of the allowed wait that a small request keeps.
+const MIN_SIZE_SHARE: f64 = 0.05;
 
 #[cfg(test)]
 mod tests {
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn who_allows_for_long_waits_rides_out_long_bursts() {
+    fn a_long_max_wait_rides_out_long_bursts() {
         let mut standing = StandingQueue::new(Some(Duration::from_secs(60)));
         for second in 0..440 {
             standing.on_arrival(f64::from(second), 29.0, 30.0);
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(standing.allowed_wait(&Newcomer { size: 0.25, ..MEAN }), 2.0);
         assert_eq!(standing.allowed_wait(&Newcomer { size: 9.0, ..MEAN }), 4.0);
         let alone = Newcomer { size: 0.0, is_behind: false, ..MEAN };
-        assert_eq!(standing.allowed_wait(&alone), 4.0, "it delays nobody");
+        assert_eq!(standing.allowed_wait(&alone), 4.0, "it delays no other request");
     }
 
     #[test]

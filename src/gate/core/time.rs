@@ -21,5 +21,5 @@ pub(super) fn from_seconds(seconds: f64) -> Nanos {
 
 pub(super) const SECOND: Nanos = 1_000_000_000;
 pub(super) const MILLISECOND: Nanos = 1_000_000;
-/// So long ago that nothing follows from it, and still far from overflowing.
+/// Long enough ago to have no effect, and far from overflowing.
 pub(super) const NEVER: Nanos = Nanos::MIN / 4;

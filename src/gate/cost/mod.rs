@@ -1,10 +1,10 @@
 //! What a request costs a PTU, estimated before and corrected after.
 //!
-//! A PTU counts in *weighted tokens*: on arrival a request takes its prompt plus the most that it
-//! may generate, an output token counting as several input tokens; when it is done, the service
-//! corrects that by what was generated (Azure page "Provisioned throughput"). [`EstimateCost`]
-//! does the same on this side. [`TokenWeights`] is the default, and knows the bodies of chat
-//! completions, responses, completions and embeddings.
+//! A PTU counts *weighted tokens*. On arrival a request takes its prompt plus the most that it may
+//! generate, with one output token counting as several input tokens; when it is done, the service
+//! corrects that to what was generated (Azure page "Provisioned throughput"). [`EstimateCost`] does
+//! the same on this side. [`TokenWeights`] is the default, and reads the bodies of chat completions,
+//! responses, completions and embeddings.
 //!
 //! ```
 //! use http::{HeaderMap, Uri};
@@ -35,17 +35,17 @@ pub use crate::azure::{Usage, UsageScan};
 
 /// What a request takes out of a PTU's capacity, in weighted tokens.
 ///
-/// The unit is free, as long as both methods use the same: the rate at which the PTU drains is
-/// learned in it. Costs that are negative or not finite count as zero.
+/// Any unit works if both methods use the same, because the drain rate is learned in it. Negative and
+/// non-finite costs count as zero.
 pub trait EstimateCost: fmt::Debug + Send + Sync + 'static {
-    /// The estimate before the answer is known. `content` is the body when it is in memory.
+    /// The estimate before the answer is known. `content` is the body if it is in memory.
     fn estimate(&self, head: &Head<'_>, content: Option<&[u8]>) -> f64;
 
-    /// What it cost in the end.
+    /// The actual cost.
     fn actual(&self, usage: &Usage) -> f64;
 
-    /// The estimator of one request, where they differ from request to request, so that its
-    /// estimate and its actual cost go by the same weights. The default, `None`, means `self`.
+    /// The estimator of one request, if estimators differ between requests, so that estimate and
+    /// actual cost use the same weights. The default, `None`, means `self`.
     fn for_request(
         &self,
         head: &Head<'_>,
@@ -55,8 +55,8 @@ pub trait EstimateCost: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// The estimate and the estimator of one request, for which an estimator may read the body once
-    /// instead of once for each.
+    /// The estimate and the estimator of one request together, so that an implementation can read the
+    /// body once instead of twice.
     #[doc(hidden)]
     fn weigh(
         &self,
@@ -70,32 +70,32 @@ pub trait EstimateCost: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// The head of a request whose cost is asked for.
+/// The head of a request whose cost is estimated.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Head<'a> {
-    /// The address, as the caller gave it.
+    /// The URI as the caller gave it.
     pub uri: &'a Uri,
-    /// The headers, the caller's credentials among them.
+    /// The headers, including the caller's credentials.
     pub headers: &'a HeaderMap,
     /// What a scan of the body found, if there was one.
     fields: Option<&'a BodyFields>,
 }
 
 impl<'a> Head<'a> {
-    /// The head with these parts.
+    /// A head of these parts.
     pub const fn new(uri: &'a Uri, headers: &'a HeaderMap) -> Self {
         Self { uri, headers, fields: None }
     }
 
-    /// The head of a request whose body was scanned.
+    /// Adds the fields found by a scan of the body.
     pub(crate) const fn scanned(mut self, fields: Option<&'a BodyFields>) -> Self {
         self.fields = fields;
         self
     }
 }
 
-/// Shows the path alone: headers and query may carry a key.
+/// Shows the path alone, because headers and query may contain a key.
 impl fmt::Debug for Head<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Head").field("path", &self.uri.path()).finish_non_exhaustive()

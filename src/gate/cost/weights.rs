@@ -1,4 +1,4 @@
-//! Weighted tokens: the default estimate, and what output weighs.
+//! The default estimate in weighted tokens, and the weight of output.
 
 use std::sync::Arc;
 
@@ -8,19 +8,18 @@ use crate::{
     backend::Deployment,
 };
 
-/// Weighted tokens: a token for every four bytes of prompt, and a weight for every token that may
+/// Weighted tokens: one token for every four bytes of prompt, and a weight for every token that may
 /// be generated.
 ///
-/// The prompt is the text of messages, input, instructions and tools, without JSON's own marks.
-/// Attachments (images, audio, files) count as 765 tokens each, whatever their size: what a
-/// 1024 x 1024 image costs gpt-4o (Azure page "Vision-enabled models", detail `high`). Output is
-/// the most that the request allows, times the choices that it asks for; embeddings have none.
-/// Cached prompt tokens are free, as on a PTU, but which they are is known only from the answer.
+/// The prompt is the text of messages, input, instructions and tools, without JSON's own punctuation.
+/// Attachments (images, audio, files) count as 765 tokens each, whatever their size: the cost of a
+/// 1024 x 1024 image for gpt-4o (Azure page "Vision-enabled models", detail `high`). Output is the
+/// most that the request allows, times the number of choices that it requests; embeddings have none.
+/// Cached prompt tokens are free, as on a PTU, but only the answer shows which they are.
 ///
-/// Reading a body costs 0.1 to 0.6 microseconds for each KiB, about one where it is little but
-/// quotes and escapes, and no allocation. A body that is not JSON counts as text, one that is not
-/// in memory by its `content-length`, an upload as one attachment, and a request without a body as
-/// nothing.
+/// Reading a body costs 0.1 to 0.6 microseconds per KiB, about one if it is mostly quotes and
+/// escapes, and no allocation. A body that is not JSON counts as text, one that is not in memory by
+/// its `content-length`, an upload as one attachment, and a request without a body as nothing.
 #[derive(Clone, Debug)]
 pub struct TokenWeights {
     output: f64,
@@ -45,25 +44,26 @@ impl TokenWeights {
         self
     }
 
-    /// How many tokens a request is taken to generate that names no `max_tokens`,
-    /// `max_completion_tokens` or `max_output_tokens` (0 to 1,048,576).
+    /// How many tokens a request without `max_tokens`, `max_completion_tokens` or `max_output_tokens`
+    /// is assumed to generate (0 to 1,048,576).
     ///
-    /// Defaults to 256, the size of an ordinary chat answer. The service "estimates a value" for such requests,
-    /// which costs concurrency where their answers are short (Azure page "Provisioned throughput"); how large
-    /// it is, is not published. One that is too low has the gate take the PTU for less full than it is, until
-    /// the next refusal; one that is too high has it spill what would have been served.
+    /// Defaults to 256, the size of an ordinary chat answer. The service "estimates a value" for such
+    /// requests, which costs concurrency if their answers are short (Azure page "Provisioned
+    /// throughput"); the value is not published. Too low a value makes the gate take the PTU for less
+    /// full than it is, until the next refusal; too high a value makes it spill what the PTU would
+    /// have served.
     #[must_use]
     pub const fn unstated_output(mut self, tokens: f64) -> Self {
         self.unstated_output = within(tokens, 1_048_576.0);
         self
     }
 
-    /// Other weights for one model. `name` is the deployment in the path or, where the path has
-    /// none, the `model` in the body, as the caller writes it; of two entries of one name the later
-    /// counts. The models named in `weights` are not taken over.
+    /// Other weights for one model. `name` is the deployment in the path or, if the path has none,
+    /// the `model` in the body, as the caller writes it. If two entries share a name, the later one
+    /// wins. The models named in `weights` are ignored.
     #[must_use]
     pub fn model(mut self, name: impl AsRef<str>, mut weights: Self) -> Self {
-        // What cannot be the name of a deployment is in no request either.
+        // A name that no deployment can have is in no request either.
         if let Some(name) = Deployment::new(name.as_ref()) {
             weights.models = Vec::new();
             self.models.push((name, Arc::new(weights)));
@@ -152,7 +152,7 @@ fn demand<'a>(head: &Head<'_>, content: Option<&'a [u8]>) -> Demand<'a> {
     }
 }
 
-/// `value` from 0 to `high`; NaN is 0.
+/// Clamps `value` to 0 to `high`; NaN becomes 0.
 const fn within(value: f64, high: f64) -> f64 {
     if value >= 0.0 { value.min(high) } else { 0.0 }
 }

@@ -59,7 +59,7 @@ pub(in crate::smart_fallback) enum Winner {
 #[derive(Default)]
 pub(super) struct ColdState {
     /// Its place at the gate, to come back to.
-    pub(super) place: Option<gate::Place>,
+    pub(super) place: Option<gate::QueueKey>,
     /// Its turn to ask the fallback, while that reopens.
     turn: Option<wait::Permit>,
     /// What its spill takes out of the budget, which is given back unless the fallback serves it.

@@ -1,11 +1,11 @@
-//! What the gate's core does where it matters most, case by case.
+//! The behaviours of the gate's core that matter most, one case each.
 
 use std::{sync::Arc, task::Waker, time::Duration};
 
 use super::{Pair, woken::Woken};
 use crate::gate::core::{
-    Applicant, Contention, Core, Decision, Knowledge, Nanos, Place, Refused, TrackedAttempt,
-    queue::{MAX_ASKS, MAX_QUEUE_WALKED},
+    Applicant, Contention, Core, Decision, Knowledge, Nanos, QueueKey, Refused, TrackedAttempt,
+    queue::{MAX_ASKS_PER_WINDOW, MAX_QUEUE_WALKED},
     time::{MILLISECOND as MS, SECOND},
 };
 
@@ -24,7 +24,7 @@ fn an_estimate_that_was_far_too_high_does_not_overflow_the_model() {
 #[test]
 fn an_attempt_that_came_to_nothing_leaves_no_wait_behind() {
     let (mut core, now) = paced();
-    // An hour's worth, answered with a complaint about the request.
+    // An hour's worth, answered with an error about the request.
     let sent = goes(&mut core, now, 360_000.0);
     core.bucket.on_cancelled(&sent);
     assert!(matches!(arrives(&mut core, now, 1.0, 0, SECOND), Decision::Go(_)));
@@ -50,7 +50,7 @@ fn a_request_that_will_have_given_up_is_not_waited_for() {
     };
     assert!(waits(150.0, 1, 1_200), "its turn comes in a second");
     assert!(waits(200.0, 0, 5_000), "now that comes in three");
-    // Three seconds, a quarter more for urgent ones to come, and not four and a half.
+    // Three seconds plus a quarter for expected urgent requests, not four and a half.
     assert!(!waits(100.0, 1, 3_800));
     assert!(waits(100.0, 1, 4_600));
 }
@@ -131,7 +131,7 @@ fn refusals_that_were_expected_count_neither_as_asks_nor_for_a_drought() {
     for tenth in 1..20 {
         let now = start + tenth * SECOND / 10;
         if let Decision::Go(sent) = core.on_turn(now, place, deadline) {
-            // The level is as it was modelled.
+            // The level is as modelled.
             let hint = Duration::from_nanos((start + 2 * SECOND - now).unsigned_abs());
             let refused = Refused { hint: Some(hint), is_patient: true, ..refusal(None, deadline) };
             assert_eq!(core.on_refused(now, &sent, &refused), Ok(place));
@@ -144,7 +144,7 @@ fn refusals_that_were_expected_count_neither_as_asks_nor_for_a_drought() {
 }
 
 #[test]
-fn an_arrival_does_not_move_the_attempt_that_somebody_sleeps_for() {
+fn an_arrival_does_not_move_an_attempt_that_a_waiter_sleeps_for() {
     let (mut core, now) = paced();
     goes(&mut core, now, 200.0);
     waits(&mut core, now, 10.0, 9 * SECOND);
@@ -153,7 +153,7 @@ fn an_arrival_does_not_move_the_attempt_that_somebody_sleeps_for() {
         let decision = arrives(&mut core, now, 0.0, 1, 0);
         assert!(matches!(decision, Decision::Spill(_)), "{decision:?}");
     }
-    assert_eq!(core.bucket.next_attempt_at(), attempt_at, "they would wake nobody");
+    assert_eq!(core.bucket.next_attempt_at(), attempt_at, "it would wake no waiter");
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn when_nothing_is_admitted_for_long_all_spill_at_once_but_for_one_a_second() {
 }
 
 #[test]
-fn those_who_wait_leave_when_a_refusal_makes_that_hopeless() {
+fn waiting_requests_spill_when_a_refusal_makes_them_too_late() {
     let (mut core, now) = paced();
     let refused = goes(&mut core, now, 50.0);
     let (hasty, looks) = waits(&mut core, now, 10.0, 3 * SECOND / 2);
@@ -316,7 +316,7 @@ fn a_patient_request_leaves_when_the_ptu_reopens_too_late() {
 fn a_patient_request_waits_where_an_admission_refuted_a_long_hint() {
     let (mut core, now) = paced();
     let sent = goes(&mut core, now, 3_000.0);
-    // As the model has it.
+    // As the model predicted.
     refuse(&mut core, now, &sent, Some(1), 0);
     let sent = goes(&mut core, now + 2 * MS, 3_000.0);
     core.bucket.on_accepted(now + 2 * MS, &sent);
@@ -335,7 +335,7 @@ fn a_patient_request_waits_where_an_admission_refuted_a_long_hint() {
 }
 
 #[test]
-fn no_refusal_makes_it_hopeless_for_a_patient_request_to_wait() {
+fn no_refusal_makes_a_patient_request_give_up() {
     let (mut core, now) = paced();
     let refused = goes(&mut core, now, 50.0);
     waits_patiently(&mut core, now);
@@ -344,7 +344,7 @@ fn no_refusal_makes_it_hopeless_for_a_patient_request_to_wait() {
     let Decision::Wait { place, .. } = decision else { panic!("{decision:?}") };
     let woken = Arc::<Woken>::default();
     core.wake_with(place, &Waker::from(Arc::clone(&woken)));
-    // The one before it takes as long as it has.
+    // The previous attempt takes as long as it did.
     refuse(&mut core, now, &refused, Some(1_000), 0);
     core.take_wakers(now).wake();
     assert!(!woken.get(), "it has nowhere else to go");
@@ -364,12 +364,12 @@ fn a_patient_request_comes_back_to_its_old_place() {
 }
 
 #[test]
-fn who_asked_too_often_lets_others_ask_and_then_goes_first_again() {
+fn a_request_that_used_up_its_attempts_lets_others_try_and_then_goes_first_again() {
     let (mut core, start) = paced();
     let (first, deadline) = (waits_patiently(&mut core, start), start + 60 * SECOND);
     let second = waits_patiently(&mut core, start);
     let mut now = start;
-    for _ in 0..MAX_ASKS {
+    for _ in 0..MAX_ASKS_PER_WINDOW {
         now = now.max(core.bucket.next_attempt_at());
         let Decision::Go(sent) = core.on_turn(now, first, deadline) else { panic!("it may ask") };
         let refused = Refused { is_patient: true, ..refusal(Some(5), deadline) };
@@ -380,7 +380,7 @@ fn who_asked_too_often_lets_others_ask_and_then_goes_first_again() {
     let Decision::Wait { until, .. } = core.on_turn(now, first, deadline) else {
         panic!("not now")
     };
-    assert!((start + 4 * SECOND..=now + 4 * SECOND).contains(&until), "nobody need wake it");
+    assert!((start + 4 * SECOND..=now + 4 * SECOND).contains(&until), "it needs no waker");
     let Decision::Go(sent) = core.on_turn(now, second, deadline) else { panic!("it may ask") };
     let refused = Refused { is_patient: true, ..refusal(Some(5), deadline) };
     assert_eq!(core.on_refused(now, &sent, &refused), Ok(second));
@@ -390,12 +390,12 @@ fn who_asked_too_often_lets_others_ask_and_then_goes_first_again() {
 }
 
 #[test]
-fn who_asked_too_often_spills_when_the_ptu_is_open_and_nobody_else_asks() {
+fn a_request_that_used_up_its_attempts_spills_when_the_ptu_is_open_and_no_other_waits() {
     let (mut core, start) = paced();
     goes(&mut core, start, 100.0);
     let (place, mut now) = (waits(&mut core, start, 100.0, 9 * SECOND).0, start);
     let deadline = start + 9 * SECOND;
-    for _ in 0..MAX_ASKS {
+    for _ in 0..MAX_ASKS_PER_WINDOW {
         now = now.max(core.bucket.next_attempt_at());
         let Decision::Go(sent) = core.on_turn(now, place, deadline) else { panic!("it may ask") };
         assert_eq!(core.on_refused(now, &sent, &refusal(Some(5), deadline)), Ok(place));
@@ -411,7 +411,7 @@ fn an_answer_that_reports_a_lower_level_lowers_the_model() {
     let (mut core, now) = of_ten_seconds();
     let sent = goes(&mut core, now, 200.0);
     let modelled = core.bucket.closed_for(now).expect("it is closed");
-    // 5 % of 10 s below the limit before it came, with its two seconds on top.
+    // 5 % of 10 s below the limit before it arrived, plus its own two seconds.
     core.bucket.on_utilization(now, &sent, 0.95);
     let closed = core.bucket.closed_for(now).expect("it is closed");
     assert!(closed < modelled, "{closed} against {modelled}");
@@ -450,7 +450,7 @@ fn of_ten_seconds() -> (Core, Nanos) {
     (core, now)
 }
 
-/// A core that measured a rate of 100 a second, and its PTU at the limit, with no round trip.
+/// A core with a measured rate of 100 a second whose PTU is at the limit, with no round trip.
 fn paced() -> (Core, Nanos) {
     let mut pair = Pair::new(Contention::Yield);
     pair.learn(0).expect("nothing unusual happens");
@@ -472,14 +472,14 @@ fn goes(core: &mut Core, now: Nanos, cost: f64) -> TrackedAttempt {
     }
 }
 
-/// The first attempt long after a refusal checks the model, whatever that says.
+/// The first attempt long after a refusal checks the model, whatever that predicts.
 fn goes_early(core: &mut Core, now: Nanos) {
     goes(core, now, 0.0);
     assert!(core.bucket.next_attempt_at() > now, "its silence is waited for");
 }
 
-/// A request that waits, and whether it was woken.
-fn waits(core: &mut Core, now: Nanos, cost: f64, max_wait: Nanos) -> (Place, Arc<Woken>) {
+/// Makes a request wait, and reports whether it was woken.
+fn waits(core: &mut Core, now: Nanos, cost: f64, max_wait: Nanos) -> (QueueKey, Arc<Woken>) {
     let woken = Arc::<Woken>::default();
     match arrives(core, now, cost, 0, max_wait) {
         Decision::Wait { place, .. } => {
@@ -491,7 +491,7 @@ fn waits(core: &mut Core, now: Nanos, cost: f64, max_wait: Nanos) -> (Place, Arc
 }
 
 /// A request that has a minute, and nowhere else to go.
-fn waits_patiently(core: &mut Core, now: Nanos) -> Place {
+fn waits_patiently(core: &mut Core, now: Nanos) -> QueueKey {
     if core.bucket.next_attempt_at() <= now {
         goes(core, now, 100.0);
     }
@@ -516,7 +516,7 @@ fn refuse(
     attempt: &TrackedAttempt,
     hint_ms: Option<Nanos>,
     max_wait: Nanos,
-) -> Option<Place> {
+) -> Option<QueueKey> {
     let hint_ms = hint_ms.map(Nanos::unsigned_abs);
     core.on_refused(now, attempt, &refusal(hint_ms, now + max_wait)).ok()
 }

@@ -1,14 +1,14 @@
-//! What happens next, drawn from a word.
+//! Random events, drawn from one word.
 
 use std::time::Duration;
 
 use super::{Kind, MAX_PASSING_NS, reference::Word};
 use crate::gate::core::{Nanos, time::SECOND};
 
-/// Small numbers out of one word, which a generator draws and shrinks at little cost.
+/// Small numbers drawn from one word, which proptest generates and shrinks cheaply.
 pub(super) struct Draw(pub(super) u64);
 
-/// How large costs and times are.
+/// The magnitude of costs and times.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Scale {
     Usual,
@@ -27,7 +27,7 @@ impl Draw {
         (!of.is_empty()).then(|| self.below(of.len()))
     }
 
-    /// What happens as a rule.
+    /// An event in usual proportions.
     pub(super) fn usual(&mut self) -> Kind {
         match self.below(19) {
             0..4 => Kind::Arrive,
@@ -46,7 +46,7 @@ impl Draw {
         }
     }
 
-    /// What happens where hardly anything is admitted.
+    /// An event where hardly anything is admitted.
     pub(super) fn refusing(&mut self) -> Kind {
         match self.below(16) {
             0 => Kind::Arrive,
@@ -69,7 +69,7 @@ impl Draw {
         [0, 0, 1, u8::MAX][self.below(4)]
     }
 
-    /// Whole, so that sums are exact in any order.
+    /// Whole numbers, so that sums are exact in any order.
     pub(super) fn cost(&mut self, scale: Scale) -> f64 {
         let large = if scale == Scale::Absurd { 1e12 } else { 200.0 };
         [0.0, 1.0, 50.0, large][self.below(4)] + self.below(10) as f64

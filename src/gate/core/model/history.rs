@@ -1,41 +1,41 @@
-//! All that has happened to a gate, and what follows from it.
+//! Every event at a gate, and what follows from them.
 
 use crate::gate::core::{
-    Nanos, Place,
-    arrivals::MEMORY_S,
+    Nanos, QueueKey,
+    arrivals::ARRIVAL_WINDOW_S,
     bucket::MAX_MODELLED_SPARE_NS,
-    queue::{ASKS_TIME_NS, MAX_ASKS},
+    queue::{ASK_WINDOW_NS, MAX_ASKS_PER_WINDOW},
     time::{NEVER, from_seconds, seconds},
 };
 
 #[derive(Default)]
 pub(super) struct History(pub(super) Vec<Event>);
 
-/// An attempt: where it stands in the history.
+/// An attempt, as an index into the history.
 pub(super) type Attempt = usize;
 
-/// A `rate` is that of the time, if it was known.
+/// An event. A `rate` is the one known at that time, if any.
 pub(super) enum Event {
     Arrived {
         at: Nanos,
         rank: u8,
         cost: f64,
     },
-    /// A request wants to be sent at an old place again.
+    /// A request returns to its old position.
     CameBack {
-        place: Place,
+        place: QueueKey,
     },
     Sent(Sent),
-    /// How an attempt of this instant ended is known, and it was not refused.
+    /// The outcome of the attempt of this instant is known, and was not a refusal.
     Known {
         sent_at: Nanos,
     },
-    /// An attempt was admitted, which arrived so.
+    /// An attempt was admitted, with its arrival time.
     Admitted {
         sent_at: Nanos,
         arrived: Nanos,
     },
-    /// An attempt was refused, or came to nothing; without a `rate` when the level knows nothing of it.
+    /// An attempt was refused or cancelled; no `rate` if the level does not include it.
     Gone {
         attempt: Attempt,
         rate: Option<f64>,
@@ -51,9 +51,9 @@ pub(super) enum Event {
 
 #[derive(Clone, Copy)]
 pub(super) struct Sent {
-    pub(super) place: Place,
+    pub(super) place: QueueKey,
     pub(super) cost: f64,
-    /// By how much of that it puts the next attempt off.
+    /// The share of its cost that postpones the next attempt.
     pub(super) share: f64,
     pub(super) at: Nanos,
     pub(super) rate: Option<f64>,
@@ -63,13 +63,13 @@ pub(super) struct Sent {
 #[derive(Clone, Copy)]
 pub(super) struct Refused {
     pub(super) attempt: Attempt,
-    /// When it was known here.
+    /// When the refusal became known here.
     pub(super) at: Nanos,
     pub(super) decided: Nanos,
     /// Until when the PTU refuses by its hint, if that was believed.
     pub(super) closed_until: Nanos,
     pub(super) error: Option<f64>,
-    /// How long a request took to drain, in seconds.
+    /// How long a request takes to drain, in seconds.
     pub(super) fill: f64,
     /// When the next attempt can be admitted.
     pub(super) reopens: Nanos,
@@ -84,18 +84,18 @@ pub(super) struct Refused {
 pub(super) enum SentBecause {
     /// Nothing was known of the PTU; or not until `settled_at`, after a quiet time.
     Unasked { settled_at: Option<Nanos> },
-    /// It was its turn by the model, or the first one without a model.
+    /// It was its turn by the model, or it is the first one without a model.
     Turn,
-    /// The one before it was silent, where there is no model.
+    /// The previous attempt was silent, without a model.
     Another,
-    /// Its turn is later by the model, which is to be checked.
+    /// The model has its turn later, and is to be checked.
     Early,
-    /// Silence says that the level is below the limit, as this one finds it when it `arrives`.
+    /// Silence shows that the level is below the limit, as of when this attempt `arrives`.
     Silence { arrives: Nanos },
 }
 
 impl History {
-    /// When the level falls below the limit, by the last refusal and all that came after it.
+    /// When the level falls below the limit, given the last refusal and everything after it.
     pub(super) fn below_limit_at(&self) -> Option<Nanos> {
         let start = self.0.iter().rposition(|it| matches!(it, Event::Refused(_) | Event::Idle))?;
         let Event::Refused(Refused { reopens, .. }) = self.0[start] else { return None };
@@ -116,7 +116,7 @@ impl History {
         Some(below_at)
     }
 
-    /// Until when the last refusal says that the PTU refuses, less what was given back since then, unless it
+    /// Until when the PTU refuses by its last refusal, less what was given back since, unless it has
     /// admitted something.
     pub(super) fn closed_until(&self) -> Nanos {
         let (last, since) = self.since_refusal();
@@ -127,7 +127,7 @@ impl History {
         })
     }
 
-    /// The last refusal, and what came after it.
+    /// The last refusal, and the events after it.
     pub(super) fn since_refusal(&self) -> (Option<Refused>, &[Event]) {
         let last = self.0.iter().rposition(|event| matches!(event, Event::Refused(_)));
         match last.map(|last| (&self.0[last], &self.0[last + 1..])) {
@@ -136,7 +136,7 @@ impl History {
         }
     }
 
-    /// The cost of all that was sent and not refused or lost, corrected where the end is known.
+    /// Total cost sent and neither refused nor cancelled, with actual costs where they are known.
     pub(super) fn admitted(&self) -> f64 {
         self.0.iter().fold(0.0, |sum, event| match *event {
             Event::Sent(sent) if sent.is_modelled() => sum + sent.cost,
@@ -154,9 +154,9 @@ impl History {
         })
     }
 
-    /// What is more urgent than `rank`: the cost that arrives in a second, as remembered `now`.
+    /// The cost per second more urgent than `rank`, as remembered at `now`.
     pub(super) fn urgent(&self, now: Nanos, rank: u8) -> f64 {
-        let remembered = |time: Nanos| (-seconds(time).max(0.0) / MEMORY_S).exp();
+        let remembered = |time: Nanos| (-seconds(time).max(0.0) / ARRIVAL_WINDOW_S).exp();
         let mut ranks = Vec::new();
         for event in &self.0 {
             match event {
@@ -171,7 +171,7 @@ impl History {
         let of_rank = |urgent: u8| {
             let (sum, at) = self.0.iter().fold((0.0, now), |(sum, last), event| match *event {
                 Event::Arrived { at, rank, cost } if rank == urgent => {
-                    (sum * remembered(at - last) + cost / MEMORY_S, at)
+                    (sum * remembered(at - last) + cost / ARRIVAL_WINDOW_S, at)
                 }
                 _ => (sum, last),
             });
@@ -180,9 +180,9 @@ impl History {
         ranks.into_iter().map(of_rank).sum()
     }
 
-    /// When the request at `place` asked the PTU, since it came or came back, but for the times when it was
-    /// expected to be refused.
-    pub(super) fn asks(&self, place: Place) -> Vec<Nanos> {
+    /// When the request at `place` made attempts since it arrived or returned, leaving out those that
+    /// were expected to be refused.
+    pub(super) fn asks(&self, place: QueueKey) -> Vec<Nanos> {
         let mut asks = Vec::new();
         let mut expected = Vec::new();
         for (index, event) in self.0.iter().enumerate().rev() {
@@ -199,14 +199,14 @@ impl History {
         asks
     }
 
-    /// When the request at `place` may ask.
-    pub(super) fn may_ask_at(&self, place: Place) -> Nanos {
+    /// When the request at `place` may make another attempt.
+    pub(super) fn may_ask_at(&self, place: QueueKey) -> Nanos {
         let asks = self.asks(place);
-        let eighth_last = asks.len().checked_sub(MAX_ASKS).map(|index| asks[index]);
-        eighth_last.map_or(NEVER, |at| at + ASKS_TIME_NS)
+        let eighth_last = asks.len().checked_sub(MAX_ASKS_PER_WINDOW).map(|index| asks[index]);
+        eighth_last.map_or(NEVER, |at| at + ASK_WINDOW_NS)
     }
 
-    /// The attempts that are neither refused nor lost nor over.
+    /// The cost of attempts that have not been refused or cancelled and have not ended.
     pub(super) fn in_flight(&self) -> f64 {
         self.0.iter().fold(0.0, |sum, event| match *event {
             Event::Sent(sent) if sent.is_modelled() => sum + sent.cost,
@@ -224,7 +224,7 @@ impl History {
         }
     }
 
-    /// By how much the level moves, in time to drain it.
+    /// How far the event moves the level, in time to drain it.
     fn correction(&self, event: &Event) -> Nanos {
         match *event {
             Event::Gone { attempt, rate } => {

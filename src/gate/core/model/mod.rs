@@ -1,4 +1,4 @@
-//! The gate's core against a naive reference, over random sequences of events.
+//! Checks the gate's core against a naive reference over random sequences of events.
 
 mod cases;
 mod draw;
@@ -18,8 +18,8 @@ use self::{
     woken::Woken,
 };
 use super::{
-    Applicant, Contention, Core, Decision, Knowledge, Nanos, Place, Refused, TrackedAttempt,
-    queue::{ASKS_TIME_NS, MAX_ASKS},
+    Applicant, Contention, Core, Decision, Knowledge, Nanos, QueueKey, Refused, TrackedAttempt,
+    queue::{ASK_WINDOW_NS, MAX_ASKS_PER_WINDOW},
     time::SECOND,
 };
 
@@ -90,7 +90,7 @@ proptest! {
     }
 }
 
-/// A core and its reference, to which the same happens, and what the gate's edge would hold.
+/// A core and its reference, fed the same events, and what the gate's edge would hold.
 struct Pair {
     core: Core,
     reference: Reference,
@@ -98,28 +98,28 @@ struct Pair {
     now: Nanos,
     waiting: Vec<Waiting>,
     under_way: Vec<UnderWay>,
-    /// What was admitted, and has not ended.
+    /// Admitted attempts that have not ended.
     answered: Vec<(TrackedAttempt, Attempt)>,
-    /// Requests that left the queue, and may come back to their place.
+    /// Requests that left the queue, and may return to their position.
     gone: Vec<Request>,
 }
 
 #[derive(Clone, Copy)]
 struct Request {
-    place: Place,
+    place: QueueKey,
     cost: f64,
     deadline: Nanos,
 }
 
 struct Waiting {
     request: Request,
-    /// When it will look unwoken.
+    /// When it polls unless it is woken before.
     looks_at: Nanos,
     woken: Arc<Woken>,
 }
 
 struct UnderWay {
-    /// `None` when it was sent past an idle gate.
+    /// `None` if it was sent past an idle gate.
     tracked: Option<(TrackedAttempt, Attempt)>,
     at: Nanos,
     cost: f64,
@@ -131,16 +131,16 @@ struct UnderWay {
 #[derive(Clone, Copy)]
 enum Kind {
     Arrive,
-    /// Somebody comes who has nowhere else to go.
+    /// A request arrives that has nowhere else to go.
     ArrivePatient,
-    /// A request goes past the gate, though that is busy: its last attempt failed.
+    /// A request bypasses the gate although it is busy, because its last attempt failed.
     PassBy,
     /// Time passes.
     Pass,
-    /// Time passes until somebody looks.
+    /// Time passes until the next waiter polls.
     LookNext,
     LookAround,
-    /// Somebody looks too soon.
+    /// A waiter polls too early.
     Look,
     Refuse,
     RefuseLast,
@@ -175,7 +175,7 @@ impl Pair {
         self.leave_all()
     }
 
-    /// A PTU that drains 100 a second refuses every second, until that was measured.
+    /// A PTU that drains 100 a second refuses every second, until the rate is measured.
     fn learn(&mut self, round_trip: Nanos) -> TestCaseResult {
         let first = UnderWay { tracked: None, at: self.now, cost: 0.0, rank: 0, deadline: 0 };
         self.now += round_trip;
@@ -209,7 +209,7 @@ impl Pair {
     }
 
     fn goes(&mut self, cost: f64) -> Result<UnderWay, TestCaseError> {
-        // When it is refused, it does not wait again.
+        // If it is refused, it does not wait again.
         self.arrive(cost, u8::MAX, 0)?;
         let sent = self.under_way.pop();
         sent.ok_or_else(|| TestCaseError::fail("it is open"))
@@ -322,7 +322,7 @@ impl Pair {
         Ok(is_idle)
     }
 
-    /// What was decided on the request that has just come.
+    /// Checks the decision on the request that has just arrived.
     fn decided(
         &mut self,
         decision: &Decision,
@@ -349,7 +349,7 @@ impl Pair {
         Ok(())
     }
 
-    /// What a waiter does when it is polled.
+    /// Does what a waiter does when it is polled.
     fn look(&mut self, index: usize) -> TestCaseResult {
         let now = self.now;
         let request @ Request { place, deadline, .. } = self.waiting[index].request;
@@ -384,7 +384,7 @@ impl Pair {
         Ok(())
     }
 
-    /// All look that were woken or whose time it is, which may wake others.
+    /// Polls every waiter that was woken or is due, which may wake others.
     fn look_around(&mut self) -> TestCaseResult {
         while let Some(index) = self.waiting.iter().position(|waiting| self.is_up(waiting)) {
             self.look(index)?;
@@ -392,7 +392,7 @@ impl Pair {
         Ok(())
     }
 
-    /// An attempt goes: the first one in line that may ask the PTU.
+    /// An attempt is sent: the first request in line that may make one.
     fn go(&mut self, sent: TrackedAttempt, request: Request) -> TestCaseResult {
         let (now, Request { place, cost, deadline }) = (self.now, request);
         for other in &self.reference.waiting {
@@ -401,8 +401,8 @@ impl Pair {
         }
         let attempt = self.reference.send(now, place, cost);
         let asks = self.reference.history.asks(place);
-        let lately = asks.iter().filter(|at| **at > now - ASKS_TIME_NS);
-        prop_assert!(lately.count() <= MAX_ASKS, "{asks:?}");
+        let lately = asks.iter().filter(|at| **at > now - ASK_WINDOW_NS);
+        prop_assert!(lately.count() <= MAX_ASKS_PER_WINDOW, "{asks:?}");
         let tracked = Some((sent, attempt));
         self.under_way.push(UnderWay { tracked, at: now, cost, rank: place.rank, deadline });
         Ok(())
@@ -448,7 +448,7 @@ impl Pair {
         }
     }
 
-    /// An answer has come to its end, and may say what it cost.
+    /// An answer ended, and may report its cost.
     fn end(&mut self, index: usize, actual: Option<f64>) {
         let (sent, attempt) = self.answered.swap_remove(index);
         self.core.bucket.on_ended(self.now, &sent, actual);
@@ -506,7 +506,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Whatever happened, nothing is left of it when all have gone.
+    /// Whatever happened, nothing remains once every request has left.
     fn leave_all(&mut self) -> TestCaseResult {
         while !self.waiting.is_empty() {
             self.leave(0);
@@ -524,7 +524,7 @@ impl Pair {
             return Ok(());
         }
         self.now = self.now.max(self.core.bucket.next_attempt_at());
-        // Two, since silence alone lets one go.
+        // Two attempts, since silence alone lets one go.
         for _ in 0..2 {
             let applicant = Applicant { cost: 1.0, rank: u8::MAX, deadline: self.now };
             let decision = self.core.on_arrival(self.now, &applicant);
@@ -542,5 +542,5 @@ const fn measured(hint: Duration) -> Word {
     Word { hint: Some(hint), draw: 0.5, deadline: 0, is_patient: false }
 }
 
-/// No more time passes at once, and nothing is waited for that is further away.
+/// The most time that passes in one step; no wait goes further.
 const MAX_PASSING_NS: Nanos = 100_000 * SECOND;

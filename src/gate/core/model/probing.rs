@@ -1,4 +1,4 @@
-//! When the naive gate makes the next attempt, out of the history.
+//! When the naive gate makes its next attempt, derived from the history.
 
 use super::{
     history::{Event, Refused, Sent, SentBecause},
@@ -7,15 +7,14 @@ use super::{
 use crate::gate::core::{
     Nanos,
     prober::{
-        CHECK_AND_TRIP_S, CHECK_FILLS, ERROR_WEIGHT, EXPLAINED_S, EXPLAINED_SHARE, FAR_NS,
-        INITIAL_ERROR, MAX_CHECK_S, MAX_FAR_WINDOW, MAX_SURE_ERROR, MAX_WINDOW, MIN_CHECK_S,
-        MIN_ERROR_TIME_S, MIN_FAR_CHECK_S, UNASKED_NS, UNSURE_CHECK_NS, YIELDING_CHECK_NS,
+        BYPASS_AFTER_NS, CHECK_AND_TRIP_S, CHECK_FILLS, ERROR_WEIGHT, EXPLAINED_S, EXPLAINED_SHARE,
+        FAR_ROUND_TRIP_NS, INITIAL_ERROR, MAX_CHECK_S, MAX_FAR_WINDOW, MAX_SURE_ERROR, MAX_WINDOW,
+        MIN_CHECK_S, MIN_ERROR_TIME_S, MIN_FAR_CHECK_S, UNSURE_CHECK_NS, YIELDING_CHECK_NS,
     },
     time::{NEVER, from_seconds, seconds},
 };
 
 impl Reference {
-    /// When the next attempt is to be made.
     pub(super) fn next_attempt_at(&self) -> Nanos {
         let Some(sendable_at) = self.sendable_at() else { return Nanos::MIN };
         let in_time = if self.rate().is_some() || self.first_sent().is_none() {
@@ -26,7 +25,7 @@ impl Reference {
         in_time.min(self.early().map_or_else(|| self.check_at(), |early| early + self.gap()))
     }
 
-    /// Why an attempt is made that goes `now`.
+    /// Why the attempt at `now` is made.
     pub(super) fn why(&self, now: Nanos) -> SentBecause {
         let is_silent = |since: Nanos| now >= since + self.gap();
         match self.early() {
@@ -45,8 +44,8 @@ impl Reference {
         }
     }
 
-    /// The first attempt since the last refusal, unless that came to nothing, or one that nothing was known
-    /// of was refused.
+    /// The first attempt since the last refusal, unless it was cancelled, or an untracked one was
+    /// refused.
     pub(super) fn first_sent(&self) -> Option<Nanos> {
         self.history.since_refusal().1.iter().fold(None, |first, event| match event {
             Event::Sent(sent) if sent.is_modelled() => first.or(Some(sent.at)),
@@ -56,29 +55,30 @@ impl Reference {
         })
     }
 
-    /// Whether the PTU was not asked for so long that a request may ask that will not wait.
+    /// Whether the PTU has gone without an attempt for so long that a request that will not wait may
+    /// make one.
     pub(super) fn is_due_anyway(&self, now: Nanos) -> bool {
         let refused_at = self.history.since_refusal().0.map_or(NEVER, |refused| refused.decided);
         let last_sent = self.last_sent().map_or(NEVER, |(_, sent)| sent.at);
-        now - refused_at.max(last_sent) >= UNASKED_NS
+        now - refused_at.max(last_sent) >= BYPASS_AFTER_NS
     }
 
-    /// Until when the PTU need not be asked, whatever is modelled: known to be closed, or silence is waited
-    /// for; and a little longer.
+    /// Until when no attempt is needed, whatever the model: the PTU is known to be closed, or silence
+    /// is pending; plus a little.
     pub(super) fn is_asked_by(&self) -> Nanos {
         let known = self.history.closed_until().saturating_add(UNSURE_CHECK_NS);
         known.max(self.early().map_or(NEVER, |early| early + self.round_trip.silence()))
     }
 
-    /// How long an attempt has to be silent.
+    /// How long an attempt must be silent.
     fn gap(&self) -> Nanos {
         self.round_trip.silence() / self.window()
     }
 
-    /// How many attempts silence is waited for at a time: the more of them were silent since the last
-    /// refusal.
+    /// How many attempts are made in the time of one silence: more, the more were silent since the
+    /// last refusal.
     fn window(&self) -> Nanos {
-        let is_far = self.round_trip.network() > FAR_NS;
+        let is_far = self.round_trip.network() > FAR_ROUND_TRIP_NS;
         let window = self.attempts().fold(1, |window, sent| match sent.why {
             SentBecause::Silence { .. } if is_far => (2 * window).min(MAX_FAR_WINDOW),
             SentBecause::Silence { .. } => (window + 1).min(MAX_WINDOW),
@@ -88,7 +88,7 @@ impl Reference {
         Nanos::from(window)
     }
 
-    /// The last attempt before its turn since the last refusal, unless it came to nothing.
+    /// The last early attempt since the last refusal, unless it was cancelled.
     fn early(&self) -> Option<Nanos> {
         let is_early = |why| matches!(why, SentBecause::Early | SentBecause::Silence { .. });
         self.history.since_refusal().1.iter().fold(None, |early, event| match event {
@@ -98,7 +98,7 @@ impl Reference {
         })
     }
 
-    /// The last attempt, unless it is known how that ended.
+    /// The last attempt, unless its outcome is known.
     fn silent_since(&self) -> Nanos {
         let Some((index, last)) = self.last_sent() else { return NEVER };
         let is_known = self.history.0[index..]
@@ -123,7 +123,7 @@ impl Reference {
         })
     }
 
-    /// When an attempt is made before its turn, the first since the last refusal.
+    /// When the first early attempt since the last refusal is made.
     fn check_at(&self) -> Nanos {
         let closed_until = self.history.closed_until();
         if self.rivals.are_yielded_to() {
@@ -139,7 +139,8 @@ impl Reference {
         }
     }
 
-    /// Whether the last refusal was as the model had it, which is usual, and nothing unseen lowers the level.
+    /// Whether the model predicted the last refusal, as it usually does, and nothing unseen lowers
+    /// the level.
     fn is_sure(&self) -> bool {
         let Some(last) = self.history.since_refusal().0 else { return false };
         let settled_at = self.history.0.iter().rev().find_map(|event| match event {
@@ -151,7 +152,7 @@ impl Reference {
             && settled_at.is_none_or(|at| last.decided >= at)
     }
 
-    /// The smoothed error of the model in seconds a second.
+    /// The smoothed error of the model in seconds per second.
     fn usual_error(&self) -> f64 {
         let refusals = self.history.0.iter().filter_map(|event| match event {
             Event::Refused(refused) => Some(refused),
@@ -169,7 +170,7 @@ impl Reference {
 }
 
 impl Refused {
-    /// Whether it was as the model had it.
+    /// Whether the model predicted it.
     pub(super) fn is_explained(&self) -> bool {
         let hint = seconds(self.closed_until - self.decided);
         self.error.is_some_and(|error| error <= EXPLAINED_SHARE * hint + EXPLAINED_S)

@@ -1,4 +1,4 @@
-//! A naive gate: it keeps the whole history, and works everything out of it again each time.
+//! A naive gate: keeps the whole history and recomputes everything from it each time.
 
 use std::{
     cmp::Ordering::{Greater, Less},
@@ -7,8 +7,8 @@ use std::{
 
 use super::history::{Attempt, Event, History, Refused, Sent, SentBecause, drain_time};
 use crate::gate::core::{
-    Contention, Nanos, Place,
-    admission::{HOPE, MAX_UNASKED_NS, MAX_URGENT_SHARE, WAIT_SAFETY_FACTOR},
+    Contention, Nanos, QueueKey,
+    admission::{GIVE_UP_SHARE, MAX_URGENT_SHARE, MAX_WAIT_TO_ASK_NS, WAIT_SAFETY_FACTOR},
     admissions::Admissions,
     bucket::{
         FORGOTTEN_AFTER_NS, GUESS_FILLS, IDLE_AFTER_NS, MAX_GUESS_DOUBLINGS, MAX_GUESS_S,
@@ -27,10 +27,10 @@ use crate::gate::core::{
     time::{MILLISECOND, NEVER, from_seconds},
 };
 
-/// What [`Core`](crate::gate::core::Core) claims to be, in the plainest code.
+/// The behaviour of [`Core`](crate::gate::core::Core) in the plainest code.
 ///
-/// The formulas are in the units of the core, nanoseconds and whole weighted tokens, so that both
-/// have to agree to the last digit. Only what estimates one thing, and has tests of its own, is shared.
+/// Its formulas use the core's units, nanoseconds and whole weighted tokens, so that both must agree
+/// to the last digit. Only estimators that have tests of their own are shared.
 pub(super) struct Reference {
     drain_rate: DrainRate,
     costs: Costs,
@@ -46,13 +46,13 @@ pub(super) struct Reference {
 
 #[derive(Clone, Copy)]
 pub(super) struct QueuedRequest {
-    pub(super) place: Place,
+    pub(super) place: QueueKey,
     pub(super) cost: f64,
     pub(super) latest: Nanos,
     pub(super) is_patient: bool,
 }
 
-/// A request that comes, or comes back.
+/// A request that arrives or returns.
 #[derive(Clone, Copy)]
 pub(super) struct Newly {
     pub(super) cost: f64,
@@ -60,7 +60,7 @@ pub(super) struct Newly {
     pub(super) deadline: Nanos,
 }
 
-/// What a refusal says, and what its request may still do.
+/// A refusal, and what its request may still do.
 #[derive(Clone, Copy)]
 pub(super) struct Word {
     pub(super) hint: Option<Duration>,
@@ -97,7 +97,7 @@ impl Reference {
         self.history.below_limit_at().is_none()
     }
 
-    pub(super) fn arrive(&mut self, now: Nanos, newly: &Newly) -> (Place, Expected) {
+    pub(super) fn arrive(&mut self, now: Nanos, newly: &Newly) -> (QueueKey, Expected) {
         self.look(now);
         let Newly { cost, rank, deadline } = *newly;
         self.costs.on_arrival(cost);
@@ -122,13 +122,13 @@ impl Reference {
         (place, expected)
     }
 
-    /// A request comes that has nowhere else to go, or comes back to its `place`.
+    /// A request that has nowhere else to go arrives, or returns to its `place`.
     pub(super) fn arrive_patient(
         &mut self,
         now: Nanos,
         newly: &Newly,
-        place: Option<Place>,
-    ) -> (Place, Expected) {
+        place: Option<QueueKey>,
+    ) -> (QueueKey, Expected) {
         self.look(now);
         let Newly { cost, rank, deadline } = *newly;
         let place = place.unwrap_or_else(|| self.place(rank, now));
@@ -144,8 +144,13 @@ impl Reference {
         (place, expected)
     }
 
-    /// What the request at `place` is to do, and until when it is to wait.
-    pub(super) fn turn(&mut self, now: Nanos, place: Place, deadline: Nanos) -> (Expected, Nanos) {
+    /// What the request at `place` does now, and until when it waits.
+    pub(super) fn turn(
+        &mut self,
+        now: Nanos,
+        place: QueueKey,
+        deadline: Nanos,
+    ) -> (Expected, Nanos) {
         self.look(now);
         let latest = self.leaves_at(now, place, deadline);
         let is_patient = self.waiting(place).is_patient;
@@ -155,8 +160,9 @@ impl Reference {
         if is_next && may_ask_at <= now && attempt_at <= now && now <= latest {
             return (Expected::Go, now);
         }
-        // An open PTU waits for no request that may not ask it soon.
-        let is_spent = is_next && !is_patient && may_ask_at > now.saturating_add(MAX_UNASKED_NS);
+        // An open PTU does not wait for a request that may not make an attempt soon.
+        let is_spent =
+            is_next && !is_patient && may_ask_at > now.saturating_add(MAX_WAIT_TO_ASK_NS);
         if now >= latest || (is_spent && attempt_at <= now) {
             self.leave(place);
             return (Expected::Spill, now);
@@ -172,7 +178,7 @@ impl Reference {
     }
 
     /// When the request at `place` spills.
-    pub(super) fn leaves_at(&self, now: Nanos, place: Place, deadline: Nanos) -> Nanos {
+    pub(super) fn leaves_at(&self, now: Nanos, place: QueueKey, deadline: Nanos) -> Nanos {
         let request = self.waiting(place);
         if !request.is_patient {
             request.latest.min(self.latest(deadline))
@@ -183,21 +189,21 @@ impl Reference {
         }
     }
 
-    pub(super) fn waiting(&self, place: Place) -> &QueuedRequest {
+    pub(super) fn waiting(&self, place: QueueKey) -> &QueuedRequest {
         let request = self.waiting.iter().find(|request| request.place == place);
         request.expect("it waits")
     }
 
-    /// Whose turn it is, and when that one may ask.
-    pub(super) fn next_to_ask(&self, now: Nanos) -> Option<(Place, Nanos)> {
+    /// Whose turn it is, and when that request may make an attempt.
+    pub(super) fn next_to_ask(&self, now: Nanos) -> Option<(QueueKey, Nanos)> {
         let mut places: Vec<_> = self.waiting.iter().map(|request| request.place).collect();
         places.sort_by(|a, b| if goes_before(*a, *b) { Less } else { Greater });
         let asks = places.into_iter().map(|place| (place, self.history.may_ask_at(place).max(now)));
         asks.min_by_key(|(_, at)| *at)
     }
 
-    /// An attempt goes, from the queue or past it.
-    pub(super) fn send(&mut self, now: Nanos, place: Place, cost: f64) -> Attempt {
+    /// An attempt is sent, from the queue or past it.
+    pub(super) fn send(&mut self, now: Nanos, place: QueueKey, cost: f64) -> Attempt {
         self.leave(place);
         let silent = self.first_sent().filter(|at| now >= at + self.round_trip.silence());
         if let Some(at) = silent {
@@ -209,7 +215,7 @@ impl Reference {
         self.history.0.len() - 1
     }
 
-    /// An attempt that was sent while nothing was known moves no level.
+    /// An attempt sent while nothing was known does not move the level.
     pub(super) fn untracked(&mut self, at: Nanos, cost: f64, rank: u8) -> Attempt {
         let place = self.place(rank, at);
         self.costs.on_arrival(cost);
@@ -224,7 +230,12 @@ impl Reference {
         self.history.0.len() - 1
     }
 
-    pub(super) fn refused(&mut self, now: Nanos, attempt: Attempt, word: &Word) -> Option<Place> {
+    pub(super) fn refused(
+        &mut self,
+        now: Nanos,
+        attempt: Attempt,
+        word: &Word,
+    ) -> Option<QueueKey> {
         let sent @ Sent { place, cost, at, .. } = self.history.sent(attempt);
         self.round_trip.on_refused(now - at);
         let decided = (at + self.round_trip.one_way()).min(now);
@@ -271,7 +282,7 @@ impl Reference {
         } else {
             let admitted = self.history.admitted() - later;
             let (at, excess) = (seconds(decided), seconds(excess));
-            self.drain_rate.on_refused(drain_rate::Refusal { at, excess, admitted });
+            self.drain_rate.on_refused(drain_rate::Sample { at, excess, admitted });
         }
         let closed_until = decided.saturating_add(excess);
         let mut refused = Refused {
@@ -301,7 +312,7 @@ impl Reference {
         };
         self.history.0.push(Event::Refused(refused));
         if modelled.is_none_or(|at| refused.reopens.saturating_sub(at) > MIN_NEWS_NS) {
-            self.give_up_the_hopeless(now);
+            self.give_up_late_requests(now);
         }
         self.wait_again(now, sent.is_modelled(), word, place, cost, refused.reopens)
     }
@@ -312,14 +323,14 @@ impl Reference {
         self.admitted(now, sent_at);
     }
 
-    /// An attempt came to nothing.
+    /// An attempt was cancelled.
     pub(super) fn lost(&mut self, attempt: Attempt) {
         let sent_at = self.history.sent(attempt).at;
         self.history.0.push(Event::Known { sent_at });
         self.gone(attempt);
     }
 
-    /// An answer is over.
+    /// An answer ended.
     pub(super) fn ended(&mut self, now: Nanos, attempt: Attempt, actual: Option<f64>) {
         let Sent { cost, at, .. } = self.history.sent(attempt);
         self.rivals.on_unknown();
@@ -331,7 +342,7 @@ impl Reference {
         self.history.0.push(Event::Ended { attempt, actual, rate: self.rate() });
     }
 
-    pub(super) fn leave(&mut self, place: Place) {
+    pub(super) fn leave(&mut self, place: QueueKey) {
         self.waiting.retain(|other| other.place != place);
     }
 
@@ -350,7 +361,7 @@ impl Reference {
         self.history.below_limit_at().is_some() && until > deadline
     }
 
-    /// The last instant at which a request may go that has to be sent somewhere by `deadline`.
+    /// The latest time to send a request that must be sent somewhere by `deadline`.
     pub(super) fn latest(&self, deadline: Nanos) -> Nanos {
         deadline.saturating_sub(self.round_trip.spill_reserve())
     }
@@ -360,14 +371,14 @@ impl Reference {
         self.rate().map_or(UNKNOWN_FILL_S, |rate| actual / rate)
     }
 
-    /// Each look may find that the gate is idle.
+    /// Each call may find the gate idle.
     fn look(&mut self, now: Nanos) {
         let Some(at) = self.history.below_limit_at() else { return };
-        let told_at = self.history.since_refusal().0.map_or(NEVER, |last| last.at);
+        let refusal_known_at = self.history.since_refusal().0.map_or(NEVER, |last| last.at);
         let is_open = at.saturating_sub(now) < -IDLE_AFTER_NS;
-        let told = now - told_at;
-        let is_idle = is_open && told > IDLE_AFTER_NS + self.round_trip.usual();
-        if self.waiting.is_empty() && (is_idle || told > FORGOTTEN_AFTER_NS) {
+        let silent_for = now - refusal_known_at;
+        let is_idle = is_open && silent_for > IDLE_AFTER_NS + self.round_trip.usual();
+        if self.waiting.is_empty() && (is_idle || silent_for > FORGOTTEN_AFTER_NS) {
             self.hints.on_idle();
             self.drain_rate.on_ran_dry();
             self.standing_queue.on_idle(seconds(now));
@@ -375,26 +386,27 @@ impl Reference {
         }
     }
 
-    fn place(&mut self, rank: u8, since: Nanos) -> Place {
+    fn place(&mut self, rank: u8, since: Nanos) -> QueueKey {
         self.orders += 1;
-        Place { rank, since, order: self.orders }
+        QueueKey { rank, since, order: self.orders }
     }
 
-    /// Whether a request that has just come asks the PTU.
-    fn is_asking(&self, now: Nanos, place: Place) -> bool {
+    /// Whether a request that has just arrived makes an attempt.
+    fn is_asking(&self, now: Nanos, place: QueueKey) -> bool {
         let is_first = self.waiting.iter().all(|other| goes_before(place, other.place));
         is_first && (self.next_attempt_at() <= now || self.is_due_anyway(now))
     }
 
-    /// Those who go before `place`, the first one first.
-    fn ahead_of(&self, place: Place) -> Vec<QueuedRequest> {
+    /// The requests ahead of `place`, in order.
+    fn ahead_of(&self, place: QueueKey) -> Vec<QueuedRequest> {
         let ahead = self.waiting.iter().filter(|request| goes_before(request.place, place));
         let mut ahead: Vec<_> = ahead.copied().collect();
         ahead.sort_by(|a, b| if goes_before(a.place, b.place) { Less } else { Greater });
         ahead
     }
 
-    /// How long a request of `rank` waits behind so much `queued` cost, and urgent ones to come.
+    /// How long a request of `rank` waits behind a cost of `queued`, with the urgent requests
+    /// expected meanwhile.
     fn wait(&self, now: Nanos, rank: u8, queued: f64) -> f64 {
         let urgent = self.history.urgent(now, rank);
         let share = self.rate().map_or(0.0, |rate| self.costs.ratio() * urgent / rate);
@@ -406,13 +418,14 @@ impl Reference {
         let closed = seconds(at.saturating_sub(now)).max(0.0);
         let rate = self.rate();
         let drained = rate.map_or(closed, |rate| self.costs.wait_behind(closed, queued, rate));
-        let told = self.history.closed_until().saturating_sub(self.round_trip.one_way());
-        let told = seconds(told.saturating_sub(now)).min(drained);
-        (self.rivals.hope() * drained).max(told).max(self.drought(now))
+        let hinted = self.history.closed_until().saturating_sub(self.round_trip.one_way());
+        let hinted = seconds(hinted.saturating_sub(now)).min(drained);
+        (self.rivals.wait_factor() * drained).max(hinted).max(self.drought(now))
     }
 
-    /// The same without those who will have left by their turn; endless where that is not worth knowing.
-    fn wait_without_expired(&self, now: Nanos, place: Place) -> f64 {
+    /// The same without requests that will have left before their turn; infinite if that is not worth
+    /// computing.
+    fn wait_without_expired(&self, now: Nanos, place: QueueKey) -> f64 {
         if self.rate().is_none() || self.waiting.len() > MAX_QUEUE_WALKED {
             return f64::INFINITY;
         }
@@ -426,7 +439,7 @@ impl Reference {
         self.wait(now, place.rank, cost_of(&staying))
     }
 
-    fn allowed_wait(&self, place: Place, cost: f64, budget: f64) -> f64 {
+    fn allowed_wait(&self, place: QueueKey, cost: f64, budget: f64) -> f64 {
         let mean = self.costs.mean();
         let size = if mean > 0.0 { cost / mean } else { 1.0 };
         let is_behind = !self.ahead_of(place).is_empty();
@@ -454,7 +467,7 @@ impl Reference {
         self.history.0.push(Event::Gone { attempt, rate: self.rate() });
     }
 
-    /// An attempt of `sent_at` was admitted.
+    /// The attempt sent at `sent_at` was admitted.
     fn admitted(&mut self, now: Nanos, sent_at: Nanos) {
         let refused_at = self.history.since_refusal().0.map_or(NEVER, |last| last.decided);
         self.admissions.on_admitted(sent_at, refused_at);
@@ -465,7 +478,7 @@ impl Reference {
         }
     }
 
-    /// An attempt of `sent_at` that was made after the last refusal was known, is refused.
+    /// An attempt sent at `sent_at`, made after the last refusal was known, was refused.
     fn learn_of_others(
         &mut self,
         now: Nanos,
@@ -491,10 +504,10 @@ impl Reference {
         now: Nanos,
         is_modelled: bool,
         word: &Word,
-        place: Place,
+        place: QueueKey,
         cost: f64,
         reopens: Nanos,
-    ) -> Option<Place> {
+    ) -> Option<QueueKey> {
         let Word { deadline, is_patient, .. } = *word;
         let latest = if is_patient { deadline } else { self.latest(deadline) };
         let budget = seconds(latest.saturating_sub(now));
@@ -510,17 +523,18 @@ impl Reference {
         Some(place)
     }
 
-    fn give_up_the_hopeless(&mut self, now: Nanos) {
-        let last = Place { rank: u8::MAX, since: Nanos::MAX, order: u32::MAX };
+    fn give_up_late_requests(&mut self, now: Nanos) {
+        let last = QueueKey { rank: u8::MAX, since: Nanos::MAX, order: u32::MAX };
         let mut queued = 0.0;
         for request in self.ahead_of(last) {
-            let turn = now.saturating_add(from_seconds(HOPE * self.wait_behind(now, queued)));
+            let turn =
+                now.saturating_add(from_seconds(GIVE_UP_SHARE * self.wait_behind(now, queued)));
             if request.is_patient || turn <= request.latest {
                 queued += request.cost;
                 continue;
             }
-            let hopeless = self.waiting.iter_mut().find(|other| other.place == request.place);
-            hopeless.expect("it waits").latest = now;
+            let late = self.waiting.iter_mut().find(|other| other.place == request.place);
+            late.expect("it waits").latest = now;
         }
     }
 }
@@ -529,7 +543,7 @@ fn cost_of(requests: &[QueuedRequest]) -> f64 {
     requests.iter().map(|request| request.cost).sum()
 }
 
-fn goes_before(a: Place, b: Place) -> bool {
+fn goes_before(a: QueueKey, b: QueueKey) -> bool {
     a.rank < b.rank
         || a.rank == b.rank && (a.since < b.since || a.since == b.since && a.order < b.order)
 }
