@@ -1,54 +1,55 @@
-//! Whether a backend fails, and who finds out whether it is back.
+//! Whether a backend fails, and which request probes whether it has recovered.
 //!
-//! A backend that fails is *deferred*: asked after those that do not. It is never closed by that.
+//! A failing backend is *deferred*: called after those that do not fail. It is never closed for that.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
 use super::failure_count::FailureCount;
 use crate::sync::AtomicU64;
 
-/// What is known of the failures of one backend. Instants are milliseconds since the epoch.
+/// The failures of one backend, packed into two words. Instants are milliseconds since the epoch.
 ///
-/// The first word is zero while the backend is taken to be well. Otherwise its low byte counts how
-/// often in a row it was found to fail; [`UNREACHABLE`] says that it could not even be connected to;
-/// and above stands until when it is deferred or, with [`PROBED`], when the one probe began.
+/// The first word is zero while the backend counts as healthy. Otherwise its low byte counts how many
+/// times in a row it was found to fail, [`UNREACHABLE`] is set if not even a connection could be
+/// made, and the upper bits hold the instant until which it is deferred or, with [`PROBED`], at which
+/// the current probe began.
 #[derive(Debug)]
 pub(super) struct Circuit {
     word: AtomicU64,
     count: FailureCount,
 }
 
-/// Another request is finding out already, or it is too early for that.
+/// Another request is probing already, or it is too early to probe.
 #[derive(Debug)]
 pub(crate) struct Taken;
 
-/// What kind of failure a backend is charged with.
+/// The kind of a recorded failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// No connection: it cannot be the request's fault, and a wait for one does not end.
+    /// No connection: never the request's fault, and waiting for one has no natural end.
     Connect,
-    /// The access token for it could not be had: one is enough to know.
+    /// No access token could be obtained: one failure is enough.
     Token,
-    /// It is misconfigured: one is enough to know, and an answer of another kind says nothing of it.
+    /// A misconfiguration: one failure is enough, and an answer of another kind does not disprove it.
     Configuration,
-    /// Any other, which may be the request's.
+    /// Any other failure, which may be the request's fault.
     Answer,
 }
 
-/// What an attempt found of the circuit when it began, for the circuit to judge its result by.
+/// The state of the circuit when an attempt began, against which its outcome is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seen(u64);
 
 impl Seen {
-    /// Of a backend that is taken to be well.
+    /// The backend counted as healthy.
     pub(super) const WELL: Self = Self(0);
 
-    /// Whether this attempt is the one that finds out whether the backend is back.
+    /// Whether this attempt is the probe for recovery.
     pub(crate) const fn is_probe(self) -> bool {
         self.0 & PROBED != 0
     }
 
-    /// Whether a connection that stands is news: there was none.
+    /// Whether a connection that stands is news, since none could be made before.
     pub(crate) const fn is_unreachable(self) -> bool {
         self.0 & UNREACHABLE != 0
     }
@@ -63,12 +64,12 @@ impl Circuit {
         Self { word: AtomicU64::new(0), count: FailureCount::new() }
     }
 
-    /// Whether the backend is to be asked after the others: it fails, or one request is finding out.
+    /// Whether the backend is deferred: it fails, or one request is probing it.
     pub(super) fn is_deferred(&self, now: u64) -> bool {
         self.deferred_until(now) > now
     }
 
-    /// Until when the backend is asked after the others, as far as is known.
+    /// Until when the backend is deferred, as far as is known.
     pub(super) fn deferred_until(&self, now: u64) -> u64 {
         match self.word.load(Ordering::Relaxed) {
             word if is_probed(word, now) => now + PROBE_LASTS_MS,
@@ -77,13 +78,13 @@ impl Circuit {
         }
     }
 
-    /// How often in a row the backend was found to fail, up to 255 times.
+    /// How many times in a row the backend was found to fail, up to 255.
     pub(super) fn failures(&self) -> u32 {
         u32::try_from(self.word.load(Ordering::Relaxed) & TIMES).expect("a byte")
     }
 
-    /// Begins an attempt: as the probe, if the backend is deferred no longer and no other probe is under way.
-    /// One that is deferred is asked only as the `last_resort`.
+    /// Begins an attempt: as the probe, if the deferral is over and no other probe is in flight. A
+    /// backend that is still deferred is called only as the `last_resort`.
     pub(super) fn enter(&self, now: u64, last_resort: bool) -> Result<Seen, Taken> {
         let known = self.word.load(Ordering::Relaxed);
         if known == 0 {
@@ -98,10 +99,11 @@ impl Circuit {
         if last_resort { Ok(Seen(known & !STATE)) } else { Err(Taken) }
     }
 
-    /// The attempt found out nothing.
+    /// The attempt proved nothing.
     pub(super) fn leave(&self, seen: Seen) {
         if seen.is_probe() {
-            // It is deferred until the instant at which the probe began: no longer.
+            // The deferral then ended when the probe began, which is in the past: the next request
+            // may probe.
             self.exchange(seen.0, seen.0 & !PROBED);
         }
     }
@@ -114,14 +116,14 @@ impl Circuit {
         }
     }
 
-    /// A connection to the backend stands, and nothing but that was missing.
+    /// A connection to the backend stands, and only that was missing.
     pub(super) fn connected(&self, seen: Seen) {
         if seen.is_unreachable() {
             self.close(seen);
         }
     }
 
-    /// The backend is back, unless it failed again since the attempt began.
+    /// The backend has recovered, unless it failed again since the attempt began.
     fn close(&self, seen: Seen) {
         let mut known = self.word.load(Ordering::Relaxed);
         while known & TIMES == seen.times() && known != 0 {
@@ -132,10 +134,10 @@ impl Circuit {
         }
     }
 
-    /// Counts a failure of the attempt. If that shows that the backend fails, it is deferred for as long
-    /// as `rest` gives for that many times in a row, and the end of that is returned.
+    /// Counts a failure of the attempt. If that shows that the backend is failing, it is deferred for
+    /// `rest`, given the number of times in a row, and the end of that is returned.
     ///
-    /// An attempt that was under way when the backend was found to fail is of that same outage.
+    /// An attempt that was in flight when the backend was found to fail belongs to the same outage.
     pub(super) fn fail(
         &self,
         seen: Seen,
@@ -145,13 +147,13 @@ impl Circuit {
     ) -> Option<u64> {
         let known = self.word.load(Ordering::Relaxed);
         let is_news = match seen {
-            // Whoever answers without failures in mind ends no outage, so each of these begins one.
+            // An answer without a failure on record ends no outage, so each of these begins one.
             Seen::WELL if matches!(failure, Failure::Token | Failure::Configuration) => {
                 !self.is_deferred(now)
             }
             Seen::WELL => known == 0 && self.count.fail(failure, now),
             seen if seen.is_probe() => known == seen.0,
-            // Asked as the last resort, it failed for longer than it was deferred.
+            // It was called as the last resort and failed for longer than it was deferred.
             seen => known & TIMES == seen.times() && !self.is_deferred(now),
         };
         if !is_news {
@@ -165,13 +167,12 @@ impl Circuit {
         self.exchange(known, until << INSTANT_SHIFT | cause | times).then_some(until)
     }
 
-    /// Forgets all.
     pub(super) fn reset(&self) {
         self.word.store(0, Ordering::Relaxed);
         self.count.clear();
     }
 
-    /// The words depend on nothing else, and nothing is published by them.
+    /// No other data depends on the words, so relaxed ordering is enough.
     fn exchange(&self, known: u64, new: u64) -> bool {
         self.word.compare_exchange(known, new, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
@@ -189,12 +190,12 @@ const TIMES: u64 = 0xff;
 const UNREACHABLE: u64 = 1 << 8;
 const PROBED: u64 = 1 << 9;
 const INSTANT_SHIFT: u32 = 10;
-/// All but how often and for what it fails.
+/// Everything but the count and the kind of failure.
 const STATE: u64 = !(TIMES | UNREACHABLE);
 
-/// A request that hangs for so long is no longer waited for. Heads of long completions come later,
-/// but those of a backend that failed just before are seldom worth it.
+/// A probe that hangs for this long no longer blocks the next one. Heads of long completions take
+/// longer, but a backend that has just failed seldom sends one.
 pub(super) const LONGEST_PROBE_MS: u64 = 60_000;
 
-/// What a backend under probe is taken to go on being deferred for.
+/// How long a backend under probe is assumed to stay deferred.
 const PROBE_LASTS_MS: u64 = 1_000;

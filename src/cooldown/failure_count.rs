@@ -1,18 +1,18 @@
-//! When failures of a backend are so many that it is taken to fail: a count over an interval.
+//! Decides when a backend counts as failing: failures and answers within an interval.
 
 use std::sync::atomic::Ordering;
 
 use super::circuit::Failure;
 use crate::sync::AtomicU64;
 
-/// How often a backend failed and answered since a first failure, in one word: since when above, then
-/// the answers, then the points of the failures.
+/// Failures and answers of a backend since a first failure, in one word: the start of the interval in
+/// the upper bits, then the answers, then the points of the failures.
 ///
-/// A backend is taken to fail at [`POINTS`], when its failures weigh at least as much as the answers
-/// beside them: from half of the requests on, or a third where it cannot be connected to. Envoy's
-/// outlier detection asks for five failures in a row; with answers in between, those of a backend that
-/// fails one request in a hundred come as often as the load is high, and of one that fails nine in ten
-/// hardly ever.
+/// A backend counts as failing at [`POINTS`], provided that its failures weigh at least as much as
+/// the answers beside them: half of the requests, or a third if no connection can be made. Envoy's
+/// outlier detection requires five failures in a row. With answers in between, a backend that fails
+/// one request in a hundred reaches that in proportion to the load, and one that fails nine in ten
+/// hardly ever does.
 #[derive(Debug)]
 pub(super) struct FailureCount(AtomicU64);
 
@@ -21,10 +21,10 @@ impl FailureCount {
         Self(AtomicU64::new(0))
     }
 
-    /// Counts a failure; whether the backend is to be taken to fail now.
+    /// Counts a failure, and returns whether the backend now counts as failing.
     ///
-    /// Once the interval is over, the count starts anew, unless there was no answer at all: a backend
-    /// that is asked seldom and always fails is found too.
+    /// When the interval is over, the count restarts, unless there was no answer at all, so that a
+    /// backend with few requests that always fails is detected too.
     pub(super) fn fail(&self, failure: Failure, now: u64) -> bool {
         let points = if failure == Failure::Connect { 2 } else { 1 };
         let after = |word: u64| {
@@ -39,7 +39,7 @@ impl FailureCount {
         points >= POINTS && points >= answers
     }
 
-    /// Counts an answer, if there was a failure in this interval.
+    /// Counts an answer, if this interval has a failure.
     pub(super) fn succeed(&self, now: u64) {
         let after = |word: u64| {
             let is_counted =
@@ -58,12 +58,12 @@ fn is_over(word: u64, now: u64) -> bool {
     now.saturating_sub(word >> SINCE_SHIFT) >= INTERVAL_MS
 }
 
-/// One answer ends the interval that none had ended; more tell nothing.
+/// Answers beyond the one that ends an overdue interval change nothing.
 fn is_over_after_answer(word: u64, now: u64) -> bool {
     word & ANSWERS != 0 && is_over(word, now)
 }
 
-/// So many failures of as many requests, where each is a point.
+/// Points at which a backend may count as failing: this many failed requests at one point each.
 const POINTS: u64 = 5;
 const INTERVAL_MS: u64 = 10_000;
 

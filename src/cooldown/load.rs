@@ -1,21 +1,20 @@
-//! By what a backend distinguishes requests when it refuses: their kind of traffic, and their weight.
+//! The properties of a request that a refusal can depend on: kind of traffic, and weight.
 
 use std::num::NonZeroU32;
 
-/// A request, as far as a refusal can be about it. Both are asked for only where something rests.
+/// A request, as far as a refusal can be about it. Called only while something is cooling down.
 pub(crate) trait Load {
-    /// Its kind.
     fn traffic(&self) -> Traffic;
 
-    /// How heavy it is, by the tokens that it may take.
+    /// How heavy it is, by the tokens that it may use.
     fn weight(&self) -> Weight;
 }
 
-/// A kind of traffic, which the service limits apart from the others.
+/// A kind of traffic, which the service limits separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Traffic {
-    /// Tokens of the default service tier: chat, responses, completions, embeddings, and whatever is
-    /// not known.
+    /// Tokens of the default service tier: chat, responses, completions, embeddings, and anything
+    /// unknown.
     Tokens,
     /// Tokens of `service_tier: flex`.
     Flex,
@@ -25,23 +24,24 @@ pub(crate) enum Traffic {
     Speech,
     Transcription,
     Video,
-    /// What a resource is to keep: files, uploads, vector stores, batches.
+    /// Objects stored by the resource: files, uploads, vector stores, batches.
     Stored,
-    /// Reading, polling, listing, cancelling and deleting: the service counts none of it as anything
-    /// that it refuses other requests for.
+    /// Reading, polling, listing, cancelling and deleting: the service does not count these towards
+    /// any limit.
     Free,
 }
 
 impl Traffic {
-    /// Whether it asks for nothing of a deployment, but for what the resource keeps.
+    /// Whether it uses the resource's storage, not a deployment.
     pub(crate) const fn is_of_resource(self) -> bool {
         matches!(self, Self::Stored | Self::Free)
     }
 }
 
-/// How heavy a request is: a third of a power of two of its tokens, from 64 up.
+/// How heavy a request is, in steps of a third of a power of two of its tokens, from 64 up.
 ///
-/// Below 64 tokens all are alike: nearly every request is heavier. The highest stands for what is not
+/// All requests below 64 tokens share one weight; nearly every request is heavier. The highest weight
+/// also stands for an unknown number.
 /// known as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Weight(u8);
@@ -51,9 +51,9 @@ impl Weight {
     pub(super) const COUNT: usize = 64;
     pub(crate) const HEAVIEST: Self = Self(63);
 
-    /// The weight of a request of so many tokens.
+    /// The weight of a request of this many tokens.
     pub(crate) fn of(tokens: f64) -> Self {
-        // It saturates, and NaN is 0.
+        // The cast saturates, and maps NaN to 0.
         Self(((tokens.max(1.0).log2() - LIGHTEST) * STEPS).clamp(0.0, 63.0) as u8)
     }
 
@@ -65,8 +65,8 @@ impl Weight {
         self.0 as usize
     }
 
-    /// The lightest weight that a refusal of this one is about. What has half of its tokens, or fewer,
-    /// is lighter; what has two thirds is not.
+    /// The lightest weight that a refusal of this one applies to: two thirds of its tokens are
+    /// included, half are not.
     pub(crate) const fn least_alike(self) -> Self {
         Self(self.0.saturating_sub(2))
     }
@@ -81,7 +81,7 @@ impl Weight {
 const LIGHTEST: f64 = 6.0;
 const STEPS: f64 = 3.0;
 
-/// Of a request that is known to be of this kind and weight.
+/// A request of known kind and weight.
 impl Load for (Traffic, Weight) {
     fn traffic(&self) -> Traffic {
         self.0

@@ -1,4 +1,4 @@
-//! What of a backend's traffic is refused: marks by kind and by weight.
+//! Which of a backend's traffic is refused: marks by kind and by weight.
 
 use std::sync::{OnceLock, atomic::Ordering};
 
@@ -13,9 +13,9 @@ use crate::sync::AtomicU64;
 pub(crate) enum Closed {
     /// Everything that can be closed.
     Backend,
-    /// All of one kind, whatever its weight.
+    /// All traffic of one kind, whatever its weight.
     Kind(Traffic),
-    /// What of one kind is about as heavy as this, or heavier.
+    /// Requests of one kind that are about this heavy, or heavier.
     From(Traffic, Weight),
 }
 
@@ -27,9 +27,9 @@ pub(super) struct Marks([OnceLock<Box<KindMarks>>; KINDS]);
 /// The marks of one kind of traffic.
 #[derive(Debug)]
 struct KindMarks {
-    /// Whatever the weight.
+    /// For every weight.
     all: AtomicU64,
-    /// Which of `weights` ever were marked: a bit for each.
+    /// Which of `weights` were ever marked, one bit each.
     marked: AtomicU64,
     weights: [WeightMark; Weight::COUNT],
 }
@@ -38,11 +38,11 @@ struct KindMarks {
 struct WeightMark {
     /// Until when requests of this weight are not sent.
     until: AtomicU64,
-    /// Until when the service said that it refuses them, which may be longer than is believed.
+    /// The service's own hint, which may be longer than what is believed.
     said: AtomicU64,
 }
 
-/// What closes a request.
+/// The mark that closes a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) until: Until,
@@ -52,7 +52,7 @@ pub(super) struct Mark {
 }
 
 impl Marks {
-    /// Closes a kind, or what is heavy of it, until then. A longer time that is known stays.
+    /// Closes a kind, or its heavy requests, until then. A longer mark that is known stays.
     pub(super) fn close(&self, traffic: Traffic, from: Option<Weight>, until: Until, said: Until) {
         let Some(kind) = self.0.get(traffic as usize) else { return };
         let kind = kind.get_or_init(|| Box::new(KindMarks::new()));
@@ -67,7 +67,7 @@ impl Marks {
         }
     }
 
-    /// Until when a kind is closed, whatever the weight.
+    /// Until when the whole kind is closed.
     pub(super) fn of_kind(&self, traffic: Traffic) -> Option<&AtomicU64> {
         self.0.get(traffic as usize).and_then(OnceLock::get).map(|kind| &kind.all)
     }
@@ -81,7 +81,7 @@ impl Marks {
         words.map(Until::read).max().unwrap_or_default()
     }
 
-    /// Whether any of them closes `load`, which is of this kind.
+    /// Whether any mark closes `load`, which is of this kind.
     pub(super) fn refuse(&self, now: u64, traffic: Traffic, load: &dyn Load) -> bool {
         let kind = self.0.get(traffic as usize).and_then(OnceLock::get);
         kind.is_some_and(|kind| {
@@ -90,7 +90,7 @@ impl Marks {
         })
     }
 
-    /// What closes this request for longest.
+    /// The longest mark that closes this request.
     pub(super) fn of(&self, load: &dyn Load) -> Mark {
         let kind = self.0.get(load.traffic() as usize).and_then(OnceLock::get);
         kind.map_or_else(Mark::default, |kind| kind.of(load))
@@ -137,14 +137,14 @@ impl Mark {
     }
 }
 
-/// A store would take the cache line from every reader, so it is made only to change it.
+/// A store would invalidate the cache line of every reader, so store only changes.
 pub(super) fn raise(word: &AtomicU64, until: Until) {
     if Until::read(word) < until {
         word.fetch_max(until.word(), Ordering::Relaxed);
     }
 }
 
-/// Those that are marked: all but [`Traffic::Free`].
+/// Kinds that can be marked: all but [`Traffic::Free`].
 const KINDS: usize = Traffic::Free as usize;
 
 #[cfg(all(test, not(spillover_loom)))]

@@ -1,10 +1,11 @@
 //! Until when each of a few backends refuses, and which of them fail, shared by all clones.
 //!
-//! A backend that refuses is closed for a while. One that fails is never closed, only *deferred*: asked
-//! after those that do not. [`Slot`] has the atomic words of one backend and the rules that tie them: until
-//! when it refuses, and its [`Circuit`](circuit::Circuit), which finds out from many requests whether it
-//! fails, and lets one at a time find out whether it is back. [`Cooldowns`] is a row of slots with the
-//! epoch that their words count from.
+//! A backend that refuses is closed for a while. A backend that fails is never closed, only
+//! *deferred*: called after those that do not fail. [`Slot`] holds the atomic words of one backend
+//! and the rules that tie them together: until when it refuses, and its
+//! [`Circuit`](circuit::Circuit), which decides from the outcomes of many requests whether it fails,
+//! and lets one request at a time probe whether it has recovered. [`Cooldowns`] is a row of slots
+//! with the epoch of their instants.
 
 mod circuit;
 mod failure_count;
@@ -31,52 +32,52 @@ use self::{
     slot::{Slot, Until, to_nanos},
 };
 
-/// Until when each of a few backends is known to refuse.
+/// The cooldowns and failures of a few backends.
 #[derive(Debug)]
 pub(crate) struct Cooldowns {
-    /// What the words count from; they could not hold an `Instant`.
+    /// The epoch of all words, which cannot hold an `Instant`.
     epoch: Instant,
     slots: Box<[Slot]>,
 }
 
-/// What was known of a kind of traffic of one backend.
+/// A snapshot of one kind's cooldown at one backend, for [`Cooldowns::reopen`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClosedUntil(Until);
 
-/// When the first of a few backends is open again.
+/// When the first of a few backends reopens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NextOpen {
-    /// How long until then; zero when one is open.
+    /// The time until then; zero if one is open.
     pub(crate) left: Duration,
-    /// How long the service said, which is longer where it is not believed.
+    /// The service's own hint, which is longer if it is not believed.
     pub(crate) said: Duration,
-    /// What that one rests for.
+    /// Why that backend is cooling down.
     pub(crate) why: Option<CooldownReason>,
-    /// From how many tokens up it does so, unless it refuses all.
+    /// The fewest tokens that it refuses, unless it refuses everything.
     pub(crate) from: Option<NonZeroU32>,
 }
 
 impl Cooldowns {
-    /// None of `len` backends is known to refuse. An instant before `epoch` counts as `epoch`.
+    /// `len` backends without cooldowns. An instant before `epoch` counts as `epoch`.
     pub(crate) fn new(len: usize, epoch: Instant) -> Self {
         Self { epoch, slots: (0..len).map(|_| Slot::new()).collect() }
     }
 
-    /// Whether the backend is open for `load`: neither refuses it nor is deferred.
+    /// Whether the backend is open for `load`: it neither refuses it nor is deferred.
     pub(crate) fn is_open(&self, index: usize, now: Instant, load: &dyn Load) -> bool {
         self.open_at(now, load)(index)
     }
 
-    /// Which backends are open for `load`: those that neither refuse it nor are deferred. What no backend
-    /// refuses has those open that refuse nothing. The instant is converted once, and for those alone
-    /// that ever were either.
+    /// Which backends are open for `load`: those that neither refuse it nor are deferred. For a load
+    /// that no backend refuses, those that refuse nothing. The instant is converted once, and only if
+    /// a backend has ever refused or failed.
     #[inline]
     pub(crate) fn open_at(&self, now: Instant, load: &dyn Load) -> impl Fn(usize) -> bool {
         let now = LazyCell::new(move || self.nanos(now));
         move |index| self.slots[index].is_open(|| *now, load)
     }
 
-    /// Whether the backend refuses `load`, whether or not it fails.
+    /// Whether the backend refuses `load`, failing or not.
     pub(crate) fn refuses(&self, index: usize, now: Instant, load: &dyn Load) -> bool {
         self.refusing_at(now, load)(index)
     }
@@ -90,7 +91,7 @@ impl Cooldowns {
         }
     }
 
-    /// How long the backend will go on refusing anything; `None` when it does not.
+    /// How much longer the backend refuses anything; `None` if it does not.
     #[inline]
     pub(crate) fn remaining(&self, index: usize, now: Instant) -> Option<Duration> {
         let slot = &self.slots[index];
@@ -98,14 +99,14 @@ impl Cooldowns {
         if slot.is_untouched() { None } else { slot.remaining(self.nanos(now)) }
     }
 
-    /// The whole backend rests for `rest`.
+    /// Closes the whole backend for `rest`.
     pub(crate) fn rest(&self, index: usize, now: Instant, rest: Duration) {
         self.close(index, Closed::Backend, now, (rest, rest), CooldownReason::Refused);
     }
 
-    /// What a refusal is about rests for the first of the two times, and the service said that it
-    /// refuses it for the second. A longer rest that is already known stays: two requests that were
-    /// refused together may report in either order.
+    /// Closes what a refusal is about for the first of the two times; the second is the service's own
+    /// hint. A longer cooldown that is already known stays, because two requests that were refused
+    /// together may report in either order.
     pub(crate) fn close(
         &self,
         index: usize,
@@ -119,7 +120,7 @@ impl Cooldowns {
         self.slots[index].close(closed, until(rest), until(said));
     }
 
-    /// When the first of `indices` refuses `load` no longer; one whose quota is used up comes last, since
+    /// When the first of `indices` accepts `load` again. One whose quota is used up comes last, since
     /// it is not worth waiting for.
     pub(crate) fn next_open(
         &self,
@@ -146,7 +147,7 @@ impl Cooldowns {
         }
     }
 
-    /// The one of `indices` that reopens first for `load`.
+    /// The first of `indices` to reopen for `load`.
     pub(crate) fn first_to_open(
         &self,
         indices: impl Iterator<Item = usize>,
@@ -155,37 +156,36 @@ impl Cooldowns {
         indices.min_by_key(|&index| self.slots[index].mark(load).until)
     }
 
-    /// Until when a kind of traffic is known to be refused as a whole, to [`reopen`](Self::reopen) it.
+    /// Until when a whole kind of traffic is known to be refused, for [`reopen`](Self::reopen).
     pub(crate) fn closed(&self, index: usize, traffic: Traffic) -> ClosedUntil {
         ClosedUntil(self.slots[index].closed(traffic))
     }
 
-    /// The backend served a request that was sent to it while `seen` was known, which is not true then.
+    /// The backend served a request that was sent while `seen` was known, which disproves `seen`.
     pub(crate) fn reopen(&self, index: usize, traffic: Traffic, seen: ClosedUntil) {
         self.slots[index].reopen(traffic, seen.0);
     }
 
-    /// How long the backend goes on being asked after the others, since it fails; `None` when it does
-    /// not.
+    /// How much longer the backend is deferred because it fails; `None` if it is not.
     pub(crate) fn deferred(&self, index: usize, now: Instant) -> Option<Duration> {
         let slot = &self.slots[index];
         if slot.is_untouched() { None } else { slot.deferred(self.nanos(now)) }
     }
 
-    /// Whether failures of the backend are remembered, or a refusal.
+    /// Whether a failure or a refusal of the backend is on record.
     pub(crate) fn is_noted(&self, index: usize, now: Instant) -> bool {
         let slot = &self.slots[index];
         !slot.is_untouched() && slot.is_noted(self.nanos(now))
     }
 
-    /// How often in a row the backend was found to fail, up to 255 times.
+    /// How many times in a row the backend was found to fail, up to 255.
     pub(crate) fn failures(&self, index: usize, now: Instant) -> u32 {
         self.slots[index].failures(self.nanos(now))
     }
 
-    /// Begins an attempt at a backend; `None` when there is nothing to judge its result by. One that is
-    /// deferred is asked only as the `last_resort`. The result of the attempt goes to
-    /// [`answered`](Self::answered), [`fail`](Self::fail) or [`leave`](Self::leave).
+    /// Begins an attempt at a backend; `None` if its outcome changes nothing. A deferred backend is
+    /// called only as the `last_resort`. The outcome goes to [`answered`](Self::answered),
+    /// [`fail`](Self::fail) or [`leave`](Self::leave).
     #[inline]
     pub(crate) fn enter(
         &self,
@@ -197,7 +197,7 @@ impl Cooldowns {
         if slot.is_untouched() { Ok(None) } else { slot.enter(self.nanos(now), last_resort) }
     }
 
-    /// The attempt found out nothing.
+    /// The attempt proved nothing.
     pub(crate) fn leave(&self, index: usize, seen: Seen) {
         self.slots[index].leave(seen);
     }
@@ -207,16 +207,17 @@ impl Cooldowns {
         self.slots[index].answered(seen, self.nanos(now));
     }
 
-    /// A connection to the backend stands, and the attempt has no answer yet.
+    /// A connection to the backend stands, but the attempt has no answer yet.
     pub(crate) fn connected(&self, index: usize, seen: Seen) {
         self.slots[index].connected(seen);
     }
 
-    /// An attempt failed. If that shows that the backend fails, it is deferred for as long as `rest` gives
-    /// for that many times in a row.
+    /// An attempt failed. If that shows that the backend is failing, it is deferred for `rest`, given
+    /// the number of times in a row.
     ///
-    /// It takes several failures: five of requests, fewer of connections, and as many as there are
-    /// answers. A failure that may be the request's fault is reported once another backend has answered it.
+    /// That takes several failures: five of requests, fewer of connections, and at least as many as
+    /// there are answers. A failure that may be the request's fault is reported only after another
+    /// backend has answered the request.
     pub(crate) fn fail(
         &self,
         index: usize,
@@ -312,7 +313,7 @@ mod tests {
     }
 }
 
-/// Run like the model of the gate: `cargo test --lib loom_` with `--cfg spillover_loom`.
+/// Run like the gate's model: `cargo test --lib loom_` with `--cfg spillover_loom`.
 #[cfg(all(test, spillover_loom))]
 mod loom_model {
     use std::sync::Arc;

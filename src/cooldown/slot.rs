@@ -1,4 +1,4 @@
-//! Until when one backend refuses, and whether it fails: its atomic words and the rules that tie them.
+//! One backend's cooldowns and failures: its atomic words, and the rules that tie them together.
 
 use std::{
     sync::{OnceLock, atomic::Ordering},
@@ -12,38 +12,39 @@ use super::{
 };
 use crate::sync::AtomicU64;
 
-/// What is known of one backend. Instants are nanoseconds since the epoch of all slots.
+/// The state of one backend. Instants are nanoseconds since the epoch of all slots.
 ///
-/// Reading is one relaxed load of `noted` for a backend of which there is nothing to know. Nothing is
-/// published through a word but its own contents, so no stronger ordering is needed.
+/// Reading a backend with nothing noted is one relaxed load of `noted`. No word publishes anything
+/// but its own contents, so no stronger ordering is needed.
 #[derive(Debug)]
 pub(super) struct Slot {
-    /// Nothing is known of the backend from this instant on: neither rest nor failure. It only grows,
-    /// after what it stands for was written; zero for one that never refused nor failed.
+    /// From this instant on, the backend has neither a cooldown nor a failure on record. It only
+    /// grows, and only after the words that it covers were written; zero if the backend never refused
+    /// or failed.
     noted: AtomicU64,
-    /// Until when it refuses anything, and below that why; zero for a backend that never did.
+    /// Until when it refuses anything, with the reason in the low bits; zero if it never did.
     latest: AtomicU64,
     /// Until when it refuses everything.
     until: AtomicU64,
-    /// Until when it refuses some of the traffic.
+    /// Until when it refuses some kinds of traffic.
     marks: OnceLock<Box<Marks>>,
     circuit: Circuit,
 }
 
-/// Why a backend is cooling down. Of two cooldowns that end together, the later one here counts.
+/// Why a backend is cooling down. If two cooldowns end together, the later variant wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum CooldownReason {
-    /// It refused, and how long it rests is an assumption.
+    /// It refused, and the length of the cooldown is an assumption.
     Assumed = 0,
-    /// It refused for as long as it rests.
+    /// It refused for the length of the cooldown.
     Refused = 1,
     /// Not worth waiting for.
     Quota = 2,
 }
 
-/// When a backend reopens, and what it rests for until then: the contents of a slot's first word.
-/// Zero for one that never rested.
+/// When a backend reopens, and the reason for its cooldown: the contents of one atomic word. Zero if
+/// it never cooled down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Until(u64);
 
@@ -86,14 +87,14 @@ impl Slot {
         }
     }
 
-    /// Whether it never refused nor failed, which needs no clock to know.
+    /// Whether it never refused or failed, which needs no clock.
     #[inline]
     pub(super) fn is_untouched(&self) -> bool {
         self.noted.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether the backend neither refuses `load` nor is to be asked after the others; `now` is asked
-    /// for only when it ever was so.
+    /// Whether the backend neither refuses `load` nor is deferred. Calls `now` only if it ever
+    /// refused or failed.
     #[inline]
     pub(super) fn is_open(&self, now: impl FnOnce() -> u64, load: &dyn Load) -> bool {
         self.is_untouched() || !self.is_apart(now(), load)
@@ -104,8 +105,8 @@ impl Slot {
         self.is_noted(now) && (self.is_worse(now, load) || self.circuit.is_deferred(millis(now)))
     }
 
-    /// Whether another backend is better for `load`: this one refuses it or, where nothing is refused to
-    /// it, refuses anything.
+    /// Whether another backend suits `load` better: this one refuses it or, if the load is never
+    /// refused, refuses anything.
     fn is_worse(&self, now: u64, load: &dyn Load) -> bool {
         self.refuses_any(now)
             && match load.traffic() {
@@ -114,13 +115,13 @@ impl Slot {
             }
     }
 
-    /// Whether there is anything to know of the backend.
+    /// Whether a cooldown or a failure is on record.
     pub(super) fn is_noted(&self, now: u64) -> bool {
         self.noted.load(Ordering::Relaxed) > now
     }
 
     fn note_until(&self, nanos: u64) {
-        // A store would take the cache line from every reader, so it is made only to change it.
+        // A store would invalidate the cache line of every reader, so store only changes.
         if self.noted.load(Ordering::Relaxed) < nanos {
             self.noted.fetch_max(nanos, Ordering::Relaxed);
         }
@@ -155,15 +156,15 @@ impl Slot {
         if part.until > whole.until { part } else { whole }
     }
 
-    /// How long anything goes on being refused.
+    /// How much longer it refuses anything.
     #[inline(never)]
     pub(super) fn remaining(&self, now: u64) -> Option<Duration> {
         let left = Until::read(&self.latest).nanos().checked_sub(now).filter(|&left| left > 0);
         left.map(Duration::from_nanos)
     }
 
-    /// Closes what a refusal is about until then, unless a longer rest is already known. The service
-    /// `said` how long it refuses that, which may be more than is believed.
+    /// Closes what a refusal is about until then, unless a longer cooldown is known. `said` is the
+    /// hint of the service, which may be longer than what is believed.
     pub(super) fn close(&self, closed: Closed, until: Until, said: Until) {
         let marks = || self.marks.get_or_init(Box::default);
         match closed {
@@ -175,14 +176,14 @@ impl Slot {
         self.note_until(until.nanos());
     }
 
-    /// Until when this kind is closed as a whole.
+    /// Until when the whole kind is closed.
     pub(super) fn closed(&self, traffic: Traffic) -> Until {
         let word = self.marks.get().and_then(|marks| marks.of_kind(traffic));
         word.map_or_else(Until::default, Until::read)
     }
 
-    /// The backend served a request of this kind that was sent to it while the kind was known as closed
-    /// until `seen`: it is open, unless another refusal came meanwhile.
+    /// The backend served a request of this kind, sent while the kind was known as closed until
+    /// `seen`: the kind is open, unless another refusal arrived meanwhile.
     pub(super) fn reopen(&self, traffic: Traffic, seen: Until) {
         let Some(marks) = self.marks.get() else { return };
         let Some(word) = marks.of_kind(traffic) else { return };
@@ -190,12 +191,12 @@ impl Slot {
             word.compare_exchange(seen.word(), to.word(), Ordering::Relaxed, Ordering::Relaxed)
         };
         if swap(word, Until::default()).is_ok() {
-            // A refusal that comes at this instant may be lost, which costs another one.
+            // A refusal that arrives at this instant may be lost, which costs one more refusal.
             _ = swap(&self.latest, Until::read(&self.until).max(marks.latest()));
         }
     }
 
-    /// How long the backend is asked after the others.
+    /// How much longer the backend is deferred, that is, called only after the others.
     pub(super) fn deferred(&self, now: u64) -> Option<Duration> {
         let until = self.circuit.deferred_until(millis(now)).saturating_mul(NANOS_IN_MS);
         (self.is_noted(now) && until > now).then(|| Duration::from_nanos(until - now))
@@ -205,8 +206,8 @@ impl Slot {
         if self.is_noted(now) { self.circuit.failures() } else { 0 }
     }
 
-    /// Begins an attempt; `None` when there is nothing to judge its result by. One that is deferred is
-    /// asked only as the `last_resort`.
+    /// Begins an attempt; `None` if its outcome changes nothing. A deferred backend is called only as
+    /// the `last_resort`.
     pub(super) fn enter(&self, now: u64, last_resort: bool) -> Result<Option<Seen>, Taken> {
         if !self.is_noted(now) {
             return Ok(None);
@@ -219,7 +220,7 @@ impl Slot {
         Ok(Some(seen))
     }
 
-    /// The attempt found out nothing.
+    /// The attempt proved nothing.
     pub(super) fn leave(&self, seen: Seen) {
         self.circuit.leave(seen);
     }
@@ -233,8 +234,8 @@ impl Slot {
         self.circuit.connected(seen);
     }
 
-    /// An attempt failed. If that shows that the backend fails, it is deferred for as long as `rest` gives
-    /// for that many times in a row.
+    /// An attempt failed. If that shows that the backend is failing, it is deferred for `rest`, given
+    /// the number of times in a row.
     pub(super) fn fail(
         &self,
         seen: Seen,
@@ -251,7 +252,7 @@ impl Slot {
     }
 }
 
-/// 584 years fit, and 146 beside the reason.
+/// Saturates after 584 years, or 146 next to the reason.
 pub(super) fn to_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -265,7 +266,7 @@ const WHY: u64 = (1 << WHY_BITS) - 1;
 const NANOS_IN_MS: u64 = 1_000_000;
 
 /// How long failures are remembered after the last one, or after the backend was deferred. A backend
-/// that was not asked for so long is taken to be well.
+/// without attempts for that long counts as healthy.
 const REMEMBERED_NANOS: u64 = 60_000 * NANOS_IN_MS;
 
 #[cfg(all(test, not(spillover_loom)))]
@@ -287,7 +288,7 @@ mod tests {
         cooldowns.fail(0, seen, Failure::Answer, now, doubling);
     }
 
-    /// A backend that was found to fail.
+    /// A backend that is known to fail.
     fn failing(now: std::time::Instant) -> Cooldowns {
         let cooldowns = Cooldowns::new(1, now);
         (0..5).for_each(|_| fail(&cooldowns, None, now));
@@ -418,7 +419,7 @@ mod tests {
     }
 }
 
-/// Run like the model of the gate: `cargo test --lib loom_` with `--cfg spillover_loom`.
+/// Run like the gate's model: `cargo test --lib loom_` with `--cfg spillover_loom`.
 #[cfg(all(test, spillover_loom))]
 mod loom_model {
     use std::sync::Arc;

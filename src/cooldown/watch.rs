@@ -1,12 +1,12 @@
-//! An attempt at a backend that failed lately: its result shows whether it still does.
+//! An attempt at a backend that failed lately, whose outcome shows whether it still does.
 
 use std::time::{Duration, Instant};
 
 use super::{Cooldowns, Failure, Seen, Taken};
 
-/// An attempt at a backend that failed lately, with a handle of what is known of it. Of one that is taken
-/// to fail, one request at a time finds out whether it is back; dropped before it learns what became of
-/// it, it leaves that to the next.
+/// An attempt at a backend that failed lately, with a handle to that backend's state. Only one
+/// request at a time probes a failing backend; dropped before its outcome is known, the attempt
+/// leaves the probe to the next.
 #[derive(Debug)]
 pub(crate) struct Watch<C: AsRef<Cooldowns>> {
     cooldowns: C,
@@ -15,7 +15,7 @@ pub(crate) struct Watch<C: AsRef<Cooldowns>> {
 }
 
 impl<C: AsRef<Cooldowns> + Clone> Watch<C> {
-    /// Begins an attempt; `None` when the backend did not fail lately. One that is deferred is asked
+    /// Begins an attempt; `None` if the backend did not fail lately. A deferred backend is called
     /// only as the `last_resort`.
     #[inline]
     pub(crate) fn begin(
@@ -28,7 +28,7 @@ impl<C: AsRef<Cooldowns> + Clone> Watch<C> {
         Ok(seen.map(|seen| Self { cooldowns: cooldowns.clone(), index, seen }))
     }
 
-    /// What an attempt was at a backend of which no failure was known when it began.
+    /// An attempt at a backend that had no failure on record when it began.
     pub(crate) fn of_one_that_was_well(cooldowns: &C, index: usize) -> Self {
         Self { cooldowns: cooldowns.clone(), index, seen: Seen::WELL }
     }
@@ -37,7 +37,7 @@ impl<C: AsRef<Cooldowns> + Clone> Watch<C> {
         &self.cooldowns
     }
 
-    /// What to do once a connection stands, if there was none to be had.
+    /// Called once a connection stands, if none could be made before.
     pub(crate) fn on_connect(&self) -> Option<impl Fn() + use<C>> {
         let Self { cooldowns, index, seen } = self;
         let (cooldowns, index, seen) = (cooldowns.clone(), *index, *seen);
@@ -49,8 +49,8 @@ impl<C: AsRef<Cooldowns> + Clone> Watch<C> {
         self.cooldowns.as_ref().answered(self.index, self.seen, now);
     }
 
-    /// The attempt failed. If that shows that the backend fails, it is deferred for as long as `rest`
-    /// gives for that many times in a row.
+    /// The attempt failed. If that shows that the backend is failing, it is deferred for `rest`,
+    /// given the number of times in a row.
     pub(crate) fn failed(self, failure: Failure, now: Instant, rest: impl FnOnce(u32) -> Duration) {
         self.cooldowns.as_ref().fail(self.index, Some(self.seen), failure, now, rest);
     }
