@@ -1,8 +1,8 @@
-//! Classes of requests: how long each may wait, who goes first, who never spills.
+//! Classes of requests: how long each may wait, who goes first, and who never spills.
 
 use std::{sync::Arc, time::Duration};
 
-/// A class of requests, named by the [`Priority`](crate::Priority) of a request.
+/// A class of requests, selected by a request's [`Priority`](crate::Priority).
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,22 +23,22 @@ pub struct Class {
 }
 
 impl Class {
-    /// A class of the most urgent rank, with the layer's `max_wait`, that spills where there is
-    /// anywhere to spill to.
+    /// A class of the most urgent rank, with the layer's `max_wait`, that spills if there is a
+    /// fallback.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), rank: 0, max_wait: None, spills: true }
     }
 
-    /// The rank: waiting requests of a lower one go first. Defaults to 0, which requests without a
-    /// class have too.
+    /// The rank: waiting requests of a lower rank go first. Defaults to 0, the rank of requests
+    /// without a class.
     #[must_use]
     pub const fn rank(mut self, rank: u8) -> Self {
         self.rank = rank;
         self
     }
 
-    /// The longest wait of the class, instead of the layer's. [`MaxWait`](crate::MaxWait) of a
-    /// request goes before it.
+    /// The longest wait of the class, in place of the layer's. A request's own
+    /// [`MaxWait`](crate::MaxWait) takes precedence.
     #[must_use]
     pub const fn max_wait(mut self, max_wait: Duration) -> Self {
         self.max_wait = Some(max_wait);
@@ -46,8 +46,8 @@ impl Class {
     }
 
     /// Keeps the class from spilling. When its time is up, a request is sent to the primary once
-    /// more, and a refusal is the caller's, with its hint. A [`WaitLayer`](crate::WaitLayer) has
-    /// nowhere to spill to.
+    /// more, and a refusal is returned to the caller with its hint. No effect in a
+    /// [`WaitLayer`](crate::WaitLayer), which has no fallback.
     #[must_use]
     pub const fn never_spill(mut self) -> Self {
         self.spills = false;

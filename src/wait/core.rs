@@ -1,14 +1,14 @@
-//! The pure core of an ordered wait: facts and the time come in, whose turn it is goes out.
+//! The pure core of an ordered wait: facts and the time go in, whose turn it is comes out.
 //!
 //! Nothing here reads a clock, locks or sleeps; the edge around it (`wait/queue.rs`) does.
 //!
-//! Requests wait in the order of their rank, then of their arrival, each until the instant that its
-//! own refusal gave. Of those whose instant has come, the first goes. What an opening can take is not
-//! known, so one attempt goes first, and each that is not refused lets two more go: TCP's slow start
-//! (RFC 5681, 3.1). A refusal starts again with one, and the refused request returns to its place.
+//! Requests wait in order of rank, then of arrival, each until the instant given by its own refusal.
+//! Of those whose instant has come, the first goes. How much an opening can take is unknown, so one
+//! attempt goes first, and each that is not refused releases two more: TCP's slow start (RFC 5681,
+//! 3.1). A refusal restarts with one, and the refused request returns to its position.
 //!
 //! A refusal comes back within a round trip while an answer may take minutes, so silence counts as
-//! service: the rest do not wait for the first answer.
+//! success: the others do not wait for the first answer.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,41 +16,41 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A place in the queue, which a request keeps when it is refused again: urgent ranks first, then by
-/// arrival.
+/// A position in the queue, which a request keeps when it is refused again: urgent ranks first, then
+/// by arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct QueuePosition {
     pub(super) rank: u8,
     pub(super) arrival: Instant,
     order: u64,
 }
 
-/// What a request is to do.
+/// What a request does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// Go. Nothing is to be learned from it.
+    /// Go. Its outcome is not tracked.
     Pass,
-    /// Go, and tell what comes of it.
-    Go(Place),
-    /// Ask [again](Core::on_turn) at `until`, or when woken.
-    Wait { place: Place, until: Instant },
-    /// What it waits for opens too late for it, or did not come in time.
+    /// Go, and report the outcome.
+    Go(QueuePosition),
+    /// Call [`on_turn`](Core::on_turn) again at `until`, or when woken.
+    Wait { place: QueuePosition, until: Instant },
+    /// The service reopens too late for it, or did not reopen in time.
     Late,
 }
 
 /// The requests that wait for one service to reopen.
 #[derive(Debug, Default)]
 pub(super) struct Core {
-    waiting: BTreeMap<Place, Waiting>,
-    /// Of those that wait: whose instant has come, and the others by their instant.
-    due: BTreeSet<Place>,
-    later: BTreeSet<(Instant, Place)>,
-    /// Until when asking is of no use, where the service has no memory of its own. Kept until something
-    /// was served again.
+    waiting: BTreeMap<QueuePosition, Waiting>,
+    /// Waiting requests whose instant has come, and the others by their instant.
+    due: BTreeSet<QueuePosition>,
+    later: BTreeSet<(Instant, QueuePosition)>,
+    /// Until when attempts are useless, if the service keeps no state of its own. Kept until
+    /// something was served again.
     closed_until: Option<Instant>,
-    /// Attempts of which nothing is known yet, and from when silence says that they were not refused.
-    trying: BTreeMap<Place, Option<Instant>>,
-    /// How many more attempts than one may be of that kind at a time.
+    /// Attempts without an outcome yet, and when their silence shows that they were not refused.
+    trying: BTreeMap<QueuePosition, Option<Instant>>,
+    /// How many attempts beyond the first may be in that state at a time.
     widened: usize,
     next_order: u64,
 }
@@ -63,7 +63,7 @@ struct Waiting {
 }
 
 impl Core {
-    /// Whether requests need not pass here at all.
+    /// Whether requests need not pass through here.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.trying.is_empty() && self.closed_until.is_none()
     }
@@ -72,18 +72,23 @@ impl Core {
         self.waiting.len()
     }
 
-    pub(super) fn place(&mut self, rank: u8, arrival: Instant) -> Place {
+    pub(super) fn place(&mut self, rank: u8, arrival: Instant) -> QueuePosition {
         self.next_order += 1;
-        Place { rank, arrival, order: self.next_order }
+        QueuePosition { rank, arrival, order: self.next_order }
     }
 
-    /// A request comes that has not been refused, to be sent by `deadline`.
-    pub(super) fn on_arrival(&mut self, now: Instant, place: Place, deadline: Instant) -> Decision {
+    /// A request arrives that has not been refused, to be sent by `deadline`.
+    pub(super) fn on_arrival(
+        &mut self,
+        now: Instant,
+        place: QueuePosition,
+        deadline: Instant,
+    ) -> Decision {
         self.advance(now);
         let is_first = self.due.first().is_none_or(|first| place < *first);
         let opens = self.closed_until.map_or(now, |until| until.max(now));
         if self.closed_until.is_none() && self.due.is_empty() {
-            // Whoever waits does so for something that this request may not need.
+            // The waiting requests may need something that this one does not.
             return Decision::Pass;
         }
         if opens == now && is_first && self.has_room() {
@@ -97,18 +102,20 @@ impl Core {
         Decision::Wait { place, until: now }
     }
 
-    /// The request of `place` was refused until `opens`; by a service that `remembers` it for others,
-    /// or else for all of them. Whether it waits, with its `deadline`.
+    /// The request at `place` was refused until `opens`. `remembers`: the service keeps that state
+    /// for others; otherwise it applies to all requests. Returns whether the request waits, with its
+    /// `deadline`.
     pub(super) fn on_refused(
         &mut self,
         now: Instant,
-        place: Place,
+        place: QueuePosition,
         opens: Instant,
         remembers: bool,
         deadline: Instant,
     ) -> bool {
         self.advance(now);
-        // What is under way was sent before, and says nothing of the next opening.
+        // Attempts in flight were sent before this refusal, and predict nothing about the next
+        // opening.
         self.trying.clear();
         self.widened = 0;
         if !remembers {
@@ -121,8 +128,9 @@ impl Core {
         waits
     }
 
-    /// What the waiting request of `place` is to do now. It leaves the queue unless it waits on.
-    pub(super) fn on_turn(&mut self, now: Instant, place: Place) -> Decision {
+    /// Decides what the request waiting at `place` does now. It leaves the queue unless it keeps
+    /// waiting.
+    pub(super) fn on_turn(&mut self, now: Instant, place: QueuePosition) -> Decision {
         self.advance(now);
         let Some(&Waiting { opens, deadline, .. }) = self.waiting.get(&place) else {
             return Decision::Late;
@@ -131,7 +139,7 @@ impl Core {
         let (is_open, is_last) = (opens <= now, now >= deadline);
         let is_head = self.head() == Some(place);
         if is_open && (is_last || is_head && self.has_room()) {
-            // One whose time is up goes whatever is known of those before it.
+            // A request whose time is up goes, whatever is known of those before it.
             self.leave(place);
             self.trying.insert(place, None);
             return Decision::Go(place);
@@ -148,29 +156,29 @@ impl Core {
         Decision::Wait { place, until }
     }
 
-    /// The attempt of `place` has left for the service.
-    pub(super) fn on_sent(&mut self, now: Instant, place: Place) {
+    /// The attempt of the request at `place` was sent to the service.
+    pub(super) fn on_sent(&mut self, now: Instant, place: QueuePosition) {
         if let Some(silent_at) = self.trying.get_mut(&place) {
             *silent_at = Some(now + MAX_ROUND_TRIP);
         }
     }
 
-    /// The attempt of `place` was served.
-    pub(super) fn on_served(&mut self, now: Instant, place: Place) {
+    /// The attempt of the request at `place` was served.
+    pub(super) fn on_served(&mut self, now: Instant, place: QueuePosition) {
         self.advance(now);
         let served = self.trying.remove(&place).map_or(0, |_| 1);
         self.widen(served);
     }
 
-    /// The request of `place` was given up, waiting or under way.
-    pub(super) fn on_left(&mut self, place: Place) {
+    /// The request at `place` was dropped, waiting or in flight.
+    pub(super) fn on_left(&mut self, place: QueuePosition) {
         self.leave(place);
         self.trying.remove(&place);
-        self.settle();
+        self.reset_if_idle();
     }
 
-    /// Has `waker` woken when it may be the turn of the request of `place`.
-    pub(super) fn wake_with(&mut self, place: Place, waker: &Waker) {
+    /// Registers `waker` to be called when it may be the turn of the request at `place`.
+    pub(super) fn wake_with(&mut self, place: QueuePosition, waker: &Waker) {
         if let Some(waiting) = self.waiting.get_mut(&place) {
             match &mut waiting.waker {
                 Some(old) => old.clone_from(waker),
@@ -180,7 +188,7 @@ impl Core {
     }
 
     /// The request that goes next.
-    pub(super) fn head(&self) -> Option<Place> {
+    pub(super) fn head(&self) -> Option<QueuePosition> {
         self.due.first().copied().or_else(|| Some(self.later.first()?.1))
     }
 
@@ -189,11 +197,12 @@ impl Core {
         self.waiting.get(&self.head()?)?.waker.clone()
     }
 
-    /// Those whose time ends before the service reopens, since it closed for longer.
-    pub(super) fn wakers_in_vain(&self) -> Vec<Waker> {
+    /// The wakers of requests whose time ends before the service reopens, now that it has closed for
+    /// longer.
+    pub(super) fn wakers_too_late(&self) -> Vec<Waker> {
         let Some(until) = self.closed_until else { return Vec::new() };
-        let in_vain = self.waiting.values().filter(|waiting| waiting.deadline < until);
-        in_vain.filter_map(|waiting| waiting.waker.clone()).collect()
+        let too_late = self.waiting.values().filter(|waiting| waiting.deadline < until);
+        too_late.filter_map(|waiting| waiting.waker.clone()).collect()
     }
 
     fn opens(&self, own: Instant) -> Instant {
@@ -204,12 +213,12 @@ impl Core {
         self.trying.len() <= self.widened
     }
 
-    fn insert(&mut self, place: Place, opens: Instant, deadline: Instant) {
+    fn insert(&mut self, place: QueuePosition, opens: Instant, deadline: Instant) {
         self.later.insert((opens, place));
         self.waiting.insert(place, Waiting { opens, deadline, waker: None });
     }
 
-    fn leave(&mut self, place: Place) {
+    fn leave(&mut self, place: QueuePosition) {
         if let Some(Waiting { opens, .. }) = self.waiting.remove(&place)
             && !self.due.remove(&place)
         {
@@ -217,7 +226,7 @@ impl Core {
         }
     }
 
-    /// Brings what is known up to `now`.
+    /// Advances the state to `now`.
     fn advance(&mut self, now: Instant) {
         while let Some(&(opens, place)) = self.later.first()
             && opens <= now
@@ -230,24 +239,23 @@ impl Core {
         self.widen(before - self.trying.len());
     }
 
-    /// So many attempts were not refused.
+    /// This many attempts were not refused.
     fn widen(&mut self, attempts: usize) {
         if attempts > 0 {
             self.widened += attempts;
             self.closed_until = None;
-            self.settle();
+            self.reset_if_idle();
         }
     }
 
     /// The next opening starts with one attempt.
-    fn settle(&mut self) {
+    fn reset_if_idle(&mut self) {
         if self.waiting.is_empty() && self.trying.is_empty() {
             self.widened = 0;
         }
     }
 }
 
-/// A refusal is back by then: several times a network's round trip to another continent's nearest
-/// region, and the gate's bound for the same (`MAX_ROUND_TRIP_NS`). A later one costs a few refused
-/// attempts more at that opening.
+/// Time by which a refusal is back: several times the network round trip to another continent's
+/// nearest region. A refusal that takes longer costs a few more refused attempts at that opening.
 const MAX_ROUND_TRIP: Duration = Duration::from_millis(100);

@@ -21,7 +21,7 @@ use crate::{TryCloneBody, classify::Outcome, clock, request_copy::SavedRequest};
 pin_project! {
     /// The response future of [`Wait`](super::Wait).
     ///
-    /// Dropping it at any point drops the attempt, the response and the wait with it.
+    /// Dropping it at any point drops the attempt, the response and the wait.
     pub struct ResponseFuture<S, B>
     where
         S: Service<Request<B>>,
@@ -30,7 +30,7 @@ pin_project! {
         state: State<S::Future>,
         inner: S,
         session: Session,
-        // What a later attempt would send.
+        // The request of a later attempt.
         request: SavedRequest<B>,
     }
 }
@@ -39,9 +39,9 @@ pin_project! {
     #[project = StateProj]
     enum State<F> {
         Attempting { #[pin] attempt: F },
-        // No attempt, response or permit is held meanwhile.
+        // Holds no attempt, response or permit.
         Waiting { waiter: Box<Waiter> },
-        // It is its turn, and the service is not ready yet.
+        // Its turn has come, but the service is not ready yet.
         Readying,
         // A refusal was returned.
         Finished,
@@ -59,7 +59,7 @@ where
         let mut session = Session::new(Arc::clone(&service.config), now);
         let (state, request) = match session.start(now, &request) {
             NextStep::Wait(waiter) => {
-                // An unused service gives the permit back that came with its readiness.
+                // An unused service releases the permit that came with its readiness.
                 inner = service.inner.clone();
                 (State::Waiting { waiter }, SavedRequest::Whole(request))
             }
@@ -101,7 +101,7 @@ where
                         // The attempt is dropped here, before anything else starts.
                         NextStep::Wait(waiter) => this.state.set(State::Waiting { waiter }),
                         NextStep::Send | NextStep::Return => {
-                            // The caller may keep the finished future.
+                            // The caller may keep the completed future alive.
                             this.state.set(State::Finished);
                             return Poll::Ready(result);
                         }

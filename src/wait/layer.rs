@@ -1,4 +1,4 @@
-//! The layer that waits: its settings, with their defaults.
+//! The layer that waits: its settings and their defaults.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,9 +9,9 @@ use crate::classify::{Classify, Rules};
 
 /// Waits until a service that refuses reopens, and sends the request again, within its `max_wait`.
 ///
-/// Around a [`RegionRotateLayer`](crate::RegionRotateLayer) it makes a patient pool: while a backend
-/// is open it does nothing, and when all refuse, a request waits for the first to reopen instead of
-/// being refused at once. Any other service that says in its refusals when it reopens will do.
+/// Around a [`RegionRotateLayer`](crate::RegionRotateLayer) it makes a pool that waits: while a
+/// backend is open it does nothing, and when all refuse, a request waits for the first to reopen
+/// instead of being refused immediately. Any other service whose refusals carry a hint works as well.
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,29 +32,30 @@ use crate::classify::{Classify, Rules};
 /// # }
 /// ```
 ///
-/// # Who goes first
+/// # Order
 ///
 /// Requests wait in the order of their [rank](Class::rank), then of their arrival, and keep their
-/// place when they are refused again. At the instant of a reopening one of them goes, and each that
-/// is not refused lets two more go, so that a small opening meets few refusals and a large one
-/// empties the queue soon. One that comes meanwhile waits behind them. A request
-/// whose time is up before the service reopens does not wait, and gets its refusal at once.
+/// position when they are refused again. When the service reopens, one request goes, and each that is
+/// not refused releases two more, so that a small opening meets few refusals and a large one empties
+/// the queue quickly. A request that arrives meanwhile waits behind them. A request whose time is up
+/// before the service reopens does not wait: it gets its refusal immediately.
 ///
-/// # What is not waited for
+/// # What is not worth waiting for
 ///
-/// A used-up quota, a refusal that forbids to come back (`x-should-retry: false`) or whose hint is
-/// beyond belief, and every failure.
+/// A used-up quota, a refusal that forbids retrying (`x-should-retry: false`), a hint too long to be
+/// believed, and any failure.
 ///
-/// # What the service remembers
+/// # State of the inner service
 ///
-/// A pool remembers by itself which of its backends refuse, and for which requests. So newcomers ask
-/// it, which costs nothing where it is closed to them, and only those wait that it refused. Around a
-/// service without a memory, such as a client, one refusal counts for all: they wait too, except those
-/// that cannot wait so long, which are sent, as they would be without this layer.
+/// A pool remembers which of its backends refuse which requests. So a new request is passed to the
+/// pool, which costs nothing if it is closed to it, and only the requests that it refused wait.
+/// Around a service without such state, such as a client, one refusal applies to all requests: they
+/// wait too, except those that cannot wait that long. Those are sent, as they would be without this
+/// layer.
 ///
 /// # Cost
 ///
-/// While nothing is refused: a clock read, an atomic load, and a copy of the request's head.
+/// While nothing is refused: one clock read, one atomic load, and one copy of the request's head.
 #[derive(Clone, Debug)]
 pub struct WaitLayer {
     config: Arc<WaitConfig>,
@@ -70,7 +71,7 @@ pub(super) struct WaitConfig {
 }
 
 impl WaitLayer {
-    /// A layer with a queue of its own; the services that it makes share it.
+    /// A layer with its own queue, shared by the services that it makes.
     pub fn new() -> Self {
         let config = WaitConfig {
             max_wait: Duration::from_secs(4),
@@ -82,42 +83,43 @@ impl WaitLayer {
         Self { config: Arc::new(config) }
     }
 
-    /// The longest that a request may wait, counted from its arrival. Defaults to 4 s, as that of
-    /// [`SmartFallbackLayer`](crate::SmartFallbackLayer), so that a stack keeps its waits when it
-    /// gains or loses a tier: a person still waits, and most of Azure's hints of a busy
-    /// deployment fit. [`MaxWait`](crate::MaxWait) changes it for one request; zero is no wait.
+    /// The longest time that a request may wait, counted from its arrival. Defaults to 4 s, like that
+    /// of [`SmartFallbackLayer`](crate::SmartFallbackLayer), so that a stack keeps its waits when it
+    /// gains or loses a tier: a person is still waiting, and most hints of a busy Azure deployment
+    /// fit. [`MaxWait`](crate::MaxWait) overrides it for one request; zero disables waiting.
     #[must_use]
     pub fn max_wait(mut self, max_wait: Duration) -> Self {
         Arc::make_mut(&mut self.config).max_wait = max_wait;
         self
     }
 
-    /// Adds a class of requests, which [`Priority`](crate::Priority) names. Of two with one name, the
-    /// first counts.
+    /// Adds a class of requests, selected by [`Priority`](crate::Priority). If two share a name, the
+    /// first wins.
     #[must_use]
     pub fn class(mut self, class: Class) -> Self {
         Arc::make_mut(&mut self.config).classes.push(class);
         self
     }
 
-    /// The service's name in [`Served`](crate::Served), for one that does not name its backends as
-    /// [`RegionRotateLayer`](crate::RegionRotateLayer) does. Defaults to `service`.
+    /// The service's name in [`Served`](crate::Served), for a service that does not name its backends
+    /// as [`RegionRotateLayer`](crate::RegionRotateLayer) does. Defaults to `service`.
     #[must_use]
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         Arc::make_mut(&mut self.config).name = name.into();
         self
     }
 
-    /// The rules by which the service's refusals are read. Defaults to Azure's. Around a
-    /// [`RegionRotateLayer`](crate::RegionRotateLayer) there is nothing for them to read: its backends
-    /// have [rules](crate::Backend::classify) of their own.
+    /// The rules that classify the service's refusals. Defaults to Azure's. Without effect around a
+    /// [`RegionRotateLayer`](crate::RegionRotateLayer), whose backends have their own
+    /// [rules](crate::Backend::classify).
     #[must_use]
     pub fn classify(mut self, rules: impl Classify) -> Self {
         Arc::make_mut(&mut self.config).rules = Rules::new(rules);
         self
     }
 
-    /// The queue of those that wait, to look at it. Layers that share one wait for the same service.
+    /// The queue of waiting requests, to observe it. Layers that share a queue wait for the same
+    /// service.
     #[must_use]
     pub fn queue(mut self, queue: WaitQueue) -> Self {
         Arc::make_mut(&mut self.config).queue = queue;

@@ -1,4 +1,4 @@
-//! What a request may do while it is refused: how long it waits, who goes before it.
+//! The limits of a request that is refused: how long it waits, and its rank.
 
 use std::time::{Duration, Instant};
 
@@ -7,22 +7,22 @@ use http::Extensions;
 use super::Class;
 use crate::{Deadline, MaxWait, Priority, overrides::Arrival};
 
-/// The limits of one request: the layer's, its class's and its own.
+/// The limits of one request, from the layer, its class and its own extensions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RequestLimits {
     /// When the request reached the outermost tier.
     pub(crate) arrival: Instant,
-    /// The longest that it may wait, counted from its arrival.
+    /// The longest time that it may wait, counted from its arrival.
     pub(crate) max_wait: Duration,
-    /// Nor may it wait longer than this, whatever the reason.
+    /// A second bound on the wait, whatever the reason for waiting.
     pub(crate) longest_wait: Duration,
     pub(crate) rank: u8,
     pub(crate) spills: bool,
 }
 
 impl RequestLimits {
-    /// The limits of a request with these extensions, which reaches a layer of this `max_wait` and
-    /// these `classes` now.
+    /// The limits of a request with these extensions, arriving now at a layer of this `max_wait` and
+    /// these `classes`.
     pub(crate) fn new(
         max_wait: Duration,
         classes: &[Class],
@@ -49,7 +49,7 @@ impl RequestLimits {
         }
     }
 
-    /// The same, for a request that does not wait any more.
+    /// The same limits with the wait ending now.
     pub(crate) fn ending(self, now: Instant) -> Self {
         Self { max_wait: self.elapsed(now).min(self.max_wait), ..self }
     }
@@ -58,12 +58,12 @@ impl RequestLimits {
         now.saturating_duration_since(self.arrival)
     }
 
-    /// How much of its longest wait is left.
+    /// What is left of `max_wait`.
     pub(crate) fn left(&self, now: Instant) -> Duration {
         self.max_wait.saturating_sub(self.elapsed(now))
     }
 
-    /// The instant that is so long after the arrival.
+    /// The instant `wait` after the arrival.
     pub(crate) fn after(&self, wait: Duration) -> Instant {
         self.arrival.checked_add(wait).unwrap_or(self.arrival + FOREVER)
     }
@@ -74,5 +74,5 @@ impl RequestLimits {
     }
 }
 
-/// Longer than anything waits.
+/// Longer than any wait.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3_600);

@@ -1,7 +1,7 @@
-//! A loom model of the queue's edge: the request whose turn it is is woken, whatever happens meanwhile.
+//! A loom model of the queue's edge: the next request in line is woken in every interleaving.
 //!
-//! Run as the model of the gate is, and of the same make: the timer never fires, so that a waiter that
-//! is not woken sleeps for good, which loom reports as a deadlock.
+//! Run like the gate's model, and built the same way: the timer never fires, so that a waiter that is
+//! not woken sleeps forever, which loom reports as a deadlock.
 
 use std::{
     task::{Context, Poll},
@@ -63,15 +63,15 @@ fn a_newcomer_goes_or_is_woken() {
     });
 }
 
-/// Runs `model` in every order that three threads can take with up to three preemptions, or as many
-/// as `LOOM_MAX_PREEMPTIONS` says.
+/// Runs `model` in every interleaving of three threads with up to three preemptions, or as many as
+/// `LOOM_MAX_PREEMPTIONS` says.
 fn explore(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound.get_or_insert(3);
     builder.check(model);
 }
 
-/// Two requests wait for what comes of the one that is tried, which `ends` at the same time.
+/// Two requests wait for the outcome of an attempt, which `ends` concurrently.
 fn two_waiters(ends: impl Fn(&WaitQueue, Permit) + Copy + Send + Sync + 'static) {
     explore(move || {
         let (queue, trying) = opening();
@@ -85,7 +85,7 @@ fn two_waiters(ends: impl Fn(&WaitQueue, Permit) + Copy + Send + Sync + 'static)
     });
 }
 
-/// A queue in front of a service that refused and is open again, where one is tried.
+/// A queue in front of a service that refused and has reopened, with one attempt in flight.
 fn opening() -> (WaitQueue, Permit) {
     clock::set(Duration::ZERO);
     let queue = WaitQueue::new();
@@ -121,7 +121,7 @@ fn limits() -> RequestLimits {
     RequestLimits::new(Duration::from_secs(30), &[], &Extensions::new(), clock::now())
 }
 
-/// The caller gives up: at its first look, whatever that brings.
+/// The caller drops the waiter after its first poll, whatever that returns.
 fn polled_once(mut waiter: Waiter) -> Option<Permit> {
     match waiter.poll_unpin(&mut Context::from_waker(noop_waker_ref())) {
         Poll::Ready(permit) => permit,
@@ -129,7 +129,7 @@ fn polled_once(mut waiter: Waiter) -> Option<Permit> {
     }
 }
 
-/// Every place and every turn was given back: otherwise this blocks for good.
+/// Every position and every turn was given back; otherwise this blocks forever.
 fn nothing_is_left(queue: &WaitQueue) {
     assert_eq!(queue.waiting(), 0);
     arrives(queue).served();

@@ -29,19 +29,19 @@ pub(crate) use self::{
 };
 use crate::TryCloneBody;
 
-/// Sends each request to a service and, when that refuses, again when it reopens. Made by
-/// [`WaitLayer`], where the rule is explained.
+/// Sends a request to a service and, if that refuses it, again when the service reopens. Made by
+/// [`WaitLayer`], which explains the rule.
 ///
 /// # Readiness
 ///
-/// It is ready when the inner service is, and a call's first attempt goes to the service that was
-/// polled. A call that has to wait first drops it, so that a permit which came with its readiness is
-/// free at once. A clone is readied again before every later attempt.
+/// Ready when the inner service is. A call's first attempt uses the service that was polled. A call
+/// that has to wait first drops that service, which releases any permit acquired by `poll_ready`. A
+/// clone is readied again before every later attempt.
 ///
 /// # Cancel safety
 ///
-/// While it waits, the future holds the request alone: no permit, no response, no connection.
-/// Dropping it at any point gives its place back and passes its turn on.
+/// While waiting, the future holds only the request: no permit, no response, no connection. Dropping
+/// it at any point gives its position back and passes its turn on.
 ///
 /// # Errors
 ///
@@ -58,12 +58,12 @@ impl<S> Wait<S> {
         &self.inner
     }
 
-    /// The wrapped service, to be changed.
+    /// Mutable access to the wrapped service.
     pub const fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The wrapped service, unwrapped.
+    /// Unwraps the service.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -83,7 +83,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The readied service takes the first attempt or, unused, is dropped with its permit.
+        // The readied service takes the first attempt or, if unused, is dropped with its permit.
         let unreadied = self.inner.clone();
         let inner = mem::replace(&mut self.inner, unreadied);
         ResponseFuture::new(self, inner, request)

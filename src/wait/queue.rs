@@ -11,15 +11,14 @@ use std::{
 
 use super::{
     RequestLimits,
-    core::{Core, Decision, Place},
+    core::{Core, Decision, QueuePosition},
 };
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Sleep, clock, poll_sleep};
 
 /// The requests that wait for a service to reopen; clones share them.
 ///
-/// A [`WaitLayer`](super::WaitLayer) has one of its own, and so has a
-/// [`SmartFallbackLayer`](crate::SmartFallbackLayer) for its fallback. One that is handed in can be
-/// looked at.
+/// A [`WaitLayer`](super::WaitLayer) makes its own, and so does a
+/// [`SmartFallbackLayer`](crate::SmartFallbackLayer) for its fallback. Pass one in to observe it.
 #[derive(Clone, Default)]
 pub struct WaitQueue {
     shared: Arc<Shared>,
@@ -27,43 +26,43 @@ pub struct WaitQueue {
 
 #[derive(Default)]
 struct Shared {
-    /// Whether requests have to pass through `core`. Changed only under its lock.
+    /// Whether requests must pass through `core`. Written only under its lock.
     busy: AtomicBool,
     core: Mutex<Core>,
 }
 
-/// What a request is to do.
+/// What a request does next.
 #[derive(Debug)]
 pub(crate) enum Turn {
     Go(Permit),
     Wait(Waiter),
 }
 
-/// A request in the queue. It resolves when it is its turn, or to `None` when that would come too
-/// late. Dropping it leaves the queue and passes the turn on.
+/// A request in the queue. It resolves to a permit when it is its turn, or to `None` if that would
+/// come too late. Dropping it leaves the queue and passes the turn on.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     queue: WaitQueue,
-    /// `None` once the queue was left.
-    place: Option<Place>,
+    /// `None` once it has left the queue.
+    place: Option<QueuePosition>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-/// A turn to make one attempt. Dropped without an outcome, it passes the turn on.
+/// Permission for one attempt. Dropped without an outcome, it passes the turn on.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    /// `None` where no request waited, so that there is nothing to learn for others.
-    tracked: Option<(WaitQueue, Place)>,
+    /// `None` if no request waited, so that the outcome matters to no other request.
+    tracked: Option<(WaitQueue, QueuePosition)>,
 }
 
-/// A refused attempt of a request that may come again.
+/// A refused attempt whose request may wait.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refused {
     pub(crate) now: Instant,
-    /// When the service serves it again, by its own word.
+    /// When the service reopens, according to its hint.
     pub(crate) opens: Instant,
-    /// Whether the service remembers by itself what it refuses, or refuses no other request for it, so that
-    /// others may ask it.
+    /// Whether the service itself remembers what it refuses, or the refusal concerns no other
+    /// request, so that others may be sent.
     pub(crate) remembers: bool,
 }
 
@@ -73,12 +72,12 @@ impl WaitQueue {
         Self::default()
     }
 
-    /// How many requests wait.
+    /// The number of requests that wait.
     pub fn waiting(&self) -> usize {
         self.lock().waiting()
     }
 
-    /// Whether requests have to [ask](Self::arrive) for their turn.
+    /// Whether requests must [queue](Self::arrive) for their turn.
     #[inline]
     pub(crate) fn is_busy(&self) -> bool {
         self.shared.busy.load(Ordering::Relaxed)
@@ -101,7 +100,7 @@ impl WaitQueue {
         }
     }
 
-    /// An attempt was refused. The request waits in its place; `None` when its time ends before the
+    /// An attempt was refused. The request waits at its position; `None` if its time ends before the
     /// reopening.
     pub(crate) fn refused(
         &self,
@@ -120,13 +119,13 @@ impl WaitQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
-        // Its state is valid between any two statements, so a panic elsewhere does no harm.
+        // The state is valid between any two statements, so a panic elsewhere does no harm.
         self.shared.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the core on behalf of the request of `place`, then wakes the request that goes next if
-    /// that is another than before.
-    fn look<T>(&self, place: Option<Place>, ask: impl FnOnce(&mut Core) -> T) -> T {
+    /// Calls the core for the request at `place`, then wakes the request that goes next, if that has
+    /// changed.
+    fn look<T>(&self, place: Option<QueuePosition>, ask: impl FnOnce(&mut Core) -> T) -> T {
         let (answer, head) = {
             let mut core = self.lock();
             let before = core.head();
@@ -140,20 +139,20 @@ impl WaitQueue {
         answer
     }
 
-    /// Changes the core, then wakes the requests that this concerns.
+    /// Changes the core, then wakes the requests that the change concerns.
     fn update<T>(&self, change: impl FnOnce(&mut Core) -> T) -> T {
-        let (result, head, in_vain) = {
+        let (result, head, too_late) = {
             let mut core = self.lock();
             let result = change(&mut core);
-            (result, core.head_waker(), core.wakers_in_vain())
+            (result, core.head_waker(), core.wakers_too_late())
         };
-        in_vain.into_iter().chain(head).for_each(|waker| waker.wake());
+        too_late.into_iter().chain(head).for_each(|waker| waker.wake());
         result
     }
 }
 
 impl Waiter {
-    const fn new(queue: WaitQueue, place: Place) -> Self {
+    const fn new(queue: WaitQueue, place: QueuePosition) -> Self {
         Self { queue, place: Some(place), sleep: None }
     }
 }
@@ -194,7 +193,7 @@ impl Permit {
         Self { tracked: None }
     }
 
-    const fn tracked(queue: WaitQueue, place: Place) -> Self {
+    const fn tracked(queue: WaitQueue, place: QueuePosition) -> Self {
         Self { tracked: Some((queue, place)) }
     }
 
@@ -213,7 +212,7 @@ impl Permit {
         }
     }
 
-    fn take(mut self) -> Option<Place> {
+    fn take(mut self) -> Option<QueuePosition> {
         self.tracked.take().map(|(_, place)| place)
     }
 }

@@ -1,4 +1,4 @@
-//! What is known of one request that may wait, and what it does next.
+//! The state of one request that may wait, and what it does next.
 
 use std::{
     sync::Arc,
@@ -18,30 +18,31 @@ use crate::{
     served::{TimeAndLimit, Why},
 };
 
-/// What happens next to a request.
+/// What happens to a request next.
 pub(super) enum NextStep {
     Send,
     Wait(Box<Waiter>),
-    /// Give the caller the refusal.
+    /// Return the refusal to the caller.
     Return,
 }
 
-/// One request on its way through a service that may refuse it.
+/// One request to a service that may refuse it.
 pub(super) struct Session {
     config: Arc<WaitConfig>,
     arrival: Instant,
-    /// When the attempt under way was made, or the wait begun.
+    /// When the current attempt was made, or the current wait began.
     since: Instant,
     cold: Option<Box<ColdState>>,
 }
 
-/// What only requests have that were refused, or met others that were.
+/// State of requests that were refused, or that queued behind refused ones; boxed to keep the others
+/// small.
 struct ColdState {
     limits: RequestLimits,
     permit: Option<Permit>,
     refusals: u32,
     is_sent: bool,
-    /// Whether a refusal of the attempt under way is the caller's.
+    /// Whether a refusal of the current attempt goes to the caller.
     is_last: bool,
     /// Why it waits now.
     why_waits: Option<Why>,
@@ -61,14 +62,14 @@ impl Session {
         now: Instant,
         request: &Request<B>,
     ) -> NextStep {
-        // What costs no tokens, or of another kind, is not held up by what does.
+        // Requests without token cost, or of another kind, do not queue behind tokens.
         match self.config.queue.is_busy() && request.traffic() == Traffic::Tokens {
             false => NextStep::Send,
             true => self.arrive(now, request),
         }
     }
 
-    /// The step after a wait, which gave a `permit` or was too late.
+    /// The step after a wait, which gave a `permit` or ended too late.
     pub(super) fn after_wait(&mut self, now: Instant, permit: Option<Permit>) {
         let waited = now.saturating_duration_since(self.since);
         self.since = now;
@@ -80,7 +81,7 @@ impl Session {
         }
     }
 
-    /// Writes the extensions of `request` that the layers inside read.
+    /// Writes the extensions of `request` that inner layers read.
     pub(super) fn prepare<B>(&mut self, request: &mut Request<B>) {
         let Some(cold) = &mut self.cold else {
             return AttemptBudget::count(request.extensions_mut(), false);
@@ -91,13 +92,13 @@ impl Session {
             permit.sent(now);
         }
         let extensions = request.extensions_mut();
-        // A layer inside this one must not start its waiting anew.
+        // An inner layer must not restart the wait.
         extensions.get_or_insert(Arrival(cold.limits.arrival));
         AttemptBudget::count(extensions, cold.is_sent);
         cold.is_sent = true;
     }
 
-    /// Whether a refusal of the attempt that is about to be made may be waited out.
+    /// Whether a refusal of the coming attempt may be waited out.
     pub(super) fn may_come_again(&self) -> bool {
         self.cold.as_ref().is_none_or(|cold| !cold.is_last)
     }
@@ -107,7 +108,7 @@ impl Session {
         self.cold = None;
     }
 
-    /// Has the answer of the service say what it means by the service's own rules.
+    /// Classifies the service's answer by the service's own rules, and writes the outcome into it.
     #[inline]
     pub(super) fn read<R, E>(&self, result: &mut Result<Response<R>, E>) {
         if let Ok(response) = result {
@@ -115,7 +116,7 @@ impl Session {
         }
     }
 
-    /// Completes what the service answered, for the caller. Unless it `is_kept`, the request could not
+    /// Completes the service's answer for the caller. If the request is not `is_kept`, it could not
     /// have been sent again.
     pub(super) fn answered<R, E>(&mut self, result: &mut Result<Response<R>, E>, is_kept: bool) {
         let cold = self.cold.take();
@@ -138,7 +139,7 @@ impl Session {
         }
     }
 
-    /// What follows a refusal with `hint`. Where that is to return it, `response` is completed for the
+    /// The step after a refusal with `hint`. If that is to return it, `response` is completed for the
     /// caller, as it is when the request is not `kept` and cannot be sent again.
     pub(super) fn refused<B: TryCloneBody, R, E>(
         &mut self,
@@ -165,7 +166,7 @@ impl Session {
         let waiter = opens.and_then(|opens| {
             let limits = match comes_again {
                 true => cold.limits,
-                // The others learn from it nevertheless.
+                // Others learn from the refusal nevertheless.
                 false => cold.limits.ending(now),
             };
             self.config.queue.refused(permit, Refused { now, opens, remembers }, &limits)
@@ -232,8 +233,8 @@ impl Session {
 }
 
 impl ColdState {
-    /// Why a `refusal` is the caller's: what a pool inside found besides that all of it is closed, or that
-    /// it is too long a wait.
+    /// Why a `refusal` is returned to the caller: the reason of an inner pool, if that is more specific
+    /// than a closed pool, or the limit that the wait exceeds.
     fn why_returned<B>(&self, refusal: &Refusal, kept: Option<&Request<B>>, now: Instant) -> Why {
         let closed = assumed_wait(refusal.hint(), self.refusals).unwrap_or(Hint::LONGEST);
         let (limits, inner) = (&self.limits, self.served.why_refused());
@@ -256,11 +257,12 @@ impl ColdState {
     }
 }
 
-/// For how long a service that refused so often for `refusal` is closed, if that is worth waiting for:
-/// a used-up quota is not, nor what forbids to come back, nor what only this sending of a request met.
+/// How long a service that refused this often for `refusal` stays closed, if that is worth waiting
+/// for. It is not for a used-up quota, a refusal that forbids retrying, or one that only this copy of
+/// the request met.
 pub(crate) fn refused_for(refusal: &Refusal, refusals: u32) -> Option<Duration> {
     let helps = !refusal.is_final && !refusal.is_elsewhere && refusal.reason() != Reason::Quota;
-    // A refusal that is over already would be met again in the same instant.
+    // A hint that is already over would be met again in the same instant.
     let wait = helps.then(|| assumed_wait(refusal.hint(), refusals)).flatten();
     wait.map(|wait| wait.max(TICK))
 }
