@@ -1,4 +1,4 @@
-//! A request body that was kept, or as much of one as the limit allowed.
+//! A request body that was kept, as far as the limit allowed.
 
 use std::{
     fmt, mem,
@@ -14,20 +14,20 @@ use http_body::{Body, Frame, SizeHint};
 use super::renaming::{End, Renaming};
 use crate::{TryCloneBody, azure::ModelRename};
 
-/// A request body that was kept whole, or is sent on while it arrives because it is too long.
+/// A request body that was kept whole, or that is forwarded while it arrives because it is too long.
 /// Made by [`ReplayLayer`](super::ReplayLayer).
 pub struct ReplayBody<B: Body> {
     kind: Kind<B>,
-    /// Whether there was no room for it, so that it is not kept for another attempt.
+    /// Whether it is not kept for another attempt because the total had no room.
     lacked_room: bool,
 }
 
 enum Kind<B: Body> {
     /// The whole body. It can be sent again.
     Kept { data: Bytes, trailers: Option<HeaderMap> },
-    /// The whole body, with other text in some places, as it is for one backend.
+    /// The whole body with some text replaced, for one backend.
     Pieced { pieces: vec::IntoIter<Bytes>, trailers: Option<HeaderMap> },
-    /// What arrived before a limit was met, then the rest of the body.
+    /// What arrived before a limit was reached, then the rest of the body.
     Arriving { data: Bytes, rest: B, renaming: Option<Box<Renaming>> },
     /// What arrived before the error, then the error.
     Broken { data: Bytes, error: Option<B::Error> },
@@ -39,7 +39,7 @@ impl<B: Body> ReplayBody<B> {
         matches!(self.kind, Kind::Kept { .. } | Kind::Pieced { .. }) && !self.lacked_room
     }
 
-    /// What there is of the body before more of it is polled: all of it, when it was kept.
+    /// The part of the body that is in memory: all of it if it was kept.
     pub fn beginning(&self) -> Bytes {
         match &self.kind {
             Kind::Kept { data, .. } | Kind::Arriving { data, .. } | Kind::Broken { data, .. } => {
@@ -49,13 +49,13 @@ impl<B: Body> ReplayBody<B> {
         }
     }
 
-    /// Whether it is not kept for another attempt because there was no room for it in the
-    /// [`ReplayTotal`](super::ReplayTotal).
+    /// Whether the body is not kept for another attempt because the
+    /// [`ReplayTotal`](super::ReplayTotal) had no room.
     pub const fn lacked_room(&self) -> bool {
         self.lacked_room
     }
 
-    /// The error that ended the body while it was kept, which then does not end it again.
+    /// Takes the error that ended the body while it was kept. The body then ends without it.
     pub fn take_error(&mut self) -> Option<B::Error> {
         match &mut self.kind {
             Kind::Broken { error, .. } => error.take(),
@@ -63,8 +63,8 @@ impl<B: Body> ReplayBody<B> {
         }
     }
 
-    /// Whether the body ended before its end, because it named a model once more on its way to a
-    /// backend that calls it otherwise. A client that knows its length breaks the request off.
+    /// Whether the body was cut off, because it named a model a second time on its way to a backend
+    /// with another name for it. A client that announced the length aborts the request.
     pub fn is_cut_off(&self) -> bool {
         match &self.kind {
             Kind::Arriving { renaming: Some(renaming), .. } => renaming.end() == Some(End::CutOff),
@@ -140,7 +140,7 @@ impl<B: Body + Unpin> TryCloneBody for ReplayBody<B> {
                 *renaming = Renaming::begin(rename, data, rest.size_hint()).map(Box::new);
                 renaming.is_some()
             }
-            // Nothing of it is for a backend any more.
+            // No backend gets any of it.
             Kind::Broken { data, .. } => {
                 *data = Bytes::new();
                 true
@@ -162,7 +162,7 @@ impl<B: Body + Unpin> Body for ReplayBody<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match &mut self.kind {
             Kind::Arriving { data, rest, renaming: Some(renaming), .. } => {
-                // Only another name would have needed it once more.
+                // The data was kept only for another name.
                 *data = Bytes::new();
                 poll_renamed(renaming, rest, cx)
             }
@@ -243,7 +243,7 @@ fn poll_renamed<B: Body + Unpin>(
 
 impl<B: Body> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A prompt is nobody's business but its size is.
+        // Redacted: a prompt is private, its size is not.
         let (state, kept) = match &self.kind {
             Kind::Kept { data, .. } => ("kept", data.len()),
             Kind::Pieced { pieces, .. } => ("kept", pieces.as_slice().iter().map(Bytes::len).sum()),
@@ -254,7 +254,7 @@ impl<B: Body> fmt::Debug for ReplayBody<B> {
     }
 }
 
-/// Chunks on their way to becoming one.
+/// Chunks that are joined into one.
 #[derive(Default)]
 pub(super) struct Chunks {
     /// A body of one chunk is not copied.
@@ -271,8 +271,8 @@ impl Chunks {
         if self.joined.is_empty() { &self.first } else { &self.joined }
     }
 
-    /// Adds `chunk`. There will be `expected` bytes in all, as far as is known, so that they are not
-    /// copied again and again as they become more.
+    /// Adds `chunk`. `expected` is the total number of bytes, as far as known, so that growth does
+    /// not copy them again and again.
     pub(super) fn push(&mut self, chunk: impl Buf, expected: usize) {
         if self.len() == 0 {
             self.first = into_bytes(chunk);
@@ -291,7 +291,7 @@ impl Chunks {
     }
 }
 
-/// Without copying, when the chunk is `Bytes` already.
+/// Does not copy if the chunk is `Bytes` already.
 pub(super) fn into_bytes(mut chunk: impl Buf) -> Bytes {
     chunk.copy_to_bytes(chunk.remaining())
 }

@@ -35,7 +35,7 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<S, F, B> {
-        // The body is arriving. The service is ready; the rest is taken when it is called.
+        // The body is arriving. The service is ready, and is taken when it is called.
         Keeping { inner: S, keeping: Option<Keeping<B>> },
         // The request was sent.
         Sent { #[pin] future: F },
@@ -45,17 +45,17 @@ pin_project! {
 struct Keeping<B> {
     head: Parts,
     body: B,
-    /// Up to where the body is kept, whatever is in it.
+    /// How many bytes are kept, whatever they contain.
     limit: usize,
-    /// How long it will be at least, as far as is known.
+    /// The minimum length of the body, as far as known.
     expected: usize,
     chunks: Chunks,
     room: Room,
     lacks_room: bool,
     trailers: Option<HeaderMap>,
-    /// Looks for the model behind the limit, if it is asked for.
+    /// Searches for the model beyond the limit, if requested.
     model: Option<Box<ModelReader>>,
-    /// How far.
+    /// How many bytes it has searched.
     searched: usize,
 }
 
@@ -121,7 +121,7 @@ where
     }
 }
 
-/// How the keeping of a body ended.
+/// Why keeping a body ended.
 enum End<E> {
     Whole,
     Enough,
@@ -149,7 +149,7 @@ impl<B: Body + Unpin> Keeping<B> {
         }
     }
 
-    /// Whether there is more than may be kept, and the model if that is looked for.
+    /// Whether the limit is exceeded and the model, if it is needed, was found.
     fn is_enough(&mut self) -> bool {
         let (text, limit) = (self.chunks.as_slice(), if self.lacks_room { 0 } else { self.limit });
         if text.len() <= limit {
@@ -163,7 +163,7 @@ impl<B: Body + Unpin> Keeping<B> {
 
     fn into_request(self, end: End<B::Error>) -> Request<ReplayBody<B>> {
         let data = self.room.hold(self.chunks.join());
-        // The model may have been the last that there was.
+        // The model may have been the last part of the body.
         let ended = (self.model.is_some() || self.lacks_room) && self.body.is_end_stream();
         let body = match end {
             End::Error(error) => ReplayBody::broken(data, error),
@@ -174,17 +174,17 @@ impl<B: Body + Unpin> Keeping<B> {
     }
 }
 
-/// Bytes of a body that are read for its model even where there is no room for them: a connection
-/// buffers several times that much.
+/// Bytes read for the model even if the total has no room: a connection buffers several times that
+/// much.
 const UNCOUNTED: usize = 64 << 10;
 
-/// How long a body is at least, as far as is known before it arrives.
+/// The minimum length of a body, as far as known before it arrives.
 fn expected(head: &Parts, body: &impl Body) -> usize {
     let announced = content_length(&head.headers).unwrap_or(0);
     usize::try_from(body.size_hint().lower().max(announced)).unwrap_or(usize::MAX)
 }
 
-/// Whether the model of a request is to be found in its body.
+/// Whether the request names its model in the body.
 fn names_model(head: &Parts) -> bool {
     let path = ApiPath::of(head.uri.path());
     path.names_model_in_body() && path.call(head.uri.path()).operation.may_name_model()

@@ -1,4 +1,4 @@
-//! Makes any request body one that can be sent again, by keeping it, up to a limit.
+//! Makes request bodies replayable by keeping them in memory, up to a limit.
 
 mod body;
 mod future;
@@ -17,17 +17,16 @@ use tower_service::Service;
 
 pub use self::{body::ReplayBody, future::ResponseFuture, total::ReplayTotal};
 
-/// Makes any request body one that can be sent again, by keeping it in memory before the first
-/// attempt, up to a limit.
+/// Makes any request body replayable by keeping it in memory before the first attempt, up to a limit.
 ///
-/// For servers and proxies, whose bodies arrive while they are sent on. A body that is in memory
-/// already, like `Full<Bytes>`, needs no such layer.
+/// For servers and proxies, which forward bodies while they arrive. A body that is in memory already,
+/// like `Full<Bytes>`, does not need this layer.
 ///
-/// A body that turns out to be longer than the limit is sent on while it arrives, what was kept of
-/// it first, and gets a single attempt. A body whose `content-length` says so from the start is
-/// not kept at all. A backend whose deployment has a name of its own is sent that name even so, in a
-/// `model` that is renamed as it passes. Keeping a body costs little time: a model cannot begin before the prompt has
-/// arrived. API Management's `buffer-request-body` does the same.
+/// A body that exceeds the limit is forwarded while it arrives, starting with what was kept, and gets
+/// a single attempt. A body whose `content-length` exceeds the limit is not kept at all. Either way,
+/// a backend whose deployment has another name gets that name, in a `model` that is renamed in
+/// passing. Keeping a body costs little time: a model cannot start before the prompt has arrived. API
+/// Management's `buffer-request-body` does the same.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -52,11 +51,11 @@ pub use self::{body::ReplayBody, future::ResponseFuture, total::ReplayTotal};
 /// # }
 /// ```
 ///
-/// # In front of a client that wants one body type
+/// # Clients with a fixed body type
 ///
-/// The request goes on with a [`ReplayBody`]. A client that takes any body, like hyper-util's, is
-/// content with it. One that takes its own body only, like a tonic channel or an axum service, gets
-/// it from one line inside of all the layers, just before the client:
+/// The request is forwarded with a [`ReplayBody`]. A client that takes any body, like hyper-util's,
+/// accepts it. A client that takes only its own body type, like a tonic channel or an axum service,
+/// needs one line below all the layers, just before the client:
 ///
 /// ```
 /// # use axum::body::Body;
@@ -73,17 +72,17 @@ pub use self::{body::ReplayBody, future::ResponseFuture, total::ReplayTotal};
 /// # drop(service);
 /// ```
 ///
-/// # What it does not do
+/// # Limitations
 ///
-/// It does not stream: nothing is sent on before the body has ended or the limit is exceeded. For
-/// gRPC that means unary calls, whose body ends by itself. A bidirectional stream, which goes on
-/// only once it is answered, would wait for itself.
+/// It does not stream: nothing is forwarded before the body has ended or the limit is exceeded. For
+/// gRPC that means unary calls, whose body ends by itself. A bidirectional stream that continues only
+/// after an answer would deadlock.
 ///
 /// # Cost
 ///
-/// A body of one chunk is kept as it is, without being copied. Several chunks are copied into one.
-/// The limit and one chunk more are the most that is held for each request under way;
-/// [`total`](Self::total) bounds what is held for all of them.
+/// A body of one chunk is kept without copying. Several chunks are copied into one. Each request in
+/// flight holds at most the limit plus one chunk; [`total`](Self::total) bounds what all of them
+/// hold.
 #[derive(Clone, Debug)]
 pub struct ReplayLayer {
     limit: usize,
@@ -95,8 +94,8 @@ pub struct ReplayLayer {
 ///
 /// # Readiness
 ///
-/// It is ready when the wrapped service is. The readied service waits in the call's future for the
-/// body to arrive, and then gets the request.
+/// Ready when the wrapped service is. The readied service waits in the call's future until the body
+/// has arrived, and then gets the request.
 ///
 /// # Cancel safety
 ///
@@ -104,8 +103,8 @@ pub struct ReplayLayer {
 ///
 /// # Errors
 ///
-/// Those of the wrapped service. An error of the body is not one of them: it is kept, and the body
-/// that is sent on ends with it.
+/// Those of the wrapped service. An error of the body is not reported here: it is kept, and ends the
+/// forwarded body.
 #[derive(Clone, Debug)]
 pub struct Replay<S> {
     inner: S,
@@ -113,26 +112,26 @@ pub struct Replay<S> {
 }
 
 impl ReplayLayer {
-    /// Keeps bodies of up to `limit` bytes. 4 MiB hold any prompt that a model accepts as text.
+    /// Keeps bodies of up to `limit` bytes. 4 MiB hold any text prompt that a model accepts.
     pub const fn new(limit: usize) -> Self {
         Self { limit, until_model: false, total: None }
     }
 
-    /// Keeps a body that is longer than the limit, too, until its `model` has arrived, where that is
-    /// what names the deployment: for what chooses by it. By default it does not, since a backend is
-    /// sent its own name in any case.
+    /// Also keeps a body beyond the limit until its `model` has arrived, if the body names the
+    /// deployment. For services that route by the model. Off by default, since each backend gets its
+    /// own name in any case.
     ///
-    /// A body that names its model last is kept whole then, whatever its length, and may be sent again.
-    /// Bound it by a limit of bodies or by [`total`](Self::total).
+    /// A body that names its model last is then kept whole, whatever its length, and can be sent
+    /// again. Bound it with a body limit or with [`total`](Self::total).
     #[must_use]
     pub const fn until_model(mut self) -> Self {
         self.until_model = true;
         self
     }
 
-    /// Keeps no more than `total` has room for, with everything else that has a clone of it. By default
-    /// there is no such bound. A body for which there is no room gets a single attempt, and
-    /// [`Served::replayable`](crate::Served::replayable) says so.
+    /// Keeps no more than `total` has room for, together with everything that has a clone of it.
+    /// Unlimited by default. A body for which there is no room gets a single attempt, which
+    /// [`Served::replayable`](crate::Served::replayable) reports.
     #[must_use]
     pub fn total(mut self, total: ReplayTotal) -> Self {
         self.total = Some(total);
@@ -146,12 +145,12 @@ impl<S> Replay<S> {
         &self.inner
     }
 
-    /// The wrapped service, to be changed.
+    /// Mutable access to the wrapped service.
     pub const fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The wrapped service, unwrapped.
+    /// Unwraps the service.
     pub fn into_inner(self) -> S {
         self.inner
     }

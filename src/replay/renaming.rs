@@ -1,4 +1,4 @@
-//! A body whose model is renamed while it passes.
+//! A body whose model is renamed while it passes through.
 
 use std::collections::VecDeque;
 
@@ -7,11 +7,11 @@ use http_body::{Frame, SizeHint};
 
 use crate::azure::ModelRename;
 
-/// What goes on of a body that is still arriving, with another name for its model.
+/// The part of a streaming body that is forwarded, with another name for its model.
 pub(super) struct Renaming {
     rename: ModelRename,
     ready: VecDeque<Frame<Bytes>>,
-    /// Whether the length of what is to come is known, so that no other name may be in it.
+    /// Whether the remaining length is announced, so that no further name may be inserted.
     is_fixed: bool,
     end: Option<End>,
 }
@@ -19,13 +19,13 @@ pub(super) struct Renaming {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Whole,
-    /// It named a model once more, whose length had not been reckoned with.
+    /// The body named a model again, which the announced length does not include.
     CutOff,
 }
 
 impl Renaming {
-    /// Of a body that begins with `data`, and of which `rest` is to come. `None` when its length is
-    /// known and the new one is not, because its model is further on.
+    /// Starts on a body that begins with `data`, with `rest` to come. `None` if its length is
+    /// announced and the new one is unknown, because the model comes later.
     pub(super) fn begin(rename: ModelRename, data: &Bytes, rest: SizeHint) -> Option<Self> {
         let mut renaming = Self { rename, ready: VecDeque::new(), is_fixed: false, end: None };
         renaming.push(data);
@@ -52,7 +52,7 @@ impl Renaming {
         self.end = Some(End::Whole);
     }
 
-    /// The next frame; `None` when more has to arrive first, or when it has ended.
+    /// The next frame; `None` if more has to arrive first, or the body has ended.
     pub(super) fn next(&mut self) -> Option<Frame<Bytes>> {
         self.ready.pop_front()
     }

@@ -1,4 +1,4 @@
-//! How much all requests of a process may keep together.
+//! A limit on the bytes that all requests of a process keep together.
 
 use std::{
     fmt,
@@ -10,13 +10,12 @@ use std::{
 
 use bytes::Bytes;
 
-/// How many bytes of bodies may be kept at the same time, by all layers that have a clone of it.
+/// A limit on the bytes of bodies kept at the same time, shared by all layers with a clone of it.
 ///
-/// A body for which there is no room is sent on while it arrives, and gets a single attempt; only as
-/// much of it is read first as a connection buffers anyway, 64 KiB, where its model is looked for.
-/// Bytes count from their arrival until the last copy of them is dropped, whatever holds it: a request
-/// that waits, a connection that writes. Nobody waits for room, so that uploads cannot wait for one
-/// another.
+/// A body for which there is no room is forwarded while it arrives, and gets a single attempt. If its
+/// model is needed, up to 64 KiB are read first, as much as a connection buffers anyway. Bytes count
+/// from their arrival until their last copy is dropped, whatever holds it: a waiting request, or a
+/// connection that writes. No request waits for room, so that uploads cannot wait for one another.
 #[derive(Clone)]
 pub struct ReplayTotal(Arc<Total>);
 
@@ -31,17 +30,17 @@ impl ReplayTotal {
         Self(Arc::new(Total { limit: AtomicUsize::new(limit), held: AtomicUsize::new(0) }))
     }
 
-    /// Makes it room for `limit` bytes. What is held already stays, even if that is more.
+    /// Changes the limit. What is held already stays, even if it exceeds the new limit.
     pub fn set_limit(&self, limit: usize) {
         self.0.limit.store(limit, Relaxed);
     }
 
-    /// The most bytes that may be held.
+    /// The limit in bytes.
     pub fn limit(&self) -> usize {
         self.0.limit.load(Relaxed)
     }
 
-    /// How many bytes are held.
+    /// The bytes held now.
     pub fn held(&self) -> usize {
         self.0.held.load(Relaxed)
     }
@@ -60,7 +59,7 @@ impl fmt::Debug for ReplayTotal {
     }
 }
 
-/// What one body holds of a total. Dropping it gives that back.
+/// One body's share of a total. Dropping it releases the bytes.
 pub(super) struct Room {
     total: Option<ReplayTotal>,
     bytes: usize,
@@ -71,7 +70,7 @@ impl Room {
         Self { total, bytes: 0 }
     }
 
-    /// Takes room for some more bytes, if there is.
+    /// Reserves room for more bytes, if there is any.
     pub(super) fn take(&mut self, bytes: usize) -> bool {
         let Some(total) = &self.total else { return true };
         let is_taken = total.take(bytes);
@@ -79,7 +78,7 @@ impl Room {
         is_taken
     }
 
-    /// `data`, which holds the room from now on, in every copy of it.
+    /// Ties the room to `data` and every copy of it.
     pub(super) fn hold(self, data: Bytes) -> Bytes {
         if self.bytes == 0 { data } else { Bytes::from_owner(Held { data, _room: self }) }
     }
