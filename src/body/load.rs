@@ -1,4 +1,4 @@
-//! The load that a request is for a backend.
+//! A request's load for a backend: its kind and its weight.
 
 use http::Request;
 
@@ -19,8 +19,8 @@ impl<B: TryCloneBody> Load for Request<B> {
     }
 }
 
-/// How heavy a request with this body is, or else with one of such a `length`. One of which nothing is
-/// known counts as the heaviest.
+/// The weight of a request with this body, or else with this `length`. If neither is known, it counts
+/// as the heaviest.
 pub(crate) fn weight(
     path: &str,
     content: Option<&[u8]>,

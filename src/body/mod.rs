@@ -12,7 +12,7 @@ pub(crate) use self::{
     load::weight,
     observe::{Observer, ResponseTap},
     on_usage::{Admitted, UsageSinks},
-    response::Ahead,
+    response::ReadAhead,
 };
 pub use self::{
     on_usage::{OnUsage, UsageSink},

@@ -1,4 +1,4 @@
-//! Hands the bytes of a response body to those that read them as they pass by.
+//! Passes the bytes of a response body to taps as they go by.
 
 use std::{fmt, io::IoSlice};
 
@@ -8,44 +8,44 @@ use http::{HeaderMap, header};
 use super::UsageSinks;
 use crate::azure::UsageScan;
 
-/// Reads a response body that passes by.
+/// Reads a response body as it passes.
 pub(crate) trait ResponseTap: Send + Sync {
-    /// The next bytes of the body; whether it wants more.
+    /// Reads the next bytes of the body; returns whether it wants more.
     fn read(&mut self, piece: &[u8]) -> bool;
 
-    /// The body has ended, has failed or was dropped. Called once, unless the tap wanted no more.
+    /// The body ended, failed or was dropped. Called once, unless the tap wanted no more.
     fn end(&mut self);
 }
 
-/// The taps on one response body, which end when this is dropped.
+/// The taps on one response body. Dropping it ends them.
 pub(crate) struct Observer {
-    /// Kept inline, since it is made before there is a response.
+    /// Inline, since it is created before there is a response.
     usage: Option<UsageTap>,
     learner: Option<Box<dyn ResponseTap>>,
 }
 
-/// Reports what a response used.
+/// Reports a response's token usage to the subscribers.
 struct UsageTap {
     sinks: UsageSinks,
-    /// `None` until there is a response, and for one that can have no usage.
+    /// `None` until there is a response, and for a response that can have no usage.
     scan: Option<UsageScan>,
 }
 
 impl Observer {
-    /// An observer that has no answer yet.
+    /// An observer for a response that has not arrived.
     pub(crate) fn new(sinks: Option<UsageSinks>) -> Self {
         Self { usage: sinks.map(|sinks| UsageTap { sinks, scan: None }), learner: None }
     }
 
     /// The observer of an answer that cost the PTU nothing, so that its gate is called without a
-    /// usage; `None` when the gate alone asked for one.
+    /// usage; `None` if only the gate subscribed.
     pub(crate) fn without_gate(mut self: Box<Self>) -> Option<Box<Self>> {
         let has_others = self.usage.as_mut().is_some_and(|usage| usage.sinks.dismiss_gate());
         has_others.then_some(self)
     }
 
-    /// Watches the answer with this head. Of one that is neither JSON nor an event stream only the
-    /// end is reported.
+    /// Starts on the response with this head. If it is neither JSON nor an event stream, only its end
+    /// is reported.
     pub(crate) fn watch(&mut self, headers: &HeaderMap, learner: Option<Box<dyn ResponseTap>>) {
         let scan = UsageScan::new(headers.get(header::CONTENT_TYPE));
         self.learner = learner.filter(|_| scan.is_some());
@@ -64,13 +64,13 @@ impl Observer {
             self.read(data.chunk());
             return;
         }
-        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let filled = data.chunks_vectored(&mut slices);
         let slices = slices.get(..filled).unwrap_or_default();
         if slices.iter().map(|slice| slice.len()).sum::<usize>() == data.remaining() {
             slices.iter().for_each(|slice| self.read(slice));
         } else {
-            // A frame in more pieces than can be seen; what follows cannot be understood.
+            // The frame has more pieces than can be read; what follows cannot be parsed.
             self.usage.iter_mut().for_each(|usage| usage.scan = None);
             self.learner.take().iter_mut().for_each(|learner| learner.end());
         }
@@ -118,8 +118,8 @@ impl fmt::Debug for Observer {
     }
 }
 
-/// The most pieces of one frame; hyper's frames are one piece.
-const SLICES: usize = 16;
+/// Most pieces of one frame that are read; hyper's frames are one piece.
+const MAX_SLICES: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -135,9 +135,9 @@ mod tests {
     use http_body::{Body, Frame, SizeHint};
 
     use super::*;
-    use crate::{ResponseBody, azure::Usage, body::on_usage::tests::Told};
+    use crate::{ResponseBody, azure::Usage, body::on_usage::tests::RecordingSink};
 
-    /// A body of frames that were prepared; `None` is a moment in which there is no frame.
+    /// A body of prepared frames; `None` is a pending poll.
     struct Frames<D>(VecDeque<Option<Result<Frame<D>, &'static str>>>);
 
     impl<D: Buf + Unpin> Body for Frames<D> {
@@ -164,7 +164,7 @@ mod tests {
         }
     }
 
-    /// A piece of data that is not in one piece.
+    /// Data in several pieces.
     struct Split(VecDeque<&'static [u8]>);
 
     impl Buf for Split {
@@ -182,7 +182,7 @@ mod tests {
         }
 
         fn advance(&mut self, _: usize) {
-            unreachable!("nobody consumes a frame that passes by")
+            unreachable!("a passing frame is not consumed")
         }
     }
 
@@ -196,19 +196,19 @@ mod tests {
         Some(Ok(Frame::data(Bytes::from_static(text.as_bytes()))))
     }
 
-    fn observer(told: &Arc<Told>) -> Box<Observer> {
+    fn observer(sink: &Arc<RecordingSink>) -> Box<Observer> {
         let mut extensions = Extensions::new();
-        extensions.insert(told.observe());
+        extensions.insert(sink.observe());
         Box::new(Observer::new(UsageSinks::take(&mut extensions)))
     }
 
     fn observed<D>(
-        told: &Arc<Told>,
+        sink: &Arc<RecordingSink>,
         frames: impl IntoIterator<Item = Option<Result<Frame<D>, &'static str>>>,
     ) -> ResponseBody<Frames<D>> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let mut observer = observer(told);
+        let mut observer = observer(sink);
         observer.watch(&headers, None);
         ResponseBody::observed(Frames(frames.into_iter().collect()), observer)
     }
@@ -223,76 +223,76 @@ mod tests {
     const FIVE: Option<Usage> = Some(Usage::new(5, 0, 0));
 
     #[test]
-    fn frames_pass_unchanged_and_the_end_is_told_once() {
-        let told = Arc::<Told>::default();
+    fn frames_pass_unchanged_and_the_end_is_sink_once() {
+        let sink = Arc::<RecordingSink>::default();
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", HeaderValue::from_static("0"));
         let frames =
             [data(FIRST), None, data("\"a\":1}"), Some(Ok(Frame::trailers(trailers.clone())))];
-        let mut body = observed(&told, frames);
+        let mut body = observed(&sink, frames);
         assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(7), false));
         for expected in [FIRST, "", "\"a\":1}"] {
             match poll(&mut body) {
                 Poll::Ready(Some(Ok(frame))) => assert_eq!(frame.into_data().unwrap(), expected),
                 other => assert!(expected.is_empty() && other.is_pending()),
             }
-            assert!(told.all().is_empty(), "the body goes on");
+            assert!(sink.all().is_empty(), "the body goes on");
         }
         let Poll::Ready(Some(Ok(last))) = poll(&mut body) else { panic!("a frame") };
         assert_eq!(last.into_trailers().unwrap(), trailers);
         assert!(body.is_end_stream());
-        assert_eq!(told.all(), [FIVE], "nobody has to poll for the end");
+        assert_eq!(sink.all(), [FIVE], "the end needs no further poll");
         assert!(matches!(poll(&mut body), Poll::Ready(None)));
         drop(body);
-        assert_eq!(told.all(), [FIVE]);
+        assert_eq!(sink.all(), [FIVE]);
     }
 
     #[test]
     fn a_body_that_is_dropped_tells_what_was_known() {
-        let told = Arc::<Told>::default();
-        drop(observed(&told, [data(FIRST)]));
-        let mut begun = observed(&told, [data(FIRST), data("}")]);
+        let sink = Arc::<RecordingSink>::default();
+        drop(observed(&sink, [data(FIRST)]));
+        let mut begun = observed(&sink, [data(FIRST), data("}")]);
         assert!(poll(&mut begun).is_ready());
         drop(begun);
-        assert_eq!(told.all(), [None, FIVE]);
+        assert_eq!(sink.all(), [None, FIVE]);
     }
 
     #[test]
     fn a_body_that_fails_tells_at_once() {
-        let told = Arc::<Told>::default();
-        let mut body = observed(&told, [data(FIRST), Some(Err("reset")), None]);
+        let sink = Arc::<RecordingSink>::default();
+        let mut body = observed(&sink, [data(FIRST), Some(Err("reset")), None]);
         assert!(poll(&mut body).is_ready());
         assert!(matches!(poll(&mut body), Poll::Ready(Some(Err("reset")))));
-        assert_eq!(told.all(), [FIVE]);
+        assert_eq!(sink.all(), [FIVE]);
     }
 
     #[test]
     fn a_frame_in_pieces_is_read_up_to_a_limit() {
-        let told = Arc::<Told>::default();
+        let sink = Arc::<RecordingSink>::default();
         let pieces: [&[u8]; 3] = [b"{\"usa", b"ge\":{\"prompt_tokens\"", b":5}}"];
         let frame = |pieces: VecDeque<_>| Some(Ok(Frame::data(Split(pieces))));
-        let mut body = observed(&told, [frame(pieces.into())]);
+        let mut body = observed(&sink, [frame(pieces.into())]);
         assert!(poll(&mut body).is_ready());
         let many = pieces.iter().flat_map(|piece| piece.chunks(1)).collect();
-        let mut body = observed(&told, [frame(many)]);
+        let mut body = observed(&sink, [frame(many)]);
         assert!(poll(&mut body).is_ready());
-        assert_eq!(told.all(), [FIVE, None]);
+        assert_eq!(sink.all(), [FIVE, None]);
     }
 
     #[test]
     fn an_answer_of_another_kind_tells_its_end() {
-        let told = Arc::<Told>::default();
-        let mut observer = observer(&told);
+        let sink = Arc::<RecordingSink>::default();
+        let mut observer = observer(&sink);
         observer.watch(&HeaderMap::new(), None);
         let mut body = ResponseBody::observed(Frames([data(FIRST)].into()), observer);
-        assert!(told.all().is_empty());
+        assert!(sink.all().is_empty());
         assert!(poll(&mut body).is_ready());
-        assert_eq!(told.all(), [None]);
+        assert_eq!(sink.all(), [None]);
     }
 
     #[test]
     fn a_body_is_a_pointer_larger_at_most() {
-        // What it was without an observer.
+        // The same enum without an observer.
         #[expect(dead_code, reason = "for its size")]
         enum Plain<B> {
             Upstream { body: B },

@@ -1,4 +1,4 @@
-//! Who is called with the usage of an answer: those that subscribed, and a gate.
+//! The subscribers to the usage of an answer: callers, and a gate.
 
 use std::{fmt, sync::Arc};
 
@@ -6,20 +6,19 @@ use http::Extensions;
 
 use crate::azure::Usage;
 
-/// Receives what an answer used.
+/// Receives the usage of an answer.
 pub trait UsageSink: Send + Sync + 'static {
     /// Called once by the pool that sent the request: when the body of its answer ends or is dropped,
-    /// with what was known by then; without a usage when there will be no such body.
+    /// with the usage if it was seen by then; with `None` if there will be no such body.
     fn ended(&self, usage: Option<Usage>);
 }
 
 /// A request extension: sinks for the `usage` of the answer, which
 /// [`RegionRotate`](crate::region_rotate::RegionRotate) finds as the body passes.
 ///
-/// It is one scan for all sinks and for the gate, and there is none where nothing asks for it. The
-/// outermost pool takes the extension out. Where a request goes through a pool more than once, as
-/// through two tiers, each of them calls the sinks; the answer's usage is then in the last call that
-/// has one.
+/// One scan serves all sinks and the gate; without any there is no scan. The outermost pool removes
+/// the extension. If a request goes through a pool more than once, as through two tiers, each pool
+/// calls the sinks; the usage of the answer is then in the last call that has one.
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
@@ -70,7 +69,7 @@ pub struct OnUsage {
 }
 
 impl OnUsage {
-    /// Adds `sink` to those that `extensions`, a request's, have already.
+    /// Adds `sink` to the subscribers in a request's `extensions`.
     pub fn subscribe(extensions: &mut Extensions, sink: Arc<impl UsageSink>) {
         let others = extensions.remove().map(Box::new);
         extensions.insert(Self { sink, others });
@@ -90,20 +89,20 @@ impl fmt::Debug for OnUsage {
     }
 }
 
-/// A request extension: a gate let the request go, and its sink, if it has one, is to have the cost of
-/// the answer. A pool asks the backend that reopens first when none is open, since the gate knows better
-/// when that is.
+/// A request extension: a gate let the request go, and its sink, if any, receives the cost of the
+/// answer. If no backend is open, a pool then tries the one that reopens first, because the gate's
+/// estimate is better than the pool's.
 #[derive(Clone)]
 pub(crate) struct Admitted(pub(crate) Option<Arc<dyn UsageSink>>);
 
-/// All that a request's answer is observed for.
+/// Every subscriber to a request's answer.
 pub(crate) struct UsageSinks {
     gate: Option<Arc<dyn UsageSink>>,
     subscribed: Option<OnUsage>,
 }
 
 impl UsageSinks {
-    /// Takes them out of the request's `extensions`, if there are any.
+    /// Removes them from the request's `extensions`, if there are any.
     pub(crate) fn take(extensions: &mut Extensions) -> Option<Self> {
         let gate = extensions.remove().and_then(|Admitted(sink)| sink);
         let subscribed = extensions.remove();
@@ -119,7 +118,7 @@ impl UsageSinks {
         }
     }
 
-    /// Calls the gate, without a usage, and gives it up. Returns whether there are others.
+    /// Calls the gate without a usage and removes it. Returns whether other sinks remain.
     pub(super) fn dismiss_gate(&mut self) -> bool {
         let has_others = self.subscribed.is_some();
         if has_others && let Some(sink) = self.gate.take() {
@@ -135,11 +134,11 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Keeps what it is told.
+    /// Records every call.
     #[derive(Default)]
-    pub(crate) struct Told(Mutex<Vec<Option<Usage>>>);
+    pub(crate) struct RecordingSink(Mutex<Vec<Option<Usage>>>);
 
-    impl Told {
+    impl RecordingSink {
         pub(crate) fn observe(self: &Arc<Self>) -> Admitted {
             Admitted(Some(Arc::clone(self) as Arc<dyn UsageSink>))
         }
@@ -149,7 +148,7 @@ pub(crate) mod tests {
         }
     }
 
-    impl UsageSink for Told {
+    impl UsageSink for RecordingSink {
         fn ended(&self, usage: Option<Usage>) {
             self.0.lock().unwrap().push(usage);
         }

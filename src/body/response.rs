@@ -1,4 +1,4 @@
-//! The response body of a layer that may answer by itself.
+//! The response body of a layer that may answer itself.
 
 use std::{
     borrow::Cow,
@@ -16,9 +16,9 @@ use pin_project_lite::pin_project;
 use super::Observer;
 
 pin_project! {
-    /// The response body of a layer that may answer by itself: a backend's body, untouched, what
-    /// was read ahead of it included, or the layer's own short text. Frames, trailers, size hint
-    /// and error type are those of `B`.
+    /// The response body of a layer that may answer itself: a backend's body, unchanged, including
+    /// what was read ahead of it, or the layer's own short text. Frames, trailers, size hint and
+    /// error type are those of `B`.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
         #[pin]
@@ -31,39 +31,39 @@ pin_project! {
     #[derive(Debug)]
     enum Kind<B> {
         Upstream { #[pin] body: B },
-        // The observer, while it has not reported.
+        // The observer, until it has reported.
         Observed { #[pin] body: B, observer: Option<Box<Observer>> },
         Own { text: Option<Bytes> },
-        // What was read ahead, while there is some or the body is over.
-        Read { #[pin] body: B, ahead: Option<Box<Ahead<B>>> },
+        // What was read ahead, until it is used up or the body is over.
+        Read { #[pin] body: B, ahead: Option<Box<ReadAhead<B>>> },
     }
 }
 
-/// What was read ahead of a body.
-pub(crate) struct Ahead<B> {
+/// The frames that were read ahead of a body.
+pub(crate) struct ReadAhead<B> {
     frames: VecDeque<Frame<Bytes>>,
     bytes: usize,
     end: End<B>,
 }
 
-/// How far a body was read ahead.
+/// How reading ahead of a body ended.
 enum End<B> {
-    /// It goes on.
+    /// The body continues.
     Open,
     Over,
-    /// It failed, once and for all.
+    /// It failed; no more frames follow.
     Failed(Box<dyn Failure<B> + Send + Sync>),
 }
 
-/// The error of a `B`, behind a trait so that `ResponseBody<B>` asks nothing of `B`.
+/// The error of a `B`, behind a trait so that `ResponseBody<B>` has no bounds on `B`.
 trait Failure<B> {
     fn give(self: Box<Self>) -> B::Error
     where
         B: Body;
 }
 
-/// A backend's body, untouched: for a service that is to answer as one inside of
-/// [`InspectLayer`](crate::InspectLayer) does, without being inside of it.
+/// A backend's body, unchanged: for a service that returns the same type as one below
+/// [`InspectLayer`](crate::InspectLayer) without using that layer.
 impl<B> From<B> for ResponseBody<B> {
     fn from(body: B) -> Self {
         Self::upstream(body)
@@ -75,14 +75,14 @@ impl<B> ResponseBody<B> {
         Self { kind: Kind::Upstream { body } }
     }
 
-    /// `observer` sees the frames of `body` pass by, and is dropped with the last of them or with
-    /// the body.
+    /// `observer` sees the frames of `body` as they pass, and is dropped with the last of them or
+    /// with the body.
     pub(crate) const fn observed(body: B, observer: Box<Observer>) -> Self {
         Self { kind: Kind::Observed { body, observer: Some(observer) } }
     }
 
-    /// Gives what was read ahead of `body` first, then the rest of it.
-    pub(crate) fn read(body: B, ahead: Ahead<B>) -> Self {
+    /// Returns what was read ahead of `body` first, then the rest of it.
+    pub(crate) fn read(body: B, ahead: ReadAhead<B>) -> Self {
         let ahead = (!ahead.is_through()).then(|| Box::new(ahead));
         Self { kind: Kind::Read { body, ahead } }
     }
@@ -92,11 +92,10 @@ impl<B> ResponseBody<B> {
     }
 }
 
-impl<B> Ahead<B> {
-    /// How many bytes were read, each frame counted as a few at least: there is no end to the
-    /// empty ones that a peer can send.
+impl<B> ReadAhead<B> {
+    /// The bytes read, with a minimum per frame, since a peer can send any number of empty ones.
     pub(crate) fn weight(&self) -> usize {
-        self.bytes.max(self.frames.len().saturating_mul(LIGHTEST))
+        self.bytes.max(self.frames.len().saturating_mul(MIN_FRAME_BYTES))
     }
 
     pub(crate) fn push_data(&mut self, data: Bytes) {
@@ -113,7 +112,7 @@ impl<B> Ahead<B> {
         self.end = End::Over;
     }
 
-    /// The data that was read, in one piece.
+    /// The data that was read, contiguous.
     pub(crate) fn text(&self) -> Cow<'_, [u8]> {
         let mut pieces = self.frames.iter().filter_map(Frame::data_ref);
         match (pieces.next(), pieces.next()) {
@@ -134,13 +133,13 @@ impl<B> Ahead<B> {
         Some(frame)
     }
 
-    /// Whether there is nothing to give any more, and the body goes on.
+    /// Whether everything was returned and the body continues.
     fn is_through(&self) -> bool {
         self.frames.is_empty() && matches!(self.end, End::Open)
     }
 }
 
-impl<B: Body> Ahead<B> {
+impl<B: Body> ReadAhead<B> {
     /// The body has failed.
     pub(crate) fn fail(&mut self, error: B::Error)
     where
@@ -150,16 +149,16 @@ impl<B: Body> Ahead<B> {
     }
 }
 
-impl<B> Default for Ahead<B> {
+impl<B> Default for ReadAhead<B> {
     fn default() -> Self {
         Self { frames: VecDeque::new(), bytes: 0, end: End::Open }
     }
 }
 
-impl<B> fmt::Debug for Ahead<B> {
+impl<B> fmt::Debug for ReadAhead<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What a model says is nobody's business but its size is.
-        f.debug_struct("Ahead").field("bytes", &self.bytes).finish_non_exhaustive()
+        // Redacted; only the size is shown.
+        f.debug_struct("ReadAhead").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 
@@ -193,7 +192,7 @@ where
                             if let Some(data) = frame.data_ref() {
                                 watching.see(data);
                             }
-                            // Nobody has to poll a body again that says it is over.
+                            // Do not poll after end of stream.
                             if body.is_end_stream() {
                                 *observer = None;
                             }
@@ -265,5 +264,5 @@ where
     }
 }
 
-/// In bytes.
-const LIGHTEST: usize = 16;
+/// The least that a frame counts, in bytes.
+const MIN_FRAME_BYTES: usize = 16;

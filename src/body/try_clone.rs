@@ -9,43 +9,43 @@ use crate::azure::ModelRename;
 /// A request body that may be sent more than once.
 ///
 /// [`Clone`] would be too strong, since a body that is still arriving has no copy, and too weak,
-/// since it cannot say so. The layers give a body that cannot be cloned a single attempt, and
-/// [`Served::replayable`](crate::Served::replayable) tells.
+/// since it cannot say so. The layers give a body that cannot be cloned a single attempt, which
+/// [`Served::replayable`](crate::Served::replayable) reports.
 ///
 /// [`ReplayLayer`](crate::ReplayLayer) turns any body into one that implements this trait.
 pub trait TryCloneBody: Body + Sized {
-    /// A second body with the same content; `None` when there cannot be one.
+    /// A second body with the same content; `None` if there cannot be one.
     fn try_clone(&self) -> Option<Self>;
 
-    /// The whole content, when it is in memory. It is asked for where a v1 request names its
-    /// deployment in the body's `model`.
+    /// The whole content, if it is in memory. Used when a v1 request names its deployment in the
+    /// body's `model`.
     fn content(&self) -> Option<Bytes> {
         None
     }
 
-    /// As much of the content as is in memory, the whole of it by default. A body that is too long to be
-    /// kept is held to a resource by what its beginning refers to; see [`Sticky`](crate::Sticky).
+    /// The content that is in memory, by default all of it. A body that is too long to be kept is
+    /// pinned to a resource by the references in its start; see [`Sticky`](crate::Sticky).
     fn content_so_far(&self) -> Option<Bytes> {
         self.content()
     }
 
-    /// Replaces the whole content. It is called only after [`content`](Self::content) returned it.
+    /// Replaces the whole content. Called only after [`content`](Self::content) returned it.
     fn replace_content(&mut self, content: Bytes) {
         let _ = content;
     }
 
-    /// Replaces the whole content by these pieces of it and of other text, which are joined by default.
-    /// A body that can keep them apart saves the copy; it is called for long contents.
+    /// Replaces the whole content by these pieces of it and of other text, which are joined by
+    /// default. A body that can keep them separate saves the copy; called for long contents.
     fn replace_with_pieces(&mut self, pieces: Vec<Bytes>) {
         self.replace_content(pieces.concat().into());
     }
 
-    /// Has `rename` rename the model of a body that is still arriving; whether it will, which is no by
-    /// default. It is called only when [`content`](Self::content) returned nothing, for an attempt at
-    /// a backend whose deployment has a name of its own. A request that cannot be given that name is
-    /// refused.
+    /// Has `rename` rename the model of a body that is still arriving. Returns whether it will; by
+    /// default it does not. Called only if [`content`](Self::content) returned nothing, for an
+    /// attempt at a backend whose deployment has another name. A request that cannot be given that
+    /// name is refused.
     ///
-    /// Where the body's length is known, so must it be afterwards: the service requires it.
+    /// If the length of the body is announced, it must be afterwards, too: the service requires it.
     fn rename_model(&mut self, rename: ModelRename) -> bool {
         let _ = rename;
         false
@@ -82,7 +82,8 @@ impl TryCloneBody for String {
     }
 
     fn replace_content(&mut self, content: Bytes) {
-        // Only ASCII is exchanged inside a text that was UTF-8 already; a lossy copy loses nothing.
+        // Only ASCII is replaced inside a text that was valid UTF-8, so the lossy conversion loses
+        // nothing.
         *self = Self::from_utf8_lossy(&content).into_owned();
     }
 }

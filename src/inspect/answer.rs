@@ -1,13 +1,13 @@
-//! A JSON answer of the Responses API: whether it says that the response failed.
+//! A JSON answer of the Responses API: whether the response failed.
 
-use super::stream::{self, Beginning};
+use super::stream::{self, StreamVerdict};
 use crate::azure::{
     error::{BYTE_ORDER_MARK, Members, without_mark},
     json::{Bracket, Mark, Name, Token, Tokens},
 };
 
-/// Reads the beginning of a JSON text, in whatever pieces it comes, until the outermost object's
-/// `status` is known, or its `object` to be no response.
+/// Reads the start of a JSON text, in any chunking, until the `status` of the outermost object is
+/// known, or its `object` shows that it is not a response.
 #[derive(Debug, Default)]
 pub(crate) struct Status {
     tokens: Tokens,
@@ -26,8 +26,8 @@ enum Key {
 }
 
 impl Status {
-    /// The next bytes of the answer. Nothing that follows a decision is to be read.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Beginning {
+    /// Reads the next bytes. Do not call it again after a decision.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> StreamVerdict {
         let mut rest = bytes;
         while !self.has_failed
             && let Some(token) = self.tokens.next(&mut rest)
@@ -35,28 +35,28 @@ impl Status {
             if let Token::Between(between, mark) = token
                 && self.read(between, mark).is_none()
             {
-                return Beginning::Answer;
+                return StreamVerdict::Answer;
             }
         }
-        Beginning::Undecided
+        StreamVerdict::Undecided
     }
 
-    /// The answer has ended and is `text`: judges the error of a response that has failed before
-    /// there was anything to pay for.
-    pub(crate) fn finish(&self, text: &[u8]) -> Beginning {
+    /// The answer has ended and is `text`. Judges the error of a response that failed before it cost
+    /// anything.
+    pub(crate) fn finish(&self, text: &[u8]) -> StreamVerdict {
         let members = Members::of(without_mark(text));
         let is_candidate = self.has_failed && members.is_whole && !members.is_paid_for();
         if is_candidate && !members.error.is_empty() {
             stream::by_error(members.error)
         } else {
-            Beginning::Answer
+            StreamVerdict::Answer
         }
     }
 
-    /// Reads what stands between strings; `None` when the answer is no failed response.
+    /// Reads the text between strings; `None` if the answer is not a failed response.
     fn read(&mut self, between: &[u8], mark: Option<Mark>) -> Option<()> {
         match self.tokens.depth() {
-            // An answer that is no object.
+            // An answer that is not an object.
             0 => between.iter().all(|&byte| may_precede(byte)).then_some(())?,
             1 => {
                 for byte in between {
@@ -100,7 +100,7 @@ impl Key {
     }
 }
 
-/// What stands before an object at most; the end of the text shows whether it was the mark.
+/// Whether the byte may precede an object; the end of the text shows whether it was the mark.
 fn may_precede(byte: u8) -> bool {
     byte.is_ascii_whitespace() || BYTE_ORDER_MARK.contains(&byte)
 }
@@ -110,9 +110,9 @@ mod tests {
     use super::*;
     use crate::classify::Reason;
 
-    fn read(text: &str) -> (bool, Beginning) {
+    fn read(text: &str) -> (bool, StreamVerdict) {
         let mut status = Status::default();
-        let is_released = status.push(text.as_bytes()) == Beginning::Answer;
+        let is_released = status.push(text.as_bytes()) == StreamVerdict::Answer;
         (is_released, status.finish(text.as_bytes()))
     }
 
@@ -120,7 +120,7 @@ mod tests {
     fn assert_refused(text: &str, is_refused: bool) {
         let (is_released, end) = read(text);
         assert!(!is_released, "{text}");
-        assert_eq!(matches!(end, Beginning::Refused(_)), is_refused, "{text}");
+        assert_eq!(matches!(end, StreamVerdict::Refused(_)), is_refused, "{text}");
     }
 
     #[test]
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn a_failure_for_overload_or_length_is_a_refusal() {
         let reason = |error: &str| match read(&format!(r#"{{"status":"failed",{error}}}"#)).1 {
-            Beginning::Refused(refused) => Some(refused.verdict.reason),
+            StreamVerdict::Refused(refused) => Some(refused.verdict.reason),
             _ => None,
         };
         let overloaded = r#""error":{"code":"server_is_overloaded","message":"x"}"#;

@@ -1,14 +1,14 @@
-//! Whether an event of a preamble is of a response that runs in the background.
+//! Detects whether a preamble event belongs to a response that runs in the background.
 
 use crate::azure::json::{Bracket, Mark, Token, Tokens};
 
-/// Reads an event as it arrives, without keeping it, for `"background": true` in its `response`: the
-/// response goes on without its caller, whom this event gives the id to come back with.
+/// Scans an event as it arrives, without keeping it, for `"background": true` in its `response`. Such
+/// a response continues without its caller, who needs the id in this event to fetch it later.
 #[derive(Debug, Default)]
 pub(super) struct Background {
     tokens: Tokens,
     at: At,
-    /// How much of the key's name the last string was; `None` when it is another.
+    /// How much of the key's name the last string matched; `None` if it differs.
     key: Option<usize>,
 }
 
@@ -19,14 +19,14 @@ enum At {
     Event,
     /// Between the members of the response.
     Response,
-    /// After so many letters of `true`.
+    /// After this many letters of `true`.
     Value(usize),
-    /// It is known, or the response has ended without.
+    /// Decided, or the response has ended without the key.
     End,
 }
 
 impl Background {
-    /// The next bytes of the event; whether they say that it is.
+    /// Scans the next bytes of the event; returns whether they show a background response.
     pub(super) fn push(&mut self, bytes: &[u8]) -> bool {
         let mut rest = bytes;
         while self.at != At::End
@@ -48,7 +48,7 @@ impl Background {
         false
     }
 
-    /// Reads what stands between strings at the level of the response's members.
+    /// Reads the text between strings at the level of the response's members.
     fn read(&mut self, between: &[u8]) -> bool {
         for byte in between {
             self.at = match self.at {
@@ -76,7 +76,7 @@ impl Background {
                 At::Response
             }
             (At::Response, Mark::Bracket(Bracket::Close)) if depth == 2 => At::End,
-            // Another value than a truth value.
+            // A value other than a boolean.
             (At::Value(_), _) => At::End,
             (at, _) => at,
         };

@@ -1,4 +1,4 @@
-//! What the body of a refusal says: why, and for how long.
+//! What the body of a refusal says: the reason, and the wait.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::{
     classify::{Limit, Reason},
 };
 
-/// Why a backend refused, and how long its words ask to wait.
+/// Why a backend refused, and the wait that its message asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) reason: Reason,
@@ -18,7 +18,7 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    /// Of a refusal for `reason`, which time mends unless it is the request's.
+    /// The verdict on a refusal for `reason`, which waiting can fix unless the request is at fault.
     pub(super) fn of(fault: &ApiError<'_>, reason: Reason) -> Self {
         let wait = match reason {
             Reason::ContextLength
@@ -32,18 +32,17 @@ impl Verdict {
     }
 }
 
-/// Judges a response with `status` by its body, as much of it as there is. `None` when it is no
-/// refusal.
+/// Judges a response with `status` by its body, as far as it has arrived. `None` if it is not a refusal.
 ///
 /// | status | verdict |
 /// |---|---|
-/// | 429 | what the error says, else a rate limit |
-/// | 529 | what the error says, else capacity |
-/// | 503 | capacity, quota or rate, when the error says so |
-/// | 403 | quota, by the error's code or in API Management's words; content, when a filter or policy says so |
+/// | 429 | by its error, else a rate limit |
+/// | 529 | by its error, else capacity |
+/// | 503 | capacity, quota or rate, if the error says so |
+/// | 403 | quota, by the error's code or in API Management's words; content, if a filter or policy refused it |
 /// | 404 | a missing deployment |
-/// | 400, 413 | a request that is too long, when the error says so |
-/// | 400 | a service tier that is not offered, when that is what the error is about |
+/// | 400, 413 | a request that is too long, if the error says so |
+/// | 400 | a service tier that is not offered, if the error is about that |
 pub(crate) fn judge(status: StatusCode, body: &[u8]) -> Option<Verdict> {
     let fault = ApiError::in_body(body);
     let reason = match status.as_u16() {
@@ -59,7 +58,7 @@ pub(crate) fn judge(status: StatusCode, body: &[u8]) -> Option<Verdict> {
     Some(Verdict::of(&fault, reason))
 }
 
-/// "Temporarily unable" is what the service says of every failure here.
+/// The service says "temporarily unable" for every failure here.
 fn unavailable(fault: &ApiError<'_>) -> Option<Reason> {
     if fault.says("backend pool") && fault.says("temporarily unavailable") {
         return Some(Reason::Capacity);
@@ -67,12 +66,12 @@ fn unavailable(fault: &ApiError<'_>) -> Option<Reason> {
     if fault.says("temporarily unable") { None } else { any_reason(fault) }
 }
 
-/// Where the status refuses already, a code that is not known leaves it to the message too.
+/// The status is a refusal already; an unknown code defers to the message.
 fn any_reason(fault: &ApiError<'_>) -> Option<Reason> {
     fault.reason().or_else(|| fault.reason_in_message())
 }
 
-/// API Management refuses a spent quota with 403 (`quota-by-key`, `llm-token-limit`).
+/// API Management refuses an exhausted quota with 403 (`quota-by-key`, `llm-token-limit`).
 fn forbidden(fault: &ApiError<'_>) -> Option<Reason> {
     let is_spent =
         fault.reason() == Some(Reason::Quota) || fault.is_gateways && fault.says("quota");

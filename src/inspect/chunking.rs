@@ -1,4 +1,4 @@
-//! The parsers over the corpus: every chunking of a sample tells the same.
+//! The parsers over the corpus: every chunking of a sample gives the same result.
 
 use http::{Method, Request};
 use proptest::{prelude::*, sample::Index};
@@ -8,18 +8,18 @@ use super::{
     answer::Status,
     body,
     request_kind::RequestKind,
-    stream::{Beginning, Preamble},
+    stream::{Preamble, StreamVerdict},
 };
 use crate::classify::Reason;
 
-/// What `pieces` are taken for, and how many of their bytes it took.
-fn read(sample: &Sample, pieces: &[&[u8]]) -> (Beginning, usize) {
+/// The verdict on `pieces`, and how many of their bytes it took.
+fn read(sample: &Sample, pieces: &[&[u8]]) -> (StreamVerdict, usize) {
     let (mut preamble, mut status) = (Preamble::default(), Status::default());
     let mut at = 0;
     for piece in pieces {
         at += piece.len();
         let beginning = if sample.is_stream() { preamble.push(piece) } else { status.push(piece) };
-        if beginning != Beginning::Undecided {
+        if beginning != StreamVerdict::Undecided {
             return (beginning, at);
         }
     }
@@ -40,17 +40,17 @@ fn cut<'a>(text: &'a [u8], cuts: &[Index]) -> Vec<&'a [u8]> {
     cuts.windows(2).map(|pair| &text[pair[0]..pair[1]]).collect()
 }
 
-fn tells(sample: &Sample, beginning: &Beginning) -> bool {
+fn is_as_expected(sample: &Sample, beginning: &StreamVerdict) -> bool {
     match beginning {
-        Beginning::Refused(refused) => {
+        StreamVerdict::Refused(refused) => {
             let reason = format!("{:?}", refused.verdict.reason).to_ascii_lowercase();
-            let told = sample.verdict.replace('-', "");
+            let expected = sample.verdict.replace('-', "");
             let status =
                 if refused.verdict.reason == Reason::ContextLength { "400" } else { "429" };
-            told.starts_with(status) && told.contains(&reason)
+            expected.starts_with(status) && expected.contains(&reason)
         }
-        // The head of one refuses already.
-        Beginning::Answer | Beginning::Undecided => sample.verdict.starts_with("200"),
+        // One sample is refused by its head.
+        StreamVerdict::Answer | StreamVerdict::Undecided => sample.verdict.starts_with("200"),
     }
 }
 
@@ -60,7 +60,7 @@ fn every_answer_that_is_cut_in_two_anywhere_tells_the_same() {
         let (whole, _) = read(&sample, &[&sample.body]);
         // A chat answer is not read as one of the Responses API.
         let is_read = sample.is_stream() || sample.path.contains("/responses");
-        assert!(!is_read || tells(&sample, &whole), "{}: {whole:?}", sample.name);
+        assert!(!is_read || is_as_expected(&sample, &whole), "{}: {whole:?}", sample.name);
         for at in 0..=sample.body.len() {
             let (front, back) = sample.body.split_at(at);
             assert_eq!(read(&sample, &[front, back]).0, whole, "{} at {at}", sample.name);
@@ -92,7 +92,7 @@ fn every_answer_that_comes_byte_by_byte_is_decided_as_soon_as_it_can_be() {
 fn every_refusal_is_judged_as_the_corpus_says() {
     for sample in Sample::all() {
         let status = sample.status().try_into().unwrap();
-        // What is stored is not read.
+        // Stored objects are not read.
         if sample.status() == 200 || sample.method != "POST" {
             continue;
         }
@@ -101,8 +101,8 @@ fn every_refusal_is_judged_as_the_corpus_says() {
             None => assert!(sample.verdict.ends_with("passes"), "{}", sample.name),
             Some(verdict) => {
                 let reason = format!("{:?}", verdict.reason).to_ascii_lowercase();
-                let told = sample.verdict.replace('-', "");
-                assert!(told.contains(&reason), "{}: {verdict:?}", sample.name);
+                let expected = sample.verdict.replace('-', "");
+                assert!(expected.contains(&reason), "{}: {verdict:?}", sample.name);
             }
         }
     }

@@ -13,27 +13,27 @@ use tokio::time::Sleep;
 
 use crate::clock;
 
-/// How much may still be read of a refused response, and for how long.
+/// The bytes and the time that may still be spent on reading a refused response.
 ///
 /// hyper closes an HTTP/1.1 connection whose response was not read to its end (hyper 1.12,
-/// `poll_drain_or_close_read`). The service ends its answer with the event that refuses, or one
+/// `poll_drain_or_close_read`). The service ends its answer with the refusing event, or one event
+/// later.
 /// event later.
 #[derive(Debug)]
 pub(super) struct Drain {
     left_bytes: usize,
-    /// Made when the body is first waited for.
+    /// Created when the body is first pending.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Drain {
-    /// Nothing of HTTP/2, where an answer that is dropped takes no more than its own stream with
-    /// it.
+    /// No drain for HTTP/2, where dropping a response closes only its stream.
     pub(super) fn of(version: Version) -> Self {
         let left_bytes = if version <= Version::HTTP_11 { MAX_DRAINED_BYTES } else { 0 };
         Self { left_bytes, timer: None }
     }
 
-    /// Ready once `body` has ended or failed, or no more is to be read of it.
+    /// Ready once `body` has ended or failed, or the budget is spent.
     pub(super) fn poll<R>(&mut self, body: &mut R, cx: &mut Context<'_>) -> Poll<()>
     where
         R: Body + Unpin,
@@ -57,10 +57,9 @@ impl Drain {
     }
 }
 
-/// As long as it takes to open a new connection to a region that is not far: a longer wait saves
-/// nothing.
+/// About the time to connect to a region nearby: a longer wait saves nothing.
 const MAX_DRAIN_TIME: Duration = Duration::from_millis(50);
-/// A failed response repeats the request once more, which had 61 KB at most.
+/// A failed response repeats the request once more; the largest seen had 61 KB.
 const MAX_DRAINED_BYTES: usize = 64 << 10;
-/// What a frame counts at least: a peer can send any number of empty ones.
+/// The least that a frame counts, since a peer can send any number of empty ones.
 const MIN_FRAME_BYTES: usize = 16;

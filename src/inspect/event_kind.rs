@@ -1,29 +1,29 @@
-//! What an event of a stream is: by its name or, where that is not known, by its data.
+//! Classifies an event of a stream: by its name or, if that is unknown, by its data.
 
 use crate::azure::{error::Members, json::members};
 
-/// What an event is for the beginning of an answer.
+/// The role of an event at the start of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum EventKind {
     /// Without a name: its data decides.
     #[default]
     Nameless,
-    /// It repeats the request, and says that nothing happened yet.
+    /// It repeats the request, and shows that nothing has happened yet.
     Preamble,
     /// It keeps the connection alive.
     KeepAlive,
     Error,
     Failed,
-    /// Of an unknown name: its data decides.
+    /// An unknown name: its data decides.
     Unknown,
-    /// The answer has begun, whatever its data is.
+    /// The answer has begun, whatever the data.
     Answer,
 }
 
 impl EventKind {
     pub(super) fn named(name: &[u8]) -> Self {
         match name {
-            // Which is the name of those without one.
+            // The default name of an event without one.
             b"" | b"message" => Self::Nameless,
             b"response.created" | b"response.in_progress" | b"response.queued" => Self::Preamble,
             // Azure writes the first (vercel/ai issue 20574), Claude the second.
@@ -37,16 +37,16 @@ impl EventKind {
         }
     }
 
-    /// An event without a name has it in its data.
+    /// An event without a name has its type in the data.
     pub(super) fn of(data: &Members<'_>) -> Self {
         let kind = data.kind.strip_prefix(b"\"").and_then(|kind| kind.strip_suffix(b"\""));
         kind.map_or(Self::Nameless, Self::named)
     }
 }
 
-/// Whether an event whose name is not known carries no output: `object` has nothing but its type,
-/// ids, numbers, truth values and what is empty. A chunk of chat may say more, as long as it has
-/// choices and they are empty: its output is nowhere else.
+/// Whether an event with an unknown name carries no output: `object` has nothing but its type, ids,
+/// numbers, booleans and empty values. A chunk of chat may have more, as long as it has choices and
+/// they are empty, since its output is nowhere else.
 pub(super) fn is_silent(object: &[u8]) -> bool {
     let (mut is_chat, mut is_silent) = (false, true);
     let read = members(object, |key, scan| {
@@ -64,7 +64,7 @@ pub(super) fn is_silent(object: &[u8]) -> bool {
     read.is_some() && (is_chat || is_silent)
 }
 
-/// Whether a string, array or object has nothing in it. White space is text.
+/// Whether a string, array or object is empty. White space counts as text.
 fn is_empty(value: &[u8]) -> bool {
     match value {
         [b'"', within @ .., _] => within.is_empty(),
@@ -73,13 +73,13 @@ fn is_empty(value: &[u8]) -> bool {
     }
 }
 
-/// Whether a member of this name says which, and not what.
+/// Whether a member of this name identifies rather than carries output.
 fn is_name(key: &[u8]) -> bool {
     matches!(key, b"type" | b"object" | b"id") || key.ends_with(b"_id")
 }
 
-/// What the names begin with of events that carry output, or say that there will be some: those of
-/// responses, assistants, images, audio, chat, and Claude's messages.
+/// Prefixes of names of events that carry or announce output: responses, assistants, images, audio,
+/// chat, and Claude's messages.
 const ANSWERS: [&[u8]; 13] = [
     b"response.",
     b"thread.",

@@ -1,4 +1,4 @@
-//! The future of `Inspect`: the attempt, then the reading of its answer.
+//! The future of `Inspect`: the attempt, then the reading of its response.
 
 use std::{
     fmt,
@@ -22,13 +22,13 @@ use crate::{ResponseBody, Served, classify::Rules, clock};
 pin_project! {
     /// The response future of [`Inspect`](super::Inspect).
     pub struct ResponseFuture<F, R> {
-        // The request was sent. Gone while its answer is read, with whatever it held.
+        // The request in flight. Dropped while its response is read, with everything it held.
         #[pin]
         sent: Option<F>,
         asked: RequestKind,
         limits: Limits,
         rules: Rules,
-        // Boxed, so that an answer that is not read carries nothing for it.
+        // Boxed, so that a response that is not read carries nothing for it.
         reading: Option<Box<Reading<R>>>,
     }
 }
@@ -55,7 +55,7 @@ where
             return self.go_on(cx).map(Ok);
         };
         let response = ready!(sent.poll(cx))?;
-        // What the service streams has no length; an answer that has one is chat's JSON.
+        // The service streams without a length; a response with one is chat's JSON.
         if response.status() == StatusCode::OK
             && *this.asked != RequestKind::Response
             && response.body().size_hint().exact().is_some()
@@ -73,8 +73,8 @@ where
     R::Data: From<Bytes>,
     R::Error: Send + Sync + 'static,
 {
-    /// Reads an answer, if its body may tell something. Apart, so that the head of one that is not
-    /// read can stay where it is.
+    /// Starts reading a response, if its body may reveal a refusal. A separate function, so that the
+    /// head of one that is not read need not move.
     #[cold]
     #[inline(never)]
     fn begin(

@@ -1,4 +1,4 @@
-//! The layer that inspects answers: its settings, with their defaults.
+//! The layer that inspects responses: its settings and their defaults.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use tower_layer::Layer;
 use super::Inspect;
 use crate::classify::{Classify, Rules};
 
-/// Reads what the head of an answer does not say: why a backend refuses, how long its words ask
-/// to wait, and refusals that hide in a 200.
+/// Reads what the head of a response does not say: why a backend refuses, the wait that its message
+/// asks for, and refusals hidden in a 200.
 ///
-/// It belongs inside of all other layers, directly around the client, so that they see ordinary
-/// refusals: a 429 with `retry-after-ms` and `retry-after`, and with a [`Refusal`] in its extensions
-/// that tells why.
+/// It belongs below all other layers, directly around the client, so that they see ordinary refusals:
+/// a 429 with `retry-after-ms` and `retry-after`, and with a [`Refusal`] in its extensions that gives
+/// the reason.
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,68 +57,67 @@ use crate::classify::{Classify, Rules};
 ///
 /// # What it reads
 ///
-/// | answer | read | becomes |
+/// | response | read | becomes |
 /// |---|---|---|
-/// | 429 | its body | the same, with its reason, and with the wait that its message asks for where no header asks for one outright |
+/// | 429 | its body | the same, with its reason, and with the wait from its message if no header states one outright |
 /// | 529 | its body | the same, with its reason: a lack of capacity unless it says otherwise |
-/// | 503 | its body | the same; a 429 when it names capacity: `server_is_overloaded`, "currently overloaded", or API Management's "Backend pool … is temporarily unavailable" |
-/// | 403, JSON | its body | a 429 when API Management says that a quota is spent; the same, with its reason, when a filter or policy refuses the request's content |
-/// | 404 to a `POST` that cancels nothing | its body | the same, with its reason, when the deployment or the address is missing |
-/// | 400 or 413, JSON | its body | the same, with its reason, when the request is too long for the deployment, or asks for a service tier that it does not offer |
-/// | 200, event stream | up to the first event of the answer | a 429 when that is an error for rate, capacity or quota, a 400 when the request is too long, and no tokens were used |
-/// | 200, event stream of `/responses` with a `retry-after` of more than nothing | nothing | a 429 |
-/// | 200, JSON of `/responses` | up to its `status`; all of it when that is `failed` | the same, when it failed without any output or used tokens |
+/// | 503 | its body | the same; a 429 if it names capacity: `server_is_overloaded`, "currently overloaded", or API Management's "Backend pool … is temporarily unavailable" |
+/// | 403, JSON | its body | a 429 if API Management reports an exhausted quota; the same, with its reason, if a filter or policy refuses the request's content |
+/// | 404 to a `POST` that cancels nothing | its body | the same, with its reason, if the deployment or the address is missing |
+/// | 400 or 413, JSON | its body | the same, with its reason, if the request is too long for the deployment, or asks for a service tier that it does not offer |
+/// | 200, event stream | up to the first event of the answer | if no tokens were used: a 429 for an error of rate, capacity or quota, a 400 for a request that is too long |
+/// | 200, event stream of `/responses` with a nonzero `retry-after` | nothing | a 429 |
+/// | 200, JSON of `/responses` | up to its `status`; all of it if that is `failed` | the same, if it failed without any output or used tokens |
 ///
-/// Too long is what says so by its code (`context_length_exceeded`, `string_above_max_length`,
-/// `tokens_limit_reached`) or, where its code says no more than its status, in words ("maximum context
-/// length is"). Overload counts as a lack of capacity in all its words; a plain `server_error` is the
-/// caller's.
+/// A request is too long by the error's code (`context_length_exceeded`, `string_above_max_length`,
+/// `tokens_limit_reached`) or, if the code only repeats the status, by its message ("maximum context
+/// length is"). Every wording of overload counts as a lack of capacity; a plain `server_error` is
+/// passed to the caller.
 ///
-/// Everything else is passed on: 401, a 404 of an id, a content filter's 400 or error, an answer of whatever
-/// status whose body is compressed. What was read is given back frame by frame, as it came.
+/// Everything else is passed through: 401, a 404 for an id, a content filter's 400 or error, and
+/// every response with a compressed body. What was read is returned frame by frame, as it came.
 ///
-/// The sources: the page "Manage Azure OpenAI quota" for the 429s; earendil-works/pi issue 7983,
-/// openai-node pull request 2021 and sozercan/vekil pull requests 267 and 387 for the streams.
-/// Of eight captured, each of the five that were refused had `retry-after` and none of the others.
-/// opencode issue 25730 and openai/codex issue 43663 have the overload, sub2api issue 5093 and LobsterAI
-/// issue 60 the lengths.
+/// Sources: the page "Manage Azure OpenAI quota" for the 429s; earendil-works/pi issue 7983,
+/// openai-node pull request 2021 and sozercan/vekil pull requests 267 and 387 for the streams: of
+/// eight captured, each of the five refused ones had `retry-after` and none of the others. For the
+/// overload, opencode issue 25730 and openai/codex issue 43663; for the lengths, sub2api issue 5093
+/// and LobsterAI issue 60.
 ///
 /// # Streams
 ///
-/// What says that nothing happened yet is held back:
+/// Events that only show that nothing has happened yet are held back:
 ///
 /// | event | held back |
 /// |---|---|
-/// | `response.created`, `.in_progress`, `.queued` | however long they are (one repeats the request, and had 61 KB); not of a response with `background`, whose id the caller comes back with |
+/// | `response.created`, `.in_progress`, `.queued` | whatever their length (one repeats the request, and had 61 KB); not for a response with `background`, whose id the caller needs |
 /// | `keepalive`, `ping`, comments | always |
-/// | a chunk of chat | with empty `choices`, as the filter's results for the prompt; not one with used tokens |
-/// | of a name or type that is not known | with nothing but its type, ids, numbers and what is empty, up to 4 KiB |
-/// | any other, as all whose names begin with `response.` | never |
+/// | a chunk of chat | with empty `choices`, like the filter's results for the prompt; not one with used tokens |
+/// | an unknown name or type | with nothing but its type, ids, numbers and empty values, up to 4 KiB |
+/// | any other, including every other name that begins with `response.` | never |
 ///
-/// From the first event that is not held back nothing is held, parsed or sent again. A caller sees
-/// that event when it comes; the head, and the events before it, come together with it, and
-/// after [`preamble_time`](Self::preamble_time) in any case.
+/// From the first event that is not held back, nothing is held, parsed or sent again. The caller sees
+/// that event when it arrives, together with the head and the events before it; and these after
+/// [`preamble_time`](Self::preamble_time) in any case.
 ///
-/// Over HTTP/1.1, what is left of an answer after the event that refuses, or the head that does, is
-/// read and thrown away, so that its connection is not closed: up to 64 KiB of it, and for no
-/// longer than 50 ms.
+/// Over HTTP/1.1, the rest of a response after a refusing event or head is read and discarded, so
+/// that its connection is not closed: up to 64 KiB, for at most 50 ms.
 ///
-/// An event stream whose length is announced is taken for one of `/responses` alone: the service
-/// announces none, and so a chat answer with a `content-length` is passed on unread.
+/// An event stream with an announced length counts as one of `/responses` only: the service announces
+/// none, so a chat answer with a `content-length` is passed through unread.
 ///
 /// # Limits
 ///
-/// A body that is longer or slower than they say is given back and passes, judged by what came of
-/// it if its head refuses. Up to 64 KiB of a refusal are held for each request, and
+/// A body that is longer or slower than the limits is returned and passed through; if its head is a
+/// refusal, it is judged by what has arrived. Each request holds up to 64 KiB of a refusal, and
 /// [`preamble_limit`](Self::preamble_limit) of an answer. Waiting for a body needs a tokio runtime
 /// with its timer enabled.
 ///
 /// # Cost
 ///
-/// A chat answer in JSON pays for a look at the request's path, the status and the body's size
-/// hint, and for being moved into the other body type. It allocates nothing. An event of a
-/// preamble takes about 0.5 us, more than half of which finds out that it is of no response in the
-/// background; where it says so itself, as Azure's do early on, the rest of it is not looked at.
+/// A chat answer in JSON costs a check of the request's path, the status and the body's size hint,
+/// and a move into the other body type. It allocates nothing. A preamble event takes about 0.5 us,
+/// more than half of it to rule out a background response; once the event says so itself, as Azure's
+/// do early, the rest of it is skipped.
 ///
 /// [`Refusal`]: crate::classify::Refusal
 #[derive(Clone, Debug, Default)]
@@ -127,7 +126,7 @@ pub struct InspectLayer {
     rules: Rules,
 }
 
-/// Small, as every request carries them.
+/// Small, since every request carries them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     body_ms: u32,
@@ -153,8 +152,8 @@ impl InspectLayer {
 
     /// How long the body of a refusal may take to arrive after its head.
     ///
-    /// Defaults to 1 s: such a body has a few hundred bytes and comes with its head. One that does
-    /// not must not keep a request from being sent on.
+    /// Defaults to 1 s: such a body has a few hundred bytes and comes with its head. A late one must
+    /// not delay the next attempt.
     #[must_use]
     pub const fn body_time(mut self, time: Duration) -> Self {
         self.limits.body_ms = milliseconds(time);
@@ -164,11 +163,11 @@ impl InspectLayer {
     /// How long the preamble of an answer may be held back.
     ///
     /// Defaults to 30 s, after which the service itself sends an event to keep a silent connection
-    /// alive: a caller never waits longer for a sign of life than without this layer. Longer times
-    /// count as that. It is nearly as long as the service has taken to find that it has no capacity
-    /// (1 to 34 s), and half of the minute after which proxies give up on an answer that has not begun.
-    /// Callers lose nothing by it but events that say that nothing happened yet. Zero passes on what
-    /// does not come with the head.
+    /// alive, so a caller never waits longer for a sign of life than without this layer. Longer times
+    /// are capped at that. It is nearly as long as the service has taken to report a lack of capacity
+    /// (1 to 34 s), and half of the minute after which proxies give up on a response. Callers lose
+    /// only events that show that nothing has happened yet. Zero passes on what does not come with
+    /// the head.
     #[must_use]
     pub const fn preamble_time(mut self, time: Duration) -> Self {
         let ms = milliseconds(time);

@@ -1,4 +1,4 @@
-//! Reads refusals that only a body tells, and turns them into ordinary throttled responses.
+//! Reads refusals that only a body shows, and turns them into ordinary throttled responses.
 
 mod answer;
 mod background;
@@ -29,16 +29,16 @@ use crate::{ResponseBody, classify::Rules};
 ///
 /// # Readiness
 ///
-/// It is ready when the wrapped service is, and calls the very one that was readied.
+/// Ready when the wrapped service is, and calls the one that was readied.
 ///
 /// # Cancel safety
 ///
-/// The future owns the response that is being read, or whose rest is thrown away; dropping it drops
-/// the body, what was read of it, and the timer.
+/// The future owns the response that is being read or drained; dropping it drops the body, what was
+/// read of it, and the timer.
 ///
 /// # Errors
 ///
-/// Those of the wrapped service. An error of the body is not one of them: it is given back in its
+/// Those of the wrapped service. An error of the body is not reported here: it is returned in its
 /// place in the body.
 #[derive(Clone, Debug)]
 pub struct Inspect<S> {
@@ -53,12 +53,12 @@ impl<S> Inspect<S> {
         &self.inner
     }
 
-    /// The wrapped service, to be changed.
+    /// Mutable access to the wrapped service.
     pub const fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The wrapped service, unwrapped.
+    /// Unwraps the service.
     pub fn into_inner(self) -> S {
         self.inner
     }

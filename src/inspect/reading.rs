@@ -1,4 +1,4 @@
-//! Reads the body of an answer, as far as it takes to judge it.
+//! Reads the body of a response as far as needed to judge it.
 
 use std::{
     pin::Pin,
@@ -17,50 +17,50 @@ use super::{
     drain::Drain,
     layer::Limits,
     request_kind::RequestKind,
-    stream::{Beginning, Preamble, Refused},
+    stream::{Preamble, Refused, StreamVerdict},
 };
 use crate::{
     ResponseBody,
     azure::ContentKind,
-    body::Ahead,
+    body::ReadAhead,
     classify::{Hint, Outcome, Reason, Refusal, write_wait},
     clock,
 };
 
-/// An answer that is being read.
+/// A response that is being read.
 pub(super) struct Reading<R> {
     head: Parts,
     body: R,
-    ahead: Ahead<R>,
+    ahead: ReadAhead<R>,
     subject: Subject,
-    /// The refusal that the answer is, and the drain of the rest of its body.
+    /// The refusal found in the response, and the drain of the rest of its body.
     refused: Option<(Refused, Drain)>,
-    /// How many bytes may be read, and for how long.
+    /// The limits on bytes and time.
     limit: usize,
     time: Duration,
-    /// Made when the body is first waited for.
+    /// Created when the body is first pending.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// What is read.
+/// What is being read.
 enum Subject {
-    /// The body of a refusal, whose end decides.
+    /// The body of a refusal, judged at its end.
     Refusal,
     Stream(Preamble),
     Json(Status),
 }
 
-/// How far the reading of an answer is.
+/// The progress of reading a response.
 pub(super) enum Read<R> {
     Answered(Response<ResponseBody<R>>),
     Pending(Box<Reading<R>>),
 }
 
-/// What an answer was found to be.
+/// The verdict on a response.
 enum Decision {
-    /// To be given back as it came.
+    /// Return it as it came.
     Pass,
-    /// To be given back as it came, with what its body says in its head.
+    /// Return it as it came, with the findings of its body in the head.
     Judge,
     Refuse(Refused),
 }
@@ -71,7 +71,7 @@ where
     R::Data: From<Bytes>,
     R::Error: Send + Sync + 'static,
 {
-    /// Reads `response`, if its body may tell something.
+    /// Starts reading `response`, if its body may reveal a refusal.
     #[cold]
     #[inline(never)]
     pub(super) fn begin(
@@ -89,16 +89,16 @@ where
             }
         };
         let (limit, time) = match subject {
-            Subject::Refusal => (LONGEST_REFUSAL, limits.body_time()),
+            Subject::Refusal => (MAX_REFUSAL_BYTES, limits.body_time()),
             _ => (limits.preamble_bytes(), limits.preamble_time()),
         };
         let (head, body) = response.into_parts();
-        let ahead = Ahead::default();
+        let ahead = ReadAhead::default();
         Box::new(Self { head, body, ahead, subject, refused, limit, time, timer: None }).go_on(cx)
     }
 
-    /// Reads on. It takes itself by value, so that the future that has it can live in registers
-    /// as long as there is none.
+    /// Continues reading. Takes `self` by value, so that the future that holds it can keep it in
+    /// registers while there is none.
     #[cold]
     #[inline(never)]
     pub(super) fn go_on(mut self: Box<Self>, cx: &mut Context<'_>) -> Read<R> {
@@ -108,7 +108,7 @@ where
         }
     }
 
-    /// Reads on until it is decided what the answer is, and a refusal's connection is free.
+    /// Reads until there is a verdict, and until the connection of a refusal is free.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Decision> {
         loop {
             if let Some((refused, drain)) = &mut self.refused {
@@ -136,7 +136,7 @@ where
         }
     }
 
-    /// The response, now that it is decided.
+    /// The response, given the verdict.
     fn answer(mut self, decision: Decision) -> Response<ResponseBody<R>> {
         match decision {
             Decision::Refuse(refused) => return refuse(self.head, refused),
@@ -151,7 +151,7 @@ where
         Response::from_parts(head, ResponseBody::read(body, ahead))
     }
 
-    /// Nobody has to poll a body again that says it is over.
+    /// Do not poll after end of stream.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled<R> {
         if self.body.is_end_stream() {
             return Poll::Ready(None);
@@ -160,12 +160,12 @@ where
     }
 
     fn read(&mut self, frame: Frame<R::Data>) -> Option<Decision> {
-        let mut beginning = Beginning::Undecided;
+        let mut beginning = StreamVerdict::Undecided;
         match frame.into_data() {
             Ok(mut data) => {
                 let data = data.copy_to_bytes(data.remaining());
                 beginning = match &mut self.subject {
-                    Subject::Refusal => Beginning::Undecided,
+                    Subject::Refusal => StreamVerdict::Undecided,
                     Subject::Stream(preamble) => preamble.push(&data),
                     Subject::Json(status) => status.push(&data),
                 };
@@ -178,13 +178,13 @@ where
             }
         }
         match beginning {
-            Beginning::Answer => Some(Decision::Pass),
-            Beginning::Refused(refused) => {
-                self.ahead = Ahead::default();
+            StreamVerdict::Answer => Some(Decision::Pass),
+            StreamVerdict::Refused(refused) => {
+                self.ahead = ReadAhead::default();
                 self.refused = Some((refused, Drain::of(self.head.version)));
                 None
             }
-            Beginning::Undecided => (self.ahead.weight() > self.limit).then(|| self.give_up()),
+            StreamVerdict::Undecided => (self.ahead.weight() > self.limit).then(|| self.give_up()),
         }
     }
 
@@ -202,12 +202,12 @@ where
             Subject::Json(status) => status.finish(&self.ahead.text()),
         };
         match beginning {
-            Beginning::Refused(refused) => Decision::Refuse(refused),
-            Beginning::Answer | Beginning::Undecided => Decision::Pass,
+            StreamVerdict::Refused(refused) => Decision::Refuse(refused),
+            StreamVerdict::Answer | StreamVerdict::Undecided => Decision::Pass,
         }
     }
 
-    /// No more is read of the body: a refusal is judged by what there is.
+    /// Reading stops early: a refusal is judged by what has arrived.
     fn give_up(&self) -> Decision {
         match self.subject {
             Subject::Refusal => Decision::Judge,
@@ -218,14 +218,13 @@ where
 
 type Polled<R> = Poll<Option<Result<Frame<<R as Body>::Data>, <R as Body>::Error>>>;
 
-/// What of `response` is to be read; `Err` when its head refuses already, though its status does
-/// not.
+/// What to read of `response`; `Err` if its head is a refusal already, though its status is not.
 fn subject<R>(response: &Response<R>, asked: RequestKind) -> Result<Option<Subject>, Refused> {
     let headers = response.headers();
     let status = response.status().as_u16();
     let kind = match status {
         200 if asked == RequestKind::Stored => return Ok(None),
-        // What is stored may be gone; that is no fault of the backend.
+        // A stored object may be gone, which is no fault of the backend.
         404 if asked == RequestKind::Stored => return Ok(None),
         200 | 400 | 403 | 413 => ContentKind::of(headers),
         404 | 429 | 503 | 529 => ContentKind::Other,
@@ -233,7 +232,7 @@ fn subject<R>(response: &Response<R>, asked: RequestKind) -> Result<Option<Subje
     };
     let subject = match (status, kind) {
         (200, ContentKind::EventStream) => {
-            // Of no wait at all it has not been seen; the events will tell.
+            // `retry-after: 0` was never observed on a refused stream; let the events decide.
             if asked == RequestKind::Response && Hint::asked(headers, clock::wall) > Hint::Zero {
                 return Err(Refused::by_head());
             }
@@ -253,7 +252,7 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
-/// Writes what the body of a refusal says into its head.
+/// Writes the findings of a refusal's body into its head.
 fn apply(head: &mut Parts, verdict: Verdict) {
     if is_lasting(verdict.reason) {
         Refusal::set_in(&mut head.extensions, verdict.reason, None, Hint::None);
@@ -267,8 +266,7 @@ fn apply(head: &mut Parts, verdict: Verdict) {
     throttle(head, verdict);
 }
 
-/// Whether it refuses the request for what it is, or for how the backend is configured: no time mends
-/// that.
+/// Whether the reason is the request itself or the backend's configuration, which waiting cannot fix.
 const fn is_lasting(reason: Reason) -> bool {
     matches!(
         reason,
@@ -279,10 +277,10 @@ const fn is_lasting(reason: Reason) -> bool {
 /// Completes the head of a throttled response.
 fn throttle(head: &mut Parts, verdict: Verdict) {
     let Verdict { reason, limit, wait } = verdict;
-    // The time at which a limit resets is a guess; the words are meant for this refusal.
+    // The reset time of a limit is an estimate; the wait in the message is meant for this refusal.
     let asked = Hint::asked(&head.headers, clock::wall);
     if let (Hint::None | Hint::Zero, Some(wait)) = (asked, wait) {
-        // Whether to come back is for the service to say.
+        // Only the service may forbid retrying.
         write_wait(&mut head.headers, wait);
     }
     let found = match Outcome::of(head.status, &head.headers, clock::wall) {
@@ -292,7 +290,7 @@ fn throttle(head: &mut Parts, verdict: Verdict) {
     Refusal::set_in(&mut head.extensions, reason, limit, found);
 }
 
-/// An ordinary refusal in the place of an answer with this head.
+/// Replaces a response with this head by an ordinary refusal.
 fn refuse<R>(mut head: Parts, refused: Refused) -> Response<ResponseBody<R>> {
     let Refused { verdict, body } = refused;
     for stale in [header::TRANSFER_ENCODING, header::CONTENT_ENCODING, header::TRAILER] {
@@ -311,5 +309,5 @@ fn refuse<R>(mut head: Parts, refused: Refused) -> Response<ResponseBody<R>> {
     Response::from_parts(head, ResponseBody::own(body))
 }
 
-/// An error of the service has a few hundred bytes.
-const LONGEST_REFUSAL: usize = 64 << 10;
+/// Errors of the service have a few hundred bytes.
+const MAX_REFUSAL_BYTES: usize = 64 << 10;

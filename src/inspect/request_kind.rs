@@ -1,18 +1,18 @@
-//! What a request asks for, as far as that says how its answer is to be read.
+//! The kind of a request, which decides how its response is read.
 
 use http::{Method, Request};
 
 use crate::azure::segments;
 
-/// What a request asks for.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestKind {
     /// A response of the Responses API: `POST` to `…/responses`, or below it.
     Response,
-    /// A chat completion, or anything else that is made for it.
+    /// A chat completion, or anything else that is generated for this request.
     Another,
-    /// Something that is stored, with any method but `POST`, or to cancel it: what once became of a
-    /// response is no refusal of the request that reads it.
+    /// A stored object, with any method but `POST`, or a cancellation: an earlier failure of a
+    /// response is not a refusal of the request that reads it.
     Stored,
 }
 
@@ -20,7 +20,7 @@ impl RequestKind {
     #[inline]
     pub(super) fn by<B>(request: &Request<B>) -> Self {
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-        // Chat, which is to cost least.
+        // Fast path for chat.
         if target.starts_with("/openai/deployments/") || target.starts_with("/openai/v1/chat/") {
             Self::Another
         } else {
@@ -40,7 +40,7 @@ impl RequestKind {
     }
 }
 
-/// Whether a segment is `responses`, in the grammar without a deployment in its path.
+/// Whether a path without a deployment has the segment `responses`.
 fn names_responses(path: &str) -> bool {
     let mut is_named = false;
     for segment in segments(path) {

@@ -1,4 +1,4 @@
-//! The beginning of an event stream: preamble, a refusal, or an answer that has begun.
+//! The start of an event stream: preamble, a refusal, or an answer that has begun.
 
 use bytes::Bytes;
 
@@ -15,14 +15,14 @@ use crate::{
     classify::Reason,
 };
 
-/// Reads the beginning of an event stream, in whatever pieces it comes, until it is decided.
+/// Reads the start of an event stream, in any chunking, until it is decided.
 ///
-/// The events `response.created`, `.in_progress` and `.queued` decide nothing, however long they
-/// are: one echoes the whole request. Only where they say that the response runs in the background the
-/// answer has begun, as its id is what the caller came for. Nor do events decide that keep the connection
-/// alive, chunks of chat whose choices are empty, and others without output. An `error` is judged, and
-/// a `response.failed` that is not paid for. With any other event the answer has begun; a name that is
-/// known is enough.
+/// The events `response.created`, `.in_progress` and `.queued` decide nothing, whatever their length:
+/// one echoes the whole request. The exception is a response that runs in the background: there the
+/// answer has begun, because the caller needs its id. Keep-alive events, chunks of chat with empty
+/// choices, and other events without output decide nothing either. An `error` is judged, and so is a
+/// `response.failed` without used tokens. Any other event means that the answer has begun; a known
+/// name is enough.
 #[derive(Debug, Default)]
 pub(crate) struct Preamble {
     lines: EventLines,
@@ -30,31 +30,31 @@ pub(crate) struct Preamble {
     name: Vec<u8>,
     kind: EventKind,
     background: Background,
-    /// The data of the event, where it may matter.
+    /// The data of the event, if it may matter.
     data: Vec<u8>,
 }
 
-/// What the beginning of an answer turned out to be.
+/// The verdict on the start of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Beginning {
-    /// Nothing but preamble so far.
+pub(crate) enum StreamVerdict {
+    /// Only preamble so far.
     Undecided,
-    /// The answer has begun, or ends with an error that is the caller's.
+    /// The answer has begun, or ends with an error for the caller.
     Answer,
     Refused(Refused),
 }
 
-/// A refusal that was found in an answer, for rate, capacity or quota, or for the request's length.
+/// A refusal found in an answer: for rate, capacity or quota, or for the request's length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
-    /// Why, and how long its words ask to wait.
+    /// Why, and the wait that its message asks for.
     pub(crate) verdict: Verdict,
     /// Its error in the shape of a refusal's body.
     pub(crate) body: Bytes,
 }
 
 impl Refused {
-    /// A refusal that the head of an answer tells alone.
+    /// A refusal that the head of an answer shows alone.
     pub(crate) fn by_head() -> Self {
         let body = br#"{"error":{"code":"429","type":"too_many_requests","message":"The service asked to retry later instead of beginning its answer.","param":null}}"#;
         let verdict = Verdict { reason: Reason::Rate, limit: None, wait: None };
@@ -63,98 +63,98 @@ impl Refused {
 }
 
 impl Preamble {
-    /// The next bytes of the stream. Nothing that follows a decision is to be read.
-    pub(crate) fn push(&mut self, mut bytes: &[u8]) -> Beginning {
+    /// Reads the next bytes of the stream. Do not call it again after a decision.
+    pub(crate) fn push(&mut self, mut bytes: &[u8]) -> StreamVerdict {
         while let Some(part) = self.lines.next(&mut bytes) {
             let decided = match part {
                 Part::Value(field, text) => self.keep(field, text),
                 Part::EndOfLine(field) => self.end_line(field),
                 Part::EndOfEvent => self.dispatch(),
             };
-            if decided != Beginning::Undecided {
+            if decided != StreamVerdict::Undecided {
                 return decided;
             }
         }
-        Beginning::Undecided
+        StreamVerdict::Undecided
     }
 
-    /// The stream has ended; an event that was not finished by an empty line counts too.
-    pub(crate) fn finish(mut self) -> Beginning {
+    /// The stream has ended; an event not finished by an empty line counts too.
+    pub(crate) fn finish(mut self) -> StreamVerdict {
         let unfinished = self.lines.unfinished();
-        match unfinished.map_or(Beginning::Undecided, |field| self.end_line(field)) {
-            Beginning::Undecided => self.dispatch(),
+        match unfinished.map_or(StreamVerdict::Undecided, |field| self.end_line(field)) {
+            StreamVerdict::Undecided => self.dispatch(),
             decided => decided,
         }
     }
 
-    fn keep(&mut self, field: Field, text: &[u8]) -> Beginning {
+    fn keep(&mut self, field: Field, text: &[u8]) -> StreamVerdict {
         match field {
             Field::Event => {
                 let room = MAX_NAME_BYTES.saturating_sub(self.name.len());
                 self.name.extend_from_slice(&text[..text.len().min(room)]);
-                Beginning::Undecided
+                StreamVerdict::Undecided
             }
             Field::Data => self.keep_data(text),
         }
     }
 
-    fn end_line(&mut self, field: Field) -> Beginning {
+    fn end_line(&mut self, field: Field) -> StreamVerdict {
         match field {
             Field::Data => self.keep_data(b"\n"),
             Field::Event => {
                 self.kind = EventKind::named(&self.name);
                 self.name.clear();
                 if self.kind == EventKind::Answer {
-                    return Beginning::Answer;
+                    return StreamVerdict::Answer;
                 }
-                // What came before the name.
+                // The data came before the name.
                 let data = std::mem::take(&mut self.data);
                 self.keep_data(&data)
             }
         }
     }
 
-    /// Keeps the data of an event, where it may matter.
-    fn keep_data(&mut self, text: &[u8]) -> Beginning {
+    /// Keeps the data of an event, if it may matter.
+    fn keep_data(&mut self, text: &[u8]) -> StreamVerdict {
         let is_answer = match self.kind {
             EventKind::Preamble => self.background.push(text),
             EventKind::KeepAlive => false,
             kind => {
                 self.data.extend_from_slice(text);
-                // An event that says nothing is short.
+                // An event without output is short.
                 kind == EventKind::Unknown && self.data.len() > MAX_UNKNOWN_BYTES
             }
         };
-        if is_answer { Beginning::Answer } else { Beginning::Undecided }
+        if is_answer { StreamVerdict::Answer } else { StreamVerdict::Undecided }
     }
 
-    fn dispatch(&mut self) -> Beginning {
+    fn dispatch(&mut self) -> StreamVerdict {
         let kind = std::mem::take(&mut self.kind);
         let data = std::mem::take(&mut self.data);
         self.background = Background::default();
-        if data.is_empty() { Beginning::Undecided } else { judge(kind, data.trim_ascii()) }
+        if data.is_empty() { StreamVerdict::Undecided } else { judge(kind, data.trim_ascii()) }
     }
 }
 
-fn judge(kind: EventKind, data: &[u8]) -> Beginning {
+fn judge(kind: EventKind, data: &[u8]) -> StreamVerdict {
     let members = Members::of(data);
     let kind = match kind {
         EventKind::Nameless if members.is_whole => EventKind::of(&members),
         named => named,
     };
     match kind {
-        EventKind::Preamble if Background::default().push(data) => Beginning::Answer,
-        EventKind::Preamble | EventKind::KeepAlive => Beginning::Undecided,
-        EventKind::Answer => Beginning::Answer,
-        EventKind::Error if members.is_paid_for() => Beginning::Answer,
+        EventKind::Preamble if Background::default().push(data) => StreamVerdict::Answer,
+        EventKind::Preamble | EventKind::KeepAlive => StreamVerdict::Undecided,
+        EventKind::Answer => StreamVerdict::Answer,
+        EventKind::Error if members.is_paid_for() => StreamVerdict::Answer,
         EventKind::Error if !members.error.is_empty() => by_error(members.error),
         EventKind::Error => by_event(&members, data),
         EventKind::Failed => {
             let response = Members::of(members.response);
             match (response.error, members.error) {
-                _ if response.is_paid_for() => Beginning::Answer,
-                // One order that was seen has the error in an event of its own.
-                (b"", b"") => Beginning::Undecided,
+                _ if response.is_paid_for() => StreamVerdict::Answer,
+                // In one observed order, the error comes in an event of its own.
+                (b"", b"") => StreamVerdict::Undecided,
                 (b"", error) | (error, _) => by_error(error),
             }
         }
@@ -163,27 +163,27 @@ fn judge(kind: EventKind, data: &[u8]) -> Beginning {
 }
 
 /// Judges an event by its data alone.
-fn by_data(members: &Members<'_>, data: &[u8]) -> Beginning {
+fn by_data(members: &Members<'_>, data: &[u8]) -> StreamVerdict {
     if data.is_empty() {
-        return Beginning::Undecided;
+        return StreamVerdict::Undecided;
     }
     if !members.is_whole || members.is_paid_for() {
-        return Beginning::Answer;
+        return StreamVerdict::Answer;
     }
-    // Where a chat stream's choices are.
+    // A chat stream has its choices here.
     if !members.error.is_empty() {
         return by_error(members.error);
     }
-    if is_silent(data) { Beginning::Undecided } else { Beginning::Answer }
+    if is_silent(data) { StreamVerdict::Undecided } else { StreamVerdict::Answer }
 }
 
 /// Judges the value of an `error` member.
-pub(super) fn by_error(error: &[u8]) -> Beginning {
+pub(super) fn by_error(error: &[u8]) -> StreamVerdict {
     decide(&ApiError::of(error), |_| Bytes::from([b"{\"error\":", error, b"}"].concat()))
 }
 
 /// Judges an event that is the error itself: `{"type":"error","code":…,"message":…}`.
-fn by_event(members: &Members<'_>, data: &[u8]) -> Beginning {
+fn by_event(members: &Members<'_>, data: &[u8]) -> StreamVerdict {
     if !members.is_whole {
         return decide(&ApiError::saying(data), |reason| {
             Bytes::from_static(match reason {
@@ -206,19 +206,20 @@ fn or_null(value: &[u8]) -> &[u8] {
     if value.is_empty() { b"null" } else { value }
 }
 
-/// What an error in the place of an answer makes of it. One that says that the request is too long is
-/// the backend's limit, and another may take it.
-fn decide(fault: &ApiError<'_>, body: impl FnOnce(Reason) -> Bytes) -> Beginning {
+/// The verdict on an error in place of an answer. If the request is too long, that is the backend's
+/// limit, and another may accept it.
+fn decide(fault: &ApiError<'_>, body: impl FnOnce(Reason) -> Bytes) -> StreamVerdict {
     let too_long = || fault.is_too_long().then_some(Reason::ContextLength);
     match fault.reason().or_else(too_long) {
-        None => Beginning::Answer,
-        Some(reason) => {
-            Beginning::Refused(Refused { verdict: Verdict::of(fault, reason), body: body(reason) })
-        }
+        None => StreamVerdict::Answer,
+        Some(reason) => StreamVerdict::Refused(Refused {
+            verdict: Verdict::of(fault, reason),
+            body: body(reason),
+        }),
     }
 }
 
-/// Longer than the name of every event that is no answer.
+/// Longer than the name of every event that precedes an answer.
 const MAX_NAME_BYTES: usize = 32;
 /// In bytes: far more than a name, an id and a few numbers take.
 const MAX_UNKNOWN_BYTES: usize = 4 << 10;
@@ -229,13 +230,13 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str) -> Beginning {
+    fn read(text: &str) -> StreamVerdict {
         Preamble::default().push(text.as_bytes())
     }
 
     #[track_caller]
-    fn assert_refused(beginning: Beginning, reason: Reason, body: &str) {
-        let Beginning::Refused(refused) = beginning else { panic!("{beginning:?}") };
+    fn assert_refused(beginning: StreamVerdict, reason: Reason, body: &str) {
+        let StreamVerdict::Refused(refused) = beginning else { panic!("{beginning:?}") };
         assert_eq!((refused.verdict.reason, &refused.body[..]), (reason, body.as_bytes()));
     }
 
@@ -262,7 +263,7 @@ mod tests {
         let created = "event: message\ndata: {\"type\":\"response.created\"}\n\n";
         assert_refused(read(&format!("{created}{event}")), Reason::Rate, error);
         let chunk = "event: message\ndata: {\"choices\":[{}]}\n\n";
-        assert_eq!(read(&format!("{chunk}{event}")), Beginning::Answer);
+        assert_eq!(read(&format!("{chunk}{event}")), StreamVerdict::Answer);
     }
 
     #[test]
@@ -274,9 +275,9 @@ mod tests {
     #[test]
     fn an_error_in_plain_words_is_one() {
         let refused = read("event: error\ndata: Rate limit. Retry after 3 seconds\n\n");
-        let Beginning::Refused(refused) = refused else { panic!("{refused:?}") };
+        let StreamVerdict::Refused(refused) = refused else { panic!("{refused:?}") };
         assert_eq!(refused.verdict.wait, Some(Duration::from_secs(3)));
-        assert_eq!(read("event: error\ndata: out of cheese\n\n"), Beginning::Answer);
+        assert_eq!(read("event: error\ndata: out of cheese\n\n"), StreamVerdict::Answer);
     }
 
     #[test]
@@ -287,12 +288,12 @@ mod tests {
         };
         let unpaid = failed(r#""output":[],"usage":{"total_tokens":0}"#);
         assert_refused(unpaid, Reason::Rate, r#"{"error":{"code":"429"}}"#);
-        assert_eq!(failed(r#""output":[],"usage":{"total_tokens":1600}"#), Beginning::Answer);
-        assert_eq!(failed(r#""output":[{"type":"message"}]"#), Beginning::Answer);
+        assert_eq!(failed(r#""output":[],"usage":{"total_tokens":1600}"#), StreamVerdict::Answer);
+        assert_eq!(failed(r#""output":[{"type":"message"}]"#), StreamVerdict::Answer);
         // Nor does an event after it make it one.
         let used =
             "event: response.failed\ndata: {\"response\":{\"usage\":{\"total_tokens\":9}}}\n\n";
-        assert_eq!(read(used), Beginning::Answer);
+        assert_eq!(read(used), StreamVerdict::Answer);
     }
 
     #[test]
@@ -314,7 +315,7 @@ mod tests {
         let failed =
             r#"{"type":"server_error","code":"server_error","message":"The server had an error"}"#;
         let event = format!("event: error\ndata: {{\"error\":{failed}}}\n\n");
-        assert_eq!(read(&event), Beginning::Answer);
+        assert_eq!(read(&event), StreamVerdict::Answer);
     }
 
     #[test]
@@ -329,14 +330,16 @@ mod tests {
                 format!("event: response.failed\ndata: {{\"response\":{{\"error\":{error}}}}}\n\n"),
             ] {
                 let beginning = read(&event);
-                assert!(!matches!(&beginning, Beginning::Refused(it) if it.verdict.wait.is_some()));
+                assert!(
+                    !matches!(&beginning, StreamVerdict::Refused(it) if it.verdict.wait.is_some())
+                );
                 assert_refused(beginning, Reason::ContextLength, &body);
             }
             let paid = format!(r#"{{"error":{error},"usage":{{"input_tokens":9}}}}"#);
             let event = format!("event: response.failed\ndata: {{\"response\":{paid}}}\n\n");
-            assert_eq!(read(&event), Beginning::Answer);
+            assert_eq!(read(&event), StreamVerdict::Answer);
             let event = format!("event: error\ndata: {paid}\n\n");
-            assert_eq!(read(&event), Beginning::Answer);
+            assert_eq!(read(&event), StreamVerdict::Answer);
         }
         let words = "event: error\ndata: maximum context length is 8192\n\n";
         let body = r#"{"error":{"code":"context_length_exceeded"}}"#;
@@ -346,20 +349,20 @@ mod tests {
     #[test]
     fn the_name_of_an_event_is_forgotten_with_it() {
         let text = "event: error\n\ndata: {\"code\":\"429\"}\n\n";
-        assert_eq!(read(text), Beginning::Answer, "an event without data is none");
+        assert_eq!(read(text), StreamVerdict::Answer, "an event without data is none");
         let text = "event: response.created\ndata: {}\n\ndata: {\"choices\":[{}]}\n\n";
-        assert_eq!(read(text), Beginning::Answer);
+        assert_eq!(read(text), StreamVerdict::Answer);
     }
 
     #[test]
     fn an_event_decides_once_it_is_whole_or_the_stream_has_ended() {
         let mut preamble = Preamble::default();
         let event = b"event: error\ndata: {\"error\":{\"code\":\"no_capacity\"}}";
-        assert_eq!(preamble.push(event), Beginning::Undecided);
+        assert_eq!(preamble.push(event), StreamVerdict::Undecided);
         assert_refused(preamble.finish(), Reason::Capacity, r#"{"error":{"code":"no_capacity"}}"#);
-        assert_eq!(Preamble::default().finish(), Beginning::Undecided);
-        assert_eq!(read("event: response.output_text.delta"), Beginning::Undecided);
-        assert_eq!(read("event: response.output_text.delta\n"), Beginning::Answer);
+        assert_eq!(Preamble::default().finish(), StreamVerdict::Undecided);
+        assert_eq!(read("event: response.output_text.delta"), StreamVerdict::Undecided);
+        assert_eq!(read("event: response.output_text.delta\n"), StreamVerdict::Answer);
     }
 
     const REFUSED: &str = "event: error\ndata: {\"error\":{\"code\":\"429\"}}\n\n";
@@ -380,7 +383,7 @@ mod tests {
             "data: {\"choices\":[],\"usage\":null}\n\n",
             "data: {\"choices\":[],\"usage\":{\"total_tokens\":0}}\n\n",
         ] {
-            assert_eq!(read(preamble), Beginning::Undecided, "{preamble}");
+            assert_eq!(read(preamble), StreamVerdict::Undecided, "{preamble}");
             let text = preamble.repeat(3) + REFUSED;
             assert_refused(read(&text), Reason::Rate, r#"{"error":{"code":"429"}}"#);
         }
@@ -400,7 +403,7 @@ mod tests {
             "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n",
             "data: [DONE]\n\n",
         ] {
-            assert_eq!(read(answer), Beginning::Answer, "{answer}");
+            assert_eq!(read(answer), StreamVerdict::Answer, "{answer}");
         }
         // An error in it still counts.
         let error = r#"{"error":{"code":"429"}}"#;
@@ -411,15 +414,15 @@ mod tests {
     #[test]
     fn a_long_event_that_is_not_known_is_not_kept() {
         let mut preamble = Preamble::default();
-        assert_eq!(preamble.push(b"event: unknown\ndata: {\"a\":1"), Beginning::Undecided);
+        assert_eq!(preamble.push(b"event: unknown\ndata: {\"a\":1"), StreamVerdict::Undecided);
         let mut length = 0;
-        while preamble.push(&[b'1'; 1 << 10]) == Beginning::Undecided {
+        while preamble.push(&[b'1'; 1 << 10]) == StreamVerdict::Undecided {
             length += 1;
         }
         assert_eq!(length, 3, "and with the fourth KiB the answer has begun");
-        // Where its name comes last it is kept until then.
+        // If its name comes last, it is kept until then.
         let late = format!("data: {}\nevent: unknown\n", "1".repeat(5 << 10));
-        assert_eq!(read(&late), Beginning::Answer);
+        assert_eq!(read(&late), StreamVerdict::Answer);
     }
 
     #[test]
@@ -431,24 +434,24 @@ mod tests {
             format!("data: {data}\nevent: response.created\n"),
             format!("data: {data}\"a\":1}}}}\n\n"),
         ] {
-            assert_eq!(read(&event), Beginning::Answer, "{event}");
+            assert_eq!(read(&event), StreamVerdict::Answer, "{event}");
             let event = event.replace("true", "false");
-            assert_eq!(read(&event), Beginning::Undecided, "{event}");
+            assert_eq!(read(&event), StreamVerdict::Undecided, "{event}");
         }
-        // Each event is read by itself.
+        // Each event is read separately.
         let first = "event: response.created\ndata: {\"response\":{\"background\":false}}\n\n";
         let second = first.replace("false", "true");
-        assert_eq!(read(&format!("{first}{second}")), Beginning::Answer);
+        assert_eq!(read(&format!("{first}{second}")), StreamVerdict::Answer);
     }
 
     #[test]
     fn a_long_preamble_is_not_kept() {
         let mut preamble = Preamble::default();
-        assert_eq!(preamble.push(b"event: response.created\ndata: "), Beginning::Undecided);
+        assert_eq!(preamble.push(b"event: response.created\ndata: "), StreamVerdict::Undecided);
         for _ in 0..1_000 {
-            assert_eq!(preamble.push(&[b'a'; 1 << 10]), Beginning::Undecided);
+            assert_eq!(preamble.push(&[b'a'; 1 << 10]), StreamVerdict::Undecided);
         }
         assert!(preamble.name.capacity() < 8 << 10 && preamble.data.is_empty());
-        assert_eq!(preamble.push(b"\n\nevent: response.completed\n"), Beginning::Answer);
+        assert_eq!(preamble.push(b"\n\nevent: response.completed\n"), StreamVerdict::Answer);
     }
 }

@@ -12,7 +12,7 @@ use tower::ServiceExt;
 
 use crate::{
     Backend, BackendPool, RegionRotateLayer,
-    body::{OnUsage, usage_tests::Told},
+    body::{OnUsage, usage_tests::RecordingSink},
     gate::cost::{EstimateCost, TokenWeights, Usage},
     region_rotate::RegionRotate,
 };
@@ -40,12 +40,12 @@ fn one() -> BackendPool {
     BackendPool::new([backend]).unwrap()
 }
 
-fn request(path: &str, told: &Arc<Told>, body: &Value) -> Request<Full<Bytes>> {
+fn request(path: &str, told: &Arc<RecordingSink>, body: &Value) -> Request<Full<Bytes>> {
     let request = Request::post(path).extension(told.observe());
     request.body(body.to_string().into()).unwrap()
 }
 
-fn ask(told: &Arc<Told>) -> Request<Full<Bytes>> {
+fn ask(told: &Arc<RecordingSink>) -> Request<Full<Bytes>> {
     request(CHAT, told, &json!({"messages": [{"role": "user", "content": "Count"}]}))
 }
 
@@ -62,7 +62,7 @@ async fn it_is_told_exactly_what_the_service_counted() {
         ("/openai/v1/responses", json!({"stream": true}), usage),
         ("/openai/v1/embeddings", json!({}), Some(Usage::new(2_048, 0, 0))),
     ] {
-        let (emulator, told) = (emulator(), Arc::<Told>::default());
+        let (emulator, told) = (emulator(), Arc::<RecordingSink>::default());
         let mut body = json!({"model": "ptu", "messages": [{"content": "x"}], "prompt": "x",
             "input": "x", "max_tokens": 100, "metadata": {"emulator_prompt_tokens": "2048",
             "emulator_completion_tokens": "28", "emulator_cached_tokens": "1000"}});
@@ -80,7 +80,7 @@ async fn it_is_told_exactly_what_the_service_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_drawn_completion_is_told_as_the_answer_says_it() {
-    let (emulator, told) = (emulator(), Arc::<Told>::default());
+    let (emulator, told) = (emulator(), Arc::<RecordingSink>::default());
     for _ in 0..20 {
         let response = pool(&emulator).oneshot(ask(&told)).await.unwrap();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -94,7 +94,7 @@ async fn a_drawn_completion_is_told_as_the_answer_says_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_was_sent_again_is_told_once() {
-    let (emulator, told) = (emulator(), Arc::<Told>::default());
+    let (emulator, told) = (emulator(), Arc::<RecordingSink>::default());
     emulator.script("east", "ptu", [Fault::status(429).header("retry-after-ms", "60000")]);
     let response = pool(&emulator).oneshot(ask(&told)).await.unwrap();
     let _ = response.into_body().collect().await.unwrap();
@@ -104,7 +104,7 @@ async fn a_request_that_was_sent_again_is_told_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_or_failed_request_has_no_usage() {
-    let (emulator, told) = (emulator(), Arc::<Told>::default());
+    let (emulator, told) = (emulator(), Arc::<RecordingSink>::default());
     emulator.script("east", "ptu", [Fault::reset(), Fault::status(400), Fault::status(504)]);
     let service = pool(&emulator);
     assert!(service.clone().oneshot(ask(&told)).await.is_err());
@@ -118,7 +118,7 @@ async fn a_refused_or_failed_request_has_no_usage() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_a_gate_let_go_is_asked_of_the_backend_that_reopens_first() {
-    let (emulator, told) = (emulator(), Arc::<Told>::default());
+    let (emulator, told) = (emulator(), Arc::<RecordingSink>::default());
     for resource in ["east", "sweden"] {
         let refusal = Fault::status(429).header("retry-after-ms", "60000");
         emulator.script(resource, "ptu", [refusal]);
@@ -131,7 +131,7 @@ async fn a_request_that_a_gate_let_go_is_asked_of_the_backend_that_reopens_first
 
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_served_what_a_gate_let_go_is_open_for_all() {
-    let (emulator, told) = (emulator(), Arc::<Told>::default());
+    let (emulator, told) = (emulator(), Arc::<RecordingSink>::default());
     emulator.script("east", "ptu", [Fault::status(429).header("retry-after-ms", "60000")]);
     let pool = one();
     let layer = RegionRotateLayer::new(pool.clone());
@@ -151,7 +151,7 @@ async fn a_backend_that_served_what_a_gate_let_go_is_open_for_all() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_of_a_subscriber_is_not_taken_for_one_that_a_gate_let_go() {
-    let (emulator, told) = (emulator(), Arc::<Told>::default());
+    let (emulator, told) = (emulator(), Arc::<RecordingSink>::default());
     for resource in ["east", "sweden"] {
         let refusal = Fault::status(429).header("retry-after-ms", "60000");
         emulator.script(resource, "ptu", [refusal]);
@@ -171,7 +171,7 @@ async fn a_request_of_a_subscriber_is_not_taken_for_one_that_a_gate_let_go() {
 
 #[tokio::test(start_paused = true)]
 async fn a_gate_and_all_that_subscribed_are_told_the_same() {
-    let [gate, first, second] = [(); 3].map(|()| Arc::<Told>::default());
+    let [gate, first, second] = [(); 3].map(|()| Arc::<RecordingSink>::default());
     let subscribed = || {
         let mut request = ask(&gate);
         OnUsage::subscribe(request.extensions_mut(), Arc::clone(&first));
@@ -186,7 +186,7 @@ async fn a_gate_and_all_that_subscribed_are_told_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn what_azure_spilled_is_told_to_subscribers_alone() {
-    let [gate, subscriber] = [(); 2].map(|()| Arc::<Told>::default());
+    let [gate, subscriber] = [(); 2].map(|()| Arc::<RecordingSink>::default());
     let spilled = tower::service_fn(|_: Request<Full<Bytes>>| async {
         http::Response::builder()
             .header("content-type", "application/json")
@@ -208,7 +208,7 @@ async fn what_azure_spilled_is_told_to_subscribers_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_or_an_answer_that_is_given_up_has_no_usage() {
-    let (emulator, told) = (emulator(), Arc::<Told>::default());
+    let (emulator, told) = (emulator(), Arc::<RecordingSink>::default());
     emulator.script("east", "ptu", [Fault::delay(std::time::Duration::from_secs(9))]);
     assert!(poll_immediate(pool(&emulator).oneshot(ask(&told))).await.is_none());
     assert_eq!(told.all(), [None]);
@@ -225,7 +225,7 @@ async fn a_request_or_an_answer_that_is_given_up_has_no_usage() {
 
 #[tokio::test(start_paused = true)]
 async fn the_service_does_not_see_who_observes() {
-    let told = Arc::<Told>::default();
+    let told = Arc::<RecordingSink>::default();
     let witness = tower::service_fn(|request: Request<Full<Bytes>>| async move {
         assert!(request.extensions().is_empty());
         Ok::<_, std::convert::Infallible>(http::Response::new(Full::<Bytes>::default()))
