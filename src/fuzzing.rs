@@ -109,7 +109,7 @@ pub fn references<'a>(
     crate::sticky::read(content, Kind::Response, |reference| match reference {
         Reference::Id(id) => each("id", id),
         Reference::Item(id) => each("item", id),
-        Reference::Sealed(text) => each("sealed", text),
+        Reference::Encrypted(text) => each("sealed", text),
     })
 }
 
@@ -128,7 +128,7 @@ pub fn shown<'a>(
     for piece in pieces {
         scan.push(piece, |shown| match shown {
             Shown::Id(id) => each("id", id),
-            Shown::Seal(text) => each("sealed", text),
+            Shown::Encrypted(text) => each("sealed", text),
         });
     }
 }

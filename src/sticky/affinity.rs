@@ -1,4 +1,4 @@
-//! Which requests may share a prompt cache: a key of the body, stable everywhere.
+//! Finds requests that may share a prompt cache: a key of the body, equal in every process.
 
 use std::sync::LazyLock;
 
@@ -9,19 +9,19 @@ use crate::{
     hash::fnv1a,
 };
 
-/// What keeps requests together whose prompts begin alike; see
+/// The rule that keeps requests with the same start of prompt together; see
 /// [`RegionRotateLayer::cache_affinity`](crate::RegionRotateLayer::cache_affinity).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CacheAffinity {
-    /// The `prompt_cache_key` that a caller gives. Requests without one go anywhere.
+    /// The caller's `prompt_cache_key`. Requests without one go anywhere.
     Key,
-    /// That or, without one, the first 1,024 characters of the prompt, which is about what the
-    /// service itself tells prompts apart by. Prompts that are shorter go anywhere: the service
-    /// caches none of fewer than 1,024 tokens.
+    /// The same or, if absent, the first 1,024 characters of the prompt, which is about what the
+    /// service itself distinguishes prompts by. Shorter prompts go anywhere: the service caches none
+    /// below 1,024 tokens.
     ///
-    /// Not for an application whose prompts all begin with the same long instructions: they would
-    /// all start with one backend, whatever its weight.
+    /// Not for an application whose prompts all begin with the same long instructions: they would all
+    /// start with one backend, whatever its weight.
     KeyOrPrompt,
 }
 
@@ -32,8 +32,8 @@ impl CacheAffinity {
         self.key_known(content, None).0
     }
 
-    /// The key of a body in memory, of which an earlier scan found what is `known`, and what a scan
-    /// found if there had to be one.
+    /// The key of a body in memory. An earlier scan found what is `known`; also returns the fields of
+    /// a scan, if one was necessary.
     pub(super) fn key_known(
         self,
         content: &[u8],
@@ -50,9 +50,9 @@ impl CacheAffinity {
                 Field::PromptCacheKey if value.len() > 2 && value[0] == b'"' => {
                     given = Some(fnv1a([value]));
                 }
-                // What a response is given before its input.
+                // A response is given these before its input.
                 Field::Instructions => instructions = Some(value),
-                // A `prompt` that is an object is a stored one, beside the input.
+                // A `prompt` that is an object refers to a stored one; the input is elsewhere.
                 Field::Messages | Field::Input | Field::Prompt
                     if matches!(value.first(), Some(b'"' | b'[')) =>
                 {
@@ -67,17 +67,17 @@ impl CacheAffinity {
     }
 }
 
-/// The key that the beginning of a prompt is.
+/// The key of the start of a prompt.
 fn prompt_key(instructions: Option<&[u8]>, prompt: &[u8]) -> Option<u64> {
     let first = instructions.filter(|text| text[0] == b'"').unwrap_or_default();
-    let first = &first[..first.len().min(CHARACTERS)];
-    let second = prompt.get(..CHARACTERS - first.len())?;
+    let first = &first[..first.len().min(PROMPT_KEY_CHARS)];
+    let second = prompt.get(..PROMPT_KEY_CHARS - first.len())?;
     Some(fnv1a([first, second]))
 }
 
-/// As the body has them: escapes, quotes and roles count. The service looks at 256 tokens or so
-/// (Azure page "Prompt caching").
-const CHARACTERS: usize = 1_024;
+/// Characters of the prompt that make the key, as written: escapes, quotes and roles count. The
+/// service looks at about 256 tokens (Azure page "Prompt caching").
+const PROMPT_KEY_CHARS: usize = 1_024;
 static KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"prompt_cache_key\""));
 
 #[cfg(test)]
@@ -99,7 +99,7 @@ mod tests {
         let named = |name: &str| json!({"prompt_cache_key": name, "messages": [{"content": name}]});
         assert_eq!(key(&named("a")), prompt(&json!({"input": "hi", "prompt_cache_key": "a"})));
         assert_ne!(key(&named("a")), key(&named("b")));
-        // Processes agree only as long as this does not change.
+        // Processes agree only while this stays the same.
         assert_eq!(fnv1a([&b"foobar"[..]]), 0x8594_4171_f739_67e8);
     }
 
@@ -146,7 +146,7 @@ mod tests {
         let input = json!([{"role": "developer", "content": "be brief ".repeat(300)}]);
         let stored = json!({"id": "pmpt_1", "variables": {"x": "y".repeat(2_000)}});
         for beside in [json!(null), stored] {
-            // In the order of their names, and the other way round.
+            // In the order of their names, and reversed.
             let after = json!({"input": input, "prompt": beside});
             let before = json!({"messages": beside, "prompt": input});
             assert_eq!(prompt(&after), prompt(&json!({"input": input})));

@@ -1,37 +1,37 @@
-//! Finds the ids in an answer while it passes by.
+//! Finds the ids in an answer as it passes through.
 
 use std::mem;
 
-use super::references::{LONGEST_ID, SEAL};
+use super::references::{ENCRYPTED_PREFIX_BYTES, MAX_ID_BYTES};
 use crate::azure::json::{Bracket, Mark, Token, Tokens};
 
-/// What an answer shows that its resource holds.
+/// Something in an answer that its resource holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shown<'a> {
     /// The id of the answer itself, or of an item in it.
     Id(&'a [u8]),
-    /// What begins something that the resource has encrypted for itself.
-    Seal(&'a [u8]),
+    /// The start of content that the resource encrypted for itself.
+    Encrypted(&'a [u8]),
 }
 
-/// Reads the beginning of an answer in whatever pieces it comes: one JSON text, or events with one
-/// each, between which nothing has quotes or brackets (WHATWG HTML, section 9.2.6). It keeps a
-/// place in the text and the value that it is in, at most [`LONGEST_ID`] bytes.
+/// Reads the start of an answer in any chunking: one JSON text, or events with one each, between
+/// which there are no quotes or brackets (WHATWG HTML, section 9.2.6). It keeps its position in the
+/// text and the current value, at most [`MAX_ID_BYTES`] bytes.
 ///
-/// Ids count where the service itself puts them: in the outermost object, in the object `response`
-/// of an event, in items (`item`, `output`, `data`, `generations`), in the `conversation` that an
-/// answer belongs to, the `environment` that a tool worked in, and the `file` that an upload became.
-/// What a caller wrote and the service repeats, metadata and tools, is elsewhere.
+/// Ids count where the service itself puts them: in the outermost object, in the object `response` of
+/// an event, in items (`item`, `output`, `data`, `generations`), in the `conversation` that an answer
+/// belongs to, the `environment` that a tool ran in, and the `file` that an upload became. Text that
+/// a caller wrote and the service repeats, metadata and tools, is elsewhere.
 #[derive(Debug)]
 pub(crate) struct AnswerScan {
-    /// How many bytes are still read.
+    /// How many more bytes to read.
     left: usize,
     tokens: Tokens,
-    /// What the outermost containers are called.
-    path: [Name; DEEPEST],
-    /// What the last string is called if it is the key of what comes next.
+    /// The names of the outermost containers.
+    path: [Name; MAX_DEPTH],
+    /// The last string, if it is the key of the value that follows.
     key: Option<Name>,
-    /// What the string that is being read is the value of; `None` when it may be a key itself.
+    /// The key of the string being read; `None` if that string may be a key itself.
     value_of: Option<Name>,
     text: Vec<u8>,
 }
@@ -41,12 +41,12 @@ enum Name {
     Id,
     /// A list of ids.
     Ids,
-    Sealed,
+    Encrypted,
     Response,
     Conversation,
-    /// What a tool worked in.
+    /// The environment that a tool ran in.
     Environment,
-    /// What an upload became.
+    /// The file that an upload became.
     File,
     /// A list of items.
     Items,
@@ -55,24 +55,24 @@ enum Name {
 }
 
 impl AnswerScan {
-    /// Reads `most` bytes.
+    /// Reads at most `most` bytes.
     pub(crate) fn new(most: usize) -> Self {
         Self {
             left: most,
             tokens: Tokens::default(),
-            path: [Name::Other; DEEPEST],
+            path: [Name::Other; MAX_DEPTH],
             key: None,
             value_of: None,
             text: Vec::new(),
         }
     }
 
-    /// Whether it has read as much as it reads.
+    /// Whether it has read all that it may read.
     pub(crate) const fn is_over(&self) -> bool {
         self.left == 0
     }
 
-    /// Reads the next bytes, with `each` called for whatever ends in them.
+    /// Reads the next bytes, and calls `each` for every value that ends in them.
     pub(crate) fn push(&mut self, piece: &[u8], mut each: impl FnMut(Shown<'_>)) {
         let mut rest = &piece[..piece.len().min(self.left)];
         self.left -= rest.len();
@@ -90,7 +90,7 @@ impl AnswerScan {
     }
 
     fn read_between(&mut self, between: &[u8], mark: Option<Mark>) {
-        // A key has nothing but a colon between itself and its value.
+        // Only a colon separates a key from its value.
         if self.key.is_some() && between.contains(&b',') {
             self.key = None;
         }
@@ -112,14 +112,14 @@ impl AnswerScan {
         }
     }
 
-    /// Keeps of a string what may be needed of it: one byte more than the longest id, to tell it
-    /// from a longer one.
+    /// Keeps the part of a string that may be needed: one byte more than the longest id, to detect a
+    /// longer one.
     fn keep(&mut self, part: &[u8]) {
         let most = match self.value_of {
-            Some(Name::Id) => LONGEST_ID + 1,
-            Some(Name::Sealed) => SEAL,
+            Some(Name::Id) => MAX_ID_BYTES + 1,
+            Some(Name::Encrypted) => ENCRYPTED_PREFIX_BYTES,
             Some(_) => 0,
-            None => LONGEST_NAME + 1,
+            None => MAX_NAME_BYTES + 1,
         };
         let room = most.saturating_sub(self.text.len());
         self.text.extend_from_slice(&part[..part.len().min(room)]);
@@ -129,11 +129,11 @@ impl AnswerScan {
         let text = mem::take(&mut self.text);
         match self.value_of.take() {
             None => self.key = Some(Name::of(&text)),
-            Some(Name::Id) if self.is_id() && (1..=LONGEST_ID).contains(&text.len()) => {
+            Some(Name::Id) if self.is_id() && (1..=MAX_ID_BYTES).contains(&text.len()) => {
                 each(Shown::Id(&text));
             }
-            Some(Name::Sealed) if self.is_item(self.tokens.depth()) && !text.is_empty() => {
-                each(Shown::Seal(&text));
+            Some(Name::Encrypted) if self.is_item(self.tokens.depth()) && !text.is_empty() => {
+                each(Shown::Encrypted(&text));
             }
             Some(_) => {}
         }
@@ -141,7 +141,7 @@ impl AnswerScan {
         self.text.clear();
     }
 
-    /// Whether it is in an object that the service gave its id, or in a list of ids in one.
+    /// Whether it is the id of an object from the service, or in a list of ids of one.
     fn is_id(&self) -> bool {
         self.is_object(self.tokens.depth() - usize::from(self.is_list_of_ids()))
     }
@@ -179,13 +179,13 @@ impl AnswerScan {
 impl Name {
     fn of(key: &[u8]) -> Self {
         match key {
-            // What a batch wrote, where a run runs, and what a tool worked in are there too.
+            // Also the output of a batch, the thread of a run, and the container of a tool.
             b"id" | b"output_file_id" | b"error_file_id" | b"thread_id" | b"container_id" => {
                 Self::Id
             }
-            // What fine-tuning wrote.
+            // The output of fine-tuning.
             b"result_files" => Self::Ids,
-            b"encrypted_content" => Self::Sealed,
+            b"encrypted_content" => Self::Encrypted,
             b"response" => Self::Response,
             b"conversation" => Self::Conversation,
             b"environment" => Self::Environment,
@@ -201,10 +201,10 @@ impl Name {
     }
 }
 
-/// An item of a response of an event, and a list or an object in it.
-const DEEPEST: usize = 5;
-/// Of the names that matter.
-const LONGEST_NAME: usize = "encrypted_content".len();
+/// Depth of a list or object in an item of a response of an event.
+const MAX_DEPTH: usize = 5;
+/// The longest name considered.
+const MAX_NAME_BYTES: usize = "encrypted_content".len();
 
 #[cfg(test)]
 mod tests {
@@ -219,7 +219,7 @@ mod tests {
             scan.push(piece, |found| {
                 let (mark, text) = match found {
                     Shown::Id(text) => ("", text),
-                    Shown::Seal(text) => ("#", text),
+                    Shown::Encrypted(text) => ("#", text),
                 };
                 shown.push(format!("{mark}{}", String::from_utf8_lossy(text)));
             });
@@ -328,15 +328,15 @@ mod tests {
         ] {
             assert_eq!(shown(text), [""; 0], "{text}");
         }
-        let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(LONGEST_ID + 1));
+        let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(MAX_ID_BYTES + 1));
         assert_eq!(shown(&long), [""; 0]);
     }
 
     #[test]
-    fn of_what_is_sealed_the_beginning_is_kept() {
-        let sealed = "g".repeat(10_000);
-        let text = format!(r#"{{"output":[{{"encrypted_content":"{sealed}"}}]}}"#);
-        assert_eq!(shown(&text), [format!("#{}", "g".repeat(SEAL))]);
+    fn of_what_is_encrypted_the_beginning_is_kept() {
+        let encrypted = "g".repeat(10_000);
+        let text = format!(r#"{{"output":[{{"encrypted_content":"{encrypted}"}}]}}"#);
+        assert_eq!(shown(&text), [format!("#{}", "g".repeat(ENCRYPTED_PREFIX_BYTES))]);
     }
 
     #[test]

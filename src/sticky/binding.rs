@@ -7,7 +7,7 @@ use http::{Method, Request};
 use super::{
     Home, Sticky, StickyMatch, caller,
     memory::Found,
-    references::{self, Reference, SEAL},
+    references::{self, ENCRYPTED_PREFIX_BYTES, Reference},
 };
 use crate::{
     TryCloneBody,
@@ -15,33 +15,33 @@ use crate::{
     backend::Residents,
 };
 
-/// What stickiness makes of a request: where it is held, and what its answer teaches. The layer
-/// that is asked first leaves it in the extensions for those inside of it.
+/// The resource that a request is pinned to, and which ids to learn from its answer. The outermost
+/// layer finds it and leaves it in the extensions for the inner ones.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Binding {
     pub(super) held: Option<(Arc<str>, StickyMatch)>,
-    pub(super) lesson: LearnScope,
+    pub(super) learn: LearnScope,
 }
 
-/// What is to be learned from an answer.
+/// Which ids to learn from an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LearnScope {
     pub(super) ids: bool,
-    pub(super) seals: bool,
-    /// Whose it is.
+    pub(super) encrypted: bool,
+    /// The client that owns them.
     pub(super) owner: Option<u64>,
 }
 
-/// Whose the things are that a request refers to.
+/// Who owns the objects that a request refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Ownership {
-    /// The client's own, or nothing.
+    /// The client itself; also if it refers to nothing.
     Own,
-    /// Some of it nobody is known to own: it was made before this process began or by another one, or is
+    /// The owner of some is not known: it was made before this process started or by another one, was
     /// forgotten, or does not exist.
     Unknown,
-    /// Some of it is another client's.
+    /// Some belong to another client.
     Others,
 }
 
@@ -56,8 +56,8 @@ impl Ownership {
 }
 
 impl Binding {
-    /// The binding that a layer outside found, or one among `residents`. What the caller said in
-    /// the head about this is taken out.
+    /// The binding found by an outer layer, or one among `residents`. Removes what the caller's head
+    /// said about it.
     pub(super) fn take<B: TryCloneBody>(
         sticky: &Sticky,
         residents: &Residents,
@@ -80,11 +80,11 @@ impl Binding {
         if let Some(scanned) = scanned {
             request.extensions_mut().insert(scanned);
         }
-        // A file's content is its owner's words, whatever they look like.
+        // The content of a file is its owner's text, whatever it looks like.
         let is_content = request.uri().path().ends_with("/content");
-        let lesson = if is_content { LearnScope::default() } else { LearnScope::of(kind, stored) };
-        let lesson = LearnScope { owner: owner.filter(|_| !is_list && lesson.ids), ..lesson };
-        Self { held, lesson }
+        let learn = if is_content { LearnScope::default() } else { LearnScope::of(kind, stored) };
+        let learn = LearnScope { owner: owner.filter(|_| !is_list && learn.ids), ..learn };
+        Self { held, learn }
     }
 }
 
@@ -122,40 +122,40 @@ impl LearnScope {
             Kind::Response => stored != Some(false),
             Kind::Kept => true,
         };
-        // Whether anyone asked for it or not: what is compacted comes sealed, and so does what is
-        // fetched. It can be read where it was made alone, even if nothing was stored there.
-        Self { ids, seals: matches!(kind, Kind::Response | Kind::Kept), owner: None }
+        // Whether requested or not, compacted and fetched responses carry encrypted content. Only the
+        // resource that made it can read it, even if nothing was stored there.
+        Self { ids, encrypted: matches!(kind, Kind::Response | Kind::Kept), owner: None }
     }
 }
 
 struct Search<'a> {
     sticky: &'a Sticky,
     residents: &'a Residents,
-    /// Whose request it is, where clients own what they make.
+    /// The client that sends the request, if clients own what they make.
     asker: Option<u64>,
     now: Instant,
-    /// Whose all that is, so far, which the request cannot do without.
+    /// The owner so far of everything that the request needs.
     ownership: Ownership,
-    /// Who has what no other resource can do without.
+    /// The resource of ids that no other resource can resolve.
     needed: Lookup,
-    /// Who has an item that any resource can read. It counts where nothing else is known.
+    /// The resource of items that any resource can read. Used only if nothing else is known.
     readable: Lookup,
-    /// Whether something was found that no other resource can do without.
+    /// Whether the request has a reference that no other resource can resolve.
     is_needed: bool,
     /// Whether the request lists or creates.
     lists_or_creates: bool,
 }
 
-/// What a request is about.
+/// The subject of a request.
 struct Subject {
     kind: Kind,
-    /// Whether its answer is to be stored, if it says.
+    /// Whether its answer will be stored, if it says so.
     stored: Option<bool>,
-    /// What was found by a scan of its body, if there had to be one.
+    /// The fields found by a scan of its body, if one was necessary.
     scanned: Option<ScannedBody>,
 }
 
-/// Some of the ids of a request, of which the first that is known settles where they are.
+/// Some of the ids of a request; the first that is known decides the resource.
 struct Lookup {
     known: Option<Arc<str>>,
     /// How many more are looked up.
@@ -182,7 +182,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Looks up what the path and the body of a request refer to.
+    /// Looks up the references in the path and the body of a request.
     fn read<B: TryCloneBody>(&mut self, request: &Request<B>) -> Subject {
         let path = request.uri().path();
         let ApiCall { operation, id } = ApiPath::of(path).call(path);
@@ -214,8 +214,8 @@ impl<'a> Search<'a> {
         match reference {
             Reference::Id(id) => self.look_up(id, true, self.asker),
             Reference::Item(id) => self.look_up(id, false, self.asker),
-            // Who has it was given it, and no other resource can read it.
-            Reference::Sealed(text) => self.look_up(seal(text), true, None),
+            // Every holder was given it, and no other resource can read it, so it has no owner.
+            Reference::Encrypted(text) => self.look_up(encrypted_prefix(text), true, None),
         }
     }
 
@@ -225,7 +225,7 @@ impl<'a> Search<'a> {
         let Self { sticky, residents, now, needed, readable, ownership, .. } = self;
         let lookup = if is_needed { needed } else { readable };
         let is_settled = lookup.known.is_some() || lookup.left == 0;
-        // Whose it is counts for every one of them.
+        // The owner matters for every id.
         if is_settled && !(is_needed && asker.is_some()) {
             return;
         }
@@ -241,7 +241,7 @@ impl<'a> Search<'a> {
             Found::Own(resource) | Found::Unowned(resource) => Some(resource),
             Found::Others | Found::Unknown => None,
         };
-        // A backend that was taken out of the configuration holds nothing any more.
+        // A backend that was removed from the configuration holds nothing.
         lookup.known = known.filter(|resource| residents.holds(resource));
     }
 
@@ -268,21 +268,21 @@ impl<'a> Search<'a> {
 
 impl Lookup {
     const fn new() -> Self {
-        Self { known: None, left: MOST }
+        Self { known: None, left: MAX_LOOKUPS }
     }
 }
 
-/// What encrypted content is known by: its beginning, up to the first escape, since those may be
-/// written in more than one way.
-pub(super) fn seal(text: &[u8]) -> &[u8] {
-    let text = &text[..text.len().min(SEAL)];
+/// The start of encrypted content that identifies it, up to the first escape, because escapes have
+/// more than one spelling.
+pub(super) fn encrypted_prefix(text: &[u8]) -> &[u8] {
+    let text = &text[..text.len().min(ENCRYPTED_PREFIX_BYTES)];
     let plain = text.iter().position(|&byte| byte == b'\\').unwrap_or(text.len());
     &text[..plain]
 }
 
-/// A conversation may carry hundreds of items, of an answer that was not stored for all that anyone
-/// knows. They do not use up what is looked up of the rest.
-const MOST: usize = 64;
+/// Most ids looked up of each kind, needed and readable. A conversation may carry hundreds of items,
+/// perhaps of an answer that was not stored; they must not use up the lookups of the others.
+const MAX_LOOKUPS: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -329,11 +329,11 @@ mod tests {
 
     #[test]
     fn a_seal_does_not_depend_on_how_the_rest_is_escaped() {
-        let long = "g".repeat(SEAL + 1);
-        assert_eq!(seal(long.as_bytes()), &long.as_bytes()[..SEAL]);
-        assert_eq!(seal(br"gAAA\/b"), b"gAAA");
-        assert_eq!(seal(br"gAAA\u002fb"), seal(br"gAAA\/b"));
-        assert_eq!(seal(b""), b"");
+        let long = "g".repeat(ENCRYPTED_PREFIX_BYTES + 1);
+        assert_eq!(encrypted_prefix(long.as_bytes()), &long.as_bytes()[..ENCRYPTED_PREFIX_BYTES]);
+        assert_eq!(encrypted_prefix(br"gAAA\/b"), b"gAAA");
+        assert_eq!(encrypted_prefix(br"gAAA\u002fb"), encrypted_prefix(br"gAAA\/b"));
+        assert_eq!(encrypted_prefix(b""), b"");
     }
 
     #[test]
@@ -342,14 +342,14 @@ mod tests {
         assert_eq!(LearnScope::of(Kind::Chat, None), LearnScope::default());
         assert_eq!(
             LearnScope::of(Kind::Chat, Some(true)),
-            LearnScope { ids: true, seals: false, owner: None }
+            LearnScope { ids: true, encrypted: false, owner: None }
         );
-        let all = LearnScope { ids: true, seals: true, owner: None };
+        let all = LearnScope { ids: true, encrypted: true, owner: None };
         assert_eq!(
             [LearnScope::of(Kind::Response, None), LearnScope::of(Kind::Kept, None)],
             [all; 2]
         );
         let unstored = LearnScope::of(Kind::Response, Some(false));
-        assert_eq!(unstored, LearnScope { ids: false, seals: true, owner: None });
+        assert_eq!(unstored, LearnScope { ids: false, encrypted: true, owner: None });
     }
 }

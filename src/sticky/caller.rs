@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
-/// The backend whose resource a request is to be sent to, by its name: a request extension.
+/// Names the backend whose resource a request is sent to: a request extension.
 ///
-/// It says more than what the request itself refers to, and needs a [`Sticky`](super::Sticky).
+/// It takes precedence over the references in the request, and needs a [`Sticky`](super::Sticky).
 ///
 /// ```
 /// use tower_spillover::StickTo;
@@ -19,8 +19,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 pub struct StickTo(Cow<'static, str>);
 
 impl StickTo {
-    /// The backend that the cookie `spillover-backend` names; of several the first. A value may be
-    /// any bytes, and spaces around a name or a value do not belong to it (RFC 6265, section 5.2).
+    /// The backend named by the cookie `spillover-backend`; if there are several, by the first.
+    /// Values may be arbitrary bytes; surrounding whitespace is ignored (RFC 6265, section 5.2).
     pub fn in_cookie(headers: &HeaderMap) -> Option<Self> {
         let lines = headers.get_all(header::COOKIE).iter();
         lines.flat_map(pairs).find_map(named).map(Self::from)
@@ -38,8 +38,8 @@ impl<T: Into<Cow<'static, str>>> From<T> for StickTo {
     }
 }
 
-/// Takes the name that the caller gave out of the request. Of several the extension counts first,
-/// then the header, then the cookie.
+/// Removes the caller's backend name from the request. The extension takes precedence, then the
+/// header, then the cookie.
 pub(super) fn take_name<B>(request: &mut Request<B>) -> Option<StickTo> {
     let extension = request.extensions_mut().remove::<StickTo>();
     let headers = request.headers_mut();
@@ -48,7 +48,7 @@ pub(super) fn take_name<B>(request: &mut Request<B>) -> Option<StickTo> {
     extension.or(named).or(cookie)
 }
 
-/// The first of our cookies; the headers keep those that are not ours.
+/// Removes our cookies and returns the first; the headers keep all others.
 fn take_cookie(headers: &mut HeaderMap) -> Option<StickTo> {
     let first = StickTo::in_cookie(headers)?;
     let mut others = Vec::new();
@@ -78,7 +78,7 @@ fn pairs(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     line.as_bytes().split(|&byte| byte == b';').map(<[u8]>::trim_ascii)
 }
 
-/// What a cookie of ours names.
+/// The name in a cookie of ours.
 fn named(pair: &[u8]) -> Option<String> {
     let value = pair.strip_prefix(COOKIE)?.trim_ascii_start().strip_prefix(b"=")?;
     let value = String::from_utf8_lossy(value.trim_ascii());

@@ -1,4 +1,4 @@
-//! Where things are kept that refer to nothing: one resource for each client.
+//! Where objects without references are kept: one resource per client.
 
 use std::{fmt, sync::Arc};
 
@@ -9,13 +9,13 @@ use crate::{
     hash::fnv1a,
 };
 
-/// Whose request it is, so that what it creates or lists has one home: a request extension.
+/// The client of a request, so that what it creates or lists has one home: a request extension.
 ///
-/// Everything of one client is kept on one resource. Which one follows from the client's name and the
-/// names of the resources alone: it is the same in every process, after a restart, and whatever is
-/// refused meanwhile; a resource that is added takes over its share of the clients, and moves no
-/// other. Without the extension clients are distinguished by their `api-key`, or by a bearer token that is
-/// no JWT, which would change every hour: those that send neither have one home together.
+/// Everything of one client is kept on one resource. The client's name and the names of the resources
+/// alone decide which: it is the same in every process, after a restart, and whatever is refused
+/// meanwhile. A new resource takes over its share of the clients, and moves no other. Without the
+/// extension, clients are distinguished by their `api-key`, or by a bearer token that is not a JWT,
+/// which would change every hour; clients that send neither share one home.
 ///
 /// ```
 /// use tower_spillover::sticky::Home;
@@ -26,9 +26,9 @@ use crate::{
 #[derive(Clone)]
 pub struct Home {
     key: u64,
-    /// Where it is, if that was settled for several stacks.
+    /// The resource, if it was fixed for several stacks.
     resource: Option<Arc<str>>,
-    /// Whether what is made belongs to its client.
+    /// Whether the client owns what it makes.
     is_owner: bool,
 }
 
@@ -38,29 +38,29 @@ impl Home {
         Self { key: fnv1a([client.as_bytes()]), resource: None, is_owner: false }
     }
 
-    /// The home of a client that owns what it makes: see [`Sticky::ownership`](super::Sticky::ownership).
+    /// The home of a client that owns what it makes; see
+    /// [`Sticky::ownership`](super::Sticky::ownership).
     #[must_use]
     pub fn owned(self) -> Self {
         Self { is_owner: true, ..self }
     }
 
-    /// By what its client's things are known, if it owns them.
+    /// The key of the client's objects, if it owns them.
     pub(super) fn owner(&self) -> Option<u64> {
         self.is_owner.then_some(self.key)
     }
 
-    /// The home in all of these stacks: a resource of the first, one that most of the others have,
-    /// too.
+    /// One home for all of these stacks: a resource of the first that most of the others also have.
     ///
-    /// It is for a process that has several stacks with one memory, one for each model: a file that is uploaded
-    /// through the first of them can be used in the others then. A stack without that resource has a
-    /// home of its own for the client.
+    /// For a process that has several stacks with one memory, one for each model, so that a file
+    /// uploaded through the first can be used in the others. A stack without that resource has its
+    /// own home for the client.
     #[must_use]
     pub fn among<'a>(self, stacks: impl IntoIterator<Item = &'a Residents>) -> Self {
         Self { resource: backend::home(self.key, stacks), ..self }
     }
 
-    /// Whether it is settled, and with one of these backends.
+    /// Whether it is fixed, and on one of these backends.
     pub fn is_with(&self, residents: &Residents) -> bool {
         self.resource.as_ref().is_some_and(|resource| residents.holds(resource))
     }
@@ -86,7 +86,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     (!token.starts_with(JWT)).then_some(token)
 }
 
-/// Shows no hash: it may be that of a key.
+/// Shows no hash, which may be that of a key.
 impl fmt::Debug for Home {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Home").field("resource", &self.resource).finish_non_exhaustive()
@@ -94,7 +94,7 @@ impl fmt::Debug for Home {
 }
 
 const SCHEME: &[u8] = b"Bearer ";
-/// What base64url makes of `{"`, with which its header begins (RFC 7519, section 3.1).
+/// Base64url of `{"`, with which a JWT header begins (RFC 7519, section 3.1).
 const JWT: &[u8] = b"eyJ";
 
 #[cfg(test)]
@@ -111,17 +111,17 @@ mod tests {
 
     #[test]
     fn a_client_is_told_by_a_key_and_by_no_token_that_changes() {
-        let nobody = Home::of_sender(&HeaderMap::new()).key;
+        let anonymous = Home::of_sender(&HeaderMap::new()).key;
         assert_eq!(key("api-key", "a"), key("authorization", "bearer  a "));
         assert_ne!(key("api-key", "a"), key("api-key", "b"));
-        assert_ne!(key("api-key", "a"), nobody);
+        assert_ne!(key("api-key", "a"), anonymous);
         for (name, value) in [
             ("authorization", "Bearer eyJ0eXAi.x.y"),
             ("authorization", "Basic a"),
             ("authorization", "Bea"),
             ("x-api-key", "a"),
         ] {
-            assert_eq!(key(name, value), nobody, "{value}");
+            assert_eq!(key(name, value), anonymous, "{value}");
         }
     }
 
@@ -138,7 +138,7 @@ mod tests {
         pools.iter().map(pool).reduce(Residents::and).unwrap_or_default()
     }
 
-    /// The homes of a hundred clients, each once.
+    /// The homes of a hundred clients, without duplicates.
     fn homes(stacks: &[Residents]) -> Vec<String> {
         let of = |client: u32| Home::of(&client.to_string()).among(stacks).resource;
         let mut all: Vec<_> = (0..100).map(|client| of(client).unwrap().to_string()).collect();
@@ -158,7 +158,7 @@ mod tests {
             (vec![stack(&[&["ptu"], &["east"]])], &["east", "ptu"]),
             (vec![stack(&[&["a", "b"], &["a"]]), stack(&[&["b"]])], &["b"]),
             (vec![stack(&[&["a", "b"]]), stack(&[&["c"]]), stack(&[&["b"]])], &["b"]),
-            // The first has it, whatever the others share.
+            // Only the first has it, whatever the others share.
             (vec![stack(&[&["a"]]), stack(&[&["b"]]), stack(&[&["b"]])], &["a"]),
         ] {
             assert_eq!(homes(&stacks), expected, "{stacks:?}");
@@ -181,7 +181,7 @@ mod tests {
             shares[names.iter().position(|name| *name == &*is).unwrap()] += 1;
         }
         assert!(shares.iter().all(|share| (190..310).contains(share)), "{shares:?}");
-        // Processes agree only as long as this does not change.
+        // Processes agree only while this stays the same.
         let first = |client: u32| Home::of(&format!("client-{client}")).within(&after);
         assert_eq!((0..8).map(first).collect::<Vec<_>>().concat(), "bcddddcc");
     }

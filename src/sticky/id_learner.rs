@@ -1,44 +1,44 @@
-//! Learns from an answer what its resource holds.
+//! Learns the ids in an answer that its resource holds.
 
 use std::{fmt, sync::Arc};
 
 use super::{
     Sticky,
     answer::{AnswerScan, Shown},
-    binding::{LearnScope, seal},
+    binding::{LearnScope, encrypted_prefix},
 };
 use crate::{body::ResponseTap, clock, hash::fnv1a};
 
-/// Watches an answer of one resource.
+/// Taps the answer of one resource.
 pub(super) struct IdLearner {
     sticky: Sticky,
     resource: Arc<str>,
-    lesson: LearnScope,
+    learn: LearnScope,
     scan: AnswerScan,
-    /// Hashes of what was learned: most ids of a stream come several times.
+    /// Hashes of what was learned; most ids of a stream appear several times.
     learned: Vec<u64>,
 }
 
 impl IdLearner {
-    pub(super) fn new(sticky: Sticky, resource: Arc<str>, lesson: LearnScope) -> Self {
-        let most = if lesson.seals { RESPONSE } else { BEGINNING };
-        Self { sticky, resource, lesson, scan: AnswerScan::new(most), learned: Vec::new() }
+    pub(super) fn new(sticky: Sticky, resource: Arc<str>, learn: LearnScope) -> Self {
+        let most = if learn.encrypted { RESPONSE_SCAN_BYTES } else { CHAT_SCAN_BYTES };
+        Self { sticky, resource, learn, scan: AnswerScan::new(most), learned: Vec::new() }
     }
 }
 
 impl ResponseTap for IdLearner {
     fn read(&mut self, piece: &[u8]) -> bool {
-        let Self { sticky, resource, lesson, scan, learned } = self;
+        let Self { sticky, resource, learn, scan, learned } = self;
         scan.push(piece, |shown| {
             let id = match shown {
-                Shown::Id(id) if lesson.ids => id,
-                Shown::Seal(text) if lesson.seals => seal(text),
-                Shown::Id(_) | Shown::Seal(_) => return,
+                Shown::Id(id) if learn.ids => id,
+                Shown::Encrypted(text) if learn.encrypted => encrypted_prefix(text),
+                Shown::Id(_) | Shown::Encrypted(_) => return,
             };
             let hash = fnv1a([id]);
-            if !id.is_empty() && learned.len() < MOST && !learned.contains(&hash) {
+            if !id.is_empty() && learned.len() < MAX_IDS_PER_ANSWER && !learned.contains(&hash) {
                 learned.push(hash);
-                sticky.learn(id, resource, lesson.owner, clock::now());
+                sticky.learn(id, resource, learn.owner, clock::now());
             }
         });
         !self.scan.is_over()
@@ -53,10 +53,10 @@ impl fmt::Debug for IdLearner {
     }
 }
 
-/// A chat completion has its id at its beginning.
-const BEGINNING: usize = 64 << 10;
-/// `response.created` and `response.in_progress` repeat the request, of which 61 KB have been seen,
-/// and every item comes behind them.
-const RESPONSE: usize = 1 << 20;
-/// The most ids that are learned from one answer: a page of a list has 100 at most.
-const MOST: usize = 128;
+/// Bytes of a chat completion to read: its id comes first.
+const CHAT_SCAN_BYTES: usize = 64 << 10;
+/// Bytes of a response to read: `response.created` and `response.in_progress` repeat the request, of
+/// which 61 KB were seen, and every item comes after them.
+const RESPONSE_SCAN_BYTES: usize = 1 << 20;
+/// Most ids learned from one answer: a page of a list has at most 100.
+const MAX_IDS_PER_ANSWER: usize = 128;

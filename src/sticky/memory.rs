@@ -9,12 +9,12 @@ use std::{
 
 /// Which resource holds what, and who owns it, by a hash of its id.
 ///
-/// Hashed with a key of its own, so that nobody can make ids that fall together; among as many as
-/// fit, two do by chance once in a billion memories, and then a request goes to a resource that
+/// Keyed hash, so that collisions cannot be forged. Among as many ids as fit, two collide by chance
+/// once in a billion memories, and then a request goes to a resource that does not know its id.
 /// does not know its id.
 #[derive(Debug)]
 pub(super) struct Memory {
-    /// Of ids of one owner: nobody's use up what others are known by.
+    /// Per owner: no client's ids displace those of another.
     pub(super) capacity: usize,
     pub(super) longest_age: Duration,
     holders: HashMap<u64, Holder>,
@@ -28,25 +28,25 @@ struct Holder {
     resource: Arc<str>,
     owner: Option<u64>,
     at: Instant,
-    /// The number of the last use.
+    /// The sequence number of the last use.
     used: u64,
 }
 
 /// The ids of one owner.
 #[derive(Debug, Default)]
 struct Uses {
-    /// By their last use, oldest first; of an id that was used since, older entries stay behind.
+    /// By last use, oldest first. Older entries of an id that was used since stay behind.
     queue: VecDeque<(u64, u64)>,
-    /// How many ids are held.
+    /// The number of ids held.
     held: usize,
 }
 
 /// What is known of an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// Its resource, and that who asks owns it, or nobody is asking.
+    /// Its resource; the asker owns it, or there is no asker.
     Own(Arc<str>),
-    /// Its resource alone.
+    /// Its resource only.
     Unowned(Arc<str>),
     Others,
     Unknown,
@@ -68,7 +68,7 @@ impl Memory {
         self.holders.len()
     }
 
-    /// `id` is held by `resource`, as an answer of it to `owner` shows. Who owned it first goes on to.
+    /// `resource` holds `id`, as its answer to `owner` shows. The first owner keeps it.
     pub(super) fn learn(
         &mut self,
         id: &[u8],
@@ -93,8 +93,8 @@ impl Memory {
         self.compact(owner);
     }
 
-    /// What `asker` is to know of `id`, which counts as a use of it unless it is another's. Without an
-    /// asker all of it is one's own.
+    /// What `asker` may know of `id`. Counts as a use, unless the id is another client's. Without an
+    /// asker, every id is its own.
     pub(super) fn find(&mut self, id: &[u8], asker: Option<u64>, now: Instant) -> Found {
         let id = self.hasher.hash_one(id);
         let Some(holder) = self.young(id, now) else {
@@ -148,7 +148,7 @@ impl Memory {
         }
     }
 
-    /// Takes the oldest use off, and its id unless that was used since.
+    /// Removes the oldest use, and its id unless that was used since.
     fn drop_oldest(&mut self, owner: Option<u64>) {
         let Some((id, used)) = self.uses(owner).queue.pop_front() else { return };
         if self.holders.get(&id).is_some_and(|holder| holder.used == used) {
@@ -156,8 +156,7 @@ impl Memory {
         }
     }
 
-    /// Keeps the list of uses shorter than twice what is held, at a cost that is spread over as
-    /// many uses.
+    /// Keeps the list of uses shorter than twice the ids held, at an amortised constant cost per use.
     fn compact(&mut self, owner: Option<u64>) {
         let holders = &self.holders;
         let uses = self.owners.entry(owner).or_default();

@@ -1,4 +1,4 @@
-//! Keeps requests with the resource that holds what they refer to.
+//! Keeps requests with the resource that holds the objects they refer to.
 
 mod affinity;
 mod answer;
@@ -36,14 +36,14 @@ pub(crate) use self::{
 use crate::{TryCloneBody, clock};
 pub use crate::{backend::Residents, served::StickyMatch};
 
-/// Sends requests that refer to what one resource holds to that resource, and refuses them rather
-/// than sends them to another.
+/// Sends a request that refers to objects of one resource to that resource, and refuses it rather
+/// than sending it to another.
 ///
-/// A response that is continued, a file, a thread, a batch or encrypted reasoning is known to the
-/// Azure OpenAI resource that made it and to no other: "not found" is what rotation makes of such
-/// requests. With this handle a layer learns from the answers that pass by where things are, and
-/// keeps to it; every other request rotates as before. Clones share what they learned, so it is
-/// made once, like a [`BackendPool`](crate::BackendPool), and given to the outermost of the layers.
+/// A continued response, a file, a thread, a batch or encrypted reasoning is known only to the Azure
+/// OpenAI resource that made it; rotation would turn such requests into "not found". With this handle
+/// a layer learns from passing answers where objects are, and keeps to that; every other request
+/// rotates as before. Clones share what they learned, so make one handle, like a
+/// [`BackendPool`](crate::BackendPool), and give it to the outermost layer.
 ///
 /// ```
 /// use tower::{ServiceBuilder, ServiceExt};
@@ -84,48 +84,50 @@ pub use crate::{backend::Residents, served::StickyMatch};
 /// # }
 /// ```
 ///
-/// # What is held
+/// # What is pinned
 ///
-/// Requests with any of these, whether in the classic or in the v1 grammar:
+/// Requests with any of these, in the classic or the v1 grammar:
 ///
 /// - an id in the path: `/responses/{id}`, and the like of `conversations`, `files`, `threads`,
 ///   `assistants`, `batches`, `vector_stores`, `fine_tuning/jobs`, `uploads`, `evals`,
 ///   `containers`, `skills`, `videos`, `video/generations`, `realtime/calls`, and stored chat
 ///   completions;
-/// - in the body `previous_response_id`, `conversation`, an `item_reference`, reasoning without its
-///   content, `assistant_id`, `thread_id`, a stored `prompt`, a video, and wherever they are in tools,
-///   messages, variables and sources of data: a file, a vector store, a container, a skill;
-/// - `encrypted_content`, which only the resource that encrypted it can read: another answers 400
+/// - in the body: `previous_response_id`, `conversation`, an `item_reference`, reasoning without its
+///   content, `assistant_id`, `thread_id`, a stored `prompt`, a video, and, wherever they occur in
+///   tools, messages, variables and data sources, a file, a vector store, a container, a skill;
+/// - `encrypted_content`, which only the resource that encrypted it can read: others answer 400
 ///   `invalid_encrypted_content`;
-/// - a backend that the caller names: in the request extension [`StickTo`], the header
+/// - a backend named by the caller: in the request extension [`StickTo`], the header
+///   `x-spillover-backend: NAME` or the cookie `spillover-backend=NAME`. None of them is sent
+///   upstream.
 ///   `x-spillover-backend: NAME` or the cookie `spillover-backend=NAME`. None of them goes upstream.
 ///
-/// What counts is the *resource*: its other deployments, in this pool or another tier, know the same
-/// ids. So a request may still spill from a PTU to a Standard deployment beside it. Two endpoints
-/// are one resource when they are hosts of one name in Azure's domains, or one address otherwise.
-/// Keys tell no resources apart: those that share the address of a region
-/// (`eastus.api.cognitive.microsoft.com`) are taken for one, so their backends need the hosts with
-/// their own names.
+/// The *resource* is what counts: its other deployments, in this pool or another tier, know the same
+/// ids. So a request may still spill from a PTU to a Standard deployment beside it. Two endpoints are
+/// one resource if they are hosts of the same name in Azure's domains, or otherwise the same address.
+/// Keys do not distinguish resources: endpoints that share the address of a region
+/// (`eastus.api.cognitive.microsoft.com`) count as one, so their backends need the hosts with their
+/// own names.
 ///
-/// A request that is held waits for a gate as others do; where the gate is in front of several
-/// resources, it goes by the hints of its own one, as in the reference script. When every backend of its resource is
-/// resting, it gets 429 with the time until the first of them opens; when they refuse, their
-/// refusal. (The Azure Architecture Center has it so: "consider returning an API response like a
-/// 429 to a pinned client instead of redirecting it".)
+/// A pinned request waits for a gate like any other; if the gate is in front of several resources, it
+/// follows the hints of its own resource, as in the reference script. When every backend of its
+/// resource is cooling down, it gets a 429 with the time until the first one reopens; when they
+/// refuse, it gets their refusal. (The Azure Architecture Center recommends the same: "consider
+/// returning an API response like a 429 to a pinned client instead of redirecting it".)
 ///
-/// An item that a body carries in full, a message with its id, goes where that id is known to be if
-/// nothing else in the request is known, and is free when it is not known; so it is with the container
-/// that an earlier call of a tool worked in, and with what an earlier answer quoted. Where a request
-/// refers to things of two resources, it goes to that of the first which is known, the path before the
-/// body: no resource could answer it. Of what only one resource
-/// has, and of such items, the first 64 are looked up each. Any other id that is not known, made before this process began or
+/// An item that a body carries in full, such as a message with its id, goes where that id is known to
+/// be if nothing else in the request is known, and is not pinned if the id is unknown. The same holds
+/// for the container that an earlier tool call used, and for what an earlier answer quoted. If a
+/// request refers to objects of two resources, no resource could answer it; it goes to the first one
+/// known, with the path before the body. At most 64 ids of objects that only one resource holds, and
+/// 64 of such items, are looked up. Any other unknown id, made before this process started or
 /// forgotten, leads to the client's home, and [`Served::held`](crate::Served::held) says so.
 ///
 /// # Homes
 ///
-/// A list shows what one resource has, and a vector store takes files from the resource that it is on
-/// itself. So what is created without referring to anything, and what lists, goes to one resource for
-/// each client: its [`Home`], or the [default backend](Self::default_backend).
+/// A list shows what one resource has, and a vector store takes files only from its own resource. So
+/// requests that list, or create something without a reference, go to one resource per client: its
+/// [`Home`], or the [default backend](Self::default_backend).
 ///
 /// | request | where |
 /// |---|---|
@@ -135,28 +137,28 @@ pub use crate::{backend::Residents, served::StickyMatch};
 /// | anything with an id that is not known | the home, as a guess |
 /// | embeddings, audio, images, the list of models | rotates |
 ///
-/// A home is chosen by name alone, so it stays the same whatever is refused, fails or is deferred, after
-/// a restart, and in every process: several of them need no common memory for files and what is made of
-/// them. It is chosen among all resources of all tiers, of these among the ones that most tiers share:
-/// there a request can spill that refers to a file. Weights and priorities do not count. A home that is
-/// resting answers 429 with its hint, as any resource does to what is held: nothing is created
-/// elsewhere.
+/// A home is chosen by name alone, so it stays the same whatever is refused, fails or is deferred,
+/// after a restart, and in every process: several processes need no shared memory for files and what
+/// is made of them. It is chosen among the resources of all tiers that most tiers share, where a
+/// request that refers to a file can spill. Weights and priorities do not count. A home that is
+/// cooling down answers 429 with its hint, as any resource does to pinned requests: nothing is
+/// created elsewhere.
 ///
 /// # What is learned
 ///
-/// Of successful answers: the `id` of what was made, those of its items, of its conversation, thread
-/// or container and of the files that an upload became or a batch or fine-tuning wrote, and the first 128 characters of
-/// each `encrypted_content`, as hashes; 128 of them at most. The answer passes untouched and
-/// unbuffered; its first MiB is read, or the first 64 KiB of a chat completion. Nothing is learned
-/// from answers that are not stored (`store: false`, or a chat completion without `store: true`) but
-/// what is encrypted in them.
+/// From successful answers: the `id` of what was made; those of its items, its conversation, thread
+/// or container, and of the files that an upload became or that a batch or fine-tuning wrote; and the
+/// first 128 characters of each `encrypted_content`. They are kept as hashes, at most 128 per answer.
+/// The answer passes unchanged and unbuffered; its first MiB is read, or the first 64 KiB of a chat
+/// completion. From answers that are not stored (`store: false`, or a chat completion without
+/// `store: true`) only the encrypted content is learned.
 ///
 /// # Cost
 ///
-/// Bodies are read when they are in memory, and longer ones as far as they are: what such a body refers
-/// to behind that is not seen, and needs a backend that is named. It takes 0.1 microseconds for each KiB of a chat completion, 0.3
-/// of a response. What is read of an answer costs 0.6 microseconds for each KiB. Requests about
-/// nothing that is stored, such as embeddings, take 0.1 microseconds longer.
+/// Bodies are read as far as they are in memory: references beyond that are not seen, and need a
+/// named backend. Reading takes 0.1 microseconds per KiB of a chat completion, 0.3 of a response.
+/// Reading an answer takes 0.6 microseconds per KiB. Requests that concern nothing stored, such as
+/// embeddings, take 0.1 microseconds longer.
 #[derive(Clone)]
 pub struct Sticky {
     memory: Arc<Mutex<Memory>>,
@@ -172,44 +174,45 @@ impl Sticky {
         }
     }
 
-    /// The most ids that are known at a time, of each client that [owns](Home::owned) its things and of all
-    /// others together; beyond them the one goes that was used longest ago. Holds for all clones. Defaults to 65,536, which takes some 10 MiB at most.
+    /// The most ids known at a time, for each client that [owns](Home::owned) its objects and for all
+    /// other clients together; beyond that, the least recently used id is forgotten. Applies to all
+    /// clones. Defaults to 65,536, which takes at most some 10 MiB.
     #[must_use]
     pub fn capacity(self, ids: usize) -> Self {
         self.lock().capacity = ids;
         self
     }
 
-    /// For how long an id is known that nobody uses. Holds for all clones. Defaults to 30 days: so
-    /// long the service keeps a response (Azure page "Use the Azure OpenAI Responses API").
+    /// How long an unused id is remembered. Applies to all clones. Defaults to 30 days, as long as
+    /// the service keeps a response (Azure page "Use the Azure OpenAI Responses API").
     #[must_use]
     pub fn longest_age(self, age: Duration) -> Self {
         self.lock().longest_age = age;
         self
     }
 
-    /// The backend whose resource is the home of every client, by its name, and where requests go whose
-    /// ids are not known. By default, and where no backend has that name, each client has its
-    /// [`Home`]: so they spread over the resources.
+    /// The name of the backend whose resource is every client's home, and the destination of requests
+    /// with unknown ids. By default, and if no backend has that name, each client has its own
+    /// [`Home`], which spreads clients over the resources.
     #[must_use]
     pub fn default_backend(mut self, name: impl Into<Arc<str>>) -> Self {
         self.default_backend = Some(name.into());
         self
     }
 
-    /// Those of `residents` that a home may be with: all of them, or those on the resource of the
-    /// [default backend](Self::default_backend).
+    /// The `residents` that may be homes: all of them, or those on the resource of the [default
+    /// backend](Self::default_backend).
     #[must_use]
     pub fn homes(&self, residents: &Residents) -> Residents {
         residents.beside(self.default_backend.as_deref())
     }
 
-    /// Whether something that `request` refers to, in its path or its body, is known to be with one
+    /// Whether an object that `request` refers to, in its path or its body, is known to be with one
     /// of `residents`.
     ///
-    /// It is for whoever has several stacks with one memory, one for each model: a request such as
-    /// `GET /openai/v1/responses/{id}` does not say which of them it is for. `residents` are those
-    /// of a stack's outermost layer; see [`StickyTier`].
+    /// For several stacks (one per model) that share one memory: a request such as
+    /// `GET /openai/v1/responses/{id}` does not say which of them it is for. `residents` are those of
+    /// a stack's outermost layer; see [`StickyTier`].
     ///
     /// ```
     /// use http::Request;
@@ -230,13 +233,14 @@ impl Sticky {
         self.knows_at(request, residents, clock::now())
     }
 
-    /// Whose the things are that `request` refers to, in its path or its body, for the client of `home`,
-    /// which [owns](Home::owned) what it makes.
+    /// Who owns the objects that `request` refers to, in its path or its body, given the client of
+    /// `home`, which [owns](Home::owned) what it makes.
     ///
-    /// What is made by requests with such a home is known to be that client's; so is, from then on, what it
-    /// is the first to refer to with success. What a list shows is nobody's. It is for a process that keeps
-    /// clients apart, and refuses what is another's before a layer is asked: the layers refuse nothing for
-    /// it, and only keep what others own from leading a request anywhere. The body has to be in memory.
+    /// What a request with such a home makes belongs to that client, and so does what it is the first
+    /// to refer to with success. What a list shows belongs to no client. For a process that keeps
+    /// clients apart, and refuses access to another client's objects before it calls a layer: the
+    /// layers refuse nothing for this reason, and only ignore the ids of other owners for routing.
+    /// The body has to be in memory.
     ///
     /// ```
     /// use http::Request;
@@ -255,12 +259,12 @@ impl Sticky {
         self.ownership_at(request, home, clock::now())
     }
 
-    /// Whose the thing with this id is, for the client of `home`.
+    /// Who owns the object with this id, given the client of `home`.
     pub fn ownership_of(&self, id: &str, home: &Home) -> Ownership {
         Ownership::of(&self.find(id.as_bytes(), home.owner(), clock::now()))
     }
 
-    /// How many ids are known.
+    /// The number of ids known.
     pub fn len(&self) -> usize {
         self.lock().len()
     }
@@ -289,7 +293,7 @@ impl Default for Sticky {
     }
 }
 
-/// Counts ids, and shows none.
+/// Shows the number of ids, and none of them.
 impl fmt::Debug for Sticky {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sticky")

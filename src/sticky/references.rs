@@ -1,4 +1,4 @@
-//! Finds in a request's body what only one resource holds, without a JSON tree.
+//! Finds references in a request's body that only one resource can resolve, without a JSON tree.
 
 use std::sync::LazyLock;
 
@@ -7,32 +7,33 @@ use memchr::memmem::Finder;
 use super::walk::Walk;
 use crate::azure::{Kind, fields::BodyFields};
 
-/// Something in a body that one resource may hold.
+/// A reference in a body to something that one resource may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reference<'a> {
-    /// An id of something that is elsewhere: no other resource can answer.
+    /// The id of an object stored elsewhere: no other resource can answer.
     Id(&'a [u8]),
-    /// The id of an item that is here in full, which any resource can read, or of what it was made
-    /// with.
+    /// The id of an item that the body contains in full, so that any resource can read it, or of what
+    /// produced it.
     Item(&'a [u8]),
-    /// What a resource has encrypted for itself.
-    Sealed(&'a [u8]),
+    /// Content that a resource encrypted for itself.
+    Encrypted(&'a [u8]),
 }
 
-/// What came of reading a body.
+/// The result of reading a body.
 #[derive(Debug, Default)]
 pub(super) struct Read {
-    /// Whether the answer is to be stored, if the body says.
+    /// Whether the answer will be stored, if the body says so.
     pub(super) stored: Option<bool>,
-    /// What was found by a scan, if there had to be one.
+    /// The fields found by a scan, if one was necessary.
     pub(super) scanned: Option<BodyFields>,
 }
 
-/// Calls `each` for everything in a body of this kind that one resource may hold. An earlier scan
-/// of the body found what is `known`.
+/// Calls `each` for every reference in a body of this kind. An earlier scan of the body found what is
+/// `known`.
 ///
-/// Names of members count where the API has them, as they are written; text that a model is shown,
-/// metadata and schemas never do. A body that is not JSON, or breaks, refers to what was found in
+/// Member names count where the API defines them, as they are written; text shown to a model,
+/// metadata and schemas never do. A body that is not JSON, or breaks off, has the references found up
+/// to there.
 /// it until then.
 pub(super) fn read_known<'a>(
     content: &'a [u8],
@@ -40,7 +41,7 @@ pub(super) fn read_known<'a>(
     kind: Kind,
     each: impl FnMut(Reference<'a>),
 ) -> Read {
-    // Inside a string the quotes of a name have backslashes before them.
+    // Inside a string, backslashes precede the quotes of a name.
     let worthwhile = match kind {
         Kind::Free => false,
         Kind::Shown => FILE_ID.find(content).is_some(),
@@ -56,7 +57,8 @@ pub(super) fn read_known<'a>(
     Read { stored: walk.stored, scanned }
 }
 
-/// Calls `each` for what a body that was not scanned refers to; whether its answer is to be stored.
+/// Calls `each` for the references of a body that was not scanned; returns whether its answer will be
+/// stored.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read<'a>(
     content: &'a [u8],
@@ -66,11 +68,10 @@ pub(crate) fn read<'a>(
     read_known(content, None, kind, each).stored
 }
 
-/// How much of encrypted content tells it from all other: a token of it begins with its time and
-/// random bytes.
-pub(super) const SEAL: usize = 128;
-/// The service's own ids have some 60 characters.
-pub(super) const LONGEST_ID: usize = 256;
+/// How many bytes of encrypted content identify it: a token begins with its time and random bytes.
+pub(super) const ENCRYPTED_PREFIX_BYTES: usize = 128;
+/// The longest id considered. The service's own have some 60 characters.
+pub(super) const MAX_ID_BYTES: usize = 256;
 static FILE_ID: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"file_id\""));
 static STORE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"store\""));
 
@@ -87,7 +88,7 @@ mod tests {
             let (mark, text) = match reference {
                 Reference::Id(text) => ("", text),
                 Reference::Item(text) => ("~", text),
-                Reference::Sealed(text) => ("#", text),
+                Reference::Encrypted(text) => ("#", text),
             };
             found.push(format!("{mark}{}", String::from_utf8_lossy(text)));
         });
@@ -277,7 +278,7 @@ mod tests {
         ] {
             refers(kind, &body, &[]);
         }
-        let long = json!({"previous_response_id": "x".repeat(LONGEST_ID + 1)});
+        let long = json!({"previous_response_id": "x".repeat(MAX_ID_BYTES + 1)});
         refers(Kind::Response, &long, &[]);
     }
 
@@ -303,8 +304,8 @@ mod tests {
                     let mut count = 0;
                     let read = read_known(body.as_bytes(), Some(&known), kind, |_| count += 1);
                     prop_assert!(read.stored == stored && read.scanned.is_none());
-                    // Of a body that breaks a scan keeps the members before the one that does, and
-                    // reads into that.
+                    // In a body that breaks off, a scan keeps the members before the break, and reads
+                    // into the member at the break.
                     let breaks = serde_json::from_str::<Value>(body).is_err();
                     prop_assert!(count == all.len() || breaks && count < all.len());
                 }

@@ -1,4 +1,4 @@
-//! Guides one request through a pool: to the resource that it is held to, or where its cache is.
+//! Routes one request through a pool: to the resource that it is pinned to, or to its prompt cache.
 
 use std::{sync::Arc, time::Instant};
 
@@ -14,7 +14,7 @@ use crate::{
     cooldown::Load,
 };
 
-/// What a pool's layer was told about where requests belong.
+/// A pool layer's settings for where requests belong.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RoutingConfig {
     pub(crate) sticky: Option<Sticky>,
@@ -26,11 +26,11 @@ pub(crate) struct RoutingConfig {
 pub(crate) struct Routing {
     held: Option<(Arc<str>, StickyMatch)>,
     key: Option<u64>,
-    lesson: Option<(Sticky, LearnScope)>,
+    learn: Option<(Sticky, LearnScope)>,
 }
 
 impl RoutingConfig {
-    /// How `request` is routed; `None` for one that may go anywhere, and whose answer teaches nothing.
+    /// The routing of `request`; `None` if it may go anywhere, and its answer has no ids to learn.
     #[inline]
     pub(crate) fn route<B: TryCloneBody>(
         &self,
@@ -51,24 +51,24 @@ impl RoutingConfig {
         request: &mut Request<B>,
         now: Instant,
     ) -> Option<Box<Routing>> {
-        let mut routing = Routing { held: None, key: None, lesson: None };
+        let mut routing = Routing { held: None, key: None, learn: None };
         if let Some(sticky) = &self.sticky {
             let residents = pool.residents();
             let binding = Binding::take(sticky, residents, request, now);
-            if binding.lesson != LearnScope::default() {
-                routing.lesson = Some((sticky.clone(), binding.lesson));
+            if binding.learn != LearnScope::default() {
+                routing.learn = Some((sticky.clone(), binding.learn));
             }
             routing.held = binding.within(residents);
         }
         if let Some(affinity) = self.affinity {
             routing.key = cache_key(affinity, request);
         }
-        let is_needed = routing.held.is_some() || routing.key.is_some() || routing.lesson.is_some();
+        let is_needed = routing.held.is_some() || routing.key.is_some() || routing.learn.is_some();
         is_needed.then(|| Box::new(routing))
     }
 }
 
-/// What the prompt of a request in memory may be cached by.
+/// The cache key of the prompt of a request in memory.
 fn cache_key<B: TryCloneBody>(affinity: CacheAffinity, request: &mut Request<B>) -> Option<u64> {
     let content = request.body().content()?;
     let known = ScannedBody::fields(request.extensions(), &content);
@@ -80,7 +80,7 @@ fn cache_key<B: TryCloneBody>(affinity: CacheAffinity, request: &mut Request<B>)
 }
 
 impl Routing {
-    /// Why the request is held.
+    /// Why the request is pinned.
     pub(crate) fn held(&self) -> Option<StickyMatch> {
         self.held.as_ref().map(|(_, held)| *held)
     }
@@ -97,7 +97,7 @@ impl Routing {
         pool.choose_on(self.resource(), self.key, tried, now, draw, load)
     }
 
-    /// Where none is open, one that was not tried, and fails, but does not refuse.
+    /// If none is open, an untried backend that fails but does not refuse.
     pub(crate) fn last_resort(
         &self,
         pool: &BackendPool,
@@ -109,7 +109,7 @@ impl Routing {
         pool.last_resort_on(self.resource(), tried, now, draw, load)
     }
 
-    /// The backend that reopens first among those not tried.
+    /// The untried backend that reopens first.
     pub(crate) fn first_to_open(
         &self,
         pool: &BackendPool,
@@ -126,9 +126,9 @@ impl Routing {
 
     /// Learns from a successful answer of this backend.
     pub(crate) fn learner(&self, pool: &BackendPool, index: usize) -> Option<Box<dyn ResponseTap>> {
-        let (sticky, lesson) = self.lesson.as_ref()?;
+        let (sticky, learn) = self.learn.as_ref()?;
         let resource = Arc::clone(pool.member(index).resource());
-        Some(Box::new(IdLearner::new(sticky.clone(), resource, *lesson)))
+        Some(Box::new(IdLearner::new(sticky.clone(), resource, *learn)))
     }
 
     /// The only resource that the request may go to.

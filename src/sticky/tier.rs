@@ -1,4 +1,4 @@
-//! Which backends are behind a layer, so that a request can be held to one resource of them.
+//! The backends behind a layer, so that a request can be pinned to one of their resources.
 
 use std::{sync::Arc, time::Instant};
 
@@ -7,12 +7,12 @@ use http::Request;
 use super::{Sticky, StickyMatch, binding::Binding};
 use crate::{TryCloneBody, backend::Residents};
 
-/// A tier of a [`SmartFallbackLayer`](crate::SmartFallbackLayer) that can hold requests to one
-/// resource: a [`RegionRotateLayer`](crate::RegionRotateLayer), or tiers in their turn.
+/// A tier of a [`SmartFallbackLayer`](crate::SmartFallbackLayer) that can pin requests to one
+/// resource: a [`RegionRotateLayer`](crate::RegionRotateLayer), or nested tiers.
 ///
-/// A layer of one's own around one of them passes both calls on to it.
+/// A custom layer around one of them forwards both methods.
 pub trait StickyTier: Sized {
-    /// The tier, with `sticky`.
+    /// The tier with `sticky`.
     #[must_use]
     fn with_sticky(self, sticky: Sticky) -> Self;
 
@@ -20,7 +20,7 @@ pub trait StickyTier: Sized {
     fn residents(&self) -> Residents;
 }
 
-/// The residents of two tiers.
+/// The resources of two tiers.
 #[derive(Clone, Debug)]
 pub(crate) struct TierMap {
     sticky: Sticky,
@@ -29,14 +29,14 @@ pub(crate) struct TierMap {
     fallback: Residents,
 }
 
-/// What two tiers are to know of a request that is held to a resource.
+/// How a request that is pinned to a resource relates to two tiers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TierScope {
     /// The fallback does not have the resource.
     pub(crate) to_primary: bool,
     /// The primary does not have the resource.
     pub(crate) to_fallback: bool,
-    /// The primary has others too: that this one is closed, or open, says nothing of them.
+    /// The primary has other resources too, so that the state of this one does not speak for them.
     pub(crate) is_apart: bool,
 }
 
@@ -45,7 +45,7 @@ impl TierMap {
         Self { sticky, both: primary.clone().and(fallback.clone()), primary, fallback }
     }
 
-    /// Finds what `request` is held to, and leaves it in its extensions for the tiers.
+    /// Finds what pins `request`, and leaves it in its extensions for the tiers.
     pub(crate) fn confine<B: TryCloneBody>(
         &self,
         request: &mut Request<B>,
@@ -69,7 +69,7 @@ impl TierMap {
 }
 
 impl Binding {
-    /// What it is held to, if that is there.
+    /// The resource that it is pinned to, if that is among `residents`.
     pub(super) fn within(self, residents: &Residents) -> Option<(Arc<str>, StickyMatch)> {
         self.held.filter(|(resource, _)| residents.holds(resource))
     }

@@ -1,13 +1,13 @@
-//! Walks to where the API has references in a request's body.
+//! Walks to the places where the API has references in a request's body.
 
-use super::references::{LONGEST_ID, Reference};
+use super::references::{MAX_ID_BYTES, Reference};
 use crate::azure::{fields::Field, json::Scan};
 
-/// A walk through a body, which calls `each` for every reference.
+/// A walk through a body that calls `each` for every reference.
 pub(super) struct Walk<'a, F> {
     content: &'a [u8],
     each: F,
-    /// Whether the answer is to be stored, if the body says.
+    /// Whether the answer will be stored, if the body says so.
     pub(super) stored: Option<bool>,
 }
 
@@ -36,12 +36,12 @@ impl<'a, F: FnMut(Reference<'a>)> Walk<'a, F> {
                 };
                 Some(())
             }
-            Field::Messages | Field::Tools | Field::Holder => self.inner(key, scan, DEEPEST),
+            Field::Messages | Field::Tools | Field::Holder => self.inner(key, scan, MAX_DEPTH),
             _ => scan.skip().map(drop),
         }
     }
 
-    /// The input of a response, or what a conversation is given: a text, or items.
+    /// The input of a response, or the items of a conversation: a text, or items.
     fn items(&mut self, scan: &mut Scan<'a>) -> Option<()> {
         if scan.peek()? != b'[' {
             return scan.skip().map(drop);
@@ -52,47 +52,47 @@ impl<'a, F: FnMut(Reference<'a>)> Walk<'a, F> {
         })
     }
 
-    /// A prompt that is stored, with what is filled in: texts, images and files. One that is a text
-    /// or a list of them is the caller's own.
+    /// A stored prompt with its variables: texts, images and files. A prompt that is a text or a list
+    /// of texts is the caller's own.
     fn stored_prompt(&mut self, scan: &mut Scan<'a>) -> Option<()> {
         if scan.peek()? != b'{' {
             return scan.skip().map(drop);
         }
         self.object(scan, |walk, key, scan| match (key, scan.peek()?) {
             (b"id", _) => walk.id(scan),
-            // Names of variables are the caller's words, whatever they look like.
+            // Names of variables are the caller's, whatever they look like.
             (b"variables", b'{') => {
-                walk.object(scan, |walk, _, scan| walk.inner(b"", scan, DEEPEST))
+                walk.object(scan, |walk, _, scan| walk.inner(b"", scan, MAX_DEPTH))
             }
             _ => scan.skip().map(drop),
         })
     }
 
-    /// What an evaluation runs over: a file has its id in `source`, all else there is content.
+    /// The data of an evaluation: a file has its id in `source`; anything else there is content.
     fn data_source(&mut self, scan: &mut Scan<'a>) -> Option<()> {
         if scan.peek()? != b'{' {
             return scan.skip().map(drop);
         }
         self.object(scan, |walk, key, scan| match (key, scan.peek()?) {
             (b"source", b'{') => walk.id_in_object(scan),
-            _ => walk.inner(key, scan, DEEPEST),
+            _ => walk.inner(key, scan, MAX_DEPTH),
         })
     }
 
     fn item(&mut self, scan: &mut Scan<'a>) -> Option<()> {
-        let (mut id, mut kind, mut is_sealed) = (None, &b""[..], false);
+        let (mut id, mut kind, mut is_encrypted) = (None, &b""[..], false);
         self.object(scan, |walk, key, scan| {
             match key {
                 b"id" => id = walk.text(scan)?,
                 b"type" => kind = walk.text(scan)?.unwrap_or_default(),
                 b"encrypted_content" => {
                     if let Some(text) = walk.text(scan)? {
-                        is_sealed = true;
-                        (walk.each)(Reference::Sealed(text));
+                        is_encrypted = true;
+                        (walk.each)(Reference::Encrypted(text));
                     }
                 }
-                b"content" | b"output" => walk.inner(key, scan, DEEPEST)?,
-                // Where a tool worked: a record, which binds nothing.
+                b"content" | b"output" => walk.inner(key, scan, MAX_DEPTH)?,
+                // The container that a tool used: a record, which pins nothing.
                 b"container_id" => walk.recorded(scan)?,
                 b"environment" if scan.peek()? == b'{' => walk.record(scan)?,
                 _ => {
@@ -101,18 +101,18 @@ impl<'a, F: FnMut(Reference<'a>)> Walk<'a, F> {
             }
             Some(())
         })?;
-        if let Some(id) = id.filter(|id| id.len() <= LONGEST_ID) {
-            // Reasoning that is not sealed was left with the resource.
-            let needed = kind == b"item_reference" || (id.starts_with(b"rs_") && !is_sealed);
+        if let Some(id) = id.filter(|id| id.len() <= MAX_ID_BYTES) {
+            // Reasoning without encrypted content stayed with the resource.
+            let needed = kind == b"item_reference" || (id.starts_with(b"rs_") && !is_encrypted);
             (self.each)(if needed { Reference::Id(id) } else { Reference::Item(id) });
         }
         Some(())
     }
 
-    /// Files and the like inside of messages, tools and attachments.
+    /// Files and the like inside messages, tools and attachments.
     fn inner(&mut self, key: &'a [u8], scan: &mut Scan<'a>, depth: u32) -> Option<()> {
         match (scan.peek()?, key) {
-            // A caller's own words, whatever they look like.
+            // The caller's own text, whatever it looks like.
             (
                 _,
                 b"metadata" | b"attributes" | b"parameters" | b"schema" | b"json_schema"
@@ -123,7 +123,7 @@ impl<'a, F: FnMut(Reference<'a>)> Walk<'a, F> {
                 b"file_id" | b"file_ids" | b"vector_store_ids" | b"container" | b"container_id"
                 | b"skill_id",
             ) => self.id(scan),
-            // What an earlier answer quoted from: a record, which binds nothing.
+            // The source of an earlier answer's quote: a record, which pins nothing.
             (b'[', b"annotations") => scan.array(|scan| match scan.peek()? {
                 b'{' => self.record(scan),
                 _ => scan.skip().map(drop),
@@ -160,25 +160,26 @@ impl<'a, F: FnMut(Reference<'a>)> Walk<'a, F> {
     }
 
     fn recorded(&mut self, scan: &mut Scan<'a>) -> Option<()> {
-        if let Some(id) = self.text(scan)?.filter(|id| id.len() <= LONGEST_ID) {
+        if let Some(id) = self.text(scan)?.filter(|id| id.len() <= MAX_ID_BYTES) {
             (self.each)(Reference::Item(id));
         }
         Some(())
     }
 
     fn id(&mut self, scan: &mut Scan<'a>) -> Option<()> {
-        if let Some(id) = self.text(scan)?.filter(|id| (1..=LONGEST_ID).contains(&id.len())) {
+        if let Some(id) = self.text(scan)?.filter(|id| (1..=MAX_ID_BYTES).contains(&id.len())) {
             (self.each)(Reference::Id(id));
         }
         Some(())
     }
 
-    /// Skips a value, and gives it if it is a string, as it is written.
+    /// Skips a value, and returns it as written if it is a string.
     fn text(&mut self, scan: &mut Scan<'a>) -> Option<Option<&'a [u8]>> {
         let value = &self.content[scan.skip()?];
         Some(value.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")))
     }
 }
 
-/// A file in a tool's container is 4 levels deep, a list of files counted; a skill is 5.
-const DEEPEST: u32 = 6;
+/// Levels of nesting that are read. A file in a tool's container is at level 4, counting a list of
+/// files; a skill is at 5.
+const MAX_DEPTH: u32 = 6;
