@@ -26,7 +26,8 @@ pub(crate) enum SavedRequest<B> {
         extensions: Extensions,
         body: B,
     },
-    /// Sent without a copy: it cannot be sent again. What a refusal of it is about can still be read.
+    /// Sent without a copy, so it cannot be sent again. Enough remains to determine what a refusal of
+    /// it is about.
     Outline { method: Method, target: Option<PathAndQuery>, content: Option<Bytes> },
     /// Sent without a copy.
     Nothing,
@@ -34,24 +35,24 @@ pub(crate) enum SavedRequest<B> {
 
 /// Headers as text, in one allocation.
 ///
-/// A clone of a `HeaderMap` takes two allocations and counts a reference, atomically, for every
-/// value, and that again when it is dropped; for names that a server has read off a connection it
-/// allocates once more each. Copying the text takes half the time. Rebuilding the map costs as much as
-/// was saved, but only where a refused request is sent again, which takes milliseconds anyway.
+/// Cloning a `HeaderMap` takes two allocations and an atomic reference count for every value, and
+/// another when it is dropped; names that a server read off a connection allocate once more each.
+/// Copying the text takes half the time. Rebuilding the map costs as much as was saved, but only on a
+/// re-send, which takes milliseconds anyway.
 pub(crate) struct PackedHeaders {
     text: Vec<u8>,
     count: usize,
 }
 
 impl<B: TryCloneBody> SavedRequest<B> {
-    /// A copy of `request` where it `may_be_resent`; nothing when its body cannot be sent twice.
+    /// A copy of `request` if it `may_be_resent`; nothing if its body cannot be sent twice.
     pub(crate) fn copy_if(may_be_resent: bool, request: &Request<B>) -> Self {
         let body = may_be_resent.then(|| request.body().try_clone()).flatten();
         body.map_or(Self::Nothing, |body| Self::copy(request, body))
     }
 
-    /// A copy of `request` where it `may_be_resent` and its body can be sent twice; else as much as it
-    /// takes to tell what a refusal of it is about.
+    /// A copy of `request` if it `may_be_resent` and its body can be sent twice; otherwise what is
+    /// needed to determine what a refusal of it is about.
     pub(crate) fn copy_or_outline(may_be_resent: bool, request: &Request<B>) -> Self {
         if may_be_resent && let Some(body) = request.body().try_clone() {
             return Self::copy(request, body);
@@ -80,12 +81,12 @@ impl<B> SavedRequest<B> {
         !matches!(self, Self::Outline { .. } | Self::Nothing)
     }
 
-    /// The request as it was, to be looked at.
+    /// The request as it was.
     pub(crate) fn whole(&mut self) -> Option<&Request<B>> {
         self.whole_mut().map(|request| &*request)
     }
 
-    /// The request as it was, to be changed.
+    /// The request as it was, mutable.
     pub(crate) fn whole_mut(&mut self) -> Option<&mut Request<B>> {
         if let Self::Copy { .. } = self {
             *self = self.take().map_or(Self::Nothing, Self::Whole);
@@ -96,7 +97,7 @@ impl<B> SavedRequest<B> {
         }
     }
 
-    /// The request, which is not kept any more.
+    /// Takes the request; it is not kept any longer.
     pub(crate) fn take(&mut self) -> Option<Request<B>> {
         match mem::replace(self, Self::Nothing) {
             Self::Whole(request) => Some(request),
@@ -152,11 +153,11 @@ impl<B: TryCloneBody> Load for SavedRequest<B> {
 impl PackedHeaders {
     fn of(headers: &HeaderMap) -> Self {
         let values: usize = headers.values().map(HeaderValue::len).sum();
-        let mut text = Vec::with_capacity(values + headers.len() * (PREFIX + NAME));
+        let mut text = Vec::with_capacity(values + headers.len() * (PREFIX + NAME_BYTES));
         for (name, value) in headers {
             let (name, value, is_sensitive) =
                 (name.as_str().as_bytes(), value.as_bytes(), value.is_sensitive());
-            let lengths = (value.len() as u64) << NAME_BITS | name.len() as u64;
+            let lengths = (value.len() as u64) << NAME_BYTES_BITS | name.len() as u64;
             text.extend_from_slice(&(lengths << 1 | u64::from(is_sensitive)).to_ne_bytes());
             text.extend_from_slice(name);
             text.extend_from_slice(value);
@@ -170,8 +171,8 @@ impl PackedHeaders {
         for _ in 0..self.count {
             let prefix = text.get_u64_ne();
             let (lengths, is_sensitive) = (prefix >> 1, prefix & 1 == 1);
-            let name = text.split_to(lengths as usize & ((1 << NAME_BITS) - 1));
-            let value = text.split_to((lengths >> NAME_BITS) as usize);
+            let name = text.split_to(lengths as usize & ((1 << NAME_BYTES_BITS) - 1));
+            let value = text.split_to((lengths >> NAME_BYTES_BITS) as usize);
             let name = HeaderName::from_bytes(&name).expect("it was a name");
             let mut value = HeaderValue::from_maybe_shared(value).expect("it was a value");
             value.set_sensitive(is_sensitive);
@@ -181,7 +182,7 @@ impl PackedHeaders {
     }
 }
 
-/// A second request like `request`; `None` when its body cannot be sent twice.
+/// A second request like `request`; `None` if its body cannot be sent twice.
 #[inline]
 #[cfg(feature = "retry")]
 pub(crate) fn try_clone<B: TryCloneBody>(request: &Request<B>) -> Option<Request<B>> {
@@ -194,13 +195,13 @@ pub(crate) fn try_clone<B: TryCloneBody>(request: &Request<B>) -> Option<Request
     Some(clone)
 }
 
-/// What stands before each line: the length of its value, that of its name, which is under 64 KiB
-/// (`http` sees to it), and whether it is sensitive.
+/// The prefix of each line: the length of its value, that of its name, which is under 64 KiB (`http`
+/// ensures that), and whether it is sensitive.
 const PREFIX: usize = size_of::<u64>();
-const NAME_BITS: u32 = 16;
+const NAME_BYTES_BITS: u32 = 16;
 
-/// The room for a name; hardly any is longer, and if most are, the text grows.
-const NAME: usize = 32;
+/// Capacity reserved per name; few are longer, and if most are, the text grows.
+const NAME_BYTES: usize = 32;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! How a backend authenticates. A key is never printed.
+//! How a backend authenticates. Keys are never printed.
 
 use std::{fmt, sync::Arc};
 
@@ -9,9 +9,8 @@ use crate::ConfigError;
 
 /// How a backend authenticates.
 ///
-/// Whatever is chosen, the caller's own `api-key`, `Authorization` and cookies, and the keys in its
-/// query, leave the request before a backend's are set, except with
-/// [`passthrough`](Self::passthrough).
+/// Every variant removes the caller's own `api-key`, `Authorization` and cookies, and the keys in its
+/// query, before it sets the backend's, except [`passthrough`](Self::passthrough).
 #[derive(Clone)]
 pub struct Credential(pub(super) Kind);
 
@@ -24,14 +23,13 @@ pub(super) enum Kind {
 }
 
 impl Credential {
-    /// The key of the resource, sent as `api-key`: of another
-    /// [provider](crate::Backend::provider) than Azure as `Authorization: Bearer`, or as Anthropic's
-    /// `x-api-key`.
+    /// The key of the resource, sent as `api-key`; for a [provider](crate::Backend::provider) other
+    /// than Azure as `Authorization: Bearer`, or as Anthropic's `x-api-key`.
     ///
     /// # Errors
     ///
-    /// When the key is empty or has characters that a header cannot carry; line ends from a file
-    /// are the usual ones. The error does not repeat the key.
+    /// If the key is empty or has characters that a header cannot carry, such as line ends from a
+    /// file. The error does not repeat the key.
     pub fn api_key(key: &str) -> Result<Self, ConfigError> {
         let mut value = HeaderValue::from_str(key)
             .ok()
@@ -46,24 +44,24 @@ impl Credential {
         Ok(Self(Kind::ApiKey(value)))
     }
 
-    /// No credential, for a backend that authenticates otherwise: by its network, by mutual TLS, or
-    /// behind a sidecar that adds one. The caller's go, as they do for every other.
+    /// No credential, for a backend that authenticates by its network, by mutual TLS, or through a
+    /// sidecar that adds one. The caller's credentials are removed as for any backend.
     pub const fn none() -> Self {
         Self(Kind::None)
     }
 
-    /// A source of Microsoft Entra ID tokens, sent as `Authorization: Bearer`. It is asked for
-    /// every attempt, so a token that ran out while a request waited is not sent.
+    /// A source of Microsoft Entra ID tokens, sent as `Authorization: Bearer`. It is called for every
+    /// attempt, so that a token that expired while a request waited is not sent.
     pub fn bearer(source: impl TokenSource) -> Self {
         Self(Kind::Bearer(Arc::new(source)))
     }
 
-    /// The caller's own `api-key`, `Authorization` and cookies, and the keys in its query, go to
-    /// this backend as they came.
+    /// Forwards the caller's own `api-key`, `Authorization` and cookies, and the keys in its query,
+    /// unchanged.
     ///
-    /// For a pool over one resource, or for callers whose Entra ID token is good for every
-    /// resource of the pool. A resource key must not be used this way with more than one
-    /// resource: it would be shown to all of them.
+    /// For a pool over one resource, or for callers whose Entra ID token is valid for every resource
+    /// of the pool. Do not forward a resource key to more than one resource: all of them would see
+    /// it.
     pub const fn passthrough() -> Self {
         Self(Kind::Passthrough)
     }

@@ -1,4 +1,4 @@
-//! Addresses requests to another deployment of the resource that they go to anyway.
+//! Addresses requests to another deployment of the same resource.
 
 use std::task::{Context, Poll};
 
@@ -9,8 +9,8 @@ use tower_service::Service;
 use super::rewrite::{self, Deployment, RequestReading};
 use crate::{ConfigError, TryCloneBody};
 
-/// Addresses requests to another deployment of the resource that they go to anyway: replaces the
-/// deployment segment of a classic path, or `model` in the body of a v1 request, and nothing else.
+/// Addresses requests to another deployment of the same resource: replaces the deployment segment of
+/// a classic path, or `model` in the body of a v1 request, and nothing else.
 ///
 /// It is the tier of [`SmartFallbackLayer::deployments`](crate::SmartFallbackLayer::deployments).
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ impl DeploymentLayer {
     ///
     /// # Errors
     ///
-    /// When `name` is empty, `.` or `..`, or has control characters.
+    /// If `name` is empty, `.` or `..`, or has control characters.
     pub fn new(name: &str) -> Result<Self, ConfigError> {
         let deployment = Deployment::new(name).ok_or_else(|| {
             ConfigError::new(
@@ -48,12 +48,12 @@ impl<S> WithDeployment<S> {
         &self.inner
     }
 
-    /// The wrapped service, to be changed.
+    /// Mutable access to the wrapped service.
     pub const fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The wrapped service, unwrapped.
+    /// Unwraps the service.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -82,7 +82,8 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let mut reading = RequestReading::default();
-        // What cannot be named is left as it is: this layer has no answer of its own.
+        // A request that cannot name a deployment is passed on unchanged: this layer has no answer of
+        // its own.
         let _ = rewrite::rewrite_model(&mut request, &mut reading, &self.deployment);
         let read = reading.path(request.uri());
         if let Some(uri) = rewrite::rewrite_deployment(request.uri(), read, &self.deployment) {

@@ -66,16 +66,16 @@ pub struct Backend {
 impl Backend {
     /// A backend called `name` on the resource at `endpoint`.
     ///
-    /// `endpoint` is what the Azure portal shows, `https://contoso.openai.azure.com`, or the
-    /// address of a gateway in front of it, with or without a base path. A pasted `/openai` or
-    /// `/openai/v1` at its end is cut off, since requests bring it themselves. That of another
-    /// [provider](Self::provider) is the base address that OpenAI's clients are given,
+    /// `endpoint` is the address shown by the Azure portal, `https://contoso.openai.azure.com`, or
+    /// that of a gateway in front of it, with or without a base path. A trailing `/openai` or
+    /// `/openai/v1` is removed, since requests bring it themselves. For another
+    /// [provider](Self::provider) it is the base address given to OpenAI's clients,
     /// `https://api.openai.com/v1`.
     ///
     /// # Errors
     ///
-    /// When `name` is empty or has spaces, quotes or other than ASCII characters, or `endpoint` is
-    /// not an `http` or `https` address with a host and nothing after its path.
+    /// If `name` is empty or contains spaces, quotes or non-ASCII characters, or `endpoint` is not an
+    /// `http` or `https` address with a host and nothing after its path.
     pub fn new(name: impl Into<Arc<str>>, endpoint: impl AsRef<str>) -> Result<Self, ConfigError> {
         let name = name.into();
         let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
@@ -103,13 +103,13 @@ impl Backend {
         })
     }
 
-    /// Whose API answers here. Defaults to [`Provider::Azure`].
+    /// The provider whose API this backend serves. Defaults to [`Provider::Azure`].
     ///
-    /// It decides how refusals are read and where a request goes. Behind the endpoint of any other
-    /// provider are OpenAI's paths: `/openai/v1/chat/completions` and
-    /// `/openai/deployments/gpt-4o/chat/completions` both become `/v1/chat/completions`, the latter with
-    /// its deployment, or that of [`deployment`](Self::deployment), as the body's `model`, and without
-    /// `api-version`. The [key](Self::api_key) goes into the header that the provider reads it from.
+    /// It decides how refusals are read and where a request goes. Any provider but Azure has OpenAI's
+    /// paths behind its endpoint: `/openai/v1/chat/completions` and
+    /// `/openai/deployments/gpt-4o/chat/completions` both become `/v1/chat/completions`. The latter
+    /// gets its deployment, or that of [`deployment`](Self::deployment), as the body's `model`, and
+    /// loses `api-version`. The [key](Self::api_key) goes into the header that the provider expects.
     ///
     /// An endpoint without a path means `/v1`, and `/openai/v1` for `bedrock-runtime`.
     #[must_use]
@@ -118,7 +118,7 @@ impl Backend {
         self
     }
 
-    /// The rules by which refusals of this backend are read. Defaults to those of its
+    /// The rules that classify this backend's refusals. Defaults to those of its
     /// [provider](Self::provider).
     #[must_use]
     pub fn classify(mut self, rules: impl Classify) -> Self {
@@ -126,8 +126,9 @@ impl Backend {
         self
     }
 
-    /// The region: `East US 2`. Backends of one pool with one region and one deployment rest together
-    /// when the service has no capacity left for the model there (`no_capacity`).
+    /// The region, like `East US 2`. When the service has no capacity left for a model in a region
+    /// (`no_capacity`), all backends of the pool with the same region and deployment cool down
+    /// together.
     #[must_use]
     pub fn region(mut self, region: impl Into<Arc<str>>) -> Self {
         self.region = Some(region.into());
@@ -137,9 +138,9 @@ impl Backend {
     /// The quota that this backend shares with others of its pool, by any name.
     ///
     /// Azure counts tokens and requests per subscription, region, model and kind of deployment, so
-    /// two resources that agree in all four refuse together: those of one name rest together after
-    /// a rate limit, and one request does not ask a second of them. By default each has its own.
-    /// Failures are not shared.
+    /// resources that agree in all four refuse together. Backends with the same quota name cool down
+    /// together after a rate limit, and one request tries only one of them. By default each has its
+    /// own quota. Failures are not shared.
     ///
     /// Source: Microsoft Learn, "Azure OpenAI quotas and limits".
     #[must_use]
@@ -148,15 +149,16 @@ impl Backend {
         self
     }
 
-    /// The deployment to ask for. By default the caller's deployment name is kept, which fits
-    /// resources that all call it alike, as the Azure Architecture Center recommends.
+    /// The deployment that requests are addressed to. By default the caller's deployment name is
+    /// kept, which suits resources with identical deployment names, as the Azure Architecture Center
+    /// recommends.
     #[must_use]
     pub fn deployment(mut self, deployment: impl Into<String>) -> Self {
         self.deployment = Some(deployment.into());
         self
     }
 
-    /// The key of the resource, sent as `api-key`, or as the [provider](Self::provider) wants it.
+    /// The key of the resource, sent as `api-key`, or as the [provider](Self::provider) expects it.
     #[must_use]
     pub fn api_key(mut self, key: impl AsRef<str>) -> Self {
         let credential = Credential::api_key(key.as_ref());
@@ -164,14 +166,14 @@ impl Backend {
         self
     }
 
-    /// A source of Microsoft Entra ID tokens, asked again for every attempt.
+    /// A source of Microsoft Entra ID tokens, called for every attempt.
     #[must_use]
     pub fn bearer(self, source: impl TokenSource) -> Self {
         self.credential(Credential::bearer(source))
     }
 
-    /// How to authenticate. There is no default: a pool refuses a backend that does not say, so
-    /// that no caller's key travels to a resource that it was not meant for.
+    /// How to authenticate. There is no default: a pool rejects a backend without a credential, so
+    /// that no caller's key is sent to a resource that it was not meant for.
     #[must_use]
     pub fn credential(mut self, credential: Credential) -> Self {
         self.credential = Some(Ok(credential));
@@ -186,7 +188,7 @@ impl Backend {
         self
     }
 
-    /// The deployment that the image generation tool is to use here: replaces the caller's
+    /// The deployment that the image generation tool uses here: replaces the caller's
     /// `x-ms-oai-image-generation-deployment` header, which names a deployment of one resource.
     #[must_use]
     pub fn image_deployment(mut self, deployment: impl Into<String>) -> Self {
@@ -194,16 +196,16 @@ impl Backend {
         self
     }
 
-    /// The share of requests that start here, relative to the other backends of the same
-    /// priority. Defaults to 1: all alike.
+    /// The share of requests that start here, relative to the other backends of the same priority.
+    /// Defaults to 1, equal shares.
     #[must_use]
     pub const fn weight(mut self, weight: u32) -> Self {
         self.weight = weight;
         self
     }
 
-    /// The priority group, 1 first, as in API Management's backend pools. A group is asked only
-    /// while every backend of the groups before it is resting. Defaults to 1.
+    /// The priority group, 1 first, as in API Management's backend pools. A group is used only while
+    /// every backend of the groups before it is cooling down. Defaults to 1.
     #[must_use]
     pub const fn priority(mut self, priority: u32) -> Self {
         self.priority = priority;

@@ -1,16 +1,16 @@
-//! How a client reports that a connection stands: one small request extension.
+//! Lets a client report that a connection stands, by a request extension.
 
 use std::{fmt, sync::Arc};
 
 use http::Extensions;
 
-/// Tells the layers outside that a connection to the backend stands, before it answers: an extension
-/// that a request carries when it is news, for the client to call.
+/// Reports to the outer layers that a connection to the backend stands, before it answers: a request
+/// extension for the client to call, present only if that is news.
 ///
-/// A backend that could not be connected to is asked after the others until it is back, and one request
-/// at a time finds out. Its answer may take long; a connection that stands says the same at once, and
-/// a restart of a second is no outage of the length of an answer. A client that knows nothing of this
-/// extension loses nothing but that time.
+/// A backend that could not be connected to is deferred until it has recovered, and one request at a
+/// time probes it. Its answer may take long, whereas a connection shows the recovery immediately, so
+/// that a restart of a second does not count as an outage of the length of an answer. A client that
+/// ignores this extension loses only that time.
 ///
 /// ```
 /// use http::Request;
@@ -20,7 +20,7 @@ use http::Extensions;
 /// fn watch<B>(request: &mut Request<B>) -> Option<impl Future<Output = ()>> {
 ///     let on_connect = request.extensions_mut().remove::<OnConnect>()?;
 ///     let mut connection = capture_connection(request);
-///     // To be polled beside the client's future, until either is ready.
+///     // Poll it together with the client's future, until either is ready.
 ///     Some(async move {
 ///         if connection.wait_for_connection_metadata().await.is_some() {
 ///             on_connect.connected();
@@ -32,13 +32,13 @@ use http::Extensions;
 pub struct OnConnect(Arc<dyn Fn() + Send + Sync>);
 
 impl OnConnect {
-    /// A connection to the backend that the request is addressed to stands, new or kept.
+    /// A connection to the addressed backend stands, new or reused.
     pub fn connected(&self) {
         (self.0)();
     }
 
-    /// Leaves in the `extensions` of a request what to do once a connection stands, beside what layers
-    /// outside left.
+    /// Adds to a request's `extensions` what to do once a connection stands, keeping what outer
+    /// layers added.
     pub(crate) fn insert(extensions: &mut Extensions, act: impl Fn() + Send + Sync + 'static) {
         let outer: Option<Self> = extensions.remove();
         extensions.insert(Self(Arc::new(move || {

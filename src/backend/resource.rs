@@ -1,4 +1,4 @@
-//! The resources that backends are on, told apart by their endpoints.
+//! The resources that backends are on, identified by their endpoints.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,17 +10,17 @@ use crate::{hash::fnv1a, random::split_mix};
 /// The backends behind a layer, with their resources.
 #[derive(Clone, Debug, Default)]
 pub struct Residents {
-    /// By name and resource, pool after pool.
+    /// Name and resource of each backend, pool by pool.
     pools: Vec<Vec<(Arc<str>, Arc<str>)>>,
 }
 
 impl Residents {
-    /// The backends of one pool by name and resource, in the order in which they are preferred.
+    /// The backends of one pool by name and resource, in order of preference.
     pub(crate) fn new(backends: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) -> Self {
         Self { pools: vec![backends.into_iter().collect()] }
     }
 
-    /// These, and then `others`.
+    /// Appends `others`.
     #[must_use]
     pub fn and(mut self, others: Self) -> Self {
         self.pools.extend(others.pools);
@@ -41,7 +41,7 @@ impl Residents {
         self.all().find(|(other, _)| **other == *name).map(|(_, of)| Arc::clone(of))
     }
 
-    /// Those on the resource of the backend with this name, if there is one, and all otherwise.
+    /// The backends on the resource of the one with this name, if it exists, or else all.
     pub(crate) fn beside(&self, name: Option<&str>) -> Self {
         let Some(resource) = name.and_then(|name| self.named(name)) else { return self.clone() };
         let on_it = |pool: &Vec<(Arc<str>, Arc<str>)>| {
@@ -55,12 +55,12 @@ impl Residents {
     }
 }
 
-/// The resource that `key` leads to, of those of the first of `stacks`.
+/// The resource that `key` maps to, among those of the first of `stacks`.
 ///
-/// It is one that most of the stacks have and, of these, most of their pools: whatever is kept there
-/// can be used with most of the models, and spill. Of several, rendezvous hashing takes one by name:
-/// each has its share of the keys, one that is added takes over its own share, and no other moves. No
-/// weight or priority counts, since what is kept needs no deployment.
+/// It is one that most of the stacks have and, of these, most of their pools, so that whatever is
+/// kept there can be used with most of the models, and can spill. If several qualify, rendezvous
+/// hashing takes one by name: each has its share of the keys, a new one takes over its own share, and
+/// no other moves. Weights and priorities do not count, since storage needs no deployment.
 pub(crate) fn home<'a>(
     key: u64,
     stacks: impl IntoIterator<Item = &'a Residents>,
@@ -82,10 +82,10 @@ pub(crate) fn home<'a>(
     candidates.max_by_key(|of| score(of)).cloned()
 }
 
-/// What a resource is called, of which these are the endpoint's authority and base path.
+/// The name of the resource with this authority and base path.
 ///
-/// One Azure resource answers to a host in each of several domains, and everything that it holds is
-/// there under all of them. Of any other endpoint, a gateway's, the whole address counts.
+/// One Azure resource has a host in each of several domains, and serves the same objects under all of
+/// them. For any other endpoint, such as a gateway's, the whole address counts.
 pub(crate) fn resource(authority: &str, base: &str) -> Arc<str> {
     let authority = authority.to_ascii_lowercase();
     let authority = authority.strip_suffix(":443").unwrap_or(&authority);

@@ -1,4 +1,4 @@
-//! Where bearer tokens come from: one small trait, asked for every attempt.
+//! The source of bearer tokens: one small trait, called for every attempt.
 
 use std::{
     error::Error,
@@ -15,9 +15,8 @@ type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A source of Microsoft Entra ID access tokens.
 ///
-/// It is asked for every attempt of every request. Caching, and refreshing ahead of expiry, are
-/// the source's: while it has a good token, it answers with [`TokenFuture::ready`], which costs
-/// nothing.
+/// It is called for every attempt of every request. Caching and refreshing ahead of expiry are up to
+/// the source: while it has a valid token, it returns [`TokenFuture::ready`], which costs nothing.
 ///
 /// ```
 /// use tower_spillover::backend::{AccessToken, TokenFuture, TokenSource};
@@ -38,11 +37,11 @@ pub trait TokenSource: Send + Sync + 'static {
     /// A token that is valid now, or will be once the future resolves.
     fn token(&self) -> TokenFuture;
 
-    /// A resource rejected `token` with a 401, which this source gave out: it is to give out another one, if
-    /// it can have one. The request is then sent once more to the same backend.
+    /// A resource rejected `token`, which came from this source, with a 401: the source should return
+    /// another one from now on, if it can. The request is then sent once more to the same backend.
     ///
-    /// Many requests may say so of one token, so that a source which fetches anew does so once for all
-    /// of them, and not for a token that it has replaced already. By default nothing is done.
+    /// Many requests may report the same token, so a source that fetches a new one should do so once
+    /// for all of them, and not for a token that it has already replaced. Does nothing by default.
     fn rejected(&self, token: &AccessToken) {
         let _ = token;
     }
@@ -52,7 +51,7 @@ pub trait TokenSource: Send + Sync + 'static {
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccessToken(HeaderValue);
 
-/// A token that is here, or on its way; returned by [`TokenSource::token`].
+/// A token that is ready or being fetched; returned by [`TokenSource::token`].
 pub struct TokenFuture(TokenState);
 
 enum TokenState {
@@ -60,16 +59,16 @@ enum TokenState {
     Fetching(BoxFuture<'static, Result<AccessToken, TokenError>>),
 }
 
-/// Why a token could not be had. The backend rests, and another one is tried.
+/// Why a token could not be obtained. The backend is deferred, and another one is tried.
 #[derive(Debug)]
 pub struct TokenError(BoxError);
 
 impl AccessToken {
-    /// A token as the token endpoint gave it, without `Bearer `.
+    /// A token as the token endpoint returned it, without `Bearer `.
     ///
     /// # Errors
     ///
-    /// When it is empty or has characters that a header cannot carry.
+    /// If it is empty or has characters that a header cannot carry.
     pub fn new(token: &str) -> Result<Self, TokenError> {
         if token.is_empty() {
             return Err(TokenError::new("the access token is empty"));
@@ -87,7 +86,7 @@ impl AccessToken {
 }
 
 impl TokenFuture {
-    /// A token that is at hand. Nothing is allocated.
+    /// A token that is available now. Does not allocate.
     pub const fn ready(token: AccessToken) -> Self {
         Self(TokenState::Ready(Some(token)))
     }
@@ -103,7 +102,7 @@ impl TokenFuture {
         matches!(self.0, TokenState::Ready(_))
     }
 
-    /// The token, when it is at hand.
+    /// The token, if it is available now.
     pub(crate) const fn get_ready(&self) -> Option<&AccessToken> {
         match &self.0 {
             TokenState::Ready(token) => token.as_ref(),

@@ -1,27 +1,26 @@
 //! Weighted choice in constant time, by the alias method.
 
-/// One column of a table, for the index at which it stands.
+/// One column of a table, belonging to its index.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Column {
-    /// The share of the column that is its own, of 2^32.
+    /// The index's own share of the column, out of 2^32.
     own: u64,
-    /// The index that has the rest.
+    /// The index that has the remaining share.
     alias: u32,
 }
 
 const WHOLE: u64 = 1 << 32;
 
-/// A table that turns a uniform random number into an index with given weights, at least one of
+/// A table that maps a uniform random number to an index with the given weights, at least one of
 /// which is positive.
 ///
 /// A. J. Walker, "An efficient method for generating discrete random variables with general
-/// distributions", 1977, in the construction of M. D. Vose, 1991: every column is shared by at
-/// most two indices, so that a draw costs one multiplication and one comparison, whatever the
-/// number of indices.
+/// distributions", 1977, in the construction of M. D. Vose, 1991: at most two indices share a column,
+/// so that a draw costs one multiplication and one comparison, whatever the number of indices.
 pub(super) fn table(weights: &[u32]) -> Vec<Column> {
     let total: u128 = weights.iter().map(|&weight| u128::from(weight)).sum();
-    // Scaled so that the mean column is exactly `total` high, in integers: nothing is rounded
-    // until the shares are written down.
+    // Scaled so that the mean column is exactly `total` high, in integers: nothing is rounded before
+    // the shares are stored.
     let mut height: Vec<u128> =
         weights.iter().map(|&weight| u128::from(weight) * weights.len() as u128).collect();
     let mut columns: Vec<Column> =
@@ -55,7 +54,7 @@ mod tests {
 
     use super::*;
 
-    /// The probability of each index, read off the table instead of sampled.
+    /// The exact probability of each index, computed from the table.
     fn masses(table: &[Column]) -> Vec<f64> {
         let mut masses = vec![0.0; table.len()];
         for (index, column) in table.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Chooses for requests that belong to one resource, or whose prompt some backend has in its cache.
+//! Choices for requests that belong to one resource, or whose prompt a backend has in its cache.
 
 use std::time::Instant;
 
@@ -6,9 +6,9 @@ use super::{BackendPool, NOT_FORCED, Residents, TriedSet};
 use crate::cooldown::Load;
 
 impl BackendPool {
-    /// An open backend that was not tried and that may have the request, as [`is_on`](Self::is_on)
-    /// says: for a first attempt the forced one if there is any, else the one that `key` leads to,
-    /// by which its prompt is cached, else any by `draw`.
+    /// An open, untried backend that the request may use, according to [`is_on`](Self::is_on). A
+    /// first attempt gets the forced backend if there is one, else the one that `key` maps to, which
+    /// has its prompt cached, else any by `draw`.
     pub(crate) fn choose_on(
         &self,
         resource: Option<&str>,
@@ -32,7 +32,7 @@ impl BackendPool {
         }
     }
 
-    /// [`last_resort`](Self::last_resort) among those that may have the request.
+    /// [`last_resort`](Self::last_resort) among the backends that the request may use.
     #[cold]
     pub(crate) fn last_resort_on(
         &self,
@@ -45,22 +45,22 @@ impl BackendPool {
         let refuses = self.shared.cooldowns.refusing_at(now, load);
         let qualifies =
             |index: usize| !tried.contains(index) && !refuses(index) && self.is_on(resource, index);
-        // A closed pool has none, and answers for every request.
+        // A closed pool has none, and answers every request itself.
         if !(0..self.len()).any(qualifies) {
             return None;
         }
         let choice = &self.shared.choice;
-        // One that is misconfigured will not serve, however often it is asked.
+        // A misconfigured backend will not serve, however often it is called.
         let may_serve = |index: usize| qualifies(index) && self.fault(index, now).is_none();
         choice.draw(draw, may_serve).or_else(|| choice.draw(draw, qualifies))
     }
 
-    /// Whether this backend is on `resource`, where a request may go to no other.
+    /// Whether this backend is on `resource`, or the request is not limited to one.
     pub(crate) fn is_on(&self, resource: Option<&str>, index: usize) -> bool {
         resource.is_none_or(|resource| **self.member(index).resource() == *resource)
     }
 
-    /// [`first_to_open`](Self::first_to_open) among those that may have the request.
+    /// [`first_to_open`](Self::first_to_open) among the backends that the request may use.
     pub(crate) fn first_to_open_on(
         &self,
         resource: Option<&str>,

@@ -12,23 +12,22 @@ use crate::{
     random::split_mix,
 };
 
-/// Draws before the backends are looked at one by one. While most are open the first draw fits;
-/// with half of the weight resting, fifteen requests in sixteen need no more.
-const DRAWS: usize = 4;
+/// Draws before falling back to a scan of all backends. While most are open the first draw fits; with
+/// half of the weight cooling down, fifteen of sixteen requests need no more.
+const MAX_DRAWS: usize = 4;
 
-/// The backends of one pool by priority, ready to be chosen from.
+/// The backends of one pool by priority, prepared for choosing.
 #[derive(Debug)]
 pub(super) struct Choice {
-    /// The backends of each priority; they stand side by side.
+    /// The index range of each priority.
     groups: Box<[Range<usize>]>,
-    /// An alias table for each group, side by side as well.
+    /// An alias table for each group, one after the other.
     columns: Box<[Column]>,
     weights: Box<[u32]>,
 }
 
 impl Choice {
-    /// A choice among backends that are sorted by the first of each pair, their priority; the
-    /// second is the weight.
+    /// Prepares a choice among backends given as priority and weight, sorted by priority.
     pub(super) fn new(backends: &[(u32, u32)]) -> Self {
         let weights: Box<[u32]> = backends.iter().map(|&(_, weight)| weight).collect();
         let (mut groups, mut columns) = (Vec::new(), Vec::new());
@@ -40,11 +39,10 @@ impl Choice {
         Self { groups: groups.into(), columns: columns.into(), weights }
     }
 
-    /// An open backend that was not tried, of the first priority that has one.
+    /// An open, untried backend of the first priority that has one.
     ///
-    /// The first draw fits while all are open, in constant time. Every backend has the share of
-    /// its weight among those that qualify: a rejected draw is repeated, and the scan that ends
-    /// the repeating draws by weight too.
+    /// The first draw fits while all are open, in constant time. Every qualifying backend has the
+    /// share of its weight: a rejected draw is repeated, and the final scan also draws by weight.
     #[inline]
     pub(super) fn choose(
         &self,
@@ -58,13 +56,13 @@ impl Choice {
         self.draw(draw, |index| !tried.contains(index) && is_open(index))
     }
 
-    /// One of the backends that qualify, of the first priority that has one.
+    /// A qualifying backend of the first priority that has one.
     #[inline]
     pub(super) fn draw(&self, draw: u64, qualifies: impl Fn(usize) -> bool) -> Option<usize> {
         self.groups.iter().find_map(|group| {
             let mut draw = draw;
             let table = &self.columns[group.clone()];
-            for _ in 0..DRAWS.min(table.len()) {
+            for _ in 0..MAX_DRAWS.min(table.len()) {
                 let index = group.start + alias::pick(table, draw);
                 if qualifies(index) {
                     return Some(index);
@@ -75,8 +73,8 @@ impl Choice {
         })
     }
 
-    /// The backend that `key` leads to among those that qualify, of the first priority that has
-    /// one; backends are told apart by a `seed` each.
+    /// The qualifying backend that `key` maps to, of the first priority that has one; `seed`
+    /// identifies each backend.
     pub(super) fn rendezvous(
         &self,
         key: u64,
@@ -99,8 +97,8 @@ impl Choice {
         draw: u64,
         qualifies: impl Fn(usize) -> bool,
     ) -> Option<usize> {
-        // One pass: each qualifying backend takes over with the probability of its weight among
-        // those seen so far, which leaves every one with its share of the whole.
+        // One pass: each qualifying backend takes over with the probability of its weight among those
+        // seen so far, which leaves each with its share of the total.
         let (mut chosen, mut total, mut draw) = (None, 0u64, draw);
         for index in group.filter(|&index| qualifies(index)) {
             let weight = u64::from(self.weights[index]);
@@ -114,7 +112,7 @@ impl Choice {
     }
 }
 
-/// `draw` scaled to `0..limit`, without the bias that a remainder would have.
+/// `draw` scaled to `0..limit` without modulo bias.
 fn below(draw: u64, limit: u64) -> u64 {
     u64::try_from((u128::from(draw) * u128::from(limit)) >> 64).expect("less than `limit`")
 }

@@ -1,4 +1,4 @@
-//! A pool of backends and what is known of them; the handle behind `RegionRotateLayer`.
+//! A pool of backends and their state; the handle behind `RegionRotateLayer`.
 
 mod alias;
 mod by_resource;
@@ -28,11 +28,10 @@ use crate::{
     cooldown::{Closed, CooldownReason, Cooldowns, Failure, Load, NextOpen},
 };
 
-/// A pool of backends, until when each of them is known to refuse, and which of them fail.
+/// A pool of backends, with the cooldowns and failures of each.
 ///
-/// Clones share what they learn. The pool is made once and given to every layer that is to know
-/// the same: a layer that is applied again, once per route or per connection, goes on with what
-/// it knew.
+/// Clones share that state. Make a pool once and give it to every layer that should share it: a layer
+/// that is applied again, once per route or per connection, continues with the same state.
 ///
 /// ```
 /// use tower_spillover::{Backend, BackendPool};
@@ -44,7 +43,7 @@ use crate::{
 ///     Backend::new("japan", "https://contoso-japan.openai.azure.com")?.api_key("key-3").priority(2),
 /// ])?;
 /// assert_eq!(pool.names().collect::<Vec<_>>(), ["eastus", "sweden", "japan"]);
-/// assert!(pool.cooldowns().all(|(_, resting)| resting.is_none()));
+/// assert!(pool.cooldowns().all(|(_, cooldown)| cooldown.is_none()));
 /// # Ok(())
 /// # }
 /// ```
@@ -54,7 +53,7 @@ pub struct BackendPool {
 }
 
 struct Shared {
-    /// Sorted by priority; backends of one priority keep the order they were given in.
+    /// Sorted by priority; backends of the same priority keep their given order.
     members: Box<[PreparedBackend]>,
     choice: Choice,
     cooldowns: Cooldowns,
@@ -68,10 +67,9 @@ const NOT_FORCED: usize = usize::MAX;
 
 impl BackendPool {
     /// A pool of `backends`, all open.
-    ///
     /// # Errors
     ///
-    /// When there is none, two have one name, or one of them has no credential, an unusable key,
+    /// If there are no backends, two share a name, or one has no credential, an unusable key,
     /// deployment or api-version, or the weight 0. The error names the backend and the field.
     pub fn new(backends: impl IntoIterator<Item = Backend>) -> Result<Self, ConfigError> {
         let mut backends: Vec<Backend> = backends.into_iter().collect();
@@ -108,7 +106,7 @@ impl BackendPool {
         })
     }
 
-    /// Tells this pool from all others that there are.
+    /// Identifies this pool among all pools.
     pub(crate) fn id(&self) -> usize {
         Arc::as_ptr(&self.shared).addr()
     }
@@ -118,44 +116,46 @@ impl BackendPool {
         self.shared.members.iter().map(|member| &**member.name())
     }
 
-    /// Every backend's name with how long it will go on refusing anything, be it one kind of traffic or
-    /// what is heavy alone; `None` while it does not. One that fails does not rest; see [`deferred`](Self::deferred).
+    /// Every backend's name with the remaining time of its longest cooldown, even if that concerns
+    /// one kind of traffic or heavy requests only; `None` without one. A failing backend has no
+    /// cooldown; see [`deferred`](Self::deferred).
     pub fn cooldowns(&self) -> impl ExactSizeIterator<Item = (&str, Option<Duration>)> {
-        self.resting(clock::now())
+        self.cooldowns_at(clock::now())
     }
 
-    /// Every backend's name with that of the quota that it shares with others; `None` for one with a
-    /// quota of its own.
+    /// Every backend's name with the name of the quota that it shares with others; `None` if it has
+    /// its own.
     pub fn quotas(&self) -> impl ExactSizeIterator<Item = (&str, Option<&str>)> {
         self.shared.members.iter().map(|member| (&**member.name(), member.quota()))
     }
 
-    /// Every backend's name with how often in a row it was found to fail; 0 for one that answered
-    /// since, whether or not it refused. Once for an outage of a second, twice for one that the first
-    /// probe met, and so on; a few failures among answers do not count.
+    /// Every backend's name with the number of times in a row that it was found to fail; 0 after any
+    /// answer, refusals included. An outage of a second counts once, one that the first probe still
+    /// met counts twice, and so on; a few failures among answers do not count.
     pub fn failures(&self) -> impl ExactSizeIterator<Item = (&str, u32)> {
         let now = clock::now();
         let failures = move |index| self.shared.cooldowns.failures(index, now);
         self.names().enumerate().map(move |(index, name)| (name, failures(index)))
     }
 
-    /// Every backend's name with how long it goes on being asked after the others, since it fails; `None`
-    /// while it does not. It is asked nevertheless when all the others refuse or fail.
+    /// Every backend's name with the remaining time for which it is deferred, that is, called only
+    /// after the others, because it fails; `None` if it is not. It is called nevertheless when all
+    /// others refuse or fail.
     pub fn deferred(&self) -> impl ExactSizeIterator<Item = (&str, Option<Duration>)> {
         let now = clock::now();
         let deferred = move |index| self.shared.cooldowns.deferred(index, now);
         self.names().enumerate().map(move |(index, name)| (name, deferred(index)))
     }
 
-    /// Makes every request of every clone start with the backend called `name` while it is open,
-    /// or lifts that again with `None`.
+    /// Makes every request of every clone start with the backend called `name` while it is open;
+    /// `None` lifts that.
     ///
-    /// A test aid: it shows that a refused region is left for the next one, as uncommenting
-    /// `urlId` does in the API Management policy that this crate takes after.
+    /// A test aid: it shows that requests move on from a refusing region, like uncommenting `urlId`
+    /// in the API Management policy that this crate is modelled on.
     ///
     /// # Errors
     ///
-    /// When no backend has that name.
+    /// If no backend has that name.
     pub fn force_start<'a>(&self, name: impl Into<Option<&'a str>>) -> Result<(), ConfigError> {
         let start = match name.into() {
             None => NOT_FORCED,
@@ -171,7 +171,7 @@ impl BackendPool {
         Ok(())
     }
 
-    pub(crate) fn resting(
+    pub(crate) fn cooldowns_at(
         &self,
         now: Instant,
     ) -> impl ExactSizeIterator<Item = (&str, Option<Duration>)> {
@@ -179,7 +179,7 @@ impl BackendPool {
         self.names().enumerate().map(move |(index, name)| (name, remaining(index)))
     }
 
-    /// An open backend that was not tried, for a first attempt the forced one if there is any.
+    /// An open, untried backend; for a first attempt the forced one, if any.
     pub(crate) fn choose(
         &self,
         tried: &TriedSet,
@@ -195,7 +195,7 @@ impl BackendPool {
         choice.choose(cooldowns, tried, now, draw, load)
     }
 
-    /// Where none is open, a backend that was not tried, and fails, but does not refuse.
+    /// If none is open, an untried backend that fails but does not refuse.
     pub(crate) fn last_resort(
         &self,
         tried: &TriedSet,
@@ -211,7 +211,7 @@ impl BackendPool {
         self.shared.start.load(Ordering::Relaxed)
     }
 
-    /// The backend that reopens first among those not tried.
+    /// The untried backend that reopens first.
     pub(crate) fn first_to_open(&self, tried: &TriedSet, load: &dyn Load) -> Option<usize> {
         let others = (0..self.len()).filter(|&index| !tried.contains(index));
         self.shared.cooldowns.first_to_open(others, load)
@@ -234,8 +234,7 @@ impl BackendPool {
         self.shared.cooldowns.refuses(index, now, load)
     }
 
-    /// What a refusal is about rests for the first of `times`; for the second, the service said that it
-    /// refuses it.
+    /// Closes what a refusal is about for the first of `times`; the second is the service's own hint.
     pub(crate) fn close(
         &self,
         index: usize,
@@ -247,7 +246,8 @@ impl BackendPool {
         self.shared.cooldowns.close(index, closed, now, times, why);
     }
 
-    /// A backend that did not fail lately failed; see [`Watch::failed`](crate::cooldown::Watch::failed) for one that did.
+    /// A backend without a recent failure failed; for one with a failure, see
+    /// [`Watch::failed`](crate::cooldown::Watch::failed).
     pub(crate) fn fail(
         &self,
         index: usize,
@@ -258,19 +258,19 @@ impl BackendPool {
         self.shared.cooldowns.fail(index, None, failure, now, rest);
     }
 
-    /// How often in a row the backend was found to fail.
+    /// How many times in a row the backend was found to fail.
     pub(crate) fn was_found_failing(&self, index: usize, now: Instant) -> u32 {
         self.shared.cooldowns.failures(index, now)
     }
 
-    /// The other backends that a refusal of this one concerns.
+    /// The other backends that a refusal of this one applies to.
     pub(crate) fn quota_peers(&self, index: usize, scope: Scope) -> impl Iterator<Item = usize> {
         let own = self.member(index);
         let others = (0..self.len()).filter(move |&other| other != index);
         others.filter(move |&other| own.shares(scope, self.member(other)))
     }
 
-    /// When the first of `indices` refuses `load` no longer.
+    /// When the first of `indices` accepts `load` again.
     pub(crate) fn next_open(
         &self,
         indices: impl Iterator<Item = usize>,

@@ -1,4 +1,4 @@
-//! Where requests of a provider go, and what cannot work there.
+//! Where requests for a provider go, and what cannot work there.
 
 use super::super::{
     credential::Kind,
@@ -6,12 +6,12 @@ use super::super::{
 };
 use crate::classify::Provider;
 
-/// Directs `target` to a provider: to its paths, and away from those of others. None is Azure without a
-/// word about it.
+/// Adapts `target` to a provider's paths, and rejects endpoints of other providers. `None` means
+/// Azure by default.
 ///
 /// # Errors
 ///
-/// The field that cannot work with this provider, and what is wrong with it.
+/// The field that cannot work with this provider, and why.
 pub(super) fn direct(
     target: &mut BackendTarget,
     provider: Option<Provider>,
@@ -75,7 +75,7 @@ fn foreign(
     Ok(())
 }
 
-/// Whose API a well-known address is.
+/// The provider behind a well-known address.
 fn owner(host: &str, path: &str) -> Option<Provider> {
     let is_of = |domain: &str| {
         host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
@@ -95,18 +95,18 @@ fn owner(host: &str, path: &str) -> Option<Provider> {
     }
 }
 
-/// Foundry has Anthropic's API beside OpenAI's.
+/// Foundry has Anthropic's API next to OpenAI's.
 fn is_claude(path: &str) -> bool {
     path == "/anthropic" || path.starts_with("/anthropic/")
 }
 
-/// Whether requests of a provider can be served at an address of `owner`. Any server can be taken for
-/// nothing but HTTP, and Azure too, whose v1 API takes what OpenAI's clients send.
+/// Whether requests for a provider can be served at an address of `owner`. Plain HTTP is valid for
+/// any server, and so is Azure, whose v1 API accepts requests of OpenAI's clients.
 fn goes_with(provider: Provider, owner: Provider) -> bool {
     provider == owner || provider == Provider::Http
 }
 
-/// Whether a path ends with what requests bring themselves.
+/// Whether a path ends with an operation, which requests bring themselves.
 fn is_operation(path: &str) -> bool {
     OPERATIONS.iter().any(|operation| path.ends_with(operation))
 }

@@ -1,4 +1,4 @@
-//! A backend made ready: turns a request into one for its resource, and for no other.
+//! A prepared backend: turns a request into one for its resource, and for no other.
 
 use std::{fmt, sync::Arc};
 
@@ -19,15 +19,15 @@ use crate::{
     hash::fnv1a,
 };
 
-/// A backend made ready: everything that a request is given is built once.
+/// A prepared backend: everything that it writes into requests is built once.
 pub(crate) struct PreparedBackend {
     name: Arc<str>,
     region: Option<Arc<str>>,
     quota: Option<Arc<str>>,
     name_header: HeaderValue,
-    /// What its resource is called, whatever the deployment.
+    /// The name of its resource, independent of the deployment.
     resource: Arc<str>,
-    /// What tells it from other backends in hashes, in every process alike.
+    /// Identifies it in hashes, equally in every process.
     seed: u64,
     target: BackendTarget,
     host: HeaderValue,
@@ -35,7 +35,7 @@ pub(crate) struct PreparedBackend {
     /// The header that the key goes into.
     key_header: HeaderName,
     image_deployment: Option<HeaderValue>,
-    /// The version of its API that a provider wants named, if the caller names none.
+    /// The API version that the provider requires, for callers that name none.
     version: Option<(HeaderName, HeaderValue)>,
     rules: Rules,
 }
@@ -104,12 +104,12 @@ impl PreparedBackend {
         self.quota.as_deref()
     }
 
-    /// The deployment that is asked for, unless that is the caller's.
+    /// The deployment that requests are addressed to, unless it is the caller's.
     pub(crate) fn deployment(&self) -> Option<&str> {
         self.target.deployment.as_ref().map(|deployment| &**deployment.name())
     }
 
-    /// Whether a refusal of this backend with that scope concerns `other` too.
+    /// Whether a refusal of this backend with that scope applies to `other`, too.
     pub(super) fn shares(&self, scope: Scope, other: &Self) -> bool {
         match scope {
             Scope::Request => false,
@@ -134,7 +134,7 @@ impl PreparedBackend {
         &self.name_header
     }
 
-    /// The token to wait for before an attempt; `None` when the credential is at hand.
+    /// The token to wait for before an attempt; `None` if the credential needs no waiting.
     pub(crate) fn token(&self) -> Option<TokenFuture> {
         match &self.credential {
             Kind::Bearer(source) => Some(source.token()),
@@ -142,31 +142,31 @@ impl PreparedBackend {
         }
     }
 
-    /// Whether the credential is the caller's, who answers for it.
+    /// Whether it forwards the caller's credential.
     pub(crate) const fn is_callers(&self) -> bool {
         matches!(self.credential, Kind::Passthrough)
     }
 
-    /// The rules by which its answers are read.
+    /// The rules that classify its answers.
     pub(crate) const fn rules(&self) -> &Rules {
         &self.rules
     }
 
-    /// Whether it has OpenAI's paths, and nothing of Azure's.
+    /// Whether it has OpenAI's paths and none of Azure's.
     const fn is_foreign(&self) -> bool {
         matches!(self.target.paths, Paths::OpenAi)
     }
 
-    /// The token of an attempt was rejected by the resource.
+    /// The resource rejected the token of an attempt.
     pub(crate) fn reject(&self, token: &AccessToken) {
         if let Kind::Bearer(source) = &self.credential {
             source.rejected(token);
         }
     }
 
-    /// Makes `request` one for this backend: scheme, authority, `Host`, base path, deployment,
-    /// `api-version`, HTTP version and every credential together, so that none is left from another
-    /// resource. `token` is that of this attempt, where the credential has tokens.
+    /// Readdresses `request` to this backend: scheme, authority, `Host`, base path, deployment,
+    /// `api-version`, HTTP version and every credential together, so that nothing of another resource
+    /// remains. `token` belongs to this attempt, if the credential has tokens.
     pub(crate) fn address<B: TryCloneBody>(
         &self,
         request: &mut Request<B>,
@@ -175,8 +175,8 @@ impl PreparedBackend {
     ) -> Result<(), Unnameable> {
         let spillover = self.spillover_of_caller(request);
         rewrite::rewrite_request(request, &self.target, reading)?;
-        // How the caller came here says nothing of how the request goes on, and hyper-util refuses
-        // to send one of HTTP/2 over HTTP/1.1.
+        // The HTTP version of the incoming request does not apply to the outgoing one, and hyper-util
+        // refuses to send an HTTP/2 request over HTTP/1.1.
         *request.version_mut() = Version::default();
         self.address_headers(request.headers_mut(), token);
         if let Some(spillover) = spillover {
@@ -185,8 +185,8 @@ impl PreparedBackend {
         Ok(())
     }
 
-    /// The deployment that Azure itself is to spill to, named by a caller who proves by itself who it
-    /// is and has this resource in mind. For all others the name goes.
+    /// The native spillover deployment named by a caller who authenticates itself and addresses this
+    /// resource. For all others the header is removed.
     fn spillover_of_caller<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
         if !matches!(self.credential, Kind::Passthrough) || self.is_foreign() {
             return None;
@@ -196,7 +196,7 @@ impl PreparedBackend {
             Some(authority) => *authority == self.target.authority,
             None => request.headers().get(header::HOST) == Some(&self.host),
         };
-        // Of several resources behind one host, the base path tells which one.
+        // If several resources share a host, the base path distinguishes them.
         let is_here = is_host && request.uri().path().starts_with(&*self.target.base);
         is_here.then(|| spillover.clone())
     }
@@ -211,7 +211,8 @@ impl PreparedBackend {
         }
     }
 
-    /// What authenticates an attempt; `None` when the caller's own headers do, or nothing does.
+    /// The credential header of an attempt; `None` if the caller's own headers are forwarded, or none
+    /// is needed.
     fn header(&self, token: Option<AccessToken>) -> Option<(HeaderName, HeaderValue)> {
         match (&self.credential, token) {
             (Kind::Passthrough | Kind::None, _) => None,
@@ -221,8 +222,8 @@ impl PreparedBackend {
         }
     }
 
-    /// Replaces every header in its place, which is all there is to do when each of them is there
-    /// once; returns whether it was.
+    /// Replaces every header in place, which suffices if each is present exactly once; returns
+    /// whether that was so.
     fn replace_headers(
         &self,
         headers: &mut HeaderMap,
@@ -251,8 +252,8 @@ impl PreparedBackend {
         hosts <= 1 && credentials == 1
     }
 
-    /// Everything is removed before anything is set: a header that came twice leaves no second
-    /// value, and a map that is exactly full has room for the new ones without growing.
+    /// Removes everything before setting anything, so that a repeated header leaves no second value,
+    /// and a full map has room for the new ones without growing.
     fn rebuild_headers(
         &self,
         headers: &mut HeaderMap,
@@ -282,7 +283,7 @@ impl PreparedBackend {
     }
 }
 
-/// Whether two labels are of one region: the service says `East US 2` and means `eastus2`.
+/// Whether two labels name the same region: the service writes `East US 2` for `eastus2`.
 fn is_one_region(one: &str, other: &str) -> bool {
     letters(one).eq(letters(other))
 }
@@ -315,18 +316,18 @@ fn header_value(backend: &str, what: &str, value: &str) -> Result<HeaderValue, C
         .map_err(|_| field(backend, what, "has characters that a header cannot carry"))
 }
 
-/// What a header has to do with the resource that it is sent to.
+/// How a header relates to the resource that it is sent to.
 enum Part {
     Host,
-    /// What a caller proves who it is with. The cookie is API Management's
-    /// `APIM-Backend-Affinity`, or somebody's session; it is no backend's business.
+    /// Caller credentials. The cookie may be API Management's `APIM-Backend-Affinity` or a session;
+    /// no backend may see it.
     Credential,
-    /// The organization and the project at OpenAI that the caller's own key is of.
+    /// The organization and project at OpenAI that the caller's own key belongs to.
     Account,
     /// The deployment that the image generation tool uses.
     Images,
-    /// What has a meaning at the resource, or the gateway, that the caller had in mind only: the
-    /// deployment that Azure itself is to spill to, and API Management's subscription keys.
+    /// Headers with a meaning only at the resource or gateway that the caller addressed: the native
+    /// spillover deployment, and API Management's subscription keys.
     Resource,
     Other,
 }
@@ -358,7 +359,7 @@ fn as_bearer(key: &HeaderValue) -> HeaderValue {
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
-/// The only one since it was introduced (Anthropic's page "Versions").
+/// The only version since it was introduced (Anthropic's page "Versions").
 const ANTHROPIC_DATE: HeaderValue = HeaderValue::from_static("2023-06-01");
 const SPILLOVER: HeaderName = HeaderName::from_static("x-ms-spillover-deployment");
 const IMAGES: HeaderName = HeaderName::from_static("x-ms-oai-image-generation-deployment");

@@ -1,14 +1,14 @@
-//! Leads a key to the same backend every time, by weighted rendezvous hashing.
+//! Maps a key to the same backend every time, by weighted rendezvous hashing.
 
 use crate::random::split_mix;
 
-/// How much this backend wants the key: the one with the highest score gets it.
+/// This backend's score for the key; the backend with the highest score gets it.
 ///
-/// D. G. Thaler, C. V. Ravishankar, "Using name-based mappings to increase hit rates", 1998, with
-/// the weights of C. Schindelhauer, G. Schomaker, "Weighted distributed hash tables", 2005: of
-/// independent exponential times, divided by their weights, the shortest is each backend's with the
-/// probability of its weight. A backend that is added takes over the keys for which its score is the
-/// highest, and moves no other.
+/// D. G. Thaler, C. V. Ravishankar, "Using name-based mappings to increase hit rates", 1998, with the
+/// weights of C. Schindelhauer, G. Schomaker, "Weighted distributed hash tables", 2005: among
+/// independent exponential variables divided by their weights, each is the smallest with the
+/// probability of its weight. A new backend takes over the keys for which its score is the highest,
+/// and moves no other.
 pub(super) fn score(key: u64, seed: u64, weight: u32) -> f64 {
     let uniform = ((split_mix(key ^ seed) >> 11) as f64 + 0.5) / WHOLE;
     f64::from(weight) / -uniform.ln()
@@ -66,8 +66,8 @@ mod tests {
             let first = choice.rendezvous(key, seed, |_| true).expect("all are open");
             let second = choice.rendezvous(key, seed, |index| index != first).expect("more");
             prop_assert_ne!(first, second);
-            for resting in (0..weights.len()).filter(|&index| index != first) {
-                prop_assert_eq!(choice.rendezvous(key, seed, |index| index != resting), Some(first));
+            for closed in (0..weights.len()).filter(|&index| index != first) {
+                prop_assert_eq!(choice.rendezvous(key, seed, |index| index != closed), Some(first));
             }
         }
 

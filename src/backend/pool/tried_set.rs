@@ -1,10 +1,10 @@
 //! Which backends one request has been sent to already.
 
-/// Which backends one request has been sent to already: a set of indices that needs no memory of
-/// its own for the first one, wherever it is, nor for any among 64 backends.
+/// The backends that one request has been sent to already: a set of indices that does not allocate
+/// for the first one, whatever its index, nor for any among 64 backends.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TriedSet {
-    /// The word of the first index, which is kept as the first one.
+    /// The word of the first index, which is stored first.
     origin: usize,
     first: u64,
     rest: Vec<u64>,
@@ -37,7 +37,7 @@ impl TriedSet {
         word & bit(index) != 0
     }
 
-    /// How many backends were tried.
+    /// The number of backends tried.
     pub(crate) const fn len(&self) -> usize {
         self.len
     }
