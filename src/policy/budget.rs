@@ -1,4 +1,4 @@
-//! Bounds retries to a share of what succeeds, without a clock or a lock.
+//! Limits retries to a share of successes, without a clock or a lock.
 
 use std::{
     fmt,
@@ -10,17 +10,16 @@ use std::{
 
 /// A stock of retries that successes refill: the retry throttling of gRPC.
 ///
-/// It starts full. A retry takes one from it, a success puts a fraction of one back, and while it
-/// is empty nothing is retried. So a short burst of refusals is ridden out, while in a long one
-/// retries add at most that fraction to the load. Clones share the stock.
+/// It starts full. A retry takes one from it, a success puts a fraction of one back, and while it is
+/// empty nothing is retried. So it rides out a short burst of refusals, while in a long one retries
+/// add at most that fraction to the load. Clones share the stock.
 ///
-/// While the stock is full, as it is when all is well, a success costs one atomic load and writes
-/// nothing.
+/// While the stock is full, the usual case, a success costs one atomic load and writes nothing.
 ///
 /// Source: gRPC proposal A6, "Throttling Retry Attempts and Hedged RPCs".
 #[derive(Clone)]
 pub struct RetryBudget {
-    /// In thousandths of a retry, like the rest.
+    /// In thousandths of a retry, like the other fields.
     left: Arc<AtomicU64>,
     capacity: u64,
     per_success: u64,
@@ -29,15 +28,15 @@ pub struct RetryBudget {
 const RETRY: u64 = 1_000;
 
 impl RetryBudget {
-    /// A stock of `capacity` retries, refilled by `per_success` for each success; 0.2 adds one
-    /// retry in five successes. A negative number counts as none.
+    /// A stock of `capacity` retries, refilled by `per_success` for each success; 0.2 adds one retry
+    /// per five successes. A negative number counts as zero.
     pub fn new(capacity: u32, per_success: f64) -> Self {
         let capacity = u64::from(capacity) * RETRY;
         let per_success = (per_success * RETRY as f64) as u64; // saturates, and NaN is 0
         Self { left: Arc::new(AtomicU64::new(capacity)), capacity, per_success }
     }
 
-    /// Puts the share of a success back. While the stock is full this is one load.
+    /// Adds the share of one success. While the stock is full this is one load.
     #[inline]
     pub(crate) fn deposit(&self) {
         if self.left.load(Ordering::Relaxed) < self.capacity {
@@ -45,7 +44,7 @@ impl RetryBudget {
         }
     }
 
-    /// Puts a retry back that was not made after all.
+    /// Returns a retry that was not made.
     pub(crate) fn give_back(&self) {
         self.refill(RETRY);
     }
@@ -64,14 +63,14 @@ impl RetryBudget {
         }
     }
 
-    /// Takes one retry; whether there was one.
+    /// Takes one retry; returns whether there was one.
     pub(crate) fn withdraw(&self) -> bool {
         let take = |left: u64| left.checked_sub(RETRY);
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 }
 
-/// Generous: 500 retries, and one more in five successes.
+/// Generous: 500 retries, and one more per five successes.
 impl Default for RetryBudget {
     fn default() -> Self {
         Self::new(500, 0.2)

@@ -1,63 +1,63 @@
-//! What transport errors are, as the caller's client knows and a layer does not.
+//! The kinds of transport errors, which the caller's client knows and a layer does not.
 
 use http::Response;
 
 use crate::cooldown::Failure;
 
-/// What a transport error is.
+/// The kind of a transport error.
 ///
-/// Only the caller knows what the errors of its client mean; a function of it says so once, to
-/// [`MoveOn::errors`](super::MoveOn::errors). The kinds differ in what may have happened to the
-/// request:
+/// Only the caller knows what the errors of its client mean. A function given once, to
+/// [`MoveOn::errors`](super::MoveOn::errors), maps them to a kind. The kinds differ in what may have
+/// happened to the request:
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// It could not connect: nothing was sent, nothing can be billed.
+    /// No connection: nothing was sent, nothing can be billed.
     Connect,
-    /// The server closed the connection, or reset the stream, before any byte of the answer: mostly it
-    /// was not executed, yet it may have been.
+    /// The server closed the connection, or reset the stream, before any byte of the answer: usually
+    /// the request was not executed, but it may have been.
     Reset,
-    /// The head took too long: the model may be at work still, and is paid for.
+    /// The head took too long: the model may still be working, and that is billed.
     Timeout,
-    /// Any other.
+    /// Any other error.
     Other,
-    /// The server did not process it, and says so: HTTP/2's `REFUSED_STREAM`, a `GOAWAY` for an earlier
-    /// stream. RFC 9113, section 8.7, has such a request sent again.
+    /// The server states that it did not process the request: HTTP/2's `REFUSED_STREAM`, or a
+    /// `GOAWAY` for an earlier stream. RFC 9113, section 8.7, allows sending such a request again.
     ///
-    /// It is sent again to the same backend, once, marked [`SentAgain`]: that is no failure, and takes
-    /// nothing from the budget of moves. When that is not processed either, it is an error like
-    /// [`Connect`](Self::Connect).
+    /// It is sent again to the same backend, once, marked [`SentAgain`]. That is not a failure, and
+    /// does not count towards the budget. If the second one is not processed either, it is an error
+    /// like [`Connect`](Self::Connect).
     Unprocessed,
-    /// A connection that was kept from an earlier request closed before any byte of an answer: mostly the
-    /// server closed it for being idle just then, and did not process the request. RFC 9112, section
-    /// 9.3.1, and custom have it sent again.
+    /// A reused connection closed before any byte of an answer. Usually the server closed it for
+    /// being idle at that moment, and did not process the request. RFC 9112, section 9.3.1, and
+    /// common practice send it again.
     ///
-    /// It is sent again like [`Unprocessed`](Self::Unprocessed). When the server cannot be connected to
-    /// then, it went down, maybe while it processed the request: that is an error like
+    /// It is sent again like [`Unprocessed`](Self::Unprocessed). If the server then cannot be
+    /// connected to, it went down, possibly while it processed the request: that is an error like
     /// [`Reset`](Self::Reset).
     ClosedOnReuse,
 }
 
-/// The request was not processed, as [`ErrorKind::Unprocessed`] and [`ErrorKind::ClosedOnReuse`] have it,
-/// and is sent to the same backend again: an
-/// extension that has its client use a connection that no other request had or has.
+/// Marks a request that was not processed, as defined by [`ErrorKind::Unprocessed`] and
+/// [`ErrorKind::ClosedOnReuse`], and is sent to the same backend again: an extension that makes the
+/// client use a connection of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct SentAgain;
 
 /// Finds the kind of a transport error; implemented for functions and closures that return an
 /// [`ErrorKind`].
 ///
-/// The wrapped service's error type is its own, so that a layer cannot know which errors came before
-/// the request was sent; the default, [`ReturnErrors`], moves none.
+/// The error type is that of the wrapped service, so a layer cannot know which errors occurred before
+/// the request was sent. The default, [`ReturnErrors`], returns all of them to the caller.
 pub trait ClassifyError<E> {
-    /// Whether it ever finds a kind. Where it does, a request is kept for another attempt even if there is
-    /// no other backend.
+    /// Whether it ever finds a kind. If so, a request is kept for another attempt even if there is no
+    /// other backend.
     const FINDS_KINDS: bool = true;
 
-    /// The kind of `error`; `None` when it is the caller's, whatever it is.
+    /// The kind of `error`; `None` to return it to the caller in any case.
     fn kind(&self, error: &E) -> Option<ErrorKind>;
 }
 
-/// Every transport error is the caller's.
+/// Returns every transport error to the caller.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReturnErrors;
 
@@ -75,8 +75,8 @@ impl<E, F: Fn(&E) -> ErrorKind> ClassifyError<E> for F {
     }
 }
 
-/// The kinds of errors once a server closed a kept connection: one that cannot be connected to any more
-/// went down, maybe while it processed the request.
+/// The kinds of errors after a server closed a reused connection: if it can no longer be connected
+/// to, it went down, possibly while it processed the request.
 pub(crate) struct AfterClose<'a, X>(pub(crate) &'a X);
 
 impl<E, X: ClassifyError<E>> ClassifyError<E> for AfterClose<'_, X> {
@@ -91,7 +91,7 @@ impl<E, X: ClassifyError<E>> ClassifyError<E> for AfterClose<'_, X> {
 }
 
 impl Failure {
-    /// What kind of failure a `result` is that failed.
+    /// The kind of failure of a failed `result`.
     pub(crate) fn of<R, E>(
         result: &Result<Response<R>, E>,
         errors: &impl ClassifyError<E>,

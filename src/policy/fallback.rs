@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::classify::Hint;
 
-/// Decides what becomes of a request that the primary tier refuses, or is known to refuse.
+/// Decides what happens to a request that the primary tier refuses, or is known to refuse.
 ///
-/// Writing one takes a few lines. Whatever it decides, the layer never waits past the request's
+/// A custom policy takes a few lines. Whatever it decides, the layer never waits past the request's
 /// `max_wait`, and sends a body that cannot be replayed only once.
 ///
 /// ```
@@ -23,52 +23,52 @@ use crate::classify::Hint;
 /// }
 /// ```
 pub trait FallbackPolicy: Send + Sync + 'static {
-    /// The next step of a request about which `facts` are known.
+    /// The next step of a request with these `facts`.
     fn next(&self, facts: &FallbackFacts) -> Next;
 }
 
-/// What is known of one request when the primary tier refuses it.
+/// The state of one request when the primary tier refuses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FallbackFacts {
-    /// How long the primary tier will go on refusing.
+    /// How much longer the primary tier refuses.
     pub hint: Hint,
     /// The time since the request arrived.
     pub elapsed: Duration,
-    /// The longest that this request may wait, counted from its arrival: the layer's `max_wait`,
-    /// or its override, cut to the request's deadline.
+    /// The longest time that this request may wait, counted from its arrival: the layer's `max_wait`,
+    /// or its override, capped by the request's deadline.
     pub max_wait: Duration,
-    /// How many attempts of this request the primary tier refused. Zero for a request that
-    /// arrived while the tier was known to be closed.
+    /// How many attempts of this request the primary tier refused. Zero for a request that arrived
+    /// while the tier was known to be closed.
     pub refusals: u32,
 }
 
 impl FallbackFacts {
-    /// The facts about a request.
+    /// The facts of one request.
     pub const fn new(hint: Hint, elapsed: Duration, max_wait: Duration, refusals: u32) -> Self {
         Self { hint, elapsed, max_wait, refusals }
     }
 }
 
-/// The next step of a refused request. Complete by nature.
+/// The next step of a refused request. Deliberately exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Next {
-    /// Wait this long, then try the primary tier again. No time at all is at once for the first
-    /// retry of a request, and a millisecond for later ones.
+    /// Wait this long, then try the primary tier again. Zero means immediately for the first retry of
+    /// a request, and one millisecond for later ones.
     Wait(Duration),
     /// Send it to the fallback tier now.
     Spill,
-    /// Give the caller the refusal.
+    /// Return the refusal to the caller.
     Return,
 }
 
-/// Waits while `elapsed + hint <= max_wait`, and spills otherwise: the rule of the reference
-/// script, in which a wait that fits exactly is still made.
+/// Waits while `elapsed + hint <= max_wait`, and spills otherwise: the rule of the reference script,
+/// which still makes a wait that fits exactly.
 ///
-/// A hint of zero, or none, says that the tier refuses but not for how long. Such a wait is taken
-/// to be 5 ms after the first refusal and doubles up to 640 ms, where the script would spin or
-/// crash. A hint too long to believe spills at once.
+/// A hint of zero, or none, means that the tier refuses for an unknown time. The wait is then assumed
+/// to be 5 ms after the first refusal, doubling up to 640 ms, where the script would spin or crash. A
+/// hint too long to believe spills immediately.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WaitThenSpill;
 
@@ -83,7 +83,7 @@ impl FallbackPolicy for WaitThenSpill {
     }
 }
 
-/// How long a refusal with `hint` is taken to last; `None` when longer than anyone would wait.
+/// How long a refusal with `hint` is assumed to last; `None` if longer than any caller would wait.
 pub(crate) fn assumed_wait(hint: Hint, refusals: u32) -> Option<Duration> {
     match hint {
         Hint::After(wait) => Some(wait),
@@ -92,8 +92,8 @@ pub(crate) fn assumed_wait(hint: Hint, refusals: u32) -> Option<Duration> {
     }
 }
 
-/// Long enough that refusals which come back at once do not make a busy loop, short enough that
-/// little of a PTU's capacity goes unused.
+/// Long enough that immediate refusals do not make a busy loop, short enough that little of a PTU's
+/// capacity goes unused.
 const FIRST_ASSUMED_WAIT: Duration = Duration::from_millis(5);
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
-//! Turns an outcome and the time into what to do next. Pure: no clock, no randomness, no IO.
+//! Turns an outcome and the time into the next step. Pure: no clock, no randomness, no IO.
 //!
-//! Nothing in this module reads a clock or draws a number: durations and draws come in as
-//! arguments, decisions go out as values, and the [services](crate) obey them. So a decision can
-//! be tested at the nanosecond, replayed, and measured alone.
+//! Durations and draws come in as arguments, decisions go out as values, and the [services](crate)
+//! obey them. So a decision can be tested at nanosecond resolution, replayed, and benchmarked alone.
 
 mod budget;
 mod cooldown_policy;

@@ -1,4 +1,4 @@
-//! Which failures and errors send a request on, and whether its length does: one set for a layer.
+//! Which failures and errors move a request on, and whether its length does: one set per layer.
 
 use std::{fmt, time::SystemTime};
 
@@ -7,20 +7,20 @@ use http::{HeaderMap, Response, StatusCode};
 use super::{ClassifyError, ErrorKind, RetryBudget, ReturnErrors, status_set::StatusSet};
 use crate::classify::{Outcome, should_retry};
 
-/// What sends a request on beside a refusal, to the next backend or to the other tier: failed
-/// answers, transport errors, and its length. One whose service tier a deployment does not offer moves on
-/// in any case.
+/// What moves a request on, besides a refusal, to the next backend or to the other tier: failed
+/// answers, transport errors, and its length. A request for a service tier that a deployment does not
+/// offer always moves on.
 ///
-/// A 429 was not executed. A failure may have been, and a completion that is asked for twice is
-/// billed twice. So the [default](Self::new) is what Azure's own spillover takes upon itself, and what
-/// cannot have reached a model; timeouts and resets are switched on by those who would rather pay twice.
-/// `x-should-retry` of the service has the last word on kinds that were: with
-/// `false` the answer is the caller's, and with `true` any 5xx moves on as soon as one status is
-/// switched on.
+/// A 429 was not executed. A failure may have been, and a completion that is requested twice is
+/// billed twice. So the [default](Self::new) is what Azure's own spillover does, plus errors that
+/// cannot have reached a model; enable timeouts and resets if paying twice is preferable. The
+/// service's `x-should-retry` decides about kinds that were enabled: with `false` the answer is
+/// returned to the caller, and with `true` any 5xx moves on as soon as one status is enabled.
 ///
-/// Every move takes one from a [`RetryBudget`], so that an outage does not double the load on what
-/// is left. A backend that goes on failing is asked after the others, twice as long each time, and by one
-/// request at a time until it answers; see [`CooldownPolicy::failed`](super::CooldownPolicy::failed).
+/// Every move takes one from a [`RetryBudget`], so that an outage does not double the load on the
+/// remaining backends. A backend that keeps failing is deferred, twice as long each time, and probed
+/// by one request at a time until it answers; see
+/// [`CooldownPolicy::failed`](super::CooldownPolicy::failed).
 ///
 /// ```
 /// use hyper_util::client::legacy::Error;
@@ -38,24 +38,24 @@ use crate::classify::{Outcome, should_retry};
 #[derive(Clone)]
 pub struct MoveOn<X = ReturnErrors> {
     statuses: StatusSet,
-    /// A bit for each kind of error.
+    /// One bit per kind of error.
     errors: u8,
-    /// Where it was not said, the layer's default.
+    /// `None` for the layer's default.
     context_length: Option<bool>,
     budget: Option<RetryBudget>,
     classify: X,
 }
 
 impl MoveOn {
-    /// The default of all layers: 500, 502, 503 without a hint, and errors of connecting, where
-    /// [`errors`](Self::errors) says which those are; with a budget of 500 moves and one more in five
+    /// The default of all layers: 500, 502, 503 without a hint, and connection errors, if
+    /// [`errors`](Self::errors) identifies those; with a budget of 500 moves and one more per five
     /// successes.
     ///
-    /// 500 and 503 spill in Azure's own spillover, beside 429 and a request that is
-    /// [too long](Self::context_length): such a request has failed or was not begun, and its caller would
-    /// ask again. A 502 is a gateway's 503, and without a connection nothing was sent. A 504, a timeout and a
-    /// connection that breaks leave a model at work that is paid for when it ends, so that they are not in
-    /// it.
+    /// Azure's own spillover moves on 500 and 503, besides 429 and a request that is [too
+    /// long](Self::context_length): such a request has failed or was not started, and its caller
+    /// would retry. A 502 is a gateway's 503, and without a connection nothing was sent. A 504, a
+    /// timeout and a broken connection leave a model working on a request that is billed when it
+    /// ends, so they are not included.
     ///
     /// Source: Microsoft Learn, "Manage traffic with spillover for provisioned deployments".
     pub fn new() -> Self {
@@ -73,7 +73,7 @@ impl MoveOn {
         }
     }
 
-    /// The [default](Self::new) and 504, for whom an answer late counts more than one billed twice.
+    /// The [default](Self::new) and 504, if a late answer is worse than one billed twice.
     pub fn of_servers() -> Self {
         Self::new().gateway_timeout()
     }
@@ -81,67 +81,67 @@ impl MoveOn {
 
 impl<X> MoveOn<X> {
     /// 408: the service gave up reading the request. It was not executed, but whatever kept the
-    /// request from arriving may do so on the way to another backend too.
+    /// request from arriving may affect another backend, too.
     #[must_use]
     pub const fn request_timeout(self) -> Self {
         self.status(StatusCode::REQUEST_TIMEOUT)
     }
 
-    /// 409: the request met another one on the same object. OpenAI's own clients try again; another
-    /// resource does not have the object, so that this helps where requests have none.
+    /// 409: the request conflicts with another one on the same object. OpenAI's own clients retry it.
+    /// Another resource does not have the object, so this helps only requests without one.
     #[must_use]
     pub const fn conflict(self) -> Self {
         self.status(StatusCode::CONFLICT)
     }
 
-    /// 500: it went wrong while it was executed, and may be billed.
+    /// 500: it failed while it was executed, and may be billed.
     #[must_use]
     pub const fn internal_error(self) -> Self {
         self.status(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// 502: something between here and the model failed, maybe after the model had begun.
+    /// 502: something between here and the model failed, possibly after the model had started.
     #[must_use]
     pub const fn bad_gateway(self) -> Self {
         self.status(StatusCode::BAD_GATEWAY)
     }
 
-    /// 503 without a hint, and gRPC `UNAVAILABLE`: mostly refused before it was executed. With a hint
-    /// it is a refusal, and moves on in any case.
+    /// 503 without a hint, and gRPC `UNAVAILABLE`: usually refused before execution. With a hint it
+    /// is a refusal, and always moves on.
     #[must_use]
     pub const fn unavailable(self) -> Self {
         self.status(StatusCode::SERVICE_UNAVAILABLE)
     }
 
-    /// 504: it took too long. The model may be busy with it still, and it is billed when it ends; a
+    /// 504: it took too long. The model may still be working on it, and it is billed when it ends; a
     /// request that is slow by nature is slow everywhere.
     #[must_use]
     pub const fn gateway_timeout(self) -> Self {
         self.status(StatusCode::GATEWAY_TIMEOUT)
     }
 
-    /// Any other status from 400 to 599: 424 of a tool that failed, 431 of more than the ten headers of
-    /// its own that Azure takes, 499 of a proxy that was left, 524 of one that gave up.
+    /// Any other status from 400 to 599: 424 of a failed tool, 431 for more than the ten custom
+    /// headers that Azure accepts, 499 of a proxy whose client left, 524 of one that gave up.
     ///
-    /// What has a meaning of its own keeps it, whatever is said here: 400 and 413 (the request, or its
-    /// [length](Self::context_length)), 401, 402, 403, 404 and 410 (the backend's configuration), 429 and
-    /// 529 (refusals).
+    /// Statuses with a meaning of their own keep it in any case: 400 and 413 (the request, or its
+    /// [length](Self::context_length)), 401, 402, 403, 404 and 410 (the backend's configuration), 429
+    /// and 529 (refusals).
     #[must_use]
     pub const fn status(mut self, status: StatusCode) -> Self {
         self.statuses.insert(status.as_u16());
         self
     }
 
-    /// Has `kind` say what the errors of the client are, so that [`connect`](Self::connect),
-    /// [`reset`](Self::reset), [`timeout`](Self::timeout) and [`other`](Self::other) can be switched
-    /// on. By default every error is the caller's.
+    /// Maps the errors of the client to kinds, so that [`connect`](Self::connect),
+    /// [`reset`](Self::reset), [`timeout`](Self::timeout) and [`other`](Self::other) can be enabled.
+    /// By default every error is returned to the caller.
     #[must_use]
     pub fn errors<E, F: Fn(&E) -> ErrorKind>(self, kind: F) -> MoveOn<F> {
         let Self { statuses, errors, context_length, budget, .. } = self;
         MoveOn { statuses, errors, context_length, budget, classify: kind }
     }
 
-    /// Errors of [`ErrorKind::Connect`], and [`ErrorKind::Unprocessed`] once it was sent again: nothing
+    /// Errors of [`ErrorKind::Connect`], and of [`ErrorKind::Unprocessed`] after one re-send: nothing
     /// was executed.
     #[must_use]
     pub const fn connect(self) -> Self {
@@ -166,26 +166,26 @@ impl<X> MoveOn<X> {
         self.error(ErrorKind::Other)
     }
 
-    /// Whether a request moves on that is too long for the deployment that was asked: a 400 or 413 that a
-    /// layer inside, which reads bodies, found to be about nothing else. It counts as no failure, and
+    /// Whether a request moves on if it is too long for the deployment: a 400 or 413 that an inner
+    /// layer, which reads bodies, found to be about nothing else. It does not count as a failure, and
     /// takes nothing from the budget.
     ///
-    /// On by default in a [`SmartFallbackLayer`](crate::SmartFallbackLayer): a PTU takes less context
-    /// than Standard for some models (128 k tokens of gpt-4.1's million), Azure's own spillover does
-    /// the same, and a request that is too long for both costs one more refusal, for which nothing is
-    /// paid.
+    /// On by default in a [`SmartFallbackLayer`](crate::SmartFallbackLayer): a PTU accepts less
+    /// context than Standard for some models (128 k tokens of gpt-4.1's million), Azure's own
+    /// spillover does the same, and a request that is too long for both costs one more refusal, which
+    /// is not billed.
     ///
     /// Off by default in a [`RegionRotateLayer`](crate::RegionRotateLayer): the backends of one pool
-    /// are to be the same model, which takes the same length everywhere, so that a caller's mistake
-    /// would be made once per region.
+    /// should be the same model, with the same limit everywhere, so a caller's mistake would be
+    /// repeated once per region.
     #[must_use]
     pub const fn context_length(mut self, moves_on: bool) -> Self {
         self.context_length = Some(moves_on);
         self
     }
 
-    /// The budget that all requests of this layer and its clones draw their moves from; `None` for
-    /// no budget.
+    /// The budget that all requests of this layer and its clones draw their moves from; `None` for no
+    /// budget.
     #[must_use]
     pub fn budget(mut self, budget: impl Into<Option<RetryBudget>>) -> Self {
         self.budget = budget.into();
@@ -197,19 +197,20 @@ impl<X> MoveOn<X> {
         self
     }
 
-    /// The set, with `context_length` where it was not said, and what finds the kind of an error.
+    /// Splits it into the set, with the layer's default for `context_length` if that is unset, and
+    /// the classifier of errors.
     pub(crate) fn split(self, context_length: bool) -> (MoveOn, X) {
         let context_length = Some(self.context_length.unwrap_or(context_length));
         let Self { statuses, errors, budget, classify, .. } = self;
-        // Without anything to move for there is nothing to put aside.
+        // Without a reason to move, no budget is needed.
         let budget = budget.filter(|_| errors != 0 || !statuses.is_empty());
         (MoveOn { statuses, errors, context_length, budget, classify: ReturnErrors }, classify)
     }
 }
 
 impl MoveOn {
-    /// What the result of an attempt means for a layer with this set: all but
-    /// [`Outcome::Answered`] move the request.
+    /// The meaning of an attempt's result for a layer with this set: everything but
+    /// [`Outcome::Answered`] moves the request on.
     #[inline]
     pub(crate) fn classify<R, E>(
         &self,
@@ -244,7 +245,7 @@ impl MoveOn {
         }
     }
 
-    /// Whether an answer that was no refusal is a failure to move on from.
+    /// Whether an answer other than a refusal is a failure to move on from.
     fn includes(&self, outcome: Outcome, status: StatusCode, headers: &HeaderMap) -> bool {
         let status = match outcome {
             Outcome::Failed if !status.is_server_error() => StatusCode::SERVICE_UNAVAILABLE,
@@ -265,14 +266,14 @@ impl MoveOn {
         }
     }
 
-    /// Puts a move back that was not made after all.
+    /// Returns a move that was not made.
     pub(crate) fn give_back(&self) {
         if let Some(budget) = &self.budget {
             budget.give_back();
         }
     }
 
-    /// Takes a move out of the budget; whether there was one.
+    /// Takes a move from the budget; returns whether there was one.
     pub(crate) fn withdraw(&self) -> bool {
         self.budget.as_ref().is_none_or(RetryBudget::withdraw)
     }

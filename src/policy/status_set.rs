@@ -1,15 +1,15 @@
-//! A set of the statuses that a layer takes for failures.
+//! The set of statuses that a layer treats as failures.
 
 use std::fmt;
 
-/// A set of statuses, of those from 400 to 599 that have no meaning of their own.
+/// A set of statuses from 400 to 599, without those that have a meaning of their own.
 #[derive(Clone, Copy)]
 pub(super) struct StatusSet([u64; 4]);
 
 impl StatusSet {
     pub(super) const NONE: Self = Self([0; 4]);
 
-    /// Adds `status`, if it may be in a set at all.
+    /// Adds `status`, if it may be in the set.
     pub(super) const fn insert(&mut self, status: u16) {
         if let FIRST..=LAST = status
             && !matches!(status, 400..=404 | 410 | 413 | 429 | 529)
