@@ -2,29 +2,29 @@
 
 use http::{HeaderMap, HeaderValue, header};
 
-/// What a body is, as its `content-type` says.
+/// The kind of a body according to its `content-type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentKind {
     /// `application/json`, `application/problem+json` and the like.
     Json,
     /// `text/event-stream`.
     EventStream,
-    /// `multipart/form-data` and its like.
+    /// `multipart/form-data` and other multipart types.
     Multipart,
-    /// Anything else, or nothing said.
+    /// Anything else, or unspecified.
     Other,
 }
 
 impl ContentKind {
-    /// Of a message with these headers.
+    /// The kind of a message with these headers.
     pub fn of(headers: &HeaderMap) -> Self {
         Self::named(headers.get(header::CONTENT_TYPE))
     }
 
-    /// Of a body with this `content-type`.
+    /// The kind of a body with this `content-type`.
     pub fn named(content_type: Option<&HeaderValue>) -> Self {
         let Some(content_type) = content_type else { return Self::Other };
-        // As nearly all write it.
+        // The most common spelling.
         if content_type.as_bytes() == b"application/json" {
             return Self::Json;
         }
@@ -42,7 +42,7 @@ impl ContentKind {
     }
 }
 
-/// The length that `headers` announce, if they do.
+/// The length announced by `headers`, if any.
 pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

@@ -1,12 +1,12 @@
-//! What an error object says about itself, and why a backend refuses by it.
+//! Reads error objects, and the reason of a refusal in them.
 
 use super::json::{Token, Tokens, members};
 use crate::classify::{Limit, Reason};
 
-/// An error, as the parts of its JSON text: strings without their quotes, escapes as written.
+/// An error, as slices of its JSON text: strings without their quotes, escapes as written.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ApiError<'a> {
-    /// A string, or a number's digits; empty when absent or null.
+    /// A string, or the digits of a number; empty if absent or null.
     code: &'a [u8],
     kind: &'a [u8],
     pub(crate) message: &'a [u8],
@@ -16,7 +16,7 @@ pub(crate) struct ApiError<'a> {
     pub(crate) is_gateways: bool,
 }
 
-/// The members of an error or an event that are looked at, as their JSON text.
+/// The relevant members of an error or an event, as their JSON text.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Members<'a> {
     pub(crate) error: &'a [u8],
@@ -34,7 +34,7 @@ pub(crate) struct Members<'a> {
 }
 
 impl<'a> Members<'a> {
-    /// The members of `object`; those before the fault, when it is not whole.
+    /// The members of `object`; those before the fault if it is incomplete.
     pub(crate) fn of(object: &'a [u8]) -> Self {
         let mut found = Self::default();
         let whole = members(object, |key, scan| {
@@ -59,14 +59,14 @@ impl<'a> Members<'a> {
         found
     }
 
-    /// Whether a response has any output, or used any tokens: it is paid for then, and would be a
-    /// second time if it were sent again.
+    /// Whether a response has any output or used any tokens: it is billed then, and would be billed
+    /// again if it were sent again.
     pub(crate) fn is_paid_for(&self) -> bool {
         let has_output = self.output.iter().any(|byte| !b"[] \t\r\n".contains(byte));
         has_output || counts(self.usage)
     }
 
-    /// The error that the members themselves are.
+    /// The error whose fields are these members.
     pub(crate) fn as_error(self) -> ApiError<'a> {
         let code = if self.code.is_empty() { self.status_code } else { self.code };
         ApiError {
@@ -80,7 +80,7 @@ impl<'a> Members<'a> {
 }
 
 impl<'a> ApiError<'a> {
-    /// The error that `value` is: an object, or a string that is its message.
+    /// The error in `value`: an object, or a string that is its message.
     pub(crate) fn of(value: &'a [u8]) -> Self {
         if value.first() == Some(&b'{') {
             Members::of(value).as_error()
@@ -89,13 +89,13 @@ impl<'a> ApiError<'a> {
         }
     }
 
-    /// The error that says nothing but `message`.
+    /// An error with only a `message`.
     pub(crate) fn saying(message: &'a [u8]) -> Self {
         Self { message, ..Self::default() }
     }
 
-    /// The error in the body of a response: `{"error": …}`, API Management's form, or whatever it
-    /// is, as a message.
+    /// The error in the body of a response: `{"error": …}`, API Management's form, or else the body
+    /// as a message.
     pub(crate) fn in_body(body: &'a [u8]) -> Self {
         let body = without_mark(body);
         let members = Members::of(body);
@@ -107,8 +107,8 @@ impl<'a> ApiError<'a> {
         if is_silent { Self { message: body, ..fault } } else { fault }
     }
 
-    /// Whether it says that the request is longer than the deployment takes: by its code or type or,
-    /// where they say no more than that the request is bad, in its words.
+    /// Whether the request is longer than the deployment accepts: by its code or type or, if they
+    /// only say that the request is bad, by its message.
     pub(crate) fn is_too_long(&self) -> bool {
         if self.has_any(&TOO_LONG) {
             return true;
@@ -118,9 +118,9 @@ impl<'a> ApiError<'a> {
         !is_believed && says_any(self.message, &TOO_LONG_IN_WORDS)
     }
 
-    /// Whether it says, beside a 404, that the backend lacks the deployment, or that there is no such
-    /// address: by its code or, where there is none or it says no more than its status, in its words. An
-    /// id that was not found is another matter.
+    /// Whether, with a 404, the backend lacks the deployment, or the address does not exist: by its
+    /// code or, if that is missing or only repeats the status, by its message. An id that was not
+    /// found does not count.
     pub(crate) fn is_missing_deployment(&self) -> bool {
         if self.has_any(&NO_DEPLOYMENT) {
             return true;
@@ -130,16 +130,15 @@ impl<'a> ApiError<'a> {
         !is_believed && (self.message.is_empty() || says_any(self.message, &NO_DEPLOYMENT_IN_WORDS))
     }
 
-    /// Whether it says that what the request asks for is refused, whatever backend is asked: a content
-    /// filter, or a policy on content.
+    /// Whether every backend would refuse the content: a content filter, or a policy on content.
     pub(crate) fn is_about_content(&self) -> bool {
         self.has_any(&CONTENT) || says_any(self.message, &CONTENT_IN_WORDS)
     }
 
-    /// Why a backend refuses with this error; `None` when it is no refusal, as far as it tells.
+    /// Why a backend refuses with this error; `None` if it does not indicate a refusal.
     ///
-    /// A code that says something else is believed. One that only repeats a status, or none,
-    /// leaves it to the message.
+    /// A code with another meaning is believed. If the code is missing or only repeats a status, the
+    /// message decides.
     pub(crate) fn reason(&self) -> Option<Reason> {
         if self.has_any(&QUOTA) {
             return Some(Reason::Quota);
@@ -158,7 +157,7 @@ impl<'a> ApiError<'a> {
         self.reason_in_message().or_else(|| throttled.then_some(Reason::Rate))
     }
 
-    /// Why, by the words of the message alone.
+    /// The reason by the words of the message alone.
     pub(crate) fn reason_in_message(&self) -> Option<Reason> {
         if says_any(self.message, &CAPACITY_IN_WORDS) {
             Some(Reason::Capacity)
@@ -169,7 +168,7 @@ impl<'a> ApiError<'a> {
         }
     }
 
-    /// Which limit it says was exceeded: by its type, as OpenAI writes it, or in words.
+    /// The limit that was exceeded: by the error's type, as OpenAI writes it, or by its message.
     pub(crate) fn limit(&self) -> Option<Limit> {
         if is(self.kind, "tokens") || says_any(self.message, &TOKENS_IN_WORDS) {
             Some(Limit::Tokens)
@@ -180,7 +179,7 @@ impl<'a> ApiError<'a> {
         }
     }
 
-    /// Whether it says that the deployment does not offer the service tier that was asked for.
+    /// Whether the deployment does not offer the requested service tier.
     pub(crate) fn is_about_service_tier(&self) -> bool {
         self.param == b"service_tier"
     }
@@ -194,26 +193,26 @@ impl<'a> ApiError<'a> {
     }
 }
 
-/// Whether any of these phrases, in lower case, is in `message`.
+/// Whether `message` contains any of these phrases, given in lower case.
 fn says_any(message: &[u8], phrases: &[&str]) -> bool {
     let message = message.to_ascii_lowercase();
     phrases.iter().any(|phrase| memchr::memmem::find(&message, phrase.as_bytes()).is_some())
 }
 
-/// A text without the byte order mark that some proxies write before it (RFC 8259, section 8.1:
-/// a reader may ignore it).
+/// Removes the byte order mark that some proxies write (RFC 8259, section 8.1: a reader may ignore
+/// it).
 pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(text)
 }
 
-/// Whether a code is the one that is spelled `code`, in lower case without separators:
-/// `RateLimitReached` and `rate_limit_reached` are one.
+/// Whether a code equals `code`, which is in lower case without separators: `RateLimitReached` and
+/// `rate_limit_reached` are the same.
 fn is(name: &[u8], code: &str) -> bool {
     let letters = name.iter().filter(|byte| !matches!(byte, b'_' | b'-' | b' '));
     letters.map(u8::to_ascii_lowercase).eq(code.bytes())
 }
 
-/// Whether any number of a JSON text is other than zero.
+/// Whether a JSON text has any number other than zero.
 fn counts(mut json: &[u8]) -> bool {
     let mut tokens = Tokens::default();
     while let Some(token) = tokens.next(&mut json) {
@@ -230,7 +229,7 @@ fn is_number(code: &[u8]) -> bool {
     code.iter().all(u8::is_ascii_digit)
 }
 
-/// A JSON string without its quotes; another scalar as it is.
+/// A JSON string without its quotes; any other scalar as it is.
 fn bare(value: &[u8]) -> &[u8] {
     match value {
         [b'"', text @ .., b'"'] => text,
@@ -240,7 +239,7 @@ fn bare(value: &[u8]) -> &[u8] {
 }
 
 pub(crate) const BYTE_ORDER_MARK: [u8; 3] = *b"\xef\xbb\xbf";
-/// No wait helps (the list of promptfoo pull request 8896).
+/// Waiting does not help (the list of promptfoo pull request 8896).
 const QUOTA: [&str; 5] = [
     "insufficientquota",
     "billinghardlimitreached",
@@ -248,8 +247,8 @@ const QUOTA: [&str; 5] = [
     "accessterminated",
     "quotaexceeded",
 ];
-/// The first is Azure's, the second that of its flex tier, the next two are those of overload within
-/// streams (opencode issue 25730, codex-lb issue 1313), the others those of models of other makers.
+/// The first is Azure's, the second that of its flex tier, the next two those of overload within
+/// streams (opencode issue 25730, codex-lb issue 1313), the others those of other vendors' models.
 const CAPACITY: [&str; 6] = [
     "nocapacity",
     "resourceunavailable",
@@ -258,9 +257,9 @@ const CAPACITY: [&str; 6] = [
     "overloadederror",
     "engineoverloadederror",
 ];
-/// Those of v1, of models as a service, and of models of other makers.
+/// Those of v1, of models as a service, and of other vendors' models.
 const RATE: [&str; 3] = ["ratelimitexceeded", "ratelimitreached", "ratelimiterror"];
-/// Sent for both a rate and capacity.
+/// Sent for both rate and capacity.
 const THROTTLED: [&str; 2] = ["toomanyrequests", "429"];
 const CAPACITY_IN_WORDS: [&str; 5] =
     ["high demand", "peak load", "temporarily unable", "currently overloaded", "at capacity"];
@@ -270,13 +269,13 @@ const RATE_IN_WORDS: [&str; 4] =
 const TOKENS_IN_WORDS: [&str; 3] =
     ["token rate limit", "tokens per min", "token limit is exceeded"];
 const CALLS_IN_WORDS: [&str; 3] = ["call rate limit", "request rate limit", "requests per min"];
-/// The request as a whole, one string of it, and the whole as models as a service put it.
+/// The whole request, one string in it, and the whole in the spelling of models as a service.
 const TOO_LONG: [&str; 3] = ["contextlengthexceeded", "stringabovemaxlength", "tokenslimitreached"];
 /// Azure's, OpenAI's, and that of Foundry's model inference.
 const NO_DEPLOYMENT: [&str; 3] = ["deploymentnotfound", "modelnotfound", "unknownmodel"];
-/// What says no more than a status of 404.
+/// Codes that only repeat a 404.
 const NOT_FOUND: [&str; 3] = ["notfound", "resourcenotfound", "invalidrequesterror"];
-/// Those of a deployment, of a path or version that a resource does not know, and of servers that are none.
+/// For a deployment, for a path or version unknown to a resource, and from servers of another kind.
 const NO_DEPLOYMENT_IN_WORDS: [&str; 6] = [
     "api deployment",
     "resource not found",
@@ -291,10 +290,10 @@ const CONTENT: [&str; 3] =
 /// API Management's `llm-content-safety`, and the filter.
 const CONTENT_IN_WORDS: [&str; 4] =
     ["content safety", "content management policy", "content filter", "content policy"];
-/// What says no more than a status of 400.
+/// Codes that only repeat a 400.
 const BAD_REQUEST: [&str; 4] =
     ["badrequest", "badrequesterror", "invalidrequest", "invalidrequesterror"];
-/// Those of chat, of the Responses API, and of Claude.
+/// Of chat, of the Responses API, and of Claude.
 const TOO_LONG_IN_WORDS: [&str; 3] =
     ["maximum context length is", "exceeds the context window", "prompt is too long"];
 

@@ -4,26 +4,26 @@ use memchr::memchr2;
 
 use super::error::BYTE_ORDER_MARK;
 
-/// A place in an event stream. It keeps nothing of the stream, whose lines may end in every way
-/// that the standard knows.
+/// A position in an event stream. It keeps nothing of the stream, and accepts every line ending of
+/// the standard.
 #[derive(Debug, Default)]
 pub(crate) struct EventLines {
     at: At,
-    /// Whether a line feed belongs to the end of the last line.
+    /// Whether a line feed here still belongs to the end of the last line.
     was_return: bool,
 }
 
-/// A field whose value is looked at.
+/// A field whose value is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Field {
     Data,
     Event,
 }
 
-/// What comes next in an event stream.
+/// The next part of an event stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part<'a> {
-    /// Some of the value of a field, without the space before it.
+    /// Part of the value of a field, without the leading space.
     Value(Field, &'a [u8]),
     /// The value of a field has ended.
     EndOfLine(Field),
@@ -33,21 +33,21 @@ pub(crate) enum Part<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    /// In the byte order mark that a stream may begin with.
+    /// In the byte order mark that may start a stream.
     Mark(usize),
     /// At the beginning of a line.
     Line,
-    /// After so many bytes of a field's name, its colon included.
+    /// After this many bytes of a field's name, including its colon.
     Name(Field, usize),
-    /// Behind the colon.
+    /// After the colon.
     Colon(Field),
     Value(Field),
-    /// In a line of no field that is looked at.
+    /// In a line of another field.
     Other,
 }
 
 impl EventLines {
-    /// The next part of `rest`, which loses it; `None` when there is nothing left to read.
+    /// The next part, removed from `rest`; `None` if nothing is left to read.
     #[inline]
     pub(crate) fn next<'a>(&mut self, rest: &mut &'a [u8]) -> Option<Part<'a>> {
         while let Some(&first) = rest.first() {
@@ -136,7 +136,7 @@ impl Default for At {
     }
 }
 
-/// Whether what follows a value ends its line and its event.
+/// Whether the text after a value ends its line and its event.
 pub(crate) const fn ends_event(rest: &[u8]) -> bool {
     matches!(
         rest,
@@ -154,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    /// The values of the stream, one text for each, and the ends of events.
+    /// The values of the stream, one text each, and the ends of events.
     fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<(Option<Field>, Vec<u8>)> {
         let (mut lines, mut found, mut value) = (EventLines::default(), Vec::new(), Vec::new());
         for mut piece in pieces {

@@ -1,14 +1,14 @@
-//! One scan over the top level of a request's body, for every reader of it.
+//! One scan over the top level of a request's body, shared by all its readers.
 
 use std::ops::Range;
 
 use super::json::Scan;
 
-/// The members of a body that anything is read from, with the ranges of their values. The first
-/// reader reads along with the scan; later ones read the ranges.
+/// The members of a body that any reader uses, with the ranges of their values. The first reader
+/// reads along with the scan; later ones read the ranges.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BodyFields {
-    /// So many as nearly all bodies have, without an allocation.
+    /// Inline, as many as nearly all bodies have, without an allocation.
     first: [Member; INLINE],
     length: usize,
     more: Vec<Member>,
@@ -24,7 +24,7 @@ pub(crate) struct Member {
     pub(crate) value: Range<usize>,
 }
 
-/// What a member means, where its name is one that anything is read from.
+/// The meaning of a member that some reader uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Field {
     /// `model`, in whatever spelling JSON allows.
@@ -37,32 +37,32 @@ pub(crate) enum Field {
     Tools,
     /// `functions`, `response_format`, `text`: shown to the model with their names.
     Schema,
-    /// `max_tokens` and its younger names.
+    /// `max_tokens` and its newer names.
     MaxOutput,
     /// `n` and `best_of`.
     Choices,
-    /// The id of something that one resource holds: `previous_response_id`, `thread_id`, ...
+    /// The id of an object that one resource holds: `previous_response_id`, `thread_id`, ...
     Id,
-    /// An id, or an object that has it: `conversation`, `video`.
+    /// An id, or an object that contains it: `conversation`, `video`.
     Conversation,
-    /// What an evaluation runs over.
+    /// The data of an evaluation.
     DataSource,
-    /// What a conversation is given.
+    /// The items of a conversation.
     Items,
     Store,
     PromptCacheKey,
-    /// What may have ids of files and the like in it: `attachments`, `tool_resources`, ...
+    /// May contain ids of files and the like: `attachments`, `tool_resources`, ...
     Holder,
     #[default]
     Other,
 }
 
 impl BodyFields {
-    /// Has `read` read `content`, of which a scan found what is `known`, or else scans it. Gives what
-    /// that scan found, and whether everything was read.
+    /// Has `read` read `content` from what an earlier scan found, `known`, or else scans it. Returns
+    /// what that scan found, and whether everything was read.
     ///
-    /// It is called for each member, with its key, and reads or skips the value before which the scan
-    /// stands. It returns `None` when that is broken: nothing more is to be read then.
+    /// `read` is called for each member with its key, and reads or skips the value that the scan is
+    /// at. It returns `None` if that is broken, and is not called again.
     pub(crate) fn read_or_scan<'a>(
         known: Option<&Self>,
         content: &'a [u8],
@@ -77,8 +77,8 @@ impl BodyFields {
         }
     }
 
-    /// Has `read` read `content` as [`read_or_scan`](Self::read_or_scan) does, where there is nowhere
-    /// to keep what a scan finds; whether everything was read.
+    /// Like [`read_or_scan`](Self::read_or_scan), if the result of a scan cannot be stored; returns
+    /// whether everything was read.
     pub(crate) fn read_only<'a>(
         known: Option<&Self>,
         content: &'a [u8],
@@ -96,7 +96,7 @@ impl BodyFields {
         }
     }
 
-    /// Scans `content`, with `read` reading along; also whether that read everything.
+    /// Scans `content` while `read` reads along; also returns whether that read everything.
     fn scan<'a>(
         content: &'a [u8],
         mut read: impl FnMut(Field, &'a [u8], &mut Scan<'a>) -> Option<()>,
@@ -104,7 +104,7 @@ impl BodyFields {
         Self::scan_at(content, |field, key, scan| read(field, &content[key], scan))
     }
 
-    /// Scans `content`, with `read` given where each key is.
+    /// Scans `content`, and passes the range of each key to `read`.
     pub(super) fn scan_at<'a>(
         content: &'a [u8],
         mut read: impl FnMut(Field, Range<usize>, &mut Scan<'a>) -> Option<()>,
@@ -117,7 +117,7 @@ impl BodyFields {
             let start = scan.at();
             is_reading = is_reading && read(field, key.clone(), scan).is_some();
             if !is_reading {
-                // What one reader takes for broken need not be so for others.
+                // What one reader rejects need not be broken for others.
                 *scan = Scan::starting(content, start);
                 scan.skip()?;
             }
@@ -131,7 +131,7 @@ impl BodyFields {
         (fields, is_read)
     }
 
-    /// Has `read` read what a scan of `content` found; whether that read everything.
+    /// Has `read` read what a scan of `content` found; returns whether it read everything.
     fn read<'a>(
         &self,
         content: &'a [u8],
@@ -144,13 +144,13 @@ impl BodyFields {
         all.is_some() && self.is_whole
     }
 
-    /// What a scan of `content` finds from which nothing is read.
+    /// The result of scanning `content` without a reader.
     #[cfg(test)]
     pub(crate) fn of(content: &[u8]) -> Self {
         Self::scan(content, |_, _, scan| scan.skip().map(drop)).0
     }
 
-    /// The members in their order; those before the fault, when the body is not whole.
+    /// The members in order; those before the fault if the body is incomplete.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Member> {
         self.first[..self.length].iter().chain(&self.more)
     }
@@ -209,7 +209,7 @@ impl Field {
     }
 }
 
-/// Whether a raw key with escapes means `model`. Of JSON's escapes only `\u` can spell a letter.
+/// Whether a raw key with escapes means `model`. Among JSON's escapes only `\u` can spell a letter.
 pub(crate) fn is_model(key: &[u8]) -> bool {
     let mut rest = key;
     for expected in MODEL {
@@ -240,7 +240,7 @@ mod tests {
 
     use super::*;
 
-    /// Skips every value, notes its length, and breaks behind one that is called so.
+    /// Skips every value, records its length, and stops at a member of that name.
     fn lengths<'a>(
         noted: &mut Vec<(Field, usize)>,
     ) -> impl FnMut(Field, &'a [u8], &mut Scan<'a>) -> Option<()> {

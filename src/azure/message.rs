@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use crate::classify::duration;
 
-/// The first wait that a message asks for. Numbers alone are none: a message also names the limit.
+/// The first wait that a message asks for. Numbers without a unit or phrase do not count: a message
+/// also states the limit.
 ///
-/// Azure OpenAI writes "retry after 45 seconds", API Management "Try again in 50 seconds" and, of
-/// a quota, "replenished in 00:12:34", models as a service "wait 29 seconds before retrying"; its
-/// like write "try again in 6m0s". Never longer than `u32::MAX` seconds.
+/// Azure OpenAI writes "retry after 45 seconds", API Management "Try again in 50 seconds" and, for a
+/// quota, "replenished in 00:12:34", models as a service "wait 29 seconds before retrying"; similar
+/// services write "try again in 6m0s". At most `u32::MAX` seconds.
 pub(crate) fn wait(message: &[u8]) -> Option<Duration> {
     let message = message.to_ascii_lowercase();
     let after = PHRASES.iter().flat_map(|phrase| {
@@ -34,21 +35,21 @@ fn clock(text: &[u8]) -> Option<Duration> {
         seconds = seconds.saturating_mul(60).saturating_add(next);
         rest = &rest[length..];
     }
-    Some(Duration::from_secs(seconds.min(LONGEST)))
+    Some(Duration::from_secs(seconds.min(MAX_WAIT_S)))
 }
 
 /// `45 seconds`, `1.5s`, `1 minute and 5 seconds`, `6m0s`: numbers with their units.
 fn amounts(text: &[u8]) -> Option<Duration> {
     let seconds = duration::at_start(text)?;
-    Some(Duration::from_secs_f64(seconds.min(LONGEST as f64)))
+    Some(Duration::from_secs_f64(seconds.min(MAX_WAIT_S as f64)))
 }
 
-/// The number at the start, at most [`LONGEST`], and its length.
+/// The number at the start, at most [`MAX_WAIT_S`], and its length.
 fn digits(text: &[u8]) -> Option<(u64, usize)> {
     let length = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let value = text[..length]
         .iter()
-        .fold(0_u64, |value, digit| (value * 10 + u64::from(digit - b'0')).min(LONGEST));
+        .fold(0_u64, |value, digit| (value * 10 + u64::from(digit - b'0')).min(MAX_WAIT_S));
     (length > 0).then_some((value, length))
 }
 
@@ -63,8 +64,8 @@ const PHRASES: [&[u8]; 8] = [
     b"replenished in ",
     b"resets in ",
 ];
-/// In seconds: far beyond every belief, and no arithmetic on it overflows.
-const LONGEST: u64 = u32::MAX as u64;
+/// In seconds: larger than any plausible wait, small enough not to overflow.
+const MAX_WAIT_S: u64 = u32::MAX as u64;
 
 #[cfg(test)]
 mod tests {
@@ -127,7 +128,7 @@ mod tests {
 
     #[test]
     fn absurd_numbers_are_capped() {
-        let longest = LONGEST * 1_000;
+        let longest = MAX_WAIT_S * 1_000;
         for unit in ["s", "minutes", "days"] {
             assert_wait(&format!("retry after {} {unit}", "9".repeat(400)), longest);
         }
@@ -145,7 +146,7 @@ mod tests {
         }
 
         #[test]
-        fn any_whole_number_of_seconds_is_read(seconds in 0..=LONGEST) {
+        fn any_whole_number_of_seconds_is_read(seconds in 0..=MAX_WAIT_S) {
             let read = wait(format!("Please retry after {seconds} seconds.").as_bytes());
             prop_assert_eq!(read, Some(Duration::from_secs(seconds)));
         }

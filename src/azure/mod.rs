@@ -1,5 +1,4 @@
-//! What the service's requests and answers look like on the wire: everything here reads, nothing
-//! decides.
+//! The wire format of the service's requests and answers: this module reads, and decides nothing.
 
 mod content;
 mod demand;

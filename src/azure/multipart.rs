@@ -1,4 +1,4 @@
-//! The parts of a multipart form (RFC 7578), each with what matters of its head.
+//! The parts of a multipart form (RFC 7578), with the relevant fields of each head.
 
 use std::{borrow::Cow, fmt, ops::Range};
 
@@ -6,15 +6,15 @@ use memchr::{memchr, memmem};
 
 use super::content::has_prefix;
 
-/// The parts of a form, in their order.
+/// The parts of a form, in order.
 pub struct Parts<'a> {
     body: &'a [u8],
     finder: memmem::Finder<'static>,
-    /// Behind the last delimiter; `None` behind the end of the form.
+    /// The position after the last delimiter; `None` after the end of the form.
     at: Option<usize>,
 }
 
-/// What matters of one part. Ranges are positions in the body.
+/// The relevant fields of one part. Ranges are positions in the body.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Part {
@@ -22,30 +22,30 @@ pub struct Part {
     pub is_model: bool,
     /// The part's own header lines, without the empty one that ends them.
     pub head: Range<usize>,
-    /// What the part holds.
+    /// The content of the part.
     pub content: Range<usize>,
-    /// Whether the content is written as it is, not in a transfer encoding.
+    /// Whether the content is plain, not in a transfer encoding.
     pub is_plain: bool,
     /// The value of the part's own `Content-Length`.
     pub(crate) length: Option<Range<usize>>,
 }
 
-/// The form is not well-formed, or not whole.
+/// The form is malformed or incomplete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BrokenForm;
 
 impl<'a> Parts<'a> {
-    /// The parts of `body`, with the boundary that `content_type` names.
+    /// The parts of `body`, with the boundary named by `content_type`.
     ///
     /// # Errors
     ///
-    /// When it names none, or `body` has no such delimiter.
+    /// If it names no boundary, or `body` has no such delimiter.
     pub fn of(body: &'a [u8], content_type: &[u8]) -> Result<Self, BrokenForm> {
         let boundary = boundary(content_type).ok_or(BrokenForm)?;
         let delimiter = [b"\r\n--", &*boundary].concat();
         let finder = memmem::Finder::new(&delimiter).into_owned();
-        // The first delimiter has no line break before it when there is no preamble.
+        // Without a preamble, no line break precedes the first delimiter.
         let at = match body.strip_prefix(&delimiter[2..]) {
             Some(rest) => body.len() - rest.len(),
             None => finder.find(body).ok_or(BrokenForm)? + delimiter.len(),
@@ -64,7 +64,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Ends with the form, or with what is wrong in it.
+/// Ends at the end of the form, or at the first error in it.
 impl Iterator for Parts<'_> {
     type Item = Result<Part, BrokenForm>;
 
@@ -81,8 +81,8 @@ impl fmt::Debug for Parts<'_> {
     }
 }
 
-/// The boundary of a form's content type. Whatever kind of multipart it is called, a server may read it
-/// as a form.
+/// The boundary in a content type. For every multipart type, since a server may read any of them as a
+/// form.
 pub(crate) fn boundary(content_type: &[u8]) -> Option<Cow<'_, [u8]>> {
     let kind = content_type.split(|&byte| byte == b';').next()?;
     if !has_prefix(kind.trim_ascii(), b"multipart/") {
@@ -91,18 +91,17 @@ pub(crate) fn boundary(content_type: &[u8]) -> Option<Cow<'_, [u8]>> {
     parameter(content_type, b"boundary").filter(|boundary| !boundary.is_empty())
 }
 
-/// What a delimiter opens.
+/// What follows a delimiter.
 enum AfterDelimiter {
     /// A part that starts here.
     Part(usize),
-    /// The end of the form; what comes after it is an epilogue.
+    /// The end of the form; an epilogue may follow.
     End,
 }
 
 impl AfterDelimiter {
-    /// `None` when the line goes on otherwise: a truncated form, or a content with a line that
-    /// starts like the delimiter, which RFC 2046 (section 5.1.1) forbids and readers take
-    /// differently.
+    /// `None` if the line continues: a truncated form, or content with a line that starts like the
+    /// delimiter, which RFC 2046 (section 5.1.1) forbids and readers interpret differently.
     fn read(body: &[u8], at: usize) -> Option<Self> {
         let rest = &body[at..];
         if rest.starts_with(b"--") {
@@ -157,7 +156,7 @@ impl Part {
     }
 }
 
-/// Where the header line at `at` ends, folded lines included (RFC 5322, section 2.2.3).
+/// The end of the header line at `at`, including folded lines (RFC 5322, section 2.2.3).
 fn line_end(head: &[u8], at: usize) -> usize {
     let mut from = at;
     while let Some(found) = memmem::find(&head[from..], b"\r\n") {

@@ -1,76 +1,76 @@
-//! The operations of the API: the one table that routes, metric labels, stickiness, and the weighing
-//! and telling apart of requests are derived from.
+//! The operations of the API: one table for routes, metric labels, stickiness, the estimated cost of
+//! requests, and their kind of traffic.
 
 use http::Method;
 
 use super::ApiPath;
 use crate::cooldown::Traffic;
 
-/// One operation of the API, or several that are alike in everything that is known of them.
+/// One operation of the API, or several with identical properties.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// The segments that its paths begin with, after those of the grammar.
+    /// The first segments of its paths, after those of the grammar.
     segments: &'static [&'static str],
     label: &'static str,
     kind: Kind,
-    /// Whether the next segment is the id of what a resource keeps.
+    /// Whether the next segment is the id of a stored object.
     has_id: bool,
     /// Whether tokens are generated.
     has_output: bool,
-    /// What the service counts its `POST`s as.
+    /// The kind of traffic of its `POST`s.
     traffic: Traffic,
 }
 
-/// What a path asks for.
+/// The operation and the id in a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ApiCall<'a> {
     pub(crate) operation: &'static Operation,
-    /// The id in the path of what one resource keeps, as it is written.
+    /// The id of a stored object in the path, as written.
     pub(crate) id: Option<&'a str>,
 }
 
-/// What may be referred to in a body, and learned from an answer.
+/// What a body may refer to, and what an answer may teach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Nothing: embeddings, lists of models.
     Free,
-    /// Files that a model is shown, and nothing is kept of what it makes: an image that is edited.
+    /// Files shown to a model, with nothing stored: an image that is edited.
     Shown,
-    /// A chat completion: it may show a file to the model, and may be stored.
+    /// A chat completion: it may refer to a file, and may be stored.
     Chat,
     /// A response: it is stored unless it says otherwise.
     Response,
-    /// Whatever else a resource keeps: files, threads, batches.
+    /// Any other stored object: files, threads, batches.
     Kept,
 }
 
 impl Operation {
-    /// The operation that `path` asks for, which has no query.
+    /// The operation of `path`, which must have no query.
     pub fn of(path: &str) -> &'static Self {
         ApiPath::of(path).call(path).operation
     }
 
-    /// The operation that a path asks for of which `rest` is what follows the grammar's own
-    /// segments, as [`ApiPath::operation`] gives it.
+    /// The operation of a path whose part after the grammar's own segments is `rest`, as returned by
+    /// [`ApiPath::operation`].
     pub fn of_rest(rest: &str) -> &'static Self {
         Self::find(rest).operation
     }
 
-    /// A name from a closed set, fit for a metric: `chat.completions`; `other` for an operation
-    /// that is not known.
+    /// A name from a closed set, suitable for a metric: `chat.completions`; `other` for an unknown
+    /// operation.
     pub const fn label(&self) -> &'static str {
         self.label
     }
 
-    /// Whether a request needs no model: it is about what a resource keeps, of which it names one thing
-    /// in its path, or lists or adds to it without the capacity of a model.
+    /// Whether a request needs no model: its path names a stored object, or it lists or creates
+    /// objects without using a model's capacity.
     pub fn needs_no_model(method: &Method, path: &str) -> bool {
         let ApiCall { operation, id } = ApiPath::of(path).call(path);
         id.is_some() || operation.lists_or_creates(method)
     }
 
-    /// Whether what ends `path`, whatever its grammar, is an operation that generates tokens or is
-    /// not known.
+    /// Whether the end of `path`, in any grammar, is an operation that generates tokens or is
+    /// unknown.
     pub(crate) fn has_output(path: &str) -> bool {
         let ends_path = |operation: &Self| {
             let mut before = Some(path);
@@ -87,18 +87,18 @@ impl Operation {
         *self != OTHER
     }
 
-    /// Whether its body may name a model: not where files and the like are uploaded or kept, whose
-    /// bodies are the longest.
+    /// Whether its body may name a model. Not so for uploads and stored objects, whose bodies are the
+    /// longest.
     pub fn may_name_model(&self) -> bool {
         !NAMELESS.contains(&self.label)
     }
 
-    /// Whether its requests may refer to what a resource keeps, or add to it.
+    /// Whether its requests may refer to stored objects, or create them.
     pub fn may_refer(&self) -> bool {
         self.kind != Kind::Free
     }
 
-    /// Whether a request lists what a resource keeps: not what one thing that it names has.
+    /// Whether a request lists stored objects, other than the parts of one that it names.
     pub fn is_list(method: &Method, path: &str) -> bool {
         let ApiCall { operation, id } = ApiPath::of(path).call(path);
         id.is_none() && *method != Method::POST && operation.lists_or_creates(method)
@@ -108,8 +108,8 @@ impl Operation {
         self.kind
     }
 
-    /// Whether a request without an id in its path is about what a resource keeps: it lists that, or
-    /// adds to it without the capacity of a model.
+    /// Whether a request without an id in its path concerns stored objects: it lists them, or creates
+    /// one without using a model's capacity.
     pub(crate) fn lists_or_creates(&self, method: &Method) -> bool {
         match self.kind {
             Kind::Free | Kind::Shown => false,
@@ -118,8 +118,8 @@ impl Operation {
         }
     }
 
-    /// What the service counts a request of `method` for `path` as, which has no query. Tokens are of
-    /// the default service tier, as far as a head shows.
+    /// The kind of traffic of a request of `method` for `path`, which must have no query. Tokens
+    /// count as those of the default service tier, because a head shows no other.
     pub(crate) fn traffic(method: &Method, path: &str) -> Traffic {
         let api = ApiPath::of(path);
         let Some(rest) = api.operation(path).filter(|rest| !rest.is_empty()) else {
@@ -133,13 +133,13 @@ impl Operation {
         match (id, operation.kind) {
             // A run of a thread, or of an evaluation, generates tokens.
             (Some(_), Kind::Kept) if rest.ends_with("/runs") => Traffic::Tokens,
-            // What is done to something that is kept.
+            // An action on a stored object.
             (Some(_), _) if operation.traffic == Traffic::Tokens => Traffic::Stored,
             _ => operation.traffic,
         }
     }
 
-    /// The operation that `text` begins with, a path without the grammar's own segments.
+    /// The operation at the start of `text`, a path without the grammar's own segments.
     pub(super) fn find(text: &str) -> ApiCall<'_> {
         let found = OPERATIONS.iter().find_map(|it| Some((it, after(text, it.segments)?)));
         let (operation, rest) = found.unwrap_or((&OTHER, ""));
@@ -178,7 +178,7 @@ impl Operation {
     }
 }
 
-/// What follows `segments` at the beginning of `text`; empty segments do not count.
+/// The rest of `text` after `segments`; empty segments do not count.
 fn after<'a>(text: &'a str, segments: &[&str]) -> Option<&'a str> {
     segments.iter().try_fold(text.trim_start_matches('/'), |text, segment| {
         let rest = text.strip_prefix(segment)?;
@@ -187,13 +187,13 @@ fn after<'a>(text: &'a str, segments: &[&str]) -> Option<&'a str> {
     })
 }
 
-/// Azure page "Azure OpenAI in Foundry Models v1 REST API reference". Longer paths stand before
-/// those that they begin with.
+/// Azure page "Azure OpenAI in Foundry Models v1 REST API reference". Longer paths come before their
+/// prefixes.
 const OPERATIONS: &[Operation] = &[
     Operation::kept(&["chat", "completions"], "chat.completions")
         .kind_of(Kind::Chat)
         .counted_as(Traffic::Tokens),
-    // Operations of their own, which only look like ids.
+    // Separate operations that only look like ids.
     Operation::kept(&["responses", "compact"], "responses")
         .kind_of(Kind::Response)
         .without_id()
@@ -243,7 +243,7 @@ const OPERATIONS: &[Operation] = &[
     REALTIME,
 ];
 
-/// The labels of those whose bodies name no model.
+/// The labels of operations whose bodies name no model.
 const NAMELESS: [&str; 8] = [
     "files",
     "uploads",
@@ -255,10 +255,10 @@ const NAMELESS: [&str; 8] = [
     "models",
 ];
 
-/// Those without output, with which every request that is weighed is compared.
+/// Operations without output; every weighed request is compared with them.
 const SILENT: &[Operation] = &[EMBEDDINGS];
 
-/// Sessions, and what they are prepared by.
+/// Sessions, and the operations that prepare them.
 const REALTIME: Operation = Operation::free(&["realtime"], "realtime");
 const EMBEDDINGS: Operation = Operation::free(&["embeddings"], "embeddings").without_output();
 const OTHER: Operation = Operation::free(&[], "other");

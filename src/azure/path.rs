@@ -4,14 +4,14 @@ use std::ops::Range;
 
 use super::{ApiCall, Operation};
 
-/// A path of the API, read segment by segment: substrings would find a deployment called `chat` in
-/// `/chat/completions`. Its ranges are those of the path that was read.
+/// A path of the API, parsed by segments: a substring search would find a deployment called `chat` in
+/// `/chat/completions`. Its ranges are positions in that path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiPath {
-    /// Where the caller's base path ends.
+    /// The end of the caller's base path.
     pub(crate) base: usize,
     grammar: Grammar,
-    /// Where the operation begins, if there is one.
+    /// The start of the operation, if there is one.
     rest: usize,
 }
 
@@ -31,7 +31,7 @@ pub enum Grammar {
 }
 
 impl ApiPath {
-    /// Reads `path`, which has no query.
+    /// Parses `path`, which must have no query.
     pub fn of(path: &str) -> Self {
         let mut segments = segments(path);
         let Some(openai) = segments.find(|segment| path[segment.clone()] == *"openai") else {
@@ -58,7 +58,7 @@ impl ApiPath {
         &self.grammar
     }
 
-    /// Where the deployment of a classic path is.
+    /// The range of a classic path's deployment.
     pub fn deployment(&self) -> Option<Range<usize>> {
         match &self.grammar {
             Grammar::Deployment(segment) => Some(segment.clone()),
@@ -82,7 +82,7 @@ impl ApiPath {
         !matches!(self.grammar, Grammar::V1 | Grammar::Foreign)
     }
 
-    /// What follows the grammar's own segments in `path`: `chat/completions`, `responses/resp_1`.
+    /// The part of `path` after the grammar's own segments: `chat/completions`, `responses/resp_1`.
     pub fn operation<'a>(&self, path: &'a str) -> Option<&'a str> {
         match self.grammar {
             Grammar::V1 | Grammar::Deployment(_) | Grammar::Resource => {
@@ -92,13 +92,13 @@ impl ApiPath {
         }
     }
 
-    /// The operation that `path` asks for, and what it is about.
+    /// The operation of `path`, and the id in it.
     pub(crate) fn call<'a>(&self, path: &'a str) -> ApiCall<'a> {
         Operation::find(self.operation(path).unwrap_or_default())
     }
 }
 
-/// What `split('/')` gives, as ranges. Segments are short, so plain steps beat its search.
+/// The ranges of `split('/')`. Segments are short, so a plain loop beats its search.
 pub(crate) fn segments(path: &str) -> impl Iterator<Item = Range<usize>> {
     let bytes = path.as_bytes();
     let mut next = Some(0);

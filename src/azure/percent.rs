@@ -20,13 +20,13 @@ pub(crate) fn encode(name: &str) -> String {
     segment
 }
 
-/// The bytes that `text` stands for. What begins like an escape and is none stands for itself.
+/// Decodes `text`. Anything that is not a valid escape stands for itself.
 pub(crate) fn decode(text: &[u8]) -> impl Iterator<Item = u8> {
     units(text).map(|unit| unit.unwrap_or(b'%'))
 }
 
-/// The text that `segment` stands for; `None` when it has a percent sign that begins no escape, or
-/// its bytes are not UTF-8.
+/// Decodes `segment`; `None` if it has a percent sign without a valid escape, or its bytes are not
+/// UTF-8.
 pub fn decode_text(segment: &str) -> Option<Cow<'_, str>> {
     if !segment.contains('%') {
         return Some(segment.into());
@@ -35,7 +35,7 @@ pub fn decode_text(segment: &str) -> Option<Cow<'_, str>> {
     String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
-/// What each byte or escape of `text` stands for; `None` for a percent sign that begins no escape.
+/// Decodes each byte or escape of `text`; `None` for a percent sign without a valid escape.
 fn units(text: &[u8]) -> impl Iterator<Item = Option<u8>> {
     let mut rest = text;
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! What a scan of a request's body found, left in its extensions.
+//! The result of scanning a request's body, stored in its extensions.
 
 use std::{fmt, sync::Arc};
 
@@ -7,9 +7,9 @@ use http::Extensions;
 
 use super::{fields::BodyFields, json::Scan};
 
-/// A request extension: where the members of its JSON body are. Whoever scans the body first leaves
-/// it, and the layers inside read those members without a scan of their own. It holds for the very
-/// content that was scanned: the same bytes at the same place.
+/// A request extension: the positions of the members of its JSON body. The first layer that scans the
+/// body stores it, and inner layers read the members without another scan. It is valid only for the
+/// content that was scanned: the same bytes at the same address.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -39,12 +39,12 @@ use super::{fields::BodyFields, json::Scan};
 pub struct ScannedBody(Arc<(Bytes, BodyFields)>);
 
 impl ScannedBody {
-    /// Scans `content`, with `value` called for every member of its outermost object.
+    /// Scans `content`, and calls `value` for every member of its outermost object.
     ///
-    /// `value` gets the key as it is written, quotes included, and the text from the value on. It
-    /// returns the value's length, or `None` for a broken one, after which it is not called again.
-    /// Also returns whether everything was read: whether `content` is one object whose values are
-    /// all as `value` wants them.
+    /// `value` gets the key as written, quotes included, and the text from the value on. It returns
+    /// the value's length, or `None` for a broken one, after which it is not called again. Also
+    /// returns whether everything was read: whether `content` is one object whose values `value` all
+    /// accepted.
     pub fn scan(
         content: &Bytes,
         mut value: impl FnMut(&[u8], &[u8]) -> Option<usize>,
@@ -63,10 +63,10 @@ impl ScannedBody {
         Self(Arc::new((content, fields)))
     }
 
-    /// What a scan of `content` found, if there was one.
+    /// The result of scanning `content`, if it was scanned.
     pub(crate) fn fields<'a>(extensions: &'a Extensions, content: &[u8]) -> Option<&'a BodyFields> {
         let (scanned, fields) = &*extensions.get::<Self>()?.0;
-        // It is still held, so that nothing else can be where it is.
+        // The scanned bytes are still held, so no other content can be at their address.
         (scanned.as_ptr() == content.as_ptr() && scanned.len() == content.len()).then_some(fields)
     }
 }

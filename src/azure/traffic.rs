@@ -1,4 +1,4 @@
-//! What a request is counted as: its kind of traffic, and the tokens that it may take.
+//! How the service counts a request: its kind of traffic, and the tokens that it may use.
 
 use std::sync::LazyLock;
 
@@ -8,7 +8,7 @@ use memchr::memmem::Finder;
 use super::{Demand, Operation, error::without_mark, json::members};
 use crate::cooldown::Traffic;
 
-/// What the service counts a request for `path` as, with the service tier that its body asks for.
+/// The kind of traffic of a request for `path`, including the service tier in its body.
 pub(crate) fn traffic(method: &Method, path: &str, content: Option<&[u8]>) -> Traffic {
     match Operation::traffic(method, path) {
         Traffic::Tokens => content.map_or(Traffic::Tokens, of_tier),
@@ -16,13 +16,13 @@ pub(crate) fn traffic(method: &Method, path: &str, content: Option<&[u8]>) -> Tr
     }
 }
 
-/// The tokens that a request for `path` may take at most, as the service counts them when it admits
-/// it: those of the prompt, and those that may be generated. Of a body that is not in memory, its length
-/// is enough.
+/// The most tokens that a request for `path` may use, as the service counts them at admission: those
+/// of the prompt, and those that may be generated. For a body that is not in memory, its length
+/// suffices.
 pub(crate) fn tokens(path: &str, content: Result<&[u8], u64>) -> f64 {
     let demand = match content {
         Ok([]) => Demand::nothing(),
-        // No JSON begins so; a form does.
+        // A form starts like this; JSON never does.
         Ok([b'-', b'-', ..]) => Demand::upload(),
         Ok(content) => Demand::read(content, None),
         Err(length) => Demand::unread(usize::try_from(length).unwrap_or(usize::MAX)),
@@ -34,7 +34,7 @@ pub(crate) fn tokens(path: &str, content: Result<&[u8], u64>) -> f64 {
     demand.prompt + longest * f64::from(demand.choices)
 }
 
-/// By the body's `service_tier`; `auto`, `default` and whatever is not known are the default one.
+/// By the body's `service_tier`; `auto`, `default` and unknown values mean the default tier.
 fn of_tier(content: &[u8]) -> Traffic {
     let mut tier = Traffic::Tokens;
     if TIER.find(content).is_none() {
@@ -57,7 +57,7 @@ fn of_tier(content: &[u8]) -> Traffic {
 
 static TIER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"service_tier"));
 
-/// What a request is taken to generate that does not say: an ordinary answer.
+/// Tokens that a request is assumed to generate if it does not say: an ordinary answer.
 const UNSTATED_OUTPUT: f64 = 256.0;
 
 #[cfg(test)]

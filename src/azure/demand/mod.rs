@@ -1,29 +1,29 @@
-//! Reads from a request's body what it asks for, without a JSON tree.
+//! Reads the token demand from a request's body, without a JSON tree.
 
 mod text;
 
-use self::text::{ATTACHMENT, BYTES_PER_TOKEN, Text};
+use self::text::{ATTACHMENT_TOKENS, BYTES_PER_TOKEN, Text};
 use super::{
     fields::{BodyFields, Field},
     json::count,
 };
 
-/// What a request asks for.
+/// The tokens that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Demand<'a> {
     /// Tokens of the prompt.
     pub(crate) prompt: f64,
-    /// The most tokens that one choice may have, if the body says.
+    /// The most tokens of one choice, if the body says so.
     pub(crate) longest: Option<u64>,
-    /// How many choices are generated, returned or not.
+    /// The number of choices generated, returned or not.
     pub(crate) choices: u8,
     /// The body's `model`: a JSON string, quotes included.
     pub(crate) model: Option<&'a [u8]>,
 }
 
 impl<'a> Demand<'a> {
-    /// Of a body in memory, of which a scan found what is `known`. It is read once, in leaps from
-    /// quote to quote.
+    /// Reads a body in memory, in one pass from quote to quote. An earlier scan found what is
+    /// `known`.
     pub(crate) fn read(content: &'a [u8], known: Option<&BodyFields>) -> Self {
         let mut demand = Self { prompt: 0.0, longest: None, choices: 1, model: None };
         let mut text = Text::default();
@@ -61,26 +61,26 @@ impl<'a> Demand<'a> {
         demand
     }
 
-    /// Of a body of `length` bytes that is not JSON, or not there to be read.
+    /// For a body of `length` bytes that is not JSON, or cannot be read.
     pub(crate) fn unread(length: usize) -> Self {
         let prompt = (length as f64 / BYTES_PER_TOKEN).min(MAX_TOKENS as f64);
         Self { prompt, longest: None, choices: 1, model: None }
     }
 
-    /// Of a request without a body: a list of models, a stored response.
+    /// For a request without a body: a list of models, a stored response.
     pub(crate) const fn nothing() -> Self {
         Self { prompt: 0.0, longest: Some(0), choices: 1, model: None }
     }
 
-    /// Of a multipart body, which carries a file.
+    /// For a multipart body, which carries a file.
     pub(crate) const fn upload() -> Self {
-        Self { prompt: ATTACHMENT, longest: None, choices: 1, model: None }
+        Self { prompt: ATTACHMENT_TOKENS, longest: None, choices: 1, model: None }
     }
 }
 
-/// The longest context that Azure serves is that of gpt-4.1, a little below this.
+/// A little above the longest context that Azure serves, that of gpt-4.1.
 const MAX_TOKENS: u64 = 1 << 20;
-/// The most choices that the service gives.
+/// The most choices that the service allows.
 const MAX_CHOICES: u64 = 128;
 
 #[cfg(test)]
@@ -150,15 +150,15 @@ mod tests {
             let part = json!({"type": "image_url", "image_url": {"url": url}});
             json!({"messages": [{"role": "user", "content": [part]}]}).to_string()
         };
-        assert_eq!(read(&chat(1)).prompt, ATTACHMENT + 4.0);
-        assert_eq!(read(&chat(100_000)).prompt, ATTACHMENT + 4.0);
+        assert_eq!(read(&chat(1)).prompt, ATTACHMENT_TOKENS + 4.0);
+        assert_eq!(read(&chat(100_000)).prompt, ATTACHMENT_TOKENS + 4.0);
         let input = json!([{"role": "user", "content": [
             {"type": "input_text", "text": "What is this?"},
             {"type": "input_image", "image_url": "data:image/jpeg;base64,/9j/4AAQSkZJRg"},
             {"type": "input_image", "image_url": "https://contoso.blob.core.windows.net/a.png"},
         ]}]);
         let responses = json!({"input": input}).to_string();
-        assert_eq!(read(&responses).prompt, 13.0 / 4.0 + 2.0 * ATTACHMENT + 4.0);
+        assert_eq!(read(&responses).prompt, 13.0 / 4.0 + 2.0 * ATTACHMENT_TOKENS + 4.0);
     }
 
     #[test]

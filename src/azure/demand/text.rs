@@ -1,4 +1,4 @@
-//! Counts the text in a JSON value, as a model is shown it.
+//! Counts the text in a JSON value that a model is shown.
 
 use std::mem;
 
@@ -12,13 +12,13 @@ pub(super) struct Text {
     bytes: usize,
     messages: usize,
     attachments: usize,
-    /// Tokens that the caller made itself.
+    /// Token ids sent by the caller.
     tokens: usize,
 }
 
 impl Text {
-    /// Adds the text of messages or input, whose value `scan` skips: strings that are shown to the
-    /// model, and token ids.
+    /// Adds the text of messages or input, whose value `scan` skips: strings shown to the model, and
+    /// token ids.
     pub(super) fn add_prompt<'a>(&mut self, content: &[u8], scan: &mut Scan<'a>) -> Option<()> {
         let mut key: &'a [u8] = b"";
         let mut strings = false;
@@ -32,7 +32,7 @@ impl Text {
             }
             match mem::take(&mut key) {
                 b"type" => self.attachments += usize::from(is_attachment(raw)),
-                // Addresses, files and pictures themselves, and what only links items together.
+                // URLs, and the content of files and images; and fields that only link items.
                 b"url" | b"image_url" | b"data" | b"file_data" | b"filename" | b"file_id"
                 | b"role" | b"id" | b"call_id" | b"tool_call_id" | b"status" | b"detail"
                 | b"format" => {}
@@ -47,7 +47,7 @@ impl Text {
         Some(())
     }
 
-    /// Adds the text of tools or schemas, whose value `scan` skips: their keys as well.
+    /// Adds the text of tools or schemas, whose value `scan` skips, including their keys.
     pub(super) fn add_schema(&mut self, scan: &mut Scan<'_>) -> Option<()> {
         let value = scan.skip_with(|scan| {
             self.bytes += scan.measure()?.length;
@@ -58,8 +58,8 @@ impl Text {
 
     pub(super) fn tokens(&self) -> f64 {
         self.bytes as f64 / BYTES_PER_TOKEN
-            + self.messages as f64 * MESSAGE
-            + self.attachments as f64 * ATTACHMENT
+            + self.messages as f64 * MESSAGE_TOKENS
+            + self.attachments as f64 * ATTACHMENT_TOKENS
             + self.tokens as f64
     }
 }
@@ -76,14 +76,14 @@ fn is_attachment(kind: &[u8]) -> bool {
     )
 }
 
-/// What English text and code have on average (OpenAI's help page "What are tokens").
+/// The average of English text and code (OpenAI's help page "What are tokens").
 pub(super) const BYTES_PER_TOKEN: f64 = 4.0;
 /// Tokens of an image of 1024 x 1024 pixels for gpt-4o: 85, and 170 for each of four tiles (Azure
 /// page "Use vision-enabled chat models").
-pub(super) const ATTACHMENT: f64 = 765.0;
+pub(super) const ATTACHMENT_TOKENS: f64 = 765.0;
 /// Tokens around each message: its role and two marks (OpenAI's cookbook, "How to count tokens
 /// with tiktoken").
-const MESSAGE: f64 = 4.0;
+const MESSAGE_TOKENS: f64 = 4.0;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! Reads the JSON that passes by, without a tree of it.
+//! Reads JSON as it passes, without building a tree.
 
 mod number;
 mod scan;

@@ -1,6 +1,6 @@
 //! Reads a JSON number as a count.
 
-/// The count that a JSON value is, at most `most`; `None` when it is not a number or is negative.
+/// Parses a JSON value as a count of at most `most`; `None` if it is not a number or is negative.
 pub(crate) fn count(value: &[u8], most: u64) -> Option<u64> {
     if value.iter().all(u8::is_ascii_digit) && !value.is_empty() {
         let shift = |count: u64, digit: &u8| {

@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr2};
 
-/// Calls `each` for every member of the outermost object, with where its key is (without quotes) and
-/// a scan that stands before its value, which `each` skips.
+/// Calls `each(key, scan)` for every member of the outermost object. `key` is the range of the key
+/// without quotes; `scan` is at the value, and `each` must consume it.
 ///
-/// The grammar of that object alone is checked. `None` when the text is not one whole object; the
-/// members before the fault were given then.
+/// Only the grammar of that object is checked. `None` if the text is not one whole object; the
+/// members before the fault were passed to `each`.
 pub(crate) fn members<'a>(
     text: &'a [u8],
     each: impl FnMut(Range<usize>, &mut Scan<'a>) -> Option<()>,
@@ -16,7 +16,7 @@ pub(crate) fn members<'a>(
     Scan::of(text).document(each)
 }
 
-/// A position in a JSON text. Methods that give `None` met its end or something out of place.
+/// A position in a JSON text. A method returns `None` at the end of the text or at a syntax error.
 pub(crate) struct Scan<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -24,35 +24,35 @@ pub(crate) struct Scan<'a> {
 
 /// A string that was skipped.
 pub(crate) struct Skipped<'a> {
-    /// As it is written, without its quotes.
+    /// As written, without its quotes.
     pub(crate) raw: &'a [u8],
-    /// The length of its text in UTF-8, without escapes.
+    /// The length of its text in UTF-8, with escapes decoded.
     pub(crate) length: usize,
 }
 
 impl<'a> Scan<'a> {
-    /// A scan that stands at the beginning of `text`.
+    /// A scan at the start of `text`.
     pub(crate) const fn of(text: &'a [u8]) -> Self {
         Self::starting(text, 0)
     }
 
-    /// A scan that stands at `at` in `text`.
+    /// A scan at position `at` of `text`.
     pub(crate) const fn starting(text: &'a [u8], at: usize) -> Self {
         Self { bytes: text, at }
     }
 
-    /// Where it stands.
+    /// Its position.
     pub(crate) const fn at(&self) -> usize {
         self.at
     }
 
-    /// Skips the whole text, with `each` called as by [`members`].
+    /// Skips the whole text, and calls `each` as [`members`] does.
     pub(crate) fn document(
         &mut self,
         each: impl FnMut(Range<usize>, &mut Self) -> Option<()>,
     ) -> Option<()> {
         self.object(each)?;
-        // Anything more is a second document, or what is left of a broken one.
+        // Anything more is a second document, or the rest of a broken one.
         self.peek().is_none().then_some(())
     }
 
@@ -66,12 +66,12 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Skips a value, and gives where it is.
+    /// Skips a value, and returns its range.
     pub(crate) fn skip(&mut self) -> Option<Range<usize>> {
         self.skip_with(|scan| scan.string().map(drop))
     }
 
-    /// Skips a value, with `string` to skip each string in it, keys too, whose opening quote is
+    /// Skips a value. `string` skips each string in it, keys included, whose opening quote is
     /// consumed.
     pub(crate) fn skip_with(
         &mut self,
@@ -90,7 +90,7 @@ impl<'a> Scan<'a> {
         Some(start..self.at)
     }
 
-    /// Skips an object, with `each` called as by [`members`].
+    /// Skips an object, and calls `each` as [`members`] does.
     pub(crate) fn object(
         &mut self,
         mut each: impl FnMut(Range<usize>, &mut Self) -> Option<()>,
@@ -111,7 +111,7 @@ impl<'a> Scan<'a> {
         self.expect(b'}')
     }
 
-    /// Skips an array, with `each` to skip each of its elements.
+    /// Skips an array; `each` skips each of its elements.
     pub(crate) fn array(&mut self, mut each: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
         self.expect(b'[')?;
         if self.peek()? != b']' {
@@ -138,7 +138,7 @@ impl<'a> Scan<'a> {
                 self.at += 1;
                 return Some(Skipped { raw, length });
             }
-            // Text that is not English comes as one escape after the other from some clients.
+            // Some clients send non-English text as one escape after another.
             while self.bytes.get(self.at) == Some(&b'\\') {
                 let (raw, text) = match self.bytes.get(self.at + 1)? {
                     b'u' => (6, utf8_length(self.bytes.get(self.at + 2..self.at + 6)?)),
@@ -155,10 +155,10 @@ impl<'a> Scan<'a> {
         (self.peek()? == byte).then(|| self.at += 1)
     }
 
-    /// Skips a string whose opening quote is consumed; gives where its closing quote is.
+    /// Skips a string whose opening quote is consumed; returns the position of its closing quote.
     ///
-    /// Looks for quotes alone and counts the backslashes before each: text that is all escapes, as
-    /// Python writes whatever is not ASCII, is skipped as fast as any other.
+    /// It searches for quotes only and counts the backslashes before each: text that is all escapes,
+    /// as Python writes non-ASCII, is skipped as fast as any other.
     fn string(&mut self) -> Option<usize> {
         let start = self.at;
         loop {
@@ -204,20 +204,20 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// How many bytes of UTF-8 the code unit with these four digits takes.
+/// The number of UTF-8 bytes of the code unit with these four digits.
 fn utf8_length(digits: &[u8]) -> usize {
     match digits {
         [b'0', b'0', b'0'..=b'7', _] => 1,
         [b'0', b'0'..=b'7', ..] => 2,
-        // The first half of a pair stands for both.
+        // The first half of a surrogate pair counts for both.
         [b'd' | b'D', b'8' | b'9' | b'a' | b'A' | b'b' | b'B', ..] => 4,
         [b'd' | b'D', b'c'..=b'f' | b'C'..=b'F', ..] => 0,
         _ => 3,
     }
 }
 
-/// Where the first quote is. The next is often a few bytes away, where `memchr` costs more than
-/// looking at two words.
+/// The position of the first quote. The next one is often a few bytes away, where `memchr` costs more
+/// than checking two words.
 fn quote(bytes: &[u8]) -> Option<usize> {
     match near(bytes, |word| equal(word, b'"')) {
         Ok(found) => Some(found),
@@ -225,7 +225,7 @@ fn quote(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Where the first quote or backslash is, found in the same way.
+/// The position of the first quote or backslash, found in the same way.
 pub(crate) fn quote_or_backslash(bytes: &[u8]) -> Option<usize> {
     match near(bytes, |word| equal(word, b'"') | equal(word, b'\\')) {
         Ok(found) => Some(found),
@@ -233,7 +233,8 @@ pub(crate) fn quote_or_backslash(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Looks at two words: where the first byte is that `find` marks, or how many bytes have none.
+/// Checks two words: the position of the first byte that `find` marks, or the number of bytes without
+/// one.
 fn near(bytes: &[u8], find: impl Fn(u64) -> u64) -> Result<usize, usize> {
     let mut at = 0;
     for &word in bytes[..bytes.len().min(NEAR)].as_chunks().0 {
@@ -251,13 +252,13 @@ fn equal(word: u64, byte: u8) -> u64 {
     zeros(word ^ u64::from_le_bytes([byte; 8]))
 }
 
-/// Sets the high bit of the lowest byte that is zero; what is set above it means nothing
-/// (Bit Twiddling Hacks, "Determine if a word has a zero byte").
+/// Sets the high bit of the lowest zero byte; bits above that are meaningless (Bit Twiddling Hacks,
+/// "Determine if a word has a zero byte").
 fn zeros(word: u64) -> u64 {
     word.wrapping_sub(u64::from_le_bytes([0x01; 8])) & !word & u64::from_le_bytes([0x80; 8])
 }
 
-/// Where the first quote or bracket is, or the end.
+/// The position of the first quote or bracket, or the end.
 pub(crate) fn mark(bytes: &[u8]) -> usize {
     let near = bytes.len().min(NEAR);
     if let Some(found) = bytes[..near].iter().position(|&byte| is_mark(byte)) {
@@ -265,7 +266,7 @@ pub(crate) fn mark(bytes: &[u8]) -> usize {
     }
     let mut at = near;
     for block in bytes[near..].as_chunks::<BLOCK>().0 {
-        // The fold has no early exit, so that it becomes a few vector compares.
+        // The fold has no early exit, so that it vectorises.
         if block.iter().fold(false, |marked, &byte| marked | is_mark(byte)) {
             break;
         }
@@ -276,7 +277,7 @@ pub(crate) fn mark(bytes: &[u8]) -> usize {
 }
 
 fn is_mark(byte: u8) -> bool {
-    // Setting bit 5 makes `[` a `{` and `]` a `}`, and moves nothing else onto them.
+    // Setting bit 5 maps `[` to `{` and `]` to `}`, and no other byte to them.
     byte == b'"' || byte | 0x20 == b'{' || byte | 0x20 == b'}'
 }
 

@@ -2,7 +2,7 @@
 
 use super::quote_or_backslash;
 
-/// Whether a JSON text that arrives in pieces is within a string just now.
+/// Whether the current position in a chunked JSON text is within a string.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Text {
     #[default]
@@ -18,8 +18,8 @@ impl Text {
         self != Self::Between
     }
 
-    /// Reads on in a string; gives what belongs to it, as it is written, and how many bytes were
-    /// read.
+    /// Continues reading a string; returns the part that belongs to it, as written, and the number of
+    /// bytes read.
     pub(super) fn read<'a>(&mut self, rest: &'a [u8]) -> (&'a [u8], usize) {
         if *self == Self::Escape {
             let length = rest.len().min(1);
@@ -37,11 +37,11 @@ impl Text {
     }
 }
 
-/// The beginning of a string, long enough for the names that are looked for.
+/// The start of a string, long enough for the names that are searched for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Name {
     bytes: [u8; 8],
-    /// More than eight when the string is longer.
+    /// More than eight if the string is longer.
     length: usize,
 }
 
@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    /// What of `rest` belongs to the string that begins it, and how much was read.
+    /// The part of `rest` that belongs to the string at its start, and the number of bytes read.
     fn read(mut pieces: Vec<&[u8]>) -> (Vec<u8>, usize) {
         let (mut text, mut kept, mut total) = (Text::Within, Vec::new(), 0);
         while text.is_within() && !pieces.is_empty() {

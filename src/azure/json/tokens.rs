@@ -1,30 +1,30 @@
-//! Reads a JSON text that arrives in pieces, in leaps from mark to mark.
+//! Tokenizes a JSON text that arrives in pieces, jumping from mark to mark.
 
 use super::{Name, Text, mark};
 
-/// A place in a JSON text that arrives in pieces. It looks at quotes and brackets alone, so that a
-/// text which is no JSON is read too, and keeps nothing but the beginning of the last string.
+/// A position in a chunked JSON text. It looks only at quotes and brackets, so that it also reads a
+/// text that is not JSON, and keeps nothing but the start of the last string.
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
     text: Text,
     depth: usize,
     name: Name,
-    /// The mark that was given last, until the next token: up to then `depth` and `name` are those
-    /// before it.
+    /// The mark returned last, until the next token: up to then `depth` and `name` are those before
+    /// it.
     mark: Option<Mark>,
 }
 
-/// What comes next in a JSON text.
+/// The next part of a JSON text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Token<'a> {
     /// Commas, colons, numbers, words and white space, up to the mark that ends them or the end of
     /// the piece.
     Between(&'a [u8], Option<Mark>),
-    /// Some of a string, as it is written, and whether it ends there.
+    /// Part of a string, as written, and whether it ends there.
     Text(&'a [u8], bool),
 }
 
-/// What stands between the tokens of a JSON text.
+/// A mark between the tokens of a JSON text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// The quote that begins a string.
@@ -40,7 +40,7 @@ pub(crate) enum Bracket {
 }
 
 impl Tokens {
-    /// The next token of `rest`, which loses it; `None` when there is nothing left to read.
+    /// The next token, removed from `rest`; `None` if nothing is left to read.
     #[inline]
     pub(crate) fn next<'a>(&mut self, rest: &mut &'a [u8]) -> Option<Token<'a>> {
         let bytes = *rest;
@@ -70,13 +70,13 @@ impl Tokens {
         Some(Token::Between(&bytes[..at], self.mark))
     }
 
-    /// How many objects and arrays are around the last token. An object is not around the brackets
-    /// that begin it, but around those that end it.
+    /// The number of objects and arrays around the last token. An object encloses its closing
+    /// bracket, but not its opening one.
     pub(crate) const fn depth(&self) -> usize {
         self.depth
     }
 
-    /// The beginning of the last string before or in the last token, if no bracket came in between:
+    /// The start of the last string before or in the last token, if there was no bracket in between:
     /// before a bracket it is a key.
     pub(crate) const fn name(&self) -> &Name {
         &self.name

@@ -1,34 +1,34 @@
-//! The parts called `model` of a form that passes piece by piece.
+//! Finds the parts named `model` of a form that arrives in pieces.
 
 use memchr::memmem::{self, Finder};
 
 use super::{Models, Span};
 use crate::azure::multipart::{Part, boundary};
 
-/// A position in a form (RFC 7578). Where it is broken, it looks for the next delimiter and goes on.
+/// A position in a form (RFC 7578). If the form is broken, it continues at the next delimiter.
 #[derive(Clone)]
 pub(crate) struct FormReader {
     at: At,
     delimiter: Finder<'static>,
-    /// The end of what was read, in which a delimiter may have begun.
+    /// The last bytes read, which may start a delimiter.
     tail: Vec<u8>,
-    /// The head of a part, held back until it is whole.
+    /// The head of a part, held back until it is complete.
     pub(super) held: Vec<u8>,
     pub(super) models: Models,
-    /// Whether the two dashes that end the form are held back until they are whole.
+    /// Whether the two dashes that end the form are held back until they are complete.
     pub(super) holds_end: bool,
 }
 
 /// What comes next.
 #[derive(Clone, Copy)]
 enum At {
-    /// What stands before a delimiter: a part's content, or a preamble.
+    /// The text before a delimiter: a part's content, or a preamble.
     Content { is_model: bool },
-    /// The rest of a delimiter's line, of which these bytes were read.
+    /// The rest of a delimiter's line, and the bytes read of it.
     Line(Line),
     /// The head of a part.
     Head,
-    /// Nothing that matters: an epilogue.
+    /// Nothing relevant: an epilogue.
     End,
 }
 
@@ -47,7 +47,7 @@ impl FormReader {
         Some(Self {
             at: At::Content { is_model: false },
             delimiter: Finder::new(&delimiter).into_owned(),
-            // The first delimiter has no line break before it when there is no preamble.
+            // Without a preamble, no line break precedes the first delimiter.
             tail: b"\r\n".to_vec(),
             held: Vec::new(),
             models: Models::default(),
@@ -55,7 +55,7 @@ impl FormReader {
         })
     }
 
-    /// Whether no model can come any more.
+    /// Whether no model can follow.
     pub(super) const fn is_done(&self) -> bool {
         matches!(self.at, At::End)
     }
@@ -105,7 +105,7 @@ impl FormReader {
                         }
                         (Line::Start | Line::Padding, b'\r') => self.at = At::Line(Line::Return),
                         (Line::Return, b'\n') => self.at = At::Head,
-                        // It only begins like a delimiter.
+                        // It only starts like a delimiter.
                         _ => {
                             if self.holds_end && matches!(line, Line::Dash) {
                                 emit(Span::Text(b"-"));
@@ -122,7 +122,8 @@ impl FormReader {
         }
     }
 
-    /// Where the next delimiter ends, if it does in `rest`. Notes what may begin one otherwise.
+    /// The end of the next delimiter, if it is in `rest`. Otherwise records the bytes that may start
+    /// one.
     fn delimiter_end(&mut self, rest: &[u8]) -> Option<usize> {
         let (length, begun) = (self.delimiter.needle().len(), self.tail.len());
         self.tail.extend_from_slice(&rest[..rest.len().min(length - 1)]);
@@ -141,24 +142,24 @@ impl FormReader {
         found
     }
 
-    /// Reads a part's head on; how much of `rest` belongs to it.
+    /// Continues reading a part's head; returns how much of `rest` belongs to it.
     fn read_head(&mut self, rest: &[u8], emit: &mut impl FnMut(Span<'_>)) -> usize {
         let known = self.held.len();
-        self.held.extend_from_slice(&rest[..rest.len().min(LONGEST_HEAD - known)]);
+        self.held.extend_from_slice(&rest[..rest.len().min(MAX_PART_HEAD_BYTES - known)]);
         let whole = head_length(&self.held);
         let delimiter =
             self.delimiter.find(&self.held).map(|at| at + self.delimiter.needle().len());
         let (end, next) = match (whole, delimiter) {
             (Some(end), delimiter) if delimiter.is_none_or(|delimiter| end < delimiter) => {
                 self.held.truncate(end);
-                // The delimiter of an empty content may begin with the end of the head.
+                // The delimiter after empty content may start with the end of the head.
                 self.tail = b"\r\n".to_vec();
                 (end, At::Content { is_model: self.pass_head(emit) })
             }
             (_, Some(end)) => (end, At::Line(Line::Start)),
-            (_, None) if self.held.len() == LONGEST_HEAD => {
+            (_, None) if self.held.len() == MAX_PART_HEAD_BYTES => {
                 self.tail.clear();
-                (LONGEST_HEAD, At::Content { is_model: false })
+                (MAX_PART_HEAD_BYTES, At::Content { is_model: false })
             }
             (_, None) => return rest.len(),
         };
@@ -170,7 +171,7 @@ impl FormReader {
         end - known
     }
 
-    /// Passes the head of a part on if that is a model, with the name after it; whether it is.
+    /// Passes the head of a part on, followed by the name if that is a model; returns whether it is.
     fn pass_head(&mut self, emit: &mut impl FnMut(Span<'_>)) -> bool {
         let head = &*self.held;
         let Some(part) = Part::read(head, 0..head.len()).filter(|part| part.is_model) else {
@@ -190,10 +191,10 @@ impl FormReader {
     }
 }
 
-/// The length of a part's head, with the empty line that ends it, if that is there.
+/// The length of a part's head with the empty line that ends it, if complete.
 fn head_length(text: &[u8]) -> Option<usize> {
     if text.starts_with(b"\r\n") { Some(2) } else { Some(memmem::find(text, b"\r\n\r\n")? + 4) }
 }
 
-/// Of the head of one part: those of forms have three lines.
-const LONGEST_HEAD: usize = 16 << 10;
+/// The longest head of one part, in bytes: those of forms have three lines.
+const MAX_PART_HEAD_BYTES: usize = 16 << 10;

@@ -1,12 +1,12 @@
-//! The top-level `model` of a JSON object that passes piece by piece.
+//! Finds the top-level `model` of a JSON object that arrives in pieces.
 
 use std::ops::Range;
 
 use super::{Models, Span};
 use crate::azure::{fields, json};
 
-/// A position in a JSON object. It checks the grammar of the outermost object alone, and passes what
-/// is broken on as it is: the service refuses it.
+/// A position in a JSON object. Checks only the grammar of the outermost object, and passes broken
+/// text on unchanged: the service rejects it.
 #[derive(Clone, Default)]
 pub(crate) struct JsonReader {
     at: At,
@@ -28,12 +28,12 @@ enum At {
     },
     Colon,
     Value,
-    /// The rest of a string that is a value.
+    /// The rest of a string value.
     InText {
         is_escaped: bool,
         is_model: bool,
     },
-    /// The rest of an array or object that is a value; in a string of it or not.
+    /// The rest of an array or object value, and whether it is in a string.
     Nested {
         depth: usize,
         text: Option<bool>,
@@ -41,12 +41,12 @@ enum At {
     /// The rest of a number or a word.
     Scalar,
     Comma,
-    /// Nothing that matters.
+    /// Nothing relevant.
     End,
 }
 
 impl JsonReader {
-    /// Whether no model can come any more.
+    /// Whether no model can follow.
     pub(super) const fn is_done(&self) -> bool {
         matches!(self.at, At::End)
     }
@@ -119,7 +119,7 @@ impl JsonReader {
         emit(Span::Piece(stays_from..piece.len()));
     }
 
-    /// Notes the end of the object, of which this range of the piece stays before it.
+    /// The object ends; this range of the piece comes before the end.
     fn end(&self, stays: Range<usize>, is_first: bool, emit: &mut impl FnMut(Span<'_>)) {
         emit(Span::Piece(stays));
         if self.models.begun == 0 {
@@ -147,7 +147,7 @@ impl JsonReader {
     }
 }
 
-/// Where a string ends, its closing quote included; `None` in a later piece.
+/// The end of a string, including its closing quote; `None` if it is in a later piece.
 fn text_end(bytes: &[u8], is_escaped: &mut bool) -> Option<usize> {
     let mut at = 0;
     loop {
@@ -168,10 +168,10 @@ const fn ends_scalar(byte: u8) -> bool {
     matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// As much of a key as `model` can have, and one byte more.
+/// The part of a key that `model` can have, and one byte more.
 #[derive(Clone, Default)]
 struct Key {
-    bytes: [u8; LONGEST_MODEL_KEY + 1],
+    bytes: [u8; MAX_MODEL_KEY_BYTES + 1],
     length: usize,
 }
 
@@ -189,4 +189,4 @@ impl Key {
 }
 
 /// `model` with every letter written as `\u006d`.
-const LONGEST_MODEL_KEY: usize = 30;
+const MAX_MODEL_KEY_BYTES: usize = 30;

@@ -1,4 +1,4 @@
-//! The `model` of a body that passes piece by piece: found, and renamed on its way.
+//! Finds and renames the `model` of a body that arrives in pieces.
 
 mod form;
 mod json;
@@ -11,21 +11,21 @@ use http::HeaderValue;
 use self::{form::FormReader, json::JsonReader};
 use super::{ContentKind, multipart::boundary};
 
-/// Renames the `model` of a body that is not in memory, while it passes: every top-level one of a JSON
-/// object, and every part of a form that is called so. All other bytes stay as they are.
+/// Renames the `model` of a body that is not in memory, as it passes: every top-level one of a JSON
+/// object, and every form part of that name. All other bytes stay unchanged.
 ///
-/// A layer hands it to [`TryCloneBody::rename_model`](crate::TryCloneBody::rename_model).
+/// A layer passes it to [`TryCloneBody::rename_model`](crate::TryCloneBody::rename_model).
 #[derive(Clone)]
 pub struct ModelRename {
     reader: ModelReader,
-    /// As the grammar writes it: a JSON string with its quotes, or the content of a part.
+    /// As written in the body: a JSON string with its quotes, or the content of a form part.
     name: Bytes,
-    /// What is written where the body ends without having named a model, with the name behind it; nothing
-    /// where the model may be named elsewhere.
+    /// Added with the name where a body ends without naming a model; `None` if the model may be named
+    /// elsewhere.
     missing: Option<Missing>,
 }
 
-/// How a model is added to a body: the text before its name, and behind it.
+/// How a model is added to a body: the text before and after its name.
 #[derive(Clone)]
 struct Missing {
     before: Bytes,
@@ -33,7 +33,7 @@ struct Missing {
 }
 
 impl ModelRename {
-    /// For a body of this `content_type`; the name is written as a string of JSON, and plainly.
+    /// For a body of this `content_type`; the name is given as a JSON string and as plain text.
     pub(crate) fn new(content_type: Option<&HeaderValue>, json: &[u8], plain: &str) -> Self {
         let reader = ModelReader::of(content_type);
         let name = match reader {
@@ -43,8 +43,8 @@ impl ModelRename {
         Self { reader, name: Bytes::copy_from_slice(name), missing: None }
     }
 
-    /// The same, and names the model of a body that does not name one: its path does, and it is to be
-    /// sent where none does.
+    /// Also adds the model to a body that does not name one: the original path does, and the new one
+    /// does not.
     pub(crate) fn adding(mut self, content_type: Option<&HeaderValue>) -> Self {
         self.missing = match &mut self.reader {
             ModelReader::Json(_) => {
@@ -63,12 +63,12 @@ impl ModelRename {
         self
     }
 
-    /// Whether the body may be longer afterwards than can be known before its end.
+    /// Whether the body may become longer by an amount unknown before its end.
     pub(crate) const fn may_add(&self) -> bool {
         self.missing.is_some()
     }
 
-    /// Gives `out` what becomes of the next `piece` of the body, without copying what stays.
+    /// Passes the rewritten next `piece` of the body to `out`, without copying unchanged parts.
     pub fn push(&mut self, piece: &Bytes, mut out: impl FnMut(Bytes)) {
         let Self { reader, name, missing } = self;
         reader.read(piece, &mut |span| match span {
@@ -92,7 +92,7 @@ impl ModelRename {
         });
     }
 
-    /// Gives `out` what was held back of a body that has ended.
+    /// Passes to `out` what was held back when the body has ended.
     pub fn finish(&mut self, out: impl FnOnce(Bytes)) {
         if let ModelReader::Form(form) = &mut self.reader
             && !form.held.is_empty()
@@ -101,7 +101,7 @@ impl ModelRename {
         }
     }
 
-    /// How many bytes are held back.
+    /// The number of bytes held back.
     pub(crate) const fn held(&self) -> usize {
         match &self.reader {
             ModelReader::Form(form) => form.held.len(),
@@ -109,18 +109,18 @@ impl ModelRename {
         }
     }
 
-    /// How many models have been met so far.
+    /// The number of models found so far.
     pub(crate) const fn begun(&self) -> usize {
         self.reader.models().begun
     }
 
-    /// Whether at least one has been met, and all of those have passed.
+    /// Whether at least one was found, and all of those have passed.
     pub(crate) const fn has_renamed(&self) -> bool {
         let Models { begun, ended } = self.reader.models();
         ended > 0 && begun == ended
     }
 
-    /// Whether none can come any more.
+    /// Whether no model can follow.
     pub(crate) const fn is_done(&self) -> bool {
         self.reader.is_done()
     }
@@ -133,7 +133,7 @@ impl fmt::Debug for ModelRename {
     }
 }
 
-/// Reads a body piece by piece, in as little memory as one head of a form takes.
+/// Reads a body piece by piece, with the memory of one form part's head.
 #[derive(Clone)]
 pub(crate) enum ModelReader {
     Json(JsonReader),
@@ -142,33 +142,33 @@ pub(crate) enum ModelReader {
     Nothing,
 }
 
-/// The head of a part with a model, from the line of its delimiter on.
+/// The head of a part with a model, starting at the line of its delimiter.
 pub(crate) const MODEL_PART: &[u8] = b"\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n";
 
-/// How many models a body has named so far.
+/// The number of models that a body has named so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Models {
     pub(crate) begun: usize,
     pub(crate) ended: usize,
 }
 
-/// What becomes of a piece, in order.
+/// The parts of a rewritten piece, in order.
 enum Span<'a> {
-    /// This range of the piece stays.
+    /// This range of the piece, unchanged.
     Piece(Range<usize>),
-    /// What was held back of earlier pieces.
+    /// Bytes held back from earlier pieces.
     Text(&'a [u8]),
-    /// The name takes the place of a model's.
+    /// The new name, in place of a model.
     Name,
     /// The length of the name, in digits.
     NameLength,
-    /// The body ends here without having named a model. Another member of it may be the first one; a part
-    /// of a form needs no sign between it and the others.
+    /// The body ends here without having named a model. In JSON, `is_first` tells whether a comma is
+    /// needed; a form part needs no separator.
     End { is_first: bool },
 }
 
 impl ModelReader {
-    /// A reader of bodies with this content type. What is no form may be JSON, whatever it is called.
+    /// A reader of bodies with this content type. Anything but a form is treated as JSON.
     pub(crate) fn of(content_type: Option<&HeaderValue>) -> Self {
         match (ContentKind::named(content_type), content_type) {
             (ContentKind::Multipart, Some(form)) => match FormReader::of(form.as_bytes()) {
@@ -179,13 +179,13 @@ impl ModelReader {
         }
     }
 
-    /// Reads the next piece, to find models in it.
+    /// Reads the next piece to find models in it.
     pub(crate) fn find(&mut self, piece: &[u8]) {
         self.read(piece, &mut |_| {});
     }
 
-    /// Whether what follows can make no difference to a reader that wants one model: it has passed,
-    /// or none can come any more.
+    /// Whether the rest makes no difference to a reader that needs one model: it has passed, or none
+    /// can follow.
     pub(crate) const fn knows(&self) -> bool {
         self.is_done() || self.models().ended > 0
     }

@@ -5,7 +5,8 @@ use crate::azure::{fields, json};
 
 const FORM: &str = "multipart/form-data; boundary=XX";
 
-/// The body after a rename to `to`, in pieces of so many bytes, and how many models it named.
+/// The body after a rename to `to`, in pieces of `piece` bytes, and the number of models that it
+/// named.
 fn renamed(kind: &str, body: &[u8], piece: usize) -> (Vec<u8>, usize) {
     let kind = HeaderValue::from_str(kind).unwrap();
     let mut rename = ModelRename::new(Some(&kind), b"\"to\"", "to");
@@ -67,7 +68,7 @@ fn what_is_no_top_level_model_stays() {
     expect("multipart/form-data", "--XX\r\n", "--XX\r\n");
 }
 
-/// As [`expect`], where the model is to be named in any case.
+/// Like [`expect`], for a body that must name a model.
 fn expect_named(kind: &str, body: &str, expected: &str) {
     let header = HeaderValue::from_str(kind).unwrap();
     for piece in [1, 2, 3, 7, 16, 64, body.len().max(1)] {

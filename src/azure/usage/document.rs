@@ -3,30 +3,30 @@
 use super::Usage;
 use crate::azure::json::{Bracket, Mark, Token, Tokens, count, members};
 
-/// A JSON text, read as it arrives. It keeps a place in the text and, while it is incomplete, the
-/// object that it looks for.
+/// A JSON text, read as it arrives. It keeps its position in the text and, while that is incomplete,
+/// the object that it looks for.
 ///
-/// That is an object called `usage` in the outermost object, or in the object `response` in that
-/// one. Keys are compared as they are written: one that spells `usage` with escapes is not found.
+/// That object is called `usage` and is in the outermost object, or in the object `response` of that.
+/// Keys are compared as written: one that spells `usage` with escapes is not found.
 #[derive(Debug, Default)]
 pub(super) struct Document {
     tokens: Tokens,
     /// Whether the outermost value is an object.
     is_object: bool,
-    /// Whether the value in which the next member of depth 2 is, is the object `response`.
+    /// Whether the value that contains the next member of depth 2 is the object `response`.
     is_response: bool,
-    /// At what depth the `usage` ends that is being kept.
+    /// The depth at which the `usage` being kept ends.
     keeping: Option<usize>,
     kept: Vec<u8>,
 }
 
 impl Document {
-    /// Whether nothing of the text was seen yet.
+    /// Whether nothing of the text was read yet.
     pub(super) fn is_fresh(&self) -> bool {
         self.tokens.is_outermost()
     }
 
-    /// Reads on, and gives the last usage that ended in this piece.
+    /// Reads on, and returns the last usage that ended in this piece.
     pub(super) fn push(&mut self, piece: &[u8]) -> Option<Usage> {
         let mut found = None;
         let mut from = self.keeping.map(|_| 0);
@@ -55,7 +55,7 @@ impl Document {
         self.kept.capacity()
     }
 
-    /// Goes into an object or array; whether it is a usage to be kept.
+    /// Enters an object or array; returns whether it is a usage to keep.
     fn open(&mut self, is_object: bool) -> bool {
         let (depth, name) = (self.tokens.depth(), self.tokens.name());
         let is_usage = is_object && name.is(b"usage");
@@ -78,7 +78,7 @@ impl Document {
         is_wanted
     }
 
-    /// Leaves an object or array; whether it is the usage that is being kept.
+    /// Leaves an object or array; returns whether it is the usage being kept.
     fn close(&mut self) -> bool {
         let ended = self.keeping == Some(self.tokens.depth());
         if ended {
@@ -88,7 +88,7 @@ impl Document {
     }
 
     fn keep(&mut self, piece: &[u8]) {
-        if self.kept.len() + piece.len() > LONGEST {
+        if self.kept.len() + piece.len() > MAX_USAGE_BYTES {
             self.keeping = None;
             self.kept = Vec::new();
         } else {
@@ -97,7 +97,7 @@ impl Document {
     }
 
     fn complete(&mut self, end: &[u8]) -> Option<Usage> {
-        if self.kept.len() + end.len() > LONGEST {
+        if self.kept.len() + end.len() > MAX_USAGE_BYTES {
             return None;
         }
         if self.kept.is_empty() {
@@ -108,15 +108,15 @@ impl Document {
     }
 }
 
-/// Reads a usage object in the spelling of chat completions or of responses; `None` when it has
-/// none of their numbers.
+/// Parses a usage object in the spelling of chat completions or of responses; `None` if it has none
+/// of their numbers.
 fn parse(object: &[u8]) -> Option<Usage> {
     let (mut prompt, mut cached, mut completion) = (None, None, None);
     members(object, |key, scan| {
         let value = &object[scan.skip()?];
         match &object[key] {
-            b"prompt_tokens" | b"input_tokens" => prompt = count(value, MOST_TOKENS),
-            b"completion_tokens" | b"output_tokens" => completion = count(value, MOST_TOKENS),
+            b"prompt_tokens" | b"input_tokens" => prompt = count(value, MAX_TOKENS),
+            b"completion_tokens" | b"output_tokens" => completion = count(value, MAX_TOKENS),
             b"prompt_tokens_details" | b"input_tokens_details" => cached = cached_tokens(value),
             _ => {}
         }
@@ -130,20 +130,20 @@ fn parse(object: &[u8]) -> Option<Usage> {
     ))
 }
 
-/// The cached tokens in the details of a prompt, which are `null` where the model has no cache.
+/// The cached tokens in the details of a prompt, which are `null` if the model has no cache.
 fn cached_tokens(details: &[u8]) -> Option<u64> {
     let mut cached = None;
     members(details, |key, scan| {
         let value = scan.skip()?;
         if details[key] == *b"cached_tokens" {
-            cached = count(&details[value], MOST_TOKENS);
+            cached = count(&details[value], MAX_TOKENS);
         }
         Some(())
     })?;
     cached
 }
 
-/// The longest usage object that is read; those of the service have about 300 bytes.
-const LONGEST: usize = 4 << 10;
+/// The longest usage object that is read, in bytes; the service's have about 300.
+const MAX_USAGE_BYTES: usize = 4 << 10;
 /// Far above any context, and exact as a float.
-const MOST_TOKENS: u64 = 1 << 40;
+const MAX_TOKENS: u64 = 1 << 40;

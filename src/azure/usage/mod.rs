@@ -1,4 +1,4 @@
-//! Finds the `usage` of an answer while it passes by.
+//! Finds the `usage` of an answer as it passes.
 
 mod document;
 
@@ -14,15 +14,15 @@ use super::{
     json::mark,
 };
 
-/// Tokens as the service counted them, in the `usage` of an answer.
+/// Tokens as the service counted them, from the `usage` of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
-    /// Tokens of the prompt, the cached ones included.
+    /// Tokens of the prompt, including cached ones.
     pub prompt: u64,
-    /// Tokens of the prompt that the service had in its cache.
+    /// Tokens of the prompt that were in the service's cache.
     pub cached: u64,
-    /// Tokens that were generated, reasoning and all choices included.
+    /// Tokens generated, including reasoning and all choices.
     pub completion: u64,
 }
 
@@ -33,11 +33,11 @@ impl Usage {
     }
 }
 
-/// Watches the bytes of an answer for its `usage`, in constant memory whatever the answer's size.
+/// Scans the bytes of an answer for its `usage`, in constant memory whatever the size of the answer.
 ///
-/// The gate corrects its estimates by it, and others can count tokens with it. It finds the `usage`
-/// of a completion, a response or embeddings, as JSON or in an event stream, but none in a text
-/// that a model wrote.
+/// The gate corrects its estimates with it, and callers can count tokens. It finds the `usage` of a
+/// completion, a response or embeddings, as JSON or in an event stream, but not in text that a model
+/// wrote.
 ///
 /// ```
 /// use http::HeaderValue;
@@ -57,7 +57,7 @@ pub struct UsageScan {
 }
 
 impl UsageScan {
-    /// A scan of an answer with this `content-type`; `None` for one that is neither JSON nor an event
+    /// A scan of an answer with this `content-type`; `None` if that is neither JSON nor an event
     /// stream.
     pub fn new(content_type: Option<&HeaderValue>) -> Option<Self> {
         let lines = match ContentKind::named(content_type) {
@@ -68,12 +68,12 @@ impl UsageScan {
         Some(Self { lines, document: Document::default(), usage: None })
     }
 
-    /// The next bytes of the answer, in whatever pieces they come.
+    /// Reads the next bytes of the answer, in any chunking.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.lines.is_some() { self.read_events(bytes) } else { self.read(bytes) }
     }
 
-    /// The last usage that was complete, in however much of the answer was seen.
+    /// The last complete usage in the part of the answer that was read.
     pub fn finish(self) -> Option<Usage> {
         self.usage
     }
@@ -111,8 +111,8 @@ impl fmt::Debug for UsageScan {
     }
 }
 
-/// Whether some `"usage"` in `data` names an object. In what is not JSON, the quote that ends one can
-/// begin the next.
+/// Whether some `"usage"` in `data` names an object. In text that is not JSON, the closing quote of
+/// one can open the next.
 fn has_usage(mut data: &[u8]) -> bool {
     while let Some(at) = USAGE.find(data) {
         let end = at + USAGE.needle().len();
@@ -124,7 +124,7 @@ fn has_usage(mut data: &[u8]) -> bool {
     false
 }
 
-/// Whether what follows a name is an object, as a [`Document`] sees it, which looks at marks alone.
+/// Whether an object follows a name, as a [`Document`] sees it, which looks only at marks.
 fn begins_object(rest: &[u8]) -> bool {
     rest.get(mark(rest)) == Some(&b'{')
 }
@@ -157,7 +157,7 @@ mod tests {
         usage_in("text/event-stream", &[text.as_bytes()])
     }
 
-    /// Answers as the service gives them, with their usage.
+    /// Answers as the service sends them, with their usage.
     fn samples() -> Vec<(&'static str, String, Option<Usage>)> {
         let known = Some(Usage::new(2_048, 1_024, 28));
         vec![
@@ -250,9 +250,9 @@ mod tests {
 
     // Found by fuzzing: events that are not JSON had a usage in two pieces and none in one.
     #[test]
-    fn a_broken_event_tells_the_same_in_every_chunking() {
+    fn a_broken_event_gives_the_same_usage_in_every_chunking() {
         let names = ["x:", "", ":\x0c", "::", ","].map(|after| format!("\"usage\"{after}"));
-        // The quote that ends one name begins the next.
+        // The closing quote of one name opens the next.
         for name in names.into_iter().chain(["\",\"usage\"usage\":".to_owned()]) {
             let event = format!("data: {{{name}{{\"input_tokens\":9}}}}\n\n");
             let whole = in_events(&event);
@@ -316,7 +316,7 @@ mod tests {
         })
     }
 
-    /// What a tree says, of the usage that comes last in the text.
+    /// The last usage in the text, found with a tree.
     fn expected(tree: &Value) -> Option<Usage> {
         let read = |usage: &Value| {
             let usage = usage.get("usage")?;
