@@ -1,4 +1,4 @@
-//! Two sendings of one request that run side by side: where each of them is, and what came of it.
+//! Two concurrent sendings of one request: where each of them is, and its outcome.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -9,11 +9,11 @@ use http::Extensions;
 
 use crate::{AttemptBudget, served::Attempt};
 
-/// One of two sendings of a request: an extension, which is looked up where the request's
-/// [`AttemptBudget`] says that there is one.
+/// One of two sendings of a request: an extension, looked up only if the request's [`AttemptBudget`]
+/// says that it exists.
 ///
-/// The pools inside write where it is, the layer that started both reads it. Both are polled by one
-/// task, so that the locks are never contended.
+/// Inner pools write where the sending is; the layer that started both reads it. One task polls both,
+/// so that the locks are never contended.
 #[derive(Clone, Debug)]
 pub(crate) struct Twin {
     pair: Arc<Pair>,
@@ -22,19 +22,19 @@ pub(crate) struct Twin {
 
 #[derive(Debug)]
 struct Pair {
-    /// When the request arrived, from which the times of attempts count.
+    /// When the request arrived; the times of attempts count from it.
     arrival: Instant,
-    courses: [Mutex<Course>; 2],
+    courses: [Mutex<Progress>; 2],
 }
 
-/// What became of one sending so far.
+/// The progress of one sending.
 #[derive(Debug, Default)]
-struct Course {
-    /// The pool and the backend that were sent the request and did not answer yet, with the attempt
-    /// as it is recorded if nothing comes of it.
+struct Progress {
+    /// The pool and the backend that were sent the request and have not answered, with the attempt as
+    /// recorded if it remains unanswered.
     under_way: Option<(usize, usize, Attempt)>,
     ended: Vec<Attempt>,
-    /// How many attempts were begun.
+    /// The number of attempts started.
     begun: u32,
 }
 
@@ -49,35 +49,35 @@ impl Twin {
         Self { pair: Arc::clone(&self.pair), is_second: !self.is_second }
     }
 
-    /// Whether it began since the other one was late.
+    /// Whether it was started because the other one was late.
     pub(crate) const fn is_second(&self) -> bool {
         self.is_second
     }
 
-    /// Leaves it in the `extensions` of its request.
+    /// Stores it in the `extensions` of its request.
     pub(crate) fn insert_in(self, extensions: &mut Extensions) {
         extensions.get_or_insert_with(|| AttemptBudget::at_most(u32::MAX)).set_twin();
         extensions.insert(self);
     }
 
-    /// That of a request with this `budget`.
+    /// The twin of a request with this `budget`.
     pub(crate) fn of(budget: &AttemptBudget, extensions: &Extensions) -> Option<Self> {
         budget.has_twin().then(|| extensions.get().cloned()).flatten()
     }
 
-    /// How long after the arrival this was.
+    /// The time from the arrival to `at`.
     pub(crate) fn since_arrival(&self, at: Instant) -> Duration {
         at.saturating_duration_since(self.pair.arrival)
     }
 
-    /// Notes that `backend` of `pool` is sent the request. Of pools inside of pools the innermost counts.
+    /// Records that `backend` of `pool` is sent the request. With nested pools, the innermost counts.
     pub(crate) fn begin(&self, pool: usize, backend: usize, attempt: Attempt) {
         let mut course = self.course();
         course.under_way = Some((pool, backend, attempt));
         course.begun = course.begun.wrapping_add(1);
     }
 
-    /// Notes what the attempt under way came to.
+    /// Records the outcome of the current attempt.
     pub(crate) fn end(&self, attempt: Attempt) {
         let mut course = self.course();
         if let Some((_, _, begun)) = course.under_way.take() {
@@ -93,7 +93,7 @@ impl Twin {
         (*at == pool).then_some(*backend)
     }
 
-    /// The number of the attempt under way, if there is one.
+    /// The number of the current attempt, if there is one.
     pub(crate) fn under_way(&self) -> Option<u32> {
         let course = self.course();
         course.under_way.is_some().then_some(course.begun)
@@ -111,7 +111,7 @@ impl Twin {
         course.ended.iter().chain(under_way).cloned().collect()
     }
 
-    fn course(&self) -> MutexGuard<'_, Course> {
+    fn course(&self) -> MutexGuard<'_, Progress> {
         self.pair.courses[usize::from(self.is_second)]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

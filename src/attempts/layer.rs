@@ -1,4 +1,4 @@
-//! Gives every request its count of attempts.
+//! Gives every request its attempt budget.
 
 use std::task::{Context, Poll};
 
@@ -8,17 +8,18 @@ use tower_service::Service;
 
 use super::AttemptBudget;
 
-/// Bounds how many attempts the layers inside of it make for one request, all together.
+/// Limits the attempts that the inner layers together make for one request.
 ///
-/// The outermost of the layers. A request that has [`AttemptBudget`] already keeps them.
+/// Put it outermost. A request that already has an [`AttemptBudget`] keeps it.
 ///
 /// # Retries of the client
 ///
-/// Each retry of a client is a request of its own, and nothing here remembers those before it. Only
-/// their number is known: OpenAI's clients tell it in `x-stainless-retry-count`. It is taken off as
-/// if each of them had made one attempt, and one is always left. So the first request may make `N`
+/// Each retry of a client is a separate request, and nothing here remembers the earlier ones. Only
+/// their number is known: OpenAI's clients send it in `x-stainless-retry-count`. It is subtracted as
+/// if each had made one attempt, and at least one attempt remains. So the first request may make `N`
 /// attempts, the first retry `N - 1`, the next one `N - 2`: 15 in all for `N` = 6 and the two retries
-/// that those clients make by default, where 18 would be without it. Clients that do not tell, or
+/// that those clients make by default, instead of 18. Clients that do not send it, or send too low a
+/// number, get `N` for every request.
 /// tell less than is true, get `N` for every request.
 ///
 /// ```
@@ -40,7 +41,7 @@ pub struct LimitAttemptsLayer {
     attempts: u32,
 }
 
-/// Bounds how many attempts are made for one request. Made by [`LimitAttemptsLayer`].
+/// Limits the attempts for one request. Made by [`LimitAttemptsLayer`].
 #[derive(Clone, Copy, Debug)]
 pub struct LimitAttempts<S> {
     inner: S,
@@ -48,7 +49,7 @@ pub struct LimitAttempts<S> {
 }
 
 impl LimitAttemptsLayer {
-    /// At most `attempts` for every request, and one at least.
+    /// At most `attempts` for every request, and at least one.
     #[must_use]
     pub const fn new(attempts: u32) -> Self {
         Self { attempts }
@@ -61,12 +62,12 @@ impl<S> LimitAttempts<S> {
         &self.inner
     }
 
-    /// The wrapped service, to be changed.
+    /// Mutable access to the wrapped service.
     pub const fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The wrapped service, unwrapped.
+    /// Unwraps the service.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -96,7 +97,7 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for LimitAttempts<S> {
     }
 }
 
-/// How many attempts the client says that it made before this one.
+/// The number of attempts that the client reports to have made before this one.
 fn made(headers: &HeaderMap) -> u32 {
     let count = headers.get(&RETRY_COUNT).and_then(|value| value.to_str().ok());
     count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
@@ -122,12 +123,12 @@ mod tests {
 
     #[test]
     fn the_retries_of_the_client_are_taken_off_and_one_attempt_is_left() {
-        let told = |count: &str| {
+        let budget = |count: &str| {
             let request = Request::builder().header("x-stainless-retry-count", count);
             left(request.body(()).expect("a request"))
         };
         let counts = ["0", "1", "3", "4", "99999999999", "-1", "two", ""];
-        assert_eq!(counts.map(told), [4, 3, 1, 1, 4, 4, 4, 4]);
+        assert_eq!(counts.map(budget), [4, 3, 1, 1, 4, 4, 4, 4]);
         assert_eq!(left(Request::new(())), 4);
     }
 

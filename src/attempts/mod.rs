@@ -1,4 +1,4 @@
-//! How many attempts all layers together may make for one request.
+//! An attempt budget that all layers share for one request.
 
 mod layer;
 
@@ -11,13 +11,13 @@ use http::Extensions;
 
 pub use self::layer::{LimitAttempts, LimitAttemptsLayer};
 
-/// How many attempts all layers together may make for one request: a request extension.
+/// The number of attempts that all layers together may make for one request: a request extension.
 ///
 /// Each layer has limits of its own, and they multiply: three retries of a tier of four regions are
-/// twelve attempts. This counts every request that leaves the innermost layer. Once none is left,
-/// each layer returns the refusal at hand. The first attempt of a request is made in any case.
+/// twelve attempts. This budget counts every request that leaves the innermost layer. Once it is
+/// spent, each layer returns its last refusal. The first attempt of a request is always made.
 ///
-/// Clones share the count. [`LimitAttemptsLayer`] gives one to every request.
+/// Clones share the count. [`LimitAttemptsLayer`] gives every request a budget.
 ///
 /// ```
 /// use tower_spillover::AttemptBudget;
@@ -31,16 +31,16 @@ pub use self::layer::{LimitAttempts, LimitAttemptsLayer};
 #[derive(Clone, Debug)]
 pub struct AttemptBudget {
     left: Arc<AtomicU32>,
-    /// Whether the layer that passed the request on counted the attempt that is about to be made.
-    /// It cannot know whether a layer inside of it makes more of them.
+    /// Whether an outer layer has already counted the coming attempt. It cannot know whether an inner
+    /// layer makes more of them.
     is_reserved: bool,
-    /// Whether the request may be sent twice, and has a `Twin` that says where it is. It stands here,
-    /// since the layers inside look for this extension anyway.
+    /// Whether the request may be sent twice, and has a `Twin` with the state of both. Kept here
+    /// because inner layers look up this extension anyway.
     has_twin: bool,
 }
 
 impl AttemptBudget {
-    /// At most `attempts` of them, and one at least.
+    /// At most `attempts`, and at least one.
     pub fn at_most(attempts: u32) -> Self {
         Self {
             left: Arc::new(AtomicU32::new(attempts.max(1))),
@@ -49,7 +49,7 @@ impl AttemptBudget {
         }
     }
 
-    /// How many may still be made.
+    /// The number of attempts left.
     pub fn left(&self) -> u32 {
         self.left.load(Ordering::Relaxed)
     }
@@ -66,32 +66,32 @@ impl AttemptBudget {
         self.has_twin = true;
     }
 
-    /// Whether nothing is left for a request with these extensions.
+    /// Whether a request with these extensions has no attempts left.
     pub(crate) fn is_spent(overrides: &Extensions) -> bool {
         overrides.get().is_some_and(|budget: &Self| !budget.any_left())
     }
 
-    /// Counts the attempt that a layer is about to make of a request with these extensions, which
-    /// `is_sent` if the layer made others.
+    /// Counts the attempt that a layer is about to make of a request with these extensions;
+    /// `is_sent`: the layer has made others before.
     pub(crate) fn count(overrides: &mut Extensions, is_sent: bool) {
         if let Some(budget) = overrides.get_mut::<Self>() {
             if is_sent { budget.reserve() } else { budget.reserve_first() }
         }
     }
 
-    /// Counts the first attempt of a layer, which a layer outside of it may have counted.
+    /// Counts the first attempt of a layer, unless an outer layer has counted it.
     fn reserve_first(&mut self) {
         if !self.is_reserved {
             self.reserve();
         }
     }
 
-    /// Counts an attempt, for the layers inside.
+    /// Counts an attempt on behalf of the inner layers.
     pub(crate) fn reserve(&mut self) {
         self.is_reserved = self.take();
     }
 
-    /// Counts an attempt that was made, unless a layer outside did.
+    /// Counts an attempt that was made, unless an outer layer has.
     #[cfg(feature = "retry")]
     pub(crate) fn count_uncounted(&self) {
         if !self.is_reserved {
@@ -99,14 +99,14 @@ impl AttemptBudget {
         }
     }
 
-    /// The attempt that a layer outside counted is not made.
+    /// An attempt that an outer layer counted is not made.
     pub(crate) fn give_back(&self) {
         if self.is_reserved {
             self.left.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Takes one, if there is any. The first attempt of a request is made even without.
+    /// Takes an attempt, if one is left. The first attempt of a request is made even without.
     fn take(&self) -> bool {
         let take = |left: u32| left.checked_sub(1);
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn what_was_not_taken_is_not_given_back() {
-        // Requests that share a count, such as those of one agent.
+        // Requests that share a budget, such as those of one agent.
         let attempts = AttemptBudget::at_most(0);
         let (mut one, mut other) = (attempts.clone(), attempts.clone());
         one.reserve_first();

@@ -1,4 +1,4 @@
-//! Which requests may be carried out twice: those that leave nothing behind that counts.
+//! Decides which requests may run twice: those without lasting side effects.
 
 use http::{Method, Request};
 
@@ -7,10 +7,11 @@ use crate::{
     azure::{ApiCall, ApiPath, Kind, json::members},
 };
 
-/// Whether `request` asks for an answer and for nothing else that would be there twice.
+/// Whether `request` asks for an answer and has no effect that would occur twice.
 ///
-/// Batches, threads, files and videos would be, a response in the background, which goes on without
-/// its caller, and what a response adds to a conversation. Of operations that are not known nothing
+/// Batches, threads, files and videos have one; so do a background response, which continues without
+/// its caller, and the additions of a response to a conversation. Unknown operations count as having
+/// one.
 /// can be said.
 pub(super) fn may_run_twice<B: TryCloneBody>(request: &Request<B>) -> bool {
     if request.method() != Method::POST {
@@ -27,7 +28,7 @@ pub(super) fn may_run_twice<B: TryCloneBody>(request: &Request<B>) -> bool {
         }
 }
 
-/// Whether the `body` of a response asks for nothing that goes on or is added to.
+/// Whether the `body` of a response requests nothing that continues or is appended to.
 fn leaves_nothing(body: &[u8]) -> bool {
     let mut leaves_nothing = true;
     members(body, |key, scan| {

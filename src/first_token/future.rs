@@ -26,16 +26,16 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
-        // Nothing once it has ended or was given up.
+        // `None` once it has ended or was dropped.
         #[pin]
         first: Option<S::Future>,
-        // Boxed, so that a request whose first token is not awaited carries nothing for it.
+        // Boxed, so that a request without a first-token limit carries nothing for it.
         sendings: Option<Box<Sendings<S, B>>>,
     }
 }
 
 impl<S: Service<Request<B>>, B> ResponseFuture<S, B> {
-    /// That of a request which may take its time.
+    /// The future of a request without a limit.
     pub(super) const fn plain(first: S::Future) -> Self {
         Self { first: Some(first), sendings: None }
     }

@@ -1,4 +1,4 @@
-//! The layer of late first tokens: its settings, with their defaults.
+//! The layer for late first tokens: its settings and their defaults.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,11 +14,12 @@ use crate::{
 
 /// Sends a request a second time, to another backend, when the first token of its answer is late.
 ///
-/// An accepted request may show nothing for a long time: the backend queues it, or has stalled. A
-/// caller has received nothing by then, so that another backend can answer instead. It belongs around
-/// the layers that know the backends, [`SmartFallbackLayer`](crate::SmartFallbackLayer) and
-/// [`RegionRotateLayer`](crate::RegionRotateLayer), and inside of
-/// [`ReplayLayer`](crate::ReplayLayer) and [`LimitAttemptsLayer`](crate::LimitAttemptsLayer).
+/// An accepted request may show nothing for a long time, because the backend queues it or has
+/// stalled. The caller has received nothing by then, so another backend can answer instead. It
+/// belongs around the layers that know the backends,
+/// [`SmartFallbackLayer`](crate::SmartFallbackLayer) and
+/// [`RegionRotateLayer`](crate::RegionRotateLayer), and inside [`ReplayLayer`](crate::ReplayLayer)
+/// and [`LimitAttemptsLayer`](crate::LimitAttemptsLayer).
 ///
 /// ```
 /// use std::time::Duration;
@@ -51,44 +52,45 @@ use crate::{
 /// ```
 ///
 /// # What the first token is
+/// # What counts as the first token
 ///
-/// The moment at which the service inside answers. Of a stream that is its first output where an
+/// The moment at which the inner service answers. For a stream that is its first output, if an
 /// [`InspectLayer`](crate::InspectLayer) is around the client: it holds back comments, keep-alive
-/// events and whatever else says that nothing happened yet, at most for its
-/// [`preamble_time`](crate::InspectLayer::preamble_time), so that a longer limit would not be kept.
-/// Without it, it is the stream's head. Of an answer that is not streamed it is the head, which the
-/// service sends when all of the answer is written: a limit for such requests has to be longer than
-/// whole answers take.
+/// events and everything else that shows no progress, for at most its
+/// [`preamble_time`](crate::InspectLayer::preamble_time), so a limit longer than that is never
+/// reached. Without it, it is the head of the stream. For an answer that is not streamed it is the
+/// head, which the service sends when the whole answer is written: a limit for such requests has to
+/// be longer than whole answers take.
 ///
-/// The time counts from when a backend was sent the request. What it waits at a
-/// [`Gate`](crate::Gate), for a backend to reopen or for a token to be fetched is not in it. A
-/// [`RegionRotateLayer`](crate::RegionRotateLayer) inside says when that is: without one nothing is
+/// The time counts from when a backend was sent the request. It excludes waits at a
+/// [`Gate`](crate::Gate), for a backend to reopen, or for a token to be fetched. An inner
+/// [`RegionRotateLayer`](crate::RegionRotateLayer) reports when that is: without one, no request is
 /// ever late.
 ///
 /// # Where the second attempt goes
 ///
-/// The way of the first, except to the backend which that is at: to another backend of the tier, or to
-/// the other tier, as far as class, [`SpillBudget`](crate::smart_fallback::SpillBudget), attempts and
-/// the resource that the request belongs to permit. It never waits. Where there is nowhere to go, the
-/// first goes on, and nothing is taken out of the budget.
+/// It takes the same path as the first, but to another backend: to one of the same tier, or to the
+/// other tier, as far as class, [`SpillBudget`](crate::smart_fallback::SpillBudget), attempts and the
+/// resource that the request is pinned to permit. It never waits. If there is no other backend, the
+/// first attempt continues, and the budget is not charged.
 ///
-/// A request is sent a second time once, and only when it asks for an answer and nothing else:
-/// neither with `background` nor with a `conversation`, and nothing that a resource would then hold
-/// twice, like a file or a batch.
+/// A request is sent a second time only once, and only if it has no effect beyond its answer: neither
+/// with `background` nor with a `conversation`, and nothing that a resource would then store twice,
+/// like a file or a batch.
 ///
-/// # What a pool learns from it
+/// # Effect on the pool
 ///
 /// If another backend of the pool answers, a late first token counts as a failure of its backend: one
-/// that is late as often as not is asked after its neighbours. It is not closed.
+/// that is late as often as not is deferred, but not closed.
 ///
 /// # Cost
 ///
-/// **Both attempts may be billed.** Azure charges a prompt that it has begun to process, and a
-/// dropped connection does not stop all that goes on behind it. The [budget](Self::budget) bounds how
-/// often that happens.
+/// **Both attempts may be billed.** Azure charges for a prompt that it has begun to process, and
+/// dropping the connection does not stop all of the work behind it. The [budget](Self::budget) limits
+/// how often that happens.
 ///
-/// Nobody pays without this layer. With it, a request carries another copy of its head, two
-/// extensions and, when it is not answered at once, a timer.
+/// Without this layer there is no cost. With it, a request carries another copy of its head, two
+/// extensions and, unless it is answered immediately, a timer.
 #[derive(Clone, Debug)]
 pub struct FirstTokenLayer {
     config: Arc<Config>,
@@ -116,7 +118,7 @@ pub(super) struct Config {
 }
 
 impl FirstTokenLayer {
-    /// With this limit for requests whose class has none of its own; `None` for none.
+    /// Applies `limit` to requests whose class has none of its own; `None` for no limit.
     pub fn new(limit: impl Into<Option<Limit>>) -> Self {
         let budget = RetryBudget::new(BUDGET_AT_ONCE, BUDGET_PER_SUCCESS);
         let rules = Rules::AZURE;
@@ -124,25 +126,25 @@ impl FirstTokenLayer {
         Self { config: Arc::new(config) }
     }
 
-    /// The limit of the class of this name, the [`Priority`] of a request; `None` for none. Of two
-    /// with one name, the first counts.
+    /// The limit of the class of this name, the [`Priority`] of a request; `None` for no limit. If
+    /// two share a name, the first wins.
     #[must_use]
     pub fn class(mut self, name: impl Into<Arc<str>>, limit: impl Into<Option<Limit>>) -> Self {
         Arc::make_mut(&mut self.config).classes.push((name.into(), limit.into()));
         self
     }
 
-    /// Bounds the second attempts. Defaults to 10 at once, and one more in ten successes, the example
-    /// of gRPC proposal A6 for hedging: when everything is slow they add a tenth to the load and to
-    /// what is paid, which helps no request if it is more. One that finds no backend to go to costs
-    /// nothing.
+    /// Limits the second attempts. Defaults to 10 at once, and one more per ten successes, the
+    /// example of gRPC proposal A6 for hedging: when everything is slow they add a tenth to the load
+    /// and to the cost, and more than that would help no request. An attempt that finds no backend is
+    /// not charged.
     #[must_use]
     pub fn budget(mut self, budget: RetryBudget) -> Self {
         Arc::make_mut(&mut self.config).budget = budget;
         self
     }
 
-    /// The rules by which the answers of a service are read that is no pool. Defaults to Azure's.
+    /// The rules that classify the answers of a service that is not a pool. Defaults to Azure's.
     #[must_use]
     pub fn classify(mut self, rules: impl Classify) -> Self {
         Arc::make_mut(&mut self.config).rules = Rules::new(rules);
@@ -151,21 +153,22 @@ impl FirstTokenLayer {
 }
 
 impl Limit {
-    /// After this time a second attempt is made, and the first is given up as soon as that is taken
-    /// for accepted: one second after a backend was sent it, as refusals come sooner. A second
-    /// attempt that is refused or fails before leaves the first running. It costs no more capacity
-    /// than one request takes.
+    /// After this time a second attempt is made, and the first is dropped as soon as the second
+    /// counts as accepted: one second after a backend was sent it, since refusals come sooner. If the
+    /// second attempt is refused or fails before that, the first continues. It uses no more capacity
+    /// than one request.
     pub const fn move_on_after(after: Duration) -> Self {
         Self { after, mode: Mode::MoveOn }
     }
 
-    /// After this time a second attempt is made beside the first. The one that answers first is the
-    /// caller's, and the other is dropped; a refusal or a failure of either leaves the other running.
+    /// After this time a second attempt is made beside the first. The caller gets the one that
+    /// answers first, and the other is dropped; a refusal or a failure of either leaves the other
+    /// running.
     pub const fn hedge_after(after: Duration) -> Self {
         Self { after, mode: Mode::Hedge }
     }
 
-    /// When the first token is late.
+    /// The time after which the first token is late.
     pub const fn after(&self) -> Duration {
         self.after
     }

@@ -21,22 +21,22 @@ pub use self::{
 };
 use crate::TryCloneBody;
 
-/// Sends a request a second time when its first token is late. Made by [`FirstTokenLayer`], where that
-/// is explained.
+/// Sends a request a second time when its first token is late. Made by [`FirstTokenLayer`], which
+/// explains the rule.
 ///
 /// # Readiness
 ///
-/// It is ready when the wrapped service is, and a call's first attempt goes to the service that was
-/// polled. That one is readied again before the second attempt.
+/// Ready when the wrapped service is. A call's first attempt uses the service that was polled, which
+/// is readied again before the second attempt.
 ///
 /// # Cancel safety
 ///
-/// The future owns both attempts. Dropping it at any point drops both, with the permits and places in
-/// queues that they hold.
+/// The future owns both attempts. Dropping it at any point drops both, with the permits and queue
+/// positions that they hold.
 ///
 /// # Errors
 ///
-/// Those of the wrapped service, unchanged, when neither attempt is answered.
+/// Those of the wrapped service, unchanged, if neither attempt is answered.
 #[derive(Clone, Debug)]
 pub struct FirstToken<S> {
     inner: S,
@@ -49,12 +49,12 @@ impl<S> FirstToken<S> {
         &self.inner
     }
 
-    /// The wrapped service, to be changed.
+    /// Mutable access to the wrapped service.
     pub const fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The wrapped service, unwrapped.
+    /// Unwraps the service.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -74,7 +74,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // What is asked of a resource, and not for an answer, never runs twice.
+        // A request other than a `POST` never runs twice.
         let limit = (*request.method() == Method::POST).then(|| self.config.limit(&request));
         match limit.flatten() {
             Some(limit) => {

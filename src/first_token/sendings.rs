@@ -1,4 +1,4 @@
-//! Both sendings of one request: when the second is due, and which answer counts.
+//! Both sendings of one request: when the second is due, and which answer is returned.
 
 use std::{
     pin::Pin,
@@ -20,20 +20,20 @@ use crate::{
     request_copy::SavedRequest, served::Late, twin::Twin,
 };
 
-/// Both sendings of a request, but for the future of the first.
+/// Both sendings of a request, except the future of the first.
 pub(super) struct Sendings<S: Service<Request<B>>, B> {
     /// Readied again before the second sending.
     pub(super) inner: S,
     pub(super) second: Second<S::Future>,
     config: Arc<Config>,
     limit: Limit,
-    /// What the second sending would send.
+    /// The request of the second sending.
     request: SavedRequest<B>,
     twins: [Twin; 2],
     timer: AttemptTimer,
     /// When the second sending began.
     second_at: Instant,
-    /// What one of them ended with, while the other may still be answered.
+    /// The result of one sending, while the other may still be answered.
     spare: Option<(Sending, Ended<S, B>)>,
 }
 
@@ -52,7 +52,7 @@ pub(super) enum Second<F> {
     /// It is late, and the service is not ready for another request.
     Readying,
     UnderWay(Pin<Box<F>>),
-    /// It has ended, or there is to be none.
+    /// It has ended, or will not be made.
     Never,
 }
 
@@ -61,12 +61,12 @@ where
     S: Service<Request<B>, Response = Response<R>>,
     B: TryCloneBody,
 {
-    /// Whether the attempt under way of the first sending has been without an answer for too long.
+    /// Ready when the current attempt of the first sending has been unanswered for too long.
     pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.timer.poll(self.twins[0].under_way(), self.limit.after, cx)
     }
 
-    /// Whether the first is to be given up, since the second can be taken for accepted.
+    /// Ready when the first is to be dropped, since the second counts as accepted.
     pub(super) fn poll_moved_on(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.limit.mode {
             Mode::MoveOn => self.timer.poll(self.twins[1].under_way(), ACCEPTED_AFTER, cx),
@@ -74,7 +74,7 @@ where
         }
     }
 
-    /// Begins the second sending, if there may be one.
+    /// Starts the second sending, if one is allowed.
     pub(super) fn begin(&mut self, now: Instant) {
         let may_begin = self.request.whole().is_some_and(|request| {
             let extensions = request.extensions();
@@ -87,20 +87,20 @@ where
         self.timer.restart();
     }
 
-    /// Sends the request a second time, by the service that is ready.
+    /// Sends the request a second time, with the ready service.
     pub(super) fn send(&mut self, now: Instant) {
         let mut request = self.request.take().expect("it is kept for the second sending");
-        // It may find nowhere to go, and is due again later then.
+        // It may find no other backend, and then becomes due again later.
         self.request = SavedRequest::copy_if(true, &request);
         self.twins[1].clone().insert_in(request.extensions_mut());
-        // It is late already: where it would have to wait, it does not go.
+        // It is late already, so it must not wait.
         request.extensions_mut().insert(MaxWait(Duration::ZERO));
         self.second_at = now;
         self.second = Second::UnderWay(Box::pin(self.inner.call(request)));
     }
 
-    /// Takes what a sending ended with. Gives what the caller gets, unless the other one, which may be
-    /// the first that `is_first_left`, may still be answered.
+    /// Takes the result of a sending. Returns what the caller gets, unless the other one, which is
+    /// the first if `is_first_left`, may still be answered.
     pub(super) fn ended(
         &mut self,
         sending: Sending,
@@ -112,9 +112,9 @@ where
         }
         let was_sent = self.twins[1].was_sent();
         if sending == Sending::Second && !was_sent {
-            // It found nowhere to go, so that nothing has changed.
+            // It found no other backend, so nothing has changed.
             self.config.budget.give_back();
-            // A service that cannot be readied is of no use any more.
+            // A service that cannot be readied must not be used again.
             self.second = if result.is_ok() { Second::NotYet } else { Second::Never };
             self.timer.restart();
             return self.spare.take().map(|(_, result)| result);
@@ -133,11 +133,11 @@ where
         if is_other_left && !was_sent {
             self.config.budget.give_back();
         }
-        Some(self.settle(sending, result, was_sent))
+        Some(self.better_of(sending, result, was_sent))
     }
 
-    /// What the caller gets: this, or what the other sending ended with if that is better.
-    fn settle(
+    /// What the caller gets: this result, or that of the other sending if it is better.
+    fn better_of(
         &mut self,
         mut sending: Sending,
         mut result: Result<Response<R>, S::Error>,
@@ -145,7 +145,7 @@ where
     ) -> Result<Response<R>, S::Error> {
         if let Some((other, spare)) = self.spare.take() {
             let (this, that) = (rank(&result), rank(&spare));
-            // Of two that are alike, the second knows what became of the first.
+            // If both are alike, the second also accounts for the first.
             if that < this || (that == this && other == Sending::Second) {
                 (sending, result) = (other, spare);
             }
@@ -172,7 +172,7 @@ where
 }
 
 impl<S: Service<Request<B>>, B> Sendings<S, B> {
-    /// The first sending has begun, with `twin`; `request` is a copy of what was sent.
+    /// The first sending has started, with `twin`; `request` is a copy of what was sent.
     pub(super) fn new(
         inner: S,
         config: Arc<Config>,
@@ -195,13 +195,13 @@ impl<S: Service<Request<B>>, B> Sendings<S, B> {
     }
 }
 
-/// What a sending ended with: the less, the better for the caller.
+/// How good a result is for the caller; less is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Served,
-    /// What every backend would say of this request.
+    /// Every backend would reject this request.
     Rejected,
-    /// Worth coming back for, after this time.
+    /// Worth retrying after this time.
     Refused(Duration),
     Failed,
     Broken,
@@ -218,7 +218,7 @@ fn rank<R, E>(result: &Result<Response<R>, E>) -> Rank {
     }
 }
 
-/// Runs while one attempt is under way, and anew with the next one.
+/// Runs while one attempt is in flight, and restarts with the next one.
 #[derive(Default)]
 struct AttemptTimer {
     attempt: Option<u32>,
@@ -226,7 +226,7 @@ struct AttemptTimer {
 }
 
 impl AttemptTimer {
-    /// Whether it has been under way for `time`, if this `attempt` is.
+    /// Ready when the `attempt` has been in flight for `time`.
     fn poll(&mut self, attempt: Option<u32>, time: Duration, cx: &mut Context<'_>) -> Poll<()> {
         if self.attempt != attempt {
             self.attempt = attempt;
@@ -244,12 +244,12 @@ impl AttemptTimer {
         }
     }
 
-    /// Runs for its whole time again.
+    /// Restarts for the whole time.
     fn restart(&mut self) {
         self.attempt = None;
     }
 }
 
-/// After so long without an answer a request is taken for accepted: a refusal takes tens of
-/// milliseconds, over an ocean too.
+/// Time without an answer after which a request counts as accepted: a refusal takes tens of
+/// milliseconds, even across an ocean.
 const ACCEPTED_AFTER: Duration = Duration::from_secs(1);

@@ -1,12 +1,12 @@
-//! How long to wait before a retry that no hint times: an exponential schedule with jitter.
+//! The wait before a retry without a hint: an exponential schedule with jitter.
 
 use std::time::Duration;
 
-/// The waits before retries that no hint times.
+/// The waits before retries without a hint.
 ///
-/// Wait number `n`, from 0, is `interval + (2^n - 1) * delta`, at most `longest`, the schedule of
-/// API Management's `retry` policy: its `delta` is drawn for every wait from within 20 % of the
-/// one given, so that requests refused together do not return together.
+/// Wait number `n`, from 0, is `interval + (2^n - 1) * delta`, at most `longest`: the schedule of API
+/// Management's `retry` policy. Its `delta` is drawn for every wait from within 20 % of the given
+/// one, so that requests refused together do not return together.
 ///
 /// Source: Microsoft Learn, "Azure API Management policy reference: retry".
 ///
@@ -26,9 +26,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// A schedule that starts with `interval` and grows by `delta`, then twice that, and so on.
-    /// The longest wait is 20 s, as in the reference policy, until [`longest`](Self::longest)
-    /// says otherwise.
+    /// A schedule that starts with `interval` and grows by `delta`, then twice that, and so on. The
+    /// longest wait defaults to 20 s, as in the reference policy; see [`longest`](Self::longest).
     pub const fn new(interval: Duration, delta: Duration) -> Self {
         Self { interval, delta, longest: Duration::from_secs(20) }
     }
@@ -40,7 +39,7 @@ impl Backoff {
         self
     }
 
-    /// Wait number `n`, from 0, with the jitter that `draw`, a uniform random number, stands for.
+    /// Wait number `n`, from 0, with jitter from `draw`, a uniform random number.
     pub fn wait(&self, n: u32, draw: u64) -> Duration {
         let steps = 1u32.checked_shl(n).map_or(u32::MAX, |power| power - 1);
         let delta = self.delta.mul_f64(0.8).saturating_add(spread(self.delta.mul_f64(0.4), draw));
@@ -48,7 +47,7 @@ impl Backoff {
     }
 }
 
-/// The share of `width` that `draw` stands for: uniform in `0..width`.
+/// `draw` scaled to `0..width`.
 pub(super) fn spread(width: Duration, draw: u64) -> Duration {
     const WHOLE: f64 = (1u64 << 53) as f64;
     width.mul_f64((draw >> 11) as f64 / WHOLE)

@@ -1,4 +1,4 @@
-//! Whether a refused request is sent again to the same place, and after how long. Pure.
+//! Whether a refused request is sent again to the same service, and after how long. Pure.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ pub(super) struct RetryLimits {
     pub(super) budget: Option<RetryBudget>,
 }
 
-/// A retry that was taken out of a budget, and goes back unless it is spent.
+/// A retry withdrawn from a budget, which returns to it unless it is spent.
 pub(super) struct Withdrawn(Option<RetryBudget>);
 
 impl RetryLimits {
-    /// How long to wait before retry number `retries`, from 0, of a request that may wait for
-    /// `left` more in all; `None` when there is to be none.
+    /// How long to wait before retry number `retries`, from 0, of a request that may wait `left`
+    /// longer in all; `None` for no retry.
     pub(super) fn wait(
         &self,
         retries: u32,
@@ -37,14 +37,14 @@ impl RetryLimits {
             Hint::After(wait) if wait > self.longest_wait => return None,
             Hint::After(wait) => wait,
             Hint::Zero | Hint::None if self.first_at_once && retries == 0 => Duration::ZERO,
-            // Zero does not count as a hint: obeyed, it would be a busy loop.
+            // Zero does not count as a hint: obeying it would be a busy loop.
             Hint::Zero | Hint::None => {
                 let n = retries - u32::from(self.first_at_once);
                 self.backoff.wait(n, draw).min(self.longest_wait)
             }
         };
         let left = left.checked_sub(shortest)?;
-        // A wait that just fits is still made; its jitter is what gives way.
+        // A wait that just fits is still made, with less jitter.
         Some(shortest + spread(shortest.mul_f64(self.jitter.min(1.0)), draw).min(left))
     }
 
@@ -54,7 +54,7 @@ impl RetryLimits {
         }
     }
 
-    /// Takes a retry out of the budget; `None` when that is empty.
+    /// Withdraws a retry from the budget; `None` if that is empty.
     pub(super) fn withdraw(&self) -> Option<Withdrawn> {
         match &self.budget {
             Some(budget) => budget.withdraw().then(|| Withdrawn(Some(budget.clone()))),

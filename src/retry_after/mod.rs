@@ -21,12 +21,12 @@ use crate::{
     clock, random, request_copy,
 };
 
-/// Sends a refused request again, to the same place, when the refusal says it may come back.
+/// Sends a refused request again, to the same service, when the refusal says when to return.
 ///
-/// For one backend without an alternative, and around the other layers, whose refusals say when
-/// the whole stack is worth asking again. A hint is obeyed to the millisecond and a little jitter
-/// is added, never taken away. A hint longer than [`longest_wait`](Self::longest_wait) is not
-/// cut short: the refusal is the caller's.
+/// For a single backend with no fallback, and around the other layers, whose refusals say when the
+/// whole stack reopens. A hint is obeyed to the millisecond; jitter is added to it, never subtracted.
+/// A hint longer than [`longest_wait`](Self::longest_wait) is not shortened: the refusal is returned
+/// to the caller.
 ///
 /// ```
 /// use std::time::Duration;
@@ -41,39 +41,38 @@ use crate::{
 /// # drop(service);
 /// ```
 ///
-/// # What it does not do
+/// # Limitations
 ///
-/// Only refusals are retried, not failures: a server error may have been executed and billed. Of
-/// the refusals it leaves those to the caller that time does not mend: a used-up quota
-/// ([`Reason::Quota`], which a layer that reads bodies tells), and what the service answers with
-/// `x-should-retry: false`.
+/// Only refusals are retried, not failures: a server error may have been executed and billed.
+/// Refusals that waiting cannot fix are returned to the caller: a used-up quota ([`Reason::Quota`],
+/// if a layer reads bodies), and `x-should-retry: false` from the service.
 ///
 /// # Cost
 ///
-/// A clone of the request's head for every attempt but the last permitted one, and one clock read
-/// for every request. While the retry budget is full, a success is one atomic load.
+/// One clone of the request's head for every attempt but the last permitted one, and one clock read
+/// per request. While the retry budget is full, a success is one atomic load.
 #[derive(Clone, Debug)]
 pub struct RetryAfterPolicy {
     limits: Arc<RetryLimits>,
     rules: Rules,
     retries: u32,
-    /// When the request has waited long enough; unknown before its first attempt, or endless.
+    /// When the request has waited long enough; `None` before its first attempt, or without a limit.
     until: Option<Instant>,
 }
 
 impl RetryAfterPolicy {
-    /// At most 5 retries within 60 s, none after a wait of more than 120 s at once, which is what
-    /// OpenAI's own clients refuse; 0.5 s, doubling up to 8 s, after a refusal without a hint; and
-    /// the default [`RetryBudget`].
+    /// At most 5 retries within 60 s; no single wait above 120 s, which is what OpenAI's own clients
+    /// refuse; 0.5 s, doubling up to 8 s, after a refusal without a hint; and the default
+    /// [`RetryBudget`].
     pub fn new() -> Self {
         Self::with(RetryLimits::default())
     }
 
-    /// The waits of API Management's `retry` policy in the reference region chain: `count="30"
-    /// interval="4" delta="2" max-interval="20" first-fast-retry="true"`. That is, after refusals
-    /// without a hint, 0, 4, 6, 10, 18, 20, 20, ... seconds within its jitter.
+    /// The waits of API Management's `retry` policy in the reference region chain:
+    /// `count="30" interval="4" delta="2" max-interval="20" first-fast-retry="true"`. After refusals
+    /// without a hint, that is 0, 4, 6, 10, 18, 20, 20, ... seconds within its jitter.
     ///
-    /// Unlike the reference, which ignores `Retry-After`, it obeys a hint where there is one.
+    /// Unlike the reference, which ignores `Retry-After`, it obeys a hint if there is one.
     pub fn api_management() -> Self {
         Self::with(RetryLimits {
             max_retries: 30,
@@ -85,12 +84,12 @@ impl RetryAfterPolicy {
         })
     }
 
-    /// The waits of the reference script: exactly the hint, as often as it takes, as long as
-    /// `elapsed + hint` is at most 4 s. The refusal that does not fit is the caller's, to be
-    /// answered by a fallback.
+    /// The waits of the reference script: exactly the hint, any number of times, as long as
+    /// `elapsed + hint` is at most 4 s. A refusal that does not fit is returned to the caller, for a
+    /// fallback to handle.
     ///
-    /// Unlike the script, which crashes without a hint and spins on one of zero, it then waits
-    /// 5 ms, doubling up to 640 ms.
+    /// Unlike the script, which crashes without a hint and spins on a hint of zero, it then waits 5
+    /// ms, doubling up to 640 ms.
     pub fn smart_retry() -> Self {
         Self::with(RetryLimits {
             max_retries: u32::MAX,
@@ -108,45 +107,45 @@ impl RetryAfterPolicy {
         self.limit(|limits| limits.max_retries = max_retries)
     }
 
-    /// The longest that a request may wait in all, counted from its arrival: a wait that would end
-    /// later is not begun.
+    /// The longest total wait of a request, counted from its arrival: a wait that would end later is
+    /// not started.
     #[must_use]
     pub fn max_wait(self, max_wait: Duration) -> Self {
         self.limit(|limits| limits.max_wait = max_wait)
     }
 
-    /// The longest single wait. A hint beyond it is refused, not shortened: to ask earlier than a
-    /// deployment wants is to be refused again.
+    /// The longest single wait. A refusal with a longer hint is returned, not retried earlier: an
+    /// early retry would only be refused again.
     #[must_use]
     pub fn longest_wait(self, longest_wait: Duration) -> Self {
         self.limit(|limits| limits.longest_wait = longest_wait)
     }
 
-    /// The waits after refusals without a hint, with a longest one of its own.
+    /// The waits after refusals without a hint, with their own longest wait.
     #[must_use]
     pub fn backoff(self, backoff: Backoff) -> Self {
         self.limit(|limits| limits.backoff = backoff)
     }
 
-    /// How much later than a hint a request returns at most, as a share of the hint. Each request
-    /// draws its own part of it, so that those refused together do not return together. Defaults
-    /// to 0.1; 0 obeys to the letter.
+    /// How much later than a hint a request may return, as a share of the hint. Each request draws
+    /// its own delay, so that requests refused together do not return together. Defaults to 0.1; 0
+    /// obeys hints exactly.
     #[must_use]
     pub fn jitter(self, share: f64) -> Self {
         let share = if share.is_finite() { share.max(0.0) } else { 0.0 };
         self.limit(|limits| limits.jitter = share)
     }
 
-    /// The rules by which the service's refusals are read. Defaults to Azure's. What a layer of this
-    /// crate that sends requests on answers is not read by them.
+    /// The rules that classify the service's refusals. Defaults to Azure's. They do not apply to
+    /// answers of a layer of this crate that makes attempts itself.
     #[must_use]
     pub fn classify(mut self, rules: impl Classify) -> Self {
         self.rules = Rules::new(rules);
         self
     }
 
-    /// The budget that all requests of this policy and its clones draw their retries from; `None`
-    /// for no budget.
+    /// The budget that all requests of this policy and its clones draw retries from; `None` for no
+    /// budget.
     #[must_use]
     pub fn budget(self, budget: impl Into<Option<RetryBudget>>) -> Self {
         let budget = budget.into();
@@ -190,7 +189,7 @@ impl<B: TryCloneBody, R, E> Policy<Request<B>, Response<R>, E> for RetryAfterPol
         }
         let attempts = request.extensions_mut().get_mut::<AttemptBudget>();
         if let Some(attempts) = &attempts {
-            // The first attempt went out as the caller's own; a layer inside may have counted it.
+            // The first attempt was sent unchanged; an inner layer may have counted it.
             if self.retries == 0 && !Served::is_on(response) {
                 attempts.count_uncounted();
             }
@@ -213,8 +212,8 @@ impl<B: TryCloneBody, R, E> Policy<Request<B>, Response<R>, E> for RetryAfterPol
     }
 
     fn clone_request(&mut self, request: &Request<B>) -> Option<Request<B>> {
-        // tower's `Retry` begins every request with its own policy, which outlives the request, and
-        // goes on with a copy of it: what an earlier request left here is overwritten.
+        // tower's `Retry` starts every request with its own policy, which outlives the request, and
+        // continues with a copy of it: values left by an earlier request are overwritten.
         if self.retries == 0 {
             let until = clock::now().checked_add(self.limits.max_wait);
             let deadline = request.extensions().get().map(|&Deadline(deadline)| deadline);
@@ -225,7 +224,7 @@ impl<B: TryCloneBody, R, E> Policy<Request<B>, Response<R>, E> for RetryAfterPol
     }
 }
 
-/// Whether a refusal is the caller's, whatever it asks to wait.
+/// Whether a refusal is returned to the caller, whatever wait it asks for.
 fn is_final<R>(response: &Response<R>) -> bool {
     let quota = Refusal::of(response).is_some_and(|it| it.reason() == Reason::Quota);
     quota || Refusal::forbids_retry(response, Served::is_on(response))

@@ -15,9 +15,9 @@ use crate::clock;
 
 /// The wait before a retry; the future of [`RetryAfterPolicy`](crate::RetryAfterPolicy).
 ///
-/// Dropped before it is over, it gives the retry back to the budget.
+/// Dropped before it is over, it returns the retry to the budget.
 pub struct Wait {
-    /// None for a retry at once, over which a timer would take a millisecond.
+    /// `None` for an immediate retry, which a timer would delay by a millisecond.
     sleep: Option<Pin<Box<Sleep>>>,
     withdrawn: Withdrawn,
 }
