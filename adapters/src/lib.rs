@@ -7,6 +7,7 @@
 //! | `reqwest` | reqwest 0.13: its client under the layers, its requests and responses above them |
 //! | `reqwest-012` | the same for reqwest 0.12 |
 //! | `async-openai` | async-openai over the layers, by its `with_http_service` |
+//! | `rig` | rig's providers over the layers, by its `HttpClientExt` |
 //! | `axum` | a reverse proxy of axum, and who served a request as a part of a handler's response |
 //! | `tonic` | gRPC: channels under the layers, refusals as gRPC clients read them |
 //!
@@ -23,6 +24,8 @@ pub mod axum;
 pub mod reqwest;
 #[cfg(feature = "reqwest-012")]
 pub mod reqwest_012;
+#[cfg(feature = "rig")]
+pub mod rig;
 #[cfg(feature = "tonic")]
 pub mod tonic;
 

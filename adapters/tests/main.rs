@@ -7,5 +7,6 @@ mod axum_proxy;
 mod grpc;
 mod reqwest_012;
 mod reqwest_013;
+mod rig;
 
 use spillover_testing::{azure, raw, real as clock, witness};
