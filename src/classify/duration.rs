@@ -2,10 +2,10 @@
 
 use super::number;
 
-/// Reads a duration as OpenAI-like servers write it in headers (Go's form), in seconds.
+/// Parses a duration in the form of OpenAI-like headers (Go's form), in seconds.
 ///
-/// Numbers with a unit each, without a sign or spaces, in any order. `None` for anything else, a
-/// number without a unit included; infinite when it is too large to say.
+/// Numbers with one unit each, without a sign or spaces, in any order. `None` for anything else,
+/// including a number without a unit; infinite if too large to represent.
 pub(super) fn parse(bytes: &[u8]) -> Option<f64> {
     let mut rest = bytes.trim_ascii();
     if rest.is_empty() {
@@ -21,9 +21,8 @@ pub(super) fn parse(bytes: &[u8]) -> Option<f64> {
     Some(seconds)
 }
 
-/// Reads the duration that a text in lower case begins with, in seconds: numbers with a unit each,
-/// in words or not, with spaces, commas and `and` between them. Infinite when it is too large to
-/// say.
+/// Parses the duration at the start of a text in lower case, in seconds: numbers with a unit each, as
+/// words or symbols, with spaces, commas and `and` between them. Infinite if too large to represent.
 pub(crate) fn at_start(text: &[u8]) -> Option<f64> {
     let mut total = None;
     let mut rest = text;
@@ -39,7 +38,7 @@ pub(crate) fn at_start(text: &[u8]) -> Option<f64> {
 /// One number with its unit, and what follows.
 fn in_words(text: &[u8]) -> Option<(f64, &[u8])> {
     let (amount, rest) = amount(text);
-    // What ends a sentence is no decimal point.
+    // A full stop is not a decimal point.
     let is_number = amount.first().is_some_and(u8::is_ascii_digit) && !amount.ends_with(b".");
     let (unit, rest) = unit(rest.trim_ascii_start());
     let seconds = number::parse(amount).filter(|_| is_number)?;
@@ -54,16 +53,16 @@ fn unit(text: &[u8]) -> (&[u8], &[u8]) {
     split(text, |byte| byte.is_ascii_alphabetic())
 }
 
-/// The longest prefix of `bytes` that `belongs`, and the rest.
+/// Splits off the longest prefix of `bytes` that `belongs`.
 fn split(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
     let end = bytes.iter().position(|byte| !belongs(*byte));
     bytes.split_at(end.unwrap_or(bytes.len()))
 }
 
-/// How the units of a duration are written.
+/// The spelling of a duration's units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spelling {
-    /// By the first of their names alone.
+    /// Only the first of their names.
     Short,
     Words,
 }

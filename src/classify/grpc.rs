@@ -6,7 +6,7 @@ use http::{HeaderMap, header::CONTENT_TYPE};
 
 use super::{Hint, names};
 
-/// A status that says why a call was refused.
+/// The gRPC status of a refused call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     ResourceExhausted,
@@ -17,13 +17,14 @@ pub(super) enum Refusal {
 pub(super) fn is_spoken(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| {
         let prefix = kind.as_bytes().get(..GRPC.len());
-        // From its end: `application/json` begins alike.
+        // Compared from its end, because `application/json` has the same start.
         let is_same = |(given, own): (&u8, &u8)| given.eq_ignore_ascii_case(own);
         prefix.is_some_and(|prefix| prefix.iter().zip(GRPC).rev().all(is_same))
     })
 }
 
-/// The refusal in a trailers-only head. Other statuses are answers, an absent one comes later.
+/// The refusal in a trailers-only head. Other statuses are answers, and a missing one follows the
+/// body.
 pub(super) fn refusal(headers: &HeaderMap) -> Option<Refusal> {
     match headers.get(&names::GRPC_STATUS)?.as_bytes() {
         b"8" => Some(Refusal::ResourceExhausted),
@@ -32,14 +33,14 @@ pub(super) fn refusal(headers: &HeaderMap) -> Option<Refusal> {
     }
 }
 
-/// The pushback of a head of whatever protocol.
+/// The pushback in a head of any protocol.
 pub(super) fn dictated(headers: &HeaderMap) -> Option<Hint> {
     if is_spoken(headers) { pushback(headers) } else { None }
 }
 
-/// The wait that the server dictates (gRFC A6, "Pushback"); `None` when it leaves it to the client.
+/// The wait dictated by the server (gRFC A6, "Pushback"); `None` if it leaves that to the client.
 ///
-/// A value that is negative or no integer forbids another attempt: [`Hint::TooLong`].
+/// A value that is negative or not an integer forbids another attempt: [`Hint::TooLong`].
 pub(super) fn pushback(headers: &HeaderMap) -> Option<Hint> {
     let values = headers.get_all(&names::GRPC_RETRY_PUSHBACK_MS).iter();
     values

@@ -35,7 +35,7 @@ pub(super) fn any_head() -> impl Strategy<Value = HeaderMap> {
     prop::collection::vec(line, 0..12).prop_map(|lines| {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
-            // Bytes that no server can send are no test.
+            // Skip bytes that no server can send.
             if let Ok(value) = HeaderValue::from_bytes(&value) {
                 headers.append(HeaderName::from_static(name), value);
             }

@@ -1,4 +1,4 @@
-//! How long a refusal asks to wait, and the ladder of headers that say so.
+//! How long a refusal asks to wait, and the order of headers that say so.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,18 +8,18 @@ use super::{grpc, reset, retry_after};
 
 /// How long the service asks to wait before the next attempt.
 ///
-/// The order is by length: no hint, no wait, the waits, too long. The four cases are complete by
-/// nature, so that a `match` on a hint never needs a catch-all.
+/// Ordered by length: no hint, zero, the waits, too long. Deliberately exhaustive, so that a `match`
+/// on a hint never needs a catch-all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Hint {
-    /// Nothing legible was said. The caller's own backoff decides.
+    /// No legible hint. The caller's own backoff decides.
     None,
-    /// The service says that an attempt may be made at once. It is known to say so while a window
-    /// is exhausted, so an attempt after it has to count as one.
+    /// The service allows an immediate attempt. It is known to say so while a window is exhausted, so
+    /// the next attempt has to count as one.
     Zero,
-    /// A wait from 1 ns to [`Hint::LONGEST`]. Still to be capped by whoever sleeps on it.
+    /// A wait from 1 ns to [`Hint::LONGEST`]. The consumer should cap it before sleeping.
     After(Duration),
-    /// More than [`Hint::LONGEST`], or a server's wish not to be tried again.
+    /// More than [`Hint::LONGEST`], or a server's request not to be tried again.
     TooLong,
 }
 
@@ -27,40 +27,40 @@ impl Hint {
     /// The longest wait that is believed: 24 hours, 86,400 s.
     ///
     /// No window of the service is longer (`UserByModelByDay`). The same number also appears as
-    /// `retry-after` on ordinary windows of a minute, so consumers cap it much lower.
+    /// `retry-after` for ordinary windows of a minute, so consumers cap it much lower.
     pub const LONGEST: Duration = Duration::from_secs(86_400);
 
-    /// Reads the hint of a refusal from its headers. The status is not looked at.
+    /// Reads the hint of a refusal from its headers, whatever its status.
     ///
-    /// The first rung that asks for more than nothing wins:
+    /// The first rule with a nonzero wait wins:
     ///
     /// 1. `retry-after-ms`, then `x-ms-retry-after-ms`: milliseconds, fractions allowed.
     /// 2. `retry-after`: seconds, fractions allowed, or an HTTP-date, compared with `now`. A date
     ///    in the past is zero.
     /// 3. The reset of the exhausted dimension, `x-ratelimit-reset-tokens` or `-requests` (also
-    ///    spelled `x-rate-limit-`): seconds, or a duration such as `6m0s`. Zero says nothing here.
-    ///    The exhausted dimension is named by `x-ratelimit-type`, else by `policy-id`, else it is
-    ///    the one with nothing remaining; the later reset counts when that is both. When nothing
-    ///    tells, it is the sooner reset among those not known to have something remaining: an early
-    ///    attempt costs one refusal, a late one idles capacity.
+    ///    spelled `x-rate-limit-`): seconds, or a duration such as `6m0s`. Zero means nothing here.
+    ///    `x-ratelimit-type` names the exhausted dimension, else `policy-id`, else it is the one with
+    ///    nothing remaining; if both are exhausted, the later reset counts. If none of these decides, it is
+    ///    the earlier reset among those not known to have something remaining: an early attempt costs
+    ///    one refusal, a late one idles capacity.
     ///
-    /// A zero on the first two rungs is remembered, and returned when no other rung asks for more.
+    /// A zero from the first two rules is remembered, and returned if no other rule gives a wait.
     ///
-    /// A value that is negative, empty or not a number is passed over; a number too large to
-    /// represent is [`TooLong`](Self::TooLong). Of repeated headers, or of a list, the longest
-    /// legible value wins: whoever waits the longer is early for none.
+    /// A value that is negative, empty or not a number is ignored; a number too large to represent is
+    /// [`TooLong`](Self::TooLong). Of repeated headers, or of a list, the longest legible value wins,
+    /// since the longest wait is early for none of them.
     ///
     /// `now` is called at most once, and only for an HTTP-date.
     pub fn read(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Self {
         retry_after::read(headers, now).or_longer(|| reset::read(headers))
     }
 
-    /// What `headers` ask for outright, whatever they say of limits: a success has those too.
+    /// The explicit hint of `headers`, without rate-limit resets, which a success has, too.
     pub(crate) fn asked(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Self {
         grpc::dictated(headers).unwrap_or_else(|| retry_after::read(headers, now))
     }
 
-    /// The wait itself; `None` when there is no hint or no end to it.
+    /// The wait itself; `None` without a hint, or for an unlimited one.
     #[must_use]
     pub const fn duration(self) -> Option<Duration> {
         match self {
@@ -70,7 +70,7 @@ impl Hint {
         }
     }
 
-    /// Whether it is longer than any window of the service's limits lasts, which are of a minute at most.
+    /// Whether it is longer than any window of the service's limits, which last a minute at most.
     pub(crate) const fn is_beyond_windows(self) -> bool {
         match self {
             Self::After(wait) => wait.as_secs() > 60,
@@ -79,7 +79,7 @@ impl Hint {
         }
     }
 
-    /// A number of seconds, as it came from the network. Negative is [`Hint::None`].
+    /// A number of seconds from the network. A negative one is [`Hint::None`].
     pub(super) fn from_seconds(seconds: f64) -> Self {
         if seconds == 0.0 {
             return Self::Zero;
@@ -90,7 +90,7 @@ impl Hint {
         if seconds > Self::LONGEST.as_secs_f64() {
             return Self::TooLong;
         }
-        // Rounds to the nearest nanosecond, which makes whole milliseconds exact up to the cap.
+        // Rounds to the nearest nanosecond, which keeps whole milliseconds exact up to the cap.
         let wait = Duration::try_from_secs_f64(seconds);
         wait.map_or(Self::TooLong, |wait| Self::After(wait.max(NANOSECOND)))
     }
@@ -105,7 +105,7 @@ impl Hint {
         }
     }
 
-    /// This hint if it asks for more than nothing, else the longer of it and the next rung.
+    /// This hint if it is nonzero, else the longer of it and that of the next rule.
     pub(super) fn or_longer(self, next: impl FnOnce() -> Self) -> Self {
         match self {
             Self::None | Self::Zero => self.max(next()),

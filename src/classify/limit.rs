@@ -1,4 +1,4 @@
-//! Which of a deployment's two limits a refusal is about, by its head.
+//! Which of a deployment's two limits a refusal is about, according to its head.
 
 use http::{HeaderMap, HeaderName};
 
@@ -8,17 +8,17 @@ use super::{
     number,
 };
 
-/// Which of its limits a backend refuses for.
+/// The limit for which a backend refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Limit {
-    /// That of tokens, which a lighter request may still be within.
+    /// The token limit, which a lighter request may not exceed.
     Tokens,
-    /// That of calls, which every request adds the same to.
+    /// The call limit, to which every request counts equally.
     Calls,
 }
 
-/// What is left of a dimension.
+/// What remains of a dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stock {
     Left,
@@ -27,14 +27,14 @@ pub(super) enum Stock {
 }
 
 impl Limit {
-    /// The limit that the service itself names as the reason, in `x-ratelimit-type` or `policy-id`.
+    /// The limit that the service names as the reason, in `x-ratelimit-type` or `policy-id`.
     pub(crate) fn named(headers: &HeaderMap) -> Option<Self> {
         let by_type = both_spellings(headers, &names::RATELIMIT_TYPE).find_map(Self::called);
         by_type.or_else(|| members::of(headers, &names::POLICY_ID).find_map(Self::of_policy))
     }
 
-    /// The limit of which nothing is left, as far as `headers` tell. That of calls when it is both:
-    /// a lighter request would be refused as well.
+    /// The exhausted limit, according to `headers`. That of calls if both are exhausted, since a
+    /// lighter request would be refused as well.
     pub(crate) fn spent(headers: &HeaderMap) -> Option<Self> {
         match (stock(headers, &TOKENS), stock(headers, &REQUESTS)) {
             (_, Stock::Spent) => Some(Self::Calls),
@@ -62,12 +62,12 @@ impl Limit {
     }
 }
 
-/// What the `remaining` header of a refusal says. On a success it is negative too.
+/// The `remaining` header of a refusal. On a success it can be negative, too.
 pub(super) fn stock(headers: &HeaderMap, dimension: &'static Dimension) -> Stock {
     match least(headers, &dimension.remaining) {
         None => Stock::Unknown,
         Some(remaining) if remaining > 0.0 => Stock::Left,
-        // The Responses API says -1 of -1 for "not counted" (openai-dotnet issue 838).
+        // The Responses API sends -1 of -1 for "not counted" (openai-dotnet issue 838).
         Some(-1.0) if least(headers, &dimension.limit).is_none_or(|limit| limit == -1.0) => {
             Stock::Unknown
         }

@@ -10,7 +10,7 @@ pub(super) fn of<'a>(
     headers.get_all(name).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
 }
 
-/// Where each member of `line` ends: at every comma and at the end.
+/// The end of each member of `line`: at every comma and at the end.
 pub(super) fn ends(line: &[u8]) -> impl Iterator<Item = usize> {
     let commas = line.iter().enumerate().filter(|(_, byte)| **byte == b',');
     commas.map(|(at, _)| at).chain(std::iter::once(line.len()))

@@ -12,10 +12,10 @@ pub(super) struct Dimension {
 }
 
 pub(super) static RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
-/// The name all Azure SDKs read beside the one above.
+/// The name that all Azure SDKs also read.
 pub(super) static X_MS_RETRY_AFTER_MS: HeaderName = HeaderName::from_static("x-ms-retry-after-ms");
 
-/// Whether OpenAI's clients are to try again, whatever the status (openai-python, `_base_client`).
+/// Whether OpenAI's clients retry, whatever the status (openai-python, `_base_client`).
 pub(super) static X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 pub(super) static TOKENS: Dimension = Dimension {

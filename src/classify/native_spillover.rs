@@ -1,4 +1,4 @@
-//! Azure's own spillover: answers of PTU deployments that a Standard deployment gave, or refused.
+//! Azure's own spillover: answers for PTU deployments that a Standard deployment gave, or refused.
 
 use std::{sync::Arc, time::Instant};
 
@@ -6,24 +6,23 @@ use http::{HeaderMap, HeaderName, Response};
 
 use super::{Hint, Outcome};
 
-/// What Azure itself did with a request that its PTU deployment refused.
+/// What Azure's own spillover did with a request that the PTU deployment refused.
 ///
-/// Such a deployment names a Standard deployment of the same resource, or the caller does with
-/// `x-ms-spillover-deployment`, and Azure sends on at once what the PTU refuses.
+/// The PTU deployment, or the caller's `x-ms-spillover-deployment`, names a Standard deployment of
+/// the same resource, to which Azure forwards what the PTU refuses.
 ///
 /// Source: Microsoft Learn, "Manage traffic with spillover for provisioned deployments". Sources
 /// disagree on which header appears when; any of them is enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NativeSpillover<'a> {
-    /// The deployment that answered, as far as it is told.
+    /// The deployment that answered, if named.
     deployment: Option<&'a [u8]>,
-    /// What the Standard deployment answered where the head is that of the PTU, because it refused as
-    /// well.
+    /// The Standard deployment's answer, if it refused too and the head is the PTU's.
     error: Option<&'a [u8]>,
 }
 
-/// Standard deployments that refused what Azure spilled to them: a part of the
-/// [`Refusal`](super::Refusal), then an extension of the request that goes elsewhere.
+/// Standard deployments that refused what Azure spilled to them: part of the
+/// [`Refusal`](super::Refusal), then an extension of the request when it moves on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RefusedSpills(pub(crate) Arc<[RefusedSpill]>);
 
@@ -31,15 +30,15 @@ pub(crate) struct RefusedSpills(pub(crate) Arc<[RefusedSpill]>);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RefusedSpill {
     pub(crate) resource: Arc<str>,
-    /// `None` where it is not named: any Standard deployment of the resource.
+    /// `None` if it is not named: any Standard deployment of the resource.
     pub(crate) deployment: Option<Box<[u8]>>,
-    /// How long it asked to wait; `None` when it refused this request alone.
+    /// Its hint; `None` if it refused only this request.
     pub(crate) hint: Option<Hint>,
     pub(crate) at: Instant,
 }
 
 impl RefusedSpill {
-    /// Adds it to `others`, in the place of what was known of the same deployment.
+    /// Adds it to `others`, replacing what was known of the same deployment.
     pub(crate) fn add_to(self, others: &mut Vec<Self>) {
         others.retain(|other| {
             (&other.resource, &other.deployment) != (&self.resource, &self.deployment)
@@ -49,7 +48,7 @@ impl RefusedSpill {
 }
 
 impl RefusedSpills {
-    /// These, as far as nothing later is known, and later ones.
+    /// Merges both; `later` takes precedence.
     pub(crate) fn and(&self, later: &Self) -> Self {
         let mut all = self.0.to_vec();
         later.0.iter().cloned().for_each(|spill| spill.add_to(&mut all));
@@ -58,14 +57,14 @@ impl RefusedSpills {
 }
 
 impl<'a> NativeSpillover<'a> {
-    /// Whether Azure answered from another deployment than was asked.
+    /// Whether Azure answered from a deployment other than the requested one.
     pub(crate) fn has_served<R>(response: &Response<R>) -> bool {
         response.status().is_success() && NativeSpillover::of(response.headers()).is_some()
     }
 
-    /// What `headers` tell of it; `None` when the deployment that was asked answered by itself.
+    /// Reads it from `headers`; `None` if the requested deployment answered itself.
     pub(crate) fn of(headers: &'a HeaderMap) -> Option<Self> {
-        // Hardly any answer has one of them, so the names are looked through before anything else.
+        // Few answers have any of these headers, so check the names first.
         if headers.keys().any(is_one_of_them) { Self::found(headers) } else { None }
     }
 
@@ -79,19 +78,19 @@ impl<'a> NativeSpillover<'a> {
         })
     }
 
-    /// The Standard deployment that refused; `None` when it is not told. The name of the deployment
-    /// that was `asked` is no such thing.
+    /// The Standard deployment that refused; `None` if it is not named. The name of the `asked`
+    /// deployment does not count.
     pub(crate) fn standard(&self, asked: Option<&[u8]>) -> Option<&'a [u8]> {
         self.deployment.filter(|&name| Some(name) != asked)
     }
 
-    /// Whether the wait that is asked for is that of the Standard deployment. It says nothing about
-    /// the PTU then, which will be free much sooner.
+    /// Whether the hint is that of the Standard deployment. It then does not apply to the PTU, which
+    /// will be free much sooner.
     pub(crate) const fn is_of_standard(&self) -> bool {
         self.error.is_none()
     }
 
-    /// Whether the Standard deployment found fault with the request alone, and is well.
+    /// Whether the Standard deployment rejected only the request, and is healthy.
     pub(crate) fn is_callers(&self, outcome: Outcome) -> bool {
         match self.error {
             None => matches!(outcome, Outcome::Answered | Outcome::ContextTooLong),
@@ -105,7 +104,7 @@ fn is_untrue(value: &[u8]) -> bool {
     value.eq_ignore_ascii_case(b"false") || value == b"0"
 }
 
-/// Documentation of before 2026 spells `x-ms-spillover-from-<deployment>`.
+/// Documentation before 2026 spells `x-ms-spillover-from-<deployment>`.
 #[inline]
 fn is_one_of_them(name: &HeaderName) -> bool {
     let name = name.as_str();

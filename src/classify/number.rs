@@ -1,9 +1,10 @@
 //! Numbers in headers: decimal, with a fraction or an exponent, of any length.
 
-/// Reads a decimal number as `f64::from_str` does, without its words (`inf`, `nan`).
+/// Parses a decimal number like `f64::from_str`, without its words (`inf`, `nan`).
 ///
-/// A number too large for `f64` is infinite, one too small for it keeps its sign and is not zero:
-/// neither is a reason to believe that the header was absent. Anything else is `None`. Never NaN.
+/// A number too large for `f64` is infinite, and one too small keeps its sign and is not zero, so
+/// that overflow and underflow are not mistaken for a missing header. Anything else is `None`. Never
+/// NaN.
 pub(super) fn parse(bytes: &[u8]) -> Option<f64> {
     let text = bytes.trim_ascii();
     let unsigned = match text {
@@ -21,7 +22,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<f64> {
     Some(value)
 }
 
-/// Whether some digit before the exponent is not zero.
+/// Whether any digit before the exponent is not zero.
 fn names_a_quantity(text: &[u8]) -> bool {
     text.iter()
         .take_while(|byte| !byte.eq_ignore_ascii_case(&b'e'))

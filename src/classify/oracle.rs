@@ -1,4 +1,4 @@
-//! Compares hints with the test vectors of openai-python, which nobody here wrote.
+//! Compares hints with the test vectors of openai-python, an independent source.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use super::{
 /// What openai-python 3.3.1 does with a header (`tests/test_client.py`).
 #[derive(Clone, Copy, Debug)]
 enum Theirs {
-    /// Waits that many seconds.
+    /// Waits this many seconds.
     Waits(u64),
     /// Ignores the header and backs off on its own.
     BacksOff,
-    /// Gives up at once, since the wait is above its cap of 120 s.
+    /// Gives up immediately, since the wait exceeds its cap of 120 s.
     GivesUp,
 }
 use Theirs::{BacksOff, GivesUp, Waits};
 
 impl Theirs {
-    /// The hint that leads to the same behaviour, in a consumer with the same cap.
+    /// The hint that leads to the same behaviour in a consumer with the same cap.
     fn as_hint(self) -> Hint {
         match self {
             Waits(seconds) => Hint::After(Duration::from_secs(seconds)),

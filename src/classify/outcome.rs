@@ -6,31 +6,31 @@ use http::{HeaderMap, Response, StatusCode};
 
 use super::{Hint, Reason, Refusal, grpc, reset, retry_after, retry_info};
 
-/// What became of an attempt, as far as its response head tells.
+/// The outcome of an attempt, as far as its response head shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// To be handed to the caller as it is: a success, or anything else that is the caller's to
-    /// judge (1xx, 3xx, and the 4xx and 5xx not named below).
+    /// Returned to the caller unchanged: a success, or anything else that is for the caller to judge
+    /// (1xx, 3xx, and the 4xx and 5xx not named below).
     Answered,
-    /// Refused for rate or capacity, with the time that the service asks for.
+    /// Refused for rate or capacity, with the service's hint.
     Throttled(Hint),
-    /// Refused for nothing but its length: a 400 or 413 with [`Reason::ContextLength`]. The backend is well,
-    /// and another may take what this one does not. The head alone never says so.
+    /// Refused only for its length: a 400 or 413 with [`Reason::ContextLength`]. The backend is
+    /// healthy, and another may accept the request. The head alone never shows it.
     ContextTooLong,
-    /// Refused for nothing but the service tier that it asks for: a 400 with [`Reason::ServiceTier`].
-    /// Another backend may offer it. The head alone never says so.
+    /// Refused only for the service tier that it requests: a 400 with [`Reason::ServiceTier`].
+    /// Another backend may offer it. The head alone never shows it.
     TierNotOffered,
-    /// The backend can serve no request until its configuration is mended: 401, 402, 403, 410, and a 404
-    /// with [`Reason::Misconfigured`]. Nothing was executed, and another backend may serve. It is the
-    /// caller's own fault, and so [`Answered`](Self::Answered) to a layer, where the credential is the
-    /// caller's.
+    /// The backend can serve no request until its configuration is fixed: 401, 402, 403, 410, and a
+    /// 404 with [`Reason::Misconfigured`]. Nothing was executed, and another backend may serve. With
+    /// the caller's own credential it is the caller's error, and a layer treats it as
+    /// [`Answered`](Self::Answered).
     Misconfigured,
-    /// The server failed: 500, 502, 503, 504 that ask for no wait; gRPC `UNAVAILABLE` without pushback.
-    /// Others where a layer was told to take them for failures.
+    /// The server failed: 500, 502, 503, 504 without a hint; gRPC `UNAVAILABLE` without pushback.
+    /// Also other statuses that a layer is configured to treat as failures.
     Failed,
-    /// Given up without an answer: its first token was late, or that of another attempt at the same
-    /// request came before. It may have been carried out and billed. No head says so; see
+    /// Dropped without an answer: its first token was late, or another attempt at the same request
+    /// answered first. It may have been executed and billed. No head shows this; see
     /// [`FirstTokenLayer`](crate::FirstTokenLayer).
     Late,
 }
@@ -41,27 +41,26 @@ impl Outcome {
     /// | status | outcome |
     /// |---|---|
     /// | 429, 529 | throttled, whatever [`Hint::read`] finds |
-    /// | any other 5xx that asks for a wait outright, legibly | throttled |
+    /// | any other 5xx with an explicit, well-formed hint | throttled |
     /// | 500, 502, 503, 504 | failed |
     /// | 401, 402, 403, 410 | misconfigured |
     /// | 200, gRPC, `grpc-status: 8` in the head | throttled |
-    /// | 200, gRPC, `grpc-status: 14` in the head | throttled if it asks for a wait, else failed |
+    /// | 200, gRPC, `grpc-status: 14` in the head | throttled if it has a hint, else failed |
     /// | anything else | answered |
     ///
-    /// A 5xx asks outright with `retry-after-ms`, `x-ms-retry-after-ms` or `retry-after`, zero
-    /// included; a rate-limit reset alone is no such request. 529 is Anthropic's "overloaded", which
-    /// Foundry passes on, and says nothing else.
+    /// An explicit hint of a 5xx is `retry-after-ms`, `x-ms-retry-after-ms` or `retry-after`, zero
+    /// included; a rate-limit reset alone does not count. 529 is Anthropic's "overloaded", which Foundry
+    /// passes on, and has no other meaning.
     ///
-    /// In a gRPC response (`content-type: application/grpc`) the wait that `grpc-retry-pushback-ms`
-    /// dictates comes before all others, and one that is negative or illegible forbids another
-    /// attempt: [`Hint::TooLong`]. Without one, what `google.rpc.RetryInfo` asks for in
-    /// `grpc-status-details-bin` counts, for status 8 after [`Hint::read`]. A gRPC status that follows a
-    /// body is not seen.
+    /// In a gRPC response (`content-type: application/grpc`) the wait in `grpc-retry-pushback-ms` takes
+    /// precedence over all others, and a negative or malformed one forbids another attempt:
+    /// [`Hint::TooLong`]. Without it, the wait of `google.rpc.RetryInfo` in `grpc-status-details-bin`
+    /// applies, for status 8 after [`Hint::read`]. A gRPC status that follows a body is not seen.
     ///
-    /// `remaining` headers never make a response throttled: they are negative on successes too.
+    /// `remaining` headers never make a response throttled, since they can be negative on successes, too.
     ///
-    /// `now` is called at most once, and only where an HTTP-date has to be compared. A 200 costs
-    /// one lookup of `content-type`.
+    /// `now` is called at most once, and only to compare an HTTP-date. A 200 costs one lookup of
+    /// `content-type`.
     pub fn of(status: StatusCode, headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Self {
         match status {
             StatusCode::OK if grpc::is_spoken(headers) => trailers_only(headers, now),
@@ -75,15 +74,15 @@ impl Outcome {
         }
     }
 
-    /// Classifies a response by its head and, where that refuses, by the [`Refusal`] that a layer
-    /// inside left in its extensions.
+    /// Classifies a response by its head and, if that is a refusal, by the [`Refusal`] that an inner
+    /// layer left in its extensions.
     ///
-    /// The hint of a layer of this crate that sends requests on counts as long as the head still asks
-    /// for it: one that another layer wrote there counts instead. That of a layer that reads bodies
-    /// counts where the head has none, or zero. A 400 or 413 is [`ContextTooLong`], a 400
-    /// [`TierNotOffered`] and a 404 [`Misconfigured`] when the refusal says so, and a 403 that is about the
-    /// request's [content](Reason::Content) is answered. Otherwise it is as [`of`](Self::of) has it, at the
-    /// same cost: the extension is looked up after a refusal only.
+    /// A hint written by a layer of this crate that makes attempts applies as long as the head still
+    /// carries it; if another layer replaced it, the new one applies. A hint found in a body applies
+    /// if the head has none, or zero. A 400 or 413 is [`ContextTooLong`], a 400 [`TierNotOffered`]
+    /// and a 404 [`Misconfigured`] if the refusal says so, and a 403 about the request's
+    /// [content](Reason::Content) is answered. Otherwise the result is that of [`of`](Self::of), at
+    /// the same cost: the extension is looked up only after a refusal.
     ///
     /// [`ContextTooLong`]: Self::ContextTooLong
     /// [`TierNotOffered`]: Self::TierNotOffered
@@ -96,8 +95,8 @@ impl Outcome {
         }
     }
 
-    /// Whether it is a 200 that is not gRPC's, as nearly every response is: there is nothing more to
-    /// look at.
+    /// Whether it is a 200 other than gRPC's, like nearly every response, so that nothing more needs
+    /// to be checked.
     #[inline]
     pub(crate) fn is_plain_success<B>(response: &Response<B>) -> bool {
         response.status() == StatusCode::OK && !grpc::is_spoken(response.headers())
@@ -143,7 +142,7 @@ impl Outcome {
     }
 }
 
-/// What an error of the client or of the configuration is by what its body says.
+/// The outcome of an error of the client or of the configuration, according to its body.
 #[cold]
 fn client_error<B>(by_head: Outcome, response: &Response<B>) -> Outcome {
     let reason = Refusal::of(response).map_or(Reason::Unknown, Refusal::reason);
@@ -156,17 +155,17 @@ fn client_error<B>(by_head: Outcome, response: &Response<B>) -> Outcome {
     }
 }
 
-/// Whether a response with this status refuses, whatever else it says.
+/// Whether a response with this status is a refusal, whatever else it says.
 pub(crate) const fn is_refusal(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 529)
 }
 
-/// Whether a response with this status is a refusal, or one if it asks for a wait.
+/// Whether a response with this status is a refusal, or would be with a hint.
 const fn may_refuse(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 500..=599)
 }
 
-/// A server error is about capacity only when it says when to come back.
+/// A server error is about capacity only if it has a hint.
 #[cold]
 fn server_error(
     status: StatusCode,

@@ -1,4 +1,4 @@
-//! When the exhausted dimension resets, for refusals that ask for no wait outright.
+//! When the exhausted dimension resets, for refusals without an explicit hint.
 
 use http::HeaderMap;
 
@@ -9,7 +9,7 @@ use super::{
     number,
 };
 
-/// The last rung of [`Hint::read`]'s ladder. Never [`Hint::Zero`].
+/// The last rule of [`Hint::read`]. Never [`Hint::Zero`].
 pub(super) fn read(headers: &HeaderMap) -> Hint {
     let (tokens, requests) = (reset(headers, &TOKENS), reset(headers, &REQUESTS));
     if tokens.max(requests) == Hint::None {
@@ -30,7 +30,7 @@ pub(super) fn read(headers: &HeaderMap) -> Hint {
     }
 }
 
-/// The longest positive reset of `dimension`; zero stands for "no information" there.
+/// The longest positive reset of `dimension`; zero means "no information" there.
 fn reset(headers: &HeaderMap, dimension: &'static Dimension) -> Hint {
     let seconds = |member| number::parse(member).or_else(|| duration::parse(member));
     let longest =
@@ -41,7 +41,7 @@ fn reset(headers: &HeaderMap, dimension: &'static Dimension) -> Hint {
     }
 }
 
-/// The sooner of two resets, where one that is unknown does not count.
+/// The earlier of two resets, ignoring an unknown one.
 fn sooner(one: Hint, other: Hint) -> Hint {
     match (one, other) {
         (Hint::None, known) | (known, Hint::None) => known,

@@ -1,4 +1,4 @@
-//! What a refusal asks for outright: `retry-after-ms` and its kin, then `retry-after`.
+//! The explicit hint of a refusal: `retry-after-ms` and its variants, then `retry-after`.
 
 use std::{cell::LazyCell, time::SystemTime};
 
@@ -27,7 +27,7 @@ pub(super) fn seconds_or_date(headers: &HeaderMap, now: impl FnOnce() -> SystemT
     longest.unwrap_or(Hint::None)
 }
 
-/// The longest wait among the members of one line, where a date takes up one or two of them.
+/// The longest wait among the members of one line. A date takes up one or two members.
 fn longest(line: &[u8], now: &LazyCell<SystemTime, impl FnOnce() -> SystemTime>) -> Hint {
     let mut longest = Hint::None;
     let (mut before, mut start) = (0, 0);
@@ -43,7 +43,7 @@ fn longest(line: &[u8], now: &LazyCell<SystemTime, impl FnOnce() -> SystemTime>)
     longest
 }
 
-/// Any of the three forms of RFC 9110, 5.6.7; past is zero (10.2.3), illegible is no hint.
+/// Any of the three forms of RFC 9110, 5.6.7; a past date is zero (10.2.3), a malformed one no hint.
 fn date(text: &[u8], now: &LazyCell<SystemTime, impl FnOnce() -> SystemTime>) -> Hint {
     let Ok(text) = std::str::from_utf8(text) else {
         return Hint::None;

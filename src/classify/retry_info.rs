@@ -6,11 +6,12 @@ use http::HeaderMap;
 
 use super::{Hint, names};
 
-/// The wait that `grpc-status-details-bin` asks for, the longest if it has several; [`Hint::None`]
-/// where it is absent or malformed.
+/// The wait in `grpc-status-details-bin`, the longest if there are several; [`Hint::None`] if it is
+/// absent or malformed.
 ///
-/// The header is a `google.rpc.Status` in base64, with or without padding; its details are
-/// `google.protobuf.Any`, of which `google.rpc.RetryInfo` has a `retry_delay`. A negative delay is none.
+/// The header is a `google.rpc.Status` in base64, with or without padding. Its details are
+/// `google.protobuf.Any`; a `google.rpc.RetryInfo` among them has a `retry_delay`. A negative delay
+/// counts as none.
 ///
 /// Sources: gRPC's `PROTOCOL-HTTP2.md` ("Status-Details"), googleapis' `google/rpc/status.proto` and
 /// `google/rpc/error_details.proto`.
@@ -51,7 +52,7 @@ fn of_retry_info(info: &[u8]) -> Option<Hint> {
     let mut delay = None;
     for_each_field(info, |number, value| {
         if let (1, Value::Bytes(duration)) = (number, value) {
-            // Parts of one message add up, and the last value of a field counts.
+            // Fragments of one message are merged, and the last value of a field wins.
             let (seconds, nanos) = delay.get_or_insert((0, 0));
             for_each_field(duration, |number, value| {
                 match (number, value) {
@@ -76,12 +77,12 @@ fn of_retry_info(info: &[u8]) -> Option<Hint> {
 enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
-    /// A number of fixed size, of which no message here has any.
+    /// A fixed-size number, which no message here contains.
     Fixed,
 }
 
-/// Calls `on` with the number and the value of each field; `None` for what is no message, and where
-/// `on` returns it.
+/// Calls `on` with the number and the value of each field; `None` if the bytes are not a message, or
+/// if `on` returns it.
 fn for_each_field<'a>(
     mut message: &'a [u8],
     mut on: impl FnMut(u64, Value<'a>) -> Option<()>,
@@ -103,7 +104,7 @@ fn for_each_field<'a>(
     Some(())
 }
 
-/// A number of up to ten bytes, seven bits in each, the lowest first.
+/// A number of up to ten bytes, seven bits each, the lowest first.
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for shift in (0..u64::BITS).step_by(7) {
@@ -116,7 +117,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// Decodes base64 (RFC 4648 section 4), whose padding may be absent.
+/// Decodes base64 (RFC 4648 section 4) with optional padding.
 fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     let text = text.strip_suffix(b"=").map_or(text, |text| text.strip_suffix(b"=").unwrap_or(text));
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 2);
@@ -155,7 +156,7 @@ mod tests {
     use super::*;
     use crate::classify::heads::head;
 
-    /// A field whose value is bytes shorter than 128.
+    /// A field whose value is shorter than 128 bytes.
     fn bytes(number: u8, value: &[u8]) -> Vec<u8> {
         [&[number << 3 | 2, value.len().try_into().unwrap()], value].concat()
     }

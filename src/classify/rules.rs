@@ -1,4 +1,4 @@
-//! Writes the verdict of a provider's rules into a response, so that every layer outside can read it.
+//! Writes the verdict of a provider's rules into a response, so that every outer layer can read it.
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
@@ -6,7 +6,8 @@ use http::{HeaderMap, Response, StatusCode, header::RETRY_AFTER};
 
 use super::{Classify, Hint, Outcome, Refusal, names, outcome::is_refusal, write_wait};
 
-/// The rules that a layer or a backend reads heads by; none is Azure's own, which need no writing.
+/// The rules by which a layer or a backend reads heads; `None` for Azure's own, which need no
+/// rewriting.
 #[derive(Clone, Default)]
 pub(crate) struct Rules(Option<Arc<dyn Classify>>);
 
@@ -18,8 +19,8 @@ impl Rules {
         Self(Some(Arc::new(rules)))
     }
 
-    /// Has `response` say what they find in its head, if it is no success. One that `is_signed` comes from
-    /// a layer of this crate that sends requests on, and says what it means.
+    /// Applies the rules to the head of `response`, unless it is a success. A response that
+    /// `is_signed` comes from a layer of this crate that makes attempts, and needs no rules.
     #[inline]
     pub(crate) fn apply<R>(
         &self,
@@ -36,7 +37,7 @@ impl Rules {
     }
 }
 
-/// Nothing of what the rules hold.
+/// Shows nothing of the rules.
 impl fmt::Debug for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Rules(..)" } else { "Rules(azure)" })
@@ -45,13 +46,13 @@ impl fmt::Debug for Rules {
 
 #[cold]
 fn translate<R>(response: &mut Response<R>, rules: &dyn Classify, now: fn() -> SystemTime) {
-    // A layer inside has read it by rules of its own.
+    // An inner layer has read it by its own rules.
     if Refusal::of(response).is_some_and(Refusal::has_verdict) {
         return;
     }
     let mut verdict = rules.classify(response.status(), response.headers(), &now);
     if let Outcome::Throttled(hint) = &mut verdict.outcome {
-        // A client's error that is a refusal looks like one from here on; what fails stays a 5xx.
+        // A client error that is a refusal becomes a 429 here; a failure stays a 5xx.
         if response.status().is_client_error() && !is_refusal(response.status()) {
             *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
         }
@@ -60,15 +61,15 @@ fn translate<R>(response: &mut Response<R>, rules: &dyn Classify, now: fn() -> S
     Refusal::set_verdict(response.extensions_mut(), verdict);
 }
 
-/// Makes `headers` ask for `hint` and nothing else. What they say of limits stays. Returns the hint that
-/// they ask for, which is a whole number of milliseconds.
+/// Makes `hint` the only hint of `headers`. Limit headers stay. Returns the hint that they then
+/// carry, a whole number of milliseconds.
 fn ask(headers: &mut HeaderMap, hint: Hint) -> Hint {
     if let Hint::After(wait) = hint {
         headers.remove(&names::GRPC_RETRY_PUSHBACK_MS);
         return write_wait(headers, wait);
     }
     if hint != Hint::TooLong {
-        // What the rules do not take for a hint is none to others either.
+        // Headers that the rules ignore as hints must not be read by others.
         for name in [
             &names::RETRY_AFTER_MS,
             &names::X_MS_RETRY_AFTER_MS,

@@ -1,10 +1,10 @@
-//! `x-should-retry`: what a service says about sending a request again.
+//! `x-should-retry`: whether a service asks for or forbids a retry.
 
 use http::HeaderMap;
 
 use super::names;
 
-/// What `headers` say about sending the request again, if anything.
+/// Whether `headers` ask for or forbid a retry, if they say.
 pub(crate) fn should_retry(headers: &HeaderMap) -> Option<bool> {
     match headers.get(&names::X_SHOULD_RETRY)?.as_bytes().trim_ascii() {
         b"true" | b"True" => Some(true),

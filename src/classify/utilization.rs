@@ -1,23 +1,23 @@
-//! How full a provisioned deployment says it is.
+//! The utilization that a provisioned deployment reports.
 
 use http::{HeaderMap, HeaderName};
 
 use super::number;
 
-/// The level of a PTU as a share of its limit, by the header `azure-openai-deployment-utilization` of an
-/// answer: 1.016 for `101.6%`.
+/// The level of a PTU as a share of its limit, from the header `azure-openai-deployment-utilization`
+/// of an answer: 1.016 for `101.6%`.
 ///
-/// `None` where the header is missing, as on every answer of a Standard deployment, or cannot be read. It
-/// may be empty (Azure/azure-openai-benchmark, `oairequester.py`).
+/// `None` if the header is malformed or missing, as on every answer of a Standard deployment. It may
+/// be empty (Azure/azure-openai-benchmark, `oairequester.py`).
 pub fn utilization(headers: &HeaderMap) -> Option<f64> {
     let value = headers.get(UTILIZATION)?.as_bytes().trim_ascii();
     let percent = number::parse(value.strip_suffix(b"%").unwrap_or(value))?;
-    (0.0..=HIGHEST).contains(&percent).then_some(percent / 100.0)
+    (0.0..=MAX_PERCENT).contains(&percent).then_some(percent / 100.0)
 }
 
 const UTILIZATION: HeaderName = HeaderName::from_static("azure-openai-deployment-utilization");
-/// In percent; what is above is no level.
-const HIGHEST: f64 = 1e6;
+/// The largest plausible value, in percent.
+const MAX_PERCENT: f64 = 1e6;
 
 #[cfg(test)]
 mod tests {

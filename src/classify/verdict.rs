@@ -1,4 +1,4 @@
-//! The rules of a provider: what its response heads mean, and where such rules are written down.
+//! Custom rules for response heads: the trait, and its verdict.
 
 use std::time::SystemTime;
 
@@ -6,20 +6,20 @@ use http::{HeaderMap, StatusCode};
 
 use super::{Limit, Outcome, Reason};
 
-/// Says what a response head means, by the rules of whoever answers.
+/// Classifies a response head by the rules of the service that sent it.
 ///
-/// By default all layers read heads as Azure OpenAI writes them ([`Outcome::of`]). Rules of another
-/// provider are given to its [`Backend`](crate::Backend::classify) or, where no pool is in the
-/// stack, to the layer that reads its answers: [`InspectLayer`](crate::InspectLayer::classify),
+/// By default all layers read heads as Azure OpenAI writes them ([`Outcome::of`]). Set the rules of
+/// another provider on its [`Backend`](crate::Backend::classify) or, without a pool in the stack, on
+/// the layer that reads its answers: [`InspectLayer`](crate::InspectLayer::classify),
 /// [`WaitLayer`](crate::WaitLayer::classify),
 /// [`SmartFallbackLayer`](crate::SmartFallbackLayer::classify),
 /// [`FirstTokenLayer`](crate::FirstTokenLayer::classify) or
-/// [`RetryAfterPolicy`](crate::RetryAfterPolicy::classify). [`Provider`](super::Provider) has rules for
-/// those that are well known.
+/// [`RetryAfterPolicy`](crate::RetryAfterPolicy::classify). [`Provider`](super::Provider) has rules
+/// for well-known providers.
 ///
-/// The layer that asks writes the verdict into the response: a 429 with the wait in
+/// The layer that applies the rules writes the verdict into the response: a 429 with the wait in
 /// `retry-after-ms` and `retry-after`, and a [`Refusal`](super::Refusal). The layers around it read
-/// that and need no rules, so that one pool can have backends of several providers.
+/// those and need no rules, so that one pool can have backends of several providers.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -59,7 +59,7 @@ use super::{Limit, Outcome, Reason};
 ///
 /// # Cost
 ///
-/// Rules are asked for answers from status 400 on. A success pays one comparison of its status.
+/// Rules are called for answers from status 400 on. A success costs one comparison of its status.
 pub trait Classify: Send + Sync + 'static {
     /// The meaning of a head with this `status`, which is 400 or more, and these `headers`.
     ///
@@ -72,7 +72,7 @@ pub trait Classify: Send + Sync + 'static {
     ) -> Verdict;
 }
 
-/// What a head was found to mean: the outcome and, of a refusal, what is known beside its hint.
+/// The meaning of a head: the outcome and, for a refusal, details besides its hint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Verdict {
     pub(super) outcome: Outcome,
@@ -81,7 +81,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// A verdict that gives no reason. [`Outcome::Late`] is no outcome of a head, and taken for
+    /// A verdict without a reason. [`Outcome::Late`] cannot be the outcome of a head, and becomes
     /// [`Outcome::Answered`].
     pub const fn new(outcome: Outcome) -> Self {
         let outcome = match outcome {
@@ -91,33 +91,33 @@ impl Verdict {
         Self { outcome, reason: Reason::Unknown, limit: None }
     }
 
-    /// Why. What a layer inside read in the body counts before it.
+    /// Sets the reason. A reason that an inner layer read in the body takes precedence.
     #[must_use]
     pub const fn because(mut self, reason: Reason) -> Self {
         self.reason = reason;
         self
     }
 
-    /// Which limit was exceeded. A refusal for [tokens](Limit::Tokens) closes the backend to requests
-    /// that are as heavy as the one which met it, and to no lighter ones; any other closes it to all of
-    /// their kind.
+    /// Sets the limit that was exceeded. A refusal for [tokens](Limit::Tokens) closes the backend to
+    /// requests as heavy as the one that met it, and not to lighter ones; any other closes it to all
+    /// requests of that kind.
     #[must_use]
     pub fn of_limit(mut self, limit: impl Into<Option<Limit>>) -> Self {
         self.limit = limit.into();
         self
     }
 
-    /// What became of the attempt.
+    /// The outcome of the attempt.
     pub const fn outcome(&self) -> Outcome {
         self.outcome
     }
 
-    /// Why; [`Reason::Unknown`] where the head does not say.
+    /// The reason; [`Reason::Unknown`] if the head does not say.
     pub const fn reason(&self) -> Reason {
         self.reason
     }
 
-    /// Which limit was exceeded, where the head says so.
+    /// The limit that was exceeded, if the head says so.
     pub const fn limit(&self) -> Option<Limit> {
         self.limit
     }

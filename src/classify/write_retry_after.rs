@@ -6,27 +6,26 @@ use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
 
 use super::{Hint, names};
 
-/// Makes `headers` ask for `wait`, whatever they asked for before.
+/// Makes `wait` the hint of `headers`, whatever they said before.
 ///
 /// `retry-after-ms` is rounded up to a millisecond and `retry-after` to a second, so that no reader
-/// comes early: [`Hint::read`](super::Hint::read) gets `wait` back, or less than 1 ms more. A
-/// pushback that the server dictated to gRPC clients is replaced too, and comes before what a status's
-/// details ask for. Rate-limit headers stay, as
-/// they describe the service; only beside a wait of zero would their resets be taken for the wait,
-/// so there they go.
+/// comes early: [`Hint::read`](super::Hint::read) returns `wait`, or less than 1 ms more. A pushback
+/// for gRPC clients is replaced too, and takes precedence over the wait in a status's details.
+/// Rate-limit headers stay, since they describe the service; only with a wait of zero are the resets
+/// removed, because they would be taken for the wait.
 ///
-/// `x-should-retry` tells OpenAI's clients to come back if the wait is one that they can make, and
-/// not to otherwise: openai-node comes back after half a second where it would have to wait longer.
+/// `x-should-retry` asks OpenAI's clients to retry if they can make that wait, and not to otherwise:
+/// openai-node would retry after half a second instead of a longer wait.
 ///
 /// Returns the hint that a reader gets.
 pub(crate) fn write_retry_after(headers: &mut HeaderMap, wait: Duration) -> Hint {
     let hint = write_wait(headers, wait);
-    let worth = if wait <= MAX_WAIT_OF_CLIENTS { "true" } else { "false" };
+    let worth = if wait <= MAX_CLIENT_WAIT { "true" } else { "false" };
     headers.insert(&names::X_SHOULD_RETRY, HeaderValue::from_static(worth));
     hint
 }
 
-/// As [`write_retry_after`], but leaves what the service said about coming back.
+/// Like [`write_retry_after`], but keeps the service's `x-should-retry`.
 pub(crate) fn write_wait(headers: &mut HeaderMap, wait: Duration) -> Hint {
     let ms = wait.as_nanos().div_ceil(NANOS_IN_MS);
     let ms = u64::try_from(ms).unwrap_or(u64::MAX);
@@ -49,30 +48,30 @@ pub(crate) fn write_wait(headers: &mut HeaderMap, wait: Duration) -> Hint {
     hint
 }
 
-/// Makes `headers` ask for `wait`, which the request that they answer should not make.
+/// Makes `wait` the hint of `headers`, and forbids retrying the request that they answer.
 pub(crate) fn write_retry_after_final(headers: &mut HeaderMap, wait: Duration) -> Hint {
     let hint = write_wait(headers, wait);
     forbid_retry(headers);
     hint
 }
 
-/// Whether `headers` still ask for `hint` as [`write_wait`] had them ask. Then a reader gets it.
+/// Whether `headers` still carry `hint` as [`write_wait`] wrote it. If so, a reader gets it.
 pub(super) fn still_asks(headers: &HeaderMap, hint: Hint) -> bool {
     let mut written = headers.get_all(&names::RETRY_AFTER_MS).iter();
     let (Some(ms), None) = (written.next(), written.next()) else { return false };
     let ms = ms.to_str().ok().and_then(|ms| ms.parse().ok());
-    // A pushback comes before all others.
+    // A pushback takes precedence.
     ms.map(Duration::from_millis).map(Hint::After) == Some(hint)
         && !headers.contains_key(&names::GRPC_RETRY_PUSHBACK_MS)
 }
 
-/// Asks OpenAI's clients not to come back, whatever else `headers` say.
+/// Asks OpenAI's clients not to retry, whatever else `headers` say.
 pub(crate) fn forbid_retry(headers: &mut HeaderMap) {
     headers.insert(&names::X_SHOULD_RETRY, HeaderValue::from_static("false"));
 }
 
-/// What openai-node 7 waits for at most; openai-python takes two minutes.
-const MAX_WAIT_OF_CLIENTS: Duration = Duration::from_secs(60);
+/// The longest wait of openai-node 7; openai-python waits up to two minutes.
+const MAX_CLIENT_WAIT: Duration = Duration::from_secs(60);
 const NANOS_IN_MS: u128 = 1_000_000;
 
 #[cfg(test)]
@@ -95,9 +94,9 @@ mod tests {
         assert_eq!(headers.len(), 3, "and one of the two words about a retry");
     }
 
-    // Lesson 5: a wait that a client will not make is not answered with a shorter one of its own.
+    // Lesson 5: a client that will not make a wait must not substitute a shorter one.
     #[test]
-    fn a_client_is_told_not_to_retry_what_it_would_not_wait_for() {
+    fn a_client_must_not_retry_after_a_wait_that_it_would_cut_short() {
         let worth = |wait, write: fn(&mut HeaderMap, Duration) -> Hint| {
             let mut headers = head(&[("x-should-retry", "true"), ("x-should-retry", "false")]);
             write(&mut headers, wait);
@@ -148,7 +147,7 @@ mod tests {
         write_retry_after(&mut headers, Duration::from_millis(20));
         let hint = Hint::After(Duration::from_millis(20));
         assert_eq!(Outcome::of(StatusCode::OK, &headers, never), Outcome::Throttled(hint));
-        // So it does instead of a `RetryInfo` of 1.5 s.
+        // It takes precedence over a `RetryInfo` of 1.5 s.
         let details =
             "CAgaNgoodHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUucnBjLlJldHJ5SW5mbxIKCggIARCAyrXuAQ";
         for status in ["8", "14"] {

@@ -25,7 +25,7 @@ pub(super) fn classify(
         }
         529 => throttled(retry_after::read(headers, now), Reason::Capacity),
         _ => match retry_after::read(headers, now) {
-            // As its client libraries do, which wait for any 5xx that says how long.
+            // Like Anthropic's client libraries, which wait for any 5xx with a hint.
             hint if status.is_server_error() && hint != Hint::None => {
                 throttled(hint, Reason::Unknown)
             }
@@ -34,7 +34,7 @@ pub(super) fn classify(
     }
 }
 
-/// A limit that is counted, and what its headers are called.
+/// A limit that is counted, and the names of its headers.
 struct Dimension {
     limit: Limit,
     remaining: HeaderName,
@@ -64,21 +64,21 @@ static DIMENSIONS: [Dimension; 6] = [
     dimension!(Tokens, "priority-output-tokens"),
 ];
 
-/// What is left of a limit; `None` where the head does not say.
+/// What remains of a limit; `None` if the head does not say.
 fn remaining(headers: &HeaderMap, dimension: &Dimension) -> Option<f64> {
     number::parse(headers.get(&dimension.remaining)?.as_bytes())
 }
 
-/// The limit of which nothing is left: that of calls if it is one of several, since a lighter request
-/// would be refused too.
+/// The exhausted limit: that of calls if it is one of several, since a lighter request would be
+/// refused too.
 fn spent(headers: &HeaderMap) -> Option<Limit> {
     let is_spent = |it: &&Dimension| remaining(headers, it).is_some_and(|left| left <= 0.0);
     let spent = DIMENSIONS.iter().filter(is_spent).map(|dimension| dimension.limit);
     spent.min_by_key(|limit| *limit == Limit::Tokens)
 }
 
-/// When everything that is spent has been reset; where nothing is known to be spent, the soonest reset
-/// of a limit of which it is not known whether something is left.
+/// When every exhausted limit has been reset. If none is known to be exhausted, the earliest reset
+/// among the limits with an unknown remainder.
 fn reset(headers: &HeaderMap, now: &dyn Fn() -> SystemTime) -> Hint {
     let mut asked_at = None;
     let (mut latest, mut soonest) = (None, None::<Duration>);
@@ -88,7 +88,7 @@ fn reset(headers: &HeaderMap, now: &dyn Fn() -> SystemTime) -> Hint {
             continue;
         }
         let Some(reset) = headers.get(&dimension.reset).and_then(timestamp::read) else { continue };
-        // The clock that the reset is of: this machine's may be another.
+        // Measure the reset by the server's clock, which may differ from this machine's.
         let from = *asked_at.get_or_insert_with(|| date(headers).unwrap_or_else(now));
         let Some(wait) = reset.duration_since(from).ok().filter(|wait| !wait.is_zero()) else {
             continue;

@@ -1,10 +1,10 @@
 //! Amazon Bedrock.
 //!
 //! Sources: the Bedrock user guide's "Troubleshooting Amazon Bedrock API error codes" and the API
-//! reference of `InvokeModel` (names and statuses); amazon-bedrock-client-for-mac issue 99 for a captured
-//! 429 with its `x-amzn-ErrorType`; epam/ai-dial-adapter-bedrock pull request 371, which found no
-//! `retry-after`. Protocols of AWS that are older than statuses send throttling errors as 400, so that the
-//! name of the error counts before its status.
+//! reference of `InvokeModel` (names and statuses); amazon-bedrock-client-for-mac issue 99 for a
+//! captured 429 with its `x-amzn-ErrorType`; epam/ai-dial-adapter-bedrock pull request 371, which
+//! found no `retry-after`. AWS protocols that do not use HTTP statuses send throttling errors as 400,
+//! so the name of the error takes precedence over its status.
 
 use std::time::SystemTime;
 
@@ -33,23 +33,23 @@ pub(super) fn classify(
     }
 }
 
-/// What an error says by its name.
+/// The meaning of an error's name.
 #[derive(Clone, Copy)]
 enum Error {
-    /// The rate of the account.
+    /// The account's rate limit.
     Throttling,
-    /// The service or the model has no room, or is being loaded.
+    /// The service or the model has no capacity, or is loading.
     Unavailable,
-    /// What the account may have at all, which no wait changes.
+    /// The account's total quota, which waiting does not change.
     Quota,
-    /// The model failed at the request.
+    /// The model failed on the request.
     Model,
     /// The key, its permissions, or the model's name.
     Misconfigured,
 }
 
-/// The error that `x-amzn-errortype` names. It may have a namespace before it and the address of its
-/// definition behind it: `ThrottlingException:http://internal.amazon.com/coral/com.amazon.bedrock/`.
+/// The error named in `x-amzn-errortype`. A namespace may precede it, and the URL of its definition
+/// may follow: `ThrottlingException:http://internal.amazon.com/coral/com.amazon.bedrock/`.
 fn error(headers: &HeaderMap) -> Option<Error> {
     let value = headers.get(&ERROR_TYPE)?.as_bytes();
     let name = value.split(|byte| matches!(byte, b':' | b',' | b';')).next()?;

@@ -1,4 +1,4 @@
-//! Classifies heads that providers document, or that were captured from them, by their own rules.
+//! Classifies heads documented by or captured from providers, by each provider's own rules.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::classify::heads::{NOW, any_head, head, never};
 
-/// Where a head is from, its status and headers, and its verdict.
+/// The source of a head, its status and headers, and its verdict.
 type Row = (&'static str, u16, &'static [(&'static str, &'static str)], Verdict);
 
 #[track_caller]

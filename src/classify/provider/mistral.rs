@@ -1,8 +1,9 @@
 //! Mistral's API.
 //!
-//! Sources: Mistral's page "Error glossary" (429 with `Retry-After`; 402, 403 and 503), and heads as
-//! mistralai/client-ts issue 169 (`x-ratelimit-remaining-req-minute`, `-tokens-minute`) and tidyllm's
-//! recorded answers (`x-ratelimitbysize-remaining-minute`, `ratelimitbysize-reset` in seconds) have them.
+//! Sources: Mistral's page "Error glossary" (429 with `Retry-After`; 402, 403 and 503), and heads
+//! from mistralai/client-ts issue 169 (`x-ratelimit-remaining-req-minute`, `-tokens-minute`) and
+//! tidyllm's recorded answers (`x-ratelimitbysize-remaining-minute`, `ratelimitbysize-reset` in
+//! seconds).
 
 use std::time::SystemTime;
 
@@ -29,7 +30,7 @@ pub(super) fn classify(
     }
 }
 
-/// When the limit of tokens is reset, if that is the one which is spent.
+/// When the token limit is reset, if that is the exhausted one.
 fn reset(headers: &HeaderMap) -> Hint {
     let is_for_calls = spent(headers) == Some(Limit::Calls);
     let seconds = value(headers, &TOKENS_RESET).filter(|seconds| !is_for_calls && *seconds > 0.0);

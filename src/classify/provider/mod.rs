@@ -17,8 +17,8 @@ use http::{HeaderMap, StatusCode};
 use super::{Classify, Hint, Limit, Outcome, Reason, Verdict};
 use crate::ConfigError;
 
-/// Whose API answers: how its refusals are read and, for a [`Backend`](crate::Backend::provider), where
-/// requests and keys go.
+/// The provider of an API: how its refusals are read and, for a
+/// [`Backend`](crate::Backend::provider), where requests and keys go.
 ///
 /// | provider | refuses with | for how long | path of a request | key |
 /// |---|---|---|---|---|
@@ -29,7 +29,7 @@ use crate::ConfigError;
 /// | `mistral` | 429 | `retry-after`, `ratelimitbysize-reset` | `/v1/…` | `Authorization: Bearer` |
 /// | `http` | 429, and 503 with `retry-after` | `retry-after` (RFC 9110) | `/v1/…` | `Authorization: Bearer` |
 ///
-/// The sources stand beside the rules, in `src/classify/provider`.
+/// `src/classify/provider` lists the sources beside the rules.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -61,20 +61,20 @@ pub enum Provider {
     /// Anthropic's API.
     Anthropic,
     /// The OpenAI-compatible endpoints of Amazon Bedrock, with a Bedrock API key. Requests are not
-    /// signed: AWS access keys (SigV4) do not work here.
+    /// signed, so AWS access keys (SigV4) do not work here.
     Bedrock,
     /// Mistral's API.
     Mistral,
-    /// Any other server that speaks OpenAI's API and means by 429, 503 and `retry-after` what HTTP does.
+    /// Any other server with OpenAI's API that uses 429, 503 and `retry-after` as HTTP defines them.
     Http,
 }
 
 impl Provider {
-    /// All of them.
+    /// All providers.
     pub const ALL: [Self; 6] =
         [Self::Azure, Self::OpenAi, Self::Anthropic, Self::Bedrock, Self::Mistral, Self::Http];
 
-    /// Its name in configurations: `azure`, `openai`, `anthropic`, `bedrock`, `mistral`, `http`.
+    /// The name in configurations: `azure`, `openai`, `anthropic`, `bedrock`, `mistral`, `http`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Azure => "azure",
@@ -123,8 +123,8 @@ impl Classify for Provider {
     }
 }
 
-/// The default rules in words of a verdict: of a refusal that names no limit, one that asks for a longer
-/// wait than any window lasts is about the request's tokens.
+/// The default rules as a verdict. A refusal that names no limit, and asks for a longer wait than any
+/// window lasts, is about the request's tokens.
 fn azure(status: StatusCode, headers: &HeaderMap, now: &dyn Fn() -> SystemTime) -> Verdict {
     let outcome = Outcome::of(status, headers, now);
     let limit = match outcome {
@@ -138,8 +138,8 @@ fn azure(status: StatusCode, headers: &HeaderMap, now: &dyn Fn() -> SystemTime) 
     Verdict::new(outcome).of_limit(limit)
 }
 
-/// What a status means that no provider gives a meaning of its own: a fault of the configuration, a
-/// failure, or the caller's.
+/// The meaning of a status that the provider does not define: a misconfiguration, a failure, or the
+/// caller's.
 fn by_status(status: StatusCode) -> Verdict {
     Verdict::new(match status.as_u16() {
         401..=403 => Outcome::Misconfigured,

@@ -1,8 +1,8 @@
-//! Servers of which nothing is known but that they speak HTTP.
+//! Plain HTTP servers.
 //!
-//! Sources: RFC 6585, section 4 (429, which may have `Retry-After`); RFC 9110, sections 10.2.3 and 15.6.4
-//! (`Retry-After` in seconds or as a date, on 503). No other header asks for a wait here, and no other
-//! status is a refusal.
+//! Sources: RFC 6585, section 4 (429, which may have `Retry-After`); RFC 9110, sections 10.2.3 and
+//! 15.6.4 (`Retry-After` in seconds or as a date, on 503). No other header carries a hint here, and
+//! no other status is a refusal.
 
 use std::time::SystemTime;
 

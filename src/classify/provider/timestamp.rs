@@ -1,15 +1,15 @@
-//! Reads instants as RFC 3339 writes them.
+//! Parses RFC 3339 timestamps.
 
 use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
 
-/// The instant in a header, to the second; `None` for what is no timestamp or before 1970.
+/// The instant in a header, to the second; `None` if it is not a timestamp, or before 1970.
 pub(super) fn read(value: &HeaderValue) -> Option<SystemTime> {
     parse(value.as_bytes().trim_ascii())
 }
 
-/// `2024-03-26T20:00:00Z`, with a fraction of a second, which is rounded up, or an offset, if there are.
+/// `2024-03-26T20:00:00Z`, optionally with a fraction of a second, which is rounded up, or an offset.
 fn parse(text: &[u8]) -> Option<SystemTime> {
     let (date, rest) = text.split_at_checked(10)?;
     let (time, rest) = rest.split_at_checked(9)?;
@@ -33,7 +33,7 @@ fn parse(text: &[u8]) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
 }
 
-/// Whether there is a fraction of a second, and what follows it.
+/// Whether there is a fraction of a second, and the text after it.
 fn fraction(text: &[u8]) -> Option<(bool, &[u8])> {
     let Some(rest) = text.strip_prefix(b".") else { return Some((false, text)) };
     let length = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -41,7 +41,7 @@ fn fraction(text: &[u8]) -> Option<(bool, &[u8])> {
     (length > 0).then(|| (fraction.iter().any(|digit| *digit != b'0'), zone))
 }
 
-/// By how many seconds a zone is ahead of UTC.
+/// How many seconds a zone is ahead of UTC.
 fn offset(zone: &[u8]) -> Option<i64> {
     match zone {
         b"Z" | b"z" => Some(0),
@@ -73,7 +73,7 @@ const fn days_in(year: i64, month: i64) -> i64 {
     }
 }
 
-/// The days from 1970-01-01 to a date. A year begins in March here, so that the odd day comes last
+/// Days from 1970-01-01 to a date. The year starts in March here, so that the leap day comes last
 /// (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `days_from_civil`).
 const fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
