@@ -25,7 +25,7 @@ use crate::{
 pin_project! {
     /// The response future of [`SmartFallback`](super::SmartFallback).
     ///
-    /// Dropping it at any point drops the attempt, the response and the wait with it.
+    /// Dropping it at any point drops the attempt, the response and the wait.
     pub struct ResponseFuture<P, F, X, B>
     where
         P: Service<Request<B>>,
@@ -37,7 +37,7 @@ pin_project! {
         fallback: F,
         classify_error: X,
         session: Session,
-        // What a later attempt would send.
+        // The request of a later attempt.
         request: SavedRequest<B>,
     }
 }
@@ -45,13 +45,13 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<P, F> {
-        // A tier was sent the request.
+        // The request was sent to a tier.
         Attempting { #[pin] attempt: Attempt<P, F> },
-        // No attempt, response or permit is held while it sleeps, is queued, or waits for either tier.
+        // Holds no attempt, response or permit while it sleeps, queues, or waits for either tier.
         Sleeping { sleep: Pin<Box<Sleep>> },
         Queued { waiter: Box<Waiter> },
         Racing { race: Box<Race> },
-        // The tier is to be sent the request, and is not ready yet.
+        // The tier is chosen, but not ready yet.
         Readying { tier: Tier },
         // A refusal was returned.
         Finished,
@@ -90,7 +90,7 @@ where
                 (State::Attempting { attempt }, copy)
             }
             next => {
-                // An unused service gives the permit back that came with its readiness.
+                // An unused service releases the permit that came with its readiness.
                 primary = service.primary.clone();
                 (next.into(), SavedRequest::Whole(request))
             }
@@ -136,7 +136,7 @@ where
                                 request,
                             ) {
                                 NextStep::Return => {
-                                    // The caller may keep the finished future.
+                                    // The caller may keep the completed future alive.
                                     this.state.set(State::Finished);
                                     return Poll::Ready(result);
                                 }

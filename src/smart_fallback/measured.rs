@@ -1,4 +1,4 @@
-//! Which refusals have a time that a backend measured, in every composition of the layers.
+//! Checks which refusals carry a measured time, in every composition of the layers.
 
 use std::{
     convert::Infallible,
@@ -21,7 +21,7 @@ use crate::{
     clock,
 };
 
-/// What the backend of this name answers.
+/// The answers of the backend of this name.
 type Script = Arc<dyn Fn(&str) -> Response<Full<Bytes>> + Send + Sync>;
 
 fn refused(headers: &[(&'static str, &str)]) -> Response<Full<Bytes>> {
@@ -60,14 +60,14 @@ fn pool<const N: usize>(names: [&str; N]) -> RegionRotateLayer {
     RegionRotateLayer::new(BackendPool::new(names.map(backend)).unwrap())
 }
 
-/// A request that is not to wait.
+/// A request that must not wait.
 fn request() -> Request<Full<Bytes>> {
     let request = Request::post("/openai/v1/chat/completions").extension(MaxWait(Duration::ZERO));
     request.body(Full::from(r#"{"model":"m","messages":[]}"#)).unwrap()
 }
 
-/// The time that the outermost layer gives, and whether it is measured.
-fn word<B>(response: &Response<B>) -> (Option<u128>, bool) {
+/// The wait announced by the outermost layer, and whether it is measured.
+fn announced<B>(response: &Response<B>) -> (Option<u128>, bool) {
     assert_eq!(response.status(), 429);
     let hint = Hint::read(response.headers(), clock::wall);
     let refusal = Refusal::read(response, hint, Served::is_on(response));
@@ -86,11 +86,11 @@ async fn words(script: Script) -> [(&'static str, (Option<u128>, bool)); 5] {
     let nested = SmartFallbackLayer::new(inner, pool(["a", "b"])).layer(client);
     let nested = nested.oneshot(request()).await.unwrap();
     [
-        ("one", word(&one)),
-        ("both", word(&both)),
-        ("inspected", word(&inspected)),
-        ("tiers", word(&tiers)),
-        ("nested", word(&nested)),
+        ("one", announced(&one)),
+        ("both", announced(&both)),
+        ("inspected", announced(&inspected)),
+        ("tiers", announced(&tiers)),
+        ("nested", announced(&nested)),
     ]
 }
 
@@ -106,7 +106,7 @@ async fn a_time_that_the_backend_gives_is_measured_and_an_assumed_one_is_not() {
     ];
     for (name, script, ms, is_measured) in cases {
         for (layers, (said, told)) in words(script).await {
-            // Without a layer that reads the body it is as good as any time.
+            // Without a layer that reads the body, it looks like any other hint.
             let is_measured = is_measured || (name == "quota" && layers != "inspected");
             assert_eq!(told, is_measured, "{name}: {layers}");
             assert!(ms.is_none() || said == ms, "{name}: {layers}: {said:?}");
@@ -138,10 +138,10 @@ async fn of_several_backends_the_one_that_reopens_first_says_whether_it_is_measu
 async fn what_a_pool_remembers_is_measured_until_it_is_over() {
     for (headers, is_measured) in [(&[("retry-after-ms", "500")][..], true), (&[][..], false)] {
         let service = pool(["a"]).layer(Client(Arc::new(move |_| refused(headers))));
-        let first = word(&service.clone().oneshot(request()).await.unwrap());
+        let first = announced(&service.clone().oneshot(request()).await.unwrap());
         assert_eq!(first.1, is_measured);
         tokio::time::advance(Duration::from_millis(200)).await;
-        let second = word(&service.oneshot(request()).await.unwrap());
+        let second = announced(&service.oneshot(request()).await.unwrap());
         assert_eq!(second, (first.0.map(|ms| ms - 200), is_measured), "it was not asked");
     }
 }

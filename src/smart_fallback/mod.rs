@@ -28,22 +28,22 @@ use crate::{
     policy::{ClassifyError, ReturnErrors},
 };
 
-/// Sends each request to a primary service, waits for it while that pays, and spills to a
-/// fallback otherwise. Made by [`SmartFallbackLayer`], where the rule is explained; from two
-/// services of one's own, like the channels of two gRPC servers, with [`new`](Self::new) or
+/// Sends a request to a primary service, waits for it while that pays, and otherwise spills to a
+/// fallback. Made by [`SmartFallbackLayer`], which explains the rule; or from two existing services,
+/// like the channels of two gRPC servers, with [`new`](Self::new) or
 /// [`SmartFallbackLayer::into_service`].
 ///
 /// # Readiness
 ///
-/// It is ready when the primary is, and a call's first attempt goes to the service that was
-/// polled. A call that does not use it, because the primary is known to be closed, drops it, so
-/// that a permit which came with its readiness is free at once. The fallback is readied when it is
-/// needed. A clone of a tier is readied again before every later attempt.
+/// Ready when the primary is. A call's first attempt uses the service that was polled. A call that
+/// does not use it, because the primary is known to be closed, drops it, which releases any permit
+/// acquired by `poll_ready`. The fallback is readied when it is needed. A clone of a tier is readied
+/// again before every later attempt.
 ///
 /// # Cancel safety
 ///
-/// The future owns all that a request holds. While it waits that is the request alone: no permit,
-/// no response, no connection. Dropping it at any point releases everything.
+/// The future owns everything that a request holds. While waiting, that is only the request: no
+/// permit, no response, no connection. Dropping it at any point releases everything.
 ///
 /// # Errors
 ///
@@ -57,8 +57,8 @@ pub struct SmartFallback<P, F, X = ReturnErrors> {
 }
 
 impl<P, F> SmartFallback<P, F> {
-    /// Two services with their memory of the primary; clones share it. The settings are the
-    /// defaults of [`SmartFallbackLayer`]; [`SmartFallbackLayer::into_service`] has all of them.
+    /// Two services with shared state about the primary; clones share it, too. The settings are the
+    /// defaults of [`SmartFallbackLayer`]; [`SmartFallbackLayer::into_service`] allows all of them.
     pub fn new(primary: P, fallback: F) -> Self {
         SmartFallbackLayer::new(primary, fallback).into_service()
     }
@@ -70,12 +70,12 @@ impl<P, F, X> SmartFallback<P, F, X> {
         (&self.primary, &self.fallback)
     }
 
-    /// The primary and the fallback service, to be changed.
+    /// Mutable access to the primary and the fallback service.
     pub const fn get_mut(&mut self) -> (&mut P, &mut F) {
         (&mut self.primary, &mut self.fallback)
     }
 
-    /// The primary and the fallback service, unwrapped.
+    /// Unwraps the primary and the fallback service.
     pub fn into_inner(self) -> (P, F) {
         (self.primary, self.fallback)
     }
@@ -97,7 +97,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The readied service takes the first attempt or, unused, is dropped with its permit.
+        // The readied service takes the first attempt or, if unused, is dropped with its permit.
         let unreadied = self.primary.clone();
         let primary = mem::replace(&mut self.primary, unreadied);
         ResponseFuture::new(self, primary, request)

@@ -1,4 +1,4 @@
-//! What is known of one request on its way through two tiers, and where it goes next.
+//! The state of one request over two tiers, and where it goes next.
 
 mod account;
 mod admission;
@@ -38,57 +38,57 @@ pub(super) enum Tier {
     Fallback,
 }
 
-/// What happens next to a request.
+/// What happens to a request next.
 pub(super) enum NextStep {
     Send(Tier),
-    /// Try again at the time that the reference rule gives.
+    /// Try again at the time given by the reference rule.
     Sleep(Pin<Box<Sleep>>),
     /// Wait for its turn at the gate.
     Queue(Box<Waiter>),
-    /// Wait for whichever tier reopens first.
+    /// Wait for the tier that reopens first.
     Race(Box<Race>),
-    /// Give the caller the refusal.
+    /// Return the refusal to the caller.
     Return,
 }
 
-/// One request on its way through two tiers.
+/// One request over two tiers.
 pub(super) struct Session {
     config: Arc<FallbackConfig>,
-    /// Where it may go, if it refers to what one resource holds.
+    /// The tiers that it may use, if it is pinned to a resource.
     confined: TierScope,
     /// When the request reached this tier.
     entered: Instant,
-    /// Looked up when they are first needed.
+    /// Read when first needed.
     limits: Option<RequestLimits>,
-    /// Weighed when it is first needed.
+    /// Weighed when first needed.
     weight: Option<Weight>,
-    /// Read when it is first needed.
+    /// Read when first needed.
     traffic: Option<Traffic>,
     permit: Option<Permit>,
     refusals: u32,
-    /// When the attempt under way was chosen, or the wait begun.
+    /// When the current attempt was chosen, or the current wait began.
     since: Instant,
     /// Until when the primary refuses, as far as this request knows.
     reopens: Instant,
-    /// Whether the primary itself said so to this request.
+    /// Whether the primary itself stated that time to this request.
     is_measured: bool,
-    /// Whether a refusal of the attempt under way is the caller's.
+    /// Whether a refusal of the current attempt goes to the caller.
     is_last: bool,
     is_sent: bool,
-    /// Whether the fallback is asked first, since the primary fails.
+    /// Whether the fallback is called first, because the primary fails.
     is_reversed: bool,
-    /// Whether it belongs to a resource of the primary.
+    /// Whether it is pinned to a resource of the primary.
     is_bound: bool,
-    /// Whether the primary forbade this request to come back.
+    /// Whether the primary forbade retrying this request.
     is_forbidden: bool,
-    /// Why it is sent to the fallback or, where it may not be, why a refusal is the caller's.
+    /// Why it is sent to the fallback or, if it may not be, why a refusal is returned to the caller.
     why: Option<Why>,
     /// Why it waits now.
     why_waits: Option<Why>,
-    /// Where Azure spilled to, and was refused.
+    /// The deployments to which Azure spilled and that refused.
     spills: Option<RefusedSpills>,
     cold: Option<Box<ColdState>>,
-    /// The attempts and waits so far, once there were any.
+    /// The attempts and waits so far, if there were any.
     served: Option<Box<Served>>,
 }
 
@@ -123,7 +123,7 @@ impl Session {
         }
     }
 
-    /// The first step of a request that arrives now, or comes back from a wait.
+    /// The first step of a request that arrives now, or returns from a wait.
     pub(super) fn start<B: TryCloneBody>(
         &mut self,
         now: Instant,
@@ -152,7 +152,7 @@ impl Session {
         }
         let traffic = self.traffic(request);
         if traffic == Traffic::Free {
-            // It costs the primary nothing, and may be what frees it.
+            // It costs the primary nothing, and may free its capacity.
             self.confined.is_apart = true;
             return NextStep::Send(Tier::Primary);
         }
@@ -188,7 +188,7 @@ impl Session {
         self.start(now, request)
     }
 
-    /// The step after a `place` in the gate's queue was left by `admission`.
+    /// The step after `admission` removed it from `place` in the gate's queue.
     pub(super) fn after_queue<B: TryCloneBody>(
         &mut self,
         now: Instant,
@@ -211,14 +211,14 @@ impl Session {
         self.since = now;
     }
 
-    /// What follows instead of an attempt at `tier`, which is ready, if another request found the
+    /// The step instead of an attempt at `tier`, which is ready, if another request has found the
     /// primary closed meanwhile.
     pub(super) fn closed_meanwhile<B: TryCloneBody>(
         &mut self,
         tier: Tier,
         request: &Request<B>,
     ) -> Option<NextStep> {
-        // The gate has let it go already; a last attempt is made in any case.
+        // The gate has already admitted it, and a last attempt is always made.
         if tier == Tier::Fallback || self.is_last || self.config.gate.is_adaptive() {
             return None;
         }
@@ -228,13 +228,13 @@ impl Session {
         }
     }
 
-    /// Writes the extensions of `request` that the layers inside of `tier` read.
+    /// Writes the extensions of `request` that the layers inside `tier` read.
     pub(super) fn prepare<B>(&mut self, tier: Tier, request: &mut Request<B>) {
         let extensions = request.extensions_mut();
         if let Some(limits) = &self.limits
             && self.since > limits.arrival
         {
-            // A tier inside this one must not start its waiting anew.
+            // An inner tier must not restart the wait.
             extensions.get_or_insert(Arrival(limits.arrival));
         }
         if let (Tier::Primary, Some(permit)) = (tier, &mut self.permit) {
@@ -260,7 +260,7 @@ impl Session {
         }
     }
 
-    /// Has the answer of a tier that is no pool say what it means by the tier's own rules.
+    /// Classifies the answer of a tier that is not a pool by the tier's own rules.
     #[inline]
     pub(super) fn read<R, E>(&self, result: &mut Result<Response<R>, E>) {
         if let Ok(response) = result {
@@ -268,7 +268,7 @@ impl Session {
         }
     }
 
-    /// What the result of an attempt is taken for.
+    /// The outcome of an attempt's result.
     #[inline]
     pub(super) fn classify<R, E>(
         &self,
@@ -276,14 +276,14 @@ impl Session {
         errors: &impl ClassifyError<E>,
     ) -> Outcome {
         match self.config.move_on.classify(result, errors, clock::wall) {
-            // Whose credential it was, the layer inside knows.
+            // Only the inner layer knows whose credential it was.
             Outcome::Misconfigured if !is_known_misconfigured(result) => Outcome::Answered,
             outcome => outcome,
         }
     }
 
-    /// Completes what `tier` answered, for the caller. Unless it `is_kept`, the request could not have
-    /// been sent again.
+    /// Completes the answer of `tier` for the caller. If the request is not `is_kept`, it could not
+    /// have been sent again.
     pub(super) fn answered<R, E>(
         &mut self,
         tier: Tier,
@@ -324,7 +324,7 @@ impl Session {
         (self.permit, self.cold) = (None, None);
     }
 
-    /// Without a refusal to return yet, makes one last attempt, and returns its answer.
+    /// If there is no refusal to return yet, makes one last attempt and returns its answer.
     fn or_last_attempt(&mut self, next: NextStep) -> NextStep {
         match next {
             NextStep::Return => {
@@ -335,7 +335,7 @@ impl Session {
         }
     }
 
-    /// Whether the primary's quota is used up, as far as is known.
+    /// Whether the primary's quota is known to be used up.
     fn is_quota_spent(&self, now: Instant) -> bool {
         self.config.quota.remaining(0, now).is_some()
     }
@@ -351,12 +351,12 @@ impl Session {
         *self.traffic.get_or_insert_with(|| request.traffic())
     }
 
-    /// Reads the kind of a request that came to no answer, even where it cannot be sent again.
+    /// Reads the kind of an unanswered request, even if it cannot be sent again.
     pub(super) fn note_traffic(&mut self, request: &impl Load) {
         self.traffic.get_or_insert_with(|| request.traffic());
     }
 
-    /// What is known of the request's load. It counts as the heaviest until it is weighed.
+    /// The load of the request. It counts as the heaviest until it is weighed.
     fn load(&self) -> (Traffic, LoadWeight) {
         let weight = self.weight.as_ref().map(|weight| LoadWeight::of(weight.cost));
         (self.traffic.unwrap_or(Traffic::Tokens), weight.unwrap_or(LoadWeight::HEAVIEST))
@@ -372,7 +372,7 @@ impl Session {
     }
 }
 
-/// Whether a layer inside found that the backend itself is at fault.
+/// Whether an inner layer found the backend itself to be at fault.
 fn is_known_misconfigured<R, E>(result: &Result<Response<R>, E>) -> bool {
     let refusal = result.as_ref().ok().and_then(Refusal::of);
     refusal.is_some_and(|refusal| refusal.reason() == Reason::Misconfigured)

@@ -1,4 +1,4 @@
-//! The account of a request: what is noted of each attempt.
+//! Records each attempt of a request in its `Served`.
 
 use http::Response;
 

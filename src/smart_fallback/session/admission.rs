@@ -1,4 +1,4 @@
-//! What the gate or the policy wants of a request, as the next step.
+//! Turns the decision of the gate or the policy into the next step.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Session {
-    /// What the gate wants.
+    /// Follows the gate's decision.
     pub(super) fn obey<B: TryCloneBody>(
         &mut self,
         admission: Admission,
@@ -39,8 +39,8 @@ impl Session {
         }
     }
 
-    /// What the policy wants about a primary that is `closed` for so long, which is [why](Self::why) it is
-    /// asked.
+    /// Follows the policy's decision about a primary that stays `closed` for this long;
+    /// [`why`](Self::why) is the reason.
     pub(super) fn decide<B: TryCloneBody>(
         &mut self,
         hint: Hint,
@@ -57,20 +57,20 @@ impl Session {
         if !matches!(next, Next::Wait(_))
             && hint.duration().is_some_and(|it| it <= limits.left(now))
         {
-            // The default would have waited.
+            // The default policy would have waited.
             self.why = Some(Why::Policy);
         }
         let wait = match next {
-            // A timer would take a millisecond over no time at all.
+            // A timer would delay a wait of zero by a millisecond.
             Next::Wait(Duration::ZERO) if self.refusals < 2 => {
                 return NextStep::Send(Tier::Primary);
             }
-            // More than once, no time at all would be a busy loop.
+            // Repeated waits of zero would be a busy loop.
             Next::Wait(wait) => wait.max(TICK.min(limits.max_wait.saturating_sub(elapsed))),
             Next::Spill => return self.spill(now, request),
             Next::Return => return NextStep::Return,
         };
-        // A policy may be wrong; `max_wait` holds nevertheless.
+        // `max_wait` holds even if a policy exceeds it.
         let fits = elapsed.saturating_add(wait) <= limits.max_wait && !wait.is_zero();
         match now.checked_add(wait).filter(|_| fits) {
             Some(until) => {

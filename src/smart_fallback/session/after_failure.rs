@@ -1,4 +1,4 @@
-//! What a failure means for the request, and for which tier is asked first from then on.
+//! What follows a failure of the primary, and which tier is called first from then on.
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ use crate::{
 };
 
 impl Session {
-    /// Whether the request goes to the fallback first: the primary fails, and no probe of it is due just
-    /// now whether it still does. That is no retry, and takes nothing from the budget of failures.
+    /// Whether the request goes to the fallback first, because the primary fails and no probe is due.
+    /// That is not a retry, and takes nothing from the budget of failures.
     pub(super) fn takes_fallback_first<B: TryCloneBody>(
         &mut self,
         now: Instant,
@@ -34,21 +34,21 @@ impl Session {
         takes
     }
 
-    /// What follows when the fallback, asked first, refused or failed: the primary is asked after all.
+    /// The step after the fallback, called first, refused or failed: the primary is called after all.
     pub(super) fn after_fallback(&mut self, outcome: Outcome, now: Instant) -> Option<NextStep> {
         let turns =
             self.is_reversed && (outcome != Outcome::Failed || self.config.move_on.withdraw());
         turns.then(|| {
             (self.is_reversed, self.since) = (false, now);
-            // It was there already. Where that refused, it may reopen in time.
+            // It was there already. If it refused, it may reopen in time.
             self.confined.to_primary |= !matches!(outcome, Outcome::Throttled(_));
             self.permit = self.config.gate.pass();
             NextStep::Send(Tier::Primary)
         })
     }
 
-    /// What follows when the primary failed, or the request is too long for it. It is no matter of
-    /// time, and the gate learns nothing from it but that it fails.
+    /// The step after the primary failed, or the request is too long for it. Waiting does not help,
+    /// and the gate learns only that the primary fails.
     pub(super) fn after_failure<B: TryCloneBody>(
         &mut self,
         outcome: Outcome,
@@ -56,7 +56,7 @@ impl Session {
         request: &Request<B>,
     ) -> NextStep {
         self.since = now;
-        // However soon the primary is open, this request has nothing to come back for.
+        // However soon the primary reopens, this request must not return to it.
         self.is_forbidden = true;
         self.why = Some(why_failed(outcome));
         let limits = *self.limits(request);
@@ -82,8 +82,8 @@ impl Session {
         NextStep::Send(Tier::Fallback)
     }
 
-    /// The primary failed. Unless that cannot be the request's own fault, it is charged with it only when
-    /// the fallback answers.
+    /// The primary failed. Unless that cannot be the request's own fault, the failure counts only
+    /// once the fallback answers.
     pub(super) fn charge(&mut self, failure: Failure, now: Instant) {
         let permit = Permit::of_failed(self.permit.take(), &self.config.gate);
         match failure {
@@ -92,7 +92,8 @@ impl Session {
         }
     }
 
-    /// Tells what the answer of `tier` says of the primary, to which `permit` let the request.
+    /// Records what the answer of `tier` shows about the primary, to which `permit` admitted the
+    /// request.
     pub(super) fn settle<R, E>(
         &self,
         tier: Tier,
@@ -101,7 +102,7 @@ impl Session {
     ) {
         let Ok(response) = result else { return };
         match tier {
-            // The primary failed what the fallback serves.
+            // The fallback serves what the primary failed.
             Tier::Fallback if response.status().is_success() => {
                 permit.failed(Failure::Answer, clock::now(), self.rest(Failure::Answer));
             }
@@ -116,18 +117,18 @@ impl Session {
         }
     }
 
-    /// How long the primary is asked after the fallback once it was found to fail so many times in a row.
+    /// How long the primary is deferred after it was found to fail this many times in a row.
     fn rest(&self, failure: Failure) -> impl Fn(u32) -> Duration + use<> {
         let cooldowns = CooldownPolicy::default().longest(self.config.longest_cooldown);
         move |times| match failure {
             Failure::Configuration => cooldowns.after_misconfigured(times),
-            // To try whether it can be connected to costs nothing, and the primary is paid for.
-            Failure::Connect => cooldowns.after_failures(1).min(MAX_UNCONNECTED),
+            // Trying to connect costs nothing, while idle capacity of the primary is paid for.
+            Failure::Connect => cooldowns.after_failures(1).min(MAX_UNCONNECTED_DEFERRAL),
             _ => cooldowns.after_failures(times),
         }
     }
 }
 
-/// How long a primary rests at most that cannot be connected to, so that its return is noticed within a
-/// second.
-const MAX_UNCONNECTED: Duration = Duration::from_millis(900);
+/// The longest deferral of a primary that cannot be connected to, so that its return is noticed
+/// within a second.
+const MAX_UNCONNECTED_DEFERRAL: Duration = Duration::from_millis(900);

@@ -1,4 +1,4 @@
-//! What follows a refusal of a tier: waiting for the primary, spilling, or returning it.
+//! The step after a tier refused: wait for the primary, spill, or return the refusal.
 
 use std::time::{Duration, Instant};
 
@@ -17,11 +17,11 @@ use crate::{
 /// What a refusal of the primary means for the request that met it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PrimaryRefusal {
-    /// Time helps it.
+    /// Waiting helps.
     Wait,
     /// The quota is used up, for all requests.
     Quota,
-    /// The service does not want this request back.
+    /// The service forbids retrying this request.
     Final,
 }
 
@@ -36,7 +36,7 @@ impl PrimaryRefusal {
         }
     }
 
-    /// Why waiting does not help, where that is so.
+    /// Why waiting does not help, if so.
     const fn why_final(self) -> Option<Why> {
         match self {
             Self::Wait => None,
@@ -47,8 +47,8 @@ impl PrimaryRefusal {
 }
 
 impl Session {
-    /// What follows a refusal or a failure of `tier`. Where that is to return it, `result` is completed
-    /// for the caller, as it is when the request is not `kept` and cannot be sent again.
+    /// The step after a refusal or a failure of `tier`. If that is to return it, `result` is
+    /// completed for the caller, as it is if the request is not `kept` and cannot be sent again.
     pub(in crate::smart_fallback) fn refused<B: TryCloneBody, R, E>(
         &mut self,
         tier: Tier,
@@ -78,7 +78,7 @@ impl Session {
             (Outcome::Throttled(hint), Ok(response)) => {
                 Some(Refusal::read(response, hint, is_signed))
             }
-            // What the fallback answers besides is the caller's.
+            // Any other answer of the fallback is returned to the caller.
             _ if tier == Tier::Fallback => {
                 self.answered(tier, result, kept.is_some());
                 return NextStep::Return;
@@ -87,7 +87,7 @@ impl Session {
         };
         let mut served = self.served.take().unwrap_or_else(|| Box::new(Served::new()));
         self.record(&mut served, tier, result, outcome);
-        // What follows may note a wait in it.
+        // The next step may record a wait in it.
         self.served = Some(served);
         if let (Ok(response), Tier::Primary) = (&mut *result, tier) {
             self.note_spills(response);
@@ -121,11 +121,11 @@ impl Session {
             (_, result) => {
                 match (outcome, result) {
                     (Outcome::Failed, result) => self.charge(Failure::of(result, errors), now),
-                    // Of a role that allows no uploads, completions know nothing.
+                    // A role that allows no uploads may still allow completions.
                     (Outcome::Misconfigured, _) if self.load().0.is_of_resource() => {
                         self.permit = None;
                     }
-                    // That something is not there may be the request's own fault.
+                    // A missing object may be the request's own fault.
                     (Outcome::Misconfigured, Ok(response))
                         if response.status() == StatusCode::NOT_FOUND =>
                     {
@@ -151,8 +151,8 @@ impl Session {
         next
     }
 
-    /// What a `refusal` of the primary closes, unless it is about the level of its bucket: what is far too
-    /// heavy, and other traffic than tokens of the default service tier.
+    /// What a `refusal` of the primary closes, unless it is about the level of its bucket: requests
+    /// that are far too heavy, and traffic other than tokens of the default service tier.
     fn closes<B: TryCloneBody, R>(
         &mut self,
         refusal: &Refusal,
@@ -170,7 +170,7 @@ impl Session {
         (!is_of_bucket).then_some(Closed::Kind(traffic))
     }
 
-    /// What follows a refusal of the primary; it is returned when the request cannot be sent again.
+    /// The step after a refusal of the primary; it is returned if the request cannot be sent again.
     fn after_refusal<B: TryCloneBody>(
         &mut self,
         refusal: &Refusal,
@@ -180,7 +180,8 @@ impl Session {
         request: Option<&Request<B>>,
     ) -> NextStep {
         if refusal.is_elsewhere {
-            // Of this sending alone: it has nothing to wait for, and the gate nothing to learn.
+            // It concerns only this sending: there is nothing to wait for, and nothing for the gate
+            // to learn.
             (self.permit, self.since, self.why) = (None, now, Some(Why::FirstTokenLate));
             return request.map_or(NextStep::Return, |request| self.spill(now, request));
         }
@@ -188,12 +189,12 @@ impl Session {
         let waits = meaning == PrimaryRefusal::Wait;
         let believed = self.closed_by(refusal.hint());
         self.note_closed(now, believed);
-        // What is not believed is no measurement either.
+        // A hint that is not believed is not a measurement.
         self.is_measured =
             refusal.is_measured() && waits && refusal.hint() == Hint::After(believed);
         self.is_forbidden = meaning == PrimaryRefusal::Final;
-        // Of a resource that is known apart from the others, the gate learns nothing, nor of what costs
-        // no tokens.
+        // The gate learns nothing from a single resource among several, nor from requests without
+        // token cost.
         let is_apart = self.confined.is_apart || self.traffic == Some(Traffic::Free);
         if meaning == PrimaryRefusal::Quota && !is_apart {
             self.config.quota.rest(0, now, believed);
@@ -208,7 +209,7 @@ impl Session {
                 }
                 self.config.gate.close(now, closed, (believed, left));
                 if self.config.gate.is_adaptive() {
-                    // A request that can wait so long looks again then.
+                    // A request that can wait that long tries again then.
                     hint = Hint::After(believed);
                 }
             }
@@ -229,7 +230,7 @@ impl Session {
                 false => self.spill(now, request),
             };
         }
-        // Without the request there is nothing to wait with, so that it need not queue.
+        // Without a copy of the request it cannot wait, so it need not queue.
         let limits = request.map(|request| *self.limits(request));
         let longer = limits.filter(|_| waits);
         let longer = longer.and_then(|limits| self.longer_wait(now, self.reopens, &limits));
@@ -267,7 +268,7 @@ impl Session {
         self.spill(now, request)
     }
 
-    /// Notes where Azure spilled to already, and was refused: nothing is spilled there again.
+    /// Records where Azure spilled and was refused, so that nothing is spilled there again.
     fn note_spills<R>(&mut self, response: &mut Response<R>) {
         if self.config.standard.is_some() {
             let spillover = NativeSpillover::of(response.headers());
@@ -288,7 +289,7 @@ impl Session {
         }
     }
 
-    /// How long a primary that refuses with `hint` is taken to be closed.
+    /// How long a primary that refuses with `hint` is assumed to stay closed.
     pub(super) fn closed_by(&self, hint: Hint) -> Duration {
         let closed = assumed_wait(hint, self.refusals).unwrap_or(Duration::MAX);
         closed.min(self.config.longest_cooldown)

@@ -1,4 +1,4 @@
-//! Completes a refusal that is returned: when either tier is worth asking, and what was tried.
+//! Completes a refusal that is returned: when to retry, and what was tried.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +8,15 @@ use super::{Session, TICK, after_refusal::PrimaryRefusal};
 use crate::classify::{Reason, Refusal, write_retry_after, write_retry_after_final};
 
 impl Session {
-    /// Leaves the deployments that native spillover already tried for the layers outside.
+    /// Attaches the deployments that native spillover already tried, for outer layers.
     pub(super) fn hand_on_spills<R>(&mut self, response: &mut Response<R>) {
         if let Some(spills) = self.spills.take() {
             Refusal::add_spills(response, &spills);
         }
     }
 
-    /// Asks the caller to come back when either tier is worth asking, after a `refusal` of the fallback.
+    /// Writes the earliest time at which either tier is worth a retry, after a `refusal` of the
+    /// fallback.
     pub(super) fn announce_soonest<R>(
         &self,
         response: &mut Response<R>,
@@ -52,8 +53,8 @@ impl Session {
         }
     }
 
-    /// Asks the caller to come back when the primary would serve it or the budget's next window begins,
-    /// whichever is sooner, after a `refusal` of the primary that was not spilled for lack of a budget.
+    /// Writes the earlier of the time at which the primary would serve the request and the start of
+    /// the budget's next window, after a `refusal` of the primary that the budget kept from spilling.
     pub(super) fn announce_unpaid<R>(
         &self,
         response: &mut Response<R>,
@@ -71,7 +72,7 @@ impl Session {
             Refusal::rewrite(response, hint, true, |refusal| {
                 (refusal.is_final, refusal.is_guess) = (false, true);
                 if refusal.reason() == Reason::Quota {
-                    // That of the primary; Standard is worth coming back for.
+                    // The reason was the primary's; Standard is worth a retry.
                     refusal.set_reason(Reason::Rate);
                 }
             });

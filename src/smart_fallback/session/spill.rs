@@ -1,4 +1,4 @@
-//! Sends a request to the fallback, as far as that is allowed.
+//! Sends a request to the fallback, if that is allowed.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Session {
-    /// Spills if class, budget and pinning allow it, when it is its turn; otherwise it waits for the
+    /// Spills at its turn if class, budget and pinning allow it; otherwise the request waits for the
     /// primary, or the refusal is returned.
     pub(super) fn spill<B: TryCloneBody>(
         &mut self,
@@ -29,7 +29,7 @@ impl Session {
             self.why = self.why_not_spilled(&limits);
             return self.wait_for_primary(now, request);
         }
-        // It would wait for a turn that it may not use.
+        // Otherwise it would wait for a turn that it may not use.
         if self.unpaid(now, &limits).is_some() {
             return self.pay_and_spill(now, request);
         }
@@ -39,7 +39,7 @@ impl Session {
         }
     }
 
-    /// Spills at its turn, if the budget allows it. A request is paid for once.
+    /// Spills at its turn, if the budget allows it. A request is charged once.
     pub(super) fn pay_and_spill<B: TryCloneBody>(
         &mut self,
         now: Instant,
@@ -63,7 +63,8 @@ impl Session {
         }
     }
 
-    /// Takes a spill out of the budget, unless that is paid or goes where the request belongs.
+    /// Takes a spill out of the budget, unless it is charged already or goes to the resource that it
+    /// is pinned to.
     pub(super) fn pay<B: TryCloneBody>(
         &mut self,
         now: Instant,
@@ -79,8 +80,8 @@ impl Session {
         Ok(())
     }
 
-    /// Waits for the primary if that can serve the request in time, and is refused at once otherwise. The
-    /// next window begins when `left` is over.
+    /// Waits for the primary if that can serve the request in time, or else returns the refusal
+    /// immediately. The next window starts in `left`.
     fn wait_or_refuse<B: TryCloneBody>(
         &mut self,
         now: Instant,
@@ -94,15 +95,15 @@ impl Session {
         let cold = self.cold();
         cold.unpaid =
             Some(Unpaid { next_window: now.checked_add(left), served: now.checked_add(wait) });
-        // One that has a place already is not behind those that wait.
+        // A request that has a position already is not behind the waiting ones.
         if cold.place.is_none() && limits.elapsed(now).saturating_add(wait) > limits.max_wait {
             return NextStep::Return;
         }
         self.wait_for_primary(now, request)
     }
 
-    /// Waits for the primary beyond `max_wait`, in the place that the request has, and from then on for the
-    /// budget, whose next window begins when `left` is over.
+    /// Waits for the primary beyond `max_wait`, at the request's position, and also for the budget
+    /// from then on. The budget's next window starts in `left`.
     fn wait_for_budget<B: TryCloneBody>(
         &mut self,
         now: Instant,
@@ -118,8 +119,8 @@ impl Session {
         }
     }
 
-    /// A wait for the budget, not before `from`, and until when the primary is waited for besides: until the
-    /// next window begins, when `left` is over. `None` where the time is up.
+    /// A wait for the budget, starting at `from`, and the end of the wait for the primary: when the
+    /// next window starts, in `left`. `None` if the time is up.
     fn budget_waiter(
         &self,
         limits: &RequestLimits,
@@ -134,15 +135,15 @@ impl Session {
         Some((limits.after(longer), waiter))
     }
 
-    /// What keeps a request from spilling that otherwise could: a spent budget, for how long.
+    /// Why a request may not spill although it otherwise could: a spent budget, and for how long.
     fn unpaid(&self, now: Instant, limits: &RequestLimits) -> Option<(WhenSpent, Duration)> {
         let is_paid = self.cold.as_ref().is_some_and(|cold| cold.charge.is_some());
         let may_spill = !is_paid && self.may_spill(limits);
         self.config.spill_budget.as_ref().filter(|_| may_spill)?.refuses(now)
     }
 
-    /// How long a refused request waits in its place that the budget keeps from spilling, which the primary
-    /// serves again by `reopens`.
+    /// How long a refused request waits at its position when the budget prevents a spill and the
+    /// primary reopens by `reopens`.
     pub(super) fn longer_wait(
         &self,
         now: Instant,
@@ -150,7 +151,7 @@ impl Session {
         limits: &RequestLimits,
     ) -> Option<(Instant, BudgetWaiter)> {
         let Some((WhenSpent::Wait, left)) = self.unpaid(now, limits) else { return None };
-        // A wait that fits is for the primary alone.
+        // A wait that fits needs only the primary.
         let deadline = limits.deadline();
         let from = if reopens <= deadline { deadline } else { now };
         self.budget_waiter(limits, from, now, left)

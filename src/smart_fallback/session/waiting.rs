@@ -1,4 +1,4 @@
-//! Waits of a request that neither tier serves now: for whichever reopens first.
+//! Waits of a request that neither tier serves now, for the first one to reopen.
 
 use std::{
     future::Future,
@@ -23,13 +23,13 @@ use crate::{
     wait::{self, Refused, Turn, refused_for},
 };
 
-/// A wait for whichever tier reopens first. Dropped, it leaves both queues.
+/// A wait for the tier that reopens first. Dropping it leaves both queues.
 pub(in crate::smart_fallback) struct Race {
     primary: Option<PrimaryWait>,
     other: Option<OtherWait>,
 }
 
-/// A wait beside that for the primary: one of a request that may not be spilled now.
+/// A wait besides the one for the primary, of a request that may not spill now.
 pub(super) enum OtherWait {
     Fallback(wait::Waiter),
     Budget(BudgetWaiter),
@@ -37,16 +37,16 @@ pub(super) enum OtherWait {
 
 /// A wait for the primary.
 pub(super) enum PrimaryWait {
-    /// At the gate, which lets requests go in order; by prediction for so many seconds.
+    /// At the gate, which releases requests in order; with the predicted wait in seconds.
     Queue(Box<gate::Waiter>, f64),
-    /// Until an instant: of what the gate knows nothing, or by the rule of another mode than its own.
+    /// Until an instant: for a refusal that the gate does not model, or in a mode without a queue.
     Sleep(Pin<Box<Sleep>>),
 }
 
-/// Which tier a request goes to after a wait.
+/// The tier that a request goes to after a wait.
 pub(in crate::smart_fallback) enum Winner {
     Primary(gate::Permit),
-    /// The primary reopens by now.
+    /// The primary reopens now.
     PrimaryInTime,
     Fallback(wait::Permit),
     /// The budget has something left.
@@ -55,29 +55,29 @@ pub(in crate::smart_fallback) enum Winner {
     Neither,
 }
 
-/// What only requests have that met a closed fallback.
+/// State of requests that met a closed fallback; boxed to keep the others small.
 #[derive(Default)]
 pub(super) struct ColdState {
-    /// Its place at the gate, to come back to.
+    /// Its position at the gate, to return to.
     pub(super) place: Option<gate::QueueKey>,
-    /// Its turn to ask the fallback, while that reopens.
+    /// Its permission to call the fallback, while that reopens.
     turn: Option<wait::Permit>,
-    /// What its spill takes out of the budget, which is given back unless the fallback serves it.
+    /// Its charge to the budget, returned unless the fallback serves it.
     pub(super) charge: Option<Charge>,
-    /// Set when it could not be spilled, since the budget was spent.
+    /// Set if it could not spill because the budget was spent.
     pub(super) unpaid: Option<Unpaid>,
     /// How often the fallback refused it.
     refusals: u32,
-    /// What the fallback said that was asked before the primary.
+    /// The refusal of a fallback that was called before the primary.
     refused: Option<Refused>,
 }
 
 /// When a request that the budget keeps from spilling may be served.
 #[derive(Clone, Copy)]
 pub(super) struct Unpaid {
-    /// When it may be spilled again.
+    /// When it may spill again.
     pub(super) next_window: Option<Instant>,
-    /// When the primary would serve it, by prediction.
+    /// When the primary is predicted to serve it.
     pub(super) served: Option<Instant>,
 }
 
@@ -85,7 +85,7 @@ impl Future for Race {
     type Output = Winner;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Winner> {
-        // The primary first, which is paid for whether it is used or not.
+        // The primary first, because it is paid for whether it is used or not.
         match &mut self.primary {
             Some(PrimaryWait::Queue(waiter, _)) => match Pin::new(&mut **waiter).poll(cx) {
                 Poll::Ready(Admission::Go(permit)) => return Poll::Ready(Winner::Primary(permit)),
@@ -113,7 +113,7 @@ impl Future for Race {
         if let Poll::Ready(winner) = winner {
             self.other = None;
             if let Some(winner) = winner {
-                // It may come back to this place, and must have left it before.
+                // It may return to this position, and must have left it before.
                 self.primary = None;
                 return Poll::Ready(winner);
             }
@@ -126,8 +126,8 @@ impl Future for Race {
 }
 
 impl Session {
-    /// Notes what the fallback said that was asked before the primary: it is waited for if the primary
-    /// does not serve either.
+    /// Records the refusal of a fallback that was called before the primary: the request waits for it
+    /// if the primary does not serve either.
     pub(super) fn note_fallback_refusal<R>(
         &mut self,
         hint: Hint,
@@ -141,11 +141,11 @@ impl Session {
         cold.refusals += 1;
         let opens = refused_for(&refusal, cold.refusals).and_then(|left| now.checked_add(left));
         cold.refused = opens.map(|opens| Refused { now, opens, remembers });
-        // What is not worth waiting for is not asked again.
+        // A fallback that is not worth waiting for is not called again.
         self.confined.to_primary |= opens.is_none();
     }
 
-    /// Waits for a fallback that refused before the primary was asked.
+    /// Waits for a fallback that refused before the primary was called.
     pub(super) fn wait_again<B: TryCloneBody>(
         &mut self,
         now: Instant,
@@ -157,7 +157,7 @@ impl Session {
         Some(self.race(now, limits.deadline(), waiter.map(OtherWait::Fallback), request))
     }
 
-    /// Asks for a turn to ask the fallback, while that reopens.
+    /// Queues for permission to call the fallback, while that reopens.
     pub(super) fn wait_for_fallback<B: TryCloneBody>(
         &mut self,
         now: Instant,
@@ -182,8 +182,9 @@ impl Session {
         }
     }
 
-    /// What follows a refusal of the fallback, which `remembers` it, or refuses no others for it; it is
-    /// returned when the request cannot be sent again, and when neither tier reopens in time.
+    /// The step after a refusal of the fallback, which `remembers` it or refuses no other request for
+    /// it. The refusal is returned if the request cannot be sent again, or neither tier reopens in
+    /// time.
     pub(super) fn after_fallback_refusal<B: TryCloneBody>(
         &mut self,
         refusal: &Refusal,
@@ -198,7 +199,7 @@ impl Session {
         let opens = refused_for(refusal, refusals).and_then(|left| now.checked_add(left));
         let limits = match (request, &self.limits) {
             (Some(request), _) => Some(*self.limits(request)),
-            // The others learn from it nevertheless.
+            // Others learn from the refusal nevertheless.
             (None, limits) => limits.map(|limits| limits.ending(now)),
         };
         let remembers = remembers || self.traffic.is_some_and(|it| it != Traffic::Tokens);
@@ -209,7 +210,7 @@ impl Session {
         let deadline = self.limits(request).deadline();
         match self.race(now, deadline, waiter.map(OtherWait::Fallback), request) {
             NextStep::Return if self.is_primary_open(now) => {
-                // Its time is up, and the primary had no turn for it yet.
+                // Its time is up, and its turn at the primary has not come.
                 self.is_last = true;
                 NextStep::Send(Tier::Primary)
             }
@@ -217,7 +218,7 @@ impl Session {
         }
     }
 
-    /// Waits for the primary until `deadline`, and for what else there is to wait for.
+    /// Waits for the primary until `deadline`, and for everything else that may free the request.
     pub(super) fn race<B: TryCloneBody>(
         &mut self,
         now: Instant,
@@ -254,7 +255,7 @@ impl Session {
         }
     }
 
-    /// Waits in the queue of the gate, where it has a place again, and for the budget.
+    /// Waits in the gate's queue, at its position again, and for the budget.
     pub(super) fn race_in_queue(
         &mut self,
         waiter: gate::Waiter,
@@ -267,7 +268,7 @@ impl Session {
         NextStep::Race(Box::new(Race { primary, other: Some(OtherWait::Budget(budget)) }))
     }
 
-    /// The step of a request that may not go to the fallback: it waits for the primary, if that reopens
+    /// The step of a request that may not use the fallback: it waits for the primary, if that reopens
     /// in time.
     pub(super) fn wait_for_primary<B: TryCloneBody>(
         &mut self,
@@ -278,7 +279,7 @@ impl Session {
         self.race(now, deadline, None, request)
     }
 
-    /// The step after a race, which this tier won.
+    /// The step after a race.
     pub(in crate::smart_fallback) fn after_race<B: TryCloneBody>(
         &mut self,
         now: Instant,
@@ -291,7 +292,7 @@ impl Session {
                 self.permit = Some(permit);
                 NextStep::Send(Tier::Primary)
             }
-            // What the primary serves by now is not spilled.
+            // A request that the primary serves by now does not spill.
             Winner::PrimaryInTime | Winner::Budget => return self.start(now, request),
             Winner::Fallback(permit) => {
                 self.cold().turn = Some(permit);
@@ -307,7 +308,7 @@ impl Session {
         self.or_last_attempt(next)
     }
 
-    /// A wait for the primary that ends by `deadline`; or leave to go there now.
+    /// A wait for the primary that ends by `deadline`; or permission to go there now.
     fn primary_wait<B: TryCloneBody>(
         &mut self,
         now: Instant,
@@ -340,7 +341,7 @@ impl Session {
         }
     }
 
-    /// Whether nothing is known against asking the primary, though the request has no turn.
+    /// Whether nothing speaks against calling the primary, although the request has no permit.
     fn is_primary_open(&self, now: Instant) -> bool {
         !self.is_forbidden
             && !self.confined.to_fallback
@@ -348,13 +349,13 @@ impl Session {
             && self.primary_left(now).is_zero()
     }
 
-    /// Whether there is a fallback, and the request may go there.
+    /// Whether there is a fallback, and the request may use it.
     pub(super) fn may_spill(&self, limits: &RequestLimits) -> bool {
         limits.spills && !self.confined.to_primary && !self.config.is_alone
     }
 
-    /// Whether a refusal of `tier` may be followed by another attempt, so that a copy of the request is
-    /// to be kept.
+    /// Whether another attempt may follow a refusal of `tier`, so that a copy of the request is
+    /// needed.
     pub(in crate::smart_fallback) fn may_come_again<B>(
         &mut self,
         tier: Tier,
@@ -378,14 +379,14 @@ impl Session {
         }
     }
 
-    /// The turn to ask the fallback is not used.
+    /// The permission to call the fallback is not used.
     pub(super) fn pass_turn_on(&mut self) {
         if let Some(cold) = &mut self.cold {
             cold.turn = None;
         }
     }
 
-    /// The attempt at `tier` came to an end: with a `status`, or in an error.
+    /// The attempt at `tier` ended, with a `status` or an error.
     pub(super) fn end_attempt(&mut self, tier: Tier, status: Option<StatusCode>) {
         let Some(ColdState { turn, charge, .. }) = self.cold.take().map(|cold| *cold) else {
             return;
@@ -404,5 +405,5 @@ impl Session {
     }
 }
 
-/// Longer than anything is closed.
+/// Longer than any cooldown.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3_600);

@@ -18,8 +18,8 @@ use crate::{
 };
 
 impl Session {
-    /// Why a request cannot just go to a primary that is `closed` for so long to its kind of traffic, or
-    /// to what is as heavy as this.
+    /// Why a request cannot go to a primary that stays `closed` for this long to its kind of traffic,
+    /// or to requests as heavy as this one.
     pub(super) fn why_closed(
         &self,
         closed: Duration,
@@ -37,12 +37,12 @@ impl Session {
         }
     }
 
-    /// Why a request waits at the gate, by prediction for so many seconds.
+    /// Why a request waits at the gate, with the predicted wait in seconds.
     pub(super) fn why_queued(predicted: f64, now: Instant, limits: &RequestLimits) -> Why {
         Why::Queue(TimeAndLimit::from_seconds(predicted, limits.left(now).as_secs_f64()))
     }
 
-    /// Why it does not wait at the gate, or no longer.
+    /// Why it does not wait at the gate, or not any longer.
     pub(super) fn why_lost(cause: SpillReason, now: Instant, limits: &RequestLimits) -> Why {
         match cause {
             _ if limits.max_wait.is_zero() => Why::NeverWaits,
@@ -62,7 +62,7 @@ impl Session {
         Why::Deadline(TimeAndLimit::new(limits.elapsed(now), limits.max_wait))
     }
 
-    /// What keeps a request from spilling, if that is not what has become of it so far.
+    /// Why a request may not spill, if that differs from why it has not been served so far.
     pub(super) fn why_not_spilled(&self, limits: &RequestLimits) -> Option<Why> {
         match limits.spills {
             _ if self.config.is_alone => self.why,
@@ -72,7 +72,7 @@ impl Session {
         }
     }
 
-    /// Why a `refusal` of `tier`, or its failure, is the caller's.
+    /// Why a `refusal` of `tier`, or its failure, is returned to the caller.
     pub(super) fn why_returned<B>(
         &self,
         tier: Tier,
@@ -94,7 +94,7 @@ impl Session {
     }
 }
 
-/// Why a request leaves a primary that gave it this `outcome`, which is no refusal.
+/// Why a request leaves a primary with this `outcome`, which is not a refusal.
 pub(super) const fn why_failed(outcome: Outcome) -> Why {
     match outcome {
         Outcome::ContextTooLong => Why::ContextLength,

@@ -1,4 +1,4 @@
-//! What one request takes out of a budget, from its spill to the end of its answer.
+//! The charge of one request to a budget, from its spill to the end of its answer.
 
 use std::{
     fmt,
@@ -11,20 +11,21 @@ use std::{
 use super::{ONE_REQUEST, Spent, SpillBudget};
 use crate::{azure::Usage, body::UsageSink, gate::Weight};
 
-/// The charge of a request that is spilled. Dropped before the fallback has [served](Self::served) it, the
-/// charge is given back.
+/// The charge of a request that spills. Dropped before the fallback has [served](Self::served) it, it
+/// is returned.
 #[derive(Debug)]
 pub(in crate::smart_fallback) struct Charge(Arc<Entry>);
 
-/// Lives as long as anything may still be found out about the request.
+/// Lives as long as the final cost of the request may still become known.
 struct Entry {
     budget: SpillBudget,
     window: u64,
-    /// What to estimate by, where tokens are counted.
+    /// The estimate, if tokens are counted.
     weight: Option<Weight>,
-    /// Whether the answer of the fallback is on its way to the caller.
+    /// Whether the fallback's answer is on its way to the caller.
     is_served: AtomicBool,
-    /// Whether the account has what was used, and not the estimate. Changed only under the budget's lock.
+    /// Whether the account has the actual use instead of the estimate. Changed only under the
+    /// budget's lock.
     is_settled: AtomicBool,
 }
 
@@ -34,7 +35,7 @@ impl Charge {
         Self(Arc::new(Entry { budget, window, weight, is_served, is_settled }))
     }
 
-    /// What is to be told the usage of the answer, where that is charged.
+    /// The sink for the usage of the answer, if tokens are charged.
     pub(in crate::smart_fallback) fn sink(&self) -> Option<Arc<impl UsageSink + use<>>> {
         self.0.weight.is_some().then(|| Arc::clone(&self.0))
     }
@@ -61,7 +62,7 @@ impl Entry {
         self.weight.as_ref().map_or(ONE_REQUEST, |weight| weight.cost)
     }
 
-    /// Puts what was `used` in the place of the estimate, unless the request is settled.
+    /// Replaces the estimate by what was `used`, unless the request is settled.
     fn settle(&self, used: impl FnOnce(&Spent) -> f64) {
         self.budget.update(|spent| {
             if !self.is_settled.swap(true, Ordering::Relaxed) {
@@ -83,13 +84,13 @@ impl Entry {
 impl UsageSink for Entry {
     fn ended(&self, usage: Option<Usage>) {
         let (Some(usage), Some(weight)) = (usage, &self.weight) else {
-            // An attempt that came to no answer has no usage either.
+            // An attempt without an answer has no usage either.
             if self.is_served() {
                 self.settle_without_usage();
             }
             return;
         };
-        // Standard bills what it had in its cache, too.
+        // Standard also bills cached tokens.
         let used = weight.actual(&Usage { cached: 0, ..usage });
         self.budget.update(|spent| {
             if self.is_settled.swap(true, Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! Bounds what is spilled: so many requests, or tokens, in a window of time.
+//! Limits spilling to a number of requests, or tokens, per window of time.
 
 mod charge;
 mod spent;
@@ -13,8 +13,8 @@ pub(super) use self::{charge::Charge, waiter::BudgetWaiter};
 use self::{spent::Spent, waiter::Waiting};
 use crate::{clock, gate::Weight};
 
-/// Bounds what is spilled to Standard in a window of time, and so what it costs at most. Clones
-/// are of the same budget: one may be kept to look at [what is left](Self::left).
+/// Limits what is spilled to Standard in a window of time, and so its cost. Clones share the budget;
+/// keep one to observe [what is left](Self::left).
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,17 +30,17 @@ use crate::{clock, gate::Weight};
 ///
 /// # What is charged
 ///
-/// A request is charged once, when it is spilled, to the window that is open then, however often Standard
-/// is asked. A request that Standard does not serve in the end gives its charge back: one that is refused,
-/// fails, is given up, or is served by the primary after all. What a request uses or gives back after its
-/// window has closed changes nothing in the next one.
+/// A request is charged once, when it spills, to the window that is open then, however often Standard
+/// is called. If Standard does not serve it in the end, its charge is returned: if it is refused,
+/// fails, is cancelled, or is served by the primary after all. What a request uses or returns after
+/// its window has closed does not affect the next one.
 ///
-/// A budget of [tokens](Self::tokens) is charged with the estimate while the request is
-/// [under way](Self::under_way), and with the `usage` of the answer from then on.
+/// A budget of [tokens](Self::tokens) is charged with the estimate while the request is [in
+/// flight](Self::under_way), and with the `usage` of the answer from then on.
 #[derive(Clone, Debug)]
 pub struct SpillBudget {
     limit: f64,
-    /// Weighted tokens instead of requests.
+    /// Counts weighted tokens instead of requests.
     counts_tokens: bool,
     window: Duration,
     when_spent: WhenSpent,
@@ -50,26 +50,26 @@ pub struct SpillBudget {
 #[derive(Debug, Default)]
 struct Account {
     spent: Spent,
-    /// The requests that wait for it to have something left.
+    /// The requests that wait until something is left.
     waiting: Waiting,
 }
 
-/// What becomes of a request that would spill when the budget is spent.
+/// What happens to a request that would spill when the budget is spent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenSpent {
-    /// It waits for the primary if that can serve it within its `max_wait`, as far as the gate predicts.
-    /// Otherwise the caller gets the primary's refusal at once, with the time until the primary would serve
-    /// it or the next window begins, whichever is sooner.
+    /// It waits for the primary if the gate predicts that it is served within its `max_wait`.
+    /// Otherwise the caller gets the primary's refusal immediately, with the time until the primary
+    /// would serve it or the next window starts, whichever is earlier.
     #[default]
     Refuse,
-    /// It waits for the primary beyond its `max_wait`, in its place, until it is served there or the budget
-    /// has something left, though not past its [`Deadline`](crate::Deadline).
+    /// It waits for the primary beyond its `max_wait`, at its position, until it is served there or
+    /// the budget has something left, but not past its [`Deadline`](crate::Deadline).
     Wait,
 }
 
 impl SpillBudget {
-    /// At most so many requests in each `window`.
+    /// At most `limit` requests per `window`.
     pub fn requests(limit: u32, window: Duration) -> Self {
         Self {
             limit: f64::from(limit),
@@ -80,33 +80,32 @@ impl SpillBudget {
         }
     }
 
-    /// At most so many weighted tokens in each `window`. The request that crosses the limit still
-    /// spills.
+    /// At most `limit` weighted tokens per `window`. The request that crosses the limit still spills.
     ///
-    /// A request that is under way counts by its [estimate](crate::gate::cost::EstimateCost::estimate),
-    /// which has all the output that it may generate, so that no number of requests at once exceeds
-    /// the limit. One that was answered counts by its `usage`, cached tokens of the prompt in full: Standard
-    /// bills those, too, at a discount that differs by model.
+    /// A request in flight counts with its [estimate](crate::gate::cost::EstimateCost::estimate),
+    /// which includes all the output that it may generate, so that no number of concurrent requests
+    /// exceeds the limit. An answered one counts with its `usage`, including cached tokens of the
+    /// prompt in full: Standard bills those, too, at a discount that differs by model.
     ///
-    /// An answer may end without a `usage`, as a stream does that was not asked for one or that the caller
-    /// drops. It counts as the part of its estimate that answers with a `usage` have used of theirs, or
-    /// all of it before there are any: callers state the same `max_tokens` whether they stream or not.
+    /// An answer may end without a `usage`, as a stream does that did not request one, or that the
+    /// caller drops. It counts as the share of its estimate that answers with a `usage` have used, or
+    /// all of it before there are any: callers set the same `max_tokens` whether they stream or not.
     ///
-    /// The `usage` is read by a pool ([`RegionRotateLayer`](crate::RegionRotateLayer)) in the fallback
-    /// tier. With a fallback without pools, no answer has one.
+    /// A pool ([`RegionRotateLayer`](crate::RegionRotateLayer)) in the fallback tier reads the
+    /// `usage`. With a fallback without pools, no answer has one.
     pub fn tokens(limit: u64, window: Duration) -> Self {
         Self { limit: limit as f64, counts_tokens: true, ..Self::requests(0, window) }
     }
 
-    /// What becomes of a request that would spill when the budget is spent.
+    /// What happens to a request that would spill when the budget is spent.
     #[must_use]
     pub fn when_spent(mut self, when_spent: WhenSpent) -> Self {
         self.when_spent = when_spent;
         self
     }
 
-    /// How much may still be spilled in the window that is open now: requests or weighted tokens,
-    /// whichever it counts.
+    /// What may still be spilled in the current window: requests or weighted tokens, whichever it
+    /// counts.
     pub fn left(&self) -> f64 {
         let (now, account) = (clock::now(), self.lock());
         match account.spent.left_of_window(now, self.window) {
@@ -115,16 +114,16 @@ impl SpillBudget {
         }
     }
 
-    /// How much of what is not left is of requests under way in the window that is open now. They may
-    /// give it back.
+    /// The part of the charges in the current window that belongs to requests in flight, which may
+    /// return it.
     pub fn under_way(&self) -> f64 {
         let (now, account) = (clock::now(), self.lock());
         let left = account.spent.left_of_window(now, self.window);
         left.map_or(0.0, |_| account.spent.under_way())
     }
 
-    /// Charges a request, which is weighed only when tokens are counted. When the budget is spent, says
-    /// how long it is until the next window begins.
+    /// Charges a request, which is weighed only if tokens are counted. If the budget is spent,
+    /// returns the time until the next window starts.
     pub(super) fn charge(
         &self,
         now: Instant,
@@ -142,20 +141,20 @@ impl SpillBudget {
         Ok(Charge::new(self.clone(), window, weight))
     }
 
-    /// What would become of a request that spilled now, and how long it is until the next window begins, if
+    /// What would happen to a request that spills now, and the time until the next window starts, if
     /// the budget is spent.
     pub(super) fn refuses(&self, now: Instant) -> Option<(WhenSpent, Duration)> {
         let left = self.spent_for(&self.lock(), now);
         left.map(|left| (self.when_spent, left))
     }
 
-    /// Waits, not before `from` and not beyond `until`, for the budget to have something left: when
-    /// requests under way give it back, or in the next window.
+    /// Waits, from `from` until `until` at most, until the budget has something left: when requests
+    /// in flight return it, or in the next window.
     pub(super) fn wait(&self, from: Instant, until: Instant) -> BudgetWaiter {
         BudgetWaiter::new(self.clone(), from, until)
     }
 
-    /// Changes what is spent, then wakes the request that waits for what is left.
+    /// Changes what is spent, then wakes the request that waits for it.
     fn update(&self, change: impl FnOnce(&mut Spent)) {
         let mut account = self.lock();
         change(&mut account.spent);
@@ -166,7 +165,7 @@ impl SpillBudget {
         }
     }
 
-    /// How long it is until the next window begins, if nothing is left in the one that is open.
+    /// The time until the next window starts, if nothing is left in the current one.
     fn spent_for(&self, account: &Account, now: Instant) -> Option<Duration> {
         match account.spent.left_of_window(now, self.window) {
             Some(left) => (account.spent.total() >= self.limit).then_some(left),

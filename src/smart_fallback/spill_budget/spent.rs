@@ -1,30 +1,31 @@
-//! What was charged to a budget in one window: estimates of requests under way, and what others used.
+//! The charges to a budget in one window: estimates of requests in flight, and actual use of finished
+//! ones.
 
 use std::time::{Duration, Instant};
 
-/// The account of the window that is open, or was the last.
+/// The account of the current window, or of the last one.
 #[derive(Debug, Default)]
 pub(super) struct Spent {
     since: Option<Instant>,
-    /// How many windows there were, so that what ends later is known to be of another one.
+    /// The number of windows so far, which identifies the window of a request that ends later.
     window: u64,
-    /// The sum of the estimates of requests under way, and how many those are.
+    /// The sum of the estimates of requests in flight, and their number.
     under_way: f64,
     requests: u64,
     used: f64,
-    /// What answers were estimated at, and what they used. The latest count most.
+    /// Decaying sums over answers: estimated, and actually used.
     estimated_of_known: f64,
     used_of_known: f64,
 }
 
 impl Spent {
-    /// How long the window stays open that is open at `now`, if any.
+    /// The remaining time of the window that is open at `now`, if any.
     pub(super) fn left_of_window(&self, now: Instant, window: Duration) -> Option<Duration> {
         let age = now.saturating_duration_since(self.since?);
         window.checked_sub(age).filter(|left| !left.is_zero())
     }
 
-    /// Begins another window if none is open.
+    /// Starts a new window if none is open.
     pub(super) fn begin_window(&mut self, now: Instant, window: Duration) {
         if self.left_of_window(now, window).is_none() {
             self.since = Some(now);
@@ -33,49 +34,49 @@ impl Spent {
         }
     }
 
-    /// All that is charged to the window.
+    /// The total charged to the window.
     pub(super) fn total(&self) -> f64 {
         self.under_way + self.used
     }
 
-    /// What of that is of requests under way.
+    /// The part of that charged by requests in flight.
     pub(super) const fn under_way(&self) -> f64 {
         self.under_way
     }
 
-    /// A request of this estimate gets under way. Returns the window that it is charged to.
+    /// A request with this estimate starts. Returns the window that it is charged to.
     pub(super) fn charge(&mut self, estimate: f64) -> u64 {
         self.under_way += estimate;
         self.requests += 1;
         self.window
     }
 
-    /// A request that was charged to `window` is not under way any more, having `used` so much.
+    /// A request that was charged to `window` has ended, having `used` this much.
     pub(super) fn settle(&mut self, window: u64, estimate: f64, used: f64) {
         if window != self.window {
             return;
         }
         self.requests = self.requests.saturating_sub(1);
-        // Sums of floats drift; no requests have no estimates.
+        // Sums of floats drift; without requests the sum is zero.
         self.under_way =
             if self.requests == 0 { 0.0 } else { (self.under_way - estimate).max(0.0) };
         self.used += used;
     }
 
-    /// A request that was charged to `window`, and is settled, `used` more.
+    /// A request that was charged to `window`, and has ended, `used` more.
     pub(super) fn add(&mut self, window: u64, used: f64) {
         if window == self.window {
             self.used += used;
         }
     }
 
-    /// An answer that was estimated at so much `used` so much.
+    /// An answer with this `estimate` `used` this much.
     pub(super) fn learn(&mut self, estimate: f64, used: f64) {
         self.estimated_of_known = self.estimated_of_known * SUM_DECAY_PER_ANSWER + estimate;
         self.used_of_known = self.used_of_known * SUM_DECAY_PER_ANSWER + used;
     }
 
-    /// What an answer of this estimate is taken to have used, which does not say it.
+    /// The assumed use of an answer with this estimate that reports none.
     pub(super) fn without_usage(&self, estimate: f64) -> f64 {
         match self.estimated_of_known > 0.0 {
             true => estimate * self.used_of_known / self.estimated_of_known,
@@ -84,7 +85,7 @@ impl Spent {
     }
 }
 
-/// About the last hundred answers count: `max_tokens` is a habit of callers, and those change.
+/// About the last hundred answers count: callers set `max_tokens` by habit, and habits change.
 const SUM_DECAY_PER_ANSWER: f64 = 0.99;
 
 #[cfg(test)]
@@ -111,7 +112,7 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Charge(u32),
-        /// One of those under way, of whatever window, used so much.
+        /// A request in flight, of any window, ends having used this much.
         Settle(prop::sample::Index, u32),
         Pass(u32),
     }
@@ -134,7 +135,7 @@ mod tests {
         ) {
             let (mut spent, mut now) = (Spent::default(), clock::now());
             let mut begun = None;
-            // The window, and what it was charged with.
+            // The window, and its charge.
             let mut under_way: Vec<(Instant, u64, f64)> = Vec::new();
             let mut used: Vec<(Instant, f64)> = Vec::new();
             for step in steps {
@@ -162,7 +163,7 @@ mod tests {
                 let open: f64 =
                     under_way.iter().filter(|it| of_window(&it.0)).map(|it| it.2).sum();
                 let done: f64 = used.iter().filter(|it| of_window(&it.0)).map(|it| it.1).sum();
-                // Whole numbers are summed without an error.
+                // Whole numbers are summed exactly.
                 prop_assert_eq!((spent.under_way(), spent.total()), (open, open + done));
                 prop_assert!(spent.under_way() >= 0.0);
                 prop_assert_eq!(

@@ -1,4 +1,4 @@
-//! Charges from the spill to the end of the answer, by way of their sinks.
+//! Charges from the spill to the end of the answer, through their sinks.
 
 use std::task::Context;
 
@@ -110,7 +110,7 @@ fn an_answer_that_ends_without_usage_counts_as_the_part_that_others_used() {
     let sink = known.sink().expect("tokens are counted");
     known.served();
     sink.ended(Some(Usage::new(0, 0, 250)));
-    // A fallback that has no pool drops the sink.
+    // A fallback without a pool drops the sink.
     let unread = charge(&budget, now, 1_000);
     drop(unread.sink());
     unread.served();
@@ -191,12 +191,12 @@ async fn those_that_wait_go_on_in_order_and_one_that_is_dropped_passes_its_turn_
     assert!(!woken(&budget), "all places were left");
 }
 
-/// What becomes of a request.
+/// How a request ends.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Refused,
     Served(Option<u16>),
-    /// The sink is dropped, with or without having been called before.
+    /// The sink is dropped, possibly after it was called.
     Unread(bool),
 }
 

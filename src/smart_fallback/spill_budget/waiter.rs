@@ -1,4 +1,4 @@
-//! A wait for a spent budget to have something left.
+//! A wait until a spent budget has something left.
 
 use std::{
     collections::BTreeMap,
@@ -14,20 +14,20 @@ use crate::{
     sync::{Sleep, poll_sleep},
 };
 
-/// The requests that wait, the first one first.
+/// The requests that wait, in order.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     wakers: BTreeMap<u64, Waker>,
     next: u64,
 }
 
-/// A request that waits for the budget. Dropped, it passes its turn on.
+/// A request that waits for the budget. Dropping it passes its turn on.
 #[derive(Debug)]
 pub(in crate::smart_fallback) struct BudgetWaiter {
     budget: SpillBudget,
     from: Instant,
     until: Instant,
-    /// Its place among those that wait, once it does.
+    /// Its position in the queue, once it waits.
     place: Option<u64>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -43,7 +43,7 @@ impl BudgetWaiter {
         Self { budget, from, until, place: None, sleep: None }
     }
 
-    /// Gives the place up, and wakes the next if there is anything left for it.
+    /// Leaves the queue, and wakes the next request if something is left for it.
     fn leave(&mut self) {
         if let Some(place) = self.place.take() {
             self.budget.lock().waiting.wakers.remove(&place);
@@ -51,7 +51,7 @@ impl BudgetWaiter {
         }
     }
 
-    /// How long to wait before another look, while nothing is left.
+    /// When to check again, if nothing is left.
     fn look(&mut self, now: Instant, waker: &Waker) -> Option<Instant> {
         let mut account = self.budget.lock();
         let left = self.budget.spent_for(&account, now)?;
