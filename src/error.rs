@@ -19,7 +19,7 @@ impl ConfigError {
         Self { field: field.into(), problem: problem.into() }
     }
 
-    /// The same problem, as one of a larger thing.
+    /// The same problem, attributed to a part of `whole`.
     pub(crate) fn of(self, whole: &str) -> Self {
         Self { field: format!("{whole}: {}", self.field).into(), problem: self.problem }
     }

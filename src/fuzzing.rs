@@ -1,4 +1,4 @@
-//! What the fuzz targets see of this crate's inside, as plain functions over plain types.
+//! Functions over plain types through which the fuzz targets reach internals of this crate.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Uri};
@@ -11,17 +11,17 @@ use crate::{
     sticky::{AnswerScan, CacheAffinity, Reference, Shown},
 };
 
-/// How full a PTU's answer says it is, as a share of its limit.
+/// The level that a PTU's answer reports, as a share of its limit.
 pub fn utilization(headers: &HeaderMap) -> Option<f64> {
     classify::utilization(headers)
 }
 
-/// What an answer says about another attempt.
+/// Whether an answer asks for or forbids another attempt.
 pub fn should_retry(headers: &HeaderMap) -> Option<bool> {
     classify::should_retry(headers)
 }
 
-/// Whether Azure itself spilled, and the Standard deployment that it says refused.
+/// Whether Azure itself spilled, and the Standard deployment that refused, if named.
 pub fn native_spillover(headers: &HeaderMap) -> Option<Option<&[u8]>> {
     NativeSpillover::of(headers).map(|spillover| spillover.standard(None))
 }
@@ -36,7 +36,7 @@ pub fn write_retry_after(headers: &mut HeaderMap, wait: std::time::Duration) {
 pub struct Target(BackendTarget);
 
 impl Target {
-    /// `None` when one of these is not what a backend can have.
+    /// `None` if one of these is invalid for a backend.
     pub fn new(endpoint: &str, deployment: &str, version: &str, keeps_keys: bool) -> Option<Self> {
         let mut target = backend::parse_endpoint(endpoint).ok()?;
         if !deployment.is_empty() {
@@ -68,26 +68,25 @@ impl Target {
     }
 }
 
-/// The URI with another deployment; `None` within `Some` when there is nothing to change, `None`
-/// for a name that is none.
+/// The URI with another deployment; `Some(None)` if nothing changes, `None` for an invalid name.
 pub fn rewrite_deployment(original: &Uri, name: &str) -> Option<Option<Uri>> {
     let deployment = Deployment::new(name)?;
     Some(backend::rewrite_deployment(original, &ApiPath::of(original.path()), &deployment))
 }
 
-/// The JSON body with another `model`, as [`rewrite_deployment`] gives it.
+/// The JSON body with another `model`; results as for [`rewrite_deployment`].
 pub fn rewrite_json(body: &Bytes, name: &str) -> Option<Option<Bytes>> {
     let deployment = Deployment::new(name)?;
     Some(backend::replace_model(body, None, &deployment))
 }
 
-/// The form with another `model`, as [`rewrite_deployment`] gives it.
+/// The form with another `model`; results as for [`rewrite_deployment`].
 pub fn rewrite_form(body: &Bytes, content_type: &[u8], name: &str) -> Option<Option<Bytes>> {
     let deployment = Deployment::new(name)?;
     Some(backend::replace_model_field(body, content_type, &deployment))
 }
 
-/// What a path is about: `free`, `shown`, `chat`, `response` or `kept`, and the id in it.
+/// The kind of a path, `free`, `shown`, `chat`, `response` or `kept`, and the id in it.
 pub fn operation(path: &str) -> (&'static str, Option<&str>) {
     let ApiCall { operation, id } = ApiPath::of(path).call(path);
     let kind = match operation.kind() {
@@ -100,8 +99,8 @@ pub fn operation(path: &str) -> (&'static str, Option<&str>) {
     (kind, id)
 }
 
-/// Calls `each` for what a response's request refers to: `id`, `item` or `sealed`, and its text.
-/// Gives whether the answer is to be stored.
+/// Calls `each` for the references in the request of a response: `id`, `item` or `sealed`, and its
+/// text. Returns whether the answer will be stored.
 pub fn references<'a>(
     content: &'a [u8],
     mut each: impl FnMut(&'static str, &'a [u8]),
@@ -113,12 +112,12 @@ pub fn references<'a>(
     })
 }
 
-/// What a prompt cache may know a body by.
+/// The prompt-cache key of a body.
 pub fn cache_key(content: &[u8]) -> Option<u64> {
     CacheAffinity::KeyOrPrompt.key(content)
 }
 
-/// Calls `each` for what an answer in these pieces shows that its resource holds.
+/// Calls `each` for everything in a chunked answer that its resource holds.
 pub fn shown<'a>(
     pieces: impl Iterator<Item = &'a [u8]>,
     most: usize,
@@ -133,7 +132,7 @@ pub fn shown<'a>(
     }
 }
 
-/// The usage in an answer of this type that comes in these pieces.
+/// The usage in a chunked answer of this type.
 pub fn usage<'a>(
     content_type: &'static str,
     pieces: impl Iterator<Item = &'a [u8]>,

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Replaces `max_wait` of [`SmartFallbackLayer`] for one request.
+/// Replaces the `max_wait` of [`SmartFallbackLayer`] for one request.
 ///
 /// ```
 /// use std::time::Duration;
@@ -20,15 +20,15 @@ use std::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaxWait(pub Duration);
 
-/// The instant after which nobody waits for the answer any more.
+/// The deadline after which the answer is no longer needed.
 ///
-/// No layer of this crate starts a wait that would end after it. An attempt under way is not cut
-/// off: that is a timeout's work.
+/// No layer of this crate starts a wait that would end after it. An attempt in flight is not cut off:
+/// use a timeout for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline(pub Instant);
 
-/// The [class](crate::smart_fallback::Class) of a request, by its name. Requests without one, or with a name
-/// that no class of the layer has, get the layer's own settings.
+/// The [class](crate::smart_fallback::Class) of a request, by name. Requests without one, or with the
+/// name of no class of the layer, get the layer's own settings.
 ///
 /// ```
 /// use tower_spillover::Priority;

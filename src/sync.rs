@@ -1,4 +1,4 @@
-//! The locks, atomics and timer of what is shared, or what stands in for them in a loom model.
+//! The locks, atomics and timer of shared state, or their substitutes in a loom model.
 
 use std::{
     future::Future,
@@ -26,8 +26,8 @@ pub(crate) use crate::clock;
 #[cfg(spillover_loom)]
 pub(crate) use self::clock::Sleep;
 
-/// Sleeps until `until`, to look again, by the timer in `sleep`, which is made when it is first needed;
-/// ready when that is now.
+/// Sleeps until `until` with the timer in `sleep`, which is created when first needed; ready if
+/// `until` has come.
 pub(crate) fn poll_sleep(
     sleep: &mut Option<Pin<Box<Sleep>>>,
     until: Instant,
@@ -43,8 +43,7 @@ pub(crate) fn poll_sleep(
     sleep.as_mut().poll(cx)
 }
 
-/// A clock that is set by hand, and a timer that never fires, so that whoever waits has to be
-/// woken.
+/// A clock that is set by hand, and a timer that never fires, so that every waiter has to be woken.
 #[cfg(spillover_loom)]
 pub(crate) mod clock {
     use std::{
@@ -66,7 +65,7 @@ pub(crate) mod clock {
         at(SINCE_ORIGIN.get())
     }
 
-    /// Sets the clock, and tells the time.
+    /// Sets the clock, and returns the time.
     #[cfg(test)]
     pub(crate) fn set(since_origin: Duration) -> Instant {
         SINCE_ORIGIN.set(since_origin);
