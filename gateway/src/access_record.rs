@@ -1,4 +1,4 @@
-//! What is recorded of a finished request, as plain data: what logs, metrics and traces are made of.
+//! The record of a finished request, as plain data, for logs, metrics and traces.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,14 +11,14 @@ use tower_spillover::{
     sticky::StickyMatch,
 };
 
-/// A request whose answer has gone out, or was given up.
+/// A request whose answer was sent, or that was abandoned.
 #[derive(Debug)]
 pub struct AccessRecord {
-    /// The request's own id, as the client gets it (`x-request-id`).
+    /// The request's id, as sent to the client (`x-request-id`).
     pub id: String,
     pub at: SystemTime,
     pub started: Instant,
-    /// The client's name; `open` where no key is required.
+    /// The client's name; `open` if no key is required.
     pub client: String,
     /// The configured model, if the request named one.
     pub model: Option<String>,
@@ -28,26 +28,26 @@ pub struct AccessRecord {
     pub operation: &'static str,
     pub streaming: bool,
     pub status: StatusCode,
-    /// Which backend answered, what it took to get there; `None` where the gateway answered itself.
+    /// The backend that answered, and the attempts before; `None` if the gateway answered itself.
     pub served: Option<Served>,
-    /// What others call it.
+    /// The ids that other systems use for it.
     pub ids: OtherIds,
-    /// The level of a PTU's bucket as a share of its limit, where the answer said it.
+    /// The level of a PTU's bucket as a share of its limit, if the answer stated it.
     pub utilization: Option<f64>,
-    /// Until the first text of the model went out, of a stream.
+    /// Until the model's first text was sent, for a stream.
     pub first_token: Option<Duration>,
-    /// Until the head of the answer went out.
+    /// Until the head of the answer was sent.
     pub to_head: Duration,
-    /// Until its last byte did.
+    /// Until the last byte of the answer was sent.
     pub total: Duration,
     pub usage: Option<Usage>,
-    /// What passed after the answer, where that opened a session.
+    /// The session that the answer opened, if it did.
     pub session: Option<SessionRecord>,
     pub ended: Ended,
 }
 
 impl AccessRecord {
-    /// Of a request that has just come.
+    /// The record of a request that has just arrived.
     pub fn new(id: String, at: SystemTime, started: Instant) -> Self {
         Self {
             id,
@@ -58,7 +58,7 @@ impl AccessRecord {
             class: None,
             operation: "other",
             streaming: false,
-            // What servers commonly note where the client left before there was an answer.
+            // The usual status in logs if the client disconnects before there is an answer.
             status: StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT),
             served: None,
             ids: OtherIds::default(),
@@ -73,12 +73,12 @@ impl AccessRecord {
     }
 }
 
-/// Ids under which others know a request, each with the name of the header that it was in.
+/// Ids that other systems use for a request, each with the name of its header.
 #[derive(Debug, Default)]
 pub struct OtherIds(String);
 
 impl OtherIds {
-    /// Adds one, whose name and value are of visible ASCII, unless it is there.
+    /// Adds an id, whose name and value are visible ASCII, unless it is present.
     pub fn push(&mut self, name: &str, id: &str) {
         if !self.iter().any(|other| other == (name, id)) {
             self.0.reserve(LIKELY_IDS_BYTES.saturating_sub(self.0.len()));
@@ -87,7 +87,7 @@ impl OtherIds {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        // No name has an equals sign.
+        // Names have no equals sign.
         self.0.lines().filter_map(|line| line.split_once('='))
     }
 }
@@ -98,20 +98,20 @@ const LIKELY_IDS_BYTES: usize = 112;
 /// Who ended a request, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The whole answer went out, the mark at the end of an event stream included.
+    /// The whole answer was sent, including the end mark of an event stream.
     Complete,
-    /// The client left before that, or did not take what it was sent.
+    /// The client disconnected before that, or did not accept what was sent.
     ClientGone,
-    /// The backend's side broke the connection or the stream.
+    /// The backend broke the connection or the stream.
     Reset,
-    /// Nothing more came from the backend for `upstream.idle_timeout`.
+    /// The backend sent nothing for `upstream.idle_timeout`.
     Stalled,
-    /// The backend ended its answer early: before its length, or without the mark at its end.
+    /// The backend ended its answer early: before its length, or without the end mark.
     Cut,
 }
 
 impl Ended {
-    /// As labels and logs have it.
+    /// The value in labels and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Complete => "complete",
@@ -126,14 +126,14 @@ impl Ended {
 /// A realtime session that has ended.
 #[derive(Debug)]
 pub struct SessionRecord {
-    /// Bytes that were passed on, frames and all.
+    /// Bytes copied, frame headers included.
     pub from_client: u64,
     pub from_backend: u64,
     /// `client` or `backend`, whichever closed it; `idle`; `broken`; `cut` at the end of a drain.
     pub end: &'static str,
 }
 
-/// Why a backend refused, as headers, labels and logs have it.
+/// Why a backend refused, as in headers, labels and logs.
 pub const fn reason(reason: Reason) -> &'static str {
     match reason {
         Reason::Rate => "rate",
@@ -147,7 +147,7 @@ pub const fn reason(reason: Reason) -> &'static str {
     }
 }
 
-/// Why an attempt gave no answer, likewise.
+/// Why an attempt gave no answer, in the same form.
 pub fn reason_of(attempt: &Attempt) -> Option<&'static str> {
     match attempt.outcome() {
         Outcome::Late => Some("first-token-late"),
@@ -155,7 +155,7 @@ pub fn reason_of(attempt: &Attempt) -> Option<&'static str> {
     }
 }
 
-/// What came of a second attempt, likewise.
+/// The result of a second attempt, in the same form.
 pub const fn late(late: Late) -> &'static str {
     match late {
         Late::MovedOn => "moved-on",
@@ -165,7 +165,7 @@ pub const fn late(late: Late) -> &'static str {
     }
 }
 
-/// Why a request was kept with one resource, likewise.
+/// Why a request was pinned to a resource, in the same form.
 pub const fn held(held: StickyMatch) -> &'static str {
     match held {
         StickyMatch::ByName => "named",
@@ -175,7 +175,7 @@ pub const fn held(held: StickyMatch) -> &'static str {
     }
 }
 
-/// Why the request waited, spilled and was refused, as far as it did.
+/// Why the request waited, spilled and was refused, where it did.
 pub fn reasons(served: &Served) -> impl Iterator<Item = (&'static str, Why)> {
     let reasons = [
         ("waited", served.why_waited()),
@@ -185,7 +185,7 @@ pub fn reasons(served: &Served) -> impl Iterator<Item = (&'static str, Why)> {
     reasons.into_iter().filter_map(|(event, why)| Some((event, why?)))
 }
 
-/// Why the request did not just go its way, likewise.
+/// Why the request was not simply served by its first attempt, in the same form.
 pub fn why(served: &Served) -> Option<&'static str> {
     served.why().map(|why| why.label())
 }

@@ -1,4 +1,4 @@
-//! Keys that a command is to send: where they are, and the header that carries them.
+//! Keys for a command's requests: where they are stored, and the header that carries them.
 
 use std::env;
 
@@ -17,16 +17,16 @@ pub(crate) enum KeyHeader {
     Bearer,
 }
 
-/// Whether a text says where a key is, instead of what it is.
+/// Whether a text refers to a key, and is not the key itself.
 pub(crate) fn is_reference(text: &str) -> bool {
     source(text).is_some()
 }
 
-/// The header of a key at `env:NAME` or `file:PATH`, which must not be the key itself.
+/// The header for a key given as `env:NAME` or `file:PATH`, which must not be the key itself.
 ///
 /// # Errors
 ///
-/// What is wrong, without anything of the key.
+/// The problem, without any part of the key.
 pub(crate) fn header(text: &str, header: KeyHeader) -> Result<(HeaderName, HeaderValue), String> {
     if !is_reference(text) {
         return Err("key must be env:NAME or file:PATH: others can see a command line".to_owned());
@@ -34,7 +34,7 @@ pub(crate) fn header(text: &str, header: KeyHeader) -> Result<(HeaderName, Heade
     credential(text, header)
 }
 
-/// As [`header`], of a file that may have the key itself.
+/// As [`header`], for a file that may contain the key itself.
 pub(crate) fn credential(
     text: &str,
     header: KeyHeader,

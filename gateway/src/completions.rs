@@ -1,4 +1,4 @@
-//! `spillover completions`: what a shell completes after `spillover`.
+//! `spillover completions`: shell completions for `spillover`.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use clap_complete::Shell;
 
 /// Prints the script for `shell`.
 pub(crate) fn print(mut command: clap::Command, shell: Shell) {
-    // Written into memory first: a pipe that closes early is no reason to panic.
+    // Generate in memory first: a pipe that closes early must not cause a panic.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "spillover", &mut script);
     let _ = io::Write::write_all(&mut io::stdout(), &script);

@@ -1,4 +1,4 @@
-//! Files that a command is told to read, whatever stands at their path: every reading ends.
+//! Reads files given on the command line; every read ends, whatever the path refers to.
 
 use std::{
     fs::{File, FileType, OpenOptions},
@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-/// What the file at `path` contains, which is at most `largest` bytes.
+/// The contents of the file at `path`, at most `largest` bytes.
 ///
 /// # Errors
 ///
-/// As of [`read_pieces`], and when it is larger.
+/// As in [`read_pieces`], and if it is larger.
 pub(crate) fn read(path: &Path, largest: u64, patience: Duration) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     read_pieces(path, patience, |piece| {
@@ -25,14 +25,14 @@ pub(crate) fn read(path: &Path, largest: u64, patience: Duration) -> io::Result<
     Ok(bytes)
 }
 
-/// Hands over what the file at `path` contains, piece by piece, until `take` fails.
+/// Passes the contents of the file at `path` to `take` in pieces, until that fails.
 ///
-/// A pipe, or a terminal, is read until its writer closes it, for as long as `patience`; nothing is
-/// waited for in any other file.
+/// A pipe or a terminal is read until its writer closes it, for at most `patience`; other files are
+/// never waited for.
 ///
 /// # Errors
 ///
-/// When it cannot be read to its end, or is no file.
+/// If it cannot be read to its end, or is not a file.
 pub(crate) fn read_pieces<E: From<io::Error>>(
     path: &Path,
     patience: Duration,
@@ -44,7 +44,7 @@ pub(crate) fn read_pieces<E: From<io::Error>>(
         return Err(io::Error::other("it is a directory").into());
     }
     let (mut piece, mut left) = (vec![0; PIECE], patience);
-    // A pipe that nobody has begun to write to looks as if it had ended.
+    // A pipe without a writer so far looks as if it had ended.
     let mut may_end = !is_pipe(kind);
     loop {
         match file.read(&mut piece) {
@@ -71,17 +71,17 @@ pub(crate) fn read_pieces<E: From<io::Error>>(
     }
 }
 
-/// As [`read`], of a text.
+/// As [`read`], for a text.
 ///
 /// # Errors
 ///
-/// When it is none, too.
+/// Also if it is not text.
 pub(crate) fn read_text(path: &Path, largest: u64, patience: Duration) -> io::Result<String> {
     let bytes = read(path, largest, patience)?;
     String::from_utf8(bytes).map_err(|_| io::Error::other("it is not text in UTF-8"))
 }
 
-/// Without waiting for somebody who writes to a pipe.
+/// Does not wait for the writer of a pipe.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
@@ -89,7 +89,7 @@ fn open(path: &Path) -> io::Result<File> {
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
     let mut opened = options.open(path);
     for _ in 0..DESCRIPTOR_RETRIES {
-        // None are left: others have to be closed first, and that says nothing about the file.
+        // Out of descriptors: a temporary condition that is not about the file.
         let is_starved =
             |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENFILE | libc::EMFILE));
         if !opened.as_ref().is_err_and(is_starved) {
@@ -111,9 +111,9 @@ const fn is_pipe(_: FileType) -> bool {
     false
 }
 
-/// For whoever writes to a pipe that a command is started with.
+/// For the writer of a pipe that is passed to a command.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
-/// More than any configuration, key, or list of targets.
+/// More than any configuration, key, or list of targets needs.
 pub(crate) const LARGEST: u64 = 1 << 20;
 const PIECE: usize = 64 << 10;
 const DESCRIPTOR_RETRIES: u32 = 50;

@@ -1,4 +1,4 @@
-//! The client for the gateway's own requests: for access tokens and for telemetry.
+//! The HTTP client for the gateway's own requests: for access tokens and for telemetry.
 
 use std::{collections::BTreeMap, error::Error, io, time::Duration};
 
@@ -19,24 +19,23 @@ use crate::{
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// An HTTP/1.1 client with TLS by rustls and ring. It follows no redirects and keeps few
-/// connections: what it is used for happens every few seconds. It goes through the proxies of the
-/// environment.
+/// connections, since its requests are seconds apart. It uses the proxies of the environment.
 #[derive(Clone, Debug)]
 pub(crate) struct Client(HyperClient<HttpsConnector<Dialer>, Full<Bytes>>);
 
 impl Client {
     /// # Errors
     ///
-    /// When the TLS provider lacks what TLS 1.2 and 1.3 need.
+    /// If the TLS provider lacks what TLS 1.2 and 1.3 need.
     pub(crate) fn new() -> Result<Self, BoxError> {
         Self::trusting(None)
     }
 
-    /// One that trusts the authorities in a text of PEM, too.
+    /// A client that also trusts the authorities in a PEM text.
     ///
     /// # Errors
     ///
-    /// As of [`new`](Self::new), and when there is no certificate in the text.
+    /// As in [`new`](Self::new), and if the text contains no certificate.
     pub(crate) fn trusting(authorities: Option<&[u8]>) -> Result<Self, BoxError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);

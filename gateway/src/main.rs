@@ -26,8 +26,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// A gateway that makes Azure OpenAI's 429s stop mattering: PTU first, spill to Standard, rotate
-/// regions.
+/// A gateway that absorbs Azure OpenAI's 429s: PTU first, spill to Standard, rotate regions.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true)]
 struct Cli {
@@ -37,39 +36,39 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Check a configuration and say what is wrong with it; nothing listens.
+    /// Check a configuration and report all problems; starts nothing.
     Check {
-        /// The configuration, as TOML.
+        /// The configuration file (TOML).
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
-        /// Fail on settings that do nothing, too, instead of warning of them.
+        /// Fail on settings that have no effect, instead of warning of them.
         #[arg(long)]
         strict: bool,
     },
-    /// Serve a configuration or, without one, a demonstration with its own Azure.
+    /// Serve a configuration, or without one a demonstration with emulated resources.
     Serve {
-        /// The configuration, as TOML.
+        /// The configuration file (TOML).
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// Listen here instead of where the configuration says.
+        /// Listen on this address instead of the configured one.
         #[arg(long, value_name = "ADDRESS")]
         listen: Option<SocketAddr>,
     },
     /// Emulate Azure OpenAI resources on local ports.
     Emulate(emulate::EmulateArgs),
-    /// Load targets with requests, and tell how they were served.
+    /// Send load to targets and report how requests were served.
     Load(Box<load::LoadArgs>),
-    /// Say what a running gateway did for one request: each attempt, each wait, and why.
+    /// Explain what a running gateway did for one request: each attempt, each wait, and why.
     Why(why::WhyArgs),
-    /// Print what a shell needs to complete this command's arguments.
+    /// Print the completion script for a shell.
     #[command(after_help = completions::EXAMPLES)]
     Completions { shell: clap_complete::Shell },
 }
 
-/// Ten thousand streams keep twenty thousand of hyper's buffers of 8 KiB, each with little in it.
-/// Aligned to pages, as they are here, most of that is never touched; and what a peak took goes back
-/// to the system ten seconds after it, by a thread of the allocator's: without one, it would go back bit by
-/// bit with later requests, as it does where musl is the C library.
+/// hyper keeps two buffers of 8 KiB per stream, mostly untouched: 20,000 for ten thousand streams.
+/// With page-aligned allocations, as here, the untouched pages stay unmapped. A thread of the
+/// allocator returns a peak's memory to the system after ten seconds; without it, as on musl,
+/// memory would be returned gradually by later requests.
 #[cfg(not(test))] // Tests count allocations with one of their own.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -1,4 +1,4 @@
-//! What a command says outside of the log: a line that nobody may ever read.
+//! A command's output outside of the log, which may have no reader.
 
 use std::{
     io::{self, Write},
@@ -7,14 +7,14 @@ use std::{
     time::Duration,
 };
 
-/// Lets a write fail that would make a file larger than the process may make it (RLIMIT_FSIZE), as one
-/// to a full disk does: without a handler, SIGXFSZ ends the process.
+/// Makes a write beyond the file size limit (RLIMIT_FSIZE) fail like one to a full disk: without
+/// a handler, SIGXFSZ ends the process.
 pub(crate) fn survive_limits() {
     #[cfg(unix)]
     let _ = signal_hook::flag::register(libc::SIGXFSZ, Arc::default());
 }
 
-/// One line on standard output.
+/// Writes a line to standard output.
 pub(crate) fn announce(line: &str) {
     write(line, |line| {
         let mut out = io::stdout().lock();
@@ -22,11 +22,11 @@ pub(crate) fn announce(line: &str) {
     });
 }
 
-/// A text on standard output, all of it.
+/// Writes a complete text to standard output.
 ///
 /// # Errors
 ///
-/// When it cannot be written; that its reader has gone is none.
+/// If it cannot be written; a reader that has gone is not an error.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -35,13 +35,13 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Why the command ends, on standard error.
+/// Writes the reason for the command's failure to standard error.
 pub(crate) fn report(problem: &str) {
     write(problem, |line| io::stderr().write_all(line));
 }
 
-/// Writes in a thread of its own, and waits for that as long as a reader may take. A command goes on,
-/// or ends, when there is no reader, and when the disk is full.
+/// Writes on a separate thread, with a timeout. The command continues, or ends, even if there is
+/// no reader, or the disk is full.
 fn write(line: &str, write: impl FnOnce(&[u8]) -> io::Result<()> + Send + 'static) {
     let line = format!("{line}\n");
     let (done, is_done) = mpsc::channel();
@@ -51,8 +51,8 @@ fn write(line: &str, write: impl FnOnce(&[u8]) -> io::Result<()> + Send + 'stati
         let _ = done.send(());
     });
     if writing.is_ok() {
-        let _ = is_done.recv_timeout(LONGEST);
+        let _ = is_done.recv_timeout(OUTPUT_TIMEOUT);
     }
 }
 
-const LONGEST: Duration = Duration::from_secs(1);
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);

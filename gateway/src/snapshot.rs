@@ -1,4 +1,4 @@
-//! A configuration at work: what `/-/status` and `/metrics` look at.
+//! The active configuration, as shown by `/-/status` and `/metrics`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -6,25 +6,25 @@ use tower_spillover::{BackendPool, Gate, Sticky, smart_fallback::SpillBudget, wa
 
 use crate::{config::Config, utilization::Utilizations};
 
-/// One loaded configuration and what it made.
+/// One loaded configuration and the state built from it.
 #[derive(Debug)]
 pub struct Snapshot {
     pub config: Config,
-    /// By name; aliases are not repeated here.
+    /// By name; aliases have no entries.
     pub models: BTreeMap<String, Arc<RunningModel>>,
-    /// Where ids are, whichever model they were seen under.
+    /// Which resource stores which id, for all models.
     pub sticky: Sticky,
 }
 
-/// A model's shared memory.
+/// A model's shared state.
 #[derive(Debug)]
 pub struct RunningModel {
     pub name: String,
-    /// Where it has a PTU tier.
+    /// If it has a PTU tier.
     pub gate: Option<Gate>,
     pub ptu: Option<BackendPool>,
     pub standard: Option<BackendPool>,
-    /// Those that wait for Standard to reopen.
+    /// Requests that wait for Standard to reopen.
     pub standard_queue: WaitQueue,
     pub spill_budget: Option<SpillBudget>,
     /// How full its PTUs say that they are.

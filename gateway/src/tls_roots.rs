@@ -1,4 +1,4 @@
-//! Which certificates are trusted: of servers that the gateway and its tools call, and of its clients.
+//! Which certificates to trust: of servers that the gateway and its tools call, and of its clients.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use tokio_rustls::rustls::{
 
 use crate::config::ClientTls;
 
-/// TLS to servers of the public authorities (Mozilla's list, compiled in), and of those in `pem`.
+/// TLS that trusts the public authorities (Mozilla's list, compiled in), and those in `pem`.
 ///
 /// # Errors
 ///
-/// What is wrong with `pem`.
+/// The problem with `pem`.
 pub(crate) fn tls(pem: Option<&[u8]>) -> Result<ClientConfig, String> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -23,11 +23,11 @@ pub(crate) fn tls(pem: Option<&[u8]>) -> Result<ClientConfig, String> {
     Ok(config.with_root_certificates(roots(pem)?).with_no_client_auth())
 }
 
-/// Who may connect with a certificate of which authority.
+/// Verifies client certificates of the configured authorities.
 ///
 /// # Errors
 ///
-/// What is wrong with the authorities or the lists of revoked certificates.
+/// The problem with the authorities or the revocation lists.
 pub(crate) fn clients(settings: &ClientTls) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&settings.authorities) {

@@ -1,4 +1,4 @@
-//! How full the PTUs of a model say that they are.
+//! The utilization that a model's PTUs report.
 
 use std::{
     collections::BTreeMap,
@@ -6,8 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The last level that each PTU of a model reported (`azure-openai-deployment-utilization`), as a share of
-/// its limit. Clones share it.
+/// The last level that each PTU of a model reported (`azure-openai-deployment-utilization`), as a
+/// share of its limit. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Utilizations(Arc<BTreeMap<String, Mutex<Option<Reported>>>>);
 
@@ -18,16 +18,17 @@ struct Reported {
 }
 
 impl Utilizations {
-    /// Of backends with these names.
+    /// For backends with these names.
     pub fn new<'a>(backends: impl IntoIterator<Item = &'a str>) -> Self {
         let backends = backends.into_iter().map(|name| (name.to_owned(), Mutex::default()));
         Self(Arc::new(backends.collect()))
     }
 
-    /// Notes what an answer at `at` said, unless a later one is known. A backend of no PTU has no level.
+    /// Records the level in an answer at `at`, unless a later one is known. Ignores backends that
+    /// are not PTUs.
     pub fn note(&self, backend: &str, share: f64, at: Instant) {
         let Some(last) = self.0.get(backend) else { return };
-        // It comes in tenths of a percent, whose hundredths are noise of the arithmetic.
+        // It has tenths of a percent; further digits are rounding noise.
         let share = (share * 1e4).round() / 1e4;
         let mut last = lock(last);
         if last.is_none_or(|last| last.at <= at) {
@@ -35,13 +36,13 @@ impl Utilizations {
         }
     }
 
-    /// The level of a backend, if an answer of the last minute said it.
+    /// The level of a backend, if an answer of the last minute had it.
     pub fn of(&self, backend: &str, now: Instant) -> Option<f64> {
         let last = (*lock(self.0.get(backend)?))?;
-        (now.saturating_duration_since(last.at) <= LONGEST_AGE).then_some(last.share)
+        (now.saturating_duration_since(last.at) <= MAX_LEVEL_AGE).then_some(last.share)
     }
 
-    /// The levels that answers of the last minute said, by backend.
+    /// The levels in answers of the last minute, by backend.
     pub fn current(&self, now: Instant) -> impl Iterator<Item = (&str, f64)> {
         self.0.keys().filter_map(move |name| Some((&**name, self.of(name, now)?)))
     }
@@ -52,7 +53,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A bucket that was full a minute ago has drained, or its PTU has answered again.
-const LONGEST_AGE: Duration = Duration::from_secs(60);
+const MAX_LEVEL_AGE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

@@ -107,7 +107,7 @@ fn expect_each(cases: &[(&str, &str, &str, &str)]) {
             .collect();
         let expected = expected
             .replace("OP\n", "write it like \"POST /openai/v1/new-thing\" or \"GET /openai/v1/new-thing/{id}\", without a query\n")
-            .replace("NEVER", "carries a credential, or is about one connection, and never goes upstream; remove it");
+            .replace("NEVER", "carries a credential, or belongs to one connection, and is never forwarded; remove it");
         assert_eq!(told.join("\n"), expected, "{model} {backend} {rest}");
     }
 }
@@ -272,7 +272,7 @@ fn what_does_nothing_is_told_and_is_an_error_only_where_that_is_asked_for() {
             assert!(!output.stdout.is_empty() && !told.contains(CANARY), "{told}");
             let is_told = told.lines().any(|line| {
                 let place = line.starts_with("warning: c.toml:");
-                place && line.contains(&format!(" {key}: does nothing")) && line.contains("; ")
+                place && line.contains(&format!(" {key}: has no effect")) && line.contains("; ")
             });
             assert_eq!(is_told, is_idle, "{key}\n{text}\n{told}");
             let strict = folder.check_as(&text, &["--strict"]).status.code();
@@ -340,13 +340,13 @@ fn a_problem_is_told_in_these_words() {
             "",
             "",
             "open = true",
-            "open: is not a key here; remove it, or use one of listen, limits, upstream, operations, sticky, telemetry, entra, tokens, classes, models, default_model, clients",
+            "open: unknown key; remove it, or use one of listen, limits, upstream, operations, sticky, telemetry, entra, tokens, classes, models, default_model, clients",
         ),
         (
             "",
             "",
             "[clients]\nopen = false\n[models]\nm.max_wait = \"1s\"\n[x]",
-            "clients: names nobody who may use the gateway; add [clients.NAME] with keys, or open = true\nmodels.m: has no backend; add [[models.m.standard]]\nx: is not a key here; remove it, or use one of listen, limits, upstream, operations, sticky, telemetry, entra, tokens, classes, models, default_model, clients",
+            "clients: no client is configured; add [clients.NAME] with keys, or open = true\nmodels.m: has no backend; add [[models.m.standard]]\nx: unknown key; remove it, or use one of listen, limits, upstream, operations, sticky, telemetry, entra, tokens, classes, models, default_model, clients",
         ),
         (
             "",
@@ -364,7 +364,7 @@ fn a_problem_is_told_in_these_words() {
             "",
             "",
             "listen.cors = { origins = [\"*\", \"https://a/b\"], headers = [\"a b\"], credentials = true }",
-            "listen.cors.origins[0]: stands beside other origins, and means all of them; remove it, or them\nlisten.cors.headers[0]: \"a b\" is not the name of a header; use letters, digits and -\nlisten.cors.credentials: stands beside origins = [\"*\"], which browsers refuse; name the origins",
+            "listen.cors.origins[0]: allows all origins, and cannot be combined with others; remove one of the two\nlisten.cors.headers[0]: \"a b\" is not the name of a header; use letters, digits and -\nlisten.cors.credentials: cannot be combined with origins = [\"*\"], which browsers refuse; name the origins",
         ),
         (
             "",
@@ -382,13 +382,13 @@ fn a_problem_is_told_in_these_words() {
             "models.m.gate = { output_weight = -1, unstated_output = 2e6, unstated = 1 }",
             "",
             "",
-            "models.m.gate: would do nothing without a PTU tier; remove it or add `ptu`\nmodels.m.gate.output_weight: is out of range; use 0 to 1000\nmodels.m.gate.unstated_output: is out of range; use 0 to 1048576\nmodels.m.gate.unstated: is not a key here; remove it, or use one of mode, contention, patience, output_weight, unstated_output",
+            "models.m.gate: would do nothing without a PTU tier; remove it or add `ptu`\nmodels.m.gate.output_weight: is out of range; use 0 to 1000\nmodels.m.gate.unstated_output: is out of range; use 0 to 1048576\nmodels.m.gate.unstated: unknown key; remove it, or use one of mode, contention, patience, output_weight, unstated_output",
         ),
         (
             "models.m.gate = { contention = \"fair\" }",
             "",
             "",
-            "models.m.gate: would do nothing without a PTU tier; remove it or add `ptu`\nmodels.m.gate.contention: \"fair\" is not known; use one of yield, compete",
+            "models.m.gate: would do nothing without a PTU tier; remove it or add `ptu`\nmodels.m.gate.contention: \"fair\" is unknown; use one of yield, compete",
         ),
         (
             "models.m.spill_budget = { window = \"0s\" }",
@@ -406,31 +406,31 @@ fn a_problem_is_told_in_these_words() {
             "upstream.trust = \"empty\"",
             "",
             "",
-            "upstream.trust: holds no certificate; it has to be PEM, with BEGIN CERTIFICATE",
+            "upstream.trust: contains no certificate; write it as PEM, with BEGIN CERTIFICATE",
         ),
         (
             "models.m.failures = [\"conect\", 500]\nmodels.m.rotate_on_failure = true\nmodels.m.spill_long_context = false\nmodels.m.rotate_long_context = 1\nmodels.m.max_attempts = 0\nmodels.m.cache_affinity = \"keys\"\nmodels.m.sticky = { default_backend = \"b\", capacity = 1 }\nmodels.m.inspect = { body_time = \"2m\", preamble_time = 1, preamble_limit = \"1 TiB\", x = 1 }",
             "name = \"a\", endpoint = \"https://a\", key = \"env:EAST_KEY\", quota = \"\"",
             "sticky.capacity = 0\nsticky.longest_age = \"1s\"\nsticky.age = 1",
-            "sticky.capacity: 0 is out of range; use 1 to 10000000\nsticky.longest_age: \"1s\" is out of range; use 1m to 1year\nsticky.age: is not a key here; remove it, or use one of capacity, longest_age, unknown\nmodels.m.standard[0].quota: is empty; give it a value or remove it\nmodels.m.failures[0]: \"conect\" is not known; did you mean \"connect\"?\nmodels.m.failures[1]: is a whole number where text belongs; put it in quotes\nmodels.m.rotate_on_failure: stands beside `failures`; remove one of the two\nmodels.m.spill_long_context: would do nothing without both tiers; remove it or add the other tier\nmodels.m.rotate_long_context: is a whole number where true or false belongs; write it without quotes\nmodels.m.max_attempts: 0 is out of range; use 1 to 1000\nmodels.m.cache_affinity: \"keys\" is not known; did you mean \"key\"?\nmodels.m.sticky.default_backend: \"b\" is not known; use one of a\nmodels.m.sticky.capacity: is not a key here; remove it, or use one of default_backend\nmodels.m.inspect.body_time: \"2m\" is out of range; use 0s to 1m\nmodels.m.inspect.preamble_time: is a whole number where a duration belongs; write it like \"4s\" or \"250ms\"\nmodels.m.inspect.preamble_limit: \"1 TiB\" is not a size; write it like \"64 KiB\" or \"4 MiB\"\nmodels.m.inspect.x: is not a key here; remove it, or use one of body_time, preamble_time, preamble_limit",
+            "sticky.capacity: 0 is out of range; use 1 to 10000000\nsticky.longest_age: \"1s\" is out of range; use 1m to 1year\nsticky.age: unknown key; remove it, or use one of capacity, longest_age, unknown\nmodels.m.standard[0].quota: is empty; give it a value or remove it\nmodels.m.failures[0]: \"conect\" is unknown; did you mean \"connect\"?\nmodels.m.failures[1]: is a whole number instead of text; put it in quotes\nmodels.m.rotate_on_failure: stands beside `failures`; remove one of the two\nmodels.m.spill_long_context: would do nothing without both tiers; remove it or add the other tier\nmodels.m.rotate_long_context: is a whole number instead of true or false; write it without quotes\nmodels.m.max_attempts: 0 is out of range; use 1 to 1000\nmodels.m.cache_affinity: \"keys\" is unknown; did you mean \"key\"?\nmodels.m.sticky.default_backend: \"b\" is unknown; use one of a\nmodels.m.sticky.capacity: unknown key; remove it, or use one of default_backend\nmodels.m.inspect.body_time: \"2m\" is out of range; use 0s to 1m\nmodels.m.inspect.preamble_time: is a whole number instead of a duration; write it like \"4s\" or \"250ms\"\nmodels.m.inspect.preamble_limit: \"1 TiB\" is not a size; write it like \"64 KiB\" or \"4 MiB\"\nmodels.m.inspect.x: unknown key; remove it, or use one of body_time, preamble_time, preamble_limit",
         ),
         (
             "models.m.failures = [\"424\", \"599\", \"429\", \"404\", \"413\", \"399\", \"600\", \"timeot\"]",
             "",
             "",
-            "models.m.failures[2]: \"429\" is a refusal, which moves on by itself; remove it\nmodels.m.failures[3]: \"404\" moves on by itself where it is the backend's own fault, and is the client's otherwise; remove it\nmodels.m.failures[4]: \"413\" is about the request; what is too long is for spill_long_context and rotate_long_context\nmodels.m.failures[5]: \"399\" is no status of an error; use 400 to 599\nmodels.m.failures[6]: \"600\" is no status of an error; use 400 to 599\nmodels.m.failures[7]: \"timeot\" is not known; did you mean \"timeout\"?",
+            "models.m.failures[2]: \"429\" is a refusal, which moves on by itself; remove it\nmodels.m.failures[3]: \"404\" moves on by itself where it is the backend's own fault, and is the client's otherwise; remove it\nmodels.m.failures[4]: \"413\" is about the request; what is too long is for spill_long_context and rotate_long_context\nmodels.m.failures[5]: \"399\" is no status of an error; use 400 to 599\nmodels.m.failures[6]: \"600\" is no status of an error; use 400 to 599\nmodels.m.failures[7]: \"timeot\" is unknown; did you mean \"timeout\"?",
         ),
         (
             "models.m.failures = { on = \"500\", budget = { moves = 0, per_success = 2, x = 1 }, x = 1 }\nmodels.m.sticky = \"on\"\nmodels.m.inspect = 1\nmodels.m.max_attempts = \"2\"\nmodels.m.rotate_long_context = \"no\"",
             "",
             "",
-            "models.m.failures.on: is text where a list belongs; put it in brackets\nmodels.m.failures.budget.moves: 0 is out of range; use 1 to 1000000\nmodels.m.failures.budget.per_success: is out of range; use 0 to 1\nmodels.m.failures.budget.x: is not a key here; remove it, or use one of moves, per_success\nmodels.m.failures.x: is not a key here; remove it, or use one of on, budget\nmodels.m.sticky: is text where true or false belongs; write it without quotes\nmodels.m.inspect: is a whole number where true or false belongs; write it without quotes\nmodels.m.max_attempts: is text where a whole number belongs; write it without quotes\nmodels.m.rotate_long_context: is text where true or false belongs; write it without quotes",
+            "models.m.failures.on: is text instead of a list; put it in brackets\nmodels.m.failures.budget.moves: 0 is out of range; use 1 to 1000000\nmodels.m.failures.budget.per_success: is out of range; use 0 to 1\nmodels.m.failures.budget.x: unknown key; remove it, or use one of moves, per_success\nmodels.m.failures.x: unknown key; remove it, or use one of on, budget\nmodels.m.sticky: is text instead of true or false; write it without quotes\nmodels.m.inspect: is a whole number instead of true or false; write it without quotes\nmodels.m.max_attempts: is text instead of a whole number; write it without quotes\nmodels.m.rotate_long_context: is text instead of true or false; write it without quotes",
         ),
         (
             "models.m.first_token = { after = \"30s\", mode = \"hedg\", budget = { moves = 0 }, x = 1 }",
             "",
             "classes.a.first_token = true\nclasses.b.first_token = { mode = \"hedge\" }",
-            "classes.a.first_token: is true or false where a table belongs; write it as a section or in braces\nclasses.b.first_token.after: is missing; it is when the first token is late, like after = \"8s\"\nmodels.m.first_token: would do nothing without a second backend; remove it or add one\nmodels.m.first_token.after: \"30s\" is out of range; use 50ms to 29s\nmodels.m.first_token.mode: \"hedg\" is not known; did you mean \"hedge\"?\nmodels.m.first_token.budget.moves: 0 is out of range; use 1 to 1000000\nmodels.m.first_token.x: is not a key here; remove it, or use one of after, mode, budget",
+            "classes.a.first_token: is true or false instead of a table; write it as a section or in braces\nclasses.b.first_token.after: is missing; write how long a first token may take, like after = \"8s\"\nmodels.m.first_token: would do nothing without a second backend; remove it or add one\nmodels.m.first_token.after: \"30s\" is out of range; use 50ms to 29s\nmodels.m.first_token.mode: \"hedg\" is unknown; did you mean \"hedge\"?\nmodels.m.first_token.budget.moves: 0 is out of range; use 1 to 1000000\nmodels.m.first_token.x: unknown key; remove it, or use one of after, mode, budget",
         ),
         (
             "models.m.inspect = false",
@@ -454,7 +454,7 @@ fn a_problem_is_told_in_these_words() {
             "operations.allow = [\"/openai/v1/x\", \"post /openai/v1/x\", \"POST /v1/x\", \"POST /openai/v1/x?y\", \"POST /openai/v1/../x\", \"TRACE /openai/v1/x\", 5]\noperations.x = 1",
             "",
             "",
-            "operations.allow[0]: \"/openai/v1/x\" is not an operation; OP\noperations.allow[1]: \"post /openai/v1/x\" is not an operation; OP\noperations.allow[2]: \"POST /v1/x\" is not an operation; OP\noperations.allow[3]: \"POST /openai/v1/x?y\" is not an operation; OP\noperations.allow[4]: \"POST /openai/v1/../x\" is not an operation; OP\noperations.allow[5]: would open a tunnel or show the backend's key; remove it\noperations.allow[6]: is a whole number where text belongs; put it in quotes\noperations.x: is not a key here; remove it, or use one of allow",
+            "operations.allow[0]: \"/openai/v1/x\" is not an operation; OP\noperations.allow[1]: \"post /openai/v1/x\" is not an operation; OP\noperations.allow[2]: \"POST /v1/x\" is not an operation; OP\noperations.allow[3]: \"POST /openai/v1/x?y\" is not an operation; OP\noperations.allow[4]: \"POST /openai/v1/../x\" is not an operation; OP\noperations.allow[5]: would open a tunnel or show the backend's key; remove it\noperations.allow[6]: is a whole number instead of text; put it in quotes\noperations.x: unknown key; remove it, or use one of allow",
         ),
         (
             "upstream.headers = [\"x y\", \"api-key\", \"Cookie\", \"transfer-encoding\", \"X-Mine\"]",
@@ -466,7 +466,7 @@ fn a_problem_is_told_in_these_words() {
             "clients.a.keys = [\"env:EAST_KEY\"]\nclients.b.keys = [\"env:EAST_KEY\"]\nclients.c.keys = []",
             "",
             "# clients",
-            "clients.a.keys[0]: is the same key as that of a backend of models.m; give each client its own\nclients.b.keys[0]: is the same key as clients.a.keys[0]; give each client its own\nclients.c.keys: has no key, so nobody could use it; add one",
+            "clients.a.keys[0]: is the same key as that of a backend of models.m; give each client its own\nclients.b.keys[0]: is the same key as clients.a.keys[0]; give each client its own\nclients.c.keys: has no key, so it could not be used; add one",
         ),
     ]);
 }

@@ -243,7 +243,7 @@ fn what_does_nothing_is_logged_at_the_start_and_at_a_reload() {
     let text = scene.config(0) + "priority = 2\n";
     scene.write(&text);
     let gateway = Gateway::start(&scene.config);
-    let told = |gateway: &Gateway| gateway.log().matches("does nothing").count();
+    let told = |gateway: &Gateway| gateway.log().matches("has no effect").count();
     gateway.eventually(|gateway| told(gateway) == 1);
     assert!(gateway.log().contains(r#""key":"models.text.standard[0].priority""#));
     scene.write(&(text + "weight = 3\n"));

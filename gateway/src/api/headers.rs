@@ -1,8 +1,8 @@
-//! The headers of requests that belong to the API, and those that belong to one connection.
+//! Classifies request headers: those of the API, and those of one connection.
 
 use http::{HeaderName, header};
 
-/// Whether a header goes upstream, where the configuration names `more`.
+/// Whether a header is forwarded; the configuration allows `more`.
 pub(crate) fn passes_upstream(name: &HeaderName, more: &[HeaderName]) -> bool {
     let text = name.as_str();
     UPSTREAM.contains(&text)
@@ -10,7 +10,7 @@ pub(crate) fn passes_upstream(name: &HeaderName, more: &[HeaderName]) -> bool {
         || more.contains(name) && !is_ours(name) && !is_hop_by_hop(name)
 }
 
-/// What is between the caller and the gateway alone.
+/// Headers for the gateway itself.
 fn is_ours(name: &HeaderName) -> bool {
     is_credential(name)
         || name.as_str().starts_with("x-spillover-")
@@ -24,8 +24,8 @@ pub(crate) fn is_credential(name: &HeaderName) -> bool {
         || name.as_str().starts_with("ocp-apim-")
 }
 
-/// RFC 9110 section 7.6.1, with the fields that other proxies use the same way. `Trailer` is none of
-/// them: what an answer says of its trailers lets hyper pass them to a client that takes them.
+/// RFC 9110 section 7.6.1, with the fields that other proxies treat in the same way. `Trailer` is
+/// not one of them: hyper needs it in an answer to forward trailers to a client that accepts them.
 pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
     *name == header::CONNECTION
         || *name == header::TE
@@ -35,7 +35,7 @@ pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
         || name.as_str().starts_with("proxy-")
 }
 
-/// What OpenAI's libraries say of themselves, behind `x-stainless-`.
+/// Telemetry of OpenAI's libraries, after `x-stainless-`.
 const STAINLESS: &[&str] = &[
     "arch",
     "async",
@@ -55,8 +55,8 @@ const STAINLESS: &[&str] = &[
     "timeout",
 ];
 
-/// What the API reads, what HTTP says of a body and of the answer that is wanted, and what clients and
-/// their traces are known by.
+/// Headers that the API reads, that describe a body or the requested answer, and that identify
+/// clients and traces.
 const UPSTREAM: &[&str] = &[
     "accept",
     "accept-charset",

@@ -1,4 +1,4 @@
-//! What belongs to the API: its operations and its headers, for the configuration and the server.
+//! The API's operations and headers, for the configuration and the server.
 
 pub(crate) mod headers;
 pub(crate) mod operations;

@@ -2,7 +2,7 @@
 
 use tower_spillover::azure::ApiPath;
 
-/// The methods that a path has, whatever its grammar; none for one that is not the API's.
+/// The methods of a path, in either grammar; none if the path is not the API's.
 pub(crate) fn methods(path: &str) -> impl Iterator<Item = &str> {
     let rest = ApiPath::of(path).operation(path).unwrap_or_default();
     methods_of(rest).unwrap_or_default().split(' ').filter(|method| !method.is_empty())
@@ -12,8 +12,8 @@ fn methods_of(rest: &str) -> Option<&'static str> {
     OPERATIONS.iter().find(|(path, _)| is_like(path, rest)).map(|&(_, methods)| methods)
 }
 
-/// Whether `path` has the segments of `pattern`, where braces stand for any one, and perhaps a slash at
-/// its end.
+/// Whether `path` has the segments of `pattern`, where a segment in braces matches any one; a
+/// trailing slash is allowed.
 pub(crate) fn is_like(pattern: &str, path: &str) -> bool {
     let path = path.strip_suffix('/').unwrap_or(path);
     let mut segments = path.split('/');
@@ -25,8 +25,8 @@ pub(crate) fn is_like(pattern: &str, path: &str) -> bool {
 }
 
 /// Azure pages "Azure OpenAI in Foundry Models v1 REST API reference" and "Azure OpenAI REST API
-/// reference"; a path stands before those that it looks like. `DELETE models/{id}` is left out: it
-/// deletes a fine-tuned model whoever made it.
+/// reference"; a path precedes those with braces that match it too. `DELETE models/{id}` is left
+/// out: it deletes a fine-tuned model of any client.
 const OPERATIONS: &[(&str, &str)] = &[
     ("chat/completions", "GET POST"),
     ("chat/completions/{id}", "DELETE GET POST"),

@@ -1,4 +1,4 @@
-//! What a verified token says about who shows it.
+//! The claims of a verified token.
 
 use serde_json::{Map, Value};
 
@@ -19,8 +19,8 @@ impl Claims {
         self.text("tid")
     }
 
-    /// Whom it was issued to. `oid` is Entra's: `sub` differs there between the applications that a
-    /// token is for. Of another provider, it may say whatever a user likes.
+    /// The subjects. `oid` is Entra's: there, `sub` differs between the applications that a token is
+    /// for. With another provider, a user might be able to choose `oid` freely.
     pub(crate) fn subjects(&self) -> impl Iterator<Item = &str> {
         let object = self.text("oid").filter(|_| self.is_entra);
         [self.text("sub"), object].into_iter().flatten()
@@ -34,7 +34,7 @@ impl Claims {
         self.list("groups")
     }
 
-    /// Whether its groups were left out because they are too many (Entra's "overage").
+    /// Whether its groups were left out because there are too many (Entra's "overage").
     pub(crate) fn leaves_groups_out(&self) -> bool {
         let elsewhere = self.claims.get("_claim_names").and_then(Value::as_object);
         elsewhere.is_some_and(|names| names.contains_key("groups"))
@@ -45,7 +45,7 @@ impl Claims {
         self.claims.get(name).and_then(Value::as_str)
     }
 
-    /// A list, or one text, as some providers write a list of one.
+    /// A list, or a single string, as some providers write a list of one.
     fn list(&self, name: &str) -> impl Iterator<Item = &str> {
         let value = self.claims.get(name);
         let list = value.and_then(Value::as_array).into_iter().flatten();

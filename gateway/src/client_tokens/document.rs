@@ -1,4 +1,4 @@
-//! What an issuer publishes: where its keys are, and the keys.
+//! Fetches an issuer's documents: the location of its keys, and the keys.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ use crate::{config::Tokens, http_client::Client};
 /// Keys by their ids.
 pub(super) type Keys = HashMap<String, Key>;
 
-/// A public key of an issuer, and what it signs with.
+/// A public key of an issuer, and the algorithms it is for.
 #[derive(Clone)]
 pub(super) struct Key {
     pub(super) decoding: DecodingKey,
@@ -34,7 +34,7 @@ struct KeySet {
     keys: Vec<Value>,
 }
 
-/// Asks the issuer where its keys are, and then for the keys.
+/// Fetches the location of the keys from the issuer, and then the keys.
 ///
 /// # Errors
 ///
@@ -66,7 +66,7 @@ async fn read<T: for<'a> Deserialize<'a>>(client: &Client, uri: &str) -> Result<
     serde_json::from_slice(answer.body()).map_err(|_| format!("{uri}: not the JSON of an issuer"))
 }
 
-/// A key that verifies signatures; others may stand beside it.
+/// A key that verifies signatures; others may be in the same document.
 fn key(value: Value) -> Option<(String, Key)> {
     let jwk: Jwk = serde_json::from_value(value).ok()?;
     let is_for_signatures =

@@ -1,4 +1,5 @@
-//! Keeps the keys of an issuer: one fetch for all who wait, and no more than one in a while.
+//! Caches an issuer's keys: concurrent requests share one fetch, and fetches have a minimum
+//! interval.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,9 +18,8 @@ use crate::{
     http_client::{BoxError, Client},
 };
 
-/// The keys of one issuer, which are fetched when they are first needed, again when they are old,
-/// and when a token names one that is not among them. When the issuer cannot be reached, the last
-/// ones stay.
+/// The keys of one issuer: fetched when they are first needed, when they are old, and when a token
+/// names an unknown one. If the issuer is unreachable, the last ones stay.
 pub(super) struct KeyCache {
     inner: Arc<Inner>,
 }
@@ -28,30 +28,30 @@ struct Inner {
     client: Client,
     settings: Arc<Tokens>,
     state: Mutex<State>,
-    /// Of the tokens that wait for a fetch.
+    /// Limits the tokens that wait for a fetch.
     waiters: Semaphore,
 }
 
 #[derive(Default)]
 struct State {
-    /// `None` before any were fetched.
+    /// `None` before the first fetch succeeded.
     keys: Option<Keys>,
     fetched: Option<Instant>,
-    /// When the last fetch ended, however it did.
+    /// When the last fetch ended, whether it succeeded or not.
     ended: Option<Instant>,
     fetch: Option<Fetch>,
 }
 
-/// Ends when the state has changed, whether or not it is still waited for.
+/// Completes when the state has changed, even if it is no longer awaited.
 type Fetch = Shared<BoxFuture<'static, ()>>;
 
-/// The key is not there yet, and may be later.
+/// The keys have not been fetched yet.
 #[derive(Debug)]
 pub(super) struct NoKeys;
 
 impl KeyCache {
     pub(super) fn new(settings: Arc<Tokens>) -> Result<Self, BoxError> {
-        let waiters = Semaphore::new(MOST_WAITERS);
+        let waiters = Semaphore::new(MAX_WAITERS);
         let inner = Inner { client: Client::new()?, settings, state: Mutex::default(), waiters };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -62,7 +62,7 @@ impl KeyCache {
             let now = now();
             let mut state = self.inner.lock();
             let known = state.keys.as_ref().and_then(|keys| keys.get(id)).cloned();
-            let is_old = state.fetched.is_none_or(|at| now >= at + LONGEST_AGE);
+            let is_old = state.fetched.is_none_or(|at| now >= at + MAX_KEY_AGE);
             let is_due = state.ended.is_none_or(|at| now >= at + state.pause());
             let wanted = known.is_none() || is_old;
             let fetch = match &state.fetch {
@@ -76,7 +76,7 @@ impl KeyCache {
             fetch
         };
         if let Some(fetch) = fetch {
-            // Whose tokens they are is not known yet: no limit of a client holds for them.
+            // The owners of these tokens are unknown, so no client's limits apply.
             let _waiter = self.inner.waiters.try_acquire().map_err(|_| NoKeys)?;
             fetch.await;
         }
@@ -85,7 +85,8 @@ impl KeyCache {
         Ok(keys.get(id).cloned())
     }
 
-    /// On a task of its own: it is for all, so it goes on when the request that began it is gone.
+    /// On its own task: a fetch is shared, so it continues if the request that started it is
+    /// dropped.
     fn fetch(&self, state: &mut State) -> Fetch {
         let inner = Arc::clone(&self.inner);
         let task = tokio::spawn(async move { inner.refresh().await });
@@ -96,7 +97,7 @@ impl KeyCache {
 }
 
 impl State {
-    /// Between two fetches.
+    /// The time between two fetches.
     const fn pause(&self) -> Duration {
         if self.keys.is_none() { WITHOUT_KEYS } else { BETWEEN_FETCHES }
     }
@@ -106,10 +107,10 @@ impl Inner {
     async fn refresh(&self) {
         #[expect(clippy::disallowed_methods, reason = "requests wait for it")]
         let fetched =
-            tokio::time::timeout(LONGEST_FETCH, document::fetch(&self.client, &self.settings))
+            tokio::time::timeout(FETCH_TIMEOUT, document::fetch(&self.client, &self.settings))
                 .await;
         let fetched = fetched
-            .unwrap_or_else(|_| Err(format!("no keys within {} s", LONGEST_FETCH.as_secs())));
+            .unwrap_or_else(|_| Err(format!("no keys within {} s", FETCH_TIMEOUT.as_secs())));
         let now = now();
         let mut state = self.lock();
         state.fetch = None;
@@ -134,10 +135,10 @@ fn now() -> Instant {
 }
 
 /// Issuers publish a key days before they sign with it.
-const LONGEST_AGE: Duration = Duration::from_secs(3_600);
-/// Anybody can make up ids of keys.
+const MAX_KEY_AGE: Duration = Duration::from_secs(3_600);
+/// Anyone can make up key ids.
 const BETWEEN_FETCHES: Duration = Duration::from_secs(30);
 const WITHOUT_KEYS: Duration = Duration::from_secs(2);
-const LONGEST_FETCH: Duration = Duration::from_secs(10);
-/// Each is a request of somebody unknown, with a token of up to 32 KiB.
-const MOST_WAITERS: usize = 100;
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Each is a request from an unknown client, with a token of up to 32 KiB.
+const MAX_WAITERS: usize = 100;

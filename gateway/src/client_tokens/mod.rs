@@ -1,4 +1,4 @@
-//! Tokens that clients show instead of a key: JSON Web Tokens of an Entra tenant, or of another
+//! Tokens that clients send instead of a key: JSON Web Tokens of an Entra tenant, or of another
 //! OpenID provider.
 
 mod claims;

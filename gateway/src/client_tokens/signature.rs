@@ -1,4 +1,4 @@
-//! Signatures of tokens by ring, which the gateway's TLS uses too.
+//! Verifies token signatures with ring, which the gateway's TLS uses too.
 
 use jsonwebtoken::{
     Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, EncodingKey,
@@ -13,9 +13,9 @@ use ring::signature::{
     UnparsedPublicKey,
 };
 
-/// Has every token of this process verified by ring. None is signed here.
+/// Makes ring the process-wide verifier of tokens. The gateway signs none.
 pub(super) fn install() {
-    // It fails where it was done before.
+    // An error means that it was installed before.
     let _ = PROVIDER.install_default();
 }
 
@@ -30,7 +30,7 @@ fn no_signer(_: &Algorithm, _: &EncodingKey) -> Result<Box<dyn JwtSigner>, Error
 }
 
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
-    // The public half of a key pair is no secret to make HMACs with.
+    // A public key must never be used as an HMAC secret.
     if algorithm.family() != key.family() || key.family() == AlgorithmFamily::Hmac {
         return Err(new_error(ErrorKind::InvalidAlgorithm));
     }

@@ -1,4 +1,4 @@
-//! Decides whether a token is the issuer's, for this gateway, and of now.
+//! Verifies that a token is from the issuer, for this gateway, and currently valid.
 
 use std::{fmt, sync::Arc};
 
@@ -18,21 +18,21 @@ pub(crate) struct Verifier {
     keys: KeyCache,
 }
 
-/// Why a token lets nobody in.
+/// Why a token is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TokenError {
-    /// With what is wrong with it, and nothing of it.
+    /// With the reason, and no part of the token.
     Invalid(&'static str),
-    /// The issuer's keys are not there yet.
+    /// The issuer's keys have not been fetched yet.
     NoKeys,
 }
 
 impl Verifier {
-    /// Nothing is fetched yet.
+    /// Fetches nothing yet.
     ///
     /// # Errors
     ///
-    /// When there can be no client for the issuer's documents.
+    /// If the client for the issuer's documents cannot be created.
     pub(crate) fn new(settings: &Tokens) -> Result<Self, String> {
         signature::install();
         let settings = Arc::new(settings.clone());
@@ -40,10 +40,10 @@ impl Verifier {
         Ok(Self { settings, keys })
     }
 
-    /// What the token says, when all of it is right.
+    /// The claims of the token, if everything about it is valid.
     pub(crate) async fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         let invalid = TokenError::Invalid;
-        if token.len() > LONGEST_TOKEN {
+        if token.len() > MAX_TOKEN_BYTES {
             return Err(invalid("it is longer than 32 KiB"));
         }
         let header = decode_header(token).map_err(|error| invalid(reason(error.kind())))?;
@@ -62,7 +62,7 @@ impl Verifier {
         let claims = decode::<Map<String, Value>>(token, &key.decoding, &validation)
             .map_err(|error| invalid(reason(error.kind())))?
             .claims;
-        // One, and not several (RFC 7519 section 4.1.1), which the library lets pass.
+        // Exactly one issuer (RFC 7519 section 4.1.1); the library accepts several.
         if !claims.get("iss").is_some_and(Value::is_string) {
             return Err(invalid(reason(&ErrorKind::InvalidIssuer)));
         }
@@ -83,7 +83,7 @@ impl fmt::Debug for Verifier {
     }
 }
 
-/// Whether it is meant as a token: a JSON object in Base64, and something after a dot.
+/// Whether it looks like a token: a JSON object in Base64, then a dot and more text.
 pub(crate) fn looks_like_token(credential: &str) -> bool {
     credential.starts_with("ey") && credential.contains('.')
 }
@@ -100,7 +100,7 @@ const fn reason(kind: &ErrorKind) -> &'static str {
     }
 }
 
-/// Clocks differ. The library's own default.
+/// Tolerance for clock differences. The library's default.
 const LEEWAY_S: u64 = 60;
 /// Entra lists up to 200 groups, which take 8 KiB.
-const LONGEST_TOKEN: usize = 32 << 10;
+const MAX_TOKEN_BYTES: usize = 32 << 10;

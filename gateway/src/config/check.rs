@@ -1,4 +1,4 @@
-//! `spillover check`: what is wrong with a configuration, or what it says in one line.
+//! `spillover check`: reports a configuration's problems, or summarises it in one line.
 
 use std::{
     fmt,
@@ -9,11 +9,11 @@ use std::{
 
 use super::{Clients, Config, file::load};
 
-/// Loads the configuration at `path` and says on standard error everything that is wrong with it
-/// (exit status 2), or on standard output what it configures (0). On standard error it says, too, what
-/// does nothing, which is wrong where the check is `strict`. Nothing listens.
+/// Loads the configuration at `path`. Reports every problem on standard error (exit status 2), or a
+/// summary on standard output (0). Also reports settings without effect on standard error, which
+/// count as problems if `strict`. Starts nothing.
 pub fn check(path: &Path, strict: bool) -> ExitCode {
-    // A reader that went away is no failure of the check.
+    // A reader that has gone does not fail the check.
     match load(path) {
         Err(problems) => {
             let _ = writeln!(io::stderr().lock(), "{problems}");
@@ -32,7 +32,7 @@ pub fn check(path: &Path, strict: bool) -> ExitCode {
     }
 }
 
-/// What is configured, in one line without secrets.
+/// The configuration in one line, without secrets.
 struct Summary<'a>(&'a Config);
 
 impl fmt::Display for Summary<'_> {
@@ -46,7 +46,7 @@ impl fmt::Display for Summary<'_> {
             write!(f, "{separator}{name} ({ptu} PTU, {standard} Standard)")?;
         }
         match &config.clients {
-            Clients::Open => f.write_str("; open to anybody")?,
+            Clients::Open => f.write_str("; no key required")?,
             Clients::Keyed(clients) => {
                 let names: Vec<&str> = clients.iter().map(|client| client.name.as_str()).collect();
                 write!(f, "; clients: {}", names.join(", "))?;

@@ -1,4 +1,4 @@
-//! Who may use the gateway, and the classes of requests.
+//! Reads the clients and the request classes.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -33,7 +33,7 @@ pub(super) fn classes(section: &Section<'_>) -> Classes {
     classes
 }
 
-/// Where identities come from, besides keys.
+/// The sources of identities other than keys.
 pub(super) struct Sources {
     pub(super) tokens: bool,
     pub(super) certificates: bool,
@@ -50,13 +50,13 @@ pub(super) fn clients(
     let entries = section.entries();
     match (&open, is_open) {
         (Some(open), Some(true)) if !entries.is_empty() => {
-            open.report("stands beside clients with keys; remove it, or them");
+            open.report("cannot be combined with clients; remove one of the two");
         }
         (_, Some(true)) => {}
         (Some(_), None) => {}
-        _ if entries.is_empty() => section.report(
-            "names nobody who may use the gateway; add [clients.NAME] with keys, or open = true",
-        ),
+        _ if entries.is_empty() => {
+            section.report("no client is configured; add [clients.NAME] with keys, or open = true")
+        }
         _ => {}
     }
     let mut owners = Owners::default();
@@ -118,7 +118,7 @@ fn client(
     client
 }
 
-/// The keys of backends: a client that had one would do without this gateway.
+/// The keys of backends: a client that has one could bypass this gateway.
 fn backend_keys(models: &Models) -> impl Iterator<Item = ([u8; 32], String)> {
     models.models.iter().flat_map(|(name, model)| {
         model.ptu.iter().chain(&model.standard).filter_map(move |backend| match &backend.auth {
@@ -131,11 +131,11 @@ fn backend_keys(models: &Models) -> impl Iterator<Item = ([u8; 32], String)> {
     })
 }
 
-/// Who has what already.
+/// Identities that are already taken.
 #[derive(Default)]
 struct Owners {
     keys: BTreeMap<[u8; 32], String>,
-    /// By the key of the list, and the name in it.
+    /// Keyed by the list's key and the name in it.
     names: BTreeMap<(&'static str, String), String>,
 }
 
@@ -143,7 +143,7 @@ fn identities(section: &mut Section<'_>, sources: &Sources, owners: &mut Owners)
     let mut names = |key: &'static str, is_possible: bool, needs: &str| {
         let Some(list) = section.get(key) else { return Vec::new() };
         if !is_possible {
-            list.report(format!("would never fit anything; add {needs}"));
+            list.report(format!("would never match; add {needs}"));
         }
         let values = list.list().unwrap_or_default();
         let texts = values.iter().filter_map(|value| {
@@ -154,7 +154,7 @@ fn identities(section: &mut Section<'_>, sources: &Sources, owners: &mut Owners)
                 text
             };
             if let Some(owner) = owners.names.insert((key, text.clone()), value.key.clone()) {
-                value.report(format!("is {owner}, too; leave it to one client"));
+                value.report(format!("is {owner} as well; give it to one client only"));
             }
             Some(text)
         });
@@ -191,7 +191,7 @@ const CERTIFICATES: &str = "certificates";
 fn hashes(list: &Value<'_>, owners: &mut BTreeMap<[u8; 32], String>) -> Vec<[u8; 32]> {
     let Some(values) = list.list() else { return Vec::new() };
     if values.is_empty() {
-        list.report("has no key, so nobody could use it; add one");
+        list.report("has no key, so it could not be used; add one");
     }
     let mut hashes = Vec::new();
     for value in values {
@@ -204,7 +204,7 @@ fn hashes(list: &Value<'_>, owners: &mut BTreeMap<[u8; 32], String>) -> Vec<[u8;
     hashes
 }
 
-/// The hash of a key. A key that stands in the file itself is refused, and not repeated.
+/// The hash of a key. Refuses a literal key in the file, without repeating it.
 fn hash(value: &Value<'_>) -> Option<[u8; 32]> {
     let text = value.text()?;
     if let Some(digits) = text.strip_prefix("sha256:") {
@@ -262,7 +262,7 @@ fn permissions(list: &Value<'_>) -> Permissions {
 
 const PERMISSIONS: [&str; 6] = ["max-wait", "class", "no-spill", "trace", "backend", "operate"];
 
-/// Names travel in headers and as labels of metrics.
+/// Names are sent in headers and used as metric labels.
 fn check_name(value: &Value<'_>, name: &str) {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
     if name.is_empty() || !name.bytes().all(plain) {

@@ -1,8 +1,8 @@
-//! Keys that anybody could guess: they are refused, wherever they come from.
+//! Rejects guessable keys, wherever they come from.
 
 use sha2::{Digest, Sha256};
 
-/// What is wrong with a key, and the remedy; `None` for one that may do.
+/// What is wrong with a key, and the remedy; `None` if it is acceptable.
 pub(super) fn weakness(key: &str) -> Option<String> {
     let letters: String = key.chars().filter(char::is_ascii_alphanumeric).collect();
     let letters = letters.to_ascii_lowercase();
@@ -10,11 +10,11 @@ pub(super) fn weakness(key: &str) -> Option<String> {
     bytes.sort_unstable();
     bytes.dedup();
     let is = if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        "has white space or other signs in it that headers change".to_owned()
-    } else if key.len() < LEAST {
-        format!("is shorter than {LEAST} characters")
-    } else if bytes.len() < LEAST_DIFFERENT {
-        format!("has fewer than {LEAST_DIFFERENT} different characters")
+        "has white space or other characters that headers change".to_owned()
+    } else if key.len() < MIN_KEY_CHARACTERS {
+        format!("is shorter than {MIN_KEY_CHARACTERS} characters")
+    } else if bytes.len() < MIN_DIFFERENT_CHARACTERS {
+        format!("has fewer than {MIN_DIFFERENT_CHARACTERS} different characters")
     } else if PLACEHOLDERS.iter().any(|text| letters.contains(text))
         || key.starts_with('<')
         || key.contains("${")
@@ -31,7 +31,7 @@ pub(super) fn weakness(key: &str) -> Option<String> {
     Some(format!("{is}; use a random one: openssl rand -hex 24"))
 }
 
-/// Whether most letters or digits follow the one before, up or down, as in `123456789012`.
+/// Whether most letters or digits follow their predecessor, up or down, as in `123456789012`.
 fn is_sequence(letters: &str) -> bool {
     let steps = letters.as_bytes().windows(2).map(|pair| (pair[0], pair[1]));
     let follows =
@@ -39,7 +39,7 @@ fn is_sequence(letters: &str) -> bool {
     4 * follows.count() >= 3 * letters.len()
 }
 
-/// Whether nothing is left without digits and the words that stand for a key, as in `my-api-key-1`.
+/// Whether nothing but digits and placeholder words is left, as in `my-api-key-1`.
 fn is_of_words(letters: &str) -> bool {
     let letters: String = letters.chars().filter(char::is_ascii_alphabetic).collect();
     let mut rest = &*letters;
@@ -49,8 +49,8 @@ fn is_of_words(letters: &str) -> bool {
     rest.is_empty() && !letters.is_empty()
 }
 
-/// Whether a hash is that of nothing, of white space or of a placeholder, as a command gives it that was
-/// not given the key; or is all zeros, which stand for one.
+/// Whether a hash is that of an empty text, white space or a placeholder, which a command prints
+/// that was not given the key; or is all zeros.
 pub(super) fn is_of_no_key(hash: &[u8; 32]) -> bool {
     let mut all = HASHED.iter().chain(&PLACEHOLDERS).chain(&WORDS);
     let is_of =
@@ -62,11 +62,11 @@ fn digest(text: &str) -> [u8; 32] {
     Sha256::digest(text).into()
 }
 
-/// So many random letters and digits take longer to guess than a gateway lives.
-const LEAST: usize = 12;
-const LEAST_DIFFERENT: usize = 6;
-/// What stands in examples of commands and in lists of the most used passwords. A hash shows nothing of its
-/// key, so only what is known in full can be found.
+/// This many random letters and digits take longer to guess than a gateway lives.
+const MIN_KEY_CHARACTERS: usize = 12;
+const MIN_DIFFERENT_CHARACTERS: usize = 6;
+/// Texts from example commands and from lists of common passwords. A hash reveals nothing about its
+/// key, so only complete texts can be detected.
 const HASHED: [&str; 29] = [
     "",
     " ",
@@ -98,12 +98,12 @@ const HASHED: [&str; 29] = [
     "123456789",
     "letmein",
 ];
-/// Of which keys in examples are made, with digits and signs between them.
+/// Words that keys in examples consist of, with digits and punctuation between them.
 const WORDS: [&str; 17] = [
     "admin", "api", "client", "default", "demo", "dummy", "example", "foo", "key", "my", "openai",
     "root", "sample", "secret", "test", "token", "user",
 ];
-/// Letters and digits of words that stand where a key belongs.
+/// Letters and digits of words that stand in for a key.
 const PLACEHOLDERS: [&str; 11] = [
     "qwerty",
     "changeme",

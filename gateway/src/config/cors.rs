@@ -1,4 +1,4 @@
-//! Which web pages may use the gateway from a browser.
+//! Reads which web pages may use the gateway from a browser.
 
 use std::time::Duration;
 
@@ -17,7 +17,9 @@ pub(super) fn cors(mut section: Section<'_>) -> Cors {
     let credentials = section.get("credentials");
     let is_credentialed = credentials.as_ref().and_then(Value::flag).unwrap_or(false);
     if let Some(value) = credentials.filter(|_| is_credentialed && origins == Origins::Any) {
-        value.report("stands beside origins = [\"*\"], which browsers refuse; name the origins");
+        value.report(
+            "cannot be combined with origins = [\"*\"], which browsers refuse; name the origins",
+        );
     }
     let max_age = section.duration("max_age", Duration::ZERO, Duration::from_secs(600));
     section.finish();
@@ -32,14 +34,16 @@ fn read_origins(value: &Value<'_>) -> Option<Origins> {
     let texts: Vec<_> = list.iter().filter_map(|value| Some((value, value.text()?))).collect();
     if let Some((any, _)) = texts.iter().find(|(_, text)| *text == "*") {
         if texts.len() > 1 {
-            any.report("stands beside other origins, and means all of them; remove it, or them");
+            any.report(
+                "allows all origins, and cannot be combined with others; remove one of the two",
+            );
         }
         return Some(Origins::Any);
     }
     Some(Origins::These(texts.iter().filter_map(|(value, text)| origin(value, text)).collect()))
 }
 
-/// As browsers send it: without a path, and without the port that its scheme has by default.
+/// In the form that browsers send: without a path, and without the scheme's default port.
 fn origin(value: &Value<'_>, text: &str) -> Option<HeaderValue> {
     let plain = |uri: &Uri| {
         let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);

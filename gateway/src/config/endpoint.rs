@@ -1,4 +1,4 @@
-//! Addresses of other servers, as the library takes them.
+//! Addresses of other servers, in the form that the library accepts.
 
 use http::uri::Authority;
 use tower_spillover::{Backend, ConfigError};
@@ -6,7 +6,7 @@ use tower_spillover::{Backend, ConfigError};
 use super::toml::Value;
 
 impl<'a> Value<'a> {
-    /// The address of a server. Nothing of a wrong one is repeated: it may hold a password.
+    /// The address of a server. Never repeats an invalid one, because it may contain a password.
     pub(super) fn address(&self) -> Option<&'a str> {
         let text = self.text()?.trim();
         match Backend::new("probe", text) {
@@ -18,8 +18,8 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The address of a server that gets secrets: without TLS only on this machine, or where
-    /// `allow_http` says so.
+    /// The address of a server that receives secrets: without TLS only on this machine, or if
+    /// `allow_http` is set.
     pub(super) fn endpoint(&self, allow_http: bool, remedy: &str) -> Option<&'a str> {
         let text = self.address()?;
         if is_plain(text) && !allow_http && !is_loopback(text) {
@@ -30,7 +30,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// What the library says is wrong, without the field, in this file's punctuation.
+/// The library's message without its field prefix.
 pub(super) fn strip_field(error: &ConfigError) -> String {
     let text = error.to_string();
     let problem = text.strip_prefix(error.field()).unwrap_or(&text).trim_start_matches(": ");

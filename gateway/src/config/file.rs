@@ -17,21 +17,21 @@ use super::{
 };
 use crate::files::{self, LARGEST, PATIENCE};
 
-/// The configuration in the file at `path`, with the secrets that it refers to.
+/// Loads the configuration file at `path`, with the secrets that it refers to.
 ///
 /// # Errors
 ///
-/// Everything that is wrong with it. What is not TOML is reported alone, because the rest of such
-/// a file looks wrong for that reason.
+/// All problems of the file. A TOML syntax error is reported alone, because it would cause further
+/// errors.
 pub fn load(path: &Path) -> Result<Config, Problems> {
     read(path, &variable, PATIENCE).result
 }
 
-/// The configuration in `text`, which refers to no files.
+/// Parses the configuration in `text`, which refers to no files.
 ///
 /// # Errors
 ///
-/// As of [`load`].
+/// As in [`load`].
 pub fn parse(text: &str, environment: &Environment<'_>) -> Result<Config, Problems> {
     let path = Path::new("");
     read_text(path, text, ParseContext::new(path, text, environment, PATIENCE)).0
@@ -42,13 +42,13 @@ pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var_os(name).and_then(|value| value.into_string().ok())
 }
 
-/// A configuration and what it was made of.
+/// A configuration and the files it was read from.
 pub(super) struct Reading {
     pub(super) result: Result<Config, Problems>,
     pub(super) contents: Contents,
 }
 
-/// Pipes are waited for with `patience`.
+/// Waits for pipes for up to `patience`.
 pub(super) fn read(path: &Path, environment: &Environment<'_>, patience: Duration) -> Reading {
     let mut contents = Contents::new();
     let bytes = files::read(path, LARGEST, patience);
@@ -94,7 +94,7 @@ fn read_text<'a>(
     (result, contents)
 }
 
-/// The configuration, with something in place of whatever was reported.
+/// The configuration, with a placeholder for everything that was reported.
 fn config<'a>(context: &'a ParseContext<'a>, root: &'a DeTable<'a>) -> Config {
     let mut root = Section::new(context, String::new(), 0..0, Some(root));
     let listen = server::listen(root.section("listen"));
@@ -117,7 +117,7 @@ fn config<'a>(context: &'a ParseContext<'a>, root: &'a DeTable<'a>) -> Config {
     let has_authority = listen.tls.as_ref().is_some_and(|tls| tls.client.is_some());
     let sources = client::Sources {
         tokens: root.has("tokens"),
-        // What is wrong with the TLS of the listener was reported already.
+        // Problems of the listener's TLS were already reported.
         certificates: has_authority || context.is_wrong(),
     };
     let clients: Clients = client::clients(root.section("clients"), &models, &classes, &sources);
@@ -141,7 +141,7 @@ fn config<'a>(context: &'a ParseContext<'a>, root: &'a DeTable<'a>) -> Config {
     }
 }
 
-/// Asks the library itself, after everything of which it is known what it would say.
+/// Validates with the library itself, after all problems whose message is known.
 fn check_pools(models: &Models, section: &Section<'_>) {
     if section.context.is_wrong() {
         return;

@@ -1,4 +1,4 @@
-//! Reads when the first token of an answer is late, for a model and for a class.
+//! Reads the time limit on an answer's first token, for a model and for a class.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{
     toml::{Section, Value},
 };
 
-/// That of a class: a limit of its own, or `"off"`.
+/// For a class: its own limit, or `"off"`.
 pub(super) fn of_class(value: &Value<'_>) -> Option<Option<Limit>> {
     if let Some("off") = value.value.as_str() {
         return Some(None);
@@ -21,7 +21,7 @@ pub(super) fn of_class(value: &Value<'_>) -> Option<Option<Limit>> {
     limit.map(Some)
 }
 
-/// That of a model with so many `backends`.
+/// For a model with this many `backends`.
 pub(super) fn of_model(value: &Value<'_>, backends: usize) -> Option<FirstToken> {
     let mut section = value.section()?;
     if backends < 2 {
@@ -35,7 +35,8 @@ pub(super) fn of_model(value: &Value<'_>, backends: usize) -> Option<FirstToken>
     limit.map(|limit| FirstToken { limit, budget })
 }
 
-/// Reports an `inspect` of a model by which one of the `limits` cannot be kept, each with whose it is.
+/// Reports a model's `inspect` if it makes one of the `limits` ineffective; each limit has its
+/// owner.
 pub(super) fn check(
     inspect: &Value<'_>,
     settings: Option<&Inspection>,
@@ -60,8 +61,8 @@ pub(super) fn check(
 
 fn limit(section: &mut Section<'_>) -> Option<Limit> {
     let after = section
-        .required("after", "it is when the first token is late, like after = \"8s\"")
-        .and_then(|value| value.duration(LEAST, MOST));
+        .required("after", "write how long a first token may take, like after = \"8s\"")
+        .and_then(|value| value.duration(MIN_FIRST_TOKEN_TIME, MAX_FIRST_TOKEN_TIME));
     let hedges = section.get("mode").and_then(|value| value.one_of(&MODES)).unwrap_or(false);
     let limit = if hedges { Limit::hedge_after } else { Limit::move_on_after };
     after.map(limit)
@@ -70,7 +71,7 @@ fn limit(section: &mut Section<'_>) -> Option<Limit> {
 /// Whether both attempts run.
 const MODES: [(&str, bool); 2] = [("move-on", false), ("hedge", true)];
 /// No model is faster over a network.
-const LEAST: Duration = Duration::from_millis(50);
-/// Less than `inspect.preamble_time`, which is 30 s by default and at most: then a silent stream is the
-/// caller's.
-const MOST: Duration = Duration::from_secs(29);
+const MIN_FIRST_TOKEN_TIME: Duration = Duration::from_millis(50);
+/// Less than `inspect.preamble_time`, which is at most 30 s: after that, a silent stream has been
+/// passed to the caller.
+const MAX_FIRST_TOKEN_TIME: Duration = Duration::from_secs(29);

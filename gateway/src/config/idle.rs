@@ -1,5 +1,5 @@
-//! Settings that do nothing beside the others, and pages that nobody sees: allowed, with a warning and a
-//! remedy for each.
+//! Warns of settings that have no effect in combination with the others, and of unreachable pages,
+//! with a remedy for each.
 
 use tower_spillover::gate::Mode;
 
@@ -8,7 +8,7 @@ use super::{
     toml::{Section, Value},
 };
 
-/// Warns of what does nothing in a file that was read as `config`.
+/// Warns of settings without effect in a file that was read as `config`.
 pub(super) fn warn(mut file: Section<'_>, config: &Config) {
     sections(&mut file, config);
     for (name, _, value) in file.section("classes").entries() {
@@ -39,43 +39,45 @@ fn sections(file: &mut Section<'_>, config: &Config) {
     if config.listen.admin.is_none() && !may_operate {
         let listen = file.section("listen");
         let text = "is missing, and no client may operate, so /metrics, /-/status and \
-                    /-/requests are shown to nobody; add admin = \"127.0.0.1:9090\", or give a client may = [\"operate\"]";
+                    /-/requests cannot be read; add admin = \"127.0.0.1:9090\", or give a client may = [\"operate\"]";
         listen.context.warn(listen.span.clone(), listen.path("admin"), text);
     }
     if config.limits.replay as u64 > config.limits.body
         && let Some(replay) = file.section("limits").get("replay")
     {
-        replay.warn("does nothing beyond `body`, which is lower; lower it, or raise `body`");
+        replay.warn("has no effect beyond `body`, which is lower; lower it, or raise `body`");
     }
     let is_entra = |backend: &Backend| backend.auth == Auth::Entra;
     if let Some(entra) = file.get("entra")
         && !config.models.values().flat_map(backends).any(is_entra)
     {
-        entra.warn("does nothing: no backend has auth = \"entra\"; remove it, or add that");
+        entra.warn(
+            "has no effect: no backend has auth = \"entra\"; remove it, or add such a backend",
+        );
     }
     identities(file, config);
     let is_off = |model: &Model| model.steering.sticky == Stickiness::Off;
     if let Some(sticky) = file.get("sticky")
         && config.models.values().all(is_off)
     {
-        sticky.warn("does nothing: every model has sticky = false; remove it, or that");
+        sticky.warn("has no effect: every model has sticky = false; remove one of the two");
     }
     if config.telemetry.otlp.is_none()
         && let Some(name) = file.section("telemetry").get("service_name")
     {
-        name.warn("does nothing without a collector; remove it, or add `otlp`");
+        name.warn("has no effect without a collector; remove it, or add `otlp`");
     }
     if let (Some(default), Some(value)) = (&config.default_model, file.get("default_model"))
         && let Clients::Keyed(clients) = &config.clients
         && !clients.iter().any(|client| may_use(client, default))
     {
         value.warn(
-            "does nothing: no client may use the model; remove it, or add it to one's `models`",
+            "has no effect: no client may use the model; remove it, or add it to a client's `models`",
         );
     }
 }
 
-/// Where identities come from that no client has.
+/// Sources of identities that no client uses.
 fn identities(file: &mut Section<'_>, config: &Config) {
     let has = |is_one: &dyn Fn(&Client) -> bool| match &config.clients {
         Clients::Open => false,
@@ -85,7 +87,7 @@ fn identities(file: &mut Section<'_>, config: &Config) {
         && !has(&|client| client.identities.has_claims())
     {
         tokens.warn(
-            "does nothing: no client has roles, groups or subjects; remove it, or give one some",
+            "has no effect: no client has roles, groups or subjects; remove it, or give a client some",
         );
     }
     if let Some(client) = config.listen.tls.as_ref().and_then(|tls| tls.client.as_ref())
@@ -94,7 +96,7 @@ fn identities(file: &mut Section<'_>, config: &Config) {
         && let Some(authorities) = file.section("listen").section("tls").get("client_ca")
     {
         authorities.warn(
-            "does nothing: no client has certificates; remove it, give one some, or set \
+            "has no effect: no client has certificates; remove it, give a client some, or set \
              client_required = true",
         );
     }
@@ -109,7 +111,7 @@ fn class(name: &str, value: &Value<'_>, config: &Config) {
     };
     if !is_reached {
         let text = format!(
-            "does nothing: no client has this class or may name it; remove it, or give one \
+            "has no effect: no client has this class or may name it; remove it, or give a client \
              class = {name:?} or may = [\"class\"]"
         );
         value.warn(text);
@@ -118,7 +120,7 @@ fn class(name: &str, value: &Value<'_>, config: &Config) {
     if let Some(spill) = section.get("spill")
         && !models().any(spills)
     {
-        spill.warn("does nothing: no model has both tiers; remove it, or add the other tier");
+        spill.warn("has no effect: no model has both tiers; remove it, or add the other tier");
     }
     let class = models().find_map(|model| model.classes.get(name));
     if let Some(value) = section.get("first_token")
@@ -126,9 +128,9 @@ fn class(name: &str, value: &Value<'_>, config: &Config) {
     {
         let has_limit = |model: &Model| model.steering.first_token.is_some();
         if first_token.is_none() && !models().any(has_limit) {
-            value.warn("does nothing: no model has a limit; remove it, or give one `first_token`");
+            value.warn("has no effect: no model has a limit; remove it, or give one `first_token`");
         } else if !models().any(|model| backends(model).count() > 1) {
-            value.warn("does nothing: no model has a second backend; remove it, or add one");
+            value.warn("has no effect: no model has a second backend; remove it, or add one");
         }
     }
     let waits =
@@ -137,7 +139,7 @@ fn class(name: &str, value: &Value<'_>, config: &Config) {
         && !models().any(waits)
     {
         rank.warn(
-            "does nothing: requests of this class never wait; remove it, or raise `max_wait`",
+            "has no effect: requests of this class never wait; remove it, or raise `max_wait`",
         );
     }
 }
@@ -145,7 +147,7 @@ fn class(name: &str, value: &Value<'_>, config: &Config) {
 fn model(mut section: Section<'_>, model: &Model) {
     let is_alone = backends(model).count() == 1;
     let rotates = model.ptu.len() > 1 || model.standard.len() > 1;
-    let only = "does nothing: the model has one backend; remove it, or add another";
+    let only = "has no effect: the model has one backend; remove it, or add another";
     for key in ["failures", "rotate_on_failure"] {
         if let Some(failures) = section.get(key).filter(|_| is_alone) {
             failures.warn(only);
@@ -157,7 +159,7 @@ fn model(mut section: Section<'_>, model: &Model) {
     {
         sticky.warn(only);
     }
-    let each = "does nothing: each tier has one backend; remove it, or add another";
+    let each = "has no effect: each tier has one backend; remove it, or add another";
     if let Some(affinity) = section.get("cache_affinity")
         && model.steering.cache_affinity.is_some()
         && !rotates
@@ -175,7 +177,7 @@ fn model(mut section: Section<'_>, model: &Model) {
     {
         for key in ["contention", "patience"] {
             if let Some(value) = gate.get(key) {
-                value.warn("does nothing in this `mode`; remove it, or set mode = \"adaptive\"");
+                value.warn("has no effect in this `mode`; remove it, or set mode = \"adaptive\"");
             }
         }
     }
@@ -191,27 +193,27 @@ fn model(mut section: Section<'_>, model: &Model) {
     }
 }
 
-/// `others` are those of its tier.
+/// `others` are the other backends of its tier.
 fn backend(mut section: Section<'_>, backend: &Backend, others: &[&Backend]) {
     let shares = |is_shared: &dyn Fn(&Backend) -> bool| others.iter().any(|it| is_shared(it));
     if let Some(quota) = section.get("quota")
         && !shares(&|other| other.quota == backend.quota)
     {
         quota
-            .warn("does nothing: no other backend of the tier has it; remove it, or name it there");
+            .warn("has no effect: no other backend of the tier has this quota; remove it, or set it on another one too");
     }
     if let Some(weight) = section.get("weight")
         && !shares(&|other| other.priority == backend.priority)
     {
         weight.warn(
-            "does nothing: no other backend of the tier has the same priority; remove it, or give \
-             one that",
+            "has no effect: no other backend of the tier has the same priority; remove it, or give \
+             another one the same priority",
         );
     }
     if let Some(priority) = section.get("priority")
         && others.is_empty()
     {
-        priority.warn("does nothing: the tier has one backend; remove it, or add another");
+        priority.warn("has no effect: the tier has one backend; remove it, or add another");
     }
 }
 
@@ -232,7 +234,7 @@ fn client(mut section: Section<'_>, client: &Client, config: &Config) {
             }
             _ => continue,
         };
-        word.warn(format!("does nothing: {problem}"));
+        word.warn(format!("has no effect: {problem}"));
     }
 }
 

@@ -1,4 +1,4 @@
-//! The configuration: `settings` holds what is configured, the other files read and check it.
+//! The configuration: `settings` defines it, the other files read and validate it.
 
 mod check;
 mod client;

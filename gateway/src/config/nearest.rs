@@ -1,6 +1,6 @@
-//! The known word that an unknown one was probably meant to be.
+//! Finds the known word that an unknown one was probably meant to be.
 
-/// The one of `known` that takes the fewest edits from `word`, if they are few for its length.
+/// The word of `known` with the fewest edits from `word`, if they are few for its length.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let few = (word.chars().count() / 3).clamp(1, 3);
     known
@@ -11,11 +11,11 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, candidate)| candidate)
 }
 
-/// The Levenshtein distance, of which only small values matter: long words are far from everything.
+/// The Levenshtein distance. Only small values matter: long words count as far from everything.
 fn edits(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (index, one) in from.chars().take(LONGEST).enumerate() {
+    for (index, one) in from.chars().take(MAX_WORD_CHARACTERS).enumerate() {
         let mut diagonal = row[0];
         row[0] = index + 1;
         for (column, other) in to.iter().enumerate() {
@@ -27,7 +27,7 @@ fn edits(from: &str, to: &str) -> usize {
     row[to.len()]
 }
 
-const LONGEST: usize = 64;
+const MAX_WORD_CHARACTERS: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! What passes besides the operations of the API: more of them, and more headers.
+//! Reads what is forwarded in addition to the API's operations and headers.
 
 use http::{HeaderName, Method};
 
@@ -35,12 +35,12 @@ fn operation(value: &Value<'_>) -> Option<AllowedOperation> {
         return None;
     }
     if operations::methods(&operation.path).any(|method| operation.method == method) {
-        value.warn("does nothing: the gateway knows this operation; remove it");
+        value.warn("has no effect: the gateway knows this operation; remove it");
     }
     Some(operation)
 }
 
-/// Plain, or a name in braces for any one.
+/// Plain, or a name in braces that matches any segment.
 fn is_segment(segment: &str) -> bool {
     let name = segment.strip_prefix('{').and_then(|name| name.strip_suffix('}'));
     let is_plain =
@@ -49,7 +49,7 @@ fn is_segment(segment: &str) -> bool {
     !matches!(name, "" | "." | "..") && name.bytes().all(is_plain)
 }
 
-/// The names of headers that go upstream besides those of Azure's and OpenAI's clients.
+/// The headers that are forwarded in addition to those of Azure's and OpenAI's clients.
 pub(super) fn headers(list: &Value<'_>) -> Vec<HeaderName> {
     list.list().unwrap_or_default().iter().filter_map(header).collect()
 }
@@ -63,12 +63,12 @@ fn header(value: &Value<'_>) -> Option<HeaderName> {
     };
     if passes_upstream(&name, std::slice::from_ref(&name)) {
         if passes_upstream(&name, &[]) {
-            value.warn("does nothing: it goes upstream without; remove it");
+            value.warn("has no effect: it is forwarded by default; remove it");
         }
         return Some(name);
     }
     value.report(
-        "carries a credential, or is about one connection, and never goes upstream; remove it",
+        "carries a credential, or belongs to one connection, and is never forwarded; remove it",
     );
     None
 }

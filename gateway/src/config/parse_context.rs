@@ -1,4 +1,4 @@
-//! One file while it is read: its text, its surroundings, and what was found wrong so far.
+//! The context of reading one file: its text, its environment, and the problems found so far.
 
 use std::{
     cell::RefCell,
@@ -14,26 +14,26 @@ use sha2::{Digest, Sha256};
 use super::problem::Problem;
 use crate::files;
 
-/// What the files that a configuration was made of contained; `None` for an unreadable one.
+/// The contents of all files that a configuration was read from; `None` for an unreadable one.
 pub(super) type Contents = BTreeMap<PathBuf, Option<[u8; 32]>>;
 
-/// Where `env:NAME` is looked up.
+/// Looks up `env:NAME`.
 pub(super) type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 pub(super) struct ParseContext<'a> {
     file: &'a Path,
     text: &'a str,
     environment: &'a Environment<'a>,
-    /// With files that are pipes.
+    /// How long to wait for files that are pipes.
     patience: Duration,
     found: RefCell<Findings>,
 }
 
-/// What was found in a file, and in those it refers to.
+/// The problems found in a file and in those it refers to.
 #[derive(Default)]
 pub(super) struct Findings {
     pub(super) problems: Vec<Problem>,
-    /// Of what is allowed, and does nothing.
+    /// Allowed settings that have no effect.
     pub(super) warnings: Vec<Problem>,
     pub(super) contents: Contents,
 }
@@ -71,7 +71,7 @@ impl<'a> ParseContext<'a> {
         (self.environment)(name)
     }
 
-    /// What a file named in this one contains; its path is relative to this one.
+    /// Reads a file named in this one; its path is relative to this one.
     pub(super) fn read(&self, path: &str) -> io::Result<Vec<u8>> {
         let path = self.file.parent().unwrap_or_else(|| Path::new("")).join(path);
         let bytes = files::read(&path, files::LARGEST, self.patience);
@@ -88,7 +88,7 @@ pub(super) fn note(contents: &mut Contents, path: PathBuf, bytes: Option<&[u8]>)
     contents.insert(path, bytes.map(|bytes| Sha256::digest(bytes).into()));
 }
 
-/// An error of the operating system without its number, which is for programs.
+/// An operating system error without its number.
 pub(super) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Certificates and private keys, tried out before anything is served with them.
+//! Reads certificates and private keys, and validates them by trying them out.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::tls_roots;
 
-/// A certificate chain and its key, which fit each other.
+/// A certificate chain and its matching key.
 pub(super) fn tls(mut section: Section<'_>) -> Option<Tls> {
     let chain = section
         .required("certificates", "name a PEM file with the chain, the server's own first")
@@ -43,14 +43,14 @@ pub(super) fn tls(mut section: Section<'_>) -> Option<Tls> {
     }
 }
 
-/// Who issues the certificates of clients, and which of them are revoked.
+/// The authorities of client certificates, and their revocation lists.
 fn client(section: &mut Section<'_>) -> Option<ClientTls> {
     let authorities = section.get("client_ca");
     let revoked = section.get("client_crl");
     let required = section.get("client_required");
     let Some(authorities) = authorities else {
         for value in revoked.iter().chain(&required) {
-            value.report("does nothing without client_ca; add it, or remove this");
+            value.report("has no effect without client_ca; add it, or remove this");
         }
         return None;
     };
@@ -64,7 +64,7 @@ fn client(section: &mut Section<'_>) -> Option<ClientTls> {
     };
     if let Err(error) = tls_roots::clients(&client) {
         let value = revoked.as_ref().unwrap_or(&authorities);
-        value.report(format!("cannot be used ({error}); it has to be PEM, as X.509 has it"));
+        value.report(format!("cannot be used ({error}); write it as PEM"));
     }
     Some(client)
 }
@@ -75,7 +75,7 @@ pub(super) fn trust(value: &Value<'_>) -> Option<Vec<u8>> {
     let mut store = RootCertStore::empty();
     for certificate in certificates(value, &bytes)? {
         if store.add(certificate).is_err() {
-            value.report("holds a certificate that cannot be trusted; use X.509 certificates");
+            value.report("contains a certificate that cannot be trusted; use X.509 certificates");
             return None;
         }
     }
@@ -86,7 +86,7 @@ fn certificates(value: &Value<'_>, bytes: &[u8]) -> Option<Vec<CertificateDer<'s
     match CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, pem::Error>>() {
         Ok(chain) if !chain.is_empty() => Some(chain),
         Ok(_) => {
-            value.report("holds no certificate; it has to be PEM, with BEGIN CERTIFICATE");
+            value.report("contains no certificate; write it as PEM, with BEGIN CERTIFICATE");
             None
         }
         Err(_) => {
@@ -100,7 +100,7 @@ fn private_key(value: &Value<'_>, secret: &Secret) -> Option<PrivateKeyDer<'stat
     let key = PrivateKeyDer::from_pem_slice(secret.expose().as_bytes());
     if key.is_err() {
         value.report(
-            "holds no private key; it has to be PEM, unencrypted, PKCS #8, PKCS #1 or SEC1",
+            "contains no private key; write it as PEM, unencrypted, in PKCS #8, PKCS #1 or SEC1",
         );
     }
     key.ok()

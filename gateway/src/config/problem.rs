@@ -1,4 +1,4 @@
-//! Everything that is wrong with a configuration, each with its place and its remedy.
+//! The problems of a configuration, each with its location and its remedy.
 
 use std::{
     error::Error,
@@ -7,19 +7,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Everything that is wrong with a configuration, in the order of the file; never empty.
+/// All problems of a configuration, in file order; never empty.
 #[derive(Clone, Debug)]
 pub struct Problems(Vec<Problem>);
 
-/// One thing that is wrong. No part of it repeats a secret.
+/// One problem. No part of it contains a secret.
 #[derive(Clone, Debug)]
 pub struct Problem {
     pub file: PathBuf,
-    /// From 1.
+    /// Counts from 1.
     pub line: usize,
-    /// From 1, in characters.
+    /// Counts from 1, in characters.
     pub column: usize,
-    /// `models."gpt-4o".ptu[0].key`; empty where it is about the whole file.
+    /// `models."gpt-4o".ptu[0].key`; empty if it concerns the whole file.
     pub key: String,
     /// What is wrong and, after a semicolon, the remedy.
     pub text: String,
@@ -36,7 +36,7 @@ impl Problems {
     }
 }
 
-/// The problems in the order of the file.
+/// Sorts problems in file order.
 pub(super) fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems.sort_by_key(|problem| (problem.line, problem.column));
     problems

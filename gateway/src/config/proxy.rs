@@ -1,4 +1,4 @@
-//! The proxies on the way to backends, and those of the environment.
+//! Reads the proxies for backends, from the file and from the environment.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +10,16 @@ use super::{
 };
 use crate::dial::{EnvironmentProxies, OwnProxy, Place, Proxy, place};
 
-/// What backends say of their servers, which several backends can share.
+/// The proxies that backends set for their servers; several backends can have one server.
 #[derive(Default)]
 pub(super) struct ServerProxies {
     pub(super) own: BTreeMap<Place, OwnProxy>,
-    /// The first backend that says it.
+    /// The first backend that set it.
     owners: BTreeMap<Place, String>,
 }
 
 impl ServerProxies {
-    /// Reads `proxy` of a backend.
+    /// Reads a backend's `proxy`.
     pub(super) fn read(&mut self, section: &mut Section<'_>, endpoint: Option<&str>) {
         let Some(value) = section.get("proxy") else { return };
         let server = endpoint.and_then(|endpoint| Some(place(&endpoint.parse::<Uri>().ok()?)));
@@ -27,7 +27,9 @@ impl ServerProxies {
         match self.own.get(&place) {
             Some(other) if *other != proxy => {
                 let owner = &self.owners[&place];
-                value.report(format!("is another than {owner} of the same server; write one"));
+                value.report(format!(
+                    "differs from {owner}, which has the same server; use one proxy for both"
+                ));
             }
             Some(_) => {}
             None => {
@@ -51,13 +53,13 @@ fn proxy(value: &Value<'_>) -> Option<OwnProxy> {
     let proxy = proxy.map_err(|problem| value.report(problem)).ok()?;
     if proxy.has_credentials() && !is_reference {
         value.report(
-            "has a user in it; keep the whole URL out of this file, as env:NAME or file:PATH",
+            "contains a user; keep the whole URL out of this file, as env:NAME or file:PATH",
         );
     }
     Some(OwnProxy::Through(proxy))
 }
 
-/// Reports the variables of the environment that cannot be used.
+/// Reports environment variables that cannot be used.
 pub(super) fn check_environment(context: &ParseContext<'_>) {
     let variable = |name: &str| context.variable(name);
     EnvironmentProxies::read(variable, |name, problem| {

@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them.
+//! Durations and sizes in human notation.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     let number: f64 = number.parse().map_err(|_| wrong())?;
     let bytes = (number * unit).round();
     // Every whole number up to 2^53 is exact; a larger size is out of every range anyway.
-    if bytes <= LARGEST { Ok(bytes as u64) } else { Err(wrong()) }
+    if bytes <= MAX_EXACT_BYTES { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
-/// Bytes, as they would be written.
+/// Formats a size in that notation.
 pub(super) fn written_size(bytes: u64) -> String {
     [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
         .into_iter()
@@ -39,7 +39,7 @@ const UNITS: [(&str, f64); 7] = [
     ("MB", 1e6),
     ("GB", 1e9),
 ];
-const LARGEST: f64 = 9_007_199_254_740_992.0;
+const MAX_EXACT_BYTES: f64 = 9_007_199_254_740_992.0;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! The page of the documentation that lists every key, against the code that reads them.
+//! Compares the documentation page of all keys with the code that reads them.
 
 use std::{cell::RefCell, collections::BTreeSet, fs, thread};
 
@@ -13,18 +13,18 @@ thread_local! {
     static ASKED: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
 }
 
-/// Notes a key that a reader asks for.
+/// Records a key that a reader asks for.
 pub(super) fn note(path: String) {
     ASKED.with_borrow_mut(|asked| asked.insert(path));
 }
 
-/// A row of the page: a key with its section, names of the user's own written as NAME.
+/// A row of the page: a key with its section; names chosen by the user are written as NAME.
 struct Row {
     path: String,
     default: String,
 }
 
-/// Rows with several keys, or under several sections, count once for each.
+/// Rows with several keys, or for several sections, count once for each.
 fn rows() -> Vec<Row> {
     let mut sections = Vec::new();
     let mut rows = Vec::new();
@@ -50,7 +50,7 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// What reading `text` asks for, in the page's words; panics where the text is wrong.
+/// The keys that reading `text` asks for, in the page's notation; panics if the text is invalid.
 fn asked(text: &str) -> BTreeSet<String> {
     ASKED.take();
     debug_of(text);
@@ -73,7 +73,7 @@ fn debug_of(text: &str) -> String {
     let Reading { result, .. } = reading(&folder, text.as_bytes());
     fs::remove_dir_all(folder).expect("a folder");
     let mut config = result.unwrap_or_else(|problems| panic!("{problems}\n{text}"));
-    // Warnings name lines.
+    // Warnings contain line numbers.
     config.idle.clear();
     format!("{config:?}")
 }
@@ -107,7 +107,7 @@ fn a_default_of_the_page_is_the_default_of_the_code() {
             continue;
         };
         let (section, key) = path.rsplit_once('.').unwrap_or(("", &path));
-        // Keys that need something beside them have a default only there.
+        // Keys that require another setting have a default only with it.
         let beside = match section {
             "tokens" => "tenant = \"22222222-3333-4444-5555-666666666666\"\naudience = [\"a\"]\n",
             "entra" => "kind = \"workload\"\n",
@@ -124,7 +124,7 @@ fn a_default_of_the_page_is_the_default_of_the_code() {
     assert!(compared > 40, "the page was not understood: {compared}");
 }
 
-/// A configuration that is as small as can be, but for `lines` in the section.
+/// A minimal configuration, with `lines` in the section.
 fn minimal(section: &str, lines: &str) -> String {
     let mut text = String::new();
     let mut put = |name: &str, own: &str| {

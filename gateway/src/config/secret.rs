@@ -1,10 +1,10 @@
-//! Secrets: where they are, never what they are.
+//! Reads references to secrets, never literal secrets.
 
 use super::{Secret, parse_context::reason, toml::Value};
 
 impl<'a> Value<'a> {
-    /// A secret by reference, without white space around it. What is wrong is reported without
-    /// repeating the text, which may be the secret itself.
+    /// A secret by reference, trimmed. Problems are reported without repeating the text, which may
+    /// be the secret itself.
     pub(super) fn secret(&self) -> Option<Secret> {
         let text = self.text()?;
         let found = match text.split_once(':') {
@@ -21,7 +21,7 @@ impl<'a> Value<'a> {
         Some(Secret::new(found.trim().to_owned()))
     }
 
-    /// A file named by a path.
+    /// The contents of the file at a path.
     pub(super) fn file(&self) -> Option<Vec<u8>> {
         let path = self.name()?;
         self.read(path.strip_prefix("file:").unwrap_or(path))

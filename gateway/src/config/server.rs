@@ -1,4 +1,4 @@
-//! The sections about the gateway itself: sockets, limits, telemetry, tokens.
+//! Reads the sections about the gateway itself: sockets, limits, telemetry, tokens.
 
 use std::{
     collections::BTreeMap,
@@ -40,7 +40,7 @@ pub(super) fn limits(mut section: Section<'_>) -> Limits {
         let total = value.size(0, 1 << 40)?;
         if total < replay {
             value.report(
-                "is less than replay, what one request may keep; raise it, or lower replay",
+                "is less than `replay`, the limit of one request; raise it, or lower `replay`",
             );
         }
         Some(total)
@@ -51,8 +51,8 @@ pub(super) fn limits(mut section: Section<'_>) -> Limits {
     let head = size(&mut section, "head", 8 << 10, 1 << 20, 64 << 10);
     let concurrency = count(&mut section, "concurrency", 1, 1_000_000, 20_000);
     let share = section.get("client_share").and_then(|value| value.number(0.01, 1.0));
-    let head_timeout = section.duration("head_timeout", TICK, Duration::from_secs(30));
-    let idle_timeout = section.duration("idle_timeout", TICK, Duration::from_secs(300));
+    let head_timeout = section.duration("head_timeout", MIN_TIMEOUT, Duration::from_secs(30));
+    let idle_timeout = section.duration("idle_timeout", MIN_TIMEOUT, Duration::from_secs(300));
     section.finish();
     Limits {
         body,
@@ -70,12 +70,12 @@ pub(super) fn limits(mut section: Section<'_>) -> Limits {
 pub(super) fn upstream(mut section: Section<'_>) -> Upstream {
     let http2 = [("auto", Http2::Auto), ("always", Http2::Always), ("never", Http2::Never)];
     let upstream = Upstream {
-        connect_timeout: section.duration("connect_timeout", TICK, Duration::from_secs(5)),
+        connect_timeout: section.duration("connect_timeout", MIN_TIMEOUT, Duration::from_secs(5)),
         head_timeout: head_timeout(&mut section).unwrap_or_default(),
-        idle_timeout: section.duration("idle_timeout", TICK, Duration::from_secs(120)),
+        idle_timeout: section.duration("idle_timeout", MIN_TIMEOUT, Duration::from_secs(120)),
         idle_connection_timeout: section.duration(
             "idle_connection_timeout",
-            TICK,
+            MIN_TIMEOUT,
             Duration::from_secs(90),
         ),
         connection_age: section.duration(
@@ -94,7 +94,7 @@ pub(super) fn upstream(mut section: Section<'_>) -> Upstream {
 }
 
 pub(super) fn head_timeout(section: &mut Section<'_>) -> Option<HeadTimeout> {
-    Some(section.get("head_timeout")?.duration(TICK, DAY)?.into())
+    Some(section.get("head_timeout")?.duration(MIN_TIMEOUT, DAY)?.into())
 }
 
 pub(super) fn telemetry(mut section: Section<'_>) -> TelemetrySettings {
@@ -162,7 +162,7 @@ enum Kind {
     Secret,
 }
 
-/// A key that a client secret needs and others may have.
+/// A key that is required for a client secret and optional otherwise.
 fn own<'a>(section: &mut Section<'a>, key: &'static str, is_needed: bool) -> Option<Value<'a>> {
     if is_needed { section.required(key, "kind = \"secret\" needs it") } else { section.get(key) }
 }
@@ -203,5 +203,5 @@ fn in_memory(size: u64) -> usize {
 }
 
 /// Shorter timeouts would refuse everything.
-const TICK: Duration = Duration::from_millis(1);
+const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 const SCOPE: &str = "https://cognitiveservices.azure.com/.default";

@@ -81,7 +81,7 @@ async fn a_replaced_file_and_a_swapped_link_are_loaded_again() {
     }));
     let next = folder.join("next.toml");
     tokio::time::timeout(std::time::Duration::from_secs(20), async {
-        // Nothing is missed between the first reading and the watcher.
+        // Changes between the first reading and the start of the watcher are not missed.
         fs::write(&next, good(2)).expect("a file");
         fs::rename(&next, &file).expect("a rename");
         while told.recv().await != Some(Ok(2)) {}

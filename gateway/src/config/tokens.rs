@@ -1,4 +1,4 @@
-//! The section `[tokens]`: whose tokens clients may show.
+//! Reads the section `[tokens]`: whose tokens clients may use.
 
 use super::{
     Issuer, Tokens,
@@ -29,7 +29,7 @@ pub(super) fn tokens(mut section: Section<'_>) -> Option<Tokens> {
             address(&issuer, allow_http).map(|issuer| Issuer::OpenId(issuer.to_owned()))
         }
         (Some(_), Some(issuer)) => {
-            issuer.report("stands beside `tenant`; remove one of the two");
+            issuer.report("cannot be combined with `tenant`; remove one of the two");
             None
         }
         (None, None) => {
@@ -41,19 +41,19 @@ pub(super) fn tokens(mut section: Section<'_>) -> Option<Tokens> {
     Some(Tokens { issuer: issuer?, audience: audience?, allow_http })
 }
 
-/// An issuer's address. What comes from there decides who gets in.
+/// An issuer's address. What it serves decides who gets in.
 fn address<'a>(value: &Value<'a>, allow_http: bool) -> Option<&'a str> {
     let text = value.address()?;
     if !text.starts_with("https://") && !allow_http {
         value.report(
-            "would let anybody on the way issue tokens; use https://, or allow_http = true",
+            "would let anyone on the network issue tokens; use https://, or allow_http = true",
         );
         return None;
     }
     Some(text)
 }
 
-/// Tokens name tenants by their ids.
+/// Tokens identify tenants by their ids.
 fn tenant_id(value: &Value<'_>) -> Option<String> {
     let text = value.name()?.trim();
     let parts: Vec<&str> = text.split('-').collect();

@@ -1,4 +1,4 @@
-//! Reads TOML tables and values; a key that no reader asked for is reported as unknown.
+//! Reads TOML tables and values, and reports unknown keys.
 
 use std::{ops::Range, time::Duration};
 
@@ -6,12 +6,12 @@ use toml::de::{DeTable, DeValue};
 
 use super::{nearest::nearest, parse_context::ParseContext, quantity};
 
-/// A table. Every key that no reader asked for is unknown, so the two cannot drift apart.
+/// A table. Every key that no reader asks for counts as unknown, so the two cannot drift apart.
 pub(super) struct Section<'a> {
     pub(super) context: &'a ParseContext<'a>,
     pub(super) key: String,
     pub(super) span: Range<usize>,
-    /// `None` where the file does not have it: everything is as by default.
+    /// `None` if the file does not have it: all defaults apply.
     table: Option<&'a DeTable<'a>>,
     known: Vec<&'static str>,
 }
@@ -45,7 +45,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// The value, or a report that it is missing with how to add it.
+    /// The value, or a report that it is missing, with the remedy.
     pub(super) fn required(&mut self, key: &'static str, remedy: &str) -> Option<Value<'a>> {
         let value = self.get(key);
         if value.is_none() {
@@ -55,7 +55,7 @@ impl<'a> Section<'a> {
         value
     }
 
-    /// The section `key` of this one; one without anything where the file does not have it.
+    /// The subsection `key`; an empty one if the file does not have it.
     pub(super) fn section(&mut self, key: &'static str) -> Self {
         self.optional(key)
             .unwrap_or_else(|| Self::new(self.context, self.path(key), self.span.clone(), None))
@@ -65,7 +65,7 @@ impl<'a> Section<'a> {
         self.get(key)?.section()
     }
 
-    /// All of it: names that are the user's own, each with the place of the name.
+    /// All entries: names chosen by the user, each with its location.
     pub(super) fn entries(&self) -> Vec<(&'a str, Range<usize>, Value<'a>)> {
         let known = |name: &str| self.known.contains(&name);
         let mut entries: Vec<_> = self
@@ -112,7 +112,7 @@ impl<'a> Section<'a> {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("remove it, or use one of {}", self.known.join(", ")),
             };
-            self.context.report(place, value.key, format!("is not a key here; {remedy}"));
+            self.context.report(place, value.key, format!("unknown key; {remedy}"));
         }
     }
 
@@ -127,7 +127,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// A value with its key and its place.
+/// A value with its key and location.
 #[derive(Clone)]
 pub(super) struct Value<'a> {
     pub(super) context: &'a ParseContext<'a>,
@@ -148,11 +148,11 @@ impl<'a> Value<'a> {
     pub(super) fn text(&self) -> Option<&'a str> {
         match self.value {
             DeValue::String(text) => Some(text),
-            _ => self.mismatch("text belongs; put it in quotes"),
+            _ => self.mismatch("text; put it in quotes"),
         }
     }
 
-    /// Text with something in it and nothing that breaks a line or a header.
+    /// A non-empty text without control characters, which would break a line or a header.
     pub(super) fn name(&self) -> Option<&'a str> {
         let text = self.text()?;
         if text.trim().is_empty() {
@@ -169,13 +169,13 @@ impl<'a> Value<'a> {
     pub(super) fn flag(&self) -> Option<bool> {
         match self.value {
             DeValue::Boolean(flag) => Some(*flag),
-            _ => self.mismatch("true or false belongs; write it without quotes"),
+            _ => self.mismatch("true or false; write it without quotes"),
         }
     }
 
     pub(super) fn whole(&self, range: Range<u64>) -> Option<u64> {
         let DeValue::Integer(integer) = self.value else {
-            return self.mismatch("a whole number belongs; write it without quotes");
+            return self.mismatch("a whole number; write it without quotes");
         };
         let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
         let number = number.filter(|number| range.contains(number));
@@ -186,12 +186,12 @@ impl<'a> Value<'a> {
         number
     }
 
-    /// A number above `0` up to `most`, or from it where `zero` is one too.
+    /// A number from `least` to `most`.
     pub(super) fn number(&self, least: f64, most: f64) -> Option<f64> {
         let number = match self.value {
             DeValue::Integer(number) => number.as_str().parse::<f64>().ok(),
             DeValue::Float(number) => number.as_str().parse::<f64>().ok(),
-            _ => return self.mismatch("a number belongs; write it without quotes"),
+            _ => return self.mismatch("a number; write it without quotes"),
         };
         let number = number.filter(|number| (least..=most).contains(number));
         if number.is_none() {
@@ -202,7 +202,7 @@ impl<'a> Value<'a> {
 
     pub(super) fn duration(&self, least: Duration, most: Duration) -> Option<Duration> {
         let DeValue::String(text) = self.value else {
-            return self.mismatch("a duration belongs; write it like \"4s\" or \"250ms\"");
+            return self.mismatch("a duration; write it like \"4s\" or \"250ms\"");
         };
         let duration = quantity::duration(text).map_err(|wrong| self.report(wrong)).ok()?;
         if !(least..=most).contains(&duration) {
@@ -215,7 +215,7 @@ impl<'a> Value<'a> {
 
     pub(super) fn size(&self, least: u64, most: u64) -> Option<u64> {
         let DeValue::String(text) = self.value else {
-            return self.mismatch("a size belongs; write it like \"64 KiB\" or \"4 MiB\"");
+            return self.mismatch("a size; write it like \"64 KiB\" or \"4 MiB\"");
         };
         let size = quantity::size(text).map_err(|wrong| self.report(wrong)).ok()?;
         if !(least..=most).contains(&size) {
@@ -226,7 +226,7 @@ impl<'a> Value<'a> {
         Some(size)
     }
 
-    /// One of a few words.
+    /// One of a set of words.
     pub(super) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let text = self.text()?;
         let found = words.iter().find(|(word, _)| *word == text).map(|&(_, meaning)| meaning);
@@ -240,7 +240,7 @@ impl<'a> Value<'a> {
     /// The values of a list.
     pub(super) fn list(&self) -> Option<Vec<Self>> {
         let DeValue::Array(values) = self.value else {
-            return self.mismatch("a list belongs; put it in brackets");
+            return self.mismatch("a list; put it in brackets");
         };
         let list = values.iter().enumerate().map(|(index, value)| Self {
             context: self.context,
@@ -254,19 +254,19 @@ impl<'a> Value<'a> {
     pub(super) fn section(&self) -> Option<Section<'a>> {
         let table: &'a DeTable<'a> = match self.value {
             DeValue::Table(table) => table,
-            _ => return self.mismatch("a table belongs; write it as a section or in braces"),
+            _ => return self.mismatch("a table; write it as a section or in braces"),
         };
         Some(Section::new(self.context, self.key.clone(), self.span.clone(), Some(table)))
     }
 
-    /// A word that is none of `known`.
+    /// Reports a word that is not in `known`.
     pub(super) fn unknown(&self, word: &str, known: &[&str]) {
         let remedy = match nearest(word, known.iter().copied()) {
             Some(near) => format!("did you mean \"{near}\"?"),
             None if known.is_empty() => "there is none".to_owned(),
             None => format!("use one of {}", known.join(", ")),
         };
-        self.report(format!("{word:?} is not known; {remedy}"));
+        self.report(format!("{word:?} is unknown; {remedy}"));
     }
 
     fn mismatch<T>(&self, wanted: &str) -> Option<T> {
@@ -279,7 +279,7 @@ impl<'a> Value<'a> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        self.report(format!("is {kind} where {wanted}"));
+        self.report(format!("is {kind} instead of {wanted}"));
         None
     }
 }

@@ -1,4 +1,4 @@
-//! Loads the configuration again when it changes, or on SIGHUP.
+//! Reloads the configuration when it changes, or on SIGHUP.
 
 use std::{
     collections::BTreeSet,
@@ -16,17 +16,17 @@ use super::{
 };
 use crate::files::PATIENCE;
 
-/// The configuration at `path`, and what notices that it has become another.
+/// Loads the configuration at `path`, and prepares to watch it for changes.
 ///
 /// # Errors
 ///
-/// As of [`load`](file::load).
+/// As in [`load`](file::load).
 pub fn open(path: &Path) -> Result<(Config, Watch), Problems> {
     let Reading { result, contents } = file::read(path, &variable, PATIENCE);
     Ok((result?, Watch { path: path.to_owned(), seen: contents }))
 }
 
-/// A configuration file, and what it and the files that it refers to contained.
+/// A configuration file, and the last contents of it and of the files it refers to.
 #[derive(Debug)]
 pub struct Watch {
     path: PathBuf,
@@ -34,16 +34,17 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Gives `apply` the configuration whenever it, or a secret or certificate that it refers to,
-    /// has become another, and on every SIGHUP at once. It goes on until it is dropped.
+    /// Passes the configuration to `apply` whenever it, or a secret or certificate that it refers
+    /// to, has changed, and immediately on every SIGHUP. Runs until dropped.
     ///
-    /// What `apply` gets is as [`load`](file::load) gives it: with problems, the old configuration
-    /// is to stay. A file that is written in several steps is read after the last one; files that
-    /// are replaced, by an editor's rename or by Kubernetes' swap of a symbolic link, are followed.
+    /// `apply` receives the result of [`load`](file::load): if there are problems, the old
+    /// configuration should stay. A file that is written in several steps is read after the last
+    /// one; files that are replaced, by an editor's rename or by Kubernetes' swap of a symbolic
+    /// link, are followed.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends the watch, and is the only way to.
+    /// Dropping the future is the way to end the watch.
     pub async fn run(
         self,
         mut hangup: Hangup,
@@ -55,7 +56,7 @@ impl Watch {
         loop {
             let watcher = watcher(&seen, &sender, is_watched);
             is_watched = watcher.is_some();
-            // What changed before the watcher stood is not reported by it.
+            // The watcher does not report changes from before its start.
             let reading = read(&path).await;
             if reading.contents != seen {
                 apply(reading.result);
@@ -79,32 +80,33 @@ impl Watch {
 
 async fn read(path: &Path) -> Reading {
     let path = path.to_owned();
-    // A pipe that stands where a file was would hold up the next change.
+    // A pipe in place of a file would delay the next change.
     let patience = Duration::ZERO;
     tokio::task::spawn_blocking(move || file::read(&path, &variable, patience))
         .await
         .expect("reading a configuration does not panic")
 }
 
-/// Waits for a change, and then until nothing has changed for a moment; but not for ever, because
-/// the folder may hold files that always change, such as logs.
+/// Waits for a change, and then until nothing has changed for a moment; but not forever, because
+/// the folder may contain files that change constantly, such as logs.
 #[expect(clippy::disallowed_methods, reason = "the one place that waits for files")]
 async fn settled(changes: &mut mpsc::Receiver<()>) {
     let _ = changes.recv().await;
-    let quiet =
-        async { while let Ok(Some(())) = tokio::time::timeout(QUIET, changes.recv()).await {} };
-    let _ = tokio::time::timeout(LONGEST_UNREST, quiet).await;
+    let quiet = async {
+        while let Ok(Some(())) = tokio::time::timeout(SETTLE_TIME, changes.recv()).await {}
+    };
+    let _ = tokio::time::timeout(MAX_SETTLE_TIME, quiet).await;
 }
 
-/// Until it is tried again to watch.
+/// The pause before the next attempt to watch.
 #[expect(clippy::disallowed_methods, reason = "files are waited for here")]
 async fn moment() {
-    tokio::time::sleep(LONGEST_UNREST).await;
+    tokio::time::sleep(MAX_SETTLE_TIME).await;
 }
 
-/// A watcher of everything whose change can change the files in `contents`. Without one, for
-/// example because the system has no more to give, the files are read every now and then. That is told
-/// once, where there was one before.
+/// Watches everything whose change can affect the files in `contents`. If there is no watcher, for
+/// example because the system's limit is reached, the files are read periodically; that is logged
+/// once.
 fn watcher(
     contents: &Contents,
     changes: &mpsc::Sender<()>,
@@ -112,9 +114,9 @@ fn watcher(
 ) -> Option<RecommendedWatcher> {
     let changes = changes.clone();
     let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-        // Reading is reported too, and reading is what a change leads to.
+        // Reads are reported too, and every change leads to a read.
         if !event.is_ok_and(|event| event.kind.is_access()) {
-            // A full channel already says that something has changed.
+            // A full channel already contains a change.
             let _ = changes.try_send(());
         }
     });
@@ -133,8 +135,8 @@ fn watcher(
     Some(watcher)
 }
 
-/// Where to look for changes of a file: its folder, in which it is replaced, the folder of what it
-/// links to, and the file itself, which may be mounted alone into its folder.
+/// Where to watch for changes of a file: its folder, in which it is replaced, the folder of the
+/// file that it links to, and the file itself, which may be a mount.
 fn places(file: &Path) -> impl Iterator<Item = PathBuf> {
     let target = file.canonicalize().ok();
     let folders = [Some(file), target.as_deref()];
@@ -142,7 +144,7 @@ fn places(file: &Path) -> impl Iterator<Item = PathBuf> {
     folders.into_iter().chain(target)
 }
 
-/// The nearest folder above that exists.
+/// The nearest ancestor folder that exists.
 fn folder(file: &Path) -> Option<PathBuf> {
     let here = |folder: &Path| match folder.as_os_str().is_empty() {
         true => PathBuf::from("."),
@@ -151,8 +153,8 @@ fn folder(file: &Path) -> Option<PathBuf> {
     file.ancestors().skip(1).map(here).find(|folder| folder.is_dir())
 }
 
-/// SIGHUP, where there is such a thing. It is heard from here on, and once for all that came before
-/// it is waited for.
+/// SIGHUP, on systems that have it. It is received from here on; signals that arrive before the
+/// wait count as one.
 #[derive(Debug)]
 pub struct Hangup(#[cfg(unix)] Option<tokio::signal::unix::Signal>);
 
@@ -179,7 +181,7 @@ impl Hangup {
     }
 }
 
-/// Editors and Kubernetes take a few steps to replace a file.
-const QUIET: Duration = Duration::from_millis(200);
-/// Long enough for those steps, short enough for an operator who waits for the change.
-const LONGEST_UNREST: Duration = Duration::from_secs(1);
+/// Editors and Kubernetes replace a file in a few steps.
+const SETTLE_TIME: Duration = Duration::from_millis(200);
+/// Longer than those steps, and short enough for an operator who waits for the change.
+const MAX_SETTLE_TIME: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Connects to whichever address of a name answers first (RFC 8305, "Happy Eyeballs").
+//! Connects to the first address of a name that answers (RFC 8305, "Happy Eyeballs").
 
 use std::{
     collections::VecDeque,
@@ -23,13 +23,13 @@ use tower::{Service, ServiceExt};
 
 use crate::http_client::BoxError;
 
-/// A TCP connector. Every connection asks for the addresses of its name anew. An address that does not
-/// answer holds the next one up for a moment, whatever its family; hyper's own would wait for its
-/// share of the timeout before it tried another of the same family.
+/// A TCP connector. Every connection resolves its name again. If an address does not answer, the
+/// next one is tried after a short delay, whatever its family; hyper's own connector would wait for
+/// a share of the timeout before it tried another address of the same family.
 #[derive(Clone, Debug)]
 pub(super) struct Addresses<R = GaiResolver> {
     resolver: R,
-    /// For one address.
+    /// For a single address.
     tcp: HttpConnector,
 }
 
@@ -71,7 +71,8 @@ where
     }
 }
 
-/// The first connection that stands. The next address is tried when one fails, or says nothing.
+/// The first connection to be established. The next address is tried when one fails, or does not
+/// answer.
 async fn first(
     tcp: &HttpConnector,
     mut addresses: VecDeque<IpAddr>,
@@ -95,7 +96,7 @@ async fn first(
             attempt = attempts.next() => match attempt {
                 Some(Ok(stream)) => return Ok(stream),
                 Some(Err(error)) => failure = error.into(),
-                // All have failed, and there is no other.
+                // All addresses have failed.
                 None => return Err(failure),
             },
             () = next => {}
@@ -103,9 +104,9 @@ async fn first(
     }
 }
 
-/// In their order, but from one family and the other by turns.
+/// In order, but alternating between the two families.
 fn interleaved(addresses: impl Iterator<Item = SocketAddr>) -> VecDeque<IpAddr> {
-    let addresses: Vec<IpAddr> = addresses.take(MOST_ADDRESSES).map(|it| it.ip()).collect();
+    let addresses: Vec<IpAddr> = addresses.take(MAX_ADDRESSES).map(|it| it.ip()).collect();
     let is_first_v6 = addresses.first().is_some_and(IpAddr::is_ipv6);
     let (first, other): (Vec<_>, Vec<_>) =
         addresses.into_iter().partition(|address| address.is_ipv6() == is_first_v6);
@@ -129,9 +130,9 @@ fn invalid(problem: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, problem)
 }
 
-/// What RFC 8305 recommends (section 5).
+/// RFC 8305's recommendation (section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-const MOST_ADDRESSES: usize = 32;
+const MAX_ADDRESSES: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -179,7 +180,8 @@ mod tests {
         assert!(error.to_string().contains("no address"), "{error}");
     }
 
-    /// A socket whose queue is full takes no connection and refuses none, like a host that is gone.
+    /// A socket with a full backlog neither accepts nor refuses connections, like an unreachable
+    /// host.
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn an_address_that_says_nothing_costs_a_moment_and_not_the_timeout() {

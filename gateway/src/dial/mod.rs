@@ -1,4 +1,4 @@
-//! Connections to other servers: to the addresses of a name, straight or through a proxy.
+//! Connects to other servers: to the addresses of a name, directly or through a proxy.
 
 mod addresses;
 mod proxies;
@@ -29,11 +29,11 @@ pub(crate) use self::{
 };
 use crate::http_client::{BoxError, chain};
 
-/// A connector for hyper, below TLS. Through a proxy it makes a tunnel, so that TLS goes end to end.
+/// A connector for hyper, below TLS. Through a proxy it opens a tunnel, so that TLS is end to end.
 #[derive(Clone, Debug)]
 pub(crate) struct Dialer {
     straight: Addresses,
-    /// To proxies, some of which speak TLS themselves.
+    /// For connections to proxies, some of which use TLS themselves.
     to_proxy: HttpsConnector<Addresses>,
     proxies: Proxies,
 }
@@ -41,7 +41,7 @@ pub(crate) struct Dialer {
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 impl Dialer {
-    /// `tls` is what proxies are trusted by.
+    /// `tls` has the certificates to trust for proxies.
     pub(crate) fn new(tcp: HttpConnector, tls: ClientConfig, proxies: Proxies) -> Self {
         let straight = Addresses::new(tcp);
         let to_proxy = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
@@ -96,7 +96,7 @@ async fn through(
     tunnel.oneshot(target).await.map_err(|error| format!("{proxy}: {}", chain(&error)).into())
 }
 
-/// With the port that the scheme implies: a tunnel would take it for that of TLS.
+/// Adds the port that the scheme implies: a tunnel would use the port of TLS otherwise.
 fn with_port(uri: &Uri) -> Result<Uri, http::Error> {
     let is_plain = uri.scheme() == Some(&Scheme::HTTP);
     let port = uri.port_u16().unwrap_or(if is_plain { 80 } else { 443 });

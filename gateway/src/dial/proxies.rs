@@ -1,4 +1,4 @@
-//! Which server is reached through which proxy.
+//! Selects the proxy for a server.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -10,7 +10,7 @@ use super::proxy::{OwnProxy, Proxy};
 /// A server: its host in lower case, and its port.
 pub(crate) type Place = (String, u16);
 
-/// What decides between proxies: first the setting of a server, then the environment.
+/// Selects proxies: first by the setting for a server, then by the environment.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxies {
     own: Arc<BTreeMap<Place, OwnProxy>>,
@@ -26,7 +26,7 @@ impl Proxies {
         Self { own: Arc::new(own), environment }
     }
 
-    /// The proxy on the way to `uri`.
+    /// The proxy for `uri`.
     pub(super) fn of(&self, uri: &Uri) -> Option<Proxy> {
         match self.own.get(&place(uri)) {
             Some(OwnProxy::Straight) => None,
@@ -37,7 +37,7 @@ impl Proxies {
 }
 
 impl EnvironmentProxies {
-    /// What the variables say; `report` gets those that cannot be used, with what is wrong.
+    /// Reads the variables; `report` receives the invalid ones, with the problem.
     pub(crate) fn read(
         variable: impl Fn(&str) -> Option<String>,
         mut report: impl FnMut(&'static str, &'static str),
@@ -62,13 +62,13 @@ impl EnvironmentProxies {
         Self(Arc::new(matcher.build()))
     }
 
-    /// Those of this process.
+    /// The environment variables of this process.
     pub(crate) fn of_process() -> Self {
         Self::read(|name| std::env::var(name).ok(), |_, _| {})
     }
 
-    /// What is on this machine, or is its link, is reached straight: a proxy would look for it on its
-    /// own, and Azure's metadata service would give it tokens.
+    /// Loopback and link-local addresses are reached directly: to a proxy they mean other machines,
+    /// and Azure's metadata service would give it tokens.
     fn of(&self, uri: &Uri) -> Option<Proxy> {
         let host = uri.host()?;
         if is_near(host) { None } else { self.0.intercept(uri).map(Proxy::of) }

@@ -1,29 +1,29 @@
-//! One proxy: where it is, and who the gateway is to it.
+//! One proxy: its address, and its credentials.
 
 use std::fmt;
 
 use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
-/// A proxy that makes tunnels: by CONNECT over HTTP or HTTPS, or by SOCKS 5, with names resolved at
+/// A proxy that opens tunnels: by CONNECT over HTTP or HTTPS, or by SOCKS 5, with names resolved at
 /// the proxy.
 #[derive(Clone)]
 pub(crate) struct Proxy(Intercept);
 
-/// What the configuration says of one server.
+/// The configured proxy for one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum OwnProxy {
-    /// Straight, whatever the environment says.
+    /// A direct connection, whatever the environment contains.
     Straight,
     Through(Proxy),
 }
 
 impl Proxy {
-    /// A proxy by its URL, which may have a user and a password.
+    /// Parses a proxy's URL, which may contain a user and a password.
     ///
     /// # Errors
     ///
-    /// What is wrong with it and the remedy, without any part of it.
+    /// The problem and the remedy, without any part of the URL.
     pub(crate) fn parse(url: &str) -> Result<Self, &'static str> {
         let wrong = "is not the address of a proxy; write it like http://proxy.example:3128";
         let url = url.trim();
@@ -48,12 +48,12 @@ impl Proxy {
         Self(found)
     }
 
-    /// Whether the URL has a user or a password.
+    /// Whether the URL contains a user or a password.
     pub(crate) fn has_credentials(&self) -> bool {
         self.authorization().is_some() || self.user().is_some()
     }
 
-    /// As a connector takes it, for which SOCKS is a plain connection.
+    /// The address for a connector, to which SOCKS is a plain connection.
     pub(super) fn address(&self) -> Uri {
         let uri = self.0.uri();
         if !self.is_socks() {
@@ -87,7 +87,7 @@ impl PartialEq for Proxy {
 
 impl Eq for Proxy {}
 
-/// Where it is, without the user and the password.
+/// Shows the address, without the user and the password.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let uri = self.0.uri();

@@ -1,4 +1,4 @@
-//! Tokens and certificates of clients: what is wrong with their settings, and what does nothing.
+//! Tokens and certificates of clients: what is wrong with their settings, and what has no effect.
 
 use super::{Folder, expect_each};
 
@@ -21,11 +21,11 @@ fn an_issuer_of_tokens_is_a_tenant_by_its_id_or_an_address_with_tls() {
         ),
         (
             ", issuer = \"http://127.0.0.1:1\"",
-            "tokens.issuer: would let anybody on the way issue tokens; use https://, or allow_http = true",
+            "tokens.issuer: would let anyone on the network issue tokens; use https://, or allow_http = true",
         ),
         (
             ", issuer = \"https://a.example\", tenant = \"TENANT\"",
-            "tokens.issuer: stands beside `tenant`; remove one of the two",
+            "tokens.issuer: cannot be combined with `tenant`; remove one of the two",
         ),
         (
             ", issuer = \"https://a.example\", authority = \"https://b.example\"",
@@ -53,17 +53,17 @@ fn a_client_has_keys_or_something_else_to_be_known_by_that_is_its_own() {
     );
     expect(
         "clients.a = { roles = [\"A\"] }",
-        "clients.a.roles: would never fit anything; add [tokens] with the issuer",
+        "clients.a.roles: would never match; add [tokens] with the issuer",
     );
     expect(
         "clients.a = { certificates = [\"a.example\"] }",
-        "clients.a.certificates: would never fit anything; add client_ca to listen.tls",
+        "clients.a.certificates: would never match; add client_ca to listen.tls",
     );
     expect(
         &format!(
             "{tokens}clients.a = {{ roles = [\"A\"] }}\nclients.b = {{ roles = [\"B\", \"A\"] }}"
         ),
-        "clients.b.roles[1]: is clients.a.roles[0], too; leave it to one client",
+        "clients.b.roles[1]: is clients.a.roles[0] as well; give it to one client only",
     );
     expect(
         &format!(
@@ -71,7 +71,7 @@ fn a_client_has_keys_or_something_else_to_be_known_by_that_is_its_own() {
              clients.b = {{ certificates = [\"a.EXAMPLE\"] }}"
         ),
         "clients.a.certificates[1]: \"a b\" is not a name of a certificate; use a URI, a DNS name, or \"CN=NAME\"\n\
-         clients.b.certificates[0]: is clients.a.certificates[0], too; leave it to one client",
+         clients.b.certificates[0]: is clients.a.certificates[0] as well; give it to one client only",
     );
 }
 
@@ -79,16 +79,16 @@ fn a_client_has_keys_or_something_else_to_be_known_by_that_is_its_own() {
 fn authorities_of_clients_and_lists_of_revoked_certificates_are_tried_out() {
     expect(
         &format!("{TLS}, client_ca = \"tls/key.pem\" }}"),
-        "listen.tls.client_ca: holds no certificate; it has to be PEM, with BEGIN CERTIFICATE",
+        "listen.tls.client_ca: contains no certificate; write it as PEM, with BEGIN CERTIFICATE",
     );
     expect(
         &format!("{TLS}, client_ca = \"tls/ca.pem\", {CRL} }}"),
-        "listen.tls.client_crl: cannot be used (no list of revoked certificates in PEM); it has to be PEM, as X.509 has it",
+        "listen.tls.client_crl: cannot be used (no list of revoked certificates in PEM); write it as PEM",
     );
     expect(
         &format!("{TLS}, {CRL}, client_required = true }}"),
-        "listen.tls.client_crl: does nothing without client_ca; add it, or remove this\n\
-         listen.tls.client_required: does nothing without client_ca; add it, or remove this",
+        "listen.tls.client_crl: has no effect without client_ca; add it, or remove this\n\
+         listen.tls.client_required: has no effect without client_ca; add it, or remove this",
     );
 }
 
@@ -99,9 +99,9 @@ fn a_source_of_identities_that_no_client_has_does_nothing_and_is_told() {
     let tokens = "[tokens]\nissuer = \"https://a.example\"\naudience = \"x\"\n";
     let tls = format!("{TLS}, client_ca = \"tls/ca.pem\"");
     for (text, told) in [
-        (format!("clients.open = true\n{tokens}{model}"), Some("tokens: does nothing")),
+        (format!("clients.open = true\n{tokens}{model}"), Some("tokens: has no effect")),
         (format!("{tokens}{model}[clients.a]\nsubjects = [\"x\"]"), None),
-        (format!("clients.open = true\n{tls} }}\n{model}"), Some("client_ca: does nothing")),
+        (format!("clients.open = true\n{tls} }}\n{model}"), Some("client_ca: has no effect")),
         (format!("clients.open = true\n{tls}, client_required = true }}\n{model}"), None),
         (format!("{tls} }}\n{model}[clients.a]\ncertificates = [\"spiffe://x/a\"]"), None),
     ] {

@@ -19,7 +19,7 @@ fn a_proxy_is_an_address_a_reference_or_none() {
         assert!(output.status.success(), "{proxy}: {}", String::from_utf8_lossy(&output.stderr));
     }
     let with_user = "http://me:canary-4fd1c0de@p:1";
-    let told = "models.m.standard[0].proxy: has a user in it; keep the whole URL out of this file, \
+    let told = "models.m.standard[0].proxy: contains a user; keep the whole URL out of this file, \
                 as env:NAME or file:PATH";
     let scheme =
         "models.m.standard[0].proxy: has a scheme that is not supported; use http, https or socks5";
@@ -44,7 +44,7 @@ fn one_server_is_reached_through_one_proxy() {
         "",
         &backend("http://p:1"),
         &other.replace("PROXY", "http://p:2"),
-        "models.m.standard[0].proxy: is another than models.n.standard[0].proxy of the same server; write one",
+        "models.m.standard[0].proxy: differs from models.n.standard[0].proxy, which has the same server; use one proxy for both",
     )]);
     let same = file("", &backend("http://p:1"), &other.replace("PROXY", "http://p:1"));
     assert!(Folder::new().check(&same).status.success());

@@ -100,7 +100,7 @@ impl FromStr for Provider {
     fn from_str(name: &str) -> Result<Self, ConfigError> {
         Self::ALL.into_iter().find(|provider| provider.name() == name).ok_or_else(|| {
             let known = Self::ALL.map(Self::name).join(", ");
-            ConfigError::new("provider", format!("{name:?} is not known: use one of {known}"))
+            ConfigError::new("provider", format!("{name:?} is unknown: use one of {known}"))
         })
     }
 }

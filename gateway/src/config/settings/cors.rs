@@ -8,11 +8,11 @@ use http::{HeaderName, HeaderValue};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cors {
     pub origins: Origins,
-    /// The headers that a request may have. `None`: whichever it asks for.
+    /// The headers that a request may have. `None`: any that it asks for.
     pub headers: Option<Vec<HeaderName>>,
-    /// Whether cookies come along. Defaults to no: keys come in headers.
+    /// Whether requests may have cookies. Defaults to no: keys are sent in headers.
     pub credentials: bool,
-    /// How long a browser keeps what it was told. Defaults to 10 min.
+    /// How long a browser caches a preflight's answer. Defaults to 10 min.
     pub max_age: Duration,
 }
 

@@ -1,26 +1,26 @@
-//! Who clients are, besides their keys: by tokens of an issuer, by certificates of an authority.
+//! Identities of clients other than keys: tokens of an issuer, certificates of an authority.
 
 use std::fmt;
 
-/// Which tokens clients may show.
+/// Which tokens clients may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tokens {
     pub issuer: Issuer,
-    /// Whom they have to be for: one of these.
+    /// The accepted audiences; a token needs one of them.
     pub audience: Vec<String>,
-    /// Whether the issuer's documents may come without TLS.
+    /// Whether the issuer's documents may be fetched without TLS.
     pub allow_http: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Issuer {
-    /// An Entra tenant, by its id. The authority has no slash at its end.
+    /// An Entra tenant, by its id. The authority has no trailing slash.
     Tenant { id: String, authority: String },
     /// Another OpenID provider, by its URL.
     OpenId(String),
 }
 
-/// What makes a client recognized besides its keys.
+/// What identifies a client other than keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identities {
     pub roles: Vec<String>,
@@ -29,8 +29,8 @@ pub struct Identities {
     pub certificates: Vec<CertificateName>,
 }
 
-/// A name in a certificate. The same text of another kind is another name: an authority that lets its
-/// clients choose names of one kind does not let them choose those of the others.
+/// A name in a certificate. The same text of another kind is another name: an authority that lets
+/// its clients choose names of one kind does not let them choose those of the others.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CertificateName {
     Uri(String),
@@ -40,7 +40,7 @@ pub enum CertificateName {
 }
 
 impl CertificateName {
-    /// As it is configured: a URI, a DNS name, or `CN=` and a common name.
+    /// Parses the configured form: a URI, a DNS name, or `CN=` and a common name.
     pub fn read(text: &str) -> Option<Self> {
         if let Some(name) = text.strip_prefix("CN=") {
             return Some(Self::Common(name.to_owned())).filter(|_| !name.is_empty());
@@ -63,7 +63,7 @@ impl fmt::Display for CertificateName {
 }
 
 impl Issuer {
-    /// What it calls itself.
+    /// The issuer's own name.
     pub fn name(&self) -> String {
         match self {
             Self::Tenant { id, authority } => format!("{authority}/{id}/v2.0"),
@@ -71,8 +71,8 @@ impl Issuer {
         }
     }
 
-    /// What its tokens may call it. Entra's of version 1.0, which an application gets by default, name
-    /// the issuer of before.
+    /// The names in its tokens. Entra's tokens of version 1.0, an application's default, have the
+    /// issuer's previous name.
     pub fn names(&self) -> Vec<String> {
         let mut names = vec![self.name()];
         if let Self::Tenant { id, authority } = self {
@@ -83,7 +83,7 @@ impl Issuer {
         names
     }
 
-    /// Where it says where its keys are.
+    /// The URL of its discovery document.
     pub fn discovery(&self) -> String {
         let name = self.name();
         format!("{}/.well-known/openid-configuration", name.trim_end_matches('/'))
@@ -91,7 +91,7 @@ impl Issuer {
 }
 
 impl Identities {
-    /// Whether a token can have them.
+    /// Whether any of them is matched with a token.
     pub fn has_claims(&self) -> bool {
         !(self.roles.is_empty() && self.groups.is_empty() && self.subjects.is_empty())
     }

@@ -1,4 +1,4 @@
-//! The settings of the gateway, as everything else reads them.
+//! The settings of the gateway, for all other modules.
 
 mod cors;
 mod identity;
@@ -20,45 +20,45 @@ pub use self::{
     },
 };
 
-/// A configuration in which nothing can be wrong any more.
+/// A validated configuration.
 #[derive(Debug)]
 pub struct Config {
     pub listen: Listen,
     pub limits: Limits,
     pub upstream: Upstream,
-    /// What passes besides the operations of the API.
+    /// Operations that are forwarded in addition to the API's.
     pub operations: Vec<AllowedOperation>,
     pub sticky: StickySettings,
     /// By the name that clients use: the deployment of a classic path, or `model` in a v1 body.
     pub models: BTreeMap<String, Model>,
-    /// The model that serves names that are not configured, if any.
+    /// The model that serves unknown names, if any.
     pub default_model: Option<String>,
     pub clients: Clients,
-    /// The tokens that clients may show instead of a key.
+    /// The tokens that clients may send instead of a key.
     pub tokens: Option<Tokens>,
     pub entra: Option<Entra>,
     pub telemetry: TelemetrySettings,
-    /// What was set and does nothing, in the order of the file.
+    /// Settings without effect, in file order.
     pub idle: Vec<Problem>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Listen {
-    /// Defaults to `127.0.0.1:8080`: who wants to be reached from elsewhere says so.
+    /// Defaults to `127.0.0.1:8080`: access from other machines has to be configured.
     pub address: SocketAddr,
-    /// Plain HTTP without.
+    /// Plain HTTP if omitted.
     pub tls: Option<Tls>,
-    /// Where `/metrics`, `/-/status` and `/-/requests` are served, without a key, and `/healthz` and
-    /// `/readyz` too. At `address` the first three are for clients that may `operate`.
+    /// Where `/metrics`, `/-/status` and `/-/requests` are served without a key, and `/healthz` and
+    /// `/readyz` too. At `address` the first three require a client that may `operate`.
     pub admin: Option<SocketAddr>,
-    /// How long streams may go on after a signal to stop. Defaults to 30 s, which is what Kubernetes
-    /// gives a pod.
+    /// How long streams may go on after a signal to stop. Defaults to 30 s, Kubernetes' grace
+    /// period.
     pub drain: Duration,
-    /// `None`: browsers keep the pages of other origins from reading any answer.
+    /// `None`: browsers do not let pages of other origins read answers.
     pub cors: Option<Cors>,
 }
 
-/// PEM, read and parsed when the configuration was checked.
+/// PEM, read and parsed during validation.
 #[derive(Clone)]
 pub struct Tls {
     pub certificates: Vec<u8>,
@@ -66,58 +66,61 @@ pub struct Tls {
     pub client: Option<ClientTls>,
 }
 
-/// Which certificates clients may show.
+/// Which certificates clients may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientTls {
     /// The authorities that issue them, as PEM.
     pub authorities: Vec<u8>,
-    /// Lists of revoked ones, as PEM. With any, each authority needs one.
+    /// Revocation lists, as PEM. If there are any, each authority needs one.
     pub revoked: Option<Vec<u8>>,
-    /// Whether a client without one is turned away in the handshake. Defaults to no.
+    /// Whether the handshake refuses clients without one. Defaults to no.
     pub is_required: bool,
 }
 
-/// What a client may ask of the gateway. Every limit has a status of its own.
+/// The limits on clients. Each has its own status code.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Bytes of a request body (413 beyond). Defaults to 32 MiB: audio for transcription may have 25 MB.
+    /// Maximum bytes of a request body (else 413). Defaults to 32 MiB: audio for transcription may
+    /// have 25 MB.
     pub body: u64,
-    /// Bytes of a request body that are kept for another attempt. A longer one gets one attempt,
-    /// except where it is read whole to find its model. Defaults to 4 MiB: a conversation with pictures.
+    /// Maximum bytes of a request body that is kept for another attempt. A longer body gets one
+    /// attempt, unless it has to be read completely to find its model. Defaults to 4 MiB: a
+    /// conversation with pictures.
     pub replay: usize,
-    /// Bytes of request bodies that are kept at the same time. A request for which there is no room
-    /// gets one attempt, and is refused (503) when its first 64 KiB do not name its model. Defaults
-    /// to 128 MiB, a quarter of what the Kubernetes manifest allows: 10,000 streams take up to 300 MiB.
+    /// Maximum bytes of all kept request bodies. A request that exceeds it gets one attempt, and is
+    /// refused (503) if its first 64 KiB do not name its model. Defaults to 128 MiB, a quarter of
+    /// the Kubernetes manifest's limit: 10,000 streams take up to 300 MiB.
     pub replay_total: usize,
-    /// Header lines of a request (431 beyond). Defaults to 100, as hyper does.
+    /// Maximum header lines of a request (else 431). Defaults to 100, as in hyper.
     pub headers: usize,
-    /// Bytes of a request head (431 beyond). Defaults to 64 KiB: room for Entra ID tokens with many
-    /// groups.
+    /// Maximum bytes of a request head (else 431). Defaults to 64 KiB: room for Entra ID tokens
+    /// with many groups.
     pub head: usize,
-    /// Requests at the same time (503 beyond). Defaults to 20,000: twice the 10,000 streams that it
+    /// Maximum concurrent requests (else 503). Defaults to 20,000: twice the 10,000 streams that it
     /// is built for.
     pub concurrency: usize,
-    /// Of these, what one client may take while nobody else takes any (503 beyond); where no key is
-    /// required, what one address may take. Two that take what they can get have less each, so that there
-    /// is always room for another. A client that is alone in the configuration may take all. Defaults to
-    /// 0.5: 10,000 streams.
+    /// The share of these that one client may use while no other client uses any (else 503); if no
+    /// key is required, one address. Two clients that take as many as they can get have less each,
+    /// so that there is always room for another. A client that is alone in the configuration may
+    /// use all. Defaults to 0.5: 10,000 streams.
     pub client_share: f64,
-    /// How long a client may take over its request head. Defaults to 30 s, as hyper does.
+    /// How long a client may take to send a request's head. Defaults to 30 s, as in hyper.
     pub head_timeout: Duration,
-    /// How long a connection may be idle, and a request may wait for its client: to send more of its
-    /// body, or to take its answer. In all, a request waits for its client four times as long, beyond
-    /// what 1 KiB a second takes. Defaults to 5 min, longer than the 4 min of Azure's load balancer, so
-    /// that the client's side closes first.
+    /// How long a connection may be idle, and a request may wait for its client, to send more of
+    /// its body or to accept its answer. In total, a request waits for its client four times as
+    /// long, beyond the time that the bytes take at 1 KiB/s. Defaults to 5 min, longer than the 4
+    /// min of Azure's load balancer, so that the client's side closes first.
     pub idle_timeout: Duration,
 }
 
-/// When backends are spoken to in HTTP/2, whose connections carry a hundred streams each.
+/// When to use HTTP/2 for backends; one connection carries a hundred streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Http2 {
-    /// Where TLS agrees on it; the default. Azure offers it.
+    /// If negotiated in TLS; the default. Azure offers it.
     #[default]
     Auto,
-    /// Without asking, on plain connections too (h2c with prior knowledge, RFC 9113 section 3.3).
+    /// Without negotiation, on plain connections too (h2c with prior knowledge, RFC 9113 section
+    /// 3.3).
     Always,
     Never,
 }
@@ -125,48 +128,48 @@ pub enum Http2 {
 /// How backends are reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// For everything until a request can be sent: the name, the connection, and TLS. A backend that
-    /// takes longer counts as one that cannot be reached. Defaults to 5 s: a handshake across an ocean takes under 1 s, and a lost SYN is sent again
-    /// after 1 s and 3 s.
+    /// Limits everything until a request can be sent: name resolution, the connection, and TLS. A
+    /// backend that takes longer counts as unreachable. Defaults to 5 s: a handshake across an
+    /// ocean takes under 1 s, and a lost SYN is sent again after 1 s and 3 s.
     pub connect_timeout: Duration,
-    /// From the end of the request until the head of the answer (504 beyond), what a client takes to
-    /// send it not counted.
+    /// From the end of the request until the head of the answer (else 504), not counting the time
+    /// that the client takes to send the request.
     pub head_timeout: HeadTimeout,
     /// Between two frames of an answer's body. Defaults to 2 min.
     pub idle_timeout: Duration,
     /// How long an unused connection is kept. Defaults to 90 s: Azure's front ends close theirs
-    /// after four minutes, and one that is closed when it is used again costs a request its second attempt.
+    /// after four minutes, and a request on a closed connection costs its second attempt.
     pub idle_connection_timeout: Duration,
-    /// Kept open to each backend. Defaults to 256.
+    /// Idle connections per backend. Defaults to 256.
     pub idle_connections: usize,
     pub http2: Http2,
-    /// How long new requests go to the connections of a client. Defaults to 10 min: names lead elsewhere
-    /// after a failover, and a busy connection has no reason of its own to notice.
+    /// How long a client's connections accept new requests. Defaults to 10 min: host names resolve
+    /// to other addresses after a failover, which a busy connection would never notice.
     pub connection_age: Duration,
-    /// More certificates to trust than the public ones, as PEM.
+    /// Certificates to trust in addition to the public ones, as PEM.
     pub trust: Vec<u8>,
-    /// Of servers for which backends say so, instead of the environment's.
+    /// Proxies by server, if its backends set one, instead of the environment's.
     pub proxies: BTreeMap<Place, OwnProxy>,
-    /// Those of a request that go upstream besides what Azure's and OpenAI's clients send.
+    /// Request headers to forward in addition to those of Azure's and OpenAI's clients.
     pub headers: Vec<HeaderName>,
 }
 
-/// An operation that the gateway does not know, and lets pass.
+/// An operation that the gateway does not know, but forwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedOperation {
     pub method: Method,
-    /// A whole path, in which a segment in braces stands for any one.
+    /// A complete path, in which a segment in braces matches any segment.
     pub path: String,
 }
 
-/// How long the head of an answer may take. A configured time is for both.
+/// How long the head of an answer may take. A configured time applies to both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadTimeout {
-    /// Of a stream. Defaults to 2 min: the service sends the head, and what it found in the prompt,
-    /// before the model begins, and nobody looks at an empty window for longer.
+    /// For a stream. Defaults to 2 min: the service sends the head, with its prompt filter results,
+    /// before the model begins, and users do not wait longer for an empty window.
     pub stream: Duration,
-    /// Of an answer that comes whole, with its head after its last token. Defaults to 10 min, the
-    /// timeout of OpenAI's own clients: 32,768 tokens take so long, and a reasoning model is silent for
+    /// For a complete answer, whose head follows its last token. Defaults to 10 min, the timeout of
+    /// OpenAI's own clients: 32,768 tokens take that long, and a reasoning model is silent for
     /// minutes.
     pub whole: Duration,
 }
@@ -190,14 +193,14 @@ pub struct Model {
     pub standard: Vec<Backend>,
     /// The longest wait for the PTU. Defaults to 4 s, as in the reference script.
     pub max_wait: Duration,
-    /// The longest that a backend is left alone, whatever it says. Defaults to 60 s: no window of
-    /// Azure is longer.
+    /// The longest cooldown, whatever a backend asks for. Defaults to 60 s: no window of Azure is
+    /// longer.
     pub longest_cooldown: Duration,
-    /// Instead of that of `upstream`.
+    /// Overrides `upstream`'s.
     pub head_timeout: Option<HeadTimeout>,
     pub gate: GateSettings,
     pub spill_budget: Option<Budget>,
-    /// Other names of it.
+    /// Its other names.
     pub aliases: Vec<String>,
     pub steering: Steering,
     /// The classes of its requests, by name.
@@ -208,33 +211,34 @@ pub struct Model {
 pub struct Backend {
     /// Unique in its model, over both tiers.
     pub name: String,
-    /// As `tower_spillover::Backend::new` takes it. `http://` only to this machine, or where the file
-    /// says `allow_http = true`.
+    /// In the form of `tower_spillover::Backend::new`. `http://` only to this machine, or with
+    /// `allow_http = true`.
     pub endpoint: String,
-    /// Whose API it is; Azure's without.
+    /// The provider of its API. Defaults to Azure.
     pub provider: Option<Provider>,
     pub auth: Auth,
-    /// The client's name for the model without. At other providers the name of a model.
+    /// Defaults to the client's name for the model. With other providers, a model's name.
     pub deployment: Option<String>,
-    /// Of classic paths. The client's without.
+    /// For classic paths. Defaults to the client's.
     pub api_version: Option<String>,
     pub region: Option<String>,
-    /// What it shares with other backends of its tier: those with one name rest together.
+    /// The quota that it shares with other backends of its tier: those with the same name cool down
+    /// together.
     pub quota: Option<String>,
-    /// What replaces `x-ms-oai-image-generation-deployment` of a request here.
+    /// Replaces a request's `x-ms-oai-image-generation-deployment`.
     pub image_deployment: Option<String>,
-    /// From 1, which is asked first and the default, as in API Management.
+    /// 1, the default, is tried first, as in API Management.
     pub priority: u32,
-    /// The share among backends of one priority, from 1, the default.
+    /// The share among backends of one priority, at least 1, which is the default.
     pub weight: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
     Key(Secret),
-    /// By the `[entra]` section.
+    /// A token, as configured in `[entra]`.
     Entra,
-    /// The network lets in who may come.
+    /// No credential: the network authenticates.
     None,
 }
 
@@ -246,9 +250,9 @@ pub struct GateSettings {
     pub contention: tower_spillover::gate::Contention,
     /// `None`: a standing queue is never cut. Defaults to 60 s, the gate's own default.
     pub patience: Option<Duration>,
-    /// How many input tokens one output token costs. Defaults to 3, that of gpt-4o.
+    /// The weight of an output token relative to an input token. Defaults to 3, that of gpt-4o.
     pub output_weight: f64,
-    /// How many tokens the service takes a request to generate that states no `max_tokens`. Defaults to
+    /// The output tokens that the service assumes for a request without `max_tokens`. Defaults to
     /// 256, the library's own default.
     pub unstated_output: f64,
 }
@@ -265,7 +269,7 @@ impl Default for GateSettings {
     }
 }
 
-/// What may be spilled: exactly one of `requests` and `tokens` is set.
+/// The limit on spilling: exactly one of `requests` and `tokens` is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
     pub requests: Option<u32>,
@@ -278,20 +282,20 @@ pub struct Budget {
 
 #[derive(Clone, Debug)]
 pub struct Class {
-    /// Lower ones go first. Defaults to 0.
+    /// Lower ranks go first. Defaults to 0.
     pub rank: u8,
-    /// Instead of the model's.
+    /// Overrides the model's.
     pub max_wait: Option<Duration>,
     /// Defaults to yes.
     pub spills: bool,
-    /// Instead of the model's; `Some(None)` for none.
+    /// Overrides the model's; `Some(None)`: no limit.
     pub first_token: Option<Option<Limit>>,
 }
 
 /// Who may use the gateway.
 #[derive(Debug)]
 pub enum Clients {
-    /// No key is required, which the file has to say in so many words (`open = true`).
+    /// No key is required, which the file has to state explicitly (`open = true`).
     Open,
     Keyed(Vec<Client>),
 }
@@ -305,15 +309,15 @@ pub struct Client {
     pub identities: Identities,
     /// By configured name, aliases resolved. `None`: all of them.
     pub models: Option<Vec<String>>,
-    /// Those of one group share what they store. `None`: it has that for itself.
+    /// Clients of one group share stored objects. `None`: it shares them with no other client.
     pub group: Option<String>,
-    /// The class of its requests, which exists. `None`: none.
+    /// The class of its requests, which is configured. `None`: no class.
     pub class: Option<String>,
-    /// `None`: as many as come.
+    /// `None`: unlimited.
     pub requests_per_second: Option<f64>,
-    /// Requests at the same time. `None`: the share of `limits`.
+    /// Maximum concurrent requests. `None`: the share in `limits`.
     pub concurrency: Option<usize>,
-    /// What it may ask for by header, and whether it may see what is for operators.
+    /// The options it may set by header, and whether it may see the operators' pages.
     pub may: Permissions,
 }
 
@@ -324,25 +328,25 @@ pub struct Permissions {
     pub no_spill: bool,
     pub trace: bool,
     pub backend: bool,
-    /// Whether it is shown `/metrics`, `/-/status` and `/-/requests`.
+    /// Whether it may see `/metrics`, `/-/status` and `/-/requests`.
     pub operate: bool,
 }
 
 impl Client {
-    /// By what name the things that it stores are known.
+    /// The owner's name of the objects that it stores.
     pub fn owner(&self) -> &str {
         self.group.as_deref().unwrap_or(&self.name)
     }
 }
 
-/// How tokens for `auth = "entra"` are got.
+/// How to get tokens for `auth = "entra"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entra {
     pub kind: EntraKind,
-    /// Defaults to `https://cognitiveservices.azure.com/.default`, which every Azure OpenAI resource
-    /// takes.
+    /// Defaults to `https://cognitiveservices.azure.com/.default`, which every Azure OpenAI
+    /// resource accepts.
     pub scope: String,
-    /// Instead of the public authority, for tests and national clouds.
+    /// Overrides the public authority, for tests and national clouds.
     pub authority: Option<String>,
 }
 
@@ -355,20 +359,20 @@ pub enum EntraKind {
 
 #[derive(Clone, Debug)]
 pub struct TelemetrySettings {
-    /// A filter as `RUST_LOG` takes it. Defaults to `info`.
+    /// A filter in the syntax of `RUST_LOG`. Defaults to `info`.
     pub log: String,
-    /// Defaults to yes: logs are read by collectors first. Otherwise lines are logfmt.
+    /// Defaults to yes, because logs are mostly read by collectors. Otherwise lines are logfmt.
     pub json: bool,
     /// The endpoint of an OTLP collector (HTTP, protobuf).
     pub otlp: Option<String>,
     /// Defaults to `spillover`.
     pub service_name: String,
-    /// How many of the last requests `/-/requests` shows; none with 0. Defaults to 1,000: a quarter of a
-    /// minute at full load, hours of a small team, and half a megabyte.
+    /// How many of the last requests `/-/requests` shows; 0 for none. Defaults to 1,000: a quarter
+    /// of a minute at full load, hours of a small team, and half a megabyte.
     pub recent_requests: usize,
 }
 
-/// Something that is never printed.
+/// A value that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

@@ -1,4 +1,4 @@
-//! What a model does about refusals, failures, and requests that belong to one resource.
+//! A model's policy for refusals, failures, and requests that belong to one resource.
 
 use std::time::Duration;
 
@@ -10,58 +10,59 @@ use tower_spillover::{first_token::Limit, sticky::CacheAffinity};
 pub struct StickySettings {
     /// Defaults to 65,536 ids.
     pub capacity: usize,
-    /// Of an id that is not used. Defaults to 30 days.
+    /// How long an unused id is remembered. Defaults to 30 days.
     pub longest_age: Duration,
-    /// Whether ids are served of which no owner is known. Defaults to yes where all clients share what they
-    /// store, and to no otherwise: such an id may be another client's.
+    /// Whether ids without a known owner are served. Defaults to yes if all clients share stored
+    /// objects, and to no otherwise: such an id may belong to another client.
     pub serves_unknown: Option<bool>,
 }
 
-/// What moves a model's requests besides refusals, and what keeps them.
+/// What moves a model's requests apart from refusals, and what pins them.
 #[derive(Clone, Debug)]
 pub struct Steering {
     pub failures: Failures,
     /// Whether a request that is too long for the PTU spills. Defaults to yes.
     pub spill_long_context: bool,
-    /// Whether it moves on within a tier, too. Defaults to no: the backends of a tier are one model.
+    /// Whether it also moves on within a tier. Defaults to no: the backends of a tier serve one
+    /// model.
     pub rotate_long_context: bool,
-    /// Whether a flex request that is refused everywhere goes on in the default service tier, where
-    /// what is used is paid for by the token. Defaults to no: it costs twice as much.
+    /// Whether a flex request that every backend refuses continues in the default service tier,
+    /// which is paid per token. Defaults to no: it costs twice as much.
     pub flex_as_default: bool,
-    /// The most attempts for one request, over both tiers. Defaults to no limit but that each
-    /// backend is asked once.
+    /// The maximum attempts for one request, over both tiers. Unlimited by default, except that
+    /// each backend is tried once.
     pub max_attempts: Option<u32>,
     /// Defaults to none.
     pub cache_affinity: Option<CacheAffinity>,
     pub sticky: Stickiness,
-    /// `None`: answers are passed on unread. Defaults to reading them.
+    /// `None`: answers are passed on without inspection. Inspected by default.
     pub inspect: Option<Inspection>,
-    /// Defaults to none: a late answer is waited for.
+    /// No limit by default: waits for a late answer.
     pub first_token: Option<FirstToken>,
 }
 
 /// When the first token of an answer is late, and what happens then.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FirstToken {
-    /// Of requests whose class has none of its own.
+    /// For requests whose class has no limit of its own.
     pub limit: Limit,
-    /// Of second attempts, of all classes together. The library's own where there is none.
+    /// For second attempts of all classes together. `None`: the library's default.
     pub budget: Option<MoveBudget>,
 }
 
-/// Whether requests are kept with the resource that holds what they refer to.
+/// Whether requests are pinned to the resource that stores what they refer to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stickiness {
     Off,
-    /// The default: "not found" is what another resource would say.
+    /// The default: another resource would answer "not found".
     On {
-        /// The home of every client, where requests go whose ids are not known, too. Without, each client
-        /// has one by its name.
+        /// The home of all clients, and the target of requests with unknown ids. `None`: each
+        /// client has a home that its name determines.
         default_backend: Option<String>,
     },
 }
 
-/// Limits of what is read of an answer; the library's own where there is none.
+/// Limits on inspecting an answer; `None`: the library's default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inspection {
     pub body_time: Option<Duration>,
@@ -69,18 +70,19 @@ pub struct Inspection {
     pub preamble_limit: Option<usize>,
 }
 
-/// The failures after which the next backend is asked, or the other tier.
+/// The failures after which a request moves to the next backend or the other tier.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failures {
-    /// Defaults to `Connect`, 500, 502 and 503: what cannot have reached a model, and what Azure's own
-    /// spillover takes upon itself. After `Timeout` and `Reset` a model may be at work that is billed.
+    /// Defaults to `Connect`, 500, 502 and 503: those that cannot have reached a model, and those
+    /// that Azure's native spillover covers. After `Timeout` and `Reset` a model may still be
+    /// running, and is billed.
     pub on: Vec<Failure>,
-    /// `None`: as many as fail.
+    /// `None`: unlimited.
     pub budget: Option<MoveBudget>,
 }
 
 impl Failures {
-    /// The default, as the library's `MoveOn::new`.
+    /// The default, the same as the library's `MoveOn::new`.
     pub const USUAL: [Failure; 4] = [
         Failure::Connect,
         Failure::Status(StatusCode::INTERNAL_SERVER_ERROR),
@@ -89,25 +91,25 @@ impl Failures {
     ];
 }
 
-/// What can go wrong with an attempt, other than that it is refused.
+/// How an attempt can fail, other than by a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// No connection: nothing was sent.
     Connect,
     /// The connection broke before any byte of an answer.
     Reset,
-    /// No head of an answer in time.
+    /// The head of an answer did not arrive in time.
     Timeout,
-    /// An answer with this status, which has no meaning of its own.
+    /// An answer with this status, which is not a refusal.
     Status(StatusCode),
 }
 
-/// How many requests may move on after failures.
+/// Limits how many requests may move on after failures.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MoveBudget {
     /// Defaults to 500.
     pub moves: u32,
-    /// What each success adds, up to `moves`. Defaults to 0.2.
+    /// What each success adds to the budget, up to `moves`. Defaults to 0.2.
     pub per_success: f64,
 }
 
