@@ -9,8 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The library's modules, from the roof to the ground. A module imports what stands on a lower floor,
-/// and nothing beside or above it.
+/// The library's modules, from the highest level to the lowest. A module imports only modules of
+/// lower levels.
 const FLOORS: &[&[(&str, &str)]] = &[
     &[
         ("smart_fallback", "the PTU first, Standard when waiting would take too long"),
@@ -22,39 +22,39 @@ const FLOORS: &[&[(&str, &str)]] = &[
         ("entra", "tokens from the credentials of the Azure SDK, fetched once for all requests"),
         ("gate", "admission to the PTU: paces requests, queues them, or spills them"),
         ("sticky", "requests that only one resource can answer"),
-        ("inspect", "refusals that only a body shows"),
-        ("replay", "bodies that are still arriving, kept to be sent again"),
-        ("wait", "an ordered wait for whatever refuses to reopen"),
+        ("inspect", "refusals visible only in the body"),
+        ("replay", "streamed bodies, kept for another attempt"),
+        ("wait", "an ordered queue for a service that refuses"),
     ],
     &[
         ("backend", "deployments, their credentials and addresses, pools of them"),
-        ("request_copy", "a request that was sent, kept to be sent again"),
+        ("request_copy", "a sent request, kept for another attempt"),
     ],
     &[
-        ("body", "bodies that can be sent again, and responses that are read in passing"),
-        ("twin", "two sendings of one request: where each is, and what came of it"),
+        ("body", "bodies that can be sent again, and responses that are read as they pass"),
+        ("twin", "two copies of one request: where each is, and its outcome"),
     ],
     &[
-        ("served", "what was done for a request, left on its response"),
-        ("policy", "what follows a refusal or a failure, and for how long"),
+        ("served", "what the layers did for a request, attached to its response"),
+        ("policy", "what follows a refusal or a failure: move on, wait, cooldowns"),
     ],
     &[("azure", "the service's wire surface: operations, paths, bodies, errors, streams")],
     &[
-        ("classify", "what a response head says: the hint, the refusal, the outcome"),
-        ("cooldown", "until when a backend is left alone, and who probes it"),
+        ("classify", "interprets a response head: the hint, the refusal, the outcome"),
+        ("cooldown", "cooldowns of backends, and their probes"),
     ],
     &[("sync", "locks and atomics, or loom's")],
     &[
-        ("attempts", "how often all layers together may send one request"),
+        ("attempts", "one attempt limit for all layers"),
         ("clock", "the one clock and the one sleep"),
         ("error", "the one error of a configuration"),
-        ("hash", "the one hash that every process computes alike"),
+        ("hash", "the one hash that is the same in every process"),
         ("overrides", "limits of a single request"),
         ("random", "the one random draw"),
     ],
 ];
 
-/// Modules that stand apart: they may import everything, and only tests import them.
+/// Modules outside the levels: they may import everything, and only tests import them.
 const APART: &[&str] = &["fuzzing"];
 
 #[test]
@@ -147,7 +147,7 @@ fn the_page_shows_these_floors() {
     }
 }
 
-/// The floors as text, the roof first.
+/// The levels as text, the highest first.
 fn picture() -> String {
     let name_width = modules().map(|(name, _)| name.len()).max().expect("modules");
     let mut picture = String::new();

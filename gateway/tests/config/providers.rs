@@ -71,13 +71,13 @@ fn what_cannot_work_is_refused_at_its_key_with_a_remedy() {
         (
             "https://api.openai.com/v1",
             "provider = \"OpenAI\"",
-            "models.m.standard[0].provider: \"OpenAI\" is not known; use one of azure, openai, anthropic, \
+            "models.m.standard[0].provider: \"OpenAI\" is unknown; use one of azure, openai, anthropic, \
              bedrock, mistral, http",
         ),
         (
             "https://api.openai.com/v1",
             "provider = \"cohere\"",
-            "models.m.standard[0].provider: \"cohere\" is not known; use one of azure, openai, anthropic, \
+            "models.m.standard[0].provider: \"cohere\" is unknown; use one of azure, openai, anthropic, \
              bedrock, mistral, http",
         ),
     ] {
