@@ -33,6 +33,12 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// assert_eq!(format!("{:?}", source.0), "AccessToken(..)");
 /// # Ok::<(), tower_spillover::backend::TokenError>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no source of access tokens",
+    label = "not a `TokenSource`",
+    note = "for a credential of `azure_identity` use `Backend::entra`, of the feature `entra`",
+    note = "a token that never ends is a key: use `Backend::api_key`"
+)]
 pub trait TokenSource: Send + Sync + 'static {
     /// A token that is valid now, or will be once the future resolves.
     fn token(&self) -> TokenFuture;

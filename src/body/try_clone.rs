@@ -13,6 +13,12 @@ use crate::azure::ModelRename;
 /// [`Served::replayable`](crate::Served::replayable) reports.
 ///
 /// [`ReplayLayer`](crate::ReplayLayer) turns any body into one that implements this trait.
+#[diagnostic::on_unimplemented(
+    message = "a body of the type `{Self}` cannot be sent a second time",
+    label = "not a `TryCloneBody`, which the layers of this stack need",
+    note = "put `ReplayLayer::new(4 << 20)` outside of the other layers: it keeps any body that is `Unpin`",
+    note = "or send a body that is in memory, such as `http_body_util::Full<Bytes>`"
+)]
 pub trait TryCloneBody: Body + Sized {
     /// A second body with the same content; `None` if there cannot be one.
     fn try_clone(&self) -> Option<Self>;

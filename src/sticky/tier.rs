@@ -11,6 +11,11 @@ use crate::{TryCloneBody, backend::Residents};
 /// resource: a [`RegionRotateLayer`](crate::RegionRotateLayer), or nested tiers.
 ///
 /// A custom layer around one of them forwards both methods.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say which resources it sends requests to",
+    label = "not a `StickyTier`",
+    note = "a tier that keeps requests with a resource is a `RegionRotateLayer`, or a `SmartFallbackLayer` of two"
+)]
 pub trait StickyTier: Sized {
     /// The tier with `sticky`.
     #[must_use]
