@@ -63,6 +63,21 @@ async fn a_body_that_is_not_sync_is_sent_as_it_arrives() {
 }
 
 #[tokio::test]
+async fn a_request_without_a_body_is_sent_without_one() {
+    let azure = Azure::open(&["east"]).await;
+    let mut request = Request::new(Full::<Bytes>::default());
+    let url = format!("{}/openai/v1/models", azure.endpoint("east"));
+    *request.uri_mut() = url.parse().expect("an address");
+    request.headers_mut().insert("api-key", "key-of-east".parse().expect("a key"));
+    let answer = soon(client(plain()).oneshot(request)).await.expect("a response");
+    assert_eq!(answer.status(), 200);
+    let received = &azure.emulator.received()[0];
+    for name in ["transfer-encoding", "content-length", "expect"] {
+        assert!(!received.headers.contains_key(name), "{:?}", received.headers);
+    }
+}
+
+#[tokio::test]
 async fn a_request_of_another_http_version_is_sent_over_the_version_that_there_is() {
     let azure = Azure::open(&["east"]).await;
     let mut request = chat();
