@@ -18,6 +18,11 @@ pub(crate) fn draw() -> u64 {
     }
 }
 
+/// A draw where one `is_needed`; zero otherwise, so that a simulation of nothing else repeats itself.
+pub(crate) fn draw_if(is_needed: bool) -> u64 {
+    if is_needed { draw() } else { 0 }
+}
+
 /// A draw as a number from 0 to 1.
 pub(crate) fn share() -> f64 {
     const WHOLE: f64 = (1_u64 << 53) as f64;

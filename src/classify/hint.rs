@@ -70,6 +70,11 @@ impl Hint {
         }
     }
 
+    /// Whether it does not say how long to wait.
+    pub(crate) const fn lacks_time(self) -> bool {
+        matches!(self, Self::None | Self::Zero)
+    }
+
     /// Whether it is longer than any window of the service's limits, which last a minute at most.
     pub(crate) const fn is_beyond_windows(self) -> bool {
         match self {

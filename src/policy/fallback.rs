@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::assumed_wait;
 use crate::classify::Hint;
 
 /// Decides what happens to a request that the primary tier refuses, or is known to refuse.
@@ -41,12 +42,22 @@ pub struct FallbackFacts {
     /// How many attempts of this request the primary tier refused. Zero for a request that arrived
     /// while the tier was known to be closed.
     pub refusals: u32,
+    /// A number drawn from all there are, to keep requests apart that were refused together. Drawn where
+    /// the hint gives no time, and zero otherwise.
+    pub draw: u64,
 }
 
 impl FallbackFacts {
     /// The facts of one request.
     pub const fn new(hint: Hint, elapsed: Duration, max_wait: Duration, refusals: u32) -> Self {
-        Self { hint, elapsed, max_wait, refusals }
+        Self { hint, elapsed, max_wait, refusals, draw: 0 }
+    }
+
+    /// The same, with a number that was drawn.
+    #[must_use]
+    pub const fn drawing(mut self, draw: u64) -> Self {
+        self.draw = draw;
+        self
     }
 }
 
@@ -67,14 +78,16 @@ pub enum Next {
 /// which still makes a wait that fits exactly.
 ///
 /// A hint of zero, or none, means that the tier refuses for an unknown time. The wait is then assumed
-/// to be 5 ms after the first refusal, doubling up to 640 ms, where the script would spin or crash. A
-/// hint too long to believe spills immediately.
+/// to be 100 ms after the first refusal, doubling up to 8 s, where the script would spin or crash; the
+/// [draw](FallbackFacts::draw) adds up to half of it. A hint too long to believe spills immediately.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WaitThenSpill;
 
 impl FallbackPolicy for WaitThenSpill {
     fn next(&self, facts: &FallbackFacts) -> Next {
-        let Some(wait) = assumed_wait(facts.hint, facts.refusals) else { return Next::Spill };
+        let Some(wait) = assumed_wait(facts.hint, facts.refusals, facts.draw) else {
+            return Next::Spill;
+        };
         if facts.elapsed.saturating_add(wait) > facts.max_wait {
             Next::Spill
         } else {
@@ -82,19 +95,6 @@ impl FallbackPolicy for WaitThenSpill {
         }
     }
 }
-
-/// How long a refusal with `hint` is assumed to last; `None` if longer than any caller would wait.
-pub(crate) fn assumed_wait(hint: Hint, refusals: u32) -> Option<Duration> {
-    match hint {
-        Hint::After(wait) => Some(wait),
-        Hint::None | Hint::Zero => Some(FIRST_ASSUMED_WAIT * 2u32.pow(refusals.clamp(1, 8) - 1)),
-        Hint::TooLong => None,
-    }
-}
-
-/// Long enough that immediate refusals do not make a busy loop, short enough that little of a PTU's
-/// capacity goes unused.
-const FIRST_ASSUMED_WAIT: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {
@@ -118,11 +118,10 @@ mod tests {
 
     #[test]
     fn refusals_without_a_time_are_asked_again_less_and_less_often() {
-        let waits = [1, 2, 3, 8, 9, u32::MAX].map(|refusals| next(Hint::Zero, 0, refusals));
-        assert_eq!(
-            waits,
-            [5, 10, 20, 640, 640, 640].map(|ms| Next::Wait(Duration::from_millis(ms)))
-        );
+        let waits = [1, 2, 3, 6].map(|refusals| next(Hint::Zero, 0, refusals));
+        let expected = [100, 200, 400, 3_200];
+        assert_eq!(waits, expected.map(|ms| Next::Wait(Duration::from_millis(ms))));
+        assert_eq!(next(Hint::Zero, 0, 7), Next::Spill, "6.4 s are more than there are");
         assert_eq!(next(Hint::None, 0, 2), next(Hint::Zero, 0, 2));
     }
 
@@ -143,8 +142,9 @@ mod tests {
             elapsed in any::<Duration>(),
             max_wait in any::<Duration>(),
             refusals in any::<u32>(),
+            draw in any::<u64>(),
         ) {
-            let facts = FallbackFacts::new(hint, elapsed, max_wait, refusals);
+            let facts = FallbackFacts::new(hint, elapsed, max_wait, refusals).drawing(draw);
             if let Next::Wait(wait) = WaitThenSpill.next(&facts) {
                 prop_assert!(elapsed + wait <= max_wait);
             }

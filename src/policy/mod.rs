@@ -3,6 +3,7 @@
 //! Durations and draws come in as arguments, decisions go out as values, and the [services](crate)
 //! obey them. So a decision can be tested at nanosecond resolution, replayed, and benchmarked alone.
 
+mod assumed_wait;
 mod budget;
 mod cooldown_policy;
 mod error_kind;
@@ -10,6 +11,7 @@ mod fallback;
 mod move_on;
 mod status_set;
 
+pub(crate) use self::{assumed_wait::assumed_wait, error_kind::AfterClose};
 pub use self::{
     budget::RetryBudget,
     cooldown_policy::CooldownPolicy,
@@ -17,4 +19,3 @@ pub use self::{
     fallback::{FallbackFacts, FallbackPolicy, Next, WaitThenSpill},
     move_on::MoveOn,
 };
-pub(crate) use self::{error_kind::AfterClose, fallback::assumed_wait};

@@ -88,14 +88,14 @@ impl RetryAfterPolicy {
     /// `elapsed + hint` is at most 4 s. A refusal that does not fit is returned to the caller, for a
     /// fallback to handle.
     ///
-    /// Unlike the script, which crashes without a hint and spins on a hint of zero, it then waits 5
-    /// ms, doubling up to 640 ms.
+    /// Unlike the script, which crashes without a hint and spins on a hint of zero, it then waits
+    /// 100 ms, doubling up to 8 s, as [`WaitThenSpill`](crate::policy::WaitThenSpill) does.
     pub fn smart_retry() -> Self {
         Self::with(RetryLimits {
             max_retries: u32::MAX,
             max_wait: Duration::from_millis(4_000),
-            backoff: Backoff::new(Duration::from_millis(5), Duration::from_millis(5))
-                .longest(Duration::from_millis(640)),
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_millis(100))
+                .longest(Duration::from_secs(8)),
             jitter: 0.0,
             ..RetryLimits::default()
         })

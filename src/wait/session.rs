@@ -15,6 +15,7 @@ use crate::{
     cooldown::{Load, Traffic},
     overrides::Arrival,
     policy::assumed_wait,
+    random,
     served::{TimeAndLimit, Why},
 };
 
@@ -159,7 +160,9 @@ impl Session {
         self.record(&mut cold.served, result, Outcome::Throttled(hint));
         cold.refusals += 1;
         cold.is_sent = true;
-        let opens = refused_for(&refusal, cold.refusals).and_then(|left| now.checked_add(left));
+        let draw = random::draw_if(refusal.hint().lacks_time());
+        let left = refused_for(&refusal, cold.refusals, draw);
+        let opens = left.and_then(|left| now.checked_add(left));
         let comes_again = !cold.is_last
             && kept.is_some_and(|request| !AttemptBudget::is_spent(request.extensions()));
         let permit = cold.permit.take();
@@ -182,7 +185,7 @@ impl Session {
                 NextStep::Wait(Box::new(waiter))
             }
             None => {
-                let why = cold.why_returned(&refusal, kept, now);
+                let why = cold.why_returned(&refusal, kept, now, draw);
                 cold.served.set_why_refused(Some(why));
                 cold.served.sign(result, kept.is_some());
                 NextStep::Return
@@ -235,8 +238,14 @@ impl Session {
 impl ColdState {
     /// Why a `refusal` is returned to the caller: the reason of an inner pool, if that is more specific
     /// than a closed pool, or the limit that the wait exceeds.
-    fn why_returned<B>(&self, refusal: &Refusal, kept: Option<&Request<B>>, now: Instant) -> Why {
-        let closed = assumed_wait(refusal.hint(), self.refusals).unwrap_or(Hint::LONGEST);
+    fn why_returned<B>(
+        &self,
+        refusal: &Refusal,
+        kept: Option<&Request<B>>,
+        now: Instant,
+        draw: u64,
+    ) -> Why {
+        let closed = assumed_wait(refusal.hint(), self.refusals, draw).unwrap_or(Hint::LONGEST);
         let (limits, inner) = (&self.limits, self.served.why_refused());
         match kept {
             // The last attempt keeps no copy.
@@ -259,10 +268,10 @@ impl ColdState {
 
 /// How long a service that refused this often for `refusal` stays closed, if that is worth waiting
 /// for. It is not for a used-up quota, a refusal that forbids retrying, or one that only this copy of
-/// the request met.
-pub(crate) fn refused_for(refusal: &Refusal, refusals: u32) -> Option<Duration> {
+/// the request met. A `draw` spreads assumed waits.
+pub(crate) fn refused_for(refusal: &Refusal, refusals: u32, draw: u64) -> Option<Duration> {
     let helps = !refusal.is_final && !refusal.is_elsewhere && refusal.reason() != Reason::Quota;
     // A hint that is already over would be met again in the same instant.
-    let wait = helps.then(|| assumed_wait(refusal.hint(), refusals)).flatten();
+    let wait = helps.then(|| assumed_wait(refusal.hint(), refusals, draw)).flatten();
     wait.map(|wait| wait.max(TICK))
 }

@@ -14,6 +14,7 @@ mod failures;
 mod first_token;
 mod gate;
 mod gate_state;
+mod hintless;
 mod homes;
 mod inspected;
 mod inspecting;

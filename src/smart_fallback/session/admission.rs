@@ -11,6 +11,7 @@ use crate::{
     clock,
     gate::Admission,
     policy::{FallbackFacts, Next},
+    random,
     served::Why,
 };
 
@@ -50,7 +51,9 @@ impl Session {
     ) -> NextStep {
         let limits = *self.limits(request);
         let elapsed = limits.elapsed(now);
+        let draw = random::draw_if(hint.lacks_time());
         let facts = FallbackFacts::new(hint, elapsed, limits.max_wait, self.refusals);
+        let facts = facts.drawing(draw);
         self.since = now;
         self.note_closed(now, closed);
         let next = self.config.policy.next(&facts);

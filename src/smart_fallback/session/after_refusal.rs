@@ -291,7 +291,8 @@ impl Session {
 
     /// How long a primary that refuses with `hint` is assumed to stay closed.
     pub(super) fn closed_by(&self, hint: Hint) -> Duration {
-        let closed = assumed_wait(hint, self.refusals).unwrap_or(Duration::MAX);
+        // The request itself waits no less than this, whatever it draws.
+        let closed = assumed_wait(hint, self.refusals, 0).unwrap_or(Duration::MAX);
         closed.min(self.config.longest_cooldown)
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     clock,
     cooldown::Traffic,
     gate::{self, Admission},
+    random,
     served::Why,
     smart_fallback::spill_budget::{BudgetWaiter, Charge},
     wait::{self, Refused, Turn, refused_for},
@@ -137,9 +138,11 @@ impl Session {
         let is_signed = Served::is_on(response);
         let refusal = Refusal::read(response, hint, is_signed);
         let remembers = is_signed || Refusal::is_about_weight(response, hint);
+        let draw = random::draw_if(refusal.hint().lacks_time());
         let cold = self.cold();
         cold.refusals += 1;
-        let opens = refused_for(&refusal, cold.refusals).and_then(|left| now.checked_add(left));
+        let left = refused_for(&refusal, cold.refusals, draw);
+        let opens = left.and_then(|left| now.checked_add(left));
         cold.refused = opens.map(|opens| Refused { now, opens, remembers });
         // A fallback that is not worth waiting for is not called again.
         self.confined.to_primary |= opens.is_none();
@@ -196,7 +199,8 @@ impl Session {
         cold.refusals += 1;
         let (turn, refusals) = (cold.turn.take(), cold.refusals);
         self.since = now;
-        let opens = refused_for(refusal, refusals).and_then(|left| now.checked_add(left));
+        let draw = random::draw_if(refusal.hint().lacks_time());
+        let opens = refused_for(refusal, refusals, draw).and_then(|left| now.checked_add(left));
         let limits = match (request, &self.limits) {
             (Some(request), _) => Some(*self.limits(request)),
             // Others learn from the refusal nevertheless.
