@@ -29,6 +29,7 @@ pub(crate) struct Members<'a> {
     pub(crate) message: &'a [u8],
     param: &'a [u8],
     status_code: &'a [u8],
+    details: &'a [u8],
     /// Whether the text was one whole object.
     pub(crate) is_whole: bool,
 }
@@ -50,6 +51,7 @@ impl<'a> Members<'a> {
                 b"message" => &mut found.message,
                 b"param" => &mut found.param,
                 b"statusCode" => &mut found.status_code,
+                b"details" => &mut found.details,
                 _ => return Some(()),
             };
             *member = if value == b"null" { b"" } else { value };
@@ -69,6 +71,7 @@ impl<'a> Members<'a> {
     /// The error whose fields are these members.
     pub(crate) fn as_error(self) -> ApiError<'a> {
         let code = if self.code.is_empty() { self.status_code } else { self.code };
+        let code = if code.is_empty() { error_code(self.details) } else { code };
         ApiError {
             code: bare(code),
             kind: bare(self.kind),
@@ -193,6 +196,19 @@ impl<'a> ApiError<'a> {
     }
 }
 
+/// The code in an error's details, where alone Anthropic tells a spend limit from a rate.
+fn error_code(details: &[u8]) -> &[u8] {
+    let mut code: &[u8] = b"";
+    members(details, |key, scan| {
+        let value = &details[scan.skip()?];
+        if details[key] == *b"error_code" {
+            code = value;
+        }
+        Some(())
+    });
+    code
+}
+
 /// Whether `message` contains any of these phrases, given in lower case.
 fn says_any(message: &[u8], phrases: &[&str]) -> bool {
     let message = message.to_ascii_lowercase();
@@ -240,8 +256,11 @@ fn bare(value: &[u8]) -> &[u8] {
 
 pub(crate) const BYTE_ORDER_MARK: [u8; 3] = *b"\xef\xbb\xbf";
 /// Waiting does not help (the list of promptfoo pull request 8896).
-const QUOTA: [&str; 5] = [
+const QUOTA: [&str; 7] = [
     "insufficientquota",
+    // OpenAI's and Anthropic's of 2026.
+    "creditbalanceexhausted",
+    "enforcedspendlimitreached",
     "billinghardlimitreached",
     "billingnotactive",
     "accessterminated",
@@ -261,8 +280,15 @@ const CAPACITY: [&str; 6] = [
 const RATE: [&str; 3] = ["ratelimitexceeded", "ratelimitreached", "ratelimiterror"];
 /// Sent for both rate and capacity.
 const THROTTLED: [&str; 2] = ["toomanyrequests", "429"];
-const CAPACITY_IN_WORDS: [&str; 5] =
-    ["high demand", "peak load", "temporarily unable", "currently overloaded", "at capacity"];
+const CAPACITY_IN_WORDS: [&str; 6] = [
+    "high demand",
+    "peak load",
+    "temporarily unable",
+    "currently overloaded",
+    "at capacity",
+    // Mistral's, of a service tier.
+    "capacity exceeded",
+];
 const RATE_IN_WORDS: [&str; 4] =
     ["rate limit", "ratelimit", "too many requests", "token limit is exceeded"];
 /// Azure's, OpenAI's ("on tokens per min (TPM)"), and API Management's.

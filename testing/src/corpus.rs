@@ -9,15 +9,26 @@ pub struct Sample {
     pub method: String,
     pub path: String,
     pub verdict: String,
+    /// The provider whose rules read it; none for Azure's.
+    pub provider: Option<String>,
     /// Its lines; the first is the status line.
     pub head: Vec<String>,
     pub body: Vec<u8>,
 }
 
 impl Sample {
-    /// Every file.
+    /// Every file of Azure's, and of gateways before it.
     pub fn all() -> Vec<Self> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus");
+        Self::within("../tests/corpus")
+    }
+
+    /// Every file of another provider.
+    pub fn of_providers() -> Vec<Self> {
+        Self::within("../tests/corpus/providers")
+    }
+
+    fn within(folder: &str) -> Vec<Self> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         let mut samples: Vec<_> = fs::read_dir(folder)
             .expect("the corpus")
             .map(|entry| entry.expect("a file").path())
@@ -48,6 +59,10 @@ impl Sample {
             method: method.to_owned(),
             path: path.to_owned(),
             verdict: tagged("# verdict: "),
+            provider: head
+                .lines()
+                .find_map(|it| it.strip_prefix("# provider: "))
+                .map(str::to_owned),
             head: head.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect(),
             body: body.as_bytes().to_vec(),
             name,

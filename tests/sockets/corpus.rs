@@ -14,7 +14,7 @@ use tokio::{
 use tower::{ServiceBuilder, ServiceExt};
 use tower_spillover::{
     InspectLayer, ResponseBody,
-    classify::{Hint, Reason, Refusal},
+    classify::{Hint, Provider, Reason, Refusal},
 };
 
 use crate::{
@@ -36,6 +36,20 @@ async fn every_shape_is_taken_for_what_it_is_however_it_arrives() {
     let samples = Sample::all();
     assert!(samples.len() > 60, "the corpus is there");
     for pieces in [Pieces::Whole, Pieces::Events, Pieces::Bytes] {
+        for sample in &samples {
+            check(sample, pieces).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_provider_s_refusal_is_taken_for_what_its_own_rules_say() {
+    let samples = Sample::of_providers();
+    for provider in Provider::ALL.iter().filter(|it| **it != Provider::Azure) {
+        let is_of = |sample: &Sample| sample.provider.as_deref() == Some(provider.name());
+        assert!(samples.iter().any(is_of), "no sample of {provider}");
+    }
+    for pieces in [Pieces::Whole, Pieces::Bytes] {
         for sample in &samples {
             check(sample, pieces).await;
         }
@@ -122,7 +136,9 @@ async fn check(sample: &Sample, pieces: Pieces) {
 }
 
 async fn send(sample: &Sample, addr: std::net::SocketAddr) -> Response<ResponseBody<Incoming>> {
-    let client = ServiceBuilder::new().layer(InspectLayer::new()).service(Protocol::Http1.client());
+    let provider = sample.provider.as_ref().map(|name| name.parse::<Provider>().unwrap());
+    let layer = provider.map_or_else(InspectLayer::new, |it| InspectLayer::new().classify(it));
+    let client = ServiceBuilder::new().layer(layer).service(Protocol::Http1.client());
     let request = Request::builder()
         .method(sample.method.as_str())
         .uri(format!("http://{addr}{}", sample.path))
