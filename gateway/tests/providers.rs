@@ -3,11 +3,16 @@
 use crate::{
     emulate,
     served::{Answer, Gateway, TEAM_A},
-    witness::{Asked, Witness, serving},
+    started::Started,
+    witness::{Asked, Witness, now, serving},
 };
 
 /// A gateway with these backends of one model, asked in their order.
 fn gateway(name: &str, backends: &[String]) -> Gateway {
+    gateway_that_waits(name, backends, "0s")
+}
+
+fn gateway_that_waits(name: &str, backends: &[String], max_wait: &str) -> Gateway {
     let backends: String = backends
         .iter()
         .enumerate()
@@ -16,7 +21,7 @@ fn gateway(name: &str, backends: &[String]) -> Gateway {
         })
         .collect();
     let text = format!(
-        "[listen]\naddress = \"127.0.0.1:0\"\n[models.text]\nmax_wait = \"0s\"\n{backends}\
+        "[listen]\naddress = \"127.0.0.1:0\"\n[models.text]\nmax_wait = \"{max_wait}\"\n{backends}\
          [clients.team-a]\nkeys = [\"env:TEAM_A_KEY\"]\n"
     );
     let config = emulate::file(&format!("providers-{name}/g.toml"), &text);
@@ -154,6 +159,33 @@ fn a_refusal_of_bedrock_is_a_429_with_a_time_to_the_client() {
     assert_eq!(asked.head[0], "POST /openai/v1/chat/completions HTTP/1.1");
     assert_eq!(ask(&gateway, V1, r#"{"model":"text","messages":[]}"#).status(), 429);
     assert_eq!(bedrock.asked().len(), 1, "it is left alone for a second");
+}
+
+#[test]
+fn another_provider_is_rehearsed_with_the_emulator() {
+    let azure = emulate::file(
+        "providers-rehearsed/azure.toml",
+        r#"[[resources]]
+name = "claude"
+[[resources.deployments]]
+name = "claude"
+standard = {}
+faults = [
+  { status = 529, headers = { retry-after = "1" }, body = '{"type":"error","error":{"type":"overloaded_error"}}' },
+  { status = 400, headers = { x-amzn-errortype = "ThrottlingException" }, body = '{"message":"Too many requests"}' },
+]
+"#,
+    );
+    let mut emulator = Started::new(&["emulate", "--config", azure.to_str().unwrap()]);
+    let endpoint = format!("{}/openai/v1", emulator.endpoint());
+    let lines = "key = \"env:CLAUDE_KEY\"\ndeployment = \"claude\"";
+    for (provider, waited) in [("anthropic", 1_000), ("bedrock", 1_000)] {
+        let patient = gateway_that_waits(provider, &[other(provider, &endpoint, lines)], "4s");
+        let begun = now();
+        let answer = ask(&patient, V1, r#"{"model":"text","messages":[]}"#);
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        assert!(begun.elapsed().as_millis() >= waited, "{provider}: {:?}", begun.elapsed());
+    }
 }
 
 #[test]

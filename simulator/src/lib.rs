@@ -13,7 +13,7 @@
 //! use spillover_simulator::{Load, Policy, Simulation};
 //!
 //! # fn main() -> Result<(), tower_spillover::ConfigError> {
-//! A PTU sized for 20 requests per second, of which 24 arrive.
+//! // A PTU sized for 20 requests per second, of which 24 arrive.
 //! let overload = Simulation::new(Load::Poisson { rate: 24.0 })
 //!     .ptu_fraction(1.0 / 1.2)
 //!     .bucket_seconds(1.0)
