@@ -61,12 +61,13 @@ pub use self::{
     limit::Limit,
     outcome::Outcome,
     provider::Provider,
-    refusal::{Reason, Refusal, Scope},
+    refusal::{Reason, Refusal},
     utilization::utilization,
     verdict::{Classify, Verdict},
 };
 pub(crate) use self::{
     native_spillover::{NativeSpillover, RefusedSpill, RefusedSpills},
+    refusal::Scope,
     rules::Rules,
     should_retry::should_retry,
     write_retry_after::{forbid_retry, write_retry_after, write_retry_after_final, write_wait},

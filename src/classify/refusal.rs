@@ -72,9 +72,8 @@ pub enum Reason {
 
 /// Whom a refusal concerns, beside the request that met it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Scope {
-    /// Nobody else.
+pub(crate) enum Scope {
+    /// No other request.
     Request,
     /// Every backend that shares the quota: one subscription, region and model.
     Quota,
@@ -123,7 +122,7 @@ impl Refusal {
     }
 
     /// Whom it concerns; the reason says so.
-    pub const fn scope(&self) -> Scope {
+    pub(crate) const fn scope(&self) -> Scope {
         match self.reason {
             Reason::Rate | Reason::Quota => Scope::Quota,
             Reason::Capacity => Scope::Region,

@@ -82,18 +82,18 @@ impl CooldownPolicy {
 
     /// The cooldown of a backend whose quota is used up, whatever it asks for: the longest. No
     /// request can wait for an account to be refilled; one request a minute checks whether it was.
-    pub const fn after_quota(&self) -> Duration {
+    pub(crate) const fn after_quota(&self) -> Duration {
         self.longest
     }
 
     /// How long a backend is deferred that was found to fail this many times in a row, from 1.
-    pub fn after_failures(&self, failures: u32) -> Duration {
+    pub(crate) fn after_failures(&self, failures: u32) -> Duration {
         doubled(self.failed, failures).min(self.longest)
     }
 
     /// How long a backend is deferred that was found to be misconfigured this many times in a row,
     /// from 1.
-    pub fn after_misconfigured(&self, times: u32) -> Duration {
+    pub(crate) fn after_misconfigured(&self, times: u32) -> Duration {
         let [first, longest] = self.misconfigured;
         doubled(first, times).min(longest)
     }

@@ -72,11 +72,6 @@ impl MoveOn {
             classify: ReturnErrors,
         }
     }
-
-    /// The [default](Self::new) and 504, if a late answer is worse than one billed twice.
-    pub fn of_servers() -> Self {
-        Self::new().gateway_timeout()
-    }
 }
 
 impl<X> MoveOn<X> {
@@ -351,7 +346,6 @@ mod tests {
         ] {
             assert_eq!(statuses(&failures, None), [status]);
         }
-        assert_eq!(statuses(&MoveOn::of_servers(), None), [500, 502, 503, 504]);
     }
 
     #[test]

@@ -232,7 +232,7 @@ async fn a_caller_whose_requests_fail_everywhere_disturbs_nobody() {
             None => Answer::ok(),
         });
         let tiers = SmartFallbackLayer::new(rotate(&["ptu"]), rotate(&["a", "b"]));
-        let service = tiers.move_on(MoveOn::of_servers()).layer(leaf.clone());
+        let service = tiers.move_on(MoveOn::new().gateway_timeout()).layer(leaf.clone());
         let poison = (0..60 * poison_per_second).map(|number| {
             let service = service.clone();
             async move {

@@ -103,7 +103,7 @@ async fn the_service_can_forbid_a_move_and_ask_for_one() {
 #[tokio::test(start_paused = true)]
 async fn an_empty_budget_leaves_failures_to_the_caller_until_successes_refill_it() {
     let budget = RetryBudget::new(1, 0.5);
-    let failures = MoveOn::of_servers().budget(budget);
+    let failures = MoveOn::new().gateway_timeout().budget(budget);
     // A pool for each request, so that no rest is in the way.
     let ask = |answer: Answer| {
         let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(failures.clone());
@@ -117,7 +117,7 @@ async fn an_empty_budget_leaves_failures_to_the_caller_until_successes_refill_it
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_with_nowhere_to_go_takes_nothing_from_the_budget() {
-    let failures = MoveOn::of_servers().budget(RetryBudget::new(1, 0.0));
+    let failures = MoveOn::new().gateway_timeout().budget(RetryBudget::new(1, 0.0));
     let ask = |pool: BackendPool| {
         let layer = RegionRotateLayer::new(pool).move_on(failures.clone());
         layer.layer(leaf([Answer::status(502)])).oneshot(request())
@@ -175,7 +175,7 @@ async fn an_answer_forgets_the_failures_before_it() {
     // That of a backend that refuses too: it is there.
     for answer in [Answer::ok(), Answer::refused(20)] {
         let pool = pool(["a", "b"]);
-        let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
+        let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::new().gateway_timeout());
         let down = Answer::status(500);
         let leaf = leaf(times(6, down.clone()).chain([answer, down]).collect::<Vec<_>>());
         fail_a(&layer, &leaf).await;
@@ -194,7 +194,7 @@ async fn an_answer_forgets_the_failures_before_it() {
 #[tokio::test(start_paused = true)]
 async fn one_request_finds_out_whether_a_backend_is_back_and_the_others_go_elsewhere() {
     let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::new().gateway_timeout());
     let back = Answer::ok().after(5_000);
     let leaf = leaf(times(5, Answer::status(500)).chain([back]).collect::<Vec<_>>());
     fail_a(&layer, &leaf).await;
@@ -234,7 +234,7 @@ async fn with_nowhere_else_to_go_all_ask_the_backend_that_fails() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_gives_up_leaves_it_to_the_next_to_find_out() {
     let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::new().gateway_timeout());
     let then = [Answer::ok().after(5_000), Answer::ok()];
     let leaf = leaf(times(5, Answer::status(500)).chain(then).collect::<Vec<_>>());
     fail_a(&layer, &leaf).await;
@@ -267,7 +267,7 @@ async fn a_backend_that_cannot_be_connected_to_is_found_by_three_requests() {
 #[tokio::test(start_paused = true)]
 async fn an_error_that_is_the_callers_does_not_keep_the_others_away() {
     let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::new().gateway_timeout());
     let then = [Answer::broken(), Answer::ok()];
     let leaf = leaf(times(5, Answer::status(500)).chain(then).collect::<Vec<_>>());
     fail_a(&layer, &leaf).await;
@@ -282,7 +282,7 @@ async fn an_error_that_is_the_callers_does_not_keep_the_others_away() {
 #[tokio::test(start_paused = true)]
 async fn requests_that_fail_together_are_one_outage_even_while_it_rests_for_a_refusal() {
     let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::new().gateway_timeout());
     let leaf = leaf([Answer::refused(30_000).after(5), Answer::status(503).after(10)]);
     let asks = (0..11).map(|_| layer.layer(leaf.clone()).oneshot(request()));
     futures::future::join_all(asks).await;
@@ -292,7 +292,7 @@ async fn requests_that_fail_together_are_one_outage_even_while_it_rests_for_a_re
 #[tokio::test(start_paused = true)]
 async fn a_late_failure_of_an_old_request_does_not_void_a_probe() {
     let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::new().gateway_timeout());
     // The probe takes from 1.2 s to 3.7 s.
     let probe = Answer::ok().after(2_500);
     let old = [Answer::status(503).after(3_000)];
@@ -317,7 +317,7 @@ async fn a_late_failure_of_an_old_request_does_not_void_a_probe() {
 #[tokio::test(start_paused = true)]
 async fn what_fails_on_every_backend_is_the_requests_own_fault() {
     let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::new().gateway_timeout());
     let poison = Leaf::playing([Answer::status(500)]);
     for _ in 0..100 {
         let response = layer.layer(poison.clone()).oneshot(request()).await.unwrap();
@@ -349,7 +349,7 @@ async fn failures_among_many_more_answers_defer_no_backend() {
 #[tokio::test(start_paused = true)]
 async fn a_backend_of_a_later_priority_is_asked_before_one_that_fails() {
     let pool = pool(["a", "b", "c"]);
-    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::new().gateway_timeout());
     let leaf = Leaf::new(|seen| match seen.host() {
         "a.example" => Answer::status(500),
         "b.example" if seen.at.as_millis() > 0 => Answer::refused(60_000),

@@ -119,7 +119,7 @@ async fn within_one_pool_it_is_passed_over_and_rests_for_its_own_time() {
         assert_eq!(rests[1..], [Some(ms(near)), None]);
     }
     let failed = Answer::status(500).with("x-ms-spillover-error", "429");
-    let layer = RegionRotateLayer::new(one_pool()).move_on(MoveOn::of_servers());
+    let layer = RegionRotateLayer::new(one_pool()).move_on(MoveOn::new().gateway_timeout());
     let response = layer.layer(leaf(named(failed))).oneshot(request()).await.unwrap();
     assert_eq!(asked(account(&response)), [("ptu", 0), ("far", 0)], "after a failure too");
 }
@@ -148,7 +148,7 @@ async fn a_long_or_failed_request_that_azure_spilled_in_vain_is_not_sent_there_a
     for answer in [answer(), failed] {
         let client = leaf(answer.with("x-ms-deployment-name", "gpt-4o"));
         let layer = tiers([backend("near", "east", "gpt-4o"), backend("far", "sweden", "gpt-4o")]);
-        let layer = layer.move_on(MoveOn::of_servers());
+        let layer = layer.move_on(MoveOn::new().gateway_timeout());
         let response = layer.layer(client).oneshot(request()).await.unwrap();
         assert_eq!(asked(account(&response)), [("ptu", 0), ("far", 0)]);
     }

@@ -156,7 +156,7 @@ async fn backends_of_one_quota_rest_together_after_a_rate_limit_and_only_then() 
         assert_eq!(rests(&shared), expected);
     }
     let failing = make();
-    let layer = RegionRotateLayer::new(failing.clone()).move_on(MoveOn::of_servers());
+    let layer = RegionRotateLayer::new(failing.clone()).move_on(MoveOn::new().gateway_timeout());
     let leaf = regions([("a", Answer::status(500))]);
     layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
     assert_eq!(rests(&failing), [None; 3], "a failure is no refusal");

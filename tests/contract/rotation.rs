@@ -221,9 +221,9 @@ async fn failures_move_a_request_as_far_as_they_are_in_the_set() {
         (504, MoveOn::new(), false),
         (500, MoveOn::none(), false),
         (504, MoveOn::none(), false),
-        (501, MoveOn::of_servers(), false),
-        (504, MoveOn::of_servers(), true),
-        (424, MoveOn::of_servers(), false),
+        (501, MoveOn::new().gateway_timeout(), false),
+        (504, MoveOn::new().gateway_timeout(), true),
+        (424, MoveOn::new().gateway_timeout(), false),
         (424, MoveOn::none().status(StatusCode::FAILED_DEPENDENCY), true),
     ] {
         let leaf = regions([("a", Answer::status(failure))]);
@@ -241,7 +241,8 @@ async fn failures_move_a_request_as_far_as_they_are_in_the_set() {
     }
     for kept in [200, 301, 400, 404, 408, 409] {
         let leaf = regions([("a", Answer::status(kept).with("retry-after", "1"))]);
-        let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(MoveOn::of_servers());
+        let layer =
+            RegionRotateLayer::new(pool(["a", "b"])).move_on(MoveOn::new().gateway_timeout());
         assert_eq!(ask(&layer, &leaf).await.unwrap().status().as_u16(), kept);
         assert_eq!(leaf.len(), 1, "{kept}");
     }

@@ -43,7 +43,7 @@ async fn a_failure_is_the_callers_unless_its_kind_spills() {
         (503, MoveOn::none(), 503),
         (503, MoveOn::none().unavailable(), 200),
         (500, MoveOn::none().unavailable(), 500),
-        (404, MoveOn::of_servers(), 404),
+        (404, MoveOn::new().gateway_timeout(), 404),
     ] {
         let (primary, fallback) = (playing(Answer::status(code)), playing(Answer::ok()));
         let layer = tiers(&primary, &fallback).move_on(failures);
@@ -74,7 +74,7 @@ async fn a_transport_error_is_the_callers_unless_it_spills() {
 #[tokio::test(start_paused = true)]
 async fn what_the_fallback_fails_with_is_the_callers() {
     let (primary, fallback) = (playing(Answer::status(503)), playing(Answer::status(503)));
-    let layer = tiers(&primary, &fallback).move_on(MoveOn::of_servers());
+    let layer = tiers(&primary, &fallback).move_on(MoveOn::new().gateway_timeout());
     let response = layer.layer(()).oneshot(request()).await.unwrap();
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!((primary.len(), fallback.len()), (1, 1));
@@ -87,8 +87,8 @@ async fn failures_spill_as_far_as_their_budget_goes_and_successes_refill_it() {
         _ => Answer::status(503),
     });
     let budget = RetryBudget::new(1, 1.0);
-    let layer =
-        tiers(&primary, &playing(Answer::status(500))).move_on(MoveOn::of_servers().budget(budget));
+    let layer = tiers(&primary, &playing(Answer::status(500)))
+        .move_on(MoveOn::new().gateway_timeout().budget(budget));
     let service = layer.layer(());
     let mut statuses = Vec::new();
     for _ in 0..5 {
@@ -100,7 +100,7 @@ async fn failures_spill_as_far_as_their_budget_goes_and_successes_refill_it() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_primary_is_nothing_to_come_back_for() {
     let (primary, fallback) = (playing(Answer::status(503)), playing(Answer::refused(20_000)));
-    let layer = tiers(&primary, &fallback).move_on(MoveOn::of_servers());
+    let layer = tiers(&primary, &fallback).move_on(MoveOn::new().gateway_timeout());
     let response = layer.layer(()).oneshot(request()).await.unwrap();
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(header(&response, "retry-after-ms"), Some("20000"));
@@ -193,7 +193,8 @@ where
 async fn a_primary_that_fails_is_asked_after_the_fallback_and_by_one_request_at_a_time() {
     for mode in [Mode::Adaptive, Mode::Shared, Mode::Plain] {
         let primary = Leaf::playing([Answer::status(500).after(10)]);
-        let layer = tiers(&primary, &playing(Answer::ok())).move_on(MoveOn::of_servers());
+        let layer =
+            tiers(&primary, &playing(Answer::ok())).move_on(MoveOn::new().gateway_timeout());
         let service = layer.gate(Gate::new().mode(mode)).layer(());
         fail(&service).await;
         assert_eq!(primary.len(), 5);
@@ -222,7 +223,7 @@ async fn while_the_fallback_refuses_or_fails_too_a_primary_that_fails_is_still_a
             0..5 => Answer::ok(),
             _ => answer.clone(),
         });
-        let service = tiers(&primary, &fallback).move_on(MoveOn::of_servers()).layer(());
+        let service = tiers(&primary, &fallback).move_on(MoveOn::new().gateway_timeout()).layer(());
         fail(&service).await;
         let response = service.clone().oneshot(request()).await.unwrap();
         assert_eq!(asked(account(&response)), [("fallback", 0), ("primary", 0)]);
@@ -239,7 +240,7 @@ async fn a_fallback_that_refuses_for_a_moment_is_waited_for_beside_a_primary_tha
         (0..5, _) | (_, 300..) => Answer::ok(),
         _ => Answer::refused(300),
     });
-    let service = tiers(&primary, &fallback).move_on(MoveOn::of_servers()).layer(());
+    let service = tiers(&primary, &fallback).move_on(MoveOn::new().gateway_timeout()).layer(());
     fail(&service).await;
     let (response, took) = timed(service.oneshot(request())).await;
     let response = response.unwrap();
@@ -251,7 +252,7 @@ async fn a_fallback_that_refuses_for_a_moment_is_waited_for_beside_a_primary_tha
 async fn what_both_tiers_fail_with_is_the_callers_and_the_primary_s_no_fault() {
     let primary = playing(Answer::status(500));
     let fallback = playing(Answer::status(503));
-    let service = tiers(&primary, &fallback).move_on(MoveOn::of_servers()).layer(());
+    let service = tiers(&primary, &fallback).move_on(MoveOn::new().gateway_timeout()).layer(());
     for number in 1..=50 {
         let response = service.clone().oneshot(request()).await.unwrap();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -261,7 +262,7 @@ async fn what_both_tiers_fail_with_is_the_callers_and_the_primary_s_no_fault() {
 
 #[tokio::test(start_paused = true)]
 async fn a_primary_that_is_known_to_fail_takes_nothing_from_the_budget_of_failures() {
-    let failures = MoveOn::of_servers().budget(RetryBudget::new(6, 0.0));
+    let failures = MoveOn::new().gateway_timeout().budget(RetryBudget::new(6, 0.0));
     let layer = tiers(&playing(Answer::status(500)), &playing(Answer::ok())).move_on(failures);
     let service = layer.layer(());
     fail(&service).await;
@@ -280,7 +281,8 @@ async fn a_spill_that_is_not_paid_for_or_not_wanted_asks_a_primary_that_fails() 
     let stay = Class::new("stay").never_spill();
     for (class, budget) in [("any", Some(dollars)), ("stay", None)] {
         let primary = playing(Answer::status(500));
-        let mut layer = tiers(&primary, &playing(Answer::ok())).move_on(MoveOn::of_servers());
+        let mut layer =
+            tiers(&primary, &playing(Answer::ok())).move_on(MoveOn::new().gateway_timeout());
         layer = layer.class(stay.clone());
         if let Some(budget) = budget {
             layer = layer.spill_budget(budget);
@@ -300,7 +302,8 @@ async fn failures_among_many_more_answers_make_no_primary_come_second() {
         0 => Answer::status(500),
         _ => Answer::ok(),
     });
-    let service = tiers(&primary, &playing(Answer::ok())).move_on(MoveOn::of_servers()).layer(());
+    let service =
+        tiers(&primary, &playing(Answer::ok())).move_on(MoveOn::new().gateway_timeout()).layer(());
     for number in 1..=1_000 {
         service.clone().oneshot(request()).await.unwrap();
         assert_eq!(primary.len(), number);
@@ -371,7 +374,7 @@ async fn beside_a_backend_that_fails_one_that_refuses_is_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_that_cannot_be_sent_again_holds_no_place_at_the_gate() {
-    for failures in [MoveOn::of_servers(), MoveOn::none()] {
+    for failures in [MoveOn::new().gateway_timeout(), MoveOn::none()] {
         let primary = Leaf::new(|seen| match seen.index {
             0 => Answer::refused(1_000),
             1 => Answer::status(503),
@@ -400,9 +403,9 @@ async fn a_failure_that_may_not_be_paid_for_takes_nothing_from_the_budget_of_fai
         let layer = tiers(&playing(Answer::status(503)), &playing(Answer::ok()));
         layer.move_on(failures).spill_budget(dollar.clone()).layer(())
     };
-    let another = layer(MoveOn::of_servers());
+    let another = layer(MoveOn::new().gateway_timeout());
     assert_eq!(another.oneshot(request()).await.unwrap().status(), StatusCode::OK);
-    let service = layer(MoveOn::of_servers().budget(RetryBudget::new(1, 0.0)));
+    let service = layer(MoveOn::new().gateway_timeout().budget(RetryBudget::new(1, 0.0)));
     let refused = service.clone().oneshot(request()).await.unwrap();
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     pass(ms(1_001)).await;

@@ -198,7 +198,7 @@ async fn the_refusal_before_a_source_failed_is_not_forgotten() {
 async fn a_failure_and_a_failing_source_are_a_503() {
     let pool = pool([keyed("a"), backend("b", &Source::failing())]);
     let leaf = Leaf::playing([Answer::status(500)]);
-    let service = RegionRotateLayer::new(pool).move_on(MoveOn::of_servers()).layer(leaf);
+    let service = RegionRotateLayer::new(pool).move_on(MoveOn::new().gateway_timeout()).layer(leaf);
     let response = service.oneshot(request()).await.unwrap();
     assert_eq!(response.status().as_u16(), 503);
 }

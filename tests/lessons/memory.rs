@@ -100,7 +100,7 @@ async fn lesson_11_the_busy_one_is_asked_once_and_first_again_when_its_rest_is_o
 #[tokio::test(start_paused = true)]
 async fn lesson_22_a_backend_that_goes_on_failing_is_deferred_longer_and_longer_up_to_the_cap() {
     let pool = pool(["a", "b"]);
-    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::of_servers());
+    let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::new().gateway_timeout());
     let leaf = regions([("a", Answer::status(500))]);
     let fail = async || {
         let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();

@@ -112,7 +112,7 @@ async fn a_failing_server_is_left_by_default_as_in_azures_own_spillover_but_for_
         let answer = send(&rotation(protocol, pool.clone()), chat()).await;
         assert_eq!(attempts(&answer), [(EAST, 504)], "{protocol:?}");
         azure.script(EAST, [Fault::status(504)]);
-        let rotate = RegionRotateLayer::new(pool).move_on(MoveOn::of_servers());
+        let rotate = RegionRotateLayer::new(pool).move_on(MoveOn::new().gateway_timeout());
         let answer = send(&Stack::new(rotate.layer(protocol.client())), chat()).await;
         assert_eq!(attempts(&answer), [(EAST, 504), ("sweden/gpt-4o", 200)], "{protocol:?}");
     }
