@@ -112,8 +112,8 @@
 //!
 //! It sends no request itself: the wrapped client does, with its own timeouts. Redirects must not
 //! be followed by that client, since a redirect to another host would carry the key along;
-//! hyper's client does not, `reqwest`'s does unless told otherwise. A `ConcurrencyLimit` outside
-//! of these layers is held while a request waits, one inside is not.
+//! hyper's client does not, `reqwest`'s does unless told otherwise, as `tower-spillover-adapters`
+//! tells it. A `ConcurrencyLimit` outside of these layers is held while a request waits, one inside is not.
 //!
 //! Waiting needs a tokio runtime with its timer enabled. What does not wait runs on any runtime.
 //!

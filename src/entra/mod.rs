@@ -55,6 +55,11 @@ use crate::{
 /// rejection, at most once a minute; what [`new`](Self::new) was given is asked again, and may
 /// return the rejected token.
 ///
+/// # Cost
+///
+/// An attempt locks a mutex for as long as it takes to clone the token. Nothing is allocated while
+/// there is one.
+///
 /// # Where it runs
 ///
 /// Fetches are tasks of the tokio runtime that a request runs on. One of a runtime that shuts down
@@ -113,11 +118,11 @@ impl EntraTokens {
     }
 
     /// Tokens by the credential that `open` makes, which is called again when a resource rejects a
-    /// token.
+    /// token. It is not to wait for anything: requests wait for it.
     ///
     /// # Errors
     ///
-    /// When `open` fails. Where it does so later, the credential that there is serves on.
+    /// When `open` fails. Where it does so later, the token and the credential that there are serve on.
     pub fn opened_by<E>(
         open: impl Fn() -> Result<Arc<dyn TokenCredential>, E> + Send + Sync + 'static,
     ) -> Result<Self, E> {
@@ -190,12 +195,19 @@ impl TokenSource for EntraTokens {
     /// Many requests may have been sent with the token: the first that says so drops it, and the
     /// fetch that follows is for all.
     fn rejected(&self, token: &AccessToken) {
-        if !lock(&self.shared.tokens).state.reject(token, clock::now()) {
+        // Held until the other credential is in place: the one that there is has the rejected token, and
+        // would give it out for a minute.
+        let mut tokens = lock(&self.shared.tokens);
+        let now = clock::now();
+        if !tokens.state.is_worth_rejecting(token, now) {
             return;
         }
-        if let Some(credential) = self.config.open.as_ref().and_then(|open| open()) {
+        if let Some(open) = &self.config.open {
+            let Some(credential) = open() else { return };
             *lock(&self.shared.credential) = credential;
         }
+        tokens.state.reject(now);
+        drop(tokens);
         self.config.report(TokenEvent::Rejected);
     }
 }

@@ -47,18 +47,19 @@ impl State {
         }
     }
 
-    /// A resource rejected `token`; whether it is given up for that. One that was replaced meanwhile
-    /// says nothing about the next, and roles that are missing are not mended by tokens.
-    pub(super) fn reject(&mut self, token: &AccessToken, now: Instant) -> bool {
+    /// Whether `token`, which a resource rejected, is to be given up for that. One that was replaced
+    /// meanwhile says nothing about the next, and roles that are missing are not mended by tokens.
+    pub(super) fn is_worth_rejecting(&self, token: &AccessToken, now: Instant) -> bool {
         let is_held = self.held.as_ref().is_some_and(|held| held.token == *token);
         let is_early = self
             .rejected
             .is_some_and(|at| now.saturating_duration_since(at) < MIN_TIME_BETWEEN_REJECTIONS);
-        if !is_held || is_early {
-            return false;
-        }
+        is_held && !is_early
+    }
+
+    /// Gives up the token that is held.
+    pub(super) fn reject(&mut self, now: Instant) {
         (self.held, self.rejected) = (None, Some(now));
-        true
     }
 
     /// A fetch brought `token`, which serves for `lifetime` from `now`.
