@@ -1,4 +1,4 @@
-//! Names a backend's deployment in a request's body, where the path does not.
+//! Names a backend's deployment in a request's body if the path does not.
 
 use http::{Request, Uri, header};
 
@@ -8,20 +8,20 @@ use crate::{
     azure::{ApiPath, ContentKind, ModelRename, Operation, ScannedBody},
 };
 
-/// What was read of a request to address it. It holds for every attempt of the request, so that none
-/// but the first reads it.
+/// What was read of a request to address it. Valid for every attempt of the request, so that only the
+/// first one reads it.
 #[derive(Debug, Default)]
 pub(crate) struct RequestReading {
     path: Option<ApiPath>,
     models: Option<ModelRanges>,
 }
 
-/// The body may name a model that cannot be given the name of the deployment.
+/// The body may name a model, which cannot be replaced by the name of the deployment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unnameable;
 
-/// Replaces the body's `model`, when that is what names the deployment. A form is read for every
-/// attempt: keeping what was found would take an allocation.
+/// Replaces the body's `model` if that names the deployment. A form is read for every attempt,
+/// because storing the result would allocate.
 pub(crate) fn rewrite_model<B: TryCloneBody>(
     request: &mut Request<B>,
     reading: &mut RequestReading,
@@ -61,7 +61,7 @@ pub(super) fn rename_model<B: TryCloneBody>(
     Ok(())
 }
 
-/// Puts this content in the place of the request's own.
+/// Replaces the content of the request.
 pub(super) fn replace_content<B: TryCloneBody>(request: &mut Request<B>, edited: Edited) {
     if let Some(length) = request.headers_mut().get_mut(header::CONTENT_LENGTH) {
         *length = edited.len().into();
@@ -72,7 +72,7 @@ pub(super) fn replace_content<B: TryCloneBody>(request: &mut Request<B>, edited:
     }
 }
 
-/// Has the body rename its model while it arrives, or name one at its end if it `is_missing` otherwise.
+/// Has the body rename its model while it arrives, or add one at its end if it `is_missing`.
 #[cold]
 pub(super) fn rename_arriving<B: TryCloneBody>(
     request: &mut Request<B>,
@@ -93,7 +93,7 @@ pub(super) fn rename_arriving<B: TryCloneBody>(
         let is_readable = matches!(kind, ContentKind::Json | ContentKind::Multipart);
         return if is_readable || content_type.is_none() { Err(Unnameable) } else { Ok(()) };
     }
-    // Without a header the client frames the body by what the body says of its length.
+    // Without a header, the client frames the body by its own size hint.
     let exact = request.body().size_hint().exact();
     let headers = request.headers_mut();
     match (headers.get_mut(header::CONTENT_LENGTH), exact) {
@@ -105,7 +105,7 @@ pub(super) fn rename_arriving<B: TryCloneBody>(
 }
 
 impl RequestReading {
-    /// The path of `uri`, the request's as it came.
+    /// The path of `uri`, which is the request's original one.
     pub(crate) fn path(&mut self, uri: &Uri) -> &ApiPath {
         self.path.get_or_insert_with(|| ApiPath::of(uri.path()))
     }

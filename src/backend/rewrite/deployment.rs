@@ -1,11 +1,11 @@
-//! A deployment name, spelled for each place where it is written.
+//! A deployment name, encoded for each place where it is written.
 
 use std::sync::Arc;
 
 use crate::azure::percent;
 
-/// A deployment name, ready for each place where it is written: a path segment, a JSON string, a
-/// form field. Clones share the name and copy the two spellings.
+/// A deployment name, encoded for each place where it is written: a path segment, a JSON string, a
+/// form field. Clones share the name and copy the two encodings.
 #[derive(Clone, Debug)]
 pub(crate) struct Deployment {
     name: Arc<str>,
@@ -14,9 +14,9 @@ pub(crate) struct Deployment {
 }
 
 impl Deployment {
-    /// Spells `name`, or gives `None` for a name that cannot be written everywhere: empty, with
-    /// control characters, or `.` and `..`, which no encoding keeps from being read as steps in a
-    /// path (RFC 3986, section 5.2.4; the WHATWG URL standard decodes `%2e` there).
+    /// Encodes `name`; `None` for a name that cannot be written everywhere: empty, with control
+    /// characters, or `.` and `..`, which no encoding keeps from being read as path steps (RFC 3986,
+    /// section 5.2.4; the WHATWG URL standard decodes `%2e` there).
     pub(crate) fn new(name: &str) -> Option<Self> {
         if matches!(name, "" | "." | "..") || name.chars().any(char::is_control) {
             return None;
@@ -28,7 +28,7 @@ impl Deployment {
         })
     }
 
-    /// The name as it was given.
+    /// The name as given.
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }
@@ -44,8 +44,8 @@ impl Deployment {
     }
 }
 
-/// Escapes the two characters that RFC 8259 (section 7) asks for besides control characters, which
-/// a deployment name does not have.
+/// Escapes the two characters that RFC 8259 (section 7) requires besides control characters, which a
+/// deployment name does not contain.
 fn json_string(name: &str) -> Vec<u8> {
     let mut literal = Vec::with_capacity(name.len() + 2);
     literal.push(b'"');

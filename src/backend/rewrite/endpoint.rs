@@ -1,15 +1,15 @@
-//! Reads the endpoint of a resource as a user pastes it.
+//! Parses the endpoint of a resource as a user pastes it.
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 
 use super::{BackendTarget, Paths, query::CALLER_KEYS};
 
-/// The target at an endpoint as a user pastes it. White space around it, slashes at its end, and one
-/// `/openai` or `/openai/v1` at its end are cut off.
+/// The target at an endpoint as a user pastes it. Surrounding white space, trailing slashes, and one
+/// trailing `/openai` or `/openai/v1` are removed.
 ///
 /// # Errors
 ///
-/// Says what is wrong first, with its remedy, and repeats no part of the text, which may contain a
+/// States the problem first, then its remedy, and repeats no part of the text, which may contain a
 /// password.
 pub(crate) fn parse_endpoint(text: &str) -> Result<BackendTarget, &'static str> {
     let (scheme, rest) = text.trim().split_once("://").ok_or(MISSING_SCHEME)?;
@@ -91,7 +91,7 @@ const INVALID_HOST: &str = "its host is not valid: use the resource's host name 
 const INVALID_PORT: &str =
     "its port is not valid: use a number from 1 to 65535 or none, without `:`";
 const INVALID_PATH: &str = "its path is not valid: percent-encode it and keep it under 64 KiB";
-/// The path goes on after `/openai/v1` or into `/openai/deployments`.
+/// The path continues after `/openai/v1` or into `/openai/deployments`.
 const OPERATION: &str = "goes on after `/openai`: cut it off before `/openai` and configure the \
                          deployment by itself";
 

@@ -1,4 +1,4 @@
-//! Moves a request to a provider that has OpenAI's paths without Azure's.
+//! Readdresses a request to a provider that has OpenAI's paths but not Azure's.
 
 use http::{Request, Uri, uri::PathAndQuery};
 
@@ -16,9 +16,9 @@ use crate::{
 
 /// The URI of `request` at `target`, with its model named in the body.
 ///
-/// The caller's base path, and what its grammar puts before the operation, give way to the target's base.
-/// A path of neither grammar goes behind it as it is, without a `/v1` at its beginning, which the base
-/// has.
+/// The target's base replaces the caller's base path and the segments that its grammar puts before
+/// the operation. A path of neither grammar follows the base unchanged, except for a leading `/v1`,
+/// which the base contains.
 pub(super) fn rewrite<B: TryCloneBody>(
     request: &mut Request<B>,
     target: &BackendTarget,
@@ -46,7 +46,7 @@ pub(super) fn rewrite<B: TryCloneBody>(
     Ok(moved(request.uri(), &read, target))
 }
 
-/// The deployment that the path names.
+/// The deployment named in the path.
 fn caller_s(segment: &str) -> Result<Deployment, Unnameable> {
     let name = percent::decode_text(segment).ok_or(Unnameable)?;
     Deployment::new(&name).ok_or(Unnameable)
@@ -66,7 +66,7 @@ fn moved(original: &Uri, read: &ApiPath, target: &BackendTarget) -> Uri {
     target.at(path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")))
 }
 
-/// What a path asks for, without what any grammar puts before that.
+/// The operation of a path, without the segments of any grammar before it.
 fn operation<'a>(path: &'a str, read: &ApiPath) -> &'a str {
     let rest = match read.grammar() {
         Grammar::V1 | Grammar::Resource | Grammar::Deployment(_) => {

@@ -13,7 +13,7 @@ use crate::azure::{
     fields::{BodyFields, Field},
 };
 
-/// Where the top-level `model` strings of a body are, in their order. One needs no allocation.
+/// The ranges of the top-level `model` strings of a body, in order. A single one does not allocate.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) enum ModelRanges {
     #[default]
@@ -23,15 +23,16 @@ pub(super) enum ModelRanges {
 }
 
 impl ModelRanges {
-    /// Those of `body`; none when it is not one whole JSON object.
+    /// Finds them in `body`; none if it is not one whole JSON object.
     ///
-    /// The scan is linear, does not recurse, and checks the grammar of the outermost object alone;
-    /// what is wrong further inside is for the service to refuse.
+    /// The scan is linear, does not recurse, and checks only the grammar of the outermost object; the
+    /// service rejects errors further inside.
     pub(super) fn find(body: &[u8], known: Option<&BodyFields>) -> Self {
         Self::find_from(0, body, known).unwrap_or_else(|| Self::find_behind_mark(body))
     }
 
-    /// Those of a body that is no object from its first byte on: a reader may skip a byte order mark.
+    /// Finds them in a body that is not an object from its first byte on: a reader may skip a byte
+    /// order mark.
     #[cold]
     fn find_behind_mark(body: &[u8]) -> Self {
         match body.len() - without_mark(body).len() {
@@ -40,7 +41,7 @@ impl ModelRanges {
         }
     }
 
-    /// `None` when there is not one whole object from `start` on.
+    /// `None` if there is not one whole object from `start` on.
     fn find_from(start: usize, body: &[u8], known: Option<&BodyFields>) -> Option<Self> {
         let (mut found, text) = (Self::Nowhere, &body[start..]);
         let is_whole = BodyFields::read_only(known, text, |field, _, scan| {
@@ -53,8 +54,8 @@ impl ModelRanges {
         is_whole.then_some(found)
     }
 
-    /// The body with every `model` replaced, other bytes as they were; `None` when there is none, or
-    /// none that is not the deployment already.
+    /// The body with every `model` replaced and all other bytes unchanged; `None` if there is none,
+    /// or each is the deployment already.
     pub(super) fn replace(&self, body: &Bytes, deployment: &Deployment) -> Option<Edited> {
         let (name, mut edits) = (deployment.json(), BodyEdits::default());
         for range in self.as_slice() {
@@ -82,10 +83,10 @@ impl ModelRanges {
     }
 }
 
-/// The body with every top-level `model` string replaced, other bytes as they were.
+/// The body with every top-level `model` string replaced and all other bytes unchanged.
 ///
-/// `None` when there is nothing to replace: no such member, its value is not a string or is the
-/// deployment already, or the body is not one whole JSON object.
+/// `None` if there is nothing to replace: no such member, a value that is not a string or is the
+/// deployment already, or a body that is not one whole JSON object.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn replace_model(
     body: &Bytes,

@@ -9,15 +9,15 @@ use super::{
 };
 use crate::azure::Parts;
 
-/// The form with the content of every part named `model` replaced, other bytes as they were, except
-/// for that part's own `Content-Length` where a client wrote one.
+/// The form with the content of every part named `model` replaced and all other bytes unchanged,
+/// except that part's own `Content-Length` if a client wrote one.
 ///
-/// `content_type` is the header's value, with the boundary. `None` when there is nothing to replace
-/// or the form is not whole and well-formed.
+/// `content_type` is the header's value, with the boundary. `None` if there is nothing to replace, or
+/// the form is incomplete or malformed.
 ///
 /// # Errors
 ///
-/// When a name is written in a transfer encoding, as no client does.
+/// If a name is in a transfer encoding, which no client uses.
 pub(super) fn rename_field(
     body: &Bytes,
     content_type: &[u8],
@@ -42,7 +42,7 @@ pub(super) fn rename_field(
     Ok(edits.apply(body))
 }
 
-/// `rename_field`, in one piece.
+/// `rename_field`, as one contiguous body.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn replace_model_field(
     body: &Bytes,

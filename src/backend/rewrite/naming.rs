@@ -1,4 +1,4 @@
-//! Names the model in a body that need not name one, since the path of its request does.
+//! Names the model in a body that may lack it, because the path of its request names it.
 
 use bytes::Bytes;
 use http::{Request, header};
@@ -16,8 +16,8 @@ use crate::{
     },
 };
 
-/// Makes `deployment` the model of the body of `request`: in the place of another or, where there is
-/// none, beside what there is. A body that is neither one JSON object nor a form stays as it is.
+/// Makes `deployment` the model of the body of `request`: replaces an existing one, or adds it. A
+/// body that is neither one JSON object nor a form stays unchanged.
 pub(super) fn name_model<B: TryCloneBody>(
     request: &mut Request<B>,
     deployment: &Deployment,
@@ -36,7 +36,7 @@ pub(super) fn name_model<B: TryCloneBody>(
     Ok(())
 }
 
-/// The object with this model; `None` for what is none, or has it already.
+/// The object with this model; `None` if it is not an object, or has this model already.
 fn in_object(content: &Bytes, deployment: &Deployment) -> Option<Edited> {
     let text = without_mark(content);
     let mark = content.len() - text.len();
@@ -61,7 +61,7 @@ fn in_object(content: &Bytes, deployment: &Deployment) -> Option<Edited> {
     edits.apply(content)
 }
 
-/// The form with this model; `None` for what is none, or has it already.
+/// The form with this model; `None` if it is not a form, or has this model already.
 fn in_form(
     content: &Bytes,
     content_type: &[u8],

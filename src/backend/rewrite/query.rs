@@ -2,8 +2,8 @@
 
 use crate::azure::percent;
 
-/// The caller's keys in a query, as Azure, API Management, Functions, OAuth and others name them there.
-/// None of them is a parameter of the API.
+/// Names of the caller's keys in a query: those of Azure, API Management, Functions, OAuth and
+/// others. None of them is a parameter of the API.
 pub(crate) const CALLER_KEYS: &[&str] = &[
     "access-token",
     "access_token",
@@ -20,7 +20,7 @@ pub(crate) const CALLER_KEYS: &[&str] = &[
     "x-api-key",
 ];
 
-/// The same, and what only Azure's paths have.
+/// The same, and the parameters of Azure's paths only.
 pub(crate) const CALLER_KEYS_AND_VERSION: &[&str] = &{
     let mut names = [API_VERSION; CALLER_KEYS.len() + 1];
     let mut index = 0;
@@ -31,39 +31,39 @@ pub(crate) const CALLER_KEYS_AND_VERSION: &[&str] = &{
     names
 };
 
-/// What only Azure's paths have.
+/// Parameters of Azure's paths only.
 pub(crate) const VERSION: &[&str] = &[API_VERSION];
 
-/// How a query is to be changed. Pairs that are not concerned stay byte for byte.
+/// The changes to a query. All other pairs stay byte for byte.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueryEdit<'a> {
-    /// What `api-version` is to be; the caller's stays when there is none.
+    /// The new `api-version`; `None` keeps the caller's.
     pub(super) version: Option<&'a str>,
-    /// Names of pairs that are left out.
+    /// Names of pairs to remove.
     pub(super) dropped: &'static [&'static str],
-    /// Where the query names the deployment.
+    /// Set if the query names the deployment.
     pub(super) model: Option<QueryModel<'a>>,
 }
 
 /// The deployment in the query of a realtime session.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueryModel<'a> {
-    /// `deployment` in a classic query, `model` in one of v1; the service is given no other.
+    /// `deployment` in a classic query, `model` in one of v1; the service gets only this one.
     pub(super) name: &'static str,
     /// Percent-encoded.
     pub(super) deployment: &'a str,
 }
 
 impl QueryEdit<'_> {
-    /// Whether `query` would be another one afterwards.
+    /// Whether `query` would change.
     pub(super) fn changes(self, query: &str) -> bool {
         self.model.is_some()
             || self.version.is_some_and(|version| !is_said(query, version))
             || query.split('&').any(|pair| self.drops(pair))
     }
 
-    /// Emits `?` and the changed query, or nothing when that is empty. The version takes the place
-    /// of the first `api-version`, or goes to the end; further ones are dropped.
+    /// Emits `?` and the changed query, or nothing if that is empty. The version replaces the first
+    /// `api-version`, or goes to the end; further ones are dropped.
     pub(super) fn write(self, query: &str, emit: &mut impl FnMut(&str)) {
         let mut separator = "?";
         let mut unsaid = self.version;
@@ -90,7 +90,7 @@ impl QueryEdit<'_> {
         }
     }
 
-    /// Some servers take a semicolon for an ampersand.
+    /// Some servers treat a semicolon like an ampersand.
     fn drops(self, pair: &str) -> bool {
         pair.split(';').map(name_of).any(|given| {
             let given = given.strip_prefix(b"+").unwrap_or(given);
@@ -103,7 +103,7 @@ fn names_model(name: &[u8]) -> bool {
     is_read_as(name, "deployment") || is_read_as(name, "model")
 }
 
-/// Whether `query` already says `version`, once and in the plain spelling.
+/// Whether `query` has `version` already, once and in the plain spelling.
 fn is_said(query: &str, version: &str) -> bool {
     let mut pairs = query.split('&').filter(|pair| is_read_as(name_of(pair), API_VERSION));
     let plain = pairs
@@ -120,14 +120,14 @@ fn write_version(separator: &str, version: &str, emit: &mut impl FnMut(&str)) {
     emit(version);
 }
 
-/// The name of a pair, as it is written.
+/// The name of a pair, as written.
 fn name_of(pair: &str) -> &[u8] {
     pair.split_once('=').map_or(pair, |(given, _)| given).as_bytes()
 }
 
-/// Whether the service would read a name that is `given` as this one. Generous, since two versions
-/// in one query, or a key in the wrong place, are worse than a lost misspelling: ASP.NET query names
-/// ignore case, and `%2D` is `-`.
+/// Whether the service would read the `given` name as this one. Generous, because two versions in one
+/// query, or a key in the wrong place, are worse than a lost misspelling: ASP.NET query names ignore
+/// case, and `%2D` is `-`.
 fn is_read_as(given: &[u8], name: &str) -> bool {
     if given.len() == name.len() {
         return given.eq_ignore_ascii_case(name.as_bytes());

@@ -1,4 +1,4 @@
-//! Asks for the default service tier in the place of another.
+//! Replaces the requested service tier by the default one.
 
 use http::Request;
 
@@ -8,7 +8,7 @@ use crate::{
     azure::{error::without_mark, json::members},
 };
 
-/// Writes `default` where the body names a service tier; whether it is in memory and names one.
+/// Writes `default` if the body names a service tier; returns whether it is in memory and names one.
 pub(crate) fn ask_for_default_tier<B: TryCloneBody>(request: &mut Request<B>) -> bool {
     let Some(content) = request.body().content() else { return false };
     let text = without_mark(&content);

@@ -4,19 +4,19 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-/// One range of a body and what takes its place.
+/// A range of a body, and its replacement.
 pub(super) type Edit<'a> = (Range<usize>, &'a [u8]);
 
 /// A body after its edits.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Edited {
     Whole(Bytes),
-    /// What is left of a long body, which is not copied, and what takes the place of the rest.
+    /// The unchanged parts of a long body, which are not copied, and the replacements between them.
     Pieces(Vec<Bytes>),
 }
 
-/// BodyEdits in the order of their ranges, which do not overlap. The first is kept inline: a body has
-/// one `model`, so the list allocates only for duplicates.
+/// The edits of a body in the order of their ranges, which do not overlap. The first is inline: a
+/// body has one `model`, so the list allocates only for duplicates.
 #[derive(Debug, Default)]
 pub(super) struct BodyEdits<'a> {
     first: Option<Edit<'a>>,
@@ -32,10 +32,10 @@ impl<'a> BodyEdits<'a> {
         }
     }
 
-    /// The edited body, or `None` when there is nothing to edit.
+    /// The edited body, or `None` if there is nothing to edit.
     pub(super) fn apply(&self, body: &Bytes) -> Option<Edited> {
         self.first.as_ref()?;
-        if body.len() < LONG {
+        if body.len() < MIN_PIECES_BYTES {
             Some(Edited::Whole(self.copy(body)))
         } else {
             Some(Edited::Pieces(self.cut(body)))
@@ -94,8 +94,8 @@ impl Edited {
     }
 }
 
-/// Bytes of a body from which on a copy costs more than writing it in three pieces.
-const LONG: usize = 64 << 10;
+/// Length in bytes from which a copy costs more than writing the body in three pieces.
+const MIN_PIECES_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -117,14 +117,14 @@ mod tests {
 
     #[test]
     fn a_long_body_is_not_copied() {
-        let body = Bytes::from(vec![b'a'; LONG]);
+        let body = Bytes::from(vec![b'a'; MIN_PIECES_BYTES]);
         let mut edits = BodyEdits::default();
         edits.push(10..12, b"name");
         let Some(Edited::Pieces(pieces)) = edits.apply(&body) else { panic!("a copy") };
         assert_eq!(pieces[0].as_ptr(), body.as_ptr());
         assert_eq!(pieces[2].as_ptr(), body[12..].as_ptr());
         let whole = Edited::Pieces(pieces);
-        assert_eq!(whole.len(), LONG + 2);
+        assert_eq!(whole.len(), MIN_PIECES_BYTES + 2);
         assert_eq!(whole.into_bytes(), edits.copy(&body));
     }
 }

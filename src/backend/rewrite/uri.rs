@@ -20,30 +20,30 @@ use crate::{TryCloneBody, azure::ApiPath};
 pub(crate) struct BackendTarget {
     pub(crate) scheme: Scheme,
     pub(crate) authority: Authority,
-    /// Empty or `/base/path`, no slash at its end.
+    /// Empty or `/base/path`, without a trailing slash.
     pub(crate) base: Box<str>,
-    /// The path of the endpoint as it was given, no slash at its end.
+    /// The path of the endpoint as given, without a trailing slash.
     pub(crate) pasted: Box<str>,
     pub(crate) paths: Paths,
-    /// The caller's deployment stays when there is none.
+    /// `None` keeps the caller's deployment.
     pub(crate) deployment: Option<Deployment>,
-    /// Already valid in a query. The caller's stays when there is none.
+    /// Valid in a query as it is. `None` keeps the caller's.
     pub(crate) api_version: Option<Box<str>>,
-    /// Pairs of the caller's query with these names are left out.
+    /// Names of pairs that are removed from the caller's query.
     pub(crate) dropped: &'static [&'static str],
 }
 
-/// Which paths follow the base of a target.
+/// The paths that follow the base of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Paths {
     /// `/openai/deployments/{deployment}/{operation}` and `/openai/v1/{operation}`.
     Azure,
-    /// `/{operation}`, the base being what OpenAI's clients call their base address.
+    /// `/{operation}`, after the base address of OpenAI's clients.
     OpenAi,
 }
 
-/// Makes `request` one for a target: its URI and, where that is what names the deployment, the
-/// body's `model`. What was read for an earlier attempt is in `reading`.
+/// Readdresses `request` to a target: its URI and, if the body's `model` names the deployment, the
+/// body. `reading` caches the findings of an earlier attempt.
 pub(crate) fn rewrite_request<B: TryCloneBody>(
     request: &mut Request<B>,
     target: &BackendTarget,
@@ -65,10 +65,10 @@ pub(crate) fn rewrite_request<B: TryCloneBody>(
 
 /// The URI of one attempt: always with the target's scheme and authority, and a path.
 ///
-/// The caller's base path ends before the first segment that is `openai`; without one the whole
-/// path goes behind the target's base. A classic path gets the target's deployment and api-version.
-/// The caller's keys leave the query of either. A URI that would outgrow what `Uri` can hold keeps
-/// the rest of the caller's path and query. An unchanged path and query is shared, not copied.
+/// The caller's base path ends before the first segment `openai`; without one, the whole path follows
+/// the target's base. A classic path gets the target's deployment and api-version. The caller's keys
+/// are removed from the query. A URI that would exceed the capacity of `Uri` keeps the rest of the
+/// caller's path and query. An unchanged path and query is shared, not copied.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn rewrite_uri(original: &Uri, target: &BackendTarget) -> Uri {
     match target.keeps(original) {
@@ -77,7 +77,7 @@ pub(crate) fn rewrite_uri(original: &Uri, target: &BackendTarget) -> Uri {
     }
 }
 
-/// `rewrite_uri` for a URI that is to be changed, whose path is `read`.
+/// `rewrite_uri` for a URI that changes, whose path is `read`.
 fn move_uri(original: &Uri, read: &ApiPath, target: &BackendTarget) -> Uri {
     let path = match original.path() {
         // Asterisk form, and authority form or an absolute form without a path (RFC 9112,
@@ -121,7 +121,7 @@ fn move_uri(original: &Uri, read: &ApiPath, target: &BackendTarget) -> Uri {
 }
 
 impl BackendTarget {
-    /// The path and query of a request that this target changes neither of, seen at a glance.
+    /// The path and query of a request if this target visibly changes neither.
     fn keeps<'a>(&self, original: &'a Uri) -> Option<&'a PathAndQuery> {
         let moves = !self.base.is_empty()
             || self.deployment.is_some()
@@ -146,8 +146,8 @@ impl BackendTarget {
 
 /// The URI with another deployment and nothing else changed, for two deployments of one resource.
 ///
-/// `read` is the path. `None` when there is nothing to change: no deployment in the path, the same
-/// one, or no room for the new one within what `Uri` can hold.
+/// `read` is the path. `None` if there is nothing to change: no deployment in the path, the same one,
+/// or a new URI that exceeds the capacity of `Uri`.
 pub(crate) fn rewrite_deployment(
     original: &Uri,
     read: &ApiPath,
@@ -165,14 +165,14 @@ pub(crate) fn rewrite_deployment(
     Uri::from_parts(parts).ok()
 }
 
-/// A path in pieces, and a query, which stays as it is without an `edit`. `None` for more than a
-/// `Uri` can hold.
+/// Joins a path in pieces and a query, which stays unchanged without an `edit`. `None` if it exceeds
+/// the capacity of `Uri`.
 pub(super) fn join(
     path: &[&str],
     query: Option<&str>,
     edit: Option<QueryEdit<'_>>,
 ) -> Option<PathAndQuery> {
-    // `Bytes` takes over a `String` without a second allocation only when it is exactly full.
+    // `Bytes` takes over a `String` without a second allocation only if it is exactly full.
     let mut length = 0;
     write(path, query, edit, &mut |piece| length += piece.len());
     let mut text = String::with_capacity(length);
@@ -197,8 +197,8 @@ fn write(
     }
 }
 
-/// Equality that never compares empty strings: those point nowhere, and a vectorised `memcmp` can
-/// spend 150 ns on the fault that it then suppresses.
+/// Equality that never compares empty strings, because they have dangling pointers, and a vectorised
+/// `memcmp` can spend 150 ns on the fault that it then suppresses.
 fn same(one: &str, other: &str) -> bool {
     one.len() == other.len() && (one.is_empty() || one == other)
 }
