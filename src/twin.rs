@@ -16,12 +16,12 @@ use crate::{AttemptBudget, served::Attempt};
 /// so that the locks are never contended.
 #[derive(Clone, Debug)]
 pub(crate) struct Twin {
-    pair: Arc<Pair>,
+    pair: Arc<TwinState>,
     is_second: bool,
 }
 
 #[derive(Debug)]
-struct Pair {
+struct TwinState {
     /// When the request arrived; the times of attempts count from it.
     arrival: Instant,
     courses: [Mutex<Progress>; 2],
@@ -41,7 +41,10 @@ struct Progress {
 impl Twin {
     /// The first sending of a request that arrives now.
     pub(crate) fn first(arrival: Instant) -> Self {
-        Self { pair: Arc::new(Pair { arrival, courses: Default::default() }), is_second: false }
+        Self {
+            pair: Arc::new(TwinState { arrival, courses: Default::default() }),
+            is_second: false,
+        }
     }
 
     /// The other sending of the same request.

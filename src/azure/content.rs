@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kind_is_told_by_its_name_without_parameters_in_any_case() {
+    fn a_kind_is_recognised_by_its_name_without_parameters_in_any_case() {
         for (content_type, kind) in [
             ("application/json", ContentKind::Json),
             ("Application/JSON; charset=utf-8", ContentKind::Json),

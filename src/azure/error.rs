@@ -1,6 +1,6 @@
 //! Reads error objects, and the reason of a refusal in them.
 
-use super::json::{Token, Tokens, members};
+use super::json::{Token, Tokenizer, members};
 use crate::classify::{Limit, Reason};
 
 /// An error, as slices of its JSON text: strings without their quotes, escapes as written.
@@ -230,7 +230,7 @@ fn is(name: &[u8], code: &str) -> bool {
 
 /// Whether a JSON text has any number other than zero.
 fn counts(mut json: &[u8]) -> bool {
-    let mut tokens = Tokens::default();
+    let mut tokens = Tokenizer::default();
     while let Some(token) = tokens.next(&mut json) {
         if let Token::Between(between, _) = token
             && between.iter().any(|byte| matches!(byte, b'1'..=b'9'))

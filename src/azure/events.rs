@@ -8,40 +8,40 @@ use super::error::BYTE_ORDER_MARK;
 /// the standard.
 #[derive(Debug, Default)]
 pub(crate) struct EventLines {
-    at: At,
+    at: StreamPosition,
     /// Whether a line feed here still belongs to the end of the last line.
     was_return: bool,
 }
 
 /// A field whose value is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Field {
+pub(crate) enum EventField {
     Data,
     Event,
 }
 
 /// The next part of an event stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part<'a> {
+pub(crate) enum StreamPart<'a> {
     /// Part of the value of a field, without the leading space.
-    Value(Field, &'a [u8]),
+    Value(EventField, &'a [u8]),
     /// The value of a field has ended.
-    EndOfLine(Field),
+    EndOfLine(EventField),
     /// An empty line, which ends an event.
     EndOfEvent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
+enum StreamPosition {
     /// In the byte order mark that may start a stream.
     Mark(usize),
     /// At the beginning of a line.
     Line,
     /// After this many bytes of a field's name, including its colon.
-    Name(Field, usize),
+    Name(EventField, usize),
     /// After the colon.
-    Colon(Field),
-    Value(Field),
+    Colon(EventField),
+    Value(EventField),
     /// In a line of another field.
     Other,
 }
@@ -49,7 +49,7 @@ enum At {
 impl EventLines {
     /// The next part, removed from `rest`; `None` if nothing is left to read.
     #[inline]
-    pub(crate) fn next<'a>(&mut self, rest: &mut &'a [u8]) -> Option<Part<'a>> {
+    pub(crate) fn next<'a>(&mut self, rest: &mut &'a [u8]) -> Option<StreamPart<'a>> {
         while let Some(&first) = rest.first() {
             if std::mem::take(&mut self.was_return) && first == b'\n' {
                 *rest = &rest[1..];
@@ -57,48 +57,52 @@ impl EventLines {
             }
             let mut takes = true;
             self.at = match self.at {
-                At::Mark(seen) if first == BYTE_ORDER_MARK[seen] => {
+                StreamPosition::Mark(seen) if first == BYTE_ORDER_MARK[seen] => {
                     let seen = seen + 1;
-                    if seen == BYTE_ORDER_MARK.len() { At::Line } else { At::Mark(seen) }
+                    if seen == BYTE_ORDER_MARK.len() {
+                        StreamPosition::Line
+                    } else {
+                        StreamPosition::Mark(seen)
+                    }
                 }
-                At::Line | At::Mark(0) => match first {
+                StreamPosition::Line | StreamPosition::Mark(0) => match first {
                     b'\r' | b'\n' => {
                         self.end_line(rest);
-                        return Some(Part::EndOfEvent);
+                        return Some(StreamPart::EndOfEvent);
                     }
-                    b'd' => At::Name(Field::Data, 1),
-                    b'e' => At::Name(Field::Event, 1),
-                    _ => At::Other,
+                    b'd' => StreamPosition::Name(EventField::Data, 1),
+                    b'e' => StreamPosition::Name(EventField::Event, 1),
+                    _ => StreamPosition::Other,
                 },
-                At::Name(field, seen) if first == field.name()[seen] => {
+                StreamPosition::Name(field, seen) if first == field.name()[seen] => {
                     let seen = seen + 1;
                     if seen == field.name().len() {
-                        At::Colon(field)
+                        StreamPosition::Colon(field)
                     } else {
-                        At::Name(field, seen)
+                        StreamPosition::Name(field, seen)
                     }
                 }
-                At::Colon(field) => {
+                StreamPosition::Colon(field) => {
                     takes = first == b' ';
-                    At::Value(field)
+                    StreamPosition::Value(field)
                 }
-                At::Value(field) => {
+                StreamPosition::Value(field) => {
                     let part = until_end_of_line(rest);
                     if part.is_empty() {
                         self.end_line(rest);
-                        return Some(Part::EndOfLine(field));
+                        return Some(StreamPart::EndOfLine(field));
                     }
                     *rest = &rest[part.len()..];
-                    return Some(Part::Value(field, part));
+                    return Some(StreamPart::Value(field, part));
                 }
-                At::Mark(_) | At::Name(..) | At::Other => {
+                StreamPosition::Mark(_) | StreamPosition::Name(..) | StreamPosition::Other => {
                     *rest = &rest[until_end_of_line(rest).len()..];
                     if !rest.is_empty() {
                         self.end_line(rest);
                         continue;
                     }
                     takes = false;
-                    At::Other
+                    StreamPosition::Other
                 }
             };
             *rest = &rest[usize::from(takes)..];
@@ -107,21 +111,24 @@ impl EventLines {
     }
 
     /// The field whose value has not ended yet.
-    pub(crate) const fn unfinished(&self) -> Option<Field> {
+    pub(crate) const fn unfinished(&self) -> Option<EventField> {
         match self.at {
-            At::Colon(field) | At::Value(field) => Some(field),
-            At::Mark(_) | At::Line | At::Name(..) | At::Other => None,
+            StreamPosition::Colon(field) | StreamPosition::Value(field) => Some(field),
+            StreamPosition::Mark(_)
+            | StreamPosition::Line
+            | StreamPosition::Name(..)
+            | StreamPosition::Other => None,
         }
     }
 
     fn end_line(&mut self, rest: &mut &[u8]) {
         self.was_return = rest[0] == b'\r';
         *rest = &rest[1..];
-        self.at = At::Line;
+        self.at = StreamPosition::Line;
     }
 }
 
-impl Field {
+impl EventField {
     const fn name(self) -> &'static [u8] {
         match self {
             Self::Data => b"data:",
@@ -130,7 +137,7 @@ impl Field {
     }
 }
 
-impl Default for At {
+impl Default for StreamPosition {
     fn default() -> Self {
         Self::Mark(0)
     }
@@ -155,16 +162,16 @@ mod tests {
     use super::*;
 
     /// The values of the stream, one text each, and the ends of events.
-    fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<(Option<Field>, Vec<u8>)> {
+    fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<(Option<EventField>, Vec<u8>)> {
         let (mut lines, mut found, mut value) = (EventLines::default(), Vec::new(), Vec::new());
         for mut piece in pieces {
             while let Some(part) = lines.next(&mut piece) {
                 match part {
-                    Part::Value(_, part) => value.extend_from_slice(part),
-                    Part::EndOfLine(field) => {
+                    StreamPart::Value(_, part) => value.extend_from_slice(part),
+                    StreamPart::EndOfLine(field) => {
                         found.push((Some(field), std::mem::take(&mut value)));
                     }
-                    Part::EndOfEvent => found.push((None, Vec::new())),
+                    StreamPart::EndOfEvent => found.push((None, Vec::new())),
                 }
             }
         }
@@ -173,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_fields_are_read_over_every_end_of_line() {
-        let (data, event) = (Some(Field::Data), Some(Field::Event));
+        let (data, event) = (Some(EventField::Data), Some(EventField::Event));
         for end in ["\n", "\r\n", "\r"] {
             for start in ["", "\u{feff}"] {
                 let lines = [
@@ -220,8 +227,8 @@ mod tests {
             while lines.next(&mut text).is_some() {}
             lines.unfinished()
         };
-        assert_eq!(unfinished(b"data:"), Some(Field::Data));
-        assert_eq!(unfinished(b"data: a\nevent: b"), Some(Field::Event));
+        assert_eq!(unfinished(b"data:"), Some(EventField::Data));
+        assert_eq!(unfinished(b"data: a\nevent: b"), Some(EventField::Event));
         assert_eq!([&b"data"[..], b"data: a\n", b"id: 5"].map(unfinished), [None; 3]);
     }
 

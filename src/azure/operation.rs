@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_service_limits_apart_is_told_apart() {
+    fn what_the_service_limits_separately_is_distinguished() {
         for (operation, traffic) in [
             ("chat/completions", Traffic::Tokens),
             ("chat/completions/chatcmpl-1", Traffic::Stored),

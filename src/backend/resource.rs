@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_gateway_the_base_path_tells_resources_apart() {
+    fn behind_a_gateway_the_base_path_distinguishes_resources() {
         assert_ne!(resource("apim.net", "/east"), resource("apim.net", "/west"));
         assert_ne!(resource("127.0.0.1:8080", ""), resource("127.0.0.1:8081", ""));
         assert_eq!(&*resource("APIM.net", "/East"), "apim.net/East");

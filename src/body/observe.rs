@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_dropped_tells_what_was_known() {
+    fn a_dropped_body_reports_what_was_known() {
         let sink = Arc::<RecordingSink>::default();
         drop(observed(&sink, [data(FIRST)]));
         let mut begun = observed(&sink, [data(FIRST), data("}")]);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_fails_tells_at_once() {
+    fn a_body_that_fails_reports_at_once() {
         let sink = Arc::<RecordingSink>::default();
         let mut body = observed(&sink, [data(FIRST), Some(Err("reset")), None]);
         assert!(poll(&mut body).is_ready());
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_another_kind_tells_its_end() {
+    fn an_answer_of_another_kind_reports_its_end() {
         let sink = Arc::<RecordingSink>::default();
         let mut observer = observer(&sink);
         observer.watch(&HeaderMap::new(), None);

@@ -22,14 +22,14 @@ pin_project! {
     #[derive(Debug)]
     pub struct ResponseBody<B> {
         #[pin]
-        kind: Kind<B>,
+        kind: BodyKind<B>,
     }
 }
 
 pin_project! {
     #[project = KindProj]
     #[derive(Debug)]
-    enum Kind<B> {
+    enum BodyKind<B> {
         Upstream { #[pin] body: B },
         // The observer, until it has reported.
         Observed { #[pin] body: B, observer: Option<Box<Observer>> },
@@ -43,20 +43,20 @@ pin_project! {
 pub(crate) struct ReadAhead<B> {
     frames: VecDeque<Frame<Bytes>>,
     bytes: usize,
-    end: End<B>,
+    end: ReadEnd<B>,
 }
 
 /// How reading ahead of a body ended.
-enum End<B> {
+enum ReadEnd<B> {
     /// The body continues.
     Open,
     Over,
     /// It failed; no more frames follow.
-    Failed(Box<dyn Failure<B> + Send + Sync>),
+    Failed(Box<dyn StoredError<B> + Send + Sync>),
 }
 
 /// The error of a `B`, behind a trait so that `ResponseBody<B>` has no bounds on `B`.
-trait Failure<B> {
+trait StoredError<B> {
     fn give(self: Box<Self>) -> B::Error
     where
         B: Body;
@@ -72,23 +72,23 @@ impl<B> From<B> for ResponseBody<B> {
 
 impl<B> ResponseBody<B> {
     pub(crate) const fn upstream(body: B) -> Self {
-        Self { kind: Kind::Upstream { body } }
+        Self { kind: BodyKind::Upstream { body } }
     }
 
     /// `observer` sees the frames of `body` as they pass, and is dropped with the last of them or
     /// with the body.
     pub(crate) const fn observed(body: B, observer: Box<Observer>) -> Self {
-        Self { kind: Kind::Observed { body, observer: Some(observer) } }
+        Self { kind: BodyKind::Observed { body, observer: Some(observer) } }
     }
 
     /// Returns what was read ahead of `body` first, then the rest of it.
     pub(crate) fn read(body: B, ahead: ReadAhead<B>) -> Self {
         let ahead = (!ahead.is_through()).then(|| Box::new(ahead));
-        Self { kind: Kind::Read { body, ahead } }
+        Self { kind: BodyKind::Read { body, ahead } }
     }
 
     pub(crate) const fn own(text: Bytes) -> Self {
-        Self { kind: Kind::Own { text: Some(text) } }
+        Self { kind: BodyKind::Own { text: Some(text) } }
     }
 }
 
@@ -109,7 +109,7 @@ impl<B> ReadAhead<B> {
 
     /// The body has ended.
     pub(crate) fn end(&mut self) {
-        self.end = End::Over;
+        self.end = ReadEnd::Over;
     }
 
     /// The data that was read, contiguous.
@@ -135,7 +135,7 @@ impl<B> ReadAhead<B> {
 
     /// Whether everything was returned and the body continues.
     fn is_through(&self) -> bool {
-        self.frames.is_empty() && matches!(self.end, End::Open)
+        self.frames.is_empty() && matches!(self.end, ReadEnd::Open)
     }
 }
 
@@ -145,13 +145,13 @@ impl<B: Body> ReadAhead<B> {
     where
         B::Error: Send + Sync + 'static,
     {
-        self.end = End::Failed(Box::new(Failed(error)));
+        self.end = ReadEnd::Failed(Box::new(Failed(error)));
     }
 }
 
 impl<B> Default for ReadAhead<B> {
     fn default() -> Self {
-        Self { frames: VecDeque::new(), bytes: 0, end: End::Open }
+        Self { frames: VecDeque::new(), bytes: 0, end: ReadEnd::Open }
     }
 }
 
@@ -164,7 +164,7 @@ impl<B> fmt::Debug for ReadAhead<B> {
 
 struct Failed<E>(E);
 
-impl<B: Body> Failure<B> for Failed<B::Error> {
+impl<B: Body> StoredError<B> for Failed<B::Error> {
     fn give(self: Box<Self>) -> B::Error {
         self.0
     }
@@ -213,10 +213,10 @@ where
                         }
                         return Poll::Ready(Some(Ok(frame.map_data(Into::into))));
                     }
-                    match mem::replace(&mut read.end, End::Over) {
-                        End::Open => *ahead = None,
-                        End::Over => return Poll::Ready(None),
-                        End::Failed(error) => return Poll::Ready(Some(Err(error.give()))),
+                    match mem::replace(&mut read.end, ReadEnd::Over) {
+                        ReadEnd::Open => *ahead = None,
+                        ReadEnd::Over => return Poll::Ready(None),
+                        ReadEnd::Failed(error) => return Poll::Ready(Some(Err(error.give()))),
                     }
                 }
                 body.poll_frame(cx)
@@ -226,15 +226,15 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Upstream { body } | Kind::Observed { body, .. } => body.is_end_stream(),
-            Kind::Own { text } => text.is_none(),
-            Kind::Read { body, ahead: None } => body.is_end_stream(),
-            Kind::Read { body, ahead: Some(ahead) } => {
+            BodyKind::Upstream { body } | BodyKind::Observed { body, .. } => body.is_end_stream(),
+            BodyKind::Own { text } => text.is_none(),
+            BodyKind::Read { body, ahead: None } => body.is_end_stream(),
+            BodyKind::Read { body, ahead: Some(ahead) } => {
                 ahead.frames.is_empty()
                     && match ahead.end {
-                        End::Open => body.is_end_stream(),
-                        End::Over => true,
-                        End::Failed(_) => false,
+                        ReadEnd::Open => body.is_end_stream(),
+                        ReadEnd::Over => true,
+                        ReadEnd::Failed(_) => false,
                     }
             }
         }
@@ -242,16 +242,16 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Upstream { body } | Kind::Observed { body, .. } => body.size_hint(),
-            Kind::Own { text } => {
+            BodyKind::Upstream { body } | BodyKind::Observed { body, .. } => body.size_hint(),
+            BodyKind::Own { text } => {
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
             }
-            Kind::Read { body, ahead: None } => body.size_hint(),
-            Kind::Read { body, ahead: Some(ahead) } => {
+            BodyKind::Read { body, ahead: None } => body.size_hint(),
+            BodyKind::Read { body, ahead: Some(ahead) } => {
                 let read = ahead.bytes as u64;
                 let rest = match ahead.end {
-                    End::Over => SizeHint::with_exact(0),
-                    End::Open | End::Failed(_) => body.size_hint(),
+                    ReadEnd::Over => SizeHint::with_exact(0),
+                    ReadEnd::Open | ReadEnd::Failed(_) => body.size_hint(),
                 };
                 let mut hint = SizeHint::new();
                 hint.set_lower(rest.lower().saturating_add(read));

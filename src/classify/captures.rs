@@ -74,7 +74,7 @@ fn successes_are_answered_whatever_their_rate_limit_headers_say() {
             outcome: Outcome::Answered,
         },
         Capture {
-            of: "a refusal hidden in an event stream, which only its body tells",
+            of: "a refusal hidden in an event stream, which only its body shows",
             status: 200,
             headers: &[
                 ("content-type", "text/event-stream"),

@@ -8,7 +8,7 @@ use super::{Hint, names};
 
 /// The gRPC status of a refused call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum GrpcRefusal {
     ResourceExhausted,
     Unavailable,
 }
@@ -25,10 +25,10 @@ pub(super) fn is_spoken(headers: &HeaderMap) -> bool {
 
 /// The refusal in a trailers-only head. Other statuses are answers, and a missing one follows the
 /// body.
-pub(super) fn refusal(headers: &HeaderMap) -> Option<Refusal> {
+pub(super) fn refusal(headers: &HeaderMap) -> Option<GrpcRefusal> {
     match headers.get(&names::GRPC_STATUS)?.as_bytes() {
-        b"8" => Some(Refusal::ResourceExhausted),
-        b"14" => Some(Refusal::Unavailable),
+        b"8" => Some(GrpcRefusal::ResourceExhausted),
+        b"14" => Some(GrpcRefusal::Unavailable),
         _ => None,
     }
 }
@@ -60,7 +60,7 @@ mod tests {
     use crate::classify::heads::head;
 
     #[test]
-    fn grpc_is_told_by_the_content_type() {
+    fn grpc_is_recognised_by_the_content_type() {
         for kind in ["application/grpc", "application/grpc+proto", "Application/gRPC; q=1"] {
             assert!(is_spoken(&head(&[("content-type", kind)])), "{kind}");
         }

@@ -127,7 +127,7 @@ mod tests {
     use crate::classify::heads::head;
 
     #[test]
-    fn any_of_its_headers_tells_of_it() {
+    fn any_of_its_headers_reveals_it() {
         for (name, value, is_spilled) in [
             ("x-ms-spillover-from-deployment", "gpt-4o-ptu", true),
             ("x-ms-spillover-from-gpt-4o-ptu", "", true),

@@ -55,7 +55,7 @@ fn retry_after_is_read_as_openai_python_reads_it() {
 #[test]
 fn where_it_differs_from_openai_python_it_means_to() {
     let ms = |ms| Hint::After(Duration::from_millis(ms));
-    let zero = "a zero is told apart from no hint: the service allows an attempt at once";
+    let zero = "a zero differs from no hint: the service allows an attempt at once";
     let cap = "what is too long for a request is the consumer's cap, not the reader's";
     let absurd = "a server that asks for 10^35 seconds does not want a quick retry";
     for (name, value, theirs, ours, reason) in [

@@ -188,11 +188,11 @@ fn trailers_only(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Outco
     };
     match (grpc::pushback(headers), refusal) {
         (Some(pushback), _) => Outcome::Throttled(pushback),
-        (None, grpc::Refusal::ResourceExhausted) => {
+        (None, grpc::GrpcRefusal::ResourceExhausted) => {
             let hint = Hint::read(headers, now);
             Outcome::Throttled(hint.or_longer(|| retry_info::read(headers)))
         }
-        (None, grpc::Refusal::Unavailable) => match retry_info::read(headers) {
+        (None, grpc::GrpcRefusal::Unavailable) => match retry_info::read(headers) {
             Hint::None => Outcome::Failed,
             asked => Outcome::Throttled(asked),
         },

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn when_nothing_tells_the_sooner_reset_of_those_without_stock_counts() {
+    fn otherwise_the_earlier_reset_of_those_without_stock_counts() {
         assert_both(&[], 6);
         assert_both(&[("x-ratelimit-remaining-requests", "19")], 55);
         assert_both(&[("x-ratelimit-remaining-tokens", "19")], 6);

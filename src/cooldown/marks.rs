@@ -44,7 +44,7 @@ struct WeightMark {
 
 /// The mark that closes a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(super) struct LoadMark {
     pub(super) until: Until,
     pub(super) said: Until,
     /// The lightest weight that this mark closes, unless it closes all.
@@ -91,9 +91,9 @@ impl Marks {
     }
 
     /// The longest mark that closes this request.
-    pub(super) fn of(&self, load: &dyn Load) -> Mark {
+    pub(super) fn of(&self, load: &dyn Load) -> LoadMark {
         let kind = self.0.get(load.traffic() as usize).and_then(OnceLock::get);
-        kind.map_or_else(Mark::default, |kind| kind.of(load))
+        kind.map_or_else(LoadMark::default, |kind| kind.of(load))
     }
 }
 
@@ -107,8 +107,8 @@ impl KindMarks {
         }
     }
 
-    fn of(&self, load: &dyn Load) -> Mark {
-        let all = Mark::of_all(Until::read(&self.all));
+    fn of(&self, load: &dyn Load) -> LoadMark {
+        let all = LoadMark::of_all(Until::read(&self.all));
         let mut marked = self.marked.load(Ordering::Relaxed);
         if marked == 0 {
             return all;
@@ -123,7 +123,7 @@ impl KindMarks {
             let until = Until::read(until);
             if until > longest.until {
                 let from = Some(refused.least_alike());
-                longest = Mark { until, said: Until::read(said).max(until), from };
+                longest = LoadMark { until, said: Until::read(said).max(until), from };
             }
             marked &= marked - 1;
         }
@@ -131,7 +131,7 @@ impl KindMarks {
     }
 }
 
-impl Mark {
+impl LoadMark {
     pub(super) fn of_all(until: Until) -> Self {
         Self { until, said: until, from: None }
     }

@@ -28,7 +28,7 @@ pub(crate) use self::{
     watch::Watch,
 };
 use self::{
-    marks::Mark,
+    marks::LoadMark,
     slot::{Slot, Until, to_nanos},
 };
 
@@ -130,14 +130,14 @@ impl Cooldowns {
     ) -> NextOpen {
         let now = self.nanos(now);
         let mark = |index: usize| self.slots[index].mark(load);
-        let is_closed = |mark: &Mark| mark.until.nanos() > now;
+        let is_closed = |mark: &LoadMark| mark.until.nanos() > now;
         let soonest = indices.map(mark).min_by_key(|mark| match is_closed(mark) {
             true => Some((mark.until.why() == CooldownReason::Quota, mark.said)),
             false => None,
         });
         let left = |until: Until| Duration::from_nanos(until.nanos().saturating_sub(now));
         match soonest.filter(is_closed) {
-            Some(Mark { until, said, from }) => NextOpen {
+            Some(LoadMark { until, said, from }) => NextOpen {
                 left: left(until),
                 said: left(said),
                 why: Some(until.why()),
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_is_told_only_while_nothing_else_reopens() {
+    fn a_quota_is_reported_only_while_nothing_else_reopens() {
         let (cooldowns, now) = (Cooldowns::new(2, epoch()), epoch());
         cooldowns.close(0, Closed::Backend, now, (2 * SECOND, 2 * SECOND), CooldownReason::Quota);
         let open = NextOpen { left: Duration::ZERO, said: Duration::ZERO, why: None, from: None };
@@ -324,17 +324,17 @@ mod loom_model {
     use crate::sync::clock;
 
     #[test]
-    fn the_longest_of_two_rests_stays_and_nobody_sees_it_shrink() {
+    fn the_longer_of_two_cooldowns_stays_and_never_shrinks() {
         loom::model(|| {
             let now = clock::now();
             let cooldowns = Arc::new(Cooldowns::new(1, now));
-            let resting = [2, 3].map(|seconds| {
+            let closing = [2, 3].map(|seconds| {
                 let cooldowns = Arc::clone(&cooldowns);
                 thread::spawn(move || cooldowns.rest(0, now, Duration::from_secs(seconds)))
             });
             let earlier = cooldowns.remaining(0, now);
             assert!(cooldowns.remaining(0, now) >= earlier);
-            resting.into_iter().for_each(|thread| thread.join().unwrap());
+            closing.into_iter().for_each(|thread| thread.join().unwrap());
             assert_eq!(cooldowns.remaining(0, now), Some(Duration::from_secs(3)));
         });
     }

@@ -8,7 +8,7 @@ use std::{
 use super::{
     circuit::{Circuit, Failure, LONGEST_PROBE_MS, Seen, Taken},
     load::{Load, Traffic},
-    marks::{Closed, Mark, Marks, raise},
+    marks::{Closed, LoadMark, Marks, raise},
 };
 use crate::sync::AtomicU64;
 
@@ -147,12 +147,12 @@ impl Slot {
     }
 
     /// What closes `load`.
-    pub(super) fn mark(&self, load: &dyn Load) -> Mark {
+    pub(super) fn mark(&self, load: &dyn Load) -> LoadMark {
         if load.traffic() == Traffic::Free {
-            return Mark::default();
+            return LoadMark::default();
         }
-        let whole = Mark::of_all(Until::read(&self.until));
-        let part = self.marks.get().map_or_else(Mark::default, |marks| marks.of(load));
+        let whole = LoadMark::of_all(Until::read(&self.until));
+        let part = self.marks.get().map_or_else(LoadMark::default, |marks| marks.of(load));
         if part.until > whole.until { part } else { whole }
     }
 
@@ -296,7 +296,10 @@ mod tests {
     }
 
     fn probe(cooldowns: &Cooldowns, now: std::time::Instant) -> Option<Seen> {
-        let seen = cooldowns.enter(0, now, false).expect("nobody asks").expect("it failed last");
+        let seen = cooldowns
+            .enter(0, now, false)
+            .expect("no other request probes")
+            .expect("it failed last");
         assert!(seen.is_probe());
         Some(seen)
     }
@@ -400,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_asked_about_for_a_minute_is_forgotten() {
+    fn a_state_unused_for_a_minute_is_forgotten() {
         let epoch = clock::now();
         let (cooldowns, now) = (failing(epoch), epoch + 61 * SECOND);
         assert_eq!(cooldowns.failures(0, now), 0);

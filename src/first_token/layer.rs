@@ -100,11 +100,11 @@ pub struct FirstTokenLayer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     pub(super) after: Duration,
-    pub(super) mode: Mode,
+    pub(super) mode: LimitMode,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(super) enum LimitMode {
     MoveOn,
     Hedge,
 }
@@ -158,14 +158,14 @@ impl Limit {
     /// second attempt is refused or fails before that, the first continues. It uses no more capacity
     /// than one request.
     pub const fn move_on_after(after: Duration) -> Self {
-        Self { after, mode: Mode::MoveOn }
+        Self { after, mode: LimitMode::MoveOn }
     }
 
     /// After this time a second attempt is made beside the first. The caller gets the one that
     /// answers first, and the other is dropped; a refusal or a failure of either leaves the other
     /// running.
     pub const fn hedge_after(after: Duration) -> Self {
-        Self { after, mode: Mode::Hedge }
+        Self { after, mode: LimitMode::Hedge }
     }
 
     /// The time after which the first token is late.

@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use super::{
     eligible::may_run_twice,
-    layer::{Config, Limit, Mode},
+    layer::{Config, Limit, LimitMode},
 };
 use crate::{
     AttemptBudget, Deadline, MaxWait, Served, TryCloneBody, classify::Outcome, clock,
@@ -69,8 +69,8 @@ where
     /// Ready when the first is to be dropped, since the second counts as accepted.
     pub(super) fn poll_moved_on(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.limit.mode {
-            Mode::MoveOn => self.timer.poll(self.twins[1].under_way(), ACCEPTED_AFTER, cx),
-            Mode::Hedge => Poll::Pending,
+            LimitMode::MoveOn => self.timer.poll(self.twins[1].under_way(), ACCEPTED_AFTER, cx),
+            LimitMode::Hedge => Poll::Pending,
         }
     }
 
@@ -126,7 +126,7 @@ where
         if sending == Sending::Second {
             self.second = Second::Never;
         }
-        if is_other_left && rank(&result) > Rank::Served {
+        if is_other_left && rank(&result) > ResultRank::Served {
             self.spare = Some((sending, result));
             return None;
         }
@@ -157,8 +157,8 @@ where
         if was_sent_twice && let Some(served) = response.extensions_mut().remove::<Served>() {
             let late = match (sending, self.limit.mode) {
                 (Sending::First, _) => Late::HedgeLost,
-                (Sending::Second, Mode::MoveOn) => Late::MovedOn,
-                (Sending::Second, Mode::Hedge) => Late::HedgeWon,
+                (Sending::Second, LimitMode::MoveOn) => Late::MovedOn,
+                (Sending::Second, LimitMode::Hedge) => Late::HedgeWon,
             };
             let [first, second] = &self.twins;
             let (others, offset) = match sending {
@@ -197,7 +197,7 @@ impl<S: Service<Request<B>>, B> Sendings<S, B> {
 
 /// How good a result is for the caller; less is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
+enum ResultRank {
     Served,
     /// Every backend would reject this request.
     Rejected,
@@ -207,14 +207,14 @@ enum Rank {
     Broken,
 }
 
-fn rank<R, E>(result: &Result<Response<R>, E>) -> Rank {
-    let Ok(response) = result else { return Rank::Broken };
+fn rank<R, E>(result: &Result<Response<R>, E>) -> ResultRank {
+    let Ok(response) = result else { return ResultRank::Broken };
     let status = response.status();
     match Outcome::of_response(response, clock::wall) {
-        Outcome::Throttled(hint) => Rank::Refused(hint.duration().unwrap_or(Duration::MAX)),
-        Outcome::Answered if status.is_client_error() => Rank::Rejected,
-        Outcome::Answered if !status.is_server_error() => Rank::Served,
-        _ => Rank::Failed,
+        Outcome::Throttled(hint) => ResultRank::Refused(hint.duration().unwrap_or(Duration::MAX)),
+        Outcome::Answered if status.is_client_error() => ResultRank::Rejected,
+        Outcome::Answered if !status.is_server_error() => ResultRank::Served,
+        _ => ResultRank::Failed,
     }
 }
 

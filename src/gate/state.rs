@@ -33,14 +33,14 @@ impl GateState {
     /// The reason with its figures: a sentence without a full stop, for people. The wording may
     /// change in any release.
     pub fn why(&self) -> impl fmt::Display + use<> {
-        Why(self.evidence)
+        EvidenceText(self.evidence)
     }
 }
 
 impl fmt::Display for GateState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, lasted) = (self.knowledge().as_str(), Time(self.lasted.as_secs_f64()));
-        write!(f, "{name} for {lasted}: {}", Why(self.evidence))
+        write!(f, "{name} for {lasted}: {}", EvidenceText(self.evidence))
     }
 }
 
@@ -50,9 +50,9 @@ impl fmt::Debug for GateState {
     }
 }
 
-struct Why(Evidence);
+struct EvidenceText(Evidence);
 
-impl fmt::Display for Why {
+impl fmt::Display for EvidenceText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Evidence::Open => f.write_str("the PTU does not refuse"),

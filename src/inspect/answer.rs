@@ -3,22 +3,22 @@
 use super::stream::{self, StreamVerdict};
 use crate::azure::{
     error::{BYTE_ORDER_MARK, Members, without_mark},
-    json::{Bracket, Mark, Name, Token, Tokens},
+    json::{Bracket, Mark, Name, Token, Tokenizer},
 };
 
 /// Reads the start of a JSON text, in any chunking, until the `status` of the outermost object is
 /// known, or its `object` shows that it is not a response.
 #[derive(Debug, Default)]
 pub(crate) struct Status {
-    tokens: Tokens,
+    tokens: Tokenizer,
     /// The key whose value is next.
-    key: Key,
+    key: StatusKey,
     /// Whether the response is known to have failed, so that only its end decides.
     has_failed: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Key {
+enum StatusKey {
     #[default]
     Other,
     Status,
@@ -61,7 +61,7 @@ impl Status {
             1 => {
                 for byte in between {
                     match byte {
-                        b':' => self.key = Key::of(self.tokens.name()),
+                        b':' => self.key = StatusKey::of(self.tokens.name()),
                         b',' => self.end_member()?,
                         _ => {}
                     }
@@ -79,16 +79,16 @@ impl Status {
     /// The value of a member of the outermost object has ended.
     fn end_member(&mut self) -> Option<()> {
         match std::mem::take(&mut self.key) {
-            Key::Status if self.tokens.name().is(b"failed") => self.has_failed = true,
-            Key::Status => return None,
-            Key::Object if !self.tokens.name().is(b"response") => return None,
-            Key::Object | Key::Other => {}
+            StatusKey::Status if self.tokens.name().is(b"failed") => self.has_failed = true,
+            StatusKey::Status => return None,
+            StatusKey::Object if !self.tokens.name().is(b"response") => return None,
+            StatusKey::Object | StatusKey::Other => {}
         }
         Some(())
     }
 }
 
-impl Key {
+impl StatusKey {
     fn of(name: &Name) -> Self {
         if name.is(b"status") {
             Self::Status

@@ -1,19 +1,19 @@
 //! Detects whether a preamble event belongs to a response that runs in the background.
 
-use crate::azure::json::{Bracket, Mark, Token, Tokens};
+use crate::azure::json::{Bracket, Mark, Token, Tokenizer};
 
 /// Scans an event as it arrives, without keeping it, for `"background": true` in its `response`. Such
 /// a response continues without its caller, who needs the id in this event to fetch it later.
 #[derive(Debug, Default)]
 pub(super) struct Background {
-    tokens: Tokens,
-    at: At,
+    tokens: Tokenizer,
+    at: EventPosition,
     /// How much of the key's name the last string matched; `None` if it differs.
     key: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum At {
+enum EventPosition {
     /// Before the response.
     #[default]
     Event,
@@ -29,7 +29,7 @@ impl Background {
     /// Scans the next bytes of the event; returns whether they show a background response.
     pub(super) fn push(&mut self, bytes: &[u8]) -> bool {
         let mut rest = bytes;
-        while self.at != At::End
+        while self.at != EventPosition::End
             && let Some(token) = self.tokens.next(&mut rest)
         {
             match token {
@@ -52,14 +52,16 @@ impl Background {
     fn read(&mut self, between: &[u8]) -> bool {
         for byte in between {
             self.at = match self.at {
-                At::Response if *byte == b':' && self.key == Some(KEY.len()) => At::Value(0),
-                At::Value(0) if byte.is_ascii_whitespace() => At::Value(0),
-                At::Value(seen) if *byte == TRUE[seen] => At::Value(seen + 1),
-                At::Value(_) => At::End,
+                EventPosition::Response if *byte == b':' && self.key == Some(KEY.len()) => {
+                    EventPosition::Value(0)
+                }
+                EventPosition::Value(0) if byte.is_ascii_whitespace() => EventPosition::Value(0),
+                EventPosition::Value(seen) if *byte == TRUE[seen] => EventPosition::Value(seen + 1),
+                EventPosition::Value(_) => EventPosition::End,
                 at => at,
             };
-            if self.at == At::Value(TRUE.len()) {
-                self.at = At::End;
+            if self.at == EventPosition::Value(TRUE.len()) {
+                self.at = EventPosition::End;
                 return true;
             }
         }
@@ -70,14 +72,16 @@ impl Background {
         let Some(mark) = mark else { return };
         let depth = self.tokens.depth();
         self.at = match (self.at, mark) {
-            (At::Event, Mark::Bracket(Bracket::Object))
+            (EventPosition::Event, Mark::Bracket(Bracket::Object))
                 if depth == 1 && self.tokens.name().is(b"response") =>
             {
-                At::Response
+                EventPosition::Response
             }
-            (At::Response, Mark::Bracket(Bracket::Close)) if depth == 2 => At::End,
+            (EventPosition::Response, Mark::Bracket(Bracket::Close)) if depth == 2 => {
+                EventPosition::End
+            }
             // A value other than a boolean.
-            (At::Value(_), _) => At::End,
+            (EventPosition::Value(_), _) => EventPosition::End,
             (at, _) => at,
         };
         self.key = (mark == Mark::Quote && depth == 2).then_some(0);
@@ -92,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_responses_own_member_tells_however_the_event_is_cut() {
+    fn only_the_responses_own_member_counts_however_the_event_is_cut() {
         for (event, is_said) in [
             (r#"{"type":"response.created","response":{"id":"resp_1","background":true}}"#, true),
             (r#"{"response" : {"a":{"b":[]},"background" : true ,"instructions":"#, true),

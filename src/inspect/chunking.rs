@@ -55,7 +55,7 @@ fn is_as_expected(sample: &Sample, beginning: &StreamVerdict) -> bool {
 }
 
 #[test]
-fn every_answer_that_is_cut_in_two_anywhere_tells_the_same() {
+fn every_answer_that_is_cut_in_two_anywhere_gives_the_same() {
     for sample in answers() {
         let (whole, _) = read(&sample, &[&sample.body]);
         // A chat answer is not read as one of the Responses API.
@@ -125,7 +125,7 @@ fn the_corpus_asks_for_responses_where_it_says_so() {
 
 proptest! {
     #[test]
-    fn every_chunking_of_every_answer_tells_the_same(
+    fn every_chunking_of_every_answer_gives_the_same(
         which in any::<Index>(),
         cuts in prop::collection::vec(any::<Index>(), 0..12),
     ) {
@@ -136,7 +136,7 @@ proptest! {
     }
 
     #[test]
-    fn no_answer_panics_and_every_chunking_of_it_tells_the_same(
+    fn no_answer_panics_and_every_chunking_of_it_gives_the_same(
         noise in "((event|data|id): ?|error|response\\.(created|failed)|\"(error|status|type|code)\":|\"failed\"|null|429|[\\[\\]{}:, 1\"\\\\\r\n]){0,40}",
         cuts in prop::collection::vec(any::<Index>(), 0..12),
     ) {

@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 
 use super::{
     layer::Limits,
-    reading::{Read, Reading},
+    reading::{ReadProgress, Reading},
     request_kind::RequestKind,
 };
 use crate::{ResponseBody, Served, classify::Rules, clock};
@@ -101,11 +101,11 @@ where
 
 fn follow<R>(
     reading: &mut Option<Box<Reading<R>>>,
-    read: Read<R>,
+    read: ReadProgress<R>,
 ) -> Poll<Response<ResponseBody<R>>> {
     match read {
-        Read::Answered(response) => Poll::Ready(response),
-        Read::Pending(still) => {
+        ReadProgress::Answered(response) => Poll::Ready(response),
+        ReadProgress::Pending(still) => {
             *reading = Some(still);
             Poll::Pending
         }

@@ -32,7 +32,7 @@ pub(super) struct Reading<R> {
     head: Parts,
     body: R,
     ahead: ReadAhead<R>,
-    subject: Subject,
+    subject: ReadSubject,
     /// The refusal found in the response, and the drain of the rest of its body.
     refused: Option<(Refused, Drain)>,
     /// The limits on bytes and time.
@@ -43,7 +43,7 @@ pub(super) struct Reading<R> {
 }
 
 /// What is being read.
-enum Subject {
+enum ReadSubject {
     /// The body of a refusal, judged at its end.
     Refusal,
     Stream(Preamble),
@@ -51,13 +51,13 @@ enum Subject {
 }
 
 /// The progress of reading a response.
-pub(super) enum Read<R> {
+pub(super) enum ReadProgress<R> {
     Answered(Response<ResponseBody<R>>),
     Pending(Box<Reading<R>>),
 }
 
 /// The verdict on a response.
-enum Decision {
+enum ReadDecision {
     /// Return it as it came.
     Pass,
     /// Return it as it came, with the findings of its body in the head.
@@ -79,17 +79,17 @@ where
         asked: RequestKind,
         limits: Limits,
         cx: &mut Context<'_>,
-    ) -> Read<R> {
+    ) -> ReadProgress<R> {
         let (subject, refused) = match subject(&response, asked) {
-            Ok(None) => return Read::Answered(response.map(ResponseBody::upstream)),
+            Ok(None) => return ReadProgress::Answered(response.map(ResponseBody::upstream)),
             Ok(Some(subject)) => (subject, None),
             Err(refused) => {
                 let drain = Drain::of(response.version());
-                (Subject::Stream(Preamble::default()), Some((refused, drain)))
+                (ReadSubject::Stream(Preamble::default()), Some((refused, drain)))
             }
         };
         let (limit, time) = match subject {
-            Subject::Refusal => (MAX_REFUSAL_BYTES, limits.body_time()),
+            ReadSubject::Refusal => (MAX_REFUSAL_BYTES, limits.body_time()),
             _ => (limits.preamble_bytes(), limits.preamble_time()),
         };
         let (head, body) = response.into_parts();
@@ -101,19 +101,19 @@ where
     /// registers while there is none.
     #[cold]
     #[inline(never)]
-    pub(super) fn go_on(mut self: Box<Self>, cx: &mut Context<'_>) -> Read<R> {
+    pub(super) fn go_on(mut self: Box<Self>, cx: &mut Context<'_>) -> ReadProgress<R> {
         match self.poll(cx) {
-            Poll::Ready(decision) => Read::Answered(self.answer(decision)),
-            Poll::Pending => Read::Pending(self),
+            Poll::Ready(decision) => ReadProgress::Answered(self.answer(decision)),
+            Poll::Pending => ReadProgress::Pending(self),
         }
     }
 
     /// Reads until there is a verdict, and until the connection of a refusal is free.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Decision> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ReadDecision> {
         loop {
             if let Some((refused, drain)) = &mut self.refused {
                 ready!(drain.poll(&mut self.body, cx));
-                return Poll::Ready(Decision::Refuse(refused.clone()));
+                return Poll::Ready(ReadDecision::Refuse(refused.clone()));
             }
             let decision = match self.poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => self.read(frame),
@@ -137,15 +137,15 @@ where
     }
 
     /// The response, given the verdict.
-    fn answer(mut self, decision: Decision) -> Response<ResponseBody<R>> {
+    fn answer(mut self, decision: ReadDecision) -> Response<ResponseBody<R>> {
         match decision {
-            Decision::Refuse(refused) => return refuse(self.head, refused),
-            Decision::Judge => {
+            ReadDecision::Refuse(refused) => return refuse(self.head, refused),
+            ReadDecision::Judge => {
                 if let Some(verdict) = body::judge(self.head.status, &self.ahead.text()) {
                     apply(&mut self.head, verdict);
                 }
             }
-            Decision::Pass => {}
+            ReadDecision::Pass => {}
         }
         let Self { head, body, ahead, .. } = self;
         Response::from_parts(head, ResponseBody::read(body, ahead))
@@ -159,15 +159,15 @@ where
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
-    fn read(&mut self, frame: Frame<R::Data>) -> Option<Decision> {
+    fn read(&mut self, frame: Frame<R::Data>) -> Option<ReadDecision> {
         let mut beginning = StreamVerdict::Undecided;
         match frame.into_data() {
             Ok(mut data) => {
                 let data = data.copy_to_bytes(data.remaining());
                 beginning = match &mut self.subject {
-                    Subject::Refusal => StreamVerdict::Undecided,
-                    Subject::Stream(preamble) => preamble.push(&data),
-                    Subject::Json(status) => status.push(&data),
+                    ReadSubject::Refusal => StreamVerdict::Undecided,
+                    ReadSubject::Stream(preamble) => preamble.push(&data),
+                    ReadSubject::Json(status) => status.push(&data),
                 };
                 self.ahead.push_data(data);
             }
@@ -178,7 +178,7 @@ where
             }
         }
         match beginning {
-            StreamVerdict::Answer => Some(Decision::Pass),
+            StreamVerdict::Answer => Some(ReadDecision::Pass),
             StreamVerdict::Refused(refused) => {
                 self.ahead = ReadAhead::default();
                 self.refused = Some((refused, Drain::of(self.head.version)));
@@ -195,23 +195,23 @@ where
     }
 
     /// The body has ended.
-    fn finish(&mut self) -> Decision {
+    fn finish(&mut self) -> ReadDecision {
         let beginning = match &mut self.subject {
-            Subject::Refusal => return Decision::Judge,
-            Subject::Stream(preamble) => std::mem::take(preamble).finish(),
-            Subject::Json(status) => status.finish(&self.ahead.text()),
+            ReadSubject::Refusal => return ReadDecision::Judge,
+            ReadSubject::Stream(preamble) => std::mem::take(preamble).finish(),
+            ReadSubject::Json(status) => status.finish(&self.ahead.text()),
         };
         match beginning {
-            StreamVerdict::Refused(refused) => Decision::Refuse(refused),
-            StreamVerdict::Answer | StreamVerdict::Undecided => Decision::Pass,
+            StreamVerdict::Refused(refused) => ReadDecision::Refuse(refused),
+            StreamVerdict::Answer | StreamVerdict::Undecided => ReadDecision::Pass,
         }
     }
 
     /// Reading stops early: a refusal is judged by what has arrived.
-    fn give_up(&self) -> Decision {
+    fn give_up(&self) -> ReadDecision {
         match self.subject {
-            Subject::Refusal => Decision::Judge,
-            Subject::Stream(_) | Subject::Json(_) => Decision::Pass,
+            ReadSubject::Refusal => ReadDecision::Judge,
+            ReadSubject::Stream(_) | ReadSubject::Json(_) => ReadDecision::Pass,
         }
     }
 }
@@ -219,7 +219,7 @@ where
 type Polled<R> = Poll<Option<Result<Frame<<R as Body>::Data>, <R as Body>::Error>>>;
 
 /// What to read of `response`; `Err` if its head is a refusal already, though its status is not.
-fn subject<R>(response: &Response<R>, asked: RequestKind) -> Result<Option<Subject>, Refused> {
+fn subject<R>(response: &Response<R>, asked: RequestKind) -> Result<Option<ReadSubject>, Refused> {
     let headers = response.headers();
     let status = response.status().as_u16();
     let kind = match status {
@@ -236,12 +236,12 @@ fn subject<R>(response: &Response<R>, asked: RequestKind) -> Result<Option<Subje
             if asked == RequestKind::Response && Hint::asked(headers, clock::wall) > Hint::Zero {
                 return Err(Refused::by_head());
             }
-            Subject::Stream(Preamble::default())
+            ReadSubject::Stream(Preamble::default())
         }
         (200, ContentKind::Json) if asked == RequestKind::Response => {
-            Subject::Json(Status::default())
+            ReadSubject::Json(Status::default())
         }
-        (400 | 403 | 413, ContentKind::Json) | (404 | 429 | 503 | 529, _) => Subject::Refusal,
+        (400 | 403 | 413, ContentKind::Json) | (404 | 429 | 503 | 529, _) => ReadSubject::Refusal,
         _ => return Ok(None),
     };
     Ok((!is_encoded(headers)).then_some(subject))

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     azure::{
         error::{ApiError, Members},
-        events::{EventLines, Field, Part},
+        events::{EventField, EventLines, StreamPart},
     },
     classify::Reason,
 };
@@ -67,9 +67,9 @@ impl Preamble {
     pub(crate) fn push(&mut self, mut bytes: &[u8]) -> StreamVerdict {
         while let Some(part) = self.lines.next(&mut bytes) {
             let decided = match part {
-                Part::Value(field, text) => self.keep(field, text),
-                Part::EndOfLine(field) => self.end_line(field),
-                Part::EndOfEvent => self.dispatch(),
+                StreamPart::Value(field, text) => self.keep(field, text),
+                StreamPart::EndOfLine(field) => self.end_line(field),
+                StreamPart::EndOfEvent => self.dispatch(),
             };
             if decided != StreamVerdict::Undecided {
                 return decided;
@@ -87,21 +87,21 @@ impl Preamble {
         }
     }
 
-    fn keep(&mut self, field: Field, text: &[u8]) -> StreamVerdict {
+    fn keep(&mut self, field: EventField, text: &[u8]) -> StreamVerdict {
         match field {
-            Field::Event => {
+            EventField::Event => {
                 let room = MAX_NAME_BYTES.saturating_sub(self.name.len());
                 self.name.extend_from_slice(&text[..text.len().min(room)]);
                 StreamVerdict::Undecided
             }
-            Field::Data => self.keep_data(text),
+            EventField::Data => self.keep_data(text),
         }
     }
 
-    fn end_line(&mut self, field: Field) -> StreamVerdict {
+    fn end_line(&mut self, field: EventField) -> StreamVerdict {
         match field {
-            Field::Data => self.keep_data(b"\n"),
-            Field::Event => {
+            EventField::Data => self.keep_data(b"\n"),
+            EventField::Event => {
                 self.kind = EventKind::named(&self.name);
                 self.name.clear();
                 if self.kind == EventKind::Answer {

@@ -11,18 +11,18 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use super::renaming::{End, Renaming};
+use super::renaming::{RenameEnd, Renaming};
 use crate::{TryCloneBody, azure::ModelRename};
 
 /// A request body that was kept whole, or that is forwarded while it arrives because it is too long.
 /// Made by [`ReplayLayer`](super::ReplayLayer).
 pub struct ReplayBody<B: Body> {
-    kind: Kind<B>,
+    kind: ReplayKind<B>,
     /// Whether it is not kept for another attempt because the total had no room.
     lacked_room: bool,
 }
 
-enum Kind<B: Body> {
+enum ReplayKind<B: Body> {
     /// The whole body. It can be sent again.
     Kept { data: Bytes, trailers: Option<HeaderMap> },
     /// The whole body with some text replaced, for one backend.
@@ -36,16 +36,17 @@ enum Kind<B: Body> {
 impl<B: Body> ReplayBody<B> {
     /// Whether the body was kept whole, so that it can be sent again.
     pub const fn is_replayable(&self) -> bool {
-        matches!(self.kind, Kind::Kept { .. } | Kind::Pieced { .. }) && !self.lacked_room
+        matches!(self.kind, ReplayKind::Kept { .. } | ReplayKind::Pieced { .. })
+            && !self.lacked_room
     }
 
     /// The part of the body that is in memory: all of it if it was kept.
     pub fn beginning(&self) -> Bytes {
         match &self.kind {
-            Kind::Kept { data, .. } | Kind::Arriving { data, .. } | Kind::Broken { data, .. } => {
-                data.clone()
-            }
-            Kind::Pieced { pieces, .. } => pieces.as_slice().concat().into(),
+            ReplayKind::Kept { data, .. }
+            | ReplayKind::Arriving { data, .. }
+            | ReplayKind::Broken { data, .. } => data.clone(),
+            ReplayKind::Pieced { pieces, .. } => pieces.as_slice().concat().into(),
         }
     }
 
@@ -58,7 +59,7 @@ impl<B: Body> ReplayBody<B> {
     /// Takes the error that ended the body while it was kept. The body then ends without it.
     pub fn take_error(&mut self) -> Option<B::Error> {
         match &mut self.kind {
-            Kind::Broken { error, .. } => error.take(),
+            ReplayKind::Broken { error, .. } => error.take(),
             _ => None,
         }
     }
@@ -67,21 +68,23 @@ impl<B: Body> ReplayBody<B> {
     /// with another name for it. A client that announced the length aborts the request.
     pub fn is_cut_off(&self) -> bool {
         match &self.kind {
-            Kind::Arriving { renaming: Some(renaming), .. } => renaming.end() == Some(End::CutOff),
+            ReplayKind::Arriving { renaming: Some(renaming), .. } => {
+                renaming.end() == Some(RenameEnd::CutOff)
+            }
             _ => false,
         }
     }
 
     pub(super) const fn kept(data: Bytes, trailers: Option<HeaderMap>) -> Self {
-        Self::of(Kind::Kept { data, trailers })
+        Self::of(ReplayKind::Kept { data, trailers })
     }
 
     pub(super) const fn arriving(data: Bytes, rest: B) -> Self {
-        Self::of(Kind::Arriving { data, rest, renaming: None })
+        Self::of(ReplayKind::Arriving { data, rest, renaming: None })
     }
 
     pub(super) const fn broken(data: Bytes, error: B::Error) -> Self {
-        Self::of(Kind::Broken { data, error: Some(error) })
+        Self::of(ReplayKind::Broken { data, error: Some(error) })
     }
 
     /// The body, not kept for another attempt.
@@ -89,7 +92,7 @@ impl<B: Body> ReplayBody<B> {
         Self { lacked_room: true, ..self }
     }
 
-    const fn of(kind: Kind<B>) -> Self {
+    const fn of(kind: ReplayKind<B>) -> Self {
         Self { kind, lacked_room: false }
     }
 }
@@ -98,19 +101,19 @@ impl<B: Body + Unpin> TryCloneBody for ReplayBody<B> {
     fn try_clone(&self) -> Option<Self> {
         let kind = match &self.kind {
             _ if self.lacked_room => return None,
-            Kind::Kept { data, trailers } => {
-                Kind::Kept { data: data.clone(), trailers: trailers.clone() }
+            ReplayKind::Kept { data, trailers } => {
+                ReplayKind::Kept { data: data.clone(), trailers: trailers.clone() }
             }
-            Kind::Pieced { pieces, trailers } => {
-                Kind::Pieced { pieces: pieces.clone(), trailers: trailers.clone() }
+            ReplayKind::Pieced { pieces, trailers } => {
+                ReplayKind::Pieced { pieces: pieces.clone(), trailers: trailers.clone() }
             }
-            Kind::Arriving { .. } | Kind::Broken { .. } => return None,
+            ReplayKind::Arriving { .. } | ReplayKind::Broken { .. } => return None,
         };
         Some(Self::of(kind))
     }
 
     fn content(&self) -> Option<Bytes> {
-        let is_whole = matches!(self.kind, Kind::Kept { .. } | Kind::Pieced { .. });
+        let is_whole = matches!(self.kind, ReplayKind::Kept { .. } | ReplayKind::Pieced { .. });
         is_whole.then(|| self.beginning())
     }
 
@@ -120,28 +123,30 @@ impl<B: Body + Unpin> TryCloneBody for ReplayBody<B> {
 
     fn replace_content(&mut self, content: Bytes) {
         match &mut self.kind {
-            Kind::Kept { data, .. } => *data = content,
-            Kind::Pieced { pieces, .. } => *pieces = vec![content].into_iter(),
-            Kind::Arriving { .. } | Kind::Broken { .. } => {}
+            ReplayKind::Kept { data, .. } => *data = content,
+            ReplayKind::Pieced { pieces, .. } => *pieces = vec![content].into_iter(),
+            ReplayKind::Arriving { .. } | ReplayKind::Broken { .. } => {}
         }
     }
 
     fn replace_with_pieces(&mut self, new: Vec<Bytes>) {
-        if let Kind::Kept { trailers, .. } | Kind::Pieced { trailers, .. } = &mut self.kind {
+        if let ReplayKind::Kept { trailers, .. } | ReplayKind::Pieced { trailers, .. } =
+            &mut self.kind
+        {
             let (pieces, trailers) = (new.into_iter(), trailers.take());
-            self.kind = Kind::Pieced { pieces, trailers };
+            self.kind = ReplayKind::Pieced { pieces, trailers };
         }
     }
 
     fn rename_model(&mut self, rename: ModelRename) -> bool {
         match &mut self.kind {
-            Kind::Kept { .. } | Kind::Pieced { .. } => false,
-            Kind::Arriving { data, rest, renaming, .. } => {
+            ReplayKind::Kept { .. } | ReplayKind::Pieced { .. } => false,
+            ReplayKind::Arriving { data, rest, renaming, .. } => {
                 *renaming = Renaming::begin(rename, data, rest.size_hint()).map(Box::new);
                 renaming.is_some()
             }
             // No backend gets any of it.
-            Kind::Broken { data, .. } => {
+            ReplayKind::Broken { data, .. } => {
                 *data = Bytes::new();
                 true
             }
@@ -161,52 +166,54 @@ impl<B: Body + Unpin> Body for ReplayBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match &mut self.kind {
-            Kind::Arriving { data, rest, renaming: Some(renaming), .. } => {
+            ReplayKind::Arriving { data, rest, renaming: Some(renaming), .. } => {
                 // The data was kept only for another name.
                 *data = Bytes::new();
                 poll_renamed(renaming, rest, cx)
             }
-            Kind::Kept { data, .. } | Kind::Arriving { data, .. } | Kind::Broken { data, .. }
+            ReplayKind::Kept { data, .. }
+            | ReplayKind::Arriving { data, .. }
+            | ReplayKind::Broken { data, .. }
                 if !data.is_empty() =>
             {
                 Poll::Ready(Some(Ok(Frame::data(mem::take(data)))))
             }
-            Kind::Pieced { pieces, trailers } => {
+            ReplayKind::Pieced { pieces, trailers } => {
                 let trailers = || trailers.take().map(Frame::trailers);
                 Poll::Ready(pieces.next().map(Frame::data).or_else(trailers).map(Ok))
             }
-            Kind::Kept { trailers, .. } => {
+            ReplayKind::Kept { trailers, .. } => {
                 Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
             }
-            Kind::Arriving { rest, .. } => {
+            ReplayKind::Arriving { rest, .. } => {
                 Pin::new(rest).poll_frame(cx).map_ok(|frame| frame.map_data(into_bytes))
             }
-            Kind::Broken { error, .. } => Poll::Ready(error.take().map(Err)),
+            ReplayKind::Broken { error, .. } => Poll::Ready(error.take().map(Err)),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Kept { data, trailers } => data.is_empty() && trailers.is_none(),
-            Kind::Pieced { pieces, trailers } => pieces.len() == 0 && trailers.is_none(),
-            Kind::Arriving { renaming: Some(renaming), .. } => {
+            ReplayKind::Kept { data, trailers } => data.is_empty() && trailers.is_none(),
+            ReplayKind::Pieced { pieces, trailers } => pieces.len() == 0 && trailers.is_none(),
+            ReplayKind::Arriving { renaming: Some(renaming), .. } => {
                 renaming.is_empty() && renaming.end().is_some()
             }
-            Kind::Arriving { data, rest, .. } => data.is_empty() && rest.is_end_stream(),
-            Kind::Broken { error, .. } => error.is_none(),
+            ReplayKind::Arriving { data, rest, .. } => data.is_empty() && rest.is_end_stream(),
+            ReplayKind::Broken { error, .. } => error.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Kept { data, .. } => SizeHint::with_exact(data.len() as u64),
-            Kind::Pieced { pieces, .. } => {
+            ReplayKind::Kept { data, .. } => SizeHint::with_exact(data.len() as u64),
+            ReplayKind::Pieced { pieces, .. } => {
                 SizeHint::with_exact(pieces.as_slice().iter().map(|piece| piece.len() as u64).sum())
             }
-            Kind::Arriving { rest, renaming: Some(renaming), .. } => {
+            ReplayKind::Arriving { rest, renaming: Some(renaming), .. } => {
                 renaming.size_hint(rest.size_hint())
             }
-            Kind::Arriving { data, rest, .. } => {
+            ReplayKind::Arriving { data, rest, .. } => {
                 let (kept, rest) = (data.len() as u64, rest.size_hint());
                 let mut hint = SizeHint::new();
                 hint.set_lower(rest.lower().saturating_add(kept));
@@ -215,7 +222,7 @@ impl<B: Body + Unpin> Body for ReplayBody<B> {
                 }
                 hint
             }
-            Kind::Broken { .. } => SizeHint::default(),
+            ReplayKind::Broken { .. } => SizeHint::default(),
         }
     }
 }
@@ -245,10 +252,12 @@ impl<B: Body> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Redacted: a prompt is private, its size is not.
         let (state, kept) = match &self.kind {
-            Kind::Kept { data, .. } => ("kept", data.len()),
-            Kind::Pieced { pieces, .. } => ("kept", pieces.as_slice().iter().map(Bytes::len).sum()),
-            Kind::Arriving { data, .. } => ("arriving", data.len()),
-            Kind::Broken { data, .. } => ("broken", data.len()),
+            ReplayKind::Kept { data, .. } => ("kept", data.len()),
+            ReplayKind::Pieced { pieces, .. } => {
+                ("kept", pieces.as_slice().iter().map(Bytes::len).sum())
+            }
+            ReplayKind::Arriving { data, .. } => ("arriving", data.len()),
+            ReplayKind::Broken { data, .. } => ("broken", data.len()),
         };
         f.debug_struct("ReplayBody").field("state", &state).field("kept", &kept).finish()
     }

@@ -122,29 +122,29 @@ where
 }
 
 /// Why keeping a body ended.
-enum End<E> {
+enum KeepingEnd<E> {
     Whole,
     Enough,
     Error(E),
 }
 
 impl<B: Body + Unpin> Keeping<B> {
-    fn poll_keep(&mut self, cx: &mut Context<'_>) -> Poll<End<B::Error>> {
+    fn poll_keep(&mut self, cx: &mut Context<'_>) -> Poll<KeepingEnd<B::Error>> {
         loop {
             let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
-                return Poll::Ready(End::Whole);
+                return Poll::Ready(KeepingEnd::Whole);
             };
             match frame.map(Frame::into_data) {
                 Ok(Ok(data)) if data.has_remaining() => {
                     self.lacks_room |= !self.room.take(data.remaining());
                     self.chunks.push(data, self.expected);
                     if self.is_enough() {
-                        return Poll::Ready(End::Enough);
+                        return Poll::Ready(KeepingEnd::Enough);
                     }
                 }
                 Ok(Ok(_)) => {}
                 Ok(Err(frame)) => self.trailers = frame.into_trailers().ok(),
-                Err(error) => return Poll::Ready(End::Error(error)),
+                Err(error) => return Poll::Ready(KeepingEnd::Error(error)),
             }
         }
     }
@@ -161,14 +161,14 @@ impl<B: Body + Unpin> Keeping<B> {
         model.knows() || (self.lacks_room && text.len() >= UNCOUNTED)
     }
 
-    fn into_request(self, end: End<B::Error>) -> Request<ReplayBody<B>> {
+    fn into_request(self, end: KeepingEnd<B::Error>) -> Request<ReplayBody<B>> {
         let data = self.room.hold(self.chunks.join());
         // The model may have been the last part of the body.
         let ended = (self.model.is_some() || self.lacks_room) && self.body.is_end_stream();
         let body = match end {
-            End::Error(error) => ReplayBody::broken(data, error),
-            End::Enough if !ended => ReplayBody::arriving(data, self.body),
-            End::Enough | End::Whole => ReplayBody::kept(data, self.trailers),
+            KeepingEnd::Error(error) => ReplayBody::broken(data, error),
+            KeepingEnd::Enough if !ended => ReplayBody::arriving(data, self.body),
+            KeepingEnd::Enough | KeepingEnd::Whole => ReplayBody::kept(data, self.trailers),
         };
         Request::from_parts(self.head, if self.lacks_room { body.once() } else { body })
     }

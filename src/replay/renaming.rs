@@ -13,11 +13,11 @@ pub(super) struct Renaming {
     ready: VecDeque<Frame<Bytes>>,
     /// Whether the remaining length is announced, so that no further name may be inserted.
     is_fixed: bool,
-    end: Option<End>,
+    end: Option<RenameEnd>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum RenameEnd {
     Whole,
     /// The body named a model again, which the announced length does not include.
     CutOff,
@@ -40,7 +40,7 @@ impl Renaming {
         self.rename.push(piece, |piece| ready.push_back(Frame::data(piece)));
         if self.is_fixed && self.rename.begun() > begun {
             self.ready.clear();
-            self.end = Some(End::CutOff);
+            self.end = Some(RenameEnd::CutOff);
         }
     }
 
@@ -49,7 +49,7 @@ impl Renaming {
         let ready = &mut self.ready;
         self.rename.finish(|held| ready.push_back(Frame::data(held)));
         self.ready.extend(trailers);
-        self.end = Some(End::Whole);
+        self.end = Some(RenameEnd::Whole);
     }
 
     /// The next frame; `None` if more has to arrive first, or the body has ended.
@@ -57,7 +57,7 @@ impl Renaming {
         self.ready.pop_front()
     }
 
-    pub(super) const fn end(&self) -> Option<End> {
+    pub(super) const fn end(&self) -> Option<RenameEnd> {
         self.end
     }
 

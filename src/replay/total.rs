@@ -80,7 +80,7 @@ impl Room {
 
     /// Ties the room to `data` and every copy of it.
     pub(super) fn hold(self, data: Bytes) -> Bytes {
-        if self.bytes == 0 { data } else { Bytes::from_owner(Held { data, _room: self }) }
+        if self.bytes == 0 { data } else { Bytes::from_owner(CountedBytes { data, _room: self }) }
     }
 }
 
@@ -92,12 +92,12 @@ impl Drop for Room {
     }
 }
 
-struct Held {
+struct CountedBytes {
     data: Bytes,
     _room: Room,
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for CountedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.data
     }

@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::references::{ENCRYPTED_PREFIX_BYTES, MAX_ID_BYTES};
-use crate::azure::json::{Bracket, Mark, Token, Tokens};
+use crate::azure::json::{Bracket, Mark, Token, Tokenizer};
 
 /// Something in an answer that its resource holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,18 +26,18 @@ pub(crate) enum Shown<'a> {
 pub(crate) struct AnswerScan {
     /// How many more bytes to read.
     left: usize,
-    tokens: Tokens,
+    tokens: Tokenizer,
     /// The names of the outermost containers.
-    path: [Name; MAX_DEPTH],
+    path: [MemberName; MAX_DEPTH],
     /// The last string, if it is the key of the value that follows.
-    key: Option<Name>,
+    key: Option<MemberName>,
     /// The key of the string being read; `None` if that string may be a key itself.
-    value_of: Option<Name>,
+    value_of: Option<MemberName>,
     text: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Name {
+enum MemberName {
     Id,
     /// A list of ids.
     Ids,
@@ -59,8 +59,8 @@ impl AnswerScan {
     pub(crate) fn new(most: usize) -> Self {
         Self {
             left: most,
-            tokens: Tokens::default(),
-            path: [Name::Other; MAX_DEPTH],
+            tokens: Tokenizer::default(),
+            path: [MemberName::Other; MAX_DEPTH],
             key: None,
             value_of: None,
             text: Vec::new(),
@@ -98,13 +98,13 @@ impl AnswerScan {
             None => {}
             Some(Mark::Quote) => {
                 self.value_of =
-                    self.key.take().or_else(|| self.is_list_of_ids().then_some(Name::Id));
+                    self.key.take().or_else(|| self.is_list_of_ids().then_some(MemberName::Id));
                 self.text.clear();
             }
             Some(Mark::Bracket(Bracket::Close)) => self.key = None,
             Some(Mark::Bracket(bracket)) => {
-                let fits = |name: &Name| name.is_list() == (bracket == Bracket::Array);
-                let name = self.key.take().filter(fits).unwrap_or(Name::Other);
+                let fits = |name: &MemberName| name.is_list() == (bracket == Bracket::Array);
+                let name = self.key.take().filter(fits).unwrap_or(MemberName::Other);
                 if let Some(slot) = self.path.get_mut(self.tokens.depth()) {
                     *slot = name;
                 }
@@ -116,8 +116,8 @@ impl AnswerScan {
     /// longer one.
     fn keep(&mut self, part: &[u8]) {
         let most = match self.value_of {
-            Some(Name::Id) => MAX_ID_BYTES + 1,
-            Some(Name::Encrypted) => ENCRYPTED_PREFIX_BYTES,
+            Some(MemberName::Id) => MAX_ID_BYTES + 1,
+            Some(MemberName::Encrypted) => ENCRYPTED_PREFIX_BYTES,
             Some(_) => 0,
             None => MAX_NAME_BYTES + 1,
         };
@@ -128,11 +128,13 @@ impl AnswerScan {
     fn finish(&mut self, each: &mut impl FnMut(Shown<'_>)) {
         let text = mem::take(&mut self.text);
         match self.value_of.take() {
-            None => self.key = Some(Name::of(&text)),
-            Some(Name::Id) if self.is_id() && (1..=MAX_ID_BYTES).contains(&text.len()) => {
+            None => self.key = Some(MemberName::of(&text)),
+            Some(MemberName::Id) if self.is_id() && (1..=MAX_ID_BYTES).contains(&text.len()) => {
                 each(Shown::Id(&text));
             }
-            Some(Name::Encrypted) if self.is_item(self.tokens.depth()) && !text.is_empty() => {
+            Some(MemberName::Encrypted)
+                if self.is_item(self.tokens.depth()) && !text.is_empty() =>
+            {
                 each(Shown::Encrypted(&text));
             }
             Some(_) => {}
@@ -148,14 +150,17 @@ impl AnswerScan {
 
     fn is_list_of_ids(&self) -> bool {
         let innermost = self.tokens.depth().checked_sub(1).and_then(|at| self.path.get(at));
-        innermost == Some(&Name::Ids)
+        innermost == Some(&MemberName::Ids)
     }
 
     fn is_object(&self, depth: usize) -> bool {
         let is_part = match depth {
             1 => true,
-            2 => matches!(self.path[1], Name::Response | Name::Conversation | Name::File),
-            3 => self.path[1] == Name::Response && self.path[2] == Name::Conversation,
+            2 => matches!(
+                self.path[1],
+                MemberName::Response | MemberName::Conversation | MemberName::File
+            ),
+            3 => self.path[1] == MemberName::Response && self.path[2] == MemberName::Conversation,
             _ => false,
         };
         is_part || self.is_item(depth) || self.is_environment(depth)
@@ -163,20 +168,20 @@ impl AnswerScan {
 
     fn is_environment(&self, depth: usize) -> bool {
         let innermost = depth.checked_sub(1).and_then(|at| self.path.get(at));
-        innermost == Some(&Name::Environment) && self.is_item(depth - 1)
+        innermost == Some(&MemberName::Environment) && self.is_item(depth - 1)
     }
 
     fn is_item(&self, depth: usize) -> bool {
         match depth {
-            2 => self.path[1] == Name::Item,
-            3 => self.path[1] == Name::Items,
-            4 => self.path[1] == Name::Response && self.path[2] == Name::Items,
+            2 => self.path[1] == MemberName::Item,
+            3 => self.path[1] == MemberName::Items,
+            4 => self.path[1] == MemberName::Response && self.path[2] == MemberName::Items,
             _ => false,
         }
     }
 }
 
-impl Name {
+impl MemberName {
     fn of(key: &[u8]) -> Self {
         match key {
             // Also the output of a batch, the thread of a run, and the container of a tool.

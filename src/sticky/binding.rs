@@ -71,7 +71,7 @@ impl Binding {
         let home = request.extensions_mut().remove::<Home>();
         let owner = home.as_ref().and_then(Home::owner);
         let mut search = Search::new(sticky, residents, owner, now);
-        let Subject { kind, stored, scanned } = search.read(request);
+        let RequestSubject { kind, stored, scanned } = search.read(request);
         let named = name.map(|name| residents.named(name.as_str()).ok_or(()));
         let home = || home.unwrap_or_else(|| Home::of_sender(request.headers()));
         // A list shows what others made, too.
@@ -147,7 +147,7 @@ struct Search<'a> {
 }
 
 /// The subject of a request.
-struct Subject {
+struct RequestSubject {
     kind: Kind,
     /// Whether its answer will be stored, if it says so.
     stored: Option<bool>,
@@ -183,7 +183,7 @@ impl<'a> Search<'a> {
     }
 
     /// Looks up the references in the path and the body of a request.
-    fn read<B: TryCloneBody>(&mut self, request: &Request<B>) -> Subject {
+    fn read<B: TryCloneBody>(&mut self, request: &Request<B>) -> RequestSubject {
         let path = request.uri().path();
         let ApiCall { operation, id } = ApiPath::of(path).call(path);
         let kind = operation.kind();
@@ -194,7 +194,7 @@ impl<'a> Search<'a> {
             self.look_up(&id, true, self.asker);
         }
         self.lists_or_creates = id.is_none() && operation.lists_or_creates(request.method());
-        let mut subject = Subject { kind, stored: None, scanned: None };
+        let mut subject = RequestSubject { kind, stored: None, scanned: None };
         if kind == Kind::Free {
             return subject;
         }

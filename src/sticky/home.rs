@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_told_by_a_key_and_by_no_token_that_changes() {
+    fn a_client_is_identified_by_a_key_and_not_by_a_token_that_changes() {
         let anonymous = Home::of_sender(&HeaderMap::new()).key;
         assert_eq!(key("api-key", "a"), key("authorization", "bearer  a "));
         assert_ne!(key("api-key", "a"), key("api-key", "b"));

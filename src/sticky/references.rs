@@ -21,7 +21,7 @@ pub(crate) enum Reference<'a> {
 
 /// The result of reading a body.
 #[derive(Debug, Default)]
-pub(super) struct Read {
+pub(super) struct BodyReferences {
     /// Whether the answer will be stored, if the body says so.
     pub(super) stored: Option<bool>,
     /// The fields found by a scan, if one was necessary.
@@ -40,7 +40,7 @@ pub(super) fn read_known<'a>(
     known: Option<&BodyFields>,
     kind: Kind,
     each: impl FnMut(Reference<'a>),
-) -> Read {
+) -> BodyReferences {
     // Inside a string, backslashes precede the quotes of a name.
     let worthwhile = match kind {
         Kind::Free => false,
@@ -49,12 +49,12 @@ pub(super) fn read_known<'a>(
         Kind::Response | Kind::Kept => true,
     };
     if !worthwhile {
-        return Read::default();
+        return BodyReferences::default();
     }
     let mut walk = Walk::new(content, each);
     let (scanned, _) =
         BodyFields::read_or_scan(known, content, |field, key, scan| walk.read(field, key, scan));
-    Read { stored: walk.stored, scanned }
+    BodyReferences { stored: walk.stored, scanned }
 }
 
 /// Calls `each` for the references of a body that was not scanned; returns whether its answer will be
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_told_whether_the_answer_is_stored() {
+    fn whether_the_answer_is_stored_is_returned() {
         let stored = |kind, body| found(kind, body).1;
         assert_eq!(stored(Kind::Response, r#"{"input":"hi","store":false}"#), Some(false));
         assert_eq!(stored(Kind::Response, r#"{"store":null,"input":{"store":true}}"#), None);

@@ -27,7 +27,7 @@ pub(super) struct QueuePosition {
 
 /// What a request does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Decision {
+pub(super) enum WaitDecision {
     /// Go. Its outcome is not tracked.
     Pass,
     /// Go, and report the outcome.
@@ -40,8 +40,8 @@ pub(super) enum Decision {
 
 /// The requests that wait for one service to reopen.
 #[derive(Debug, Default)]
-pub(super) struct Core {
-    waiting: BTreeMap<QueuePosition, Waiting>,
+pub(super) struct WaitCore {
+    waiting: BTreeMap<QueuePosition, WaitingRequest>,
     /// Waiting requests whose instant has come, and the others by their instant.
     due: BTreeSet<QueuePosition>,
     later: BTreeSet<(Instant, QueuePosition)>,
@@ -56,13 +56,13 @@ pub(super) struct Core {
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct WaitingRequest {
     opens: Instant,
     deadline: Instant,
     waker: Option<Waker>,
 }
 
-impl Core {
+impl WaitCore {
     /// Whether requests need not pass through here.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.trying.is_empty() && self.closed_until.is_none()
@@ -83,23 +83,23 @@ impl Core {
         now: Instant,
         place: QueuePosition,
         deadline: Instant,
-    ) -> Decision {
+    ) -> WaitDecision {
         self.advance(now);
         let is_first = self.due.first().is_none_or(|first| place < *first);
         let opens = self.closed_until.map_or(now, |until| until.max(now));
         if self.closed_until.is_none() && self.due.is_empty() {
             // The waiting requests may need something that this one does not.
-            return Decision::Pass;
+            return WaitDecision::Pass;
         }
         if opens == now && is_first && self.has_room() {
             self.trying.insert(place, None);
-            return Decision::Go(place);
+            return WaitDecision::Go(place);
         }
         if opens > deadline || deadline <= now {
-            return Decision::Pass;
+            return WaitDecision::Pass;
         }
         self.insert(place, now, deadline);
-        Decision::Wait { place, until: now }
+        WaitDecision::Wait { place, until: now }
     }
 
     /// The request at `place` was refused until `opens`. `remembers`: the service keeps that state
@@ -130,10 +130,10 @@ impl Core {
 
     /// Decides what the request waiting at `place` does now. It leaves the queue unless it keeps
     /// waiting.
-    pub(super) fn on_turn(&mut self, now: Instant, place: QueuePosition) -> Decision {
+    pub(super) fn on_turn(&mut self, now: Instant, place: QueuePosition) -> WaitDecision {
         self.advance(now);
-        let Some(&Waiting { opens, deadline, .. }) = self.waiting.get(&place) else {
-            return Decision::Late;
+        let Some(&WaitingRequest { opens, deadline, .. }) = self.waiting.get(&place) else {
+            return WaitDecision::Late;
         };
         let opens = self.opens(opens);
         let (is_open, is_last) = (opens <= now, now >= deadline);
@@ -142,18 +142,18 @@ impl Core {
             // A request whose time is up goes, whatever is known of those before it.
             self.leave(place);
             self.trying.insert(place, None);
-            return Decision::Go(place);
+            return WaitDecision::Go(place);
         }
         if is_last || opens > deadline {
             self.leave(place);
-            return Decision::Late;
+            return WaitDecision::Late;
         }
         let change = match is_open {
             true => self.trying.values().flatten().min().copied(),
             false => Some(opens),
         };
         let until = change.filter(|_| is_head).map_or(deadline, |change| change.min(deadline));
-        Decision::Wait { place, until }
+        WaitDecision::Wait { place, until }
     }
 
     /// The attempt of the request at `place` was sent to the service.
@@ -215,11 +215,11 @@ impl Core {
 
     fn insert(&mut self, place: QueuePosition, opens: Instant, deadline: Instant) {
         self.later.insert((opens, place));
-        self.waiting.insert(place, Waiting { opens, deadline, waker: None });
+        self.waiting.insert(place, WaitingRequest { opens, deadline, waker: None });
     }
 
     fn leave(&mut self, place: QueuePosition) {
-        if let Some(Waiting { opens, .. }) = self.waiting.remove(&place)
+        if let Some(WaitingRequest { opens, .. }) = self.waiting.remove(&place)
             && !self.due.remove(&place)
         {
             self.later.remove(&(opens, place));

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     RequestLimits,
-    core::{Core, Decision, QueuePosition},
+    core::{QueuePosition, WaitCore, WaitDecision},
 };
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Sleep, clock, poll_sleep};
 
@@ -21,14 +21,14 @@ use crate::sync::{AtomicBool, Mutex, MutexGuard, Sleep, clock, poll_sleep};
 /// [`SmartFallbackLayer`](crate::SmartFallbackLayer) for its fallback. Pass one in to observe it.
 #[derive(Clone, Default)]
 pub struct WaitQueue {
-    shared: Arc<Shared>,
+    shared: Arc<QueueShared>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct QueueShared {
     /// Whether requests must pass through `core`. Written only under its lock.
     busy: AtomicBool,
-    core: Mutex<Core>,
+    core: Mutex<WaitCore>,
 }
 
 /// What a request does next.
@@ -88,15 +88,15 @@ impl WaitQueue {
         let decision = self.look(None, |core| {
             if core.is_idle() {
                 self.shared.busy.store(false, Ordering::Relaxed);
-                return Decision::Pass;
+                return WaitDecision::Pass;
             }
             let place = core.place(limits.rank, limits.arrival);
             core.on_arrival(now, place, limits.deadline())
         });
         match decision {
-            Decision::Go(place) => Turn::Go(Permit::tracked(self.clone(), place)),
-            Decision::Wait { place, .. } => Turn::Wait(Waiter::new(self.clone(), place)),
-            Decision::Pass | Decision::Late => Turn::Go(Permit::untracked()),
+            WaitDecision::Go(place) => Turn::Go(Permit::tracked(self.clone(), place)),
+            WaitDecision::Wait { place, .. } => Turn::Wait(Waiter::new(self.clone(), place)),
+            WaitDecision::Pass | WaitDecision::Late => Turn::Go(Permit::untracked()),
         }
     }
 
@@ -118,14 +118,14 @@ impl WaitQueue {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Core> {
+    fn lock(&self) -> MutexGuard<'_, WaitCore> {
         // The state is valid between any two statements, so a panic elsewhere does no harm.
         self.shared.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls the core for the request at `place`, then wakes the request that goes next, if that has
     /// changed.
-    fn look<T>(&self, place: Option<QueuePosition>, ask: impl FnOnce(&mut Core) -> T) -> T {
+    fn look<T>(&self, place: Option<QueuePosition>, ask: impl FnOnce(&mut WaitCore) -> T) -> T {
         let (answer, head) = {
             let mut core = self.lock();
             let before = core.head();
@@ -140,7 +140,7 @@ impl WaitQueue {
     }
 
     /// Changes the core, then wakes the requests that the change concerns.
-    fn update<T>(&self, change: impl FnOnce(&mut Core) -> T) -> T {
+    fn update<T>(&self, change: impl FnOnce(&mut WaitCore) -> T) -> T {
         let (result, head, too_late) = {
             let mut core = self.lock();
             let result = change(&mut core);
@@ -170,9 +170,9 @@ impl Future for Waiter {
                 decision
             });
             match decision {
-                Decision::Wait { until, .. } => ready!(poll_sleep(&mut self.sleep, until, cx)),
-                Decision::Go(place) => break Some(Permit::tracked(self.queue.clone(), place)),
-                Decision::Late | Decision::Pass => break None,
+                WaitDecision::Wait { until, .. } => ready!(poll_sleep(&mut self.sleep, until, cx)),
+                WaitDecision::Go(place) => break Some(Permit::tracked(self.queue.clone(), place)),
+                WaitDecision::Late | WaitDecision::Pass => break None,
             }
         };
         self.place = None;

@@ -2,7 +2,7 @@
 
 mod text;
 
-use self::text::{ATTACHMENT_TOKENS, BYTES_PER_TOKEN, Text};
+use self::text::{ATTACHMENT_TOKENS, BYTES_PER_TOKEN, PromptText};
 use super::{
     fields::{BodyFields, Field},
     json::count,
@@ -26,7 +26,7 @@ impl<'a> Demand<'a> {
     /// `known`.
     pub(crate) fn read(content: &'a [u8], known: Option<&BodyFields>) -> Self {
         let mut demand = Self { prompt: 0.0, longest: None, choices: 1, model: None };
-        let mut text = Text::default();
+        let mut text = PromptText::default();
         let is_read = BodyFields::read_only(known, content, |field, key, scan| {
             match field {
                 Field::Messages

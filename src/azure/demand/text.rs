@@ -8,7 +8,7 @@ use crate::azure::json::{Scan, Skipped};
 
 /// The text of a prompt so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Text {
+pub(super) struct PromptText {
     bytes: usize,
     messages: usize,
     attachments: usize,
@@ -16,7 +16,7 @@ pub(super) struct Text {
     tokens: usize,
 }
 
-impl Text {
+impl PromptText {
     /// Adds the text of messages or input, whose value `scan` skips: strings shown to the model, and
     /// token ids.
     pub(super) fn add_prompt<'a>(&mut self, content: &[u8], scan: &mut Scan<'a>) -> Option<()> {
@@ -90,18 +90,21 @@ mod tests {
     use super::*;
     use crate::azure::json::members;
 
-    fn text(value: &str, add: impl Fn(&mut Text, &[u8], &mut Scan<'_>) -> Option<()>) -> Text {
+    fn text(
+        value: &str,
+        add: impl Fn(&mut PromptText, &[u8], &mut Scan<'_>) -> Option<()>,
+    ) -> PromptText {
         let body = format!("{{\"value\":{value}}}");
-        let mut text = Text::default();
+        let mut text = PromptText::default();
         let whole = members(body.as_bytes(), |_, scan| add(&mut text, body.as_bytes(), scan));
         whole.expect("JSON");
         text
     }
 
     #[test]
-    fn keys_are_told_from_values_across_white_space() {
+    fn keys_are_distinguished_from_values_across_white_space() {
         let spaced = "[{\"role\" \n: \"user\" , \"content\"\t:\"a\\\"b\"},[\"role\",\"c\"]]";
-        let text = text(spaced, Text::add_prompt);
+        let text = text(spaced, PromptText::add_prompt);
         assert_eq!((text.bytes, text.messages), (3 + 4 + 1, 1));
     }
 

@@ -5,10 +5,10 @@ mod scan;
 mod text;
 mod tokens;
 
-use self::text::Text;
+use self::text::StringState;
 pub(crate) use self::{
     number::count,
     scan::{Scan, Skipped, mark, members, quote_or_backslash},
     text::Name,
-    tokens::{Bracket, Mark, Token, Tokens},
+    tokens::{Bracket, Mark, Token, Tokenizer},
 };

@@ -4,7 +4,7 @@ use super::quote_or_backslash;
 
 /// Whether the current position in a chunked JSON text is within a string.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Text {
+pub(super) enum StringState {
     #[default]
     Between,
     Within,
@@ -12,7 +12,7 @@ pub(super) enum Text {
     Escape,
 }
 
-impl Text {
+impl StringState {
     /// Whether a string has begun and not ended.
     pub(super) fn is_within(self) -> bool {
         self != Self::Between
@@ -68,7 +68,7 @@ mod tests {
 
     /// The part of `rest` that belongs to the string at its start, and the number of bytes read.
     fn read(mut pieces: Vec<&[u8]>) -> (Vec<u8>, usize) {
-        let (mut text, mut kept, mut total) = (Text::Within, Vec::new(), 0);
+        let (mut text, mut kept, mut total) = (StringState::Within, Vec::new(), 0);
         while text.is_within() && !pieces.is_empty() {
             let (part, read) = text.read(pieces[0]);
             kept.extend_from_slice(part);

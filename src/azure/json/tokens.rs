@@ -1,12 +1,12 @@
 //! Tokenizes a JSON text that arrives in pieces, jumping from mark to mark.
 
-use super::{Name, Text, mark};
+use super::{Name, StringState, mark};
 
 /// A position in a chunked JSON text. It looks only at quotes and brackets, so that it also reads a
 /// text that is not JSON, and keeps nothing but the start of the last string.
 #[derive(Debug, Default)]
-pub(crate) struct Tokens {
-    text: Text,
+pub(crate) struct Tokenizer {
+    text: StringState,
     depth: usize,
     name: Name,
     /// The mark returned last, until the next token: up to then `depth` and `name` are those before
@@ -39,7 +39,7 @@ pub(crate) enum Bracket {
     Close,
 }
 
-impl Tokens {
+impl Tokenizer {
     /// The next token, removed from `rest`; `None` if nothing is left to read.
     #[inline]
     pub(crate) fn next<'a>(&mut self, rest: &mut &'a [u8]) -> Option<Token<'a>> {
@@ -64,7 +64,7 @@ impl Tokens {
             _ => Mark::Bracket(Bracket::Close),
         });
         if self.mark == Some(Mark::Quote) {
-            self.text = Text::Within;
+            self.text = StringState::Within;
         }
         *rest = &bytes[at + usize::from(self.mark.is_some())..];
         Some(Token::Between(&bytes[..at], self.mark))
@@ -107,10 +107,10 @@ mod tests {
 
     /// Every string and bracket with its depth and the name before it.
     fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<(String, usize)> {
-        let (mut tokens, mut found) = (Tokens::default(), Vec::new());
+        let (mut tokens, mut found) = (Tokenizer::default(), Vec::new());
         for mut piece in pieces {
             while let Some(token) = tokens.next(&mut piece) {
-                let name = |tokens: &Tokens| {
+                let name = |tokens: &Tokenizer| {
                     let names = [&b"a"[..], b"bc", b""];
                     let name = names.iter().find(|name| tokens.name().is(name));
                     String::from_utf8_lossy(name.expect("a name of the text")).into_owned()
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_outermost_level_is_known_without_the_next_token() {
-        let mut tokens = Tokens::default();
+        let mut tokens = Tokenizer::default();
         assert!(tokens.is_outermost());
         for (piece, is_outermost) in
             [("{", false), (r#""a"#, false), (r#"":[]"#, false), ("}", true)]

@@ -8,7 +8,7 @@ use crate::azure::multipart::{Part, boundary};
 /// A position in a form (RFC 7578). If the form is broken, it continues at the next delimiter.
 #[derive(Clone)]
 pub(crate) struct FormReader {
-    at: At,
+    at: FormPosition,
     delimiter: Finder<'static>,
     /// The last bytes read, which may start a delimiter.
     tail: Vec<u8>,
@@ -21,7 +21,7 @@ pub(crate) struct FormReader {
 
 /// What comes next.
 #[derive(Clone, Copy)]
-enum At {
+enum FormPosition {
     /// The text before a delimiter: a part's content, or a preamble.
     Content { is_model: bool },
     /// The rest of a delimiter's line, and the bytes read of it.
@@ -45,7 +45,7 @@ impl FormReader {
     pub(super) fn of(content_type: &[u8]) -> Option<Self> {
         let delimiter = [b"\r\n--", &*boundary(content_type)?].concat();
         Some(Self {
-            at: At::Content { is_model: false },
+            at: FormPosition::Content { is_model: false },
             delimiter: Finder::new(&delimiter).into_owned(),
             // Without a preamble, no line break precedes the first delimiter.
             tail: b"\r\n".to_vec(),
@@ -57,7 +57,7 @@ impl FormReader {
 
     /// Whether no model can follow.
     pub(super) const fn is_done(&self) -> bool {
-        matches!(self.at, At::End)
+        matches!(self.at, FormPosition::End)
     }
 
     pub(super) fn read(&mut self, piece: &[u8], emit: &mut impl FnMut(Span<'_>)) {
@@ -65,11 +65,11 @@ impl FormReader {
         while at < piece.len() {
             let start = at;
             match self.at {
-                At::End => {
+                FormPosition::End => {
                     at = piece.len();
                     emit(Span::Piece(start..at));
                 }
-                At::Content { is_model } => {
+                FormPosition::Content { is_model } => {
                     let end = self.delimiter_end(&piece[at..]);
                     at = end.map_or(piece.len(), |end| at + end);
                     if !is_model {
@@ -79,13 +79,13 @@ impl FormReader {
                         emit(Span::Text(self.delimiter.needle()));
                     }
                     if end.is_some() {
-                        self.at = At::Line(Line::Start);
+                        self.at = FormPosition::Line(Line::Start);
                     }
                 }
-                At::Line(line) => {
+                FormPosition::Line(line) => {
                     match (line, piece[at]) {
                         (Line::Start, b'-') if self.holds_end => {
-                            self.at = At::Line(Line::Dash);
+                            self.at = FormPosition::Line(Line::Dash);
                             at += 1;
                             continue;
                         }
@@ -94,30 +94,32 @@ impl FormReader {
                                 emit(Span::End { is_first: true });
                             }
                             emit(Span::Text(b"--"));
-                            self.at = At::End;
+                            self.at = FormPosition::End;
                             at += 1;
                             continue;
                         }
-                        (Line::Start, b'-') => self.at = At::Line(Line::Dash),
-                        (Line::Dash, b'-') => self.at = At::End,
+                        (Line::Start, b'-') => self.at = FormPosition::Line(Line::Dash),
+                        (Line::Dash, b'-') => self.at = FormPosition::End,
                         (Line::Start | Line::Padding, b' ' | b'\t') => {
-                            self.at = At::Line(Line::Padding);
+                            self.at = FormPosition::Line(Line::Padding);
                         }
-                        (Line::Start | Line::Padding, b'\r') => self.at = At::Line(Line::Return),
-                        (Line::Return, b'\n') => self.at = At::Head,
+                        (Line::Start | Line::Padding, b'\r') => {
+                            self.at = FormPosition::Line(Line::Return)
+                        }
+                        (Line::Return, b'\n') => self.at = FormPosition::Head,
                         // It only starts like a delimiter.
                         _ => {
                             if self.holds_end && matches!(line, Line::Dash) {
                                 emit(Span::Text(b"-"));
                             }
-                            self.at = At::Content { is_model: false };
+                            self.at = FormPosition::Content { is_model: false };
                             continue;
                         }
                     }
                     at += 1;
                     emit(Span::Piece(start..at));
                 }
-                At::Head => at += self.read_head(&piece[at..], emit),
+                FormPosition::Head => at += self.read_head(&piece[at..], emit),
             }
         }
     }
@@ -154,16 +156,16 @@ impl FormReader {
                 self.held.truncate(end);
                 // The delimiter after empty content may start with the end of the head.
                 self.tail = b"\r\n".to_vec();
-                (end, At::Content { is_model: self.pass_head(emit) })
+                (end, FormPosition::Content { is_model: self.pass_head(emit) })
             }
-            (_, Some(end)) => (end, At::Line(Line::Start)),
+            (_, Some(end)) => (end, FormPosition::Line(Line::Start)),
             (_, None) if self.held.len() == MAX_PART_HEAD_BYTES => {
                 self.tail.clear();
-                (MAX_PART_HEAD_BYTES, At::Content { is_model: false })
+                (MAX_PART_HEAD_BYTES, FormPosition::Content { is_model: false })
             }
             (_, None) => return rest.len(),
         };
-        if !matches!(next, At::Content { is_model: true }) {
+        if !matches!(next, FormPosition::Content { is_model: true }) {
             emit(Span::Text(&self.held[..end]));
         }
         self.held.clear();

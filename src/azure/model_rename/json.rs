@@ -9,14 +9,14 @@ use crate::azure::{fields, json};
 /// text on unchanged: the service rejects it.
 #[derive(Clone, Default)]
 pub(crate) struct JsonReader {
-    at: At,
-    key: Key,
+    at: JsonPosition,
+    key: PartialKey,
     pub(super) models: Models,
 }
 
 /// What comes next.
 #[derive(Clone, Copy, Default)]
-enum At {
+enum JsonPosition {
     /// The object.
     #[default]
     Start,
@@ -48,23 +48,23 @@ enum At {
 impl JsonReader {
     /// Whether no model can follow.
     pub(super) const fn is_done(&self) -> bool {
-        matches!(self.at, At::End)
+        matches!(self.at, JsonPosition::End)
     }
 
     pub(super) fn read(&mut self, piece: &[u8], emit: &mut impl FnMut(Span<'_>)) {
         let (mut at, mut stays_from) = (0, 0);
         while let Some(rest @ [first, ..]) = piece.get(at..) {
             match &mut self.at {
-                At::End => break,
-                At::InKey { is_escaped } => {
+                JsonPosition::End => break,
+                JsonPosition::InKey { is_escaped } => {
                     let end = text_end(rest, is_escaped);
                     self.key.push(&rest[..end.map_or(rest.len(), |end| end - 1)]);
                     at += end.unwrap_or(rest.len());
                     if end.is_some() {
-                        self.at = At::Colon;
+                        self.at = JsonPosition::Colon;
                     }
                 }
-                At::InText { is_escaped, is_model } => {
+                JsonPosition::InText { is_escaped, is_model } => {
                     let (end, is_model) = (text_end(rest, is_escaped), *is_model);
                     at += end.unwrap_or(rest.len());
                     if is_model {
@@ -72,42 +72,49 @@ impl JsonReader {
                         self.models.ended += usize::from(end.is_some());
                     }
                     if end.is_some() {
-                        self.at = At::Comma;
+                        self.at = JsonPosition::Comma;
                     }
                 }
-                At::Nested { text: text @ Some(_), .. } => {
+                JsonPosition::Nested { text: text @ Some(_), .. } => {
                     let end = text.as_mut().and_then(|is_escaped| text_end(rest, is_escaped));
                     at += end.unwrap_or(rest.len());
                     if end.is_some() {
                         *text = None;
                     }
                 }
-                At::Nested { depth, text } => {
+                JsonPosition::Nested { depth, text } => {
                     at += json::mark(rest);
                     match piece.get(at) {
                         Some(b'"') => *text = Some(false),
                         Some(b'{' | b'[') => *depth += 1,
                         Some(_) if *depth > 1 => *depth -= 1,
-                        Some(_) => self.at = At::Comma,
+                        Some(_) => self.at = JsonPosition::Comma,
                         None => break,
                     }
                     at += 1;
                 }
-                At::Scalar => {
+                JsonPosition::Scalar => {
                     at += rest.iter().take_while(|byte| !ends_scalar(**byte)).count();
                     if at < piece.len() {
-                        self.at = At::Comma;
+                        self.at = JsonPosition::Comma;
                     }
                 }
-                At::Start | At::Key | At::Colon | At::Value | At::Comma => {
-                    if matches!(self.at, At::Value) && *first == b'"' && self.key.is_model() {
+                JsonPosition::Start
+                | JsonPosition::Key
+                | JsonPosition::Colon
+                | JsonPosition::Value
+                | JsonPosition::Comma => {
+                    if matches!(self.at, JsonPosition::Value)
+                        && *first == b'"'
+                        && self.key.is_model()
+                    {
                         self.models.begun += 1;
                         emit(Span::Piece(stays_from..at));
                         emit(Span::Name);
                         stays_from = at + 1;
                     }
-                    let is_first = matches!(self.at, At::Key);
-                    if *first == b'}' && (is_first || matches!(self.at, At::Comma)) {
+                    let is_first = matches!(self.at, JsonPosition::Key);
+                    if *first == b'}' && (is_first || matches!(self.at, JsonPosition::Comma)) {
                         self.end(stays_from..at, is_first, emit);
                         stays_from = at;
                     }
@@ -132,17 +139,19 @@ impl JsonReader {
         self.at = match (self.at, byte) {
             (at, b' ' | b'\t' | b'\n' | b'\r') => at,
             // A byte order mark, which some readers skip (RFC 8259, section 8.1).
-            (At::Start, 0xEF | 0xBB | 0xBF) => At::Start,
-            (At::Start, b'{') | (At::Comma, b',') => At::Key,
-            (At::Key, b'"') => {
-                self.key = Key::default();
-                At::InKey { is_escaped: false }
+            (JsonPosition::Start, 0xEF | 0xBB | 0xBF) => JsonPosition::Start,
+            (JsonPosition::Start, b'{') | (JsonPosition::Comma, b',') => JsonPosition::Key,
+            (JsonPosition::Key, b'"') => {
+                self.key = PartialKey::default();
+                JsonPosition::InKey { is_escaped: false }
             }
-            (At::Colon, b':') => At::Value,
-            (At::Value, b'"') => At::InText { is_escaped: false, is_model: self.key.is_model() },
-            (At::Value, b'{' | b'[') => At::Nested { depth: 1, text: None },
-            (At::Value, byte) if !ends_scalar(byte) => At::Scalar,
-            _ => At::End,
+            (JsonPosition::Colon, b':') => JsonPosition::Value,
+            (JsonPosition::Value, b'"') => {
+                JsonPosition::InText { is_escaped: false, is_model: self.key.is_model() }
+            }
+            (JsonPosition::Value, b'{' | b'[') => JsonPosition::Nested { depth: 1, text: None },
+            (JsonPosition::Value, byte) if !ends_scalar(byte) => JsonPosition::Scalar,
+            _ => JsonPosition::End,
         };
     }
 }
@@ -170,12 +179,12 @@ const fn ends_scalar(byte: u8) -> bool {
 
 /// The part of a key that `model` can have, and one byte more.
 #[derive(Clone, Default)]
-struct Key {
+struct PartialKey {
     bytes: [u8; MAX_MODEL_KEY_BYTES + 1],
     length: usize,
 }
 
-impl Key {
+impl PartialKey {
     fn push(&mut self, text: &[u8]) {
         let room = &mut self.bytes[self.length..];
         let length = text.len().min(room.len());

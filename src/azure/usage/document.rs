@@ -1,7 +1,7 @@
 //! Finds `usage` objects in JSON text that arrives in pieces.
 
 use super::Usage;
-use crate::azure::json::{Bracket, Mark, Token, Tokens, count, members};
+use crate::azure::json::{Bracket, Mark, Token, Tokenizer, count, members};
 
 /// A JSON text, read as it arrives. It keeps its position in the text and, while that is incomplete,
 /// the object that it looks for.
@@ -10,7 +10,7 @@ use crate::azure::json::{Bracket, Mark, Token, Tokens, count, members};
 /// Keys are compared as written: one that spells `usage` with escapes is not found.
 #[derive(Debug, Default)]
 pub(super) struct Document {
-    tokens: Tokens,
+    tokens: Tokenizer,
     /// Whether the outermost value is an object.
     is_object: bool,
     /// Whether the value that contains the next member of depth 2 is the object `response`.

@@ -10,7 +10,7 @@ use memchr::memmem;
 use self::document::Document;
 use super::{
     ContentKind,
-    events::{EventLines, Field, Part, ends_event},
+    events::{EventField, EventLines, StreamPart, ends_event},
     json::mark,
 };
 
@@ -87,13 +87,13 @@ impl UsageScan {
     fn read_events(&mut self, mut bytes: &[u8]) {
         while let Some(part) = self.lines.as_mut().and_then(|lines| lines.next(&mut bytes)) {
             match part {
-                Part::Value(Field::Data, data) => {
+                StreamPart::Value(EventField::Data, data) => {
                     if !self.may_skip(data, bytes) {
                         self.read(data);
                     }
                 }
-                Part::EndOfEvent => self.document = Document::default(),
-                Part::Value(Field::Event, _) | Part::EndOfLine(_) => {}
+                StreamPart::EndOfEvent => self.document = Document::default(),
+                StreamPart::Value(EventField::Event, _) | StreamPart::EndOfLine(_) => {}
             }
         }
     }
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_answer_tells_its_usage() {
+    fn every_form_of_answer_has_its_usage_found() {
         for (content_type, answer, usage) in samples() {
             assert_eq!(usage_in(content_type, &[answer.as_bytes()]), usage, "{answer}");
         }
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_at_a_time_tells_the_same() {
+    fn a_byte_at_a_time_gives_the_same() {
         for (content_type, answer, usage) in samples() {
             let bytes: Vec<_> = answer.as_bytes().chunks(1).collect();
             assert_eq!(usage_in(content_type, &bytes), usage, "{answer}");
@@ -328,7 +328,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_chunking_tells_the_same(cuts in prop::collection::vec(any::<Index>(), 0..12)) {
+        fn every_chunking_gives_the_same(cuts in prop::collection::vec(any::<Index>(), 0..12)) {
             for (content_type, answer, usage) in samples() {
                 let pieces = cut(answer.as_bytes(), &cuts);
                 prop_assert_eq!(usage_in(content_type, &pieces), usage);
@@ -336,7 +336,7 @@ mod tests {
         }
 
         #[test]
-        fn a_tree_tells_the_same(
+        fn a_tree_gives_the_same(
             tree in tree(),
             layout in any::<bool>(),
             cuts in prop::collection::vec(any::<Index>(), 0..6),
@@ -350,7 +350,7 @@ mod tests {
         }
 
         #[test]
-        fn no_answer_panics_and_every_chunking_of_it_tells_the_same(
+        fn no_answer_panics_and_every_chunking_of_it_gives_the_same(
             noise in "(data: ?|\"usage\":|\"prompt_tokens\":7|[\\[\\]{}:, 1\"\\\\\n\r]){0,40}",
             cuts in prop::collection::vec(any::<Index>(), 0..12),
         ) {

@@ -49,10 +49,10 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct BackendPool {
-    shared: Arc<Shared>,
+    shared: Arc<PoolShared>,
 }
 
-struct Shared {
+struct PoolShared {
     /// Sorted by priority; backends of the same priority keep their given order.
     members: Box<[PreparedBackend]>,
     choice: Choice,
@@ -95,7 +95,7 @@ impl BackendPool {
             backends.into_iter().map(PreparedBackend::new).collect::<Result<_, _>>()?;
         let resident = |m: &PreparedBackend| (Arc::clone(m.name()), Arc::clone(m.resource()));
         Ok(Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(PoolShared {
                 residents: Residents::new(members.iter().map(resident)),
                 choice: Choice::new(&shares),
                 cooldowns: Cooldowns::new(members.len(), clock::now()),
@@ -187,7 +187,7 @@ impl BackendPool {
         draw: u64,
         load: &dyn Load,
     ) -> Option<usize> {
-        let Shared { choice, cooldowns, .. } = &*self.shared;
+        let PoolShared { choice, cooldowns, .. } = &*self.shared;
         let start = self.forced();
         if start != NOT_FORCED && tried.len() == 0 && cooldowns.is_open(start, now, load) {
             return Some(start);

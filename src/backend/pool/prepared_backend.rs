@@ -231,20 +231,27 @@ impl PreparedBackend {
     ) -> bool {
         let (mut hosts, mut credentials) = (0, usize::from(credential.is_none()));
         for (name, value) in headers.iter_mut() {
-            match (Part::of(name), credential) {
-                (Part::Other, _) => {}
-                (Part::Credential, None) if self.is_callers() => {}
-                (Part::Account, _) if !self.is_foreign() || self.is_callers() => {}
-                (Part::Host, _) => {
+            match (HeaderRole::of(name), credential) {
+                (HeaderRole::Other, _) => {}
+                (HeaderRole::Credential, None) if self.is_callers() => {}
+                (HeaderRole::Account, _) if !self.is_foreign() || self.is_callers() => {}
+                (HeaderRole::Host, _) => {
                     value.clone_from(&self.host);
                     hosts += 1;
                 }
-                (Part::Credential, Some((wanted, credential))) if name == wanted => {
+                (HeaderRole::Credential, Some((wanted, credential))) if name == wanted => {
                     value.clone_from(credential);
                     credentials += 1;
                 }
-                (Part::Images, _) if self.image_deployment.is_none() && !self.is_foreign() => {}
-                (Part::Credential | Part::Account | Part::Images | Part::Resource, _) => {
+                (HeaderRole::Images, _)
+                    if self.image_deployment.is_none() && !self.is_foreign() => {}
+                (
+                    HeaderRole::Credential
+                    | HeaderRole::Account
+                    | HeaderRole::Images
+                    | HeaderRole::Resource,
+                    _,
+                ) => {
                     return false;
                 }
             }
@@ -261,12 +268,12 @@ impl PreparedBackend {
     ) {
         let names_host = headers.contains_key(header::HOST);
         let names_images = self.image_deployment.is_some() && headers.contains_key(IMAGES);
-        let foreign = |name: &&HeaderName| match Part::of(name) {
-            Part::Host | Part::Resource => true,
-            Part::Credential => !self.is_callers(),
-            Part::Account => self.is_foreign() && !self.is_callers(),
-            Part::Images => names_images || self.is_foreign(),
-            Part::Other => false,
+        let foreign = |name: &&HeaderName| match HeaderRole::of(name) {
+            HeaderRole::Host | HeaderRole::Resource => true,
+            HeaderRole::Credential => !self.is_callers(),
+            HeaderRole::Account => self.is_foreign() && !self.is_callers(),
+            HeaderRole::Images => names_images || self.is_foreign(),
+            HeaderRole::Other => false,
         };
         while let Some(name) = headers.keys().find(foreign).cloned() {
             headers.remove(name);
@@ -317,7 +324,7 @@ fn header_value(backend: &str, what: &str, value: &str) -> Result<HeaderValue, C
 }
 
 /// How a header relates to the resource that it is sent to.
-enum Part {
+enum HeaderRole {
     Host,
     /// Caller credentials. The cookie may be API Management's `APIM-Backend-Affinity` or a session;
     /// no backend may see it.
@@ -332,7 +339,7 @@ enum Part {
     Other,
 }
 
-impl Part {
+impl HeaderRole {
     fn of(name: &HeaderName) -> Self {
         match name.as_str() {
             "host" => Self::Host,

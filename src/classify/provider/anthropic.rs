@@ -35,7 +35,7 @@ pub(super) fn classify(
 }
 
 /// A limit that is counted, and the names of its headers.
-struct Dimension {
+struct CountedLimit {
     limit: Limit,
     remaining: HeaderName,
     reset: HeaderName,
@@ -43,7 +43,7 @@ struct Dimension {
 
 macro_rules! dimension {
     ($limit:ident, $name:literal) => {
-        Dimension {
+        CountedLimit {
             limit: Limit::$limit,
             remaining: HeaderName::from_static(concat!(
                 "anthropic-ratelimit-",
@@ -55,7 +55,7 @@ macro_rules! dimension {
     };
 }
 
-static DIMENSIONS: [Dimension; 6] = [
+static DIMENSIONS: [CountedLimit; 6] = [
     dimension!(Calls, "requests"),
     dimension!(Tokens, "tokens"),
     dimension!(Tokens, "input-tokens"),
@@ -65,14 +65,14 @@ static DIMENSIONS: [Dimension; 6] = [
 ];
 
 /// What remains of a limit; `None` if the head does not say.
-fn remaining(headers: &HeaderMap, dimension: &Dimension) -> Option<f64> {
+fn remaining(headers: &HeaderMap, dimension: &CountedLimit) -> Option<f64> {
     number::parse(headers.get(&dimension.remaining)?.as_bytes())
 }
 
 /// The exhausted limit: that of calls if it is one of several, since a lighter request would be
 /// refused too.
 fn spent(headers: &HeaderMap) -> Option<Limit> {
-    let is_spent = |it: &&Dimension| remaining(headers, it).is_some_and(|left| left <= 0.0);
+    let is_spent = |it: &&CountedLimit| remaining(headers, it).is_some_and(|left| left <= 0.0);
     let spent = DIMENSIONS.iter().filter(is_spent).map(|dimension| dimension.limit);
     spent.min_by_key(|limit| *limit == Limit::Tokens)
 }

@@ -20,11 +20,11 @@ pub(super) fn classify(
 ) -> Verdict {
     let asked = || retry_after::read(headers, now);
     match (error(headers), status.as_u16()) {
-        (Some(Error::Throttling), _) => throttled(asked(), Reason::Rate),
-        (Some(Error::Unavailable), _) => throttled(asked(), Reason::Capacity),
-        (Some(Error::Quota), _) => throttled(Hint::TooLong, Reason::Quota),
-        (Some(Error::Model), _) => Outcome::Failed.into(),
-        (Some(Error::Misconfigured), _) => {
+        (Some(NamedError::Throttling), _) => throttled(asked(), Reason::Rate),
+        (Some(NamedError::Unavailable), _) => throttled(asked(), Reason::Capacity),
+        (Some(NamedError::Quota), _) => throttled(Hint::TooLong, Reason::Quota),
+        (Some(NamedError::Model), _) => Outcome::Failed.into(),
+        (Some(NamedError::Misconfigured), _) => {
             Verdict::new(Outcome::Misconfigured).because(Reason::Misconfigured)
         }
         (None, 429) => throttled(asked(), Reason::Rate),
@@ -35,7 +35,7 @@ pub(super) fn classify(
 
 /// The meaning of an error's name.
 #[derive(Clone, Copy)]
-enum Error {
+enum NamedError {
     /// The account's rate limit.
     Throttling,
     /// The service or the model has no capacity, or is loading.
@@ -50,7 +50,7 @@ enum Error {
 
 /// The error named in `x-amzn-errortype`. A namespace may precede it, and the URL of its definition
 /// may follow: `ThrottlingException:http://internal.amazon.com/coral/com.amazon.bedrock/`.
-fn error(headers: &HeaderMap) -> Option<Error> {
+fn error(headers: &HeaderMap) -> Option<NamedError> {
     let value = headers.get(&ERROR_TYPE)?.as_bytes();
     let name = value.split(|byte| matches!(byte, b':' | b',' | b';')).next()?;
     let name = name.rsplit(|byte| *byte == b'#').next()?.trim_ascii();
@@ -61,11 +61,11 @@ fn error(headers: &HeaderMap) -> Option<Error> {
         | b"TooManyRequests"
         | b"RequestLimitExceeded"
         | b"RequestThrottled"
-        | b"SlowDown" => Error::Throttling,
-        b"ServiceUnavailable" | b"ModelNotReady" => Error::Unavailable,
-        b"ServiceQuotaExceeded" | b"LimitExceeded" => Error::Quota,
+        | b"SlowDown" => NamedError::Throttling,
+        b"ServiceUnavailable" | b"ModelNotReady" => NamedError::Unavailable,
+        b"ServiceQuotaExceeded" | b"LimitExceeded" => NamedError::Quota,
         b"ModelError" | b"ModelStreamError" | b"InternalServer" | b"InternalFailure" => {
-            Error::Model
+            NamedError::Model
         }
         b"AccessDenied"
         | b"UnrecognizedClient"
@@ -73,7 +73,7 @@ fn error(headers: &HeaderMap) -> Option<Error> {
         | b"InvalidSignature"
         | b"IncompleteSignature"
         | b"MissingAuthenticationToken"
-        | b"ResourceNotFound" => Error::Misconfigured,
+        | b"ResourceNotFound" => NamedError::Misconfigured,
         _ => return None,
     })
 }

@@ -6,17 +6,17 @@ use super::time::{Nanos, seconds};
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
     /// Unsorted; few ranks are ever used.
-    ranks: Vec<Rank>,
+    ranks: Vec<RankRate>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Rank {
+struct RankRate {
     rank: u8,
     cost_per_second: f64,
     at: Nanos,
 }
 
-impl Rank {
+impl RankRate {
     fn at(&self, now: Nanos) -> f64 {
         self.cost_per_second
             * (-seconds(now.saturating_sub(self.at)).max(0.0) / ARRIVAL_WINDOW_S).exp()
@@ -27,7 +27,7 @@ impl Arrivals {
     pub(super) fn on_arrival(&mut self, now: Nanos, rank: u8, cost: f64) {
         let known = self.ranks.iter().position(|known| known.rank == rank);
         let index = known.unwrap_or_else(|| {
-            self.ranks.push(Rank { rank, cost_per_second: 0.0, at: now });
+            self.ranks.push(RankRate { rank, cost_per_second: 0.0, at: now });
             self.ranks.len() - 1
         });
         let known = &mut self.ranks[index];

@@ -10,7 +10,7 @@ use std::{
 };
 
 pub(super) use self::{charge::Charge, waiter::BudgetWaiter};
-use self::{spent::Spent, waiter::Waiting};
+use self::{spent::Spent, waiter::BudgetQueue};
 use crate::{clock, gate::Weight};
 
 /// Limits what is spilled to Standard in a window of time, and so its cost. Clones share the budget;
@@ -51,7 +51,7 @@ pub struct SpillBudget {
 struct Account {
     spent: Spent,
     /// The requests that wait until something is left.
-    waiting: Waiting,
+    waiting: BudgetQueue,
 }
 
 /// What happens to a request that would spill when the budget is spent.

@@ -46,7 +46,7 @@ fn books(budget: &SpillBudget) -> (f64, f64) {
 }
 
 #[test]
-fn a_spent_budget_tells_when_the_next_window_begins() {
+fn a_spent_budget_reports_when_the_next_window_begins() {
     let (budget, now) = (SpillBudget::requests(2, WINDOW), clock::now());
     charge(&budget, now, 0).served();
     charge(&budget.clone(), now, 0).served();
@@ -72,7 +72,7 @@ fn a_request_counts_while_it_is_under_way_and_when_it_was_served() {
 }
 
 #[test]
-fn tokens_count_by_their_estimate_until_the_answer_tells_its_usage() {
+fn tokens_count_by_their_estimate_until_the_answer_reports_its_usage() {
     let budget = SpillBudget::tokens(1_000, WINDOW).when_spent(WhenSpent::Wait);
     let now = clock::now();
     let (first, crossing) = (charge(&budget, now, 900), charge(&budget, now, 5_000));

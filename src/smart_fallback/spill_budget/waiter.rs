@@ -16,7 +16,7 @@ use crate::{
 
 /// The requests that wait, in order.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct BudgetQueue {
     wakers: BTreeMap<u64, Waker>,
     next: u64,
 }
@@ -32,7 +32,7 @@ pub(in crate::smart_fallback) struct BudgetWaiter {
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-impl Waiting {
+impl BudgetQueue {
     pub(super) fn first(&self) -> Option<Waker> {
         self.wakers.first_key_value().map(|(_, waker)| waker.clone())
     }
