@@ -172,6 +172,7 @@ name = "claude"
 standard = {}
 faults = [
   { status = 529, headers = { retry-after = "1" }, body = '{"type":"error","error":{"type":"overloaded_error"}}' },
+  { pass = true },
   { status = 400, headers = { x-amzn-errortype = "ThrottlingException" }, body = '{"message":"Too many requests"}' },
 ]
 "#,
@@ -182,7 +183,8 @@ faults = [
     for (provider, waited) in [("anthropic", 1_000), ("bedrock", 1_000)] {
         let patient = gateway_that_waits(provider, &[other(provider, &endpoint, lines)], "4s");
         let begun = now();
-        let answer = ask(&patient, V1, r#"{"model":"text","messages":[]}"#);
+        let body = r#"{"model":"text","messages":[{"role":"user","content":"Hello"}]}"#;
+        let answer = ask(&patient, V1, body);
         assert_eq!(answer.status(), 200, "{answer:?}");
         assert!(begun.elapsed().as_millis() >= waited, "{provider}: {:?}", begun.elapsed());
     }
