@@ -10,12 +10,11 @@ use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_spillover::{
     Backend, BackendPool, InspectLayer, MaxWait, RegionRotateLayer, SmartFallbackLayer,
-    policy::MoveOn,
 };
 use tower_spillover_adapters::{
     Call,
     async_openai::FactoryService,
-    reqwest::{HttpClient, error_kind},
+    reqwest::{HttpClient, move_on},
 };
 
 #[tokio::main]
@@ -25,9 +24,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let ptu = BackendPool::new([backend("ptu")?.deployment("gpt-4o-ptu").api_key("key")])?;
     let standard = BackendPool::new([backend("standard")?.deployment("gpt-4o").api_key("key")])?;
 
-    let tier = |pool| RegionRotateLayer::new(pool).move_on(MoveOn::new().errors(error_kind));
+    let tier = |pool| RegionRotateLayer::new(pool).move_on(move_on());
     let stack = ServiceBuilder::new()
-        .layer(SmartFallbackLayer::new(tier(ptu), tier(standard)))
+        .layer(SmartFallbackLayer::new(tier(ptu), tier(standard)).move_on(move_on()))
         .layer(InspectLayer::new())
         .service(HttpClient::new(reqwest::Client::builder())?);
 

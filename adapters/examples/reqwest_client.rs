@@ -7,10 +7,8 @@ use std::{error::Error, time::Duration};
 use spillover_emulator::{Deployment, Emulator, Fault, Ptu, Resource, Serving, Standard};
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
-use tower_spillover::{
-    Backend, BackendPool, RegionRotateLayer, Served, SmartFallbackLayer, policy::MoveOn,
-};
-use tower_spillover_adapters::reqwest::{HttpClient, RequestService, error_kind};
+use tower_spillover::{Backend, BackendPool, RegionRotateLayer, Served, SmartFallbackLayer};
+use tower_spillover_adapters::reqwest::{HttpClient, RequestService, move_on};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -25,10 +23,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
             .connect_timeout(Duration::from_secs(2))
             .read_timeout(Duration::from_secs(60)),
     )?;
-    let tier = |pool| RegionRotateLayer::new(pool).move_on(MoveOn::new().errors(error_kind));
+    let tier = |pool| RegionRotateLayer::new(pool).move_on(move_on());
     let azure = RequestService::new(
         ServiceBuilder::new()
-            .layer(SmartFallbackLayer::new(tier(ptu), tier(standard)))
+            .layer(SmartFallbackLayer::new(tier(ptu), tier(standard)).move_on(move_on()))
             .service(client.clone()),
     );
 

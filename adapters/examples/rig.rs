@@ -11,12 +11,10 @@ use rig_core::{
 use spillover_emulator::{Deployment, Emulator, Fault, Ptu, Resource, Serving, Standard};
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
-use tower_spillover::{
-    Backend, BackendPool, RegionRotateLayer, SmartFallbackLayer, policy::MoveOn,
-};
+use tower_spillover::{Backend, BackendPool, RegionRotateLayer, SmartFallbackLayer};
 use tower_spillover_adapters::{
     Call,
-    reqwest::{HttpClient, error_kind},
+    reqwest::{HttpClient, move_on},
     rig::RigClient,
 };
 
@@ -27,9 +25,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let ptu = BackendPool::new([backend("ptu")?.deployment("gpt-4o-ptu").api_key("key")])?;
     let standard = BackendPool::new([backend("standard")?.deployment("gpt-4o").api_key("key")])?;
 
-    let tier = |pool| RegionRotateLayer::new(pool).move_on(MoveOn::new().errors(error_kind));
+    let tier = |pool| RegionRotateLayer::new(pool).move_on(move_on());
     let stack = ServiceBuilder::new()
-        .layer(SmartFallbackLayer::new(tier(ptu), tier(standard)))
+        .layer(SmartFallbackLayer::new(tier(ptu), tier(standard)).move_on(move_on()))
         .service(HttpClient::new(reqwest::Client::builder())?);
 
     // The base and the key are replaced by a backend's.

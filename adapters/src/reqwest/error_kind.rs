@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use tower_spillover::policy::ErrorKind;
+use tower_spillover::policy::{ErrorKind, MoveOn};
 
 use super::reqwest;
 
@@ -50,6 +50,32 @@ pub fn error_kind(error: &reqwest::Error) -> ErrorKind {
     // "User" is hyper's word for its caller, whose body failed for example.
     let is_of_caller = cause::<hyper::Error>(error).is_some_and(hyper::Error::is_user);
     if error.is_request() && !is_of_caller { ErrorKind::Reset } else { ErrorKind::Other }
+}
+
+/// A function that says what an error of reqwest is, as [`error_kind`] does: the type that names a stack,
+/// `PtuFirst<HttpClient, KindOf>`.
+pub type KindOf = fn(&reqwest::Error) -> ErrorKind;
+
+/// What sends a request on by [default](MoveOn::new), connections that cannot be made among it: for each
+/// tier, and for the layer around them, which otherwise returns the errors of its tiers.
+///
+/// ```
+/// use tower_spillover::{PtuFirst, RegionRotateLayer, SmartFallbackLayer};
+/// use tower_spillover_adapters::reqwest::{HttpClient, KindOf, move_on};
+///
+/// struct App {
+///     azure: PtuFirst<HttpClient, KindOf>,
+/// }
+///
+/// # use tower::Layer;
+/// # fn app(ptu: tower_spillover::BackendPool, standard: tower_spillover::BackendPool) -> Result<App, reqwest::Error> {
+/// let tier = |pool| RegionRotateLayer::new(pool).move_on(move_on());
+/// let tiers = SmartFallbackLayer::new(tier(ptu), tier(standard)).move_on(move_on());
+/// Ok(App { azure: tiers.layer(HttpClient::new(reqwest::Client::builder())?) })
+/// # }
+/// ```
+pub fn move_on() -> MoveOn<KindOf> {
+    MoveOn::new().errors(error_kind)
 }
 
 /// The first cause of the type `T`.

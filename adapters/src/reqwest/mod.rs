@@ -1,13 +1,13 @@
 //! reqwest 0.13: its client under the layers, and its requests and responses above them.
 //!
 //! [`HttpClient`] is a service for `http` requests over `reqwest::Client`, so that the layers fit on
-//! it; [`error_kind`] says which of its errors may move a request on. [`RequestService`] takes and
-//! gives reqwest's own types outside of the layers.
+//! it; [`move_on`] is what sends a request on, and [`error_kind`] what its errors are. [`RequestService`]
+//! takes and gives reqwest's own types outside of the layers.
 //!
 //! ```
 //! use tower::ServiceBuilder;
-//! use tower_spillover::{BackendPool, RegionRotateLayer, SmartFallbackLayer, policy::MoveOn};
-//! use tower_spillover_adapters::reqwest::{HttpClient, RequestService, error_kind};
+//! use tower_spillover::{BackendPool, RegionRotateLayer, SmartFallbackLayer};
+//! use tower_spillover_adapters::reqwest::{HttpClient, RequestService, move_on};
 //!
 //! # use tower_spillover::Backend;
 //! # #[tokio::main(flavor = "current_thread")]
@@ -22,13 +22,10 @@
 //! #     .map(|it| it.deployment(name).api_key("key"));
 //! # let ptu = BackendPool::new([backend("gpt-4o-ptu")?])?;
 //! # let standard = BackendPool::new([backend("gpt-4o")?])?;
-//! let move_on = || MoveOn::new().errors(error_kind);
+//! let tier = |pool| RegionRotateLayer::new(pool).move_on(move_on());
 //! let azure = RequestService::new(
 //!     ServiceBuilder::new()
-//!         .layer(SmartFallbackLayer::new(
-//!             RegionRotateLayer::new(ptu).move_on(move_on()),
-//!             RegionRotateLayer::new(standard).move_on(move_on()),
-//!         ))
+//!         .layer(SmartFallbackLayer::new(tier(ptu), tier(standard)).move_on(move_on()))
 //!         .service(HttpClient::new(reqwest::Client::builder())?),
 //! );
 //!
@@ -56,6 +53,6 @@ pub(crate) use self::request_service::{into_http, into_reqwest};
 pub use self::{
     body::RequestBody,
     client::{HttpClient, ResponseFuture},
-    error_kind::error_kind,
+    error_kind::{KindOf, error_kind, move_on},
     request_service::{RequestFuture, RequestService},
 };

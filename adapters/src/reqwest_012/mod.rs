@@ -14,6 +14,6 @@ use ::reqwest_012 as reqwest;
 pub use self::{
     body::RequestBody,
     client::{HttpClient, ResponseFuture},
-    error_kind::error_kind,
+    error_kind::{KindOf, error_kind, move_on},
     request_service::{RequestFuture, RequestService},
 };

@@ -36,6 +36,17 @@ async fn a_refused_connection_moves_on_by_default() {
 }
 
 #[tokio::test]
+async fn a_ptu_that_cannot_be_reached_spills() {
+    let azure = Azure::open(&["east"]).await;
+    let (_dead, addr) = dead();
+    let ptu = BackendPool::new([backend_at(PTU, addr)]).unwrap();
+    let service = azure!(plain(), ptu, azure.pool([EAST]));
+    let answer = soon(service.execute(post(CHAT))).await.expect("a response");
+    let account = served(answer.extensions());
+    assert_eq!((account.backend(), account.spilled()), (Some(EAST), true), "{account}");
+}
+
+#[tokio::test]
 async fn a_name_that_does_not_resolve_is_a_connect_error() {
     let error = error_at(plain(), "http://nowhere.invalid/").await;
     assert_eq!(error_kind(&error), ErrorKind::Connect, "{error:?}");

@@ -11,12 +11,12 @@ use http::{Request, Response};
 use http_body_util::Full;
 use tower::{ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 use tower_spillover::{
-    BackendPool, RegionRotateLayer, ResponseBody, Served, SmartFallbackLayer, policy::MoveOn,
-    served::Attempt,
+    BackendPool, PtuFirst, RegionRotateLayer, ResponseBody, Served, SmartFallbackLayer,
+    policy::MoveOn, served::Attempt,
 };
 
 use super::{
-    adapter::{HttpClient, RequestBody, RequestService, error_kind},
+    adapter::{HttpClient, KindOf, RequestBody, RequestService, error_kind, move_on},
     reqwest,
 };
 use crate::clock::soon;
@@ -47,13 +47,15 @@ fn rotation(builder: reqwest::ClientBuilder, pool: BackendPool, move_on: MoveOn)
 /// A PTU and Standard behind it, for reqwest's own requests.
 macro_rules! azure {
     ($builder:expr, $ptu:expr, $standard:expr) => {{
-        let move_on = || MoveOn::new().errors(error_kind);
         let tiers = SmartFallbackLayer::new(
             RegionRotateLayer::new($ptu).move_on(move_on()),
             RegionRotateLayer::new($standard).move_on(move_on()),
         );
+        let tiers = tiers.move_on(move_on());
         let tiers = tiers.max_wait(std::time::Duration::from_millis(500));
-        RequestService::new(ServiceBuilder::new().layer(tiers).service(client($builder)))
+        let azure: RequestService<PtuFirst<HttpClient, KindOf>> =
+            RequestService::new(ServiceBuilder::new().layer(tiers).service(client($builder)));
+        azure
     }};
 }
 use azure;

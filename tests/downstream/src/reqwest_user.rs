@@ -1,27 +1,18 @@
 //! Has reqwest's client, and wants to go on with its requests and responses.
 
 use tower::Layer;
-use tower_spillover::{
-    PtuFirst, RegionRotateLayer, SmartFallbackLayer,
-    policy::{ErrorKind, MoveOn, ReturnErrors},
-};
-use tower_spillover_adapters::reqwest::{HttpClient, RequestService, error_kind};
+use tower_spillover::{BackendPool, PtuFirst, RegionRotateLayer, SmartFallbackLayer};
+use tower_spillover_adapters::reqwest::{HttpClient, KindOf, RequestService, move_on};
 
-pub type KindOf = fn(&reqwest::Error) -> ErrorKind;
-pub type Azure = RequestService<PtuFirst<HttpClient, ReturnErrors>>;
+pub type Azure = RequestService<PtuFirst<HttpClient, KindOf>>;
 
 /// # Errors
 ///
 /// When TLS cannot be set up.
-pub fn azure(
-    tiers: &SmartFallbackLayer<RegionRotateLayer, RegionRotateLayer>,
-) -> Result<Azure, reqwest::Error> {
+pub fn azure(ptu: BackendPool, standard: BackendPool) -> Result<Azure, reqwest::Error> {
+    let tier = |pool| RegionRotateLayer::new(pool).move_on(move_on());
+    let tiers = SmartFallbackLayer::new(tier(ptu), tier(standard)).move_on(move_on());
     Ok(RequestService::new(tiers.layer(HttpClient::new(reqwest::Client::builder())?)))
-}
-
-/// The same set of errors for every layer, by a type that can be named.
-pub fn move_on() -> MoveOn<KindOf> {
-    MoveOn::new().errors(error_kind as KindOf)
 }
 
 #[cfg(test)]
@@ -34,11 +25,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_of_reqwest_is_served_by_standard() {
         let full = azure::Azure::full().await;
-        let tiers = SmartFallbackLayer::new(
-            RegionRotateLayer::new(full.pool("ptu")),
-            RegionRotateLayer::new(full.pool("standard")),
-        );
-        let azure = azure(&tiers).expect("a client");
+        let azure = azure(full.pool("ptu"), full.pool("standard")).expect("a client");
         let url = format!("http://azure{}", azure::CHAT);
         let request = reqwest::Client::new().post(url).body(azure::PROMPT).build().expect("one");
         let response = azure.execute(request).await.expect("an answer");
