@@ -59,6 +59,42 @@
 //! # }
 //! ```
 //!
+//! # The stack
+//!
+//! ```text
+//!   request                                                      response, with `Served`
+//!      │                                                                    ▲
+//! ┌────▼────────────────────────────────────────────────────────────────────┴───┐
+//! │ ReplayLayer           keeps a body that is still arriving                   │
+//! │ ┌─────────────────────────────────────────────────────────────────────────┐ │
+//! │ │ SmartFallbackLayer  waits for the PTU at its Gate, or spills            │ │
+//! │ │ ┌───────────────────────────────┐     ┌───────────────────────────────┐ │ │
+//! │ │ │ RegionRotateLayer   (primary) │     │ RegionRotateLayer  (fallback) │ │ │
+//! │ │ │ a pool of PTUs                │     │ a pool of Standard regions    │ │ │
+//! │ │ │ ┌───────────────────────────┐ │     │ ┌───────────────────────────┐ │ │ │
+//! │ │ │ │ InspectLayer, your client │ │     │ │ InspectLayer, your client │ │ │ │
+//! │ │ │ └───────────────────────────┘ │     │ └───────────────────────────┘ │ │ │
+//! │ │ └───────────────────────────────┘     └───────────────────────────────┘ │ │
+//! │ └─────────────────────────────────────────────────────────────────────────┘ │
+//! └─────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Every layer is optional, and they work in any order. `SmartFallback` outside of `RegionRotate` asks every PTU
+//! before any Standard deployment; the reverse asks both tiers of one region before the next region.
+//!
+//! # The rule
+//!
+//! A request waits for the PTU while
+//!
+//! ```text
+//! elapsed + retry_after <= max_wait
+//! ```
+//!
+//! and spills as soon as that does not hold; an exact fit still waits. `elapsed` counts from the request's arrival,
+//! `retry_after` is what the PTU asks for or, at the [`Gate`], the predicted wait in the queue, and `max_wait` is a
+//! setting of the layer or of the request ([`MaxWait`]). So a request that would wait too long spills at once, not after
+//! `max_wait`.
+//!
 //! # Which layer when
 //!
 //! | for | layer |
@@ -66,25 +102,23 @@
 //! | a PTU with Standard behind it | [`SmartFallbackLayer`] over two tiers, or [`SmartFallbackLayer::deployments`] for two deployments of one resource |
 //! | two services that are not layers of one client | [`SmartFallback::new`], or [`SmartFallbackLayer::into_service`] with settings |
 //! | several regions or resources | [`RegionRotateLayer`] over a [`BackendPool`] |
-//! | one backend or pool and nothing to turn to | [`WaitLayer`]; or [`RetryAfterPolicy`], with feature `retry`, which retries failures too |
-//! | refusals that only a body tells, inside of all others | [`InspectLayer`] |
+//! | one backend or pool without a fallback | [`WaitLayer`]; or [`RetryAfterPolicy`], with feature `retry`, which retries failures too |
+//! | refusals visible only in the body, inside of all others | [`InspectLayer`] |
 //! | answers that do not begin in time, around the layers with the backends | [`FirstTokenLayer`] |
+//! | several layers and clients that all retry, outside of them | [`LimitAttemptsLayer`] |
 //! | responses that are continued, files, threads, batches | a [`Sticky`] for the outermost of these layers |
 //! | bodies that are still arriving, in servers and proxies | [`ReplayLayer`] outside of the others |
 //!
-//! Every order of them works. `SmartFallback` outside of `RegionRotate` asks every PTU before any
-//! Standard deployment; the reverse asks both tiers of one region before the next region.
-//!
 //! # How they fit together
 //!
-//! **Layers speak 429.** A layer that cannot serve answers with a refusal whose `retry-after-ms`
-//! and `retry-after` tell when it could, which any client reads. A layer of this crate outside of it
+//! **429 is the interface.** A layer that cannot serve a request answers with a refusal whose
+//! `retry-after-ms` and `retry-after` say when to come back, which any client reads. A layer of this crate outside of it
 //! reads the typed [`Refusal`](classify::Refusal) in the response's extensions first, and the
 //! headers where there is none, or where a layer of yours between them changed the wait. It need not
 //! know what is inside. The error type stays that of the wrapped service.
 //!
-//! **Memory lives in handles.** What one request learned serves the next ones. A [`BackendPool`]
-//! knows which backends rest, a [`Gate`] how full the PTU is and who waits for it. Both, and the
+//! **Memory lives in handles.** What one request learns, later requests use. A [`BackendPool`]
+//! knows which backends are cooling down, a [`Gate`] how full the PTU is and who waits for it. Both, and the
 //! layers that hold them, share it among their clones, so they are made once, not per route or per
 //! connection.
 //!
@@ -103,19 +137,54 @@
 //! | [`LimitAttemptsLayer`] | `x-stainless-retry-count` | [`AttemptBudget`] |
 //!
 //! Extensions of a request, [`MaxWait`] and [`Deadline`], change its limits; the extension
-//! [`Served`] of every response tells what was done.
+//! [`Served`] of every response says what was done.
+//!
+//! # Defaults
+//!
+//! | setting | default | reason |
+//! |---|---|---|
+//! | [`SmartFallbackLayer::max_wait`] | 4 s | that of the reference script: most refusals of a PTU are shorter, and a person still waits |
+//! | [`SmartFallbackLayer::longest_cooldown`] | 60 s | no window of the service's limits is longer |
+//! | [`SmartFallbackLayer::move_on`] | 500, 502, 503, connecting, too long for the PTU | what Azure's own spillover takes over |
+//! | [`SmartFallbackLayer::spill_budget`] | none | how much Standard may cost is a decision |
+//! | [`SmartFallbackLayer::sticky`] | none | most requests refer to nothing stored |
+//! | [`Gate::mode`] | adaptive | few refused attempts for the same share spilled |
+//! | [`Gate::contention`] | yield | a PTU that others use too is shared |
+//! | [`Gate::standing_queue_interval`] | 60 s | the longest burst to ride out |
+//! | [`TokenWeights::output`] | 3 | a PTU of gpt-4o serves 2,500 prompt tokens or 833 output tokens a minute |
+//! | [`TokenWeights::unstated_output`] | 256 | the size of an ordinary chat answer |
+//! | [`RegionRotateLayer::max_attempts`] | no limit | each backend is asked once at most |
+//! | [`RegionRotateLayer::connect_patience`] | 0 s | the next backend is asked instead |
+//! | [`RegionRotateLayer::move_on`] | 500, 502, 503, connecting | nothing was executed, or it failed already |
+//! | [`RegionRotateLayer::flex_as_default`] | off | the default tier costs twice as much |
+//! | [`CooldownPolicy::longest`] | 60 s | no window of the service's limits is longer |
+//! | [`CooldownPolicy::unknown`] | 1 s | trying again costs one refused request |
+//! | [`CooldownPolicy::failed`] | 1 s | a restart takes less; doubled by each failure in a row |
+//! | [`CooldownPolicy::misconfigured`] | 60 s to 1 h | a role assignment takes minutes to take effect |
+//! | [`MoveOn::budget`] | 500 moves | an outage must not double the load on the rest |
+//! | [`WaitLayer::max_wait`] | 4 s | as that of `SmartFallbackLayer` |
+//! | [`InspectLayer::body_time`] | 1 s | a refusal is short, and comes with its head |
+//! | [`InspectLayer::preamble_time`] | 30 s | then the service itself sends an event into a silent stream |
+//! | [`InspectLayer::preamble_limit`] | 1 MiB | it repeats the request's instructions and tools, not its images |
+//! | [`FirstTokenLayer::budget`] | 10 attempts | a slow service must not get twice the load |
+//! | [`Backend::weight`] | 1 | all alike |
+//! | [`Backend::priority`] | 1 | all alike |
+//! | `RetryAfterPolicy::max_retries` | 5 | with the waits below, about as long as a person waits |
+//! | `RetryAfterPolicy::max_wait` | 60 s | a window of the service's limits |
+//! | `RetryAfterPolicy::backoff` | 0.5 s, doubled up to 8 s | those of OpenAI's clients |
+//!
+//! The page of each setting has its source.
 //!
 //! # What it does not do
 //!
 //! Without a [`Sticky`] it cannot tell which requests only one resource can answer: those that
-//! refer to an earlier response, a file, a thread or a batch. They are sent on like all others.
+//! refer to an earlier response, a file, a thread or a batch. They are forwarded like any other request.
 //!
-//! It sends no request itself: the wrapped client does, with its own timeouts. Redirects must not
-//! be followed by that client, since a redirect to another host would carry the key along;
-//! hyper's client does not, `reqwest`'s does unless told otherwise, as `tower-spillover-adapters`
-//! tells it. A `ConcurrencyLimit` outside of these layers is held while a request waits, one inside is not.
+//! It sends no request itself: the wrapped client does, with its own timeouts. That client must not
+//! follow redirects, since a redirect to another host would carry the key along: hyper's client does
+//! not, `reqwest`'s does by default, and `tower-spillover-adapters` switches that off. A `ConcurrencyLimit` outside of these layers is held while a request waits, one inside is not.
 //!
-//! Waiting needs a tokio runtime with its timer enabled. What does not wait runs on any runtime.
+//! Waiting needs a tokio runtime with its timer enabled. Layers that never wait run on any runtime.
 //!
 //! # Features
 //!
@@ -123,10 +192,17 @@
 //! - `entra`: `Backend::entra`, access tokens of Microsoft Entra ID by the credentials of the Azure SDK,
 //!   which needs `azure_core`.
 //!
-//! Other clients than hyper's (reqwest, async-openai, rig) and servers are served by the crate
-//! `tower-spillover-adapters`.
+//! The crate `tower-spillover-adapters` connects the layers to other clients than hyper's (reqwest,
+//! async-openai, rig), to axum and to tonic.
 //!
+//! [`CooldownPolicy::failed`]: policy::CooldownPolicy::failed
+//! [`CooldownPolicy::longest`]: policy::CooldownPolicy::longest
+//! [`CooldownPolicy::misconfigured`]: policy::CooldownPolicy::misconfigured
+//! [`CooldownPolicy::unknown`]: policy::CooldownPolicy::unknown
 //! [`DeploymentLayer`]: backend::DeploymentLayer
+//! [`MoveOn::budget`]: policy::MoveOn::budget
+//! [`TokenWeights::output`]: gate::cost::TokenWeights::output
+//! [`TokenWeights::unstated_output`]: gate::cost::TokenWeights::unstated_output
 //! [`RetryAfterPolicy`]: #features
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -168,7 +244,9 @@ mod sync;
 mod twin;
 
 #[cfg(feature = "retry")]
+#[doc(inline)]
 pub use self::retry_after::RetryAfterPolicy;
+#[doc(inline)]
 pub use self::{
     attempts::{AttemptBudget, LimitAttemptsLayer},
     backend::{Backend, BackendPool, Credential},

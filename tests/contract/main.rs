@@ -8,6 +8,7 @@ mod between_layers;
 mod bounds;
 mod cancellation;
 mod cloning;
+mod defaults;
 mod either_tier;
 mod failing_pools;
 mod failures;
