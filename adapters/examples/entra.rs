@@ -2,8 +2,8 @@
 //!
 //! `cargo run -p tower-spillover-adapters --example entra`
 //!
-//! With `AZURE_OPENAI_ENDPOINT` and `AZURE_OPENAI_DEPLOYMENT` set it asks that resource, as whoever
-//! `az login` or `azd auth login` signed in.
+//! With `AZURE_OPENAI_ENDPOINT` and `AZURE_OPENAI_DEPLOYMENT` set it asks that resource, with the
+//! identity that `az login` or `azd auth login` signed in.
 
 use std::{env, error::Error, sync::Arc};
 

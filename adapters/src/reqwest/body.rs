@@ -29,13 +29,14 @@ impl From<reqwest::Body> for RequestBody {
         let Some(length) = body.as_bytes().map(<[u8]>::len) else {
             return Self(Kind::Stream(body));
         };
-        // A body in memory gives all that it has at once, in one frame and without a copy.
+        // A body in memory gives all that it has at once, today in one frame, which is not copied.
         let mut cx = Context::from_waker(Waker::noop());
-        let data = match Pin::new(&mut body).poll_frame(&mut cx) {
-            Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
-            _ => Bytes::new(),
-        };
-        debug_assert_eq!(data.len(), length, "a body in memory is one frame");
+        let mut data = Bytes::new();
+        while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut cx) {
+            let more = frame.into_data().unwrap_or_default();
+            data = if data.is_empty() { more } else { [data, more].concat().into() };
+        }
+        debug_assert_eq!(data.len(), length, "a body in memory is never waited for");
         Self(Kind::Whole(data))
     }
 }

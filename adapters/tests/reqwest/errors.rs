@@ -54,7 +54,7 @@ async fn a_name_that_does_not_resolve_is_a_connect_error() {
 
 #[tokio::test]
 async fn a_connection_that_takes_too_long_is_a_connect_error() {
-    // A listener whose queue is full lets nobody in.
+    // A listener whose queue is full accepts no connection.
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
     let listener = socket.listen(1).expect("a listener");
