@@ -3,15 +3,15 @@
 use http::HeaderMap;
 use serde_json::Value;
 
-use crate::{request_body::Complaint, routes::Operation, tier::Tier};
+use crate::{request_body::BadRequest, routes::Operation, tier::Tier};
 
 /// The token counts of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Bill {
+pub(crate) struct TokenCost {
     pub(crate) prompt: u64,
     pub(crate) cached: u64,
     /// The maximum that may be generated, all choices together; admission uses it as the estimate.
-    pub(crate) most: u64,
+    pub(crate) max_completion: u64,
     /// What is generated unless the client disconnects.
     pub(crate) completion: u64,
 }
@@ -30,8 +30,8 @@ pub(crate) struct Ask {
     pub(crate) names_prompt: bool,
     /// Hashes of the prompt's prefixes, for a resource that caches prompts.
     pub(crate) beginnings: Vec<u64>,
-    pub(crate) most: u64,
-    /// One choice's `max_tokens`; `most` has it times the number of choices.
+    pub(crate) max_completion: u64,
+    /// One choice's `max_tokens`; `max_completion` has it times the number of choices.
     pub(crate) longest: u64,
     /// The exact completion length, if the request specifies one.
     pub(crate) exact: Option<u64>,
@@ -55,7 +55,7 @@ impl Ask {
         headers: &HeaderMap,
         body: &Value,
         default_max_tokens: u64,
-    ) -> Result<Self, Complaint> {
+    ) -> Result<Self, BadRequest> {
         if operation.is_media() {
             return Ok(Self { media: true, exact: Some(0), ..Self::default() });
         }
@@ -79,7 +79,7 @@ impl Ask {
             names_cached: cached.is_some(),
             names_prompt: named_prompt.is_some(),
             beginnings: Vec::new(),
-            most: longest * choices(body)?,
+            max_completion: longest * choices(body)?,
             longest,
             exact: exact.map(|exact| exact.min(stated.unwrap_or(exact))),
             truncated: exact > stated && stated.is_some(),
@@ -98,7 +98,7 @@ impl Ask {
 }
 
 /// The field that is mandatory for this operation.
-fn required(operation: Operation, body: &Value) -> Result<&Value, Complaint> {
+fn required(operation: Operation, body: &Value) -> Result<&Value, BadRequest> {
     let field = match operation {
         Operation::Chat => "messages",
         Operation::Completions => "prompt",
@@ -110,7 +110,7 @@ fn required(operation: Operation, body: &Value) -> Result<&Value, Complaint> {
         None if operation == Operation::Completions => &Value::Null,
         None if body.get("previous_response_id").is_some() => &Value::Null,
         None => {
-            return Err(Complaint {
+            return Err(BadRequest {
                 message: format!("Missing required parameter: '{field}'."),
                 param: Some(field),
             });
@@ -123,7 +123,7 @@ fn required(operation: Operation, body: &Value) -> Result<&Value, Complaint> {
 }
 
 /// The most tokens that one choice may have, if the body limits them.
-fn longest(operation: Operation, body: &Value) -> Result<Option<u64>, Complaint> {
+fn longest(operation: Operation, body: &Value) -> Result<Option<u64>, BadRequest> {
     if operation == Operation::Embeddings {
         return Ok(Some(0));
     }
@@ -149,7 +149,7 @@ fn prompt_tokens(subject: &Value, body: &Value) -> u64 {
 }
 
 /// How many choices are generated, whether returned or not.
-fn choices(body: &Value) -> Result<u64, Complaint> {
+fn choices(body: &Value) -> Result<u64, BadRequest> {
     let returned = number(body, "n")?.unwrap_or(1);
     let best_of = number(body, "best_of")?.unwrap_or(1);
     Ok(returned.max(best_of).clamp(1, 128))
@@ -165,7 +165,7 @@ fn inputs(subject: &Value) -> u64 {
     }
 }
 
-fn number(body: &Value, field: &'static str) -> Result<Option<u64>, Complaint> {
+fn number(body: &Value, field: &'static str) -> Result<Option<u64>, BadRequest> {
     match body.get(field) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => match value.as_u64() {
@@ -175,14 +175,14 @@ fn number(body: &Value, field: &'static str) -> Result<Option<u64>, Complaint> {
     }
 }
 
-fn flag(body: &Value, field: &'static str) -> Result<bool, Complaint> {
+fn flag(body: &Value, field: &'static str) -> Result<bool, BadRequest> {
     match body.get(field) {
         None | Some(Value::Null) => Ok(false),
         Some(value) => value.as_bool().ok_or_else(|| wrong_type(field, "true or false")),
     }
 }
 
-fn tier(body: &Value) -> Result<Option<Tier>, Complaint> {
+fn tier(body: &Value) -> Result<Option<Tier>, BadRequest> {
     match body.get("service_tier") {
         None | Some(Value::Null) => Ok(None),
         Some(name) => match name.as_str().and_then(Tier::parse) {
@@ -192,8 +192,8 @@ fn tier(body: &Value) -> Result<Option<Tier>, Complaint> {
     }
 }
 
-fn wrong_type(field: &'static str, expected: &str) -> Complaint {
-    Complaint {
+fn wrong_type(field: &'static str, expected: &str) -> BadRequest {
+    BadRequest {
         message: format!("Invalid type for '{field}': expected {expected}."),
         param: Some(field),
     }
@@ -239,7 +239,7 @@ mod tests {
     use crate::request_body::parse;
 
     #[expect(clippy::needless_pass_by_value, reason = "reads better at the call")]
-    fn read(operation: Operation, body: Value) -> Result<Ask, Complaint> {
+    fn read(operation: Operation, body: Value) -> Result<Ask, BadRequest> {
         Ask::read(operation, &HeaderMap::new(), &body, DEFAULT_MAX_TOKENS)
     }
 
@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(read(Operation::Chat, chat).unwrap().prompt, 3);
         let embeddings = json!({"input": [[1, 2, 3], "12345"]});
         let ask = read(Operation::Embeddings, embeddings).unwrap();
-        assert_eq!((ask.prompt, ask.inputs, ask.most), (5, 2, 0));
+        assert_eq!((ask.prompt, ask.inputs, ask.max_completion), (5, 2, 0));
         let responses = json!({"input": "1234", "instructions": "1234"});
         assert_eq!(read(Operation::Responses, responses).unwrap().prompt, 2);
     }
@@ -275,20 +275,20 @@ mod tests {
     #[test]
     fn choices_multiply_what_may_be_generated() {
         let body = json!({"prompt": "x", "max_tokens": 100, "n": 2, "best_of": 3});
-        assert_eq!(read(Operation::Completions, body).unwrap().most, 300);
+        assert_eq!(read(Operation::Completions, body).unwrap().max_completion, 300);
         let silent = json!({"prompt": "x"});
-        assert_eq!(read(Operation::Completions, silent).unwrap().most, 16);
+        assert_eq!(read(Operation::Completions, silent).unwrap().max_completion, 16);
     }
 
     #[test]
     fn complaints_name_what_is_wrong() {
-        let complaint = |body| read(Operation::Chat, body).unwrap_err();
-        assert_eq!(complaint(json!({})).param, Some("messages"));
-        assert_eq!(complaint(json!({"messages": []})).param, Some("messages"));
+        let error = |body| read(Operation::Chat, body).unwrap_err();
+        assert_eq!(error(json!({})).param, Some("messages"));
+        assert_eq!(error(json!({"messages": []})).param, Some("messages"));
         let messages = json!([{"content": "x"}]);
         let negative = json!({"messages": messages, "max_tokens": -1});
-        assert!(complaint(negative).message.contains("'max_tokens'"));
-        assert_eq!(complaint(json!({"messages": messages, "stream": "yes"})).param, Some("stream"));
+        assert!(error(negative).message.contains("'max_tokens'"));
+        assert_eq!(error(json!({"messages": messages, "stream": "yes"})).param, Some("stream"));
     }
 
     #[test]
@@ -296,7 +296,7 @@ mod tests {
         let body = json!({"prompt": "x", "max_tokens": u64::MAX, "n": u64::MAX,
             "metadata": {"emulator_prompt_tokens": "18446744073709551615"}});
         let ask = read(Operation::Completions, body).unwrap();
-        assert_eq!((ask.prompt, ask.most), (MAX_STATED_TOKENS, MAX_STATED_TOKENS * 128));
+        assert_eq!((ask.prompt, ask.max_completion), (MAX_STATED_TOKENS, MAX_STATED_TOKENS * 128));
     }
 
     proptest! {

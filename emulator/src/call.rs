@@ -7,26 +7,26 @@ use serde_json::Value;
 
 use crate::{
     EmulatorBody, EmulatorError, Fault,
-    answer::{Speech, errors, head, json, sse},
-    ask::{Ask, Bill},
+    answer::{Success, errors, head, json, sse},
+    ask::{Ask, TokenCost},
     body::Cut,
     fault::FaultKind,
-    flight::Flight,
+    handler::{Answer, Handler},
+    in_flight::InFlight,
     realtime,
-    request_body::Complaint,
+    request_body::BadRequest,
     routes::{Grammar, Operation, Route},
     service,
     site::{Gauge, Site, Verdict},
-    visit::{Answer, Visit},
 };
 
 mod refused;
 
 /// One operation, which may be tried on a second deployment too.
 pub(crate) struct Call<'a> {
-    pub(crate) visit: &'a Visit<'a>,
+    pub(crate) handler: &'a Handler<'a>,
     pub(crate) route: &'a Route,
-    pub(crate) ask: &'a Result<Ask, Complaint>,
+    pub(crate) ask: &'a Result<Ask, BadRequest>,
     /// A fault that this request meets on every deployment.
     pub(crate) poison: Option<Fault>,
 }
@@ -44,7 +44,7 @@ impl Call<'_> {
         let mut response = match fault.kind {
             FaultKind::Reset => {
                 self.pass(fault.delay).await;
-                site.count_unserved(self.visit.registry.clock);
+                site.count_unserved(self.handler.registry.clock);
                 site.count(|counts| counts.failed += 1);
                 return Err(EmulatorError::Reset);
             }
@@ -54,7 +54,7 @@ impl Call<'_> {
             }
             FaultKind::Refusal { refusal, wait, in_stream } => {
                 self.pass(fault.delay).await;
-                let gauge = site.count_unserved(self.visit.registry.clock);
+                let gauge = site.count_unserved(self.handler.registry.clock);
                 if in_stream && let Some(response) = self.hidden(site, refusal, wait, &gauge) {
                     response
                 } else {
@@ -80,14 +80,14 @@ impl Call<'_> {
     /// Azure's native spillover, inside the resource: if a PTU's answer fails, the other
     /// deployment's answer replaces it if that succeeds; otherwise the failed answer is marked.
     pub(crate) async fn spill(&self, site: &Site, mut first: Response<EmulatorBody>) -> Answer {
-        let asked = self.visit.head.headers.get("x-ms-spillover-deployment");
+        let asked = self.handler.head.headers.get("x-ms-spillover-deployment");
         let asked = asked.and_then(|name| name.to_str().ok());
         let other = site.spillover.as_deref().or(asked);
         // Responses cannot be spilled (Azure page "Manage traffic with spillover", limitations).
         if first.status() == StatusCode::OK || self.route.operation == Operation::Responses {
             return Ok(first);
         }
-        let Some(other) = other.and_then(|other| self.visit.place.site(other)) else {
+        let Some(other) = other.and_then(|other| self.handler.place.site(other)) else {
             return Ok(first);
         };
         if !site.is_ptu() || other.name == site.name {
@@ -112,16 +112,16 @@ impl Call<'_> {
         delay: Duration,
         cut: Option<usize>,
     ) -> Response<EmulatorBody> {
-        let clock = self.visit.registry.clock;
+        let clock = self.handler.registry.clock;
         let begun = clock.now().saturating_add(delay);
         let ask = match self.ask {
             Ok(ask) => ask,
-            Err(complaint) => {
-                return self.faulty(site, StatusCode::BAD_REQUEST, &errors::complaint(complaint));
+            Err(error) => {
+                return self.faulty(site, StatusCode::BAD_REQUEST, &errors::bad_request(error));
             }
         };
-        if let Some((status, complaint)) = self.foreign_state(ask) {
-            return self.faulty(site, status, &complaint);
+        if let Some((status, error)) = self.foreign_state(ask) {
+            return self.faulty(site, status, &error);
         }
         let (verdict, gauge) = site.admit(clock, &self.with_cached(ask, clock.now()));
         match verdict {
@@ -137,21 +137,21 @@ impl Call<'_> {
             Verdict::NoTier(tier) => {
                 self.faulty(site, StatusCode::BAD_REQUEST, &errors::missing_tier(tier))
             }
-            Verdict::Admitted(bill, tier) => {
-                if let Some(cache) = &self.visit.place.prompt_cache {
+            Verdict::Admitted(cost, tier) => {
+                if let Some(cache) = &self.handler.place.prompt_cache {
                     cache.fill(&ask.beginnings, clock.now());
                 }
-                let flight = Flight::new(Arc::clone(site), clock, bill, begun, site.pace);
-                let mut speech = self.speech(site, ask, bill);
-                speech.tier = ask.tier.map(|_| tier.name());
-                self.served(site, flight, ask.stream, speech, &gauge, cut).await
+                let in_flight = InFlight::new(Arc::clone(site), clock, cost, begun, site.pace);
+                let mut success = self.success(site, ask, cost);
+                success.tier = ask.tier.map(|_| tier.name());
+                self.served(site, in_flight, ask.stream, success, &gauge, cut).await
             }
         }
     }
 
     /// The request, with the cached part of its prompt filled in from the resource's cache.
     fn with_cached<'s>(&self, ask: &'s Ask, now: Duration) -> Cow<'s, Ask> {
-        match &self.visit.place.prompt_cache {
+        match &self.handler.place.prompt_cache {
             Some(cache) if !ask.names_cached => {
                 let cached = cache.tokens(&ask.beginnings, now).min(ask.prompt);
                 Cow::Owned(Ask { cached, ..ask.clone() })
@@ -163,42 +163,42 @@ impl Call<'_> {
     async fn served(
         &self,
         site: &Site,
-        flight: Flight,
+        in_flight: InFlight,
         streams: bool,
-        speech: Speech,
+        success: Success,
         gauge: &Gauge,
         cut: Option<usize>,
     ) -> Response<EmulatorBody> {
         if self.route.operation == Operation::Realtime {
-            flight.finish();
+            in_flight.finish();
             site.count(|counts| counts.ok += 1);
-            return realtime::open(self.visit.head, &site.model);
+            return realtime::open(self.handler.head, &site.model);
         }
-        let clock = flight.clock();
-        let completion = speech.bill.completion;
-        let broken = cut.map(|events| (events, Cut::new(clock, self.visit.pause)));
+        let clock = in_flight.clock();
+        let completion = success.cost.completion;
+        let broken = cut.map(|events| (events, Cut::new(clock, self.handler.pause)));
         let mut response = if streams && self.route.operation != Operation::Embeddings {
             event_stream(EmulatorBody::events(sse::EventStream::new(
-                speech,
-                flight,
+                success,
+                in_flight,
                 site.keepalive,
                 broken,
             )))
         } else {
-            let due = flight.due(completion);
+            let due = in_flight.due(completion);
             if due > clock.now() {
                 clock.sleep_until(due).await;
             }
-            let whole = json::whole(&speech);
-            if speech.operation == Operation::Videos {
-                let video = json::video(&speech, "completed");
-                self.visit.place.store.keep(&format!("video_{}", speech.id), video);
+            let whole = json::whole(&success);
+            if success.operation == Operation::Videos {
+                let video = json::video(&success, "completed");
+                self.handler.place.store.keep(&format!("video_{}", success.id), video);
             }
             let body = if let Some((_, cut)) = broken {
-                flight.abandon(completion / 2);
+                in_flight.abandon(completion / 2);
                 EmulatorBody::half(whole, cut)
             } else {
-                flight.finish();
+                in_flight.finish();
                 EmulatorBody::whole(whole)
             };
             service::json(StatusCode::OK, body)
@@ -212,14 +212,14 @@ impl Call<'_> {
         response
     }
 
-    fn speech(&self, site: &Site, ask: &Ask, bill: Bill) -> Speech {
-        let (random, serial) = self.visit.registry.identity();
-        Speech {
+    fn success(&self, site: &Site, ask: &Ask, cost: TokenCost) -> Success {
+        let (random, serial) = self.handler.registry.identity();
+        Success {
             operation: self.route.operation,
-            id: format!("{:08x}{random:016x}{serial:08x}", self.visit.place.tag),
+            id: format!("{:08x}{random:016x}{serial:08x}", self.handler.place.tag),
             model: Arc::clone(&site.model_json),
-            created: self.visit.registry.clock.unix_seconds(),
-            bill,
+            created: self.handler.registry.clock.unix_seconds(),
+            cost,
             truncated: ask.truncated,
             include_usage: ask.include_usage,
             include_encrypted: ask.include_encrypted,
@@ -233,7 +233,7 @@ impl Call<'_> {
 
     /// State in the request that another resource made and only that resource can continue.
     fn foreign_state(&self, ask: &Ask) -> Option<(StatusCode, Value)> {
-        let store = &self.visit.place.store;
+        let store = &self.handler.place.store;
         if let Some(id) = ask.previous.as_deref()
             && !store.made(id, "resp_")
         {
@@ -248,7 +248,7 @@ impl Call<'_> {
 
     async fn pass(&self, delay: Duration) {
         if !delay.is_zero() {
-            let clock = self.visit.registry.clock;
+            let clock = self.handler.registry.clock;
             clock.sleep_until(clock.now().saturating_add(delay)).await;
         }
     }

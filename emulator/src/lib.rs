@@ -134,7 +134,8 @@ mod call;
 mod clock;
 mod deployment;
 mod fault;
-mod flight;
+mod handler;
+mod in_flight;
 mod outage;
 mod pace;
 mod prompt_cache;
@@ -152,7 +153,6 @@ mod standard;
 mod state;
 mod stats;
 mod tier;
-mod visit;
 
 /// Hidden: the simulator and the gateway's `load` replay traces against the emulator, and read the
 /// same files.

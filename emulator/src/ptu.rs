@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::ask::Bill;
+use crate::ask::TokenCost;
 
 /// The capacity of a provisioned deployment: its drain rate and its depth.
 ///
@@ -62,9 +62,9 @@ impl Ptu {
         self.rate * self.bucket_seconds
     }
 
-    /// The cost of a request with `bill`'s prompt and `output` generated tokens.
-    pub(crate) fn cost(&self, bill: &Bill, output: u64) -> f64 {
-        bill.prompt.saturating_sub(bill.cached) as f64 + self.output_weight * output as f64
+    /// The cost of a request with `cost`'s prompt and `output` generated tokens.
+    pub(crate) fn cost(&self, cost: &TokenCost, output: u64) -> f64 {
+        cost.prompt.saturating_sub(cost.cached) as f64 + self.output_weight * output as f64
     }
 }
 

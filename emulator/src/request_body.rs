@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 /// Why a body is refused with 400.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Complaint {
+pub(crate) struct BadRequest {
     pub(crate) message: String,
     pub(crate) param: Option<&'static str>,
 }
 
 /// The body as JSON; of a form, only its field `model`.
-pub(crate) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Value, Complaint> {
+pub(crate) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Value, BadRequest> {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     if kind.is_some_and(|kind| kind.starts_with("multipart/form-data")) {
         return Ok(json!({"model": form_model(body)}));
@@ -29,15 +29,15 @@ fn form_model(body: &[u8]) -> Option<&str> {
 }
 
 /// The body as JSON; the error says where it is invalid.
-pub(crate) fn parse(body: &[u8]) -> Result<Value, Complaint> {
-    let whole: Value = serde_json::from_slice(body).map_err(|error| Complaint {
+pub(crate) fn parse(body: &[u8]) -> Result<Value, BadRequest> {
+    let whole: Value = serde_json::from_slice(body).map_err(|error| BadRequest {
         message: format!("We could not parse the JSON body of your request: {error}."),
         param: None,
     })?;
     if whole.is_object() {
         Ok(whole)
     } else {
-        Err(Complaint {
+        Err(BadRequest {
             message: "The JSON body of your request is not an object.".to_owned(),
             param: None,
         })

@@ -79,21 +79,21 @@ impl Operation {
 
 /// Why a request has no route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Astray {
+pub(crate) enum RouteError {
     NotFound,
     /// The operation exists, but with this method.
     Method(&'static str),
 }
 
 /// Finds the route of a request; the classic grammar requires an `api-version`.
-pub(crate) fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, Astray> {
-    let mut route = locate(path).ok_or(Astray::NotFound)?;
+pub(crate) fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, RouteError> {
+    let mut route = locate(path).ok_or(RouteError::NotFound)?;
     if route.grammar == Grammar::Classic && api_version(query).is_none() {
-        return Err(Astray::NotFound);
+        return Err(RouteError::NotFound);
     }
     if *method != route.operation.method() {
         let allowed = if route.operation.method() == Method::GET { "GET" } else { "POST" };
-        return Err(Astray::Method(allowed));
+        return Err(RouteError::Method(allowed));
     }
     if route.operation == Operation::Realtime {
         let name = if route.grammar == Grammar::Classic { "deployment" } else { "model" };
@@ -184,7 +184,7 @@ mod tests {
 
     use super::*;
 
-    fn post(path: &str) -> Result<Route, Astray> {
+    fn post(path: &str) -> Result<Route, RouteError> {
         route(&Method::POST, path, Some("api-version=2024-02-01"))
     }
 
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(found.deployment.as_deref(), Some("gpt-4o é"));
         for broken in ["%", "%4", "%zz", "%ff", "%+1", ""] {
             let path = format!("/openai/deployments/{broken}/embeddings");
-            assert_eq!(post(&path), Err(Astray::NotFound), "{path}");
+            assert_eq!(post(&path), Err(RouteError::NotFound), "{path}");
         }
     }
 
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(v1.grammar, Grammar::V1);
         let classic = "/openai/deployments/a/completions";
         for query in [None, Some("api-version="), Some("version=1"), Some("")] {
-            assert_eq!(route(&Method::POST, classic, query), Err(Astray::NotFound));
+            assert_eq!(route(&Method::POST, classic, query), Err(RouteError::NotFound));
         }
         assert!(route(&Method::POST, classic, Some("x=1&api-version=v")).is_ok());
     }
@@ -237,8 +237,8 @@ mod tests {
     fn the_wrong_method_names_the_right_one() {
         let query = Some("api-version=1");
         let path = "/openai/deployments/a/chat/completions";
-        assert_eq!(route(&Method::GET, path, query), Err(Astray::Method("POST")));
-        assert_eq!(post("/openai/models"), Err(Astray::Method("GET")));
+        assert_eq!(route(&Method::GET, path, query), Err(RouteError::Method("POST")));
+        assert_eq!(post("/openai/models"), Err(RouteError::Method("GET")));
         assert!(route(&Method::GET, "/openai/v1/models", None).is_ok());
     }
 

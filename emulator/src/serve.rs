@@ -129,7 +129,7 @@ fn close(listener: TcpListener) -> Vec<TcpStream> {
 
 async fn connection(service: EmulatorService, stream: TcpStream) {
     let fuse = Arc::new(AtomicBool::new(false));
-    let stream = Fused { stream, fuse: Arc::clone(&fuse) };
+    let stream = ResetOnDrop { stream, fuse: Arc::clone(&fuse) };
     let mut server = auto::Builder::new(TokioExecutor::new());
     if let Some(place) = service.place() {
         server.http1().keep_alive(place.keep_alive);
@@ -163,12 +163,12 @@ async fn connection(service: EmulatorService, stream: TcpStream) {
 }
 
 /// A stream that stops sending once its fuse is set, and closes with a reset (RST).
-struct Fused {
+struct ResetOnDrop {
     stream: TcpStream,
     fuse: Arc<AtomicBool>,
 }
 
-impl Fused {
+impl ResetOnDrop {
     fn check(&self) -> io::Result<()> {
         if self.fuse.load(Relaxed) {
             return Err(io::ErrorKind::ConnectionReset.into());
@@ -177,7 +177,7 @@ impl Fused {
     }
 }
 
-impl Drop for Fused {
+impl Drop for ResetOnDrop {
     fn drop(&mut self) {
         if self.fuse.load(Relaxed) {
             let _ = self.stream.set_zero_linger();
@@ -185,7 +185,7 @@ impl Drop for Fused {
     }
 }
 
-impl AsyncRead for Fused {
+impl AsyncRead for ResetOnDrop {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -196,7 +196,7 @@ impl AsyncRead for Fused {
     }
 }
 
-impl AsyncWrite for Fused {
+impl AsyncWrite for ResetOnDrop {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

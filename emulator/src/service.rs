@@ -24,9 +24,9 @@ use crate::{
     EmulatorBody, EmulatorError, Received,
     answer::{errors, head},
     clock::Clock,
+    handler::{self, Handler},
     outage::Outages,
     registry::{Place, Registry},
-    visit::{self, Visit},
 };
 
 /// The whole emulator as a service; the request's host selects the resource.
@@ -109,7 +109,7 @@ impl EmulatorService {
             }
             (Some(place), Some(body)) => {
                 let pause = self.listener.map_or(Duration::ZERO, |listener| listener.pause);
-                visit::serve(Visit::new(&self.registry, place, &head, pause), &body).await?
+                handler::serve(Handler::new(&self.registry, place, &head, pause), &body).await?
             }
         };
         self.stamp(&head.headers, place, response.headers_mut());

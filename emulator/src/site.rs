@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
     Counts, Deployment, Fault, Pace, Ptu, Refusal, Standard,
-    ask::{Ask, Bill},
+    ask::{Ask, TokenCost},
     clock::Clock,
     deployment::Capacity,
     ptu::Bucket,
@@ -72,7 +72,7 @@ impl Gauge {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Verdict {
     /// At this cost, by this tier.
-    Admitted(Bill, Tier),
+    Admitted(TokenCost, Tier),
     /// The deployment does not have this tier.
     NoTier(Tier),
     /// For this long, and why.
@@ -134,20 +134,24 @@ impl Site {
         let mut state = self.lock();
         // Read under the lock, so that requests agree on the order of time.
         let now = clock.now();
-        let mut bill =
-            Bill { prompt: ask.prompt, cached: ask.cached, most: ask.most, completion: 0 };
+        let mut cost = TokenCost {
+            prompt: ask.prompt,
+            cached: ask.cached,
+            max_completion: ask.max_completion,
+            completion: 0,
+        };
         if ask.media {
             let verdict = match state.media.admit(now, 0) {
                 Ok(()) => {
                     state.counts.admitted += 1;
-                    Verdict::Admitted(bill, Tier::Default)
+                    Verdict::Admitted(cost, Tier::Default)
                 }
                 Err((wait, refusal)) => Verdict::Refused(wait, refusal),
             };
             return (verdict, Gauge::of(&state.media, now));
         }
         let asked = ask.tier.unwrap_or(Tier::Default);
-        let tokens = bill.prompt.saturating_add(bill.most);
+        let tokens = cost.prompt.saturating_add(cost.max_completion);
         let tier = match state.tiers.admit(now, asked, tokens) {
             Ok(tier) => tier,
             Err(error) => {
@@ -160,7 +164,7 @@ impl Site {
         };
         let outcome = match &mut state.quota {
             Quota::Ptu(bucket) => {
-                let estimate = bucket.ptu().cost(&bill, bill.most);
+                let estimate = bucket.ptu().cost(&cost, cost.max_completion);
                 bucket.admit(now, estimate).map_err(|wait| (wait, Refusal::Utilization))
             }
             Quota::Standard(windows) => windows.admit(now, tokens),
@@ -168,14 +172,14 @@ impl Site {
         let gauge = state.quota.gauge(now);
         let verdict = match outcome {
             Ok(()) => {
-                bill.completion = match ask.exact {
+                cost.completion = match ask.exact {
                     Some(exact) => exact,
                     None if ask.longest == 0 => 0,
                     None => state.draw.random_range(1..=ask.longest),
                 };
                 state.counts.admitted += 1;
-                state.counts.prompt_tokens = state.counts.prompt_tokens.saturating_add(bill.prompt);
-                Verdict::Admitted(bill, tier)
+                state.counts.prompt_tokens = state.counts.prompt_tokens.saturating_add(cost.prompt);
+                Verdict::Admitted(cost, tier)
             }
             Err((wait, refusal)) => Verdict::Refused(wait, refusal),
         };
@@ -194,11 +198,11 @@ impl Site {
     }
 
     /// Corrects the estimate of an admitted request by its actual cost.
-    pub(crate) fn settle(&self, now: Duration, bill: &Bill, generated: u64, complete: bool) {
+    pub(crate) fn settle(&self, now: Duration, cost: &TokenCost, generated: u64, complete: bool) {
         let mut state = self.lock();
         if let Quota::Ptu(bucket) = &mut state.quota {
             let ptu = *bucket.ptu();
-            bucket.add(now, ptu.cost(bill, generated) - ptu.cost(bill, bill.most));
+            bucket.add(now, ptu.cost(cost, generated) - ptu.cost(cost, cost.max_completion));
         }
         let counts = &mut state.counts;
         counts.completion_tokens = counts.completion_tokens.saturating_add(generated);

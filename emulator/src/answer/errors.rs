@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Refusal,
-    request_body::Complaint,
+    request_body::BadRequest,
     routes::{Grammar, Operation},
     tier::Tier,
 };
@@ -51,11 +51,11 @@ pub(crate) fn too_large() -> Value {
     coded("413", "The request body is larger than 104857600 bytes.")
 }
 
-pub(crate) fn complaint(complaint: &Complaint) -> Value {
+pub(crate) fn bad_request(error: &BadRequest) -> Value {
     json!({"error": {
-        "message": complaint.message,
+        "message": error.message,
         "type": "invalid_request_error",
-        "param": complaint.param,
+        "param": error.param,
         "code": null,
     }})
 }

@@ -6,58 +6,58 @@ use serde_json::{Value, json};
 
 use crate::{
     Refusal,
-    answer::{Speech, words},
+    answer::{Success, words},
     registry::Place,
     routes::Operation,
 };
 
 /// The body of a success without streaming.
-pub(crate) fn whole(speech: &Speech) -> String {
-    match speech.operation {
-        Operation::Completions => completion(speech),
-        Operation::Embeddings => embeddings(speech),
-        Operation::Responses => response(speech, "completed"),
-        operation if operation.is_media() => media(speech),
-        _ => chat(speech),
+pub(crate) fn whole(success: &Success) -> String {
+    match success.operation {
+        Operation::Completions => completion(success),
+        Operation::Embeddings => embeddings(success),
+        Operation::Responses => response(success, "completed"),
+        operation if operation.is_media() => media(success),
+        _ => chat(success),
     }
 }
 
 /// The response object in state `status`; it has output and usage only when completed.
-pub(crate) fn response(speech: &Speech, status: &str) -> String {
-    let Speech { id, model, created, .. } = speech;
+pub(crate) fn response(success: &Success, status: &str) -> String {
+    let Success { id, model, created, .. } = success;
     let (output, usage) = if status == "completed" {
-        (message(speech) + &reasoning(speech), speech.responses_usage())
+        (message(success) + &reasoning(success), success.responses_usage())
     } else {
         (String::new(), "null".to_owned())
     };
-    let tier = speech.service_tier();
+    let tier = success.service_tier();
     format!(
         r#"{{"id":"resp_{id}","object":"response","created_at":{created},"status":"{status}","error":null,"incomplete_details":null,"model":{model},"output":[{output}],"usage":{usage},"metadata":{{}}{tier}}}"#
     )
 }
 
 /// The object of a refused response; the message is a JSON string.
-pub(crate) fn failed_response(speech: &Speech, refusal: Refusal, message: &Value) -> String {
+pub(crate) fn failed_response(success: &Success, refusal: Refusal, message: &Value) -> String {
     let code = Value::from(refusal.code());
     let error = format!(r#""error":{{"code":{code},"message":{message}}}"#);
-    response(speech, "failed").replacen(r#""error":null"#, &error, 1)
+    response(success, "failed").replacen(r#""error":null"#, &error, 1)
 }
 
 /// The output item with the answer's text.
-pub(crate) fn message(speech: &Speech) -> String {
-    let text = words(speech.bill.completion);
+pub(crate) fn message(success: &Success) -> String {
+    let text = words(success.cost.completion);
     format!(
         r#"{{"id":"msg_{}","type":"message","status":"completed","role":"assistant","content":[{{"type":"output_text","text":"{text}","annotations":[]}}]}}"#,
-        speech.id
+        success.id
     )
 }
 
 /// The encrypted reasoning that follows, if requested: only the resource of the id can read it.
-fn reasoning(speech: &Speech) -> String {
-    if !speech.include_encrypted {
+fn reasoning(success: &Success) -> String {
+    if !success.include_encrypted {
         return String::new();
     }
-    let id = &speech.id;
+    let id = &success.id;
     format!(r#",{{"id":"rs_{id}","type":"reasoning","summary":[],"encrypted_content":"enc_{id}"}}"#)
 }
 
@@ -84,49 +84,49 @@ pub(crate) fn listing(place: &Place, operation: Operation) -> String {
 }
 
 /// A video in the form that its resource stores.
-pub(crate) fn video(speech: &Speech, status: &str) -> Value {
-    let Speech { id, created, .. } = speech;
+pub(crate) fn video(success: &Success, status: &str) -> Value {
+    let Success { id, created, .. } = success;
     json!({"id": format!("video_{id}"), "object": "video", "created_at": created, "status": status})
 }
 
-fn media(speech: &Speech) -> String {
-    match speech.operation {
+fn media(success: &Success) -> String {
+    match success.operation {
         Operation::Transcriptions | Operation::Translations => json!({"text": words(4)}),
         // "hi" in base64: clients do not decode it.
         Operation::Images | Operation::ImageEdits => {
-            json!({"created": speech.created, "data": [{"b64_json": "aGk="}]})
+            json!({"created": success.created, "data": [{"b64_json": "aGk="}]})
         }
-        Operation::Videos => video(speech, "queued"),
+        Operation::Videos => video(success, "queued"),
         _ => return words(4),
     }
     .to_string()
 }
 
-fn chat(speech: &Speech) -> String {
-    let Speech { id, model, created, .. } = speech;
-    let text = words(speech.bill.completion);
-    let (reason, usage) = (speech.finish_reason(), speech.usage());
-    let tier = speech.service_tier();
+fn chat(success: &Success) -> String {
+    let Success { id, model, created, .. } = success;
+    let text = words(success.cost.completion);
+    let (reason, usage) = (success.finish_reason(), success.usage());
+    let tier = success.service_tier();
     format!(
         r#"{{"id":"chatcmpl-{id}","object":"chat.completion","created":{created},"model":{model},"system_fingerprint":"fp_emulator","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}","refusal":null}},"logprobs":null,"finish_reason":"{reason}"}}],"usage":{usage}{tier}}}"#
     )
 }
 
-fn completion(speech: &Speech) -> String {
-    let Speech { id, model, created, .. } = speech;
-    let text = words(speech.bill.completion);
-    let (reason, usage) = (speech.finish_reason(), speech.usage());
+fn completion(success: &Success) -> String {
+    let Success { id, model, created, .. } = success;
+    let text = words(success.cost.completion);
+    let (reason, usage) = (success.finish_reason(), success.usage());
     format!(
         r#"{{"id":"cmpl-{id}","object":"text_completion","created":{created},"model":{model},"choices":[{{"index":0,"text":"{text}","logprobs":null,"finish_reason":"{reason}"}}],"usage":{usage}}}"#
     )
 }
 
-fn embeddings(speech: &Speech) -> String {
+fn embeddings(success: &Success) -> String {
     let mut data = String::new();
-    for index in 0..speech.inputs {
+    for index in 0..success.inputs {
         let comma = if index == 0 { "" } else { "," };
         let _ = write!(data, r#"{comma}{{"object":"embedding","index":{index},"embedding":["#);
-        for dimension in 0..speech.dimensions {
+        for dimension in 0..success.dimensions {
             let comma = if dimension == 0 { "" } else { "," };
             // Any fixed numbers between -0.5 and 0.5 will do.
             let value = ((index * 31 + dimension * 17) % 101) as f64 / 100.0 - 0.5;
@@ -134,8 +134,8 @@ fn embeddings(speech: &Speech) -> String {
         }
         data.push_str("]}");
     }
-    let model = &speech.model;
-    let prompt = speech.bill.prompt;
+    let model = &success.model;
+    let prompt = success.cost.prompt;
     format!(
         r#"{{"object":"list","data":[{data}],"model":{model},"usage":{{"prompt_tokens":{prompt},"total_tokens":{prompt}}}}}"#
     )

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{ask::Bill, routes::Operation};
+use crate::{ask::TokenCost, routes::Operation};
 
 pub(crate) mod errors;
 pub(crate) mod events;
@@ -12,14 +12,14 @@ pub(crate) mod sse;
 
 /// The content of one success.
 #[derive(Clone, Debug)]
-pub(crate) struct Speech {
+pub(crate) struct Success {
     pub(crate) operation: Operation,
     /// Without the prefix of its object type.
     pub(crate) id: String,
     /// A JSON string, quotes included.
     pub(crate) model: Arc<str>,
     pub(crate) created: u64,
-    pub(crate) bill: Bill,
+    pub(crate) cost: TokenCost,
     pub(crate) truncated: bool,
     pub(crate) include_usage: bool,
     /// Whether the response contains encrypted reasoning.
@@ -34,7 +34,7 @@ pub(crate) struct Speech {
     pub(crate) keepalives: u64,
 }
 
-impl Speech {
+impl Success {
     fn finish_reason(&self) -> &'static str {
         if self.truncated { "length" } else { "stop" }
     }
@@ -46,7 +46,7 @@ impl Speech {
 
     /// The `usage` object with the field names of chat completions, completions and embeddings.
     fn usage(&self) -> String {
-        let Bill { prompt, cached, completion, .. } = self.bill;
+        let TokenCost { prompt, cached, completion, .. } = self.cost;
         let total = prompt.saturating_add(completion);
         format!(
             r#"{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{total},"prompt_tokens_details":{{"cached_tokens":{cached}}},"completion_tokens_details":{{"reasoning_tokens":0}}}}"#
@@ -55,7 +55,7 @@ impl Speech {
 
     /// The `usage` object with the field names of responses.
     fn responses_usage(&self) -> String {
-        let Bill { prompt, cached, completion, .. } = self.bill;
+        let TokenCost { prompt, cached, completion, .. } = self.cost;
         let total = prompt.saturating_add(completion);
         format!(
             r#"{{"input_tokens":{prompt},"input_tokens_details":{{"cached_tokens":{cached}}},"output_tokens":{completion},"output_tokens_details":{{"reasoning_tokens":0}},"total_tokens":{total}}}"#

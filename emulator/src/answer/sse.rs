@@ -11,18 +11,18 @@ use tokio::time::Sleep;
 
 use crate::{
     EmulatorError,
-    answer::{Speech, events},
+    answer::{Success, events},
     body::Cut,
     clock::Clock,
-    flight::Flight,
+    in_flight::InFlight,
 };
 
 /// The events of one answer: opening events, one per token, closing events.
 #[derive(Debug)]
 pub(crate) struct EventStream {
-    speech: Speech,
+    success: Success,
     /// Taken when the last token has been sent, or when the stream is cut.
-    flight: Option<Flight>,
+    in_flight: Option<InFlight>,
     sleep: Option<Pin<Box<Sleep>>>,
     /// The silence after which to send a keep-alive event, and when the silence began.
     keepalive: Option<(Duration, Duration)>,
@@ -42,14 +42,14 @@ enum Step {
 impl EventStream {
     /// `cut` breaks the stream after that many events.
     pub(crate) fn new(
-        speech: Speech,
-        flight: Flight,
+        success: Success,
+        in_flight: InFlight,
         keepalive: Option<Duration>,
         cut: Option<(usize, Cut)>,
     ) -> Self {
-        let keepalive = keepalive.map(|silence| (silence, flight.clock().now()));
-        let (flight, sleep, step) = (Some(flight), None, Step::Open(0));
-        Self { speech, flight, sleep, keepalive, step, sent: 0, cut }
+        let keepalive = keepalive.map(|silence| (silence, in_flight.clock().now()));
+        let (in_flight, sleep, step) = (Some(in_flight), None, Step::Open(0));
+        Self { success, in_flight, sleep, keepalive, step, sent: 0, cut }
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -66,8 +66,8 @@ impl EventStream {
         if let Some((events, cut)) = &mut self.cut
             && *events == self.sent
         {
-            if let Some(flight) = self.flight.take() {
-                flight.abandon(self.step.tokens());
+            if let Some(in_flight) = self.in_flight.take() {
+                in_flight.abandon(self.step.tokens());
             }
             let error = ready!(cut.poll(cx));
             self.step = Step::Over;
@@ -108,11 +108,11 @@ impl EventStream {
 
     /// When the next token is due, if it is in the future.
     fn due(&self) -> Option<(Clock, Duration)> {
-        let (Step::Token(index), Some(flight)) = (self.step, &self.flight) else {
+        let (Step::Token(index), Some(in_flight)) = (self.step, &self.in_flight) else {
             return None;
         };
-        let due = flight.due(index.saturating_add(1));
-        (due > flight.clock().now()).then(|| (flight.clock(), due))
+        let due = in_flight.due(index.saturating_add(1));
+        (due > in_flight.clock().now()).then(|| (in_flight.clock(), due))
     }
 
     /// The keep-alive event, if the silence has lasted long enough.
@@ -124,38 +124,38 @@ impl EventStream {
         }
         self.restart_silence();
         let Step::Token(at) = self.step else { return None };
-        let event = events::keepalive(&self.speech, at);
-        self.speech.keepalives += 1;
+        let event = events::keepalive(&self.success, at);
+        self.success.keepalives += 1;
         Some(event)
     }
 
     fn restart_silence(&mut self) {
-        if let (Some((_, since)), Some(flight)) = (&mut self.keepalive, &self.flight) {
-            *since = flight.clock().now();
+        if let (Some((_, since)), Some(in_flight)) = (&mut self.keepalive, &self.in_flight) {
+            *since = in_flight.clock().now();
         }
     }
 
     fn settle_when_generated(&mut self) {
         let generated = matches!(self.step, Step::Close(_) | Step::Over)
-            || self.step == Step::Token(self.speech.bill.completion.saturating_sub(1));
-        if generated && let Some(flight) = self.flight.take() {
-            flight.finish();
+            || self.step == Step::Token(self.success.cost.completion.saturating_sub(1));
+        if generated && let Some(in_flight) = self.in_flight.take() {
+            in_flight.finish();
         }
     }
 
     /// The event of this step, if any, and the next step.
     fn render(&self) -> (Option<String>, Step) {
-        let speech = &self.speech;
+        let success = &self.success;
         match self.step {
-            Step::Open(at) => match events::open(speech, at) {
+            Step::Open(at) => match events::open(success, at) {
                 Some(event) => (Some(event), Step::Open(at + 1)),
                 None => (None, Step::Token(0)),
             },
-            Step::Token(at) if at < speech.bill.completion => {
-                (Some(events::token(speech, at)), Step::Token(at + 1))
+            Step::Token(at) if at < success.cost.completion => {
+                (Some(events::token(success, at)), Step::Token(at + 1))
             }
             Step::Token(_) => (None, Step::Close(0)),
-            Step::Close(at) => match events::close(speech, at) {
+            Step::Close(at) => match events::close(success, at) {
                 Some(event) => (Some(event), Step::Close(at + 1)),
                 None => (None, Step::Over),
             },
@@ -177,8 +177,8 @@ impl Step {
 
 impl Drop for EventStream {
     fn drop(&mut self) {
-        if let Some(flight) = self.flight.take() {
-            flight.abandon(self.step.tokens());
+        if let Some(in_flight) = self.in_flight.take() {
+            in_flight.abandon(self.step.tokens());
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         errors::{self, Refused},
         events, head, json,
     },
-    ask::{Ask, Bill},
+    ask::{Ask, TokenCost},
     routes::{self, Operation},
     service::{self, plain},
     site::{Gauge, Site},
@@ -27,7 +27,7 @@ impl Call<'_> {
         status: StatusCode,
         body: &Value,
     ) -> Response<EmulatorBody> {
-        let gauge = site.count_unserved(self.visit.registry.clock);
+        let gauge = site.count_unserved(self.handler.registry.clock);
         site.count(|counts| counts.failed += 1);
         let mut response = plain(status, body);
         head::show(&gauge, response.headers_mut());
@@ -63,15 +63,15 @@ impl Call<'_> {
     ) -> Option<Response<EmulatorBody>> {
         let streams = self.ask.as_ref().is_ok_and(|ask| ask.stream);
         let message = self.who(site).message(refusal, None);
-        let speech = self.speech(site, &Ask::default(), Bill::default());
+        let success = self.success(site, &Ask::default(), TokenCost::default());
         let mut response = match self.route.operation {
             Operation::Embeddings => return None,
             _ if streams => {
-                let events = events::hidden_refusal(&speech, refusal, &message);
+                let events = events::hidden_refusal(&success, refusal, &message);
                 event_stream(EmulatorBody::streamed(events))
             }
             Operation::Responses => {
-                let failed = json::failed_response(&speech, refusal, &message.into());
+                let failed = json::failed_response(&success, refusal, &message.into());
                 service::json(StatusCode::OK, EmulatorBody::whole(failed))
             }
             _ => return None,
@@ -92,7 +92,7 @@ impl Call<'_> {
         status: StatusCode,
         body: Option<&Bytes>,
     ) -> Response<EmulatorBody> {
-        let gauge = site.count_unserved(self.visit.registry.clock);
+        let gauge = site.count_unserved(self.handler.registry.clock);
         site.count(|counts| match status {
             StatusCode::TOO_MANY_REQUESTS => counts.throttled += 1,
             status if status.is_success() => counts.ok += 1,
@@ -113,10 +113,10 @@ impl Call<'_> {
         Refused {
             grammar: self.route.grammar,
             operation: self.route.operation,
-            api_version: routes::api_version(self.visit.head.uri.query()),
+            api_version: routes::api_version(self.handler.head.uri.query()),
             model: &site.model,
             deployment: &site.name,
-            region: &self.visit.place.region,
+            region: &self.handler.place.region,
         }
     }
 }

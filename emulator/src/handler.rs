@@ -16,15 +16,15 @@ use crate::{
     call::Call,
     prompt_cache,
     registry::{Place, Registry},
-    request_body::{self, Complaint},
-    routes::{self, Astray, Operation, Route},
+    request_body::{self, BadRequest},
+    routes::{self, Operation, Route, RouteError},
     service::{self, plain},
     site::Site,
     state::{StateError, StateRequest},
 };
 
 /// The context of one request.
-pub(crate) struct Visit<'a> {
+pub(crate) struct Handler<'a> {
     pub(crate) registry: &'a Arc<Registry>,
     pub(crate) place: &'a Place,
     pub(crate) head: &'a Parts,
@@ -32,7 +32,7 @@ pub(crate) struct Visit<'a> {
     pub(crate) pause: Duration,
 }
 
-impl<'a> Visit<'a> {
+impl<'a> Handler<'a> {
     pub(crate) fn new(
         registry: &'a Arc<Registry>,
         place: &'a Place,
@@ -45,50 +45,50 @@ impl<'a> Visit<'a> {
 
 pub(crate) type Answer = Result<Response<EmulatorBody>, EmulatorError>;
 
-pub(crate) async fn serve(visit: Visit<'_>, body: &Bytes) -> Answer {
-    let uri = &visit.head.uri;
-    if let Some(request) = StateRequest::read(&visit.head.method, uri.path(), uri.query()) {
-        return Ok(visit.kept(request, body));
+pub(crate) async fn serve(handler: Handler<'_>, body: &Bytes) -> Answer {
+    let uri = &handler.head.uri;
+    if let Some(request) = StateRequest::read(&handler.head.method, uri.path(), uri.query()) {
+        return Ok(handler.kept(request, body));
     }
-    let route = match routes::route(&visit.head.method, uri.path(), uri.query()) {
+    let route = match routes::route(&handler.head.method, uri.path(), uri.query()) {
         Ok(route) => route,
-        Err(astray) => return Ok(visit.astray(astray)),
+        Err(error) => return Ok(handler.misrouted(error)),
     };
     if matches!(route.operation, Operation::Models | Operation::Deployments) {
-        let listing = json::listing(visit.place, route.operation);
+        let listing = json::listing(handler.place, route.operation);
         return Ok(service::json(StatusCode::OK, EmulatorBody::whole(listing)));
     }
-    let poison = visit.registry.poison(&visit.head.headers, body);
+    let poison = handler.registry.poison(&handler.head.headers, body);
     // A handshake has no body.
     let body = match route.operation {
         Operation::Realtime => Ok(Value::Null),
-        _ => request_body::read(&visit.head.headers, body),
+        _ => request_body::read(&handler.head.headers, body),
     };
-    let site = match visit.find(&route, &body) {
+    let site = match handler.find(&route, &body) {
         Ok(site) => site,
         Err(refusal) => return Ok(*refusal),
     };
     let ask = body.and_then(|body| {
-        let (headers, longest) = (&visit.head.headers, site.default_max_tokens);
+        let (headers, longest) = (&handler.head.headers, site.default_max_tokens);
         let mut ask = Ask::read(route.operation, headers, &body, longest)?;
-        ask.foreign = visit.place.store.foreign(&body).map(str::to_owned);
-        if visit.place.prompt_cache.is_some() {
+        ask.foreign = handler.place.store.foreign(&body).map(str::to_owned);
+        if handler.place.prompt_cache.is_some() {
             let (tokens, is_named) = (ask.prompt, ask.names_prompt);
             ask.beginnings = prompt_cache::beginnings(&site.model, &body, tokens, is_named);
         }
         Ok(ask)
     });
-    let call = Call { visit: &visit, route: &route, ask: &ask, poison };
+    let call = Call { handler: &handler, route: &route, ask: &ask, poison };
     let first = call.attempt(site).await?;
     call.spill(site, first).await
 }
 
-impl<'a> Visit<'a> {
-    fn astray(&self, astray: Astray) -> Response<EmulatorBody> {
+impl<'a> Handler<'a> {
+    fn misrouted(&self, error: RouteError) -> Response<EmulatorBody> {
         self.registry.unrouted.fetch_add(1, Relaxed);
-        match astray {
-            Astray::NotFound => plain(StatusCode::NOT_FOUND, &errors::unknown_operation()),
-            Astray::Method(allowed) => {
+        match error {
+            RouteError::NotFound => plain(StatusCode::NOT_FOUND, &errors::unknown_operation()),
+            RouteError::Method(allowed) => {
                 let body = errors::wrong_method(allowed);
                 let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, &body);
                 let allowed = HeaderValue::from_static(allowed);
@@ -130,14 +130,14 @@ impl<'a> Visit<'a> {
     fn find(
         &self,
         route: &Route,
-        body: &Result<Value, Complaint>,
+        body: &Result<Value, BadRequest>,
     ) -> Result<&'a Arc<Site>, Box<Response<EmulatorBody>>> {
         let name = match (&route.deployment, body) {
             (Some(name), _) => Ok(name.as_str()),
-            (None, Err(complaint)) => Err(complaint.clone()),
+            (None, Err(error)) => Err(error.clone()),
             (None, Ok(body)) => match body.get("model").and_then(Value::as_str) {
                 Some(name) => Ok(name),
-                None => Err(Complaint {
+                None => Err(BadRequest {
                     message: "Missing required parameter: 'model'.".to_owned(),
                     param: Some("model"),
                 }),
@@ -146,7 +146,7 @@ impl<'a> Visit<'a> {
         let refusal = match name.map(|name| self.place.site(name)) {
             Ok(Some(site)) => return Ok(site),
             Ok(None) => plain(StatusCode::NOT_FOUND, &errors::unknown_deployment()),
-            Err(complaint) => plain(StatusCode::BAD_REQUEST, &errors::complaint(&complaint)),
+            Err(error) => plain(StatusCode::BAD_REQUEST, &errors::bad_request(&error)),
         };
         self.registry.unrouted.fetch_add(1, Relaxed);
         Err(Box::new(refusal))
