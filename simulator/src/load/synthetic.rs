@@ -21,7 +21,7 @@ pub(super) fn draw(
         return Err(ConfigError::new("rate", problem));
     }
     let to = warm_up.saturating_add(length.unwrap_or(DEFAULT_LENGTH));
-    if to.as_secs_f64() * rate > MOST_REQUESTS {
+    if to.as_secs_f64() * rate > MAX_REQUESTS {
         let problem = format!("{rate} a second for {} s are more than fit in memory", to.as_secs());
         return Err(ConfigError::new("rate", problem));
     }
@@ -195,7 +195,7 @@ fn exponential(mean: f64, draw: &mut SmallRng) -> f64 {
 
 /// The default length of a load that has no end.
 const DEFAULT_LENGTH: Duration = Duration::from_secs(20 * 60);
-const MOST_REQUESTS: f64 = 2e7;
+const MAX_REQUESTS: f64 = 2e7;
 const ON_SECONDS: f64 = 15.0;
 const OFF_SECONDS: f64 = 45.0;
 const ON_RATE: f64 = 2.2;
