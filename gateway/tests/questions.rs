@@ -96,7 +96,7 @@ fn the_last_requests_are_shown_with_every_attempt_and_found_by_what_they_have() 
     assert_eq!((&latest["status"], &latest["attempts"]), (&404.into(), &Value::Array(vec![])));
     let wrong = gateway.page("/-/requests?clients=a");
     assert_eq!(wrong.status(), 400);
-    assert!(wrong.0.contains("is no filter; there are id, client, model"), "{wrong:?}");
+    assert!(wrong.0.contains("is not a filter; use id, client, model"), "{wrong:?}");
     for text in [format!("{:?}", requests(&gateway, "")), gateway.log()] {
         assert!(!text.contains(TEAM_A.1) && !text.contains("azure-key"), "{text}");
     }

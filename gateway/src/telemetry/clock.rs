@@ -1,4 +1,4 @@
-//! The one place of telemetry that reads clocks.
+//! The only module of telemetry that reads clocks.
 
 use std::time::{Instant, SystemTime};
 

@@ -1,10 +1,10 @@
-//! What makes a telemetry setting unusable.
+//! Errors in the telemetry settings.
 
 use std::{error::Error, fmt};
 
 use crate::http_client::BoxError;
 
-/// Which telemetry setting cannot be used, and why.
+/// A telemetry setting that cannot be used, and why.
 #[derive(Debug)]
 pub(crate) struct TelemetryError {
     key: &'static str,

@@ -8,13 +8,13 @@ use super::{
 };
 use crate::snapshot::RunningModel;
 
-/// A number that is only looked at. `/metrics` has underscores where the name has dots.
+/// A number that is only read. In `/metrics`, underscores replace the dots of the name.
 pub(crate) struct Gauge {
     pub(crate) name: &'static str,
     pub(crate) help: &'static str,
-    /// As UCUM writes it.
+    /// In UCUM notation.
     pub(crate) unit: &'static str,
-    /// Gives what a model has of it: labels besides the model's name, and the number.
+    /// Reads a model's values: labels in addition to the model's name, and the number.
     pub(crate) read: fn(&RunningModel, &mut Record<'_>),
 }
 
@@ -27,7 +27,7 @@ impl Gauge {
 
 pub(crate) type Record<'s> = dyn FnMut(&[(&'static str, &str)], f64) + 's;
 
-/// The name of a gate's mode.
+/// The label of a gate's mode.
 pub(crate) const fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::Adaptive => "adaptive",
@@ -37,7 +37,7 @@ pub(crate) const fn mode(mode: Mode) -> &'static str {
     }
 }
 
-/// The name of how a gate behaves beside others.
+/// The label of a gate's behaviour on a shared PTU.
 pub(crate) const fn contention(contention: Contention) -> &'static str {
     match contention {
         Contention::Yield => "yield",
@@ -104,7 +104,7 @@ pub(crate) const GAUGES: [Gauge; 13] = [
     },
     Gauge {
         name: "gate.rate",
-        help: "Weighted tokens that the PTU drains in a second; absent until learned",
+        help: "Weighted tokens that the PTU drains per second; absent until learned",
         unit: "{token}/s",
         read: |model, record| {
             if let Some(rate) = model.gate.as_ref().and_then(|gate| gate.rate()) {
@@ -114,7 +114,7 @@ pub(crate) const GAUGES: [Gauge; 13] = [
     },
     Gauge {
         name: "gate.waiting",
-        help: "Requests that wait for the PTU",
+        help: "Requests waiting for the PTU",
         unit: "{request}",
         read: |model, record| {
             if let Some(gate) = &model.gate {
@@ -124,7 +124,7 @@ pub(crate) const GAUGES: [Gauge; 13] = [
     },
     Gauge {
         name: "standard.waiting",
-        help: "Requests that wait for a Standard backend to reopen",
+        help: "Requests waiting for a Standard backend to reopen",
         unit: "{request}",
         read: |model, record| {
             if model.standard.is_some() {
@@ -144,7 +144,7 @@ pub(crate) const GAUGES: [Gauge; 13] = [
     },
     Gauge {
         name: "gate.state",
-        help: "1 for what the gate goes by; absent in modes that learn nothing",
+        help: "1 for the basis of the gate's decisions; absent in modes without an estimate",
         unit: "1",
         read: |model, record| {
             if let Some(state) = model.gate.as_ref().and_then(|gate| gate.state()) {
@@ -174,7 +174,7 @@ pub(crate) const GAUGES: [Gauge; 13] = [
     },
     Gauge {
         name: "spill_budget.under_way",
-        help: "Of what is not left, what requests under way are estimated at and may give back",
+        help: "The estimated spill of requests in flight, part of which they may return",
         unit: "1",
         read: |model, record| {
             if let Some(budget) = &model.spill_budget {
@@ -184,7 +184,7 @@ pub(crate) const GAUGES: [Gauge; 13] = [
     },
     Gauge {
         name: "backend.cooldown",
-        help: "How much longer a backend is not asked; 0 while it is open",
+        help: "Remaining cooldown of a backend; 0 while it is open",
         unit: "s",
         read: cooldown,
     },

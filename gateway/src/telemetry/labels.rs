@@ -1,4 +1,4 @@
-//! A finished request in words of the configuration, so that no client makes up a label.
+//! A finished request with labels restricted to configured names (bounded cardinality).
 
 use tower_spillover::{BackendPool, Served, classify::Outcome};
 
@@ -8,7 +8,7 @@ use crate::{
     snapshot::{RunningModel, Snapshot},
 };
 
-/// A record with what a label may be made of.
+/// A record with the state that its labels come from.
 #[derive(Debug)]
 pub(crate) struct Labels<'a> {
     pub(crate) record: &'a AccessRecord,
@@ -20,14 +20,14 @@ pub(crate) struct Labels<'a> {
     tiers: Option<&'a RunningModel>,
 }
 
-/// Who answered a request.
+/// The source of a request's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     Ptu,
     Standard,
     /// No backend had room.
     Refused,
-    /// The gateway, without asking a backend.
+    /// The gateway itself, without calling a backend.
     Gateway,
 }
 
@@ -47,7 +47,7 @@ impl<'a> Labels<'a> {
         labels
     }
 
-    /// `ptu` or `standard`; a backend is in one of the two.
+    /// `ptu` or `standard`; a backend is in exactly one of the two.
     pub(crate) fn tier(&self, backend: &str) -> &'static str {
         self.tiers.map_or(UNKNOWN, |tiers| tier(tiers, backend))
     }
@@ -56,7 +56,8 @@ impl<'a> Labels<'a> {
         self.record.served.as_ref().and_then(Served::backend)
     }
 
-    /// What paid for the answer: `ptu` or `standard`, which Azure may have chosen within one resource.
+    /// The tier that paid for the answer: `ptu` or `standard`, which Azure may have chosen within
+    /// one resource.
     pub(crate) const fn paid_tier(&self) -> &'static str {
         match self.decision {
             Decision::Ptu => PTU,
@@ -64,13 +65,13 @@ impl<'a> Labels<'a> {
         }
     }
 
-    /// Whether Standard answered in place of a PTU.
+    /// Whether Standard answered instead of a PTU.
     pub(crate) fn is_spilled(&self) -> bool {
         self.decision == Decision::Standard
             && self.record.served.as_ref().is_some_and(Served::spilled)
     }
 
-    /// Notes how full the backends of the request said that they are.
+    /// Records the utilization that the request's backends reported.
     pub(crate) fn note_utilization(&self) {
         let (Some(tiers), Some(served)) = (self.tiers, &self.record.served) else { return };
         let started = self.record.started;
@@ -104,7 +105,7 @@ impl<'a> Labels<'a> {
         let last = served.attempts().next_back().map(|attempt| attempt.outcome());
         match (served.backend(), last) {
             (None, _) | (_, Some(Outcome::Throttled(_))) => Decision::Refused,
-            // By Azure, within the resource of the PTU.
+            // Spilled by Azure, within the PTU's resource.
             (Some(_), _) if served.spilled_by_azure() => Decision::Standard,
             (Some(backend), _) if self.tier(backend) == PTU => Decision::Ptu,
             _ => Decision::Standard,
@@ -128,7 +129,7 @@ pub(crate) fn tier(tiers: &RunningModel, backend: &str) -> &'static str {
     let has = |pool: &Option<BackendPool>| {
         pool.as_ref().is_some_and(|pool| pool.names().any(|name| name == backend))
     };
-    // A tier that failed as a whole is called after itself.
+    // A tier that failed as a whole appears under its own name.
     let is_ptu = has(&tiers.ptu) || (backend == PTU && !has(&tiers.standard));
     if is_ptu { PTU } else { STANDARD }
 }

@@ -1,4 +1,4 @@
-//! What the gateway reports of itself: metrics, a status document, logs, traces, and OTLP.
+//! Telemetry: metrics, a status document, logs, traces, and OTLP.
 
 mod clock;
 mod error;
@@ -37,7 +37,7 @@ pub(crate) use self::{
 };
 use crate::{access_record::AccessRecord, config::TelemetrySettings, snapshot::Snapshot};
 
-/// Counts, logs and exports; clones count together.
+/// Counts, logs and exports; clones share their state.
 #[derive(Clone, Debug)]
 pub(crate) struct Telemetry {
     inner: Arc<Inner>,
@@ -54,11 +54,11 @@ struct Inner {
 }
 
 impl Telemetry {
-    /// Starts to log to standard error, unless this process logs already, and to export.
+    /// Starts logging to standard error, unless this process already logs, and exporting.
     ///
     /// # Errors
     ///
-    /// When the filter, or the address of the collector, cannot be used.
+    /// If the filter or the collector's address is invalid.
     pub(crate) fn new(telemetry: &TelemetrySettings) -> Result<Self, TelemetryError> {
         let lines = logs::install(telemetry)?;
         let export = telemetry.otlp.as_deref();
@@ -71,7 +71,7 @@ impl Telemetry {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Exports what the pools and gates of `running` say, from time to time.
+    /// Exports the state of `running`'s pools and gates periodically.
     pub(crate) fn watch(
         &self,
         running: impl Fn() -> Option<Arc<Snapshot>> + Send + Sync + 'static,
@@ -81,13 +81,13 @@ impl Telemetry {
         }
     }
 
-    /// Counts a request as under way until it is [`finished`](Self::finished).
+    /// Counts a request as in flight until it is [`finished`](Self::finished).
     pub(crate) fn arrived(&self) {
         self.inner.metrics.in_flight.inc();
     }
 
-    /// Begins to trace a request where traces are exported: continues the trace in its
-    /// caller's `headers`, or begins one. Otherwise `headers` stay as they are.
+    /// Starts a trace of a request, if traces are exported: continues the trace in its caller's
+    /// `headers`, or begins one. Otherwise leaves `headers` unchanged.
     pub(crate) fn trace(
         &self,
         at: SystemTime,
@@ -98,7 +98,7 @@ impl Telemetry {
         Some(export.trace((at, started), headers))
     }
 
-    /// Counts, logs, exports and keeps a request. To be called once for each that arrived.
+    /// Counts, logs, exports and keeps a request. Called once for each that arrived.
     pub(crate) fn finished(&self, record: AccessRecord, trace: Option<&Trace>, running: &Snapshot) {
         self.inner.metrics.in_flight.dec();
         let labels = Labels::of(&record, running);
@@ -106,7 +106,7 @@ impl Telemetry {
         labels.note_utilization();
         let now = record.started + record.total;
         self.inner.keyless.tell(now);
-        // What no client is known for may be a flood, which would push all others out.
+        // Requests without a known client could be a flood that evicts all others.
         let is_kept = !record.client.is_empty() || self.inner.keyless.take(now);
         if is_kept {
             logs::request_line::write(&labels, trace);
@@ -120,7 +120,7 @@ impl Telemetry {
         }
     }
 
-    /// Takes a sample of the counters every second, for the rates of the last minute, until it is dropped.
+    /// Samples the counters every second, for the rates of the last minute, until dropped.
     pub(crate) async fn sample(&self) {
         let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
         loop {
@@ -134,7 +134,7 @@ impl Telemetry {
         scrape::text(&self.inner.metrics, running, format)
     }
 
-    /// The last requests that the `query` asks for, without their bodies.
+    /// The last requests that match the `query`, without their bodies.
     ///
     /// # Errors
     ///
@@ -147,21 +147,21 @@ impl Telemetry {
         self.inner.recent.document(query, running)
     }
 
-    /// What is known of every model, backend and client; no keys.
+    /// The state of every model, backend and client, without keys.
     pub(crate) fn status(&self, running: &Snapshot) -> serde_json::Value {
         let uptime = now().saturating_duration_since(self.inner.started);
         status::document(&self.inner.metrics, running, now(), uptime)
     }
 
-    /// Sends what was not exported yet. Blocks for a few seconds at most, so an async caller does
-    /// it with `spawn_blocking`.
+    /// Exports what is left. Blocks for a few seconds at most, so async callers use
+    /// `spawn_blocking`.
     pub(crate) fn shutdown(self) {
         if let Some(export) = &self.inner.export {
             export.shutdown();
         }
     }
 
-    /// Returns when all lines are written, or half a second later.
+    /// Returns when all lines are written, or after half a second.
     pub(crate) fn flush_log(&self) {
         self.inner.lines.flush();
     }

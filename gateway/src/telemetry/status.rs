@@ -1,4 +1,4 @@
-//! `/-/status`: what pools, gates and counters know, as JSON for people.
+//! `/-/status`: the state of pools, gates and counters, as JSON for people.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use crate::{
     snapshot::{RunningModel, Snapshot},
 };
 
-/// The document, without anything secret: of an endpoint it has the host, of a client the name.
+/// The document, without secrets: it has an endpoint's host and a client's name.
 pub(crate) fn document(
     metrics: &Metrics,
     running: &Snapshot,
@@ -102,7 +102,7 @@ fn gate(gate: &Gate) -> Value {
     })
 }
 
-/// To a tenth of a percent, as Azure says it.
+/// To a tenth of a percent, Azure's precision.
 fn percent(share: f64) -> f64 {
     (share * 1e3).round() / 10.0
 }

@@ -1,4 +1,4 @@
-//! What is told of requests that went through the real layers.
+//! Telemetry of requests that went through the real layers.
 
 use std::{
     collections::BTreeMap,
@@ -148,7 +148,7 @@ fn config(models: BTreeMap<String, Model>) -> Config {
     }
 }
 
-/// What a request comes to whose PTU asks to wait for 43 ms, when it may not.
+/// The record of a request whose PTU asks for 43 ms, and which may not wait.
 async fn spilled(running: &Snapshot) -> AccessRecord {
     let model = &running.models["gpt-4o"];
     let tiers = [&model.ptu, &model.standard]
@@ -371,7 +371,7 @@ fn a_collector_without_a_scheme_is_an_error() {
     assert!(error.to_string().starts_with("[telemetry] otlp: "), "{error}");
 }
 
-/// A collector that keeps `path body` of what it is sent.
+/// A collector that keeps `path body` of each request.
 async fn collector() -> (String, Arc<Mutex<Vec<(String, Bytes)>>>) {
     let seen: Arc<Mutex<Vec<(String, Bytes)>>> = Arc::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

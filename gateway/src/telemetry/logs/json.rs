@@ -13,9 +13,9 @@ use tracing_subscriber::{
 
 use crate::telemetry::clock::time_of_day;
 
-/// Writes what `tracing-subscriber` writes as flattened JSON, piece by piece into one string. Its own
-/// way there, through a serializer and a writer for every piece, takes a quarter of the instructions
-/// of a short request.
+/// Writes the flattened JSON of `tracing-subscriber`, directly into one string. Its own
+/// implementation, with a serializer and a writer per piece, takes a quarter of the instructions of
+/// a short request.
 pub(crate) struct Json;
 
 impl<S, N> FormatEvent<S, N> for Json
@@ -29,7 +29,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut line = String::with_capacity(LIKELY);
+        let mut line = String::with_capacity(TYPICAL_LINE_BYTES);
         let metadata = event.metadata();
         let now = humantime::format_rfc3339_micros(time_of_day());
         write!(line, r#"{{"timestamp":"{now}","level":"{}""#, metadata.level())?;
@@ -41,14 +41,14 @@ where
     }
 }
 
-/// The members after the first ones of an object.
+/// The members that follow the first ones of an object.
 struct Fields {
     line: String,
 }
 
 impl Fields {
     fn name(&mut self, name: &str) {
-        // A name is an identifier, which JSON does not escape.
+        // A name is an identifier, which needs no escaping.
         self.line.push_str(",\"");
         self.line.push_str(name);
         self.line.push_str("\":");
@@ -84,7 +84,7 @@ impl Visit for Fields {
         self.plain(field.name(), if value { "true" } else { "false" });
     }
 
-    /// JSON has no name for what is not finite.
+    /// JSON cannot represent numbers that are not finite.
     fn record_f64(&mut self, field: &Field, value: f64) {
         match value.is_finite() {
             true => self.plain(field.name(), &value.to_string()),
@@ -100,13 +100,13 @@ impl Visit for Fields {
     }
 }
 
-/// The inside of a JSON string (RFC 8259 section 7).
+/// The contents of a JSON string (RFC 8259 section 7).
 pub(super) struct Escaping<'a>(pub(super) &'a mut String);
 
 impl Write for Escaping<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        // All at once, which takes a few instructions; hardly any text has one.
+        // Branch-free scan, which vectorises; most strings need no escaping.
         let is_special = |byte: u8| (byte < b' ') | (byte == b'"') | (byte == b'\\');
         if !text.bytes().fold(false, |any, byte| any | is_special(byte)) {
             self.0.push_str(text);
@@ -128,8 +128,8 @@ impl Write for Escaping<'_> {
     }
 }
 
-/// Bytes of a request's line.
-const LIKELY: usize = 640;
+/// The typical length of a request's line, in bytes.
+const TYPICAL_LINE_BYTES: usize = 640;
 
 #[cfg(test)]
 mod tests {

@@ -1,12 +1,13 @@
-//! The log lines that anybody can cause, so many a second.
+//! Limits the log lines that unauthenticated clients can cause.
 
 use std::{
     sync::{Mutex, PoisonError, TryLockError},
     time::{Duration, Instant},
 };
 
-/// Which requests of nobody's are logged: those with no key in use, or to no place that there is.
-/// Without a bound, whoever reaches the port fills the disk. They are all counted in the metrics.
+/// Decides which requests without a known client are logged: those without a valid key, or with an
+/// unknown path. Without a limit, anyone who reaches the port could fill the disk. The metrics
+/// count all of them.
 #[derive(Debug)]
 pub(crate) struct KeylessLines(Mutex<Window>);
 
@@ -22,11 +23,11 @@ impl KeylessLines {
         Self(Mutex::new(Window { begun: now, logged: 0, withheld: 0 }))
     }
 
-    /// Whether one more is logged.
+    /// Whether to log one more.
     pub(crate) fn take(&self, now: Instant) -> bool {
         let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         window.advance(now);
-        let is_logged = window.logged < MOST_IN_WINDOW;
+        let is_logged = window.logged < MAX_LINES_PER_WINDOW;
         if is_logged {
             window.logged += 1;
         } else {
@@ -35,12 +36,12 @@ impl KeylessLines {
         is_logged
     }
 
-    /// Tells of those that were withheld, once their time is over; to be asked now and then.
+    /// Reports the suppressed lines after their window has ended; called periodically.
     pub(crate) fn tell(&self, now: Instant) {
         match self.0.try_lock() {
             Ok(mut window) => window.advance(now),
             Err(TryLockError::Poisoned(window)) => window.into_inner().advance(now),
-            // Whoever holds it does that.
+            // The holder of the lock reports them.
             Err(TryLockError::WouldBlock) => {}
         }
     }
@@ -64,8 +65,8 @@ impl Window {
 }
 
 const WINDOW: Duration = Duration::from_secs(10);
-/// Enough to see who has the wrong key and what it asks for.
-const MOST_IN_WINDOW: u32 = 100;
+/// Enough to see who has the wrong key and what they request.
+const MAX_LINES_PER_WINDOW: u32 = 100;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! A log event as one line of `key=value` pairs (logfmt), for people and for what reads logfmt.
+//! A log event as one line of `key=value` pairs (logfmt), for people and logfmt parsers.
 
 use std::fmt::{self, Write};
 
@@ -16,9 +16,9 @@ use crate::telemetry::clock::time_of_day;
 
 /// Writes `ts`, `level`, `msg` and the fields of the event, `target` last.
 ///
-/// A value stands in quotes, escaped as a JSON string is, when it is empty or has a character that a
-/// reader could take for the end of it: white space, a quote, an equals sign, a backslash, a control
-/// character. So a line is always one line, and every reader of logfmt finds the pairs that were written.
+/// A value is quoted, and escaped like a JSON string, if it is empty or has a character that could
+/// end it: white space, a quote, an equals sign, a backslash, a control character. So a line is
+/// always one line, and every logfmt parser reads the pairs that were written.
 pub(crate) struct Logfmt;
 
 impl<S, N> FormatEvent<S, N> for Logfmt
@@ -50,7 +50,7 @@ where
     }
 }
 
-/// The message of an event, which stands before the other fields.
+/// The message of an event, which precedes the other fields.
 struct Message(Option<String>);
 
 impl Visit for Message {
@@ -90,7 +90,7 @@ impl Pairs {
 
     fn name(&mut self, name: &str) {
         self.line.push(' ');
-        // The names of fields are written in this code and its dependencies; `r#type` is one.
+        // Field names come from this code and its dependencies; `r#type` is one.
         let is_of_name = |byte: char| byte.is_ascii_graphic() && !matches!(byte, '=' | '"');
         self.line.extend(name.chars().map(|byte| if is_of_name(byte) { byte } else { '_' }));
         self.line.push('=');
@@ -127,7 +127,7 @@ impl Visit for Pairs {
     }
 }
 
-/// Whether a byte may stand in a value without quotes. What is beyond ASCII may.
+/// Whether a byte needs no quotes. Bytes beyond ASCII need none.
 fn is_plain(byte: u8) -> bool {
     byte > b' ' && !matches!(byte, b'"' | b'=' | b'\\' | 0x7f)
 }
@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    /// The pairs of a line, as go-logfmt reads them: a quoted value is a JSON string.
+    /// Parses the pairs of a line like go-logfmt: a quoted value is a JSON string.
     fn pairs(line: &str) -> Vec<(String, String)> {
         let mut rest = line.trim_start_matches(' ');
         let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! Logs: the subscriber, its filter, and its format.
+//! Logging: the subscriber, its filter, and its format.
 
 mod json;
 pub(super) mod keyless;
@@ -19,18 +19,18 @@ use self::{json::Json, logfmt::Logfmt, writer::Lines};
 use super::error::TelemetryError;
 use crate::config::TelemetrySettings;
 
-/// Makes this process log to standard error, unless it logs already.
+/// Makes this process log to standard error, unless it already logs.
 pub(crate) fn install(telemetry: &TelemetrySettings) -> Result<Lines, TelemetryError> {
     let lines = Lines::new();
     let subscriber = subscriber(telemetry, lines.clone())?;
-    // A process has one subscriber; it stays when a configuration is loaded again.
+    // A process has one subscriber; it stays when a configuration is reloaded.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         lines.start().map_err(|error| TelemetryError::new("log", error))?;
     }
     Ok(lines)
 }
 
-/// A subscriber that writes to `writer` what the filter lets through.
+/// A subscriber that writes events that pass the filter to `writer`.
 pub(crate) fn subscriber<W>(
     telemetry: &TelemetrySettings,
     writer: W,
@@ -52,7 +52,7 @@ where
     if is_json { layer.event_format(Json).boxed() } else { layer.event_format(Logfmt).boxed() }
 }
 
-/// At TRACE, libraries print what they read from the wire, keys included.
+/// At TRACE, libraries print what they read from the network, including keys.
 fn is_fit_to_print(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("spillover") || *metadata.level() <= Level::DEBUG
 }

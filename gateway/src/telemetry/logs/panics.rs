@@ -5,8 +5,8 @@ use std::{
     panic,
 };
 
-/// Has panics logged. The standard message is written by the thread that panics, which would wait
-/// for a reader of standard error.
+/// Logs panics. The standard message is written by the panicking thread, which would wait for the
+/// reader of standard error.
 pub(crate) fn log() {
     panic::set_hook(Box::new(|info| {
         let backtrace = Backtrace::capture();

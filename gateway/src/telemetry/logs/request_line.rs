@@ -7,7 +7,7 @@ use crate::{
     telemetry::{labels::Labels, metrics::millis, trace::Trace},
 };
 
-/// One event for a finished request. Nothing in it comes from a header, a body or a key.
+/// One event per finished request. It contains nothing from a header, a body or a key.
 pub(crate) fn write(labels: &Labels<'_>, trace: Option<&Trace>) {
     let record = labels.record;
     let (served, session) = (record.served.as_ref(), record.session.as_ref());

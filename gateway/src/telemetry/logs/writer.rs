@@ -1,4 +1,4 @@
-//! Log lines on their way to standard error, written many at once by a thread of their own.
+//! Writes log lines to standard error, many at once on a separate thread.
 
 use std::{
     fmt,
@@ -15,10 +15,10 @@ use prometheus_client::metrics::counter::Counter;
 use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Takes lines without a system call for each; clones take them for the same thread.
+/// Queues lines without a system call each; clones share the queue and its thread.
 ///
-/// Nothing waits for the reader of standard error. What that reader leaves is dropped beyond a
-/// bound, counted, and told of by a line of its own when lines are written again.
+/// Loggers never wait for the reader of standard error. Lines beyond a limit are dropped and
+/// counted, and a separate line reports the number when writing continues.
 #[derive(Clone)]
 pub(crate) struct Lines(Arc<Shared>);
 
@@ -32,16 +32,16 @@ struct Shared {
 #[derive(Default)]
 struct Waiting {
     lines: Vec<u8>,
-    /// Whether the thread is writing what it took last.
+    /// Whether the thread is writing its last batch.
     is_writing: bool,
-    /// Dropped since a line told of it.
+    /// Lines dropped since the last report.
     untold: u64,
 }
 
-/// Takes the lines of one event.
+/// Receives the text of one event.
 pub(crate) struct Line<'a> {
     lines: &'a Lines,
-    /// The one that tells of dropped lines, for which there is always room.
+    /// A report of dropped lines, for which there is always room.
     is_told_always: bool,
 }
 
@@ -55,29 +55,29 @@ impl Lines {
         }))
     }
 
-    /// Starts the thread that writes.
+    /// Starts the writing thread.
     ///
     /// # Errors
     ///
-    /// When the system has no thread to give, or no descriptor.
+    /// If the system has no more threads or descriptors.
     pub(crate) fn start(&self) -> io::Result<()> {
         let lines = self.clone();
-        // The standard library takes lines for written where standard error cannot be written to.
+        // The standard library reports lines as written if standard error is closed.
         let log = File::from(io::stderr().as_fd().try_clone_to_owned()?);
         let thread = thread::Builder::new().name("log".to_owned());
         thread.spawn(move || lines.write_forever(&log)).map(drop)
     }
 
-    /// How many lines were dropped.
+    /// The number of dropped lines.
     pub(crate) fn dropped(&self) -> Counter {
         self.0.dropped.clone()
     }
 
-    /// Returns when all is written, or when that takes too long: no reader, no end of the wait.
+    /// Returns when everything is written, or after a timeout if the reader is slow.
     pub(crate) fn flush(&self) {
         let is_pending = |waiting: &mut Waiting| waiting.is_writing || !waiting.lines.is_empty();
         let waiting = self.waiting();
-        drop(self.0.is_written.wait_timeout_while(waiting, LONGEST_FLUSH, is_pending));
+        drop(self.0.is_written.wait_timeout_while(waiting, FLUSH_TIMEOUT, is_pending));
     }
 
     fn write_forever(&self, log: &File) {
@@ -85,7 +85,7 @@ impl Lines {
         loop {
             let waiting = self.waiting();
             drop(self.0.has_lines.wait_while(waiting, |waiting| waiting.lines.is_empty()));
-            // More lines come in the meantime, and need no wake-up.
+            // Later lines are collected meanwhile, and need no wake-up.
             thread::sleep(PAUSE);
             let mut waiting = self.waiting();
             mem::swap(&mut batch, &mut waiting.lines);
@@ -94,13 +94,13 @@ impl Lines {
             let written = write_all(log, &batch);
             self.end_batch(&batch[written..]);
             batch.clear();
-            // What a reader that was slow for once made large.
-            batch.shrink_to(KEPT_CAPACITY);
+            // Releases memory after a slow reader caused a large batch.
+            batch.shrink_to(KEPT_BUFFER_BYTES);
         }
     }
 
-    /// After a batch of which the `rest` could not be written: standard error is closed, or a file
-    /// on a full disk.
+    /// Ends a batch whose `rest` could not be written, because standard error is closed, or is a
+    /// file on a full disk.
     fn end_batch(&self, rest: &[u8]) {
         let mut waiting = self.waiting();
         let untold = if rest.is_empty() { mem::take(&mut waiting.untold) } else { 0 };
@@ -124,7 +124,7 @@ impl Lines {
     }
 }
 
-/// Returns how much of it could be written.
+/// Returns how many bytes were written.
 fn write_all(mut log: &File, mut lines: &[u8]) -> usize {
     let whole = lines.len();
     while !lines.is_empty() {
@@ -132,7 +132,7 @@ fn write_all(mut log: &File, mut lines: &[u8]) -> usize {
             Ok(0) => break,
             Ok(count) => lines = &lines[count..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Where somebody else made it so: a terminal, or a pipe that is shared.
+            // Another process set the shared terminal or pipe to nonblocking.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(PAUSE),
             Err(_) => break,
         }
@@ -155,7 +155,7 @@ impl<'a> MakeWriter<'a> for Lines {
 impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut waiting = self.lines.waiting();
-        if waiting.lines.len() + line.len() > MOST_WAITING && !self.is_told_always {
+        if waiting.lines.len() + line.len() > MAX_WAITING_BYTES && !self.is_told_always {
             self.lines.drop_lines(&mut waiting, line);
             return Ok(line.len());
         }
@@ -179,12 +179,13 @@ impl fmt::Debug for Lines {
     }
 }
 
-/// How late a line may be.
+/// The maximum delay of a line.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Bytes that wait while others are written: 6,500 requests, a fifth of a second at full load.
-const MOST_WAITING: usize = 4 << 20;
-const KEPT_CAPACITY: usize = 256 << 10;
-/// Of an exit. A reader that is there takes milliseconds.
-const LONGEST_FLUSH: Duration = Duration::from_millis(500);
-/// Of the line that tells of dropped ones.
+/// Maximum bytes waiting while others are written: 6,500 requests, a fifth of a second at full
+/// load.
+const MAX_WAITING_BYTES: usize = 4 << 20;
+const KEPT_BUFFER_BYTES: usize = 256 << 10;
+/// The maximum delay of an exit. An active reader takes milliseconds.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+/// For reports of dropped lines.
 const TARGET: &str = "spillover::log";

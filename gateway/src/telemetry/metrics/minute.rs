@@ -1,5 +1,4 @@
-//! Rates over the last minute, from a copy of the counters that is taken every second: what counts
-//! requests does nothing for them.
+//! Rates over the last minute, from samples of the counters every second, at no cost for requests.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -11,7 +10,7 @@ use std::{
 use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
 
-/// What a counter counts, of one model.
+/// What a counter of one model counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Counted {
     /// Requests with this decision.
@@ -21,14 +20,14 @@ pub(crate) enum Counted {
     Tokens(&'static str),
 }
 
-/// Every counter that rates are made of, and what they stood at in the last minute.
+/// The counters behind the rates, and their samples of the last minute.
 #[derive(Debug, Default)]
 pub(crate) struct LastMinute {
     counters: Mutex<HashMap<(Arc<str>, Counted), Alike>>,
     samples: Mutex<VecDeque<Sample>>,
 }
 
-/// Counters that are added up, each with its labels, since it may be found more than once.
+/// Counters that are added up, keyed by labels, since one may be registered more than once.
 type Alike = HashMap<String, Counter>;
 
 #[derive(Debug)]
@@ -41,7 +40,7 @@ struct Sample {
 type Totals = BTreeMap<Arc<str>, BTreeMap<Counted, u64>>;
 
 impl LastMinute {
-    /// Adds the counter with these labels, unless it is there.
+    /// Adds the counter with these labels, unless it is present.
     pub(crate) fn add(
         &self,
         model: &Arc<str>,
@@ -54,11 +53,11 @@ impl LastMinute {
         alike.entry(format!("{labels:?}")).or_insert_with(|| counter.clone());
     }
 
-    /// Takes a sample; to be called every second.
+    /// Takes a sample; called every second.
     pub(crate) fn sample(&self, now: Instant) {
         let totals = self.totals();
         let mut samples = lock(&self.samples);
-        // One that is a minute old is what the others are compared with.
+        // Keep one sample that is a minute old, to compare with.
         while samples.get(1).is_some_and(|second| age(second, now) >= WINDOW) {
             samples.pop_front();
         }
@@ -118,7 +117,7 @@ fn age(sample: &Sample, now: Instant) -> Duration {
     now.saturating_duration_since(sample.at)
 }
 
-/// To three digits behind the point.
+/// To three decimal places.
 fn rounded(number: f64) -> f64 {
     (number * 1e3).round() / 1e3
 }
@@ -127,9 +126,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How often samples are taken.
+/// The sampling interval.
 pub(crate) const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
-/// Ticks that were late come one after the other.
+/// Skips ticks that follow late ones closely.
 const MIN_SAMPLE_DISTANCE: Duration = Duration::from_millis(500);
 const WINDOW: Duration = Duration::from_secs(60);
 
@@ -169,7 +168,7 @@ mod tests {
             (&4.0.into(), &25.0.into())
         );
         assert!(lock(&minute.samples).len() <= 62, "the older ones are gone");
-        // Nothing happens any more, and nothing is sampled.
+        // No further requests, and no further samples.
         let later = minute.rates("m", start + Duration::from_secs(1_000));
         assert!(later["ptu_per_second"].as_f64().expect("a number") < 0.01, "{later}");
     }

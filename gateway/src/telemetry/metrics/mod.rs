@@ -1,4 +1,4 @@
-//! The counters and histograms; once a series exists, counting allocates nothing.
+//! Counters and histograms; counting in an existing series allocates nothing.
 
 mod edges;
 pub(super) mod minute;
@@ -36,7 +36,7 @@ use super::{
 };
 use crate::access_record;
 
-/// Everything that is counted. What is only looked at is in `scrape`.
+/// Everything that is counted. Values that are only read are in `scrape`.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     pub(crate) registry: Registry,
@@ -65,12 +65,12 @@ pub(crate) struct Metrics {
 
 type ByBackend = HashMap<Arc<str>, Arc<Seen>>;
 
-/// What was seen of one backend of a model.
+/// The counters of one backend of a model.
 #[derive(Debug)]
 pub(crate) struct Seen {
     labels: BackendLabels,
     hints: Histogram,
-    /// By status, which is 0 where no answer came, and the reason of a refusal, where it is known.
+    /// By status, 0 if there was no answer, and the reason of a refusal, if known.
     attempts: RwLock<BTreeMap<(u16, Option<&'static str>), Counter>>,
     last_hint: Mutex<Option<Hint>>,
 }
@@ -97,7 +97,7 @@ struct AttemptLabels {
     reason: Because,
 }
 
-/// Why a backend refused: a label where that is known, and none otherwise.
+/// Why a backend refused: a label if known, and none otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Because(Option<&'static str>);
 
@@ -150,7 +150,7 @@ struct TokenLabels {
     client: Arc<str>,
     model: Arc<str>,
     backend: Arc<str>,
-    /// What paid for them.
+    /// The tier that paid for them.
     tier: &'static str,
     kind: &'static str,
 }
@@ -183,7 +183,7 @@ struct SessionBytesLabels {
 }
 
 impl Metrics {
-    /// With `dropped_lines`, which the log counts.
+    /// `dropped_lines` is counted by the log.
     pub(crate) fn new(dropped_lines: Counter) -> Self {
         let to_head: fn() -> Histogram = || Histogram::new(edges::FIRST_TOKEN);
         let metrics = Self {
@@ -270,7 +270,7 @@ impl Metrics {
         }
     }
 
-    /// What was seen of a backend, if anything.
+    /// The counters of a backend, if it has any.
     pub(crate) fn of(&self, model: &str, backend: &str) -> Option<Arc<Seen>> {
         let backends = self.backends.read().unwrap_or_else(PoisonError::into_inner);
         backends.get(model)?.get(backend).cloned()
@@ -367,16 +367,17 @@ impl Metrics {
     fn registered(mut self, dropped_lines: Counter) -> Self {
         let registry = &mut self.registry;
         let seconds = || Unit::Seconds;
-        registry.register("requests", "Requests, by who answered", self.requests.clone());
+        registry.register("requests", "Requests by outcome", self.requests.clone());
         registry.register("requests_ended", "Requests, by who ended them", self.ended.clone());
-        registry.register("requests_in_flight", "Requests under way", self.in_flight.clone());
-        let help = "Tokens that backends counted; cached ones are part of the prompt";
+        registry.register("requests_in_flight", "Requests in flight", self.in_flight.clone());
+        let help = "Tokens reported by backends; cached ones are part of the prompt";
         registry.register("tokens", help, self.tokens.clone());
-        let help = "Requests that Standard answered for a PTU, Azure's own spillover included";
+        let help =
+            "Requests that Standard answered instead of a PTU, Azure's native spillover included";
         registry.register("spilled_requests", help, self.spilled.clone());
         let help = "Tokens of spilled requests; cached ones are part of the prompt";
         registry.register("spilled_tokens", help, self.spilled_tokens.clone());
-        let help = "From a request until the first text of the model, of a stream";
+        let help = "From a request until the model's first text, for streams";
         registry.register_with_unit(
             "time_to_first_token",
             help,
@@ -387,29 +388,28 @@ impl Metrics {
         registry.register_with_unit("time_to_head", help, seconds(), self.to_head.clone());
         let help = "From a request until the last byte of its answer";
         registry.register_with_unit("time_to_end", help, seconds(), self.total.clone());
-        let help = "Time that a request waited for a backend to reopen";
+        let help = "Time a request spent waiting for capacity";
         registry.register_with_unit("waited", help, seconds(), self.waited.clone());
-        let help = "Waits, spills and refusals of requests, by why";
+        let help = "Waits, spills and refusals of requests, by reason";
         registry.register("decisions", help, self.decisions.clone());
-        let help =
-            "Requests sent a second time since their first token was late, by what came of it";
+        let help = "Requests sent a second time because their first token was late, by outcome";
         registry.register("first_token_late", help, self.late.clone());
-        let help = "Realtime sessions that have ended, by how";
+        let help = "Finished realtime sessions, by how they ended";
         registry.register("sessions", help, self.sessions.clone());
-        let help = "Bytes that passed in realtime sessions";
+        let help = "Bytes copied in realtime sessions";
         registry.register_with_unit("session", help, Unit::Bytes, self.session_bytes.clone());
         let help = "Attempts, by status of the answer and reason of a refusal";
         registry.register("backend_attempts", help, self.attempts.clone());
         let help = "How long a backend asked to wait";
         registry.register_with_unit("backend_hint", help, seconds(), self.hints.clone());
-        let help = "Log lines that the reader of standard error left no room for";
+        let help = "Log lines dropped because standard error was not read fast enough";
         registry.register("log_lines_dropped", help, dropped_lines);
         self
     }
 }
 
 impl Seen {
-    /// The number of attempts by status; `failed` where no answer came.
+    /// The number of attempts by status; `failed` if there was no answer.
     pub(crate) fn attempts(&self) -> BTreeMap<String, u64> {
         let attempts = self.attempts.read().unwrap_or_else(PoisonError::into_inner);
         let mut by_status = BTreeMap::new();
@@ -419,7 +419,7 @@ impl Seen {
         by_status
     }
 
-    /// The number of attempts by why they were refused, as far as that is known.
+    /// The number of attempts by the reason of their refusal, if known.
     pub(crate) fn reasons(&self) -> BTreeMap<&'static str, u64> {
         let attempts = self.attempts.read().unwrap_or_else(PoisonError::into_inner);
         let mut by_reason = BTreeMap::new();

@@ -1,18 +1,19 @@
-//! Which of the two text formats of metrics a scraper is sent.
+//! Chooses the text format of the metrics for a scraper.
 
 /// A text format of `/metrics`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// Prometheus' own, which every scraper and `promtool check metrics` read.
+    /// Prometheus' own format, which every scraper and `promtool check metrics` read.
     Text,
     /// OpenMetrics 1.0.0.
     OpenMetrics,
-    /// OpenMetrics 0.0.1, the draft that Prometheus 2.5 to 2.34 asked for; these metrics look the same in it.
+    /// OpenMetrics 0.0.1, the draft that Prometheus 2.5 to 2.34 requested; these metrics are the
+    /// same in it.
     OpenMetricsDraft,
 }
 
 impl Format {
-    /// The content type of an answer in this format.
+    /// The content type of this format.
     pub(crate) const fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -21,11 +22,11 @@ impl Format {
         }
     }
 
-    /// The format that an `Accept` header likes most (RFC 9110 section 12.5.1).
+    /// The preferred format of an `Accept` header (RFC 9110 section 12.5.1).
     ///
-    /// Of formats that it likes alike it gets the one named first, and the text where none is named: a
-    /// wildcard, or no header at all. Where it accepts neither it gets the text too, as Prometheus' own
-    /// libraries do: a scraper that can say what is wrong with it helps more than a 406.
+    /// Of equally preferred formats, the first one named wins; for a wildcard or no header at all,
+    /// the text format. If the header accepts neither, the answer is the text format too, as in
+    /// Prometheus' own libraries: a scraper that can report a mismatch helps more than a 406.
     pub(crate) fn of(accept: Option<&str>) -> Self {
         let mut best = (0.0, Self::Text);
         let ranges: Vec<_> = accept.unwrap_or_default().split(',').filter_map(range).collect();
@@ -40,7 +41,7 @@ impl Format {
                 Range::Any => Self::OpenMetrics,
                 Range::AnyApplication => Self::OpenMetrics,
             };
-            // A wildcard says nothing of what is named beside it.
+            // A wildcard does not apply to formats that are named.
             let is_named = ranges.iter().any(|(other, _)| *other == Range::Only(candidate));
             let counts = matches!(of, Range::Only(_)) || !is_named;
             if counts && *quality > best.0 {
@@ -51,7 +52,7 @@ impl Format {
     }
 }
 
-/// What one part of an `Accept` header is about.
+/// The subject of one part of an `Accept` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Range {
     Only(Format),
@@ -65,7 +66,7 @@ impl Range {
     }
 }
 
-/// A media range that one of the formats fits, and how much it is liked.
+/// A media range that matches a format, and its quality.
 fn range(text: &str) -> Option<(Range, f32)> {
     let mut parts = text.split(';').map(str::trim);
     let kind = parts.next()?.to_ascii_lowercase();
@@ -75,7 +76,7 @@ fn range(text: &str) -> Option<(Range, f32)> {
         let value = value.trim().trim_matches('"');
         match name.trim().to_ascii_lowercase().as_str() {
             "version" => version = Some(value.to_owned()),
-            // One that cannot be read says nothing.
+            // Ignore an invalid quality.
             "q" => {
                 quality = value.parse().ok().filter(|q| (0.0..=1.0).contains(q)).unwrap_or(1.0);
             }

@@ -1,7 +1,7 @@
-//! OpenMetrics text as the text format of Prometheus, 0.0.4.
+//! Converts OpenMetrics text to Prometheus' text format 0.0.4.
 
-/// The same metrics in the older format: a counter is called what its samples are called, there are no
-/// units, and no mark at the end.
+/// The same metrics in the older format: a counter has the name of its samples, and there are no
+/// units and no end mark.
 pub(crate) fn of(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len());
     let mut help = None;
@@ -12,7 +12,7 @@ pub(crate) fn of(openmetrics: &str) -> String {
             Some((what, name, rest))
         });
         match described {
-            // What kind a metric is comes after its help, and decides what both call it.
+            // A metric's type follows its help, and determines the name of both.
             Some(("HELP", _, words)) => help = Some(words),
             Some(("TYPE", name, kind)) => {
                 let suffix = if kind == "counter" { "_total" } else { "" };

@@ -1,4 +1,4 @@
-//! `/metrics`: what was counted, and what pools and gates say at this moment.
+//! `/metrics`: the counters, and the current state of pools and gates.
 
 use std::sync::atomic::AtomicU64;
 
@@ -14,7 +14,7 @@ use crate::{snapshot::Snapshot, telemetry::gauges::GAUGES};
 type GaugeLabels = Vec<(&'static str, String)>;
 type Real = Gauge<f64, AtomicU64>;
 
-/// Everything, in one of the two text formats.
+/// All metrics, in one of the text formats.
 pub(crate) fn text(metrics: &Metrics, running: &Snapshot, format: Format) -> String {
     let mut text = String::new();
     let written = text::encode_registry(&mut text, &metrics.registry)
@@ -27,7 +27,7 @@ pub(crate) fn text(metrics: &Metrics, running: &Snapshot, format: Format) -> Str
     }
 }
 
-/// Gauges that are made for one answer.
+/// Gauges created for a single answer.
 fn looked_at(running: &Snapshot) -> Registry {
     let mut registry = Registry::with_prefix("spillover");
     for gauge in &GAUGES {
@@ -49,7 +49,7 @@ fn looked_at(running: &Snapshot) -> Registry {
             _ => registry.register(name, gauge.help, family),
         }
     }
-    // An info of OpenMetrics has no equal in the older format: this is what both take.
+    // OpenMetrics' info type does not exist in the older format: both accept a gauge.
     let build: Family<GaugeLabels, Real> = Family::default();
     build.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION").to_owned())]).set(1.0);
     registry.register("build_info", "1, with the version of the gateway", build);

@@ -1,4 +1,4 @@
-//! The series that requests of one kind count in, looked up once instead of for every request.
+//! Groups the series of one kind of request, looked up once instead of for every request.
 
 use std::{
     array,
@@ -13,8 +13,8 @@ use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 
 use crate::telemetry::labels::{Decision, Labels};
 
-/// What requests of one kind count in. What only some of them count in is made by the first that
-/// does: a series that never counted is not shown.
+/// The series of one kind of request. Those that only some requests use are created on first use: a
+/// series that never counted is not shown.
 #[derive(Debug)]
 pub(crate) struct Series {
     pub(crate) requests: Counter,
@@ -24,17 +24,17 @@ pub(crate) struct Series {
     pub(crate) ended: [OnceLock<Counter>; 5],
     pub(crate) waited: OnceLock<Histogram>,
     pub(crate) spilled: OnceLock<Counter>,
-    /// Until the first token, of streams.
+    /// Until the first token, for streams.
     pub(crate) first_token: OnceLock<Histogram>,
-    /// Prompt, cached, completion; so are the next.
+    /// Prompt, cached, completion; likewise below.
     pub(crate) tokens: OnceLock<[Counter; 3]>,
     pub(crate) spilled_tokens: OnceLock<[Counter; 3]>,
 }
 
-/// Finds series again, on each thread those that it counted in last.
+/// A cache of series, on each thread those that it used last.
 #[derive(Debug)]
 pub(crate) struct Recent {
-    /// Whose series they are: a process may have several registries.
+    /// The owner of the series: a process may have several registries.
     owner: u64,
 }
 
@@ -55,7 +55,7 @@ impl Recent {
         Self { owner: OWNERS.fetch_add(1, Relaxed) }
     }
 
-    /// The series of requests like this one, which `find` finds where they were forgotten.
+    /// The series for requests like this one; `find` looks them up if they are not cached.
     pub(crate) fn series(
         &self,
         labels: &Labels<'_>,
@@ -100,7 +100,7 @@ impl Entry {
     }
 }
 
-/// Where series of such requests are kept; others may have to leave for them.
+/// The cache slot of such requests; it may evict others.
 fn place(labels: &Labels<'_>) -> usize {
     let backend = labels.backend().unwrap_or_default();
     let words = [labels.client, labels.model, labels.operation, backend];

@@ -1,4 +1,4 @@
-//! A call to a backend by the semantic conventions for HTTP clients.
+//! A call to a backend, in the semantic conventions for HTTP clients.
 
 use http::{Uri, Version};
 use opentelemetry::{
@@ -17,10 +17,9 @@ use crate::{
     },
 };
 
-/// The calls, each with the attempt that it was; and the attempts that came to no call.
+/// Pairs calls with their attempts; some attempts have no call.
 ///
-/// Both are in the order in which they were begun. A request that was given up has no
-/// attempts, only calls.
+/// Both are in the order in which they began. An abandoned request has calls, but no attempts.
 pub(crate) fn pair<'a>(
     labels: &Labels<'a>,
     calls: Vec<Called>,
@@ -42,7 +41,7 @@ pub(crate) fn pair<'a>(
     (pairs, others)
 }
 
-/// Ends the span of the call with this number among those of its request.
+/// Ends the span of the call with this number among its request's calls.
 pub(crate) fn end(labels: &Labels<'_>, number: usize, call: Called, attempt: Option<&Attempt>) {
     let Called { mut span, uri, ended, answer, .. } = call;
     let mut attributes = of_address(&uri);
@@ -69,7 +68,7 @@ pub(crate) fn end(labels: &Labels<'_>, number: usize, call: Called, attempt: Opt
     span.end_with_timestamp(ended);
 }
 
-/// The path is the configuration's or the client's; a query may hold secrets.
+/// The path comes from the configuration or the client; a query may contain secrets.
 fn of_address(uri: &Uri) -> Vec<KeyValue> {
     let mut attributes = Vec::with_capacity(12);
     if let (Some(host), Some(scheme)) = (uri.host(), uri.scheme_str()) {
@@ -86,7 +85,7 @@ fn of_address(uri: &Uri) -> Vec<KeyValue> {
     attributes
 }
 
-/// A refusal is an error of a client's span, which it is not of a server's.
+/// A refusal is an error for a client's span, but not for a server's.
 fn of_answer(span: &mut Span, answer: Answer) -> Vec<KeyValue> {
     let mut attributes = Vec::with_capacity(3);
     let error = match answer {
@@ -117,7 +116,7 @@ const fn of_protocol(version: Version) -> Option<&'static str> {
     }
 }
 
-/// Whether `call` can have been `attempt`. An attempt without an answer may have failed before
+/// Whether `call` can belong to `attempt`. An attempt without an answer may have failed before
 /// there was a call.
 fn fits(labels: &Labels<'_>, attempt: &Attempt, call: &Called) -> bool {
     let backend = labels.configured(attempt.backend());

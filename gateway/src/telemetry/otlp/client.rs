@@ -1,4 +1,4 @@
-//! The exporter's HTTP client: the gateway's own, on a thread of its own.
+//! The exporter's HTTP client: the gateway's own, on a separate thread.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::http_client::{BoxError, Client};
 
-/// The SDK exports from plain threads, which may block each other but never a request; so the
-/// sockets are driven by a runtime that has nothing else to do.
+/// The SDK exports from plain threads, which may block each other but never a request; so a
+/// separate runtime drives the sockets.
 #[derive(Clone, Debug)]
 pub(crate) struct Exporting {
     client: Client,
@@ -41,7 +41,7 @@ impl HttpClient for Exporting {
 
 impl Drop for OwnRuntime {
     fn drop(&mut self) {
-        // To be dropped where blocking is forbidden, too.
+        // Must be droppable where blocking is forbidden, too.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }

@@ -1,4 +1,4 @@
-//! What pools and gates say, looked at whenever metrics are exported.
+//! The state of pools and gates, read whenever metrics are exported.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use opentelemetry::{KeyValue, metrics::Meter};
 
 use crate::{snapshot::Snapshot, telemetry::gauges::GAUGES};
 
-/// Has `meter` look at what `running` gives, as long as it gives something.
+/// Makes `meter` observe the result of `running`, as long as there is one.
 pub(crate) fn observe(
     meter: &Meter,
     running: impl Fn() -> Option<Arc<Snapshot>> + Send + Sync + 'static,

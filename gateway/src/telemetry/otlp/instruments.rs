@@ -1,4 +1,4 @@
-//! What requests are measured by, for a collector.
+//! The instruments for requests that a collector receives.
 
 use opentelemetry::{
     KeyValue,
@@ -9,9 +9,9 @@ use tower_spillover::served::Attempt;
 use super::request;
 use crate::{access_record::reason_of, telemetry::labels::Labels};
 
-/// The instruments of a meter: those of the conventions for generative AI, and the gateway's own.
+/// The instruments of a meter: those of the GenAI conventions, and the gateway's own.
 ///
-/// Like the labels of `/metrics`, no attribute has a value that a client makes up.
+/// As with the labels of `/metrics`, no attribute value comes from a client.
 pub(super) struct Instruments {
     tokens: Histogram<u64>,
     duration: Histogram<f64>,
@@ -44,13 +44,13 @@ impl Instruments {
             ),
             first_token: seconds(
                 "spillover.time_to_first_token",
-                "From a request until the first text of the model, of a stream",
+                "From a request until the model's first text, for streams",
                 &SECONDS,
             ),
             requests: counter("spillover.requests", "{request}", "Finished requests"),
             wait: seconds(
                 "spillover.wait.duration",
-                "Time that a request waited for a backend to reopen",
+                "Time a request spent waiting for capacity",
                 &SECONDS,
             ),
             attempts: counter("spillover.attempts", "{attempt}", "Attempts at backends"),
@@ -102,7 +102,7 @@ fn of_attempt(labels: &Labels<'_>, attempt: &Attempt) -> Vec<KeyValue> {
     attributes
 }
 
-/// As the semantic conventions for GenAI metrics advise.
+/// Recommended by the semantic conventions for GenAI metrics.
 const TOKENS: [f64; 14] = [
     1.0,
     4.0,
@@ -119,8 +119,8 @@ const TOKENS: [f64; 14] = [
     16_777_216.0,
     67_108_864.0,
 ];
-/// As the semantic conventions for GenAI metrics advise, up to ten minutes beyond: so long a whole answer may
-/// take.
+/// Recommended by the semantic conventions for GenAI metrics, extended to ten minutes, the longest
+/// time for an answer.
 const SECONDS: [f64; 17] = [
     0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84,
     327.68, 655.36,

@@ -32,7 +32,7 @@ use self::{client::Exporting, instruments::Instruments};
 use super::{labels::Labels, trace::Trace};
 use crate::{http_client::BoxError, snapshot::Snapshot};
 
-/// What sends spans and metrics, from threads of its own.
+/// Sends spans and metrics, on its own threads.
 pub(crate) struct Export {
     traces: SdkTracerProvider,
     tracer: SdkTracer,
@@ -68,8 +68,8 @@ impl Export {
         self.instruments.record(labels);
     }
 
-    /// Sends what is left, spans and metrics at once. A collector that does not answer is not
-    /// waited for long.
+    /// Exports what is left of spans and metrics at once. Does not wait long for a collector that
+    /// does not answer.
     pub(crate) fn shutdown(&self) {
         let (spans, numbers) = thread::scope(|scope| {
             let spans = scope.spawn(|| self.traces.shutdown_with_timeout(PATIENCE));
@@ -121,6 +121,6 @@ fn providers(
     Ok((traces, metrics))
 }
 
-/// Of log events: a part of their format, so it does not follow the place of this file.
+/// For log events; part of their format, so it does not change with the module path.
 const TARGET: &str = "spillover::operations::otlp";
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! A request by the semantic conventions for generative AI.
+//! A request, in the semantic conventions for generative AI.
 
 use opentelemetry::{
     KeyValue,
@@ -13,10 +13,10 @@ use crate::{
     telemetry::{labels::Labels, metrics::millis, trace::Trace},
 };
 
-/// Ends the span of a request and those of its calls, with what came of them.
+/// Ends the span of a request and those of its calls, with their results.
 ///
-/// The request is the logical operation, however often it was sent, as the conventions for GenAI
-/// have it; its calls follow those for HTTP clients.
+/// The request is the logical operation, however often it was sent, as in the conventions for
+/// GenAI; its calls follow those for HTTP clients.
 pub(crate) fn end(labels: &Labels<'_>, trace: Option<&Trace>) {
     let record = labels.record;
     let Some((mut span, calls)) = trace.and_then(Trace::end) else { return };
@@ -35,7 +35,7 @@ pub(crate) fn end(labels: &Labels<'_>, trace: Option<&Trace>) {
     span.end_with_timestamp(record.at.checked_add(record.total).unwrap_or(record.at));
 }
 
-/// What the GenAI metrics are divided by.
+/// The attributes of the GenAI metrics.
 pub(crate) fn metric_attributes(labels: &Labels<'_>) -> Vec<KeyValue> {
     let mut attributes = vec![
         KeyValue::new("gen_ai.operation.name", operation(labels)),
@@ -52,7 +52,7 @@ pub(crate) fn metric_attributes(labels: &Labels<'_>) -> Vec<KeyValue> {
     attributes
 }
 
-/// What metrics and spans say of the gateway's part in a request.
+/// Attributes of metrics and spans about the gateway's decisions.
 pub(crate) fn decision_attributes(labels: &Labels<'_>) -> Vec<KeyValue> {
     let mut attributes = vec![
         KeyValue::new("spillover.client", labels.client.to_owned()),
@@ -109,7 +109,7 @@ fn attributes(labels: &Labels<'_>) -> Vec<KeyValue> {
     attributes
 }
 
-/// An attempt that came to no call, such as for want of an access token.
+/// An attempt without a call, for example because there was no access token.
 fn add_event(span: &mut Span, labels: &Labels<'_>, attempt: &Attempt) {
     let at = labels.record.at.checked_add(attempt.at()).unwrap_or(labels.record.at);
     let attributes = vec![
@@ -119,7 +119,7 @@ fn add_event(span: &mut Span, labels: &Labels<'_>, attempt: &Attempt) {
     span.add_event_with_timestamp("spillover.attempt", at, attributes);
 }
 
-/// The well-known name of an operation, or the gateway's own.
+/// The operation's name in the conventions, or the gateway's own.
 fn operation(labels: &Labels<'_>) -> &'static str {
     match labels.operation {
         "chat.completions" | "responses" => "chat",

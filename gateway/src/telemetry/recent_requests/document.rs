@@ -14,7 +14,7 @@ use crate::{
     telemetry::{labels::tier, metrics::millis},
 };
 
-/// What became of a request: names of the configuration, numbers, and ids.
+/// What happened to a request: configured names, numbers, and ids.
 pub(super) fn of(finished: &Finished, running: &Snapshot) -> Value {
     let record = &finished.record;
     let served = record.served.as_ref();
@@ -58,7 +58,7 @@ pub(super) fn of(finished: &Finished, running: &Snapshot) -> Value {
     })
 }
 
-/// Why it waited, spilled and was refused, as far as it did.
+/// Why it waited, spilled and was refused, where it did.
 fn why(served: &Served) -> Value {
     let mut reasons = Map::new();
     for (event, why) in access_record::reasons(served) {

@@ -1,11 +1,11 @@
-//! Which of the last requests a page is asked for, by its query.
+//! Selects among the last requests by the page's query.
 
 use tower_spillover::azure::percent;
 
 use super::Finished;
 use crate::access_record;
 
-/// What a request has to have. What is not asked for may be anything.
+/// The required properties of a request; `None` matches any.
 #[derive(Debug)]
 pub(super) struct Filter {
     id: Option<String>,
@@ -30,11 +30,11 @@ impl Filter {
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            // A plus is a space in what a form sends.
+            // Forms encode a space as a plus.
             let spaced = value.replace('+', " ");
             let value = percent::decode_text(&spaced)
                 .filter(|value| !value.is_empty())
-                .ok_or_else(|| format!("{name:?} has no value that can be read; write it like {name}=VALUE, percent-encoded"))?
+                .ok_or_else(|| format!("{name:?} has no readable value; write it like {name}=VALUE, percent-encoded"))?
                 .into_owned();
             let place = match name {
                 "id" => &mut filter.id,
@@ -50,10 +50,10 @@ impl Filter {
                     })?;
                     continue;
                 }
-                _ => return Err(format!("{name:?} is no filter; there are {NAMES}")),
+                _ => return Err(format!("{name:?} is not a filter; use {NAMES}")),
             };
             if place.replace(value).is_some() {
-                return Err(format!("{name:?} stands twice; write it once"));
+                return Err(format!("{name:?} appears twice; write it once"));
             }
         }
         Ok(filter)
@@ -73,7 +73,7 @@ impl Filter {
     }
 }
 
-/// Whether a request is known by `id`: its own, its trace's, its client's or the service's.
+/// Whether a request has the `id`: its own, its trace's, its client's or the service's.
 fn has_id(finished: &Finished, id: &str) -> bool {
     let record = &finished.record;
     record.id == id
@@ -81,7 +81,7 @@ fn has_id(finished: &Finished, id: &str) -> bool {
         || finished.trace.is_some_and(|trace| trace.to_string().eq_ignore_ascii_case(id))
 }
 
-/// Whether the request went on, waited or was refused for `why`, or one of its attempts was.
+/// Whether the request spilled, waited or was refused for `why`, or one of its attempts was.
 fn has_reason(finished: &Finished, why: &str) -> bool {
     let Some(served) = &finished.record.served else { return false };
     access_record::reasons(served).any(|(_, reason)| reason.label() == why)
@@ -98,12 +98,12 @@ mod tests {
     #[test]
     fn a_filter_that_does_not_exist_or_cannot_be_read_is_named_with_its_remedy() {
         for (query, told) in [
-            ("clients=a", "\"clients\" is no filter; there are id, client, model"),
-            ("client=", "\"client\" has no value"),
-            ("client=%zz", "\"client\" has no value that can be read"),
+            ("clients=a", "\"clients\" is not a filter; use id, client, model"),
+            ("client=", "\"client\" has no readable value"),
+            ("client=%zz", "\"client\" has no readable value"),
             ("limit=0", "limit is \"0\"; write a number"),
             ("limit=many", "limit is \"many\"; write a number"),
-            ("id=a&id=b", "\"id\" stands twice"),
+            ("id=a&id=b", "\"id\" appears twice"),
         ] {
             let problem = Filter::read(query).map(drop).expect_err(query);
             assert!(problem.starts_with(told), "{problem}");

@@ -15,21 +15,21 @@ use self::filter::Filter;
 use super::labels::Decision;
 use crate::{access_record::AccessRecord, snapshot::Snapshot};
 
-/// A ring of the last requests that are over, without their bodies.
+/// A ring of the last finished requests, without their bodies.
 ///
-/// A request that ends takes its place with one atomic addition and moves its record there, so that nothing
-/// is copied; it locks only the place, which another thread has only while it reads the ring, or once so
-/// many requests have ended meanwhile.
+/// A finished request reserves its slot with one atomic addition and moves its record there without
+/// a copy; it locks only the slot, which is contended only by a reader of the ring, or by a request
+/// that ended a full round later.
 #[derive(Debug)]
 pub(crate) struct RecentRequests {
     places: Box<[Mutex<Option<Finished>>]>,
     count: AtomicU64,
 }
 
-/// A request that is over.
+/// A finished request.
 #[derive(Debug)]
 struct Finished {
-    /// How many were kept before it.
+    /// The number of requests kept before it.
     number: u64,
     record: AccessRecord,
     decision: Decision,
@@ -43,7 +43,7 @@ impl RecentRequests {
         Self { places, count: AtomicU64::new(0) }
     }
 
-    /// Keeps a request, in the place of the oldest.
+    /// Keeps a request in the slot of the oldest.
     pub(crate) fn push(&self, record: AccessRecord, decision: Decision, trace: Option<TraceId>) {
         if self.places.is_empty() {
             return;
@@ -52,15 +52,15 @@ impl RecentRequests {
         let index = usize::try_from(number % self.places.len() as u64).unwrap_or_default();
         let finished = Finished { number, record, decision, trace };
         let last = lock(&self.places[index]).replace(finished);
-        // After the lock.
+        // Dropped outside the lock.
         drop(last);
     }
 
-    /// Those that the `query` of the page asks for, the latest first.
+    /// The requests that match the page's `query`, the latest first.
     ///
     /// # Errors
     ///
-    /// What is wrong with the query, and how to write it.
+    /// What is wrong with the query, and how to fix it.
     pub(crate) fn document(&self, query: &str, running: &Snapshot) -> Result<Value, String> {
         let filter = Filter::read(query)?;
         let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! The trace that a request belongs to, and the calls that were made upstream for it.
+//! The trace of a request, and its upstream calls.
 
 mod parent;
 
@@ -17,14 +17,14 @@ use opentelemetry_sdk::trace::{SdkTracer, Span};
 
 use super::clock::now;
 
-/// A request's span under way, and those of its calls. Clones are of the same request; one in the
-/// extensions of a request has its calls traced.
+/// A request's open span, and those of its calls. Clones belong to the same request; one in the
+/// extensions of a request causes its calls to be traced.
 #[derive(Clone)]
 pub(crate) struct Trace(Arc<Inner>);
 
 struct Inner {
     tracer: SdkTracer,
-    /// The request's own span, as the parent of its calls.
+    /// The request's span, as the parent of its calls.
     context: Context,
     arrived: (SystemTime, Instant),
     spans: Mutex<Spans>,
@@ -36,7 +36,7 @@ struct Spans {
     calls: Vec<Called>,
 }
 
-/// A call under way. Dropping it ends it as cancelled.
+/// A call in flight. Dropping it ends it as cancelled.
 #[derive(Debug)]
 pub(crate) struct Call {
     trace: Trace,
@@ -45,7 +45,7 @@ pub(crate) struct Call {
     started: Instant,
 }
 
-/// A call that is over.
+/// A finished call.
 pub(crate) struct Called {
     pub(crate) uri: Uri,
     pub(crate) span: Span,
@@ -54,11 +54,11 @@ pub(crate) struct Called {
     pub(crate) answer: Answer,
 }
 
-/// The head of an answer, or in a word what kept it from coming.
+/// The head of an answer, or a one-word reason why there is none.
 pub(crate) type Answer = Result<(StatusCode, Version), &'static str>;
 
 impl Trace {
-    /// Continues the trace in `headers`, or begins one; malformed trace headers are removed.
+    /// Continues the trace in `headers`, or begins one; removes malformed trace headers.
     pub(crate) fn begin(
         tracer: &SdkTracer,
         arrived: (SystemTime, Instant),
@@ -83,7 +83,7 @@ impl Trace {
         }))
     }
 
-    /// Begins a call where the request is traced; its `traceparent` goes upstream.
+    /// Begins a call if the request is traced; its `traceparent` is sent upstream.
     pub(crate) fn call<B>(request: &mut Request<B>) -> Option<Box<Call>> {
         let trace = request.extensions().get::<Self>()?.clone();
         let (inner, started) = (&*trace.0, now());
@@ -95,7 +95,7 @@ impl Trace {
             .with_start_time(trace.date(started))
             .with_attributes([KeyValue::new("http.request.method", method.unwrap_or("_OTHER"))])
             .start_with_context(&inner.tracer, &inner.context);
-        // Invalid once the exporter has shut down.
+        // Invalid after the exporter has shut down.
         if span.span_context().is_valid() {
             parent::write(span.span_context(), request.headers_mut());
         }
@@ -107,7 +107,7 @@ impl Trace {
         self.0.context.span().span_context().trace_id()
     }
 
-    /// Takes the span of the request, and the calls in the order in which they were begun.
+    /// Takes the request's span, and its calls in the order in which they began.
     pub(crate) fn end(&self) -> Option<(Span, Vec<Called>)> {
         let Spans { request, mut calls } = std::mem::take(&mut *self.spans());
         calls.sort_by_key(|call| call.started);
@@ -149,7 +149,7 @@ impl fmt::Debug for Trace {
     }
 }
 
-/// The method, if it is one that the conventions for HTTP know.
+/// The method, if the conventions for HTTP know it.
 fn method<B>(request: &Request<B>) -> Option<&'static str> {
     ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
         .into_iter()

@@ -1,14 +1,14 @@
-//! `traceparent` and `tracestate`: where a request stands in its caller's trace.
+//! `traceparent` and `tracestate`: a request's parent in its caller's trace.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
-/// Reads the caller's place in its trace, and removes what cannot be read from `headers`.
+/// Reads the caller's trace context, and removes invalid headers from `headers`.
 pub(crate) fn read(headers: &mut HeaderMap) -> Option<SpanContext> {
     let mut values = headers.get_all(TRACEPARENT).iter();
     let parent = values.next().filter(|_| values.next().is_none());
     let Some((trace, span, flags)) = parent.and_then(|value| parse(value.as_bytes())) else {
-        // W3C Trace Context section 3.3: without a good parent, the state is not looked at.
+        // W3C Trace Context section 3.3: without a valid parent, the state is ignored.
         headers.remove(TRACEPARENT);
         headers.remove(TRACESTATE);
         return None;
@@ -20,7 +20,7 @@ pub(crate) fn read(headers: &mut HeaderMap) -> Option<SpanContext> {
     Some(SpanContext::new(trace, span, flags, true, state))
 }
 
-/// Puts `span` where its trace is continued from.
+/// Writes `span` as the parent into `headers`.
 pub(crate) fn write(span: &SpanContext, headers: &mut HeaderMap) {
     let (trace, id) = (span.trace_id(), span.span_id());
     let text = format!("00-{trace}-{id}-{:02x}", span.trace_flags());
@@ -28,7 +28,7 @@ pub(crate) fn write(span: &SpanContext, headers: &mut HeaderMap) {
     headers.insert(TRACEPARENT, value);
 }
 
-/// W3C Trace Context section 3.2.2. What later versions append is left out.
+/// W3C Trace Context section 3.2.2. Ignores what later versions append.
 fn parse(value: &[u8]) -> Option<(TraceId, SpanId, TraceFlags)> {
     let (known, rest) = value.split_at_checked(55)?;
     let [version] = hex(&known[..2])?;
@@ -47,7 +47,7 @@ fn parse(value: &[u8]) -> Option<(TraceId, SpanId, TraceFlags)> {
     is_one.then(|| (trace, span, TraceFlags::new(flags) & TraceFlags::SAMPLED))
 }
 
-/// `None` where any part of it is wrong.
+/// `None` if any part of it is invalid.
 fn state(headers: &HeaderMap) -> Option<TraceState> {
     let lines = headers.get_all(TRACESTATE).iter().map(HeaderValue::to_str);
     lines.collect::<Result<Vec<_>, _>>().ok()?.join(",").parse().ok()
