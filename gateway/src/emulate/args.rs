@@ -1,4 +1,4 @@
-//! What `spillover emulate` takes.
+//! The arguments of `spillover emulate`.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -7,18 +7,18 @@ use clap::Args;
 #[derive(Clone, Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct EmulateArgs {
-    /// What to emulate, as TOML [default: a PTU and three regions, open to everybody].
+    /// What to emulate, as TOML [default: a PTU and three regions, without keys].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Where the first resource listens; the next ones take the ports after it, or any free ones
-    /// when the port is 0.
+    /// Address of the first resource; the others get the following ports, or any free ports if the
+    /// port is 0.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub(super) listen: SocketAddr,
-    /// Puts all resources on the one port of --listen; a request's Host tells them apart
-    /// (`NAME`, `NAME.openai.azure.com`).
+    /// Serves all resources on the port of --listen, distinguished by the Host header (`NAME`,
+    /// `NAME.openai.azure.com`).
     #[arg(long)]
     pub(super) shared: bool,
-    /// Seeds the lengths of completions and the ids, instead of the file's `seed`.
+    /// Seed for completion lengths and ids, instead of the file's `seed`.
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
 }

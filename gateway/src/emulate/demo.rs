@@ -1,4 +1,4 @@
-//! What is emulated when nobody says what, for the emulator and for the gateway's demonstration.
+//! The default resources, for the emulator and for the gateway's demonstration.
 
 use std::{io, net::Ipv4Addr, path::Path};
 
@@ -13,11 +13,11 @@ pub(super) fn wanted() -> Wanted {
         .unwrap_or_else(|problems| panic!("the built-in file is right: {problems:?}"))
 }
 
-/// The same on free ports of this machine, the PTU first.
+/// Starts the same resources on free local ports, the PTU first.
 ///
 /// # Errors
 ///
-/// When there is no port.
+/// If there is no free port.
 pub(crate) async fn start() -> io::Result<Vec<Serving>> {
     let (emulator, places) = wanted().emulator(None);
     let mut serving = Vec::with_capacity(places.len());

@@ -1,4 +1,4 @@
-//! The TOML of `spillover emulate`, read and checked.
+//! Reads and validates the TOML of `spillover emulate`.
 
 mod capacity;
 mod failing;
@@ -18,7 +18,7 @@ use crate::files;
 /// What to emulate.
 pub(super) struct Wanted {
     pub(super) seed: u64,
-    /// Markers of requests, and what happens to those.
+    /// Markers in requests, and the faults for them.
     pub(super) poison: Vec<(String, Fault)>,
     pub(super) resources: Vec<WantedResource>,
 }
@@ -29,7 +29,7 @@ pub(super) struct WantedResource {
     pub(super) scripts: Vec<Script>,
 }
 
-/// What is printed of a resource.
+/// The printed description of a resource.
 pub(super) struct Place {
     pub(super) name: String,
     pub(super) region: String,
@@ -37,7 +37,7 @@ pub(super) struct Place {
     pub(super) deployments: Vec<String>,
 }
 
-/// What goes wrong on a deployment.
+/// The faults of a deployment.
 pub(super) struct Script {
     pub(super) resource: String,
     pub(super) deployment: String,
@@ -45,7 +45,7 @@ pub(super) struct Script {
 }
 
 impl Wanted {
-    /// The resources, seeded by `seed` or as the file says, and what is printed of each.
+    /// Builds the resources, with `seed` or the file's seed, and their descriptions.
     pub(super) fn emulator(self, seed: Option<u64>) -> (Emulator, Vec<Place>) {
         let mut places = Vec::with_capacity(self.resources.len());
         let mut resources = Vec::with_capacity(self.resources.len());
@@ -66,14 +66,14 @@ impl Wanted {
     }
 }
 
-/// All that is wrong with a file is told at once, except where it cannot be parsed.
+/// Reports all problems of a file at once, unless it cannot be parsed.
 pub(super) fn load(file: &Path) -> Result<Wanted, Vec<String>> {
-    let text = files::read_text(file, files::LARGEST, files::PATIENCE)
+    let text = files::read_text(file, files::MAX_FILE_BYTES, files::PATIENCE)
         .map_err(|error| vec![format!("{}: {error}: check --config", file.display())])?;
     parse(file, &text)
 }
 
-/// What `text` wants; `file` is where it came from.
+/// Parses `text`; `file` is its origin.
 pub(super) fn parse(file: &Path, text: &str) -> Result<Wanted, Vec<String>> {
     let site = Site::new(file, text);
     let parsed: FileText = toml::from_str(text).map_err(|error| {
@@ -201,20 +201,20 @@ impl Check<'_> {
         Some(if text.hides_throttles { deployment.hides_throttles() } else { deployment })
     }
 
-    /// A key as it stands, or where `env:` or `file:` point to.
+    /// A literal key, or the contents of what `env:` or `file:` refer to.
     fn secret(&mut self, text: &Spanned<String>) -> String {
         let stated = text.get_ref();
         let read = if let Some(name) = stated.strip_prefix("env:") {
             env::var(name).map_err(|_| format!("the variable {name} is not set: set it"))
         } else if let Some(path) = stated.strip_prefix("file:") {
-            files::read_text(path.as_ref(), files::LARGEST, files::PATIENCE)
+            files::read_text(path.as_ref(), files::MAX_FILE_BYTES, files::PATIENCE)
                 .map(|secret| secret.trim_end().to_owned())
                 .map_err(|error| format!("the file {path} cannot be read: {error}"))
         } else {
             Ok(stated.clone())
         };
         let fault = match &read {
-            Ok(secret) if secret.is_empty() => "is empty: remove it to let everybody in",
+            Ok(secret) if secret.is_empty() => "is empty: remove it to require no key",
             Ok(_) => "",
             Err(problem) => problem,
         };

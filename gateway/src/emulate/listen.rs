@@ -16,7 +16,7 @@ use tower::Service as _;
 
 use super::{args::EmulateArgs, file::Place};
 
-/// Open ports; dropping it closes them.
+/// Open listeners; dropping it closes them.
 pub(super) struct Listening {
     lines: String,
     _serving: Vec<Serving>,
@@ -24,7 +24,7 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    /// Binds every port before the first one answers.
+    /// Binds all ports before any of them answers.
     pub(super) async fn start(
         emulator: &Emulator,
         places: &[Place],
@@ -57,7 +57,7 @@ impl Listening {
         Ok(Self { lines, _serving: serving, shared: None })
     }
 
-    /// What to print once everything listens.
+    /// The lines to print once all listeners are bound.
     pub(super) fn lines(&self) -> &str {
         &self.lines
     }
@@ -102,7 +102,7 @@ impl Place {
     }
 }
 
-/// Ready at SIGINT or SIGTERM, which end nothing else from the call on.
+/// Completes on SIGINT or SIGTERM, which have no other effect from the call on.
 pub(super) fn told_to_stop() -> Result<impl Future<Output = ()>, String> {
     #[cfg(unix)]
     {
@@ -130,13 +130,13 @@ async fn bind(address: SocketAddr, name: &str) -> Result<TcpListener, String> {
     })
 }
 
-/// All resources behind one listener, by `Host`; a scripted reset closes the connection.
+/// Serves all resources on one listener, by `Host`; a scripted reset closes the connection.
 async fn accept(service: EmulatorService, listener: TcpListener) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, most likely: some come back when others are done.
+            // Most likely out of descriptors, until other connections end.
             let mut ticks = tokio::time::interval(ACCEPT_PAUSE);
             ticks.tick().await;
             ticks.tick().await;

@@ -1,4 +1,4 @@
-//! `spillover emulate`: Azure OpenAI resources that refuse as the real ones do, on local ports.
+//! `spillover emulate`: Azure OpenAI resources on local ports, which refuse like the real ones.
 
 mod args;
 mod demo;
@@ -14,14 +14,14 @@ use self::listen::Listening;
 pub(crate) use self::{args::EmulateArgs, demo::start as demo, site::Site};
 use crate::output;
 
-/// Emulates until it is told to stop, then says what came in.
+/// Emulates until a signal, then prints a summary.
 pub(crate) fn run(args: &EmulateArgs) -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("no runtime: {error}")),
     };
     let emulated = runtime.block_on(emulate(args));
-    // A file may still be waited for.
+    // A file may still be read.
     runtime.shutdown_background();
     match emulated {
         Ok(()) => ExitCode::SUCCESS,
@@ -46,14 +46,14 @@ async fn emulate(args: &EmulateArgs) -> Result<(), String> {
     let (emulator, places) = wanted.emulator(args.seed);
     let listening = Listening::start(&emulator, &places, args).await?;
     let said = io::Write::write_all(&mut io::stdout(), listening.lines().as_bytes());
-    said.map_err(|error| format!("nobody reads what is printed: {error}"))?;
+    said.map_err(|error| format!("cannot write the output: {error}"))?;
     stop.await;
     drop(listening);
     let _ = io::Write::write_all(&mut io::stdout(), summary(&emulator.stats()).as_bytes());
     Ok(())
 }
 
-/// What each deployment did, as a table.
+/// A table of what each deployment did.
 fn summary(stats: &Stats) -> String {
     let mut text = String::new();
     let names = stats.deployments.keys().map(|(resource, name)| resource.len() + name.len() + 1);

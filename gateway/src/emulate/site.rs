@@ -1,8 +1,8 @@
-//! Where in a file something is wrong, without quoting values: one of them may be a key.
+//! Locations of problems in a file, without quoting values, which may be keys.
 
 use std::{ops::Range, path::Path};
 
-/// A file that was read, for messages about it.
+/// A file, for messages about it.
 pub(crate) struct Site<'a> {
     file: &'a Path,
     text: &'a str,
@@ -13,14 +13,14 @@ impl<'a> Site<'a> {
         Self { file, text }
     }
 
-    /// `FILE:LINE: key: problem`, for what begins at a byte.
+    /// `FILE:LINE: key: problem`, for a problem that begins at a byte offset.
     pub(crate) fn at(&self, span: Option<Range<usize>>, problem: &str) -> String {
         let file = self.file.display();
         let Some(before) = span.and_then(|span| self.text.get(..span.start)) else {
             return format!("{file}: {}", without_values(problem));
         };
         let line = before.matches('\n').count() + 1;
-        // Inside a line the nearest key is the one that the problem is about.
+        // The last key before the offset on its line is the one that the problem is about.
         let begun = before.rsplit('\n').next().unwrap_or(before).trim_start();
         let key = match begun.rsplit_once('=') {
             Some((left, _)) => left.rsplit([' ', ',', '{']).find(|word| !word.is_empty()),
@@ -30,13 +30,13 @@ impl<'a> Site<'a> {
         format!("{file}:{line}: {key}{}", without_values(problem))
     }
 
-    /// The same where a parser tells the line only.
+    /// The same, if a parser only gives the line.
     pub(crate) fn on_line(&self, line: usize, problem: &str) -> String {
         format!("{}:{line}: {}", self.file.display(), without_values(problem))
     }
 }
 
-/// serde quotes what it did not expect; a string there may be a secret.
+/// serde quotes unexpected values; a string may be a secret.
 pub(crate) fn without_values(problem: &str) -> String {
     let quoting = ["invalid type: string \"", "invalid value: string \""];
     for start in quoting {

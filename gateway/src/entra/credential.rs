@@ -1,4 +1,4 @@
-//! Which of the SDK's credentials, and how it is set up.
+//! Selects and configures one of the SDK's credentials.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -68,7 +68,7 @@ fn client_options(authority: Option<&str>) -> Result<ClientOptions, EntraError> 
     };
     Ok(ClientOptions {
         transport: Some(SdkTransport::new(Arc::new(Transport::new(client, plain)))),
-        // Requests are waiting, and later ones ask again.
+        // Requests are waiting, and later ones retry.
         retry: RetryOptions::exponential(ExponentialRetryOptions {
             max_retries: 2,
             ..Default::default()
@@ -78,8 +78,8 @@ fn client_options(authority: Option<&str>) -> Result<ClientOptions, EntraError> 
     })
 }
 
-/// The authority as the SDK wants it, and its host and port if it is to be reached without TLS,
-/// which only one on this machine may.
+/// The authority in the SDK's form, and its host and port if it has no TLS, which is only allowed
+/// on this machine.
 fn authority_host(authority: &str) -> Result<(String, Option<String>), EntraError> {
     let refused = |why: &str| EntraError::new(format!("authority `{authority}` {why}"));
     let uri: Uri = authority.parse().map_err(|_| refused("is not an address"))?;

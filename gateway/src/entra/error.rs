@@ -1,4 +1,4 @@
-//! What makes an identity unusable.
+//! Errors in the configuration of an identity.
 
 use std::{error::Error, fmt};
 

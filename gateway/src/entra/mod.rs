@@ -14,16 +14,16 @@ use tower_spillover::entra::{EntraTokens, TokenEvent};
 use self::error::EntraError;
 use crate::config::{Entra, EntraKind};
 
-/// A source of tokens for the scope of `entra`, by the identity that it describes. Clones share the
+/// A token source for the scope of `entra`, with the identity that it describes. Clones share the
 /// token.
 ///
-/// A workload identity is described by what its webhook puts into the environment:
-/// `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_FEDERATED_TOKEN_FILE`. A managed identity is asked
-/// at `IDENTITY_ENDPOINT` (App Service, Container Apps) or else at the instance metadata service.
+/// A workload identity uses the environment variables of its webhook: `AZURE_TENANT_ID`,
+/// `AZURE_CLIENT_ID`, `AZURE_FEDERATED_TOKEN_FILE`. A managed identity uses `IDENTITY_ENDPOINT`
+/// (App Service, Container Apps), else the instance metadata service.
 ///
 /// # Errors
 ///
-/// When something of the description is missing or cannot be used. Nothing is fetched yet.
+/// If part of the description is missing or invalid. Fetches nothing yet.
 pub(crate) fn source(entra: &Entra) -> Result<EntraTokens, EntraError> {
     let description = entra.clone();
     let open = move || credential::open(&description, |name| env::var(name).ok());

@@ -22,7 +22,7 @@ use tower_spillover::{backend::TokenSource, entra::EntraTokens};
 use super::{credential, source};
 use crate::config::{Entra, EntraKind, Secret};
 
-/// What it answers, and `METHOD target | x-identity-header | body` of each request.
+/// Its answer, and `METHOD target | x-identity-header | body` of each request.
 #[derive(Clone)]
 struct Authority {
     status: u16,
@@ -149,7 +149,7 @@ async fn a_workload_sends_the_token_of_its_file() {
     assert!(seen.contains("client_assertion=projected&"), "{seen}");
 }
 
-/// Environment variables are the whole process's, so the request is made by another one.
+/// Environment variables belong to the whole process, so another process sends the request.
 #[tokio::test]
 async fn a_managed_identity_is_asked_where_the_environment_says() {
     let expires = in_an_hour();

@@ -1,4 +1,4 @@
-//! The identity SDK's requests, sent by the gateway's own client.
+//! Sends the identity SDK's requests with the gateway's own client.
 
 use std::collections::HashMap;
 
@@ -15,11 +15,11 @@ use http::{HeaderMap, Request};
 
 use crate::http_client::Client;
 
-/// What the SDK sends its requests through.
+/// The HTTP transport of the SDK.
 #[derive(Debug)]
 pub(super) struct Transport {
     client: Client,
-    /// `host:port` of an authority without TLS. The SDK insists on `https`.
+    /// `host:port` of an authority without TLS. The SDK only accepts `https`.
     plain: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What `spillover load` takes.
+//! The arguments of `spillover load`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,64 +12,65 @@ use crate::command_key::KeyHeader;
 #[command(group = ArgGroup::new("open").args(["rate", "trace"]))]
 #[command(group = ArgGroup::new("sized").args(["trace", "prompt_tokens"]).multiple(true))]
 pub(crate) struct LoadArgs {
-    /// Whom to ask: a JSON array of `{endpoint, key}`, or TOML with `[[targets]]`.
+    /// Targets file: a JSON array of `{endpoint, key}`, or TOML with `[[targets]]`.
     #[arg(long, value_name = "FILE", help_heading = "Targets")]
     pub(super) targets: Option<PathBuf>,
-    /// One target instead of a file.
+    /// A single target instead of a file.
     #[arg(long, value_name = "URL", help_heading = "Targets")]
     pub(super) endpoint: Option<String>,
-    /// Its key, as env:NAME or file:PATH: a command line is visible to everybody.
+    /// Its key, as env:NAME or file:PATH: command lines are visible to other users.
     #[arg(long, value_name = "SOURCE", requires = "endpoint", help_heading = "Targets")]
     pub(super) key: Option<String>,
-    /// How keys are sent, where the file does not say.
+    /// How to send keys, if the file does not specify it.
     #[arg(long, value_enum, default_value_t = KeyHeader::ApiKey, help_heading = "Targets")]
     pub(super) header: KeyHeader,
-    /// Certificates to trust beside the public authorities, as PEM.
+    /// Certificates to trust in addition to the public authorities, as PEM.
     #[arg(long, value_name = "FILE", help_heading = "Targets")]
     pub(super) trust: Option<PathBuf>,
-    /// HTTP/2 instead of HTTP/1.1, without TLS too.
+    /// HTTP/2 instead of HTTP/1.1, even without TLS.
     #[arg(long, help_heading = "Targets")]
     pub(super) http2: bool,
 
     /// The deployment, or the model's name at a gateway.
     #[arg(long, value_name = "NAME", default_value = "gpt-4o", help_heading = "Requests")]
     pub(super) deployment: String,
-    /// What is asked for.
+    /// The operation to call.
     #[arg(long, value_enum, default_value_t = Api::Chat, help_heading = "Requests")]
     pub(super) api: Api,
-    /// Whether the deployment is named by the path or by the body.
+    /// Whether the path or the body names the deployment.
     #[arg(long, value_enum, default_value_t = Grammar::Classic, help_heading = "Requests")]
     pub(super) grammar: Grammar,
-    /// Of the classic grammar [default: 2024-10-21, of responses 2025-03-01-preview].
+    /// For the classic grammar [default: 2024-10-21; for responses 2025-03-01-preview].
     #[arg(long, value_name = "DATE", help_heading = "Requests")]
     pub(super) api_version: Option<String>,
-    /// Asks for event streams, which embeddings are not.
+    /// Request event streams; not available for embeddings.
     #[arg(long, help_heading = "Requests")]
     pub(super) stream: bool,
-    /// The most that an answer may take; embeddings take none.
+    /// Maximum tokens of an answer; embeddings have none.
     #[arg(long, value_name = "N", default_value_t = 500, help_heading = "Requests")]
     pub(super) max_tokens: u64,
-    /// A prompt of about so many tokens instead of "Count to N..." with N from 50 to 100.
+    /// Approximate prompt length in tokens, instead of "Count to N..." with N from 50 to 100.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=2_000_000),
           help_heading = "Requests")]
     pub(super) prompt_tokens: Option<u64>,
-    /// Asks the emulator for exactly the tokens of the trace or of --prompt-tokens and --max-tokens.
+    /// Make the emulator use exactly the tokens of the trace, or of --prompt-tokens and
+    /// --max-tokens.
     #[arg(long, requires = "sized", help_heading = "Requests")]
     pub(super) exact: bool,
-    /// How long an answer may take, body included.
+    /// Timeout of an answer, body included.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration,
           help_heading = "Requests")]
     pub(super) timeout: Duration,
-    /// Seeds prompts, targets and arrivals.
+    /// Seed for prompts, targets and arrivals.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Requests")]
     pub(super) seed: u64,
 
-    /// Requests at the same time.
+    /// Concurrent requests.
     #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "open",
           value_parser = clap::value_parser!(u32).range(1..=100_000),
           help_heading = "Closed loop (the next request follows an answer)")]
     pub(super) threads: u32,
-    /// Requests in all.
+    /// Total number of requests.
     #[arg(
         long,
         value_name = "N",
@@ -78,32 +79,32 @@ pub(crate) struct LoadArgs {
         help_heading = "Closed loop (the next request follows an answer)"
     )]
     pub(super) items: u64,
-    /// The pause between an answer and the next request of a thread.
+    /// Pause between an answer and the next request of a thread.
     #[arg(long, value_name = "TIME", default_value = "500ms", conflicts_with = "open",
           value_parser = humantime::parse_duration,
           help_heading = "Closed loop (the next request follows an answer)")]
     pub(super) think: Duration,
 
-    /// Requests a second, whether or not there are answers; by chance (Poisson).
+    /// Requests per second, independent of answers; Poisson arrivals.
     #[arg(long, value_name = "N", value_parser = rate,
           help_heading = "Open loop (requests come when they come)")]
     pub(super) rate: Option<f64>,
-    /// The same time between all requests of --rate.
+    /// Constant intervals between the requests of --rate.
     #[arg(long, requires = "rate", help_heading = "Open loop (requests come when they come)")]
     pub(super) uniform: bool,
-    /// For how long [default: 60s with --rate, all of a --trace].
+    /// Length of the run [default: 60s with --rate, all of a --trace].
     #[arg(long, value_name = "TIME", requires = "open", value_parser = humantime::parse_duration,
           help_heading = "Open loop (requests come when they come)")]
     pub(super) duration: Option<Duration>,
-    /// Recorded arrivals: CSV with TIMESTAMP, ContextTokens and GeneratedTokens, as the Azure LLM
-    /// inference traces have them.
+    /// Recorded arrivals: CSV with TIMESTAMP, ContextTokens and GeneratedTokens, as in the Azure
+    /// LLM inference traces.
     #[arg(long, value_name = "FILE", help_heading = "Open loop (requests come when they come)")]
     pub(super) trace: Option<PathBuf>,
-    /// How many times faster than recorded.
+    /// Factor by which to speed up the recording.
     #[arg(long, value_name = "K", default_value_t = 1.0, requires = "trace", value_parser = rate,
           help_heading = "Open loop (requests come when they come)")]
     pub(super) speedup: f64,
-    /// Requests in flight; arrivals beyond are not sent and counted as failed.
+    /// Maximum requests in flight; further arrivals are not sent, and count as failed.
     #[arg(
         long,
         value_name = "N",
@@ -112,10 +113,10 @@ pub(crate) struct LoadArgs {
     )]
     pub(super) most_in_flight: usize,
 
-    /// A line for every request.
+    /// Print a line for every request.
     #[arg(long, help_heading = "Output")]
     pub(super) items_detail: bool,
-    /// One JSON object on stdout; progress goes to stderr.
+    /// Print one JSON object on stdout; progress goes to stderr.
     #[arg(long, help_heading = "Output")]
     pub(super) json: bool,
 }
@@ -130,10 +131,10 @@ pub(super) enum Api {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Grammar {
-    /// `/openai/deployments/NAME/chat/completions?api-version=DATE`; of responses
-    /// `/openai/responses?api-version=DATE`, and the name in the body.
+    /// `/openai/deployments/NAME/chat/completions?api-version=DATE`; for responses
+    /// `/openai/responses?api-version=DATE`, with the name in the body.
     Classic,
-    /// `/openai/v1/chat/completions`, the name in the body.
+    /// `/openai/v1/chat/completions`, with the name in the body.
     V1,
 }
 

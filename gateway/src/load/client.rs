@@ -1,4 +1,4 @@
-//! The connections of the load tester: HTTP/1.1 or HTTP/2, with and without TLS, by rustls and ring.
+//! The load tester's connections: HTTP/1.1 or HTTP/2, with and without TLS, by rustls and ring.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -19,7 +19,7 @@ use crate::{
 
 pub(super) type Client = Legacy<HttpsConnector<Dialer>, Full<Bytes>>;
 
-/// A client that follows no redirect and sends nothing twice.
+/// A client that follows no redirects and never sends a request twice.
 pub(super) fn client(args: &LoadArgs) -> Result<Client, String> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
@@ -36,17 +36,17 @@ pub(super) fn client(args: &LoadArgs) -> Result<Client, String> {
     let client = Legacy::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .http2_only(args.http2)
-        // A request on a connection that had just been closed would otherwise be sent again.
+        // Otherwise a request on a connection that was just closed would be sent again.
         .retry_canceled_requests(false)
         .build(connector);
     Ok(client)
 }
 
-/// The public authorities, and those of a file.
+/// Trusts the public authorities, and those in a file.
 fn tls(trust: Option<&Path>) -> Result<ClientConfig, String> {
     let Some(file) = trust else { return tls_roots::tls(None) };
     let wrong = |problem: String| format!("{}: {problem}: check --trust", file.display());
-    let pem = files::read(file, files::LARGEST, files::PATIENCE)
+    let pem = files::read(file, files::MAX_FILE_BYTES, files::PATIENCE)
         .map_err(|error| wrong(error.to_string()))?;
     tls_roots::tls(Some(&pem)).map_err(wrong)
 }

@@ -1,4 +1,4 @@
-//! The load tester's clock: the only place of it that reads time or sleeps.
+//! The only module of the load tester that reads clocks or sleeps.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,7 +19,7 @@ pub(super) async fn sleep_until(instant: Instant) {
     tokio::time::sleep_until(instant).await;
 }
 
-/// What a future gives within some time.
+/// The result of a future, if it completes within `time`.
 pub(super) async fn within<F: Future>(time: Duration, future: F) -> Option<F::Output> {
     let end = now().checked_add(time)?;
     tokio::select! {
@@ -29,7 +29,7 @@ pub(super) async fn within<F: Future>(time: Duration, future: F) -> Option<F::Ou
     }
 }
 
-/// `HH:mm:ss.fff` in UTC, as the reference prints it.
+/// `HH:mm:ss.fff` in UTC, the reference's format.
 pub(super) fn spelled(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let second = since.as_secs() % 86_400;

@@ -1,4 +1,4 @@
-//! Sends what is planned, tells how far it is every half second, and collects the answers.
+//! Sends planned requests, prints progress every half second, and collects the results.
 
 use std::{
     sync::{
@@ -41,7 +41,7 @@ pub(super) async fn drive(run: Arc<Run>, plan: Plan, out: &Out) -> Outcome {
     }
     drop(items);
     let mut outcome = Outcome::default();
-    let mut ticks = interval(TICK);
+    let mut ticks = interval(PROGRESS_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut completed = 0;
     loop {
@@ -92,7 +92,7 @@ async fn converse(
     }
 }
 
-/// An open loop: nobody waits for answers.
+/// An open loop: does not wait for answers.
 async fn arrive(run: Arc<Run>, arrivals: Arrivals, begun: Instant, items: UnboundedSender<Item>) {
     let mut open = JoinSet::new();
     for (id, arrival) in (0_u64..).zip(arrivals) {
@@ -106,7 +106,7 @@ async fn arrive(run: Arc<Run>, arrivals: Arrivals, begun: Instant, items: Unboun
             let _ = items.send(item);
             continue;
         }
-        // Counted before it is polled, so that arrivals of one instant see each other.
+        // Counted before the first poll, so that simultaneous arrivals see each other.
         let running = Running::new(&run);
         open.spawn(send(running, id, arrival.tokens, at, items.clone()));
     }
@@ -126,11 +126,11 @@ async fn send(
     let started = clock::wall();
     let address = &run.targets[target];
     let seen = exchange::ask(&run.client, address, question, since, run.args.timeout).await;
-    // Nobody listens any more after a signal.
+    // After a signal there is no receiver.
     let _ = items.send(Item { id, started, target, seen });
 }
 
-/// Counts a request for as long as it lives.
+/// Counts a request until dropped.
 struct Running(Arc<Run>);
 
 impl Running {
@@ -146,5 +146,5 @@ impl Drop for Running {
     }
 }
 
-/// As often as the reference tells.
-const TICK: Duration = Duration::from_millis(500);
+/// The reference's interval.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! One request and its answer, timed: status, who served it, tokens.
+//! One request and its answer, with times, status, backend and tokens.
 
 use std::{error::Error, time::Duration};
 
@@ -12,13 +12,13 @@ use tower_spillover::azure::ContentKind;
 
 use super::{client::Client, clock, plan::Question, targets::Target};
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     pub(super) end: End,
     pub(super) region: String,
     pub(super) backend: String,
-    /// Until the first byte of the body, or the head where there is none.
+    /// Until the first byte of the body, or the head if there is none.
     pub(super) first_byte: Duration,
     pub(super) total: Duration,
     pub(super) prompt_tokens: u64,
@@ -29,9 +29,9 @@ pub(super) struct Seen {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum End {
     Status(u16),
-    /// Status 200, and an error among the events.
+    /// Status 200, with an error among the events.
     Hidden(u16),
-    /// No answer, or none to the end; with the reason.
+    /// No answer, or an incomplete one, with the reason.
     Failed(String),
 }
 
@@ -49,7 +49,7 @@ impl Seen {
     }
 }
 
-/// Sends a question and reads the answer to its end; times count from `since`.
+/// Sends a question and reads the complete answer; times count from `since`.
 pub(super) async fn ask(
     client: &Client,
     target: &Target,
@@ -125,7 +125,7 @@ async fn read(
     Ok(())
 }
 
-/// Looks for the usage in a body of either kind, without keeping streams.
+/// Finds the usage in either kind of body, without storing streams.
 #[derive(Default)]
 struct Reader {
     events: bool,
@@ -159,7 +159,7 @@ impl Reader {
     }
 
     fn keep(&mut self, data: &[u8]) {
-        self.overflowed |= self.kept.len() + data.len() > LARGEST;
+        self.overflowed |= self.kept.len() + data.len() > MAX_KEPT_BYTES;
         if !self.overflowed {
             self.kept.extend_from_slice(data);
         }
@@ -181,7 +181,7 @@ impl Reader {
     }
 
     fn count(&mut self, value: &Value) {
-        // Events of responses have it inside of the response, and name its parts otherwise.
+        // Events of responses have it inside the response, with other field names.
         let usage = [&value["usage"], &value["response"]["usage"]];
         let tokens = |names: [&str; 2]| {
             let values = usage.iter().flat_map(|usage| names.map(|name| &usage[name]));
@@ -199,7 +199,7 @@ fn text(headers: &HeaderMap, name: &str) -> String {
     value.unwrap_or_default().chars().take(80).collect()
 }
 
-/// The innermost cause: the layers above it say "client error" and the like.
+/// The innermost cause: outer errors only say "client error" and the like.
 fn reason(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
@@ -213,7 +213,7 @@ fn reason(error: &(dyn Error + 'static)) -> String {
 
 const JSON: &str = "application/json";
 /// 8 MiB.
-const LARGEST: usize = 8 << 20;
+const MAX_KEPT_BYTES: usize = 8 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! `spillover load`: sends requests to targets and tells how they were served.
+//! `spillover load`: sends load to targets and reports how requests were served.
 
 mod args;
 mod client;
@@ -22,7 +22,7 @@ pub(crate) use self::args::LoadArgs;
 use self::{args::Api, outcome::Run, plan::Plan, report::Out, targets::Target};
 use crate::output;
 
-/// Runs a load; fails when nothing was answered.
+/// Runs a load; fails if there was no answer.
 pub(crate) fn run(args: LoadArgs) -> ExitCode {
     match load(args) {
         Ok(true) => ExitCode::SUCCESS,
@@ -45,7 +45,7 @@ fn load(args: LoadArgs) -> Result<bool, String> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("no runtime: {error}"))?;
     let run = Arc::new(Run { args, targets, client, running: AtomicUsize::new(0) });
     let outcome = runtime.block_on(drive::drive(Arc::clone(&run), plan, &out));
-    // Requests that a signal cut off need not be waited for.
+    // Do not wait for requests that a signal cut off.
     runtime.shutdown_background();
     out.result(&run, &outcome);
     Ok(outcome.tally.all.count > outcome.tally.failed() || outcome.tally.all.count == 0)

@@ -1,4 +1,4 @@
-//! A run: what its requests share, and what they brought.
+//! A run: the state that its requests share, and their results.
 
 use std::{
     sync::atomic::AtomicUsize,
@@ -7,7 +7,7 @@ use std::{
 
 use super::{args::LoadArgs, client::Client, exchange::Seen, tally::Tally, targets::Target};
 
-/// What all requests of a run share.
+/// Shared by all requests of a run.
 pub(super) struct Run {
     pub(super) args: LoadArgs,
     pub(super) targets: Vec<Target>,
@@ -23,11 +23,11 @@ pub(super) struct Item {
     pub(super) seen: Seen,
 }
 
-/// All that a run brought.
+/// The results of a run.
 #[derive(Default)]
 pub(super) struct Outcome {
     pub(super) tally: Tally,
-    /// Kept when they are wanted.
+    /// Kept only if requested.
     pub(super) items: Vec<Item>,
     pub(super) took: Duration,
     /// Whether a signal ended it.

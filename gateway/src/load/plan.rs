@@ -1,4 +1,4 @@
-//! What is sent when: the arrivals of an open loop, and what each request asks for.
+//! What to send when: the arrivals of an open loop, and the content of each request.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use super::{
     trace::{self, Recorded},
 };
 
-/// When requests are sent.
+/// When to send requests.
 pub(super) enum Plan {
-    /// Each thread waits for its answer, pauses, and goes on.
+    /// Each thread waits for its answer, pauses, and sends the next request.
     Closed { threads: u32, items: u64, think: Duration },
-    /// As recorded or drawn.
+    /// Recorded or drawn arrivals.
     Open(Arrivals),
 }
 
-/// Arrivals in the order of time.
+/// Arrivals in order.
 pub(super) enum Arrivals {
     Poisson { draw: SmallRng, rate: f64, at: f64, end: f64 },
     Uniform { rate: f64, sent: u32, end: f64 },
@@ -69,7 +69,8 @@ impl Iterator for Arrivals {
                 drawn(*at, *end)
             }
             Self::Uniform { rate, sent, end } => {
-                // Multiplied, not added up: sums drift, and the last one would slip in.
+                // Multiply instead of adding: a sum would drift, and one request too many might fit
+                // in.
                 let at = f64::from(*sent) / *rate;
                 *sent = sent.checked_add(1)?;
                 drawn(at, *end)
@@ -83,11 +84,11 @@ fn drawn(at: f64, end: f64) -> Option<Arrival> {
     (at < end).then_some(arrival)
 }
 
-/// What one request asks for; the same for a seed and a number, whoever sends it when.
+/// The content of one request, determined only by the seed and its number.
 pub(super) struct Question {
     pub(super) target: usize,
     pub(super) body: String,
-    /// Headers by which the emulator takes exact figures.
+    /// Exact token counts, sent in the emulator's headers.
     pub(super) exact: Option<(u64, u64)>,
 }
 
@@ -103,7 +104,8 @@ impl Question {
         let number = draw.random_range(50..=100);
         let prompt_tokens = tokens.map(|(prompt, _)| prompt).or(args.prompt_tokens);
         let prompt = match prompt_tokens {
-            // " the" is one token of the current tokenizers, and of the emulator's four bytes.
+            // " the" is one token for current tokenizers, and for the emulator, which counts four
+            // bytes.
             Some(tokens) => " the".repeat(usize::try_from(tokens.max(1)).unwrap_or(1)),
             None => format!("Count to {number}..."),
         };
@@ -125,7 +127,7 @@ fn body(args: &LoadArgs, prompt: &str, max_tokens: u64) -> Value {
             "input": prompt,
             "temperature": 0,
             "max_output_tokens": max_tokens,
-            // What nobody reads again need not be kept by the service.
+            // The service need not store what is never read.
             "store": false,
         }),
         Api::Embeddings => json!({ "input": prompt }),
@@ -136,7 +138,7 @@ fn body(args: &LoadArgs, prompt: &str, max_tokens: u64) -> Value {
     if args.stream {
         body["stream"] = true.into();
         if args.api == Api::Chat {
-            // Responses tell their usage unasked.
+            // Responses contain usage without asking.
             body["stream_options"] = json!({ "include_usage": true });
         }
     }

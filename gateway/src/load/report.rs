@@ -1,4 +1,4 @@
-//! What the load tester prints: progress, items, and a table or JSON.
+//! The load tester's output: progress, items, and a table or JSON.
 
 use std::{
     fmt::Write as _,
@@ -15,7 +15,7 @@ use super::{
     tally::Sums,
 };
 
-/// Where lines go.
+/// Where to print lines.
 pub(super) struct Out {
     json: bool,
 }
@@ -47,7 +47,7 @@ impl Out {
     }
 
     fn line(&self, line: &str) {
-        // A reader that went away is no reason to stop asking.
+        // A reader that has gone does not stop the run.
         let _ = if self.json {
             io::stderr().write_all(line.as_bytes())
         } else {
@@ -56,7 +56,7 @@ impl Out {
     }
 }
 
-/// As the reference prints an item; a failed one has its reason at the end.
+/// The reference's format of an item; a failed one ends with the reason.
 fn line(item: &Item) -> String {
     let (status, reason) = match &item.seen.end {
         End::Status(status) => (status.to_string(), String::new()),

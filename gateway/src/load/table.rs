@@ -1,4 +1,4 @@
-//! The reference's grouped table, with who served, how fast, and at what cost.
+//! The reference's grouped table, plus backends, latencies and costs.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use super::{
     tally::{Percentiles, Sums},
 };
 
-/// One row for each target and status, the regions and backends below it, and a summary.
+/// One row per target and status, with regions and backends below, and a summary.
 pub(super) fn table(run: &Run, outcome: &Outcome) -> String {
     let tally = &outcome.tally;
     let all = tally.all.count;
@@ -43,7 +43,7 @@ pub(super) fn table(run: &Run, outcome: &Outcome) -> String {
     text
 }
 
-/// A part of the whole, between 0 and 1; 0 of nothing.
+/// A fraction from 0 to 1; 0 if the whole is 0.
 pub(super) fn share(count: u64, all: u64) -> f64 {
     count as f64 / all.max(1) as f64
 }
@@ -67,7 +67,7 @@ fn row(sums: &Sums, all: u64, name: &str, target: &str, served: (&str, &str)) ->
 }
 
 fn spelled(percentiles: Percentiles) -> String {
-    // A tenth of a millisecond matters on loopback and nowhere else.
+    // Tenths of a millisecond only matter on loopback.
     let spell = |ms: f64| if ms < 100.0 { format!("{ms:.1}") } else { format!("{ms:.0}") };
     percentiles.map(spell).join(" / ")
 }
@@ -104,5 +104,5 @@ const HEAD: [&str; 10] = [
     "Prompt",
     "Completion",
 ];
-/// Columns that stand at their right edge.
+/// Right-aligned columns.
 const NUMBERS: [usize; 6] = [0, 1, 6, 7, 8, 9];

@@ -1,4 +1,4 @@
-//! Answers by target and status, with percentiles.
+//! Counts answers by target and status, with percentiles.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -40,14 +40,14 @@ impl Tally {
             group.or_insert_with(|| Group { sums: Sums::default(), served: BTreeMap::new() });
         group.sums.add(seen);
         let mut served = (seen.region.clone(), seen.backend.clone());
-        // Headers are the target's choice, and each name costs two histograms.
-        if group.served.len() >= MOST_SERVERS && !group.served.contains_key(&served) {
+        // The target chooses these headers, and each name costs two histograms.
+        if group.served.len() >= MAX_SERVERS && !group.served.contains_key(&served) {
             served = ("(others)".to_owned(), String::new());
         }
         group.served.entry(served).or_default().add(seen);
     }
 
-    /// How many answers had this status; refusals hidden in streams are 429s.
+    /// The number of answers with this status; refusals hidden in streams count as 429s.
     pub(super) fn with_status(&self, status: u16) -> u64 {
         let fits = |end: &End| match end {
             End::Status(seen) => *seen == status,
@@ -99,7 +99,7 @@ impl Default for Sums {
 }
 
 impl End {
-    /// `0-200`, the reference's name of a group.
+    /// `0-200`, the reference's name for a group.
     pub(super) fn name(&self, target: usize) -> String {
         match self {
             Self::Status(status) => format!("{target}-{status}"),
@@ -110,21 +110,21 @@ impl End {
 }
 
 fn histogram() -> Histogram<u32> {
-    let made = Histogram::new_with_bounds(1, LONGEST, 3);
+    let made = Histogram::new_with_bounds(1, MAX_LATENCY_US, 3);
     made.expect("the bounds are a microsecond and a day, and three digits are allowed")
 }
 
 fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX).clamp(1, LONGEST)
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX).clamp(1, MAX_LATENCY_US)
 }
 
 fn percentiles(histogram: &Histogram<u32>) -> Percentiles {
     PARTS.map(|part| histogram.value_at_quantile(part) as f64 / 1e3)
 }
 
-const MOST_SERVERS: usize = 100;
-/// A day, in microseconds.
-const LONGEST: u64 = 86_400_000_000;
+const MAX_SERVERS: usize = 100;
+/// One day, in microseconds.
+const MAX_LATENCY_US: u64 = 86_400_000_000;
 const PARTS: [f64; 3] = [0.50, 0.95, 0.99];
 
 #[cfg(test)]

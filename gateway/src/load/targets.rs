@@ -1,4 +1,4 @@
-//! Whom the load tester asks: the reference's `json.env`, TOML, or the command line.
+//! Reads the targets: the reference's `json.env`, TOML, or the command line.
 
 use std::{fmt, path::Path};
 
@@ -12,7 +12,7 @@ use crate::{
     files,
 };
 
-/// A checked target.
+/// A validated target.
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) name: String,
@@ -21,7 +21,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// All targets of a run, one at least.
+    /// All targets of a run, at least one.
     pub(super) fn all(args: &LoadArgs) -> Result<Vec<Self>, String> {
         let Some(file) = &args.targets else {
             let key = args.key.clone();
@@ -80,9 +80,9 @@ struct FileText {
 }
 
 fn read(file: &Path) -> Result<Vec<TargetText>, String> {
-    let text = files::read_text(file, files::LARGEST, files::PATIENCE)
+    let text = files::read_text(file, files::MAX_FILE_BYTES, files::PATIENCE)
         .map_err(|error| format!("{}: {error}: check --targets", file.display()))?;
-    // Windows editors, and so the reference's users, begin files with a mark.
+    // Windows editors, and so the reference's users, add a byte order mark.
     let text = text.trim_start_matches('\u{feff}');
     let site = Site::new(file, text);
     if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml")) {
@@ -97,9 +97,9 @@ fn read(file: &Path) -> Result<Vec<TargetText>, String> {
     })
 }
 
-/// Where a target answers what is asked for.
+/// A target's URL for the operation.
 fn address(endpoint: &str, args: &LoadArgs) -> Result<Uri, String> {
-    // What stands in the endpoint is not repeated where it could hold a password.
+    // An endpoint that may contain a password is not repeated.
     let wrong = || "endpoint: no URL like https://contoso.openai.azure.com/".to_owned();
     let given: Uri = endpoint.trim().parse().map_err(|_| wrong())?;
     let known = matches!(given.scheme_str(), Some("http" | "https"));
@@ -116,7 +116,7 @@ fn address(endpoint: &str, args: &LoadArgs) -> Result<Uri, String> {
     let (operation, version) = match args.api {
         Api::Chat => ("chat/completions", "2024-10-21"),
         Api::Embeddings => ("embeddings", "2024-10-21"),
-        // The first one that has them.
+        // The first version with responses.
         Api::Responses => ("responses", "2025-03-01-preview"),
     };
     let version = escaped(args.api_version.as_deref().unwrap_or(version));

@@ -6,7 +6,7 @@ use spillover_emulator::timestamp;
 
 use crate::files;
 
-/// One recorded request: when it arrived after the first one, and its tokens.
+/// One recorded request: its arrival after the first one, and its tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Recorded {
     pub(super) at: Duration,
@@ -14,7 +14,7 @@ pub(super) struct Recorded {
     pub(super) output: u64,
 }
 
-/// By arrival; an error names the file and the line.
+/// Sorted by arrival; an error names the file and the line.
 pub(super) fn load(file: &Path) -> Result<Vec<Recorded>, String> {
     let mut trace = Trace::default();
     let read = files::read_pieces(file, files::PATIENCE, |piece| trace.take(piece));
@@ -22,14 +22,14 @@ pub(super) fn load(file: &Path) -> Result<Vec<Recorded>, String> {
     requests.map_err(|problem| format!("{}{problem}: check --trace", file.display()))
 }
 
-/// What is read of a trace so far: each line is checked before the next one is read, so that what is
-/// none ends soon, however long it is.
+/// The trace read so far: each line is checked before the next one is read, so that a file of
+/// another format fails early, however long it is.
 #[derive(Default)]
 struct Trace {
-    /// How many columns there are, and which of them count; `None` before the first line.
+    /// The number of columns, and the relevant ones; `None` before the first line.
     columns: Option<(usize, [usize; 3])>,
     requests: Vec<Recorded>,
-    /// Of a line that has not ended yet.
+    /// The beginning of an incomplete line.
     begun: Vec<u8>,
     lines: usize,
 }
@@ -51,8 +51,8 @@ impl Trace {
     }
 
     fn begin(&mut self, part: &[u8]) -> Result<(), Problem> {
-        if self.begun.len() + part.len() > LONGEST_LINE {
-            let problem = format!("the line is longer than {LONGEST_LINE} bytes");
+        if self.begun.len() + part.len() > MAX_LINE_BYTES {
+            let problem = format!("the line is longer than {MAX_LINE_BYTES} bytes");
             return Err(Problem::Line(self.lines + 1, problem));
         }
         self.begun.extend_from_slice(part);
@@ -79,8 +79,8 @@ impl Trace {
         if line.is_empty() {
             return Ok(());
         }
-        if self.requests.len() == MOST_REQUESTS {
-            return Err(format!("there are more than {MOST_REQUESTS} requests"));
+        if self.requests.len() == MAX_REQUESTS {
+            return Err(format!("there are more than {MAX_REQUESTS} requests"));
         }
         let fields: Vec<_> = line.split(',').map(str::trim).collect();
         self.requests.push(request(&fields, columns, count)?);
@@ -138,18 +138,18 @@ fn request(fields: &[&str], columns: [usize; 3], count: usize) -> Result<Recorde
     let time = timestamp::read(at);
     let at = time.ok_or_else(|| format!("{at:?} is no time like 2023-11-16 18:17:03.9799600"))?;
     let tokens = |text: &str| match text.parse() {
-        Ok(tokens) if tokens <= MOST_TOKENS => Ok(tokens),
-        _ => Err(format!("{text:?} is no number of tokens up to {MOST_TOKENS}")),
+        Ok(tokens) if tokens <= MAX_TOKENS => Ok(tokens),
+        _ => Err(format!("{text:?} is no number of tokens up to {MAX_TOKENS}")),
     };
     Ok(Recorded { at, prompt: tokens(prompt)?, output: tokens(output)? })
 }
 
 const NAMES: [&str; 3] = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"];
-/// The lines of the published traces have 50.
-const LONGEST_LINE: usize = 4 << 10;
-/// The longest of the published traces, of a week, has half of them.
-const MOST_REQUESTS: usize = 50_000_000;
-const MOST_TOKENS: u64 = 2_000_000;
+/// The lines of the published traces have 50 bytes.
+const MAX_LINE_BYTES: usize = 4 << 10;
+/// The largest published trace, of a week, has half as many.
+const MAX_REQUESTS: usize = 50_000_000;
+const MAX_TOKENS: u64 = 2_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -180,7 +180,7 @@ mod tests {
             (format!("{head}\n2023-11-16 18:17:03,1\n"), 3),
             (format!("{head}yesterday,1,1\n"), 2),
             (format!("{head}2023-11-16 18:17:03,1,2000001\n"), 2),
-            (format!("{head}2023-11-16 18:17:03,1,1\n{}", " ".repeat(LONGEST_LINE + 1)), 3),
+            (format!("{head}2023-11-16 18:17:03,1,1\n{}", " ".repeat(MAX_LINE_BYTES + 1)), 3),
         ] {
             let problem = parse(&text).unwrap_err();
             assert!(matches!(problem, Problem::Line(at, _) if at == line), "{text}: {problem}");

@@ -1,4 +1,4 @@
-//! What `spillover why` takes.
+//! The arguments of `spillover why`.
 
 use std::path::PathBuf;
 
@@ -7,21 +7,21 @@ use clap::Args;
 #[derive(Clone, Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct WhyArgs {
-    /// An id of the request: x-request-id or apim-request-id of its answer, x-ms-client-request-id that
-    /// its client sent, or the id of its trace.
+    /// An id of the request: x-request-id or apim-request-id of its answer, its client's
+    /// x-ms-client-request-id, or its trace id.
     #[arg(value_name = "REQUEST_ID")]
     pub(super) id: String,
-    /// The gateway: listen.admin of its configuration, or its public address with the key of a client
-    /// that may operate.
+    /// URL of the gateway: listen.admin of its configuration, or its public address with the key of
+    /// a client that may operate.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090")]
     pub(super) admin: String,
-    /// The key, as env:NAME or file:PATH: everybody on this machine sees a command line.
+    /// The key, as env:NAME or file:PATH: command lines are visible to other users.
     #[arg(long, value_name = "SOURCE")]
     pub(super) key: Option<String>,
-    /// Certificates to trust beside the public authorities, as PEM.
+    /// Certificates to trust in addition to the public authorities, as PEM.
     #[arg(long, value_name = "FILE")]
     pub(super) trust: Option<PathBuf>,
-    /// Prints the requests as /-/requests has them.
+    /// Print the requests as JSON, in the format of /-/requests.
     #[arg(long)]
     pub(super) json: bool,
 }

@@ -1,4 +1,4 @@
-//! Asks a running gateway for the requests with an id.
+//! Queries a running gateway for the requests with an id.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::args::WhyArgs;
 use crate::{command_key, files, http_client::Client};
 
-/// What `/-/requests` says of the id.
+/// The answer of `/-/requests` for the id.
 pub(super) async fn ask(args: &WhyArgs) -> Result<Value, String> {
     let uri = address(args)?;
     let mut request = Request::get(uri).header(header::ACCEPT, "application/json");
@@ -22,7 +22,7 @@ pub(super) async fn ask(args: &WhyArgs) -> Result<Value, String> {
     let trust = match &args.trust {
         None => None,
         Some(file) => {
-            let pem = files::read(file, files::LARGEST, files::PATIENCE);
+            let pem = files::read(file, files::MAX_FILE_BYTES, files::PATIENCE);
             Some(pem.map_err(|error| format!("{}: {error}: check --trust", file.display()))?)
         }
     };
@@ -45,7 +45,7 @@ pub(super) async fn ask(args: &WhyArgs) -> Result<Value, String> {
             };
             let mut problem = format!("the gateway answers {status}");
             if let Some(message) = message {
-                // From another machine, so it may hold anything.
+                // From another machine, so it may contain anything.
                 let shown = message.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE_CHARS);
                 let _ = write!(problem, " ({})", shown.collect::<String>());
             }
@@ -55,7 +55,7 @@ pub(super) async fn ask(args: &WhyArgs) -> Result<Value, String> {
 }
 
 fn address(args: &WhyArgs) -> Result<Uri, String> {
-    // What stands there is not repeated, since it could hold a password.
+    // Not repeated, because it could contain a password.
     let wrong = || "--admin is no URL like http://127.0.0.1:9090".to_owned();
     let given: Uri = args.admin.trim().parse().map_err(|_| wrong())?;
     let scheme = given.scheme_str().filter(|scheme| ["http", "https"].contains(scheme));

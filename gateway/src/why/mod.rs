@@ -1,4 +1,4 @@
-//! `spillover why`: what a running gateway did for one request.
+//! `spillover why`: explains what a running gateway did for one request.
 
 mod args;
 mod ask;
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 pub(crate) use self::args::WhyArgs;
 use crate::output;
 
-/// Prints the story of every request with the id; fails where there is none.
+/// Prints the history of every request with the id; fails if there is none.
 pub(crate) fn run(args: &WhyArgs) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -19,7 +19,7 @@ pub(crate) fn run(args: &WhyArgs) -> ExitCode {
         Ok(document) => document,
         Err(problem) => return fail(&problem),
     };
-    // A gateway that was told to keep none, or one that is no gateway.
+    // The gateway is configured to keep none, or the server is not a gateway.
     let Some(requests) = document["requests"].as_array() else {
         return fail("the answer is no list of requests: check --admin");
     };

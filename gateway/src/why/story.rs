@@ -1,10 +1,10 @@
-//! What one request went through, line by line.
+//! The history of one request, line by line.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// The story of a request of `/-/requests`. What another version of the gateway leaves out is left out.
+/// The history of a request of `/-/requests`. Fields missing in other versions are left out.
 pub(super) fn of(request: &Value) -> String {
     let mut text = String::new();
     let word = |key: &str| plain(&request[key]);
@@ -29,7 +29,7 @@ pub(super) fn of(request: &Value) -> String {
     text
 }
 
-/// When it came, each attempt, and its end.
+/// Its arrival, each attempt, and its end.
 fn steps(text: &mut String, request: &Value) {
     let mut step = |at: u64, what: &str| {
         let _ = writeln!(text, "{:>9}  {what}", format!("{at} ms"));
@@ -46,7 +46,7 @@ fn steps(text: &mut String, request: &Value) {
         if let Some(hint) = attempt["hint_ms"].as_u64() {
             let _ = write!(came, ", asks for {hint} ms");
         } else if attempt["hint_is_too_long"] == true {
-            came.push_str(", asks for longer than is believed");
+            came.push_str(", asks for an implausibly long wait");
         }
         if let Some(reason) = plain(&attempt["reason"]) {
             let _ = write!(came, ": {reason}");
@@ -76,7 +76,7 @@ fn why(request: &Value) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("\n"))
 }
 
-/// Who answered.
+/// The source of the answer.
 fn end(request: &Value) -> Option<String> {
     let (status, decision) = (request["status"].as_u64()?, plain(&request["decision"])?);
     Some(match (plain(&request["backend"]), &*decision) {
@@ -101,7 +101,7 @@ fn tokens(request: &Value) -> Option<String> {
     ))
 }
 
-/// What others call it.
+/// The ids in other systems.
 fn ids(request: &Value) -> Option<String> {
     let ids = request["ids"].as_object().into_iter().flatten();
     let mut ids: Vec<_> =
@@ -110,12 +110,12 @@ fn ids(request: &Value) -> Option<String> {
     (!ids.is_empty()).then(|| format!("also known as: {}", ids.join(", ")))
 }
 
-/// A text without what would move a terminal's cursor.
+/// A text without control characters, which could move a terminal's cursor.
 fn plain(value: &Value) -> Option<String> {
     Some(value.as_str()?.chars().filter(|c| !c.is_control()).collect())
 }
 
-/// What is noted of a request whose client left.
+/// The recorded status if the client disconnected.
 const CLIENT_LEFT: u64 = 499;
 
 #[cfg(test)]

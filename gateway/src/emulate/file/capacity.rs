@@ -1,4 +1,4 @@
-//! What limits a deployment, read and checked.
+//! Reads and validates the capacity of a deployment.
 
 use spillover_emulator::{Deployment, Ptu, Standard};
 use toml::Spanned;
@@ -9,7 +9,7 @@ use super::{
 };
 
 impl Check<'_> {
-    /// A deployment with its capacity, which must be of one kind.
+    /// A deployment with its capacity, of exactly one kind.
     pub(super) fn limited(&mut self, text: &DeploymentText) -> Option<Deployment> {
         let name = text.name.get_ref().clone();
         match (&text.ptu, &text.standard) {

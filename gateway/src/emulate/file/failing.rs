@@ -1,4 +1,4 @@
-//! What goes wrong, read and checked: scripts, shares of the requests, poison and outages.
+//! Reads and validates faults: scripts, shares of the requests, poison and outages.
 
 use spillover_emulator::{Fault, Outage};
 use toml::Spanned;

@@ -1,4 +1,4 @@
-//! Misbehaviour as TOML: which fault, how late, and to which requests.
+//! Faults in TOML: their kind, their delay, and the affected requests.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub(super) struct FaultText {
 }
 
 impl FaultText {
-    /// Of the list `faults`: the fault as often as it is wanted.
+    /// For the list `faults`: the fault, repeated as often as requested.
     pub(super) fn scripted(&self) -> Result<Vec<Fault>, String> {
         if self.share.is_some() || self.marker.is_some() {
             return Err(
@@ -45,7 +45,7 @@ impl FaultText {
         Ok(vec![self.fault()?; times as usize])
     }
 
-    /// Of the list `failures`: the share of the requests, and what happens to them.
+    /// For the list `failures`: the share of the requests, and their fault.
     pub(super) fn drawn(&self) -> Result<(f64, Fault), String> {
         match self.share {
             _ if self.times.is_some() || self.marker.is_some() => {
@@ -56,7 +56,7 @@ impl FaultText {
         }
     }
 
-    /// Of the list `poison`: what a request carries, and what happens to it.
+    /// For the list `poison`: a marker in requests, and their fault.
     pub(super) fn marked(&self) -> Result<(String, Fault), String> {
         match &self.marker {
             _ if self.times.is_some() || self.share.is_some() => {
@@ -102,7 +102,7 @@ impl FaultText {
         Ok(fault)
     }
 
-    /// Whether it says what an ordinary answer is to be like.
+    /// Whether it modifies an ordinary answer.
     fn alters_answers(&self) -> bool {
         let times = [self.silent, self.after, self.retry_after];
         times.iter().any(Option::is_some) || !self.headers.is_empty()
@@ -125,7 +125,7 @@ impl FaultText {
             }
         }
         Ok(match (self.status, self.cut_after, self.refusal) {
-            // A head of 1xx would not be an answer.
+            // A 1xx head would not be an answer.
             (Some(status @ 200..=599), ..) => Fault::status(status),
             (Some(_), ..) => return Err("status must lie between 200 and 599".to_owned()),
             (_, Some(events), _) => Fault::cut_stream_after(events),

@@ -30,7 +30,7 @@ impl Visitor<'_> for Words {
         let read = read.map_err(|error| {
             E::custom(format!("{text:?} is no duration ({error}): write \"250ms\" or \"10s\""))
         })?;
-        // A day: longer ones are mistakes, and shorter ones cannot overflow anything.
+        // One day: longer values are mistakes, and shorter ones cannot overflow.
         if read > Duration::from_secs(86_400) {
             return Err(E::custom("longer than a day: shorten it"));
         }

@@ -1,4 +1,4 @@
-//! Which files are taken, and how the others are refused.
+//! Which files are accepted, and the errors for others.
 
 use super::*;
 

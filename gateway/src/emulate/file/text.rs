@@ -1,4 +1,4 @@
-//! The TOML as it is written, before anything is checked.
+//! The TOML as written, before validation.
 
 use std::net::SocketAddr;
 
