@@ -45,7 +45,7 @@ pub(crate) fn credential(
             env::var(name).map_err(|_| format!("key: the variable {name} is not set: set it"))?
         }
         Some(Source::File(path)) => {
-            files::read_text(path.as_ref(), files::LARGEST, files::PATIENCE)
+            files::read_text(path.as_ref(), files::MAX_FILE_BYTES, files::PATIENCE)
                 .map_err(|error| format!("key: the file {path} cannot be read: {error}"))?
         }
     };

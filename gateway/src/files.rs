@@ -114,7 +114,7 @@ const fn is_pipe(_: FileType) -> bool {
 /// For the writer of a pipe that is passed to a command.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// More than any configuration, key, or list of targets needs.
-pub(crate) const LARGEST: u64 = 1 << 20;
+pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
 const PIECE: usize = 64 << 10;
 const DESCRIPTOR_RETRIES: u32 = 50;
 const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(100);

@@ -65,7 +65,7 @@ impl Client {
         let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         let exchange = async {
             let (head, body) = self.0.request(request.map(Full::new)).await?.into_parts();
-            let body = Limited::new(body, LARGEST_ANSWER).collect().await?.to_bytes();
+            let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?.to_bytes();
             Ok(Response::from_parts(head, body))
         };
         #[expect(clippy::disallowed_methods, reason = "nothing outside bounds these requests")]
@@ -96,4 +96,4 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Less than common servers and load balancers keep an idle connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
-const LARGEST_ANSWER: usize = 4 << 20;
+const MAX_ANSWER_BYTES: usize = 4 << 20;

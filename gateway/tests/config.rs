@@ -382,19 +382,19 @@ fn a_problem_is_told_in_these_words() {
             "models.m.gate = { output_weight = -1, unstated_output = 2e6, unstated = 1 }",
             "",
             "",
-            "models.m.gate: would do nothing without a PTU tier; remove it or add `ptu`\nmodels.m.gate.output_weight: is out of range; use 0 to 1000\nmodels.m.gate.unstated_output: is out of range; use 0 to 1048576\nmodels.m.gate.unstated: unknown key; remove it, or use one of mode, contention, patience, output_weight, unstated_output",
+            "models.m.gate: has no effect without a PTU tier; remove it or add `ptu`\nmodels.m.gate.output_weight: is out of range; use 0 to 1000\nmodels.m.gate.unstated_output: is out of range; use 0 to 1048576\nmodels.m.gate.unstated: unknown key; remove it, or use one of mode, contention, patience, output_weight, unstated_output",
         ),
         (
             "models.m.gate = { contention = \"fair\" }",
             "",
             "",
-            "models.m.gate: would do nothing without a PTU tier; remove it or add `ptu`\nmodels.m.gate.contention: \"fair\" is unknown; use one of yield, compete",
+            "models.m.gate: has no effect without a PTU tier; remove it or add `ptu`\nmodels.m.gate.contention: \"fair\" is unknown; use one of yield, compete",
         ),
         (
             "models.m.spill_budget = { window = \"0s\" }",
             "",
             "",
-            "models.m.spill_budget: would do nothing without both tiers; remove it or add the other tier\nmodels.m.spill_budget: counts nothing; add `requests` or `tokens`\nmodels.m.spill_budget.window: \"0s\" is out of range; use 1s to 30days",
+            "models.m.spill_budget: has no effect without both tiers; remove it or add the other tier\nmodels.m.spill_budget: has no limit; add `requests` or `tokens`\nmodels.m.spill_budget.window: \"0s\" is out of range; use 1s to 30days",
         ),
         (
             "entra = { kind = \"secret\" }",
@@ -412,13 +412,13 @@ fn a_problem_is_told_in_these_words() {
             "models.m.failures = [\"conect\", 500]\nmodels.m.rotate_on_failure = true\nmodels.m.spill_long_context = false\nmodels.m.rotate_long_context = 1\nmodels.m.max_attempts = 0\nmodels.m.cache_affinity = \"keys\"\nmodels.m.sticky = { default_backend = \"b\", capacity = 1 }\nmodels.m.inspect = { body_time = \"2m\", preamble_time = 1, preamble_limit = \"1 TiB\", x = 1 }",
             "name = \"a\", endpoint = \"https://a\", key = \"env:EAST_KEY\", quota = \"\"",
             "sticky.capacity = 0\nsticky.longest_age = \"1s\"\nsticky.age = 1",
-            "sticky.capacity: 0 is out of range; use 1 to 10000000\nsticky.longest_age: \"1s\" is out of range; use 1m to 1year\nsticky.age: unknown key; remove it, or use one of capacity, longest_age, unknown\nmodels.m.standard[0].quota: is empty; give it a value or remove it\nmodels.m.failures[0]: \"conect\" is unknown; did you mean \"connect\"?\nmodels.m.failures[1]: is a whole number instead of text; put it in quotes\nmodels.m.rotate_on_failure: stands beside `failures`; remove one of the two\nmodels.m.spill_long_context: would do nothing without both tiers; remove it or add the other tier\nmodels.m.rotate_long_context: is a whole number instead of true or false; write it without quotes\nmodels.m.max_attempts: 0 is out of range; use 1 to 1000\nmodels.m.cache_affinity: \"keys\" is unknown; did you mean \"key\"?\nmodels.m.sticky.default_backend: \"b\" is unknown; use one of a\nmodels.m.sticky.capacity: unknown key; remove it, or use one of default_backend\nmodels.m.inspect.body_time: \"2m\" is out of range; use 0s to 1m\nmodels.m.inspect.preamble_time: is a whole number instead of a duration; write it like \"4s\" or \"250ms\"\nmodels.m.inspect.preamble_limit: \"1 TiB\" is not a size; write it like \"64 KiB\" or \"4 MiB\"\nmodels.m.inspect.x: unknown key; remove it, or use one of body_time, preamble_time, preamble_limit",
+            "sticky.capacity: 0 is out of range; use 1 to 10000000\nsticky.longest_age: \"1s\" is out of range; use 1m to 1year\nsticky.age: unknown key; remove it, or use one of capacity, longest_age, unknown\nmodels.m.standard[0].quota: is empty; give it a value or remove it\nmodels.m.failures[0]: \"conect\" is unknown; did you mean \"connect\"?\nmodels.m.failures[1]: is a whole number instead of text; put it in quotes\nmodels.m.rotate_on_failure: cannot be combined with `failures`; remove one of the two\nmodels.m.spill_long_context: has no effect without both tiers; remove it or add the other tier\nmodels.m.rotate_long_context: is a whole number instead of true or false; write it without quotes\nmodels.m.max_attempts: 0 is out of range; use 1 to 1000\nmodels.m.cache_affinity: \"keys\" is unknown; did you mean \"key\"?\nmodels.m.sticky.default_backend: \"b\" is unknown; use one of a\nmodels.m.sticky.capacity: unknown key; remove it, or use one of default_backend\nmodels.m.inspect.body_time: \"2m\" is out of range; use 0s to 1m\nmodels.m.inspect.preamble_time: is a whole number instead of a duration; write it like \"4s\" or \"250ms\"\nmodels.m.inspect.preamble_limit: \"1 TiB\" is not a size; write it like \"64 KiB\" or \"4 MiB\"\nmodels.m.inspect.x: unknown key; remove it, or use one of body_time, preamble_time, preamble_limit",
         ),
         (
             "models.m.failures = [\"424\", \"599\", \"429\", \"404\", \"413\", \"399\", \"600\", \"timeot\"]",
             "",
             "",
-            "models.m.failures[2]: \"429\" is a refusal, which moves on by itself; remove it\nmodels.m.failures[3]: \"404\" moves on by itself where it is the backend's own fault, and is the client's otherwise; remove it\nmodels.m.failures[4]: \"413\" is about the request; what is too long is for spill_long_context and rotate_long_context\nmodels.m.failures[5]: \"399\" is no status of an error; use 400 to 599\nmodels.m.failures[6]: \"600\" is no status of an error; use 400 to 599\nmodels.m.failures[7]: \"timeot\" is unknown; did you mean \"timeout\"?",
+            "models.m.failures[2]: \"429\" is a refusal, which always moves on; remove it\nmodels.m.failures[3]: \"404\" moves on by itself where it is the backend's own fault, and is the client's otherwise; remove it\nmodels.m.failures[4]: \"413\" is about the request; what is too long is for spill_long_context and rotate_long_context\nmodels.m.failures[5]: \"399\" is not an error status; use 400 to 599\nmodels.m.failures[6]: \"600\" is not an error status; use 400 to 599\nmodels.m.failures[7]: \"timeot\" is unknown; did you mean \"timeout\"?",
         ),
         (
             "models.m.failures = { on = \"500\", budget = { moves = 0, per_success = 2, x = 1 }, x = 1 }\nmodels.m.sticky = \"on\"\nmodels.m.inspect = 1\nmodels.m.max_attempts = \"2\"\nmodels.m.rotate_long_context = \"no\"",
@@ -430,7 +430,7 @@ fn a_problem_is_told_in_these_words() {
             "models.m.first_token = { after = \"30s\", mode = \"hedg\", budget = { moves = 0 }, x = 1 }",
             "",
             "classes.a.first_token = true\nclasses.b.first_token = { mode = \"hedge\" }",
-            "classes.a.first_token: is true or false instead of a table; write it as a section or in braces\nclasses.b.first_token.after: is missing; write how long a first token may take, like after = \"8s\"\nmodels.m.first_token: would do nothing without a second backend; remove it or add one\nmodels.m.first_token.after: \"30s\" is out of range; use 50ms to 29s\nmodels.m.first_token.mode: \"hedg\" is unknown; did you mean \"hedge\"?\nmodels.m.first_token.budget.moves: 0 is out of range; use 1 to 1000000\nmodels.m.first_token.x: unknown key; remove it, or use one of after, mode, budget",
+            "classes.a.first_token: is true or false instead of a table; write it as a section or in braces\nclasses.b.first_token.after: is missing; write how long a first token may take, like after = \"8s\"\nmodels.m.first_token: has no effect without a second backend; remove it or add one\nmodels.m.first_token.after: \"30s\" is out of range; use 50ms to 29s\nmodels.m.first_token.mode: \"hedg\" is unknown; did you mean \"hedge\"?\nmodels.m.first_token.budget.moves: 0 is out of range; use 1 to 1000000\nmodels.m.first_token.x: unknown key; remove it, or use one of after, mode, budget",
         ),
         (
             "models.m.inspect = false",

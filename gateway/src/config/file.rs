@@ -15,7 +15,7 @@ use super::{
     proxy, server, tokens,
     toml::Section,
 };
-use crate::files::{self, LARGEST, PATIENCE};
+use crate::files::{self, MAX_FILE_BYTES, PATIENCE};
 
 /// Loads the configuration file at `path`, with the secrets that it refers to.
 ///
@@ -51,7 +51,7 @@ pub(super) struct Reading {
 /// Waits for pipes for up to `patience`.
 pub(super) fn read(path: &Path, environment: &Environment<'_>, patience: Duration) -> Reading {
     let mut contents = Contents::new();
-    let bytes = files::read(path, LARGEST, patience);
+    let bytes = files::read(path, MAX_FILE_BYTES, patience);
     parse_context::note(&mut contents, path.to_owned(), bytes.as_deref().ok());
     let whole = |text| Err(Problems::new(vec![Problem::whole(path, text)]));
     let result = match bytes.map(String::from_utf8) {

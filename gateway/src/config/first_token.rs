@@ -25,7 +25,7 @@ pub(super) fn of_class(value: &Value<'_>) -> Option<Option<Limit>> {
 pub(super) fn of_model(value: &Value<'_>, backends: usize) -> Option<FirstToken> {
     let mut section = value.section()?;
     if backends < 2 {
-        value.report("would do nothing without a second backend; remove it or add one");
+        value.report("has no effect without a second backend; remove it or add one");
     }
     let limit = limit(&mut section);
     let budget = section.get("budget").and_then(|value| {

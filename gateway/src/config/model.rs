@@ -1,4 +1,4 @@
-//! Models, their tiers and their backends.
+//! Reads models, their tiers and their backends.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,12 +19,12 @@ use super::{
     toml::{DAY, Section, Value},
 };
 
-/// The models by name, and the name of each model by each of its names.
+/// The models by name, and the model of each name and alias.
 #[derive(Default)]
 pub(super) struct Models {
     pub(super) models: BTreeMap<String, Model>,
     pub(super) names: BTreeMap<String, String>,
-    /// Where a backend says `auth = "entra"` first.
+    /// The keys of backends with `auth = "entra"`.
     pub(super) entra: Vec<String>,
     pub(super) proxies: ServerProxies,
 }
@@ -49,7 +49,7 @@ impl Models {
         models
     }
 
-    /// The model called or nicknamed as `value` says.
+    /// The model with the name or alias in `value`.
     pub(super) fn find(&self, value: &Value<'_>) -> Option<String> {
         let name = value.text()?;
         let found = self.names.get(name).cloned();
@@ -69,11 +69,11 @@ impl Models {
         }
         let gate = section.get("gate");
         if let Some(gate) = gate.as_ref().filter(|_| ptu.is_empty()) {
-            gate.report("would do nothing without a PTU tier; remove it or add `ptu`");
+            gate.report("has no effect without a PTU tier; remove it or add `ptu`");
         }
         let budget = section.get("spill_budget");
         if let Some(budget) = budget.as_ref().filter(|_| ptu.is_empty() || standard.is_empty()) {
-            budget.report("would do nothing without both tiers; remove it or add the other tier");
+            budget.report("has no effect without both tiers; remove it or add the other tier");
         }
         let aliases = section.get("aliases").map(|value| self.aliases(name, &value));
         let steering = model_policy::read(&mut section, &ptu, &standard, classes);
@@ -139,7 +139,7 @@ impl Models {
     }
 
     fn backend(&mut self, section: &mut Section<'_>) -> Option<Backend> {
-        let name = section.required("name", "it is what logs and metrics call the backend");
+        let name = section.required("name", "it identifies the backend in logs and metrics");
         let name = name.and_then(|value| {
             let name = value.text()?;
             let probe = Probe::new(name, PROBE).map(drop);
@@ -184,13 +184,15 @@ impl Models {
             (None, None) => {
                 section.report(if provider == Provider::Azure {
                     "has neither `key` nor `auth`; add key = \"env:NAME\", auth = \"entra\", or \
-                     auth = \"none\" where the network authenticates"
+                     auth = \"none\" if the network authenticates"
                 } else {
-                    "has neither `key` nor `auth`; add key = \"env:NAME\", or auth = \"none\" where \
+                    "has neither `key` nor `auth`; add key = \"env:NAME\", or auth = \"none\" if \
                      the network authenticates"
                 });
             }
-            (Some(auth), Some(_)) => auth.report("stands beside `key`; remove one of the two"),
+            (Some(auth), Some(_)) => {
+                auth.report("cannot be combined with `key`; remove one of the two")
+            }
             (Some(_), None) | (None, Some(_)) => {}
         }
         let word = auth.as_ref().and_then(|value| value.one_of(&AUTHS));
@@ -217,7 +219,7 @@ impl Models {
     }
 }
 
-/// What `auth` may be.
+/// The values of `auth`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Word {
     Entra,
@@ -226,8 +228,8 @@ enum Word {
 
 const AUTHS: [(&str, Word); 2] = [("entra", Word::Entra), ("none", Word::None)];
 
-/// Reports what of a backend cannot work together, at the key that is to be changed: whose parts were
-/// all found good.
+/// Reports settings of a backend that conflict, at the key that has to change. Each setting is
+/// valid on its own.
 fn check_together(section: &mut Section<'_>, backend: &Backend) {
     let Err(error) = probe(backend).and_then(|probe| BackendPool::new([probe])) else { return };
     let key = match error.field().rsplit(' ').next() {
@@ -235,7 +237,7 @@ fn check_together(section: &mut Section<'_>, backend: &Backend) {
         Some("api_version") => "api_version",
         Some("image_deployment") => "image_deployment",
         Some("api_key") => "key",
-        // The pool as a whole is asked about it.
+        // The check of the pool as a whole reports it.
         _ => return,
     };
     match section.get(key) {
@@ -244,7 +246,7 @@ fn check_together(section: &mut Section<'_>, backend: &Backend) {
     }
 }
 
-/// A backend as the library would have it, with something in place of a key that is missing.
+/// A backend as the library would build it, with a placeholder for a missing key.
 fn probe(backend: &Backend) -> Result<Probe, ConfigError> {
     let credential = match &backend.auth {
         Auth::Key(key) if !key.expose().is_empty() => Credential::api_key(key.expose())?,
@@ -264,12 +266,12 @@ fn probe(backend: &Backend) -> Result<Probe, ConfigError> {
     Ok(probe.weight(backend.weight).priority(backend.priority))
 }
 
-/// What the library says of a tier as a whole, whose parts were all found good.
+/// Validates a tier as a whole with the library; its parts are valid on their own.
 pub(super) fn pool(backends: &[Backend]) -> Result<BackendPool, ConfigError> {
     BackendPool::new(backends.iter().map(probe).collect::<Result<Vec<_>, ConfigError>>()?)
 }
 
-/// A text that the library has to take as a setting of a backend.
+/// A text that the library has to accept as a setting of a backend.
 fn probed(
     section: &mut Section<'_>,
     key: &'static str,
@@ -285,7 +287,7 @@ fn probed(
 }
 
 fn share(section: &mut Section<'_>, key: &'static str) -> u32 {
-    let number = section.get(key).and_then(|value| value.whole(1..MOST + 1));
+    let number = section.get(key).and_then(|value| value.whole(1..MAX_WEIGHT + 1));
     number.and_then(|number| u32::try_from(number).ok()).unwrap_or(1)
 }
 
@@ -308,7 +310,7 @@ fn gate_settings(mut section: Section<'_>) -> GateSettings {
     };
     let weight = section.get("output_weight").and_then(|value| value.number(0.0, 1_000.0));
     let unstated = section.get("unstated_output");
-    let unstated = unstated.and_then(|value| value.number(0.0, MOST_OUTPUT));
+    let unstated = unstated.and_then(|value| value.number(0.0, MAX_OUTPUT_TOKENS));
     section.finish();
     GateSettings {
         mode: mode.unwrap_or(default.mode),
@@ -322,8 +324,10 @@ fn gate_settings(mut section: Section<'_>) -> GateSettings {
 fn spill_budget(mut section: Section<'_>) -> Option<Budget> {
     let (requests, tokens) = (section.get("requests"), section.get("tokens"));
     match (&requests, &tokens) {
-        (None, None) => section.report("counts nothing; add `requests` or `tokens`"),
-        (Some(_), Some(tokens)) => tokens.report("stands beside `requests`; remove one of the two"),
+        (None, None) => section.report("has no limit; add `requests` or `tokens`"),
+        (Some(_), Some(tokens)) => {
+            tokens.report("cannot be combined with `requests`; remove one of the two")
+        }
         (Some(_), None) | (None, Some(_)) => {}
     }
     let requests = requests.and_then(|value| value.whole(1..u64::from(u32::MAX) + 1));
@@ -343,10 +347,10 @@ fn spill_budget(mut section: Section<'_>) -> Option<Budget> {
     Some(budget)
 }
 
-/// An address to try other settings with.
+/// An address to validate other settings with.
 const PROBE: &str = "https://probe.invalid";
 const MOMENT: Duration = Duration::from_millis(1);
-/// No model generates more tokens in one answer; the library's own limit.
-const MOST_OUTPUT: f64 = 1_048_576.0;
-/// Weights and priorities beyond are slips.
-const MOST: u64 = 1_000_000;
+/// No model generates more tokens in one answer; the library's limit.
+const MAX_OUTPUT_TOKENS: f64 = 1_048_576.0;
+/// Higher weights and priorities are mistakes.
+const MAX_WEIGHT: u64 = 1_000_000;

@@ -1,4 +1,4 @@
-//! Reads a model's policy: failures, stickiness, cache affinity, and how much of an answer is read.
+//! Reads a model's policy: failures, stickiness, cache affinity, and the inspection of answers.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use super::{
     toml::{Section, Value},
 };
 
-/// The ids that are remembered for all models together.
+/// The ids remembered for all models together.
 pub(super) fn memory(mut section: Section<'_>) -> StickySettings {
     let default = StickySettings::default();
-    let capacity = section.get("capacity").and_then(|value| value.whole(1..MOST_IDS + 1));
+    let capacity = section.get("capacity").and_then(|value| value.whole(1..MAX_IDS + 1));
     let capacity = capacity.and_then(|number| usize::try_from(number).ok());
     let age = section.get("longest_age").and_then(|value| value.duration(MINUTE, YEAR));
     let unknown = section.get("unknown");
@@ -30,7 +30,7 @@ pub(super) fn memory(mut section: Section<'_>) -> StickySettings {
     }
 }
 
-/// Reads the part of a model's `section` that steers between `ptu` and `standard`.
+/// Reads the part of a model's `section` that chooses between `ptu` and `standard`.
 pub(super) fn read(
     section: &mut Section<'_>,
     ptu: &[Backend],
@@ -40,9 +40,9 @@ pub(super) fn read(
     let (failures, shorthand) = (section.get("failures"), section.get("rotate_on_failure"));
     let long = section.get("spill_long_context");
     if let Some(long) = long.as_ref().filter(|_| ptu.is_empty() || standard.is_empty()) {
-        long.report("would do nothing without both tiers; remove it or add the other tier");
+        long.report("has no effect without both tiers; remove it or add the other tier");
     }
-    let attempts = section.get("max_attempts").and_then(|value| value.whole(1..MOST_ATTEMPTS + 1));
+    let attempts = section.get("max_attempts").and_then(|value| value.whole(1..MAX_ATTEMPTS + 1));
     let affinity = section.get("cache_affinity").and_then(|value| value.one_of(&AFFINITIES));
     let sticky = section.get("sticky").map(|value| {
         let names = ptu.iter().chain(standard).map(|backend| &*backend.name);
@@ -75,7 +75,7 @@ pub(super) fn read(
 
 fn all_failures(failures: Option<Value<'_>>, shorthand: Option<Value<'_>>) -> Failures {
     if let Some(shorthand) = shorthand.as_ref().filter(|_| failures.is_some()) {
-        shorthand.report("stands beside `failures`; remove one of the two");
+        shorthand.report("cannot be combined with `failures`; remove one of the two");
     }
     match (failures, shorthand.and_then(|value| value.flag())) {
         (Some(value), _) => listed_failures(&value),
@@ -116,7 +116,7 @@ fn failure(value: &Value<'_>) -> Option<Failure> {
     let word = value.text()?;
     let Ok(status) = word.parse::<u16>() else { return value.one_of(&ERRORS) };
     let wrong = match status {
-        429 | 529 => "is a refusal, which moves on by itself; remove it",
+        429 | 529 => "is a refusal, which always moves on; remove it",
         401 | 402 | 403 | 404 | 410 => {
             "moves on by itself where it is the backend's own fault, and is the client's otherwise; \
              remove it"
@@ -126,14 +126,14 @@ fn failure(value: &Value<'_>) -> Option<Failure> {
              rotate_long_context"
         }
         400..600 => return StatusCode::from_u16(status).ok().map(Failure::Status),
-        _ => "is no status of an error; use 400 to 599",
+        _ => "is not an error status; use 400 to 599",
     };
     value.report(format!("{word:?} {wrong}"));
     None
 }
 
 pub(super) fn move_budget(mut section: Section<'_>, default: MoveBudget) -> MoveBudget {
-    let moves = section.get("moves").and_then(|value| value.whole(1..MOST_MOVES + 1));
+    let moves = section.get("moves").and_then(|value| value.whole(1..MAX_MOVES + 1));
     let share = section.get("per_success").and_then(|value| value.number(0.0, 1.0));
     section.finish();
     MoveBudget {
@@ -185,7 +185,7 @@ const ERRORS: [(&str, Failure); 3] =
     [("connect", Failure::Connect), ("reset", Failure::Reset), ("timeout", Failure::Timeout)];
 const YEAR: Duration = Duration::from_secs(31_557_600);
 const MINUTE: Duration = Duration::from_secs(60);
-const MOST_ATTEMPTS: u64 = 1_000;
-const MOST_MOVES: u64 = 1_000_000;
-/// Some 2 GiB of them.
-const MOST_IDS: u64 = 10_000_000;
+const MAX_ATTEMPTS: u64 = 1_000;
+const MAX_MOVES: u64 = 1_000_000;
+/// About 2 GiB.
+const MAX_IDS: u64 = 10_000_000;

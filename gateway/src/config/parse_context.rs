@@ -74,7 +74,7 @@ impl<'a> ParseContext<'a> {
     /// Reads a file named in this one; its path is relative to this one.
     pub(super) fn read(&self, path: &str) -> io::Result<Vec<u8>> {
         let path = self.file.parent().unwrap_or_else(|| Path::new("")).join(path);
-        let bytes = files::read(&path, files::LARGEST, self.patience);
+        let bytes = files::read(&path, files::MAX_FILE_BYTES, self.patience);
         note(&mut self.found.borrow_mut().contents, path, bytes.as_deref().ok());
         bytes
     }

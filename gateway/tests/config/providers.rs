@@ -100,7 +100,7 @@ fn entra_is_for_azure_and_an_access_key_is_no_key_of_bedrock() {
         &backend("https://llm.example/v1", "provider = \"http\""),
         "",
         "models.m.standard[0]: has neither `key` nor `auth`; add key = \"env:NAME\", or auth = \"none\" \
-         where the network authenticates",
+         if the network authenticates",
     )]);
     expect_each(&[(
         "",

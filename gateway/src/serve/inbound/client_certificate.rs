@@ -53,7 +53,7 @@ impl ClientCertificate {
         while let Some(left) = self.left() {
             // The system clock may be set meanwhile, so sleep in short steps. `until` itself is
             // still valid.
-            clock::sleep((left + Duration::from_millis(1)).min(LONGEST_SLEEP)).await;
+            clock::sleep((left + Duration::from_millis(1)).min(MAX_SLEEP)).await;
         }
     }
 
@@ -99,7 +99,7 @@ fn until(own: &X509Certificate<'_>, chain: &[X509Certificate<'_>]) -> i64 {
     until
 }
 
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+const MAX_SLEEP: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

@@ -52,7 +52,7 @@ fn is_refusal(served: &Served) -> bool {
     last.is_some_and(|last| matches!(last.outcome(), Outcome::Throttled(_)))
 }
 
-/// The tier that answered and, when it was not at once, why, and what came before.
+/// The tier that answered and, if that was not the first attempt, why, and what preceded it.
 fn decision(served: &Served, tier: &'static str) -> HeaderValue {
     let (attempts, why) = (served.attempts().len(), served.why());
     let is_plain = attempts == 1
@@ -144,7 +144,7 @@ impl fmt::Display for Trace<'_> {
     }
 }
 
-/// Bytes of most decisions that are not plain.
+/// The length of most decisions with a reason.
 const LIKELY_DECISION_BYTES: usize = 80;
 /// Header lines are limited in length.
 const MAX_TRACED_ATTEMPTS: usize = 32;

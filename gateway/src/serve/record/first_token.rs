@@ -1,11 +1,12 @@
-//! When a stream shows the first of its output.
+//! Detects the first output in an event stream.
 
 use memchr::memchr_iter;
 
-/// Reads the beginning of an event stream until a text of the model is in it.
+/// Scans the beginning of an event stream for the model's first text.
 ///
-/// The service sends a head, and an event about the prompt's filters, before the model begins: what people
-/// wait for is the first text. It is the first member of the API's that holds one and is not empty.
+/// The service sends a head, and an event with the prompt's filter results, before the model
+/// begins: users wait for the first text. That is the first of the API's members for output that is
+/// not empty.
 #[derive(Debug, Default)]
 pub(crate) struct FirstToken {
     /// The end of the last piece, in which a member may have begun.
@@ -13,7 +14,7 @@ pub(crate) struct FirstToken {
 }
 
 impl FirstToken {
-    /// Whether the output begins in the next bytes of the stream. Not to be asked again after that.
+    /// Whether the output begins in the next bytes of the stream. Not called again after that.
     pub(crate) fn is_in(&mut self, piece: &[u8]) -> bool {
         if shows_output(piece) {
             return true;
@@ -34,7 +35,7 @@ impl FirstToken {
     }
 }
 
-/// Whether a member that holds output is in `text`, and is not empty.
+/// Whether `text` contains a non-empty member for output.
 fn shows_output(text: &[u8]) -> bool {
     memchr_iter(b':', text).any(|colon| {
         let (before, after) =
@@ -44,7 +45,8 @@ fn shows_output(text: &[u8]) -> bool {
     })
 }
 
-/// Whether `before` ends with a name in quotes that no backslash is before: that would be a text about it.
+/// Whether `before` ends with a quoted name without a preceding backslash, which would be part of a
+/// text.
 fn is_named(before: &[u8], name: &str) -> bool {
     let Some(rest) = before.strip_suffix(b"\"").and_then(|it| it.strip_suffix(name.as_bytes()))
     else {
@@ -53,11 +55,11 @@ fn is_named(before: &[u8], name: &str) -> bool {
     rest.ends_with(b"\"")
 }
 
-/// What holds output in chunks of chat completions and of completions, and in events of responses, of
-/// transcriptions and of speech.
+/// The members for output in chunks of chat completions and completions, and in events of
+/// responses, of transcriptions and of speech.
 const MEMBERS: [&str; 7] =
     ["content", "delta", "text", "arguments", "reasoning_content", "refusal", "audio"];
-/// Longer than the longest member with the beginning of its value.
+/// Longer than the longest member name with the beginning of its value.
 const SEAM_BYTES: usize = 32;
 
 #[cfg(test)]
@@ -67,7 +69,7 @@ mod tests {
     const HEAD: &str = "data: {\"choices\":[],\"prompt_filter_results\":[{\"prompt_index\":0}]}\n\n\
         data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
 
-    /// How many bytes of the stream came until its output began.
+    /// The number of bytes of the stream until its output began.
     fn begins(stream: &str, size: usize) -> Option<usize> {
         let (mut reader, mut read) = (FirstToken::default(), 0);
         for piece in stream.as_bytes().chunks(size) {

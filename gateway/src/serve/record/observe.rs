@@ -26,7 +26,7 @@ pub(crate) trait Observe: Send + Sync + 'static {
     }
 }
 
-/// Which page is asked for, and how.
+/// The requested page, and its format.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Page<'a> {
     pub(crate) path: &'a str,

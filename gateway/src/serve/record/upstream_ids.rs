@@ -1,16 +1,16 @@
-//! The ids under which others know a request: its client, and the service.
+//! The ids that a request's client and the service use for it.
 
 use http::{HeaderMap, HeaderName};
 
 use crate::access_record::OtherIds;
 
 impl OtherIds {
-    /// Keeps the ids that a client gave its request.
+    /// Records the ids that a client gave its request.
     pub(crate) fn keep_of_request(&mut self, headers: &HeaderMap) {
         self.keep(headers, &OF_REQUEST);
     }
 
-    /// Keeps the ids that a backend's answer has.
+    /// Records the ids in a backend's answer.
     pub(crate) fn keep_of_answer(&mut self, headers: &HeaderMap) {
         self.keep(headers, &OF_ANSWER);
     }
@@ -27,13 +27,13 @@ impl OtherIds {
     }
 }
 
-/// Azure's client libraries name their requests so, and log it.
+/// The request id of Azure's client libraries, which also log it.
 const OF_REQUEST: [HeaderName; 2] = [
     HeaderName::from_static("x-ms-client-request-id"),
     HeaderName::from_static("client-request-id"),
 ];
-/// What the service's support asks for. Its `x-request-id` does not reach the client, whose answer has the
-/// gateway's own.
+/// The id that the service's support asks for. The service's `x-request-id` does not reach the
+/// client, whose answer has the gateway's id.
 const OF_ANSWER: [HeaderName; 5] = [
     HeaderName::from_static("apim-request-id"),
     HeaderName::from_static("x-request-id"),
@@ -41,5 +41,5 @@ const OF_ANSWER: [HeaderName; 5] = [
     HeaderName::from_static("x-ms-client-request-id"),
     HeaderName::from_static("request-id"),
 ];
-/// Azure's are UUIDs; a longer one is no id.
+/// Azure's ids are UUIDs; longer values are ignored.
 const MAX_ID_BYTES: usize = 128;
