@@ -1,4 +1,4 @@
-//! Who is shown what is for operators, and which keys are none.
+//! Who may see the operators' pages, and which keys are not accepted.
 
 use std::{fs, process::Command};
 

@@ -1,4 +1,4 @@
-//! A client that may use some models names others, in every place where the API selects one.
+//! A client restricted to some models names others, in every place where the API selects one.
 
 use crate::{
     emulate,
@@ -6,7 +6,7 @@ use crate::{
     witness::{Witness, serving},
 };
 
-/// `team-a` may use `cheap` alone, `team-b` everything.
+/// `team-a` may use only `cheap`, `team-b` everything.
 struct Scene {
     witness: Witness,
     gateway: Gateway,
@@ -74,7 +74,7 @@ impl Scene {
         self.witness.asked().len()
     }
 
-    /// Of these, none reaches a backend.
+    /// None of these requests reaches a backend.
     #[track_caller]
     fn refuses(&self, statuses: &[u16], send: impl Fn(&Self) -> u16, what: &str) {
         let before = self.asked();
@@ -84,7 +84,7 @@ impl Scene {
     }
 }
 
-/// So that it is the model which decides, and not whose the thing is.
+/// Makes the model decide, not the owner of the object.
 const SERVES_UNKNOWN: &str = "sticky.unknown = \"serve\"\n";
 const JSON: (&str, &str) = ("content-type", "application/json");
 const FORM: (&str, &str) = ("content-type", "multipart/form-data; boundary=XX");

@@ -1,5 +1,5 @@
-//! A client gets the answer that there is: while it is still sending, when it has half closed its
-//! connection, and where the backend's answer is broken.
+//! Answers reach a client that is still sending, that has half closed its connection, and whose
+//! backend sends a broken answer.
 
 use std::{
     io::{Read, Write},
@@ -33,14 +33,14 @@ fn gateway(name: &str, backend: &str, rest: &str) -> Gateway {
 const KEY: &str = "api-key: a-key-of-team-b-0001\r\n";
 const CHAT: &str = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21";
 
-/// Sends all of a body before it reads anything, as blocking clients do; the error that sending met, and
-/// what could be read.
+/// Sends a complete body before reading, like blocking clients; returns the error while sending,
+/// and what could be read.
 fn send_all(gateway: &Gateway, head: &str, body: &[u8]) -> (Option<String>, String) {
     let mut stream = TcpStream::connect(gateway.address()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream.write_all(head.as_bytes()).unwrap();
     let error = body.chunks(64 << 10).find_map(|piece| {
-        // The answer is there before the next piece.
+        // The answer arrives before the next piece is sent.
         thread::sleep(Duration::from_micros(500));
         stream.write_all(piece).err()
     });
@@ -56,7 +56,7 @@ fn head(method: &str, path: &str, lines: &str) -> String {
     )
 }
 
-/// A body of ten megabytes as its client writes it, with the line that says how it is framed.
+/// A body of ten megabytes in wire format, with its framing header.
 fn framings() -> [(&'static str, String, Vec<u8>); 2] {
     let body = vec![b' '; 10 << 20];
     let chunk = [format!("{:x}\r\n", 64 << 10).as_bytes(), &[b' '; 64 << 10], b"\r\n"].concat();
@@ -96,8 +96,8 @@ fn a_refusal_during_an_upload_is_read_by_a_client_that_sends_all_of_it() {
     }
 }
 
-/// The head of a request and its answer, then the body and, unless the answer said that the connection
-/// closes, a chat on the same connection and its answer.
+/// Sends a request's head and reads the answer, then the body and, unless the answer announced a
+/// close, a chat on the same connection.
 fn one_after_another(gateway: &Gateway, begun: &str, rest: &[u8]) -> (String, Option<String>) {
     let mut stream = TcpStream::connect(gateway.address()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -113,7 +113,7 @@ fn one_after_another(gateway: &Gateway, begun: &str, rest: &[u8]) -> (String, Op
     (first, Some(one_answer(&mut stream)))
 }
 
-/// As far as it comes.
+/// Whatever arrives of it.
 fn one_answer(stream: &mut TcpStream) -> String {
     let (mut answer, mut byte) = (String::new(), [0]);
     let is_whole = |answer: &str| {
@@ -258,13 +258,13 @@ fn a_client_that_goes_on_sending_is_cut_off() {
 
 #[test]
 fn a_backend_s_early_answer_arrives_during_an_upload() {
-    // It answers the head, and closes the connection with the body unread.
+    // It answers the head, and closes the connection without reading the body.
     let hasty = raw_backend(|_, stream| {
         let text = "HTTP/1.1 413 X\r\ncontent-type: application/json\r\ncontent-length: 13\r\n\r\n\
                     {\"error\":\"b\"}";
         let _ = (&*stream).write_all(text.as_bytes());
     });
-    // Of a client of some models, the body would be read first.
+    // For a client restricted to some models, the body would be read first.
     let rest = "limits.replay = \"1 KiB\"\n[clients.whole]\nkeys = [\"env:OPERATOR_KEY\"]";
     let key = format!("{}: {}\r\n", OPERATOR.0, OPERATOR.1);
     let embeddings = "/openai/deployments/gpt-4o/embeddings?api-version=1";
@@ -278,7 +278,7 @@ fn a_backend_s_early_answer_arrives_during_an_upload() {
     }
 }
 
-/// A backend that does with a connection what it likes once the head of a request is there.
+/// A backend that may do anything with a connection once a request's head has arrived.
 fn raw_backend(answer: impl Fn(usize, &TcpStream) + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -294,7 +294,8 @@ fn raw_backend(answer: impl Fn(usize, &TcpStream) + Send + Sync + 'static) -> St
     url
 }
 
-/// A backend that says these bytes to the first request, and closes; what the client is answered.
+/// A backend that answers the first request with these bytes, and closes; returns the client's
+/// answer.
 fn answer_to(name: &str, bytes: &str) -> Answer {
     let bytes = bytes.to_owned();
     let backend = raw_backend(move |_, stream| {
@@ -387,7 +388,7 @@ fn a_broken_head_moves_on_where_breaks_do() {
     }
 }
 
-/// A chat by a client that half closes its connection once it has sent its request.
+/// A chat by a client that half closes its connection after its request.
 fn half_closed(gateway: &Gateway, lines: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(gateway.address()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

@@ -1,4 +1,4 @@
-//! Clients of one gateway that store things at the same resource, and do not meet there.
+//! Clients of one gateway that store objects at the same resource are isolated from each other.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use crate::{
     witness::{Asked, Witness},
 };
 
-/// A resource that makes whatever it is asked for, has every id, and lists all that it made, two to a page.
+/// A resource that creates any object, has every id, and lists everything it created, two per page.
 fn resource() -> Witness {
     let made: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
     Witness::new(move |asked| (200, JSON, answer(&mut made.lock().unwrap(), asked).to_string()))
@@ -46,7 +46,7 @@ fn answer(made: &mut Vec<(String, String)>, asked: &Asked) -> Value {
     }
 }
 
-/// Every kind of what is stored, and what makes one.
+/// Every type of stored object, and the request that creates it.
 const KINDS: &[(&str, &str)] = &[
     ("responses", r#"{"model":"m","input":"Hi"}"#),
     ("chat/completions", r#"{"model":"m","messages":[],"store":true}"#),
@@ -96,7 +96,7 @@ fn json_of(answer: &Answer) -> Value {
     serde_json::from_str(answer.0.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
 
-/// What an answer says, but for what names the very request.
+/// An answer, without the parts that name the request itself.
 fn said(answer: &Answer) -> String {
     let is_own = |line: &&str| !line.starts_with("x-request-id: ") && !line.starts_with("date: ");
     answer.0.lines().filter(is_own).collect::<Vec<_>>().join("\n")

@@ -1,4 +1,4 @@
-//! Clients that are known by the certificate of their connection.
+//! Clients identified by their connection's certificate.
 
 mod expiry;
 
@@ -38,10 +38,10 @@ const SERVER: [&str; 2] = [
     include_str!("../src/serve/tests/tls/key.pem"),
 ];
 
-/// What a client connects with.
+/// A client's connection parameters.
 type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
-/// An authority that issues certificates of clients.
+/// An authority that issues client certificates.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -53,7 +53,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// A certificate of a client, but for what `change` does.
+    /// A client certificate, modified by `change`.
     fn issue(&self, serial: u64, change: impl FnOnce(&mut CertificateParams)) -> Identity {
         let mut params = CertificateParams::default();
         params.serial_number = Some(SerialNumber::from(serial));
@@ -92,7 +92,7 @@ impl Authority {
     }
 }
 
-/// What connects with `identity`, and keeps sessions to resume.
+/// A connector with `identity` that stores sessions for resumption.
 fn client(
     identity: Option<&Identity>,
     protocol: &[u8],
@@ -114,7 +114,7 @@ fn client(
     Arc::new(config)
 }
 
-/// Sends a request and reads until the end of the connection, or of an answer with its length.
+/// Sends a request and reads until the end of the connection, or of an answer with a length.
 async fn exchange(stream: &mut TlsStream<TcpStream>, model: &str, header: &str) -> Answer {
     let body = r#"{"messages":[]}"#;
     let request = format!(
@@ -141,7 +141,7 @@ fn is_whole(answer: &[u8]) -> bool {
     length.is_some_and(|length| length.parse() == Ok(body.len()))
 }
 
-/// The status of an answer on an HTTP/2 connection; 0 without one.
+/// The status of an answer on an HTTP/2 connection; 0 if there is none.
 async fn http2_status(sender: &mut SendRequest<Full<Bytes>>) -> u16 {
     let uri = "https://localhost/openai/deployments/text/chat/completions?api-version=1";
     let request = http::Request::post(uri).header("content-type", "application/json");
@@ -157,7 +157,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// With this in `listen.tls`, besides the authority.
+    /// With this in `listen.tls`, in addition to the authority.
     fn new(name: &str, more: &str) -> Self {
         let (authority, azure) = (Authority::new("clients"), serving());
         let text = format!(
@@ -202,7 +202,8 @@ impl Scene {
     }
 
     async fn connect(&self, identity: Option<&Identity>, protocol: &[u8]) -> TlsStream<TcpStream> {
-        // By TLS 1.3 a client is through before the server has looked at its certificate.
+        // In TLS 1.3, a client completes its handshake before the server has checked its
+        // certificate.
         self.connect_as(&client(identity, protocol, ALL_VERSIONS)).await.unwrap()
     }
 
@@ -212,7 +213,7 @@ impl Scene {
         TlsConnector::from(Arc::clone(client)).connect(name, stream).await
     }
 
-    /// `None` where the connection is refused.
+    /// `None` if the connection is refused.
     async fn ask(&self, identity: Option<&Identity>, model: &str, header: &str) -> Option<Answer> {
         let mut stream = self.connect(identity, b"http/1.1").await;
         let answer = exchange(&mut stream, model, &format!("connection: close\r\n{header}")).await;
@@ -319,7 +320,7 @@ async fn a_subject_with_several_common_names_has_none() {
     let scene = Scene::new("several", "");
     for (serial, names) in (1..).zip([["team-c", "someone"], ["someone", "team-c"]]) {
         let other = scene.authority.issue(serial, |params| {
-            // By its number, or the second would take the place of the first.
+            // Distinguished by its number; otherwise the second would replace the first.
             let kinds = [DnType::CommonName, DnType::CustomDnType(vec![2, 5, 4, 3])];
             for (kind, name) in kinds.into_iter().zip(names) {
                 params.distinguished_name.push(kind, name);
@@ -350,7 +351,7 @@ async fn a_certificate_decides_before_the_key_that_a_library_insists_on() {
         assert_eq!(scene.status(Some(&mesh), "text", header).await, 200, "{header}");
     }
     scene.gateway.eventually(|_| scene.clients() == ["mesh"; 3]);
-    // Whoever has none needs a key.
+    // Clients without a certificate need a key.
     assert_eq!(scene.status(None, "text", "").await, 401);
     assert_eq!(scene.status(None, "text", "api-key: a-key-of-team-b-0001\r\n").await, 200);
 }
@@ -412,11 +413,11 @@ async fn a_revoked_certificate_is_refused_once_the_list_says_so_and_authorities_
     scene.put("revoked.pem", &scene.authority.revoking(&[1]));
     scene.eventually(&first, 0).await;
     assert_eq!(scene.status(Some(&second), "text", "").await, 200);
-    // A list that is none changes nothing.
+    // An invalid list changes nothing.
     scene.put("revoked.pem", "nothing");
     scene.gateway.eventually(|gateway| gateway.log().contains("client_crl: cannot be used"));
     assert_eq!(scene.status(Some(&first), "text", "").await, 0);
-    // Another authority takes the place of the first.
+    // Another authority replaces the first.
     let next = Authority::new("next");
     scene.put("revoked.pem", &next.revoking(&[]));
     scene.put("clients.pem", &next.0.pem());

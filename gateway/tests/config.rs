@@ -1,4 +1,4 @@
-//! `spillover check`: every problem by its place and remedy, and never a secret.
+//! `spillover check` reports every problem with its location and remedy, and never a secret.
 
 mod identities;
 mod providers;
@@ -87,7 +87,7 @@ fn the_example_is_good_and_summed_up_in_a_line() {
     );
 }
 
-/// A good file but for `backend`, `model` and `rest`.
+/// A valid file, except for `backend`, `model` and `rest`.
 fn file(model: &str, backend: &str, rest: &str) -> String {
     let backend = match backend {
         "" => r#"name = "a", endpoint = "https://a.example", key = "env:EAST_KEY""#,
@@ -115,7 +115,7 @@ fn expect_each(cases: &[(&str, &str, &str, &str)]) {
 #[test]
 fn what_does_nothing_is_told_and_is_an_error_only_where_that_is_asked_for() {
     let folder = Folder::new();
-    // What is set, and the same with what makes it do something.
+    // A setting without effect, and the same with what gives it an effect.
     for (key, idle, busy) in [
         (
             "operations.allow[0]",
@@ -281,8 +281,8 @@ fn what_does_nothing_is_told_and_is_an_error_only_where_that_is_asked_for() {
     }
 }
 
-/// A good file in which something may do nothing. `KEY` and `KEYS` are of a backend and of a client,
-/// `OTHER` is another model.
+/// A valid file in which settings may have no effect. `KEY` and `KEYS` belong to a backend and a
+/// client, `OTHER` is another model.
 struct Sample {
     top: &'static str,
     model: &'static str,

@@ -1,4 +1,4 @@
-//! Browsers: their preflights, and what pages of other origins may read.
+//! Browsers' preflights, and what pages of other origins may read.
 
 use crate::{
     emulate,

@@ -1,4 +1,4 @@
-//! Lesson 26, through the gateway: small writes are not held back.
+//! Lesson 26, through the gateway: small writes are not delayed.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -10,7 +10,7 @@ use spillover_testing::{
 
 use crate::{emulate, started::Started};
 
-// No TCP_NODELAY: 43 ms more on each request over a connection that is kept.
+// No TCP_NODELAY: 43 ms more per request on a reused connection.
 #[tokio::test]
 async fn lesson_26_a_stream_over_a_kept_connection_is_not_held_up_by_acknowledgements() {
     let pace = Pace { first_token: Duration::ZERO, per_token: Duration::from_millis(1) };

@@ -1,4 +1,4 @@
-//! `spillover emulate`: what listens, what is refused, what it says at the end.
+//! `spillover emulate`: its listeners, its refusals, and its summary.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -31,7 +31,7 @@ standard = {}
 pub(crate) fn file(name: &str, text: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gateway").join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    // An earlier run may have left a pipe, which waits for a reader.
+    // An earlier run may have left a pipe that waits for a reader.
     let _ = fs::remove_file(&path);
     fs::write(&path, text).unwrap();
     path
@@ -128,7 +128,7 @@ fn a_file_can_say_what_fails_how_often_and_when_nobody_can_connect() {
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
-/// One resource that is open to everybody, and whose deployment is `gpt-4o`.
+/// One resource without keys, with the deployment `gpt-4o`.
 fn one(name: &str, resource: &str, deployment: &str) -> (Started, String) {
     let text = format!(
         "[[resources]]\nname = \"east\"\n{resource}\n\
@@ -225,7 +225,7 @@ fn a_restart_comes_when_a_file_says() {
 fn the_example_is_a_file_that_it_takes() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/emulator.toml");
     let text = fs::read_to_string(example).unwrap();
-    // Nothing is refused by chance here; what else is drawn follows the seed.
+    // No random refusals here; other draws follow the seed.
     let text = text.replace(", { share = 0.001 }", "");
     let anywhere = ["8101", "8102", "8103"].iter().fold(text, |text, port| text.replace(port, "0"));
     let config = file("emulate-example.toml", &anywhere);

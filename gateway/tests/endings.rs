@@ -1,4 +1,4 @@
-//! Who ended a request: what the log, the metrics and the spans say, each the same.
+//! Who ended a request: the log, the metrics and the spans agree.
 
 mod backend;
 
@@ -22,7 +22,7 @@ use crate::{emulate, served::Gateway, witness::Witness};
 
 const BODY: &str = "{\"messages\":[]}";
 
-/// What each model's answers come to.
+/// The ending of each model's answers.
 const ENDINGS: [(&str, &str); 11] = [
     ("stream-whole", "complete"),
     ("stream-unmarked", "cut"),
@@ -57,7 +57,8 @@ fn path(model: &str) -> String {
     format!("/openai/deployments/{model}/chat/completions?api-version=1")
 }
 
-/// By HTTP/1.1. A client that is to leave does so as soon as something of the body is there.
+/// Over HTTP/1.1. A client that should disconnect does so as soon as a part of the body has
+/// arrived.
 fn ask_http1(gateway: &Gateway, model: &str) {
     let mut stream = TcpStream::connect(gateway.address()).unwrap();
     let request = format!(
@@ -69,7 +70,7 @@ fn ask_http1(gateway: &Gateway, model: &str) {
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();
     let mut buffer = [0; 1024];
-    // An answer that breaks off may end in a reset.
+    // An answer that breaks off may end with a reset.
     while let Ok(read @ 1..) = stream.read(&mut buffer) {
         answer.extend_from_slice(&buffer[..read]);
         if model.ends_with("-gone") && String::from_utf8_lossy(&answer).contains("choices") {
@@ -78,7 +79,7 @@ fn ask_http1(gateway: &Gateway, model: &str) {
     }
 }
 
-/// By HTTP/2, all on one connection: leaving is the reset of a stream.
+/// Over HTTP/2, all on one connection: disconnecting means resetting a stream.
 async fn ask_http2(gateway: &Gateway) {
     let stream = tokio::net::TcpStream::connect(gateway.address()).await.unwrap();
     let io = TokioIo::new(stream);
@@ -99,7 +100,7 @@ async fn ask_http2(gateway: &Gateway) {
     }
 }
 
-/// The endings by model, as the log has them.
+/// The endings by model, according to the log.
 fn logged(gateway: &Gateway) -> BTreeMap<String, String> {
     let log = gateway.log();
     let events = log.lines().filter_map(|line| serde_json::from_str(line).ok());

@@ -13,7 +13,7 @@ use crate::{
     witness::{Asked, Witness, refusing, serving},
 };
 
-/// It takes a moment for each token, which lives for so many seconds: `token-1`, `token-2`, ...
+/// Takes a moment for each token, which is valid for this many seconds: `token-1`, `token-2`, ...
 fn authority(lifetime: u64) -> Witness {
     let granted = AtomicUsize::new(0);
     Witness::new(move |_| {
@@ -26,7 +26,7 @@ fn authority(lifetime: u64) -> Witness {
     })
 }
 
-/// `first` wants tokens, and `second`, which comes after it, has a key.
+/// `first` requires tokens, and `second`, which follows it, has a key.
 fn gateway(name: &str, authority: &Witness, first: &Witness, second: &Witness) -> Gateway {
     emulate::file(&format!("{name}/secret"), "canary-secret");
     let text = format!(

@@ -1,4 +1,5 @@
-//! A late first token over sockets: who is asked, who answers, and what headers and metrics say.
+//! A late first token over sockets: which backends are called, which one answers, and the headers
+//! and metrics.
 
 use std::{thread, time::Duration};
 
@@ -9,7 +10,7 @@ use crate::{
     witness::{PAUSE, Witness, serving},
 };
 
-/// Its head is late, by so many milliseconds.
+/// Its head is late by this many milliseconds.
 fn slow(ms: u64) -> Witness {
     Witness::new(move |_| {
         thread::sleep(Duration::from_millis(ms));
@@ -17,7 +18,7 @@ fn slow(ms: u64) -> Witness {
     })
 }
 
-/// Its head comes at once, and signs of life, but no output for two seconds.
+/// Its head arrives immediately, then keep-alive events, but no output for two seconds.
 fn silent() -> Witness {
     Witness::new(|_| {
         let preamble = "event: response.created\ndata: {\"response\":{\"status\":\"in_progress\"}}\n\n\

@@ -1,4 +1,4 @@
-//! Which headers go upstream, and which come down.
+//! Which headers are forwarded upstream, and which downstream.
 
 use crate::{
     steering::{gateway, in_front_of},

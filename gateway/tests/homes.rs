@@ -1,4 +1,5 @@
-//! Where clients' files are, and what is made of them, in front of scripted resources that keep them.
+//! Where clients' files are stored, and what is created from them, in front of scripted resources
+//! that store them.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +18,7 @@ use crate::{
     witness::{Asked, Witness},
 };
 
-/// A resource that knows the files which were uploaded to it, and refuses on demand.
+/// A resource that knows the files uploaded to it, and refuses on demand.
 struct Resource {
     witness: Witness,
     refuses: Arc<AtomicBool>,
@@ -68,7 +69,7 @@ fn answer(name: &str, files: &mut Vec<String>, asked: &Asked) -> (u16, &'static 
     (200, JSON, text.to_string())
 }
 
-/// Its models have these resources as Standard backends; `rest` comes before.
+/// Its models have these resources as Standard backends; `rest` precedes them.
 fn gateway(name: &str, rest: &str, models: &[(&str, &[(&str, &Resource)])]) -> Gateway {
     Gateway::start(&emulate::file(&format!("homes-{name}/g.toml"), &config(rest, models)))
 }
@@ -118,7 +119,7 @@ fn a_file_its_store_and_the_list_are_in_one_place_while_one_of_two_resources_ref
     assert_eq!(first.header("x-spillover-sticky"), Some("home"), "{first:?}");
     let home = backend(&first);
     let (mine, other) = if home == "east" { (&east, &west) } else { (&west, &east) };
-    // While the other one refuses what comes there by chance.
+    // While the other one refuses requests that happen to go there.
     other.refuse(true);
     for _ in 0..5 {
         let answer = upload(&gateway, A);
@@ -168,7 +169,7 @@ fn clients_have_homes_of_their_own_and_a_reload_keeps_them() {
     assert!(counts.len() > 1, "{counts:?}");
     assert_eq!(homes(&gateway), before);
 
-    // The same after a reload with another resource, but for those that it takes over.
+    // The same after a reload with another resource, except for those that it takes over.
     let added = Resource::new("r4");
     let more: Vec<_> = all.iter().copied().chain([("r4", &added)]).collect();
     std::fs::write(&path, config(&settings, &[("gpt-4o", &more)])).unwrap();
@@ -264,7 +265,7 @@ fn models_that_share_nothing_need_a_default_and_a_client_of_one_model_needs_none
     assert_eq!(refused.status(), 404, "{refused:?}");
     assert!(refused.0.contains("default_model"), "{refused:?}");
     assert_eq!(backend(&upload(&gateway, B)), "west");
-    // What takes a model has to name it.
+    // A request with a model has to name it.
     let unnamed = gateway.ask("POST", "/openai/v1/responses", &[B], r#"{"input":"hi"}"#);
     assert_eq!(unnamed.status(), 404, "{unnamed:?}");
 }
@@ -293,7 +294,7 @@ fn a_home_with_standard_alone_takes_uploads_although_the_ptu_is_full() {
     assert_eq!(full.asked().len(), asked);
 }
 
-/// As `sha256sum` prints it.
+/// In the format of `sha256sum`.
 fn sha256(text: &str) -> String {
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }

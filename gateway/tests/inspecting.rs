@@ -1,4 +1,4 @@
-//! Refusals that only a body tells, and how far the gateway reads for them.
+//! Refusals visible only in the body, and how far the gateway reads for them.
 
 use serde_json::Value;
 

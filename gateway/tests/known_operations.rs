@@ -1,4 +1,4 @@
-//! What is no operation of the API is not sent to a backend with its key.
+//! Requests that are not API operations are not sent to a backend with its key.
 
 use crate::{
     served::{Answer, Gateway, ask_raw},

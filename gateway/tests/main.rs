@@ -1,4 +1,4 @@
-//! The gateway as its users meet it: the real binary, over real sockets.
+//! The gateway from its users' perspective: the real binary, over real sockets.
 
 #[cfg(unix)]
 mod admin;

@@ -1,4 +1,4 @@
-//! What memory is kept after a peak.
+//! The memory kept after a peak.
 
 use std::{
     fs,
@@ -13,14 +13,14 @@ use crate::{
     served::{Azure, Gateway},
 };
 
-/// MiB that are resident.
+/// Resident memory in MiB.
 fn resident(gateway: &Gateway) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
 }
 
-/// Clients whose requests a backend has, and does not answer.
+/// Clients whose requests have reached a backend that does not answer.
 fn crowd(gateway: &Gateway, count: usize, body: usize) -> Vec<TcpStream> {
     let text =
         format!("{{\"messages\":[{{\"role\":\"user\",\"content\":\"{}\"}}]}}", "x".repeat(body));
@@ -57,7 +57,7 @@ fn memory_goes_back_to_the_system_after_a_peak() {
             );
         }
     });
-    // A second instead of ten, so that the test is short.
+    // One second instead of ten, to keep the test short.
     let variables = [("_RJEM_MALLOC_CONF", "dirty_decay_ms:1000")];
     let gateway = Gateway::start_with(&emulate::file("memory/g.toml", &text), &variables);
     assert_eq!(gateway.chat("text", &[]).status(), 200);

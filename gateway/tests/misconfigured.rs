@@ -1,4 +1,5 @@
-//! A backend's own fault: the request goes on, and status, metrics and one line of the log say so.
+//! A fault of the backend's own: the request moves on, and status, metrics and a log line report
+//! it.
 
 use crate::{
     steering::{JSON, body_of, gateway, in_front_of, status},

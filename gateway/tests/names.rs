@@ -1,4 +1,4 @@
-//! Names that have several addresses, and names that lead elsewhere after a while.
+//! Names with several addresses, and names whose addresses change.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -74,7 +74,7 @@ fn a_connection_of_age_is_given_up_though_it_is_never_idle() {
     let backend = Keeping::new();
     let endpoint = format!("http://{}", backend.address);
     let gateway = gateway("age", "connection_age = \"1s\"", &endpoint);
-    // On one connection of the client, which one thread serves.
+    // On one client connection, which one thread serves.
     let stream = TcpStream::connect(gateway.address()).unwrap();
     let mut reader = BufReader::new(&stream);
     let path = "/openai/deployments/text/chat/completions?api-version=1";
@@ -106,7 +106,7 @@ fn connections_are_kept_until_then() {
     for _ in 0..10 {
         assert_eq!(gateway.chat("text", &[]).status(), 200);
     }
-    // One for each thread that serves.
+    // One for each serving thread.
     let threads = thread::available_parallelism().map_or(1, usize::from);
     assert!(backend.opened.load(Relaxed) <= threads, "{}", backend.opened.load(Relaxed));
 }

@@ -1,4 +1,4 @@
-//! Which name each backend is sent for the model, in bodies of every length and shape.
+//! The model name that each backend receives, in bodies of every length and shape.
 
 use std::{
     io::{Read, Write},
@@ -15,7 +15,7 @@ use crate::{
     witness::{Asked, Witness, serving},
 };
 
-/// `east` is called otherwise, `sweden` is called after its model, and `third` serves another model.
+/// `east` uses another name, `sweden` uses its model's name, and `third` serves another model.
 struct Scene {
     gateway: Gateway,
     east: Witness,
@@ -45,7 +45,7 @@ impl Scene {
         upload.send(&self.gateway, |stream| stream.write_all(&upload.framed()))
     }
 
-    /// What was sent to backends since the last call.
+    /// What backends received since the last call.
     fn asked(&self, known: &mut [usize; 3]) -> Vec<(&'static str, Asked)> {
         let witnesses = [("east", &self.east), ("sweden", &self.sweden), ("third", &self.third)];
         let mut all = Vec::new();
@@ -62,7 +62,7 @@ impl Scene {
 struct Upload<'a> {
     path: &'a str,
     kind: &'a str,
-    /// More header lines.
+    /// Additional header lines.
     headers: &'a str,
     is_chunked: bool,
     body: Vec<u8>,
@@ -85,7 +85,7 @@ impl Upload<'_> {
         )
     }
 
-    /// The body as it goes over the wire.
+    /// The body in wire format.
     fn framed(&self) -> Vec<u8> {
         if !self.is_chunked {
             return self.body.clone();
@@ -96,7 +96,7 @@ impl Upload<'_> {
         [&*chunks.concat(), b"0\r\n\r\n"].concat()
     }
 
-    /// The answer, whether or not all of the body could be written.
+    /// The answer, whether or not the complete body could be written.
     fn send(
         &self,
         gateway: &Gateway,
@@ -119,7 +119,7 @@ enum Place {
     Last,
 }
 
-/// A JSON body of that many bytes with the model in a place among `"input"`.
+/// A JSON body of this many bytes, with the model at a position among `"input"`.
 fn sized(length: usize, place: Place, model: &str) -> String {
     let model = format!("\"model\":\"{model}\"");
     let bare = format!("{{{model},\"input\":\"\",\"more\":\"\"}}");
@@ -240,7 +240,7 @@ fn a_form_reaches_its_backend_under_that_backends_name() {
             assert!(request.body == form("east-name", is_first, audio), "{is_first} {audio}");
         }
     }
-    // A name in a transfer encoding is none that could be read.
+    // A name inside a transfer encoding cannot be read.
     let encoded = String::from_utf8(form("Z3B0LTRv", true, 0)).unwrap();
     let encoded = encoded.replacen("\r\n\r\n", "\r\nContent-Transfer-Encoding: base64\r\n\r\n", 1);
     let upload = Upload {
@@ -279,7 +279,7 @@ fn the_model_is_found_however_it_is_written() {
         let answer = scene.send(&Upload::json(&*body));
         let asked = scene.asked(&mut known);
         if expected.is_none() {
-            // Of a long one, the first name is known before the second arrives.
+            // In a long body, the first name is known before the second arrives.
             let is_refused = answer.starts_with("HTTP/1.1 400");
             let leaks = asked.iter().any(|(backend, asked)| {
                 *backend == "east" && String::from_utf8_lossy(&asked.body).contains("\"gpt-4o\"")
@@ -311,7 +311,7 @@ fn a_second_model_that_comes_late_breaks_the_request_off() {
     let answer = scene.send(&Upload::json(&*body));
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("two models"), "{answer}");
     assert!(scene.asked(&mut [0; 3]).is_empty(), "no whole request reached a backend");
-    // In chunks there is no length to keep to, so that both names are the backend's.
+    // With chunks there is no fixed length, so both names are the backend's.
     let answer = scene.send(&Upload { is_chunked: true, ..Upload::json(&*body) });
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let asked = scene.asked(&mut [0; 3]);
@@ -382,7 +382,7 @@ fn a_body_beyond_the_limit_is_refused_before_anything_is_sent() {
         let body = sized(1_024 * KIB + 1, place, "gpt-4o");
         let upload = Upload { is_chunked, ..Upload::json(body) };
         let answer = scene.send(&upload);
-        // Its beginning is sent on where that names the model, and its length is not known.
+        // Its beginning is forwarded if it names the model, and its length is unknown.
         if is_chunked && !matches!(place, Place::Last) {
             assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
         } else {
@@ -416,7 +416,7 @@ fn requests_get_one_attempt_while_uploads_hold_all_that_may_be_held() {
         limits = { replay = \"64 KiB\", body = \"1 MiB\", replay_total = \"200 KiB\" }";
     let scene = Scene::new("exhausted", refuses(), limits);
     let mut known = [0; 3];
-    // They name no model yet, and stop.
+    // They stop before they name a model.
     let uploads: Vec<_> = (0..4)
         .map(|_| {
             let upload = Upload::json(sized(150 * KIB, Place::Last, "gpt-4o"));
@@ -436,7 +436,7 @@ fn requests_get_one_attempt_while_uploads_hold_all_that_may_be_held() {
         asked.body
             == sized(8 * KIB, Place::Last, "gpt-4o").replace("gpt-4o", "east-name").as_bytes()
     );
-    // Its model is beyond what may be kept.
+    // Its model is beyond the part that may be kept.
     let answer = scene.send(&Upload::json(sized(150 * KIB, Place::Last, "gpt-4o")));
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     assert!(
@@ -458,7 +458,7 @@ fn a_client_that_waits_to_be_asked_for_its_body_is_asked() {
         let mut begun = [0; 25];
         stream.read_exact(&mut begun)?;
         assert_eq!(&begun, b"HTTP/1.1 100 Continue\r\n\r\n");
-        // Slowly, and the model last.
+        // Slowly, with the model last.
         for piece in body.as_bytes().chunks(60 * KIB) {
             stream.write_all(piece)?;
             std::thread::sleep(Duration::from_millis(100));

@@ -1,4 +1,4 @@
-//! Files that are no files: pipes, folders, and what has no end, where a file is to be read.
+//! Files that are not regular: pipes, folders, and endless ones, where a file is expected.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use crate::{
     started::{ran, stderr},
 };
 
-/// Puts something else where a file is.
+/// Replaces a file with something else.
 fn replaced(file: &Path, odd: &str) {
     let next = file.with_file_name("odd");
     let _ = fs::remove_file(&next);
@@ -96,7 +96,7 @@ fn a_configuration_or_a_secret_that_is_no_file_for_a_time_stops_no_later_reload(
     assert!(threads(&gateway) <= before + 4, "{before} threads, then {}", threads(&gateway));
 }
 
-/// Ends within seconds, with a failure that says so.
+/// Fails within seconds, with a message about it.
 fn refuses(command: &mut Command, reason: &str) {
     let begun = Stopwatch::start();
     let out = command.stdout(Stdio::null()).stderr(Stdio::piped()).output().unwrap();

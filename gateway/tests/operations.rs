@@ -1,4 +1,4 @@
-//! What a running gateway tells: pages, logs, and to a collector spans and metrics.
+//! What a running gateway reports: pages, logs, and, for a collector, spans and metrics.
 
 mod traces;
 
@@ -27,10 +27,10 @@ use crate::{
     witness::{PAUSE, Witness, refusing, serving},
 };
 
-/// What must be read nowhere.
+/// Must not appear anywhere.
 const CANARY: &str = "canary-7c21";
 
-/// A model whose first backend refuses and whose second one serves, in front of a collector.
+/// A model whose first backend refuses and whose second serves, with a collector.
 struct Scene {
     first: Witness,
     second: Witness,
@@ -39,7 +39,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// `tier` is that of the first backend; `more` goes into the configuration.
+    /// `tier` is the first backend's; `more` goes into the configuration.
     fn new(name: &str, tier: &str, more: &str) -> Self {
         let (first, second) = (refusing(), serving());
         let collector = Witness::new(|_| (200, "", String::new()));
@@ -80,7 +80,7 @@ impl Scene {
         Self { first, second, collector, config }
     }
 
-    /// Starts a gateway, has `ask` ask it, and ends it, so that it exports what it knows.
+    /// Starts a gateway, runs `ask`, and stops it, so that it exports its data.
     fn run(&self, ask: impl FnOnce(&Gateway)) {
         let gateway = Gateway::start(&self.config);
         ask(&gateway);
@@ -207,7 +207,7 @@ fn a_reload_keeps_what_is_spent_of_a_budget() {
         gateway.page("/metrics").0.lines().any(|other| other == line)
     };
     assert!(has_left("8.0"));
-    // The signal is heard once the file is watched, which is a moment after it listens.
+    // The signal is handled once the file is watched, a moment after the start of listening.
     thread::sleep(Duration::from_millis(500));
     gateway.signal("HUP");
     gateway.eventually(|gateway| gateway.log().contains("configuration reloaded"));
@@ -312,7 +312,7 @@ fn pages_logs_and_exports_tell_what_happened_and_no_secret() {
 }
 
 /// A connection that waits for its answer.
-/// Sends a method with its path, and no body.
+/// Sends a method with its path, without a body.
 fn asking(endpoint: &str, what: &str) -> TcpStream {
     let mut stream = TcpStream::connect(endpoint.strip_prefix("http://").unwrap()).unwrap();
     let head = format!("{what} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n");

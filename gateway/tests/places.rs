@@ -1,4 +1,4 @@
-//! Who gets a place among the requests under way, when some take all they can get.
+//! Which clients get one of the concurrent places if some take all they can get.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use crate::{
     served::{Azure, Gateway, ask},
 };
 
-/// `text` is answered at once, `hung` never.
+/// `text` is answered immediately, `hung` never.
 struct Scene {
     _azure: Azure,
     config: PathBuf,
@@ -45,7 +45,7 @@ impl Scene {
         Self { _azure: azure, config, gateway }
     }
 
-    /// Asks `hung` for so much, and returns the requests under way and one of the refusals.
+    /// Sends this many requests to `hung`; returns the requests in flight and one of the refusals.
     fn crowd(&self, count: usize, key: &str) -> (Vec<TcpStream>, Option<String>) {
         let request = format!(
             "POST {} HTTP/1.1\r\nhost: x\r\napi-key: {key}\r\ncontent-length: {}\r\n\r\n{BODY}",
@@ -138,7 +138,7 @@ fn who_is_alone_may_take_every_place_and_so_may_all_with_a_share_of_one() {
     assert!(refusal.unwrap().contains("The gateway already has 20 requests in flight."));
 }
 
-/// Asks from another address of this machine.
+/// Sends from another address of this machine.
 #[cfg(target_os = "linux")]
 async fn status_from(host: [u8; 4], gateway: &Gateway) -> u16 {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();

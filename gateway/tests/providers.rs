@@ -1,4 +1,5 @@
-//! Backends of other providers than Azure: where requests go, with which keys, and what refusals mean.
+//! Backends of other providers than Azure: where requests go, with which keys, and how refusals are
+//! classified.
 
 use crate::{
     emulate,
@@ -7,7 +8,7 @@ use crate::{
     witness::{Asked, Witness, now, serving},
 };
 
-/// A gateway with these backends of one model, asked in their order.
+/// A gateway with these backends of one model, tried in order.
 fn gateway(name: &str, backends: &[String]) -> Gateway {
     gateway_that_waits(name, backends, "0s")
 }
@@ -48,7 +49,7 @@ fn only(witness: &Witness) -> Asked {
     asked.remove(0)
 }
 
-/// Whatever could be a credential.
+/// Everything that could be a credential.
 fn credentials(asked: &Asked) -> Vec<&str> {
     let is_key = |line: &&String| {
         line.contains("key") || line.contains("sk-") || line.starts_with("authorization")

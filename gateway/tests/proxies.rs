@@ -1,4 +1,4 @@
-//! Backends and issuers that are reached through a proxy.
+//! Backends and issuers reached through a proxy.
 
 mod proxy;
 
@@ -29,7 +29,7 @@ use crate::{
     witness::{Witness, serving},
 };
 
-/// A backend that speaks TLS for `azure.example`. What it says of a request: its version and key.
+/// A backend with TLS for `azure.example`. Its answer states a request's version and key.
 async fn azure() -> (SocketAddr, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -61,7 +61,7 @@ async fn azure() -> (SocketAddr, String) {
     (address, made.cert.pem())
 }
 
-/// `text` has one backend, with `more`, and after it another one if that is given.
+/// `text` has one backend, with `more`, and optionally a second one.
 fn config(name: &str, trust: &str, http2: &str, more: &str, second: Option<&Witness>) -> PathBuf {
     emulate::file(&format!("proxies-{name}/ca.pem"), trust);
     let second = second.map(|second| {
@@ -108,7 +108,7 @@ async fn tls_goes_end_to_end_through_a_tunnel_and_the_proxy_sees_no_key() {
             assert!(answer.0.contains(version) && answer.0.contains("azure-key"), "{answer:?}");
         }
         let asked = proxy.asked();
-        // One for each thread that serves, and kept.
+        // One for each serving thread, and kept.
         assert!(asked.len() <= 2, "{asked:?}");
         let head = &asked[0];
         assert!(head.starts_with("CONNECT azure.example:443 HTTP/1.1\r\n"), "{head}");
@@ -216,7 +216,7 @@ fn a_backend_without_a_proxy_and_names_in_no_proxy_are_reached_straight() {
         ("no", "", "example.com, .azure.invalid"),
         ("all", "", "*"),
     ] {
-        // Which nobody can resolve: the proxy would have been asked.
+        // The name cannot be resolved: only a proxy could have resolved it.
         let more = format!("endpoint = \"https://a.azure.invalid\"\n{own}");
         let config = config(&format!("straight-{name}"), "", "auto", &more, None);
         let gateway =

@@ -1,4 +1,5 @@
-//! What an operator asks a running gateway: which requests there were, and what became of one.
+//! An operator's questions to a running gateway: which requests there were, and what happened to
+//! one.
 
 use std::{
     process::{Command, Output},
@@ -14,7 +15,7 @@ use crate::{
     witness::{Witness, refusing, serving},
 };
 
-/// A PTU that refuses for half a minute, and Standard, whose answers have ids of the service.
+/// A PTU that refuses for half a minute, and Standard, whose answers have the service's ids.
 fn scene(name: &str, rest: &str) -> (Gateway, Witness, Witness) {
     let ptu = Witness::new(|_| {
         let head = "retry-after-ms: 30000\r\nazure-openai-deployment-utilization: 101.6%\r\n\

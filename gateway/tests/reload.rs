@@ -1,4 +1,4 @@
-//! `spillover serve --config` while its file changes: what is served by, and what is said of it.
+//! `spillover serve --config` while its file changes: the active configuration, and the log.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use crate::{
     served::{Azure, Gateway},
 };
 
-/// One model with one backend, in a folder that the gateway logs to as well.
+/// One model with one backend, in a folder that the gateway also logs to.
 struct Scene {
     azure: Azure,
     config: PathBuf,
@@ -52,7 +52,7 @@ fn backend(gateway: &Gateway) -> String {
     gateway.chat("text", &[]).header("x-spillover-backend").expect("one served").to_owned()
 }
 
-/// Events with this message, so far.
+/// The number of events with this message so far.
 fn events(gateway: &Gateway, message: &str) -> Vec<Value> {
     let log = gateway.log();
     let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
@@ -90,7 +90,7 @@ fn a_hangup_reads_the_file_again_though_it_is_the_same() {
     assert_eq!(backend(&gateway), "east");
 }
 
-/// The file is a pipe, so that the program waits for it as long as the test wants.
+/// The file is a pipe, so that the program waits for it as long as the test needs.
 #[cfg(target_os = "linux")]
 #[test]
 fn hangups_from_the_first_moment_on_end_nothing() {
@@ -126,8 +126,8 @@ fn hangups_from_the_first_moment_on_end_nothing() {
     assert_eq!(backend(&gateway), "east");
 }
 
-/// A folder as Kubernetes mounts a ConfigMap or a Secret: what is seen are links through `..data`,
-/// which is swapped as a whole.
+/// A folder as Kubernetes mounts a ConfigMap or a Secret: the visible files are links through
+/// `..data`, which is swapped as a whole.
 struct Mounted {
     folder: PathBuf,
     version: u32,
@@ -179,7 +179,7 @@ fn a_swapped_config_map_and_a_rotated_secret_are_followed_and_a_bad_one_changes_
         let kept = events(gateway, KEPT);
         kept.iter().any(|event| event["problem"].as_str().unwrap().contains("max_wait"))
     });
-    // Without a right file nobody knows which secrets to look at; with one they are read again.
+    // With an invalid file, the secrets to watch are unknown; with a valid one they are read again.
     keys.swap("azure", "azure-key");
     map.swap("g.toml", &config(0));
     gateway.eventually(|gateway| backend(gateway) == "east");
@@ -192,7 +192,7 @@ fn an_editor_s_rename_over_the_file_is_followed() {
     for (turn, resource) in [1, 0, 1, 0].into_iter().enumerate() {
         let draft = scene.config.with_file_name(format!(".g.toml.{turn}.swp"));
         fs::write(&draft, scene.config(resource)).unwrap();
-        // One editor keeps the last text beside it, another does not.
+        // Some editors keep the previous text beside the file, others do not.
         if turn % 2 == 0 {
             fs::rename(&scene.config, scene.config.with_file_name("g.toml~")).unwrap();
         }

@@ -1,4 +1,4 @@
-//! A certificate that is renewed while the gateway listens, as cert-manager does.
+//! A certificate that is renewed while the gateway runs, as by cert-manager.
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ pub(crate) const FIRST: [&str; 2] = [
 const SECOND: [&str; 2] =
     [include_str!("tls/renewed-cert.pem"), include_str!("tls/renewed-key.pem")];
 
-/// A handshake that only this certificate satisfies.
+/// A handshake that only succeeds with this certificate.
 pub(crate) async fn handshake(address: &str, certificate: &str) -> Option<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()).unwrap();
@@ -48,7 +48,7 @@ async fn eventually_seen(gateway: &Gateway, certificate: &str) {
 }
 
 fn put(folder: &Path, [certificate, key]: [&str; 2]) {
-    // Not at once: between the two, the key is not the certificate's.
+    // Not simultaneously: in between, the key does not match the certificate.
     fs::write(folder.join("tls.crt"), certificate).unwrap();
     std::thread::sleep(Duration::from_millis(30));
     fs::write(folder.join("tls.key"), key).unwrap();
@@ -80,7 +80,7 @@ async fn new_handshakes_see_a_renewed_certificate_and_open_connections_go_on() {
     assert!(handshake(gateway.address(), FIRST[0]).await.is_none(), "it is gone");
     assert!(is_answered(open).await, "connections go on");
 
-    // A key of another certificate is no reason to stop.
+    // The key of another certificate does not stop the gateway.
     fs::write(folder.join("tls.crt"), FIRST[0]).unwrap();
     for _ in 0..100 {
         if gateway.log().contains("is not the key of the first certificate") {
@@ -97,7 +97,7 @@ async fn is_answered(mut stream: TlsStream<TcpStream>) -> bool {
     let request = "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    // It may end without a farewell.
+    // It may end without a close_notify.
     let _ = stream.read_to_end(&mut answer).await;
     answer.starts_with(b"HTTP/1.1 200 OK")
 }

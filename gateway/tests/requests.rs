@@ -1,10 +1,10 @@
-//! Every request of `requests.http`, sent to the demonstration.
+//! Sends every request of `requests.http` to the demonstration.
 
 use std::{collections::HashMap, process::Stdio};
 
 use crate::started::Started;
 
-/// One of the file's requests, its variables replaced.
+/// A request of the file, with variables replaced.
 #[derive(Debug)]
 struct Asked {
     title: String,
@@ -14,7 +14,7 @@ struct Asked {
     body: String,
 }
 
-/// The file as the REST Client reads it: `@name = value`, requests apart by `###`.
+/// Parses the file like the REST Client: `@name = value`, requests separated by `###`.
 fn requests(text: &str, known: &[(&str, &str)]) -> Vec<Asked> {
     let mut variables: HashMap<String, String> = text
         .lines()
@@ -44,7 +44,7 @@ fn asked(part: &str) -> Asked {
     }
 }
 
-/// The statuses that the title speaks of; 200 when it speaks of none.
+/// The statuses that the title mentions; 200 if it mentions none.
 fn expected(title: &str) -> Vec<&str> {
     let words = title.split(|c: char| !c.is_ascii_digit());
     let statuses: Vec<_> = words.filter(|word| word.len() == 3).collect();

@@ -1,4 +1,4 @@
-//! Backends that cannot be connected to for a moment.
+//! Backends that are unreachable for a moment.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -13,7 +13,7 @@ use crate::{
     witness::{Witness, serving},
 };
 
-/// An address without a listener, so far.
+/// An address without a listener so far.
 fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

@@ -1,4 +1,4 @@
-//! What a refusal is about, over sockets: from which weight up, which operation, which service tier.
+//! The scope of a refusal, over sockets: minimum weight, operation, service tier.
 
 use crate::{
     emulate,
@@ -34,7 +34,7 @@ fn says(asked: &Asked, text: &str) -> bool {
     asked.head[0].contains(text) || String::from_utf8_lossy(&asked.body).contains(text)
 }
 
-/// Whether a request asks for more than 50,000 tokens.
+/// Whether a request needs more than 50,000 tokens.
 fn is_huge(asked: &Asked) -> bool {
     let body = String::from_utf8_lossy(&asked.body);
     let tokens = body.split("\"max_tokens\":").nth(1).and_then(|rest| rest.split('}').next());

@@ -1,4 +1,4 @@
-//! `spillover serve` as a program: the demonstration, a configuration, and its end by a signal.
+//! `spillover serve` as a process: the demonstration, a configuration, and its end by a signal.
 
 use std::{
     io::{BufRead, BufReader},
@@ -10,7 +10,7 @@ use crate::{
     served::{Azure, Gateway, TEAM_A},
 };
 
-/// A demonstration that runs, with the lines that it printed.
+/// A running demonstration, with the lines that it printed.
 struct Demo {
     child: Child,
     lines: Vec<String>,
@@ -64,7 +64,7 @@ fn a_signal_ends_it_with_success() {
     assert!(demo.child.wait().expect("it ends").success());
 }
 
-/// As in `examples/spillover.toml`, in front of the emulator.
+/// Similar to `examples/spillover.toml`, in front of the emulator.
 fn configured(name: &str) -> (Azure, Gateway) {
     let azure = Azure::new(name);
     let text = r#"

@@ -1,4 +1,4 @@
-//! A gateway in front of emulated resources, each a program of its own, and a client of it.
+//! A gateway in front of emulated resources, each in its own process, and a client.
 
 use std::{
     fs::{self, File},
@@ -39,7 +39,7 @@ impl Azure {
     }
 }
 
-/// `spillover serve --config`, which logs into the folder of its configuration.
+/// `spillover serve --config`, which logs into its configuration's folder.
 pub(crate) struct Gateway {
     program: Started,
     address: String,
@@ -47,7 +47,7 @@ pub(crate) struct Gateway {
     log: PathBuf,
 }
 
-/// A gateway that may not listen yet.
+/// A gateway that may not be listening yet.
 pub(crate) struct Beginning {
     program: Started,
     log: PathBuf,
@@ -104,7 +104,7 @@ impl Gateway {
         Beginning { program, log: PathBuf::from("/dev/null") }.listening()
     }
 
-    /// As [`Started::shell`] starts it, with a log elsewhere.
+    /// Started like [`Started::shell`], with a log elsewhere.
     #[cfg(unix)]
     pub(crate) fn shell(text: &str, arguments: &[&str]) -> Self {
         let program = Started::shell(text, arguments);
@@ -115,12 +115,12 @@ impl Gateway {
         self.program.stderr()
     }
 
-    /// It must end well by itself.
+    /// It must exit successfully without a signal.
     pub(crate) fn ended(self) {
         self.program.ended();
     }
 
-    /// It must end well after SIGTERM.
+    /// It must exit successfully after SIGTERM.
     #[cfg(unix)]
     pub(crate) fn terminated(self) {
         self.program.terminated();
@@ -135,12 +135,12 @@ impl Gateway {
         self.program.pid()
     }
 
-    /// Where its configuration is.
+    /// The path of its configuration.
     pub(crate) fn folder(&self) -> &Path {
         self.log.parent().unwrap()
     }
 
-    /// What it logged so far.
+    /// Its log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
@@ -158,17 +158,17 @@ impl Gateway {
         assert!(is_so, "{}", self.log());
     }
 
-    /// Host and port of the address for operators.
+    /// Host and port of the operators' address.
     pub(crate) fn admin(&self) -> &str {
         self.admin.as_deref().expect("the configuration has one")
     }
 
-    /// A page for operators.
+    /// One of the operators' pages.
     pub(crate) fn page(&self, path: &str) -> Answer {
         ask(self.admin.as_ref().unwrap(), "GET", path, &[], "").unwrap()
     }
 
-    /// A chat completion by the classic grammar.
+    /// A chat completion in the classic grammar.
     pub(crate) fn chat(&self, model: &str, headers: &[(&str, &str)]) -> Answer {
         let path = format!("/openai/deployments/{model}/chat/completions?api-version=2024-10-21");
         self.ask("POST", &path, headers, HELLO)
@@ -185,18 +185,18 @@ impl Gateway {
     }
 }
 
-/// Sends these bytes as they are on a connection of its own.
+/// Sends these bytes unchanged on a new connection.
 pub(crate) fn ask_raw(address: &str, request: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream.write_all(request).unwrap();
     let mut text = Vec::new();
-    // It may be closed with what was not read.
+    // It may be closed with unread data.
     let _ = stream.read_to_end(&mut text);
     Answer(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// One request on a connection of its own.
+/// One request on a new connection.
 pub(crate) fn ask(
     address: &str,
     method: &str,
@@ -230,12 +230,12 @@ fn keyed(command: &mut Command) -> &mut Command {
     command.env("AZURE_KEY", "azure-key").envs(keys)
 }
 
-/// The keys of clients, which are in the environment of every gateway.
+/// The clients' keys, which are in every gateway's environment.
 pub(crate) const TEAM_A: (&str, &str) = ("api-key", "a-key-of-team-a-0001");
 pub(crate) const TEAM_B: (&str, &str) = ("api-key", "a-key-of-team-b-0001");
 pub(crate) const OPERATOR: (&str, &str) = ("api-key", "a-key-of-operators-0001");
 
-/// An answer as it came over the wire.
+/// An answer in wire format.
 #[derive(Debug)]
 pub(crate) struct Answer(pub(crate) String);
 

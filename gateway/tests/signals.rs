@@ -1,4 +1,4 @@
-//! Signals that end `spillover serve`: the first one drains, the second one does not wait.
+//! Signals that end `spillover serve`: the first one drains, the second one exits immediately.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use spillover_testing::real::Stopwatch;
 
 use crate::{emulate, served::Gateway, started::Started};
 
-/// In front of a backend that never answers, with a drain that nobody waits for.
+/// In front of a backend that never answers, with a drain time longer than the test.
 fn draining(name: &str) -> (Gateway, TcpStream) {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let text = format!(
@@ -103,7 +103,7 @@ fn connections_without_a_request_hold_up_no_drain() {
                     [[models.text.standard]]\nname = \"a\"\nendpoint = \"http://127.0.0.1:9\"\n\
                     key = \"env:AZURE_KEY\"\n";
         let gateway = Gateway::start(&emulate::file(&format!("drain-{name}/g.toml"), text));
-        // It answers nothing that it is sent.
+        // It does not reply to anything it receives.
         let mut frozen = TcpStream::connect(gateway.address()).unwrap();
         frozen.write_all(sent).unwrap();
         thread::sleep(Duration::from_millis(200));

@@ -1,4 +1,4 @@
-//! Backends that hang: while a connection is made, and before the head of an answer.
+//! Backends that hang: while connecting, and before the head of an answer.
 
 use std::{
     io::{Read, Write},
@@ -24,7 +24,7 @@ use crate::{
 const CERTIFICATE: &str = include_str!("../src/serve/tests/tls/cert.pem");
 const KEY: &str = include_str!("../src/serve/tests/tls/key.pem");
 
-/// Accepts connections, says `greeting` on each after its first bytes, and nothing more.
+/// Accepts connections, sends `greeting` on each after its first bytes, and nothing more.
 fn hung(greeting: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -40,7 +40,7 @@ fn hung(greeting: &'static [u8]) -> String {
     address
 }
 
-/// Takes connections with TLS that are to be HTTP/2 ones, and never says a word on them.
+/// Accepts TLS connections for HTTP/2, and never sends a frame.
 fn hung_after_tls() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -64,7 +64,7 @@ fn hung_after_tls() -> String {
     format!("https://localhost:{port}")
 }
 
-/// `first` is asked before `next`, where there is one.
+/// `first` is tried before `next`, if there is one.
 fn configured(name: &str, settings: &str, first: &str, next: Option<&str>) -> PathBuf {
     let backend = |name: &str, endpoint: &str, priority: u32| {
         format!(
@@ -88,7 +88,7 @@ fn timed(gateway: &Gateway) -> (Answer, Duration) {
 #[test]
 fn a_tls_handshake_that_hangs_fails_over_like_a_connection_that_is_refused() {
     let azure = Azure::new("hung-tls");
-    // The header of a handshake record whose rest never comes.
+    // The header of a handshake record whose rest never arrives.
     for (name, greeting) in [("silent", &b""[..]), ("begun", b"\x16\x03\x03\x40\x00\x02")] {
         for http2 in ["auto", "never"] {
             let name = format!("hung-tls-{name}-{http2}");

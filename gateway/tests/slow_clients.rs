@@ -1,4 +1,4 @@
-//! Clients that take places and do not use them: by not reading, by trickling, by silence.
+//! Clients that occupy places without using them: by not reading, by trickling, by silence.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -22,7 +22,7 @@ const PLACES: usize = 20;
 const CHAT: &str = "/openai/deployments/text/chat/completions?api-version=2024-10-21";
 const BODY: &str = r#"{"messages":[{"role":"user","content":"Hello"}],"max_tokens":100}"#;
 
-/// One backend, so many places, and half a second for whatever a client has to do.
+/// One backend, this many places, and half a second for anything a client has to do.
 fn configured(name: &str, endpoint: &str) -> PathBuf {
     let text = format!(
         "listen.address = \"127.0.0.1:0\"\nlisten.admin = \"127.0.0.1:0\"\nclients.open = true\n\
@@ -39,7 +39,7 @@ fn serving(name: &str) -> (Azure, Gateway) {
     (azure, gateway)
 }
 
-/// In front of a backend whose answers have no end.
+/// In front of a backend with endless answers.
 fn endless(name: &str) -> Gateway {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -66,7 +66,7 @@ fn under_way(gateway: &Gateway) -> usize {
     line.unwrap_or_else(|| panic!("{page}")).parse().unwrap()
 }
 
-/// Places are taken, and given back in time, while those who took them are still connected.
+/// Places are taken, and returned in time, while their clients are still connected.
 fn gives_back(gateway: &Gateway) {
     let begun = Stopwatch::start();
     gateway.eventually(|gateway| under_way(gateway) == 0);
@@ -142,7 +142,7 @@ async fn a_body_that_trickles_over_http_2_holds_no_place() {
     for index in 0..8 {
         send = send.ready().await.unwrap();
         let (answer, mut body) = send.send_request(request(), false).unwrap();
-        // Half of them send nothing, again and again.
+        // Half of them send nothing, repeatedly.
         let piece = if index % 2 == 0 { "" } else { " " };
         tokio::spawn(async move {
             while body.send_data(piece.into(), false).is_ok() {
@@ -222,8 +222,8 @@ async fn who_takes_every_place_that_way_shuts_others_out_for_no_longer_than_the_
     drop((trickled, streams));
 }
 
-/// All that a client writes on an HTTP/2 connection for one request: nothing that it is sent is
-/// answered, nor read. It has a large window.
+/// All bytes of a client for one request on an HTTP/2 connection: it replies to nothing and reads
+/// nothing. It has a large window.
 fn unanswered(path: &str) -> Vec<u8> {
     let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
         let length = (payload.len() as u32).to_be_bytes();
@@ -231,7 +231,7 @@ fn unanswered(path: &str) -> Vec<u8> {
     };
     let settings = [&[0, 4][..], &0x7fff_ffff_u32.to_be_bytes()].concat();
     let update = 0x7fff_0000_u32.to_be_bytes();
-    // POST, http, and `:authority` and `:path` as they are (RFC 7541 section 6.2.2).
+    // POST, http, and literal `:authority` and `:path` (RFC 7541 section 6.2.2).
     let literal = |index: u8, text: &str| [&[index, text.len() as u8], text.as_bytes()].concat();
     let head = [vec![0x83, 0x86], literal(1, "x"), literal(4, path)].concat();
     [
@@ -244,7 +244,7 @@ fn unanswered(path: &str) -> Vec<u8> {
     .concat()
 }
 
-/// Until the gateway closes, at most 5 s.
+/// Until the gateway closes, for at most 5 s.
 fn closes(stream: &mut TcpStream) -> bool {
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut bytes = [0; 4_096];
@@ -336,6 +336,6 @@ async fn a_connection_that_ignores_its_end_is_closed() {
     let (_azure, gateway) = serving("deaf");
     let mut stream = TcpStream::connect(gateway.address()).unwrap();
     stream.write_all(&unanswered("/healthz")).unwrap();
-    // It reads everything, and acknowledges neither settings nor pings.
+    // It reads everything, but acknowledges neither settings nor pings.
     assert!(closes(&mut stream));
 }

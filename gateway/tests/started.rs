@@ -1,11 +1,11 @@
-//! A `spillover` that is running, and what it printed.
+//! A running `spillover`, and its output.
 
 use std::{
     io::{BufRead, BufReader},
     process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio},
 };
 
-/// Ends with the test.
+/// Stopped at the end of the test.
 pub(crate) struct Started {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStdout>>,
@@ -16,7 +16,7 @@ impl Started {
         Self::with(arguments, |command| command)
     }
 
-    /// `change` says in what surroundings it runs.
+    /// `change` sets up its environment.
     pub(crate) fn with(
         arguments: &[&str],
         change: impl FnOnce(&mut Command) -> &mut Command,
@@ -43,13 +43,13 @@ impl Started {
         self.lines.next().expect("it is still printing").unwrap()
     }
 
-    /// The address of the next line, which must say that something listens; one for operators may come
-    /// before it.
+    /// The address in the next line, which must report a listener; an operators' address may
+    /// precede it.
     pub(crate) fn endpoint(&mut self) -> String {
         self.endpoints().0
     }
 
-    /// The address for clients, and that for operators if there is one.
+    /// The address for clients, and the operators' address if there is one.
     pub(crate) fn endpoints(&mut self) -> (String, Option<String>) {
         let mut line = self.line();
         let admin = line.strip_prefix("admin on ").map(str::to_owned);
@@ -60,7 +60,7 @@ impl Started {
         (words.split(' ').next().unwrap().to_owned(), admin)
     }
 
-    /// Its standard error, which was to be piped.
+    /// Its standard error, which must be piped.
     pub(crate) fn stderr(&mut self) -> ChildStderr {
         self.child.stderr.take().expect("it is piped, and was not taken")
     }
@@ -69,21 +69,21 @@ impl Started {
         self.child.id().to_string()
     }
 
-    /// Sends the signal called `name`.
+    /// Sends the signal `name`.
     #[cfg(unix)]
     pub(crate) fn signal(&self, name: &str) {
         let (pid, name) = (self.pid(), format!("-{name}"));
         assert!(Command::new("kill").args([&name, &pid]).status().unwrap().success());
     }
 
-    /// Everything that it prints after SIGTERM; it must end well.
+    /// Its output after SIGTERM; it must exit successfully.
     #[cfg(unix)]
     pub(crate) fn terminated(self) -> String {
         self.signal("TERM");
         self.ended()
     }
 
-    /// Everything that it prints until its end, which must be a good one.
+    /// Its output until it exits, which must be successful.
     pub(crate) fn ended(mut self) -> String {
         let rest: Vec<_> = self.lines.by_ref().map(Result::unwrap).collect();
         assert!(self.child.wait().unwrap().success());

@@ -1,4 +1,4 @@
-//! What moves requests, what keeps them, and how both are told, in front of scripted backends.
+//! What moves requests, what pins them, and how both are reported, in front of scripted backends.
 
 use std::{net::TcpListener, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     witness::{Asked, Witness, serving},
 };
 
-/// `gpt-4o` on `east` first and on `sweden` after it, with `model` among its settings.
+/// `gpt-4o` on `east`, then on `sweden`, with `model` among its settings.
 pub(crate) fn gateway(name: &str, [east, sweden]: [&str; 2], model: &str, rest: &str) -> Gateway {
     let rest = if rest.contains("clients") {
         rest.to_owned()

@@ -1,4 +1,4 @@
-//! Large bodies, silent backends, trailers and too few descriptors: what the gateway does then.
+//! The gateway with large bodies, silent backends, trailers and too few descriptors.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::{
     served::{Azure, Gateway},
 };
 
-/// A request as a backend reads it: its head, and how long its body is.
+/// A request as received by a backend: its head, and the length of its body.
 struct Asked {
     head: String,
     stream: BufReader<TcpStream>,
@@ -33,7 +33,7 @@ impl Asked {
         Self { head, stream }
     }
 
-    /// Reads a body of that length, and says what all of its bytes add up to.
+    /// Reads a body of this length, and returns the sum of its bytes.
     fn body(&mut self) -> (usize, u64) {
         let lines = self.head.lines().filter_map(|line| line.split_once(": "));
         let length = lines.into_iter().find(|(name, _)| *name == "content-length").unwrap().1;
@@ -53,7 +53,7 @@ impl Asked {
     }
 }
 
-/// A backend that answers each connection by `answer`, and how many there were.
+/// A backend that handles each connection with `answer`, and the number of connections.
 fn backend(answer: impl Fn(Asked) + Send + 'static) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -68,7 +68,7 @@ fn backend(answer: impl Fn(Asked) + Send + 'static) -> (String, Arc<AtomicUsize>
     (url, count)
 }
 
-/// In front of two backends at the same place.
+/// In front of two backends at the same address.
 fn configured(name: &str, url: &str, more: &str) -> PathBuf {
     let backend = |name: &str| {
         format!(
@@ -86,7 +86,7 @@ fn configured(name: &str, url: &str, more: &str) -> PathBuf {
 
 const LARGE: usize = 64 << 20;
 
-/// A form of that many bytes as its client sends it; the answer, and what the bytes add up to.
+/// A form of this many bytes in wire format; returns the answer, and the sum of the bytes.
 fn upload(gateway: &Gateway, length: usize) -> (String, u64) {
     let mut stream = TcpStream::connect(gateway.address()).unwrap();
     let head = format!(
@@ -100,7 +100,7 @@ fn upload(gateway: &Gateway, length: usize) -> (String, u64) {
     let mut sum = 0;
     let mut left = length;
     while left > 0 {
-        // A count, so that no piece is like the last one.
+        // A counter, so that all pieces differ.
         let fill = (form.len()..64 << 10).map(|index| (index ^ left >> 10) as u8);
         form.extend(fill);
         form.truncate(left);
@@ -116,7 +116,7 @@ fn upload(gateway: &Gateway, length: usize) -> (String, u64) {
     (answer, sum)
 }
 
-/// KiB, the most so far.
+/// Peak memory in KiB.
 #[cfg(target_os = "linux")]
 fn peak_memory(gateway: &Gateway) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
@@ -129,7 +129,7 @@ fn peak_memory(gateway: &Gateway) -> u64 {
 fn a_large_upload_streams_through_whole_without_being_held() {
     let (sender, received) = std::sync::mpsc::channel();
     let (url, count) = backend(move |mut asked| {
-        // What the gateway cannot send on in the meantime, it must not read either.
+        // The gateway must not read what it cannot forward yet.
         thread::sleep(Duration::from_millis(700));
         sender.send(asked.body()).unwrap();
         asked.answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}");
@@ -222,7 +222,7 @@ fn without_descriptors_it_waits_and_serves_again_when_connections_have_closed() 
     let lines = gateway.log().lines().count();
     thread::sleep(Duration::from_secs(1));
     let more = gateway.log().lines().count() - lines;
-    // The crowd connects while the limit is felt, so that it may begin more than once.
+    // The crowd connects while the limit applies, so that it may begin more than once.
     assert!(more < 10, "it does not fill the disk: {more} lines in a second");
     for stream in &crowd {
         stream.shutdown(Shutdown::Both).unwrap();
@@ -230,7 +230,7 @@ fn without_descriptors_it_waits_and_serves_again_when_connections_have_closed() 
     drop(crowd);
     // The first ones may still find no descriptor for the backend.
     gateway.eventually(|gateway| gateway.chat("text", &[]).status() == 200);
-    // And it is told of changes again.
+    // And it is notified of changes again.
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replace("[[models.text.", "[[models.other.")).unwrap();
     gateway

@@ -1,4 +1,4 @@
-//! Clients that show a token of an issuer instead of a key.
+//! Clients that send a token of an issuer instead of a key.
 
 mod issuer;
 
@@ -78,7 +78,7 @@ impl Scene {
         Self { issuer, signer, gateway, azure, path }
     }
 
-    /// A token for claims that differ in these.
+    /// A token whose claims differ in these.
     fn token(&self, changes: &Value) -> String {
         self.signer.token("k1", &changed(self.issuer.claims(), changes))
     }
@@ -87,7 +87,7 @@ impl Scene {
         self.gateway.chat("text", &[("authorization", &format!("Bearer {token}"))])
     }
 
-    /// The token lets nobody in, nothing of it is told, and the answer says why.
+    /// The token is refused, no part of it is shown, and the answer states the reason.
     fn refused(&self, token: &str, reason: &str) {
         let answer = self.chat(token);
         assert_eq!(answer.status(), 401, "{reason}: {answer:?}");
@@ -157,12 +157,12 @@ fn a_static_key_works_beside_tokens() {
 #[test]
 fn limits_and_permissions_are_those_of_the_client_that_a_token_is_mapped_to() {
     let scene = Scene::new("limits");
-    // Its group lets it in, but not to this model.
+    // Its group authenticates it, but does not allow this model.
     let by_group = scene.token(&json!({ "roles": null, "groups": ["nobody", "group-b"] }));
     assert_eq!(scene.chat(&by_group).status(), 403);
     let other = scene.gateway.chat("other", &[("authorization", &format!("Bearer {by_group}"))]);
     assert_eq!(other.status(), 200);
-    // Its rate is that of the client, whichever token it shows.
+    // Its rate is the client's, whichever token it sends.
     let robot = |iat: u64| {
         let changes = json!({ "roles": null, "oid": "object-robot", "iat": iat });
         scene.chat(&scene.token(&changes)).status()
@@ -179,7 +179,7 @@ fn of_several_clients_the_first_in_the_file_is_meant() {
         assert_eq!(scene.chat(&token).status(), 200);
     }
     assert_eq!(client_of(&scene.gateway, 2), "team-a");
-    // One role may be written without a list.
+    // A single role may be written without a list.
     assert_eq!(scene.chat(&scene.token(&json!({ "roles": "TeamA" }))).status(), 200);
 }
 
@@ -241,7 +241,7 @@ fn a_token_that_nobody_signed_as_it_stands_is_refused() {
             scene.refused(&format!("{}.{claims}.{signature}", head(algorithm)), "not a token");
         }
     }
-    // With what everybody knows: the modulus, or the whole key as it is published.
+    // With public knowledge: the modulus, or the whole published key.
     let jwk = scene.signer.jwk("k1");
     let modulus = BASE64_URL_SAFE_NO_PAD.decode(jwk["n"].as_str().unwrap()).unwrap();
     for secret in [modulus, jwk.to_string().into_bytes(), vec![0; 3]] {
@@ -253,7 +253,7 @@ fn a_token_that_nobody_signed_as_it_stands_is_refused() {
             scene.refused(&format!("{text}.{}", b64(tag)), told);
         }
     }
-    // Another's key by the right name, other claims, a cut signature, another algorithm.
+    // Another key with the right id, other claims, a truncated signature, another algorithm.
     let stranger = Signer::ec().token("k1", &scene.issuer.claims());
     scene.refused(&stranger, "not that of its key");
     let raised = b64(changed(scene.issuer.claims(), &json!({ "roles": ["Admin"] })).to_string());
@@ -352,7 +352,7 @@ fn another_provider_is_known_by_its_address_and_has_subjects_of_its_own() {
         gateway.chat("text", &[("authorization", &bearer)]).status()
     };
     assert_eq!(status(json!({ "tid": null, "roles": null, "sub": "object-robot" })), 200);
-    // There, `oid` is nobody's word, and Entra's first issuer is another one.
+    // There, `oid` cannot be trusted, and the issuer of Entra's version 1.0 is another one.
     assert_eq!(status(json!({ "roles": null, "oid": "object-robot" })), 403);
     assert_eq!(status(json!({ "iss": format!("https://sts.windows.net/{TENANT}/") })), 401);
 }

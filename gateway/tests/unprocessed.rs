@@ -1,4 +1,4 @@
-//! What a backend did not process is sent to it again.
+//! Requests that a backend did not process are sent to it again.
 
 use std::{
     io::{Read, Write},
@@ -34,8 +34,8 @@ fn gateway_then(name: &str, backend: SocketAddr, rest: &str, more: &str) -> Gate
     Gateway::start(&emulate::file(&format!("unprocessed-{name}/g.toml"), &text))
 }
 
-/// Takes ten streams on a connection, and says so only after the first requests have come. Counts the
-/// requests that it processed.
+/// Accepts ten streams per connection, and announces that only after the first requests have
+/// arrived. Counts the requests that it processed.
 fn ten_streams() -> (SocketAddr, Arc<AtomicUsize>) {
     let (listener, processed) = (listener(), Arc::<AtomicUsize>::default());
     let (addr, counted) = (listener.local_addr().unwrap(), Arc::clone(&processed));
@@ -87,7 +87,7 @@ fn a_cold_burst_beyond_the_streams_of_a_connection_is_answered_to_the_last() {
     assert_eq!(processed.load(Ordering::Relaxed), 40, "each once");
 }
 
-/// Serves as many requests on each connection, then reads one more and closes it.
+/// Serves this many requests on each connection, then reads one more and closes it.
 fn closing_after(served: usize) -> (SocketAddr, Arc<AtomicUsize>) {
     let (listener, asked) = (listener(), Arc::<AtomicUsize>::default());
     let (addr, counted) = (listener.local_addr().unwrap(), Arc::clone(&asked));
@@ -117,7 +117,7 @@ fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
-/// The head and the body of a request that has a length.
+/// The head and the body of a request with a length.
 fn read_request(mut stream: &TcpStream) -> Option<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -147,7 +147,7 @@ fn a_kept_connection_that_closes_when_it_is_used_again_loses_no_request() {
     });
 }
 
-/// Serves one request, reads another one on the same connection, and goes down with it.
+/// Serves one request, reads another one on the same connection, and breaks it.
 fn going_down() -> SocketAddr {
     let listener = listener();
     let addr = listener.local_addr().unwrap();
@@ -161,7 +161,7 @@ fn going_down() -> SocketAddr {
     addr
 }
 
-/// Two requests one after the other on one connection, so that one thread of the gateway serves both, by
+/// Two consecutive requests on one connection, so that one thread of the gateway serves both, over
 /// one connection to the backend.
 fn two_chats(gateway: &Gateway) -> (Answer, Answer) {
     let mut stream = TcpStream::connect(gateway.address()).unwrap();
@@ -185,7 +185,7 @@ fn two_chats(gateway: &Gateway) -> (Answer, Answer) {
         Answer(String::from_utf8(text).unwrap())
     };
     let served = chat("keep-alive");
-    // Until the connection to the backend is known to be free again.
+    // Until the connection to the backend is known to be idle again.
     thread::sleep(Duration::from_millis(50));
     (served, chat("close"))
 }

@@ -1,4 +1,5 @@
-//! A log that nobody reads, or that cannot be written: what is served then, and what is told later.
+//! A log that is not read, or cannot be written: requests are served, and losses are reported
+//! later.
 
 use std::{
     fs::File,
@@ -14,7 +15,7 @@ use spillover_testing::real::Stopwatch;
 
 use crate::{emulate, served::Gateway, started::Started};
 
-/// One client and no backend that is there.
+/// One client, and no reachable backend.
 fn configured(name: &str) -> PathBuf {
     let text = "listen.address = \"127.0.0.1:0\"\nlisten.admin = \"127.0.0.1:0\"\nlisten.drain = \"1s\"\n\
                 [clients.a]\nkeys = [\"env:TEAM_B_KEY\"]\n[[models.text.standard]]\n\
@@ -22,12 +23,12 @@ fn configured(name: &str) -> PathBuf {
     emulate::file(&format!("{name}/g.toml"), text)
 }
 
-/// Sends so many requests to `path`, some at a time on each connection, and counts the answers with
-/// this status.
+/// Sends this many requests to `path`, several at a time on each connection, and counts the answers
+/// with this status.
 fn answered(address: &str, count: usize, path: &str, key: &str, status: &str) -> usize {
     let connections = (0..CONNECTIONS).map(|_| {
         let (address, status) = (address.to_owned(), format!("HTTP/1.1 {status} "));
-        // An id of a client's own makes a long line.
+        // A client's own id makes a long line.
         let request = format!(
             "GET {path} HTTP/1.1\r\nhost: x\r\napi-key: {key}\r\nx-request-id: {}\r\n\r\n",
             "i".repeat(64)
@@ -48,7 +49,7 @@ fn answered(address: &str, count: usize, path: &str, key: &str, status: &str) ->
     connections.into_iter().map(|connection| connection.join().unwrap()).sum()
 }
 
-/// Reads an answer and returns the first line of it.
+/// Reads an answer and returns its first line.
 fn answer(stream: &mut BufReader<TcpStream>) -> String {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -74,7 +75,7 @@ fn ends(gateway: Gateway) -> bool {
     begun.elapsed() < Duration::from_secs(8)
 }
 
-/// All of them are answered while nobody reads, and it ends when it is told to.
+/// All of them are answered while the log is not read, and it exits on the signal.
 fn serves_unread(name: &str, count: usize) {
     let mut gateway = Gateway::logging_to(&configured(name), Stdio::piped());
     let unread = gateway.stderr();
@@ -198,7 +199,7 @@ fn what_cannot_be_printed_changes_no_exit_status() {
             .unwrap();
         assert_eq!(at_its_largest.code(), ended("/dev/null"), "{command}");
     }
-    // A start that fails, with a pipe that is full already.
+    // A start that fails, with a pipe that is already full.
     let (reader, mut writer) = std::io::pipe().unwrap();
     let filled = writer.try_clone().unwrap();
     thread::spawn(move || writer.write_all(&[b'x'; 1 << 20]));
@@ -237,7 +238,7 @@ fn what_anybody_can_cause_is_logged_at_a_bounded_rate() {
 
 const CONNECTIONS: usize = 4;
 const AT_ONCE: usize = 100;
-/// A model that nobody configured: the answer is the gateway's own.
+/// An unknown model: the gateway answers itself.
 const NOWHERE: &str = "/openai/deployments/none/chat/completions";
 
 #[test]

@@ -1,4 +1,4 @@
-//! Bodies that clients take their time to send.
+//! Bodies that clients send slowly.
 
 use std::{
     io::{Read, Write},

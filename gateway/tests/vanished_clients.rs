@@ -1,4 +1,4 @@
-//! Clients that vanish: they take no place of those who stay.
+//! Clients that vanish do not occupy the places of others.
 
 use std::{
     io::{Read, Write},

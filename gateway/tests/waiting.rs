@@ -1,4 +1,5 @@
-//! Waits wherever a wait is won: for one tier alone, for several PTUs, for whichever reopens first.
+//! Waits in every case where waiting helps: for a single tier, for several PTUs, for the first to
+//! reopen.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -13,7 +14,7 @@ use crate::{
     witness::{Witness, now},
 };
 
-/// A backend that refuses until so long after it was asked first, with the time that is left.
+/// A backend that refuses until this long after its first request, with the remaining time as hint.
 fn closed_for(ms: u64) -> Witness {
     let first = OnceLock::new();
     Witness::new(move |_| {
@@ -54,7 +55,7 @@ fn ask(gateway: &Gateway, headers: &[(&str, &str)]) -> (Answer, Duration) {
     (gateway.chat("gpt-4o", headers), start.elapsed())
 }
 
-/// Asserts that a request waits for so long, and which backend serves it then.
+/// Asserts that a request waits for this long, and which backend then serves it.
 #[track_caller]
 fn served_after(gateway: &Gateway, headers: &[(&str, &str)], ms: u64, backend: &str) {
     let (answer, took) = ask(gateway, headers);
@@ -78,7 +79,7 @@ fn a_ptu_alone_is_waited_for() {
     let ptu = closed_for(43);
     let gateway = gateway("ptu", &[&ptu], &[], "");
     served_after(&gateway, &[], 30, "ptu-0");
-    // The gate sends half a round trip ahead, and may come too soon.
+    // The gate sends half a round trip early, and may be too early.
     assert!(ptu.asked().len() <= 4);
     assert_eq!(status(&gateway)["models"]["gpt-4o"]["gate"]["mode"], "adaptive");
 }
@@ -163,7 +164,7 @@ fn a_region_that_refuses_is_waited_for_beside_one_that_is_misconfigured() {
     let (refusing, misconfigured) = (closed_for(1_000), Witness::new(|_| (401, "", String::new())));
     let gateway = gateway("misconfigured", &[], &[&refusing, &misconfigured], "");
     refused_at_once(&gateway, &[("x-spillover-class", "hasty")]);
-    // What another found refusing is worth coming back for: the 401 of our key is not the client's.
+    // A refusal found by another request is worth a retry: the 401 of our key is not the client's.
     refused_at_once(&gateway, &[("x-spillover-class", "hasty")]);
     served_after(&gateway, &[], 100, "standard-0");
 }

@@ -1,4 +1,4 @@
-//! Realtime sessions: their handshakes go through the layers, then bytes pass both ways.
+//! Realtime sessions: their handshakes go through the layers, then bytes are copied both ways.
 
 use std::{
     net::SocketAddr,
@@ -30,13 +30,13 @@ use crate::{
     started::Started,
 };
 
-/// The handshakes that a backend saw.
+/// The handshakes that a backend received.
 #[derive(Default)]
 struct Seen(Mutex<Vec<(Uri, HeaderMap)>>);
 
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// A backend that answers handshakes by `status`, and echoes what it is sent.
+/// A backend that answers handshakes with `status`, and echoes what it receives.
 async fn backend(status: u16) -> (SocketAddr, Arc<Seen>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (addr, seen) = (listener.local_addr().unwrap(), Arc::<Seen>::default());
@@ -363,7 +363,7 @@ async fn event(client: &mut Client) -> serde_json::Value {
     serde_json::from_str(message.to_text().unwrap()).unwrap()
 }
 
-/// A backend that answers every handshake by a 101 with these lines, `ACCEPT` filled in.
+/// A backend that answers every handshake with a 101 and these lines, with `ACCEPT` filled in.
 async fn switching(lines: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();

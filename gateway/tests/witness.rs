@@ -1,4 +1,4 @@
-//! A server on a loopback port that keeps what it was asked.
+//! A server on a loopback port that records its requests.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -8,13 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// It answers until the test process ends.
+/// It runs until the test process ends.
 pub(crate) struct Witness {
     endpoint: String,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
-/// A request, as it came over the wire.
+/// A request in wire format.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     /// The request line and the headers, names in lower case.
@@ -24,14 +24,14 @@ pub(crate) struct Asked {
 }
 
 impl Witness {
-    /// `answer` gives a status, lines of headers, and a body, which may have a [`PAUSE`] in it.
+    /// `answer` returns a status, header lines, and a body, which may contain a [`PAUSE`].
     pub(crate) fn new(
         answer: impl Fn(&Asked) -> (u16, &'static str, String) + Send + Sync + 'static,
     ) -> Self {
         Self::on("127.0.0.1:0", answer)
     }
 
-    /// The same, at an address of the test's.
+    /// The same, at a given address.
     pub(crate) fn on(
         address: impl ToSocketAddrs,
         answer: impl Fn(&Asked) -> (u16, &'static str, String) + Send + Sync + 'static,
@@ -53,7 +53,7 @@ impl Witness {
                          {headers}\r\n{now}",
                         now.len() + later.len()
                     );
-                    // Whoever asked may be gone.
+                    // The client may have disconnected.
                     let _ = (&stream).write_all(text.as_bytes());
                     if !later.is_empty() {
                         thread::sleep(Duration::from_secs(2));
@@ -70,12 +70,12 @@ impl Witness {
         &self.endpoint
     }
 
-    /// What it was asked so far.
+    /// The requests so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 
-    /// What it was asked, once `is_enough`.
+    /// The requests, once `is_enough` holds.
     pub(crate) fn wait_for(&self, is_enough: impl Fn(&[Asked]) -> bool) -> Vec<Asked> {
         for _ in 0..200 {
             let asked = self.asked();
@@ -94,7 +94,7 @@ impl Asked {
         lines.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
-    /// `None` for a connection that asks nothing.
+    /// `None` for a connection without a request.
     fn read(stream: &TcpStream) -> Option<Self> {
         let mut reader = BufReader::new(stream);
         let mut head = Vec::new();
@@ -125,7 +125,7 @@ impl Asked {
     }
 }
 
-/// A body in chunks, if it is whole.
+/// A chunked body, if it is complete.
 fn chunks(reader: &mut impl BufRead) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {
@@ -156,7 +156,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// What stands after it in a body comes two seconds later.
+/// Everything after it in a body is sent two seconds later.
 pub(crate) const PAUSE: &str = "\0";
 
 const CHAT: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","choices":[],

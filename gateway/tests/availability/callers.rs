@@ -1,4 +1,4 @@
-//! Callers who ask at a steady rate, whatever becomes of what they asked before.
+//! Callers that send at a constant rate, independent of earlier answers.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(crate) struct Caller {
     pub(crate) body: &'static str,
 }
 
-/// One request, and what became of it. Times count from the beginning of the run.
+/// One request and its result. Times count from the beginning of the run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
     pub(crate) at: Duration,
@@ -28,16 +28,16 @@ pub(crate) struct Sent {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Answer {
-    /// 200, with the whole body.
+    /// 200, with the complete body.
     Served,
     /// 429.
     Refused,
-    /// Any other status, an error, or nothing within a minute.
+    /// Any other status, an error, or no answer within a minute.
     Lost,
 }
 
 impl Caller {
-    /// Asks for as long as `lasts`, and waits for the last answer.
+    /// Sends requests for `lasts`, and waits for the last answer.
     pub(crate) async fn call(self, address: &str, lasts: Duration, clock: Stopwatch) -> Vec<Sent> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);

@@ -1,13 +1,13 @@
-//! Whether failover ever costs availability: the gateway without and with it, before emulated
-//! resources that fail, over real sockets.
+//! Compares availability with and without failover: the gateway in front of failing emulated
+//! resources, over real sockets.
 //!
 //! ```console
 //! $ cargo test -p spillover --test availability                        # all rows, in about 100 s
 //! $ cargo test -p spillover --test availability -- --seconds 20 poison  # some of them, for longer
 //! ```
 //!
-//! It prints one table and ends with 1 when a row serves less with failover than without, or misses
-//! its bar. The configuration of each gateway and its log, with a line for each request, are in
+//! Prints one table and exits with 1 if a row serves less with failover than without, or misses its
+//! requirement. The configuration of each gateway and its log, with a line per request, are in
 //! `target/tmp/availability`.
 
 mod callers;
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Busy rows one after the other, so that they have the machine for themselves; then some at once.
+/// Busy rows run one after the other, with the machine to themselves; then several at once.
 async fn measured(rows: Vec<Row>) -> Vec<Line> {
     let (busy, idle): (Vec<_>, Vec<_>) = rows.into_iter().partition(Row::is_busy);
     let mut lines = Vec::new();
@@ -58,7 +58,7 @@ fn line(row: &Row, without: &Run, with: &Run) -> Line {
     line
 }
 
-/// `--seconds N`, 6 without; other words choose rows by their names.
+/// `--seconds N`, default 6; other words select rows by name.
 fn arguments() -> (u64, Vec<String>) {
     let mut words: Vec<_> = env::args().skip(1).collect();
     let Some(at) = words.iter().position(|word| word == "--seconds") else { return (6, words) };
@@ -69,5 +69,5 @@ fn arguments() -> (u64, Vec<String>) {
     (seconds, words)
 }
 
-/// Two gateways and 40 requests a second each, on a machine with two cores.
+/// Two gateways at 40 requests per second each, on a machine with two cores.
 const ROWS_AT_ONCE: usize = 4;

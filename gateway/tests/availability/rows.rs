@@ -1,4 +1,4 @@
-//! What is measured: which resources fail how, who asks how often, and what must hold.
+//! What to measure: which resources fail in which way, the callers, and the requirements.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use spillover_emulator::{Deployment, Fault, Outage, Pace, Ptu, Refusal, Resource
 /// One line of the table.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
-    /// The resources, of which the first are the PTU tier.
+    /// The resources; the first ones are the PTU tier.
     pub(crate) resources: fn() -> Vec<Resource>,
     pub(crate) ptus: usize,
-    /// The model's settings with failover; without, no failure moves on.
+    /// The model's settings with failover; without it, no failure moves on.
     pub(crate) failover: &'static str,
     pub(crate) healthy_per_second: u32,
-    /// Another caller, who is not counted: what becomes of it is its own affair.
+    /// Another caller, which does not count: its results are irrelevant.
     pub(crate) neighbour: Option<Neighbour>,
     pub(crate) lasts: Duration,
     /// Which resource restarts at each of [`RESTARTS`].
@@ -21,7 +21,7 @@ pub(crate) struct Row {
     pub(crate) bar: Bar,
 }
 
-/// A caller whose requests fail or are refused wherever they go.
+/// A caller whose requests fail or are refused at every backend.
 #[derive(Clone, Copy)]
 pub(crate) struct Neighbour {
     pub(crate) per_second: u32,
@@ -29,13 +29,13 @@ pub(crate) struct Neighbour {
     pub(crate) body: &'static str,
 }
 
-/// What must hold besides: with failover no less is served than without.
+/// Additional requirements; with failover, no less must be served than without.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Bar {
     None,
     /// At least this share is served.
     Share(f64),
-    /// Nothing is lost but what was under way while a resource restarted.
+    /// Only requests in flight while a resource restarted are lost.
     UnderWay,
 }
 
@@ -119,7 +119,7 @@ fn three_standard() -> Vec<Resource> {
     ["a", "b", "c"].map(standard).into()
 }
 
-/// Refuse what is larger than the rest of a minute's tokens for a day; no flex, few videos.
+/// Refuses requests larger than the rest of a minute's tokens for a day; no flex, few videos.
 fn two_limited() -> Vec<Resource> {
     ["a", "b"].map(limited).into()
 }
@@ -173,7 +173,7 @@ fn unlimited() -> Deployment {
 pub(crate) const MODEL: &str = "gpt-4o";
 pub(crate) const CHAT: &str = "/openai/v1/chat/completions";
 const VIDEOS: &str = "/openai/v1/videos";
-/// What every deployment answers with 500.
+/// Makes every deployment answer 500.
 pub(crate) const POISON: &str = "POISON";
 const POISON_BODY: &str = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"POISON"}]}"#;
 const HUGE_BODY: &str =
@@ -182,8 +182,8 @@ const FLEX_BODY: &str =
     r#"{"model":"gpt-4o","messages":[{"role":"user","content":"Hello"}],"service_tier":"flex"}"#;
 const VIDEO_BODY: &str = r#"{"model":"gpt-4o","prompt":"a tide"}"#;
 const DAY: Duration = Duration::from_secs(86_400);
-/// When resources restart: between two requests of a caller who sends ten a second.
+/// When resources restart: between two requests of a caller at ten per second.
 pub(crate) const RESTARTS: [Duration; 2] =
     [Duration::from_millis(3_050), Duration::from_millis(7_050)];
-/// How long a resource is away that restarts.
+/// How long a restart takes.
 pub(crate) const RESTART: Duration = Duration::from_millis(300);

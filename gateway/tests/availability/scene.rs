@@ -1,4 +1,4 @@
-//! One run of a row: emulated resources, the gateway as a program before them, and its callers.
+//! One run of a row: emulated resources, the gateway process in front of them, and its callers.
 
 use std::{
     fmt::Write as _,
@@ -22,10 +22,10 @@ use crate::{
     rows::{CHAT, MODEL, Neighbour, POISON, RESTART, RESTARTS, Row},
 };
 
-/// What the healthy callers of one run saw.
+/// The results of the healthy callers of one run.
 pub(crate) struct Run {
     pub(crate) sent: Vec<Sent>,
-    /// When a resource was away.
+    /// When a resource was restarting.
     restarts: Vec<Range<Duration>>,
 }
 
@@ -34,7 +34,7 @@ impl Run {
         self.sent.iter().filter(|sent| sent.answer == answer).count()
     }
 
-    /// How many were not served, and were not under way while a resource restarted.
+    /// How many requests were not served, excluding those in flight while a resource restarted.
     pub(crate) fn lost_without_cause(&self) -> usize {
         let is_cause =
             |sent: &Sent, away: &Range<Duration>| sent.at < away.end && sent.done > away.start;
@@ -60,7 +60,7 @@ pub(crate) async fn run(row: &Row, failover: bool) -> Run {
     let healthy = caller(row.healthy_per_second, CHAT, HEALTHY);
     let neighbour = async {
         if let Some(Neighbour { per_second, path, body }) = row.neighbour {
-            // Just before the next healthy request, where there is one a second.
+            // Just before the next healthy request, if there is one per second.
             pause(900).await;
             caller(per_second, path, body).await;
         }
@@ -70,7 +70,7 @@ pub(crate) async fn run(row: &Row, failover: bool) -> Run {
     Run { sent, restarts }
 }
 
-/// Closes and opens the listeners as the row says, and returns when they were closed.
+/// Closes and opens the listeners as the row specifies, and returns when they were closed.
 async fn restart(
     row: &Row,
     clock: Stopwatch,
@@ -94,7 +94,7 @@ async fn restart(
     (restarts, servings.into_iter().flatten().collect())
 }
 
-/// `spillover serve` with these settings of its model, and where it listens.
+/// `spillover serve` with these settings of its model, and its address.
 async fn gateway(
     row: &Row,
     settings: &str,

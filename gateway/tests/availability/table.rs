@@ -1,4 +1,4 @@
-//! The verdicts, and the one table that is printed.
+//! The verdicts, and the printed table.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use crate::{
 pub(crate) struct Line {
     name: &'static str,
     per_second: u32,
-    /// Served shares without and with failover.
+    /// The share served without and with failover.
     shares: [f64; 2],
     noise: f64,
     refused: usize,
@@ -83,7 +83,7 @@ fn share(run: &Run) -> f64 {
 
 fn noise(without: &Run, with: &Run) -> f64 {
     let variance = |run: &Run| {
-        // Laplace's estimate: a share of exactly one would have no noise at all.
+        // Laplace's estimate: a share of exactly one would have no variance.
         let count = run.sent.len() as f64 + 2.0;
         let share = (run.count(Answer::Served) as f64 + 1.0) / count;
         share * (1.0 - share) / count

@@ -1,4 +1,4 @@
-//! Certificates that expire while a session is saved, and while a connection stands.
+//! Certificates that expire while a session is stored, and while a connection is open.
 
 use std::time::{Duration, SystemTime};
 

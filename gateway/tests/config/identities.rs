@@ -1,4 +1,4 @@
-//! Tokens and certificates of clients: what is wrong with their settings, and what has no effect.
+//! Tokens and certificates of clients: invalid settings, and settings without effect.
 
 use super::{Folder, expect_each};
 

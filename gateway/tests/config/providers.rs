@@ -1,4 +1,4 @@
-//! Providers of backends: what cannot work together is refused at its key, with a remedy.
+//! Providers of backends: conflicting settings are refused at their key, with a remedy.
 
 use super::{Folder, expect_each, file};
 

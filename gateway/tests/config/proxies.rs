@@ -1,4 +1,4 @@
-//! Proxies of backends, and of the environment: what is refused, without repeating it.
+//! Proxies of backends and of the environment: invalid ones are refused without being repeated.
 
 use std::{fs, process::Command};
 

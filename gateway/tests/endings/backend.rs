@@ -1,4 +1,4 @@
-//! A backend whose answers end as the name of the deployment says, over HTTP/1.1 or HTTP/2.
+//! A backend whose answers end as the deployment's name specifies, over HTTP/1.1 or HTTP/2.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ const EVENT: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a
 const DONE: &str = "data: [DONE]\n\n";
 const BEGINNING: &str = "{\"choices\":[";
 const REST: &str = "]}";
-/// How often a client that is to leave is sent something.
+/// How often to send something to a client that should disconnect.
 const DRIPS: usize = 150;
 
-/// `KIND-ENDING` out of a path.
+/// `KIND-ENDING` from a path.
 fn of_path(path: &str) -> (bool, String) {
     let name = path.split('/').nth(3).unwrap();
     let (kind, ending) = name.split_once('-').unwrap();
@@ -29,7 +29,7 @@ async fn pause(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }
 
-/// Its address.
+/// Returns its address.
 pub(super) async fn http1() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -75,7 +75,7 @@ async fn answer_http1(mut stream: TcpStream) -> Option<()> {
             stream.set_zero_linger().ok()?;
             return None;
         }
-        // That a client closed its side is no reason to end; that it takes nothing more is.
+        // A half-closed client is not a reason to end; a client that accepts nothing more is.
         "gone" => {
             for _ in 0..DRIPS {
                 let piece = if is_stream { chunk(EVENT) } else { " ".to_owned() };
@@ -89,7 +89,7 @@ async fn answer_http1(mut stream: TcpStream) -> Option<()> {
     Some(())
 }
 
-/// Its address. It speaks HTTP/2 only.
+/// Returns its address. It only supports HTTP/2.
 pub(super) async fn http2() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

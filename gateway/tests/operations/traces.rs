@@ -1,4 +1,4 @@
-//! A request's spans, and what backends are told of them.
+//! A request's spans, and what backends receive of them.
 
 use std::{fs, process::Stdio, thread, time::Duration};
 
@@ -102,7 +102,7 @@ fn a_caller_that_samples_nothing_is_obeyed_and_a_wrong_parent_begins_a_trace() {
 fn without_a_collector_a_caller_s_trace_passes_as_it_is() {
     let scene = Scene::new("untraced", "standard", "");
     let gateway = Gateway::start(&scene.config);
-    // Whatever it may be.
+    // Whatever its value.
     for parent in [PARENT, "of-another-kind"] {
         gateway.chat("gpt-4o", &[("traceparent", parent), ("tracestate", "vendor=opaque")]);
         let asked = scene.second.asked();

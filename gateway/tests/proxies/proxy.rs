@@ -1,4 +1,4 @@
-//! A proxy on a loopback port that leads every name to one place, and keeps what it saw.
+//! A proxy on a loopback port that resolves every name to one address, and records what it saw.
 
 use std::{
     io::{self, Read, Write},
@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-/// It serves until the test process ends.
+/// It runs until the test process ends.
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
@@ -16,17 +16,17 @@ pub(super) struct Proxy {
 
 #[derive(Default)]
 struct Seen {
-    /// What was asked of the proxy itself.
+    /// The requests to the proxy itself.
     asked: Vec<String>,
-    /// What went through, from the gateway.
+    /// The bytes that passed through, from the gateway.
     passed: Vec<u8>,
 }
 
-/// What it does once it was asked.
+/// How it reacts to a request.
 #[derive(Clone, Copy)]
 pub(super) enum Manner {
     Connect,
-    /// Speaks SOCKS 5, for a user and a password.
+    /// Uses SOCKS 5, for a user and a password.
     Socks,
     /// Answers this instead.
     Say(&'static str),
@@ -34,7 +34,7 @@ pub(super) enum Manner {
 }
 
 impl Proxy {
-    /// `lead` says where a name with its port leads.
+    /// `lead` maps a name and its port to an address.
     pub(super) fn new(
         manner: Manner,
         lead: impl Fn(&str) -> SocketAddr + Send + Sync + 'static,
@@ -45,14 +45,14 @@ impl Proxy {
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (seen, lead) = (Arc::clone(&kept), Arc::clone(&lead));
-                // How a connection ends is the test's business.
+                // Tests check the end of a connection elsewhere.
                 thread::spawn(move || serve(stream, manner, &seen, &*lead));
             }
         });
         Self { address, seen }
     }
 
-    /// That leads everything to one place.
+    /// A proxy that leads everything to one address.
     pub(super) fn to(manner: Manner, target: SocketAddr) -> Self {
         Self::new(manner, move |_| target)
     }

@@ -26,7 +26,7 @@ pub(super) fn b64(bytes: impl AsRef<[u8]>) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Who signs.
+/// The signing key.
 pub(super) enum Signer {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair),
@@ -82,7 +82,7 @@ impl Signer {
     }
 }
 
-/// An issuer on a loopback port, whose key set can become another.
+/// An issuer on a loopback port, whose key set can change.
 pub(super) struct Issuer {
     pub(super) witness: Witness,
     pub(super) keys: Arc<Mutex<(u16, String)>>,
@@ -113,7 +113,7 @@ impl Issuer {
         format!("{}/{TENANT}/v2.0", self.witness.endpoint())
     }
 
-    /// What a good token for `team-a` says.
+    /// The claims of a valid token for `team-a`.
     pub(super) fn claims(&self) -> Value {
         let now = seconds();
         json!({ "iss": self.name(), "aud": AUDIENCE, "tid": TENANT, "sub": "someone",
@@ -131,7 +131,7 @@ pub(super) fn seconds() -> u64 {
     now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// `null` takes a claim away.
+/// `null` removes a claim.
 pub(super) fn changed(mut claims: Value, changes: &Value) -> Value {
     for (name, value) in changes.as_object().unwrap() {
         if value.is_null() {
