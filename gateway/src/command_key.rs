@@ -34,7 +34,7 @@ pub(crate) fn header(text: &str, header: KeyHeader) -> Result<(HeaderName, Heade
     credential(text, header)
 }
 
-/// As [`header`], for a file that may contain the key itself.
+/// As [`header()`], for a file that may contain the key itself.
 pub(crate) fn credential(
     text: &str,
     header: KeyHeader,
