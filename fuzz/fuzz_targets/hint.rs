@@ -9,7 +9,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use tower_spillover::{
-    classify::{Hint, Outcome},
+    classify::{Classify, Hint, Outcome, Provider},
     fuzzing,
 };
 
@@ -41,6 +41,17 @@ fuzz_target!(|text: &[u8]| {
         (429 | 529 | 500 | 502 | 503 | 504, outcome) => panic!("{status}: {outcome:?}"),
         (401..=403 | 410, outcome) => assert_eq!(outcome, Outcome::Misconfigured, "{status}"),
         (_, outcome) => assert_eq!(outcome, Outcome::Answered, "{status}"),
+    }
+
+    if status.as_u16() >= 400 {
+        for provider in Provider::ALL {
+            let verdict = provider.classify(status, &headers, &now);
+            if let Outcome::Throttled(Hint::After(wait)) = verdict.outcome() {
+                assert!(!wait.is_zero() && wait <= Hint::LONGEST, "{provider}");
+            }
+        }
+        let azure = Provider::Azure.classify(status, &headers, &now);
+        assert_eq!(azure.outcome(), outcome, "the default rules are Azure's");
     }
 
     let hint = Hint::read(&headers, now);
@@ -124,7 +135,7 @@ fn by_hand(lines: &[(HeaderName, HeaderValue)]) -> Option<Hint> {
     })
 }
 
-const NAMES: [&str; 24] = [
+const NAMES: [&str; 30] = [
     "retry-after-ms",
     "retry-after",
     "x-ms-retry-after-ms",
@@ -151,4 +162,9 @@ const NAMES: [&str; 24] = [
     "x-ms-is-spilled-over",
     "x-ms-spillover-error",
     "x-ms-deployment-name",
+    "date",
+    "x-amzn-errortype",
+    "anthropic-ratelimit-requests-remaining",
+    "anthropic-ratelimit-requests-reset",
+    "ratelimitbysize-reset",
 ];

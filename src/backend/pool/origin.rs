@@ -66,7 +66,8 @@ fn foreign(
     }
     target.paths = Paths::OpenAi;
     target.base = match &*target.pasted {
-        "" if host.starts_with("bedrock-runtime") => "/openai/v1".into(),
+        // Private endpoints have a name of their own before it.
+        "" if host.contains("bedrock-runtime") => "/openai/v1".into(),
         "" => "/v1".into(),
         pasted => pasted.into(),
     };
@@ -86,7 +87,7 @@ fn owner(host: &str, path: &str) -> Option<Provider> {
         Some(Provider::Anthropic)
     } else if is_of("api.mistral.ai") {
         Some(Provider::Mistral)
-    } else if host.starts_with("bedrock-") && (is_of("amazonaws.com") || is_of("api.aws")) {
+    } else if host.contains("bedrock-") && (is_of("amazonaws.com") || is_of("api.aws")) {
         Some(Provider::Bedrock)
     } else if AZURE.iter().any(|domain| is_of(domain)) {
         Some(Provider::Azure)
@@ -111,8 +112,14 @@ fn is_operation(path: &str) -> bool {
     OPERATIONS.iter().any(|operation| path.ends_with(operation))
 }
 
-const AZURE: [&str; 3] =
-    ["openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com"];
+/// The domains of Azure, and those of its clouds for governments.
+const AZURE: [&str; 5] = [
+    "openai.azure.com",
+    "services.ai.azure.com",
+    "cognitiveservices.azure.com",
+    "openai.azure.us",
+    "openai.azure.cn",
+];
 const OPERATIONS: [&str; 5] =
     ["/chat/completions", "/completions", "/responses", "/embeddings", "/messages"];
 
@@ -140,6 +147,7 @@ mod tests {
             ("https://bedrock-runtime.us-west-2.amazonaws.com/openai/v1", &[Bedrock, Http]),
             ("https://bedrock-mantle.us-east-1.api.aws/v1", &[Bedrock, Http]),
             ("https://contoso.openai.azure.com", &[Azure, Http]),
+            ("https://contoso.openai.azure.us", &[Azure, Http]),
             ("https://contoso.services.ai.azure.com/anthropic", &[Anthropic, Http]),
             ("https://llm.example/api/v1", &Provider::ALL),
             ("https://notapi.openai.com.example", &Provider::ALL),
@@ -193,6 +201,11 @@ mod tests {
         for (host, provider, base) in [
             ("api.openai.com", Provider::OpenAi, "/v1"),
             ("bedrock-runtime.eu-west-1.amazonaws.com", Provider::Bedrock, "/openai/v1"),
+            (
+                "vpce-0a1b.bedrock-runtime.eu-west-1.vpce.amazonaws.com",
+                Provider::Bedrock,
+                "/openai/v1",
+            ),
             ("bedrock-mantle.eu-west-1.api.aws", Provider::Bedrock, "/v1"),
             ("vllm:8000", Provider::Http, "/v1"),
         ] {

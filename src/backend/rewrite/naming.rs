@@ -113,6 +113,18 @@ mod tests {
     }
 
     #[test]
+    fn a_long_object_gets_its_model_without_being_copied() {
+        let text = format!(r#"{{"input":"{}"}}"#, "x".repeat(300_000));
+        let content = Bytes::from(text.clone());
+        let edited = in_object(&content, &Deployment::new("m").unwrap()).expect("another model");
+        let Edited::Pieces(pieces) = &edited else { panic!("it was copied") };
+        let last = pieces.last().expect("the rest");
+        assert!(content.as_ptr_range().contains(&last.as_ptr()));
+        let expected = text.replacen('{', r#"{"model":"m","#, 1);
+        assert!(edited.into_bytes() == expected, "not printed: 300 KB");
+    }
+
+    #[test]
     fn a_form_gets_the_model_as_its_last_field_or_in_its_place() {
         const TYPE: &[u8] = b"multipart/form-data; boundary=XX";
         let named = |fields: &[(&str, &str)]| {
