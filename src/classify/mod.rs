@@ -1,7 +1,7 @@
 //! Turns a response head into an `Outcome`: answered, throttled (with a hint), or failed.
 //!
 //! For policies and services that must know whether a deployment refused, and for how long, before
-//! they read a byte of the body.
+//! reading the body.
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};
@@ -18,16 +18,16 @@
 //! assert_eq!(outcome, Outcome::Throttled(Hint::After(Duration::from_millis(43))));
 //! ```
 //!
-//! Nothing here reads a clock, a body or the network, and no header, however malformed, makes it
-//! panic. It does not decide: how long is too long for a request or a backend is the consumer's
-//! cap. Refusals that hide in the body of a 200 are not seen: a layer that reads it makes them plain,
-//! and leaves the reason as a [`Refusal`], which also carries what one layer of this crate knows of a
-//! refusal and the head cannot say to those around it.
+//! Nothing here reads a clock, a body or the network, and no header, however malformed, causes a
+//! panic. It makes no decisions: which wait is too long for a request or a backend is up to the
+//! consumer. Refusals in the body of a 200 are not visible here: a layer that reads bodies turns them
+//! into ordinary ones, and stores the reason as a [`Refusal`], which also carries what a layer of
+//! this crate knows of a refusal and the head cannot express.
 //!
-//! That is how Azure OpenAI writes its heads, and the default. Other providers have rules of their own:
-//! [`Classify`] is the trait of them, and [`Provider`] has those that are well known.
+//! This applies to the heads of Azure OpenAI, the default. Other providers have their own rules:
+//! [`Classify`] is the trait for them, and [`Provider`] implements the well-known ones.
 //!
-//! A success costs the comparison of its status and one header lookup; nothing allocates.
+//! A success costs one comparison of its status and one header lookup; nothing allocates.
 
 pub(crate) mod duration;
 mod grpc;

@@ -1,4 +1,4 @@
-//! What is known of a refusal beside its head: the one extension that layers leave on it.
+//! Details of a refusal beyond its head: the one extension that layers add to it.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -9,68 +9,69 @@ use super::{
     write_retry_after::still_asks,
 };
 
-/// What is known of a refusal beside its head: a response extension.
+/// Details of a refusal beyond its head: a response extension.
 ///
-/// The head of a refusal says how long to wait, not always why, and some refusals do not look
-/// like one at all. A layer that reads the body leaves what it found here, and the layers that send
-/// requests on add what a head cannot say. The layers around them steer by it; a refusal without one
-/// is what its head says.
+/// The head of a refusal says how long to wait, but not always why, and some refusals do not look
+/// like one. A layer that reads the body stores its findings here, and layers that make attempts add
+/// what a head cannot express. The layers around them act on it; a refusal without this extension is
+/// judged by its head.
 ///
-/// A layer of your own between them changes the wait by the headers: where they do not ask for what
+/// A custom layer in between changes the wait through the headers: if they no longer carry the hint
+/// that this crate's layer wrote, the headers win.
 /// this crate's layer wrote, they count.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Refusal {
     reason: Reason,
-    /// Which limit it names in words, if any.
+    /// The limit that its message names, if any.
     limit: Option<Limit>,
     hint: Hint,
-    /// Whether the hint is an assumption, which says nothing of how full the backend is.
+    /// Whether the hint is an assumption, which carries no load information.
     pub(crate) is_guess: bool,
-    /// Whether a layer that sends requests on wrote it and the head, for all of its backends.
+    /// Whether a layer that makes attempts wrote it and the head, on behalf of all its backends.
     is_own: bool,
-    /// Whether this request is not to come back.
+    /// Whether this request must not be retried.
     pub(crate) is_final: bool,
-    /// From how many tokens up a layer's backends refuse, where that is all that keeps the request from
-    /// them.
+    /// The fewest tokens that a layer's backends refuse, if that is the only obstacle for the
+    /// request.
     pub(crate) closed_from: Option<NonZeroU32>,
-    /// Whether another sending of this request is where this one would have gone, so that no other request is
-    /// refused, and there is nothing to wait for.
+    /// Whether another sending of this request occupies the only backend left, so that no other
+    /// request is refused, and waiting is pointless.
     pub(crate) is_elsewhere: bool,
-    /// Where Azure spilled the request to by itself, and it was refused.
+    /// The deployments to which Azure spilled the request itself, and which refused it.
     pub(crate) spills: Option<RefusedSpills>,
-    /// What the rules of another provider than Azure took the head for.
+    /// The outcome of the head by the rules of a provider other than Azure.
     verdict: Option<Outcome>,
 }
 
-/// What a backend refuses for.
+/// The reason of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// A rate limit, of requests or tokens: it passes by itself after the hint.
+    /// A rate limit, of requests or tokens: it passes after the hint.
     Rate,
-    /// The service has no capacity for this model in this region at the moment (`no_capacity`):
-    /// another region helps, a larger quota does not.
+    /// The service has no capacity for this model in this region (`no_capacity`): another region
+    /// helps, a larger quota does not.
     Capacity,
-    /// The quota is used up or the account is blocked (`insufficient_quota` and its kin): no wait
+    /// The quota is used up or the account is blocked (`insufficient_quota` and similar): no wait
     /// that a request can afford helps, another backend may.
     Quota,
-    /// The request is longer than this deployment takes, though others may take it. It is no fault
-    /// of the backend, which goes on serving.
+    /// The request is longer than this deployment accepts, though others may accept it. The backend
+    /// is healthy.
     ContextLength,
-    /// The deployment does not offer the service tier that was asked for, though others may. Nor is
-    /// that a fault of the backend.
+    /// The deployment does not offer the requested service tier, though others may. The backend is
+    /// healthy.
     ServiceTier,
-    /// The backend can serve no request until its configuration is mended: its credential, its
-    /// deployment, its account or its network rules. Nothing was executed.
+    /// The backend can serve no request until its configuration is fixed: its credential, deployment,
+    /// account or network rules. Nothing was executed.
     Misconfigured,
-    /// What the request says is refused, by a content filter or a policy, wherever it is sent. It is no
-    /// fault of the backend.
+    /// A content filter or a policy refuses the request's content, wherever it is sent. The backend
+    /// is healthy.
     Content,
-    /// No layer has read why.
+    /// No layer has read the reason.
     Unknown,
 }
 
-/// Whom a refusal concerns, beside the request that met it.
+/// The requests that a refusal applies to, besides the one that met it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Scope {
     /// No other request.
@@ -82,7 +83,7 @@ pub(crate) enum Scope {
 }
 
 impl Refusal {
-    /// A refusal for `reason` that asks to wait for `hint`, as a layer that reads bodies finds it.
+    /// A refusal for `reason` with `hint`, as found by a layer that reads bodies.
     pub const fn new(reason: Reason, hint: Hint) -> Self {
         Self {
             reason,
@@ -98,30 +99,30 @@ impl Refusal {
         }
     }
 
-    /// Why.
+    /// The reason.
     pub const fn reason(&self) -> Reason {
         self.reason
     }
 
-    /// Which limit was exceeded, where the words of the refusal name one.
+    /// The limit that was exceeded, if the refusal's message names one.
     pub const fn limit(&self) -> Option<Limit> {
         self.limit
     }
 
-    /// The refusal, with the limit that its words name.
+    /// Adds the limit that its message names.
     #[must_use]
     pub const fn of_limit(mut self, limit: Limit) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// How long to wait: as the backend asked by its headers or, where they are silent, its message;
-    /// or until the first of a layer's backends is open.
+    /// How long to wait: as stated by the backend's headers or, if they are silent, by its message;
+    /// or until the first of a layer's backends reopens.
     pub const fn hint(&self) -> Hint {
         self.hint
     }
 
-    /// Whom it concerns; the reason says so.
+    /// The requests that it applies to, according to its reason.
     pub(crate) const fn scope(&self) -> Scope {
         match self.reason {
             Reason::Rate | Reason::Quota => Scope::Quota,
@@ -134,33 +135,33 @@ impl Refusal {
         }
     }
 
-    /// What a layer inside left on `response`. Looked up once the head says that it refuses.
+    /// The refusal that an inner layer left on `response`. Looked up only if the head is a refusal.
     pub(crate) fn of<R>(response: &Response<R>) -> Option<&Self> {
         response.extensions().get()
     }
 
-    /// Why, if that is known.
+    /// The reason, if known.
     pub(crate) fn known_reason(&self) -> Option<Reason> {
         (self.reason != Reason::Unknown).then_some(self.reason)
     }
 
-    /// Whether the hint is how long the backend really refuses, and no assumption.
+    /// Whether the hint is the backend's own time, not an assumption.
     pub(crate) const fn is_measured(&self) -> bool {
         matches!(self.hint, Hint::After(_)) && !self.is_guess
     }
 
-    /// The hint that a layer which sends requests on wrote, as long as `headers` still ask for it.
+    /// The hint written by a layer that makes attempts, as long as `headers` still carry it.
     pub(crate) fn hint_of_layer(&self, headers: &HeaderMap) -> Option<Hint> {
         (self.is_own && still_asks(headers, self.hint)).then_some(self.hint)
     }
 
-    /// Whether the rules of a provider have read the head.
+    /// Whether a provider's rules have read the head.
     pub(super) const fn has_verdict(&self) -> bool {
         self.verdict.is_some()
     }
 
-    /// What the rules of a provider took the head for, as long as `headers` do not ask for another wait:
-    /// then a layer between wrote it, which counts.
+    /// The outcome by a provider's rules, as long as `headers` carry no other wait. If they do, a
+    /// layer in between wrote it, and it wins.
     pub(super) fn verdict(
         &self,
         headers: &HeaderMap,
@@ -177,15 +178,15 @@ impl Refusal {
         }
     }
 
-    /// The hint that counts where the head has none. That of a layer which gives no reason was in the
-    /// head, so another layer removed it.
+    /// The hint to use if the head has none. If a layer without a reason wrote it, it was in the
+    /// head, and another layer removed it.
     pub(crate) fn hint_beside_head(&self) -> Hint {
         if self.is_own && self.reason == Reason::Unknown { Hint::None } else { self.hint }
     }
 
-    /// What `response`, a refusal that is classified with `hint`, means for a layer that waits for the
-    /// service which refused, or sends the request elsewhere. It `is_signed` when it comes from a layer
-    /// of this crate that sends requests on.
+    /// The meaning of `response`, a refusal classified with `hint`, for a layer that waits for the
+    /// service or sends the request elsewhere. It `is_signed` if a layer of this crate that makes
+    /// attempts wrote it.
     pub(crate) fn read<R>(response: &Response<R>, hint: Hint, is_signed: bool) -> Self {
         let known = Self::of(response).cloned();
         let mut refusal = known.unwrap_or(const { Self::new(Reason::Unknown, Hint::None) });
@@ -195,19 +196,19 @@ impl Refusal {
         }
         refusal.is_final = should_retry(response.headers()) == Some(false);
         if refusal.reason == Reason::Quota {
-            // What a backend says of its quota is not believed; a pool knows.
+            // A backend's hint for a used-up quota is not believed; a pool knows its own.
             refusal.hint = Hint::TooLong;
         } else if NativeSpillover::of(response.headers()).is_some_and(|it| it.is_of_standard()) {
-            // The wait is that of the deployment to which Azure spilled, which every attempt asks.
+            // The wait is that of the deployment to which Azure spilled, which every attempt would
+            // reach.
             (refusal.hint, refusal.is_guess) = (Hint::After(ASSUMED_AFTER_SPILLOVER), true);
         }
         refusal
     }
 
-    /// Whether `response`, a refusal, forbids this request to come back.
+    /// Whether `response`, a refusal, forbids retrying this request.
     ///
-    /// Where it `is_signed`, its `x-should-retry` addresses the client, which has less time than the
-    /// layers around the one that signed it.
+    /// If it `is_signed`, its `x-should-retry` addresses the client: outer layers may wait longer.
     pub(crate) fn forbids_retry<R>(response: &Response<R>, is_signed: bool) -> bool {
         match Self::of(response) {
             Some(refusal) if refusal.is_own => refusal.is_final,
@@ -215,13 +216,13 @@ impl Refusal {
         }
     }
 
-    /// Whether `response`, a refusal that is classified with `hint`, is about requests that are about as
-    /// heavy as the one that met it, and not about lighter ones.
+    /// Whether `response`, a refusal classified with `hint`, applies to requests about as heavy as
+    /// the one that met it, but not to lighter ones.
     ///
-    /// That is so when the limit of tokens was exceeded. Where the limit is not named, it is so when
-    /// the service asks for a longer wait than any window of its limits lasts: it does so of requests that
-    /// are larger than what is left of a limit. Where Azure spilled by itself, the words are those of the
-    /// deployment to which it did, and say nothing of the one that was asked.
+    /// That is so if the token limit was exceeded. If the limit is not named, it is so when the
+    /// service asks for a longer wait than any window of its limits lasts: it does that for requests
+    /// larger than the rest of a limit. If Azure spilled itself, the hint is that of the deployment
+    /// to which it spilled, and does not apply to the requested one.
     pub(crate) fn is_about_weight<R>(response: &Response<R>, hint: Hint) -> bool {
         let headers = response.headers();
         let known = Self::of(response);
@@ -246,8 +247,8 @@ impl Refusal {
         }
     }
 
-    /// Leaves in the `extensions` of a response what its body says of the refusal. What layers inside
-    /// know beside that stays.
+    /// Stores in the `extensions` of a response the findings of its body. Other findings of inner
+    /// layers stay.
     pub(crate) fn set_in(
         extensions: &mut Extensions,
         reason: Reason,
@@ -267,8 +268,8 @@ impl Refusal {
         });
     }
 
-    /// Leaves in the `extensions` of a response what the rules of a provider found in its head. What its
-    /// body said stays.
+    /// Stores in the `extensions` of a response the verdict of a provider's rules on its head.
+    /// Findings of its body stay.
     pub(super) fn set_verdict(extensions: &mut Extensions, verdict: Verdict) {
         Self::edit(extensions, true, |refusal| {
             refusal.verdict = Some(verdict.outcome);
@@ -282,7 +283,7 @@ impl Refusal {
         });
     }
 
-    /// Withdraws that the backend is misconfigured: the credential was the caller's.
+    /// Withdraws a misconfiguration: the credential was the caller's.
     pub(crate) fn absolve(extensions: &mut Extensions) {
         let Some(refusal) = extensions.get_mut::<Self>() else { return };
         if refusal.reason == Reason::Misconfigured {
@@ -293,8 +294,8 @@ impl Refusal {
         }
     }
 
-    /// Changes what is known of `response` by a layer that has written `hint` into its head for all of
-    /// its backends. What is not known yet is added if it `is_more` than the head says.
+    /// Updates the refusal on `response` for a layer that has written `hint` into its head on behalf
+    /// of all its backends. Adds it if it is missing and `is_more` than the head says.
     pub(crate) fn rewrite<R>(
         response: &mut Response<R>,
         hint: Hint,
@@ -302,13 +303,13 @@ impl Refusal {
         change: impl FnOnce(&mut Self),
     ) {
         Self::edit(response.extensions_mut(), is_more, |refusal| {
-            // From here on the head says it all.
+            // From here on the head carries everything.
             (refusal.hint, refusal.is_own, refusal.verdict) = (hint, true, None);
             change(refusal);
         });
     }
 
-    /// Leaves `spills` for the layers outside, after those that are known already.
+    /// Appends `spills` for the outer layers.
     pub(crate) fn add_spills<R>(response: &mut Response<R>, spills: &RefusedSpills) {
         Self::edit(response.extensions_mut(), true, |refusal| {
             let known = refusal.spills.take();
@@ -316,7 +317,7 @@ impl Refusal {
         });
     }
 
-    /// Says that it is one of this sending alone: the request is with the backend it would go to.
+    /// Marks it as specific to this sending: the request is already with the backend it would go to.
     pub(crate) fn set_elsewhere<R>(response: &mut Response<R>) {
         Self::edit(response.extensions_mut(), true, |refusal| refusal.is_elsewhere = true);
     }
@@ -336,8 +337,8 @@ impl Refusal {
     }
 }
 
-/// The cooldown of a backend whose refusal has only the wait of the deployment to which Azure spilled;
-/// a pool assumes as much of a backend that gives no time.
+/// The cooldown of a backend whose refusal has only the hint of the deployment to which Azure
+/// spilled; a pool assumes the same for a refusal without a hint.
 const ASSUMED_AFTER_SPILLOVER: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

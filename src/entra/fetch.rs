@@ -1,4 +1,4 @@
-//! A fetch of a token, for all that wait for it.
+//! One fetch of a token, shared by everything that waits for it.
 
 use std::{
     error::Error,
@@ -20,12 +20,12 @@ use crate::{
 
 type Fetched = Result<AccessToken, Arc<str>>;
 
-/// A fetch on a task of its own: it goes on when the request that began it is gone.
+/// A fetch on a separate task, which continues if the request that started it is dropped.
 #[derive(Clone)]
 pub(super) struct Fetch(watch::Receiver<Option<Fetched>>);
 
 impl Fetch {
-    /// The token, once it is there.
+    /// Waits for the token.
     pub(super) async fn token(mut self) -> Result<AccessToken, TokenError> {
         match self.0.wait_for(Option::is_some).await {
             Ok(end) => match &*end {
@@ -33,19 +33,19 @@ impl Fetch {
                 Some(Err(reason)) => Err(failed(reason)),
                 None => unreachable!("it was waited for"),
             },
-            // The task ended early: with its runtime, or by a panic of the credential.
+            // The task ended early, with its runtime or by a panic of the credential.
             Err(_) => Err(failed("the fetch was cut off")),
         }
     }
 
-    /// Whether its task is at work.
+    /// Whether its task is still running.
     fn is_under_way(&self) -> bool {
         self.0.borrow().is_none() && self.0.has_changed().is_ok()
     }
 }
 
 impl EntraTokens {
-    /// The fetch under way, or a new one.
+    /// The current fetch, or a new one.
     pub(super) fn fetch(&self, slot: &mut Option<Fetch>) -> Fetch {
         if let Some(fetch) = slot.as_ref().filter(|fetch| fetch.is_under_way()) {
             return fetch.clone();
@@ -56,13 +56,13 @@ impl EntraTokens {
         let tokens = self.clone();
         tokio::spawn(async move {
             let fetched = tokens.ask_credential().await;
-            // Where nothing waits any more, the state has the token.
+            // If nothing waits any longer, the state still has the token.
             let _ = sender.send(Some(fetched));
         });
         fetch
     }
 
-    /// Asks the credential, and remembers what came of it.
+    /// Calls the credential, and records the result.
     async fn ask_credential(&self) -> Fetched {
         let credential = Arc::clone(&lock(&self.shared.credential));
         let scopes = [&*self.config.scope];
@@ -106,7 +106,7 @@ impl super::Config {
     }
 }
 
-/// What `future` becomes, unless `end` comes first. The SDK obeys any `retry-after`, however long.
+/// The output of `future`, unless `end` comes first. The SDK obeys any `retry-after`, however long.
 async fn within<F: Future>(end: Instant, future: F) -> Option<F::Output> {
     let (mut future, mut sleep) = (pin!(future), clock::sleep_until(end));
     poll_fn(|cx| match future.as_mut().poll(cx) {
@@ -116,7 +116,7 @@ async fn within<F: Future>(end: Instant, future: F) -> Option<F::Output> {
     .await
 }
 
-/// An error with those of its causes that it does not repeat by itself.
+/// An error with those of its causes that its own message does not repeat.
 fn causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -131,6 +131,6 @@ fn causes(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// Requests wait for it, and the SDK tries up to three times within it.
+/// Requests wait for a fetch, and the SDK tries up to three times within it.
 const MAX_FETCH: Duration = Duration::from_secs(25);
 const MAX_REASON_CHARS: usize = 600;

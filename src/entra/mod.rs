@@ -25,11 +25,11 @@ use crate::{
 /// Access tokens of Microsoft Entra ID, from a credential of the Azure SDK: any of
 /// [`azure_identity`], or another [`TokenCredential`].
 ///
-/// The first request fetches a token, and all that come meanwhile share that fetch; later ones are
-/// served from memory. A token is refreshed in the background ahead of its end, by the smaller of
-/// five minutes and a tenth of its lifetime, and serves until it ends, or until a resource rejects
-/// it. A failed fetch is the answer for a second, so that an outage of the authority is not met
-/// with a fetch per request. Clones share the token: make one for all backends of a tenant.
+/// The first request fetches a token, and requests that arrive meanwhile share that fetch; later ones
+/// are served from memory. A token is refreshed in the background before its end, by the smaller of
+/// five minutes and a tenth of its lifetime, and is used until it ends, or until a resource rejects
+/// it. A failed fetch is repeated after a second at the earliest, so that an outage of the authority
+/// does not cause a fetch per request. Clones share the token: make one for all backends of a tenant.
 ///
 /// ```no_run
 /// # use std::sync::Arc;
@@ -50,20 +50,19 @@ use crate::{
 ///
 /// # Rejected tokens
 ///
-/// The SDK's credentials keep the tokens that they fetched until five minutes before their end, and
-/// cannot be asked to forget one. [`opened_by`](Self::opened_by) makes another credential after a
-/// rejection, at most once a minute; what [`new`](Self::new) was given is asked again, and may
-/// return the rejected token.
+/// The SDK's credentials cache their tokens until five minutes before the end, and cannot be made to
+/// drop one. [`opened_by`](Self::opened_by) makes another credential after a rejection, at most once
+/// a minute; the credential given to [`new`](Self::new) is called again, and may return the rejected
+/// token.
 ///
 /// # Cost
 ///
-/// An attempt locks a mutex for as long as it takes to clone the token. Nothing is allocated while
-/// there is one.
+/// An attempt locks a mutex while it clones the token. Nothing is allocated while there is one.
 ///
-/// # Where it runs
+/// # Runtime
 ///
-/// Fetches are tasks of the tokio runtime that a request runs on. One of a runtime that shuts down
-/// is begun anew by the next request.
+/// Fetches are tasks of the tokio runtime that a request runs on. If that runtime shuts down, the
+/// next request starts a new fetch.
 ///
 /// [`azure_identity`]: https://docs.rs/azure_identity
 #[derive(Clone)]
@@ -72,11 +71,11 @@ pub struct EntraTokens {
     shared: Arc<Shared>,
 }
 
-/// What happened to the tokens of an [`EntraTokens`], for a log.
+/// An event in the life of the tokens of an [`EntraTokens`], for a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TokenEvent<'a> {
-    /// A resource rejected the token, which is given up for another one.
+    /// A resource rejected the token, which is replaced.
     Rejected,
     /// No token could be fetched, for this reason.
     Failed(&'a str),
@@ -86,7 +85,7 @@ pub enum TokenEvent<'a> {
 struct Config {
     scope: Arc<str>,
     open: Option<Open>,
-    /// What no error may show.
+    /// Text that must not appear in errors.
     secret: Option<Arc<str>>,
     on_event: Option<OnEvent>,
 }
@@ -99,7 +98,7 @@ struct Shared {
     tokens: Mutex<Tokens>,
 }
 
-/// What is known, and the fetch that will change it.
+/// The current state, and the fetch that will change it.
 #[derive(Default)]
 struct Tokens {
     state: State,
@@ -112,17 +111,17 @@ impl EntraTokens {
     /// Source: Microsoft Learn, "How to configure Azure OpenAI with Microsoft Entra ID".
     pub const COGNITIVE_SERVICES: &'static str = "https://cognitiveservices.azure.com/.default";
 
-    /// Tokens by `credential`, for [`COGNITIVE_SERVICES`](Self::COGNITIVE_SERVICES).
+    /// Tokens from `credential`, for [`COGNITIVE_SERVICES`](Self::COGNITIVE_SERVICES).
     pub fn new(credential: Arc<dyn TokenCredential>) -> Self {
         Self::with(credential, None)
     }
 
-    /// Tokens by the credential that `open` makes, which is called again when a resource rejects a
-    /// token. It is not to wait for anything: requests wait for it.
+    /// Tokens from the credential that `open` makes, which is called again when a resource rejects a
+    /// token. It must not block: requests wait for it.
     ///
     /// # Errors
     ///
-    /// When `open` fails. Where it does so later, the token and the credential that there are serve on.
+    /// If `open` fails. If it fails later, the current token and credential remain in use.
     pub fn opened_by<E>(
         open: impl Fn() -> Result<Arc<dyn TokenCredential>, E> + Send + Sync + 'static,
     ) -> Result<Self, E> {
@@ -136,9 +135,9 @@ impl EntraTokens {
         Self { config, shared: Arc::new(Shared::new(credential)) }
     }
 
-    /// The scope that tokens are asked for: another one in a sovereign cloud, such as
-    /// `https://cognitiveservices.azure.us/.default`, or `https://ai.azure.com/.default` for the
-    /// endpoints of Azure AI Foundry. What is held of another scope is not kept.
+    /// The scope to request tokens for: a different one in a sovereign cloud, such as
+    /// `https://cognitiveservices.azure.us/.default`, or `https://ai.azure.com/.default` for
+    /// endpoints of Azure AI Foundry. Drops what is cached for another scope.
     #[must_use]
     pub fn scope(mut self, scope: impl Into<Arc<str>>) -> Self {
         Arc::make_mut(&mut self.config).scope = scope.into();
@@ -147,8 +146,8 @@ impl EntraTokens {
         self
     }
 
-    /// Text that no error may show: an authority may repeat what it was sent, a client's secret
-    /// for example. By default errors are shown as they are.
+    /// Text that must not appear in errors, such as a client secret: an authority may repeat what it
+    /// was sent. By default errors are shown unchanged.
     #[must_use]
     pub fn secret(mut self, secret: impl Into<Arc<str>>) -> Self {
         let secret = Some(secret.into()).filter(|secret: &Arc<str>| !secret.is_empty());
@@ -156,7 +155,7 @@ impl EntraTokens {
         self
     }
 
-    /// Has `on_event` called with what happens to the tokens. By default nothing is.
+    /// Calls `on_event` with every event in the life of the tokens. By default none is reported.
     #[must_use]
     pub fn on_event(mut self, on_event: impl Fn(TokenEvent<'_>) + Send + Sync + 'static) -> Self {
         Arc::make_mut(&mut self.config).on_event = Some(Arc::new(on_event));
@@ -192,11 +191,11 @@ impl TokenSource for EntraTokens {
         }
     }
 
-    /// Many requests may have been sent with the token: the first that says so drops it, and the
-    /// fetch that follows is for all.
+    /// Many requests may have used the token: the first that reports it drops it, and all share the
+    /// fetch that follows.
     fn rejected(&self, token: &AccessToken) {
-        // Held until the other credential is in place: the one that there is has the rejected token, and
-        // would give it out for a minute.
+        // Locked until the other credential is in place: the current one has the rejected token, and
+        // would return it for a minute.
         let mut tokens = lock(&self.shared.tokens);
         let now = clock::now();
         if !tokens.state.is_worth_rejecting(token, now) {

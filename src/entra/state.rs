@@ -1,5 +1,5 @@
-//! What is known of a token: whether it serves, and when another one is worth a fetch. It takes `now`
-//! as an argument, and neither locks nor waits.
+//! The state of a token: whether it is usable, and when to fetch another one. Takes `now` as an
+//! argument, and neither locks nor waits.
 
 use std::{
     sync::Arc,
@@ -8,13 +8,13 @@ use std::{
 
 use crate::backend::AccessToken;
 
-/// The token that is held, and how the last fetch ended.
+/// The cached token, and the result of the last fetch.
 #[derive(Default)]
 pub(super) struct State {
     held: Option<Held>,
-    /// When the last token was given up that a resource rejected.
+    /// When the last rejected token was dropped.
     rejected: Option<Instant>,
-    /// Until when a failed fetch answers for the next one, and why it failed.
+    /// Until when a failed fetch is not repeated, and why it failed.
     failed: Option<(Instant, Arc<str>)>,
 }
 
@@ -24,14 +24,14 @@ struct Held {
     ends_at: Instant,
 }
 
-/// What a request that asks for a token gets.
+/// What a request for a token gets.
 pub(super) enum Ask {
     Held(AccessToken),
     /// This token, while another one is fetched.
     Refresh(AccessToken),
-    /// Nothing before a fetch has ended.
+    /// Nothing until a fetch has ended.
     Fetch,
-    /// The reason for which the last fetch failed, just now.
+    /// The reason why the last fetch has just failed.
     Failed(Arc<str>),
 }
 
@@ -47,8 +47,8 @@ impl State {
         }
     }
 
-    /// Whether `token`, which a resource rejected, is to be given up for that. One that was replaced
-    /// meanwhile says nothing about the next, and roles that are missing are not mended by tokens.
+    /// Whether to drop `token`, which a resource rejected. A token that was replaced meanwhile says
+    /// nothing about the current one, and another token does not supply missing roles.
     pub(super) fn is_worth_rejecting(&self, token: &AccessToken, now: Instant) -> bool {
         let is_held = self.held.as_ref().is_some_and(|held| held.token == *token);
         let is_early = self
@@ -57,12 +57,12 @@ impl State {
         is_held && !is_early
     }
 
-    /// Gives up the token that is held.
+    /// Drops the cached token.
     pub(super) fn reject(&mut self, now: Instant) {
         (self.held, self.rejected) = (None, Some(now));
     }
 
-    /// A fetch brought `token`, which serves for `lifetime` from `now`.
+    /// A fetch returned `token`, which is valid for `lifetime` from `now`.
     pub(super) fn fetched(&mut self, token: AccessToken, lifetime: Duration, now: Instant) {
         let lifetime = lifetime.min(MAX_LIFETIME);
         let refresh_at = now + (lifetime - (lifetime / 10).min(REFRESH_AHEAD));
@@ -71,15 +71,15 @@ impl State {
     }
 
     pub(super) fn failed(&mut self, reason: Arc<str>, now: Instant) {
-        self.failed = Some((now + FAILURE_ANSWERS_FOR, reason));
+        self.failed = Some((now + MIN_FETCH_INTERVAL, reason));
     }
 }
 
-/// The SDK gives out the token that it holds until five minutes before its end, so that asking it
-/// earlier refreshes nothing.
+/// The SDK returns its cached token until five minutes before the end, so an earlier refresh has no
+/// effect.
 const REFRESH_AHEAD: Duration = Duration::from_secs(300);
-/// How long a failure answers for the next fetch.
-const FAILURE_ANSWERS_FOR: Duration = Duration::from_secs(1);
+/// How long a failed fetch is not repeated.
+const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(1);
 const MIN_TIME_BETWEEN_REJECTIONS: Duration = Duration::from_secs(60);
-/// Entra's tokens live for 24 hours at most; an authority that says more is not believed.
+/// Entra's tokens live for at most 24 hours; a longer lifetime is not believed.
 const MAX_LIFETIME: Duration = Duration::from_secs(2 * 86_400);

@@ -1,38 +1,38 @@
-//! How long a refusal is taken to last that does not say for how long.
+//! The assumed length of a refusal that has no hint.
 
 use std::time::Duration;
 
 use crate::classify::Hint;
 
-/// How long a refusal with `hint` lasts, the one of this number in a row, from 1; `None` when longer than
-/// anyone would wait.
+/// How long a refusal with `hint` lasts, if it is number `refusals` in a row, from 1; `None` if that
+/// is longer than any caller would wait.
 ///
-/// A hint of zero, or none, says that the service refuses but not for how long: it is asked again after
-/// [100 ms](FIRST), then twice as long each time, up to [8 s](LONGEST), and up to half as long again, by
-/// the `draw`, so that requests which were refused together do not come back together. Within the 4 s
-/// that a request waits by default that is at most five more attempts; a fixed wait short enough for a
-/// PTU would be a dozen.
+/// A hint of zero, or none, means that the service refuses for an unknown time. The next attempt is
+/// made after [100 ms](FIRST_WAIT), then after twice as long each time, up to [8 s](MAX_WAIT), plus up to
+/// half of that by the `draw`, so that requests that were refused together do not return together.
+/// Within the default wait of 4 s that is at most five more attempts; a fixed wait short enough for a
+/// PTU would make a dozen.
 pub(crate) fn assumed_wait(hint: Hint, refusals: u32, draw: u64) -> Option<Duration> {
     match hint {
         Hint::After(wait) => Some(wait),
         Hint::None | Hint::Zero => {
-            let doublings = refusals.clamp(1, MOST_DOUBLINGS + 1) - 1;
-            let wait = FIRST.saturating_mul(1 << doublings).min(LONGEST);
-            Some(wait + (wait / 2).mul_f64(draw as f64 / DRAWS))
+            let doublings = refusals.clamp(1, MAX_DOUBLINGS + 1) - 1;
+            let wait = FIRST_WAIT.saturating_mul(1 << doublings).min(MAX_WAIT);
+            Some(wait + (wait / 2).mul_f64(draw as f64 / DRAW_COUNT))
         }
         Hint::TooLong => None,
     }
 }
 
-/// A bucket that was full a tenth of a second ago is not empty yet: little of a PTU goes unused, and a
-/// refusal that comes back at once makes no busy loop.
-const FIRST: Duration = Duration::from_millis(100);
-/// What OpenAI's clients wait at most by themselves.
-const LONGEST: Duration = Duration::from_secs(8);
-/// More would be longer than the longest.
-const MOST_DOUBLINGS: u32 = 7;
-/// How many draws there are.
-const DRAWS: f64 = 18_446_744_073_709_551_616.0;
+/// A bucket that was full a tenth of a second ago is not empty yet, so little of a PTU goes unused,
+/// and immediate refusals do not make a busy loop.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// The longest backoff of OpenAI's clients.
+const MAX_WAIT: Duration = Duration::from_secs(8);
+/// More would exceed the longest wait.
+const MAX_DOUBLINGS: u32 = 7;
+/// The number of different draws.
+const DRAW_COUNT: f64 = 18_446_744_073_709_551_616.0;
 
 #[cfg(test)]
 mod tests {

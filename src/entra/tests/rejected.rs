@@ -30,7 +30,7 @@ async fn a_storm_of_rejections_is_one_fetch_and_a_token_that_was_replaced_stays(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_that_is_asked_for_while_the_credential_changes_is_of_the_new_one() {
-    /// Gives out one token, always the same.
+    /// Always returns the same token.
     #[derive(Debug)]
     struct Fixed(&'static str);
 
@@ -52,7 +52,7 @@ async fn a_token_that_is_asked_for_while_the_credential_changes_is_of_the_new_on
         if opened.fetch_add(1, Ordering::Relaxed) == 0 {
             return Ok::<_, ()>(Arc::new(Fixed("old")) as Arc<dyn TokenCredential>);
         }
-        // Until another request asks, and a moment longer.
+        // Blocks until the next request, and a moment longer.
         let _ = lock(&is_asked).recv();
         std::thread::sleep(Duration::from_millis(50));
         Ok(Arc::new(Fixed("new")) as Arc<dyn TokenCredential>)
@@ -63,7 +63,7 @@ async fn a_token_that_is_asked_for_while_the_credential_changes_is_of_the_new_on
     let rejecting = tokio::task::spawn_blocking(move || other.rejected(&old));
     let other = source.clone();
     let asking = tokio::spawn(async move {
-        // The rejection is under way.
+        // The rejection is in progress.
         rest(Duration::from_millis(20)).await;
         asked.send(()).expect("it is waited for");
         other.token().await
