@@ -1,10 +1,10 @@
-//! Tower middleware that makes Azure OpenAI's 429s stop mattering.
+//! Tower middleware that absorbs Azure OpenAI's 429s.
 //!
-//! Azure OpenAI refuses requests with 429 in two very different ways. A **PTU** deployment, prepaid
-//! capacity, refuses for milliseconds whenever its leaky bucket is full. A **Standard** deployment,
-//! paid by the token, refuses for seconds to a minute, per region and model. The layers of this
-//! crate spend the prepaid capacity first, wait for it when waiting is cheaper, spill to Standard
-//! when it is not, and rotate regions, without asking a deployment that said it is closed.
+//! Azure OpenAI refuses requests with 429 in two very different ways. A **PTU** deployment is prepaid
+//! capacity, and refuses for milliseconds whenever its leaky bucket is full. A **Standard** deployment
+//! is paid by the token, and refuses for seconds to a minute, per region and model. The layers of this
+//! crate use the prepaid capacity first, wait for it when waiting is cheaper, spill to Standard when it
+//! is not, and rotate regions. They do not call a deployment that said it is closed.
 //!
 //! ```
 //! use std::time::Duration;
@@ -42,7 +42,7 @@
 //! ])?;
 //!
 //! let azure = ServiceBuilder::new()
-//!     .layer(ReplayLayer::new(4 << 20)) // only where bodies are not in memory already
+//!     .layer(ReplayLayer::new(4 << 20)) // only if bodies are not in memory already
 //!     .layer(
 //!         SmartFallbackLayer::new(RegionRotateLayer::new(ptu), RegionRotateLayer::new(standard))
 //!             .max_wait(Duration::from_secs(4)),
@@ -79,8 +79,9 @@
 //! └─────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Every layer is optional, and they work in any order. `SmartFallback` outside of `RegionRotate` asks every PTU
-//! before any Standard deployment; the reverse asks both tiers of one region before the next region.
+//! Every layer is optional, and they work in any order. `SmartFallback` around `RegionRotate` tries every
+//! PTU before any Standard deployment; the reverse tries both tiers of one region before the next
+//! region.
 //!
 //! # The rule
 //!
@@ -90,10 +91,10 @@
 //! elapsed + retry_after <= max_wait
 //! ```
 //!
-//! and spills as soon as that does not hold; an exact fit still waits. `elapsed` counts from the request's arrival,
-//! `retry_after` is what the PTU asks for or, at the [`Gate`], the predicted wait in the queue, and `max_wait` is a
-//! setting of the layer or of the request ([`MaxWait`]). So a request that would wait too long spills at once, not after
-//! `max_wait`.
+//! and spills as soon as that does not hold; an exact fit still waits. `elapsed` counts from the
+//! request's arrival, `retry_after` is the PTU's hint or, at the [`Gate`], the predicted wait in the
+//! queue, and `max_wait` is a setting of the layer or of the request ([`MaxWait`]). So a request that
+//! would wait too long spills immediately, not after `max_wait`.
 //!
 //! # Which layer when
 //!
@@ -103,23 +104,23 @@
 //! | two services that are not layers of one client | [`SmartFallback::new`], or [`SmartFallbackLayer::into_service`] with settings |
 //! | several regions or resources | [`RegionRotateLayer`] over a [`BackendPool`] |
 //! | one backend or pool without a fallback | [`WaitLayer`]; or [`RetryAfterPolicy`], with feature `retry`, which retries failures too |
-//! | refusals visible only in the body, inside of all others | [`InspectLayer`] |
-//! | answers that do not begin in time, around the layers with the backends | [`FirstTokenLayer`] |
-//! | several layers and clients that all retry, outside of them | [`LimitAttemptsLayer`] |
-//! | responses that are continued, files, threads, batches | a [`Sticky`] for the outermost of these layers |
-//! | bodies that are still arriving, in servers and proxies | [`ReplayLayer`] outside of the others |
+//! | refusals visible only in the body; below all others | [`InspectLayer`] |
+//! | answers that do not start in time; around the layers with the backends | [`FirstTokenLayer`] |
+//! | several layers and clients that all retry; outermost | [`LimitAttemptsLayer`] |
+//! | continued responses, files, threads, batches | a [`Sticky`] for the outermost of these layers |
+//! | streaming request bodies (servers, proxies) | [`ReplayLayer`] around the others |
 //!
 //! # How they fit together
 //!
 //! **429 is the interface.** A layer that cannot serve a request answers with a refusal whose
-//! `retry-after-ms` and `retry-after` say when to come back, which any client reads. A layer of this crate outside of it
-//! reads the typed [`Refusal`](classify::Refusal) in the response's extensions first, and the
-//! headers where there is none, or where a layer of yours between them changed the wait. It need not
-//! know what is inside. The error type stays that of the wrapped service.
+//! `retry-after-ms` and `retry-after` say when to come back, which any client understands. An outer
+//! layer of this crate first reads the typed [`Refusal`](classify::Refusal) in the response's
+//! extensions; it reads the headers if there is none, or if a custom layer in between changed the wait.
+//! It need not know the inner layers. The error type stays that of the wrapped service.
 //!
-//! **Memory lives in handles.** What one request learns, later requests use. A [`BackendPool`]
-//! knows which backends are cooling down, a [`Gate`] how full the PTU is and who waits for it. Both, and the
-//! layers that hold them, share it among their clones, so they are made once, not per route or per
+//! **State lives in handles.** What one request learns, later requests use. A [`BackendPool`] knows
+//! which backends are cooling down, a [`Gate`] how full the PTU is and which requests wait for it. Their
+//! clones share that state, and so do the layers that hold them: make them once, not per route or per
 //! connection.
 //!
 //! **Each layer owns its part of a request** and touches nothing else:
@@ -127,13 +128,13 @@
 //! | layer | reads | writes |
 //! |---|---|---|
 //! | [`ReplayLayer`] | body | body type |
-//! | [`SmartFallbackLayer`] | response head, [`Refusal`](classify::Refusal), overrides | which tier is called; of a refusal that it returns, the wait and [`Refusal`](classify::Refusal); [`Served`] |
-//! | [`RegionRotateLayer`] | response head, [`Refusal`](classify::Refusal); with [`Sticky`], what a request refers to and the ids in an answer; with `cache_affinity`, the prompt's key | scheme, authority, `Host`, base path, HTTP version, credentials (headers, and keys in the query), deployment (path segment, or `model` in a v1 body), `api-version`, `x-ms-spillover-deployment`, `x-ms-oai-image-generation-deployment`; of a refusal that it returns, the wait and [`Refusal`](classify::Refusal); [`Served`] |
+//! | [`SmartFallbackLayer`] | response head, [`Refusal`](classify::Refusal), overrides | which tier is called; in a refusal that it returns, the wait and [`Refusal`](classify::Refusal); [`Served`] |
+//! | [`RegionRotateLayer`] | response head, [`Refusal`](classify::Refusal); with [`Sticky`], the references in a request and the ids in an answer; with `cache_affinity`, the prompt's key | scheme, authority, `Host`, base path, HTTP version, credentials (headers, and keys in the query), deployment (path segment, or `model` in a v1 body), `api-version`, `x-ms-spillover-deployment`, `x-ms-oai-image-generation-deployment`; in a refusal that it returns, the wait and [`Refusal`](classify::Refusal); [`Served`] |
 //! | [`WaitLayer`] | response head, [`Refusal`](classify::Refusal), overrides | [`Served`] |
 //! | [`DeploymentLayer`] | | deployment |
-//! | [`InspectLayer`] | response head; the body of a refusal, the beginning of a stream | a hidden refusal's status, headers and body; [`Refusal`](classify::Refusal) |
+//! | [`InspectLayer`] | response head; the body of a refusal, the start of a stream | a hidden refusal's status, headers and body; [`Refusal`](classify::Refusal) |
 //! | [`RetryAfterPolicy`] | response head, [`Refusal`](classify::Refusal), overrides | nothing |
-//! | [`FirstTokenLayer`] | [`Priority`], [`Deadline`], which attempts are under way | [`AttemptBudget`], [`MaxWait`] of a second attempt, [`Served`] |
+//! | [`FirstTokenLayer`] | [`Priority`], [`Deadline`], which attempts are in flight | [`AttemptBudget`], [`MaxWait`] of a second attempt, [`Served`] |
 //! | [`LimitAttemptsLayer`] | `x-stainless-retry-count` | [`AttemptBudget`] |
 //!
 //! Extensions of a request, [`MaxWait`] and [`Deadline`], change its limits; the extension
@@ -143,18 +144,18 @@
 //!
 //! | setting | default | reason |
 //! |---|---|---|
-//! | [`SmartFallbackLayer::max_wait`] | 4 s | that of the reference script: most refusals of a PTU are shorter, and a person still waits |
+//! | [`SmartFallbackLayer::max_wait`] | 4 s | that of the reference script: most refusals of a PTU are shorter, and a person is still waiting |
 //! | [`SmartFallbackLayer::longest_cooldown`] | 60 s | no window of the service's limits is longer |
-//! | [`SmartFallbackLayer::move_on`] | 500, 502, 503, connecting, too long for the PTU | what Azure's own spillover takes over |
-//! | [`SmartFallbackLayer::spill_budget`] | none | how much Standard may cost is a decision |
+//! | [`SmartFallbackLayer::move_on`] | 500, 502, 503, connecting, too long for the PTU | the same as Azure's own spillover |
+//! | [`SmartFallbackLayer::spill_budget`] | none | the budget for Standard is a business decision |
 //! | [`SmartFallbackLayer::sticky`] | none | most requests refer to nothing stored |
-//! | [`Gate::mode`] | adaptive | few refused attempts for the same share spilled |
-//! | [`Gate::contention`] | yield | a PTU that others use too is shared |
+//! | [`Gate::mode`] | adaptive | fewer refused attempts for the same share of spilled requests |
+//! | [`Gate::contention`] | yield | others on a PTU are mostly replicas that do the same |
 //! | [`Gate::standing_queue_interval`] | 60 s | the longest burst to ride out |
 //! | [`TokenWeights::output`] | 3 | a PTU of gpt-4o serves 2,500 prompt tokens or 833 output tokens a minute |
 //! | [`TokenWeights::unstated_output`] | 256 | the size of an ordinary chat answer |
-//! | [`RegionRotateLayer::max_attempts`] | no limit | each backend is asked once at most |
-//! | [`RegionRotateLayer::connect_patience`] | 0 s | the next backend is asked instead |
+//! | [`RegionRotateLayer::max_attempts`] | no limit | each backend is tried at most once |
+//! | [`RegionRotateLayer::connect_patience`] | 0 s | the next backend is tried instead |
 //! | [`RegionRotateLayer::move_on`] | 500, 502, 503, connecting | nothing was executed, or it failed already |
 //! | [`RegionRotateLayer::flex_as_default`] | off | the default tier costs twice as much |
 //! | [`CooldownPolicy::longest`] | 60 s | no window of the service's limits is longer |
@@ -162,37 +163,40 @@
 //! | [`CooldownPolicy::failed`] | 1 s | a restart takes less; doubled by each failure in a row |
 //! | [`CooldownPolicy::misconfigured`] | 60 s to 1 h | a role assignment takes minutes to take effect |
 //! | [`MoveOn::budget`] | 500 moves | an outage must not double the load on the rest |
-//! | [`WaitLayer::max_wait`] | 4 s | as that of `SmartFallbackLayer` |
+//! | [`WaitLayer::max_wait`] | 4 s | the same as `SmartFallbackLayer` |
 //! | [`InspectLayer::body_time`] | 1 s | a refusal is short, and comes with its head |
-//! | [`InspectLayer::preamble_time`] | 30 s | then the service itself sends an event into a silent stream |
+//! | [`InspectLayer::preamble_time`] | 30 s | after that, the service itself sends an event into a silent stream |
 //! | [`InspectLayer::preamble_limit`] | 1 MiB | it repeats the request's instructions and tools, not its images |
-//! | [`FirstTokenLayer::budget`] | 10 attempts | a slow service must not get twice the load |
-//! | [`Backend::weight`] | 1 | all alike |
-//! | [`Backend::priority`] | 1 | all alike |
+//! | [`FirstTokenLayer::budget`] | 10 attempts | a slow service must not get double the load |
+//! | [`Backend::weight`] | 1 | equal shares |
+//! | [`Backend::priority`] | 1 | one group |
 //! | `RetryAfterPolicy::max_retries` | 5 | with the waits below, about as long as a person waits |
 //! | `RetryAfterPolicy::max_wait` | 60 s | a window of the service's limits |
-//! | `RetryAfterPolicy::backoff` | 0.5 s, doubled up to 8 s | those of OpenAI's clients |
+//! | `RetryAfterPolicy::backoff` | 0.5 s, doubled up to 8 s | the same as OpenAI's clients |
 //!
-//! The page of each setting has its source.
+//! The page of each setting names its source.
 //!
 //! # What it does not do
 //!
 //! Without a [`Sticky`] it cannot tell which requests only one resource can answer: those that
-//! refer to an earlier response, a file, a thread or a batch. They are forwarded like any other request.
+//! refer to an earlier response, a file, a thread or a batch. They are forwarded like any other
+//! request.
 //!
 //! It sends no request itself: the wrapped client does, with its own timeouts. That client must not
 //! follow redirects, since a redirect to another host would carry the key along: hyper's client does
-//! not, `reqwest`'s does by default, and `tower-spillover-adapters` switches that off. A `ConcurrencyLimit` outside of these layers is held while a request waits, one inside is not.
+//! not, `reqwest`'s does by default, and `tower-spillover-adapters` switches that off. A permit of a
+//! `ConcurrencyLimit` around these layers is held while a request waits, one of a limit below them is
+//! not.
 //!
 //! Waiting needs a tokio runtime with its timer enabled. Layers that never wait run on any runtime.
 //!
 //! # Features
 //!
 //! - `retry`: [`RetryAfterPolicy`], which needs `tower`.
-//! - `entra`: `Backend::entra`, access tokens of Microsoft Entra ID by the credentials of the Azure SDK,
+//! - `entra`: `Backend::entra`, access tokens of Microsoft Entra ID from the Azure SDK's credentials,
 //!   which needs `azure_core`.
 //!
-//! The crate `tower-spillover-adapters` connects the layers to other clients than hyper's (reqwest,
+//! The crate `tower-spillover-adapters` connects the layers to clients other than hyper's (reqwest,
 //! async-openai, rig), to axum and to tonic.
 //!
 //! [`CooldownPolicy::failed`]: policy::CooldownPolicy::failed
@@ -264,12 +268,12 @@ pub use self::{
     wait::WaitLayer,
 };
 
-/// The usual stack over a client `C`: a PTU first, Standard behind it, several backends in each. It is what
-/// a [`SmartFallbackLayer`] over two [`RegionRotateLayer`]s makes of a client, with a name for fields and
-/// signatures.
+/// The usual stack over a client `C`: a PTU first, Standard behind it, several backends in each. A
+/// [`SmartFallbackLayer`] over two [`RegionRotateLayer`]s builds it; the alias gives it a name for fields
+/// and signatures.
 ///
-/// `X` says what the client's errors mean, [where they move a request on](policy::MoveOn::errors); a
-/// `fn(&E) -> ErrorKind` can be named.
+/// `X` classifies the client's errors, if [they move a request on](policy::MoveOn::errors); use a
+/// `fn(&E) -> ErrorKind`, which has a nameable type.
 ///
 /// ```
 /// use hyper_util::client::legacy::{Client, connect::HttpConnector};
