@@ -9,10 +9,12 @@ mod command_key;
 mod completions;
 mod config;
 mod dial;
+mod duration;
 mod emulate;
 mod entra;
 mod files;
 mod http_client;
+mod init;
 mod load;
 mod output;
 mod serve;
@@ -28,7 +30,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 /// A gateway that absorbs Azure OpenAI's 429s: PTU first, spill to Standard, rotate regions.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true)]
+#[command(version, propagate_version = true, max_term_width = 100, after_help = HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -36,18 +38,28 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a configuration to begin with, or that of LiteLLM or API Management.
+    Init(init::InitArgs),
     /// Check a configuration and report all problems; starts nothing.
+    #[command(after_help = CHECK_HELP)]
     Check {
         /// The configuration file (TOML).
+        #[arg(value_name = "FILE", required_unless_present = "config", conflicts_with = "config")]
+        file: Option<PathBuf>,
+        /// The same.
         #[arg(long, value_name = "FILE")]
-        config: PathBuf,
+        config: Option<PathBuf>,
         /// Fail on settings that have no effect, instead of warning of them.
         #[arg(long)]
         strict: bool,
     },
     /// Serve a configuration, or without one a demonstration with emulated resources.
+    #[command(after_help = SERVE_HELP)]
     Serve {
         /// The configuration file (TOML).
+        #[arg(value_name = "FILE", conflicts_with = "config")]
+        file: Option<PathBuf>,
+        /// The same.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Listen on this address instead of the configured one.
@@ -76,8 +88,13 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     output::survive_limits();
     match Cli::parse().command {
-        Command::Check { config, strict } => config::check(&config, strict),
-        Command::Serve { config, listen } => serve::run(config.as_deref(), listen),
+        Command::Init(args) => init::run(&args),
+        Command::Check { file, config, strict } => {
+            // One of the two is there.
+            let file = file.or(config).unwrap_or_default();
+            config::check(&file, strict, serve::try_to_build)
+        }
+        Command::Serve { file, config, listen } => serve::run(file.or(config).as_deref(), listen),
         Command::Emulate(args) => emulate::run(&args),
         Command::Load(args) => load::run(*args),
         Command::Why(args) => why::run(&args),
@@ -87,3 +104,22 @@ fn main() -> ExitCode {
         }
     }
 }
+
+const HELP: &str = "\
+Durations have a unit everywhere: 4s, 250ms, 1m30s. Secrets are referred to, as env:NAME or file:PATH.
+
+Exit status: 0 when a command did what it says; 2 when its arguments or files are wrong, and nothing was \
+begun; what else there is, the help of each command says.";
+
+const CHECK_HELP: &str = "\
+Every problem is a line on standard error with its place, its key and its remedy.
+
+Exit status, as that of serve with the same file: 0 when it can be served, 2 when something is wrong with \
+it, or with --strict does nothing.";
+
+const SERVE_HELP: &str = "\
+The file is read again when it changes, and on SIGHUP; SIGTERM or SIGINT ends the gateway once its \
+requests are over, a second signal at once.
+
+Exit status: 0 after a signal, 1 when it cannot start here (an address that is taken), 2 when something is \
+wrong with the configuration; `check` says what.";

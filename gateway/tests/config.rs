@@ -29,6 +29,7 @@ impl Folder {
             ("tls/other-key.pem", include_str!("tls/other-key.pem")),
             ("secrets/onprem", CANARY),
             ("empty", "\n"),
+            ("token", "a-token"),
         ] {
             let file = folder.join(file);
             fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
@@ -52,6 +53,10 @@ impl Folder {
             .env("TEAM_A_KEY", format!("{CANARY}-a"))
             .env("ENTRA_SECRET", CANARY)
             .env("PROXY", "http://me:canary@proxy.example:3128")
+            // Of workload identities.
+            .env("AZURE_TENANT_ID", "contoso.onmicrosoft.com")
+            .env("AZURE_CLIENT_ID", "11111111-2222-3333-4444-555555555555")
+            .env("AZURE_FEDERATED_TOKEN_FILE", "token")
             .env("EMPTY", " ")
             .env("AWS_KEY", "AKIAEXAMPLEEXAMPLE00")
             .env("BROKEN", format!("{CANARY}\n{CANARY}"))

@@ -9,6 +9,8 @@ mod answers_arrive;
 #[cfg(unix)]
 mod apart;
 mod client_certificates;
+#[cfg(unix)]
+mod command_line;
 mod config;
 mod cors;
 #[cfg(unix)]
@@ -24,6 +26,8 @@ mod first_token;
 mod header_hygiene;
 #[cfg(unix)]
 mod homes;
+#[cfg(unix)]
+mod init;
 mod inspecting;
 #[cfg(unix)]
 mod known_operations;

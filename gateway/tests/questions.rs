@@ -155,6 +155,7 @@ fn why_tells_the_story_of_a_request_by_any_id_that_its_client_saw() {
         for part in [
             "chat.completions of gpt-4o for team-a",
             "ptu-east (ptu): 429, asks for 30000 ms",
+            "spilled: hint (30s > ",
             "sweden (standard): 200",
             "answered by sweden (standard) with 200",
             "11 of the prompt (4 cached), 7 of the completion",
@@ -391,6 +392,7 @@ fn a_refusal_is_found_by_its_reason() {
     );
     let gateway = Gateway::start(&emulate::file("questions-reason/g.toml", &text));
     assert_eq!(gateway.chat("m", &[]).status(), 200);
-    gateway.eventually(|gateway| requests(gateway, "?why=rate").len() == 1);
+    gateway.eventually(|gateway| requests(gateway, "?why=hint").len() == 1);
+    assert_eq!(requests(&gateway, "?why=rate").len(), 1, "by what an attempt met");
     assert!(requests(&gateway, "?why=quota").is_empty());
 }

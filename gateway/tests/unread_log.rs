@@ -210,7 +210,7 @@ fn what_cannot_be_printed_changes_no_exit_status() {
         .stderr(filled)
         .status()
         .unwrap();
-    assert_eq!(ended.code(), Some(1));
+    assert_eq!(ended.code(), Some(2));
     assert!(begun.elapsed() < Duration::from_secs(5));
     drop(reader);
 }

@@ -12,7 +12,13 @@ use super::{Clients, Config, file::load};
 /// Loads the configuration at `path`. Reports every problem on standard error (exit status 2), or a
 /// summary on standard output (0). Also reports settings without effect on standard error, which
 /// count as problems if `strict`. Starts nothing.
-pub fn check(path: &Path, strict: bool) -> ExitCode {
+///
+/// `build` makes the configuration ready to serve, which shows the problems that no single key has.
+pub fn check(
+    path: &Path,
+    strict: bool,
+    build: impl FnOnce(Config) -> Result<(), String>,
+) -> ExitCode {
     // A reader that has gone does not fail the check.
     match load(path) {
         Err(problems) => {
@@ -26,7 +32,12 @@ pub fn check(path: &Path, strict: bool) -> ExitCode {
             if strict && !config.idle.is_empty() {
                 return ExitCode::from(2);
             }
-            let _ = writeln!(io::stdout().lock(), "{}: ok; {}", path.display(), Summary(&config));
+            let line = format!("{}: ok; {}", path.display(), Summary(&config));
+            if let Err(problem) = build(config) {
+                let _ = writeln!(io::stderr().lock(), "{}: {problem}", path.display());
+                return ExitCode::from(2);
+            }
+            let _ = writeln!(io::stdout().lock(), "{line}");
             ExitCode::SUCCESS
         }
     }

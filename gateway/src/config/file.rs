@@ -9,7 +9,7 @@ use super::{
     endpoint::strip_field,
     idle,
     model::{self, Models},
-    model_policy, operations,
+    model_policy, operations, other_format,
     parse_context::{self, Contents, Environment, Findings, ParseContext},
     problem::{self, Problem, Problems},
     proxy, server, tokens,
@@ -76,6 +76,12 @@ fn read_text<'a>(
     context: ParseContext<'a>,
 ) -> (Result<Config, Problems>, Contents) {
     let (root, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty()
+        && let Some(problem) = other_format::of(path, text)
+    {
+        let problem = Problem::whole(path, problem.to_owned());
+        return (Err(Problems::new(vec![problem])), Contents::new());
+    }
     if !errors.is_empty() {
         let problems = errors.iter().map(|error| {
             let span = error.span().unwrap_or_default();

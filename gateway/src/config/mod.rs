@@ -12,6 +12,7 @@ mod model;
 mod model_policy;
 mod nearest;
 mod operations;
+mod other_format;
 mod parse_context;
 mod pem;
 mod problem;

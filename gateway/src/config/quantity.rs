@@ -1,12 +1,4 @@
-//! Durations and sizes in human notation.
-
-use std::time::Duration;
-
-/// `4s`, `250ms`, `1m 30s`. The error says what is wrong.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text.trim())
-        .map_err(|_| format!("{text:?} is not a duration; write it like \"4s\" or \"250ms\""))
-}
+//! Sizes in human notation.
 
 /// Bytes: `512 B`, `64 KiB`, `4 MiB`, `1.5 GiB`, `25 MB`.
 pub(super) fn size(text: &str) -> Result<u64, String> {
@@ -69,7 +61,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in "\\PC{0,20}|[0-9.]{0,30} ?[KMG]?i?B") {
-            let _ = (size(&text), duration(&text));
+            let _ = (size(&text), crate::duration::parse(&text));
         }
 
         #[test]

@@ -5,6 +5,7 @@ use std::{ops::Range, time::Duration};
 use toml::de::{DeTable, DeValue};
 
 use super::{nearest::nearest, parse_context::ParseContext, quantity};
+use crate::duration;
 
 /// A table. Every key that no reader asks for counts as unknown, so the two cannot drift apart.
 pub(super) struct Section<'a> {
@@ -204,7 +205,7 @@ impl<'a> Value<'a> {
         let DeValue::String(text) = self.value else {
             return self.mismatch("a duration; write it like \"4s\" or \"250ms\"");
         };
-        let duration = quantity::duration(text).map_err(|wrong| self.report(wrong)).ok()?;
+        let duration = duration::parse(text).map_err(|wrong| self.report(wrong)).ok()?;
         if !(least..=most).contains(&duration) {
             let [least, most] = [least, most].map(humantime::format_duration);
             self.report(format!("{text:?} is out of range; use {least} to {most}"));

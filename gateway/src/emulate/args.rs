@@ -8,6 +8,9 @@ use clap::Args;
 #[command(after_help = HELP)]
 pub(crate) struct EmulateArgs {
     /// What to emulate, as TOML [default: a PTU and three regions, without keys].
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    pub(super) file: Option<PathBuf>,
+    /// The same.
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Address of the first resource; the others get the following ports, or any free ports if the
@@ -31,6 +34,9 @@ Examples:
   spillover emulate --config emulator.toml --seed 7
 
 SIGINT or SIGTERM ends it, and it prints what each deployment did.
+
+Exit status: 0 after a signal, 1 when it cannot start here (a port that is taken), 2 when something is \
+wrong with its arguments or its file.
 
 A configuration with every key:
 

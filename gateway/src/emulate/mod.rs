@@ -18,35 +18,37 @@ use crate::output;
 pub(crate) fn run(args: &EmulateArgs) -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("no runtime: {error}")),
+        Err(error) => return fail(&format!("no runtime: {error}"), NOT_STARTED),
     };
     let emulated = runtime.block_on(emulate(args));
     // A file may still be read.
     runtime.shutdown_background();
     match emulated {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => fail(&problem),
+        Err((problem, status)) => fail(&problem, status),
     }
 }
 
-async fn emulate(args: &EmulateArgs) -> Result<(), String> {
+/// The error is what is wrong, and the exit status.
+async fn emulate(args: &EmulateArgs) -> Result<(), (String, u8)> {
+    let here = |problem: String| (problem, NOT_STARTED);
     // Before anything else: a signal without a handler ends the process.
-    let mut stop = pin!(listen::told_to_stop()?);
-    let wanted = match args.config.clone() {
+    let mut stop = pin!(listen::told_to_stop().map_err(here)?);
+    let wanted = match args.file.as_ref().or(args.config.as_ref()).cloned() {
         Some(file) => {
             let loading = tokio::task::spawn_blocking(move || file::load(&file));
             let loaded = tokio::select! {
-                loaded = loading => loaded.map_err(|error| error.to_string())?,
+                loaded = loading => loaded.map_err(|error| here(error.to_string()))?,
                 () = stop.as_mut() => return Ok(()),
             };
-            loaded.map_err(|problems| problems.join("\n"))?
+            loaded.map_err(|problems| (problems.join("\n"), WRONG_FILE))?
         }
         None => demo::wanted(),
     };
     let (emulator, places) = wanted.emulator(args.seed);
-    let listening = Listening::start(&emulator, &places, args).await?;
+    let listening = Listening::start(&emulator, &places, args).await.map_err(here)?;
     let said = io::Write::write_all(&mut io::stdout(), listening.lines().as_bytes());
-    said.map_err(|error| format!("cannot write the output: {error}"))?;
+    said.map_err(|error| here(format!("cannot write the output: {error}")))?;
     stop.await;
     drop(listening);
     let _ = io::Write::write_all(&mut io::stdout(), summary(&emulator.stats()).as_bytes());
@@ -81,10 +83,20 @@ fn summary(stats: &Stats) -> String {
         "{} without a right key ({} with another resource's), {} to nowhere",
         stats.unauthorized, stats.misplaced, stats.unrouted
     );
+    text.push_str(LEGEND);
     text
 }
 
-fn fail(problem: &str) -> ExitCode {
+fn fail(problem: &str, status: u8) -> ExitCode {
     output::report(problem);
-    ExitCode::FAILURE
+    ExitCode::from(status)
 }
+
+const NOT_STARTED: u8 = 1;
+const WRONG_FILE: u8 = 2;
+const LEGEND: &str = "
+Deployment          resource and name
+Attempts            requests that came to it; 200 and 429 of them were answered so
+Failed              5xx, and connections that were broken on purpose
+Prompt, Completion  tokens of the answers
+";

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, ValueEnum};
 
-use crate::command_key::KeyHeader;
+use crate::{command_key::KeyHeader, duration};
 
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -58,7 +58,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, requires = "sized", help_heading = "Requests")]
     pub(super) exact: bool,
     /// Timeout of an answer, body included.
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration,
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration::argument,
           help_heading = "Requests")]
     pub(super) timeout: Duration,
     /// Seed for prompts, targets and arrivals.
@@ -81,7 +81,7 @@ pub(crate) struct LoadArgs {
     pub(super) items: u64,
     /// Pause between an answer and the next request of a thread.
     #[arg(long, value_name = "TIME", default_value = "500ms", conflicts_with = "open",
-          value_parser = humantime::parse_duration,
+          value_parser = duration::argument,
           help_heading = "Closed loop (the next request follows an answer)")]
     pub(super) think: Duration,
 
@@ -93,7 +93,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, requires = "rate", help_heading = "Open loop (requests come when they come)")]
     pub(super) uniform: bool,
     /// Length of the run [default: 60s with --rate, all of a --trace].
-    #[arg(long, value_name = "TIME", requires = "open", value_parser = humantime::parse_duration,
+    #[arg(long, value_name = "TIME", requires = "open", value_parser = duration::argument,
           help_heading = "Open loop (requests come when they come)")]
     pub(super) duration: Option<Duration>,
     /// Recorded arrivals: CSV with TIMESTAMP, ContextTokens and GeneratedTokens, as in the Azure
@@ -162,5 +162,8 @@ As TOML:
   key = \"env:EAST_KEY\"
   header = \"bearer\"     # api-key unless said otherwise
 
-Nothing is sent a second time. In an open loop the time of an answer counts from the planned arrival.
-The exit status is 0 when anything was answered, whatever its status.";
+Durations have a unit: 4s, 250ms, 1m30s. Nothing is sent a second time. In an open loop the time of an \
+answer counts from the planned arrival. On a terminal a bar shows how far the run is.
+
+Exit status: 0 when every request got a status of success; 1 when some did not; 2 when the arguments or \
+targets are wrong, and nothing was sent; 3 when nothing was answered; 130 when SIGINT ended it.";

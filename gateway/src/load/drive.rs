@@ -19,11 +19,12 @@ use super::{
     exchange::{self, Seen},
     outcome::{Item, Outcome, Run},
     plan::{Arrivals, Plan, Question},
-    report::Out,
+    progress::Progress,
 };
 
 /// Runs a plan to its end, or until SIGINT.
-pub(super) async fn drive(run: Arc<Run>, plan: Plan, out: &Out) -> Outcome {
+pub(super) async fn drive(run: Arc<Run>, plan: Plan) -> Outcome {
+    let progress = Progress::new(run.args.json, &plan);
     let begun = clock::now();
     let (items, mut finished) = mpsc::unbounded_channel();
     let mut senders = JoinSet::new();
@@ -56,7 +57,9 @@ pub(super) async fn drive(run: Arc<Run>, plan: Plan, out: &Out) -> Outcome {
                 }
                 None => break,
             },
-            _ = ticks.tick() => out.progress(run.running.load(Relaxed), completed),
+            _ = ticks.tick() => {
+                progress.show(run.running.load(Relaxed), completed, begun.elapsed());
+            }
             _ = tokio::signal::ctrl_c() => {
                 outcome.interrupted = true;
                 break;
@@ -64,7 +67,9 @@ pub(super) async fn drive(run: Arc<Run>, plan: Plan, out: &Out) -> Outcome {
         }
     }
     outcome.took = begun.elapsed();
-    out.progress(if outcome.interrupted { run.running.load(Relaxed) } else { 0 }, completed);
+    let running = if outcome.interrupted { run.running.load(Relaxed) } else { 0 };
+    progress.show(running, completed, outcome.took);
+    progress.end();
     outcome.items.sort_by_key(|item| item.id);
     outcome
 }

@@ -23,6 +23,8 @@ pub(super) struct Seen {
     pub(super) total: Duration,
     pub(super) prompt_tokens: u64,
     pub(super) completion_tokens: u64,
+    /// What an answer that is no success says is wrong.
+    pub(super) message: Option<String>,
 }
 
 /// How it ended.
@@ -45,6 +47,7 @@ impl Seen {
             total,
             prompt_tokens: 0,
             completion_tokens: 0,
+            message: None,
         }
     }
 }
@@ -98,6 +101,9 @@ async fn exchange(
     let mut reader = Reader { events, ..Reader::default() };
     let read = read(body, &mut reader, since, seen).await;
     reader.finish();
+    if !head.status.is_success() || reader.complained {
+        seen.message = reader.message().map(|message| without_key(&message, target));
+    }
     seen.prompt_tokens = reader.prompt_tokens;
     seen.completion_tokens = reader.completion_tokens;
     read.map_err(|reason| format!("broken off after {}: {reason}", head.status.as_u16()))?;
@@ -132,6 +138,8 @@ struct Reader {
     kept: Vec<u8>,
     overflowed: bool,
     complained: bool,
+    /// Of the first event that complains.
+    complaint: Option<String>,
     prompt_tokens: u64,
     completion_tokens: u64,
 }
@@ -174,10 +182,28 @@ impl Reader {
             return;
         }
         let Ok(event) = serde_json::from_slice::<Value>(data) else { return };
-        self.complained |= event["error"].is_object()
+        let complains = event["error"].is_object()
             || event["response"]["error"].is_object()
             || event["type"] == "error";
+        if complains && !self.complained {
+            self.complained = true;
+            self.complaint = complaint(&event);
+        }
         self.count(&event);
+    }
+
+    /// What is wrong, in the words of the answer: its message, or else the beginning of its text.
+    fn message(&self) -> Option<String> {
+        let said = self.complaint.clone().or_else(|| {
+            let whole = serde_json::from_slice::<Value>(&self.kept).ok();
+            let text = || String::from_utf8_lossy(&self.kept).into_owned();
+            Some(whole.as_ref().and_then(complaint).unwrap_or_else(text))
+        })?;
+        let words: Vec<_> = said.split_whitespace().collect();
+        let plain = words.join(" ");
+        let plain: String =
+            plain.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE_CHARS).collect();
+        (!plain.is_empty()).then_some(plain)
     }
 
     fn count(&mut self, value: &Value) {
@@ -192,6 +218,23 @@ impl Reader {
         self.completion_tokens =
             tokens(["completion_tokens", "output_tokens"]).unwrap_or(self.completion_tokens);
     }
+}
+
+/// A message without the key, which a service that refuses it may repeat.
+fn without_key(message: &str, target: &Target) -> String {
+    let value = target.key.as_ref().and_then(|(_, value)| value.to_str().ok());
+    let key = value.map(|value| value.strip_prefix("Bearer ").unwrap_or(value));
+    match key.filter(|key| !key.is_empty()) {
+        Some(key) => message.replace(key, "(the key)"),
+        None => message.to_owned(),
+    }
+}
+
+/// The message of an error, wherever the service puts it.
+fn complaint(value: &Value) -> Option<String> {
+    let places = [&value["error"], &value["response"]["error"], value];
+    let message = |place: &&Value| place["message"].as_str().map(str::to_owned);
+    places.iter().find_map(message)
 }
 
 fn text(headers: &HeaderMap, name: &str) -> String {
@@ -212,6 +255,8 @@ fn reason(error: &(dyn Error + 'static)) -> String {
 }
 
 const JSON: &str = "application/json";
+/// Of a message, which is for one line or a few.
+const MAX_MESSAGE_CHARS: usize = 300;
 /// 8 MiB.
 const MAX_KEPT_BYTES: usize = 8 << 20;
 

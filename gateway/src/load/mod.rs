@@ -7,6 +7,7 @@ mod drive;
 mod exchange;
 mod outcome;
 mod plan;
+mod progress;
 mod report;
 mod table;
 mod tally;
@@ -19,22 +20,27 @@ use std::{
 };
 
 pub(crate) use self::args::LoadArgs;
-use self::{args::Api, outcome::Run, plan::Plan, report::Out, targets::Target};
+use self::{
+    args::Api,
+    outcome::{Outcome, Run},
+    plan::Plan,
+    report::Out,
+    targets::Target,
+};
 use crate::output;
 
-/// Runs a load; fails if there was no answer.
+/// Runs a load. The status says whether everything was served.
 pub(crate) fn run(args: LoadArgs) -> ExitCode {
     match load(args) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(outcome) => ExitCode::from(status(&outcome)),
         Err(problem) => {
             output::report(&problem);
-            ExitCode::FAILURE
+            ExitCode::from(NOT_SENT)
         }
     }
 }
 
-fn load(args: LoadArgs) -> Result<bool, String> {
+fn load(args: LoadArgs) -> Result<Outcome, String> {
     if args.stream && args.api == Api::Embeddings {
         return Err("embeddings do not stream: remove --stream".to_owned());
     }
@@ -44,9 +50,26 @@ fn load(args: LoadArgs) -> Result<bool, String> {
     let out = Out::new(args.json);
     let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("no runtime: {error}"))?;
     let run = Arc::new(Run { args, targets, client, running: AtomicUsize::new(0) });
-    let outcome = runtime.block_on(drive::drive(Arc::clone(&run), plan, &out));
+    let outcome = runtime.block_on(drive::drive(Arc::clone(&run), plan));
     // Do not wait for requests that a signal cut off.
     runtime.shutdown_background();
     out.result(&run, &outcome);
-    Ok(outcome.tally.all.count > outcome.tally.failed() || outcome.tally.all.count == 0)
+    Ok(outcome)
 }
+
+/// The exit status, as the help explains it.
+fn status(outcome: &Outcome) -> u8 {
+    let (all, tally) = (outcome.tally.all.count, &outcome.tally);
+    match () {
+        () if outcome.interrupted => INTERRUPTED,
+        () if all > 0 && tally.failed() == all => NONE_ANSWERED,
+        () if tally.successes() < all => NOT_ALL_SERVED,
+        () => 0,
+    }
+}
+
+const NOT_ALL_SERVED: u8 = 1;
+const NOT_SENT: u8 = 2;
+const NONE_ANSWERED: u8 = 3;
+/// As shells have it of what SIGINT ended.
+const INTERRUPTED: u8 = 130;

@@ -55,6 +55,22 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// How many requests there will be, if that is known, and else for how long they come.
+    pub(super) fn length(&self) -> (Option<u64>, Duration) {
+        let seconds = |end: f64| Duration::try_from_secs_f64(end).unwrap_or(Duration::MAX);
+        match self {
+            Self::Closed { items, .. } => (Some(*items), Duration::ZERO),
+            Self::Open(Arrivals::Recorded(requests)) => {
+                (Some(requests.len() as u64), Duration::ZERO)
+            }
+            Self::Open(Arrivals::Poisson { end, .. } | Arrivals::Uniform { end, .. }) => {
+                (None, seconds(*end))
+            }
+        }
+    }
+}
+
 impl Iterator for Arrivals {
     type Item = Arrival;
 

@@ -1,4 +1,4 @@
-//! The load tester's output: progress, items, and a table or JSON.
+//! The load tester's output: items, and a table or JSON.
 
 use std::{
     fmt::Write as _,
@@ -25,12 +25,6 @@ impl Out {
         Self { json }
     }
 
-    /// `16:56:43.263: Running...5 Completed...2`.
-    pub(super) fn progress(&self, running: usize, completed: u64) {
-        let time = clock::spelled(clock::wall());
-        self.line(&format!("{time}: Running...{running} Completed...{completed}\n"));
-    }
-
     pub(super) fn result(&self, run: &Run, outcome: &Outcome) {
         if self.json {
             let whole = format!("{:#}\n", whole(run, outcome));
@@ -44,15 +38,6 @@ impl Out {
         text.push('\n');
         text.push_str(&table::table(run, outcome));
         let _ = io::stdout().write_all(text.as_bytes());
-    }
-
-    fn line(&self, line: &str) {
-        // A reader that has gone does not stop the run.
-        let _ = if self.json {
-            io::stderr().write_all(line.as_bytes())
-        } else {
-            io::stdout().write_all(line.as_bytes())
-        };
     }
 }
 
@@ -94,6 +79,9 @@ fn whole(run: &Run, outcome: &Outcome) -> Value {
                     value["error"] = "in the stream".into();
                 }
                 End::Failed(reason) => value["error"] = reason.as_str().into(),
+            }
+            if let Some(message) = &group.message {
+                value["message"] = message.as_str().into();
             }
             merged(value, &group.sums)
         })

@@ -24,6 +24,14 @@ pub(super) fn table(run: &Run, outcome: &Outcome) -> String {
         }
     }
     let mut text = aligned(&rows);
+    text.push_str(LEGEND);
+    let messages = tally.groups.iter().filter_map(|((target, end), group)| {
+        Some(format!("  {}: {}", end.name(*target), group.message.as_ref()?))
+    });
+    let messages: Vec<_> = messages.collect();
+    if !messages.is_empty() {
+        let _ = writeln!(text, "\nWhat the first of each said:\n{}", messages.join("\n"));
+    }
     let seconds = outcome.took.as_secs_f64();
     let percent = |count| share(count, all) * 100.0;
     let _ = writeln!(
@@ -91,6 +99,14 @@ fn aligned(rows: &[Row]) -> String {
     }
     text
 }
+
+const LEGEND: &str = "
+Count, Share        requests, and their part of all
+Name                the target by its number, and the status of its answers
+Region, Backend     x-ms-region and x-spillover-backend of these answers; - without
+First byte, Total   until the first byte of the body, and until its last one
+Prompt, Completion  tokens by the usage of these answers
+";
 
 const HEAD: [&str; 10] = [
     "Count",

@@ -16,6 +16,8 @@ pub(super) struct Tally {
 /// The answers of one target with one status.
 pub(super) struct Group {
     pub(super) sums: Sums,
+    /// What the first of them said was wrong.
+    pub(super) message: Option<String>,
     /// By region and backend.
     pub(super) served: BTreeMap<(String, String), Sums>,
 }
@@ -36,9 +38,15 @@ impl Tally {
     pub(super) fn add(&mut self, target: usize, seen: &Seen) {
         self.all.add(seen);
         let group = self.groups.entry((target, seen.end.clone()));
-        let group =
-            group.or_insert_with(|| Group { sums: Sums::default(), served: BTreeMap::new() });
+        let group = group.or_insert_with(|| Group {
+            sums: Sums::default(),
+            message: None,
+            served: BTreeMap::new(),
+        });
         group.sums.add(seen);
+        if group.message.is_none() {
+            group.message.clone_from(&seen.message);
+        }
         let mut served = (seen.region.clone(), seen.backend.clone());
         // The target chooses these headers, and each name costs two histograms.
         if group.served.len() >= MAX_SERVERS && !group.served.contains_key(&served) {
@@ -59,6 +67,13 @@ impl Tally {
             .filter(|((_, end), _)| fits(end))
             .map(|(_, group)| group.sums.count)
             .sum()
+    }
+
+    /// How many answers had a status of success, and no error among their events.
+    pub(super) fn successes(&self) -> u64 {
+        let is_success = |end: &End| matches!(end, End::Status(200..=299));
+        let groups = self.groups.iter().filter(|((_, end), _)| is_success(end));
+        groups.map(|(_, group)| group.sums.count).sum()
     }
 
     pub(super) fn failed(&self) -> u64 {

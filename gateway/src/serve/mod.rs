@@ -27,4 +27,4 @@ mod workers;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::lifecycle::run::run;
+pub(crate) use self::lifecycle::{build::try_to_build, run::run};

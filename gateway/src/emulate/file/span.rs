@@ -7,6 +7,8 @@ use serde::{
     de::{Error, Visitor},
 };
 
+use crate::duration;
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span(pub(super) Duration);
 
@@ -26,10 +28,7 @@ impl Visitor<'_> for Words {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Span, E> {
-        let read = humantime::parse_duration(text);
-        let read = read.map_err(|error| {
-            E::custom(format!("{text:?} is no duration ({error}): write \"250ms\" or \"10s\""))
-        })?;
+        let read = duration::parse(text).map_err(E::custom)?;
         // One day: longer values are mistakes, and shorter ones cannot overflow.
         if read > Duration::from_secs(86_400) {
             return Err(E::custom("longer than a day: shorten it"));

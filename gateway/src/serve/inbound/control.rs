@@ -6,7 +6,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tower_spillover::StickTo;
 
 use super::caller::Caller;
-use crate::serve::{refusal::Refusal, routing::named_backend::NamedBackend};
+use crate::{
+    duration,
+    serve::{refusal::Refusal, routing::named_backend::NamedBackend},
+};
 
 /// A request's options, as far as its client is allowed to set them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -42,7 +45,7 @@ impl Control {
             None => None,
         };
         if let Some(value) = permitted(headers, "x-spillover-max-wait", may.max_wait)? {
-            let wait = humantime::parse_duration(value)
+            let wait = duration::parse(value)
                 .map_err(|_| unclear("x-spillover-max-wait", "a duration such as 500ms or 2s"))?;
             control.max_wait = Some(wait.min(MAX_WAIT));
         }

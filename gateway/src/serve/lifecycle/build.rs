@@ -92,6 +92,19 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
     Ok(Runtime { snapshot, clients, routes, upstream, tokens, verifier })
 }
 
+/// Makes a configuration ready as a server would, and lets it go.
+///
+/// # Errors
+///
+/// As of [`runtime`].
+pub(crate) fn try_to_build(config: Config) -> Result<(), String> {
+    // What keeps time and connections is made within a runtime, where a server makes it.
+    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let executor = executor.map_err(|error| format!("cannot start: {error}"))?;
+    let _entered = executor.enter();
+    runtime(config, None).map(drop)
+}
+
 /// The pools, the gate and the budget of a model: reused from the last configuration if their
 /// settings are the same, so that they keep what they learned.
 fn running_model(

@@ -1,6 +1,6 @@
 //! Starting, reloading and stopping.
 
-mod build;
+pub(crate) mod build;
 mod demo;
 pub(crate) mod reload;
 pub(crate) mod run;

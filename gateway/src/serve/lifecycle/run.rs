@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use super::{
     demo,
     reload::{self, Reload},
-    server::Server,
+    server::{Failure, Server},
     signals::End,
 };
 use crate::{
@@ -40,20 +40,25 @@ pub(crate) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> ExitCode {
             runtime.shutdown_background();
             served
         }
-        Err(error) => Err(format!("cannot start: {error}")),
+        Err(error) => Err(Failure::Start(format!("cannot start: {error}"))),
     };
     match served {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
+        Err(failure) => {
+            let (problem, status) = match failure {
+                Failure::Start(problem) => (problem, 1),
+                Failure::Configuration(problem) => (problem, 2),
+            };
             output::report(&problem);
-            ExitCode::FAILURE
+            ExitCode::from(status)
         }
     }
 }
 
-async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), String> {
+async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failure> {
     // Before anything else: a signal without a handler ends the process.
-    let mut end = End::new().map_err(|error| format!("cannot hear signals: {error}"))?;
+    let mut end =
+        End::new().map_err(|error| Failure::Start(format!("cannot hear signals: {error}")))?;
     let (mut config, source) = tokio::select! {
         opened = Source::open(file) => opened?,
         () = end.heard() => return Ok(()),
@@ -61,7 +66,8 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
     if let Some(address) = listen {
         config.listen.address = address;
     }
-    let telemetry = Telemetry::new(&config.telemetry).map_err(|error| error.to_string())?;
+    let telemetry = Telemetry::new(&config.telemetry)
+        .map_err(|error| Failure::Configuration(error.to_string()))?;
     telemetry::log_panics();
     let workers = Arc::<OnceLock<Weak<Workers>>>::default();
     let observed = Observed { telemetry: telemetry.clone(), workers: Arc::clone(&workers) };
@@ -72,15 +78,12 @@ async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), St
     reload::log_idle(&gateway);
     let watched = Arc::downgrade(&gateway);
     telemetry.watch(move || watched.upgrade().map(|gateway| gateway.snapshot()));
-    let admin = server.admin_url.as_ref().map(|admin| format!("admin on {admin}"));
+    let admin = server.admin_url.as_deref();
     if let Source::Demo(_) = source {
-        announce(&demo::curl(&server.url));
+        demo::lines(&server.url, admin).iter().for_each(|line| announce(line));
     } else {
-        admin.iter().for_each(|line| announce(line));
-    }
-    announce(&format!("listening on {}", server.url));
-    if let (Source::Demo(_), Some(line)) = (&source, &admin) {
-        announce(&format!("{line} (/metrics and /-/status)"));
+        admin.iter().for_each(|admin| announce(&format!("admin on {admin}")));
+        announce(&format!("listening on {}", server.url));
     }
     let reload = Reload::new(&server.gateway, server.certificate.clone(), listen);
     let follow = async {
@@ -116,17 +119,19 @@ enum Source {
 }
 
 impl Source {
-    async fn open(file: Option<&Path>) -> Result<(Config, Self), String> {
+    async fn open(file: Option<&Path>) -> Result<(Config, Self), Failure> {
         let Some(file) = file else {
-            let (azure, config) = demo::start().await.map_err(|error| error.to_string())?;
+            let demo = demo::start().await;
+            let (azure, config) = demo.map_err(|error| Failure::Start(error.to_string()))?;
             return Ok((config, Self::Demo(azure)));
         };
         // Register first: a signal that arrives while the file is read causes another read.
         let hangup = Hangup::new();
         let file = file.to_owned();
         let opened = tokio::task::spawn_blocking(move || config::open(&file)).await;
-        let opened = opened.map_err(|error| error.to_string())?;
-        let (config, watch) = opened.map_err(|problems| problems.to_string())?;
+        let opened = opened.map_err(|error| Failure::Start(error.to_string()))?;
+        let (config, watch) =
+            opened.map_err(|problems| Failure::Configuration(problems.to_string()))?;
         Ok((config, Self::File(watch, hangup)))
     }
 }

@@ -17,6 +17,15 @@ use crate::{
     },
 };
 
+/// Why a gateway does not start.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Something here is in the way, such as an address that is taken.
+    Start(String),
+    /// The configuration cannot be served anywhere.
+    Configuration(String),
+}
+
 /// A listening gateway.
 pub(crate) struct Server {
     pub(crate) gateway: Arc<Gateway>,
@@ -35,15 +44,18 @@ impl Server {
     /// # Errors
     ///
     /// If something in `config` cannot work here, such as an address in use.
-    pub(crate) async fn start(config: Config, observer: Arc<dyn Observe>) -> Result<Self, String> {
+    pub(crate) async fn start(config: Config, observer: Arc<dyn Observe>) -> Result<Self, Failure> {
         let settings = config.listen.clone();
-        let gateway = Arc::new(Gateway::new(build::runtime(config, None)?, observer));
-        let public = Listener::bind(settings.address, settings.tls.as_ref()).await?;
+        let runtime = build::runtime(config, None).map_err(Failure::Configuration)?;
+        let gateway = Arc::new(Gateway::new(runtime, observer));
+        let bound = Listener::bind(settings.address, settings.tls.as_ref()).await;
+        let public = bound.map_err(Failure::Start)?;
         let admin = match settings.admin {
-            Some(address) => Some(Listener::bind(address, None).await?),
+            Some(address) => Some(Listener::bind(address, None).await.map_err(Failure::Start)?),
             None => None,
         };
-        let workers = Workers::start().map_err(|error| format!("cannot start threads: {error}"))?;
+        let workers = Workers::start()
+            .map_err(|error| Failure::Start(format!("cannot start threads: {error}")))?;
         let workers = Arc::new(workers);
         let (stop, stopped) = watch::channel(false);
         Ok(Self {

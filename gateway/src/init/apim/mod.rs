@@ -1,0 +1,175 @@
+//! A policy of Azure API Management with its backends.
+
+mod backends;
+mod elements;
+mod expressions;
+mod policy;
+
+use self::{backends::Known, policy::Policy};
+use super::{
+    draft::{Auth, Backend, Client, Draft, Entra, Model, is_ptu, variable_name},
+    endpoint::Endpoint,
+};
+
+/// What a policy amounts to, with the backends and fragments in `more`, each with the name of its file.
+pub(super) fn draft(text: &str, more: &[(String, String)], model: &str) -> Result<Draft, String> {
+    let (mut policy, mut known) = (Policy::read(text)?, Known::default());
+    for (file, text) in more {
+        let is_xml = text.trim_start_matches('\u{feff}').trim_start().starts_with('<');
+        match is_xml {
+            true => policy.add(Policy::read(text).map_err(|problem| format!("{file}: {problem}"))?),
+            false => known.read(text).map_err(|problem| format!("{file}: {problem}"))?,
+        }
+    }
+    let mut maker = Maker {
+        draft: Draft::of("a policy of API Management"),
+        model: Model { name: model.to_owned(), ..Model::default() },
+        policy: &policy,
+        known: &known,
+    };
+    maker.backends();
+    maker.client();
+    let Maker { mut draft, model, .. } = maker;
+    if model.ptu.is_empty() && model.standard.is_empty() {
+        return Err("no backend is in it: give what it refers to by --backends (JSON, or the XML of a fragment)".to_owned());
+    }
+    policy.left_out.iter().for_each(|text| draft.leave_out(text.clone()));
+    known.left_out.iter().for_each(|text| draft.leave_out(text.clone()));
+    draft.remark(format!(
+        "models.{}: a policy does not say what clients call the model: the deployment in the paths of requests; --model names \
+         another", model.name
+    ));
+    draft.models.push(model);
+    Ok(draft)
+}
+
+struct Maker<'a> {
+    draft: Draft,
+    model: Model,
+    policy: &'a Policy,
+    known: &'a Known,
+}
+
+impl Maker<'_> {
+    fn backends(&mut self) {
+        for target in &self.policy.targets {
+            let key = target.key.as_deref();
+            match &target.place {
+                policy::Place::Address(text) => self.add(&target.name, text, key, (None, None)),
+                policy::Place::Backend(id) => self.named(id, key),
+            }
+        }
+        // Backends that nothing refers to by a name that can be read: a policy may put it together.
+        if self.model.ptu.is_empty() && self.model.standard.is_empty() {
+            let ids: Vec<_> = self.known.tops().map(str::to_owned).collect();
+            ids.iter().for_each(|id| self.named(id, None));
+        }
+    }
+
+    /// A backend by its id, or the members of a pool.
+    fn named(&mut self, id: &str, key: Option<&str>) {
+        match self.known.backend(id) {
+            Some(backends::Entity::Pool(members)) => {
+                for member in members {
+                    let Some(backends::Entity::Single(single)) = self.known.backend(&member.id) else {
+                        self.draft.remark(format!("{id}: its member {} is not in what --backends gives", member.id));
+                        continue;
+                    };
+                    let key = single.key.as_deref().or(key).map(str::to_owned);
+                    self.add(&member.id, &single.url.clone(), key.as_deref(), (member.priority, member.weight));
+                }
+            }
+            Some(backends::Entity::Single(single)) => {
+                let key = single.key.as_deref().or(key).map(str::to_owned);
+                self.add(id, &single.url.clone(), key.as_deref(), (None, None));
+            }
+            None => self.draft.remark(format!(
+                "the backend {id} is not in what --backends gives; add it, or give the template that has it"
+            )),
+        }
+    }
+
+    fn add(
+        &mut self,
+        name: &str,
+        address: &str,
+        key: Option<&str>,
+        order: (Option<u64>, Option<u64>),
+    ) {
+        let endpoint = self.endpoint(name, address);
+        let name = match name {
+            "" => endpoint.resource().to_owned(),
+            name => name.to_owned(),
+        };
+        let auth = self.auth(&name, key);
+        let (priority, weight) = order;
+        let is_ptu = is_ptu(&name) || is_ptu(endpoint.resource());
+        let is_there = |other: &Backend| other.endpoint == endpoint && other.auth == auth;
+        if self.model.ptu.iter().chain(&self.model.standard).any(is_there) {
+            return;
+        }
+        let backend = Backend {
+            name,
+            endpoint,
+            auth,
+            provider: None,
+            deployment: None,
+            api_version: None,
+            region: None,
+            priority: priority.filter(|priority| *priority > 0),
+            weight: weight.filter(|weight| *weight > 0),
+        };
+        self.model.add(backend, is_ptu);
+    }
+
+    fn endpoint(&mut self, name: &str, address: &str) -> Endpoint {
+        let value = self.known.resolved(address);
+        Endpoint::read(&value).unwrap_or_else(|| {
+            let of = expressions::named_value(address).unwrap_or(if name.is_empty() { "backend" } else { name });
+            let unknown = Endpoint::unknown(of);
+            self.draft.remark(format!(
+                "{} stands for {of}, whose value is not known here; write the address of the resource",
+                unknown.url
+            ));
+            unknown
+        })
+    }
+
+    fn auth(&mut self, name: &str, key: Option<&str>) -> Auth {
+        let Some(key) = key else {
+            if let Some(client_id) = &self.policy.managed_identity {
+                let managed = || Entra::Managed { client_id: client_id.clone() };
+                self.draft.entra.get_or_insert_with(managed);
+                return Auth::Entra;
+            }
+            let variable = format!("{}_KEY", variable_name(name));
+            return Auth::Key(self.draft.variable(
+                &variable,
+                &format!("the key of {name}, which the policy does not say"),
+            ));
+        };
+        match expressions::named_value(key) {
+            Some(named) => {
+                let what = format!("the key of {name}: the named value {named}");
+                Auth::Key(self.draft.variable(&variable_name(named), &what))
+            }
+            None => {
+                let variable = format!("{}_KEY", variable_name(name));
+                let what =
+                    format!("the key of {name}, which stands in the source and was not copied");
+                Auth::Key(self.draft.variable(&variable, &what))
+            }
+        }
+    }
+
+    /// Subscription keys become the keys of clients.
+    fn client(&mut self) {
+        let what = "a key of clients, such as their subscription key, of 12 characters at least";
+        let key = self.draft.variable("CLIENT_KEY", what);
+        self.draft.clients.push(Client { name: "default", key, operates: false });
+        self.draft.remark(
+            "clients.default: give each subscription a [clients.NAME] with its key; products become `models`, `class` and `may`"
+                .to_owned(),
+        );
+    }
+}

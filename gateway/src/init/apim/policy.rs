@@ -1,0 +1,148 @@
+//! What a policy sends requests to, and with which key.
+
+use roxmltree::{Document, Node, ParsingOptions};
+
+use super::{elements, expressions};
+
+/// A policy, or a fragment of one.
+#[derive(Debug, Default)]
+pub(super) struct Policy {
+    pub(super) targets: Vec<Target>,
+    /// Where it authenticates by one, with the id of a user-assigned one.
+    pub(super) managed_identity: Option<Option<String>>,
+    pub(super) left_out: Vec<String>,
+}
+
+/// A place that requests are sent to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) name: String,
+    pub(super) place: Place,
+    /// The value of `api-key` that is set beside it.
+    pub(super) key: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Address(String),
+    /// By the id of a backend entity.
+    Backend(String),
+}
+
+impl Policy {
+    pub(super) fn read(text: &str) -> Result<Self, String> {
+        let text = expressions::escaped(text.trim_start_matches('\u{feff}'));
+        let options = ParsingOptions { nodes_limit: MAX_NODES, ..ParsingOptions::default() };
+        let document = Document::parse_with_options(&text, options)
+            .map_err(|error| format!("is no policy in XML: {error}"))?;
+        let mut policy = Self::default();
+        for element in document.descendants().filter(Node::is_element) {
+            policy.element(element);
+        }
+        Ok(policy)
+    }
+
+    /// With what a fragment of it has.
+    pub(super) fn add(&mut self, fragment: Self) {
+        self.targets.extend(fragment.targets);
+        self.left_out.extend(fragment.left_out);
+        self.managed_identity = self.managed_identity.take().or(fragment.managed_identity);
+        // It is here.
+        self.left_out.retain(|text| !text.starts_with("include-fragment"));
+    }
+
+    fn element(&mut self, element: Node<'_, '_>) {
+        let attribute =
+            |name: &str| element.attribute(name).map(str::trim).filter(|it| !it.is_empty());
+        match element.tag_name().name() {
+            "set-backend-service" => {
+                let place = match (attribute("backend-id"), attribute("base-url")) {
+                    (Some(id), _) if !is_expression(id) => Place::Backend(id.to_owned()),
+                    (_, Some(url)) if !is_expression(url) => Place::Address(url.to_owned()),
+                    // It is put together from variables, which are read where they are set.
+                    _ => return,
+                };
+                self.target(element, place);
+            }
+            "set-variable" => {
+                let (name, value) =
+                    (attribute("name").unwrap_or_default(), attribute("value").unwrap_or_default());
+                let name = name.to_ascii_lowercase();
+                let is_about = |words: &[&str]| words.iter().any(|word| name.contains(word));
+                if is_expression(value) || !is_about(&["url", "endpoint", "backend"]) {
+                    return;
+                }
+                let is_address = value.starts_with("http://") || value.starts_with("https://");
+                if is_address || expressions::named_value(value).is_some() {
+                    self.target(element, Place::Address(value.to_owned()));
+                } else if name.contains("backend") && !value.is_empty() && !value.contains(' ') {
+                    self.target(element, Place::Backend(value.to_owned()));
+                }
+            }
+            "authentication-managed-identity" => {
+                self.managed_identity =
+                    Some(attribute("client-id").filter(|id| !is_expression(id)).map(str::to_owned));
+            }
+            name => {
+                if let Some(text) = elements::left_out(name, element) {
+                    self.left_out.push(text);
+                }
+            }
+        }
+    }
+
+    fn target(&mut self, element: Node<'_, '_>, place: Place) {
+        let key = key_beside(element);
+        let name = match &place {
+            Place::Backend(id) => id.clone(),
+            Place::Address(text) => expressions::named_value(text).unwrap_or_default().to_owned(),
+        };
+        let target = Target { name, place, key };
+        if !self.targets.contains(&target) {
+            self.targets.push(target);
+        }
+    }
+}
+
+/// The `api-key` that the same branch sets, or one around it.
+fn key_beside(element: Node<'_, '_>) -> Option<String> {
+    element.ancestors().skip(1).find_map(|branch| {
+        let header = branch.children().find(|child| {
+            let name = child.attribute("name").unwrap_or_default();
+            child.has_tag_name("set-header") && name.eq_ignore_ascii_case("api-key")
+        });
+        let value = header?.children().find(|child| child.has_tag_name("value"))?;
+        let text = value.text()?.trim().to_owned();
+        (!text.is_empty() && !is_expression(&text)).then_some(text)
+    })
+}
+
+fn is_expression(text: &str) -> bool {
+    text.starts_with('@')
+}
+
+const MAX_NODES: u32 = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branches_with_their_urls_and_keys_are_targets() {
+        let fragment = r#"<fragment><choose>
+            <when condition="@(context.Variables.GetValueOrDefault<int>("urlId") == 1)">
+              <set-variable name="url" value="{{aoai-eastus}}" />
+              <set-header name="api-key" exists-action="override"><value>{{aoai-eastus-key}}</value></set-header>
+            </when>
+            <when condition="@(context.Variables.GetValueOrDefault<int>("urlId") == 2)">
+              <set-variable name="url" value="https://sweden.openai.azure.com/" />
+              <set-header name="api-key" exists-action="override"><value>a-secret</value></set-header>
+            </when>
+            <otherwise><set-variable name="urlId" value="@(2)" /></otherwise></choose></fragment>"#;
+        let policy = Policy::read(fragment).expect("it is a fragment");
+        let found: Vec<_> =
+            policy.targets.iter().map(|it| (&*it.name, it.key.as_deref())).collect();
+        assert_eq!(found, [("aoai-eastus", Some("{{aoai-eastus-key}}")), ("", Some("a-secret"))]);
+        assert!(Policy::read("not xml").is_err());
+    }
+}

@@ -1,0 +1,167 @@
+//! A configuration in the making, whatever it is made from.
+
+use std::collections::BTreeMap;
+
+use super::endpoint::Endpoint;
+
+/// What will be written, and what has to be said of it.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    /// What it was made from, for the first line.
+    pub(super) source: &'static str,
+    pub(super) models: Vec<Model>,
+    pub(super) clients: Vec<Client>,
+    pub(super) entra: Option<Entra>,
+    /// What somebody has to look at.
+    pub(super) remarks: Vec<String>,
+    /// What of the source has no equivalent here, or is not needed, with why.
+    pub(super) left_out: Vec<String>,
+    /// By name, with what it is to be set to.
+    variables: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    pub(super) name: String,
+    pub(super) aliases: Vec<String>,
+    pub(super) ptu: Vec<Backend>,
+    pub(super) standard: Vec<Backend>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Backend {
+    pub(super) name: String,
+    pub(super) endpoint: Endpoint,
+    pub(super) auth: Auth,
+    /// Azure without.
+    pub(super) provider: Option<&'static str>,
+    pub(super) deployment: Option<String>,
+    pub(super) api_version: Option<String>,
+    pub(super) region: Option<String>,
+    pub(super) priority: Option<u64>,
+    pub(super) weight: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Auth {
+    /// The variable that has the key.
+    Key(String),
+    Entra,
+    None,
+}
+
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) name: &'static str,
+    /// The variable that has its key.
+    pub(super) key: String,
+    pub(super) operates: bool,
+}
+
+/// How tokens for `auth = "entra"` are got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Entra {
+    Managed { client_id: Option<String> },
+    Secret { tenant: String, client_id: String, secret: String },
+}
+
+impl Draft {
+    /// An empty one, to be made from `source`.
+    pub(super) fn of(source: &'static str) -> Self {
+        Self { source, ..Self::default() }
+    }
+
+    /// A variable of this name is to have `what`.
+    pub(super) fn variable(&mut self, name: &str, what: &str) -> String {
+        self.variables.entry(name.to_owned()).or_insert_with(|| what.to_owned());
+        name.to_owned()
+    }
+
+    pub(super) fn variables(&self) -> Vec<String> {
+        self.variables.iter().map(|(name, what)| format!("{name}: {what}")).collect()
+    }
+
+    pub(super) fn remark(&mut self, text: String) {
+        push_once(&mut self.remarks, text);
+    }
+
+    pub(super) fn leave_out(&mut self, text: String) {
+        push_once(&mut self.left_out, text);
+    }
+}
+
+impl Model {
+    /// Adds a backend to its tier, under a name that no other one has.
+    pub(super) fn add(&mut self, mut backend: Backend, is_ptu: bool) {
+        let is_taken =
+            |name: &str| self.ptu.iter().chain(&self.standard).any(|other| other.name == name);
+        let base = identifier(&backend.name, '-');
+        let numbered = (2..).map(|number| format!("{base}-{number}"));
+        let name = std::iter::once(base.clone()).chain(numbered).find(|name| !is_taken(name));
+        backend.name = name.unwrap_or(base);
+        if is_ptu { self.ptu.push(backend) } else { self.standard.push(backend) }
+    }
+}
+
+/// Whether a name says that what it names is provisioned.
+pub(super) fn is_ptu(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| {
+        word.starts_with("ptu") || word.ends_with("ptu") || word.starts_with("provision")
+    })
+}
+
+/// A name of letters, digits and `between`.
+pub(super) fn identifier(text: &str, between: char) -> String {
+    let mut name = String::new();
+    for character in text.chars().take(MAX_NAME_CHARS) {
+        if character.is_ascii_alphanumeric() {
+            name.push(character);
+        } else if !name.is_empty() && !name.ends_with(between) {
+            name.push(between);
+        }
+    }
+    let name = name.trim_end_matches(between);
+    if name.is_empty() { "backend".to_owned() } else { name.to_owned() }
+}
+
+/// The name of a variable that is made of these words.
+pub(super) fn variable_name(text: &str) -> String {
+    let name = identifier(text, '_').to_ascii_uppercase();
+    if name.starts_with(|first: char| first.is_ascii_digit()) {
+        format!("KEY_{name}")
+    } else {
+        name
+    }
+}
+
+fn push_once(texts: &mut Vec<String>, text: String) {
+    if !texts.contains(&text) {
+        texts.push(text);
+    }
+}
+
+const MAX_NAME_CHARS: usize = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_provisioned_says_so_in_a_word_of_its_name() {
+        for name in ["ptu", "gpt-4o-PTU", "PTU-east", "gpt4o_provisioned", "eastptu", "ptu1"] {
+            assert!(is_ptu(name), "{name}");
+        }
+        for name in ["gpt-4o", "computer", "standard", "aptuna-x", ""] {
+            assert!(!is_ptu(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_made_of_what_both_sides_take() {
+        assert_eq!(identifier("  East US (2)! ", '-'), "East-US-2");
+        assert_eq!(variable_name("aoai-eastus-key"), "AOAI_EASTUS_KEY");
+        assert_eq!(variable_name("2nd"), "KEY_2ND");
+        assert_eq!(identifier("äöü", '-'), "backend");
+    }
+}

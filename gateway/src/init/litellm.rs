@@ -1,0 +1,365 @@
+//! The `config.yaml` of a LiteLLM proxy.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::{
+    draft::{Auth, Backend, Client, Draft, Entra, Model, is_ptu, variable_name},
+    endpoint::Endpoint,
+    yaml,
+};
+
+/// What a configuration amounts to; `variable` is the environment of this process.
+pub(super) fn draft(
+    text: &str,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Draft, String> {
+    let document = yaml::read(text)?;
+    let list = document["model_list"].as_array();
+    let list = list.ok_or("has no model_list: name a config.yaml of LiteLLM")?;
+    let mut reader = Reader { draft: Draft::of("a LiteLLM config.yaml"), variable };
+    let mut groups: BTreeMap<String, Model> = BTreeMap::new();
+    for (index, entry) in list.iter().enumerate() {
+        reader.deployment(index, entry, &mut groups);
+    }
+    reader.fallbacks(&document, &mut groups);
+    reader.aliases(&document, &mut groups);
+    reader.client(&document);
+    reader.rest(&document);
+    let mut draft = reader.draft;
+    draft.models = groups.into_values().collect();
+    match draft.models.is_empty() {
+        true => Err("has no deployment (model: azure/NAME) that could be served".to_owned()),
+        false => Ok(draft),
+    }
+}
+
+struct Reader<'a> {
+    draft: Draft,
+    variable: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Reader<'_> {
+    /// An entry of `model_list`, which belongs to the group of its name.
+    fn deployment(&mut self, index: usize, entry: &Value, groups: &mut BTreeMap<String, Model>) {
+        let (group, params) = (text(&entry["model_name"]), &entry["litellm_params"]);
+        let (Some(group), Some(model)) = (group, text(&params["model"])) else {
+            let place =
+                format!("model_list[{index}]: it has no model_name, or no litellm_params.model");
+            return self.draft.leave_out(place);
+        };
+        if group.contains('*') || model.contains('*') {
+            let place = format!("{group}: a wildcard; name each model");
+            return self.draft.leave_out(place);
+        }
+        let (prefix, deployment) = model.split_once('/').unwrap_or(("openai", &model));
+        let Some(provider) = PROVIDERS.iter().find(|it| it.prefix == prefix) else {
+            let text = format!("{group}: {model}: {prefix} is no provider that can be converted");
+            return self.draft.leave_out(text);
+        };
+        let id = text(&entry["model_info"]["id"]);
+        let endpoint = self.endpoint(&group, params, provider);
+        let name = id.clone().unwrap_or_else(|| match provider.name {
+            None => endpoint.resource().to_owned(),
+            Some(_) => prefix.to_owned(),
+        });
+        let auth = self.auth(&name, params, provider);
+        let is_own = endpoint.url.starts_with(provider.base);
+        if provider.name == Some("anthropic") {
+            self.draft.remark(format!(
+                "{name}: of OpenAI's API, Anthropic has chat completions and nothing else"
+            ));
+        }
+        let backend = Backend {
+            endpoint,
+            auth,
+            // A server of OpenAI's API that is not OpenAI's.
+            provider: provider.name.map(|name| if is_own { name } else { "http" }),
+            deployment: Some(deployment.to_owned()).filter(|name| *name != group),
+            api_version: self.plain(&params["api_version"]),
+            region: self.plain(&params["region_name"]),
+            priority: params["order"].as_u64().filter(|order| *order > 0),
+            weight: params["weight"].as_u64().filter(|weight| *weight > 0),
+            name,
+        };
+        let is_ptu =
+            [Some(&*group), Some(deployment), id.as_deref()].into_iter().flatten().any(is_ptu);
+        let model = groups.entry(group.clone()).or_default();
+        model.name.clone_from(&group);
+        model.add(backend, is_ptu);
+        for key in params.as_object().into_iter().flat_map(Map::keys) {
+            if !READ.contains(&key.as_str()) {
+                self.leave_out_key(&format!("litellm_params.{key}"), key);
+            }
+        }
+    }
+
+    fn endpoint(&mut self, group: &str, params: &Value, provider: &Provider) -> Endpoint {
+        let given = text(&params["api_base"]);
+        if let (None, Some(_)) = (&given, provider.name)
+            && let Some(own) = Endpoint::of_other(provider.base)
+        {
+            return own;
+        }
+        let read = if provider.name.is_none() { Endpoint::read } else { Endpoint::of_other };
+        let (source, address) = match given.as_deref() {
+            Some(base) => match base.strip_prefix("os.environ/") {
+                Some(name) => (name.to_owned(), (self.variable)(name)),
+                None => (base.to_owned(), Some(base.to_owned())),
+            },
+            None => ("AZURE_API_BASE".to_owned(), (self.variable)("AZURE_API_BASE")),
+        };
+        address.as_deref().and_then(read).unwrap_or_else(|| {
+            // An address with a password in it is not repeated either.
+            let unknown = Endpoint::unknown(match source.contains("://") {
+                true => group,
+                false => &source,
+            });
+            let url = &unknown.url;
+            self.draft.remark(format!(
+                "{group}: {url} stands for an api_base that is not known here; write the address of the resource"
+            ));
+            unknown
+        })
+    }
+
+    fn auth(&mut self, name: &str, params: &Value, provider: &Provider) -> Auth {
+        let secret = ["tenant_id", "client_id", "client_secret"].map(|key| text(&params[key]));
+        if let [Some(tenant), Some(client_id), Some(client_secret)] = secret {
+            let variable =
+                self.secret(&client_secret, "AZURE_CLIENT_SECRET", "the secret of the application");
+            let [tenant, client_id] = [tenant, client_id].map(|id| self.resolved(&id));
+            let entra = Entra::Secret { tenant, client_id, secret: variable };
+            if *self.draft.entra.get_or_insert_with(|| entra.clone()) != entra {
+                self.draft.remark(
+                    "[entra]: the source has more than one identity; there is one here".to_owned(),
+                );
+            }
+            return Auth::Entra;
+        }
+        let has_token = params.get("azure_ad_token").is_some_and(|token| !token.is_null());
+        if has_token {
+            self.draft.entra.get_or_insert(Entra::Managed { client_id: None });
+            self.draft.remark(format!(
+                "{name}: a token of Entra ID (azure_ad_token) is replaced by [entra], which gets tokens itself; \
+                 check its kind"
+            ));
+            return Auth::Entra;
+        }
+        let key = text(&params["api_key"]);
+        if key.is_none() && provider.variable.is_empty() {
+            return Auth::None;
+        }
+        let key = key.unwrap_or_else(|| format!("os.environ/{}", provider.variable));
+        let fallback = format!("{}_KEY", variable_name(name));
+        Auth::Key(self.secret(&key, &fallback, &format!("the key of {name}")))
+    }
+
+    /// The variable of a secret: the one that the source names, or one in place of the secret itself.
+    fn secret(&mut self, value: &str, fallback: &str, what: &str) -> String {
+        match value.strip_prefix("os.environ/") {
+            Some(name) if !name.is_empty() => self.draft.variable(name, what),
+            _ => {
+                let what = format!("{what}, which stands in the source and was not copied");
+                self.draft.variable(fallback, &what)
+            }
+        }
+    }
+
+    /// A text that is no secret, with the value of a variable in its place.
+    fn plain(&mut self, value: &Value) -> Option<String> {
+        text(value).map(|text| self.resolved(&text)).filter(|text| !text.is_empty())
+    }
+
+    fn resolved(&mut self, text: &str) -> String {
+        let Some(name) = text.strip_prefix("os.environ/") else { return text.to_owned() };
+        (self.variable)(name).unwrap_or_else(|| {
+            self.draft.remark(format!(
+                "{name}: the variable is not set here; write its value in its place"
+            ));
+            name.to_owned()
+        })
+    }
+
+    /// A group whose fallback has a PTU in front becomes the PTU tier of one model.
+    fn fallbacks(&mut self, document: &Value, groups: &mut BTreeMap<String, Model>) {
+        for section in ["router_settings", "litellm_settings"] {
+            let fallbacks = document[section]["fallbacks"].as_array();
+            for (from, to) in fallbacks.into_iter().flatten().filter_map(Value::as_object).flatten()
+            {
+                let first = to.as_array().and_then(|names| names.first()).and_then(Value::as_str);
+                let Some(to) = first else { continue };
+                let is_front =
+                    groups.get(from).is_some_and(|it| !it.ptu.is_empty() && it.standard.is_empty());
+                let behind = groups.get(to).map(|it| (it.ptu.is_empty(), it.standard.clone()));
+                match behind {
+                    Some((true, standard)) if is_front => {
+                        let Some(front) = groups.get_mut(from) else { continue };
+                        for mut backend in standard {
+                            // Its clients ask for the model by the other name.
+                            backend.deployment.get_or_insert_with(|| to.to_owned());
+                            front.add(backend, false);
+                        }
+                        self.draft.remark(format!(
+                            "{from}: its fallback {to} is its Standard tier now, to which requests spill"
+                        ));
+                    }
+                    _ => self.draft.leave_out(format!(
+                        "{section}.fallbacks of {from} to {to}: another model is never answered with; put the \
+                         backends of one model into one group"
+                    )),
+                }
+            }
+        }
+    }
+
+    fn aliases(&mut self, document: &Value, groups: &mut BTreeMap<String, Model>) {
+        let aliases = document["router_settings"]["model_group_alias"].as_object();
+        for (alias, target) in aliases.into_iter().flatten() {
+            let target = text(target).or_else(|| text(&target["model"])).unwrap_or_default();
+            let is_free = !groups.contains_key(alias);
+            match groups.get_mut(&target).filter(|_| is_free) {
+                Some(model) => model.aliases.push(alias.clone()),
+                None => self.draft.leave_out(format!("model_group_alias {alias}: {target} is not served here, or {alias} is a model itself")),
+            }
+        }
+    }
+
+    fn client(&mut self, document: &Value) {
+        let key = text(&document["general_settings"]["master_key"]);
+        let Some(key) = key.filter(|key| !key.is_empty()) else { return };
+        let variable = self.secret(
+            &key,
+            "LITELLM_MASTER_KEY",
+            "the key of clients, of 12 characters at least",
+        );
+        self.draft.clients.push(Client { name: "litellm", key: variable, operates: true });
+        self.draft.remark(
+            "clients.litellm has the master key; give each team a [clients.NAME] of its own instead of virtual keys"
+                .to_owned(),
+        );
+    }
+
+    /// Everything else that is set.
+    fn rest(&mut self, document: &Value) {
+        for (section, settings) in document.as_object().into_iter().flatten() {
+            if section == "model_list" {
+                continue;
+            }
+            let Some(settings) = settings.as_object() else {
+                self.leave_out_key(section, section);
+                continue;
+            };
+            for key in settings.keys() {
+                if !["fallbacks", "model_group_alias", "master_key"].contains(&key.as_str()) {
+                    self.leave_out_key(&format!("{section}.{key}"), key);
+                }
+            }
+        }
+    }
+
+    fn leave_out_key(&mut self, place: &str, key: &str) {
+        let known = INSTEAD.iter().find(|(keys, _)| keys.split(' ').any(|it| it == key));
+        let instead = known.map_or("has no equivalent", |(_, instead)| instead);
+        self.draft.leave_out(format!("{place}: {instead}"));
+    }
+}
+
+/// A text, or a number as one: a version such as `2024` may stand without quotes.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.trim().to_owned()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+    .filter(|text| !text.is_empty())
+}
+
+/// Whose API a deployment has, by what its `model` begins with.
+struct Provider {
+    prefix: &'static str,
+    /// As `provider` of a backend has it; Azure without.
+    name: Option<&'static str>,
+    /// Where LiteLLM finds it by itself.
+    base: &'static str,
+    /// The variable that LiteLLM takes its key from.
+    variable: &'static str,
+}
+
+const PROVIDERS: [Provider; 5] = [
+    Provider { prefix: "azure", name: None, base: "", variable: "AZURE_API_KEY" },
+    Provider {
+        prefix: "openai",
+        name: Some("openai"),
+        base: "https://api.openai.com/v1",
+        variable: "OPENAI_API_KEY",
+    },
+    Provider {
+        prefix: "anthropic",
+        name: Some("anthropic"),
+        base: "https://api.anthropic.com/v1",
+        variable: "ANTHROPIC_API_KEY",
+    },
+    Provider {
+        prefix: "mistral",
+        name: Some("mistral"),
+        base: "https://api.mistral.ai/v1",
+        variable: "MISTRAL_API_KEY",
+    },
+    Provider { prefix: "hosted_vllm", name: Some("http"), base: "", variable: "" },
+];
+
+/// Of `litellm_params`.
+const READ: [&str; 13] = [
+    "model",
+    "api_base",
+    "api_key",
+    "api_version",
+    "region_name",
+    "order",
+    "weight",
+    "tenant_id",
+    "client_id",
+    "client_secret",
+    "azure_ad_token",
+    "base_model",
+    "custom_llm_provider",
+];
+
+/// What stands in the place of a setting.
+const INSTEAD: &[(&str, &str)] = &[
+    (
+        "num_retries retry_after retry_policy max_retries model_group_retry_policy",
+        "not needed: hints of the service decide when a request is sent again; max_attempts bounds it",
+    ),
+    (
+        "allowed_fails cooldown_time disable_cooldowns allowed_fails_policy",
+        "not needed: a refusal closes what it is about for as long as it says, longest_cooldown caps that",
+    ),
+    (
+        "routing_strategy routing_strategy_args",
+        "not needed: open backends are taken by priority and weight",
+    ),
+    (
+        "rpm tpm max_parallel_requests",
+        "not needed: a backend that refuses says for how long; clients.NAME.concurrency bounds a client",
+    ),
+    ("timeout request_timeout stream_timeout", "head_timeout of a model or of [upstream]"),
+    (
+        "success_callback failure_callback callbacks service_callback",
+        "[telemetry] otlp, /metrics and the log",
+    ),
+    ("context_window_fallbacks", "spill_long_context and rotate_long_context of a model"),
+    ("json_logs set_verbose", "[telemetry] json and log"),
+    (
+        "cache cache_params redis_host redis_port redis_password redis_url",
+        "answers are not cached, and each replica learns by itself",
+    ),
+    ("database_url store_model_in_db", "keys of clients are in the file: [clients.NAME]"),
+    ("ssl_verify", "upstream.trust adds certificates"),
+    (
+        "input_cost_per_token output_cost_per_token",
+        "costs are not tracked; spillover_tokens_total counts tokens by client and tier",
+    ),
+];
