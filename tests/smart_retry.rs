@@ -17,7 +17,7 @@ async fn smart_retry(args: &[&str], env: &[(&str, &str)]) -> Output {
     for name in ["PTU_MAX_WAIT", "MAX_RETRIES", "OPENAI_API_VERSION"] {
         command.env_remove(name);
     }
-    // What cargo told this test about its package would make ring's build script run anew.
+    // Cargo's variables for this package would make ring's build script run again.
     let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(told)) {
         command.env_remove(name);

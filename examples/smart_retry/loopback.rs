@@ -35,7 +35,7 @@ pub(crate) enum Policy {
     Reference,
 }
 
-/// A stack with all that it knows; sends one request and tells how it ended.
+/// A stack with its state; sends one request and reports how it ended.
 pub(crate) type Ask = Arc<dyn Fn(Request<Full<Bytes>>) -> Asking + Send + Sync>;
 
 type Asking = Pin<Box<dyn Future<Output = Account> + Send>>;

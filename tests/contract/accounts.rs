@@ -1,4 +1,4 @@
-//! What `Served` tells of a request: who answered, in whose place, and the whole story in a line.
+//! What `Served` reports about a request: who answered, in whose place, and everything as one line.
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -20,7 +20,7 @@ fn rotate<const N: usize>(names: [&str; N]) -> RegionRotateLayer {
     RegionRotateLayer::new(pool)
 }
 
-/// Backends that refuse once, for so many milliseconds, and then serve; those not named serve.
+/// Backends that refuse once, with this hint in milliseconds, and then serve; the others serve.
 fn refusing_once<const N: usize>(refusals: [(&'static str, u64); N]) -> Leaf {
     let times = std::sync::Mutex::new(refusals.to_vec());
     Leaf::new(move |seen| {

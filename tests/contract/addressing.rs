@@ -1,4 +1,4 @@
-//! What each backend receives: its own address and credential, and nobody else's.
+//! What each backend receives: its own address and credential, and no other backend's.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +40,7 @@ fn post(uri: &str, body: &'static str) -> Request<Full<Bytes>> {
     Request::post(uri).body(Full::from(body)).unwrap()
 }
 
-/// A caller with every credential and every header of a resource of its own, some of them twice.
+/// A caller with every credential and every header of its own resource, some of them twice.
 fn laden() -> Request<Full<Bytes>> {
     let mut request =
         post("https://user:secret@evil.example:99/openai/deployments/d/embeddings", "{}");
@@ -251,7 +251,7 @@ async fn two_deployments_of_one_resource_change_the_deployment_only() {
 
 #[derive(Clone, Debug)]
 struct Case {
-    /// Of each backend: whether it has a key (or a token), whether in the first tier.
+    /// For each backend: whether it has a key (or a token), and whether it is in the first tier.
     backends: Vec<(bool, bool)>,
     requests: Vec<(usize, bool)>,
     /// The milliseconds for which the nth attempt is refused; 0 serves it.
@@ -274,7 +274,7 @@ fn cases() -> impl Strategy<Value = Case> {
         .prop_map(|(backends, requests, refusals)| Case { backends, requests, refusals })
 }
 
-/// The proof of identity that a request carries, all of it.
+/// All credentials of a request.
 fn proof(headers: &HeaderMap) -> String {
     let of_caller = |name: &str| {
         ["api-key", "authorization", "cookie", "proxy-authorization"].contains(&name)
@@ -297,7 +297,7 @@ impl tower_spillover::backend::TokenSource for Fixed {
     }
 }
 
-/// The backends of the two tiers, and what is to be seen at each authority.
+/// The backends of the two tiers, and the expected request at each authority.
 fn configured(case: &Case) -> ([Vec<Backend>; 2], BTreeMap<String, String>) {
     let (mut tiers, mut proofs) = ([Vec::new(), Vec::new()], BTreeMap::new());
     for (index, &(keyed, in_first)) in case.backends.iter().enumerate() {
@@ -312,7 +312,7 @@ fn configured(case: &Case) -> ([Vec<Backend>; 2], BTreeMap<String, String>) {
         tiers[usize::from(in_first)].push(backend);
         proofs.insert(host, proof);
     }
-    // With nothing in one of the tiers, the other one is both.
+    // If one tier is empty, the other one serves as both.
     let all: Vec<_> = tiers.iter().flatten().cloned().collect();
     let tiers = tiers.map(|tier| if tier.is_empty() { all.clone() } else { tier });
     (tiers, proofs)

@@ -1,4 +1,4 @@
-//! Where requests start whose prompts begin alike.
+//! Where requests with the same start of prompt go.
 
 use std::collections::{HashMap, HashSet};
 

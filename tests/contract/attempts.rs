@@ -72,9 +72,9 @@ async fn an_answer_of_a_closed_pool_is_no_attempt() {
 }
 
 /// A source without an identity.
-struct Nobody;
+struct NoIdentity;
 
-impl TokenSource for Nobody {
+impl TokenSource for NoIdentity {
     fn token(&self) -> TokenFuture {
         TokenFuture::fetching(async { Err(TokenError::new("no identity")) })
     }
@@ -83,7 +83,7 @@ impl TokenSource for Nobody {
 #[tokio::test(start_paused = true)]
 async fn a_backend_without_a_token_takes_no_attempt_from_the_next_one() {
     let backend = |name: &str| Backend::new(name, format!("https://{name}.example")).unwrap();
-    let pool = BackendPool::new([backend("a").bearer(Nobody), backend("b").api_key("key")]);
+    let pool = BackendPool::new([backend("a").bearer(NoIdentity), backend("b").api_key("key")]);
     let pool = pool.unwrap();
     pool.force_start("a").unwrap();
     let leaf = Leaf::playing([Answer::ok()]);

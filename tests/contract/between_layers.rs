@@ -1,4 +1,4 @@
-//! What a layer knows of a refusal reaches the layers outside of it, whatever stands between them.
+//! A layer's knowledge of a refusal reaches the outer layers, whatever is between them.
 
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ async fn a_layer_of_the_callers_between_the_tiers_may_change_the_wait() {
         ("200", "ptu 429 (500 ms), ptu 200; waited 200 ms: queue (200ms of 2s)", 200),
         ("300", "ptu 429 (500 ms), ptu 200; waited 300 ms: queue (300ms of 2s)", 300),
     ] {
-        // Without a body that says why, the pool leaves headers and nothing else.
+        // Without a body that gives the reason, the pool leaves only headers.
         for refusal in [Answer::refused(500), Answer::refused(500).telling(BUSY)] {
             let leaf = Leaf::playing([refusal, Answer::ok()]);
             let change = move |mut response: Response<_>| {
@@ -148,8 +148,8 @@ async fn a_layer_of_the_callers_between_the_tiers_may_change_the_wait() {
     }
 }
 
-/// Two tiers. The first is a pool of `a` and `b` over a pool that is new for each attempt, over these
-/// answers.
+/// Two tiers. The first is a pool of `a` and `b` over a pool that is created for each attempt, with
+/// these answers.
 async fn served_by_nested_pools<const N: usize>(answers: [Answer; N]) -> (String, Duration) {
     let ptu = Leaf::playing(answers);
     let inner = service_fn(move |request: Ask| pool(["in"]).layer(ptu.clone()).oneshot(request));

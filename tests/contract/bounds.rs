@@ -37,7 +37,7 @@ fn retry() -> RetryLayer<RetryAfterPolicy> {
 
 const REPLAY: ReplayLayer = ReplayLayer::new(1 << 20);
 
-/// What axum and hyper ask of a service.
+/// What axum and hyper require of a service.
 fn lawful<S, B>(service: S) -> S
 where
     S: Service<Request<B>, Future: Send + 'static> + Clone + Send + Sync + 'static,
@@ -75,7 +75,7 @@ fn layers_are_clone_send_sync_and_static() {
     });
 }
 
-/// The PTU refuses once for 300 ms, east always; west and the PTU then serve.
+/// The PTU refuses once for 300 ms, east always; west serves, and so does the PTU then.
 fn client() -> Leaf {
     Leaf::new(|seen| match (seen.host(), seen.at.as_millis()) {
         ("ptu.example", 0..300) => Answer::refused(300),

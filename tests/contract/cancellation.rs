@@ -1,4 +1,4 @@
-//! A future that is dropped, at whatever point, leaves nothing behind.
+//! A future that is dropped at any point leaves nothing behind.
 
 use std::{
     convert::Infallible,
@@ -108,7 +108,8 @@ fn trickling() -> Request<Body> {
     Request::post(CLASSIC).body(StreamBody::new(Box::pin(pieces)).boxed_unsync()).unwrap()
 }
 
-/// Polls `future` `polls` times, each time when it asked to be, and drops it; whether it finished.
+/// Polls `future` `polls` times, each time when it is woken, and drops it; returns whether it
+/// finished.
 async fn drop_after<F: Future>(polls: usize, future: F) -> bool {
     let mut future = task::spawn(future);
     for _ in 0..polls {

@@ -1,4 +1,5 @@
-//! How often a request's body is cloned: once for every attempt after the first, and not in vain.
+//! How often a request's body is cloned: once for every attempt after the first, and never
+//! needlessly.
 
 use std::{
     convert::Infallible,

@@ -1,4 +1,4 @@
-//! The table of defaults on the front page says what the layers have.
+//! The table of defaults on the front page agrees with the layers.
 
 use std::fmt::Debug;
 
@@ -7,7 +7,7 @@ use tower_spillover::{
     SmartFallbackLayer, WaitLayer,
 };
 
-/// A setting, its default as the page has it, and as `Debug` shows it.
+/// A setting, its default as shown on the page, and as shown by `Debug`.
 type Default = (&'static str, &'static str, &'static str);
 
 const FALLBACK: &[Default] = &[

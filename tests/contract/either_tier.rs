@@ -1,4 +1,4 @@
-//! Where `SmartFallback` waits for whichever tier reopens first, or for its only one.
+//! `SmartFallback` waits for the tier that reopens first, or for its only one.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::{
 
 type Ask = Request<Full<Bytes>>;
 
-/// A service that refuses before `open` with the time that is left.
+/// A service that refuses before `open`, with the remaining time as its hint.
 fn reopening_at(open: u64) -> Leaf {
     Leaf::new(move |seen| match open.saturating_sub(seen.at.as_millis() as u64) {
         0 => Answer::ok(),
@@ -322,7 +322,7 @@ async fn a_fallback_that_is_asked_first_and_refuses_is_waited_for_too() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_may_not_pay_when_the_fallback_reopens_keeps_its_place_at_the_primary() {
-    // So far away, the primary is too late for a request that is to be sent elsewhere in time.
+    // With a distant primary, a request that must spill in time cannot wait for it.
     let ptu = Leaf::new(|seen| match 2_000_u64.saturating_sub(seen.at.as_millis() as u64) {
         0 => Answer::ok(),
         left => Answer::refused(left).after(100),
@@ -331,7 +331,7 @@ async fn one_that_may_not_pay_when_the_fallback_reopens_keeps_its_place_at_the_p
     let layer = SmartFallbackLayer::new(Put(ptu.clone()), Put(reopening_at(500)));
     let layer = layer.gate(gate.clone()).fallback_queue(queue.clone());
     let service = layer.spill_budget(SpillBudget::requests(2, ms(60_000))).layer(());
-    // The first pays, and leaves the fallback known as closed. The second will.
+    // The first one pays, and finds the fallback closed. The second one will pay.
     let brief = || tokio::spawn(service.clone().oneshot(with(MaxWait(ms(1_000)))));
     let first = brief();
     pass(ms(200)).await;
@@ -353,18 +353,17 @@ async fn one_that_may_not_pay_when_the_fallback_reopens_keeps_its_place_at_the_p
     assert_eq!((account(&response).backend(), took), (Some("primary"), 1_799));
 }
 
-/// Refusals that take longer than a request may wait: what follows them follows at once, and nothing is
-/// waited for.
+/// Refusals that take longer than a request may wait: the next step is immediate, without a wait.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_that_comes_after_max_wait_is_followed_at_once_or_not_at_all() {
     let slow = |ms| Answer::refused(ms).after(6_000);
     let ok = Answer::ok;
     for mode in [Mode::Adaptive, Mode::Shared, Mode::Plain] {
         for (ptu, standard, times, status) in [
-            // The primary's hint is over soon, and it is spilled all the same.
+            // The primary's hint is short, but the request spills nevertheless.
             ([slow(10), ok()], [ok(), ok()], [vec![0], vec![6_000]], 200),
             ([slow(60_000), ok()], [ok(), ok()], [vec![0], vec![6_000]], 200),
-            // So that nobody has to wait, the primary is asked once more if it is open by now.
+            // Without a wait, the primary is tried once more if it is open by now.
             ([Answer::refused(5_000), ok()], [slow(10), ok()], [vec![0, 6_000], vec![0]], 200),
             ([Answer::refused(9_000), ok()], [slow(10), ok()], [vec![0], vec![0]], 429),
             ([slow(9_000), ok()], [slow(10), ok()], [vec![0], vec![6_000]], 429),
@@ -381,7 +380,7 @@ async fn a_refusal_that_comes_after_max_wait_is_followed_at_once_or_not_at_all()
         let layer = SmartFallbackLayer::alone(Put(alone.clone())).gate(Gate::new().mode(mode));
         let (response, took) = ask(&layer.layer(()), request()).await;
         assert_eq!((account(&response).waited(), took), (Duration::ZERO, 6_000));
-        // A gate may take the primary for open by then; so it is asked again at once, if at all.
+        // A gate may take the primary for open by then, and tries it immediately, if at all.
         assert!([vec![0], vec![0, 6_000]].contains(&alone.times()), "{:?}", alone.times());
     }
 }

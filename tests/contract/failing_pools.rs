@@ -1,4 +1,4 @@
-//! Failures order, refusals close: random failures never take more away than they are.
+//! Failures order, refusals close: random failures never cost more requests than they fail.
 
 use std::{
     future::Future,
@@ -21,7 +21,7 @@ use crate::{
     leaf::{Answer, Broken, Kind, Leaf, Seen, account, every_connect, request},
 };
 
-/// What a backend does with whatever it is asked in a time slot.
+/// What a backend does with every request in a time slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Does {
     Serve,
@@ -67,7 +67,7 @@ fn rotate(names: &[&str]) -> RegionRotateLayer<Kind> {
 
 type Outcome = Result<Response<ResponseBody<Full<Bytes>>>, Broken>;
 
-/// Asks three times in each of so many slots, at the same time.
+/// Sends three concurrent requests in each slot.
 async fn ask_all<S>(service: &S, slots: usize) -> Vec<(usize, Outcome)>
 where
     S: Service<
@@ -172,7 +172,7 @@ proptest! {
     }
 }
 
-/// How many of so many requests a second are served over a minute, in a thousand.
+/// How many requests in a thousand are served over a minute at this rate.
 async fn served<S, R>(service: S, per_second: u64) -> u64
 where
     S: Service<Request<Full<Bytes>>, Response = Response<R>, Error = Broken> + Clone,
@@ -190,10 +190,10 @@ where
     served * 1_000 / requests
 }
 
-/// Each of so many in a thousand attempts fails, independently, and an answer takes 100 ms.
+/// This many attempts in a thousand fail, independently, and an answer takes 100 ms.
 fn failing(in_a_thousand: u64, failure: Answer) -> Leaf {
     Leaf::new(move |seen| {
-        // Any mixture of the bits will do, as long as it is the same in every run.
+        // Any mixing of the bits works if it is the same in every run.
         let mixed = (seen.index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mixed = (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 33;
         if mixed % 1_000 < in_a_thousand { failure.clone() } else { Answer::ok().after(100) }

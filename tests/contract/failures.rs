@@ -35,7 +35,7 @@ fn status<R>(response: &Response<R>) -> u16 {
     response.status().as_u16()
 }
 
-/// A backend `a` that plays these answers, the last one for good, and others that serve.
+/// A backend `a` that plays these answers, repeating the last one, and others that serve.
 fn leaf(answers: impl Into<Vec<Answer>>) -> Leaf {
     let (answers, played) = (answers.into(), AtomicUsize::new(0));
     Leaf::new(move |seen| match seen.host() {
@@ -47,7 +47,7 @@ fn leaf(answers: impl Into<Vec<Answer>>) -> Leaf {
     })
 }
 
-/// Has `a` found to fail, by as many requests as it takes.
+/// Makes the pool find `a` failing, with as many requests as that takes.
 async fn fail_a(layer: &RegionRotateLayer<impl ClassifyError<Broken> + Clone>, leaf: &Leaf) {
     for _ in 0..5 {
         let response = layer.layer(leaf.clone()).oneshot(request()).await.unwrap();
@@ -104,7 +104,7 @@ async fn the_service_can_forbid_a_move_and_ask_for_one() {
 async fn an_empty_budget_leaves_failures_to_the_caller_until_successes_refill_it() {
     let budget = RetryBudget::new(1, 0.5);
     let failures = MoveOn::new().gateway_timeout().budget(budget);
-    // A pool for each request, so that no rest is in the way.
+    // A new pool for each request, so that no cooldown interferes.
     let ask = |answer: Answer| {
         let layer = RegionRotateLayer::new(pool(["a", "b"])).move_on(failures.clone());
         layer.layer(leaf([answer])).oneshot(request())
@@ -172,7 +172,7 @@ async fn a_server_error_that_moves_no_request_shows_no_backend_that_is_well() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_forgets_the_failures_before_it() {
-    // That of a backend that refuses too: it is there.
+    // A refusal counts like an answer: the backend is there.
     for answer in [Answer::ok(), Answer::refused(20)] {
         let pool = pool(["a", "b"]);
         let layer = RegionRotateLayer::new(pool.clone()).move_on(MoveOn::new().gateway_timeout());

@@ -1,4 +1,5 @@
-//! A request whose first token is late is sent a second time: once, elsewhere, and as far as it may be.
+//! A request whose first token is late is sent a second time: once, elsewhere, and only if that is
+//! allowed.
 
 use std::{
     pin::pin,
@@ -40,7 +41,7 @@ type Ask = Request<Full<Bytes>>;
 type Reply = Response<ResponseBody<Full<Bytes>>>;
 
 const AFTER: u64 = 8_000;
-/// A request that is under way for so long is taken for accepted.
+/// Time in flight after which a request counts as accepted, in ms.
 const ACCEPTED: u64 = 1_000;
 const MOVES_ON: Limit = Limit::move_on_after(ms(AFTER));
 const HEDGES: Limit = Limit::hedge_after(ms(AFTER));
@@ -195,7 +196,7 @@ async fn of_two_that_are_not_served_the_caller_gets_the_better_one() {
         let service = FirstTokenLayer::new(HEDGES).layer(rotate(["a", "b"]).layer(leaf.clone()));
         let response = send(&service, request()).await;
         assert_eq!(response.status(), status);
-        // The other backend is open, if not to this request.
+        // The other backend is open, though not to this request.
         let hint = hint.map(|_| "1");
         assert_eq!(header(&response, "retry-after-ms"), hint, "{}", account(&response));
         assert_eq!(account(&response).attempts().len(), 2);
@@ -294,7 +295,7 @@ async fn the_gate_of_a_tier_that_has_no_other_backend_learns_nothing_from_it() {
     assert_pending!(late.poll());
     advance(ms(AFTER)).await;
     assert_pending!(late.poll());
-    // The tier refused it for a moment, and no other request.
+    // The tier refused it for a moment, but no other request.
     let mut next = [(); 3].map(|()| task::spawn(service.clone().oneshot(request())));
     next.iter_mut().for_each(|next| assert_pending!(next.poll()));
     let hosts = ["ptu", "std", "ptu", "ptu", "ptu"].map(|name| format!("{name}.example"));
@@ -370,7 +371,7 @@ async fn where_there_is_nowhere_to_go_the_first_goes_on_and_the_budget_is_left()
     assert_eq!((account(&response).to_string(), account(&response).late()), ("a 200".into(), None));
     assert_eq!(leaf.len(), 3);
 
-    // What was not spent serves another.
+    // The retry that was not spent is available to another request.
     let service = late().layer(rotate(["a", "std"]).layer(leaf.clone()));
     assert_eq!(account(&send(&service, request()).await).backend(), Some("std"));
     assert_eq!(account(&send(&service, request()).await).backend(), Some("a"), "now it is spent");
@@ -380,7 +381,7 @@ async fn where_there_is_nowhere_to_go_the_first_goes_on_and_the_budget_is_left()
 async fn it_is_sent_a_second_time_later_where_something_opens_meanwhile() {
     let leaf = leaf([("a", slow(60_000)), ("b", Answer::refused(10_000))]);
     let service = rotate(["b", "a"]).layer(leaf.clone());
-    // `b` rests for ten seconds, and is asked after that.
+    // `b` cools down for ten seconds, and is called after that.
     let service = FirstTokenLayer::new(MOVES_ON).layer(service);
     let response = send(&service, request()).await;
     assert_eq!(leaf.times(), [0, 0, u128::from(2 * AFTER)]);
@@ -534,7 +535,8 @@ async fn what_would_be_there_twice_is_not_sent_twice() {
     assert_eq!(leaf.len(), 5);
 }
 
-/// A client whose streams begin at once, say nothing that counts for so long, and then their output.
+/// A client whose streams start immediately, send nothing that counts for this long, and then their
+/// output.
 #[derive(Clone)]
 struct Streams(Leaf, u64);
 
@@ -605,7 +607,7 @@ async fn a_stream_that_has_begun_is_never_sent_again_however_it_stalls() {
         .layer(FirstTokenLayer::new(HEDGES))
         .layer(rotate(["a", "b"]))
         .service(Streams(leaf.clone(), 60_000));
-    // Without a layer that reads it, its head is its beginning.
+    // Without a layer that reads it, its head counts as its start.
     let response = service.oneshot(streaming("{}")).await.unwrap();
     pass(ms(3 * AFTER)).await;
     assert_eq!(account(&response).backend(), Some("a"));

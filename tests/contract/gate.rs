@@ -1,4 +1,4 @@
-//! Whom the gate lets go when, whom it spills, and what is left of those who gave up.
+//! Which requests the gate admits and when, which it spills, and what remains of cancelled ones.
 
 use std::{
     future::Future,
@@ -39,7 +39,7 @@ struct World {
 }
 
 impl World {
-    /// A PTU that admits one request in each `spacing` and says exactly when the next one fits.
+    /// A PTU that admits one request per `spacing`, with exact hints.
     fn spaced(spacing: u64, trip: u64, configure: impl FnOnce(Layers) -> Layers) -> Self {
         Self::spaced_before(Leaf::playing([Answer::ok()]), spacing, trip, configure)
     }
@@ -93,7 +93,7 @@ impl World {
         (reply.unwrap(), took.as_millis())
     }
 
-    /// Requests from `numbers`, begun in this order and under way.
+    /// Requests from `numbers`, started in this order and in flight.
     async fn begin(&self, numbers: impl IntoIterator<Item = usize>) -> Vec<JoinHandle<Reply>> {
         let tasks = numbers.into_iter().map(|n| tokio::spawn(self.send(numbered(n)))).collect();
         tokio::task::yield_now().await;
@@ -230,7 +230,7 @@ async fn an_attempt_that_is_dropped_under_way_does_not_hold_up_the_others() {
     let hanging = Answer::ok().after(100_000);
     let world = World::playing([Answer::refused(100), hanging, Answer::ok()], patient);
     let tasks = world.begin(0..2).await;
-    // So shortly after that its silence says nothing yet.
+    // So soon afterwards, its silence proves nothing yet.
     pass(ms(110)).await;
     assert_eq!((world.ptu.times(), world.gate.waiting()), (vec![0, 100], 1));
     tasks[0].abort();

@@ -1,4 +1,4 @@
-//! What a gate says of itself: what it knows of its PTU, since when, and why.
+//! The state that a gate reports: what it knows of its PTU, since when, and why.
 
 use std::{
     sync::{
@@ -22,7 +22,7 @@ use crate::{
     leaf::{Answer, Leaf, Put, request},
 };
 
-/// A PTU that admits one request in each 50 ms, and says exactly when the next one fits.
+/// A PTU that admits one request per 50 ms, with exact hints.
 struct World {
     gate: Gate,
     service: SmartFallback<Leaf, Leaf>,
@@ -32,7 +32,7 @@ struct World {
     start: tokio::time::Instant,
 }
 
-/// What is wrong with the PTU.
+/// The PTU's faults.
 #[derive(Default)]
 struct Trouble {
     /// Every refusal has this hint, in milliseconds; none where it is zero.
@@ -67,7 +67,7 @@ impl World {
         Self { gate, service, trouble, opens_at, start }
     }
 
-    /// Sends a request in each `gap` milliseconds, for so many, and waits for none.
+    /// Sends a request every `gap` milliseconds for `time`, and waits for none.
     async fn load(&self, time: u64, gap: u64) {
         for _ in 0..time / gap {
             let mut request: Request<Full<Bytes>> = request();

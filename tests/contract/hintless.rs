@@ -1,4 +1,4 @@
-//! How often a request is sent again to what refuses without saying for how long.
+//! How often a request is sent again to a service that refuses without a hint.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ fn refusing() -> Leaf {
     Leaf::new(|_| Answer::status(429))
 }
 
-/// That each wait is twice as long as the one before it, from 100 ms on and up to half as long again, and
-/// that they end by `max_wait`.
+/// Asserts that each wait is twice as long as the previous one, from 100 ms on plus up to half of
+/// that, and that they end by `max_wait`.
 #[track_caller]
 fn assert_doubling(leaf: &Leaf, max_wait: Duration) {
     let times: Vec<Duration> = leaf.seen().iter().map(|seen| seen.at).collect();

@@ -1,4 +1,4 @@
-//! Where things are kept that refer to nothing: one resource for each client, whatever is refused.
+//! Where objects without references are kept: one resource per client, whatever is refused.
 
 use std::collections::HashMap;
 
@@ -35,7 +35,7 @@ fn list(path: &str) -> Ask {
     Request::get(path).body(Full::default()).unwrap()
 }
 
-/// What lists or creates without an id.
+/// Requests that list, or create something without an id.
 fn homed() -> Vec<Ask> {
     let created = [
         "files",
@@ -150,7 +150,7 @@ async fn a_home_that_refuses_answers_with_its_hint_and_nothing_is_created_elsewh
     assert_eq!(asked(account(&refused)), [(&*home, 0)]);
     assert_eq!(header(&refused, "retry-after-ms"), Some("3000"));
     assert_eq!(account(&refused).held(), Some(StickyMatch::Home));
-    // Whatever is known of it meanwhile, and however often it is asked.
+    // Whatever is learned about it meanwhile, and however often it is requested.
     for client in ["a", &neighbour, "a"] {
         let answer = pool.ask(of(client, upload())).await;
         assert_eq!(answer.status().is_success(), client != "a");

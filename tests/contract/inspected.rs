@@ -1,4 +1,4 @@
-//! What `InspectLayer` makes of answers: the waits that it finds, and what is left of them.
+//! What `InspectLayer` turns answers into: the waits that it finds, and the remaining bodies.
 
 use std::{
     sync::{
@@ -63,7 +63,7 @@ async fn words_count_before_the_time_at_which_a_limit_resets() {
     assert_eq!(refusal(&refused), Some((Reason::Rate, after(4))));
     assert_eq!(header(&refused, "retry-after-ms"), Some("4000"));
 
-    // A lack of capacity has nothing to do with the limit.
+    // A lack of capacity is independent of the limit.
     let event = "event: error\ndata: {\"error\":{\"code\":\"no_capacity\",\"message\":\"Please retry after 8 seconds.\"}}\n\n";
     let refused = told(overdrawn(Answer::ok().telling(event))).await;
     assert_eq!(refusal(&refused), Some((Reason::Capacity, after(8))));

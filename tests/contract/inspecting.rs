@@ -1,4 +1,4 @@
-//! What `InspectLayer` promises: attempts, limits, drops, and bodies given back as they came.
+//! What `InspectLayer` promises: attempts, limits, cancellation, and bodies returned as they came.
 
 use std::{
     collections::VecDeque,
@@ -27,7 +27,7 @@ use crate::{
     leaf::{Broken, asked},
 };
 
-/// A body of these frames, one every `pace`. Whoever polls it after its end or error is wrong.
+/// A body of these frames, one every `pace`. It must not be polled after its end or error.
 #[derive(Debug)]
 struct Slow {
     frames: VecDeque<Result<Frame<Bytes>, Broken>>,
@@ -266,7 +266,7 @@ async fn a_body_that_fails_is_given_back_with_its_error() {
         let body = Slow::new(texts, 1, &alive).then(Err(Broken("reset by peer")));
         let answer = inspected(InspectLayer::new(), reply(status, kind, body)).await;
         assert_eq!(answer.status(), status);
-        // What came of a refusal is judged all the same.
+        // A refusal is judged by what arrived.
         assert_eq!(refusal(&answer).is_some(), status == 429);
         assert!(!answer.body().is_end_stream());
         let (got, _, error) = frames(answer.into_body()).await;
@@ -313,7 +313,7 @@ async fn a_preamble_is_held_for_half_a_minute_or_less_as_configured() {
     for (layer, pace, held) in [
         (InspectLayer::new(), 14_000, 28_000),
         (InspectLayer::new(), 16_000, 30_000),
-        // No longer than the service would be silent.
+        // No longer than the service itself would stay silent.
         (InspectLayer::new().preamble_time(ms(600_000)), 16_000, 30_000),
         (InspectLayer::new().preamble_time(ms(100)), 16_000, 100),
         (InspectLayer::new().preamble_time(Duration::ZERO), 16_000, 0),
@@ -452,7 +452,7 @@ async fn a_retry_after_of_nothing_on_a_stream_leaves_it_to_the_stream() {
         for name in ["retry-after", "retry-after-ms"] {
             let mut answer = stream(Slow::new(texts, 1, &alive));
             answer.headers_mut().insert(name, "0".parse().unwrap());
-            // That of a window which is far from exhausted.
+            // The reset of a window that is far from exhausted.
             answer.headers_mut().insert("x-ratelimit-reset-tokens", "59".parse().unwrap());
             let answer = inspected(InspectLayer::new(), answer).await;
             assert_eq!(answer.status(), status, "{name}");
@@ -471,7 +471,7 @@ async fn an_answer_to_head_or_without_content_is_passed_on() {
     ] {
         let client = service_fn(move |_: Request<Full<Bytes>>| async move {
             let answer = Response::builder().status(status).header("content-type", kind);
-            // What it would have had, had it been asked for with another method.
+            // The headers that it would have with another method.
             let answer = answer.header("content-length", "512").header("retry-after", "3");
             Ok::<_, Broken>(answer.body(Full::<Bytes>::default()).unwrap())
         });

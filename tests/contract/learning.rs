@@ -1,4 +1,4 @@
-//! What a pool learns from answers, and what of it counts.
+//! What a pool learns from answers, and which parts of them count.
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -21,7 +21,7 @@ fn pool(sticky: &Sticky) -> RegionRotateLayer {
     RegionRotateLayer::new(pool).sticky(sticky.clone())
 }
 
-/// A pool whose west answers this request with `body`; what it does not know goes east.
+/// A pool whose west answers this request with `body`; unknown ids go east.
 async fn made_in_the_west(request: Request<Full<Bytes>>, body: impl ToString) -> RegionRotateLayer {
     let layer = pool(&Sticky::new());
     make(&layer, "west", request, body).await;

@@ -1,4 +1,4 @@
-//! What the layers promise, asked of their public surface.
+//! The layers' promises, tested through their public API.
 
 mod accounts;
 mod addressing;

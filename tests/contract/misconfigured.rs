@@ -1,5 +1,5 @@
-//! A backend's own fault is not the caller's: what the layers do about credentials, accounts and
-//! deployments that are not as they are configured.
+//! A backend's own fault is not the caller's: how the layers treat credentials, accounts and
+//! deployments that differ from their configuration.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,4 +1,4 @@
-//! Which name a backend is sent for the model, in bodies that are not in memory.
+//! The model name that each backend receives, in bodies that are not in memory.
 
 use std::{
     collections::VecDeque,
@@ -21,11 +21,11 @@ use tower_spillover::{
     replay::{ReplayBody, ReplayTotal},
 };
 
-/// A body that arrives in these pieces; a server knows the length of one that is announced.
+/// A body that arrives in these pieces, optionally with an announced length.
 struct Arriving {
     pieces: VecDeque<Bytes>,
     is_announced: bool,
-    /// Whether nothing comes after the pieces, not even an end.
+    /// Whether nothing follows the pieces, not even the end.
     goes_silent: bool,
 }
 
@@ -61,10 +61,11 @@ impl Body for Arriving {
     }
 }
 
-/// What the service was sent: the announced length and the body.
+/// What the service received: the announced length and the body.
 type Sent = Vec<(Option<u64>, String)>;
 
-/// Two backends that are called otherwise, of which the first refuses, behind a body limit of 20 bytes.
+/// Two backends with other deployment names, the first of which refuses, and a body limit of 20
+/// bytes.
 async fn sent(request: Request<Arriving>, layer: ReplayLayer) -> (Sent, Response<String>) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&seen);
@@ -130,7 +131,7 @@ async fn a_body_of_unknown_length_is_renamed_wherever_its_model_stands() {
 
 #[tokio::test]
 async fn a_body_that_is_kept_until_its_model_is_sent_with_the_right_length() {
-    // The first is sent on as soon as its model was there, the second is whole then.
+    // The first is forwarded as soon as its model has arrived, the second is complete then.
     for (pieces, backends) in [
         (&[r#"{"model":"gpt","in"#, r#"put":"long enough"}"#][..], &["a"][..]),
         (&[r#"{"input":"long en"#, r#"ough","mod"#, r#"el":"g"#, r#"pt"}"#], &["a", "b"]),
@@ -230,7 +231,7 @@ async fn room_is_given_back_when_the_last_copy_is_dropped_wherever_a_request_end
     drop(frame);
     assert_eq!(total.held(), 0);
 
-    // Too long for the limit: it is held until it was written.
+    // Too long for the limit: held until it was written.
     let body = Arriving::of(&["more than twenty bytes", "more"]);
     let request = service.clone().oneshot(post(body)).await.unwrap();
     assert_eq!(total.held(), 22);

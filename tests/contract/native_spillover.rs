@@ -1,4 +1,4 @@
-//! What the layers do about answers that Azure itself has spilled.
+//! How the layers treat answers that Azure itself has spilled.
 
 use std::time::Duration;
 
@@ -236,7 +236,7 @@ async fn azure_is_not_made_to_ask_its_exhausted_deployment_over_and_over() {
     let client = leaf(refusal.clone());
     let layer = SmartFallbackLayer::deployments("gpt-4o-ptu", "gpt-4o").unwrap();
     layer.layer(client.clone()).oneshot(request()).await.unwrap();
-    // A request asks eight times at most, and is spilled.
+    // A request makes at most eight attempts, and spills.
     assert!(client.len() <= 9, "{} in four seconds", client.len());
 
     let standard = BackendPool::new([backend("near", "east", "gpt-4o")]).unwrap();
@@ -247,7 +247,7 @@ async fn azure_is_not_made_to_ask_its_exhausted_deployment_over_and_over() {
     );
     let client = leaf(refusal);
     let (_, took) = timed(layer.layer(client.clone()).oneshot(request())).await;
-    // And as often again where it waits for whichever tier reopens first.
+    // And as many again while it waits for the tier that reopens first.
     assert!(client.len() <= 17, "{} in four seconds", client.len());
     let rest = standard.cooldowns().next().unwrap().1.unwrap();
     assert!(took + rest <= ms(14_000), "it counts from when it was said: {took:?} and {rest:?}");

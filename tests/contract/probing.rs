@@ -1,4 +1,4 @@
-//! A backend that failed last is asked by one request at a time, whoever comes in between.
+//! A backend that failed last is probed by one request at a time, whatever arrives meanwhile.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -33,7 +33,7 @@ fn pool(backends: impl IntoIterator<Item = Backend>) -> BackendPool {
     BackendPool::new(backends).unwrap()
 }
 
-/// `a` cannot be connected to three times, then serves after two seconds.
+/// Three connections to `a` fail; then it serves after two seconds.
 fn down_at_first() -> Leaf {
     let asked = AtomicUsize::new(0);
     Leaf::new(move |seen| match seen.host() {
@@ -61,7 +61,7 @@ async fn a_probe_that_is_given_up_at_any_point_is_left_to_the_next_request() {
         let limit = GlobalConcurrencyLimitLayer::new(1);
         let service = layer.layer(limit.layer(leaf.clone()));
         pass(ms(1_000)).await;
-        // The only permit is taken while the token comes, and for a second more.
+        // The only permit is taken while the token is fetched, and for a second more.
         let mut other = limit.layer(leaf.clone());
         let probing = tokio::spawn(service.clone().oneshot(request()));
         pass(ms(1)).await;

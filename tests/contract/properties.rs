@@ -1,4 +1,4 @@
-//! Random outcomes through the whole stack: what holds whatever the service says.
+//! Random outcomes through the whole stack: invariants that hold whatever the service answers.
 
 use std::{
     collections::BTreeMap,
@@ -19,20 +19,20 @@ use crate::{
     leaf::{Answer, Leaf, Seen, account, header, request},
 };
 
-/// Who said what, in order.
+/// The answers of each backend, in order.
 type Log = Arc<Mutex<Vec<(usize, Said)>>>;
 
-/// What a backend says to one attempt.
+/// The answer of a backend to one attempt.
 #[derive(Clone, Copy, Debug)]
 enum Said {
     Served,
     For(u64),
-    /// A refusal without a time, of zero, too long to believe, as a 503 of seconds.
+    /// A refusal without a hint, with zero, with one too long to believe, as a 503 with seconds.
     Unsaid,
     Zero,
     Absurd,
     Unavailable(u64),
-    /// Not found: the caller's, whatever it is.
+    /// Not found: returned to the caller in any case.
     Missing,
 }
 
@@ -49,8 +49,9 @@ impl Said {
         }
     }
 
-    /// How long a backend that says this rests, by the documented defaults, and how long callers are
-    /// told: of what is longer than any window, which is about requests as heavy as these, its own word.
+    /// How long a backend cools down after this answer, by the documented defaults, and the wait
+    /// announced to callers: for a hint longer than any window, which applies to requests as heavy as
+    /// these, the hint itself.
     fn rest(self) -> Option<(Duration, Duration)> {
         let (longest, day) = (Duration::from_secs(60), Duration::from_secs(86_400));
         let believed = match self {
@@ -72,11 +73,11 @@ const fn zero() -> tower_spillover::classify::Outcome {
 
 #[derive(Clone, Debug)]
 struct World {
-    /// Of each tier, the priorities of its backends.
+    /// The priorities of each tier's backends.
     tiers: [Vec<u32>; 2],
-    /// What each backend says in turn, over and over, and after how long.
+    /// What each backend answers in turn, repeatedly, and after how long.
     scripts: Vec<Vec<(Said, u64)>>,
-    /// When each request comes after the one before it, and its own `max_wait`.
+    /// When each request follows the previous one, and its own `max_wait`.
     requests: Vec<(u64, Option<u64>)>,
 }
 
@@ -102,7 +103,7 @@ fn worlds(slowest: u64) -> impl Strategy<Value = World> {
 }
 
 impl World {
-    /// The place of a backend among all: three in each tier.
+    /// The index of a backend among all: three in each tier.
     fn index(seen: &Seen) -> usize {
         seen.host().trim_end_matches(".example").parse().unwrap()
     }
@@ -134,7 +135,7 @@ impl World {
     }
 }
 
-/// What became of one request.
+/// The outcome of one request.
 struct Fate {
     took: Duration,
     waited: Duration,
@@ -181,7 +182,7 @@ async fn play(world: &World, mode: Mode) -> (Vec<Fate>, Vec<Seen>, Vec<Said>) {
     (fates, client.seen(), said)
 }
 
-/// Until when each backend is closed, and until when callers are told that it is, by what it said
+/// Until when each backend is closed, and the reopening announced to callers, given its answers
 /// before `attempt`.
 fn closed(seen: &[Seen], said: &[Said], attempt: usize) -> BTreeMap<usize, (Duration, Duration)> {
     let mut closed = BTreeMap::new();
@@ -194,8 +195,8 @@ fn closed(seen: &[Seen], said: &[Said], attempt: usize) -> BTreeMap<usize, (Dura
     closed
 }
 
-/// Checks a world whose answers take no time, so that everybody knows everything at once. What the
-/// reference rule remembers is exact; a gate reckons.
+/// Checks a world with instant answers, where all state is up to date. The record of the reference
+/// rule is exact; a gate estimates.
 fn check_exactly(world: &World) -> Result<(), TestCaseError> {
     let (fates, seen, said) = paused(play(world, Mode::Shared));
     for attempt in 0..seen.len() {
@@ -215,7 +216,8 @@ fn check_exactly(world: &World) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Checks that an attempt went to an open backend, new to its request, and that none was better.
+/// Checks that an attempt went to an open backend, new to its request, and that no better one
+/// existed.
 fn check_choice(
     world: &World,
     seen: &[Seen],
@@ -226,7 +228,7 @@ fn check_choice(
     let is_open = |index: usize| closed.get(&index).is_none_or(|&(until, _)| until <= now.at);
     let tried = |other: usize| {
         let mine = |seen: &&Seen| seen.header("x-id") == now.header("x-id");
-        // A backend may be asked again after a wait.
+        // A backend may be called again after a wait.
         let same_lap = |seen: &&Seen| seen.at == now.at;
         let before = seen[..attempt].iter().filter(mine).filter(same_lap);
         before.map(World::index).any(|tried| tried == other)
@@ -253,7 +255,7 @@ fn soonest(world: &World, seen: &[Seen], said: &[Said], now: Duration) -> Durati
     backends.into_iter().flatten().map(reopening).min().expect("a tier has a backend")
 }
 
-/// Checks what holds however long the answers take.
+/// Checks invariants that hold however long the answers take.
 fn check_roughly(world: &World) -> Result<(), TestCaseError> {
     let (fates, seen, said) = paused(play(world, Mode::Adaptive));
     prop_assert_eq!(fates.len(), world.requests.len());
@@ -261,7 +263,7 @@ fn check_roughly(world: &World) -> Result<(), TestCaseError> {
         prop_assert!(fate.waited <= fate.max_wait);
         prop_assert!(fate.told.is_none_or(|told| !told.is_zero()));
     }
-    // Where a request comes back to a region, it waited as long as that had refused.
+    // A request that returns to a region has waited as long as that had refused.
     let mut open = BTreeMap::new();
     for (seen, said) in seen.iter().zip(said).filter(|(seen, _)| World::index(seen) >= 3) {
         let visit = (seen.header("x-id"), World::index(seen));

@@ -1,4 +1,4 @@
-//! How backends of several providers serve one request, each by its own rules, in every layer.
+//! Backends of several providers serve one request, each by its own rules, in every layer.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -101,7 +101,7 @@ async fn a_request_goes_from_azure_to_others_with_their_paths_models_and_keys_an
 
 #[tokio::test(start_paused = true)]
 async fn each_backend_of_a_pool_is_read_by_the_rules_of_its_own_provider() {
-    // What is a refusal of Bedrock is a bad request of OpenAI, and the caller's.
+    // A refusal by Bedrock's rules is a bad request by OpenAI's, and is returned to the caller.
     for (provider, status, hosts) in
         [(Provider::Bedrock, 200, &["first", "azure"][..]), (Provider::OpenAi, 400, &["first"])]
     {
@@ -238,7 +238,7 @@ async fn rules_of_ones_own_are_asked_for_no_success_and_once_for_a_refusal() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_without_a_time_closes_the_backend_whatever_other_headers_say() {
-    // Azure would take the reset for the time, and the header of milliseconds before it.
+    // By Azure's rules the reset would be the wait, with the milliseconds header taking precedence.
     let leaf = Leaf::new(|_| {
         Answer::status(429).with("x-ratelimit-reset-tokens", "55").with("retry-after-ms", "9000")
     });

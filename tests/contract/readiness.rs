@@ -1,4 +1,4 @@
-//! Tower's contract: what is called is ready, what is ready and unused is let go.
+//! Tower's contract: a service that is called is ready, and one that is ready and unused is released.
 
 use std::sync::Arc;
 
@@ -43,14 +43,14 @@ fn pool<const N: usize>(names: [&str; N]) -> BackendPool {
     pool
 }
 
-/// The next request must have come; it gets this answer.
+/// A request must have arrived; it gets this answer.
 fn answer<B>(handle: &mut Handle<Ask<B>, Reply>, reply: Reply) {
     let mut next = task::spawn(handle.next_request());
     let (_, send) = assert_ready!(next.poll()).expect("a request");
     send.send_response(reply);
 }
 
-/// No request must have come.
+/// No request must have arrived.
 fn silent<B>(handle: &mut Handle<Ask<B>, Reply>) {
     let mut next = task::spawn(handle.next_request());
     assert!(next.poll().is_pending(), "nothing may be sent before the service is ready");
@@ -162,8 +162,8 @@ async fn the_whole_stack_readies_every_attempt() {
     service.ready().await.unwrap();
     let mut call = task::spawn(service.call(request()));
     assert_pending!(call.poll());
-    // Waits for the PTU once, spills to both regions; the retry waits for the soonest, the PTU,
-    // which refuses for long, so that it waits for a region.
+    // Waits for the PTU once, spills to both regions; the retry waits for the first to reopen, the
+    // PTU, which refuses for long, so that it waits for a region.
     for (hint, wait) in [(1_000, 1_000), (5_000, 0), (9_000, 0), (7_000, 5_000), (9_999, 2_000)] {
         answer(&mut azure, refused(hint));
         assert_pending!(call.poll());

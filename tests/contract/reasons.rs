@@ -1,4 +1,4 @@
-//! What the layers do about a refusal whose reason a layer inside has read from its body.
+//! How the layers treat a refusal whose reason an inner layer has read from its body.
 
 use std::time::Duration;
 

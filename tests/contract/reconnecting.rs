@@ -1,4 +1,4 @@
-//! A backend that cannot be connected to for a moment, and a pool that has the patience to try again.
+//! A backend that cannot be connected to for a moment, and a pool that is allowed to retry.
 
 use std::time::Duration;
 
@@ -147,8 +147,8 @@ async fn a_request_that_pauses_holds_nothing_and_may_be_given_up() {
 
 type Ask = Request<Full<Bytes>>;
 
-/// Nothing can be connected to in the first 900 ms; then a connection stands at once, and an answer takes
-/// eight seconds, unless it is that of `std`.
+/// Nothing can be connected to in the first 900 ms; then connections stand immediately, and an answer
+/// takes eight seconds, except that of `std`.
 fn slow()
 -> impl Service<Ask, Response = Response<Full<Bytes>>, Error = Broken, Future: Send> + Clone {
     let start = now();

@@ -1,4 +1,4 @@
-//! When `Wait` waits, who goes at a reopening, and what it leaves behind.
+//! When `Wait` waits, which request goes when a service reopens, and what remains afterwards.
 
 use std::{
     sync::{Arc, Mutex},
@@ -198,7 +198,7 @@ async fn an_opening_for_all_empties_the_queue_while_answers_take_long() {
     });
     let service = WaitLayer::new().layer(leaf.clone());
     crowd(&service, vec![request(); 40]).await;
-    // The first found it closed, and the others did not ask.
+    // The first request found it closed, and the others made no attempt.
     let mut at_once: Vec<u128> = leaf.times().split_off(1);
     assert_eq!(at_once.len(), 40);
     at_once.dedup();
@@ -253,7 +253,7 @@ async fn a_pool_that_is_closed_to_one_request_serves_the_others_meanwhile() {
         Some(_) => Answer::refused(1_000),
         None => Answer::ok(),
     });
-    // Closed to one for as long as it waits, and open to others: the layer inside knows.
+    // Closed to one request for as long as it waits, and open to others: the inner layer knows.
     let pool = pools.layer(leaf.clone());
     let inner = tower::service_fn(move |request: Ask| {
         let (pool, leaf) = (pool.clone(), leaf.clone());
@@ -357,7 +357,7 @@ async fn a_permit_of_the_service_inside_is_free_while_requests_wait() {
     let limit = GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&permits));
     let service = ServiceBuilder::new().layer(WaitLayer::new()).layer(limit);
     let service = service.service(reopening_at(300));
-    // Two that are refused, and one that comes while it is closed.
+    // Two refused requests, and one that arrives while it is closed.
     let waiting: Vec<_> =
         (0..2).map(|_| tokio::spawn(service.clone().oneshot(request()))).collect();
     pass(ms(10)).await;
@@ -388,7 +388,7 @@ async fn the_attempts_that_are_left_bound_the_waits() {
     let (response, took) = timed(service.oneshot(request())).await;
     assert_eq!(account(&response.unwrap()).attempts().len(), 3);
     assert_eq!((leaf.len(), took), (3, ms(200)));
-    // A pool that answers by itself has asked no backend.
+    // A pool that answers itself has called no backend.
     let leaf = Leaf::playing([Answer::refused(100), Answer::ok()]);
     let budget = AttemptBudget::at_most(2);
     let service = WaitLayer::new().layer(pool(["a"]).layer(leaf.clone()));

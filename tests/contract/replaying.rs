@@ -1,4 +1,4 @@
-//! What `ReplayLayer` keeps, what it passes on at once, and what it makes of a broken body.
+//! What `ReplayLayer` keeps, what it forwards immediately, and how it treats a broken body.
 
 use std::{
     collections::VecDeque,

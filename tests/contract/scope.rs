@@ -1,5 +1,4 @@
-//! What a refusal is about: from which weight up, which operations, which service tier. It closes
-//! nothing else.
+//! What a refusal applies to: weights, operations, service tiers. It closes nothing else.
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -49,13 +48,13 @@ async fn ask(
     RegionRotateLayer::new(pool.clone()).layer(leaf.clone()).oneshot(request).await.unwrap()
 }
 
-/// The `max_tokens` that a request asked for.
+/// The `max_tokens` of a request.
 fn tokens(seen: &Seen) -> u64 {
     let body: serde_json::Value = serde_json::from_slice(&seen.body).unwrap();
     body["max_tokens"].as_u64().unwrap()
 }
 
-/// A client whose `refuses` says which requests are refused with `answer`.
+/// A client that refuses with `answer` the requests selected by `refuses`.
 fn refusing(refuses: impl Fn(&Seen) -> bool + Send + Sync + 'static, answer: Answer) -> Leaf {
     Leaf::new(move |seen| if refuses(seen) { answer.clone() } else { Answer::ok() })
 }
@@ -302,7 +301,7 @@ async fn a_backend_without_the_service_tier_is_passed_over_and_not_blamed() {
     assert_eq!((response.status().as_u16(), nowhere.len()), (400, 2), "the caller's, as it came");
 }
 
-/// What each attempt asked for, in order.
+/// The service tier requested by each attempt, in order.
 fn tiers_asked(leaf: &Leaf) -> Vec<(String, String)> {
     let tier = |seen: &Seen| {
         let body: serde_json::Value = serde_json::from_slice(&seen.body).unwrap();
@@ -361,7 +360,7 @@ async fn a_flex_request_that_is_known_to_be_refused_is_sent_as_default_at_once()
         let service = layer.max_attempts(most).layer(leaf.clone());
         let response = service.oneshot(of_tier("flex")).await.unwrap();
         assert_eq!((response.status().as_u16(), leaf.len()), (429, asked));
-        // With the most attempts made, one backend is open still.
+        // When the limit of attempts is reached, one backend is still open.
         let told = if asked == 4 { "7000" } else { "1" };
         assert_eq!(header(&response, "retry-after-ms"), Some(told));
     }

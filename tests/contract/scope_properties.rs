@@ -1,4 +1,5 @@
-//! A refusal never closes what it is not about: random requests, against a list of all refusals.
+//! A refusal never closes anything that it does not apply to: random requests, against a list of all
+//! refusals.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -17,7 +18,7 @@ use crate::{
     leaf::{Answer, CLASSIC, Leaf, Seen, account},
 };
 
-/// What a request is. A number is that of the tokens that it may generate.
+/// A request. The number is the tokens that it may generate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     Chat(u64),
@@ -30,11 +31,11 @@ enum Asked {
     Cancel,
 }
 
-/// What each backend says to a request that reaches it.
+/// The answer of a backend to a request that reaches it.
 #[derive(Clone, Copy, Debug)]
 enum Said {
     Served,
-    /// A refusal that says nothing but how long.
+    /// A refusal with only a hint.
     Plain(u64),
     Tokens(u64),
     Calls(u64),
@@ -51,9 +52,9 @@ struct Step {
 /// A refusal that is remembered.
 struct Closed {
     backend: usize,
-    /// `None` is all that can be refused.
+    /// `None` closes everything that can be closed.
     asked: Option<Asked>,
-    /// Whether lighter requests are none of its matter.
+    /// Whether lighter requests are unaffected.
     by_weight: bool,
     until: Duration,
 }
@@ -129,7 +130,7 @@ impl Said {
 }
 
 impl Closed {
-    /// Whether it is about a request: `None` where that is as good as not.
+    /// Whether it applies to a request: `None` if either answer is acceptable.
     fn is_about(&self, backend: usize, asked: Asked, now: Duration) -> Option<bool> {
         let kind = self.asked.is_none_or(|kind| kind.is_like(asked));
         if self.backend != backend || now >= self.until || asked.is_free() || !kind {

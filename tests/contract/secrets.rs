@@ -1,4 +1,4 @@
-//! No key and no token is printed by anything that holds one.
+//! No type that holds a key or a token prints it.
 
 use std::fmt::Debug;
 

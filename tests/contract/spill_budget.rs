@@ -1,4 +1,4 @@
-//! What a spilled request takes out of a budget, and what it gives back.
+//! What a spilled request takes out of a budget, and what it returns.
 
 use std::{
     sync::{
@@ -34,7 +34,7 @@ use crate::{
 
 type Ask = Request<Full<Bytes>>;
 
-/// What an answer of the fallback used, and what its request was estimated at.
+/// The use and the estimate of one answer of the fallback.
 const USED: f64 = 50.0 + 3.0 * 20.0;
 const ESTIMATE: f64 = 1.0 + 3.0 * 1_000.0;
 const LIMIT: u64 = 10_000;
@@ -72,7 +72,7 @@ fn pools(budget: &SpillBudget, answers: impl Into<Vec<Answer>>) -> Pools {
     layer.spill_budget(budget.clone()).layer(leaf)
 }
 
-/// What is used, and what is of requests under way.
+/// The amount used, and the part of requests in flight.
 fn books(budget: &SpillBudget) -> (f64, f64) {
     (LIMIT as f64 - budget.left() - budget.under_way(), budget.under_way())
 }
@@ -115,14 +115,14 @@ async fn a_request_that_the_fallback_does_not_serve_gives_its_charge_back() {
     {
         for end in [refused.clone(), Answer::status(400), Answer::status(500), Answer::broken()] {
             let call = pools(&budget, [end.after(1_000)]).oneshot(ask());
-            // The caller keeps what is finished.
+            // The caller keeps the finished future.
             let mut call = Box::pin(call);
             assert!(poll_immediate(&mut call).await.is_none());
             assert_eq!(books(&budget), (0.0, charge));
             let result = (&mut call).await;
             assert_eq!(books(&budget), (0.0, 0.0), "{result:?}");
         }
-        // It is given up before it is answered, and while it waits for the fallback to reopen.
+        // It is cancelled before it is answered, or while it waits for the fallback to reopen.
         for end in [answer().after(1_000), Answer::refused(2_000)] {
             let service = pools(&budget, [end]);
             let call = tokio::spawn(service.oneshot(ask()));
@@ -147,7 +147,7 @@ async fn a_request_that_the_primary_serves_in_the_end_gives_its_charge_back() {
         let service = layer.spill_budget(budget.clone()).layer(());
         let first = tokio::spawn(service.clone().oneshot(ask()));
         pass(ms(200)).await;
-        // With the time that is kept back for a spill, the primary reopens too late.
+        // Given the time reserved for a spill, the primary reopens too late.
         let mut request = ask();
         request.extensions_mut().insert(MaxWait(ms(1_850)));
         let call = tokio::spawn(service.oneshot(request));

@@ -137,7 +137,7 @@ async fn a_request_that_must_not_spill_gets_the_failure_every_time() {
     }
 }
 
-/// Requests come ten times a second; gives which of them were not served by the PTU at once.
+/// Sends ten requests a second; returns those that the PTU did not serve immediately.
 async fn load(leaf: Leaf, gate: Gate, requests: u64) -> Vec<u64> {
     let layer = pools().gate(gate);
     let service = layer.layer(leaf);
@@ -175,11 +175,11 @@ async fn after_an_outage_the_primary_is_used_as_before() {
         _ => Answer::ok().after(50),
     });
     let spilled = load(leaf, Gate::new(), 1_200).await;
-    // It rests at most twice as long as the outage took until then.
+    // It is deferred for at most twice the length of the outage so far.
     assert!(spilled.iter().all(|number| (100..300).contains(number)), "{spilled:?}");
 }
 
-/// Has the primary found to fail: it does so five times, and the fallback answers.
+/// Makes the layer find the primary failing: it fails five times, and the fallback answers.
 async fn fail<S, R>(service: &S)
 where
     S: Service<Ask, Response = Response<R>, Error = Broken> + Clone,

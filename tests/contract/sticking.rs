@@ -1,4 +1,4 @@
-//! Which requests a pool holds to one resource, what it learns, and how it refuses them.
+//! Which requests a pool pins to one resource, what it learns, and how it refuses them.
 
 use std::{collections::HashSet, convert::Infallible};
 
@@ -39,7 +39,7 @@ pub(crate) fn continuing(id: &str) -> Request<Full<Bytes>> {
     respond(json!({"model": "m", "input": "go on", "previous_response_id": id}))
 }
 
-/// A client whose resources make things with ids of theirs: `resp_east_5`.
+/// A client whose resources create objects with their own ids: `resp_east_5`.
 pub(crate) fn resources() -> Leaf {
     Leaf::new(|seen| {
         let resource = seen.host().trim_end_matches(".example");
@@ -75,7 +75,7 @@ impl Pool {
         self.layer.layer(self.leaf.clone()).oneshot(request).await.unwrap()
     }
 
-    /// What a response told, and the backend that made it.
+    /// The body of a response, and the backend that made it.
     pub(crate) async fn made(&self, request: Request<Full<Bytes>>) -> (Value, String) {
         let response = self.ask(request).await;
         let by = served_by(&response);

@@ -1,4 +1,4 @@
-//! How requests that belong to one resource go through two tiers.
+//! How requests that are pinned to one resource pass through two tiers.
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -47,7 +47,7 @@ fn tiers_with<const N: usize>(ptus: [&str; N], sticky: &Sticky, mode: Mode) -> T
     tiers.gate(Gate::new().mode(mode)).sticky(sticky.clone())
 }
 
-/// PTUs refuse for so long, Standard serves.
+/// The PTUs refuse for this long, Standard serves.
 pub(crate) fn closed_ptus(ms: u64) -> Leaf {
     Leaf::new(move |seen| {
         let is_ptu =
@@ -120,7 +120,7 @@ async fn what_only_standard_holds_goes_there_at_once_and_the_ptu_is_not_asked() 
         text(spilled).await;
         let asked_before = leaf.len();
         for _ in 0..3 {
-            // The PTUs are closed, and nobody queues for them.
+            // The PTUs are closed, and no request queues for them.
             let (response, took) = timed(ask(&tiers, &leaf, continuing("resp_1"))).await;
             assert_eq!(asked(account(&response)), [("standard-only", 0)], "{mode:?}");
             assert_eq!(account(&response).held(), Some(StickyMatch::ById));

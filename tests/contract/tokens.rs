@@ -19,7 +19,7 @@ use crate::{
     leaf::{Answer, Leaf, account, asked, header, request, text},
 };
 
-/// A source that counts, and gives what it is told to.
+/// A source that counts its calls and returns scripted tokens.
 #[derive(Clone)]
 struct Source {
     asked: Arc<AtomicUsize>,

@@ -1,4 +1,4 @@
-//! What was not processed is sent again: to the same backend, once, at no cost.
+//! Requests that were not processed are sent again: to the same backend, once, at no cost.
 
 use http::Request;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
@@ -59,12 +59,12 @@ async fn once_and_then_it_is_like_a_backend_that_cannot_be_reached() {
     assert_eq!((error, leaf.len()), (Broken("reset by peer"), 5));
 }
 
-/// A client whose connections break in one way, or cannot be had.
+/// A client whose connections break in one way, or cannot be made.
 fn breaking(kind: ErrorKind) -> impl Fn(&Broken) -> ErrorKind + Clone {
     move |error: &Broken| if *error == UNREACHABLE { ErrorKind::Connect } else { kind }
 }
 
-/// A server that closes a kept connection may have gone down with the request in its hands.
+/// A server that closes a kept connection may have gone down while it held the request.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_gone_when_it_is_asked_again_may_have_processed_it() {
     let client = || {

@@ -22,7 +22,7 @@ fn tiers(primary: &Leaf, fallback: &Leaf) -> SmartFallbackLayer<Put<Leaf>, Put<L
     SmartFallbackLayer::new(Put(primary.clone()), Put(fallback.clone()))
 }
 
-/// The rule of the reference script to the letter, without an allowance for the way there and back.
+/// The rule of the reference script, without an allowance for the round trip.
 fn by_the_rule(primary: &Leaf, fallback: &Leaf) -> SmartFallbackLayer<Put<Leaf>, Put<Leaf>> {
     tiers(primary, fallback).gate(Gate::new().mode(Mode::Shared))
 }

@@ -1,4 +1,4 @@
-//! What `SmartFallback` takes for a refusal, what it returns, and whose rule it obeys.
+//! What `SmartFallback` treats as a refusal, what it returns, and whose rule it follows.
 
 use std::time::Duration;
 
@@ -28,14 +28,14 @@ async fn through<K: FallbackPolicy + Clone>(
     (result, took.as_millis())
 }
 
-/// A request that waits for nothing.
+/// A request that must not wait.
 fn impatient() -> Request<Full<Bytes>> {
     let mut request = request();
     request.extensions_mut().insert(MaxWait(Duration::ZERO));
     request
 }
 
-/// A policy that says the same whatever it is asked.
+/// A policy that always decides the same.
 #[derive(Clone, Debug)]
 struct Always(Next);
 

@@ -1,4 +1,4 @@
-//! Why a request waited, spilled or was refused, as its account says.
+//! Why a request waited, spilled or was refused, according to its account.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -103,7 +103,7 @@ async fn a_wait_says_what_was_left_for_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_waited_and_lost_says_to_what() {
-    // It refuses again and again for a time that always fits.
+    // It refuses repeatedly with a hint that always fits.
     let service = tiers().max_wait(ms(900)).layer(ptu(|| Answer::refused(100)));
     let served = served(&service, request()).await;
     let expected = ["queue (400ms of 500ms)", "queue (490ms > 200ms)", ""];

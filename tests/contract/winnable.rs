@@ -1,5 +1,5 @@
-//! No request is refused while a wait within its `max_wait` would be served, against a naive oracle that
-//! knows when every backend is open.
+//! No request is refused if a wait within its `max_wait` would be served, checked against a naive
+//! oracle that knows when every backend is open.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
     leaf::{Answer, Broken, Leaf, request},
 };
 
-/// When each backend is open, and the requests that come.
+/// When each backend is open, and the arriving requests.
 #[derive(Clone, Debug)]
 struct World {
     mode: Mode,
@@ -30,7 +30,7 @@ struct World {
     misconfigured: [bool; 2],
 }
 
-/// How long a backend is closed, then open, by turns; after the last it is open for good.
+/// How long a backend is closed, then open, alternately; after the last interval it stays open.
 #[derive(Clone, Debug)]
 struct Schedule(Vec<(u64, u64)>);
 
@@ -44,7 +44,7 @@ struct Asks {
     gives_up: Option<u64>,
 }
 
-/// What became of a request: whether it was served and when, or `None` where its caller gave up.
+/// The outcome of a request: whether it was served and when, or `None` if its caller gave up.
 type Fate = Option<(bool, u64)>;
 
 impl Schedule {
@@ -61,7 +61,7 @@ impl Schedule {
         self.closed().find(|closed| closed.contains(&at)).map(|closed| closed.end - at)
     }
 
-    /// Whether it is open at any instant of so long a wait from `at` on.
+    /// Whether it is open at any instant within `wait` from `at` on.
     fn serves_within(&self, at: u64, wait: u64) -> bool {
         self.left(at).is_none_or(|left| left <= wait)
     }
@@ -157,7 +157,7 @@ fn check(world: &World) -> Result<(), TestCaseError> {
             continue;
         }
         prop_assert_eq!(is_served, is_winnable, "{:?} after {} ms", asks, took);
-        // It finds out soon that the PTU is closed, where no hint says so.
+        // It detects quickly that the PTU is closed, even without a hint.
         let in_vain = if world.mode == Mode::Adaptive { SOON } else { 0 };
         prop_assert!(is_served || took <= in_vain, "{:?} waited in vain for {} ms", asks, took);
     }
@@ -195,7 +195,7 @@ fn worlds() -> impl Strategy<Value = World> {
         })
 }
 
-/// A PTU that is never open for half a second while somebody waits may be open for less unseen.
+/// A PTU that is never open unseen for half a second while requests wait may be open unseen for less.
 const SOON: u64 = 600;
 
 /// By rank: of requests that may spill, and of those that may not.

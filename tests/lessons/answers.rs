@@ -1,4 +1,4 @@
-//! Lessons 24 and 27: what the caller is told when nobody serves.
+//! Lessons 24 and 27: what the caller gets when no backend serves.
 
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ async fn lesson_27_when_both_tiers_refuse_the_caller_gets_a_refusal_and_not_a_fa
     assert_eq!(header(&response, "retry-after-ms"), Some("40"));
 }
 
-/// Where nobody listens.
+/// An address without a listener.
 async fn nowhere() -> Backend {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! Lessons 8 to 11, 22 and 25: what is remembered of a refusal, and how often one is asked for.
+//! Lessons 8 to 11, 22 and 25: what is remembered of a refusal, and how often a backend is called.
 
 use http::StatusCode;
 use spillover_testing::corpus::Sample;

@@ -1,4 +1,4 @@
-//! Lessons 15 to 17 and 23: who waits for whom, and what those who left leave behind.
+//! Lessons 15 to 17 and 23: which requests wait for which, and what cancelled ones leave behind.
 
 use std::sync::{Arc, Mutex};
 
@@ -18,7 +18,7 @@ use crate::{
     scene::tiers,
 };
 
-/// At most so many requests of `leaf` at a time.
+/// At most `most` concurrent requests to `leaf`.
 fn limited(leaf: &Leaf, most: usize) -> ConcurrencyLimit<Leaf> {
     GlobalConcurrencyLimitLayer::with_semaphore(Arc::new(Semaphore::new(most))).layer(leaf.clone())
 }
@@ -85,7 +85,7 @@ async fn lesson_16_newcomers_queue_behind_those_who_wait() {
     assert_eq!(*served.lock().unwrap(), (0..40).collect::<Vec<_>>());
 }
 
-/// Asks at once, before anybody whose wait ends at the same moment.
+/// Sends immediately, before any request whose wait ends at the same moment.
 async fn begun<F>(asking: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
@@ -98,7 +98,7 @@ where
 // tower's contract: calls without readiness, all backends polled ready, one lock around the spare.
 #[tokio::test(start_paused = true)]
 async fn lesson_17_what_is_called_is_ready_and_nothing_else_is_waited_for() {
-    // The client panics when it is called without readiness of its own.
+    // The client panics if it is called without having been readied.
     let ptu = Leaf::playing([Answer::refused(10), Answer::refused(20), Answer::ok()]);
     let service = SmartFallback::new(limited(&ptu, 1), limited(&Leaf::playing([Answer::ok()]), 0));
     let (response, took) = timed(soon(service.oneshot(request()))).await;

@@ -1,4 +1,4 @@
-//! Backends, clients that answer by their names, and tiers of them.
+//! Backends, clients that answer by backend name, and tiers of them.
 
 use bytes::Bytes;
 use http::Response;
@@ -35,7 +35,7 @@ pub(crate) async fn ask(
     layer.layer(leaf.clone()).oneshot(request()).await
 }
 
-/// How long each backend rests, in milliseconds.
+/// The cooldown of each backend, in milliseconds.
 pub(crate) fn rests(pool: &BackendPool) -> Vec<Option<u128>> {
     pool.cooldowns().map(|(_, rest)| rest.map(|rest| rest.as_millis())).collect()
 }

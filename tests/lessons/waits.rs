@@ -1,4 +1,4 @@
-//! Lessons 1 to 7: when a refused request comes back, and until when.
+//! Lessons 1 to 7: when a refused request returns, and until when.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Callers that go away: nothing of their requests happens any more.
+//! Callers that disconnect: nothing of their requests continues.
 
 use std::time::Duration;
 

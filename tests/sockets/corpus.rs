@@ -1,4 +1,4 @@
-//! Replays the corpus over real connections, in every way that bytes may arrive.
+//! Replays the corpus over real connections, in every chunking.
 
 use std::time::Duration;
 
@@ -114,7 +114,7 @@ async fn check(sample: &Sample, pieces: Pieces) {
     let server = tokio::spawn(async move {
         let mut stream = asked(&listener).await;
         stream.set_nodelay(true).unwrap();
-        // A caller that has its refusal hangs up.
+        // A caller that has its refusal closes the connection.
         let _ = say(&mut stream, &head, &body, pieces).await;
     });
     let answer = soon(send(sample, addr)).await;

@@ -1,4 +1,4 @@
-//! Whose key goes where: a distinct one for each resource, and all that arrived is inspected.
+//! Which key goes where: each resource has its own, and everything that arrives is inspected.
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -22,7 +22,7 @@ use crate::{
 const RESOURCES: [&str; 4] = ["east", "sweden", "japan", "entra"];
 const TOKEN: &str = "token-of-entra";
 
-/// What the caller brings, which is meant for nobody here.
+/// The caller's credentials, which no backend here may see.
 const CALLERS: [(&str, &str); 6] = [
     ("api-key", "callers-key"),
     ("authorization", "Bearer callers-token"),
@@ -64,7 +64,7 @@ fn everywhere(protocol: Protocol, azure: &Azure) -> Stack {
     stack(protocol, ptu, standard.expect("a valid pool"))
 }
 
-/// As a caller who meant another resource would send it.
+/// A request that the caller meant for another resource.
 fn from_elsewhere(request: Ask) -> Ask {
     let (mut head, body) = request.into_parts();
     head.uri = format!("http://callers.example{}", head.uri).parse().unwrap();

@@ -20,7 +20,7 @@ use crate::{
     stack::{Stack, attempts, chat, rotation, send},
 };
 
-/// Gives out `token-1`, `token-2` and so on; what it gave out it keeps, as the SDK's credentials do.
+/// Returns `token-1`, `token-2` and so on, and caches them like the SDK's credentials.
 #[derive(Debug)]
 struct Credential {
     number: usize,

@@ -22,10 +22,10 @@ use tower_spillover::{
 
 use crate::clock::{Stopwatch, soon};
 
-/// A refusal: its code, and what `grpc-retry-pushback-ms` says, if it is there.
+/// A refusal: its code, and the value of `grpc-retry-pushback-ms`, if any.
 type Refusal = (Code, Option<&'static str>);
 
-/// A server that refuses its first calls as told and notes when each one came.
+/// A server that refuses its first calls by a script and records when each one arrived.
 struct Grpc {
     channel: Channel,
     calls: Arc<Mutex<Vec<Stopwatch>>>,

@@ -1,5 +1,5 @@
-//! Refusals that only a body shows, through both tiers: a PTU that answers as the corpus has it, and
-//! a Standard deployment that serves.
+//! Refusals visible only in the body, through both tiers: a PTU that answers as in the corpus, and a
+//! Standard deployment that serves.
 
 use std::time::Duration;
 

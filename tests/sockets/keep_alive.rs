@@ -1,4 +1,4 @@
-//! HTTP/1.1 connections outlive the refusals whose bodies nobody reads.
+//! HTTP/1.1 connections outlive refusals whose bodies are not read by the caller.
 
 use std::{
     net::SocketAddr,
@@ -71,7 +71,7 @@ async fn spilling_at_once_within_a_resource_takes_a_second_connection_and_no_thi
     let azure = Azure::open(&["east"]).await;
     let proxy = Proxy::to(azure.addr("east"), Spoil::Nothing).await;
     let pool = |name| BackendPool::new([backend_at(name, proxy.addr)]).unwrap();
-    // Others seem to take each opening, so that a gate which yields would leave some of them out.
+    // Others seem to take each opening, so a gate that yields would skip some of them.
     let tiers = SmartFallbackLayer::new(
         RegionRotateLayer::new(pool(EAST_PTU)),
         RegionRotateLayer::new(pool(EAST)),

@@ -1,4 +1,4 @@
-//! Refusals as they come over the wire: odd, malformed, endless, and around the whole stack.
+//! Refusals on the wire: odd, malformed, endless, and around the whole stack.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ async fn no_hint_however_malformed_keeps_a_request_from_being_served() {
             let answer = send(&rotation(Protocol::Http1, pool.unwrap()), chat()).await;
             let fair = match answer.status() {
                 StatusCode::OK => served(&answer).backend() == Some(EAST),
-                // Without a legible hint it is a failure, which is the caller's.
+                // Without a legible hint it is a failure, which is returned to the caller.
                 StatusCode::SERVICE_UNAVAILABLE => served(&answer).attempts().len() == 1,
                 _ => false,
             };

@@ -1,4 +1,4 @@
-//! Upstreams that are slow or broken below HTTP, by way of a proxy that spoils their answers.
+//! Upstreams that are slow or broken below HTTP, through a proxy that corrupts their answers.
 
 use std::time::Duration;
 

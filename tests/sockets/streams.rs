@@ -1,4 +1,4 @@
-//! Event streams: they pass while they are generated, and are never asked for twice.
+//! Event streams: they are forwarded as they are generated, and never requested twice.
 
 use std::time::Duration;
 
