@@ -27,15 +27,17 @@ use crate::{call, exclusive::Exclusive, time_limit::TimeLimit};
 /// # Timeouts
 ///
 /// `timeout` of a request bounds all its waits and attempts together, and its body. Nothing waits
-/// beyond it, and the attempt that is under way then fails as timed out.
+/// beyond it, and the attempt that is under way then fails as timed out; one of another client than
+/// [`HttpClient`](super::HttpClient) goes on.
 #[derive(Clone, Debug)]
 pub struct RequestService<S> {
     stack: S,
 }
 
 impl<S> RequestService<S> {
-    /// Takes reqwest's types for `stack`: layers over an [`HttpClient`](super::HttpClient), or over any
-    /// other client.
+    /// Takes reqwest's types for `stack`: layers over an [`HttpClient`](super::HttpClient), or over
+    /// another client whose errors can be made of reqwest's, by `map_err(BoxError::from)` for example: a
+    /// request that has no address is an error of reqwest.
     pub const fn new(stack: S) -> Self {
         Self { stack }
     }

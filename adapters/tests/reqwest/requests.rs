@@ -51,6 +51,19 @@ async fn a_request_that_has_no_address_of_http_is_an_error_of_reqwest() {
 }
 
 #[tokio::test]
+async fn a_stack_over_another_client_takes_requests_of_reqwest_too() {
+    let azure = Azure::open(&["east"]).await;
+    let hyper = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new());
+    let stack = ServiceBuilder::new()
+        .layer(RegionRotateLayer::new(azure.pool([EAST])))
+        .map_err(tower::BoxError::from)
+        .service(hyper.build_http());
+    let answer = soon(RequestService::new(stack).execute(post(CHAT))).await.expect("a response");
+    assert_eq!(attempts(served(answer.extensions())), [(EAST, 200)]);
+    assert!(answer.text().await.expect("a whole body").contains("chat.completion"));
+}
+
+#[tokio::test]
 async fn a_service_without_layers_gives_answers_as_they_are() {
     let azure = Azure::open(&["east"]).await;
     let service = RequestService::new(client(plain()));
