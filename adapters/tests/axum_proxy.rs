@@ -352,6 +352,62 @@ async fn an_answer_that_leaves_http_is_a_bad_gateway() {
 }
 
 #[tokio::test]
+async fn an_answer_with_two_lengths_is_a_bad_gateway() {
+    let upstream =
+        Raw::saying(["HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n\
+         4\r\nabcd\r\n0\r\n\r\n"])
+        .await;
+    let addr = serve(proxy_to(upstream.addr)).await;
+    assert_eq!(ask(Protocol::Http1, addr).await.0, 502);
+}
+
+#[tokio::test]
+async fn a_chunked_body_arrives_whole_whatever_length_is_claimed_beside_it() {
+    for claimed in [None, Some("content-length: 3\r\n")] {
+        let azure = Azure::open(&["east"]).await;
+        let addr = serve(App::of(&azure).router()).await;
+        let head = format!(
+            "POST {CHAT} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{}transfer-encoding: chunked\r\n",
+            claimed.unwrap_or_default()
+        );
+        let (first, second) = PROMPT.split_at(10);
+        let body =
+            format!("{:x}\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n", first.len(), second.len());
+        let answer = say(addr, &[&head, &body]).await;
+        if claimed.is_none() {
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
+        let received = azure.emulator.received();
+        assert!(received.iter().all(|it| it.body == PROMPT), "{received:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_names_another_host_goes_to_the_backend() {
+    let azure = Azure::open(&["east"]).await;
+    let addr = serve(App::of(&azure).router()).await;
+    let first = format!("POST http://evil.example{CHAT} HTTP/1.1");
+    let length = format!("content-length: {}", PROMPT.len());
+    let answer =
+        say(addr, &[&first, "host: evil.example", "connection: close", &length, "", PROMPT]).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(azure.emulator.received()[0].headers["host"], azure.addr("east").to_string());
+}
+
+#[tokio::test]
+async fn an_upgrade_that_the_connection_does_not_ask_for_is_ignored() {
+    let azure = Azure::open(&["east"]).await;
+    let addr = serve(App::of(&azure).router()).await;
+    let first = format!("POST {CHAT} HTTP/1.1");
+    let length = format!("content-length: {}", PROMPT.len());
+    let lines =
+        [&*first, "host: a", "connection: close", "upgrade: websocket", &length, "", PROMPT];
+    let answer = say(addr, &lines).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(!azure.emulator.received()[0].headers.contains_key("upgrade"));
+}
+
+#[tokio::test]
 async fn a_request_without_a_body_goes_without_one() {
     let azure = Azure::open(&["east"]).await;
     let addr = serve(App::of(&azure).router()).await;

@@ -72,6 +72,12 @@ pub(super) fn no_end(status: StatusCode) -> Response {
     failed(format!("the backend answered {status}").into(), Some(ErrorKind::Other))
 }
 
+/// The answer where that of a backend has two lengths.
+pub(super) fn two_lengths() -> Response {
+    let error = "the backend's answer has both content-length and transfer-encoding";
+    failed(error.into(), Some(ErrorKind::Other))
+}
+
 /// The answer to a request whose body ended with `error`.
 pub(super) fn broken(error: BoxError) -> Response {
     let is_too_long = causes(&*error).any(|cause| cause.is::<LengthLimitError>());

@@ -5,6 +5,10 @@ use axum::http::{HeaderMap, HeaderName, header};
 /// Removes from a request what is between the client and the proxy: what its connection needs, its
 /// cookies, and what says where it came from.
 pub(super) fn strip_request(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        // The body is as long as its chunks are (RFC 9112 section 6.3).
+        headers.remove(header::CONTENT_LENGTH);
+    }
     strip(headers, |name| {
         [header::COOKIE, header::EXPECT, header::FORWARDED, header::VIA].contains(name)
             || matches!(name.as_str(), "http2-settings" | "x-real-ip")
@@ -24,11 +28,8 @@ pub(super) fn strip_answer(headers: &mut HeaderMap) {
 
 /// Removes what belongs to one connection, as RFC 9110 section 7.6.1 has it, and what `is_local`.
 fn strip(headers: &mut HeaderMap, is_local: impl Fn(&HeaderName) -> bool) {
-    let listed: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+    let listed: Vec<HeaderName> = list(headers, &header::CONNECTION)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         // Without these it would be another message.
         .filter(|name| !MESSAGE.contains(name))
         .collect();
@@ -47,12 +48,23 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 }
 
 /// Whether a request asks for a WebSocket: the one upgrade that is not ignored, since nothing else would
-/// come of the request.
+/// come of the request. An `Upgrade` that the connection does not list means nothing (RFC 9110 section 7.8).
 pub(super) fn asks_for_websocket(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::UPGRADE).iter();
-    values
-        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .any(|protocol| protocol.trim_ascii().eq_ignore_ascii_case(b"websocket"))
+    let lists = |name: &HeaderName, wanted: &[u8]| {
+        list(headers, name).any(|element| element.eq_ignore_ascii_case(wanted))
+    };
+    lists(&header::UPGRADE, b"websocket") && lists(&header::CONNECTION, b"upgrade")
+}
+
+/// Whether an answer has a length and is chunked: others would see its end elsewhere.
+pub(super) fn has_two_lengths(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::CONTENT_LENGTH) && headers.contains_key(header::TRANSFER_ENCODING)
+}
+
+/// The elements of a header that is a list, in all its lines.
+fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    let lines = headers.get_all(name).into_iter();
+    lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 const MESSAGE: [HeaderName; 4] =
@@ -84,7 +96,6 @@ mod tests {
             ("proxy-authorization", "Basic x"),
             ("proxy-connection", "keep-alive"),
             ("te", "trailers"),
-            ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
             ("via", "1.1 a"),
             ("x-forwarded-for", "10.0.0.1"),
@@ -95,6 +106,13 @@ mod tests {
         ]);
         strip_request(&mut headers);
         assert_eq!(headers, map(&own));
+    }
+
+    #[test]
+    fn a_chunked_request_has_no_length_beside_its_chunks() {
+        let mut headers = map(&[("transfer-encoding", "chunked"), ("content-length", "3")]);
+        strip_request(&mut headers);
+        assert!(headers.is_empty(), "{headers:?}");
     }
 
     #[test]
@@ -125,11 +143,15 @@ mod tests {
 
     #[test]
     fn a_websocket_is_asked_for_by_any_spelling_and_beside_other_protocols() {
+        let asks = |connection, upgrade| {
+            asks_for_websocket(&map(&[("connection", connection), ("upgrade", upgrade)]))
+        };
         for value in ["websocket", "WebSocket", "h2c, websocket/13x,websocket"] {
-            assert!(asks_for_websocket(&map(&[("upgrade", value)])), "{value}");
+            assert!(asks("keep-alive, Upgrade", value), "{value}");
+            assert!(!asks("keep-alive", value), "{value}");
         }
         for value in ["h2c", "", "websockets", "TLS/1.0"] {
-            assert!(!asks_for_websocket(&map(&[("upgrade", value)])), "{value}");
+            assert!(!asks("upgrade", value), "{value}");
         }
     }
 }

@@ -210,6 +210,9 @@ where
                 Ok(Answer::Upstream(response)) if response.status().is_informational() => {
                     error::no_end(response.status())
                 }
+                Ok(Answer::Upstream(response)) if headers::has_two_lengths(response.headers()) => {
+                    error::two_lengths()
+                }
                 Ok(Answer::Upstream(mut response)) => {
                     headers::strip_answer(response.headers_mut());
                     response.map(Body::new)
