@@ -193,6 +193,8 @@
 //! # Features
 //!
 //! - `retry`: [`RetryAfterPolicy`], which needs `tower`.
+//! - `tracing`: `events::TracingSink` and `events::RequestSpanLayer`, which report to the `tracing` crate.
+//! - `metrics`: `events::MetricsSink`, which counts by the `metrics` crate.
 //! - `entra`: `Backend::entra`, access tokens of Microsoft Entra ID from the Azure SDK's credentials,
 //!   which needs `azure_core`.
 //!
@@ -219,6 +221,7 @@ pub mod body;
 pub mod classify;
 #[cfg(feature = "entra")]
 pub mod entra;
+pub mod events;
 pub mod first_token;
 pub mod gate;
 pub mod inspect;

@@ -228,7 +228,7 @@ impl Served {
 
     /// The attempts from here on are those of the primary tier, after the fallback.
     pub(crate) fn set_returned(&mut self) {
-        (self.spilled, self.why_spilled) = (false, None);
+        (self.spilled, self.why_spilled, self.why_refused) = (false, None, None);
         self.before = count(self.attempts().len());
     }
 
@@ -410,6 +410,11 @@ impl Attempt {
 
     /// The name of the backend that was asked.
     pub fn backend(&self) -> &str {
+        &self.backend
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn shared_name(&self) -> &Arc<str> {
         &self.backend
     }
 

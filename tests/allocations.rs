@@ -49,6 +49,14 @@ const LIMITS: &[(&str, u64, u64)] = &[
     ("served/the same, deployments named", 4, 6),
     // A second copy of the head, and of two extensions in every copy.
     ("served/FirstToken(Rotate 2)", 19, 21),
+    // What counts or traces makes nothing for a request that is served at once.
+    ("events/Rotate 2", 2, 4),
+    ("events/Rotate 2, a sink", 2, 4),
+    ("events/Rotate 2, MetricsSink", 2, 4),
+    ("events/Rotate 2, TracingSink", 2, 4),
+    ("events/RequestSpan(Rotate 2), TracingSink", 2, 4),
+    ("events/Fallback(Rotate 1, Rotate 2)", 2, 4),
+    ("events/RequestSpan(Fallback(Rotate 1, Rotate 2)), both sinks", 2, 4),
     // An answer that is not read.
     ("inspect/bare", 0, 0),
     ("inspect/bare, body wrapped", 0, 0),

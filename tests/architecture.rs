@@ -31,6 +31,7 @@ const FLOORS: &[&[(&str, &str)]] = &[
         ("request_copy", "a sent request, kept for another attempt"),
     ],
     &[
+        ("events", "what layers report while a request is under way, and where that goes"),
         ("body", "bodies that can be sent again, and responses that are read as they pass"),
         ("twin", "two copies of one request: where each is, and its outcome"),
     ],

@@ -4,6 +4,7 @@ mod decisions;
 mod estimate;
 mod inspect;
 mod parked;
+mod subscriber;
 mod turns;
 
 use std::{env, hint::black_box, time::Duration};
@@ -16,6 +17,9 @@ use spillover_testing::measured::{
 
 fn main() {
     if let Ok(path) = env::var("SPILLOVER_PATH") {
+        if env::var_os("SPILLOVER_SUBSCRIBER").is_some() {
+            subscriber::install();
+        }
         return repeat(&path);
     }
     if env::var_os("SPILLOVER_TURNS").is_some() {

@@ -9,6 +9,7 @@ use super::FirstToken;
 use crate::{
     Priority,
     classify::{Classify, Rules},
+    events::{EventSink, Events},
     policy::RetryBudget,
 };
 
@@ -115,14 +116,15 @@ pub(super) struct Config {
     classes: Vec<(Arc<str>, Option<Limit>)>,
     pub(super) budget: RetryBudget,
     pub(super) rules: Rules,
+    pub(super) events: Events,
 }
 
 impl FirstTokenLayer {
     /// Applies `limit` to requests whose class has none of its own; `None` for no limit.
     pub fn new(limit: impl Into<Option<Limit>>) -> Self {
         let budget = RetryBudget::new(BUDGET_AT_ONCE, BUDGET_PER_SUCCESS);
-        let rules = Rules::AZURE;
-        let config = Config { limit: limit.into(), classes: Vec::new(), budget, rules };
+        let (rules, events) = (Rules::AZURE, Events::default());
+        let config = Config { limit: limit.into(), classes: Vec::new(), budget, rules, events };
         Self { config: Arc::new(config) }
     }
 
@@ -131,6 +133,13 @@ impl FirstTokenLayer {
     #[must_use]
     pub fn class(mut self, name: impl Into<Arc<str>>, limit: impl Into<Option<Limit>>) -> Self {
         Arc::make_mut(&mut self.config).classes.push((name.into(), limit.into()));
+        self
+    }
+
+    /// Reports requests that are sent twice to `sink`. By default nothing is reported.
+    #[must_use]
+    pub fn events(mut self, sink: impl EventSink) -> Self {
+        Arc::make_mut(&mut self.config).events = Events::to(sink);
         self
     }
 

@@ -16,8 +16,13 @@ use super::{
     layer::{Config, Limit, LimitMode},
 };
 use crate::{
-    AttemptBudget, Deadline, MaxWait, Served, TryCloneBody, classify::Outcome, clock,
-    request_copy::SavedRequest, served::Late, twin::Twin,
+    AttemptBudget, Deadline, MaxWait, Served, TryCloneBody,
+    classify::Outcome,
+    clock,
+    events::{Event, Source},
+    request_copy::SavedRequest,
+    served::Late,
+    twin::Twin,
 };
 
 /// Both sendings of a request, except the future of the first.
@@ -96,6 +101,7 @@ where
         // It is late already, so it must not wait.
         request.extensions_mut().insert(MaxWait(Duration::ZERO));
         self.second_at = now;
+        self.config.events.emit(Source::FirstToken, Event::SentTwice);
         self.second = Second::UnderWay(Box::pin(self.inner.call(request)));
     }
 

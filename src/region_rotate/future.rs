@@ -152,7 +152,7 @@ where
                         (now, session.without_token(now))
                     } else {
                         if let Err(error) = ready!(this.inner.poll_ready(cx)) {
-                            session.drop_watch();
+                            session.give_up();
                             return Poll::Ready(Err(error));
                         }
                         let Some(now) = session.closed_meanwhile(&*this.request) else {

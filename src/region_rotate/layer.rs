@@ -8,6 +8,7 @@ use tower_layer::Layer;
 use super::RegionRotate;
 use crate::{
     BackendPool, Sticky,
+    events::{EventSink, Events},
     policy::{CooldownPolicy, MoveOn, ReturnErrors},
     sticky::{CacheAffinity, Residents, RoutingConfig, StickyTier},
 };
@@ -144,6 +145,7 @@ pub(super) struct RotateConfig {
     pub(super) name_header: Option<HeaderName>,
     pub(super) routing: RoutingConfig,
     pub(super) flex_as_default: bool,
+    pub(super) events: Events,
 }
 
 impl RegionRotateLayer {
@@ -159,6 +161,7 @@ impl RegionRotateLayer {
                 name_header: None,
                 routing: RoutingConfig::default(),
                 flex_as_default: false,
+                events: Events::default(),
             }),
             classify_error: ReturnErrors,
         }
@@ -166,6 +169,13 @@ impl RegionRotateLayer {
 }
 
 impl<X> RegionRotateLayer<X> {
+    /// Reports what happens to requests to `sink`. By default nothing is reported.
+    #[must_use]
+    pub fn events(mut self, sink: impl EventSink) -> Self {
+        self.config_mut().events = Events::to(sink);
+        self
+    }
+
     /// How long backends are left alone after refusals and failures.
     #[must_use]
     pub fn cooldowns(mut self, cooldowns: CooldownPolicy) -> Self {

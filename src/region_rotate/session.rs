@@ -31,6 +31,7 @@ use crate::{
     classify::{Outcome, Refusal, RefusedSpill},
     clock,
     cooldown::{ClosedUntil, Cooldowns, Failure, Load, Traffic, Watch},
+    events::Source,
     policy::{AfterClose, ClassifyError, SentAgain},
     sticky::Routing,
     twin::Twin,
@@ -50,6 +51,8 @@ pub(super) struct Session {
     /// Its bearer token, if it has one.
     token: Option<TokenFuture>,
     is_sent: bool,
+    /// Whether the caller has what it gets.
+    is_over: bool,
     /// What was read of the request to address it.
     reading: RequestReading,
     /// What was read of it to find out whether a refusal is about it.
@@ -135,6 +138,7 @@ impl Session {
             since: now,
             token: None,
             is_sent: false,
+            is_over: false,
             reading: RequestReading::default(),
             load: LoadReading::default(),
             is_admitted: overrides.get::<Admitted>().is_some(),
@@ -336,6 +340,12 @@ impl Session {
         }
     }
 
+    /// Nothing more comes of the request: the service cannot be readied.
+    pub(super) fn give_up(&mut self) {
+        self.drop_watch();
+        self.finished(None);
+    }
+
     /// The chosen backend.
     fn member(&self) -> &PreparedBackend {
         self.config.pool.member(self.backend)
@@ -404,5 +414,14 @@ impl Session {
 
     fn cold(&mut self) -> &mut ColdState {
         self.cold.get_or_insert_default()
+    }
+}
+
+impl Drop for Session {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.is_over && self.config.events.is_on() {
+            self.config.events.emit_cancelled(Source::RegionRotate, Some(&self.served));
+        }
     }
 }

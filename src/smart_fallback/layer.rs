@@ -11,6 +11,7 @@ use crate::{
     classify::{Classify, Rules},
     clock,
     cooldown::Cooldowns,
+    events::{EventSink, Events},
     gate::Mode,
     policy::{FallbackPolicy, MoveOn, ReturnErrors, WaitThenSpill},
     sticky::{Residents, Sticky, StickyTier, TierMap},
@@ -108,6 +109,7 @@ pub(super) struct FallbackConfig {
     pub(super) is_alone: bool,
     /// Those that wait for the fallback to reopen.
     pub(super) fallback_queue: WaitQueue,
+    pub(super) events: Events,
     /// By which the answers of tiers are read that are no pools.
     pub(super) rules: Rules,
 }
@@ -217,6 +219,14 @@ impl<P, F, X> SmartFallbackLayer<P, F, X> {
     #[must_use]
     pub fn fallback_queue(mut self, queue: WaitQueue) -> Self {
         Arc::make_mut(&mut self.config).fallback_queue = queue;
+        self
+    }
+
+    /// Reports what happens to requests to `sink`. By default nothing is reported. The tiers report what
+    /// happens in them, if they are set to.
+    #[must_use]
+    pub fn events(mut self, sink: impl EventSink) -> Self {
+        Arc::make_mut(&mut self.config).events = Events::to(sink);
         self
     }
 
@@ -401,6 +411,7 @@ impl Default for FallbackConfig {
             split: None,
             is_alone: false,
             fallback_queue: WaitQueue::new(),
+            events: Events::default(),
             rules: Rules::AZURE,
         }
     }

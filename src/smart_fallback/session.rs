@@ -23,6 +23,7 @@ use crate::{
     classify::{Hint, NativeSpillover, Outcome, Reason, Refusal, RefusedSpills},
     clock::{self, TICK},
     cooldown::{Load, NextOpen, Traffic, Weight as LoadWeight},
+    events::{Event, Source},
     gate::{Admission, Permit, QueueKey, Waiter, Weight},
     overrides::Arrival,
     policy::ClassifyError,
@@ -75,6 +76,8 @@ pub(super) struct Session {
     /// Whether a refusal of the current attempt goes to the caller.
     is_last: bool,
     is_sent: bool,
+    /// Whether the caller has what it gets.
+    is_over: bool,
     /// Whether the fallback is called first, because the primary fails.
     is_reversed: bool,
     /// Whether it is pinned to a resource of the primary.
@@ -113,6 +116,7 @@ impl Session {
             is_measured: false,
             is_last: false,
             is_sent: false,
+            is_over: false,
             is_reversed: false,
             is_forbidden: false,
             why: None,
@@ -248,6 +252,7 @@ impl Session {
         AttemptBudget::count(extensions, self.is_sent);
         self.is_sent = true;
         if tier == Tier::Fallback {
+            self.config.events.emit(Source::SmartFallback, Event::Spills(self.why));
             self.on_sent_to_fallback(extensions);
         }
         if tier == Tier::Fallback
@@ -309,19 +314,23 @@ impl Session {
                 Tier::Primary if !is_kept => served.set_unreplayable(),
                 Tier::Primary => {}
             }
-            return;
+            let served = response.extensions().get();
+            return self.finished(served, Some(response.status()));
         }
         let mut served = self.served.take().map_or_else(Served::new, |served| *served);
         self.record(&mut served, tier, result, Outcome::Answered);
         if tier == Tier::Primary && result.as_ref().is_ok_and(NativeSpillover::has_served) {
             served.set_spilled_by_azure();
         }
+        self.finished(Some(&served), result.as_ref().ok().map(Response::status));
         served.sign(result, is_kept || tier == Tier::Fallback);
     }
 
     /// Releases the permit now: the caller may keep the completed future alive.
     pub(super) fn give_up(&mut self) {
         (self.permit, self.cold) = (None, None);
+        let served = self.served.take();
+        self.finished(served.as_deref(), None);
     }
 
     /// If there is no refusal to return yet, makes one last attempt and returns its answer.
@@ -369,6 +378,16 @@ impl Session {
     fn weight<B: TryCloneBody>(&mut self, request: &Request<B>) -> &Weight {
         let weigh = || self.config.gate.weigh(request);
         self.weight.get_or_insert_with(weigh)
+    }
+}
+
+impl Drop for Session {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.is_over && self.config.events.is_on() {
+            let served = self.served.as_deref();
+            self.config.events.emit_cancelled(Source::SmartFallback, served);
+        }
     }
 }
 

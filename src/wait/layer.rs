@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tower_layer::Layer;
 
 use super::{Class, Wait, WaitQueue};
-use crate::classify::{Classify, Rules};
+use crate::{
+    classify::{Classify, Rules},
+    events::{EventSink, Events},
+};
 
 /// Waits until a service that refuses reopens, and sends the request again, within its `max_wait`.
 ///
@@ -68,6 +71,7 @@ pub(super) struct WaitConfig {
     pub(super) name: Arc<str>,
     pub(super) queue: WaitQueue,
     pub(super) rules: Rules,
+    pub(super) events: Events,
 }
 
 impl WaitLayer {
@@ -79,6 +83,7 @@ impl WaitLayer {
             name: "service".into(),
             queue: WaitQueue::new(),
             rules: Rules::AZURE,
+            events: Events::default(),
         };
         Self { config: Arc::new(config) }
     }
@@ -90,6 +95,13 @@ impl WaitLayer {
     #[must_use]
     pub fn max_wait(mut self, max_wait: Duration) -> Self {
         Arc::make_mut(&mut self.config).max_wait = max_wait;
+        self
+    }
+
+    /// Reports what happens to requests to `sink`. By default nothing is reported.
+    #[must_use]
+    pub fn events(mut self, sink: impl EventSink) -> Self {
+        Arc::make_mut(&mut self.config).events = Events::to(sink);
         self
     }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Extensions, Request, Response};
+use http::{Extensions, Request, Response, StatusCode};
 
 use super::{Permit, Refused, RequestLimits, Turn, Waiter, layer::WaitConfig};
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     classify::{Hint, Outcome, Reason, Refusal},
     clock::{self, TICK},
     cooldown::{Load, Traffic},
+    events::{Event, Source},
     overrides::Arrival,
     policy::assumed_wait,
     random,
@@ -33,6 +34,8 @@ pub(super) struct Session {
     arrival: Instant,
     /// When the current attempt was made, or the current wait began.
     since: Instant,
+    /// Whether the caller has what it gets.
+    is_over: bool,
     cold: Option<Box<ColdState>>,
 }
 
@@ -53,7 +56,7 @@ struct ColdState {
 impl Session {
     #[inline]
     pub(super) const fn new(config: Arc<WaitConfig>, now: Instant) -> Self {
-        Self { config, arrival: now, since: now, cold: None }
+        Self { config, arrival: now, since: now, is_over: false, cold: None }
     }
 
     /// The first step of a request that arrives now.
@@ -106,7 +109,8 @@ impl Session {
 
     /// Passes the turn on now: the caller may keep the completed future alive.
     pub(super) fn give_up(&mut self) {
-        self.cold = None;
+        let cold = self.cold.take();
+        self.finished(cold.as_ref().map(|cold| &cold.served), None);
     }
 
     /// Classifies the service's answer by the service's own rules, and writes the outcome into it.
@@ -128,9 +132,12 @@ impl Session {
             if !is_kept {
                 served.set_unreplayable();
             }
+            let served = response.extensions().get();
+            self.finished(served, Some(response.status()));
         } else {
             let mut served = cold.as_ref().map_or_else(Served::new, |cold| cold.served.clone());
             self.record(&mut served, result, Outcome::Answered);
+            self.finished(Some(&served), result.as_ref().ok().map(Response::status));
             served.sign(result, is_kept);
         }
         if let Some(permit) = cold.and_then(|cold| cold.permit)
@@ -180,13 +187,14 @@ impl Session {
                 let closed =
                     opens.map_or(Duration::ZERO, |opens| opens.saturating_duration_since(now));
                 let times = TimeAndLimit::new(closed, cold.limits.left(now));
-                cold.why_waits = Some(Why::Hint(times));
+                self.waits(&mut cold, Why::Hint(times));
                 self.cold = Some(cold);
                 NextStep::Wait(Box::new(waiter))
             }
             None => {
                 let why = cold.why_returned(&refusal, kept, now, draw);
                 cold.served.set_why_refused(Some(why));
+                self.finished(Some(&cold.served), result.as_ref().ok().map(Response::status));
                 cold.served.sign(result, kept.is_some());
                 NextStep::Return
             }
@@ -201,7 +209,7 @@ impl Session {
                 NextStep::Send
             }
             Turn::Wait(waiter) => {
-                cold.why_waits = Some(Why::Behind);
+                self.waits(&mut cold, Why::Behind);
                 NextStep::Wait(Box::new(waiter))
             }
         };
@@ -231,7 +239,42 @@ impl Session {
         outcome: Outcome,
     ) {
         let at = self.since.saturating_duration_since(self.arrival);
+        let is_reported = result.as_ref().is_ok_and(Served::is_on);
         served.absorb(&self.config.name, at, result, outcome);
+        if self.config.events.is_on()
+            && !is_reported
+            && let Some(attempt) = served.attempts().next_back()
+        {
+            self.config.events.emit(Source::Wait, Event::Attempted(attempt));
+        }
+    }
+
+    /// The request begins to wait.
+    fn waits(&self, cold: &mut ColdState, why: Why) {
+        cold.why_waits = Some(why);
+        cold.served.set_why_refused(None);
+        self.config.events.emit(Source::Wait, Event::Waits(why));
+    }
+
+    /// The caller gets an answer of this `status`, or an error.
+    #[inline]
+    fn finished(&mut self, served: Option<&Served>, status: Option<StatusCode>) {
+        self.is_over = true;
+        if self.config.events.is_on() {
+            let none = Served::new();
+            let event = Event::Finished { served: served.unwrap_or(&none), status };
+            self.config.events.emit(Source::Wait, event);
+        }
+    }
+}
+
+impl Drop for Session {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.is_over && self.config.events.is_on() {
+            let served = self.cold.as_ref().map(|cold| &cold.served);
+            self.config.events.emit_cancelled(Source::Wait, served);
+        }
     }
 }
 

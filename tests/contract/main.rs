@@ -10,6 +10,7 @@ mod cancellation;
 mod cloning;
 mod defaults;
 mod either_tier;
+mod events;
 mod failing_pools;
 mod failures;
 mod first_token;

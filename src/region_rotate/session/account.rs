@@ -10,6 +10,7 @@ use crate::{
     body::{Observer, ResponseTap},
     classify::{Outcome, Reason, Refusal, utilization},
     cooldown::Load,
+    events::{Event, Source},
     region_rotate::closed_pool::ClosedPool,
     served::{Attempt, Why},
 };
@@ -41,6 +42,19 @@ impl Session {
         let at = self.since.saturating_duration_since(self.arrival);
         let attempt = Attempt::new(name, at, status, outcome);
         self.served.push(attempt.because(reason));
+        if self.config.events.is_on()
+            && let Some(attempt) = self.served.attempts().next_back()
+        {
+            self.config.events.emit(Source::RegionRotate, Event::Attempted(attempt));
+        }
+    }
+
+    /// The caller gets an answer of this `status`, or an error.
+    #[inline]
+    pub(super) fn finished(&mut self, status: Option<StatusCode>) {
+        self.is_over = true;
+        let event = Event::Finished { served: &self.served, status };
+        self.config.events.emit(Source::RegionRotate, event);
     }
 
     /// An answer of the layer's own: nothing is open.
@@ -66,6 +80,7 @@ impl Session {
         if let Some(routing) = &self.routing {
             self.served.set_held(routing.held());
         }
+        self.finished(Some(status));
         response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
         response
     }
@@ -99,7 +114,14 @@ impl Session {
                 routing.learner(&self.config.pool, self.backend)
             }
         };
-        let mut response = observed(result?, observer, learner);
+        let response = match result {
+            Ok(response) => response,
+            Err(error) => {
+                self.finished(None);
+                return Err(error);
+            }
+        };
+        let mut response = observed(response, observer, learner);
         if !is_kept && self.may_go_on(self.served.attempts().len()) {
             self.served.set_unreplayable();
         }
@@ -107,6 +129,7 @@ impl Session {
             let name = self.config.pool.member(self.backend).name_header();
             response.headers_mut().insert(header.clone(), name.clone());
         }
+        self.finished(Some(response.status()));
         response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
         Ok(response)
     }

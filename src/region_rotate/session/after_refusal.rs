@@ -12,6 +12,7 @@ use crate::{
         write_retry_after_final,
     },
     cooldown::{Closed, CooldownReason, Failure, Load, NextOpen, Traffic},
+    events::{Event, Source},
     policy::ClassifyError,
     request_copy::SavedRequest,
 };
@@ -148,6 +149,8 @@ impl Session {
             _ => rest,
         };
         self.config.pool.close(self.backend, closed, now, (rest, said), why);
+        let backend = self.member().name();
+        self.config.events.emit(Source::RegionRotate, Event::Closed { backend, time: rest });
         let scope = match refusal {
             Some(refusal) if reason.is_some() => refusal.scope(),
             _ if response.status().is_client_error() => Scope::Quota,

@@ -5,7 +5,12 @@ use std::time::{Duration, Instant};
 use http::Extensions;
 
 use super::Session;
-use crate::{clock, served::Why, wait::RequestLimits};
+use crate::{
+    clock,
+    events::{Event, Source},
+    served::Why,
+    wait::RequestLimits,
+};
 
 impl Session {
     /// Whether there are backends to try again that could not be reached.
@@ -43,6 +48,7 @@ impl Session {
         cold.pauses += 1;
         cold.unreached.drain(..).for_each(|backend| self.tried.remove(backend));
         self.since = now;
+        self.config.events.emit(Source::RegionRotate, Event::Waits(Why::Unreachable));
         Some(until)
     }
 

@@ -23,6 +23,7 @@ impl Session {
         self.served.set_own();
         self.served.set_unreplayable();
         self.served.set_why_refused(Some(Why::NotReplayable));
+        self.finished(Some(StatusCode::PAYLOAD_TOO_LARGE));
         response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
         response
     }

@@ -1,9 +1,14 @@
 //! Records each attempt of a request in its `Served`.
 
-use http::Response;
+use http::{Response, StatusCode};
 
 use super::{Session, Tier};
-use crate::{Served, classify::Outcome};
+use crate::{
+    Served,
+    classify::Outcome,
+    events::{Event, Source},
+    served::Why,
+};
 
 impl Session {
     pub(super) fn record<R, E>(
@@ -15,9 +20,33 @@ impl Session {
     ) {
         let at = self.since.saturating_duration_since(self.entered);
         let before = served.attempts().len();
+        let is_reported = result.as_ref().is_ok_and(Served::is_on);
         served.absorb(&self.config.names[tier as usize], at, result, outcome);
         if tier == Tier::Fallback {
             served.set_spilled(before, self.why);
+        }
+        if self.config.events.is_on()
+            && !is_reported
+            && let Some(attempt) = served.attempts().next_back()
+        {
+            self.config.events.emit(Source::SmartFallback, Event::Attempted(attempt));
+        }
+    }
+
+    /// The request begins to wait.
+    pub(super) fn waits(&mut self, why: Why) {
+        self.why_waits = Some(why);
+        self.config.events.emit(Source::SmartFallback, Event::Waits(why));
+    }
+
+    /// The caller gets an answer of this `status`, or an error.
+    #[inline]
+    pub(super) fn finished(&mut self, served: Option<&Served>, status: Option<StatusCode>) {
+        self.is_over = true;
+        if self.config.events.is_on() {
+            let none = Served::new();
+            let event = Event::Finished { served: served.unwrap_or(&none), status };
+            self.config.events.emit(Source::SmartFallback, event);
         }
     }
 }

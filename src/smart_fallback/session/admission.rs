@@ -30,7 +30,8 @@ impl Session {
                 NextStep::Send(Tier::Primary)
             }
             Admission::Wait(waiter, predicted) => {
-                self.why_waits = Some(Self::why_queued(predicted, now, self.limits(request)));
+                let why = Self::why_queued(predicted, now, self.limits(request));
+                self.waits(why);
                 NextStep::Queue(Box::new(waiter))
             }
             Admission::Spill(cause) => {
@@ -77,7 +78,9 @@ impl Session {
         let fits = elapsed.saturating_add(wait) <= limits.max_wait && !wait.is_zero();
         match now.checked_add(wait).filter(|_| fits) {
             Some(until) => {
-                self.why_waits = self.why;
+                if let Some(why) = self.why {
+                    self.waits(why);
+                }
                 NextStep::Sleep(clock::sleep_until(until))
             }
             None => self.spill(now, request),

@@ -87,6 +87,8 @@ impl Session {
         };
         let mut served = self.served.take().unwrap_or_else(|| Box::new(Served::new()));
         self.record(&mut served, tier, result, outcome);
+        // Why the tier's refusal was its last word is not yet why it is the caller's.
+        served.set_why_refused(None);
         // The next step may record a wait in it.
         self.served = Some(served);
         if let (Ok(response), Tier::Primary) = (&mut *result, tier) {
@@ -147,6 +149,7 @@ impl Session {
         }
         // The caller may keep the completed future alive.
         self.cold = None;
+        self.finished(Some(&served), result.as_ref().ok().map(Response::status));
         served.sign(result, kept.is_some() || tier == Tier::Fallback);
         next
     }

@@ -251,7 +251,7 @@ impl Session {
                 self.why_closed(closed, None, now, &limits)
             }
         };
-        self.why_waits = Some(why);
+        self.waits(why);
         match (primary, other) {
             (Some(PrimaryWait::Queue(waiter, _)), None) => NextStep::Queue(waiter),
             (Some(PrimaryWait::Sleep(sleep)), None) => NextStep::Sleep(sleep),
@@ -267,7 +267,7 @@ impl Session {
         budget: BudgetWaiter,
     ) -> NextStep {
         self.cold().place = waiter.place();
-        self.why_waits = Some(Why::SpillBudget);
+        self.waits(Why::SpillBudget);
         let primary = Some(PrimaryWait::Queue(Box::new(waiter), predicted));
         NextStep::Race(Box::new(Race { primary, other: Some(OtherWait::Budget(budget)) }))
     }

@@ -4,7 +4,9 @@ use std::{
     cell::Cell,
     convert::Infallible,
     future::{Ready, ready},
+    hint::black_box,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,8 +22,11 @@ use tower::{
 };
 use tower_spillover::{
     Backend, BackendPool, FirstTokenLayer, InspectLayer, RegionRotateLayer, ReplayLayer,
-    ResponseBody, RetryAfterPolicy, SmartFallbackLayer, WaitLayer, first_token::Limit,
-    policy::CooldownPolicy, region_rotate::RegionRotate,
+    ResponseBody, RetryAfterPolicy, SmartFallbackLayer, WaitLayer,
+    events::{Event, EventSink, MetricsSink, RequestSpanLayer, Source, TracingSink},
+    first_token::Limit,
+    policy::CooldownPolicy,
+    region_rotate::RegionRotate,
 };
 
 use super::leaf::{Leaf, send};
@@ -78,6 +83,27 @@ pub const PATHS: &[Path] = &[
     path("served", "FirstToken(Rotate 2)", |leaf| {
         let limit = Limit::hedge_after(HOUR);
         over(&leaf, FirstTokenLayer::new(limit).layer(rotate(pool(2), &leaf)))
+    }),
+    // What is reported, to what takes no notice of it.
+    path("events", "Rotate 2", |leaf| rotating(&leaf, &pool(2))),
+    path("events", "Rotate 2, a sink", |leaf| reporting(&leaf, Deaf)),
+    path("events", "Rotate 2, MetricsSink", |leaf| reporting(&leaf, MetricsSink::new())),
+    path("events", "Rotate 2, TracingSink", |leaf| reporting(&leaf, TracingSink)),
+    path("events", "RequestSpan(Rotate 2), TracingSink", |leaf| {
+        let rotate = RegionRotateLayer::new(pool(2)).events(TracingSink).layer(leaf.clone());
+        over(&leaf, RequestSpanLayer::new().layer(rotate))
+    }),
+    path("events", "Fallback(Rotate 1, Rotate 2)", |leaf| {
+        over(&leaf, two_tiers(&rotate(pool(1), &leaf), &rotate(pool(2), &leaf)).layer(()))
+    }),
+    path("events", "RequestSpan(Fallback(Rotate 1, Rotate 2)), both sinks", |leaf| {
+        let sink = Arc::new((MetricsSink::new(), TracingSink));
+        let tier = |count| {
+            let layer = RegionRotateLayer::new(pool(count)).events(Arc::clone(&sink));
+            layer.layer(leaf.clone())
+        };
+        let tiers = two_tiers(&tier(1), &tier(2)).events(Arc::clone(&sink)).layer(());
+        over(&leaf, RequestSpanLayer::new().layer(tiers))
     }),
     // The cost of a response that is not inspected.
     path("inspect", "bare", |leaf| over(&leaf, leaf.clone())),
@@ -164,6 +190,19 @@ fn rotating(leaf: &Leaf, pool: &BackendPool) -> Send {
 fn restless(leaf: &Leaf, pool: BackendPool) -> Send {
     let layer = RegionRotateLayer::new(pool).cooldowns(no_rests());
     over(leaf, layer.layer(Alternating::new(leaf)))
+}
+
+fn reporting(leaf: &Leaf, sink: impl EventSink) -> Send {
+    over(leaf, RegionRotateLayer::new(pool(2)).events(sink).layer(leaf.clone()))
+}
+
+/// A sink that does nothing.
+struct Deaf;
+
+impl EventSink for Deaf {
+    fn on_event(&self, source: Source, event: &Event<'_>) {
+        _ = black_box((source, event));
+    }
 }
 
 fn two_tiers<P: Clone, F: Clone>(
