@@ -154,7 +154,7 @@ async fn a_hint_that_fits_nothing_is_doubted_and_quoted() {
     let state = world.state();
     assert!(state.why().to_string().starts_with("a hint of 12 s where "), "{state}");
     world.load(10_000, 40).await;
-    let said = "every refusal has the same hint of 12 s, which says nothing";
+    let said = "every refusal has the same hint of 12 s, so it is ignored";
     assert_eq!(world.state().why().to_string(), said);
 }
 
