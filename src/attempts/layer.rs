@@ -12,16 +12,6 @@ use super::AttemptBudget;
 ///
 /// Put it outermost. A request that already has an [`AttemptBudget`] keeps it.
 ///
-/// # Retries of the client
-///
-/// Each retry of a client is a separate request, and nothing here remembers the earlier ones. Only
-/// their number is known: OpenAI's clients send it in `x-stainless-retry-count`. It is subtracted as
-/// if each had made one attempt, and at least one attempt remains. So the first request may make `N`
-/// attempts, the first retry `N - 1`, the next one `N - 2`: 15 in all for `N` = 6 and the two retries
-/// that those clients make by default, instead of 18. Clients that do not send it, or send too low a
-/// number, get `N` for every request.
-/// tell less than is true, get `N` for every request.
-///
 /// ```
 /// use tower::ServiceBuilder;
 /// use tower_spillover::{LimitAttemptsLayer, SmartFallbackLayer};
@@ -36,6 +26,19 @@ use super::AttemptBudget;
 /// # drop(service);
 /// # Ok::<(), tower_spillover::ConfigError>(())
 /// ```
+///
+/// # Limitations
+///
+/// Each retry of a client is a separate request, and nothing here remembers the earlier ones. Only
+/// their number is known: OpenAI's clients send it in `x-stainless-retry-count`. It is subtracted as
+/// if each had made one attempt, and at least one attempt remains. So the first request may make `N`
+/// attempts, the first retry `N - 1`, the next one `N - 2`: 15 in all for `N` = 6 and the two retries
+/// that those clients make by default, instead of 18. Clients that do not send it, or send too low a
+/// number, get `N` for every request.
+///
+/// # Cost
+///
+/// One extension of each request.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitAttemptsLayer {
     attempts: u32,

@@ -75,14 +75,16 @@ use crate::{
 /// resource that the request is pinned to permit. It never waits. If there is no other backend, the
 /// first attempt continues, and the budget is not charged.
 ///
-/// A request is sent a second time only once, and only if it has no effect beyond its answer: neither
-/// with `background` nor with a `conversation`, and nothing that a resource would then store twice,
-/// like a file or a batch.
-///
 /// # Effect on the pool
 ///
 /// If another backend of the pool answers, a late first token counts as a failure of its backend: one
 /// that is late as often as not is deferred, but not closed.
+///
+/// # Limitations
+///
+/// A request is sent a second time only once, and only if it has no effect beyond its answer: neither
+/// with `background` nor with a `conversation`, and nothing that a resource would then store twice,
+/// like a file or a batch.
 ///
 /// # Cost
 ///

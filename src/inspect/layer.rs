@@ -105,7 +105,7 @@ use crate::classify::{Classify, Rules};
 /// An event stream with an announced length counts as one of `/responses` only: the service announces
 /// none, so a chat answer with a `content-length` is passed through unread.
 ///
-/// # Limits
+/// # Limitations
 ///
 /// A body that is longer or slower than the limits is returned and passed through; if its head is a
 /// refusal, it is judged by what has arrived. Each request holds up to 64 KiB of a refusal, and

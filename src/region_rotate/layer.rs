@@ -125,6 +125,11 @@ use crate::{
 /// ([`ReplayLayer`](crate::ReplayLayer)'s). A body that cannot is refused with a 413 before anything is
 /// sent, if it may name a model: no backend is sent a name that is not its own.
 ///
+/// # Limitations
+///
+/// It never waits: a [`SmartFallbackLayer`](crate::SmartFallbackLayer) or a [`WaitLayer`](crate::WaitLayer)
+/// around it does. It sends nothing in the background: a request finds out whether a backend is back.
+///
 /// # Cost
 ///
 /// A clone of the request's head, one clock read, one random draw, one atomic load: independent of

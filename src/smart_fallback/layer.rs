@@ -61,13 +61,6 @@ use crate::{
 /// a Standard deployment of the PTU's resource, a [`BackendPool`](crate::BackendPool) in the
 /// fallback tier leaves that deployment out.
 ///
-/// # What it does not do
-///
-/// Only refusals (429, 529, a 5xx with a hint, and their gRPC forms), [failures](MoveOn::new) (500, 502,
-/// 503) and a 400 for its [length](MoveOn::context_length) move a request: what moves one in Azure's own
-/// spillover. Any other answer of the primary, and any error, is the caller's, as in the reference script,
-/// unless others are to [spill](Self::move_on) too.
-///
 /// # Where both refuse
 ///
 /// A request that the fallback refuses as well waits for whichever tier reopens first, the primary by
@@ -76,6 +69,13 @@ use crate::{
 /// response at once, with the soonest time at which either tier is worth asking in `retry-after-ms` and
 /// `retry-after`. A spill is paid for once out of the [budget](Self::spill_budget), however often the
 /// fallback is asked, and not at all if it does not serve the request.
+///
+/// # Limitations
+///
+/// Only refusals (429, 529, a 5xx with a hint, and their gRPC forms), [failures](MoveOn::new) (500, 502,
+/// 503) and a 400 for its [length](MoveOn::context_length) move a request: what moves one in Azure's own
+/// spillover. Any other answer of the primary, and any error, is the caller's, as in the reference script,
+/// unless others are to [spill](Self::move_on) too.
 ///
 /// # Cost
 ///

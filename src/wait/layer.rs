@@ -43,11 +43,6 @@ use crate::{
 /// the queue quickly. A request that arrives meanwhile waits behind them. A request whose time is up
 /// before the service reopens does not wait: it gets its refusal immediately.
 ///
-/// # What is not worth waiting for
-///
-/// A used-up quota, a refusal that forbids retrying (`x-should-retry: false`), a hint too long to be
-/// believed, and any failure.
-///
 /// # State of the inner service
 ///
 /// A pool remembers which of its backends refuse which requests. So a new request is passed to the
@@ -55,6 +50,11 @@ use crate::{
 /// Around a service without such state, such as a client, one refusal applies to all requests: they
 /// wait too, except those that cannot wait that long. Those are sent, as they would be without this
 /// layer.
+///
+/// # Limitations
+///
+/// It does not wait after a used-up quota, a refusal that forbids retrying (`x-should-retry: false`), a
+/// hint too long to be believed, or any failure.
 ///
 /// # Cost
 ///
