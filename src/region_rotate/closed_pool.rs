@@ -20,8 +20,8 @@ pub(super) struct ClosedPool<'a> {
 }
 
 impl ClosedPool<'_> {
-    /// Says to people, in a body of Azure's shape, which backends were `considered`, and why each was
-    /// passed over. The time is for the caller to announce.
+    /// A body of Azure's shape, for people: the `considered` backends, and why each was skipped. The
+    /// caller of this writes the wait.
     pub(super) fn answer<R>(
         &self,
         considered: impl Iterator<Item = usize>,
@@ -44,9 +44,9 @@ impl ClosedPool<'_> {
             r#"{{"error":{{"code":"{}","type":"{kind}","message":"No backend is left to ask."#,
             status.as_str()
         );
-        for index in considered.by_ref().take(NAMED) {
+        for index in considered.by_ref().take(MAX_NAMED_BACKENDS) {
             let separator = if body.ends_with('.') { " " } else { ", " };
-            // Names are made of characters that JSON does not escape; see `Backend::new`.
+            // Names have no characters that JSON escapes; see `Backend::new`.
             let name = self.pool.member(index).name();
             let NextOpen { said, from, .. } =
                 self.pool.next_open(iter::once(index), self.now, self.load);
@@ -71,5 +71,6 @@ impl ClosedPool<'_> {
     }
 }
 
-/// A pool may be large, and this is written for every request that it refuses.
-const NAMED: usize = 8;
+/// The most backends that are named: a pool may be large, and the body is written for every request
+/// that it refuses.
+const MAX_NAMED_BACKENDS: usize = 8;

@@ -22,7 +22,7 @@ use crate::{
 pin_project! {
     /// The response future of [`RegionRotate`](super::RegionRotate).
     ///
-    /// Dropping it at any point drops the attempt and the response with it.
+    /// Dropping it at any point drops the attempt and the response.
     pub struct ResponseFuture<S, X, B, R>
     where
         S: Service<Request<B>>,
@@ -32,7 +32,7 @@ pin_project! {
         inner: S,
         classify_error: X,
         session: Session,
-        // What a later attempt would send.
+        // The request of a later attempt.
         request: SavedRequest<B>,
     }
 }
@@ -40,13 +40,13 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<F, R> {
-        // The backend of the session was sent the request.
+        // The request was sent to the session's backend.
         Attempting { #[pin] attempt: F },
-        // The token for it is not here yet, or the service is not ready.
+        // The token is not here yet, or the service is not ready.
         Readying,
-        // No backend is left but those that could not be connected to. Nothing is held meanwhile.
+        // Only backends that could not be connected to are left. Nothing is held meanwhile.
         Pausing { sleep: Pin<Box<Sleep>> },
-        // No backend was open at the call; or, without a response, a refusal was returned.
+        // No backend was open at the call; without a response, a refusal was returned.
         Closed { response: Option<Response<ResponseBody<R>>> },
     }
 }
@@ -75,7 +75,7 @@ where
                 }
             }
         } else {
-            // An unused service gives the permit back that came with its readiness.
+            // An unused service releases the permit that came with its readiness.
             inner = service.inner.clone();
             let state = if is_open {
                 State::Readying
@@ -128,7 +128,7 @@ where
                         this.state.set(State::Pausing { sleep: clock::sleep_until(until) });
                     } else {
                         let response = session.refused(now, outcome, result, this.request);
-                        // The caller may keep the finished future.
+                        // The caller may keep the completed future alive.
                         this.state.set(State::Closed { response: None });
                         return Poll::Ready(response);
                     }

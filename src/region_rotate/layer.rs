@@ -13,13 +13,14 @@ use crate::{
     sticky::{CacheAffinity, Residents, RoutingConfig, StickyTier},
 };
 
-/// A pool of regional backends behind one client: a refused region rests, the next one answers.
+/// A pool of regional backends behind one client: a region that refuses cools down, and the next one
+/// answers.
 ///
-/// Each request starts with a backend of the first priority that has an open one, chosen at
-/// random by weight. When it refuses, it rests for as long as it asked for, at most
-/// [`CooldownPolicy::longest`], and the request goes on at once to another: never to one that is resting,
-/// never to one that it was sent to already. The layer does not wait. What one request learns
-/// spares the next ones the refusal.
+/// Each request starts with a backend of the first priority that has an open one, chosen at random by
+/// weight. When it refuses, it cools down for as long as it asked, at most
+/// [`CooldownPolicy::longest`], and the request moves on immediately: never to a backend that is
+/// cooling down, and never to one that it was sent to before. The layer does not wait. What one
+/// request learns, later requests use, so the same refusal is not met twice.
 ///
 /// ```
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
@@ -55,84 +56,87 @@ use crate::{
 ///
 /// # When nothing is open
 ///
-/// It answers without touching the network: 429, with the soonest reopening in `retry-after-ms`
-/// and, rounded up, in `retry-after`, and a JSON body in Azure's shape that names the backends. (It
-/// is 503, with the same, when no backend refused and the last one's token could not be had.) A
-/// request that was refused by the last open backend gets that response with those two headers,
-/// so that no `retry-after: 86400` of one region speaks for all of them.
+/// It answers without using the network: 429, with the earliest reopening in `retry-after-ms` and,
+/// rounded up, in `retry-after`, and a JSON body in Azure's shape that names the backends. (The
+/// status is 503 if no backend refused and the last one's token could not be obtained.) If the last
+/// open backend refuses a request, its response gets the same two headers, so that a
+/// `retry-after: 86400` of one region does not speak for all of them.
 ///
 /// # What a refusal closes
 ///
 /// | refusal | closes the backend for | what goes on |
 /// |---|---|---|
-/// | 429 for the limit of tokens; 429 that asks for more than a minute and names no limit | requests of its kind with more than about half of its tokens | lighter ones: they are refused as often as the spread has powers of two |
-/// | 429 for the limit of calls, or that says nothing but a time; no capacity; a 5xx with a time | its kind of traffic | other kinds |
-/// | 429 for a quota that is used up | all but what costs nothing | |
-/// | a refusal of reading, polling, listing, cancelling or deleting | nothing | these pass whatever is closed, to an open backend first |
-/// | 400 for its service tier, or for its length where that [moves on](MoveOn::context_length) | nothing | the request goes on to the next backend |
+/// | 429 for the limit of tokens; 429 with a hint above a minute that names no limit | requests of its kind with more than about half of its tokens | lighter ones; each power of two between the heaviest and the lightest request costs one refusal |
+/// | 429 for the limit of calls, or with only a hint; no capacity; a 5xx with a hint | its kind of traffic | other kinds |
+/// | 429 for a used-up quota | everything but operations without cost | |
+/// | a refusal of reading, polling, listing, cancelling or deleting | nothing | these operations pass even if everything is closed, to an open backend first |
+/// | 400 for its service tier, or for its length if that [moves on](MoveOn::context_length) | nothing | the request moves on to the next backend |
 ///
-/// Kinds of traffic are tokens of each service tier (`default` and `auto`, `flex`, `priority`), images,
-/// speech, transcriptions, videos, and what a resource is to keep (files, uploads, batches, vector
-/// stores): what the service limits apart. How heavy a request is, is estimated as the service does: its
-/// prompt, and the most that it may generate. Which limit was exceeded is read from `x-ratelimit-type`,
-/// `policy-id`, the message, or what remains. A backend is closed for no longer than
-/// [`CooldownPolicy::longest`], after which one request looks again; one that is too heavy gets the time
-/// that the service said, and [`Why::Weight`](crate::served::Why::Weight) from where on.
+/// Kinds of traffic are tokens of each service tier (`default` and `auto`, `flex`, `priority`),
+/// images, speech, transcriptions, videos, and stored objects (files, uploads, batches, vector
+/// stores): what the service limits separately. The weight of a request is estimated as the service
+/// does: its prompt, and the most that it may generate. The exceeded limit is read from
+/// `x-ratelimit-type`, `policy-id`, the message, or the remainders. A backend is closed for at most
+/// [`CooldownPolicy::longest`], after which one request checks again. A request that is too heavy
+/// gets the service's own hint, and [`Why::Weight`](crate::served::Why::Weight) gives the smallest
+/// number of tokens refused.
 ///
-/// # Which backends rest
+/// # Which backends cool down
 ///
-/// The one that refused; those that share its [`quota`](crate::Backend::quota), unless it refused
-/// for anything but its limits; those of its [`region`](crate::Backend::region) and deployment, when
-/// the service has no capacity left there. A layer inside that reads bodies tells the latter, as a
-/// [`Refusal`](crate::classify::Refusal), and that a quota is used up. Nobody waits for that: such a
-/// backend rests as long as any, and a pool of nothing else says so to the layers around it.
+/// The one that refused; those that share its [`quota`](crate::Backend::quota), unless it refused for
+/// a reason other than its limits; those of its [`region`](crate::Backend::region) and deployment, if
+/// the service has no capacity left there. An inner layer that reads bodies reports the latter, as a
+/// [`Refusal`](crate::classify::Refusal), and a used-up quota. That is not waited for: the backend
+/// cools down for the maximum, and a pool with only such backends reports it to outer layers.
 ///
 /// # Which backends fail
 ///
-/// A backend that fails, where failures move requests, is asked later than the others, never refused on
-/// behalf of them: failures order, refusals close. It takes several failures of several requests: five
-/// within ten seconds, or three connections, and as many as there were answers beside them. A failure
-/// that may be the request's own fault counts once another backend has answered the same request; what
-/// fails everywhere says nothing of the backends. The backend is then asked after the others for
-/// [a second](CooldownPolicy::failed), twice as long each time, and by one request at a time until it
-/// answers or, if it could not be reached, until a [connection stands](crate::backend::OnConnect). Where
-/// all the others refuse or fail it is asked nevertheless: failures alone never make the pool answer
-/// by itself.
+/// A backend that fails, if failures move requests on, is *deferred*: called after the others, but
+/// never skipped in their favour. Failures order, refusals close. It takes several failures of
+/// several requests: five within ten seconds, or three connections, and at least as many as there
+/// were answers. A failure that may be the request's own fault counts once another backend has
+/// answered the same request; a failure everywhere says nothing about the backends. The backend is
+/// then deferred for [a second](CooldownPolicy::failed), twice as long each time, and probed by one
+/// request at a time until it answers or, if it was unreachable, until a [connection
+/// stands](crate::backend::OnConnect). If all the others refuse or fail it is called nevertheless:
+/// failures alone never make the pool answer itself.
 ///
 /// # Which backends are misconfigured
 ///
-/// The one that answers 401, 402, 403, 410 or, as a layer inside reads it, that it lacks the deployment:
-/// nothing was executed, and the request goes on as after a refusal, at no cost to any budget. The backend
-/// is asked after all others for [a minute](CooldownPolicy::misconfigured), twice as long each time, and by
-/// one request at a time; [`BackendPool::misconfigured`] lists them. A token that is rejected is
-/// [replaced](crate::backend::TokenSource::rejected) first, and the request sent again to the same backend.
-/// Where all backends are alike the caller gets the answer as it came. With
-/// [`passthrough`](crate::Credential::passthrough) it is the caller's own, and nothing moves.
+/// One that answers 401, 402, 403, 410 or, as read by an inner layer, that it lacks the deployment:
+/// nothing was executed, and the request moves on as after a refusal, without charge to any budget.
+/// The backend is deferred behind all others for [a minute](CooldownPolicy::misconfigured), twice as
+/// long each time, and probed by one request at a time; [`BackendPool::misconfigured`] lists such
+/// backends. A rejected token is first [replaced](crate::backend::TokenSource::rejected), and the
+/// request sent again to the same backend. If all backends are misconfigured, the caller gets the
+/// answer unchanged. With [`passthrough`](crate::Credential::passthrough) it is the caller's own
+/// error, and nothing moves on.
 ///
-/// # What was not processed
+/// # Unprocessed requests
 ///
-/// A request that a backend [did not process](crate::policy::ErrorKind::Unprocessed) is sent to it again,
-/// once, which is no failure. So is one that met the [end of a kept
+/// A request that a backend [did not process](crate::policy::ErrorKind::Unprocessed) is sent to it
+/// again, once, and that is not a failure. The same holds for one that met the [end of a reused
 /// connection](crate::policy::ErrorKind::ClosedOnReuse), as long as the backend can be connected to.
 ///
 /// # What it writes
 ///
 /// Scheme, authority, `Host`, base path, HTTP version, deployment, `api-version` and every
-/// credential, together, on every attempt. The caller's authority is never used; a key goes to its
-/// own resource only, and one in the caller's query (`api-key`, `subscription-key`) to none, except
-/// with [`passthrough`](crate::Credential::passthrough). The body's `model` is replaced where a v1
-/// request names its deployment there: in memory, or on its way in a body that can
-/// ([`ReplayLayer`](crate::ReplayLayer)'s). A body that cannot is refused with a 413 before anything is
-/// sent, if it may name a model: no backend is sent a name that is not its own.
+/// credential, together, on every attempt. The caller's authority is never used. A key is sent only
+/// to its own resource, and one in the caller's query (`api-key`, `subscription-key`) to none, except
+/// with [`passthrough`](crate::Credential::passthrough). If a v1 request names its deployment in the
+/// body, `model` is replaced: in memory, or in passing for a body that supports it
+/// ([`ReplayLayer`](crate::ReplayLayer)'s). A body that does not is refused with a 413 before
+/// anything is sent, if it may name a model: no backend is sent another backend's deployment name.
 ///
 /// # Limitations
 ///
-/// It never waits: a [`SmartFallbackLayer`](crate::SmartFallbackLayer) or a [`WaitLayer`](crate::WaitLayer)
-/// around it does. It sends nothing in the background: a request finds out whether a backend is back.
+/// It never waits: a [`SmartFallbackLayer`](crate::SmartFallbackLayer) or a
+/// [`WaitLayer`](crate::WaitLayer) around it does. It sends nothing in the background: callers' requests
+/// probe whether a backend has recovered.
 ///
 /// # Cost
 ///
-/// A clone of the request's head, one clock read, one random draw, one atomic load: independent of
+/// One clone of the request's head, one clock read, one random draw, one atomic load: independent of
 /// the number of backends while most are open.
 #[derive(Clone)]
 pub struct RegionRotateLayer<X = ReturnErrors> {
@@ -181,31 +185,31 @@ impl<X> RegionRotateLayer<X> {
         self
     }
 
-    /// How long backends are left alone after refusals and failures.
+    /// How long backends cool down after refusals, and are deferred after failures.
     #[must_use]
     pub fn cooldowns(mut self, cooldowns: CooldownPolicy) -> Self {
         self.config_mut().cooldowns = cooldowns;
         self
     }
 
-    /// The most backends that one request is sent to, at least 1. By default every backend that is
-    /// open, each once.
+    /// The most backends that one request is sent to, at least 1. By default every open backend, each
+    /// once.
     #[must_use]
     pub fn max_attempts(mut self, attempts: usize) -> Self {
         self.config_mut().max_attempts = attempts.max(1);
         self
     }
 
-    /// How long a request may go on trying to connect, from its arrival, where no backend is left that it
-    /// could go to: after pauses of 20 ms, 40 ms and so on it asks those again that could not be
-    /// reached. An error of connecting executed nothing, and a server that restarts is back before
-    /// long; one that is known to be down for more than [a second](CooldownPolicy::failed) is not
-    /// waited for. It needs [`MoveOn::connect`], takes one move from its budget each time, and keeps to
-    /// [`MaxWait`](crate::MaxWait), [`Deadline`](crate::Deadline),
-    /// [`AttemptBudget`](crate::AttemptBudget) and [`max_attempts`](Self::max_attempts).
+    /// How long a request may keep trying to connect, from its arrival, if no other backend is left:
+    /// after pauses of 20 ms, 40 ms and so on it retries the unreachable ones. A connection error
+    /// executed nothing, and a restarting server is back soon; a backend that is known to be down for
+    /// more than [a second](CooldownPolicy::failed) is not waited for. It needs [`MoveOn::connect`],
+    /// takes one move from its budget each time, and stays within [`MaxWait`](crate::MaxWait),
+    /// [`Deadline`](crate::Deadline), [`AttemptBudget`](crate::AttemptBudget) and
+    /// [`max_attempts`](Self::max_attempts).
     ///
-    /// Defaults to zero: as the primary of a [`SmartFallbackLayer`](crate::SmartFallbackLayer), a pool
-    /// that cannot be reached is to spill at once. For one that nothing comes after, a second rides out
+    /// Defaults to zero: as the primary of a [`SmartFallbackLayer`](crate::SmartFallbackLayer), an
+    /// unreachable pool should spill immediately. For a pool without a fallback, a second rides out
     /// most restarts.
     #[must_use]
     pub fn connect_patience(mut self, patience: Duration) -> Self {
@@ -213,12 +217,12 @@ impl<X> RegionRotateLayer<X> {
         self
     }
 
-    /// Sends a request on after these failures. By default after [those](MoveOn::new) that Azure's own
-    /// spillover takes upon itself, and not for its [length](MoveOn::context_length): a 429 was not
-    /// executed; any other failure may have been, and a completion that is asked for twice is billed
-    /// twice. Errors of connecting are among them once `errors` says which they are.
+    /// Moves a request on after these failures. By default after [those](MoveOn::new) of Azure's own
+    /// spillover, but not for its [length](MoveOn::context_length): a 429 was not executed; any other
+    /// failure may have been, and a completion that is requested twice is billed twice. Connection
+    /// errors are included once `errors` identifies them.
     ///
-    /// A backend that goes on failing is asked after the others.
+    /// A backend that keeps failing is deferred.
     ///
     /// ```
     /// # use tower_spillover::{Backend, BackendPool, RegionRotateLayer};
@@ -243,55 +247,56 @@ impl<X> RegionRotateLayer<X> {
         RegionRotateLayer { config, classify_error }
     }
 
-    /// Names the backend that really served a response in this header of it, for example
+    /// Names the backend that served a response in this header of it, for example
     /// `backend-service-url`. By default no header is added.
     ///
-    /// The API Management policy that this crate takes after reports the first pick, which is
-    /// not the backend that answers once one of them has refused.
+    /// The API Management policy that this crate is modelled on reports its first pick, which is not
+    /// the backend that answers once one has refused.
     #[must_use]
     pub fn name_header(mut self, header: HeaderName) -> Self {
         self.config_mut().name_header = Some(header);
         self
     }
 
-    /// Keeps requests with the resource that holds what they refer to, as [`Sticky`] explains. By
-    /// default all rotate. As a tier of a [`SmartFallbackLayer`](crate::SmartFallbackLayer) it gets
-    /// that layer's.
+    /// Keeps requests with the resource that holds the objects they refer to; see [`Sticky`]. By
+    /// default all requests rotate. A tier of a [`SmartFallbackLayer`](crate::SmartFallbackLayer)
+    /// uses that layer's.
     #[must_use]
     pub fn sticky(mut self, sticky: Sticky) -> Self {
         self.config_mut().routing.sticky = Some(sticky);
         self
     }
 
-    /// Starts requests whose prompts begin alike with the same backend, where the service may have
-    /// what they begin with in its cache. Off by default: requests start anywhere, by weight.
+    /// Starts requests whose prompts have the same beginning with the same backend, where the service
+    /// may have it in its cache. Off by default: requests start anywhere, by weight.
     ///
-    /// Cached tokens are free on a PTU and cheaper on Standard, and no resource knows another's
-    /// cache. The start is chosen by weighted rendezvous hashing within the first open priority:
-    /// weights are respected as far as keys are many, a backend that rests is passed over for the
-    /// next in the order of its key, and a backend that is added takes over its share of the keys
-    /// and moves no other. Every process comes to the same choice.
+    /// Cached tokens are free on a PTU and cheaper on Standard, and no resource uses another's cache.
+    /// The start is chosen by weighted rendezvous hashing within the first open priority: weights
+    /// hold as far as there are many keys, a backend that is cooling down is skipped for the next in
+    /// the order of its key, and a new backend takes over its share of the keys and moves no other.
+    /// Every process makes the same choice.
     ///
-    /// In a simulation of 200 conversations that grow, over four resources whose PTUs drain half of
-    /// what the load would be without a cache, 77 % instead of 50 % of prompt tokens are cached, and
-    /// nothing instead of 8.3 % of weighted tokens is spilled: `cargo run --release --example
-    /// simulate -- --conversations 200 --ptu-fraction 0.5`. With PTUs for 40 % of the load it is
-    /// 24.3 % instead of 34.3 %.
+    /// In a simulation of 200 growing conversations, over four resources whose PTUs drain half of the
+    /// load without a cache, 77 % instead of 50 % of prompt tokens are cached, and nothing instead of
+    /// 8.3 % of weighted tokens is spilled:
+    /// `cargo run --release --example simulate -- --conversations 200 --ptu-fraction 0.5`. With PTUs
+    /// for 40 % of the load it is 24.3 % instead of 34.3 %.
     ///
-    /// Reading a body in memory costs 0.1 microseconds for each KiB, of one with a key 0.3.
+    /// Reading a body in memory costs 0.1 microseconds per KiB, 0.3 for one with a key.
     #[must_use]
     pub fn cache_affinity(mut self, affinity: CacheAffinity) -> Self {
         self.config_mut().routing.affinity = Some(affinity);
         self
     }
 
-    /// Lets a request with `service_tier: flex` that every backend refuses, or does not offer the tier
-    /// to, go on as one of the default tier: the body says `default` then, and every backend that is
-    /// open for such a request may be asked once more, within the [most
-    /// attempts](Self::max_attempts). [`Served`](crate::Served::went_on_as_default) says so.
+    /// Lets a request with `service_tier: flex` that every backend refuses, or does not offer the
+    /// tier to, continue in the default tier: its body then says `default`, and it may try every
+    /// backend that is open for such a request once more, within
+    /// [`max_attempts`](Self::max_attempts). [`Served`](crate::Served::went_on_as_default) reports
+    /// it.
     ///
-    /// Off by default: the service itself never does so, the default tier costs twice as much, and who
-    /// asks for flex can usually wait (Azure page "Flex processing").
+    /// Off by default: the service itself never does this, the default tier costs twice as much, and
+    /// a caller that requests flex can usually wait (Azure page "Flex processing").
     #[must_use]
     pub fn flex_as_default(mut self, goes_on: bool) -> Self {
         self.config_mut().flex_as_default = goes_on;

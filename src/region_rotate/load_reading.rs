@@ -1,10 +1,10 @@
-//! What was read of a request to find out whether a refusal is about it.
+//! Caches the load of a request, which decides whether a refusal applies to it.
 
 use std::cell::Cell;
 
 use crate::cooldown::{Load, Traffic, Weight};
 
-/// The load of a request, as far as it was asked for. It holds for all of its attempts.
+/// The load of a request, as far as it was needed. Valid for all of its attempts.
 #[derive(Debug, Default)]
 pub(super) struct LoadReading {
     traffic: Cell<Option<Traffic>>,

@@ -24,19 +24,19 @@ use crate::{
     policy::{ClassifyError, ReturnErrors},
 };
 
-/// Sends each request to one backend of a pool, and a refused one to the next at once. Made by
-/// [`RegionRotateLayer`], where the choice is explained.
+/// Sends a request to one backend of a pool, and immediately to the next after a refusal. Made by
+/// [`RegionRotateLayer`], which explains the choice.
 ///
 /// # Readiness
 ///
-/// It is ready when the wrapped service is, and a call's first attempt goes to the service that
-/// was polled. A call that does not use it at once, because no backend is open or a token has to
-/// be fetched, drops it, so that a permit which came with its readiness is free. A clone is
-/// readied again before every later attempt.
+/// Ready when the wrapped service is. A call's first attempt uses the service that was polled. A call
+/// that cannot use it immediately, because no backend is open or a token has to be fetched, drops it,
+/// which releases any permit acquired by `poll_ready`. A clone is readied again before every later
+/// attempt.
 ///
 /// # Cancel safety
 ///
-/// The future owns all that a request holds. Dropping it at any point releases everything.
+/// The future owns everything that a request holds. Dropping it at any point releases everything.
 ///
 /// # Errors
 ///
@@ -54,12 +54,12 @@ impl<S, X> RegionRotate<S, X> {
         &self.inner
     }
 
-    /// The wrapped service, to be changed.
+    /// Mutable access to the wrapped service.
     pub const fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The wrapped service, unwrapped.
+    /// Unwraps the service.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -80,7 +80,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The readied service takes the first attempt or, unused, is dropped with its permit.
+        // The readied service takes the first attempt or, if unused, is dropped with its permit.
         let unreadied = self.inner.clone();
         let inner = mem::replace(&mut self.inner, unreadied);
         ResponseFuture::new(self, inner, request)

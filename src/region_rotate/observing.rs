@@ -1,4 +1,4 @@
-//! What an observer of requests through a pool is told, with the emulator behind it.
+//! What observers of requests through a pool receive, with the emulator behind it.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What is known of one request on its way through a pool: where it was sent, where it goes next.
+//! The state of one request over a pool: where it was sent, and where it goes next.
 
 mod account;
 mod after_failure;
@@ -37,12 +37,12 @@ use crate::{
     twin::Twin,
 };
 
-/// One request on its way through a pool.
+/// One request over a pool.
 pub(super) struct Session {
     config: Arc<RotateConfig>,
     draw: u64,
     arrival: Instant,
-    /// Those that were asked, and those that would say the same.
+    /// Backends that were tried, and those that would answer the same.
     tried: TriedSet,
     /// The index of the backend that was chosen last.
     backend: usize,
@@ -51,19 +51,19 @@ pub(super) struct Session {
     /// Its bearer token, if it has one.
     token: Option<TokenFuture>,
     is_sent: bool,
-    /// Whether the caller has what it gets.
+    /// Whether the caller has its result.
     is_over: bool,
     /// What was read of the request to address it.
     reading: RequestReading,
-    /// What was read of it to find out whether a refusal is about it.
+    /// What was read of it to determine whether a refusal applies to it.
     load: LoadReading,
     /// Set when an outer gate admitted this request: its estimate overrides our cooldowns.
     is_admitted: bool,
-    /// The attempts so far, without the one under way.
+    /// The attempts so far, without the current one.
     served: Served,
     /// Where the request belongs, if that matters.
     routing: Option<Box<Routing>>,
-    /// Reports what the answer used, to who asked for it.
+    /// Reports the usage of the answer to its subscribers.
     observer: Option<Box<Observer>>,
     cold: Option<Box<ColdState>>,
 }
@@ -71,42 +71,42 @@ pub(super) struct Session {
 /// Rarely needed state, boxed to keep the future small.
 #[derive(Default)]
 struct ColdState {
-    /// What all layers may do together.
+    /// The attempt budget shared by all layers.
     budget: Option<AttemptBudget>,
-    /// The request may be sent twice; this is the sending that goes through here.
+    /// This sending, if the request may be sent twice.
     twin: Option<Twin>,
-    /// The backend of the attempt under way failed lately.
+    /// Set if the backend of the current attempt failed lately.
     watch: Option<Watch<BackendPool>>,
-    /// Whether the budget did not allow to move on after a failure.
+    /// Whether the budget prevented a move after a failure.
     is_unaffordable: bool,
     /// Backends that failed this request.
     failed: TriedSet,
     /// Those of them that could not be connected to, since the last pause.
     unreached: Vec<usize>,
-    /// How often the request paused, to try those again.
+    /// How often the request paused to retry those.
     pauses: u32,
-    /// Those of them that are charged with it if another backend answers.
+    /// Those of them whose failure counts once another backend answers.
     suspects: Vec<Suspect>,
-    /// The request is to be sent to the same backend again, where that is possible: with another token, or
-    /// since it was not processed.
+    /// Set if the request is to be sent to the same backend again, if possible: with another token,
+    /// or because it was not processed.
     again: Option<Again>,
-    /// The backends to which it was sent again, by why.
+    /// The backends to which it was sent again, by reason.
     sent_again: [TriedSet; 3],
-    /// How many backends forbade to be asked again.
+    /// How many backends forbade a retry.
     forbidding: usize,
-    /// When the first of those reopens that refused an operation which costs nothing.
+    /// When the first backend reopens that refused an operation without cost.
     reopens: Option<Instant>,
-    /// What was known to be refused by the backend that a gate let the request go to nevertheless.
+    /// The refusal known of the backend to which a gate admitted the request nevertheless.
     closed: Option<(usize, Traffic, ClosedUntil)>,
     /// Standard deployments that refused what Azure spilled to them.
     spills: Vec<RefusedSpill>,
 }
 
-/// A backend that failed a request, and with what it is charged if that was not the request's fault.
+/// A backend that failed a request, with the failure that counts if the request was not at fault.
 type Suspect = (usize, Option<Watch<BackendPool>>, Failure);
 
 impl ColdState {
-    /// Writes what layers inside are to know. Whether the request `is_sent` already.
+    /// Writes the extensions that inner layers read. `is_sent`: the request was sent before.
     fn extend(&self, extensions: &mut Extensions, is_sent: bool) {
         if self.budget.is_some() {
             AttemptBudget::count(extensions, is_sent);
@@ -154,7 +154,7 @@ impl Session {
         session
     }
 
-    /// Chooses the next backend, and notes that it is tried; whether there is one.
+    /// Chooses the next backend, and records it as tried; returns whether there is one.
     pub(super) fn choose(&mut self, now: Instant, request: &dyn Load) -> bool {
         let backend = loop {
             let may_go_on = self.may_go_on(self.served.attempts().len());
@@ -174,7 +174,7 @@ impl Session {
             match Watch::begin(&self.config.pool, backend, now, is_last) {
                 Ok(None) => self.drop_watch(),
                 Ok(Some(watch)) => self.cold().watch = Some(watch),
-                // Another request was faster; now it is not open to this one any more.
+                // Another request was faster; this one may no longer use it.
                 Err(_) => continue,
             }
             break backend;
@@ -186,12 +186,12 @@ impl Session {
         true
     }
 
-    /// Whether the token of the chosen backend is here, if it has one.
+    /// Whether the token of the chosen backend is available, if it needs one.
     pub(super) fn has_token(&self) -> bool {
         self.token.as_ref().is_none_or(TokenFuture::is_ready)
     }
 
-    /// Fetches the token of the chosen backend, if it has one.
+    /// Fetches the token of the chosen backend, if it needs one.
     pub(super) fn poll_token(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TokenError>> {
         if let Some(token) = self.token.as_mut().filter(|token| !token.is_ready()) {
             let fetched = ready!(Pin::new(token).poll(cx))?;
@@ -200,10 +200,10 @@ impl Session {
         Poll::Ready(Ok(()))
     }
 
-    /// Notes that the token of the chosen backend could not be had. Returns the status to answer with
-    /// when no other backend is left.
+    /// Records that the token of the chosen backend could not be obtained. Returns the status to
+    /// answer with if no other backend is left.
     pub(super) fn without_token(&mut self, now: Instant) -> StatusCode {
-        // A backend that refused is worth coming back for, whatever became of this one.
+        // A backend that refused is worth a retry, whatever happened to this one.
         let status = match self.served.is_throttled() {
             true => StatusCode::TOO_MANY_REQUESTS,
             false => StatusCode::SERVICE_UNAVAILABLE,
@@ -213,8 +213,8 @@ impl Session {
         status
     }
 
-    /// Whether another request found the chosen backend closed since it was chosen: since when. The
-    /// request was not sent to it then.
+    /// Whether another request has found the chosen backend closed since it was chosen, and when it
+    /// was chosen. The request was not sent then.
     pub(super) fn closed_meanwhile(&mut self, request: &dyn Load) -> Option<Instant> {
         if self.is_admitted {
             return None;
@@ -228,9 +228,8 @@ impl Session {
         Some(now)
     }
 
-    /// Whether the request may be sent again after the attempt that is about to be made: to another
-    /// backend, as one of the default service tier or, with another token or where it
-    /// `may_be_unprocessed`, to this one.
+    /// Whether the request may be sent again after the coming attempt: to another backend, as one of
+    /// the default service tier, or to this one with another token or if it `may_be_unprocessed`.
     pub(super) fn may_be_sent_again(&self, may_be_unprocessed: bool, request: &dyn Load) -> bool {
         let attempts = self.served.attempts().len() + 1;
         self.may_go_on(attempts)
@@ -246,7 +245,7 @@ impl Session {
         let token = self.token.as_ref().and_then(TokenFuture::get_ready).cloned();
         self.config.pool.member(self.backend).address(request, token, &mut self.reading)?;
         if let Some(sinks) = UsageSinks::take(request.extensions_mut()) {
-            // The copy of the request has them too, so an observer may be here since an earlier attempt.
+            // The request's copy has them too, so an earlier attempt may have created the observer.
             self.observer.get_or_insert_with(|| Box::new(Observer::new(Some(sinks))));
         }
         if let Some(cold) = &self.cold {
@@ -257,7 +256,7 @@ impl Session {
         Ok(())
     }
 
-    /// Has the answer of the chosen backend say what it means by the rules of its provider.
+    /// Classifies the answer of the chosen backend by the rules of its provider.
     #[inline]
     pub(super) fn read<R, E>(&self, result: &mut Result<Response<R>, E>) {
         if let Ok(response) = result
@@ -267,7 +266,7 @@ impl Session {
         }
     }
 
-    /// What the result of an attempt is taken for.
+    /// The outcome of an attempt's result.
     #[inline]
     pub(super) fn classify<R, E>(
         &self,
@@ -286,7 +285,7 @@ impl Session {
         }
     }
 
-    /// The answer of the chosen backend, for the caller. Unless it `is_kept`, the request could not
+    /// The chosen backend's answer, for the caller. If the request is not `is_kept`, it could not
     /// have been sent again.
     pub(super) fn answered<R, E>(
         &mut self,
@@ -298,7 +297,7 @@ impl Session {
             Ok(response) if !response.status().is_server_error() => {
                 self.settle(response.status().is_success(), clock::now);
             }
-            // It does not move the request, but shows no backend that is well either.
+            // It does not move the request, but does not prove the backend healthy either.
             _ => self.drop_watch(),
         }
         if let Ok(response) = &result {
@@ -329,7 +328,7 @@ impl Session {
         self.sign(result, is_kept)
     }
 
-    /// A backend that served what a gate let go is open, whatever it said before.
+    /// A backend that served a request admitted by a gate is open, whatever it said before.
     fn reopen(&mut self) {
         if let Some((backend, traffic, seen)) =
             self.cold.as_mut().and_then(|cold| cold.closed.take())
@@ -359,7 +358,7 @@ impl Session {
         }
     }
 
-    /// An open backend, or else one that fails, as the last resort.
+    /// An open backend, or else a failing one as the last resort.
     fn next(&self, now: Instant, request: &dyn Load) -> Option<(usize, bool)> {
         if let Some(backend) = self.open(now, request) {
             return Some((backend, false));
@@ -372,7 +371,7 @@ impl Session {
         backend.map(|backend| (backend, true))
     }
 
-    /// Where all refuse, the backend that reopens first.
+    /// If all refuse, the backend that reopens first.
     fn first_to_open(&self, request: &dyn Load) -> Option<usize> {
         let (pool, load) = (&self.config.pool, &self.load.of(request));
         match &self.routing {
@@ -386,8 +385,8 @@ impl Session {
         self.routing.as_ref().is_none_or(|routing| routing.admits(&self.config.pool, index))
     }
 
-    /// The closed backend that the request may be sent to: an outer gate has let it go to find out whether
-    /// one is open after all, and none has refused it yet.
+    /// The closed backend that the request may try: an outer gate admitted it to probe whether one is
+    /// open, and none has refused it yet.
     fn closed_to_ask(&self, request: &dyn Load) -> Option<usize> {
         let attempts = self.served.attempts().len();
         let may_ask = self.is_admitted
@@ -396,15 +395,15 @@ impl Session {
         may_ask.then(|| self.first_to_open(request)).flatten()
     }
 
-    /// Whether the request may go to another backend after so many `attempts`.
+    /// Whether the request may go to another backend after this many `attempts`.
     fn may_go_on(&self, attempts: usize) -> bool {
         self.tried.len() < self.config.pool.len() && self.may_attempt(attempts)
     }
 
-    /// Whether another attempt may be made after so many `attempts`.
+    /// Whether another attempt may be made after this many `attempts`.
     fn may_attempt(&self, attempts: usize) -> bool {
         attempts < self.config.max_attempts
-            // A first attempt is made in any case; a layer outside may have counted it.
+            // A first attempt is always made; an outer layer may have counted it.
             && (!self.is_sent || self.budget().is_none_or(AttemptBudget::any_left))
     }
 

@@ -1,4 +1,4 @@
-//! The account of a request: what is noted of each attempt, and left on the answer.
+//! Records each attempt of a request, and leaves the account on its answer.
 
 use std::{mem, sync::Arc, time::Instant};
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl Session {
-    /// Notes an attempt at the chosen backend, and what the layers inside of this one did for it.
+    /// Records an attempt at the chosen backend, and what the inner layers did for it.
     #[inline]
     pub(super) fn record<R, E>(&mut self, result: &mut Result<Response<R>, E>, outcome: Outcome) {
         let status = result.as_ref().ok().map(Response::status);
@@ -57,7 +57,7 @@ impl Session {
         self.config.events.emit(Source::RegionRotate, event);
     }
 
-    /// An answer of the layer's own: nothing is open.
+    /// The layer's own answer: no backend is open.
     pub(in crate::region_rotate) fn closed<R>(
         &mut self,
         now: Instant,
@@ -72,7 +72,7 @@ impl Session {
         self.note_twin(&mut response);
         match status {
             StatusCode::TOO_MANY_REQUESTS => self.note_why_refused(&soonest, true),
-            // The last backend's token could not be had.
+            // The last backend's token could not be obtained.
             _ => self.served.set_why_refused(Some(Why::Failed)),
         }
         self.not_sent();
@@ -85,20 +85,20 @@ impl Session {
         response
     }
 
-    /// Gives the attempt back that a layer outside counted, if none was made.
+    /// Returns the attempt that an outer layer counted, if none was made.
     pub(super) fn not_sent(&self) {
         if let Some(budget) = self.budget().filter(|_| !self.is_sent) {
             budget.give_back();
         }
     }
 
-    /// The answer of a backend, with the account of how it was come by.
+    /// The answer of a backend, with the account of the request.
     pub(super) fn sign<R, E>(
         &mut self,
         result: Result<Response<R>, E>,
         is_kept: bool,
     ) -> Result<Response<ResponseBody<R>>, E> {
-        // Dropped here, it reports that there is no success to observe.
+        // Dropping it here reports that there is no success to observe.
         let observer = self.observer.take();
         if let Ok(response) = &result {
             note_spilled(&mut self.served, response);
@@ -135,7 +135,7 @@ impl Session {
     }
 }
 
-/// The response, its body watched by `observer` and `learner` if it is a success.
+/// The response, with its body observed by `observer` and `learner` if it is a success.
 fn observed<R>(
     response: Response<R>,
     observer: Option<Box<Observer>>,

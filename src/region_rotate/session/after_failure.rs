@@ -1,4 +1,4 @@
-//! What a failure of one backend means for the pool and for the request.
+//! What follows a failure of one backend, for the pool and for the request.
 
 use std::{mem, time::Instant};
 
@@ -12,8 +12,8 @@ use crate::{
 };
 
 impl Session {
-    /// The chosen backend failed. Unless that cannot be the request's own fault, it is charged with it
-    /// only when another backend answers.
+    /// The chosen backend failed. Unless that cannot be the request's own fault, the failure counts
+    /// only once another backend answers.
     pub(super) fn failed(&mut self, now: Instant, failure: Failure) {
         let backend = self.backend;
         let cold = self.cold();
@@ -29,12 +29,12 @@ impl Session {
         }
     }
 
-    /// The chosen backend is misconfigured, which its answer shows. The layers around
-    /// this one find that in the refusal.
+    /// The chosen backend's answer shows that it is misconfigured. Outer layers see that in the
+    /// refusal.
     ///
-    /// That something is not there may be the request's own fault, which asks for a path or a deployment
-    /// that no backend has: the backend is charged with it only when another serves the request. A role that
-    /// allows completions and no uploads is no fault of those.
+    /// A missing object may be the request's own fault, if its path or deployment exists nowhere: the
+    /// failure counts only once another backend serves the request. A role that allows completions
+    /// but no uploads does not affect completions.
     pub(super) fn misconfigured<R>(
         &mut self,
         now: Instant,
@@ -77,7 +77,7 @@ impl Session {
         }
     }
 
-    /// Takes a move after a failure out of the budget, if there is anywhere to move to.
+    /// Takes a move after a failure out of the budget, if there is another backend.
     pub(super) fn affords_move(&mut self, now: Instant, request: &dyn Load) -> bool {
         let has_another = self.may_go_on(self.served.attempts().len())
             && (self.next(now, request).is_some() || self.closed_to_ask(request).is_some());
@@ -86,8 +86,8 @@ impl Session {
         is_affordable
     }
 
-    /// The chosen backend answered. If it `served` the request, it was no fault of the request that others
-    /// failed it.
+    /// The chosen backend answered. If it `served` the request, the failures of others were not the
+    /// request's fault.
     #[inline]
     pub(super) fn settle(&mut self, served: bool, now: impl FnOnce() -> Instant) {
         if let Some(cold) = &mut self.cold {
@@ -113,7 +113,7 @@ impl Session {
         }
     }
 
-    /// Nothing was found out about the chosen backend.
+    /// The attempt proved nothing about the chosen backend.
     pub(in crate::region_rotate) fn drop_watch(&mut self) {
         if let Some(cold) = &mut self.cold {
             cold.watch = None;

@@ -1,4 +1,4 @@
-//! What a refusal or a failure of one backend means for the pool and for the request.
+//! What follows a refusal or a failure of one backend, for the pool and for the request.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Session {
-    /// Learns from an attempt that gave no answer.
+    /// Learns from an attempt that was not answered.
     pub(in crate::region_rotate) fn learn<R, E>(
         &mut self,
         now: Instant,
@@ -54,7 +54,7 @@ impl Session {
         self.end_beside_twin();
     }
 
-    /// Chooses the next backend after a refusal or a failure; whether there is one.
+    /// Chooses the next backend after a refusal or a failure; returns whether there is one.
     pub(in crate::region_rotate) fn choose_after(
         &mut self,
         outcome: Outcome,
@@ -67,7 +67,7 @@ impl Session {
                 && self.choose(now, request)
     }
 
-    /// What the caller gets of a refusal or a failure after which no other backend is asked.
+    /// What the caller gets after a refusal or a failure if no other backend is left.
     pub(in crate::region_rotate) fn refused<B: TryCloneBody, R, E>(
         &mut self,
         now: Instant,
@@ -84,7 +84,7 @@ impl Session {
             (Outcome::Misconfigured, Ok(_)) if self.is_any_refused(now, request) => {
                 return Ok(self.closed(now, StatusCode::TOO_MANY_REQUESTS, request));
             }
-            // A backend that refused is worth coming back for; the failure of another would hide it.
+            // A backend that refused is worth a retry; the failure of another would hide that.
             (Outcome::Failed, _) if self.served.is_throttled() => {
                 return Ok(self.closed(now, StatusCode::TOO_MANY_REQUESTS, request));
             }
@@ -116,7 +116,7 @@ impl Session {
             _ => {
                 let is_other = spillover.is_some_and(|spillover| spillover.is_of_standard());
                 match self.rest_after(if is_other { Hint::None } else { hint }) {
-                    // A layer inside assumed it.
+                    // An inner layer assumed the time.
                     (rest, _) if refusal.is_some_and(|it| it.is_guess) => {
                         (rest, CooldownReason::Assumed)
                     }
@@ -142,7 +142,7 @@ impl Session {
             }
             traffic => Closed::Kind(traffic),
         };
-        // What is too heavy may be so for longer than is believed of all.
+        // A heavy request may be refused for longer than is believed for all.
         let said = match (closed, hint) {
             (Closed::From(..), Hint::TooLong) => Hint::LONGEST,
             (Closed::From(..), Hint::After(wait)) => wait.max(rest),
@@ -162,14 +162,15 @@ impl Session {
         }
     }
 
-    /// How long a backend rests that refused with this hint, and whether the hint says so.
+    /// How long a backend that refused with this hint cools down, and whether the hint says so.
     pub(super) fn rest_after(&self, hint: Hint) -> (Duration, CooldownReason) {
         let rest = self.config.cooldowns.after(Outcome::Throttled(hint));
         let is_said = hint == Hint::After(rest);
         (rest, if is_said { CooldownReason::Refused } else { CooldownReason::Assumed })
     }
 
-    /// Has a refusal speak for the whole pool: for its soonest reopening, not for one backend.
+    /// Rewrites a refusal to speak for the whole pool: for its earliest reopening, not for one
+    /// backend.
     pub(super) fn speak_for_pool<R>(
         &mut self,
         response: &mut Response<R>,
@@ -177,7 +178,8 @@ impl Session {
         request: &dyn Load,
     ) -> NextOpen {
         let soonest = self.worth_coming_back(now, request);
-        // A backend that this request may not go back to can be open already; "at once" is 1 ms.
+        // A backend that this request may not return to can be open already; the shortest announced
+        // wait is 1 ms.
         let left = soonest.said.max(Duration::from_millis(1));
         let is_final = self.is_forbidden();
         let is_quota = soonest.why == Some(CooldownReason::Quota);
@@ -187,18 +189,18 @@ impl Session {
             false => write_retry_after(headers, left),
         };
         let spills = self.take_spills();
-        // A backend that is open already is one that this request may not go back to.
+        // If a backend is open already, this request may not return to it.
         let is_guess = soonest.why != Some(CooldownReason::Refused) || soonest.said.is_zero();
         let is_more = is_guess || is_final || soonest.from.is_some() || spills.is_some();
         Refusal::rewrite(response, hint, is_more, |refusal| {
             if is_quota {
                 refusal.set_reason(Reason::Quota);
             } else if refusal.reason() == Reason::Quota {
-                // That of one backend; another one is worth waiting for.
+                // The reason was one backend's; another one is worth waiting for.
                 refusal.set_reason(Reason::Rate);
             }
             refusal.is_guess = is_guess;
-            // Where this pool adds nothing, what a pool inside of it found stays.
+            // If this pool has nothing to add, the finding of an inner pool stays.
             refusal.is_final |= is_final;
             refusal.closed_from = soonest.from;
             if spills.is_some() {
@@ -208,14 +210,14 @@ impl Session {
         soonest
     }
 
-    /// Whether all that were asked forbade to come back.
+    /// Whether every backend that was tried forbade a retry.
     pub(super) fn is_forbidden(&self) -> bool {
         let forbidding = self.cold.as_ref().map_or(0, |cold| cold.forbidding);
         forbidding > 0 && forbidding == self.served.attempts().len()
     }
 
-    /// When the first backend reopens that did not fail this request; where all did, they are given as
-    /// long as after a first failure.
+    /// When the first backend reopens that did not fail this request; if all did, the time is that
+    /// after a first failure.
     fn worth_coming_back(&self, now: Instant, request: &dyn Load) -> NextOpen {
         if let Some(reopens) = self.cold.as_ref().and_then(|cold| cold.reopens) {
             let left = reopens.saturating_duration_since(now);

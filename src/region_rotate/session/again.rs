@@ -1,4 +1,4 @@
-//! Sends a request to the same backend again: with another token, or since it was not processed.
+//! Sends a request to the same backend again: with another token, or because it was not processed.
 
 use std::time::Instant;
 
@@ -10,19 +10,19 @@ use crate::{
     policy::{ClassifyError, ErrorKind},
 };
 
-/// Why a request is sent to the same backend again. Each is reason for it once.
+/// Why a request is sent to the same backend again; once for each reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Again {
     /// The resource rejected the token.
     Token,
     Unprocessed,
-    /// The connection was kept from an earlier request, and closed.
+    /// The reused connection was closed.
     Closed,
 }
 
 impl Session {
-    /// Why a request whose attempt ended with `error` is sent to this backend again, for the first time,
-    /// if it was not processed, or mostly not.
+    /// Why a request whose attempt ended with `error` is sent to this backend again, for the first
+    /// time, if it was not processed, or probably not.
     pub(super) fn was_unprocessed<E>(
         &self,
         error: &E,
@@ -36,13 +36,13 @@ impl Session {
         self.is_first(why).then_some(why)
     }
 
-    /// Whether the attempt under way is the second one, since a kept connection closed.
+    /// Whether the current attempt is the second one after a reused connection closed.
     pub(super) fn is_after_close(&self) -> bool {
         self.cold.as_ref().is_some_and(|cold| cold.again == Some(Again::Closed))
     }
 
-    /// Whether the resource rejected the token, for the first time, so that another may help; that is
-    /// reported to its source.
+    /// Whether the resource rejected the token, for the first time, so that another one may help.
+    /// Reports that to the token's source.
     pub(super) fn reject_token<R>(&self, response: &Response<R>) -> bool {
         let token = self.token.as_ref().and_then(TokenFuture::get_ready);
         let is_rejected = response.status() == StatusCode::UNAUTHORIZED;

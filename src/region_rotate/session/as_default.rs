@@ -1,4 +1,4 @@
-//! Has a request of the flex service tier go on as one of the default tier.
+//! Lets a request of the flex service tier continue as one of the default tier.
 
 use std::time::Instant;
 
@@ -15,13 +15,13 @@ use crate::{
 };
 
 impl Session {
-    /// Whether the request may go on as one of the default tier when flex is refused everywhere.
+    /// Whether the request may continue in the default tier after flex was refused everywhere.
     pub(super) fn may_become_default(&self, request: &dyn Load) -> bool {
         self.config.flex_as_default && self.load.of(request).traffic() == Traffic::Flex
     }
 
-    /// Has `request`, for which no backend is left, ask for the default tier if it may, and chooses a
-    /// backend for that; whether there is one.
+    /// Changes `request`, for which no backend is left, to the default tier if that is allowed, and
+    /// chooses a backend; returns whether there is one.
     #[cold]
     pub(in crate::region_rotate) fn go_on_as_default<B: TryCloneBody>(
         &mut self,

@@ -1,4 +1,4 @@
-//! Tries backends again that could not be connected to, after a short pause.
+//! Retries backends that could not be connected to, after a short pause.
 
 use std::time::{Duration, Instant};
 
@@ -13,15 +13,14 @@ use crate::{
 };
 
 impl Session {
-    /// Whether there are backends to try again that could not be reached.
+    /// Whether there are unreachable backends to retry.
     pub(in crate::region_rotate) fn has_unreached(&self) -> bool {
         self.cold.as_ref().is_some_and(|cold| !cold.unreached.is_empty())
     }
 
-    /// Until when the request pauses, before it tries again to connect to the backends that could not
-    /// be reached: twice as long each time, as far as the layer and the request have the patience.
-    /// `None` where there is none to try, or where one is known to be down for longer than a restart
-    /// takes.
+    /// Until when the request pauses before it retries the unreachable backends: twice as long each
+    /// time, within the limits of the layer and the request. `None` if there is none to retry, or one
+    /// is known to have been down for longer than a restart takes.
     pub(in crate::region_rotate) fn pause(
         &mut self,
         now: Instant,
@@ -52,7 +51,7 @@ impl Session {
         Some(until)
     }
 
-    /// The request goes on after a pause, at the instant that is returned.
+    /// The request continues after a pause, at the returned instant.
     pub(in crate::region_rotate) fn resume(&mut self) -> Instant {
         let now = clock::now();
         let waited = now.saturating_duration_since(self.since);
@@ -61,5 +60,6 @@ impl Session {
     }
 }
 
-/// A server that restarts is back within a few of them, and one that only dropped a connection at once.
+/// A restarting server is back after a few pauses, one that only dropped a connection after the
+/// first.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);

@@ -1,4 +1,4 @@
-//! Where Azure spilled the request to by itself, and was refused: backends to leave out.
+//! Native spillover that was refused: which backends to skip for that reason.
 
 use std::{mem, sync::Arc, time::Instant};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Session {
-    /// Notes, and leaves out, the Standard deployment that refused what Azure spilled to it by the
+    /// Records and skips the Standard deployment that refused what Azure spilled to it from the
     /// chosen backend.
     pub(super) fn note_spill<R>(&mut self, at: Instant, outcome: Outcome, response: &Response<R>) {
         let Some(spillover) = NativeSpillover::of(response.headers()) else { return };
@@ -31,12 +31,12 @@ impl Session {
             hint,
             at,
         };
-        // Beside the deployment that spilled there may be others like it in this pool.
+        // The pool may contain other deployments of that name.
         self.leave_out_spill(&spill, |is_named| is_named == Some(true));
         spill.add_to(&mut self.cold().spills);
     }
 
-    /// Leaves out the backends that Azure asked already, before the request came here.
+    /// Skips the backends that Azure tried already, before the request came here.
     #[inline]
     pub(super) fn leave_out(&mut self, overrides: &Extensions) {
         if let Some(spills) = overrides.get() {
@@ -47,12 +47,12 @@ impl Session {
     #[cold]
     fn leave_out_spills(&mut self, RefusedSpills(spills): &RefusedSpills) {
         for spill in spills.iter() {
-            // A backend that keeps the caller's deployment may be any of them.
+            // A backend that keeps the caller's deployment name may be any deployment.
             self.leave_out_spill(spill, |is_named| is_named != Some(false));
         }
     }
 
-    /// Leaves out the backends of the resource of `spill` that are taken for its deployment by whether
+    /// Skips the backends of the resource of `spill` that may be its deployment, judged by whether
     /// they have its name, as far as both are known.
     fn leave_out_spill(&mut self, spill: &RefusedSpill, is_meant: impl Fn(Option<bool>) -> bool) {
         let pool = &self.config.pool;
@@ -73,7 +73,7 @@ impl Session {
         }
     }
 
-    /// Leaves the deployments that native spillover already tried for the layers outside.
+    /// Attaches the deployments that native spillover already tried, for outer layers.
     pub(super) fn hand_on_spills<R>(&mut self, response: &mut Response<R>) {
         if let Some(spills) = self.take_spills() {
             Refusal::add_spills(response, &spills);
@@ -86,7 +86,7 @@ impl Session {
     }
 }
 
-/// Notes in `served` whether Azure answered from another deployment than was asked.
+/// Records in `served` whether Azure answered from a deployment other than the requested one.
 pub(super) fn note_spilled<R>(served: &mut Served, response: &Response<R>) {
     if NativeSpillover::has_served(response) {
         served.set_spilled_by_azure();

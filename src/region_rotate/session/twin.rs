@@ -1,4 +1,5 @@
-//! Beside another sending of the same request: reports where this one is, and leaves out where that is.
+//! Coordinates with another sending of the same request: reports this one's backend, and skips the
+//! other's.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::{
 };
 
 impl Session {
-    /// Counts in `budget`, and goes beside another sending of the request if there may be one.
+    /// Counts attempts in `budget`, and joins the other sending of the request, if there is one.
     pub(super) fn count_attempts(&mut self, budget: &AttemptBudget, overrides: &Extensions) {
         let twin = Twin::of(budget, overrides);
         let cold = ColdState { budget: Some(budget.clone()), twin, ..ColdState::default() };
@@ -22,19 +23,19 @@ impl Session {
         if let Some(late) = self.leave_out_twin()
             && self.twin().is_some_and(Twin::is_second)
         {
-            // If another backend of the pool answers, the late one is charged as if it had failed.
+            // If another backend of the pool answers, the late one counts as failed.
             self.cold().suspects.push((late, None, Failure::Answer));
         }
     }
 
-    /// Leaves out the backend that has the other sending now, and gives it.
+    /// Skips the backend that has the other sending now, and returns it.
     pub(super) fn leave_out_twin(&mut self) -> Option<usize> {
         let taken = self.taken_by_twin()?;
         self.tried.insert(taken);
         Some(taken)
     }
 
-    /// Tells that the chosen backend is sent the request.
+    /// Reports that the request is sent to the chosen backend.
     pub(super) fn begin_beside_twin(&self) {
         if let Some(twin) = self.twin() {
             let name = Arc::clone(self.config.pool.member(self.backend).name());
@@ -43,7 +44,7 @@ impl Session {
         }
     }
 
-    /// Tells what the last attempt came to.
+    /// Reports the outcome of the last attempt.
     pub(super) fn end_beside_twin(&self) {
         if let Some(twin) = self.twin()
             && let Some(last) = self.served.attempts().next_back()
@@ -52,7 +53,7 @@ impl Session {
         }
     }
 
-    /// Says of an answer of the pool's own where that would be another one but for the other sending.
+    /// Marks the pool's own answer if it would differ without the other sending.
     pub(super) fn note_twin<R>(&self, response: &mut Response<R>) {
         if self.is_beside_twin() {
             Refusal::set_elsewhere(response);

@@ -1,4 +1,4 @@
-//! The answer to a request whose model cannot be given the name of the backend's deployment.
+//! The answer to a request whose model cannot be renamed for the backend's deployment.
 
 use std::mem;
 
@@ -9,7 +9,7 @@ use super::Session;
 use crate::{ResponseBody, Served, served::Why};
 
 impl Session {
-    /// Nothing was sent, and no other backend is asked: it could not name the model either.
+    /// Nothing was sent, and no other backend is tried: it could not rename the model either.
     #[cold]
     pub(in crate::region_rotate) fn unnameable<R>(&mut self) -> Response<ResponseBody<R>> {
         self.drop_watch();

@@ -1,4 +1,4 @@
-//! Why a refusal or a failure is the caller's, instead of another attempt.
+//! Why a refusal or a failure is returned to the caller instead of another attempt.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl Session {
-    /// Notes why a refusal is the caller's, of a request that `is_kept` to be sent again. The pool serves
-    /// it again at `soonest`.
+    /// Records why a refusal is returned to the caller. `is_kept`: the request could be sent again;
+    /// `soonest`: when the pool serves it again.
     pub(super) fn note_why_refused(&mut self, soonest: &NextOpen, is_kept: bool) {
         let attempts = self.served.attempts().len();
         let has_another = (0..self.config.pool.len())
@@ -29,12 +29,13 @@ impl Session {
         self.served.set_why_refused(Some(why));
     }
 
-    /// Whether the request belongs to a resource that not all backends have.
+    /// Whether the request is pinned to a resource that not all backends have.
     fn is_bound(&self) -> bool {
         self.routing.is_some() && (0..self.config.pool.len()).any(|index| !self.admits(index))
     }
 
-    /// Notes why a failure is the caller's, if a request that `is_kept` could have gone on.
+    /// Records why a failure is returned to the caller, if a request that `is_kept` could have moved
+    /// on.
     pub(super) fn note_why_failed(&mut self, outcome: Outcome, is_kept: bool) {
         let attempts = self.served.attempts().len();
         let why = match &self.cold {
