@@ -1,4 +1,4 @@
-//! The account of one request, left on its response: who answered, after what.
+//! The account of one request, left on its response: who answered, and after what.
 
 mod why;
 
@@ -9,12 +9,12 @@ use http::{Response, StatusCode};
 pub use self::why::{TimeAndLimit, Why};
 use crate::classify::{Hint, Outcome, Reason, Refusal, utilization};
 
-/// The account of one request: which backend answered, every attempt before it, and the time
-/// spent waiting. Each layer of this crate leaves it in the extensions of its response, where
-/// nested layers find and extend it.
+/// The account of one request: the backend that answered, every attempt before, and the time spent
+/// waiting. Each layer of this crate leaves it in the extensions of its response, where outer layers
+/// find and extend it.
 ///
-/// It is displayed as a line for a log: the attempts, each with its status and how long the backend
-/// asked to wait, then what else there is to say.
+/// `Display` is a line for a log: the attempts, each with its status and hint, then anything else
+/// that happened.
 ///
 /// ```
 /// # use tower_spillover::Served;
@@ -29,9 +29,9 @@ pub struct Served {
     /// The first attempt is stored inline: most requests have no second one.
     first: Option<Attempt>,
     rest: Vec<Attempt>,
-    /// How many attempts came before the tier of the last one.
+    /// The number of attempts before the tier of the last one.
     before: u32,
-    /// Whether the answer is a layer's own.
+    /// Whether a layer itself gave the answer.
     own: bool,
     waited: Duration,
     spilled: bool,
@@ -45,14 +45,14 @@ pub struct Served {
     as_default: bool,
 }
 
-/// What came of a second attempt at a request whose first token was late; see
+/// The result of a second attempt at a request whose first token was late; see
 /// [`FirstTokenLayer`](crate::FirstTokenLayer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Late {
-    /// The first attempt was given up for it.
+    /// The first attempt was dropped in its favour.
     MovedOn,
-    /// It was answered before the first attempt, which ran beside it.
+    /// It was answered before the first attempt, which ran concurrently.
     HedgeWon,
     /// The first attempt was answered before it.
     HedgeLost,
@@ -70,52 +70,50 @@ pub struct Attempt {
     utilization: Option<u16>,
 }
 
-/// Why a request was kept with one resource; see [`Sticky`](crate::Sticky).
+/// Why a request was pinned to one resource; see [`Sticky`](crate::Sticky).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StickyMatch {
     /// Its caller named a backend.
     ByName,
     /// It refers to an id that this resource is known to hold.
     ById,
-    /// It lists, or creates something without referring to anything: the resource is its client's
-    /// home.
+    /// It lists, or creates something without a reference: the resource is its client's home.
     Home,
-    /// It refers to an id, or names a backend, that is not known: the resource is a guess, its client's
-    /// home, and an answer that says "not found" may be wrong.
+    /// It refers to an unknown id, or names an unknown backend: the resource is a guess, its client's
+    /// home, and a "not found" in the answer may be wrong.
     Default,
 }
 
 impl Served {
-    /// The backend that gave the answer; `None` when a layer answered by itself, because no backend
-    /// was left to ask.
+    /// The backend that answered; `None` if a layer answered itself, because no backend was left.
     pub fn backend(&self) -> Option<&str> {
         self.attempts().next_back().filter(|_| !self.own).map(Attempt::backend)
     }
 
-    /// Every attempt in order, the one that gave the answer, if any did, last.
+    /// Every attempt in order; the one that was answered, if any, is last.
     pub fn attempts(&self) -> Attempts<'_> {
         Attempts(self.first.iter().chain(&self.rest))
     }
 
-    /// The time spent waiting for a backend to reopen. The attempts themselves are not in it.
+    /// The time spent waiting for a backend to reopen, without the attempts themselves.
     pub fn waited(&self) -> Duration {
         self.waited
     }
 
-    /// Whether the answer came from the fallback tier, or from the deployment that Azure itself
-    /// spilled to.
+    /// Whether the answer came from the fallback tier, or from the deployment to which Azure itself
+    /// spilled.
     pub fn spilled(&self) -> bool {
         self.spilled || self.spilled_by_azure
     }
 
-    /// Whether Azure spilled the request by itself, within the resource that was asked. The backend
-    /// named is the PTU then, and Standard is what was paid for.
+    /// Whether Azure itself spilled the request, within the requested resource. The backend named is
+    /// then the PTU, and Standard is billed.
     pub fn spilled_by_azure(&self) -> bool {
         self.spilled_by_azure
     }
 
-    /// Whether the answer came after another backend of the same tier, that is, of the same pool,
-    /// had been tried. A spill alone is no rotation.
+    /// Whether another backend of the same tier, that is, of the same pool, was tried before the one
+    /// that answered. A spill alone is not a rotation.
     pub fn rotated(&self) -> bool {
         let of_tier = self.attempts().skip(self.before as usize);
         self.backend().is_some_and(|last| of_tier.map(Attempt::backend).any(|name| name != last))
@@ -126,41 +124,42 @@ impl Served {
         self.replayable
     }
 
-    /// Why the request was kept with one resource, if it was; needs a [`Sticky`](crate::Sticky).
+    /// Why the request was pinned to one resource, if it was; needs a [`Sticky`](crate::Sticky).
     pub fn held(&self) -> Option<StickyMatch> {
         self.held
     }
 
-    /// Why the request did not just go its way: why it was refused, or else why it spilled, waited, or left
-    /// the last backend that did not serve it. `None` where the first attempt was answered at once.
+    /// Why the request did not go straight through: why it was refused, or else why it spilled,
+    /// waited, or left the last backend that did not serve it. `None` if the first attempt was
+    /// answered immediately.
     pub fn why(&self) -> Option<Why> {
         let moved_on = || self.attempts().rev().find_map(Attempt::why);
         self.why_refused.or_else(|| self.why_spilled()).or(self.why_waited).or_else(moved_on)
     }
 
-    /// Why it waited, if it did; of several waits, the last one.
+    /// Why it waited, if it did; for several waits, the last reason.
     pub fn why_waited(&self) -> Option<Why> {
         self.why_waited
     }
 
-    /// Why it was sent to the fallback, if it was, or that Azure did so by itself.
+    /// Why it was sent to the fallback, if it was, or that Azure itself spilled it.
     pub fn why_spilled(&self) -> Option<Why> {
         self.why_spilled.or_else(|| self.spilled_by_azure.then_some(Why::ByAzure))
     }
 
-    /// Why its caller got a refusal, or a failure, instead of another attempt. `None` where a backend's
-    /// answer is the caller's in any case.
+    /// Why its caller got a refusal or a failure instead of another attempt. `None` if the backend's
+    /// answer goes to the caller in any case.
     pub fn why_refused(&self) -> Option<Why> {
         self.why_refused
     }
 
-    /// What came of a second attempt, if one was made since the first token was late. The attempts of
-    /// both are listed, those of the one that was not answered first.
+    /// The result of a second attempt, if one was made because the first token was late. The attempts
+    /// of both are listed, those of the slower one first.
     pub fn late(&self) -> Option<Late> {
         self.late
     }
 
-    /// Whether a request of the flex service tier went on as one of the default tier; see
+    /// Whether a request of the flex service tier continued in the default tier; see
     /// [`flex_as_default`](crate::RegionRotateLayer::flex_as_default).
     pub fn went_on_as_default(&self) -> bool {
         self.as_default
@@ -198,10 +197,10 @@ impl Served {
         }
     }
 
-    /// The backend of the last attempt refused, and said how full it is.
+    /// The backend of the last attempt refused, and reported its utilization.
     pub(crate) fn set_utilization(&mut self, share: f64) {
         if let Some(last) = self.rest.last_mut().or(self.first.as_mut()) {
-            // The cast saturates; Azure says tenths of a percent.
+            // The cast saturates; Azure reports tenths of a percent.
             last.utilization = Some((share * 1e3).round() as u16);
         }
     }
@@ -215,7 +214,7 @@ impl Served {
         self.why_waited = why.or(self.why_waited);
     }
 
-    /// The attempts from number `before` on are those of the fallback tier.
+    /// The attempts from number `before` on belong to the fallback tier.
     pub(crate) fn set_spilled(&mut self, before: usize, why: Option<Why>) {
         (self.spilled, self.why_spilled) = (true, why);
         self.before = self.before.max(count(before));
@@ -226,7 +225,7 @@ impl Served {
         self.why_refused = why;
     }
 
-    /// The attempts from here on are those of the primary tier, after the fallback.
+    /// The attempts from here on belong to the primary tier, after the fallback.
     pub(crate) fn set_returned(&mut self) {
         (self.spilled, self.why_spilled, self.why_refused) = (false, None, None);
         self.before = count(self.attempts().len());
@@ -253,18 +252,18 @@ impl Served {
         self.attempts().any(|attempt| matches!(attempt.outcome, Outcome::Throttled(_)))
     }
 
-    /// Whether this account says nothing that the account of an inner layer would not say.
+    /// Whether this account adds nothing to that of an inner layer.
     pub(crate) fn is_plain(&self) -> bool {
         self.first.is_none() && self.waited.is_zero() && !self.spilled() && self.replayable
     }
 
-    /// Takes over what an inner layer waited and whether it spilled. Its attempts are one here:
-    /// that at the backend which this layer chose for them.
+    /// Takes over an inner layer's waits and spill. Its attempts count as one here: that at the
+    /// backend which this layer chose.
     pub(crate) fn adopt(&mut self, inner: &Self) {
         self.add_wait(inner.waited, inner.why_waited);
         self.spilled = inner.spilled;
         self.spilled_by_azure = inner.spilled_by_azure;
-        // Why an attempt before it was not the last one, its own account says.
+        // An attempt's own account says why it was not the last one.
         (self.why_spilled, self.why_refused) = (inner.why_spilled, inner.why_refused);
         self.replayable &= inner.replayable;
         self.held = self.held.or(inner.held);
@@ -272,12 +271,12 @@ impl Served {
         self.as_default |= inner.as_default;
     }
 
-    /// The account of a request that was sent twice, of which this is that of the sending whose answer
-    /// the caller gets; it began `offset` after the request's arrival. The `others` are the attempts of
+    /// The account of a request that was sent twice. This one is that of the sending whose answer the
+    /// caller gets; it started `offset` after the request's arrival. The `others` are the attempts of
     /// the other sending.
     pub(crate) fn beside(self, others: Vec<Attempt>, offset: Duration, late: Late) -> Self {
         let before = count(others.len()) + self.before;
-        // A rotation is one within a tier, and only if it comes before the answer.
+        // A rotation happens within a tier, and before the answer.
         let is_rotation = late != Late::HedgeLost && !self.spilled;
         let mut served = Self::new();
         others.into_iter().for_each(|attempt| served.push(attempt));
@@ -289,8 +288,8 @@ impl Served {
         served
     }
 
-    /// Adds an attempt at `name`, whose `result` was taken for `outcome`: as the account of an inner layer
-    /// has it, whose clock started `at` after this one's, or as a single attempt.
+    /// Adds an attempt at `name`, whose `result` has this `outcome`: from the account of an inner
+    /// layer, whose clock started `at` after this one's, or as a single attempt.
     pub(crate) fn absorb<R, E>(
         &mut self,
         name: &Arc<str>,
@@ -316,8 +315,8 @@ impl Served {
         }
     }
 
-    /// Leaves the account on the response that the caller gets. Unless it `is_kept`, the request could
-    /// not have been sent again.
+    /// Leaves the account on the caller's response. If the request is not `is_kept`, it could not
+    /// have been sent again.
     pub(crate) fn sign<R, E>(mut self, result: &mut Result<Response<R>, E>, is_kept: bool) {
         if let Ok(response) = result {
             self.replayable &= is_kept;
@@ -328,7 +327,7 @@ impl Served {
     fn append(&mut self, inner: Self, offset: Duration) {
         self.adopt(&inner);
         self.own = inner.own;
-        // A tier that has no tiers inside goes on where it was left when it is asked again.
+        // A tier without inner tiers continues where it was left when it is called again.
         if self.before + inner.before > 0 {
             self.before = count(self.attempts().len()) + inner.before;
         }
@@ -372,12 +371,12 @@ impl fmt::Display for Served {
     }
 }
 
-/// A number of attempts, which no request makes so many of.
+/// Saturates; no request makes that many attempts.
 fn count(attempts: usize) -> u32 {
     u32::try_from(attempts).unwrap_or(u32::MAX)
 }
 
-/// A reason behind a remark.
+/// A reason after a remark.
 struct Because(Option<Why>);
 
 impl fmt::Display for Because {
@@ -396,19 +395,19 @@ impl Attempt {
         Self { backend, at, status, outcome, reason: None, utilization: None }
     }
 
-    /// With why the backend refused, where that is known.
+    /// Adds why the backend refused, if known.
     pub(crate) fn because(mut self, reason: Option<Reason>) -> Self {
         self.reason = reason;
         self
     }
 
-    /// The same, begun at another time after the arrival.
+    /// The same attempt with another start time after the arrival.
     pub(crate) fn begun(mut self, at: Duration) -> Self {
         self.at = at;
         self
     }
 
-    /// The name of the backend that was asked.
+    /// The name of the backend that was called.
     pub fn backend(&self) -> &str {
         &self.backend
     }
@@ -423,35 +422,35 @@ impl Attempt {
         self.at
     }
 
-    /// The status of the answer; `None` for a transport error, a credential that could not be had, or
-    /// an attempt that was given up.
+    /// The status of the answer; `None` for a transport error, a credential that could not be
+    /// obtained, or an attempt that was dropped.
     pub fn status(&self) -> Option<StatusCode> {
         self.status
     }
 
-    /// What the answer was taken for.
+    /// The outcome of the answer.
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
 
-    /// Why the backend refused, where a layer that reads bodies told.
+    /// Why the backend refused, if a layer that reads bodies found it.
     pub fn reason(&self) -> Option<Reason> {
         self.reason
     }
 
-    /// Why the request was not answered by it; `None` where it was, whatever the status.
+    /// Why it did not answer the request; `None` if it did, whatever the status.
     pub fn why(&self) -> Option<Why> {
         Why::of(self)
     }
 
-    /// How full the PTU that refused said it is, as a share of its limit: 1.016 for `101.6%` in
-    /// `azure-openai-deployment-utilization`. `None` unless it refused and said so; of an answer,
-    /// [`classify::utilization`](crate::classify::utilization) reads it.
+    /// The utilization that a refusing PTU reported, as a share of its limit: 1.016 for `101.6%` in
+    /// `azure-openai-deployment-utilization`. `None` unless it refused and reported it; for an
+    /// answer, use [`classify::utilization`](crate::classify::utilization).
     pub fn utilization(&self) -> Option<f64> {
         self.utilization.map(|tenths| f64::from(tenths) / 1e3)
     }
 
-    /// How long the backend asked to wait; [`Hint::None`] unless it refused.
+    /// The backend's hint; [`Hint::None`] unless it refused.
     pub fn hint(&self) -> Hint {
         match self.outcome {
             Outcome::Throttled(hint) => hint,
@@ -460,8 +459,8 @@ impl Attempt {
     }
 }
 
-/// The backend, the status (`failed` or `late` without one), why it refused, if that is known and not a rate
-/// limit, and how long it asked to wait, if it did.
+/// The backend, the status (`failed` or `late` without one), why it refused, if that is known and not
+/// a rate limit, and its hint, if it had one.
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.status {

@@ -15,22 +15,23 @@ use crate::{
     served::{Attempt, Served},
 };
 
-/// Counts the events of layers by the `metrics` crate. `docs/events.md` has the names and labels.
+/// Counts the events of layers with the `metrics` crate. `docs/events.md` lists the names and labels.
 ///
-/// No label comes from a request: `backend` is a name of a pool, or of a tier, the others are closed sets.
+/// No label comes from a request: `backend` is the name of a pool's backend or of a tier, the others
+/// are closed sets.
 ///
-/// Install the recorder first: a counter is looked up when it first counts, and kept.
+/// Install the recorder first: a counter is registered when it first counts, and then cached.
 ///
 /// Needs the feature `metrics`.
 #[derive(Default)]
 pub struct MetricsSink {
-    /// By the kind of layer, and what became of a request.
+    /// By the kind of layer, and the decision on a request.
     requests: [[OnceLock<Counter>; DECISIONS.len()]; SOURCES],
     attempts: Attempts,
 }
 
 impl MetricsSink {
-    /// A sink, whose metrics it describes to the recorder.
+    /// A sink that describes its metrics to the recorder.
     pub fn new() -> Self {
         describe_counter!(REQUESTS, Unit::Count, "Requests, by what became of them");
         describe_counter!(ATTEMPTS, Unit::Count, "Attempts, by backend and outcome");
@@ -97,7 +98,7 @@ enum Decision {
     Cancelled,
 }
 
-/// The counters of attempts. They are found without a lock, and never removed: backends are few.
+/// The counters of attempts. Found without a lock, and never removed, since there are few backends.
 struct Attempts([OnceLock<Box<Node>>; BUCKETS]);
 
 struct Node {
@@ -156,6 +157,6 @@ const COOLDOWN: &str = "tower_spillover_cooldown_seconds";
 
 /// The labels of [`Decision`], in its order.
 const DECISIONS: [&str; 5] = ["served", "spilled", "refused", "error", "cancelled"];
-/// How many kinds of layers there are.
+/// The number of kinds of layers.
 const SOURCES: usize = 4;
 const BUCKETS: usize = 64;

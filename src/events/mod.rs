@@ -1,4 +1,4 @@
-//! What layers report while a request is under way: events, and where they go.
+//! Events that layers report about a request, and the sinks that receive them.
 
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -23,15 +23,16 @@ use crate::{
     served::{Attempt, Why},
 };
 
-/// Takes the events of layers. Set it with `events` of a
-/// [`SmartFallbackLayer`](crate::SmartFallbackLayer), a [`RegionRotateLayer`](crate::RegionRotateLayer), a
-/// [`WaitLayer`](crate::WaitLayer) and a [`FirstTokenLayer`](crate::FirstTokenLayer); by default they
-/// report nothing, and pay a branch for it.
+/// Receives the events of layers. Set it with `events` of a
+/// [`SmartFallbackLayer`](crate::SmartFallbackLayer), a
+/// [`RegionRotateLayer`](crate::RegionRotateLayer), a [`WaitLayer`](crate::WaitLayer) or a
+/// [`FirstTokenLayer`](crate::FirstTokenLayer). By default they report nothing, which costs one
+/// branch.
 ///
-/// It is called in the middle of a request, by the task that polls it, so it must not block. An `Arc` of a
-/// sink is one, and so is a pair of sinks.
+/// It is called during a request, by the task that polls it, so it must not block. An `Arc` of a sink
+/// is a sink, and so is a pair of sinks.
 ///
-/// With the feature `tracing` there is `TracingSink`, with the feature `metrics` `MetricsSink`.
+/// The feature `tracing` adds `TracingSink`, the feature `metrics` adds `MetricsSink`.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -53,7 +54,7 @@ use crate::{
 /// # Ok::<(), tower_spillover::ConfigError>(())
 /// ```
 pub trait EventSink: Send + Sync + 'static {
-    /// This `event` happened to a request in a layer of this kind.
+    /// Called when `event` happens to a request in a layer of this kind.
     fn on_event(&self, source: Source, event: &Event<'_>);
 }
 
@@ -61,33 +62,33 @@ pub trait EventSink: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// An attempt came to an end: answered, refused, or failed. A tier or service that reports its own
-    /// attempts, being of this crate, is not reported again.
+    /// An attempt ended: answered, refused, or failed. Not reported by a layer whose tier or service
+    /// is also of this crate and reports its own attempts.
     Attempted(&'a Attempt),
-    /// A backend refused, and gets none of the requests that this is about for such a time.
+    /// A backend refused, and gets no request that the refusal applies to for this time.
     Closed {
-        /// Its name.
+        /// The name of the backend.
         backend: &'a str,
-        /// How long it is left alone.
+        /// How long it is closed.
         time: Duration,
     },
-    /// The request begins to wait.
+    /// The request starts to wait.
     Waits(Why),
     /// It is sent to the fallback.
     Spills(Option<Why>),
-    /// It is sent a second time, since its first token is late.
+    /// It is sent a second time, because its first token is late.
     SentTwice,
-    /// The head of an answer, or an error, goes to the caller. The body follows.
+    /// The head of an answer, or an error, is returned to the caller. The body follows.
     Finished {
-        /// What was done for it.
+        /// The account of the request.
         served: &'a Served,
-        /// The answer's status; `None` for an error.
+        /// The status of the answer; `None` for an error.
         status: Option<StatusCode>,
     },
-    /// Its caller gave it up before that: the future was dropped. Of a request that was sent twice, one of
-    /// the sendings may have been.
+    /// The caller cancelled it before that: the future was dropped. For a request that was sent
+    /// twice, this may be one of the sendings.
     Cancelled {
-        /// What had been done for it. An attempt that was under way is not among the attempts.
+        /// The account so far. It does not include an attempt in flight.
         served: &'a Served,
     },
 }
@@ -107,7 +108,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The name, of a closed set: fit to be a label of a metric.
+    /// The name, from a closed set: suitable as a metric label.
     pub const fn label(self) -> &'static str {
         match self {
             Self::SmartFallback => "smart_fallback",
@@ -119,7 +120,7 @@ impl Source {
 }
 
 impl Event<'_> {
-    /// The name, of a closed set: fit to be a label of a metric.
+    /// The name, from a closed set: suitable as a metric label.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Attempted(_) => "attempted",
@@ -146,7 +147,7 @@ impl<A: EventSink, B: EventSink> EventSink for (A, B) {
     }
 }
 
-/// Where a layer's events go, if anywhere.
+/// The sink of a layer's events, if any.
 #[derive(Clone, Default)]
 pub(crate) struct Events(Option<Arc<dyn EventSink>>);
 
@@ -167,7 +168,7 @@ impl Events {
         }
     }
 
-    /// A request with this account, if it has one, was given up.
+    /// A request with this account, if it has one, was cancelled.
     #[cold]
     pub(crate) fn emit_cancelled(&self, source: Source, served: Option<&Served>) {
         match served {

@@ -1,4 +1,4 @@
-//! One span of `tracing` for each request.
+//! One `tracing` span per request.
 
 use std::{
     fmt,
@@ -16,18 +16,19 @@ use tracing::{Span, debug_span, field::Empty};
 use super::tracing::{TARGET, decision, millis};
 use crate::Served;
 
-/// Gives each request a span of the `tracing` crate, in which all that layers inside report: `request` with
-/// the target `tower_spillover`, at the level `DEBUG`. It belongs around all other layers.
+/// Gives each request a span of the `tracing` crate that contains everything that inner layers
+/// report: `request`, with the target `tower_spillover`, at level `DEBUG`. It belongs around all
+/// other layers.
 ///
-/// When the head of the answer comes it records `decision`, `backend`, `status`, `why`, `attempts` and
-/// `waited_ms`, and ends; a request that is given up leaves them empty, apart from `cancelled`. A span of
-/// the whole exchange, the body included, is tower-http's `TraceLayer`.
+/// When the head of the answer arrives it records `decision`, `backend`, `status`, `why`, `attempts`
+/// and `waited_ms`, and ends; a cancelled request only records `cancelled`. For a span of the whole
+/// exchange, including the body, use tower-http's `TraceLayer`.
 ///
 /// Needs the feature `tracing`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestSpanLayer(());
 
-/// Gives each request a span; made by [`RequestSpanLayer`].
+/// Gives each request a span. Made by [`RequestSpanLayer`].
 #[derive(Clone, Debug)]
 pub struct RequestSpan<S> {
     inner: S,
@@ -36,7 +37,7 @@ pub struct RequestSpan<S> {
 pin_project! {
     /// The response future of [`RequestSpan`].
     pub struct RequestSpanFuture<F> {
-        // Nothing once it has ended.
+        // `None` once it has ended.
         #[pin]
         inner: Option<F>,
         span: Span,
@@ -47,7 +48,7 @@ pin_project! {
             let mut this = this.project();
             if this.inner.is_some() {
                 this.span.record("cancelled", true);
-                // What the layers inside report of it belongs to it.
+                // Reports of inner layers belong to the span.
                 let _entered = this.span.enter();
                 this.inner.set(None);
             }

@@ -1,4 +1,4 @@
-//! Events as those of `tracing`.
+//! Events as `tracing` events.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use crate::served::{Served, Why};
 
 /// Turns the events of layers into events of the `tracing` crate, with the target `tower_spillover`.
 ///
-/// Decisions are at the level `DEBUG`. What an operator has to act upon is at `WARN`: a backend that
-/// rejects its credential or lacks its deployment, and a quota that is used up. `docs/events.md` has the
-/// fields. Nothing of a request's head or body is in them.
+/// Decisions are at level `DEBUG`. Problems for an operator are at `WARN`: a backend that rejects its
+/// credential or lacks its deployment, and a used-up quota. `docs/events.md` lists the fields. None
+/// of them contains anything of a request's head or body.
 ///
 /// Needs the feature `tracing`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,7 +26,7 @@ impl EventSink for TracingSink {
                 let hint_ms = attempt.hint().duration().map(millis);
                 let at_ms = millis(attempt.at());
                 match attempt.why() {
-                    // What is answered is in `finished`.
+                    // An answered attempt is reported in `finished`.
                     None => {}
                     Some(why @ (Why::Misconfigured | Why::Quota)) => warn!(
                         target: TARGET,

@@ -7,8 +7,9 @@ use crate::classify::{Outcome, Reason};
 
 /// Why a request waited, spilled to the fallback, or was refused.
 ///
-/// The same reason has the same name wherever it is shown. Displayed it is its [label](Self::label) with the
-/// figures that decided: `queue (4.3s > 4s)` is a predicted wait of 4.3 s, where 4 s were left.
+/// The same reason has the same name wherever it is shown. `Display` shows the [label](Self::label)
+/// with the figures that decided: `queue (4.3s > 4s)` is a predicted wait of 4.3 s when 4 s were
+/// left.
 ///
 /// ```
 /// use tower_spillover::{Served, served::Why};
@@ -24,43 +25,44 @@ use crate::classify::{Outcome, Reason};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Why {
-    /// The primary refused, or is remembered to refuse, for a time: as long as it said, or as is assumed
-    /// where it said nothing. The limit is what was left of `max_wait`.
+    /// The primary refused, or is remembered to refuse, for this time, which is its hint or, without
+    /// one, an assumption. The limit is what was left of `max_wait`.
     Hint(TimeAndLimit),
-    /// The gate predicts such a wait behind the requests that wait already. The limit is what is left of
-    /// `max_wait`, or of it what is worth beginning.
+    /// The gate predicts this wait behind the requests in its queue. The limit is what is left of
+    /// `max_wait`, or the part of it that is worth waiting.
     Queue(TimeAndLimit),
-    /// As [`Queue`](Self::Queue), and the limit was cut, since the queue has been standing for longer than
-    /// [`standing_queue_interval`](crate::Gate::standing_queue_interval).
+    /// Like [`Queue`](Self::Queue), with the limit cut because the queue has been standing for longer
+    /// than [`standing_queue_interval`](crate::Gate::standing_queue_interval).
     StandingQueue(TimeAndLimit),
-    /// It waited, and its time was up before its turn came. The time is that since its arrival, the limit
-    /// its `max_wait`; a little of it is kept for the way to the fallback.
+    /// It waited, and its time was up before its turn. The time is that since its arrival, the limit
+    /// its `max_wait`, of which a little is reserved for the spill.
     Deadline(TimeAndLimit),
-    /// The tier refuses its kind of traffic (images, batches, another service tier) for such a time, and
-    /// others not.
+    /// The tier refuses its kind of traffic (images, batches, another service tier) for this time,
+    /// but not others.
     Kind(TimeAndLimit),
-    /// The tier refuses requests of about so many tokens and more; a lighter one would have been sent.
+    /// The tier refuses requests of about this many tokens or more; a lighter one would have been
+    /// sent.
     Weight(NonZeroU32),
-    /// Others wait already for the service to reopen.
+    /// Other requests already wait for the service to reopen.
     Behind,
     /// Its `max_wait` is zero: its own, its class's, or the layer's.
     NeverWaits,
     /// Its class [never spills](crate::wait::Class::never_spill).
     NeverSpills,
-    /// It belongs to a resource of this tier alone; see [`Sticky`](crate::Sticky).
+    /// It is pinned to a resource of this tier alone; see [`Sticky`](crate::Sticky).
     Sticky,
     /// The [budget of spills](crate::smart_fallback::SpillBudget) is spent.
     SpillBudget,
     /// The [budget of moves after failures](crate::policy::MoveOn::budget) is spent.
     RetryBudget,
-    /// It may not be sent once more: the limit of attempts of its [`AttemptBudget`](crate::AttemptBudget),
-    /// of the pool, or of the gate.
+    /// No attempt is left: by its [`AttemptBudget`](crate::AttemptBudget), the limit of the pool, or
+    /// that of the gate.
     Attempts,
     /// Its body cannot be sent again.
     NotReplayable,
     /// The quota is used up.
     Quota,
-    /// The service does not want this request back: `x-should-retry: false`.
+    /// The service forbids a retry: `x-should-retry: false`.
     Forbidden,
     /// It is too long for the deployment.
     ContextLength,
@@ -70,22 +72,22 @@ pub enum Why {
     Misconfigured,
     /// The attempt failed.
     Failed,
-    /// The primary failed so often lately that the fallback is asked first.
+    /// The primary failed so often lately that the fallback is called first.
     Failing,
     /// A backend could not be connected to.
     Unreachable,
     /// The first token was late.
     FirstTokenLate,
-    /// Azure spilled it within the resource that was asked.
+    /// Azure spilled it within the requested resource.
     ByAzure,
-    /// A custom [`FallbackPolicy`](crate::policy::FallbackPolicy) decided so.
+    /// A custom [`FallbackPolicy`](crate::policy::FallbackPolicy) decided it.
     Policy,
     /// The fallback refuses as well.
     FallbackClosed,
-    /// No backend of the pool is open to it. The time is that until the first one reopens; the limit is
-    /// zero, since a pool does not wait.
+    /// No backend of the pool is open to it. The time is that until the first one reopens; the limit
+    /// is zero, since a pool does not wait.
     AllClosed(TimeAndLimit),
-    /// The backend refused it for its limits of tokens or calls.
+    /// The backend refused it for its token or call limit.
     Rate,
     /// The backend's region has no capacity left for the model.
     Capacity,
@@ -93,19 +95,19 @@ pub enum Why {
 
 /// A time, and the limit that it was compared with, both to the millisecond.
 ///
-/// Displayed it is `4.3s > 4s` where the time exceeds the limit, and `43ms of 4s` where it fits.
+/// `Display` shows `4.3s > 4s` if the time exceeds the limit, and `43ms of 4s` if it fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeAndLimit {
     time: Millis,
     limit: Millis,
 }
 
-/// Milliseconds, of 49 days at most: two are eight bytes of an account that every response carries.
+/// Milliseconds, at most 49 days. Small, because every response carries an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Millis(u32);
 
 impl Why {
-    /// The name, of a closed set: fit to be a label of a metric.
+    /// The name, from a closed set: suitable as a metric label.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Hint(_) => "hint",
@@ -140,7 +142,7 @@ impl Why {
         }
     }
 
-    /// The time that decided and its limit, where there are such.
+    /// The time that decided and its limit, if there is one.
     pub const fn times(&self) -> Option<TimeAndLimit> {
         match *self {
             Self::Hint(times)
@@ -153,7 +155,7 @@ impl Why {
         }
     }
 
-    /// From about how many tokens up requests are refused, where that was the reason.
+    /// The smallest number of tokens that is refused, if that was the reason.
     pub const fn tokens(&self) -> Option<u32> {
         match self {
             Self::Weight(from) => Some(from.get()),
@@ -161,7 +163,7 @@ impl Why {
         }
     }
 
-    /// Why `attempt` gave no answer that was the caller's.
+    /// Why `attempt` was not answered for the caller.
     pub(super) fn of(attempt: &Attempt) -> Option<Self> {
         match attempt.outcome {
             Outcome::Answered => None,
@@ -193,7 +195,8 @@ impl fmt::Display for Why {
 }
 
 impl TimeAndLimit {
-    /// Rounded so that what exceeds its limit does so when displayed, and what fits fits.
+    /// Rounded so that a time that exceeds its limit is also shown to exceed it, and one that fits to
+    /// fit.
     pub(crate) fn new(time: Duration, limit: Duration) -> Self {
         match time > limit {
             true => Self { time: Millis::ceil(time), limit: Millis::floor(limit) },
@@ -240,7 +243,7 @@ impl Millis {
     }
 }
 
-/// As a setting is written: `43ms`, `4.3s`.
+/// Formatted like a setting: `43ms`, `4.3s`.
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
