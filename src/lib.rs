@@ -194,7 +194,7 @@
 //!
 //! - `retry`: [`RetryAfterPolicy`], which needs `tower`.
 //! - `tracing`: `events::TracingSink` and `events::RequestSpanLayer`, which report to the `tracing` crate.
-//! - `metrics`: `events::MetricsSink`, which counts by the `metrics` crate.
+//! - `metrics`: `events::MetricsSink`, which counts with the `metrics` crate.
 //! - `entra`: `Backend::entra`, access tokens of Microsoft Entra ID from the Azure SDK's credentials,
 //!   which needs `azure_core`.
 //!

@@ -196,7 +196,7 @@ impl<'a> ApiError<'a> {
     }
 }
 
-/// The code in an error's details, where alone Anthropic tells a spend limit from a rate.
+/// The code in an error's details, the only place where Anthropic distinguishes a spend limit from a rate.
 fn error_code(details: &[u8]) -> &[u8] {
     let mut code: &[u8] = b"";
     members(details, |key, scan| {

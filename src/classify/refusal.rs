@@ -18,7 +18,6 @@ use super::{
 ///
 /// A custom layer in between changes the wait through the headers: if they no longer carry the hint
 /// that this crate's layer wrote, the headers win.
-/// this crate's layer wrote, they count.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Refusal {
     reason: Reason,

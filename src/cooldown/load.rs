@@ -42,7 +42,6 @@ impl Traffic {
 ///
 /// All requests below 64 tokens share one weight; nearly every request is heavier. The highest weight
 /// also stands for an unknown number.
-/// known as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Weight(u8);
 

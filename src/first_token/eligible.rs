@@ -12,7 +12,6 @@ use crate::{
 /// Batches, threads, files and videos have one; so do a background response, which continues without
 /// its caller, and the additions of a response to a conversation. Unknown operations count as having
 /// one.
-/// can be said.
 pub(super) fn may_run_twice<B: TryCloneBody>(request: &Request<B>) -> bool {
     if request.method() != Method::POST {
         return false;

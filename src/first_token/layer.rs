@@ -52,7 +52,6 @@ use crate::{
 /// # }
 /// ```
 ///
-/// # What the first token is
 /// # What counts as the first token
 ///
 /// The moment at which the inner service answers. For a stream that is its first output, if an

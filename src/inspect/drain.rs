@@ -18,7 +18,6 @@ use crate::clock;
 /// hyper closes an HTTP/1.1 connection whose response was not read to its end (hyper 1.12,
 /// `poll_drain_or_close_read`). The service ends its answer with the refusing event, or one event
 /// later.
-/// event later.
 #[derive(Debug)]
 pub(super) struct Drain {
     left_bytes: usize,

@@ -20,11 +20,11 @@ use crate::{
 
 /// PTU first; waits for it while `elapsed + retry_after <= max_wait`; otherwise spills.
 ///
-/// A PTU deployment refuses for milliseconds, whenever its leaky bucket is full, and it is paid
-/// for whether it is used or not. So a refusal is worth waiting out, but not for long: a person is
-/// waiting too. What one request learns of the primary tier serves the next ones: a [`Gate`] lets
-/// them go one by one, as there is room for them, and spills those at once that would wait in
-/// vain. While nothing is refused it lets everything pass.
+/// A PTU deployment refuses for milliseconds whenever its leaky bucket is full, and it is paid for
+/// whether it is used or not. So a refusal is worth waiting out, but not for long: a person is
+/// waiting too. What one request learns about the primary tier, later requests use: a [`Gate`]
+/// releases them one by one, as there is room, and spills a request immediately when waiting would
+/// not help. While nothing is refused, everything passes.
 ///
 /// Each tier is itself a layer over the one client, so that tiers nest:
 ///
@@ -49,39 +49,40 @@ use crate::{
 ///
 /// For two deployments of one resource, see [`deployments`](Self::deployments).
 ///
-/// Both tiers answer with the same response body type. A `RegionRotateLayer` may answer by itself,
-/// so its body is a [`ResponseBody`](crate::ResponseBody); a [`DeploymentLayer`] leaves the client's
-/// body as it is. To have the two as tiers of one layer, use a
-/// [`BackendPool`](crate::BackendPool) of a single backend in the place of the `DeploymentLayer`.
+/// Both tiers answer with the same response body type. A `RegionRotateLayer` may answer itself, so
+/// its body is a [`ResponseBody`](crate::ResponseBody); a [`DeploymentLayer`] keeps the client's
+/// body. To combine the two as tiers of one layer, replace the `DeploymentLayer` by a
+/// [`BackendPool`](crate::BackendPool) of a single backend.
 ///
-/// # Refusals that are not waited for
+/// # Refusals that are not worth waiting for
 ///
-/// A used-up quota spills at once, and so do the requests after it; a refusal that forbids to come
-/// back (`x-should-retry: false`) spills its own request. Where Azure spilled by itself, and was refused, to
-/// a Standard deployment of the PTU's resource, a [`BackendPool`](crate::BackendPool) in the
-/// fallback tier leaves that deployment out.
+/// A used-up quota spills immediately, and so do the requests after it; a refusal that forbids
+/// retrying (`x-should-retry: false`) spills that request only. If Azure itself spilled to a Standard
+/// deployment of the PTU's resource and was refused, a [`BackendPool`](crate::BackendPool) in the
+/// fallback tier skips that deployment.
 ///
-/// # Where both refuse
+/// # When both tiers refuse
 ///
-/// A request that the fallback refuses as well waits for whichever tier reopens first, the primary by
-/// the gate's queue, the fallback in one that is ordered as [`WaitLayer`](crate::WaitLayer) explains,
-/// and keeps its place in both. Where neither reopens within its `max_wait`, it gets the fallback's
-/// response at once, with the soonest time at which either tier is worth asking in `retry-after-ms` and
-/// `retry-after`. A spill is paid for once out of the [budget](Self::spill_budget), however often the
-/// fallback is asked, and not at all if it does not serve the request.
+/// A request that the fallback refuses as well waits for the tier that reopens first: for the primary
+/// in the gate's queue, for the fallback in one ordered as described for
+/// [`WaitLayer`](crate::WaitLayer). It keeps its position in both. If neither reopens within its
+/// `max_wait`, it gets the fallback's response immediately, with the earliest useful retry time of
+/// either tier in `retry-after-ms` and `retry-after`. A spill is charged once to the
+/// [budget](Self::spill_budget), however often the fallback is called, and not at all if the fallback
+/// does not serve the request.
 ///
 /// # Limitations
 ///
-/// Only refusals (429, 529, a 5xx with a hint, and their gRPC forms), [failures](MoveOn::new) (500, 502,
-/// 503) and a 400 for its [length](MoveOn::context_length) move a request: what moves one in Azure's own
-/// spillover. Any other answer of the primary, and any error, is the caller's, as in the reference script,
-/// unless others are to [spill](Self::move_on) too.
+/// Only refusals (429, 529, a 5xx with a hint, and their gRPC forms), [failures](MoveOn::new) (500,
+/// 502, 503) and a 400 for its [length](MoveOn::context_length) move a request on, as in Azure's own
+/// spillover. Any other answer of the primary, and any error, is returned to the caller, as in the
+/// reference script, unless [`move_on`](Self::move_on) includes it.
 ///
 /// # Cost
 ///
-/// On the way to the primary: a clone of the request's head, one clock read, one atomic load. On
-/// the way to the fallback while the primary is closed, the same: the fallback may refuse too. A
-/// request that must not wait is not cloned there.
+/// To the primary: one clone of the request's head, one clock read, one atomic load. To the fallback
+/// while the primary is closed, the same, because the fallback may refuse, too. A request that must
+/// not wait is not cloned there.
 #[derive(Clone)]
 pub struct SmartFallbackLayer<P, F, X = ReturnErrors> {
     primary: P,
@@ -100,24 +101,24 @@ pub(super) struct FallbackConfig {
     pub(super) classes: Vec<Class>,
     pub(super) spill_budget: Option<SpillBudget>,
     pub(super) move_on: MoveOn,
-    /// The fallback's deployment, when that is one of the primary's resource.
+    /// The fallback's deployment, if that is on the primary's resource.
     pub(super) standard: Option<Arc<str>>,
     /// Until when the primary's quota is used up, as far as is known.
     pub(super) quota: Arc<Cooldowns>,
     pub(super) split: Option<TierMap>,
     /// Whether there is no fallback.
     pub(super) is_alone: bool,
-    /// Those that wait for the fallback to reopen.
+    /// The requests that wait for the fallback to reopen.
     pub(super) fallback_queue: WaitQueue,
     pub(super) events: Events,
-    /// By which the answers of tiers are read that are no pools.
+    /// The rules for answers of tiers that are not pools.
     pub(super) rules: Rules,
 }
 
 impl<P: Clone> SmartFallbackLayer<P, P> {
-    /// `primary` without a fallback: a PTU alone, or a pool of several. Requests wait at the
-    /// [gate](Self::gate) for up to `max_wait`, and get the refusal after it, or at once where the
-    /// primary reopens later than that. Nothing spills.
+    /// `primary` without a fallback: a single PTU, or a pool of several. Requests wait at the
+    /// [gate](Self::gate) for up to `max_wait`, and get the refusal after that, or immediately if the
+    /// primary reopens later. Nothing spills.
     ///
     /// ```
     /// use tower_spillover::{Backend, BackendPool, RegionRotateLayer, SmartFallbackLayer};
@@ -130,7 +131,7 @@ impl<P: Clone> SmartFallbackLayer<P, P> {
     /// # }
     /// ```
     pub fn alone(primary: P) -> Self {
-        // What stands in for the fallback is never asked; the services are of one type with it.
+        // The placeholder for the fallback is never called; it keeps the services of one type.
         let mut layer = Self::new(primary.clone(), primary);
         Arc::make_mut(&mut layer.config).is_alone = true;
         layer
@@ -146,8 +147,8 @@ impl<P, F> SmartFallbackLayer<P, F> {
 }
 
 impl SmartFallbackLayer<DeploymentLayer, DeploymentLayer> {
-    /// Two deployments of the one resource that requests are addressed to already: a PTU and the
-    /// Standard deployment to spill to. Only the deployment's name is changed in a request.
+    /// Two deployments of the resource that requests are addressed to already: a PTU, and the
+    /// Standard deployment to spill to. Only the deployment name in a request changes.
     ///
     /// ```
     /// use tower_spillover::SmartFallbackLayer;
@@ -159,7 +160,7 @@ impl SmartFallbackLayer<DeploymentLayer, DeploymentLayer> {
     ///
     /// # Errors
     ///
-    /// When a name is empty, `.` or `..`, or has control characters.
+    /// If a name is empty, `.` or `..`, or has control characters.
     pub fn deployments(ptu: &str, standard: &str) -> Result<Self, ConfigError> {
         let tiers = Self::new(DeploymentLayer::new(ptu)?, DeploymentLayer::new(standard)?);
         let mut layer = tiers.names(ptu, standard);
@@ -169,21 +170,21 @@ impl SmartFallbackLayer<DeploymentLayer, DeploymentLayer> {
 }
 
 impl<P, F, X> SmartFallbackLayer<P, F, X> {
-    /// The longest that a request may wait, counted from its arrival. Defaults to 4 s, as in the
-    /// reference script. [`MaxWait`](crate::MaxWait) changes it for one request. It waits for the
-    /// primary before it spills; and where the fallback refuses too, for whichever reopens first.
+    /// The longest time that a request may wait, counted from its arrival. Defaults to 4 s, as in the
+    /// reference script. [`MaxWait`](crate::MaxWait) overrides it for one request. It waits for the
+    /// primary before it spills; and if the fallback refuses too, for the tier that reopens first.
     ///
-    /// It bounds waits, not attempts. A refusal that itself takes longer is followed at once: by the next
-    /// backend of a pool, by the fallback or, after the fallback, by a primary that is open again. The
-    /// caller gets a 429 where none of them is left.
+    /// It limits waits, not attempts. After a refusal that itself takes longer, the request moves on
+    /// immediately: to the next backend of a pool, to the fallback or, after the fallback, to a
+    /// primary that is open again. The caller gets a 429 if none of them is left.
     #[must_use]
     pub fn max_wait(mut self, max_wait: Duration) -> Self {
         Arc::make_mut(&mut self.config).max_wait = max_wait;
         self
     }
 
-    /// The longest that the primary is taken to be closed, whatever it says. Defaults to 60 s:
-    /// Azure's windows are no longer, and after it one look at the primary costs little.
+    /// The longest time that the primary is assumed to be closed, whatever its hint. Defaults to 60
+    /// s: Azure's windows are no longer, and one attempt at the primary after that costs little.
     #[must_use]
     pub fn longest_cooldown(mut self, longest: Duration) -> Self {
         Arc::make_mut(&mut self.config).longest_cooldown = longest;
@@ -198,24 +199,23 @@ impl<P, F, X> SmartFallbackLayer<P, F, X> {
         self
     }
 
-    /// The gate in front of the primary: its rule, its settings, and a handle to look at it. By
-    /// default the layer has an adaptive one of its own.
+    /// The gate in front of the primary: its rule, its settings, and a handle to observe it. By
+    /// default the layer has its own, in adaptive mode.
     #[must_use]
     pub fn gate(mut self, gate: Gate) -> Self {
         Arc::make_mut(&mut self.config).gate = gate;
         self
     }
 
-    /// Lets every request find out by itself that the primary refuses, as the reference script
-    /// does: [`Mode::Plain`]. A [`BackendPool`](crate::BackendPool) in the primary tier goes on
-    /// remembering.
+    /// Lets every request meet the primary's refusals itself, as the reference script does:
+    /// [`Mode::Plain`]. A [`BackendPool`](crate::BackendPool) in the primary tier keeps its state.
     #[must_use]
     pub fn forgetful(self) -> Self {
         self.gate(Gate::new().mode(Mode::Plain))
     }
 
-    /// The queue of those that wait for the fallback to reopen, to look at it. By default the layer has
-    /// one of its own.
+    /// The queue of requests that wait for the fallback to reopen, to observe it. By default the
+    /// layer has its own.
     #[must_use]
     pub fn fallback_queue(mut self, queue: WaitQueue) -> Self {
         Arc::make_mut(&mut self.config).fallback_queue = queue;
@@ -230,25 +230,25 @@ impl<P, F, X> SmartFallbackLayer<P, F, X> {
         self
     }
 
-    /// Adds a class of requests. Of two with one name, the first counts.
+    /// Adds a class of requests. If two share a name, the first wins.
     #[must_use]
     pub fn class(mut self, class: Class) -> Self {
         Arc::make_mut(&mut self.config).classes.push(class);
         self
     }
 
-    /// Bounds what is spilled. By default nothing does. What becomes of a request that it keeps from
-    /// spilling, [`WhenSpent`](super::WhenSpent) says.
+    /// Limits spilling. Unlimited by default. [`WhenSpent`](super::WhenSpent) sets what happens to a
+    /// request that may not spill.
     #[must_use]
     pub fn spill_budget(mut self, budget: SpillBudget) -> Self {
         Arc::make_mut(&mut self.config).spill_budget = Some(budget);
         self
     }
 
-    /// Keeps requests with the resource that holds what they refer to, as [`Sticky`] explains, in
-    /// both tiers: a request that belongs to a resource of one tier alone is never sent to the
-    /// other. It waits for the primary and is refused by it rather than spilled, or goes to the
-    /// fallback at once. By default all rotate and spill.
+    /// Keeps requests with the resource that holds the objects they refer to, in both tiers; see
+    /// [`Sticky`]. A request that is pinned to a resource of one tier is never sent to the other: it
+    /// waits for the primary and gets its refusal instead of spilling, or goes to the fallback
+    /// immediately. By default all requests rotate and spill.
     #[must_use]
     pub fn sticky(self, sticky: Sticky) -> Self
     where
@@ -264,13 +264,13 @@ impl<P, F, X> SmartFallbackLayer<P, F, X> {
         Self { primary, fallback, config, classify_error }
     }
 
-    /// Spills after these failures of the primary, at once. By default after [those](MoveOn::new) that
-    /// Azure's own spillover takes upon itself; any may have been carried out, and is billed twice then. A
-    /// primary that cannot be reached spills once `errors` says which errors those are. What the fallback
-    /// answers is the caller's in any case.
+    /// Spills immediately after these failures of the primary. By default after [those](MoveOn::new)
+    /// of Azure's own spillover; any of them may have been executed, and is then billed twice. An
+    /// unreachable primary spills once `errors` identifies connection errors. Answers of the fallback
+    /// are returned to the caller in any case.
     ///
-    /// Where the primary is a pool that rotates on the same failures, it remembers which of its
-    /// backends fail, and the next requests spill without asking them.
+    /// If the primary is a pool that rotates on the same failures, it remembers which of its backends
+    /// fail, and later requests spill without calling them.
     ///
     /// ```
     /// # use tower_spillover::SmartFallbackLayer;
@@ -293,17 +293,17 @@ impl<P, F, X> SmartFallbackLayer<P, F, X> {
         SmartFallbackLayer { primary, fallback, config, classify_error }
     }
 
-    /// The rules by which the answers of both tiers are read. Defaults to Azure's. A tier with a
-    /// [`RegionRotateLayer`](crate::RegionRotateLayer) is not read by them: its backends have
-    /// [rules](crate::Backend::classify) of their own, so that the tiers may be of different providers.
+    /// The rules that classify the answers of both tiers. Defaults to Azure's. They do not apply to a
+    /// tier with a [`RegionRotateLayer`](crate::RegionRotateLayer), whose backends have their own
+    /// [rules](crate::Backend::classify), so that tiers may be of different providers.
     #[must_use]
     pub fn classify(mut self, rules: impl Classify) -> Self {
         Arc::make_mut(&mut self.config).rules = Rules::new(rules);
         self
     }
 
-    /// Decides by `policy`, from hints and one memory of them ([`Mode::Shared`]), instead of by an
-    /// adaptive gate.
+    /// Decides by `policy`, from hints and one shared record of them ([`Mode::Shared`]), instead of
+    /// by an adaptive gate.
     #[must_use]
     pub fn policy(mut self, policy: impl FallbackPolicy) -> Self {
         let config = Arc::make_mut(&mut self.config);
@@ -314,7 +314,7 @@ impl<P, F, X> SmartFallbackLayer<P, F, X> {
         self
     }
 
-    /// The service over two tiers that are services already instead of layers, such as the channels
+    /// The service over two tiers that are existing services instead of layers, such as the channels
     /// of two gRPC servers.
     ///
     /// ```

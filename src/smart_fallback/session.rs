@@ -76,7 +76,7 @@ pub(super) struct Session {
     /// Whether a refusal of the current attempt goes to the caller.
     is_last: bool,
     is_sent: bool,
-    /// Whether the caller has what it gets.
+    /// Whether the caller has its result.
     is_over: bool,
     /// Whether the fallback is called first, because the primary fails.
     is_reversed: bool,

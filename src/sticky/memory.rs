@@ -11,7 +11,6 @@ use std::{
 ///
 /// Keyed hash, so that collisions cannot be forged. Among as many ids as fit, two collide by chance
 /// once in a billion memories, and then a request goes to a resource that does not know its id.
-/// does not know its id.
 #[derive(Debug)]
 pub(super) struct Memory {
     /// Per owner: no client's ids displace those of another.

@@ -34,7 +34,6 @@ pub(super) struct BodyReferences {
 /// Member names count where the API defines them, as they are written; text shown to a model,
 /// metadata and schemas never do. A body that is not JSON, or breaks off, has the references found up
 /// to there.
-/// it until then.
 pub(super) fn read_known<'a>(
     content: &'a [u8],
     known: Option<&BodyFields>,

@@ -162,7 +162,7 @@ enum Span<'a> {
     Name,
     /// The length of the name, in digits.
     NameLength,
-    /// The body ends here without having named a model. In JSON, `is_first` tells whether a comma is
+    /// The body ends here without having named a model. `is_first`: in JSON, no comma is
     /// needed; a form part needs no separator.
     End { is_first: bool },
 }

@@ -67,6 +67,7 @@ const NOT_FORCED: usize = usize::MAX;
 
 impl BackendPool {
     /// A pool of `backends`, all open.
+    ///
     /// # Errors
     ///
     /// If there are no backends, two share a name, or one has no credential, an unusable key,

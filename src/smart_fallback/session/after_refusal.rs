@@ -87,7 +87,7 @@ impl Session {
         };
         let mut served = self.served.take().unwrap_or_else(|| Box::new(Served::new()));
         self.record(&mut served, tier, result, outcome);
-        // Why the tier's refusal was its last word is not yet why it is the caller's.
+        // The tier's reason does not explain yet why the caller gets the refusal.
         served.set_why_refused(None);
         // The next step may record a wait in it.
         self.served = Some(served);
