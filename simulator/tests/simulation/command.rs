@@ -38,9 +38,9 @@ fn json_has_one_object_for_each_policy_with_the_same_keys() {
         "--ptu-fraction",
         "0.5",
         "--bucket",
-        "1",
+        "1s",
         "--max-wait",
-        "0.5",
+        "500ms",
         "--policy",
         "spill-first,reference,region-chain,shared,oracle",
         "--json",
@@ -92,7 +92,8 @@ fn a_wrong_line_and_wrong_arguments_are_explained() {
         (vec!["--policy", "best"], "none is called `best`: use `all` or spill-first"),
         (vec!["--poisson", "3", "--trace", file], "cannot be used with"),
         (vec!["--ptu-fraction", "-1", "--policy", "oracle"], "ptu_fraction: is -1"),
-        (vec!["--minutes", "0"], "minutes above 0"),
+        (vec!["--duration", "0s"], "a duration above 0"),
+        (vec!["--max-wait", "4"], "write it like 4s, 250ms or 20m"),
     ] {
         let output = simulate(&args);
         assert!(!output.status.success(), "{args:?}");
@@ -104,7 +105,7 @@ fn a_wrong_line_and_wrong_arguments_are_explained() {
 
 #[test]
 fn worlds_are_found_by_a_part_of_their_names_and_told_in_a_row_each() {
-    let output = simulate(&["--worlds", "hints-5s,base", "--minutes", "1", "--seeds", "1"]);
+    let output = simulate(&["--worlds", "hints-5s,base", "--duration", "1m", "--seeds", "1"]);
     assert!(output.status.success(), "{output:?}");
     let table = String::from_utf8_lossy(&output.stdout);
     let names: Vec<_> = table.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
@@ -120,7 +121,7 @@ fn worlds_are_found_by_a_part_of_their_names_and_told_in_a_row_each() {
 #[test]
 fn where_others_fill_the_same_ptu_yielding_and_competing_are_both_shown() {
     let output =
-        simulate(&["--worlds", "neighbour-hammers,base", "--minutes", "1", "--seeds", "1"]);
+        simulate(&["--worlds", "neighbour-hammers,base", "--duration", "1m", "--seeds", "1"]);
     assert!(output.status.success(), "{output:?}");
     let table = String::from_utf8_lossy(&output.stdout);
     let (_, contended) = table.split_once("Where others use the same PTU").expect("its heading");
@@ -134,8 +135,8 @@ fn a_picture_is_drawn_and_a_table_printed() {
     let output = simulate(&[
         "--bursty",
         "5",
-        "--minutes",
-        "1",
+        "--duration",
+        "1m",
         "--policy",
         "oracle,shared",
         "--svg",

@@ -8,7 +8,7 @@ use spillover_simulator::{
     Deal, Hints, Lives, Load, MaxTokens, Neighbour, Outage, Policy, Simulation, Trace,
 };
 
-use crate::settings::{self, seconds};
+use crate::settings::{self, time};
 
 /// Compares policies for a PTU under a load, in virtual time.
 ///
@@ -30,8 +30,8 @@ pub(crate) struct Args {
     /// 40].
     #[arg(long, value_name = "RATE")]
     bursty: Option<f64>,
-    /// N requests at once, every SECONDS seconds: 14/13.
-    #[arg(long, value_name = "N/SECONDS", value_parser = settings::volleys)]
+    /// N requests at once, every so often: 14/13s.
+    #[arg(long, value_name = "N/TIME", value_parser = settings::volleys)]
     volleys: Option<Load>,
     /// COUNT concurrent conversations that grow, over several resources with one PTU and prompt
     /// cache each: compares the spill with and without cache affinity.
@@ -46,11 +46,11 @@ pub(crate) struct Args {
     /// The PTU's drain rate in weighted tokens per second instead; an output token weighs 3.
     #[arg(long, value_name = "TOKENS")]
     ptu_rate: Option<f64>,
-    /// Depth of the PTU's bucket, in seconds of its drain rate.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
-    bucket: f64,
-    /// The longest that a request may wait for the PTU, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value = "4", value_parser = seconds)]
+    /// Depth of the PTU's bucket: how long it takes to drain.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
+    bucket: Duration,
+    /// The longest that a request may wait for the PTU.
+    #[arg(long, value_name = "TIME", default_value = "4s", value_parser = time)]
     pub(crate) max_wait: Duration,
     /// Number of independent processes that share the PTU.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -66,12 +66,12 @@ pub(crate) struct Args {
     /// oracle-standing.
     #[arg(long, value_name = "NAMES", default_value = "all")]
     pub(crate) policy: String,
-    /// Minutes to simulate [default: all of a trace, 20 of other loads; 10 of the Poisson loads of
+    /// How much to simulate [default: all of a trace, 20m of other loads; 10m of the Poisson loads of
     /// --report].
-    #[arg(long, value_name = "M", value_parser = minutes)]
-    pub(crate) minutes: Option<Duration>,
-    /// Seconds to simulate first, without measuring [default: 0 for a trace, 60 for other loads].
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", value_parser = some_time)]
+    pub(crate) duration: Option<Duration>,
+    /// How much to simulate first, without measuring [default: 0s for a trace, 60s for other loads].
+    #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) warm_up: Option<Duration>,
     /// Token limit per second of the three Standard regions together, counting prompt and
     /// `max_tokens` [default: no limit].
@@ -82,7 +82,7 @@ pub(crate) struct Args {
     failures: f64,
     /// How long a burst may last before its queue counts as standing, for the policies that control
     /// standing queues.
-    #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = time)]
     standing: Duration,
     /// Strips every hint from 429s, like gateways that rewrite errors.
     #[arg(long)]
@@ -90,12 +90,12 @@ pub(crate) struct Args {
     /// Strips usage from answers, like event streams without `include_usage`.
     #[arg(long)]
     no_usage: bool,
-    /// Milliseconds until the first token of an answer.
-    #[arg(long, value_name = "MS", default_value_t = 200)]
-    first_token: u64,
-    /// Milliseconds per token after the first.
-    #[arg(long, value_name = "MS", default_value_t = 5)]
-    per_token: u64,
+    /// Time until the first token of an answer.
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = time)]
+    first_token: Duration,
+    /// Time per token after the first.
+    #[arg(long, value_name = "TIME", default_value = "5ms", value_parser = time)]
+    per_token: Duration,
     /// The `max_tokens` of requests: up-to:2 for one to two times the answer, times:4 for four
     /// times, 4000 for a constant, or none:4096 if omitted, with what the service then assumes
     /// [default: up-to:2].
@@ -107,33 +107,32 @@ pub(crate) struct Args {
     /// Answers are sent as event streams.
     #[arg(long)]
     pub(crate) streamed: bool,
-    /// How the PTU's 429s state the wait: exact, seconds (whole ones), none, a constant in
-    /// milliseconds, or false:0.08 for that share of false hints of 5 to 17 s [default: exact].
+    /// How the PTU's 429s state the wait: exact, seconds (whole ones), none, a constant such as
+    /// 43ms, or false:0.08 for that share of false hints of 5 to 17 s [default: exact].
     #[arg(long, value_name = "KIND", value_parser = settings::hints, conflicts_with = "no_hints")]
     pub(crate) hints: Option<Hints>,
-    /// Round trip to the PTU, in milliseconds.
-    #[arg(long, value_name = "MS", default_value_t = 30)]
-    pub(crate) round_trip: u64,
-    /// Additional milliseconds until a refusal of the PTU comes back.
-    #[arg(long, value_name = "MS", default_value_t = 0)]
-    pub(crate) refusal_time: u64,
+    /// Round trip to the PTU.
+    #[arg(long, value_name = "TIME", default_value = "30ms", value_parser = time)]
+    pub(crate) round_trip: Duration,
+    /// Additional time until a refusal of the PTU comes back.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = time)]
+    pub(crate) refusal_time: Duration,
     /// Another application uses this share of the PTU: in bursts unless `steady`; it drops refused
     /// requests unless it `hammers`: 0.5,steady,hammers.
     #[arg(long, value_name = "SHARE[,...]", value_parser = settings::neighbour)]
     pub(crate) neighbour: Option<Neighbour>,
-    /// An outage of the PTU from second AT on: 300+120:503, or :429 without hints, or :down. May be
-    /// repeated.
-    #[arg(long, value_name = "AT+SECONDS:KIND", value_parser = settings::outage)]
+    /// An outage of the PTU, so long after the start: 5m+2m:503, or :429 without hints, or :down. May
+    /// be repeated.
+    #[arg(long, value_name = "AT+TIME:KIND", value_parser = settings::outage)]
     pub(crate) outage: Vec<(Duration, Duration, Outage)>,
-    /// Multiplies the PTU's drain rate from second AT on: 300:0.5. May be repeated.
+    /// Multiplies the PTU's drain rate, so long after the start: 5m:0.5. May be repeated.
     #[arg(long, value_name = "AT:FACTOR", value_parser = settings::resize)]
     pub(crate) resize: Vec<(Duration, f64)>,
     /// Divides the PTU between two or three regions: 0.6,0.3,0.1.
     #[arg(long, value_name = "SHARES", value_delimiter = ',')]
     pub(crate) parts: Vec<f64>,
-    /// Lifetime and pause of each process in seconds, and how it ends: 90+30:stops or
-    /// 90+30:crashes.
-    #[arg(long, value_name = "SECONDS+PAUSE:ENDING", value_parser = settings::lives)]
+    /// Lifetime and pause of each process, and how it ends: 90s+30s:stops or 90s+30s:crashes.
+    #[arg(long, value_name = "TIME+PAUSE:ENDING", value_parser = settings::lives)]
     pub(crate) lives: Option<Lives>,
     /// Prints an array with one object per policy instead of a table.
     #[arg(long)]
@@ -201,7 +200,7 @@ impl Args {
     }
 
     pub(crate) fn simulation(&self, load: Load) -> Simulation {
-        let mut simulation = self.shared(load).bucket_seconds(self.bucket);
+        let mut simulation = self.shared(load).bucket_seconds(self.bucket.as_secs_f64());
         simulation = match self.ptu_rate {
             Some(rate) => simulation.ptu_rate(rate),
             None => simulation.ptu_fraction(self.ptu_fraction),
@@ -222,17 +221,14 @@ impl Args {
                 Dealt::RoundRobin => Deal::RoundRobin,
                 Dealt::Random => Deal::Random,
             })
-            .pace(Pace {
-                first_token: Duration::from_millis(self.first_token),
-                per_token: Duration::from_millis(self.per_token),
-            });
+            .pace(Pace { first_token: self.first_token, per_token: self.per_token });
         if self.no_hints {
             simulation = simulation.without_hints();
         }
         if self.no_usage {
             simulation = simulation.without_usage();
         }
-        if let Some(length) = self.minutes {
+        if let Some(length) = self.duration {
             simulation = simulation.length(length);
         }
         if let Some(warm_up) = self.warm_up {
@@ -258,7 +254,7 @@ impl Args {
              tokens/s ({:.0} %), bucket {} s; max_wait {} s; {} process(es); seed {}",
             length.as_secs_f64() / 60.0,
             ptu / mean * 100.0,
-            self.bucket,
+            self.bucket.as_secs_f64(),
             self.max_wait.as_secs_f64(),
             self.processes,
             self.seed
@@ -282,8 +278,8 @@ impl Args {
     }
 }
 
-fn minutes(text: &str) -> Result<Duration, String> {
-    let minutes: f64 = text.parse().map_err(|_| "a number of minutes is needed".to_owned())?;
-    let length = Duration::try_from_secs_f64(minutes * 60.0).ok();
-    length.filter(|length| !length.is_zero()).ok_or_else(|| "minutes above 0 are needed".to_owned())
+/// A duration above 0.
+fn some_time(text: &str) -> Result<Duration, String> {
+    let length = Some(time(text)?).filter(|length| !length.is_zero());
+    length.ok_or_else(|| "a duration above 0 is needed".to_owned())
 }

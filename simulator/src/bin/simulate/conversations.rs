@@ -16,7 +16,7 @@ pub(crate) fn compare(args: &Args, count: usize) -> Result<String, Box<dyn Error
         .ptu_fraction(args.ptu_fraction)
         .max_wait(args.max_wait)
         .seed(args.seed);
-    if let Some(length) = args.minutes {
+    if let Some(length) = args.duration {
         conversations = conversations.length(length);
     }
     if let Some(warm_up) = args.warm_up {

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args, worlds: Vec<World>) -> Result<Vec<Row>, Box<dyn E
     let mut jobs = Vec::new();
     for world in &worlds {
         let mut simulation = world.simulation.clone();
-        if let Some(length) = args.minutes {
+        if let Some(length) = args.duration {
             simulation = simulation.length(length);
         }
         for policy in policies(world)? {

@@ -194,7 +194,7 @@ fn lasting(args: &Args, load: Load) -> Simulation {
 /// Sustained overload looks the same from minute to minute; bursts take longer to average out.
 fn minutes(args: &Args, load: &Load) -> f64 {
     let usual = if matches!(load, Load::Poisson { .. }) { 10.0 } else { 20.0 };
-    args.minutes.map_or(usual, |length| length.as_secs_f64() / 60.0)
+    args.duration.map_or(usual, |length| length.as_secs_f64() / 60.0)
 }
 
 fn seeds_of(args: &Args) -> u64 {

@@ -17,7 +17,7 @@ pub(crate) fn max_tokens(text: &str) -> Result<MaxTokens, String> {
     }
 }
 
-/// `exact`, `seconds`, `none`, milliseconds, or `false:SHARE`.
+/// `exact`, `seconds`, `none`, a duration, or `false:SHARE`.
 pub(crate) fn hints(text: &str) -> Result<Hints, String> {
     let seconds = Duration::from_secs;
     match text.split_once(':') {
@@ -29,7 +29,7 @@ pub(crate) fn hints(text: &str) -> Result<Hints, String> {
             "exact" => Ok(Hints::Exact),
             "seconds" => Ok(Hints::WholeSeconds),
             "none" => Ok(Hints::Missing),
-            millis => Ok(Hints::Constant(Duration::from_millis(number(millis)?))),
+            constant => Ok(Hints::Constant(time(constant)?)),
         },
     }
 }
@@ -49,7 +49,7 @@ pub(crate) fn neighbour(text: &str) -> Result<Neighbour, String> {
     Ok(neighbour)
 }
 
-/// `AT+SECONDS:KIND`, where KIND is `429`, `503` or `down`.
+/// `AT+TIME:KIND`, where KIND is `429`, `503` or `down`.
 pub(crate) fn outage(text: &str) -> Result<(Duration, Duration, Outage), String> {
     let (times, kind) = pair(text, ':')?;
     let (at, lasts) = pair(times, '+')?;
@@ -59,7 +59,7 @@ pub(crate) fn outage(text: &str) -> Result<(Duration, Duration, Outage), String>
         "down" => Outage::Down,
         _ => return Err(format!("`{kind}` is none of 429, 503 and down")),
     };
-    Ok((seconds(at)?, seconds(lasts)?, outage))
+    Ok((time(at)?, time(lasts)?, outage))
 }
 
 /// `LASTS+PAUSE:ENDING`, where ENDING is `stops` or `crashes`.
@@ -71,25 +71,25 @@ pub(crate) fn lives(text: &str) -> Result<Lives, String> {
         "crashes" => Ending::Crashes,
         _ => return Err(format!("`{ending}` is neither `stops` nor `crashes`")),
     };
-    Ok(Lives { lasts: seconds(lasts)?, pause: seconds(pause)?, ending })
+    Ok(Lives { lasts: time(lasts)?, pause: time(pause)?, ending })
 }
 
 /// `AT:FACTOR`.
 pub(crate) fn resize(text: &str) -> Result<(Duration, f64), String> {
     let (at, factor) = pair(text, ':')?;
-    Ok((seconds(at)?, number(factor)?))
+    Ok((time(at)?, number(factor)?))
 }
 
-/// `N/SECONDS`.
+/// `N/TIME`.
 pub(crate) fn volleys(text: &str) -> Result<Load, String> {
     let (requests, every) = pair(text, '/')?;
-    Ok(Load::Volleys { requests: number(requests)?, every: seconds(every)? })
+    Ok(Load::Volleys { requests: number(requests)?, every: time(every)? })
 }
 
-/// A number of seconds, at least 0.
-pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "a number of seconds is needed".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| "seconds from 0 on are needed".to_owned())
+/// A duration with its unit: `4s`, `250ms`, `20m`.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| format!("`{text}` is not a duration: write it like 4s, 250ms or 20m"))
 }
 
 /// Applies the remaining options to `simulation`.
@@ -118,10 +118,7 @@ pub(crate) fn apply(args: &crate::args::Args, mut simulation: Simulation) -> Sim
     for &(at, factor) in &args.resize {
         simulation = simulation.resize(at, factor);
     }
-    simulation
-        .cached(args.cached)
-        .round_trip(Duration::from_millis(args.round_trip))
-        .refusal_time(Duration::from_millis(args.refusal_time))
+    simulation.cached(args.cached).round_trip(args.round_trip).refusal_time(args.refusal_time)
 }
 
 fn share_of(text: &str) -> Result<f64, String> {
@@ -150,16 +147,16 @@ mod tests {
         assert_eq!(max_tokens("4000"), Ok(MaxTokens::Constant(4_000)));
         assert_eq!(max_tokens("up-to:1.5"), Ok(MaxTokens::UpTo(1.5)));
         assert_eq!(max_tokens("none:4096"), Ok(MaxTokens::Unstated(4_096)));
-        assert_eq!(hints("43"), Ok(Hints::Constant(Duration::from_millis(43))));
+        assert_eq!(hints("43ms"), Ok(Hints::Constant(Duration::from_millis(43))));
         assert_eq!(hints("false:0.08"), Ok(Hints::False { share: 0.08, from: s(5), to: s(17) }));
         let neighbour = neighbour("0.5,steady,hammers").unwrap();
         assert_eq!((neighbour.share, neighbour.is_bursty), (0.5, false));
         assert_eq!(neighbour.when_refused, WhenRefused::Hammers);
-        assert_eq!(outage("300+120:503"), Ok((s(300), s(120), Outage::Unavailable)));
-        let lives = lives("90+30:crashes").unwrap();
+        assert_eq!(outage("300s+2m:503"), Ok((s(300), s(120), Outage::Unavailable)));
+        let lives = lives("90s+30s:crashes").unwrap();
         assert_eq!((lives.lasts, lives.pause, lives.ending), (s(90), s(30), Ending::Crashes));
-        assert_eq!(resize("300:0.5"), Ok((s(300), 0.5)));
-        let volleys = volleys("14/13").unwrap();
+        assert_eq!(resize("5m:0.5"), Ok((s(300), 0.5)));
+        let volleys = volleys("14/13s").unwrap();
         assert!(matches!(volleys, Load::Volleys { requests: 14, every } if every == s(13)));
     }
 
@@ -167,11 +164,12 @@ mod tests {
     fn what_is_wrong_with_a_setting_is_said() {
         for (error, words) in [
             (max_tokens("most:4").unwrap_err(), "none of up-to, times and none"),
-            (hints("soon").unwrap_err(), "not a number"),
+            (hints("soon").unwrap_err(), "not a duration"),
+            (resize("300:0.5").unwrap_err(), "`300` is not a duration"),
             (hints("false:8").unwrap_err(), "0 to 1"),
             (neighbour("0.5,loud").unwrap_err(), "`loud` is neither"),
-            (outage("300:503").unwrap_err(), "has no `+`"),
-            (lives("90+30:sleeps").unwrap_err(), "`sleeps` is neither"),
+            (outage("300s:503").unwrap_err(), "has no `+`"),
+            (lives("90s+30s:sleeps").unwrap_err(), "`sleeps` is neither"),
         ] {
             assert!(error.contains(words), "{error}");
         }
