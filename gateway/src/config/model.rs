@@ -197,12 +197,12 @@ impl Models {
         }
         let word = auth.as_ref().and_then(|value| value.one_of(&AUTHS));
         if word == Some(Word::Entra) {
-            if let Some(auth) = auth.filter(|_| provider != Provider::Azure) {
-                auth.report(format!(
+            match auth.filter(|_| provider != Provider::Azure) {
+                Some(auth) => auth.report(format!(
                     "is for Azure, and the provider is \"{provider}\"; use key = \"env:NAME\""
-                ));
+                )),
+                None => self.entra.push(section.path("auth")),
             }
-            self.entra.push(section.path("auth"));
         }
         let key = key.and_then(|value| {
             let secret = value.secret()?;

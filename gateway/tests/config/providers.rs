@@ -88,11 +88,10 @@ fn what_cannot_work_is_refused_at_its_key_with_a_remedy() {
 
 #[test]
 fn entra_is_for_azure_and_an_access_key_is_no_key_of_bedrock() {
-    let entra = "entra.kind = \"managed\"";
     expect_each(&[(
         "",
         &backend("https://api.anthropic.com", "provider = \"anthropic\", auth = \"entra\""),
-        entra,
+        "",
         "models.m.standard[0].auth: is for Azure, and the provider is \"anthropic\"; use key = \"env:NAME\"",
     )]);
     expect_each(&[(
