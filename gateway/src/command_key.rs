@@ -29,7 +29,8 @@ pub(crate) fn is_reference(text: &str) -> bool {
 /// The problem, without any part of the key.
 pub(crate) fn header(text: &str, header: KeyHeader) -> Result<(HeaderName, HeaderValue), String> {
     if !is_reference(text) {
-        return Err("key must be env:NAME or file:PATH: others can see a command line".to_owned());
+        return Err("key must be env:NAME or file:PATH: command lines are visible to other users"
+            .to_owned());
     }
     credential(text, header)
 }

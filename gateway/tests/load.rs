@@ -253,11 +253,11 @@ fn mistakes_are_told_before_anything_is_sent_and_without_keys() {
     let at = "http://127.0.0.1:1";
     for (arguments, told) in [
         (vec!["--targets", secret.to_str().unwrap()], "load-secret.json:1: unknown field `kee`"),
-        (vec!["--targets", number.to_str().unwrap()], "target 0: endpoint: no URL"),
+        (vec!["--targets", number.to_str().unwrap()], "target 0: endpoint: not a URL"),
         (vec!["--targets", "/nowhere.json"], "/nowhere.json: "),
         (vec!["--endpoint", at, "--key", "s3cret"], "--key must be env:NAME or file:PATH"),
         (vec!["--endpoint", at, "--key", "env:NOBODY_SET_THIS"], "NOBODY_SET_THIS is not set"),
-        (vec!["--endpoint", "http://me:s3cret@a/"], "a password in a URL is not sent"),
+        (vec!["--endpoint", "http://me:s3cret@a/"], "passwords in URLs are not sent"),
         (vec!["--endpoint", at, "--trace", bad_trace.to_str().unwrap()], "load-bad.csv:2: "),
         (vec!["--endpoint", at, "--trace", "/dev/zero"], "/dev/zero:1: the line is longer than"),
         (vec!["--endpoint", at, "--trace", "/dev/urandom"], "/dev/urandom:1: "),

@@ -182,7 +182,7 @@ fn why_says_what_keeps_it_from_asking_and_never_shows_a_key() {
         command.env("A_KEY", TEAM_A.1).env("OPERATOR_KEY", OPERATOR.1).output().unwrap()
     };
     for (arguments, status, told) in [
-        (&[][..], 2, "answers 401"),
+        (&[][..], 2, "answered 401"),
         (&["--key", "env:A_KEY"][..], 2, "needs may = [\"operate\"]"),
         (&["--key", "env:OPERATOR_KEY"], 1, "no request with the id \"some-id\""),
         (&["--key", TEAM_A.1], 2, "--key must be env:NAME or file:PATH"),
@@ -194,8 +194,8 @@ fn why_says_what_keeps_it_from_asking_and_never_shows_a_key() {
         assert!(said.contains(told) && !said.contains(TEAM_A.1), "{told}\n{said}");
     }
     for (admin, told) in [
-        ("127.0.0.1:1", "--admin is no URL like"),
-        ("http://me:s3cret@127.0.0.1:1", "a password in a URL is not sent"),
+        ("127.0.0.1:1", "--admin is not a URL like"),
+        ("http://me:s3cret@127.0.0.1:1", "passwords in URLs are not sent"),
         ("http://127.0.0.1:1", "check --admin"),
     ] {
         let output = ran(&["why", "some-id", "--admin", admin]);

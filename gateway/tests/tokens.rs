@@ -238,7 +238,10 @@ fn a_token_that_nobody_signed_as_it_stands_is_refused() {
     let head = |algorithm: &str| b64(json!({ "alg": algorithm, "kid": "k1" }).to_string());
     for algorithm in ["none", "None", "NONE", ""] {
         for signature in ["", signature] {
-            scene.refused(&format!("{}.{claims}.{signature}", head(algorithm)), "not a token");
+            scene.refused(
+                &format!("{}.{claims}.{signature}", head(algorithm)),
+                "not an RFC 7519 token",
+            );
         }
     }
     // With public knowledge: the modulus, or the whole published key.
@@ -249,35 +252,38 @@ fn a_token_that_nobody_signed_as_it_stands_is_refused() {
             let head = json!({ "alg": "HS256", "kid": id }).to_string();
             let text = format!("{}.{claims}", b64(head));
             let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), text.as_bytes());
-            let told = if id == "k1" { "not that of its key" } else { "not one of the issuer's" };
+            let told = if id == "k1" { "does not match its key" } else { "unknown to the issuer" };
             scene.refused(&format!("{text}.{}", b64(tag)), told);
         }
     }
     // Another key with the right id, other claims, a truncated signature, another algorithm.
     let stranger = Signer::ec().token("k1", &scene.issuer.claims());
-    scene.refused(&stranger, "not that of its key");
+    scene.refused(&stranger, "does not match its key");
     let raised = b64(changed(scene.issuer.claims(), &json!({ "roles": ["Admin"] })).to_string());
     let first = good.split('.').next().unwrap();
     scene.refused(&format!("{first}.{raised}.{signature}"), "signature is wrong");
     scene.refused(&format!("{first}.{claims}.{}", &signature[..40]), "signature is wrong");
     scene.refused(&format!("{first}.{claims}."), "signature is wrong");
     scene.refused(&format!("{}.{claims}.{signature}", head("RS512")), "signature is wrong");
-    scene.refused(&format!("{}.{claims}.{signature}", head("ES256")), "not that of its key");
+    scene.refused(&format!("{}.{claims}.{signature}", head("ES256")), "does not match its key");
     for odd in [format!("{good}."), format!("{first}.{claims}"), "ey.a.b".into(), "eyJ.".into()] {
-        scene.refused(&odd, "not a token");
+        scene.refused(&odd, "not an RFC 7519 token");
     }
     let head = json!({ "alg": "RS512", "kid": "k1" });
     assert_eq!(scene.chat(&scene.signer.sign(&head, &scene.issuer.claims())).status(), 200);
     let crit = json!({ "alg": "RS256", "kid": "k1", "crit": ["exp"], "exp": 1 });
-    scene.refused(&scene.signer.sign(&crit, &scene.issuer.claims()), "not a token");
+    scene.refused(&scene.signer.sign(&crit, &scene.issuer.claims()), "not an RFC 7519 token");
     let own_key = json!({ "alg": "ES256", "kid": "mine", "jwk": Signer::ec().jwk("mine") });
-    scene.refused(&Signer::ec().sign(&own_key, &scene.issuer.claims()), "not one of the issuer's");
+    scene.refused(&Signer::ec().sign(&own_key, &scene.issuer.claims()), "unknown to the issuer");
 }
 
 #[test]
 fn unknown_keys_cost_one_fetch_however_many_tokens_name_them() {
     let scene = Scene::new("flood");
-    scene.refused(&scene.signer.sign(&json!({ "alg": "RS256" }), &scene.issuer.claims()), "no key");
+    scene.refused(
+        &scene.signer.sign(&json!({ "alg": "RS256" }), &scene.issuer.claims()),
+        "no key id",
+    );
     assert_eq!(scene.issuer.fetches(), 0, "without an id there is nothing to look for");
     thread::scope(|scope| {
         for thread in 0..8 {
@@ -285,7 +291,10 @@ fn unknown_keys_cost_one_fetch_however_many_tokens_name_them() {
             scope.spawn(move || {
                 for number in 0..10 {
                     let id = format!("unknown-{thread}-{number}");
-                    scene.refused(&scene.signer.token(&id, &scene.issuer.claims()), "not one of");
+                    scene.refused(
+                        &scene.signer.token(&id, &scene.issuer.claims()),
+                        "unknown to the issuer",
+                    );
                 }
             });
         }
@@ -367,7 +376,7 @@ fn another_issuer_or_audience_takes_effect_by_a_reload() {
     let claims = changed(next.claims(), &json!({ "aud": "api://next" }));
     let token = scene.signer.token("k2", &claims);
     scene.gateway.eventually(|_| scene.chat(&token).status() == 200);
-    scene.refused(&scene.token(&json!({})), "not one of the issuer's");
+    scene.refused(&scene.token(&json!({})), "unknown to the issuer");
 }
 
 #[test]

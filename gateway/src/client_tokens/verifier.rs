@@ -47,11 +47,11 @@ impl Verifier {
             return Err(invalid("it is longer than 32 KiB"));
         }
         let header = decode_header(token).map_err(|error| invalid(reason(error.kind())))?;
-        let id = header.kid.ok_or_else(|| invalid("it names no key"))?;
+        let id = header.kid.ok_or_else(|| invalid("it has no key id"))?;
         let key = self.keys.get(&id).await.map_err(|NoKeys| TokenError::NoKeys)?;
-        let key = key.ok_or_else(|| invalid("its key is not one of the issuer's"))?;
+        let key = key.ok_or_else(|| invalid("its key is unknown to the issuer"))?;
         if !key.algorithms.contains(&header.alg) {
-            return Err(invalid("its algorithm is not that of its key"));
+            return Err(invalid("its algorithm does not match its key"));
         }
         let mut validation = Validation::new(header.alg);
         validation.validate_nbf = true;
@@ -70,7 +70,7 @@ impl Verifier {
         let claims = Claims::new(claims, is_entra);
         match &self.settings.issuer {
             Issuer::Tenant { id, .. } if claims.tenant() != Some(id) => {
-                Err(invalid("it is of another tenant"))
+                Err(invalid("it is from another tenant"))
             }
             _ => Ok(claims),
         }
@@ -92,11 +92,11 @@ const fn reason(kind: &ErrorKind) -> &'static str {
     match kind {
         ErrorKind::ExpiredSignature => "it has expired",
         ErrorKind::ImmatureSignature => "it is not valid yet",
-        ErrorKind::InvalidIssuer => "it is of another issuer",
+        ErrorKind::InvalidIssuer => "it is from another issuer",
         ErrorKind::InvalidAudience => "it is for another audience",
         ErrorKind::InvalidSignature => "its signature is wrong",
         ErrorKind::MissingRequiredClaim(_) => "it lacks exp, iss or aud",
-        _ => "it is not a token as RFC 7519 has it, signed by RSA or ECDSA",
+        _ => "it is not an RFC 7519 token signed by RSA or ECDSA",
     }
 }
 

@@ -162,7 +162,7 @@ impl Hangup {
     #[cfg(unix)]
     pub fn new() -> Self {
         let signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
-        Self(signal.inspect_err(|error| tracing::warn!(%error, "SIGHUP is not heard")).ok())
+        Self(signal.inspect_err(|error| tracing::warn!(%error, "cannot receive SIGHUP")).ok())
     }
 
     #[cfg(not(unix))]

@@ -33,7 +33,7 @@ Examples:
   spillover emulate --listen 127.0.0.1:8101           the same on 8101, 8102, 8103 and 8104
   spillover emulate --config emulator.toml --seed 7
 
-SIGINT or SIGTERM ends it, and it prints what each deployment did.
+On SIGINT or SIGTERM it prints a summary per deployment and exits.
 
 Exit status: 0 after a signal, 1 when it cannot start here (a port that is taken), 2 when something is \
 wrong with its arguments or its file.

@@ -39,7 +39,7 @@ impl Listening {
             let address = place.listen.unwrap_or(next);
             if place.listen.is_none() && next.port() != 0 {
                 let port = next.port().checked_add(1);
-                next.set_port(port.ok_or("the ports after --listen do not suffice")?);
+                next.set_port(port.ok_or("there are not enough ports after --listen")?);
             }
             listeners.push(bind(address, &place.name).await?);
         }
@@ -103,11 +103,11 @@ impl Place {
 }
 
 /// Completes on SIGINT or SIGTERM, which have no other effect from the call on.
-pub(super) fn told_to_stop() -> Result<impl Future<Output = ()>, String> {
+pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, String> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        let wrong = |error| format!("signals cannot be waited for: {error}");
+        let wrong = |error| format!("cannot register signal handlers: {error}");
         let mut terminate = signal(SignalKind::terminate()).map_err(wrong)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(wrong)?;
         Ok(async move {

@@ -33,7 +33,7 @@ pub(crate) fn run(args: &EmulateArgs) -> ExitCode {
 async fn emulate(args: &EmulateArgs) -> Result<(), (String, u8)> {
     let here = |problem: String| (problem, NOT_STARTED);
     // Before anything else: a signal without a handler ends the process.
-    let mut stop = pin!(listen::told_to_stop().map_err(here)?);
+    let mut stop = pin!(listen::stop_signal().map_err(here)?);
     let wanted = match args.file.as_ref().or(args.config.as_ref()).cloned() {
         Some(file) => {
             let loading = tokio::task::spawn_blocking(move || file::load(&file));
@@ -80,7 +80,7 @@ fn summary(stats: &Stats) -> String {
     }
     let _ = writeln!(
         text,
-        "{} without a right key ({} with another resource's), {} to nowhere",
+        "{} without a valid key ({} with another resource's key), {} unrouted",
         stats.unauthorized, stats.misplaced, stats.unrouted
     );
     text.push_str(LEGEND);

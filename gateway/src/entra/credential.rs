@@ -90,7 +90,7 @@ fn authority_host(authority: &str) -> Result<(String, Option<String>), EntraErro
             let place = uri.authority().map(ToString::to_string);
             Ok((format!("https://{}", place.as_deref().unwrap_or(host)), place))
         }
-        _ => Err(refused("would be sent the secret in the clear: use https")),
+        _ => Err(refused("would receive the secret without TLS: use https")),
     }
 }
 

@@ -87,29 +87,33 @@ pub(crate) struct LoadArgs {
 
     /// Requests per second, independent of answers; Poisson arrivals.
     #[arg(long, value_name = "N", value_parser = rate,
-          help_heading = "Open loop (requests come when they come)")]
+          help_heading = "Open loop (arrivals do not wait for answers)")]
     pub(super) rate: Option<f64>,
     /// Constant intervals between the requests of --rate.
-    #[arg(long, requires = "rate", help_heading = "Open loop (requests come when they come)")]
+    #[arg(long, requires = "rate", help_heading = "Open loop (arrivals do not wait for answers)")]
     pub(super) uniform: bool,
     /// Length of the run [default: 60s with --rate, all of a --trace].
     #[arg(long, value_name = "TIME", requires = "open", value_parser = duration::argument,
-          help_heading = "Open loop (requests come when they come)")]
+          help_heading = "Open loop (arrivals do not wait for answers)")]
     pub(super) duration: Option<Duration>,
     /// Recorded arrivals: CSV with TIMESTAMP, ContextTokens and GeneratedTokens, as in the Azure
     /// LLM inference traces.
-    #[arg(long, value_name = "FILE", help_heading = "Open loop (requests come when they come)")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Open loop (arrivals do not wait for answers)"
+    )]
     pub(super) trace: Option<PathBuf>,
     /// Factor by which to speed up the recording.
     #[arg(long, value_name = "K", default_value_t = 1.0, requires = "trace", value_parser = rate,
-          help_heading = "Open loop (requests come when they come)")]
+          help_heading = "Open loop (arrivals do not wait for answers)")]
     pub(super) speedup: f64,
     /// Maximum requests in flight; further arrivals are not sent, and count as failed.
     #[arg(
         long,
         value_name = "N",
         default_value_t = 10_000,
-        help_heading = "Open loop (requests come when they come)"
+        help_heading = "Open loop (arrivals do not wait for answers)"
     )]
     pub(super) most_in_flight: usize,
 
@@ -141,7 +145,7 @@ pub(super) enum Grammar {
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if (0.001..=100_000.0).contains(&rate) => Ok(rate),
-        _ => Err("is no number between 0.001 and 100,000".to_owned()),
+        _ => Err("is not a number from 0.001 to 100,000".to_owned()),
     }
 }
 
@@ -153,17 +157,17 @@ Examples:
   spillover load --endpoint http://127.0.0.1:8080/openai/v1 --grammar v1 --api responses --stream
   spillover load --endpoint http://127.0.0.1:8080 --trace AzureLLMInferenceTrace_conv.csv --speedup 4
 
-Targets as JSON (each request asks one by chance; the key may be env:NAME or file:PATH):
+Targets as JSON (each request picks one at random; the key may be env:NAME or file:PATH):
   [ { \"endpoint\": \"https://contoso-east.openai.azure.com/\", \"key\": \"env:EAST_KEY\" },
     { \"name\": \"apim\", \"endpoint\": \"https://contoso.azure-api.net\", \"key\": \"file:apim.key\" } ]
 As TOML:
   [[targets]]
   endpoint = \"https://contoso-east.openai.azure.com\"
   key = \"env:EAST_KEY\"
-  header = \"bearer\"     # api-key unless said otherwise
+  header = \"bearer\"     # default: api-key
 
-Durations have a unit: 4s, 250ms, 1m30s. Nothing is sent a second time. In an open loop the time of an \
-answer counts from the planned arrival. On a terminal a bar shows how far the run is.
+Durations have a unit: 4s, 250ms, 1m30s. Requests are never sent twice. In an open loop, latencies \
+count from the planned arrival. On a terminal a bar shows the progress.
 
-Exit status: 0 when every request got a status of success; 1 when some did not; 2 when the arguments or \
-targets are wrong, and nothing was sent; 3 when nothing was answered; 130 when SIGINT ended it.";
+Exit status: 0 if every request succeeded; 1 if some did not; 2 if the arguments or targets are invalid, \
+so that nothing was sent; 3 if there was no response; 130 after SIGINT.";

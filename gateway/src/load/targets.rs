@@ -27,7 +27,8 @@ impl Target {
             let key = args.key.clone();
             if key.as_deref().is_some_and(|key| !command_key::is_reference(key)) {
                 return Err(
-                    "--key must be env:NAME or file:PATH: others can see a command line".to_owned()
+                    "--key must be env:NAME or file:PATH: command lines are visible to other users"
+                        .to_owned(),
                 );
             }
             let endpoint = args.endpoint.clone().unwrap_or_default();
@@ -100,15 +101,15 @@ fn read(file: &Path) -> Result<Vec<TargetText>, String> {
 /// A target's URL for the operation.
 fn address(endpoint: &str, args: &LoadArgs) -> Result<Uri, String> {
     // An endpoint that may contain a password is not repeated.
-    let wrong = || "endpoint: no URL like https://contoso.openai.azure.com/".to_owned();
+    let wrong = || "endpoint: not a URL like https://contoso.openai.azure.com/".to_owned();
     let given: Uri = endpoint.trim().parse().map_err(|_| wrong())?;
     let known = matches!(given.scheme_str(), Some("http" | "https"));
     let authority = given.authority().filter(|_| known).ok_or_else(wrong)?;
     if authority.as_str().contains('@') {
-        return Err("endpoint: a password in a URL is not sent: use key".to_owned());
+        return Err("endpoint: passwords in URLs are not sent: use key".to_owned());
     }
     if given.query().is_some() {
-        return Err("endpoint: a query is added by the load tester: remove it".to_owned());
+        return Err("endpoint: the load tester adds the query: remove it".to_owned());
     }
     let base = format!("{}://{authority}{}", given.scheme_str().unwrap_or_default(), given.path());
     let base = base.trim_end_matches('/');

@@ -124,7 +124,7 @@ fn columns(head: &str) -> Result<(usize, [usize; 3]), String> {
         let found = names.iter().position(|name| *name == wanted);
         *column = found.ok_or_else(|| {
             let all = NAMES.join(",");
-            format!("no column is called {wanted}: the first line must name {all}")
+            format!("there is no column {wanted}: the first line must name {all}")
         })?;
     }
     Ok((names.len(), columns))

@@ -31,7 +31,7 @@ Examples:
   spillover why 2f1c9a34c0de5f66
   spillover why 2f1c9a34c0de5f66 --admin https://gateway.contoso.com --key env:OPERATOR_KEY
 
-A gateway keeps its last requests in memory (telemetry.recent_requests, 1000 of them), each replica its \
-own. An id that a client used several times gives several stories.
+Each replica keeps its last requests in memory (telemetry.recent_requests, 1000 by default). If a client \
+reused an id, all requests with it are printed.
 
-Exit status: 0 with a story; 1 where no request has the id; 2 where the gateway cannot be asked.";
+Exit status: 0 if found; 1 if no request has the id; 2 if the gateway cannot be queried.";

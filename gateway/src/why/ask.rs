@@ -31,7 +31,7 @@ pub(super) async fn ask(args: &WhyArgs) -> Result<Value, String> {
     let document: Option<Value> = serde_json::from_slice(answer.body()).ok();
     match (answer.status().as_u16(), document) {
         (200, Some(document)) => Ok(document),
-        (200, None) => Err("the answer is no JSON: check --admin".to_owned()),
+        (200, None) => Err("the answer is not JSON: check --admin".to_owned()),
         (status, document) => {
             let message = document.as_ref().and_then(|it| it["error"]["message"].as_str());
             let remedy = match status {
@@ -43,7 +43,7 @@ pub(super) async fn ask(args: &WhyArgs) -> Result<Value, String> {
                 }
                 _ => "check --admin",
             };
-            let mut problem = format!("the gateway answers {status}");
+            let mut problem = format!("the gateway answered {status}");
             if let Some(message) = message {
                 // From another machine, so it may contain anything.
                 let shown = message.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE_CHARS);
@@ -56,12 +56,12 @@ pub(super) async fn ask(args: &WhyArgs) -> Result<Value, String> {
 
 fn address(args: &WhyArgs) -> Result<Uri, String> {
     // Not repeated, because it could contain a password.
-    let wrong = || "--admin is no URL like http://127.0.0.1:9090".to_owned();
+    let wrong = || "--admin is not a URL like http://127.0.0.1:9090".to_owned();
     let given: Uri = args.admin.trim().parse().map_err(|_| wrong())?;
     let scheme = given.scheme_str().filter(|scheme| ["http", "https"].contains(scheme));
     let (Some(scheme), Some(authority)) = (scheme, given.authority()) else { return Err(wrong()) };
     if authority.as_str().contains('@') {
-        return Err("--admin: a password in a URL is not sent: use --key".to_owned());
+        return Err("--admin: passwords in URLs are not sent: use --key".to_owned());
     }
     let base = given.path().trim_end_matches('/');
     let id = command_key::escaped(&args.id);

@@ -21,7 +21,7 @@ pub(crate) fn run(args: &WhyArgs) -> ExitCode {
     };
     // The gateway is configured to keep none, or the server is not a gateway.
     let Some(requests) = document["requests"].as_array() else {
-        return fail("the answer is no list of requests: check --admin");
+        return fail("the answer is not a list of requests: check --admin");
     };
     if requests.is_empty() {
         let kept = document["capacity"].as_u64().unwrap_or_default();

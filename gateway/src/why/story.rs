@@ -89,7 +89,7 @@ fn end(request: &Value) -> Option<String> {
 
 fn times(request: &Value) -> Option<String> {
     let waited = request["waited_ms"].as_u64().filter(|waited| *waited > 0)?;
-    Some(format!("waited {waited} ms in all"))
+    Some(format!("waited {waited} ms in total"))
 }
 
 fn tokens(request: &Value) -> Option<String> {
@@ -150,7 +150,7 @@ r-1: chat.completions of gpt-4o for team-a, 2026-11-30T21:14:03.120Z
 
 spilled: queue (4.3s > 4s)
 answered by sweden (standard) with 200
-waited 43 ms in all
+waited 43 ms in total
 tokens: 11 of the prompt (0 cached), 7 of the completion
 also known as: apim-request-id a-1[2J
 ";

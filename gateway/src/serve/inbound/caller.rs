@@ -41,7 +41,10 @@ impl Caller {
                 Refusal::new(
                     StatusCode::TOO_MANY_REQUESTS,
                     "429",
-                    format!("This client may send {limit} requests per second."),
+                    format!(
+                        "This client may send {limit} requests per second; try again in {} ms.",
+                        wait.as_nanos().div_ceil(1_000_000)
+                    ),
                 )
                 .retry_after(wait)
             }),

@@ -57,8 +57,8 @@ pub(crate) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> ExitCode {
 
 async fn serve(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), Failure> {
     // Before anything else: a signal without a handler ends the process.
-    let mut end =
-        End::new().map_err(|error| Failure::Start(format!("cannot hear signals: {error}")))?;
+    let mut end = End::new()
+        .map_err(|error| Failure::Start(format!("cannot register signal handlers: {error}")))?;
     let (mut config, source) = tokio::select! {
         opened = Source::open(file) => opened?,
         () = end.heard() => return Ok(()),

@@ -30,8 +30,8 @@ pub(crate) fn by_name(routes: &Routes, name: Option<&str>) -> Result<Arc<ModelRo
     found.cloned().ok_or_else(|| {
         let message = match name {
             Some(_) => {
-                "The API deployment for this resource does not exist: no model of this gateway \
-                 has the name that the request asks for."
+                "The API deployment for this resource does not exist. This gateway has no model or \
+                 alias with that name."
             }
             None => {
                 "The request names no model, and the gateway has more than one. Name one, or set \

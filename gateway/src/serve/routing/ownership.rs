@@ -38,7 +38,7 @@ impl Own<'_> {
         if is_form(request) {
             own.check_form(request)?;
         } else if request.body().content().is_some_and(|body| has_needless_escape(&body)) {
-            let text = "The body spells letters as escapes. Write them as they are.";
+            let text = "The body escapes letters. Write them literally.";
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", text));
         }
         if is_list(request.method(), request.uri()) {
@@ -70,7 +70,7 @@ impl Own<'_> {
         let kind = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         let body = request.body().content().unwrap_or_default();
         let Some(fields) = strict_form::fields(kind.unwrap_or_default(), &body) else {
-            let text = "It cannot be seen what the form refers to.";
+            let text = "The references in the form cannot be checked.";
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", text));
         };
         for field in fields.iter().filter(|field| !field.is_file) {
