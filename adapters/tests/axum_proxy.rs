@@ -235,7 +235,7 @@ async fn a_websocket_and_a_tunnel_are_refused_and_nothing_is_sent() {
 }
 
 #[tokio::test]
-async fn a_client_that_expects_to_continue_is_told_by_the_proxy_alone() {
+async fn a_client_that_expects_100_continue_gets_it_from_the_proxy() {
     let azure = Azure::open(&["east"]).await;
     let addr = serve(App::of(&azure).router()).await;
     let length = format!("content-length: {}", PROMPT.len());

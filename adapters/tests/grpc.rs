@@ -1,4 +1,4 @@
-//! What gRPC clients are told when everything is closed, and what the layers make of what servers say.
+//! What gRPC clients get when everything is closed, and how the layers read what servers send.
 
 use std::{
     sync::{Arc, Mutex},
@@ -232,6 +232,24 @@ async fn a_pool_of_grpc_servers_rotates_and_refuses_in_grpc() {
         assert!(info.retry_delay.expect("a delay").as_millis().abs_diff(ms.into()) <= 1);
     }
     assert_eq!((first.calls(), second.calls()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_tonic_server_with_the_layer_completes_what_its_handlers_say() {
+    let mut status = Status::resource_exhausted("full");
+    status.metadata_mut().insert("grpc-retry-pushback-ms", 1_500.into());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let uri = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let server = Server::builder()
+        .layer(GrpcRefusalLayer::new())
+        .add_service(HealthServer::new(Refusing(Mutex::new(vec![status]))));
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    let channel = GrpcChannel::new(Endpoint::from_shared(uri).unwrap().connect_lazy());
+    let status = check(channel.clone()).await.unwrap_err();
+    assert_eq!((status.message(), pushback(&status)), ("full", Some(1_500)));
+    let info = status.get_details_retry_info().expect("a RetryInfo");
+    assert_eq!(info.retry_delay, Some(Duration::from_millis(1_500)));
+    check(channel).await.expect("an answer passes as it is");
 }
 
 #[tokio::test]

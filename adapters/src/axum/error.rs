@@ -12,8 +12,8 @@ use tower_spillover::policy::ErrorKind;
 
 /// Why a request has no answer of a backend: an extension of the response that says so to the client.
 ///
-/// The client is told no more than that, since errors of clients name hosts and addresses. A layer around
-/// the proxy logs it:
+/// The client does not see it, since errors of HTTP clients name hosts and addresses. A layer around the
+/// proxy logs it:
 ///
 /// ```
 /// use axum::response::Response;

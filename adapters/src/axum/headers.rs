@@ -1,4 +1,4 @@
-//! Which headers belong to one connection, or to one of the two hosts that a proxy is between.
+//! Headers that do not cross a proxy: those of one connection, and those of one host.
 
 use axum::http::{HeaderMap, HeaderName, header};
 
@@ -47,8 +47,8 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
         || name.as_str().starts_with("proxy-")
 }
 
-/// Whether a request asks for a WebSocket: the one upgrade that is not ignored, since nothing else would
-/// come of the request. An `Upgrade` that the connection does not list means nothing (RFC 9110 section 7.8).
+/// Whether a request asks for a WebSocket: the one upgrade that is refused, since its client cannot use a
+/// plain answer. An `Upgrade` that the connection does not list means nothing (RFC 9110 section 7.8).
 pub(super) fn asks_for_websocket(headers: &HeaderMap) -> bool {
     let lists = |name: &HeaderName, wanted: &[u8]| {
         list(headers, name).any(|element| element.eq_ignore_ascii_case(wanted))

@@ -31,9 +31,8 @@
 //!
 //! # What it does not do
 //!
-//! It authenticates nobody: requests with and without a key are sent with the backends' keys, so that a
-//! proxy which others can reach needs a layer that knows its clients. The gateway `spillover` is such a
-//! server.
+//! It does not authenticate clients: every request is sent with a backend's key, whatever key it came with.
+//! A proxy that others can reach needs a layer that knows its clients; the gateway `spillover` has one.
 
 mod error;
 mod headers;

@@ -176,7 +176,7 @@ mod tests {
     type Answer = Response<Full<Bytes>>;
 
     /// What a client that asks in `kind` gets where the layers answer with `answer`.
-    async fn told(kind: &'static str, answer: Answer) -> Response<Bytes> {
+    async fn answered(kind: &'static str, answer: Answer) -> Response<Bytes> {
         let layers = service_fn(move |_: Request<()>| {
             let answer = answer.clone();
             async { Ok::<_, Infallible>(answer) }
@@ -202,14 +202,14 @@ mod tests {
     async fn a_refusal_by_status_becomes_one_by_grpc_status() {
         let mut answer = refusal(&[("retry-after-ms", "1500")]);
         answer.extensions_mut().insert(7_u8);
-        let told = told("application/grpc+proto", answer).await;
-        assert_eq!((told.status(), told.body().len()), (StatusCode::OK, 0));
-        assert_eq!(told.headers()["content-type"], "application/grpc+proto");
-        assert!(!told.headers().contains_key("content-length"));
-        assert_eq!(told.headers()["grpc-status"], "8");
-        assert_eq!(told.headers()["grpc-retry-pushback-ms"], "1500");
-        assert_eq!(told.extensions().get(), Some(&7_u8));
-        let status = Status::from_header_map(told.headers()).unwrap();
+        let answer = answered("application/grpc+proto", answer).await;
+        assert_eq!((answer.status(), answer.body().len()), (StatusCode::OK, 0));
+        assert_eq!(answer.headers()["content-type"], "application/grpc+proto");
+        assert!(!answer.headers().contains_key("content-length"));
+        assert_eq!(answer.headers()["grpc-status"], "8");
+        assert_eq!(answer.headers()["grpc-retry-pushback-ms"], "1500");
+        assert_eq!(answer.extensions().get(), Some(&7_u8));
+        let status = Status::from_header_map(answer.headers()).unwrap();
         let info = status.get_details_retry_info().unwrap();
         assert_eq!(info.retry_delay, Some(Duration::from_millis(1_500)));
         assert_eq!(status.message(), "No backend is open for 1500 ms.");
@@ -217,25 +217,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_wait_without_end_forbids_and_one_that_is_not_known_says_nothing() {
-        let forever = told("application/grpc", refusal(&[("retry-after", "9999999")])).await;
+        let forever = answered("application/grpc", refusal(&[("retry-after", "9999999")])).await;
         assert_eq!(forever.headers()["grpc-retry-pushback-ms"], "-1");
-        let unknown = told("application/grpc", refusal(&[])).await;
+        let unknown = answered("application/grpc", refusal(&[])).await;
         assert_eq!(unknown.headers()["grpc-status"], "8");
-        for told in [forever, unknown] {
-            assert!(!told.headers().contains_key("grpc-status-details-bin"));
+        for answer in [forever, unknown] {
+            assert!(!answer.headers().contains_key("grpc-status-details-bin"));
         }
     }
 
     #[tokio::test]
-    async fn a_grpc_refusal_keeps_its_status_and_tells_the_time_of_the_layers() {
+    async fn a_grpc_refusal_keeps_its_status_with_the_time_of_the_layers() {
         let mut details = ErrorDetails::with_retry_info(Some(Duration::from_secs(60)));
         details.set_request_info("id", "");
         let status = Status::with_error_details(Code::Unavailable, "full", details);
         let mut answer: Answer = status.into_http();
         // As a layer writes it that knows another server to reopen sooner.
         answer.headers_mut().insert("grpc-retry-pushback-ms", 250.into());
-        let told = told("application/grpc", answer).await;
-        let status = Status::from_header_map(told.headers()).unwrap();
+        let answer = answered("application/grpc", answer).await;
+        let status = Status::from_header_map(answer.headers()).unwrap();
         assert_eq!((status.code(), status.message()), (Code::Unavailable, "full"));
         let details = status.get_error_details();
         let delay = details.retry_info().unwrap().retry_delay;
@@ -249,20 +249,20 @@ mod tests {
         let headers = answer.headers_mut();
         headers.insert("grpc-status-details-bin", HeaderValue::from_static("*"));
         headers.insert("grpc-retry-pushback-ms", 250.into());
-        let told = told("application/grpc", answer).await;
-        let status = Status::from_header_map(told.headers()).unwrap();
+        let answer = answered("application/grpc", answer).await;
+        let status = Status::from_header_map(answer.headers()).unwrap();
         assert!(status.get_details_retry_info().is_some());
     }
 
     #[tokio::test]
     async fn other_answers_and_other_requests_pass_as_they_are() {
-        let plain = told("application/json", refusal(&[("retry-after", "1")])).await;
+        let plain = answered("application/json", refusal(&[("retry-after", "1")])).await;
         assert_eq!((plain.status().as_u16(), plain.body().as_ref()), (429, &b"{}"[..]));
         let mut failed = refusal(&[]);
         *failed.status_mut() = StatusCode::BAD_GATEWAY;
-        assert_eq!(told("application/grpc", failed).await.status(), 502);
+        assert_eq!(answered("application/grpc", failed).await.status(), 502);
         let answer = Status::not_found("no such thing").into_http();
-        let headers = told("application/grpc", answer).await;
+        let headers = answered("application/grpc", answer).await;
         assert_eq!(headers.headers()["grpc-status"], "5");
         assert!(!headers.headers().contains_key("grpc-retry-pushback-ms"));
     }
