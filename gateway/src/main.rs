@@ -38,7 +38,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write a configuration to begin with, or that of LiteLLM or API Management.
+    /// Write an initial configuration, or convert one of LiteLLM or API Management.
     Init(init::InitArgs),
     /// Check a configuration and report all problems; starts nothing.
     #[command(after_help = CHECK_HELP)]
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Init(args) => init::run(&args),
         Command::Check { file, config, strict } => {
-            // One of the two is there.
+            // Clap requires one of the two.
             let file = file.or(config).unwrap_or_default();
             config::check(&file, strict, serve::try_to_build)
         }
@@ -106,20 +106,20 @@ fn main() -> ExitCode {
 }
 
 const HELP: &str = "\
-Durations have a unit everywhere: 4s, 250ms, 1m30s. Secrets are referred to, as env:NAME or file:PATH.
+Durations have a unit: 4s, 250ms, 1m30s. Secrets are given by reference, as env:NAME or file:PATH.
 
-Exit status: 0 when a command did what it says; 2 when its arguments or files are wrong, and nothing was \
-begun; what else there is, the help of each command says.";
+Exit status: 0 on success; 2 if arguments or files are invalid, so that nothing was started; others as \
+documented in each command's help.";
 
 const CHECK_HELP: &str = "\
-Every problem is a line on standard error with its place, its key and its remedy.
+Prints every problem on standard error, with its location, its key and its remedy.
 
-Exit status, as that of serve with the same file: 0 when it can be served, 2 when something is wrong with \
-it, or with --strict does nothing.";
+Exit status, the same as of serve with this file: 0 if it is valid, 2 if it has problems or, with \
+--strict, settings without effect.";
 
 const SERVE_HELP: &str = "\
-The file is read again when it changes, and on SIGHUP; SIGTERM or SIGINT ends the gateway once its \
-requests are over, a second signal at once.
+The file is reloaded when it changes, and on SIGHUP. SIGTERM or SIGINT exits after the requests in flight, \
+a second signal immediately.
 
-Exit status: 0 after a signal, 1 when it cannot start here (an address that is taken), 2 when something is \
-wrong with the configuration; `check` says what.";
+Exit status: 0 after a signal, 1 if it cannot start (for example, if an address is in use), 2 if the \
+configuration is invalid; `check` reports why.";

@@ -27,6 +27,6 @@ pub struct RunningModel {
     /// Requests that wait for Standard to reopen.
     pub standard_queue: WaitQueue,
     pub spill_budget: Option<SpillBudget>,
-    /// How full its PTUs say that they are.
+    /// The utilization that its PTUs report.
     pub utilizations: Utilizations,
 }

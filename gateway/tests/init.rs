@@ -66,7 +66,7 @@ fn the_file_to_begin_with_passes_a_check_and_is_never_written_over_another() {
     fs::write(&target, "mine").unwrap();
     let again = ran(&["init", path]);
     assert_eq!(again.status.code(), Some(1));
-    assert!(stderr(&again).contains("is there already"), "{}", stderr(&again));
+    assert!(stderr(&again).contains("already exists"), "{}", stderr(&again));
     assert_eq!(fs::read_to_string(&target).unwrap(), "mine");
 }
 
@@ -138,7 +138,7 @@ general_settings:
     assert_eq!((local["provider"].as_str(), local["auth"].as_str()), (Some("http"), Some("none")));
     assert_eq!(read["clients"]["litellm"]["keys"][0].as_str(), Some("env:LITELLM_MASTER_KEY"));
     for told in [
-        "nova: bedrock/amazon.nova: bedrock is no provider",
+        "nova: bedrock/amazon.nova: the provider bedrock cannot",
         "*: a wildcard",
         "router_settings.num_retries: not needed",
         "router_settings.routing_strategy: not needed",
@@ -147,7 +147,7 @@ general_settings:
         "litellm_settings.something_new: has no equivalent",
         "model_group_alias other",
         "fallbacks of gpt-4o to claude",
-        "which stands in the source and was not copied",
+        "which is in the source and was not copied",
         "MINI-BASE.openai.azure.com",
     ] {
         let is_said = said.to_lowercase().contains(&told.to_lowercase());
@@ -185,7 +185,7 @@ fn a_policy_of_api_management_becomes_a_tier_of_its_branches() {
     assert_eq!(model["ptu"][0]["endpoint"].as_str(), Some("https://contoso-ptu.openai.azure.com"));
     assert_eq!(model["standard"][0]["key"].as_str(), Some("env:AOAI_EASTUS_KEY"));
     for told in [
-        "aoai-eastus, whose value is not known",
+        "aoai-eastus, whose value is unknown",
         "rate-limit-by-key: clients.NAME",
         "retry: not needed",
         "forward-request: head_timeout",
@@ -230,7 +230,7 @@ fn backends_and_pools_of_a_template_keep_their_priorities_and_keys_by_name() {
         (Some(2), Some(50))
     );
     assert!(
-        said.contains("its member missing is not in")
+        said.contains("its member missing is missing in")
             && said.contains("circuitBreaker of east-ptu"),
         "{said}"
     );
@@ -254,9 +254,9 @@ fn a_source_that_cannot_be_converted_is_refused_and_nothing_is_written() {
             "model_list:\n- model_name: a\n  litellm_params: { model: cohere/x }\n",
             "has no deployment (model: azure/NAME)",
         ),
-        ("broken.xml", "apim", "<policies>", "is no policy in XML"),
-        ("none.xml", "apim", "<policies/>", "no backend is in it"),
-        ("none.txt", "nginx", "", "no such source; there are litellm and apim"),
+        ("broken.xml", "apim", "<policies>", "is not a policy in XML"),
+        ("none.xml", "apim", "<policies/>", "it contains no backend"),
+        ("none.txt", "nginx", "", "unknown source; use litellm or apim"),
     ] {
         let source = file(&format!("init/{name}"), text);
         let target = fresh(&format!("{name}.toml"));

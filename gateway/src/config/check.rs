@@ -13,7 +13,7 @@ use super::{Clients, Config, file::load};
 /// summary on standard output (0). Also reports settings without effect on standard error, which
 /// count as problems if `strict`. Starts nothing.
 ///
-/// `build` makes the configuration ready to serve, which shows the problems that no single key has.
+/// `build` builds the runtime, which reveals the problems that concern no single key.
 pub fn check(
     path: &Path,
     strict: bool,

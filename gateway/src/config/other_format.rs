@@ -1,10 +1,10 @@
-//! Files in another format than TOML, given by mistake.
+//! Detects files in another format than TOML.
 
 use std::path::Path;
 
-/// What a file that is not TOML is, and what to do with it; `None` where it may be TOML with a mistake.
+/// The format of a file that is not TOML, and the remedy; `None` if it may be invalid TOML.
 ///
-/// Only the beginning is looked at, and nothing of it is repeated: it may hold a secret.
+/// Only checks the beginning, and repeats none of it: it may contain a secret.
 pub(super) fn of(path: &Path, text: &str) -> Option<&'static str> {
     let text = text.trim_start_matches('\u{feff}');
     let has_ending = |endings: &[&str]| {
@@ -23,18 +23,18 @@ pub(super) fn of(path: &Path, text: &str) -> Option<&'static str> {
         );
     }
     if first.trim_start().starts_with('{') {
-        return Some("is JSON; this file is TOML. `spillover init` writes one to begin with");
+        return Some("is JSON; this file is TOML. `spillover init` writes an initial one");
     }
     if has_ending(&["yaml", "yml"]) || is_yaml(first) {
         return Some(
             "is YAML; this file is TOML. `spillover init --from litellm FILE` converts a \
-             configuration of LiteLLM, `spillover init` writes one to begin with",
+             configuration of LiteLLM, `spillover init` writes an initial one",
         );
     }
     None
 }
 
-/// Whether a line could be the first of a YAML document, and of no TOML one.
+/// Whether a line could begin a YAML document, and no TOML document.
 fn is_yaml(line: &str) -> bool {
     if line == "---" || line.starts_with("--- ") || line.starts_with("- ") || line.starts_with('%')
     {

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &EmulateArgs) -> ExitCode {
     }
 }
 
-/// The error is what is wrong, and the exit status.
+/// The error has the problem and the exit status.
 async fn emulate(args: &EmulateArgs) -> Result<(), (String, u8)> {
     let here = |problem: String| (problem, NOT_STARTED);
     // Before anything else: a signal without a handler ends the process.

@@ -1,22 +1,22 @@
-//! A configuration in the making, whatever it is made from.
+//! A configuration under construction, from any source.
 
 use std::collections::BTreeMap;
 
 use super::endpoint::Endpoint;
 
-/// What will be written, and what has to be said of it.
+/// What to write, and the remarks about it.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
-    /// What it was made from, for the first line.
+    /// The source, for the first line.
     pub(super) source: &'static str,
     pub(super) models: Vec<Model>,
     pub(super) clients: Vec<Client>,
     pub(super) entra: Option<Entra>,
-    /// What somebody has to look at.
+    /// Points for the user to check.
     pub(super) remarks: Vec<String>,
-    /// What of the source has no equivalent here, or is not needed, with why.
+    /// Parts of the source that have no equivalent, or are not needed, with the reason.
     pub(super) left_out: Vec<String>,
-    /// By name, with what it is to be set to.
+    /// By name, with a description of the value to set.
     variables: BTreeMap<String, String>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Backend {
     pub(super) name: String,
     pub(super) endpoint: Endpoint,
     pub(super) auth: Auth,
-    /// Azure without.
+    /// Defaults to Azure.
     pub(super) provider: Option<&'static str>,
     pub(super) deployment: Option<String>,
     pub(super) api_version: Option<String>,
@@ -44,7 +44,7 @@ pub(super) struct Backend {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Auth {
-    /// The variable that has the key.
+    /// The variable with the key.
     Key(String),
     Entra,
     None,
@@ -53,12 +53,12 @@ pub(super) enum Auth {
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) name: &'static str,
-    /// The variable that has its key.
+    /// The variable with its key.
     pub(super) key: String,
     pub(super) operates: bool,
 }
 
-/// How tokens for `auth = "entra"` are got.
+/// How to get tokens for `auth = "entra"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Entra {
     Managed { client_id: Option<String> },
@@ -66,12 +66,12 @@ pub(super) enum Entra {
 }
 
 impl Draft {
-    /// An empty one, to be made from `source`.
+    /// An empty draft from `source`.
     pub(super) fn of(source: &'static str) -> Self {
         Self { source, ..Self::default() }
     }
 
-    /// A variable of this name is to have `what`.
+    /// Adds a variable of this name for `what`.
     pub(super) fn variable(&mut self, name: &str, what: &str) -> String {
         self.variables.entry(name.to_owned()).or_insert_with(|| what.to_owned());
         name.to_owned()
@@ -91,7 +91,7 @@ impl Draft {
 }
 
 impl Model {
-    /// Adds a backend to its tier, under a name that no other one has.
+    /// Adds a backend to its tier, under a unique name.
     pub(super) fn add(&mut self, mut backend: Backend, is_ptu: bool) {
         let is_taken =
             |name: &str| self.ptu.iter().chain(&self.standard).any(|other| other.name == name);
@@ -103,7 +103,7 @@ impl Model {
     }
 }
 
-/// Whether a name says that what it names is provisioned.
+/// Whether a name indicates a provisioned deployment.
 pub(super) fn is_ptu(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| {
@@ -111,7 +111,7 @@ pub(super) fn is_ptu(name: &str) -> bool {
     })
 }
 
-/// A name of letters, digits and `between`.
+/// A name consisting of letters, digits and `between`.
 pub(super) fn identifier(text: &str, between: char) -> String {
     let mut name = String::new();
     for character in text.chars().take(MAX_NAME_CHARS) {
@@ -125,7 +125,7 @@ pub(super) fn identifier(text: &str, between: char) -> String {
     if name.is_empty() { "backend".to_owned() } else { name.to_owned() }
 }
 
-/// The name of a variable that is made of these words.
+/// A variable name made from these words.
 pub(super) fn variable_name(text: &str) -> String {
     let name = identifier(text, '_').to_ascii_uppercase();
     if name.starts_with(|first: char| first.is_ascii_digit()) {

@@ -1,8 +1,8 @@
-//! Addresses of backends, as other gateways write them.
+//! Converts backend addresses from the notation of other gateways.
 
 use http::Uri;
 
-/// The base of a resource's paths, or what stands for one that is not known.
+/// The base of a resource's paths, or a placeholder for an unknown one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
     pub(super) url: String,
@@ -11,14 +11,14 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Of an address that may have a path of the API behind it: `https://a.openai.azure.com/openai`.
+    /// Parses an address that may include a path of the API: `https://a.openai.azure.com/openai`.
     ///
-    /// `None` for what is no address, or holds a password or a query.
+    /// `None` if it is not an address, or contains a password or a query.
     pub(super) fn read(text: &str) -> Option<Self> {
         let whole = Self::of_other(text)?;
         let (scheme, rest) = whole.url.split_once("://")?;
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        // Where paths of the API begin, the gateway goes on by itself.
+        // The gateway appends the API's paths itself.
         let base = path.find("/openai").filter(|at| {
             let rest = &path[at + "/openai".len()..];
             rest.is_empty() || rest.starts_with('/')
@@ -27,7 +27,7 @@ impl Endpoint {
         Some(Self { url: format!("{scheme}://{authority}{path}"), ..whole })
     }
 
-    /// Of the base address of another provider's API, whose path is a part of it.
+    /// Parses the base address of another provider's API, including its path.
     pub(super) fn of_other(text: &str) -> Option<Self> {
         let uri: Uri = text.trim().parse().ok()?;
         let scheme = uri.scheme_str().filter(|scheme| ["http", "https"].contains(scheme))?;
@@ -40,13 +40,13 @@ impl Endpoint {
         })
     }
 
-    /// In place of an address that the source does not have.
+    /// A placeholder for an address that the source does not contain.
     pub(super) fn unknown(name: &str) -> Self {
         let name = super::draft::identifier(name, '-').to_ascii_lowercase();
         Self { url: format!("https://{name}.openai.azure.com"), is_plain: false }
     }
 
-    /// The first word of its host: the name of a resource.
+    /// The first label of its host: the name of a resource.
     pub(super) fn resource(&self) -> &str {
         let rest = self.url.split_once("://").map_or(&*self.url, |(_, rest)| rest);
         rest.split(['.', ':', '/']).next().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! The `config.yaml` of a LiteLLM proxy.
+//! Converts the `config.yaml` of a LiteLLM proxy.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{
     yaml,
 };
 
-/// What a configuration amounts to; `variable` is the environment of this process.
+/// Converts a configuration; `variable` reads the environment of this process.
 pub(super) fn draft(
     text: &str,
     variable: &dyn Fn(&str) -> Option<String>,
@@ -41,7 +41,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// An entry of `model_list`, which belongs to the group of its name.
+    /// An entry of `model_list`, which belongs to the group with its name.
     fn deployment(&mut self, index: usize, entry: &Value, groups: &mut BTreeMap<String, Model>) {
         let (group, params) = (text(&entry["model_name"]), &entry["litellm_params"]);
         let (Some(group), Some(model)) = (group, text(&params["model"])) else {
@@ -55,7 +55,7 @@ impl Reader<'_> {
         }
         let (prefix, deployment) = model.split_once('/').unwrap_or(("openai", &model));
         let Some(provider) = PROVIDERS.iter().find(|it| it.prefix == prefix) else {
-            let text = format!("{group}: {model}: {prefix} is no provider that can be converted");
+            let text = format!("{group}: {model}: the provider {prefix} cannot be converted");
             return self.draft.leave_out(text);
         };
         let id = text(&entry["model_info"]["id"]);
@@ -68,13 +68,13 @@ impl Reader<'_> {
         let is_own = endpoint.url.starts_with(provider.base);
         if provider.name == Some("anthropic") {
             self.draft.remark(format!(
-                "{name}: of OpenAI's API, Anthropic has chat completions and nothing else"
+                "{name}: Anthropic supports only chat completions of OpenAI's API"
             ));
         }
         let backend = Backend {
             endpoint,
             auth,
-            // A server of OpenAI's API that is not OpenAI's.
+            // A server with OpenAI's API that is not OpenAI's own.
             provider: provider.name.map(|name| if is_own { name } else { "http" }),
             deployment: Some(deployment.to_owned()).filter(|name| *name != group),
             api_version: self.plain(&params["api_version"]),
@@ -111,14 +111,14 @@ impl Reader<'_> {
             None => ("AZURE_API_BASE".to_owned(), (self.variable)("AZURE_API_BASE")),
         };
         address.as_deref().and_then(read).unwrap_or_else(|| {
-            // An address with a password in it is not repeated either.
+            // An address that contains a password must not be repeated either.
             let unknown = Endpoint::unknown(match source.contains("://") {
                 true => group,
                 false => &source,
             });
             let url = &unknown.url;
             self.draft.remark(format!(
-                "{group}: {url} stands for an api_base that is not known here; write the address of the resource"
+                "{group}: {url} is a placeholder for an unknown api_base; replace it by the address of the resource"
             ));
             unknown
         })
@@ -133,7 +133,8 @@ impl Reader<'_> {
             let entra = Entra::Secret { tenant, client_id, secret: variable };
             if *self.draft.entra.get_or_insert_with(|| entra.clone()) != entra {
                 self.draft.remark(
-                    "[entra]: the source has more than one identity; there is one here".to_owned(),
+                    "[entra]: the source has more than one identity; only one is supported"
+                        .to_owned(),
                 );
             }
             return Auth::Entra;
@@ -156,18 +157,18 @@ impl Reader<'_> {
         Auth::Key(self.secret(&key, &fallback, &format!("the key of {name}")))
     }
 
-    /// The variable of a secret: the one that the source names, or one in place of the secret itself.
+    /// The variable of a secret: the one that the source names, or a new one for a literal secret.
     fn secret(&mut self, value: &str, fallback: &str, what: &str) -> String {
         match value.strip_prefix("os.environ/") {
             Some(name) if !name.is_empty() => self.draft.variable(name, what),
             _ => {
-                let what = format!("{what}, which stands in the source and was not copied");
+                let what = format!("{what}, which is in the source and was not copied");
                 self.draft.variable(fallback, &what)
             }
         }
     }
 
-    /// A text that is no secret, with the value of a variable in its place.
+    /// A text that is not secret, with the value of a variable inserted.
     fn plain(&mut self, value: &Value) -> Option<String> {
         text(value).map(|text| self.resolved(&text)).filter(|text| !text.is_empty())
     }
@@ -175,14 +176,12 @@ impl Reader<'_> {
     fn resolved(&mut self, text: &str) -> String {
         let Some(name) = text.strip_prefix("os.environ/") else { return text.to_owned() };
         (self.variable)(name).unwrap_or_else(|| {
-            self.draft.remark(format!(
-                "{name}: the variable is not set here; write its value in its place"
-            ));
+            self.draft.remark(format!("{name}: the variable is not set; replace it by its value"));
             name.to_owned()
         })
     }
 
-    /// A group whose fallback has a PTU in front becomes the PTU tier of one model.
+    /// Turns a PTU group and its fallback into the two tiers of one model.
     fn fallbacks(&mut self, document: &Value, groups: &mut BTreeMap<String, Model>) {
         for section in ["router_settings", "litellm_settings"] {
             let fallbacks = document[section]["fallbacks"].as_array();
@@ -197,12 +196,12 @@ impl Reader<'_> {
                     Some((true, standard)) if is_front => {
                         let Some(front) = groups.get_mut(from) else { continue };
                         for mut backend in standard {
-                            // Its clients ask for the model by the other name.
+                            // Its clients call the model by the other name.
                             backend.deployment.get_or_insert_with(|| to.to_owned());
                             front.add(backend, false);
                         }
                         self.draft.remark(format!(
-                            "{from}: its fallback {to} is its Standard tier now, to which requests spill"
+                            "{from}: its fallback {to} is now its Standard tier, to which requests spill"
                         ));
                     }
                     _ => self.draft.leave_out(format!(
@@ -232,16 +231,16 @@ impl Reader<'_> {
         let variable = self.secret(
             &key,
             "LITELLM_MASTER_KEY",
-            "the key of clients, of 12 characters at least",
+            "the key for clients, with at least 12 characters",
         );
         self.draft.clients.push(Client { name: "litellm", key: variable, operates: true });
         self.draft.remark(
-            "clients.litellm has the master key; give each team a [clients.NAME] of its own instead of virtual keys"
+            "clients.litellm has the master key; give each team its own [clients.NAME] instead of virtual keys"
                 .to_owned(),
         );
     }
 
-    /// Everything else that is set.
+    /// All other settings.
     fn rest(&mut self, document: &Value) {
         for (section, settings) in document.as_object().into_iter().flatten() {
             if section == "model_list" {
@@ -266,7 +265,7 @@ impl Reader<'_> {
     }
 }
 
-/// A text, or a number as one: a version such as `2024` may stand without quotes.
+/// A text, or a number as a text: a version such as `2024` may be unquoted.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.trim().to_owned()),
@@ -276,14 +275,14 @@ fn text(value: &Value) -> Option<String> {
     .filter(|text| !text.is_empty())
 }
 
-/// Whose API a deployment has, by what its `model` begins with.
+/// The provider of a deployment, by the prefix of its `model`.
 struct Provider {
     prefix: &'static str,
-    /// As `provider` of a backend has it; Azure without.
+    /// The backend's `provider`. Defaults to Azure.
     name: Option<&'static str>,
-    /// Where LiteLLM finds it by itself.
+    /// LiteLLM's default address.
     base: &'static str,
-    /// The variable that LiteLLM takes its key from.
+    /// LiteLLM's default variable for its key.
     variable: &'static str,
 }
 
@@ -310,7 +309,7 @@ const PROVIDERS: [Provider; 5] = [
     Provider { prefix: "hosted_vllm", name: Some("http"), base: "", variable: "" },
 ];
 
-/// Of `litellm_params`.
+/// The parameters of `litellm_params` that are converted.
 const READ: [&str; 13] = [
     "model",
     "api_base",
@@ -327,23 +326,23 @@ const READ: [&str; 13] = [
     "custom_llm_provider",
 ];
 
-/// What stands in the place of a setting.
+/// Replacements for settings.
 const INSTEAD: &[(&str, &str)] = &[
     (
         "num_retries retry_after retry_policy max_retries model_group_retry_policy",
-        "not needed: hints of the service decide when a request is sent again; max_attempts bounds it",
+        "not needed: the service's hints decide when a request is sent again; max_attempts limits that",
     ),
     (
         "allowed_fails cooldown_time disable_cooldowns allowed_fails_policy",
-        "not needed: a refusal closes what it is about for as long as it says, longest_cooldown caps that",
+        "not needed: a refusal closes what it is about for as long as it asks, up to longest_cooldown",
     ),
     (
         "routing_strategy routing_strategy_args",
-        "not needed: open backends are taken by priority and weight",
+        "not needed: open backends are selected by priority and weight",
     ),
     (
         "rpm tpm max_parallel_requests",
-        "not needed: a backend that refuses says for how long; clients.NAME.concurrency bounds a client",
+        "not needed: a backend's refusal states its length; clients.NAME.concurrency limits a client",
     ),
     ("timeout request_timeout stream_timeout", "head_timeout of a model or of [upstream]"),
     (
@@ -354,7 +353,7 @@ const INSTEAD: &[(&str, &str)] = &[
     ("json_logs set_verbose", "[telemetry] json and log"),
     (
         "cache cache_params redis_host redis_port redis_password redis_url",
-        "answers are not cached, and each replica learns by itself",
+        "answers are not cached, and each replica learns on its own",
     ),
     ("database_url store_model_in_db", "keys of clients are in the file: [clients.NAME]"),
     ("ssl_verify", "upstream.trust adds certificates"),

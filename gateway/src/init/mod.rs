@@ -1,4 +1,4 @@
-//! `spillover init`: writes a configuration to begin with, or that of another gateway.
+//! `spillover init`: writes an initial configuration, or converts that of another gateway.
 
 mod apim;
 mod args;
@@ -20,14 +20,14 @@ pub(crate) use self::args::InitArgs;
 use self::draft::Draft;
 use crate::{config, files, output};
 
-/// Writes the file and says what is left to do.
+/// Writes the file and reports what is left to do.
 pub(crate) fn run(args: &InitArgs) -> ExitCode {
     let (text, report) = match converted(args) {
         Ok(Some(draft)) => (write::text(&draft), report(&draft)),
         Ok(None) => (TEMPLATE.to_owned(), String::new()),
         Err(problem) => return fail(&problem, NOT_CONVERTED),
     };
-    // Nothing is written that `check` would refuse once the variables are set.
+    // Never write a file that `check` would refuse once the variables are set.
     let any_secret = |name: &str| Some(format!("{PROBE_SECRET}{name}"));
     if let Err(problems) = config::parse(&text, &any_secret) {
         return fail(&format!("this cannot be served:\n{problems}"), NOT_CONVERTED);
@@ -42,10 +42,7 @@ pub(crate) fn run(args: &InitArgs) -> ExitCode {
     let mut next = report;
     if let Some(file) = &args.file {
         let file = file.display();
-        let _ = writeln!(
-            next,
-            "{file} is written; `spillover check {file}` says whether it can be served."
-        );
+        let _ = writeln!(next, "wrote {file}; validate it with `spillover check {file}`.");
     }
     if !next.is_empty() {
         output::report(next.trim_end());
@@ -53,7 +50,7 @@ pub(crate) fn run(args: &InitArgs) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What the source amounts to; nothing where there is none.
+/// Converts the source; `None` if there is none.
 fn converted(args: &InitArgs) -> Result<Option<Draft>, String> {
     let [kind, source] = &args.from[..] else { return Ok(None) };
     let read = |file: &Path| {
@@ -73,7 +70,7 @@ fn converted(args: &InitArgs) -> Result<Option<Draft>, String> {
         }
         "litellm" => litellm::draft(&text, &variable),
         "apim" => apim::draft(&text, &more, &args.model),
-        _ => return Err(format!("--from {kind}: no such source; there are litellm and apim")),
+        _ => return Err(format!("--from {kind}: unknown source; use litellm or apim")),
     };
     draft.map(Some).map_err(|problem| format!("{source}: {problem}"))
 }
@@ -87,7 +84,7 @@ fn report(draft: &Draft) -> String {
         }
     };
     list("Set these variables before it is served:", &draft.variables());
-    list("Look at these:", &draft.remarks);
+    list("Check these:", &draft.remarks);
     list("Left out:", &draft.left_out);
     text
 }
@@ -96,7 +93,7 @@ fn write_new(file: &Path, text: &str) -> Result<(), String> {
     let created = OpenOptions::new().write(true).create_new(true).open(file);
     let mut created = created.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => {
-            format!("{} is there already, and stays as it is: name another file", file.display())
+            format!("{} already exists and was not changed: name another file", file.display())
         }
         _ => format!("{}: {error}", file.display()),
     })?;
@@ -110,7 +107,7 @@ fn fail(problem: &str, status: u8) -> ExitCode {
 
 const NOT_WRITTEN: u8 = 1;
 const NOT_CONVERTED: u8 = 2;
-/// Begins what stands in place of each secret, to try what is written: long enough, and no word that stands
-/// for a key.
+/// The prefix of placeholder secrets, to validate the output with: long enough, and not a
+/// placeholder word.
 const PROBE_SECRET: &str = "b7f3c1d09e5a4862";
 const TEMPLATE: &str = include_str!("template.toml");

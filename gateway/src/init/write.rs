@@ -1,10 +1,10 @@
-//! A draft as TOML.
+//! Writes a draft as TOML.
 
 use std::fmt::Write as _;
 
 use super::draft::{Auth, Backend, Draft, Entra};
 
-/// The whole file, with what was left out as comments, so that it is not forgotten.
+/// The complete file, with the parts left out as comments, so that they are not forgotten.
 pub(super) fn text(draft: &Draft) -> String {
     let mut text = format!(
         "# Converted from {} by `spillover init`. `spillover check FILE` says what is wrong with it.\n\
@@ -19,7 +19,7 @@ pub(super) fn text(draft: &Draft) -> String {
     }
     text.push_str(
         "\n[listen]\naddress = \"127.0.0.1:8080\"   # 0.0.0.0:8080 for clients on other machines\n\
-         admin = \"127.0.0.1:9090\"     # /metrics, /-/status and /-/requests, for operators alone\n",
+         admin = \"127.0.0.1:9090\"     # /metrics, /-/status and /-/requests, for operators only\n",
     );
     for model in &draft.models {
         let name = quoted(&model.name);
@@ -29,7 +29,7 @@ pub(super) fn text(draft: &Draft) -> String {
             let _ = writeln!(text, "aliases = [{}]", aliases.join(", "));
         }
         let what = match model.ptu.is_empty() {
-            true => "where every backend refuses, for the first that reopens",
+            true => "if all backends refuse, for the first to reopen",
             false => "for the PTU, before a request goes to Standard",
         };
         let _ = writeln!(text, "max_wait = \"4s\"   # how long a request may wait {what}");
@@ -52,7 +52,7 @@ fn backend(text: &mut String, backend: &Backend) {
     line("name", quoted(&backend.name));
     line("endpoint", quoted(&backend.endpoint.url));
     if backend.endpoint.is_plain {
-        line("allow_http", "true   # keys travel in the clear".to_owned());
+        line("allow_http", "true   # sends keys without TLS".to_owned());
     }
     if let Some(provider) = backend.provider {
         line("provider", quoted(provider));
@@ -89,7 +89,7 @@ fn clients(text: &mut String, draft: &Draft) {
         let _ = writeln!(text, "\n[clients.{}]", client.name);
         let _ = writeln!(text, "keys = [{}]", quoted(&format!("env:{}", client.key)));
         if client.operates {
-            text.push_str("may = [\"operate\"]   # sees /metrics, /-/status and /-/requests\n");
+            text.push_str("may = [\"operate\"]   # may read /metrics, /-/status and /-/requests\n");
         }
     }
 }
@@ -112,7 +112,7 @@ fn entra(text: &mut String, entra: Option<&Entra>) {
     };
 }
 
-/// A line of text as comments of at most 100 characters or so.
+/// Writes a line of text as comments of about 100 characters.
 fn comment(text: &mut String, line: &str) {
     let mut width = 0;
     text.push_str("#   -");
@@ -127,7 +127,7 @@ fn comment(text: &mut String, line: &str) {
     text.push('\n');
 }
 
-/// A basic string of TOML.
+/// A TOML basic string.
 fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');

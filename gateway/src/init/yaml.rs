@@ -1,15 +1,15 @@
-//! YAML as JSON, as far as configurations need it: every document ends up with a bounded size.
+//! Reads YAML as JSON, as far as configurations need it, with a limit on each document's size.
 
 use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 use serde_json::{Map, Value};
 
-/// The first document of a text.
+/// Reads the first document of a text.
 ///
 /// # Errors
 ///
-/// What is wrong, and where: a syntax that is none, or a document that its anchors make too large.
+/// The problem and its location: a syntax error, or a document whose aliases make it too large.
 pub(super) fn read(text: &str) -> Result<Value, String> {
     let mut reader = Reader::default();
     for event in Parser::new_from_str(text) {
@@ -28,11 +28,11 @@ struct Reader {
     open: Vec<Open>,
     anchors: HashMap<usize, Value>,
     document: Option<Value>,
-    /// Values, those of aliases included.
+    /// Values, including those of aliases.
     count: usize,
 }
 
-/// A collection whose end has not come.
+/// An incomplete collection.
 enum Open {
     Sequence(usize, Vec<Value>),
     Mapping(usize, Map<String, Value>, Option<String>),
@@ -81,7 +81,7 @@ impl Reader {
                 None => {
                     *key = Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
                 }
-                // Merged: what the mapping says itself comes first.
+                // Merge key: the mapping's own entries take precedence.
                 Some(merge) if merge == "<<" => {
                     let parts = match value {
                         Value::Array(parts) => parts,
@@ -106,7 +106,7 @@ impl Reader {
     }
 }
 
-/// A plain scalar by the core schema (YAML 1.2.2 section 10.3), any other one as text.
+/// A plain scalar by the core schema (YAML 1.2.2 section 10.3), any other scalar as text.
 fn scalar(text: &str, style: ScalarStyle) -> Value {
     if style != ScalarStyle::Plain {
         return text.into();
@@ -124,7 +124,7 @@ fn scalar(text: &str, style: ScalarStyle) -> Value {
     }
 }
 
-/// How many values there are in one, of which a long text is several.
+/// The number of values in one; a long text counts as several.
 fn size(value: &Value) -> usize {
     match value {
         Value::String(text) => 1 + text.len() / 64,
@@ -134,7 +134,7 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// Far more than a configuration has; a few anchors can stand for billions.
+/// Far more than a configuration has; a few aliases can expand to billions.
 const MAX_VALUES: usize = 100_000;
 const MAX_DEPTH: usize = 64;
 

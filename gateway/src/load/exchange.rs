@@ -23,7 +23,7 @@ pub(super) struct Seen {
     pub(super) total: Duration,
     pub(super) prompt_tokens: u64,
     pub(super) completion_tokens: u64,
-    /// What an answer that is no success says is wrong.
+    /// The error message of an unsuccessful answer.
     pub(super) message: Option<String>,
 }
 
@@ -138,7 +138,7 @@ struct Reader {
     kept: Vec<u8>,
     overflowed: bool,
     complained: bool,
-    /// Of the first event that complains.
+    /// The message of the first event with an error.
     complaint: Option<String>,
     prompt_tokens: u64,
     completion_tokens: u64,
@@ -192,7 +192,7 @@ impl Reader {
         self.count(&event);
     }
 
-    /// What is wrong, in the words of the answer: its message, or else the beginning of its text.
+    /// The error in the answer's words: its message, or else the beginning of its text.
     fn message(&self) -> Option<String> {
         let said = self.complaint.clone().or_else(|| {
             let whole = serde_json::from_slice::<Value>(&self.kept).ok();
@@ -220,7 +220,7 @@ impl Reader {
     }
 }
 
-/// A message without the key, which a service that refuses it may repeat.
+/// Removes the key from a message: a service that refuses a key may repeat it.
 fn without_key(message: &str, target: &Target) -> String {
     let value = target.key.as_ref().and_then(|(_, value)| value.to_str().ok());
     let key = value.map(|value| value.strip_prefix("Bearer ").unwrap_or(value));
@@ -230,7 +230,7 @@ fn without_key(message: &str, target: &Target) -> String {
     }
 }
 
-/// The message of an error, wherever the service puts it.
+/// The message of an error, in any of the service's formats.
 fn complaint(value: &Value) -> Option<String> {
     let places = [&value["error"], &value["response"]["error"], value];
     let message = |place: &&Value| place["message"].as_str().map(str::to_owned);
@@ -255,7 +255,7 @@ fn reason(error: &(dyn Error + 'static)) -> String {
 }
 
 const JSON: &str = "application/json";
-/// Of a message, which is for one line or a few.
+/// Maximum length of a message, in characters: one line or a few.
 const MAX_MESSAGE_CHARS: usize = 300;
 /// 8 MiB.
 const MAX_KEPT_BYTES: usize = 8 << 20;

@@ -29,7 +29,7 @@ use self::{
 };
 use crate::output;
 
-/// Runs a load. The status says whether everything was served.
+/// Runs a load. The exit status shows whether every request succeeded.
 pub(crate) fn run(args: LoadArgs) -> ExitCode {
     match load(args) {
         Ok(outcome) => ExitCode::from(status(&outcome)),
@@ -57,7 +57,7 @@ fn load(args: LoadArgs) -> Result<Outcome, String> {
     Ok(outcome)
 }
 
-/// The exit status, as the help explains it.
+/// The exit status, as documented in the help.
 fn status(outcome: &Outcome) -> u8 {
     let (all, tally) = (outcome.tally.all.count, &outcome.tally);
     match () {
@@ -71,5 +71,5 @@ fn status(outcome: &Outcome) -> u8 {
 const NOT_ALL_SERVED: u8 = 1;
 const NOT_SENT: u8 = 2;
 const NONE_ANSWERED: u8 = 3;
-/// As shells have it of what SIGINT ended.
+/// The shells' exit status after SIGINT.
 const INTERRUPTED: u8 = 130;

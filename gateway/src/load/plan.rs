@@ -56,7 +56,7 @@ impl Plan {
 }
 
 impl Plan {
-    /// How many requests there will be, if that is known, and else for how long they come.
+    /// The number of requests if known, or else the length of the run.
     pub(super) fn length(&self) -> (Option<u64>, Duration) {
         let seconds = |end: f64| Duration::try_from_secs_f64(end).unwrap_or(Duration::MAX);
         match self {

@@ -1,4 +1,4 @@
-//! How far a run is: a bar on a terminal, and the reference's lines elsewhere.
+//! The progress of a run: a bar on a terminal, and the reference's lines elsewhere.
 
 use std::{
     io::{self, IsTerminal, Write as _},
@@ -9,15 +9,15 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{clock, plan::Plan};
 
-/// Shows how far a run is.
+/// Shows the progress of a run.
 pub(super) enum Progress {
-    /// On a terminal, by standard error. Its length is in requests, or in milliseconds.
+    /// On a terminal, on standard error. Its length is in requests, or in milliseconds.
     Bar(ProgressBar, Unit),
-    /// Lines on standard output or, with JSON there, on standard error.
+    /// Lines on standard output or, if that has JSON, on standard error.
     Lines { json: bool },
 }
 
-/// What a bar counts.
+/// The unit of a bar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
     Requests,
@@ -25,7 +25,7 @@ pub(super) enum Unit {
 }
 
 impl Progress {
-    /// A bar where standard error is a terminal, and nothing else would be mixed with it.
+    /// A bar if standard error is a terminal that no other output uses.
     pub(super) fn new(json: bool, plan: &Plan) -> Self {
         let is_seen = io::stderr().is_terminal() && (json || io::stdout().is_terminal());
         if is_seen { Self::bar(plan, ProgressDrawTarget::stderr()) } else { Self::Lines { json } }
@@ -46,7 +46,7 @@ impl Progress {
         Self::Bar(bar, unit)
     }
 
-    /// So many run, and so many are over.
+    /// Shows the number of requests in flight and completed.
     pub(super) fn show(&self, running: usize, completed: u64, took: Duration) {
         match self {
             Self::Bar(bar, unit) => {
@@ -61,7 +61,7 @@ impl Progress {
             Self::Lines { json } => {
                 let time = clock::spelled(clock::wall());
                 let line = format!("{time}: Running...{running} Completed...{completed}\n");
-                // A reader that went away is no reason to stop asking.
+                // A reader that has gone does not stop the run.
                 let _ = if *json {
                     io::stderr().write_all(line.as_bytes())
                 } else {
@@ -71,7 +71,7 @@ impl Progress {
         }
     }
 
-    /// Nothing more is shown, so that what is printed next stands alone.
+    /// Removes the progress display, so that later output stands alone.
     pub(super) fn end(&self) {
         if let Self::Bar(bar, _) = self {
             bar.finish_and_clear();

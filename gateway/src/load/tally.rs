@@ -16,7 +16,7 @@ pub(super) struct Tally {
 /// The answers of one target with one status.
 pub(super) struct Group {
     pub(super) sums: Sums,
-    /// What the first of them said was wrong.
+    /// The error message of the first of them.
     pub(super) message: Option<String>,
     /// By region and backend.
     pub(super) served: BTreeMap<(String, String), Sums>,
@@ -69,7 +69,7 @@ impl Tally {
             .sum()
     }
 
-    /// How many answers had a status of success, and no error among their events.
+    /// The number of answers with a success status and no error among their events.
     pub(super) fn successes(&self) -> u64 {
         let is_success = |end: &End| matches!(end, End::Status(200..=299));
         let groups = self.groups.iter().filter(|((_, end), _)| is_success(end));

@@ -1,4 +1,4 @@
-//! Backends and named values of API Management, from JSON.
+//! Reads backends and named values of API Management from JSON.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::expressions;
 
-/// What is known of a service, by the last part of each name.
+/// The known entities of a service, by the last part of each name.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     backends: BTreeMap<String, Entity>,
@@ -24,7 +24,7 @@ pub(super) enum Entity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Single {
     pub(super) url: String,
-    /// Of its credentials: a named value, or the key itself.
+    /// The `api-key` among its credentials: a named value, or a literal key.
     pub(super) key: Option<String>,
 }
 
@@ -36,10 +36,10 @@ pub(super) struct Member {
 }
 
 impl Known {
-    /// Adds what a document has: a template, a list, or one entity.
+    /// Adds the entities of a document: a template, a list, or a single entity.
     pub(super) fn read(&mut self, text: &str) -> Result<(), String> {
         let document: Value = serde_json::from_str(text.trim_start_matches('\u{feff}'))
-            .map_err(|error| format!("is neither JSON ({error}) nor the XML of a fragment"))?;
+            .map_err(|error| format!("is neither JSON ({error}) nor a fragment in XML"))?;
         for (name, parameter) in document["parameters"].as_object().into_iter().flatten() {
             if let Some(value) =
                 parameter["defaultValue"].as_str().or_else(|| parameter["value"].as_str())
@@ -52,7 +52,7 @@ impl Known {
         match self.backends.len() + self.named_values.len() + self.parameters.len() > before {
             true => Ok(()),
             false if before > 0 => Ok(()),
-            false => Err("has no backend and no named value of API Management".to_owned()),
+            false => Err("contains no backend and no named value of API Management".to_owned()),
         }
     }
 
@@ -60,7 +60,7 @@ impl Known {
         self.backends.get(&last(id))
     }
 
-    /// The pools, and what is in none.
+    /// The pools, and the backends that are in no pool.
     pub(super) fn tops(&self) -> impl Iterator<Item = &str> {
         let is_member = |name: &str| {
             let pools = self.backends.values().filter_map(|entity| match entity {
@@ -72,7 +72,7 @@ impl Known {
         self.backends.keys().map(String::as_str).filter(move |name| !is_member(name))
     }
 
-    /// A text with the values that are known in place of their names.
+    /// Replaces the named values in a text by their values, if known.
     pub(super) fn resolved(&self, text: &str) -> String {
         let named = expressions::named_value(text).and_then(|name| {
             let value = self.named_values.get(name)?;
@@ -92,7 +92,7 @@ impl Known {
             Value::Object(members) => {
                 self.entity(value);
                 for (name, member) in members {
-                    // What an entity says of itself is read there.
+                    // An entity's own properties are read elsewhere.
                     if name != "properties"
                         || member.get("resources").is_some()
                         || member.get("template").is_some()
@@ -126,7 +126,7 @@ impl Known {
         }
         if properties.get("circuitBreaker").is_some() {
             self.left_out.push(format!(
-                "circuitBreaker of {name}: not needed, a refusal closes what it is about for as long as it says"
+                "circuitBreaker of {name}: not needed, a refusal closes what it is about for as long as it asks"
             ));
         }
         if let Some(services) = properties["pool"]["services"].as_array() {
@@ -147,8 +147,8 @@ impl Known {
     }
 }
 
-/// The last part of a name: of `apim/ptu`, of `[concat(parameters('apim'), '/ptu')]` and of
-/// `[resourceId('Microsoft.ApiManagement/service/backends', 'apim', 'ptu')]` it is `ptu`.
+/// The last part of a name: `ptu` for `apim/ptu`, for `[concat(parameters('apim'), '/ptu')]` and
+/// for `[resourceId('Microsoft.ApiManagement/service/backends', 'apim', 'ptu')]`.
 fn last(name: &str) -> String {
     let name = name.trim_end_matches([']', ')', '\'', '"', ' ']);
     name.rsplit(['/', '\'', '"']).next().unwrap_or(name).to_owned()

@@ -1,22 +1,22 @@
-//! Elements of policies that become something else here, or nothing.
+//! Policy elements whose equivalent is elsewhere, or which have none.
 
 use roxmltree::Node;
 
-/// What to say of an element that is not converted; `None` for one that needs no word.
+/// The remark about an element that is not converted; `None` if none is needed.
 pub(super) fn left_out(name: &str, element: Node<'_, '_>) -> Option<String> {
     let attribute = |name: &str| element.attribute(name).unwrap_or_default();
     let instead = match name {
         "retry" => {
-            "not needed: an untried backend is asked at once, and max_wait bounds the wait for the first that reopens"
+            "not needed: untried backends are tried immediately, and max_wait limits the wait for the first to reopen"
         }
         "include-fragment" => {
             let id = attribute("fragment-id");
             return Some(format!(
-                "include-fragment {id}: give its XML by --backends to have it read"
+                "include-fragment {id}: pass its XML with --backends to convert it"
             ));
         }
         "azure-openai-token-limit" | "llm-token-limit" => {
-            "has no equivalent for clients; spill_budget bounds what goes to Standard"
+            "has no equivalent for clients; spill_budget limits what goes to Standard"
         }
         "rate-limit" | "rate-limit-by-key" | "quota" | "quota-by-key" => {
             "clients.NAME.requests_per_second"
@@ -27,7 +27,9 @@ pub(super) fn left_out(name: &str, element: Node<'_, '_>) -> Option<String> {
         }
         "validate-client-certificate" => "listen.tls client_ca, and certificates of [clients.NAME]",
         "cors" => "[listen.cors]",
-        "ip-filter" => "has no equivalent: a network's own rules decide who reaches the gateway",
+        "ip-filter" => {
+            "has no equivalent: the network's own rules decide who can reach the gateway"
+        }
         "azure-openai-emit-token-metric" | "llm-emit-token-metric" | "emit-metric" => {
             "built in: spillover_tokens_total by client, model, backend and tier"
         }
@@ -43,7 +45,7 @@ pub(super) fn left_out(name: &str, element: Node<'_, '_>) -> Option<String> {
         "log-to-eventhub" | "trace" => "the log, [telemetry] otlp and /-/requests",
         "rewrite-uri" | "set-body" | "find-and-replace" | "xsl-transform" | "json-to-xml"
         | "xml-to-json" => {
-            "has no equivalent: bodies and paths are passed on, but for the deployment"
+            "has no equivalent: bodies and paths are forwarded unchanged, except for the deployment"
         }
         "send-request" | "send-one-way-request" | "return-response" | "mock-response" => {
             "has no equivalent"

@@ -1,7 +1,7 @@
-//! Expressions in policies: C# that stands in XML as if it were none.
+//! Makes policies with unescaped C# expressions readable for an XML parser.
 
-/// The text with expressions (`@(...)`, `@{...}`) that an XML parser can read. Their quotes, angle brackets
-/// and ampersands are escaped; policies that API Management itself takes do not have to.
+/// Escapes the quotes, angle brackets and ampersands in expressions (`@(...)`, `@{...}`). API
+/// Management accepts policies in which they are not escaped.
 pub(super) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     let mut rest = text;
@@ -35,13 +35,13 @@ pub(super) fn escaped(text: &str) -> String {
     }
 }
 
-/// Where the next expression begins.
+/// The position of the next expression.
 fn begin(text: &str) -> Option<usize> {
     [text.find("@("), text.find("@{")].into_iter().flatten().min()
 }
 
-/// How long the expression is that `text` begins with: to the bracket that closes it, strings and
-/// characters of C# passed over. Of one that is never closed it is the line.
+/// The length of the expression at the beginning of `text`: up to its closing bracket, ignoring C#
+/// strings and characters. If it is never closed, up to the end of the line.
 fn length(text: &str) -> usize {
     let mut depth = 0_usize;
     let mut quote = None;
@@ -63,11 +63,11 @@ fn length(text: &str) -> usize {
             (None, _) => {}
         }
     }
-    // Policies whose XML is right have their quotes escaped already; so does this one.
+    // In well-formed policies, quotes are already escaped; treat this one in the same way.
     text.find(['"', '\n', '<']).unwrap_or(text.len())
 }
 
-/// Escapes the ampersands that begin no entity.
+/// Escapes ampersands that do not begin an entity.
 fn ampersands(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     let mut rest = text;

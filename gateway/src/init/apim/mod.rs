@@ -1,4 +1,4 @@
-//! A policy of Azure API Management with its backends.
+//! Converts a policy of Azure API Management with its backends.
 
 mod backends;
 mod elements;
@@ -11,7 +11,7 @@ use super::{
     endpoint::Endpoint,
 };
 
-/// What a policy amounts to, with the backends and fragments in `more`, each with the name of its file.
+/// Converts a policy, with the backends and fragments in `more`, each with its file's name.
 pub(super) fn draft(text: &str, more: &[(String, String)], model: &str) -> Result<Draft, String> {
     let (mut policy, mut known) = (Policy::read(text)?, Known::default());
     for (file, text) in more {
@@ -31,7 +31,7 @@ pub(super) fn draft(text: &str, more: &[(String, String)], model: &str) -> Resul
     maker.client();
     let Maker { mut draft, model, .. } = maker;
     if model.ptu.is_empty() && model.standard.is_empty() {
-        return Err("no backend is in it: give what it refers to by --backends (JSON, or the XML of a fragment)".to_owned());
+        return Err("it contains no backend: pass what it refers to with --backends (JSON, or the XML of a fragment)".to_owned());
     }
     policy.left_out.iter().for_each(|text| draft.leave_out(text.clone()));
     known.left_out.iter().for_each(|text| draft.leave_out(text.clone()));
@@ -59,20 +59,21 @@ impl Maker<'_> {
                 policy::Place::Backend(id) => self.named(id, key),
             }
         }
-        // Backends that nothing refers to by a name that can be read: a policy may put it together.
+        // If no backend is referred to by a readable name, use all: a policy may construct the
+        // name.
         if self.model.ptu.is_empty() && self.model.standard.is_empty() {
             let ids: Vec<_> = self.known.tops().map(str::to_owned).collect();
             ids.iter().for_each(|id| self.named(id, None));
         }
     }
 
-    /// A backend by its id, or the members of a pool.
+    /// Adds a backend by its id, or the members of a pool.
     fn named(&mut self, id: &str, key: Option<&str>) {
         match self.known.backend(id) {
             Some(backends::Entity::Pool(members)) => {
                 for member in members {
                     let Some(backends::Entity::Single(single)) = self.known.backend(&member.id) else {
-                        self.draft.remark(format!("{id}: its member {} is not in what --backends gives", member.id));
+                        self.draft.remark(format!("{id}: its member {} is missing in --backends", member.id));
                         continue;
                     };
                     let key = single.key.as_deref().or(key).map(str::to_owned);
@@ -84,7 +85,7 @@ impl Maker<'_> {
                 self.add(id, &single.url.clone(), key.as_deref(), (None, None));
             }
             None => self.draft.remark(format!(
-                "the backend {id} is not in what --backends gives; add it, or give the template that has it"
+                "the backend {id} is missing in --backends; add it, or pass the template that contains it"
             )),
         }
     }
@@ -128,7 +129,7 @@ impl Maker<'_> {
             let of = expressions::named_value(address).unwrap_or(if name.is_empty() { "backend" } else { name });
             let unknown = Endpoint::unknown(of);
             self.draft.remark(format!(
-                "{} stands for {of}, whose value is not known here; write the address of the resource",
+                "{} is a placeholder for {of}, whose value is unknown; replace it by the address of the resource",
                 unknown.url
             ));
             unknown
@@ -145,7 +146,7 @@ impl Maker<'_> {
             let variable = format!("{}_KEY", variable_name(name));
             return Auth::Key(self.draft.variable(
                 &variable,
-                &format!("the key of {name}, which the policy does not say"),
+                &format!("the key of {name}, which the policy does not contain"),
             ));
         };
         match expressions::named_value(key) {
@@ -155,8 +156,7 @@ impl Maker<'_> {
             }
             None => {
                 let variable = format!("{}_KEY", variable_name(name));
-                let what =
-                    format!("the key of {name}, which stands in the source and was not copied");
+                let what = format!("the key of {name}, which is in the source and was not copied");
                 Auth::Key(self.draft.variable(&variable, &what))
             }
         }
@@ -164,7 +164,7 @@ impl Maker<'_> {
 
     /// Subscription keys become the keys of clients.
     fn client(&mut self) {
-        let what = "a key of clients, such as their subscription key, of 12 characters at least";
+        let what = "a key for clients, such as their subscription key, with at least 12 characters";
         let key = self.draft.variable("CLIENT_KEY", what);
         self.draft.clients.push(Client { name: "default", key, operates: false });
         self.draft.remark(

@@ -1,31 +1,31 @@
-//! What a policy sends requests to, and with which key.
+//! Reads the targets of a policy's requests, and their keys.
 
 use roxmltree::{Document, Node, ParsingOptions};
 
 use super::{elements, expressions};
 
-/// A policy, or a fragment of one.
+/// A policy, or a policy fragment.
 #[derive(Debug, Default)]
 pub(super) struct Policy {
     pub(super) targets: Vec<Target>,
-    /// Where it authenticates by one, with the id of a user-assigned one.
+    /// Whether it authenticates with a managed identity, with the id of a user-assigned one.
     pub(super) managed_identity: Option<Option<String>>,
     pub(super) left_out: Vec<String>,
 }
 
-/// A place that requests are sent to.
+/// A target of requests.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) name: String,
     pub(super) place: Place,
-    /// The value of `api-key` that is set beside it.
+    /// The value of `api-key` that is set with it.
     pub(super) key: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Address(String),
-    /// By the id of a backend entity.
+    /// A backend entity, by its id.
     Backend(String),
 }
 
@@ -34,7 +34,7 @@ impl Policy {
         let text = expressions::escaped(text.trim_start_matches('\u{feff}'));
         let options = ParsingOptions { nodes_limit: MAX_NODES, ..ParsingOptions::default() };
         let document = Document::parse_with_options(&text, options)
-            .map_err(|error| format!("is no policy in XML: {error}"))?;
+            .map_err(|error| format!("is not a policy in XML: {error}"))?;
         let mut policy = Self::default();
         for element in document.descendants().filter(Node::is_element) {
             policy.element(element);
@@ -42,12 +42,12 @@ impl Policy {
         Ok(policy)
     }
 
-    /// With what a fragment of it has.
+    /// Adds the contents of a fragment of this policy.
     pub(super) fn add(&mut self, fragment: Self) {
         self.targets.extend(fragment.targets);
         self.left_out.extend(fragment.left_out);
         self.managed_identity = self.managed_identity.take().or(fragment.managed_identity);
-        // It is here.
+        // The fragment is here now.
         self.left_out.retain(|text| !text.starts_with("include-fragment"));
     }
 
@@ -59,7 +59,7 @@ impl Policy {
                 let place = match (attribute("backend-id"), attribute("base-url")) {
                     (Some(id), _) if !is_expression(id) => Place::Backend(id.to_owned()),
                     (_, Some(url)) if !is_expression(url) => Place::Address(url.to_owned()),
-                    // It is put together from variables, which are read where they are set.
+                    // It is constructed from variables, which are read where they are set.
                     _ => return,
                 };
                 self.target(element, place);
@@ -104,7 +104,7 @@ impl Policy {
     }
 }
 
-/// The `api-key` that the same branch sets, or one around it.
+/// The `api-key` set in the same branch, or in an enclosing one.
 fn key_beside(element: Node<'_, '_>) -> Option<String> {
     element.ancestors().skip(1).find_map(|branch| {
         let header = branch.children().find(|child| {

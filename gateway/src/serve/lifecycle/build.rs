@@ -92,13 +92,13 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
     Ok(Runtime { snapshot, clients, routes, upstream, tokens, verifier })
 }
 
-/// Makes a configuration ready as a server would, and lets it go.
+/// Builds a configuration's runtime like a server, and drops it.
 ///
 /// # Errors
 ///
-/// As of [`runtime`].
+/// As in [`runtime`].
 pub(crate) fn try_to_build(config: Config) -> Result<(), String> {
-    // What keeps time and connections is made within a runtime, where a server makes it.
+    // Timers and connections need an async runtime, as in a server.
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let executor = executor.map_err(|error| format!("cannot start: {error}"))?;
     let _entered = executor.enter();

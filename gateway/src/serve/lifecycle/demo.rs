@@ -26,8 +26,8 @@ pub(crate) async fn start() -> std::io::Result<(Azure, Config)> {
     Ok((Azure(azure), config))
 }
 
-/// What the demonstration at `url` says of itself: a request, how to stop it, a load that spills, and where
-/// to look. Each command works as it stands.
+/// The instructions for the demonstration at `url`: a request, how to stop it, a load that spills,
+/// and the status page. Each command can be run unchanged.
 pub(crate) fn lines(url: &str, admin: Option<&str>) -> [String; 4] {
     let command = env::args_os().next().and_then(|name| name.into_string().ok());
     let command = command.map(|name| quoted(&name)).unwrap_or_else(|| "spillover".to_owned());
@@ -47,7 +47,7 @@ pub(crate) fn lines(url: &str, admin: Option<&str>) -> [String; 4] {
     ]
 }
 
-/// As a shell takes it for one word.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/+".contains(&byte);
     match !word.is_empty() && word.bytes().all(is_plain) {
@@ -56,7 +56,7 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// More than the PTU of the demonstration drains, which is three to four such requests a second.
+/// More than the demonstration's PTU drains, which is three to four such requests per second.
 const LOAD: &str = "--rate 6 --duration 20s --max-tokens 100";
 /// Measured: of 129 requests the PTU served 63 % after a median wait of 2.8 s and 3.9 s at most, and 37 %
 /// spilled, most of them without a wait.

@@ -20,9 +20,9 @@ use crate::{
 /// Why a gateway does not start.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Something here is in the way, such as an address that is taken.
+    /// A local obstacle, such as an address in use.
     Start(String),
-    /// The configuration cannot be served anywhere.
+    /// The configuration is invalid everywhere.
     Configuration(String),
 }
 
