@@ -4,6 +4,7 @@
 //!
 //! | feature | for |
 //! |---|---|
+//! | `hyper` | hyper's client under the layers: what its errors mean |
 //! | `reqwest` | reqwest 0.13: its client under the layers, its requests and responses above them |
 //! | `reqwest-012` | the same for reqwest 0.12 |
 //! | `async-openai` | async-openai over the layers, by its `with_http_service` |
@@ -20,6 +21,8 @@
 pub mod async_openai;
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(feature = "hyper")]
+pub mod hyper;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 #[cfg(feature = "reqwest-012")]

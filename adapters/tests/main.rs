@@ -5,8 +5,9 @@
 mod async_openai;
 mod axum_proxy;
 mod grpc;
+mod hyper;
 mod reqwest_012;
 mod reqwest_013;
 mod rig;
 
-use spillover_testing::{azure, raw, real as clock, witness};
+use spillover_testing::{azure, protocol, raw, real as clock, witness};
