@@ -230,8 +230,29 @@ fn backends_and_pools_of_a_template_keep_their_priorities_and_keys_by_name() {
         (Some(2), Some(50))
     );
     assert!(
-        said.contains("its member missing is missing in")
+        said.contains("is a placeholder for missing, whose value is unknown")
             && said.contains("circuitBreaker of east-ptu"),
+        "{said}"
+    );
+
+    // Branches by path are models of their own, and a backend that is not known has a stand-in.
+    let policy = r#"<policies><inbound>
+        <set-variable name="path" value="@(context.Request.OriginalUrl.Path.Trim('/'))" /><choose>
+        <when condition="@(context.Variables.GetValueOrDefault<string>("path").StartsWith("/deployments/gpt-4o-mini/"))">
+          <set-backend-service backend-id="lb-mini" /></when>
+        <when condition="@(context.Variables.GetValueOrDefault<string>("path").StartsWith("/deployments/gpt-4o/"))">
+          <set-backend-service backend-id="lb-4o" /></when></choose>
+        <set-variable name="backend-counter" value="0" />
+        <authentication-managed-identity resource="https://cognitiveservices.azure.com" client-id="{{IDENTITY}}" />
+        </inbound></policies>"#;
+    let policy = file("init/by-path.xml", policy);
+    let (text, said) = converted("apim-by-path", &["--from", "apim", policy.to_str().unwrap()]);
+    let read: toml::Table = text.parse().unwrap();
+    let names: Vec<_> = read["models"].as_table().unwrap().keys().collect();
+    assert_eq!(names, ["gpt-4o", "gpt-4o-mini"]);
+    assert!(
+        said.contains("is a placeholder for lb-mini")
+            && said.contains("write the value of IDENTITY"),
         "{said}"
     );
 
@@ -269,4 +290,6 @@ fn a_source_that_cannot_be_converted_is_refused_and_nothing_is_written() {
     let missing = ran(&["init", "--from", "litellm", "/nowhere.yaml"]);
     assert_eq!(missing.status.code(), Some(2));
     assert_eq!(ran(&["init", "--from", "litellm"]).status.code(), Some(2));
+    let twice = ["init", "--from", "litellm", "a", "--from", "litellm", "b"];
+    assert_eq!(ran(&twice).status.code(), Some(2));
 }

@@ -97,6 +97,6 @@ const WRONG_FILE: u8 = 2;
 const LEGEND: &str = "
 Deployment          resource and name
 Attempts            requests that came to it; 200 and 429 of them were answered so
-Failed              5xx, and connections that were broken on purpose
+Failed              everything else: faulty requests, scripted errors and resets
 Prompt, Completion  tokens of the answers
 ";

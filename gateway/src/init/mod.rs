@@ -52,7 +52,11 @@ pub(crate) fn run(args: &InitArgs) -> ExitCode {
 
 /// Converts the source; `None` if there is none.
 fn converted(args: &InitArgs) -> Result<Option<Draft>, String> {
-    let [kind, source] = &args.from[..] else { return Ok(None) };
+    let (kind, source) = match &args.from[..] {
+        [] => return Ok(None),
+        [kind, source] => (kind, source),
+        _ => return Err("--from stands twice: convert one source".to_owned()),
+    };
     let read = |file: &Path| {
         files::read_text(file, files::MAX_FILE_BYTES, files::PATIENCE)
             .map_err(|error| format!("{}: {error}", file.display()))

@@ -5,6 +5,8 @@ mod elements;
 mod expressions;
 mod policy;
 
+use std::collections::BTreeMap;
+
 use self::{backends::Known, policy::Policy};
 use super::{
     draft::{Auth, Backend, Client, Draft, Entra, Model, is_ptu, variable_name},
@@ -23,29 +25,42 @@ pub(super) fn draft(text: &str, more: &[(String, String)], model: &str) -> Resul
     }
     let mut maker = Maker {
         draft: Draft::of("a policy of API Management"),
-        model: Model { name: model.to_owned(), ..Model::default() },
+        models: BTreeMap::new(),
+        unnamed: model,
         policy: &policy,
         known: &known,
     };
     maker.backends();
     maker.client();
-    let Maker { mut draft, model, .. } = maker;
-    if model.ptu.is_empty() && model.standard.is_empty() {
-        return Err("it contains no backend: pass what it refers to with --backends (JSON, or the XML of a fragment)".to_owned());
+    let Maker { mut draft, models, .. } = maker;
+    if models.is_empty() {
+        return Err(
+            "it contains no backend: pass what it refers to with --backends (JSON, or the XML of a \
+             fragment)"
+                .to_owned(),
+        );
     }
     policy.left_out.iter().for_each(|text| draft.leave_out(text.clone()));
     known.left_out.iter().for_each(|text| draft.leave_out(text.clone()));
-    draft.remark(format!(
-        "models.{}: a policy does not say what clients call the model: the deployment in the paths of requests; --model names \
-         another", model.name
-    ));
-    draft.models.push(model);
+    if models.contains_key(model) {
+        draft.remark(format!(
+            "models.{model}: a policy need not say what clients call a model: the deployment in the paths of \
+             their requests; --model names another"
+        ));
+    }
+    draft.models.extend(models.into_values());
     Ok(draft)
 }
 
+/// Priority and weight.
+type Order = (Option<u64>, Option<u64>);
+
 struct Maker<'a> {
     draft: Draft,
-    model: Model,
+    /// By name.
+    models: BTreeMap<String, Model>,
+    /// The name of the model for which a policy has none.
+    unnamed: &'a str,
     policy: &'a Policy,
     known: &'a Known,
 }
@@ -54,49 +69,47 @@ impl Maker<'_> {
     fn backends(&mut self) {
         for target in &self.policy.targets {
             let key = target.key.as_deref();
+            let model = target.deployment.as_deref().unwrap_or(self.unnamed);
             match &target.place {
-                policy::Place::Address(text) => self.add(&target.name, text, key, (None, None)),
-                policy::Place::Backend(id) => self.named(id, key),
+                policy::Place::Address(text) => {
+                    self.add(model, &target.name, text, key, (None, None));
+                }
+                policy::Place::Backend(id) => self.named(model, id, key),
             }
         }
         // If no backend is referred to by a readable name, use all: a policy may construct the
         // name.
-        if self.model.ptu.is_empty() && self.model.standard.is_empty() {
-            let ids: Vec<_> = self.known.tops().map(str::to_owned).collect();
-            ids.iter().for_each(|id| self.named(id, None));
+        if self.models.is_empty() {
+            let (ids, model): (Vec<_>, _) = (self.known.tops().collect(), self.unnamed);
+            ids.iter().for_each(|id| self.named(model, id, None));
         }
     }
 
-    /// Adds a backend by its id, or the members of a pool.
-    fn named(&mut self, id: &str, key: Option<&str>) {
+    /// A backend by its id, or the members of a pool.
+    fn named(&mut self, model: &str, id: &str, key: Option<&str>) {
         match self.known.backend(id) {
             Some(backends::Entity::Pool(members)) => {
                 for member in members {
-                    let Some(backends::Entity::Single(single)) = self.known.backend(&member.id) else {
-                        self.draft.remark(format!("{id}: its member {} is missing in --backends", member.id));
-                        continue;
-                    };
-                    let key = single.key.as_deref().or(key).map(str::to_owned);
-                    self.add(&member.id, &single.url.clone(), key.as_deref(), (member.priority, member.weight));
+                    let order = (member.priority, member.weight);
+                    self.single(model, &member.id, key, order);
                 }
             }
-            Some(backends::Entity::Single(single)) => {
-                let key = single.key.as_deref().or(key).map(str::to_owned);
-                self.add(id, &single.url.clone(), key.as_deref(), (None, None));
-            }
-            None => self.draft.remark(format!(
-                "the backend {id} is missing in --backends; add it, or pass the template that contains it"
-            )),
+            _ => self.single(model, id, key, (None, None)),
         }
     }
 
-    fn add(
-        &mut self,
-        name: &str,
-        address: &str,
-        key: Option<&str>,
-        order: (Option<u64>, Option<u64>),
-    ) {
+    /// A backend by its id, or what stands for one that is not known.
+    fn single(&mut self, model: &str, id: &str, key: Option<&str>, order: Order) {
+        match self.known.backend(id) {
+            Some(backends::Entity::Single(single)) => {
+                let key = single.key.as_deref().or(key);
+                self.add(model, id, &single.url, key, order);
+            }
+            _ => self.add(model, id, "", key, order),
+        }
+    }
+
+    fn add(&mut self, model: &str, name: &str, address: &str, key: Option<&str>, order: Order) {
         let endpoint = self.endpoint(name, address);
         let name = match name {
             "" => endpoint.resource().to_owned(),
@@ -106,7 +119,11 @@ impl Maker<'_> {
         let (priority, weight) = order;
         let is_ptu = is_ptu(&name) || is_ptu(endpoint.resource());
         let is_there = |other: &Backend| other.endpoint == endpoint && other.auth == auth;
-        if self.model.ptu.iter().chain(&self.model.standard).any(is_there) {
+        let model = self
+            .models
+            .entry(model.to_owned())
+            .or_insert_with(|| Model { name: model.to_owned(), ..Model::default() });
+        if model.ptu.iter().chain(&model.standard).any(is_there) {
             return;
         }
         let backend = Backend {
@@ -120,7 +137,7 @@ impl Maker<'_> {
             priority: priority.filter(|priority| *priority > 0),
             weight: weight.filter(|weight| *weight > 0),
         };
-        self.model.add(backend, is_ptu);
+        model.add(backend, is_ptu);
     }
 
     fn endpoint(&mut self, name: &str, address: &str) -> Endpoint {
@@ -139,7 +156,13 @@ impl Maker<'_> {
     fn auth(&mut self, name: &str, key: Option<&str>) -> Auth {
         let Some(key) = key else {
             if let Some(client_id) = &self.policy.managed_identity {
-                let managed = || Entra::Managed { client_id: client_id.clone() };
+                let client_id = client_id.as_deref().map(|id| self.known.resolved(id));
+                if let Some(named) = client_id.as_deref().and_then(expressions::named_value) {
+                    self.draft.remark(format!(
+                        "entra.client_id: write the value of {named}, the id of the managed identity"
+                    ));
+                }
+                let managed = || Entra::Managed { client_id };
                 self.draft.entra.get_or_insert_with(managed);
                 return Auth::Entra;
             }

@@ -20,6 +20,8 @@ pub(super) struct Target {
     pub(super) place: Place,
     /// The value of `api-key` that is set with it.
     pub(super) key: Option<String>,
+    /// The deployment that requests name for which the branch around it is.
+    pub(super) deployment: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -75,7 +77,7 @@ impl Policy {
                 let is_address = value.starts_with("http://") || value.starts_with("https://");
                 if is_address || expressions::named_value(value).is_some() {
                     self.target(element, Place::Address(value.to_owned()));
-                } else if name.contains("backend") && !value.is_empty() && !value.contains(' ') {
+                } else if name.contains("backend") && is_id(value) {
                     self.target(element, Place::Backend(value.to_owned()));
                 }
             }
@@ -97,7 +99,9 @@ impl Policy {
             Place::Backend(id) => id.clone(),
             Place::Address(text) => expressions::named_value(text).unwrap_or_default().to_owned(),
         };
-        let target = Target { name, place, key };
+        let conditions = element.ancestors().filter_map(|branch| branch.attribute("condition"));
+        let deployment = conditions.filter_map(deployment_in).next();
+        let target = Target { name, place, key, deployment };
         if !self.targets.contains(&target) {
             self.targets.push(target);
         }
@@ -115,6 +119,19 @@ fn key_beside(element: Node<'_, '_>) -> Option<String> {
         let text = value.text()?.trim().to_owned();
         (!text.is_empty() && !is_expression(&text)).then_some(text)
     })
+}
+
+/// The deployment in a condition about the path of a request: `...StartsWith("/deployments/gpt-4o/")`.
+fn deployment_in(condition: &str) -> Option<String> {
+    let (_, rest) = condition.split_once("deployments/")?;
+    let name: String = rest.chars().take_while(|c| !"/\"'\\&?)".contains(*c)).collect();
+    is_id(&name).then_some(name)
+}
+
+/// Whether a text could be the id of a backend: no number, and no sentence.
+fn is_id(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 fn is_expression(text: &str) -> bool {
@@ -144,5 +161,9 @@ mod tests {
             policy.targets.iter().map(|it| (&*it.name, it.key.as_deref())).collect();
         assert_eq!(found, [("aoai-eastus", Some("{{aoai-eastus-key}}")), ("", Some("a-secret"))]);
         assert!(Policy::read("not xml").is_err());
+        let by_path = r#"<when condition="@(path.ToLower().StartsWith("/deployments/gpt-4o/"))">
+            <set-backend-service backend-id="lb-gpt-4o" /></when>"#;
+        let policy = Policy::read(by_path).expect("it is XML");
+        assert_eq!(policy.targets[0].deployment.as_deref(), Some("gpt-4o"));
     }
 }
