@@ -25,7 +25,7 @@ use spillover_testing::{
     azure::{Azure, refused_for},
     protocol::{BOTH, Client, Protocol},
     raw::Raw,
-    real::soon,
+    real::{soon, until},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -33,8 +33,8 @@ use tokio::{
 };
 use tower::{Layer, ServiceBuilder, ServiceExt, timeout::TimeoutLayer};
 use tower_spillover::{
-    Backend, BackendPool, PtuFirst, RegionRotateLayer, ReplayLayer, Served, SmartFallbackLayer,
-    policy::ErrorKind, replay::ReplayBody,
+    Backend, BackendPool, Gate, PtuFirst, RegionRotateLayer, ReplayLayer, Served,
+    SmartFallbackLayer, policy::ErrorKind, replay::ReplayBody,
 };
 use tower_spillover_adapters::axum::{Proxy, ServedBy, UpstreamError, proxy};
 
@@ -418,6 +418,25 @@ async fn a_request_without_a_body_goes_without_one() {
     let received = &azure.emulator.received()[0];
     assert!(!received.headers.contains_key("content-length"), "{:?}", received.headers);
     assert!(!received.headers.contains_key("transfer-encoding"), "{:?}", received.headers);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_gives_its_place_in_the_queue_back() {
+    let azure = Azure::open(&["east"]).await;
+    azure.script(PTU, [refused_for(20_000)]);
+    let gate = Gate::new();
+    let layer = SmartFallbackLayer::alone(RegionRotateLayer::new(azure.pool([PTU])))
+        .max_wait(Duration::from_secs(60))
+        .gate(gate.clone());
+    let client: Client<ReplayBody<Body>> = Protocol::Http1.client();
+    let addr = serve(Router::new().fallback_service(proxy(layer.layer(client)))).await;
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let request = format!("POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{{}}");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    until(|| gate.waiting() == 1).await;
+    drop(stream);
+    until(|| gate.waiting() == 0).await;
+    assert_eq!(azure.attempts(), 1);
 }
 
 /// The stack in a handler's state, for a body in memory.
