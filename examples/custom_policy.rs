@@ -1,4 +1,4 @@
-//! A policy of one's own: somebody who is typing waits for the PTU once, never twice.
+//! A custom policy: an interactive user waits for the PTU once, never twice.
 //!
 //! `cargo run --example custom_policy`
 
@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// How a request fares under `policy` when the PTU refuses it three times, 100 ms each.
+/// The result of a request under `policy` when the PTU refuses it three times, 100 ms each.
 async fn served_by<P>(policy: P) -> Result<Served, Box<dyn Error>>
 where
     P: FallbackPolicy,

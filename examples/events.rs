@@ -1,4 +1,4 @@
-//! What the layers report: by `tracing`, by `metrics`, and to a sink of one's own.
+//! What the layers report: to `tracing`, to `metrics`, and to a custom sink.
 //!
 //! `cargo run --example events`
 
@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let counters = Counters::default();
     metrics::set_global_recorder(counters.clone())?;
 
-    // A PTU that is full for 20 s, or for as long as a request can wait.
+    // A PTU that is full for 20 s, longer than a request can wait.
     let emulator = Emulator::new([Resource::new("contoso")
         .key("key")
         .deployment(Deployment::ptu("gpt-4o-ptu", Ptu::new(1_000.0)))
@@ -88,7 +88,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Where an exporter would be, such as that of metrics-exporter-prometheus.
+/// In place of an exporter, such as metrics-exporter-prometheus.
 #[derive(Clone, Default)]
 struct Counters(Arc<Mutex<BTreeMap<String, Arc<AtomicU64>>>>);
 

@@ -1,4 +1,4 @@
-//! Azure OpenAI through hyper: the PTU first, a wait when that is short, else the nearest Standard.
+//! Azure OpenAI through hyper: the PTU first, a short wait if necessary, else the nearest Standard.
 //!
 //! `cargo run --example hyper_client`
 
@@ -20,7 +20,7 @@ use tower_spillover::{Backend, BackendPool, RegionRotateLayer, Served, SmartFall
 async fn main() -> Result<(), Box<dyn Error>> {
     let (emulator, east, sweden) = emulate_azure().await?;
 
-    // What a program brings: an endpoint, a key and a deployment for each backend.
+    // A program's configuration: an endpoint, a key and a deployment for each backend.
     let ptu = BackendPool::new([Backend::new("ptu-east", east.endpoint())?
         .deployment("gpt-4o-ptu")
         .api_key("key-east")])?;
@@ -51,24 +51,24 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let first = ask(&mut azure).await?;
     assert_eq!((first.backend(), first.attempts().len()), (Some("ptu-east"), 1));
 
-    // The first prompt left the PTU a second above its limit, and it says so: worth the wait.
+    // The first prompt left the PTU one second above its limit, as its hint states: worth the wait.
     let second = ask(&mut azure).await?;
     assert_eq!((second.backend(), second.spilled()), (Some("ptu-east"), false));
     assert!(second.waited() > Duration::from_millis(100));
 
-    // Another one deep it would take two seconds, which is too long. Standard answers at once.
+    // After another one it would take two seconds, which is too long. Standard answers immediately.
     let third = ask(&mut azure).await?;
     assert_eq!((third.backend(), third.spilled()), (Some("eastus"), true));
     assert!(third.waited().is_zero());
 
-    // And when the nearest Standard refuses too, the next region does.
+    // If the nearest Standard refuses too, the next region answers.
     emulator.script("contoso-east", "gpt-4o", [Fault::status(429).header("retry-after", "20")]);
     let fourth = ask(&mut azure).await?;
     assert_eq!((fourth.backend(), fourth.spilled()), (Some("sweden"), true));
     Ok(())
 }
 
-/// Sends a prompt of 2,000 tokens, and returns how it was served.
+/// Sends a prompt of 2,000 tokens, and returns its `Served`.
 async fn ask<S, B>(azure: &mut S) -> Result<Served, Box<dyn Error>>
 where
     S: Service<Request<Full<Bytes>>, Response = http::Response<B>, Error: Error + 'static>,
@@ -89,10 +89,10 @@ where
     Ok(served)
 }
 
-/// Stands in for two Azure OpenAI resources.
+/// Emulates two Azure OpenAI resources.
 async fn emulate_azure() -> Result<(Emulator, Serving, Serving), Box<dyn Error>> {
     let standard = || Deployment::standard("gpt-4o", Standard::tokens_per_minute(60_000));
-    // A thousand tokens a second, and one second of them in advance.
+    // A thousand tokens per second, and a bucket of one second.
     let ptu = Deployment::ptu("gpt-4o-ptu", Ptu::new(1_000.0).bucket_seconds(1.0));
     let emulator = Emulator::new([
         Resource::new("contoso-east").key("key-east").deployment(ptu).deployment(standard()),

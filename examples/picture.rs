@@ -1,4 +1,4 @@
-//! Draws what happens to a burst of requests, as `docs/picture.svg` shows it.
+//! Draws a burst of requests, as shown in `docs/picture.svg`.
 //!
 //! `cargo run --example picture > docs/picture.svg`
 //!
@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             .layer(emulator.service());
 
     let begun = Instant::now();
-    // Twelve before it, one after another, from whose refusals the gate learns the rate.
+    // Twelve requests before it, one after another; the gate learns the rate from their refusals.
     for index in 0..12 {
         ask(azure.clone(), begun, Duration::from_millis(250) * index).await?;
     }
@@ -64,7 +64,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Sends a request of about 100 tokens at `at`, which has an answer of 200.
+/// Sends a request of about 100 tokens at `at`, with an answer of 200.
 async fn ask<S, B>(azure: S, begun: Instant, at: Duration) -> Result<Drawn, Box<dyn Error>>
 where
     S: tower::Service<Request<Full<Bytes>>, Response = http::Response<B>, Error: Error + 'static>,
@@ -82,7 +82,7 @@ where
     Ok(Drawn { arrived: at, served, ended: begun.elapsed() })
 }
 
-/// A row for each request: from its arrival on it waits, and then an answer runs.
+/// One row per request: it waits from its arrival, and then an answer runs.
 fn svg(burst: &[Drawn]) -> String {
     let end = burst.iter().map(|drawn| drawn.ended).max().unwrap_or_default();
     let width = LEFT + x(end) + 250.0;

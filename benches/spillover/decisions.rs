@@ -1,4 +1,4 @@
-//! Decisions alone: a response head to an outcome, an outcome to what happens next.
+//! Decisions only: from a response head to an outcome, from an outcome to what happens next.
 
 use std::{
     hint::black_box,

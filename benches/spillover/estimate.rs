@@ -1,4 +1,4 @@
-//! What it takes to weigh a request by its body, as clients write them.
+//! The cost of estimating a request from its body, as clients write them.
 
 use std::hint::black_box;
 

@@ -1,4 +1,4 @@
-//! What the beginning of a stream costs that is read, from an event to thousands.
+//! The cost of inspecting the beginning of a stream, from one event to thousands.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +17,7 @@ use http_body::{Body, Frame};
 use tower::{Layer, Service, service_fn};
 use tower_spillover::InspectLayer;
 
-/// A stream's frames, all of which are there.
+/// A stream's frames, all of which are ready.
 #[derive(Clone)]
 struct Frames(VecDeque<Bytes>);
 

@@ -1,4 +1,4 @@
-//! What a request pays: decisions, layers and whole stacks, each beside its baseline.
+//! The cost of a request: decisions, layers and whole stacks, each beside its baseline.
 
 mod decisions;
 mod estimate;
@@ -49,18 +49,18 @@ fn bench(criterion: &mut Criterion, paths: &[Path]) {
     group.finish();
 }
 
-/// Sends [`TIMES`] requests on the path that is called `group/name`, for callgrind to count.
+/// Sends [`TIMES`] requests on the path named `group/name`, for callgrind to count.
 fn repeat(name: &str) {
     let found = PATHS.iter().find(|path| format!("{}/{}", path.group, path.name) == name);
     let mut send = (found.expect("a path that is called so").build)(Leaf::extended());
-    // Whatever is made once is made now.
+    // Initialise everything that is created once.
     for _ in 0..TIMES {
         send();
     }
     counted(&mut send);
 }
 
-/// What is counted: `--toggle-collect='*counted*'`.
+/// The counted part: `--toggle-collect='*counted*'`.
 #[inline(never)]
 fn counted(send: &mut Send) {
     for _ in 0..TIMES {

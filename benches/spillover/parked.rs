@@ -1,4 +1,4 @@
-//! What it takes to wait at the gate, and to give up, among as many as wait already.
+//! The cost of entering and leaving the gate's queue, for several queue lengths.
 
 use criterion::{BatchSize, Criterion};
 use spillover_testing::measured::lot::{Lot, Parked};

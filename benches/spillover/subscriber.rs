@@ -1,4 +1,4 @@
-//! A subscriber of `tracing` that takes everything and does nothing with it.
+//! A `tracing` subscriber that accepts everything and does nothing.
 
 use tracing::{
     Event, Metadata, Subscriber,

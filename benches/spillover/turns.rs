@@ -1,4 +1,4 @@
-//! Times the paths by turns, so that what disturbs one of them disturbs its baseline too.
+//! Times the paths interleaved, so that a disturbance of one also disturbs its baseline.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,8 @@ use spillover_testing::measured::{
     paths::{PATHS, Send},
 };
 
-/// Prints the median time of every path, and its ratio to `tower::retry` with a hand-written
-/// policy where the first attempt is answered.
+/// Prints the median time of every path, and its ratio to `tower::retry` with a handwritten policy
+/// on the path whose first attempt is answered.
 pub(crate) fn print() {
     let mut sends: Vec<Send> = PATHS.iter().map(|path| (path.build)(Leaf::extended())).collect();
     let mut times = vec![Vec::with_capacity(ROUNDS); sends.len()];
@@ -25,8 +25,8 @@ pub(crate) fn print() {
     }
 }
 
-/// The time of a turn: requests enough to reach every backend, and as many before them, so that
-/// what the other paths left in the caches does not count.
+/// One turn: enough requests to reach every backend, after as many to warm up, so that the cache
+/// contents of other paths do not matter.
 #[expect(clippy::disallowed_methods, reason = "a stopwatch")]
 fn time(send: &mut Send) -> Duration {
     (0..REQUESTS).for_each(|_| send());

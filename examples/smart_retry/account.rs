@@ -1,4 +1,4 @@
-//! The account of a run: how each request ended, and the sums over all of them.
+//! The results of a run: how each request ended, and the totals.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,14 +11,14 @@ pub(crate) struct Account {
     /// `None` when there was an error instead of a response.
     pub(crate) status: Option<StatusCode>,
     pub(crate) served: Option<Served>,
-    /// What went wrong, if the end is neither a 200 nor a 429.
+    /// The error, if the end is neither a 200 nor a 429.
     pub(crate) problem: Option<String>,
-    /// What a refusal says about coming back.
+    /// The hint of a refusal.
     pub(crate) retry_after: Option<Duration>,
     pub(crate) took: Duration,
 }
 
-/// The sums over the requests of one run.
+/// The totals of one run.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) policy: &'static str,
@@ -36,7 +36,7 @@ pub(crate) struct Run {
     pub(crate) rotated: usize,
     /// How long each request waited for the PTU; sorted by [`Run::finish`].
     pub(crate) waits: Vec<Duration>,
-    /// In the order of their use; names are known beforehand, so that the unused ones show.
+    /// In order of preference; names are known beforehand, so that unused ones appear.
     pub(crate) backends: Vec<(String, Attempts)>,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Attempts {
 }
 
 impl Account {
-    /// Notes what the head of the response says.
+    /// Records the head of the response.
     #[expect(clippy::disallowed_methods, reason = "an HTTP-date is compared with the wall clock")]
     pub(crate) fn note(&mut self, head: &Parts) {
         self.status = Some(head.status);
@@ -83,7 +83,7 @@ impl Account {
 }
 
 impl Run {
-    /// A run of which nothing is known yet; `backends` are the names that can occur.
+    /// An empty run; `backends` are the names that can occur.
     pub(crate) fn new<'a>(
         policy: &'static str,
         backends: impl IntoIterator<Item = &'a str>,
@@ -104,8 +104,8 @@ impl Run {
         }
     }
 
-    /// Adds a request that ended. Requests are counted when they are sent, not here: that is how
-    /// the lost ones show.
+    /// Adds a request that ended. Requests are counted when they are sent, not here, so that lost
+    /// ones show.
     pub(crate) fn add(&mut self, account: Account) {
         self.waits.push(account.waited());
         self.ok += usize::from(account.is_ok());
@@ -124,7 +124,7 @@ impl Run {
         }
     }
 
-    /// The sums, complete.
+    /// The complete totals.
     pub(crate) fn finish(mut self) -> Self {
         self.waits.sort_unstable();
         self

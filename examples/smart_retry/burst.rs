@@ -1,4 +1,4 @@
-//! The demonstration: a burst that overruns an emulated PTU, so that every branch shows.
+//! The demonstration: a burst that overruns an emulated PTU and shows every branch.
 
 use std::{fmt, time::Duration};
 
@@ -23,7 +23,7 @@ enum Branch {
     AllClosed,
 }
 
-/// Runs the demonstration; fails when a branch did not show.
+/// Runs the demonstration; fails if a branch did not occur.
 pub(crate) async fn run(out: &mut Out) -> Result<(), Failure> {
     out.say(&format!(
         "An emulated Azure OpenAI on loopback: a PTU ({}), and Standard in {}.\n\
@@ -66,7 +66,7 @@ struct Show {
 }
 
 impl Show {
-    /// Sends `count` requests, each when the one before has its answer or all at once.
+    /// Sends `count` requests, one after the other or all at once.
     async fn scene(
         &mut self,
         title: &str,
@@ -90,9 +90,9 @@ impl Show {
         Ok(())
     }
 
-    /// Notes the next request that ends.
+    /// Records the next request that ends.
     async fn note(&mut self, asking: &mut JoinSet<Account>, out: &mut Out) -> Result<(), Failure> {
-        // One that panicked leaves no account, and is found to be lost.
+        // A request that panicked leaves no result, and counts as lost.
         let Some(Ok(account)) = asking.join_next().await else { return Ok(()) };
         let branch = Branch::of(&account);
         let name = branch.map_or_else(|| "failed".to_owned(), |branch| branch.to_string());
@@ -130,7 +130,7 @@ impl fmt::Display for Branch {
     }
 }
 
-/// What a request went through, attempt by attempt, and with what it ended.
+/// The attempts of a request, and its end.
 fn story(account: &Account) -> String {
     let mut story = account.served.as_ref().map(Served::to_string).unwrap_or_default();
     if account.is_refused() {

@@ -1,4 +1,4 @@
-//! The job that the command line and the environment ask for.
+//! Reads the job from the command line and the environment.
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -43,7 +43,7 @@ pub(crate) struct Replay {
 }
 
 impl Job {
-    /// The job, or what is wrong and how to put it right. A trace comes first, then an endpoint.
+    /// The job, or the problem and its remedy. A trace takes precedence over an endpoint.
     pub(crate) fn choose(
         args: Args,
         env: impl Fn(&str) -> Option<OsString>,
@@ -77,7 +77,7 @@ impl Job {
     }
 }
 
-/// Nothing may have been asked for that the demonstration would ignore.
+/// Refuses options that the demonstration would ignore.
 fn demonstration(args: &Args, missing: &str) -> Result<Job, String> {
     let remedy = if !args.prompts.is_empty() {
         "PROMPT needs an endpoint to be sent to: set"

@@ -1,4 +1,4 @@
-//! The reference script's job on a real endpoint: prompts out, answers and reasons in.
+//! The reference script's job on a real endpoint: sends prompts, prints answers and reasons.
 
 use std::{error::Error, time::Duration};
 
@@ -26,14 +26,14 @@ use crate::{
 
 type HttpsClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-/// Sends the prompts one after the other, all through one stack, which remembers.
+/// Sends the prompts one after the other through one stack, which keeps its state.
 pub(crate) async fn run(live: &Live, out: &mut Out) -> Result<(), Failure> {
     let (ptu, standard) = (live.ptu.as_str(), live.standard.as_str());
     if live.max_retries == 0 {
         let layer = SmartFallbackLayer::deployments(ptu, standard)?.max_wait(live.max_wait);
         return converse(layer.layer(client()), live, out).await;
     }
-    // The SDK's own retries, where they cannot eat up the time meant for the PTU.
+    // The SDK's own retries, limited so that they cannot use up the time for the PTU.
     let retries = RetryAfterPolicy::new().max_retries(live.max_retries);
     let layer = SmartFallbackLayer::new(
         DeploymentLayer::new(ptu)?,
@@ -83,7 +83,7 @@ where
     Ok(())
 }
 
-/// Sends one prompt; the account, and the answer's text if there is one.
+/// Sends one prompt; returns the result, and the answer's text if there is one.
 async fn ask<S>(stack: S, live: &Live, prompt: &str) -> Result<(Account, String), Failure>
 where
     S: Service<Request<Full<Bytes>>, Response = Response<Incoming>, Error = legacy::Error>,
@@ -136,7 +136,7 @@ fn request(live: &Live, prompt: &str) -> Result<Request<Full<Bytes>>, Failure> {
         { "role": "system", "content": "You are a helpful assistant." },
         { "role": "user", "content": prompt },
     ] });
-    // The layer puts the deployment's name in, percent-encoded where it has to be.
+    // The layer inserts the deployment's name, percent-encoded if necessary.
     let uri = format!(
         "{}/openai/deployments/-/chat/completions?api-version={}",
         live.endpoint, live.api_version
@@ -185,7 +185,7 @@ fn content(body: &[u8]) -> Option<String> {
     text("content").or_else(|| text("refusal")).or_else(|| Some("(no text)".to_owned()))
 }
 
-/// What the endpoint says is wrong, and what to look at.
+/// The endpoint's error message, and what to check.
 fn complaint(status: StatusCode, account: &Account, body: &[u8]) -> String {
     let said = serde_json::from_slice::<Value>(body)
         .ok()
@@ -204,7 +204,8 @@ fn complaint(status: StatusCode, account: &Account, body: &[u8]) -> String {
     format!("the endpoint answered {}: {said} ({remedy})", status.as_u16())
 }
 
-/// The key is in no text that this program makes, but a server may echo it. What is shorter than any
+/// This program never prints the key, but a server may echo it. Anything shorter than a key would
+/// only be a word.
 /// key would only be a word.
 fn without_key(text: &str, live: &Live) -> String {
     match live.key.to_str() {

@@ -26,7 +26,7 @@ pub(crate) struct Loopback {
     servings: Vec<Serving>,
 }
 
-/// Whose rule a stack follows.
+/// The rule that a stack follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
     /// This library: the PTU, and a pool of Standard regions to spill to.
@@ -62,7 +62,7 @@ impl Loopback {
         Ok(Self { emulator, servings })
     }
 
-    /// A stack that knows nothing yet.
+    /// A stack without any state so far.
     pub(crate) fn stack(&self, policy: Policy, max_wait: Duration) -> Result<Ask, ConfigError> {
         match policy {
             Policy::Spillover => self.spillover(max_wait),
@@ -113,7 +113,7 @@ impl Loopback {
         .expect("a socket address and constant headers make a request")
     }
 
-    /// Holds the accounts of the clients against those of the emulator.
+    /// Compares the clients' results with the emulator's counters.
     pub(crate) fn check(&self, run: &Run) -> Result<(), Failure> {
         let stats = self.emulator.stats();
         if stats.misplaced + stats.unauthorized + stats.unrouted > 0 {

@@ -27,7 +27,7 @@ use std::{
 use job::Job;
 use report::Out;
 
-/// What ended a job early, in words for its user.
+/// The reason for an early end, for the user.
 type Failure = Box<dyn Error + Send + Sync>;
 
 #[tokio::main]
@@ -41,7 +41,7 @@ async fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader of the output has seen enough of it.
+        // The reader of the output has closed it.
         Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             // There is no way to report that this fails, too.

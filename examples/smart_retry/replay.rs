@@ -39,11 +39,11 @@ pub(crate) async fn run(replay: &Replay, out: &mut Out) -> Result<(), Failure> {
     checks.into_iter().collect()
 }
 
-/// How the trace's world is brought to the speed of the replay.
+/// Scales the trace to the speed of the replay.
 ///
-/// Everything that has a duration is divided by the speed: arrivals, the bucket's depth in seconds,
-/// answers, the longest wait; the drain in tokens a second is multiplied by it. So a bucket holds
-/// as many tokens as at the trace's speed, and a hint, as a share of `max_wait`, is as long.
+/// All durations are divided by the speed: arrivals, the bucket's depth in seconds, answers, the
+/// longest wait; the drain rate in tokens per second is multiplied by it. So a bucket holds as many
+/// tokens as at the trace's speed, and a hint is the same share of `max_wait`.
 struct Plan<'a> {
     replay: &'a Replay,
     arrivals: &'a [Arrival],
@@ -100,7 +100,7 @@ impl<'a> Plan<'a> {
         Loopback::start(ptu, [standard; 3], pace).await
     }
 
-    /// Sends every request at its time, however long the answers to others take.
+    /// Sends every request at its time, however long other answers take.
     async fn drive(
         &self,
         policy: Policy,
@@ -137,7 +137,7 @@ impl<'a> Plan<'a> {
         Ok(run.finish())
     }
 
-    /// Waits for the answers that are out; what has none when patience ends is lost.
+    /// Waits for the outstanding answers; requests without one after a timeout are lost.
     async fn await_rest(&self, mut asking: JoinSet<Account>, run: &mut Run) {
         let longest = self.arrivals.iter().map(|arrival| arrival.completion).max().unwrap_or(0);
         let generating = PER_TOKEN.saturating_mul(u32::try_from(longest).unwrap_or(u32::MAX));
@@ -148,7 +148,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// A request that panicked leaves no account, and is found to be lost.
+    /// A request that panicked leaves no result, and counts as lost.
     fn note(&self, run: &mut Run, account: Option<Account>) {
         let Some(account) = account else { return };
         let waited = self.traced(account.waited());
@@ -158,7 +158,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// With ample Standard there is no reason for a refusal.
+    /// With unlimited Standard there is no reason for a refusal.
     fn check(&self, run: &Run) -> Result<(), Failure> {
         if self.replay.standard_tpm.is_none() && run.refused > 0 {
             return Err(format!(

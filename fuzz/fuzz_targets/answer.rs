@@ -1,4 +1,4 @@
-//! What an answer used and what it shows, in any pieces, against serde_json's reading.
+//! The usage and ids of an answer, in any chunking, compared with serde_json's parse.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -28,7 +28,7 @@ fuzz_target!(|answer: &[u8]| {
     let some = shown(answer.len() / 2, false);
     assert!(all.starts_with(&some), "the beginning shows the beginning");
 
-    // Names count as they are written.
+    // Names are compared as written.
     if answer.contains(&b'\\') {
         return;
     }

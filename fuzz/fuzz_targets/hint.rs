@@ -1,4 +1,4 @@
-//! The head of an answer: what it asks to wait, against a reading of the plain cases by hand.
+//! The head of an answer: its hint, compared with a simple parser for the plain cases.
 #![no_main]
 
 use std::{
@@ -13,8 +13,8 @@ use tower_spillover::{
     fuzzing,
 };
 
-// The first line has the status, where an HTTP/1.1 response has it; each other one is a header,
-// whose name one byte below 32 may stand for.
+// The first line has the status, in place of an HTTP/1.1 status line; each other line is a header,
+// whose name may be abbreviated to one byte below 32.
 fuzz_target!(|text: &[u8]| {
     let mut lines = text.split(|byte| *byte == b'\n');
     let status = lines.next().unwrap_or_default();
@@ -106,7 +106,7 @@ fn header(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     Some((name, HeaderValue::from_bytes(value.trim_ascii()).ok()?))
 }
 
-/// The hint, where every header that may matter has one whole number.
+/// The hint, if every relevant header has a single whole number.
 fn by_hand(lines: &[(HeaderName, HeaderValue)]) -> Option<Hint> {
     let (mut ms, mut other_ms, mut seconds, mut reset) = (None, None, None, None);
     for (name, value) in lines {

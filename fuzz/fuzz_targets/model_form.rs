@@ -1,4 +1,4 @@
-//! A multipart form with another `model`: other parts stay byte for byte.
+//! A multipart form with another `model`: other parts stay identical byte for byte.
 #![no_main]
 
 use arbitrary::{Arbitrary, Unstructured};
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use tower_spillover::fuzzing;
 
-// A form as it is, or the parts of one that is well-formed.
+// An arbitrary form, or the parts of a well-formed one.
 fuzz_target!(|input: &[u8]| {
     if input.starts_with(b"--") || input.starts_with(b"\r\n") {
         as_it_is(input);
@@ -25,12 +25,12 @@ fn as_it_is(form: &[u8]) {
     let kind = [b"multipart/form-data; boundary=", boundary].concat();
     let body = Bytes::copy_from_slice(form);
     if let Some(Some(new)) = fuzzing::rewrite_form(&body, &kind, "d") {
-        // A content that ends in white space may be its own header's neighbour: the second time
-        // finds what the first wrote.
+        // A content that ends in white space may merge with the next header: rewriting again finds
+        // what the first pass wrote.
         assert_eq!(fuzzing::rewrite_form(&new, &kind, "d"), Some(None), "a second time");
         assert!(new.len() < body.len() + 4096);
     }
-    // A content type of a caller's making.
+    // A content type chosen by the caller.
     fuzzing::rewrite_form(&body, line, "d");
     fuzzing::rewrite_form(&body, &[b"multipart/form-data;", line].concat(), "d");
 }
@@ -79,7 +79,7 @@ fn well_formed(parts: &[Part<'_>]) {
                 Some(model) if part.name == Name::Model => model,
                 _ => part.content,
             };
-            // A part that says what it is to say stays as it is, its own length included.
+            // A part that already has the new value stays as it is, including its length.
             part.write(content, &mut form);
         }
         form.extend_from_slice(b"--X-y--\r\n");

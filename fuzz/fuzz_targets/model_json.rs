@@ -1,4 +1,4 @@
-//! A JSON body with another `model`: equal but for that, by serde_json's reading.
+//! A JSON body with another `model`: equal except for that, according to serde_json.
 #![no_main]
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(key, new_key);
         if key == "model" && value.starts_with('"') {
             has_model |= value != new_value;
-            // A string that no reader can decode is left, or replaced, but never spoilt.
+            // A string that cannot be decoded is left or replaced, but never corrupted.
             match Tree::parse(new_value.as_bytes()) {
                 Some(Tree::Text(text)) => assert_eq!(text, name),
                 other => panic!("{other:?}"),

@@ -1,11 +1,11 @@
-//! A URI for another backend, or another deployment: only what was asked for changes.
+//! A URI for another backend or deployment: only the requested parts change.
 #![no_main]
 
 use http::Uri;
 use libfuzzer_sys::fuzz_target;
 use tower_spillover::fuzzing::{self, Target};
 
-// A line each: URI, deployment, endpoint, api-version.
+// One line each: URI, deployment, endpoint, api-version.
 fuzz_target!(|text: &str| {
     let mut lines = text.split('\n');
     let mut line = || lines.next().unwrap_or_default();
@@ -65,7 +65,7 @@ fn another_backend(uri: &Uri, target: &Target, name: &str, version: &str, keeps_
     let place = deployment(path);
     let mut expected = target.base().to_owned();
     for (at, segment) in segments.iter().enumerate().skip(openai.unwrap_or(0)) {
-        // A path begins with a slash, before which there is an empty segment.
+        // A path begins with a slash, so its first segment is empty.
         if at > 0 {
             expected.push('/');
         }
@@ -87,7 +87,7 @@ fn another_backend(uri: &Uri, target: &Target, name: &str, version: &str, keeps_
         assert!(pairs(&new).any(|(key, value)| key == b"api-version" && value == version));
     }
     assert!(keeps_keys || !whole_pairs(&new).any(has_key), "a key for another host");
-    // The query of a session names its deployment.
+    // A session's query names its deployment.
     let is_session = segments.contains(&"realtime");
     let is_other = |pair: &&str| !has_key(pair) && name_of(pair) != b"api-version";
     let others =
@@ -101,7 +101,7 @@ fn another_backend(uri: &Uri, target: &Target, name: &str, version: &str, keeps_
     }
 }
 
-/// The pairs of a query, as they are written.
+/// The pairs of a query, as written.
 fn whole_pairs(uri: &Uri) -> impl Iterator<Item = &str> {
     uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty())
 }
@@ -112,7 +112,7 @@ fn name_of(pair: &str) -> Vec<u8> {
     decoded(given).unwrap_or_else(|| given.as_bytes().to_vec()).to_ascii_lowercase()
 }
 
-/// Whether a credential of the caller is in it; some servers take a semicolon for an ampersand.
+/// Whether it contains a credential of the caller; some servers treat a semicolon as an ampersand.
 fn has_key(pair: &str) -> bool {
     pair.split(';').map(|it| name_of(it.strip_prefix('+').unwrap_or(it))).any(|name| {
         let name = name.as_slice();
@@ -136,7 +136,7 @@ const KEYS: [&str; 13] = [
     "x-api-key",
 ];
 
-/// Which segment names the deployment.
+/// The segment that names the deployment.
 fn deployment(path: &str) -> Option<usize> {
     let segments: Vec<_> = path.split('/').collect();
     let openai = segments.iter().position(|segment| *segment == "openai")?;

@@ -1,4 +1,4 @@
-//! What a request refers to, against a walk through serde_json's reading of it.
+//! The references of a request, compared with a walk through serde_json's tree.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -12,7 +12,7 @@ fuzz_target!(|body: &[u8]| {
         assert!(*kind == "sealed" || text.len() <= LONGEST_ID);
     }
     fuzzing::cache_key(body);
-    // Names and ids count as they are written.
+    // Names and ids are compared as written.
     if body.contains(&b'\\') {
         return;
     }
@@ -171,10 +171,10 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What a caller says in its own words.
+/// Members whose content the caller chooses.
 const WORDS: [&str; 6] =
     ["metadata", "attributes", "parameters", "schema", "json_schema", "arguments"];
 const IDS: [&str; 6] =
     ["file_id", "file_ids", "vector_store_ids", "container", "container_id", "skill_id"];
-/// Wherever it is: a list is what the service takes.
+/// Checked at any place: the service accepts a list.
 const LONGEST_ID: usize = 256;

@@ -1,4 +1,4 @@
-//! A JSON body with the status of a refusal, or of an answer that says that it failed.
+//! A JSON body with a refusal's status, or of an answer that reports a failure.
 #![no_main]
 
 use http::StatusCode;
@@ -10,7 +10,7 @@ use oracle::{
 };
 use tower_spillover::classify::{Hint, Reason};
 
-// The first byte stands for the status.
+// The first byte selects the status.
 fuzz_target!(|input: &[u8]| {
     let Some((status, body)) = input.split_first() else { return };
     let status = match status {
@@ -47,7 +47,7 @@ fuzz_target!(|input: &[u8]| {
         Some(_) => assert_eq!(seen.status, if status == 529 { 529 } else { 429 }),
     }
 
-    // What is written with escapes is compared as it is written.
+    // Text with escapes is compared as written.
     let Ok(text) = str::from_utf8(body) else { return };
     if body.contains(&b'\\') {
         return;
@@ -62,9 +62,9 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(seen.refusal.map(|refusal| refusal.reason()), expected);
 });
 
-/// What an answer of the Responses API that was read to its end says.
+/// The verdict on an answer of the Responses API that was read completely.
 fn failed(members: &Members<'_>, seen: &Seen) -> Option<Reason> {
-    // The first of these members that says that all is well settles it.
+    // The first of these members that indicates success decides.
     let has_failed = members.0.iter().find_map(|(key, value)| match (&**key, *value) {
         ("status", r#""failed""#) => Some(true),
         ("status", _) => Some(false),

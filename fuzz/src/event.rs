@@ -1,11 +1,11 @@
-//! Reads a whole event stream at once, line by line (WHATWG HTML, section 9.2.6).
+//! Parses a complete event stream line by line (WHATWG HTML, section 9.2.6).
 
 use tower_spillover::classify::Reason;
 
 use crate::{fault, tree::Members};
 
-/// Why the beginning of this stream is a refusal, if it is one. `Err` when its JSON is not such
-/// that a second reading must agree.
+/// Why the beginning of this stream is a refusal, if it is one. `Err` if its JSON is such that a
+/// second parser may disagree.
 pub fn refusal(stream: &str) -> Result<Option<Reason>, Unclear> {
     let text = stream.replace("\r\n", "\n").replace('\r', "\n");
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
@@ -50,7 +50,7 @@ pub fn refusal(stream: &str) -> Result<Option<Reason>, Unclear> {
     Ok(None)
 }
 
-/// A second reading may come to another end.
+/// A second parser may give another result.
 #[derive(Debug)]
 pub struct Unclear;
 
@@ -102,7 +102,7 @@ fn judge(name: &str, data: &str) -> Result<Step, Unclear> {
     })
 }
 
-/// Whether an event carries no output, by every value that it has.
+/// Whether an event carries no output, judged by all its values.
 fn is_silent(members: &Members<'_>) -> bool {
     let choices = |(key, value): &(_, &str)| *key == "choices" && value.starts_with('[');
     let is_empty = |value: &str| match value.as_bytes() {
@@ -120,7 +120,7 @@ fn is_silent(members: &Members<'_>) -> bool {
     })
 }
 
-/// Whether the first response in an event says that it runs in the background.
+/// Whether the first response in an event runs in the background.
 fn is_in_background(event: &str) -> Result<bool, Unclear> {
     let Some(members) = Members::parse(event.as_bytes()) else {
         return if event.contains("background") { Err(Unclear) } else { Ok(false) };

@@ -1,10 +1,10 @@
-//! Reads errors from whole JSON, by the tables of codes and words alone.
+//! Classifies errors from complete JSON, using only the tables of codes and words.
 
 use tower_spillover::classify::Reason;
 
 use crate::tree::Members;
 
-/// Why an error is a refusal, as far as a text without escapes tells: the value of `error`, or an
+/// Why an error is a refusal, as far as a text without escapes shows: the value of `error`, or an
 /// object with the same members.
 pub fn reason(error: &str, ignores_kind: bool, knows_it_refuses: bool) -> Option<Reason> {
     let (code, kind, message) = parts(error, ignores_kind);
@@ -43,14 +43,14 @@ pub fn reason_of(code: &str, kind: &str, message: &str, knows_it_refuses: bool) 
     }
 }
 
-/// Why an error in the place of an answer is a refusal: as [`reason`] has it, or for its length.
+/// Why an error in place of an answer is a refusal: as in [`reason`], or because of its length.
 pub fn reason_in_answer(error: &str, ignores_kind: bool) -> Option<Reason> {
     let (code, kind, message) = parts(error, ignores_kind);
     let too_long = || is_too_long(code, kind, message).then_some(Reason::ContextLength);
     reason_of(code, kind, message, false).or_else(too_long)
 }
 
-/// Whether an error with these parts says, beside a 404, that a deployment or an address is missing.
+/// Whether an error with these parts, on a 404, reports a missing deployment or address.
 pub fn is_missing_deployment(code: &str, kind: &str, message: &str) -> bool {
     let name = |name: &str| name.replace(['_', '-', ' '], "").to_ascii_lowercase();
     let named = ["deploymentnotfound", "modelnotfound", "unknownmodel"];
@@ -71,7 +71,7 @@ pub fn is_missing_deployment(code: &str, kind: &str, message: &str) -> bool {
     says_nothing && (message.is_empty() || words.iter().any(|words| message.contains(words)))
 }
 
-/// Whether an error with these parts is about what the request says.
+/// Whether an error with these parts is about the request's content.
 pub fn is_about_content(code: &str, kind: &str, message: &str) -> bool {
     let name = |name: &str| name.replace(['_', '-', ' '], "").to_ascii_lowercase();
     let named = ["contentfilter", "responsibleaipolicyviolation", "contentpolicyviolation"];
@@ -81,7 +81,7 @@ pub fn is_about_content(code: &str, kind: &str, message: &str) -> bool {
         || words.iter().any(|words| message.contains(words))
 }
 
-/// Whether an error with these parts says that the request is too long.
+/// Whether an error with these parts reports that the request is too long.
 pub fn is_too_long(code: &str, kind: &str, message: &str) -> bool {
     let name = |name: &str| name.replace(['_', '-', ' '], "").to_ascii_lowercase();
     if [name(code), name(kind)].iter().any(|name| TOO_LONG.contains(&name.as_str())) {

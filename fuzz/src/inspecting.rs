@@ -1,4 +1,4 @@
-//! An answer through `InspectLayer`, in pieces of its body that come now or later.
+//! Sends an answer through `InspectLayer`, in pieces of its body that are ready or delayed.
 
 use std::{
     convert::Infallible,
@@ -19,14 +19,14 @@ use tower_spillover::{InspectLayer, classify::Refusal};
 
 use crate::pieces;
 
-/// What came out.
+/// The result.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Seen {
     pub status: StatusCode,
     pub headers: http::HeaderMap,
     pub refusal: Option<Refusal>,
     pub body: Vec<u8>,
-    /// Whether the body's trailers were there, after everything else.
+    /// Whether the body's trailers arrived, after everything else.
     pub is_complete: bool,
 }
 
@@ -37,7 +37,7 @@ pub fn inspect(status: StatusCode, kind: &'static str, body: &[u8], is_whole: bo
     let mut response = Response::new(script);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
-    // No wall clock decides what becomes of an input.
+    // The result must not depend on a wall clock.
     let layer = InspectLayer::new().body_time(Duration::MAX).preamble_time(Duration::MAX);
     let mut service = layer.layer(Upstream(Some(response)));
     let mut request = Request::new(());
@@ -98,7 +98,7 @@ impl Script {
         Self { frames: vec![Some(Bytes::copy_from_slice(body))].into_iter(), has_trailers: true }
     }
 
-    /// Some pieces are late.
+    /// Some pieces are delayed.
     fn cut(body: &[u8]) -> Self {
         let mut draw = pieces::draw(body);
         let mut frames = Vec::new();
@@ -132,7 +132,7 @@ impl Body for Script {
     }
 }
 
-/// Its timers never fire, as nobody drives it.
+/// Its timers never fire, because its runtime is not driven.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     Builder::new_current_thread().enable_time().build().expect("a runtime without threads")
 });

@@ -1,4 +1,4 @@
-//! What the fuzz targets share: bytes in pieces, and second readings that nobody made fast.
+//! Shared by the fuzz targets: chunked bytes, and second parsers that favour simplicity over speed.
 
 pub mod event;
 pub mod fault;

@@ -1,14 +1,14 @@
-//! Cuts bytes into pieces, by the bytes themselves.
+//! Cuts bytes into pieces, determined by the bytes themselves.
 
-/// `bytes` in up to nine pieces, empty ones among them. Where they are cut is a hash of what they
-/// are, so that an input is a plain text and still always cut in the same way.
+/// `bytes` in up to nine pieces, some of them empty. A hash of the bytes determines the cuts, so
+/// that an input is plain text and still always cut in the same way.
 pub fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut draw = draw(bytes);
     let mut cuts = [0; 8];
     let many = draw as usize % cuts.len();
     for cut in &mut cuts[..many] {
         draw = step(draw);
-        // Small distances too, where the same few bytes are cut several times.
+        // Small distances too, which cut the same few bytes several times.
         let most = if draw & 7 == 0 { 4 } else { bytes.len() + 1 };
         *cut = (draw >> 33) as usize % most.min(bytes.len() + 1);
     }
@@ -18,7 +18,7 @@ pub fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     ends.map(move |end| &bytes[std::mem::replace(&mut from, end)..end])
 }
 
-/// A number that is the same for the same bytes.
+/// A number determined by the bytes.
 pub fn draw(bytes: &[u8]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for word in bytes.chunks(8) {

@@ -1,4 +1,4 @@
-//! JSON as serde_json reads it: whole, in order, with every duplicate.
+//! JSON as parsed by serde_json: complete, in order, with every duplicate.
 
 use std::{borrow::Cow, fmt};
 
@@ -27,7 +27,7 @@ impl Tree {
     }
 }
 
-/// The members of an object, each value as it is written.
+/// The members of an object, each value as written.
 #[derive(Debug)]
 pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a str)>);
 
@@ -36,13 +36,13 @@ impl<'a> Members<'a> {
         serde_json::from_slice(text).ok()
     }
 
-    /// The value of the last member of this name; `None` when it is `null`.
+    /// The value of the last member with this name; `None` if it is `null`.
     pub fn last(&self, name: &str) -> Option<&'a str> {
         let found = self.0.iter().rev().find(|(key, _)| key == name);
         found.map(|(_, value)| *value).filter(|value| *value != "null")
     }
 
-    /// Whether those of a response tell of output, or of tokens that were used. Without escapes.
+    /// Whether the members of a response show output, or used tokens. Without escapes.
     pub fn are_paid_for(&self) -> bool {
         let output = self.last("output").unwrap_or_default();
         let usage = self.last("usage").unwrap_or_default();
@@ -132,7 +132,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-/// A key, borrowed where it has no escapes.
+/// A key, borrowed if it has no escapes.
 struct Key<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {

@@ -1,4 +1,4 @@
-//! A reverse proxy of hyper alone: what any proxy built on it has to pay.
+//! A reverse proxy of hyper alone: the minimum cost of any proxy built on it.
 
 use std::{env, error::Error};
 

@@ -1,4 +1,4 @@
-//! An upstream that answers every chat request at once, with the same kilobyte.
+//! An upstream that answers every chat request immediately, with the same kilobyte.
 
 use std::{convert::Infallible, env, error::Error};
 
@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             let service = service_fn(move |request: Request<Incoming>| {
                 let answer = answer.clone();
                 async move {
-                    // The request is read to its end, as a service would.
+                    // Reads the complete request, as a service would.
                     let _ = request.into_body().collect().await;
                     let mut response = Response::new(Full::<Bytes>::from(answer));
                     let json = HeaderValue::from_static("application/json");
