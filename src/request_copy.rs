@@ -153,7 +153,7 @@ impl<B: TryCloneBody> Load for SavedRequest<B> {
 impl PackedHeaders {
     fn of(headers: &HeaderMap) -> Self {
         let values: usize = headers.values().map(HeaderValue::len).sum();
-        let mut text = Vec::with_capacity(values + headers.len() * (PREFIX + NAME_BYTES));
+        let mut text = Vec::with_capacity(values + headers.len() * (PREFIX_BYTES + NAME_BYTES));
         for (name, value) in headers {
             let (name, value, is_sensitive) =
                 (name.as_str().as_bytes(), value.as_bytes(), value.is_sensitive());
@@ -197,7 +197,7 @@ pub(crate) fn try_clone<B: TryCloneBody>(request: &Request<B>) -> Option<Request
 
 /// The prefix of each line: the length of its value, that of its name, which is under 64 KiB (`http`
 /// ensures that), and whether it is sensitive.
-const PREFIX: usize = size_of::<u64>();
+const PREFIX_BYTES: usize = size_of::<u64>();
 const NAME_BYTES_BITS: u32 = 16;
 
 /// Capacity reserved per name; few are longer, and if most are, the text grows.

@@ -9,7 +9,7 @@ use super::json::Scan;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BodyFields {
     /// Inline, as many as nearly all bodies have, without an allocation.
-    first: [Member; INLINE],
+    first: [Member; INLINE_MEMBERS],
     length: usize,
     more: Vec<Member>,
     is_whole: bool,
@@ -232,7 +232,7 @@ fn hex(digit: u8) -> Option<u32> {
 }
 
 const MODEL: &[u8; 5] = b"model";
-const INLINE: usize = 12;
+const INLINE_MEMBERS: usize = 12;
 
 #[cfg(test)]
 mod tests {
@@ -277,9 +277,9 @@ mod tests {
 
     #[test]
     fn more_members_than_fit_are_there_too() {
-        let body = format!("{{{}}}", [r#""n":1"#; INLINE + 3].join(","));
+        let body = format!("{{{}}}", [r#""n":1"#; INLINE_MEMBERS + 3].join(","));
         let fields = BodyFields::of(body.as_bytes());
-        assert_eq!(fields.iter().count(), INLINE + 3);
+        assert_eq!(fields.iter().count(), INLINE_MEMBERS + 3);
     }
 
     proptest! {

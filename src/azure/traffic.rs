@@ -30,7 +30,7 @@ pub(crate) fn tokens(path: &str, content: Result<&[u8], u64>) -> f64 {
     if !Operation::has_output(path) {
         return demand.prompt;
     }
-    let longest = demand.longest.map_or(UNSTATED_OUTPUT, |tokens| tokens as f64);
+    let longest = demand.longest.map_or(UNSTATED_OUTPUT_TOKENS, |tokens| tokens as f64);
     demand.prompt + longest * f64::from(demand.choices)
 }
 
@@ -58,7 +58,7 @@ fn of_tier(content: &[u8]) -> Traffic {
 static TIER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"service_tier"));
 
 /// Tokens that a request is assumed to generate if it does not say: an ordinary answer.
-const UNSTATED_OUTPUT: f64 = 256.0;
+const UNSTATED_OUTPUT_TOKENS: f64 = 256.0;
 
 #[cfg(test)]
 mod tests {

@@ -108,14 +108,14 @@ fn is_untrue(value: &[u8]) -> bool {
 #[inline]
 fn is_one_of_them(name: &HeaderName) -> bool {
     let name = name.as_str();
-    name.len() >= SHORTEST
+    name.len() >= MIN_NAME_BYTES
         && name.starts_with("x-ms-")
         && (name.starts_with("x-ms-spillover-from-")
             || name == "x-ms-spillover-error"
             || name == "x-ms-is-spilled-over")
 }
 
-const SHORTEST: usize = "x-ms-is-spilled-over".len();
+const MIN_NAME_BYTES: usize = "x-ms-is-spilled-over".len();
 
 static ERROR: HeaderName = HeaderName::from_static("x-ms-spillover-error");
 static IS_SPILLED_OVER: HeaderName = HeaderName::from_static("x-ms-is-spilled-over");

@@ -55,7 +55,7 @@ impl Seen {
     }
 
     const fn times(self) -> u64 {
-        self.0 & TIMES
+        self.0 & TIMES_MASK
     }
 }
 
@@ -80,7 +80,7 @@ impl Circuit {
 
     /// How many times in a row the backend was found to fail, up to 255.
     pub(super) fn failures(&self) -> u32 {
-        u32::try_from(self.word.load(Ordering::Relaxed) & TIMES).expect("a byte")
+        u32::try_from(self.word.load(Ordering::Relaxed) & TIMES_MASK).expect("a byte")
     }
 
     /// Begins an attempt: as the probe, if the deferral is over and no other probe is in flight. A
@@ -91,12 +91,12 @@ impl Circuit {
             return Ok(Seen::WELL);
         }
         if !self.is_deferred(now) {
-            let claim = now << INSTANT_SHIFT | PROBED | known & !STATE;
+            let claim = now << INSTANT_SHIFT | PROBED | known & !STATE_MASK;
             if self.exchange(known, claim) {
                 return Ok(Seen(claim));
             }
         }
-        if last_resort { Ok(Seen(known & !STATE)) } else { Err(Taken) }
+        if last_resort { Ok(Seen(known & !STATE_MASK)) } else { Err(Taken) }
     }
 
     /// The attempt proved nothing.
@@ -126,7 +126,7 @@ impl Circuit {
     /// The backend has recovered, unless it failed again since the attempt began.
     fn close(&self, seen: Seen) {
         let mut known = self.word.load(Ordering::Relaxed);
-        while known & TIMES == seen.times() && known != 0 {
+        while known & TIMES_MASK == seen.times() && known != 0 {
             match self.word.compare_exchange_weak(known, 0, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return self.count.clear(),
                 Err(changed) => known = changed,
@@ -154,12 +154,12 @@ impl Circuit {
             Seen::WELL => known == 0 && self.count.fail(failure, now),
             seen if seen.is_probe() => known == seen.0,
             // It was called as the last resort and failed for longer than it was deferred.
-            seen => known & TIMES == seen.times() && !self.is_deferred(now),
+            seen => known & TIMES_MASK == seen.times() && !self.is_deferred(now),
         };
         if !is_news {
             return None;
         }
-        let times = (known & TIMES).saturating_add(1).min(TIMES);
+        let times = (known & TIMES_MASK).saturating_add(1).min(TIMES_MASK);
         let rest = rest(u32::try_from(times).expect("a byte"));
         let until = now.saturating_add(to_millis(rest)).min(u64::MAX >> INSTANT_SHIFT);
         let cause = if failure == Failure::Connect { UNREACHABLE } else { 0 };
@@ -179,23 +179,23 @@ impl Circuit {
 }
 
 fn is_probed(word: u64, now: u64) -> bool {
-    word & PROBED != 0 && now < (word >> INSTANT_SHIFT).saturating_add(LONGEST_PROBE_MS)
+    word & PROBED != 0 && now < (word >> INSTANT_SHIFT).saturating_add(MAX_PROBE_MS)
 }
 
 fn to_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-const TIMES: u64 = 0xff;
+const TIMES_MASK: u64 = 0xff;
 const UNREACHABLE: u64 = 1 << 8;
 const PROBED: u64 = 1 << 9;
 const INSTANT_SHIFT: u32 = 10;
 /// Everything but the count and the kind of failure.
-const STATE: u64 = !(TIMES | UNREACHABLE);
+const STATE_MASK: u64 = !(TIMES_MASK | UNREACHABLE);
 
 /// A probe that hangs for this long no longer blocks the next one. Heads of long completions take
 /// longer, but a backend that has just failed seldom sends one.
-pub(super) const LONGEST_PROBE_MS: u64 = 60_000;
+pub(super) const MAX_PROBE_MS: u64 = 60_000;
 
 /// How long a backend under probe is assumed to stay deferred.
 const PROBE_LASTS_MS: u64 = 1_000;

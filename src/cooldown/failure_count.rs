@@ -28,22 +28,23 @@ impl FailureCount {
     pub(super) fn fail(&self, failure: Failure, now: u64) -> bool {
         let points = if failure == Failure::Connect { 2 } else { 1 };
         let after = |word: u64| {
-            let is_over = word == 0 || (is_over(word, now) && word & ANSWERS != 0);
+            let is_over = word == 0 || (is_over(word, now) && word & ANSWERS_MASK != 0);
             let word = if is_over { now << SINCE_SHIFT } else { word };
-            word & !MOST_POINTS | (word & MOST_POINTS).saturating_add(points).min(MOST_POINTS)
+            word & !MAX_POINTS | (word & MAX_POINTS).saturating_add(points).min(MAX_POINTS)
         };
         let before =
             self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |it| Some(after(it)));
         let word = after(before.unwrap_or_else(|word| word));
-        let (points, answers) = (word & MOST_POINTS, (word & ANSWERS) >> ANSWERS_SHIFT);
+        let (points, answers) = (word & MAX_POINTS, (word & ANSWERS_MASK) >> ANSWERS_SHIFT);
         points >= POINTS && points >= answers
     }
 
     /// Counts an answer, if this interval has a failure.
     pub(super) fn succeed(&self, now: u64) {
         let after = |word: u64| {
-            let is_counted =
-                word != 0 && word & ANSWERS != ANSWERS && !is_over_after_answer(word, now);
+            let is_counted = word != 0
+                && word & ANSWERS_MASK != ANSWERS_MASK
+                && !is_over_after_answer(word, now);
             is_counted.then(|| word + (1 << ANSWERS_SHIFT))
         };
         _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
@@ -60,16 +61,16 @@ fn is_over(word: u64, now: u64) -> bool {
 
 /// Answers beyond the one that ends an overdue interval change nothing.
 fn is_over_after_answer(word: u64, now: u64) -> bool {
-    word & ANSWERS != 0 && is_over(word, now)
+    word & ANSWERS_MASK != 0 && is_over(word, now)
 }
 
 /// Points at which a backend may count as failing: this many failed requests at one point each.
 const POINTS: u64 = 5;
 const INTERVAL_MS: u64 = 10_000;
 
-const MOST_POINTS: u64 = (1 << 10) - 1;
+const MAX_POINTS: u64 = (1 << 10) - 1;
 const ANSWERS_SHIFT: u32 = 10;
-const ANSWERS: u64 = ((1 << 14) - 1) << ANSWERS_SHIFT;
+const ANSWERS_MASK: u64 = ((1 << 14) - 1) << ANSWERS_SHIFT;
 const SINCE_SHIFT: u32 = 24;
 
 #[cfg(all(test, not(spillover_loom)))]

@@ -53,7 +53,7 @@ impl Weight {
     /// The weight of a request of this many tokens.
     pub(crate) fn of(tokens: f64) -> Self {
         // The cast saturates, and maps NaN to 0.
-        Self(((tokens.max(1.0).log2() - LIGHTEST) * STEPS).clamp(0.0, 63.0) as u8)
+        Self(((tokens.max(1.0).log2() - LIGHTEST_LOG2) * STEPS_PER_DOUBLING).clamp(0.0, 63.0) as u8)
     }
 
     pub(super) const fn at(index: usize) -> Self {
@@ -72,13 +72,13 @@ impl Weight {
 
     /// The fewest tokens of this weight; `None` for the lightest, which has no lower limit.
     pub(crate) fn tokens(self) -> Option<NonZeroU32> {
-        let tokens = (LIGHTEST + f64::from(self.0) / STEPS).exp2() as u32;
+        let tokens = (LIGHTEST_LOG2 + f64::from(self.0) / STEPS_PER_DOUBLING).exp2() as u32;
         NonZeroU32::new(tokens).filter(|_| self.0 > 0)
     }
 }
 
-const LIGHTEST: f64 = 6.0;
-const STEPS: f64 = 3.0;
+const LIGHTEST_LOG2: f64 = 6.0;
+const STEPS_PER_DOUBLING: f64 = 3.0;
 
 /// A request of known kind and weight.
 impl Load for (Traffic, Weight) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    circuit::{Circuit, Failure, LONGEST_PROBE_MS, Seen, Taken},
+    circuit::{Circuit, Failure, MAX_PROBE_MS, Seen, Taken},
     load::{Load, Traffic},
     marks::{Closed, LoadMark, Marks, raise},
 };
@@ -68,7 +68,7 @@ impl Until {
     }
 
     pub(super) const fn why(self) -> CooldownReason {
-        match self.0 & WHY {
+        match self.0 & WHY_MASK {
             0 => CooldownReason::Assumed,
             1 => CooldownReason::Refused,
             _ => CooldownReason::Quota,
@@ -214,7 +214,7 @@ impl Slot {
         }
         let seen = self.circuit.enter(millis(now), last_resort)?;
         if seen.is_probe() {
-            let longest = now.saturating_add(LONGEST_PROBE_MS * NANOS_IN_MS);
+            let longest = now.saturating_add(MAX_PROBE_MS * NANOS_IN_MS);
             self.note_until(longest.saturating_add(REMEMBERED_NANOS));
         }
         Ok(Some(seen))
@@ -262,7 +262,7 @@ fn millis(nanos: u64) -> u64 {
 }
 
 const WHY_BITS: u32 = 2;
-const WHY: u64 = (1 << WHY_BITS) - 1;
+const WHY_MASK: u64 = (1 << WHY_BITS) - 1;
 const NANOS_IN_MS: u64 = 1_000_000;
 
 /// How long failures are remembered after the last one, or after the backend was deferred. A backend

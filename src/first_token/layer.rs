@@ -123,7 +123,7 @@ pub(super) struct Config {
 impl FirstTokenLayer {
     /// Applies `limit` to requests whose class has none of its own; `None` for no limit.
     pub fn new(limit: impl Into<Option<Limit>>) -> Self {
-        let budget = RetryBudget::new(BUDGET_AT_ONCE, BUDGET_PER_SUCCESS);
+        let budget = RetryBudget::new(BUDGET_CAPACITY, BUDGET_PER_SUCCESS);
         let (rules, events) = (Rules::AZURE, Events::default());
         let config = Config { limit: limit.into(), classes: Vec::new(), budget, rules, events };
         Self { config: Arc::new(config) }
@@ -205,5 +205,5 @@ impl<S> Layer<S> for FirstTokenLayer {
     }
 }
 
-const BUDGET_AT_ONCE: u32 = 10;
+const BUDGET_CAPACITY: u32 = 10;
 const BUDGET_PER_SUCCESS: f64 = 0.1;

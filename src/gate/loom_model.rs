@@ -24,7 +24,8 @@ use loom::{
 };
 
 use super::{
-    Admission, Contention, Gate, Knowledge, Permit, RefusedAttempt, Waiter, Weight, cost::Usage,
+    Admission, Contention, Gate, Knowledge, Permit, RefusedAttempt, Waiter, WeighedCost,
+    cost::Usage,
 };
 use crate::sync::clock;
 
@@ -98,7 +99,7 @@ fn a_newcomer_sees_an_open_gate_or_is_woken_when_it_opens() {
 fn an_answer_that_cost_less_than_estimated_brings_the_turn_nearer() {
     explore(|| {
         let gate = pacing();
-        let big = Weight { cost: 1_000.0, ..weight(&gate) };
+        let big = WeighedCost { cost: 1_000.0, ..weight(&gate) };
         let mut sent = goes(admit(&gate, big.cost, DEADLINE));
         let answer = sent.observe(&big).expect("it is tracked");
         sent.on_accepted(None);
@@ -236,8 +237,8 @@ fn refusal(now: Instant, deadline: Duration) -> RefusedAttempt {
     }
 }
 
-fn weight(gate: &Gate) -> Weight {
-    Weight { cost: 1.0, estimator: Arc::clone(&gate.shared.settings.estimator) }
+fn weight(gate: &Gate) -> WeighedCost {
+    WeighedCost { cost: 1.0, estimator: Arc::clone(&gate.shared.settings.estimator) }
 }
 
 fn admit(gate: &Gate, cost: f64, max_wait: Duration) -> Admission {

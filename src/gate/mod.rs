@@ -17,7 +17,7 @@ use std::{
 use http::Request;
 
 use self::{
-    core::{Applicant, Core, Decision, Nanos, Refused, nanos, seconds},
+    core::{Applicant, Core, Decision, Nanos, RefusedRequest, nanos, seconds},
     cost::{EstimateCost, Head, TokenWeights, Usage},
 };
 pub use self::{
@@ -76,10 +76,10 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Gate {
-    shared: Arc<Shared>,
+    shared: Arc<GateShared>,
 }
 
-struct Shared {
+struct GateShared {
     settings: Settings,
     /// Whether requests must be admitted by `core`, or the primary failed lately. Written only under
     /// the lock of `core`.
@@ -102,12 +102,12 @@ struct Settings {
 
 /// The estimated cost of a request, and the estimator that will correct it.
 #[derive(Clone, Debug)]
-pub(crate) struct Weight {
+pub(crate) struct WeighedCost {
     pub(crate) cost: f64,
     estimator: Arc<dyn EstimateCost>,
 }
 
-impl Weight {
+impl WeighedCost {
     /// The actual cost of the request, by the same estimator.
     pub(crate) fn actual(&self, usage: &Usage) -> f64 {
         sane(self.estimator.actual(usage))
@@ -254,14 +254,14 @@ impl Gate {
     }
 
     /// Weighs a request.
-    pub(crate) fn weigh<B: TryCloneBody>(&self, request: &Request<B>) -> Weight {
+    pub(crate) fn weigh<B: TryCloneBody>(&self, request: &Request<B>) -> WeighedCost {
         let content = request.body().content();
         let fields = content.as_deref();
         let fields = fields.and_then(|body| ScannedBody::fields(request.extensions(), body));
         let head = Head::new(request.uri(), request.headers()).scanned(fields);
         let shared = &self.shared.settings.estimator;
         let (cost, own) = shared.weigh(&head, content.as_deref());
-        Weight { cost: sane(cost), estimator: own.unwrap_or_else(|| Arc::clone(shared)) }
+        WeighedCost { cost: sane(cost), estimator: own.unwrap_or_else(|| Arc::clone(shared)) }
     }
 
     /// Admits a request of `cost` that must be sent somewhere by `deadline`.
@@ -329,7 +329,7 @@ impl Gate {
         let (sent_at, now) = (self.nanos(refusal.sent_at), self.nanos(refusal.now));
         let deadline = self.nanos(refusal.deadline);
         let hint = is_measured.then_some(closed);
-        let refused = Refused { hint, deadline, draw: random::share(), is_patient };
+        let refused = RefusedRequest { hint, deadline, draw: random::share(), is_patient };
         let attempt = permit.and_then(Permit::take);
         let place = self.update(|core| {
             self.shared.busy.store(true, Ordering::Relaxed);
@@ -410,7 +410,7 @@ impl Gate {
         let epoch = clock::now();
         let core = Core::new(settings.standing_queue_interval, settings.contention);
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(GateShared {
                 settings,
                 busy: AtomicBool::new(false),
                 core: Mutex::new(core),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Gate, Weight,
+    Gate, WeighedCost,
     core::{Decision, Nanos, QueueKey, SpillReason, TrackedAttempt},
     cost::{EstimateCost, Usage},
     sane,
@@ -161,7 +161,7 @@ impl Permit {
     /// Has the actual cost of an attempt of `weight` reported when its answer ends, if the gate
     /// tracks it. Also informs an inner pool that the gate let the request go, which overrides that
     /// pool's cooldowns.
-    pub(crate) fn observe(&mut self, weight: &Weight) -> Option<Admitted> {
+    pub(crate) fn observe(&mut self, weight: &WeighedCost) -> Option<Admitted> {
         if self.is_passing {
             return Some(Admitted(None));
         }

@@ -11,13 +11,13 @@ use crate::{
 
 /// Why a backend refused, and the wait that its message asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Verdict {
+pub(crate) struct BodyVerdict {
     pub(crate) reason: Reason,
     pub(crate) limit: Option<Limit>,
     pub(crate) wait: Option<Duration>,
 }
 
-impl Verdict {
+impl BodyVerdict {
     /// The verdict on a refusal for `reason`, which waiting can fix unless the request is at fault.
     pub(super) fn of(fault: &ApiError<'_>, reason: Reason) -> Self {
         let wait = match reason {
@@ -43,7 +43,7 @@ impl Verdict {
 /// | 404 | a missing deployment |
 /// | 400, 413 | a request that is too long, if the error says so |
 /// | 400 | a service tier that is not offered, if the error is about that |
-pub(crate) fn judge(status: StatusCode, body: &[u8]) -> Option<Verdict> {
+pub(crate) fn judge(status: StatusCode, body: &[u8]) -> Option<BodyVerdict> {
     let fault = ApiError::in_body(body);
     let reason = match status.as_u16() {
         429 => Some(any_reason(&fault).unwrap_or(Reason::Rate)),
@@ -55,7 +55,7 @@ pub(crate) fn judge(status: StatusCode, body: &[u8]) -> Option<Verdict> {
         400 | 413 => fault.is_too_long().then_some(Reason::ContextLength),
         _ => None,
     }?;
-    Some(Verdict::of(&fault, reason))
+    Some(BodyVerdict::of(&fault, reason))
 }
 
 /// The service says "temporarily unable" for every failure here.

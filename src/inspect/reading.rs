@@ -13,11 +13,11 @@ use tokio::time::Sleep;
 
 use super::{
     answer::Status,
-    body::{self, Verdict},
+    body::{self, BodyVerdict},
     drain::Drain,
     layer::Limits,
     request_kind::RequestKind,
-    stream::{Preamble, Refused, StreamVerdict},
+    stream::{HiddenRefusal, Preamble, StreamVerdict},
 };
 use crate::{
     ResponseBody,
@@ -34,7 +34,7 @@ pub(super) struct Reading<R> {
     ahead: ReadAhead<R>,
     subject: ReadSubject,
     /// The refusal found in the response, and the drain of the rest of its body.
-    refused: Option<(Refused, Drain)>,
+    refused: Option<(HiddenRefusal, Drain)>,
     /// The limits on bytes and time.
     limit: usize,
     time: Duration,
@@ -62,7 +62,7 @@ enum ReadDecision {
     Pass,
     /// Return it as it came, with the findings of its body in the head.
     Judge,
-    Refuse(Refused),
+    Refuse(HiddenRefusal),
 }
 
 impl<R> Reading<R>
@@ -219,7 +219,10 @@ where
 type Polled<R> = Poll<Option<Result<Frame<<R as Body>::Data>, <R as Body>::Error>>>;
 
 /// What to read of `response`; `Err` if its head is a refusal already, though its status is not.
-fn subject<R>(response: &Response<R>, asked: RequestKind) -> Result<Option<ReadSubject>, Refused> {
+fn subject<R>(
+    response: &Response<R>,
+    asked: RequestKind,
+) -> Result<Option<ReadSubject>, HiddenRefusal> {
     let headers = response.headers();
     let status = response.status().as_u16();
     let kind = match status {
@@ -234,7 +237,7 @@ fn subject<R>(response: &Response<R>, asked: RequestKind) -> Result<Option<ReadS
         (200, ContentKind::EventStream) => {
             // `retry-after: 0` was never observed on a refused stream; let the events decide.
             if asked == RequestKind::Response && Hint::asked(headers, clock::wall) > Hint::Zero {
-                return Err(Refused::by_head());
+                return Err(HiddenRefusal::by_head());
             }
             ReadSubject::Stream(Preamble::default())
         }
@@ -253,7 +256,7 @@ fn is_encoded(headers: &HeaderMap) -> bool {
 }
 
 /// Writes the findings of a refusal's body into its head.
-fn apply(head: &mut Parts, verdict: Verdict) {
+fn apply(head: &mut Parts, verdict: BodyVerdict) {
     if is_lasting(verdict.reason) {
         Refusal::set_in(&mut head.extensions, verdict.reason, None, Hint::None);
         return;
@@ -275,8 +278,8 @@ const fn is_lasting(reason: Reason) -> bool {
 }
 
 /// Completes the head of a throttled response.
-fn throttle(head: &mut Parts, verdict: Verdict) {
-    let Verdict { reason, limit, wait } = verdict;
+fn throttle(head: &mut Parts, verdict: BodyVerdict) {
+    let BodyVerdict { reason, limit, wait } = verdict;
     // The reset time of a limit is an estimate; the wait in the message is meant for this refusal.
     let asked = Hint::asked(&head.headers, clock::wall);
     if let (Hint::None | Hint::Zero, Some(wait)) = (asked, wait) {
@@ -291,8 +294,8 @@ fn throttle(head: &mut Parts, verdict: Verdict) {
 }
 
 /// Replaces a response with this head by an ordinary refusal.
-fn refuse<R>(mut head: Parts, refused: Refused) -> Response<ResponseBody<R>> {
-    let Refused { verdict, body } = refused;
+fn refuse<R>(mut head: Parts, refused: HiddenRefusal) -> Response<ResponseBody<R>> {
+    let HiddenRefusal { verdict, body } = refused;
     for stale in [header::TRANSFER_ENCODING, header::CONTENT_ENCODING, header::TRAILER] {
         head.headers.remove(stale);
     }

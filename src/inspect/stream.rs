@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     background::Background,
-    body::Verdict,
+    body::BodyVerdict,
     event_kind::{EventKind, is_silent},
 };
 use crate::{
@@ -41,23 +41,23 @@ pub(crate) enum StreamVerdict {
     Undecided,
     /// The answer has begun, or ends with an error for the caller.
     Answer,
-    Refused(Refused),
+    Refused(HiddenRefusal),
 }
 
 /// A refusal found in an answer: for rate, capacity or quota, or for the request's length.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refused {
+pub(crate) struct HiddenRefusal {
     /// Why, and the wait that its message asks for.
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: BodyVerdict,
     /// Its error in the shape of a refusal's body.
     pub(crate) body: Bytes,
 }
 
-impl Refused {
+impl HiddenRefusal {
     /// A refusal that the head of an answer shows alone.
     pub(crate) fn by_head() -> Self {
         let body = br#"{"error":{"code":"429","type":"too_many_requests","message":"The service asked to retry later instead of beginning its answer.","param":null}}"#;
-        let verdict = Verdict { reason: Reason::Rate, limit: None, wait: None };
+        let verdict = BodyVerdict { reason: Reason::Rate, limit: None, wait: None };
         Self { verdict, body: Bytes::from_static(body) }
     }
 }
@@ -212,8 +212,8 @@ fn decide(fault: &ApiError<'_>, body: impl FnOnce(Reason) -> Bytes) -> StreamVer
     let too_long = || fault.is_too_long().then_some(Reason::ContextLength);
     match fault.reason().or_else(too_long) {
         None => StreamVerdict::Answer,
-        Some(reason) => StreamVerdict::Refused(Refused {
-            verdict: Verdict::of(fault, reason),
+        Some(reason) => StreamVerdict::Refused(HiddenRefusal {
+            verdict: BodyVerdict::of(fault, reason),
             body: body(reason),
         }),
     }

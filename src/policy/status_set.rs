@@ -11,15 +11,15 @@ impl StatusSet {
 
     /// Adds `status`, if it may be in the set.
     pub(super) const fn insert(&mut self, status: u16) {
-        if let FIRST..=LAST = status
+        if let FIRST_STATUS..=LAST_STATUS = status
             && !matches!(status, 400..=404 | 410 | 413 | 429 | 529)
         {
-            self.0[(status - FIRST) as usize / 64] |= 1 << ((status - FIRST) % 64);
+            self.0[(status - FIRST_STATUS) as usize / 64] |= 1 << ((status - FIRST_STATUS) % 64);
         }
     }
 
     pub(super) fn contains(&self, status: u16) -> bool {
-        let index = status.checked_sub(FIRST).map_or(usize::MAX, usize::from);
+        let index = status.checked_sub(FIRST_STATUS).map_or(usize::MAX, usize::from);
         self.0.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 
@@ -31,9 +31,11 @@ impl StatusSet {
 
 impl fmt::Debug for StatusSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries((FIRST..=LAST).filter(|status| self.contains(*status))).finish()
+        f.debug_set()
+            .entries((FIRST_STATUS..=LAST_STATUS).filter(|status| self.contains(*status)))
+            .finish()
     }
 }
 
-const FIRST: u16 = 400;
-const LAST: u16 = 599;
+const FIRST_STATUS: u16 = 400;
+const LAST_STATUS: u16 = 599;

@@ -158,7 +158,7 @@ impl<B: Body + Unpin> Keeping<B> {
         let Some(model) = &mut self.model else { return true };
         model.find(&text[self.searched..]);
         self.searched = text.len();
-        model.knows() || (self.lacks_room && text.len() >= UNCOUNTED)
+        model.knows() || (self.lacks_room && text.len() >= UNCOUNTED_BYTES)
     }
 
     fn into_request(self, end: KeepingEnd<B::Error>) -> Request<ReplayBody<B>> {
@@ -176,7 +176,7 @@ impl<B: Body + Unpin> Keeping<B> {
 
 /// Bytes read for the model even if the total has no room: a connection buffers several times that
 /// much.
-const UNCOUNTED: usize = 64 << 10;
+const UNCOUNTED_BYTES: usize = 64 << 10;
 
 /// The minimum length of a body, as far as known before it arrives.
 fn expected(head: &Parts, body: &impl Body) -> usize {

@@ -24,7 +24,7 @@ use crate::{
     clock::{self, TICK},
     cooldown::{Load, NextOpen, Traffic, Weight as LoadWeight},
     events::{Event, Source},
-    gate::{Admission, Permit, QueueKey, Waiter, Weight},
+    gate::{Admission, Permit, QueueKey, Waiter, WeighedCost},
     overrides::Arrival,
     policy::ClassifyError,
     served::Why,
@@ -62,7 +62,7 @@ pub(super) struct Session {
     /// Read when first needed.
     limits: Option<RequestLimits>,
     /// Weighed when first needed.
-    weight: Option<Weight>,
+    weight: Option<WeighedCost>,
     /// Read when first needed.
     traffic: Option<Traffic>,
     permit: Option<Permit>,
@@ -375,7 +375,7 @@ impl Session {
         self.weight(request).cost
     }
 
-    fn weight<B: TryCloneBody>(&mut self, request: &Request<B>) -> &Weight {
+    fn weight<B: TryCloneBody>(&mut self, request: &Request<B>) -> &WeighedCost {
         let weigh = || self.config.gate.weigh(request);
         self.weight.get_or_insert_with(weigh)
     }

@@ -169,7 +169,7 @@ impl Sticky {
     /// A handle that has learned nothing yet.
     pub fn new() -> Self {
         Self {
-            memory: Arc::new(Mutex::new(Memory::new(CAPACITY, LONGEST_AGE))),
+            memory: Arc::new(Mutex::new(Memory::new(DEFAULT_CAPACITY_IDS, DEFAULT_MAX_AGE))),
             default_backend: None,
         }
     }
@@ -303,5 +303,5 @@ impl fmt::Debug for Sticky {
     }
 }
 
-const CAPACITY: usize = 1 << 16;
-const LONGEST_AGE: Duration = Duration::from_secs(30 * 24 * 3_600);
+const DEFAULT_CAPACITY_IDS: usize = 1 << 16;
+const DEFAULT_MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3_600);

@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    Wait, Waiter,
+    TurnWaiter, Wait,
     session::{NextStep, Session},
 };
 use crate::{TryCloneBody, classify::Outcome, clock, request_copy::SavedRequest};
@@ -40,7 +40,7 @@ pin_project! {
     enum State<F> {
         Attempting { #[pin] attempt: F },
         // Holds no attempt, response or permit.
-        Waiting { waiter: Box<Waiter> },
+        Waiting { waiter: Box<TurnWaiter> },
         // Its turn has come, but the service is not ready yet.
         Readying,
         // A refusal was returned.

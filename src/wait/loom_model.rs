@@ -12,7 +12,7 @@ use futures::{FutureExt, task::noop_waker_ref};
 use http::Extensions;
 use loom::{future::block_on, model::Builder, thread};
 
-use super::{Permit, Refused, RequestLimits, Turn, WaitQueue, Waiter};
+use super::{RefusedTurn, RequestLimits, Turn, TurnPermit, TurnWaiter, WaitQueue};
 use crate::sync::clock;
 
 #[test]
@@ -72,7 +72,7 @@ fn explore(model: impl Fn() + Send + Sync + 'static) {
 }
 
 /// Two requests wait for the outcome of an attempt, which `ends` concurrently.
-fn two_waiters(ends: impl Fn(&WaitQueue, Permit) + Copy + Send + Sync + 'static) {
+fn two_waiters(ends: impl Fn(&WaitQueue, TurnPermit) + Copy + Send + Sync + 'static) {
     explore(move || {
         let (queue, trying) = opening();
         let waiters = [(); 2].map(|()| {
@@ -86,34 +86,35 @@ fn two_waiters(ends: impl Fn(&WaitQueue, Permit) + Copy + Send + Sync + 'static)
 }
 
 /// A queue in front of a service that refused and has reopened, with one attempt in flight.
-fn opening() -> (WaitQueue, Permit) {
+fn opening() -> (WaitQueue, TurnPermit) {
     clock::set(Duration::ZERO);
     let queue = WaitQueue::new();
     let trying = goes(block_on(refused(&queue, None)));
     (queue, trying)
 }
 
-fn refused(queue: &WaitQueue, permit: Option<Permit>) -> Waiter {
+fn refused(queue: &WaitQueue, permit: Option<TurnPermit>) -> TurnWaiter {
     let now = clock::now();
-    let waiter = queue.refused(permit, Refused { now, opens: now, remembers: false }, &limits());
+    let waiter =
+        queue.refused(permit, RefusedTurn { now, opens: now, remembers: false }, &limits());
     waiter.expect("there is time left")
 }
 
-fn waits(queue: &WaitQueue) -> Waiter {
+fn waits(queue: &WaitQueue) -> TurnWaiter {
     match queue.arrive(clock::now(), &limits()) {
         Turn::Wait(waiter) => waiter,
         Turn::Go(_) => panic!("another is being tried"),
     }
 }
 
-fn arrives(queue: &WaitQueue) -> Permit {
+fn arrives(queue: &WaitQueue) -> TurnPermit {
     match queue.arrive(clock::now(), &limits()) {
         Turn::Wait(waiter) => goes(block_on(waiter)),
         Turn::Go(permit) => permit,
     }
 }
 
-fn goes(permit: Option<Permit>) -> Permit {
+fn goes(permit: Option<TurnPermit>) -> TurnPermit {
     permit.expect("there is time left to go")
 }
 
@@ -122,7 +123,7 @@ fn limits() -> RequestLimits {
 }
 
 /// The caller drops the waiter after its first poll, whatever that returns.
-fn polled_once(mut waiter: Waiter) -> Option<Permit> {
+fn polled_once(mut waiter: TurnWaiter) -> Option<TurnPermit> {
     match waiter.poll_unpin(&mut Context::from_waker(noop_waker_ref())) {
         Poll::Ready(permit) => permit,
         Poll::Pending => None,

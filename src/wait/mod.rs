@@ -24,7 +24,7 @@ use self::layer::WaitConfig;
 pub use self::{class::Class, future::ResponseFuture, layer::WaitLayer, queue::WaitQueue};
 pub(crate) use self::{
     limits::RequestLimits,
-    queue::{Permit, Refused, Turn, Waiter},
+    queue::{RefusedTurn, Turn, TurnPermit, TurnWaiter},
     session::refused_for,
 };
 use crate::TryCloneBody;

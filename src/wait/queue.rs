@@ -34,14 +34,14 @@ struct QueueShared {
 /// What a request does next.
 #[derive(Debug)]
 pub(crate) enum Turn {
-    Go(Permit),
-    Wait(Waiter),
+    Go(TurnPermit),
+    Wait(TurnWaiter),
 }
 
 /// A request in the queue. It resolves to a permit when it is its turn, or to `None` if that would
 /// come too late. Dropping it leaves the queue and passes the turn on.
 #[derive(Debug)]
-pub(crate) struct Waiter {
+pub(crate) struct TurnWaiter {
     queue: WaitQueue,
     /// `None` once it has left the queue.
     place: Option<QueuePosition>,
@@ -50,14 +50,14 @@ pub(crate) struct Waiter {
 
 /// Permission for one attempt. Dropped without an outcome, it passes the turn on.
 #[derive(Debug)]
-pub(crate) struct Permit {
+pub(crate) struct TurnPermit {
     /// `None` if no request waited, so that the outcome matters to no other request.
     tracked: Option<(WaitQueue, QueuePosition)>,
 }
 
 /// A refused attempt whose request may wait.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Refused {
+pub(crate) struct RefusedTurn {
     pub(crate) now: Instant,
     /// When the service reopens, according to its hint.
     pub(crate) opens: Instant,
@@ -94,9 +94,9 @@ impl WaitQueue {
             core.on_arrival(now, place, limits.deadline())
         });
         match decision {
-            WaitDecision::Go(place) => Turn::Go(Permit::tracked(self.clone(), place)),
-            WaitDecision::Wait { place, .. } => Turn::Wait(Waiter::new(self.clone(), place)),
-            WaitDecision::Pass | WaitDecision::Late => Turn::Go(Permit::untracked()),
+            WaitDecision::Go(place) => Turn::Go(TurnPermit::tracked(self.clone(), place)),
+            WaitDecision::Wait { place, .. } => Turn::Wait(TurnWaiter::new(self.clone(), place)),
+            WaitDecision::Pass | WaitDecision::Late => Turn::Go(TurnPermit::untracked()),
         }
     }
 
@@ -104,17 +104,17 @@ impl WaitQueue {
     /// reopening.
     pub(crate) fn refused(
         &self,
-        permit: Option<Permit>,
-        refused: Refused,
+        permit: Option<TurnPermit>,
+        refused: RefusedTurn,
         limits: &RequestLimits,
-    ) -> Option<Waiter> {
-        let Refused { now, opens, remembers } = refused;
-        let place = permit.and_then(Permit::take);
+    ) -> Option<TurnWaiter> {
+        let RefusedTurn { now, opens, remembers } = refused;
+        let place = permit.and_then(TurnPermit::take);
         self.update(|core| {
             self.shared.busy.store(true, Ordering::Relaxed);
             let place = place.unwrap_or_else(|| core.place(limits.rank, limits.arrival));
             let waits = core.on_refused(now, place, opens, remembers, limits.deadline());
-            waits.then(|| Waiter::new(self.clone(), place))
+            waits.then(|| TurnWaiter::new(self.clone(), place))
         })
     }
 
@@ -151,16 +151,16 @@ impl WaitQueue {
     }
 }
 
-impl Waiter {
+impl TurnWaiter {
     const fn new(queue: WaitQueue, place: QueuePosition) -> Self {
         Self { queue, place: Some(place), sleep: None }
     }
 }
 
-impl Future for Waiter {
-    type Output = Option<Permit>;
+impl Future for TurnWaiter {
+    type Output = Option<TurnPermit>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Permit>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<TurnPermit>> {
         let place = self.place.expect("a waiter is not polled after it resolved");
         let permit = loop {
             let now = clock::now();
@@ -171,7 +171,9 @@ impl Future for Waiter {
             });
             match decision {
                 WaitDecision::Wait { until, .. } => ready!(poll_sleep(&mut self.sleep, until, cx)),
-                WaitDecision::Go(place) => break Some(Permit::tracked(self.queue.clone(), place)),
+                WaitDecision::Go(place) => {
+                    break Some(TurnPermit::tracked(self.queue.clone(), place));
+                }
                 WaitDecision::Late | WaitDecision::Pass => break None,
             }
         };
@@ -180,7 +182,7 @@ impl Future for Waiter {
     }
 }
 
-impl Drop for Waiter {
+impl Drop for TurnWaiter {
     fn drop(&mut self) {
         if let Some(place) = self.place {
             self.queue.update(|core| core.on_left(place));
@@ -188,7 +190,7 @@ impl Drop for Waiter {
     }
 }
 
-impl Permit {
+impl TurnPermit {
     pub(crate) const fn untracked() -> Self {
         Self { tracked: None }
     }
@@ -217,7 +219,7 @@ impl Permit {
     }
 }
 
-impl Drop for Permit {
+impl Drop for TurnPermit {
     fn drop(&mut self) {
         if let Some((queue, place)) = &self.tracked {
             queue.update(|core| core.on_left(*place));

@@ -7,7 +7,7 @@ use std::{
 
 use http::{Extensions, Request, Response, StatusCode};
 
-use super::{Permit, Refused, RequestLimits, Turn, Waiter, layer::WaitConfig};
+use super::{RefusedTurn, RequestLimits, Turn, TurnPermit, TurnWaiter, layer::WaitConfig};
 use crate::{
     AttemptBudget, Served, TryCloneBody,
     classify::{Hint, Outcome, Reason, Refusal},
@@ -23,7 +23,7 @@ use crate::{
 /// What happens to a request next.
 pub(super) enum NextStep {
     Send,
-    Wait(Box<Waiter>),
+    Wait(Box<TurnWaiter>),
     /// Return the refusal to the caller.
     Return,
 }
@@ -43,7 +43,7 @@ pub(super) struct Session {
 /// small.
 struct ColdState {
     limits: RequestLimits,
-    permit: Option<Permit>,
+    permit: Option<TurnPermit>,
     refusals: u32,
     is_sent: bool,
     /// Whether a refusal of the current attempt goes to the caller.
@@ -74,7 +74,7 @@ impl Session {
     }
 
     /// The step after a wait, which gave a `permit` or ended too late.
-    pub(super) fn after_wait(&mut self, now: Instant, permit: Option<Permit>) {
+    pub(super) fn after_wait(&mut self, now: Instant, permit: Option<TurnPermit>) {
         let waited = now.saturating_duration_since(self.since);
         self.since = now;
         if let Some(cold) = &mut self.cold {
@@ -179,7 +179,7 @@ impl Session {
                 // Others learn from the refusal nevertheless.
                 false => cold.limits.ending(now),
             };
-            self.config.queue.refused(permit, Refused { now, opens, remembers }, &limits)
+            self.config.queue.refused(permit, RefusedTurn { now, opens, remembers }, &limits)
         });
         self.since = now;
         match waiter {

@@ -237,7 +237,7 @@ pub(crate) fn quote_or_backslash(bytes: &[u8]) -> Option<usize> {
 /// one.
 fn near(bytes: &[u8], find: impl Fn(u64) -> u64) -> Result<usize, usize> {
     let mut at = 0;
-    for &word in bytes[..bytes.len().min(NEAR)].as_chunks().0 {
+    for &word in bytes[..bytes.len().min(NEAR_BYTES)].as_chunks().0 {
         let found = find(u64::from_le_bytes(word));
         if found != 0 {
             return Ok(at + found.trailing_zeros() as usize / 8);
@@ -260,17 +260,17 @@ fn zeros(word: u64) -> u64 {
 
 /// The position of the first quote or bracket, or the end.
 pub(crate) fn mark(bytes: &[u8]) -> usize {
-    let near = bytes.len().min(NEAR);
+    let near = bytes.len().min(NEAR_BYTES);
     if let Some(found) = bytes[..near].iter().position(|&byte| is_mark(byte)) {
         return found;
     }
     let mut at = near;
-    for block in bytes[near..].as_chunks::<BLOCK>().0 {
+    for block in bytes[near..].as_chunks::<BLOCK_BYTES>().0 {
         // The fold has no early exit, so that it vectorises.
         if block.iter().fold(false, |marked, &byte| marked | is_mark(byte)) {
             break;
         }
-        at += BLOCK;
+        at += BLOCK_BYTES;
     }
     let rest = &bytes[at..];
     at + rest.iter().position(|&byte| is_mark(byte)).unwrap_or(rest.len())
@@ -281,8 +281,8 @@ fn is_mark(byte: u8) -> bool {
     byte == b'"' || byte | 0x20 == b'{' || byte | 0x20 == b'}'
 }
 
-const NEAR: usize = 16;
-const BLOCK: usize = 32;
+const NEAR_BYTES: usize = 16;
+const BLOCK_BYTES: usize = 32;
 
 #[cfg(test)]
 mod tests {

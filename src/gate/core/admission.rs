@@ -61,7 +61,7 @@ pub(crate) struct Applicant {
 
 /// A refused attempt, and what its request may still do.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Refused {
+pub(crate) struct RefusedRequest {
     /// How long the PTU stays closed according to its hint, from when it decided.
     pub(crate) hint: Option<Duration>,
     pub(crate) deadline: Nanos,
@@ -201,9 +201,9 @@ impl Core {
         &mut self,
         now: Nanos,
         attempt: &TrackedAttempt,
-        refused: &Refused,
+        refused: &RefusedRequest,
     ) -> Result<QueueKey, SpillReason> {
-        let Refused { deadline, is_patient, .. } = *refused;
+        let RefusedRequest { deadline, is_patient, .. } = *refused;
         let reopening = self.bucket.on_refused(now, attempt, refused.hint, refused.draw);
         if reopening.is_news {
             self.give_up_late_requests(now);

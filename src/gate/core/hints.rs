@@ -97,7 +97,7 @@ impl Hints {
                 self.doubt = None;
                 self.confirmed += 1.0;
                 self.longest =
-                    (LONGEST_DECAY * self.longest).max(seconds(doubt.reopens - doubt.at));
+                    (LONGEST_HINT_DECAY * self.longest).max(seconds(doubt.reopens - doubt.at));
                 self.fade();
                 return true;
             }
@@ -154,7 +154,7 @@ const MAX_REFUTED_RATIO: f64 = 0.2;
 /// The longest believed hint as a multiple of the longest confirmed one, and the share of that kept
 /// at each confirmation.
 const CREDIBLE_FACTOR: f64 = 1.5;
-const LONGEST_DECAY: f64 = 0.95;
+const LONGEST_HINT_DECAY: f64 = 0.95;
 /// How much two hints for the same instant may differ, as a share of the time between them.
 const MAX_DRIFT: f64 = 0.25;
 /// The most they may differ on top of that, in seconds: one request of another process.

@@ -206,7 +206,7 @@
 //! | `MIN_DOUBTED_S` | s | 0.3 | unstated: mean 1500, attempts 3.57, p50 849 | noise |
 //! | `MAX_REFUTED_RATIO` | share | 0.2 | none | none |
 //! | `CREDIBLE_FACTOR` | factor | 1.5 | none | none |
-//! | `LONGEST_DECAY` | share | 0.95 | none | none |
+//! | `LONGEST_HINT_DECAY` | share | 0.95 | none | none |
 //! | `MAX_DRIFT` | share | 0.25 | noise | noise |
 //! | `MAX_BLUR_S` | s | 0.2 | noise | none |
 //! | `MIN_CONFIRMATION_S` | s | 0.15 | noise | noise |
@@ -278,7 +278,7 @@ mod model;
 
 pub(crate) use self::{admission::SpillReason, queue::QueueKey};
 pub(super) use self::{
-    admission::{Applicant, Core, Decision, Refused},
+    admission::{Applicant, Core, Decision, RefusedRequest},
     bucket::TrackedAttempt,
     knowledge::Evidence,
     time::{Nanos, nanos, seconds},

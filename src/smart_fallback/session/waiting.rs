@@ -21,7 +21,7 @@ use crate::{
     random,
     served::Why,
     smart_fallback::spill_budget::{BudgetWaiter, Charge},
-    wait::{self, Refused, Turn, refused_for},
+    wait::{self, RefusedTurn, Turn, refused_for},
 };
 
 /// A wait for the tier that reopens first. Dropping it leaves both queues.
@@ -32,7 +32,7 @@ pub(in crate::smart_fallback) struct Race {
 
 /// A wait besides the one for the primary, of a request that may not spill now.
 pub(super) enum OtherWait {
-    Fallback(wait::Waiter),
+    Fallback(wait::TurnWaiter),
     Budget(BudgetWaiter),
 }
 
@@ -49,7 +49,7 @@ pub(in crate::smart_fallback) enum Winner {
     Primary(gate::Permit),
     /// The primary reopens now.
     PrimaryInTime,
-    Fallback(wait::Permit),
+    Fallback(wait::TurnPermit),
     /// The budget has something left.
     Budget,
     /// Neither reopened in time.
@@ -62,7 +62,7 @@ pub(super) struct ColdState {
     /// Its position at the gate, to return to.
     pub(super) place: Option<gate::QueueKey>,
     /// Its permission to call the fallback, while that reopens.
-    turn: Option<wait::Permit>,
+    turn: Option<wait::TurnPermit>,
     /// Its charge to the budget, returned unless the fallback serves it.
     pub(super) charge: Option<Charge>,
     /// Set if it could not spill because the budget was spent.
@@ -70,7 +70,7 @@ pub(super) struct ColdState {
     /// How often the fallback refused it.
     refusals: u32,
     /// The refusal of a fallback that was called before the primary.
-    refused: Option<Refused>,
+    refused: Option<RefusedTurn>,
 }
 
 /// When a request that the budget keeps from spilling may be served.
@@ -143,7 +143,7 @@ impl Session {
         cold.refusals += 1;
         let left = refused_for(&refusal, cold.refusals, draw);
         let opens = left.and_then(|left| now.checked_add(left));
-        cold.refused = opens.map(|opens| Refused { now, opens, remembers });
+        cold.refused = opens.map(|opens| RefusedTurn { now, opens, remembers });
         // A fallback that is not worth waiting for is not called again.
         self.confined.to_primary |= opens.is_none();
     }
@@ -156,7 +156,8 @@ impl Session {
     ) -> Option<NextStep> {
         let refused = self.cold.as_mut()?.refused.take()?;
         let limits = *self.limits(request);
-        let waiter = self.config.fallback_queue.refused(None, Refused { now, ..refused }, &limits);
+        let waiter =
+            self.config.fallback_queue.refused(None, RefusedTurn { now, ..refused }, &limits);
         Some(self.race(now, limits.deadline(), waiter.map(OtherWait::Fallback), request))
     }
 
@@ -208,7 +209,7 @@ impl Session {
         };
         let remembers = remembers || self.traffic.is_some_and(|it| it != Traffic::Tokens);
         let waiter = opens.zip(limits).and_then(|(opens, limits)| {
-            self.config.fallback_queue.refused(turn, Refused { now, opens, remembers }, &limits)
+            self.config.fallback_queue.refused(turn, RefusedTurn { now, opens, remembers }, &limits)
         });
         let Some(request) = request else { return NextStep::Return };
         let deadline = self.limits(request).deadline();

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{ONE_REQUEST, Spent, SpillBudget};
-use crate::{azure::Usage, body::UsageSink, gate::Weight};
+use crate::{azure::Usage, body::UsageSink, gate::WeighedCost};
 
 /// The charge of a request that spills. Dropped before the fallback has [served](Self::served) it, it
 /// is returned.
@@ -21,7 +21,7 @@ struct Entry {
     budget: SpillBudget,
     window: u64,
     /// The estimate, if tokens are counted.
-    weight: Option<Weight>,
+    weight: Option<WeighedCost>,
     /// Whether the fallback's answer is on its way to the caller.
     is_served: AtomicBool,
     /// Whether the account has the actual use instead of the estimate. Changed only under the
@@ -30,7 +30,7 @@ struct Entry {
 }
 
 impl Charge {
-    pub(super) fn new(budget: SpillBudget, window: u64, weight: Option<Weight>) -> Self {
+    pub(super) fn new(budget: SpillBudget, window: u64, weight: Option<WeighedCost>) -> Self {
         let (is_served, is_settled) = (AtomicBool::new(false), AtomicBool::new(false));
         Self(Arc::new(Entry { budget, window, weight, is_served, is_settled }))
     }

@@ -11,7 +11,7 @@ use std::{
 
 pub(super) use self::{charge::Charge, waiter::BudgetWaiter};
 use self::{spent::Spent, waiter::BudgetQueue};
-use crate::{clock, gate::Weight};
+use crate::{clock, gate::WeighedCost};
 
 /// Limits what is spilled to Standard in a window of time, and so its cost. Clones share the budget;
 /// keep one to observe [what is left](Self::left).
@@ -127,7 +127,7 @@ impl SpillBudget {
     pub(super) fn charge(
         &self,
         now: Instant,
-        weigh: impl FnOnce() -> Weight,
+        weigh: impl FnOnce() -> WeighedCost,
     ) -> Result<Charge, (WhenSpent, Duration)> {
         let weight = self.counts_tokens.then(weigh);
         let mut account = self.lock();

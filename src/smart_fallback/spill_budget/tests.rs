@@ -32,7 +32,7 @@ impl EstimateCost for ByLength {
     }
 }
 
-fn weight(estimate: usize) -> Weight {
+fn weight(estimate: usize) -> WeighedCost {
     let body = Full::new(Bytes::from(vec![b'x'; estimate]));
     Gate::new().cost(ByLength).weigh(&Request::new(body))
 }

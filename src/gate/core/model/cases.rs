@@ -4,7 +4,8 @@ use std::{sync::Arc, task::Waker, time::Duration};
 
 use super::{Pair, woken::Woken};
 use crate::gate::core::{
-    Applicant, Contention, Core, Decision, Knowledge, Nanos, QueueKey, Refused, TrackedAttempt,
+    Applicant, Contention, Core, Decision, Knowledge, Nanos, QueueKey, RefusedRequest,
+    TrackedAttempt,
     queue::{MAX_ASKS_PER_WINDOW, MAX_QUEUE_WALKED},
     time::{MILLISECOND as MS, SECOND},
 };
@@ -133,7 +134,8 @@ fn refusals_that_were_expected_count_neither_as_asks_nor_for_a_drought() {
         if let Decision::Go(sent) = core.on_turn(now, place, deadline) {
             // The level is as modelled.
             let hint = Duration::from_nanos((start + 2 * SECOND - now).unsigned_abs());
-            let refused = Refused { hint: Some(hint), is_patient: true, ..refusal(None, deadline) };
+            let refused =
+                RefusedRequest { hint: Some(hint), is_patient: true, ..refusal(None, deadline) };
             assert_eq!(core.on_refused(now, &sent, &refused), Ok(place));
             asked += 1;
         }
@@ -372,7 +374,7 @@ fn a_request_that_used_up_its_attempts_lets_others_try_and_then_goes_first_again
     for _ in 0..MAX_ASKS_PER_WINDOW {
         now = now.max(core.bucket.next_attempt_at());
         let Decision::Go(sent) = core.on_turn(now, first, deadline) else { panic!("it may ask") };
-        let refused = Refused { is_patient: true, ..refusal(Some(5), deadline) };
+        let refused = RefusedRequest { is_patient: true, ..refusal(Some(5), deadline) };
         assert_eq!(core.on_refused(now, &sent, &refused), Ok(first));
         now += 10 * MS;
     }
@@ -382,7 +384,7 @@ fn a_request_that_used_up_its_attempts_lets_others_try_and_then_goes_first_again
     };
     assert!((start + 4 * SECOND..=now + 4 * SECOND).contains(&until), "it needs no waker");
     let Decision::Go(sent) = core.on_turn(now, second, deadline) else { panic!("it may ask") };
-    let refused = Refused { is_patient: true, ..refusal(Some(5), deadline) };
+    let refused = RefusedRequest { is_patient: true, ..refusal(Some(5), deadline) };
     assert_eq!(core.on_refused(now, &sent, &refused), Ok(second));
     let then = until.max(core.bucket.next_attempt_at());
     assert!(matches!(core.on_turn(then, second, deadline), Decision::Wait { .. }));
@@ -501,12 +503,12 @@ fn waits_patiently(core: &mut Core, now: Nanos) -> QueueKey {
     }
 }
 
-const fn refusal(hint_ms: Option<u64>, deadline: Nanos) -> Refused {
+const fn refusal(hint_ms: Option<u64>, deadline: Nanos) -> RefusedRequest {
     let hint = match hint_ms {
         Some(ms) => Some(Duration::from_millis(ms)),
         None => None,
     };
-    Refused { hint, deadline, draw: 0.0, is_patient: false }
+    RefusedRequest { hint, deadline, draw: 0.0, is_patient: false }
 }
 
 /// Refuses `attempt`, which waits again for up to `max_wait`.

@@ -18,7 +18,8 @@ use self::{
     woken::Woken,
 };
 use super::{
-    Applicant, Contention, Core, Decision, Knowledge, Nanos, QueueKey, Refused, TrackedAttempt,
+    Applicant, Contention, Core, Decision, Knowledge, Nanos, QueueKey, RefusedRequest,
+    TrackedAttempt,
     queue::{ASK_WINDOW_NS, MAX_ASKS_PER_WINDOW},
     time::SECOND,
 };
@@ -418,7 +419,7 @@ impl Pair {
         });
         let Word { hint, draw, is_patient, .. } = *word;
         let word = Word { deadline, ..*word };
-        let refused = Refused { hint, deadline, draw, is_patient };
+        let refused = RefusedRequest { hint, deadline, draw, is_patient };
         let place = self.core.on_refused(self.now, &sent, &refused).ok();
         let expected = self.reference.refused(self.now, attempt, &word);
         prop_assert_eq!(place, expected);
