@@ -5,6 +5,7 @@ mod by_resource;
 mod choice;
 mod faults;
 mod origin;
+mod own_headers;
 mod prepared_backend;
 mod rendezvous;
 mod tried_set;
