@@ -44,7 +44,7 @@ pub(super) fn draft(text: &str, more: &[(String, String)], model: &str) -> Resul
     known.left_out.iter().for_each(|text| draft.leave_out(text.clone()));
     if models.contains_key(model) {
         draft.remark(format!(
-            "models.{model}: a policy need not say what clients call a model: the deployment in the paths of \
+            "models.{model}: a policy need not contain the clients' name for a model: the deployment in the paths of \
              their requests; --model names another"
         ));
     }
@@ -59,7 +59,7 @@ struct Maker<'a> {
     draft: Draft,
     /// By name.
     models: BTreeMap<String, Model>,
-    /// The name of the model for which a policy has none.
+    /// The model's name, if the policy does not state one.
     unnamed: &'a str,
     policy: &'a Policy,
     known: &'a Known,
@@ -85,7 +85,7 @@ impl Maker<'_> {
         }
     }
 
-    /// A backend by its id, or the members of a pool.
+    /// Adds a backend by its id, or the members of a pool.
     fn named(&mut self, model: &str, id: &str, key: Option<&str>) {
         match self.known.backend(id) {
             Some(backends::Entity::Pool(members)) => {
@@ -98,7 +98,7 @@ impl Maker<'_> {
         }
     }
 
-    /// A backend by its id, or what stands for one that is not known.
+    /// A backend by its id, or a placeholder for an unknown one.
     fn single(&mut self, model: &str, id: &str, key: Option<&str>, order: Order) {
         match self.known.backend(id) {
             Some(backends::Entity::Single(single)) => {

@@ -20,7 +20,7 @@ pub(super) struct Target {
     pub(super) place: Place,
     /// The value of `api-key` that is set with it.
     pub(super) key: Option<String>,
-    /// The deployment that requests name for which the branch around it is.
+    /// The deployment in the requests that the enclosing branch handles.
     pub(super) deployment: Option<String>,
 }
 
@@ -128,7 +128,7 @@ fn deployment_in(condition: &str) -> Option<String> {
     is_id(&name).then_some(name)
 }
 
-/// Whether a text could be the id of a backend: no number, and no sentence.
+/// Whether a text could be the id of a backend: not a number, and not a sentence.
 fn is_id(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
