@@ -1,36 +1,38 @@
 //! Counters and histograms; counting in an existing series allocates nothing.
 
 mod edges;
+mod label_sets;
 pub(super) mod minute;
 mod names;
 pub(crate) mod negotiate;
 mod plain_text;
 pub(super) mod scrape;
+mod seen;
 mod series;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    fmt,
-    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
+    collections::HashMap,
+    sync::{Arc, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, LabelSetEncoder},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
-use tower_spillover::{
-    azure::Usage,
-    classify::{Hint, Outcome},
-    served::Attempt,
-};
+use tower_spillover::azure::Usage;
 
 use super::{
     labels::{Labels, UNKNOWN},
     metrics::{
+        label_sets::{
+            AttemptLabels, BackendLabels, DecisionLabels, EndedLabels, LateLabels, ModelLabels,
+            RequestLabels, SessionBytesLabels, SessionLabels, SpilledLabels, SpilledTokenLabels,
+            TokenLabels, WhyLabels,
+        },
         minute::{Counted, LastMinute},
         names::Names,
+        seen::Seen,
         series::{Recent, Series},
     },
 };
@@ -64,123 +66,6 @@ pub(crate) struct Metrics {
 }
 
 type ByBackend = HashMap<Arc<str>, Arc<Seen>>;
-
-/// The counters of one backend of a model.
-#[derive(Debug)]
-pub(crate) struct Seen {
-    labels: BackendLabels,
-    hints: Histogram,
-    /// By status, 0 if there was no answer, and the reason of a refusal, if known.
-    attempts: RwLock<BTreeMap<(u16, Option<&'static str>), Counter>>,
-    last_hint: Mutex<Option<Hint>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct ModelLabels {
-    pub(crate) model: Arc<str>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct BackendLabels {
-    pub(crate) model: Arc<str>,
-    pub(crate) tier: &'static str,
-    pub(crate) backend: Arc<str>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct AttemptLabels {
-    model: Arc<str>,
-    tier: &'static str,
-    backend: Arc<str>,
-    status: Arc<str>,
-    #[prometheus(flatten)]
-    reason: Because,
-}
-
-/// Why a backend refused: a label if known, and none otherwise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Because(Option<&'static str>);
-
-impl EncodeLabelSet for Because {
-    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
-        match self.0 {
-            Some(reason) => [("reason", reason)].encode(encoder),
-            None => Ok(()),
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    client: Arc<str>,
-    model: Arc<str>,
-    operation: &'static str,
-    status: u16,
-    decision: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EndedLabels {
-    client: Arc<str>,
-    model: Arc<str>,
-    ended: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DecisionLabels {
-    model: Arc<str>,
-    decision: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WhyLabels {
-    model: Arc<str>,
-    event: &'static str,
-    why: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct LateLabels {
-    model: Arc<str>,
-    result: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TokenLabels {
-    client: Arc<str>,
-    model: Arc<str>,
-    backend: Arc<str>,
-    /// The tier that paid for them.
-    tier: &'static str,
-    kind: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SpilledLabels {
-    client: Arc<str>,
-    model: Arc<str>,
-    backend: Arc<str>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SpilledTokenLabels {
-    client: Arc<str>,
-    model: Arc<str>,
-    backend: Arc<str>,
-    kind: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SessionLabels {
-    model: Arc<str>,
-    end: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SessionBytesLabels {
-    model: Arc<str>,
-    from: &'static str,
-}
 
 impl Metrics {
     /// `dropped_lines` is counted by the log.
@@ -357,8 +242,7 @@ impl Metrics {
             let of_model = backends.entry(Arc::clone(&labels.model)).or_default();
             let seen = of_model.entry(Arc::clone(&labels.backend)).or_insert_with(|| {
                 let hints = self.hints.get_or_create_owned(&labels);
-                let (attempts, last_hint) = (RwLock::default(), Mutex::default());
-                Arc::new(Seen { labels, hints, attempts, last_hint })
+                Arc::new(Seen::new(labels, hints))
             });
             Arc::clone(seen)
         })
@@ -408,68 +292,9 @@ impl Metrics {
     }
 }
 
-impl Seen {
-    /// The number of attempts by status; `failed` if there was no answer.
-    pub(crate) fn attempts(&self) -> BTreeMap<String, u64> {
-        let attempts = self.attempts.read().unwrap_or_else(PoisonError::into_inner);
-        let mut by_status = BTreeMap::new();
-        for (&(status, _), counter) in attempts.iter() {
-            *by_status.entry(title(status)).or_default() += counter.get();
-        }
-        by_status
-    }
-
-    /// The number of attempts by the reason of their refusal, if known.
-    pub(crate) fn reasons(&self) -> BTreeMap<&'static str, u64> {
-        let attempts = self.attempts.read().unwrap_or_else(PoisonError::into_inner);
-        let mut by_reason = BTreeMap::new();
-        for (&(_, reason), counter) in attempts.iter() {
-            if let Some(reason) = reason {
-                *by_reason.entry(reason).or_default() += counter.get();
-            }
-        }
-        by_reason
-    }
-
-    pub(crate) fn last_hint(&self) -> Option<Hint> {
-        *self.last_hint.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn count(&self, metrics: &Metrics, attempt: &Attempt) {
-        let status = attempt.status().map_or(0, |status| status.as_u16());
-        self.counter(metrics, status, access_record::reason_of(attempt)).inc();
-        if let Outcome::Throttled(hint) = attempt.outcome() {
-            *self.last_hint.lock().unwrap_or_else(PoisonError::into_inner) = Some(hint);
-            let endless = (hint == Hint::TooLong).then_some(Hint::LONGEST);
-            if let Some(wait) = hint.duration().or(endless) {
-                self.hints.observe(wait.as_secs_f64());
-            }
-        }
-    }
-
-    fn counter(&self, metrics: &Metrics, status: u16, reason: Option<&'static str>) -> Counter {
-        let attempts = self.attempts.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(counter) = attempts.get(&(status, reason)) {
-            return counter.clone();
-        }
-        drop(attempts);
-        let BackendLabels { model, tier, backend } = self.labels.clone();
-        let (title, because) = (title(status).into(), Because(reason));
-        let labels = AttemptLabels { model, tier, backend, status: title, reason: because };
-        let counter = metrics.attempts.get_or_create_owned(&labels);
-        let mut attempts = self.attempts.write().unwrap_or_else(PoisonError::into_inner);
-        attempts.insert((status, reason), counter.clone());
-        counter
-    }
-}
-
 /// Whole milliseconds, for logs and status.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn title(status: u16) -> String {
-    if status == 0 { "failed".to_owned() } else { status.to_string() }
 }
 
 const TOKEN_KINDS: [&str; 3] = ["prompt", "cached", "completion"];
