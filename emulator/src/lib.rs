@@ -26,7 +26,7 @@
 //!     .deployment(Deployment::ptu("gpt-4o-ptu", Ptu::new(1_000.0).bucket_seconds(3.0)))
 //!     .deployment(Deployment::standard("gpt-4o", Standard::tokens_per_minute(60_000)))]);
 //!
-//! 7,000 tokens enter while the bucket of 3,000 is still empty; the next request is refused.
+//! // 7,000 tokens enter while the bucket of 3,000 is still empty; the next request is refused.
 //! let ask = |deployment: &str| {
 //!     Request::post(format!(
 //!         "https://contoso-east.openai.azure.com/openai/deployments/{deployment}/chat/completions\
