@@ -1,18 +1,19 @@
-//! Answers reach a client that is still sending, that has half closed its connection, and whose
-//! backend sends a broken answer.
+//! Answers reach a client that is still sending.
+
+mod broken_backends;
+mod half_closed;
+mod spellings;
 
 use std::{
     io::{Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::TcpStream,
     thread,
     time::Duration,
 };
 
-use spillover_testing::real::Stopwatch;
-
 use crate::{
     emulate, renewal,
-    served::{Answer, Gateway, OPERATOR},
+    served::{Gateway, OPERATOR},
     witness::{Witness, serving},
 };
 
@@ -259,7 +260,7 @@ fn a_client_that_goes_on_sending_is_cut_off() {
 #[test]
 fn a_backend_s_early_answer_arrives_during_an_upload() {
     // It answers the head, and closes the connection without reading the body.
-    let hasty = raw_backend(|_, stream| {
+    let hasty = broken_backends::raw_backend(|_, stream| {
         let text = "HTTP/1.1 413 X\r\ncontent-type: application/json\r\ncontent-length: 13\r\n\r\n\
                     {\"error\":\"b\"}";
         let _ = (&*stream).write_all(text.as_bytes());
@@ -276,248 +277,4 @@ fn a_backend_s_early_answer_arrives_during_an_upload() {
         assert!(answer.ends_with("{\"error\":\"b\"}"), "{framing}: {answer}");
         assert_eq!(error, None, "{framing}");
     }
-}
-
-/// A backend that may do anything with a connection once a request's head has arrived.
-fn raw_backend(answer: impl Fn(usize, &TcpStream) + Send + Sync + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    thread::spawn(move || {
-        for (count, stream) in listener.incoming().map_while(Result::ok).enumerate() {
-            let (mut head, mut byte) = (Vec::new(), [0]);
-            while !head.ends_with(b"\r\n\r\n") && (&stream).read_exact(&mut byte).is_ok() {
-                head.push(byte[0]);
-            }
-            answer(count, &stream);
-        }
-    });
-    url
-}
-
-/// A backend that answers the first request with these bytes, and closes; returns the client's
-/// answer.
-fn answer_to(name: &str, bytes: &str) -> Answer {
-    let bytes = bytes.to_owned();
-    let backend = raw_backend(move |_, stream| {
-        let (mut body, bytes) = ([0; 512], bytes.as_bytes());
-        let _ = (&*stream).read(&mut body);
-        let _ = (&*stream).write_all(bytes);
-    });
-    gateway(name, &backend, "").chat("gpt-4o", &[("api-key", "a-key-of-team-b-0001")])
-}
-
-#[test]
-fn an_answer_that_fails_before_its_first_byte_is_a_bad_gateway() {
-    for (name, head) in [
-        ("length", "content-type: application/json\r\ncontent-length: 10\r\n\r\n"),
-        ("chunked", "content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"),
-        ("chunk", "transfer-encoding: chunked\r\n\r\nnonsense\r\n"),
-        ("stream", "content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"),
-    ] {
-        let answer = answer_to(&format!("first-{name}"), &format!("HTTP/1.1 200 OK\r\n{head}"));
-        assert_eq!(answer.status(), 502, "{name}: {answer:?}");
-        assert!(answer.0.contains("\"error\""), "{name}: {answer:?}");
-    }
-}
-
-#[test]
-fn an_answer_that_fails_later_shows_what_came_and_that_it_is_not_whole() {
-    let begun = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{\"a\"";
-    let answer = answer_to("later", begun);
-    assert!(answer.0.starts_with("HTTP/1.1 200 ") && answer.0.ends_with("{\"a\""), "{answer:?}");
-}
-
-#[test]
-fn a_head_that_is_not_http_is_a_bad_gateway() {
-    let long = format!("HTTP/1.1 200 {}\r\ncontent-length: 0\r\n\r\n", "O".repeat(1 << 20));
-    let broken = [
-        ("lengths", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{} "),
-        ("list", "HTTP/1.1 200 OK\r\ncontent-length: 2, 3\r\n\r\n{} "),
-        ("word", "HTTP/1.1 200 OK\r\ncontent-length: 2, x\r\n\r\n{}"),
-        ("sign", "HTTP/1.1 200 OK\r\ncontent-length: +2\r\n\r\n{}"),
-        (
-            "both",
-            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n\
-             2\r\n{}\r\n0\r\n\r\n",
-        ),
-        (
-            "both-reversed",
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 2\r\n\r\n\
-             2\r\n{}\r\n0\r\n\r\n",
-        ),
-        ("status", "HTTP/1.1 2000 OK\r\ncontent-length: 2\r\n\r\n{}"),
-        ("letters", "HTTP/1.1 abc OK\r\ncontent-length: 2\r\n\r\n{}"),
-        ("version", "HTTP/9.9 200 OK\r\ncontent-length: 2\r\n\r\n{}"),
-        ("foreign", "SSH-2.0-OpenSSH_9.6\r\n"),
-        ("switch", "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n"),
-        ("nothing", ""),
-        ("long", &long),
-    ];
-    for (name, bytes) in broken {
-        let answer = answer_to(&format!("head-{name}"), bytes);
-        assert_eq!(answer.status(), 502, "{name}: {answer:?}");
-    }
-}
-
-#[test]
-fn a_length_that_is_said_twice_comes_down_once() {
-    for (name, said) in
-        [("list", "2, 2"), ("lines", "2\r\ncontent-length: 2"), ("tight", "2,2 , 2")]
-    {
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {said}\r\n\r\n{{}}");
-        let answer = answer_to(&format!("twice-{name}"), &head);
-        let lengths =
-            answer.0.to_lowercase().lines().filter(|it| it.starts_with("content-length")).count();
-        assert_eq!((answer.status(), lengths), (200, 1), "{name}: {answer:?}");
-        assert_eq!(answer.header("content-length"), Some("2"), "{name}");
-    }
-}
-
-#[test]
-fn a_broken_head_moves_on_where_breaks_do() {
-    let bad = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n\
-               2\r\n{}\r\n0\r\n\r\n";
-    let broken = raw_backend(move |_, stream| {
-        let _ = (&*stream).write_all(bad.as_bytes());
-    });
-    let sound = serving();
-    for (name, failures, status) in [("stays", "", 502), ("moves", "failures = [\"reset\"]", 200)] {
-        let backends = [&*broken, sound.endpoint()];
-        let gateway = crate::steering::gateway(&format!("head-{name}"), backends, failures, "");
-        assert_eq!(gateway.chat("gpt-4o", &[]).status(), status, "{name}");
-    }
-}
-
-/// A chat by a client that half closes its connection after its request.
-fn half_closed(gateway: &Gateway, lines: &str, body: &str) -> String {
-    let mut stream = TcpStream::connect(gateway.address()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let lines = format!("{KEY}{lines}content-length: {}\r\n", body.len());
-    stream.write_all((head("POST", CHAT, &lines) + body).as_bytes()).unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
-    let mut answer = String::new();
-    let _ = stream.read_to_string(&mut answer);
-    answer
-}
-
-#[test]
-fn a_client_that_half_closes_gets_its_answer() {
-    let slow = Witness::new(|_| {
-        thread::sleep(Duration::from_millis(300));
-        (200, "content-type: application/json\r\n", "{}".to_owned())
-    });
-    let gateway = gateway("half", slow.endpoint(), "");
-    for lines in ["", "connection: close\r\n"] {
-        let answer = half_closed(&gateway, lines, "{}");
-        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("{}"), "{answer}");
-    }
-}
-
-#[test]
-fn a_client_that_half_closes_is_found_out_to_be_there_and_gets_a_late_answer() {
-    let slow = Witness::new(|_| {
-        thread::sleep(Duration::from_millis(1_800));
-        (200, "content-type: application/json\r\n", "{}".to_owned())
-    });
-    let gateway = gateway("half-late", slow.endpoint(), "");
-    let answer = half_closed(&gateway, "", "{}");
-    let last = answer.trim_start_matches("HTTP/1.1 100 Continue\r\n\r\n");
-    assert!(last.starts_with("HTTP/1.1 200 ") && last.ends_with("{}"), "{answer}");
-}
-
-#[test]
-fn a_client_that_half_closes_gets_its_stream_to_the_end() {
-    let events = Witness::new(|_| {
-        let body = format!("data: 1\n\n{}data: [DONE]\n\n", crate::witness::PAUSE);
-        (200, "content-type: text/event-stream\r\n", body)
-    });
-    let gateway = gateway("half-stream", events.endpoint(), "");
-    let answer = half_closed(&gateway, "", "{\"stream\":true}");
-    assert!(answer.ends_with("data: 1\n\ndata: [DONE]\n\n"), "{answer}");
-}
-
-#[test]
-fn a_client_that_closes_instead_is_waited_for_no_longer() {
-    let silent = Witness::new(|_| {
-        thread::sleep(Duration::from_secs(20));
-        (200, "", String::new())
-    });
-    let gateway = gateway("closed", silent.endpoint(), "limits.concurrency = 1");
-    let mut stream = TcpStream::connect(gateway.address()).unwrap();
-    let lines = format!("{KEY}content-length: 2\r\n");
-    stream.write_all((head("POST", CHAT, &lines) + "{}").as_bytes()).unwrap();
-    silent.wait_for(|asked| !asked.is_empty());
-    drop(stream);
-    let watch = Stopwatch::start();
-    gateway.eventually(|gateway| gateway.log().contains("\"status\":499"));
-    assert!(watch.elapsed() < Duration::from_secs(4), "{:?}", watch.elapsed());
-}
-
-#[test]
-fn a_body_that_half_closes_too_early_is_refused() {
-    let gateway = gateway("half-body", serving().endpoint(), "");
-    let mut stream = TcpStream::connect(gateway.address()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let lines = format!("{KEY}content-length: 10\r\n");
-    stream.write_all((head("POST", CHAT, &lines) + "{}").as_bytes()).unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
-    let mut answer = String::new();
-    let _ = stream.read_to_string(&mut answer);
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");
-}
-
-#[test]
-fn other_spellings_of_a_path_are_served_and_no_others() {
-    let backend = serving();
-    let gateway = gateway("paths", backend.endpoint(), "");
-    let ask = |target: &str| {
-        gateway.ask("POST", target, &[("api-key", "a-key-of-team-b-0001")], "{}").status()
-    };
-    let chat = "openai/deployments/gpt-4o/chat/completions";
-    for path in [
-        format!("//{chat}"),
-        format!("///{chat}?api-version=2024-10-21"),
-        format!("/{chat}/"),
-        format!("/{chat}//?api-version=2024-10-21"),
-        "/openai/./deployments/gpt-4o/./chat/completions".to_owned(),
-        "/./openai//deployments/gpt-4o//chat/completions".to_owned(),
-        "/openai/deployments/gpt-4o/chat/completions/.".to_owned(),
-        format!("http://gateway/{chat}"),
-        format!("http://elsewhere:81//{chat}?api-version=2024-10-21"),
-        "http://gateway/openai/v1//chat/completions/".to_owned(),
-    ] {
-        let path = path.as_str();
-        let body = "{\"model\":\"gpt-4o\"}";
-        let answer = gateway.ask("POST", path, &[("api-key", "a-key-of-team-b-0001")], body);
-        assert_eq!(answer.status(), 200, "{path}: {answer:?}");
-    }
-    for asked in backend.asked() {
-        let line = &asked.head[0];
-        let plain = ["POST /openai/deployments/", "POST /openai/v1/chat/completions "];
-        assert!(plain.iter().any(|plain| line.starts_with(plain)), "{line}");
-        assert!(
-            line.contains("/chat/completions ") || line.contains("/chat/completions?"),
-            "{line}"
-        );
-        assert!(!line.contains("//") && !line.contains("/."), "{line}");
-        assert!(!asked.header("host").unwrap().contains("elsewhere"), "{asked:?}");
-    }
-    let served = backend.asked().len();
-    for path in [
-        "/openai/deployments/gpt-4o/../gpt-4o/chat/completions",
-        "/openai/deployments/gpt-4o/%2e%2e/gpt-4o/chat/completions",
-        "/openai/deployments/gpt-4o/.%2E/gpt-4o/chat/completions",
-        "/openai/deployments/gpt-4o%2fchat/completions",
-        "/openai/deployments/gpt-4o/chat%2Fcompletions",
-        "/openai/deployments/gpt-4o/chat%5ccompletions",
-        "/openai/%2e/deployments/gpt-4o/chat/completions",
-        "/openai/deployments//chat/completions",
-        "/openai/deployments/./chat/completions",
-        "/openai/..",
-        "/../openai/deployments/gpt-4o/chat/completions",
-        "http://gateway/openai/../openai/deployments/gpt-4o/chat/completions",
-    ] {
-        assert_eq!(ask(path), 404, "{path}");
-    }
-    assert_eq!(backend.asked().len(), served, "none of these goes to a backend");
 }
