@@ -33,7 +33,7 @@ pub struct Served {
     before: u32,
     /// Whether a layer itself gave the answer.
     own: bool,
-    waited: Duration,
+    waited: Nanos,
     spilled: bool,
     spilled_by_azure: bool,
     replayable: bool,
@@ -58,11 +58,16 @@ pub enum Late {
     HedgeLost,
 }
 
+/// Nanoseconds, of five centuries at most: half of a [`Duration`], so that an account takes 128 bytes,
+/// beyond which moving it is a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Nanos(u64);
+
 /// One attempt of a request.
 #[derive(Clone, Debug)]
 pub struct Attempt {
     backend: Arc<str>,
-    at: Duration,
+    at: Nanos,
     status: Option<StatusCode>,
     outcome: Outcome,
     reason: Option<Reason>,
@@ -97,7 +102,7 @@ impl Served {
 
     /// The time spent waiting for a backend to reopen, without the attempts themselves.
     pub fn waited(&self) -> Duration {
-        self.waited
+        self.waited.duration()
     }
 
     /// Whether the answer came from the fallback tier, or from the deployment to which Azure itself
@@ -176,7 +181,7 @@ impl Served {
             rest: Vec::new(),
             before: 0,
             own: false,
-            waited: Duration::ZERO,
+            waited: Nanos::default(),
             spilled: false,
             spilled_by_azure: false,
             replayable: true,
@@ -210,7 +215,7 @@ impl Served {
     }
 
     pub(crate) fn add_wait(&mut self, waited: Duration, why: Option<Why>) {
-        self.waited = self.waited.saturating_add(waited);
+        self.waited = self.waited.plus(waited);
         self.why_waited = why.or(self.why_waited);
     }
 
@@ -254,13 +259,16 @@ impl Served {
 
     /// Whether this account adds nothing to that of an inner layer.
     pub(crate) fn is_plain(&self) -> bool {
-        self.first.is_none() && self.waited.is_zero() && !self.spilled() && self.replayable
+        self.first.is_none()
+            && self.waited == Nanos::default()
+            && !self.spilled()
+            && self.replayable
     }
 
     /// Takes over an inner layer's waits and spill. Its attempts count as one here: that at the
     /// backend which this layer chose.
     pub(crate) fn adopt(&mut self, inner: &Self) {
-        self.add_wait(inner.waited, inner.why_waited);
+        self.add_wait(inner.waited(), inner.why_waited);
         self.spilled = inner.spilled;
         self.spilled_by_azure = inner.spilled_by_azure;
         // An attempt's own account says why it was not the last one.
@@ -332,7 +340,7 @@ impl Served {
             self.before = count(self.attempts().len()) + inner.before;
         }
         for mut attempt in inner.first.into_iter().chain(inner.rest) {
-            attempt.at = attempt.at.saturating_add(offset);
+            attempt.at = attempt.at.plus(offset);
             self.push(attempt);
         }
     }
@@ -345,10 +353,10 @@ impl fmt::Display for Served {
             write!(f, "{separator}{attempt}")?;
             separator = ", ";
         }
-        let waited = self.waited.as_millis();
+        let waited = self.waited().as_millis();
         for (is_so, remark) in [
             (
-                !self.waited.is_zero(),
+                !self.waited().is_zero(),
                 format_args!("waited {waited} ms{}", Because(self.why_waited)),
             ),
             (self.spilled, format_args!("spilled{}", Because(self.why_spilled))),
@@ -368,6 +376,17 @@ impl fmt::Display for Served {
             }
         }
         Ok(())
+    }
+}
+
+impl Nanos {
+    fn plus(self, time: Duration) -> Self {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(nanos))
+    }
+
+    const fn duration(self) -> Duration {
+        Duration::from_nanos(self.0)
     }
 }
 
@@ -392,6 +411,7 @@ impl Attempt {
         status: Option<StatusCode>,
         outcome: Outcome,
     ) -> Self {
+        let at = Nanos::default().plus(at);
         Self { backend, at, status, outcome, reason: None, utilization: None }
     }
 
@@ -403,7 +423,7 @@ impl Attempt {
 
     /// The same attempt with another start time after the arrival.
     pub(crate) fn begun(mut self, at: Duration) -> Self {
-        self.at = at;
+        self.at = Nanos::default().plus(at);
         self
     }
 
@@ -419,7 +439,7 @@ impl Attempt {
 
     /// When the attempt was started, counted from the request's arrival.
     pub fn at(&self) -> Duration {
-        self.at
+        self.at.duration()
     }
 
     /// The status of the answer; `None` for a transport error, a credential that could not be
@@ -515,6 +535,11 @@ mod tests {
 
     fn attempt(backend: &str, status: u16, outcome: Outcome) -> Attempt {
         Attempt::new(backend.into(), Duration::ZERO, StatusCode::from_u16(status).ok(), outcome)
+    }
+
+    #[test]
+    fn an_account_is_small_enough_to_be_moved_without_a_call() {
+        assert!(size_of::<Served>() <= 128, "{}", size_of::<Served>());
     }
 
     #[test]
