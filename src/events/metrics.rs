@@ -1,7 +1,7 @@
 //! Events as metrics of the `metrics` facade.
 
 use std::{
-    array, fmt,
+    array, fmt, ptr,
     sync::{Arc, OnceLock},
 };
 
@@ -10,10 +10,7 @@ use metrics::{
 };
 
 use super::{Event, EventSink, Source};
-use crate::{
-    hash,
-    served::{Attempt, Served},
-};
+use crate::served::{Attempt, Served};
 
 /// Counts the events of layers with the `metrics` crate. `docs/events.md` lists the names and labels.
 ///
@@ -113,18 +110,26 @@ impl Attempts {
     fn counter(&self, source: Source, attempt: &Attempt) -> &Counter {
         let (backend, outcome) = (attempt.shared_name(), attempt.why());
         let outcome = outcome.map_or("answered", |why| why.label());
-        let bucket = hash::fnv1a([backend.as_bytes()]) % BUCKETS as u64;
-        let mut slot = &self.0[usize::try_from(bucket).unwrap_or_default()];
+        let mut slot = &self.0[bucket(backend)];
         loop {
             let node = slot.get_or_init(|| Box::new(Node::new(source, backend, outcome)));
-            let is_it =
-                node.source == source && node.outcome == outcome && *node.backend == **backend;
+            // Labels of one outcome are mostly one string; where not, it has another counter of its name.
+            let is_it = node.source == source
+                && ptr::eq(node.outcome, outcome)
+                && (Arc::ptr_eq(&node.backend, backend) || *node.backend == **backend);
             if is_it {
                 return &node.counter;
             }
             slot = &node.next;
         }
     }
+}
+
+/// Where a backend's counters are. Names differ in their length and at their ends, mostly.
+fn bucket(name: &str) -> usize {
+    let byte = |byte: Option<&u8>| byte.map_or(0, |byte| usize::from(*byte));
+    let bytes = name.as_bytes();
+    (bytes.len() * 31 + byte(bytes.first()) * 7 + byte(bytes.last())) % BUCKETS
 }
 
 impl Node {

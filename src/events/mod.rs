@@ -7,7 +7,7 @@ mod span;
 #[cfg(feature = "tracing")]
 mod tracing;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, thread, time::Duration};
 
 use http::StatusCode;
 
@@ -29,8 +29,8 @@ use crate::{
 /// [`FirstTokenLayer`](crate::FirstTokenLayer). By default they report nothing, which costs one
 /// branch.
 ///
-/// It is called during a request, by the task that polls it, so it must not block. An `Arc` of a sink
-/// is a sink, and so is a pair of sinks.
+/// It is called during a request, by the task that polls it, so it must not block. A panic is one of
+/// that task. An `Arc` of a sink is a sink, and so is a pair of sinks.
 ///
 /// The feature `tracing` adds `TracingSink`, the feature `metrics` adds `MetricsSink`.
 ///
@@ -85,8 +85,8 @@ pub enum Event<'a> {
         /// The status of the answer; `None` for an error.
         status: Option<StatusCode>,
     },
-    /// The caller cancelled it before that: the future was dropped. For a request that was sent
-    /// twice, this may be one of the sendings.
+    /// The caller cancelled it before that: the future was dropped, and not by a panic. For a request
+    /// that was sent twice, this may be one of the sendings.
     Cancelled {
         /// The account so far. It does not include an attempt in flight.
         served: &'a Served,
@@ -171,6 +171,10 @@ impl Events {
     /// A request with this account, if it has one, was cancelled.
     #[cold]
     pub(crate) fn emit_cancelled(&self, source: Source, served: Option<&Served>) {
+        if thread::panicking() {
+            // A sink that panics here too would end the process.
+            return;
+        }
         match served {
             Some(served) => self.emit(source, Event::Cancelled { served }),
             None => self.emit(source, Event::Cancelled { served: &Served::new() }),

@@ -11,7 +11,7 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
-use tracing::{Span, debug_span, field::Empty};
+use tracing::{Level, Span, debug_span, enabled, field::Empty};
 
 use super::tracing::{TARGET, decision, millis};
 use crate::Served;
@@ -46,7 +46,7 @@ pin_project! {
     impl<F> PinnedDrop for RequestSpanFuture<F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            if this.inner.is_some() {
+            if this.inner.is_some() && !this.span.is_none() {
                 this.span.record("cancelled", true);
                 // Reports of inner layers belong to the span.
                 let _entered = this.span.enter();
@@ -84,6 +84,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        if !enabled!(target: TARGET, Level::DEBUG) {
+            return RequestSpanFuture { inner: Some(self.inner.call(request)), span: Span::none() };
+        }
         let span = debug_span!(
             target: TARGET,
             "request",
@@ -95,7 +98,9 @@ where
             waited_ms = Empty,
             cancelled = Empty,
         );
-        let inner = span.in_scope(|| self.inner.call(request));
+        let entered = span.enter();
+        let inner = self.inner.call(request);
+        drop(entered);
         RequestSpanFuture { inner: Some(inner), span }
     }
 }
@@ -108,12 +113,15 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let entered = this.span.enter();
         let inner = this.inner.as_mut().as_pin_mut().expect("it is not polled after it ended");
+        if this.span.is_none() {
+            return inner.poll(cx);
+        }
+        let entered = this.span.enter();
         let result = ready!(inner.poll(cx));
         this.inner.set(None);
         drop(entered);
-        if let (Ok(response), false) = (&result, this.span.is_disabled()) {
+        if let Ok(response) = &result {
             record(this.span, response);
         }
         Poll::Ready(result)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tracing::{debug, warn};
+use tracing::{Level, debug, enabled, warn};
 
 use super::{Event, EventSink, Source};
 use crate::served::{Served, Why};
@@ -19,16 +19,19 @@ pub struct TracingSink;
 
 impl EventSink for TracingSink {
     fn on_event(&self, source: Source, event: &Event<'_>) {
+        if !is_wanted(event) {
+            return;
+        }
         let layer = source.label();
         match event {
             Event::Attempted(attempt) => {
+                // An answered attempt is reported in `finished`.
+                let Some(why) = attempt.why() else { return };
                 let (backend, status) = (attempt.backend(), attempt.status().map(|it| it.as_u16()));
                 let hint_ms = attempt.hint().duration().map(millis);
                 let at_ms = millis(attempt.at());
-                match attempt.why() {
-                    // An answered attempt is reported in `finished`.
-                    None => {}
-                    Some(why @ (Why::Misconfigured | Why::Quota)) => warn!(
+                match why {
+                    why @ (Why::Misconfigured | Why::Quota) => warn!(
                         target: TARGET,
                         layer,
                         backend,
@@ -38,7 +41,7 @@ impl EventSink for TracingSink {
                         at_ms,
                         "attempted"
                     ),
-                    Some(why) => debug!(
+                    why => debug!(
                         target: TARGET,
                         layer,
                         backend,
@@ -89,6 +92,14 @@ impl EventSink for TracingSink {
                 "cancelled"
             ),
         }
+    }
+}
+
+/// Whether any event is taken at the level of this one, before its fields are computed.
+fn is_wanted(event: &Event<'_>) -> bool {
+    match event {
+        Event::Attempted(_) => enabled!(target: TARGET, Level::WARN),
+        _ => enabled!(target: TARGET, Level::DEBUG),
     }
 }
 

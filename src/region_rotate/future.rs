@@ -35,6 +35,15 @@ pin_project! {
         // The request of a later attempt.
         request: SavedRequest<B>,
     }
+
+    impl<S, X, B, R> PinnedDrop for ResponseFuture<S, X, B, R>
+    where
+        S: Service<Request<B>>,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            this.project().session.dropped();
+        }
+    }
 }
 
 pin_project! {

@@ -339,6 +339,14 @@ impl Session {
         }
     }
 
+    /// The future was dropped: reports that, unless the caller has what it gets.
+    #[inline]
+    pub(super) fn dropped(&self) {
+        if !self.is_over && self.config.events.is_on() {
+            self.config.events.emit_cancelled(Source::RegionRotate, Some(&self.served));
+        }
+    }
+
     /// Nothing more comes of the request: the service cannot be readied.
     pub(super) fn give_up(&mut self) {
         self.drop_watch();
@@ -413,14 +421,5 @@ impl Session {
 
     fn cold(&mut self) -> &mut ColdState {
         self.cold.get_or_insert_default()
-    }
-}
-
-impl Drop for Session {
-    #[inline]
-    fn drop(&mut self) {
-        if !self.is_over && self.config.events.is_on() {
-            self.config.events.emit_cancelled(Source::RegionRotate, Some(&self.served));
-        }
     }
 }

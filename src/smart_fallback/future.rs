@@ -40,6 +40,16 @@ pin_project! {
         // The request of a later attempt.
         request: SavedRequest<B>,
     }
+
+    impl<P, F, X, B> PinnedDrop for ResponseFuture<P, F, X, B>
+    where
+        P: Service<Request<B>>,
+        F: Service<Request<B>>,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            this.project().session.dropped();
+        }
+    }
 }
 
 pin_project! {

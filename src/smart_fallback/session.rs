@@ -314,8 +314,11 @@ impl Session {
                 Tier::Primary if !is_kept => served.set_unreplayable(),
                 Tier::Primary => {}
             }
-            let served = response.extensions().get();
-            return self.finished(served, Some(response.status()));
+            self.is_over = true;
+            if self.config.events.is_on() {
+                self.finished(response.extensions().get(), Some(response.status()));
+            }
+            return;
         }
         let mut served = self.served.take().map_or_else(Served::new, |served| *served);
         self.record(&mut served, tier, result, Outcome::Answered);
@@ -324,6 +327,15 @@ impl Session {
         }
         self.finished(Some(&served), result.as_ref().ok().map(Response::status));
         served.sign(result, is_kept || tier == Tier::Fallback);
+    }
+
+    /// The future was dropped: reports that, unless the caller has what it gets.
+    #[inline]
+    pub(super) fn dropped(&self) {
+        if !self.is_over && self.config.events.is_on() {
+            let served = self.served.as_deref();
+            self.config.events.emit_cancelled(Source::SmartFallback, served);
+        }
     }
 
     /// Releases the permit now: the caller may keep the completed future alive.
@@ -378,16 +390,6 @@ impl Session {
     fn weight<B: TryCloneBody>(&mut self, request: &Request<B>) -> &WeighedCost {
         let weigh = || self.config.gate.weigh(request);
         self.weight.get_or_insert_with(weigh)
-    }
-}
-
-impl Drop for Session {
-    #[inline]
-    fn drop(&mut self) {
-        if !self.is_over && self.config.events.is_on() {
-            let served = self.served.as_deref();
-            self.config.events.emit_cancelled(Source::SmartFallback, served);
-        }
     }
 }
 

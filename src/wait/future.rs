@@ -33,6 +33,15 @@ pin_project! {
         // The request of a later attempt.
         request: SavedRequest<B>,
     }
+
+    impl<S, B> PinnedDrop for ResponseFuture<S, B>
+    where
+        S: Service<Request<B>>,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            this.project().session.dropped();
+        }
+    }
 }
 
 pin_project! {

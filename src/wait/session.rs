@@ -107,6 +107,15 @@ impl Session {
         self.cold.as_ref().is_none_or(|cold| !cold.is_last)
     }
 
+    /// The future was dropped: reports that, unless the caller has what it gets.
+    #[inline]
+    pub(super) fn dropped(&self) {
+        if !self.is_over && self.config.events.is_on() {
+            let served = self.cold.as_ref().map(|cold| &cold.served);
+            self.config.events.emit_cancelled(Source::Wait, served);
+        }
+    }
+
     /// Passes the turn on now: the caller may keep the completed future alive.
     pub(super) fn give_up(&mut self) {
         let cold = self.cold.take();
@@ -132,8 +141,10 @@ impl Session {
             if !is_kept {
                 served.set_unreplayable();
             }
-            let served = response.extensions().get();
-            self.finished(served, Some(response.status()));
+            self.is_over = true;
+            if self.config.events.is_on() {
+                self.finished(response.extensions().get(), Some(response.status()));
+            }
         } else {
             let mut served = cold.as_ref().map_or_else(Served::new, |cold| cold.served.clone());
             self.record(&mut served, result, Outcome::Answered);
@@ -239,12 +250,9 @@ impl Session {
         outcome: Outcome,
     ) {
         let at = self.since.saturating_duration_since(self.arrival);
-        let is_reported = result.as_ref().is_ok_and(Served::is_on);
+        let reports = self.config.events.is_on() && !result.as_ref().is_ok_and(Served::is_on);
         served.absorb(&self.config.name, at, result, outcome);
-        if self.config.events.is_on()
-            && !is_reported
-            && let Some(attempt) = served.attempts().next_back()
-        {
+        if reports && let Some(attempt) = served.attempts().next_back() {
             self.config.events.emit(Source::Wait, Event::Attempted(attempt));
         }
     }
@@ -264,16 +272,6 @@ impl Session {
             let none = Served::new();
             let event = Event::Finished { served: served.unwrap_or(&none), status };
             self.config.events.emit(Source::Wait, event);
-        }
-    }
-}
-
-impl Drop for Session {
-    #[inline]
-    fn drop(&mut self) {
-        if !self.is_over && self.config.events.is_on() {
-            let served = self.cold.as_ref().map(|cold| &cold.served);
-            self.config.events.emit_cancelled(Source::Wait, served);
         }
     }
 }

@@ -144,7 +144,7 @@ async fn a_request_that_is_given_up_is_reported_with_what_was_done_for_it() {
     let log = Log::default();
     let slow = tiers(&log).layer(ptu(|| Answer::ok().after(5_000)));
     assert!(poll_immediate(ask(&slow)).await.is_none());
-    assert_eq!(log.take(), ["pool cancelled", "tiers cancelled"], "in the middle of an attempt");
+    assert_eq!(log.take(), ["tiers cancelled", "pool cancelled"], "in the middle of an attempt");
 
     let busy = tiers(&log).layer(ptu(|| Answer::refused(500)));
     assert!(poll_immediate(ask(&busy)).await.is_none());
@@ -202,6 +202,23 @@ async fn a_request_that_is_sent_twice_says_so() {
     let events = log.take();
     assert_eq!(events[0], "first_token sent_twice");
     assert_eq!(events.last().unwrap(), "pool cancelled", "the other sending is given up");
+}
+
+struct Panics;
+
+impl EventSink for Panics {
+    fn on_event(&self, _: Source, _: &Event<'_>) {
+        panic!("a bug of the sink");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_panics_ends_its_own_request_alone() {
+    let service = tiers(&Arc::new(Panics)).layer(ptu(Answer::ok));
+    let panicked = tokio::spawn(service.clone().oneshot(request())).await.unwrap_err();
+    assert!(panicked.is_panic());
+    let quiet = pool(["ptu"]).layer(ptu(Answer::ok));
+    assert_eq!(ask(&quiet).await.unwrap().status(), 200);
 }
 
 #[tokio::test(start_paused = true)]

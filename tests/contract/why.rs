@@ -14,7 +14,7 @@ use tower_spillover::{
     gate::Mode,
     policy::{FallbackFacts, FallbackPolicy, MoveOn, Next, RetryBudget},
     served::Why,
-    smart_fallback::{Class, SpillBudget},
+    smart_fallback::{Class, SpillBudget, WhenSpent},
 };
 
 use crate::{
@@ -182,6 +182,16 @@ async fn budgets_that_are_spent_refuse_by_their_names() {
     assert_eq!(of(&service, request()).await, ["", "", "retry-budget"]);
     let service = pool(["ptu", "other"]).move_on(none).layer(ptu(|| Answer::status(500)));
     assert_eq!(of(&service, request()).await, ["", "", "retry-budget"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_the_budget_is_a_wait_for_the_budget() {
+    let budget = SpillBudget::requests(1, Duration::from_secs(2)).when_spent(WhenSpent::Wait);
+    let service = tiers().spill_budget(budget).layer(ptu(|| Answer::refused(20_000)));
+    assert_eq!(of(&service, request()).await, ["", "hint (20s > 4s)", ""]);
+    let [waited, spilled, refused] = of(&service, with(MaxWait(ms(500)))).await;
+    assert_eq!((&*waited, &*refused), ("spill-budget", ""));
+    assert_eq!(spilled, "hint (20s > 0s)", "its own time was up before");
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,15 +20,12 @@ impl Session {
     ) {
         let at = self.since.saturating_duration_since(self.entered);
         let before = served.attempts().len();
-        let is_reported = result.as_ref().is_ok_and(Served::is_on);
+        let reports = self.config.events.is_on() && !result.as_ref().is_ok_and(Served::is_on);
         served.absorb(&self.config.names[tier as usize], at, result, outcome);
         if tier == Tier::Fallback {
             served.set_spilled(before, self.why);
         }
-        if self.config.events.is_on()
-            && !is_reported
-            && let Some(attempt) = served.attempts().next_back()
-        {
+        if reports && let Some(attempt) = served.attempts().next_back() {
             self.config.events.emit(Source::SmartFallback, Event::Attempted(attempt));
         }
     }
