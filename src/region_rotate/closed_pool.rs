@@ -41,7 +41,7 @@ impl ClosedPool<'_> {
         let is_refused = status == StatusCode::TOO_MANY_REQUESTS;
         let kind = if is_refused { "too_many_requests" } else { "unavailable" };
         let mut body = format!(
-            r#"{{"error":{{"code":"{}","type":"{kind}","message":"No backend is left to ask."#,
+            r#"{{"error":{{"code":"{}","type":"{kind}","message":"No backend is left to try."#,
             status.as_str()
         );
         for index in considered.by_ref().take(MAX_NAMED_BACKENDS) {
@@ -56,9 +56,9 @@ impl ClosedPool<'_> {
                     write!(body, "{separator}{name} was tried")
                 }
                 _ if ms == 0 => write!(body, "{separator}{name} is beyond max_attempts"),
-                None => write!(body, "{separator}{name} rests for {ms} ms"),
+                None => write!(body, "{separator}{name} is closed for {ms} ms"),
                 Some(from) => {
-                    write!(body, "{separator}{name} rests from {from} tokens up for {ms} ms")
+                    write!(body, "{separator}{name} is closed for {ms} ms from {from} tokens up")
                 }
             };
         }

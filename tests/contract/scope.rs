@@ -89,7 +89,9 @@ async fn the_huge_one_is_told_the_truth() {
     assert_eq!(header(&closed, "retry-after"), Some("86380"));
     let from = account(&closed).why_refused().unwrap().tokens().unwrap();
     assert!((50_001..=67_000).contains(&from), "{from}");
-    assert!(text(closed).await.contains(&format!("a rests from {from} tokens up for 86380000 ms")));
+    assert!(
+        text(closed).await.contains(&format!("a is closed for 86380000 ms from {from} tokens up"))
+    );
     pass(ms(40_000)).await;
     ask(&pool, &leaf, chat(100_000)).await;
     assert_eq!(leaf.len(), 2, "after a minute one of them looks again");

@@ -361,7 +361,7 @@ async fn a_held_request_is_refused_with_its_own_hint_rather_than_moved() {
     assert_eq!(account(&closed).held(), Some(StickyMatch::ByName));
     assert_eq!(header(&closed, "retry-after-ms"), Some("2000"));
     let text = text(closed).await;
-    assert!(text.contains("east rests for 2000 ms") && !text.contains("west"), "{text}");
+    assert!(text.contains("east is closed for 2000 ms") && !text.contains("west"), "{text}");
     assert_eq!(served_by(&pool.ask(request()).await), "north", "the others rotate as ever");
 }
 

@@ -212,7 +212,7 @@ async fn the_answer_tells_backends_that_were_tried_from_those_beyond_max_attempt
     assert_eq!(header(&response, "retry-after-ms"), Some("1"), "b is open");
     let body: serde_json::Value = serde_json::from_str(&text(response).await).unwrap();
     let message = body["error"]["message"].as_str().unwrap();
-    let expected = "No backend is left to ask. a was tried, b is beyond max_attempts.";
+    let expected = "No backend is left to try. a was tried, b is beyond max_attempts.";
     assert_eq!(message, expected);
     assert_eq!(leaf.len(), 0);
 }

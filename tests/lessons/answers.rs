@@ -45,7 +45,7 @@ async fn lesson_24_the_answer_of_a_closed_pool_names_each_backend_and_its_reason
     assert!(body["error"]["param"].is_null());
     assert_eq!(
         body["error"]["message"],
-        "No backend is left to ask. a rests for 1250 ms, b rests for 2250 ms."
+        "No backend is left to try. a is closed for 1250 ms, b is closed for 2250 ms."
     );
 }
 
