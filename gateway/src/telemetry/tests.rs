@@ -272,6 +272,23 @@ async fn counting_a_request_like_an_earlier_one_allocates_nothing() {
     assert_eq!(again.count_total, 0);
 }
 
+#[tokio::test]
+async fn keeping_a_request_in_the_ring_allocates_nothing() {
+    let (running, ring) = (running(), recent_requests::RecentRequests::new(2));
+    let mut records = Vec::new();
+    for _ in 0..5 {
+        records.push(spilled(&running).await);
+    }
+    let kept = allocation_counter::measure(|| {
+        for record in records.drain(..) {
+            ring.push(record, labels::Decision::Standard, None);
+        }
+    });
+    assert_eq!(kept.count_total, 0);
+    let document = ring.document("", &running).expect("no filter");
+    assert_eq!((&document["finished"], &document["matching"]), (&5.into(), &2.into()));
+}
+
 #[test]
 fn tracing_for_nobody_allocates_nothing_and_changes_nothing() {
     let operations = Telemetry::new(&telemetry(None)).expect("good settings");
