@@ -58,8 +58,8 @@ pub enum Late {
     HedgeLost,
 }
 
-/// Nanoseconds, of five centuries at most: half of a [`Duration`], so that an account takes 128 bytes,
-/// beyond which moving it is a call.
+/// Nanoseconds, up to five centuries: half the size of a [`Duration`], so that an account takes 128
+/// bytes; a larger one is moved by a call of `memcpy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Nanos(u64);
 

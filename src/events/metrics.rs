@@ -113,7 +113,7 @@ impl Attempts {
         let mut slot = &self.0[bucket(backend)];
         loop {
             let node = slot.get_or_init(|| Box::new(Node::new(source, backend, outcome)));
-            // Labels of one outcome are mostly one string; where not, it has another counter of its name.
+            // Equal labels are usually the same string; if not, this is a second counter of that name.
             let is_it = node.source == source
                 && ptr::eq(node.outcome, outcome)
                 && (Arc::ptr_eq(&node.backend, backend) || *node.backend == **backend);
@@ -125,7 +125,7 @@ impl Attempts {
     }
 }
 
-/// Where a backend's counters are. Names differ in their length and at their ends, mostly.
+/// The bucket of a backend's counters. Names mostly differ in length and at their ends.
 fn bucket(name: &str) -> usize {
     let byte = |byte: Option<&u8>| byte.map_or(0, |byte| usize::from(*byte));
     let bytes = name.as_bytes();

@@ -29,8 +29,8 @@ use crate::{
 /// [`FirstTokenLayer`](crate::FirstTokenLayer). By default they report nothing, which costs one
 /// branch.
 ///
-/// It is called during a request, by the task that polls it, so it must not block. A panic is one of
-/// that task. An `Arc` of a sink is a sink, and so is a pair of sinks.
+/// It is called during a request, by the task that polls it, so it must not block. A panic is a
+/// panic of that task. An `Arc` of a sink is a sink, and so is a pair of sinks.
 ///
 /// The feature `tracing` adds `TracingSink`, the feature `metrics` adds `MetricsSink`.
 ///
@@ -172,7 +172,7 @@ impl Events {
     #[cold]
     pub(crate) fn emit_cancelled(&self, source: Source, served: Option<&Served>) {
         if thread::panicking() {
-            // A sink that panics here too would end the process.
+            // A second panic, in the sink, would abort the process.
             return;
         }
         match served {

@@ -95,7 +95,7 @@ impl EventSink for TracingSink {
     }
 }
 
-/// Whether any event is taken at the level of this one, before its fields are computed.
+/// Whether events are enabled at the level of this one, checked before its fields are computed.
 fn is_wanted(event: &Event<'_>) -> bool {
     match event {
         Event::Attempted(_) => enabled!(target: TARGET, Level::WARN),

@@ -339,7 +339,7 @@ impl Session {
         }
     }
 
-    /// The future was dropped: reports that, unless the caller has what it gets.
+    /// The future was dropped: reports that, unless the caller already has its result.
     #[inline]
     pub(super) fn dropped(&self) {
         if !self.is_over && self.config.events.is_on() {

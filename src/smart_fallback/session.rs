@@ -329,7 +329,7 @@ impl Session {
         served.sign(result, is_kept || tier == Tier::Fallback);
     }
 
-    /// The future was dropped: reports that, unless the caller has what it gets.
+    /// The future was dropped: reports that, unless the caller already has its result.
     #[inline]
     pub(super) fn dropped(&self) {
         if !self.is_over && self.config.events.is_on() {

@@ -107,7 +107,7 @@ impl Session {
         self.cold.as_ref().is_none_or(|cold| !cold.is_last)
     }
 
-    /// The future was dropped: reports that, unless the caller has what it gets.
+    /// The future was dropped: reports that, unless the caller already has its result.
     #[inline]
     pub(super) fn dropped(&self) {
         if !self.is_over && self.config.events.is_on() {
