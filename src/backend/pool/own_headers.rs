@@ -9,8 +9,8 @@ use crate::classify::Provider;
 pub(super) struct OwnHeaders {
     host: HeaderValue,
     credential: Kind,
-    /// The header that the key goes into.
-    key_header: HeaderName,
+    /// The header that the key or token goes into.
+    credential_header: HeaderName,
     image_deployment: Option<HeaderValue>,
     /// The API version that the provider requires, for callers that name none.
     version: Option<(HeaderName, HeaderValue)>,
@@ -25,21 +25,20 @@ impl OwnHeaders {
         image_deployment: Option<HeaderValue>,
         provider: Provider,
     ) -> Self {
-        let key_header = match provider {
-            Provider::Azure => API_KEY,
-            Provider::Anthropic => X_API_KEY,
-            _ => {
-                if let Kind::ApiKey(key) = &mut credential {
-                    *key = as_bearer(key);
-                }
+        let credential_header = match (&mut credential, provider) {
+            (Kind::ApiKey(_), Provider::Azure) => API_KEY,
+            (Kind::ApiKey(_), Provider::Anthropic) => X_API_KEY,
+            (Kind::ApiKey(key), _) => {
+                *key = as_bearer(key);
                 header::AUTHORIZATION
             }
+            (Kind::Bearer(_) | Kind::Passthrough | Kind::None, _) => header::AUTHORIZATION,
         };
         let is_anthropic = provider == Provider::Anthropic;
         Self {
             host,
             credential,
-            key_header,
+            credential_header,
             image_deployment,
             version: is_anthropic.then_some((ANTHROPIC_VERSION, ANTHROPIC_DATE)),
             is_foreign: provider != Provider::Azure,
@@ -73,11 +72,11 @@ impl OwnHeaders {
 
     /// The credential header of an attempt; `None` if the caller's own headers are forwarded, or none
     /// is needed.
-    fn header(&self, token: Option<AccessToken>) -> Option<(HeaderName, HeaderValue)> {
+    fn header(&self, token: Option<AccessToken>) -> Option<(&HeaderName, HeaderValue)> {
         match (&self.credential, token) {
             (Kind::Passthrough | Kind::None, _) => None,
-            (_, Some(token)) => Some((header::AUTHORIZATION, token.into_header())),
-            (Kind::ApiKey(key), None) => Some((self.key_header.clone(), key.clone())),
+            (_, Some(token)) => Some((&self.credential_header, token.into_header())),
+            (Kind::ApiKey(key), None) => Some((&self.credential_header, key.clone())),
             (Kind::Bearer(_), None) => unreachable!("a bearer attempt has its token"),
         }
     }
@@ -87,7 +86,7 @@ impl OwnHeaders {
     fn replace_headers(
         &self,
         headers: &mut HeaderMap,
-        credential: Option<&(HeaderName, HeaderValue)>,
+        credential: Option<&(&HeaderName, HeaderValue)>,
     ) -> bool {
         let (mut hosts, mut credentials) = (0, usize::from(credential.is_none()));
         for (name, value) in headers.iter_mut() {
@@ -99,7 +98,7 @@ impl OwnHeaders {
                     value.clone_from(&self.host);
                     hosts += 1;
                 }
-                (HeaderRole::Credential, Some((wanted, credential))) if name == wanted => {
+                (HeaderRole::Credential, Some((wanted, credential))) if name == *wanted => {
                     value.clone_from(credential);
                     credentials += 1;
                 }
@@ -123,7 +122,7 @@ impl OwnHeaders {
     fn rebuild_headers(
         &self,
         headers: &mut HeaderMap,
-        credential: Option<(HeaderName, HeaderValue)>,
+        credential: Option<(&HeaderName, HeaderValue)>,
     ) {
         let names_host = headers.contains_key(header::HOST);
         let names_images = self.image_deployment.is_some() && headers.contains_key(IMAGES);
@@ -144,7 +143,7 @@ impl OwnHeaders {
             headers.insert(IMAGES, deployment);
         }
         if let Some((name, value)) = credential {
-            headers.insert(name, value);
+            headers.insert(name.clone(), value);
         }
     }
 }
@@ -201,11 +200,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::backend::Credential;
+    use crate::backend::{Credential, TokenFuture, TokenSource};
 
     fn of(provider: Provider, credential: Credential, images: Option<&'static str>) -> OwnHeaders {
         let host = HeaderValue::from_static("b.net:8443");
         OwnHeaders::new(host, credential.0, images.map(HeaderValue::from_static), provider)
+    }
+
+    struct Unasked;
+
+    impl TokenSource for Unasked {
+        fn token(&self) -> TokenFuture {
+            unreachable!("the token is there")
+        }
     }
 
     fn key(key: &str) -> Credential {
@@ -288,7 +295,7 @@ mod tests {
                 3 => (of(Provider::OpenAi, key("key"), None), None),
                 4 => (of(Provider::Anthropic, key("key"), None), None),
                 5 => (of(Provider::Http, Credential::passthrough(), None), None),
-                _ => (azure(key("unused")), Some(token)),
+                _ => (azure(Credential::bearer(Unasked)), Some(token)),
             };
             let mut headers = HeaderMap::new();
             for name in names {
