@@ -94,7 +94,12 @@ impl QueryEdit<'_> {
     fn drops(self, pair: &str) -> bool {
         pair.split(';').map(name_of).any(|given| {
             let given = given.strip_prefix(b"+").unwrap_or(given);
-            self.dropped.iter().any(|name| is_read_as(given, name))
+            // Hardly any name is encoded, so that is not looked up once per key.
+            let is_plain = !given.contains(&b'%');
+            self.dropped.iter().any(|name| match is_plain {
+                true => given.eq_ignore_ascii_case(name.as_bytes()),
+                false => is_read_as(given, name),
+            })
         })
     }
 }
