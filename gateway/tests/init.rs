@@ -71,6 +71,54 @@ fn the_file_to_begin_with_passes_a_check_and_is_never_written_over_another() {
 }
 
 #[test]
+fn every_literal_key_gets_a_variable_of_its_own_and_is_not_shown() {
+    let source = file(
+        "init/keys.yaml",
+        &format!(
+            r#"
+model_list:
+  - model_name: x
+    litellm_params: {{ model: openai/x, api_base: "https://a.example/v1", api_key: {CANARY}-a }}
+  - model_name: y
+    litellm_params: {{ model: openai/y, api_base: "https://b.example/v1", api_key: {CANARY}-b }}
+  - model_name: z
+    litellm_params: {{ model: openai/z, api_base: "https://b.example/v1", api_key: {CANARY}-b }}
+  - model_name: named
+    litellm_params: {{ model: openai/n, api_base: "https://c.example/v1", api_key: os.environ/OPENAI_KEY_2 }}
+  - model_name: one
+    litellm_params: {{ model: azure/one, api_base: "http://10.0.0.1", api_key: {CANARY}-c }}
+  - model_name: two
+    litellm_params: {{ model: azure/two, api_base: "http://10.9.9.9", api_key: {CANARY}-d }}
+  - model_name: bare
+    litellm_params: {{ model: azure/bare, api_base: "me:{CANARY}@east.openai.azure.com", api_key: os.environ/E }}
+  - model_name: pasted
+    litellm_params: {{ model: azure/pasted, api_base: {CANARY}, api_key: os.environ/E }}
+  - model_name: custom
+    litellm_params: {{ model: gpt, custom_llm_provider: azure, api_base: "https://east.openai.azure.com", api_key: os.environ/E, weight: 0.5 }}
+"#
+        ),
+    );
+    let output = ran(&["init", "--from", "litellm", source.to_str().unwrap()]);
+    let (text, said) = (stdout(&output), stderr(&output));
+    assert!(output.status.success(), "{said}");
+    for shown in [&text, &said] {
+        assert!(!shown.to_lowercase().contains(&CANARY.to_lowercase()), "{shown}");
+    }
+    let read: toml::Table = text.parse().unwrap();
+    let key =
+        |model: &str| read["models"][model]["standard"][0]["key"].as_str().unwrap().to_owned();
+    let keys: Vec<_> = ["x", "y", "named", "one", "two"].map(key).to_vec();
+    for (index, one) in keys.iter().enumerate() {
+        assert!(!keys[index + 1..].contains(one), "{keys:?}");
+    }
+    assert_eq!(key("y"), key("z"), "one secret has one variable");
+    assert_eq!(key("named"), "env:OPENAI_KEY_2");
+    let custom = &read["models"]["custom"]["standard"][0];
+    assert!(custom.get("provider").is_none(), "{custom}");
+    assert!(said.contains("custom: litellm_params.weight"), "{said}");
+}
+
+#[test]
 fn a_litellm_configuration_keeps_its_models_tiers_and_keys_by_reference() {
     let source = file(
         "init/litellm.yaml",

@@ -1,6 +1,9 @@
 //! A configuration under construction, from any source.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, iter,
+};
 
 use super::endpoint::Endpoint;
 
@@ -18,6 +21,20 @@ pub(super) struct Draft {
     pub(super) left_out: Vec<String>,
     /// By name, with a description of the value to set.
     variables: BTreeMap<String, String>,
+    /// The source's secrets, with the variable of each.
+    secrets: BTreeMap<Secret, String>,
+    /// Variables that the source names itself, which no other secret may get.
+    reserved: BTreeSet<String>,
+}
+
+/// A secret of the source, which is compared and never shown.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Secret(String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +94,28 @@ impl Draft {
         name.to_owned()
     }
 
+    /// Keeps these names for [`variable`](Self::variable).
+    pub(super) fn reserve(&mut self, names: impl IntoIterator<Item = String>) {
+        self.reserved.extend(names);
+    }
+
+    /// Adds a variable for a secret that the source contains or calls by a name of its own: this one, or a
+    /// numbered one if it is taken. Two secrets never share a variable, since the resource of one would get
+    /// the key of the other.
+    pub(super) fn variable_of(&mut self, secret: &str, name: &str, what: &str) -> String {
+        let secret = Secret(secret.to_owned());
+        if let Some(known) = self.secrets.get(&secret) {
+            return known.clone();
+        }
+        let numbered = (2..).map(|number| format!("{name}_{number}"));
+        let is_free =
+            |name: &String| !self.variables.contains_key(name) && !self.reserved.contains(name);
+        let free = iter::once(name.to_owned()).chain(numbered).find(is_free);
+        let variable = self.variable(&free.unwrap_or_else(|| name.to_owned()), what);
+        self.secrets.insert(secret, variable.clone());
+        variable
+    }
+
     pub(super) fn variables(&self) -> Vec<String> {
         self.variables.iter().map(|(name, what)| format!("{name}: {what}")).collect()
     }
@@ -97,7 +136,7 @@ impl Model {
             |name: &str| self.ptu.iter().chain(&self.standard).any(|other| other.name == name);
         let base = identifier(&backend.name, '-');
         let numbered = (2..).map(|number| format!("{base}-{number}"));
-        let name = std::iter::once(base.clone()).chain(numbered).find(|name| !is_taken(name));
+        let name = iter::once(base.clone()).chain(numbered).find(|name| !is_taken(name));
         backend.name = name.unwrap_or(base);
         if is_ptu { self.ptu.push(backend) } else { self.standard.push(backend) }
     }

@@ -124,12 +124,14 @@ fn scalar(text: &str, style: ScalarStyle) -> Value {
     }
 }
 
-/// The number of values in one; a long text counts as several.
+/// The number of values in one, keys included; a long text counts as several.
 fn size(value: &Value) -> usize {
     match value {
         Value::String(text) => 1 + text.len() / 64,
         Value::Array(values) => values.iter().map(size).sum::<usize>() + 1,
-        Value::Object(values) => values.values().map(size).sum::<usize>() + 1,
+        Value::Object(values) => {
+            values.iter().map(|(key, value)| 1 + key.len() / 64 + size(value)).sum::<usize>() + 1
+        }
         _ => 1,
     }
 }
@@ -169,6 +171,9 @@ mod tests {
             bomb += &format!("a{level}: &a{level} [{}]\n", vec![last; 9].join(", "));
         }
         assert!(read(&bomb).unwrap_err().contains("more than 100000 values"));
+        let key = "k".repeat(700_000);
+        let long = format!("a: &a {{\"{key}\": v}}\nl:\n{}", "- *a\n".repeat(100));
+        assert!(read(&long).unwrap_err().contains("more than 100000 values"));
         assert!(read(&"[".repeat(100_000)).is_err());
         assert!(read("a: [").unwrap_err().starts_with("is not YAML"));
     }

@@ -167,7 +167,8 @@ impl Maker<'_> {
                 return Auth::Entra;
             }
             let variable = format!("{}_KEY", variable_name(name));
-            return Auth::Key(self.draft.variable(
+            return Auth::Key(self.draft.variable_of(
+                &format!("of the resource {name}"),
                 &variable,
                 &format!("the key of {name}, which the policy does not contain"),
             ));
@@ -175,12 +176,12 @@ impl Maker<'_> {
         match expressions::named_value(key) {
             Some(named) => {
                 let what = format!("the key of {name}: the named value {named}");
-                Auth::Key(self.draft.variable(&variable_name(named), &what))
+                Auth::Key(self.draft.variable_of(key, &variable_name(named), &what))
             }
             None => {
                 let variable = format!("{}_KEY", variable_name(name));
                 let what = format!("the key of {name}, which is in the source and was not copied");
-                Auth::Key(self.draft.variable(&variable, &what))
+                Auth::Key(self.draft.variable_of(key, &variable, &what))
             }
         }
     }
@@ -188,7 +189,7 @@ impl Maker<'_> {
     /// Subscription keys become the keys of clients.
     fn client(&mut self) {
         let what = "a key for clients, such as their subscription key, with at least 12 characters";
-        let key = self.draft.variable("CLIENT_KEY", what);
+        let key = self.draft.variable_of("of the clients", "CLIENT_KEY", what);
         self.draft.clients.push(Client { name: "default", key, operates: false });
         self.draft.remark(
             "clients.default: give each subscription a [clients.NAME] with its key; products become `models`, `class` and `may`"

@@ -22,6 +22,9 @@ pub(super) fn draft(
     let list = document["model_list"].as_array();
     let list = list.ok_or("has no model_list: name a config.yaml of LiteLLM")?;
     let mut reader = Reader { draft: Draft::of("a LiteLLM config.yaml"), variable };
+    let mut named = PROVIDERS.map(|provider| provider.variable.to_owned()).to_vec();
+    name_variables(&document, &mut named);
+    reader.draft.reserve(named);
     let mut groups: BTreeMap<String, Model> = BTreeMap::new();
     for (index, entry) in list.iter().enumerate() {
         reader.deployment(index, entry, &mut groups);
@@ -56,7 +59,14 @@ impl Reader<'_> {
             let place = format!("{group}: a wildcard; name each model");
             return self.draft.leave_out(place);
         }
-        let (prefix, deployment) = model.split_once('/').unwrap_or(("openai", &model));
+        let custom = text(&params["custom_llm_provider"]);
+        let (prefix, deployment) = match &custom {
+            Some(custom) => {
+                let rest = model.strip_prefix(custom.as_str()).and_then(|it| it.strip_prefix('/'));
+                (custom.as_str(), rest.unwrap_or(&model))
+            }
+            None => model.split_once('/').unwrap_or(("openai", &model)),
+        };
         let Some(provider) = PROVIDERS.iter().find(|it| it.prefix == prefix) else {
             let text = format!("{group}: {model}: the provider {prefix} cannot be converted");
             return self.draft.leave_out(text);
@@ -91,6 +101,13 @@ impl Reader<'_> {
         let model = groups.entry(group.clone()).or_default();
         model.name.clone_from(&group);
         model.add(backend, is_ptu);
+        for key in ["order", "weight"] {
+            if !params[key].is_null() && params[key].as_u64().is_none_or(|number| number == 0) {
+                self.draft.leave_out(format!(
+                    "{group}: litellm_params.{key}: not a whole number above 0"
+                ));
+            }
+        }
         for key in params.as_object().into_iter().flat_map(Map::keys) {
             if !READ.contains(&key.as_str()) {
                 self.leave_out_key(&format!("litellm_params.{key}"), key);
@@ -106,19 +123,17 @@ impl Reader<'_> {
             return own;
         }
         let read = if provider.name.is_none() { Endpoint::read } else { Endpoint::of_other };
-        let (source, address) = match given.as_deref() {
+        let unset = if provider.name.is_none() { "AZURE_API_BASE" } else { "HOSTED_VLLM_API_BASE" };
+        let (variable, address) = match given {
             Some(base) => match base.strip_prefix("os.environ/") {
-                Some(name) => (name.to_owned(), (self.variable)(name)),
-                None => (base.to_owned(), Some(base.to_owned())),
+                Some(name) => (Some(name.to_owned()), (self.variable)(name)),
+                None => (None, Some(base)),
             },
-            None => ("AZURE_API_BASE".to_owned(), (self.variable)("AZURE_API_BASE")),
+            None => (Some(unset.to_owned()), (self.variable)(unset)),
         };
         address.as_deref().and_then(read).unwrap_or_else(|| {
-            // An address that contains a password must not be repeated either.
-            let unknown = Endpoint::unknown(match source.contains("://") {
-                true => group,
-                false => &source,
-            });
+            // What is no address may be a key or contain a password, so it is not repeated.
+            let unknown = Endpoint::unknown(variable.as_deref().unwrap_or(group));
             let url = &unknown.url;
             self.draft.remark(format!(
                 "{group}: {url} is a placeholder for an unknown api_base; replace it by the address of the resource"
@@ -165,8 +180,10 @@ impl Reader<'_> {
         match value.strip_prefix("os.environ/") {
             Some(name) if !name.is_empty() => self.draft.variable(name, what),
             _ => {
+                // A client's key must differ from a backend's, even if the source has one for both.
+                let secret = format!("{fallback} {value}");
                 let what = format!("{what}, which is in the source and was not copied");
-                self.draft.variable(fallback, &what)
+                self.draft.variable_of(&secret, fallback, &what)
             }
         }
     }
@@ -190,8 +207,17 @@ impl Reader<'_> {
             let fallbacks = document[section]["fallbacks"].as_array();
             for (from, to) in fallbacks.into_iter().flatten().filter_map(Value::as_object).flatten()
             {
-                let first = to.as_array().and_then(|names| names.first()).and_then(Value::as_str);
-                let Some(to) = first else { continue };
+                let names = to.as_array().map(Vec::as_slice).unwrap_or_default();
+                let Some((Some(to), more)) =
+                    names.split_first().map(|(to, more)| (to.as_str(), more))
+                else {
+                    continue;
+                };
+                for further in more.iter().filter_map(Value::as_str) {
+                    self.draft.leave_out(format!(
+                        "{section}.fallbacks of {from} to {further}: a model has two tiers, PTU and Standard"
+                    ));
+                }
                 let is_front =
                     groups.get(from).is_some_and(|it| !it.ptu.is_empty() && it.standard.is_empty());
                 let behind = groups.get(to).map(|it| (it.ptu.is_empty(), it.standard.clone()));
@@ -265,6 +291,18 @@ impl Reader<'_> {
         let known = INSTEAD.iter().find(|(keys, _)| keys.split(' ').any(|it| it == key));
         let instead = known.map_or("has no equivalent", |(_, instead)| instead);
         self.draft.leave_out(format!("{place}: {instead}"));
+    }
+}
+
+/// Collects the names of all variables that a document refers to.
+fn name_variables(value: &Value, names: &mut Vec<String>) {
+    match value {
+        Value::String(text) => {
+            names.extend(text.trim().strip_prefix("os.environ/").map(str::to_owned));
+        }
+        Value::Array(values) => values.iter().for_each(|value| name_variables(value, names)),
+        Value::Object(values) => values.values().for_each(|value| name_variables(value, names)),
+        _ => {}
     }
 }
 
