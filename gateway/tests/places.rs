@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,8 +45,9 @@ impl Scene {
         Self { _azure: azure, config, gateway }
     }
 
-    /// Sends this many requests to `hung`; returns the requests in flight and one of the refusals.
-    fn crowd(&self, count: usize, key: &str) -> (Vec<TcpStream>, Option<String>) {
+    /// Sends this many requests to `hung` and waits until all but `places` of them are refused;
+    /// returns those in flight and one of the refusals.
+    fn crowd(&self, count: usize, key: &str, places: usize) -> (Vec<TcpStream>, Option<String>) {
         let request = format!(
             "POST {} HTTP/1.1\r\nhost: x\r\napi-key: {key}\r\ncontent-length: {}\r\n\r\n{BODY}",
             path("hung"),
@@ -58,19 +59,23 @@ impl Scene {
             stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
             stream
         });
-        let streams = streams.collect::<Vec<_>>();
-        thread::sleep(Duration::from_millis(300));
+        let mut in_flight = streams.collect::<Vec<_>>();
         let mut refusal = None;
         let mut buffer = [0; 4_096];
-        let under_way =
-            streams.into_iter().filter_map(|mut stream| match stream.read(&mut buffer) {
-                Ok(length) => {
-                    refusal = Some(String::from_utf8_lossy(&buffer[..length]).into_owned());
-                    None
-                }
-                Err(_) => Some(stream),
-            });
-        (under_way.collect(), refusal)
+        let mut read = |mut stream: TcpStream| match stream.read(&mut buffer) {
+            Ok(length) => {
+                refusal = Some(String::from_utf8_lossy(&buffer[..length]).into_owned());
+                None
+            }
+            Err(_) => Some(stream),
+        };
+        let end = Instant::now() + Duration::from_secs(10);
+        while in_flight.len() > places && Instant::now() < end {
+            in_flight = in_flight.into_iter().filter_map(&mut read).collect();
+        }
+        // No further one may be refused.
+        in_flight = in_flight.into_iter().filter_map(&mut read).collect();
+        (in_flight, refusal)
     }
 
     fn status(&self, key: &str) -> u16 {
@@ -101,15 +106,14 @@ fn keyed(more: &str) -> String {
 #[test]
 fn a_client_that_takes_all_it_can_get_leaves_room_for_others() {
     let scene = Scene::new("places-greedy", &keyed(""));
-    let (mine, refusal) = scene.crowd(40, "a");
+    let (mine, refusal) = scene.crowd(40, "a", 10);
     assert_eq!(mine.len(), 10, "half of 20");
     let refusal = refusal.expect("a refusal").to_lowercase();
     assert!(refusal.starts_with("http/1.1 503 "), "{refusal}");
     assert!(refusal.contains("retry-after: 1\r\n"), "{refusal}");
     assert!(refusal.contains("\"serverbusy\"") && refusal.contains("this client"), "{refusal}");
     assert_eq!(scene.status("a"), 503);
-    assert_eq!(scene.status("b"), 200);
-    let (theirs, _) = scene.crowd(40, "b");
+    let (theirs, _) = scene.crowd(40, "b", 5);
     assert_eq!(theirs.len(), 5, "half of the rest");
     assert_eq!(scene.status("c"), 200);
     drop((mine, theirs));
@@ -119,12 +123,12 @@ fn a_client_that_takes_all_it_can_get_leaves_room_for_others() {
 #[test]
 fn a_client_may_have_a_limit_of_its_own_which_a_reload_changes() {
     let scene = Scene::new("places-own", &keyed("concurrency = 3"));
-    let (mine, refusal) = scene.crowd(8, "a");
+    let (mine, refusal) = scene.crowd(8, "a", 3);
     assert_eq!((mine.len(), refusal.is_some()), (3, true));
     let text = fs::read_to_string(&scene.config).unwrap();
     fs::write(&scene.config, text.replace("concurrency = 3", "concurrency = 15")).unwrap();
     scene.gateway.eventually(|_| scene.status("a") == 200);
-    let (more, _) = scene.crowd(20, "a");
+    let (more, _) = scene.crowd(20, "a", 12);
     assert_eq!(more.len(), 12, "those from before the reload count");
 }
 
@@ -132,9 +136,9 @@ fn a_client_may_have_a_limit_of_its_own_which_a_reload_changes() {
 fn who_is_alone_may_take_every_place_and_so_may_all_with_a_share_of_one() {
     let alone = keyed("").split("[clients.b]").next().unwrap().to_owned();
     let scene = Scene::new("places-alone", &alone);
-    assert_eq!(scene.crowd(30, "a").0.len(), 20);
+    assert_eq!(scene.crowd(30, "a", 20).0.len(), 20);
     let scene = Scene::new("places-all", &format!("limits.client_share = 1\n{}", keyed("")));
-    let (_places, refusal) = scene.crowd(30, "a");
+    let (_places, refusal) = scene.crowd(30, "a", 20);
     assert!(refusal.unwrap().contains("The gateway already has 20 requests in flight."));
 }
 
@@ -160,7 +164,7 @@ async fn status_from(host: [u8; 4], gateway: &Gateway) -> u16 {
 #[tokio::test]
 async fn without_keys_no_address_takes_every_place() {
     let scene = Scene::new("places-open", "clients.open = true");
-    let (mine, refusal) = scene.crowd(40, "any");
+    let (mine, refusal) = scene.crowd(40, "any", 10);
     assert_eq!((mine.len(), refusal.is_some()), (10, true));
     assert_eq!(status_from([127, 0, 0, 1], &scene.gateway).await, 503);
     assert_eq!(status_from([127, 0, 0, 2], &scene.gateway).await, 200);

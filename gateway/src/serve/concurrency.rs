@@ -26,6 +26,16 @@ pub(crate) enum ClientLimit {
     Share(f64),
 }
 
+impl ClientLimit {
+    /// Whether a client with this many requests may have one of these free places.
+    fn allows(self, used: usize, free: usize) -> bool {
+        match self {
+            Self::Count(most) => used < most,
+            Self::Share(share) => (used as f64) < share / (1.0 - share) * free as f64,
+        }
+    }
+}
+
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Full {
@@ -48,22 +58,30 @@ impl Concurrency {
         limit: usize,
         of_client: ClientLimit,
     ) -> Result<ConcurrencyPermit, Full> {
-        let free = limit.saturating_sub(self.0.load(Relaxed));
-        // Check the client first, so that its excess requests never count in the total.
-        let used_by_client = own.0.fetch_add(1, Relaxed);
-        let own = Counted(own.clone());
-        let may_enter = match of_client {
-            ClientLimit::Count(most) => used_by_client < most,
-            ClientLimit::Share(share) => {
-                (used_by_client as f64) < share / (1.0 - share) * free as f64
+        loop {
+            let (all, used_by_client) = (self.0.load(Relaxed), own.0.load(Relaxed));
+            let free = limit.saturating_sub(all);
+            if free == 0 {
+                return Err(Full::All);
             }
-        };
-        if free > 0 && !may_enter {
-            return Err(Full::Client(used_by_client));
+            if !of_client.allows(used_by_client, free) {
+                return Err(Full::Client(used_by_client));
+            }
+            // Both counts must still be what the limit was computed from: requests that several
+            // workers admit at the same moment would exceed it otherwise. The client's count comes
+            // first, so that the total never includes a request that is then refused.
+            if let Some(own) = own.count(used_by_client)
+                && let Some(all) = self.count(all)
+            {
+                return Ok(ConcurrencyPermit { _all: all, _own: own });
+            }
         }
-        let more = |used: usize| (used < limit).then_some(used + 1);
-        self.0.fetch_update(Relaxed, Relaxed, more).map_err(|_| Full::All)?;
-        Ok(ConcurrencyPermit { _all: Counted(self.clone()), _own: own })
+    }
+
+    /// Counts one more, if the count is still `now`.
+    fn count(&self, now: usize) -> Option<Counted> {
+        let counted = self.0.compare_exchange_weak(now, now + 1, Relaxed, Relaxed).is_ok();
+        counted.then(|| Counted(self.clone()))
     }
 
     /// Whether anything else uses this count.
@@ -108,6 +126,22 @@ mod tests {
         assert_eq!(taken(1, 0.5, 1), [1]);
         for clients in 1..19 {
             assert!(taken(20, 0.5, clients).iter().sum::<usize>() < 20, "{clients}");
+        }
+    }
+
+    #[test]
+    fn workers_that_admit_at_the_same_moment_exceed_no_share() {
+        for _ in 0..2_000 {
+            let (all, own) = (Concurrency::default(), Concurrency::default());
+            let admit = || {
+                let share = ClientLimit::Share(0.5);
+                (0..20).filter_map(|_| all.enter(&own, 20, share).ok()).collect::<Vec<_>>()
+            };
+            let permits = std::thread::scope(|scope| {
+                let workers = [(); 4].map(|()| scope.spawn(admit));
+                workers.map(|worker| worker.join().unwrap())
+            });
+            assert_eq!(permits.iter().flatten().count(), 10);
         }
     }
 
