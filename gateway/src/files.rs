@@ -18,7 +18,10 @@ pub(crate) fn read(path: &Path, largest: u64, patience: Duration) -> io::Result<
     read_pieces(path, patience, |piece| {
         bytes.extend_from_slice(piece);
         match bytes.len() as u64 > largest {
-            true => Err(io::Error::other(format!("it is larger than {} MiB", largest >> 20))),
+            true => {
+                let problem = format!("it is larger than {} MiB", largest >> 20);
+                Err(io::Error::new(io::ErrorKind::FileTooLarge, problem))
+            }
             false => Ok(()),
         }
     })?;
@@ -113,8 +116,11 @@ const fn is_pipe(_: FileType) -> bool {
 
 /// For the writer of a pipe that is passed to a command.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
-/// More than any configuration, key, or list of targets needs.
+/// More than any key, certificate or list of targets needs.
 pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
+/// More than any configuration needs: 10,000 clients take 1 MiB, 1,000 models with three backends
+/// each less than that.
+pub(crate) const MAX_CONFIG_BYTES: u64 = 16 << 20;
 const PIECE: usize = 64 << 10;
 const DESCRIPTOR_RETRIES: u32 = 50;
 const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(100);

@@ -1,15 +1,23 @@
 //! The active configuration, as shown by `/-/status` and `/metrics`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use tower_spillover::{BackendPool, Gate, Sticky, smart_fallback::SpillBudget, wait::WaitQueue};
 
-use crate::{config::Config, utilization::Utilizations};
+use crate::{
+    config::{Clients, Config},
+    utilization::Utilizations,
+};
 
 /// One loaded configuration and the state built from it.
 #[derive(Debug)]
 pub struct Snapshot {
     pub config: Config,
+    /// The names of the clients, as [`names_of`] has them.
+    pub clients: HashSet<String>,
     /// By name; aliases have no entries.
     pub models: BTreeMap<String, Arc<RunningModel>>,
     /// Which resource stores which id, for all models.
@@ -29,4 +37,12 @@ pub struct RunningModel {
     pub spill_budget: Option<SpillBudget>,
     /// The utilization that its PTUs report.
     pub utilizations: Utilizations,
+}
+
+/// The names of all clients; none if no key is required.
+pub fn names_of(clients: &Clients) -> HashSet<String> {
+    match clients {
+        Clients::Open => HashSet::new(),
+        Clients::Keyed(clients) => clients.iter().map(|client| client.name.clone()).collect(),
+    }
 }

@@ -1,6 +1,6 @@
 //! Reads the configuration file.
 
-use std::{path::Path, time::Duration};
+use std::{io::ErrorKind, path::Path, time::Duration};
 
 use toml::de::DeTable;
 
@@ -15,7 +15,7 @@ use super::{
     proxy, server, tokens,
     toml::Section,
 };
-use crate::files::{self, MAX_FILE_BYTES, PATIENCE};
+use crate::files::{self, MAX_CONFIG_BYTES, PATIENCE};
 
 /// Loads the configuration file at `path`, with the secrets that it refers to.
 ///
@@ -51,10 +51,14 @@ pub(super) struct Reading {
 /// Waits for pipes for up to `patience`.
 pub(super) fn read(path: &Path, environment: &Environment<'_>, patience: Duration) -> Reading {
     let mut contents = Contents::new();
-    let bytes = files::read(path, MAX_FILE_BYTES, patience);
+    let bytes = files::read(path, MAX_CONFIG_BYTES, patience);
     parse_context::note(&mut contents, path.to_owned(), bytes.as_deref().ok());
     let whole = |text| Err(Problems::new(vec![Problem::whole(path, text)]));
     let result = match bytes.map(String::from_utf8) {
+        Err(error) if error.kind() == ErrorKind::FileTooLarge => whole(format!(
+            "is larger than {} MiB, which no configuration needs; check the path",
+            MAX_CONFIG_BYTES >> 20
+        )),
         Err(error) => {
             let reason = parse_context::reason(&error);
             whole(format!("cannot be read ({reason}); check the path and its permissions"))

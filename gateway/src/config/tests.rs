@@ -57,6 +57,26 @@ fn a_changed_secret_changes_what_a_configuration_was_made_of() {
     fs::remove_dir_all(folder).expect("a folder");
 }
 
+#[test]
+fn ten_thousand_clients_and_a_thousand_models_are_a_configuration() {
+    let folder = folder("large");
+    let mut text = String::new();
+    for number in 1..=10_000 {
+        let key = format!("{number:064x}");
+        text.push_str(&format!("[clients.client-{number}]\nkeys = [\"sha256:{key}\"]\n"));
+    }
+    for number in 0..1_000 {
+        text.push_str(&format!(
+            "[[models.model-{number}.standard]]\nname = \"standard\"\n\
+             endpoint = \"https://standard-{number}.openai.azure.com\"\nkey = \"env:KEY\"\n"
+        ));
+    }
+    assert!(text.len() > 1 << 20, "{}", text.len());
+    let config = reading(&folder, text.as_bytes()).result;
+    assert_eq!(config.unwrap_or_else(|problems| panic!("{problems}")).models.len(), 1_000);
+    fs::remove_dir_all(folder).expect("a folder");
+}
+
 #[cfg(unix)]
 #[tokio::test]
 #[expect(clippy::disallowed_methods, reason = "files change in real time")]

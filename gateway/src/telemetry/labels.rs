@@ -36,7 +36,7 @@ impl<'a> Labels<'a> {
         let model = record.model.as_deref().and_then(|name| running.models.get_key_value(name));
         let mut labels = Self {
             record,
-            client: client(&record.client, &running.config.clients),
+            client: client(&record.client, running),
             model: model.map_or(UNKNOWN, |(name, _)| name),
             operation: record.operation,
             decision: Decision::Gateway,
@@ -154,10 +154,10 @@ pub(crate) fn host(endpoint: &str) -> &str {
     }
 }
 
-fn client<'a>(name: &'a str, clients: &Clients) -> &'a str {
-    match clients {
+fn client<'a>(name: &'a str, running: &Snapshot) -> &'a str {
+    match running.config.clients {
         Clients::Open => "open",
-        Clients::Keyed(clients) if clients.iter().any(|client| client.name == name) => name,
+        Clients::Keyed(_) if running.clients.contains(name) => name,
         Clients::Keyed(_) => UNKNOWN,
     }
 }

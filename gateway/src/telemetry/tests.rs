@@ -1,7 +1,7 @@
 //! Telemetry of requests that went through the real layers.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     convert::Infallible,
     io::{self, Write},
     sync::{Arc, Mutex, PoisonError},
@@ -91,6 +91,7 @@ fn running() -> Snapshot {
         classes: BTreeMap::new(),
     };
     Snapshot {
+        clients: HashSet::from(["team-a".to_owned()]),
         config: config(BTreeMap::from([("gpt-4o".to_owned(), model)])),
         models: BTreeMap::from([("gpt-4o".to_owned(), Arc::new(state))]),
         sticky: Sticky::new(),

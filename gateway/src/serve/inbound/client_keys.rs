@@ -4,7 +4,6 @@ use std::{collections::HashMap, sync::Arc};
 
 use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
-use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use super::{caller::Caller, client_certificate::ClientCertificate};
 use crate::{
@@ -18,8 +17,10 @@ use crate::{
 pub(crate) struct ClientKeys {
     /// A single anonymous client if no key is required.
     callers: Vec<Arc<Caller>>,
-    /// Hashes of all keys, with the index of their client.
-    keys: Vec<([u8; 32], u32)>,
+    /// The index of the client with a key of this hash.
+    keys: HashMap<[u8; 32], u32>,
+    /// The index of the client with a name in the configuration.
+    places: HashMap<String, u32>,
     /// The index of the client with a name in certificates.
     certificates: HashMap<CertificateName, u32>,
     /// The index of the client with a name in tokens.
@@ -48,7 +49,8 @@ impl ClientKeys {
                 let caller = Arc::new(Caller::open(home));
                 Self {
                     callers: vec![caller],
-                    keys: Vec::new(),
+                    keys: HashMap::new(),
+                    places: HashMap::new(),
                     certificates: HashMap::new(),
                     names: HashMap::new(),
                     is_open: true,
@@ -64,6 +66,10 @@ impl ClientKeys {
                 Self {
                     callers: callers.map(Arc::new).collect(),
                     keys: keys.collect(),
+                    places: (0..)
+                        .zip(clients)
+                        .map(|(place, it)| (it.name.clone(), place))
+                        .collect(),
                     certificates: certificates(clients),
                     names: names(clients),
                     is_open: false,
@@ -109,22 +115,22 @@ impl ClientKeys {
 
     /// Of several clients, the first in the configuration.
     fn first<'a>(&self, places: impl Iterator<Item = &'a u32>) -> Option<&Arc<Caller>> {
-        self.callers.get(usize::try_from(*places.min()?).ok()?)
+        self.at(*places.min()?)
     }
 
-    /// Compares with every key, so that the time does not depend on which one matches.
+    /// Looks the key's hash up. The time depends on the hash alone, from which a sender learns
+    /// nothing of another key: similar keys do not have similar hashes.
     pub(crate) fn by_key(&self, key: &[u8]) -> Option<&Arc<Caller>> {
         let digest: [u8; 32] = Sha256::digest(key).into();
-        let mut found = u32::MAX;
-        for (known, place) in &self.keys {
-            let same: Choice = known.ct_eq(&digest);
-            found.conditional_assign(place, same);
-        }
-        self.callers.get(usize::try_from(found).ok()?)
+        self.at(*self.keys.get(&digest)?)
     }
 
     fn named(&self, name: &str) -> Option<&Arc<Caller>> {
-        self.callers.iter().find(|caller| caller.name == name)
+        self.at(*self.places.get(name)?)
+    }
+
+    fn at(&self, place: u32) -> Option<&Arc<Caller>> {
+        self.callers.get(usize::try_from(place).ok()?)
     }
 }
 
