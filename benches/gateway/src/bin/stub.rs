@@ -1,18 +1,33 @@
-//! An upstream that answers every chat request immediately, with the same kilobyte.
+//! An upstream that answers every request immediately, always with the same text.
+//!
+//! `stub ADDRESS [chat|events|down]`: a chat answer of a kilobyte, the default; a stream of 1,000
+//! events; or a chat answer of a mebibyte.
 
 use std::{convert::Infallible, env, error::Error};
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::{HeaderValue, Request, Response, header};
-use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let listener = TcpListener::bind(env::args().nth(1).ok_or("stub ADDRESS")?).await?;
-    let answer = Bytes::from(answer());
+    let mut args = env::args().skip(1);
+    let usage = "stub ADDRESS [chat|events|down]";
+    let listener = TcpListener::bind(args.next().ok_or(usage)?).await?;
+    let answer = match args.next().as_deref() {
+        None | Some("chat") => Answer::Whole(chat(18).into()),
+        Some("events") => Answer::Events((0..EVENTS).map(event).chain(end()).collect()),
+        Some("down") => Answer::Whole(chat(26_000).into()),
+        Some(_) => return Err(usage.into()),
+    };
     loop {
         let (stream, _) = listener.accept().await?;
         let _ = stream.set_nodelay(true);
@@ -23,12 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 async move {
                     // Reads the complete request, as a service would.
                     let _ = request.into_body().collect().await;
-                    let mut response = Response::new(Full::<Bytes>::from(answer));
-                    let json = HeaderValue::from_static("application/json");
-                    let region = HeaderValue::from_static("East US");
-                    response.headers_mut().insert(header::CONTENT_TYPE, json);
-                    response.headers_mut().insert("x-ms-region", region);
-                    Ok::<_, Infallible>(response)
+                    Ok::<_, Infallible>(answer.response())
                 }
             });
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -36,9 +46,50 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-fn answer() -> String {
-    let words = "one two three four five six seven eight ".repeat(18);
+#[derive(Clone)]
+enum Answer {
+    Whole(Bytes),
+    /// Each is a frame.
+    Events(Vec<Bytes>),
+}
+
+impl Answer {
+    fn response(self) -> Response<BoxBody<Bytes, Infallible>> {
+        let (kind, body) = match self {
+            Self::Whole(text) => ("application/json", Full::from(text).boxed()),
+            Self::Events(events) => {
+                let frames = events.into_iter().map(|event| Ok(Frame::data(event)));
+                ("text/event-stream", BodyExt::boxed(StreamBody::new(stream::iter(frames))))
+            }
+        };
+        let mut response = Response::new(body);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert("x-ms-region", HeaderValue::from_static("East US"));
+        response
+    }
+}
+
+/// A complete answer with `count` times eight words.
+fn chat(count: usize) -> String {
+    let words = "one two three four five six seven eight ".repeat(count);
     format!(
         r#"{{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"gpt-4o","choices":[{{"index":0,"message":{{"role":"assistant","content":"{words}"}},"finish_reason":"stop","logprobs":null}}],"usage":{{"prompt_tokens":500,"completion_tokens":160,"total_tokens":660}}}}"#
     )
 }
+
+fn event(number: usize) -> Bytes {
+    let text = format!(
+        "data: {{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"gpt-4o\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\" word{number}\"}},\"finish_reason\":null}}]}}\n\n"
+    );
+    text.into()
+}
+
+fn end() -> [Bytes; 2] {
+    [
+        "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"gpt-4o\",\"choices\":[],\"usage\":{\"prompt_tokens\":500,\"completion_tokens\":1000,\"total_tokens\":1500}}\n\n".into(),
+        "data: [DONE]\n\n".into(),
+    ]
+}
+
+const EVENTS: usize = 1_000;
