@@ -45,6 +45,10 @@ impl ModelRanges {
     fn find_from(start: usize, body: &[u8], known: Option<&BodyFields>) -> Option<Self> {
         let (mut found, text) = (Self::Nowhere, &body[start..]);
         let is_whole = BodyFields::read_only(known, text, |field, _, scan| {
+            // The scan before has checked the other values.
+            if known.is_some() && field != Field::Model {
+                return Some(());
+            }
             let value = scan.skip()?;
             if field == Field::Model && text[value.start] == b'"' {
                 found.push(value.start + start..value.end + start);

@@ -3,6 +3,7 @@
 pub(crate) mod allowed_models;
 mod body_model;
 pub(crate) mod client_home;
+mod json_value;
 pub(crate) mod known_operations;
 pub(crate) mod model_list;
 pub(crate) mod model_routing;
