@@ -183,7 +183,8 @@ pub(super) async fn exchange(
     }
     let sent = clock::now();
     let answer = if is_apart && ownership::is_list(request.method(), request.uri()) {
-        match own_list::list(&model.stack, request, own, runtime.config()).await {
+        // Boxed, so that other requests need not move its state.
+        match Box::pin(own_list::list(&model.stack, request, own, runtime.config())).await {
             Listed::Answer(answer) => Ok(answer),
             Listed::Failed(error) => Err(error),
             Listed::Own(mut head, text) => {

@@ -115,24 +115,29 @@ impl Stack {
             // A compressed refusal cannot be inspected.
             request.headers_mut().remove(header::ACCEPT_ENCODING);
         }
+        // Boxed, because the future of a request has room for the largest of these, and is moved.
         if let Some(layer) = &self.first_token {
             return match &self.tiers {
                 Tiers::Ptu(tiers) => {
-                    first_token::send(layer, self.limit, SmartFallback::clone(tiers), request).await
+                    let tiers = SmartFallback::clone(tiers);
+                    Box::pin(first_token::send(layer, self.limit, tiers, request)).await
                 }
                 Tiers::Standard(tier) => {
-                    first_token::send(layer, self.limit, Wait::clone(tier), request).await
+                    let tier = Wait::clone(tier);
+                    Box::pin(first_token::send(layer, self.limit, tier, request)).await
                 }
             };
         }
         match (&self.tiers, self.limit) {
-            (Tiers::Ptu(tiers), None) => SmartFallback::clone(tiers).oneshot(request).await,
-            (Tiers::Ptu(tiers), Some(limit)) => {
-                limit.layer(SmartFallback::clone(tiers)).oneshot(request).await
+            (Tiers::Ptu(tiers), None) => {
+                Box::pin(SmartFallback::clone(tiers).oneshot(request)).await
             }
-            (Tiers::Standard(tier), None) => Wait::clone(tier).oneshot(request).await,
+            (Tiers::Ptu(tiers), Some(limit)) => {
+                Box::pin(limit.layer(SmartFallback::clone(tiers)).oneshot(request)).await
+            }
+            (Tiers::Standard(tier), None) => Box::pin(Wait::clone(tier).oneshot(request)).await,
             (Tiers::Standard(tier), Some(limit)) => {
-                limit.layer(Wait::clone(tier)).oneshot(request).await
+                Box::pin(limit.layer(Wait::clone(tier)).oneshot(request)).await
             }
         }
     }
