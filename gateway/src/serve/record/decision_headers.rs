@@ -98,12 +98,17 @@ impl fmt::Display for Timing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let DecisionHeaders { served, total, in_layers, .. } = self.0;
         if !served.waited().is_zero() {
-            write!(f, "wait;dur={}, ", Millis(served.waited()))?;
+            f.write_str("wait;dur=")?;
+            Millis(served.waited()).fmt(f)?;
+            f.write_str(", ")?;
         }
         if let Some(last) = served.attempts().next_back() {
-            write!(f, "upstream;dur={}, ", Millis(in_layers.saturating_sub(last.at())))?;
+            f.write_str("upstream;dur=")?;
+            Millis(in_layers.saturating_sub(last.at())).fmt(f)?;
+            f.write_str(", ")?;
         }
-        write!(f, "total;dur={}", Millis(*total))
+        f.write_str("total;dur=")?;
+        Millis(*total).fmt(f)
     }
 }
 
@@ -111,8 +116,12 @@ struct Millis(Duration);
 
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let micros = self.0.as_micros();
-        write!(f, "{}.{:03}", micros / 1_000, micros % 1_000)
+        let micros = u64::try_from(self.0.as_micros()).unwrap_or(u64::MAX);
+        // Of four digits, so that the last three have their zeros.
+        let thousandths = 1_000 + micros % 1_000;
+        f.write_str(itoa::Buffer::new().format(micros / 1_000))?;
+        f.write_str(".")?;
+        f.write_str(&itoa::Buffer::new().format(thousandths)[1..])
     }
 }
 
