@@ -3,40 +3,69 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::clock;
 
 /// Detects that a body has sent nothing for too long. The first wait creates the timer: most bodies
-/// are ready when polled.
+/// are ready when polled. Later waits only note when they begin, and the timer is set again when it
+/// elapses: setting it for every event of a stream costs more than the rest of a wait.
 #[derive(Debug)]
 pub(crate) struct IdleTimeout {
     longest: Duration,
     timer: Option<Pin<Box<Sleep>>>,
-    is_waiting: bool,
+    waiting_since: Option<Instant>,
 }
 
 impl IdleTimeout {
     pub(crate) const fn new(longest: Duration) -> Self {
-        Self { longest, timer: None, is_waiting: false }
+        Self { longest, timer: None, waiting_since: None }
     }
 
     /// Something arrived.
     pub(crate) const fn reset(&mut self) {
-        self.is_waiting = false;
+        self.waiting_since = None;
     }
 
     /// Nothing has arrived; ready when that has lasted too long.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let since = *self.waiting_since.get_or_insert_with(clock::timer_now);
         let timer = self.timer.get_or_insert_with(|| Box::pin(clock::sleep(self.longest)));
-        if !self.is_waiting {
-            self.is_waiting = true;
-            timer.as_mut().reset(clock::timer_now() + self.longest);
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            let end = since + self.longest;
+            if timer.deadline() >= end {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(end);
         }
-        timer.as_mut().poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_is_too_long_after_the_whole_time_and_not_before() {
+        let longest = Duration::from_secs(60);
+        let mut idle = IdleTimeout::new(longest);
+        assert!(poll_fn(|cx| Poll::Ready(idle.poll(cx).is_pending())).await);
+        tokio::time::advance(longest / 2).await;
+        idle.reset();
+        let begun = clock::timer_now();
+        poll_fn(|cx| idle.poll(cx)).await;
+        let waited = clock::timer_now() - begun;
+        assert!(waited >= longest && waited < longest + Duration::from_secs(1), "{waited:?}");
+        idle.reset();
+        assert!(poll_fn(|cx| idle.poll(cx)).now_or_never().is_none());
     }
 }
