@@ -2,11 +2,12 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsString,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher, event::ModifyKind};
 use tokio::sync::mpsc;
 
 use super::{
@@ -113,12 +114,13 @@ fn watcher(
     is_watched: bool,
 ) -> Option<RecommendedWatcher> {
     let changes = changes.clone();
+    let names = names(contents);
     let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-        // Reads are reported too, and every change leads to a read.
-        if !event.is_ok_and(|event| event.kind.is_access()) {
-            // A full channel already contains a change.
-            let _ = changes.try_send(());
+        if event.is_ok_and(|event| is_of_others(&event, &names)) {
+            return;
         }
+        // A full channel already contains a change.
+        let _ = changes.try_send(());
     });
     let mut watcher = watcher
         .inspect_err(|error| {
@@ -133,6 +135,24 @@ fn watcher(
         }
     }
     Some(watcher)
+}
+
+/// The names of the files in `contents`, and of what they link to.
+fn names(contents: &Contents) -> BTreeSet<OsString> {
+    let targets = contents.keys().filter_map(|file| file.canonicalize().ok());
+    let files = contents.keys().cloned().chain(targets);
+    files.filter_map(|file| Some(file.file_name()?.to_owned())).collect()
+}
+
+/// Whether an event cannot be a change of the files with these names: it is a read, of which every
+/// change causes one, or a write to another file, such as a log that grows in the same folder.
+fn is_of_others(event: &Event, names: &BTreeSet<OsString>) -> bool {
+    let is_named = |path: &PathBuf| path.file_name().is_none_or(|name| names.contains(name));
+    match event.kind {
+        EventKind::Access(_) => true,
+        EventKind::Modify(ModifyKind::Data(_)) => !event.paths.iter().any(is_named),
+        _ => false,
+    }
 }
 
 /// Where to watch for changes of a file: its folder, in which it is replaced, the folder of the
@@ -185,3 +205,29 @@ impl Hangup {
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 /// Longer than those steps, and short enough for an operator who waits for the change.
 const MAX_SETTLE_TIME: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{AccessKind, CreateKind, DataChange, RenameMode};
+
+    use super::*;
+
+    #[test]
+    fn a_log_that_grows_beside_the_configuration_is_no_change() {
+        let names = BTreeSet::from(["spillover.toml".into()]);
+        let is_of_others = |kind, file: &str| {
+            is_of_others(&Event::new(kind).add_path(Path::new("./").join(file)), &names)
+        };
+        let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        assert!(is_of_others(written, "gateway.log"));
+        assert!(!is_of_others(written, "spillover.toml"));
+        assert!(is_of_others(EventKind::Access(AccessKind::Any), "spillover.toml"));
+        // A folder may be swapped by a link of any name.
+        for kind in [
+            EventKind::Create(CreateKind::Any),
+            EventKind::Modify(ModifyKind::Name(RenameMode::Any)),
+        ] {
+            assert!(!is_of_others(kind, "..data"), "{kind:?}");
+        }
+    }
+}
