@@ -1,5 +1,7 @@
 //! Rejects guessable keys, wherever they come from.
 
+use std::{collections::HashSet, sync::LazyLock};
+
 use sha2::{Digest, Sha256};
 
 /// What is wrong with a key, and the remedy; `None` if it is acceptable.
@@ -52,10 +54,14 @@ fn is_of_words(letters: &str) -> bool {
 /// Whether a hash is that of an empty text, white space or a placeholder, which a command prints
 /// that was not given the key; or is all zeros.
 pub(super) fn is_of_no_key(hash: &[u8; 32]) -> bool {
-    let mut all = HASHED.iter().chain(&PLACEHOLDERS).chain(&WORDS);
-    let is_of =
-        |text: &str| ["", "\n", "\r\n"].iter().any(|end| *hash == digest(&format!("{text}{end}")));
-    *hash == [0; 32] || all.any(|word| is_of(word) || is_of(&word.to_ascii_uppercase()))
+    static HASHES: LazyLock<HashSet<[u8; 32]>> = LazyLock::new(|| {
+        let words = HASHED.iter().chain(&PLACEHOLDERS).chain(&WORDS);
+        let words = words.flat_map(|word| [(*word).to_owned(), word.to_ascii_uppercase()]);
+        let hashes =
+            words.flat_map(|word| ["", "\n", "\r\n"].map(|end| digest(&format!("{word}{end}"))));
+        hashes.chain([[0; 32]]).collect()
+    });
+    HASHES.contains(hash)
 }
 
 fn digest(text: &str) -> [u8; 32] {

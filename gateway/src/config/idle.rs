@@ -1,6 +1,8 @@
 //! Warns of settings that have no effect in combination with the others, and of unreachable pages,
 //! with a remedy for each.
 
+use std::collections::HashMap;
+
 use tower_spillover::gate::Mode;
 
 use super::{
@@ -20,11 +22,11 @@ pub(super) fn warn(mut file: Section<'_>, config: &Config) {
         }
     }
     if let Clients::Keyed(clients) = &config.clients {
+        let by_name: HashMap<_, _> = clients.iter().map(|it| (it.name.as_str(), it)).collect();
         let mut section = file.section("clients");
         section.get("open");
         for (name, _, value) in section.entries() {
-            let settings = clients.iter().find(|client| client.name == name);
-            if let (Some(section), Some(settings)) = (value.section(), settings) {
+            if let (Some(section), Some(settings)) = (value.section(), by_name.get(name)) {
                 client(section, settings, config);
             }
         }
