@@ -14,7 +14,7 @@ pub(crate) struct InitArgs {
     #[arg(long, num_args = 2, value_names = ["KIND", "SOURCE"])]
     pub(super) from: Vec<String>,
     /// What the policy refers to: backends and named values as JSON (an exported ARM template, the
-    /// output of bicep, or the answer of `az rest`), or a fragment's XML.
+    /// output of bicep, or the answer of `az rest`), or a fragment's XML, as FRAGMENT_ID.xml.
     #[arg(long, value_name = "FILE", requires = "from")]
     pub(super) backends: Vec<PathBuf>,
     /// The clients' name for the model, which a policy does not contain: the deployment in request

@@ -9,12 +9,6 @@ pub(super) fn left_out(name: &str, element: Node<'_, '_>) -> Option<String> {
         "retry" => {
             "not needed: untried backends are tried immediately, and max_wait limits the wait for the first to reopen"
         }
-        "include-fragment" => {
-            let id = attribute("fragment-id");
-            return Some(format!(
-                "include-fragment {id}: pass its XML with --backends to convert it"
-            ));
-        }
         "azure-openai-token-limit" | "llm-token-limit" => {
             "has no equivalent for clients; spill_budget limits what goes to Standard"
         }
@@ -25,6 +19,7 @@ pub(super) fn left_out(name: &str, element: Node<'_, '_>) -> Option<String> {
         "validate-jwt" | "validate-azure-ad-token" => {
             "[tokens], and roles, groups or subjects of [clients.NAME]"
         }
+        "check-header" => "has no equivalent, except for the keys and tokens that identify clients",
         "validate-client-certificate" => "listen.tls client_ca, and certificates of [clients.NAME]",
         "cors" => "[listen.cors]",
         "ip-filter" => {
@@ -50,7 +45,13 @@ pub(super) fn left_out(name: &str, element: Node<'_, '_>) -> Option<String> {
         "send-request" | "send-one-way-request" | "return-response" | "mock-response" => {
             "has no equivalent"
         }
-        "authentication-basic" | "authentication-certificate" => {
+        "validate-content"
+        | "validate-parameters"
+        | "validate-headers"
+        | "validate-status-code" => {
+            "has no equivalent: the service validates requests; [limits] body limits their size"
+        }
+        "authentication-basic" | "authentication-certificate" | "get-authorization-context" => {
             "has no equivalent: a backend has a key, or tokens of Entra ID"
         }
         "proxy" => "proxy of a backend, or HTTPS_PROXY",
@@ -60,4 +61,21 @@ pub(super) fn left_out(name: &str, element: Node<'_, '_>) -> Option<String> {
         _ => return None,
     };
     Some(format!("{name}: {instead}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use roxmltree::Document;
+
+    use super::left_out;
+
+    #[test]
+    fn policies_that_refuse_or_change_requests_are_listed() {
+        for name in ["check-header", "get-authorization-context", "validate-content", "ip-filter"] {
+            let text = format!("<{name} />");
+            let document = Document::parse(&text).unwrap();
+            let remark = left_out(name, document.root_element()).expect(name);
+            assert!(remark.starts_with(&format!("{name}: ")), "{remark}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ mod elements;
 mod expressions;
 mod policy;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use self::{backends::Known, policy::Policy};
 use super::{
@@ -19,7 +19,11 @@ pub(super) fn draft(text: &str, more: &[(String, String)], model: &str) -> Resul
     for (file, text) in more {
         let is_xml = text.trim_start_matches('\u{feff}').trim_start().starts_with('<');
         match is_xml {
-            true => policy.add(Policy::read(text).map_err(|problem| format!("{file}: {problem}"))?),
+            true => {
+                let fragment =
+                    Policy::read(text).map_err(|problem| format!("{file}: {problem}"))?;
+                policy.add(Path::new(file), fragment);
+            }
             false => known.read(text).map_err(|problem| format!("{file}: {problem}"))?,
         }
     }
@@ -39,6 +43,11 @@ pub(super) fn draft(text: &str, more: &[(String, String)], model: &str) -> Resul
              fragment)"
                 .to_owned(),
         );
+    }
+    for id in policy.missing_fragments() {
+        draft.leave_out(format!(
+            "include-fragment {id}: pass its XML with --backends, as {id}.xml, to convert it"
+        ));
     }
     policy.left_out.iter().for_each(|text| draft.leave_out(text.clone()));
     known.left_out.iter().for_each(|text| draft.leave_out(text.clone()));

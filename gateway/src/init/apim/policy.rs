@@ -1,5 +1,7 @@
 //! Reads the targets of a policy's requests, and their keys.
 
+use std::path::Path;
+
 use roxmltree::{Document, Node, ParsingOptions};
 
 use super::{elements, expressions};
@@ -11,6 +13,10 @@ pub(super) struct Policy {
     /// Whether it authenticates with a managed identity, with the id of a user-assigned one.
     pub(super) managed_identity: Option<Option<String>>,
     pub(super) left_out: Vec<String>,
+    /// The ids of the fragments that it includes.
+    included: Vec<String>,
+    /// The names of the fragments that were added, without folder and extension.
+    added: Vec<String>,
 }
 
 /// A target of requests.
@@ -44,13 +50,34 @@ impl Policy {
         Ok(policy)
     }
 
-    /// Adds the contents of a fragment of this policy.
-    pub(super) fn add(&mut self, fragment: Self) {
+    /// Adds the contents of a fragment of this policy, read from `file`.
+    pub(super) fn add(&mut self, file: &Path, fragment: Self) {
         self.targets.extend(fragment.targets);
         self.left_out.extend(fragment.left_out);
         self.managed_identity = self.managed_identity.take().or(fragment.managed_identity);
-        // The fragment is here now.
-        self.left_out.retain(|text| !text.starts_with("include-fragment"));
+        self.included.extend(fragment.included);
+        let name = file.file_stem().unwrap_or_default();
+        self.added.push(name.to_string_lossy().into_owned());
+    }
+
+    /// The ids of the included fragments that were not added.
+    ///
+    /// A fragment's XML does not contain its id, so the file's name decides which one it is. Files
+    /// with other names are taken to be the rest if there are enough of them.
+    pub(super) fn missing_fragments(&self) -> Vec<&str> {
+        let is_of = |id: &str, name: &str| name.eq_ignore_ascii_case(id);
+        let mut missing: Vec<&str> = Vec::new();
+        for id in &self.included {
+            let is_added = self.added.iter().any(|name| is_of(id, name));
+            if !is_added && !missing.iter().any(|other| is_of(id, other)) {
+                missing.push(id);
+            }
+        }
+        let is_unassigned = |name: &&String| !self.included.iter().any(|id| is_of(id, name));
+        if self.added.iter().filter(is_unassigned).count() >= missing.len() {
+            missing.clear();
+        }
+        missing
     }
 
     fn element(&mut self, element: Node<'_, '_>) {
@@ -84,6 +111,9 @@ impl Policy {
             "authentication-managed-identity" => {
                 self.managed_identity =
                     Some(attribute("client-id").filter(|id| !is_expression(id)).map(str::to_owned));
+            }
+            "include-fragment" => {
+                self.included.push(attribute("fragment-id").unwrap_or_default().to_owned());
             }
             name => {
                 if let Some(text) = elements::left_out(name, element) {
@@ -165,5 +195,23 @@ mod tests {
             <set-backend-service backend-id="lb-gpt-4o" /></when>"#;
         let policy = Policy::read(by_path).expect("it is XML");
         assert_eq!(policy.targets[0].deployment.as_deref(), Some("gpt-4o"));
+    }
+    #[test]
+    fn a_fragment_that_was_not_passed_is_missing_whichever_others_were() {
+        let including = |ids: &[&str]| {
+            let include = |id: &&str| format!(r#"<include-fragment fragment-id="{id}" />"#);
+            let included: String = ids.iter().map(include).collect();
+            Policy::read(&format!("<policies>{included}</policies>")).expect("it is a policy")
+        };
+        let mut policy = including(&["keys", "Targets", "limits", "keys"]);
+        assert_eq!(policy.missing_fragments(), ["keys", "Targets", "limits"]);
+        policy.add(Path::new("fragments/targets.xml"), including(&[]));
+        assert_eq!(policy.missing_fragments(), ["keys", "limits"]);
+        policy.add(Path::new("fragment-1.xml"), including(&[]));
+        assert_eq!(policy.missing_fragments(), ["keys", "limits"], "it may be either");
+        policy.add(Path::new("fragment-2.xml"), including(&["targets", "nested"]));
+        assert_eq!(policy.missing_fragments(), ["keys", "limits", "nested"]);
+        policy.add(Path::new("fragment-3.xml"), including(&[]));
+        assert!(policy.missing_fragments().is_empty(), "as many as are included");
     }
 }
