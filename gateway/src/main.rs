@@ -98,10 +98,7 @@ fn main() -> ExitCode {
         Command::Emulate(args) => emulate::run(&args),
         Command::Load(args) => load::run(*args),
         Command::Why(args) => why::run(&args),
-        Command::Completions { shell } => {
-            completions::print(Cli::command(), shell);
-            ExitCode::SUCCESS
-        }
+        Command::Completions { shell } => completions::print(Cli::command(), shell),
     }
 }
 
