@@ -49,11 +49,17 @@ impl RecentRequests {
             return;
         }
         let number = self.count.fetch_add(1, Relaxed);
-        let index = usize::try_from(number % self.places.len() as u64).unwrap_or_default();
+        let index = self.index(number);
         let finished = Finished { number, record, decision, trace };
         let last = lock(&self.places[index]).replace(finished);
         // Dropped outside the lock.
         drop(last);
+    }
+
+    /// The slot of the request with this number; 0 if none is kept.
+    fn index(&self, number: u64) -> usize {
+        let index = number.checked_rem(self.places.len() as u64).unwrap_or_default();
+        usize::try_from(index).unwrap_or_default()
     }
 
     /// The requests that match the page's `query`, the latest first.
@@ -63,21 +69,26 @@ impl RecentRequests {
     /// What is wrong with the query, and how to fix it.
     pub(crate) fn document(&self, query: &str, running: &Snapshot) -> Result<Value, String> {
         let filter = Filter::read(query)?;
-        let mut found = Vec::new();
-        for place in &self.places {
+        let count = self.count.load(Relaxed);
+        let (mut matching, mut found) = (0_usize, Vec::new());
+        // From the latest, so that only the requests to be shown are described.
+        let (older, newer) = self.places.split_at(self.index(count));
+        for place in older.iter().rev().chain(newer.iter().rev()) {
             if let Some(finished) = &*lock(place)
                 && filter.takes(finished)
             {
-                found.push((finished.number, document::of(finished, running)));
+                matching += 1;
+                if matching <= filter.limit {
+                    found.push((finished.number, document::of(finished, running)));
+                }
             }
         }
+        // Requests that end while this reads overwrite the oldest places.
         found.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
-        let matching = found.len();
-        found.truncate(filter.limit);
         let requests: Vec<_> = found.into_iter().map(|(_, request)| request).collect();
         Ok(json!({
             "capacity": self.places.len(),
-            "finished": self.count.load(Relaxed),
+            "finished": count,
             "matching": matching,
             "requests": requests,
         }))
