@@ -61,6 +61,7 @@ fn model(metrics: &Metrics, state: &RunningModel, config: Option<&Model>, now: I
         json!({
             "name": backend.name,
             "tier": tier,
+            "provider": backend.provider.unwrap_or_default().name(),
             "host": host(&backend.endpoint),
             "region": backend.region,
             "quota": backend.quota,

@@ -320,7 +320,7 @@ async fn the_status_names_models_backends_and_clients_and_no_key() {
     );
     let ptu = &model["backends"][0];
     assert_eq!((&ptu["name"], &ptu["tier"]), (&"ptu-east".into(), &"ptu".into()));
-    assert_eq!(ptu["host"], "ptu-east.example");
+    assert_eq!((&ptu["provider"], &ptu["host"]), (&"azure".into(), &"ptu-east.example".into()));
     assert_eq!(ptu["attempts"], serde_json::json!({ "429": 1 }));
     assert_eq!(ptu["last_hint"], serde_json::json!({ "ms": 43 }));
     assert_eq!(model["backends"][1]["attempts"], serde_json::json!({ "200": 1 }));
