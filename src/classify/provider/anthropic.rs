@@ -55,13 +55,13 @@ macro_rules! dimension {
     };
 }
 
-static DIMENSIONS: [CountedLimit; 6] = [
+/// Without `anthropic-priority-*`: a request beyond the priority tier's capacity continues in the
+/// standard tier, so these limits never cause a refusal.
+static DIMENSIONS: [CountedLimit; 4] = [
     dimension!(Calls, "requests"),
     dimension!(Tokens, "tokens"),
     dimension!(Tokens, "input-tokens"),
     dimension!(Tokens, "output-tokens"),
-    dimension!(Tokens, "priority-input-tokens"),
-    dimension!(Tokens, "priority-output-tokens"),
 ];
 
 /// What remains of a limit; `None` if the head does not say.
