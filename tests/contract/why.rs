@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt, layer::util::Identity};
 use tower_spillover::{
     AttemptBudget, Backend, BackendPool, FirstTokenLayer, Gate, MaxWait, Priority,
     RegionRotateLayer, ResponseBody, Served, SmartFallbackLayer, StickTo, Sticky, WaitLayer,
@@ -118,6 +118,17 @@ async fn a_request_that_never_waits_says_so() {
     for _ in 0..2 {
         let now = of(&service, with(Priority::from("now"))).await;
         assert_eq!(now, ["", "never-waits", ""]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_never_waits_says_so_of_a_hint_of_zero_too() {
+    for mode in [Mode::Adaptive, Mode::Shared, Mode::Plain] {
+        let bare = SmartFallbackLayer::new(Identity::new(), Identity::new());
+        let service = bare.gate(Gate::new().mode(mode)).max_wait(Duration::ZERO);
+        let service = service.layer(Leaf::playing([Answer::refused(0), Answer::ok()]));
+        let answer = service.oneshot(request()).await.unwrap();
+        assert_eq!(reasons(account(&answer)), ["", "never-waits", ""], "{mode:?}");
     }
 }
 

@@ -59,6 +59,7 @@ impl Session {
         self.note_closed(now, closed);
         let next = self.config.policy.next(&facts);
         if !matches!(next, Next::Wait(_))
+            && !limits.max_wait.is_zero()
             && hint.duration().is_some_and(|it| it <= limits.left(now))
         {
             // The default policy would have waited.
