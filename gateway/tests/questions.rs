@@ -88,6 +88,9 @@ fn the_last_requests_are_shown_with_every_attempt_and_found_by_what_they_have() 
         ("?model=gpt-4o", 2),
         ("?model=gpt%2D4o&client=team-b", 1),
         ("?decision=gateway", 1),
+        ("?decision=standard", 2),
+        ("?decision=spilled", 2),
+        ("?decision=ptu", 0),
         ("?limit=1", 1),
         ("?client=nobody", 0),
     ] {

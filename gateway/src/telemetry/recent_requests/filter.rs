@@ -1,9 +1,10 @@
 //! Selects among the last requests by the page's query.
 
-use tower_spillover::azure::percent;
+use http::StatusCode;
+use tower_spillover::{Served, azure::percent};
 
 use super::Finished;
-use crate::access_record;
+use crate::{access_record, telemetry::labels::Decision};
 
 /// The required properties of a request; `None` matches any.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ impl Filter {
             status: None,
             limit: DEFAULT_LIMIT,
         };
+        let mut limit = None;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             // Forms encode a space as a plus.
@@ -43,18 +45,27 @@ impl Filter {
                 "why" => &mut filter.why,
                 "decision" => &mut filter.decision,
                 "status" => &mut filter.status,
-                "limit" => {
-                    let limit = value.parse().ok().filter(|limit| *limit >= 1);
-                    filter.limit = limit.ok_or_else(|| {
-                        format!("limit is {value:?}; write a number of requests, from 1 on")
-                    })?;
-                    continue;
-                }
+                "limit" => &mut limit,
                 _ => return Err(format!("{name:?} is not a filter; use {NAMES}")),
             };
             if place.replace(value).is_some() {
                 return Err(format!("{name:?} appears twice; write it once"));
             }
+        }
+        let wrong = |name: &str, value: &str, right: &str| format!("{name} is {value:?}; {right}");
+        if let Some(limit) = limit {
+            let count = limit.parse().ok().filter(|count| *count >= 1);
+            filter.limit = count
+                .ok_or_else(|| wrong("limit", &limit, "write a number of requests, from 1 on"))?;
+        }
+        // A value that no request can have would look like an answer: that there were none.
+        let is_decision = |value: &&str| DECISIONS.contains(value);
+        if let Some(value) = filter.decision.as_deref().filter(|value| !is_decision(value)) {
+            return Err(wrong("decision", value, &format!("use {}", DECISIONS.join(", "))));
+        }
+        let is_status = |value: &&str| value.parse::<StatusCode>().is_ok();
+        if let Some(value) = filter.status.as_deref().filter(|value| !is_status(value)) {
+            return Err(wrong("status", value, "write a status such as 429"));
         }
         Ok(filter)
     }
@@ -66,7 +77,7 @@ impl Filter {
         };
         fits(&self.client, Some(&record.client))
             && fits(&self.model, record.model.as_deref())
-            && fits(&self.decision, Some(finished.decision.as_str()))
+            && self.decision.as_deref().is_none_or(|decision| has_decision(finished, decision))
             && fits(&self.status, Some(record.status.as_str()))
             && self.id.as_deref().is_none_or(|id| has_id(finished, id))
             && self.why.as_deref().is_none_or(|why| has_reason(finished, why))
@@ -81,6 +92,17 @@ fn has_id(finished: &Finished, id: &str) -> bool {
         || finished.trace.is_some_and(|trace| trace.to_string().eq_ignore_ascii_case(id))
 }
 
+/// Whether the request was answered by `decision`, or by Standard instead of a PTU: `spilled`.
+fn has_decision(finished: &Finished, decision: &str) -> bool {
+    let served = &finished.record.served;
+    match decision {
+        SPILLED => {
+            finished.decision == Decision::Standard && served.as_ref().is_some_and(Served::spilled)
+        }
+        _ => finished.decision.as_str() == decision,
+    }
+}
+
 /// Whether the request spilled, waited or was refused for `why`, or one of its attempts was.
 fn has_reason(finished: &Finished, why: &str) -> bool {
     let Some(served) = &finished.record.served else { return false };
@@ -89,6 +111,9 @@ fn has_reason(finished: &Finished, why: &str) -> bool {
 }
 
 const DEFAULT_LIMIT: usize = 100;
+const SPILLED: &str = "spilled";
+/// Those of the metrics, and `spilled`, as in `x-spillover-decision`.
+const DECISIONS: [&str; 5] = ["ptu", "standard", SPILLED, "refused", "gateway"];
 const NAMES: &str = "id, client, model, why, decision, status and limit";
 
 #[cfg(test)]
@@ -104,6 +129,12 @@ mod tests {
             ("limit=0", "limit is \"0\"; write a number"),
             ("limit=many", "limit is \"many\"; write a number"),
             ("id=a&id=b", "\"id\" appears twice"),
+            ("limit=1&limit=2", "\"limit\" appears twice"),
+            (
+                "decision=spill",
+                "decision is \"spill\"; use ptu, standard, spilled, refused, gateway",
+            ),
+            ("status=4xx", "status is \"4xx\"; write a status such as 429"),
         ] {
             let problem = Filter::read(query).map(drop).expect_err(query);
             assert!(problem.starts_with(told), "{problem}");
