@@ -24,7 +24,7 @@ mod tls_roots;
 mod utilization;
 mod why;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -87,7 +87,11 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     output::survive_limits();
-    match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(help_or_error) => return print(&help_or_error),
+    };
+    match cli.command {
         Command::Init(args) => init::run(&args),
         Command::Check { file, config, strict } => {
             // Clap requires one of the two.
@@ -99,6 +103,18 @@ fn main() -> ExitCode {
         Command::Load(args) => load::run(*args),
         Command::Why(args) => why::run(&args),
         Command::Completions { shell } => completions::print(Cli::command(), shell),
+    }
+}
+
+/// Prints help, the version or an error of the arguments. Help that cannot be written is a failure;
+/// a reader that has gone is not.
+fn print(help_or_error: &clap::Error) -> ExitCode {
+    match help_or_error.print() {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe && !help_or_error.use_stderr() => {
+            output::report(&format!("cannot write: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(u8::try_from(help_or_error.exit_code()).unwrap_or(2)),
     }
 }
 

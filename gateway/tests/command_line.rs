@@ -237,10 +237,13 @@ fn the_demonstration_says_in_four_lines_what_to_do_with_it() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_completion_script_that_cannot_be_written_is_a_failure() {
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_spillover"));
-    let output = command.args(["completions", "bash"]).stdout(full).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert!(stderr(&output).contains("cannot write: No space left"), "{}", stderr(&output));
+fn what_cannot_be_written_is_a_failure() {
+    for arguments in [&["completions", "bash"][..], &["--help"], &["--version"], &["help", "why"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spillover"));
+        let output = command.args(arguments).stdout(full).output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("cannot write: No space left"), "{arguments:?}: {said}");
+    }
 }
