@@ -322,6 +322,8 @@ fn a_form_names_a_model_that_the_client_may_use_or_is_refused() {
         format!("{cheap}{dear}--XX--\r\n"),
         format!("{cheap}{}--XX--\r\n", part("name=\"Model\"", "dear")),
         format!("{cheap}{}--XX--\r\n", part("name=\"model[]\"", "dear")),
+        format!("{cheap}{}--XX--\r\n", part("name=\"mod%65l\"", "dear")),
+        format!("{}{cheap}--XX--\r\n", part("name=\"%6dodel\"", "dear")),
         format!("{cheap}{}--XX--\r\n", part("name*=UTF-8''model", "dear")),
         format!("{cheap}{}--XX--\r\n", part("name=x; name=model", "dear")),
         format!("{cheap}{}--XX--\r\n", part("name=image_deployment", "dear")),

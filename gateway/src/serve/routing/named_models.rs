@@ -167,8 +167,10 @@ impl NamedModels<'_> {
         let (mut named, mut purposes) = (Named::Nowhere, Vec::new());
         for Field { name, is_file, content } in &fields {
             let text = || std::str::from_utf8(content).map_err(|_| bad(UNREADABLE));
-            let name = percent::decode_text(name).ok_or_else(|| bad(UNREADABLE))?;
-            match &*letters(&name) {
+            // Some servers decode names. The gateway itself does not, so a `model` that it reads and
+            // replaces is spelled as it stands here.
+            let decoded = percent::decode_text(name).ok_or_else(|| bad(UNREADABLE))?;
+            match &*letters(&decoded) {
                 "purpose" if name != "purpose" => return Err(bad(PURPOSE)),
                 "purpose" => purposes.push(text()?.to_owned()),
                 letters if selects_model(letters) => {
