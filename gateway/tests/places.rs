@@ -115,6 +115,7 @@ fn a_client_that_takes_all_it_can_get_leaves_room_for_others() {
     assert!(refusal.contains("retry-after: 1\r\n"), "{refusal}");
     assert!(refusal.contains("\"serverbusy\"") && refusal.contains("this client"), "{refusal}");
     assert_eq!(scene.status("a"), 503);
+    assert_eq!(scene.status("b"), 200);
     let (theirs, _) = scene.crowd(40, "b", 5);
     assert_eq!(theirs.len(), 5, "half of the rest");
     assert_eq!(scene.status("c"), 200);
