@@ -13,14 +13,9 @@ pub(crate) fn print(mut command: clap::Command, shell: Shell) -> ExitCode {
     clap_complete::generate(shell, &mut command, "spillover", &mut script);
     match output::print(&script) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::report(&format!("cannot write: {error}"));
-            ExitCode::from(NOT_WRITTEN)
-        }
+        Err(error) => output::report_unwritten(&error),
     }
 }
-
-const NOT_WRITTEN: u8 = 1;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:

@@ -111,8 +111,7 @@ fn main() -> ExitCode {
 fn print(help_or_error: &clap::Error) -> ExitCode {
     match help_or_error.print() {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe && !help_or_error.use_stderr() => {
-            output::report(&format!("cannot write: {error}"));
-            ExitCode::FAILURE
+            output::report_unwritten(&error)
         }
         _ => ExitCode::from(u8::try_from(help_or_error.exit_code()).unwrap_or(2)),
     }

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    process::ExitCode,
     sync::{Arc, mpsc},
     thread,
     time::Duration,
@@ -38,6 +39,12 @@ pub(crate) fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
 /// Writes the reason for the command's failure to standard error.
 pub(crate) fn report(problem: &str) {
     write(problem, |line| io::stderr().write_all(line));
+}
+
+/// Reports that the command's output cannot be written.
+pub(crate) fn report_unwritten(error: &io::Error) -> ExitCode {
+    report(&format!("cannot write: {error}"));
+    ExitCode::FAILURE
 }
 
 /// Writes on a separate thread, with a timeout. The command continues, or ends, even if there is

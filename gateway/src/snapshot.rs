@@ -16,12 +16,31 @@ use crate::{
 #[derive(Debug)]
 pub struct Snapshot {
     pub config: Config,
-    /// The names of the clients, as [`names_of`] has them.
-    pub clients: HashSet<String>,
+    /// The names of the clients; none if no key is required.
+    clients: HashSet<String>,
     /// By name; aliases have no entries.
     pub models: BTreeMap<String, Arc<RunningModel>>,
     /// Which resource stores which id, for all models.
     pub sticky: Sticky,
+}
+
+impl Snapshot {
+    pub fn new(
+        config: Config,
+        models: BTreeMap<String, Arc<RunningModel>>,
+        sticky: Sticky,
+    ) -> Self {
+        let clients = match &config.clients {
+            Clients::Open => HashSet::new(),
+            Clients::Keyed(clients) => clients.iter().map(|client| client.name.clone()).collect(),
+        };
+        Self { config, clients, models, sticky }
+    }
+
+    /// Whether the configuration has a client of this name.
+    pub fn has_client(&self, name: &str) -> bool {
+        self.clients.contains(name)
+    }
 }
 
 /// A model's shared state.
@@ -37,12 +56,4 @@ pub struct RunningModel {
     pub spill_budget: Option<SpillBudget>,
     /// The utilization that its PTUs report.
     pub utilizations: Utilizations,
-}
-
-/// The names of all clients; none if no key is required.
-pub fn names_of(clients: &Clients) -> HashSet<String> {
-    match clients {
-        Clients::Open => HashSet::new(),
-        Clients::Keyed(clients) => clients.iter().map(|client| client.name.clone()).collect(),
-    }
 }

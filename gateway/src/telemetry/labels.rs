@@ -157,7 +157,7 @@ pub(crate) fn host(endpoint: &str) -> &str {
 fn client<'a>(name: &'a str, running: &Snapshot) -> &'a str {
     match running.config.clients {
         Clients::Open => "open",
-        Clients::Keyed(_) if running.clients.contains(name) => name,
+        Clients::Keyed(_) if running.has_client(name) => name,
         Clients::Keyed(_) => UNKNOWN,
     }
 }

@@ -1,7 +1,7 @@
 //! Telemetry of requests that went through the real layers.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     convert::Infallible,
     io::{self, Write},
     sync::{Arc, Mutex, PoisonError},
@@ -90,12 +90,11 @@ fn running() -> Snapshot {
         steering: Steering::default(),
         classes: BTreeMap::new(),
     };
-    Snapshot {
-        clients: HashSet::from(["team-a".to_owned()]),
-        config: config(BTreeMap::from([("gpt-4o".to_owned(), model)])),
-        models: BTreeMap::from([("gpt-4o".to_owned(), Arc::new(state))]),
-        sticky: Sticky::new(),
-    }
+    Snapshot::new(
+        config(BTreeMap::from([("gpt-4o".to_owned(), model)])),
+        BTreeMap::from([("gpt-4o".to_owned(), Arc::new(state))]),
+        Sticky::new(),
+    )
 }
 
 fn config(models: BTreeMap<String, Model>) -> Config {

@@ -196,6 +196,7 @@ mod tests {
         let policy = Policy::read(by_path).expect("it is XML");
         assert_eq!(policy.targets[0].deployment.as_deref(), Some("gpt-4o"));
     }
+
     #[test]
     fn a_fragment_that_was_not_passed_is_missing_whichever_others_were() {
         let including = |ids: &[&str]| {

@@ -25,7 +25,7 @@ use crate::{
             stack::Stack,
         },
     },
-    snapshot::{RunningModel, Snapshot, names_of},
+    snapshot::{RunningModel, Snapshot},
     utilization::Utilizations,
 };
 
@@ -84,8 +84,7 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
         models.insert(name.clone(), running);
     }
     let sticky = limited(sticky, &config.sticky);
-    let snapshot =
-        Arc::new(Snapshot { clients: names_of(&config.clients), config, models, sticky });
+    let snapshot = Arc::new(Snapshot::new(config, models, sticky));
     let routes = Routes::new(Arc::clone(&snapshot), routes);
     let home = |client: &str, allowed: &AllowedModels| ClientHome::new(client, allowed, &routes);
     let clients = &snapshot.config.clients;

@@ -113,7 +113,13 @@ fn has_reason(finished: &Finished, why: &str) -> bool {
 const DEFAULT_LIMIT: usize = 100;
 const SPILLED: &str = "spilled";
 /// Those of the metrics, and `spilled`, as in `x-spillover-decision`.
-const DECISIONS: [&str; 5] = ["ptu", "standard", SPILLED, "refused", "gateway"];
+const DECISIONS: [&str; 5] = [
+    Decision::Ptu.as_str(),
+    Decision::Standard.as_str(),
+    SPILLED,
+    Decision::Refused.as_str(),
+    Decision::Gateway.as_str(),
+];
 const NAMES: &str = "id, client, model, why, decision, status and limit";
 
 #[cfg(test)]
