@@ -148,6 +148,7 @@
 //! | [`SmartFallbackLayer::longest_cooldown`] | 60 s | no window of the service's limits is longer |
 //! | [`SmartFallbackLayer::move_on`] | 500, 502, 503, connecting, too long for the PTU | the same as Azure's own spillover |
 //! | [`SmartFallbackLayer::spill_budget`] | none | the budget for Standard is a business decision |
+//! | [`Fleet::timeout`] | 50 ms | a store in the same region answers within 1 ms |
 //! | [`SmartFallbackLayer::sticky`] | none | most requests refer to nothing stored |
 //! | [`Gate::mode`] | adaptive | fewer refused attempts for the same share of spilled requests |
 //! | [`Gate::contention`] | yield | others on a PTU are mostly replicas that do the same |
@@ -223,6 +224,7 @@ pub mod classify;
 pub mod entra;
 pub mod events;
 pub mod first_token;
+pub mod fleet;
 pub mod gate;
 pub mod inspect;
 pub mod policy;
@@ -260,6 +262,7 @@ pub use self::{
     body::{ResponseBody, TryCloneBody},
     error::ConfigError,
     first_token::FirstTokenLayer,
+    fleet::Fleet,
     gate::Gate,
     inspect::InspectLayer,
     overrides::{Deadline, MaxWait, Priority},

@@ -43,6 +43,7 @@ const FLOORS: &[&[(&str, &str)]] = &[
     &[
         ("classify", "interprets a response head: the hint, the refusal, the outcome"),
         ("cooldown", "cooldowns of backends, and their probes"),
+        ("fleet", "state that several processes share, and its store"),
     ],
     &[("sync", "locks and atomics, or loom's")],
     &[

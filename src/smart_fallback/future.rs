@@ -16,6 +16,7 @@ use tower_service::Service;
 use super::{
     SmartFallback,
     session::{NextStep, Race, Session, Tier},
+    spill_budget::ChargeRequest,
 };
 use crate::{
     TryCloneBody, classify::Outcome, clock, gate::Waiter, policy::ClassifyError,
@@ -54,13 +55,19 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
-    enum State<P, F> {
+    enum State<P, F>
+    where
+        P: Future,
+    {
         // The request was sent to a tier.
         Attempting { #[pin] attempt: Attempt<P, F> },
         // Holds no attempt, response or permit while it sleeps, queues, or waits for either tier.
         Sleeping { sleep: Pin<Box<Sleep>> },
         Queued { waiter: Box<Waiter> },
         Racing { race: Box<Race> },
+        // The fleet's store is asked to charge the spill. Holds the refusal, which is returned if
+        // nothing is left.
+        Asking { asking: Box<Asking<P::Output>> },
         // The tier is chosen, but not ready yet.
         Readying { tier: Tier },
         // A refusal was returned.
@@ -74,6 +81,19 @@ pin_project! {
         Primary { #[pin] future: P },
         Fallback { #[pin] future: F },
     }
+}
+
+/// A request that asks the fleet's store.
+struct Asking<T> {
+    asks: Box<ChargeRequest>,
+    refused: Option<RefusedResult<T>>,
+}
+
+/// What a tier refused or failed with.
+struct RefusedResult<T> {
+    tier: Tier,
+    outcome: Outcome,
+    result: T,
 }
 
 impl<P, F, X, B> ResponseFuture<P, F, X, B>
@@ -150,6 +170,12 @@ where
                                     this.state.set(State::Finished);
                                     return Poll::Ready(result);
                                 }
+                                NextStep::Ask(asks) => {
+                                    let refused = Some(RefusedResult { tier, outcome, result });
+                                    let asking = Box::new(Asking { asks, refused });
+                                    this.state.set(State::Asking { asking });
+                                    continue;
+                                }
                                 next => next,
                             }
                         }
@@ -172,6 +198,25 @@ where
                     let winner = ready!(Pin::new(&mut **race).poll(cx));
                     let request = this.request.whole().expect(KEPT);
                     session.after_race(clock::now(), winner, request)
+                }
+                // Asking => Sleeping | Queued | Racing | Asking | Readying | Ready
+                StateProj::Asking { asking } => {
+                    let answer = ready!(Pin::new(&mut asking.asks).poll(cx));
+                    let refused = asking.refused.take();
+                    let (now, request) = (clock::now(), this.request.whole().expect(KEPT));
+                    match (session.after_asking(now, answer, refused.is_some(), request), refused) {
+                        (NextStep::Return, Some(RefusedResult { tier, outcome, mut result })) => {
+                            session.refused_by_fleet(tier, now, outcome, &mut result, request);
+                            this.state.set(State::Finished);
+                            return Poll::Ready(result);
+                        }
+                        (NextStep::Ask(asks), refused) => {
+                            this.state
+                                .set(State::Asking { asking: Box::new(Asking { asks, refused }) });
+                            continue;
+                        }
+                        (next, _) => next,
+                    }
                 }
                 // Readying => Attempting | Sleeping | Queued | Racing | Readying | Ready
                 StateProj::Readying { tier } => {
@@ -238,13 +283,16 @@ impl<P: Future, F: Future<Output = P::Output>> Future for Attempt<P, F> {
     }
 }
 
-impl<P, F> From<NextStep> for State<P, F> {
+impl<P: Future, F> From<NextStep> for State<P, F> {
     fn from(next: NextStep) -> Self {
         match next {
             NextStep::Send(tier) => Self::Readying { tier },
             NextStep::Sleep(sleep) => Self::Sleeping { sleep },
             NextStep::Queue(waiter) => Self::Queued { waiter },
             NextStep::Race(race) => Self::Racing { race },
+            NextStep::Ask(asks) => {
+                Self::Asking { asking: Box::new(Asking { asks, refused: None }) }
+            }
             NextStep::Return => unreachable!("without a refusal there is none to return"),
         }
     }

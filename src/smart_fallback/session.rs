@@ -16,7 +16,7 @@ use tokio::time::Sleep;
 
 use self::waiting::ColdState;
 pub(super) use self::waiting::Race;
-use super::layer::FallbackConfig;
+use super::{layer::FallbackConfig, spill_budget::ChargeRequest};
 use crate::{
     AttemptBudget, Served, TryCloneBody,
     backend::OnConnect,
@@ -48,6 +48,8 @@ pub(super) enum NextStep {
     Queue(Box<Waiter>),
     /// Wait for the tier that reopens first.
     Race(Box<Race>),
+    /// Ask the fleet's store to charge the spill.
+    Ask(Box<ChargeRequest>),
     /// Return the refusal to the caller.
     Return,
 }
@@ -151,8 +153,8 @@ impl Session {
 
     /// The first step of a request while the primary is known to refuse something, or failed lately.
     fn start_at_gate<B: TryCloneBody>(&mut self, now: Instant, request: &Request<B>) -> NextStep {
-        if self.takes_fallback_first(now, request) {
-            return NextStep::Send(Tier::Fallback);
+        if let Some(next) = self.fallback_first(now, request) {
+            return next;
         }
         let traffic = self.traffic(request);
         if traffic == Traffic::Free {

@@ -14,6 +14,7 @@ mod events;
 mod failing_pools;
 mod failures;
 mod first_token;
+mod fleet_budget;
 mod gate;
 mod gate_state;
 mod hintless;

@@ -4,7 +4,11 @@ use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 
-use super::{NextStep, Session, Tier, why::why_failed};
+use super::{
+    NextStep, Session, Tier,
+    spill::{AfterPayment, NotPaid},
+    why::why_failed,
+};
 use crate::{
     TryCloneBody,
     classify::{NativeSpillover, Outcome, utilization},
@@ -16,22 +20,28 @@ use crate::{
 };
 
 impl Session {
-    /// Whether the request goes to the fallback first, because the primary fails and no probe is due.
-    /// That is not a retry, and takes nothing from the budget of failures.
-    pub(super) fn takes_fallback_first<B: TryCloneBody>(
+    /// The step of a request that goes to the fallback first, because the primary fails and no probe
+    /// is due. That is not a retry, and takes nothing from the budget of failures.
+    pub(super) fn fallback_first<B: TryCloneBody>(
         &mut self,
         now: Instant,
         request: &Request<B>,
-    ) -> bool {
+    ) -> Option<NextStep> {
         if !self.config.gate.is_failing(now) {
-            return false;
+            return None;
         }
         let limits = *self.limits(request);
-        let takes = self.may_spill(&limits) && self.pay(now, request).is_ok();
-        if takes {
-            (self.is_reversed, self.since, self.why) = (true, now, Some(Why::Failing));
+        if !self.may_spill(&limits) {
+            return None;
         }
-        takes
+        match self.pay(now, request) {
+            Ok(()) => {
+                (self.is_reversed, self.since, self.why) = (true, now, Some(Why::Failing));
+                Some(NextStep::Send(Tier::Fallback))
+            }
+            Err(NotPaid::Asks(asks)) => Some(self.ask(asks, AfterPayment::Start)),
+            Err(NotPaid::Spent(..)) => None,
+        }
     }
 
     /// The step after the fallback, called first, refused or failed: the primary is called after all.
@@ -72,14 +82,28 @@ impl Session {
             self.why = Some(Why::RetryBudget);
             return NextStep::Return;
         }
-        if self.pay(now, request).is_err() {
-            self.why = Some(Why::SpillBudget);
-            if has_failed {
-                self.config.move_on.give_back();
+        self.pay_for_failed(now, has_failed, request)
+    }
+
+    /// Spills after a failure if the budget allows it. Otherwise gives back what it `withdrew` from
+    /// the budget of failures.
+    pub(super) fn pay_for_failed<B: TryCloneBody>(
+        &mut self,
+        now: Instant,
+        withdrew: bool,
+        request: &Request<B>,
+    ) -> NextStep {
+        match self.pay(now, request) {
+            Ok(()) => NextStep::Send(Tier::Fallback),
+            Err(NotPaid::Asks(asks)) => self.ask(asks, AfterPayment::SpillFailed { withdrew }),
+            Err(NotPaid::Spent(..)) => {
+                self.why = Some(Why::SpillBudget);
+                if withdrew {
+                    self.config.move_on.give_back();
+                }
+                NextStep::Return
             }
-            return NextStep::Return;
         }
-        NextStep::Send(Tier::Fallback)
     }
 
     /// The primary failed. Unless that cannot be the request's own fault, the failure counts only

@@ -74,17 +74,12 @@ impl Session {
             return next;
         }
         let is_signed = result.as_ref().is_ok_and(Served::is_on);
-        let refusal = match (outcome, &*result) {
-            (Outcome::Throttled(hint), Ok(response)) => {
-                Some(Refusal::read(response, hint, is_signed))
-            }
+        let refusal = Self::refusal_in(outcome, result);
+        if tier == Tier::Fallback && refusal.is_none() {
             // Any other answer of the fallback is returned to the caller.
-            _ if tier == Tier::Fallback => {
-                self.answered(tier, result, kept.is_some());
-                return NextStep::Return;
-            }
-            _ => None,
-        };
+            self.answered(tier, result, kept.is_some());
+            return NextStep::Return;
+        }
         let mut served = self.served.take().unwrap_or_else(|| Box::new(Served::new()));
         self.record(&mut served, tier, result, outcome);
         // The tier's reason does not explain yet why the caller gets the refusal.
@@ -98,11 +93,7 @@ impl Session {
         let next = match (&refusal, &mut *result) {
             (Some(refusal), Ok(response)) if tier == Tier::Fallback => {
                 let remembers = is_signed || Refusal::is_about_weight(response, refusal.hint());
-                let next = self.after_fallback_refusal(refusal, remembers, now, request);
-                if matches!(next, NextStep::Return) && !self.confined.to_fallback {
-                    self.announce_soonest(response, refusal, now);
-                }
-                next
+                self.after_fallback_refusal(refusal, remembers, now, request)
             }
             (Some(refusal), Ok(response)) => {
                 self.refusals += 1;
@@ -111,14 +102,7 @@ impl Session {
                 }
                 let utilization = utilization(response.headers());
                 let closed = self.closes(refusal, response, kept);
-                let next = self.after_refusal(refusal, closed, utilization, now, request);
-                if matches!(next, NextStep::Return) {
-                    if PrimaryRefusal::of(refusal) == PrimaryRefusal::Quota {
-                        forbid_retry(response.headers_mut());
-                    }
-                    self.announce_unpaid(response, refusal, now);
-                }
-                next
+                self.after_refusal(refusal, closed, utilization, now, request)
             }
             (_, result) => {
                 match (outcome, result) {
@@ -139,11 +123,51 @@ impl Session {
                 request.map_or(NextStep::Return, |it| self.after_failure(outcome, now, it))
             }
         };
-        if !matches!(next, NextStep::Return) {
-            return next;
+        if matches!(next, NextStep::Return) {
+            self.complete_refusal(tier, now, refusal.as_ref(), result, kept);
+        }
+        next
+    }
+
+    /// Completes the refusal or the failure of `tier` for the caller, after the fleet's store kept
+    /// the request from spilling.
+    pub(in crate::smart_fallback) fn refused_by_fleet<B: TryCloneBody, R, E>(
+        &mut self,
+        tier: Tier,
+        now: Instant,
+        outcome: Outcome,
+        result: &mut Result<Response<R>, E>,
+        request: &Request<B>,
+    ) {
+        let refusal = Self::refusal_in(outcome, result);
+        self.complete_refusal(tier, now, refusal.as_ref(), result, Some(request));
+    }
+
+    /// Completes the refusal or the failure of `tier` for the caller.
+    fn complete_refusal<B: TryCloneBody, R, E>(
+        &mut self,
+        tier: Tier,
+        now: Instant,
+        refusal: Option<&Refusal>,
+        result: &mut Result<Response<R>, E>,
+        kept: Option<&Request<B>>,
+    ) {
+        if let (Some(refusal), Ok(response)) = (refusal, &mut *result) {
+            match tier {
+                Tier::Primary => {
+                    if PrimaryRefusal::of(refusal) == PrimaryRefusal::Quota {
+                        forbid_retry(response.headers_mut());
+                    }
+                    self.announce_unpaid(response, refusal, now);
+                }
+                Tier::Fallback if !self.confined.to_fallback => {
+                    self.announce_soonest(response, refusal, now);
+                }
+                Tier::Fallback => {}
+            }
         }
         let mut served = self.served.take().unwrap_or_else(|| Box::new(Served::new()));
-        served.set_why_refused(self.why_returned(tier, refusal.as_ref(), kept));
+        served.set_why_refused(self.why_returned(tier, refusal, kept));
         if let Ok(response) = result {
             self.hand_on_spills(response);
         }
@@ -151,7 +175,15 @@ impl Session {
         self.cold = None;
         self.finished(Some(&served), result.as_ref().ok().map(Response::status));
         served.sign(result, kept.is_some() || tier == Tier::Fallback);
-        next
+    }
+
+    fn refusal_in<R, E>(outcome: Outcome, result: &Result<Response<R>, E>) -> Option<Refusal> {
+        match (outcome, result) {
+            (Outcome::Throttled(hint), Ok(response)) => {
+                Some(Refusal::read(response, hint, Served::is_on(response)))
+            }
+            _ => None,
+        }
     }
 
     /// What a `refusal` of the primary closes, unless it is about the level of its bucket: requests

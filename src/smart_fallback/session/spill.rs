@@ -12,9 +12,32 @@ use crate::{
     TryCloneBody,
     cooldown::Traffic,
     served::Why,
-    smart_fallback::{WhenSpent, spill_budget::BudgetWaiter},
+    smart_fallback::{
+        WhenSpent,
+        spill_budget::{BudgetWaiter, Charge, ChargeRequest, Payment},
+    },
     wait::RequestLimits,
 };
+
+/// Why a spill is not charged yet.
+pub(super) enum NotPaid {
+    /// Nothing is left, and the next window starts after this time.
+    Spent(WhenSpent, Duration),
+    /// The fleet's store decides.
+    Asks(Box<ChargeRequest>),
+}
+
+/// The step that is taken again once the fleet's store has answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum AfterPayment {
+    #[default]
+    Start,
+    Spill,
+    /// A spill after a failure, which may have been withdrawn from the budget of failures.
+    SpillFailed {
+        withdrew: bool,
+    },
+}
 
 impl Session {
     /// Spills at its turn if class, budget and pinning allow it; otherwise the request waits for the
@@ -52,7 +75,8 @@ impl Session {
         }
         match self.pay(now, request) {
             Ok(()) => NextStep::Send(Tier::Fallback),
-            Err((when_spent, left)) => {
+            Err(NotPaid::Asks(asks)) => self.ask(asks, AfterPayment::Spill),
+            Err(NotPaid::Spent(when_spent, left)) => {
                 self.why = Some(Why::SpillBudget);
                 self.pass_turn_on();
                 match when_spent {
@@ -69,15 +93,55 @@ impl Session {
         &mut self,
         now: Instant,
         request: &Request<B>,
-    ) -> Result<(), (WhenSpent, Duration)> {
+    ) -> Result<(), NotPaid> {
         let is_paid = self.cold.as_ref().is_some_and(|cold| cold.charge.is_some());
         let is_free = self.confined.to_fallback || is_paid;
         let Some(budget) = self.config.spill_budget.clone().filter(|_| !is_free) else {
             return Ok(());
         };
-        let charge = budget.charge(now, || self.weight(request).clone())?;
-        self.cold().charge = Some(charge);
-        Ok(())
+        if let Some((when_spent, left)) = self.cold.as_mut().and_then(|cold| cold.not_paid.take()) {
+            return Err(NotPaid::Spent(when_spent, left));
+        }
+        match budget.pay(now, || self.weight(request).clone()) {
+            Payment::Decided(Ok(charge)) => {
+                self.cold().charge = Some(charge);
+                Ok(())
+            }
+            Payment::Decided(Err((when_spent, left))) => Err(NotPaid::Spent(when_spent, left)),
+            Payment::Asks(asks) => Err(NotPaid::Asks(asks)),
+        }
+    }
+
+    /// Waits for the answer of the fleet's store, then takes the same step again.
+    pub(super) fn ask(&mut self, asks: Box<ChargeRequest>, then: AfterPayment) -> NextStep {
+        self.cold().after_payment = then;
+        NextStep::Ask(asks)
+    }
+
+    /// The step after the fleet's store was asked. It returns a refusal only if there is one.
+    pub(in crate::smart_fallback) fn after_asking<B: TryCloneBody>(
+        &mut self,
+        now: Instant,
+        answer: Result<Charge, (WhenSpent, Duration)>,
+        has_refusal: bool,
+        request: &Request<B>,
+    ) -> NextStep {
+        if now > self.since {
+            self.note_wait(now);
+        }
+        let cold = self.cold();
+        match answer {
+            Ok(charge) => cold.charge = Some(charge),
+            Err(spent) => cold.not_paid = Some(spent),
+        }
+        let next = match cold.after_payment {
+            AfterPayment::Start => self.start(now, request),
+            AfterPayment::Spill => self.pay_and_spill(now, request),
+            AfterPayment::SpillFailed { withdrew } => self.pay_for_failed(now, withdrew, request),
+        };
+        // Whatever step follows, the answer is not for a later one.
+        self.cold().not_paid = None;
+        if has_refusal { next } else { self.or_last_attempt(next) }
     }
 
     /// Waits for the primary if that can serve the request in time, or else returns the refusal

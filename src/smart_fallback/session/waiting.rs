@@ -10,7 +10,7 @@ use std::{
 use http::{Extensions, Request, Response, StatusCode};
 use tokio::time::Sleep;
 
-use super::{NextStep, RequestLimits, Session, TICK, Tier};
+use super::{NextStep, RequestLimits, Session, TICK, Tier, spill::AfterPayment};
 use crate::{
     Served, TryCloneBody,
     body::OnUsage,
@@ -20,7 +20,10 @@ use crate::{
     gate::{self, Admission},
     random,
     served::Why,
-    smart_fallback::spill_budget::{BudgetWaiter, Charge},
+    smart_fallback::{
+        WhenSpent,
+        spill_budget::{BudgetWaiter, Charge},
+    },
     wait::{self, RefusedTurn, Turn, refused_for},
 };
 
@@ -67,6 +70,10 @@ pub(super) struct ColdState {
     pub(super) charge: Option<Charge>,
     /// Set if it could not spill because the budget was spent.
     pub(super) unpaid: Option<Unpaid>,
+    /// The answer of the fleet's store that nothing was left, for the next step only.
+    pub(super) not_paid: Option<(WhenSpent, Duration)>,
+    /// The step that asked it.
+    pub(super) after_payment: AfterPayment,
     /// How often the fallback refused it.
     refusals: u32,
     /// The refusal of a fallback that was called before the primary.

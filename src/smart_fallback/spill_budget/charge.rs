@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::{ONE_REQUEST, Spent, SpillBudget};
+use super::{ONE_REQUEST, Spent, SpillBudget, estimate, shared::whole};
 use crate::{azure::Usage, body::UsageSink, gate::WeighedCost};
 
 /// The charge of a request that spills. Dropped before the fallback has [served](Self::served) it, it
@@ -22,6 +22,8 @@ struct Entry {
     window: u64,
     /// The estimate, if tokens are counted.
     weight: Option<WeighedCost>,
+    /// What the fleet's store granted, if it was asked.
+    taken: Option<TakenShare>,
     /// Whether the fallback's answer is on its way to the caller.
     is_served: AtomicBool,
     /// Whether the account has the actual use instead of the estimate. Changed only under the
@@ -29,10 +31,23 @@ struct Entry {
     is_settled: AtomicBool,
 }
 
+/// What the fleet's store granted a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TakenShare {
+    /// The store's window.
+    pub(super) window: u64,
+    pub(super) amount: u64,
+}
+
 impl Charge {
-    pub(super) fn new(budget: SpillBudget, window: u64, weight: Option<WeighedCost>) -> Self {
+    pub(super) fn new(
+        budget: SpillBudget,
+        window: u64,
+        weight: Option<WeighedCost>,
+        taken: Option<TakenShare>,
+    ) -> Self {
         let (is_served, is_settled) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self(Arc::new(Entry { budget, window, weight, is_served, is_settled }))
+        Self(Arc::new(Entry { budget, window, weight, taken, is_served, is_settled }))
     }
 
     /// The sink for the usage of the answer, if tokens are charged.
@@ -59,17 +74,31 @@ impl Drop for Charge {
 
 impl Entry {
     fn estimate(&self) -> f64 {
-        self.weight.as_ref().map_or(ONE_REQUEST, |weight| weight.cost)
+        estimate(self.weight.as_ref())
     }
 
     /// Replaces the estimate by what was `used`, unless the request is settled.
     fn settle(&self, used: impl FnOnce(&Spent) -> f64) {
-        self.budget.update(|spent| {
-            if !self.is_settled.swap(true, Ordering::Relaxed) {
+        let used = self.budget.update(|spent| {
+            (!self.is_settled.swap(true, Ordering::Relaxed)).then(|| {
                 let used = used(spent);
                 spent.settle(self.window, self.estimate(), used);
-            }
+                used
+            })
         });
+        if let Some(used) = used {
+            self.correct(used, self.taken.map_or(0, |taken| taken.amount));
+        }
+    }
+
+    /// Reports to the fleet's store, if it granted the charge, that `used` replaces `charged`.
+    fn correct(&self, used: f64, charged: u64) {
+        let (Some(taken), Some(fleet)) = (self.taken, &self.budget.fleet) else { return };
+        let change = i128::from(whole(used)) - i128::from(charged);
+        if change != 0 {
+            let change = change.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+            fleet.caller.correct(&fleet.name, taken.window, change);
+        }
     }
 
     fn settle_without_usage(&self) {
@@ -92,15 +121,19 @@ impl UsageSink for Entry {
         };
         // Standard also bills cached tokens.
         let used = weight.actual(&Usage { cached: 0, ..usage });
-        self.budget.update(|spent| {
-            if self.is_settled.swap(true, Ordering::Relaxed) {
+        let was_settled = self.budget.update(|spent| {
+            let was_settled = self.is_settled.swap(true, Ordering::Relaxed);
+            if was_settled {
                 // An answer that is refused after it used something is followed by another.
                 spent.add(self.window, used);
             } else {
                 spent.settle(self.window, weight.cost, used);
                 spent.learn(weight.cost, used);
             }
+            was_settled
         });
+        let charged = self.taken.filter(|_| !was_settled).map_or(0, |taken| taken.amount);
+        self.correct(used, charged);
     }
 }
 

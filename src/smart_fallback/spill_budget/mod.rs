@@ -1,6 +1,7 @@
 //! Limits spilling to a number of requests, or tokens, per window of time.
 
 mod charge;
+mod shared;
 mod spent;
 mod waiter;
 
@@ -9,9 +10,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(super) use self::{charge::Charge, waiter::BudgetWaiter};
-use self::{spent::Spent, waiter::BudgetQueue};
-use crate::{clock, gate::WeighedCost};
+pub(super) use self::{
+    charge::Charge,
+    shared::{ChargeRequest, Payment},
+    waiter::BudgetWaiter,
+};
+use self::{
+    shared::{FleetBudget, LastAnswers},
+    spent::Spent,
+    waiter::BudgetQueue,
+};
+use crate::{clock, fleet::Fleet, gate::WeighedCost};
 
 /// Limits what is spilled to Standard in a window of time, and so its cost. Clones share the budget;
 /// keep one to observe [what is left](Self::left).
@@ -44,12 +53,15 @@ pub struct SpillBudget {
     counts_tokens: bool,
     window: Duration,
     when_spent: WhenSpent,
+    /// If processes share it.
+    fleet: Option<FleetBudget>,
     account: Arc<Mutex<Account>>,
 }
 
 #[derive(Debug, Default)]
 struct Account {
     spent: Spent,
+    last_answers: LastAnswers,
     /// The requests that wait until something is left.
     waiting: BudgetQueue,
 }
@@ -76,6 +88,7 @@ impl SpillBudget {
             counts_tokens: false,
             window,
             when_spent: WhenSpent::default(),
+            fleet: None,
             account: Arc::default(),
         }
     }
@@ -104,10 +117,29 @@ impl SpillBudget {
         self
     }
 
+    /// Shares the budget with the processes of `fleet` that use one of the same name, `of`: all of
+    /// them together spill at most the limit in a window. The name is usually the model's.
+    ///
+    /// Each spill is charged in the fleet's [`Store`](crate::fleet::Store) and waits for its answer,
+    /// at most for the fleet's [`timeout`](Fleet::timeout). Without an answer, the process decides
+    /// alone: it may spill its share of what was left at the last answer in this window, or of the
+    /// limit, rounded down. A budget of requests and one of tokens are different budgets, whatever
+    /// their name.
+    #[must_use]
+    pub fn fleet(mut self, fleet: &Fleet, of: &str) -> Self {
+        let unit = if self.counts_tokens { "tokens" } else { "requests" };
+        self.fleet = Some(FleetBudget::new(fleet.caller(), &format!("{unit} {of}")));
+        self
+    }
+
     /// What may still be spilled in the current window: requests or weighted tokens, whichever it
-    /// counts.
+    /// counts. If processes share the budget, this is what was left for all of them at the last
+    /// answer of the store.
     pub fn left(&self) -> f64 {
         let (now, account) = (clock::now(), self.lock());
+        if let Some(left) = account.last_answers.left(now, account.spent.total()) {
+            return left;
+        }
         match account.spent.left_of_window(now, self.window) {
             Some(_) => (self.limit - account.spent.total()).max(0.0),
             None => self.limit,
@@ -122,23 +154,29 @@ impl SpillBudget {
         left.map_or(0.0, |_| account.spent.under_way())
     }
 
-    /// Charges a request, which is weighed only if tokens are counted. If the budget is spent,
-    /// returns the time until the next window starts.
-    pub(super) fn charge(
+    /// Charges a request, which is weighed only if tokens are counted, without asking the fleet. If
+    /// the budget is spent, returns the time until the next window starts.
+    fn charge(
         &self,
         now: Instant,
         weigh: impl FnOnce() -> WeighedCost,
     ) -> Result<Charge, (WhenSpent, Duration)> {
-        let weight = self.counts_tokens.then(weigh);
+        self.charge_weighed(now, self.counts_tokens.then(weigh))
+    }
+
+    fn charge_weighed(
+        &self,
+        now: Instant,
+        weight: Option<WeighedCost>,
+    ) -> Result<Charge, (WhenSpent, Duration)> {
         let mut account = self.lock();
-        if let Some(left) = self.spent_for(&account, now) {
+        if let Some(left) = self.spent_alone_for(&account, now) {
             return Err((self.when_spent, left));
         }
         account.spent.begin_window(now, self.window);
-        let estimate = weight.as_ref().map_or(ONE_REQUEST, |weight| weight.cost);
-        let window = account.spent.charge(estimate);
+        let window = account.spent.charge(estimate(weight.as_ref()));
         drop(account);
-        Ok(Charge::new(self.clone(), window, weight))
+        Ok(Charge::new(self.clone(), window, weight, None))
     }
 
     /// What would happen to a request that spills now, and the time until the next window starts, if
@@ -155,27 +193,63 @@ impl SpillBudget {
     }
 
     /// Changes what is spent, then wakes the request that waits for it.
-    fn update(&self, change: impl FnOnce(&mut Spent)) {
+    fn update<T>(&self, change: impl FnOnce(&mut Spent) -> T) -> T {
         let mut account = self.lock();
-        change(&mut account.spent);
-        let first = account.waiting.first().filter(|_| account.spent.total() < self.limit);
+        let before = account.spent.total();
+        let result = change(&mut account.spent);
+        if account.spent.total() < before {
+            account.last_answers.on_returned();
+        }
+        let has_left = match self.asks_fleet() {
+            true => account.last_answers.spent_for(clock::now()).is_none(),
+            false => account.spent.total() < self.limit_alone(&account, clock::now),
+        };
+        let first = account.waiting.first().filter(|_| has_left);
         drop(account);
         if let Some(first) = first {
             first.wake();
         }
+        result
     }
 
-    /// The time until the next window starts, if nothing is left in the current one.
+    /// The time until the next window starts, if nothing is left in the current one, as far as this
+    /// process knows.
     fn spent_for(&self, account: &Account, now: Instant) -> Option<Duration> {
-        match account.spent.left_of_window(now, self.window) {
-            Some(left) => (account.spent.total() >= self.limit).then_some(left),
-            None => (self.limit <= 0.0).then_some(self.window),
+        match self.asks_fleet() {
+            true => account.last_answers.spent_for(now),
+            false => self.spent_alone_for(account, now),
         }
+    }
+
+    /// The same, if the fleet is not asked.
+    fn spent_alone_for(&self, account: &Account, now: Instant) -> Option<Duration> {
+        let limit = self.limit_alone(account, || now);
+        match account.spent.left_of_window(now, self.window) {
+            Some(left) => (account.spent.total() >= limit).then_some(left),
+            None => (limit <= 0.0).then_some(self.window),
+        }
+    }
+
+    /// What this process may be charged if the fleet is not asked.
+    fn limit_alone(&self, account: &Account, now: impl FnOnce() -> Instant) -> f64 {
+        match &self.fleet {
+            Some(fleet) => fleet.limit_alone(self.limit, &account.last_answers, now()),
+            None => self.limit,
+        }
+    }
+
+    fn asks_fleet(&self) -> bool {
+        self.fleet.as_ref().is_some_and(|fleet| fleet.caller.is_up())
     }
 
     fn lock(&self) -> MutexGuard<'_, Account> {
         self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a request is charged while it is in flight.
+fn estimate(weight: Option<&WeighedCost>) -> f64 {
+    weight.map_or(ONE_REQUEST, |weight| weight.cost)
 }
 
 const ONE_REQUEST: f64 = 1.0;

@@ -9,6 +9,8 @@ pub(super) struct Spent {
     since: Option<Instant>,
     /// The number of windows so far, which identifies the window of a request that ends later.
     window: u64,
+    /// The window of the fleet's store that it is, if that opened it.
+    stored: Option<u64>,
     /// The sum of the estimates of requests in flight, and their number.
     under_way: f64,
     requests: u64,
@@ -28,10 +30,21 @@ impl Spent {
     /// Starts a new window if none is open.
     pub(super) fn begin_window(&mut self, now: Instant, window: Duration) {
         if self.left_of_window(now, window).is_none() {
-            self.since = Some(now);
-            self.window += 1;
-            (self.under_way, self.requests, self.used) = (0.0, 0, 0.0);
+            self.open(now, None);
         }
+    }
+
+    /// Enters the window of the fleet's store that has this `age`, unless it is the current one.
+    pub(super) fn enter_window(&mut self, now: Instant, age: Duration, stored: u64) {
+        if self.stored != Some(stored) {
+            self.open(now.checked_sub(age).unwrap_or(now), Some(stored));
+        }
+    }
+
+    fn open(&mut self, since: Instant, stored: Option<u64>) {
+        (self.since, self.stored) = (Some(since), stored);
+        self.window += 1;
+        (self.under_way, self.requests, self.used) = (0.0, 0, 0.0);
     }
 
     /// The total charged to the window.

@@ -55,13 +55,15 @@ impl BudgetWaiter {
     fn look(&mut self, now: Instant, waker: &Waker) -> Option<Instant> {
         let mut account = self.budget.lock();
         let left = self.budget.spent_for(&account, now)?;
+        let ask_again_at = account.last_answers.ask_again_at().filter(|_| self.budget.asks_fleet());
+        let until = ask_again_at.map_or(self.until, |at| at.min(self.until));
         let waiting = &mut account.waiting;
         let place = *self.place.get_or_insert_with(|| {
             waiting.next += 1;
             waiting.next
         });
         waiting.wakers.insert(place, waker.clone());
-        Some(now.checked_add(left).map_or(self.until, |next| next.min(self.until)))
+        Some(now.checked_add(left).map_or(until, |next| next.min(until)))
     }
 }
 

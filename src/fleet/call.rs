@@ -1,0 +1,145 @@
+//! Calls to the store that no request waits for longer than the fleet's timeout.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures_core::future::BoxFuture;
+
+use super::{
+    Allowance, FleetStats, Kind, Name, Operation, Store, Taken, Unreachable,
+    budget::micros,
+    stats::{Counters, Ended},
+};
+use crate::{
+    clock,
+    sync::{Sleep, poll_sleep},
+};
+
+/// Calls a fleet's store.
+pub(crate) struct Caller {
+    fleet: Arc<str>,
+    store: Arc<dyn Store>,
+    timeout_us: AtomicU64,
+    counters: Counters,
+}
+
+impl Caller {
+    pub(super) fn new(fleet: Arc<str>, store: Arc<dyn Store>) -> Self {
+        store.join(&fleet);
+        let timeout_us = AtomicU64::new(micros(DEFAULT_TIMEOUT));
+        Self { fleet, store, timeout_us, counters: Counters::default() }
+    }
+
+    pub(super) fn set_timeout(&self, timeout: Duration) {
+        self.timeout_us.store(micros(timeout), Ordering::Relaxed);
+    }
+
+    pub(super) fn fleet(&self) -> &str {
+        &self.fleet
+    }
+
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    pub(super) fn stats(&self) -> FleetStats {
+        self.counters.read()
+    }
+
+    pub(crate) fn name(&self, kind: Kind, of: &str) -> Name {
+        Name::new(&self.fleet, kind, of)
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.store.is_up()
+    }
+
+    /// The number of processes in the fleet, as last known.
+    pub(crate) fn replicas(&self) -> u32 {
+        self.store.replicas(&self.fleet).max(1)
+    }
+
+    /// Takes `amount` out of a budget; `None` if the store is known to be down.
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        name: &Name,
+        from: Allowance,
+        amount: u64,
+    ) -> Option<Call<Taken>> {
+        self.call(Operation::Take, |store| store.take(name, from, amount))
+    }
+
+    pub(crate) fn correct(&self, name: &Name, window: u64, change: i64) {
+        if self.is_up() {
+            self.store.correct(name, window, change);
+        }
+    }
+
+    fn call<T>(
+        self: &Arc<Self>,
+        operation: Operation,
+        call: impl FnOnce(&dyn Store) -> BoxFuture<'static, Result<T, Unreachable>>,
+    ) -> Option<Call<T>> {
+        if !self.is_up() {
+            self.counters.skipped(operation);
+            return None;
+        }
+        let answer = call(&*self.store);
+        let now = clock::now();
+        let timeout = Duration::from_micros(self.timeout_us.load(Ordering::Relaxed));
+        Some(Call {
+            caller: Arc::clone(self),
+            operation,
+            answer,
+            from: now,
+            until: now + timeout,
+            sleep: None,
+        })
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.store.leave(&self.fleet);
+    }
+}
+
+/// A call to the store. Ready after the fleet's timeout at the latest.
+pub(crate) struct Call<T> {
+    caller: Arc<Caller>,
+    operation: Operation,
+    answer: BoxFuture<'static, Result<T, Unreachable>>,
+    from: Instant,
+    until: Instant,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T> Future for Call<T> {
+    type Output = Result<T, Unreachable>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let (result, ended) = match this.answer.as_mut().poll(cx) {
+            Poll::Ready(Ok(answer)) => (Ok(answer), Ended::Answered),
+            Poll::Ready(Err(error)) => (Err(error), Ended::Failed),
+            Poll::Pending => match poll_sleep(&mut this.sleep, this.until, cx) {
+                Poll::Ready(()) => (Err(Unreachable), Ended::TimedOut),
+                Poll::Pending => return Poll::Pending,
+            },
+        };
+        let took = clock::now().saturating_duration_since(this.from);
+        this.caller.counters.ended(this.operation, ended, took);
+        Poll::Ready(result)
+    }
+}
+
+/// A store in the same region answers within a millisecond; waits for the PTU take seconds.
+const DEFAULT_TIMEOUT: Duration = Duration::from_millis(50);
