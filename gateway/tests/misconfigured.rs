@@ -72,13 +72,28 @@ fn the_decision_says_why() {
 
 #[test]
 fn where_all_are_alike_the_client_gets_the_answer_as_it_came() {
-    let backends = [saying(401, UNAUTHORIZED), saying(401, UNAUTHORIZED)];
+    let backends = [saying(403, FIREWALL), saying(403, FIREWALL)];
     let gateway = in_front_of("misconfigured-all", [&backends[0], &backends[1]]);
     for _ in 0..3 {
         let answer = gateway.chat("gpt-4o", &[]);
-        assert_eq!(answer.status(), 401);
-        assert!(answer.0.ends_with(&body_of(UNAUTHORIZED)), "{answer:?}");
+        assert_eq!(answer.status(), 403);
+        assert!(answer.0.ends_with(&body_of(FIREWALL)), "{answer:?}");
     }
+}
+
+#[test]
+fn a_refused_key_of_the_gateway_is_neither_quoted_nor_taken_for_the_clients() {
+    const QUOTING: &str = r#"{"error":{"message":"Incorrect API key provided: backend-key-1."}}"#;
+    let quoting = || Witness::new(move |_| (401, JSON, QUOTING.to_owned()));
+    let backends = [quoting(), quoting()];
+    let gateway = in_front_of("misconfigured-quoting", [&backends[0], &backends[1]]);
+    let answer = gateway.chat("gpt-4o", &[]);
+    assert_eq!(answer.status(), 502, "{answer:?}");
+    assert_eq!(answer.header("x-should-retry"), Some("false"));
+    assert_eq!(answer.header("www-authenticate"), None);
+    assert!(answer.header("x-spillover-backend").is_some(), "{answer:?}");
+    assert!(!answer.0.contains("backend-key-1"), "{answer:?}");
+    assert!(!gateway.log().contains("backend-key-1"), "{}", gateway.log());
 }
 
 #[test]

@@ -54,17 +54,7 @@ pub(super) async fn pass_on(
     let is_switch = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let opening = passed.opening.filter(|it| is_switch && it.is_answered_by(&head.headers));
     let session = opening.map(|opening| opening.client).zip(backend);
-    if is_switch && session.is_none() {
-        let refusal =
-            Refusal::bad_gateway("The backend switched to a protocol that was not requested.");
-        guard.record.served = served;
-        return instead(refusal, &mut head.headers, guard);
-    }
-    if head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED {
-        // A client that followed it would send its key for this gateway to another host.
-        let refusal = Refusal::bad_gateway(
-            "The backend sent a redirect, which this gateway does not follow.",
-        );
+    if let Some(refusal) = unusable(head.status, session.is_some()) {
         guard.record.served = served;
         return instead(refusal, &mut head.headers, guard);
     }
@@ -101,6 +91,26 @@ pub(super) async fn pass_on(
     match ResponseBody::passing(body, idle_timeout, waits, guard).await {
         Ok(body) => Response::from_parts(head, body),
         Err((error, guard)) => instead(error.refusal(), &mut head.headers, guard),
+    }
+}
+
+/// Why an answer of this status must not reach the client.
+fn unusable(status: StatusCode, has_session: bool) -> Option<Refusal> {
+    match status {
+        StatusCode::SWITCHING_PROTOCOLS if !has_session => {
+            Some(Refusal::bad_gateway("The backend switched to a protocol that was not requested."))
+        }
+        // It is about the gateway's key, which some services quote; to the client it would mean that
+        // its own is wrong.
+        StatusCode::UNAUTHORIZED => Some(
+            Refusal::bad_gateway("The backend refuses the credential of this gateway.").not_again(),
+        ),
+        StatusCode::NOT_MODIFIED => None,
+        // A client that followed it would send its key for this gateway to another host.
+        status if status.is_redirection() => Some(Refusal::bad_gateway(
+            "The backend sent a redirect, which this gateway does not follow.",
+        )),
+        _ => None,
     }
 }
 
