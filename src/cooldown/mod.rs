@@ -313,7 +313,7 @@ mod tests {
     }
 }
 
-/// Run like the gate's model: `cargo test --lib loom_` with `--cfg spillover_loom`.
+/// Run like the gate's model: `.ci/run loom`.
 #[cfg(all(test, spillover_loom))]
 mod loom_model {
     use std::sync::Arc;

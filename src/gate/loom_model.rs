@@ -1,7 +1,7 @@
 //! A loom model of the gate's edge: a request that can go is woken in every interleaving.
 //!
 //! ```sh
-//! RUSTFLAGS="--cfg spillover_loom" CARGO_TARGET_DIR=target/loom cargo test --lib loom_
+//! .ci/run loom
 //! ```
 //!
 //! This runs the gate itself, with loom's locks and atomics, through every interleaving of three
