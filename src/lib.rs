@@ -198,6 +198,7 @@
 //! - `metrics`: `events::MetricsSink`, which counts with the `metrics` crate.
 //! - `entra`: `Backend::entra`, access tokens of Microsoft Entra ID from the Azure SDK's credentials,
 //!   which needs `azure_core`.
+//! - `redis`: `fleet::RedisStore`, a store of a fleet in Redis or Valkey.
 //!
 //! The crate `tower-spillover-adapters` connects the layers to clients other than hyper's (reqwest,
 //! async-openai, rig), to axum and to tonic.

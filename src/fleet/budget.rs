@@ -28,7 +28,7 @@ impl StoredBudget {
         if self.used >= from.limit {
             return Taken::Spent { opens_in: closes_in };
         }
-        self.used = self.used.saturating_add(amount);
+        self.used = self.used.saturating_add(amount).min(MAX_WHOLE);
         let left = from.limit.saturating_sub(self.used);
         Taken::Granted { window: self.opened, left, closes_in }
     }
@@ -36,7 +36,7 @@ impl StoredBudget {
     /// Changes what was used in `window`, if that is the current one.
     pub(crate) fn correct(&mut self, window: u64, change: i64) {
         if window == self.opened {
-            self.used = self.used.saturating_add_signed(change);
+            self.used = self.used.saturating_add_signed(change).min(MAX_WHOLE);
         }
     }
 }
@@ -44,6 +44,9 @@ impl StoredBudget {
 pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).min(MAX_MICROS)
 }
+
+/// The largest whole number that the doubles of a script have exactly.
+pub(crate) const MAX_WHOLE: u64 = (1 << 53) - 1;
 
 /// A year in microseconds, so that sums stay exact in the doubles of a script.
 const MAX_MICROS: u64 = 365 * 24 * 3_600 * 1_000_000;

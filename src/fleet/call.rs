@@ -40,6 +40,7 @@ impl Caller {
 
     pub(super) fn set_timeout(&self, timeout: Duration) {
         self.timeout_us.store(micros(timeout), Ordering::Relaxed);
+        self.store.set_timeout(timeout);
     }
 
     pub(super) fn fleet(&self) -> &str {

@@ -27,6 +27,8 @@ pub(crate) mod budget;
 mod call;
 mod local;
 mod name;
+#[cfg(feature = "redis")]
+mod redis;
 mod stats;
 mod store;
 
@@ -35,6 +37,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use crate::ConfigError;
 
 pub(crate) use self::call::{Call, Caller};
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisStore, StoreStatus};
 pub use self::{
     local::Local,
     name::{Kind, Name},

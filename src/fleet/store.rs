@@ -37,6 +37,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         1
     }
 
+    /// No request waits for longer than `timeout` from now on, which is 50 ms at first. A store that
+    /// takes longer again and again should say that it is [down](Self::is_up).
+    fn set_timeout(&self, timeout: Duration) {
+        let _ = timeout;
+    }
+
     /// Takes `amount` out of the budget called `name` if that has something left. The first one to
     /// take something opens a window, in which at most the [`limit`](Allowance::limit) is left; the one
     /// that crosses the limit still gets all that it takes.

@@ -1,7 +1,7 @@
 //! Shared by the tests and benches of this workspace.
 //!
 //! The library's unit tests are built with their own copy of the library, whose types differ from
-//! those of the copy that this crate is built with. They use only [`corpus`] and [`prompts`], which
+//! those of the copy that this crate is built with. They use only [`corpus`], [`prompts`] and [`redis`], which
 //! contain none of the library's types.
 
 #![allow(missing_docs, missing_debug_implementations, reason = "only tests use it")]
@@ -18,6 +18,7 @@ pub mod fault_proxy;
 pub mod protocol;
 pub mod raw;
 pub mod real;
+pub mod redis;
 pub mod stack;
 pub mod witness;
 

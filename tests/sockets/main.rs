@@ -5,6 +5,7 @@ mod cancellation;
 mod corpus;
 mod credentials;
 mod entra;
+mod fleet;
 mod grpc;
 mod hidden_refusals;
 mod homes;

@@ -1,0 +1,47 @@
+//! Names of keys. A key shows the fleet's name and hashes, never what is hashed.
+
+use std::fmt::Write as _;
+
+use ring::digest::{SHA256, digest};
+
+use crate::fleet::Name;
+
+/// The key of `name`. The part in braces determines the slot in a cluster, so that all keys of one
+/// name are in the same slot.
+pub(super) fn key(name: &Name) -> String {
+    let hash = digest(&SHA256, name.of().as_bytes());
+    let mut key = format!("{SCHEMA}:{{{}:{}:", name.fleet(), name.kind().letter());
+    for byte in &hash.as_ref()[..HASH_BYTES] {
+        let _ = write!(key, "{byte:02x}");
+    }
+    key.push('}');
+    key
+}
+
+/// The key of the processes of a fleet.
+pub(super) fn replicas(fleet: &str) -> String {
+    format!("{SCHEMA}:{{{fleet}:r}}")
+}
+
+/// Changes with the layout of what is stored, so that old and new processes do not read each other's
+/// state.
+pub(super) const SCHEMA: &str = "sp1";
+
+/// 64 bits: two of a thousand names have the same hash once in 10^13.
+const HASH_BYTES: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::Kind;
+
+    #[test]
+    fn a_key_shows_no_name_but_the_fleet_s() {
+        let name = |of: &str| Name::new(&"prod".into(), Kind::Budget, of);
+        let key = key(&name("contoso.openai.azure.com/gpt-4o"));
+        assert!(!key.contains("contoso") && !key.contains("gpt"), "{key}");
+        assert!(key.starts_with("sp1:{prod:b:") && key.ends_with('}'), "{key}");
+        assert_eq!(key.len(), "sp1:{prod:b:0123456789abcdef}".len());
+        assert_ne!(super::key(&name("a")), super::key(&name("b")));
+    }
+}

@@ -1,0 +1,332 @@
+//! A store in Redis or Valkey.
+
+mod breaker;
+mod connection;
+mod courier;
+mod keys;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_core::future::BoxFuture;
+use redis::{FromRedisValue, Script, Value};
+use tokio::sync::oneshot;
+
+pub use self::courier::StoreStatus;
+use self::{
+    connection::Address,
+    courier::{Courier, Health, Link},
+};
+use super::{
+    Allowance, Name, Store, Taken, Unreachable,
+    budget::{MAX_WHOLE, micros},
+};
+use crate::{ConfigError, random};
+
+/// A [`Store`] in Redis (from 7.0) or Valkey. Clones share one connection.
+///
+/// ```no_run
+/// use tower_spillover::fleet::{Fleet, RedisStore};
+///
+/// # let password = "";
+/// let store = RedisStore::new("rediss://redis.contoso.internal:6380")?;
+/// let fleet = Fleet::new("prod", store.user("spillover").password(password))?;
+/// # Ok::<(), tower_spillover::ConfigError>(())
+/// ```
+///
+/// It connects when it joins its first fleet, on a thread of its own, and again whenever the
+/// connection fails: after 100 ms, 200 ms, and every 250 ms from then on. An error, or three calls in a
+/// row that are not answered within the fleet's [timeout](super::Fleet::timeout), end the connection;
+/// until there is another one that works, no request waits for the store.
+///
+/// Its keys begin with `sp1:` and contain hashes of names, no names.
+///
+/// With `rediss://` it uses `ring`, unless the process has installed another provider for rustls.
+#[derive(Clone)]
+pub struct RedisStore {
+    settings: Settings,
+    shared: Arc<Shared>,
+}
+
+#[derive(Clone)]
+struct Settings {
+    address: Address,
+    observer: Option<Observer>,
+}
+
+type Observer = Arc<dyn Fn(&StoreStatus) + Send + Sync>;
+
+/// What clones share.
+struct Shared {
+    /// The id of this process among the replicas.
+    id: Box<str>,
+    /// Set when it joins its first fleet.
+    courier: OnceLock<(Courier, Arc<Health>)>,
+    fleets: Mutex<HashMap<Box<str>, Arc<Membership>>>,
+}
+
+#[derive(Debug, Default)]
+struct Membership {
+    handles: AtomicU32,
+    replicas: AtomicU32,
+}
+
+impl RedisStore {
+    /// A store at `url`: `redis://host:port`, or `rediss://host:port` with TLS. It is not connected
+    /// before a fleet uses it.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is not one of a store.
+    pub fn new(url: &str) -> Result<Self, ConfigError> {
+        let settings = Settings { address: Address::new(url)?, observer: None };
+        settings.address.connector()?;
+        let shared = Shared {
+            id: format!("{:016x}", random::draw()).into(),
+            courier: OnceLock::new(),
+            fleets: Mutex::default(),
+        };
+        Ok(Self { settings, shared: Arc::new(shared) })
+    }
+
+    /// The user of an access control list. By default the store's `default` user.
+    #[must_use]
+    pub fn user(mut self, user: &str) -> Self {
+        self.settings.address.set_user(user);
+        self
+    }
+
+    /// The password, of the default user or of [`user`](Self::user). It is never printed.
+    #[must_use]
+    pub fn password(mut self, password: &str) -> Self {
+        self.settings.address.set_password(password);
+        self
+    }
+
+    /// The authorities, as PEM, that the store's certificate has to be from, instead of the public
+    /// ones.
+    ///
+    /// # Errors
+    ///
+    /// If the text contains no certificate.
+    pub fn trust(mut self, pem: &[u8]) -> Result<Self, ConfigError> {
+        self.settings.address.set_trust(pem);
+        self.settings.address.connector()?;
+        Ok(self)
+    }
+
+    /// Calls `observer` when the store goes up or down, on the store's thread.
+    #[must_use]
+    pub fn on_change(mut self, observer: impl Fn(&StoreStatus) + Send + Sync + 'static) -> Self {
+        self.settings.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Whether the store answers, since when, and why not. `None` before a fleet uses it.
+    pub fn status(&self) -> Option<StoreStatus> {
+        self.shared.courier.get().map(|(_, health)| health.status())
+    }
+
+    /// The host and the port.
+    pub fn address(&self) -> String {
+        self.settings.address.to_string()
+    }
+
+    fn courier(&self) -> Option<&Courier> {
+        self.shared.courier.get().map(|(courier, _)| courier)
+    }
+
+    fn start(&self) -> (Courier, Arc<Health>) {
+        let observer = self.settings.observer.clone();
+        let health = Health::new(Box::new(move |status| {
+            if let Some(observer) = &observer {
+                observer(status);
+            }
+        }));
+        let health = Arc::new(health);
+        // The thread must not keep the store alive, whose end ends it.
+        let (check, beat) = (Arc::downgrade(&self.shared), Arc::downgrade(&self.shared));
+        let on_link = move |link: Link| -> BoxFuture<'static, Result<(), redis::RedisError>> {
+            let shared = check.upgrade();
+            Box::pin(async move {
+                let Some(shared) = shared else { return Ok(()) };
+                // It writes: a store that is full or read-only answers everything else.
+                for (fleet, membership) in shared.memberships() {
+                    let key = keys::replicas(&fleet);
+                    let arguments = [shared.id.as_bytes(), REPORT_AGE_US.as_bytes()];
+                    let count = link.unchecked(&BEAT, &[&key], &arguments).await?;
+                    membership.count(&count);
+                }
+                Ok(())
+            })
+        };
+        let each_beat = move |link: Link| -> BoxFuture<'static, ()> {
+            let shared = beat.upgrade();
+            Box::pin(async move {
+                let Some(shared) = shared else { return };
+                for (fleet, membership) in shared.memberships() {
+                    let key = keys::replicas(&fleet);
+                    let arguments = [shared.id.as_bytes(), REPORT_AGE_US.as_bytes()];
+                    if let Ok(count) = link.script(&BEAT, &[&key], &arguments).await {
+                        membership.count(&count);
+                    }
+                }
+            })
+        };
+        let connector = self.settings.address.connector().expect("it was tried before");
+        (Courier::start(connector, Arc::clone(&health), on_link, each_beat), health)
+    }
+}
+
+impl Shared {
+    fn fleets(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Membership>>> {
+        self.fleets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fleets that are in use.
+    fn memberships(&self) -> Vec<(Box<str>, Arc<Membership>)> {
+        let fleets = self.fleets();
+        let used = fleets.iter().filter(|(_, it)| it.handles.load(Ordering::Relaxed) > 0);
+        used.map(|(fleet, membership)| (fleet.clone(), Arc::clone(membership))).collect()
+    }
+}
+
+impl Membership {
+    /// A beat was answered.
+    fn count(&self, answer: &Value) {
+        if let Value::Int(replicas) = answer {
+            let replicas = u32::try_from(*replicas).unwrap_or(1);
+            self.replicas.store(replicas.clamp(1, MAX_REPLICAS), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Store for RedisStore {
+    fn join(&self, fleet: &str) {
+        let membership = Arc::clone(self.shared.fleets().entry(fleet.into()).or_default());
+        membership.handles.fetch_add(1, Ordering::Relaxed);
+        self.shared.courier.get_or_init(|| self.start());
+    }
+
+    fn leave(&self, fleet: &str) {
+        let membership = self.shared.fleets().get(fleet).cloned();
+        let Some(membership) = membership else { return };
+        if membership.handles.fetch_sub(1, Ordering::Relaxed) == 1 {
+            let (key, id) = (keys::replicas(fleet), self.shared.id.clone());
+            // Otherwise it counts until its last report is too old.
+            self.courier().map(|courier| {
+                courier.run(move |link| async move {
+                    let _ = link.script(&LEAVE, &[&key], &[id.as_bytes()]).await;
+                })
+            });
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        self.shared.courier.get().is_some_and(|(_, health)| health.is_up())
+    }
+
+    fn replicas(&self, fleet: &str) -> u32 {
+        let fleets = self.shared.fleets();
+        fleets.get(fleet).map_or(1, |it| it.replicas.load(Ordering::Relaxed).max(1))
+    }
+
+    fn set_timeout(&self, timeout: Duration) {
+        if let Some((_, health)) = self.shared.courier.get() {
+            health.set_timeout(timeout);
+        }
+    }
+
+    fn take(
+        &self,
+        name: &Name,
+        from: Allowance,
+        amount: u64,
+    ) -> BoxFuture<'static, Result<Taken, Unreachable>> {
+        let key = keys::key(name);
+        let (reply, answer) = oneshot::channel();
+        let run = self.courier().is_some_and(|courier| {
+            courier.run(move |link| async move {
+                // The request has decided without it.
+                if reply.is_closed() {
+                    return;
+                }
+                let rule = [from.limit, micros(from.window), amount];
+                let [limit, window, amount] = rule.map(|it| it.min(MAX_WHOLE).to_string());
+                let arguments = [b"", limit.as_bytes(), window.as_bytes(), amount.as_bytes()];
+                let result = link.script(&TAKE, &[&key], &arguments).await;
+                let taken = result.map_err(|_| Unreachable).and_then(|value| taken(&value));
+                if let Err(Ok(Taken::Granted { window, .. })) = reply.send(taken) {
+                    let change = format!("-{amount}");
+                    let arguments = [window.to_string(), change];
+                    let arguments = arguments.each_ref().map(String::as_bytes);
+                    let _ = link.script(&CORRECT, &[&key], &arguments).await;
+                }
+            })
+        });
+        Box::pin(async move {
+            if !run {
+                return Err(Unreachable);
+            }
+            answer.await.unwrap_or(Err(Unreachable))
+        })
+    }
+
+    fn correct(&self, name: &Name, window: u64, change: i64) {
+        let key = keys::key(name);
+        self.courier().map(|courier| {
+            courier.run(move |link| async move {
+                let arguments = [window.to_string(), change.to_string()];
+                let arguments = arguments.each_ref().map(String::as_bytes);
+                let _ = link.script(&CORRECT, &[&key], &arguments).await;
+            })
+        });
+    }
+}
+
+/// An answer of `take.lua`. Every number is limited: a store may answer anything.
+fn taken(value: &Value) -> Result<Taken, Unreachable> {
+    let [is_granted, window, left, time] =
+        <[i64; 4]>::from_redis_value_ref(value).map_err(|_| Unreachable)?;
+    let time = u64::try_from(time).unwrap_or_default();
+    let time = Duration::from_micros(time).min(MAX_WINDOW);
+    Ok(match is_granted {
+        1 => Taken::Granted {
+            window: u64::try_from(window).map_err(|_| Unreachable)?,
+            left: u64::try_from(left).unwrap_or_default(),
+            closes_in: time,
+        },
+        _ => Taken::Spent { opens_in: time },
+    })
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.status();
+        f.debug_struct("RedisStore")
+            .field("address", &format_args!("{}", self.settings.address))
+            .field("status", &status)
+            .finish_non_exhaustive()
+    }
+}
+
+static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("take.lua")));
+static CORRECT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("correct.lua")));
+static BEAT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("beat.lua")));
+static LEAVE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("return redis.call('ZREM', KEYS[1], ARGV[1])"));
+
+/// For how long a report counts: two more may be lost.
+const REPORT_AGE_US: &str = "6000000";
+const MAX_WINDOW: Duration = Duration::from_secs(365 * 24 * 3_600);
+const MAX_REPLICAS: u32 = 100_000;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! The scripts against the rules that they repeat, on a real server.
+
+use std::{
+    cell::{Cell, RefCell},
+    time::Duration,
+};
+
+use proptest::{prelude::*, test_runner::TestRunner};
+use redis::Connection;
+use spillover_testing::redis::Server;
+
+use super::*;
+use crate::fleet::budget::StoredBudget;
+
+/// What happens to a budget.
+#[derive(Clone, Debug)]
+enum Step {
+    Take {
+        after: u32,
+        limit: u64,
+        window: u64,
+        amount: u64,
+    },
+    /// Of the window that was granted this many grants ago.
+    Correct {
+        of: usize,
+        change: i64,
+    },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let amount = prop_oneof![0_u64..20, Just(MAX_WHOLE)];
+    let take =
+        (0_u32..2_000_000, prop_oneof![0_u64..50, Just(MAX_WHOLE)], 1_u64..5_000_000, amount)
+            .prop_map(|(after, limit, window, amount)| Step::Take { after, limit, window, amount });
+    let change = prop_oneof![-30_i64..30, Just(-(MAX_WHOLE as i64))];
+    let correct = (0_usize..4, change).prop_map(|(of, change)| Step::Correct { of, change });
+    prop::collection::vec(prop_oneof![3 => take, 1 => correct], 1..40)
+}
+
+fn eval(connection: &mut Connection, script: &Script, key: &str, arguments: &[String]) -> Value {
+    let mut invocation = script.prepare_invoke();
+    invocation.key(key);
+    for argument in arguments {
+        invocation.arg(argument);
+    }
+    invocation.invoke(connection).expect("a script that runs")
+}
+
+#[test]
+fn the_script_of_a_budget_gives_the_answers_of_the_rule() {
+    let Some(server) = Server::start(&[]) else { return };
+    let client = redis::Client::open(server.url()).unwrap();
+    let connection = RefCell::new(client.get_connection().unwrap());
+    // Microseconds of today, which need more than 14 digits.
+    let start = 1_790_000_000_123_457_u64;
+    let cases = Cell::new(0);
+    let mut runner = TestRunner::new(ProptestConfig {
+        cases: 500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let result = runner.run(&(steps(), any::<bool>()), |(steps, goes_back)| {
+        cases.set(cases.get() + 1);
+        let key = format!("sp1:{{test:b:{}}}", cases.get());
+        let mut connection = connection.borrow_mut();
+        let (mut rule, mut now, mut windows) = (StoredBudget::default(), start, Vec::new());
+        for (number, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Take { after, limit, window, amount } => {
+                    now += u64::from(after);
+                    if goes_back && number % 7 == 6 {
+                        now -= 3_000_000;
+                    }
+                    let from = Allowance { limit, window: Duration::from_micros(window) };
+                    let expected = rule.take(now, from, amount);
+                    let arguments = [now, limit, window, amount].map(|it| it.to_string());
+                    let answer = eval(&mut connection, &TAKE, &key, &arguments);
+                    prop_assert_eq!(taken(&answer), Ok(expected));
+                    if let Taken::Granted { window, .. } = expected {
+                        windows.insert(0, window);
+                    }
+                }
+                Step::Correct { of, change } => {
+                    let window = windows.get(of).copied().unwrap_or(1);
+                    rule.correct(window, change);
+                    let arguments = [window.to_string(), change.to_string()];
+                    eval(&mut connection, &CORRECT, &key, &arguments);
+                }
+            }
+        }
+        Ok(())
+    });
+    result.unwrap();
+    assert!(cases.get() >= 500);
+}
+
+#[test]
+fn an_answer_that_is_no_answer_is_none() {
+    for value in [Value::Nil, Value::Int(3), Value::Array(vec![]), Value::Okay] {
+        assert_eq!(taken(&value), Err(Unreachable));
+    }
+    let ints = |ints: [i64; 4]| Value::Array(ints.map(Value::Int).to_vec());
+    assert_eq!(taken(&ints([1, -5, 2, 3])), Err(Unreachable));
+    let far = Taken::Spent { opens_in: MAX_WINDOW };
+    assert_eq!(taken(&ints([0, 0, 0, i64::MAX])), Ok(far), "it cannot block for centuries");
+    let membership = Membership::default();
+    for (answer, replicas) in [(Value::Int(-3), 1), (Value::Int(3), 3), (Value::Nil, 3)] {
+        membership.count(&answer);
+        assert_eq!(membership.replicas.load(Ordering::Relaxed), replicas);
+    }
+}
+
+#[test]
+fn debug_shows_the_host_and_no_password() {
+    let store = RedisStore::new("rediss://someone:canary-1@contoso.internal:6380").unwrap();
+    let store = store.user("spillover").password("canary-2");
+    let shown = format!("{store:?}");
+    assert!(shown.contains("contoso.internal:6380") && !shown.contains("canary"), "{shown}");
+    for url in ["", "contoso:6379", "http://canary@contoso", "redis://:canary@:x"] {
+        let error = RedisStore::new(url).unwrap_err();
+        assert!(!error.to_string().contains("canary"), "{error}");
+    }
+}

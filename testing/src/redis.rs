@@ -1,0 +1,121 @@
+//! A `redis-server` of its own for a test, on a random port of this machine.
+
+use std::{
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+/// A running server. Dropping it ends it.
+pub struct Server {
+    child: Child,
+    port: u16,
+    arguments: Vec<String>,
+}
+
+impl Server {
+    /// Starts a server with more `arguments`. `None`, with a message, if this machine has none, unless
+    /// `CI` is set.
+    pub fn start(arguments: &[&str]) -> Option<Self> {
+        let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
+        let port = free_port();
+        match spawn(port, &arguments) {
+            Ok(child) => {
+                let server = Self { child, port, arguments };
+                server.until_it_answers();
+                Some(server)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                assert!(std::env::var_os("CI").is_none(), "there is no redis-server: {error}");
+                eprintln!("skipped: there is no redis-server on this machine");
+                None
+            }
+            Err(error) => panic!("redis-server: {error}"),
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The answer to a command, as the protocol has it (RESP2): one line, or the text of a bulk string.
+    pub fn command(&self, words: &[&str]) -> String {
+        self.try_command(words).expect("a server that answers")
+    }
+
+    fn try_command(&self, words: &[&str]) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut request = format!("*{}\r\n", words.len());
+        for word in words {
+            request += &format!("${}\r\n{word}\r\n", word.len());
+        }
+        stream.write_all(request.as_bytes())?;
+        let mut reader = BufReader::new(stream);
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        if let Some(length) = line.strip_prefix('$').and_then(|it| it.trim().parse::<usize>().ok())
+        {
+            let mut text = vec![0; length];
+            reader.read_exact(&mut text)?;
+            return Ok(String::from_utf8_lossy(&text).into_owned());
+        }
+        Ok(line.trim_end().to_owned())
+    }
+
+    /// Sends a signal by its name: the process sleeps after `STOP` and goes on after `CONT`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(status.expect("kill").success());
+    }
+
+    /// Ends the server at once, as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Starts it again after [`kill`](Self::kill), without its data.
+    pub fn restart(&mut self) {
+        self.child = spawn(self.port, &self.arguments).expect("it was started before");
+        self.until_it_answers();
+    }
+
+    fn until_it_answers(&self) {
+        for _ in 0..1_000 {
+            if self.try_command(&["PING"]).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("redis-server does not answer");
+    }
+}
+
+fn spawn(port: u16, arguments: &[String]) -> std::io::Result<Child> {
+    let port = port.to_string();
+    Command::new("redis-server")
+        .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(arguments)
+        .stdout(Stdio::null())
+        .spawn()
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("it is bound").port()
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
