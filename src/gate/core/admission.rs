@@ -343,7 +343,8 @@ impl Core {
 
     /// Whether a request that has just reached `place` is sent immediately.
     fn may_go(&self, now: Nanos, place: QueueKey) -> bool {
-        self.is_first(place) && (self.is_open(now) || self.bucket.is_due_anyway(now))
+        let is_open = self.is_open(now) && !self.bucket.is_surely_closed(now);
+        self.is_first(place) && (is_open || self.bucket.is_due_anyway(now))
     }
 
     /// Whether no request waits ahead of `place`.

@@ -142,7 +142,6 @@ impl Bucket {
         self.prober.on_untracked_refusal();
         if self.below_limit_at.is_none() {
             self.drain_rate.on_first_refusal(seconds(sent_at));
-            self.prober.on_first_refusal(sent_at, self.costs.duration());
             self.admissions.on_first_refusal(sent_at);
         }
         TrackedAttempt {
@@ -363,6 +362,13 @@ impl Bucket {
         self.below_limit_at.map(|_| until)
     }
 
+    /// Whether the model predicted the last refusal, and neither it nor the hint expects the PTU to be
+    /// open: an attempt would most likely be refused.
+    pub(super) fn is_surely_closed(&self, now: Nanos) -> bool {
+        let until = self.refuses_until().min(self.sendable_at());
+        self.prober.is_explained() && until.is_some_and(|until| now < until)
+    }
+
     /// When to make the next attempt: by the model, or as a probe.
     pub(crate) fn next_attempt_at(&self) -> Nanos {
         self.pace().map_or(Nanos::MIN, |pace| self.prober.next_attempt_at(&pace))
@@ -424,7 +430,9 @@ impl Bucket {
         }
         if self.admissions.refusals() == 0 {
             self.rivals.on_admitted();
-        } else if let Some(excess) = hint.filter(|_| later == 0.0 && !attempt.is_untracked) {
+        } else if let Some(excess) =
+            hint.filter(|_| later == 0.0 && self.prober.is_first(attempt.sent_at))
+        {
             self.rivals.on_refused_alone(arrived, excess, self.round_trip.one_way() / 2);
         }
     }

@@ -56,11 +56,6 @@ impl Costs {
         if self.estimated > 0.0 { self.actual / self.estimated } else { 1.0 }
     }
 
-    /// How long answers take, in seconds.
-    pub(super) const fn duration(&self) -> f64 {
-        self.duration
-    }
-
     #[cfg(test)]
     pub(super) const fn in_flight(&self) -> f64 {
         self.in_flight

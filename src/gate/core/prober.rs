@@ -9,12 +9,17 @@ use super::time::{MILLISECOND, NEVER, Nanos, SECOND, from_seconds, seconds};
 /// it takes to generate. So silence for a little longer than a round trip is as good as an answer:
 /// the level was below the limit.
 ///
-/// Until a refusal's hint is over, the PTU is known to be closed. From then on only the model says
-/// so, and a model that is too high would never show, since a request that is sent too late is not
-/// refused. So a little later an *early* attempt is made, ahead of the model. If it is refused, the
-/// level is known again. Silence shows that the model is too high: it is corrected, and further early
-/// attempts follow faster and faster, until one is refused. The price of that knowledge is about one
-/// refusal in each third of a second, whatever the size of the PTU.
+/// The hint of a refusal says when the level falls below the limit by draining. It does not include
+/// what answers give back when they end, and where callers state a large `max_tokens`, that is most of
+/// the level. A model that is too high would never show, since a request that is sent too late is not
+/// refused. So a third of a second after a refusal, or a little after its hint if that is sooner, an
+/// *early* attempt is made, ahead of the model. If it is refused, the level is known again. Silence
+/// shows that the model is too high: it is corrected, and further early attempts follow faster and
+/// faster, until one is refused. The price of that knowledge is about one refusal in each third of a
+/// second, whatever the size of the PTU.
+///
+/// A request that would not wait is no reason to check a hint that the model expected: it makes an
+/// attempt only if none was made for most of a second.
 ///
 /// When others fill the same PTU, early attempts find little, and are rare.
 ///
@@ -38,13 +43,9 @@ pub(super) struct Prober {
     closed_until: Nanos,
     /// Whether the model had predicted the last refusal.
     is_explained: bool,
-    /// The smoothed error of the model, in seconds of drain per second.
-    error: f64,
     /// How long a request took to drain at the last refusal, in seconds. Not updated by arrivals, so
     /// that they do not change a time that a waiter already sleeps for.
     fill: f64,
-    /// Until when answers of requests that bypassed the gate may lower the level unseen.
-    settled_at: Nanos,
 }
 
 /// The inputs that attempt times depend on.
@@ -88,9 +89,7 @@ impl Prober {
             refusal_known_at: NEVER,
             closed_until: NEVER,
             is_explained: false,
-            error: INITIAL_ERROR,
             fill: 0.0,
-            settled_at: NEVER,
         }
     }
 
@@ -145,11 +144,6 @@ impl Prober {
         let hint = seconds(refusal.closed_until - refusal.decided);
         let is_explained = |error| error <= EXPLAINED_SHARE * hint + EXPLAINED_S;
         self.is_explained = refusal.error.is_some_and(is_explained);
-        if let Some(error) = refusal.error {
-            let time =
-                seconds(refusal.decided.saturating_sub(self.refused_at)).max(MIN_ERROR_TIME_S);
-            self.error += ERROR_WEIGHT * ((error / time).min(1.0) - self.error);
-        }
         (self.closed_until, self.fill) = (refusal.closed_until, refusal.fill);
         (self.refused_at, self.refusal_known_at) = (refusal.decided, refusal.now);
         (self.first_sent, self.window, self.early_at) = (None, 1, None);
@@ -178,13 +172,6 @@ impl Prober {
         self.early_at = self.early_at.filter(|early| *early != sent_at);
     }
 
-    /// After a quiet time, the PTU refused a request that was sent at `sent_at`. Answers take
-    /// `answers_take` seconds.
-    pub(super) fn on_first_refusal(&mut self, sent_at: Nanos, answers_take: f64) {
-        let settling = MIN_SETTLING_S.max(SETTLING_ANSWERS * answers_take);
-        self.settled_at = sent_at.saturating_add(from_seconds(settling));
-    }
-
     /// An attempt that was not tracked turns out to be refused.
     pub(super) const fn on_untracked_refusal(&mut self) {
         self.first_sent = None;
@@ -193,6 +180,11 @@ impl Prober {
     /// The level is lower than modelled, by this much time to drain.
     pub(super) const fn on_lowered(&mut self, by: Nanos) {
         self.closed_until = self.closed_until.saturating_sub(by);
+    }
+
+    /// Whether the attempt sent at `sent_at` is the first since the last refusal.
+    pub(super) fn is_first(&self, sent_at: Nanos) -> bool {
+        self.first_sent == Some(sent_at)
     }
 
     /// Whether an attempt sent at `sent_at` was made after the last refusal became known.
@@ -227,17 +219,12 @@ impl Prober {
         let open = (CHECK_FILLS * self.fill).clamp(MIN_CHECK_S, MAX_CHECK_S);
         let open = open.min((CHECK_AND_TRIP_S - seconds(pace.round_trip)).max(MIN_FAR_CHECK_S));
         let check = self.closed_until.saturating_add(from_seconds(open));
-        if self.is_sure() { check } else { check.min(self.refused_at + UNSURE_CHECK_NS) }
+        check.min(self.refused_at.saturating_add(MAX_HINT_UNCHECKED_NS))
     }
 
     /// Whether the model had predicted the last refusal.
     pub(super) const fn is_explained(&self) -> bool {
         self.is_explained
-    }
-
-    /// Whether nothing more can be learned until the hint of the last refusal is over.
-    fn is_sure(&self) -> bool {
-        self.is_explained && self.error <= MAX_SURE_ERROR && self.refused_at >= self.settled_at
     }
 }
 
@@ -250,8 +237,10 @@ pub(super) const MAX_CHECK_S: f64 = 0.3;
 /// Over a distant network it is made sooner, since its silence takes longer to prove anything.
 pub(super) const CHECK_AND_TRIP_S: f64 = 0.35;
 pub(super) const MIN_FAR_CHECK_S: f64 = 0.05;
-/// Its latest time after a refusal, unless the model had predicted that refusal.
-pub(super) const UNSURE_CHECK_NS: Nanos = 400 * MILLISECOND;
+/// Its latest time after a refusal, however long the hint: an answer that ends gives back what the
+/// service had charged for it in advance, and no hint includes that. With half a round trip it leaves
+/// a tenth of a second of the half second that the PTU may be open.
+pub(super) const MAX_HINT_UNCHECKED_NS: Nanos = 360 * MILLISECOND;
 /// How long after a hint it is made when others fill the same PTU.
 pub(super) const YIELDING_CHECK_NS: Nanos = 2_500 * MILLISECOND;
 /// How long the PTU goes without an attempt before a request that will not wait makes one.
@@ -260,16 +249,6 @@ pub(super) const BYPASS_AFTER_NS: Nanos = 900 * MILLISECOND;
 /// seconds.
 pub(super) const EXPLAINED_SHARE: f64 = 0.1;
 pub(super) const EXPLAINED_S: f64 = 0.05;
-/// The largest smoothed error at which a predicted refusal counts as known.
-pub(super) const MAX_SURE_ERROR: f64 = 0.5;
-/// Weight of a new error, the shortest time in seconds that it is divided by, and the first value.
-pub(super) const ERROR_WEIGHT: f64 = 0.1;
-pub(super) const MIN_ERROR_TIME_S: f64 = 0.2;
-pub(super) const INITIAL_ERROR: f64 = 0.1;
-/// How long unseen answers lower the level: at least these seconds, or this multiple of an answer's
-/// time.
-pub(super) const MIN_SETTLING_S: f64 = 3.0;
-pub(super) const SETTLING_ANSWERS: f64 = 2.0;
 /// A longer round trip counts as distant: silence comes so late that the attempts double each time.
 pub(super) const FAR_ROUND_TRIP_NS: Nanos = SECOND / 10;
 /// Most attempts in the time of one silence: nearby; and at a distance, or without a model.
@@ -305,11 +284,15 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_is_waited_for_and_the_model_for_a_third_of_a_second_more() {
+    fn a_short_hint_is_waited_for_and_the_model_for_a_third_of_a_second_more() {
         assert_eq!(refused(40 * MS).next_attempt_at(&pace()), 340 * MS);
         let soon = Pace { sendable_at: 60 * MS, ..pace() };
         assert_eq!(refused(40 * MS).next_attempt_at(&soon), 60 * MS, "by the model");
-        assert_eq!(refused(2_000 * MS).next_attempt_at(&pace()), 2_300 * MS);
+    }
+
+    #[test]
+    fn a_long_hint_is_checked_although_the_model_expects_it() {
+        assert_eq!(refused(2_000 * MS).next_attempt_at(&pace()), MAX_HINT_UNCHECKED_NS);
     }
 
     #[test]
@@ -319,24 +302,6 @@ mod tests {
         assert_eq!(large.next_attempt_at(&pace()), 104 * MS);
         let far = Pace { round_trip: 300 * MS, silence: 450 * MS, ..pace() };
         assert_eq!(refused(40 * MS).next_attempt_at(&far), 90 * MS);
-    }
-
-    #[test]
-    fn what_the_model_did_not_expect_is_asked_again_before_its_hint_is_over() {
-        let mut prober = refused(40 * MS);
-        prober.on_refused(&refusal(115 * MS, 100 * MS, 2_900 * MS, Some(1.0)));
-        assert_eq!(prober.next_attempt_at(&pace()), 500 * MS);
-    }
-
-    #[test]
-    fn after_a_quiet_time_every_hint_is_asked_again_until_unseen_answers_are_over() {
-        let mut prober = Prober::new();
-        prober.on_first_refusal(-10 * MS, 1.0);
-        let refusal = |at| refusal(at, at, 2_000 * MS, Some(0.0));
-        prober.on_refused(&refusal(0));
-        assert_eq!(prober.next_attempt_at(&pace()), 400 * MS);
-        prober.on_refused(&refusal(2_995 * MS));
-        assert_eq!(prober.next_attempt_at(&pace()), 5_295 * MS);
     }
 
     #[test]

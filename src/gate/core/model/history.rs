@@ -82,8 +82,8 @@ pub(super) struct Refused {
 /// Why an attempt was made.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum SentBecause {
-    /// Nothing was known of the PTU; or not until `settled_at`, after a quiet time.
-    Unasked { settled_at: Option<Nanos> },
+    /// Nothing was known of the PTU.
+    Unasked,
     /// It was its turn by the model, or it is the first one without a model.
     Turn,
     /// The previous attempt was silent, without a model.
@@ -242,7 +242,7 @@ impl History {
 
 impl Sent {
     pub(super) const fn is_modelled(&self) -> bool {
-        !matches!(self.why, SentBecause::Unasked { .. })
+        !matches!(self.why, SentBecause::Unasked)
     }
 }
 

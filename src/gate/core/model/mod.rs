@@ -521,10 +521,17 @@ impl Pair {
         }
         self.check()?;
         prop_assert_eq!(self.core.bucket.in_flight(), 0.0);
-        if self.core.bucket.closed_for(self.now).is_none_or(|closed| closed > MAX_PASSING_NS) {
+        let bucket = &self.core.bucket;
+        let (Some(closed), Some(refuses_until)) =
+            (bucket.closed_for(self.now), bucket.refuses_until())
+        else {
+            return Ok(());
+        };
+        if closed.max(refuses_until.saturating_sub(self.now)) > MAX_PASSING_NS {
             return Ok(());
         }
-        self.now = self.now.max(self.core.bucket.next_attempt_at());
+        // A request that will not wait makes no attempt before a hint that was expected is over.
+        self.now = self.now.max(bucket.next_attempt_at()).max(refuses_until);
         // Two attempts, since silence alone lets one go.
         for _ in 0..2 {
             let applicant = Applicant { cost: 1.0, rank: u8::MAX, deadline: self.now };

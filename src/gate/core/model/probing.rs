@@ -7,9 +7,9 @@ use super::{
 use crate::gate::core::{
     Nanos,
     prober::{
-        BYPASS_AFTER_NS, CHECK_AND_TRIP_S, CHECK_FILLS, ERROR_WEIGHT, EXPLAINED_S, EXPLAINED_SHARE,
-        FAR_ROUND_TRIP_NS, INITIAL_ERROR, MAX_CHECK_S, MAX_FAR_WINDOW, MAX_SURE_ERROR, MAX_WINDOW,
-        MIN_CHECK_S, MIN_ERROR_TIME_S, MIN_FAR_CHECK_S, UNSURE_CHECK_NS, YIELDING_CHECK_NS,
+        BYPASS_AFTER_NS, CHECK_AND_TRIP_S, CHECK_FILLS, EXPLAINED_S, EXPLAINED_SHARE,
+        FAR_ROUND_TRIP_NS, MAX_CHECK_S, MAX_FAR_WINDOW, MAX_HINT_UNCHECKED_NS, MAX_WINDOW,
+        MIN_CHECK_S, MIN_FAR_CHECK_S, YIELDING_CHECK_NS,
     },
     time::{NEVER, from_seconds, seconds},
 };
@@ -63,11 +63,19 @@ impl Reference {
         now - refused_at.max(last_sent) >= BYPASS_AFTER_NS
     }
 
-    /// Until when no attempt is needed, whatever the model: the PTU is known to be closed, or silence
-    /// is pending; plus a little.
+    /// Until when no attempt is needed, whatever the model and its hints say: the last refusal is
+    /// recent, or silence is pending.
     pub(super) fn is_asked_by(&self) -> Nanos {
-        let known = self.history.closed_until().saturating_add(UNSURE_CHECK_NS);
+        let refused_at = self.history.since_refusal().0.map_or(NEVER, |last| last.decided);
+        let known = refused_at.saturating_add(MAX_HINT_UNCHECKED_NS);
         known.max(self.early().map_or(NEVER, |early| early + self.round_trip.silence()))
+    }
+
+    /// Whether the model predicted the last refusal, its hint is not over, and the level is modelled
+    /// above the limit.
+    pub(super) fn is_surely_closed(&self, now: Nanos) -> bool {
+        let is_explained = self.history.since_refusal().0.is_some_and(|last| last.is_explained());
+        is_explained && self.reopens_after(now) && self.sendable_at().is_some_and(|at| at > now)
     }
 
     /// How long an attempt must be silent.
@@ -133,39 +141,8 @@ impl Reference {
         let near = (CHECK_FILLS * fill).clamp(MIN_CHECK_S, MAX_CHECK_S);
         let far = (CHECK_AND_TRIP_S - seconds(self.round_trip.network())).max(MIN_FAR_CHECK_S);
         let check = closed_until.saturating_add(from_seconds(near.min(far)));
-        match self.history.since_refusal().0 {
-            Some(last) if !self.is_sure() => check.min(last.decided + UNSURE_CHECK_NS),
-            _ => check,
-        }
-    }
-
-    /// Whether the model predicted the last refusal, as it usually does, and nothing unseen lowers
-    /// the level.
-    fn is_sure(&self) -> bool {
-        let Some(last) = self.history.since_refusal().0 else { return false };
-        let settled_at = self.history.0.iter().rev().find_map(|event| match event {
-            Event::Sent(Sent { why: SentBecause::Unasked { settled_at }, .. }) => *settled_at,
-            _ => None,
-        });
-        last.is_explained()
-            && self.usual_error() <= MAX_SURE_ERROR
-            && settled_at.is_none_or(|at| last.decided >= at)
-    }
-
-    /// The smoothed error of the model in seconds per second.
-    fn usual_error(&self) -> f64 {
-        let refusals = self.history.0.iter().filter_map(|event| match event {
-            Event::Refused(refused) => Some(refused),
-            _ => None,
-        });
-        let (error, _) = refusals.fold((INITIAL_ERROR, NEVER), |(usual, last), refused| {
-            let time = seconds(refused.decided - last).max(MIN_ERROR_TIME_S);
-            let usual = refused
-                .error
-                .map_or(usual, |error| usual + ERROR_WEIGHT * ((error / time).min(1.0) - usual));
-            (usual, refused.decided)
-        });
-        error
+        let refused_at = self.history.since_refusal().0.map_or(NEVER, |last| last.decided);
+        check.min(refused_at.saturating_add(MAX_HINT_UNCHECKED_NS))
     }
 }
 

@@ -19,7 +19,6 @@ use crate::gate::core::{
     drain_rate::{self, DrainRate},
     hints::{Claim, Hints},
     nanos,
-    prober::{MIN_SETTLING_S, SETTLING_ANSWERS},
     queue::MAX_QUEUE_WALKED,
     round_trip::RoundTrip,
     seconds,
@@ -219,13 +218,11 @@ impl Reference {
     pub(super) fn untracked(&mut self, at: Nanos, cost: f64, rank: u8) -> Attempt {
         let place = self.place(rank, at);
         self.costs.on_arrival(cost);
-        let settled_at = self.history.below_limit_at().is_none().then(|| {
+        if self.history.below_limit_at().is_none() {
             self.drain_rate.on_first_refusal(seconds(at));
             self.admissions.on_first_refusal(at);
-            let answers = SETTLING_ANSWERS * self.costs.duration();
-            at + from_seconds(MIN_SETTLING_S.max(answers))
-        });
-        let why = SentBecause::Unasked { settled_at };
+        }
+        let why = SentBecause::Unasked;
         self.history.0.push(Event::Sent(Sent { place, cost, share: 1.0, at, rate: None, why }));
         self.history.0.len() - 1
     }
@@ -247,6 +244,7 @@ impl Reference {
             }
             return self.wait_again(now, sent.is_modelled(), word, place, cost, at);
         }
+        let is_first = self.first_sent() == Some(at);
         if sent.is_modelled() {
             self.gone(attempt);
         }
@@ -260,7 +258,7 @@ impl Reference {
             hint = None;
         }
         if is_news {
-            let is_alone = later == 0.0 && sent.is_modelled();
+            let is_alone = later == 0.0 && is_first;
             self.learn_of_others(now, at, decided, hint.filter(|_| is_alone));
         }
         let modelled = self.history.below_limit_at();
@@ -356,7 +354,7 @@ impl Reference {
     }
 
     /// Whether the PTU is known to refuse until after `deadline`.
-    fn reopens_after(&self, deadline: Nanos) -> bool {
+    pub(super) fn reopens_after(&self, deadline: Nanos) -> bool {
         let until = self.history.closed_until().saturating_sub(self.round_trip.one_way());
         self.history.below_limit_at().is_some() && until > deadline
     }
@@ -394,7 +392,8 @@ impl Reference {
     /// Whether a request that has just arrived makes an attempt.
     fn is_asking(&self, now: Nanos, place: QueueKey) -> bool {
         let is_first = self.waiting.iter().all(|other| goes_before(place, other.place));
-        is_first && (self.next_attempt_at() <= now || self.is_due_anyway(now))
+        let is_open = self.next_attempt_at() <= now && !self.is_surely_closed(now);
+        is_first && (is_open || self.is_due_anyway(now))
     }
 
     /// The requests ahead of `place`, in order.
