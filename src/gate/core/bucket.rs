@@ -282,7 +282,8 @@ impl Bucket {
         if let Some(actual) = actual {
             self.costs.on_usage(attempt.cost, actual);
             self.admitted += actual - attempt.cost;
-            self.shift(attempt.share * (actual - attempt.cost));
+            let later = self.shift(attempt.share * (actual - attempt.cost));
+            self.prober.on_lowered(later.min(0).saturating_neg());
         }
     }
 
@@ -495,11 +496,12 @@ impl Bucket {
         self.costs.on_gone(attempt.cost);
     }
 
-    /// The level turns out to be `cost` higher than modelled.
-    fn shift(&mut self, cost: f64) {
+    /// The level turns out to be `cost` higher than modelled. Returns how much later it falls below
+    /// the limit.
+    fn shift(&mut self, cost: f64) -> Nanos {
         let time = self.drain_time(cost);
         self.below_limit_at = self.below_limit_at.map(|at| at.saturating_add(time));
-        self.prober.on_lowered(time.min(0).saturating_neg());
+        time
     }
 
     /// How long the PTU takes to drain `cost`; zero while its rate is not known.

@@ -125,24 +125,41 @@ fn before_anything_was_measured_the_longest_hint_is_believed() {
 #[test]
 fn refusals_that_were_expected_count_neither_as_asks_nor_for_a_drought() {
     let (mut core, start) = paced();
-    let sent = goes(&mut core, start, 200.0);
+    let sent = goes(&mut core, start, 400.0);
     core.bucket.on_accepted(start, &sent);
+    // A request takes a second to drain, more than the hints of the last refusals.
     let (place, deadline) = (waits_patiently(&mut core, start), start + 60 * SECOND);
-    let mut asked = 0;
-    for tenth in 1..20 {
+    let mut asked = 0_usize;
+    for tenth in 1..40 {
         let now = start + tenth * SECOND / 10;
         if let Decision::Go(sent) = core.on_turn(now, place, deadline) {
             // The level is as modelled.
-            let hint = Duration::from_nanos((start + 2 * SECOND - now).unsigned_abs());
+            let hint = Duration::from_nanos((start + 4 * SECOND - now).unsigned_abs());
             let refused =
                 RefusedRequest { hint: Some(hint), is_patient: true, ..refusal(None, deadline) };
             assert_eq!(core.on_refused(now, &sent, &refused), Ok(place));
             asked += 1;
         }
     }
-    assert!(asked > 0, "the model is checked");
-    assert_eq!(core.evidence(start + 2 * SECOND).0.knowledge(), Knowledge::Measured);
-    assert!(matches!(core.on_turn(start + 2 * SECOND, place, deadline), Decision::Go(_)));
+    assert!(asked > MAX_ASKS_PER_WINDOW, "the model is checked: {asked}");
+    assert_eq!(core.evidence(start + 4 * SECOND).0.knowledge(), Knowledge::Measured);
+    assert!(matches!(core.on_turn(start + 4 * SECOND, place, deadline), Decision::Go(_)));
+}
+
+#[test]
+fn a_request_that_would_not_wait_does_not_check_a_hint_that_was_expected() {
+    let (mut core, start) = paced();
+    goes(&mut core, start, 400.0);
+    let probe_at = core.bucket.next_attempt_at();
+    let sent = goes(&mut core, probe_at, 10.0);
+    refuse(&mut core, probe_at, &sent, Some(3_700), 0);
+    let again = core.bucket.next_attempt_at();
+    assert!(again < probe_at + SECOND / 2, "for a request that waits");
+    let decision = arrives(&mut core, again, 10.0, 0, 0);
+    assert!(matches!(decision, Decision::Spill(_)), "{decision:?}");
+    let place = waits(&mut core, again, 10.0, 9 * SECOND).0;
+    let decision = core.on_turn(again, place, again + 9 * SECOND);
+    assert!(matches!(decision, Decision::Go(_)), "{decision:?}");
 }
 
 #[test]

@@ -116,14 +116,17 @@ impl History {
         Some(below_at)
     }
 
-    /// Until when the PTU refuses by its last refusal, less what was given back since, unless it has
+    /// Until when the PTU refuses by its last refusal, less what answers gave back since, unless it has
     /// admitted something.
     pub(super) fn closed_until(&self) -> Nanos {
         let (last, since) = self.since_refusal();
         let Some(last) = last else { return NEVER };
         since.iter().fold(last.closed_until, |until, event| match *event {
             Event::Admitted { sent_at, arrived } if sent_at >= last.at => until.min(arrived),
-            _ => until.saturating_sub(self.correction(event).min(0).saturating_neg()),
+            Event::Ended { .. } => {
+                until.saturating_sub(self.correction(event).min(0).saturating_neg())
+            }
+            _ => until,
         })
     }
 
