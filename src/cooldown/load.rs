@@ -32,6 +32,19 @@ pub(crate) enum Traffic {
 }
 
 impl Traffic {
+    /// In the order of their numbers, which processes of different versions must agree on.
+    pub(super) const ALL: [Self; 9] = [
+        Self::Tokens,
+        Self::Flex,
+        Self::Priority,
+        Self::Images,
+        Self::Speech,
+        Self::Transcription,
+        Self::Video,
+        Self::Stored,
+        Self::Free,
+    ];
+
     /// Whether it uses the resource's storage, not a deployment.
     pub(crate) const fn is_of_resource(self) -> bool {
         matches!(self, Self::Stored | Self::Free)

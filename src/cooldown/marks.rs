@@ -19,6 +19,36 @@ pub(crate) enum Closed {
     From(Traffic, Weight),
 }
 
+impl Closed {
+    /// A number for other processes.
+    pub(crate) const fn code(self) -> u32 {
+        match self {
+            Self::Backend => 0,
+            Self::Kind(traffic) => traffic as u32 + 1,
+            Self::From(traffic, weight) => {
+                (traffic as u32 + 1) | (weight.index() as u32 + 1) << WEIGHT_SHIFT
+            }
+        }
+    }
+
+    /// What has this number, if anything.
+    pub(crate) fn of_code(code: u32) -> Option<Self> {
+        let (kind, weight) = (code & ((1 << WEIGHT_SHIFT) - 1), (code >> WEIGHT_SHIFT) as usize);
+        let traffic = (kind as usize).checked_sub(1).and_then(|index| Traffic::ALL.get(index));
+        match (traffic, weight) {
+            (None, _) => (code == 0).then_some(Self::Backend),
+            (Some(&traffic), 0) => Some(Self::Kind(traffic)),
+            (Some(&traffic), 1..=Weight::COUNT) => {
+                Some(Self::From(traffic, Weight::at(weight - 1)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Above the kinds of traffic.
+const WEIGHT_SHIFT: u32 = 8;
+
 /// Until when which requests are refused. Each mark holds by itself: a long one for heavy requests
 /// closes no lighter ones, and a short one for light requests does not shorten it.
 #[derive(Debug, Default)]
@@ -202,5 +232,22 @@ mod tests {
         }
         assert!(cooldowns.is_open(0, now + 2 * SECOND, &tokens(40_000.0)));
         assert_eq!(cooldowns.remaining(0, now), Some(60 * SECOND));
+    }
+
+    #[test]
+    fn what_is_closed_has_a_number_that_other_processes_read() {
+        let kinds = Traffic::ALL.map(Closed::Kind);
+        let weights = (0..Weight::COUNT).flat_map(|weight| {
+            Traffic::ALL.map(|traffic| Closed::From(traffic, Weight::at(weight)))
+        });
+        for closed in [Closed::Backend].into_iter().chain(kinds).chain(weights) {
+            assert_eq!(Closed::of_code(closed.code()), Some(closed));
+        }
+        for code in [10, 255, 256, 1 | 65 << 8, u32::MAX] {
+            assert_eq!(Closed::of_code(code), None, "{code}");
+        }
+        // The numbers are stored: they must not change with the order of the kinds.
+        assert_eq!(Closed::Kind(Traffic::Tokens).code(), 1);
+        assert_eq!(Closed::Kind(Traffic::Free).code(), 9);
     }
 }

@@ -43,6 +43,17 @@ pub(crate) enum CooldownReason {
     Quota = 2,
 }
 
+impl CooldownReason {
+    /// The reason with this number; an assumption, if another process knows more of them.
+    pub(crate) const fn of_code(code: u8) -> Self {
+        match code {
+            1 => Self::Refused,
+            2 => Self::Quota,
+            _ => Self::Assumed,
+        }
+    }
+}
+
 /// When a backend reopens, and the reason for its cooldown: the contents of one atomic word. Zero if
 /// it never cooled down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,7 +14,8 @@ use std::{
 use futures_core::future::BoxFuture;
 
 use super::{
-    Allowance, FleetStats, Kind, Name, Operation, Store, Taken, Unreachable,
+    Allowance, Closing, FleetStats, Kind, Leased, Listener, Name, Operation, RateLimit, Store,
+    Taken, Unreachable,
     budget::micros,
     stats::{Counters, Ended},
 };
@@ -76,6 +77,36 @@ impl Caller {
         amount: u64,
     ) -> Option<Call<Taken>> {
         self.call(Operation::Take, |store| store.take(name, from, amount))
+    }
+
+    /// Takes requests out of a rate; `None` if the store is known to be down.
+    pub(crate) fn lease(
+        self: &Arc<Self>,
+        name: &Name,
+        limit: RateLimit,
+        most: u32,
+    ) -> Option<Call<Leased>> {
+        self.call(Operation::Lease, |store| store.lease(name, limit, most))
+    }
+
+    /// The same, for no request that waits for it.
+    pub(crate) fn lease_ahead(
+        &self,
+        name: &Name,
+        limit: RateLimit,
+        most: u32,
+    ) -> Option<BoxFuture<'static, Result<Leased, Unreachable>>> {
+        self.is_up().then(|| self.store.lease(name, limit, most))
+    }
+
+    pub(crate) fn close(&self, backend: &Name, closing: Closing) {
+        if self.is_up() {
+            self.store.close(backend, closing);
+        }
+    }
+
+    pub(crate) fn follow(&self, backend: &Name, listener: Listener) {
+        self.store.follow(backend, listener);
     }
 
     pub(crate) fn correct(&self, name: &Name, window: u64, change: i64) {

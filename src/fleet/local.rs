@@ -10,8 +10,9 @@ use std::{
 use futures_core::future::BoxFuture;
 
 use super::{
-    Allowance, Name, Store, Taken, Unreachable,
+    Allowance, Closing, Leased, Listener, Name, RateLimit, Store, Taken, Unreachable,
     budget::{StoredBudget, micros},
+    rate::StoredRate,
 };
 use crate::clock;
 
@@ -29,6 +30,10 @@ struct Shared {
     is_down: bool,
     replicas: HashMap<Box<str>, u32>,
     budgets: HashMap<Name, StoredBudget>,
+    rates: HashMap<Name, StoredRate>,
+    /// By backend, and by what is closed; until when and, by the service's own hint, until when.
+    closings: HashMap<(Name, u32), (Closing, Instant)>,
+    listeners: HashMap<Name, Vec<Listener>>,
 }
 
 impl Local {
@@ -91,6 +96,49 @@ impl Store for Local {
             let now = shared.now();
             Ok(shared.budgets.entry(name).or_default().take(now, from, amount))
         })
+    }
+
+    fn lease(
+        &self,
+        name: &Name,
+        limit: RateLimit,
+        most: u32,
+    ) -> BoxFuture<'static, Result<Leased, Unreachable>> {
+        let (store, name) = (self.clone(), name.clone());
+        Box::pin(async move {
+            let mut shared = store.lock();
+            if shared.is_down {
+                return Err(Unreachable);
+            }
+            let now = shared.now() as f64;
+            Ok(shared.rates.entry(name).or_default().lease(now, limit, most))
+        })
+    }
+
+    fn close(&self, backend: &Name, closing: Closing) {
+        let mut shared = self.lock();
+        let now = clock::now();
+        let known = shared.closings.get(&(backend.clone(), closing.what));
+        let is_known = known.is_some_and(|(known, at)| *at + known.left >= now + closing.left);
+        if shared.is_down || is_known {
+            return;
+        }
+        shared.closings.insert((backend.clone(), closing.what), (closing, now));
+        if let Some(listeners) = shared.listeners.get_mut(backend) {
+            listeners.retain(|listener| listener(closing));
+        }
+    }
+
+    fn follow(&self, backend: &Name, listener: Listener) {
+        let mut shared = self.lock();
+        let now = clock::now();
+        for ((name, _), (closing, at)) in &shared.closings {
+            let age = now.saturating_duration_since(*at);
+            if let (true, Some(left)) = (name == backend, closing.left.checked_sub(age)) {
+                listener(Closing { left, said: closing.said.saturating_sub(age), ..*closing });
+            }
+        }
+        shared.listeners.entry(backend.clone()).or_default().push(listener);
     }
 
     fn correct(&self, name: &Name, window: u64, change: i64) {

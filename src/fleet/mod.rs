@@ -27,6 +27,7 @@ pub(crate) mod budget;
 mod call;
 mod local;
 mod name;
+mod rate;
 #[cfg(feature = "redis")]
 mod redis;
 mod stats;
@@ -42,8 +43,9 @@ pub use self::redis::{RedisStore, StoreStatus};
 pub use self::{
     local::Local,
     name::{Kind, Name},
+    rate::Rate,
     stats::{FleetStats, LATENCY_BOUNDS, Operation, OperationStats},
-    store::{Allowance, Store, Taken, Unreachable},
+    store::{Allowance, Closing, Leased, Listener, RateLimit, Store, Taken, Unreachable},
 };
 
 /// The state that several processes share. Clones are handles to the same fleet.

@@ -20,6 +20,10 @@ pub struct Name {
 pub enum Kind {
     /// A spill budget.
     Budget,
+    /// A rate, for example of a client.
+    Rate,
+    /// The cooldowns of a backend.
+    Cooldown,
 }
 
 impl Kind {
@@ -27,6 +31,8 @@ impl Kind {
     pub const fn letter(self) -> char {
         match self {
             Self::Budget => 'b',
+            Self::Rate => 'r',
+            Self::Cooldown => 'c',
         }
     }
 }

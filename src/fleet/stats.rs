@@ -19,15 +19,18 @@ pub struct FleetStats {
 pub enum Operation {
     /// A spill is charged to a budget.
     Take,
+    /// Requests are taken out of a rate.
+    Lease,
 }
 
 impl Operation {
-    const ALL: [Self; 1] = [Self::Take];
+    const ALL: [Self; 2] = [Self::Take, Self::Lease];
 
     /// Its name in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Take => "take",
+            Self::Lease => "lease",
         }
     }
 }

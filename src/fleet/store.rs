@@ -58,11 +58,76 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Box::pin(ready(Err(Unreachable)))
     }
 
+    /// Takes up to `most` requests, and at least one, out of the rate called `name`.
+    fn lease(
+        &self,
+        name: &Name,
+        limit: RateLimit,
+        most: u32,
+    ) -> BoxFuture<'static, Result<Leased, Unreachable>> {
+        let _ = (name, limit, most);
+        Box::pin(ready(Err(Unreachable)))
+    }
+
+    /// The `backend` refuses requests. Those that [follow](Self::follow) it hear of it, unless they know
+    /// of a longer closing of the same. Nobody waits for it.
+    fn close(&self, backend: &Name, closing: Closing) {
+        let _ = (backend, closing);
+    }
+
+    /// Calls `listener` with what is closed at the `backend` now, and when a process
+    /// [reports](Self::close) more; with the latest again from time to time.
+    fn follow(&self, backend: &Name, listener: Listener) {
+        let _ = (backend, listener);
+    }
+
     /// Changes what was taken out of the budget called `name` by this much, if its `window` is still
     /// open. Nobody waits for it.
     fn correct(&self, name: &Name, window: u64, change: i64) {
         let _ = (name, window, change);
     }
+}
+
+/// Hears how long a backend is closed. Returns whether it still listens.
+pub type Listener = Box<dyn Fn(Closing) -> bool + Send + Sync>;
+
+/// What a refusal closes at a backend, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// Identifies what is closed: everything, a kind of traffic, or heavy requests. A store need not
+    /// know more than which closings are of the same.
+    pub what: u32,
+    /// For how long.
+    pub left: Duration,
+    /// How long the service itself asked to wait, which is longer if it is not believed.
+    pub said: Duration,
+    /// Why, as a number that a store passes on.
+    pub why: u8,
+}
+
+/// A rate of requests.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RateLimit {
+    /// Positive. After a pause, the requests of one second may come at once, or one, if that is more.
+    pub per_second: f64,
+}
+
+impl RateLimit {
+    pub(crate) fn interval_us(self) -> f64 {
+        1e6 / self.per_second
+    }
+}
+
+/// The answer of a rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leased {
+    /// This many requests may be sent.
+    Granted(u32),
+    /// None may be sent now.
+    Spent {
+        /// The time until one may be sent.
+        opens_in: Duration,
+    },
 }
 
 /// The limit of a budget.

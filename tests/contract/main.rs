@@ -15,6 +15,8 @@ mod failing_pools;
 mod failures;
 mod first_token;
 mod fleet_budget;
+mod fleet_cooldowns;
+mod fleet_rate;
 mod gate;
 mod gate_state;
 mod hintless;

@@ -18,7 +18,8 @@ use spillover_testing::{
 };
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
-    Fleet, SmartFallback, SmartFallbackLayer, fleet::RedisStore, smart_fallback::SpillBudget,
+    Backend, BackendPool, Fleet, RegionRotateLayer, SmartFallback, SmartFallbackLayer,
+    fleet::RedisStore, smart_fallback::SpillBudget,
 };
 
 use crate::clock::{Stopwatch, pause, until};
@@ -172,6 +173,12 @@ async fn survive(
 #[tokio::test]
 async fn no_failure_of_the_store_fails_a_request() {
     let acl = [
+        "+subscribe",
+        "+publish",
+        "+hgetall",
+        "+hdel",
+        "+get",
+        "+set",
         "+evalsha",
         "+script|load",
         "+hello",
@@ -260,4 +267,44 @@ async fn a_wrong_password_leaves_each_process_alone_and_is_reported_once() {
     let reason = process.store.status().unwrap().reason.unwrap();
     assert!(reason.contains("WRONGPASS") || reason.contains("uthentication"), "{reason}");
     assert!(!reason.contains("wrong\""), "{reason}");
+}
+
+#[tokio::test]
+async fn a_cooldown_reaches_other_processes_at_once_and_one_that_connects_later() {
+    let Some(mut server) = Server::start(&[]) else { return };
+    let process = |server: &Server, east: Answer| {
+        let fleet = Fleet::new("prod", RedisStore::new(&server.url()).unwrap()).unwrap();
+        let backend = |name: &str| {
+            let host = format!("https://{name}.example");
+            Backend::new(name, host).unwrap().deployment("gpt-4o").api_key("key")
+        };
+        let pool = BackendPool::new([backend("east"), backend("west").priority(2)]).unwrap();
+        let pool = pool.fleet(&fleet, "gpt-4o", MINUTE);
+        let leaf = Leaf::new(move |seen| match seen.host() {
+            "east.example" => east.clone(),
+            _ => Answer::ok(),
+        });
+        (fleet, pool.clone(), RegionRotateLayer::new(pool).layer(leaf))
+    };
+    let is_closed = |pool: &BackendPool| pool.cooldowns().any(|(_, left)| left.is_some());
+    let (first, own, service) = process(&server, Answer::refused(20_000));
+    let (second, pool, _) = process(&server, Answer::ok());
+    until(|| first.is_up() && second.is_up()).await;
+    // The second one has subscribed once its connection is in use.
+    let watch = Stopwatch::start();
+    service.clone().oneshot(request()).await.unwrap();
+    until(|| is_closed(&pool)).await;
+    println!("a cooldown was known after {:?}", watch.elapsed());
+    let left = |pool: &BackendPool| pool.cooldowns().find_map(|(_, left)| left).unwrap();
+    let differs = left(&own).abs_diff(left(&pool));
+    assert!(differs < Duration::from_secs(1), "{differs:?}");
+    let (third, later, _) = process(&server, Answer::ok());
+    until(|| third.is_up()).await;
+    until(|| is_closed(&later)).await;
+    // A server without its data does not open what is closed.
+    server.kill();
+    until(|| !first.is_up()).await;
+    server.restart();
+    until(|| first.is_up() && second.is_up()).await;
+    assert!(is_closed(&pool));
 }

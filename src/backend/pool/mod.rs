@@ -4,6 +4,7 @@ mod alias;
 mod by_resource;
 mod choice;
 mod faults;
+mod fleet;
 mod origin;
 mod own_headers;
 mod prepared_backend;
@@ -13,13 +14,13 @@ mod tried_set;
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use self::{choice::Choice, faults::Faults};
+use self::{choice::Choice, faults::Faults, fleet::FleetCooldowns};
 pub(crate) use self::{prepared_backend::PreparedBackend, tried_set::TriedSet};
 use super::{Backend, field, resource::Residents};
 use crate::{
@@ -60,6 +61,8 @@ struct PoolShared {
     cooldowns: Cooldowns,
     residents: Residents,
     faults: Faults,
+    /// If processes share the cooldowns.
+    fleet: OnceLock<FleetCooldowns>,
     /// An index into `members`, or [`NOT_FORCED`].
     start: AtomicUsize,
 }
@@ -102,6 +105,7 @@ impl BackendPool {
                 choice: Choice::new(&shares),
                 cooldowns: Cooldowns::new(members.len(), clock::now()),
                 faults: Faults::new(members.len()),
+                fleet: OnceLock::new(),
                 start: AtomicUsize::new(NOT_FORCED),
                 members,
             }),
@@ -246,6 +250,9 @@ impl BackendPool {
         why: CooldownReason,
     ) {
         self.shared.cooldowns.close(index, closed, now, times, why);
+        if let Some(fleet) = self.shared.fleet.get() {
+            fleet.close(index, closed, times, why);
+        }
     }
 
     /// A backend without a recent failure failed; for one with a failure, see

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
-    Pipeline, RedisError, RedisFuture, TlsCertificates, Value,
+    Pipeline, ProtocolVersion, PushInfo, RedisError, RedisFuture, TlsCertificates, Value,
     aio::{ConnectionLike, MultiplexedConnection},
     io::tcp::TcpSettings,
 };
@@ -55,8 +55,13 @@ impl Address {
         self.trust = Some(pem.to_vec());
     }
 
-    pub(super) fn connector(&self) -> Result<Connector, ConfigError> {
-        let mut redis = self.info.redis_settings().clone();
+    /// `on_push` is called with the messages of each connection, on the thread that uses it.
+    pub(super) fn connector(
+        &self,
+        on_push: impl Fn(&PushInfo) + Send + Sync + 'static,
+    ) -> Result<Connector, ConfigError> {
+        // Messages come on the connection that calls use.
+        let mut redis = self.info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         if let Some(user) = &self.user {
             redis = redis.set_username(user);
         }
@@ -83,7 +88,11 @@ impl Address {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(RESPONSE_TIMEOUT))
-            .set_pipeline_buffer_size(PIPELINED_CALLS);
+            .set_pipeline_buffer_size(PIPELINED_CALLS)
+            .set_push_sender(move |push| {
+                on_push(&push);
+                Ok::<(), redis::aio::SendError>(())
+            });
         Ok(Connector { client, config })
     }
 }
@@ -102,6 +111,12 @@ impl Connector {
     /// How long the first call on a connection may take.
     pub(super) const fn check_timeout(&self) -> Duration {
         CONNECT_TIMEOUT
+    }
+}
+
+impl Connection {
+    pub(super) async fn subscribe(&self, channel: &str) -> Result<(), RedisError> {
+        self.0.clone().subscribe(channel).await
     }
 }
 

@@ -256,6 +256,16 @@ impl Link {
         }
     }
 
+    /// Messages of this channel come from now on, until the connection ends.
+    pub(super) async fn subscribe(&self, channel: &str) -> Result<(), RedisError> {
+        self.connection.subscribe(channel).await
+    }
+
+    /// What a call failed with, if not from a script.
+    pub(super) fn on_error(&self, error: &RedisError) {
+        self.health.on_error(self.number, error);
+    }
+
     /// Runs a script without telling the breaker.
     pub(super) async fn unchecked(
         &self,

@@ -9,13 +9,27 @@ use crate::fleet::Name;
 /// The key of `name`. The part in braces determines the slot in a cluster, so that all keys of one
 /// name are in the same slot.
 pub(super) fn key(name: &Name) -> String {
+    format!("{SCHEMA}:{{{}:{}:{}}}", name.fleet(), name.kind().letter(), hash(name))
+}
+
+/// What represents the name of a thing.
+pub(super) fn hash(name: &Name) -> String {
     let hash = digest(&SHA256, name.of().as_bytes());
-    let mut key = format!("{SCHEMA}:{{{}:{}:", name.fleet(), name.kind().letter());
+    let mut text = String::with_capacity(2 * HASH_BYTES);
     for byte in &hash.as_ref()[..HASH_BYTES] {
-        let _ = write!(key, "{byte:02x}");
+        let _ = write!(text, "{byte:02x}");
     }
-    key.push('}');
-    key
+    text
+}
+
+/// The key of what is closed at the backends of a fleet.
+pub(super) fn closings(fleet: &str) -> String {
+    format!("{SCHEMA}:{{{fleet}:c}}")
+}
+
+/// The channel of news about them.
+pub(super) fn channel(fleet: &str) -> String {
+    format!("{SCHEMA}:{{{fleet}:c}}:n")
 }
 
 /// The key of the processes of a fleet.

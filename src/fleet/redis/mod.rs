@@ -1,6 +1,7 @@
 //! A store in Redis or Valkey.
 
 mod breaker;
+mod closings;
 mod connection;
 mod courier;
 mod keys;
@@ -21,11 +22,12 @@ use tokio::sync::oneshot;
 
 pub use self::courier::StoreStatus;
 use self::{
+    closings::Listeners,
     connection::Address,
     courier::{Courier, Health, Link},
 };
 use super::{
-    Allowance, Name, Store, Taken, Unreachable,
+    Allowance, Closing, Leased, Listener, Name, RateLimit, Store, Taken, Unreachable,
     budget::{MAX_WHOLE, micros},
 };
 use crate::{ConfigError, random};
@@ -70,12 +72,14 @@ struct Shared {
     /// Set when it joins its first fleet.
     courier: OnceLock<(Courier, Arc<Health>)>,
     fleets: Mutex<HashMap<Box<str>, Arc<Membership>>>,
+    listeners: Listeners,
 }
 
 #[derive(Debug, Default)]
 struct Membership {
     handles: AtomicU32,
     replicas: AtomicU32,
+    beats: AtomicU32,
 }
 
 impl RedisStore {
@@ -87,11 +91,12 @@ impl RedisStore {
     /// If the URL is not one of a store.
     pub fn new(url: &str) -> Result<Self, ConfigError> {
         let settings = Settings { address: Address::new(url)?, observer: None };
-        settings.address.connector()?;
+        settings.address.connector(|_| {})?;
         let shared = Shared {
             id: format!("{:016x}", random::draw()).into(),
             courier: OnceLock::new(),
             fleets: Mutex::default(),
+            listeners: Listeners::default(),
         };
         Ok(Self { settings, shared: Arc::new(shared) })
     }
@@ -118,7 +123,7 @@ impl RedisStore {
     /// If the text contains no certificate.
     pub fn trust(mut self, pem: &[u8]) -> Result<Self, ConfigError> {
         self.settings.address.set_trust(pem);
-        self.settings.address.connector()?;
+        self.settings.address.connector(|_| {})?;
         Ok(self)
     }
 
@@ -163,6 +168,9 @@ impl RedisStore {
                     let arguments = [shared.id.as_bytes(), REPORT_AGE_US.as_bytes()];
                     let count = link.unchecked(&BEAT, &[&key], &arguments).await?;
                     membership.count(&count);
+                    if !shared.listeners.is_empty() {
+                        shared.listen(&link, &fleet).await?;
+                    }
                 }
                 Ok(())
             })
@@ -177,10 +185,24 @@ impl RedisStore {
                     if let Ok(count) = link.script(&BEAT, &[&key], &arguments).await {
                         membership.count(&count);
                     }
+                    // A message may be lost.
+                    let beats = membership.beats.fetch_add(1, Ordering::Relaxed);
+                    if beats % BEATS_PER_READ == 0 && !shared.listeners.is_empty() {
+                        let key = keys::closings(&fleet);
+                        if let Ok(all) = link.script(&CLOSED, &[&key], &[]).await {
+                            shared.listeners.on_all(&all);
+                        }
+                    }
                 }
             })
         };
-        let connector = self.settings.address.connector().expect("it was tried before");
+        let hears = Arc::downgrade(&self.shared);
+        let on_push = move |push: &redis::PushInfo| {
+            if let Some(shared) = hears.upgrade() {
+                shared.listeners.on_push(push);
+            }
+        };
+        let connector = self.settings.address.connector(on_push).expect("it was tried before");
         (Courier::start(connector, Arc::clone(&health), on_link, each_beat), health)
     }
 }
@@ -195,6 +217,16 @@ impl Shared {
         let fleets = self.fleets();
         let used = fleets.iter().filter(|(_, it)| it.handles.load(Ordering::Relaxed) > 0);
         used.map(|(fleet, membership)| (fleet.clone(), Arc::clone(membership))).collect()
+    }
+}
+
+impl Shared {
+    /// Hears of closings of the fleet's backends from now on, and of those before.
+    async fn listen(&self, link: &Link, fleet: &str) -> Result<(), redis::RedisError> {
+        link.subscribe(&keys::channel(fleet)).await?;
+        let all = link.unchecked(&CLOSED, &[&keys::closings(fleet)], &[]).await?;
+        self.listeners.on_all(&all);
+        Ok(())
     }
 }
 
@@ -279,6 +311,63 @@ impl Store for RedisStore {
         })
     }
 
+    fn lease(
+        &self,
+        name: &Name,
+        limit: RateLimit,
+        most: u32,
+    ) -> BoxFuture<'static, Result<Leased, Unreachable>> {
+        let key = keys::key(name);
+        let (reply, answer) = oneshot::channel();
+        let run = self.courier().is_some_and(|courier| {
+            courier.run(move |link| async move {
+                if reply.is_closed() {
+                    return;
+                }
+                let arguments = [limit.per_second.to_string(), most.to_string()];
+                let [per_second, most] = arguments.each_ref().map(String::as_bytes);
+                let result = link.script(&LEASE, &[&key], &[b"", per_second, most]).await;
+                let leased = result.map_err(|_| Unreachable).and_then(|value| leased(&value));
+                // What is granted too late is lost, until the bucket fills again.
+                let _ = reply.send(leased);
+            })
+        });
+        Box::pin(async move {
+            if !run {
+                return Err(Unreachable);
+            }
+            answer.await.unwrap_or(Err(Unreachable))
+        })
+    }
+
+    fn close(&self, backend: &Name, closing: Closing) {
+        let (key, channel) = (keys::closings(backend.fleet()), keys::channel(backend.fleet()));
+        let field = closings::field(backend, &closing);
+        self.courier().map(|courier| {
+            courier.run(move |link| async move {
+                let times = [closing.left, closing.said].map(|time| micros(time).to_string());
+                let [left, said] = times.each_ref().map(String::as_bytes);
+                let why = closing.why.to_string();
+                let arguments = [channel.as_bytes(), field.as_bytes(), left, said, why.as_bytes()];
+                let _ = link.script(&CLOSE, &[&key], &arguments).await;
+            })
+        });
+    }
+
+    fn follow(&self, backend: &Name, listener: Listener) {
+        self.shared.listeners.add(backend, listener);
+        let (shared, fleet) = (Arc::downgrade(&self.shared), backend.fleet().to_owned());
+        self.courier().map(|courier| {
+            courier.run(move |link| async move {
+                if let Some(shared) = shared.upgrade()
+                    && let Err(error) = shared.listen(&link, &fleet).await
+                {
+                    link.on_error(&error);
+                }
+            })
+        });
+    }
+
     fn correct(&self, name: &Name, window: u64, change: i64) {
         let key = keys::key(name);
         self.courier().map(|courier| {
@@ -307,6 +396,16 @@ fn taken(value: &Value) -> Result<Taken, Unreachable> {
     })
 }
 
+/// An answer of `lease.lua`.
+fn leased(value: &Value) -> Result<Leased, Unreachable> {
+    let [is_granted, number] = <[i64; 2]>::from_redis_value_ref(value).map_err(|_| Unreachable)?;
+    let number = u64::try_from(number).unwrap_or_default();
+    Ok(match is_granted {
+        1 => Leased::Granted(u32::try_from(number).unwrap_or_default()),
+        _ => Leased::Spent { opens_in: Duration::from_micros(number).min(MAX_WINDOW) },
+    })
+}
+
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = self.status();
@@ -318,11 +417,16 @@ impl fmt::Debug for RedisStore {
 }
 
 static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("take.lua")));
+static LEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lease.lua")));
 static CORRECT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("correct.lua")));
 static BEAT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("beat.lua")));
+static CLOSE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("close.lua")));
+static CLOSED: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("closed.lua")));
 static LEAVE: LazyLock<Script> =
     LazyLock::new(|| Script::new("return redis.call('ZREM', KEYS[1], ARGV[1])"));
 
+/// Closings are read every ten seconds, beside the messages about them.
+const BEATS_PER_READ: u32 = 5;
 /// For how long a report counts: two more may be lost.
 const REPORT_AGE_US: &str = "6000000";
 const MAX_WINDOW: Duration = Duration::from_secs(365 * 24 * 3_600);

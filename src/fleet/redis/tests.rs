@@ -10,7 +10,7 @@ use redis::Connection;
 use spillover_testing::redis::Server;
 
 use super::*;
-use crate::fleet::budget::StoredBudget;
+use crate::fleet::{budget::StoredBudget, rate::StoredRate};
 
 /// What happens to a budget.
 #[derive(Clone, Debug)]
@@ -96,9 +96,42 @@ fn the_script_of_a_budget_gives_the_answers_of_the_rule() {
 }
 
 #[test]
+fn the_script_of_a_rate_gives_the_answers_of_the_rule() {
+    let Some(server) = Server::start(&[]) else { return };
+    let client = redis::Client::open(server.url()).unwrap();
+    let connection = RefCell::new(client.get_connection().unwrap());
+    let start = 1_790_000_000_123_457_u64;
+    let cases = Cell::new(0);
+    let step = (0_u32..3_000_000, 0_u32..60);
+    let rate = prop_oneof![0.001_f64..2.0, 1.0_f64..1_000.0, Just(3.0)];
+    let steps = (rate, prop::collection::vec(step, 1..40), any::<bool>());
+    let config = ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() };
+    let result = TestRunner::new(config).run(&steps, |(per_second, steps, goes_back)| {
+        cases.set(cases.get() + 1);
+        let key = format!("sp1:{{test:r:{}}}", cases.get());
+        let mut connection = connection.borrow_mut();
+        let (mut rule, mut now) = (StoredRate::default(), start);
+        for (number, (after, most)) in steps.into_iter().enumerate() {
+            now += u64::from(after) / if number % 3 == 0 { 1 } else { 100 };
+            if goes_back && number % 7 == 6 {
+                now -= 5_000_000;
+            }
+            let expected = rule.lease(now as f64, RateLimit { per_second }, most);
+            let arguments = [now.to_string(), per_second.to_string(), most.to_string()];
+            let answer = eval(&mut connection, &LEASE, &key, &arguments);
+            prop_assert_eq!(leased(&answer), Ok(expected));
+        }
+        Ok(())
+    });
+    result.unwrap();
+    assert!(cases.get() >= 300);
+}
+
+#[test]
 fn an_answer_that_is_no_answer_is_none() {
     for value in [Value::Nil, Value::Int(3), Value::Array(vec![]), Value::Okay] {
         assert_eq!(taken(&value), Err(Unreachable));
+        assert_eq!(leased(&value), Err(Unreachable));
     }
     let ints = |ints: [i64; 4]| Value::Array(ints.map(Value::Int).to_vec());
     assert_eq!(taken(&ints([1, -5, 2, 3])), Err(Unreachable));
