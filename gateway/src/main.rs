@@ -13,6 +13,7 @@ mod duration;
 mod emulate;
 mod entra;
 mod files;
+mod fleet;
 mod http_client;
 mod init;
 mod load;

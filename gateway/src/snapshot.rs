@@ -9,6 +9,7 @@ use tower_spillover::{BackendPool, Gate, Sticky, smart_fallback::SpillBudget, wa
 
 use crate::{
     config::{Clients, Config},
+    fleet::RunningFleet,
     utilization::Utilizations,
 };
 
@@ -22,6 +23,7 @@ pub struct Snapshot {
     pub models: BTreeMap<String, Arc<RunningModel>>,
     /// Which resource stores which id, for all models.
     pub sticky: Sticky,
+    pub(crate) fleet: Option<RunningFleet>,
 }
 
 impl Snapshot {
@@ -29,12 +31,13 @@ impl Snapshot {
         config: Config,
         models: BTreeMap<String, Arc<RunningModel>>,
         sticky: Sticky,
+        fleet: Option<RunningFleet>,
     ) -> Self {
         let clients = match &config.clients {
             Clients::Open => HashSet::new(),
             Clients::Keyed(clients) => clients.iter().map(|client| client.name.clone()).collect(),
         };
-        Self { config, clients, models, sticky }
+        Self { config, clients, models, sticky, fleet }
     }
 
     /// Whether the configuration has a client of this name.

@@ -52,6 +52,7 @@ impl Folder {
             .env("EAST_KEY", CANARY)
             .env("TEAM_A_KEY", format!("{CANARY}-a"))
             .env("ENTRA_SECRET", CANARY)
+            .env("REDIS_PASSWORD", CANARY)
             .env("PROXY", "http://me:canary@proxy.example:3128")
             // Of workload identities.
             .env("AZURE_TENANT_ID", "contoso.onmicrosoft.com")
@@ -205,6 +206,18 @@ fn what_does_nothing_is_told_and_is_an_error_only_where_that_is_asked_for() {
             Sample { other: "auth = \"entra\"", rest: "[entra]\nkind = \"workload\"", ..ONE },
         ),
         (
+            "fleet",
+            Sample {
+                rest: "[fleet]\nname = \"f\"\nshare = [\"budgets\"]\nstore = \"redis://127.0.0.1:1\"",
+                ..ONE
+            },
+            Sample {
+                model: BUDGET,
+                rest: "[fleet]\nname = \"f\"\nstore = \"redis://127.0.0.1:1\"",
+                ..ONE
+            },
+        ),
+        (
             "sticky",
             Sample { top: "sticky.capacity = 9", model: "sticky = false", ..ONE },
             Sample { top: "sticky.capacity = 9", ..ONE },
@@ -300,6 +313,8 @@ struct Sample {
 const ONE: Sample = Sample { top: "", model: "", backend: KEY, other: "", rest: "" };
 const KEY: &str = "KEY";
 const PTU: &str = r#"ptu = [{ name = "p", endpoint = "https://p.example", KEY }]"#;
+const BUDGET: &str = r#"spill_budget = { requests = 9 }
+ptu = [{ name = "p", endpoint = "https://p.example", KEY }]"#;
 const GATE_SHARED: &str = r#"gate = { mode = "shared", contention = "compete", patience = "9s" }
 ptu = [{ name = "p", endpoint = "https://p.example", KEY }]"#;
 const GATE_ADAPTIVE: &str = r#"gate = { contention = "compete", patience = "9s" }
@@ -338,20 +353,96 @@ fn every_problem_of_a_bad_file_is_told_at_once_by_place_and_remedy() {
     assert!(!told.contains("literal") && !told.contains("user:pw"), "{told}");
 }
 
+const FLEETS: [(&str, &str, &str, &str); 12] = [
+    (
+        "",
+        "",
+        "fleet.name = \"f\"",
+        "fleet.store: is missing; write it like \"rediss://redis.contoso.internal:6380\"",
+    ),
+    (
+        "",
+        "",
+        "fleet.store = \"redis://[::1]:1\"",
+        "fleet.name: is missing; replicas with the same name share their state",
+    ),
+    (
+        "",
+        "",
+        "fleet = { name = \"a b\", store = \"redis://localhost:1\" }",
+        "fleet.name: \"a b\" is not a name of a fleet; use 1 to 64 ASCII letters, digits, `.`, `_` and `-`",
+    ),
+    (
+        "",
+        "",
+        "fleet = { name = \"f\", store = \"redis.example:6379\" }",
+        "fleet.store: is neither rediss:// nor redis://; name one Redis or Valkey server",
+    ),
+    (
+        "",
+        "",
+        "fleet = { name = \"f\", store = \"redis://redis.example:6379\" }",
+        "fleet.store: would send the password over redis:// to another machine; use rediss://, or allow_plain = true",
+    ),
+    (
+        "",
+        "",
+        "fleet = { name = \"f\", store = \"rediss://me:canary@redis.example\" }",
+        "fleet.store: contains a user or a password; use `user` and password = \"env:NAME\"",
+    ),
+    (
+        "",
+        "",
+        "fleet = { name = \"f\", store = \"rediss://r.example\", password = \"canary\" }",
+        "fleet.password: is neither env:NAME nor file:PATH; keep the secret out of this file and say where it is",
+    ),
+    (
+        "",
+        "",
+        "fleet = { name = \"f\", store = \"rediss://r.example\", user = \"u\" }",
+        "fleet.user: has no password; add password = \"env:NAME\"",
+    ),
+    (
+        "",
+        "",
+        "fleet = { name = \"f\", store = \"redis://127.0.0.1:1\", trust = \"tls/ca.pem\" }",
+        "fleet.trust: has no effect without TLS; use rediss:// for `store`, or remove it",
+    ),
+    (
+        "",
+        "",
+        "fleet = { name = \"f\", store = \"rediss://r.example\", share = [\"budgets\", \"gates\"] }",
+        "fleet.share[1]: cannot be shared yet; each replica has its own. Remove it",
+    ),
+    (
+        "",
+        "",
+        "fleet = { name = \"f\", store = \"rediss://r.example\", share = [] }",
+        "fleet.share: shares nothing; remove the section, or name what is shared",
+    ),
+    (
+        "models.m.max_wait = \"400ms\"",
+        "",
+        "fleet = { name = \"f\", store = \"rediss://r.example\", timeout = \"101ms\" }",
+        "fleet.timeout: is more than a quarter of the shortest `max_wait`, 400ms; lower it",
+    ),
+];
+
 #[test]
 fn a_problem_is_told_in_these_words() {
+    expect_each(&FLEETS);
     expect_each(&[
         (
             "",
             "",
             "open = true",
-            "open: unknown key; remove it, or use one of listen, limits, upstream, operations, sticky, telemetry, entra, tokens, classes, models, default_model, clients",
+            "open: unknown key; remove it, or use one of listen, limits, upstream, operations, sticky, telemetry, entra, fleet, tokens, classes, models, default_model, clients",
         ),
         (
             "",
             "",
             "[clients]\nopen = false\n[models]\nm.max_wait = \"1s\"\n[x]",
-            "clients: no client is configured; add [clients.NAME] with keys, or open = true\nmodels.m: has no backend; add [[models.m.standard]]\nx: unknown key; remove it, or use one of listen, limits, upstream, operations, sticky, telemetry, entra, tokens, classes, models, default_model, clients",
+            "clients: no client is configured; add [clients.NAME] with keys, or open = true\nmodels.m: has no backend; add [[models.m.standard]]\nx: unknown key; remove it, or use one of listen, limits, upstream, operations, sticky, telemetry, entra, fleet, tokens, classes, models, default_model, clients",
         ),
         (
             "",

@@ -23,6 +23,8 @@ mod entra;
 #[cfg(unix)]
 mod first_token;
 #[cfg(unix)]
+mod fleet;
+#[cfg(unix)]
 mod header_hygiene;
 #[cfg(unix)]
 mod homes;

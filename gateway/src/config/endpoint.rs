@@ -41,7 +41,7 @@ fn is_plain(endpoint: &str) -> bool {
     endpoint.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("http"))
 }
 
-fn is_loopback(endpoint: &str) -> bool {
+pub(super) fn is_loopback(endpoint: &str) -> bool {
     let rest = endpoint.split_once("://").map_or("", |(_, rest)| rest);
     let authority = rest.split('/').next().unwrap_or_default();
     let Ok(authority) = authority.parse::<Authority>() else { return false };

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 use super::{
     Clients, Config, client,
     endpoint::strip_field,
-    idle,
+    fleet, idle,
     model::{self, Models},
     model_policy, operations, other_format,
     parse_context::{self, Contents, Environment, Findings, ParseContext},
@@ -114,6 +114,7 @@ fn config<'a>(context: &'a ParseContext<'a>, root: &'a DeTable<'a>) -> Config {
     let sticky = model_policy::memory(root.section("sticky"));
     let telemetry = server::telemetry(root.section("telemetry"));
     let entra = root.optional("entra").map(server::entra);
+    let fleet = root.optional("fleet").and_then(fleet::fleet);
     let tokens = root.optional("tokens").and_then(tokens::tokens);
     let classes = client::classes(&root.section("classes"));
     let section = root.section("models");
@@ -123,6 +124,9 @@ fn config<'a>(context: &'a ParseContext<'a>, root: &'a DeTable<'a>) -> Config {
         context.report(0..0, "entra", text);
     }
     check_pools(&models, &section);
+    if let (Some(settings), Some(mut section)) = (&fleet, root.optional("fleet")) {
+        fleet::check_timeout(&mut section, settings, &models.models);
+    }
     let default_model = root.get("default_model").and_then(|value| models.find(&value));
     let has_authority = listen.tls.as_ref().is_some_and(|tls| tls.client.is_some());
     let sources = client::Sources {
@@ -146,6 +150,7 @@ fn config<'a>(context: &'a ParseContext<'a>, root: &'a DeTable<'a>) -> Config {
         clients,
         tokens,
         entra,
+        fleet,
         telemetry,
         idle: Vec::new(),
     }

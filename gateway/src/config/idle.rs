@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use tower_spillover::gate::Mode;
 
 use super::{
-    Auth, Backend, Client, Clients, Config, Model, Stickiness,
+    Auth, Backend, Client, Clients, Config, Model, Share, Stickiness,
     toml::{Section, Value},
 };
 
@@ -57,6 +57,13 @@ fn sections(file: &mut Section<'_>, config: &Config) {
             "has no effect: no backend has auth = \"entra\"; remove it, or add such a backend",
         );
     }
+    if let (Some(fleet), Some(settings)) = (file.get("fleet"), &config.fleet)
+        && !shares_something(settings.share, config)
+    {
+        fleet.warn(
+            "has no effect: nothing that it shares is configured; remove it, or share something else",
+        );
+    }
     identities(file, config);
     let is_off = |model: &Model| model.steering.sticky == Stickiness::Off;
     if let Some(sticky) = file.get("sticky")
@@ -77,6 +84,16 @@ fn sections(file: &mut Section<'_>, config: &Config) {
             "has no effect: no client may use the model; remove it, or add it to a client's `models`",
         );
     }
+}
+
+fn shares_something(share: Share, config: &Config) -> bool {
+    let has_rate = match &config.clients {
+        Clients::Open => false,
+        Clients::Keyed(clients) => clients.iter().any(|it| it.requests_per_second.is_some()),
+    };
+    let has_budget = config.models.values().any(|model| model.spill_budget.is_some());
+    let has_standard = config.models.values().any(|model| !model.standard.is_empty());
+    share.rates && has_rate || share.budgets && has_budget || share.cooldowns && has_standard
 }
 
 /// Sources of identities that no client uses.

@@ -7,6 +7,7 @@ mod cors;
 mod endpoint;
 mod file;
 mod first_token;
+mod fleet;
 mod idle;
 mod model;
 mod model_policy;
@@ -36,10 +37,10 @@ pub use self::{
     problem::{Problem, Problems},
     settings::{
         AllowedOperation, Auth, Backend, Budget, CertificateName, Class, Client, ClientTls,
-        Clients, Config, Cors, Entra, EntraKind, Failure, Failures, FirstToken, GateSettings,
-        HeadTimeout, Http2, Identities, Inspection, Issuer, Limits, Listen, Model, MoveBudget,
-        Origins, Permissions, Secret, Steering, Stickiness, StickySettings, TelemetrySettings, Tls,
-        Tokens, Upstream,
+        Clients, Config, Cors, Entra, EntraKind, Failure, Failures, FirstToken, FleetSettings,
+        GateSettings, HeadTimeout, Http2, Identities, Inspection, Issuer, Limits, Listen, Model,
+        MoveBudget, Origins, Permissions, Secret, Share, Steering, Stickiness, StickySettings,
+        TelemetrySettings, Tls, Tokens, Upstream,
     },
     watch::{Hangup, Watch, open},
 };

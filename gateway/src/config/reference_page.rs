@@ -111,6 +111,7 @@ fn a_default_of_the_page_is_the_default_of_the_code() {
         let beside = match section {
             "tokens" => "tenant = \"22222222-3333-4444-5555-666666666666\"\naudience = [\"a\"]\n",
             "entra" => "kind = \"workload\"\n",
+            "fleet" => "name = \"prod\"\nstore = \"rediss://redis.contoso.internal:6380\"\n",
             "listen.cors" => "origins = [\"https://app.example.com\"]\n",
             _ => "",
         };

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     config::{Clients, Model, Stickiness},
+    fleet::RunningFleet,
     snapshot::{RunningModel, Snapshot},
 };
 
@@ -39,6 +40,7 @@ pub(crate) fn document(
         "uptime_s": uptime.as_secs(),
         "in_flight": metrics.in_flight.get(),
         "sticky_ids": running.sticky.len(),
+        "fleet": running.fleet.as_ref().map(|fleet| self::fleet(fleet, now)),
         "models": models.collect::<BTreeMap<_, _>>(),
         "clients": clients,
     })
@@ -100,6 +102,31 @@ fn gate(gate: &Gate) -> Value {
         "rate": gate.rate(),
         "waiting": gate.waiting(),
         "pacing": gate.is_pacing(),
+    })
+}
+
+fn fleet(running: &RunningFleet, now: Instant) -> Value {
+    let status = running.store.status();
+    let lasted = status.as_ref().map(|it| now.saturating_duration_since(it.since));
+    let since = lasted.and_then(|lasted| time_of_day().checked_sub(lasted));
+    let calls = running.fleet.stats().operations.into_iter().map(|of| {
+        let calls = json!({
+            "ok": of.ok,
+            "timeout": of.timeout,
+            "error": of.error,
+            "skipped": of.skipped,
+            "seconds": of.time.as_secs_f64(),
+        });
+        (of.operation.name(), calls)
+    });
+    json!({
+        "name": running.fleet.name(),
+        "store": running.store.address(),
+        "up": running.fleet.is_up(),
+        "since": since.map(|since| humantime::format_rfc3339_millis(since).to_string()),
+        "why": status.and_then(|status| status.reason.map(|reason| reason.to_string())),
+        "replicas": running.fleet.replicas(),
+        "calls": calls.collect::<BTreeMap<_, _>>(),
     })
 }
 

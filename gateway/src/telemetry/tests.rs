@@ -94,6 +94,7 @@ fn running() -> Snapshot {
         config(BTreeMap::from([("gpt-4o".to_owned(), model)])),
         BTreeMap::from([("gpt-4o".to_owned(), Arc::new(state))]),
         Sticky::new(),
+        None,
     )
 }
 
@@ -143,6 +144,7 @@ fn config(models: BTreeMap<String, Model>) -> Config {
         clients: Clients::Keyed(vec![client]),
         tokens: None,
         entra: None,
+        fleet: None,
         telemetry: telemetry(None),
         idle: Vec::new(),
     }

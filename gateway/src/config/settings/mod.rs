@@ -37,6 +37,8 @@ pub struct Config {
     /// The tokens that clients may send instead of a key.
     pub tokens: Option<Tokens>,
     pub entra: Option<Entra>,
+    /// What replicas share, if they do.
+    pub fleet: Option<FleetSettings>,
     pub telemetry: TelemetrySettings,
     /// Settings without effect, in file order.
     pub idle: Vec<Problem>,
@@ -336,6 +338,37 @@ impl Client {
     /// The owner's name of the objects that it stores.
     pub fn owner(&self) -> &str {
         self.group.as_deref().unwrap_or(&self.name)
+    }
+}
+
+/// The state that replicas share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetSettings {
+    /// Replicas with the same name and store share their state.
+    pub name: String,
+    /// The URL of a Redis or Valkey server, without credentials.
+    pub store: String,
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+    /// Certificates to trust instead of the public ones, as PEM.
+    pub trust: Option<Vec<u8>>,
+    /// How long a request may wait for the store. Defaults to 50 ms, the library's default.
+    pub timeout: Duration,
+    pub share: Share,
+}
+
+/// What replicas share. Defaults to everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    pub budgets: bool,
+    /// Cooldowns of Standard backends; those of PTUs are the gate's.
+    pub cooldowns: bool,
+    pub rates: bool,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { budgets: true, cooldowns: true, rates: true }
     }
 }
 

@@ -29,13 +29,13 @@ pub(crate) fn check_target(head: &http::request::Parts) -> Result<(), Refusal> {
 }
 
 /// Refuses requests beyond the limits for any request, or the rate of their client.
-pub(crate) fn check_limits(
+pub(crate) async fn check_limits(
     caller: &Caller,
     limits: &Limits,
     headers: &HeaderMap,
     now: Instant,
 ) -> Result<(), Refusal> {
-    caller.take(now)?;
+    caller.take(now).await?;
     if headers.len() > limits.headers {
         return Err(Refusal::new(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,

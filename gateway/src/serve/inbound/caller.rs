@@ -6,6 +6,7 @@ use std::{
 };
 
 use http::StatusCode;
+use tower_spillover::fleet::{self, Fleet};
 
 use crate::{
     config::{Client, Permissions},
@@ -16,6 +17,15 @@ use crate::{
     },
 };
 
+/// The limit of a client's requests per second.
+#[derive(Debug)]
+enum RateLimit {
+    /// Of this gateway.
+    Own(Rate),
+    /// Of all replicas together.
+    OfFleet(fleet::Rate),
+}
+
 /// One client.
 #[derive(Debug)]
 pub(crate) struct Caller {
@@ -24,7 +34,7 @@ pub(crate) struct Caller {
     pub(crate) home: ClientHome,
     pub(crate) class: Option<String>,
     pub(crate) may: Permissions,
-    rate: Option<Rate>,
+    rate: Option<RateLimit>,
     /// Its requests in flight; if no key is required, the requests of the address count instead.
     pub(crate) under_way: Option<Concurrency>,
     /// Its own limit on them, instead of a share of the total.
@@ -33,22 +43,23 @@ pub(crate) struct Caller {
 
 impl Caller {
     /// Takes one request from the client's rate limit.
-    pub(crate) fn take(&self, now: Instant) -> Result<(), Refusal> {
-        match &self.rate {
-            None => Ok(()),
-            Some(rate) => rate.take(now).map_err(|wait| {
-                let limit = rate.per_second;
-                Refusal::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "429",
-                    format!(
-                        "This client may send {limit} requests per second; try again in {} ms.",
-                        wait.as_nanos().div_ceil(1_000_000)
-                    ),
-                )
-                .retry_after(wait)
-            }),
-        }
+    pub(crate) async fn take(&self, now: Instant) -> Result<(), Refusal> {
+        let (taken, limit) = match &self.rate {
+            None => return Ok(()),
+            Some(RateLimit::Own(rate)) => (rate.take(now), rate.per_second),
+            Some(RateLimit::OfFleet(rate)) => (rate.take().await, rate.per_second()),
+        };
+        taken.map_err(|wait| {
+            Refusal::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "429",
+                format!(
+                    "This client may send {limit} requests per second; try again in {} ms.",
+                    wait.as_nanos().div_ceil(1_000_000)
+                ),
+            )
+            .retry_after(wait)
+        })
     }
 
     /// The anonymous client, if no key is required; it accepts any key.
@@ -68,16 +79,24 @@ impl Caller {
     }
 
     /// Keeps the requests in flight of `before` and, if the rate is the same, what it has used of
-    /// it.
+    /// it. The replicas of a `fleet` keep the rate together.
     pub(crate) fn new(
         client: &Client,
         home: impl Fn(&str, &AllowedModels) -> ClientHome,
         before: Option<&Self>,
+        fleet: Option<&Fleet>,
     ) -> Self {
         let rate = client.requests_per_second.map(|per_second| {
-            let kept = before.and_then(|caller| caller.rate.clone());
-            kept.filter(|rate| rate.per_second.to_bits() == per_second.to_bits())
-                .unwrap_or_else(|| Rate::new(per_second))
+            if let Some(fleet) = fleet {
+                // The store knows what was used.
+                return RateLimit::OfFleet(fleet::Rate::new(fleet, &client.name, per_second));
+            }
+            let kept = match before.and_then(|caller| caller.rate.as_ref()) {
+                Some(RateLimit::Own(rate)) => Some(rate.clone()),
+                _ => None,
+            };
+            let kept = kept.filter(|rate| rate.per_second.to_bits() == per_second.to_bits());
+            RateLimit::Own(kept.unwrap_or_else(|| Rate::new(per_second)))
         });
         let models = AllowedModels::new(client.models.clone());
         Self {

@@ -150,7 +150,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_is_let_in_with_one_that_has_expired() {
         let home = |name: &str, _: &_| ClientHome { home: Home::of(name), model: None };
-        let clients = ClientKeys::new(&Clients::Open, home, None);
+        let clients = ClientKeys::new(&Clients::Open, home, None, None);
         for (issuer, is_let_in) in [(2100, true), (2001, false)] {
             let certificate = ClientCertificate::of(&chain(issuer, 2100)).unwrap();
             let caller = authenticate(&clients, None, &HeaderMap::new(), Some(&certificate)).await;

@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
+use tower_spillover::Fleet;
 
 use super::{caller::Caller, client_certificate::ClientCertificate};
 use crate::{
@@ -38,11 +39,13 @@ enum Kind {
 }
 
 impl ClientKeys {
-    /// Clients that are still configured with the same rate keep what they have used of it.
+    /// Clients that are still configured with the same rate keep what they have used of it. The
+    /// replicas of a `fleet` keep rates together.
     pub(crate) fn new(
         clients: &Clients,
         home: impl Fn(&str, &AllowedModels) -> ClientHome,
         before: Option<&Self>,
+        fleet: Option<&Fleet>,
     ) -> Self {
         match clients {
             Clients::Open => {
@@ -59,7 +62,8 @@ impl ClientKeys {
             }
             Clients::Keyed(clients) => {
                 let last = |client: &Client| Some(&**before?.named(&client.name)?);
-                let callers = clients.iter().map(|client| Caller::new(client, &home, last(client)));
+                let callers =
+                    clients.iter().map(|client| Caller::new(client, &home, last(client), fleet));
                 let keys = (0..)
                     .zip(clients)
                     .flat_map(|(place, client)| client.keys.iter().map(move |key| (*key, place)));
@@ -167,6 +171,7 @@ pub(crate) fn presented(headers: &HeaderMap) -> Option<&[u8]> {
 mod tests {
     use std::time::Instant;
 
+    use futures::FutureExt;
     use http::HeaderValue;
     use tower_spillover::sticky::Home;
 
@@ -192,6 +197,7 @@ mod tests {
         ClientKeys::new(
             &Clients::Keyed(vec![client("a", &["a1", "a2"]), client("b", &["b1"])]),
             homeless,
+            None,
             None,
         )
     }
@@ -219,7 +225,9 @@ mod tests {
         let before = table();
         #[expect(clippy::disallowed_methods, reason = "an instant to count from")]
         let now = Instant::now();
-        let used = |table: &ClientKeys| table.callers[0].take(now).is_ok();
+        let used = |table: &ClientKeys| {
+            table.callers[0].take(now).now_or_never().is_some_and(|it| it.is_ok())
+        };
         assert!(used(&before) && used(&before) && !used(&before));
         let client = Client {
             name: "a".to_owned(),
@@ -233,6 +241,6 @@ mod tests {
             may: Permissions::default(),
         };
         let clients = Clients::Keyed(vec![client]);
-        assert!(!used(&ClientKeys::new(&clients, homeless, Some(&before))));
+        assert!(!used(&ClientKeys::new(&clients, homeless, Some(&before), None)));
     }
 }

@@ -80,7 +80,7 @@ pub(super) async fn exchange(
     let caller =
         authenticate(clients, verifier.as_deref(), &head.headers, role.peer.as_ref()).await?;
     guard.record.client.push_str(&caller.name);
-    admission::check_limits(caller, limits, &head.headers, guard.record.started)?;
+    admission::check_limits(caller, limits, &head.headers, guard.record.started).await?;
     guard.permit = Some(admission::enter(&role.gateway, runtime, caller, &role.of_address)?);
     let mut control = Control::read(&head.headers, caller)?;
 

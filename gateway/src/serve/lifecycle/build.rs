@@ -9,8 +9,9 @@ use tower_spillover::{BackendPool, Sticky};
 
 use crate::{
     client_tokens::Verifier,
-    config::{self, Auth, Backend, Config, Model, Stickiness, StickySettings},
+    config::{self, Auth, Backend, Config, Model, Share, Stickiness, StickySettings},
     entra,
+    fleet::RunningFleet,
     serve::{
         inbound::{client_keys::ClientKeys, runtime::Runtime},
         routing::{
@@ -62,6 +63,18 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
         }
         (None, _) => None,
     };
+    let last_fleet = last.and_then(|last| {
+        (last.config().fleet == config.fleet).then(|| last.snapshot.fleet.clone())
+    });
+    let keeps_fleet = last_fleet.is_some();
+    let fleet = match (last_fleet, &config.fleet) {
+        (Some(fleet), _) => fleet,
+        (None, Some(settings)) => {
+            let fleet = RunningFleet::new(settings).map_err(|error| format!("fleet: {error}"))?;
+            Some(fleet)
+        }
+        (None, None) => None,
+    };
     // A reload keeps the sticky ids: a resource that is still configured keeps its entries.
     let sticky = last.map(|last| last.snapshot.sticky.clone()).unwrap_or_default();
     let (mut routes, mut models) = (HashMap::new(), BTreeMap::new());
@@ -71,7 +84,12 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
             Some((snapshot.config.models.get(name)?, &**snapshot.models.get(name)?))
         });
         let kept = kept.filter(|_| keeps_tokens || !uses_tokens(model));
-        let running = running_model(name, model, kept, tokens.as_ref())
+        let share = config.fleet.as_ref().map(|fleet| fleet.share);
+        let budgets = fleet.as_ref().filter(|_| share.is_some_and(|share| share.budgets));
+        let cooldowns = fleet.as_ref().filter(|_| share.is_some_and(|share| share.cooldowns));
+        let tokens = tokens.as_ref();
+        let shared = Shared { budgets, cooldowns, keeps_fleet, tokens };
+        let running = running_model(name, model, kept, &shared)
             .map_err(|error| format!("models.\"{name}\": {error}"))?;
         let running = Arc::new(running);
         let scope = sticky_scope(&model.steering.sticky, &sticky, &running);
@@ -84,11 +102,16 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
         models.insert(name.clone(), running);
     }
     let sticky = limited(sticky, &config.sticky);
-    let snapshot = Arc::new(Snapshot::new(config, models, sticky));
+    let snapshot = Arc::new(Snapshot::new(config, models, sticky, fleet));
     let routes = Routes::new(Arc::clone(&snapshot), routes);
     let home = |client: &str, allowed: &AllowedModels| ClientHome::new(client, allowed, &routes);
     let clients = &snapshot.config.clients;
-    let clients = ClientKeys::new(clients, home, last.map(|last| &last.clients));
+    let shares = |is_shared: fn(&Share) -> bool| {
+        snapshot.config.fleet.as_ref().is_some_and(|fleet| is_shared(&fleet.share))
+    };
+    let rates = snapshot.fleet.as_ref().filter(|_| shares(|share| share.rates));
+    let rates = rates.map(|running| &running.fleet);
+    let clients = ClientKeys::new(clients, home, last.map(|last| &last.clients), rates);
     Ok(Runtime { snapshot, clients, routes, upstream, tokens, verifier })
 }
 
@@ -105,18 +128,39 @@ pub(crate) fn try_to_build(config: Config) -> Result<(), String> {
     runtime(config, None).map(drop)
 }
 
+/// What the models of a configuration have in common.
+struct Shared<'a> {
+    /// Where spill budgets are, if they are shared.
+    budgets: Option<&'a RunningFleet>,
+    /// Where cooldowns of Standard backends are, if they are shared.
+    cooldowns: Option<&'a RunningFleet>,
+    /// Whether that is the last configuration's, so that budgets and pools may be, too.
+    keeps_fleet: bool,
+    tokens: Option<&'a AccessTokens>,
+}
+
 /// The pools, the gate and the budget of a model: reused from the last configuration if their
 /// settings are the same, so that they keep what they learned.
 fn running_model(
     name: &str,
     model: &Model,
     last: Option<(&Model, &RunningModel)>,
-    tokens: Option<&AccessTokens>,
+    shared: &Shared<'_>,
 ) -> Result<RunningModel, String> {
+    let tokens = shared.tokens;
     let last_ptu = last.map(|(settings, running)| (&*settings.ptu, &running.ptu));
-    let last_standard = last.map(|(settings, running)| (&*settings.standard, &running.standard));
+    let last_standard = last
+        .filter(|(settings, _)| {
+            // A pool that shares its cooldowns is in one fleet, and believes no longer ones.
+            shared.keeps_fleet && model.longest_cooldown == settings.longest_cooldown
+        })
+        .map(|(settings, running)| (&*settings.standard, &running.standard));
     let ptu = pool(name, &model.ptu, last_ptu, tokens)?;
     let standard = pool(name, &model.standard, last_standard, tokens)?;
+    let standard = standard.map(|pool| match shared.cooldowns {
+        Some(running) => pool.fleet(&running.fleet, name, model.longest_cooldown),
+        None => pool,
+    });
     if ptu.is_none() && standard.is_none() {
         return Err("has no backend".to_owned());
     }
@@ -128,9 +172,15 @@ fn running_model(
         .filter(|(settings, _)| model.standard == settings.standard)
         .map(|(_, running)| running.standard_queue.clone());
     let spill_budget = last
-        .filter(|(settings, _)| model.spill_budget == settings.spill_budget)
+        .filter(|(settings, _)| shared.keeps_fleet && model.spill_budget == settings.spill_budget)
         .and_then(|(_, running)| running.spill_budget.clone())
-        .or_else(|| model.spill_budget.as_ref().map(gate::spill_budget));
+        .or_else(|| {
+            let budget = gate::spill_budget(model.spill_budget.as_ref()?);
+            Some(match shared.budgets {
+                Some(running) => budget.fleet(&running.fleet, name),
+                None => budget,
+            })
+        });
     let utilizations = last
         .filter(|(settings, _)| model.ptu == settings.ptu)
         .map(|(_, running)| running.utilizations.clone());

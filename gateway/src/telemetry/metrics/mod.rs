@@ -1,6 +1,7 @@
 //! Counters and histograms; counting in an existing series allocates nothing.
 
 mod edges;
+mod fleet;
 mod label_sets;
 pub(super) mod minute;
 mod names;

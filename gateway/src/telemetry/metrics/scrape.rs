@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{Metrics, negotiate::Format, plain_text};
+use super::{Metrics, fleet, negotiate::Format, plain_text};
 use crate::{snapshot::Snapshot, telemetry::gauges::GAUGES};
 
 type GaugeLabels = Vec<(&'static str, String)>;
@@ -48,6 +48,9 @@ fn looked_at(running: &Snapshot) -> Registry {
             }
             _ => registry.register(name, gauge.help, family),
         }
+    }
+    if let Some(running) = &running.fleet {
+        fleet::register(&mut registry, running);
     }
     // OpenMetrics' info type does not exist in the older format: both accept a gauge.
     let build: Family<GaugeLabels, Real> = Family::default();

@@ -1,0 +1,130 @@
+//! Reads the section `[fleet]`: the state that replicas share.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tower_spillover::fleet::{Fleet, Local, RedisStore};
+
+use super::{
+    Class, FleetSettings, Model, Share,
+    endpoint::{is_loopback, strip_field},
+    pem,
+    toml::{Section, Value},
+};
+
+pub(super) fn fleet(mut section: Section<'_>) -> Option<FleetSettings> {
+    let name = section.required("name", "replicas with the same name share their state").and_then(
+        |value| {
+            let name = value.name()?;
+            let fleet = Fleet::new(name, Local::new()).map(drop);
+            fleet.map_err(|error| value.report(strip_field(&error))).ok()?;
+            Some(name.to_owned())
+        },
+    );
+    let allow_plain = section.flag("allow_plain", false);
+    let store = section
+        .required("store", "write it like \"rediss://redis.contoso.internal:6380\"")
+        .and_then(|value| store(&value, allow_plain));
+    let user = section.text("user");
+    let password = section.get("password").and_then(|value| value.secret());
+    if let Some(user) = section.get("user").filter(|_| !section.has("password")) {
+        user.report("has no password; add password = \"env:NAME\"");
+    }
+    let trust = section.get("trust");
+    if let (Some(trust), Some(store)) = (&trust, &store)
+        && !store.starts_with(TLS)
+    {
+        trust.report("has no effect without TLS; use rediss:// for `store`, or remove it");
+    }
+    let trust = trust.and_then(|value| pem::trust(&value));
+    let timeout = section.get("timeout");
+    let timeout = timeout.and_then(|value| value.duration(MIN_TIMEOUT, MAX_TIMEOUT));
+    let share = section.get("share").map(|value| share(&value));
+    section.finish();
+    Some(FleetSettings {
+        name: name?,
+        store: store?,
+        user,
+        password,
+        trust,
+        timeout: timeout.unwrap_or(DEFAULT_TIMEOUT),
+        share: share.unwrap_or_default(),
+    })
+}
+
+/// The URL of a store. Never repeats it, because it may contain a password.
+fn store(value: &Value<'_>, allow_plain: bool) -> Option<String> {
+    let text = value.text()?.trim();
+    let is_plain = text.starts_with(PLAIN);
+    if !is_plain && !text.starts_with(TLS) {
+        value.report("is neither rediss:// nor redis://; name one Redis or Valkey server");
+        return None;
+    }
+    if text.contains('@') {
+        value.report("contains a user or a password; use `user` and password = \"env:NAME\"");
+        return None;
+    }
+    if let Err(error) = RedisStore::new(text) {
+        value.report(strip_field(&error));
+        return None;
+    }
+    if is_plain && !allow_plain && !is_loopback(text) {
+        value.report(
+            "would send the password over redis:// to another machine; use rediss://, or \
+             allow_plain = true",
+        );
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// What is shared. Only what is listed here can be: the rest is refused, not ignored.
+fn share(value: &Value<'_>) -> Share {
+    let mut share = Share { budgets: false, cooldowns: false, rates: false };
+    let list = value.list().unwrap_or_default();
+    if list.is_empty() {
+        value.report("shares nothing; remove the section, or name what is shared");
+    }
+    for word in list {
+        match word.text() {
+            Some("budgets") => share.budgets = true,
+            Some("rates") => share.rates = true,
+            Some("cooldowns") => share.cooldowns = true,
+            Some("gates" | "sticky") => {
+                word.report("cannot be shared yet; each replica has its own. Remove it");
+            }
+            Some(text) => word.unknown(text, &["budgets", "cooldowns", "rates"]),
+            None => {}
+        }
+    }
+    share
+}
+
+/// Reports a timeout that takes a large part of the time that a request may wait.
+pub(super) fn check_timeout(
+    section: &mut Section<'_>,
+    settings: &FleetSettings,
+    models: &BTreeMap<String, Model>,
+) {
+    let of_classes = |model: &Model| -> Vec<Duration> {
+        let own = |class: &Class| class.max_wait.unwrap_or(model.max_wait);
+        model.classes.values().map(own).chain([model.max_wait]).collect()
+    };
+    let shortest = models.values().flat_map(of_classes).filter(|wait| !wait.is_zero()).min();
+    if let Some(shortest) = shortest.filter(|wait| settings.timeout > *wait / 4) {
+        let text = format!(
+            "is more than a quarter of the shortest `max_wait`, {}; lower it",
+            humantime::format_duration(shortest)
+        );
+        match section.get("timeout") {
+            Some(value) => value.report(text),
+            None => section.report(format!("`timeout`, by default 50ms, {text}")),
+        }
+    }
+}
+
+const PLAIN: &str = "redis://";
+const TLS: &str = "rediss://";
+const MIN_TIMEOUT: Duration = Duration::from_millis(1);
+const MAX_TIMEOUT: Duration = Duration::from_secs(1);
+/// The library's default.
+const DEFAULT_TIMEOUT: Duration = Duration::from_millis(50);

@@ -1,0 +1,55 @@
+//! The fleet of this gateway: what it shares with other replicas.
+
+use tower_spillover::{
+    ConfigError,
+    fleet::{Fleet, RedisStore, StoreStatus},
+};
+
+use crate::config::FleetSettings;
+
+/// A fleet in use.
+#[derive(Clone, Debug)]
+pub(crate) struct RunningFleet {
+    pub(crate) fleet: Fleet,
+    pub(crate) store: RedisStore,
+}
+
+impl RunningFleet {
+    /// Begins to connect to the store.
+    ///
+    /// # Errors
+    ///
+    /// If the store's address or certificates cannot be used.
+    pub(crate) fn new(settings: &FleetSettings) -> Result<Self, ConfigError> {
+        let mut store = RedisStore::new(&settings.store)?;
+        if let Some(user) = &settings.user {
+            store = store.user(user);
+        }
+        if let Some(password) = &settings.password {
+            store = store.password(password.expose());
+        }
+        if let Some(pem) = &settings.trust {
+            store = store.trust(pem)?;
+        }
+        let address = store.address();
+        let store = store.on_change(move |status| log(&address, status));
+        let fleet = Fleet::new(&settings.name, store.clone())?.timeout(settings.timeout);
+        Ok(Self { fleet, store })
+    }
+}
+
+/// One line per change.
+fn log(store: &str, status: &StoreStatus) {
+    match &status.reason {
+        None => tracing::info!(target: TARGET, store, "the fleet's store answers"),
+        Some(reason) => tracing::warn!(
+            target: TARGET,
+            store,
+            %reason,
+            "the fleet's store does not answer; this replica decides alone"
+        ),
+    }
+}
+
+/// For log events; part of their format.
+const TARGET: &str = "spillover::fleet";
