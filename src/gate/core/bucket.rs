@@ -66,7 +66,7 @@ pub(super) struct Reopening {
     pub(super) at: Nanos,
     /// Whether it is much later than was modelled, so that waiting requests may have become too late.
     pub(super) is_news: bool,
-    /// Whether the refusal was expected: the attempt was made while the PTU was known to be closed.
+    /// Whether the refusal was expected: the attempt was made although the PTU was known to be closed.
     pub(super) was_expected: bool,
 }
 
@@ -215,7 +215,7 @@ impl Bucket {
             error,
             fill: self.fill(),
         });
-        let was_expected = is_early && self.prober.is_explained();
+        let was_expected = is_news && is_early && self.prober.is_explained();
         if is_news && !was_expected {
             self.admissions.on_refused();
         }

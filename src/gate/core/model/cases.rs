@@ -6,7 +6,7 @@ use super::{Pair, woken::Woken};
 use crate::gate::core::{
     Applicant, Contention, Core, Decision, Knowledge, Nanos, QueueKey, RefusedRequest,
     TrackedAttempt,
-    queue::{MAX_ASKS_PER_WINDOW, MAX_QUEUE_WALKED},
+    queue::{Asks, MAX_ASKS_PER_WINDOW, MAX_QUEUE_WALKED},
     time::{MILLISECOND as MS, SECOND},
 };
 
@@ -144,6 +144,23 @@ fn refusals_that_were_expected_count_neither_as_asks_nor_for_a_drought() {
     assert!(asked > MAX_ASKS_PER_WINDOW, "the model is checked: {asked}");
     assert_eq!(core.evidence(start + 4 * SECOND).0.knowledge(), Knowledge::Measured);
     assert!(matches!(core.on_turn(start + 4 * SECOND, place, deadline), Decision::Go(_)));
+}
+
+#[test]
+fn a_refusal_is_expected_if_the_previous_one_was_known_when_the_attempt_was_made() {
+    let (mut core, now) = paced();
+    let first = goes(&mut core, now, 0.0);
+    let second = goes(&mut core, now + MS, 0.0);
+    let place = second.place;
+    let mut is_expected = |at, attempt: &TrackedAttempt, hint_ms| {
+        let hint = Some(Duration::from_millis(hint_ms));
+        core.bucket.on_refused(at, attempt, hint, 0.0).was_expected
+    };
+    assert!(!is_expected(now + 10 * MS, &first, 250), "it was its turn");
+    assert!(!is_expected(now + 11 * MS, &second, 249), "it was under way");
+    let third = core.bucket.on_sent(now + 12 * MS, place, Asks::NONE, 0.0);
+    let hint = Some(Duration::from_millis(238));
+    assert!(core.bucket.on_refused(now + 22 * MS, &third, hint, 0.0).was_expected);
 }
 
 #[test]

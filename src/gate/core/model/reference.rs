@@ -295,7 +295,7 @@ impl Reference {
             was_expected: false,
         };
         let was_closed = decided + MILLISECOND < self.history.closed_until();
-        refused.was_expected = was_closed && refused.is_explained();
+        refused.was_expected = is_news && was_closed && refused.is_explained();
         if is_news && !refused.was_expected {
             self.admissions.on_refused();
         }
