@@ -10,12 +10,12 @@ use std::{
 #[cfg(spillover_loom)]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU64},
+    atomic::{AtomicBool, AtomicU64, fence},
 };
 #[cfg(not(spillover_loom))]
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU64},
+    atomic::{AtomicBool, AtomicU64, fence},
 };
 #[cfg(not(spillover_loom))]
 pub(crate) use tokio::time::Sleep;

@@ -120,9 +120,9 @@ impl Marks {
         })
     }
 
-    /// The longest mark that closes this request.
-    pub(super) fn of(&self, load: &dyn Load) -> LoadMark {
-        let kind = self.0.get(load.traffic() as usize).and_then(OnceLock::get);
+    /// The longest mark that closes this request, which is of this kind.
+    pub(super) fn of(&self, traffic: Traffic, load: &dyn Load) -> LoadMark {
+        let kind = self.0.get(traffic as usize).and_then(OnceLock::get);
         kind.map_or_else(LoadMark::default, |kind| kind.of(load))
     }
 }
@@ -175,7 +175,7 @@ pub(super) fn raise(word: &AtomicU64, until: Until) {
 }
 
 /// Kinds that can be marked: all but [`Traffic::Free`].
-const KINDS: usize = Traffic::Free as usize;
+pub(super) const KINDS: usize = Traffic::Free as usize;
 
 #[cfg(all(test, not(spillover_loom)))]
 mod tests {

@@ -5,8 +5,9 @@
 //! and the rules that tie them together: until when it refuses, and its
 //! [`Circuit`](circuit::Circuit), which decides from the outcomes of many requests whether it fails,
 //! and lets one request at a time probe whether it has recovered. [`Cooldowns`] is a row of slots
-//! with the epoch of their instants.
+//! with the epoch of their instants, and with what is known of [blocks](ClosedBlocks) of them.
 
+mod blocks;
 mod circuit;
 mod failure_count;
 mod load;
@@ -17,19 +18,21 @@ mod watch;
 use std::{
     cell::LazyCell,
     num::NonZeroU32,
+    ops::Range,
     time::{Duration, Instant},
 };
 
+use self::{
+    blocks::ClosedBlocks,
+    marks::LoadMark,
+    slot::{Slot, Until, to_nanos},
+};
 pub(crate) use self::{
     circuit::{Failure, Seen, Taken},
     load::{Load, Traffic, Weight},
     marks::Closed,
     slot::CooldownReason,
     watch::Watch,
-};
-use self::{
-    marks::LoadMark,
-    slot::{Slot, Until, to_nanos},
 };
 
 /// The cooldowns and failures of a few backends.
@@ -38,6 +41,7 @@ pub(crate) struct Cooldowns {
     /// The epoch of all words, which cannot hold an `Instant`.
     epoch: Instant,
     slots: Box<[Slot]>,
+    blocks: ClosedBlocks,
 }
 
 /// A snapshot of one kind's cooldown at one backend, for [`Cooldowns::reopen`].
@@ -60,7 +64,8 @@ pub(crate) struct NextOpen {
 impl Cooldowns {
     /// `len` backends without cooldowns. An instant before `epoch` counts as `epoch`.
     pub(crate) fn new(len: usize, epoch: Instant) -> Self {
-        Self { epoch, slots: (0..len).map(|_| Slot::new()).collect() }
+        let slots = (0..len).map(|_| Slot::new()).collect();
+        Self { epoch, slots, blocks: ClosedBlocks::new(len) }
     }
 
     /// Whether the backend is open for `load`: it neither refuses it nor is deferred.
@@ -91,6 +96,21 @@ impl Cooldowns {
         }
     }
 
+    /// The backends of `range` without those of blocks that are closed to all requests of the kind of
+    /// `load`. Whether each of the others is open remains to be checked.
+    pub(crate) fn perhaps_open(
+        &self,
+        range: Range<usize>,
+        now: Instant,
+        load: &dyn Load,
+    ) -> impl Iterator<Item = usize> {
+        let (now, traffic) = (self.nanos(now), load.traffic());
+        let is_closed = move |block: &Range<usize>| {
+            self.blocks.closed(&self.slots, block.start, now, traffic).is_some()
+        };
+        ClosedBlocks::of(range).filter(move |block| !is_closed(block)).flatten()
+    }
+
     /// How much longer the backend refuses anything; `None` if it does not.
     #[inline]
     pub(crate) fn remaining(&self, index: usize, now: Instant) -> Option<Duration> {
@@ -118,6 +138,8 @@ impl Cooldowns {
         let now = self.nanos(now);
         let until = |time| Until::new(now.saturating_add(to_nanos(time)), why);
         self.slots[index].close(closed, until(rest), until(said));
+        let is_heavy = matches!(closed, Closed::From(..));
+        self.blocks.forget(index, is_heavy.then(|| until(rest)));
     }
 
     /// When the first of `indices` accepts `load` again. One whose quota is used up comes last, since
@@ -128,10 +150,26 @@ impl Cooldowns {
         now: Instant,
         load: &dyn Load,
     ) -> NextOpen {
-        let now = self.nanos(now);
-        let mark = |index: usize| self.slots[index].mark(load);
+        let traffic = load.traffic();
+        let marks = indices.map(|index| self.slots[index].mark(traffic, load));
+        Self::soonest(marks, self.nanos(now))
+    }
+
+    /// [`next_open`](Self::next_open) among all backends.
+    pub(crate) fn next_open_of_all(&self, now: Instant, load: &dyn Load) -> NextOpen {
+        let (now, traffic) = (self.nanos(now), load.traffic());
+        let marks = ClosedBlocks::of(0..self.slots.len()).flat_map(|range| {
+            let reopens = self.blocks.reopens(&self.slots, range.start, now, traffic);
+            let each = if reopens.is_some() { 0..0 } else { range };
+            let each = each.map(|index| self.slots[index].mark(traffic, load));
+            reopens.map(LoadMark::of_all).into_iter().chain(each)
+        });
+        Self::soonest(marks, now)
+    }
+
+    fn soonest(marks: impl Iterator<Item = LoadMark>, now: u64) -> NextOpen {
         let is_closed = |mark: &LoadMark| mark.until.nanos() > now;
-        let soonest = indices.map(mark).min_by_key(|mark| match is_closed(mark) {
+        let soonest = marks.min_by_key(|mark| match is_closed(mark) {
             true => Some((mark.until.why() == CooldownReason::Quota, mark.said)),
             false => None,
         });
@@ -153,7 +191,8 @@ impl Cooldowns {
         indices: impl Iterator<Item = usize>,
         load: &dyn Load,
     ) -> Option<usize> {
-        indices.min_by_key(|&index| self.slots[index].mark(load).until)
+        let traffic = load.traffic();
+        indices.min_by_key(|&index| self.slots[index].mark(traffic, load).until)
     }
 
     /// Until when a whole kind of traffic is known to be refused, for [`reopen`](Self::reopen).
@@ -164,6 +203,7 @@ impl Cooldowns {
     /// The backend served a request that was sent while `seen` was known, which disproves `seen`.
     pub(crate) fn reopen(&self, index: usize, traffic: Traffic, seen: ClosedUntil) {
         self.slots[index].reopen(traffic, seen.0);
+        self.blocks.forget(index, None);
     }
 
     /// How much longer the backend is deferred because it fails; `None` if it is not.

@@ -60,6 +60,8 @@ impl CooldownReason {
 pub(super) struct Until(u64);
 
 impl Until {
+    pub(super) const MAX: Self = Self(u64::MAX);
+
     pub(super) const fn new(nanos: u64, why: CooldownReason) -> Self {
         let longest = u64::MAX >> WHY_BITS;
         let nanos = if nanos < longest { nanos } else { longest };
@@ -157,14 +159,19 @@ impl Slot {
             || self.marks.get().is_some_and(|marks| marks.refuse(now, traffic, load))
     }
 
-    /// What closes `load`.
-    pub(super) fn mark(&self, load: &dyn Load) -> LoadMark {
-        if load.traffic() == Traffic::Free {
+    /// What closes `load`, which is of this kind.
+    pub(super) fn mark(&self, traffic: Traffic, load: &dyn Load) -> LoadMark {
+        if traffic == Traffic::Free {
             return LoadMark::default();
         }
         let whole = LoadMark::of_all(Until::read(&self.until));
-        let part = self.marks.get().map_or_else(LoadMark::default, |marks| marks.of(load));
+        let part = self.marks.get().map_or_else(LoadMark::default, |marks| marks.of(traffic, load));
         if part.until > whole.until { part } else { whole }
+    }
+
+    /// Until when it refuses every request of this kind, whatever its weight.
+    pub(super) fn kind_closed(&self, traffic: Traffic) -> Until {
+        Until::read(&self.until).max(self.closed(traffic))
     }
 
     /// How much longer it refuses anything.

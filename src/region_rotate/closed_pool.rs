@@ -20,14 +20,15 @@ pub(super) struct ClosedPool<'a> {
 }
 
 impl ClosedPool<'_> {
-    /// A body of Azure's shape, for people: the `considered` backends, and why each was skipped. The
-    /// caller of this writes the wait.
+    /// A body of Azure's shape, for people: the `considered` backends, `count` in all, and why each
+    /// was skipped. The caller of this writes the wait.
     pub(super) fn answer<R>(
         &self,
         considered: impl Iterator<Item = usize>,
+        count: usize,
         status: StatusCode,
     ) -> Response<ResponseBody<R>> {
-        let text = Bytes::from(self.body(considered, status));
+        let text = Bytes::from(self.body(considered, count, status));
         let mut response = Response::new(ResponseBody::own(text.clone()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -37,14 +38,19 @@ impl ClosedPool<'_> {
         response
     }
 
-    fn body(&self, mut considered: impl Iterator<Item = usize>, status: StatusCode) -> String {
+    fn body(
+        &self,
+        considered: impl Iterator<Item = usize>,
+        count: usize,
+        status: StatusCode,
+    ) -> String {
         let is_refused = status == StatusCode::TOO_MANY_REQUESTS;
         let kind = if is_refused { "too_many_requests" } else { "unavailable" };
         let mut body = format!(
             r#"{{"error":{{"code":"{}","type":"{kind}","message":"No backend is left to try."#,
             status.as_str()
         );
-        for index in considered.by_ref().take(MAX_NAMED_BACKENDS) {
+        for index in considered.take(MAX_NAMED_BACKENDS) {
             let separator = if body.ends_with('.') { " " } else { ", " };
             // Names have no characters that JSON escapes; see `Backend::new`.
             let name = self.pool.member(index).name();
@@ -62,8 +68,7 @@ impl ClosedPool<'_> {
                 }
             };
         }
-        let more = considered.count();
-        if more > 0 {
+        if let more @ 1.. = count.saturating_sub(MAX_NAMED_BACKENDS) {
             _ = write!(body, ", and {more} more");
         }
         body.push_str(r#".","param":null}}"#);

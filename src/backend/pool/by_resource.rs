@@ -28,7 +28,7 @@ impl BackendPool {
         let choice = &self.shared.choice;
         match key {
             Some(key) => choice.rendezvous(key, |index| self.member(index).seed(), qualifies),
-            None => choice.draw(draw, qualifies),
+            None => choice.draw(draw, qualifies, |group| self.perhaps_open(group, now, load)),
         }
     }
 
@@ -45,14 +45,17 @@ impl BackendPool {
         let refuses = self.shared.cooldowns.refusing_at(now, load);
         let qualifies =
             |index: usize| !tried.contains(index) && !refuses(index) && self.is_on(resource, index);
+        let candidates = |group| self.perhaps_open(group, now, load);
         // A closed pool has none, and answers every request itself.
-        if !(0..self.len()).any(qualifies) {
+        if !candidates(0..self.len()).any(qualifies) {
             return None;
         }
         let choice = &self.shared.choice;
         // A misconfigured backend will not serve, however often it is called.
         let may_serve = |index: usize| qualifies(index) && self.fault(index, now).is_none();
-        choice.draw(draw, may_serve).or_else(|| choice.draw(draw, qualifies))
+        choice
+            .draw(draw, may_serve, candidates)
+            .or_else(|| choice.draw(draw, qualifies, candidates))
     }
 
     /// Whether this backend is on `resource`, or the request is not limited to one.

@@ -53,12 +53,19 @@ impl Choice {
         load: &dyn Load,
     ) -> Option<usize> {
         let is_open = cooldowns.open_at(now, load);
-        self.draw(draw, |index| !tried.contains(index) && is_open(index))
+        let qualifies = |index| !tried.contains(index) && is_open(index);
+        self.draw(draw, qualifies, |group| cooldowns.perhaps_open(group, now, load))
     }
 
-    /// A qualifying backend of the first priority that has one.
+    /// A qualifying backend of the first priority that has one. Of a range, only the `candidates`
+    /// may qualify.
     #[inline]
-    pub(super) fn draw(&self, draw: u64, qualifies: impl Fn(usize) -> bool) -> Option<usize> {
+    pub(super) fn draw<C: Iterator<Item = usize>>(
+        &self,
+        draw: u64,
+        qualifies: impl Fn(usize) -> bool,
+        candidates: impl Fn(Range<usize>) -> C,
+    ) -> Option<usize> {
         self.groups.iter().find_map(|group| {
             let mut draw = draw;
             let table = &self.columns[group.clone()];
@@ -69,7 +76,7 @@ impl Choice {
                 }
                 draw = split_mix(draw);
             }
-            self.scan(group.clone(), draw, &qualifies)
+            self.scan(candidates(group.clone()).filter(|&index| qualifies(index)), draw)
         })
     }
 
@@ -91,16 +98,13 @@ impl Choice {
         })
     }
 
-    fn scan(
-        &self,
-        group: Range<usize>,
-        draw: u64,
-        qualifies: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
+    /// One of the `qualifying` backends of a group, by weight.
+    #[inline(never)]
+    fn scan(&self, qualifying: impl Iterator<Item = usize>, draw: u64) -> Option<usize> {
         // One pass: each qualifying backend takes over with the probability of its weight among those
         // seen so far, which leaves each with its share of the total.
         let (mut chosen, mut total, mut draw) = (None, 0u64, draw);
-        for index in group.filter(|&index| qualifies(index)) {
+        for index in qualifying {
             let weight = u64::from(self.weights[index]);
             total += weight;
             draw = split_mix(draw);

@@ -7,12 +7,14 @@ mod faults;
 mod fleet;
 mod origin;
 mod own_headers;
+mod peers;
 mod prepared_backend;
 mod rendezvous;
 mod tried_set;
 
 use std::{
     fmt,
+    ops::Range,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -20,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{choice::Choice, faults::Faults, fleet::FleetCooldowns};
+use self::{choice::Choice, faults::Faults, fleet::FleetCooldowns, peers::Peers};
 pub(crate) use self::{prepared_backend::PreparedBackend, tried_set::TriedSet};
 use super::{Backend, field, resource::Residents};
 use crate::{
@@ -60,6 +62,7 @@ struct PoolShared {
     choice: Choice,
     cooldowns: Cooldowns,
     residents: Residents,
+    peers: Peers,
     faults: Faults,
     /// If processes share the cooldowns.
     fleet: OnceLock<FleetCooldowns>,
@@ -102,6 +105,7 @@ impl BackendPool {
         Ok(Self {
             shared: Arc::new(PoolShared {
                 residents: Residents::new(members.iter().map(resident)),
+                peers: Peers::new(&members),
                 choice: Choice::new(&shares),
                 cooldowns: Cooldowns::new(members.len(), clock::now()),
                 faults: Faults::new(members.len()),
@@ -274,9 +278,22 @@ impl BackendPool {
 
     /// The other backends that a refusal of this one applies to.
     pub(crate) fn quota_peers(&self, index: usize, scope: Scope) -> impl Iterator<Item = usize> {
-        let own = self.member(index);
-        let others = (0..self.len()).filter(move |&other| other != index);
-        others.filter(move |&other| own.shares(scope, self.member(other)))
+        self.shared.peers.of(index, scope)
+    }
+
+    /// The backends of `range` without many that are closed to `load`.
+    fn perhaps_open(
+        &self,
+        range: Range<usize>,
+        now: Instant,
+        load: &dyn Load,
+    ) -> impl Iterator<Item = usize> {
+        self.shared.cooldowns.perhaps_open(range, now, load)
+    }
+
+    /// When the first backend accepts `load` again.
+    pub(crate) fn next_open_of_all(&self, now: Instant, load: &dyn Load) -> NextOpen {
+        self.shared.cooldowns.next_open_of_all(now, load)
     }
 
     /// When the first of `indices` accepts `load` again.

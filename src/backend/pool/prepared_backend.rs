@@ -15,7 +15,7 @@ use super::super::{
 use super::{origin, own_headers::OwnHeaders};
 use crate::{
     ConfigError, TryCloneBody,
-    classify::{Provider, Rules, Scope},
+    classify::{Provider, Rules},
     hash::fnv1a,
 };
 
@@ -80,6 +80,10 @@ impl PreparedBackend {
         &self.name
     }
 
+    pub(super) fn region(&self) -> Option<&str> {
+        self.region.as_deref()
+    }
+
     pub(super) fn quota(&self) -> Option<&str> {
         self.quota.as_deref()
     }
@@ -87,19 +91,6 @@ impl PreparedBackend {
     /// The deployment that requests are addressed to, unless it is the caller's.
     pub(crate) fn deployment(&self) -> Option<&str> {
         self.target.deployment.as_ref().map(|deployment| &**deployment.name())
-    }
-
-    /// Whether a refusal of this backend with that scope applies to `other`, too.
-    pub(super) fn shares(&self, scope: Scope, other: &Self) -> bool {
-        match scope {
-            Scope::Request => false,
-            Scope::Quota => self.quota.is_some() && self.quota == other.quota,
-            Scope::Region => {
-                let regions = self.region.as_ref().zip(other.region.as_ref());
-                regions.is_some_and(|(own, other)| is_one_region(own, other))
-                    && self.deployment() == other.deployment()
-            }
-        }
     }
 
     pub(crate) fn resource(&self) -> &Arc<str> {
@@ -175,15 +166,6 @@ impl PreparedBackend {
         let is_here = is_host && request.uri().path().starts_with(&*self.target.base);
         is_here.then(|| spillover.clone())
     }
-}
-
-/// Whether two labels name the same region: the service writes `East US 2` for `eastus2`.
-fn is_one_region(one: &str, other: &str) -> bool {
-    letters(one).eq(letters(other))
-}
-
-fn letters(label: &str) -> impl Iterator<Item = u8> {
-    label.bytes().filter(|byte| *byte != b' ').map(|byte| byte.to_ascii_lowercase())
 }
 
 fn deployment(backend: &str, value: &str) -> Result<Deployment, ConfigError> {

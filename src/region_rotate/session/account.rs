@@ -65,9 +65,13 @@ impl Session {
         request: &dyn Load,
     ) -> Response<ResponseBody<R>> {
         let considered = (0..self.config.pool.len()).filter(|&index| self.admits(index));
+        let count = match &self.routing {
+            None => self.config.pool.len(),
+            Some(_) => considered.clone().count(),
+        };
         let load = self.load.of(request);
         let closed = ClosedPool { pool: &self.config.pool, tried: &self.tried, now, load: &load };
-        let mut response = closed.answer(considered, status);
+        let mut response = closed.answer(considered, count, status);
         let soonest = self.speak_for_pool(&mut response, now, request);
         self.note_twin(&mut response);
         match status {

@@ -223,6 +223,10 @@ impl Session {
             let left = reopens.saturating_duration_since(now);
             return NextOpen { left, said: left, why: Some(CooldownReason::Refused), from: None };
         }
+        let load = self.load.of(request);
+        if self.routing.is_none() && self.cold.as_ref().is_none_or(|cold| cold.failed.len() == 0) {
+            return self.config.pool.next_open_of_all(now, &load);
+        }
         let has_failed = |index| self.cold.as_ref().is_some_and(|cold| cold.failed.contains(index));
         let mut others = (0..self.config.pool.len())
             .filter(|&index| self.admits(index) && !has_failed(index))
@@ -231,6 +235,6 @@ impl Session {
             let left = self.config.cooldowns.after(Outcome::Failed);
             return NextOpen { left, said: left, why: None, from: None };
         }
-        self.config.pool.next_open(others, now, &self.load.of(request))
+        self.config.pool.next_open(others, now, &load)
     }
 }
