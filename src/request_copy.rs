@@ -1,8 +1,10 @@
 //! A request that may be sent again: a copy as cheap as possible, since it is seldom needed.
 
+mod names;
+
 use std::mem;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
     uri::PathAndQuery,
@@ -15,8 +17,9 @@ use crate::{
 
 /// A request that can be sent, or sent again.
 pub(crate) enum SavedRequest<B> {
-    /// Not sent yet.
-    Whole(Request<B>),
+    /// Not sent yet, or not again. If its headers were restored from text, that is kept for the next
+    /// copy; boxed, because few requests have it.
+    Whole(Request<B>, Option<Box<PackedHeaders>>),
     /// Sent, with a copy kept.
     Copy {
         method: Method,
@@ -38,25 +41,56 @@ pub(crate) enum SavedRequest<B> {
 /// Cloning a `HeaderMap` takes two allocations and an atomic reference count for every value, and
 /// another when it is dropped; names that a server read off a connection allocate once more each.
 /// Copying the text takes half the time. Rebuilding the map costs as much as was saved, but only on a
-/// re-send, which takes milliseconds anyway.
-pub(crate) struct PackedHeaders {
-    text: Vec<u8>,
-    count: usize,
+/// re-send, which takes milliseconds anyway. The values of the map are then parts of the text, so that
+/// the text can serve as the copy for a third sending, too.
+pub(crate) enum PackedHeaders {
+    Own(Vec<u8>),
+    Shared(Bytes),
 }
 
 impl<B: TryCloneBody> SavedRequest<B> {
     /// A copy of `request` if it `may_be_resent`; nothing if its body cannot be sent twice.
     pub(crate) fn copy_if(may_be_resent: bool, request: &Request<B>) -> Self {
         let body = may_be_resent.then(|| request.body().try_clone()).flatten();
-        body.map_or(Self::Nothing, |body| Self::copy(request, body))
+        body.map_or(Self::Nothing, |body| Self::copy(request, body, None))
     }
 
     /// A copy of `request` if it `may_be_resent` and its body can be sent twice; otherwise what is
     /// needed to determine what a refusal of it is about.
     pub(crate) fn copy_or_outline(may_be_resent: bool, request: &Request<B>) -> Self {
         if may_be_resent && let Some(body) = request.body().try_clone() {
-            return Self::copy(request, body);
+            return Self::copy(request, body, None);
         }
+        Self::outline(request)
+    }
+
+    /// Takes the request for an attempt. A copy stays if it `may_be_resent` and its body can be sent
+    /// twice, otherwise nothing.
+    pub(crate) fn take_for_attempt(&mut self, may_be_resent: bool) -> Option<Request<B>> {
+        self.take_leaving(may_be_resent, |_| Self::Nothing)
+    }
+
+    /// The same, but leaves [what a refusal is judged by](Self::copy_or_outline) instead of nothing.
+    pub(crate) fn take_or_outline(&mut self, may_be_resent: bool) -> Option<Request<B>> {
+        self.take_leaving(may_be_resent, Self::outline)
+    }
+
+    fn take_leaving(
+        &mut self,
+        may_be_resent: bool,
+        otherwise: impl FnOnce(&Request<B>) -> Self,
+    ) -> Option<Request<B>> {
+        _ = self.whole();
+        let Self::Whole(request, headers) = mem::replace(self, Self::Nothing) else { return None };
+        let body = may_be_resent.then(|| request.body().try_clone()).flatten();
+        *self = match body {
+            Some(body) => Self::copy(&request, body, headers.map(|headers| *headers)),
+            None => otherwise(&request),
+        };
+        Some(request)
+    }
+
+    fn outline(request: &Request<B>) -> Self {
         Self::Outline {
             method: request.method().clone(),
             target: request.uri().path_and_query().cloned(),
@@ -64,12 +98,12 @@ impl<B: TryCloneBody> SavedRequest<B> {
         }
     }
 
-    fn copy(request: &Request<B>, body: B) -> Self {
+    fn copy(request: &Request<B>, body: B, headers: Option<PackedHeaders>) -> Self {
         Self::Copy {
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
-            headers: PackedHeaders::of(request.headers()),
+            headers: headers.unwrap_or_else(|| PackedHeaders::of(request.headers())),
             extensions: request.extensions().clone(),
             body,
         }
@@ -83,42 +117,50 @@ impl<B> SavedRequest<B> {
 
     /// The request as it was.
     pub(crate) fn whole(&mut self) -> Option<&Request<B>> {
-        self.whole_mut().map(|request| &*request)
-    }
-
-    /// The request as it was, mutable.
-    pub(crate) fn whole_mut(&mut self) -> Option<&mut Request<B>> {
         if let Self::Copy { .. } = self {
-            *self = self.take().map_or(Self::Nothing, Self::Whole);
+            self.restore();
         }
         match self {
-            Self::Whole(request) => Some(request),
+            Self::Whole(request, _) => Some(request),
             _ => None,
         }
     }
 
-    /// Takes the request; it is not kept any longer.
-    pub(crate) fn take(&mut self) -> Option<Request<B>> {
-        match mem::replace(self, Self::Nothing) {
-            Self::Whole(request) => Some(request),
-            Self::Copy { method, uri, version, headers, extensions, body } => {
-                let mut request = Request::new(body);
-                *request.method_mut() = method;
-                *request.uri_mut() = uri;
-                *request.version_mut() = version;
-                *request.headers_mut() = headers.into_headers();
-                *request.extensions_mut() = extensions;
+    /// The request as it was, mutable.
+    pub(crate) fn whole_mut(&mut self) -> Option<&mut Request<B>> {
+        _ = self.whole();
+        match self {
+            Self::Whole(request, headers) => {
+                // A change of the headers would not be in the text.
+                *headers = None;
                 Some(request)
             }
-            Self::Outline { .. } | Self::Nothing => None,
+            _ => None,
         }
+    }
+
+    #[cold]
+    fn restore(&mut self) {
+        let Self::Copy { method, uri, version, headers, extensions, body } =
+            mem::replace(self, Self::Nothing)
+        else {
+            return;
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.version_mut() = version;
+        *request.extensions_mut() = extensions;
+        let text = headers.share();
+        *request.headers_mut() = restore_headers(&text);
+        *self = Self::Whole(request, Some(Box::new(PackedHeaders::Shared(text))));
     }
 }
 
 impl<B: TryCloneBody> SavedRequest<B> {
     fn parts(&self) -> Option<(&Method, &str, Option<Bytes>)> {
         match self {
-            Self::Whole(request) => {
+            Self::Whole(request, _) => {
                 Some((request.method(), request.uri().path(), request.body().content()))
             }
             Self::Copy { method, uri, body, .. } => Some((method, uri.path(), body.content())),
@@ -140,7 +182,7 @@ impl<B: TryCloneBody> Load for SavedRequest<B> {
     }
 
     fn weight(&self) -> Weight {
-        if let Self::Whole(request) = self {
+        if let Self::Whole(request, _) = self {
             return request.weight();
         }
         let parts = self.parts();
@@ -153,7 +195,9 @@ impl<B: TryCloneBody> Load for SavedRequest<B> {
 impl PackedHeaders {
     fn of(headers: &HeaderMap) -> Self {
         let values: usize = headers.values().map(HeaderValue::len).sum();
-        let mut text = Vec::with_capacity(values + headers.len() * (PREFIX_BYTES + NAME_BYTES));
+        let lines = values + headers.len() * (PREFIX_BYTES + NAME_BYTES);
+        let mut text = Vec::with_capacity(PREFIX_BYTES + lines);
+        text.extend_from_slice(&(headers.len() as u64).to_ne_bytes());
         for (name, value) in headers {
             let (name, value, is_sensitive) =
                 (name.as_str().as_bytes(), value.as_bytes(), value.is_sensitive());
@@ -162,24 +206,40 @@ impl PackedHeaders {
             text.extend_from_slice(name);
             text.extend_from_slice(value);
         }
-        Self { text, count: headers.len() }
+        Self::Own(text)
     }
 
-    fn into_headers(self) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(self.count);
-        let mut text = Bytes::from(self.text);
-        for _ in 0..self.count {
-            let prefix = text.get_u64_ne();
-            let (lengths, is_sensitive) = (prefix >> 1, prefix & 1 == 1);
-            let name = text.split_to(lengths as usize & ((1 << NAME_BYTES_BITS) - 1));
-            let value = text.split_to((lengths >> NAME_BYTES_BITS) as usize);
-            let name = HeaderName::from_bytes(&name).expect("it was a name");
-            let mut value = HeaderValue::from_maybe_shared(value).expect("it was a value");
-            value.set_sensitive(is_sensitive);
-            headers.append(name, value);
+    fn share(self) -> Bytes {
+        match self {
+            Self::Own(text) => text.into(),
+            Self::Shared(text) => text,
         }
-        headers
     }
+}
+
+/// The headers that were packed into `text`; their values are parts of it.
+fn restore_headers(text: &Bytes) -> HeaderMap {
+    let (count, mut rest) = prefix(text);
+    let mut headers = HeaderMap::with_capacity(count as usize);
+    for _ in 0..count {
+        let (lengths, line) = prefix(rest);
+        let (is_sensitive, lengths) = (lengths & 1 == 1, lengths >> 1);
+        let (name, line) = line.split_at(lengths as usize & ((1 << NAME_BYTES_BITS) - 1));
+        let (value, left) = line.split_at((lengths >> NAME_BYTES_BITS) as usize);
+        let name = names::known(name)
+            .unwrap_or_else(|| HeaderName::from_bytes(name).expect("it was a name"));
+        let value = HeaderValue::from_maybe_shared(text.slice_ref(value));
+        let mut value = value.expect("it was a value");
+        value.set_sensitive(is_sensitive);
+        headers.append(name, value);
+        rest = left;
+    }
+    headers
+}
+
+fn prefix(text: &[u8]) -> (u64, &[u8]) {
+    let (prefix, rest) = text.split_first_chunk().expect("the prefix of a line");
+    (u64::from_ne_bytes(*prefix), rest)
 }
 
 /// A second request like `request`; `None` if its body cannot be sent twice.
@@ -195,7 +255,7 @@ pub(crate) fn try_clone<B: TryCloneBody>(request: &Request<B>) -> Option<Request
     Some(clone)
 }
 
-/// The prefix of each line: the length of its value, that of its name, which is under 64 KiB (`http`
+/// The prefix of all lines: how many there are. And that of each: the length of its value, that of its name, which is under 64 KiB (`http`
 /// ensures that), and whether it is sensitive.
 const PREFIX_BYTES: usize = size_of::<u64>();
 const NAME_BYTES_BITS: u32 = 16;
@@ -238,20 +298,38 @@ mod tests {
             lines.into_iter().for_each(|(name, value)| {
                 request.headers_mut().append(name, value);
             });
-            let copy = SavedRequest::copy_if(true, &request).take().expect("a body in memory can be sent twice");
-            prop_assert_eq!(all(copy.headers()), all(request.headers()));
-            prop_assert_eq!(copy.method(), request.method());
-            prop_assert_eq!(copy.uri(), request.uri());
-            prop_assert_eq!(copy.version(), request.version());
-            prop_assert_eq!(copy.extensions().get(), Some(&5_u8));
-            prop_assert_eq!(copy.into_body().into_inner(), request.into_body().into_inner());
+            let mut saved = SavedRequest::copy_if(true, &request);
+            // The first is restored from the text, and so is the second, which is sent last.
+            for may_be_resent in [true, false] {
+                let copy = saved.take_for_attempt(may_be_resent);
+                let copy = copy.expect("a body in memory can be sent twice");
+                prop_assert_eq!(saved.is_kept(), may_be_resent);
+                prop_assert_eq!(all(copy.headers()), all(request.headers()));
+                prop_assert_eq!(copy.method(), request.method());
+                prop_assert_eq!(copy.uri(), request.uri());
+                prop_assert_eq!(copy.version(), request.version());
+                prop_assert_eq!(copy.extensions().get(), Some(&5_u8));
+                prop_assert_eq!(copy.into_body().into_inner(), request.body().clone().into_inner());
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_of_a_restored_request_is_in_all_that_follow() {
+        let request = Request::builder().header("a", "1").body(Full::<Bytes>::default());
+        let mut saved = SavedRequest::copy_if(true, &request.expect("valid"));
+        let restored = saved.whole_mut().expect("a copy");
+        restored.headers_mut().insert("a", HeaderValue::from_static("2"));
+        for may_be_resent in [true, false] {
+            let sent = saved.take_for_attempt(may_be_resent).expect("a copy");
+            assert_eq!(sent.headers()["a"], "2");
         }
     }
 
     #[test]
     fn what_was_taken_is_not_held_any_more() {
-        let mut held = SavedRequest::Whole(Request::new(()));
-        assert!(held.is_kept() && held.take().is_some());
-        assert!(!held.is_kept() && held.take().is_none());
+        let mut held = SavedRequest::Whole(Request::new(Full::<Bytes>::default()), None);
+        assert!(held.is_kept() && held.take_for_attempt(false).is_some());
+        assert!(!held.is_kept() && held.take_for_attempt(true).is_none());
     }
 }

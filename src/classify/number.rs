@@ -7,6 +7,12 @@
 /// NaN.
 pub(super) fn parse(bytes: &[u8]) -> Option<f64> {
     let text = bytes.trim_ascii();
+    // Nearly all are a few digits, which an integer and `f64` both hold exactly.
+    if let 1..=MAX_EXACT_DIGITS = text.len()
+        && let Some(whole) = digits(text)
+    {
+        return Some(whole as f64);
+    }
     let unsigned = match text {
         [b'+' | b'-', unsigned @ ..] => unsigned,
         _ => text,
@@ -21,6 +27,17 @@ pub(super) fn parse(bytes: &[u8]) -> Option<f64> {
     }
     Some(value)
 }
+
+/// The number written in digits alone.
+fn digits(text: &[u8]) -> Option<u64> {
+    text.iter().try_fold(0, |number, byte| match byte {
+        b'0'..=b'9' => Some(number * 10 + u64::from(byte - b'0')),
+        _ => None,
+    })
+}
+
+/// 2^53 has 16.
+const MAX_EXACT_DIGITS: usize = 15;
 
 /// Whether any digit before the exponent is not zero.
 fn names_a_quantity(text: &[u8]) -> bool {
@@ -105,6 +122,11 @@ mod tests {
         fn a_number_is_what_the_standard_library_reads(value in prop::num::f64::NORMAL) {
             prop_assert_eq!(parse(format!("{value:e}").as_bytes()), Some(value));
             prop_assert_eq!(parse(format!("{value}").as_bytes()), Some(value));
+        }
+
+        #[test]
+        fn digits_are_read_as_the_standard_library_does(text in "[0-9]{1,18}") {
+            prop_assert_eq!(parse(text.as_bytes()), text.parse().ok());
         }
 
         #[test]

@@ -94,9 +94,9 @@ where
 
     /// Sends the request a second time, with the ready service.
     pub(super) fn send(&mut self, now: Instant) {
-        let mut request = self.request.take().expect("it is kept for the second sending");
         // It may find no other backend, and then becomes due again later.
-        self.request = SavedRequest::copy_if(true, &request);
+        let request = self.request.take_for_attempt(true);
+        let mut request = request.expect("it is kept for the second sending");
         self.twins[1].clone().insert_in(request.extensions_mut());
         // It is late already, so it must not wait.
         request.extensions_mut().insert(MaxWait(Duration::ZERO));

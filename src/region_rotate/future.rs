@@ -92,7 +92,7 @@ where
                 let response = session.closed(now, StatusCode::TOO_MANY_REQUESTS, &request);
                 State::Closed { response: Some(response) }
             };
-            (state, SavedRequest::Whole(request))
+            (state, SavedRequest::Whole(request, None))
         };
         let classify_error = service.classify_error.clone();
         Self { state, inner, classify_error, session, request }
@@ -165,9 +165,10 @@ where
                             return Poll::Ready(Err(error));
                         }
                         let Some(now) = session.closed_meanwhile(&*this.request) else {
-                            let mut request = this.request.take().expect(KEPT);
-                            let may_be_resent = session.may_be_sent_again(X::FINDS_KINDS, &request);
-                            *this.request = SavedRequest::copy_or_outline(may_be_resent, &request);
+                            let may_be_resent =
+                                session.may_be_sent_again(X::FINDS_KINDS, &*this.request);
+                            let request = this.request.take_or_outline(may_be_resent);
+                            let mut request = request.expect(KEPT);
                             if let Err(Unnameable) = session.address(&mut request) {
                                 *this.inner = this.inner.clone();
                                 return Poll::Ready(Ok(session.unnameable()));

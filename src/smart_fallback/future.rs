@@ -122,7 +122,7 @@ where
             next => {
                 // An unused service releases the permit that came with its readiness.
                 primary = service.primary.clone();
-                (next.into(), SavedRequest::Whole(request))
+                (next.into(), SavedRequest::Whole(request, None))
             }
         };
         let (fallback, classify_error) = (service.fallback.clone(), service.classify_error.clone());
@@ -235,12 +235,10 @@ where
                             next
                         }
                         None => {
-                            let mut request = this.request.take().expect(KEPT);
-                            let is_kept = session.may_come_again(tier, &request);
-                            *this.request = match is_kept {
-                                true => SavedRequest::copy_or_outline(true, &request),
-                                false => SavedRequest::Nothing,
-                            };
+                            let request = this.request.whole().expect(KEPT);
+                            let may_be_resent = session.may_come_again(tier, request);
+                            let request = this.request.take_for_attempt(may_be_resent);
+                            let mut request = request.expect(KEPT);
                             session.prepare(tier, &mut request);
                             let attempt = match tier {
                                 Tier::Primary => {

@@ -20,7 +20,7 @@ use super::{layer::FallbackConfig, spill_budget::ChargeRequest};
 use crate::{
     AttemptBudget, Served, TryCloneBody,
     backend::OnConnect,
-    classify::{Hint, NativeSpillover, Outcome, Reason, Refusal, RefusedSpills},
+    classify::{Hint, NativeSpillover, Outcome, Reason, Refusal},
     clock::{self, TICK},
     cooldown::{Load, NextOpen, Traffic, Weight as LoadWeight},
     events::{Event, Source},
@@ -90,8 +90,6 @@ pub(super) struct Session {
     why: Option<Why>,
     /// Why it waits now.
     why_waits: Option<Why>,
-    /// The deployments to which Azure spilled and that refused.
-    spills: Option<RefusedSpills>,
     cold: Option<Box<ColdState>>,
     /// The attempts and waits so far, if there were any.
     served: Option<Box<Served>>,
@@ -123,7 +121,6 @@ impl Session {
             is_forbidden: false,
             why: None,
             why_waits: None,
-            spills: None,
             cold: None,
             served: None,
         }
@@ -258,7 +255,7 @@ impl Session {
             self.on_sent_to_fallback(extensions);
         }
         if tier == Tier::Fallback
-            && let Some(mut spills) = self.spills.clone()
+            && let Some(mut spills) = self.cold.as_ref().and_then(|cold| cold.spills.clone())
         {
             if let Some(known) = extensions.get() {
                 spills = spills.and(known);

@@ -70,7 +70,7 @@ where
             NextStep::Wait(waiter) => {
                 // An unused service releases the permit that came with its readiness.
                 inner = service.inner.clone();
-                (State::Waiting { waiter }, SavedRequest::Whole(request))
+                (State::Waiting { waiter }, SavedRequest::Whole(request, None))
             }
             NextStep::Send | NextStep::Return => {
                 let copy = SavedRequest::copy_if(true, &request);
@@ -128,8 +128,8 @@ where
                         session.give_up();
                         return Poll::Ready(Err(error));
                     }
-                    let mut request = this.request.take().expect(KEPT);
-                    *this.request = SavedRequest::copy_if(session.may_come_again(), &request);
+                    let may_be_resent = session.may_come_again();
+                    let mut request = this.request.take_for_attempt(may_be_resent).expect(KEPT);
                     session.prepare(&mut request);
                     let attempt = this.inner.call(request);
                     this.state.set(State::Attempting { attempt });

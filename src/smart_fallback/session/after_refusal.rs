@@ -317,7 +317,8 @@ impl Session {
         }
         let refusal = response.extensions_mut().get_mut::<Refusal>();
         if let Some(more) = refusal.and_then(|refusal| refusal.spills.take()) {
-            self.spills = Some(match &self.spills {
+            let spills = &mut self.cold().spills;
+            *spills = Some(match spills {
                 Some(known) => known.and(&more),
                 None => more,
             });

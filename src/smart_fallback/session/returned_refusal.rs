@@ -10,7 +10,7 @@ use crate::classify::{Reason, Refusal, write_retry_after, write_retry_after_fina
 impl Session {
     /// Attaches the deployments that native spillover already tried, for outer layers.
     pub(super) fn hand_on_spills<R>(&mut self, response: &mut Response<R>) {
-        if let Some(spills) = self.spills.take() {
+        if let Some(spills) = self.cold.as_mut().and_then(|cold| cold.spills.take()) {
             Refusal::add_spills(response, &spills);
         }
     }

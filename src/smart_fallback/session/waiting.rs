@@ -14,7 +14,7 @@ use super::{NextStep, RequestLimits, Session, TICK, Tier, spill::AfterPayment};
 use crate::{
     Served, TryCloneBody,
     body::OnUsage,
-    classify::{Hint, Refusal},
+    classify::{Hint, Refusal, RefusedSpills},
     clock,
     cooldown::Traffic,
     gate::{self, Admission},
@@ -78,6 +78,8 @@ pub(super) struct ColdState {
     refusals: u32,
     /// The refusal of a fallback that was called before the primary.
     refused: Option<RefusedTurn>,
+    /// The deployments to which Azure spilled and that refused.
+    pub(super) spills: Option<RefusedSpills>,
 }
 
 /// When a request that the budget keeps from spilling may be served.
