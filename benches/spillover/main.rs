@@ -22,6 +22,10 @@ fn main() {
         }
         return repeat(&path);
     }
+    if env::var_os("SPILLOVER_PATHS").is_some() {
+        PATHS.iter().for_each(|path| println!("{}", name_of(path)));
+        return;
+    }
     if env::var_os("SPILLOVER_TURNS").is_some() {
         return turns::print();
     }
@@ -51,13 +55,17 @@ fn bench(criterion: &mut Criterion, paths: &[Path]) {
 
 /// Sends [`TIMES`] requests on the path named `group/name`, for callgrind to count.
 fn repeat(name: &str) {
-    let found = PATHS.iter().find(|path| format!("{}/{}", path.group, path.name) == name);
+    let found = PATHS.iter().find(|path| name_of(path) == name);
     let mut send = (found.expect("a path that is called so").build)(Leaf::extended());
     // Initialise everything that is created once.
     for _ in 0..TIMES {
         send();
     }
     counted(&mut send);
+}
+
+fn name_of(path: &Path) -> String {
+    format!("{}/{}", path.group, path.name)
 }
 
 /// The counted part: `--toggle-collect='*counted*'`.

@@ -84,6 +84,22 @@ fn long_chat() -> Value {
     json!({"messages": (0..40).map(turn).collect::<Vec<_>>(), "max_completion_tokens": 4096})
 }
 
+/// A chat request whose body takes this many bytes, or a message less.
+pub fn chat_of_bytes(bytes: usize) -> String {
+    let mut body = json!({"model": "gpt-4o", "messages": [], "max_tokens": 800});
+    let message = |n: usize| json!({"role": "user", "content": if n.is_multiple_of(3) { CODE } else { PROSE }});
+    let mut left = bytes - body.to_string().len();
+    let messages = body["messages"].as_array_mut().expect("an array");
+    for message in (0..).map(message) {
+        match left.checked_sub(message.to_string().len() + 1) {
+            Some(less) => left = less,
+            None => break,
+        }
+        messages.push(message);
+    }
+    body.to_string()
+}
+
 fn foreign_chat() -> Value {
     json!({"messages": [
         {"role": "user", "content": "Сколько будет дважды два? Объясни подробно и с примерами."},

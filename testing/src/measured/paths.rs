@@ -29,7 +29,8 @@ use tower_spillover::{
     region_rotate::RegionRotate,
 };
 
-use super::leaf::{Leaf, send};
+use super::leaf::{Leaf, Parked, send};
+use crate::prompts::chat_of_bytes;
 
 /// Sends one request.
 pub type Send = Box<dyn FnMut()>;
@@ -148,6 +149,9 @@ pub const PATHS: &[Path] = &[
     path("closed", "bare", |leaf| over(&leaf, leaf.clone())),
     path("closed", "tower::retry", |leaf| over(&leaf, Retry::new(HandPolicy(1), leaf.clone()))),
     path("closed", "Fallback", |leaf| closed(&leaf, &leaf.refusing(), &leaf)),
+    path("closed", "Fallback, chat of 2 KiB", |leaf| closed_chat(&leaf, 2 << 10)),
+    path("closed", "Fallback, chat of 32 KiB", |leaf| closed_chat(&leaf, 32 << 10)),
+    path("closed", "Fallback, chat of 256 KiB", |leaf| closed_chat(&leaf, 256 << 10)),
     path("closed", "Fallback(Rotate 1, Rotate 1)", |leaf| {
         closed(&leaf, &rotate(pool(1), &leaf.refusing()), &rotate(pool(1), &leaf))
     }),
@@ -155,9 +159,11 @@ pub const PATHS: &[Path] = &[
         closed(&leaf, &rotate(pool(1), &leaf.refusing()), &rotate(pool(2), &leaf))
     }),
     path("closed", "bare + clone", bare_and_clone),
-    path("closed", "Rotate 2, all resting", |leaf| rotating(&leaf, &all_resting(2))),
-    path("closed", "Rotate 100, all resting", |leaf| rotating(&leaf, &all_resting(100))),
-    path("closed", "Rotate 1000, all resting", |leaf| rotating(&leaf, &all_resting(1000))),
+    path("closed", "Rotate 2, all resting", |leaf| rotating(&leaf, &resting(2, 2))),
+    path("closed", "Rotate 100, all resting", |leaf| rotating(&leaf, &resting(100, 100))),
+    path("closed", "Rotate 1000, half resting", |leaf| rotating(&leaf, &resting(1000, 500))),
+    path("closed", "Rotate 1000, all but one resting", |leaf| rotating(&leaf, &resting(1000, 999))),
+    path("closed", "Rotate 1000, all resting", |leaf| rotating(&leaf, &resting(1000, 1000))),
 ];
 
 fn over<S, R>(leaf: &Leaf, mut service: S) -> Send
@@ -223,9 +229,19 @@ where
     P: Service<Request<Full<Bytes>>, Response = Response<R>, Error = Infallible> + Clone + 'static,
     F: Service<Request<Full<Bytes>>, Response = Response<R>, Error = Infallible> + Clone + 'static,
 {
-    let mut service = two_tiers(primary, fallback).layer(());
+    let mut service = two_tiers(primary, fallback).max_wait(TICK).layer(());
     leaf.parked().reclaim(send(&mut service, leaf.parked().request()));
     over(leaf, service)
+}
+
+/// The same with a body that is weighed, since it is a conversation.
+fn closed_chat(leaf: &Leaf, bytes: usize) -> Send {
+    let (refusing, parked) = (leaf.refusing(), leaf.parked());
+    let mut service = two_tiers(&refusing, leaf).max_wait(TICK).layer(());
+    let body = Bytes::from(chat_of_bytes(bytes));
+    let request = move |parked: &Parked| parked.request().map(|_| Full::new(body.clone()));
+    parked.reclaim(send(&mut service, request(&parked)));
+    Box::new(move || parked.reclaim(send(&mut service, request(&parked))))
 }
 
 /// What a gateway has in front of its client.
@@ -273,9 +289,10 @@ fn one_resting(count: usize) -> BackendPool {
     pool
 }
 
-fn all_resting(count: usize) -> BackendPool {
+/// A pool of `count` backends, of which some rest.
+fn resting(count: usize, resting: usize) -> BackendPool {
     let pool = pool(count);
-    close(&pool, count);
+    close(&pool, resting);
     pool
 }
 
@@ -348,6 +365,8 @@ impl<B> Service<Request<B>> for Alternating {
 }
 
 const NOTHING: Duration = Duration::ZERO;
+/// A request may wait, so that a copy is kept, but does not, on however slow a machine.
+const TICK: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// Changes the type of a body, and does nothing else.
