@@ -14,8 +14,8 @@ use std::{
 use futures_core::future::BoxFuture;
 
 use super::{
-    Allowance, Closing, FleetStats, Kind, Leased, Listener, Name, Operation, RateLimit, Store,
-    Taken, Unreachable,
+    Allowance, Closing, FleetStats, GateCall, GateNews, GateReply, Kind, Leased, Listener, Name,
+    Operation, RateLimit, Store, Taken, Unreachable,
     budget::micros,
     stats::{Counters, Ended},
 };
@@ -113,6 +113,21 @@ impl Caller {
         if self.is_up() {
             self.store.correct(name, window, change);
         }
+    }
+
+    /// Asks a gate; `None` if the store is known to be down.
+    pub(crate) fn gate(self: &Arc<Self>, name: &Name, call: GateCall) -> Option<Call<GateReply>> {
+        self.call(Operation::Gate, |store| store.gate(name, call))
+    }
+
+    pub(crate) fn tell_gate(&self, name: &Name, call: GateCall) {
+        if self.is_up() {
+            self.store.tell_gate(name, call);
+        }
+    }
+
+    pub(crate) fn listen(&self, name: &Name, news: GateNews) {
+        self.store.listen(name, news);
     }
 
     fn call<T>(

@@ -4,13 +4,14 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_core::future::BoxFuture;
 
 use super::{
-    Allowance, Closing, Leased, Listener, Name, RateLimit, Store, Taken, Unreachable,
+    Allowance, Closing, GateCall, GateNews, GateReply, Leased, Listener, Name, RateLimit,
+    SharedGate, Store, Taken, Unreachable,
     budget::{StoredBudget, micros},
     rate::StoredRate,
 };
@@ -34,6 +35,8 @@ struct Shared {
     /// By backend, and by what is closed; until when and, by the service's own hint, until when.
     closings: HashMap<(Name, u32), (Closing, Instant)>,
     listeners: HashMap<Name, Vec<Listener>>,
+    gates: HashMap<Name, SharedGate>,
+    gate_listeners: HashMap<Name, Vec<GateNews>>,
 }
 
 impl Local {
@@ -45,6 +48,25 @@ impl Local {
     /// Whether the store answers from now on, which it does at first. For rehearsals of an outage.
     pub fn set_up(&self, is_up: bool) {
         self.lock().is_down = !is_up;
+    }
+
+    fn apply(&self, name: &Name, call: &GateCall) -> Option<GateReply> {
+        let (reply, listeners) = {
+            let mut shared = self.lock();
+            if shared.is_down {
+                return None;
+            }
+            let now = Duration::from_micros(shared.now());
+            let reply = shared.gates.entry(name.clone()).or_default().apply(now, call);
+            let listeners = reply.busy_for().and_then(|_| shared.gate_listeners.get(name).cloned());
+            (reply, listeners)
+        };
+        if let (Some(time), Some(listeners)) = (reply.busy_for(), listeners) {
+            for gate in listeners {
+                gate.busy_for(time);
+            }
+        }
+        Some(reply)
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -148,6 +170,27 @@ impl Store for Local {
         {
             budget.correct(window, change);
         }
+    }
+
+    fn gate(
+        &self,
+        name: &Name,
+        call: GateCall,
+    ) -> BoxFuture<'static, Result<GateReply, Unreachable>> {
+        let (store, name) = (self.clone(), name.clone());
+        // As above, so that nothing is ever to be taken back.
+        Box::pin(async move { store.apply(&name, &call).ok_or(Unreachable) })
+    }
+
+    fn tell_gate(&self, name: &Name, call: GateCall) {
+        self.apply(name, &call);
+    }
+
+    fn listen(&self, name: &Name, news: GateNews) {
+        let mut shared = self.lock();
+        let listeners = shared.gate_listeners.entry(name.clone()).or_default();
+        listeners.retain(GateNews::is_heard);
+        listeners.push(news);
     }
 }
 

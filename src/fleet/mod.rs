@@ -25,6 +25,8 @@
 
 pub(crate) mod budget;
 mod call;
+mod core;
+mod gate;
 mod local;
 mod name;
 mod rate;
@@ -37,10 +39,15 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::ConfigError;
 
-pub(crate) use self::call::{Call, Caller};
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisStore, StoreStatus};
+pub(crate) use self::{
+    call::{Call, Caller},
+    core::{Answer, Attempt, Grant, MAX_RANK, Newcomer, Refusal, Seed, SpillKind, Step, Ticket},
+    gate::{OnBusy, duration},
+};
 pub use self::{
+    gate::{GateCall, GateNews, GateReply, SharedGate},
     local::Local,
     name::{Kind, Name},
     rate::Rate,

@@ -24,6 +24,8 @@ pub enum Kind {
     Rate,
     /// The cooldowns of a backend.
     Cooldown,
+    /// The gate of a PTU.
+    Gate,
 }
 
 impl Kind {
@@ -33,6 +35,7 @@ impl Kind {
             Self::Budget => 'b',
             Self::Rate => 'r',
             Self::Cooldown => 'c',
+            Self::Gate => 'g',
         }
     }
 }

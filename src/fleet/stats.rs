@@ -21,16 +21,19 @@ pub enum Operation {
     Take,
     /// Requests are taken out of a rate.
     Lease,
+    /// A request asks the gate of a busy PTU.
+    Gate,
 }
 
 impl Operation {
-    const ALL: [Self; 2] = [Self::Take, Self::Lease];
+    const ALL: [Self; 3] = [Self::Take, Self::Lease, Self::Gate];
 
     /// Its name in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Take => "take",
             Self::Lease => "lease",
+            Self::Gate => "gate",
         }
     }
 }

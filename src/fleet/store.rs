@@ -4,7 +4,7 @@ use std::{error::Error, fmt, future::ready, time::Duration};
 
 use futures_core::future::BoxFuture;
 
-use super::Name;
+use super::{GateCall, GateNews, GateReply, Name};
 
 /// Holds the state that the processes of a fleet share.
 ///
@@ -85,6 +85,29 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// open. Nobody waits for it.
     fn correct(&self, name: &Name, window: u64, change: i64) {
         let _ = (name, window, change);
+    }
+
+    /// Applies `call` to the [`SharedGate`](super::SharedGate) called `name`.
+    ///
+    /// If the future is dropped before it is ready, the store [takes back](GateCall::undo) what it
+    /// granted.
+    fn gate(
+        &self,
+        name: &Name,
+        call: GateCall,
+    ) -> BoxFuture<'static, Result<GateReply, Unreachable>> {
+        let _ = (name, call);
+        Box::pin(ready(Err(Unreachable)))
+    }
+
+    /// Like [`gate`](Self::gate), for a call that asks nothing. Nobody waits for it.
+    fn tell_gate(&self, name: &Name, call: GateCall) {
+        let _ = (name, call);
+    }
+
+    /// Tells `news` from now on when the PTU of the gate called `name` is busy.
+    fn listen(&self, name: &Name, news: GateNews) {
+        let _ = (name, news);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod core;
 pub mod cost;
+mod fleet;
 mod state;
 mod waiter;
 
@@ -16,22 +17,25 @@ use std::{
 
 use http::Request;
 
+pub(crate) use self::{
+    core::SpillReason,
+    waiter::{Admission, Permit, Place, Waiter},
+};
 use self::{
     core::{Applicant, Core, Decision, Nanos, RefusedRequest, nanos, seconds},
     cost::{EstimateCost, Head, TokenWeights, Usage},
+    fleet::{FleetMember, FleetRefusal, FleetRequest},
+    waiter::Tracked,
 };
 pub use self::{
     core::{Contention, Knowledge},
     state::GateState,
 };
-pub(crate) use self::{
-    core::{QueueKey, SpillReason},
-    waiter::{Admission, Permit, Waiter},
-};
 use crate::{
     TryCloneBody,
     azure::ScannedBody,
     cooldown::{Closed, CooldownReason, Cooldowns, Load, NextOpen, Traffic, Watch},
+    fleet::Fleet,
     random,
     sync::{AtomicBool, Mutex, MutexGuard, clock},
 };
@@ -85,6 +89,8 @@ struct GateShared {
     /// the lock of `core`.
     busy: AtomicBool,
     core: Mutex<Core>,
+    /// The processes that share the PTU, if the gate is one of a fleet.
+    fleet: Option<FleetMember>,
     /// What the primary refuses whatever the level of its bucket: requests that are far too heavy,
     /// and traffic other than tokens of the default service tier; and its failures. In
     /// [`Mode::Shared`], every refusal.
@@ -98,6 +104,8 @@ struct Settings {
     standing_queue_interval: Option<Duration>,
     contention: Contention,
     estimator: Arc<dyn EstimateCost>,
+    /// The fleet's store, and the name of the PTU there.
+    fleet: Option<(Fleet, Arc<str>)>,
 }
 
 /// The estimated cost of a request, and the estimator that will correct it.
@@ -156,6 +164,7 @@ impl Gate {
             standing_queue_interval: Some(DEFAULT_STANDING_QUEUE_INTERVAL),
             contention: Contention::default(),
             estimator: Arc::new(TokenWeights::new()),
+            fleet: None,
         })
     }
 
@@ -190,13 +199,31 @@ impl Gate {
         Self::with(Settings { estimator: Arc::new(cost), ..self.shared.settings.clone() })
     }
 
+    /// Shares the gate with all processes of the `fleet` whose gates have the same `name`: that of the
+    /// PTU, for example its host and deployment. Only the [adaptive](Mode::Adaptive) mode shares.
+    ///
+    /// While the PTU does not refuse, nothing changes: no request calls the store. While it does,
+    /// each request asks the store for its turn, so that all processes have one queue and one model,
+    /// and the number of attempts does not depend on the number of processes. A request that the
+    /// store does not answer within the fleet's [timeout](Fleet::timeout) is admitted by this process
+    /// alone, by what it was last told.
+    #[must_use]
+    pub fn fleet(self, fleet: &Fleet, name: &str) -> Self {
+        let fleet = Some((fleet.clone(), name.into()));
+        Self::with(Settings { fleet, ..self.shared.settings.clone() })
+    }
+
     /// What the gate knows of the PTU, since when, and why. `None` in every [mode](Self::mode) but
     /// [`Mode::Adaptive`], the only one that learns.
     pub fn state(&self) -> Option<GateState> {
         if !self.is_adaptive() {
             return None;
         }
-        let now = self.nanos(clock::now());
+        let now = clock::now();
+        if let Some(member) = self.deciding(now) {
+            return Some(member.state(now));
+        }
+        let now = self.nanos(now);
         let (evidence, since) = self.lock().evidence(now);
         let lasted = u64::try_from(now.saturating_sub(since)).unwrap_or(0);
         Some(GateState::new(evidence, Duration::from_nanos(lasted)))
@@ -205,7 +232,11 @@ impl Gate {
     /// How far the PTU is above its limit, in weighted tokens; negative below the limit. `None` while
     /// the level is unknown, as it is when the PTU has spare capacity.
     pub fn level(&self) -> Option<f64> {
-        let now = self.nanos(clock::now());
+        let now = clock::now();
+        if let Some(member) = self.deciding(now) {
+            return member.level(now);
+        }
+        let now = self.nanos(now);
         let core = self.lock();
         Some(seconds(core.bucket.closed_for(now)?) * core.bucket.rate()?)
     }
@@ -221,17 +252,21 @@ impl Gate {
 
     /// The learned drain rate of the PTU in weighted tokens per second, if known.
     pub fn rate(&self) -> Option<f64> {
-        self.lock().bucket.rate()
+        match self.deciding(clock::now()) {
+            Some(member) => member.rate(),
+            None => self.lock().bucket.rate(),
+        }
     }
 
     /// Whether a measured drain rate paces requests.
     pub fn is_pacing(&self) -> bool {
-        self.is_busy() && self.lock().bucket.is_modelled()
+        self.is_busy() && self.rate().is_some()
     }
 
-    /// The number of requests that wait for the PTU.
+    /// The number of requests of this process that wait for the PTU.
     pub fn waiting(&self) -> usize {
-        self.lock().waiting()
+        let member = self.shared.fleet.as_ref();
+        self.lock().waiting() + member.map_or(0, FleetMember::waiting)
     }
 
     /// The rule that admits requests.
@@ -266,6 +301,13 @@ impl Gate {
 
     /// Admits a request of `cost` that must be sent somewhere by `deadline`.
     pub(crate) fn admit(&self, now: Instant, cost: f64, rank: u8, deadline: Instant) -> Admission {
+        if self.deciding(now).is_some() {
+            return self.ask(FleetRequest::new(self, (cost, rank), deadline));
+        }
+        self.admit_alone(now, cost, rank, deadline)
+    }
+
+    fn admit_alone(&self, now: Instant, cost: f64, rank: u8, deadline: Instant) -> Admission {
         self.arrive(now, deadline, |core, now, deadline| {
             core.on_arrival(now, &Applicant { cost, rank, deadline })
         })
@@ -279,11 +321,45 @@ impl Gate {
         cost: f64,
         rank: u8,
         deadline: Instant,
-        place: Option<QueueKey>,
+        place: Option<Place>,
     ) -> Admission {
+        if self.deciding(now).is_some() {
+            let request = FleetRequest::new(self, (cost, rank), deadline);
+            return self.ask(request.patient(place.and_then(Place::ticket)));
+        }
+        let place = place.and_then(Place::key);
         self.arrive(now, deadline, |core, now, deadline| {
             core.on_patient_arrival(now, &Applicant { cost, rank, deadline }, place)
         })
+    }
+
+    /// Admits a request that the fleet's store did not answer.
+    fn admit_unanswered(&self, now: Instant, request: &FleetRequest) -> Admission {
+        if let Some((reopens, rate)) = self.member().seed_alone() {
+            let (now, reopens) = (self.nanos(now), self.nanos(reopens));
+            self.lock().seed(now, reopens, rate);
+        }
+        match request.applicant() {
+            (cost, rank, deadline, false) => self.admit_alone(now, cost, rank, deadline),
+            (cost, rank, deadline, true) => self.arrive(now, deadline, |core, now, deadline| {
+                core.on_patient_arrival(now, &Applicant { cost, rank, deadline }, None)
+            }),
+        }
+    }
+
+    fn ask(&self, request: FleetRequest) -> Admission {
+        // Its wait is predicted by the answer.
+        Admission::Wait(Waiter::of_fleet(self.clone(), request), 0.0)
+    }
+
+    /// The fleet whose store decides at `now`.
+    fn deciding(&self, now: Instant) -> Option<&FleetMember> {
+        self.shared.fleet.as_ref().filter(|member| member.decides(now))
+    }
+
+    /// The fleet of a gate whose requests ask a store.
+    fn member(&self) -> &FleetMember {
+        self.shared.fleet.as_ref().expect("only a gate with a fleet asks its store")
     }
 
     fn arrive(
@@ -296,7 +372,9 @@ impl Gate {
         let mut core = self.lock();
         if core.is_idle(now) {
             let is_known = self.shared.cooldown.is_noted(0, at);
-            self.shared.busy.store(is_known, Ordering::Relaxed);
+            let member = self.shared.fleet.as_ref();
+            let is_busy = member.is_some_and(|member| member.is_busy(at));
+            self.shared.busy.store(is_known || is_busy, Ordering::Relaxed);
             return Admission::Go(Permit::untracked(self));
         }
         match decide(&mut core, now, deadline) {
@@ -305,7 +383,7 @@ impl Gate {
                 let wakers = core.take_wakers(now);
                 drop(core);
                 wakers.wake();
-                Admission::Go(Permit::tracked(self.clone(), attempt))
+                Admission::Go(Permit::tracked(self, Tracked::Alone(self.clone(), attempt)))
             }
             Decision::Wait { place, .. } => {
                 let predicted = core.wait_at(now, place);
@@ -330,7 +408,14 @@ impl Gate {
         let deadline = self.nanos(refusal.deadline);
         let hint = is_measured.then_some(closed);
         let refused = RefusedRequest { hint, deadline, draw: random::share(), is_patient };
-        let attempt = permit.and_then(Permit::take);
+        let tracked = permit.and_then(Permit::take);
+        if self.shares(tracked.as_ref()) {
+            self.shared.on_fleet_closed(refusal.now, closed);
+            let attempt = tracked.and_then(Tracked::of_fleet);
+            let request = FleetRequest::refused(self, &FleetRefusal::new(refusal, attempt));
+            return Ok((Waiter::of_fleet(self.clone(), request), 0.0));
+        }
+        let attempt = tracked.and_then(Tracked::alone);
         let place = self.update(|core| {
             self.shared.busy.store(true, Ordering::Relaxed);
             let attempt = attempt.unwrap_or_else(|| core.on_untracked_refusal(sent_at, cost, rank));
@@ -341,6 +426,27 @@ impl Gate {
             Ok((place, core.wait_at(now, place)))
         });
         place.map(|(place, wait)| (Waiter::new(self.clone(), place, deadline), wait))
+    }
+
+    /// Whether the fleet's store hears of the refusal of an attempt: unless this process admitted it
+    /// alone, and accounts for it.
+    fn shares(&self, tracked: Option<&Tracked>) -> bool {
+        let is_up = self.shared.fleet.as_ref().is_some_and(FleetMember::is_up);
+        is_up && self.is_adaptive() && !matches!(tracked, Some(Tracked::Alone(..)))
+    }
+
+    /// A refusal that the fleet's store did not hear of: this process goes by it.
+    fn on_refused_alone(&self, sent_at: Instant, cost: f64, rank: u8, hint: Option<Duration>) {
+        let (sent_at, now) = (self.nanos(sent_at), self.nanos(clock::now()));
+        let refused = RefusedRequest { hint, deadline: now, draw: 0.0, is_patient: true };
+        self.update(|core| {
+            self.shared.busy.store(true, Ordering::Relaxed);
+            let attempt = core.on_untracked_refusal(sent_at, cost, rank);
+            // The request returns in its own way.
+            if let Ok(place) = core.on_refused(now, &attempt, &refused) {
+                core.on_left(place);
+            }
+        });
     }
 
     /// Whether the primary fails, so that others are called before it.
@@ -383,6 +489,9 @@ impl Gate {
 
     /// The predicted wait of a request of `rank` that arrives now.
     pub(crate) fn predicted_wait(&self, now: Instant, rank: u8) -> Duration {
+        if let Some(member) = self.deciding(now) {
+            return member.closed_for(now);
+        }
         let seconds = self.lock().wait_of_newcomer(self.nanos(now), rank);
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
@@ -408,16 +517,22 @@ impl Gate {
 
     fn with(settings: Settings) -> Self {
         let epoch = clock::now();
-        let core = Core::new(settings.standing_queue_interval, settings.contention);
-        Self {
-            shared: Arc::new(GateShared {
-                settings,
-                busy: AtomicBool::new(false),
-                core: Mutex::new(core),
-                cooldown: Cooldowns::new(1, epoch),
-                epoch,
-            }),
+        let interval = settings.standing_queue_interval;
+        let core = Core::new(interval, settings.contention);
+        let fleet = settings.fleet.as_ref().filter(|_| settings.mode == Mode::Adaptive);
+        let fleet = fleet.map(|(of, name)| FleetMember::new(of.caller(), name, interval, epoch));
+        let shared = Arc::new(GateShared {
+            settings,
+            busy: AtomicBool::new(false),
+            core: Mutex::new(core),
+            fleet,
+            cooldown: Cooldowns::new(1, epoch),
+            epoch,
+        });
+        if let Some(member) = &shared.fleet {
+            member.listen(&shared);
         }
+        Self { shared }
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {

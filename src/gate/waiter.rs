@@ -12,11 +12,13 @@ use super::{
     Gate, WeighedCost,
     core::{Decision, Nanos, QueueKey, SpillReason, TrackedAttempt},
     cost::{EstimateCost, Usage},
+    fleet::{FleetAdmission, FleetAttempt, FleetRequest},
     sane,
 };
 use crate::{
     body::{Admitted, UsageSink},
     cooldown::{Failure, Watch},
+    fleet::Ticket,
     sync::{AtomicBool, Sleep, clock, poll_sleep},
 };
 
@@ -40,6 +42,56 @@ pub(crate) struct Waiter {
     place: Option<QueueKey>,
     deadline: Nanos,
     sleep: Option<Pin<Box<Sleep>>>,
+    /// Set while it waits in the queue of its fleet's store instead.
+    fleet: Option<Box<FleetRequest>>,
+}
+
+/// A position in the queue, to return to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    Alone(QueueKey),
+    Fleet(Ticket),
+}
+
+impl Place {
+    pub(super) const fn key(self) -> Option<QueueKey> {
+        match self {
+            Self::Alone(key) => Some(key),
+            Self::Fleet(_) => None,
+        }
+    }
+
+    pub(super) const fn ticket(self) -> Option<Ticket> {
+        match self {
+            Self::Fleet(ticket) => Some(ticket),
+            Self::Alone(_) => None,
+        }
+    }
+}
+
+/// An attempt that is accounted for.
+#[derive(Clone, Debug)]
+pub(super) enum Tracked {
+    /// By the core of this process.
+    Alone(Gate, TrackedAttempt),
+    /// By the store of its fleet.
+    Fleet(FleetAttempt),
+}
+
+impl Tracked {
+    pub(super) fn alone(self) -> Option<TrackedAttempt> {
+        match self {
+            Self::Alone(_, attempt) => Some(attempt),
+            Self::Fleet(_) => None,
+        }
+    }
+
+    pub(super) fn of_fleet(self) -> Option<FleetAttempt> {
+        match self {
+            Self::Fleet(attempt) => Some(attempt),
+            Self::Alone(..) => None,
+        }
+    }
 }
 
 /// Permission for one attempt. The outcome is reported through it; if it is dropped unreported, the
@@ -47,7 +99,7 @@ pub(crate) struct Waiter {
 #[derive(Debug)]
 pub(crate) struct Permit {
     /// `None` if nothing was known of the PTU, so that there is nothing to account for.
-    tracked: Option<(Gate, TrackedAttempt)>,
+    tracked: Option<Tracked>,
     /// Whether a gate let the attempt go although it tracks nothing.
     is_passing: bool,
     /// Corrects the modelled cost when the answer ends, if there is one.
@@ -58,12 +110,19 @@ pub(crate) struct Permit {
 
 impl Waiter {
     pub(super) const fn new(gate: Gate, place: QueueKey, deadline: Nanos) -> Self {
-        Self { gate, place: Some(place), deadline, sleep: None }
+        Self { gate, place: Some(place), deadline, sleep: None, fleet: None }
+    }
+
+    pub(super) fn of_fleet(gate: Gate, request: FleetRequest) -> Self {
+        Self { gate, place: None, deadline: 0, sleep: None, fleet: Some(Box::new(request)) }
     }
 
     /// Its position in the queue, to return to.
-    pub(crate) const fn place(&self) -> Option<QueueKey> {
-        self.place
+    pub(crate) fn place(&self) -> Option<Place> {
+        match &self.fleet {
+            Some(request) => request.ticket().map(Place::Fleet),
+            None => self.place.map(Place::Alone),
+        }
     }
 }
 
@@ -71,6 +130,19 @@ impl Future for Waiter {
     type Output = Admission;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Admission> {
+        let this = &mut *self;
+        if let Some(request) = &mut this.fleet {
+            let admission = match ready!(request.poll(cx)) {
+                FleetAdmission::Go(None) => Admission::Go(Permit::untracked(&this.gate)),
+                FleetAdmission::Go(Some(attempt)) => {
+                    Admission::Go(Permit::tracked(&this.gate, Tracked::Fleet(attempt)))
+                }
+                FleetAdmission::Spill(cause) => Admission::Spill(cause),
+                FleetAdmission::Alone => this.gate.admit_unanswered(clock::now(), request),
+            };
+            let Admission::Wait(alone, _) = admission else { return Poll::Ready(admission) };
+            *this = alone;
+        }
         let place = self.place.expect("a waiter is not polled after it resolved");
         loop {
             let now = self.gate.nanos(clock::now());
@@ -89,7 +161,10 @@ impl Future for Waiter {
                 wakers.wake();
             }
             let admission = match decision {
-                Decision::Go(attempt) => Admission::Go(Permit::tracked(self.gate.clone(), attempt)),
+                Decision::Go(attempt) => {
+                    let tracked = Tracked::Alone(self.gate.clone(), attempt);
+                    Admission::Go(Permit::tracked(&self.gate, tracked))
+                }
                 Decision::Spill(cause) => Admission::Spill(cause),
                 Decision::Wait { until, .. } => {
                     let until = Duration::from_nanos(u64::try_from(until).unwrap_or(0));
@@ -117,9 +192,9 @@ impl Permit {
         Self { tracked: None, is_passing: true, correction: None, watch: gate.watch() }
     }
 
-    pub(super) fn tracked(gate: Gate, attempt: TrackedAttempt) -> Self {
+    pub(super) fn tracked(gate: &Gate, tracked: Tracked) -> Self {
         let watch = gate.watch();
-        Self { tracked: Some((gate, attempt)), is_passing: false, correction: None, watch }
+        Self { tracked: Some(tracked), is_passing: false, correction: None, watch }
     }
 
     /// What remains of a permit after the primary failed: the attempt counts as never made.
@@ -165,10 +240,10 @@ impl Permit {
         if self.is_passing {
             return Some(Admitted(None));
         }
-        let (gate, attempt) = self.tracked.clone()?;
+        let tracked = self.tracked.clone()?;
         let estimator = Arc::clone(&weight.estimator);
         let is_admitted = AtomicBool::new(false);
-        let correction = Arc::new(CostCorrection { gate, attempt, estimator, is_admitted });
+        let correction = Arc::new(CostCorrection { tracked, estimator, is_admitted });
         self.correction = Some(Arc::clone(&correction));
         Some(Admitted(Some(correction)))
     }
@@ -179,27 +254,35 @@ impl Permit {
         if let Some(correction) = self.correction.take() {
             correction.is_admitted.store(true, Ordering::Relaxed);
         }
-        if let Some((gate, attempt)) = self.tracked.take() {
-            let now = gate.nanos(clock::now());
-            gate.update(|core| {
-                core.bucket.on_accepted(now, &attempt);
-                if let Some(share) = utilization {
-                    core.bucket.on_utilization(now, &attempt, share);
-                }
-            });
+        match self.tracked.take() {
+            Some(Tracked::Alone(gate, attempt)) => {
+                let now = gate.nanos(clock::now());
+                gate.update(|core| {
+                    core.bucket.on_accepted(now, &attempt);
+                    if let Some(share) = utilization {
+                        core.bucket.on_utilization(now, &attempt, share);
+                    }
+                });
+            }
+            Some(Tracked::Fleet(attempt)) => attempt.on_accepted(utilization),
+            None => {}
         }
     }
 
     /// The tracked attempt, if any.
-    pub(super) fn take(mut self) -> Option<TrackedAttempt> {
-        self.tracked.take().map(|(_, attempt)| attempt)
+    pub(super) fn take(mut self) -> Option<Tracked> {
+        self.tracked.take()
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some((gate, attempt)) = &self.tracked {
-            gate.update(|core| core.bucket.on_cancelled(attempt));
+        match &self.tracked {
+            Some(Tracked::Alone(gate, attempt)) => {
+                gate.update(|core| core.bucket.on_cancelled(attempt));
+            }
+            Some(Tracked::Fleet(attempt)) => attempt.on_cancelled(),
+            None => {}
         }
     }
 }
@@ -207,8 +290,7 @@ impl Drop for Permit {
 /// Corrects the modelled level once an answer's usage is known.
 #[derive(Debug)]
 struct CostCorrection {
-    gate: Gate,
-    attempt: TrackedAttempt,
+    tracked: Tracked,
     estimator: Arc<dyn EstimateCost>,
     /// The body of a refused attempt is read or dropped, too; it must not count.
     is_admitted: AtomicBool,
@@ -220,7 +302,12 @@ impl UsageSink for CostCorrection {
             return;
         }
         let actual = usage.map(|usage| sane(self.estimator.actual(&usage)));
-        let now = self.gate.nanos(clock::now());
-        self.gate.update(|core| core.bucket.on_ended(now, &self.attempt, actual));
+        match &self.tracked {
+            Tracked::Alone(gate, attempt) => {
+                let now = gate.nanos(clock::now());
+                gate.update(|core| core.bucket.on_ended(now, attempt, actual));
+            }
+            Tracked::Fleet(attempt) => attempt.on_ended(actual),
+        }
     }
 }

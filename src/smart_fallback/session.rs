@@ -24,7 +24,7 @@ use crate::{
     clock::{self, TICK},
     cooldown::{Load, NextOpen, Traffic, Weight as LoadWeight},
     events::{Event, Source},
-    gate::{Admission, Permit, QueueKey, Waiter, WeighedCost},
+    gate::{Admission, Permit, Place, Waiter, WeighedCost},
     overrides::Arrival,
     policy::ClassifyError,
     served::Why,
@@ -196,7 +196,7 @@ impl Session {
         &mut self,
         now: Instant,
         admission: Admission,
-        place: Option<QueueKey>,
+        place: Option<Place>,
         request: &Request<B>,
     ) -> NextStep {
         self.note_wait(now);

@@ -238,6 +238,12 @@ impl Core {
         Ok(place)
     }
 
+    /// Continues with what the store of a fleet knew: the PTU reopens at `reopens`, and this process's
+    /// share of it drains at `rate`.
+    pub(crate) fn seed(&mut self, now: Nanos, reopens: Nanos, rate: f64) {
+        self.bucket.seed(now, reopens, rate);
+    }
+
     /// Registers `waker` to be called when it may be the turn of the request waiting at `place`.
     pub(crate) fn wake_with(&mut self, place: QueueKey, waker: &Waker) {
         if let Some(request) = self.queue.get_mut(place) {

@@ -287,6 +287,17 @@ impl Bucket {
         }
     }
 
+    /// Continues with what the store of a fleet knew.
+    pub(super) fn seed(&mut self, now: Nanos, reopens: Nanos, rate: f64) {
+        self.on_idle();
+        self.below_limit_at = Some(reopens);
+        if rate > 0.0 {
+            self.drain_rate.seed(rate);
+        }
+        self.prober.seed(now, reopens);
+        self.admissions.on_first_refusal(now);
+    }
+
     /// The PTU has had spare capacity for so long that its level is unknown.
     pub(super) const fn on_idle(&mut self) {
         self.below_limit_at = None;

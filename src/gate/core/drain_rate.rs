@@ -81,6 +81,13 @@ impl DrainRate {
         }
     }
 
+    /// Another gate measured `rate`. It counts for half of the window.
+    pub(super) const fn seed(&mut self, rate: f64) {
+        self.time = RATE_SAMPLE_WINDOW_S / 2.0;
+        (self.rate, self.cost) = (rate, rate * self.time);
+        self.is_provisional = false;
+    }
+
     /// The bucket may have run dry: the next refusal cannot be compared with the last one.
     pub(super) const fn on_ran_dry(&mut self) {
         self.last = None;

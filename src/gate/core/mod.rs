@@ -111,7 +111,8 @@
 //!   of waiting. On a large PTU that is nothing; on one of two requests a second it is every fourth
 //!   attempt. A PTU charges nothing for a 429, and capacity that nobody uses is lost.
 //! - Coordination between processes: each learns from its own refusals. The gain shrinks with the
-//!   share of a process; one gateway for all of them restores it.
+//!   share of a process; one gateway for all of them restores it, and so does
+//!   [a fleet](crate::Gate::fleet), whose gates are one.
 //! - The service's own assumption for an unstated `max_tokens` is not learned: refusals cannot
 //!   separate it from the rate and from the load of others. If it is known, it can be
 //!   [set](crate::gate::cost::TokenWeights::unstated_output).

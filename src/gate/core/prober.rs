@@ -172,6 +172,13 @@ impl Prober {
         self.early_at = self.early_at.filter(|early| *early != sent_at);
     }
 
+    /// Another gate knows at `now` that the PTU refuses until `closed_until`.
+    pub(super) const fn seed(&mut self, now: Nanos, closed_until: Nanos) {
+        self.closed_until = closed_until;
+        (self.refused_at, self.refusal_known_at) = (now, now);
+        (self.first_sent, self.window, self.early_at) = (None, 1, None);
+    }
+
     /// An attempt that was not tracked turns out to be refused.
     pub(super) const fn on_untracked_refusal(&mut self) {
         self.first_sent = None;

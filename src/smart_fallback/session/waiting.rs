@@ -63,7 +63,7 @@ pub(in crate::smart_fallback) enum Winner {
 #[derive(Default)]
 pub(super) struct ColdState {
     /// Its position at the gate, to return to.
-    pub(super) place: Option<gate::QueueKey>,
+    pub(super) place: Option<gate::Place>,
     /// Its permission to call the fallback, while that reopens.
     turn: Option<wait::TurnPermit>,
     /// Its charge to the budget, returned unless the fallback serves it.
