@@ -72,6 +72,27 @@ impl GateCall {
     }
 }
 
+#[cfg(feature = "redis")]
+impl GateCall {
+    /// The arguments of the script, which publishes news on `channel`.
+    pub(crate) fn arguments(&self, channel: &str) -> Vec<String> {
+        let mut arguments = vec![String::new(), channel.to_owned(), self.interval.to_string()];
+        arguments.extend([self.seed.closed.to_string(), self.seed.rate.to_string()]);
+        for step in &self.steps {
+            step.write_to(&mut arguments);
+        }
+        arguments
+    }
+}
+
+#[cfg(feature = "redis")]
+impl GateReply {
+    /// The script's reply, or `None` if it makes no sense.
+    pub(crate) fn read(numbers: &[i64]) -> Option<Self> {
+        Reply::read(numbers).map(Self)
+    }
+}
+
 impl GateReply {
     /// For how long every process of the fleet is to ask the store before it calls the PTU, if they
     /// are to be told. The store then calls [`GateNews::busy_for`] of each.

@@ -40,6 +40,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use crate::ConfigError;
 
 #[cfg(feature = "redis")]
+pub(crate) use self::core::gate_script;
+#[cfg(feature = "redis")]
 pub use self::redis::{RedisStore, StoreStatus};
 pub(crate) use self::{
     call::{Call, Caller},

@@ -39,12 +39,18 @@
 //! - **Ranks** above [`MAX_RANK`] count as that rank.
 
 mod bucket;
+#[cfg(all(test, feature = "redis"))]
+mod differential;
 mod queue;
 mod state;
 mod steps;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "redis")]
+mod wire;
 
+#[cfg(feature = "redis")]
+pub(crate) use self::wire::script as gate_script;
 pub(crate) use self::{
     queue::MAX_RANK,
     steps::{

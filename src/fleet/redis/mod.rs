@@ -4,6 +4,7 @@ mod breaker;
 mod closings;
 mod connection;
 mod courier;
+mod gate;
 mod keys;
 
 use std::{
@@ -25,9 +26,11 @@ use self::{
     closings::Listeners,
     connection::Address,
     courier::{Courier, Health, Link},
+    gate::{GateKeys, GateListeners},
 };
 use super::{
-    Allowance, Closing, Leased, Listener, Name, RateLimit, Store, Taken, Unreachable,
+    Allowance, Closing, GateCall, GateNews, GateReply, Leased, Listener, Name, RateLimit, Store,
+    Taken, Unreachable,
     budget::{MAX_WHOLE, micros},
 };
 use crate::{ConfigError, random};
@@ -73,6 +76,7 @@ struct Shared {
     courier: OnceLock<(Courier, Arc<Health>)>,
     fleets: Mutex<HashMap<Box<str>, Arc<Membership>>>,
     listeners: Listeners,
+    gate_listeners: GateListeners,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +101,7 @@ impl RedisStore {
             courier: OnceLock::new(),
             fleets: Mutex::default(),
             listeners: Listeners::default(),
+            gate_listeners: GateListeners::default(),
         };
         Ok(Self { settings, shared: Arc::new(shared) })
     }
@@ -172,6 +177,10 @@ impl RedisStore {
                         shared.listen(&link, &fleet).await?;
                     }
                 }
+                for channel in shared.gate_listeners.channels() {
+                    // Without news, more requests meet a refusal of their own, and that is all.
+                    let _ = link.subscribe(&channel).await;
+                }
                 Ok(())
             })
         };
@@ -200,6 +209,7 @@ impl RedisStore {
         let on_push = move |push: &redis::PushInfo| {
             if let Some(shared) = hears.upgrade() {
                 shared.listeners.on_push(push);
+                shared.gate_listeners.on_push(push);
             }
         };
         let connector = self.settings.address.connector(on_push).expect("it was tried before");
@@ -377,6 +387,57 @@ impl Store for RedisStore {
                 let _ = link.script(&CORRECT, &[&key], &arguments).await;
             })
         });
+    }
+
+    fn gate(
+        &self,
+        name: &Name,
+        call: GateCall,
+    ) -> BoxFuture<'static, Result<GateReply, Unreachable>> {
+        let keys = GateKeys::new(name);
+        let (reply, answer) = oneshot::channel();
+        let run = self.courier().is_some_and(|courier| {
+            courier.run(move |link| async move {
+                // The request has decided without it.
+                if reply.is_closed() {
+                    return;
+                }
+                let result = keys.run(&link, &call).await;
+                if let Err(Ok(undelivered)) = reply.send(result)
+                    && let Some(undo) = call.undo(&undelivered)
+                {
+                    let _ = keys.run(&link, &undo).await;
+                }
+            })
+        });
+        Box::pin(async move {
+            if !run {
+                return Err(Unreachable);
+            }
+            let reply = answer.await.map_err(|_| Unreachable)?;
+            reply.map_err(|_| Unreachable)
+        })
+    }
+
+    fn tell_gate(&self, name: &Name, call: GateCall) {
+        let keys = GateKeys::new(name);
+        self.courier().map(|courier| {
+            courier.run(move |link| async move {
+                let _ = keys.run(&link, &call).await;
+            })
+        });
+    }
+
+    fn listen(&self, name: &Name, news: GateNews) {
+        let channel = GateKeys::new(name).channel;
+        if self.shared.gate_listeners.add(channel.clone(), news) {
+            // Without a connection, that follows when there is one.
+            self.courier().map(|courier| {
+                courier.run(move |link| async move {
+                    let _ = link.subscribe(&channel).await;
+                })
+            });
+        }
     }
 }
 

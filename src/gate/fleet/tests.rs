@@ -301,3 +301,37 @@ fn a_request_may_be_dropped_on_any_thread() {
     gate.shared.on_fleet_closed(clock::now(), SECOND);
     check(queued(admit(&gate, SECOND)));
 }
+
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn two_processes_on_one_server_have_one_queue_and_hear_from_each_other() {
+    let Some(server) = spillover_testing::redis::Server::start(&[]) else { return };
+    let process = || {
+        let store = crate::fleet::RedisStore::new(&server.url()).expect("a URL");
+        let fleet = Fleet::new("test", store).expect("a name").timeout(SECOND);
+        (Gate::new().fleet(&fleet, "ptu"), fleet)
+    };
+    let [(first, fleet), (second, other)] = [process(), process()];
+    let within = async |is: &dyn Fn() -> bool| {
+        let until = clock::now() + 10 * SECOND;
+        while !is() {
+            assert!(clock::now() < until, "not within ten seconds");
+            clock::sleep_until(clock::now() + 5 * MS).await;
+        }
+    };
+    within(&|| fleet.is_up() && other.is_up()).await;
+    let refused = tokio::spawn({
+        let gate = first.clone();
+        async move { refuse(&gate, SECOND).await }
+    });
+    within(&|| second.is_busy()).await;
+    let started = clock::now();
+    let admission = queued(admit(&second, 4 * SECOND)).await;
+    let Admission::Go(permit) = admission else { panic!("{admission:?}") };
+    // Until the hint is checked.
+    assert!(clock::now() - started >= 250 * MS, "it waited although it had no refusal");
+    permit.on_accepted(None);
+    assert!(matches!(refused.await.expect("it does not panic"), Admission::Go(_)));
+    assert!(second.state().expect("it learns").to_string().starts_with("learning"));
+    assert_eq!((first.waiting(), second.waiting()), (0, 0));
+}

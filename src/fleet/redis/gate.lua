@@ -1,0 +1,635 @@
+-- The core of a fleet's gate, in the store: the same rules as `src/fleet/core`, statement by statement.
+-- A differential test demands equal answers, so change both.
+--
+-- KEYS[1]: what is known of one PTU. KEYS[2]: who waits, `rank:order` in order. KEYS[3]: of those, cost,
+-- appointment and latest dispatch.
+-- ARGV[1]: the time in microseconds, for tests; empty is the server's. ARGV[2]: the channel on which the
+-- fleet is told that the PTU is busy. ARGV[3]: how long a queue may stand, 0 never cuts it. ARGV[4],
+-- ARGV[5]: what the caller was told last, should the store have forgotten: for how long the PTU stays
+-- closed, and its rate; a rate of 0 when it knows nothing.
+-- Then steps: a letter and its arguments. Durations are in microseconds, costs in weighted tokens,
+-- rates in weighted tokens per second. -1 stands for what is not known.
+local now = tonumber(ARGV[1])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000000 + time[2]
+end
+local interval = tonumber(ARGV[3])
+local call, floor, max, min, abs, exp, sqrt =
+  redis.call, math.floor, math.max, math.min, math.abs, math.exp, math.sqrt
+local STATE, QUEUE, WAITING = KEYS[1], KEYS[2], KEYS[3]
+local NEVER, SECOND = -1e15, 1e6
+-- What is stored. The loader writes the position for the name: `s.rate` becomes `s[2]`, because a
+-- table with names would have to be built twice in each call.
+-- fields:
+-- below_at rate rate_cost rate_time sample_at sample_excess sample_admitted settled_at
+-- is_provisional mean estimated actual in_flight decayed_at answer_time admitted sent last_hint
+-- repeats doubt_at doubt_reopens confirmed refuted longest_hint is_hinted silent_since early_at
+-- window first_sent last_sent refused_at known_at closed_until is_explained network usual slowest
+-- refusals admitted_at depth_hints depth_shares depth_error share emptied_at change_at idle_since
+-- news_at last_order said_at purged_at queued arriving arrived_at
+-- end
+local stored = call('GET', STATE)
+local s
+if stored then
+  s = cmsgpack.unpack(stored)
+else
+  s = {}
+  for field = 1, 53 do s[field] = 0 end
+  s.below_at, s.sample_at, s.settled_at, s.last_hint, s.doubt_at = NEVER, NEVER, NEVER, NEVER, NEVER
+  s.silent_since, s.early_at, s.first_sent, s.last_sent = NEVER, NEVER, NEVER, NEVER
+  s.refused_at, s.known_at, s.closed_until, s.admitted_at = NEVER, NEVER, NEVER, NEVER
+  s.news_at, s.said_at, s.purged_at = NEVER, NEVER, NEVER
+  s.decayed_at, s.emptied_at, s.change_at, s.idle_since = now, now, now, now
+  s.confirmed, s.refuted, s.window, s.share = 0.5, 0.5, 1, 1
+  s.is_provisional, s.is_hinted, s.is_explained = true, false, false
+  s.queued, s.arriving, s.arrived_at = {}, {}, {}
+  call('DEL', QUEUE, WAITING)
+  local rate = tonumber(ARGV[5])
+  if rate > 0 then
+    s.below_at = now + tonumber(ARGV[4])
+    s.rate, s.rate_time, s.rate_cost, s.is_provisional = rate, 5, rate * 5, false
+    s.refused_at, s.known_at, s.closed_until, s.admitted_at = now, now, s.below_at, now
+  end
+end
+
+-- Functions are in a table: as locals, each would have to be captured by all others, in each call.
+local f = {}
+
+-- The bucket.
+
+function f.drain_time(cost)
+  if s.rate > 0 then return cost / s.rate * SECOND end
+  return 0
+end
+function f.ratio()
+  if s.estimated > 0 then return s.actual / s.estimated end
+  return 1
+end
+function f.fill_time()
+  if s.rate > 0 then return f.ratio() * s.mean / s.rate * SECOND end
+  return 50e3
+end
+function f.one_way() return s.network / 2 end
+function f.silence() return max(s.usual * 1.5, 20e3) end
+function f.is_silent(at) return s.first_sent ~= NEVER and at >= s.first_sent + f.silence() end
+function f.sendable_at() return s.below_at - f.one_way() + 5e3 end
+function f.drought(at)
+  if s.is_hinted or s.refusals < 3 then return 0 end
+  local dry = at - s.admitted_at
+  if dry > max(1e6, 4 * f.fill_time()) then return dry end
+  return 0
+end
+
+function f.on_arrival(cost)
+  if s.mean == 0 then s.mean = cost else s.mean = s.mean + 0.05 * (cost - s.mean) end
+end
+function f.fade()
+  if s.confirmed + s.refuted > 20 then
+    s.confirmed = s.confirmed * 0.9
+    s.refuted = s.refuted * 0.9
+  end
+end
+function f.on_known(at)
+  if s.silent_since == at then s.silent_since = NEVER end
+end
+function f.on_admitted(at, sent_at)
+  if sent_at > s.refused_at then s.refusals = 0 end
+  s.admitted_at = max(s.admitted_at, sent_at)
+  if sent_at >= s.known_at then s.closed_until = min(s.closed_until, sent_at + f.one_way()) end
+  if s.refusals == 0 and s.doubt_at ~= NEVER then
+    if s.doubt_reopens > at + 50e3 then s.refuted = s.refuted + 1 end
+    s.doubt_at = NEVER
+    f.fade()
+  end
+end
+function f.probe(at)
+  local gap = f.silence() / s.window
+  local is_below = false
+  if s.early_at ~= NEVER then
+    if at >= s.early_at + gap then
+      is_below = true
+      s.early_at = at
+      if s.network > 100e3 then
+        s.window = min(2 * s.window, 64)
+      else
+        s.window = min(s.window + 1, 1000)
+      end
+    end
+  elseif at < f.sendable_at() then
+    s.early_at = at
+  elseif s.rate == 0 and s.first_sent ~= NEVER and at >= s.silent_since + gap then
+    s.window = min(s.window + 1, 64)
+  end
+  if s.first_sent == NEVER then s.first_sent = at end
+  s.last_sent = at
+  s.silent_since = at
+  return is_below
+end
+function f.on_sent(at, cost)
+  if f.is_silent(at) then f.on_admitted(at, s.first_sent) end
+  s.sent = s.sent + cost
+  local admitted_before, sent_after = s.admitted, s.sent
+  s.admitted = s.admitted + cost
+  s.in_flight = s.in_flight + cost
+  local is_below = f.probe(at)
+  if s.below_at ~= NEVER then
+    local below = s.below_at
+    if is_below then below = min(below, at + f.one_way()) end
+    s.below_at = max(below, at - 60e6) + f.drain_time(cost)
+  end
+  return admitted_before, sent_after
+end
+function f.shift(cost)
+  local time = f.drain_time(cost)
+  if s.below_at ~= NEVER then s.below_at = s.below_at + time end
+  return time
+end
+function f.uncount(cost)
+  s.admitted = s.admitted - cost
+  s.in_flight = max(s.in_flight - cost, 0)
+end
+function f.give_back(cost)
+  f.uncount(cost)
+  f.shift(-cost)
+end
+function f.on_latency(network, known)
+  local near, took = min(max(network, 0), 400e3), max(known, 0)
+  if s.network == 0 then s.network = near else s.network = min(near, s.network + s.network / 16) end
+  if s.usual == 0 then s.usual = took else s.usual = s.usual + (took - s.usual) / 16 end
+  s.slowest = max(took, s.slowest - (s.slowest - took) / 512)
+end
+function f.on_hint(hint)
+  local repeats = 0
+  if hint > 20e3 and abs(hint - s.last_hint) <= 1e3 then repeats = 1 end
+  s.repeats = s.repeats + 0.2 * (repeats - s.repeats)
+  s.last_hint = hint
+end
+-- Whether to believe a hint. If not, it is doubted from now on.
+function f.believe(decided, hint, reopens)
+  local expected, fill = 0, 50e3
+  if s.below_at ~= NEVER then expected = max(s.below_at - decided, 0) end
+  if s.rate > 0 then fill = f.drain_time(s.mean) end
+  if hint <= max(3 * (expected + fill), 300e3) then
+    s.doubt_at = NEVER
+    return true
+  end
+  if s.refuted < 0.2 * s.confirmed and hint <= 1.5 * s.longest_hint then
+    s.doubt_at = NEVER
+    return true
+  end
+  if s.doubt_at ~= NEVER then
+    local apart = decided - s.doubt_at
+    local blur = min(fill, 200e3)
+    if abs(reopens - s.doubt_reopens) <= 0.25 * apart + blur then
+      if apart < max(150e3, 2 * blur) then return false end
+      s.confirmed = s.confirmed + 1
+      s.longest_hint = max(0.95 * s.longest_hint, s.doubt_reopens - s.doubt_at)
+      s.doubt_at = NEVER
+      f.fade()
+      return true
+    end
+  end
+  s.doubt_at, s.doubt_reopens = decided, reopens
+  return false
+end
+-- Measures the drain rate at a refusal.
+function f.measure(at, excess, admitted)
+  local is_settling = at < s.settled_at
+  if is_settling and not s.is_provisional then return end
+  if s.sample_at == NEVER then
+    s.sample_at, s.sample_excess, s.sample_admitted = at, excess, admitted
+    return
+  end
+  local cost = admitted - s.sample_admitted
+  local time = (at - s.sample_at) / SECOND
+  local drained = time + (excess - s.sample_excess) / SECOND
+  local is_first = s.rate_time == 0 and cost > 0
+  if (time < 0.5 and not is_first) or drained < 0.05 then return end
+  s.sample_at, s.sample_excess, s.sample_admitted = at, excess, admitted
+  if s.is_provisional and not is_settling then
+    s.rate_cost, s.rate_time, s.is_provisional = 0, 0, false
+  end
+  local kept = exp(-drained / 10)
+  s.rate_cost = kept * s.rate_cost + cost
+  s.rate_time = kept * s.rate_time + drained
+  if s.rate_cost > 0 then s.rate = s.rate_cost / s.rate_time end
+end
+function f.guess()
+  local time = 0.5 * f.fill_time()
+  local doublings = min(s.refusals - 1, 16)
+  while doublings > 0 do
+    time = time * 2
+    doublings = doublings - 1
+  end
+  return min(max(time, f.silence()), 490e3)
+end
+function f.on_untracked(sent_at, cost)
+  f.on_arrival(cost)
+  s.first_sent = NEVER
+  if s.below_at == NEVER then
+    s.settled_at = sent_at + 3e6
+    s.refusals = 0
+    s.admitted_at = sent_at
+  end
+end
+-- An attempt was refused. Returns when the PTU reopens.
+function f.on_refused(at, sent_after, ago, cost, hint, is_untracked, lead)
+  f.on_latency(ago, now - at)
+  local arrived = min(at + f.one_way(), now - lead)
+  if s.below_at ~= NEVER and arrived < s.refused_at then
+    if not is_untracked then f.uncount(cost) end
+    return s.below_at
+  end
+  if not is_untracked then f.give_back(cost) end
+  local later = max(s.sent - sent_after, 0)
+  local is_news = at >= s.known_at
+  if is_news and hint >= 0 then f.on_hint(hint) end
+  if s.repeats >= 0.5 then hint = -1 end
+  if is_news and f.is_silent(now) and s.first_sent < at then f.on_admitted(now, s.first_sent) end
+  local is_early = arrived + 1e3 < s.closed_until
+  local excess, err, reopens = 0, nil, 0
+  s.is_hinted = false
+  if hint >= 0 then
+    local opens = arrived + hint + f.drain_time(later)
+    if s.rate == 0 or f.believe(arrived, hint, opens) then
+      if s.below_at ~= NEVER and not is_untracked then err = abs(opens - s.below_at) end
+      s.is_hinted = true
+      excess, reopens = hint, opens
+    end
+  end
+  if f.drought(now) > 0 then s.sample_at = NEVER else f.measure(arrived, excess, s.admitted - later) end
+  s.is_explained = err ~= nil and err <= 0.1 * excess + 50e3
+  s.closed_until = arrived + excess
+  s.refused_at, s.known_at, s.first_sent, s.window, s.early_at = arrived, now, NEVER, 1, NEVER
+  if is_news and not (is_early and s.is_explained) then s.refusals = s.refusals + 1 end
+  if not s.is_hinted then reopens = arrived + f.guess() end
+  if s.below_at == NEVER or reopens - s.below_at > 250e3 then s.news_at = now end
+  s.below_at = reopens
+  return reopens
+end
+function f.on_accepted(began, at, admitted_before, share)
+  f.on_known(at)
+  f.on_admitted(began, at)
+  if share < 0 or s.below_at == NEVER or s.depth_shares < 0.02 or s.depth_error >= 0.25 or s.rate == 0 then
+    return
+  end
+  local over = (share - 1) * (s.depth_hints / s.depth_shares) * SECOND
+  local since = f.drain_time(s.admitted - admitted_before)
+  local before = at + f.one_way() + over + since
+  local answering = began - f.one_way() + over
+  local slack = f.one_way() + (began - at) / 16
+  s.below_at = min(s.below_at, max(before, answering) + slack)
+end
+function f.on_cancelled(at, cost)
+  f.on_known(at)
+  if s.first_sent == at then s.first_sent = NEVER end
+  if s.early_at == at then s.early_at = NEVER end
+  f.give_back(cost)
+end
+function f.on_ended(cost, after, actual)
+  s.in_flight = max(s.in_flight - cost, 0)
+  if s.answer_time == 0 then
+    s.answer_time = after
+  else
+    s.answer_time = s.answer_time + 0.05 * (after - s.answer_time)
+  end
+  if actual >= 0 then
+    s.estimated = 0.98 * s.estimated + cost
+    s.actual = 0.98 * s.actual + actual
+    s.admitted = s.admitted + (actual - cost)
+    local later = f.shift(actual - cost)
+    if later < 0 then s.closed_until = s.closed_until + later end
+  end
+end
+function f.on_depth(share, hint)
+  local over = share - 1
+  hint = hint / SECOND
+  if over <= 0 or hint <= 0 then return end
+  if s.depth_shares >= 0.02 then
+    local depth = s.depth_hints / s.depth_shares
+    local off = max(abs(hint - over * depth) - 0.001 * depth, 0)
+    s.depth_error = s.depth_error + 0.2 * (min(off / hint, 1) - s.depth_error)
+  end
+  s.depth_hints = 0.98 * s.depth_hints + hint
+  s.depth_shares = 0.98 * s.depth_shares + over
+end
+
+-- When to make the next attempt, for the request with `ahead` others ahead of it.
+function f.due(ahead)
+  if s.below_at == NEVER then return NEVER end
+  local gap = f.silence() / s.window
+  local by_model = f.sendable_at()
+  if s.rate > 0 then
+    by_model = by_model + ahead * f.fill_time()
+  else
+    if s.first_sent ~= NEVER then by_model = max(by_model, s.silent_since + gap) end
+    by_model = by_model + ahead * gap
+  end
+  local early
+  if s.early_at == NEVER then
+    early = s.refused_at + max(390e3 - s.network, 100e3)
+  else
+    early = s.early_at + gap
+  end
+  return min(by_model, early + ahead * gap)
+end
+function f.is_surely_closed(at)
+  local closed_until = min(s.closed_until - f.one_way(), f.sendable_at())
+  return s.below_at ~= NEVER and s.is_explained and at < closed_until
+end
+function f.may_go(after)
+  return (f.due(0) <= after and not f.is_surely_closed(after))
+    or after - max(s.refused_at, s.last_sent) >= 900e3
+end
+function f.latest_of(left, lead, is_patient)
+  local deadline = floor(now - lead + left)
+  if is_patient then return deadline end
+  return floor(deadline - max(s.slowest * 1.0625, s.network * 1.5))
+end
+
+-- Predictions.
+
+function f.drained_after(closed, queued)
+  queued = f.drain_time(queued)
+  local ratio, duration = f.ratio(), s.answer_time
+  if duration <= 0 then return closed + ratio * queued end
+  local given_back = max((1 - ratio) * f.drain_time(s.in_flight), 0)
+  local sooner = (closed + queued) / (1 + given_back / duration)
+  if sooner <= duration then return sooner end
+  local b = closed - given_back + ratio * queued
+  local c = (1 - ratio) * duration * queued
+  return max(0.5 * (b + sqrt(max(b * b + 4 * c, 0))), 0)
+end
+function f.wait_behind(at, queued)
+  if s.below_at == NEVER then return 0 end
+  local wait = max(f.sendable_at() - at, 0)
+  if s.rate > 0 then wait = f.drained_after(wait, queued) end
+  return max(wait, f.drought(at))
+end
+function f.arriving_at(index, at)
+  if (s.arriving[index] or 0) == 0 then return 0 end
+  return s.arriving[index] * exp(-max(at - s.arrived_at[index], 0) / 1e7)
+end
+function f.predicted_wait(at, rank, queued)
+  local urgent = 0
+  for index = 1, rank do urgent = urgent + f.arriving_at(index, at) end
+  local share = 0
+  if s.rate > 0 then share = min(f.ratio() * urgent / s.rate, 0.9) end
+  return f.wait_behind(at, queued) / (1 - share)
+end
+function f.allowed_wait(budget, cost, is_behind)
+  if interval == 0 or not is_behind then return budget end
+  local shared = min(budget, max(budget * s.share, 200e3))
+  local size = 1
+  if s.mean > 0 then size = cost / s.mean end
+  return min(shared * max(sqrt(max(size, 0)), 0.05), budget)
+end
+function f.on_predicted(wait, budget)
+  if interval == 0 then return end
+  local longest = max(interval, 15 * budget)
+  if s.idle_since ~= NEVER then
+    local idle = min((now - s.idle_since) / SECOND, 1000)
+    s.share = min(s.share * exp(0.1397619423751586 * idle), 1)
+    s.idle_since = NEVER
+    s.emptied_at = now
+  end
+  if wait <= max(100e3, 0.025 * budget) then
+    s.emptied_at = now
+    if now >= s.change_at then
+      s.share = min(s.share * 1.25, 1)
+      s.change_at = now + longest
+    end
+    return
+  end
+  local stands_for = max(longest * s.share, 3e6)
+  if now - s.emptied_at >= stands_for and now >= s.change_at then
+    s.share = max(s.share * 0.5, 0.02)
+    s.change_at = now + 3e6
+  end
+end
+
+-- The queue. A member is its rank and its order with leading zeros, so that it sorts as text.
+
+function f.member_of(rank, order) return string.format('%d:%016d', rank, order) end
+function f.add(list, rank, cost)
+  for index = #list + 1, rank + 1 do list[index] = 0 end
+  list[rank + 1] = list[rank + 1] + cost
+end
+function f.take(rank, member, cost)
+  if call('ZREM', QUEUE, member) == 1 then
+    call('HDEL', WAITING, member)
+    local queued = s.queued
+    queued[rank + 1] = max((queued[rank + 1] or 0) - cost, 0)
+  end
+end
+function f.behind(member) return call('ZLEXCOUNT', QUEUE, '-', '(' .. member) end
+function f.purge()
+  if abs(now - s.purged_at) < 20e3 then return end
+  s.purged_at = now
+  while true do
+    local head = call('ZRANGE', QUEUE, 0, 0)[1]
+    if not head then break end
+    local cost, look = string.match(call('HGET', WAITING, head) or '0 0 0', '^(%S+) (%S+)')
+    if tonumber(look) + 150e3 >= now then return end
+    f.take(tonumber(string.sub(head, 1, 1)), head, tonumber(cost))
+  end
+  for index = 1, #s.queued do s.queued[index] = 0 end
+end
+function f.wait_without_expired(after, rank)
+  if s.rate == 0 or call('ZCARD', QUEUE) > 64 then return 1e15 end
+  local queued = 0
+  local members = call('ZRANGEBYLEX', QUEUE, '-', '(' .. (rank + 1))
+  if #members > 0 then
+    for _, waiting in ipairs(call('HMGET', WAITING, unpack(members))) do
+      local cost, latest = string.match(waiting or '0 0 0', '^(%S+) %S+ (%S+)$')
+      if after + f.wait_behind(after, queued) <= tonumber(latest) then queued = queued + tonumber(cost) end
+    end
+  end
+  return f.predicted_wait(after, rank, queued)
+end
+
+-- Answers: `1 after order at admitted_before sent_after` goes, `2 after order predicted` waits,
+-- `3 wait allowed cause` spills; each filled up to six numbers.
+
+local out = {}
+function f.answer(kind, a, b, c, d, e)
+  local count = #out
+  out[count + 1], out[count + 2], out[count + 3] = kind, a, b
+  out[count + 4], out[count + 5], out[count + 6] = c or 0, d or 0, e or 0
+end
+local LATE, TOO_LONG, STANDING = 0, 1, 2
+function f.spill(wait, allowed, budget)
+  local cause = TOO_LONG
+  if wait <= budget and interval > 0 and s.share < 1 then cause = STANDING end
+  f.answer(3, floor(wait), floor(allowed), cause)
+end
+function f.go(at, rank, order, cost, lead)
+  f.take(rank, f.member_of(rank, order), cost)
+  at = math.ceil(at)
+  local admitted_before, sent_after = f.on_sent(at, cost)
+  f.answer(1, floor(max(at - now - lead, 0)), order, at, admitted_before, sent_after)
+end
+function f.wait_at(rank, order, cost, ahead, latest, lead)
+  local after = now + lead
+  local soonest = after + lead + 1e3
+  local look = max(after + 0.65 * (f.due(ahead) - after), soonest)
+  look = floor(min(look, max(latest, soonest)))
+  local member = f.member_of(rank, order)
+  if call('ZADD', QUEUE, '0', member) == 1 then f.add(s.queued, rank, cost) end
+  call('HSET', WAITING, member, string.format('%d %d %d', cost, look, latest))
+  f.answer(2, floor(look - after - lead), order, floor(f.predicted_wait(after, rank, ahead * s.mean)))
+end
+-- Decides what a request does now. It leaves the queue unless it keeps waiting.
+function f.decide(rank, order, cost, is_patient, latest, lead)
+  local after = now + lead
+  local member = f.member_of(rank, order)
+  local ahead = f.behind(member)
+  local turn = f.due(ahead)
+  if turn <= after + 5e3 + 2 * lead and after <= latest then
+    return f.go(max(after, turn), rank, order, cost, lead)
+  end
+  if after >= latest or (is_patient and s.closed_until - f.one_way() > latest) then
+    f.take(rank, member, cost)
+    return f.answer(3, 0, 0, LATE)
+  end
+  if not is_patient and s.news_at > order then
+    local wait = f.wait_behind(after, ahead * s.mean)
+    if 0.9 * wait > latest - after then
+      f.take(rank, member, cost)
+      return f.spill(wait, latest - after, latest - after)
+    end
+  end
+  f.wait_at(rank, order, cost, ahead, latest, lead)
+end
+
+-- Steps.
+
+local position = 6
+local steps = {}
+function f.argument()
+  position = position + 1
+  return tonumber(ARGV[position - 1])
+end
+function steps.E() -- enter: rank cost patient left lead
+  local rank, cost, is_patient, left, lead = f.argument(), f.argument(), f.argument() == 1, f.argument(), f.argument()
+  if s.below_at == NEVER then return f.answer(1, 0, 0, -1) end
+  f.on_arrival(cost)
+  local arriving = f.arriving_at(rank + 1, now)
+  f.add(s.arriving, rank, 0)
+  f.add(s.arrived_at, rank, 0)
+  s.arriving[rank + 1], s.arrived_at[rank + 1] = arriving + cost / 10, now
+  local order = max(floor(now), s.last_order + 1)
+  s.last_order = order
+  local latest, after = f.latest_of(left, lead, is_patient), now + lead
+  local head = call('ZRANGE', QUEUE, 0, 0)[1]
+  local is_first = not head or f.member_of(rank, order) < head
+  local goes = is_first and f.may_go(after)
+  if not is_patient then
+    local budget = max(latest - after, 0)
+    local ahead = 0
+    for index = 1, rank + 1 do ahead = ahead + (s.queued[index] or 0) end
+    local wait = f.predicted_wait(after, rank, ahead)
+    f.on_predicted(wait, budget)
+    if not goes then
+      local allowed = f.allowed_wait(budget, cost, not is_first)
+      if not is_first then allowed = allowed / 1.05 end
+      if wait > allowed and f.wait_without_expired(after, rank) > allowed then
+        return f.spill(wait, allowed, budget)
+      end
+    end
+  end
+  if goes then return f.go(after, rank, order, cost, lead) end
+  f.decide(rank, order, cost, is_patient, latest, lead)
+end
+function steps.T() -- turn: rank order cost patient left lead
+  local rank, order, cost, is_patient = f.argument(), f.argument(), f.argument(), f.argument() == 1
+  local left, lead = f.argument(), f.argument()
+  if s.below_at == NEVER then
+    f.take(rank, f.member_of(rank, order), cost)
+    return f.answer(1, 0, order, -1)
+  end
+  -- The store forgot what requests cost.
+  if s.mean == 0 then f.on_arrival(cost) end
+  f.decide(rank, order, cost, is_patient, f.latest_of(left, lead, is_patient), lead)
+end
+function steps.R() -- refused: rank order cost patient at admitted_before sent_after ago hint share left lead
+  local rank, order, cost, is_patient = f.argument(), f.argument(), f.argument(), f.argument() == 1
+  local at, _, sent_after, ago = f.argument(), f.argument(), f.argument(), f.argument()
+  local hint, share, left, lead = f.argument(), f.argument(), f.argument(), f.argument()
+  if share >= 0 and hint >= 0 then f.on_depth(share, hint) end
+  local is_untracked = order < 0
+  if is_untracked then
+    at = now - lead - ago
+    sent_after = s.sent
+    f.on_untracked(at, cost)
+    order = max(floor(at), 1)
+    while call('ZSCORE', QUEUE, f.member_of(rank, order)) do order = order + 1 end
+  end
+  local reopens = f.on_refused(at, sent_after, ago, cost, hint, is_untracked, lead)
+  local latest = f.latest_of(left, lead, is_patient)
+  if is_patient then
+    if reopens > latest then return f.answer(3, 0, 0, LATE) end
+  else
+    local after, ahead = now + lead, f.behind(f.member_of(rank, order))
+    local budget = latest - after
+    local allowed = budget
+    if is_untracked then allowed = f.allowed_wait(max(budget, 0), cost, ahead > 0) end
+    local wait = f.predicted_wait(after, rank, ahead * s.mean)
+    if wait > allowed then return f.spill(wait, allowed, budget) end
+  end
+  f.decide(rank, order, cost, is_patient, latest, lead)
+end
+function steps.A() -- accepted: at admitted_before since share
+  local at, admitted_before, since, share = f.argument(), f.argument(), f.argument(), f.argument()
+  f.on_accepted(now - since, at, admitted_before, share)
+end
+function steps.F() -- finished: cost after actual
+  local cost, after, actual = f.argument(), f.argument(), f.argument()
+  f.on_ended(cost, after, actual)
+end
+function steps.G() -- gone: at cost
+  local at, cost = f.argument(), f.argument()
+  f.on_cancelled(at, cost)
+end
+function steps.L() -- leave: rank order cost
+  local rank, order, cost = f.argument(), f.argument(), f.argument()
+  f.take(rank, f.member_of(rank, order), cost)
+end
+
+f.purge()
+-- A process that died never reports the end of its attempts.
+s.in_flight = s.in_flight * (1 - min(max(now - s.decayed_at, 0) / 60e6, 1))
+s.decayed_at = now
+if s.below_at ~= NEVER then
+  local silent_for = now - s.known_at
+  if ((s.below_at - now < -1e6 and silent_for > 1e6 + s.usual) or silent_for > 1e7)
+    and call('EXISTS', QUEUE) == 0 then
+    s.below_at, s.doubt_at, s.sample_at = NEVER, NEVER, NEVER
+    if s.idle_since == NEVER then s.idle_since = now end
+  end
+end
+while ARGV[position] do
+  local step = steps[ARGV[position]]
+  if not step then return redis.error_reply('spillover: unknown step ' .. ARGV[position]) end
+  position = position + 1
+  step()
+end
+local closed, busy, waiting = -1e15, -1, -1
+if s.below_at ~= NEVER then
+  closed = floor(s.below_at - now)
+  if abs(now - s.said_at) > 250e3 then
+    s.said_at = now
+    busy = floor(max(s.below_at - now, 0) + 1e6)
+    waiting = call('ZCARD', QUEUE)
+    call('PUBLISH', ARGV[2], string.format('%d', busy))
+    -- Longer than any request waits between two calls.
+    call('PEXPIRE', QUEUE, '3600000')
+    call('PEXPIRE', WAITING, '3600000')
+  end
+end
+call('SET', STATE, cmsgpack.pack(s), 'PX', '86400000')
+local count = #out
+out[count + 1], out[count + 2], out[count + 3] = closed, floor(s.rate * 1000), waiting
+out[count + 4] = busy
+return out

@@ -1,0 +1,83 @@
+//! The gate of a PTU as a script, and the news that it publishes.
+
+use std::{
+    collections::HashMap,
+    sync::{LazyLock, Mutex, PoisonError},
+    time::Duration,
+};
+
+use redis::{FromRedisValue, PushInfo, PushKind, Script, Value};
+
+use super::{
+    courier::{Failed, Link},
+    keys,
+};
+use crate::fleet::{GateCall, GateNews, GateReply, Name, duration, gate_script};
+
+/// The keys of one gate.
+#[derive(Clone)]
+pub(super) struct GateKeys {
+    state: String,
+    queue: String,
+    waiting: String,
+    pub(super) channel: String,
+}
+
+impl GateKeys {
+    pub(super) fn new(name: &Name) -> Self {
+        let key = keys::key(name);
+        let part = |part: char| format!("{key}:{part}");
+        Self { state: part('s'), queue: part('q'), waiting: part('w'), channel: part('n') }
+    }
+
+    /// Applies `call`. An answer that makes no sense is none.
+    pub(super) async fn run(&self, link: &Link, call: &GateCall) -> Result<GateReply, Failed> {
+        let arguments = call.arguments(&self.channel);
+        let arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
+        let keys = [&*self.state, &*self.queue, &*self.waiting];
+        let reply = link.script(&GATE, &keys, &arguments).await?;
+        let numbers = Vec::<i64>::from_redis_value_ref(&reply).map_err(|_| Failed)?;
+        GateReply::read(&numbers).ok_or(Failed)
+    }
+}
+
+/// The gates of this process that hear news, by channel.
+#[derive(Debug, Default)]
+pub(super) struct GateListeners(Mutex<HashMap<String, Vec<GateNews>>>);
+
+impl GateListeners {
+    /// Returns whether the channel is new.
+    pub(super) fn add(&self, channel: String, news: GateNews) -> bool {
+        let mut channels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.retain(|_, listeners| {
+            listeners.retain(GateNews::is_heard);
+            !listeners.is_empty()
+        });
+        let listeners = channels.entry(channel).or_default();
+        listeners.push(news);
+        listeners.len() == 1
+    }
+
+    pub(super) fn channels(&self) -> Vec<String> {
+        let channels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.keys().cloned().collect()
+    }
+
+    /// The store pushed something.
+    pub(super) fn on_push(&self, push: &PushInfo) {
+        let (PushKind::Message, [channel, text]) = (&push.kind, &*push.data) else { return };
+        let Ok(channel) = String::from_redis_value_ref(channel) else { return };
+        let Some(time) = busy_for(text) else { return };
+        let channels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for gate in channels.get(&channel).into_iter().flatten() {
+            gate.busy_for(time);
+        }
+    }
+}
+
+/// The time in a message.
+fn busy_for(text: &Value) -> Option<Duration> {
+    i64::from_redis_value_ref(text).ok().map(|micros| duration(micros as f64))
+}
+
+static GATE: LazyLock<Script> = LazyLock::new(|| Script::new(&gate_script()));
