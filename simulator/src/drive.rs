@@ -25,7 +25,7 @@ use super::{
     stack::{self, Stack, Wiring},
 };
 use crate::clock;
-use tower_spillover::{ConfigError, Priority};
+use tower_spillover::{ConfigError, Priority, fleet::Local};
 
 pub(super) fn run(
     plan: &Plan,
@@ -52,10 +52,11 @@ async fn drive(
     mut progress: impl FnMut(f64),
 ) -> Result<History, ConfigError> {
     let emulator = plan.emulator();
-    let ledger = Ledger::new(plan.processes, traffic.asks.len());
+    let ledger = Ledger::new(plan.queues(), traffic.asks.len());
     let epoch = clock::now();
     let watch = Mutex::new(OpenWatch::new(plan.open_limit()));
-    let run = Arc::new(Run { plan: plan.clone(), ledger, epoch, emulator, watch });
+    let store = Local::new();
+    let run = Arc::new(Run { plan: plan.clone(), ledger, epoch, emulator, watch, store });
     let mut processes = Processes::begin(&run, wiring)?;
     processes.crash_at_their_times(traffic.to);
     tokio::spawn(resize(Arc::clone(&run)));

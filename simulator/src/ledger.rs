@@ -24,7 +24,7 @@ pub(super) struct Record {
     pub(super) most_asks: u32,
     /// The server that accepted it, and when the accepted attempt reached that server.
     pub(super) accepted: Option<(usize, Duration)>,
-    /// Whether the PTU accepted it while an older request of its process was waiting.
+    /// Whether the PTU accepted it while an older request of its process or fleet was waiting.
     pub(super) overtook: bool,
     /// Whether its caller got a 429 while a Standard deployment had quota.
     pub(super) needless: bool,
@@ -52,7 +52,7 @@ pub(super) struct Ledger(Mutex<State>);
 #[derive(Debug)]
 struct State {
     records: Vec<Record>,
-    /// By process: requests that have arrived, and have neither an attempt in flight nor an answer.
+    /// By process, or in one queue for a fleet: requests that have arrived, and have neither an attempt in flight nor an answer.
     waiting: Vec<BTreeSet<usize>>,
     waiting_count: usize,
     /// By request: the times at which it was sent to the PTU in the last four seconds.
@@ -61,8 +61,8 @@ struct State {
 }
 
 impl Ledger {
-    pub(super) fn new(processes: usize, requests: usize) -> Self {
-        let waiting = vec![BTreeSet::new(); processes];
+    pub(super) fn new(queues: usize, requests: usize) -> Self {
+        let waiting = vec![BTreeSet::new(); queues];
         Self(Mutex::new(State {
             records: vec![Record::default(); requests],
             waiting,
@@ -103,7 +103,8 @@ impl Ledger {
         let state = &mut *self.lock();
         let record = &mut state.records[index];
         record.accepted = Some((server, now));
-        let oldest = state.waiting[record.process].first();
+        let queue = record.process % state.waiting.len();
+        let oldest = state.waiting[queue].first();
         record.overtook = is_ptu(server) && oldest.is_some_and(|&oldest| oldest < index);
     }
 
@@ -171,13 +172,13 @@ impl Ledger {
 
 impl State {
     fn wait(&mut self, index: usize) {
-        let process = self.records[index].process;
-        self.waiting_count += usize::from(self.waiting[process].insert(index));
+        let queue = self.records[index].process % self.waiting.len();
+        self.waiting_count += usize::from(self.waiting[queue].insert(index));
     }
 
     fn go(&mut self, index: usize) {
-        let process = self.records[index].process;
-        self.waiting_count -= usize::from(self.waiting[process].remove(&index));
+        let queue = self.records[index].process % self.waiting.len();
+        self.waiting_count -= usize::from(self.waiting[queue].remove(&index));
     }
 }
 

@@ -43,6 +43,7 @@ mod clock;
 mod conversations;
 mod draws;
 mod drive;
+mod fleet;
 mod hints;
 mod ledger;
 mod lives;

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::clock;
 use spillover_emulator::{Emulator, EmulatorBody, EmulatorError, ResponseFuture};
+use tower_spillover::fleet::Local;
 
 /// Shared by all parts of a run.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(super) struct Run {
     pub(super) epoch: Instant,
     pub(super) emulator: Emulator,
     pub(super) watch: Mutex<OpenWatch>,
+    /// What the processes share, if they are a fleet.
+    pub(super) store: Local,
 }
 
 /// A request's index in its traffic, as an extension.

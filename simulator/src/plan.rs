@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     Budget, Deal, Ending, Hints, Lives, Neighbour, RequestClass,
     draws::{mix, share},
+    fleet::StorePlan,
     load::{MaxTokens, Shape, Traffic},
     outage::Window,
 };
@@ -56,6 +57,8 @@ pub(super) struct Plan {
     pub(super) parts: Vec<f64>,
     pub(super) classes: Vec<RequestClass>,
     pub(super) budget: Option<Budget>,
+    /// The store that the processes share, if they are a fleet.
+    pub(super) store: Option<StorePlan>,
 }
 
 impl Default for Plan {
@@ -87,6 +90,7 @@ impl Default for Plan {
             parts: vec![1.0],
             classes: Vec::new(),
             budget: None,
+            store: None,
         }
     }
 }
@@ -130,9 +134,19 @@ impl Plan {
         if let Some(rate) = self.standard_rate {
             within("standard_rate", rate, 1.0, 1e8)?;
         }
+        if let Some(store) = self.store {
+            within("store_round_trip in seconds", store.round_trip.as_secs_f64(), 0.0, 60.0)?;
+        }
         let outages = self.outages.iter().map(|window| window.later(traffic.from)).collect();
         let resizes = self.resizes.iter().map(|(at, factor)| (*at + traffic.from, *factor));
-        Ok(Self { seed, ptu_rate, outages, resizes: resizes.collect(), ..self.clone() })
+        let later = |(at, lasts)| (at + traffic.from, lasts);
+        let store = self.store.map(|it| StorePlan { outage: it.outage.map(later), ..it });
+        Ok(Self { seed, ptu_rate, outages, resizes: resizes.collect(), store, ..self.clone() })
+    }
+
+    /// The number of queues in front of the PTU: one for each process, unless they are a fleet.
+    pub(super) fn queues(&self) -> usize {
+        if self.store.is_some() { 1 } else { self.processes }
     }
 
     /// The outage at `now`, which overrides the PTU's level.

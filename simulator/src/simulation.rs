@@ -5,6 +5,7 @@ use std::{ops::Range, time::Duration};
 use super::{
     Budget, Hints, Lives, Load, MaxTokens, Neighbour, Outage, Policy, RequestClass, SimReport,
     Sizes, drive,
+    fleet::StorePlan,
     load::Traffic,
     oracle,
     outage::Window,
@@ -276,6 +277,24 @@ impl Simulation {
     #[must_use]
     pub const fn budget(mut self, budget: Budget) -> Self {
         self.plan.budget = Some(budget);
+        self
+    }
+
+    /// The processes are a fleet: those policies that learn share the gate in a store that is this
+    /// far away. Without it, each process learns alone.
+    #[must_use]
+    pub const fn fleet(mut self, store_round_trip: Duration) -> Self {
+        self.plan.store = Some(StorePlan { round_trip: store_round_trip, outage: None });
+        self
+    }
+
+    /// The store of the fleet does not answer from `at` on, counted from the beginning of the
+    /// measurement. Does nothing without a [fleet](Self::fleet).
+    #[must_use]
+    pub const fn store_outage(mut self, at: Duration, lasts: Duration) -> Self {
+        if let Some(store) = &mut self.plan.store {
+            store.outage = Some((at, lasts));
+        }
         self
     }
 

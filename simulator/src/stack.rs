@@ -15,7 +15,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    Policy,
+    Policy, fleet,
     network::{Answer, Network},
     outage,
     plan::{PTU, Plan, RESOURCES, STANDARD},
@@ -67,6 +67,10 @@ pub(super) fn wiring(policy: Policy) -> Result<Wiring, ConfigError> {
 
 /// Two tiers with a gate between the caller and the PTU.
 fn gated(gate: Gate, plan: &Plan, network: Network) -> Result<Stack, ConfigError> {
+    let gate = match fleet::of(network.run())? {
+        Some(fleet) => gate.fleet(&fleet, PTU),
+        None => gate,
+    };
     let layer = SmartFallbackLayer::new(ptus(plan)?, standard()?).gate(gate);
     let layer = classed(layer.move_on(MoveOn::new().errors(KIND)), plan);
     let layer = match plan.budget {

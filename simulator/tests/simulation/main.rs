@@ -5,6 +5,7 @@ mod command;
 mod degradation;
 mod determinism;
 mod failures;
+mod fleet;
 mod limited;
 mod physics;
 mod recovery;

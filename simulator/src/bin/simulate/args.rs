@@ -55,6 +55,15 @@ pub(crate) struct Args {
     /// Number of independent processes that share the PTU.
     #[arg(long, value_name = "N", default_value_t = 1)]
     processes: usize,
+    /// The processes are a fleet: they share one gate in a store.
+    #[arg(long)]
+    fleet: bool,
+    /// Round trip to the store of the fleet.
+    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = time, requires = "fleet")]
+    store_rtt: Duration,
+    /// The store of the fleet does not answer, so long after the start: 5m+60s.
+    #[arg(long, value_name = "AT+TIME", value_parser = settings::span, requires = "fleet")]
+    store_outage: Option<(Duration, Duration)>,
     /// How requests are assigned to processes.
     #[arg(long, value_enum, default_value_t = Dealt::RoundRobin)]
     deal: Dealt,
@@ -208,7 +217,14 @@ impl Args {
         if let Some(rate) = self.standard_rate {
             simulation = simulation.standard_rate(rate);
         }
-        settings::apply(self, simulation.failures(self.failures).processes(self.processes))
+        simulation = simulation.failures(self.failures).processes(self.processes);
+        if self.fleet {
+            simulation = simulation.fleet(self.store_rtt);
+        }
+        if let Some((at, lasts)) = self.store_outage {
+            simulation = simulation.store_outage(at, lasts);
+        }
+        settings::apply(self, simulation)
     }
 
     /// The settings that --report shares.
@@ -251,12 +267,13 @@ impl Args {
         let ptu = self.ptu_rate.unwrap_or(self.ptu_fraction * mean);
         format!(
             "{load}: {requests} requests in {:.1} min, {mean:.0} weighted tokens/s; PTU {ptu:.0} \
-             tokens/s ({:.0} %), bucket {} s; max_wait {} s; {} process(es); seed {}",
+             tokens/s ({:.0} %), bucket {} s; max_wait {} s; {} process(es){}; seed {}",
             length.as_secs_f64() / 60.0,
             ptu / mean * 100.0,
             self.bucket.as_secs_f64(),
             self.max_wait.as_secs_f64(),
             self.processes,
+            if self.fleet { " as a fleet" } else { "" },
             self.seed
         )
     }

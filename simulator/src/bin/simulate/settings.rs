@@ -62,6 +62,12 @@ pub(crate) fn outage(text: &str) -> Result<(Duration, Duration, Outage), String>
     Ok((time(at)?, time(lasts)?, outage))
 }
 
+/// `AT+TIME`.
+pub(crate) fn span(text: &str) -> Result<(Duration, Duration), String> {
+    let (at, lasts) = pair(text, '+')?;
+    Ok((time(at)?, time(lasts)?))
+}
+
 /// `LASTS+PAUSE:ENDING`, where ENDING is `stops` or `crashes`.
 pub(crate) fn lives(text: &str) -> Result<Lives, String> {
     let (times, ending) = pair(text, ':')?;
