@@ -1,8 +1,10 @@
 //! A `redis-server` of its own for a test, on a random port of this machine.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -99,6 +101,52 @@ impl Server {
     }
 }
 
+/// Sentinels of one master, of which two have to agree that it is gone. Dropping it ends them.
+pub struct Sentinels {
+    children: Vec<Child>,
+    ports: Vec<u16>,
+    folder: PathBuf,
+}
+
+impl Sentinels {
+    /// Three sentinels that call the server at `port` by this `name`. They take it for gone after half a
+    /// second.
+    pub fn of(name: &str, port: u16) -> Self {
+        let id = std::process::id();
+        let folder = std::env::temp_dir().join(format!("spillover-sentinels-{id}-{port}"));
+        fs::create_dir_all(&folder).expect("a folder");
+        let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let start = |own: &u16| {
+            let file = folder.join(format!("{own}.conf"));
+            let text = format!(
+                "port {own}\nbind 127.0.0.1\nsentinel monitor {name} 127.0.0.1 {port} 2\n\
+                 sentinel down-after-milliseconds {name} 500\n\
+                 sentinel failover-timeout {name} 3000\n"
+            );
+            fs::write(&file, text).expect("a file");
+            let mut command = Command::new("redis-server");
+            command.arg(&file).arg("--sentinel").stdout(Stdio::null());
+            command.spawn().expect("redis-server runs as a sentinel, too")
+        };
+        let children = ports.iter().map(start).collect();
+        Self { children, ports, folder }
+    }
+
+    pub fn urls(&self) -> Vec<String> {
+        self.ports.iter().map(|port| format!("redis://127.0.0.1:{port}")).collect()
+    }
+}
+
+impl Drop for Sentinels {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            drop(child.kill());
+            drop(child.wait());
+        }
+        drop(fs::remove_dir_all(&self.folder));
+    }
+}
+
 fn spawn(port: u16, arguments: &[String]) -> std::io::Result<Child> {
     let port = port.to_string();
     Command::new("redis-server")
@@ -108,7 +156,8 @@ fn spawn(port: u16, arguments: &[String]) -> std::io::Result<Child> {
         .spawn()
 }
 
-fn free_port() -> u16 {
+/// A port that nothing listens on now.
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("it is bound").port()
 }

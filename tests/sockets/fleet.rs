@@ -14,7 +14,7 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use spillover_testing::{
     leaf::{Answer, Leaf, Put, request},
-    redis::Server,
+    redis::{Sentinels, Server},
 };
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
@@ -307,4 +307,69 @@ async fn a_cooldown_reaches_other_processes_at_once_and_one_that_connects_later(
     server.restart();
     until(|| first.is_up() && second.is_up()).await;
     assert!(is_closed(&pool));
+}
+
+#[tokio::test]
+async fn requests_that_the_primary_serves_do_not_call_the_store() {
+    let Some(server) = Server::start(&[]) else { return };
+    let store = RedisStore::new(&server.url()).unwrap();
+    let fleet = Fleet::new("prod", store).unwrap();
+    until(|| fleet.is_up()).await;
+    let budget = SpillBudget::requests(100, MINUTE).fleet(&fleet, "gpt-4o");
+    let tier = |name: &str| {
+        let backend = Backend::new(name, format!("https://{name}.example")).unwrap();
+        let pool = BackendPool::new([backend.api_key("key")]).unwrap();
+        RegionRotateLayer::new(pool.fleet(&fleet, "gpt-4o", MINUTE))
+    };
+    let layer = SmartFallbackLayer::new(tier("ptu"), tier("standard")).spill_budget(budget);
+    let service = layer.layer(Leaf::new(|_| Answer::ok()));
+    server.command(&["CONFIG", "RESETSTAT"]);
+    for _ in 0..20_000 {
+        let response = service.clone().oneshot(request()).await.unwrap();
+        assert!(response.status().is_success());
+    }
+    let stats = server.command(&["INFO", "commandstats"]);
+    let of_scripts = |name: &str| {
+        let line =
+            stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse::<u32>().unwrap())
+    };
+    // Reports, and reads of what is closed.
+    assert!(of_scripts("evalsha") <= 20, "{stats}");
+    assert_eq!(of_scripts("publish") + of_scripts("hset"), 0, "{stats}");
+    assert!(fleet.stats().operations.iter().all(|of| of.ok + of.timeout + of.error == 0));
+}
+
+#[tokio::test]
+async fn a_store_with_sentinels_is_followed_to_its_new_master() {
+    let Some(mut server) = Server::start(&[]) else { return };
+    let port = server.port().to_string();
+    let Some(replica) = Server::start(&["--replicaof", "127.0.0.1", &port]) else { return };
+    let sentinels = Sentinels::of("spillover", server.port());
+    let urls = sentinels.urls();
+    let store = RedisStore::of_sentinels("spillover", urls.iter().map(|url| &**url)).unwrap();
+    let process = Process::new(store, 1_000_000);
+    until(|| process.fleet.is_up()).await;
+    assert!(process.call().await.0.is_success());
+    // The sentinels have to know the replica and one another.
+    let knows = |server: &Server| server.command(&["INFO", "replication"]);
+    until(|| knows(&server).contains("connected_slaves:1")).await;
+    until(|| knows(&replica).contains("master_link_status:up")).await;
+    pause(2_500).await;
+    process.changes.lock().unwrap().clear();
+    server.kill();
+    let watch = Stopwatch::start();
+    let mut longest = Duration::ZERO;
+    for _ in 0..1_500 {
+        let own = Stopwatch::start();
+        assert!(process.call().await.0.is_success());
+        longest = longest.max(own.elapsed());
+        if process.fleet.is_up() && knows(&replica).contains("role:master") {
+            break;
+        }
+        pause(10).await;
+    }
+    println!("failover: longest {longest:?}, in use again after {:?}", watch.elapsed());
+    assert!(process.fleet.is_up());
+    assert_eq!(*process.changes.lock().unwrap(), [false, true]);
 }

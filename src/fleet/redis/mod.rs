@@ -94,7 +94,25 @@ impl RedisStore {
     ///
     /// If the URL is not one of a store.
     pub fn new(url: &str) -> Result<Self, ConfigError> {
-        let settings = Settings { address: Address::new(url)?, observer: None };
+        Self::at(Address::new(url)?)
+    }
+
+    /// A store that Sentinel knows as `master`, by the `urls` of its sentinels, which are asked in this
+    /// order at every new connection. [`user`](Self::user) and [`password`](Self::password) are for
+    /// the store; the sentinels need none. With `rediss://` the sentinels and the store use TLS.
+    ///
+    /// # Errors
+    ///
+    /// If there is no URL, or one of them is not one of a sentinel.
+    pub fn of_sentinels<'a>(
+        master: &str,
+        urls: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, ConfigError> {
+        Self::at(Address::of_sentinels(master, urls)?)
+    }
+
+    fn at(address: Address) -> Result<Self, ConfigError> {
+        let settings = Settings { address, observer: None };
         settings.address.connector(|_| {})?;
         let shared = Shared {
             id: format!("{:016x}", random::draw()).into(),
@@ -144,7 +162,7 @@ impl RedisStore {
         self.shared.courier.get().map(|(_, health)| health.status())
     }
 
-    /// The host and the port.
+    /// The host and the port, or those of the sentinels.
     pub fn address(&self) -> String {
         self.settings.address.to_string()
     }
