@@ -21,7 +21,13 @@ impl RunningFleet {
     ///
     /// If the store's address or certificates cannot be used.
     pub(crate) fn new(settings: &FleetSettings) -> Result<Self, ConfigError> {
-        let mut store = RedisStore::new(&settings.store)?;
+        let mut urls = settings.store.iter().map(String::as_str);
+        let mut store = match (&settings.sentinel, urls.next()) {
+            (Some(master), first) => {
+                RedisStore::of_sentinels(master, first.into_iter().chain(urls))?
+            }
+            (None, first) => RedisStore::new(first.unwrap_or_default())?,
+        };
         if let Some(user) = &settings.user {
             store = store.user(user);
         }

@@ -353,7 +353,13 @@ fn every_problem_of_a_bad_file_is_told_at_once_by_place_and_remedy() {
     assert!(!told.contains("literal") && !told.contains("user:pw"), "{told}");
 }
 
-const FLEETS: [(&str, &str, &str, &str); 12] = [
+const FLEETS: [(&str, &str, &str, &str); 13] = [
+    (
+        "",
+        "",
+        "fleet = { name = \"f\", store = [\"rediss://a\", \"rediss://b\"] }",
+        "fleet.store: names several servers; with sentinels add sentinel = \"NAME\", their name for the master. Clusters are not supported",
+    ),
     (
         "",
         "",

@@ -1,9 +1,13 @@
 //! Replicas of the gateway that share a spill budget through a store, and what they do without it.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, path::PathBuf, thread, time::Duration};
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
 use serde_json::Value;
-use spillover_testing::{real::Stopwatch, redis::Server};
+use spillover_testing::{
+    real::Stopwatch,
+    redis::{Server, free_port},
+};
 
 use crate::{
     emulate,
@@ -203,4 +207,46 @@ fn four_gateways_keep_the_rate_of_a_client() {
     assert!(f64::from(passed) <= most + 1.0, "{passed} in {seconds} s");
     assert!(f64::from(passed) >= 0.9 * most, "{passed} in {seconds} s");
     assert!(waits.iter().all(|wait| *wait <= 50), "{waits:?}");
+}
+
+/// A folder with an authority, and a certificate of it for `localhost`, as PEM.
+fn certificates(name: &str) -> PathBuf {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let own = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let own = own.signed_by(&key, &authority).unwrap();
+    let folder = emulate::file(&format!("{name}/ca.pem"), &authority.pem());
+    emulate::file(&format!("{name}/own.pem"), &own.pem());
+    emulate::file(&format!("{name}/key.pem"), &key.serialize_pem());
+    folder.parent().unwrap().to_owned()
+}
+
+#[test]
+fn a_store_with_tls_is_trusted_only_if_its_authority_is() {
+    let folder = certificates("fleet-tls");
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (port, own, key) = (free_port().to_string(), path("own.pem"), path("key.pem"));
+    let tls = ["--tls-port", &port, "--tls-cert-file", &own, "--tls-key-file", &key];
+    let arguments = [&tls[..], &["--tls-auth-clients", "no"]].concat();
+    let Some(_server) = Server::start(&arguments) else { return };
+    let azure = Azure::new("fleet-tls-azure");
+    let with = |host: &str, trust: &str| {
+        let fleet =
+            format!("fleet = {{ name = \"f\", store = \"rediss://{host}:{port}\"{trust} }}");
+        let name = format!("fleet-tls/{host}-{}.toml", trust.len());
+        Gateway::start(&emulate::file(&name, &config(&azure, 1, &fleet)))
+    };
+    let trusting = with("localhost", ", trust = \"ca.pem\"");
+    trusting.eventually(|gateway| status(gateway)["fleet"]["up"] == true);
+    // The log of all three is one file.
+    for (host, trust) in [("localhost", ""), ("127.0.0.1", ", trust = \"ca.pem\"")] {
+        let gateway = with(host, trust);
+        gateway.eventually(|gateway| status(gateway)["fleet"]["why"] != "it is being connected");
+        let status = status(&gateway);
+        assert_eq!(status["fleet"]["up"], false, "{host} {trust}: {status}");
+        assert!(status["fleet"]["why"].as_str().unwrap().contains("certificate"), "{status}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use toml::de::DeValue;
 use tower_spillover::fleet::{Fleet, Local, RedisStore};
 
 use super::{
@@ -23,7 +24,17 @@ pub(super) fn fleet(mut section: Section<'_>) -> Option<FleetSettings> {
     let allow_plain = section.flag("allow_plain", false);
     let store = section
         .required("store", "write it like \"rediss://redis.contoso.internal:6380\"")
-        .and_then(|value| store(&value, allow_plain));
+        .and_then(|value| stores(&value, allow_plain));
+    let sentinel = section.get("sentinel");
+    if let (None, Some([_, _, ..])) = (&sentinel, store.as_deref())
+        && let Some(value) = section.get("store")
+    {
+        value.report(
+            "names several servers; with sentinels add sentinel = \"NAME\", their name for the \
+             master. Clusters are not supported",
+        );
+    }
+    let sentinel = sentinel.and_then(|value| value.name().map(str::to_owned));
     let user = section.text("user");
     let password = section.get("password").and_then(|value| value.secret());
     if let Some(user) = section.get("user").filter(|_| !section.has("password")) {
@@ -31,7 +42,7 @@ pub(super) fn fleet(mut section: Section<'_>) -> Option<FleetSettings> {
     }
     let trust = section.get("trust");
     if let (Some(trust), Some(store)) = (&trust, &store)
-        && !store.starts_with(TLS)
+        && !store.iter().any(|store| store.starts_with(TLS))
     {
         trust.report("has no effect without TLS; use rediss:// for `store`, or remove it");
     }
@@ -43,12 +54,24 @@ pub(super) fn fleet(mut section: Section<'_>) -> Option<FleetSettings> {
     Some(FleetSettings {
         name: name?,
         store: store?,
+        sentinel,
         user,
         password,
         trust,
         timeout: timeout.unwrap_or(DEFAULT_TIMEOUT),
         share: share.unwrap_or_default(),
     })
+}
+
+/// The URL of a store, or those of its sentinels.
+fn stores(value: &Value<'_>, allow_plain: bool) -> Option<Vec<String>> {
+    let DeValue::Array(_) = value.value else { return Some(vec![store(value, allow_plain)?]) };
+    let list = value.list()?;
+    if list.is_empty() {
+        value.report("is empty; name a server");
+        return None;
+    }
+    list.iter().map(|value| store(value, allow_plain)).collect()
 }
 
 /// The URL of a store. Never repeats it, because it may contain a password.

@@ -346,8 +346,10 @@ impl Client {
 pub struct FleetSettings {
     /// Replicas with the same name and store share their state.
     pub name: String,
-    /// The URL of a Redis or Valkey server, without credentials.
-    pub store: String,
+    /// The URL of a Redis or Valkey server, or of its sentinels, without credentials.
+    pub store: Vec<String>,
+    /// The sentinels' name for the server.
+    pub sentinel: Option<String>,
     pub user: Option<String>,
     pub password: Option<Secret>,
     /// Certificates to trust instead of the public ones, as PEM.
