@@ -54,21 +54,21 @@ impl Observer {
         }
     }
 
-    /// Reads a frame without consuming it.
-    pub(super) fn see(&mut self, data: &impl Buf) {
+    /// Reads a frame without consuming it; `is_last` if no data follows.
+    pub(super) fn see(&mut self, data: &impl Buf, is_last: bool) {
         let is_counting = self.usage.as_ref().is_some_and(|usage| usage.scan.is_some());
         if !is_counting && self.learner.is_none() {
             return;
         }
         if data.chunk().len() == data.remaining() {
-            self.read(data.chunk());
+            self.read(data.chunk(), is_last);
             return;
         }
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let filled = data.chunks_vectored(&mut slices);
         let slices = slices.get(..filled).unwrap_or_default();
         if slices.iter().map(|slice| slice.len()).sum::<usize>() == data.remaining() {
-            slices.iter().for_each(|slice| self.read(slice));
+            slices.iter().for_each(|slice| self.read(slice, false));
         } else {
             // The frame has more pieces than can be read; what follows cannot be parsed.
             self.usage.iter_mut().for_each(|usage| usage.scan = None);
@@ -76,9 +76,11 @@ impl Observer {
         }
     }
 
-    fn read(&mut self, piece: &[u8]) {
-        if let Some(usage) = &mut self.usage {
-            usage.read(piece);
+    fn read(&mut self, piece: &[u8], is_last: bool) {
+        match &mut self.usage {
+            Some(UsageTap { scan: Some(scan), .. }) if is_last => scan.push_last(piece),
+            Some(usage) => drop(usage.read(piece)),
+            None => {}
         }
         if let Some(learner) = &mut self.learner
             && !learner.read(piece)

@@ -190,7 +190,7 @@ where
                     match &next {
                         Some(Ok(frame)) => {
                             if let Some(data) = frame.data_ref() {
-                                watching.see(data);
+                                watching.see(data, body.is_end_stream());
                             }
                             // Do not poll after end of stream.
                             if body.is_end_stream() {

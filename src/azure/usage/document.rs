@@ -1,5 +1,7 @@
 //! Finds `usage` objects in JSON text that arrives in pieces.
 
+use memchr::memrchr;
+
 use super::Usage;
 use crate::azure::json::{Bracket, Mark, Token, Tokenizer, count, members};
 
@@ -108,6 +110,66 @@ impl Document {
     }
 }
 
+/// The usage of a whole JSON text, if it is among its last members, read from the end: the service
+/// writes it there. `None` if the text has to be read from its beginning.
+///
+/// The end is outside of strings, and a quote within a string follows an odd number of backslashes, so
+/// strings are recognised from their ends as well.
+pub(super) fn at_end(text: &[u8]) -> Option<Usage> {
+    let members = text.trim_ascii().strip_prefix(b"{")?.strip_suffix(b"}")?;
+    let tail = &members[members.len().saturating_sub(MAX_TAIL_BYTES)..];
+    let is_cut = tail.len() < members.len();
+    let (mut end, mut depth, mut closing) = (tail.len(), 0_usize, 0);
+    // The last object that was passed, while only a colon can precede it.
+    let mut object: Option<&[u8]> = None;
+    loop {
+        let before = &tail[..end];
+        end = before.iter().rposition(|byte| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']'))?;
+        match before[end] {
+            b'"' => {
+                let opening = opening_quote(&before[..end], is_cut)?;
+                let (name, after) = (&before[opening + 1..end], &before[end + 1..]);
+                end = opening;
+                let value = object.take().filter(|_| depth == 0 && after.trim_ascii() == b":");
+                match (name, value) {
+                    (b"usage", Some(value)) => {
+                        if let Some(usage) = parse(value) {
+                            return Some(usage);
+                        }
+                    }
+                    // It may contain a usage, which would be the last one.
+                    (b"response", Some(_)) => return None,
+                    _ => {}
+                }
+            }
+            b'}' | b']' => {
+                closing = if depth == 0 { end } else { closing };
+                depth += 1;
+            }
+            opening => {
+                depth = depth.checked_sub(1)?;
+                object = (depth == 0 && opening == b'{').then(|| &tail[end..=closing]);
+            }
+        }
+    }
+}
+
+/// The position of the quote that opens the string at the end of `text`. If the text `is_cut`, it has a
+/// beginning that is not known.
+fn opening_quote(mut text: &[u8], is_cut: bool) -> Option<usize> {
+    loop {
+        let quote = memrchr(b'"', text)?;
+        let escapes = text[..quote].iter().rev().take_while(|&&byte| byte == b'\\').count();
+        if is_cut && escapes == quote {
+            return None;
+        }
+        if escapes % 2 == 0 {
+            return Some(quote);
+        }
+        text = &text[..quote];
+    }
+}
+
 /// Parses a usage object in the spelling of chat completions or of responses; `None` if it has none
 /// of their numbers.
 fn parse(object: &[u8]) -> Option<Usage> {
@@ -145,5 +207,8 @@ fn cached_tokens(details: &[u8]) -> Option<u64> {
 
 /// The longest usage object that is read, in bytes; the service's have about 300.
 const MAX_USAGE_BYTES: usize = 4 << 10;
+/// How far from the end of an answer its usage is looked for, in bytes: the service's usage and what
+/// follows it take some 400.
+const MAX_TAIL_BYTES: usize = 1 << 10;
 /// Far above any context, and exact as a float.
 const MAX_TOKENS: u64 = 1 << 40;

@@ -7,7 +7,7 @@ use std::{fmt, sync::LazyLock};
 use http::HeaderValue;
 use memchr::memmem;
 
-use self::document::Document;
+use self::document::{Document, at_end};
 use super::{
     ContentKind,
     events::{EventField, EventLines, StreamPart, ends_event},
@@ -71,6 +71,16 @@ impl UsageScan {
     /// Reads the next bytes of the answer, in any chunking.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.lines.is_some() { self.read_events(bytes) } else { self.read(bytes) }
+    }
+
+    /// Reads the last bytes of the answer. An answer that arrives at once, as short ones do, is read
+    /// from its end.
+    pub(crate) fn push_last(&mut self, bytes: &[u8]) {
+        let is_whole = self.lines.is_none() && self.document.is_fresh() && self.usage.is_none();
+        match is_whole.then(|| at_end(bytes)).flatten() {
+            Some(usage) => self.usage = Some(usage),
+            None => self.push(bytes),
+        }
     }
 
     /// The last complete usage in the part of the answer that was read.
@@ -181,6 +191,14 @@ mod tests {
     }
 
     #[test]
+    fn the_usage_of_an_answer_that_comes_at_once_is_read_from_its_end() {
+        let known = Some(Usage::new(2_048, 1_024, 28));
+        for answer in [CHAT.to_owned(), pretty(CHAT)] {
+            assert_eq!(at_end(answer.as_bytes()), known, "{answer}");
+        }
+    }
+
+    #[test]
     fn only_json_and_event_streams_are_read() {
         for read in [
             "application/json",
@@ -194,6 +212,47 @@ mod tests {
             assert!(scan(other).is_none(), "{other}");
         }
         assert!(UsageScan::new(None).is_none());
+    }
+
+    fn json() -> impl Strategy<Value = String> {
+        let leaf = prop::sample::select(
+            &[
+                "5",
+                "null",
+                "[]",
+                "{}",
+                r#""usage""#,
+                r#""\"usage\":{""#,
+                r#""}\\""#,
+                r#"{"prompt_tokens":1}"#,
+                r#"{ "input_tokens" : 2 , "x":{"usage":{"prompt_tokens":9}} }"#,
+            ][..],
+        );
+        let key = prop::sample::select(&["usage", "response", r#"a\"usage"#, r"a\\", "a"][..]);
+        leaf.prop_map(str::to_owned).prop_recursive(3, 20, 4, move |inner| {
+            let member = (key.clone(), inner.clone(), prop::sample::select(&["", " ", "\n"][..]))
+                .prop_map(|(key, value, space)| {
+                    format!("{space}\"{key}\"{space}:{space}{value}{space}")
+                });
+            let object = prop::collection::vec(member, 0..4)
+                .prop_map(|members| format!("{{{}}}", members.join(",")));
+            let list = prop::collection::vec(inner, 0..3)
+                .prop_map(|values| format!("[{}]", values.join(",")));
+            prop_oneof![3 => object, 1 => list]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_from_the_end_is_what_is_read_from_the_beginning(
+            (text, padding) in (json(), 0..1_200_usize),
+        ) {
+            let text = text.replacen('{', &format!(r#"{{"pad":"{}","#, "\\\"".repeat(padding)), 1);
+            prop_assume!(serde_json::from_str::<Value>(&text).is_ok());
+            if let Some(usage) = at_end(text.as_bytes()) {
+                prop_assert_eq!(in_json(&text), Some(usage), "{}", text);
+            }
+        }
     }
 
     #[test]
@@ -214,6 +273,7 @@ mod tests {
             (r#"{"usages":{"prompt_tokens":5}}"#, None),
         ] {
             assert_eq!(in_json(text), usage, "{text}");
+            assert!([None, usage].contains(&at_end(text.as_bytes())), "{text}");
         }
     }
 
