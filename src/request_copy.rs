@@ -11,7 +11,8 @@ use http::{
 };
 
 use crate::{
-    TryCloneBody, azure, body,
+    TryCloneBody, azure,
+    body::{self, LazyContent},
     cooldown::{Load, Traffic, Weight},
 };
 
@@ -31,7 +32,7 @@ pub(crate) enum SavedRequest<B> {
     },
     /// Sent without a copy, so it cannot be sent again. Enough remains to determine what a refusal of
     /// it is about.
-    Outline { method: Method, target: Option<PathAndQuery>, content: Option<Bytes> },
+    Outline { method: Method, target: Option<PathAndQuery>, content: Option<LazyContent> },
     /// Sent without a copy.
     Nothing,
 }
@@ -94,7 +95,7 @@ impl<B: TryCloneBody> SavedRequest<B> {
         Self::Outline {
             method: request.method().clone(),
             target: request.uri().path_and_query().cloned(),
-            content: request.body().content(),
+            content: request.body().lazy_content(),
         }
     }
 
@@ -166,7 +167,7 @@ impl<B: TryCloneBody> SavedRequest<B> {
             Self::Copy { method, uri, body, .. } => Some((method, uri.path(), body.content())),
             Self::Outline { method, target, content } => {
                 let path = target.as_ref().map_or("/", PathAndQuery::path);
-                Some((method, path, content.clone()))
+                Some((method, path, content.as_ref().map(LazyContent::read)))
             }
             Self::Nothing => None,
         }

@@ -6,6 +6,7 @@ pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod fields;
 pub(crate) mod json;
+mod member_names;
 pub(crate) mod message;
 mod model_rename;
 mod multipart;
@@ -18,6 +19,7 @@ mod usage;
 
 pub use self::{
     content::{ContentKind, content_length},
+    member_names::MemberNames,
     model_rename::ModelRename,
     multipart::{BrokenForm, Part, Parts},
     operation::Operation,
@@ -27,6 +29,7 @@ pub use self::{
 };
 pub(crate) use self::{
     demand::Demand,
+    member_names::NameScan,
     model_rename::{MODEL_PART, ModelReader},
     multipart::boundary,
     operation::{ApiCall, Kind},

@@ -1,5 +1,6 @@
 //! The bodies that pass through the layers: requests that can be sent again, responses.
 
+mod lazy_content;
 mod load;
 mod observe;
 mod on_usage;
@@ -9,12 +10,14 @@ mod try_clone;
 #[cfg(test)]
 pub(crate) use self::on_usage::tests as usage_tests;
 pub(crate) use self::{
+    lazy_content::JoinPieces,
     load::weight,
     observe::{Observer, ResponseTap},
     on_usage::{Admitted, UsageSinks},
     response::ReadAhead,
 };
 pub use self::{
+    lazy_content::LazyContent,
     on_usage::{OnUsage, UsageSink},
     response::ResponseBody,
     try_clone::TryCloneBody,

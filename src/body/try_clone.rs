@@ -4,7 +4,8 @@ use bytes::{Buf, Bytes};
 use http_body::Body;
 use http_body_util::{Empty, Full};
 
-use crate::azure::ModelRename;
+use super::LazyContent;
+use crate::azure::{MemberNames, ModelRename};
 
 /// A request body that may be sent more than once.
 ///
@@ -29,10 +30,22 @@ pub trait TryCloneBody: Body + Sized {
         None
     }
 
+    /// What [`content`](Self::content) would return later. A body in pieces saves joining them if that
+    /// is never read.
+    fn lazy_content(&self) -> Option<LazyContent> {
+        self.content().map(LazyContent::from)
+    }
+
     /// The content that is in memory, by default all of it. A body that is too long to be kept is
     /// pinned to a resource by the references in its start; see [`Sticky`](crate::Sticky).
     fn content_so_far(&self) -> Option<Bytes> {
         self.content()
+    }
+
+    /// The names found in [`content_so_far`](Self::content_so_far) while it arrived, if they were
+    /// looked for: layers skip a body without the names that concern them.
+    fn member_names(&self) -> Option<MemberNames> {
+        None
     }
 
     /// Replaces the whole content. Called only after [`content`](Self::content) returned it.

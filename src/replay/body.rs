@@ -7,12 +7,19 @@ use std::{
     vec,
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use super::renaming::{RenameEnd, Renaming};
-use crate::{TryCloneBody, azure::ModelRename};
+use super::{
+    chunks::{WholeBody, into_bytes},
+    renaming::{RenameEnd, Renaming},
+};
+use crate::{
+    TryCloneBody,
+    azure::{MemberNames, ModelRename},
+    body::LazyContent,
+};
 
 /// A request body that was kept whole, or that is forwarded while it arrives because it is too long.
 /// Made by [`ReplayLayer`](super::ReplayLayer).
@@ -20,12 +27,14 @@ pub struct ReplayBody<B: Body> {
     kind: ReplayKind<B>,
     /// Whether it is not kept for another attempt because the total had no room.
     lacked_room: bool,
+    /// Found in the part that was read, if requested.
+    names: Option<MemberNames>,
 }
 
 enum ReplayKind<B: Body> {
     /// The whole body. It can be sent again.
-    Kept { data: Bytes, trailers: Option<HeaderMap> },
-    /// The whole body with some text replaced, for one backend.
+    Kept { body: WholeBody, trailers: Option<HeaderMap> },
+    /// The whole body in pieces, for one backend: it is being sent, or some text was replaced.
     Pieced { pieces: vec::IntoIter<Bytes>, trailers: Option<HeaderMap> },
     /// What arrived before a limit was reached, then the rest of the body.
     Arriving { data: Bytes, rest: B, renaming: Option<Box<Renaming>> },
@@ -43,9 +52,8 @@ impl<B: Body> ReplayBody<B> {
     /// The part of the body that is in memory: all of it if it was kept.
     pub fn beginning(&self) -> Bytes {
         match &self.kind {
-            ReplayKind::Kept { data, .. }
-            | ReplayKind::Arriving { data, .. }
-            | ReplayKind::Broken { data, .. } => data.clone(),
+            ReplayKind::Kept { body, .. } => body.join(),
+            ReplayKind::Arriving { data, .. } | ReplayKind::Broken { data, .. } => data.clone(),
             ReplayKind::Pieced { pieces, .. } => pieces.as_slice().concat().into(),
         }
     }
@@ -75,8 +83,8 @@ impl<B: Body> ReplayBody<B> {
         }
     }
 
-    pub(super) const fn kept(data: Bytes, trailers: Option<HeaderMap>) -> Self {
-        Self::of(ReplayKind::Kept { data, trailers })
+    pub(super) const fn kept(body: WholeBody, trailers: Option<HeaderMap>) -> Self {
+        Self::of(ReplayKind::Kept { body, trailers })
     }
 
     pub(super) const fn arriving(data: Bytes, rest: B) -> Self {
@@ -92,8 +100,13 @@ impl<B: Body> ReplayBody<B> {
         Self { lacked_room: true, ..self }
     }
 
+    /// The body, in which these names were found.
+    pub(super) fn naming(self, names: Option<MemberNames>) -> Self {
+        Self { names, ..self }
+    }
+
     const fn of(kind: ReplayKind<B>) -> Self {
-        Self { kind, lacked_room: false }
+        Self { kind, lacked_room: false, names: None }
     }
 }
 
@@ -101,15 +114,15 @@ impl<B: Body + Unpin> TryCloneBody for ReplayBody<B> {
     fn try_clone(&self) -> Option<Self> {
         let kind = match &self.kind {
             _ if self.lacked_room => return None,
-            ReplayKind::Kept { data, trailers } => {
-                ReplayKind::Kept { data: data.clone(), trailers: trailers.clone() }
+            ReplayKind::Kept { body, trailers } => {
+                ReplayKind::Kept { body: body.clone(), trailers: trailers.clone() }
             }
             ReplayKind::Pieced { pieces, trailers } => {
                 ReplayKind::Pieced { pieces: pieces.clone(), trailers: trailers.clone() }
             }
             ReplayKind::Arriving { .. } | ReplayKind::Broken { .. } => return None,
         };
-        Some(Self::of(kind))
+        Some(Self::of(kind).naming(self.names))
     }
 
     fn content(&self) -> Option<Bytes> {
@@ -117,13 +130,24 @@ impl<B: Body + Unpin> TryCloneBody for ReplayBody<B> {
         is_whole.then(|| self.beginning())
     }
 
+    fn lazy_content(&self) -> Option<LazyContent> {
+        match &self.kind {
+            ReplayKind::Kept { body, .. } => Some(body.lazy()),
+            _ => self.content().map(LazyContent::from),
+        }
+    }
+
     fn content_so_far(&self) -> Option<Bytes> {
         Some(self.beginning())
     }
 
+    fn member_names(&self) -> Option<MemberNames> {
+        self.names
+    }
+
     fn replace_content(&mut self, content: Bytes) {
         match &mut self.kind {
-            ReplayKind::Kept { data, .. } => *data = content,
+            ReplayKind::Kept { body, .. } => *body = WholeBody::One(content),
             ReplayKind::Pieced { pieces, .. } => *pieces = vec![content].into_iter(),
             ReplayKind::Arriving { .. } | ReplayKind::Broken { .. } => {}
         }
@@ -171,12 +195,18 @@ impl<B: Body + Unpin> Body for ReplayBody<B> {
                 *data = Bytes::new();
                 poll_renamed(renaming, rest, cx)
             }
-            ReplayKind::Kept { data, .. }
+            ReplayKind::Kept { body: WholeBody::One(data), .. }
             | ReplayKind::Arriving { data, .. }
             | ReplayKind::Broken { data, .. }
                 if !data.is_empty() =>
             {
                 Poll::Ready(Some(Ok(Frame::data(mem::take(data)))))
+            }
+            ReplayKind::Kept { body: body @ WholeBody::Pieces(_), trailers } => {
+                let mut pieces = body.to_pieces().into_iter();
+                let first = pieces.next().map(|piece| Ok(Frame::data(piece)));
+                self.kind = ReplayKind::Pieced { pieces, trailers: trailers.take() };
+                Poll::Ready(first)
             }
             ReplayKind::Pieced { pieces, trailers } => {
                 let trailers = || trailers.take().map(Frame::trailers);
@@ -194,7 +224,7 @@ impl<B: Body + Unpin> Body for ReplayBody<B> {
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            ReplayKind::Kept { data, trailers } => data.is_empty() && trailers.is_none(),
+            ReplayKind::Kept { body, trailers } => body.len() == 0 && trailers.is_none(),
             ReplayKind::Pieced { pieces, trailers } => pieces.len() == 0 && trailers.is_none(),
             ReplayKind::Arriving { renaming: Some(renaming), .. } => {
                 renaming.is_empty() && renaming.end().is_some()
@@ -206,7 +236,7 @@ impl<B: Body + Unpin> Body for ReplayBody<B> {
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            ReplayKind::Kept { data, .. } => SizeHint::with_exact(data.len() as u64),
+            ReplayKind::Kept { body, .. } => SizeHint::with_exact(body.len() as u64),
             ReplayKind::Pieced { pieces, .. } => {
                 SizeHint::with_exact(pieces.as_slice().iter().map(|piece| piece.len() as u64).sum())
             }
@@ -252,7 +282,7 @@ impl<B: Body> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Redacted: a prompt is private, its size is not.
         let (state, kept) = match &self.kind {
-            ReplayKind::Kept { data, .. } => ("kept", data.len()),
+            ReplayKind::Kept { body, .. } => ("kept", body.len()),
             ReplayKind::Pieced { pieces, .. } => {
                 ("kept", pieces.as_slice().iter().map(Bytes::len).sum())
             }
@@ -261,46 +291,4 @@ impl<B: Body> fmt::Debug for ReplayBody<B> {
         };
         f.debug_struct("ReplayBody").field("state", &state).field("kept", &kept).finish()
     }
-}
-
-/// Chunks that are joined into one.
-#[derive(Default)]
-pub(super) struct Chunks {
-    /// A body of one chunk is not copied.
-    first: Bytes,
-    joined: BytesMut,
-}
-
-impl Chunks {
-    pub(super) fn len(&self) -> usize {
-        self.first.len().max(self.joined.len())
-    }
-
-    pub(super) fn as_slice(&self) -> &[u8] {
-        if self.joined.is_empty() { &self.first } else { &self.joined }
-    }
-
-    /// Adds `chunk`. `expected` is the total number of bytes, as far as known, so that growth does
-    /// not copy them again and again.
-    pub(super) fn push(&mut self, chunk: impl Buf, expected: usize) {
-        if self.len() == 0 {
-            self.first = into_bytes(chunk);
-            return;
-        }
-        if self.joined.is_empty() {
-            self.joined.reserve(expected);
-            self.joined.extend_from_slice(&mem::take(&mut self.first));
-        }
-        self.joined.reserve(chunk.remaining());
-        bytes::BufMut::put(&mut self.joined, chunk);
-    }
-
-    pub(super) fn join(self) -> Bytes {
-        if self.joined.is_empty() { self.first } else { self.joined.freeze() }
-    }
-}
-
-/// Does not copy if the chunk is `Bytes` already.
-pub(super) fn into_bytes(mut chunk: impl Buf) -> Bytes {
-    chunk.copy_to_bytes(chunk.remaining())
 }

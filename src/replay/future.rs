@@ -13,12 +13,8 @@ use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{
-    ReplayLayer,
-    body::{Chunks, ReplayBody},
-    total::Room,
-};
-use crate::azure::{ApiPath, ModelReader, content_length};
+use super::{ReplayLayer, body::ReplayBody, chunks::Chunks, total::Room};
+use crate::azure::{ApiPath, ModelReader, NameScan, content_length};
 
 pin_project! {
     /// The response future of [`Replay`](super::Replay).
@@ -47,16 +43,15 @@ struct Keeping<B> {
     body: B,
     /// How many bytes are kept, whatever they contain.
     limit: usize,
-    /// The minimum length of the body, as far as known.
-    expected: usize,
     chunks: Chunks,
     room: Room,
     lacks_room: bool,
     trailers: Option<HeaderMap>,
     /// Searches for the model beyond the limit, if requested.
     model: Option<Box<ModelReader>>,
-    /// How many bytes it has searched.
-    searched: usize,
+    is_searching: bool,
+    /// Notes names in the body, if requested.
+    names: Option<NameScan>,
 }
 
 impl<S, B> ResponseFuture<S, B>
@@ -82,13 +77,13 @@ where
                 head,
                 body,
                 limit,
-                expected,
                 chunks: Chunks::default(),
                 room: Room::of(layer.total.clone()),
                 lacks_room: false,
                 trailers: None,
                 model,
-                searched: 0,
+                is_searching: false,
+                names: layer.notes_names.then(NameScan::default),
             };
             State::Keeping { inner, keeping: Some(keeping) }
         };
@@ -136,9 +131,13 @@ impl<B: Body + Unpin> Keeping<B> {
             };
             match frame.map(Frame::into_data) {
                 Ok(Ok(data)) if data.has_remaining() => {
-                    self.lacks_room |= !self.room.take(data.remaining());
-                    self.chunks.push(data, self.expected);
-                    if self.is_enough() {
+                    let length = data.remaining();
+                    self.lacks_room |= !self.room.take(length);
+                    self.chunks.push(data);
+                    if let Some(names) = &mut self.names {
+                        names.push(self.chunks.last(length));
+                    }
+                    if self.is_enough(length) {
                         return Poll::Ready(KeepingEnd::Enough);
                     }
                 }
@@ -149,27 +148,35 @@ impl<B: Body + Unpin> Keeping<B> {
         }
     }
 
-    /// Whether the limit is exceeded and the model, if it is needed, was found.
-    fn is_enough(&mut self) -> bool {
-        let (text, limit) = (self.chunks.as_slice(), if self.lacks_room { 0 } else { self.limit });
-        if text.len() <= limit {
+    /// Whether the limit is exceeded and the model, if it is needed, was found. The last chunk has
+    /// this `length`.
+    fn is_enough(&mut self, length: usize) -> bool {
+        let (kept, limit) = (self.chunks.len(), if self.lacks_room { 0 } else { self.limit });
+        if kept <= limit {
             return false;
         }
         let Some(model) = &mut self.model else { return true };
-        model.find(&text[self.searched..]);
-        self.searched = text.len();
-        model.knows() || (self.lacks_room && text.len() >= UNCOUNTED_BYTES)
+        if self.is_searching {
+            model.find(self.chunks.last(length));
+        } else {
+            self.chunks.iter().for_each(|piece| model.find(piece));
+            self.is_searching = true;
+        }
+        model.knows() || (self.lacks_room && kept >= UNCOUNTED_BYTES)
     }
 
     fn into_request(self, end: KeepingEnd<B::Error>) -> Request<ReplayBody<B>> {
-        let data = self.room.hold(self.chunks.join());
+        let Self { chunks, room, names, .. } = self;
         // The model may have been the last part of the body.
         let ended = (self.model.is_some() || self.lacks_room) && self.body.is_end_stream();
         let body = match end {
-            KeepingEnd::Error(error) => ReplayBody::broken(data, error),
-            KeepingEnd::Enough if !ended => ReplayBody::arriving(data, self.body),
-            KeepingEnd::Enough | KeepingEnd::Whole => ReplayBody::kept(data, self.trailers),
+            KeepingEnd::Error(error) => ReplayBody::broken(chunks.join(room), error),
+            KeepingEnd::Enough if !ended => ReplayBody::arriving(chunks.join(room), self.body),
+            KeepingEnd::Enough | KeepingEnd::Whole => {
+                ReplayBody::kept(chunks.into_whole(room), self.trailers)
+            }
         };
+        let body = body.naming(names.map(|names| names.found()));
         Request::from_parts(self.head, if self.lacks_room { body.once() } else { body })
     }
 }

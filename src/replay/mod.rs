@@ -1,6 +1,7 @@
 //! Makes request bodies replayable by keeping them in memory, up to a limit.
 
 mod body;
+mod chunks;
 mod future;
 mod renaming;
 mod total;
@@ -80,13 +81,15 @@ pub use self::{body::ReplayBody, future::ResponseFuture, total::ReplayTotal};
 ///
 /// # Cost
 ///
-/// A body of one chunk is kept without copying. Several chunks are copied into one. Each request in
-/// flight holds at most the limit plus one chunk; [`total`](Self::total) bounds what all of them
-/// hold.
+/// Chunks of 4 KiB or more are kept without copying, and joined when a layer has to read the body: to
+/// write another `model` into it, or to estimate its cost. A body of up to 16 KiB is copied into one
+/// piece if it has several. Each request in flight holds at most the limit plus one chunk;
+/// [`total`](Self::total) bounds what all of them hold.
 #[derive(Clone, Debug)]
 pub struct ReplayLayer {
     limit: usize,
     until_model: bool,
+    notes_names: bool,
     total: Option<ReplayTotal>,
 }
 
@@ -114,7 +117,7 @@ pub struct Replay<S> {
 impl ReplayLayer {
     /// Keeps bodies of up to `limit` bytes. 4 MiB hold any text prompt that a model accepts.
     pub const fn new(limit: usize) -> Self {
-        Self { limit, until_model: false, total: None }
+        Self { limit, until_model: false, notes_names: false, total: None }
     }
 
     /// Also keeps a body beyond the limit until its `model` has arrived, if the body names the
@@ -126,6 +129,15 @@ impl ReplayLayer {
     #[must_use]
     pub const fn until_model(mut self) -> Self {
         self.until_model = true;
+        self
+    }
+
+    /// Also notes, while a body arrives, whether it contains names that decide whether a layer has to
+    /// read it, so that [`Sticky`](crate::Sticky) need not search it again. Off by default, since it
+    /// pays only for bodies of many chunks.
+    #[must_use]
+    pub const fn note_names(mut self) -> Self {
+        self.notes_names = true;
         self
     }
 

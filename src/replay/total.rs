@@ -82,6 +82,16 @@ impl Room {
     pub(super) fn hold(self, data: Bytes) -> Bytes {
         if self.bytes == 0 { data } else { Bytes::from_owner(CountedBytes { data, _room: self }) }
     }
+
+    /// The room, to be tied to several pieces; `None` if they need not be counted.
+    pub(super) fn share(self) -> Option<Arc<Self>> {
+        (self.bytes > 0).then(|| Arc::new(self))
+    }
+
+    /// Ties a shared room to `data` and every copy of it.
+    pub(super) fn hold_shared(room: &Arc<Self>, data: Bytes) -> Bytes {
+        Bytes::from_owner(CountedBytes { data, _room: Arc::clone(room) })
+    }
 }
 
 impl Drop for Room {
@@ -92,12 +102,12 @@ impl Drop for Room {
     }
 }
 
-struct CountedBytes {
+struct CountedBytes<R> {
     data: Bytes,
-    _room: Room,
+    _room: R,
 }
 
-impl AsRef<[u8]> for CountedBytes {
+impl<R> AsRef<[u8]> for CountedBytes<R> {
     fn as_ref(&self) -> &[u8] {
         &self.data
     }

@@ -195,7 +195,8 @@ impl<'a> Search<'a> {
         }
         self.lists_or_creates = id.is_none() && operation.lists_or_creates(request.method());
         let mut subject = RequestSubject { kind, stored: None, scanned: None };
-        if kind == Kind::Free {
+        let names = request.body().member_names();
+        if kind == Kind::Free || names.is_some_and(|names| !references::may_refer(kind, names)) {
             return subject;
         }
         let note = |reference: Reference<'_>| self.note(reference);

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 
 use super::walk::Walk;
-use crate::azure::{Kind, fields::BodyFields};
+use crate::azure::{Kind, MemberNames, fields::BodyFields};
 
 /// A reference in a body to something that one resource may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,19 +41,32 @@ pub(super) fn read_known<'a>(
     each: impl FnMut(Reference<'a>),
 ) -> BodyReferences {
     // Inside a string, backslashes precede the quotes of a name.
-    let worthwhile = match kind {
-        Kind::Free => false,
-        Kind::Shown => FILE_ID.find(content).is_some(),
-        Kind::Chat => FILE_ID.find(content).is_some() || STORE.find(content).is_some(),
-        Kind::Response | Kind::Kept => true,
-    };
-    if !worthwhile {
+    let has = |name: &Finder<'_>| name.find(content).is_some();
+    if !is_worthwhile(kind, || has(&FILE_ID), || has(&STORE)) {
         return BodyReferences::default();
     }
     let mut walk = Walk::new(content, each);
     let (scanned, _) =
         BodyFields::read_or_scan(known, content, |field, key, scan| walk.read(field, key, scan));
     BodyReferences { stored: walk.stored, scanned }
+}
+
+/// Whether a body of this kind with these names may have references.
+pub(super) fn may_refer(kind: Kind, names: MemberNames) -> bool {
+    is_worthwhile(kind, || names.has_file_id(), || names.has_store())
+}
+
+fn is_worthwhile(
+    kind: Kind,
+    has_file_id: impl FnOnce() -> bool,
+    has_store: impl FnOnce() -> bool,
+) -> bool {
+    match kind {
+        Kind::Free => false,
+        Kind::Shown => has_file_id(),
+        Kind::Chat => has_file_id() || has_store(),
+        Kind::Response | Kind::Kept => true,
+    }
 }
 
 /// Calls `each` for the references of a body that was not scanned; returns whether its answer will be

@@ -16,7 +16,10 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
 use tokio_test::{assert_pending, task};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_spillover::{ReplayLayer, TryCloneBody, replay::ReplayBody};
+use tower_spillover::{
+    ReplayLayer, TryCloneBody,
+    replay::{ReplayBody, ReplayTotal},
+};
 
 use crate::leaf::Broken;
 
@@ -186,6 +189,60 @@ async fn a_body_of_many_chunks_is_kept_in_order() {
     let body = kept(1 << 20, Request::new(body)).await;
     assert_eq!(body.content().unwrap(), whole);
     assert_eq!(drain(body).await.0, whole);
+}
+
+/// Three chunks that are kept as they are.
+fn long_chunks() -> Vec<Bytes> {
+    (b'a'..=b'c').map(|letter| Bytes::from(vec![letter; 8 << 10])).collect()
+}
+
+async fn frames(mut body: ReplayBody<Scripted>) -> Vec<Bytes> {
+    let mut frames = Vec::new();
+    while let Some(frame) = body.frame().await {
+        frames.push(frame.unwrap().into_data().unwrap());
+    }
+    frames
+}
+
+#[tokio::test]
+async fn a_long_body_is_sent_without_a_copy_in_the_chunks_that_came() {
+    let chunks = long_chunks();
+    let body = Scripted::of(chunks.clone().into_iter().map(Frame::data));
+    let body = kept(1 << 20, Request::new(body)).await;
+    assert_eq!(body.size_hint().exact(), Some(24 << 10));
+    for body in [body.try_clone().unwrap(), body] {
+        assert!(!body.is_end_stream());
+        let places = |pieces: &[Bytes]| pieces.iter().map(|it| it.as_ptr()).collect::<Vec<_>>();
+        assert_eq!(places(&frames(body).await), places(&chunks));
+    }
+}
+
+#[tokio::test]
+async fn a_long_body_is_joined_once_if_it_is_read() {
+    let total = ReplayTotal::new(1 << 20);
+    let layer = ReplayLayer::new(1 << 20).total(total.clone());
+    let client =
+        service_fn(async |request: Request<ReplayBody<Scripted>>| Ok::<_, Broken>(request));
+    let body = Scripted::of(long_chunks().into_iter().map(Frame::data));
+    let body = layer.layer(client).oneshot(Request::new(body)).await.unwrap().into_body();
+    let (copy, later) = (body.try_clone().unwrap(), body.lazy_content().unwrap());
+    let content = body.content().unwrap();
+    assert_eq!(content, long_chunks().concat());
+    let others = [copy.content().unwrap(), later.read(), frames(body).await.remove(0)];
+    assert!(others.iter().all(|other| other.as_ptr() == content.as_ptr()));
+    drop((copy, later, others));
+    assert_eq!(total.held(), 24 << 10, "the content counts");
+    drop(content);
+    assert_eq!(total.held(), 0);
+}
+
+#[tokio::test]
+async fn short_chunks_hold_no_more_than_their_text() {
+    let chunks = (0..40_000).map(|number| Bytes::from(vec![number as u8])).collect::<Vec<_>>();
+    let body = Scripted::of(chunks.iter().cloned().map(Frame::data));
+    let sent = frames(kept(1 << 20, Request::new(body)).await).await;
+    assert!(sent.len() <= 2, "{}", sent.len());
+    assert_eq!(sent.concat(), chunks.concat());
 }
 
 #[tokio::test]

@@ -8,10 +8,10 @@ use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use serde_json::{Value, json};
-use tower::{Layer, ServiceExt};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_spillover::{
     Backend, BackendPool, Credential, RegionRotateLayer, ReplayLayer, ResponseBody, StickTo,
-    Sticky, sticky::StickyMatch,
+    Sticky, replay::ReplayBody, sticky::StickyMatch,
 };
 
 use crate::{
@@ -245,6 +245,37 @@ async fn a_body_too_long_to_keep_goes_where_its_beginning_refers_to() {
         let service = ReplayLayer::new(1_000).layer(pool.layer.layer(pool.leaf.clone()));
         let next = service.oneshot(request).await.unwrap();
         assert_eq!((served_by(&next), account(&next).held()), (maker, Some(StickyMatch::ById)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_chat_is_read_only_if_it_names_what_a_resource_may_hold() {
+    let layer = Pool::new(&Sticky::new(), resources()).layer;
+    let filler = "word ".repeat(10_000);
+    for (more, is_read) in [
+        (json!({}), false),
+        (json!({"stream": true}), false),
+        (json!({"store": true}), true),
+        (json!({"file_id": "file-1"}), true),
+    ] {
+        let mut body = json!({"messages": [{"role": "user", "content": filler}]});
+        body.as_object_mut().unwrap().append(&mut more.as_object().unwrap().clone());
+        let body = body.to_string();
+        let pieces = body.as_bytes().chunks(10_000).map(Bytes::copy_from_slice);
+        let frames = pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
+        let request =
+            Request::post(CLASSIC).body(StreamBody::new(stream::iter(frames.collect::<Vec<_>>())));
+        let leaf = service_fn(async |request: Request<ReplayBody<_>>| {
+            let mut frames = request.into_body().into_data_stream();
+            let mut count = 0;
+            while frames.next().await.is_some() {
+                count += 1;
+            }
+            Response::builder().header("x-frames", count).body(Full::<Bytes>::default())
+        });
+        let service = ReplayLayer::new(1 << 20).note_names().layer(layer.layer(leaf));
+        let response = service.oneshot(request.unwrap()).await.unwrap();
+        assert_eq!(header(&response, "x-frames") == Some("1"), is_read, "{more}");
     }
 }
 

@@ -8,7 +8,7 @@ mod tokens;
 use self::text::StringState;
 pub(crate) use self::{
     number::count,
-    scan::{Scan, Skipped, mark, members, quote_or_backslash},
+    scan::{Scan, Skipped, mark, members, quote, quote_or_backslash},
     text::Name,
     tokens::{Bracket, Mark, Token, Tokenizer},
 };

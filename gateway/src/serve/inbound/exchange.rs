@@ -130,7 +130,7 @@ pub(super) async fn exchange(
     } else {
         ReplayLayer::new(limits.replay)
     };
-    let keeping = keeping.total(role.gateway.kept.clone());
+    let keeping = keeping.note_names().total(role.gateway.kept.clone());
     let mut request = request_body::keep(&keeping, request).await;
     if let Some(error) = request.body_mut().take_error() {
         return Err(error.refusal(limits.body));
