@@ -44,16 +44,23 @@ use crate::{
 pub(crate) struct OpensSession;
 
 /// Sends one attempt to one backend. Clones share its connections. Does not follow redirects.
+///
+/// Each request clones the layers, and with them several of these.
 #[derive(Clone, Debug)]
 pub(crate) struct UpstreamClient {
+    connections: Arc<Connections>,
+    head_timeout: HeadTimeout,
+}
+
+#[derive(Debug)]
+struct Connections {
     /// One per serving thread, whose connections stay on that thread.
-    pools: Arc<[ClientPool<HttpClient>]>,
+    pools: Box<[ClientPool<HttpClient>]>,
     /// Keeps no connections: each request opens a new one.
     fresh: HttpClient,
     /// The same over HTTP/1.1, so that connections can become WebSockets.
     sessions: HttpClient,
     http2: Http2,
-    head_timeout: HeadTimeout,
 }
 
 type Connector = WatchReuse<ConnectTimeout<HttpsConnector<Dialer>>>;
@@ -108,16 +115,19 @@ impl UpstreamClient {
             Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(http_1);
         let client = move || client(idle_connections);
         let pools = (0..workers::count()).map(|_| ClientPool::new(client.clone(), age)).collect();
-        Ok(Self { pools, fresh, sessions, http2, head_timeout: settings.head_timeout })
+        let connections = Arc::new(Connections { pools, fresh, sessions, http2 });
+        Ok(Self { connections, head_timeout: settings.head_timeout })
     }
 
     /// Shares the connections.
     pub(crate) fn head_timeout(&self, head_timeout: Option<HeadTimeout>) -> Self {
         Self { head_timeout: head_timeout.unwrap_or(self.head_timeout), ..self.clone() }
     }
+}
 
+impl Connections {
     /// Whether a connection to `uri` may turn out to be HTTP/2.
-    fn may_share_connections(&self, uri: &Uri) -> bool {
+    fn may_share(&self, uri: &Uri) -> bool {
         match self.http2 {
             Http2::Auto => uri.scheme() == Some(&Scheme::HTTPS),
             Http2::Always => true,
@@ -137,17 +147,18 @@ impl Service<Request<RequestBody>> for UpstreamClient {
 
     fn call(&mut self, mut request: Request<RequestBody>) -> Sending {
         let call = Trace::call(&mut request);
-        let pool = &self.pools[workers::here()];
+        let Connections { pools, fresh, sessions, .. } = &*self.connections;
+        let pool = &pools[workers::here()];
         // An unprocessed request must not meet the stream limit or the end of a connection again.
         let kept;
         let (client, permit) = if request.extensions().get::<OpensSession>().is_some() {
             let headers = request.headers_mut();
             headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-            (&self.sessions, None)
+            (sessions, None)
         } else if request.extensions().get::<SentAgain>().is_some() {
-            (&self.fresh, None)
-        } else if self.may_share_connections(request.uri()) {
+            (fresh, None)
+        } else if self.connections.may_share(request.uri()) {
             let (client, permit) = pool.enter(clock::now());
             kept = client;
             (&**kept, Some(permit))
