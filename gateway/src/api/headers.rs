@@ -5,10 +5,31 @@ use http::{HeaderName, header};
 /// Whether a header is forwarded; the configuration allows `more`.
 pub(crate) fn passes_upstream(name: &HeaderName, more: &[HeaderName]) -> bool {
     let text = name.as_str();
-    UPSTREAM.contains(&text)
+    is_upstream(text)
         || text.strip_prefix("x-stainless-").is_some_and(|rest| STAINLESS.contains(&rest))
         || more.contains(name) && !is_ours(name) && !is_hop_by_hop(name)
 }
+
+/// Whether a name is in the list, which is searched only where the names are as long.
+fn is_upstream(name: &str) -> bool {
+    let start = UPSTREAM_STARTS.get(name.len()).zip(UPSTREAM_STARTS.get(name.len() + 1));
+    start.is_some_and(|(&start, &end)| UPSTREAM[start..end].contains(&name))
+}
+
+/// Where in the list the names of a length begin.
+const UPSTREAM_STARTS: [usize; MAX_NAME_BYTES + 2] = {
+    let (mut starts, mut length, mut index) = ([0; MAX_NAME_BYTES + 2], 0, 0);
+    while length < starts.len() {
+        while index < UPSTREAM.len() && UPSTREAM[index].len() < length {
+            index += 1;
+        }
+        starts[length] = index;
+        length += 1;
+    }
+    assert!(index == UPSTREAM.len(), "a name is too long, or shorter than one before it");
+    starts
+};
+const MAX_NAME_BYTES: usize = 36;
 
 /// Headers for the gateway itself.
 fn is_ours(name: &HeaderName) -> bool {
@@ -56,45 +77,60 @@ const STAINLESS: &[&str] = &[
 ];
 
 /// Headers that the API reads, that describe a body or the requested answer, and that identify
-/// clients and traces.
+/// clients and traces. In the order of their lengths: see [`is_upstream`].
 const UPSTREAM: &[&str] = &[
-    "accept",
-    "accept-charset",
-    "accept-encoding",
-    "accept-language",
-    "api-version",
-    "cache-control",
-    "client-request-id",
-    "content-digest",
-    "content-disposition",
-    "content-encoding",
-    "content-language",
-    "content-length",
-    "content-md5",
-    "content-type",
     "date",
-    "idempotency-key",
-    "if-match",
-    "if-modified-since",
-    "if-none-match",
-    "if-range",
-    "if-unmodified-since",
-    "last-event-id",
-    "openai-beta",
-    "openai-organization",
-    "openai-project",
-    "prefer",
     "range",
-    "return-client-request-id",
-    "traceparent",
+    "accept",
+    "prefer",
+    "if-match",
+    "if-range",
+    "x-ms-date",
     "tracestate",
     "user-agent",
-    "x-client-request-id",
-    "x-correlation-id",
-    "x-ms-client-request-id",
-    "x-ms-date",
-    "x-ms-oai-image-generation-deployment",
-    "x-ms-return-client-request-id",
-    "x-ms-useragent",
+    "api-version",
+    "content-md5",
+    "openai-beta",
+    "traceparent",
+    "content-type",
     "x-request-id",
+    "cache-control",
+    "if-none-match",
+    "last-event-id",
+    "accept-charset",
+    "content-digest",
+    "content-length",
+    "openai-project",
+    "x-ms-useragent",
+    "accept-encoding",
+    "accept-language",
+    "idempotency-key",
+    "content-encoding",
+    "content-language",
+    "x-correlation-id",
+    "client-request-id",
+    "if-modified-since",
+    "content-disposition",
+    "if-unmodified-since",
+    "openai-organization",
+    "x-client-request-id",
+    "x-ms-client-request-id",
+    "return-client-request-id",
+    "x-ms-return-client-request-id",
+    "x-ms-oai-image-generation-deployment",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_of_the_list_is_found_and_no_part_of_one() {
+        assert!(UPSTREAM.is_sorted_by_key(|name| name.len()));
+        for name in UPSTREAM {
+            assert!(is_upstream(name), "{name}");
+            assert!(!is_upstream(&name[1..]) && !is_upstream(&format!("{name}s")), "{name}");
+        }
+        assert!(!is_upstream("") && !is_upstream(&"x".repeat(100)));
+    }
+}

@@ -68,16 +68,24 @@ fn listed(id: &str) -> Option<ModelSource<'_>> {
 
 /// Whether servers differ in how they interpret the path.
 fn is_ambiguous(path: &str) -> bool {
-    let is_unclear =
-        path.bytes().any(|byte| !byte.is_ascii() || matches!(byte, b'%' | b'\\' | b';'))
+    // In one pass over the bytes: most paths have none of what is searched for.
+    let (mut is_unclear, mut has_odd_segment, mut start) = (false, false, 0);
+    for (at, byte) in path.bytes().enumerate() {
+        is_unclear |= !byte.is_ascii() || matches!(byte, b'%' | b'\\' | b';');
+        if byte == b'/' {
+            // Before the first slash there is nothing.
+            has_odd_segment |= at > 0 && matches!(&path.as_bytes()[start..at], b"" | b"." | b"..");
+            start = at + 1;
+        }
+    }
+    has_odd_segment
+        || matches!(&path[start..], "." | "..")
+        || is_unclear
             && percent::decode_text(path).is_none_or(|read| {
                 path.contains(['\\', ';'])
                     || escaped(path).any(is_structure)
                     || read.contains(is_unlike_itself)
-            });
-    is_unclear
-        || path.split('/').skip(1).any(|segment| matches!(segment, "." | ".."))
-        || path.contains("//")
+            })
 }
 
 /// The escaped bytes.
