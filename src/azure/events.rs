@@ -47,6 +47,11 @@ enum StreamPosition {
 }
 
 impl EventLines {
+    /// Whether the next byte begins a line.
+    pub(crate) fn is_at_line(&self) -> bool {
+        self.at == StreamPosition::Line && !self.was_return
+    }
+
     /// The next part, removed from `rest`; `None` if nothing is left to read.
     #[inline]
     pub(crate) fn next<'a>(&mut self, rest: &mut &'a [u8]) -> Option<StreamPart<'a>> {

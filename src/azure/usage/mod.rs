@@ -95,6 +95,11 @@ impl UsageScan {
     }
 
     fn read_events(&mut self, mut bytes: &[u8]) {
+        // Whole events without a usage, as nearly all pieces of a stream are.
+        let is_at_line = self.lines.as_ref().is_some_and(EventLines::is_at_line);
+        if is_at_line && self.document.is_fresh() && bytes.ends_with(b"\n\n") && !has_usage(bytes) {
+            return;
+        }
         while let Some(part) = self.lines.as_mut().and_then(|lines| lines.next(&mut bytes)) {
             match part {
                 StreamPart::Value(EventField::Data, data) => {
