@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -13,17 +13,19 @@ use super::clock;
 
 /// Detects that a body has sent nothing for too long. The first wait creates the timer: most bodies
 /// are ready when polled. Later waits only note when they begin, and the timer is set again when it
-/// elapses: setting it for every event of a stream costs more than the rest of a wait.
+/// elapses: setting or polling it for every event of a stream costs more than the rest of a wait.
 #[derive(Debug)]
 pub(crate) struct IdleTimeout {
     longest: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     waiting_since: Option<Instant>,
+    /// What the timer wakes.
+    waker: Option<Waker>,
 }
 
 impl IdleTimeout {
     pub(crate) const fn new(longest: Duration) -> Self {
-        Self { longest, timer: None, waiting_since: None }
+        Self { longest, timer: None, waiting_since: None, waker: None }
     }
 
     /// Something arrived.
@@ -33,8 +35,17 @@ impl IdleTimeout {
 
     /// Nothing has arrived; ready when that has lasted too long.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let is_begun = self.waiting_since.is_some();
         let since = *self.waiting_since.get_or_insert_with(clock::timer_now);
         let timer = self.timer.get_or_insert_with(|| Box::pin(clock::sleep(self.longest)));
+        let is_set = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if is_set && !is_begun && since < timer.deadline() {
+            // The timer was polled before and has not elapsed.
+            return Poll::Pending;
+        }
+        if !is_set {
+            self.waker = Some(cx.waker().clone());
+        }
         loop {
             ready!(timer.as_mut().poll(cx));
             let end = since + self.longest;

@@ -5,6 +5,7 @@ use std::{
     future::poll_fn,
     pin::pin,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -27,6 +28,7 @@ use super::{
     silence::{End, Silence},
     streams::Streams,
     watched::Watched,
+    woken::Woken,
 };
 use crate::{
     config::Limits,
@@ -93,36 +95,59 @@ pub(crate) async fn serve<I>(
     let mut finished = pin!(client.finished().fuse());
     let mut is_stopping = false;
     loop {
-        tokio::select! {
-            biased;
-            // An error at the end of a connection only concerns its client.
-            _ = connection.as_mut() => break,
+        let beside = async {
+            tokio::select! {
+                biased;
+                () = reset.as_mut() => Event::Reset,
+                () = finished.as_mut() => Event::Finished,
+                () = poll_fn(|cx| activity.poll_upload_rest(cx)) => Event::RestDiscarded,
+                _ = stop.wait_for(|stop| *stop), if !silence.is_stopping() => Event::Stop,
+                Some(()) = OptionFuture::from(expiry.as_mut()), if !is_stopping => Event::Expired,
+                end = silence.next() => Event::Silent(end),
+            }
+        };
+        let event = {
+            let mut beside = pin!(Woken::new(beside));
+            let event = poll_fn(|cx| match connection.as_mut().poll(cx) {
+                // An error at the end of a connection only concerns its client.
+                Poll::Ready(_) => Poll::Ready(Event::Over),
+                Poll::Pending => beside.as_mut().poll(cx),
+            });
+            event.await
+        };
+        match event {
+            Event::Over => break,
             // Drops the requests in flight; HTTP/2 streams end with their connection.
-            () = reset.as_mut() => break drop(activity.take_tunnel()),
-            () = finished.as_mut() => activity.note_finished(),
-            () = poll_fn(|cx| activity.poll_upload_rest(cx)) => {}
-            _ = stop.wait_for(|stop| *stop), if !silence.is_stopping() => {
+            Event::Reset | Event::Silent(End::Now) => break drop(activity.take_tunnel()),
+            Event::Finished => activity.note_finished(),
+            Event::RestDiscarded => {}
+            Event::Silent(End::Orderly) if is_stopping => {}
+            event @ (Event::Stop | Event::Expired | Event::Silent(End::Orderly)) => {
                 is_stopping = true;
-                silence.stop();
-                connection.as_mut().inner().graceful_shutdown();
-            }
-            Some(()) = OptionFuture::from(expiry.as_mut()), if !is_stopping => {
-                is_stopping = true;
-                connection.as_mut().inner().graceful_shutdown();
-            }
-            end = silence.next() => match end {
-                End::Now => break drop(activity.take_tunnel()),
-                End::Orderly if is_stopping => {}
-                End::Orderly => {
-                    is_stopping = true;
-                    connection.as_mut().inner().graceful_shutdown();
+                if matches!(event, Event::Stop) {
+                    silence.stop();
                 }
+                connection.as_mut().inner().graceful_shutdown();
             }
         }
     }
     if let Some(Tunnel(tunnel)) = activity.take_tunnel() {
         tunnel.await;
     }
+}
+
+/// What happened to a connection.
+enum Event {
+    /// It has ended.
+    Over,
+    Reset,
+    Finished,
+    /// The rest of a body was discarded.
+    RestDiscarded,
+    Stop,
+    /// The client's certificate has expired.
+    Expired,
+    Silent(End),
 }
 
 fn builder(limits: &Limits, protocol: Protocol, streams: Streams) -> auto::Builder<Streams> {

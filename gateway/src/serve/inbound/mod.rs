@@ -28,3 +28,4 @@ mod silence;
 mod streams;
 mod tunnel;
 mod watched;
+mod woken;
