@@ -173,7 +173,7 @@ fn a_swapped_config_map_and_a_rotated_secret_are_followed_and_a_bad_one_changes_
         gateway.eventually(|gateway| backend(gateway) == ["east", "sweden"][resource]);
     }
     keys.swap("azure", "of-nobody");
-    gateway.eventually(|gateway| gateway.chat("text", &[]).status() == 401);
+    gateway.eventually(|gateway| gateway.chat("text", &[]).status() == 502);
     map.swap("g.toml", "[models.text]\nmax_wait = \"soon\"\n");
     gateway.eventually(|gateway| {
         let kept = events(gateway, KEPT);
