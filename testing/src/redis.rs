@@ -148,9 +148,14 @@ impl Drop for Sentinels {
 }
 
 fn spawn(port: u16, arguments: &[String]) -> std::io::Result<Child> {
+    // A replica writes its master's data into a file.
+    let (folder, file) = (std::env::temp_dir(), format!("spillover-test-{port}.rdb"));
     let port = port.to_string();
     Command::new("redis-server")
         .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .arg("--dir")
+        .arg(folder)
+        .args(["--dbfilename", &file])
         .args(arguments)
         .stdout(Stdio::null())
         .spawn()
@@ -166,5 +171,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+        let file = format!("spillover-test-{}.rdb", self.port);
+        drop(fs::remove_file(std::env::temp_dir().join(file)));
     }
 }

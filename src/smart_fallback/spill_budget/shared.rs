@@ -106,7 +106,12 @@ impl LastAnswers {
         Some((granted.left - (own - granted.own)).max(0.0))
     }
 
-    fn on_spent(&mut self, now: Instant, opens_in: Duration) {
+    /// Nothing is left for the fleet, of which this process has been charged `own`.
+    fn on_spent(&mut self, now: Instant, opens_in: Duration, own: f64) {
+        if let Some(granted) = &mut self.granted {
+            // Others took the rest.
+            (granted.left, granted.own) = (0.0, own);
+        }
         let next_window = now + opens_in;
         let ask_again_at = next_window.min(now + RETURN_CHECK_INTERVAL);
         self.spent = Some(SpentUntil { next_window, ask_again_at });
@@ -168,7 +173,10 @@ impl Future for ChargeRequest {
             }
             Ok(Taken::Spent { opens_in }) => {
                 let opens_in = opens_in.min(budget.window);
-                budget.lock().last_answers.on_spent(now, opens_in);
+                let mut account = budget.lock();
+                let own = account.spent.total();
+                account.last_answers.on_spent(now, opens_in, own);
+                drop(account);
                 Err((budget.when_spent, opens_in))
             }
             Err(_) => budget.charge_weighed(now, weight),
