@@ -417,7 +417,7 @@ const FLEETS: [(&str, &str, &str, &str); 13] = [
     (
         "",
         "",
-        "fleet = { name = \"f\", store = \"rediss://r.example\", share = [\"budgets\", \"gates\"] }",
+        "fleet = { name = \"f\", store = \"rediss://r.example\", share = [\"budgets\", \"sticky\"] }",
         "fleet.share[1]: cannot be shared yet; each replica has its own. Remove it",
     ),
     (

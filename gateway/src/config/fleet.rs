@@ -102,7 +102,7 @@ fn store(value: &Value<'_>, allow_plain: bool) -> Option<String> {
 
 /// What is shared. Only what is listed here can be: the rest is refused, not ignored.
 fn share(value: &Value<'_>) -> Share {
-    let mut share = Share { budgets: false, cooldowns: false, rates: false };
+    let mut share = Share { gates: false, budgets: false, cooldowns: false, rates: false };
     let list = value.list().unwrap_or_default();
     if list.is_empty() {
         value.report("shares nothing; remove the section, or name what is shared");
@@ -112,10 +112,11 @@ fn share(value: &Value<'_>) -> Share {
             Some("budgets") => share.budgets = true,
             Some("rates") => share.rates = true,
             Some("cooldowns") => share.cooldowns = true,
-            Some("gates" | "sticky") => {
+            Some("gates") => share.gates = true,
+            Some("sticky") => {
                 word.report("cannot be shared yet; each replica has its own. Remove it");
             }
-            Some(text) => word.unknown(text, &["budgets", "cooldowns", "rates"]),
+            Some(text) => word.unknown(text, &["gates", "budgets", "cooldowns", "rates"]),
             None => {}
         }
     }

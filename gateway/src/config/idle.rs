@@ -93,7 +93,11 @@ fn shares_something(share: Share, config: &Config) -> bool {
     };
     let has_budget = config.models.values().any(|model| model.spill_budget.is_some());
     let has_standard = config.models.values().any(|model| !model.standard.is_empty());
-    share.rates && has_rate || share.budgets && has_budget || share.cooldowns && has_standard
+    let has_gate = config.models.values().any(|model| !model.ptu.is_empty());
+    share.gates && has_gate
+        || share.rates && has_rate
+        || share.budgets && has_budget
+        || share.cooldowns && has_standard
 }
 
 /// Sources of identities that no client uses.

@@ -359,9 +359,11 @@ pub struct FleetSettings {
     pub share: Share,
 }
 
-/// What replicas share. Defaults to everything.
+/// What replicas share. Defaults to everything but gates, which are new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
+    /// Gates of PTUs in the adaptive mode: one queue and one model.
+    pub gates: bool,
     pub budgets: bool,
     /// Cooldowns of Standard backends; those of PTUs are the gate's.
     pub cooldowns: bool,
@@ -370,7 +372,7 @@ pub struct Share {
 
 impl Default for Share {
     fn default() -> Self {
-        Self { budgets: true, cooldowns: true, rates: true }
+        Self { gates: false, budgets: true, cooldowns: true, rates: true }
     }
 }
 

@@ -86,9 +86,10 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
         let kept = kept.filter(|_| keeps_tokens || !uses_tokens(model));
         let share = config.fleet.as_ref().map(|fleet| fleet.share);
         let budgets = fleet.as_ref().filter(|_| share.is_some_and(|share| share.budgets));
+        let gates = fleet.as_ref().filter(|_| share.is_some_and(|share| share.gates));
         let cooldowns = fleet.as_ref().filter(|_| share.is_some_and(|share| share.cooldowns));
         let tokens = tokens.as_ref();
-        let shared = Shared { budgets, cooldowns, keeps_fleet, tokens };
+        let shared = Shared { gates, budgets, cooldowns, keeps_fleet, tokens };
         let running = running_model(name, model, kept, &shared)
             .map_err(|error| format!("models.\"{name}\": {error}"))?;
         let running = Arc::new(running);
@@ -130,11 +131,13 @@ pub(crate) fn try_to_build(config: Config) -> Result<(), String> {
 
 /// What the models of a configuration have in common.
 struct Shared<'a> {
+    /// Where gates are, if they are shared.
+    gates: Option<&'a RunningFleet>,
     /// Where spill budgets are, if they are shared.
     budgets: Option<&'a RunningFleet>,
     /// Where cooldowns of Standard backends are, if they are shared.
     cooldowns: Option<&'a RunningFleet>,
-    /// Whether that is the last configuration's, so that budgets and pools may be, too.
+    /// Whether that is the last configuration's, so that what is shared in it may be, too.
     keeps_fleet: bool,
     tokens: Option<&'a AccessTokens>,
 }
@@ -165,9 +168,18 @@ fn running_model(
         return Err("has no backend".to_owned());
     }
     let kept_gate = last
-        .filter(|(settings, _)| model.ptu == settings.ptu && model.gate == settings.gate)
+        .filter(|(settings, _)| {
+            shared.keeps_fleet && model.ptu == settings.ptu && model.gate == settings.gate
+        })
         .and_then(|(_, running)| running.gate.clone());
-    let gate = kept_gate.or_else(|| ptu.is_some().then(|| gate::gate(&model.gate)));
+    let gate = kept_gate.or_else(|| {
+        ptu.as_ref()?;
+        let gate = gate::gate(&model.gate);
+        Some(match shared.gates {
+            Some(running) => gate.fleet(&running.fleet, &gate::ptu(name, &model.ptu)),
+            None => gate,
+        })
+    });
     let standard_queue = last
         .filter(|(settings, _)| model.standard == settings.standard)
         .map(|(_, running)| running.standard_queue.clone());

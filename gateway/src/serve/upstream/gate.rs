@@ -6,7 +6,7 @@ use tower_spillover::{
     smart_fallback::{SpillBudget, WhenSpent},
 };
 
-use crate::config::{Budget, GateSettings};
+use crate::config::{Backend, Budget, GateSettings};
 
 pub(crate) fn gate(settings: &GateSettings) -> Gate {
     let weights = TokenWeights::new().output(settings.output_weight);
@@ -15,6 +15,17 @@ pub(crate) fn gate(settings: &GateSettings) -> Gate {
         .contention(settings.contention)
         .standing_queue_interval(settings.patience)
         .cost(weights.unstated_output(settings.unstated_output))
+}
+
+/// The name of a PTU in a fleet: the deployments of its tier. Models with the same ones share a gate.
+pub(crate) fn ptu(model: &str, backends: &[Backend]) -> String {
+    let deployment = |backend: &Backend| {
+        let name = backend.deployment.as_deref().unwrap_or(model);
+        format!("{} {name}", backend.endpoint.trim_end_matches('/').to_ascii_lowercase())
+    };
+    let mut names: Vec<_> = backends.iter().map(deployment).collect();
+    names.sort();
+    names.join(" ")
 }
 
 pub(crate) fn spill_budget(budget: &Budget) -> SpillBudget {
