@@ -157,14 +157,16 @@ impl Cooldowns {
 
     /// [`next_open`](Self::next_open) among all backends.
     pub(crate) fn next_open_of_all(&self, now: Instant, load: &dyn Load) -> NextOpen {
-        let (now, traffic) = (self.nanos(now), load.traffic());
-        let marks = ClosedBlocks::of(0..self.slots.len()).flat_map(|range| {
-            let reopens = self.blocks.reopens(&self.slots, range.start, now, traffic);
-            let each = if reopens.is_some() { 0..0 } else { range };
-            let each = each.map(|index| self.slots[index].mark(traffic, load));
-            reopens.map(LoadMark::of_all).into_iter().chain(each)
-        });
-        Self::soonest(marks, now)
+        let (nanos, traffic) = (self.nanos(now), load.traffic());
+        let mut soonest = None;
+        for block in ClosedBlocks::of(0..self.slots.len()) {
+            match self.blocks.reopens(&self.slots, block.start, nanos, traffic) {
+                Some(until) => soonest = Some(soonest.map_or(until, |known| until.min(known))),
+                // One may be open, or weights or quotas matter.
+                None => return self.next_open(0..self.slots.len(), now, load),
+            }
+        }
+        Self::soonest(soonest.map(LoadMark::of_all).into_iter(), nanos)
     }
 
     fn soonest(marks: impl Iterator<Item = LoadMark>, now: u64) -> NextOpen {

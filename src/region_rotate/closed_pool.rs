@@ -1,6 +1,6 @@
 //! The answer of a pool that has no open backend.
 
-use std::{fmt::Write, iter, time::Instant};
+use std::{iter, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -46,36 +46,85 @@ impl ClosedPool<'_> {
     ) -> String {
         let is_refused = status == StatusCode::TOO_MANY_REQUESTS;
         let kind = if is_refused { "too_many_requests" } else { "unavailable" };
-        let mut body = format!(
-            r#"{{"error":{{"code":"{}","type":"{kind}","message":"No backend is left to try."#,
-            status.as_str()
-        );
+        let mut body =
+            String::with_capacity(FRAME_BYTES + count.min(MAX_NAMED_BACKENDS) * NAMED_BYTES);
+        push(&mut body, [r#"{"error":{"code":""#, status.as_str(), r#"","type":""#, kind]);
+        push(&mut body, [r#"","message":"No backend is left to try."#]);
+        let mut separator = " ";
         for index in considered.take(MAX_NAMED_BACKENDS) {
-            let separator = if body.ends_with('.') { " " } else { ", " };
             // Names have no characters that JSON escapes; see `Backend::new`.
-            let name = self.pool.member(index).name();
+            push(&mut body, [separator, self.pool.member(index).name()]);
+            separator = ", ";
             let NextOpen { said, from, .. } =
                 self.pool.next_open(iter::once(index), self.now, self.load);
-            let ms = said.as_millis();
-            _ = match from {
-                _ if ms == 0 && self.tried.contains(index) => {
-                    write!(body, "{separator}{name} was tried")
+            match u64::try_from(said.as_millis()).unwrap_or(u64::MAX) {
+                0 if self.tried.contains(index) => push(&mut body, [" was tried"]),
+                0 => push(&mut body, [" is beyond max_attempts"]),
+                ms => {
+                    push(&mut body, [" is closed for ", Digits::of(ms).text(), " ms"]);
+                    if let Some(from) = from {
+                        let from = Digits::of(from.get().into());
+                        push(&mut body, [" from ", from.text(), " tokens up"]);
+                    }
                 }
-                _ if ms == 0 => write!(body, "{separator}{name} is beyond max_attempts"),
-                None => write!(body, "{separator}{name} is closed for {ms} ms"),
-                Some(from) => {
-                    write!(body, "{separator}{name} is closed for {ms} ms from {from} tokens up")
-                }
-            };
+            }
         }
         if let more @ 1.. = count.saturating_sub(MAX_NAMED_BACKENDS) {
-            _ = write!(body, ", and {more} more");
+            push(&mut body, [", and ", Digits::of(more as u64).text(), " more"]);
         }
         body.push_str(r#".","param":null}}"#);
         body
     }
 }
 
+fn push<const N: usize>(body: &mut String, texts: [&str; N]) {
+    texts.into_iter().for_each(|text| body.push_str(text));
+}
+
+/// A number in decimal. `write!` takes ten times as many instructions, and a pool that is closed
+/// writes several for every request.
+struct Digits {
+    digits: [u8; MAX_DIGITS],
+    start: usize,
+}
+
+impl Digits {
+    fn of(mut number: u64) -> Self {
+        let (mut digits, mut start) = ([0; MAX_DIGITS], MAX_DIGITS);
+        loop {
+            start -= 1;
+            digits[start] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return Self { digits, start };
+            }
+        }
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.digits[self.start..]).expect("digits are ASCII")
+    }
+}
+
+/// Those of `u64::MAX`.
+const MAX_DIGITS: usize = 20;
+/// What the body takes without the backends.
+const FRAME_BYTES: usize = 160;
+/// What it takes for one, if its name is of usual length.
+const NAMED_BYTES: usize = 64;
+
 /// The most backends that are named: a pool may be large, and the body is written for every request
 /// that it refuses.
 const MAX_NAMED_BACKENDS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::Digits;
+
+    #[test]
+    fn a_number_is_written_in_decimal() {
+        for number in [0, 7, 10, 60_000, 1_234_567_890, u64::MAX] {
+            assert_eq!(Digits::of(number).text(), number.to_string());
+        }
+    }
+}
