@@ -44,6 +44,8 @@ struct Link {
     lead: f64,
     /// The last reply: when the PTU reopens, and its drain rate.
     last: Option<(Instant, f64)>,
+    /// The last arrival: its rank, and when it was expected to be served.
+    expected: Option<(u8, Instant)>,
     /// Since when the drain rate is known, or not known.
     since: Instant,
     /// Whether the local core was seeded with the last reply.
@@ -138,6 +140,7 @@ impl FleetMember {
         let link = Link {
             lead: INITIAL_LEAD,
             last: None,
+            expected: None,
             since: epoch,
             is_seeded: false,
             untold: Vec::new(),
@@ -199,10 +202,25 @@ impl FleetMember {
         Some((reopens.saturating_duration_since(now).as_secs_f64() - below) * rate)
     }
 
-    /// How long the PTU stays closed, as far as the store knows.
-    pub(super) fn closed_for(&self, now: Instant) -> Duration {
-        let last = self.lock().last;
-        last.map_or(Duration::ZERO, |(reopens, _)| reopens.saturating_duration_since(now))
+    /// How long a request of `rank` that arrives now waits: at least until the PTU reopens, and no less
+    /// than what is left of the wait of the last one, unless that was less urgent.
+    pub(super) fn predicted_wait(&self, now: Instant, rank: u8) -> Duration {
+        let Link { last, expected, .. } = *self.lock();
+        let reopens = last.map(|(reopens, _)| reopens);
+        let behind = expected.filter(|(ahead, _)| *ahead <= rank).map(|(_, served)| served);
+        let served = reopens.max(behind);
+        served.map_or(Duration::ZERO, |served| served.saturating_duration_since(now))
+    }
+
+    /// The store answered a request of `rank` that arrived.
+    fn on_arrival(&self, now: Instant, rank: u8, answer: &Answer) {
+        let wait = match *answer {
+            Answer::Go { after, .. } => after,
+            Answer::Wait { predicted, .. } => predicted,
+            Answer::Spill { cause: SpillKind::Late, .. } => return,
+            Answer::Spill { wait, .. } => wait,
+        };
+        self.lock().expected = Some((rank, now + duration(wait)));
     }
 
     /// What this process goes by while the store does not answer: when the PTU reopens, and this
@@ -374,6 +392,9 @@ impl FleetRequest {
                         self.leave(now);
                         return self.alone(question);
                     };
+                    if !matches!(question, Question::Turn) {
+                        self.member().on_arrival(now, self.rank, &answer);
+                    }
                     if let Some(admission) = self.obey(now, answer) {
                         self.state = RequestState::Ended;
                         return Poll::Ready(admission);

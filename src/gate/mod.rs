@@ -490,7 +490,7 @@ impl Gate {
     /// The predicted wait of a request of `rank` that arrives now.
     pub(crate) fn predicted_wait(&self, now: Instant, rank: u8) -> Duration {
         if let Some(member) = self.deciding(now) {
-            return member.closed_for(now);
+            return member.predicted_wait(now, rank);
         }
         let seconds = self.lock().wait_of_newcomer(self.nanos(now), rank);
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)

@@ -183,6 +183,23 @@ async fn processes_that_share_a_store_have_one_queue() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_next_request_is_predicted_the_wait_of_the_last_one_unless_it_is_more_urgent() {
+    let store = Mock::default();
+    let gate = fleet(&store);
+    let _ = refuse(&gate, 100 * MS).await;
+    let (wait, allowed) = (9e6, 1e6);
+    store.behaves(Behaviour::Lies(Some(Answer::Spill { wait, allowed, cause: SpillKind::Queue })));
+    let now = clock::now();
+    let spilled = queued(gate.admit(now, 1_000.0, 3, now + SECOND)).await;
+    assert!(matches!(spilled, Admission::Spill(_)), "{spilled:?}");
+    let predicted = |rank| gate.predicted_wait(clock::now(), rank);
+    assert_eq!([predicted(3), predicted(7)], [9 * SECOND; 2]);
+    assert!(predicted(0) < SECOND, "{:?}", predicted(0));
+    clock::sleep_until(now + SECOND / 2).await;
+    assert_eq!(predicted(3), 8 * SECOND + 500 * MS);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_holds_a_request_for_its_timeout_and_then_its_process_decides() {
     let store = Mock::default();
     let gate = fleet(&store);
