@@ -148,7 +148,6 @@
 //! | [`SmartFallbackLayer::longest_cooldown`] | 60 s | no window of the service's limits is longer |
 //! | [`SmartFallbackLayer::move_on`] | 500, 502, 503, connecting, too long for the PTU | the same as Azure's own spillover |
 //! | [`SmartFallbackLayer::spill_budget`] | none | the budget for Standard is a business decision |
-//! | [`Fleet::timeout`] | 50 ms | a store in the same region answers within 1 ms |
 //! | [`SmartFallbackLayer::sticky`] | none | most requests refer to nothing stored |
 //! | [`Gate::mode`] | adaptive | fewer refused attempts for the same share of spilled requests |
 //! | [`Gate::contention`] | yield | others on a PTU are mostly replicas that do the same |
@@ -174,6 +173,7 @@
 //! | `RetryAfterPolicy::max_retries` | 5 | with the waits below, about as long as a person waits |
 //! | `RetryAfterPolicy::max_wait` | 60 s | a window of the service's limits |
 //! | `RetryAfterPolicy::backoff` | 0.5 s, doubled up to 8 s | the same as OpenAI's clients |
+//! | [`Fleet::timeout`] | 50 ms | a store in the same region answers within 1 ms |
 //!
 //! The page of each setting names its source.
 //!

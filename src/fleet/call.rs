@@ -44,6 +44,10 @@ impl Caller {
         self.store.set_timeout(timeout);
     }
 
+    pub(super) fn timeout(&self) -> Duration {
+        Duration::from_micros(self.timeout_us.load(Ordering::Relaxed))
+    }
+
     pub(super) fn fleet(&self) -> &str {
         &self.fleet
     }
@@ -141,7 +145,7 @@ impl Caller {
         }
         let answer = call(&*self.store);
         let now = clock::now();
-        let timeout = Duration::from_micros(self.timeout_us.load(Ordering::Relaxed));
+        let timeout = self.timeout();
         Some(Call {
             caller: Arc::clone(self),
             operation,

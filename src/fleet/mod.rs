@@ -114,6 +114,7 @@ impl fmt::Debug for Fleet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fleet")
             .field("name", &self.name())
+            .field("timeout", &self.caller.timeout())
             .field("store", self.caller.store())
             .finish()
     }

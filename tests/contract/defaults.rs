@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use tower_spillover::{
     Backend, BackendPool, FirstTokenLayer, Gate, InspectLayer, RegionRotateLayer, RetryAfterPolicy,
     SmartFallbackLayer, WaitLayer,
+    fleet::{Fleet, Local},
 };
 
 /// A setting, its default as shown on the page, and as shown by `Debug`.
@@ -70,11 +71,13 @@ const RETRY: &[Default] = &[
     ),
 ];
 
+const FLEET: &[Default] = &[("Fleet::timeout", "50 ms", "timeout: 50ms,")];
+
 #[test]
 fn the_defaults_on_the_front_page_are_those_of_the_layers() {
     let backend = Backend::new("a", "https://a.example").unwrap();
     let pool = BackendPool::new([backend.clone().api_key("key")]).unwrap();
-    let shown: [(&[Default], String); 8] = [
+    let shown: [(&[Default], String); 9] = [
         (FALLBACK, shown(&SmartFallbackLayer::new((), ()))),
         (GATE, shown(&Gate::new())),
         (ROTATE, shown(&RegionRotateLayer::new(pool))),
@@ -83,6 +86,7 @@ fn the_defaults_on_the_front_page_are_those_of_the_layers() {
         (FIRST_TOKEN, shown(&FirstTokenLayer::new(None))),
         (BACKEND, shown(&backend)),
         (RETRY, shown(&RetryAfterPolicy::new())),
+        (FLEET, shown(&Fleet::new("prod", Local::new()).unwrap())),
     ];
     for (defaults, shown) in &shown {
         for (setting, _, value) in *defaults {
