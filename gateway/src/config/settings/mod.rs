@@ -359,7 +359,7 @@ pub struct FleetSettings {
     pub share: Share,
 }
 
-/// What replicas share. Defaults to everything but gates, which are new.
+/// What replicas share. Defaults to everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     /// Gates of PTUs in the adaptive mode: one queue and one model.
@@ -372,7 +372,7 @@ pub struct Share {
 
 impl Default for Share {
     fn default() -> Self {
-        Self { gates: false, budgets: true, cooldowns: true, rates: true }
+        Self { gates: true, budgets: true, cooldowns: true, rates: true }
     }
 }
 

@@ -176,7 +176,7 @@ fn running_model(
         ptu.as_ref()?;
         let gate = gate::gate(&model.gate);
         Some(match shared.gates {
-            Some(running) => gate.fleet(&running.fleet, &gate::ptu(name, &model.ptu)),
+            Some(running) => gate.fleet(&running.fleet, &gate::ptu(name, model)),
             None => gate,
         })
     });

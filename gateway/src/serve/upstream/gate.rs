@@ -6,7 +6,7 @@ use tower_spillover::{
     smart_fallback::{SpillBudget, WhenSpent},
 };
 
-use crate::config::{Backend, Budget, GateSettings};
+use crate::config::{Backend, Budget, GateSettings, Model};
 
 pub(crate) fn gate(settings: &GateSettings) -> Gate {
     let weights = TokenWeights::new().output(settings.output_weight);
@@ -17,15 +17,16 @@ pub(crate) fn gate(settings: &GateSettings) -> Gate {
         .cost(weights.unstated_output(settings.unstated_output))
 }
 
-/// The name of a PTU in a fleet: the deployments of its tier. Models with the same ones share a gate.
-pub(crate) fn ptu(model: &str, backends: &[Backend]) -> String {
+/// The name of a PTU in a fleet: the deployments of its tier, and the unit of their costs. Models with
+/// the same ones share a gate.
+pub(crate) fn ptu(name: &str, model: &Model) -> String {
     let deployment = |backend: &Backend| {
-        let name = backend.deployment.as_deref().unwrap_or(model);
+        let name = backend.deployment.as_deref().unwrap_or(name);
         format!("{} {name}", backend.endpoint.trim_end_matches('/').to_ascii_lowercase())
     };
-    let mut names: Vec<_> = backends.iter().map(deployment).collect();
+    let mut names: Vec<_> = model.ptu.iter().map(deployment).collect();
     names.sort();
-    names.join(" ")
+    format!("{} {}", names.join(" "), model.gate.output_weight)
 }
 
 pub(crate) fn spill_budget(budget: &Budget) -> SpillBudget {
