@@ -64,13 +64,14 @@ impl Chunks {
 
     /// The body in one piece, which holds `room`.
     pub(super) fn join(self, room: Room) -> Bytes {
-        room.hold(join(self.into_pieces()))
+        let joined = if self.is_one() { self.first } else { self.into_pieces().concat().into() };
+        room.hold(joined)
     }
 
     /// The whole body, which holds `room`.
     pub(super) fn into_whole(self, room: Room) -> WholeBody {
         // Several pieces take longer to write than a short body takes to copy.
-        if self.length <= MAX_COPIED_BYTES || (self.more.is_empty() && self.short.is_empty()) {
+        if self.length <= MAX_COPIED_BYTES || self.is_one() {
             return WholeBody::One(self.join(room));
         }
         let (length, mut pieces) = (self.length, self.into_pieces());
@@ -82,10 +83,11 @@ impl Chunks {
         WholeBody::Pieces(Arc::new(Pieces { text, length, room }))
     }
 
+    fn is_one(&self) -> bool {
+        self.more.is_empty() && self.short.is_empty()
+    }
+
     fn into_pieces(mut self) -> Vec<Bytes> {
-        if self.more.is_empty() && self.short.is_empty() {
-            return vec![self.first];
-        }
         self.end_short();
         self.more.insert(0, self.first);
         self.more
@@ -160,7 +162,7 @@ impl JoinPieces for Pieces {
         let mut text = self.text();
         let joined = match &mut *text {
             Text::Joined(joined) => return joined.clone(),
-            Text::Pieces(pieces) => join(mem::take(pieces)),
+            Text::Pieces(pieces) => Bytes::from(mem::take(pieces).concat()),
         };
         let joined = match &self.room {
             Some(room) => Room::hold_shared(room, joined),
@@ -175,13 +177,6 @@ impl Pieces {
     fn text(&self) -> MutexGuard<'_, Text> {
         self.text.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn join(mut pieces: Vec<Bytes>) -> Bytes {
-    if pieces.len() == 1 {
-        return pieces.remove(0);
-    }
-    pieces.concat().into()
 }
 
 /// Does not copy if the chunk is `Bytes` already.
