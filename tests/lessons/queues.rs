@@ -26,7 +26,7 @@ fn limited(leaf: &Leaf, most: usize) -> ConcurrencyLimit<Leaf> {
 // The client is gone: upstream goes on burning, or the queue still holds its place.
 #[tokio::test(start_paused = true)]
 async fn lesson_15_who_leaves_leaves_the_queue_and_the_backend() {
-    let ptu = Leaf::new(|seen| match ms(390).checked_sub(seen.at) {
+    let ptu = Leaf::new(|seen| match ms(350).checked_sub(seen.at) {
         Some(left) if !left.is_zero() => Answer::refused(left.as_millis() as u64),
         _ => Answer::ok().after(60_000),
     });
