@@ -18,13 +18,13 @@ const chats = new AzureOpenAI({ endpoint: base, apiVersion: "2024-10-21", ...opt
 const responses = new OpenAI({ baseURL: `${base}/openai/v1`, ...options });
 const kinds = {
   400: OpenAI.BadRequestError,
-  401: OpenAI.AuthenticationError,
   402: OpenAI.APIError, // there is no class of its own
   403: OpenAI.PermissionDeniedError,
   404: OpenAI.NotFoundError,
   410: OpenAI.APIError,
   413: OpenAI.APIError,
   429: OpenAI.RateLimitError,
+  502: OpenAI.InternalServerError,
   503: OpenAI.InternalServerError,
 };
 

@@ -13,13 +13,13 @@ chats = AzureOpenAI(azure_endpoint=BASE, api_version="2024-10-21", **OPTIONS)
 responses = OpenAI(base_url=f"{BASE}/openai/v1", **OPTIONS)
 KINDS = {
     400: openai.BadRequestError,
-    401: openai.AuthenticationError,
     402: openai.APIStatusError,  # there is no class of its own
     403: openai.PermissionDeniedError,
     404: openai.NotFoundError,
     410: openai.APIStatusError,
     413: openai.APIStatusError,
     429: openai.RateLimitError,
+    502: openai.InternalServerError,
     503: openai.InternalServerError,
 }
 

@@ -141,6 +141,8 @@ def models(port):
                     f'endpoint = "http://127.0.0.1:{port}/{file}"\nkey = "env:BACKEND_KEY"\npriority = {priority}\n'
                 )
             status = verdict[0] if prefix == "one" else "200"
+            if status == "401":
+                status = "502"  # it is about the gateway's own key
             wait = wait_of(verdict, sample(name)[1]) if prefix == "one" and refuses else "-"
             told.append(f"{model}\t{api}\t{form}\t{status}\t{wait}\n")
     return "".join(told), "".join(config)
