@@ -19,7 +19,7 @@ use super::{
     breaker::Breaker,
     connection::{Connection, Connector},
 };
-use crate::{clock, random};
+use crate::{clock, fleet::Unreachable, random};
 
 /// Work for the thread of the courier.
 type Job = Box<dyn FnOnce(Link) -> BoxFuture<'static, ()> + Send>;
@@ -42,6 +42,12 @@ pub(super) struct Link {
 /// A call that failed. The breaker knows by then.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Failed;
+
+impl From<Failed> for Unreachable {
+    fn from(_: Failed) -> Self {
+        Self
+    }
+}
 
 /// Whether the store answers, as all threads see it.
 pub(super) struct Health {

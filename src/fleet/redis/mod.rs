@@ -10,6 +10,7 @@ mod keys;
 use std::{
     collections::HashMap,
     fmt,
+    future::{Future, ready},
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -171,6 +172,41 @@ impl RedisStore {
         self.shared.courier.get().map(|(courier, _)| courier)
     }
 
+    /// Runs `job`, whose result is the answer, unless the request has decided without it by then. `undo`
+    /// takes back a result that comes too late.
+    fn ask<T, F, U>(
+        &self,
+        job: impl FnOnce(Link) -> F + Send + 'static,
+        undo: impl FnOnce(Link, T) -> U + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, Unreachable>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Unreachable>> + Send + 'static,
+        U: Future<Output = ()> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        self.tell(move |link| async move {
+            if !reply.is_closed()
+                && let Ok(result) = job(link.clone()).await
+                && let Err(undelivered) = reply.send(result)
+            {
+                undo(link, undelivered).await;
+            }
+        });
+        // A job that does not run, or fails, drops the sender.
+        Box::pin(async move { answer.await.map_err(|_| Unreachable) })
+    }
+
+    /// Runs `job`, for which nobody waits, if the store is up.
+    fn tell<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        job: impl FnOnce(Link) -> F + Send + 'static,
+    ) {
+        if let Some(courier) = self.courier() {
+            courier.run(job);
+        }
+    }
+
     fn start(&self) -> (Courier, Arc<Health>) {
         let observer = self.settings.observer.clone();
         let health = Health::new(Box::new(move |status| {
@@ -246,9 +282,7 @@ impl Shared {
         let used = fleets.iter().filter(|(_, it)| it.handles.load(Ordering::Relaxed) > 0);
         used.map(|(fleet, membership)| (fleet.clone(), Arc::clone(membership))).collect()
     }
-}
 
-impl Shared {
     /// Hears of closings of the fleet's backends from now on, and of those before.
     async fn listen(&self, link: &Link, fleet: &str) -> Result<(), redis::RedisError> {
         link.subscribe(&keys::channel(fleet)).await?;
@@ -281,10 +315,8 @@ impl Store for RedisStore {
         if membership.handles.fetch_sub(1, Ordering::Relaxed) == 1 {
             let (key, id) = (keys::replicas(fleet), self.shared.id.clone());
             // Otherwise it counts until its last report is too old.
-            self.courier().map(|courier| {
-                courier.run(move |link| async move {
-                    let _ = link.script(&LEAVE, &[&key], &[id.as_bytes()]).await;
-                })
+            self.tell(move |link| async move {
+                let _ = link.script(&LEAVE, &[&key], &[id.as_bytes()]).await;
             });
         }
     }
@@ -310,33 +342,24 @@ impl Store for RedisStore {
         from: Allowance,
         amount: u64,
     ) -> BoxFuture<'static, Result<Taken, Unreachable>> {
-        let key = keys::key(name);
-        let (reply, answer) = oneshot::channel();
-        let run = self.courier().is_some_and(|courier| {
-            courier.run(move |link| async move {
-                // The request has decided without it.
-                if reply.is_closed() {
-                    return;
-                }
-                let rule = [from.limit, micros(from.window), amount];
-                let [limit, window, amount] = rule.map(|it| it.min(MAX_WHOLE).to_string());
+        let key: Arc<str> = keys::key(name).into();
+        let undone = Arc::clone(&key);
+        let rule = [from.limit, micros(from.window), amount];
+        let [limit, window, amount] = rule.map(|it| it.min(MAX_WHOLE).to_string());
+        let change = format!("-{amount}");
+        self.ask(
+            move |link| async move {
                 let arguments = [b"", limit.as_bytes(), window.as_bytes(), amount.as_bytes()];
-                let result = link.script(&TAKE, &[&key], &arguments).await;
-                let taken = result.map_err(|_| Unreachable).and_then(|value| taken(&value));
-                if let Err(Ok(Taken::Granted { window, .. })) = reply.send(taken) {
-                    let change = format!("-{amount}");
-                    let arguments = [window.to_string(), change];
-                    let arguments = arguments.each_ref().map(String::as_bytes);
-                    let _ = link.script(&CORRECT, &[&key], &arguments).await;
+                taken(&link.script(&TAKE, &[&key], &arguments).await?)
+            },
+            move |link, taken| async move {
+                if let Taken::Granted { window, .. } = taken {
+                    let window = window.to_string();
+                    let arguments = [window.as_bytes(), change.as_bytes()];
+                    let _ = link.script(&CORRECT, &[&undone], &arguments).await;
                 }
-            })
-        });
-        Box::pin(async move {
-            if !run {
-                return Err(Unreachable);
-            }
-            answer.await.unwrap_or(Err(Unreachable))
-        })
+            },
+        )
     }
 
     fn lease(
@@ -346,64 +369,47 @@ impl Store for RedisStore {
         most: u32,
     ) -> BoxFuture<'static, Result<Leased, Unreachable>> {
         let key = keys::key(name);
-        let (reply, answer) = oneshot::channel();
-        let run = self.courier().is_some_and(|courier| {
-            courier.run(move |link| async move {
-                if reply.is_closed() {
-                    return;
-                }
-                let arguments = [limit.per_second.to_string(), most.to_string()];
+        let arguments = [limit.per_second.to_string(), most.to_string()];
+        self.ask(
+            move |link| async move {
                 let [per_second, most] = arguments.each_ref().map(String::as_bytes);
-                let result = link.script(&LEASE, &[&key], &[b"", per_second, most]).await;
-                let leased = result.map_err(|_| Unreachable).and_then(|value| leased(&value));
-                // What is granted too late is lost, until the bucket fills again.
-                let _ = reply.send(leased);
-            })
-        });
-        Box::pin(async move {
-            if !run {
-                return Err(Unreachable);
-            }
-            answer.await.unwrap_or(Err(Unreachable))
-        })
+                leased(&link.script(&LEASE, &[&key], &[b"", per_second, most]).await?)
+            },
+            // What is granted too late is lost, until the bucket fills again.
+            |_, _| ready(()),
+        )
     }
 
     fn close(&self, backend: &Name, closing: Closing) {
         let (key, channel) = (keys::closings(backend.fleet()), keys::channel(backend.fleet()));
         let field = closings::field(backend, &closing);
-        self.courier().map(|courier| {
-            courier.run(move |link| async move {
-                let times = [closing.left, closing.said].map(|time| micros(time).to_string());
-                let [left, said] = times.each_ref().map(String::as_bytes);
-                let why = closing.why.to_string();
-                let arguments = [channel.as_bytes(), field.as_bytes(), left, said, why.as_bytes()];
-                let _ = link.script(&CLOSE, &[&key], &arguments).await;
-            })
+        self.tell(move |link| async move {
+            let times = [closing.left, closing.said].map(|time| micros(time).to_string());
+            let [left, said] = times.each_ref().map(String::as_bytes);
+            let why = closing.why.to_string();
+            let arguments = [channel.as_bytes(), field.as_bytes(), left, said, why.as_bytes()];
+            let _ = link.script(&CLOSE, &[&key], &arguments).await;
         });
     }
 
     fn follow(&self, backend: &Name, listener: Listener) {
         self.shared.listeners.add(backend, listener);
         let (shared, fleet) = (Arc::downgrade(&self.shared), backend.fleet().to_owned());
-        self.courier().map(|courier| {
-            courier.run(move |link| async move {
-                if let Some(shared) = shared.upgrade()
-                    && let Err(error) = shared.listen(&link, &fleet).await
-                {
-                    link.on_error(&error);
-                }
-            })
+        self.tell(move |link| async move {
+            if let Some(shared) = shared.upgrade()
+                && let Err(error) = shared.listen(&link, &fleet).await
+            {
+                link.on_error(&error);
+            }
         });
     }
 
     fn correct(&self, name: &Name, window: u64, change: i64) {
         let key = keys::key(name);
-        self.courier().map(|courier| {
-            courier.run(move |link| async move {
-                let arguments = [window.to_string(), change.to_string()];
-                let arguments = arguments.each_ref().map(String::as_bytes);
-                let _ = link.script(&CORRECT, &[&key], &arguments).await;
-            })
+        self.tell(move |link| async move {
+            let arguments = [window.to_string(), change.to_string()];
+            let arguments = arguments.each_ref().map(String::as_bytes);
+            let _ = link.script(&CORRECT, &[&key], &arguments).await;
         });
     }
 
@@ -412,37 +418,26 @@ impl Store for RedisStore {
         name: &Name,
         call: GateCall,
     ) -> BoxFuture<'static, Result<GateReply, Unreachable>> {
-        let keys = GateKeys::new(name);
-        let (reply, answer) = oneshot::channel();
-        let run = self.courier().is_some_and(|courier| {
-            courier.run(move |link| async move {
-                // The request has decided without it.
-                if reply.is_closed() {
-                    return;
-                }
-                let result = keys.run(&link, &call).await;
-                if let Err(Ok(undelivered)) = reply.send(result)
-                    && let Some(undo) = call.undo(&undelivered)
-                {
+        let asked = Arc::new((GateKeys::new(name), call));
+        let undone = Arc::clone(&asked);
+        self.ask(
+            move |link| async move {
+                let (keys, call) = &*asked;
+                Ok(keys.run(&link, call).await?)
+            },
+            move |link, undelivered| async move {
+                let (keys, call) = &*undone;
+                if let Some(undo) = call.undo(&undelivered) {
                     let _ = keys.run(&link, &undo).await;
                 }
-            })
-        });
-        Box::pin(async move {
-            if !run {
-                return Err(Unreachable);
-            }
-            let reply = answer.await.map_err(|_| Unreachable)?;
-            reply.map_err(|_| Unreachable)
-        })
+            },
+        )
     }
 
     fn tell_gate(&self, name: &Name, call: GateCall) {
         let keys = GateKeys::new(name);
-        self.courier().map(|courier| {
-            courier.run(move |link| async move {
-                let _ = keys.run(&link, &call).await;
-            })
+        self.tell(move |link| async move {
+            let _ = keys.run(&link, &call).await;
         });
     }
 
@@ -450,10 +445,8 @@ impl Store for RedisStore {
         let channel = GateKeys::new(name).channel;
         if self.shared.gate_listeners.add(channel.clone(), news) {
             // Without a connection, that follows when there is one.
-            self.courier().map(|courier| {
-                courier.run(move |link| async move {
-                    let _ = link.subscribe(&channel).await;
-                })
+            self.tell(move |link| async move {
+                let _ = link.subscribe(&channel).await;
             });
         }
     }
