@@ -21,27 +21,35 @@ impl RunningFleet {
     ///
     /// If the store's address or certificates cannot be used.
     pub(crate) fn new(settings: &FleetSettings) -> Result<Self, ConfigError> {
-        let mut urls = settings.store.iter().map(String::as_str);
-        let mut store = match (&settings.sentinel, urls.next()) {
-            (Some(master), first) => {
-                RedisStore::of_sentinels(master, first.into_iter().chain(urls))?
-            }
-            (None, first) => RedisStore::new(first.unwrap_or_default())?,
-        };
-        if let Some(user) = &settings.user {
-            store = store.user(user);
-        }
-        if let Some(password) = &settings.password {
-            store = store.password(password.expose());
-        }
-        if let Some(pem) = &settings.trust {
-            store = store.trust(pem)?;
-        }
+        let store = store(settings)?;
         let address = store.address();
         let store = store.on_change(move |status| log(&address, status));
         let fleet = Fleet::new(&settings.name, store.clone())?.timeout(settings.timeout);
         Ok(Self { fleet, store })
     }
+}
+
+/// The store, which is not connected before a fleet uses it.
+///
+/// # Errors
+///
+/// If its address or certificates cannot be used.
+pub(crate) fn store(settings: &FleetSettings) -> Result<RedisStore, ConfigError> {
+    let mut urls = settings.store.iter().map(String::as_str);
+    let mut store = match &settings.sentinel {
+        Some(master) => RedisStore::of_sentinels(master, urls)?,
+        None => RedisStore::new(urls.next().unwrap_or_default())?,
+    };
+    if let Some(user) = &settings.user {
+        store = store.user(user);
+    }
+    if let Some(password) = &settings.password {
+        store = store.password(password.expose());
+    }
+    if let Some(pem) = &settings.trust {
+        store = store.trust(pem)?;
+    }
+    Ok(store)
 }
 
 /// One line per change.

@@ -9,9 +9,9 @@ use tower_spillover::{BackendPool, Sticky};
 
 use crate::{
     client_tokens::Verifier,
-    config::{self, Auth, Backend, Config, Model, Share, Stickiness, StickySettings},
+    config::{self, Auth, Backend, Config, Model, Stickiness, StickySettings},
     entra,
-    fleet::RunningFleet,
+    fleet::{self, RunningFleet},
     serve::{
         inbound::{client_keys::ClientKeys, runtime::Runtime},
         routing::{
@@ -77,6 +77,14 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
     };
     // A reload keeps the sticky ids: a resource that is still configured keeps its entries.
     let sticky = last.map(|last| last.snapshot.sticky.clone()).unwrap_or_default();
+    let share = config.fleet.as_ref().map(|fleet| fleet.share).unwrap_or_default();
+    let shared = Shared {
+        gates: fleet.as_ref().filter(|_| share.gates),
+        budgets: fleet.as_ref().filter(|_| share.budgets),
+        cooldowns: fleet.as_ref().filter(|_| share.cooldowns),
+        keeps_fleet,
+        tokens: tokens.as_ref(),
+    };
     let (mut routes, mut models) = (HashMap::new(), BTreeMap::new());
     for (name, model) in &config.models {
         let kept = last.and_then(|last| {
@@ -84,12 +92,6 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
             Some((snapshot.config.models.get(name)?, &**snapshot.models.get(name)?))
         });
         let kept = kept.filter(|_| keeps_tokens || !uses_tokens(model));
-        let share = config.fleet.as_ref().map(|fleet| fleet.share);
-        let budgets = fleet.as_ref().filter(|_| share.is_some_and(|share| share.budgets));
-        let gates = fleet.as_ref().filter(|_| share.is_some_and(|share| share.gates));
-        let cooldowns = fleet.as_ref().filter(|_| share.is_some_and(|share| share.cooldowns));
-        let tokens = tokens.as_ref();
-        let shared = Shared { gates, budgets, cooldowns, keeps_fleet, tokens };
         let running = running_model(name, model, kept, &shared)
             .map_err(|error| format!("models.\"{name}\": {error}"))?;
         let running = Arc::new(running);
@@ -107,11 +109,7 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
     let routes = Routes::new(Arc::clone(&snapshot), routes);
     let home = |client: &str, allowed: &AllowedModels| ClientHome::new(client, allowed, &routes);
     let clients = &snapshot.config.clients;
-    let shares = |is_shared: fn(&Share) -> bool| {
-        snapshot.config.fleet.as_ref().is_some_and(|fleet| is_shared(&fleet.share))
-    };
-    let rates = snapshot.fleet.as_ref().filter(|_| shares(|share| share.rates));
-    let rates = rates.map(|running| &running.fleet);
+    let rates = snapshot.fleet.as_ref().filter(|_| share.rates).map(|running| &running.fleet);
     let clients = ClientKeys::new(clients, home, last.map(|last| &last.clients), rates);
     Ok(Runtime { snapshot, clients, routes, upstream, tokens, verifier })
 }
@@ -121,7 +119,11 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
 /// # Errors
 ///
 /// As in [`runtime`].
-pub(crate) fn try_to_build(config: Config) -> Result<(), String> {
+pub(crate) fn try_to_build(mut config: Config) -> Result<(), String> {
+    // Without the fleet, whose thread would connect to the store.
+    if let Some(settings) = config.fleet.take() {
+        fleet::store(&settings).map_err(|error| format!("fleet: {error}"))?;
+    }
     // Timers and connections need an async runtime, as in a server.
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let executor = executor.map_err(|error| format!("cannot start: {error}"))?;
