@@ -1,11 +1,22 @@
-use std::{future::poll_fn, task::Poll, thread};
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    sync::{Arc, PoisonError},
+    task::Poll,
+    thread,
+    time::{Duration, Instant},
+};
 
 use futures_core::future::BoxFuture;
 
-use super::*;
+use super::member::MAX_TELLING_DELAY;
 use crate::{
-    fleet::{Fleet, SharedGate, Store, Unreachable},
-    gate::{Admission, RefusedAttempt, Waiter},
+    fleet::{
+        Answer, Attempt, Fleet, GateCall, GateReply, Grant, Name, SharedGate, SpillKind, Step,
+        Store, Unreachable,
+    },
+    gate::{Admission, Gate, RefusedAttempt, Waiter},
+    sync::{Mutex, MutexGuard, clock},
 };
 
 /// A store that does what a test wants, and records what it is called with.
