@@ -39,8 +39,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::ConfigError;
 
+#[cfg(all(test, not(spillover_loom)))]
+pub(crate) use self::core::CONSTANTS;
 #[cfg(feature = "redis")]
-pub(crate) use self::core::gate_script;
+pub(crate) use self::core::{gate_layout, gate_script};
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisStore, StoreStatus};
 pub(crate) use self::{

@@ -1,6 +1,6 @@
 //! The mirrored bucket, with its estimators and the prober: the rules of `gate/core` in microseconds.
 
-use super::state::{NEVER, SECOND, State};
+use super::{constants::*, state::State};
 
 /// An attempt that was permitted. The process keeps it, and sends it back unchanged.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -178,7 +178,8 @@ impl State {
 
     /// The answer to `attempt` reported the level as a `share` of the limit.
     fn on_utilization(&mut self, now: f64, attempt: &Attempt, share: f64) {
-        let is_deep = self.depth_shares >= MIN_SHARE_SUM && self.depth_error < MAX_DEPTH_ERROR;
+        let is_deep =
+            self.depth_shares >= MIN_SHARE_SUM && self.depth_error < MAX_TRUSTED_DEVIATION;
         if self.below_at == NEVER || !is_deep || !self.is_modelled() {
             return;
         }
@@ -235,8 +236,8 @@ impl State {
             let off = ((hint - over * depth).abs() - UTILIZATION_ROUNDING * depth).max(0.0);
             self.depth_error += DEVIATION_WEIGHT * ((off / hint).min(1.0) - self.depth_error);
         }
-        self.depth_hints = SUM_DECAY * self.depth_hints + hint;
-        self.depth_shares = SUM_DECAY * self.depth_shares + over;
+        self.depth_hints = SUM_DECAY_PER_REFUSAL * self.depth_hints + hint;
+        self.depth_shares = SUM_DECAY_PER_REFUSAL * self.depth_shares + over;
     }
 
     /// Whether the PTU has had spare capacity for so long that its level is unknown.
@@ -599,75 +600,3 @@ impl State {
         }
     }
 }
-
-// The gate's constants with their reasons are in `gate/core`; here they are in microseconds.
-
-const MILLISECOND: f64 = 1e3;
-const IDLE_AFTER: f64 = 1e6;
-const FORGOTTEN_AFTER: f64 = 1e7;
-const MIN_NEWS: f64 = 250e3;
-const UNKNOWN_FILL: f64 = 50e3;
-const GUESS_FILLS: f64 = 0.5;
-const MAX_GUESS_DOUBLINGS: f64 = 16.0;
-const MAX_GUESS: f64 = 490e3;
-const UTILIZATION_AGE_DIVISOR: f64 = 16.0;
-const MAX_MODELLED_SPARE: f64 = 60e6;
-const MEAN_WEIGHT: f64 = 0.05;
-const SUM_DECAY: f64 = 0.98;
-const DURATION_WEIGHT: f64 = 0.05;
-const MIN_REFUSALS: f64 = 3.0;
-const MIN_DROUGHT: f64 = 1e6;
-const MIN_DROUGHT_FILLS: f64 = 4.0;
-const ARRIVAL_WINDOW: f64 = 1e7;
-const MAX_URGENT_SHARE: f64 = 0.9;
-const MIN_SHARE_SUM: f64 = 0.02;
-const UTILIZATION_ROUNDING: f64 = 0.001;
-const MAX_DEPTH_ERROR: f64 = 0.25;
-const DEVIATION_WEIGHT: f64 = 0.2;
-const RATE_SAMPLE_WINDOW_S: f64 = 10.0;
-const MIN_INTERVAL_S: f64 = 0.5;
-const MIN_DRAIN_S: f64 = 0.05;
-const SETTLING: f64 = 3e6;
-const MIN_REPEATED: f64 = 20e3;
-const REPEATS_WEIGHT: f64 = 0.2;
-const MIN_CONSTANT_SHARE: f64 = 0.5;
-const DOUBT_FACTOR: f64 = 3.0;
-const MIN_DOUBTED: f64 = 300e3;
-const MAX_REFUTED_RATIO: f64 = 0.2;
-const CREDIBLE_FACTOR: f64 = 1.5;
-const LONGEST_HINT_DECAY: f64 = 0.95;
-const MAX_DRIFT: f64 = 0.25;
-const MAX_BLUR: f64 = 200e3;
-const MIN_CONFIRMATION: f64 = 150e3;
-const MIN_REFUTED: f64 = 50e3;
-const MAX_REMEMBERED: f64 = 20.0;
-const FADE_FACTOR: f64 = 0.9;
-const MIN_CHECK: f64 = 100e3;
-const CHECK_AND_TRIP: f64 = 390e3;
-/// Differences of the network's delay within which an attempt would be too early: 4 ms halve the
-/// refusals of attempts that were expected to be admitted, and 8 ms save few more.
-const DISPATCH_MARGIN: f64 = 5e3;
-const BYPASS_AFTER: f64 = 900e3;
-const EXPLAINED_SHARE: f64 = 0.1;
-const EXPLAINED: f64 = 50e3;
-const FAR_ROUND_TRIP: f64 = 100e3;
-const MAX_WINDOW: f64 = 1_000.0;
-const MAX_FAR_WINDOW: f64 = 64.0;
-const MAX_NETWORK: f64 = 400e3;
-const NETWORK_GROWTH_DIVISOR: f64 = 16.0;
-const USUAL_DIVISOR: f64 = 16.0;
-const LONGEST_DECAY_DIVISOR: f64 = 512.0;
-const RESERVE_MARGIN: f64 = 1.0625;
-const SILENCE_TRIPS: f64 = 1.5;
-const MIN_SILENCE: f64 = 20e3;
-const TARGET: f64 = 100e3;
-const TARGET_SHARE: f64 = 0.025;
-const INTERVAL_WAITS: f64 = 15.0;
-const CUT_FACTOR: f64 = 0.5;
-const CUT_INTERVAL: f64 = 3e6;
-const MIN_SHARE: f64 = 0.02;
-const GROWTH_PER_INTERVAL: f64 = 1.25;
-/// The natural logarithm of 1.15.
-const LN_IDLE_GROWTH_PER_S: f64 = 0.139_761_942_375_158_6;
-const MAX_IDLE_S: f64 = 1_000.0;
-const MIN_SIZE_SHARE: f64 = 0.05;

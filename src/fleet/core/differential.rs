@@ -15,16 +15,19 @@ fn the_script_answers_as_the_core_does() {
     let Some(server) = Server::start(&[]) else { return };
     let client = Client::open(server.url()).expect("a URL");
     let mut connection = client.get_connection().expect("it listens");
-    let script = Script::new(&script());
-    script.load(&mut connection).expect("a script that compiles");
+    // During an update of the processes, two versions with the same layout work on one state.
+    let versions = [script(), script() + "-- another version\n"].map(|text| Script::new(&text));
+    for version in &versions {
+        version.load(&mut connection).expect("a script that compiles");
+    }
     let sequences = env::var("SPILLOVER_SEQUENCES").ok().and_then(|count| count.parse().ok());
     let mut seen = Seen::default();
     for sequence in 0..sequences.unwrap_or(SEQUENCES) {
         let mut world = World::new(sequence);
         let calls: Vec<Call> = (0..CALLS_PER_SEQUENCE).map(|_| world.next(&mut seen)).collect();
         let mut pipeline = redis::pipe();
-        for call in &calls {
-            call.write_to(&mut pipeline, script.get_hash(), sequence);
+        for (call, version) in calls.iter().zip(versions.iter().cycle()) {
+            call.write_to(&mut pipeline, version.get_hash(), sequence);
         }
         let replies: Vec<Vec<i64>> = pipeline.query(&mut connection).expect("it answers");
         for (index, (call, reply)) in calls.iter().zip(replies).enumerate() {

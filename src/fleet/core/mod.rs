@@ -18,7 +18,7 @@
 //! - **Checks.** While requests wait, an attempt is made 360 ms after each refusal, whatever its hint.
 //!   The gate of one process checks sooner on a large PTU, and soon after a short hint: that would
 //!   cost more attempts than a fleet is to make.
-//! - **Margin.** A request is sent [`DISPATCH_MARGIN`](bucket) later than modelled. One that is late
+//! - **Margin.** A request is sent [`DISPATCH_MARGIN`] later than modelled. One that is late
 //!   costs nothing, since the bucket is seconds deep, and one that is early is refused.
 //! - **News.** When the PTU turns out to reopen much later than modelled, waiting requests reconsider
 //!   when they next look, not all at once.
@@ -39,6 +39,7 @@
 //! - **Ranks** above [`MAX_RANK`] count as that rank.
 
 mod bucket;
+mod constants;
 #[cfg(all(test, feature = "redis"))]
 mod differential;
 mod queue;
@@ -49,8 +50,10 @@ mod tests;
 #[cfg(feature = "redis")]
 mod wire;
 
+#[cfg(all(test, not(spillover_loom)))]
+pub(crate) use self::constants::CONSTANTS;
 #[cfg(feature = "redis")]
-pub(crate) use self::wire::script as gate_script;
+pub(crate) use self::wire::{layout as gate_layout, script as gate_script};
 pub(crate) use self::{
     queue::MAX_RANK,
     steps::{

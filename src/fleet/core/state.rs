@@ -1,11 +1,10 @@
 //! What the core knows of a PTU. Instants and durations are in microseconds, costs in weighted
 //! tokens, rates in weighted tokens per second.
 
-use super::queue::RANKS;
-
-/// Long enough ago to have no effect; stands for an instant that is not known.
-pub(super) const NEVER: f64 = -1e15;
-pub(super) const SECOND: f64 = 1e6;
+use super::{
+    constants::{NEVER, SEED_TIME_S},
+    queue::RANKS,
+};
 
 #[derive(Clone, Debug)]
 pub(super) struct State {
@@ -156,6 +155,3 @@ impl State {
         self.rate > 0.0
     }
 }
-
-/// The seconds of drain for which a rate counts that a process was told: half of the window.
-const SEED_TIME_S: f64 = 5.0;

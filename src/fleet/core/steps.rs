@@ -3,8 +3,9 @@
 pub(crate) use super::bucket::Attempt;
 use super::{
     bucket::Refused,
+    constants::*,
     queue::{Queue, RANKS, Waiting},
-    state::{NEVER, SECOND, State},
+    state::State,
 };
 
 /// A PTU and the requests of all processes that wait for it.
@@ -410,7 +411,7 @@ impl Call<'_> {
     /// How long a new request of `rank` would wait, without the requests ahead of it that will have
     /// given up before their turn.
     fn wait_without_expired(&self, after: f64, rank: u8) -> f64 {
-        if !self.state.is_modelled() || self.queue.len() > MAX_QUEUE_WALKED {
+        if !self.state.is_modelled() || self.queue.len() as f64 > MAX_QUEUE_WALKED {
             return FOREVER;
         }
         let mut queued = 0.0;
@@ -422,25 +423,3 @@ impl Call<'_> {
         self.state.predicted_wait(after, rank, queued)
     }
 }
-
-/// When a waiting request looks again: after this share of the time until it is due. Later, and a
-/// model that turns out too high is noticed late; sooner costs calls.
-const APPOINTMENT_SHARE: f64 = 0.65;
-/// The shortest time until a request looks again.
-const MIN_APPOINTMENT: f64 = 1e3;
-/// How long before it is due a request is permitted to go, in addition to a round trip to the store.
-const GRANT_AHEAD: f64 = 5e3;
-/// A request this late for its appointment is taken for lost with its process.
-const MAX_LATENESS: f64 = 150e3;
-/// How often that is looked for.
-const PURGE_INTERVAL: f64 = 20e3;
-/// Time in which attempts under way are forgotten, as those of a dead process must be.
-const IN_FLIGHT_DECAY: f64 = 60e6;
-/// How often the fleet is told that a PTU is busy, and for how much longer than it is closed.
-const NEWS_INTERVAL: f64 = 250e3;
-const BUSY_MARGIN: f64 = SECOND;
-const WAIT_SAFETY_FACTOR: f64 = 1.05;
-const GIVE_UP_SHARE: f64 = 0.9;
-const MAX_QUEUE_WALKED: usize = 64;
-/// Longer than any request waits.
-const FOREVER: f64 = 1e15;

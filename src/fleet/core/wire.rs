@@ -1,6 +1,10 @@
 //! Steps and replies as plain values, for stores that run the core as a script.
 
-use super::steps::{Answer, Attempt, Grant, Newcomer, Refusal, Reply, SpillKind, Step, Ticket};
+use super::{
+    constants::{CONSTANTS, NEVER},
+    steps::{Answer, Attempt, Grant, Newcomer, Refusal, Reply, SpillKind, Step, Ticket},
+};
+use crate::hash::fnv1a;
 
 impl Step {
     /// Appends the step to the arguments of `gate.lua`: a letter and numbers.
@@ -96,28 +100,69 @@ fn answer(numbers: &[i64; 6]) -> Option<Answer> {
 }
 
 /// How long the PTU stays closed when its level is unknown, in the script's words.
-const UNKNOWN: i64 = -1_000_000_000_000_000;
+const UNKNOWN: i64 = NEVER as i64;
 
-/// The script, with the positions of fields in place of their names.
+/// The script, with the positions of fields and the values of constants in place of their names.
 pub(crate) fn script() -> String {
-    let source = include_str!("../redis/gate.lua");
-    let (_, fields) = source.split_once("-- fields:\n").expect("it lists its fields");
-    let (fields, _) = fields.split_once("-- end\n").expect("the list ends");
-    let fields: Vec<&str> = fields.split_whitespace().filter(|word| *word != "--").collect();
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    let mut script = String::with_capacity(source.len());
-    for (index, part) in source.split("s.").enumerate() {
-        if index == 0 {
-            script += part;
-            continue;
-        }
-        let is_field = !script.bytes().last().is_some_and(is_name);
-        let end = part.bytes().position(|byte| !is_name(byte)).unwrap_or(part.len());
-        let position = fields.iter().position(|field| *field == &part[..end]);
-        match position.filter(|_| is_field) {
-            Some(position) => script += &format!("s[{}]{}", position + 1, &part[end..]),
-            None => script.extend(["s.", part]),
+    let fields: Vec<&str> = fields().collect();
+    let is_name = |byte: char| byte.is_ascii_alphanumeric() || byte == '_';
+    let mut script = String::with_capacity(SOURCE.len());
+    let mut rest = SOURCE;
+    while let Some(start) = rest.find(is_name) {
+        script += &rest[..start];
+        let word = rest[start..].split(|char| !is_name(char)).next().unwrap_or_default();
+        rest = &rest[start + word.len()..];
+        let field = rest.strip_prefix('.').filter(|_| word == "s");
+        let field = field.and_then(|rest| rest.split(|char| !is_name(char)).next());
+        if let Some(name) = field
+            && let Some(position) = fields.iter().position(|field| *field == name)
+        {
+            script += &format!("s[{}]", position + 1);
+            rest = &rest[1 + name.len()..];
+        } else if let Some((_, value)) = CONSTANTS.iter().find(|(name, _)| *name == word) {
+            script += &if *value < 0.0 { format!("({value})") } else { value.to_string() };
+        } else {
+            script += word;
         }
     }
-    script
+    script + rest
+}
+
+/// A number for the layout of what the script stores. Versions whose layouts differ do not read each
+/// other's state.
+pub(crate) fn layout() -> u16 {
+    let words = fields().flat_map(|field| [field.as_bytes(), b" "]);
+    let hash = fnv1a(words);
+    (hash ^ (hash >> 16) ^ (hash >> 32) ^ (hash >> 48)) as u16
+}
+
+fn fields() -> impl Iterator<Item = &'static str> {
+    let (_, fields) = SOURCE.split_once("-- fields:\n").expect("it lists its fields");
+    let (fields, _) = fields.split_once("-- end\n").expect("the list ends");
+    fields.split_whitespace().filter(|word| *word != "--")
+}
+
+const SOURCE: &str = include_str!("../redis/gate.lua");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_has_the_core_s_constants_and_no_others() {
+        for (name, _) in CONSTANTS {
+            let is_used = SOURCE.split(|char: char| !(char.is_alphanumeric() || char == '_'));
+            assert!(is_used.into_iter().any(|word| word == *name), "gate.lua has no {name}");
+        }
+        // Halves, doubles, and what is neither late nor early are no constants.
+        let code = SOURCE.lines().map(|line| line.split("--").next().unwrap_or_default());
+        for line in code {
+            let words = line.split(|char: char| !(char.is_alphanumeric() || "._".contains(char)));
+            for word in words.filter(|word| word.starts_with(|char: char| char.is_ascii_digit())) {
+                let is_known = ["0", "1", "2", "4", "0.5", "53"].contains(&word);
+                let is_format = ["016d", "1000", "1000000", "86400000", "3600000"].contains(&word);
+                assert!(is_known || is_format || word.len() == 1, "{word} has no name: {line}");
+            }
+        }
+    }
 }

@@ -18,7 +18,8 @@ local interval = tonumber(ARGV[3])
 local call, floor, max, min, abs, exp, sqrt =
   redis.call, math.floor, math.max, math.min, math.abs, math.exp, math.sqrt
 local STATE, QUEUE, WAITING = KEYS[1], KEYS[2], KEYS[3]
-local NEVER, SECOND = -1e15, 1e6
+-- Names in capitals that are not declared here are constants of the core, whose values the loader writes.
+--
 -- What is stored. The loader writes the position for the name: `s.rate` becomes `s[2]`, because a
 -- table with names would have to be built twice in each call.
 -- fields:
@@ -48,7 +49,7 @@ else
   local rate = tonumber(ARGV[5])
   if rate > 0 then
     s.below_at = now + tonumber(ARGV[4])
-    s.rate, s.rate_time, s.rate_cost, s.is_provisional = rate, 5, rate * 5, false
+    s.rate, s.rate_time, s.rate_cost, s.is_provisional = rate, SEED_TIME_S, rate * SEED_TIME_S, false
     s.refused_at, s.known_at, s.closed_until, s.admitted_at = now, now, s.below_at, now
   end
 end
@@ -68,26 +69,26 @@ function f.ratio()
 end
 function f.fill_time()
   if s.rate > 0 then return f.ratio() * s.mean / s.rate * SECOND end
-  return 50e3
+  return UNKNOWN_FILL
 end
 function f.one_way() return s.network / 2 end
-function f.silence() return max(s.usual * 1.5, 20e3) end
+function f.silence() return max(s.usual * SILENCE_TRIPS, MIN_SILENCE) end
 function f.is_silent(at) return s.first_sent ~= NEVER and at >= s.first_sent + f.silence() end
-function f.sendable_at() return s.below_at - f.one_way() + 5e3 end
+function f.sendable_at() return s.below_at - f.one_way() + DISPATCH_MARGIN end
 function f.drought(at)
-  if s.is_hinted or s.refusals < 3 then return 0 end
+  if s.is_hinted or s.refusals < MIN_REFUSALS then return 0 end
   local dry = at - s.admitted_at
-  if dry > max(1e6, 4 * f.fill_time()) then return dry end
+  if dry > max(MIN_DROUGHT, MIN_DROUGHT_FILLS * f.fill_time()) then return dry end
   return 0
 end
 
 function f.on_arrival(cost)
-  if s.mean == 0 then s.mean = cost else s.mean = s.mean + 0.05 * (cost - s.mean) end
+  if s.mean == 0 then s.mean = cost else s.mean = s.mean + MEAN_WEIGHT * (cost - s.mean) end
 end
 function f.fade()
-  if s.confirmed + s.refuted > 20 then
-    s.confirmed = s.confirmed * 0.9
-    s.refuted = s.refuted * 0.9
+  if s.confirmed + s.refuted > MAX_REMEMBERED then
+    s.confirmed = s.confirmed * FADE_FACTOR
+    s.refuted = s.refuted * FADE_FACTOR
   end
 end
 function f.on_known(at)
@@ -98,7 +99,7 @@ function f.on_admitted(at, sent_at)
   s.admitted_at = max(s.admitted_at, sent_at)
   if sent_at >= s.known_at then s.closed_until = min(s.closed_until, sent_at + f.one_way()) end
   if s.refusals == 0 and s.doubt_at ~= NEVER then
-    if s.doubt_reopens > at + 50e3 then s.refuted = s.refuted + 1 end
+    if s.doubt_reopens > at + MIN_REFUTED then s.refuted = s.refuted + 1 end
     s.doubt_at = NEVER
     f.fade()
   end
@@ -110,16 +111,16 @@ function f.probe(at)
     if at >= s.early_at + gap then
       is_below = true
       s.early_at = at
-      if s.network > 100e3 then
-        s.window = min(2 * s.window, 64)
+      if s.network > FAR_ROUND_TRIP then
+        s.window = min(2 * s.window, MAX_FAR_WINDOW)
       else
-        s.window = min(s.window + 1, 1000)
+        s.window = min(s.window + 1, MAX_WINDOW)
       end
     end
   elseif at < f.sendable_at() then
     s.early_at = at
   elseif s.rate == 0 and s.first_sent ~= NEVER and at >= s.silent_since + gap then
-    s.window = min(s.window + 1, 64)
+    s.window = min(s.window + 1, MAX_FAR_WINDOW)
   end
   if s.first_sent == NEVER then s.first_sent = at end
   s.last_sent = at
@@ -136,7 +137,7 @@ function f.on_sent(at, cost)
   if s.below_at ~= NEVER then
     local below = s.below_at
     if is_below then below = min(below, at + f.one_way()) end
-    s.below_at = max(below, at - 60e6) + f.drain_time(cost)
+    s.below_at = max(below, at - MAX_MODELLED_SPARE) + f.drain_time(cost)
   end
   return admitted_before, sent_after
 end
@@ -154,37 +155,37 @@ function f.give_back(cost)
   f.shift(-cost)
 end
 function f.on_latency(network, known)
-  local near, took = min(max(network, 0), 400e3), max(known, 0)
-  if s.network == 0 then s.network = near else s.network = min(near, s.network + s.network / 16) end
-  if s.usual == 0 then s.usual = took else s.usual = s.usual + (took - s.usual) / 16 end
-  s.slowest = max(took, s.slowest - (s.slowest - took) / 512)
+  local near, took = min(max(network, 0), MAX_NETWORK), max(known, 0)
+  if s.network == 0 then s.network = near else s.network = min(near, s.network + s.network / NETWORK_GROWTH_DIVISOR) end
+  if s.usual == 0 then s.usual = took else s.usual = s.usual + (took - s.usual) / USUAL_DIVISOR end
+  s.slowest = max(took, s.slowest - (s.slowest - took) / LONGEST_DECAY_DIVISOR)
 end
 function f.on_hint(hint)
   local repeats = 0
-  if hint > 20e3 and abs(hint - s.last_hint) <= 1e3 then repeats = 1 end
-  s.repeats = s.repeats + 0.2 * (repeats - s.repeats)
+  if hint > MIN_REPEATED and abs(hint - s.last_hint) <= MILLISECOND then repeats = 1 end
+  s.repeats = s.repeats + REPEATS_WEIGHT * (repeats - s.repeats)
   s.last_hint = hint
 end
 -- Whether to believe a hint. If not, it is doubted from now on.
 function f.believe(decided, hint, reopens)
-  local expected, fill = 0, 50e3
+  local expected, fill = 0, UNKNOWN_FILL
   if s.below_at ~= NEVER then expected = max(s.below_at - decided, 0) end
   if s.rate > 0 then fill = f.drain_time(s.mean) end
-  if hint <= max(3 * (expected + fill), 300e3) then
+  if hint <= max(DOUBT_FACTOR * (expected + fill), MIN_DOUBTED) then
     s.doubt_at = NEVER
     return true
   end
-  if s.refuted < 0.2 * s.confirmed and hint <= 1.5 * s.longest_hint then
+  if s.refuted < MAX_REFUTED_RATIO * s.confirmed and hint <= CREDIBLE_FACTOR * s.longest_hint then
     s.doubt_at = NEVER
     return true
   end
   if s.doubt_at ~= NEVER then
     local apart = decided - s.doubt_at
-    local blur = min(fill, 200e3)
-    if abs(reopens - s.doubt_reopens) <= 0.25 * apart + blur then
-      if apart < max(150e3, 2 * blur) then return false end
+    local blur = min(fill, MAX_BLUR)
+    if abs(reopens - s.doubt_reopens) <= MAX_DRIFT * apart + blur then
+      if apart < max(MIN_CONFIRMATION, 2 * blur) then return false end
       s.confirmed = s.confirmed + 1
-      s.longest_hint = max(0.95 * s.longest_hint, s.doubt_reopens - s.doubt_at)
+      s.longest_hint = max(LONGEST_HINT_DECAY * s.longest_hint, s.doubt_reopens - s.doubt_at)
       s.doubt_at = NEVER
       f.fade()
       return true
@@ -205,30 +206,30 @@ function f.measure(at, excess, admitted)
   local time = (at - s.sample_at) / SECOND
   local drained = time + (excess - s.sample_excess) / SECOND
   local is_first = s.rate_time == 0 and cost > 0
-  if (time < 0.5 and not is_first) or drained < 0.05 then return end
+  if (time < MIN_INTERVAL_S and not is_first) or drained < MIN_DRAIN_S then return end
   s.sample_at, s.sample_excess, s.sample_admitted = at, excess, admitted
   if s.is_provisional and not is_settling then
     s.rate_cost, s.rate_time, s.is_provisional = 0, 0, false
   end
-  local kept = exp(-drained / 10)
+  local kept = exp(-drained / RATE_SAMPLE_WINDOW_S)
   s.rate_cost = kept * s.rate_cost + cost
   s.rate_time = kept * s.rate_time + drained
   if s.rate_cost > 0 then s.rate = s.rate_cost / s.rate_time end
 end
 function f.guess()
-  local time = 0.5 * f.fill_time()
-  local doublings = min(s.refusals - 1, 16)
+  local time = GUESS_FILLS * f.fill_time()
+  local doublings = min(s.refusals - 1, MAX_GUESS_DOUBLINGS)
   while doublings > 0 do
     time = time * 2
     doublings = doublings - 1
   end
-  return min(max(time, f.silence()), 490e3)
+  return min(max(time, f.silence()), MAX_GUESS)
 end
 function f.on_untracked(sent_at, cost)
   f.on_arrival(cost)
   s.first_sent = NEVER
   if s.below_at == NEVER then
-    s.settled_at = sent_at + 3e6
+    s.settled_at = sent_at + SETTLING
     s.refusals = 0
     s.admitted_at = sent_at
   end
@@ -245,9 +246,9 @@ function f.on_refused(at, sent_after, ago, cost, hint, is_untracked, lead)
   local later = max(s.sent - sent_after, 0)
   local is_news = at >= s.known_at
   if is_news and hint >= 0 then f.on_hint(hint) end
-  if s.repeats >= 0.5 then hint = -1 end
+  if s.repeats >= MIN_CONSTANT_SHARE then hint = -1 end
   if is_news and f.is_silent(now) and s.first_sent < at then f.on_admitted(now, s.first_sent) end
-  local is_early = arrived + 1e3 < s.closed_until
+  local is_early = arrived + MILLISECOND < s.closed_until
   local excess, err, reopens = 0, nil, 0
   s.is_hinted = false
   if hint >= 0 then
@@ -259,26 +260,26 @@ function f.on_refused(at, sent_after, ago, cost, hint, is_untracked, lead)
     end
   end
   if f.drought(now) > 0 then s.sample_at = NEVER else f.measure(arrived, excess, s.admitted - later) end
-  s.is_explained = err ~= nil and err <= 0.1 * excess + 50e3
+  s.is_explained = err ~= nil and err <= EXPLAINED_SHARE * excess + EXPLAINED
   s.closed_until = arrived + excess
   s.refused_at, s.known_at, s.first_sent, s.window, s.early_at = arrived, now, NEVER, 1, NEVER
   if is_news and not (is_early and s.is_explained) then s.refusals = s.refusals + 1 end
   if not s.is_hinted then reopens = arrived + f.guess() end
-  if s.below_at == NEVER or reopens - s.below_at > 250e3 then s.news_at = now end
+  if s.below_at == NEVER or reopens - s.below_at > MIN_NEWS then s.news_at = now end
   s.below_at = reopens
   return reopens
 end
 function f.on_accepted(began, at, admitted_before, share)
   f.on_known(at)
   f.on_admitted(began, at)
-  if share < 0 or s.below_at == NEVER or s.depth_shares < 0.02 or s.depth_error >= 0.25 or s.rate == 0 then
+  if share < 0 or s.below_at == NEVER or s.depth_shares < MIN_SHARE_SUM or s.depth_error >= MAX_TRUSTED_DEVIATION or s.rate == 0 then
     return
   end
   local over = (share - 1) * (s.depth_hints / s.depth_shares) * SECOND
   local since = f.drain_time(s.admitted - admitted_before)
   local before = at + f.one_way() + over + since
   local answering = began - f.one_way() + over
-  local slack = f.one_way() + (began - at) / 16
+  local slack = f.one_way() + (began - at) / UTILIZATION_AGE_DIVISOR
   s.below_at = min(s.below_at, max(before, answering) + slack)
 end
 function f.on_cancelled(at, cost)
@@ -292,11 +293,11 @@ function f.on_ended(cost, after, actual)
   if s.answer_time == 0 then
     s.answer_time = after
   else
-    s.answer_time = s.answer_time + 0.05 * (after - s.answer_time)
+    s.answer_time = s.answer_time + DURATION_WEIGHT * (after - s.answer_time)
   end
   if actual >= 0 then
-    s.estimated = 0.98 * s.estimated + cost
-    s.actual = 0.98 * s.actual + actual
+    s.estimated = SUM_DECAY * s.estimated + cost
+    s.actual = SUM_DECAY * s.actual + actual
     s.admitted = s.admitted + (actual - cost)
     local later = f.shift(actual - cost)
     if later < 0 then s.closed_until = s.closed_until + later end
@@ -306,13 +307,13 @@ function f.on_depth(share, hint)
   local over = share - 1
   hint = hint / SECOND
   if over <= 0 or hint <= 0 then return end
-  if s.depth_shares >= 0.02 then
+  if s.depth_shares >= MIN_SHARE_SUM then
     local depth = s.depth_hints / s.depth_shares
-    local off = max(abs(hint - over * depth) - 0.001 * depth, 0)
-    s.depth_error = s.depth_error + 0.2 * (min(off / hint, 1) - s.depth_error)
+    local off = max(abs(hint - over * depth) - UTILIZATION_ROUNDING * depth, 0)
+    s.depth_error = s.depth_error + DEVIATION_WEIGHT * (min(off / hint, 1) - s.depth_error)
   end
-  s.depth_hints = 0.98 * s.depth_hints + hint
-  s.depth_shares = 0.98 * s.depth_shares + over
+  s.depth_hints = SUM_DECAY_PER_REFUSAL * s.depth_hints + hint
+  s.depth_shares = SUM_DECAY_PER_REFUSAL * s.depth_shares + over
 end
 
 -- When to make the next attempt, for the request with `ahead` others ahead of it.
@@ -328,7 +329,7 @@ function f.due(ahead)
   end
   local early
   if s.early_at == NEVER then
-    early = s.refused_at + max(390e3 - s.network, 100e3)
+    early = s.refused_at + max(CHECK_AND_TRIP - s.network, MIN_CHECK)
   else
     early = s.early_at + gap
   end
@@ -340,12 +341,12 @@ function f.is_surely_closed(at)
 end
 function f.may_go(after)
   return (f.due(0) <= after and not f.is_surely_closed(after))
-    or after - max(s.refused_at, s.last_sent) >= 900e3
+    or after - max(s.refused_at, s.last_sent) >= BYPASS_AFTER
 end
 function f.latest_of(left, lead, is_patient)
   local deadline = floor(now - lead + left)
   if is_patient then return deadline end
-  return floor(deadline - max(s.slowest * 1.0625, s.network * 1.5))
+  return floor(deadline - max(s.slowest * RESERVE_MARGIN, s.network * SILENCE_TRIPS))
 end
 
 -- Predictions.
@@ -369,43 +370,43 @@ function f.wait_behind(at, queued)
 end
 function f.arriving_at(index, at)
   if (s.arriving[index] or 0) == 0 then return 0 end
-  return s.arriving[index] * exp(-max(at - s.arrived_at[index], 0) / 1e7)
+  return s.arriving[index] * exp(-max(at - s.arrived_at[index], 0) / ARRIVAL_WINDOW)
 end
 function f.predicted_wait(at, rank, queued)
   local urgent = 0
   for index = 1, rank do urgent = urgent + f.arriving_at(index, at) end
   local share = 0
-  if s.rate > 0 then share = min(f.ratio() * urgent / s.rate, 0.9) end
+  if s.rate > 0 then share = min(f.ratio() * urgent / s.rate, MAX_URGENT_SHARE) end
   return f.wait_behind(at, queued) / (1 - share)
 end
 function f.allowed_wait(budget, cost, is_behind)
   if interval == 0 or not is_behind then return budget end
-  local shared = min(budget, max(budget * s.share, 200e3))
+  local shared = min(budget, max(budget * s.share, 2 * TARGET))
   local size = 1
   if s.mean > 0 then size = cost / s.mean end
-  return min(shared * max(sqrt(max(size, 0)), 0.05), budget)
+  return min(shared * max(sqrt(max(size, 0)), MIN_SIZE_SHARE), budget)
 end
 function f.on_predicted(wait, budget)
   if interval == 0 then return end
-  local longest = max(interval, 15 * budget)
+  local longest = max(interval, INTERVAL_WAITS * budget)
   if s.idle_since ~= NEVER then
-    local idle = min((now - s.idle_since) / SECOND, 1000)
-    s.share = min(s.share * exp(0.1397619423751586 * idle), 1)
+    local idle = min((now - s.idle_since) / SECOND, MAX_IDLE_S)
+    s.share = min(s.share * exp(LN_IDLE_GROWTH_PER_S * idle), 1)
     s.idle_since = NEVER
     s.emptied_at = now
   end
-  if wait <= max(100e3, 0.025 * budget) then
+  if wait <= max(TARGET, TARGET_SHARE * budget) then
     s.emptied_at = now
     if now >= s.change_at then
-      s.share = min(s.share * 1.25, 1)
+      s.share = min(s.share * GROWTH_PER_INTERVAL, 1)
       s.change_at = now + longest
     end
     return
   end
-  local stands_for = max(longest * s.share, 3e6)
+  local stands_for = max(longest * s.share, CUT_INTERVAL)
   if now - s.emptied_at >= stands_for and now >= s.change_at then
-    s.share = max(s.share * 0.5, 0.02)
-    s.change_at = now + 3e6
+    s.share = max(s.share * CUT_FACTOR, MIN_SHARE)
+    s.change_at = now + CUT_INTERVAL
   end
 end
 
@@ -425,19 +426,19 @@ function f.take(rank, member, cost)
 end
 function f.behind(member) return call('ZLEXCOUNT', QUEUE, '-', '(' .. member) end
 function f.purge()
-  if abs(now - s.purged_at) < 20e3 then return end
+  if abs(now - s.purged_at) < PURGE_INTERVAL then return end
   s.purged_at = now
   while true do
     local head = call('ZRANGE', QUEUE, 0, 0)[1]
     if not head then break end
     local cost, look = string.match(call('HGET', WAITING, head) or '0 0 0', '^(%S+) (%S+)')
-    if tonumber(look) + 150e3 >= now then return end
+    if tonumber(look) + MAX_LATENESS >= now then return end
     f.take(tonumber(string.sub(head, 1, 1)), head, tonumber(cost))
   end
   for index = 1, #s.queued do s.queued[index] = 0 end
 end
 function f.wait_without_expired(after, rank)
-  if s.rate == 0 or call('ZCARD', QUEUE) > 64 then return 1e15 end
+  if s.rate == 0 or call('ZCARD', QUEUE) > MAX_QUEUE_WALKED then return FOREVER end
   local queued = 0
   local members = call('ZRANGEBYLEX', QUEUE, '-', '(' .. (rank + 1))
   if #members > 0 then
@@ -472,8 +473,8 @@ function f.go(at, rank, order, cost, lead)
 end
 function f.wait_at(rank, order, cost, ahead, latest, lead)
   local after = now + lead
-  local soonest = after + lead + 1e3
-  local look = max(after + 0.65 * (f.due(ahead) - after), soonest)
+  local soonest = after + lead + MIN_APPOINTMENT
+  local look = max(after + APPOINTMENT_SHARE * (f.due(ahead) - after), soonest)
   look = floor(min(look, max(latest, soonest)))
   local member = f.member_of(rank, order)
   if call('ZADD', QUEUE, '0', member) == 1 then f.add(s.queued, rank, cost) end
@@ -486,7 +487,7 @@ function f.decide(rank, order, cost, is_patient, latest, lead)
   local member = f.member_of(rank, order)
   local ahead = f.behind(member)
   local turn = f.due(ahead)
-  if turn <= after + 5e3 + 2 * lead and after <= latest then
+  if turn <= after + GRANT_AHEAD + 2 * lead and after <= latest then
     return f.go(max(after, turn), rank, order, cost, lead)
   end
   if after >= latest or (is_patient and s.closed_until - f.one_way() > latest) then
@@ -495,7 +496,7 @@ function f.decide(rank, order, cost, is_patient, latest, lead)
   end
   if not is_patient and s.news_at > order then
     local wait = f.wait_behind(after, ahead * s.mean)
-    if 0.9 * wait > latest - after then
+    if GIVE_UP_SHARE * wait > latest - after then
       f.take(rank, member, cost)
       return f.spill(wait, latest - after, latest - after)
     end
@@ -518,7 +519,7 @@ function steps.E() -- enter: rank cost patient left lead
   local arriving = f.arriving_at(rank + 1, now)
   f.add(s.arriving, rank, 0)
   f.add(s.arrived_at, rank, 0)
-  s.arriving[rank + 1], s.arrived_at[rank + 1] = arriving + cost / 10, now
+  s.arriving[rank + 1], s.arrived_at[rank + 1] = arriving + cost / (ARRIVAL_WINDOW / SECOND), now
   local order = max(floor(now), s.last_order + 1)
   s.last_order = order
   local latest, after = f.latest_of(left, lead, is_patient), now + lead
@@ -533,7 +534,7 @@ function steps.E() -- enter: rank cost patient left lead
     f.on_predicted(wait, budget)
     if not goes then
       local allowed = f.allowed_wait(budget, cost, not is_first)
-      if not is_first then allowed = allowed / 1.05 end
+      if not is_first then allowed = allowed / WAIT_SAFETY_FACTOR end
       if wait > allowed and f.wait_without_expired(after, rank) > allowed then
         return f.spill(wait, allowed, budget)
       end
@@ -599,11 +600,11 @@ end
 
 f.purge()
 -- A process that died never reports the end of its attempts.
-s.in_flight = s.in_flight * (1 - min(max(now - s.decayed_at, 0) / 60e6, 1))
+s.in_flight = s.in_flight * (1 - min(max(now - s.decayed_at, 0) / IN_FLIGHT_DECAY, 1))
 s.decayed_at = now
 if s.below_at ~= NEVER then
   local silent_for = now - s.known_at
-  if ((s.below_at - now < -1e6 and silent_for > 1e6 + s.usual) or silent_for > 1e7)
+  if ((s.below_at - now < -IDLE_AFTER and silent_for > IDLE_AFTER + s.usual) or silent_for > FORGOTTEN_AFTER)
     and call('EXISTS', QUEUE) == 0 then
     s.below_at, s.doubt_at, s.sample_at = NEVER, NEVER, NEVER
     if s.idle_since == NEVER then s.idle_since = now end
@@ -615,12 +616,12 @@ while ARGV[position] do
   position = position + 1
   step()
 end
-local closed, busy, waiting = -1e15, -1, -1
+local closed, busy, waiting = NEVER, -1, -1
 if s.below_at ~= NEVER then
   closed = floor(s.below_at - now)
-  if abs(now - s.said_at) > 250e3 then
+  if abs(now - s.said_at) > NEWS_INTERVAL then
     s.said_at = now
-    busy = floor(max(s.below_at - now, 0) + 1e6)
+    busy = floor(max(s.below_at - now, 0) + BUSY_MARGIN)
     waiting = call('ZCARD', QUEUE)
     call('PUBLISH', ARGV[2], string.format('%d', busy))
     -- Longer than any request waits between two calls.

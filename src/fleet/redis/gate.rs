@@ -12,7 +12,7 @@ use super::{
     courier::{Failed, Link},
     keys,
 };
-use crate::fleet::{GateCall, GateNews, GateReply, Name, duration, gate_script};
+use crate::fleet::{GateCall, GateNews, GateReply, Name, duration, gate_layout, gate_script};
 
 /// The keys of one gate.
 #[derive(Clone)]
@@ -25,9 +25,11 @@ pub(super) struct GateKeys {
 
 impl GateKeys {
     pub(super) fn new(name: &Name) -> Self {
-        let key = keys::key(name);
-        let part = |part: char| format!("{key}:{part}");
-        Self { state: part('s'), queue: part('q'), waiting: part('w'), channel: part('n') }
+        let (key, layout) = (keys::key(name), *LAYOUT);
+        let part = |part: char| format!("{key}:{part}{layout:04x}");
+        // A version of another layout has a queue of its own, but hears that the PTU is busy.
+        let channel = format!("{key}:n");
+        Self { state: part('s'), queue: part('q'), waiting: part('w'), channel }
     }
 
     /// Applies `call`. An answer that makes no sense is none.
@@ -81,3 +83,4 @@ fn busy_for(text: &Value) -> Option<Duration> {
 }
 
 static GATE: LazyLock<Script> = LazyLock::new(|| Script::new(&gate_script()));
+static LAYOUT: LazyLock<u16> = LazyLock::new(gate_layout);
