@@ -27,7 +27,10 @@ use super::{
     Admission, Contention, Gate, Knowledge, Permit, RefusedAttempt, Waiter, WeighedCost,
     cost::Usage,
 };
-use crate::sync::clock;
+use crate::{
+    fleet::{Fleet, Store},
+    sync::clock,
+};
 
 #[test]
 fn one_probe_that_is_lost_hands_over_to_the_next_of_two_waiters() {
@@ -155,6 +158,70 @@ fn no_request_waits_at_an_idle_gate() {
     });
 }
 
+#[test]
+fn news_of_a_fleet_that_its_ptu_is_busy_are_not_lost_while_a_request_finds_the_gate_idle() {
+    explore(|| {
+        let now = clock::set(Duration::ZERO);
+        let gate = of_fleet();
+        // The news before have lapsed, and the next request notices.
+        gate.shared.on_fleet_closed(now, Duration::ZERO);
+        let now = clock::set(DEADLINE);
+        let newcomer = {
+            let gate = gate.clone();
+            thread::spawn(move || drop(arrives(&gate)))
+        };
+        gate.shared.on_fleet_closed(now, DEADLINE);
+        newcomer.join().unwrap();
+        assert!(gate.is_busy(), "requests ask the store from now on");
+        nothing_is_left(&gate);
+    });
+}
+
+#[test]
+fn requests_that_the_store_of_a_fleet_does_not_answer_hand_over_to_one_another() {
+    explore(|| {
+        clock::set(Duration::ZERO);
+        let gate = of_fleet();
+        let probe = probe_of(&gate);
+        let waiters = [(); 2].map(|()| {
+            // Each asks the store, and is in the queue of this process then.
+            let waiter = waits(&gate, DEADLINE);
+            thread::spawn(move || drop(goes(block_on(waiter))))
+        });
+        drop(probe);
+        waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+        nothing_is_left(&gate);
+    });
+}
+
+#[test]
+fn a_request_that_leaves_while_the_store_does_not_answer_hands_over() {
+    explore(|| {
+        clock::set(Duration::ZERO);
+        let gate = of_fleet();
+        let probe = probe_of(&gate);
+        let (fickle, patient) = (waits(&gate, DEADLINE), waits(&gate, DEADLINE));
+        let fickle = thread::spawn(move || drop(polled_once(fickle)));
+        let patient = thread::spawn(move || drop(goes(block_on(patient))));
+        drop(probe);
+        fickle.join().unwrap();
+        patient.join().unwrap();
+        nothing_is_left(&gate);
+    });
+}
+
+/// A store that is thought to be up and answers nothing.
+#[derive(Debug)]
+struct Fails;
+
+impl Store for Fails {}
+
+/// A gate of a fleet whose store fails.
+fn of_fleet() -> Gate {
+    let fleet = Fleet::new("loom", Fails).expect("a name");
+    new_gate().fleet(&fleet, "ptu")
+}
+
 /// Runs `model` in every interleaving of three threads with up to three preemptions, or as many as
 /// `LOOM_MAX_PREEMPTIONS` says.
 fn explore(model: impl Fn() + Send + Sync + 'static) {
@@ -191,12 +258,17 @@ where
 
 /// A gate at time zero without a rate, whose PTU refused and is being probed.
 fn probing() -> (Gate, Permit) {
-    let now = clock::set(Duration::ZERO);
+    clock::set(Duration::ZERO);
     let gate = new_gate();
-    let refused = gate.on_refused(None, &refusal(now, DEADLINE));
-    let (waiter, _) = refused.expect("there is time left");
-    let probe = goes(block_on(waiter));
+    let probe = probe_of(&gate);
     (gate, probe)
+}
+
+/// The PTU refuses now, and the refused request probes it.
+fn probe_of(gate: &Gate) -> Permit {
+    let refused = gate.on_refused(None, &refusal(clock::now(), DEADLINE));
+    let (waiter, _) = refused.expect("there is time left");
+    goes(block_on(waiter))
 }
 
 /// A gate that has measured a rate of 100, and whose PTU is at its limit.

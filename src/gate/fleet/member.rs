@@ -235,6 +235,8 @@ impl GateShared {
     pub(in crate::gate) fn on_fleet_closed(&self, now: Instant, closed: Duration) {
         if let Some(member) = &self.fleet {
             member.on_closed(now, closed);
+            // A request that finds the gate idle may be about to say so.
+            let _core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
             self.busy.store(true, Ordering::Relaxed);
         }
     }
