@@ -29,14 +29,24 @@ pub(crate) struct Caller {
     fleet: Arc<str>,
     store: Arc<dyn Store>,
     timeout_us: AtomicU64,
+    epoch: Instant,
+    /// Until when no request calls the store, in microseconds since `epoch`: a request may make several
+    /// calls, one after the other, and is to wait for one of them only.
+    skipped_until: AtomicU64,
     counters: Counters,
 }
 
 impl Caller {
     pub(super) fn new(fleet: Arc<str>, store: Arc<dyn Store>) -> Self {
         store.join(&fleet);
-        let timeout_us = AtomicU64::new(micros(DEFAULT_TIMEOUT));
-        Self { fleet, store, timeout_us, counters: Counters::default() }
+        Self {
+            fleet,
+            store,
+            timeout_us: AtomicU64::new(micros(DEFAULT_TIMEOUT)),
+            epoch: clock::now(),
+            skipped_until: AtomicU64::new(0),
+            counters: Counters::default(),
+        }
     }
 
     pub(super) fn set_timeout(&self, timeout: Duration) {
@@ -139,12 +149,12 @@ impl Caller {
         operation: Operation,
         call: impl FnOnce(&dyn Store) -> BoxFuture<'static, Result<T, Unreachable>>,
     ) -> Option<Call<T>> {
-        if !self.is_up() {
+        let now = clock::now();
+        if !self.is_up() || self.since_epoch(now) < self.skipped_until.load(Ordering::Relaxed) {
             self.counters.skipped(operation);
             return None;
         }
         let answer = call(&*self.store);
-        let now = clock::now();
         let timeout = self.timeout();
         Some(Call {
             caller: Arc::clone(self),
@@ -154,6 +164,16 @@ impl Caller {
             until: now + timeout,
             sleep: None,
         })
+    }
+
+    fn since_epoch(&self, now: Instant) -> u64 {
+        micros(now.saturating_duration_since(self.epoch))
+    }
+
+    /// A call was not answered in time.
+    fn on_timeout(&self, now: Instant) {
+        let until = self.since_epoch(now + self.timeout());
+        self.skipped_until.fetch_max(until, Ordering::Relaxed);
     }
 }
 
@@ -186,7 +206,11 @@ impl<T> Future for Call<T> {
                 Poll::Pending => return Poll::Pending,
             },
         };
-        let took = clock::now().saturating_duration_since(this.from);
+        let now = clock::now();
+        if ended == Ended::TimedOut {
+            this.caller.on_timeout(now);
+        }
+        let took = now.saturating_duration_since(this.from);
         this.caller.counters.ended(this.operation, ended, took);
         Poll::Ready(result)
     }
@@ -194,3 +218,42 @@ impl<T> Future for Call<T> {
 
 /// A store in the same region answers within a millisecond; waits for the PTU take seconds.
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+    use crate::fleet::Fleet;
+
+    /// A store that takes requests and never answers.
+    #[derive(Debug)]
+    struct Hangs;
+
+    impl Store for Hangs {
+        fn take(
+            &self,
+            _: &Name,
+            _: Allowance,
+            _: u64,
+        ) -> BoxFuture<'static, Result<Taken, Unreachable>> {
+            Box::pin(pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_calls_several_times_is_held_once() {
+        let fleet = Fleet::new("test", Hangs).expect("a name");
+        let caller = fleet.caller();
+        let name = caller.name(Kind::Budget, "a");
+        let allowance = Allowance { limit: 1, window: Duration::from_secs(1) };
+        let ask = || caller.take(&name, allowance, 1);
+        let started = clock::now();
+        assert_eq!(ask().expect("it is up").await, Err(Unreachable));
+        assert!(ask().is_none(), "it is not asked again at once");
+        let held = clock::now() - started;
+        assert!(held <= DEFAULT_TIMEOUT + Duration::from_millis(2), "{held:?}");
+        clock::sleep_until(started + 2 * DEFAULT_TIMEOUT + Duration::from_millis(5)).await;
+        assert!(ask().is_some(), "a single call may be lost");
+    }
+}
