@@ -6,7 +6,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Breaker {
     is_up: bool,
-    timeouts_in_a_row: u32,
+    /// By the number of the server: one that hangs must not hide behind the others of its cluster.
+    timeouts_in_a_row: Vec<u32>,
     /// When it last went up.
     up_at: Duration,
     /// How often in a row it went down soon after it went up.
@@ -16,7 +17,7 @@ pub(super) struct Breaker {
 impl Breaker {
     /// Down, until the first connection works.
     pub(super) const fn new() -> Self {
-        Self { is_up: false, timeouts_in_a_row: 0, up_at: Duration::ZERO, short_ups: 0 }
+        Self { is_up: false, timeouts_in_a_row: Vec::new(), up_at: Duration::ZERO, short_ups: 0 }
     }
 
     pub(super) const fn is_up(&self) -> bool {
@@ -25,18 +26,24 @@ impl Breaker {
 
     /// The store was reached, and its script wrote something.
     pub(super) fn on_connected(&mut self, now: Duration) {
-        (self.is_up, self.timeouts_in_a_row, self.up_at) = (true, 0, now);
+        (self.is_up, self.up_at) = (true, now);
+        self.timeouts_in_a_row.clear();
     }
 
-    pub(super) fn on_answer(&mut self) {
-        self.timeouts_in_a_row = 0;
+    pub(super) fn on_answer(&mut self, server: usize) {
+        if let Some(timeouts) = self.timeouts_in_a_row.get_mut(server) {
+            *timeouts = 0;
+        }
     }
 
-    /// A call took too long. Returns whether the store is down by that: a single one may be a packet
-    /// that was lost.
-    pub(super) fn on_timeout(&mut self, now: Duration) -> bool {
-        self.timeouts_in_a_row += 1;
-        self.timeouts_in_a_row >= TIMEOUTS_UNTIL_DOWN && self.on_error(now)
+    /// A call to `server` took too long. Returns whether the store is down by that: a single one may
+    /// be a packet that was lost.
+    pub(super) fn on_timeout(&mut self, now: Duration, server: usize) -> bool {
+        if self.timeouts_in_a_row.len() <= server {
+            self.timeouts_in_a_row.resize(server + 1, 0);
+        }
+        self.timeouts_in_a_row[server] += 1;
+        self.timeouts_in_a_row[server] >= TIMEOUTS_UNTIL_DOWN && self.on_error(now)
     }
 
     /// A call failed. Returns whether the store is down by that, which it is not if it was before.
@@ -89,14 +96,27 @@ mod tests {
     fn three_timeouts_in_a_row_open_it_and_an_answer_between_them_does_not() {
         let mut breaker = up();
         for _ in 0..9 {
-            assert!(!breaker.on_timeout(s(100)) && !breaker.on_timeout(s(100)));
-            breaker.on_answer();
+            assert!(!breaker.on_timeout(s(100), 0) && !breaker.on_timeout(s(100), 0));
+            breaker.on_answer(0);
         }
-        assert!(!breaker.on_timeout(s(100)) && !breaker.on_timeout(s(100)));
+        assert!(!breaker.on_timeout(s(100), 0) && !breaker.on_timeout(s(100), 0));
         assert!(breaker.is_up());
-        assert!(breaker.on_timeout(s(100)));
+        assert!(breaker.on_timeout(s(100), 0));
         assert!(!breaker.is_up());
-        assert!(!breaker.on_timeout(s(100)), "it is down already");
+        assert!(!breaker.on_timeout(s(100), 0), "it is down already");
+    }
+
+    #[test]
+    fn answers_of_other_servers_of_a_cluster_do_not_hide_one_that_hangs() {
+        let mut breaker = up();
+        for _ in 0..2 {
+            assert!(!breaker.on_timeout(s(100), 2) && !breaker.on_timeout(s(100), 0));
+            breaker.on_answer(0);
+            breaker.on_answer(1);
+        }
+        assert!(breaker.on_timeout(s(100), 2));
+        breaker.on_connected(s(101));
+        assert!(!breaker.on_timeout(s(102), 2), "another connection");
     }
 
     #[test]

@@ -3,44 +3,54 @@
 use std::{fmt, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
-    IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo, RedisError, RedisFuture,
-    TlsCertificates, Value,
-    aio::{ConnectionLike, MultiplexedConnection},
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
+    ProtocolVersion, PushInfo, RedisError, TlsCertificates, Value, aio::MultiplexedConnection,
     io::tcp::TcpSettings,
 };
 
+use super::cluster::{Cluster, Slots};
 use crate::ConfigError;
 
 /// Where a store is, and as whom to connect. Prints only hosts and ports.
 #[derive(Clone)]
 pub(super) struct Address {
-    /// The store itself, or sentinels that know it.
+    /// The store itself, or servers that know it.
     seeds: Vec<ConnectionInfo>,
-    /// The sentinels' name for the store.
-    master: Option<Box<str>>,
+    found: Found,
     user: Option<Box<str>>,
     password: Option<Box<str>>,
     /// Authorities to trust instead of the public ones, as PEM.
     trust: Option<Vec<u8>>,
 }
 
+/// How the seeds lead to the store.
+#[derive(Clone)]
+enum Found {
+    /// The only seed is the store.
+    There,
+    /// They are sentinels, which call it by this name.
+    BySentinels(Box<str>),
+    /// They are servers of a cluster.
+    InCluster,
+}
+
 /// Makes connections.
 pub(super) struct Connector {
-    /// For the store itself, or for its sentinels.
     seeds: Vec<Client>,
-    /// For a store that sentinels know.
-    of_sentinels: Option<(Box<str>, Address)>,
+    address: Address,
     config: AsyncConnectionConfig,
 }
 
 /// A connection. Clones share it.
 #[derive(Clone)]
-pub(super) struct Connection(MultiplexedConnection);
+pub(super) enum Connection {
+    Server(MultiplexedConnection),
+    Cluster(Cluster),
+}
 
 impl Address {
     pub(super) fn new(url: &str) -> Result<Self, ConfigError> {
-        Ok(Self { seeds: vec![seed(url)?], master: None, user: None, password: None, trust: None })
+        Ok(Self::at(vec![seed(url)?], Found::There))
     }
 
     pub(super) fn of_sentinels<'a>(
@@ -51,8 +61,22 @@ impl Address {
         if seeds.is_empty() {
             return Err(ConfigError::new("fleet store", "has no sentinel; name at least one"));
         }
-        let master = Some(master.into());
-        Ok(Self { seeds, master, user: None, password: None, trust: None })
+        Ok(Self::at(seeds, Found::BySentinels(master.into())))
+    }
+
+    pub(super) fn of_cluster<'a>(
+        urls: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, ConfigError> {
+        let seeds: Vec<_> = urls.into_iter().map(seed).collect::<Result<_, _>>()?;
+        if seeds.is_empty() {
+            let text = "has no server of the cluster; name at least one";
+            return Err(ConfigError::new("fleet store", text));
+        }
+        Ok(Self::at(seeds, Found::InCluster))
+    }
+
+    const fn at(seeds: Vec<ConnectionInfo>, found: Found) -> Self {
+        Self { seeds, found, user: None, password: None, trust: None }
     }
 
     pub(super) fn set_user(&mut self, user: &str) {
@@ -73,10 +97,9 @@ impl Address {
         on_push: impl Fn(&PushInfo) + Send + Sync + 'static,
     ) -> Result<Connector, ConfigError> {
         // A sentinel has users of its own.
-        let is_store = self.master.is_none();
+        let is_store = !matches!(self.found, Found::BySentinels(_));
         let seeds = self.seeds.iter().map(|seed| self.client(seed, is_store));
         let seeds = seeds.collect::<Result<_, _>>()?;
-        let of_sentinels = self.master.clone().map(|master| (master, self.clone()));
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(RESPONSE_TIMEOUT))
@@ -85,7 +108,7 @@ impl Address {
                 on_push(&push);
                 Ok::<(), redis::aio::SendError>(())
             });
-        Ok(Connector { seeds, of_sentinels, config })
+        Ok(Connector { seeds, address: self.clone(), config })
     }
 
     /// A client of the store, or of one of its sentinels.
@@ -134,18 +157,12 @@ fn kind_of(error: &RedisError) -> String {
 }
 
 impl Connector {
-    /// A connection to the store. Its sentinels are asked each time, since another server may be the
-    /// master by now.
-    pub(super) async fn connect(&self) -> Result<Connection, RedisError> {
-        let Some((master, address)) = &self.of_sentinels else {
-            return self.open(&self.seeds[0]).await;
-        };
-        let mut result = Err((ErrorKind::Io, "no sentinel answers").into());
-        for sentinel in &self.seeds {
-            result = match self.master(sentinel, master, address).await {
-                Ok(client) => self.open(&client).await,
-                Err(error) => Err(error),
-            };
+    /// A connection to the store. Seeds that only know it are asked each time, since another server may
+    /// be the master by now; `attempt` number so many begins with another one, which may know better.
+    pub(super) async fn connect(&self, attempt: u32) -> Result<Connection, RedisError> {
+        let mut result = Err((ErrorKind::Io, "no server answers").into());
+        for index in 0..self.seeds.len() {
+            result = self.by(&self.seeds[(attempt as usize + index) % self.seeds.len()]).await;
             if result.is_ok() {
                 break;
             }
@@ -153,34 +170,70 @@ impl Connector {
         result
     }
 
-    async fn open(&self, client: &Client) -> Result<Connection, RedisError> {
-        let connection = client.get_multiplexed_async_connection_with_config(&self.config);
-        connection.await.map(Connection)
+    /// A connection to the store as `seed` knows it.
+    async fn by(&self, seed: &Client) -> Result<Connection, RedisError> {
+        let connection = self.open(seed).await?;
+        match &self.address.found {
+            Found::There => Ok(Connection::Server(connection)),
+            Found::BySentinels(name) => {
+                let master = self.master(connection, seed, name).await?;
+                Ok(Connection::Server(self.open(&master).await?))
+            }
+            Found::InCluster => self.cluster(connection, seed).await.map(Connection::Cluster),
+        }
+    }
+
+    async fn open(&self, client: &Client) -> Result<MultiplexedConnection, RedisError> {
+        client.get_multiplexed_async_connection_with_config(&self.config).await
     }
 
     /// A client of the master that a sentinel knows.
     async fn master(
         &self,
+        mut connection: MultiplexedConnection,
         sentinel: &Client,
-        master: &str,
-        address: &Address,
+        name: &str,
     ) -> Result<Client, RedisError> {
-        let mut connection = self.open(sentinel).await?;
         let mut command = redis::cmd("SENTINEL");
-        command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
+        command.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
         let found: Option<(String, u16)> = command.query_async(&mut connection).await?;
         let Some((host, port)) = found else {
             return Err((ErrorKind::Client, "the sentinel knows no master of this name").into());
         };
-        let of_sentinel = sentinel.get_connection_info();
-        let addr = match of_sentinel.addr().clone() {
+        self.known_by(sentinel, host, port)
+    }
+
+    /// Connections to all primaries of a cluster.
+    async fn cluster(
+        &self,
+        mut connection: MultiplexedConnection,
+        seed: &Client,
+    ) -> Result<Cluster, RedisError> {
+        let answer: Value = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await?;
+        let host = match seed.get_connection_info().addr() {
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host,
+            _ => "",
+        };
+        let slots = Slots::read(&answer, host)?;
+        let mut connections = Vec::with_capacity(slots.primaries.len());
+        for (host, port) in &slots.primaries {
+            let client = self.known_by(seed, host.clone(), *port)?;
+            connections.push(self.open(&client).await?);
+        }
+        Ok(Cluster::new(connections, slots))
+    }
+
+    /// A client of a server of the store, of which `seed` knows the address.
+    fn known_by(&self, seed: &Client, host: String, port: u16) -> Result<Client, RedisError> {
+        let addr = match seed.get_connection_info().addr().clone() {
             ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
                 ConnectionAddr::TcpTls { host, port, insecure, tls_params }
             }
             _ => ConnectionAddr::Tcp(host, port),
         };
-        let client = address.client(&address.seeds[0].clone().set_addr(addr), true);
-        client.map_err(|_| (ErrorKind::InvalidClientConfig, "the master cannot be used").into())
+        let info = self.address.seeds[0].clone().set_addr(addr);
+        let client = self.address.client(&info, true);
+        client.map_err(|_| (ErrorKind::InvalidClientConfig, "the server cannot be used").into())
     }
 
     /// How long the first call on a connection may take.
@@ -190,35 +243,38 @@ impl Connector {
 }
 
 impl Connection {
-    pub(super) async fn subscribe(&self, channel: &str) -> Result<(), RedisError> {
-        self.0.clone().subscribe(channel).await
-    }
-}
-
-impl ConnectionLike for Connection {
-    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
-        self.0.req_packed_command(cmd)
+    /// The connection to the server of `key`, and the server's number.
+    pub(super) fn of(&self, key: &str) -> (usize, MultiplexedConnection) {
+        match self {
+            Self::Server(connection) => (0, connection.clone()),
+            Self::Cluster(cluster) => cluster.of(key),
+        }
     }
 
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        cmd: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        self.0.req_packed_commands(cmd, offset, count)
+    /// The connections to all servers.
+    pub(super) fn servers(&self) -> Vec<MultiplexedConnection> {
+        match self {
+            Self::Server(connection) => vec![connection.clone()],
+            Self::Cluster(cluster) => cluster.servers(),
+        }
     }
 
-    fn get_db(&self) -> i64 {
-        self.0.get_db()
+    /// A key of each server of a cluster, which begins with `prefix`.
+    pub(super) fn keys(&self, prefix: &str) -> Vec<String> {
+        match self {
+            Self::Server(_) => Vec::new(),
+            Self::Cluster(cluster) => cluster.keys(prefix),
+        }
     }
 }
 
 /// Hosts and ports, without credentials.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(master) = &self.master {
-            write!(f, "{master} of ")?;
+        match &self.found {
+            Found::There => {}
+            Found::BySentinels(master) => write!(f, "{master} of ")?,
+            Found::InCluster => f.write_str("cluster of ")?,
         }
         for (index, seed) in self.seeds.iter().enumerate() {
             f.write_str(if index > 0 { ", " } else { "" })?;

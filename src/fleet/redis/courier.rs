@@ -146,17 +146,17 @@ impl Health {
         }
     }
 
-    fn on_answer(&self, connection: u64) {
+    fn on_answer(&self, connection: u64, server: usize) {
         let mut state = self.lock();
         if state.connection == connection {
-            state.breaker.on_answer();
+            state.breaker.on_answer(server);
         }
     }
 
-    fn on_timeout(&self, connection: u64) {
+    fn on_timeout(&self, connection: u64, server: usize) {
         let now = self.since_start();
         let mut state = self.lock();
-        if state.connection == connection && state.breaker.on_timeout(now) {
+        if state.connection == connection && state.breaker.on_timeout(now, server) {
             self.changed(state, Some("it does not answer in time"));
             self.failed.notify_one();
         }
@@ -231,6 +231,7 @@ impl Link {
         keys: &[&str],
         arguments: &[&[u8]],
     ) -> Result<Value, Failed> {
+        let (server, _) = self.connection.of(keys[0]);
         let result = self.unchecked(script, keys, arguments);
         let mut result = pin!(result);
         let until = clock::now() + self.health.timeout();
@@ -242,14 +243,14 @@ impl Link {
             }
             if !is_late && sleep.as_mut().poll(cx).is_ready() {
                 is_late = true;
-                self.health.on_timeout(self.number);
+                self.health.on_timeout(self.number, server);
             }
             Poll::Pending
         });
         match result.await {
             Ok(value) => {
                 if !is_late {
-                    self.health.on_answer(self.number);
+                    self.health.on_answer(self.number, server);
                 }
                 Ok(value)
             }
@@ -264,7 +265,23 @@ impl Link {
 
     /// Messages of this channel come from now on, until the connection ends.
     pub(super) async fn subscribe(&self, channel: &str) -> Result<(), RedisError> {
-        self.connection.subscribe(channel).await
+        let (_, mut connection) = self.connection.of(channel);
+        connection.subscribe(channel).await
+    }
+
+    /// A key of each server of a cluster, which begins with `prefix`.
+    pub(super) fn keys(&self, prefix: &str) -> Vec<String> {
+        self.connection.keys(prefix)
+    }
+
+    /// Whether the store answers as fast as requests need it.
+    async fn is_near(&self) -> Result<(), RedisError> {
+        for mut server in self.connection.servers() {
+            let until = clock::now() + self.health.timeout();
+            let ping = redis::cmd("PING");
+            before::<Value>(until, ping.query_async(&mut server)).await?;
+        }
+        Ok(())
     }
 
     /// What a call failed with, if not from a script.
@@ -286,7 +303,8 @@ impl Link {
         for argument in arguments {
             invocation.arg(*argument);
         }
-        invocation.invoke_async(&mut self.connection.clone()).await
+        let (_, mut connection) = self.connection.of(keys[0]);
+        invocation.invoke_async(&mut connection).await
     }
 }
 
@@ -301,11 +319,11 @@ async fn run(
     let (mut attempt, mut number) = (0, 0);
     loop {
         let link = async {
-            let connection = connector.connect().await?;
+            let connection = connector.connect(attempt).await?;
             let link = Link { connection, number: number + 1, health: Arc::clone(health) };
-            // It must answer as fast as requests need it.
             let check = on_link(link.clone());
             before(clock::now() + connector.check_timeout(), check).await?;
+            link.is_near().await?;
             Ok::<_, RedisError>(link)
         };
         match link.await {

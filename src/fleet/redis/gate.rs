@@ -84,3 +84,26 @@ fn busy_for(text: &Value) -> Option<Duration> {
 
 static GATE: LazyLock<Script> = LazyLock::new(|| Script::new(&gate_script()));
 static LAYOUT: LazyLock<u16> = LazyLock::new(gate_layout);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fleet::{Kind, redis::cluster::slot},
+        random::split_mix,
+    };
+
+    #[test]
+    fn all_keys_of_a_gate_and_its_channel_are_in_one_slot() {
+        let mut slots = std::collections::HashSet::new();
+        for number in 0..1_000 {
+            let fleet = format!("fleet-{:x}", split_mix(number) % 7);
+            let name = Name::new(&fleet.into(), Kind::Gate, &format!("host-{number}/{{a}}"));
+            let GateKeys { state, queue, waiting, channel } = GateKeys::new(&name);
+            let of = slot(&keys::key(&name));
+            assert_eq!([&state, &queue, &waiting, &channel].map(|key| slot(key)), [of; 4]);
+            slots.insert(of);
+        }
+        assert!(slots.len() > 900, "gates are spread over the servers");
+    }
+}

@@ -37,6 +37,9 @@ pub(super) fn replicas(fleet: &str) -> String {
     format!("{SCHEMA}:{{{fleet}:r}}")
 }
 
+/// The beginning of keys that only show whether a server of a cluster can be written to.
+pub(super) const PROBE: &str = "sp1:p";
+
 /// Changes with the layout of what is stored, so that old and new processes do not read each other's
 /// state.
 pub(super) const SCHEMA: &str = "sp1";
@@ -57,5 +60,6 @@ mod tests {
         assert!(key.starts_with("sp1:{prod:b:") && key.ends_with('}'), "{key}");
         assert_eq!(key.len(), "sp1:{prod:b:0123456789abcdef}".len());
         assert_ne!(super::key(&name("a")), super::key(&name("b")));
+        assert!(PROBE.starts_with(SCHEMA));
     }
 }

@@ -2,6 +2,7 @@
 
 mod breaker;
 mod closings;
+mod cluster;
 mod connection;
 mod courier;
 mod gate;
@@ -112,6 +113,23 @@ impl RedisStore {
         Self::at(Address::of_sentinels(master, urls)?)
     }
 
+    /// A store in a Redis Cluster, by the `urls` of some of its servers, from which the others are
+    /// found at every new connection. All keys of a call are in one slot.
+    ///
+    /// It is in use while all primaries are: a failure of one of them, or a slot that moves, ends the
+    /// connection, and the next one, after 100 ms, begins with the slots as they are then. Fleets and
+    /// gates are spread over the primaries by their names.
+    ///
+    /// With `rediss://` the servers have to announce names that their certificates are valid for
+    /// (`cluster-preferred-endpoint-type hostname`).
+    ///
+    /// # Errors
+    ///
+    /// If there is no URL, or one of them is not one of a server.
+    pub fn of_cluster<'a>(urls: impl IntoIterator<Item = &'a str>) -> Result<Self, ConfigError> {
+        Self::at(Address::of_cluster(urls)?)
+    }
+
     fn at(address: Address) -> Result<Self, ConfigError> {
         let settings = Settings { address, observer: None };
         settings.address.connector(|_| {})?;
@@ -163,7 +181,7 @@ impl RedisStore {
         self.shared.courier.get().map(|(_, health)| health.status())
     }
 
-    /// The host and the port, or those of the sentinels.
+    /// The host and the port, or those of the sentinels or of the servers of a cluster.
     pub fn address(&self) -> String {
         self.settings.address.to_string()
     }
@@ -235,6 +253,9 @@ impl RedisStore {
                     // Without news, more requests meet a refusal of their own, and that is all.
                     let _ = link.subscribe(&channel).await;
                 }
+                for key in link.keys(keys::PROBE) {
+                    link.unchecked(&PROBE, &[&key], &[PROBE_AGE_MS.as_bytes()]).await?;
+                }
                 Ok(())
             })
         };
@@ -242,6 +263,10 @@ impl RedisStore {
             let shared = beat.upgrade();
             Box::pin(async move {
                 let Some(shared) = shared else { return };
+                // A primary whose keys nothing uses now may fail unnoticed otherwise.
+                for key in link.keys(keys::PROBE) {
+                    let _ = link.script(&PROBE, &[&key], &[PROBE_AGE_MS.as_bytes()]).await;
+                }
                 for (fleet, membership) in shared.memberships() {
                     let key = keys::replicas(&fleet);
                     let arguments = [shared.id.as_bytes(), REPORT_AGE_US.as_bytes()];
@@ -496,11 +521,15 @@ static CLOSE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("clos
 static CLOSED: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("closed.lua")));
 static LEAVE: LazyLock<Script> =
     LazyLock::new(|| Script::new("return redis.call('ZREM', KEYS[1], ARGV[1])"));
+/// Writes, as everything else does.
+static PROBE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("return redis.call('SET', KEYS[1], '', 'PX', ARGV[1])"));
 
 /// Closings are read every ten seconds, beside the messages about them.
 const BEATS_PER_READ: u32 = 5;
 /// For how long a report counts: two more may be lost.
 const REPORT_AGE_US: &str = "6000000";
+const PROBE_AGE_MS: &str = "1000";
 const MAX_WINDOW: Duration = Duration::from_secs(365 * 24 * 3_600);
 const MAX_REPLICAS: u32 = 100_000;
 
