@@ -32,6 +32,7 @@ const LIMITS: &[(&str, u64, u64)] = &[
     ("served/tower::retry, RetryAfterPolicy", 2, 2),
     ("served/Replay", 0, 0),
     ("served/Fallback", 2, 4),
+    ("served/Fallback with a fleet", 2, 4),
     ("served/Rotate 2", 2, 4),
     ("served/Rotate 100", 2, 4),
     ("served/Rotate 1000", 2, 4),

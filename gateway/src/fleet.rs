@@ -38,6 +38,7 @@ pub(crate) fn store(settings: &FleetSettings) -> Result<RedisStore, ConfigError>
     let mut urls = settings.store.iter().map(String::as_str);
     let mut store = match &settings.sentinel {
         Some(master) => RedisStore::of_sentinels(master, urls)?,
+        None if settings.cluster => RedisStore::of_cluster(urls)?,
         None => RedisStore::new(urls.next().unwrap_or_default())?,
     };
     if let Some(user) = &settings.user {

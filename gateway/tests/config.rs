@@ -353,12 +353,18 @@ fn every_problem_of_a_bad_file_is_told_at_once_by_place_and_remedy() {
     assert!(!told.contains("literal") && !told.contains("user:pw"), "{told}");
 }
 
-const FLEETS: [(&str, &str, &str, &str); 13] = [
+const FLEETS: [(&str, &str, &str, &str); 14] = [
     (
         "",
         "",
         "fleet = { name = \"f\", store = [\"rediss://a\", \"rediss://b\"] }",
-        "fleet.store: names several servers; with sentinels add sentinel = \"NAME\", their name for the master. Clusters are not supported",
+        "fleet.store: names several servers; with sentinels add sentinel = \"NAME\", their name for the master, for a Redis Cluster cluster = true",
+    ),
+    (
+        "",
+        "",
+        "fleet = { name = \"f\", store = [\"rediss://a\"], sentinel = \"s\", cluster = true }",
+        "fleet.sentinel: stands beside cluster = true; a cluster has no sentinels. Remove one of them",
     ),
     (
         "",

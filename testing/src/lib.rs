@@ -20,6 +20,7 @@ pub mod raw;
 pub mod real;
 pub mod redis;
 pub mod stack;
+pub mod switch_proxy;
 pub mod witness;
 
 pub mod corpus;

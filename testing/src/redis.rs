@@ -54,11 +54,7 @@ impl Server {
     fn try_command(&self, words: &[&str]) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let mut request = format!("*{}\r\n", words.len());
-        for word in words {
-            request += &format!("${}\r\n{word}\r\n", word.len());
-        }
-        stream.write_all(request.as_bytes())?;
+        stream.write_all(packed(words).as_bytes())?;
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
         reader.read_line(&mut line)?;
@@ -82,6 +78,12 @@ impl Server {
     pub fn kill(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
+    }
+
+    /// Sends a command whose answer comes later than a test can wait.
+    pub fn send(&self, words: &[&str]) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
+        stream.write_all(packed(words).as_bytes()).expect("it reads");
     }
 
     /// Starts it again after [`kill`](Self::kill), without its data.
@@ -147,6 +149,97 @@ impl Drop for Sentinels {
     }
 }
 
+/// A cluster of three primaries, each with a replica. Dropping it ends them.
+pub struct Cluster {
+    /// The primaries first.
+    pub servers: Vec<Server>,
+    folder: PathBuf,
+}
+
+impl Cluster {
+    /// A primary that is gone for a second is replaced. `None` as for [`Server::start`].
+    pub fn start() -> Option<Self> {
+        let id = std::process::id();
+        let folder = std::env::temp_dir().join(format!("spillover-cluster-{id}-{}", free_port()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let mut servers = Vec::new();
+        for number in 0..6 {
+            let file = folder.join(format!("{number}.conf"));
+            let (file, bus) = (file.to_string_lossy(), free_port().to_string());
+            servers.push(Server::start(&[
+                "--cluster-enabled",
+                "yes",
+                "--cluster-config-file",
+                &file,
+                "--cluster-port",
+                &bus,
+                "--cluster-node-timeout",
+                "1000",
+            ])?);
+        }
+        let cluster = Self { servers, folder };
+        let all = cluster.servers.iter().map(|server| format!("127.0.0.1:{}", server.port));
+        let mut command = Command::new("redis-cli");
+        command.args(["--cluster", "create"]).args(all).args(["--cluster-replicas", "1"]);
+        let status = command.arg("--cluster-yes").stdout(Stdio::null()).status();
+        assert!(status.expect("redis-cli is with redis-server").success(), "no cluster");
+        let is_ready = |server: &Server| {
+            let has_all = server.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
+            let links = server.command(&["INFO", "replication"]);
+            has_all && (links.contains("connected_slaves:1") || links.contains("link_status:up"))
+        };
+        for _ in 0..1_000 {
+            if cluster.servers.iter().all(is_ready) {
+                return Some(cluster);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the cluster is not complete");
+    }
+
+    pub fn urls(&self) -> Vec<String> {
+        self.servers.iter().map(Server::url).collect()
+    }
+
+    /// The index of the primary that has a key which matches `pattern`, and the key.
+    pub fn find(&self, pattern: &str) -> Option<(usize, String)> {
+        const FIND: &str = "return redis.call('KEYS', ARGV[1])[1] or ''";
+        (0..self.servers.len()).find_map(|index| {
+            let server = &self.servers[index];
+            let is_primary = server.command(&["INFO", "replication"]).contains("role:master");
+            let key = is_primary.then(|| server.command(&["EVAL", FIND, "0", pattern]))?;
+            (!key.is_empty()).then_some((index, key))
+        })
+    }
+
+    /// Moves the slot of `key` from one primary to another.
+    pub fn move_slot(&self, key: &str, from: usize, to: usize) {
+        let (from, to) = (&self.servers[from], &self.servers[to]);
+        let slot = from.command(&["CLUSTER", "KEYSLOT", key]);
+        let slot = slot.trim_start_matches(':');
+        let [from_id, to_id] = [from, to].map(|server| server.command(&["CLUSTER", "MYID"]));
+        let set = |server: &Server, what: &[&str]| {
+            let words = [&["CLUSTER", "SETSLOT", slot][..], what].concat();
+            assert_eq!(server.command(&words), "+OK", "{what:?}");
+        };
+        set(to, &["IMPORTING", &from_id]);
+        set(from, &["MIGRATING", &to_id]);
+        let port = to.port.to_string();
+        let moved = from.command(&["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]);
+        assert!(moved == "+OK" || moved == "+NOKEY", "{moved}");
+        set(to, &["NODE", &to_id]);
+        set(from, &["NODE", &to_id]);
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // A server that is stopped would not end.
+        self.servers.clear();
+        drop(fs::remove_dir_all(&self.folder));
+    }
+}
+
 fn spawn(port: u16, arguments: &[String]) -> std::io::Result<Child> {
     // A replica writes its master's data into a file.
     let (folder, file) = (std::env::temp_dir(), format!("spillover-test-{port}.rdb"));
@@ -159,6 +252,15 @@ fn spawn(port: u16, arguments: &[String]) -> std::io::Result<Child> {
         .args(arguments)
         .stdout(Stdio::null())
         .spawn()
+}
+
+/// A command as the protocol has it.
+fn packed(words: &[&str]) -> String {
+    let mut request = format!("*{}\r\n", words.len());
+    for word in words {
+        request += &format!("${}\r\n{word}\r\n", word.len());
+    }
+    request
 }
 
 /// A port that nothing listens on now.

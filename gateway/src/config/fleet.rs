@@ -26,13 +26,17 @@ pub(super) fn fleet(mut section: Section<'_>) -> Option<FleetSettings> {
         .required("store", "write it like \"rediss://redis.contoso.internal:6380\"")
         .and_then(|value| stores(&value, allow_plain));
     let sentinel = section.get("sentinel");
-    if let (None, Some([_, _, ..])) = (&sentinel, store.as_deref())
+    let cluster = section.flag("cluster", false);
+    if let (None, false, Some([_, _, ..])) = (&sentinel, cluster, store.as_deref())
         && let Some(value) = section.get("store")
     {
         value.report(
             "names several servers; with sentinels add sentinel = \"NAME\", their name for the \
-             master. Clusters are not supported",
+             master, for a Redis Cluster cluster = true",
         );
+    }
+    if let (Some(value), true) = (&sentinel, cluster) {
+        value.report("stands beside cluster = true; a cluster has no sentinels. Remove one of them");
     }
     let sentinel = sentinel.and_then(|value| value.name().map(str::to_owned));
     let user = section.text("user");
@@ -55,6 +59,7 @@ pub(super) fn fleet(mut section: Section<'_>) -> Option<FleetSettings> {
         name: name?,
         store: store?,
         sentinel,
+        cluster,
         user,
         password,
         trust,
@@ -63,7 +68,7 @@ pub(super) fn fleet(mut section: Section<'_>) -> Option<FleetSettings> {
     })
 }
 
-/// The URL of a store, or those of its sentinels.
+/// The URL of a store, or those of its sentinels or of servers of a cluster.
 fn stores(value: &Value<'_>, allow_plain: bool) -> Option<Vec<String>> {
     let DeValue::Array(_) = value.value else { return Some(vec![store(value, allow_plain)?]) };
     let list = value.list()?;

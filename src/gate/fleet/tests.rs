@@ -12,8 +12,8 @@ use futures_core::future::BoxFuture;
 use super::member::MAX_TELLING_DELAY;
 use crate::{
     fleet::{
-        Answer, Attempt, Fleet, GateCall, GateReply, Grant, Name, SharedGate, SpillKind, Step,
-        Store, Unreachable,
+        Answer, Attempt, Fleet, GateCall, GateReply, Grant, Kind, Name, Seed, SharedGate,
+        SpillKind, Step, Store, Unreachable,
     },
     gate::{Admission, Gate, RefusedAttempt, Waiter},
     sync::{Mutex, MutexGuard, clock},
@@ -32,7 +32,7 @@ struct Mocked {
     calls: usize,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 enum Behaviour {
     #[default]
     Answers,
@@ -42,6 +42,9 @@ enum Behaviour {
     IsDown,
     /// The gate is asked, and this is answered instead, or nothing.
     Lies(Option<Answer>),
+    /// The gate is asked, and this is replied instead.
+    #[cfg(feature = "redis")]
+    Replies(GateReply),
 }
 
 impl Mock {
@@ -80,7 +83,7 @@ impl Store for Mock {
 
     fn gate(&self, _: &Name, call: GateCall) -> BoxFuture<'static, Result<GateReply, Unreachable>> {
         let store = self.clone();
-        let behaviour = self.lock().behaviour;
+        let behaviour = self.lock().behaviour.clone();
         Box::pin(async move {
             let mut reply = store.apply(&call);
             match behaviour {
@@ -91,6 +94,8 @@ impl Store for Mock {
                 }
                 Behaviour::Hangs => std::future::pending().await,
                 Behaviour::Lies(answer) => reply.0.answers = answer.into_iter().collect(),
+                #[cfg(feature = "redis")]
+                Behaviour::Replies(instead) => reply = instead,
                 Behaviour::Answers | Behaviour::IsDown => {}
             }
             Ok(reply)
@@ -249,7 +254,7 @@ async fn no_request_stays_in_the_store_s_queue_and_no_permission_is_lost_whereve
             let store = Mock::default();
             let gate = fleet(&store);
             let _ = refuse(&gate, 150 * MS).await;
-            store.behaves(behaviour);
+            store.behaves(behaviour.clone());
             let mut waiter = Box::pin(queued(admit(&gate, SECOND)));
             let mut permit = None;
             for _ in 0..polls {
@@ -297,6 +302,47 @@ async fn whatever_a_store_answers_no_request_waits_longer_than_it_may() {
     }
 }
 
+#[cfg(feature = "redis")]
+#[tokio::test(start_paused = true)]
+async fn whatever_numbers_a_script_replies_no_request_is_held_by_them() {
+    const ODD: [i64; 8] =
+        [0, -1, 1_000, i64::MIN, i64::MAX, -1_000_000_000_000_000, 86_400_000_000, 9];
+    let mut drawn = 1;
+    let mut below = |limit: usize| {
+        drawn = crate::random::split_mix(drawn);
+        (drawn >> 11) as usize % limit
+    };
+    let mut replies = 0;
+    for _ in 0..3_000 {
+        let answers = below(3);
+        let mut numbers: Vec<i64> = (0..6 * answers + 4).map(|_| ODD[below(ODD.len())]).collect();
+        for answer in 0..answers {
+            numbers[6 * answer] = 1 + below(3) as i64;
+            numbers[6 * answer + 3] = [0, 1, 2, ODD[below(ODD.len())]][below(4)];
+        }
+        let Some(reply) = GateReply::read(&numbers) else { continue };
+        replies += 1;
+        let store = Mock::default();
+        let gate = fleet(&store);
+        let _ = refuse(&gate, 40 * MS).await;
+        store.behaves(Behaviour::Replies(reply));
+        let started = clock::now();
+        drop(queued(admit(&gate, SECOND)).await);
+        let held = clock::now() - started;
+        assert!(held <= SECOND + 2 * MS, "{numbers:?} held it for {held:?}");
+        let _ = (gate.state(), gate.level(), gate.rate(), gate.predicted_wait(clock::now(), 0));
+        // What it was told does not hold it either once its process decides alone.
+        store.behaves(Behaviour::IsDown);
+        let started = clock::now();
+        if let Admission::Wait(waiter, _) = admit(&gate, SECOND) {
+            drop(waiter.await);
+        }
+        let held = clock::now() - started;
+        assert!(held <= SECOND + 2 * MS, "after {numbers:?} alone for {held:?}");
+    }
+    assert!(replies > 1_000, "{replies}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refused_request_that_cannot_wait_tells_the_store_nevertheless() {
     let store = Mock::default();
@@ -340,19 +386,12 @@ async fn two_processes_on_one_server_have_one_queue_and_hear_from_each_other() {
         (Gate::new().fleet(&fleet, "ptu"), fleet)
     };
     let [(first, fleet), (second, other)] = [process(), process()];
-    let within = async |is: &dyn Fn() -> bool| {
-        let until = clock::now() + 10 * SECOND;
-        while !is() {
-            assert!(clock::now() < until, "not within ten seconds");
-            clock::sleep_until(clock::now() + 5 * MS).await;
-        }
-    };
-    within(&|| fleet.is_up() && other.is_up()).await;
+    until(&|| fleet.is_up() && other.is_up()).await;
     let refused = tokio::spawn({
         let gate = first.clone();
         async move { refuse(&gate, SECOND).await }
     });
-    within(&|| second.is_busy()).await;
+    until(&|| second.is_busy()).await;
     let started = clock::now();
     let admission = queued(admit(&second, 4 * SECOND)).await;
     let Admission::Go(permit) = admission else { panic!("{admission:?}") };
@@ -362,4 +401,61 @@ async fn two_processes_on_one_server_have_one_queue_and_hear_from_each_other() {
     assert!(matches!(refused.await.expect("it does not panic"), Admission::Go(_)));
     assert!(second.state().expect("it learns").to_string().starts_with("learning"));
     assert_eq!((first.waiting(), second.waiting()), (0, 0));
+}
+
+/// A member whose process is killed with a hundred waiting requests. What they waited for goes to the
+/// requests of others.
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn requests_of_a_killed_process_delay_those_of_others_by_a_moment() {
+    let Some(server) = spillover_testing::redis::Server::start(&[]) else { return };
+    let process = || {
+        let store = crate::fleet::RedisStore::new(&server.url()).expect("a URL");
+        let fleet = Fleet::new("test", store).expect("a name").timeout(SECOND);
+        (Gate::new().fleet(&fleet, "ptu"), fleet)
+    };
+    let [(killed, fleet), (gate, other)] = [process(), process()];
+    until(&|| fleet.is_up() && other.is_up()).await;
+    // A hundred requests of 1,000 take a second.
+    let seed = Seed { closed: 300e3, rate: 100_000.0 };
+    let name = other.caller().name(Kind::Gate, "ptu");
+    let call = GateCall { interval: 0.0, seed, steps: Vec::new() };
+    other.caller().gate(&name, call).expect("it is up").await.expect("a reply");
+    for gate in [&killed, &gate] {
+        gate.shared.on_fleet_closed(clock::now(), SECOND);
+    }
+    let mut waiting = Vec::new();
+    for _ in 0..100 {
+        let mut waiter = Box::pin(queued(admit(&killed, 4 * SECOND)));
+        let _ = poll_fn(|cx| Poll::Ready(waiter.as_mut().poll(cx))).await;
+        waiting.push(waiter);
+    }
+    until(&|| server.command(&["EVAL", COUNT, "0"]) == ":100").await;
+    // Its connection and its futures are as if they had never been.
+    waiting.into_iter().for_each(std::mem::forget);
+    let started = clock::now();
+    let admission = queued(admit(&gate, 4 * SECOND)).await;
+    let waited = clock::now() - started;
+    println!("behind a hundred requests of a dead process: {waited:?}");
+    assert!(matches!(admission, Admission::Go(_)), "{admission:?}");
+    // At most 1.3 s if they had lived, and they had a second to drain.
+    assert!(waited <= 1_600 * MS, "{waited:?}");
+    // All of them are late for their appointments by then, and the next request finds out.
+    clock::sleep_until(started + 1_500 * MS).await;
+    drop(queued(admit(&gate, 4 * SECOND)).await);
+    assert_eq!(server.command(&["EVAL", COUNT, "0"]), ":0");
+}
+
+/// The number of requests in the only queue.
+#[cfg(feature = "redis")]
+const COUNT: &str = "local queue = redis.call('KEYS', 'sp1:*:q*')[1] \
+                     return queue and redis.call('ZCARD', queue) or 0";
+
+#[cfg(feature = "redis")]
+async fn until(is: &dyn Fn() -> bool) {
+    let end = clock::now() + 10 * SECOND;
+    while !is() {
+        assert!(clock::now() < end, "not within ten seconds");
+        clock::sleep_until(clock::now() + 5 * MS).await;
+    }
 }

@@ -21,10 +21,11 @@ use tower::{
     util::MapResponseLayer,
 };
 use tower_spillover::{
-    Backend, BackendPool, FirstTokenLayer, InspectLayer, RegionRotateLayer, ReplayLayer,
-    ResponseBody, RetryAfterPolicy, SmartFallbackLayer, WaitLayer,
+    Backend, BackendPool, FirstTokenLayer, Fleet, Gate, InspectLayer, RegionRotateLayer,
+    ReplayLayer, ResponseBody, RetryAfterPolicy, SmartFallbackLayer, WaitLayer,
     events::{Event, EventSink, MetricsSink, RequestSpanLayer, Source, TracingSink},
     first_token::Limit,
+    fleet::Local,
     policy::CooldownPolicy,
     region_rotate::RegionRotate,
 };
@@ -58,6 +59,11 @@ pub const PATHS: &[Path] = &[
     }),
     path("served", "Replay", |leaf| over(&leaf, ReplayLayer::new(4 << 20).layer(leaf.clone()))),
     path("served", "Fallback", |leaf| over(&leaf, two_tiers(&leaf, &leaf).layer(()))),
+    path("served", "Fallback with a fleet", |leaf| {
+        let fleet = Fleet::new("bench", Local::new()).expect("a name");
+        let gate = Gate::new().fleet(&fleet, "ptu");
+        over(&leaf, two_tiers(&leaf, &leaf).gate(gate).layer(()))
+    }),
     path("served", "Rotate 2", |leaf| rotating(&leaf, &pool(2))),
     path("served", "Rotate 100", |leaf| rotating(&leaf, &pool(100))),
     path("served", "Rotate 1000", |leaf| rotating(&leaf, &pool(1000))),

@@ -346,10 +346,13 @@ impl Client {
 pub struct FleetSettings {
     /// Replicas with the same name and store share their state.
     pub name: String,
-    /// The URL of a Redis or Valkey server, or of its sentinels, without credentials.
+    /// The URL of a Redis or Valkey server, or those of its sentinels or of servers of a cluster, without
+    /// credentials.
     pub store: Vec<String>,
     /// The sentinels' name for the server.
     pub sentinel: Option<String>,
+    /// Whether the servers are of a Redis Cluster.
+    pub cluster: bool,
     pub user: Option<String>,
     pub password: Option<Secret>,
     /// Certificates to trust instead of the public ones, as PEM.

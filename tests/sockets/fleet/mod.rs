@@ -1,5 +1,8 @@
 //! A fleet over a real server: what several processes share, and what happens when the server fails.
 
+mod cluster;
+mod failures;
+
 use std::{
     sync::{
         Arc, Mutex,
@@ -18,7 +21,7 @@ use spillover_testing::{
 };
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
-    Backend, BackendPool, Fleet, RegionRotateLayer, SmartFallback, SmartFallbackLayer,
+    Backend, BackendPool, Fleet, Gate, RegionRotateLayer, SmartFallback, SmartFallbackLayer,
     fleet::RedisStore, smart_fallback::SpillBudget,
 };
 
@@ -39,6 +42,15 @@ struct Process {
 
 impl Process {
     fn new(store: RedisStore, limit: u32) -> Self {
+        Self::with(store, limit, false)
+    }
+
+    /// One whose gate is the fleet's, too, so that each request calls the store twice.
+    fn gated(store: RedisStore, limit: u32) -> Self {
+        Self::with(store, limit, true)
+    }
+
+    fn with(store: RedisStore, limit: u32, is_gated: bool) -> Self {
         let changes = Arc::<Mutex<Vec<bool>>>::default();
         let noted = Arc::clone(&changes);
         let store = store.on_change(move |status| noted.lock().unwrap().push(status.is_up));
@@ -46,6 +58,10 @@ impl Process {
         let budget = SpillBudget::requests(limit, MINUTE).fleet(&fleet, "gpt-4o");
         let primary = Leaf::new(|_| Answer::refused(3_600_000));
         let layer = SmartFallbackLayer::new(Put(primary), Put(Leaf::new(|_| Answer::ok())));
+        let layer = match is_gated {
+            true => layer.gate(Gate::new().fleet(&fleet, "ptu")),
+            false => layer,
+        };
         Self { fleet, store, stack: layer.spill_budget(budget).layer(()), changes }
     }
 
@@ -121,17 +137,26 @@ async fn an_amount_that_is_granted_too_late_is_returned() {
 
 /// What the page of fleets allows the user of a store.
 fn documented_acl() -> impl Iterator<Item = &'static str> {
-    let page = include_str!("../../docs/fleet.md");
+    let page = include_str!("../../../docs/fleet.md");
     let (_, rules) = page.split_once(">PASSWORD ").expect("a rule");
     rules.lines().next().expect("a line").split(' ')
 }
 
-/// What `event` does to 200 requests a second of two processes: none may fail. Returns the longest.
+/// Makes the user of the documentation, who may do `more`.
+fn allow(server: &Server, more: &[&'static str]) {
+    let mut words = vec!["ACL", "SETUSER", "spillover", "on", ">secret"];
+    words.extend(documented_acl());
+    words.extend(more);
+    assert_eq!(server.command(&words), "+OK");
+}
+
+/// What `event` does to 200 requests a second of two processes: none may fail. It takes the store of each
+/// process out of use as often as `outages` says.
 async fn survive(
     name: &str,
     server: &mut Server,
     processes: &[Process],
-    outages: usize,
+    outages: &[usize],
     event: impl AsyncFnOnce(&mut Server),
 ) {
     for process in processes {
@@ -170,9 +195,9 @@ async fn survive(
     // The fleet's timeout is 50 ms; the rest is for a loaded machine.
     assert!(longest < Duration::from_millis(500), "{name}: {longest:?}");
     assert!(back < Duration::from_secs(2), "{name}: {back:?}");
-    for process in processes {
+    for (process, outages) in processes.iter().zip(outages) {
         let changes = process.changes.lock().unwrap();
-        let expected = [false, true].repeat(outages);
+        let expected = [false, true].repeat(*outages);
         assert_eq!(*changes, expected, "{name}: one report per change");
     }
 }
@@ -181,12 +206,7 @@ async fn survive(
 async fn no_failure_of_the_store_fails_a_request() {
     let Some(mut server) = Server::start(&[]) else { return };
     let server = &mut server;
-    let set_user = |server: &Server| {
-        let mut words = vec!["ACL", "SETUSER", "spillover", "on", ">secret"];
-        words.extend(documented_acl());
-        assert_eq!(server.command(&words), "+OK");
-    };
-    set_user(server);
+    allow(server, &[]);
     let processes: Vec<_> = (0..2)
         .map(|_| {
             let store = RedisStore::new(&server.url()).unwrap();
@@ -195,43 +215,43 @@ async fn no_failure_of_the_store_fails_a_request() {
         .collect();
     until(|| processes.iter().all(|it| it.fleet.is_up())).await;
     let processes = &processes[..];
-    survive("nothing", server, processes, 0, async |_| pause(100).await).await;
-    survive("SCRIPT FLUSH", server, processes, 0, async |server| {
+    survive("nothing", server, processes, &[0; 2], async |_| pause(100).await).await;
+    survive("SCRIPT FLUSH", server, processes, &[0; 2], async |server| {
         assert_eq!(server.command(&["SCRIPT", "FLUSH"]), "+OK");
     })
     .await;
-    survive("FLUSHALL", server, processes, 0, async |server| {
+    survive("FLUSHALL", server, processes, &[0; 2], async |server| {
         assert_eq!(server.command(&["FLUSHALL"]), "+OK");
     })
     .await;
-    survive("CLIENT PAUSE", server, processes, 1, async |server| {
+    survive("CLIENT PAUSE", server, processes, &[1; 2], async |server| {
         server.command(&["CLIENT", "PAUSE", "600"]);
         pause(600).await;
     })
     .await;
-    survive("SIGSTOP", server, processes, 1, async |server| {
+    survive("SIGSTOP", server, processes, &[1; 2], async |server| {
         server.signal("STOP");
         pause(600).await;
         server.signal("CONT");
     })
     .await;
-    survive("kill -9", server, processes, 1, async |server| {
+    survive("kill -9", server, processes, &[1; 2], async |server| {
         server.kill();
         pause(400).await;
         server.restart();
-        set_user(server);
+        allow(server, &[]);
     })
     .await;
-    survive("maxmemory", server, processes, 1, async |server| {
+    survive("maxmemory", server, processes, &[1; 2], async |server| {
         assert_eq!(server.command(&["CONFIG", "SET", "maxmemory", "1"]), "+OK");
         pause(400).await;
         server.command(&["CONFIG", "SET", "maxmemory", "0"]);
     })
     .await;
-    survive("ACL removed", server, processes, 1, async |server| {
+    survive("ACL removed", server, processes, &[1; 2], async |server| {
         assert_eq!(server.command(&["ACL", "SETUSER", "spillover", "-@all"]), "+OK");
         pause(400).await;
-        set_user(server);
+        allow(server, &[]);
     })
     .await;
     let stats = &processes[0].fleet.stats().operations[0];

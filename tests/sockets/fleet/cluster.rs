@@ -1,0 +1,73 @@
+//! A fleet whose store is a Redis Cluster of three primaries with a replica each.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use spillover_testing::redis::{Cluster, Server};
+use tower_spillover::fleet::RedisStore;
+
+use super::{Process, allow};
+use crate::clock::{Stopwatch, pause, until};
+
+async fn processes(cluster: &Cluster, number: usize, limit: u32) -> Vec<Process> {
+    for server in &cluster.servers {
+        allow(server, &["+cluster|slots"]);
+    }
+    let urls = cluster.urls();
+    let store = || {
+        let store = RedisStore::of_cluster(urls.iter().map(|url| &**url)).unwrap();
+        store.user("spillover").password("secret")
+    };
+    let processes: Vec<_> = (0..number).map(|_| Process::gated(store(), limit)).collect();
+    until(|| processes.iter().all(|it| it.fleet.is_up())).await;
+    processes
+}
+
+/// Sends requests from an `event` that takes the store out of use until it is used again; none may fail.
+async fn survive(name: &str, processes: &[Process], event: impl FnOnce()) {
+    processes.iter().for_each(|it| it.changes.lock().unwrap().clear());
+    event();
+    let (watch, mut longest) = (Stopwatch::start(), Duration::ZERO);
+    let is_back = |it: &Process| it.changes.lock().unwrap().ends_with(&[false, true]);
+    while !processes.iter().all(is_back) {
+        for process in processes {
+            let own = Stopwatch::start();
+            assert!(process.call().await.0.is_success(), "{name}");
+            longest = longest.max(own.elapsed());
+        }
+        assert!(watch.elapsed() < Duration::from_secs(30), "{name}: it is not used again");
+        pause(10).await;
+    }
+    println!("{name}: longest {longest:?}, in use again after {:?}", watch.elapsed());
+    // The fleet's timeout is 50 ms; the rest is for a loaded machine.
+    assert!(longest < Duration::from_millis(500), "{name}: {longest:?}");
+}
+
+#[tokio::test]
+async fn a_cluster_is_one_store_and_is_used_again_after_it_lost_a_primary() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let limited = processes(&cluster, 4, 100).await;
+    let calls = (0..50).flat_map(|_| &limited).map(Process::call);
+    let served = join_all(calls).await.iter().filter(|(status, _)| status.is_success()).count();
+    assert_eq!(served, 100, "one budget for all");
+    until(|| limited[0].fleet.replicas() == 4).await;
+    drop(limited);
+    // The budget begins anew.
+    cluster.servers[..3].iter().for_each(|server| drop(server.command(&["FLUSHALL"])));
+    let processes = processes(&cluster, 2, 1_000_000).await;
+    assert!(processes[0].call().await.0.is_success());
+    let (owner, key) = cluster.find(BUDGET).expect("a budget");
+    let next = (owner + 1) % 3;
+    survive("a slot moved", &processes, || cluster.move_slot(&key, owner, next)).await;
+    let (owner, _) = cluster.find(BUDGET).expect("a budget");
+    assert_eq!(owner, next);
+    survive("a primary was killed", &processes, || cluster.servers[owner].kill()).await;
+    let roles = |server: &Server| server.command(&["INFO", "replication"]);
+    let hung = (0..6).filter(|index| *index != owner).map(|index| &cluster.servers[index]);
+    let mut hung = hung.filter(|server| roles(server).contains("connected_slaves:1"));
+    let hung = hung.next().expect("a primary with a replica");
+    survive("a primary hung", &processes, || hung.signal("STOP")).await;
+    hung.signal("CONT");
+}
+
+const BUDGET: &str = "sp1:{prod:b:*";
